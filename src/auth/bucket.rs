@@ -1,0 +1,56 @@
+//! A token bucket: so many at once, so many a second.
+
+use std::time::{Duration, Instant};
+
+/// How often something may be tried: `burst` times at once, then once every `interval`.
+#[derive(Debug)]
+pub struct Bucket {
+    burst: u32,
+    interval: Duration,
+    /// When the bucket was, or will be, full again.
+    full_at: Instant,
+}
+
+impl Bucket {
+    /// A full bucket.
+    #[must_use]
+    pub fn new(burst: u32, interval: Duration, now: Instant) -> Self {
+        Self { burst, interval, full_at: now }
+    }
+
+    /// Takes a token and says how long to wait before using it; `None`, taking nothing, when that would be longer
+    /// than `patience`.
+    pub fn take(&mut self, now: Instant, patience: Duration) -> Option<Duration> {
+        let full_at = self.full_at.max(now) + self.interval;
+        let debt = full_at.saturating_duration_since(now);
+        let wait = debt.saturating_sub(self.interval * self.burst);
+        if wait > patience {
+            return None;
+        }
+        self.full_at = full_at;
+        Some(wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_then_a_rate() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut bucket = Bucket::new(3, second, start);
+        for _ in 0..3 {
+            assert_eq!(bucket.take(start, Duration::ZERO), Some(Duration::ZERO));
+        }
+        assert_eq!(bucket.take(start, Duration::ZERO), None);
+        assert_eq!(bucket.take(start, second), Some(second), "the fourth waits for its token");
+        assert_eq!(bucket.take(start, second), None, "the fifth would wait two");
+        assert_eq!(bucket.take(start + second * 2, Duration::ZERO), Some(Duration::ZERO));
+        for _ in 0..3 {
+            assert_eq!(bucket.take(start + second * 60, Duration::ZERO), Some(Duration::ZERO));
+        }
+        assert_eq!(bucket.take(start + second * 60, Duration::ZERO), None, "it never holds more than the burst");
+    }
+}

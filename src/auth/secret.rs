@@ -1,0 +1,128 @@
+//! Secrets that are wiped from memory when dropped and never printed.
+
+use std::fmt;
+
+use hmac::{Hmac, KeyInit, Mac as _};
+use sha2::Sha256;
+use zeroize::{Zeroize, Zeroizing};
+
+/// A password as the client sent it or the configuration holds it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(Zeroizing<Vec<u8>>);
+
+impl Password {
+    /// Takes over `bytes`.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The password itself, for the one place that sends it.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(hidden)")
+    }
+}
+
+/// A random key that lives as long as the process and never leaves it.
+pub struct ProcessKey([u8; 32]);
+
+impl fmt::Debug for ProcessKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProcessKey(hidden)")
+    }
+}
+
+impl Drop for ProcessKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl ProcessKey {
+    /// Draws a key from the kernel.
+    ///
+    /// # Errors
+    /// When the kernel has no randomness to give.
+    pub fn generate() -> Result<Self, getrandom::Error> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key)?;
+        Ok(Self(key))
+    }
+
+    /// The keyed MAC of `parts`, each marked off by its length.
+    #[must_use]
+    pub fn mac(&self, parts: &[&[u8]]) -> Mac {
+        Mac(self.hmac(parts).finalize().into_bytes().into())
+    }
+
+    /// Whether `mac` is that of `parts`, compared in constant time.
+    #[must_use]
+    pub fn verify(&self, parts: &[&[u8]], mac: &Mac) -> bool {
+        self.hmac(parts).verify_slice(&mac.0).is_ok()
+    }
+
+    /// Whether `start` are the first bytes of the MAC of `parts`, compared in constant time.
+    #[must_use]
+    pub fn verify_start(&self, parts: &[&[u8]], start: &[u8]) -> bool {
+        !start.is_empty() && self.hmac(parts).verify_truncated_left(start).is_ok()
+    }
+
+    fn hmac(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
+        // HMAC takes keys of every length; a fixed array can't be refused.
+        let Ok(mut hmac) = Hmac::<Sha256>::new_from_slice(&self.0) else { unreachable!("HMAC takes any key") };
+        for part in parts {
+            hmac.update(&(part.len() as u64).to_be_bytes());
+            hmac.update(part);
+        }
+        hmac
+    }
+}
+
+/// A keyed MAC: tells whether a secret is the same as one seen before, and nothing else.
+#[derive(Clone, Copy)]
+pub struct Mac([u8; 32]);
+
+impl Mac {
+    /// The MAC's bytes, where it serves as an unpredictable number.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mac(hidden)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn macs_tell_secrets_apart() {
+        let key = ProcessKey::generate().expect("randomness");
+        let mac = key.mac(&[b"user", b"secret"]);
+        assert!(key.verify(&[b"user", b"secret"], &mac));
+        assert!(!key.verify(&[b"user", b"Secret"], &mac));
+        assert!(!key.verify(&[b"users", b"ecret"], &mac), "parts are marked off");
+        assert!(!ProcessKey::generate().expect("randomness").verify(&[b"user", b"secret"], &mac));
+        assert!(key.verify_start(&[b"user", b"secret"], &mac.bytes()[..4]));
+        assert!(!key.verify_start(&[b"user", b"secret"], &[]));
+        assert!(!key.verify_start(&[b"user", b"secret"], &[0; 33]));
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let password = Password::new(b"hunter2".to_vec());
+        assert!(!format!("{password:?}").contains("hunter2"));
+    }
+}

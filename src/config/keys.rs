@@ -1,0 +1,80 @@
+//! The one table of settings.
+
+/// A setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its name in the file; in the environment it is `PGFERRY_` and the name in capitals.
+    pub name: &'static str,
+    /// Its default as it would be written in the file; `None` when leaving it out means something else.
+    pub default: Option<&'static str>,
+    /// What it does, in one line.
+    pub doc: &'static str,
+    /// Whether the value must never be shown.
+    pub secret: bool,
+    /// Whether SIGHUP applies a change.
+    pub reload: bool,
+}
+
+const fn key(name: &'static str, default: &'static str, doc: &'static str) -> Key {
+    Key { name, default: Some(default), doc, secret: false, reload: true }
+}
+
+const fn fixed(name: &'static str, default: &'static str, doc: &'static str) -> Key {
+    Key { reload: false, ..key(name, default, doc) }
+}
+
+const fn optional(name: &'static str, doc: &'static str) -> Key {
+    Key { name, default: None, doc, secret: false, reload: true }
+}
+
+const fn secret(name: &'static str, doc: &'static str) -> Key {
+    Key { secret: true, ..optional(name, doc) }
+}
+
+/// Every setting, in the order of the reference.
+pub const KEYS: [Key; 30] = [
+    secret("upstream", "Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database][?sslmode=…&connect_timeout=…]."),
+    secret("upstream_password", "The upstream's password for auth = \"trust\" and \"peer\", if not in the URL."),
+    fixed("listen", "[\"/run/pgferry\"]", "Where clients connect: a directory, \"@name\" (abstract socket) or \"host:port\"; any number."),
+    fixed("port", "5432", "The port number in socket file names (.s.PGSQL.PORT)."),
+    fixed("socket_mode", "\"0777\"", "Permissions of the socket file."),
+    Key { reload: false, ..optional("socket_group", "Group of the socket file (name or number); default: the process's own.") },
+    fixed("allow_remote", "false", "Allow TCP listeners on addresses other than loopback."),
+    key("max_clients", "0", "Most clients at a time; 0 = as many as the limit on open files allows."),
+    key("mode", "\"session\"", "How long a client keeps its upstream connection: \"session\" or \"transaction\"."),
+    key("pool_size", "20", "Most upstream connections per (database, user, startup settings)."),
+    key("min_idle", "0", "Upstream connections kept open per known pool even when idle."),
+    key("max_upstream", "100", "Most upstream connections over all pools."),
+    key("max_dialling", "4", "Most upstream connections being opened at a time, per pool."),
+    key("idle_timeout", "\"600s\"", "Close an upstream connection that was idle this long; 0 = never."),
+    key("lifetime", "\"3600s\"", "Replace an upstream connection of this age (±10 %) when it is idle; 0 = never."),
+    key("wait_timeout", "\"10s\"", "Longest wait of a client for an upstream connection."),
+    key("connect_timeout", "\"5s\"", "Longest time to open an upstream connection: name look-up, TCP and login."),
+    key("login_timeout", "\"10s\"", "Longest time for a client to log in."),
+    key("cleanup_timeout", "\"5s\"", "Longest time to cancel, roll back and reset what a client left behind; then the connection is closed."),
+    key("keepalive", "\"60s\"", "Idle time after which TCP probes the upstream; 0 = the system's default."),
+    key("tcp_user_timeout", "\"30s\"", "How long sent data may stay unacknowledged before the upstream counts as dead; 0 = the system's default."),
+    key("reset", "\"always\"", "Reset a used session before anybody else gets it: \"always\", \"smart\" (only where session state was seen) or \"never\"."),
+    key("auth", "\"pass-through\"", "How clients log in: \"pass-through\" (the upstream decides), \"peer\" or \"trust\"."),
+    optional("peer", "For auth = \"peer\": [[peer]] tables, each with uid, gid or user and the roles they may be."),
+    key("drain_timeout", "\"25s\"", "On SIGTERM, how long transactions may take to end."),
+    fixed("log_format", "\"text\"", "\"text\" or \"json\"."),
+    fixed("log_level", "\"info\"", "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"."),
+    key("log_connections", "false", "Log each client's login and end."),
+    fixed("workers", "1", "Threads that serve clients."),
+    key("buffer_size", "\"32kB\"", "Buffer lent to each direction of a connection while data is under way."),
+];
+
+/// The setting called `name`.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The known name nearest to `name`, if one is near.
+#[must_use]
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = known.into_iter().map(|known| (strsim::damerau_levenshtein(name, known), known));
+    let (distance, best) = scored.min_by_key(|(distance, _)| *distance)?;
+    (distance <= 2.max(name.len() / 3)).then_some(best)
+}

@@ -1,0 +1,367 @@
+//! Settings as the program works with them: resolved, checked, immutable.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::keys::{KEYS, Key};
+use super::source::{ConfigError, Place, Value, Written};
+use super::url::Upstream;
+use super::value::{self, Auth, Listen, LogFormat, Mode, PeerRule, Reset};
+use crate::auth::Password;
+
+/// Everything that can be configured; `keys` says what each means.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "each field is the key of the same name, documented once in `keys`")]
+pub struct Settings {
+    pub upstream: Upstream,
+    pub listen: Vec<Listen>,
+    pub port: u16,
+    pub socket_mode: u32,
+    pub socket_group: Option<String>,
+    pub allow_remote: bool,
+    pub max_clients: usize,
+    pub mode: Mode,
+    pub pool_size: usize,
+    pub min_idle: usize,
+    pub max_upstream: usize,
+    pub max_dialling: usize,
+    pub idle_timeout: Option<Duration>,
+    pub lifetime: Option<Duration>,
+    pub wait_timeout: Duration,
+    pub connect_timeout: Duration,
+    pub login_timeout: Duration,
+    pub cleanup_timeout: Duration,
+    pub keepalive: Option<Duration>,
+    pub tcp_user_timeout: Option<Duration>,
+    pub reset: Reset,
+    pub auth: Auth,
+    pub peer: Vec<PeerRule>,
+    pub drain_timeout: Duration,
+    pub log_format: LogFormat,
+    pub log_level: String,
+    pub log_connections: bool,
+    pub workers: usize,
+    pub buffer_size: usize,
+    /// Every key with its value as text (secrets hidden) and the place it came from, for `pgferry check` and for
+    /// comparing settings.
+    shown: Vec<(&'static Key, String, Place)>,
+}
+
+impl Settings {
+    /// Understands and checks what was written.
+    ///
+    /// # Errors
+    /// The first mistake, with its place and key.
+    pub fn resolve(written: &Written) -> Result<Self, ConfigError> {
+        let reader = Reader { written };
+        let mut upstream = reader.upstream()?;
+        if let Some((_, Value::One(password))) = written.get("upstream_password") {
+            upstream.password = Some(Password::new(password.clone().into_bytes()));
+        }
+        let connect_timeout = match (written.get("connect_timeout"), upstream.connect_timeout) {
+            (None, Some(from_url)) => from_url,
+            _ => reader.read("connect_timeout", positive_duration)?,
+        };
+        let settings = Self {
+            listen: reader.listen()?,
+            port: reader.read("port", |text| match text.parse() {
+                Ok(port @ 1..) => Ok(port),
+                _ => Err(format!("\"{text}\" is not a port number")),
+            })?,
+            socket_mode: reader.read("socket_mode", socket_mode)?,
+            socket_group: written.get("socket_group").map(|(_, value)| text_of(value)).filter(|group| !group.is_empty()),
+            allow_remote: reader.read("allow_remote", truth)?,
+            max_clients: reader.read("max_clients", |text| number(text, 0, 1_000_000))?,
+            mode: reader.read("mode", Mode::parse)?,
+            pool_size: reader.read("pool_size", |text| number(text, 1, 10_000))?,
+            min_idle: reader.read("min_idle", |text| number(text, 0, 10_000))?,
+            max_upstream: reader.read("max_upstream", |text| number(text, 1, 10_000))?,
+            max_dialling: reader.read("max_dialling", |text| number(text, 1, 1_000))?,
+            idle_timeout: reader.read("idle_timeout", optional_duration)?,
+            lifetime: reader.read("lifetime", optional_duration)?,
+            wait_timeout: reader.read("wait_timeout", positive_duration)?,
+            connect_timeout,
+            login_timeout: reader.read("login_timeout", positive_duration)?,
+            cleanup_timeout: reader.read("cleanup_timeout", positive_duration)?,
+            keepalive: reader.read("keepalive", optional_duration)?,
+            tcp_user_timeout: reader.read("tcp_user_timeout", optional_duration)?,
+            reset: reader.read("reset", Reset::parse)?,
+            auth: reader.read("auth", Auth::parse)?,
+            peer: match written.get("peer") {
+                Some((_, Value::Peers(rules))) => rules.clone(),
+                _ => Vec::new(),
+            },
+            drain_timeout: reader.read("drain_timeout", value::duration)?,
+            log_format: reader.read("log_format", LogFormat::parse)?,
+            log_level: reader.read("log_level", |text| match text {
+                "error" | "warn" | "info" | "debug" | "trace" => Ok(text.to_owned()),
+                _ => Err(format!("\"{text}\" is not one of error, warn, info, debug, trace")),
+            })?,
+            log_connections: reader.read("log_connections", truth)?,
+            workers: reader.read("workers", |text| number(text, 1, 256))?,
+            buffer_size: reader.read("buffer_size", |text| {
+                let size = value::size(text)?;
+                if (4096..=16 << 20).contains(&size) { Ok(size) } else { Err("must be from 4kB to 16MB".into()) }
+            })?,
+            upstream,
+            shown: KEYS.iter().map(|key| reader.show(key)).collect(),
+        };
+        settings.check(&reader)?;
+        Ok(settings)
+    }
+
+    /// What each key is set to, secrets hidden: valid TOML, each line saying where its value comes from.
+    #[must_use]
+    pub fn show(&self) -> String {
+        let mut out = String::new();
+        for (key, value, place) in &self.shown {
+            let line = match (key.name, value.is_empty()) {
+                ("upstream", _) => format!("upstream = \"{}\"", self.upstream),
+                ("peer", _) => continue,
+                (name, true) => format!("# {name} is not set"),
+                (name, false) => format!("{name} = {value}"),
+            };
+            // Writing to a string can't fail.
+            let _ = writeln!(out, "{line:<44} # {place}");
+        }
+        for rule in &self.peer {
+            let _ = writeln!(out, "# [[peer]] {rule}");
+        }
+        out
+    }
+
+    /// The keys whose values differ from `old`'s: those that apply at once, and those that need a restart.
+    #[must_use]
+    pub fn changed(&self, old: &Self) -> (Vec<&'static str>, Vec<&'static str>) {
+        let mut live = Vec::new();
+        let mut restart = Vec::new();
+        for ((key, new, _), (_, was, _)) in self.shown.iter().zip(&old.shown) {
+            let differs = match key.name {
+                "upstream" | "upstream_password" => key.name == "upstream" && self.upstream != old.upstream,
+                "peer" => self.peer != old.peer,
+                _ => new != was,
+            };
+            if differs {
+                if key.reload { live.push(key.name) } else { restart.push(key.name) }
+            }
+        }
+        (live, restart)
+    }
+
+    /// These settings, but with those that need a restart as they are in `running`.
+    #[must_use]
+    pub fn keeping_fixed_of(self, running: &Self) -> Self {
+        let shown = self.shown.into_iter().zip(&running.shown);
+        Self {
+            listen: running.listen.clone(),
+            port: running.port,
+            socket_mode: running.socket_mode,
+            socket_group: running.socket_group.clone(),
+            allow_remote: running.allow_remote,
+            log_format: running.log_format,
+            log_level: running.log_level.clone(),
+            workers: running.workers,
+            shown: shown.map(|(new, old)| if new.0.reload { new } else { old.clone() }).collect(),
+            ..self
+        }
+    }
+
+    fn check(&self, reader: &Reader<'_>) -> Result<(), ConfigError> {
+        if !self.allow_remote {
+            if let Some(remote) = self.listen.iter().find(|listen| listen.is_remote()) {
+                return Err(reader
+                    .error("listen", format!("{remote} can be reached from other machines"))
+                    .hint("listen on 127.0.0.1, or set allow_remote = true"));
+            }
+        }
+        if self.auth == Auth::PassThrough {
+            return Ok(());
+        }
+        let auth = self.auth;
+        if let Some(tcp) = self.listen.iter().find(|listen| matches!(listen, Listen::Tcp(_))) {
+            return Err(reader
+                .error("auth", format!("\"{auth}\" does not work on TCP: {tcp} can't tell who connects"))
+                .hint("listen on unix or abstract sockets only, or use auth = \"pass-through\""));
+        }
+        if self.auth == Auth::Peer && self.peer.is_empty() {
+            return Err(reader
+                .error("auth", "\"peer\" without a [[peer]] rule lets nobody in".into())
+                .hint("add for example: [[peer]] with uid = 1000 and roles = [\"app\"]"));
+        }
+        if self.auth == Auth::Trust && self.upstream.user.is_none() {
+            return Err(reader
+                .error("auth", "\"trust\" needs an upstream credential".into())
+                .hint("put the user (and password) into the upstream URL: postgres://user:password@host"));
+        }
+        Ok(())
+    }
+}
+
+/// Finds values and says where mistakes are.
+struct Reader<'a> {
+    written: &'a Written,
+}
+
+impl Reader<'_> {
+    fn read<T>(&self, name: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
+        let (text, place) = match self.written.get(name) {
+            Some((place, value)) => (text_of(value), place.clone()),
+            None => (default_text(name), Place::Default),
+        };
+        parse(text.trim()).map_err(|message| ConfigError::new(message).at(&place, name))
+    }
+
+    fn upstream(&self) -> Result<Upstream, ConfigError> {
+        let Some((place, value)) = self.written.get("upstream") else {
+            return Err(ConfigError::new("no upstream: which PostgreSQL is to be fronted?")
+                .hint("pgferry --upstream postgres://db.example:5432 (or PGFERRY_UPSTREAM, or upstream = in the file)"));
+        };
+        Upstream::parse(text_of(value).trim()).map_err(|message| ConfigError::new(message).at(place, "upstream"))
+    }
+
+    fn listen(&self) -> Result<Vec<Listen>, ConfigError> {
+        let (place, items) = match self.written.get("listen") {
+            Some((place, Value::Many(items))) => (place.clone(), items.clone()),
+            Some((place, value)) => (place.clone(), vec![text_of(value)]),
+            None => (Place::Default, vec!["/run/pgferry".to_owned()]),
+        };
+        let parsed = items.iter().map(|item| Listen::parse(item)).collect::<Result<Vec<_>, _>>();
+        match parsed.map_err(|message| ConfigError::new(message).at(&place, "listen"))? {
+            list if list.is_empty() => Err(ConfigError::new("no address to listen on").at(&place, "listen")),
+            list => Ok(list),
+        }
+    }
+
+    fn error(&self, name: &'static str, message: String) -> ConfigError {
+        let place = self.written.get(name).map_or(Place::Default, |(place, _)| place.clone());
+        ConfigError::new(message).at(&place, name)
+    }
+
+    fn show(&self, key: &'static Key) -> (&'static Key, String, Place) {
+        let (value, place) = match self.written.get(key.name) {
+            Some((place, value)) => (value.clone(), place.clone()),
+            None => return (key, key.default.unwrap_or_default().to_owned(), Place::Default),
+        };
+        let shown = match value {
+            _ if key.secret => "\"(hidden)\"".to_owned(),
+            Value::One(text) if key.default.is_some_and(|default| !default.starts_with(['"', '['])) => text,
+            Value::One(text) if key.default.is_some_and(|default| default.starts_with('[')) => format!("[{text:?}]"),
+            Value::One(text) => format!("{text:?}"),
+            Value::Many(items) => format!("{items:?}"),
+            Value::Peers(_) => String::new(),
+        };
+        (key, shown, place)
+    }
+}
+
+fn default_text(name: &str) -> String {
+    let default = super::keys::find(name).and_then(|key| key.default).unwrap_or_default();
+    default.trim_matches('"').to_owned()
+}
+
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::One(text) => text.clone(),
+        Value::Many(items) => items.join(","),
+        Value::Peers(_) => String::new(),
+    }
+}
+
+fn number(text: &str, min: usize, max: usize) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (min..=max).contains(&number) => Ok(number),
+        _ => Err(format!("\"{text}\" is not a number from {min} to {max}")),
+    }
+}
+
+fn truth(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "on" | "yes" | "1" => Ok(true),
+        "false" | "off" | "no" | "0" => Ok(false),
+        _ => Err(format!("\"{text}\" is neither true nor false")),
+    }
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match value::duration(text)? {
+        Duration::ZERO => Err("must be longer than 0".into()),
+        duration => Ok(duration),
+    }
+}
+
+fn optional_duration(text: &str) -> Result<Option<Duration>, String> {
+    value::duration(text).map(|duration| (!duration.is_zero()).then_some(duration))
+}
+
+fn socket_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
+        Ok(mode @ 0..=0o777) => Ok(mode),
+        _ => Err(format!("\"{text}\" is not an octal mode such as \"0770\"")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(file: &str) -> Result<Settings, ConfigError> {
+        let mut written = Written::default();
+        written.file_text("f.toml", file)?;
+        Settings::resolve(&written)
+    }
+
+    #[test]
+    fn an_upstream_is_enough() {
+        let settings = resolve("upstream = \"postgres://db\"").expect("good");
+        assert_eq!(settings.pool_size, 20);
+        assert_eq!(settings.wait_timeout, Duration::from_secs(10));
+        assert_eq!(settings.listen, [Listen::Dir("/run/pgferry".into())]);
+        let error = Settings::resolve(&Written::default()).expect_err("nothing to front");
+        assert!(error.to_string().contains("--upstream"), "{error}");
+    }
+
+    #[test]
+    fn mistakes_name_their_place() {
+        for (line, part) in [
+            ("pool_size = 0", "f.toml:2: pool_size: \"0\" is not a number from 1"),
+            ("mode = \"statement\"", "session, transaction"),
+            ("idle_timeout = \"soon\"", "f.toml:2: idle_timeout"),
+            ("listen = [\"0.0.0.0:5432\"]", "allow_remote"),
+            ("listen = []", "no address"),
+            ("auth = \"trust\"", "needs an upstream credential"),
+            ("auth = \"peer\"", "lets nobody in"),
+            ("socket_mode = \"999\"", "octal"),
+            ("buffer_size = 1", "from 4kB"),
+            ("allow_remote = \"maybe\"", "neither true nor false"),
+        ] {
+            let error = resolve(&format!("upstream = \"postgres://db\"\n{line}")).expect_err(line).to_string();
+            assert!(error.contains(part), "{line}: {error}");
+        }
+        let error = resolve("upstream = \"postgres://u@db\"\nauth = \"trust\"\nlisten = \"127.0.0.1:1\"").expect_err("tcp");
+        assert!(error.to_string().contains("f.toml:2: auth"), "{error}");
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let settings = resolve("upstream = \"postgres://me:hunter2@db\"\nupstream_password = \"hunter3\"").expect("good");
+        assert!(!settings.show().contains("hunter"), "{}", settings.show());
+        assert!(!format!("{settings:?}").contains("hunter"));
+        assert!(settings.show().contains("postgres://me:(hidden)@db:5432"));
+    }
+
+    #[test]
+    fn what_is_shown_reads_back() {
+        let settings = resolve("upstream = \"postgres://db\"\nlisten = \"@x\"\npool_size = 7").expect("good");
+        let again = resolve(&settings.show()).expect("shown settings are a configuration");
+        assert_eq!(settings.changed(&again), (vec![], vec![]));
+    }
+
+    #[test]
+    fn changes_are_told_apart() {
+        let old = resolve("upstream = \"postgres://db\"").expect("good");
+        let new = resolve("upstream = \"postgres://db2\"\npool_size = 3\nport = 7").expect("good");
+        assert_eq!(new.changed(&old), (vec!["upstream", "pool_size"], vec!["port"]));
+        let kept = new.keeping_fixed_of(&old);
+        assert_eq!((kept.port, kept.pool_size), (5432, 3));
+    }
+}

@@ -1,0 +1,318 @@
+//! Values as written, and where: flag, environment, file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::keys::{self, KEYS};
+use super::value::PeerRule;
+
+/// Where a value was written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// pgferry's own default.
+    Default,
+    /// A line of the configuration file.
+    File {
+        /// The file's path.
+        path: String,
+        /// The line, counted from 1.
+        line: usize,
+    },
+    /// A variable of the environment.
+    Env(String),
+    /// A command-line flag.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => write!(f, "default"),
+            Self::File { path, line } => write!(f, "{path}:{line}"),
+            Self::Env(name) => write!(f, "{name}"),
+            Self::Flag(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+/// A mistake in the configuration: where, which key, what, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Where the mistake is.
+    pub place: Option<Place>,
+    /// The key it is about.
+    pub key: Option<String>,
+    /// What is wrong.
+    pub message: String,
+    /// What would help.
+    pub hint: Option<String>,
+}
+
+impl ConfigError {
+    /// A mistake that has no place.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { place: None, key: None, message: message.into(), hint: None }
+    }
+
+    /// Says where it is and which key it is about.
+    #[must_use]
+    pub fn at(self, place: &Place, key: &str) -> Self {
+        Self { place: Some(place.clone()), key: Some(key.to_owned()), ..self }
+    }
+
+    /// Adds advice.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
+        }
+        if let Some(key) = &self.key {
+            write!(f, "{key}: ")?;
+        }
+        write!(f, "{}", self.message)?;
+        if let Some(hint) = &self.hint {
+            write!(f, "\n  hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// A value before it has been understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A string, number or truth value, as text.
+    One(String),
+    /// A list of them.
+    Many(Vec<String>),
+    /// The rules of `peer`.
+    Peers(Vec<PeerRule>),
+}
+
+/// All values written anywhere, the strongest of each key.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    values: BTreeMap<&'static str, (Place, Value)>,
+}
+
+impl Written {
+    /// The value of `key` and where it was written.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&(Place, Value)> {
+        self.values.get(key)
+    }
+
+    /// Notes a flag's value.
+    pub fn flag(&mut self, key: &'static str, flag: &'static str, value: Value) {
+        self.put(key, Place::Flag(flag), value);
+    }
+
+    /// Notes the variables `PGFERRY_…` among `vars`, their `_FILE` variants for secrets, and `DATABASE_URL`.
+    ///
+    /// # Errors
+    /// An unknown `PGFERRY_` variable, a file that can't be read, or a malformed `PGFERRY_PEER`.
+    pub fn env(&mut self, vars: impl IntoIterator<Item = (String, String)>) -> Result<(), ConfigError> {
+        let mut database_url = None;
+        for (name, text) in vars {
+            if name == "DATABASE_URL" && !text.is_empty() {
+                database_url = Some(text);
+                continue;
+            }
+            let Some(key) = name.strip_prefix("PGFERRY_").map(str::to_ascii_lowercase) else { continue };
+            if key == "config" {
+                continue;
+            }
+            let place = Place::Env(name.clone());
+            let from_file = key.strip_suffix("_file").and_then(keys::find).filter(|key| key.secret);
+            if let Some(secret) = from_file {
+                let content = std::fs::read_to_string(&text)
+                    .map_err(|error| ConfigError::new(format!("{text}: {error}")).at(&place, secret.name))?;
+                self.put(secret.name, place, Value::One(content.trim_end_matches(['\n', '\r']).to_owned()));
+                continue;
+            }
+            let Some(known) = keys::find(&key) else {
+                return Err(unknown(&key, KEYS.iter().map(|key| key.name)).at(&place, &key));
+            };
+            let value = match known.name {
+                "listen" => Value::Many(text.split(',').map(|item| item.trim().to_owned()).collect()),
+                "peer" => Value::Peers(PeerRule::parse_list(&text).map_err(|e| ConfigError::new(e).at(&place, "peer"))?),
+                _ => Value::One(text),
+            };
+            self.put(known.name, place, value);
+        }
+        if let Some(url) = database_url {
+            let weakest = matches!(self.get("upstream"), None | Some((Place::Default, _)));
+            if weakest {
+                self.values.insert("upstream", (Place::Env("DATABASE_URL".to_owned()), Value::One(url)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// A file that can't be read, is no TOML, or has an unknown or ill-typed key; with file, line and key.
+    pub fn file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::new(format!("{name}: {error}")))?;
+        self.file_text(&name, &text)
+    }
+
+    /// As [`Written::file`], for a file's content.
+    ///
+    /// # Errors
+    /// As [`Written::file`].
+    pub fn file_text(&mut self, path: &str, text: &str) -> Result<(), ConfigError> {
+        let at = |span: Range<usize>| Place::File { path: path.to_owned(), line: line_of(text, span.start) };
+        let table = DeTable::parse(text).map_err(|error| ConfigError {
+            place: Some(at(error.span().unwrap_or(0..0))),
+            ..ConfigError::new(error.message())
+        })?;
+        for (key, value) in table.get_ref() {
+            let place = at(key.span());
+            let name = key.get_ref().as_ref();
+            let Some(known) = keys::find(name) else {
+                return Err(unknown(name, KEYS.iter().map(|key| key.name)).at(&place, name));
+            };
+            let value = match known.name {
+                "peer" => peers(value, &at)?,
+                _ => plain(value).ok_or_else(|| {
+                    ConfigError::new(format!("a {} is not a value for this key", value.get_ref().type_str()))
+                        .at(&place, name)
+                })?,
+            };
+            self.put(known.name, place, value);
+        }
+        Ok(())
+    }
+
+    /// A flag beats the environment, which beats the file.
+    fn put(&mut self, key: &'static str, place: Place, value: Value) {
+        match self.values.get(key) {
+            Some((stronger, _)) if *stronger > place => {}
+            _ => {
+                self.values.insert(key, (place, value));
+            }
+        }
+    }
+}
+
+fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> ConfigError {
+    let error = ConfigError::new("there is no such key");
+    match keys::nearest(name, known) {
+        Some(near) => error.hint(format!("did you mean \"{near}\"?")),
+        None => error,
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.as_bytes()[..offset.min(text.len())].iter().filter(|&&b| b == b'\n').count() + 1
+}
+
+fn plain(value: &Spanned<DeValue<'_>>) -> Option<Value> {
+    match value.get_ref() {
+        DeValue::Array(items) => items.iter().map(one).collect::<Option<_>>().map(Value::Many),
+        _ => one(value).map(Value::One),
+    }
+}
+
+fn one(value: &Spanned<DeValue<'_>>) -> Option<String> {
+    match value.get_ref() {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => Some(number.to_string()),
+        DeValue::Float(number) => Some(number.to_string()),
+        DeValue::Boolean(truth) => Some(truth.to_string()),
+        _ => None,
+    }
+}
+
+fn peers(value: &Spanned<DeValue<'_>>, at: &dyn Fn(Range<usize>) -> Place) -> Result<Value, ConfigError> {
+    let place = at(value.span());
+    let not_tables = || ConfigError::new("write it as [[peer]] tables").at(&place, "peer");
+    let tables = value.get_ref().as_array().ok_or_else(not_tables)?;
+    let mut rules = Vec::new();
+    for table in tables.iter() {
+        let place = at(table.span());
+        let mut fields = Vec::new();
+        for (key, value) in table.get_ref().as_table().ok_or_else(not_tables)? {
+            let name = key.get_ref().as_ref();
+            let place = at(key.span());
+            if !PeerRule::FIELDS.contains(&name) {
+                return Err(unknown(name, PeerRule::FIELDS.into_iter()).at(&place, &format!("peer.{name}")));
+            }
+            let values = match plain(value) {
+                Some(Value::One(text)) => vec![text],
+                Some(Value::Many(items)) => items,
+                _ => return Err(ConfigError::new("not a value for this key").at(&place, &format!("peer.{name}"))),
+            };
+            fields.push((name.to_owned(), values));
+        }
+        rules.push(PeerRule::from_fields(&fields).map_err(|error| ConfigError::new(error).at(&place, "peer"))?);
+    }
+    Ok(Value::Peers(rules))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_strongest_place_wins_whatever_the_order() {
+        let mut written = Written::default();
+        written.flag("pool_size", "--pool-size", Value::One("3".into()));
+        written.env([("PGFERRY_POOL_SIZE".into(), "2".into()), ("PGFERRY_PORT".into(), "7".into())]).expect("good");
+        written.file_text("f", "pool_size = 1\nport = 1\nmode = \"transaction\"").expect("good");
+        assert_eq!(written.get("pool_size").expect("set").1, Value::One("3".into()));
+        assert_eq!(written.get("port").expect("set").1, Value::One("7".into()));
+        assert_eq!(written.get("mode").expect("set").0, Place::File { path: "f".into(), line: 3 });
+    }
+
+    #[test]
+    fn mistakes_name_file_line_and_key() {
+        let say = |text: &str| Written::default().file_text("/etc/pgferry.toml", text).expect_err("bad").to_string();
+        assert_eq!(
+            say("port = 5432\npool_sise = 3\n"),
+            "/etc/pgferry.toml:2: pool_sise: there is no such key\n  hint: did you mean \"pool_size\"?"
+        );
+        assert!(say("\nport = \n").starts_with("/etc/pgferry.toml:2: "), "{}", say("\nport = \n"));
+        assert!(say("[port]\nx = 1").contains("/etc/pgferry.toml:1: port: a table"), "{}", say("[port]\nx = 1"));
+        assert!(say("[[peer]]\nuid = 1\nrole = \"x\"").contains("3: peer.role"), "line of the field");
+        assert!(say("[[peer]]\nuid = 1\nrole = \"x\"").contains("\"roles\""));
+    }
+
+    #[test]
+    fn variables_with_mistakes_are_refused() {
+        let error = Written::default().env([("PGFERRY_POOLSIZE".into(), "2".into())]).expect_err("unknown");
+        assert!(error.to_string().contains("PGFERRY_POOLSIZE: ") && error.to_string().contains("pool_size"));
+        let error = Written::default()
+            .env([("PGFERRY_UPSTREAM_FILE".into(), "/nonexistent/x".into())])
+            .expect_err("no such file");
+        assert!(error.to_string().contains("/nonexistent/x"));
+    }
+
+    #[test]
+    fn database_url_is_the_last_resort() {
+        let vars = || [("DATABASE_URL".to_owned(), "postgres://a".to_owned())];
+        let mut written = Written::default();
+        written.env(vars()).expect("good");
+        assert_eq!(written.get("upstream").expect("set").1, Value::One("postgres://a".into()));
+        let mut written = Written::default();
+        written.file_text("f", "upstream = \"postgres://b\"").expect("good");
+        written.env(vars()).expect("good");
+        assert_eq!(written.get("upstream").expect("set").1, Value::One("postgres://b".into()));
+    }
+}

@@ -1,0 +1,312 @@
+//! Single values: how each kind is written, read and shown.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl $name {
+            /// Every spelling.
+            pub const ALL: &'static [&'static str] = &[$($text),+];
+
+            /// Reads a value.
+            ///
+            /// # Errors
+            /// Says which values there are.
+            pub fn parse(text: &str) -> Result<Self, String> {
+                match text {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err(format!("\"{text}\" is not one of {}", Self::ALL.join(", "))),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Self::$variant => $text),+ })
+            }
+        }
+    };
+}
+
+choice! {
+    /// How long a client keeps its upstream connection.
+    Mode {
+        /// From its first statement to its end.
+        Session = "session",
+        /// For a transaction, unless session state pins it.
+        Transaction = "transaction",
+    }
+}
+
+choice! {
+    /// When a used session is reset before somebody else gets it.
+    Reset {
+        /// Every time.
+        Always = "always",
+        /// Where session state was seen.
+        Smart = "smart",
+        /// Not at all.
+        Never = "never",
+    }
+}
+
+choice! {
+    /// How clients log in.
+    Auth {
+        /// The upstream decides by the client's own password.
+        PassThrough = "pass-through",
+        /// The client's operating system user decides.
+        Peer = "peer",
+        /// Whoever reaches the socket may come in.
+        Trust = "trust",
+    }
+}
+
+choice! {
+    /// The form of log lines.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// For machines.
+        Json = "json",
+    }
+}
+
+/// Reads a duration: a number of seconds, or a number with `ms`, `s`, `min`/`m`, `h`, `d`.
+///
+/// # Errors
+/// Says what was expected.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let expected = || format!("\"{text}\" is not a duration such as \"10s\", \"500ms\" or \"5min\"");
+    let number: f64 = text[..digits].parse().map_err(|_| expected())?;
+    let unit = match text[digits..].trim() {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        _ => return Err(expected()),
+    };
+    Duration::try_from_secs_f64(number * unit).map_err(|_| expected()).and_then(|duration| {
+        // A hundred years: far enough for anybody, near enough for clocks.
+        if duration.as_secs() > 100 * 365 * 86400 { Err(format!("\"{text}\" is too long")) } else { Ok(duration) }
+    })
+}
+
+/// Shows a duration as [`duration`] reads it.
+#[must_use]
+pub fn show_duration(duration: Duration) -> String {
+    if duration.subsec_millis() == 0 { format!("{}s", duration.as_secs()) } else { format!("{}ms", duration.as_millis()) }
+}
+
+/// Reads a size in bytes: a number, or a number with `B`, `kB`, `MB` (powers of 1024, as PostgreSQL counts).
+///
+/// # Errors
+/// Says what was expected.
+pub fn size(text: &str) -> Result<usize, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let expected = || format!("\"{text}\" is not a size such as \"32kB\"");
+    let number: usize = text[..digits].parse().map_err(|_| expected())?;
+    let unit = match text[digits..].trim() {
+        "" | "B" => 1,
+        "kB" => 1024,
+        "MB" => 1024 * 1024,
+        _ => return Err(expected()),
+    };
+    number.checked_mul(unit).ok_or_else(expected)
+}
+
+/// Where clients connect.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Listen {
+    /// A directory: the socket is `DIR/.s.PGSQL.PORT`.
+    Dir(PathBuf),
+    /// An abstract socket `@NAME/.s.PGSQL.PORT`, as libpq's `host=@NAME` expects.
+    Abstract(String),
+    /// A TCP address.
+    Tcp(SocketAddr),
+}
+
+impl Listen {
+    /// Reads an address: `@name`, `host:port`, or a directory.
+    ///
+    /// # Errors
+    /// Says what was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(name) = text.strip_prefix('@') {
+            return if name.is_empty() { Err("an abstract socket needs a name".into()) } else { Ok(Self::Abstract(name.into())) };
+        }
+        if text.starts_with(['/', '.']) {
+            return Ok(Self::Dir(PathBuf::from(text)));
+        }
+        let expected = || format!("\"{text}\" is not a directory (\"/run/pgferry\"), \"@name\" or \"host:port\"");
+        match text.rsplit_once(':') {
+            Some((host, port)) if port.parse::<u16>().is_ok() => {
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                let port = port.parse().map_err(|_| expected())?;
+                let mut found = (host, port).to_socket_addrs().map_err(|error| format!("{text}: {error}"))?;
+                found.next().map(Self::Tcp).ok_or_else(expected)
+            }
+            _ => Err(expected()),
+        }
+    }
+
+    /// Whether clients from other machines can reach it.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        matches!(self, Self::Tcp(address) if !is_loopback(address.ip()))
+    }
+
+    /// What a client puts as `host` into its connection string.
+    #[must_use]
+    pub fn dsn_host(&self) -> String {
+        match self {
+            Self::Dir(dir) => std::path::absolute(dir).unwrap_or_else(|_| dir.clone()).display().to_string(),
+            Self::Abstract(name) => format!("@{name}"),
+            Self::Tcp(address) => address.ip().to_string(),
+        }
+    }
+}
+
+/// Whether `ip` is this machine talking to itself.
+#[must_use]
+pub fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dir(dir) => write!(f, "{}", dir.display()),
+            Self::Abstract(name) => write!(f, "@{name}"),
+            Self::Tcp(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+/// Which roles an operating system user may be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerRule {
+    /// The user id that the rule is for.
+    pub uid: Option<u32>,
+    /// The group id that the rule is for: the process's primary group.
+    pub gid: Option<u32>,
+    /// The user's name that the rule is for.
+    pub user: Option<String>,
+    /// Roles; `*` is every role, none at all the role named like the user.
+    pub roles: Vec<String>,
+}
+
+impl PeerRule {
+    /// The fields of a rule.
+    pub const FIELDS: [&'static str; 4] = ["uid", "gid", "user", "roles"];
+
+    /// Makes a rule of its fields.
+    ///
+    /// # Errors
+    /// Says which field is wrong.
+    pub fn from_fields(fields: &[(String, Vec<String>)]) -> Result<Self, String> {
+        let mut rule = Self::default();
+        for (name, values) in fields {
+            let number = || match values.as_slice() {
+                [one] => one.parse::<u32>().map_err(|_| format!("{name}: \"{one}\" is not a number")),
+                _ => Err(format!("{name}: one number is needed")),
+            };
+            match name.as_str() {
+                "uid" => rule.uid = Some(number()?),
+                "gid" => rule.gid = Some(number()?),
+                "user" => rule.user = values.first().cloned(),
+                "roles" => rule.roles.clone_from(values),
+                _ => return Err(format!("there is no field \"{name}\"")),
+            }
+        }
+        if rule.uid.is_none() && rule.gid.is_none() && rule.user.is_none() {
+            return Err("a rule needs uid, gid or user".into());
+        }
+        Ok(rule)
+    }
+
+    /// Reads the rules of `PGFERRY_PEER`: `uid=1000 roles=app,reports; user=www-data roles=*`.
+    ///
+    /// # Errors
+    /// Says which part is wrong.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, String> {
+        let rules = text.split(';').map(str::trim).filter(|rule| !rule.is_empty());
+        rules
+            .map(|rule| {
+                let fields = rule.split_whitespace().map(|field| {
+                    let (name, values) = field.split_once('=').ok_or(format!("\"{field}\" is not name=value"))?;
+                    Ok((name.to_owned(), values.split(',').map(str::to_owned).collect()))
+                });
+                Self::from_fields(&fields.collect::<Result<Vec<_>, String>>()?)
+            })
+            .collect()
+    }
+}
+
+impl fmt::Display for PeerRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let who = [("uid", self.uid.map(|n| n.to_string())), ("gid", self.gid.map(|n| n.to_string())), ("user", self.user.clone())];
+        for (name, value) in who {
+            if let Some(value) = value {
+                write!(f, "{name}={value} ")?;
+            }
+        }
+        write!(f, "roles={}", self.roles.join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        for (text, millis) in [("10", 10_000), ("0", 0), ("500ms", 500), ("1.5s", 1500), ("2min", 120_000), ("1h", 3_600_000), ("1 d", 86_400_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "s", "-1", "10 parsecs", "1e9", "99999999999d", "1..5"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        assert_eq!(show_duration(Duration::from_millis(1500)), "1500ms");
+    }
+
+    #[test]
+    fn addresses() {
+        assert_eq!(Listen::parse("/run/x"), Ok(Listen::Dir("/run/x".into())));
+        assert_eq!(Listen::parse("@x"), Ok(Listen::Abstract("x".into())));
+        assert_eq!(Listen::parse("127.0.0.1:5432").map(|l| l.is_remote()), Ok(false));
+        assert_eq!(Listen::parse("[::1]:5432").map(|l| l.is_remote()), Ok(false));
+        assert_eq!(Listen::parse("0.0.0.0:5432").map(|l| l.is_remote()), Ok(true));
+        for text in ["", "@", "5432", "x:y", "127.0.0.1:99999"] {
+            assert!(Listen::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn peer_rules_in_one_line() {
+        let rules = PeerRule::parse_list("uid=1000 roles=app,reports; user=www-data roles=*").expect("good");
+        assert_eq!(rules.len(), 2);
+        assert_eq!(rules[0].roles, ["app", "reports"]);
+        assert_eq!(rules[1].to_string(), "user=www-data roles=*");
+        assert!(PeerRule::parse_list("roles=x").is_err());
+        assert!(PeerRule::parse_list("uid=x").is_err());
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size("32kB"), Ok(32 * 1024));
+        assert_eq!(size("1 MB"), Ok(1024 * 1024));
+        assert!(size("32kb").is_err() && size("").is_err() && size("99999999999999999999MB").is_err());
+    }
+}

@@ -1,0 +1,11 @@
+//! pgferry: a local connection-multiplexing proxy for PostgreSQL.
+//!
+//! The library exists so that tests and fuzz targets reach the parts; it is not an API to build on.
+//! ARCHITECTURE.md tells the way of one client through these modules.
+
+pub mod auth;
+pub mod config;
+pub mod error;
+pub mod net;
+pub mod track;
+pub mod wire;

@@ -1,0 +1,253 @@
+//! Storage that is lent while bytes are under way and given back when they are gone, so that memory follows the
+//! connections that are active, not those that are open.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Storage that is not in use.
+#[derive(Debug)]
+pub struct BufferPool {
+    free: Mutex<Vec<Box<[u8]>>>,
+    size: usize,
+    keep: usize,
+}
+
+impl BufferPool {
+    /// Lends buffers of `size` bytes, and keeps at most `keep` that nobody uses.
+    #[must_use]
+    pub fn new(size: usize, keep: usize) -> Arc<Self> {
+        Arc::new(Self { free: Mutex::new(Vec::new()), size, keep })
+    }
+
+    fn lend(&self) -> Box<[u8]> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        free.unwrap_or_else(|| vec![0; self.size].into_boxed_slice())
+    }
+
+    fn give_back(&self, storage: Box<[u8]>) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if storage.len() == self.size && free.len() < self.keep {
+            free.push(storage);
+        }
+    }
+}
+
+/// Bytes on their way through: `done ≤ parsed ≤ filled`.
+///
+/// Up to `done` they have been sent on, up to `parsed` they have been looked at and may be sent, up to `filled` they
+/// have been received. Storage is held only while something is between `done` and `filled`.
+#[derive(Debug)]
+pub struct Buffer {
+    pool: Arc<BufferPool>,
+    storage: Option<Box<[u8]>>,
+    done: usize,
+    parsed: usize,
+    filled: usize,
+}
+
+impl Buffer {
+    /// An empty buffer, which holds no storage.
+    #[must_use]
+    pub fn new(pool: Arc<BufferPool>) -> Self {
+        Self { pool, storage: None, done: 0, parsed: 0, filled: 0 }
+    }
+
+    /// Whether nothing is under way.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.done == self.filled
+    }
+
+    /// Bytes that may be sent on.
+    #[must_use]
+    pub fn unsent(&self) -> &[u8] {
+        self.storage.as_ref().map_or(&[], |storage| &storage[self.done..self.parsed])
+    }
+
+    /// Bytes that have not been looked at.
+    #[must_use]
+    pub fn unparsed(&self) -> &[u8] {
+        self.storage.as_ref().map_or(&[], |storage| &storage[self.parsed..self.filled])
+    }
+
+    /// How many bytes fit at most.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.storage.as_ref().map_or(self.pool.size, |storage| storage.len())
+    }
+
+    /// Whether no more can be received until something has been sent on.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.filled - self.done == self.capacity()
+    }
+
+    /// Room to receive into; borrows storage, and moves what is under way to its front when the tail is used up.
+    pub fn space(&mut self) -> &mut [u8] {
+        let storage = self.storage.get_or_insert_with(|| self.pool.lend());
+        if self.filled == storage.len() && self.done > 0 {
+            storage.copy_within(self.done..self.filled, 0);
+            self.parsed -= self.done;
+            self.filled -= self.done;
+            self.done = 0;
+        }
+        &mut storage[self.filled..]
+    }
+
+    /// Notes that `n` bytes of [`Buffer::space`] were filled. Call it with 0 when nothing came, so that storage goes
+    /// back.
+    pub fn received(&mut self, n: usize) {
+        self.filled = (self.filled + n).min(self.capacity());
+        self.give_back_if_empty();
+    }
+
+    /// Marks the next `n` unparsed bytes as fit to be sent.
+    pub fn parse(&mut self, n: usize) {
+        self.parsed = (self.parsed + n).min(self.filled);
+    }
+
+    /// Notes that `n` bytes of [`Buffer::unsent`] were sent.
+    pub fn sent(&mut self, n: usize) {
+        self.done = (self.done + n).min(self.parsed);
+        self.give_back_if_empty();
+    }
+
+    /// Drops the next `n` unparsed bytes.
+    ///
+    /// Only bytes that nothing unsent stands before can be dropped; the caller sends first.
+    pub fn skip(&mut self, n: usize) {
+        debug_assert!(self.done == self.parsed, "what stands before must be sent first");
+        self.parse(n);
+        self.sent(n);
+    }
+
+    /// Drops everything.
+    pub fn clear(&mut self) {
+        self.done = self.filled;
+        self.parsed = self.filled;
+        self.give_back_if_empty();
+    }
+
+    /// Makes room for a whole message of `size` bytes that begins at the first unparsed byte.
+    pub fn reserve(&mut self, size: usize) {
+        let needed = size + (self.parsed - self.done);
+        if needed <= self.capacity() {
+            return;
+        }
+        let mut larger = vec![0; needed].into_boxed_slice();
+        if let Some(storage) = self.storage.take() {
+            larger[..self.filled - self.done].copy_from_slice(&storage[self.done..self.filled]);
+            self.pool.give_back(storage);
+        }
+        self.parsed -= self.done;
+        self.filled -= self.done;
+        self.done = 0;
+        self.storage = Some(larger);
+    }
+
+    fn give_back_if_empty(&mut self) {
+        if self.done == self.filled {
+            self.done = 0;
+            self.parsed = 0;
+            self.filled = 0;
+            if let Some(storage) = self.storage.take() {
+                self.pool.give_back(storage);
+            }
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(storage) = self.storage.take() {
+            self.pool.give_back(storage);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Receive(usize),
+        Parse(usize),
+        Send(usize),
+        Skip(usize),
+        Reserve(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (1usize..12).prop_map(Step::Receive),
+            (0usize..12).prop_map(Step::Parse),
+            (0usize..12).prop_map(Step::Send),
+            (0usize..12).prop_map(Step::Skip),
+            (0usize..40).prop_map(Step::Reserve),
+        ]
+    }
+
+    proptest! {
+        /// Whatever the order of steps: bytes come out as they went in, and storage is held only while some are in.
+        #[test]
+        fn bytes_come_out_in_order(steps in prop::collection::vec(step(), 0..100)) {
+            let pool = BufferPool::new(16, 4);
+            let mut buffer = Buffer::new(Arc::clone(&pool));
+            let (mut next_in, mut next_out) = (0u8, 0u8);
+            for step in steps {
+                match step {
+                    Step::Receive(n) => {
+                        if buffer.is_full() { continue }
+                        let space = buffer.space();
+                        prop_assert!(!space.is_empty());
+                        let n = n.min(space.len());
+                        for slot in &mut space[..n] {
+                            *slot = next_in;
+                            next_in = next_in.wrapping_add(1);
+                        }
+                        buffer.received(n);
+                    }
+                    Step::Parse(n) => buffer.parse(n.min(buffer.unparsed().len())),
+                    Step::Send(n) => {
+                        let n = n.min(buffer.unsent().len());
+                        for &byte in &buffer.unsent()[..n] {
+                            prop_assert_eq!(byte, next_out);
+                            next_out = next_out.wrapping_add(1);
+                        }
+                        buffer.sent(n);
+                    }
+                    Step::Skip(n) => if buffer.unsent().is_empty() {
+                        let n = n.min(buffer.unparsed().len());
+                        buffer.skip(n);
+                        next_out = next_out.wrapping_add(u8::try_from(n).expect("small"));
+                    },
+                    Step::Reserve(n) => {
+                        buffer.reserve(n);
+                        prop_assert!(buffer.capacity() >= n);
+                    }
+                }
+                prop_assert!(buffer.done <= buffer.parsed && buffer.parsed <= buffer.filled);
+                let inside = usize::from(next_in.wrapping_sub(next_out));
+                prop_assert_eq!(buffer.unsent().len() + buffer.unparsed().len(), inside);
+                prop_assert_eq!(buffer.is_empty(), inside == 0);
+            }
+            buffer.clear();
+            prop_assert!(buffer.storage.is_none());
+        }
+    }
+
+    #[test]
+    fn an_empty_buffer_holds_nothing() {
+        let pool = BufferPool::new(16, 4);
+        let mut buffer = Buffer::new(Arc::clone(&pool));
+        buffer.space();
+        assert!(buffer.storage.is_some());
+        buffer.received(0);
+        assert!(buffer.storage.is_none());
+        assert_eq!(pool.free.lock().expect("unpoisoned").len(), 1);
+        drop((0..10).map(|_| { let mut b = Buffer::new(Arc::clone(&pool)); b.space(); b }).collect::<Vec<_>>());
+        assert_eq!(pool.free.lock().expect("unpoisoned").len(), 4, "what nobody uses is bounded");
+    }
+}

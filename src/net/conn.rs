@@ -1,0 +1,178 @@
+//! A stream with its buffers: framed reading and ordered writing.
+//!
+//! A `Conn` implements neither `AsyncRead` nor `AsyncWrite`, so that nobody reads past its buffer by mistake.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use super::buffer::{Buffer, BufferPool};
+use super::stream::Stream;
+use crate::wire::{self, BadLength};
+
+/// Why a message could not be received.
+#[derive(Debug, thiserror::Error)]
+pub enum RecvError {
+    /// The other end is gone.
+    #[error("connection closed")]
+    Closed,
+    /// The socket failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A length field that can't be right, or is longer than this phase allows.
+    #[error(transparent)]
+    Length(#[from] BadLength),
+}
+
+/// A connection with what was received from it and what is to be sent to it.
+#[derive(Debug)]
+pub struct Conn {
+    stream: Stream,
+    /// What was received.
+    pub input: Buffer,
+    /// What is to be sent before anything else.
+    pub output: Vec<u8>,
+    written: usize,
+}
+
+impl Conn {
+    /// Wraps `stream`, borrowing storage from `buffers`.
+    #[must_use]
+    pub fn new(stream: Stream, buffers: Arc<BufferPool>) -> Self {
+        Self { stream, input: Buffer::new(buffers), output: Vec::new(), written: 0 }
+    }
+
+    /// The socket, for its options and its peer.
+    #[must_use]
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Receives more into [`Conn::input`]; `Ready(Ok(0))` is the end. Holds no storage while it waits with an empty
+    /// buffer. The caller has seen to it that the buffer is not full.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.input.is_empty() {
+            ready!(self.stream.poll_read_ready(cx))?;
+        }
+        match self.stream.poll_read(cx, self.input.space()) {
+            Poll::Ready(Ok(n)) => {
+                self.input.received(n);
+                Poll::Ready(Ok(n))
+            }
+            other => {
+                self.input.received(0);
+                other
+            }
+        }
+    }
+
+    /// Writes what is in [`Conn::output`].
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.output.len() {
+            match ready!(self.stream.poll_write(cx, &self.output[self.written..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => self.written += n,
+            }
+        }
+        self.output.clear();
+        self.written = 0;
+        if self.output.capacity() > 1024 {
+            // Most connections write a welcome once; an idle one should not keep the room for it.
+            self.output = Vec::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// How much of [`Conn::output`] the socket has taken.
+    #[must_use]
+    pub fn flushed(&self) -> usize {
+        self.written
+    }
+
+    /// Writes `bytes` past the buffer, as many as fit: for bytes that lie in another connection's buffer.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream.poll_write(cx, bytes)
+    }
+
+    /// Writes what is in [`Conn::output`]. Cancel-safe: what was not written stays.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Waits until there is something to read, holding no storage. Cancel-safe.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub async fn readable(&self) -> io::Result<()> {
+        poll_fn(|cx| self.stream.poll_read_ready(cx)).await
+    }
+
+    /// Receives more. Cancel-safe. The caller has seen to it that the buffer is not full.
+    ///
+    /// # Errors
+    /// The socket's, or [`RecvError::Closed`] at the end.
+    pub async fn fill(&mut self) -> Result<(), RecvError> {
+        match poll_fn(|cx| self.poll_fill(cx)).await? {
+            0 => Err(RecvError::Closed),
+            _ => Ok(()),
+        }
+    }
+
+    /// Receives until `size` unparsed bytes are there, and returns them; they stay until [`Conn::consume`].
+    /// Cancel-safe. The caller has bounded `size`.
+    ///
+    /// # Errors
+    /// As [`Conn::fill`].
+    pub async fn peek(&mut self, size: usize) -> Result<&[u8], RecvError> {
+        self.input.reserve(size);
+        while self.input.unparsed().len() < size {
+            self.fill().await?;
+        }
+        Ok(&self.input.unparsed()[..size])
+    }
+
+    /// Drops the next `n` received bytes.
+    pub fn consume(&mut self, n: usize) {
+        self.input.skip(n);
+    }
+
+    /// Receives one whole message of at most `limit` bytes behind the tag, and returns it; it stays until
+    /// [`Conn::consume`] with its size. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Conn::fill`], or a length out of bounds.
+    pub async fn peek_frame(&mut self, limit: usize) -> Result<wire::Frame<'_>, RecvError> {
+        let header = self.peek(wire::frame::HEADER).await?;
+        let Some(head) = wire::head(header, limit)? else { return Err(RecvError::Closed) };
+        let bytes = self.peek(head.size).await?;
+        Ok(wire::Frame { tag: head.tag, bytes })
+    }
+
+    /// Closes a connection whose other end may still be sending, in a way that what was written last arrives: says
+    /// that nothing more comes, then reads to the end. The caller bounds the time.
+    ///
+    /// Closing with unread input would make the kernel send a reset, which destroys what the peer has not read yet.
+    pub async fn linger(mut self) {
+        if self.flush().await.is_err() {
+            return;
+        }
+        if poll_fn(|cx| self.stream.poll_shutdown(cx)).await.is_err() {
+            return;
+        }
+        self.drain().await;
+    }
+
+    /// Reads and drops to the end.
+    pub async fn drain(&mut self) {
+        loop {
+            self.input.clear();
+            if self.fill().await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Listeners: socket files with one owner, abstract sockets, TCP.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net as std_unix;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::{Gid, Group, chown};
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::stream::Stream;
+
+/// The longest path that fits a unix socket's address.
+const MAX_PATH: usize = 107;
+
+/// Why nobody can connect there.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The path of the socket file is too long for the kernel.
+    #[error("{path}: the socket's path is {length} bytes long, the kernel takes at most {MAX_PATH}: use a shorter directory")]
+    TooLong {
+        /// The path.
+        path: String,
+        /// Its length.
+        length: usize,
+    },
+    /// Somebody listens there.
+    #[error("{at} is in use{by}: stop it, or listen elsewhere (--listen, --port)")]
+    InUse {
+        /// The address.
+        at: String,
+        /// Who it is, if known.
+        by: String,
+    },
+    /// There is no such group.
+    #[error("socket_group: there is no group \"{0}\"")]
+    NoGroup(String),
+    /// The system refuses.
+    #[error("{at}: {error}")]
+    Io {
+        /// The address.
+        at: String,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// A listener.
+#[derive(Debug)]
+pub struct Bound {
+    listener: Listener,
+    /// Removes the socket file when the listener goes.
+    _file: Option<SocketFile>,
+}
+
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A socket file that is ours while its lock is held.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    /// Device and inode, to tell ours from a successor's.
+    id: (u64, u64),
+    lock_path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Bound {
+    /// Listens on a TCP address.
+    ///
+    /// # Errors
+    /// As [`ListenError`] lists.
+    pub fn tcp(address: SocketAddr) -> Result<Self, ListenError> {
+        let bind = || {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(backlog())?;
+            TcpListener::from_std(socket.into())
+        };
+        let listener = bind().map_err(|error| failed(address.to_string(), error))?;
+        Ok(Self { listener: Listener::Tcp(listener), _file: None })
+    }
+
+    /// Listens on an abstract socket: `name` without the leading `@`.
+    ///
+    /// # Errors
+    /// As [`ListenError`] lists.
+    pub fn abstract_name(name: &str) -> Result<Self, ListenError> {
+        let shown = format!("@{name}");
+        if name.len() > MAX_PATH {
+            return Err(ListenError::TooLong { path: shown, length: name.len() });
+        }
+        let bind = || {
+            let address = std_unix::SocketAddr::from_abstract_name(name)?;
+            // socket2 takes abstract names as paths that start with a NUL.
+            let mut path = vec![0];
+            path.extend_from_slice(address.as_abstract_name().unwrap_or_default());
+            let path = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&path);
+            listen_unix(&SockAddr::unix(path)?)
+        };
+        let listener = bind().map_err(|error| failed(shown, error))?;
+        Ok(Self { listener: Listener::Unix(listener), _file: None })
+    }
+
+    /// Listens on the socket file `path`.
+    ///
+    /// The file appears at its place only when clients may connect: it is made under another name with mode 0600,
+    /// given its mode and group, and renamed. A lock file beside it, as PostgreSQL keeps one, tells a live owner from
+    /// a stale file.
+    ///
+    /// # Errors
+    /// As [`ListenError`] lists.
+    pub fn file(path: &Path, mode: u32, group: Option<&str>) -> Result<Self, ListenError> {
+        let shown = path.display().to_string();
+        let io = |error| ListenError::Io { at: shown.clone(), error };
+        // Shorter than any name PostgreSQL's clients look for, so that the length of `path` alone decides.
+        let made = path.with_file_name(format!(".~{}", std::process::id()));
+        let length = path.as_os_str().len();
+        if length > MAX_PATH {
+            return Err(ListenError::TooLong { path: shown, length });
+        }
+        let group = group.map(find_group).transpose()?;
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).map_err(|error| ListenError::Io { at: dir.display().to_string(), error })?;
+        }
+        let lock_path = PathBuf::from(format!("{shown}.lock"));
+        let lock = lock(&lock_path, &shown)?;
+        if std_unix::UnixStream::connect(path).is_ok() {
+            return Err(ListenError::InUse { at: shown, by: " by a process that holds no lock".into() });
+        }
+        remove_if_there(&made).map_err(io)?;
+        let address = SockAddr::unix(&made).map_err(io)?;
+        let old = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
+        let listener = listen_unix(&address);
+        nix::sys::stat::umask(old);
+        let listener = listener.map_err(io)?;
+        let settle = || {
+            fs::set_permissions(&made, fs::Permissions::from_mode(mode))?;
+            if let Some(group) = group {
+                chown(&made, None, Some(group))?;
+            }
+            let metadata = fs::metadata(&made)?;
+            fs::rename(&made, path)?;
+            Ok((metadata.dev(), metadata.ino()))
+        };
+        let id = settle().map_err(io)?;
+        let file = SocketFile { path: path.to_owned(), id, lock_path, _lock: lock };
+        Ok(Self { listener: Listener::Unix(listener), _file: Some(file) })
+    }
+
+    /// Takes the next client. Cancel-safe.
+    ///
+    /// # Errors
+    /// The kernel's; none of them ends the listener.
+    pub async fn accept(&self) -> io::Result<Stream> {
+        match &self.listener {
+            Listener::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream))
+            }
+            Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let still_ours = fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.id);
+        if still_ours {
+            // Nobody is left to tell if this fails; the next owner replaces the file.
+            let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_file(&self.lock_path);
+        }
+    }
+}
+
+/// As many waiting clients as the kernel lets us have: a full unix backlog fails a client at once.
+fn backlog() -> i32 {
+    i32::MAX
+}
+
+fn listen_unix(address: &SockAddr) -> io::Result<UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    socket.bind(address)?;
+    socket.listen(backlog())?;
+    UnixListener::from_std(socket.into())
+}
+
+fn failed(at: String, error: io::Error) -> ListenError {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ListenError::InUse { at, by: String::new() },
+        _ => ListenError::Io { at, error },
+    }
+}
+
+fn find_group(name: &str) -> Result<Gid, ListenError> {
+    if let Ok(number) = name.parse() {
+        return Ok(Gid::from_raw(number));
+    }
+    match Group::from_name(name) {
+        Ok(Some(group)) => Ok(group.gid),
+        _ => Err(ListenError::NoGroup(name.to_owned())),
+    }
+}
+
+/// Takes the lock file, writing our pid into it.
+fn lock(path: &Path, at: &str) -> Result<Flock<File>, ListenError> {
+    let io = |error| ListenError::Io { at: path.display().to_string(), error };
+    loop {
+        let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(io)?;
+        let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+                let pid = fs::read_to_string(path).unwrap_or_default();
+                let by = pid.lines().next().map(|pid| format!(" by process {pid}")).unwrap_or_default();
+                return Err(ListenError::InUse { at: at.to_owned(), by });
+            }
+            Err((_, errno)) => return Err(io(errno.into())),
+        };
+        // The former owner removes the file while it holds the lock: ours must be the one that is there now.
+        let ours = nix::sys::stat::fstat(lock.as_fd()).map_err(|errno| io(errno.into()))?;
+        if fs::metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (ours.st_dev, ours.st_ino)) {
+            lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(io)?;
+            return Ok(lock);
+        }
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileTypeExt;
+
+    use super::*;
+
+    fn bind(path: &Path, mode: u32) -> Result<Bound, ListenError> {
+        Bound::file(path, mode, None)
+    }
+
+    #[tokio::test]
+    async fn a_socket_file_has_one_owner_and_goes_with_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("deep/er/.s.PGSQL.5432");
+        let first = bind(&path, 0o740).expect("free");
+        let metadata = fs::metadata(&path).expect("there");
+        assert!(metadata.file_type().is_socket());
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o740);
+        let error = bind(&path, 0o777).expect_err("taken").to_string();
+        assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
+        assert!(path.exists(), "a failed attempt takes nothing away");
+        drop(first);
+        assert!(!path.exists() && !dir.path().join("deep/er/.s.PGSQL.5432.lock").exists());
+    }
+
+    #[tokio::test]
+    async fn a_stale_file_is_replaced_and_a_live_stranger_is_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("s");
+        drop(std_unix::UnixListener::bind(&path).expect("free"));
+        assert!(path.exists(), "std leaves its file behind");
+        drop(bind(&path, 0o777).expect("stale"));
+        let stranger = std_unix::UnixListener::bind(&path).expect("free");
+        let error = bind(&path, 0o777).expect_err("alive").to_string();
+        assert!(error.contains("in use"), "{error}");
+        drop(stranger);
+    }
+
+    #[tokio::test]
+    async fn a_successors_file_is_left_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("s");
+        let ours = bind(&path, 0o777).expect("free");
+        fs::remove_file(&path).expect("there");
+        let _successor = std_unix::UnixListener::bind(&path).expect("free");
+        drop(ours);
+        assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn bad_places_are_explained() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let long = dir.path().join("x".repeat(120));
+        let error = bind(&long, 0o777).expect_err("too long").to_string();
+        assert!(error.contains("107"), "{error}");
+        let error = Bound::file(&dir.path().join("s"), 0o777, Some("no-such-group")).expect_err("no group").to_string();
+        assert!(error.contains("no-such-group"), "{error}");
+        let error = bind(Path::new("/proc/nowhere/s"), 0o777).expect_err("no directory").to_string();
+        assert!(error.contains("/proc/nowhere"), "{error}");
+        let _first = Bound::abstract_name("pgferry-test-one").expect("free");
+        assert!(matches!(Bound::abstract_name("pgferry-test-one"), Err(ListenError::InUse { .. })));
+    }
+}

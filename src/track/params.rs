@@ -1,0 +1,211 @@
+//! Reported settings: what `ParameterStatus` said of a connection, what a client asked for, and the difference.
+
+use std::sync::Arc;
+
+use crate::wire::Startup;
+
+type Pair = (Box<[u8]>, Box<[u8]>);
+
+/// Startup parameters that every supported server reports and that a client may set: these follow their client from
+/// connection to connection by `SET`. Every other startup parameter is part of the pool's key instead.
+pub const FOLLOWING: [&str; 6] =
+    ["application_name", "client_encoding", "DateStyle", "IntervalStyle", "standard_conforming_strings", "TimeZone"];
+
+/// The reported settings of a session, in the order of the server's first report. Cheap to clone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Params {
+    pairs: Arc<Vec<Pair>>,
+}
+
+impl Params {
+    /// The value of `name`, in any case.
+    #[must_use]
+    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        self.pairs.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
+    }
+
+    /// Notes a report; says whether it changed anything.
+    pub fn set(&mut self, name: &[u8], value: &[u8]) -> bool {
+        match self.pairs.iter().position(|(n, _)| n.eq_ignore_ascii_case(name)) {
+            Some(at) if &*self.pairs[at].1 == value => return false,
+            Some(at) => Arc::make_mut(&mut self.pairs)[at].1 = value.into(),
+            None => Arc::make_mut(&mut self.pairs).push((name.into(), value.into())),
+        }
+        true
+    }
+
+    /// All names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.pairs.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// Whether nothing has been reported.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    /// Shares the storage of `other` where the contents are equal, so that later comparisons cost nothing.
+    pub fn share(&mut self, other: &Self) {
+        if self == other {
+            self.pairs = Arc::clone(&other.pairs);
+        }
+    }
+
+    /// The pairs of `self` that `other` has not got.
+    pub fn beyond<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        let same = Arc::ptr_eq(&self.pairs, &other.pairs);
+        self.iter().filter(move |(name, value)| !same && other.get(name) != Some(value))
+    }
+}
+
+/// The following parameters that a client's startup packet asked for. Cheap to clone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    pairs: Arc<Vec<(&'static str, Box<[u8]>)>>,
+}
+
+impl Wanted {
+    /// Splits a startup packet into the parameters that follow the client and those that are part of the pool's key
+    /// (`user`, `database` and `replication` are neither).
+    ///
+    /// A value that is not printable ASCII belongs to the key too: in a `SET` the server would convert it from the
+    /// client's encoding, in a startup packet it does not.
+    #[must_use]
+    pub fn split(startup: &Startup) -> (Self, Vec<(Vec<u8>, Vec<u8>)>) {
+        let mut wanted: Vec<(&'static str, Box<[u8]>)> = Vec::new();
+        let mut key: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        for (name, value) in &startup.params {
+            if matches!(name.as_slice(), b"user" | b"database" | b"replication") {
+                continue;
+            }
+            match following(name) {
+                Some(known) if value.iter().all(|b| (0x20..0x7f).contains(b)) => {
+                    wanted.retain(|(n, _)| *n != known);
+                    wanted.push((known, value.as_slice().into()));
+                }
+                _ => key.push((name.clone(), value.clone())),
+            }
+        }
+        (Self { pairs: Arc::new(wanted) }, key)
+    }
+
+    /// All names and values asked for.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+        self.pairs.iter().map(|(name, value)| (*name, &**value))
+    }
+
+    /// The value asked for `name`.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.iter().find(|(n, _)| *n == name).map(|(_, value)| value)
+    }
+
+    /// Replaces values by what the server made of them, as far as `canonical` knows.
+    #[must_use]
+    pub fn canonical(&self, canonical: impl Fn(&str, &[u8]) -> Option<Box<[u8]>>) -> Self {
+        let pairs = self.iter().map(|(name, value)| (name, canonical(name, value).unwrap_or_else(|| value.into())));
+        Self { pairs: Arc::new(pairs.collect()) }
+    }
+}
+
+/// The canonical spelling of a following parameter's name.
+#[must_use]
+pub fn following(name: &[u8]) -> Option<&'static str> {
+    FOLLOWING.into_iter().find(|known| known.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// The `SET`s that make a session which has `have` into what a client who asked for `wanted` expects, everything
+/// else being as in `baseline`; `None` when there is nothing to do.
+#[must_use]
+pub fn sets(have: &Params, wanted: &Wanted, baseline: &Params) -> Option<Vec<u8>> {
+    let mut sql = Vec::new();
+    for name in FOLLOWING {
+        let Some(want) = wanted.get(name).or_else(|| baseline.get(name.as_bytes())) else { continue };
+        let has = have.get(name.as_bytes());
+        if has.is_none_or(|has| has == want) {
+            // What the server does not report can't be compared; such a server has not got the setting either.
+            continue;
+        }
+        put_set(&mut sql, name, want);
+    }
+    (!sql.is_empty()).then_some(sql)
+}
+
+/// Appends `SET name TO 'value';`.
+pub fn put_set(sql: &mut Vec<u8>, name: &str, value: &[u8]) {
+    let escape = value.contains(&b'\\');
+    sql.extend_from_slice(b"SET ");
+    sql.extend_from_slice(name.as_bytes());
+    sql.extend_from_slice(if escape { b" TO E'" } else { b" TO '" });
+    for &byte in value {
+        if byte == b'\'' || byte == b'\\' {
+            sql.push(byte);
+        }
+        sql.push(byte);
+    }
+    sql.extend_from_slice(b"';");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(pairs: &[(&str, &str)]) -> Params {
+        let mut params = Params::default();
+        for (name, value) in pairs {
+            params.set(name.as_bytes(), value.as_bytes());
+        }
+        params
+    }
+
+    fn startup(pairs: &[(&str, &str)]) -> Startup {
+        let params = pairs.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec())).collect();
+        Startup { params, ..Startup::default() }
+    }
+
+    #[test]
+    fn what_follows_and_what_is_key() {
+        let (wanted, key) = Wanted::split(&startup(&[
+            ("user", "u"),
+            ("database", "d"),
+            ("datestyle", "ISO"),
+            ("Application_Name", "a"),
+            ("application_name", "it's"),
+            ("TimeZone", "Zürich"),
+            ("options", "-c x=y"),
+            ("extra_float_digits", "2"),
+        ]));
+        assert_eq!(wanted.iter().collect::<Vec<_>>(), [("DateStyle", &b"ISO"[..]), ("application_name", b"it's")]);
+        let names: Vec<_> = key.iter().map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect();
+        assert_eq!(names, ["TimeZone", "options", "extra_float_digits"]);
+    }
+
+    #[test]
+    fn only_differences_are_set() {
+        let baseline = params(&[("application_name", ""), ("DateStyle", "ISO, MDY"), ("TimeZone", "UTC")]);
+        let (wanted, _) = Wanted::split(&startup(&[("application_name", "it's \\ me")]));
+        assert_eq!(
+            sets(&baseline, &wanted, &baseline).as_deref(),
+            Some(&br"SET application_name TO E'it''s \\ me';"[..])
+        );
+        let have = params(&[("application_name", "psql"), ("DateStyle", "ISO, MDY"), ("TimeZone", "UTC")]);
+        assert_eq!(
+            sets(&have, &Wanted::default(), &baseline).as_deref(),
+            Some(&b"SET application_name TO '';"[..])
+        );
+        assert_eq!(sets(&baseline, &Wanted::default(), &baseline), None);
+    }
+
+    #[test]
+    fn differences_are_free_where_storage_is_shared() {
+        let a = params(&[("TimeZone", "UTC")]);
+        let mut b = params(&[("TimeZone", "UTC")]);
+        b.share(&a);
+        assert_eq!(b.beyond(&a).count(), 0);
+        assert!(b.set(b"timezone", b"GMT"));
+        assert!(!b.set(b"timezone", b"GMT"));
+        assert_eq!(b.beyond(&a).collect::<Vec<_>>(), [(&b"TimeZone"[..], &b"GMT"[..])]);
+        assert_eq!(a.get(b"TIMEZONE"), Some(&b"UTC"[..]));
+    }
+}

@@ -1,0 +1,505 @@
+//! One queue of what the server still owes.
+//!
+//! Every request that will be answered is an entry; answers take entries off the front. Only when the queue is
+//! empty and the last `ReadyForQuery` said idle is the session [`Pipeline::settled`].
+//!
+//! The server's rules, from `PostgresMain` and `SocketBackend` in `src/backend/tcop/postgres.c`:
+//! - an error in an extended-protocol message makes the server discard *everything* up to the next `Sync`, simple
+//!   queries included;
+//! - an error in a simple query, a function call, or in the commit that a `Sync` does discards nothing;
+//! - while a `COPY … FROM STDIN` runs, `Sync` and `Flush` are ignored, and any other message is an error;
+//! - `CopyData`, `CopyDone` and `CopyFail` outside of a copy are ignored.
+
+use std::collections::VecDeque;
+
+use crate::wire::{backend, frontend};
+
+/// The transaction status `I`: no transaction is open.
+pub const IDLE: u8 = b'I';
+
+/// What becomes of the answer to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// It goes to the client, who asked.
+    Forward,
+    /// pgferry asked; the client never sees it.
+    Hide,
+}
+
+/// A request, by how it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// `Query`: any number of results, then `ReadyForQuery`.
+    Query,
+    /// `FunctionCall`: one result, then `ReadyForQuery`.
+    Function,
+    /// `Parse`: `ParseComplete`.
+    Parse,
+    /// `Bind`: `BindComplete`.
+    Bind,
+    /// `Describe`: `RowDescription` or `NoData` is the last of its answer.
+    Describe,
+    /// `Execute`: `CommandComplete`, `EmptyQueryResponse` or `PortalSuspended` is the last of its answer.
+    Execute,
+    /// `Close`: `CloseComplete`.
+    Close,
+    /// `Sync`: `ReadyForQuery`.
+    Sync,
+    /// `Flush`: no answer of its own.
+    Flush,
+    /// `CopyData`: no answer of its own.
+    CopyData,
+    /// `CopyDone` or `CopyFail`: no answer of its own, but it ends a copy.
+    CopyEnd,
+}
+
+impl Request {
+    /// The request that a frontend message of type `tag` makes; `None` for types that PostgreSQL does not know here.
+    #[must_use]
+    pub fn of(tag: u8) -> Option<Self> {
+        Some(match tag {
+            frontend::QUERY => Self::Query,
+            frontend::FUNCTION_CALL => Self::Function,
+            frontend::PARSE => Self::Parse,
+            frontend::BIND => Self::Bind,
+            frontend::DESCRIBE => Self::Describe,
+            frontend::EXECUTE => Self::Execute,
+            frontend::CLOSE => Self::Close,
+            frontend::SYNC => Self::Sync,
+            frontend::FLUSH => Self::Flush,
+            frontend::COPY_DATA => Self::CopyData,
+            frontend::COPY_DONE | frontend::COPY_FAIL => Self::CopyEnd,
+            _ => return None,
+        })
+    }
+
+    /// Whether an error while the server works on it makes the server skip to the next `Sync`.
+    fn is_extended(self) -> bool {
+        matches!(self, Self::Parse | Self::Bind | Self::Describe | Self::Execute | Self::Close)
+    }
+
+    /// Whether `ReadyForQuery` ends it.
+    fn ends_ready(self) -> bool {
+        matches!(self, Self::Query | Self::Function | Self::Sync)
+    }
+
+    /// Whether a backend message of type `tag` is the last of its answer.
+    fn ended_by(self, tag: u8) -> bool {
+        match self {
+            Self::Parse => tag == backend::PARSE_COMPLETE,
+            Self::Bind => tag == backend::BIND_COMPLETE,
+            Self::Describe => matches!(tag, backend::ROW_DESCRIPTION | backend::NO_DATA),
+            Self::Execute => {
+                matches!(tag, backend::COMMAND_COMPLETE | backend::EMPTY_QUERY | backend::PORTAL_SUSPENDED)
+            }
+            Self::Close => tag == backend::CLOSE_COMPLETE,
+            _ => false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    request: Request,
+    reply: Reply,
+}
+
+/// Whether the server reads copy data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CopyIn {
+    No,
+    /// The client may still send; its `Sync`s are ignored.
+    Open,
+    /// The client's `CopyDone` or `CopyFail` is under way: what follows it counts again.
+    Ended,
+}
+
+/// What the server still owes this session.
+#[derive(Debug)]
+pub struct Pipeline {
+    queue: VecDeque<Entry>,
+    status: u8,
+    copy_in: CopyIn,
+    /// An extended request failed and no `Sync` has been sent since: the server discards all that comes.
+    skipping: bool,
+    /// A `Sync` was sent that this copy ignores, if the server came to read it during the copy.
+    swallowed: bool,
+    /// The server did what these books don't foresee: they can't be trusted any more.
+    lost: bool,
+}
+
+impl Default for Pipeline {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Pipeline {
+    /// The books of a session that is idle.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            status: IDLE,
+            copy_in: CopyIn::No,
+            skipping: false,
+            swallowed: false,
+            lost: false,
+        }
+    }
+
+    /// Notes a request that is being sent.
+    pub fn request(&mut self, request: Request, reply: Reply) {
+        if self.skipping {
+            if request == Request::Sync {
+                self.skipping = false;
+                self.queue.push_back(Entry { request, reply });
+            }
+            return;
+        }
+        match request {
+            Request::Flush | Request::CopyData => {}
+            Request::CopyEnd => {
+                if self.copy_in == CopyIn::Open {
+                    self.copy_in = CopyIn::Ended;
+                }
+                if !self.queue.is_empty() {
+                    self.queue.push_back(Entry { request, reply });
+                }
+            }
+            Request::Sync if self.copy_in == CopyIn::Open => self.swallowed = true,
+            _ if self.copy_in == CopyIn::Open => self.lost = true,
+            _ => self.queue.push_back(Entry { request, reply }),
+        }
+    }
+
+    /// Notes an answer of type `tag`, and says what becomes of it. `ReadyForQuery` goes to [`Pipeline::ready`]
+    /// instead; messages the server sends unasked (notices, notifications, parameter changes) are not noted.
+    pub fn response(&mut self, tag: u8) -> Reply {
+        let Some(&head) = self.queue.front() else {
+            // An error with nothing asked is how a server says good-bye; anything else is not foreseen.
+            self.lost |= tag != backend::ERROR;
+            return Reply::Forward;
+        };
+        match tag {
+            backend::ERROR => self.error(head.request),
+            backend::COPY_IN => self.copy_in_begins(),
+            backend::COPY_BOTH => self.lost = true,
+            _ if head.request.ended_by(tag) => {
+                self.queue.pop_front();
+                self.copy_in_ends();
+            }
+            backend::COMMAND_COMPLETE => self.copy_in_ends(),
+            backend::PARSE_COMPLETE | backend::BIND_COMPLETE | backend::CLOSE_COMPLETE => self.lost = true,
+            _ => {}
+        }
+        head.reply
+    }
+
+    /// Notes a `ReadyForQuery` with `status`, and says what becomes of it.
+    pub fn ready(&mut self, status: u8) -> Reply {
+        self.status = status;
+        self.copy_in = CopyIn::No;
+        self.swallowed = false;
+        let reply = match self.queue.pop_front() {
+            Some(entry) if entry.request.ends_ready() => entry.reply,
+            other => {
+                self.lost = true;
+                other.map_or(Reply::Forward, |entry| entry.reply)
+            }
+        };
+        self.drop_late_copy_ends();
+        reply
+    }
+
+    /// Nothing is owed and no transaction is open: the session is between two pieces of work.
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        self.answered() && self.status == IDLE
+    }
+
+    /// Nothing is owed; a transaction may be open.
+    #[must_use]
+    pub fn answered(&self) -> bool {
+        self.queue.is_empty() && !self.skipping && !self.lost
+    }
+
+    /// Whether what comes next is the answer to a request of pgferry's own.
+    #[must_use]
+    pub fn hiding(&self) -> bool {
+        self.queue.front().is_some_and(|entry| entry.reply == Reply::Hide)
+    }
+
+    /// Whether the server waits for copy data.
+    #[must_use]
+    pub fn copying_in(&self) -> bool {
+        self.copy_in == CopyIn::Open
+    }
+
+    /// Whether the books can't be trusted any more: the session must end with its client.
+    #[must_use]
+    pub fn lost(&self) -> bool {
+        self.lost
+    }
+
+    /// The status of the last `ReadyForQuery`: `I`, `T` or `E`.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        self.status
+    }
+
+    fn error(&mut self, head: Request) {
+        if self.copy_in != CopyIn::No {
+            // Whether the server had read the `Sync`s before the copy failed can't be known from here, so
+            // neither can the number of `ReadyForQuery`s to come.
+            self.lost |= self.swallowed;
+            self.copy_in = CopyIn::No;
+        }
+        if head.is_extended() {
+            while self.queue.front().is_some_and(|entry| entry.request != Request::Sync) {
+                self.queue.pop_front();
+            }
+            self.skipping = self.queue.is_empty();
+        }
+    }
+
+    fn copy_in_begins(&mut self) {
+        let end = self.queue.iter().position(|entry| entry.request == Request::CopyEnd);
+        let ahead = self.queue.len().min(end.unwrap_or(usize::MAX));
+        for at in (1..ahead).rev() {
+            if self.queue[at].request == Request::Sync {
+                self.swallowed = true;
+            } else {
+                self.lost = true;
+            }
+            self.queue.remove(at);
+        }
+        self.copy_in = if end.is_some() { CopyIn::Ended } else { CopyIn::Open };
+    }
+
+    fn copy_in_ends(&mut self) {
+        if self.copy_in != CopyIn::No {
+            self.copy_in = CopyIn::No;
+            self.swallowed = false;
+            if let Some(end) = self.queue.iter().position(|entry| entry.request == Request::CopyEnd) {
+                self.queue.remove(end);
+            }
+        }
+        self.drop_late_copy_ends();
+    }
+
+    /// A `CopyDone` that comes after its copy has failed is ignored by the server.
+    fn drop_late_copy_ends(&mut self) {
+        while self.queue.front().is_some_and(|entry| entry.request == Request::CopyEnd) {
+            self.queue.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ask(pipeline: &mut Pipeline, requests: &[Request]) {
+        for &request in requests {
+            pipeline.request(request, Reply::Forward);
+        }
+    }
+
+    #[test]
+    fn an_error_is_cut_to_the_next_sync_for_extended_requests_only() {
+        use Request::{Bind, Execute, Parse, Query, Sync};
+        let mut p = Pipeline::new();
+        ask(&mut p, &[Parse, Bind, Query, Execute, Sync, Query]);
+        p.response(backend::ERROR);
+        assert!(!p.settled());
+        p.ready(IDLE);
+        assert!(!p.settled(), "the query after the Sync is still owed");
+        p.response(backend::ERROR);
+        p.ready(IDLE);
+        assert!(p.settled());
+    }
+
+    #[test]
+    fn an_error_without_a_sync_swallows_what_comes_until_one() {
+        use Request::{Execute, Parse, Query, Sync};
+        let mut p = Pipeline::new();
+        ask(&mut p, &[Parse]);
+        p.response(backend::ERROR);
+        assert!(!p.answered());
+        ask(&mut p, &[Query, Execute]);
+        assert!(!p.answered());
+        ask(&mut p, &[Sync]);
+        p.ready(IDLE);
+        assert!(p.settled());
+    }
+
+    #[test]
+    fn an_error_in_the_commit_of_a_sync_cuts_nothing() {
+        let mut p = Pipeline::new();
+        ask(&mut p, &[Request::Execute, Request::Sync, Request::Parse, Request::Sync]);
+        p.response(backend::COMMAND_COMPLETE);
+        p.response(backend::ERROR);
+        p.ready(IDLE);
+        p.response(backend::PARSE_COMPLETE);
+        p.ready(IDLE);
+        assert!(p.settled());
+    }
+
+    #[test]
+    fn syncs_are_ignored_during_a_copy() {
+        use Request::{Bind, CopyData, CopyEnd, Execute, Parse, Sync};
+        let mut p = Pipeline::new();
+        ask(&mut p, &[Parse, Bind, Execute, Sync]);
+        p.response(backend::PARSE_COMPLETE);
+        p.response(backend::BIND_COMPLETE);
+        p.response(backend::COPY_IN);
+        assert!(p.copying_in());
+        ask(&mut p, &[CopyData, Sync, CopyEnd, Sync]);
+        p.response(backend::COMMAND_COMPLETE);
+        assert!(!p.settled());
+        p.ready(IDLE);
+        assert!(p.settled());
+    }
+
+    #[test]
+    fn copy_data_sent_ahead_of_the_copy_response() {
+        use Request::{CopyData, CopyEnd, Query};
+        let mut p = Pipeline::new();
+        ask(&mut p, &[Query, CopyData, CopyEnd, Query]);
+        p.response(backend::COPY_IN);
+        assert!(!p.copying_in());
+        p.response(backend::COMMAND_COMPLETE);
+        p.ready(IDLE);
+        assert!(!p.settled());
+        p.response(backend::COMMAND_COMPLETE);
+        p.ready(IDLE);
+        assert!(p.settled());
+    }
+
+    #[test]
+    fn a_failed_copy_with_an_ambiguous_sync_is_never_settled() {
+        use Request::{Bind, CopyEnd, Execute, Parse, Sync};
+        let mut p = Pipeline::new();
+        ask(&mut p, &[Parse, Bind, Execute, Sync]);
+        p.response(backend::PARSE_COMPLETE);
+        p.response(backend::BIND_COMPLETE);
+        p.response(backend::COPY_IN);
+        p.response(backend::ERROR);
+        ask(&mut p, &[CopyEnd, Sync]);
+        p.ready(IDLE);
+        p.ready(IDLE);
+        assert!(!p.settled() && p.lost());
+    }
+
+    #[test]
+    fn late_copy_messages_owe_nothing() {
+        use Request::{CopyData, CopyEnd, Query};
+        let mut p = Pipeline::new();
+        ask(&mut p, &[Query]);
+        p.response(backend::COPY_IN);
+        p.response(backend::ERROR);
+        ask(&mut p, &[CopyData, CopyEnd]);
+        p.ready(IDLE);
+        assert!(p.settled());
+        ask(&mut p, &[CopyData, CopyEnd]);
+        assert!(p.settled());
+    }
+
+    #[test]
+    fn hidden_answers_are_told_apart() {
+        let mut p = Pipeline::new();
+        p.request(Request::Query, Reply::Hide);
+        p.request(Request::Query, Reply::Forward);
+        assert!(p.hiding());
+        assert_eq!(p.response(backend::COMMAND_COMPLETE), Reply::Hide);
+        assert_eq!(p.ready(IDLE), Reply::Hide);
+        assert!(!p.hiding());
+        assert_eq!(p.response(backend::COMMAND_COMPLETE), Reply::Forward);
+        assert_eq!(p.ready(b'T'), Reply::Forward);
+        assert!(p.answered() && !p.settled());
+    }
+
+    /// A server that reads the whole list of requests in order, as PostgreSQL does: the model that the queue is
+    /// held against. `fails` says for each request whether working on it fails.
+    fn serve(requests: &[(Request, bool)]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut skip = false;
+        for &(request, fails) in requests {
+            if request == Request::Sync {
+                skip = false;
+                if fails {
+                    out.push(backend::ERROR);
+                }
+                out.push(backend::READY);
+                continue;
+            }
+            if skip {
+                continue;
+            }
+            match request {
+                Request::Query | Request::Function => {
+                    if request == Request::Query {
+                        out.push(backend::ROW_DESCRIPTION);
+                    }
+                    out.push(if fails { backend::ERROR } else { backend::COMMAND_COMPLETE });
+                    out.push(backend::READY);
+                }
+                Request::Flush | Request::CopyData | Request::CopyEnd => {}
+                _ if fails => {
+                    out.push(backend::ERROR);
+                    skip = true;
+                }
+                Request::Parse => out.push(backend::PARSE_COMPLETE),
+                Request::Bind => out.push(backend::BIND_COMPLETE),
+                Request::Describe => out.push(backend::NO_DATA),
+                Request::Execute => out.push(backend::COMMAND_COMPLETE),
+                Request::Close => out.push(backend::CLOSE_COMPLETE),
+                Request::Sync => {}
+            }
+        }
+        out
+    }
+
+    fn request() -> impl Strategy<Value = Request> {
+        use Request::{Bind, Close, CopyData, CopyEnd, Describe, Execute, Flush, Function, Parse, Query, Sync};
+        prop::sample::select(vec![
+            Query, Function, Parse, Bind, Describe, Execute, Close, Sync, Sync, Flush, CopyData, CopyEnd,
+        ])
+    }
+
+    proptest! {
+        /// However requests and answers interleave, the queue is settled exactly when the model has said all.
+        #[test]
+        fn settled_when_the_model_has_answered_all(
+            mut requests in prop::collection::vec((request(), prop::bool::weighted(0.2)), 1..40),
+            schedule in prop::collection::vec(any::<bool>(), 0..200),
+        ) {
+            requests.push((Request::Sync, false));
+            let mut p = Pipeline::new();
+            let mut sent = 0;
+            let mut answered = 0;
+            let mut schedule = schedule.into_iter();
+            while sent < requests.len() || answered < serve(&requests[..sent]).len() {
+                let answers = serve(&requests[..sent]);
+                let may_answer = answered < answers.len();
+                if sent < requests.len() && (!may_answer || schedule.next().unwrap_or(true)) {
+                    p.request(requests[sent].0, Reply::Forward);
+                    sent += 1;
+                } else {
+                    match answers[answered] {
+                        backend::READY => p.ready(IDLE),
+                        tag => p.response(tag),
+                    };
+                    answered += 1;
+                }
+                prop_assert!(!p.lost());
+                let owes = answered < serve(&requests[..sent]).len();
+                prop_assert!(!(owes && p.settled()), "settled while the server owes");
+            }
+            prop_assert!(p.settled());
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! SQL's lexis, as far as one must know it to tell a keyword from what stands in a string or a comment.
+//!
+//! The rules are those of PostgreSQL's manual, chapter "Lexical Structure".
+
+/// A piece of SQL text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token<'a> {
+    /// A keyword or an unquoted name, as written.
+    Word(&'a [u8]),
+    /// What stands between double quotes.
+    Quoted(&'a [u8]),
+    /// What stands in a string constant or between dollar quotes.
+    Text(&'a [u8]),
+    /// `;`.
+    Semicolon,
+    /// Any other character, or a number.
+    Other,
+    /// Text whose meaning depends on a setting or needs decoding: a backslash before a quote (is it an escape? it
+    /// depends on `standard_conforming_strings`), or `U&` escapes.
+    Unclear,
+}
+
+/// Walks the tokens of a text. Comments are passed over; an unfinished string or comment reaches to the end.
+#[derive(Clone, Debug)]
+pub struct Tokens<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Tokens<'a> {
+    /// Walks `sql`.
+    #[must_use]
+    pub fn new(sql: &'a [u8]) -> Self {
+        Self { rest: sql }
+    }
+
+    fn take(&mut self, n: usize) -> &'a [u8] {
+        let (taken, rest) = self.rest.split_at(n.min(self.rest.len()));
+        self.rest = rest;
+        taken
+    }
+
+    fn skip_blanks_and_comments(&mut self) {
+        loop {
+            match self.rest {
+                [b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c, ..] => {
+                    self.take(1);
+                }
+                [b'-', b'-', ..] => {
+                    let line = self.rest.iter().position(|&b| b == b'\n' || b == b'\r');
+                    self.take(line.unwrap_or(usize::MAX));
+                }
+                [b'/', b'*', ..] => self.skip_block_comment(),
+                _ => return,
+            }
+        }
+    }
+
+    /// Block comments nest.
+    fn skip_block_comment(&mut self) {
+        let mut depth = 0usize;
+        loop {
+            match self.rest {
+                [b'/', b'*', ..] => {
+                    depth += 1;
+                    self.take(2);
+                }
+                [b'*', b'/', ..] => {
+                    depth -= 1;
+                    self.take(2);
+                    if depth == 0 {
+                        return;
+                    }
+                }
+                [] => return,
+                _ => {
+                    self.take(1);
+                }
+            }
+        }
+    }
+
+    /// Reads up to the closing `quote`, doubled quotes being part of the content. With `escapes`, a backslash takes
+    /// the next byte along.
+    fn quoted(&mut self, quote: u8, escapes: bool) -> &'a [u8] {
+        self.take(1);
+        let mut at = 0;
+        while let Some(&byte) = self.rest.get(at) {
+            if escapes && byte == b'\\' {
+                at += 2;
+            } else if byte == quote {
+                if self.rest.get(at + 1) != Some(&quote) {
+                    break;
+                }
+                at += 2;
+            } else {
+                at += 1;
+            }
+        }
+        let content = self.take(at);
+        self.take(1);
+        content
+    }
+
+    fn plain_string(&mut self) -> Token<'a> {
+        let content = self.quoted(b'\'', false);
+        // With standard_conforming_strings off the string ends elsewhere.
+        let unclear = content.last() == Some(&b'\\') || content.windows(2).any(|two| two == b"\\'");
+        if unclear { Token::Unclear } else { Token::Text(content) }
+    }
+
+    fn dollar(&mut self) -> Token<'a> {
+        let tag_end = self.rest[1..].iter().position(|&b| b == b'$').map(|at| at + 2);
+        let tag = tag_end.map(|end| &self.rest[..end]);
+        let is_tag = |tag: &&[u8]| {
+            let name = &tag[1..tag.len() - 1];
+            !name.first().is_some_and(u8::is_ascii_digit) && name.iter().all(|&b| is_word(b) && b != b'$')
+        };
+        let Some(tag) = tag.filter(is_tag) else {
+            self.take(1);
+            return Token::Other;
+        };
+        self.take(tag.len());
+        let end = self.rest.windows(tag.len()).position(|window| window == tag);
+        let content = self.take(end.unwrap_or(usize::MAX));
+        self.take(tag.len());
+        Token::Text(content)
+    }
+
+    fn word(&mut self) -> Token<'a> {
+        let end = self.rest.iter().position(|&b| !is_word(b)).unwrap_or(self.rest.len());
+        let word = self.take(end);
+        match (word, self.rest) {
+            ([b'e' | b'E'], [b'\'', ..]) => Token::Text(self.quoted(b'\'', true)),
+            ([b'b' | b'B' | b'x' | b'X' | b'n' | b'N'], [b'\'', ..]) => self.plain_string(),
+            ([b'u' | b'U'], [b'&', quote @ (b'\'' | b'"'), ..]) => {
+                self.take(1);
+                self.quoted(*quote, false);
+                Token::Unclear
+            }
+            _ => Token::Word(word),
+        }
+    }
+}
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = Token<'a>;
+
+    fn next(&mut self) -> Option<Token<'a>> {
+        self.skip_blanks_and_comments();
+        let first = *self.rest.first()?;
+        Some(match first {
+            b'\'' => self.plain_string(),
+            b'"' => Token::Quoted(self.quoted(b'"', false)),
+            b'$' => self.dollar(),
+            b';' => {
+                self.take(1);
+                Token::Semicolon
+            }
+            b'0'..=b'9' => {
+                self.take(1);
+                Token::Other
+            }
+            _ if is_word(first) => self.word(),
+            _ => {
+                self.take(1);
+                Token::Other
+            }
+        })
+    }
+}
+
+/// A byte that may stand inside an unquoted name; bytes above ASCII count as letters, as in PostgreSQL's scanner.
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn words(sql: &str) -> Vec<String> {
+        Tokens::new(sql.as_bytes())
+            .filter_map(|token| match token {
+                Token::Word(word) => Some(String::from_utf8_lossy(word).into_owned()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn comments_and_strings_hide_words() {
+        assert_eq!(words("select /* a /* b */ c */ x -- y\n, 'z' , \"w\" from t"), ["select", "x", "from", "t"]);
+        assert_eq!(words("select $$set$$, $a$ $$ set $a$, E'\\' set', x"), ["select", "x"]);
+        assert_eq!(words("select 'it''s set' y"), ["select", "y"]);
+        assert_eq!(words("select $1, $2 z"), ["select", "z"]);
+        assert_eq!(words("a$b $c$d$c$ e"), ["a$b", "e"]);
+    }
+
+    #[test]
+    fn what_depends_on_settings_is_unclear() {
+        let unclear = |sql: &str| Tokens::new(sql.as_bytes()).any(|token| token == Token::Unclear);
+        assert!(unclear(r"select 'a\'; set x = 1; --'"));
+        assert!(unclear(r"select 'a\'"));
+        assert!(unclear(r#"select U&"\0073et_config"('a','b',false)"#));
+        assert!(!unclear(r"select 'C:\temp', e'\''"));
+    }
+
+    #[test]
+    fn unfinished_tokens_reach_to_the_end() {
+        for sql in ["select 'abc", "select \"abc", "select $$abc", "select /* abc", "select -- abc", "select e'\\"] {
+            assert_eq!(words(sql), ["select"], "{sql}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_text_ends(sql in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(Tokens::new(&sql).count() <= sql.len());
+        }
+
+        #[test]
+        fn texts_made_of_quotes_end(sql in "[ '\"$a;/*\\\\eU&-]{0,60}") {
+            prop_assert!(Tokens::new(sql.as_bytes()).count() <= sql.len());
+        }
+    }
+}

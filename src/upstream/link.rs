@@ -1,0 +1,188 @@
+//! One open, logged-in connection.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::net::Conn;
+use crate::track::{Params, Wanted};
+use crate::wire::{Frames, backend, frame, frontend};
+
+/// How long a server may take to close after a `Terminate`.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Where a connection goes, resolved: what a cancel request is sent to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// The path of a unix socket.
+    Unix(PathBuf),
+}
+
+/// What a `CancelRequest` needs.
+#[derive(Clone, Debug)]
+pub struct BackendKey {
+    /// Where the backend is.
+    pub address: Address,
+    /// Its process id.
+    pub pid: i32,
+    /// Its secret.
+    pub secret: i32,
+}
+
+/// Keeps a connection from changing hands while a cancel request for it is under way: the request would hit whoever
+/// has the connection when it arrives.
+#[derive(Debug, Default)]
+pub struct Gate {
+    inside: AtomicUsize,
+    left: Notify,
+}
+
+/// A cancel request that is under way.
+#[derive(Debug)]
+pub struct InGate(Arc<Gate>);
+
+impl Gate {
+    /// Notes a cancel request that begins.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>) -> InGate {
+        self.inside.fetch_add(1, Ordering::SeqCst);
+        InGate(Arc::clone(self))
+    }
+
+    /// Whether no cancel request is under way.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.inside.load(Ordering::SeqCst) == 0
+    }
+
+    /// Waits until no cancel request is under way.
+    pub async fn opened(&self) {
+        loop {
+            let left = self.left.notified();
+            if self.is_open() {
+                return;
+            }
+            left.await;
+        }
+    }
+}
+
+impl Drop for InGate {
+    fn drop(&mut self) {
+        self.0.inside.fetch_sub(1, Ordering::SeqCst);
+        self.0.left.notify_waiters();
+    }
+}
+
+/// What a connection has been used for since its session was as new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Used {
+    /// Nothing: the session is as after login.
+    Fresh,
+    /// One client's work; nothing was seen to be left behind, but code inside the database may have left something.
+    By(u64),
+}
+
+/// One open, logged-in connection.
+#[derive(Debug)]
+pub struct Link {
+    /// The socket.
+    pub conn: Conn,
+    /// A number of its own, for logs.
+    pub id: u64,
+    /// What a cancel request needs.
+    pub key: BackendKey,
+    /// The reported settings as they are now.
+    pub params: Params,
+    /// The reported settings as they are after a reset.
+    pub base: Params,
+    /// What of those its own login asked for.
+    pub asked: Wanted,
+    /// What it has been used for.
+    pub used: Used,
+    /// When it was last given back.
+    pub returned: Instant,
+    /// When it is to be replaced.
+    pub retire_at: Option<Instant>,
+    /// The generation of settings it was opened under.
+    pub generation: u64,
+    /// Its cancel requests.
+    pub gate: Arc<Gate>,
+}
+
+impl Link {
+    /// Looks at what the server said while nobody used the connection: `false` when it must be closed. Notices and
+    /// changed settings are taken note of; the end, an error, or anything unexpected ends it.
+    pub fn look(&mut self) -> bool {
+        loop {
+            if self.conn.input.is_full() {
+                return false;
+            }
+            let read = {
+                let Self { conn, .. } = self;
+                let mut chunk = [0; 512];
+                match conn.stream().try_read(&mut chunk) {
+                    Ok(0) => return false,
+                    Ok(n) => {
+                        let space = conn.input.space();
+                        let Some(into) = space.get_mut(..n) else { return false };
+                        into.copy_from_slice(&chunk[..n]);
+                        n
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.conn.input.is_empty(),
+                    Err(_) => return false,
+                }
+            };
+            self.conn.input.received(read);
+            if !self.take_note() {
+                return false;
+            }
+        }
+    }
+
+    fn take_note(&mut self) -> bool {
+        let mut frames = Frames::new(self.conn.input.unparsed(), frame::BACKEND_LIMIT);
+        let before = self.conn.input.unparsed().len();
+        for frame in frames.by_ref() {
+            match frame {
+                Ok(frame) if frame.tag == backend::PARAMETER_STATUS => {
+                    let Some((name, value)) = backend::parameter_status(frame.body()) else { return false };
+                    self.params.set(name, value);
+                    self.base.set(name, value);
+                }
+                Ok(frame) if matches!(frame.tag, backend::NOTICE | backend::NOTIFICATION) => {}
+                _ => return false,
+            }
+        }
+        let seen = before - frames.rest().len();
+        self.conn.consume(seen);
+        true
+    }
+
+    /// Says good-bye and waits for the server to close first, so that TIME_WAIT falls on its side. Says whether the
+    /// server did.
+    pub async fn close(mut conn: Conn, copying_in: bool) -> bool {
+        if copying_in {
+            // A backend that reads copy data takes a Terminate for a broken copy and then waits for another message.
+            frontend::put_copy_fail(&mut conn.output, "the client is gone");
+        }
+        frontend::put_terminate(&mut conn.output);
+        let goodbye = async {
+            if conn.flush().await.is_ok() {
+                conn.drain().await;
+            }
+        };
+        let closed = tokio::time::timeout(GOODBYE, goodbye).await.is_ok();
+        if !closed {
+            conn.stream().reset_on_close();
+        }
+        closed
+    }
+}

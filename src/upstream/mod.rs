@@ -1,0 +1,36 @@
+//! Connections to PostgreSQL: who may open one, who has it, and what becomes of it.
+//!
+//! - [`dial`]: opens one connection and logs in.
+//! - [`link`]: one open connection: its settings, its backend's key, what it was used for.
+//! - [`slots`]: how many there may be, exactly.
+//! - [`queue`]: who waits for a connection that is still being opened, and when the next attempt may start.
+//! - [`pool`]: the connections of one (database, user, startup settings), around `deadpool`.
+//! - [`lease`]: a connection in use; dropping it closes the connection.
+//! - [`restore`]: makes a used session fit for the next client: cancel, roll back, reset.
+//! - [`account`]: what is known of one (database, user): does the upstream ask for a password, and which one.
+//! - [`registry`]: all pools and accounts, the cap over all of them, and the janitor.
+//! - [`cancel`]: `CancelRequest`s to the upstream.
+//! - [`counters`]: what happened, in numbers.
+//!
+//! An [`Upstream`](lease::Upstream) exists only while it holds a slot of its pool, and is exactly one of: *spare*
+//! (opened for somebody who went away), *idle* (in deadpool's set), *leased*, or *closing*.
+
+pub mod account;
+pub mod cancel;
+pub mod counters;
+pub mod dial;
+pub mod lease;
+pub mod link;
+pub mod pool;
+pub mod queue;
+pub mod registry;
+pub mod restore;
+pub mod slots;
+
+pub use account::Account;
+pub use counters::Counters;
+pub use dial::{Ask, DialError, Secret};
+pub use lease::{Lease, Upstream};
+pub use link::Link;
+pub use pool::{CheckoutError, Pool, PoolKey};
+pub use registry::Registry;

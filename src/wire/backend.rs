@@ -1,0 +1,191 @@
+//! The server's messages: views for the data path, writers for what pgferry answers itself.
+//!
+//! Login messages are read with `postgres-protocol` where they arrive.
+
+use super::cstr;
+use super::frontend::message;
+
+/// `Authentication…`.
+pub const AUTHENTICATION: u8 = b'R';
+/// `BackendKeyData`.
+pub const BACKEND_KEY_DATA: u8 = b'K';
+/// `BindComplete`.
+pub const BIND_COMPLETE: u8 = b'2';
+/// `CloseComplete`.
+pub const CLOSE_COMPLETE: u8 = b'3';
+/// `CommandComplete`.
+pub const COMMAND_COMPLETE: u8 = b'C';
+/// `CopyBothResponse`.
+pub const COPY_BOTH: u8 = b'W';
+/// `CopyInResponse`.
+pub const COPY_IN: u8 = b'G';
+/// `EmptyQueryResponse`.
+pub const EMPTY_QUERY: u8 = b'I';
+/// `ErrorResponse`.
+pub const ERROR: u8 = b'E';
+/// `NegotiateProtocolVersion`.
+pub const NEGOTIATE: u8 = b'v';
+/// `NoData`.
+pub const NO_DATA: u8 = b'n';
+/// `NoticeResponse`.
+pub const NOTICE: u8 = b'N';
+/// `NotificationResponse`.
+pub const NOTIFICATION: u8 = b'A';
+/// `ParameterStatus`.
+pub const PARAMETER_STATUS: u8 = b'S';
+/// `ParseComplete`.
+pub const PARSE_COMPLETE: u8 = b'1';
+/// `PortalSuspended`.
+pub const PORTAL_SUSPENDED: u8 = b's';
+/// `ReadyForQuery`.
+pub const READY: u8 = b'Z';
+/// `RowDescription`.
+pub const ROW_DESCRIPTION: u8 = b'T';
+
+/// The value of field `field` in the body of an `ErrorResponse` or `NoticeResponse`.
+#[must_use]
+pub fn error_field(body: &[u8], field: u8) -> Option<&[u8]> {
+    let mut rest = body;
+    while let Some((&kind, after)) = rest.split_first() {
+        if kind == 0 {
+            return None;
+        }
+        let (value, after) = cstr(after)?;
+        if kind == field {
+            return Some(value);
+        }
+        rest = after;
+    }
+    None
+}
+
+/// Whether an error ends the connection: its severity (`V`, or `S` from servers before 9.6) is FATAL or PANIC.
+#[must_use]
+pub fn is_fatal(body: &[u8]) -> bool {
+    let severity = error_field(body, b'V').or_else(|| error_field(body, b'S'));
+    matches!(severity, Some(b"FATAL" | b"PANIC"))
+}
+
+/// Name and value of a `ParameterStatus`; `None` when malformed.
+#[must_use]
+pub fn parameter_status(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (name, rest) = cstr(body)?;
+    let (value, _) = cstr(rest)?;
+    Some((name, value))
+}
+
+/// The tag of a `CommandComplete`.
+#[must_use]
+pub fn command_tag(body: &[u8]) -> &[u8] {
+    cstr(body).map_or(body, |(tag, _)| tag)
+}
+
+/// Pid and secret of a `BackendKeyData`; `None` when malformed.
+#[must_use]
+pub fn key_data(body: &[u8]) -> Option<(i32, &[u8])> {
+    let (pid, secret) = body.split_first_chunk::<4>()?;
+    if secret.is_empty() || secret.len() > 256 {
+        return None;
+    }
+    Some((i32::from_be_bytes(*pid), secret))
+}
+
+/// Appends `AuthenticationOk`.
+pub fn put_authentication_ok(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"R\0\0\0\x08\0\0\0\0");
+}
+
+/// Appends `AuthenticationCleartextPassword`.
+pub fn put_cleartext_request(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"R\0\0\0\x08\0\0\0\x03");
+}
+
+/// Appends `ParameterStatus`.
+pub fn put_parameter_status(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    message(out, PARAMETER_STATUS, |out| {
+        out.extend_from_slice(name);
+        out.push(0);
+        out.extend_from_slice(value);
+        out.push(0);
+    });
+}
+
+/// Appends `BackendKeyData`.
+pub fn put_key_data(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
+    message(out, BACKEND_KEY_DATA, |out| {
+        out.extend_from_slice(&pid.to_be_bytes());
+        out.extend_from_slice(secret);
+    });
+}
+
+/// Appends `ReadyForQuery` with the transaction status `I`, `T` or `E`.
+pub fn put_ready(out: &mut Vec<u8>, status: u8) {
+    out.extend_from_slice(&[READY, 0, 0, 0, 5, status]);
+}
+
+/// Appends `NegotiateProtocolVersion`: the version to be spoken (PostgreSQL sends it whole, major and minor) and
+/// the options that are not known.
+pub fn put_negotiate(out: &mut Vec<u8>, version: u32, options: &[Vec<u8>]) {
+    message(out, NEGOTIATE, |out| {
+        out.extend_from_slice(&version.to_be_bytes());
+        // At most 10,000 bytes of startup packet: the count fits.
+        let count = u32::try_from(options.len()).unwrap_or(0);
+        out.extend_from_slice(&count.to_be_bytes());
+        for option in options {
+            out.extend_from_slice(option);
+            out.push(0);
+        }
+    });
+}
+
+/// Appends an `ErrorResponse` of `fields` in the order given. NULs inside values end them early, so they are
+/// left out.
+pub fn put_error(out: &mut Vec<u8>, fields: &[(u8, &str)]) {
+    message(out, ERROR, |out| {
+        for (field, value) in fields {
+            out.push(*field);
+            out.extend(value.bytes().filter(|&b| b != 0));
+            out.push(0);
+        }
+        out.push(0);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn errors_read_back() {
+        let mut out = Vec::new();
+        put_error(&mut out, &[(b'S', "FATAL"), (b'V', "FATAL"), (b'C', "53300"), (b'M', "too\0 many")]);
+        let body = &out[5..];
+        assert_eq!(error_field(body, b'C'), Some(&b"53300"[..]));
+        assert_eq!(error_field(body, b'M'), Some(&b"too many"[..]));
+        assert_eq!(error_field(body, b'H'), None);
+        assert!(is_fatal(body));
+    }
+
+    #[test]
+    fn a_translated_severity_does_not_hide_fatal() {
+        let mut out = Vec::new();
+        put_error(&mut out, &[(b'S', "FATALE"), (b'V', "FATAL")]);
+        assert!(is_fatal(&out[5..]));
+        let mut out = Vec::new();
+        put_error(&mut out, &[(b'S', "ERROR"), (b'V', "ERROR"), (b'M', "FATAL")]);
+        assert!(!is_fatal(&out[5..]));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bodies_do_not_panic(body in prop::collection::vec(any::<u8>(), 0..100), field in any::<u8>()) {
+            let _ = error_field(&body, field);
+            let _ = is_fatal(&body);
+            let _ = parameter_status(&body);
+            let _ = command_tag(&body);
+            let _ = key_data(&body);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The client's messages: views of those that must be looked into, writers for those that pgferry sends upstream.
+//!
+//! Login and cancel messages are written with `postgres-protocol` where they are sent.
+
+use super::cstr;
+
+/// `Bind`.
+pub const BIND: u8 = b'B';
+/// `Close`.
+pub const CLOSE: u8 = b'C';
+/// `CopyData`, in either direction.
+pub const COPY_DATA: u8 = b'd';
+/// `CopyDone`, in either direction.
+pub const COPY_DONE: u8 = b'c';
+/// `CopyFail`.
+pub const COPY_FAIL: u8 = b'f';
+/// `Describe`.
+pub const DESCRIBE: u8 = b'D';
+/// `Execute`.
+pub const EXECUTE: u8 = b'E';
+/// `Flush`.
+pub const FLUSH: u8 = b'H';
+/// `FunctionCall`.
+pub const FUNCTION_CALL: u8 = b'F';
+/// `Parse`.
+pub const PARSE: u8 = b'P';
+/// `PasswordMessage` and every other authentication response.
+pub const PASSWORD: u8 = b'p';
+/// `Query`.
+pub const QUERY: u8 = b'Q';
+/// `Sync`.
+pub const SYNC: u8 = b'S';
+/// `Terminate`.
+pub const TERMINATE: u8 = b'X';
+
+/// The text of a `Query`; what is there when its terminator is missing, which the server will refuse.
+#[must_use]
+pub fn query(body: &[u8]) -> &[u8] {
+    cstr(body).map_or(body, |(text, _)| text)
+}
+
+/// Name and text of a `Parse`; `None` when a terminator is missing.
+#[must_use]
+pub fn parse(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (name, rest) = cstr(body)?;
+    let (text, _) = cstr(rest)?;
+    Some((name, text))
+}
+
+/// The password of a `PasswordMessage`; `None` when the terminator is missing or not last.
+#[must_use]
+pub fn password(body: &[u8]) -> Option<&[u8]> {
+    match cstr(body) {
+        Some((password, [])) => Some(password),
+        _ => None,
+    }
+}
+
+/// Appends a `Query`. A text with a NUL in it would end there: callers pass none.
+pub fn put_query(out: &mut Vec<u8>, text: &[u8]) {
+    debug_assert!(!text.contains(&0), "a query text has no NUL");
+    message(out, QUERY, |out| {
+        out.extend_from_slice(text);
+        out.push(0);
+    });
+}
+
+/// Appends a `Terminate`.
+pub fn put_terminate(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[TERMINATE, 0, 0, 0, 4]);
+}
+
+/// Appends a `CopyFail` with `why`.
+pub fn put_copy_fail(out: &mut Vec<u8>, why: &str) {
+    message(out, COPY_FAIL, |out| {
+        out.extend_from_slice(why.as_bytes());
+        out.push(0);
+    });
+}
+
+/// Appends a `StartupMessage` of protocol 3.0 with `params`, bytes as they are.
+pub fn put_startup<'a>(out: &mut Vec<u8>, params: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&(3u32 << 16).to_be_bytes());
+    for (name, value) in params {
+        out.extend_from_slice(name);
+        out.push(0);
+        out.extend_from_slice(value);
+        out.push(0);
+    }
+    out.push(0);
+    // A startup packet is bounded by 10,000 bytes of client parameters, far below u32.
+    let size = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+    out[start..start + 4].copy_from_slice(&size.to_be_bytes());
+}
+
+/// Appends a message with tag `tag` whose body `write` appends.
+pub(super) fn message(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    out.push(tag);
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    write(out);
+    let size = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+    out[start..start + 4].copy_from_slice(&size.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Opening, startup};
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let mut out = Vec::new();
+        put_query(&mut out, b"select 1");
+        assert_eq!(out, b"Q\0\0\0\x0dselect 1\0");
+        assert_eq!(query(&out[5..]), b"select 1");
+
+        let mut out = Vec::new();
+        put_startup(&mut out, [(&b"user"[..], &b"me"[..]), (b"database", b"d")]);
+        let Ok(Opening::Startup(read)) = startup::parse(&out) else { panic!("not a startup") };
+        assert_eq!(read.get("user"), Some(&b"me"[..]));
+        assert_eq!(startup::size(&out), Ok(Some(out.len())));
+    }
+
+    #[test]
+    fn broken_bodies_give_nothing() {
+        assert_eq!(parse(b"name"), None);
+        assert_eq!(parse(b"name\0select"), None);
+        assert_eq!(parse(b"\0select 1\0\0\0"), Some((&b""[..], &b"select 1"[..])));
+        assert_eq!(password(b"secret\0"), Some(&b"secret"[..]));
+        assert_eq!(password(b"secret"), None);
+        assert_eq!(password(b"sec\0ret\0"), None);
+    }
+}

@@ -1,0 +1,27 @@
+//! PostgreSQL's wire protocol as bytes, and nothing else.
+//!
+//! No sockets, no `async`, no allocation when reading: functions look at a slice and say what is in it.
+//! What a length field claims is checked before anybody allocates or waits for that many bytes.
+//!
+//! - [`frame`]: message boundaries, the only thing the data path needs to know of most messages.
+//! - [`startup`]: the packets that come before the first tagged message.
+//! - [`frontend`]: views of the client's messages, and the few that pgferry writes itself.
+//! - [`backend`]: views of the server's messages, and writers for the ones that pgferry answers with.
+//!
+//! Protocol facts are from PostgreSQL's manual, chapter "Frontend/Backend Protocol", and where that is
+//! silent from `src/backend/tcop/postgres.c` and `backend_startup.c`.
+
+pub mod backend;
+pub mod frame;
+pub mod frontend;
+pub mod startup;
+
+pub use frame::{BadLength, Frame, Frames, Head, head};
+pub use startup::{Opening, Startup, StartupError};
+
+/// Splits a NUL-terminated string off the front of `bytes`; `None` if there is no NUL.
+#[must_use]
+pub fn cstr(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = bytes.iter().position(|&b| b == 0)?;
+    Some((&bytes[..end], &bytes[end + 1..]))
+}
