@@ -4,8 +4,12 @@
 //! ARCHITECTURE.md tells the way of one client through these modules.
 
 pub mod auth;
+pub mod client;
 pub mod config;
+pub mod drain;
 pub mod error;
 pub mod net;
+pub mod server;
 pub mod track;
+pub mod upstream;
 pub mod wire;

@@ -1,1 +1,183 @@
-fn main(){}
+//! The command line.
+
+use std::io::{IsTerminal, stderr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use pgferry::config::source::Value;
+use pgferry::config::{ConfigError, LogFormat, Settings, Written};
+use pgferry::server;
+use tokio::runtime::{Builder, Runtime};
+use tracing_subscriber::EnvFilter;
+
+/// A PostgreSQL sidecar: serves short-lived connections over a few long-lived ones.
+///
+/// Clients change the host in their connection string to the directory of pgferry's socket, and nothing else.
+#[derive(Parser)]
+#[command(version, about, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    options: Options,
+}
+
+const AFTER_HELP: &str = "\
+Every setting of the configuration file can also be given in the environment, as PGFERRY_ and its name in capitals
+(PGFERRY_POOL_SIZE=50); secrets also as a file (PGFERRY_UPSTREAM_FILE=/run/secrets/url). Without an upstream of its own
+pgferry takes DATABASE_URL. A flag beats the environment, which beats the file.
+
+Signals: TERM ends when transactions have ended, INT at once, HUP reloads the settings, USR1 logs the figures.
+
+Example:
+  pgferry --upstream postgres://db.example:5432 --listen /run/pgferry
+  psql \"host=/run/pgferry dbname=shop user=app\"";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check the configuration and print the settings in force, secrets hidden.
+    Check(Options),
+}
+
+#[derive(clap::Args, Clone, Default)]
+struct Options {
+    /// Configuration file (TOML) [env: PGFERRY_CONFIG].
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database].
+    #[arg(short, long, value_name = "URL")]
+    upstream: Option<String>,
+    /// Where clients connect: a directory, @name (abstract socket) or host:port. Repeatable.
+    #[arg(short, long, value_name = "ADDR")]
+    listen: Vec<String>,
+    /// The port number in socket names [default: 5432].
+    #[arg(short, long, value_name = "PORT")]
+    port: Option<String>,
+    /// How long a client keeps its upstream connection: session or transaction [default: session].
+    #[arg(short, long, value_name = "MODE")]
+    mode: Option<String>,
+    /// Most upstream connections per database and user [default: 20].
+    #[arg(short = 's', long, value_name = "N")]
+    pool_size: Option<String>,
+    /// When a used session is reset: always, smart or never [default: always].
+    #[arg(long, value_name = "WHEN")]
+    reset: Option<String>,
+    /// How clients log in: pass-through, peer or trust [default: pass-through].
+    #[arg(long, value_name = "HOW")]
+    auth: Option<String>,
+    /// text or json [default: text].
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Log more; twice for everything.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Log warnings and errors only.
+    #[arg(short, long, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+impl Options {
+    /// The options given before the subcommand, where there are none behind it.
+    fn or(self, before: Self) -> Self {
+        Self {
+            config: self.config.or(before.config),
+            upstream: self.upstream.or(before.upstream),
+            listen: if self.listen.is_empty() { before.listen } else { self.listen },
+            port: self.port.or(before.port),
+            mode: self.mode.or(before.mode),
+            pool_size: self.pool_size.or(before.pool_size),
+            reset: self.reset.or(before.reset),
+            auth: self.auth.or(before.auth),
+            log_format: self.log_format.or(before.log_format),
+            verbose: self.verbose.max(before.verbose),
+            quiet: self.quiet || before.quiet,
+        }
+    }
+
+    /// Reads the settings: flags, environment and file.
+    fn settings(&self) -> Result<Settings, ConfigError> {
+        let mut written = Written::default();
+        written.env(std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+        }))?;
+        let file = self.config.clone().or_else(|| std::env::var_os("PGFERRY_CONFIG").map(PathBuf::from));
+        if let Some(file) = file {
+            written.file(&file)?;
+        }
+        let flags = [
+            ("upstream", "--upstream", &self.upstream),
+            ("port", "--port", &self.port),
+            ("mode", "--mode", &self.mode),
+            ("pool_size", "--pool-size", &self.pool_size),
+            ("reset", "--reset", &self.reset),
+            ("auth", "--auth", &self.auth),
+            ("log_format", "--log-format", &self.log_format),
+        ];
+        for (key, flag, value) in flags {
+            if let Some(value) = value {
+                written.flag(key, flag, Value::One(value.clone()));
+            }
+        }
+        if !self.listen.is_empty() {
+            written.flag("listen", "--listen", Value::Many(self.listen.clone()));
+        }
+        let level = match (self.quiet, self.verbose) {
+            (true, _) => Some(("--quiet", "warn")),
+            (false, 0) => None,
+            (false, 1) => Some(("--verbose", "debug")),
+            (false, _) => Some(("--verbose", "trace")),
+        };
+        if let Some((flag, level)) = level {
+            written.flag("log_level", flag, Value::One(level.to_owned()));
+        }
+        Settings::resolve(&written)
+    }
+}
+
+fn main() -> ExitCode {
+    let Cli { command, options } = Cli::parse();
+    let outcome = match command {
+        Some(Command::Check(after)) => check(&after.or(options)),
+        None => serve(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("pgferry: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check(options: &Options) -> Result<(), String> {
+    let settings = options.settings().map_err(|error| error.to_string())?;
+    print!("{}", settings.show());
+    Ok(())
+}
+
+fn serve(options: &Options) -> Result<(), String> {
+    let settings = options.settings().map_err(|error| error.to_string())?;
+    log_to_stderr(&settings);
+    let runtime = runtime(settings.workers).map_err(|error| error.to_string())?;
+    let outcome = runtime.block_on(server::run(settings, || options.settings())).map_err(|error| error.to_string());
+    // Whoever still has something to say has had the time.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn runtime(workers: usize) -> std::io::Result<Runtime> {
+    match workers {
+        1 => Builder::new_current_thread().enable_all().build(),
+        _ => Builder::new_multi_thread().worker_threads(workers).enable_all().build(),
+    }
+}
+
+fn log_to_stderr(settings: &Settings) {
+    let filter = EnvFilter::new(format!("pgferry={}", settings.log_level));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_target(false);
+    match settings.log_format {
+        LogFormat::Text => builder.with_ansi(stderr().is_terminal()).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}

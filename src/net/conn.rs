@@ -84,6 +84,17 @@ impl Conn {
         Poll::Ready(Ok(()))
     }
 
+    /// Receives what has arrived without waiting, asking the socket itself. The caller has seen to it that the buffer
+    /// is not full.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing; else the socket's.
+    pub fn take_arrived(&mut self) -> io::Result<usize> {
+        let taken = self.stream.take_arrived(self.input.space());
+        self.input.received(*taken.as_ref().unwrap_or(&0));
+        taken
+    }
+
     /// How much of [`Conn::output`] the socket has taken.
     #[must_use]
     pub fn flushed(&self) -> usize {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -71,22 +71,25 @@ impl Stream {
         }
     }
 
-    /// Reads without waiting; `WouldBlock` when the runtime knows of nothing to read, which costs no system call.
-    pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_read(into),
-            Self::Unix(stream) => stream.try_read(into),
-        }
-    }
-
     /// Whether something has arrived, be it the end: one look at the socket itself, nothing is taken.
     #[must_use]
     pub fn has_arrived(&self) -> bool {
-        let fd = match self {
+        recv(self.fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) != Err(Errno::EAGAIN)
+    }
+
+    /// Takes what has arrived, asking the socket itself and not the runtime, which may not know yet.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing; else the socket's.
+    pub fn take_arrived(&self, into: &mut [u8]) -> io::Result<usize> {
+        recv(self.fd(), into, MsgFlags::MSG_DONTWAIT).map_err(Into::into)
+    }
+
+    fn fd(&self) -> RawFd {
+        match self {
             Self::Tcp(stream) => stream.as_raw_fd(),
             Self::Unix(stream) => stream.as_raw_fd(),
-        };
-        recv(fd, &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) != Err(Errno::EAGAIN)
+        }
     }
 
     /// Who is at the other end.

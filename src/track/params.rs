@@ -101,9 +101,28 @@ impl Wanted {
         self.iter().find(|(n, _)| *n == name).map(|(_, value)| value)
     }
 
+    /// Only the values that `canonical` knows, as the server spells them.
+    #[must_use]
+    pub fn known(&self, canonical: impl Fn(&'static str, &[u8]) -> Option<Box<[u8]>>) -> Self {
+        let pairs = self.iter().filter_map(|(name, value)| Some((name, canonical(name, value)?)));
+        Self { pairs: Arc::new(pairs.collect()) }
+    }
+
+    /// Only the values that `pick` picks.
+    #[must_use]
+    pub fn only(&self, pick: impl Fn(&'static str, &[u8]) -> bool) -> Self {
+        self.known(|name, value| pick(name, value).then(|| value.into()))
+    }
+
+    /// Whether nothing is asked for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
     /// Replaces values by what the server made of them, as far as `canonical` knows.
     #[must_use]
-    pub fn canonical(&self, canonical: impl Fn(&str, &[u8]) -> Option<Box<[u8]>>) -> Self {
+    pub fn canonical(&self, canonical: impl Fn(&'static str, &[u8]) -> Option<Box<[u8]>>) -> Self {
         let pairs = self.iter().map(|(name, value)| (name, canonical(name, value).unwrap_or_else(|| value.into())));
         Self { pairs: Arc::new(pairs.collect()) }
     }

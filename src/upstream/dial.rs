@@ -18,10 +18,11 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::link::{Address, Link};
+use super::registry::Registry;
 use crate::auth::Password;
 use crate::config::{Host, Settings};
 use crate::error::{Blame, Fault, sqlstate};
-use crate::net::{BufferPool, Conn, RecvError, Stream};
+use crate::net::{Conn, RecvError, Stream};
 use crate::track::Params;
 use crate::wire::{backend, frontend};
 
@@ -203,7 +204,7 @@ impl From<io::Error> for DialError {
 pub async fn dial(
     settings: &Settings,
     login: Login,
-    buffers: Arc<BufferPool>,
+    registry: &Registry,
     limit: Duration,
 ) -> Result<Dialled, DialError> {
     let host = &settings.upstream.host;
@@ -218,7 +219,8 @@ pub async fn dial(
         }
         Ok(Ok(connected)) => connected,
     };
-    let mut conn = Conn::new(stream, buffers);
+    registry.counters.opened.add();
+    let mut conn = Conn::new(stream, Arc::clone(&registry.buffers));
     // Options that can't be set cost comfort, not correctness.
     let _ = conn.stream().set_upstream_options(settings.keepalive, settings.tcp_user_timeout);
     let outcome = timeout_at(deadline, log_in(&mut conn, login)).await.unwrap_or_else(|_| Err(timed_out()));
@@ -232,7 +234,8 @@ pub async fn dial(
             password: session.password,
         }),
         Err(error) => {
-            Link::close(conn, false).await;
+            let polite = Link::close(conn, false).await;
+            registry.closed(polite);
             Err(error)
         }
     }

@@ -98,7 +98,7 @@ pub struct Link {
     /// A number of its own, for logs.
     pub id: u64,
     /// What a cancel request needs.
-    pub key: BackendKey,
+    pub key: Arc<BackendKey>,
     /// The reported settings as they are now.
     pub params: Params,
     /// The reported settings as they are after a reset.
@@ -122,27 +122,14 @@ impl Link {
     /// changed settings are taken note of; the end, an error, or anything unexpected ends it.
     pub fn look(&mut self) -> bool {
         loop {
-            if self.conn.input.is_full() {
+            if !self.take_note() || self.conn.input.is_full() {
                 return false;
             }
-            let read = {
-                let Self { conn, .. } = self;
-                let mut chunk = [0; 512];
-                match conn.stream().try_read(&mut chunk) {
-                    Ok(0) => return false,
-                    Ok(n) => {
-                        let space = conn.input.space();
-                        let Some(into) = space.get_mut(..n) else { return false };
-                        into.copy_from_slice(&chunk[..n]);
-                        n
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.conn.input.is_empty(),
-                    Err(_) => return false,
-                }
-            };
-            self.conn.input.received(read);
-            if !self.take_note() {
-                return false;
+            match self.conn.take_arrived() {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.conn.input.is_empty(),
+                Err(_) => return false,
             }
         }
     }

@@ -19,6 +19,8 @@ pub const COMMAND_COMPLETE: u8 = b'C';
 pub const COPY_BOTH: u8 = b'W';
 /// `CopyInResponse`.
 pub const COPY_IN: u8 = b'G';
+/// `DataRow`.
+pub const DATA_ROW: u8 = b'D';
 /// `EmptyQueryResponse`.
 pub const EMPTY_QUERY: u8 = b'I';
 /// `ErrorResponse`.
@@ -151,6 +153,22 @@ pub fn put_error(out: &mut Vec<u8>, fields: &[(u8, &str)]) {
     });
 }
 
+/// Appends the error in `body` as one that ends the connection: as PostgreSQL reports it when a setting in a startup
+/// packet is refused, where a `SET` would get an ERROR.
+pub fn put_error_as_fatal(out: &mut Vec<u8>, body: &[u8]) {
+    message(out, ERROR, |out| {
+        let mut rest = body;
+        while let Some((&kind, after)) = rest.split_first().filter(|(kind, _)| **kind != 0) {
+            let Some((value, after)) = cstr(after) else { break };
+            out.push(kind);
+            out.extend_from_slice(if matches!(kind, b'S' | b'V') { b"FATAL" } else { value });
+            out.push(0);
+            rest = after;
+        }
+        out.push(0);
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -178,6 +196,17 @@ mod tests {
         assert!(!is_fatal(&out[5..]));
     }
 
+    #[test]
+    fn an_error_becomes_fatal_and_nothing_else() {
+        let mut error = Vec::new();
+        put_error(&mut error, &[(b'S', "ERROR"), (b'V', "ERROR"), (b'C', "22023"), (b'M', "bad"), (b'H', "try")]);
+        let mut expected = Vec::new();
+        put_error(&mut expected, &[(b'S', "FATAL"), (b'V', "FATAL"), (b'C', "22023"), (b'M', "bad"), (b'H', "try")]);
+        let mut out = Vec::new();
+        put_error_as_fatal(&mut out, &error[5..]);
+        assert_eq!(out, expected);
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bodies_do_not_panic(body in prop::collection::vec(any::<u8>(), 0..100), field in any::<u8>()) {
@@ -186,6 +215,7 @@ mod tests {
             let _ = parameter_status(&body);
             let _ = command_tag(&body);
             let _ = key_data(&body);
+            put_error_as_fatal(&mut Vec::new(), &body);
         }
     }
 }

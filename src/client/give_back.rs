@@ -1,0 +1,38 @@
+//! What becomes of a connection when its client is done with it.
+
+use std::sync::Arc;
+
+use super::Shared;
+use super::relay::{End, Outcome};
+use crate::config::{Reset, Settings};
+use crate::track::Clean;
+use crate::upstream::restore::{self, Leftover};
+use crate::upstream::Lease;
+
+/// Gives `lease` back as far as it is fit: at once, after cleaning up in the background, or not at all.
+///
+/// A session in which state was seen is reset now. Any other is reset in front of its next client's first message (or
+/// by the janitor), so that nobody waits for it.
+pub fn give_back(shared: &Arc<Shared>, settings: &Settings, lease: Lease, outcome: Outcome, client: u64) {
+    let Outcome { end, pipeline, pins, partial_down, partial_up } = outcome;
+    let broken = matches!(end, End::UpstreamLost { .. } | End::Stale(_)) || partial_up || pipeline.lost();
+    if broken {
+        // Dropping a lease closes its connection.
+        return;
+    }
+    if !pins.is_empty() {
+        shared.registry.counters.pins.add();
+        tracing::debug!(client, link = lease.id, "the session kept its connection because of: {pins}");
+    }
+    let reset = settings.reset != Reset::Never && !pins.is_empty();
+    let at_rest = partial_down == 0 && lease.conn.input.is_empty();
+    let ignored = if settings.reset == Reset::Never { crate::track::Pins::none() } else { pins };
+    match Clean::prove(&pipeline, ignored) {
+        Some(clean) if at_rest => lease.release(clean, client),
+        _ => {
+            let cancel = matches!(end, End::ClientGone | End::Refuse(_) | End::Shutdown);
+            let leftover = Leftover { pipeline, partial: partial_down, cancel, reset, client };
+            restore::restore(lease, Arc::clone(&shared.registry), leftover, settings.cleanup_timeout);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! One client from its first byte to its last, a file per phase.
+//!
+//! [`serve`] is the table of contents: [`handshake`] → [`login`] → [`session`], which waits for work, gets a
+//! connection ([`checkout`]), and moves bytes with [`relay`] until the connection can be given back ([`give_back`]).
+//! [`cancel`] is how other connections reach a session; [`dedicated`] is what replication gets instead of a session.
+
+pub mod cancel;
+pub mod checkout;
+pub mod dedicated;
+pub mod give_back;
+pub mod handshake;
+pub mod login;
+pub mod relay;
+pub mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use crate::drain::Drain;
+use crate::error::{Blame, Fault, sqlstate};
+use crate::net::{Conn, Stream};
+use crate::upstream::Registry;
+use crate::upstream::slots::{Slot, Slots};
+use cancel::Sessions;
+use handshake::Hello;
+use login::Admitted;
+
+/// How long a farewell may take to arrive.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What all sessions share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The upstream's side, and the settings.
+    pub registry: Arc<Registry>,
+    /// Who can be cancelled.
+    pub sessions: Sessions,
+    /// Where in its life the process is.
+    pub drain: Drain,
+    /// Places for clients.
+    pub places: Arc<Slots>,
+}
+
+/// Serves one client to its end.
+pub async fn serve(shared: Arc<Shared>, stream: Stream) {
+    let place = shared.places.try_take();
+    let mut conn = Conn::new(stream, Arc::clone(&shared.registry.buffers));
+    match greet(&shared, &mut conn, place.as_ref()).await {
+        Ok(Some(Admitted::Session(admitted))) => {
+            session::run(&shared, conn, admitted).await;
+        }
+        Ok(Some(Admitted::Dedicated(admitted))) => dedicated::run(&shared, conn, admitted).await,
+        Ok(None) => {}
+        Err(fault) => refuse(&shared, conn, &fault).await,
+    }
+}
+
+/// From the first byte to the welcome; `None` when the client wanted something else or went away.
+async fn greet(shared: &Arc<Shared>, conn: &mut Conn, place: Option<&Slot>) -> Result<Option<Admitted>, Fault> {
+    let settings = shared.registry.settings.load_full();
+    let limit = settings.login_timeout;
+    let hello = tokio::time::timeout(limit, handshake::handshake(conn)).await;
+    match hello.map_err(|_| login::timed_out(limit))?? {
+        Hello::Gone => Ok(None),
+        Hello::Cancel { pid, secret } => {
+            shared.sessions.cancel(&shared.registry, pid, &secret).await;
+            Ok(None)
+        }
+        Hello::Startup(_) if place.is_none() => {
+            let max = shared.places.cap();
+            Err(Fault::fatal(Blame::Limits, sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+                .detail(format!("{max} clients are connected to this pgferry."))
+                .hint("Raise max_clients, and the limit on open files if it is lower."))
+        }
+        Hello::Startup(startup) => login::log_in(shared, conn, startup, &settings).await,
+    }
+}
+
+/// Tells a client why it is refused.
+async fn refuse(shared: &Shared, mut conn: Conn, fault: &Fault) {
+    shared.registry.counters.refused.add();
+    match fault.blame() {
+        Blame::Client => debug!("refused a client: {fault}"),
+        Blame::Upstream => info!("refused a client: {fault}"),
+        Blame::Limits => warn!("refused a client: {fault}"),
+    }
+    fault.put(&mut conn.output);
+    farewell(conn).await;
+}
+
+/// Sends what is to be sent last, in a way that it arrives, and closes.
+pub async fn farewell(conn: Conn) {
+    // A client that does not take its farewell gets a plain close.
+    let _ = tokio::time::timeout(FAREWELL, conn.linger()).await;
+}

@@ -1,0 +1,294 @@
+//! A client's session: it waits for work holding neither buffer nor connection, gets a connection for the work, and
+//! gives it back.
+
+use std::sync::Arc;
+
+use tokio::time::{Instant, timeout};
+use tracing::{debug, warn};
+
+use super::cancel::Control;
+use super::relay::{End, Relay};
+use super::{FAREWELL, Shared, checkout, farewell, give_back, login};
+use crate::config::Settings;
+use crate::drain::Phase;
+use crate::error::{Blame, Fault, Severity, sqlstate};
+use crate::net::{Conn, RecvError};
+use crate::track::{Params, Wanted};
+use crate::upstream::pool::CheckoutError;
+use crate::upstream::{Lease, Pool};
+use crate::wire::{Head, backend, frame, frontend, head};
+use crate::track::Request;
+
+/// How many dead connections one request may meet before the client is told.
+const STALE_LIMIT: usize = 10;
+
+/// What a client is told when the process goes away; the words are PostgreSQL's.
+#[must_use]
+pub fn shutdown() -> Fault {
+    Fault::fatal(
+        Blame::Client,
+        sqlstate::ADMIN_SHUTDOWN,
+        "terminating connection due to administrator command",
+    )
+    .detail("pgferry is shutting down.")
+}
+
+/// How a session ends.
+enum Farewell {
+    /// The client knows, or is gone.
+    Quiet,
+    /// The client is told why.
+    Tell(Fault),
+}
+
+/// What waiting for a connection came to.
+enum Acquired {
+    Lease(Lease),
+    /// The client cancelled its request.
+    Cancelled,
+    ClientGone,
+    Failed(CheckoutError),
+    Stopping,
+}
+
+struct Session<'a> {
+    shared: &'a Arc<Shared>,
+    control: Arc<Control>,
+    conn: Conn,
+    pool: Arc<Pool>,
+    wanted: Wanted,
+    view: Params,
+}
+
+/// Runs a session from its welcome to its end.
+pub async fn run(shared: &Arc<Shared>, conn: Conn, admitted: login::Session) {
+    let login::Session { pool, wanted, view, version } = admitted;
+    let registered = shared.sessions.register(&shared.registry, version);
+    let control = Arc::clone(&registered.control);
+    let mut session = Session { shared, control, conn, pool, wanted, view };
+    if session.welcome().await.is_err() {
+        return;
+    }
+    shared.registry.counters.logins.add();
+    let end = session.serve().await;
+    let Session { mut conn, control, .. } = session;
+    drop(registered);
+    if shared.registry.settings.load().log_connections {
+        tracing::info!(client = control.id, "client ended");
+    }
+    if let Farewell::Tell(fault) = end {
+        match fault.blame() {
+            Blame::Client => debug!(client = control.id, "ended a session: {fault}"),
+            Blame::Upstream | Blame::Limits => warn!(client = control.id, "ended a session: {fault}"),
+        }
+        fault.put(&mut conn.output);
+        farewell(conn).await;
+    }
+}
+
+impl Session<'_> {
+    /// The whole of it in one write: the client has not got a connection, but all it must know.
+    async fn welcome(&mut self) -> Result<(), RecvError> {
+        let out = &mut self.conn.output;
+        backend::put_authentication_ok(out);
+        for (name, value) in self.view.iter() {
+            backend::put_parameter_status(out, name, value);
+        }
+        backend::put_key_data(out, self.control.pid, &self.control.secret);
+        backend::put_ready(out, crate::track::pipeline::IDLE);
+        timeout(FAREWELL, self.conn.flush()).await.map_err(|_| RecvError::Closed)?.map_err(RecvError::Io)
+    }
+
+    async fn serve(&mut self) -> Farewell {
+        loop {
+            if let Err(end) = self.next_request().await {
+                return end;
+            }
+            let settings = self.shared.registry.settings.load_full();
+            if let Err(end) = self.work(&settings).await {
+                return end;
+            }
+        }
+    }
+
+    /// Waits until the first header of a request is there, which stays unread. Late copy messages, which PostgreSQL
+    /// ignores, are dropped.
+    async fn next_request(&mut self) -> Result<(), Farewell> {
+        loop {
+            let bytes = self.conn.input.unparsed();
+            match head(bytes, frame::FRONTEND_LIMIT) {
+                Err(bad) => return Err(Farewell::Tell(violation(bad.to_string()))),
+                Ok(Some(head)) => match (head.tag, Request::of(head.tag)) {
+                    (frontend::TERMINATE, _) => return Err(Farewell::Quiet),
+                    (_, Some(Request::CopyData | Request::CopyEnd)) => self.discard(head.size).await?,
+                    (_, Some(_)) => return Ok(()),
+                    (tag, None) => {
+                        return Err(Farewell::Tell(violation(format!("invalid frontend message type {tag}"))));
+                    }
+                },
+                Ok(None) => {
+                    if self.shared.drain.phase() != Phase::Running {
+                        return Err(Farewell::Tell(shutdown()));
+                    }
+                    tokio::select! {
+                        biased;
+                        filled = self.conn.fill() => filled.map_err(|_| Farewell::Quiet)?,
+                        () = self.control.wake.notified() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gets a connection and works on it until it can be given back.
+    async fn work(&mut self, settings: &Settings) -> Result<(), Farewell> {
+        let mut replay = Vec::new();
+        for _ in 0..STALE_LIMIT {
+            let mut lease = match self.acquire(settings).await {
+                Acquired::Lease(lease) => lease,
+                Acquired::ClientGone => return Err(Farewell::Quiet),
+                Acquired::Stopping => return Err(Farewell::Tell(shutdown())),
+                Acquired::Cancelled => return self.reject(&cancelled(), &replay).await,
+                Acquired::Failed(error) => return self.reject(&error.fault(), &replay).await,
+            };
+            let preparation = checkout::prepare(&lease, settings, &self.wanted, self.control.id);
+            let Self { shared, control, conn, view, wanted, .. } = self;
+            let relay = Relay::new(shared, conn, &mut lease, control, view, wanted, settings.mode);
+            let mut outcome = relay.run(&preparation, std::mem::take(&mut replay)).await;
+            // From here on a cancel request has nothing to hit; one that is under way closes the gate.
+            self.control.set_idle();
+            let end = match &mut outcome.end {
+                End::Settled => Ok(true),
+                End::Stale(bytes) => {
+                    debug!(link = lease.id, "an idle upstream connection was dead; the request goes elsewhere");
+                    replay = std::mem::take(bytes);
+                    Ok(false)
+                }
+                End::Goodbye | End::ClientGone => Err(Farewell::Quiet),
+                End::Shutdown => Err(Farewell::Tell(shutdown())),
+                End::Refuse(fault) => Err(Farewell::Tell(fault.clone())),
+                End::UpstreamLost { told: true } => Err(Farewell::Quiet),
+                End::UpstreamLost { told: false } => Err(Farewell::Tell(lost())),
+            };
+            give_back::give_back(self.shared, settings, lease, outcome, self.control.id);
+            match end {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(farewell) => return Err(farewell),
+            }
+        }
+        Err(Farewell::Tell(lost()))
+    }
+
+    /// Waits for a connection, watching the client meanwhile.
+    async fn acquire(&mut self, settings: &Settings) -> Acquired {
+        self.control.set_waiting();
+        let deadline = Instant::now() + settings.wait_timeout;
+        let Self { shared, control, conn, pool, wanted, .. } = self;
+        let checkout = pool.checkout(wanted, settings.wait_timeout);
+        tokio::pin!(checkout);
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut checkout => return match outcome {
+                    Ok(lease) => Acquired::Lease(lease),
+                    Err(error) => Acquired::Failed(error),
+                },
+                () = control.wake.notified() => {
+                    if control.is_cancelled() {
+                        return Acquired::Cancelled;
+                    }
+                    if shared.drain.phase() == Phase::Stopping {
+                        return Acquired::Stopping;
+                    }
+                }
+                () = gone(conn) => return Acquired::ClientGone,
+                // The pool's own clock says so first, and says why.
+                () = tokio::time::sleep_until(deadline + FAREWELL) => return Acquired::Failed(CheckoutError::Closed),
+            }
+        }
+    }
+
+    /// Answers the request at hand with an error of ours, as PostgreSQL would: a simple query is over with it, an
+    /// extended one when its `Sync` has come.
+    async fn reject(&mut self, fault: &Fault, replay: &[u8]) -> Result<(), Farewell> {
+        let fatal = match fault {
+            Fault::Upstream(_) => true,
+            Fault::Ours(ours) => ours.severity == Severity::Fatal,
+        };
+        if fatal || !replay.is_empty() {
+            return Err(Farewell::Tell(fault.clone().into_fatal()));
+        }
+        if fault.blame() == Blame::Limits {
+            warn!(client = self.control.id, "{fault}");
+        }
+        self.control.set_idle();
+        let first = self.head().await?;
+        self.discard(first.size).await?;
+        fault.put(&mut self.conn.output);
+        self.flush().await?;
+        let mut tag = first.tag;
+        while !matches!(tag, frontend::QUERY | frontend::FUNCTION_CALL | frontend::SYNC) {
+            let next = self.head().await?;
+            if next.tag == frontend::TERMINATE {
+                return Err(Farewell::Quiet);
+            }
+            self.discard(next.size).await?;
+            // After an error in an extended request everything up to the Sync is discarded, simple queries too.
+            tag = if next.tag == frontend::SYNC { next.tag } else { 0 };
+        }
+        backend::put_ready(&mut self.conn.output, crate::track::pipeline::IDLE);
+        self.flush().await
+    }
+
+    async fn head(&mut self) -> Result<Head, Farewell> {
+        let header = self.conn.peek(frame::HEADER).await.map_err(|_| Farewell::Quiet)?;
+        match head(header, frame::FRONTEND_LIMIT) {
+            Ok(Some(head)) => Ok(head),
+            Ok(None) => Err(Farewell::Quiet),
+            Err(bad) => Err(Farewell::Tell(violation(bad.to_string()))),
+        }
+    }
+
+    /// Drops a message of `size` bytes, receiving it as needed.
+    async fn discard(&mut self, mut size: usize) -> Result<(), Farewell> {
+        loop {
+            let here = self.conn.input.unparsed().len().min(size);
+            self.conn.consume(here);
+            size -= here;
+            if size == 0 {
+                return Ok(());
+            }
+            self.conn.fill().await.map_err(|_| Farewell::Quiet)?;
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), Farewell> {
+        self.conn.flush().await.map_err(|_| Farewell::Quiet)
+    }
+}
+
+/// Completes when the client is gone. What it sends meanwhile is kept, as far as the buffer goes.
+async fn gone(conn: &mut Conn) {
+    while !conn.input.is_full() {
+        if conn.fill().await.is_err() {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+fn cancelled() -> Fault {
+    Fault::error(Blame::Client, sqlstate::QUERY_CANCELED, "canceling statement due to user request")
+        .detail("The statement was waiting for an upstream connection.")
+}
+
+fn lost() -> Fault {
+    Fault::fatal(Blame::Upstream, sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly")
+        .detail("The upstream server's process ended, or the connection to it broke, while it worked for this client.")
+        .hint("The server's log tells more.")
+}
+
+fn violation(message: String) -> Fault {
+    Fault::fatal(Blame::Client, sqlstate::PROTOCOL_VIOLATION, message)
+}

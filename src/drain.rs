@@ -1,0 +1,65 @@
+//! The phases of a process's end.
+
+use tokio::sync::watch;
+
+/// Where in its life the process is. It only moves forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Clients are served.
+    Running,
+    /// No new clients; those there end at their next safe point.
+    Draining,
+    /// Everybody ends now.
+    Stopping,
+}
+
+/// The process's phase, and who wants to know.
+#[derive(Debug)]
+pub struct Drain {
+    phase: watch::Sender<Phase>,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { phase: watch::Sender::new(Phase::Running) }
+    }
+}
+
+impl Drain {
+    /// The phase now.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Moves on to `phase`; never back. Says whether that was news.
+    pub fn advance(&self, phase: Phase) -> bool {
+        self.phase.send_if_modified(|now| {
+            let news = phase > *now;
+            if news {
+                *now = phase;
+            }
+            news
+        })
+    }
+
+    /// Waits until the phase is at least `phase`.
+    pub async fn reached(&self, phase: Phase) {
+        // The sender lives as long as this future.
+        let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn phases_only_move_forward() {
+        let drain = Drain::default();
+        assert!(drain.advance(Phase::Stopping));
+        assert!(!drain.advance(Phase::Draining));
+        assert_eq!(drain.phase(), Phase::Stopping);
+        drain.reached(Phase::Draining).await;
+    }
+}

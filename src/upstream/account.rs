@@ -1,0 +1,203 @@
+//! What is known of one (database, user): does the upstream ask for a password, and which one does it take?
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::dial::{self, DialError, Login, Secret};
+use super::pool::Pool;
+use super::registry::Registry;
+use crate::auth::{Bucket, Password, Verified};
+use crate::config::{Auth, Settings};
+use crate::error::{Blame, Fault, sqlstate};
+use crate::track::Wanted;
+
+/// How many passwords of one user may be tried upstream at once.
+pub const TRIES: u32 = 5;
+
+/// How often one more may be tried after that.
+pub const TRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the upstream is known to do when this user comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Knowledge {
+    /// Nobody has tried.
+    #[default]
+    Unknown,
+    /// It asks for no password.
+    Open,
+    /// It asks for a password.
+    Asks,
+}
+
+/// What is known of one (database, user).
+#[derive(Debug)]
+pub struct Account {
+    memory: Mutex<Memory>,
+    /// One attempt at a time, so that a herd of first clients costs one connection.
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Memory {
+    knowledge: Knowledge,
+    verified: Verified<Fault>,
+    tries: Bucket,
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        let memory = Memory {
+            knowledge: Knowledge::Unknown,
+            verified: Verified::default(),
+            tries: Bucket::new(TRIES, TRY_INTERVAL, Instant::now()),
+        };
+        Self { memory: Mutex::new(memory), turn: tokio::sync::Mutex::new(()) }
+    }
+}
+
+impl Account {
+    /// What the upstream is known to do.
+    #[must_use]
+    pub fn knowledge(&self) -> Knowledge {
+        self.memory().knowledge
+    }
+
+    /// Whether the upstream is known to take `password`.
+    #[must_use]
+    pub fn matches(&self, registry: &Registry, password: &Password) -> bool {
+        self.memory().verified.matches(&registry.key, password)
+    }
+
+    /// Where a pool's own connections get the password from.
+    #[must_use]
+    pub fn secret(&self, settings: &Settings) -> Secret {
+        let known = match settings.auth {
+            Auth::PassThrough => self.memory().verified.password().cloned(),
+            Auth::Peer | Auth::Trust => settings.upstream.password.clone(),
+        };
+        known.map_or(Secret::None, Secret::Known)
+    }
+
+    /// Notes that a pool's connection could not be opened: a refused password is forgotten.
+    pub fn note_failure(&self, registry: &Registry, error: &DialError) {
+        if !error.is_credential() {
+            return;
+        }
+        let mut memory = self.memory();
+        match error {
+            DialError::Refused(fault, Some(password)) => {
+                memory.verified.refuse(&registry.key, password, fault.clone(), Instant::now());
+            }
+            _ => memory.knowledge = Knowledge::Unknown,
+        }
+    }
+
+    /// Waits for a turn to try a password (or its absence) upstream. Who has waited looks first whether somebody
+    /// else has found out meanwhile.
+    pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    /// How long to wait before trying a password upstream.
+    ///
+    /// # Errors
+    /// When that is longer than `patience`: too many have been tried.
+    pub fn may_try(&self, registry: &Registry, patience: Duration) -> Result<Duration, Fault> {
+        let now = Instant::now();
+        let mut memory = self.memory();
+        let stranger = memory.knowledge == Knowledge::Unknown && memory.verified.password().is_none();
+        let pause = match (memory.tries.take(now, patience), stranger) {
+            (Some(pause), false) => Some(pause),
+            (Some(pause), true) => registry.stranger(now, patience).map(|other| pause.max(other)),
+            (None, _) => None,
+        };
+        pause.ok_or_else(|| {
+            Fault::fatal(Blame::Client, sqlstate::TOO_MANY_CONNECTIONS, "too many login attempts for this user")
+                .detail("Passwords that pgferry has not seen succeed are tried on the upstream server at a limited rate.")
+                .hint("Use the right password, or try again in a few seconds.")
+        })
+    }
+
+    /// The upstream has asked somebody for a password.
+    pub fn asks(&self) {
+        self.memory().knowledge = Knowledge::Asks;
+    }
+
+    /// What the upstream lately answered to `password`, if it refused it.
+    #[must_use]
+    pub fn refusal(&self, registry: &Registry, password: &Password) -> Option<Fault> {
+        self.memory().verified.refusal(&registry.key, password, Instant::now())
+    }
+
+    fn accepted(&self, registry: &Registry, password: Option<Password>) {
+        let mut memory = self.memory();
+        match password {
+            Some(password) => {
+                memory.knowledge = Knowledge::Asks;
+                memory.verified.accept(&registry.key, password);
+            }
+            None => memory.knowledge = Knowledge::Open,
+        }
+    }
+
+    fn refused(&self, registry: &Registry, error: &DialError) {
+        if let DialError::Refused(fault, Some(password)) = error {
+            let mut memory = self.memory();
+            memory.knowledge = Knowledge::Asks;
+            if error.is_credential() {
+                memory.verified.refuse(&registry.key, password, fault.clone(), Instant::now());
+            }
+        }
+    }
+
+    /// Whether nothing is known that would be missed.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.memory().verified.password().is_none() && self.knowledge_is_unknown()
+    }
+
+    fn knowledge_is_unknown(&self) -> bool {
+        self.knowledge() == Knowledge::Unknown
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tries to log in upstream as a client asks, in a task of its own that finishes even if the client goes away: what
+/// it learns is kept, and the connection goes to the pool.
+///
+/// # Errors
+/// As [`DialError`] lists.
+pub async fn attempt(pool: &Arc<Pool>, registry: &Arc<Registry>, secret: Secret) -> Result<(), DialError> {
+    let pool = Arc::clone(pool);
+    let registry = Arc::clone(registry);
+    let task = tokio::spawn(async move {
+        let Ok(_slot) = registry.login_slots.acquire().await else {
+            return Err(DialError::ClientGone);
+        };
+        let settings = registry.settings.load_full();
+        let limit = match secret {
+            // The client's thinking counts too.
+            Secret::Ask(_) => settings.login_timeout + settings.connect_timeout,
+            _ => settings.connect_timeout,
+        };
+        let params = pool.startup_params(&Wanted::default());
+        let login = Login { user: pool.key.user.clone(), params, secret };
+        registry.counters.tried.add();
+        match dial::dial(&settings, login, &registry, limit).await {
+            Ok(dialled) => {
+                pool.account.accepted(&registry, dialled.password.clone());
+                pool.adopt(dialled, &settings);
+                Ok(())
+            }
+            Err(error) => {
+                registry.counters.failed.add();
+                pool.account.refused(&registry, &error);
+                Err(error)
+            }
+        }
+    });
+    task.await.unwrap_or_else(|error| Err(DialError::Protocol(error.to_string())))
+}

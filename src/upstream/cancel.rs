@@ -1,0 +1,43 @@
+//! `CancelRequest`s to the upstream.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend as protocol;
+use tokio::net::{TcpStream, UnixStream};
+use tracing::debug;
+
+use super::link::{Address, BackendKey, InGate};
+use super::registry::Registry;
+use crate::net::{Conn, Stream};
+
+/// How long a cancel request may take.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Sends a cancel request and waits until the server has closed the connection: only then has it been acted upon.
+/// The connection must not change hands meanwhile, which the gate ensures.
+pub async fn send(registry: &Registry, key: &BackendKey, gate: InGate) {
+    let Ok(_slot) = registry.cancel_slots.acquire().await else { return };
+    registry.counters.cancels.add();
+    let request = async {
+        let stream = match &key.address {
+            Address::Tcp(address) => TcpStream::connect(address).await.map(Stream::Tcp),
+            Address::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
+        }?;
+        let mut conn = Conn::new(stream, registry.buffers.clone());
+        let mut request = BytesMut::new();
+        protocol::cancel_request(key.pid, key.secret, &mut request);
+        conn.output.extend_from_slice(&request);
+        conn.flush().await?;
+        if tokio::time::timeout(LIMIT / 2, conn.drain()).await.is_err() {
+            conn.stream().reset_on_close();
+        }
+        std::io::Result::Ok(())
+    };
+    match tokio::time::timeout(LIMIT, request).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(pid = key.pid, %error, "a cancel request failed"),
+        Err(_) => debug!(pid = key.pid, "a cancel request timed out"),
+    }
+    drop(gate);
+}

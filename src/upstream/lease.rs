@@ -1,0 +1,179 @@
+//! A connection in somebody's hands.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use deadpool::managed::Object;
+use tokio::runtime::Handle;
+
+use super::link::{Link, Used};
+use super::pool::{Dialler, Pool};
+use super::slots::Slot;
+use crate::track::Clean;
+
+/// A connection and the slots it holds. Dropping it closes the connection in the background, and frees the slots
+/// when it is closed.
+#[derive(Debug)]
+pub struct Upstream {
+    open: Option<Open>,
+    pool: Weak<Pool>,
+}
+
+#[derive(Debug)]
+struct Open {
+    link: Link,
+    /// The pool's slot and the process's.
+    slots: (Slot, Slot),
+    copying_in: bool,
+}
+
+impl Upstream {
+    /// An open connection that holds its slots.
+    #[must_use]
+    pub fn new(link: Link, slots: (Slot, Slot), pool: Weak<Pool>) -> Self {
+        Self { open: Some(Open { link, slots, copying_in: false }), pool }
+    }
+
+    fn open(&self) -> &Open {
+        // `open` is taken in `drop` only.
+        let Some(open) = &self.open else { unreachable!("an upstream is open until it is dropped") };
+        open
+    }
+
+    fn open_mut(&mut self) -> &mut Open {
+        // As above.
+        let Some(open) = &mut self.open else { unreachable!("an upstream is open until it is dropped") };
+        open
+    }
+}
+
+impl Deref for Upstream {
+    type Target = Link;
+
+    fn deref(&self) -> &Link {
+        &self.open().link
+    }
+}
+
+impl DerefMut for Upstream {
+    fn deref_mut(&mut self) -> &mut Link {
+        &mut self.open_mut().link
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        let Some(Open { link, slots, copying_in }) = self.open.take() else { return };
+        let pool = self.pool.clone();
+        // Without a runtime the process is about to end, and the kernel closes the socket.
+        let Ok(runtime) = Handle::try_current() else { return };
+        runtime.spawn(async move {
+            link.gate.opened().await;
+            let polite = Link::close(link.conn, copying_in).await;
+            drop(slots);
+            if let Some(pool) = pool.upgrade() {
+                pool.closed(polite);
+            }
+        });
+    }
+}
+
+/// A connection on loan to a client.
+///
+/// Dropping it *closes* the connection, so that a cancelled, failed or panicking session can't hand on a connection
+/// in the middle of something. Only [`Lease::release`] gives it back, and that takes a proof.
+#[derive(Debug)]
+pub struct Lease {
+    object: Option<Object<Dialler>>,
+    pool: Arc<Pool>,
+    active: bool,
+}
+
+impl Lease {
+    pub(super) fn new(object: Object<Dialler>, pool: Arc<Pool>) -> Self {
+        pool.leased.fetch_add(1, Ordering::Relaxed);
+        Self { object: Some(object), pool, active: false }
+    }
+
+    /// Gives the connection back, after `client` has used it.
+    pub fn release(mut self, _: Clean, client: u64) {
+        self.used = Used::By(client);
+        self.give_back();
+    }
+
+    /// Gives the connection back as new: its session has been reset.
+    pub fn release_fresh(mut self, _: Clean) {
+        self.used = Used::Fresh;
+        self.give_back();
+    }
+
+    /// Notes whether the client is waiting for the server, for the numbers in error messages.
+    pub fn set_active(&mut self, active: bool) {
+        if active != self.active {
+            self.active = active;
+            if active {
+                self.pool.active.fetch_add(1, Ordering::Relaxed);
+            } else {
+                self.pool.active.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Notes that the server reads copy data, which changes how to say good-bye.
+    pub fn set_copying_in(&mut self, copying_in: bool) {
+        if let Some(object) = &mut self.object {
+            object.open_mut().copying_in = copying_in;
+        }
+    }
+
+    /// The pool it belongs to.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    fn give_back(&mut self) {
+        let Some(mut object) = self.object.take() else { return };
+        object.returned = Instant::now();
+        let pool = Arc::clone(&self.pool);
+        if object.gate.is_open() {
+            pool.take_back(object);
+        } else {
+            tokio::spawn(async move {
+                let gate = Arc::clone(&object.gate);
+                gate.opened().await;
+                pool.take_back(object);
+            });
+        }
+    }
+}
+
+impl Deref for Lease {
+    type Target = Link;
+
+    fn deref(&self) -> &Link {
+        // `object` is taken in `give_back` only, which consumes the lease.
+        let Some(object) = &self.object else { unreachable!("a lease has its connection until it ends") };
+        &object.open().link
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut Link {
+        // As above.
+        let Some(object) = &mut self.object else { unreachable!("a lease has its connection until it ends") };
+        &mut object.open_mut().link
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.set_active(false);
+        self.pool.leased.fetch_sub(1, Ordering::Relaxed);
+        if let Some(object) = self.object.take() {
+            drop(Object::take(object));
+        }
+    }
+}

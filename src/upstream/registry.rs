@@ -1,0 +1,224 @@
+//! All pools and accounts, the cap over all of them, and the janitor.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
+
+use super::account::Account;
+use super::counters::Counters;
+use super::pool::{Pool, PoolKey};
+use super::restore;
+use super::slots::{Slot, Slots};
+use crate::auth::{Bucket, ProcessKey};
+use crate::config::{Reset, Settings};
+use crate::net::BufferPool;
+
+/// How long a used session may stay idle before it is reset without anybody asking for it.
+const RESET_AFTER: Duration = Duration::from_millis(100);
+
+/// How often the janitor comes when nothing is due soon.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// After how long a pool without connections is forgotten.
+const ABANDONED: Duration = Duration::from_secs(600);
+
+/// How many (database, user)s may be remembered that have never logged in.
+const STRANGERS: usize = 1000;
+
+/// How many (database, user)s that nobody has seen before may be tried upstream at once, and how often one more.
+const STRANGER_TRIES: (u32, Duration) = (20, Duration::from_millis(200));
+
+/// All that the sessions of this process share on the upstream's side.
+#[derive(Debug)]
+pub struct Registry {
+    /// The settings in force.
+    pub settings: Arc<ArcSwap<Settings>>,
+    /// What happened, in numbers.
+    pub counters: Counters,
+    /// Storage for what is under way.
+    pub buffers: Arc<BufferPool>,
+    /// The process's own key.
+    pub key: ProcessKey,
+    pub(super) global: Arc<Slots>,
+    pub(super) login_slots: Semaphore,
+    /// How many cancel requests may be under way.
+    pub(super) cancel_slots: Semaphore,
+    pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
+    accounts: Mutex<HashMap<(Vec<u8>, Vec<u8>), Arc<Account>>>,
+    strangers: Mutex<Bucket>,
+    generation: AtomicU64,
+    links: AtomicU64,
+    starving: AtomicBool,
+    this: Weak<Self>,
+}
+
+impl Registry {
+    /// No pools yet.
+    #[must_use]
+    pub fn new(settings: Arc<ArcSwap<Settings>>, key: ProcessKey, buffers: Arc<BufferPool>) -> Arc<Self> {
+        let now = settings.load_full();
+        let (burst, interval) = STRANGER_TRIES;
+        Arc::new_cyclic(|this| Self {
+            settings,
+            counters: Counters::default(),
+            buffers,
+            key,
+            global: Slots::new(now.max_upstream),
+            login_slots: Semaphore::new(now.max_dialling),
+            cancel_slots: Semaphore::new(now.max_dialling),
+            pools: Mutex::default(),
+            accounts: Mutex::default(),
+            strangers: Mutex::new(Bucket::new(burst, interval, Instant::now())),
+            generation: AtomicU64::new(0),
+            links: AtomicU64::new(1),
+            starving: AtomicBool::new(false),
+            this: this.clone(),
+        })
+    }
+
+    /// The pool of `key`.
+    #[must_use]
+    pub fn pool(&self, key: &PoolKey) -> Arc<Pool> {
+        if let Some(pool) = lock(&self.pools).get(key) {
+            return Arc::clone(pool);
+        }
+        let account = self.account(&key.database, &key.user);
+        let size = self.settings.load().pool_size;
+        let mut pools = lock(&self.pools);
+        let pool = pools.entry(key.clone()).or_insert_with(|| Pool::new(key.clone(), account, size, self.this.clone()));
+        Arc::clone(pool)
+    }
+
+    /// What is known of a (database, user).
+    #[must_use]
+    pub fn account(&self, database: &[u8], user: &[u8]) -> Arc<Account> {
+        let mut accounts = lock(&self.accounts);
+        let key = (database.to_vec(), user.to_vec());
+        if let Some(account) = accounts.get(&key) {
+            return Arc::clone(account);
+        }
+        if accounts.len() >= STRANGERS {
+            accounts.retain(|_, account| Arc::strong_count(account) > 1 || !account.is_blank());
+        }
+        Arc::clone(accounts.entry(key).or_default())
+    }
+
+    /// How long to wait before somebody nobody has seen before may be tried upstream; `None` when that is longer than
+    /// `patience`.
+    pub(super) fn stranger(&self, now: Instant, patience: Duration) -> Option<Duration> {
+        lock(&self.strangers).take(now, patience)
+    }
+
+    /// A place under the cap over all pools, for a connection that belongs to none.
+    #[must_use]
+    pub fn try_slot(&self) -> Option<Slot> {
+        self.global.try_take()
+    }
+
+    /// Counts a connection out; `polite` says whether the server closed first.
+    pub fn closed(&self, polite: bool) {
+        self.counters.closed.add();
+        if !polite {
+            self.counters.reset.add();
+        }
+    }
+
+    /// A number for a new connection.
+    pub(super) fn next_link_id(&self) -> u64 {
+        self.links.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The generation of settings that connections must belong to.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// How many upstream connections there are, in any state.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.global.used()
+    }
+
+    /// Applies the settings in force after `old`: new sizes, and new connections where the upstream changed.
+    pub fn apply(&self, old: &Settings) {
+        let new = self.settings.load_full();
+        if new.upstream != old.upstream || new.auth != old.auth {
+            self.generation.fetch_add(1, Ordering::Relaxed);
+            lock(&self.accounts).clear();
+            // Sessions keep the pools they have; new ones get new pools.
+            lock(&self.pools).clear();
+        }
+        self.global.resize(new.max_upstream);
+        let pools: Vec<_> = lock(&self.pools).values().cloned().collect();
+        for pool in pools {
+            pool.resize(new.pool_size);
+        }
+    }
+
+    /// A pool found no place under the cap over all pools: makes one by closing somebody else's idle connection.
+    pub(super) fn starve(&self, hungry: &Pool) {
+        self.starving.store(true, Ordering::SeqCst);
+        let pools: Vec<_> = lock(&self.pools).values().cloned().collect();
+        let others = pools.iter().filter(|pool| !std::ptr::eq(&raw const ***pool, hungry));
+        if let Some(richest) = others.max_by_key(|pool| pool.idle_count()) {
+            drop(richest.take_idle());
+        }
+    }
+
+    /// A place or a connection came free: lets those try who found none.
+    pub(super) fn feed_starving(&self) {
+        if !self.starving.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        let pools: Vec<_> = lock(&self.pools).values().cloned().collect();
+        for pool in pools.iter().filter(|pool| pool.has_waiters()) {
+            pool.kick();
+        }
+    }
+
+    /// Looks after idle connections for as long as the process lives.
+    pub async fn janitor(self: Arc<Self>) {
+        let mut dirty = false;
+        loop {
+            tokio::time::sleep(if dirty { RESET_AFTER } else { ROUND }).await;
+            let settings = self.settings.load_full();
+            let reset_due = (settings.reset == Reset::Always).then_some(RESET_AFTER);
+            dirty = false;
+            let pools: Vec<_> = lock(&self.pools).values().cloned().collect();
+            for pool in &pools {
+                let (resets, some_dirty) = pool.tidy(&settings, reset_due);
+                dirty |= some_dirty;
+                for upstream in resets {
+                    let pool = Arc::clone(pool);
+                    let limit = settings.cleanup_timeout;
+                    tokio::spawn(async move {
+                        if let Some(fresh) = restore::reset_idle(upstream, limit).await {
+                            pool.hand_out(fresh);
+                        }
+                    });
+                }
+            }
+            drop(pools);
+            lock(&self.pools).retain(|_, pool| Arc::strong_count(pool) > 1 || !pool.is_abandoned(ABANDONED));
+        }
+    }
+
+    /// Closes every idle connection, the server first.
+    pub fn close_idle(&self) {
+        let pools: Vec<_> = lock(&self.pools).values().cloned().collect();
+        for pool in pools {
+            while let Some(idle) = pool.take_idle() {
+                drop(idle);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,191 @@
+//! Makes a used session fit for the next client: cancel what runs, roll back what is open, reset what is left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::debug;
+
+use super::cancel;
+use super::lease::{Lease, Upstream};
+use super::link::{Link, Used};
+use super::registry::Registry;
+use crate::net::RecvError;
+use crate::track::{Clean, Pins, Pipeline, Reply, Request};
+use crate::wire::{backend, frame, frontend, head};
+
+/// The statement that makes a session as new.
+pub const RESET: &[u8] = b"DISCARD ALL";
+
+/// What a client left behind.
+#[derive(Debug)]
+pub struct Leftover {
+    /// What the server still owes.
+    pub pipeline: Pipeline,
+    /// Bytes of a message from the server that are still to come.
+    pub partial: usize,
+    /// Whether what runs is to be cancelled: its client went away without waiting for it.
+    pub cancel: bool,
+    /// Whether the session is to be reset at once.
+    pub reset: bool,
+    /// The client, for the books.
+    pub client: u64,
+}
+
+/// Restores a session within `limit`, in a task of its own; closes the connection where that fails.
+pub fn restore(lease: Lease, registry: Arc<Registry>, leftover: Leftover, limit: Duration) {
+    tokio::spawn(async move {
+        let mut lease = lease;
+        let id = lease.id;
+        let outcome = tokio::time::timeout(limit, clean_up(&mut lease, &registry, leftover)).await;
+        match outcome {
+            Ok(Ok((clean, Some(client)))) => lease.release(clean, client),
+            Ok(Ok((clean, None))) => lease.release_fresh(clean),
+            Ok(Err(error)) => debug!(link = id, %error, "closing an upstream connection that could not be restored"),
+            Err(_) => debug!(link = id, "closing an upstream connection that could not be restored in time (cleanup_timeout)"),
+        }
+    });
+}
+
+/// Resets an idle session within `limit`; `None`, closing the connection, where that fails.
+pub async fn reset_idle(mut upstream: Upstream, limit: Duration) -> Option<Upstream> {
+    let mut pipeline = Pipeline::new();
+    let done = tokio::time::timeout(limit, run(&mut upstream, &mut pipeline, RESET)).await;
+    if !matches!(done, Ok(Ok(()))) {
+        return None;
+    }
+    upstream.used = Used::Fresh;
+    Some(upstream)
+}
+
+/// Why a session can't be made fit.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The connection failed.
+    #[error(transparent)]
+    Recv(#[from] RecvError),
+    /// The server answered with an error.
+    #[error("the server answered with an error")]
+    Refused,
+    /// The books don't say what the server still owes.
+    #[error("what the server still owes is not known")]
+    Lost,
+}
+
+/// Returns the client whose traces may remain, or `None` if the session is as new.
+async fn clean_up(
+    lease: &mut Lease,
+    registry: &Registry,
+    leftover: Leftover,
+) -> Result<(Clean, Option<u64>), RestoreError> {
+    let Leftover { mut pipeline, partial, cancel, reset, client } = leftover;
+    skip(lease, partial).await?;
+    if pipeline.lost() {
+        return Err(RestoreError::Lost);
+    }
+    if pipeline.copying_in() {
+        frontend::put_copy_fail(&mut lease.conn.output, "the client is gone");
+        pipeline.request(Request::CopyEnd, Reply::Hide);
+    }
+    if !pipeline.answered() {
+        // A message that is incomplete without its Sync: the server waits for one after an error, and does no harm
+        // with one otherwise.
+        lease.conn.output.extend_from_slice(&[frontend::SYNC, 0, 0, 0, 4]);
+        pipeline.request(Request::Sync, Reply::Hide);
+        lease.conn.flush().await.map_err(RecvError::from)?;
+        if cancel {
+            let (key, gate) = (Arc::clone(&lease.key), lease.gate.enter());
+            // Together: a server that waits for its results to be taken does not see the request.
+            let (_, settled) = tokio::join!(cancel::send(registry, &key, gate), settle(lease, &mut pipeline));
+            settled?;
+        } else {
+            settle(lease, &mut pipeline).await?;
+        }
+    }
+    lease.set_copying_in(false);
+    if !pipeline.settled() {
+        run(lease, &mut pipeline, b"ROLLBACK").await?;
+    }
+    if reset {
+        run(lease, &mut pipeline, RESET).await?;
+    }
+    let clean = Clean::prove(&pipeline, Pins::none()).ok_or(RestoreError::Lost)?;
+    Ok((clean, (!reset).then_some(client)))
+}
+
+/// Runs a statement of our own; an error of any kind is a failure.
+async fn run(link: &mut Link, pipeline: &mut Pipeline, sql: &[u8]) -> Result<(), RestoreError> {
+    match query(link, pipeline, sql).await? {
+        None => Ok(()),
+        Some(_) => Err(RestoreError::Refused),
+    }
+}
+
+/// Runs a statement of our own on a connection that owes nothing; returns the server's `ErrorResponse`, if it
+/// answered with one.
+///
+/// # Errors
+/// When the connection is of no use any more.
+pub async fn query(
+    link: &mut Link,
+    pipeline: &mut Pipeline,
+    sql: &[u8],
+) -> Result<Option<Box<[u8]>>, RestoreError> {
+    frontend::put_query(&mut link.conn.output, sql);
+    pipeline.request(Request::Query, Reply::Hide);
+    link.conn.flush().await.map_err(RecvError::from)?;
+    settle(link, pipeline).await
+}
+
+/// Receives and drops until nothing is owed. Returns the first error that was among it.
+async fn settle(link: &mut Link, pipeline: &mut Pipeline) -> Result<Option<Box<[u8]>>, RestoreError> {
+    let mut failed = None;
+    while !pipeline.answered() {
+        if pipeline.lost() {
+            return Err(RestoreError::Lost);
+        }
+        let header = link.conn.peek(frame::HEADER).await?;
+        let Some(head) = head(header, frame::BACKEND_LIMIT).map_err(RecvError::from)? else {
+            return Err(RestoreError::Lost);
+        };
+        match head.tag {
+            backend::READY => {
+                let status = link.conn.peek(head.size).await?.last().copied().unwrap_or_default();
+                pipeline.ready(status);
+            }
+            backend::PARAMETER_STATUS if head.size <= link.conn.input.capacity() => {
+                let bytes = link.conn.peek(head.size).await?;
+                if let Some((name, value)) = backend::parameter_status(&bytes[frame::HEADER..]) {
+                    let (name, value) = (name.to_vec(), value.to_vec());
+                    link.params.set(&name, &value);
+                }
+            }
+            backend::NOTICE | backend::NOTIFICATION => {}
+            backend::ERROR if head.size <= link.conn.input.capacity() => {
+                let error = link.conn.peek(head.size).await?;
+                failed.get_or_insert_with(|| error.into());
+                pipeline.response(head.tag);
+            }
+            tag => {
+                if tag == backend::ERROR {
+                    failed.get_or_insert_with(Box::default);
+                }
+                pipeline.response(tag);
+            }
+        }
+        skip(link, head.size).await?;
+    }
+    Ok(failed)
+}
+
+/// Drops the next `n` bytes, receiving them as needed.
+async fn skip(link: &mut Link, mut n: usize) -> Result<(), RecvError> {
+    loop {
+        let here = link.conn.input.unparsed().len().min(n);
+        link.conn.consume(here);
+        n -= here;
+        if n == 0 {
+            return Ok(());
+        }
+        link.conn.fill().await?;
+    }
+}
