@@ -245,6 +245,7 @@ fn report(shared: &Shared) {
         pinned = counters.pins.get(),
         clients_now = shared.sessions.count(),
         upstream_now = shared.registry.open(),
+        leased_now = shared.registry.leased(),
         "served {} client connections over {} upstream connections",
         counters.logins.get(),
         counters.opened.get(),

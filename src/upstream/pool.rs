@@ -288,10 +288,7 @@ impl Pool {
         let ends = DialEnds(&self);
         // The first connection asks for nothing, so that what the server gives to clients who ask for nothing is
         // known. Later ones ask for what their client asks for, which then needs no SET.
-        let asked = match lock(&self.baseline).is_some() {
-            true => self.startup_wanted(),
-            false => Wanted::default(),
-        };
+        let asked = if self.baseline().is_some() { self.startup_wanted() } else { Wanted::default() };
         let secret = self.account.secret(&settings);
         let login = Login { user: self.key.user.clone(), params: self.startup_params(&asked), secret };
         let outcome = dial::dial(&settings, login, &registry, settings.connect_timeout).await;
@@ -396,10 +393,10 @@ impl Pool {
 
     /// Takes an idle or spare connection out: the one that has been idle longest.
     pub(super) fn take_idle(&self) -> Option<Upstream> {
-        if let Some(spare) = self.queue().take_spares(|_| true).into_iter().reduce(|kept, other| {
-            self.hand_out(other);
-            kept
-        }) {
+        let spares = self.queue().take_spares(|_| true);
+        let mut spares = spares.into_iter();
+        if let Some(spare) = spares.next() {
+            spares.for_each(|other| self.hand_out(other));
             return Some(spare);
         }
         let mut taken = false;

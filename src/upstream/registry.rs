@@ -144,6 +144,12 @@ impl Registry {
         self.global.used()
     }
 
+    /// How many upstream connections are in clients' hands.
+    #[must_use]
+    pub fn leased(&self) -> usize {
+        lock(&self.pools).values().map(|pool| pool.leased.load(Ordering::Relaxed)).sum()
+    }
+
     /// Applies the settings in force after `old`: new sizes, and new connections where the upstream changed.
     pub fn apply(&self, old: &Settings) {
         let new = self.settings.load_full();

@@ -1,1 +1,5 @@
-fn main(){}
+//! Integration tests, against a real PostgreSQL that the harness starts.
+
+mod harness;
+mod basics;
+mod differential;
