@@ -1,19 +1,25 @@
 //! Getting a connection ready for a client: what it is welcomed with, and what is sent in front of its first message.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Shared;
 use crate::config::{Reset, Settings};
 use crate::error::Fault;
-use crate::track::{Clean, Params, Pins, Pipeline, Wanted, params};
+use crate::track::{Clean, Params, Pins, Pipeline, Request, Wanted, params};
 use crate::upstream::link::Used;
 use crate::upstream::{Lease, Pool, restore};
 use crate::wire::{backend, frame, frontend};
 
 /// Nobody: who has used a connection on pgferry's own behalf. Session numbers don't get there.
 const NOBODY: u64 = u64::MAX;
+
+/// A connection that has been idle for longer may have been ended by the server without a sign of it so far, as
+/// `pg_terminate_backend` does. Under load connections change hands within microseconds, and a `Sync` costs the server
+/// a few.
+const IDLE: Duration = Duration::from_millis(1);
 
 /// The settings a client gets and is told, before it has a connection: from what is known, or, where nothing is known
 /// yet, from the server.
@@ -96,12 +102,15 @@ async fn try_settings(shared: &Arc<Shared>, mut lease: Lease, unknown: &Wanted) 
 }
 
 /// What is sent in front of a client's first message.
+///
+/// Besides what it does, its answer proves that the connection was alive: while it has not come, the server has not
+/// come to the client's message either, which can then be sent elsewhere if the connection turns out to be dead.
 #[derive(Debug, Default)]
 pub struct Preparation {
-    /// `Query` messages of our own.
+    /// Messages of our own.
     pub messages: Vec<u8>,
-    /// How many.
-    pub count: usize,
+    /// What they ask for.
+    pub requests: Vec<Request>,
     /// Whether the client's message must wait for their answers: the server may refuse them.
     pub must_succeed_first: bool,
 }
@@ -117,15 +126,19 @@ pub fn prepare(lease: &Lease, settings: &Settings, wanted: &Wanted, client: u64)
     let reset = foreign && settings.reset == Reset::Always;
     if reset {
         frontend::put_query(&mut preparation.messages, restore::RESET);
-        preparation.count += 1;
+        preparation.requests.push(Request::Query);
     }
     let pool = lease.pool();
     let have = if reset { &lease.base } else { &lease.params };
     let baseline = pool.baseline().unwrap_or_default();
     if let Some(sets) = params::sets(have, wanted, &baseline) {
         frontend::put_query(&mut preparation.messages, &sets);
-        preparation.count += 1;
+        preparation.requests.push(Request::Query);
         preparation.must_succeed_first = wanted.iter().any(|(name, value)| pool.canonical(name, value).is_none());
+    }
+    if preparation.requests.is_empty() && lease.returned.elapsed() >= IDLE {
+        preparation.messages.extend_from_slice(&[frontend::SYNC, 0, 0, 0, 4]);
+        preparation.requests.push(Request::Sync);
     }
     preparation
 }

@@ -149,9 +149,9 @@ impl<'a> Relay<'a> {
 
     fn open(&mut self, preparation: &Preparation, replay: Vec<u8>) -> Result<(), End> {
         self.control.set_preparing();
-        self.preparing = preparation.count > 0;
-        for _ in 0..preparation.count {
-            self.pipeline.request(Request::Query, Reply::Hide);
+        self.preparing = !preparation.requests.is_empty();
+        for &request in &preparation.requests {
+            self.pipeline.request(request, Reply::Hide);
         }
         self.lease.conn.output.extend_from_slice(&preparation.messages);
         if replay.is_empty() {
