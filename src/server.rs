@@ -246,6 +246,7 @@ fn report(shared: &Shared) {
         clients_now = shared.sessions.count(),
         upstream_now = shared.registry.open(),
         leased_now = shared.registry.leased(),
+        waiting_now = shared.sessions.waiting(),
         "served {} client connections over {} upstream connections",
         counters.logins.get(),
         counters.opened.get(),

@@ -161,6 +161,12 @@ impl Sessions {
         }
     }
 
+    /// How many sessions wait for a connection.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.table().values().filter(|control| matches!(control.state().doing, Doing::Waiting)).count()
+    }
+
     /// How many sessions there are.
     #[must_use]
     pub fn count(&self) -> usize {

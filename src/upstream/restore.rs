@@ -78,6 +78,9 @@ async fn clean_up(
     leftover: Leftover,
 ) -> Result<(Clean, Option<u64>), RestoreError> {
     let Leftover { mut pipeline, partial, cancel, reset, client } = leftover;
+    // What the client has not taken nobody will.
+    let untaken = lease.conn.input.unsent().len();
+    lease.conn.input.sent(untaken);
     skip(lease, partial).await?;
     if pipeline.lost() {
         return Err(RestoreError::Lost);

@@ -1,0 +1,146 @@
+//! Cancel requests hit the query they are meant for, and no other.
+
+use crate::harness::raw::{CANCEL_REQUEST, packet, query, startup_version, tags};
+use crate::harness::{Ferry, Message, Postgres, Raw, eventually};
+
+/// A session and the body of the cancel request for it.
+fn session(ferry: &Ferry, version: u32) -> (Raw, Vec<u8>) {
+    let mut raw = ferry.raw();
+    raw.send(&startup_version(version, &[("user", "trust_user"), ("database", "postgres")]));
+    let welcome = raw.until_ready();
+    let key = welcome.into_iter().find(|message| message.tag == b'K').expect("a key");
+    (raw, key.body)
+}
+
+fn cancel(ferry: &Ferry, key: &[u8]) {
+    let mut raw = ferry.raw();
+    raw.send(&packet(CANCEL_REQUEST, key));
+    assert!(raw.recv().is_none(), "a cancel request is answered by closing");
+}
+
+fn code(messages: &[Message]) -> String {
+    messages.iter().find(|message| message.tag == b'E').map(|message| message.field(b'C')).unwrap_or_default()
+}
+
+fn running(postgres: &Postgres) -> usize {
+    postgres.sql("select count(*) from pg_stat_activity where query like 'select pg_sleep(6%' and state = 'active'").parse().expect("a number")
+}
+
+#[test]
+fn a_running_query_is_cancelled() {
+    let postgres = Postgres::start_with(&[]);
+    for mode in ["session", "transaction"] {
+        let ferry = Ferry::start(&postgres, &["--mode", mode]);
+        for version in [3 << 16, 3 << 16 | 2] {
+            let (mut raw, key) = session(&ferry, version);
+            raw.send(&query("select pg_sleep(61)"));
+            eventually("it runs", || running(&postgres) == 1);
+            cancel(&ferry, &key);
+            let messages = raw.until_ready();
+            assert_eq!(code(&messages), "57014");
+            assert_eq!(raw.value("select 1"), "1");
+        }
+    }
+}
+
+#[test]
+fn pids_are_invented_and_secrets_are_checked() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = Ferry::start(&postgres, &[]);
+    let (mut raw, key) = session(&ferry, 3 << 16);
+    let (_other, other_key) = session(&ferry, 3 << 16);
+    let pid = i32::from_be_bytes([key[0], key[1], key[2], key[3]]);
+    assert!(pid > 4_194_304, "{pid}");
+    assert_ne!(key, other_key);
+    raw.send(&query("select pg_sleep(62)"));
+    eventually("it runs", || running(&postgres) == 1);
+    let mut wrong = key.clone();
+    wrong[7] ^= 1;
+    cancel(&ferry, &wrong);
+    cancel(&ferry, &[&key[..4], &other_key[4..]].concat());
+    cancel(&ferry, &key[..7]);
+    cancel(&ferry, &[&key[..], &[0; 28]].concat());
+    cancel(&ferry, &other_key);
+    assert_eq!(running(&postgres), 1, "none of these hits");
+    cancel(&ferry, &key);
+    assert_eq!(code(&raw.until_ready()), "57014");
+}
+
+#[test]
+fn a_waiting_client_is_cancelled_and_goes_on() {
+    let ferry = Ferry::start(Postgres::shared(), &["--pool-size", "1"]);
+    let mut holder = ferry.session();
+    assert_eq!(holder.value("select 1"), "1");
+    let (mut raw, key) = session(&ferry, 3 << 16);
+    raw.send(&query("select 2"));
+    eventually("it waits", || ferry.report().get("waiting_now") == 1);
+    cancel(&ferry, &key);
+    let messages = raw.until_ready();
+    assert_eq!(tags(&messages), "EZ");
+    assert_eq!(code(&messages), "57014");
+    eventually("it waits no more", || ferry.report().get("waiting_now") == 0);
+    drop(holder);
+    assert_eq!(raw.value("select 3"), "3");
+}
+
+#[test]
+fn a_late_cancel_hits_nobody() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = Ferry::start(&postgres, &["--pool-size", "1", "--mode", "transaction"]);
+    let (mut first, key) = session(&ferry, 3 << 16);
+    assert_eq!(first.value("select 1"), "1");
+    // The same connection now works for somebody else.
+    let mut second = ferry.session();
+    second.send(&query("select pg_sleep(0.3), pg_sleep(0.3) as b"));
+    for _ in 0..20 {
+        cancel(&ferry, &key);
+    }
+    assert_eq!(tags(&second.until_ready()), "TDCZ");
+}
+
+/// Cancels as fast as it can while the session runs short queries on a connection that others use too: whatever is hit
+/// must be the session's own.
+#[test]
+fn a_storm_of_cancels_hits_only_its_own_session() {
+    let postgres = Postgres::start_with(&["log_connections=on"]);
+    let ferry = Ferry::start(&postgres, &["--pool-size", "2", "--mode", "transaction"]);
+    let (mut victim, key) = session(&ferry, 3 << 16);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    cancel(&ferry, &key);
+                }
+            });
+        }
+        let bystander = scope.spawn(|| {
+            let mut raw = ferry.session();
+            for _ in 0..300 {
+                assert_eq!(tags(&raw.query("select pg_sleep(0.001)")), "TDCZ", "nobody else is hit");
+            }
+        });
+        for _ in 0..300 {
+            let messages = victim.query("select pg_sleep(0.001)");
+            let code = code(&messages);
+            assert!(code.is_empty() || code == "57014", "{messages:?}");
+        }
+        bystander.join().expect("no panic");
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn psql_cancels_on_ctrl_c() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = Ferry::start(&postgres, &[]);
+    let mut psql = std::process::Command::new("psql")
+        .args(["-X", "-h", ferry.host(), "-U", "trust_user", "-d", "postgres", "-c", "select pg_sleep(63)"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("psql");
+    eventually("it runs", || running(&postgres) == 1);
+    crate::harness::run("kill", &["-INT", &psql.id().to_string()], &[]);
+    assert!(!psql.wait().expect("psql").success());
+    eventually("it is cancelled", || running(&postgres) == 0);
+}

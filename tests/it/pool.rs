@@ -1,0 +1,196 @@
+//! Who gets a connection, when, and how many there are.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::raw::{query, startup, tags};
+use crate::harness::{Ferry, Postgres, eventually};
+
+#[test]
+fn a_login_never_waits_for_a_connection() {
+    let ferry = Ferry::start(Postgres::shared(), &["--pool-size", "1"]);
+    let mut holder = ferry.session();
+    assert_eq!(holder.value("select 1"), "1");
+    // One thread that connects its clients one after another holds what its own next login would wait for.
+    let mut others: Vec<_> = (0..20).map(|_| ferry.session()).collect();
+    for other in &mut others {
+        other.send(&query("select 2"));
+    }
+    drop(holder);
+    std::thread::scope(|scope| {
+        for mut other in others {
+            scope.spawn(move || assert_eq!(tags(&other.until_ready()), "TDCZ"));
+        }
+    });
+}
+
+#[test]
+fn first_come_first_served() {
+    let ferry = Ferry::start(Postgres::shared(), &["--pool-size", "1"]);
+    let mut holder = ferry.session();
+    holder.query("create temp sequence turn");
+    let served = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for nth in 0..8 {
+            let mut raw = ferry.session();
+            raw.send(&query("select 1"));
+            eventually("it waits", || ferry.report().get("waiting_now") == nth + 1);
+            let served = &served;
+            scope.spawn(move || {
+                assert_eq!(tags(&raw.until_ready()), "TDCZ");
+                served.lock().expect("unpoisoned").push(nth);
+            });
+        }
+        drop(holder);
+    });
+    assert_eq!(*served.lock().expect("unpoisoned"), (0..8).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_cap_holds_under_a_storm() {
+    let postgres = Postgres::start_with(&["log_connections=on"]);
+    for mode in ["session", "transaction"] {
+        let ferry = Ferry::start(&postgres, &["--pool-size", "3", "--mode", mode]);
+        let before = postgres.connections_received();
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        assert_eq!(ferry.session().value("select 1"), "1");
+                    }
+                });
+            }
+        });
+        assert!(postgres.backends() <= 3);
+        let opened = postgres.connections_received() - before;
+        // The server logs this test's own look as well.
+        assert!(opened <= 3 + 2, "{mode}: {opened}");
+    }
+}
+
+#[test]
+fn clients_that_stop_waiting_cost_no_connections() {
+    let postgres = Postgres::start_with(&["log_connections=on", "max_connections=100"]);
+    let ferry = Ferry::start(&postgres, &["--pool-size", "10"]);
+    drop(ferry.session());
+    let before = ferry.report().get("upstream_opened");
+    for _ in 0..20 {
+        let mut raw = ferry.session();
+        raw.send(&query("select 1"));
+        drop(raw);
+    }
+    eventually("all are gone", || ferry.report().get("clients_now") == 0);
+    let opened = ferry.report().get("upstream_opened") - before;
+    assert!(opened <= 10, "{opened}");
+}
+
+#[test]
+fn whoever_waits_in_vain_is_told_why_and_may_go_on() {
+    let env = [("PGFERRY_WAIT_TIMEOUT", "300ms")];
+    let ferry = Ferry::start_with(&Postgres::shared().url(), &["--pool-size", "1"], &env);
+    let mut holder = ferry.session();
+    assert_eq!(holder.value("select 1"), "1");
+    let mut waiting = ferry.session();
+    let messages = waiting.query("select 2");
+    assert_eq!(tags(&messages), "EZ", "an error, and the session goes on: {messages:?}");
+    let error = &messages[0];
+    assert_eq!((error.field(b'S').as_str(), error.field(b'C').as_str()), ("ERROR", "53300"));
+    let detail = error.field(b'D');
+    assert!(detail.contains("waited 0.3 s") && detail.contains("1 of 1") && detail.contains("1 by clients that are idle"), "{detail}");
+    assert!(error.field(b'H').contains("mode = \"transaction\""), "{error:?}");
+    // An extended request is over with its Sync, and takes what is in it along.
+    waiting.send(&[crate::harness::raw::extended("select 3", &[]), query("select 4")].concat());
+    let messages = waiting.until_ready();
+    assert_eq!(tags(&messages), "EZ");
+    drop(holder);
+    assert_eq!(waiting.until_ready()[1].columns(), ["4"]);
+    assert_eq!(waiting.value("select 5"), "5");
+}
+
+#[test]
+fn other_pools_make_room_under_the_cap_over_all() {
+    let postgres = Postgres::start_with(&[]);
+    let env = [("PGFERRY_MAX_UPSTREAM", "2")];
+    let ferry = Ferry::start_with(&postgres.url(), &[], &env);
+    let connect = |database: &str| {
+        let mut raw = ferry.raw();
+        raw.send(&startup(&[("user", "trust_user"), ("database", database)]));
+        assert!(tags(&raw.until_ready()).ends_with('Z'));
+        raw
+    };
+    for _ in 0..3 {
+        for database in ["postgres", "other", "template1"] {
+            assert_eq!(connect(database).value("select current_database()"), database);
+            assert!(postgres.backends() <= 3, "two, and one that is closing");
+        }
+    }
+    let mut a = connect("postgres");
+    let mut b = connect("other");
+    assert_eq!((a.value("select 1"), b.value("select 1")), ("1".into(), "1".into()));
+    let mut c = connect("template1");
+    c.send(&query("select current_database()"));
+    eventually("it waits", || ferry.report().get("waiting_now") == 1);
+    drop(a);
+    assert_eq!(c.until_ready()[1].columns(), ["template1"]);
+}
+
+#[test]
+fn idle_and_old_connections_are_closed_and_some_are_kept() {
+    let postgres = Postgres::start_with(&[]);
+    let env = [("PGFERRY_IDLE_TIMEOUT", "300ms"), ("PGFERRY_MIN_IDLE", "2")];
+    let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "6"], &env);
+    let mut sessions: Vec<_> = (0..5).map(|_| ferry.session()).collect();
+    sessions.iter_mut().for_each(|session| assert_eq!(session.value("select 1"), "1"));
+    assert_eq!(postgres.backends(), 5);
+    drop(sessions);
+    eventually("idle connections are closed", || postgres.backends() == 2);
+    let report = ferry.report();
+    assert_eq!(report.get("upstream_reset"), 0, "the server closed first each time");
+
+    let env = [("PGFERRY_LIFETIME", "400ms")];
+    let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "1"], &env);
+    let pid = ferry.session().value("select pg_backend_pid()");
+    eventually("an old connection is replaced", || ferry.session().value("select pg_backend_pid()") != pid);
+}
+
+#[test]
+fn waiting_clients_get_what_comes_back_before_what_is_being_opened() {
+    let ferry = Ferry::start(Postgres::shared(), &["--pool-size", "2"]);
+    let mut first = ferry.session();
+    let mut second = ferry.session();
+    assert_eq!((first.value("select 1"), second.value("select 1")), ("1".into(), "1".into()));
+    let mut third = ferry.session();
+    third.send(&query("select 3"));
+    let started = Instant::now();
+    drop(first);
+    assert_eq!(third.until_ready()[1].columns(), ["3"]);
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_smaller_pool_shrinks_and_a_larger_one_grows_on_reload() {
+    let postgres = Postgres::start_with(&[]);
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("pgferry.toml");
+    let write = |size: u32| std::fs::write(&file, format!("pool_size = {size}\n")).expect("written");
+    write(4);
+    let ferry = Ferry::start(&postgres, &["--config", file.to_str().expect("UTF-8")]);
+    let mut sessions: Vec<_> = (0..4).map(|_| ferry.session()).collect();
+    sessions.iter_mut().for_each(|session| assert_eq!(session.value("select 1"), "1"));
+    write(2);
+    ferry.signal("HUP");
+    eventually("reloaded", || ferry.log().contains("changed: pool_size"));
+    drop(sessions);
+    eventually("the pool shrinks", || postgres.backends() <= 2);
+    write(3);
+    ferry.signal("HUP");
+    eventually("reloaded", || ferry.log().matches("changed: pool_size").count() == 2);
+    let mut sessions: Vec<_> = (0..3).map(|_| ferry.session()).collect();
+    sessions.iter_mut().for_each(|session| assert_eq!(session.value("select 1"), "1"));
+    std::fs::write(&file, "pool_size = 3\npool_sise = 4\n").expect("written");
+    ferry.signal("HUP");
+    eventually("the mistake is explained", || {
+        let log = ferry.log();
+        log.contains("pgferry.toml:2: pool_sise") && log.contains("did you mean \"pool_size\"") && log.contains("the old ones stay")
+    });
+    assert_eq!(sessions[0].value("select 2"), "2");
+}
