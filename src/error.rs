@@ -27,6 +27,8 @@ pub mod sqlstate {
     pub const QUERY_CANCELED: &str = "57014";
     /// `admin_shutdown`.
     pub const ADMIN_SHUTDOWN: &str = "57P01";
+    /// `crash_shutdown`.
+    pub const CRASH_SHUTDOWN: &str = "57P02";
     /// `cannot_connect_now`.
     pub const CANNOT_CONNECT_NOW: &str = "57P03";
     /// `internal_error`.
@@ -133,8 +135,7 @@ impl Fault {
             Severity::Error => "ERROR",
             Severity::Fatal => "FATAL",
         };
-        let mut fields =
-            vec![(b'S', severity), (b'V', severity), (b'C', ours.code), (b'M', ours.message.as_str())];
+        let mut fields = vec![(b'S', severity), (b'V', severity), (b'C', ours.code), (b'M', ours.message.as_str())];
         fields.extend(ours.detail.as_deref().map(|detail| (b'D', detail)));
         fields.extend(ours.hint.as_deref().map(|hint| (b'H', hint)));
         backend::put_error(out, &fields);
@@ -199,7 +200,8 @@ mod tests {
         let fault = Fault::error(Blame::Limits, sqlstate::TOO_MANY_CONNECTIONS, "m").detail("d").hint("h").into_fatal();
         let mut out = Vec::new();
         fault.put(&mut out);
-        for (kind, value) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', "53300"), (b'M', "m"), (b'D', "d"), (b'H', "h")] {
+        for (kind, value) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', "53300"), (b'M', "m"), (b'D', "d"), (b'H', "h")]
+        {
             assert_eq!(backend::error_field(&out[5..], kind), Some(value.as_bytes()));
         }
         assert_eq!(fault.to_string(), "m (53300); d; hint: h");

@@ -98,9 +98,10 @@ impl Options {
     /// Reads the settings: flags, environment and file.
     fn settings(&self) -> Result<Settings, ConfigError> {
         let mut written = Written::default();
-        written.env(std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
-        }))?;
+        written.env(
+            std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))),
+        )?;
         let file = self.config.clone().or_else(|| std::env::var_os("PGFERRY_CONFIG").map(PathBuf::from));
         if let Some(file) = file {
             written.file(&file)?;

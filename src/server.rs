@@ -47,10 +47,7 @@ pub enum StartError {
 ///
 /// # Errors
 /// As [`StartError`] lists; nothing is served then.
-pub async fn run(
-    settings: Settings,
-    reload: impl Fn() -> Result<Settings, ConfigError>,
-) -> Result<(), StartError> {
+pub async fn run(settings: Settings, reload: impl Fn() -> Result<Settings, ConfigError>) -> Result<(), StartError> {
     let places = raise_file_limit(&settings);
     let listeners = bind(&settings)?;
     let key = ProcessKey::generate().map_err(|error| StartError::System(format!("no randomness: {error}")))?;

@@ -111,6 +111,8 @@ pub struct Preparation {
     pub messages: Vec<u8>,
     /// What they ask for.
     pub requests: Vec<Request>,
+    /// Whether they reset the session, and no more.
+    pub reset_only: bool,
     /// Whether the client's message must wait for their answers: the server may refuse them.
     pub must_succeed_first: bool,
 }
@@ -127,6 +129,7 @@ pub fn prepare(lease: &Lease, settings: &Settings, wanted: &Wanted, client: u64)
     if reset {
         frontend::put_query(&mut preparation.messages, restore::RESET);
         preparation.requests.push(Request::Query);
+        preparation.reset_only = true;
     }
     let pool = lease.pool();
     let have = if reset { &lease.base } else { &lease.params };
@@ -134,6 +137,7 @@ pub fn prepare(lease: &Lease, settings: &Settings, wanted: &Wanted, client: u64)
     if let Some(sets) = params::sets(have, wanted, &baseline) {
         frontend::put_query(&mut preparation.messages, &sets);
         preparation.requests.push(Request::Query);
+        preparation.reset_only = false;
         preparation.must_succeed_first = wanted.iter().any(|(name, value)| pool.canonical(name, value).is_none());
     }
     if preparation.requests.is_empty() && lease.returned.elapsed() >= IDLE {
@@ -142,4 +146,3 @@ pub fn prepare(lease: &Lease, settings: &Settings, wanted: &Wanted, client: u64)
     }
     preparation
 }
-

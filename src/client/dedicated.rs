@@ -12,16 +12,20 @@ use crate::config::Auth;
 use crate::drain::Phase;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::Conn;
-use crate::upstream::dial::{self, Dialled, Login};
+use crate::upstream::dial::{self, Dialled, Failed, Login};
 use crate::upstream::link::{BackendKey, Gate, Link};
-use crate::upstream::{Ask, Secret};
+use crate::upstream::{Ask, Registry, Secret};
 use crate::wire::backend;
 
 /// Serves a replication client to its end.
 pub async fn run(shared: &Arc<Shared>, mut conn: Conn, admitted: Dedicated) {
     let Some(_slot) = shared.registry.try_slot() else {
-        let fault = Fault::fatal(Blame::Limits, sqlstate::TOO_MANY_CONNECTIONS, "no upstream connection is free for replication")
-            .hint("A replication connection takes one of max_upstream for itself.");
+        let fault = Fault::fatal(
+            Blame::Limits,
+            sqlstate::TOO_MANY_CONNECTIONS,
+            "no upstream connection is free for replication",
+        )
+        .hint("A replication connection takes one of max_upstream for itself.");
         fault.put(&mut conn.output);
         return farewell(conn).await;
     };
@@ -85,16 +89,26 @@ async fn open(shared: &Arc<Shared>, conn: &mut Conn, admitted: &Dedicated) -> Re
         asked = asked => if let Ok(answer) = asked {
             let Some(password) = login::ask_password(conn, deadline, settings.login_timeout).await? else {
                 drop(answer);
-                // The connection is closed in good order.
-                let _ = dialled.await;
+                if let Err(failed) = dialled.await {
+                    failed.close(registry).await;
+                }
                 return Ok(None);
             };
             // The outcome says if nobody listens any more.
             let _ = answer.send(password);
         },
-        outcome = &mut dialled => return outcome.map(Some).map_err(|error| error.fault()),
+        outcome = &mut dialled => return opened(registry, outcome),
     }
-    dialled.await.map(Some).map_err(|error| error.fault())
+    opened(registry, dialled.await)
+}
+
+fn opened(registry: &Arc<Registry>, outcome: Result<Dialled, Failed>) -> Result<Option<Dialled>, Fault> {
+    outcome.map(Some).map_err(|failed| {
+        let fault = failed.error.fault();
+        let registry = Arc::clone(registry);
+        tokio::spawn(async move { failed.close(&registry).await });
+        fault
+    })
 }
 
 /// Moves bytes both ways until either side ends.

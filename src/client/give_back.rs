@@ -6,8 +6,8 @@ use super::Shared;
 use super::relay::{End, Outcome};
 use crate::config::{Reset, Settings};
 use crate::track::Clean;
-use crate::upstream::restore::{self, Leftover};
 use crate::upstream::Lease;
+use crate::upstream::restore::{self, Leftover};
 
 /// Gives `lease` back as far as it is fit: at once, after cleaning up in the background, or not at all.
 ///
@@ -15,7 +15,7 @@ use crate::upstream::Lease;
 /// by the janitor), so that nobody waits for it.
 pub fn give_back(shared: &Arc<Shared>, settings: &Settings, lease: Lease, outcome: Outcome, client: u64) {
     let Outcome { end, pipeline, pins, partial_down, partial_up } = outcome;
-    let broken = matches!(end, End::UpstreamLost { .. } | End::Stale(_)) || partial_up || pipeline.lost();
+    let broken = matches!(end, End::UpstreamLost { .. } | End::Stale) || partial_up || pipeline.lost();
     if broken {
         // Dropping a lease closes its connection.
         return;

@@ -51,7 +51,9 @@ pub async fn handshake(conn: &mut Conn) -> Result<Hello, Fault> {
                 sqlstate::PROTOCOL_VIOLATION,
                 format!("received unencrypted data after {what} request"),
             )
-            .detail("This could be either a client-software bug or evidence of an attempted man-in-the-middle attack."));
+            .detail(
+                "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
+            ));
         }
         conn.output.push(b'N');
         if conn.flush().await.is_err() {

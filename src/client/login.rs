@@ -107,8 +107,12 @@ fn is_replication(startup: &Startup) -> Result<bool, Fault> {
     if text == "0" || is_start_of("false", 1) || is_start_of("no", 1) || is_start_of("off", 2) {
         return Ok(false);
     }
-    Err(Fault::fatal(Blame::Client, sqlstate::INVALID_PARAMETER, format!("invalid value for parameter \"replication\": \"{text}\""))
-        .hint("Valid values are: \"false\", 0, \"true\", 1, \"database\"."))
+    Err(Fault::fatal(
+        Blame::Client,
+        sqlstate::INVALID_PARAMETER,
+        format!("invalid value for parameter \"replication\": \"{text}\""),
+    )
+    .hint("Valid values are: \"false\", 0, \"true\", 1, \"database\"."))
 }
 
 /// One client's login.
@@ -125,9 +129,7 @@ impl Login<'_> {
     async fn authenticate(mut self) -> Result<bool, Fault> {
         match self.settings.auth {
             Auth::PassThrough => self.pass_through().await,
-            Auth::Peer | Auth::Trust => {
-                local_rules(self.conn, self.settings, &self.pool.key.user).await.map(|()| true)
-            }
+            Auth::Peer | Auth::Trust => local_rules(self.conn, self.settings, &self.pool.key.user).await.map(|()| true),
         }
     }
 
@@ -155,7 +157,8 @@ impl Login<'_> {
             return Ok(true);
         }
         // Whoever waited for a turn looks again: somebody may have tried the same password meanwhile.
-        let _turn = timeout_at(self.deadline, account.turn()).await.map_err(|_| timed_out(self.settings.login_timeout))?;
+        let _turn =
+            timeout_at(self.deadline, account.turn()).await.map_err(|_| timed_out(self.settings.login_timeout))?;
         if account.matches(registry, &password) {
             return Ok(true);
         }
@@ -309,7 +312,10 @@ async fn local_rules(conn: &Conn, settings: &Settings, role: &[u8]) -> Result<()
             sqlstate::INVALID_AUTHORIZATION,
             format!("there is no upstream credential for user \"{shown}\""),
         )
-        .hint(format!("With auth = \"{}\" clients connect as the user of the upstream URL: \"{user}\".", settings.auth))),
+        .hint(format!(
+            "With auth = \"{}\" clients connect as the user of the upstream URL: \"{user}\".",
+            settings.auth
+        ))),
         _ => Ok(()),
     }
 }

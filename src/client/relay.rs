@@ -43,9 +43,9 @@ pub enum End {
         /// Whether the client has been told why.
         told: bool,
     },
-    /// The connection turned out to be dead before anything of the client's was worked on: these bytes can be sent
-    /// elsewhere.
-    Stale(Vec<u8>),
+    /// The connection turned out to be dead before anything of the client's was worked on: all of that is unread
+    /// again, to be sent elsewhere.
+    Stale,
 }
 
 /// How a relay left things.
@@ -85,6 +85,8 @@ pub struct Relay<'a> {
     hold: bool,
     /// The client's first bytes must wait too, for the server may refuse the preparation.
     waits_for_preparation: bool,
+    /// The preparation makes the session as new, and no more.
+    reset_only: bool,
     up_left: usize,
     down_left: usize,
     down_hidden: bool,
@@ -120,6 +122,7 @@ impl<'a> Relay<'a> {
             first: Vec::new(),
             hold: false,
             waits_for_preparation: false,
+            reset_only: false,
             up_left: 0,
             down_left: 0,
             down_hidden: false,
@@ -129,10 +132,9 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Sends the preparation and the client's first messages (or `replay`, what another connection was sent in vain),
-    /// then moves bytes until the end.
-    pub async fn run(mut self, preparation: &Preparation, replay: Vec<u8>) -> Outcome {
-        let end = match self.open(preparation, replay) {
+    /// Sends the preparation and the client's first messages, then moves bytes until the end.
+    pub async fn run(mut self, preparation: &Preparation) -> Outcome {
+        let end = match self.open(preparation) {
             Ok(()) => self.until_end().await,
             Err(end) => end,
         };
@@ -141,29 +143,27 @@ impl<'a> Relay<'a> {
         Outcome {
             end,
             partial_down: self.down_left,
-            partial_up: self.up_left > 0 || !self.client.input.unsent().is_empty() || !self.lease.conn.output.is_empty(),
+            partial_up: self.up_left > 0
+                || !self.client.input.unsent().is_empty()
+                || !self.lease.conn.output.is_empty(),
             pipeline: self.pipeline,
             pins: self.pins,
         }
     }
 
-    fn open(&mut self, preparation: &Preparation, replay: Vec<u8>) -> Result<(), End> {
+    fn open(&mut self, preparation: &Preparation) -> Result<(), End> {
         self.control.set_preparing();
         self.preparing = !preparation.requests.is_empty();
         for &request in &preparation.requests {
             self.pipeline.request(request, Reply::Hide);
         }
         self.lease.conn.output.extend_from_slice(&preparation.messages);
-        if replay.is_empty() {
-            self.parse_up()?;
-            self.first.extend_from_slice(self.client.input.unsent());
-            self.client.input.sent(self.first.len());
-        } else {
-            self.note_again(&replay);
-            self.first = replay;
-        }
+        self.parse_up()?;
+        self.first.extend_from_slice(self.client.input.unsent());
+        self.client.input.sent(self.first.len());
         self.hold = self.preparing;
         self.waits_for_preparation = preparation.must_succeed_first;
+        self.reset_only = preparation.reset_only;
         if !self.waits_for_preparation {
             self.lease.conn.output.extend_from_slice(&self.first);
         }
@@ -172,24 +172,6 @@ impl<'a> Relay<'a> {
             self.note_running();
         }
         Ok(())
-    }
-
-    /// Notes the requests in bytes that were looked at before.
-    fn note_again(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        while let Ok(Some(head)) = head(rest, frame::FRONTEND_LIMIT) {
-            if let Some(request) = Request::of(head.tag) {
-                self.pipeline.request(request, Reply::Forward);
-            }
-            let here = head.size.min(rest.len());
-            if here == head.size {
-                self.pins.add(pinning::of_message(Frame { tag: head.tag, bytes: &rest[..here] }));
-            } else {
-                self.pins.add(Pins::UNSEEN);
-            }
-            self.up_left = head.size - here;
-            rest = &rest[here..];
-        }
     }
 
     async fn until_end(&mut self) -> End {
@@ -464,6 +446,10 @@ impl<'a> Relay<'a> {
         } else {
             self.first = Vec::new();
         }
+        if self.reset_only {
+            let pool = Arc::clone(self.lease.pool());
+            pool.learn_reset(self.lease);
+        }
         self.tell_differences();
         self.note_running();
         Ok(())
@@ -527,7 +513,9 @@ impl<'a> Relay<'a> {
     fn upstream_failed(&mut self) -> End {
         let untouched = self.preparing || (!self.first.is_empty() && self.lease.conn.flushed() == 0);
         if untouched {
-            End::Stale(std::mem::take(&mut self.first))
+            self.client.input.put_back(&std::mem::take(&mut self.first));
+            self.up_left = 0;
+            End::Stale
         } else {
             End::UpstreamLost { told: self.told }
         }

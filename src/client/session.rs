@@ -13,11 +13,11 @@ use crate::config::Settings;
 use crate::drain::Phase;
 use crate::error::{Blame, Fault, Severity, sqlstate};
 use crate::net::{Conn, RecvError};
+use crate::track::Request;
 use crate::track::{Params, Wanted};
 use crate::upstream::pool::CheckoutError;
 use crate::upstream::{Lease, Pool};
 use crate::wire::{Head, backend, frame, frontend, head};
-use crate::track::Request;
 
 /// How many dead connections one request may meet before the client is told.
 const STALE_LIMIT: usize = 10;
@@ -25,12 +25,8 @@ const STALE_LIMIT: usize = 10;
 /// What a client is told when the process goes away; the words are PostgreSQL's.
 #[must_use]
 pub fn shutdown() -> Fault {
-    Fault::fatal(
-        Blame::Client,
-        sqlstate::ADMIN_SHUTDOWN,
-        "terminating connection due to administrator command",
-    )
-    .detail("pgferry is shutting down.")
+    Fault::fatal(Blame::Client, sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+        .detail("pgferry is shutting down.")
 }
 
 /// How a session ends.
@@ -142,26 +138,24 @@ impl Session<'_> {
 
     /// Gets a connection and works on it until it can be given back.
     async fn work(&mut self, settings: &Settings) -> Result<(), Farewell> {
-        let mut replay = Vec::new();
         for _ in 0..STALE_LIMIT {
             let mut lease = match self.acquire(settings).await {
                 Acquired::Lease(lease) => lease,
                 Acquired::ClientGone => return Err(Farewell::Quiet),
                 Acquired::Stopping => return Err(Farewell::Tell(shutdown())),
-                Acquired::Cancelled => return self.reject(&cancelled(), &replay).await,
-                Acquired::Failed(error) => return self.reject(&error.fault(), &replay).await,
+                Acquired::Cancelled => return self.reject(&cancelled()).await,
+                Acquired::Failed(error) => return self.reject(&error.fault()).await,
             };
             let preparation = checkout::prepare(&lease, settings, &self.wanted, self.control.id);
             let Self { shared, control, conn, view, wanted, .. } = self;
             let relay = Relay::new(shared, conn, &mut lease, control, view, wanted, settings.mode);
-            let mut outcome = relay.run(&preparation, std::mem::take(&mut replay)).await;
+            let outcome = relay.run(&preparation).await;
             // From here on a cancel request has nothing to hit; one that is under way closes the gate.
             self.control.set_idle();
-            let end = match &mut outcome.end {
+            let end = match &outcome.end {
                 End::Settled => Ok(true),
-                End::Stale(bytes) => {
+                End::Stale => {
                     debug!(link = lease.id, "an idle upstream connection was dead; the request goes elsewhere");
-                    replay = std::mem::take(bytes);
                     Ok(false)
                 }
                 End::Goodbye | End::ClientGone => Err(Farewell::Quiet),
@@ -211,12 +205,12 @@ impl Session<'_> {
 
     /// Answers the request at hand with an error of ours, as PostgreSQL would: a simple query is over with it, an
     /// extended one when its `Sync` has come.
-    async fn reject(&mut self, fault: &Fault, replay: &[u8]) -> Result<(), Farewell> {
+    async fn reject(&mut self, fault: &Fault) -> Result<(), Farewell> {
         let fatal = match fault {
             Fault::Upstream(_) => true,
             Fault::Ours(ours) => ours.severity == Severity::Fatal,
         };
-        if fatal || !replay.is_empty() {
+        if fatal {
             return Err(Farewell::Tell(fault.clone().into_fatal()));
         }
         if fault.blame() == Blame::Limits {

@@ -33,12 +33,22 @@ const fn secret(name: &'static str, doc: &'static str) -> Key {
 
 /// Every setting, in the order of the reference.
 pub const KEYS: [Key; 30] = [
-    secret("upstream", "Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database][?sslmode=…&connect_timeout=…]."),
+    secret(
+        "upstream",
+        "Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database][?sslmode=…&connect_timeout=…].",
+    ),
     secret("upstream_password", "The upstream's password for auth = \"trust\" and \"peer\", if not in the URL."),
-    fixed("listen", "[\"/run/pgferry\"]", "Where clients connect: a directory, \"@name\" (abstract socket) or \"host:port\"; any number."),
+    fixed(
+        "listen",
+        "[\"/run/pgferry\"]",
+        "Where clients connect: a directory, \"@name\" (abstract socket) or \"host:port\"; any number.",
+    ),
     fixed("port", "5432", "The port number in socket file names (.s.PGSQL.PORT)."),
     fixed("socket_mode", "\"0777\"", "Permissions of the socket file."),
-    Key { reload: false, ..optional("socket_group", "Group of the socket file (name or number); default: the process's own.") },
+    Key {
+        reload: false,
+        ..optional("socket_group", "Group of the socket file (name or number); default: the process's own.")
+    },
     fixed("allow_remote", "false", "Allow TCP listeners on addresses other than loopback."),
     key("max_clients", "0", "Most clients at a time; 0 = as many as the limit on open files allows."),
     key("mode", "\"session\"", "How long a client keeps its upstream connection: \"session\" or \"transaction\"."),
@@ -51,11 +61,27 @@ pub const KEYS: [Key; 30] = [
     key("wait_timeout", "\"10s\"", "Longest wait of a client for an upstream connection."),
     key("connect_timeout", "\"5s\"", "Longest time to open an upstream connection: name look-up, TCP and login."),
     key("login_timeout", "\"10s\"", "Longest time for a client to log in."),
-    key("cleanup_timeout", "\"5s\"", "Longest time to cancel, roll back and reset what a client left behind; then the connection is closed."),
+    key(
+        "cleanup_timeout",
+        "\"5s\"",
+        "Longest time to cancel, roll back and reset what a client left behind; then the connection is closed.",
+    ),
     key("keepalive", "\"60s\"", "Idle time after which TCP probes the upstream; 0 = the system's default."),
-    key("tcp_user_timeout", "\"30s\"", "How long sent data may stay unacknowledged before the upstream counts as dead; 0 = the system's default."),
-    key("reset", "\"always\"", "Reset a used session before anybody else gets it: \"always\", \"smart\" (only where session state was seen) or \"never\"."),
-    key("auth", "\"pass-through\"", "How clients log in: \"pass-through\" (the upstream decides), \"peer\" or \"trust\"."),
+    key(
+        "tcp_user_timeout",
+        "\"30s\"",
+        "How long sent data may stay unacknowledged before the upstream counts as dead; 0 = the system's default.",
+    ),
+    key(
+        "reset",
+        "\"always\"",
+        "Reset a used session before anybody else gets it: \"always\", \"smart\" (only where session state was seen) or \"never\".",
+    ),
+    key(
+        "auth",
+        "\"pass-through\"",
+        "How clients log in: \"pass-through\" (the upstream decides), \"peer\" or \"trust\".",
+    ),
     optional("peer", "For auth = \"peer\": [[peer]] tables, each with uid, gid or user and the roles they may be."),
     key("drain_timeout", "\"25s\"", "On SIGTERM, how long transactions may take to end."),
     fixed("log_format", "\"text\"", "\"text\" or \"json\"."),

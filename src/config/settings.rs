@@ -69,7 +69,10 @@ impl Settings {
                 _ => Err(format!("\"{text}\" is not a port number")),
             })?,
             socket_mode: reader.read("socket_mode", socket_mode)?,
-            socket_group: written.get("socket_group").map(|(_, value)| text_of(value)).filter(|group| !group.is_empty()),
+            socket_group: written
+                .get("socket_group")
+                .map(|(_, value)| text_of(value))
+                .filter(|group| !group.is_empty()),
             allow_remote: reader.read("allow_remote", truth)?,
             max_clients: reader.read("max_clients", |text| number(text, 0, 1_000_000))?,
             mode: reader.read("mode", Mode::parse)?,
@@ -213,8 +216,9 @@ impl Reader<'_> {
 
     fn upstream(&self) -> Result<Upstream, ConfigError> {
         let Some((place, value)) = self.written.get("upstream") else {
-            return Err(ConfigError::new("no upstream: which PostgreSQL is to be fronted?")
-                .hint("pgferry --upstream postgres://db.example:5432 (or PGFERRY_UPSTREAM, or upstream = in the file)"));
+            return Err(ConfigError::new("no upstream: which PostgreSQL is to be fronted?").hint(
+                "pgferry --upstream postgres://db.example:5432 (or PGFERRY_UPSTREAM, or upstream = in the file)",
+            ));
         };
         Upstream::parse(text_of(value).trim()).map_err(|message| ConfigError::new(message).at(place, "upstream"))
     }
@@ -337,13 +341,15 @@ mod tests {
             let error = resolve(&format!("upstream = \"postgres://db\"\n{line}")).expect_err(line).to_string();
             assert!(error.contains(part), "{line}: {error}");
         }
-        let error = resolve("upstream = \"postgres://u@db\"\nauth = \"trust\"\nlisten = \"127.0.0.1:1\"").expect_err("tcp");
+        let error =
+            resolve("upstream = \"postgres://u@db\"\nauth = \"trust\"\nlisten = \"127.0.0.1:1\"").expect_err("tcp");
         assert!(error.to_string().contains("f.toml:2: auth"), "{error}");
     }
 
     #[test]
     fn secrets_are_not_shown() {
-        let settings = resolve("upstream = \"postgres://me:hunter2@db\"\nupstream_password = \"hunter3\"").expect("good");
+        let settings =
+            resolve("upstream = \"postgres://me:hunter2@db\"\nupstream_password = \"hunter3\"").expect("good");
         assert!(!settings.show().contains("hunter"), "{}", settings.show());
         assert!(!format!("{settings:?}").contains("hunter"));
         assert!(settings.show().contains("postgres://me:(hidden)@db:5432"));

@@ -148,7 +148,9 @@ impl Written {
             };
             let value = match known.name {
                 "listen" => Value::Many(text.split(',').map(|item| item.trim().to_owned()).collect()),
-                "peer" => Value::Peers(PeerRule::parse_list(&text).map_err(|e| ConfigError::new(e).at(&place, "peer"))?),
+                "peer" => {
+                    Value::Peers(PeerRule::parse_list(&text).map_err(|e| ConfigError::new(e).at(&place, "peer"))?)
+                }
                 _ => Value::One(text),
             };
             self.put(known.name, place, value);

@@ -72,7 +72,9 @@ impl Upstream {
         let fields = match text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://")) {
             Some(rest) => uri(rest)?,
             None if text.contains('=') => keywords(text)?,
-            None => return Err("not a connection URI: it starts with postgres:// (host:port alone is not enough)".into()),
+            None => {
+                return Err("not a connection URI: it starts with postgres:// (host:port alone is not enough)".into());
+            }
         };
         fields.resolve()
     }
@@ -123,7 +125,8 @@ impl Fields {
         let connect_timeout = match self.connect_timeout.as_deref() {
             None | Some("0") => None,
             Some(text) => {
-                let seconds: u64 = text.parse().map_err(|_| format!("connect_timeout: \"{text}\" is not a number of seconds"))?;
+                let seconds: u64 =
+                    text.parse().map_err(|_| format!("connect_timeout: \"{text}\" is not a number of seconds"))?;
                 Some(Duration::from_secs(seconds))
             }
         };
@@ -184,7 +187,8 @@ fn uri(rest: &str) -> Result<Fields, String> {
         fields.put("dbname", decode("database", path)?)?;
     }
     for pair in query.into_iter().flat_map(|query| query.split('&')).filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').ok_or_else(|| format!("missing key/value separator \"=\" in \"{pair}\""))?;
+        let (name, value) =
+            pair.split_once('=').ok_or_else(|| format!("missing key/value separator \"=\" in \"{pair}\""))?;
         fields.put(&decode("parameter", name)?, decode(name, value)?)?;
     }
     Ok(fields)

@@ -105,7 +105,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 /// Shows a duration as [`duration`] reads it.
 #[must_use]
 pub fn show_duration(duration: Duration) -> String {
-    if duration.subsec_millis() == 0 { format!("{}s", duration.as_secs()) } else { format!("{}ms", duration.as_millis()) }
+    if duration.subsec_millis() == 0 {
+        format!("{}s", duration.as_secs())
+    } else {
+        format!("{}ms", duration.as_millis())
+    }
 }
 
 /// Reads a size in bytes: a number, or a number with `B`, `kB`, `MB` (powers of 1024, as PostgreSQL counts).
@@ -144,7 +148,11 @@ impl Listen {
     /// Says what was expected.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some(name) = text.strip_prefix('@') {
-            return if name.is_empty() { Err("an abstract socket needs a name".into()) } else { Ok(Self::Abstract(name.into())) };
+            return if name.is_empty() {
+                Err("an abstract socket needs a name".into())
+            } else {
+                Ok(Self::Abstract(name.into()))
+            };
         }
         if text.starts_with(['/', '.']) {
             return Ok(Self::Dir(PathBuf::from(text)));
@@ -256,7 +264,11 @@ impl PeerRule {
 
 impl fmt::Display for PeerRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let who = [("uid", self.uid.map(|n| n.to_string())), ("gid", self.gid.map(|n| n.to_string())), ("user", self.user.clone())];
+        let who = [
+            ("uid", self.uid.map(|n| n.to_string())),
+            ("gid", self.gid.map(|n| n.to_string())),
+            ("user", self.user.clone()),
+        ];
         for (name, value) in who {
             if let Some(value) = value {
                 write!(f, "{name}={value} ")?;
@@ -272,7 +284,15 @@ mod tests {
 
     #[test]
     fn durations_have_units() {
-        for (text, millis) in [("10", 10_000), ("0", 0), ("500ms", 500), ("1.5s", 1500), ("2min", 120_000), ("1h", 3_600_000), ("1 d", 86_400_000)] {
+        for (text, millis) in [
+            ("10", 10_000),
+            ("0", 0),
+            ("500ms", 500),
+            ("1.5s", 1500),
+            ("2min", 120_000),
+            ("1h", 3_600_000),
+            ("1 d", 86_400_000),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "s", "-1", "10 parsecs", "1e9", "99999999999d", "1..5"] {

@@ -120,6 +120,24 @@ impl Buffer {
         self.sent(n);
     }
 
+    /// Puts bytes that were sent in vain back in front of those that have not been looked at.
+    ///
+    /// Only possible when nothing else waits to be sent.
+    pub fn put_back(&mut self, bytes: &[u8]) {
+        debug_assert!(self.done == self.parsed, "what is put back comes first");
+        let rest = self.unparsed().to_vec();
+        let size = bytes.len() + rest.len();
+        if size == 0 {
+            return;
+        }
+        self.clear();
+        self.reserve(size);
+        let space = self.space();
+        space[..bytes.len()].copy_from_slice(bytes);
+        space[bytes.len()..size].copy_from_slice(&rest);
+        self.received(size);
+    }
+
     /// Drops everything.
     pub fn clear(&mut self) {
         self.done = self.filled;
@@ -177,6 +195,7 @@ mod tests {
         Send(usize),
         Skip(usize),
         Reserve(usize),
+        PutBack(u8),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -186,6 +205,7 @@ mod tests {
             (0usize..12).prop_map(Step::Send),
             (0usize..12).prop_map(Step::Skip),
             (0usize..40).prop_map(Step::Reserve),
+            (0u8..10).prop_map(Step::PutBack),
         ]
     }
 
@@ -223,6 +243,11 @@ mod tests {
                         buffer.skip(n);
                         next_out = next_out.wrapping_add(u8::try_from(n).expect("small"));
                     },
+                    Step::PutBack(n) => if buffer.unsent().is_empty() {
+                        let back: Vec<u8> = (0..n).rev().map(|k| next_out.wrapping_sub(k + 1)).collect();
+                        buffer.put_back(&back);
+                        next_out = next_out.wrapping_sub(n);
+                    },
                     Step::Reserve(n) => {
                         buffer.reserve(n);
                         prop_assert!(buffer.capacity() >= n);
@@ -247,7 +272,15 @@ mod tests {
         buffer.received(0);
         assert!(buffer.storage.is_none());
         assert_eq!(pool.free.lock().expect("unpoisoned").len(), 1);
-        drop((0..10).map(|_| { let mut b = Buffer::new(Arc::clone(&pool)); b.space(); b }).collect::<Vec<_>>());
+        drop(
+            (0..10)
+                .map(|_| {
+                    let mut b = Buffer::new(Arc::clone(&pool));
+                    b.space();
+                    b
+                })
+                .collect::<Vec<_>>(),
+        );
         assert_eq!(pool.free.lock().expect("unpoisoned").len(), 4, "what nobody uses is bounded");
     }
 }

@@ -23,7 +23,9 @@ const MAX_PATH: usize = 107;
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// The path of the socket file is too long for the kernel.
-    #[error("{path}: the socket's path is {length} bytes long, the kernel takes at most {MAX_PATH}: use a shorter directory")]
+    #[error(
+        "{path}: the socket's path is {length} bytes long, the kernel takes at most {MAX_PATH}: use a shorter directory"
+    )]
     TooLong {
         /// The path.
         path: String,
@@ -219,7 +221,8 @@ fn find_group(name: &str) -> Result<Gid, ListenError> {
 fn lock(path: &Path, at: &str) -> Result<Flock<File>, ListenError> {
     let io = |error| ListenError::Io { at: path.display().to_string(), error };
     loop {
-        let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(io)?;
+        let file =
+            File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(io)?;
         let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => {

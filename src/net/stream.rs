@@ -106,7 +106,8 @@ impl Stream {
         stream.set_nodelay(true)?;
         let socket = SockRef::from(stream);
         if let Some(idle) = keepalive {
-            let probes = TcpKeepalive::new().with_time(idle).with_interval(idle / 4 + Duration::from_secs(1)).with_retries(3);
+            let probes =
+                TcpKeepalive::new().with_time(idle).with_interval(idle / 4 + Duration::from_secs(1)).with_retries(3);
             socket.set_tcp_keepalive(&probes)?;
         }
         if user_timeout.is_some() {

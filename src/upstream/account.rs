@@ -113,7 +113,9 @@ impl Account {
         };
         pause.ok_or_else(|| {
             Fault::fatal(Blame::Client, sqlstate::TOO_MANY_CONNECTIONS, "too many login attempts for this user")
-                .detail("Passwords that pgferry has not seen succeed are tried on the upstream server at a limited rate.")
+                .detail(
+                    "Passwords that pgferry has not seen succeed are tried on the upstream server at a limited rate.",
+                )
                 .hint("Use the right password, or try again in a few seconds.")
         })
     }
@@ -174,9 +176,7 @@ pub async fn attempt(pool: &Arc<Pool>, registry: &Arc<Registry>, secret: Secret)
     let pool = Arc::clone(pool);
     let registry = Arc::clone(registry);
     let task = tokio::spawn(async move {
-        let Ok(_slot) = registry.login_slots.acquire().await else {
-            return Err(DialError::ClientGone);
-        };
+        let slot = Arc::clone(&registry.login_slots).acquire_owned().await;
         let settings = registry.settings.load_full();
         let limit = match secret {
             // The client's thinking counts too.
@@ -192,9 +192,16 @@ pub async fn attempt(pool: &Arc<Pool>, registry: &Arc<Registry>, secret: Secret)
                 pool.adopt(dialled, &settings);
                 Ok(())
             }
-            Err(error) => {
+            Err(failed) => {
+                let error = failed.error.clone();
                 registry.counters.failed.add();
                 pool.account.refused(&registry, &error);
+                // The client need not wait for that; the connection still counts as one that logs in.
+                let registry = Arc::clone(&registry);
+                tokio::spawn(async move {
+                    let Ok(_slot) = slot else { return };
+                    failed.close(&registry).await;
+                });
                 Err(error)
             }
         }

@@ -111,6 +111,8 @@ pub enum DialError {
     NoPassword,
     /// The client who was asked for a password went away.
     ClientGone,
+    /// The connection ended before the login did, as it does when the server goes down or comes up.
+    Broke(String),
     /// The server says what it should not.
     Protocol(String),
 }
@@ -120,10 +122,8 @@ impl DialError {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Unreachable { .. } => true,
-            Self::Refused(fault, _) => {
-                matches!(fault.code().as_str(), sqlstate::CANNOT_CONNECT_NOW | sqlstate::TOO_MANY_CONNECTIONS)
-            }
+            Self::Unreachable { .. } | Self::Broke(_) => true,
+            Self::Refused(fault, _) => fault.code() == sqlstate::TOO_MANY_CONNECTIONS || is_going_or_coming(fault),
             _ => false,
         }
     }
@@ -133,7 +133,8 @@ impl DialError {
     pub fn is_down(&self) -> bool {
         match self {
             Self::Unreachable { refused, .. } => *refused,
-            Self::Refused(fault, _) => fault.code() == sqlstate::CANNOT_CONNECT_NOW,
+            Self::Broke(_) => true,
+            Self::Refused(fault, _) => is_going_or_coming(fault),
             _ => false,
         }
     }
@@ -161,12 +162,16 @@ impl DialError {
                 format!("could not connect to the upstream server at {host}: {why}"),
             )
             .hint("Is PostgreSQL running there and does it accept TCP/IP connections? The setting is \"upstream\"."),
+            Self::Broke(why) => Fault::fatal(Blame::Upstream, sqlstate::UNABLE_TO_CONNECT, why.clone())
+                .hint("Is it PostgreSQL that listens there, and is it up? The setting is \"upstream\"."),
             Self::NoPassword => Fault::fatal(
                 Blame::Upstream,
                 sqlstate::INVALID_AUTHORIZATION,
                 "the upstream server asks for a password and there is none",
             )
-            .hint("With auth = \"trust\" or \"peer\" the password comes from the upstream URL or \"upstream_password\"."),
+            .hint(
+                "With auth = \"trust\" or \"peer\" the password comes from the upstream URL or \"upstream_password\".",
+            ),
             Self::ClientGone => {
                 Fault::fatal(Blame::Client, sqlstate::CONNECTION_FAILURE, "the client went away during login")
             }
@@ -182,10 +187,29 @@ impl DialError {
 
 impl From<RecvError> for DialError {
     fn from(error: RecvError) -> Self {
+        let broke = |why: String| Self::Broke(format!("the connection broke during login: {why}"));
         match error {
-            RecvError::Closed => Self::Protocol("the server closed the connection during login".into()),
-            RecvError::Io(error) => Self::Protocol(error.to_string()),
+            RecvError::Closed => broke("closed by the server".into()),
+            RecvError::Io(error) => broke(error.to_string()),
             RecvError::Length(bad) => Self::Protocol(bad.to_string()),
+        }
+    }
+}
+
+/// A failure, and the connection that it leaves to be closed.
+#[derive(Debug)]
+pub struct Failed {
+    /// Why there is no connection to use.
+    pub error: DialError,
+    conn: Option<Conn>,
+}
+
+impl Failed {
+    /// Closes what is left as any other connection: the server first.
+    pub async fn close(self, registry: &Registry) {
+        if let Some(conn) = self.conn {
+            let polite = Link::close(conn, false).await;
+            registry.closed(polite);
         }
     }
 }
@@ -196,26 +220,25 @@ impl From<io::Error> for DialError {
     }
 }
 
-/// Opens a connection and logs in, all within `limit`. Every connection that does not come to use is closed as any
-/// other: the server first.
+/// The server is shutting down, crashing or starting: `57P01` to `57P03`.
+fn is_going_or_coming(fault: &Fault) -> bool {
+    matches!(fault.code().as_str(), sqlstate::ADMIN_SHUTDOWN | sqlstate::CRASH_SHUTDOWN | sqlstate::CANNOT_CONNECT_NOW)
+}
+
+/// Opens a connection and logs in, all within `limit`.
 ///
 /// # Errors
-/// As [`DialError`] lists.
-pub async fn dial(
-    settings: &Settings,
-    login: Login,
-    registry: &Registry,
-    limit: Duration,
-) -> Result<Dialled, DialError> {
+/// As [`DialError`] lists; the caller makes use of it and then closes what is left.
+pub async fn dial(settings: &Settings, login: Login, registry: &Registry, limit: Duration) -> Result<Dialled, Failed> {
     let host = &settings.upstream.host;
     let deadline = Instant::now() + limit;
     let unreachable = |why: String, refused| DialError::Unreachable { host: host.to_string(), why, refused };
     let timed_out = || unreachable(format!("timed out after {} s (connect_timeout)", limit.as_secs_f32()), false);
     let (stream, address) = match timeout_at(deadline, connect(host)).await {
-        Err(_) => return Err(timed_out()),
+        Err(_) => return Err(Failed { error: timed_out(), conn: None }),
         Ok(Err(error)) => {
             let refused = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
-            return Err(unreachable(describe(&error), refused));
+            return Err(Failed { error: unreachable(describe(&error), refused), conn: None });
         }
         Ok(Ok(connected)) => connected,
     };
@@ -233,11 +256,7 @@ pub async fn dial(
             secret: session.secret,
             password: session.password,
         }),
-        Err(error) => {
-            let polite = Link::close(conn, false).await;
-            registry.closed(polite);
-            Err(error)
-        }
+        Err(error) => Err(Failed { error, conn: Some(conn) }),
     }
 }
 

@@ -106,6 +106,8 @@ impl Lease {
     /// Gives the connection back as new: its session has been reset.
     pub fn release_fresh(mut self, _: Clean) {
         self.used = Used::Fresh;
+        let pool = Arc::clone(&self.pool);
+        pool.learn_reset(&mut self);
         self.give_back();
     }
 

@@ -56,9 +56,11 @@ impl CheckoutError {
         match self {
             Self::Dial(error) => error.fault(),
             Self::Exhausted(fault) => fault.clone(),
-            Self::Closed => {
-                Fault::fatal(Blame::Limits, sqlstate::ADMIN_SHUTDOWN, "terminating connection: pgferry is shutting down")
-            }
+            Self::Closed => Fault::fatal(
+                Blame::Limits,
+                sqlstate::ADMIN_SHUTDOWN,
+                "terminating connection: pgferry is shutting down",
+            ),
         }
     }
 }
@@ -87,11 +89,7 @@ impl Manager for Dialler {
 
     async fn recycle(&self, upstream: &mut Upstream, _: &Metrics) -> RecycleResult<CheckoutError> {
         let fit = self.pool.upgrade().is_some_and(|pool| pool.is_fit(upstream));
-        if fit && upstream.look() {
-            Ok(())
-        } else {
-            Err(RecycleError::message("no longer fit"))
-        }
+        if fit && upstream.look() { Ok(()) } else { Err(RecycleError::message("no longer fit")) }
     }
 }
 
@@ -300,14 +298,16 @@ impl Pool {
                 let link = self.link(dialled, asked, &registry, &settings);
                 self.hand_out(Upstream::new(link, slots, self.this.clone()));
             }
-            Err(error) => {
-                drop(slots);
+            Err(failed) => {
+                let error = &failed.error;
                 registry.counters.failed.add();
-                self.account.note_failure(&registry, &error);
-                if self.queue().failed(&error, Instant::now()) {
+                self.account.note_failure(&registry, error);
+                if self.queue().failed(error, Instant::now()) {
                     let again = if error.may_pass() { "; clients wait while it is tried again" } else { "" };
                     warn!(database = %self.database(), user = %self.user(), "{}{again}", error.fault());
                 }
+                failed.close(&registry).await;
+                drop(slots);
             }
         }
         drop(ends);
@@ -331,21 +331,7 @@ impl Pool {
 
     fn link(&self, dialled: Dialled, asked: Wanted, registry: &Registry, settings: &Settings) -> Link {
         let mut params = dialled.params;
-        {
-            let mut baseline = lock(&self.baseline);
-            match &mut *baseline {
-                None => *baseline = Some(params.clone()),
-                Some(known) => {
-                    for (name, value) in params.iter() {
-                        let ours = asked.iter().any(|(asked, _)| asked.as_bytes().eq_ignore_ascii_case(name));
-                        if !ours {
-                            known.set(name, value);
-                        }
-                    }
-                    params.share(known);
-                }
-            }
-        }
+        self.learn_baseline(&mut params, &asked);
         let id = registry.next_link_id();
         let now = Instant::now();
         debug!(link = id, pid = dialled.pid, database = %self.database(), user = %self.user(), "upstream opened");
@@ -361,6 +347,30 @@ impl Pool {
             retire_at: settings.lifetime.map(|lifetime| now + jitter(lifetime, id)),
             generation: registry.generation(),
             gate: Arc::new(Gate::default()),
+        }
+    }
+
+    /// Notes the settings of a session that is as new, but for what was `asked` for at its login.
+    fn learn_baseline(&self, params: &mut Params, asked: &Wanted) {
+        let mut baseline = lock(&self.baseline);
+        let Some(known) = &mut *baseline else {
+            *baseline = Some(params.clone());
+            return;
+        };
+        for (name, value) in params.beyond(&known.clone()) {
+            if !asked.iter().any(|(asked, _)| asked.as_bytes().eq_ignore_ascii_case(name)) {
+                known.set(name, value);
+            }
+        }
+        params.share(known);
+    }
+
+    /// A session has been reset: its settings are what the server gives now, which may have changed since its login.
+    pub fn learn_reset(&self, link: &mut Link) {
+        if link.params != link.base {
+            let Link { params, asked, .. } = link;
+            self.learn_baseline(params, asked);
+            link.base = link.params.clone();
         }
     }
 
@@ -406,9 +416,7 @@ impl Pool {
 
     fn is_fit(&self, link: &Link) -> bool {
         let current = self.registry.upgrade().map(|registry| registry.generation());
-        current == Some(link.generation)
-            && link.retire_at.is_none_or(|at| Instant::now() < at)
-            && !self.slots.over()
+        current == Some(link.generation) && link.retire_at.is_none_or(|at| Instant::now() < at) && !self.slots.over()
     }
 
     /// Once in a while: closes what is too old, idle for too long or dead; returns those whose reset is due; keeps
@@ -497,7 +505,10 @@ impl Pool {
         if let Some(error) = self.queue().last_error() {
             let fault = error.fault();
             return Fault::error(Blame::Upstream, sqlstate::CANNOT_CONNECT_NOW, fault.message())
-                .detail(format!("{waited}; the upstream server could not be reached or refused: SQLSTATE {}", fault.code()))
+                .detail(format!(
+                    "{waited}; the upstream server could not be reached or refused: SQLSTATE {}",
+                    fault.code()
+                ))
                 .hint("Check that PostgreSQL is up and accepts connections; pgferry goes on trying.");
         }
         let registry = self.registry.upgrade();
@@ -517,7 +528,9 @@ impl Pool {
             leased - active
         ));
         match (leased >= cap, full, mode) {
-            (false, true, _) => fault.hint(format!("All {max} upstream connections of this pgferry are in use: raise max_upstream.")),
+            (false, true, _) => {
+                fault.hint(format!("All {max} upstream connections of this pgferry are in use: raise max_upstream."))
+            }
             (_, _, Mode::Session) if leased > active => fault.hint(
                 "Idle clients keep their connection in session mode: try mode = \"transaction\", or raise pool_size.",
             ),

@@ -44,7 +44,7 @@ pub struct Registry {
     /// The process's own key.
     pub key: ProcessKey,
     pub(super) global: Arc<Slots>,
-    pub(super) login_slots: Semaphore,
+    pub(super) login_slots: Arc<Semaphore>,
     /// How many cancel requests may be under way.
     pub(super) cancel_slots: Semaphore,
     pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
@@ -68,7 +68,7 @@ impl Registry {
             buffers,
             key,
             global: Slots::new(now.max_upstream),
-            login_slots: Semaphore::new(now.max_dialling),
+            login_slots: Arc::new(Semaphore::new(now.max_dialling)),
             cancel_slots: Semaphore::new(now.max_dialling),
             pools: Mutex::default(),
             accounts: Mutex::default(),
@@ -203,7 +203,8 @@ impl Registry {
                     let pool = Arc::clone(pool);
                     let limit = settings.cleanup_timeout;
                     tokio::spawn(async move {
-                        if let Some(fresh) = restore::reset_idle(upstream, limit).await {
+                        if let Some(mut fresh) = restore::reset_idle(upstream, limit).await {
+                            pool.learn_reset(&mut fresh);
                             pool.hand_out(fresh);
                         }
                     });

@@ -41,7 +41,9 @@ pub fn restore(lease: Lease, registry: Arc<Registry>, leftover: Leftover, limit:
             Ok(Ok((clean, Some(client)))) => lease.release(clean, client),
             Ok(Ok((clean, None))) => lease.release_fresh(clean),
             Ok(Err(error)) => debug!(link = id, %error, "closing an upstream connection that could not be restored"),
-            Err(_) => debug!(link = id, "closing an upstream connection that could not be restored in time (cleanup_timeout)"),
+            Err(_) => {
+                debug!(link = id, "closing an upstream connection that could not be restored in time (cleanup_timeout)")
+            }
         }
     });
 }
@@ -128,11 +130,7 @@ async fn run(link: &mut Link, pipeline: &mut Pipeline, sql: &[u8]) -> Result<(),
 ///
 /// # Errors
 /// When the connection is of no use any more.
-pub async fn query(
-    link: &mut Link,
-    pipeline: &mut Pipeline,
-    sql: &[u8],
-) -> Result<Option<Box<[u8]>>, RestoreError> {
+pub async fn query(link: &mut Link, pipeline: &mut Pipeline, sql: &[u8]) -> Result<Option<Box<[u8]>>, RestoreError> {
     frontend::put_query(&mut link.conn.output, sql);
     pipeline.request(Request::Query, Reply::Hide);
     link.conn.flush().await.map_err(RecvError::from)?;

@@ -25,7 +25,8 @@ impl Slots {
     #[must_use]
     pub fn try_take(self: &Arc<Self>) -> Option<Slot> {
         let cap = self.cap.load(Ordering::Relaxed);
-        let taken = self.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| (used < cap).then_some(used + 1));
+        let taken =
+            self.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| (used < cap).then_some(used + 1));
         taken.is_ok().then(|| Slot(Arc::clone(self)))
     }
 

@@ -162,7 +162,9 @@ mod tests {
 
     #[test]
     fn bounds_are_postgresqls() {
-        for (claimed, good) in [(0u32, false), (7, false), (8, true), (10_004, true), (10_005, false), (u32::MAX, false)] {
+        for (claimed, good) in
+            [(0u32, false), (7, false), (8, true), (10_004, true), (10_005, false), (u32::MAX, false)]
+        {
             let got = size(&claimed.to_be_bytes());
             assert_eq!(got.is_ok(), good, "{claimed}");
         }
@@ -192,10 +194,7 @@ mod tests {
         for body in [&b""[..], b"user\0me\0", b"user\0me", b"user\0", b"user\0me\0\0\0", b"user\0me\0\0x"] {
             assert_eq!(parse(&packet(3 << 16, body)), Err(StartupError::Layout), "{body:?}");
         }
-        assert_eq!(
-            parse(&packet(2 << 16, b"\0")),
-            Err(StartupError::Version { major: 2, minor: 0 })
-        );
+        assert_eq!(parse(&packet(2 << 16, b"\0")), Err(StartupError::Version { major: 2, minor: 0 }));
     }
 
     #[test]

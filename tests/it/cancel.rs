@@ -23,7 +23,10 @@ fn code(messages: &[Message]) -> String {
 }
 
 fn running(postgres: &Postgres) -> usize {
-    postgres.sql("select count(*) from pg_stat_activity where query like 'select pg_sleep(6%' and state = 'active'").parse().expect("a number")
+    postgres
+        .sql("select count(*) from pg_stat_activity where query like 'select pg_sleep(6%' and state = 'active'")
+        .parse()
+        .expect("a number")
 }
 
 #[test]

@@ -96,7 +96,14 @@ fn scripts() -> Vec<(&'static str, Vec<Step>)> {
         (
             "a suspended portal dies at sync outside a transaction",
             all(
-                &[parse("", "select n from numbers"), bind("p", "", &[]), execute("p", 1), sync(), execute("p", 1), sync()],
+                &[
+                    parse("", "select n from numbers"),
+                    bind("p", "", &[]),
+                    execute("p", 1),
+                    sync(),
+                    execute("p", 1),
+                    sync(),
+                ],
                 2,
             ),
         ),
@@ -113,7 +120,13 @@ fn scripts() -> Vec<(&'static str, Vec<Step>)> {
         ),
         (
             "an error is flushed before sync",
-            vec![Send([parse("", "selec"), flush()].concat()), Until(b'E'), Send(query("select 1")), Send(sync()), Ready(1)],
+            vec![
+                Send([parse("", "selec"), flush()].concat()),
+                Until(b'E'),
+                Send(query("select 1")),
+                Send(sync()),
+                Ready(1),
+            ],
         ),
         ("sync alone", all(&[sync(), sync(), sync()], 3)),
         ("flush alone, then a query", all(&[flush(), query("select 1")], 1)),
@@ -122,7 +135,12 @@ fn scripts() -> Vec<(&'static str, Vec<Step>)> {
         (
             "an insert pipelined with its commit",
             all(
-                &[query("begin"), extended("insert into copied values ($1::int)", &["1"]), query("rollback"), query("select count(*) from copied")],
+                &[
+                    query("begin"),
+                    extended("insert into copied values ($1::int)", &["1"]),
+                    query("rollback"),
+                    query("select count(*) from copied"),
+                ],
                 4,
             ),
         ),
@@ -154,12 +172,29 @@ fn scripts() -> Vec<(&'static str, Vec<Step>)> {
         ),
         (
             "copy in, everything ahead",
-            all(&[query("begin"), query("copy copied from stdin"), copy_data(b"1\tone\n"), copy_done(), query("rollback")], 3),
+            all(
+                &[
+                    query("begin"),
+                    query("copy copied from stdin"),
+                    copy_data(b"1\tone\n"),
+                    copy_done(),
+                    query("rollback"),
+                ],
+                3,
+            ),
         ),
         (
             "copy in, bad data, late copy messages",
             all(
-                &[query("copy copied from stdin"), copy_data(b"x\n"), copy_data(b"y\n"), copy_done(), query("select 1"), copy_done(), query("select 2")],
+                &[
+                    query("copy copied from stdin"),
+                    copy_data(b"x\n"),
+                    copy_data(b"y\n"),
+                    copy_done(),
+                    query("select 1"),
+                    copy_done(),
+                    query("select 2"),
+                ],
                 3,
             ),
         ),
@@ -197,15 +232,26 @@ fn scripts() -> Vec<(&'static str, Vec<Step>)> {
             "listen and notify",
             one_by_one(&["listen a", "notify a, 'b'", "select 1", "unlisten a", "notify a", "select 2"]),
         ),
-        ("set and show", one_by_one(&["set timezone = 'Asia/Tokyo'", "show timezone", "reset timezone", "show timezone"])),
-        ("set local", one_by_one(&["begin; set local timezone = 'Asia/Tokyo'", "show timezone", "commit", "show timezone"])),
+        (
+            "set and show",
+            one_by_one(&["set timezone = 'Asia/Tokyo'", "show timezone", "reset timezone", "show timezone"]),
+        ),
+        (
+            "set local",
+            one_by_one(&["begin; set local timezone = 'Asia/Tokyo'", "show timezone", "commit", "show timezone"]),
+        ),
         ("a rejected set", one_by_one(&["set timezone = 'Nowhere/Land'", "show timezone"])),
         ("discard all", one_by_one(&["set timezone = 'Asia/Tokyo'", "discard all", "show timezone"])),
         ("a cursor with hold", one_by_one(&["declare c cursor with hold for select 7", "fetch all from c", "close c"])),
         ("prepare and execute", one_by_one(&["prepare p as select 7", "execute p", "deallocate p", "execute p"])),
         (
             "temporary tables",
-            one_by_one(&["create temp table tt (a int)", "insert into tt values (1)", "select a + 0 from tt", "drop table tt"]),
+            one_by_one(&[
+                "create temp table tt (a int)",
+                "insert into tt values (1)",
+                "select a + 0 from tt",
+                "drop table tt",
+            ]),
         ),
         ("set role", one_by_one(&["set role limited", "select current_user", "reset role", "select current_user"])),
         ("a statement timeout", one_by_one(&["set statement_timeout = 10", "select pg_sleep(5)", "select 1"])),
@@ -213,10 +259,16 @@ fn scripts() -> Vec<(&'static str, Vec<Step>)> {
         ("a parameter larger than any buffer", all(&[extended("select length($1)", &[&big]), query("select 1")], 2)),
         ("a row larger than any buffer", one_by_one(&["select repeat('y', 1000000)", "select 1"])),
         ("many rows", one_by_one(&["select n, repeat('z', 100) from generate_series(1, 5000) n"])),
-        ("a statement name larger than any buffer", all(&[parse(&big[..9000], "select 1"), bind("", &big[..9000], &[]), execute("", 0), sync()], 1)),
+        (
+            "a statement name larger than any buffer",
+            all(&[parse(&big[..9000], "select 1"), bind("", &big[..9000], &[]), execute("", 0), sync()], 1),
+        ),
         ("one byte at a time", vec![Drip([query("select 1"), extended("select $1", &["x"])].concat()), Ready(2)]),
         ("an unknown message type", vec![Send(message(b'!', b"?")), End]),
-        ("an unknown message type after a query", vec![Send(query("select 1")), Ready(1), Send(message(b'y', b"")), End]),
+        (
+            "an unknown message type after a query",
+            vec![Send(query("select 1")), Ready(1), Send(message(b'y', b"")), End],
+        ),
         ("terminate", vec![Send(terminate()), End]),
         ("terminate behind a query", vec![Send([query("select 1"), terminate()].concat()), End]),
         ("terminate in a transaction", vec![Send([query("begin; select 1"), terminate()].concat()), End]),

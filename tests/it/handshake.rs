@@ -8,7 +8,9 @@ const WHO: [(&str, &str); 2] = [("user", "trust_user"), ("database", "postgres")
 #[test]
 fn encryption_is_declined_in_any_order_and_the_connection_goes_on() {
     let ferry = Ferry::start(Postgres::shared(), &[]);
-    for requests in [vec![SSL_REQUEST], vec![GSS_REQUEST], vec![GSS_REQUEST, SSL_REQUEST], vec![SSL_REQUEST, GSS_REQUEST]] {
+    for requests in
+        [vec![SSL_REQUEST], vec![GSS_REQUEST], vec![GSS_REQUEST, SSL_REQUEST], vec![SSL_REQUEST, GSS_REQUEST]]
+    {
         let mut raw = ferry.raw();
         for request in requests {
             raw.send(&packet(request, &[]));

@@ -245,7 +245,9 @@ fn loopback_tcp_and_abstract_sockets_take_passwords_too() {
 fn replication_is_passed_through() {
     let postgres = Postgres::shared();
     let ferry = Ferry::start(postgres, &[]);
-    for (user, mode) in [("trust_user", "database"), ("trust_user", "true"), ("scram_user", "database"), ("scram_user", "on")] {
+    for (user, mode) in
+        [("trust_user", "database"), ("trust_user", "true"), ("scram_user", "database"), ("scram_user", "on")]
+    {
         let mut raw = ferry.raw();
         raw.send(&startup(&[("user", user), ("database", "postgres"), ("replication", mode)]));
         let first = raw.recv().expect("an answer");

@@ -4,9 +4,15 @@ mod harness;
 
 mod basics;
 mod cancel;
+mod chaos;
+mod cli;
+mod clients;
 mod differential;
 mod handshake;
+mod layout;
 mod login;
 mod pool;
+mod ports;
 mod relay;
 mod reset;
+mod shutdown;

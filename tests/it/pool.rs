@@ -95,7 +95,10 @@ fn whoever_waits_in_vain_is_told_why_and_may_go_on() {
     let error = &messages[0];
     assert_eq!((error.field(b'S').as_str(), error.field(b'C').as_str()), ("ERROR", "53300"));
     let detail = error.field(b'D');
-    assert!(detail.contains("waited 0.3 s") && detail.contains("1 of 1") && detail.contains("1 by clients that are idle"), "{detail}");
+    assert!(
+        detail.contains("waited 0.3 s") && detail.contains("1 of 1") && detail.contains("1 by clients that are idle"),
+        "{detail}"
+    );
     assert!(error.field(b'H').contains("mode = \"transaction\""), "{error:?}");
     // An extended request is over with its Sync, and takes what is in it along.
     waiting.send(&[crate::harness::raw::extended("select 3", &[]), query("select 4")].concat());
@@ -190,7 +193,9 @@ fn a_smaller_pool_shrinks_and_a_larger_one_grows_on_reload() {
     ferry.signal("HUP");
     eventually("the mistake is explained", || {
         let log = ferry.log();
-        log.contains("pgferry.toml:2: pool_sise") && log.contains("did you mean \"pool_size\"") && log.contains("the old ones stay")
+        log.contains("pgferry.toml:2: pool_sise")
+            && log.contains("did you mean \"pool_size\"")
+            && log.contains("the old ones stay")
     });
     assert_eq!(sessions[0].value("select 2"), "2");
 }

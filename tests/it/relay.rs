@@ -122,7 +122,10 @@ fn a_client_that_goes_without_a_word_is_cleaned_up_after() {
     let leave: [(&str, Vec<u8>); 7] = [
         ("in a long query", query(slow)),
         ("in a long extended query", extended(slow, &[])),
-        ("in a long extended query without its sync", [parse("", slow), bind("", "", &[]), execute("", 0), flush()].concat()),
+        (
+            "in a long extended query without its sync",
+            [parse("", slow), bind("", "", &[]), execute("", 0), flush()].concat(),
+        ),
         ("in a transaction", query("begin; insert into gone values (1)")),
         ("in a copy", [query("copy gone from stdin"), copy_data(b"1\n")].concat()),
         ("in a large result", query("select repeat('x', 100000) from generate_series(1, 1000)")),

@@ -99,7 +99,8 @@ impl Postgres {
         let program = format!("{}/postgres", bin());
         let mut args = owner_prefix();
         args.extend([program, "-D".into(), path(&self.dir), "-p".into(), self.port.to_string()]);
-        let script = "\"$@\" & child=$!; trap 'kill -INT $child' TERM; read _ <&3; kill -INT $child 2>/dev/null; wait $child";
+        let script =
+            "\"$@\" & child=$!; trap 'kill -INT $child' TERM; read _ <&3; kill -INT $child 2>/dev/null; wait $child";
         let mut shell = Command::new("sh")
             .args(["-c", &format!("exec 3<&0; {script}"), "sh"])
             .args(args)
@@ -129,7 +130,8 @@ impl Postgres {
             }
         };
         // On a thread of its own, since the caller may be inside a runtime.
-        let block = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(wait);
+        let block =
+            || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(wait);
         std::thread::scope(|scope| scope.spawn(block).join().expect("no panic"));
     }
 
@@ -167,9 +169,11 @@ impl Postgres {
 
     /// How many connections of clients there are, other than the one that asks.
     pub fn backends(&self) -> usize {
-        self.sql("select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()")
-            .parse()
-            .expect("a number")
+        self.sql(
+            "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()",
+        )
+        .parse()
+        .expect("a number")
     }
 
     /// How many connections the server has logged; needs `log_connections=on`.
@@ -233,7 +237,8 @@ fn template() -> &'static Path {
         postgres.start();
         let port = postgres.port.to_string();
         let psql = format!("{}/psql", bin());
-        let mut args = vec!["-X", "-h", "127.0.0.1", "-p", &port, "-U", owner(), "-d", "postgres", "-v", "ON_ERROR_STOP=1"];
+        let mut args =
+            vec!["-X", "-h", "127.0.0.1", "-p", &port, "-U", owner(), "-d", "postgres", "-v", "ON_ERROR_STOP=1"];
         // One at a time: CREATE DATABASE must stand alone.
         args.extend(SETUP.split_terminator(";\n").flat_map(|statement| ["-c", statement]));
         super::run(&psql, &args, &[]);

@@ -1,0 +1,201 @@
+//! The command line, the configuration file, and what a person reads.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Output;
+
+use pgferry::config::keys::KEYS;
+
+use crate::harness::ferry::command;
+use crate::harness::{Ferry, Postgres, run};
+
+fn pgferry(args: &[&str], env: &[(&str, &str)]) -> Output {
+    command().args(args).envs(env.iter().copied()).output().expect("pgferry")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn mistakes_are_explained_and_exit_with_1() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("pgferry.toml");
+    fs::write(&file, "upstream = \"postgres://db\"\n\npool_sise = 3\n").expect("written");
+    let file = file.to_str().expect("UTF-8");
+    for (args, env, parts) in [
+        (&["check"][..], &[][..], &["no upstream", "--upstream"][..]),
+        (&["check", "-u", "db:5432"], &[], &["--upstream: upstream: not a connection URI"]),
+        (&["check", "-c", file], &[], &["pgferry.toml:3: pool_sise", "did you mean \"pool_size\""]),
+        (&["check", "-c", "/nonexistent"], &[], &["/nonexistent: No such file"]),
+        (
+            &["check", "-u", "postgres://db", "-m", "statement"],
+            &[],
+            &["--mode: mode: \"statement\" is not one of session, transaction"],
+        ),
+        (&["check", "-u", "postgres://a,b"], &[], &["several hosts are not supported"]),
+        (&["check", "-u", "postgres://db", "-l", "0.0.0.0:5432"], &[], &["allow_remote"]),
+        (
+            &["check", "-u", "postgres://db"],
+            &[("PGFERRY_POOL_SIZE", "many")],
+            &["PGFERRY_POOL_SIZE: pool_size: \"many\""],
+        ),
+        (&["-u", "postgres://db", "-l", "/proc/nowhere"], &[], &["/proc/nowhere"]),
+        (&["-u", "postgres://db", "-l", &format!("/tmp/{}", "x".repeat(120))], &[], &["107"]),
+    ] {
+        let output = pgferry(args, env);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stderr(&output));
+        for part in parts {
+            assert!(stderr(&output).contains(part), "{args:?}: {}", stderr(&output));
+        }
+    }
+    let output = pgferry(&["--pool-sise", "3"], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--pool-size"), "{}", stderr(&output));
+}
+
+#[test]
+fn check_prints_the_settings_in_force_without_secrets() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let secret = dir.path().join("url");
+    fs::write(&secret, "postgres://me:hunter2@db.example/shop\n").expect("written");
+    let env = [("PGFERRY_UPSTREAM_FILE", secret.to_str().expect("UTF-8")), ("PGFERRY_POOL_SIZE", "7")];
+    let output = pgferry(&["check", "-m", "transaction"], &env);
+    let text = stdout(&output);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(
+        text.contains("upstream = \"postgres://me:(hidden)@db.example:5432/shop\" # PGFERRY_UPSTREAM_FILE"),
+        "{text}"
+    );
+    assert!(text.contains("pool_size = 7") && text.contains("# PGFERRY_POOL_SIZE"), "{text}");
+    assert!(text.contains("mode = \"transaction\"") && text.contains("# --mode"), "{text}");
+    assert!(text.contains("wait_timeout = \"10s\""), "{text}");
+    assert!(!text.contains("hunter2"));
+    let output = pgferry(&["-s", "9", "check"], &[("DATABASE_URL", "postgres://db")]);
+    assert!(stdout(&output).contains("pool_size = 9"), "flags may stand before the subcommand");
+    assert!(stdout(&output).contains("# DATABASE_URL"));
+}
+
+/// The file that is shipped says of every key what its default is.
+#[test]
+fn the_shipped_configuration_is_the_defaults() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/pgferry.toml");
+    let shipped = fs::read_to_string(path).expect("readable");
+    for key in KEYS {
+        let line = match key.default {
+            Some(default) => format!("\n{} = {default}\n", key.name),
+            None => format!("\n#{} = ", key.name),
+        };
+        if key.name == "upstream" {
+            assert!(shipped.contains("\nupstream = \""), "the one key that must be set");
+        } else if key.name == "peer" {
+            assert!(shipped.contains("\n#[[peer]]\n"));
+        } else {
+            assert!(shipped.contains(&line), "config/pgferry.toml lacks: {line}");
+        }
+        assert!(
+            shipped.contains(&format!("# {}\n", key.doc)),
+            "config/pgferry.toml says something else of {}: {}",
+            key.name,
+            key.doc
+        );
+    }
+    let output = pgferry(&["check", "-c", path], &[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
+fn help_and_version() {
+    let output = pgferry(&["--help"], &[]);
+    let text = stdout(&output);
+    for part in ["--upstream", "--listen", "--mode", "PGFERRY_", "DATABASE_URL", "Example:", "check"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(stdout(&pgferry(&["--version"], &[])).trim(), concat!("pgferry ", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn the_first_line_says_what_a_newcomer_must_know() {
+    let postgres = Postgres::shared();
+    let ferry = Ferry::start(postgres, &[]);
+    let log = ferry.log();
+    let dsn = format!("\"host={} port=5432\"", ferry.host());
+    assert!(log.contains(&dsn) && log.contains(&format!("127.0.0.1:{}", postgres.port)), "{log}");
+    let inside = dsn.trim_matches('"');
+    let out = run("psql", &["-X", &format!("{inside} user=trust_user dbname=postgres"), "-Atc", "select 1"], &[]);
+    assert_eq!(out.trim(), "1");
+}
+
+#[test]
+fn logs_as_json() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().to_str().expect("UTF-8").to_owned();
+    let url = Postgres::shared().url();
+    let mut ferry = Ferry::spawn(dir, &["-u", &url, "-l", &path, "--log-format", "json"], &[]);
+    ferry.signal("TERM");
+    assert!(ferry.wait().success());
+    let log = ferry.log();
+    assert!(
+        log.starts_with('{') && log.contains("\"level\":\"INFO\"") && log.contains("\"message\":\"ready: "),
+        "{log}"
+    );
+}
+
+#[test]
+fn socket_mode_and_group_are_applied() {
+    let group = nix::unistd::getegid().to_string();
+    let env = [("PGFERRY_SOCKET_MODE", "0750"), ("PGFERRY_SOCKET_GROUP", group.as_str())];
+    let ferry = Ferry::start_with(&Postgres::shared().url(), &["--port", "5433"], &env);
+    let socket = ferry.dir().join(".s.PGSQL.5433");
+    assert_eq!(fs::metadata(&socket).expect("there").permissions().mode() & 0o777, 0o750);
+    let second = pgferry(&["-u", "postgres://db", "-l", ferry.host(), "-p", "5433"], &[]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(stderr(&second).contains(&format!("in use by process {}", ferry.pid())), "{}", stderr(&second));
+    assert!(socket.exists());
+}
+
+#[test]
+fn a_stale_socket_is_taken_over() {
+    let postgres = Postgres::shared();
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().to_str().expect("UTF-8").to_owned();
+    let url = postgres.url();
+    let mut killed =
+        command().args(["-u", &url, "-l", &path]).stderr(std::process::Stdio::null()).spawn().expect("pgferry");
+    crate::harness::eventually("it listens", || dir.path().join(".s.PGSQL.5432").exists());
+    killed.kill().expect("killed");
+    killed.wait().expect("waited for");
+    assert!(dir.path().join(".s.PGSQL.5432").exists(), "nobody has cleaned up");
+    let ferry = Ferry::spawn(dir, &["-u", &url, "-l", &path], &[]);
+    assert_eq!(ferry.session().value("select 1"), "1");
+}
+
+#[test]
+fn running_out_of_descriptors_ends_nothing() {
+    let postgres = Postgres::shared();
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().to_str().expect("UTF-8").to_owned();
+    let url = postgres.url();
+    // More clients than descriptors: those beyond wait in the backlog.
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", "ulimit -n 40; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_pgferry"), "-u", &url, "-l", &path])
+        .env("PGFERRY_MAX_CLIENTS", "1000")
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("sh");
+    let socket = dir.path().join(".s.PGSQL.5432");
+    crate::harness::eventually("it listens", || socket.exists());
+    let mut held: Vec<_> = (0..60).map(|_| crate::harness::Raw::unix(&socket)).collect();
+    held.clear();
+    crate::harness::eventually("clients are served again", || {
+        let mut raw = crate::harness::Raw::unix(&socket);
+        raw.send(&crate::harness::raw::startup(&[("user", "trust_user"), ("database", "postgres")]));
+        raw.until_ready().last().is_some_and(|message| message.tag == b'Z')
+    });
+    child.kill().expect("killed");
+    child.wait().expect("waited for");
+}

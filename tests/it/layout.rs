@@ -1,0 +1,77 @@
+//! Who may import whom: ARCHITECTURE.md's table, held against the sources.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const SRC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+
+/// The table in ARCHITECTURE.md: `| name | what | imports |`.
+fn table() -> BTreeMap<String, BTreeSet<String>> {
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/ARCHITECTURE.md")).expect("readable");
+    let rows = text.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let name = cells[0].trim_matches('`').trim_end_matches('/').trim_end_matches(".rs").to_owned();
+        let imports =
+            cells[2].split(',').map(|cell| cell.trim().trim_matches('`').to_owned()).filter(|cell| cell != "nothing");
+        (name, imports.collect())
+    })
+    .collect()
+}
+
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
+    entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+}
+
+/// The top-level room that a file belongs to.
+fn room(path: &Path) -> String {
+    let first = path.strip_prefix(SRC).expect("below src").components().next().expect("a name");
+    first.as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned()
+}
+
+#[test]
+fn imports_keep_to_the_table() {
+    let table = table();
+    assert!(table.len() >= 9, "{table:?}");
+    for path in sources(Path::new(SRC)) {
+        let room = room(&path);
+        if room == "lib" || room == "main" {
+            continue;
+        }
+        let allowed = table.get(&room).unwrap_or_else(|| panic!("{room} is not in ARCHITECTURE.md's table"));
+        let text = fs::read_to_string(&path).expect("readable");
+        for (nth, line) in text.lines().enumerate() {
+            for import in line.match_indices("crate::").map(|(at, _)| &line[at + 7..]) {
+                let end = import.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(import.len());
+                let imported = &import[..end];
+                let fine = imported == room || allowed.contains(imported);
+                assert!(fine, "{}:{}: {room} may not import {imported}", path.display(), nth + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn there_is_no_global_state_and_no_unsafe() {
+    for path in sources(Path::new(SRC)) {
+        let text = fs::read_to_string(&path).expect("readable");
+        for (nth, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default().trim_start();
+            let global =
+                code.starts_with("static ") || code.starts_with("pub static ") || code.contains("thread_local!");
+            assert!(!global && !code.contains("unsafe "), "{}:{}: {line}", path.display(), nth + 1);
+        }
+    }
+}
+
+#[test]
+fn files_keep_to_one_concept() {
+    for path in sources(Path::new(SRC)) {
+        let text = fs::read_to_string(&path).expect("readable");
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let lines = code.lines().count();
+        assert!(lines <= 500, "{} has {lines} lines: what is its one concept?", path.display());
+    }
+}

@@ -1,0 +1,146 @@
+//! How it ends.
+
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt;
+
+use crate::harness::raw::{query, startup, tags};
+use crate::harness::{Ferry, Postgres, eventually};
+
+#[test]
+fn sigterm_lets_transactions_end_and_tells_the_others() {
+    let postgres = Postgres::start_with(&["log_disconnections=on"]);
+    for mode in ["session", "transaction"] {
+        let mut ferry = Ferry::start(&postgres, &["--mode", mode]);
+        let mut idle = ferry.session();
+        let mut used = ferry.session();
+        assert_eq!(used.value("select 1"), "1");
+        let mut busy = ferry.session();
+        busy.query("begin");
+        let mut running = ferry.session();
+        running.send(&query("select pg_sleep(0.5)"));
+        eventually("it runs", || {
+            postgres
+                .sql("select count(*) from pg_stat_activity where query = 'select pg_sleep(0.5)' and state = 'active'")
+                == "1"
+        });
+        ferry.signal("TERM");
+        for raw in [&mut idle, &mut used] {
+            let messages = raw.to_end();
+            assert_eq!(tags(&messages), "E", "{mode}");
+            assert_eq!((messages[0].field(b'S').as_str(), messages[0].field(b'C').as_str()), ("FATAL", "57P01"));
+        }
+        let messages = running.to_end();
+        assert_eq!(tags(&messages), "TDCZE", "{mode}: its query ends first");
+        assert_eq!(busy.value("select 7"), "7", "{mode}: a transaction goes on");
+        busy.send(&query("commit"));
+        assert_eq!(tags(&busy.to_end()), "CZE");
+        assert_eq!(ferry.wait().code(), Some(0), "{}", ferry.log());
+        assert!(!ferry.socket().exists());
+        assert!(ferry.log().contains("upstream_reset=0"), "{}", ferry.log());
+    }
+    let log = postgres.log();
+    assert!(!log.contains("unexpected EOF") && !log.contains("could not receive data"), "{log}");
+}
+
+#[test]
+fn the_time_to_drain_is_bounded() {
+    let env = [("PGFERRY_DRAIN_TIMEOUT", "200ms")];
+    let mut ferry = Ferry::start_with(&Postgres::shared().url(), &[], &env);
+    let mut busy = ferry.session();
+    busy.query("begin");
+    ferry.signal("TERM");
+    let messages = busy.to_end();
+    assert_eq!(messages.last().map(|message| message.field(b'C')).as_deref(), Some("57P01"));
+    assert_eq!(ferry.wait().code(), Some(0));
+    assert!(ferry.log().contains("drain_timeout"));
+}
+
+#[test]
+fn sigint_and_a_second_sigterm_end_it_now() {
+    for signals in [&["INT"][..], &["TERM", "TERM"], &["TERM", "INT"], &["QUIT"]] {
+        let mut ferry = Ferry::start(Postgres::shared(), &[]);
+        let mut busy = ferry.session();
+        busy.query("begin");
+        ferry.signal(signals[0]);
+        if let Some(second) = signals.get(1) {
+            eventually("it drains", || ferry.log().contains("waiting for transactions"));
+            ferry.signal(second);
+        }
+        let messages = busy.to_end();
+        assert_eq!(messages.last().map(|message| message.field(b'C')).as_deref(), Some("57P01"), "{signals:?}");
+        let status = ferry.wait();
+        assert_eq!((status.code(), status.signal()), (Some(0), None), "{signals:?}");
+        assert!(!ferry.socket().exists());
+    }
+}
+
+#[test]
+fn sigterm_under_load_breaks_no_query() {
+    let postgres = Postgres::start_with(&[]);
+    for mode in ["session", "transaction"] {
+        let mut ferry = Ferry::start(&postgres, &["--mode", mode, "--pool-size", "4"]);
+        let socket = ferry.socket();
+        std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..8)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut served = 0;
+                        // Until nobody listens any more.
+                        while let Ok(stream) = std::os::unix::net::UnixStream::connect(&socket) {
+                            drop(stream);
+                            if !socket.exists() {
+                                break;
+                            }
+                            let Some(mut raw) = std::panic::catch_unwind(|| crate::harness::Raw::unix(&socket)).ok()
+                            else {
+                                break;
+                            };
+                            if !raw.try_send(&startup(&[("user", "trust_user"), ("database", "postgres")])) {
+                                break;
+                            }
+                            let welcome = tags(&raw.until_ready());
+                            if !welcome.ends_with('Z') {
+                                break;
+                            }
+                            if !raw.try_send(&query("select 1")) {
+                                break;
+                            }
+                            let answer = raw.until_ready();
+                            match tags(&answer).as_str() {
+                                "TDCZ" => served += 1,
+                                "E" => assert_eq!(answer[0].field(b'C'), "57P01"),
+                                "" => {}
+                                half => panic!("half an answer: {half}"),
+                            }
+                        }
+                        served
+                    })
+                })
+                .collect();
+            eventually("clients are served", || ferry.report().get("clients") > 200);
+            ferry.signal("TERM");
+            let served: usize = clients.into_iter().map(|client| client.join().expect("no panic")).sum();
+            assert!(served >= 100, "{served}");
+        });
+        assert_eq!(ferry.wait().code(), Some(0));
+    }
+}
+
+#[test]
+fn systemd_is_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(crate::harness::SOON)).expect("a timeout");
+    let recv = || {
+        let mut buffer = [0; 256];
+        let n = socket.recv(&mut buffer).expect("a notification");
+        String::from_utf8_lossy(&buffer[..n]).into_owned()
+    };
+    let env = [("NOTIFY_SOCKET", path.to_str().expect("UTF-8"))];
+    let mut ferry = Ferry::start_with(&Postgres::shared().url(), &[], &env);
+    assert_eq!(recv().trim(), "READY=1");
+    ferry.signal("TERM");
+    assert_eq!(recv().trim(), "STOPPING=1");
+    assert!(ferry.wait().success());
+}
