@@ -125,12 +125,12 @@ async fn accept(shared: Arc<Shared>, listener: Bound, alive: mpsc::Sender<Infall
 
 /// A failure to accept concerns one client, or everything is in use for the moment; the listener goes on.
 async fn out_of_luck(error: &io::Error) {
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
-            warn!("can't accept clients for the moment: {error}; they wait in the backlog");
-            sleep(OUT_OF_FILES).await;
-        }
-        _ => warn!("a client could not be accepted: {error}"),
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    if let Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) = errno {
+        warn!("can't accept clients for the moment: {error}; they wait in the backlog");
+        sleep(OUT_OF_FILES).await;
+    } else {
+        warn!("a client could not be accepted: {error}");
     }
 }
 

@@ -29,11 +29,8 @@ pub enum Hello {
 pub async fn handshake(conn: &mut Conn) -> Result<Hello, Fault> {
     let (mut asked_ssl, mut asked_gss) = (false, false);
     loop {
-        let packet = match receive(conn).await {
-            Ok(packet) => packet,
-            // PostgreSQL too closes without a word: what speaks like that does not read answers.
-            Err(_) => return Ok(Hello::Gone),
-        };
+        // PostgreSQL too closes without a word: what speaks like that does not read answers.
+        let Ok(packet) = receive(conn).await else { return Ok(Hello::Gone) };
         let opening = startup::parse(&packet).map_err(|error| refusal(&error))?;
         let (asked, what, minor) = match opening {
             Opening::Cancel { pid, secret } => return Ok(Hello::Cancel { pid, secret }),

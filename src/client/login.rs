@@ -176,11 +176,9 @@ impl Login<'_> {
         loop {
             let (ask, asked) = Ask::new();
             let attempt = attempt(self.pool, &self.shared.registry, Secret::Ask(ask));
-            tokio::pin!(attempt);
-            let asked = tokio::select! {
-                biased;
-                asked = asked => asked,
-                outcome = &mut attempt => match outcome {
+            // An attempt that ends without asking lets go of its end.
+            let Ok(answer) = asked.await else {
+                match attempt.await {
                     Ok(()) => return Ok(true),
                     Err(error) if error.may_pass() && Instant::now() + pause < self.deadline => {
                         tokio::time::sleep(pause).await;
@@ -188,9 +186,8 @@ impl Login<'_> {
                         continue;
                     }
                     Err(error) => return Err(error.fault()),
-                },
+                }
             };
-            let Ok(answer) = asked else { return attempt.await.map(|()| true).map_err(|error| error.fault()) };
             // The others may ask their clients while this one thinks.
             self.pool.account.asks();
             drop(turn);
@@ -240,16 +237,16 @@ impl Login<'_> {
 /// # Errors
 /// When the connection is not local, the client takes too long or answers with something else.
 pub async fn ask_password(conn: &mut Conn, deadline: Instant, limit: Duration) -> Result<Option<Password>, Fault> {
-    if let Ok(Peer::Tcp(address)) = conn.stream().peer() {
-        if !value::is_loopback(address.ip()) {
-            return Err(Fault::fatal(
-                Blame::Client,
-                sqlstate::INVALID_AUTHORIZATION,
-                "password authentication over an unencrypted network connection is refused",
-            )
-            .detail("pass-through login needs the password in clear text.")
-            .hint("Connect through the unix socket or over loopback."));
-        }
+    if let Ok(Peer::Tcp(address)) = conn.stream().peer()
+        && !value::is_loopback(address.ip())
+    {
+        return Err(Fault::fatal(
+            Blame::Client,
+            sqlstate::INVALID_AUTHORIZATION,
+            "password authentication over an unencrypted network connection is refused",
+        )
+        .detail("pass-through login needs the password in clear text.")
+        .hint("Connect through the unix socket or over loopback."));
     }
     backend::put_cleartext_request(&mut conn.output);
     let exchange = async {

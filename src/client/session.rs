@@ -38,6 +38,7 @@ enum Farewell {
 }
 
 /// What waiting for a connection came to.
+#[expect(clippy::large_enum_variant, reason = "the large one is the common one, and lives for a moment")]
 enum Acquired {
     Lease(Lease),
     /// The client cancelled its request.
@@ -158,10 +159,9 @@ impl Session<'_> {
                     debug!(link = lease.id, "an idle upstream connection was dead; the request goes elsewhere");
                     Ok(false)
                 }
-                End::Goodbye | End::ClientGone => Err(Farewell::Quiet),
+                End::Goodbye | End::ClientGone | End::UpstreamLost { told: true } => Err(Farewell::Quiet),
                 End::Shutdown => Err(Farewell::Tell(shutdown())),
                 End::Refuse(fault) => Err(Farewell::Tell(fault.clone())),
-                End::UpstreamLost { told: true } => Err(Farewell::Quiet),
                 End::UpstreamLost { told: false } => Err(Farewell::Tell(lost())),
             };
             give_back::give_back(self.shared, settings, lease, outcome, self.control.id);
@@ -269,7 +269,7 @@ async fn gone(conn: &mut Conn) {
             return;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn cancelled() -> Fault {

@@ -170,12 +170,12 @@ impl Settings {
     }
 
     fn check(&self, reader: &Reader<'_>) -> Result<(), ConfigError> {
-        if !self.allow_remote {
-            if let Some(remote) = self.listen.iter().find(|listen| listen.is_remote()) {
-                return Err(reader
-                    .error("listen", format!("{remote} can be reached from other machines"))
-                    .hint("listen on 127.0.0.1, or set allow_remote = true"));
-            }
+        if !self.allow_remote
+            && let Some(remote) = self.listen.iter().find(|listen| listen.is_remote())
+        {
+            return Err(reader
+                .error("listen", format!("{remote} can be reached from other machines"))
+                .hint("listen on 127.0.0.1, or set allow_remote = true"));
         }
         if self.auth == Auth::PassThrough {
             return Ok(());

@@ -222,7 +222,7 @@ fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> ConfigError 
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes()[..offset.min(text.len())].iter().filter(|&&b| b == b'\n').count() + 1
+    text.get(..offset).unwrap_or(text).matches('\n').count() + 1
 }
 
 fn plain(value: &Spanned<DeValue<'_>>) -> Option<Value> {
@@ -247,7 +247,7 @@ fn peers(value: &Spanned<DeValue<'_>>, at: &dyn Fn(Range<usize>) -> Place) -> Re
     let not_tables = || ConfigError::new("write it as [[peer]] tables").at(&place, "peer");
     let tables = value.get_ref().as_array().ok_or_else(not_tables)?;
     let mut rules = Vec::new();
-    for table in tables.iter() {
+    for table in tables {
         let place = at(table.span());
         let mut fields = Vec::new();
         for (key, value) in table.get_ref().as_table().ok_or_else(not_tables)? {

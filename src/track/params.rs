@@ -5,6 +5,9 @@ use std::sync::Arc;
 use crate::wire::Startup;
 
 type Pair = (Box<[u8]>, Box<[u8]>);
+type Wish = (&'static str, Box<[u8]>);
+/// Startup parameters by name and value, as the client sent them.
+pub type RawPairs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Startup parameters that every supported server reports and that a client may set: these follow their client from
 /// connection to connection by `SET`. Every other startup parameter is part of the pool's key instead.
@@ -69,7 +72,7 @@ impl Params {
 /// The following parameters that a client's startup packet asked for. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    pairs: Arc<Vec<(&'static str, Box<[u8]>)>>,
+    pairs: Arc<Vec<Wish>>,
 }
 
 impl Wanted {
@@ -79,9 +82,9 @@ impl Wanted {
     /// A value that is not printable ASCII belongs to the key too: in a `SET` the server would convert it from the
     /// client's encoding, in a startup packet it does not.
     #[must_use]
-    pub fn split(startup: &Startup) -> (Self, Vec<(Vec<u8>, Vec<u8>)>) {
-        let mut wanted: Vec<(&'static str, Box<[u8]>)> = Vec::new();
-        let mut key: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    pub fn split(startup: &Startup) -> (Self, RawPairs) {
+        let mut wanted: Vec<Wish> = Vec::new();
+        let mut key = RawPairs::new();
         for (name, value) in &startup.params {
             if matches!(name.as_slice(), b"user" | b"database" | b"replication") {
                 continue;

@@ -190,9 +190,7 @@ impl<'a> Statement<'a> {
             if is(first, b"prepare") && !is(word, b"transaction") {
                 return Pins::PREPARE;
             }
-        } else if is(first, b"set") && after(&[b"session"]) && is(word, b"authorization") {
-            return Pins::ROLE;
-        } else if is(first, b"set") && after(&[b"session"]) && is(word, b"role") {
+        } else if is(first, b"set") && after(&[b"session"]) && (is(word, b"authorization") || is(word, b"role")) {
             return Pins::ROLE;
         }
         if (is(word, b"temp") || is(word, b"temporary"))

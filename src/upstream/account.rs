@@ -172,7 +172,11 @@ impl Account {
 ///
 /// # Errors
 /// As [`DialError`] lists.
-pub async fn attempt(pool: &Arc<Pool>, registry: &Arc<Registry>, secret: Secret) -> Result<(), DialError> {
+pub fn attempt(
+    pool: &Arc<Pool>,
+    registry: &Arc<Registry>,
+    secret: Secret,
+) -> impl Future<Output = Result<(), DialError>> + use<> {
     let pool = Arc::clone(pool);
     let registry = Arc::clone(registry);
     let task = tokio::spawn(async move {
@@ -206,5 +210,5 @@ pub async fn attempt(pool: &Arc<Pool>, registry: &Arc<Registry>, secret: Secret)
             }
         }
     });
-    task.await.unwrap_or_else(|error| Err(DialError::Protocol(error.to_string())))
+    async move { task.await.unwrap_or_else(|error| Err(DialError::Protocol(error.to_string()))) }
 }

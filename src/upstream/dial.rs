@@ -323,10 +323,7 @@ async fn log_in(conn: &mut Conn, login: Login) -> Result<Session, DialError> {
     let mut session = Session::default();
     let mut secret = Some(login.secret);
     loop {
-        let message = match receive(conn, session.password.as_ref()).await? {
-            Some(message) => message,
-            None => continue,
-        };
+        let Some(message) = receive(conn, session.password.as_ref()).await? else { continue };
         match message {
             Message::AuthenticationOk => {}
             Message::AuthenticationCleartextPassword => {

@@ -32,6 +32,9 @@ const STRANGERS: usize = 1000;
 /// How many (database, user)s that nobody has seen before may be tried upstream at once, and how often one more.
 const STRANGER_TRIES: (u32, Duration) = (20, Duration::from_millis(200));
 
+/// Accounts by database and user.
+type Accounts = HashMap<(Vec<u8>, Vec<u8>), Arc<Account>>;
+
 /// All that the sessions of this process share on the upstream's side.
 #[derive(Debug)]
 pub struct Registry {
@@ -48,7 +51,7 @@ pub struct Registry {
     /// How many cancel requests may be under way.
     pub(super) cancel_slots: Semaphore,
     pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
-    accounts: Mutex<HashMap<(Vec<u8>, Vec<u8>), Arc<Account>>>,
+    accounts: Mutex<Accounts>,
     strangers: Mutex<Bucket>,
     generation: AtomicU64,
     links: AtomicU64,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::sleep;
 use tracing::debug;
 
 use super::cancel;
@@ -15,6 +16,9 @@ use crate::wire::{backend, frame, frontend, head};
 
 /// The statement that makes a session as new.
 pub const RESET: &[u8] = b"DISCARD ALL";
+
+/// The first pause before another cancel request for the same statement.
+const CANCEL_AGAIN: Duration = Duration::from_millis(50);
 
 /// What a client left behind.
 #[derive(Debug)]
@@ -42,7 +46,10 @@ pub fn restore(lease: Lease, registry: Arc<Registry>, leftover: Leftover, limit:
             Ok(Ok((clean, None))) => lease.release_fresh(clean),
             Ok(Err(error)) => debug!(link = id, %error, "closing an upstream connection that could not be restored"),
             Err(_) => {
-                debug!(link = id, "closing an upstream connection that could not be restored in time (cleanup_timeout)")
+                debug!(
+                    link = id,
+                    "closing an upstream connection that could not be restored in time (cleanup_timeout)"
+                );
             }
         }
     });
@@ -76,7 +83,7 @@ pub enum RestoreError {
 /// Returns the client whose traces may remain, or `None` if the session is as new.
 async fn clean_up(
     lease: &mut Lease,
-    registry: &Registry,
+    registry: &Arc<Registry>,
     leftover: Leftover,
 ) -> Result<(Clean, Option<u64>), RestoreError> {
     let Leftover { mut pipeline, partial, cancel, reset, client } = leftover;
@@ -98,10 +105,7 @@ async fn clean_up(
         pipeline.request(Request::Sync, Reply::Hide);
         lease.conn.flush().await.map_err(RecvError::from)?;
         if cancel {
-            let (key, gate) = (Arc::clone(&lease.key), lease.gate.enter());
-            // Together: a server that waits for its results to be taken does not see the request.
-            let (_, settled) = tokio::join!(cancel::send(registry, &key, gate), settle(lease, &mut pipeline));
-            settled?;
+            settle_cancelling(lease, registry, &mut pipeline).await?;
         } else {
             settle(lease, &mut pipeline).await?;
         }
@@ -115,6 +119,29 @@ async fn clean_up(
     }
     let clean = Clean::prove(&pipeline, Pins::none()).ok_or(RestoreError::Lost)?;
     Ok((clean, (!reset).then_some(client)))
+}
+
+/// Receives and drops until nothing is owed, asking the server again and again to cancel: a request that comes before
+/// the statement has begun is lost.
+async fn settle_cancelling(
+    lease: &mut Lease,
+    registry: &Arc<Registry>,
+    pipeline: &mut Pipeline,
+) -> Result<(), RestoreError> {
+    let (key, gate) = (Arc::clone(&lease.key), Arc::clone(&lease.gate));
+    let settled = settle(lease, pipeline);
+    tokio::pin!(settled);
+    let mut pause = CANCEL_AGAIN;
+    loop {
+        // In a task of its own: a request that is under way must be waited for, which the gate sees to.
+        let (registry, key, inside) = (Arc::clone(registry), Arc::clone(&key), gate.enter());
+        let request = tokio::spawn(async move { cancel::send(&registry, &key, inside).await });
+        tokio::select! {
+            biased;
+            settled = &mut settled => return settled.map(drop),
+            _ = async { (request.await, sleep(pause).await) } => pause *= 2,
+        }
+    }
 }
 
 /// Runs a statement of our own; an error of any kind is a failure.

@@ -98,7 +98,9 @@ fn idle_backends_that_are_terminated_cost_no_client_anything() {
             for _ in 0..20 {
                 // More than the load needs, so that some are idle for longer.
                 let mut burst: Vec<_> = (0..6).map(|_| ferry.session()).collect();
-                burst.iter_mut().for_each(|session| assert_eq!(session.value("select 1"), "1"));
+                for session in &mut burst {
+                    assert_eq!(session.value("select 1"), "1");
+                }
                 drop(burst);
                 eventually("some idle backend is terminated", || postgres.sql(TERMINATE_LONG_IDLE) != "0");
                 let goal = tally.done.load(Ordering::Relaxed) + 20;
@@ -118,7 +120,9 @@ fn idle_backends_that_were_terminated_are_not_handed_out_in_any_mode() {
             let mut lasting = ferry.session();
             for _ in 0..5 {
                 let mut sessions: Vec<_> = (0..3).map(|_| ferry.session()).collect();
-                sessions.iter_mut().for_each(|session| assert_eq!(session.value("select 1"), "1"));
+                for session in &mut sessions {
+                    assert_eq!(session.value("select 1"), "1");
+                }
                 drop(sessions);
                 if mode == "transaction" {
                     assert_eq!(lasting.value("select 1"), "1");
@@ -174,7 +178,7 @@ fn a_busy_backend_that_is_killed_fails_its_own_client_alone() {
         busy.send(&query("select pg_sleep(64)"));
         let terminate = "select count(pg_terminate_backend(pid)) from pg_stat_activity where query = 'select pg_sleep(64)' and state = 'active'";
         eventually("it is terminated", || postgres.sql(terminate) == "1");
-        let messages = busy.to_end();
+        let messages = busy.read_to_end();
         let error = messages.last().expect("an error");
         assert_eq!(error.field(b'C'), "57P01");
         assert!(!error.field(b'R').is_empty(), "the server's own error");
@@ -193,7 +197,7 @@ fn a_connection_that_breaks_without_a_word_is_reported() {
         postgres.sql("select count(*) from pg_stat_activity where query = 'select pg_sleep(65)'") == "1"
     });
     crate::harness::run("kill", &["-KILL", &pid], &[]);
-    let messages = raw.to_end();
+    let messages = raw.read_to_end();
     let error = messages.last().expect("an error");
     assert_eq!((error.field(b'S').as_str(), error.field(b'C').as_str()), ("FATAL", "08006"), "{messages:?}");
     assert_eq!(error.field(b'M'), "server closed the connection unexpectedly");
@@ -219,6 +223,25 @@ fn a_server_that_is_down_is_waited_for_and_then_explained() {
     assert!(error.field(b'M').contains("Connection refused"), "{error:?}");
     postgres.start();
     eventually("the session goes on", || tags(&known.query("select 1")) == "TDCZ");
+}
+
+#[test]
+fn a_first_login_waits_for_a_server_that_is_down() {
+    let mut postgres = Postgres::start_with(&[]);
+    postgres.stop();
+    let ferry = Ferry::start(&postgres, &[]);
+    let mut logins: Vec<_> = ["trust_user", "md5_user"]
+        .iter()
+        .map(|user| {
+            let mut raw = ferry.raw();
+            raw.send(&startup(&[("user", user), ("database", "postgres")]));
+            raw
+        })
+        .collect();
+    eventually("they are tried", || ferry.report().get("upstream_failed") >= 2);
+    postgres.start();
+    assert_eq!(tags(&logins[0].until_ready()).chars().last(), Some('Z'));
+    assert_eq!(logins[1].recv().map(|message| message.body), Some(vec![0, 0, 0, 3]), "now it is asked");
 }
 
 #[test]

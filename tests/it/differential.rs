@@ -319,7 +319,7 @@ fn transcript(mut raw: Raw, script: &[Step]) -> Vec<String> {
             Drip(bytes) => bytes.iter().for_each(|byte| raw.send(&[*byte])),
             Ready(n) => (0..*n).for_each(|_| raw.until_ready().into_iter().for_each(&mut note)),
             Until(tag) => raw.until(*tag).into_iter().for_each(&mut note),
-            End => raw.to_end().into_iter().for_each(&mut note),
+            End => raw.read_to_end().into_iter().for_each(&mut note),
         }
     }
     seen

@@ -142,7 +142,9 @@ fn idle_and_old_connections_are_closed_and_some_are_kept() {
     let env = [("PGFERRY_IDLE_TIMEOUT", "300ms"), ("PGFERRY_MIN_IDLE", "2")];
     let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "6"], &env);
     let mut sessions: Vec<_> = (0..5).map(|_| ferry.session()).collect();
-    sessions.iter_mut().for_each(|session| assert_eq!(session.value("select 1"), "1"));
+    for session in &mut sessions {
+        assert_eq!(session.value("select 1"), "1");
+    }
     assert_eq!(postgres.backends(), 5);
     drop(sessions);
     eventually("idle connections are closed", || postgres.backends() == 2);
@@ -178,7 +180,9 @@ fn a_smaller_pool_shrinks_and_a_larger_one_grows_on_reload() {
     write(4);
     let ferry = Ferry::start(&postgres, &["--config", file.to_str().expect("UTF-8")]);
     let mut sessions: Vec<_> = (0..4).map(|_| ferry.session()).collect();
-    sessions.iter_mut().for_each(|session| assert_eq!(session.value("select 1"), "1"));
+    for session in &mut sessions {
+        assert_eq!(session.value("select 1"), "1");
+    }
     write(2);
     ferry.signal("HUP");
     eventually("reloaded", || ferry.log().contains("changed: pool_size"));
@@ -188,7 +192,9 @@ fn a_smaller_pool_shrinks_and_a_larger_one_grows_on_reload() {
     ferry.signal("HUP");
     eventually("reloaded", || ferry.log().matches("changed: pool_size").count() == 2);
     let mut sessions: Vec<_> = (0..3).map(|_| ferry.session()).collect();
-    sessions.iter_mut().for_each(|session| assert_eq!(session.value("select 1"), "1"));
+    for session in &mut sessions {
+        assert_eq!(session.value("select 1"), "1");
+    }
     std::fs::write(&file, "pool_size = 3\npool_sise = 4\n").expect("written");
     ferry.signal("HUP");
     eventually("the mistake is explained", || {

@@ -30,7 +30,7 @@ fn nothing_that_clients_do_leaves_time_wait_on_our_side() {
             let first = wrong.recv();
             if first.is_some_and(|message| message.tag == b'R') {
                 wrong.send(&password("wrong"));
-                wrong.to_end();
+                wrong.read_to_end();
             }
             if ferry.report().get("upstream_failed") > 8 {
                 break;

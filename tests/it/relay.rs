@@ -153,7 +153,7 @@ fn a_query_with_good_bye_behind_it_is_carried_out() {
         let ferry = Ferry::start(postgres, &["--mode", mode]);
         let mut raw = ferry.session();
         raw.send(&[query("insert into last_words select 1 from pg_sleep(0.2)"), terminate()].concat());
-        assert_eq!(tags(&raw.to_end()), "CZ");
+        assert_eq!(tags(&raw.read_to_end()), "CZ");
         assert_eq!(postgres.sql("select count(*) from last_words"), (nth + 1).to_string());
     }
 }
@@ -162,7 +162,7 @@ fn a_query_with_good_bye_behind_it_is_carried_out() {
 fn late_copy_messages_get_no_connection_and_no_answer() {
     let ferry = Ferry::start(Postgres::shared(), &["--mode", "transaction", "--pool-size", "1"]);
     let mut raw = ferry.session();
-    raw.send(&[copy_data(&[b'x'; 100_000]), crate::harness::raw::copy_done(), query("select 1")].concat());
+    raw.send(&[copy_data(&vec![b'x'; 100_000]), crate::harness::raw::copy_done(), query("select 1")].concat());
     assert_eq!(tags(&raw.until_ready()), "TDCZ");
     raw.send(&copy_data(b"late"));
     assert_eq!(ferry.session().value("select 2"), "2", "nobody else is held up");

@@ -25,15 +25,15 @@ fn sigterm_lets_transactions_end_and_tells_the_others() {
         });
         ferry.signal("TERM");
         for raw in [&mut idle, &mut used] {
-            let messages = raw.to_end();
+            let messages = raw.read_to_end();
             assert_eq!(tags(&messages), "E", "{mode}");
             assert_eq!((messages[0].field(b'S').as_str(), messages[0].field(b'C').as_str()), ("FATAL", "57P01"));
         }
-        let messages = running.to_end();
+        let messages = running.read_to_end();
         assert_eq!(tags(&messages), "TDCZE", "{mode}: its query ends first");
         assert_eq!(busy.value("select 7"), "7", "{mode}: a transaction goes on");
         busy.send(&query("commit"));
-        assert_eq!(tags(&busy.to_end()), "CZE");
+        assert_eq!(tags(&busy.read_to_end()), "CZE");
         assert_eq!(ferry.wait().code(), Some(0), "{}", ferry.log());
         assert!(!ferry.socket().exists());
         assert!(ferry.log().contains("upstream_reset=0"), "{}", ferry.log());
@@ -49,7 +49,7 @@ fn the_time_to_drain_is_bounded() {
     let mut busy = ferry.session();
     busy.query("begin");
     ferry.signal("TERM");
-    let messages = busy.to_end();
+    let messages = busy.read_to_end();
     assert_eq!(messages.last().map(|message| message.field(b'C')).as_deref(), Some("57P01"));
     assert_eq!(ferry.wait().code(), Some(0));
     assert!(ferry.log().contains("drain_timeout"));
@@ -66,7 +66,7 @@ fn sigint_and_a_second_sigterm_end_it_now() {
             eventually("it drains", || ferry.log().contains("waiting for transactions"));
             ferry.signal(second);
         }
-        let messages = busy.to_end();
+        let messages = busy.read_to_end();
         assert_eq!(messages.last().map(|message| message.field(b'C')).as_deref(), Some("57P01"), "{signals:?}");
         let status = ferry.wait();
         assert_eq!((status.code(), status.signal()), (Some(0), None), "{signals:?}");

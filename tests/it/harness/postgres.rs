@@ -44,7 +44,7 @@ pub struct Postgres {
     pub port: u16,
     pub dir: PathBuf,
     server: Option<Server>,
-    _temp: TempDir,
+    temp: TempDir,
 }
 
 /// The server process, below a shell that stops it when our end of its standard input closes.
@@ -66,7 +66,7 @@ impl Postgres {
         let dir = temp.path().join("data");
         as_owner(&["cp", "-a", &path(template()), &path(&dir)]);
         let port = free_port();
-        let mut postgres = Self { port, dir, server: None, _temp: temp };
+        let mut postgres = Self { port, dir, server: None, temp };
         for setting in settings {
             postgres.configure(setting);
         }
@@ -191,7 +191,7 @@ impl Postgres {
     }
 
     fn log_path(&self) -> PathBuf {
-        self._temp.path().join("log")
+        self.temp.path().join("log")
     }
 }
 
@@ -233,7 +233,7 @@ fn template() -> &'static Path {
              max_wal_senders=10\nshared_buffers=16MB\nlog_min_messages=info\nmin_wal_size=32MB\n",
         );
         std::fs::write(dir.join("pg_hba.conf"), HBA).expect("writable");
-        let mut postgres = Postgres { port: free_port(), dir: dir.clone(), server: None, _temp: temp_dir() };
+        let mut postgres = Postgres { port: free_port(), dir: dir.clone(), server: None, temp: temp_dir() };
         postgres.start();
         let port = postgres.port.to_string();
         let psql = format!("{}/psql", bin());

@@ -145,7 +145,7 @@ impl Raw {
     }
 
     /// All messages to the end of the connection.
-    pub fn to_end(&mut self) -> Vec<Message> {
+    pub fn read_to_end(&mut self) -> Vec<Message> {
         std::iter::from_fn(|| self.recv()).collect()
     }
 

@@ -5,27 +5,26 @@
 //! once; a connection that comes back goes to whoever waits for one being opened; and slots, not deadpool's permits,
 //! are what a connection exists by.
 
+mod learned;
+mod opening;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, Manager, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult};
-use tracing::{debug, info, warn};
 
 use super::account::Account;
-use super::dial::{self, DialError, Dialled, Login};
+use super::dial::DialError;
 use super::lease::{Lease, Upstream};
-use super::link::{BackendKey, Gate, Link, Used};
-use super::queue::{Next, Queue};
+use super::link::{Link, Used};
+use super::queue::Queue;
 use super::registry::Registry;
-use super::slots::{Slot, Slots};
+use super::slots::Slots;
 use crate::config::{Mode, Settings};
 use crate::error::{Blame, Fault, sqlstate};
 use crate::track::{Params, Wanted};
-
-/// How many spellings of a setting's value are remembered.
-const CANONICAL_LIMIT: usize = 256;
 
 /// What connections have in common that serve the same clients.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -93,6 +92,9 @@ impl Manager for Dialler {
     }
 }
 
+/// What the server makes of a setting's value.
+type Spellings = HashMap<(&'static str, Box<[u8]>), Box<[u8]>>;
+
 /// The connections of one key.
 #[derive(Debug)]
 pub struct Pool {
@@ -109,7 +111,7 @@ pub struct Pool {
     baseline: Mutex<Option<Params>>,
     /// What the last client asked for: the next one probably asks for the same.
     wanted: Mutex<Wanted>,
-    canonical: Mutex<HashMap<(&'static str, Box<[u8]>), Box<[u8]>>>,
+    canonical: Mutex<Spellings>,
     /// How many connections are on loan.
     pub(super) leased: AtomicUsize,
     /// How many of those wait for the server.
@@ -181,197 +183,10 @@ impl Pool {
         got.ok()?.ok().map(|object| Lease::new(object, Arc::clone(self)))
     }
 
-    /// The reported settings of a client who asked for none; `None` until a connection has been opened.
-    #[must_use]
-    pub fn baseline(&self) -> Option<Params> {
-        lock(&self.baseline).clone()
-    }
-
-    /// What the server makes of a value, if it has been seen before.
-    #[must_use]
-    pub fn canonical(&self, name: &'static str, value: &[u8]) -> Option<Box<[u8]>> {
-        if name == "application_name" && value.len() < 64 {
-            // Printable ASCII, as all values here are, is taken as it is.
-            return Some(value.into());
-        }
-        lock(&self.canonical).get(&(name, value.into())).cloned()
-    }
-
-    /// Notes what the server made of the values that `wanted` asks for.
-    pub fn learn_canonical(&self, wanted: &Wanted, params: &Params) {
-        let mut canonical = lock(&self.canonical);
-        for (name, value) in wanted.iter() {
-            if let Some(seen) = params.get(name.as_bytes()) {
-                if canonical.len() >= CANONICAL_LIMIT {
-                    canonical.clear();
-                }
-                canonical.insert((name, value.into()), seen.into());
-                canonical.insert((name, seen.into()), seen.into());
-            }
-        }
-    }
-
     /// How many connections there are, in any state.
     #[must_use]
     pub fn size(&self) -> usize {
         self.slots.used()
-    }
-
-    /// Opens connections for those who wait, as far as slots, pauses and `max_dialling` allow.
-    pub fn kick(&self) {
-        self.dial_for(0);
-    }
-
-    /// Takes over a connection that was opened to try a password; closes it if there is no slot for it.
-    pub fn adopt(&self, dialled: Dialled, settings: &Settings) {
-        let Some(registry) = self.registry.upgrade() else { return };
-        let link = self.link(dialled, Wanted::default(), &registry, settings);
-        match (self.slots.try_take(), registry.global.try_take()) {
-            (Some(slot), Some(global)) => self.hand_out(Upstream::new(link, (slot, global), self.this.clone())),
-            _ => {
-                tokio::spawn(async move {
-                    let polite = Link::close(link.conn, false).await;
-                    registry.closed(polite);
-                });
-            }
-        }
-    }
-
-    /// As [`Pool::kick`], and `beyond` more that nobody waits for yet.
-    fn dial_for(&self, beyond: usize) {
-        let Some(registry) = self.registry.upgrade() else { return };
-        let settings = registry.settings.load_full();
-        loop {
-            let mut queue = self.queue();
-            match queue.next(beyond, settings.max_dialling, Instant::now()) {
-                Next::Nothing => return,
-                Next::At(at) => {
-                    drop(queue);
-                    return self.kick_at(at);
-                }
-                Next::Dial => {}
-            }
-            let Some(slot) = self.slots.try_take() else {
-                drop(queue);
-                // Closes the gap between looking for an idle connection and entering the queue.
-                match self.take_idle() {
-                    Some(idle) => self.hand_out(idle),
-                    None => return,
-                }
-                continue;
-            };
-            let Some(global) = registry.global.try_take() else {
-                drop(queue);
-                drop(slot);
-                return registry.starve(self);
-            };
-            queue.dial_starts();
-            drop(queue);
-            let Some(this) = self.this.upgrade() else { return };
-            tokio::spawn(this.dial((slot, global), Arc::clone(&registry), Arc::clone(&settings)));
-        }
-    }
-
-    fn kick_at(&self, at: Instant) {
-        let pool = self.this.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep_until(at.into()).await;
-            if let Some(pool) = pool.upgrade() {
-                pool.kick();
-            }
-        });
-    }
-
-    async fn dial(self: Arc<Self>, slots: (Slot, Slot), registry: Arc<Registry>, settings: Arc<Settings>) {
-        let ends = DialEnds(&self);
-        // The first connection asks for nothing, so that what the server gives to clients who ask for nothing is
-        // known. Later ones ask for what their client asks for, which then needs no SET.
-        let asked = if self.baseline().is_some() { self.startup_wanted() } else { Wanted::default() };
-        let secret = self.account.secret(&settings);
-        let login = Login { user: self.key.user.clone(), params: self.startup_params(&asked), secret };
-        let outcome = dial::dial(&settings, login, &registry, settings.connect_timeout).await;
-        match outcome {
-            Ok(dialled) => {
-                if self.queue().succeeded() {
-                    info!(database = %self.database(), user = %self.user(), "upstream is back");
-                }
-                let link = self.link(dialled, asked, &registry, &settings);
-                self.hand_out(Upstream::new(link, slots, self.this.clone()));
-            }
-            Err(failed) => {
-                let error = &failed.error;
-                registry.counters.failed.add();
-                self.account.note_failure(&registry, error);
-                if self.queue().failed(error, Instant::now()) {
-                    let again = if error.may_pass() { "; clients wait while it is tried again" } else { "" };
-                    warn!(database = %self.database(), user = %self.user(), "{}{again}", error.fault());
-                }
-                failed.close(&registry).await;
-                drop(slots);
-            }
-        }
-        drop(ends);
-        self.kick();
-    }
-
-    /// The parameters of a startup packet: those of the key, and `asked`.
-    #[must_use]
-    pub fn startup_params(&self, asked: &Wanted) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let mut params = vec![(b"database".to_vec(), self.key.database.clone())];
-        params.extend(self.key.extra.iter().cloned());
-        params.extend(asked.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec())));
-        params
-    }
-
-    /// What the last client wanted, as far as the server is known to take it. A value that it would refuse must not
-    /// get into a startup packet: that would fail the connection instead of the one client.
-    fn startup_wanted(&self) -> Wanted {
-        lock(&self.wanted).known(|name, value| self.canonical(name, value))
-    }
-
-    fn link(&self, dialled: Dialled, asked: Wanted, registry: &Registry, settings: &Settings) -> Link {
-        let mut params = dialled.params;
-        self.learn_baseline(&mut params, &asked);
-        let id = registry.next_link_id();
-        let now = Instant::now();
-        debug!(link = id, pid = dialled.pid, database = %self.database(), user = %self.user(), "upstream opened");
-        Link {
-            conn: dialled.conn,
-            id,
-            key: Arc::new(BackendKey { address: dialled.address, pid: dialled.pid, secret: dialled.secret }),
-            base: params.clone(),
-            params,
-            asked,
-            used: Used::Fresh,
-            returned: now,
-            retire_at: settings.lifetime.map(|lifetime| now + jitter(lifetime, id)),
-            generation: registry.generation(),
-            gate: Arc::new(Gate::default()),
-        }
-    }
-
-    /// Notes the settings of a session that is as new, but for what was `asked` for at its login.
-    fn learn_baseline(&self, params: &mut Params, asked: &Wanted) {
-        let mut baseline = lock(&self.baseline);
-        let Some(known) = &mut *baseline else {
-            *baseline = Some(params.clone());
-            return;
-        };
-        for (name, value) in params.beyond(&known.clone()) {
-            if !asked.iter().any(|(asked, _)| asked.as_bytes().eq_ignore_ascii_case(name)) {
-                known.set(name, value);
-            }
-        }
-        params.share(known);
-    }
-
-    /// A session has been reset: its settings are what the server gives now, which may have changed since its login.
-    pub fn learn_reset(&self, link: &mut Link) {
-        if link.params != link.base {
-            let Link { params, asked, .. } = link;
-            self.learn_baseline(params, asked);
-            link.base = link.params.clone();
-        }
     }
 
     /// Gives a connection to whoever waits for one being opened, or keeps it.
@@ -536,37 +351,5 @@ impl Pool {
             ),
             _ => fault.hint("Raise pool_size if the server can take more connections, or wait_timeout."),
         }
-    }
-}
-
-/// Counts an attempt out, also when it panics.
-struct DialEnds<'a>(&'a Pool);
-
-impl Drop for DialEnds<'_> {
-    fn drop(&mut self) {
-        self.0.queue().dial_ends();
-    }
-}
-
-/// `lifetime` ± 10 %, so that connections opened together don't end together.
-fn jitter(lifetime: Duration, id: u64) -> Duration {
-    // The golden ratio spreads consecutive numbers evenly.
-    let spread = (id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u32 % 2001;
-    lifetime / 10_000 * (9_000 + spread)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lifetimes_are_spread() {
-        let hour = Duration::from_secs(3600);
-        let spread: Vec<_> = (0..20).map(|id| jitter(hour, id)).collect();
-        assert!(spread.iter().all(|life| (hour * 9 / 10..=hour * 11 / 10).contains(life)));
-        let mut sorted = spread.clone();
-        sorted.sort();
-        sorted.dedup();
-        assert!(sorted.len() > 15);
     }
 }

@@ -1,0 +1,31 @@
+# `make help` lists what there is.
+
+.DEFAULT_GOAL := help
+.PHONY: help build setup test lint demo bench fuzz
+
+help: ## This list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+build: ## Build the release binary: target/release/pgferry
+	cargo build --release --locked
+
+setup: ## Install what the tests need (PostgreSQL, psycopg), where it is missing
+	tests/setup.sh
+
+test: setup ## Run every test, against a PostgreSQL that the tests start themselves
+	cargo test --locked
+
+lint: ## Formatting, clippy, documentation, dependencies
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+	tests/check-dependencies.sh
+
+demo: ## The problem and its cure, side by side, in a minute
+	tests/demo/run.sh
+
+bench: ## Count what a short connection costs (needs PgBouncer: installed if missing)
+	tests/bench/run.sh
+
+fuzz: ## Fuzz every parser for a minute each (needs cargo-fuzz and a nightly toolchain)
+	tests/fuzz.sh

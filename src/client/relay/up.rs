@@ -1,0 +1,103 @@
+//! Client to server.
+
+use std::task::{Context, Poll};
+
+use super::{End, Relay};
+use crate::error::{Blame, Fault, sqlstate};
+use crate::track::{Pins, Reply, Request, pinning};
+use crate::wire::{Frame, frame, frontend, head};
+
+impl Relay<'_> {
+    /// Client to server, as far as it goes. Says whether anything moved.
+    pub(super) fn poll_up(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut progress = false;
+        loop {
+            if !self.lease.conn.output.is_empty() {
+                match self.lease.conn.poll_flush(cx) {
+                    Poll::Pending => return Ok(progress),
+                    Poll::Ready(Err(_)) => return Err(self.upstream_failed()),
+                    Poll::Ready(Ok(())) => {}
+                }
+                progress = true;
+                if !self.preparing {
+                    // The kernel has it: from here on nobody knows whether the server has.
+                    self.first = Vec::new();
+                }
+            }
+            if !self.client.input.unsent().is_empty() {
+                match self.lease.conn.poll_write(cx, self.client.input.unsent()) {
+                    Poll::Pending => return Ok(progress),
+                    Poll::Ready(Err(_) | Ok(0)) => return Err(self.upstream_failed()),
+                    Poll::Ready(Ok(n)) => self.client.input.sent(n),
+                }
+                progress = true;
+                continue;
+            }
+            if self.hold || self.goodbye {
+                return Ok(progress);
+            }
+            if self.parse_up()? {
+                self.note_running();
+                continue;
+            }
+            if self.goodbye {
+                return Ok(true);
+            }
+            match self.client.poll_fill(cx) {
+                Poll::Pending => return Ok(progress),
+                Poll::Ready(Err(_) | Ok(0)) => return Err(End::ClientGone),
+                Poll::Ready(Ok(_)) => progress = true,
+            }
+        }
+    }
+
+    /// Walks what the client has sent and marks what may be sent on. Says whether that is anything.
+    pub(super) fn parse_up(&mut self) -> Result<bool, End> {
+        let mut progress = false;
+        loop {
+            let input = &mut self.client.input;
+            if self.up_left > 0 {
+                let here = self.up_left.min(input.unparsed().len());
+                input.parse(here);
+                self.up_left -= here;
+                progress |= here > 0;
+                if self.up_left > 0 {
+                    return Ok(progress);
+                }
+            }
+            let bytes = input.unparsed();
+            let head = match head(bytes, frame::FRONTEND_LIMIT) {
+                Ok(Some(head)) => head,
+                Ok(None) => return Ok(progress),
+                Err(bad) => return Err(End::Refuse(violation(bad.to_string()))),
+            };
+            let Some(request) = Request::of(head.tag) else {
+                if head.tag == frontend::TERMINATE {
+                    self.goodbye = true;
+                    return Ok(progress);
+                }
+                return Err(End::Refuse(violation(format!("invalid frontend message type {}", head.tag))));
+            };
+            let whole = bytes.len() >= head.size;
+            if whole {
+                self.pins.add(pinning::of_message(Frame { tag: head.tag, bytes: &bytes[..head.size] }));
+            } else if pinning::must_see(head.tag) {
+                if head.size <= input.capacity() {
+                    return Ok(progress);
+                }
+                self.pins.add(Pins::UNSEEN);
+            } else if request == Request::Function {
+                self.pins.add(Pins::CODE);
+            }
+            self.pipeline.request(request, Reply::Forward);
+            let here = head.size.min(bytes.len());
+            input.parse(here);
+            self.up_left = head.size - here;
+            progress = true;
+        }
+    }
+}
+
+fn violation(message: String) -> Fault {
+    Fault::fatal(Blame::Client, sqlstate::PROTOCOL_VIOLATION, message)
+}

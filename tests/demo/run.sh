@@ -1,0 +1,169 @@
+#!/usr/bin/env bash
+# The problem and its cure, side by side: short connections from one host to a database on another, directly and
+# through pgferry. The two hosts are network namespaces joined by a veth pair; everything made here is removed at the
+# end. Where namespaces are not permitted, the same on loopback.
+#
+# DEMO_SECONDS (10) is how long each half runs.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+seconds=${DEMO_SECONDS:-10}
+ports=400
+clients=10
+db_net=pgferry-demo-db
+app_net=pgferry-demo-app
+db_ip=10.213.77.1
+app_ip=10.213.77.2
+password=demo-secret
+
+say() { printf '%s\n' "$*"; }
+step() { printf '\n== %s\n' "$*"; }
+
+tests/setup.sh postgresql iproute2
+step "Building pgferry"
+cargo build --release --locked --quiet
+ferry=$PWD/target/release/pgferry
+pg=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
+pg=${PGFERRY_TEST_PG_BIN:-$pg}
+
+work=$(mktemp -d /tmp/pgferry-demo.XXXXXX)
+chmod 755 "$work"
+made_namespaces=""
+children=()
+
+cleanup() {
+    status=$?
+    trap - EXIT INT TERM
+    for child in "${children[@]:-}"; do
+        [ -n "$child" ] && kill "$child" 2>/dev/null || true
+    done
+    [ -f "$work/data/postmaster.pid" ] && kill -INT "$(head -n 1 "$work/data/postmaster.pid")" 2>/dev/null || true
+    wait 2>/dev/null || true
+    if [ -n "$made_namespaces" ]; then
+        ip netns delete "$app_net" 2>/dev/null || true
+        ip netns delete "$db_net" 2>/dev/null || true
+    fi
+    rm -rf "$work"
+    exit "$status"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Two hosts, if we may.
+make_hosts() {
+    [ "$(id -u)" = 0 ] || return 1
+    ip netns add "$db_net" 2>/dev/null || return 1
+    made_namespaces=yes
+    ip netns add "$app_net" &&
+        ip link add pgfdemo0 netns "$db_net" type veth peer name pgfdemo1 netns "$app_net" &&
+        ip -n "$db_net" addr add "$db_ip/24" dev pgfdemo0 &&
+        ip -n "$app_net" addr add "$app_ip/24" dev pgfdemo1 &&
+        ip -n "$db_net" link set lo up && ip -n "$db_net" link set pgfdemo0 up &&
+        ip -n "$app_net" link set lo up && ip -n "$app_net" link set pgfdemo1 up &&
+        ip netns exec "$app_net" sysctl -qw "net.ipv4.ip_local_port_range=20000 $((20000 + ports - 1))"
+}
+
+if make_hosts 2>/dev/null; then
+    on_db=(ip netns exec "$db_net")
+    on_app=(ip netns exec "$app_net")
+    host=$db_ip
+    say "Two hosts: a database at $db_ip, an application at $app_ip with $ports ephemeral ports"
+    say "(a real host has 28,232 by default; fewer make the failure quick)."
+else
+    on_db=(env)
+    on_app=(env)
+    host=127.0.0.1
+    say "Network namespaces are not permitted here (that takes root): everything runs on loopback, where ports do"
+    say "not run out so quickly. Compare the sockets left in TIME_WAIT: each holds an ephemeral port for 60 seconds."
+fi
+
+as_owner=(env)
+if [ "$(id -u)" = 0 ]; then
+    # PostgreSQL does not run as root.
+    owner=$(id -un postgres 2>/dev/null || echo nobody)
+    chown "$owner" "$work"
+    as_owner=(setpriv --reuid "$owner" --regid "$(id -gn "$owner")" --clear-groups)
+fi
+
+step "Starting PostgreSQL"
+port=5432
+[ "$host" = 127.0.0.1 ] && port=$((20000 + RANDOM % 10000))
+printf '%s' "$password" >"$work/password"
+chmod 644 "$work/password"
+"${as_owner[@]}" "$pg/initdb" -D "$work/data" -U app -A scram-sha-256 --pwfile="$work/password" --no-sync >/dev/null
+cat >>"$work/data/postgresql.conf" <<CONF
+listen_addresses = '$host'
+port = $port
+unix_socket_directories = ''
+fsync = off
+max_connections = 50
+CONF
+echo "host all all all scram-sha-256" >>"$work/data/pg_hba.conf"
+"${on_db[@]}" "${as_owner[@]}" "$pg/postgres" -D "$work/data" >"$work/postgres.log" 2>&1 &
+children+=($!)
+for _ in $(seq 200); do
+    "${on_app[@]}" "$pg/pg_isready" -q -h "$host" -p "$port" && break
+    sleep 0.05
+done
+
+step "Starting pgferry beside the application"
+"${on_app[@]}" "$ferry" --upstream "postgres://$host:$port" --listen "$work/ferry" >"$work/ferry.log" 2>&1 &
+ferry_pid=$!
+children+=("$ferry_pid")
+for _ in $(seq 200); do
+    grep -q 'ready: ' "$work/ferry.log" && break
+    sleep 0.05
+done
+sed 's/^.*INFO /  /' "$work/ferry.log"
+
+echo 'select 1' >"$work/script.sql"
+
+# Sockets in TIME_WAIT on the application's host that hold a port toward the database.
+time_waits() {
+    "${on_app[@]}" awk -v port=":$(printf '%04X' "$port")" '$4 == "06" && $3 ~ port "$" { n++ } END { print n + 0 }' /proc/net/tcp
+}
+
+# bench NAME HOST PORT: pgbench with a new connection for every transaction.
+bench() {
+    local name=$1 at=$2 at_port=$3 from
+    step "$name: pgbench -M simple -C -n -f 'select 1', $clients clients, $seconds s"
+    say "  host=$at port=$at_port user=app dbname=postgres"
+    before=$(time_waits)
+    from=$(date +%s.%N)
+    PGPASSWORD=$password "${on_app[@]}" "$pg/pgbench" -h "$at" -p "$at_port" -U app -M simple -C -n -c "$clients" -j 2 \
+        -T "$seconds" -P 2 -f "$work/script.sql" postgres 2> >(tee "$work/err" | sed -un 's/^progress: /  /p') >"$work/out" || true
+    took=$(awk -v a="$from" -v b="$(date +%s.%N)" 'BEGIN { printf "%.1f", b - a }')
+    sleep 0.2
+    done_=$(sed -n 's/^number of transactions actually processed: \([0-9]*\).*/\1/p' "$work/out")
+    failed=$(grep -c 'failed: ' "$work/err" || true)
+    error=$(sed -n 's/^.*failed: //p' "$work/err" | head -n 1)
+    [ -z "$error" ] || say "  $failed of $clients clients gave up: $error"
+    waits=$(($(time_waits) - before))
+    rate=$(awk -v n="${done_:-0}" -v s="$took" 'BEGIN { printf "%d", (s > 0 ? n / s : 0) }')
+}
+
+# The cure first: the problem leaves its host without ports for a minute.
+bench "(a) through pgferry" "$work/ferry" 5432
+kill -USR1 "$ferry_pid"
+for _ in $(seq 100); do
+    grep -q 'upstream_opened=' "$work/ferry.log" && break
+    sleep 0.05
+done
+opened=$(sed -n 's/^.*upstream_opened=\([0-9]*\).*/\1/p' "$work/ferry.log" | tail -n 1)
+ferried=("${done_:-0}" "$failed of $clients" "$rate" "$waits" "${opened:-?}" "${error:-none}" "$took")
+bench "(b) directly" "$host" "$port"
+direct=("${done_:-0}" "$failed of $clients" "$rate" "$waits" "${done_:-0}" "${error:-none}" "$took")
+
+row() { printf '  %-34s %22s %22s\n' "$@"; }
+step "The same database, user, password and SQL; the connection string differs in its host"
+row "" "directly" "through pgferry"
+row "host=" "$host" "(pgferry's socket)"
+row "transactions done" "${direct[0]}" "${ferried[0]}"
+row "clients that failed" "${direct[1]}" "${ferried[1]}"
+row "ran for (s)" "${direct[6]}" "${ferried[6]}"
+row "connections/s" "${direct[2]}" "${ferried[2]}"
+row "TIME_WAIT left on the app's host" "${direct[3]}" "${ferried[3]}"
+row "TCP connections to the database" "${direct[4]}" "${ferried[4]}"
+say "  error directly:         ${direct[5]}"
+say "  error through pgferry:  ${ferried[5]}"

@@ -1,0 +1,30 @@
+#!/bin/sh
+# Installs what the tests need on Debian and Ubuntu, where it is missing and we may; else says what to install.
+# Further package names may be given as arguments.
+set -eu
+
+missing=""
+have_server() { ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; }
+if [ -z "${PGFERRY_TEST_PG_BIN:-}" ] && ! have_server; then missing="$missing postgresql"; fi
+command -v psql >/dev/null 2>&1 || missing="$missing postgresql-client"
+/usr/bin/python3 -c 'import psycopg' 2>/dev/null || missing="$missing python3-psycopg"
+command -v setpriv >/dev/null 2>&1 || missing="$missing util-linux"
+command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
+for package in "$@"; do
+    dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" = 0 ]; then as_root=""
+elif sudo -n true 2>/dev/null; then as_root="sudo"
+else
+    echo "pgferry: these packages are missing, and neither root nor sudo is at hand. Please run:" >&2
+    echo "    apt-get install$missing" >&2
+    exit 1
+fi
+command -v apt-get >/dev/null 2>&1 || { echo "pgferry: please install:$missing" >&2; exit 1; }
+echo "pgferry: installing$missing"
+export DEBIAN_FRONTEND=noninteractive
+$as_root apt-get update -qq
+# shellcheck disable=SC2086 # a list of words
+$as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
