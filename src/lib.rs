@@ -8,6 +8,7 @@ pub mod client;
 pub mod config;
 pub mod drain;
 pub mod error;
+pub mod fuzz;
 pub mod net;
 pub mod server;
 pub mod track;

@@ -7,6 +7,7 @@ mod cancel;
 mod chaos;
 mod cli;
 mod clients;
+mod corpus;
 mod differential;
 mod handshake;
 mod layout;

@@ -1,0 +1,98 @@
+//! What the fuzz targets in `fuzz/` do with arbitrary bytes; a test replays their corpus through the same functions.
+//!
+//! Each panics where an invariant does not hold.
+
+use crate::config::{Settings, Upstream, Written};
+use crate::track::{pinning, sql};
+use crate::wire::{Frames, backend, frame, frontend, startup};
+
+/// Frames never overlap, never exceed the limit and never leave the input.
+///
+/// # Panics
+/// When they do.
+pub fn frames(bytes: &[u8]) {
+    let limit = bytes.first().map_or(0, |&b| usize::from(b) * 8);
+    let input = bytes.get(1..).unwrap_or_default();
+    let mut walked = 0;
+    let mut frames = Frames::new(input, limit);
+    while let Some(Ok(frame)) = frames.next() {
+        assert!(frame.bytes.len() >= frame::HEADER && frame.bytes.len() <= limit + 1);
+        assert_eq!(frame.bytes, &input[walked..walked + frame.bytes.len()]);
+        walked += frame.bytes.len();
+    }
+    assert_eq!(frames.rest(), &input[walked..]);
+}
+
+/// Opening packets are read or refused.
+///
+/// # Panics
+/// When a packet that is taken says other than its bytes.
+pub fn startup(bytes: &[u8]) {
+    let Ok(Some(size)) = startup::size(bytes) else { return };
+    let Some(packet) = bytes.get(..size) else { return };
+    if let Ok(crate::wire::Opening::Startup(read)) = startup::parse(packet) {
+        let mut again = Vec::new();
+        let params = read.params.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+        frontend::put_startup(&mut again, params);
+        let Ok(crate::wire::Opening::Startup(reread)) = startup::parse(&again) else { panic!("written, not read") };
+        assert_eq!(read.params, reread.params);
+    }
+}
+
+/// Views of message bodies.
+pub fn messages(bytes: &[u8]) {
+    let Some((&field, body)) = bytes.split_first() else { return };
+    let _ = frontend::query(body);
+    let _ = frontend::parse(body);
+    let _ = frontend::password(body);
+    let _ = backend::error_field(body, field);
+    let _ = backend::is_fatal(body);
+    let _ = backend::parameter_status(body);
+    let _ = backend::command_tag(body);
+    let _ = backend::key_data(body);
+    let mut out = Vec::new();
+    backend::put_error_as_fatal(&mut out, body);
+    let _ = pinning::of_message(crate::wire::Frame { tag: field, bytes: &out });
+}
+
+/// The look at SQL ends, and sees a `SET` behind anything that is whole.
+///
+/// # Panics
+/// When it does not.
+pub fn sql(bytes: &[u8]) {
+    assert!(sql::Tokens::new(bytes).count() <= bytes.len());
+    let _ = pinning::of_sql(bytes);
+}
+
+/// Connection strings are read or refused, and never show their password.
+///
+/// # Panics
+/// When one does.
+pub fn url(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(upstream) = Upstream::parse(&text) {
+        let password =
+            upstream.password.as_ref().map(|password| String::from_utf8_lossy(password.expose()).into_owned());
+        if let Some(password) = password.filter(|password| password.len() > 12) {
+            let elsewhere = [upstream.user.as_deref(), upstream.database.as_deref()].into_iter().flatten();
+            let shown = upstream.to_string();
+            let also = elsewhere.chain([upstream.host.to_string().as_str()]).any(|other| other.contains(&password));
+            assert!(also || !shown.contains(&password));
+        }
+    }
+}
+
+/// Configuration files are understood or refused with a place.
+///
+/// # Panics
+/// When a mistake has no place.
+pub fn config(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut written = Written::default();
+    match written.file_text("f", &text) {
+        Ok(()) => {
+            let _ = Settings::resolve(&written);
+        }
+        Err(error) => assert!(error.place.is_some(), "{error}"),
+    }
+}
