@@ -29,6 +29,9 @@ const SPARE_FILES: usize = 64;
 /// How long to wait before accepting again when the process or the system is out of descriptors.
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
 
+/// How many clients that wait in the backlog are still taken when the end begins: as many as the kernel keeps by default.
+const BACKLOG_AT_END: usize = 4096;
+
 /// How long the last farewells and closes may take once the end has come.
 const LAST_CALL: Duration = Duration::from_millis(1500);
 
@@ -114,11 +117,18 @@ async fn accept(shared: Arc<Shared>, listener: Bound, alive: mpsc::Sender<Infall
     loop {
         tokio::select! {
             biased;
+            () = shared.drain.reached(Phase::Draining) => break,
             accepted = listener.accept() => match accepted {
                 Ok(stream) => serve(stream),
                 Err(error) => out_of_luck(&error).await,
             },
-            () = shared.drain.reached(Phase::Draining) => break,
+        }
+    }
+    // Those who have connected by now are told; a closed backlog would only break their connections.
+    for _ in 0..BACKLOG_AT_END {
+        match timeout(Duration::ZERO, listener.accept()).await {
+            Ok(Ok(stream)) => serve(stream),
+            _ => break,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::upstream::restore::{self, Leftover};
 /// A session in which state was seen is reset now. Any other is reset in front of its next client's first message (or
 /// by the janitor), so that nobody waits for it.
 pub fn give_back(shared: &Arc<Shared>, settings: &Settings, lease: Lease, outcome: Outcome, client: u64) {
-    let Outcome { end, pipeline, pins, partial_down, partial_up } = outcome;
+    let Outcome { end, pipeline, pins, partial_down, partial_up, cut: _ } = outcome;
     let broken = matches!(end, End::UpstreamLost { .. } | End::Stale) || partial_up || pipeline.lost();
     if broken {
         // Dropping a lease closes its connection.

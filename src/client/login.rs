@@ -137,7 +137,8 @@ impl Login<'_> {
     async fn pass_through(&mut self) -> Result<bool, Fault> {
         let account = Arc::clone(&self.pool.account);
         if account.knowledge() == Knowledge::Unknown {
-            let turn = account.turn().await;
+            let turn = timeout_at(self.deadline, account.turn()).await;
+            let turn = turn.map_err(|_| timed_out(self.settings.login_timeout))?;
             if account.knowledge() == Knowledge::Unknown {
                 return self.first_contact(turn).await;
             }

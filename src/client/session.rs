@@ -14,7 +14,7 @@ use crate::drain::Phase;
 use crate::error::{Blame, Fault, Severity, sqlstate};
 use crate::net::{Conn, RecvError};
 use crate::track::Request;
-use crate::track::{Params, Wanted};
+use crate::track::{Params, Wanted, pinning};
 use crate::upstream::pool::CheckoutError;
 use crate::upstream::{Lease, Pool};
 use crate::wire::{Head, backend, frame, frontend, head};
@@ -108,12 +108,16 @@ impl Session<'_> {
         }
     }
 
-    /// Waits until the first header of a request is there, which stays unread. Late copy messages, which PostgreSQL
-    /// ignores, are dropped.
+    /// Waits until as much of a request is there as the relay needs to send something on, which stays unread: its
+    /// header, or all of a message that must be looked at. Until then it needs no connection. Late copy messages, which
+    /// PostgreSQL ignores, are dropped.
     async fn next_request(&mut self) -> Result<(), Farewell> {
         loop {
             let bytes = self.conn.input.unparsed();
-            match head(bytes, frame::FRONTEND_LIMIT) {
+            let incomplete = |head: &Head| {
+                pinning::must_see(head.tag) && bytes.len() < head.size && head.size <= self.conn.input.capacity()
+            };
+            match head(bytes, frame::FRONTEND_LIMIT).map(|head| head.filter(|head| !incomplete(head))) {
                 Err(bad) => return Err(Farewell::Tell(violation(bad.to_string()))),
                 Ok(Some(head)) => match (head.tag, Request::of(head.tag)) {
                     (frontend::TERMINATE, _) => return Err(Farewell::Quiet),
@@ -164,8 +168,11 @@ impl Session<'_> {
                 End::Refuse(fault) => Err(Farewell::Tell(fault.clone())),
                 End::UpstreamLost { told: false } => Err(Farewell::Tell(lost())),
             };
+            let cut = outcome.cut;
             give_back::give_back(self.shared, settings, lease, outcome, self.control.id);
             match end {
+                // Whatever is sent behind half a message would be taken for its other half.
+                Err(_) if cut => return Err(Farewell::Quiet),
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(farewell) => return Err(farewell),

@@ -191,6 +191,24 @@ fn notifications_come_at_any_time() {
 }
 
 #[test]
+fn half_a_message_takes_no_connection() {
+    for mode in ["session", "transaction"] {
+        let ferry = Ferry::start(Postgres::shared(), &["--mode", mode, "--pool-size", "1"]);
+        let mut dribbling = ferry.session();
+        let message = query("select 'slowly'");
+        dribbling.send(&message[..10]);
+        assert_eq!(ferry.session().value("select 1"), "1", "nobody is held up");
+        let busy = ferry.cpu_ticks();
+        for _ in 0..20 {
+            assert_eq!(ferry.report().get("leased_now"), 0);
+        }
+        assert!(ferry.cpu_ticks() - busy < 50, "and nothing spins");
+        dribbling.send(&message[10..]);
+        assert_eq!(dribbling.until_ready()[1].columns(), ["slowly"]);
+    }
+}
+
+#[test]
 fn transaction_mode_shares_connections_between_statements() {
     let ferry = Ferry::start(Postgres::shared(), &["--mode", "transaction", "--pool-size", "1"]);
     let mut sessions: Vec<_> = (0..5).map(|_| ferry.session()).collect();

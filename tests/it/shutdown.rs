@@ -127,6 +127,20 @@ fn sigterm_under_load_breaks_no_query() {
 }
 
 #[test]
+fn the_end_does_not_come_in_the_middle_of_a_message() {
+    let mut ferry = Ferry::start(Postgres::shared(), &[]);
+    let mut raw = ferry.session();
+    raw.send(&query("select repeat('x', 100000000)"));
+    assert_eq!(raw.recv().map(|message| message.tag), Some(b'T'));
+    // The row is under way, and nobody reads it: its header is 5 bytes, the count and the length 6.
+    eventually("it is held up", || ferry.report().get("leased_now") == 1);
+    ferry.signal("INT");
+    let rest = raw.drain();
+    assert!(rest.iter().skip(11).all(|&byte| byte == b'x'), "the row is cut off, and nothing stands in its place");
+    assert!(ferry.wait().success());
+}
+
+#[test]
 fn systemd_is_told() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("notify");

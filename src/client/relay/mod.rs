@@ -61,6 +61,8 @@ pub struct Outcome {
     pub partial_down: usize,
     /// Whether the server has part of a client's message.
     pub partial_up: bool,
+    /// Whether the client has got part of a server's message, and won't get the rest.
+    pub cut: bool,
 }
 
 /// One client on one connection.
@@ -140,8 +142,16 @@ impl<'a> Relay<'a> {
         };
         self.lease.set_active(false);
         self.lease.set_copying_in(self.pipeline.copying_in());
+        let cut = self.down_left > 0 && !self.down_hidden;
+        if !cut {
+            // Whole messages, on which whatever the client is told at the end can follow.
+            let unsent = self.lease.conn.input.unsent().len();
+            self.client.output.extend_from_slice(self.lease.conn.input.unsent());
+            self.lease.conn.input.sent(unsent);
+        }
         Outcome {
             end,
+            cut,
             partial_down: self.down_left,
             partial_up: self.up_left > 0
                 || !self.client.input.unsent().is_empty()

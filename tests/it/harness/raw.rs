@@ -144,6 +144,14 @@ impl Raw {
         messages
     }
 
+    /// All bytes to the end of the connection.
+    pub fn drain(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        // A reset ends it as well.
+        let _ = self.socket.read_to_end(&mut bytes);
+        bytes
+    }
+
     /// All messages to the end of the connection.
     pub fn read_to_end(&mut self) -> Vec<Message> {
         std::iter::from_fn(|| self.recv()).collect()
