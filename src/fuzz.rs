@@ -2,6 +2,7 @@
 //!
 //! Each panics where an invariant does not hold.
 
+use crate::auth::Password;
 use crate::config::{Settings, Upstream, Written};
 use crate::track::{pinning, sql};
 use crate::wire::{Frames, backend, frame, frontend, startup};
@@ -70,14 +71,11 @@ pub fn sql(bytes: &[u8]) {
 /// When one does.
 pub fn url(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    if let Ok(upstream) = Upstream::parse(&text) {
-        let password =
-            upstream.password.as_ref().map(|password| String::from_utf8_lossy(password.expose()).into_owned());
-        if let Some(password) = password.filter(|password| password.len() > 12) {
-            let elsewhere = [upstream.user.as_deref(), upstream.database.as_deref()].into_iter().flatten();
-            let shown = upstream.to_string();
-            let also = elsewhere.chain([upstream.host.to_string().as_str()]).any(|other| other.contains(&password));
-            assert!(also || !shown.contains(&password));
+    if let Ok(mut upstream) = Upstream::parse(&text) {
+        let shown = upstream.to_string();
+        if upstream.password.is_some() {
+            upstream.password = Some(Password::new(b"another".to_vec()));
+            assert_eq!(upstream.to_string(), shown, "what is shown does not depend on the password");
         }
     }
 }

@@ -31,8 +31,10 @@ pub fn shutdown() -> Fault {
 
 /// How a session ends.
 enum Farewell {
-    /// The client knows, or is gone.
+    /// The client is gone, or has said good-bye.
     Quiet,
+    /// The server has told the client why.
+    Said,
     /// The client is told why.
     Tell(Fault),
 }
@@ -73,14 +75,18 @@ pub async fn run(shared: &Arc<Shared>, conn: Conn, admitted: login::Session) {
     if shared.registry.settings.load().log_connections {
         tracing::info!(client = control.id, "client ended");
     }
-    if let Farewell::Tell(fault) = end {
-        match fault.blame() {
-            Blame::Client => debug!(client = control.id, "ended a session: {fault}"),
-            Blame::Upstream | Blame::Limits => warn!(client = control.id, "ended a session: {fault}"),
+    match end {
+        Farewell::Quiet => return,
+        Farewell::Said => {}
+        Farewell::Tell(fault) => {
+            match fault.blame() {
+                Blame::Client => debug!(client = control.id, "ended a session: {fault}"),
+                Blame::Upstream | Blame::Limits => warn!(client = control.id, "ended a session: {fault}"),
+            }
+            fault.put(&mut conn.output);
         }
-        fault.put(&mut conn.output);
-        farewell(conn).await;
     }
+    farewell(conn).await;
 }
 
 impl Session<'_> {
@@ -163,7 +169,8 @@ impl Session<'_> {
                     debug!(link = lease.id, "an idle upstream connection was dead; the request goes elsewhere");
                     Ok(false)
                 }
-                End::Goodbye | End::ClientGone | End::UpstreamLost { told: true } => Err(Farewell::Quiet),
+                End::Goodbye | End::ClientGone => Err(Farewell::Quiet),
+                End::UpstreamLost { told: true } => Err(Farewell::Said),
                 End::Shutdown => Err(Farewell::Tell(shutdown())),
                 End::Refuse(fault) => Err(Farewell::Tell(fault.clone())),
                 End::UpstreamLost { told: false } => Err(Farewell::Tell(lost())),

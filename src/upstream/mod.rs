@@ -12,7 +12,7 @@
 //! - [`cancel`]: `CancelRequest`s to the upstream.
 //! - [`counters`]: what happened, in numbers.
 //!
-//! An [`Upstream`](lease::Upstream) exists only while it holds a slot of its pool, and is exactly one of: *spare*
+//! An [`Upstream`] exists only while it holds a slot of its pool, and is exactly one of: *spare*
 //! (opened for somebody who went away), *idle* (in deadpool's set), *leased*, or *closing*.
 
 pub mod account;

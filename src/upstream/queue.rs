@@ -26,6 +26,8 @@ pub struct Queue<T> {
     dialling: usize,
     pause: Duration,
     not_before: Option<Instant>,
+    /// Somebody sees to it that the next attempt is made when the pause is over.
+    alarm_set: bool,
     last_error: Option<DialError>,
 }
 
@@ -37,6 +39,7 @@ impl<T> Default for Queue<T> {
             dialling: 0,
             pause: Duration::ZERO,
             not_before: None,
+            alarm_set: false,
             last_error: None,
         }
     }
@@ -93,6 +96,16 @@ impl<T> Queue<T> {
             Some(at) if at > now => Next::At(at),
             _ => Next::Dial,
         }
+    }
+
+    /// Whether an alarm is to be set for the end of the pause; once, however many ask.
+    pub fn set_alarm(&mut self) -> bool {
+        !std::mem::replace(&mut self.alarm_set, true)
+    }
+
+    /// The alarm has gone off.
+    pub fn alarm_rings(&mut self) {
+        self.alarm_set = false;
     }
 
     /// Notes an attempt that starts.
@@ -207,6 +220,9 @@ mod tests {
             pauses.push((at - now).as_millis());
         }
         assert_eq!(pauses, [50, 100, 200, 250, 250]);
+        assert!(queue.set_alarm() && !queue.set_alarm(), "one alarm, however many wait");
+        queue.alarm_rings();
+        assert!(queue.set_alarm());
         queue.dial_starts();
         assert_eq!(queue.next(0, 4, now + Duration::from_secs(9)), Next::Nothing, "a single probe");
         assert!(queue.has_waiters());

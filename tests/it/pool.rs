@@ -158,6 +158,48 @@ fn idle_and_old_connections_are_closed_and_some_are_kept() {
 }
 
 #[test]
+fn a_full_pool_that_should_have_more_idle_goes_on_serving() {
+    let postgres = Postgres::start_with(&[]);
+    let env = [("PGFERRY_MIN_IDLE", "2")];
+    let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "2"], &env);
+    let mut holder = ferry.session();
+    assert_eq!(holder.value("select 1"), "1");
+    eventually("the second is opened", || postgres.backends() == 2);
+    let before = ferry.cpu_ticks();
+    // Several rounds of the janitor, which would like to open a third.
+    for _ in 0..300 {
+        assert_eq!(ferry.session().value("select 2"), "2");
+        std::thread::yield_now();
+    }
+    assert_eq!(holder.value("select 3"), "3");
+    assert!(ferry.cpu_ticks() - before < 300);
+}
+
+#[test]
+fn an_outage_with_many_who_wait_costs_little() {
+    let mut postgres = Postgres::start_with(&[]);
+    let env = [("PGFERRY_WAIT_TIMEOUT", "30s")];
+    let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "2"], &env);
+    drop(ferry.session());
+    postgres.stop();
+    let mut waiting: Vec<_> = (0..200).map(|_| ferry.session()).collect();
+    for raw in &mut waiting {
+        raw.send(&query("select 1"));
+    }
+    eventually("they wait", || ferry.report().get("waiting_now") == 200);
+    let failed = ferry.report().get("upstream_failed");
+    let before = ferry.cpu_ticks();
+    eventually("it is tried again and again", || ferry.report().get("upstream_failed") >= failed + 6);
+    assert!(ferry.cpu_ticks() - before < 100, "with one probe for all");
+    postgres.start();
+    std::thread::scope(|scope| {
+        for mut raw in waiting {
+            scope.spawn(move || assert_eq!(tags(&raw.until_ready()), "TDCZ"));
+        }
+    });
+}
+
+#[test]
 fn waiting_clients_get_what_comes_back_before_what_is_being_opened() {
     let ferry = Ferry::start(Postgres::shared(), &["--pool-size", "2"]);
     let mut first = ferry.session();

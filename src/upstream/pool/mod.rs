@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, Manager, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult};
+use tokio::sync::oneshot;
 
 use super::account::Account;
 use super::dial::DialError;
@@ -81,7 +82,8 @@ impl Manager for Dialler {
             Ok(spare) => Ok(spare),
             Err(receiver) => {
                 pool.kick();
-                receiver.await.map_err(|_| CheckoutError::Closed)?.map_err(CheckoutError::Dial)
+                let mut place = Place { receiver, pool };
+                (&mut place.receiver).await.map_err(|_| CheckoutError::Closed)?.map_err(CheckoutError::Dial)
             }
         }
     }
@@ -89,6 +91,21 @@ impl Manager for Dialler {
     async fn recycle(&self, upstream: &mut Upstream, _: &Metrics) -> RecycleResult<CheckoutError> {
         let fit = self.pool.upgrade().is_some_and(|pool| pool.is_fit(upstream));
         if fit && upstream.look() { Ok(()) } else { Err(RecycleError::message("no longer fit")) }
+    }
+}
+
+/// A place in the queue. Whoever leaves it hands on what was delivered in the same moment.
+struct Place {
+    receiver: oneshot::Receiver<Result<Upstream, DialError>>,
+    pool: Arc<Pool>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.receiver.close();
+        if let Ok(Ok(upstream)) = self.receiver.try_recv() {
+            self.pool.hand_out(upstream);
+        }
     }
 }
 
@@ -260,7 +277,7 @@ impl Pool {
             let too_old = settings.idle_timeout.is_some_and(|limit| age >= limit);
             if too_old || !self.is_fit(&upstream) || !upstream.look() {
                 drop(upstream);
-            } else if upstream.used == Used::Fresh {
+            } else if upstream.used == Used::Fresh || reset_due.is_none() {
                 self.hand_out(upstream);
             } else {
                 resets.push(upstream);

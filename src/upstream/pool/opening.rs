@@ -45,12 +45,17 @@ impl Pool {
             match queue.next(beyond, settings.max_dialling, Instant::now()) {
                 Next::Nothing => return,
                 Next::At(at) => {
-                    drop(queue);
-                    return self.kick_at(at);
+                    if queue.set_alarm() {
+                        self.kick_at(at);
+                    }
+                    return;
                 }
                 Next::Dial => {}
             }
             let Some(slot) = self.slots.try_take() else {
+                if !queue.has_waiters() {
+                    return;
+                }
                 drop(queue);
                 // Closes the gap between looking for an idle connection and entering the queue.
                 match self.take_idle() {
@@ -76,6 +81,7 @@ impl Pool {
         tokio::spawn(async move {
             tokio::time::sleep_until(at.into()).await;
             if let Some(pool) = pool.upgrade() {
+                pool.queue().alarm_rings();
                 pool.kick();
             }
         });
