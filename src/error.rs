@@ -21,6 +21,8 @@ pub mod sqlstate {
     pub const INVALID_PASSWORD: &str = "28P01";
     /// `invalid_parameter_value`.
     pub const INVALID_PARAMETER: &str = "22023";
+    /// `invalid_sql_statement_name`.
+    pub const UNDEFINED_STATEMENT: &str = "26000";
     /// `too_many_connections`.
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
     /// `query_canceled`.

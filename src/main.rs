@@ -24,11 +24,13 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Every setting of the configuration file can also be given in the environment, as PGFERRY_ and its name in capitals
-(PGFERRY_POOL_SIZE=50); secrets also as a file (PGFERRY_UPSTREAM_FILE=/run/secrets/url). Without an upstream of its own
-pgferry takes DATABASE_URL. A flag beats the environment, which beats the file.
+Every setting of the configuration file can also be given in the environment, as PGFERRY_ and
+its name in capitals (PGFERRY_POOL_SIZE=50); secrets also as a file
+(PGFERRY_UPSTREAM_FILE=/run/secrets/url). Without an upstream of its own pgferry takes
+DATABASE_URL. A flag beats the environment, which beats the file.
 
-Signals: TERM ends when transactions have ended, INT at once, HUP reloads the settings, USR1 logs the figures.
+Signals: TERM ends when transactions have ended, INT at once, HUP reloads the settings,
+USR1 logs the figures.
 
 Example:
   pgferry --upstream postgres://db.example:5432 --listen /run/pgferry

@@ -111,6 +111,8 @@ pub struct Preparation {
     pub messages: Vec<u8>,
     /// What they ask for.
     pub requests: Vec<Request>,
+    /// Whether somebody else's unnamed statement may still be there: a simple query would have ended it.
+    pub foreign: bool,
     /// Whether they reset the session, and no more.
     pub reset_only: bool,
     /// Whether the client's message must wait for their answers: the server may refuse them.
@@ -140,6 +142,7 @@ pub fn prepare(lease: &Lease, settings: &Settings, wanted: &Wanted, client: u64)
         preparation.reset_only = false;
         preparation.must_succeed_first = wanted.iter().any(|(name, value)| pool.canonical(name, value).is_none());
     }
+    preparation.foreign = foreign && preparation.requests.is_empty();
     if preparation.requests.is_empty() && lease.returned.elapsed() >= IDLE {
         preparation.messages.extend_from_slice(&[frontend::SYNC, 0, 0, 0, 4]);
         preparation.requests.push(Request::Sync);

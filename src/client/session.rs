@@ -120,10 +120,9 @@ impl Session<'_> {
     async fn next_request(&mut self) -> Result<(), Farewell> {
         loop {
             let bytes = self.conn.input.unparsed();
-            let incomplete = |head: &Head| {
-                pinning::must_see(head.tag) && bytes.len() < head.size && head.size <= self.conn.input.capacity()
-            };
-            match head(bytes, frame::FRONTEND_LIMIT).map(|head| head.filter(|head| !incomplete(head))) {
+            let capacity = self.conn.input.capacity();
+            let enough = |head: &Head| pinning::can_judge(*head, bytes, capacity);
+            match head(bytes, frame::FRONTEND_LIMIT).map(|head| head.filter(enough)) {
                 Err(bad) => return Err(Farewell::Tell(violation(bad.to_string()))),
                 Ok(Some(head)) => match (head.tag, Request::of(head.tag)) {
                     (frontend::TERMINATE, _) => return Err(Farewell::Quiet),

@@ -6,7 +6,8 @@
 use std::fmt;
 
 use super::sql::{Token, Tokens};
-use crate::wire::{Frame, frontend};
+use super::unnamed::{self, Names};
+use crate::wire::{Frame, Head, frame, frontend};
 
 /// Reasons why a session must stay with its client, and be reset before anybody else gets it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,10 +111,21 @@ pub fn of_message(frame: Frame<'_>) -> Pins {
     }
 }
 
-/// Whether a message of type `tag` has to be looked at as a whole.
+/// Whether enough of a message is there to judge it: all of a text that fits a buffer of `capacity` bytes, or the names
+/// at the beginning of a message. `bytes` is what is there of it, header included.
 #[must_use]
-pub fn must_see(tag: u8) -> bool {
-    matches!(tag, frontend::QUERY | frontend::PARSE)
+pub fn can_judge(head: Head, bytes: &[u8], capacity: usize) -> bool {
+    if bytes.len() >= head.size.min(capacity) {
+        return true;
+    }
+    match head.tag {
+        frontend::QUERY | frontend::PARSE => head.size > capacity,
+        frontend::BIND | frontend::DESCRIBE | frontend::CLOSE => {
+            let body = bytes.get(frame::HEADER..).unwrap_or_default();
+            unnamed::names(head.tag, body) != Names::Unseen
+        }
+        _ => true,
+    }
 }
 
 /// What the command that a `CommandComplete` tag names left behind, where the tag alone is proof: a second net for

@@ -1,6 +1,6 @@
 //! Bytes in both directions: much, slowly, one-sidedly.
 
-use crate::harness::raw::{bind, copy_data, execute, extended, flush, parse, query, sync, tags, terminate};
+use crate::harness::raw::{bind, copy_data, describe, execute, extended, flush, parse, query, sync, tags, terminate};
 use crate::harness::{Ferry, Postgres, eventually};
 
 #[test]
@@ -198,6 +198,7 @@ fn half_a_message_takes_no_connection() {
         let message = query("select 'slowly'");
         dribbling.send(&message[..10]);
         assert_eq!(ferry.session().value("select 1"), "1", "nobody is held up");
+        eventually("the other is gone", || ferry.report().get("leased_now") == 0);
         let busy = ferry.cpu_ticks();
         for _ in 0..20 {
             assert_eq!(ferry.report().get("leased_now"), 0);
@@ -231,6 +232,28 @@ fn transaction_mode_shares_connections_between_statements() {
     assert_eq!(tags(&first.until_ready()), "2DCZ");
     drop(first);
     assert_eq!(sessions[1].until_ready()[1].columns(), ["3"]);
+}
+
+/// As Go's lib/pq does it: parse and describe, wait for the answer, then bind.
+#[test]
+fn an_unnamed_statement_stays_until_it_is_bound() {
+    for reset in ["always", "smart", "never"] {
+        let ferry = Ferry::start(Postgres::shared(), &["--mode", "transaction", "--pool-size", "1", "--reset", reset]);
+        let mut careful = ferry.session();
+        let mut other = ferry.session();
+        assert_eq!(other.value("select 'before'"), "before");
+        careful.send(&[parse("", "select 'mine'"), describe(b'S', ""), sync()].concat());
+        assert_eq!(tags(&careful.until_ready()), "1tTZ");
+        other.send(&extended("select 'other'", &[]));
+        eventually("it waits", || ferry.report().get("waiting_now") == 1);
+        careful.send(&[bind("", "", &[]), execute("", 0), sync()].concat());
+        assert_eq!(careful.until_ready()[1].columns(), ["mine"]);
+        assert_eq!(other.until_ready()[3].columns(), ["other"], "and no longer");
+        // What somebody else has parsed is nobody's.
+        careful.send(&[bind("", "", &[]), execute("", 0), sync()].concat());
+        let messages = careful.until_ready();
+        assert_eq!(messages[0].field(b'C'), "26000", "{reset}: {messages:?}");
+    }
 }
 
 #[test]

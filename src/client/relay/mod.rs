@@ -21,7 +21,7 @@ use crate::config::Mode;
 use crate::drain::Phase;
 use crate::error::Fault;
 use crate::net::Conn;
-use crate::track::{Params, Pins, Pipeline, Reply, Wanted};
+use crate::track::{Params, Pins, Pipeline, Reply, Unnamed, Wanted};
 use crate::upstream::{Lease, cancel};
 use crate::wire::{backend, frame};
 
@@ -77,6 +77,7 @@ pub struct Relay<'a> {
     mode: Mode,
     pipeline: Pipeline,
     pins: Pins,
+    unnamed: Unnamed,
     /// Answers to our own messages in front of the client's first are still to come.
     preparing: bool,
     /// The server's error in answer to one of those.
@@ -119,6 +120,7 @@ impl<'a> Relay<'a> {
             mode,
             pipeline: Pipeline::new(),
             pins: Pins::none(),
+            unnamed: Unnamed::new(true),
             preparing: false,
             refused: None,
             first: Vec::new(),
@@ -168,6 +170,7 @@ impl<'a> Relay<'a> {
             self.pipeline.request(request, Reply::Hide);
         }
         self.lease.conn.output.extend_from_slice(&preparation.messages);
+        self.unnamed = Unnamed::new(!preparation.foreign);
         self.parse_up()?;
         self.first.extend_from_slice(self.client.input.unsent());
         self.client.input.sent(self.first.len());
@@ -290,7 +293,8 @@ impl<'a> Relay<'a> {
         if self.shared.drain.phase() != Phase::Running {
             return Some(End::Shutdown);
         }
-        (self.mode == Mode::Transaction && self.pins.is_empty()).then_some(End::Settled)
+        let free = self.pins.is_empty() && !self.unnamed.is_pending();
+        (self.mode == Mode::Transaction && free).then_some(End::Settled)
     }
 
     /// The connection broke. While the server has not answered our own messages it has not come to the client's.

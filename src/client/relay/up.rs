@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 
 use super::{End, Relay};
 use crate::error::{Blame, Fault, sqlstate};
+use crate::track::unnamed::Foreign;
 use crate::track::{Pins, Reply, Request, pinning};
 use crate::wire::{Frame, frame, frontend, head};
 
@@ -78,24 +79,32 @@ impl Relay<'_> {
                 }
                 return Err(End::Refuse(violation(format!("invalid frontend message type {}", head.tag))));
             };
-            let whole = bytes.len() >= head.size;
-            if whole {
-                self.pins.add(pinning::of_message(Frame { tag: head.tag, bytes: &bytes[..head.size] }));
-            } else if pinning::must_see(head.tag) {
-                if head.size <= input.capacity() {
-                    return Ok(progress);
-                }
+            if !pinning::can_judge(head, bytes, input.capacity()) {
+                return Ok(progress);
+            }
+            let here = head.size.min(bytes.len());
+            let body = bytes.get(frame::HEADER..here).unwrap_or_default();
+            self.unnamed.note(head.tag, body).map_err(|Foreign| End::Refuse(no_unnamed_statement()))?;
+            if here == head.size {
+                self.pins.add(pinning::of_message(Frame { tag: head.tag, bytes: &bytes[..here] }));
+            } else if matches!(request, Request::Query | Request::Parse) {
                 self.pins.add(Pins::UNSEEN);
             } else if request == Request::Function {
                 self.pins.add(Pins::CODE);
             }
             self.pipeline.request(request, Reply::Forward);
-            let here = head.size.min(bytes.len());
             input.parse(here);
             self.up_left = head.size - here;
             progress = true;
         }
     }
+}
+
+/// PostgreSQL's error for an unnamed statement that does not exist; ours ends the session, for the server is not asked.
+fn no_unnamed_statement() -> Fault {
+    Fault::fatal(Blame::Client, sqlstate::UNDEFINED_STATEMENT, "unnamed prepared statement does not exist")
+        .detail("It was not parsed on the upstream connection that now serves this client.")
+        .hint("In transaction mode, bind it in the transaction that parses it, or use mode = \"session\".")
 }
 
 fn violation(message: String) -> Fault {
