@@ -88,7 +88,7 @@ pub const KEYS: [Key; 30] = [
     fixed("log_level", "\"info\"", "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"."),
     key("log_connections", "false", "Log each client's login and end."),
     fixed("workers", "1", "Threads that serve clients."),
-    key("buffer_size", "\"32kB\"", "Buffer lent to each direction of a connection while data is under way."),
+    fixed("buffer_size", "\"32kB\"", "Buffer lent to each direction of a connection while data is under way."),
 ];
 
 /// The setting called `name`.

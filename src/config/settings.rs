@@ -164,6 +164,7 @@ impl Settings {
             log_format: running.log_format,
             log_level: running.log_level.clone(),
             workers: running.workers,
+            buffer_size: running.buffer_size,
             shown: shown.map(|(new, old)| if new.0.reload { new } else { old.clone() }).collect(),
             ..self
         }
@@ -363,11 +364,28 @@ mod tests {
     }
 
     #[test]
+    fn what_needs_a_restart_stays_as_it_was() {
+        let fixed = "listen = \"@x\"\nport = 7\nsocket_mode = \"0700\"\nsocket_group = \"7\"\nallow_remote = true\n\
+                     log_format = \"json\"\nlog_level = \"warn\"\nworkers = 2\nbuffer_size = \"64kB\"";
+        let keys = fixed.lines().filter_map(|line| line.split(" = ").next());
+        let names: Vec<_> = KEYS.iter().filter(|key| !key.reload).map(|key| key.name).collect();
+        assert_eq!(keys.collect::<Vec<_>>(), names, "this test knows every such key");
+        let old = resolve("upstream = \"postgres://db\"").expect("good");
+        let new = resolve(&format!("upstream = \"postgres://db\"\n{fixed}")).expect("good");
+        assert_eq!(new.changed(&old), (vec![], names));
+        let kept = new.keeping_fixed_of(&old);
+        assert_eq!(kept.changed(&old), (vec![], vec![]));
+        let without_shown = |settings: &Settings| format!("{:?}", Settings { shown: Vec::new(), ..settings.clone() });
+        assert_eq!(without_shown(&kept), without_shown(&old), "and not only what is shown");
+    }
+
+    #[test]
     fn changes_are_told_apart() {
         let old = resolve("upstream = \"postgres://db\"").expect("good");
         let new = resolve("upstream = \"postgres://db2\"\npool_size = 3\nport = 7").expect("good");
         assert_eq!(new.changed(&old), (vec!["upstream", "pool_size"], vec!["port"]));
         let kept = new.keeping_fixed_of(&old);
         assert_eq!((kept.port, kept.pool_size), (5432, 3));
+        assert_eq!(kept.changed(&old), (vec!["upstream", "pool_size"], vec![]));
     }
 }

@@ -163,6 +163,11 @@ impl Registry {
             lock(&self.pools).clear();
         }
         self.global.resize(new.max_upstream);
+        for slots in [&*self.login_slots, &self.cancel_slots] {
+            // Those that are taken when their number shrinks are not missed for long.
+            slots.add_permits(new.max_dialling.saturating_sub(old.max_dialling));
+            slots.forget_permits(old.max_dialling.saturating_sub(new.max_dialling));
+        }
         let pools: Vec<_> = lock(&self.pools).values().cloned().collect();
         for pool in pools {
             pool.resize(new.pool_size);

@@ -8,6 +8,7 @@ mod chaos;
 mod cli;
 mod clients;
 mod corpus;
+mod crosstalk;
 mod differential;
 mod handshake;
 mod layout;

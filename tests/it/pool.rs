@@ -158,6 +158,31 @@ fn idle_and_old_connections_are_closed_and_some_are_kept() {
 }
 
 #[test]
+fn a_new_upstream_is_used_after_a_reload() {
+    let old = Postgres::start_with(&[]);
+    let new = Postgres::start_with(&[]);
+    for mode in ["session", "transaction"] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("pgferry.toml");
+        let path = dir.path().to_str().expect("UTF-8").to_owned();
+        std::fs::write(&file, format!("upstream = \"{}\"\n", old.url())).expect("written");
+        let config = file.to_str().expect("UTF-8").to_owned();
+        let ferry = Ferry::spawn(dir, &["--config", &config, "--listen", &path, "--mode", mode, "-v"], &[]);
+        let mut lasting = ferry.session();
+        assert_eq!(lasting.value("show port"), old.port.to_string());
+        std::fs::write(&file, format!("upstream = \"{}\"\n", new.url())).expect("written");
+        ferry.signal("HUP");
+        eventually("reloaded", || ferry.log().contains("changed: upstream"));
+        assert_eq!(ferry.session().value("show port"), new.port.to_string());
+        // Who keeps a connection keeps the old one; whoever gets another for each transaction moves.
+        let expected = if mode == "session" { old.port } else { new.port };
+        assert_eq!(lasting.value("show port"), expected.to_string());
+        drop(lasting);
+        eventually("the old connections are closed", || old.backends() == 0);
+    }
+}
+
+#[test]
 fn a_full_pool_that_should_have_more_idle_goes_on_serving() {
     let postgres = Postgres::start_with(&[]);
     let env = [("PGFERRY_MIN_IDLE", "2")];
