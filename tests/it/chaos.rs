@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::harness::raw::{query, startup, tags};
-use crate::harness::{Ferry, Postgres, Raw, eventually};
+use crate::harness::{Ferry, Postgres, Raw, Wire, eventually};
 
 /// What became of the requests of clients that connect for each of them and retry nothing.
 #[derive(Debug, Default)]
@@ -205,6 +205,32 @@ fn a_connection_that_breaks_without_a_word_is_reported() {
     assert_eq!((error.field(b'S').as_str(), error.field(b'C').as_str()), ("FATAL", "08006"), "{messages:?}");
     assert_eq!(error.field(b'M'), "server closed the connection unexpectedly");
     postgres.wait_ready();
+}
+
+#[test]
+fn reset_connections_fail_only_what_is_under_way_on_them() {
+    let postgres = Postgres::start_with(&[]);
+    for reset in ["always", "smart", "never"] {
+        let wire = Wire::to(postgres.port);
+        let url = format!("postgres://127.0.0.1:{}", wire.port);
+        let ferry = Ferry::start_with(&url, &["--pool-size", "4", "--reset", reset], &[]);
+        let mut busy = ferry.session();
+        busy.send(&query("select pg_sleep(69)"));
+        let mut others: Vec<_> = (0..3).map(|_| ferry.session()).collect();
+        for other in &mut others {
+            assert_eq!(other.value("select 1"), "1");
+        }
+        drop(others);
+        eventually("the others are idle", || ferry.report().get("leased_now") == 1);
+        wire.cut();
+        let messages = busy.read_to_end();
+        assert_eq!(messages.last().map(|message| message.field(b'C')).as_deref(), Some("08006"), "{messages:?}");
+        for _ in 0..10 {
+            assert_eq!(one_request(&ferry, "select 1"), Ok(()), "{reset}");
+        }
+        postgres
+            .sql("select count(pg_terminate_backend(pid)) from pg_stat_activity where query = 'select pg_sleep(69)'");
+    }
 }
 
 #[test]

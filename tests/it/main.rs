@@ -17,4 +17,5 @@ mod pool;
 mod ports;
 mod relay;
 mod reset;
+mod settings;
 mod shutdown;

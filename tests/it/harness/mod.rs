@@ -3,12 +3,14 @@
 pub mod ferry;
 pub mod postgres;
 pub mod raw;
+pub mod wire;
 
 use std::time::{Duration, Instant};
 
 pub use ferry::Ferry;
 pub use postgres::Postgres;
 pub use raw::{Message, Raw};
+pub use wire::Wire;
 
 /// How long anything may take that should happen soon.
 pub const SOON: Duration = Duration::from_secs(20);

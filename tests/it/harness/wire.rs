@@ -1,0 +1,65 @@
+//! A wire between pgferry and PostgreSQL that can be cut: a forwarder of TCP connections.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt::Linger};
+
+pub struct Wire {
+    pub port: u16,
+    /// How often it has been cut. Connections end when this is more than it was when they began.
+    cuts: Arc<AtomicUsize>,
+}
+
+impl Wire {
+    /// Forwards connections to `port`.
+    pub fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let here = listener.local_addr().expect("an address").port();
+        let cuts = Arc::new(AtomicUsize::new(0));
+        let shared = Arc::clone(&cuts);
+        std::thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                let Ok(far) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+                let cuts = Arc::clone(&shared);
+                std::thread::spawn(move || forward(&near, &far, &cuts));
+            }
+        });
+        Self { port: here, cuts }
+    }
+
+    /// Resets every connection that there is.
+    pub fn cut(&self) {
+        self.cuts.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn forward(near: &TcpStream, far: &TcpStream, cuts: &AtomicUsize) {
+    let begun = cuts.load(Ordering::SeqCst);
+    for stream in [near, far] {
+        stream.set_read_timeout(Some(Duration::from_millis(1))).expect("a timeout");
+        stream.set_nodelay(true).expect("no delay");
+    }
+    let mut buffer = [0; 8192];
+    loop {
+        if cuts.load(Ordering::SeqCst) != begun {
+            // A close without lingering is a reset.
+            for stream in [near, far] {
+                setsockopt(stream, Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 }).expect("linger");
+            }
+            return;
+        }
+        for (mut from, mut to) in [(near, far), (far, near)] {
+            match from.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(n) if to.write_all(&buffer[..n]).is_err() => return,
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}

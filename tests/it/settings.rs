@@ -1,0 +1,81 @@
+//! What a client asks for in its startup packet follows it from connection to connection.
+
+use crate::harness::raw::{query, startup, tags};
+use crate::harness::{Ferry, Postgres, Raw};
+
+fn log_in(ferry: &Ferry, settings: &[(&str, &str)]) -> (Raw, String) {
+    let mut raw = ferry.raw();
+    let mut params = vec![("user", "trust_user"), ("database", "postgres")];
+    params.extend_from_slice(settings);
+    raw.send(&startup(&params));
+    let welcome = raw.until_ready();
+    assert!(tags(&welcome).ends_with("KZ"), "{welcome:?}");
+    let statuses = welcome.iter().filter(|message| message.tag == b'S');
+    let shown = statuses.map(|message| String::from_utf8_lossy(&message.body).replace('\0', "=")).collect();
+    (raw, shown)
+}
+
+#[test]
+fn clients_with_other_settings_share_a_connection() {
+    for reset in ["always", "smart", "never"] {
+        let ferry = Ferry::start(Postgres::shared(), &["--mode", "transaction", "--pool-size", "1", "--reset", reset]);
+        let wanted = [
+            [("TimeZone", "Asia/Tokyo"), ("application_name", "it's one"), ("DateStyle", "German, DMY")],
+            [("TimeZone", "Europe/Berlin"), ("application_name", "back\\slash"), ("DateStyle", "SQL, MDY")],
+            [("timezone", "UTC"), ("application_name", ""), ("datestyle", "ISO, YMD")],
+        ];
+        let mut clients: Vec<_> = wanted.iter().map(|settings| log_in(&ferry, settings).0).collect();
+        let mut plain = log_in(&ferry, &[]).0;
+        for _ in 0..3 {
+            for (client, settings) in clients.iter_mut().zip(&wanted) {
+                for (name, value) in settings {
+                    assert_eq!(client.value(&format!("show {name}")), *value, "{reset}");
+                }
+            }
+            let all = "select concat_ws('; ', current_setting('timezone'), current_setting('application_name'), current_setting('datestyle'))";
+            assert_eq!(plain.value(all), "Etc/UTC; ; ISO, MDY", "{reset}");
+        }
+    }
+}
+
+#[test]
+fn a_login_with_settings_nobody_has_asked_for_does_not_wait() {
+    let ferry = Ferry::start(Postgres::shared(), &["--pool-size", "1"]);
+    let mut holder = ferry.session();
+    assert_eq!(holder.value("select 1"), "1");
+    // The only connection is in use: what the server makes of these is not known yet.
+    let (mut good, told) = log_in(&ferry, &[("DateStyle", "german")]);
+    assert!(told.contains("DateStyle=german="), "{told}");
+    let (mut bad, _) = log_in(&ferry, &[("TimeZone", "Nowhere/Land")]);
+    drop(holder);
+    let answer = good.query("show datestyle");
+    let told = answer.iter().find(|message| message.tag == b'S').expect("the server's spelling");
+    assert_eq!(told.body, b"DateStyle\0German, DMY\0");
+    assert_eq!(answer.iter().find(|message| message.tag == b'D').expect("a row").columns(), ["German, DMY"]);
+    drop(good);
+    bad.send(&query("select 'never'"));
+    let messages = bad.read_to_end();
+    assert_eq!(tags(&messages), "E", "{messages:?}");
+    assert_eq!((messages[0].field(b'S').as_str(), messages[0].field(b'C').as_str()), ("FATAL", "22023"));
+    let (mut next, told) = log_in(&ferry, &[("DateStyle", "german")]);
+    assert!(told.contains("DateStyle=German, DMY="), "now it is known: {told}");
+    assert_eq!(next.value("show datestyle"), "German, DMY");
+}
+
+#[test]
+fn what_can_not_follow_gets_connections_of_its_own() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = Ferry::start(&postgres, &["--mode", "transaction", "--pool-size", "1"]);
+    let mut plain = ferry.session();
+    let (mut patient, _) = log_in(&ferry, &[("options", "-c statement_timeout=77s -c search_path=pg_catalog")]);
+    let (mut precise, _) = log_in(&ferry, &[("extra_float_digits", "-3")]);
+    for _ in 0..3 {
+        assert_eq!(plain.value("show statement_timeout"), "0");
+        assert_eq!(
+            patient.value("select concat(current_setting('statement_timeout'), current_setting('search_path'))"),
+            "77spg_catalog"
+        );
+        assert_eq!(precise.value("show extra_float_digits"), "-3");
+    }
+    assert_eq!(postgres.backends(), 3);
+}
