@@ -251,6 +251,7 @@ fn report(shared: &Shared) {
         cancels = counters.cancels.get(),
         pinned = counters.pins.get(),
         clients_now = shared.sessions.count(),
+        pools_now = shared.registry.pools(),
         upstream_now = shared.registry.open(),
         leased_now = shared.registry.leased(),
         waiting_now = shared.sessions.waiting(),

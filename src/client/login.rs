@@ -77,10 +77,15 @@ pub async fn log_in(
     let pool = shared.registry.pool(&PoolKey { database, user, extra });
     pool.touch();
     let login = Login { shared, conn, pool: &pool, settings, deadline };
-    if !login.authenticate().await? {
-        return Ok(None);
-    }
-    let (wanted, view) = checkout::welcome(shared, &pool, wanted, deadline).await?;
+    let welcome = match login.authenticate().await {
+        Ok(true) => checkout::welcome(shared, &pool, wanted, deadline).await.map(Some),
+        Ok(false) => Ok(None),
+        Err(fault) => Err(fault),
+    };
+    let Ok(Some((wanted, view))) = welcome else {
+        shared.registry.forget(&pool);
+        return welcome.map(|_| None);
+    };
     if settings.log_connections {
         let key = &pool.key;
         info!(database = %String::from_utf8_lossy(&key.database), user = %String::from_utf8_lossy(&key.user), "client logged in");

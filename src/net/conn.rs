@@ -134,13 +134,15 @@ impl Conn {
     }
 
     /// Receives until `size` unparsed bytes are there, and returns them; they stay until [`Conn::consume`].
-    /// Cancel-safe. The caller has bounded `size`.
+    /// Cancel-safe. The caller has bounded `size`; storage grows with what comes, not with what is claimed.
     ///
     /// # Errors
     /// As [`Conn::fill`].
     pub async fn peek(&mut self, size: usize) -> Result<&[u8], RecvError> {
-        self.input.reserve(size);
         while self.input.unparsed().len() < size {
+            if self.input.is_full() {
+                self.input.reserve(size.min(2 * self.input.capacity()));
+            }
             self.fill().await?;
         }
         Ok(&self.input.unparsed()[..size])

@@ -96,6 +96,23 @@ impl Registry {
         Arc::clone(pool)
     }
 
+    /// Forgets a pool that came to nothing: whoever asked for it was not let in. Otherwise strangers could fill the memory
+    /// with pools.
+    pub fn forget(&self, pool: &Arc<Pool>) {
+        let mut pools = lock(&self.pools);
+        // The table's and the caller's.
+        let shared = Arc::strong_count(pool) > 2;
+        if !shared && pool.is_unborn() && pools.get(&pool.key).is_some_and(|known| Arc::ptr_eq(known, pool)) {
+            pools.remove(&pool.key);
+        }
+    }
+
+    /// How many pools there are.
+    #[must_use]
+    pub fn pools(&self) -> usize {
+        lock(&self.pools).len()
+    }
+
     /// What is known of a (database, user).
     #[must_use]
     pub fn account(&self, database: &[u8], user: &[u8]) -> Arc<Account> {
@@ -219,7 +236,8 @@ impl Registry {
                 }
             }
             drop(pools);
-            lock(&self.pools).retain(|_, pool| Arc::strong_count(pool) > 1 || !pool.is_abandoned(ABANDONED));
+            lock(&self.pools)
+                .retain(|_, pool| Arc::strong_count(pool) > 1 || !(pool.is_unborn() || pool.is_abandoned(ABANDONED)));
         }
     }
 

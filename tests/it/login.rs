@@ -103,6 +103,20 @@ fn clients_that_vanish_cost_a_bounded_number_of_connections() {
 }
 
 #[test]
+fn strangers_leave_nothing_in_memory() {
+    let ferry = Ferry::start(Postgres::shared(), &[]);
+    assert!(is_in(&log_in(ferry.raw(), "scram_user", PASSWORD).1));
+    for nth in 0..300 {
+        let mut raw = ferry.raw();
+        let options = format!("-c some.thing={nth}{}", "x".repeat(5000));
+        raw.send(&startup(&[("user", "scram_user"), ("database", "postgres"), ("options", &options)]));
+        assert_eq!(raw.recv().map(|message| message.tag), Some(b'R'));
+        drop(raw);
+    }
+    eventually("their pools are forgotten", || ferry.report().get("pools_now") == 1);
+}
+
+#[test]
 fn a_changed_password_is_followed_in_both_directions() {
     let postgres = Postgres::start_with(&[]);
     let ferry = Ferry::start(&postgres, &["--pool-size", "2"]);

@@ -298,6 +298,11 @@ impl Pool {
         self.kick();
     }
 
+    /// Whether it has never had a connection.
+    pub(super) fn is_unborn(&self) -> bool {
+        self.slots.used() == 0 && self.baseline().is_none()
+    }
+
     /// Whether nobody has used it for `span` and it has no connection.
     pub(super) fn is_abandoned(&self, span: Duration) -> bool {
         self.slots.used() == 0 && lock(&self.last_used).elapsed() > span
