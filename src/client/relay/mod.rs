@@ -94,6 +94,8 @@ pub struct Relay<'a> {
     down_left: usize,
     down_hidden: bool,
     goodbye: bool,
+    /// The server takes no more.
+    deaf: bool,
     told: bool,
     running: bool,
 }
@@ -131,6 +133,7 @@ impl<'a> Relay<'a> {
             down_left: 0,
             down_hidden: false,
             goodbye: false,
+            deaf: false,
             told: false,
             running: false,
         }
@@ -299,14 +302,17 @@ impl<'a> Relay<'a> {
 
     /// The connection broke. While the server has not answered our own messages it has not come to the client's.
     fn upstream_failed(&mut self) -> End {
-        let untouched = self.preparing || (!self.first.is_empty() && self.lease.conn.flushed() == 0);
-        if untouched {
+        if self.is_untouched() {
             self.client.input.put_back(&std::mem::take(&mut self.first));
             self.up_left = 0;
             End::Stale
         } else {
             End::UpstreamLost { told: self.told }
         }
+    }
+
+    fn is_untouched(&self) -> bool {
+        self.preparing || (!self.first.is_empty() && self.lease.conn.flushed() == 0)
     }
 
     fn client_failed(&self) -> End {

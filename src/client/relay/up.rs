@@ -12,11 +12,14 @@ impl Relay<'_> {
     /// Client to server, as far as it goes. Says whether anything moved.
     pub(super) fn poll_up(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut progress = false;
+        if self.deaf {
+            return Ok(progress);
+        }
         loop {
             if !self.lease.conn.output.is_empty() {
                 match self.lease.conn.poll_flush(cx) {
                     Poll::Pending => return Ok(progress),
-                    Poll::Ready(Err(_)) => return Err(self.upstream_failed()),
+                    Poll::Ready(Err(_)) => return self.upstream_takes_no_more(),
                     Poll::Ready(Ok(())) => {}
                 }
                 progress = true;
@@ -28,7 +31,7 @@ impl Relay<'_> {
             if !self.client.input.unsent().is_empty() {
                 match self.lease.conn.poll_write(cx, self.client.input.unsent()) {
                     Poll::Pending => return Ok(progress),
-                    Poll::Ready(Err(_) | Ok(0)) => return Err(self.upstream_failed()),
+                    Poll::Ready(Err(_) | Ok(0)) => return self.upstream_takes_no_more(),
                     Poll::Ready(Ok(n)) => self.client.input.sent(n),
                 }
                 progress = true;
@@ -50,6 +53,16 @@ impl Relay<'_> {
                 Poll::Ready(Ok(_)) => progress = true,
             }
         }
+    }
+
+    /// The server has closed its side. It may have said why before, and the client should hear that: the end is where
+    /// there is nothing more to read.
+    fn upstream_takes_no_more(&mut self) -> Result<bool, End> {
+        if self.is_untouched() {
+            return Err(self.upstream_failed());
+        }
+        self.deaf = true;
+        Ok(true)
     }
 
     /// Walks what the client has sent and marks what may be sent on. Says whether that is anything.

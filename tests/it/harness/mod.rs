@@ -34,9 +34,10 @@ pub fn eventually_some<T>(what: &str, mut condition: impl FnMut() -> Option<T>) 
     found.expect("just seen")
 }
 
-/// Runs `program` with `args` and environment `env`; panics with its output unless it succeeds.
+/// Runs `program` with `args` and environment `env`; panics with its output unless it succeeds within two minutes.
 pub fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> String {
-    let output = std::process::Command::new(program)
+    let output = std::process::Command::new("timeout")
+        .args(["--kill-after=5", "120", program])
         .args(args)
         .env("PGCONNECT_TIMEOUT", "20")
         .envs(env.iter().copied())
