@@ -178,7 +178,10 @@ impl Session<'_> {
             give_back::give_back(self.shared, settings, lease, outcome, self.control.id);
             match end {
                 // Whatever is sent behind half a message would be taken for its other half.
-                Err(_) if cut => return Err(Farewell::Quiet),
+                Err(Farewell::Tell(fault)) if cut => {
+                    warn!(client = self.control.id, "ended a session in the middle of a message: {fault}");
+                    return Err(Farewell::Quiet);
+                }
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(farewell) => return Err(farewell),

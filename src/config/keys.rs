@@ -69,8 +69,8 @@ pub const KEYS: [Key; 30] = [
     key("keepalive", "\"60s\"", "Idle time after which TCP probes the upstream; 0 = the system's default."),
     key(
         "tcp_user_timeout",
-        "\"30s\"",
-        "How long sent data may stay unacknowledged before the upstream counts as dead; 0 = the system's default.",
+        "\"0\"",
+        "How long sent data may stay unacknowledged, or a full server unwilling to read, before it counts as dead; 0 = the system's default.",
     ),
     key(
         "reset",

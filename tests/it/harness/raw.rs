@@ -51,17 +51,26 @@ impl fmt::Debug for Message {
 
 trait Socket: Read + Write + Send {
     fn end(&self);
+    fn twin(&self) -> Box<dyn Socket>;
 }
 
 impl Socket for UnixStream {
     fn end(&self) {
         self.shutdown(Shutdown::Write).expect("shutdown");
     }
+
+    fn twin(&self) -> Box<dyn Socket> {
+        Box::new(self.try_clone().expect("another descriptor"))
+    }
 }
 
 impl Socket for TcpStream {
     fn end(&self) {
         self.shutdown(Shutdown::Write).expect("shutdown");
+    }
+
+    fn twin(&self) -> Box<dyn Socket> {
+        Box::new(self.try_clone().expect("another descriptor"))
     }
 }
 
@@ -98,6 +107,11 @@ impl Raw {
     /// Sends, or finds that the other side is gone.
     pub fn try_send(&mut self, bytes: &[u8]) -> bool {
         self.socket.write_all(bytes).is_ok()
+    }
+
+    /// Another hold on the same connection, to read and write at once.
+    pub fn twin(&self) -> Self {
+        Self { socket: self.socket.twin() }
     }
 
     /// Says that no more will come.
