@@ -44,6 +44,12 @@ struct Memory {
     tries: Bucket,
 }
 
+impl Memory {
+    fn is_blank(&self) -> bool {
+        self.knowledge == Knowledge::Unknown && self.verified.password().is_none()
+    }
+}
+
 impl Default for Account {
     fn default() -> Self {
         let memory = Memory {
@@ -105,7 +111,7 @@ impl Account {
     pub fn may_try(&self, registry: &Registry, patience: Duration) -> Result<Duration, Fault> {
         let now = Instant::now();
         let mut memory = self.memory();
-        let stranger = memory.knowledge == Knowledge::Unknown && memory.verified.password().is_none();
+        let stranger = memory.is_blank();
         let pause = match (memory.tries.take(now, patience), stranger) {
             (Some(pause), false) => Some(pause),
             (Some(pause), true) => registry.stranger(now, patience).map(|other| pause.max(other)),
@@ -155,11 +161,7 @@ impl Account {
     /// Whether nothing is known that would be missed.
     #[must_use]
     pub fn is_blank(&self) -> bool {
-        self.memory().verified.password().is_none() && self.knowledge_is_unknown()
-    }
-
-    fn knowledge_is_unknown(&self) -> bool {
-        self.knowledge() == Knowledge::Unknown
+        self.memory().is_blank()
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -211,4 +213,17 @@ pub fn attempt(
         }
     });
     async move { task.await.unwrap_or_else(|error| Err(DialError::Protocol(error.to_string()))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_is_blank_until_something_is_known() {
+        let account = Account::default();
+        assert!(account.is_blank());
+        account.asks();
+        assert!(!account.is_blank());
+    }
 }
