@@ -1,0 +1,141 @@
+//! Why there is no connection, whether waiting may help, and what a client is told.
+
+use std::io;
+
+use crate::auth::Password;
+use crate::error::{Blame, Fault, sqlstate};
+use crate::net::{Conn, RecvError};
+use crate::upstream::link::Link;
+use crate::upstream::registry::Registry;
+
+/// Why there is no connection.
+#[derive(Clone, Debug)]
+pub enum DialError {
+    /// The way to the server is blocked: no such host, refused, timed out.
+    Unreachable {
+        /// What was dialled.
+        host: String,
+        /// Why it failed.
+        why: String,
+        /// Whether trying again soon costs next to nothing: nobody listens.
+        refused: bool,
+    },
+    /// The server refused, in its own words, and the password it refused with, if one was given.
+    Refused(Fault, Option<Password>),
+    /// The server asks for a password and there is none.
+    NoPassword,
+    /// The client who was asked for a password went away.
+    ClientGone,
+    /// The connection ended before the login did, as it does when the server goes down or comes up.
+    Broke(String),
+    /// The server says what it should not.
+    Protocol(String),
+}
+
+impl DialError {
+    /// Whether waiting may help: the server is starting, full, or out of reach.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Broke(_) => true,
+            Self::Refused(fault, _) => fault.code() == sqlstate::TOO_MANY_CONNECTIONS || is_going_or_coming(fault),
+            _ => false,
+        }
+    }
+
+    /// Whether the server is just not up, so that frequent attempts are cheap and worth it.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        match self {
+            Self::Unreachable { refused, .. } => *refused,
+            Self::Broke(_) => true,
+            Self::Refused(fault, _) => is_going_or_coming(fault),
+            _ => false,
+        }
+    }
+
+    /// Whether the server refused the user or the password.
+    #[must_use]
+    pub fn is_credential(&self) -> bool {
+        match self {
+            Self::Refused(fault, _) => {
+                matches!(fault.code().as_str(), sqlstate::INVALID_PASSWORD | sqlstate::INVALID_AUTHORIZATION)
+            }
+            Self::NoPassword => true,
+            _ => false,
+        }
+    }
+
+    /// What a client is told.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Refused(fault, _) => fault.clone(),
+            Self::Unreachable { host, why, .. } => Fault::fatal(
+                Blame::Upstream,
+                sqlstate::UNABLE_TO_CONNECT,
+                format!("could not connect to the upstream server at {host}: {why}"),
+            )
+            .hint("Is PostgreSQL running there and does it accept TCP/IP connections? The setting is \"upstream\"."),
+            Self::Broke(why) => Fault::fatal(Blame::Upstream, sqlstate::UNABLE_TO_CONNECT, why.clone())
+                .hint("Is it PostgreSQL that listens there, and is it up? The setting is \"upstream\"."),
+            Self::NoPassword => Fault::fatal(
+                Blame::Upstream,
+                sqlstate::INVALID_AUTHORIZATION,
+                "the upstream server asks for a password and there is none",
+            )
+            .hint(
+                "With auth = \"trust\" or \"peer\" the password comes from the upstream URL or \"upstream_password\".",
+            ),
+            Self::ClientGone => {
+                Fault::fatal(Blame::Client, sqlstate::CONNECTION_FAILURE, "the client went away during login")
+            }
+            Self::Protocol(why) => Fault::fatal(
+                Blame::Upstream,
+                sqlstate::PROTOCOL_VIOLATION,
+                format!("unexpected answer from the upstream server: {why}"),
+            )
+            .hint("Is it PostgreSQL that listens there? The setting is \"upstream\"."),
+        }
+    }
+}
+
+impl From<RecvError> for DialError {
+    fn from(error: RecvError) -> Self {
+        let broke = |why: String| Self::Broke(format!("the connection broke during login: {why}"));
+        match error {
+            RecvError::Closed => broke("closed by the server".into()),
+            RecvError::Io(error) => broke(error.to_string()),
+            RecvError::Length(bad) => Self::Protocol(bad.to_string()),
+        }
+    }
+}
+
+/// A failure, and the connection that it leaves to be closed.
+#[derive(Debug)]
+pub struct Failed {
+    /// Why there is no connection to use.
+    pub error: DialError,
+    pub(super) conn: Option<Conn>,
+}
+
+impl Failed {
+    /// Closes what is left as any other connection: the server first.
+    pub async fn close(self, registry: &Registry) {
+        if let Some(conn) = self.conn {
+            let polite = Link::close(conn, false).await;
+            registry.closed(polite);
+        }
+    }
+}
+
+impl From<io::Error> for DialError {
+    fn from(error: io::Error) -> Self {
+        RecvError::Io(error).into()
+    }
+}
+
+/// The server is shutting down, crashing or starting: `57P01` to `57P03`.
+fn is_going_or_coming(fault: &Fault) -> bool {
+    matches!(fault.code().as_str(), sqlstate::ADMIN_SHUTDOWN | sqlstate::CRASH_SHUTDOWN | sqlstate::CANNOT_CONNECT_NOW)
+}
