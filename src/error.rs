@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::wire::backend;
+use crate::wire::frame::HEADER;
 
 /// SQLSTATEs that pgferry raises itself, named as in PostgreSQL's manual, appendix "Error Codes".
 pub mod sqlstate {
@@ -96,6 +97,26 @@ impl Fault {
         Self::ours(Severity::Error, blame, code, message.into())
     }
 
+    /// A FATAL error for a client that breaks the protocol.
+    #[must_use]
+    pub fn violation(message: impl Into<String>) -> Self {
+        Self::fatal(Blame::Client, sqlstate::PROTOCOL_VIOLATION, message)
+    }
+
+    /// A FATAL error for a message of a type that PostgreSQL does not know; the words are PostgreSQL's.
+    #[must_use]
+    pub fn unknown_message(tag: u8) -> Self {
+        Self::violation(format!("invalid frontend message type {tag}"))
+    }
+
+    /// The upstream's `ErrorResponse` in `frame`, as one that ends the connection.
+    #[must_use]
+    pub fn upstream_fatal(frame: &[u8]) -> Self {
+        let mut fatal = Vec::new();
+        backend::put_error_as_fatal(&mut fatal, frame.get(HEADER..).unwrap_or_default());
+        Self::Upstream(fatal.into())
+    }
+
     fn ours(severity: Severity, blame: Blame, code: &'static str, message: String) -> Self {
         Self::Ours(Box::new(Ours { severity, code, blame, message, detail: None, hint: None }))
     }
@@ -172,7 +193,7 @@ impl Fault {
 }
 
 fn field(frame: &[u8], field: u8) -> String {
-    let value = frame.get(5..).and_then(|body| backend::error_field(body, field));
+    let value = frame.get(HEADER..).and_then(|body| backend::error_field(body, field));
     String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
 }
 

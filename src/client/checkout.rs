@@ -11,7 +11,7 @@ use crate::error::Fault;
 use crate::track::{Clean, Params, Pins, Pipeline, Request, Wanted, params};
 use crate::upstream::link::Used;
 use crate::upstream::{Lease, Pool, restore};
-use crate::wire::{backend, frame, frontend};
+use crate::wire::frontend;
 
 /// Nobody: who has used a connection on pgferry's own behalf. Session numbers don't get there.
 const NOBODY: u64 = u64::MAX;
@@ -91,14 +91,7 @@ async fn try_settings(shared: &Arc<Shared>, mut lease: Lease, unknown: &Wanted) 
     } else {
         lease.release(clean, NOBODY);
     }
-    match refused {
-        None => Ok(()),
-        Some(error) => {
-            let mut fatal = Vec::new();
-            backend::put_error_as_fatal(&mut fatal, error.get(frame::HEADER..).unwrap_or_default());
-            Err(Fault::Upstream(fatal.into()))
-        }
-    }
+    refused.map_or(Ok(()), |error| Err(Fault::upstream_fatal(&error)))
 }
 
 /// What is sent in front of a client's first message.
@@ -107,6 +100,8 @@ async fn try_settings(shared: &Arc<Shared>, mut lease: Lease, unknown: &Wanted) 
 /// come to the client's message either, which can then be sent elsewhere if the connection turns out to be dead.
 #[derive(Debug, Default)]
 pub struct Preparation {
+    /// The settings that the client asked for.
+    pub wanted: Wanted,
     /// Messages of our own.
     pub messages: Vec<u8>,
     /// What they ask for.
@@ -122,7 +117,7 @@ pub struct Preparation {
 /// What makes `lease` the session that a client with `wanted` expects.
 #[must_use]
 pub fn prepare(lease: &Lease, settings: &Settings, wanted: &Wanted, client: u64) -> Preparation {
-    let mut preparation = Preparation::default();
+    let mut preparation = Preparation { wanted: wanted.clone(), ..Preparation::default() };
     let foreign = match lease.used {
         Used::Fresh => false,
         Used::By(other) => other != client,
@@ -144,7 +139,7 @@ pub fn prepare(lease: &Lease, settings: &Settings, wanted: &Wanted, client: u64)
     }
     preparation.foreign = foreign && preparation.requests.is_empty();
     if preparation.requests.is_empty() && lease.returned.elapsed() >= IDLE {
-        preparation.messages.extend_from_slice(&[frontend::SYNC, 0, 0, 0, 4]);
+        frontend::put_sync(&mut preparation.messages);
         preparation.requests.push(Request::Sync);
     }
     preparation

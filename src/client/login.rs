@@ -178,7 +178,7 @@ impl Login<'_> {
     /// Nobody knows this user: lets the upstream decide whether it wants a password, and asks the client only then.
     async fn first_contact(&mut self, turn: tokio::sync::MutexGuard<'_, ()>) -> Result<bool, Fault> {
         self.pace().await?;
-        let mut pause = PAUSES.0;
+        let mut retry = Retry::until(self.deadline);
         loop {
             let (ask, asked) = Ask::new();
             let attempt = attempt(self.pool, &self.shared.registry, Secret::Ask(ask));
@@ -186,13 +186,9 @@ impl Login<'_> {
             let Ok(answer) = asked.await else {
                 match attempt.await {
                     Ok(()) => return Ok(true),
-                    Err(error) if error.may_pass() && Instant::now() + pause < self.deadline => {
-                        tokio::time::sleep(pause).await;
-                        pause = (pause * 2).min(PAUSES.1);
-                        continue;
-                    }
-                    Err(error) => return Err(error.fault()),
+                    Err(error) => retry.after(error).await?,
                 }
+                continue;
             };
             // The others may ask their clients while this one thinks.
             self.pool.account.asks();
@@ -220,21 +216,39 @@ impl Login<'_> {
 
     /// Tries again while the upstream is down and the client's time is not up.
     async fn until_up<F: Future<Output = Result<(), DialError>>>(&self, attempt: impl Fn() -> F) -> Result<(), Fault> {
-        let mut pause = PAUSES.0;
+        let mut retry = Retry::until(self.deadline);
         loop {
             match attempt().await {
                 Ok(()) => return Ok(()),
-                Err(error) if error.may_pass() && Instant::now() + pause < self.deadline => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(PAUSES.1);
-                }
-                Err(error) => return Err(error.fault()),
+                Err(error) => retry.after(error).await?,
             }
         }
     }
 
     async fn ask(&mut self) -> Result<Option<Password>, Fault> {
         ask_password(self.conn, self.deadline, self.settings.login_timeout).await
+    }
+}
+
+/// The pauses between attempts while the upstream is down.
+struct Retry {
+    pause: Duration,
+    deadline: Instant,
+}
+
+impl Retry {
+    fn until(deadline: Instant) -> Self {
+        Self { pause: PAUSES.0, deadline }
+    }
+
+    /// Waits for the next attempt, or gives up: when waiting does not help against `error`, or the time is up.
+    async fn after(&mut self, error: DialError) -> Result<(), Fault> {
+        if !error.may_pass() || Instant::now() + self.pause >= self.deadline {
+            return Err(error.fault());
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSES.1);
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::cancel::Control;
@@ -123,13 +123,13 @@ impl Session<'_> {
             let capacity = self.conn.input.capacity();
             let enough = |head: &Head| pinning::can_judge(*head, bytes, capacity);
             match head(bytes, frame::FRONTEND_LIMIT).map(|head| head.filter(enough)) {
-                Err(bad) => return Err(Farewell::Tell(violation(bad.to_string()))),
+                Err(bad) => return Err(Farewell::Tell(Fault::violation(bad.to_string()))),
                 Ok(Some(head)) => match (head.tag, Request::of(head.tag)) {
                     (frontend::TERMINATE, _) => return Err(Farewell::Quiet),
                     (_, Some(Request::CopyData | Request::CopyEnd)) => self.discard(head.size).await?,
                     (_, Some(_)) => return Ok(()),
                     (tag, None) => {
-                        return Err(Farewell::Tell(violation(format!("invalid frontend message type {tag}"))));
+                        return Err(Farewell::Tell(Fault::unknown_message(tag)));
                     }
                 },
                 Ok(None) => {
@@ -157,9 +157,9 @@ impl Session<'_> {
                 Acquired::Failed(error) => return self.reject(&error.fault()).await,
             };
             let preparation = checkout::prepare(&lease, settings, &self.wanted, self.control.id);
-            let Self { shared, control, conn, view, wanted, .. } = self;
-            let relay = Relay::new(shared, conn, &mut lease, control, view, wanted, settings.mode);
-            let outcome = relay.run(&preparation).await;
+            let Self { shared, control, conn, view, .. } = self;
+            let relay = Relay::new(shared, conn, &mut lease, control, view, &preparation, settings.mode);
+            let outcome = relay.run().await;
             // From here on a cancel request has nothing to hit; one that is under way closes the gate.
             self.control.set_idle();
             let end = match &outcome.end {
@@ -193,7 +193,6 @@ impl Session<'_> {
     /// Waits for a connection, watching the client meanwhile.
     async fn acquire(&mut self, settings: &Settings) -> Acquired {
         self.control.set_waiting();
-        let deadline = Instant::now() + settings.wait_timeout;
         let Self { shared, control, conn, pool, wanted, .. } = self;
         let checkout = pool.checkout(wanted, settings.wait_timeout);
         tokio::pin!(checkout);
@@ -213,8 +212,6 @@ impl Session<'_> {
                     }
                 }
                 () = gone(conn) => return Acquired::ClientGone,
-                // The pool's own clock says so first, and says why.
-                () = tokio::time::sleep_until(deadline + FAREWELL) => return Acquired::Failed(CheckoutError::Closed),
             }
         }
     }
@@ -256,21 +253,12 @@ impl Session<'_> {
         match head(header, frame::FRONTEND_LIMIT) {
             Ok(Some(head)) => Ok(head),
             Ok(None) => Err(Farewell::Quiet),
-            Err(bad) => Err(Farewell::Tell(violation(bad.to_string()))),
+            Err(bad) => Err(Farewell::Tell(Fault::violation(bad.to_string()))),
         }
     }
 
-    /// Drops a message of `size` bytes, receiving it as needed.
-    async fn discard(&mut self, mut size: usize) -> Result<(), Farewell> {
-        loop {
-            let here = self.conn.input.unparsed().len().min(size);
-            self.conn.consume(here);
-            size -= here;
-            if size == 0 {
-                return Ok(());
-            }
-            self.conn.fill().await.map_err(|_| Farewell::Quiet)?;
-        }
+    async fn discard(&mut self, size: usize) -> Result<(), Farewell> {
+        self.conn.discard(size).await.map_err(|_| Farewell::Quiet)
     }
 
     async fn flush(&mut self) -> Result<(), Farewell> {
@@ -297,8 +285,4 @@ fn lost() -> Fault {
     Fault::fatal(Blame::Upstream, sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly")
         .detail("The upstream server's process ended, or the connection to it broke, while it worked for this client.")
         .hint("The server's log tells more.")
-}
-
-fn violation(message: String) -> Fault {
-    Fault::fatal(Blame::Client, sqlstate::PROTOCOL_VIOLATION, message)
 }

@@ -153,6 +153,22 @@ impl Conn {
         self.input.skip(n);
     }
 
+    /// Drops the next `n` bytes, receiving them as needed. Not cancel-safe: who gives up does not know how many are left.
+    ///
+    /// # Errors
+    /// As [`Conn::fill`].
+    pub async fn discard(&mut self, mut n: usize) -> Result<(), RecvError> {
+        loop {
+            let here = self.input.unparsed().len().min(n);
+            self.consume(here);
+            n -= here;
+            if n == 0 {
+                return Ok(());
+            }
+            self.fill().await?;
+        }
+    }
+
     /// Receives one whole message of at most `limit` bytes behind the tag, and returns it; it stays until
     /// [`Conn::consume`] with its size. Cancel-safe.
     ///

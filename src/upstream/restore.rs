@@ -90,7 +90,7 @@ async fn clean_up(
     // What the client has not taken nobody will.
     let untaken = lease.conn.input.unsent().len();
     lease.conn.input.sent(untaken);
-    skip(lease, partial).await?;
+    lease.conn.discard(partial).await?;
     if pipeline.lost() {
         return Err(RestoreError::Lost);
     }
@@ -101,7 +101,7 @@ async fn clean_up(
     if !pipeline.answered() {
         // A message that is incomplete without its Sync: the server waits for one after an error, and does no harm
         // with one otherwise.
-        lease.conn.output.extend_from_slice(&[frontend::SYNC, 0, 0, 0, 4]);
+        frontend::put_sync(&mut lease.conn.output);
         pipeline.request(Request::Sync, Reply::Hide);
         lease.conn.flush().await.map_err(RecvError::from)?;
         if cancel {
@@ -200,20 +200,7 @@ async fn settle(link: &mut Link, pipeline: &mut Pipeline) -> Result<Option<Box<[
                 pipeline.response(tag);
             }
         }
-        skip(link, head.size).await?;
+        link.conn.discard(head.size).await?;
     }
     Ok(failed)
-}
-
-/// Drops the next `n` bytes, receiving them as needed.
-async fn skip(link: &mut Link, mut n: usize) -> Result<(), RecvError> {
-    loop {
-        let here = link.conn.input.unparsed().len().min(n);
-        link.conn.consume(here);
-        n -= here;
-        if n == 0 {
-            return Ok(());
-        }
-        link.conn.fill().await?;
-    }
 }

@@ -65,6 +65,11 @@ pub fn put_query(out: &mut Vec<u8>, text: &[u8]) {
     });
 }
 
+/// Appends a `Sync`.
+pub fn put_sync(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[SYNC, 0, 0, 0, 4]);
+}
+
 /// Appends a `Terminate`.
 pub fn put_terminate(out: &mut Vec<u8>) {
     out.extend_from_slice(&[TERMINATE, 0, 0, 0, 4]);

@@ -21,9 +21,9 @@ use crate::config::Mode;
 use crate::drain::Phase;
 use crate::error::Fault;
 use crate::net::Conn;
-use crate::track::{Params, Pins, Pipeline, Reply, Unnamed, Wanted};
+use crate::track::{Params, Pins, Pipeline, Reply, Unnamed};
 use crate::upstream::{Lease, cancel};
-use crate::wire::{backend, frame};
+use crate::wire::backend;
 
 /// Why a relay ended.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ pub struct Relay<'a> {
     lease: &'a mut Lease,
     control: &'a Control,
     view: &'a mut Params,
-    wanted: &'a Wanted,
+    preparation: &'a Preparation,
     mode: Mode,
     pipeline: Pipeline,
     pins: Pins,
@@ -86,10 +86,6 @@ pub struct Relay<'a> {
     first: Vec<u8>,
     /// The client's next bytes must wait.
     hold: bool,
-    /// The client's first bytes must wait too, for the server may refuse the preparation.
-    waits_for_preparation: bool,
-    /// The preparation makes the session as new, and no more.
-    reset_only: bool,
     up_left: usize,
     down_left: usize,
     down_hidden: bool,
@@ -101,7 +97,7 @@ pub struct Relay<'a> {
 }
 
 impl<'a> Relay<'a> {
-    /// Joins `client`, which was told the settings in `view` and asked for `wanted`, and `lease`.
+    /// Joins `client`, which was told the settings in `view`, and `lease`, which `preparation` makes fit for it.
     #[must_use]
     pub fn new(
         shared: &'a Arc<Shared>,
@@ -109,7 +105,7 @@ impl<'a> Relay<'a> {
         lease: &'a mut Lease,
         control: &'a Control,
         view: &'a mut Params,
-        wanted: &'a Wanted,
+        preparation: &'a Preparation,
         mode: Mode,
     ) -> Self {
         Self {
@@ -118,17 +114,15 @@ impl<'a> Relay<'a> {
             lease,
             control,
             view,
-            wanted,
+            preparation,
             mode,
             pipeline: Pipeline::new(),
             pins: Pins::none(),
-            unnamed: Unnamed::new(true),
-            preparing: false,
+            unnamed: Unnamed::new(!preparation.foreign),
+            preparing: !preparation.requests.is_empty(),
             refused: None,
             first: Vec::new(),
-            hold: false,
-            waits_for_preparation: false,
-            reset_only: false,
+            hold: !preparation.requests.is_empty(),
             up_left: 0,
             down_left: 0,
             down_hidden: false,
@@ -140,8 +134,8 @@ impl<'a> Relay<'a> {
     }
 
     /// Sends the preparation and the client's first messages, then moves bytes until the end.
-    pub async fn run(mut self, preparation: &Preparation) -> Outcome {
-        let end = match self.open(preparation) {
+    pub async fn run(mut self) -> Outcome {
+        let end = match self.open() {
             Ok(()) => self.until_end().await,
             Err(end) => end,
         };
@@ -166,21 +160,16 @@ impl<'a> Relay<'a> {
         }
     }
 
-    fn open(&mut self, preparation: &Preparation) -> Result<(), End> {
+    fn open(&mut self) -> Result<(), End> {
         self.control.set_preparing();
-        self.preparing = !preparation.requests.is_empty();
-        for &request in &preparation.requests {
+        for &request in &self.preparation.requests {
             self.pipeline.request(request, Reply::Hide);
         }
-        self.lease.conn.output.extend_from_slice(&preparation.messages);
-        self.unnamed = Unnamed::new(!preparation.foreign);
+        self.lease.conn.output.extend_from_slice(&self.preparation.messages);
         self.parse_up()?;
         self.first.extend_from_slice(self.client.input.unsent());
         self.client.input.sent(self.first.len());
-        self.hold = self.preparing;
-        self.waits_for_preparation = preparation.must_succeed_first;
-        self.reset_only = preparation.reset_only;
-        if !self.waits_for_preparation {
+        if !self.preparation.must_succeed_first {
             self.lease.conn.output.extend_from_slice(&self.first);
         }
         if !self.preparing {
@@ -226,17 +215,15 @@ impl<'a> Relay<'a> {
         self.preparing = false;
         self.hold = false;
         if let Some(error) = self.refused.take() {
-            let mut fatal = Vec::new();
-            backend::put_error_as_fatal(&mut fatal, error.get(frame::HEADER..).unwrap_or_default());
-            return Err(End::Refuse(Fault::Upstream(fatal.into())));
+            return Err(End::Refuse(Fault::upstream_fatal(&error)));
         }
-        if self.waits_for_preparation {
-            self.lease.pool().learn_canonical(self.wanted, &self.lease.params);
+        if self.preparation.must_succeed_first {
+            self.lease.pool().learn_canonical(&self.preparation.wanted, &self.lease.params);
             self.lease.conn.output.extend_from_slice(&self.first);
         } else {
             self.first = Vec::new();
         }
-        if self.reset_only {
+        if self.preparation.reset_only {
             let pool = Arc::clone(self.lease.pool());
             pool.learn_reset(self.lease);
         }

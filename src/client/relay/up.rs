@@ -83,14 +83,14 @@ impl Relay<'_> {
             let head = match head(bytes, frame::FRONTEND_LIMIT) {
                 Ok(Some(head)) => head,
                 Ok(None) => return Ok(progress),
-                Err(bad) => return Err(End::Refuse(violation(bad.to_string()))),
+                Err(bad) => return Err(End::Refuse(Fault::violation(bad.to_string()))),
             };
             let Some(request) = Request::of(head.tag) else {
                 if head.tag == frontend::TERMINATE {
                     self.goodbye = true;
                     return Ok(progress);
                 }
-                return Err(End::Refuse(violation(format!("invalid frontend message type {}", head.tag))));
+                return Err(End::Refuse(Fault::unknown_message(head.tag)));
             };
             if !pinning::can_judge(head, bytes, input.capacity()) {
                 return Ok(progress);
@@ -118,8 +118,4 @@ fn no_unnamed_statement() -> Fault {
     Fault::fatal(Blame::Client, sqlstate::UNDEFINED_STATEMENT, "unnamed prepared statement does not exist")
         .detail("It was not parsed on the upstream connection that now serves this client.")
         .hint("In transaction mode, bind it in the transaction that parses it, or use mode = \"session\".")
-}
-
-fn violation(message: String) -> Fault {
-    Fault::fatal(Blame::Client, sqlstate::PROTOCOL_VIOLATION, message)
 }

@@ -192,18 +192,12 @@ impl Pool {
 
     /// A connection if one is idle right now.
     pub async fn checkout_idle(self: &Arc<Self>) -> Option<Lease> {
-        if self.idle.status().available == 0 && self.queue().spares() == 0 {
+        if self.idle_count() == 0 {
             return None;
         }
         let now = managed::Timeouts { wait: Some(Duration::ZERO), create: None, recycle: None };
         let got = tokio::time::timeout(Duration::from_millis(100), self.idle.timeout_get(&now)).await;
         got.ok()?.ok().map(|object| Lease::new(object, Arc::clone(self)))
-    }
-
-    /// How many connections there are, in any state.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.slots.used()
     }
 
     /// Gives a connection to whoever waits for one being opened, or keeps it.
@@ -256,7 +250,7 @@ impl Pool {
     pub(super) fn tidy(&self, settings: &Settings, reset_due: Option<Duration>) -> (Vec<Upstream>, bool) {
         let now = Instant::now();
         let keep = settings.min_idle;
-        let mut idle = self.idle.status().available + self.queue().spares();
+        let mut idle = self.idle_count();
         let mut dirty = false;
         let mut due = |upstream: &Upstream| {
             let age = now.saturating_duration_since(upstream.returned);
@@ -283,9 +277,8 @@ impl Pool {
                 resets.push(upstream);
             }
         }
-        let ready = self.idle.status().available + self.queue().spares() + resets.len();
-        let known = lock(&self.baseline).is_some();
-        if known && ready < settings.min_idle {
+        let ready = self.idle_count() + resets.len();
+        if self.baseline().is_some() && ready < settings.min_idle {
             self.dial_for(settings.min_idle - ready);
         }
         (resets, dirty)
