@@ -26,6 +26,8 @@ pub mod sqlstate {
     pub const UNDEFINED_STATEMENT: &str = "26000";
     /// `too_many_connections`.
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
+    /// `object_not_in_prerequisite_state`.
+    pub const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
     /// `query_canceled`.
     pub const QUERY_CANCELED: &str = "57014";
     /// `admin_shutdown`.

@@ -4,7 +4,7 @@
 
 use crate::auth::Password;
 use crate::config::{Settings, Upstream, Written};
-use crate::track::{pinning, sql};
+use crate::track::{acts, names, pinning, sql};
 use crate::wire::{Frames, backend, frame, frontend, startup};
 
 /// Frames never overlap, never exceed the limit and never leave the input.
@@ -53,7 +53,8 @@ pub fn messages(bytes: &[u8]) {
     let _ = backend::key_data(body);
     let mut out = Vec::new();
     backend::put_error_as_fatal(&mut out, body);
-    let _ = pinning::of_message(crate::wire::Frame { tag: field, bytes: &out });
+    let _ = backend::columns(body);
+    let _ = names::about(field, body);
 }
 
 /// The look at SQL ends, and sees a `SET` behind anything that is whole.
@@ -63,6 +64,11 @@ pub fn messages(bytes: &[u8]) {
 pub fn sql(bytes: &[u8]) {
     assert!(sql::Tokens::new(bytes).count() <= bytes.len());
     let _ = pinning::of_sql(bytes);
+    if let Some(acts::Act::Set { text, .. }) = acts::of_sql(bytes) {
+        // It is said again on other connections, with others behind it.
+        let again = [&text, &b";reset x"[..]].concat();
+        assert!(acts::of_sql(&text).is_some() && acts::of_sql(&again).is_none());
+    }
 }
 
 /// Connection strings are read or refused, and never show their password.

@@ -250,6 +250,7 @@ fn report(shared: &Shared) {
         logins_tried_upstream = counters.tried.get(),
         cancels = counters.cancels.get(),
         pinned = counters.pins.get(),
+        pin_reasons = %counters.pin_reasons(),
         clients_now = shared.sessions.count(),
         pools_now = shared.registry.pools(),
         upstream_now = shared.registry.open(),

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::Shared;
 use crate::config::{Reset, Settings};
 use crate::error::Fault;
-use crate::track::{Clean, Params, Pins, Pipeline, Request, Wanted, params};
+use crate::track::ledger::Kept;
+use crate::track::{Clean, Luggage, Params, Pins, Pipeline, Request, Wanted, params};
 use crate::upstream::link::Used;
 use crate::upstream::{Lease, Pool, restore};
 use crate::wire::frontend;
@@ -106,38 +107,44 @@ pub struct Preparation {
     pub messages: Vec<u8>,
     /// What they ask for.
     pub requests: Vec<Request>,
-    /// Whether somebody else's unnamed statement may still be there: a simple query would have ended it.
+    /// Whether somebody else's state may still be there.
     pub foreign: bool,
-    /// Whether they reset the session, and no more.
-    pub reset_only: bool,
+    /// Whether they reset the session.
+    pub reset: bool,
+    /// Whether they set anything.
+    pub settings: bool,
     /// Whether the client's message must wait for their answers: the server may refuse them.
     pub must_succeed_first: bool,
 }
 
-/// What makes `lease` the session that a client with `wanted` expects.
+/// What must be sent in front of the first message of client number `client`, who carries `bag`.
 #[must_use]
-pub fn prepare(lease: &Lease, settings: &Settings, wanted: &Wanted, client: u64) -> Preparation {
-    let mut preparation = Preparation { wanted: wanted.clone(), ..Preparation::default() };
-    let foreign = match lease.used {
+pub fn prepare(lease: &Lease, settings: &Settings, bag: &Luggage, client: u64) -> Preparation {
+    let mut preparation = Preparation { wanted: bag.wanted.clone(), ..Preparation::default() };
+    preparation.foreign = match lease.used {
         Used::Fresh => false,
         Used::By(other) => other != client,
     };
-    let reset = foreign && settings.reset == Reset::Always;
-    if reset {
+    preparation.reset = preparation.foreign && settings.reset == Reset::Always;
+    if preparation.reset {
         frontend::put_query(&mut preparation.messages, restore::RESET);
         preparation.requests.push(Request::Query);
-        preparation.reset_only = true;
     }
     let pool = lease.pool();
-    let have = if reset { &lease.base } else { &lease.params };
+    let nothing = Kept::default();
+    let (have, kept) = if preparation.reset { (&lease.base, &nothing) } else { (&lease.params, &lease.kept) };
     let baseline = pool.baseline().unwrap_or_default();
-    if let Some(sets) = params::sets(have, wanted, &baseline) {
+    let following = params::sets(have, &bag.wanted, &baseline, |_| true);
+    if following.is_some() {
+        preparation.must_succeed_first = bag.wanted.iter().any(|(name, value)| pool.canonical(name, value).is_none());
+    }
+    let mut sets = following.unwrap_or_default();
+    preparation.must_succeed_first |= bag.ledger.kept().put_difference(kept, &mut sets);
+    if !sets.is_empty() {
         frontend::put_query(&mut preparation.messages, &sets);
         preparation.requests.push(Request::Query);
-        preparation.reset_only = false;
-        preparation.must_succeed_first = wanted.iter().any(|(name, value)| pool.canonical(name, value).is_none());
+        preparation.settings = true;
     }
-    preparation.foreign = foreign && preparation.requests.is_empty();
     if preparation.requests.is_empty() && lease.returned.elapsed() >= IDLE {
         frontend::put_sync(&mut preparation.messages);
         preparation.requests.push(Request::Sync);

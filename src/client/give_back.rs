@@ -14,15 +14,11 @@ use crate::upstream::restore::{self, Leftover};
 /// A session in which state was seen is reset now. Any other is reset in front of its next client's first message (or
 /// by the janitor), so that nobody waits for it.
 pub fn give_back(shared: &Arc<Shared>, settings: &Settings, lease: Lease, outcome: Outcome, client: u64) {
-    let Outcome { end, pipeline, pins, partial_down, partial_up, cut: _ } = outcome;
+    let Outcome { end, pipeline, pins, partial_down, partial_up, uncertain, cut: _ } = outcome;
     let broken = matches!(end, End::UpstreamLost { .. } | End::Stale) || partial_up || pipeline.lost();
-    if broken {
+    if broken || (uncertain && settings.reset == Reset::Never) {
         // Dropping a lease closes its connection.
         return;
-    }
-    if !pins.is_empty() {
-        shared.registry.counters.pins.add();
-        tracing::debug!(client, link = lease.id, "the session kept its connection because of: {pins}");
     }
     let reset = settings.reset != Reset::Never && !pins.is_empty();
     let at_rest = partial_down == 0 && lease.conn.input.is_empty();

@@ -7,14 +7,13 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::cancel::Control;
-use super::relay::{End, Relay};
+use super::relay::{End, Relay, look_limit};
 use super::{FAREWELL, Shared, checkout, farewell, give_back, login};
 use crate::config::Settings;
 use crate::drain::Phase;
 use crate::error::{Blame, Fault, Severity, sqlstate};
 use crate::net::{Conn, RecvError};
-use crate::track::Request;
-use crate::track::{Params, Wanted, pinning};
+use crate::track::{Luggage, Request, names};
 use crate::upstream::pool::CheckoutError;
 use crate::upstream::{Lease, Pool};
 use crate::wire::{Head, backend, frame, frontend, head};
@@ -55,8 +54,7 @@ struct Session<'a> {
     control: Arc<Control>,
     conn: Conn,
     pool: Arc<Pool>,
-    wanted: Wanted,
-    view: Params,
+    bag: Luggage,
 }
 
 /// Runs a session from its welcome to its end.
@@ -64,7 +62,8 @@ pub async fn run(shared: &Arc<Shared>, conn: Conn, admitted: login::Session) {
     let login::Session { pool, wanted, view, version } = admitted;
     let registered = shared.sessions.register(&shared.registry, version);
     let control = Arc::clone(&registered.control);
-    let mut session = Session { shared, control, conn, pool, wanted, view };
+    let bag = Luggage::new(wanted, view);
+    let mut session = Session { shared, control, conn, pool, bag };
     if session.welcome().await.is_err() {
         return;
     }
@@ -94,7 +93,7 @@ impl Session<'_> {
     async fn welcome(&mut self) -> Result<(), RecvError> {
         let out = &mut self.conn.output;
         backend::put_authentication_ok(out);
-        for (name, value) in self.view.iter() {
+        for (name, value) in self.bag.view.iter() {
             backend::put_parameter_status(out, name, value);
         }
         backend::put_key_data(out, self.control.pid, &self.control.secret);
@@ -119,10 +118,19 @@ impl Session<'_> {
     /// PostgreSQL ignores, are dropped.
     async fn next_request(&mut self) -> Result<(), Farewell> {
         loop {
+            let mode = self.shared.registry.settings.load().mode;
+            let limit = look_limit(mode, self.conn.input.capacity());
             let bytes = self.conn.input.unparsed();
-            let capacity = self.conn.input.capacity();
-            let enough = |head: &Head| pinning::can_judge(*head, bytes, capacity);
-            match head(bytes, frame::FRONTEND_LIMIT).map(|head| head.filter(enough)) {
+            let next = head(bytes, frame::FRONTEND_LIMIT);
+            let enough = |head: &Head| names::can_judge(*head, bytes, limit);
+            if let Ok(Some(head)) = next
+                && !enough(&head)
+            {
+                self.conn.input.make_room(head.size);
+            }
+            let bytes = self.conn.input.unparsed();
+            let enough = |head: &Head| names::can_judge(*head, bytes, limit);
+            match next.map(|head| head.filter(enough)) {
                 Err(bad) => return Err(Farewell::Tell(Fault::violation(bad.to_string()))),
                 Ok(Some(head)) => match (head.tag, Request::of(head.tag)) {
                     (frontend::TERMINATE, _) => return Err(Farewell::Quiet),
@@ -156,9 +164,9 @@ impl Session<'_> {
                 Acquired::Cancelled => return self.reject(&cancelled()).await,
                 Acquired::Failed(error) => return self.reject(&error.fault()).await,
             };
-            let preparation = checkout::prepare(&lease, settings, &self.wanted, self.control.id);
-            let Self { shared, control, conn, view, .. } = self;
-            let relay = Relay::new(shared, conn, &mut lease, control, view, &preparation, settings.mode);
+            let preparation = checkout::prepare(&lease, settings, &self.bag, self.control.id);
+            let Self { shared, control, conn, bag, .. } = self;
+            let relay = Relay::new(shared, conn, &mut lease, control, bag, &preparation, settings);
             let outcome = relay.run().await;
             // From here on a cancel request has nothing to hit; one that is under way closes the gate.
             self.control.set_idle();
@@ -193,8 +201,8 @@ impl Session<'_> {
     /// Waits for a connection, watching the client meanwhile.
     async fn acquire(&mut self, settings: &Settings) -> Acquired {
         self.control.set_waiting();
-        let Self { shared, control, conn, pool, wanted, .. } = self;
-        let checkout = pool.checkout(wanted, settings.wait_timeout);
+        let Self { shared, control, conn, pool, bag } = self;
+        let checkout = pool.checkout(&bag.wanted, settings.wait_timeout);
         tokio::pin!(checkout);
         loop {
             tokio::select! {

@@ -32,7 +32,7 @@ const fn secret(name: &'static str, doc: &'static str) -> Key {
 }
 
 /// Every setting, in the order of the reference.
-pub const KEYS: [Key; 30] = [
+pub const KEYS: [Key; 33] = [
     secret(
         "upstream",
         "Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database][?sslmode=…&connect_timeout=…].",
@@ -52,6 +52,17 @@ pub const KEYS: [Key; 30] = [
     fixed("allow_remote", "false", "Allow TCP listeners on addresses other than loopback."),
     key("max_clients", "0", "Most clients at a time; 0 = as many as the limit on open files allows."),
     key("mode", "\"session\"", "How long a client keeps its upstream connection: \"session\" or \"transaction\"."),
+    key(
+        "pin",
+        "\"auto\"",
+        "In transaction mode, a client that leaves state in its session keeps its connection until that is gone (\"auto\"), or its statement is refused (\"refuse\").",
+    ),
+    key(
+        "max_prepared_statements",
+        "200",
+        "Prepared statements kept on an upstream connection in transaction mode; those used longest ago give way.",
+    ),
+    key("max_prepared_bytes", "\"4MB\"", "Bytes of text of those statements."),
     key("pool_size", "20", "Most upstream connections per (database, user, startup settings)."),
     key("min_idle", "0", "Upstream connections kept open per known pool even when idle."),
     key("max_upstream", "100", "Most upstream connections over all pools."),

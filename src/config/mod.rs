@@ -15,4 +15,4 @@ pub mod value;
 pub use settings::Settings;
 pub use source::{ConfigError, Written};
 pub use url::{Host, Upstream};
-pub use value::{Auth, Listen, LogFormat, Mode, PeerRule, Reset};
+pub use value::{Auth, Listen, LogFormat, Mode, PeerRule, Pin, Reset};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::keys::{KEYS, Key};
 use super::source::{ConfigError, Place, Value, Written};
 use super::url::Upstream;
-use super::value::{self, Auth, Listen, LogFormat, Mode, PeerRule, Reset};
+use super::value::{self, Auth, Listen, LogFormat, Mode, PeerRule, Pin, Reset};
 use crate::auth::Password;
 
 /// Everything that can be configured; `keys` says what each means.
@@ -21,6 +21,9 @@ pub struct Settings {
     pub allow_remote: bool,
     pub max_clients: usize,
     pub mode: Mode,
+    pub pin: Pin,
+    pub max_prepared_statements: usize,
+    pub max_prepared_bytes: usize,
     pub pool_size: usize,
     pub min_idle: usize,
     pub max_upstream: usize,
@@ -76,6 +79,9 @@ impl Settings {
             allow_remote: reader.read("allow_remote", truth)?,
             max_clients: reader.read("max_clients", |text| number(text, 0, 1_000_000))?,
             mode: reader.read("mode", Mode::parse)?,
+            pin: reader.read("pin", Pin::parse)?,
+            max_prepared_statements: reader.read("max_prepared_statements", |text| number(text, 1, 100_000))?,
+            max_prepared_bytes: reader.read("max_prepared_bytes", value::size)?,
             pool_size: reader.read("pool_size", |text| number(text, 1, 10_000))?,
             min_idle: reader.read("min_idle", |text| number(text, 0, 10_000))?,
             max_upstream: reader.read("max_upstream", |text| number(text, 1, 10_000))?,

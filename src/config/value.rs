@@ -46,6 +46,16 @@ choice! {
 }
 
 choice! {
+    /// What becomes of a statement that leaves state in its session, in transaction mode.
+    Pin {
+        /// Its client keeps the connection until that is gone.
+        Auto = "auto",
+        /// It is refused.
+        Refuse = "refuse",
+    }
+}
+
+choice! {
     /// When a used session is reset before somebody else gets it.
     Reset {
         /// Every time.

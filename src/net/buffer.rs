@@ -69,6 +69,12 @@ impl Buffer {
         self.storage.as_ref().map_or(&[], |storage| &storage[self.parsed..self.filled])
     }
 
+    /// Bytes that have not been looked at, to be changed in place.
+    pub fn unparsed_mut(&mut self) -> &mut [u8] {
+        let (parsed, filled) = (self.parsed, self.filled);
+        self.storage.as_mut().map_or(&mut [], |storage| &mut storage[parsed..filled])
+    }
+
     /// How many bytes fit at most.
     #[must_use]
     pub fn capacity(&self) -> usize {
@@ -143,6 +149,14 @@ impl Buffer {
         self.done = self.filled;
         self.parsed = self.filled;
         self.give_back_if_empty();
+    }
+
+    /// Makes room for more of a message of `size` bytes that begins at the first unparsed byte, if what has come of it
+    /// fills the storage: twice as much at a time, so that storage follows what comes and not what is claimed.
+    pub fn make_room(&mut self, size: usize) {
+        if self.unparsed().len() == self.capacity() {
+            self.reserve(size.min(2 * self.capacity()));
+        }
     }
 
     /// Makes room for a whole message of `size` bytes that begins at the first unparsed byte.

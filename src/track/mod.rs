@@ -3,19 +3,27 @@
 //! - [`pipeline`]: what the server still owes, so that a connection changes hands only between answers.
 //! - [`pinning`]: which messages leave state behind in a session, so that it changes hands only when clean.
 //! - [`params`]: the reported settings (`ParameterStatus`) of a client and of a connection, and their difference.
-//! - [`unnamed`]: the unnamed prepared statement, which must not change hands between its parse and its bind.
-//! - [`sql`]: just enough of SQL's lexis for `pinning` to tell a keyword from a string.
+//! - [`acts`]: statements whose effect on the session can be carried: `SET`, `RESET`, savepoints, `DEALLOCATE`.
+//! - [`ledger`]: what a client has set with them, as far as its transactions commit.
+//! - [`statements`]: named prepared statements of clients, and on connections.
+//! - [`names`]: which statement and which portal a message is about.
+//! - [`luggage`]: all that a client carries from connection to connection.
+//! - [`sql`]: just enough of SQL's lexis for `pinning` and `acts` to tell a keyword from a string.
 
+pub mod acts;
+pub mod ledger;
+pub mod luggage;
+pub mod names;
 pub mod params;
 pub mod pinning;
 pub mod pipeline;
 pub mod sql;
-pub mod unnamed;
+pub mod statements;
 
+pub use luggage::Luggage;
 pub use params::{Params, Wanted};
-pub use pinning::Pins;
+pub use pinning::{Look, Pins};
 pub use pipeline::{Pipeline, Reply, Request};
-pub use unnamed::Unnamed;
 
 /// Proof that a session may be handed to somebody else: nothing is owed, no transaction is open, nothing pins.
 ///

@@ -111,6 +111,13 @@ impl Wanted {
         self.iter().find(|(n, _)| *n == name).map(|(_, value)| value)
     }
 
+    /// Asks for `value` of `name`, or for nothing.
+    pub fn set(&mut self, name: &'static str, value: Option<&[u8]>) {
+        let pairs = Arc::make_mut(&mut self.pairs);
+        pairs.retain(|(n, _)| *n != name);
+        pairs.extend(value.map(|value| (name, value.into())));
+    }
+
     /// Only the values that `canonical` knows, as the server spells them.
     #[must_use]
     pub fn known(&self, canonical: impl Fn(&'static str, &[u8]) -> Option<Box<[u8]>>) -> Self {
@@ -144,12 +151,17 @@ pub fn following(name: &[u8]) -> Option<&'static str> {
     FOLLOWING.into_iter().find(|known| known.as_bytes().eq_ignore_ascii_case(name))
 }
 
-/// The `SET`s that make a session which has `have` into what a client who asked for `wanted` expects, everything
-/// else being as in `baseline`; `None` when there is nothing to do.
+/// The `SET`s of those settings that `pick` picks which make a session that has `have` into what a client who asked for
+/// `wanted` expects, everything else being as in `baseline`; `None` when there is nothing to do.
 #[must_use]
-pub fn sets(have: &Params, wanted: &Wanted, baseline: &Params) -> Option<Vec<u8>> {
+pub fn sets(
+    have: &Params,
+    wanted: &Wanted,
+    baseline: &Params,
+    pick: impl Fn(&'static str) -> bool,
+) -> Option<Vec<u8>> {
     let mut sql = Vec::new();
-    for name in FOLLOWING {
+    for name in FOLLOWING.into_iter().filter(|name| pick(name)) {
         let Some(want) = wanted.get(name).or_else(|| baseline.get(name.as_bytes())) else { continue };
         let has = have.get(name.as_bytes());
         if has.is_none_or(|has| has == want) {
@@ -163,17 +175,23 @@ pub fn sets(have: &Params, wanted: &Wanted, baseline: &Params) -> Option<Vec<u8>
 
 /// Appends `SET name TO 'value';`.
 pub fn put_set(sql: &mut Vec<u8>, name: &str, value: &[u8]) {
-    let escape = value.contains(&b'\\');
     sql.extend_from_slice(b"SET ");
     sql.extend_from_slice(name.as_bytes());
-    sql.extend_from_slice(if escape { b" TO E'" } else { b" TO '" });
+    sql.extend_from_slice(b" TO ");
+    put_literal(sql, value);
+    sql.push(b';');
+}
+
+/// Appends a string constant that means the same under all settings.
+pub fn put_literal(sql: &mut Vec<u8>, value: &[u8]) {
+    sql.extend_from_slice(if value.contains(&b'\\') { b"E'" } else { b"'" });
     for &byte in value {
         if byte == b'\'' || byte == b'\\' {
             sql.push(byte);
         }
         sql.push(byte);
     }
-    sql.extend_from_slice(b"';");
+    sql.push(b'\'');
 }
 
 #[cfg(test)]
@@ -215,12 +233,13 @@ mod tests {
         let baseline = params(&[("application_name", ""), ("DateStyle", "ISO, MDY"), ("TimeZone", "UTC")]);
         let (wanted, _) = Wanted::split(&startup(&[("application_name", "it's \\ me")]));
         assert_eq!(
-            sets(&baseline, &wanted, &baseline).as_deref(),
+            sets(&baseline, &wanted, &baseline, |_| true).as_deref(),
             Some(&br"SET application_name TO E'it''s \\ me';"[..])
         );
         let have = params(&[("application_name", "psql"), ("DateStyle", "ISO, MDY"), ("TimeZone", "UTC")]);
-        assert_eq!(sets(&have, &Wanted::default(), &baseline).as_deref(), Some(&b"SET application_name TO '';"[..]));
-        assert_eq!(sets(&baseline, &Wanted::default(), &baseline), None);
+        assert_eq!(sets(&have, &Wanted::default(), &baseline, |_| true).as_deref(), Some(&b"SET application_name TO '';"[..]));
+        assert_eq!(sets(&baseline, &Wanted::default(), &baseline, |_| true), None);
+        assert_eq!(sets(&have, &Wanted::default(), &baseline, |name| name == "TimeZone"), None);
     }
 
     #[test]

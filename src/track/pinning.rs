@@ -4,17 +4,17 @@
 //! else's state. What code inside the database does unseen is covered by the reset between clients, not here.
 
 use std::fmt;
+use std::sync::Arc;
 
+use super::acts::{self, Act};
 use super::sql::{Token, Tokens};
-use super::unnamed::{self, Names};
-use crate::wire::{Frame, Head, frame, frontend};
 
 /// Reasons why a session must stay with its client, and be reset before anybody else gets it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pins(u16);
 
 impl Pins {
-    /// `SET`, `RESET`, `set_config`, `setseed`, or a reported setting that changed.
+    /// A setting that can't be carried to another connection.
     pub const SETTING: Self = Self(1);
     /// `SET ROLE`, `SET SESSION AUTHORIZATION`.
     pub const ROLE: Self = Self(1 << 1);
@@ -24,7 +24,7 @@ impl Pins {
     pub const LISTEN: Self = Self(1 << 3);
     /// SQL's `PREPARE`.
     pub const PREPARE: Self = Self(1 << 4);
-    /// A named statement of the extended protocol.
+    /// A named statement of the extended protocol that can't be carried to another connection.
     pub const STATEMENT: Self = Self(1 << 5);
     /// A cursor `WITH HOLD`.
     pub const CURSOR: Self = Self(1 << 6);
@@ -32,14 +32,23 @@ impl Pins {
     pub const LOCK: Self = Self(1 << 7);
     /// `LOAD`.
     pub const LOAD: Self = Self(1 << 8);
-    /// `nextval`, `setval`, `currval`, `lastval`: the session remembers the last value.
+    /// `currval`, `lastval`: they ask for what the session remembers.
     pub const SEQUENCE: Self = Self(1 << 9);
-    /// `DO`, a function called by its OID, or a connection that an extension keeps: code that can do anything.
+    /// `DO`, `setseed`, a function called by its OID, or a connection that an extension keeps: code that can do
+    /// anything.
     pub const CODE: Self = Self(1 << 10);
     /// A text that could not be looked at: longer than the buffer, or its meaning depends on settings.
     pub const UNSEEN: Self = Self(1 << 11);
+    /// `nextval`, `setval`: the session remembers the last value, in case somebody asks for it.
+    pub const NEXTVAL: Self = Self(1 << 12);
 
-    const NAMES: [(Self, &'static str); 12] = [
+    /// Reasons of which the server can tell whether they are gone.
+    pub const ASKABLE: Self = Self(
+        Self::ROLE.0 | Self::TEMP.0 | Self::LISTEN.0 | Self::PREPARE.0 | Self::CURSOR.0 | Self::LOCK.0,
+    );
+
+    /// Each reason and its name.
+    pub const NAMES: [(Self, &'static str); 13] = [
         (Self::SETTING, "setting"),
         (Self::ROLE, "role"),
         (Self::TEMP, "temp"),
@@ -52,6 +61,7 @@ impl Pins {
         (Self::SEQUENCE, "sequence"),
         (Self::CODE, "code"),
         (Self::UNSEEN, "unseen"),
+        (Self::NEXTVAL, "nextval"),
     ];
 
     /// No reason.
@@ -70,6 +80,12 @@ impl Pins {
     #[must_use]
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// The reasons in `self` that are not in `other`.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// Adds the reasons in `other`.
@@ -91,40 +107,37 @@ impl fmt::Display for Pins {
     }
 }
 
-/// What a client's message may leave behind.
-#[must_use]
-pub fn of_message(frame: Frame<'_>) -> Pins {
-    match frame.tag {
-        frontend::QUERY => of_sql(frontend::query(frame.body())),
-        frontend::PARSE => match frontend::parse(frame.body()) {
-            Some((name, text)) => {
-                let mut pins = of_sql(text);
-                if !name.is_empty() {
-                    pins.add(Pins::STATEMENT);
-                }
-                pins
-            }
-            None => Pins::UNSEEN,
-        },
-        frontend::FUNCTION_CALL => Pins::CODE,
-        _ => Pins::none(),
-    }
+/// What a text of one or more statements may do to its session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// State that it may leave behind.
+    pub pins: Pins,
+    /// What it does exactly, where that is certain.
+    pub act: Option<Arc<Act>>,
+    /// It changes settings for the rest of the transaction.
+    pub local: bool,
+    /// It sets or goes back to a savepoint among several statements.
+    pub nested: bool,
+    /// State may be gone after it.
+    pub frees: bool,
 }
 
-/// Whether enough of a message is there to judge it: all of a text that fits a buffer of `capacity` bytes, or the names
-/// at the beginning of a message. `bytes` is what is there of it, header included.
-#[must_use]
-pub fn can_judge(head: Head, bytes: &[u8], capacity: usize) -> bool {
-    if bytes.len() >= head.size.min(capacity) {
-        return true;
+impl Look {
+    /// A text that can't be looked at.
+    #[must_use]
+    pub fn unseen() -> Self {
+        Self { pins: Pins::UNSEEN, ..Self::default() }
     }
-    match head.tag {
-        frontend::QUERY | frontend::PARSE => head.size > capacity,
-        frontend::BIND | frontend::DESCRIBE | frontend::CLOSE => {
-            let body = bytes.get(frame::HEADER..).unwrap_or_default();
-            unnamed::names(head.tag, body) != Names::Unseen
+
+    /// What keeps a client on its connection: not what can be carried to another one, and not what only counts if it
+    /// is asked for later.
+    #[must_use]
+    pub fn holds(&self) -> Pins {
+        let mut pins = self.pins.without(Pins::NEXTVAL);
+        if self.act.is_some() {
+            pins = pins.without(Pins::SETTING);
         }
-        _ => true,
+        pins
     }
 }
 
@@ -140,33 +153,121 @@ pub fn of_tag(tag: &[u8]) -> Pins {
     }
 }
 
-/// What a text of one or more statements may leave behind.
+/// What a text of one or more statements may do.
 #[must_use]
-pub fn of_sql(sql: &[u8]) -> Pins {
-    let mut pins = Pins::none();
+pub fn of_sql(sql: &[u8]) -> Look {
+    let mut look = Look::default();
     let mut statement = Statement::default();
-    for token in Tokens::new(sql) {
+    let mut tokens = Tokens::new(sql);
+    while let Some(token) = tokens.next() {
         match token {
             Token::Word(word) => {
-                pins.add(statement.word(word));
-                pins.add(of_name(word));
+                let first = statement.first.is_none();
+                look.pins.add(statement.word(word));
+                if first {
+                    look.keyword(word, &tokens);
+                } else {
+                    look.local |= statement.is_local();
+                    look.nested |= statement.is_rollback() && word.eq_ignore_ascii_case(b"to");
+                }
+                look.name(word, &tokens);
             }
             Token::Quoted(name) => {
                 statement.other();
-                pins.add(of_name(name));
+                look.name(name, &tokens);
             }
             Token::Text(text) => {
                 statement.other();
                 if contains(text, b"advisory") || contains(text, b"set_config") {
-                    pins.add(Pins::CODE);
+                    look.pins.add(Pins::CODE);
                 }
             }
             Token::Semicolon => statement = Statement::default(),
-            Token::Other => statement.other(),
-            Token::Unclear => pins.add(Pins::UNSEEN),
+            Token::Other(_) => statement.other(),
+            Token::Unclear => look.pins.add(Pins::UNSEEN),
         }
     }
-    pins
+    if look.pins.contains(Pins::SETTING) || look.local || look.nested || look.frees {
+        look.act = acts::of_sql(sql).map(Arc::new);
+    }
+    look
+}
+
+impl Look {
+    /// The first word of a statement.
+    fn keyword(&mut self, word: &[u8], behind: &Tokens<'_>) {
+        let word = word.to_ascii_lowercase();
+        self.pins.add(match word.as_slice() {
+            b"listen" => Pins::LISTEN,
+            b"load" => Pins::LOAD,
+            b"do" => Pins::CODE,
+            b"reset" => match behind.clone().next() {
+                // `RESET ROLE`, `RESET SESSION AUTHORIZATION`.
+                Some(Token::Word(next)) if is(next, b"role") || is(next, b"session") => Pins::none(),
+                _ => Pins::SETTING,
+            },
+            _ => Pins::none(),
+        });
+        self.frees |= matches!(
+            word.as_slice(),
+            b"unlisten" | b"deallocate" | b"discard" | b"close" | b"drop" | b"reset" | b"set"
+        );
+        self.nested |= matches!(word.as_slice(), b"savepoint" | b"release");
+    }
+
+    /// Functions and schemas whose very name means session state.
+    fn name(&mut self, name: &[u8], behind: &Tokens<'_>) {
+        // A cheap first sieve.
+        if name.len() < 6 {
+            return;
+        }
+        let name = name.to_ascii_lowercase();
+        self.pins.add(match name.as_slice() {
+            b"set_config" if is_local_set_config(behind.clone()) => {
+                self.local = true;
+                Pins::none()
+            }
+            b"set_config" => Pins::SETTING,
+            b"setseed" => Pins::CODE,
+            b"nextval" | b"setval" => Pins::NEXTVAL,
+            b"currval" | b"lastval" => Pins::SEQUENCE,
+            _ if contains(&name, b"advisory_unlock") => {
+                self.frees = true;
+                Pins::none()
+            }
+            _ if contains(&name, b"advisory_") && !contains(&name, b"_xact_") => Pins::LOCK,
+            _ if name.starts_with(b"pg_temp") => Pins::TEMP,
+            _ if name.starts_with(b"dblink") || name.starts_with(b"pg_replication_origin_session") => Pins::CODE,
+            _ => Pins::none(),
+        });
+    }
+}
+
+/// Whether the arguments behind `set_config` end in a plain `true`: it holds for the transaction only.
+fn is_local_set_config(tokens: Tokens<'_>) -> bool {
+    let mut depth = 0;
+    let mut commas = 0;
+    let mut third = Vec::new();
+    for token in tokens {
+        match token {
+            Token::Other(b'(') => depth += 1,
+            Token::Other(b')') if depth == 1 => {
+                return matches!(third.as_slice(), [Token::Word(word)] if word.eq_ignore_ascii_case(b"true"));
+            }
+            Token::Other(b')') => depth -= 1,
+            Token::Other(b',') if depth == 1 => {
+                commas += 1;
+                continue;
+            }
+            _ => {}
+        }
+        match depth {
+            0 => return false,
+            _ if commas >= 2 => third.push(token),
+            _ => {}
+        }
+    }
+    false
 }
 
 /// The words of one statement that decide what it is.
@@ -186,13 +287,25 @@ impl<'a> Statement<'a> {
         self.last = Some(b"");
     }
 
+    fn begins(&self, word: &[u8]) -> bool {
+        self.first.is_some_and(|first| first.eq_ignore_ascii_case(word))
+    }
+
+    /// Whether it is a `SET LOCAL`, as far as it goes.
+    fn is_local(&self) -> bool {
+        self.begins(b"set") && self.second.is_some_and(|second| second.eq_ignore_ascii_case(b"local"))
+    }
+
+    fn is_rollback(&self) -> bool {
+        self.begins(b"rollback") || self.begins(b"abort")
+    }
+
     fn word(&mut self, word: &'a [u8]) -> Pins {
         let last = self.last.replace(word);
         let Some(first) = self.first else {
             self.first = Some(word);
-            return of_keyword(word);
+            return Pins::none();
         };
-        let is = |a: &[u8], b: &[u8]| a.eq_ignore_ascii_case(b);
         let after = |words: &[&[u8]]| last.is_some_and(|last| words.iter().any(|&w| is(last, w)));
         if self.second.is_none() {
             self.second = Some(word);
@@ -217,18 +330,6 @@ impl<'a> Statement<'a> {
     }
 }
 
-/// The statements that one word gives away.
-fn of_keyword(word: &[u8]) -> Pins {
-    match word.to_ascii_lowercase().as_slice() {
-        b"reset" | b"discard" => Pins::SETTING,
-        b"listen" | b"unlisten" => Pins::LISTEN,
-        b"deallocate" => Pins::PREPARE,
-        b"load" => Pins::LOAD,
-        b"do" => Pins::CODE,
-        _ => Pins::none(),
-    }
-}
-
 /// `SET`, by the word behind it: `LOCAL`, `TRANSACTION` and `CONSTRAINTS` end with the transaction.
 fn of_set(second: &[u8]) -> Pins {
     match second.to_ascii_lowercase().as_slice() {
@@ -238,21 +339,8 @@ fn of_set(second: &[u8]) -> Pins {
     }
 }
 
-/// Functions and schemas whose very name means session state.
-fn of_name(name: &[u8]) -> Pins {
-    // Every name below has one of these letters in a place where few others have: a cheap first sieve.
-    if name.len() < 6 {
-        return Pins::none();
-    }
-    let name = name.to_ascii_lowercase();
-    match name.as_slice() {
-        b"set_config" | b"setseed" => Pins::SETTING,
-        b"nextval" | b"setval" | b"currval" | b"lastval" => Pins::SEQUENCE,
-        _ if contains(&name, b"advisory_") && !contains(&name, b"_xact_") => Pins::LOCK,
-        _ if name.starts_with(b"pg_temp") => Pins::TEMP,
-        _ if name.starts_with(b"dblink") || name.starts_with(b"pg_replication_origin_session") => Pins::CODE,
-        _ => Pins::none(),
-    }
+fn is(a: &[u8], b: &[u8]) -> bool {
+    a.eq_ignore_ascii_case(b)
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
@@ -276,7 +364,7 @@ mod tests {
             ("reset all", Pins::SETTING),
             ("select set_config('a.b', 'c', false)", Pins::SETTING),
             ("select \"set_config\"('a.b', 'c', false)", Pins::SETTING),
-            ("select setseed(0.5)", Pins::SETTING),
+            ("select setseed(0.5)", Pins::CODE),
             ("set role joe", Pins::ROLE),
             ("SET SESSION ROLE joe", Pins::ROLE),
             ("set session authorization joe", Pins::ROLE),
@@ -294,13 +382,15 @@ mod tests {
             ("select pg_try_advisory_lock_shared(1)", Pins::LOCK),
             ("select pg_catalog.PG_ADVISORY_LOCK(1)", Pins::LOCK),
             ("load 'auto_explain'", Pins::LOAD),
-            ("select nextval('s')", Pins::SEQUENCE),
+            ("select nextval('s')", Pins::NEXTVAL),
+            ("select lastval()", Pins::SEQUENCE),
             ("do $$ begin perform 1; end $$", Pins::CODE),
             ("select query_to_xml('select pg_advisory_lock(1)', true, true, '')", Pins::CODE),
             ("select dblink_connect('c', 'dbname=x')", Pins::CODE),
             (r"select 'a\'; set x.y = 1; --'", Pins::UNSEEN),
         ] {
-            assert!(of_sql(sql.as_bytes()).contains(pin), "{sql}: {}", of_sql(sql.as_bytes()));
+            let pins = of_sql(sql.as_bytes()).pins;
+            assert!(pins.contains(pin), "{sql}: {pins}");
         }
     }
 
@@ -326,19 +416,44 @@ mod tests {
             "select 'listen a'; -- listen b",
             "(select 1) union (select 2)",
         ] {
-            assert!(of_sql(sql.as_bytes()).is_empty(), "{sql}: {}", of_sql(sql.as_bytes()));
+            let pins = of_sql(sql.as_bytes()).pins;
+            assert!(pins.is_empty(), "{sql}: {pins}");
         }
     }
 
     #[test]
-    fn messages_are_looked_into() {
-        let frame = |bytes: &'static [u8]| Frame { tag: bytes[0], bytes };
-        assert!(of_message(frame(b"Q\0\0\0\x0clisten a\0")).contains(Pins::LISTEN));
-        assert!(of_message(frame(b"P\0\0\0\x10s\0select 1\0\0\0")).contains(Pins::STATEMENT));
-        assert!(of_message(frame(b"P\0\0\0\x0f\0select 1\0\0\0")).is_empty());
-        assert!(of_message(frame(b"P\0\0\0\x05s")).contains(Pins::UNSEEN));
-        assert!(of_message(frame(b"F\0\0\0\x05s")).contains(Pins::CODE));
-        assert_eq!(of_message(frame(b"Q\0\0\0\x0clisten a\0")).to_string(), "listen");
+    fn what_can_be_carried_does_not_hold() {
+        for (sql, holds) in [
+            ("set search_path = a", Pins::none()),
+            ("set search_path = a; select 1", Pins::SETTING),
+            ("reset all", Pins::none()),
+            ("reset role", Pins::none()),
+            ("select nextval('a')", Pins::none()),
+            ("select currval('a')", Pins::SEQUENCE),
+            ("select set_config('a.b', $1, true)", Pins::none()),
+            ("select pg_catalog.set_config('a.b', f(1, 2), true), set_config('role', $1, TRUE)", Pins::none()),
+            ("select set_config('a.b', 'c', false), set_config('a.b', 'c', true)", Pins::SETTING),
+            ("select set_config('a.b', 'c', $1)", Pins::SETTING),
+            ("select set_config('a.b', 'c', true or f())", Pins::SETTING),
+        ] {
+            assert_eq!(of_sql(sql.as_bytes()).holds(), holds, "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_gone_and_what_holds_for_the_transaction() {
+        let look = |sql: &str| of_sql(sql.as_bytes());
+        for sql in ["unlisten *", "deallocate a", "close c", "select pg_advisory_unlock(1)", "begin; drop table t", "set role none"] {
+            assert!(look(sql).frees, "{sql}");
+        }
+        assert!(!look("select 1; update t set a = 1").frees);
+        for sql in ["set local a = 1", "begin; set local a = 1", "select set_config('a.b', 'c', true)"] {
+            assert!(look(sql).local, "{sql}");
+        }
+        assert!(!look("set a = 1; update local set a = 1").local);
+        for (sql, nested) in [("begin; savepoint a", true), ("select 1; rollback to a", true), ("rollback", false)] {
+            assert_eq!(look(sql).nested, nested, "{sql}");
+        }
     }
 
     proptest! {
@@ -355,7 +470,7 @@ mod tests {
             ]), 0..5),
         ) {
             let sql = format!("{};/*x*/ SeT a.b = 1", before.join(";"));
-            prop_assert!(of_sql(sql.as_bytes()).contains(Pins::SETTING));
+            prop_assert!(of_sql(sql.as_bytes()).pins.contains(Pins::SETTING));
         }
     }
 }

@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 
+use super::statements::Undo;
 use crate::wire::{backend, frontend};
 
 /// The transaction status `I`: no transaction is open.
@@ -24,6 +25,13 @@ pub enum Reply {
     Forward,
     /// pgferry asked; the client never sees it.
     Hide,
+    /// pgferry asked for the sake of the client's next request: the client sees only an error, as the answer to that.
+    Assist,
+    /// The client asked for something that is refused: the server was sent something that fails in its place, so that
+    /// it does to the transaction what an error does, and the client sees the refusal instead of the server's words.
+    Refuse,
+    /// The client asked for something that needs no server: the answer is made up when its turn comes.
+    Invent,
 }
 
 /// A request, by how it is answered.
@@ -98,10 +106,14 @@ impl Request {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Entry {
     request: Request,
     reply: Reply,
+    /// What the books of statements say too much if the request fails or is discarded.
+    undo: Option<Box<Undo>>,
+    /// Its success means something to the session.
+    acts: bool,
 }
 
 /// Whether the server reads copy data.
@@ -126,6 +138,8 @@ pub struct Pipeline {
     swallowed: bool,
     /// The server did what these books don't foresee: they can't be trusted any more.
     lost: bool,
+    /// What requests that failed or were discarded would have done.
+    undone: Vec<Undo>,
 }
 
 impl Default for Pipeline {
@@ -145,15 +159,23 @@ impl Pipeline {
             skipping: false,
             swallowed: false,
             lost: false,
+            undone: Vec::new(),
         }
     }
 
-    /// Notes a request that is being sent.
+    /// Notes a request that is being sent (or, to be invented, is not).
     pub fn request(&mut self, request: Request, reply: Reply) {
+        self.request_with(request, reply, None);
+    }
+
+    /// As [`Pipeline::request`]; `undo` is what must be undone if the request fails or is discarded.
+    pub fn request_with(&mut self, request: Request, reply: Reply, undo: Option<Undo>) {
         if self.skipping {
             if request == Request::Sync {
                 self.skipping = false;
-                self.queue.push_back(Entry { request, reply });
+                self.push(request, reply, None);
+            } else {
+                self.undone.extend(undo);
             }
             return;
         }
@@ -164,28 +186,71 @@ impl Pipeline {
                     self.copy_in = CopyIn::Ended;
                 }
                 if !self.queue.is_empty() {
-                    self.queue.push_back(Entry { request, reply });
+                    self.push(request, reply, None);
                 }
             }
             Request::Sync if self.copy_in == CopyIn::Open => self.swallowed = true,
-            _ if self.copy_in == CopyIn::Open => self.lost = true,
-            _ => self.queue.push_back(Entry { request, reply }),
+            _ if self.copy_in == CopyIn::Open => {
+                self.lost = true;
+                self.undone.extend(undo);
+            }
+            _ => self.push(request, reply, undo),
         }
+    }
+
+    fn push(&mut self, request: Request, reply: Reply, undo: Option<Undo>) {
+        self.queue.push_back(Entry { request, reply, undo: undo.map(Box::new), acts: false });
+    }
+
+    /// Marks the request noted last as one whose success means something to the session.
+    pub fn mark_last(&mut self) {
+        if let Some(last) = self.queue.back_mut() {
+            last.acts = true;
+        }
+    }
+
+    /// Whether what comes next is the answer to a marked request.
+    #[must_use]
+    pub fn acting(&self) -> bool {
+        self.queue.front().is_some_and(|entry| entry.acts)
+    }
+
+    /// Takes the next request off whose answer is made up, if its turn has come.
+    pub fn invented(&mut self) -> Option<Request> {
+        let invent = self.queue.front().is_some_and(|entry| entry.reply == Reply::Invent);
+        let entry = if invent { self.queue.pop_front() } else { None };
+        entry.map(|entry| entry.request)
+    }
+
+    /// Takes what is to be undone since the last time, in that order.
+    pub fn take_undone(&mut self) -> Vec<Undo> {
+        std::mem::take(&mut self.undone)
+    }
+
+    /// Gives up what the server owes: nothing of it will come. What is to be undone is in [`Pipeline::take_undone`].
+    pub fn abandon(&mut self) {
+        while let Some(entry) = self.queue.pop_back() {
+            self.undone.extend(entry.undo.map(|undo| *undo));
+        }
+        *self = Self { undone: std::mem::take(&mut self.undone), ..Self::new() };
     }
 
     /// Notes an answer of type `tag`, and says what becomes of it. `ReadyForQuery` goes to [`Pipeline::ready`]
     /// instead; messages the server sends unasked (notices, notifications, parameter changes) are not noted.
     pub fn response(&mut self, tag: u8) -> Reply {
-        let Some(&head) = self.queue.front() else {
+        let Some(&Entry { request, reply, .. }) = self.queue.front() else {
             // An error with nothing asked is how a server says good-bye; anything else is not foreseen.
             self.lost |= tag != backend::ERROR;
             return Reply::Forward;
         };
         match tag {
-            backend::ERROR => self.error(head.request),
+            backend::ERROR => {
+                self.error(request);
+                return if reply == Reply::Assist { Reply::Forward } else { reply };
+            }
             backend::COPY_IN => self.copy_in_begins(),
             backend::COPY_BOTH => self.lost = true,
-            _ if head.request.ended_by(tag) => {
+            _ if request.ended_by(tag) => {
                 self.queue.pop_front();
                 self.copy_in_ends();
             }
@@ -193,7 +258,9 @@ impl Pipeline {
             backend::PARSE_COMPLETE | backend::BIND_COMPLETE | backend::CLOSE_COMPLETE => self.lost = true,
             _ => {}
         }
-        head.reply
+        // What is to fail must not succeed.
+        self.lost |= reply == Reply::Refuse;
+        reply
     }
 
     /// Notes a `ReadyForQuery` with `status`, and says what becomes of it.
@@ -224,10 +291,42 @@ impl Pipeline {
         self.queue.is_empty() && !self.skipping && !self.lost
     }
 
-    /// Whether what comes next is the answer to a request of pgferry's own.
+    /// Whether the client does not see the server's next message if it is of type `tag`.
     #[must_use]
-    pub fn hiding(&self) -> bool {
-        self.queue.front().is_some_and(|entry| entry.reply == Reply::Hide)
+    pub fn hides(&self, tag: u8) -> bool {
+        self.queue.front().is_some_and(|entry| match entry.reply {
+            Reply::Forward | Reply::Invent => false,
+            Reply::Hide => true,
+            Reply::Assist => tag != backend::ERROR,
+            // The `ReadyForQuery` behind the error is the client's.
+            Reply::Refuse => tag != backend::READY,
+        })
+    }
+
+    /// What the client is told in answer to a refused request, if its turn has come.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&[u8]> {
+        let front = self.queue.front().filter(|entry| entry.reply == Reply::Refuse)?;
+        front.undo.as_ref()?.refusal.as_deref()
+    }
+
+    /// Whether the server discards everything up to the next `Sync`.
+    #[must_use]
+    pub fn skipping(&self) -> bool {
+        self.skipping
+    }
+
+    /// Whether all that is owed is the answer to one `Sync`.
+    #[must_use]
+    pub fn owes_a_sync_only(&self) -> bool {
+        self.queue.len() == 1 && self.queue.front().is_some_and(|entry| entry.request == Request::Sync)
+    }
+
+    /// Hides the answer to what is owed last.
+    pub fn hide_last(&mut self) {
+        if let Some(last) = self.queue.back_mut() {
+            last.reply = Reply::Hide;
+        }
     }
 
     /// Whether the server waits for copy data.
@@ -256,9 +355,10 @@ impl Pipeline {
             self.copy_in = CopyIn::No;
         }
         if head.is_extended() {
-            while self.queue.front().is_some_and(|entry| entry.request != Request::Sync) {
-                self.queue.pop_front();
-            }
+            let sync = self.queue.iter().position(|entry| entry.request == Request::Sync);
+            let cut = self.queue.drain(..sync.unwrap_or(self.queue.len()));
+            // The last first, as with anything that is undone.
+            self.undone.extend(cut.rev().filter_map(|entry| entry.undo).map(|undo| *undo));
             self.skipping = self.queue.is_empty();
         }
     }
@@ -413,10 +513,10 @@ mod tests {
         let mut p = Pipeline::new();
         p.request(Request::Query, Reply::Hide);
         p.request(Request::Query, Reply::Forward);
-        assert!(p.hiding());
+        assert!(p.hides(backend::COMMAND_COMPLETE));
         assert_eq!(p.response(backend::COMMAND_COMPLETE), Reply::Hide);
         assert_eq!(p.ready(IDLE), Reply::Hide);
-        assert!(!p.hiding());
+        assert!(!p.hides(backend::COMMAND_COMPLETE));
         assert_eq!(p.response(backend::COMMAND_COMPLETE), Reply::Forward);
         assert_eq!(p.ready(b'T'), Reply::Forward);
         assert!(p.answered() && !p.settled());

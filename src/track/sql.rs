@@ -13,8 +13,8 @@ pub enum Token<'a> {
     Text(&'a [u8]),
     /// `;`.
     Semicolon,
-    /// Any other character, or a number.
-    Other,
+    /// Any other character, or a digit of a number.
+    Other(u8),
     /// Text whose meaning depends on a setting or needs decoding: a backslash before a quote (is it an escape? it
     /// depends on `standard_conforming_strings`), or `U&` escapes.
     Unclear,
@@ -31,6 +31,18 @@ impl<'a> Tokens<'a> {
     #[must_use]
     pub fn new(sql: &'a [u8]) -> Self {
         Self { rest: sql }
+    }
+
+    /// What has not been walked.
+    #[must_use]
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Passes over blanks and comments; returns how many bytes that leaves.
+    pub fn skip_to_token(&mut self) -> usize {
+        self.skip_blanks_and_comments();
+        self.rest.len()
     }
 
     fn take(&mut self, n: usize) -> &'a [u8] {
@@ -117,7 +129,7 @@ impl<'a> Tokens<'a> {
         };
         let Some(tag) = tag.filter(is_tag) else {
             self.take(1);
-            return Token::Other;
+            return Token::Other(b'$');
         };
         self.take(tag.len());
         let end = self.rest.windows(tag.len()).position(|window| window == tag);
@@ -156,14 +168,10 @@ impl<'a> Iterator for Tokens<'a> {
                 self.take(1);
                 Token::Semicolon
             }
-            b'0'..=b'9' => {
-                self.take(1);
-                Token::Other
-            }
-            _ if is_word(first) => self.word(),
+            _ if is_word(first) && !first.is_ascii_digit() => self.word(),
             _ => {
                 self.take(1);
-                Token::Other
+                Token::Other(first)
             }
         })
     }

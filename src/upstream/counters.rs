@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::track::Pins;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -39,4 +41,25 @@ pub struct Counters {
     pub cancels: Counter,
     /// Leases kept because of session state.
     pub pins: Counter,
+    /// The same by reason, in the order of [`Pins::NAMES`].
+    pub pins_by_reason: [Counter; Pins::NAMES.len()],
+}
+
+impl Counters {
+    /// A client keeps its connection because of `pins`.
+    pub fn pinned(&self, pins: Pins) {
+        self.pins.add();
+        for ((pin, _), counter) in Pins::NAMES.iter().zip(&self.pins_by_reason) {
+            if pins.contains(*pin) {
+                counter.add();
+            }
+        }
+    }
+
+    /// The reasons for which clients have kept connections, with their counts.
+    #[must_use]
+    pub fn pin_reasons(&self) -> String {
+        let counted = Pins::NAMES.iter().zip(&self.pins_by_reason).filter(|(_, counter)| counter.get() > 0);
+        counted.map(|((_, name), counter)| format!("{name} {}", counter.get())).collect::<Vec<_>>().join(", ")
+    }
 }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::net::Conn;
+use crate::track::ledger::Kept;
+use crate::track::statements::Prepared;
 use crate::track::{Params, Wanted};
 use crate::wire::{Frames, backend, frame, frontend};
 
@@ -115,9 +117,19 @@ pub struct Link {
     pub generation: u64,
     /// Its cancel requests.
     pub gate: Arc<Gate>,
+    /// The statements that are prepared there.
+    pub prepared: Prepared,
+    /// The settings that were made there with plain `SET`s for the client who has it, or had it last.
+    pub kept: Kept,
 }
 
 impl Link {
+    /// The session is swept with `DISCARD ALL`.
+    pub fn swept(&mut self) {
+        self.prepared.clear();
+        self.kept.clear();
+    }
+
     /// Looks at what the server said while nobody used the connection: `false` when it must be closed. Notices and
     /// changed settings are taken note of; the end, an error, or anything unexpected ends it.
     pub fn look(&mut self) -> bool {

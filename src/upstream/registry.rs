@@ -16,6 +16,7 @@ use super::slots::{Slot, Slots};
 use crate::auth::{Bucket, ProcessKey};
 use crate::config::{Reset, Settings};
 use crate::net::BufferPool;
+use crate::track::statements::Catalog;
 
 /// How long a used session may stay idle before it is reset without anybody asking for it.
 const RESET_AFTER: Duration = Duration::from_millis(100);
@@ -44,6 +45,8 @@ pub struct Registry {
     pub counters: Counters,
     /// Storage for what is under way.
     pub buffers: Arc<BufferPool>,
+    /// The prepared statements of all clients.
+    pub catalog: Catalog,
     /// The process's own key.
     pub key: ProcessKey,
     pub(super) global: Arc<Slots>,
@@ -69,6 +72,7 @@ impl Registry {
             settings,
             counters: Counters::default(),
             buffers,
+            catalog: Catalog::default(),
             key,
             global: Slots::new(now.max_upstream),
             login_slots: Arc::new(Semaphore::new(now.max_dialling)),

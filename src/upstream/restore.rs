@@ -62,6 +62,7 @@ pub async fn reset_idle(mut upstream: Upstream, limit: Duration) -> Option<Upstr
     if !matches!(done, Ok(Ok(()))) {
         return None;
     }
+    upstream.swept();
     upstream.used = Used::Fresh;
     Some(upstream)
 }
@@ -116,6 +117,7 @@ async fn clean_up(
     }
     if reset {
         run(lease, &mut pipeline, RESET).await?;
+        lease.swept();
     }
     let clean = Clean::prove(&pipeline, Pins::none()).ok_or(RestoreError::Lost)?;
     Ok((clean, (!reset).then_some(client)))
@@ -167,6 +169,8 @@ pub async fn query(link: &mut Link, pipeline: &mut Pipeline, sql: &[u8]) -> Resu
 /// Receives and drops until nothing is owed. Returns the first error that was among it.
 async fn settle(link: &mut Link, pipeline: &mut Pipeline) -> Result<Option<Box<[u8]>>, RestoreError> {
     let mut failed = None;
+    // What is made up for the client nobody waits for.
+    while pipeline.invented().is_some() {}
     while !pipeline.answered() {
         if pipeline.lost() {
             return Err(RestoreError::Lost);
@@ -200,7 +204,11 @@ async fn settle(link: &mut Link, pipeline: &mut Pipeline) -> Result<Option<Box<[
                 pipeline.response(tag);
             }
         }
+        for undo in pipeline.take_undone() {
+            link.prepared.undo(&undo);
+        }
         link.conn.discard(head.size).await?;
+        while pipeline.invented().is_some() {}
     }
     Ok(failed)
 }

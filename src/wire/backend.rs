@@ -92,6 +92,30 @@ pub fn key_data(body: &[u8]) -> Option<(i32, &[u8])> {
     Some((i32::from_be_bytes(*pid), secret))
 }
 
+/// The columns of a `DataRow` in text format, NULL as nothing; what is malformed ends them.
+#[must_use]
+pub fn columns(body: &[u8]) -> Vec<&[u8]> {
+    let mut columns = Vec::new();
+    let mut rest = body.get(2..).unwrap_or_default();
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+        let Some((value, after)) = after.split_at_checked(length) else { break };
+        columns.push(value);
+        rest = after;
+    }
+    columns
+}
+
+/// Appends `ParseComplete`.
+pub fn put_parse_complete(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[PARSE_COMPLETE, 0, 0, 0, 4]);
+}
+
+/// Appends `CloseComplete`.
+pub fn put_close_complete(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[CLOSE_COMPLETE, 0, 0, 0, 4]);
+}
+
 /// Appends `AuthenticationOk`.
 pub fn put_authentication_ok(out: &mut Vec<u8>) {
     out.extend_from_slice(b"R\0\0\0\x08\0\0\0\0");
@@ -156,14 +180,32 @@ pub fn put_error(out: &mut Vec<u8>, fields: &[(u8, &str)]) {
 /// Appends the error in `body` as one that ends the connection: as PostgreSQL reports it when a setting in a startup
 /// packet is refused, where a `SET` would get an ERROR.
 pub fn put_error_as_fatal(out: &mut Vec<u8>, body: &[u8]) {
+    put_error_with(out, body, None, |kind, value| match kind {
+        b'S' | b'V' => b"FATAL".to_vec(),
+        _ => value.to_vec(),
+    });
+}
+
+/// Appends the error in `body` with each field's value as `edit` makes it, and with `hint` if it has none.
+pub fn put_error_with(
+    out: &mut Vec<u8>,
+    body: &[u8],
+    hint: Option<&str>,
+    edit: impl Fn(u8, &[u8]) -> Vec<u8>,
+) {
     message(out, ERROR, |out| {
         let mut rest = body;
         while let Some((&kind, after)) = rest.split_first().filter(|(kind, _)| **kind != 0) {
             let Some((value, after)) = cstr(after) else { break };
             out.push(kind);
-            out.extend_from_slice(if matches!(kind, b'S' | b'V') { b"FATAL" } else { value });
+            out.extend(edit(kind, value));
             out.push(0);
             rest = after;
+        }
+        if let Some(hint) = hint.filter(|_| error_field(body, b'H').is_none()) {
+            out.push(b'H');
+            out.extend_from_slice(hint.as_bytes());
+            out.push(0);
         }
         out.push(0);
     });
@@ -215,6 +257,7 @@ mod tests {
             let _ = parameter_status(&body);
             let _ = command_tag(&body);
             let _ = key_data(&body);
+            let _ = columns(&body);
             put_error_as_fatal(&mut Vec::new(), &body);
         }
     }

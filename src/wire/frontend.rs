@@ -65,6 +65,33 @@ pub fn put_query(out: &mut Vec<u8>, text: &[u8]) {
     });
 }
 
+/// Appends a `Parse` of statement `name`; `body` is what follows the name: text and parameter types.
+pub fn put_parse(out: &mut Vec<u8>, name: &str, body: &[u8]) {
+    put_renamed(out, PARSE, b"", name, body.len());
+    out.extend_from_slice(body);
+}
+
+/// Appends the beginning of a `Parse`, `Bind`, `Describe` or `Close` of statement `name`, up to and with that name:
+/// `before` is what precedes the name in the body, and `rest` bytes are to follow.
+pub fn put_renamed(out: &mut Vec<u8>, tag: u8, before: &[u8], name: &str, rest: usize) {
+    let size = 4 + before.len() + name.len() + 1 + rest;
+    out.push(tag);
+    out.extend_from_slice(&u32::try_from(size).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend_from_slice(before);
+    out.extend_from_slice(name.as_bytes());
+    out.push(0);
+}
+
+/// Appends a `Close` of statement `name`.
+pub fn put_close(out: &mut Vec<u8>, name: &str) {
+    put_renamed(out, CLOSE, b"S", name, 0);
+}
+
+/// Appends a `Flush`.
+pub fn put_flush(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[FLUSH, 0, 0, 0, 4]);
+}
+
 /// Appends a `Sync`.
 pub fn put_sync(out: &mut Vec<u8>) {
     out.extend_from_slice(&[SYNC, 0, 0, 0, 4]);

@@ -4,11 +4,14 @@
 //! direction either has bytes that wait for the other side, and then does not read, or waits for its own side; the two
 //! are independent, so that a client that pipelines and a server that answers can't block each other.
 
+mod again;
 mod down;
+mod state;
+mod statements;
 mod up;
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::{Pin as StdPin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -17,13 +20,18 @@ use tokio::sync::futures::Notified;
 use super::Shared;
 use super::cancel::Control;
 use super::checkout::Preparation;
-use crate::config::Mode;
+use crate::config::{Mode, Pin, Settings};
 use crate::drain::Phase;
 use crate::error::Fault;
 use crate::net::Conn;
-use crate::track::{Params, Pins, Pipeline, Reply, Unnamed};
+use crate::track::acts::Act;
+use crate::track::names::LOOK_LIMIT;
+use crate::track::pinning::Look;
+use crate::track::statements::{Limits, Statement};
+use crate::track::{Luggage, Params, Pins, Pipeline, Reply};
 use crate::upstream::{Lease, cancel};
 use crate::wire::backend;
+use again::Exchange;
 
 /// Why a relay ended.
 #[derive(Debug)]
@@ -63,6 +71,18 @@ pub struct Outcome {
     pub partial_up: bool,
     /// Whether the client has got part of a server's message, and won't get the rest.
     pub cut: bool,
+    /// Whether it is not known which settings the session has.
+    pub uncertain: bool,
+}
+
+/// What a look between two messages comes to.
+enum Next {
+    /// There is nothing to do until something arrives.
+    Wait,
+    /// There is something to do.
+    Again,
+    /// The relay is over.
+    End(End),
 }
 
 /// One client on one connection.
@@ -72,21 +92,63 @@ pub struct Relay<'a> {
     client: &'a mut Conn,
     lease: &'a mut Lease,
     control: &'a Control,
-    view: &'a mut Params,
+    bag: &'a mut Luggage,
     preparation: &'a Preparation,
     mode: Mode,
+    pin: Pin,
+    limits: Limits,
+    /// The longest text that is held whole to be looked at.
+    look_limit: usize,
     pipeline: Pipeline,
     pins: Pins,
-    unnamed: Unnamed,
-    /// Answers to our own messages in front of the client's first are still to come.
-    preparing: bool,
-    /// The server's error in answer to one of those.
+    /// Reasons for keeping the connection that have been counted.
+    counted: Pins,
+    /// The reported settings when the client's work began.
+    start: Params,
+    /// The unnamed statement on the connection is what the client's books say.
+    unnamed_here: bool,
+    /// What running the unnamed statement does.
+    unnamed_look: Option<Look>,
+    /// What running a portal does, where that is anything.
+    portals: Vec<(Box<[u8]>, Arc<Act>)>,
+    /// Statements that stand in for others for the time being, by the number of those.
+    variants: Vec<(u64, Arc<Statement>)>,
+    /// Somebody else may have left a sequence's state on the connection.
+    foreign_sequences: bool,
+    /// What the statement under way does if it succeeds.
+    act: Option<Arc<Act>>,
+    /// The client's next messages wait until what is under way has been answered.
+    barrier: bool,
+    /// The server has been asked for answers that it keeps back.
+    flushed: bool,
+    /// The settings that the statement under way resets to other than the client's own.
+    resets: Vec<&'static str>,
+    /// Those are being put right, or will be.
+    correcting: bool,
+    corrected: bool,
+    /// `RESET ALL` has succeeded, if the transaction commits.
+    reset_all: bool,
+    /// A definition has changed that others will see when the transaction commits.
+    defines: bool,
+    /// The reasons for keeping the connection may be gone: the server should be asked.
+    asks: bool,
+    /// It is being asked.
+    asking: bool,
+    /// The work at hand, in case it has to be done again.
+    exchange: Exchange,
+    /// How many answers to our own messages in front of the client's first are still to come.
+    preparing: usize,
+    /// The last of them has come.
+    prepared: bool,
+    /// The server's error in answer to a message of our own.
     refused: Option<Arc<[u8]>>,
     /// The client's first bytes, kept until it is certain that the connection was alive.
     first: Vec<u8>,
     /// The client's next bytes must wait.
     hold: bool,
     up_left: usize,
+    /// The rest of the client's current message is not sent on.
+    up_dropped: bool,
     down_left: usize,
     down_hidden: bool,
     goodbye: bool,
@@ -97,39 +159,62 @@ pub struct Relay<'a> {
 }
 
 impl<'a> Relay<'a> {
-    /// Joins `client`, which was told the settings in `view`, and `lease`, which `preparation` makes fit for it.
+    /// Joins `client`, who carries `bag`, and `lease`, which `preparation` makes fit for it.
     #[must_use]
     pub fn new(
         shared: &'a Arc<Shared>,
         client: &'a mut Conn,
         lease: &'a mut Lease,
         control: &'a Control,
-        view: &'a mut Params,
+        bag: &'a mut Luggage,
         preparation: &'a Preparation,
-        mode: Mode,
+        settings: &Settings,
     ) -> Self {
+        let look_limit = look_limit(settings.mode, client.input.capacity());
         Self {
             shared,
             client,
-            lease,
             control,
-            view,
+            bag,
             preparation,
-            mode,
+            mode: settings.mode,
+            pin: settings.pin,
+            limits: Limits { count: settings.max_prepared_statements, bytes: settings.max_prepared_bytes },
+            look_limit,
             pipeline: Pipeline::new(),
             pins: Pins::none(),
-            unnamed: Unnamed::new(!preparation.foreign),
-            preparing: !preparation.requests.is_empty(),
+            counted: Pins::none(),
+            start: lease.params.clone(),
+            unnamed_here: !preparation.foreign && preparation.messages.is_empty(),
+            unnamed_look: None,
+            portals: Vec::new(),
+            variants: Vec::new(),
+            foreign_sequences: preparation.foreign && !preparation.reset,
+            act: None,
+            barrier: false,
+            flushed: false,
+            resets: Vec::new(),
+            correcting: false,
+            corrected: false,
+            reset_all: false,
+            defines: false,
+            asks: false,
+            asking: false,
+            exchange: Exchange::default(),
+            preparing: preparation.requests.len(),
+            prepared: false,
             refused: None,
             first: Vec::new(),
             hold: !preparation.requests.is_empty(),
             up_left: 0,
+            up_dropped: false,
             down_left: 0,
             down_hidden: false,
             goodbye: false,
             deaf: false,
             told: false,
             running: false,
+            lease,
         }
     }
 
@@ -148,9 +233,18 @@ impl<'a> Relay<'a> {
             self.client.output.extend_from_slice(self.lease.conn.input.unsent());
             self.lease.conn.input.sent(unsent);
         }
+        let unanswered = self.preparing() && self.preparation.settings;
+        let uncertain = self.act.is_some() || unanswered || self.bag.ledger.is_open() && self.pipeline.lost();
+        if uncertain {
+            self.pins.add(Pins::SETTING);
+        }
+        if self.mode == Mode::Transaction && !self.preparing() {
+            self.lease.kept.clone_from(self.bag.ledger.kept());
+        }
         Outcome {
             end,
             cut,
+            uncertain,
             partial_down: self.down_left,
             partial_up: self.up_left > 0
                 || !self.client.input.unsent().is_empty()
@@ -165,14 +259,20 @@ impl<'a> Relay<'a> {
         for &request in &self.preparation.requests {
             self.pipeline.request(request, Reply::Hide);
         }
-        self.lease.conn.output.extend_from_slice(&self.preparation.messages);
-        self.parse_up()?;
-        self.first.extend_from_slice(self.client.input.unsent());
-        self.client.input.sent(self.first.len());
-        if !self.preparation.must_succeed_first {
-            self.lease.conn.output.extend_from_slice(&self.first);
+        if self.preparation.reset {
+            // The books run ahead of the server, as with everything that is sent.
+            self.lease.swept();
         }
-        if !self.preparing {
+        self.lease.conn.output.extend_from_slice(&self.preparation.messages);
+        if !self.preparation.must_succeed_first {
+            let before = self.client.input.unparsed().to_vec();
+            self.parse_up()?;
+            let taken = before.len() - self.client.input.unparsed().len();
+            self.first = before;
+            self.first.truncate(taken);
+            self.splice();
+        }
+        if !self.preparing() {
             self.tell_differences();
             self.note_running();
         }
@@ -185,7 +285,7 @@ impl<'a> Relay<'a> {
         poll_fn(|cx| self.poll(cx, wake.as_mut(), control)).await
     }
 
-    fn poll<'n>(&mut self, cx: &mut Context<'_>, mut wake: Pin<&mut Notified<'n>>, control: &'n Control) -> Poll<End> {
+    fn poll<'n>(&mut self, cx: &mut Context<'_>, mut wake: StdPin<&mut Notified<'n>>, control: &'n Control) -> Poll<End> {
         while wake.as_mut().poll(cx).is_ready() {
             wake.set(control.wake.notified());
         }
@@ -201,48 +301,48 @@ impl<'a> Relay<'a> {
                 Ok(progress) => progress,
                 Err(end) => return Poll::Ready(end),
             };
-            if let Some(end) = self.boundary() {
-                return Poll::Ready(end);
-            }
-            if !up && !down {
-                return Poll::Pending;
+            match self.boundary() {
+                Next::End(end) => return Poll::Ready(end),
+                Next::Again => {}
+                Next::Wait if up || down => {}
+                Next::Wait => return Poll::Pending,
             }
         }
     }
 
+    fn preparing(&self) -> bool {
+        self.preparing > 0
+    }
+
     /// Our own messages have been answered: the connection is alive and as the client expects it.
-    fn prepared(&mut self) -> Result<(), End> {
-        self.preparing = false;
+    fn on_prepared(&mut self) {
         self.hold = false;
-        if let Some(error) = self.refused.take() {
-            return Err(End::Refuse(Fault::upstream_fatal(&error)));
-        }
         if self.preparation.must_succeed_first {
             self.lease.pool().learn_canonical(&self.preparation.wanted, &self.lease.params);
-            self.lease.conn.output.extend_from_slice(&self.first);
         } else {
             self.first = Vec::new();
         }
-        if self.preparation.reset_only {
+        if self.preparation.reset && !self.preparation.settings {
             let pool = Arc::clone(self.lease.pool());
             pool.learn_reset(self.lease);
         }
+        self.lease.kept.clone_from(self.bag.ledger.kept());
+        self.start = self.lease.params.clone();
         self.tell_differences();
         self.note_running();
-        Ok(())
     }
 
     /// Tells the client of reported settings that are other than it was told before.
     fn tell_differences(&mut self) {
-        for (name, value) in self.lease.params.beyond(self.view) {
+        for (name, value) in self.lease.params.beyond(&self.bag.view) {
             backend::put_parameter_status(&mut self.client.output, name, value);
         }
-        self.view.clone_from(&self.lease.params);
+        self.bag.view.clone_from(&self.lease.params);
     }
 
     /// The server works for the client, and a cancel request would hit that.
     fn note_running(&mut self) {
-        if self.running || self.preparing || self.pipeline.answered() {
+        if self.running || self.preparing() || self.pipeline.answered() {
             return;
         }
         self.running = true;
@@ -254,12 +354,12 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Looks whether both sides are between two pieces of work, and whether that is a place to end.
-    fn boundary(&mut self) -> Option<End> {
+    /// Looks whether both sides are between two pieces of work, and what is to be done there.
+    fn boundary(&mut self) -> Next {
         if self.goodbye && self.pipeline.lost() {
-            return Some(End::Goodbye);
+            return Next::End(End::Goodbye);
         }
-        let under_way = self.preparing
+        let under_way = self.preparing()
             || self.up_left > 0
             || self.down_left > 0
             || !self.client.output.is_empty()
@@ -267,7 +367,7 @@ impl<'a> Relay<'a> {
             || !self.lease.conn.output.is_empty()
             || !self.lease.conn.input.unsent().is_empty();
         if under_way || !self.pipeline.answered() {
-            return None;
+            return Next::Wait;
         }
         if self.running {
             self.running = false;
@@ -275,21 +375,57 @@ impl<'a> Relay<'a> {
             self.control.set_idle();
         }
         if self.goodbye {
-            return Some(End::Goodbye);
+            return Next::End(End::Goodbye);
+        }
+        if let Next::Again = self.interject() {
+            return Next::Again;
+        }
+        self.act = None;
+        if std::mem::take(&mut self.barrier) && !self.client.input.is_empty() {
+            // What waited can go on now.
+            return Next::Again;
         }
         if !self.pipeline.settled() {
-            return None;
+            return Next::Wait;
         }
         if self.shared.drain.phase() != Phase::Running {
-            return Some(End::Shutdown);
+            return Next::End(End::Shutdown);
         }
-        let free = self.pins.is_empty() && !self.unnamed.is_pending();
-        (self.mode == Mode::Transaction && free).then_some(End::Settled)
+        if self.mode == Mode::Session {
+            return Next::Wait;
+        }
+        self.pack();
+        if self.pins.is_empty() {
+            return Next::End(End::Settled);
+        }
+        self.count_pins();
+        Next::Wait
+    }
+
+    fn count_pins(&mut self) {
+        let new = self.pins.without(self.counted);
+        if !new.is_empty() {
+            self.counted.add(new);
+            self.shared.registry.counters.pinned(new);
+            tracing::debug!(client = self.control.id, link = self.lease.id, "keeps its connection because of: {new}");
+        }
+    }
+
+    /// Takes back in the books what has not happened.
+    fn undo(&mut self) {
+        for undo in self.pipeline.take_undone() {
+            self.lease.prepared.undo(&undo);
+            self.bag.undo(&undo);
+        }
     }
 
     /// The connection broke. While the server has not answered our own messages it has not come to the client's.
     fn upstream_failed(&mut self) -> End {
         if self.is_untouched() {
+            self.pipeline.abandon();
+            self.undo();
+            self.act = None;
+            self.splice();
             self.client.input.put_back(&std::mem::take(&mut self.first));
             self.up_left = 0;
             End::Stale
@@ -299,10 +435,20 @@ impl<'a> Relay<'a> {
     }
 
     fn is_untouched(&self) -> bool {
-        self.preparing || (!self.first.is_empty() && self.lease.conn.flushed() == 0)
+        self.preparing() || (!self.first.is_empty() && self.lease.conn.flushed() == 0)
     }
 
     fn client_failed(&self) -> End {
         if self.goodbye { End::Goodbye } else { End::ClientGone }
+    }
+}
+
+/// The longest text that is held whole to be looked at, with buffers of `capacity` bytes: in session mode a text that is
+/// not seen only costs an earlier reset.
+#[must_use]
+pub fn look_limit(mode: Mode, capacity: usize) -> usize {
+    match mode {
+        Mode::Session => capacity,
+        Mode::Transaction => capacity.max(LOOK_LIMIT),
     }
 }

@@ -3,10 +3,17 @@
 use std::task::{Context, Poll};
 
 use super::{End, Relay};
-use crate::error::{Blame, Fault, sqlstate};
-use crate::track::unnamed::Foreign;
-use crate::track::{Pins, Reply, Request, pinning};
-use crate::wire::{Frame, frame, frontend, head};
+use crate::config::Mode;
+use crate::error::Fault;
+use crate::track::statements::Undo;
+use crate::track::{Reply, Request, names};
+use crate::wire::{Head, frame, frontend, head};
+
+/// Bytes that are copied to go out with others in one write, rather than with a write of their own.
+const SMALL: usize = 8 * 1024;
+
+/// Text that no server understands: sent in place of what is refused.
+const REFUSED: &[u8] = b"!pgferry refused this statement\0\0\0";
 
 impl Relay<'_> {
     /// Client to server, as far as it goes. Says whether anything moved.
@@ -17,13 +24,16 @@ impl Relay<'_> {
         }
         loop {
             if !self.lease.conn.output.is_empty() {
+                if self.client.input.unsent().len() <= SMALL {
+                    self.splice();
+                }
                 match self.lease.conn.poll_flush(cx) {
                     Poll::Pending => return Ok(progress),
                     Poll::Ready(Err(_)) => return self.upstream_takes_no_more(),
                     Poll::Ready(Ok(())) => {}
                 }
                 progress = true;
-                if !self.preparing {
+                if !self.preparing() {
                     // The kernel has it: from here on nobody knows whether the server has.
                     self.first = Vec::new();
                 }
@@ -42,10 +52,17 @@ impl Relay<'_> {
             }
             if self.parse_up()? {
                 self.note_running();
+                progress = true;
                 continue;
             }
             if self.goodbye {
                 return Ok(true);
+            }
+            if !self.lease.conn.output.is_empty() {
+                continue;
+            }
+            if self.client.input.is_full() {
+                return Ok(progress);
             }
             match self.client.poll_fill(cx) {
                 Poll::Pending => return Ok(progress),
@@ -69,53 +86,157 @@ impl Relay<'_> {
     pub(super) fn parse_up(&mut self) -> Result<bool, End> {
         let mut progress = false;
         loop {
-            let input = &mut self.client.input;
             if self.up_left > 0 {
-                let here = self.up_left.min(input.unparsed().len());
-                input.parse(here);
+                let here = self.up_left.min(self.client.input.unparsed().len());
+                self.take_up(here, self.up_dropped);
                 self.up_left -= here;
                 progress |= here > 0;
                 if self.up_left > 0 {
                     return Ok(progress);
                 }
             }
+            let input = &mut self.client.input;
             let bytes = input.unparsed();
             let head = match head(bytes, frame::FRONTEND_LIMIT) {
                 Ok(Some(head)) => head,
                 Ok(None) => return Ok(progress),
                 Err(bad) => return Err(End::Refuse(Fault::violation(bad.to_string()))),
             };
-            let Some(request) = Request::of(head.tag) else {
+            let request = Request::of(head.tag);
+            if self.barrier && !self.may_pass(request) {
+                return Ok(progress);
+            }
+            let Some(request) = request else {
                 if head.tag == frontend::TERMINATE {
                     self.goodbye = true;
                     return Ok(progress);
                 }
                 return Err(End::Refuse(Fault::unknown_message(head.tag)));
             };
-            if !pinning::can_judge(head, bytes, input.capacity()) {
+            let input = &mut self.client.input;
+            if !names::can_judge(head, input.unparsed(), self.look_limit) {
+                input.make_room(head.size);
                 return Ok(progress);
             }
-            let here = head.size.min(bytes.len());
-            let body = bytes.get(frame::HEADER..here).unwrap_or_default();
-            self.unnamed.note(head.tag, body).map_err(|Foreign| End::Refuse(no_unnamed_statement()))?;
-            if here == head.size {
-                self.pins.add(pinning::of_message(Frame { tag: head.tag, bytes: &bytes[..here] }));
-            } else if matches!(request, Request::Query | Request::Parse) {
-                self.pins.add(Pins::UNSEEN);
-            } else if request == Request::Function {
-                self.pins.add(Pins::CODE);
-            }
-            self.pipeline.request(request, Reply::Forward);
-            input.parse(here);
-            self.up_left = head.size - here;
+            let here = head.size.min(input.unparsed().len());
+            self.forward(request, head, here);
             progress = true;
         }
     }
-}
 
-/// PostgreSQL's error for an unnamed statement that does not exist; ours ends the session, for the server is not asked.
-fn no_unnamed_statement() -> Fault {
-    Fault::fatal(Blame::Client, sqlstate::UNDEFINED_STATEMENT, "unnamed prepared statement does not exist")
-        .detail("It was not parsed on the upstream connection that now serves this client.")
-        .hint("In transaction mode, bind it in the transaction that parses it, or use mode = \"session\".")
+    /// A statement is under way whose success decides what later messages mean: whether the client's next message need
+    /// not wait for that.
+    fn may_pass(&mut self, request: Option<Request>) -> bool {
+        if self.pipeline.copying_in() {
+            return true;
+        }
+        if self.pipeline.answered() && !self.correcting {
+            self.barrier = false;
+            self.act = None;
+            return true;
+        }
+        match request {
+            Some(Request::Sync | Request::Flush) => true,
+            _ => {
+                if !self.flushed {
+                    // Without it the server keeps the answer until a Sync, which waits behind this message.
+                    self.flushed = true;
+                    self.splice();
+                    frontend::put_flush(&mut self.lease.conn.output);
+                }
+                false
+            }
+        }
+    }
+
+    /// Sends the client's next message on, or what has to be sent in its place; `here` bytes of it are there.
+    fn forward(&mut self, request: Request, head: Head, here: usize) {
+        if self.pipeline.skipping() || self.pipeline.copying_in() {
+            return self.pass(request, head, here, None);
+        }
+        if self.mode == Mode::Transaction {
+            self.keep(request, head, here);
+        }
+        match request {
+            Request::Query => self.query(head, here),
+            Request::Parse => self.parse(head, here),
+            Request::Bind | Request::Describe | Request::Close => self.named(request, head, here),
+            Request::Execute => self.execute(head, here),
+            Request::Function => self.function(head, here),
+            _ => self.pass(request, head, here, None),
+        }
+    }
+
+    /// Sends the message on as it is.
+    pub(super) fn pass(&mut self, request: Request, head: Head, here: usize, undo: Option<Undo>) {
+        self.pipeline.request_with(request, Reply::Forward, undo);
+        self.undo();
+        self.take_up(here, false);
+        self.up_left = head.size - here;
+        self.up_dropped = false;
+    }
+
+    /// Sends the message on with another beginning than its first `cut` bytes.
+    pub(super) fn pass_with(
+        &mut self,
+        request: Request,
+        head: Head,
+        here: usize,
+        undo: Option<Undo>,
+        (cut, tag, before, name): (usize, u8, &[u8], &str),
+    ) {
+        self.splice();
+        frontend::put_renamed(&mut self.lease.conn.output, tag, before, name, head.size - cut);
+        self.take_up(cut, true);
+        self.pass(request, Head { tag, size: head.size - cut }, here - cut, undo);
+    }
+
+    /// Answers the message instead of the server.
+    pub(super) fn invent(&mut self, request: Request, head: Head, here: usize, undo: Undo) {
+        self.pipeline.request_with(request, Reply::Invent, Some(undo));
+        self.undo();
+        self.drop_message(head, here);
+    }
+
+    /// Refuses the message: what is sent in its place fails, and the client is told `fault`.
+    pub(super) fn refuse(&mut self, fault: &Fault, request: Request, head: Head, here: usize) {
+        tracing::debug!(client = self.control.id, "refused a statement: {fault}");
+        self.splice();
+        let out = &mut self.lease.conn.output;
+        match request {
+            Request::Query | Request::Function => frontend::put_query(out, &REFUSED[..REFUSED.len() - 3]),
+            _ => frontend::put_parse(out, "pgferry_refused", REFUSED),
+        }
+        let mut frame = Vec::new();
+        fault.put(&mut frame);
+        let undo = Undo { refusal: Some(frame.into()), ..Undo::default() };
+        self.pipeline.request_with(request, Reply::Refuse, Some(undo));
+        self.undo();
+        self.drop_message(head, here);
+    }
+
+    /// Does not send the message.
+    pub(super) fn drop_message(&mut self, head: Head, here: usize) {
+        self.splice();
+        self.take_up(here, true);
+        self.up_left = head.size - here;
+        self.up_dropped = true;
+    }
+
+    fn take_up(&mut self, n: usize, dropped: bool) {
+        if dropped {
+            self.splice();
+            self.client.input.skip(n);
+        } else {
+            self.client.input.parse(n);
+        }
+    }
+
+    /// Moves what waits to be sent behind what is to be sent before it, so that something else can follow.
+    pub(super) fn splice(&mut self) {
+        let unsent = self.client.input.unsent();
+        self.lease.conn.output.extend_from_slice(unsent);
+        let n = unsent.len();
+        self.client.input.sent(n);
+    }
 }

@@ -8,6 +8,8 @@ use tracing::{debug, info, warn};
 use super::{Pool, lock};
 use crate::config::Settings;
 use crate::track::Wanted;
+use crate::track::ledger::Kept;
+use crate::track::statements::Prepared;
 use crate::upstream::dial::{self, Dialled, Login};
 use crate::upstream::lease::Upstream;
 use crate::upstream::link::{BackendKey, Gate, Link, Used};
@@ -152,6 +154,8 @@ impl Pool {
             retire_at: settings.lifetime.map(|lifetime| now + jitter(lifetime, id)),
             generation: registry.generation(),
             gate: Arc::new(Gate::default()),
+            prepared: Prepared::default(),
+            kept: Kept::default(),
         }
     }
 }

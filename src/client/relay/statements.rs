@@ -1,0 +1,376 @@
+//! Statements under way from client to server: looked at, and in transaction mode renamed, so that a client finds its
+//! own on every connection.
+
+use std::sync::Arc;
+
+use super::Relay;
+use crate::config::Mode;
+use crate::error::{Blame, Fault, sqlstate};
+use crate::track::names::{About, about};
+use crate::track::pinning::{self, Look};
+use crate::track::statements::{self, Statement, Text, Undo};
+use crate::track::{Pins, Reply, Request};
+use crate::wire::{Head, cstr, frame, frontend};
+
+impl Relay<'_> {
+    fn carries(&self) -> bool {
+        self.mode == Mode::Transaction
+    }
+
+    /// The body of the client's next message, as far as it is there.
+    fn body(&self, here: usize) -> &[u8] {
+        self.client.input.unparsed().get(frame::HEADER..here).unwrap_or_default()
+    }
+
+    /// A simple query.
+    pub(super) fn query(&mut self, head: Head, here: usize) {
+        let whole = here == head.size;
+        let look = if whole { pinning::of_sql(frontend::query(self.body(here))) } else { Look::unseen() };
+        if let Err(refusal) = self.consider(&look) {
+            return self.refuse(&refusal, Request::Query, head, here);
+        }
+        self.bag.unnamed = None;
+        self.unnamed_here = true;
+        let mentioned = if whole {
+            statements::mentions(frontend::query(self.body(here)), &self.bag.names)
+        } else {
+            Vec::new()
+        };
+        if mentioned.is_empty() {
+            self.pass(Request::Query, head, here, None);
+        } else {
+            let sql = frontend::query(self.body(here)).to_vec();
+            let (sql, refusal) = self.rename_mentioned(&sql, mentioned);
+            if let Some(refusal) = refusal {
+                return self.refuse(&refusal, Request::Query, head, here);
+            }
+            frontend::put_query(&mut self.lease.conn.output, &sql);
+            self.pipeline.request(Request::Query, Reply::Forward);
+            self.drop_message(head, here);
+        }
+        self.note_act(look.act);
+    }
+
+    /// `sql` with the names that its statements have on the server, where they are prepared first.
+    fn rename_mentioned(
+        &mut self,
+        sql: &[u8],
+        mentioned: Vec<(std::ops::Range<usize>, Arc<Statement>)>,
+    ) -> (Vec<u8>, Option<Fault>) {
+        let mut renamed = Vec::new();
+        let mut done = 0;
+        self.splice();
+        for (at, statement) in mentioned {
+            let ready = match self.ready(&statement, b"") {
+                Ok(ready) => ready,
+                Err(refusal) => return (renamed, Some(refusal)),
+            };
+            renamed.extend_from_slice(&sql[done..at.start]);
+            renamed.extend_from_slice(ready.name().as_bytes());
+            done = at.end;
+        }
+        renamed.extend_from_slice(&sql[done..]);
+        (renamed, None)
+    }
+
+    /// A function called by its OID.
+    pub(super) fn function(&mut self, head: Head, here: usize) {
+        let look = Look { pins: Pins::CODE, ..Look::default() };
+        match self.consider(&look) {
+            Ok(()) => self.pass(Request::Function, head, here, None),
+            Err(refusal) => self.refuse(&refusal, Request::Function, head, here),
+        }
+    }
+
+    /// A text to be prepared.
+    pub(super) fn parse(&mut self, head: Head, here: usize) {
+        let whole = here == head.size;
+        let body = self.body(here);
+        let About::Statement { name, rest, .. } = about(frontend::PARSE, body) else {
+            // Malformed; the server says so.
+            return self.pass(Request::Parse, head, here, None);
+        };
+        if self.carries() && !name.is_empty() {
+            let name: Box<[u8]> = name.into();
+            return if whole && is_well_formed(rest) {
+                let rest: Box<[u8]> = rest.into();
+                self.parse_named(&name, &rest, head, here)
+            } else {
+                self.parse_unkept(&name, head, here)
+            };
+        }
+        let look = match cstr(rest) {
+            Some((sql, _)) if whole => pinning::of_sql(sql),
+            _ => Look::unseen(),
+        };
+        let text = (name.is_empty() && self.carries() && whole && is_well_formed(rest))
+            .then(|| Arc::new(Text { body: rest.into(), look: look.clone() }));
+        let unnamed = name.is_empty();
+        if !unnamed {
+            self.pins.add(Pins::STATEMENT);
+        }
+        if let Err(refusal) = self.consider(&look) {
+            return self.refuse(&refusal, Request::Parse, head, here);
+        }
+        if !unnamed {
+            return self.pass(Request::Parse, head, here, None);
+        }
+        self.bag.unnamed.clone_from(&text);
+        self.unnamed_here = true;
+        let undo = Undo { unnamed: true, ..Undo::default() };
+        let mentioned = text.as_ref().map(|text| statements::mentions(frontend::query(&text.body), &self.bag.names));
+        match (text, mentioned) {
+            (Some(text), Some(mentioned)) if !mentioned.is_empty() => {
+                let sql = frontend::query(&text.body);
+                let types = &text.body[sql.len()..];
+                let (mut renamed, refusal) = self.rename_mentioned(sql, mentioned);
+                if let Some(refusal) = refusal {
+                    return self.refuse(&refusal, Request::Parse, head, here);
+                }
+                renamed.extend_from_slice(types);
+                // On another connection the names would be others.
+                self.bag.unnamed = None;
+                self.unnamed_look = Some(text.look.clone());
+                frontend::put_parse(&mut self.lease.conn.output, "", &renamed);
+                self.pipeline.request_with(Request::Parse, Reply::Forward, Some(undo));
+                self.drop_message(head, here);
+            }
+            _ => {
+                self.unnamed_look = Some(look);
+                self.pass(Request::Parse, head, here, Some(undo));
+            }
+        }
+    }
+
+    /// A named text of which not all is there, because it is too long: it goes to the server under a name of its own,
+    /// and the client stays with the connection that has it.
+    fn parse_unkept(&mut self, name: &[u8], head: Head, here: usize) {
+        let mut look = Look::unseen();
+        look.pins.add(Pins::STATEMENT);
+        if let Err(refusal) = self.consider(&look) {
+            return self.refuse(&refusal, Request::Parse, head, here);
+        }
+        let statement = self.bag.names.get(name).cloned();
+        let (statement, undo) = match statement {
+            // The server will say that it exists.
+            Some(existing) => match self.ready(&existing, name) {
+                Ok(existing) => (existing, None),
+                Err(refusal) => return self.refuse(&refusal, Request::Parse, head, here),
+            },
+            None => {
+                let statement = self.shared.registry.catalog.unkept();
+                self.bag.names.set(name, Some(Arc::clone(&statement)));
+                self.lease.prepared.add(&statement);
+                let undo =
+                    Undo { name: Some((name.into(), None)), prepared: Some(statement.id), ..Undo::default() };
+                (statement, Some(undo))
+            }
+        };
+        let cut = frame::HEADER + name.len() + 1;
+        self.pass_with(Request::Parse, head, here, undo, (cut, frontend::PARSE, b"", &statement.name()));
+    }
+
+    fn parse_named(&mut self, name: &[u8], rest: &[u8], head: Head, here: usize) {
+        let cut = frame::HEADER + name.len() + 1;
+        let make = || {
+            let look = pinning::of_sql(frontend::query(rest));
+            Arc::new(Text { body: rest.into(), look })
+        };
+        let flavor = self.bag.flavor(&self.lease.params, self.pins);
+        let statement = self.shared.registry.catalog.intern(flavor.as_ref(), rest, make);
+        if let Some(text) = &statement.text
+            && let Err(refusal) = self.consider(&text.look)
+        {
+            return self.refuse(&refusal, Request::Parse, head, here);
+        }
+        if let Some(existing) = self.bag.names.get(name).cloned() {
+            // The server looks at the text first, and then says that the statement exists.
+            return match self.ready(&existing, name) {
+                Ok(existing) => {
+                    self.pass_with(Request::Parse, head, here, None, (cut, frontend::PARSE, b"", &existing.name()));
+                }
+                Err(refusal) => self.refuse(&refusal, Request::Parse, head, here),
+            };
+        }
+        self.bag.names.set(name, Some(Arc::clone(&statement)));
+        let mut undo = Undo { name: Some((name.into(), None)), ..Undo::default() };
+        if self.lease.prepared.has(&statement) {
+            if self.pipeline.status() != b'E' {
+                return self.invent(Request::Parse, head, here, undo);
+            }
+            // In a failed transaction most texts are refused, which only the server can do.
+            self.close_prepared(statement.id, rest.len());
+        }
+        undo.prepared = Some(statement.id);
+        self.add_prepared(&statement);
+        self.pass_with(Request::Parse, head, here, Some(undo), (cut, frontend::PARSE, b"", &statement.name()));
+    }
+
+    /// `Bind`, `Describe` or `Close`, of a statement or a portal.
+    pub(super) fn named(&mut self, request: Request, head: Head, here: usize) {
+        let body = self.body(here);
+        let About::Statement { portal, name, rest } = about(head.tag, body) else {
+            return self.pass(request, head, here, None);
+        };
+        let cut = frame::HEADER + (body.len() - rest.len());
+        if name.is_empty() {
+            let portal: Box<[u8]> = portal.into();
+            return self.unnamed(request, &portal, head, here);
+        }
+        let Some(statement) = self.bag.names.get(name).cloned() else {
+            // The server says that it does not exist; or it was made by SQL's PREPARE, and does.
+            return self.pass(request, head, here, None);
+        };
+        let (name, mut before): (Box<[u8]>, Vec<u8>) = (name.into(), portal.to_vec());
+        if request == Request::Close {
+            self.bag.names.set(&name, None);
+            let undo = Undo { name: Some((name, Some(statement))), ..Undo::default() };
+            return self.invent(request, head, here, undo);
+        }
+        let ready = match self.use_statement(&statement, &name) {
+            Ok(ready) => ready,
+            Err(refusal) => return self.refuse(&refusal, request, head, here),
+        };
+        self.uses(&ready);
+        if request == Request::Bind {
+            self.set_portal(&before, statement.text.as_ref().map(|text| &text.look));
+            before.push(0);
+        } else {
+            before = b"S".to_vec();
+        }
+        self.pass_with(request, head, here, None, (cut, head.tag, &before, &ready.name()));
+    }
+
+    fn use_statement(&mut self, statement: &Arc<Statement>, name: &[u8]) -> Result<Arc<Statement>, Fault> {
+        if let Some(text) = &statement.text {
+            self.consider(&text.look)?;
+        }
+        self.ready(statement, name)
+    }
+
+    /// `Bind`, `Describe` or `Close` of the unnamed statement, which may be on another connection; and what is there
+    /// may be somebody else's.
+    fn unnamed(&mut self, request: Request, portal: &[u8], head: Head, here: usize) {
+        if request == Request::Close {
+            self.bag.unnamed = None;
+            self.unnamed_here = true;
+            return self.pass(request, head, here, None);
+        }
+        if !self.unnamed_here {
+            self.splice();
+            self.unnamed_here = true;
+            match self.bag.unnamed.clone() {
+                Some(text) => {
+                    if let Err(refusal) = self.consider(&text.look) {
+                        return self.refuse(&refusal, request, head, here);
+                    }
+                    frontend::put_parse(&mut self.lease.conn.output, "", &text.body);
+                    let undo = Undo { unnamed: true, ..Undo::default() };
+                    self.pipeline.request_with(Request::Parse, Reply::Assist, Some(undo));
+                    self.unnamed_look = Some(text.look.clone());
+                }
+                None => {
+                    frontend::put_close(&mut self.lease.conn.output, "");
+                    self.pipeline.request(Request::Close, Reply::Hide);
+                }
+            }
+        }
+        if request == Request::Bind {
+            let look = self.unnamed_look.clone();
+            self.set_portal(portal, look.as_ref());
+        }
+        self.pass(request, head, here, None);
+    }
+
+    /// The running of a portal.
+    pub(super) fn execute(&mut self, head: Head, here: usize) {
+        let About::Portal(portal) = about(frontend::EXECUTE, self.body(here)) else {
+            return self.pass(Request::Execute, head, here, None);
+        };
+        let act = self.portals.iter().find(|(name, _)| **name == *portal).map(|(_, act)| Arc::clone(act));
+        self.pass(Request::Execute, head, here, None);
+        self.note_act(act);
+    }
+
+    /// Notes what running a portal will do.
+    fn set_portal(&mut self, portal: &[u8], look: Option<&Look>) {
+        if !self.portals.is_empty() {
+            self.portals.retain(|(name, _)| **name != *portal);
+        }
+        if let Some(act) = look.and_then(|look| look.act.clone()) {
+            self.portals.push((portal.into(), act));
+        }
+    }
+
+    /// Sees to it that what a client knows as `name` is prepared on this connection, ahead of the message that needs it.
+    fn ready(&mut self, statement: &Arc<Statement>, name: &[u8]) -> Result<Arc<Statement>, Fault> {
+        if !statement.is_retired() && self.lease.prepared.has(statement) {
+            return Ok(Arc::clone(statement));
+        }
+        // One that was too long to be kept is on the connection that the client stays with, or gone from there.
+        let Some(text) = &statement.text else { return Ok(Arc::clone(statement)) };
+        let variant = self.variants.iter().find(|(id, _)| *id == statement.id).map(|(_, variant)| Arc::clone(variant));
+        if let Some(variant) = variant.filter(|variant| self.lease.prepared.has(variant)) {
+            return Ok(variant);
+        }
+        let flavor = self.bag.flavor(&self.lease.params, self.pins);
+        if !statement.reads_the_same(flavor.as_deref()) {
+            return Err(other_encoding(name));
+        }
+        let same = !statement.is_retired() && flavor.is_some() && statement.flavor == flavor;
+        let variant = if same {
+            Arc::clone(statement)
+        } else {
+            self.shared.registry.catalog.intern(flavor.as_ref(), &text.body, || Arc::clone(text))
+        };
+        if flavor.is_none() {
+            self.variants.push((statement.id, Arc::clone(&variant)));
+        } else if statement.is_retired() && self.bag.names.get(name).is_some() {
+            self.bag.names.set(name, Some(Arc::clone(&variant)));
+        }
+        if !self.lease.prepared.has(&variant) {
+            self.add_prepared(&variant);
+            self.splice();
+            frontend::put_parse(&mut self.lease.conn.output, &variant.name(), &text.body);
+            let undo = Undo { prepared: Some(variant.id), ..Undo::default() };
+            self.pipeline.request_with(Request::Parse, Reply::Assist, Some(undo));
+        }
+        Ok(variant)
+    }
+
+    /// Notes that `statement` is about to be prepared on this connection, and makes room for it.
+    fn add_prepared(&mut self, statement: &Statement) {
+        self.lease.prepared.add(statement);
+        while let Some((id, size)) = self.lease.prepared.excess(self.limits).filter(|(id, _)| *id != statement.id) {
+            self.close_prepared(id, size);
+        }
+    }
+
+    fn close_prepared(&mut self, id: u64, size: usize) {
+        self.splice();
+        self.lease.prepared.remove(id);
+        frontend::put_close(&mut self.lease.conn.output, &format!("{}{id}", statements::PREFIX));
+        let undo = Undo { closed: Some((id, size)), ..Undo::default() };
+        self.pipeline.request_with(Request::Close, Reply::Hide, Some(undo));
+    }
+}
+
+/// Whether what follows the name of a `Parse` is a text, a count and as many types.
+fn is_well_formed(rest: &[u8]) -> bool {
+    let Some((_, types)) = cstr(rest) else { return false };
+    match types.split_first_chunk::<2>() {
+        Some((count, oids)) => oids.len() == 4 * usize::from(u16::from_be_bytes(*count)),
+        None => false,
+    }
+}
+
+/// A statement can't be prepared again as it was meant.
+fn other_encoding(name: &[u8]) -> Fault {
+    Fault::error(
+        Blame::Client,
+        sqlstate::FEATURE_NOT_SUPPORTED,
+        format!("prepared statement \"{}\" can't be carried to another connection", String::from_utf8_lossy(name)),
+    )
+    .detail("client_encoding or standard_conforming_strings has changed since it was prepared.")
+    .hint("Prepare it again, or use mode = \"session\".")
+}

@@ -1,0 +1,115 @@
+//! Which statement and which portal a message is about, and how much of it must be there to tell.
+
+use crate::wire::{Head, cstr, frame, frontend};
+
+/// The longest text that is held whole in memory to be looked at.
+pub const LOOK_LIMIT: usize = 1 << 20;
+
+/// What a message names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About<'a> {
+    /// A statement; `rest` is what follows its name in the message.
+    Statement {
+        /// The portal that a `Bind` makes of it; empty in other messages.
+        portal: &'a [u8],
+        /// The statement's name; empty for the unnamed one.
+        name: &'a [u8],
+        /// What follows.
+        rest: &'a [u8],
+    },
+    /// A portal.
+    Portal(&'a [u8]),
+    /// Neither.
+    Nothing,
+    /// The part of the message that says so is not there.
+    Unseen,
+}
+
+/// What a message is about, by the beginning of its body.
+#[must_use]
+pub fn about(tag: u8, body: &[u8]) -> About<'_> {
+    let statement = |portal, text| {
+        cstr(text).map_or(About::Unseen, |(name, rest)| About::Statement { portal, name, rest })
+    };
+    match tag {
+        frontend::PARSE => statement(&body[..0], body),
+        frontend::BIND => cstr(body).map_or(About::Unseen, |(portal, rest)| statement(portal, rest)),
+        frontend::EXECUTE => cstr(body).map_or(About::Unseen, |(portal, _)| About::Portal(portal)),
+        frontend::DESCRIBE | frontend::CLOSE => match body {
+            [b'S', rest @ ..] => statement(&body[..0], rest),
+            [_, rest @ ..] => cstr(rest).map_or(About::Unseen, |(portal, _)| About::Portal(portal)),
+            [] => About::Unseen,
+        },
+        _ => About::Nothing,
+    }
+}
+
+/// Whether enough of a message is there to judge it: all of a text of up to `limit` bytes, and the names that it is
+/// about. `bytes` is what is there of it, header included.
+#[must_use]
+pub fn can_judge(head: Head, bytes: &[u8], limit: usize) -> bool {
+    if bytes.len() >= head.size {
+        return true;
+    }
+    match head.tag {
+        frontend::QUERY => head.size > limit,
+        frontend::PARSE if head.size <= limit => false,
+        _ => about(head.tag, bytes.get(frame::HEADER..).unwrap_or_default()) != About::Unseen,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_are_found() {
+        let statement = |portal: &'static [u8], name: &'static [u8], rest: &'static [u8]| About::Statement {
+            portal,
+            name,
+            rest,
+        };
+        for (tag, body, expected) in [
+            (frontend::PARSE, &b"s\0select 1\0\0\0"[..], statement(b"", b"s", b"select 1\0\0\0")),
+            (frontend::PARSE, b"long", About::Unseen),
+            (frontend::BIND, b"p\0s\0\0\0", statement(b"p", b"s", b"\0\0")),
+            (frontend::BIND, b"p\0s", About::Unseen),
+            (frontend::DESCRIBE, b"Ss\0", statement(b"", b"s", b"")),
+            (frontend::DESCRIBE, b"Ps\0", About::Portal(b"s")),
+            (frontend::CLOSE, b"S", About::Unseen),
+            (frontend::CLOSE, b"", About::Unseen),
+            (frontend::EXECUTE, b"\0\0\0\0\0", About::Portal(b"")),
+            (frontend::SYNC, b"", About::Nothing),
+            (frontend::COPY_DATA, b"x", About::Nothing),
+        ] {
+            assert_eq!(about(tag, body), expected, "{} {body:?}", char::from(tag));
+        }
+    }
+
+    #[test]
+    fn how_much_must_be_there() {
+        let judge = |tag: u8, size: usize, body: &[u8]| {
+            let mut bytes = vec![tag, 0, 0, 0, 0];
+            bytes.extend_from_slice(body);
+            can_judge(Head { tag, size }, &bytes, 100)
+        };
+        assert!(!judge(frontend::QUERY, 50, b"select"));
+        assert!(judge(frontend::QUERY, 101, b"select"));
+        assert!(!judge(frontend::PARSE, 50, b"s\0select"));
+        assert!(!judge(frontend::PARSE, 101, b"s"));
+        assert!(judge(frontend::PARSE, 101, b"s\0"));
+        assert!(judge(frontend::BIND, 1000, b"p\0s\0"));
+        assert!(!judge(frontend::BIND, 1000, b"p\0s"));
+        assert!(judge(frontend::COPY_DATA, 1000, b""));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bodies_do_not_panic(tag in any::<u8>(), body in prop::collection::vec(any::<u8>(), 0..50)) {
+            let _ = about(tag, &body);
+            let _ = can_judge(Head { tag, size: body.len() + 6 }, &body, 10);
+        }
+    }
+}
