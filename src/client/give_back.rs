@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::relay::{End, Outcome};
-use crate::config::{Reset, Settings};
+use crate::config::{Mode, Reset, Settings};
 use crate::track::Clean;
 use crate::upstream::Lease;
 use crate::upstream::restore::{self, Leftover};
@@ -14,15 +14,17 @@ use crate::upstream::restore::{self, Leftover};
 /// A session in which state was seen is reset now. Any other is reset in front of its next client's first message (or
 /// by the janitor), so that nobody waits for it.
 pub fn give_back(shared: &Arc<Shared>, settings: &Settings, lease: Lease, outcome: Outcome, client: u64) {
-    let Outcome { end, pipeline, pins, partial_down, partial_up, uncertain, cut: _ } = outcome;
+    let Outcome { end, pipeline, pins, partial_down, partial_up, cut: _ } = outcome;
     let broken = matches!(end, End::UpstreamLost { .. } | End::Stale) || partial_up || pipeline.lost();
-    if broken || (uncertain && settings.reset == Reset::Never) {
+    if broken {
         // Dropping a lease closes its connection.
         return;
     }
-    let reset = settings.reset != Reset::Never && !pins.is_empty();
+    // In transaction mode clients count on it that nobody else has left anything.
+    let may_reset = settings.reset != Reset::Never || settings.mode == Mode::Transaction;
+    let reset = may_reset && !pins.is_empty();
     let at_rest = partial_down == 0 && lease.conn.input.is_empty();
-    let ignored = if settings.reset == Reset::Never { crate::track::Pins::none() } else { pins };
+    let ignored = if may_reset { pins } else { crate::track::Pins::none() };
     match Clean::prove(&pipeline, ignored) {
         Some(clean) if at_rest => lease.release(clean, client),
         _ => {

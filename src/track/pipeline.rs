@@ -140,6 +140,10 @@ pub struct Pipeline {
     lost: bool,
     /// What requests that failed or were discarded would have done.
     undone: Vec<Undo>,
+    /// How many requests in the queue may have to be undone.
+    stakes: usize,
+    /// How many of those have a `Sync` behind them.
+    synced_stakes: usize,
 }
 
 impl Default for Pipeline {
@@ -160,6 +164,8 @@ impl Pipeline {
             swallowed: false,
             lost: false,
             undone: Vec::new(),
+            stakes: 0,
+            synced_stakes: 0,
         }
     }
 
@@ -199,7 +205,27 @@ impl Pipeline {
     }
 
     fn push(&mut self, request: Request, reply: Reply, undo: Option<Undo>) {
+        if request == Request::Sync {
+            self.synced_stakes = self.stakes;
+        }
+        self.stakes += usize::from(undo.as_ref().is_some_and(Undo::changes_statements));
         self.queue.push_back(Entry { request, reply, undo: undo.map(Box::new), acts: false });
+    }
+
+    fn pop(&mut self) -> Option<Entry> {
+        let entry = self.queue.pop_front();
+        if entry.as_ref().and_then(|entry| entry.undo.as_ref()).is_some_and(|undo| undo.changes_statements()) {
+            self.stakes -= 1;
+            self.synced_stakes = self.synced_stakes.saturating_sub(1);
+        }
+        entry
+    }
+
+    /// Whether it is not known yet which statements there are for requests that come now: some requests that change them
+    /// may yet fail, and these would be carried out all the same, since a `Sync` is in between.
+    #[must_use]
+    pub fn at_stake(&self) -> bool {
+        self.synced_stakes > 0
     }
 
     /// Marks the request noted last as one whose success means something to the session.
@@ -218,7 +244,7 @@ impl Pipeline {
     /// Takes the next request off whose answer is made up, if its turn has come.
     pub fn invented(&mut self) -> Option<Request> {
         let invent = self.queue.front().is_some_and(|entry| entry.reply == Reply::Invent);
-        let entry = if invent { self.queue.pop_front() } else { None };
+        let entry = if invent { self.pop() } else { None };
         entry.map(|entry| entry.request)
     }
 
@@ -251,7 +277,7 @@ impl Pipeline {
             backend::COPY_IN => self.copy_in_begins(),
             backend::COPY_BOTH => self.lost = true,
             _ if request.ended_by(tag) => {
-                self.queue.pop_front();
+                self.pop();
                 self.copy_in_ends();
             }
             backend::COMMAND_COMPLETE => self.copy_in_ends(),
@@ -268,7 +294,7 @@ impl Pipeline {
         self.status = status;
         self.copy_in = CopyIn::No;
         self.swallowed = false;
-        let reply = match self.queue.pop_front() {
+        let reply = match self.pop() {
             Some(entry) if entry.request.ends_ready() => entry.reply,
             other => {
                 self.lost = true;
@@ -355,10 +381,12 @@ impl Pipeline {
             self.copy_in = CopyIn::No;
         }
         if head.is_extended() {
-            let sync = self.queue.iter().position(|entry| entry.request == Request::Sync);
-            let cut = self.queue.drain(..sync.unwrap_or(self.queue.len()));
+            let mut cut = Vec::new();
+            while self.queue.front().is_some_and(|entry| entry.request != Request::Sync) {
+                cut.extend(self.pop().and_then(|entry| entry.undo));
+            }
             // The last first, as with anything that is undone.
-            self.undone.extend(cut.rev().filter_map(|entry| entry.undo).map(|undo| *undo));
+            self.undone.extend(cut.into_iter().rev().map(|undo| *undo));
             self.skipping = self.queue.is_empty();
         }
     }

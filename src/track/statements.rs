@@ -158,7 +158,7 @@ impl Names {
     /// What `name` stands for.
     #[must_use]
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
-        self.map.as_ref()?.get(name)
+        self.map.as_ref()?.get(significant(name))
     }
 
     /// Whether there are none.
@@ -169,6 +169,7 @@ impl Names {
 
     /// Lets `name` stand for `statement`, or for nothing.
     pub fn set(&mut self, name: &[u8], statement: Option<Arc<Statement>>) {
+        let name = significant(name);
         match statement {
             Some(statement) => {
                 self.map.get_or_insert_default().insert(name.into(), statement);
@@ -194,6 +195,11 @@ impl Names {
         let map = self.map.as_ref()?;
         map.iter().find(|(_, statement)| statement.id == id).map(|(name, _)| &**name)
     }
+}
+
+/// The part of a name that PostgreSQL compares (`NAMEDATALEN`; the table in `commands/prepare.c` has keys of that size).
+fn significant(name: &[u8]) -> &[u8] {
+    &name[..name.len().min(63)]
 }
 
 /// How many statements, and how many bytes of text, may be prepared on a connection.
@@ -298,6 +304,14 @@ pub struct Undo {
     pub unnamed: bool,
     /// The `ErrorResponse` that the client gets instead of the server's.
     pub refusal: Option<Box<[u8]>>,
+}
+
+impl Undo {
+    /// Whether it is about which statements there are.
+    #[must_use]
+    pub fn changes_statements(&self) -> bool {
+        self.name.is_some() || self.prepared.is_some() || self.closed.is_some()
+    }
 }
 
 /// Where a text says `EXECUTE name` or `DEALLOCATE name` of a statement that `names` knows: SQL sees the statements of

@@ -71,8 +71,6 @@ pub struct Outcome {
     pub partial_up: bool,
     /// Whether the client has got part of a server's message, and won't get the rest.
     pub cut: bool,
-    /// Whether it is not known which settings the session has.
-    pub uncertain: bool,
 }
 
 /// What a look between two messages comes to.
@@ -233,9 +231,8 @@ impl<'a> Relay<'a> {
             self.client.output.extend_from_slice(self.lease.conn.input.unsent());
             self.lease.conn.input.sent(unsent);
         }
-        let unanswered = self.preparing() && self.preparation.settings;
-        let uncertain = self.act.is_some() || unanswered || self.bag.ledger.is_open() && self.pipeline.lost();
-        if uncertain {
+        if self.act.is_some() || (self.preparing() && self.preparation.settings) {
+            // Nobody knows yet which settings the session has.
             self.pins.add(Pins::SETTING);
         }
         if self.mode == Mode::Transaction && !self.preparing() {
@@ -244,7 +241,6 @@ impl<'a> Relay<'a> {
         Outcome {
             end,
             cut,
-            uncertain,
             partial_down: self.down_left,
             partial_up: self.up_left > 0
                 || !self.client.input.unsent().is_empty()

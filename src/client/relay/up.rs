@@ -118,6 +118,11 @@ impl Relay<'_> {
                 input.make_room(head.size);
                 return Ok(progress);
             }
+            let about_statements =
+                matches!(request, Request::Query | Request::Parse | Request::Bind | Request::Describe | Request::Close);
+            if about_statements && self.pipeline.at_stake() {
+                return Ok(progress);
+            }
             let here = head.size.min(input.unparsed().len());
             self.forward(request, head, here);
             progress = true;

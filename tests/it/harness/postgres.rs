@@ -37,6 +37,13 @@ create database other;
 create table numbers as select n from generate_series(1, 1000) n;
 create table copied (a int, b text);
 create table deferred (a int unique deferrable initially deferred);
+create sequence shared_sequence;
+create sequence in_a_transaction;
+create table hidden as select 'there' as v;
+create schema one_path;
+create table one_path.pathed as select 'one' as v;
+create schema two_path;
+create table two_path.pathed as select 'two' as v;
 ";
 
 /// A running server. It ends with the test process, however that ends.

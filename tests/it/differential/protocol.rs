@@ -1,13 +1,12 @@
-//! The same script direct and through pgferry must give the same messages.
+//! Scripts for all of the protocol: what a client sends, and how far it reads between.
 
 use crate::harness::raw::{
-    bind, close, copy_data, copy_done, copy_fail, describe, execute, extended, flush, message, parse, query, startup,
-    sync, terminate,
+    bind, close, copy_data, copy_done, copy_fail, describe, execute, extended, flush, message, parse, query, sync,
+    terminate,
 };
-use crate::harness::{Ferry, Message, Postgres, Raw};
 
 /// What a script does next.
-enum Step {
+pub enum Step {
     Send(Vec<u8>),
     /// Sends one byte at a time.
     Drip(Vec<u8>),
@@ -19,14 +18,17 @@ enum Step {
     End,
 }
 
+/// A script and its name.
+pub type Script = (&'static str, Vec<Step>);
+
 use Step::{Drip, End, Ready, Send, Until};
 
 /// Sends everything, then waits for this many ReadyForQuery.
-fn all(parts: &[Vec<u8>], ready: usize) -> Vec<Step> {
+pub fn all(parts: &[Vec<u8>], ready: usize) -> Vec<Step> {
     vec![Send(parts.concat()), Ready(ready)]
 }
 
-fn one_by_one(queries: &[&str]) -> Vec<Step> {
+pub fn one_by_one(queries: &[&str]) -> Vec<Step> {
     queries.iter().flat_map(|sql| [Send(query(sql)), Ready(1)]).collect()
 }
 
@@ -35,9 +37,9 @@ fn probe() -> Vec<Step> {
     one_by_one(&["select current_setting('timezone'), current_setting('application_name'), current_user"])
 }
 
-fn scripts() -> Vec<(&'static str, Vec<Step>)> {
+pub fn protocol() -> Vec<Script> {
     let big = "x".repeat(300_000);
-    let mut scripts = vec![
+    let scripts = vec![
         ("simple query", one_by_one(&["select 1", "select 'a', null, 2.5"])),
         ("empty query", one_by_one(&["", ";", " ; ; ", "-- nothing"])),
         ("several statements", one_by_one(&["select 1; select 2; create temp table t (a int); drop table t"])),
@@ -276,6 +278,11 @@ fn scripts() -> Vec<(&'static str, Vec<Step>)> {
         ("a bind that names no statement", all(&[bind("", "missing", &[]), execute("", 0), sync()], 1)),
         ("the backend ends itself", vec![Send(query("select pg_terminate_backend(pg_backend_pid())")), End]),
     ];
+    with_probes(scripts)
+}
+
+/// Lets each script that does not end the connection end in a look at the session.
+pub fn with_probes(mut scripts: Vec<Script>) -> Vec<Script> {
     for (_, script) in &mut scripts {
         let ends = matches!(script.last(), Some(End));
         if !ends {
@@ -298,138 +305,3 @@ fn function_call(oid: u32, args: &[&str]) -> Vec<u8> {
     message(b'F', &body)
 }
 
-/// What a client sees, with what differs from session to session taken out.
-fn transcript(mut raw: Raw, script: &[Step]) -> Vec<String> {
-    let mut seen = Vec::new();
-    let mut note = |message: Message| {
-        let shown = match message.tag {
-            b'A' => format!("A {:?}", String::from_utf8_lossy(&message.body[4..])),
-            // pgferry says the same of a protocol violation, but not in which line of PostgreSQL's source.
-            b'E' if message.field(b'C') == "08P01" => format!("E {}: {}", message.field(b'S'), message.field(b'M')),
-            _ => format!("{message:?}"),
-        };
-        seen.push(if shown.len() > 300 { format!("{}… {}", &shown[..200], message.body.len()) } else { shown });
-    };
-    for step in script {
-        match step {
-            Send(bytes) => {
-                // A script may go on sending to a connection that the server has ended.
-                let _ = raw.try_send(bytes);
-            }
-            Drip(bytes) => bytes.iter().for_each(|byte| raw.send(&[*byte])),
-            Ready(n) => (0..*n).for_each(|_| raw.until_ready().into_iter().for_each(&mut note)),
-            Until(tag) => raw.until(*tag).into_iter().for_each(&mut note),
-            End => raw.read_to_end().into_iter().for_each(&mut note),
-        }
-    }
-    seen
-}
-
-fn compare(args: &[&str]) {
-    let postgres = Postgres::shared();
-    let ferry = Ferry::start(postgres, args);
-    let scripts = scripts();
-    assert!(scripts.len() >= 40);
-    for (name, script) in &scripts {
-        // Somebody else has been there before, so that what is handed on is used.
-        assert_eq!(ferry.session().value("select 'x' from set_config('a.b', 'c', false)"), "x");
-        let direct = transcript(Raw::logged_in(Raw::tcp(postgres.port), "trust_user", "postgres"), script);
-        let ferried = transcript(ferry.session(), script);
-        assert_eq!(ferried, direct, "{name} {args:?}");
-    }
-}
-
-#[test]
-fn session_mode() {
-    compare(&["--pool-size", "1"]);
-}
-
-#[test]
-fn session_mode_without_reset() {
-    compare(&["--pool-size", "3", "--reset", "smart"]);
-}
-
-#[test]
-fn transaction_mode() {
-    compare(&["--mode", "transaction", "--pool-size", "1"]);
-}
-
-#[test]
-fn transaction_mode_with_two_workers() {
-    let postgres = Postgres::shared();
-    let ferry = Ferry::start_with(&postgres.url(), &["--mode", "transaction"], &[("PGFERRY_WORKERS", "2")]);
-    for (name, script) in scripts() {
-        let direct = transcript(Raw::logged_in(Raw::tcp(postgres.port), "trust_user", "postgres"), &script);
-        assert_eq!(transcript(ferry.session(), &script), direct, "{name}");
-    }
-}
-
-/// The welcome: the same settings, for the same startup packets.
-#[test]
-fn welcomes() {
-    let postgres = Postgres::shared();
-    let ferry = Ferry::start(postgres, &[]);
-    let user = ("user", "trust_user");
-    let database = ("database", "postgres");
-    let packets: &[&[(&str, &str)]] = &[
-        &[user, database],
-        &[user, database, ("application_name", "psql")],
-        &[user, database, ("application_name", "")],
-        &[user, database, ("application_name", &"a".repeat(80))],
-        &[user, database, ("application_name", "Zürich")],
-        &[user, database, ("datestyle", "german")],
-        &[user, database, ("DateStyle", "ISO"), ("TimeZone", "Europe/Berlin"), ("client_encoding", "latin1")],
-        &[user, database, ("DateStyle", "ymd")],
-        &[user, database, ("IntervalStyle", "iso_8601"), ("standard_conforming_strings", "off")],
-        &[user, database, ("options", "-c datestyle=sql -c work_mem=1234kB -c search_path=a\\ b")],
-        &[user, database, ("options", "--timezone=Asia/Tokyo -ca.b=c")],
-        &[user, database, ("extra_float_digits", "2"), ("statement_timeout", "5s")],
-        &[user, ("database", "other")],
-        &[user, ("database", "nowhere")],
-        &[user, database, ("datestyle", "nonsense")],
-        &[user, database, ("TimeZone", "Nowhere/Land")],
-        &[user, database, ("client_encoding", "klingon")],
-        &[user, database, ("options", "-c work_mem=lots")],
-        &[user, database, ("options", "-c no_such_setting=1")],
-        &[user, database, ("no_such_setting", "1")],
-        &[("user", "nobody_at_all"), database],
-        &[("user", "rejected"), database],
-        &[("database", "postgres")],
-        &[],
-        &[user, database, ("replication", "maybe")],
-    ];
-    let settings = "select current_setting('datestyle'), current_setting('timezone'), current_setting('client_encoding'), \
-        current_setting('application_name'), current_setting('work_mem'), current_setting('search_path'), \
-        current_setting('extra_float_digits'), current_setting('statement_timeout'), current_setting('intervalstyle'), \
-        current_setting('standard_conforming_strings'), current_setting('a.b', true), current_database()";
-    let welcome = |mut raw: Raw, packet: &[(&str, &str)]| {
-        raw.send(&startup(packet));
-        let mut seen = raw.until_ready();
-        // The key and the order of the settings are the server's own business; that a long application_name is cut
-        // off is not announced, which is a stated limit.
-        seen.retain(|message| !matches!(message.tag, b'K' | b'N'));
-        if seen.iter().any(|message| message.tag == b'E') {
-            // Whether the server had got as far as AuthenticationOk before it refused makes no difference.
-            seen.retain(|message| message.tag != b'R');
-        }
-        // Errors that pgferry raises itself say the same, but not in which line of PostgreSQL's source.
-        let show = |message: &Message| match message.tag {
-            b'E' => format!("E {:?}", [b'S', b'V', b'C', b'M', b'D', b'H'].map(|field| message.field(field))),
-            _ => format!("{message:?}"),
-        };
-        let mut shown: Vec<_> = seen.iter().map(show).collect();
-        shown.sort();
-        if seen.last().is_some_and(|message| message.tag == b'Z') {
-            shown.extend(raw.query(settings).iter().map(|message| format!("{message:?}")));
-        }
-        shown
-    };
-    // Twice: with a connection that has to be opened, and with one that has been used.
-    for _ in 0..2 {
-        for packet in packets {
-            let direct = welcome(Raw::tcp(postgres.port), packet);
-            let ferried = welcome(ferry.raw(), packet);
-            assert_eq!(ferried, direct, "{packet:?}");
-        }
-    }
-}
