@@ -109,11 +109,15 @@ pub struct Registered<'a> {
 }
 
 impl Sessions {
-    /// Gives a session its pid and secret, for protocol `version`.
-    pub fn register(&self, registry: &Registry, version: u32) -> Registered<'_> {
+    /// Gives a session its pid and secret, for protocol `version`: the pid of its backend if it has one and nobody was
+    /// given the same.
+    pub fn register(&self, registry: &Registry, version: u32, backend: Option<i32>) -> Registered<'_> {
         let mut table = self.table();
         let (id, pid) = loop {
             let id = self.next.fetch_add(1, Ordering::Relaxed);
+            if let Some(real) = backend.filter(|pid| *pid > 0 && !table.contains_key(pid)) {
+                break (id, real);
+            }
             let span = u64::from((i32::MAX - FIRST_PID).unsigned_abs());
             // Smaller than `span`, which fits.
             let pid = FIRST_PID + i32::try_from(id % span).unwrap_or_default();

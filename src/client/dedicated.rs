@@ -38,7 +38,7 @@ pub async fn run(shared: &Arc<Shared>, mut conn: Conn, admitted: Dedicated) {
         }
     };
     let (version, _) = admitted.startup.negotiated();
-    let registered = shared.sessions.register(&shared.registry, version);
+    let registered = shared.sessions.register(&shared.registry, version, None);
     let control = &registered.control;
     backend::put_authentication_ok(&mut conn.output);
     for (name, value) in dialled.params.iter() {

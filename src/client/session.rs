@@ -3,18 +3,19 @@
 
 use std::sync::Arc;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::cancel::Control;
 use super::relay::{End, Relay, look_limit};
 use super::{FAREWELL, Shared, checkout, farewell, give_back, login};
-use crate::config::Settings;
+use crate::config::{Mode, Reset, Settings};
 use crate::drain::Phase;
 use crate::error::{Blame, Fault, Severity, sqlstate};
 use crate::net::{Conn, RecvError};
 use crate::track::{Luggage, Request, names};
-use crate::upstream::pool::CheckoutError;
+use crate::upstream::pool::{CheckoutError, Loan};
+use crate::upstream::registry::RESET_AFTER;
 use crate::upstream::{Lease, Pool};
 use crate::wire::{Head, backend, frame, frontend, head};
 
@@ -55,20 +56,29 @@ struct Session<'a> {
     conn: Conn,
     pool: Arc<Pool>,
     bag: Luggage,
+    /// A connection that it has not used yet.
+    loan: Option<Loan>,
+    /// That connection has been reset while it waited.
+    rested: bool,
 }
 
 /// Runs a session from its welcome to its end.
 pub async fn run(shared: &Arc<Shared>, conn: Conn, admitted: login::Session) {
     let login::Session { pool, wanted, view, version } = admitted;
-    let registered = shared.sessions.register(&shared.registry, version);
+    // Its backend's pid is a client's own in session mode: other sessions see it in pg_locks and pg_stat_activity.
+    let session_mode = shared.registry.settings.load().mode == Mode::Session;
+    let loan = if session_mode { pool.lend().await } else { None };
+    let registered = shared.sessions.register(&shared.registry, version, loan.as_ref().map(Loan::pid));
     let control = Arc::clone(&registered.control);
     let bag = Luggage::new(wanted, view);
-    let mut session = Session { shared, control, conn, pool, bag };
+    let mut session = Session { shared, control, conn, pool, bag, loan, rested: false };
     if session.welcome().await.is_err() {
+        session.give_loan_back();
         return;
     }
     shared.registry.counters.logins.add();
     let end = session.serve().await;
+    session.give_loan_back();
     let Session { mut conn, control, .. } = session;
     drop(registered);
     if shared.registry.settings.load().log_connections {
@@ -144,10 +154,14 @@ impl Session<'_> {
                     if self.shared.drain.phase() != Phase::Running {
                         return Err(Farewell::Tell(shutdown()));
                     }
+                    let loan = self.loan.as_ref();
+                    let restless = loan.is_some();
                     tokio::select! {
                         biased;
                         filled = self.conn.fill() => filled.map_err(|_| Farewell::Quiet)?,
                         () = self.control.wake.notified() => {}
+                        () = called_in(loan) => self.give_loan_back(),
+                        () = sleep(RESET_AFTER), if restless && !self.rested => self.rest().await,
                     }
                 }
             }
@@ -198,10 +212,27 @@ impl Session<'_> {
         Err(Farewell::Tell(lost()))
     }
 
+    fn give_loan_back(&mut self) {
+        if let Some(loan) = self.loan.take() {
+            loan.give_back();
+        }
+    }
+
+    /// The client leaves its connection unused: whatever somebody else has left there is reset, as in an idle one.
+    async fn rest(&mut self) {
+        self.rested = true;
+        let settings = self.shared.registry.settings.load_full();
+        let Some(loan) = self.loan.take().filter(|_| settings.reset == Reset::Always) else { return };
+        self.loan = loan.reset(settings.cleanup_timeout).await;
+    }
+
     /// Waits for a connection, watching the client meanwhile.
     async fn acquire(&mut self, settings: &Settings) -> Acquired {
+        if let Some(lease) = self.loan.take().and_then(Loan::take) {
+            return Acquired::Lease(lease);
+        }
         self.control.set_waiting();
-        let Self { shared, control, conn, pool, bag } = self;
+        let Self { shared, control, conn, pool, bag, .. } = self;
         let checkout = pool.checkout(&bag.wanted, settings.wait_timeout);
         tokio::pin!(checkout);
         loop {
@@ -271,6 +302,14 @@ impl Session<'_> {
 
     async fn flush(&mut self) -> Result<(), Farewell> {
         self.conn.flush().await.map_err(|_| Farewell::Quiet)
+    }
+}
+
+/// Completes when somebody else needs the connection on loan.
+async fn called_in(loan: Option<&Loan>) {
+    match loan {
+        Some(loan) => loan.called_in().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -89,12 +89,14 @@ pub struct Lease {
     object: Option<Object<Dialler>>,
     pool: Arc<Pool>,
     active: bool,
+    /// Its client has not used it yet.
+    unused: bool,
 }
 
 impl Lease {
     pub(super) fn new(object: Object<Dialler>, pool: Arc<Pool>) -> Self {
         pool.leased.fetch_add(1, Ordering::Relaxed);
-        Self { object: Some(object), pool, active: false }
+        Self { object: Some(object), pool, active: false, unused: false }
     }
 
     /// Gives the connection back, after `client` has used it.
@@ -109,6 +111,24 @@ impl Lease {
         let pool = Arc::clone(&self.pool);
         pool.learn_reset(&mut self);
         self.give_back();
+    }
+
+    /// Gives the connection back without having used it.
+    pub(super) fn release_unused(mut self) {
+        let returned = self.returned;
+        self.give_back_as_of(returned);
+    }
+
+    /// Notes whether the client has the connection without having used it: then it does not count as leased.
+    pub(super) fn set_unused(&mut self, unused: bool) {
+        if unused != self.unused {
+            self.unused = unused;
+            if unused {
+                self.pool.leased.fetch_sub(1, Ordering::Relaxed);
+            } else {
+                self.pool.leased.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Notes whether the client is waiting for the server, for the numbers in error messages.
@@ -137,8 +157,12 @@ impl Lease {
     }
 
     fn give_back(&mut self) {
+        self.give_back_as_of(Instant::now());
+    }
+
+    fn give_back_as_of(&mut self, returned: Instant) {
         let Some(mut object) = self.object.take() else { return };
-        object.returned = Instant::now();
+        object.returned = returned;
         let pool = Arc::clone(&self.pool);
         if object.gate.is_open() {
             pool.take_back(object);
@@ -173,6 +197,7 @@ impl DerefMut for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.set_active(false);
+        self.set_unused(false);
         self.pool.leased.fetch_sub(1, Ordering::Relaxed);
         if let Some(object) = self.object.take() {
             drop(Object::take(object));

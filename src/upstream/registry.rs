@@ -19,7 +19,7 @@ use crate::net::BufferPool;
 use crate::track::statements::Catalog;
 
 /// How long a used session may stay idle before it is reset without anybody asking for it.
-const RESET_AFTER: Duration = Duration::from_millis(100);
+pub const RESET_AFTER: Duration = Duration::from_millis(100);
 
 /// How often the janitor comes when nothing is due soon.
 const ROUND: Duration = Duration::from_secs(1);
@@ -200,8 +200,12 @@ impl Registry {
         self.starving.store(true, Ordering::SeqCst);
         let pools: Vec<_> = lock(&self.pools).values().cloned().collect();
         let others = pools.iter().filter(|pool| !std::ptr::eq(&raw const ***pool, hungry));
-        if let Some(richest) = others.max_by_key(|pool| pool.idle_count()) {
-            drop(richest.take_idle());
+        let mut others: Vec<_> = others.collect();
+        others.sort_by_key(|pool| std::cmp::Reverse(pool.idle_count()));
+        match others.first().and_then(|richest| richest.take_idle()) {
+            Some(idle) => drop(idle),
+            // It is given back and then taken from there.
+            None => drop(others.iter().find(|pool| pool.call_in())),
         }
     }
 

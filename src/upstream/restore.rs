@@ -57,14 +57,19 @@ pub fn restore(lease: Lease, registry: Arc<Registry>, leftover: Leftover, limit:
 
 /// Resets an idle session within `limit`; `None`, closing the connection, where that fails.
 pub async fn reset_idle(mut upstream: Upstream, limit: Duration) -> Option<Upstream> {
+    reset(&mut upstream, limit).await.then_some(upstream)
+}
+
+/// Resets an idle session within `limit`; says whether that succeeded.
+pub async fn reset(link: &mut Link, limit: Duration) -> bool {
     let mut pipeline = Pipeline::new();
-    let done = tokio::time::timeout(limit, run(&mut upstream, &mut pipeline, RESET)).await;
+    let done = tokio::time::timeout(limit, run(link, &mut pipeline, RESET)).await;
     if !matches!(done, Ok(Ok(()))) {
-        return None;
+        return false;
     }
-    upstream.swept();
-    upstream.used = Used::Fresh;
-    Some(upstream)
+    link.swept();
+    link.used = Used::Fresh;
+    true
 }
 
 /// Why a session can't be made fit.

@@ -49,7 +49,7 @@ fn a_running_query_is_cancelled() {
 #[test]
 fn pids_are_invented_and_secrets_are_checked() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &[]);
+    let ferry = Ferry::start(&postgres, &["--mode", "transaction"]);
     let (mut raw, key) = session(&ferry, 3 << 16);
     let (_other, other_key) = session(&ferry, 3 << 16);
     let pid = i32::from_be_bytes([key[0], key[1], key[2], key[3]]);

@@ -13,6 +13,7 @@ mod differential;
 mod handshake;
 mod layout;
 mod login;
+mod pids;
 mod pool;
 mod ports;
 mod relay;

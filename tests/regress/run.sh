@@ -94,7 +94,9 @@ max_connections = 200
 max_prepared_transactions = 10
 shared_buffers = 64MB
 CONF
-    as_postgres "$bin/postgres" -D "$dir/data" -p "$port" >"$dir/server.log" 2>&1 &
+    # Not by the function, whose shell would stand between us and the server's signals.
+    setpriv --reuid postgres --regid postgres --clear-groups \
+        "$bin/postgres" -D "$dir/data" -p "$port" >"$dir/server.log" 2>&1 &
     server=$!
     until "$bin/pg_isready" -q -h 127.0.0.1 -p "$port"; do sleep 0.1; done
     host=127.0.0.1

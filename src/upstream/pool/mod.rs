@@ -6,15 +6,22 @@
 //! are what a connection exists by.
 
 mod learned;
+mod loans;
 mod opening;
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, Manager, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult};
 use tokio::sync::oneshot;
+
+use loans::Loans;
+pub use loans::Loan;
 
 use super::account::Account;
 use super::dial::DialError;
@@ -129,6 +136,7 @@ pub struct Pool {
     /// What the last client asked for: the next one probably asks for the same.
     wanted: Mutex<Wanted>,
     canonical: Mutex<Spellings>,
+    loans: Mutex<Loans>,
     /// How many connections are on loan.
     pub(super) leased: AtomicUsize,
     /// How many of those wait for the server.
@@ -163,6 +171,7 @@ impl Pool {
                 baseline: Mutex::default(),
                 wanted: Mutex::default(),
                 canonical: Mutex::default(),
+                loans: Mutex::default(),
                 leased: AtomicUsize::new(0),
                 active: AtomicUsize::new(0),
                 last_used: Mutex::new(Instant::now()),
@@ -182,7 +191,17 @@ impl Pool {
                 last.clone_from(wanted);
             }
         }
-        match tokio::time::timeout(patience, self.idle.get()).await {
+        let mut get = pin!(self.idle.get());
+        let first = poll_fn(|cx| Poll::Ready(get.as_mut().poll(cx))).await;
+        let got = match first {
+            Poll::Ready(got) => Ok(got),
+            Poll::Pending => {
+                // Whoever has a connection without using it gives it up.
+                self.call_in();
+                tokio::time::timeout(patience, get).await
+            }
+        };
+        match got {
             Ok(Ok(object)) => Ok(Lease::new(object, Arc::clone(self))),
             Ok(Err(PoolError::Backend(error))) => Err(error),
             Ok(Err(_)) => Err(CheckoutError::Closed),

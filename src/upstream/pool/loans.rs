@@ -1,0 +1,121 @@
+//! Connections that clients have and have not used: given at login so that a client knows its backend's pid, and called
+//! in as soon as anybody waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::{Pool, lock};
+use crate::upstream::lease::Lease;
+use crate::upstream::link::Used;
+use crate::upstream::restore;
+
+/// How a loan is called in.
+#[derive(Debug, Default)]
+struct Call {
+    made: AtomicBool,
+    wake: Notify,
+}
+
+/// A connection that its client has not used. Dropping it closes the connection, as with any lease.
+#[derive(Debug)]
+pub struct Loan {
+    // Empty only once it has been taken.
+    lease: Option<Lease>,
+    number: u64,
+    call: Arc<Call>,
+    pool: Arc<Pool>,
+}
+
+/// The loans of a pool, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Loans {
+    open: std::collections::BTreeMap<u64, Arc<Call>>,
+    next: u64,
+}
+
+impl Pool {
+    /// A connection on loan, if one is idle right now.
+    pub async fn lend(self: &Arc<Self>) -> Option<Loan> {
+        let mut lease = self.checkout_idle().await?;
+        lease.set_unused(true);
+        let call = Arc::new(Call::default());
+        let mut loans = lock(&self.loans);
+        let number = loans.next;
+        loans.next += 1;
+        loans.open.insert(number, Arc::clone(&call));
+        drop(loans);
+        let loan = Loan { lease: Some(lease), number, call, pool: Arc::clone(self) };
+        if self.has_waiters() {
+            // Somebody has come to wait in the same moment.
+            loan.call.make();
+        }
+        Some(loan)
+    }
+
+    /// Calls the oldest loan in; says whether there is one.
+    pub(in crate::upstream) fn call_in(&self) -> bool {
+        let oldest = lock(&self.loans).open.pop_first();
+        oldest.is_some_and(|(_, call)| {
+            call.make();
+            true
+        })
+    }
+}
+
+impl Call {
+    fn make(&self) {
+        self.made.store(true, Ordering::SeqCst);
+        self.wake.notify_one();
+    }
+}
+
+impl Loan {
+    /// The pid of the connection's backend.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.lease.as_ref().map_or(0, |lease| lease.key.pid)
+    }
+
+    /// Waits until somebody else needs the connection.
+    pub async fn called_in(&self) {
+        while !self.call.made.load(Ordering::SeqCst) {
+            self.call.wake.notified().await;
+        }
+    }
+
+    /// The connection, to be used; `None`, closing it, if it is not fit any more.
+    #[must_use]
+    pub fn take(mut self) -> Option<Lease> {
+        let mut lease = self.lease.take()?;
+        lease.set_unused(false);
+        (self.pool.is_fit(&lease) && lease.look()).then_some(lease)
+    }
+
+    /// Gives the connection back as it was.
+    pub fn give_back(mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.release_unused();
+        }
+    }
+
+    /// Resets the session within `limit` if somebody has used it; `None`, closing it, where that fails.
+    pub async fn reset(mut self, limit: Duration) -> Option<Self> {
+        let lease = self.lease.as_mut()?;
+        if lease.used != Used::Fresh {
+            if !restore::reset(lease, limit).await {
+                return None;
+            }
+            self.pool.learn_reset(lease);
+        }
+        Some(self)
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        lock(&self.pool.loans).open.remove(&self.number);
+    }
+}
