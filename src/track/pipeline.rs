@@ -132,6 +132,8 @@ pub struct Pipeline {
     queue: VecDeque<Entry>,
     status: u8,
     copy_in: CopyIn,
+    /// An extended request has been sent and no `Sync` since: the server keeps a transaction open for it.
+    unsynced: bool,
     /// An extended request failed and no `Sync` has been sent since: the server discards all that comes.
     skipping: bool,
     /// A `Sync` was sent that this copy ignores, if the server came to read it during the copy.
@@ -160,6 +162,7 @@ impl Pipeline {
             queue: VecDeque::new(),
             status: IDLE,
             copy_in: CopyIn::No,
+            unsynced: false,
             skipping: false,
             swallowed: false,
             lost: false,
@@ -207,7 +210,9 @@ impl Pipeline {
     fn push(&mut self, request: Request, reply: Reply, undo: Option<Undo>) {
         if request == Request::Sync {
             self.synced_stakes = self.stakes;
+            self.unsynced = false;
         }
+        self.unsynced |= request.is_extended();
         self.stakes += usize::from(undo.as_ref().is_some_and(Undo::changes_statements));
         self.queue.push_back(Entry { request, reply, undo: undo.map(Box::new), acts: false });
     }
@@ -294,6 +299,11 @@ impl Pipeline {
         self.status = status;
         self.copy_in = CopyIn::No;
         self.swallowed = false;
+        let extended = self.queue.iter().skip(1).any(|entry| entry.request.is_extended());
+        if !extended {
+            // A simple query ends what came before it too.
+            self.unsynced = false;
+        }
         let reply = match self.pop() {
             Some(entry) if entry.request.ends_ready() => entry.reply,
             other => {
@@ -308,7 +318,20 @@ impl Pipeline {
     /// Nothing is owed and no transaction is open: the session is between two pieces of work.
     #[must_use]
     pub fn settled(&self) -> bool {
-        self.answered() && self.status == IDLE
+        self.answered() && self.status == IDLE && !self.unsynced
+    }
+
+    /// Whether a transaction is open for extended requests that no `Sync` has followed.
+    #[must_use]
+    pub fn unsynced(&self) -> bool {
+        self.unsynced && !self.skipping
+    }
+
+    /// Whether nothing will come from the server unless something is sent: it has answered all, or keeps its answers
+    /// back, or discards what comes, until a `Sync`.
+    #[must_use]
+    pub fn is_still(&self) -> bool {
+        self.lost || !self.queue.iter().any(|entry| entry.request.ends_ready())
     }
 
     /// Nothing is owed; a transaction may be open.
@@ -462,6 +485,29 @@ mod tests {
         ask(&mut p, &[Sync]);
         p.ready(IDLE);
         assert!(p.settled());
+    }
+
+    #[test]
+    fn without_a_sync_a_transaction_is_open() {
+        use Request::{Bind, Execute, Flush, Parse, Query, Sync};
+        let mut p = Pipeline::new();
+        ask(&mut p, &[Parse, Bind, Execute, Flush]);
+        for tag in [backend::PARSE_COMPLETE, backend::BIND_COMPLETE, backend::COMMAND_COMPLETE] {
+            p.response(tag);
+        }
+        assert!(p.answered() && !p.settled() && p.wants_sync());
+        ask(&mut p, &[Sync]);
+        p.ready(IDLE);
+        assert!(p.settled());
+        ask(&mut p, &[Parse, Query, Parse]);
+        p.response(backend::PARSE_COMPLETE);
+        p.response(backend::COMMAND_COMPLETE);
+        p.ready(IDLE);
+        p.response(backend::PARSE_COMPLETE);
+        assert!(p.answered() && !p.settled(), "the second is open still");
+        ask(&mut p, &[Query]);
+        p.ready(IDLE);
+        assert!(p.settled(), "a simple query ends it as well");
     }
 
     #[test]

@@ -104,9 +104,13 @@ async fn clean_up(
         frontend::put_copy_fail(&mut lease.conn.output, "the client is gone");
         pipeline.request(Request::CopyEnd, Reply::Hide);
     }
+    if pipeline.unsynced() {
+        // Without a Sync its client's work is not committed; a Sync alone would.
+        frontend::put_query(&mut lease.conn.output, b"ROLLBACK");
+        pipeline.request(Request::Query, Reply::Hide);
+    }
     if !pipeline.answered() {
-        // A message that is incomplete without its Sync: the server waits for one after an error, and does no harm
-        // with one otherwise.
+        // After an error the server discards everything up to a Sync, that ROLLBACK too.
         frontend::put_sync(&mut lease.conn.output);
         pipeline.request(Request::Sync, Reply::Hide);
         lease.conn.flush().await.map_err(RecvError::from)?;

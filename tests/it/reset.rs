@@ -1,5 +1,6 @@
 //! What one client leaves in a session the next one never sees.
 
+use crate::harness::raw::{bind, execute, flush, parse, terminate};
 use crate::harness::{Ferry, Postgres, eventually};
 
 /// A kind of leftover: what makes it openly, what makes it inside a function, and what shows it to the next client
@@ -169,6 +170,41 @@ fn a_session_that_can_not_be_reset_is_closed() {
     // Whether it was reset in time or closed, nothing of it is left.
     let _ = pid;
     assert_eq!(second.value("select current_setting('statement_timeout')"), "0");
+}
+
+/// Extended requests without a `Sync` are not committed when their client goes, however it goes.
+#[test]
+fn what_no_sync_has_followed_is_rolled_back() {
+    let postgres = Postgres::shared();
+    for mode in ["session", "transaction"] {
+        let ferry = Ferry::start(postgres, &["--pool-size", "1", "--mode", mode]);
+        let table = format!("unsynced_{mode}");
+        postgres.sql(&format!("create table {table} (a int unique)"));
+        let insert = |value: &str| {
+            let sql = format!("insert into {table} values ($1)");
+            [parse("", &sql), bind("", "", &[value]), execute("", 0)].concat()
+        };
+        let pid = ferry.session().value("select pg_backend_pid()");
+        let endings: [(&[u8], bool); 4] =
+            [(&flush(), true), (&terminate(), false), (&[flush(), terminate()].concat(), false), (b"", false)];
+        for (nth, (ending, wait)) in endings.into_iter().enumerate() {
+            let mut raw = ferry.session();
+            raw.send(&[insert(&nth.to_string()), ending.to_vec()].concat());
+            if wait {
+                raw.until(b'C');
+            }
+            drop(raw);
+        }
+        // In a state where the server discards everything up to a Sync.
+        let mut raw = ferry.session();
+        raw.send(&[insert("7"), insert("7"), insert("8"), flush()].concat());
+        raw.until(b'E');
+        raw.send(&terminate());
+        raw.read_to_end();
+        let mut next = ferry.session();
+        assert_eq!(next.value(&format!("select count(*) from {table}")), "0", "{mode}");
+        assert_eq!(next.value("select pg_backend_pid()"), pid, "{mode}: and the connection is used again");
+    }
 }
 
 #[test]

@@ -362,7 +362,7 @@ impl<'a> Relay<'a> {
             || !self.client.input.unsent().is_empty()
             || !self.lease.conn.output.is_empty()
             || !self.lease.conn.input.unsent().is_empty();
-        if under_way || !self.pipeline.answered() {
+        if under_way || !(self.pipeline.answered() || (self.goodbye && self.pipeline.is_still())) {
             return Next::Wait;
         }
         if self.running {

@@ -79,7 +79,10 @@ fn transcript(mut raw: Raw, script: &[Step], mut meanwhile: impl FnMut()) -> Vec
                 (0..*n).for_each(|_| raw.until_ready().into_iter().for_each(&mut note));
                 meanwhile();
             }
-            Until(tag) => raw.until(*tag).into_iter().for_each(&mut note),
+            Until(tag) => {
+                raw.until(*tag).into_iter().for_each(&mut note);
+                meanwhile();
+            }
             End => raw.read_to_end().into_iter().for_each(&mut note),
         }
     }

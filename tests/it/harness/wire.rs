@@ -12,6 +12,9 @@ pub struct Wire {
     pub port: u16,
     /// How often it has been cut. Connections end when this is more than it was when they began.
     cuts: Arc<AtomicUsize>,
+    /// How many connections have begun, and how many of them have ended.
+    begun: Arc<AtomicUsize>,
+    ended: Arc<AtomicUsize>,
 }
 
 impl Wire {
@@ -20,20 +23,28 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let here = listener.local_addr().expect("an address").port();
         let cuts = Arc::new(AtomicUsize::new(0));
-        let shared = Arc::clone(&cuts);
+        let (begun, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let shared = (Arc::clone(&cuts), Arc::clone(&begun), Arc::clone(&ended));
         std::thread::spawn(move || {
             for near in listener.incoming().map_while(Result::ok) {
                 let Ok(far) = TcpStream::connect(("127.0.0.1", port)) else { continue };
-                let cuts = Arc::clone(&shared);
-                std::thread::spawn(move || forward(&near, &far, &cuts));
+                let (cuts, begun, ended) = shared.clone();
+                begun.fetch_add(1, Ordering::SeqCst);
+                std::thread::spawn(move || {
+                    forward(&near, &far, &cuts);
+                    drop((near, far));
+                    ended.fetch_add(1, Ordering::SeqCst);
+                });
             }
         });
-        Self { port: here, cuts }
+        Self { port: here, cuts, begun, ended }
     }
 
-    /// Resets every connection that there is.
+    /// Resets every connection that there is, and returns when that is done.
     pub fn cut(&self) {
+        let begun = self.begun.load(Ordering::SeqCst);
         self.cuts.fetch_add(1, Ordering::SeqCst);
+        super::eventually("all connections are cut", || self.ended.load(Ordering::SeqCst) >= begun);
     }
 }
 
