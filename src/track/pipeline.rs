@@ -146,6 +146,8 @@ pub struct Pipeline {
     stakes: usize,
     /// How many of those have a `Sync` behind them.
     synced_stakes: usize,
+    /// How many requests in the queue end in a `ReadyForQuery`.
+    readies: usize,
 }
 
 impl Default for Pipeline {
@@ -169,6 +171,7 @@ impl Pipeline {
             undone: Vec::new(),
             stakes: 0,
             synced_stakes: 0,
+            readies: 0,
         }
     }
 
@@ -213,12 +216,14 @@ impl Pipeline {
             self.unsynced = false;
         }
         self.unsynced |= request.is_extended();
+        self.readies += usize::from(request.ends_ready());
         self.stakes += usize::from(undo.as_ref().is_some_and(Undo::changes_statements));
         self.queue.push_back(Entry { request, reply, undo: undo.map(Box::new), acts: false });
     }
 
     fn pop(&mut self) -> Option<Entry> {
         let entry = self.queue.pop_front();
+        self.readies -= usize::from(entry.as_ref().is_some_and(|entry| entry.request.ends_ready()));
         if entry.as_ref().and_then(|entry| entry.undo.as_ref()).is_some_and(|undo| undo.changes_statements()) {
             self.stakes -= 1;
             self.synced_stakes = self.synced_stakes.saturating_sub(1);
@@ -331,7 +336,14 @@ impl Pipeline {
     /// back, or discards what comes, until a `Sync`.
     #[must_use]
     pub fn is_still(&self) -> bool {
-        self.lost || !self.queue.iter().any(|entry| entry.request.ends_ready())
+        self.lost || self.readies == 0
+    }
+
+    /// Whether a request that is sent now finds the transaction status that [`Pipeline::status`] tells, unless it is
+    /// discarded.
+    #[must_use]
+    pub fn knows_status(&self) -> bool {
+        self.readies == 0
     }
 
     /// Nothing is owed; a transaction may be open.
@@ -423,7 +435,8 @@ impl Pipeline {
             } else {
                 self.lost = true;
             }
-            self.queue.remove(at);
+            let removed = self.queue.remove(at);
+            self.readies -= usize::from(removed.is_some_and(|entry| entry.request.ends_ready()));
         }
         self.copy_in = if end.is_some() { CopyIn::Ended } else { CopyIn::Open };
     }
@@ -495,7 +508,7 @@ mod tests {
         for tag in [backend::PARSE_COMPLETE, backend::BIND_COMPLETE, backend::COMMAND_COMPLETE] {
             p.response(tag);
         }
-        assert!(p.answered() && !p.settled() && p.wants_sync());
+        assert!(p.answered() && !p.settled() && p.unsynced());
         ask(&mut p, &[Sync]);
         p.ready(IDLE);
         assert!(p.settled());

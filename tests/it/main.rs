@@ -16,6 +16,7 @@ mod login;
 mod pids;
 mod pool;
 mod ports;
+mod random;
 mod relay;
 mod reset;
 mod settings;

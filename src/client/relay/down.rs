@@ -252,7 +252,7 @@ impl Relay<'_> {
         let variants = &self.variants;
         backend::put_error_with(&mut self.client.output, body, hint, |kind, value| match kind {
             b'M' => with_clients_name(value, |id| {
-                let original = variants.iter().find(|(_, variant)| variant.id == id).map_or(id, |(id, _)| *id);
+                let original = variants.iter().find(|variant| variant.statement.id == id).map_or(id, |variant| variant.of);
                 names.name_of(original).or_else(|| names.name_of(id)).map(<[u8]>::to_vec)
             }),
             _ => value.to_vec(),

@@ -27,11 +27,12 @@ use crate::net::Conn;
 use crate::track::acts::Act;
 use crate::track::names::LOOK_LIMIT;
 use crate::track::pinning::Look;
-use crate::track::statements::{Limits, Statement};
+use crate::track::statements::Limits;
 use crate::track::{Luggage, Params, Pins, Pipeline, Reply};
 use crate::upstream::{Lease, cancel};
 use crate::wire::backend;
 use again::Exchange;
+use statements::Variant;
 
 /// Why a relay ended.
 #[derive(Debug)]
@@ -109,8 +110,8 @@ pub struct Relay<'a> {
     unnamed_look: Option<Look>,
     /// What running a portal does, where that is anything.
     portals: Vec<(Box<[u8]>, Arc<Act>)>,
-    /// Statements that stand in for others for the time being, by the number of those.
-    variants: Vec<(u64, Arc<Statement>)>,
+    /// Statements that stand in for others for the time being.
+    variants: Vec<Variant>,
     /// Somebody else may have left a sequence's state on the connection.
     foreign_sequences: bool,
     /// What the statement under way does if it succeeds.

@@ -129,8 +129,8 @@ impl Relay<'_> {
             Act::Deallocate { name } => {
                 if let Some(statement) = self.bag.names.get(name).cloned() {
                     self.lease.prepared.remove(statement.id);
-                    for (_, variant) in self.variants.iter().filter(|(id, _)| *id == statement.id) {
-                        self.lease.prepared.remove(variant.id);
+                    for variant in self.variants.iter().filter(|variant| variant.of == statement.id) {
+                        self.lease.prepared.remove(variant.statement.id);
                     }
                     self.bag.names.set(name, None);
                 }
@@ -163,7 +163,7 @@ impl Relay<'_> {
             if std::mem::take(&mut self.reset_all) {
                 self.pins = self.pins.without(Pins::SETTING);
             }
-            self.variants.clear();
+            self.variants.iter_mut().for_each(|variant| variant.holds = false);
             self.portals.clear();
         }
     }
@@ -222,6 +222,7 @@ impl Relay<'_> {
 
     /// The client is between two pieces of work: takes along what it has set.
     pub(super) fn pack(&mut self) {
+        self.variants.clear();
         self.lease.kept.clone_from(self.bag.ledger.kept());
         if self.lease.params == self.start {
             return;

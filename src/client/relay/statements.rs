@@ -12,6 +12,16 @@ use crate::track::statements::{self, Statement, Text, Undo};
 use crate::track::{Pins, Reply, Request};
 use crate::wire::{Head, cstr, frame, frontend};
 
+/// A statement that stands in for another one for the time being.
+#[derive(Debug)]
+pub(super) struct Variant {
+    /// The number of the other one.
+    pub(super) of: u64,
+    pub(super) statement: Arc<Statement>,
+    /// It was made for settings that are one client's own, and these have not changed.
+    pub(super) holds: bool,
+}
+
 impl Relay<'_> {
     fn carries(&self) -> bool {
         self.mode == Mode::Transaction
@@ -195,7 +205,7 @@ impl Relay<'_> {
         self.bag.names.set(name, Some(Arc::clone(&statement)));
         let mut undo = Undo { name: Some((name.into(), None)), ..Undo::default() };
         if self.lease.prepared.has(&statement) {
-            if self.pipeline.status() != b'E' {
+            if self.pipeline.knows_status() && self.pipeline.status() != b'E' {
                 return self.invent(Request::Parse, head, here, undo);
             }
             // In a failed transaction most texts are refused, which only the server can do.
@@ -309,9 +319,9 @@ impl Relay<'_> {
         }
         // One that was too long to be kept is on the connection that the client stays with, or gone from there.
         let Some(text) = &statement.text else { return Ok(Arc::clone(statement)) };
-        let variant = self.variants.iter().find(|(id, _)| *id == statement.id).map(|(_, variant)| Arc::clone(variant));
-        if let Some(variant) = variant.filter(|variant| self.lease.prepared.has(variant)) {
-            return Ok(variant);
+        let own = self.variants.iter().find(|variant| variant.of == statement.id && variant.holds);
+        if let Some(own) = own.filter(|own| self.lease.prepared.has(&own.statement)) {
+            return Ok(Arc::clone(&own.statement));
         }
         let flavor = self.bag.flavor(&self.lease.params, self.pins);
         if !statement.reads_the_same(flavor.as_deref()) {
@@ -323,10 +333,11 @@ impl Relay<'_> {
         } else {
             self.shared.registry.catalog.intern(flavor.as_ref(), &text.body, || Arc::clone(text))
         };
-        if flavor.is_none() {
-            self.variants.push((statement.id, Arc::clone(&variant)));
-        } else if statement.is_retired() && self.bag.names.get(name).is_some() {
+        if flavor.is_some() && statement.is_retired() && self.bag.names.get(name).is_some() {
             self.bag.names.set(name, Some(Arc::clone(&variant)));
+        } else if !same {
+            let holds = flavor.is_none();
+            self.variants.push(Variant { of: statement.id, statement: Arc::clone(&variant), holds });
         }
         if !self.lease.prepared.has(&variant) {
             self.add_prepared(&variant);

@@ -58,14 +58,7 @@ impl Intruder {
 fn transcript(mut raw: Raw, script: &[Step], mut meanwhile: impl FnMut()) -> Vec<String> {
     let mut seen = Vec::new();
     let mut note = |message: Message| {
-        let shown = match message.tag {
-            // The table's OID, which a table that is made anew has not got again.
-            b'T' => format!("T {:?}", without_table_oids(&message.body)),
-            b'A' => format!("A {:?}", String::from_utf8_lossy(&message.body[4..])),
-            // pgferry says the same of a protocol violation, but not in which line of PostgreSQL's source.
-            b'E' if message.field(b'C') == "08P01" => format!("E {}: {}", message.field(b'S'), message.field(b'M')),
-            _ => format!("{message:?}"),
-        };
+        let shown = shown(&message);
         seen.push(if shown.len() > 300 { format!("{}… {}", &shown[..200], message.body.len()) } else { shown });
     };
     for step in script {
@@ -87,6 +80,18 @@ fn transcript(mut raw: Raw, script: &[Step], mut meanwhile: impl FnMut()) -> Vec
         }
     }
     seen
+}
+
+/// A message, with what differs from session to session taken out.
+pub fn shown(message: &Message) -> String {
+    match message.tag {
+        // The table's OID, which a table that is made anew has not got again.
+        b'T' => format!("T {:?}", without_table_oids(&message.body)),
+        b'A' => format!("A {:?}", String::from_utf8_lossy(&message.body[4..])),
+        // pgferry says the same of a protocol violation, but not in which line of PostgreSQL's source.
+        b'E' if message.field(b'C') == "08P01" => format!("E {}: {}", message.field(b'S'), message.field(b'M')),
+        _ => format!("{message:?}"),
+    }
 }
 
 /// A RowDescription's columns: name, and all but the table's OID.
