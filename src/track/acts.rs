@@ -52,7 +52,11 @@ pub enum Act {
         /// Its name, folded.
         name: Box<[u8]>,
     },
-    /// It sweeps statements or the whole session away, as its `CommandComplete` will tell.
+    /// `DISCARD ALL`.
+    DiscardAll,
+    /// It changes settings, but which and for how long can't be told.
+    Unclear,
+    /// It may sweep statements away, as its `CommandComplete` will tell.
     Sweep,
 }
 
@@ -266,7 +270,8 @@ impl<'a> Words<'a> {
 
     fn sweep(&mut self, first: &[u8]) -> Act {
         if !is(first, b"deallocate") {
-            return Act::Sweep;
+            let all = self.word().is_some_and(|word| is(word, b"all")) && self.ends();
+            return if all { Act::DiscardAll } else { Act::Sweep };
         }
         let mut token = self.next();
         if matches!(token, Some(Token::Word(word)) if is(word, b"prepare")) {
@@ -366,7 +371,8 @@ mod tests {
         assert_eq!(of_sql(b"release savepoint a"), Some(Act::Release { name: (*b"a").into() }));
         assert_eq!(of_sql(b"ROLLBACK WORK TO SAVEPOINT \"A\";"), to("A"));
         assert_eq!(of_sql(b"rollback transaction to savepoint"), to("savepoint"));
-        for sql in ["deallocate all", "DEALLOCATE PREPARE ALL", "discard all", "select 1; discard all", "deallocate"] {
+        assert_eq!(of_sql(b"/* */ DISCARD ALL;"), Some(Act::DiscardAll));
+        for sql in ["deallocate all", "DEALLOCATE PREPARE ALL", "discard temp", "select 1; discard all", "deallocate"] {
             assert_eq!(of_sql(sql.as_bytes()), Some(Act::Sweep), "{sql}");
         }
         assert_eq!(of_sql(b"deallocate prepare S1"), Some(Act::Deallocate { name: (*b"s1").into() }));

@@ -97,14 +97,24 @@ fn put_name(sql: &mut Vec<u8>, name: &[u8]) {
 /// A change that becomes lasting, or not, when the transaction ends.
 #[derive(Clone, Debug)]
 enum Change {
-    Set { name: Box<[u8]>, text: Box<[u8]> },
-    Reset { name: Box<[u8]> },
+    Set {
+        name: Box<[u8]>,
+        text: Box<[u8]>,
+    },
+    Reset {
+        name: Box<[u8]>,
+    },
     ResetAll,
     /// It holds until the transaction ends.
-    Local { name: Box<[u8]>, text: Box<[u8]> },
+    Local {
+        name: Box<[u8]>,
+        text: Box<[u8]>,
+    },
     /// Something holds until the transaction ends, and what it is can't be told.
     Blurred,
-    Savepoint { name: Box<[u8]> },
+    Savepoint {
+        name: Box<[u8]>,
+    },
 }
 
 /// What one client has set.
@@ -171,7 +181,12 @@ impl Ledger {
             Act::Savepoint { name } => Change::Savepoint { name: name.clone() },
             Act::RollbackTo { name } => return self.back_to(name),
             Act::Release { name } => return self.release(name),
-            Act::Set { .. } | Act::Reset { .. } | Act::Deallocate { .. } | Act::Sweep => return,
+            Act::Set { .. }
+            | Act::Reset { .. }
+            | Act::Deallocate { .. }
+            | Act::DiscardAll
+            | Act::Unclear
+            | Act::Sweep => return,
         };
         self.open.push(change);
     }

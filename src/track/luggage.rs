@@ -6,7 +6,7 @@ use super::acts::Act;
 use super::ledger::Ledger;
 use super::params::{self, Params, Wanted};
 use super::pinning::Pins;
-use super::statements::{Flavor, Names, Text, Undo};
+use super::statements::{Flavor, Names, REPORTED, Text, Undo};
 
 /// Settings that neither the meaning nor the result of a statement depends on.
 const HARMLESS: [&[u8]; 9] = [
@@ -60,22 +60,19 @@ impl Luggage {
         {
             return Some(Arc::clone(flavor));
         }
-        let mut flavor = Flavor::default();
-        let mut others = Vec::new();
-        let value = |name: &str| params.get(name.as_bytes()).unwrap_or_default();
-        flavor.lexis = [value("client_encoding"), b"\0", value("standard_conforming_strings")].concat().into();
-        for name in ["DateStyle", "IntervalStyle", "TimeZone"] {
-            others.extend_from_slice(value(name));
-            others.push(0);
+        let mut flavor = Vec::new();
+        for name in REPORTED {
+            flavor.extend_from_slice(params.get(name.as_bytes()).unwrap_or_default());
+            flavor.push(0);
         }
         for (name, text) in self.ledger.texts()? {
-            if !name.contains(&b'.') && !HARMLESS.contains(&name) {
-                others.extend_from_slice(text);
-                others.push(0);
+            // Those that are reported are above.
+            if !name.contains(&b'.') && !HARMLESS.contains(&name) && params::following(name).is_none() {
+                flavor.extend_from_slice(text);
+                flavor.push(0);
             }
         }
-        flavor.others = others.into();
-        let flavor = Arc::new(flavor);
+        let flavor = Arc::new(Flavor::from(flavor));
         self.flavor = Some((params.clone(), Arc::clone(&flavor)));
         Some(flavor)
     }

@@ -28,9 +28,8 @@ pub enum About<'a> {
 /// What a message is about, by the beginning of its body.
 #[must_use]
 pub fn about(tag: u8, body: &[u8]) -> About<'_> {
-    let statement = |portal, text| {
-        cstr(text).map_or(About::Unseen, |(name, rest)| About::Statement { portal, name, rest })
-    };
+    let statement =
+        |portal, text| cstr(text).map_or(About::Unseen, |(name, rest)| About::Statement { portal, name, rest });
     match tag {
         frontend::PARSE => statement(&body[..0], body),
         frontend::BIND => cstr(body).map_or(About::Unseen, |(portal, rest)| statement(portal, rest)),
@@ -66,11 +65,8 @@ mod tests {
 
     #[test]
     fn names_are_found() {
-        let statement = |portal: &'static [u8], name: &'static [u8], rest: &'static [u8]| About::Statement {
-            portal,
-            name,
-            rest,
-        };
+        let statement =
+            |portal: &'static [u8], name: &'static [u8], rest: &'static [u8]| About::Statement { portal, name, rest };
         for (tag, body, expected) in [
             (frontend::PARSE, &b"s\0select 1\0\0\0"[..], statement(b"", b"s", b"select 1\0\0\0")),
             (frontend::PARSE, b"long", About::Unseen),

@@ -154,12 +154,7 @@ pub fn following(name: &[u8]) -> Option<&'static str> {
 /// The `SET`s of those settings that `pick` picks which make a session that has `have` into what a client who asked for
 /// `wanted` expects, everything else being as in `baseline`; `None` when there is nothing to do.
 #[must_use]
-pub fn sets(
-    have: &Params,
-    wanted: &Wanted,
-    baseline: &Params,
-    pick: impl Fn(&'static str) -> bool,
-) -> Option<Vec<u8>> {
+pub fn sets(have: &Params, wanted: &Wanted, baseline: &Params, pick: impl Fn(&'static str) -> bool) -> Option<Vec<u8>> {
     let mut sql = Vec::new();
     for name in FOLLOWING.into_iter().filter(|name| pick(name)) {
         let Some(want) = wanted.get(name).or_else(|| baseline.get(name.as_bytes())) else { continue };
@@ -237,7 +232,10 @@ mod tests {
             Some(&br"SET application_name TO E'it''s \\ me';"[..])
         );
         let have = params(&[("application_name", "psql"), ("DateStyle", "ISO, MDY"), ("TimeZone", "UTC")]);
-        assert_eq!(sets(&have, &Wanted::default(), &baseline, |_| true).as_deref(), Some(&b"SET application_name TO '';"[..]));
+        assert_eq!(
+            sets(&have, &Wanted::default(), &baseline, |_| true).as_deref(),
+            Some(&b"SET application_name TO '';"[..])
+        );
         assert_eq!(sets(&baseline, &Wanted::default(), &baseline, |_| true), None);
         assert_eq!(sets(&have, &Wanted::default(), &baseline, |name| name == "TimeZone"), None);
     }

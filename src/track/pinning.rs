@@ -43,9 +43,8 @@ impl Pins {
     pub const NEXTVAL: Self = Self(1 << 12);
 
     /// Reasons of which the server can tell whether they are gone.
-    pub const ASKABLE: Self = Self(
-        Self::ROLE.0 | Self::TEMP.0 | Self::LISTEN.0 | Self::PREPARE.0 | Self::CURSOR.0 | Self::LOCK.0,
-    );
+    pub const ASKABLE: Self =
+        Self(Self::ROLE.0 | Self::TEMP.0 | Self::LISTEN.0 | Self::PREPARE.0 | Self::CURSOR.0 | Self::LOCK.0);
 
     /// Each reason and its name.
     pub const NAMES: [(Self, &'static str); 13] = [
@@ -134,10 +133,16 @@ impl Look {
     #[must_use]
     pub fn holds(&self) -> Pins {
         let mut pins = self.pins.without(Pins::NEXTVAL);
-        if self.act.is_some() {
+        if self.is_clear() {
             pins = pins.without(Pins::SETTING);
         }
         pins
+    }
+
+    /// Whether it is certain what it does to settings.
+    #[must_use]
+    pub fn is_clear(&self) -> bool {
+        self.act.as_ref().is_some_and(|act| **act != Act::Unclear)
     }
 }
 
@@ -189,6 +194,9 @@ pub fn of_sql(sql: &[u8]) -> Look {
     }
     if look.pins.contains(Pins::SETTING) || look.local || look.nested || look.frees {
         look.act = acts::of_sql(sql).map(Arc::new);
+    }
+    if look.act.is_none() && (look.pins.contains(Pins::SETTING) || look.local) {
+        look.act = Some(Arc::new(Act::Unclear));
     }
     look
 }
@@ -443,7 +451,14 @@ mod tests {
     #[test]
     fn what_may_be_gone_and_what_holds_for_the_transaction() {
         let look = |sql: &str| of_sql(sql.as_bytes());
-        for sql in ["unlisten *", "deallocate a", "close c", "select pg_advisory_unlock(1)", "begin; drop table t", "set role none"] {
+        for sql in [
+            "unlisten *",
+            "deallocate a",
+            "close c",
+            "select pg_advisory_unlock(1)",
+            "begin; drop table t",
+            "set role none",
+        ] {
             assert!(look(sql).frees, "{sql}");
         }
         assert!(!look("select 1; update t set a = 1").frees);

@@ -251,6 +251,13 @@ impl Pipeline {
         self.queue.front().is_some_and(|entry| entry.acts)
     }
 
+    /// Whether a marked request is owed.
+    #[must_use]
+    pub fn has_mark(&self) -> bool {
+        // It is among the last, since others wait for it.
+        self.queue.iter().rev().any(|entry| entry.acts)
+    }
+
     /// Takes the next request off whose answer is made up, if its turn has come.
     pub fn invented(&mut self) -> Option<Request> {
         let invent = self.queue.front().is_some_and(|entry| entry.reply == Reply::Invent);
@@ -375,6 +382,12 @@ impl Pipeline {
     #[must_use]
     pub fn skipping(&self) -> bool {
         self.skipping
+    }
+
+    /// How many requests are owed.
+    #[must_use]
+    pub fn owed(&self) -> usize {
+        self.queue.len()
     }
 
     /// Whether all that is owed is the answer to one `Sync`.

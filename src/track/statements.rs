@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::params::Params;
 use super::pinning::Look;
 use super::sql::{Token, Tokens};
 
@@ -19,14 +20,12 @@ pub const PREFIX: &str = "pgferry_";
 /// How many statements the catalog keeps that no client has a name for.
 const UNUSED: usize = 5_000;
 
-/// The settings that the meaning of a text depends on when it is prepared.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Flavor {
-    /// `client_encoding` and `standard_conforming_strings`: which characters it consists of.
-    pub lexis: Box<[u8]>,
-    /// All others.
-    pub others: Box<[u8]>,
-}
+/// The settings that the meaning of a text depends on when it is prepared, as one string.
+pub type Flavor = Box<[u8]>;
+
+/// The reported settings among them: which characters a text consists of, and what its constants mean.
+pub const REPORTED: [&str; 5] =
+    ["client_encoding", "standard_conforming_strings", "DateStyle", "IntervalStyle", "TimeZone"];
 
 /// A text to be prepared.
 #[derive(Debug)]
@@ -35,14 +34,6 @@ pub struct Text {
     pub body: Box<[u8]>,
     /// What running it does to a session.
     pub look: Look,
-}
-
-impl Text {
-    /// Whether it consists of the same characters under all settings.
-    fn is_plain(&self) -> bool {
-        let sql = self.body.split(|&b| b == 0).next().unwrap_or_default();
-        !sql.iter().any(|&b| b == b'\\' || b >= 0x80)
-    }
 }
 
 /// A text under certain settings.
@@ -54,6 +45,8 @@ pub struct Statement {
     pub text: Option<Arc<Text>>,
     /// The settings it was first prepared under; `None` where those are one client's own.
     pub flavor: Option<Arc<Flavor>>,
+    /// The settings that the server reported then.
+    pub params: Params,
     retired: AtomicBool,
 }
 
@@ -70,11 +63,11 @@ impl Statement {
         self.retired.load(Ordering::Relaxed)
     }
 
-    /// Whether its text means the same under `flavor`, as far as its characters go.
-    #[must_use]
-    pub fn reads_the_same(&self, flavor: Option<&Flavor>) -> bool {
-        let plain = self.text.as_ref().is_none_or(|text| text.is_plain());
-        plain || matches!((&self.flavor, flavor), (Some(was), Some(is)) if was.lexis == is.lexis)
+    /// The settings that must be others than in a session that reports `now` while it is prepared there.
+    pub fn other_settings<'a>(&'a self, now: &'a Params) -> impl Iterator<Item = &'static str> + 'a {
+        let same = self.params == *now;
+        let differs = move |name: &&str| !same && self.params.get(name.as_bytes()) != now.get(name.as_bytes());
+        REPORTED.into_iter().filter(differs)
     }
 
     fn size(&self) -> usize {
@@ -92,15 +85,16 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// The statement for `body` under `flavor`; `text` makes its text where it is new. Without a flavor it is one that
-    /// nobody shares.
+    /// The statement for `body` under `flavor`, of which `params` are the reported settings; `text` makes its text where
+    /// it is new. Without a flavor it is one that nobody shares.
     pub fn intern(
         &self,
         flavor: Option<&Arc<Flavor>>,
+        params: &Params,
         body: &[u8],
         text: impl FnOnce() -> Arc<Text>,
     ) -> Arc<Statement> {
-        let Some(flavor) = flavor else { return self.make(None, Some(text())) };
+        let Some(flavor) = flavor else { return self.make(None, params, Some(text())) };
         let mut texts = self.texts();
         if let Some(known) = texts.get(flavor).and_then(|known| known.get(body)) {
             return Arc::clone(known);
@@ -111,14 +105,14 @@ impl Catalog {
                 !known.is_empty()
             });
         }
-        let statement = self.make(Some(Arc::clone(flavor)), Some(text()));
+        let statement = self.make(Some(Arc::clone(flavor)), params, Some(text()));
         texts.entry(Arc::clone(flavor)).or_default().insert(body.into(), Arc::clone(&statement));
         statement
     }
 
     /// A statement that is too long to be kept.
     pub fn unkept(&self) -> Arc<Statement> {
-        self.make(None, None)
+        self.make(None, &Params::default(), None)
     }
 
     /// The server's plan for `statement` is of no use any more: whoever asks for its text gets another one.
@@ -137,9 +131,9 @@ impl Catalog {
         self.texts().clear();
     }
 
-    fn make(&self, flavor: Option<Arc<Flavor>>, text: Option<Arc<Text>>) -> Arc<Statement> {
+    fn make(&self, flavor: Option<Arc<Flavor>>, params: &Params, text: Option<Arc<Text>>) -> Arc<Statement> {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        Arc::new(Statement { id, text, flavor, retired: AtomicBool::new(false) })
+        Arc::new(Statement { id, text, flavor, params: params.clone(), retired: AtomicBool::new(false) })
     }
 
     fn texts(&self) -> MutexGuard<'_, Texts> {
@@ -356,11 +350,11 @@ mod tests {
     }
 
     fn flavor(others: &[u8]) -> Arc<Flavor> {
-        Arc::new(Flavor { lexis: (*b"UTF8\0on").into(), others: others.into() })
+        Arc::new(others.into())
     }
 
     fn intern(catalog: &Catalog, flavor: Option<&Arc<Flavor>>, body: &[u8]) -> Arc<Statement> {
-        catalog.intern(flavor, body, || text(body))
+        catalog.intern(flavor, &Params::default(), body, || text(body))
     }
 
     #[test]
@@ -429,14 +423,18 @@ mod tests {
     }
 
     #[test]
-    fn characters_that_depend_on_settings() {
+    fn constants_and_characters_depend_on_reported_settings() {
+        let params = |timezone: &[u8], name: &[u8]| {
+            let mut params = Params::default();
+            params.set(b"TimeZone", timezone);
+            params.set(b"application_name", name);
+            params
+        };
         let catalog = Catalog::default();
-        let other = Flavor { lexis: (*b"LATIN1\0on").into(), others: (*b"a").into() };
-        let statement = |body: &[u8]| intern(&catalog, Some(&flavor(b"a")), body);
-        assert!(statement(b"select 1\0\0\x01\xff\xff\xff\xff").reads_the_same(Some(&other)));
-        assert!(!statement("select 'ü'\0\0\0".as_bytes()).reads_the_same(Some(&other)));
-        assert!(!statement(b"select '\\'\0\0\0").reads_the_same(None));
-        assert!(statement("select 'ü'\0\0\0".as_bytes()).reads_the_same(Some(&flavor(b"b"))));
+        let statement = catalog.intern(None, &params(b"UTC", b"a"), b"x", || text(b"x"));
+        let others = |now: &Params| statement.other_settings(now).collect::<Vec<_>>();
+        assert_eq!(others(&params(b"UTC", b"b")), [""; 0]);
+        assert_eq!(others(&params(b"GMT", b"a")), ["TimeZone"]);
     }
 
     #[test]

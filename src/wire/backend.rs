@@ -187,12 +187,7 @@ pub fn put_error_as_fatal(out: &mut Vec<u8>, body: &[u8]) {
 }
 
 /// Appends the error in `body` with each field's value as `edit` makes it, and with `hint` if it has none.
-pub fn put_error_with(
-    out: &mut Vec<u8>,
-    body: &[u8],
-    hint: Option<&str>,
-    edit: impl Fn(u8, &[u8]) -> Vec<u8>,
-) {
+pub fn put_error_with(out: &mut Vec<u8>, body: &[u8], hint: Option<&str>, edit: impl Fn(u8, &[u8]) -> Vec<u8>) {
     message(out, ERROR, |out| {
         let mut rest = body;
         while let Some((&kind, after)) = rest.split_first().filter(|(kind, _)| **kind != 0) {

@@ -82,9 +82,28 @@ pub fn put_renamed(out: &mut Vec<u8>, tag: u8, before: &[u8], name: &str, rest: 
     out.push(0);
 }
 
+/// Appends a `Bind` of statement `name`, which has no parameters, to `portal`.
+pub fn put_bind(out: &mut Vec<u8>, portal: &str, name: &str) {
+    let mut before = portal.as_bytes().to_vec();
+    before.push(0);
+    put_renamed(out, BIND, &before, name, 6);
+    out.extend_from_slice(&[0; 6]);
+}
+
+/// Appends an `Execute` of `portal`, to its end.
+pub fn put_execute(out: &mut Vec<u8>, portal: &str) {
+    put_renamed(out, EXECUTE, b"", portal, 4);
+    out.extend_from_slice(&[0; 4]);
+}
+
 /// Appends a `Close` of statement `name`.
 pub fn put_close(out: &mut Vec<u8>, name: &str) {
     put_renamed(out, CLOSE, b"S", name, 0);
+}
+
+/// Appends a `Close` of `portal`.
+pub fn put_close_portal(out: &mut Vec<u8>, portal: &str) {
+    put_renamed(out, CLOSE, b"P", portal, 0);
 }
 
 /// Appends a `Flush`.

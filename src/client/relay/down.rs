@@ -206,19 +206,20 @@ impl Relay<'_> {
         let refusal = self.pipeline.refusal().map(<[u8]>::to_vec);
         let body = if whole { self.message(whole).to_vec() } else { Vec::new() };
         let fatal = backend::is_fatal(&body);
+        let acting = self.pipeline.acting();
         self.pipeline.response(backend::ERROR);
         self.undo();
         if hiding && refusal.is_none() {
             if fatal {
                 return Err(self.upstream_failed());
             }
-            if self.refused.is_none() && !self.asking && whole {
+            if self.refused.is_none() && self.preparing() && whole {
                 let size = frame::HEADER + body.len();
                 self.refused = self.lease.conn.input.unparsed().get(..size).map(Into::into);
             }
             return Ok(true);
         }
-        self.failed();
+        self.failed(acting);
         if fatal {
             self.told = true;
             return Ok(false);
@@ -249,11 +250,13 @@ impl Relay<'_> {
         self.stash();
         let hint = lost.then_some(super::state::SEQUENCE_HINT);
         let names = &self.bag.names;
-        let variants = &self.variants;
+        let (variants, former) = (&self.variants, &self.former);
         backend::put_error_with(&mut self.client.output, body, hint, |kind, value| match kind {
             b'M' => with_clients_name(value, |id| {
-                let original = variants.iter().find(|variant| variant.statement.id == id).map_or(id, |variant| variant.of);
-                names.name_of(original).or_else(|| names.name_of(id)).map(<[u8]>::to_vec)
+                let original =
+                    variants.iter().find(|variant| variant.statement.id == id).map_or(id, |variant| variant.of);
+                let given_up = former.iter().rfind(|(id, _)| *id == original).map(|(_, name)| &**name);
+                names.name_of(original).or_else(|| names.name_of(id)).or(given_up).map(<[u8]>::to_vec)
             }),
             _ => value.to_vec(),
         });
@@ -305,8 +308,13 @@ mod tests {
     #[test]
     fn clients_see_their_own_names() {
         let edit = |message: &[u8]| with_clients_name(message, |id| (id == 12).then(|| b"S_1".to_vec()));
-        assert_eq!(edit(b"prepared statement \"pgferry_12\" already exists"), b"prepared statement \"S_1\" already exists");
-        for other in [&b"prepared statement \"pgferry_1\" exists"[..], b"pgferry_", b"pgferry_99999999999999999999", b"x"] {
+        assert_eq!(
+            edit(b"prepared statement \"pgferry_12\" already exists"),
+            b"prepared statement \"S_1\" already exists"
+        );
+        for other in
+            [&b"prepared statement \"pgferry_1\" exists"[..], b"pgferry_", b"pgferry_99999999999999999999", b"x"]
+        {
             assert_eq!(edit(other), other);
         }
     }

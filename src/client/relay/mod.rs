@@ -112,6 +112,8 @@ pub struct Relay<'a> {
     portals: Vec<(Box<[u8]>, Arc<Act>)>,
     /// Statements that stand in for others for the time being.
     variants: Vec<Variant>,
+    /// Names that the client has given up lately, by the numbers of their statements: errors may still speak of them.
+    former: Vec<(u64, Box<[u8]>)>,
     /// Somebody else may have left a sequence's state on the connection.
     foreign_sequences: bool,
     /// What the statement under way does if it succeeds.
@@ -188,6 +190,7 @@ impl<'a> Relay<'a> {
             unnamed_look: None,
             portals: Vec::new(),
             variants: Vec::new(),
+            former: Vec::new(),
             foreign_sequences: preparation.foreign && !preparation.reset,
             act: None,
             barrier: false,
@@ -282,7 +285,12 @@ impl<'a> Relay<'a> {
         poll_fn(|cx| self.poll(cx, wake.as_mut(), control)).await
     }
 
-    fn poll<'n>(&mut self, cx: &mut Context<'_>, mut wake: StdPin<&mut Notified<'n>>, control: &'n Control) -> Poll<End> {
+    fn poll<'n>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut wake: StdPin<&mut Notified<'n>>,
+        control: &'n Control,
+    ) -> Poll<End> {
         while wake.as_mut().poll(cx).is_ready() {
             wake.set(control.wake.notified());
         }
@@ -412,6 +420,9 @@ impl<'a> Relay<'a> {
     fn undo(&mut self) {
         for undo in self.pipeline.take_undone() {
             self.lease.prepared.undo(&undo);
+            if let Some((name, None)) = &undo.name {
+                self.forget(name);
+            }
             self.bag.undo(&undo);
         }
     }

@@ -39,7 +39,7 @@ impl Relay<'_> {
             return Ok(());
         }
         let mut holds = look.holds();
-        if look.nested && look.act.is_none() && self.bag.ledger.is_open() {
+        if look.nested && !look.is_clear() && self.bag.ledger.is_open() {
             holds.add(Pins::SETTING);
         }
         if holds.contains(Pins::SEQUENCE) && self.foreign_sequences && !self.pins.contains(Pins::SEQUENCE) {
@@ -50,7 +50,7 @@ impl Relay<'_> {
         }
         self.pins.add(holds);
         self.asks |= look.frees;
-        if look.local && look.act.is_none() {
+        if look.local && !look.is_clear() {
             self.bag.blur();
         }
         Ok(())
@@ -65,7 +65,15 @@ impl Relay<'_> {
             Act::Savepoint { .. } | Act::RollbackTo { .. } | Act::Release { .. } if !self.bag.ledger.has_changes() => {
                 return;
             }
-            Act::SetLocal { .. } if self.bag.names.is_empty() => return self.bag.blur(),
+            Act::SetLocal { ref name, .. } if self.bag.names.is_empty() && params::following(name).is_none() => {
+                return self.bag.blur();
+            }
+            Act::Unclear => {
+                // What is prepared next must know the settings that the server reports.
+                self.barrier = true;
+                self.flushed = false;
+                return;
+            }
             _ => {}
         }
         self.correcting = !resets.is_empty();
@@ -84,7 +92,7 @@ impl Relay<'_> {
                 Some(name) => &[name],
                 None => &[],
             },
-            Act::ResetAll | Act::Sweep => &FOLLOWING,
+            Act::ResetAll | Act::DiscardAll => &FOLLOWING,
             _ => &[],
         };
         let Some(baseline) = self.lease.pool().baseline().filter(|_| !names.is_empty()) else { return Vec::new() };
@@ -132,7 +140,7 @@ impl Relay<'_> {
                     for variant in self.variants.iter().filter(|variant| variant.of == statement.id) {
                         self.lease.prepared.remove(variant.statement.id);
                     }
-                    self.bag.names.set(name, None);
+                    self.forget(name);
                 }
             }
             Act::ResetAll => self.reset_all = true,
@@ -141,10 +149,15 @@ impl Relay<'_> {
         self.bag.acted(act);
     }
 
-    /// The server has failed a request of the client's.
-    pub(super) fn failed(&mut self) {
+    /// The server has failed a request of the client's; `acting` says whether it was the marked one.
+    pub(super) fn failed(&mut self, acting: bool) {
         self.bag.ledger.failed();
         self.reset_all = false;
+        if acting || !self.pipeline.has_mark() {
+            // It has not happened.
+            self.act = None;
+            self.resets.clear();
+        }
     }
 
     /// The server is ready for the client's next request, with transaction status `status`.
@@ -223,6 +236,7 @@ impl Relay<'_> {
     /// The client is between two pieces of work: takes along what it has set.
     pub(super) fn pack(&mut self) {
         self.variants.clear();
+        self.former.clear();
         self.lease.kept.clone_from(self.bag.ledger.kept());
         if self.lease.params == self.start {
             return;

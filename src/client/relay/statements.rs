@@ -1,15 +1,16 @@
 //! Statements under way from client to server: looked at, and in transaction mode renamed, so that a client finds its
 //! own on every connection.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Relay;
 use crate::config::Mode;
-use crate::error::{Blame, Fault, sqlstate};
 use crate::track::names::{About, about};
+use crate::track::params::put_literal;
 use crate::track::pinning::{self, Look};
 use crate::track::statements::{self, Statement, Text, Undo};
-use crate::track::{Pins, Reply, Request};
+use crate::track::{Params, Pins, Reply, Request};
 use crate::wire::{Head, cstr, frame, frontend};
 
 /// A statement that stands in for another one for the time being.
@@ -21,6 +22,9 @@ pub(super) struct Variant {
     /// It was made for settings that are one client's own, and these have not changed.
     pub(super) holds: bool,
 }
+
+/// A statement and a portal of our own, for a moment.
+const MEANWHILE: &str = "pgferry_meanwhile";
 
 impl Relay<'_> {
     fn carries(&self) -> bool {
@@ -41,18 +45,19 @@ impl Relay<'_> {
         }
         self.bag.unnamed = None;
         self.unnamed_here = true;
-        let mentioned = if whole {
-            statements::mentions(frontend::query(self.body(here)), &self.bag.names)
-        } else {
-            Vec::new()
-        };
+        let mentioned =
+            if whole { statements::mentions(frontend::query(self.body(here)), &self.bag.names) } else { Vec::new() };
         if mentioned.is_empty() {
             self.pass(Request::Query, head, here, None);
         } else {
             let sql = frontend::query(self.body(here)).to_vec();
-            let (sql, refusal) = self.rename_mentioned(&sql, mentioned);
-            if let Some(refusal) = refusal {
-                return self.refuse(&refusal, Request::Query, head, here);
+            let open = self.pipeline.unsynced();
+            let owed = self.pipeline.owed();
+            let sql = self.rename_mentioned(&sql, mentioned, (!open).then_some(Reply::Hide));
+            if self.pipeline.owed() > owed {
+                // Without it an error would make the server discard the query too. What is missing it will say itself.
+                frontend::put_sync(&mut self.lease.conn.output);
+                self.pipeline.request(Request::Sync, Reply::Hide);
             }
             frontend::put_query(&mut self.lease.conn.output, &sql);
             self.pipeline.request(Request::Query, Reply::Forward);
@@ -61,26 +66,27 @@ impl Relay<'_> {
         self.note_act(look.act);
     }
 
-    /// `sql` with the names that its statements have on the server, where they are prepared first.
+    /// `sql` with the names that its statements have on the server, where they are prepared first if that is possible.
     fn rename_mentioned(
         &mut self,
         sql: &[u8],
-        mentioned: Vec<(std::ops::Range<usize>, Arc<Statement>)>,
-    ) -> (Vec<u8>, Option<Fault>) {
+        mentioned: Vec<(Range<usize>, Arc<Statement>)>,
+        prepare: Option<Reply>,
+    ) -> Vec<u8> {
         let mut renamed = Vec::new();
         let mut done = 0;
         self.splice();
         for (at, statement) in mentioned {
-            let ready = match self.ready(&statement, b"") {
-                Ok(ready) => ready,
-                Err(refusal) => return (renamed, Some(refusal)),
+            let ready = match prepare {
+                Some(reply) => self.ready(&statement, b"", reply),
+                None => statement,
             };
             renamed.extend_from_slice(&sql[done..at.start]);
             renamed.extend_from_slice(ready.name().as_bytes());
             done = at.end;
         }
         renamed.extend_from_slice(&sql[done..]);
-        (renamed, None)
+        renamed
     }
 
     /// A function called by its OID.
@@ -133,10 +139,7 @@ impl Relay<'_> {
             (Some(text), Some(mentioned)) if !mentioned.is_empty() => {
                 let sql = frontend::query(&text.body);
                 let types = &text.body[sql.len()..];
-                let (mut renamed, refusal) = self.rename_mentioned(sql, mentioned);
-                if let Some(refusal) = refusal {
-                    return self.refuse(&refusal, Request::Parse, head, here);
-                }
+                let mut renamed = self.rename_mentioned(sql, mentioned, Some(Reply::Assist));
                 renamed.extend_from_slice(types);
                 // On another connection the names would be others.
                 self.bag.unnamed = None;
@@ -163,16 +166,12 @@ impl Relay<'_> {
         let statement = self.bag.names.get(name).cloned();
         let (statement, undo) = match statement {
             // The server will say that it exists.
-            Some(existing) => match self.ready(&existing, name) {
-                Ok(existing) => (existing, None),
-                Err(refusal) => return self.refuse(&refusal, Request::Parse, head, here),
-            },
+            Some(existing) => (self.ready(&existing, name, Reply::Assist), None),
             None => {
                 let statement = self.shared.registry.catalog.unkept();
                 self.bag.names.set(name, Some(Arc::clone(&statement)));
                 self.lease.prepared.add(&statement);
-                let undo =
-                    Undo { name: Some((name.into(), None)), prepared: Some(statement.id), ..Undo::default() };
+                let undo = Undo { name: Some((name.into(), None)), prepared: Some(statement.id), ..Undo::default() };
                 (statement, Some(undo))
             }
         };
@@ -186,8 +185,10 @@ impl Relay<'_> {
             let look = pinning::of_sql(frontend::query(rest));
             Arc::new(Text { body: rest.into(), look })
         };
-        let flavor = self.bag.flavor(&self.lease.params, self.pins);
-        let statement = self.shared.registry.catalog.intern(flavor.as_ref(), rest, make);
+        // Not what the connection reports: that is being made to be this.
+        let now = self.bag.view.clone();
+        let flavor = self.bag.flavor(&now, self.pins);
+        let statement = self.shared.registry.catalog.intern(flavor.as_ref(), &now, rest, make);
         if let Some(text) = &statement.text
             && let Err(refusal) = self.consider(&text.look)
         {
@@ -195,12 +196,8 @@ impl Relay<'_> {
         }
         if let Some(existing) = self.bag.names.get(name).cloned() {
             // The server looks at the text first, and then says that the statement exists.
-            return match self.ready(&existing, name) {
-                Ok(existing) => {
-                    self.pass_with(Request::Parse, head, here, None, (cut, frontend::PARSE, b"", &existing.name()));
-                }
-                Err(refusal) => self.refuse(&refusal, Request::Parse, head, here),
-            };
+            let existing = self.ready(&existing, name, Reply::Assist);
+            return self.pass_with(Request::Parse, head, here, None, (cut, frontend::PARSE, b"", &existing.name()));
         }
         self.bag.names.set(name, Some(Arc::clone(&statement)));
         let mut undo = Undo { name: Some((name.into(), None)), ..Undo::default() };
@@ -233,14 +230,16 @@ impl Relay<'_> {
         };
         let (name, mut before): (Box<[u8]>, Vec<u8>) = (name.into(), portal.to_vec());
         if request == Request::Close {
-            self.bag.names.set(&name, None);
+            self.forget(&name);
             let undo = Undo { name: Some((name, Some(statement))), ..Undo::default() };
             return self.invent(request, head, here, undo);
         }
-        let ready = match self.use_statement(&statement, &name) {
-            Ok(ready) => ready,
-            Err(refusal) => return self.refuse(&refusal, request, head, here),
-        };
+        if let Some(text) = &statement.text
+            && let Err(refusal) = self.consider(&text.look)
+        {
+            return self.refuse(&refusal, request, head, here);
+        }
+        let ready = self.ready(&statement, &name, Reply::Assist);
         self.uses(&ready);
         if request == Request::Bind {
             self.set_portal(&before, statement.text.as_ref().map(|text| &text.look));
@@ -251,11 +250,12 @@ impl Relay<'_> {
         self.pass_with(request, head, here, None, (cut, head.tag, &before, &ready.name()));
     }
 
-    fn use_statement(&mut self, statement: &Arc<Statement>, name: &[u8]) -> Result<Arc<Statement>, Fault> {
-        if let Some(text) = &statement.text {
-            self.consider(&text.look)?;
+    /// The client gives up a name.
+    pub(super) fn forget(&mut self, name: &[u8]) {
+        if let Some(statement) = self.bag.names.get(name) {
+            self.former.push((statement.id, name.into()));
+            self.bag.names.set(name, None);
         }
-        self.ready(statement, name)
     }
 
     /// `Bind`, `Describe` or `Close` of the unnamed statement, which may be on another connection; and what is there
@@ -313,25 +313,23 @@ impl Relay<'_> {
     }
 
     /// Sees to it that what a client knows as `name` is prepared on this connection, ahead of the message that needs it.
-    fn ready(&mut self, statement: &Arc<Statement>, name: &[u8]) -> Result<Arc<Statement>, Fault> {
+    fn ready(&mut self, statement: &Arc<Statement>, name: &[u8], reply: Reply) -> Arc<Statement> {
         if !statement.is_retired() && self.lease.prepared.has(statement) {
-            return Ok(Arc::clone(statement));
+            return Arc::clone(statement);
         }
         // One that was too long to be kept is on the connection that the client stays with, or gone from there.
-        let Some(text) = &statement.text else { return Ok(Arc::clone(statement)) };
+        let Some(text) = &statement.text else { return Arc::clone(statement) };
         let own = self.variants.iter().find(|variant| variant.of == statement.id && variant.holds);
         if let Some(own) = own.filter(|own| self.lease.prepared.has(&own.statement)) {
-            return Ok(Arc::clone(&own.statement));
+            return Arc::clone(&own.statement);
         }
-        let flavor = self.bag.flavor(&self.lease.params, self.pins);
-        if !statement.reads_the_same(flavor.as_deref()) {
-            return Err(other_encoding(name));
-        }
+        // Its constants mean what they meant when it was prepared first; what its names mean is looked at anew.
+        let flavor = self.bag.flavor(&statement.params, self.pins);
         let same = !statement.is_retired() && flavor.is_some() && statement.flavor == flavor;
         let variant = if same {
             Arc::clone(statement)
         } else {
-            self.shared.registry.catalog.intern(flavor.as_ref(), &text.body, || Arc::clone(text))
+            self.shared.registry.catalog.intern(flavor.as_ref(), &statement.params, &text.body, || Arc::clone(text))
         };
         if flavor.is_some() && statement.is_retired() && self.bag.names.get(name).is_some() {
             self.bag.names.set(name, Some(Arc::clone(&variant)));
@@ -342,11 +340,37 @@ impl Relay<'_> {
         if !self.lease.prepared.has(&variant) {
             self.add_prepared(&variant);
             self.splice();
+            let now = self.bag.view.clone();
+            let others: Vec<_> = variant.other_settings(&now).collect();
+            self.set_meanwhile(&others, &variant.params, reply);
             frontend::put_parse(&mut self.lease.conn.output, &variant.name(), &text.body);
             let undo = Undo { prepared: Some(variant.id), ..Undo::default() };
-            self.pipeline.request_with(Request::Parse, Reply::Assist, Some(undo));
+            self.pipeline.request_with(Request::Parse, reply, Some(undo));
+            self.set_meanwhile(&others, &now, reply);
         }
-        Ok(variant)
+        variant
+    }
+
+    /// Sets `names` to what they are in `params`, in the middle of whatever the client does: until the transaction ends,
+    /// be it an implicit one.
+    fn set_meanwhile(&mut self, names: &[&'static str], params: &Params, reply: Reply) {
+        for name in names {
+            let Some(value) = params.get(name.as_bytes()) else { continue };
+            let mut sql = b"SET LOCAL ".to_vec();
+            sql.extend_from_slice(name.as_bytes());
+            sql.extend_from_slice(b" TO ");
+            put_literal(&mut sql, value);
+            sql.extend_from_slice(b"\0\0\0");
+            let out = &mut self.lease.conn.output;
+            frontend::put_parse(out, MEANWHILE, &sql);
+            frontend::put_bind(out, MEANWHILE, MEANWHILE);
+            frontend::put_execute(out, MEANWHILE);
+            frontend::put_close_portal(out, MEANWHILE);
+            frontend::put_close(out, MEANWHILE);
+            for request in [Request::Parse, Request::Bind, Request::Execute, Request::Close, Request::Close] {
+                self.pipeline.request(request, reply);
+            }
+        }
     }
 
     /// Notes that `statement` is about to be prepared on this connection, and makes room for it.
@@ -373,15 +397,4 @@ fn is_well_formed(rest: &[u8]) -> bool {
         Some((count, oids)) => oids.len() == 4 * usize::from(u16::from_be_bytes(*count)),
         None => false,
     }
-}
-
-/// A statement can't be prepared again as it was meant.
-fn other_encoding(name: &[u8]) -> Fault {
-    Fault::error(
-        Blame::Client,
-        sqlstate::FEATURE_NOT_SUPPORTED,
-        format!("prepared statement \"{}\" can't be carried to another connection", String::from_utf8_lossy(name)),
-    )
-    .detail("client_encoding or standard_conforming_strings has changed since it was prepared.")
-    .hint("Prepare it again, or use mode = \"session\".")
 }

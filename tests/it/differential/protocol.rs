@@ -304,4 +304,3 @@ fn function_call(oid: u32, args: &[&str]) -> Vec<u8> {
     body.extend([0, 0]);
     message(b'F', &body)
 }
-

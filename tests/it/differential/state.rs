@@ -22,13 +22,22 @@ pub fn statements() -> Vec<Script> {
     with_probes(vec![
         (
             "prepared once, run in other transactions",
-            each(&[prepared("select $1::text"), run("s", &["a"]), run("s", &["b"]), query("select 1"), run("s", &["c"])]),
+            each(&[
+                prepared("select $1::text"),
+                run("s", &["a"]),
+                run("s", &["b"]),
+                query("select 1"),
+                run("s", &["c"]),
+            ]),
         ),
         (
             "described in another transaction",
             each(&[prepared("select $1::int + 1 as x"), [describe(b'S', "s"), sync()].concat(), run("s", &["4"])]),
         ),
-        ("a statement that fails to parse", each(&[prepared("selec"), run("s", &[]), prepared("select 1"), run("s", &[])])),
+        (
+            "a statement that fails to parse",
+            each(&[prepared("selec"), run("s", &[]), prepared("select 1"), run("s", &[])]),
+        ),
         (
             "a failed parse among others",
             all(
@@ -69,12 +78,15 @@ pub fn statements() -> Vec<Script> {
                 run("s", &[]),
             ]),
         ),
-        ("two names for one text", each(&[
-            [parse("a", "select 1"), parse("b", "select 1"), sync()].concat(),
-            [close(b'S', "a"), sync()].concat(),
-            run("b", &[]),
-            run("a", &[]),
-        ])),
+        (
+            "two names for one text",
+            each(&[
+                [parse("a", "select 1"), parse("b", "select 1"), sync()].concat(),
+                [close(b'S', "a"), sync()].concat(),
+                run("b", &[]),
+                run("a", &[]),
+            ]),
+        ),
         ("the same text with other types", {
             let typed = |name: &str, oid: u32| {
                 let mut body = format!("{name}\0select $1\0").into_bytes();
@@ -82,11 +94,20 @@ pub fn statements() -> Vec<Script> {
                 body.extend(oid.to_be_bytes());
                 crate::harness::raw::message(b'P', &body)
             };
-            each(&[[typed("i", 23), typed("t", 25), sync()].concat(), run("i", &["1"]), run("t", &["x"]), run("i", &["x"])])
+            each(&[
+                [typed("i", 23), typed("t", 25), sync()].concat(),
+                run("i", &["1"]),
+                run("t", &["x"]),
+                run("i", &["x"]),
+            ])
         }),
         (
             "a malformed parse",
-            each(&[[crate::harness::raw::message(b'P', b"s\0select 1\0\0\x05"), sync()].concat(), prepared("select 1"), run("s", &[])]),
+            each(&[
+                [crate::harness::raw::message(b'P', b"s\0select 1\0\0\x05"), sync()].concat(),
+                prepared("select 1"),
+                run("s", &[]),
+            ]),
         ),
         (
             "in a transaction that fails",
@@ -119,7 +140,13 @@ pub fn statements() -> Vec<Script> {
             all(
                 &[
                     (0..300)
-                        .flat_map(|n| [parse(&format!("s{n}"), &format!("select {n}")), bind("", &format!("s{n}"), &[]), execute("", 0)])
+                        .flat_map(|n| {
+                            [
+                                parse(&format!("s{n}"), &format!("select {n}")),
+                                bind("", &format!("s{n}"), &[]),
+                                execute("", 0),
+                            ]
+                        })
                         .collect::<Vec<_>>()
                         .concat(),
                     sync(),
@@ -136,7 +163,9 @@ pub fn statements() -> Vec<Script> {
             "many in a pipeline that fails in the middle",
             all(
                 &[
-                    (0..300).flat_map(|n| parse(&format!("s{n}"), if n == 230 { "selec" } else { "select 1" })).collect(),
+                    (0..300)
+                        .flat_map(|n| parse(&format!("s{n}"), if n == 230 { "selec" } else { "select 1" }))
+                        .collect(),
                     sync(),
                     run("s0", &[]),
                     run("s229", &[]),
@@ -158,7 +187,10 @@ pub fn statements() -> Vec<Script> {
                 Ready(1),
             ],
         ),
-        ("deallocate all", each(&[prepared("select 1"), query("deallocate all"), run("s", &[]), prepared("select 2"), run("s", &[])])),
+        (
+            "deallocate all",
+            each(&[prepared("select 1"), query("deallocate all"), run("s", &[]), prepared("select 2"), run("s", &[])]),
+        ),
         (
             "deallocate all and prepared again in one go",
             all(&[prepared("select 1"), query("deallocate all"), prepared("select 2"), run("s", &[])], 4),
@@ -174,7 +206,10 @@ pub fn statements() -> Vec<Script> {
                 query("select 1"),
             ]),
         ),
-        ("discard all", each(&[prepared("select 1"), query("discard all"), run("s", &[]), prepared("select 2"), run("s", &[])])),
+        (
+            "discard all",
+            each(&[prepared("select 1"), query("discard all"), run("s", &[]), prepared("select 2"), run("s", &[])]),
+        ),
         (
             "sql sees it",
             each(&[
@@ -188,7 +223,12 @@ pub fn statements() -> Vec<Script> {
         ),
         (
             "sql in the extended protocol sees it",
-            each(&[prepared("select 'x'"), extended("execute s", &[]), extended("deallocate s", &[]), extended("execute s", &[])]),
+            each(&[
+                prepared("select 'x'"),
+                extended("execute s", &[]),
+                extended("deallocate s", &[]),
+                extended("execute s", &[]),
+            ]),
         ),
         (
             "the protocol sees what sql prepared",
@@ -208,8 +248,14 @@ pub fn statements() -> Vec<Script> {
             "a name too long to be described",
             each(&[[parse(&longer, "select 'longer'"), sync()].concat(), run(&longer, &[]), run(&longer[1..], &[])]),
         ),
-        ("a text longer than can be kept", each(&[prepared(&big), run("s", &[]), query("select 1"), run("s", &[]), prepared("select 1")])),
-        ("a long text among short ones", each(&[prepared(&big[..500_000]), prepared("select 1"), query("select 1"), run("s", &[])])),
+        (
+            "a text longer than can be kept",
+            each(&[prepared(&big), run("s", &[]), query("select 1"), run("s", &[]), prepared("select 1")]),
+        ),
+        (
+            "a long text among short ones",
+            each(&[prepared(&big[..500_000]), prepared("select 1"), query("select 1"), run("s", &[])]),
+        ),
         (
             "a parameter larger than any buffer",
             each(&[prepared("select length($1)"), run("s", &[&big[..200_000]]), run("s", &["x"])]),
@@ -231,7 +277,15 @@ pub fn statements() -> Vec<Script> {
                 &[
                     prepared("select n from numbers order by n limit 5"),
                     query("begin"),
-                    [bind("p1", "s", &[]), bind("p2", "s", &[]), execute("p1", 2), execute("p2", 3), execute("p1", 0), sync()].concat(),
+                    [
+                        bind("p1", "s", &[]),
+                        bind("p2", "s", &[]),
+                        execute("p1", 2),
+                        execute("p2", 3),
+                        execute("p1", 0),
+                        sync(),
+                    ]
+                    .concat(),
                     [close(b'P', "p2"), execute("p2", 0), sync()].concat(),
                     query("rollback"),
                 ],
@@ -240,7 +294,17 @@ pub fn statements() -> Vec<Script> {
         ),
         (
             "a batch with a query in it, failing",
-            all(&[prepared("select 1/$1::int"), bind("", "s", &["0"]), execute("", 0), query("select 'skipped'"), sync(), run("s", &["1"])], 3),
+            all(
+                &[
+                    prepared("select 1/$1::int"),
+                    bind("", "s", &["0"]),
+                    execute("", 0),
+                    query("select 'skipped'"),
+                    sync(),
+                    run("s", &["1"]),
+                ],
+                3,
+            ),
         ),
         (
             "the unnamed statement bound again and again",
@@ -265,30 +329,98 @@ pub fn settings() -> Vec<Script> {
         coalesce(current_setting('a.b', true), ''), current_setting('datestyle'), current_setting('application_name')";
     let watched = |queries: &[&str]| one_by_one(&queries.iter().flat_map(|sql| [*sql, show]).collect::<Vec<_>>());
     with_probes(vec![
-        ("sets", watched(&["set search_path = pg_catalog, \"X y\"", "set work_mem to '5MB'", "set a.b = c", "reset work_mem"])),
-        ("reported sets", watched(&["set timezone = 'Europe/Berlin'", "set datestyle = german", "set time zone 3", "set names 'latin1'"])),
+        (
+            "sets",
+            watched(&[
+                "set search_path = pg_catalog, \"X y\"",
+                "set work_mem to '5MB'",
+                "set a.b = c",
+                "reset work_mem",
+            ]),
+        ),
+        (
+            "reported sets",
+            watched(&[
+                "set timezone = 'Europe/Berlin'",
+                "set datestyle = german",
+                "set time zone 3",
+                "set names 'latin1'",
+            ]),
+        ),
         ("an empty application_name", watched(&["set application_name = 'x'", "set application_name = ''"])),
-        ("resets", watched(&["set search_path = x", "set timezone = 'GMT'", "reset search_path", "reset timezone", "set a.b = c", "reset all"])),
-        ("to default", watched(&["set search_path = x", "set search_path to default", "set timezone = 'GMT'", "set timezone to default"])),
-        ("discard all", watched(&["set search_path = x", "set timezone = 'GMT'", "set application_name = 'x'", "discard all"])),
+        (
+            "resets",
+            watched(&[
+                "set search_path = x",
+                "set timezone = 'GMT'",
+                "reset search_path",
+                "reset timezone",
+                "set a.b = c",
+                "reset all",
+            ]),
+        ),
+        (
+            "to default",
+            watched(&[
+                "set search_path = x",
+                "set search_path to default",
+                "set timezone = 'GMT'",
+                "set timezone to default",
+            ]),
+        ),
+        (
+            "discard all",
+            watched(&["set search_path = x", "set timezone = 'GMT'", "set application_name = 'x'", "discard all"]),
+        ),
         ("in a transaction", watched(&["begin", "set search_path = x", "set timezone = 'GMT'", "commit", "select 1"])),
-        ("rolled back", watched(&["set a.b = before", "begin", "set a.b = c", "set timezone = 'GMT'", "rollback", "select 1"])),
+        (
+            "rolled back",
+            watched(&["set a.b = before", "begin", "set a.b = c", "set timezone = 'GMT'", "rollback", "select 1"]),
+        ),
         ("failed", watched(&["begin", "set a.b = c", "select 1/0", "commit"])),
-        ("local", watched(&["begin", "set local a.b = c", "set local timezone = 'GMT'", "commit", "set local a.b = d"])),
+        (
+            "local",
+            watched(&["begin", "set local a.b = c", "set local timezone = 'GMT'", "commit", "set local a.b = d"]),
+        ),
         (
             "savepoints",
             watched(&[
-                "begin", "set a.b = one", "savepoint s", "set a.b = two", "set timezone = 'GMT'", "rollback to s", "release s", "commit",
+                "begin",
+                "set a.b = one",
+                "savepoint s",
+                "set a.b = two",
+                "set timezone = 'GMT'",
+                "rollback to s",
+                "release s",
+                "commit",
             ]),
         ),
         (
             "savepoints in one text",
-            watched(&["begin; set a.b = one; savepoint s; set a.b = two; rollback to s", "set work_mem = '7MB'", "commit"]),
+            watched(&[
+                "begin; set a.b = one; savepoint s; set a.b = two; rollback to s",
+                "set work_mem = '7MB'",
+                "commit",
+            ]),
         ),
         ("several in one text", watched(&["set a.b = one; set work_mem = '6MB'", "select 1; set a.b = two"])),
-        ("a text that fails", watched(&["set a.b = one; select 1/0", "set a.b = two", "set work_mem = lots", "set no_such_setting = 1"])),
-        ("chained", watched(&["begin", "set a.b = one", "commit and chain", "set a.b = two", "rollback and chain", "commit"])),
-        ("set_config", watched(&["select set_config('a.b', 'x', false)", "select set_config('a.b', 'y', true)", "begin; select set_config('a.b', 'z', true)", "commit"])),
+        (
+            "a text that fails",
+            watched(&["set a.b = one; select 1/0", "set a.b = two", "set work_mem = lots", "set no_such_setting = 1"]),
+        ),
+        (
+            "chained",
+            watched(&["begin", "set a.b = one", "commit and chain", "set a.b = two", "rollback and chain", "commit"]),
+        ),
+        (
+            "set_config",
+            watched(&[
+                "select set_config('a.b', 'x', false)",
+                "select set_config('a.b', 'y', true)",
+                "begin; select set_config('a.b', 'z', true)",
+                "commit",
+            ]),
+        ),
         (
             "in the extended protocol",
             each(&[
@@ -334,28 +466,51 @@ pub fn settings() -> Vec<Script> {
         ),
         (
             "characters",
-            one_by_one(&["set client_encoding = latin1", "select 'abc'", "set standard_conforming_strings = off", "select 'a\\\\b'", "reset all", "select 'a\\\\b'"]),
+            one_by_one(&[
+                "set client_encoding = latin1",
+                "select 'abc'",
+                "set standard_conforming_strings = off",
+                "select 'a\\\\b'",
+                "reset all",
+                "select 'a\\\\b'",
+            ]),
         ),
-        ("read only", watched(&["set default_transaction_read_only = on", "create table never (a int)", "reset default_transaction_read_only"])),
-        ("characteristics", watched(&["set session characteristics as transaction read only", "create table never (a int)"])),
-        ("prepared under a path", each(&[
-            query("set search_path = one_path"),
-            [parse("s", "select v from pathed"), sync()].concat(),
-            run("s", &[]),
-            query("set search_path = two_path"),
-            run("s", &[]),
-            query("begin; set local search_path = one_path"),
-            run("s", &[]),
-            query("commit"),
-            run("s", &[]),
-        ])),
-        ("prepared in a zone", each(&[
-            query("begin"),
-            query("set local timezone = 'Asia/Tokyo'"),
-            [parse("s", "select '2020-01-01 00:00'::timestamptz at time zone 'UTC'"), sync()].concat(),
-            run("s", &[]),
-            query("commit"),
-        ])),
+        (
+            "read only",
+            watched(&[
+                "set default_transaction_read_only = on",
+                "create table never (a int)",
+                "reset default_transaction_read_only",
+            ]),
+        ),
+        (
+            "characteristics",
+            watched(&["set session characteristics as transaction read only", "create table never (a int)"]),
+        ),
+        (
+            "prepared under a path",
+            each(&[
+                query("set search_path = one_path"),
+                [parse("s", "select v from pathed"), sync()].concat(),
+                run("s", &[]),
+                query("set search_path = two_path"),
+                run("s", &[]),
+                query("begin; set local search_path = one_path"),
+                run("s", &[]),
+                query("commit"),
+                run("s", &[]),
+            ]),
+        ),
+        (
+            "prepared in a zone",
+            each(&[
+                query("begin"),
+                query("set local timezone = 'Asia/Tokyo'"),
+                [parse("s", "select '2020-01-01 00:00'::timestamptz at time zone 'UTC'"), sync()].concat(),
+                run("s", &[]),
+                query("commit"),
+            ]),
+        ),
     ])
 }
 
@@ -363,9 +518,25 @@ pub fn pins() -> Vec<Script> {
     with_probes(vec![
         (
             "temporary tables",
-            one_by_one(&["create temp table tt (a int)", "insert into tt values (1)", "select a + 0 from tt", "drop table tt", "select 1", "select * from tt"]),
+            one_by_one(&[
+                "create temp table tt (a int)",
+                "insert into tt values (1)",
+                "select a + 0 from tt",
+                "drop table tt",
+                "select 1",
+                "select * from tt",
+            ]),
         ),
-        ("on commit drop", one_by_one(&["begin; create temp table tt (a int) on commit drop", "insert into tt values (1)", "commit", "drop table if exists tt", "select 1"])),
+        (
+            "on commit drop",
+            one_by_one(&[
+                "begin; create temp table tt (a int) on commit drop",
+                "insert into tt values (1)",
+                "commit",
+                "drop table if exists tt",
+                "select 1",
+            ]),
+        ),
         (
             "a temporary table hides another",
             each(&[
@@ -379,18 +550,77 @@ pub fn pins() -> Vec<Script> {
                 run("b", &[]),
             ]),
         ),
-        ("temporary views and functions", one_by_one(&[
-            "create temp view tv as select 7", "select * from tv", "create function pg_temp.f() returns int language sql as 'select 8'",
-            "select pg_temp.f()", "drop view tv", "select pg_temp.f()", "drop function pg_temp.f()", "select 1",
-        ])),
-        ("listening", one_by_one(&["listen a", "listen b", "unlisten a", "notify b, 'x'", "unlisten *", "notify b, 'y'", "select 1"])),
-        ("listening, rolled back", one_by_one(&["begin; listen a", "rollback", "notify a", "unlisten *", "notify a", "select 1"])),
-        ("sql's prepare", one_by_one(&["prepare a as select 1", "prepare b as select 2", "execute a", "deallocate a", "execute b", "deallocate b", "execute b"])),
-        ("cursors with hold", one_by_one(&["begin; declare c cursor with hold for select n from numbers order by n limit 3", "fetch 1 from c", "commit", "fetch 1 from c", "close c", "fetch 1 from c"])),
-        ("cursors without", one_by_one(&["begin; declare c cursor for select n from numbers order by n limit 3", "fetch 1 from c", "commit", "fetch 1 from c"])),
+        (
+            "temporary views and functions",
+            one_by_one(&[
+                "create temp view tv as select 7",
+                "select * from tv",
+                "create function pg_temp.f() returns int language sql as 'select 8'",
+                "select pg_temp.f()",
+                "drop view tv",
+                "select pg_temp.f()",
+                "drop function pg_temp.f()",
+                "select 1",
+            ]),
+        ),
+        (
+            "listening",
+            one_by_one(&[
+                "listen a",
+                "listen b",
+                "unlisten a",
+                "notify b, 'x'",
+                "unlisten *",
+                "notify b, 'y'",
+                "select 1",
+            ]),
+        ),
+        (
+            "listening, rolled back",
+            one_by_one(&["begin; listen a", "rollback", "notify a", "unlisten *", "notify a", "select 1"]),
+        ),
+        (
+            "sql's prepare",
+            one_by_one(&[
+                "prepare a as select 1",
+                "prepare b as select 2",
+                "execute a",
+                "deallocate a",
+                "execute b",
+                "deallocate b",
+                "execute b",
+            ]),
+        ),
+        (
+            "cursors with hold",
+            one_by_one(&[
+                "begin; declare c cursor with hold for select n from numbers order by n limit 3",
+                "fetch 1 from c",
+                "commit",
+                "fetch 1 from c",
+                "close c",
+                "fetch 1 from c",
+            ]),
+        ),
+        (
+            "cursors without",
+            one_by_one(&[
+                "begin; declare c cursor for select n from numbers order by n limit 3",
+                "fetch 1 from c",
+                "commit",
+                "fetch 1 from c",
+            ]),
+        ),
         (
             "session locks",
-            one_by_one(&["select pg_advisory_lock(77)", "select pg_advisory_lock(77)", "select pg_advisory_unlock(77)", "select 1", "select pg_advisory_unlock(77)", "select pg_advisory_unlock(77)"]),
+            one_by_one(&[
+                "select pg_advisory_lock(77)",
+                "select pg_advisory_lock(77)",
+                "select pg_advisory_unlock(77)",
+                "select 1",
+                "select pg_advisory_unlock(77)",
+                "select pg_advisory_unlock(77)",
+            ]),
         ),
         (
             "locks by a prepared statement",
@@ -402,9 +632,40 @@ pub fn pins() -> Vec<Script> {
                 query("select pg_advisory_unlock_all()"),
             ]),
         ),
-        ("roles", one_by_one(&["set role limited", "select current_user, session_user", "select 1", "reset role", "select current_user", "set session authorization limited", "select current_user, session_user", "reset session authorization", "select 1"])),
-        ("local roles", one_by_one(&["begin; set local role limited", "select current_user", "commit", "select current_user"])),
-        ("sequences in a transaction", one_by_one(&["begin", "select nextval('in_a_transaction') > 0", "select currval('in_a_transaction') = lastval()", "commit", "select lastval() > 0"])),
-        ("do blocks", one_by_one(&["do $$ begin perform set_config('a.b', 'x', false); end $$", "select coalesce(current_setting('a.b', true), '')"])),
+        (
+            "roles",
+            one_by_one(&[
+                "set role limited",
+                "select current_user, session_user",
+                "select 1",
+                "reset role",
+                "select current_user",
+                "set session authorization limited",
+                "select current_user, session_user",
+                "reset session authorization",
+                "select 1",
+            ]),
+        ),
+        (
+            "local roles",
+            one_by_one(&["begin; set local role limited", "select current_user", "commit", "select current_user"]),
+        ),
+        (
+            "sequences in a transaction",
+            one_by_one(&[
+                "begin",
+                "select nextval('in_a_transaction') > 0",
+                "select currval('in_a_transaction') = lastval()",
+                "commit",
+                "select lastval() > 0",
+            ]),
+        ),
+        (
+            "do blocks",
+            one_by_one(&[
+                "do $$ begin perform set_config('a.b', 'x', false); end $$",
+                "select coalesce(current_setting('a.b', true), '')",
+            ]),
+        ),
     ])
 }
