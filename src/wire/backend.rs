@@ -106,6 +106,23 @@ pub fn columns(body: &[u8]) -> Vec<&[u8]> {
     columns
 }
 
+/// The columns of a `RowDescription` as far as a prepared statement must not change them: names and types. Not which
+/// table they come from, and not their format.
+#[must_use]
+pub fn shape(body: &[u8]) -> Vec<u8> {
+    let mut shape = Vec::new();
+    let mut rest = body.get(2..).unwrap_or_default();
+    while let Some((name, after)) = cstr(rest) {
+        // Table (4), column (2), type (4), size (2), modifier (4), format (2).
+        let Some((fields, after)) = after.split_at_checked(18) else { break };
+        shape.extend_from_slice(name);
+        shape.push(0);
+        shape.extend_from_slice(&fields[6..16]);
+        rest = after;
+    }
+    shape
+}
+
 /// Appends `ParseComplete`.
 pub fn put_parse_complete(out: &mut Vec<u8>) {
     out.extend_from_slice(&[PARSE_COMPLETE, 0, 0, 0, 4]);
@@ -253,6 +270,7 @@ mod tests {
             let _ = command_tag(&body);
             let _ = key_data(&body);
             let _ = columns(&body);
+            let _ = shape(&body);
             put_error_as_fatal(&mut Vec::new(), &body);
         }
     }

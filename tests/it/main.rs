@@ -4,6 +4,7 @@ mod harness;
 
 mod basics;
 mod cancel;
+mod carried;
 mod chaos;
 mod cli;
 mod clients;

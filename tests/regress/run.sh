@@ -127,12 +127,12 @@ run_isolation() {
     tools=/usr/lib/postgresql/$major/lib/pgxs/src/test/isolation
     mkdir -p "$dir/out"
     chown -R postgres:postgres "$dir/out"
-    # In transaction mode the tester does not know who blocks whom, and waits in vain.
-    limit=300
-    [ "$mode" != transaction ] || limit=2
-    (cd "$dir/out" && as_postgres PATH="$tools:$PATH" PGISOLATIONTIMEOUT=$limit "$tools/pg_isolation_regress" \
+    schedule=$dir/schedule
+    sed -nE "s/^isolation +$mode +([^ ]+) .*/test: \1/p" "$here/expected-differences" >"$dir/left-out"
+    grep -vxFf "$dir/left-out" "$src/isolation_schedule" >"$schedule"
+    (cd "$dir/out" && as_postgres PATH="$tools:$PATH" PGISOLATIONTIMEOUT=60 "$tools/pg_isolation_regress" \
         --bindir="$bin" --inputdir="$src" --outputdir="$dir/out" \
-        --schedule="$src/isolation_schedule" --host="$host" --port="$port" --user=postgres) >"$dir/log" 2>&1 || true
+        --schedule="$schedule" --host="$host" --port="$port" --user=postgres) >"$dir/log" 2>&1 || true
 }
 
 run_pipeline() {
@@ -157,6 +157,7 @@ compare() {
     fi
     for file in "$direct"/out/results/*.out; do
         name=$(basename "$file" .out)
+        ! grep -qxF "test: $name" "$work/run/$suite-$mode/left-out" 2>/dev/null || continue
         normalize "$file" >"$work/a"
         normalize "$ferried/out/results/$name.out" >"$work/b" 2>/dev/null || echo missing >"$work/b"
         cmp -s "$work/a" "$work/b" || echo "$suite $mode $name"

@@ -30,7 +30,9 @@ pub struct Exchange {
 impl Relay<'_> {
     /// Notes a message of the client's that is about to be sent on.
     pub(super) fn keep(&mut self, request: Request, head: Head, here: usize) {
-        if self.pipeline.settled() {
+        // Behind our own messages, which each end in a `ReadyForQuery`, is as good as behind nothing.
+        if self.pipeline.settled() || (self.preparing() && self.pipeline.owed() == self.preparing) {
+            self.exchange.used.clear();
             let begins = matches!(request, Request::Bind | Request::Describe);
             self.exchange.bytes = begins.then(Vec::new);
         } else if !matches!(request, Request::Describe | Request::Execute | Request::Sync | Request::Flush) {
@@ -68,7 +70,6 @@ impl Relay<'_> {
         } else if !hidden {
             self.exchange.second = false;
         }
-        self.exchange.used.clear();
     }
 
     /// An error has come: whether it is only about a plan that is out of date, and the client need not know. In any case

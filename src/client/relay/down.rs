@@ -144,6 +144,15 @@ impl Relay<'_> {
                 }
             }
             backend::ERROR => return self.error(whole, hiding),
+            backend::ROW_DESCRIPTION | backend::NO_DATA => {
+                if let Some(statement) = self.pipeline.describing().filter(|_| whole) {
+                    let shape = if tag == backend::NO_DATA { Vec::new() } else { backend::shape(self.message(whole)) };
+                    if !statement.note_shape(shape) {
+                        self.shared.registry.catalog.retire(statement);
+                    }
+                }
+                self.pipeline.response(tag);
+            }
             backend::COMMAND_COMPLETE => {
                 let acting = self.pipeline.acting();
                 self.pipeline.response(tag);
@@ -170,6 +179,9 @@ impl Relay<'_> {
         if !hiding {
             self.ready_for_query(status);
         } else if self.preparing() {
+            if self.preparing == self.preparation.requests.len() {
+                self.learn_base();
+            }
             self.preparing -= 1;
             self.prepared = !self.preparing();
         } else {
@@ -279,6 +291,7 @@ impl Relay<'_> {
             // The pid at its beginning, but it is short.
             backend::NOTIFICATION => true,
             backend::DATA_ROW => self.asking,
+            backend::ROW_DESCRIPTION => self.pipeline.describing().is_some(),
             _ => false,
         }
     }

@@ -120,6 +120,8 @@ pub struct Relay<'a> {
     act: Option<Arc<Act>>,
     /// The client's next messages wait until what is under way has been answered.
     barrier: bool,
+    /// The client's next message waits for what the server says of a statement.
+    checking: bool,
     /// The server has been asked for answers that it keeps back.
     flushed: bool,
     /// The settings that the statement under way resets to other than the client's own.
@@ -135,6 +137,10 @@ pub struct Relay<'a> {
     asks: bool,
     /// It is being asked.
     asking: bool,
+    /// The client has sent something that sets something.
+    sets: bool,
+    /// Settings that have changed without such a thing, while the server is asked where they come from.
+    origins: Option<Vec<&'static str>>,
     /// The work at hand, in case it has to be done again.
     exchange: Exchange,
     /// How many answers to our own messages in front of the client's first are still to come.
@@ -195,6 +201,7 @@ impl<'a> Relay<'a> {
             act: None,
             barrier: false,
             flushed: false,
+            checking: false,
             resets: Vec::new(),
             correcting: false,
             corrected: false,
@@ -202,6 +209,8 @@ impl<'a> Relay<'a> {
             defines: false,
             asks: false,
             asking: false,
+            sets: false,
+            origins: None,
             exchange: Exchange::default(),
             preparing: preparation.requests.len(),
             prepared: false,
@@ -326,10 +335,6 @@ impl<'a> Relay<'a> {
             self.lease.pool().learn_canonical(&self.preparation.wanted, &self.lease.params);
         } else {
             self.first = Vec::new();
-        }
-        if self.preparation.reset && !self.preparation.settings {
-            let pool = Arc::clone(self.lease.pool());
-            pool.learn_reset(self.lease);
         }
         self.lease.kept.clone_from(self.bag.ledger.kept());
         self.start = self.lease.params.clone();

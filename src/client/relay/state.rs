@@ -38,6 +38,7 @@ impl Relay<'_> {
             self.pins.add(look.pins);
             return Ok(());
         }
+        self.sets |= look.pins.contains(Pins::SETTING) || look.local;
         let mut holds = look.holds();
         if look.nested && !look.is_clear() && self.bag.ledger.is_open() {
             holds.add(Pins::SETTING);
@@ -195,6 +196,18 @@ impl Relay<'_> {
             }
             return Next::Again;
         }
+        if self.mode == Mode::Transaction && self.pipeline.settled() && !self.sets && self.origins.is_none() {
+            let changed = self.lease.params.beyond(&self.start).filter_map(|(name, _)| params::following(name));
+            let changed: Vec<_> = changed.collect();
+            if !changed.is_empty() {
+                self.say(&origin(&changed));
+                self.origins = Some(changed);
+                self.asking = true;
+                self.barrier = true;
+                self.flushed = true;
+                return Next::Again;
+            }
+        }
         let askable = !self.pins.is_empty() && self.pins.without(Pins::ASKABLE).is_empty();
         if self.mode == Mode::Transaction && self.asks && askable && self.pipeline.settled() {
             self.asks = false;
@@ -224,8 +237,35 @@ impl Relay<'_> {
         params::sets(&self.lease.params, &self.bag.asked, &baseline, |name| self.resets.contains(&name))
     }
 
-    /// The answer to [`question`].
+    /// The first message of our own has been answered. After a reset the session is as the server gives it now; after a
+    /// `Sync` what has changed is the server's doing.
+    pub(super) fn learn_base(&mut self) {
+        let pool = Arc::clone(self.lease.pool());
+        if self.preparation.reset {
+            pool.learn_reset(self.lease);
+        } else if !self.preparation.settings && self.lease.params != self.start {
+            for (name, value) in self.lease.params.clone().beyond(&self.start) {
+                self.lease.base.set(name, value);
+            }
+            pool.learn_base(self.lease);
+        }
+    }
+
+    /// A row of the answer to [`question`] or [`origin`].
     pub(super) fn learn_answer(&mut self, row: &[u8]) {
+        if self.origins.is_some() {
+            let columns = backend::columns(row);
+            let [name, value] = columns.as_slice() else { return };
+            let (name, value) = (name.to_vec(), value.to_vec());
+            if self.lease.params.get(&name) == Some(&value) {
+                // The server's doing: from now on that is what those get who ask for nothing.
+                self.lease.base.set(&name, &value);
+                self.start.set(&name, &value);
+                let pool = Arc::clone(self.lease.pool());
+                pool.learn_base(self.lease);
+            }
+            return;
+        }
         for (pin, held) in ASKED.into_iter().zip(backend::columns(row)) {
             if held == b"f" {
                 self.pins = self.pins.without(pin);
@@ -237,6 +277,7 @@ impl Relay<'_> {
     pub(super) fn pack(&mut self) {
         self.variants.clear();
         self.former.clear();
+        self.origins = None;
         self.lease.kept.clone_from(self.bag.ledger.kept());
         if self.lease.params == self.start {
             return;
@@ -251,6 +292,8 @@ impl Relay<'_> {
                     self.bag.wanted.set(known, (!default).then_some(value));
                 }
                 None if THE_SERVERS_OWN.contains(&name) || self.bag.ledger.kept().mentions(name) => {}
+                // It has been reset.
+                None if self.lease.base.get(name) == Some(value) => {}
                 None => self.pins.add(Pins::SETTING),
             }
         }
@@ -277,6 +320,14 @@ fn question(user: &[u8]) -> Vec<u8> {
         EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
         AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())",
     );
+    sql
+}
+
+/// What asks the server to what a `RESET` would set `names`: a change that it made itself is that.
+fn origin(names: &[&str]) -> Vec<u8> {
+    let mut sql = b"SELECT name, reset_val FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY ('{".to_vec();
+    sql.extend_from_slice(names.join(",").as_bytes());
+    sql.extend_from_slice(b"}')");
     sql
 }
 

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use super::Relay;
 use crate::config::Mode;
+use crate::error::{Fault, sqlstate};
+use crate::track::acts::Act;
 use crate::track::names::{About, about};
 use crate::track::params::put_literal;
 use crate::track::pinning::{self, Look};
 use crate::track::statements::{self, Statement, Text, Undo};
 use crate::track::{Params, Pins, Reply, Request};
-use crate::wire::{Head, cstr, frame, frontend};
+use crate::wire::{Head, backend, cstr, frame, frontend};
 
 /// A statement that stands in for another one for the time being.
 #[derive(Debug)]
@@ -21,6 +23,16 @@ pub(super) struct Variant {
     pub(super) statement: Arc<Statement>,
     /// It was made for settings that are one client's own, and these have not changed.
     pub(super) holds: bool,
+}
+
+/// What getting a statement ready comes to.
+enum Ready {
+    /// It is prepared, or will be when the message gets there.
+    Go(Arc<Statement>),
+    /// The client's message must wait for what the server says of it.
+    Wait,
+    /// The client is told this.
+    Refused(Fault),
 }
 
 /// A statement and a portal of our own, for a moment.
@@ -37,7 +49,7 @@ impl Relay<'_> {
     }
 
     /// A simple query.
-    pub(super) fn query(&mut self, head: Head, here: usize) {
+    pub(super) fn query(&mut self, head: Head, here: usize) -> bool {
         let whole = here == head.size;
         let look = if whole { pinning::of_sql(frontend::query(self.body(here))) } else { Look::unseen() };
         if let Err(refusal) = self.consider(&look) {
@@ -51,6 +63,9 @@ impl Relay<'_> {
             self.pass(Request::Query, head, here, None);
         } else {
             let sql = frontend::query(self.body(here)).to_vec();
+            if let Err(refusal) = self.consider_mentioned(&mentioned) {
+                return self.refuse(&refusal, Request::Query, head, here);
+            }
             let open = self.pipeline.unsynced();
             let owed = self.pipeline.owed();
             let sql = self.rename_mentioned(&sql, mentioned, (!open).then_some(Reply::Hide));
@@ -64,6 +79,17 @@ impl Relay<'_> {
             self.drop_message(head, here);
         }
         self.note_act(look.act);
+        true
+    }
+
+    /// Notes what statements do that SQL's `EXECUTE` runs.
+    fn consider_mentioned(&mut self, mentioned: &[(Range<usize>, Arc<Statement>)]) -> Result<(), Fault> {
+        for text in mentioned.iter().filter_map(|(_, statement)| statement.text.as_ref()) {
+            // Not as an act: that takes the statement itself.
+            let act = text.look.act.as_ref().map(|_| Arc::new(Act::Unclear));
+            self.consider(&Look { act, ..text.look.clone() })?;
+        }
+        Ok(())
     }
 
     /// `sql` with the names that its statements have on the server, where they are prepared first if that is possible.
@@ -77,9 +103,9 @@ impl Relay<'_> {
         let mut done = 0;
         self.splice();
         for (at, statement) in mentioned {
-            let ready = match prepare {
-                Some(reply) => self.ready(&statement, b"", reply),
-                None => statement,
+            let ready = match prepare.map(|reply| self.ready(&statement, None, reply)) {
+                Some(Ready::Go(ready)) => ready,
+                _ => statement,
             };
             renamed.extend_from_slice(&sql[done..at.start]);
             renamed.extend_from_slice(ready.name().as_bytes());
@@ -90,7 +116,7 @@ impl Relay<'_> {
     }
 
     /// A function called by its OID.
-    pub(super) fn function(&mut self, head: Head, here: usize) {
+    pub(super) fn function(&mut self, head: Head, here: usize) -> bool {
         let look = Look { pins: Pins::CODE, ..Look::default() };
         match self.consider(&look) {
             Ok(()) => self.pass(Request::Function, head, here, None),
@@ -99,7 +125,7 @@ impl Relay<'_> {
     }
 
     /// A text to be prepared.
-    pub(super) fn parse(&mut self, head: Head, here: usize) {
+    pub(super) fn parse(&mut self, head: Head, here: usize) -> bool {
         let whole = here == head.size;
         let body = self.body(here);
         let About::Statement { name, rest, .. } = about(frontend::PARSE, body) else {
@@ -137,6 +163,9 @@ impl Relay<'_> {
         let mentioned = text.as_ref().map(|text| statements::mentions(frontend::query(&text.body), &self.bag.names));
         match (text, mentioned) {
             (Some(text), Some(mentioned)) if !mentioned.is_empty() => {
+                if let Err(refusal) = self.consider_mentioned(&mentioned) {
+                    return self.refuse(&refusal, Request::Parse, head, here);
+                }
                 let sql = frontend::query(&text.body);
                 let types = &text.body[sql.len()..];
                 let mut renamed = self.rename_mentioned(sql, mentioned, Some(Reply::Assist));
@@ -146,18 +175,18 @@ impl Relay<'_> {
                 self.unnamed_look = Some(text.look.clone());
                 frontend::put_parse(&mut self.lease.conn.output, "", &renamed);
                 self.pipeline.request_with(Request::Parse, Reply::Forward, Some(undo));
-                self.drop_message(head, here);
+                self.drop_message(head, here)
             }
             _ => {
                 self.unnamed_look = Some(look);
-                self.pass(Request::Parse, head, here, Some(undo));
+                self.pass(Request::Parse, head, here, Some(undo))
             }
         }
     }
 
     /// A named text of which not all is there, because it is too long: it goes to the server under a name of its own,
     /// and the client stays with the connection that has it.
-    fn parse_unkept(&mut self, name: &[u8], head: Head, here: usize) {
+    fn parse_unkept(&mut self, name: &[u8], head: Head, here: usize) -> bool {
         let mut look = Look::unseen();
         look.pins.add(Pins::STATEMENT);
         if let Err(refusal) = self.consider(&look) {
@@ -166,7 +195,11 @@ impl Relay<'_> {
         let statement = self.bag.names.get(name).cloned();
         let (statement, undo) = match statement {
             // The server will say that it exists.
-            Some(existing) => (self.ready(&existing, name, Reply::Assist), None),
+            Some(existing) => match self.ready(&existing, Some(name), Reply::Assist) {
+                Ready::Go(existing) => (existing, None),
+                Ready::Wait => return false,
+                Ready::Refused(_) => (existing, None),
+            },
             None => {
                 let statement = self.shared.registry.catalog.unkept();
                 self.bag.names.set(name, Some(Arc::clone(&statement)));
@@ -176,10 +209,10 @@ impl Relay<'_> {
             }
         };
         let cut = frame::HEADER + name.len() + 1;
-        self.pass_with(Request::Parse, head, here, undo, (cut, frontend::PARSE, b"", &statement.name()));
+        self.pass_with(Request::Parse, head, here, undo, (cut, frontend::PARSE, b"", &statement.name()))
     }
 
-    fn parse_named(&mut self, name: &[u8], rest: &[u8], head: Head, here: usize) {
+    fn parse_named(&mut self, name: &[u8], rest: &[u8], head: Head, here: usize) -> bool {
         let cut = frame::HEADER + name.len() + 1;
         let make = || {
             let look = pinning::of_sql(frontend::query(rest));
@@ -196,7 +229,11 @@ impl Relay<'_> {
         }
         if let Some(existing) = self.bag.names.get(name).cloned() {
             // The server looks at the text first, and then says that the statement exists.
-            let existing = self.ready(&existing, name, Reply::Assist);
+            let existing = match self.ready(&existing, Some(name), Reply::Assist) {
+                Ready::Go(ready) => ready,
+                Ready::Wait => return false,
+                Ready::Refused(_) => existing,
+            };
             return self.pass_with(Request::Parse, head, here, None, (cut, frontend::PARSE, b"", &existing.name()));
         }
         self.bag.names.set(name, Some(Arc::clone(&statement)));
@@ -210,11 +247,11 @@ impl Relay<'_> {
         }
         undo.prepared = Some(statement.id);
         self.add_prepared(&statement);
-        self.pass_with(Request::Parse, head, here, Some(undo), (cut, frontend::PARSE, b"", &statement.name()));
+        self.pass_with(Request::Parse, head, here, Some(undo), (cut, frontend::PARSE, b"", &statement.name()))
     }
 
     /// `Bind`, `Describe` or `Close`, of a statement or a portal.
-    pub(super) fn named(&mut self, request: Request, head: Head, here: usize) {
+    pub(super) fn named(&mut self, request: Request, head: Head, here: usize) -> bool {
         let body = self.body(here);
         let About::Statement { portal, name, rest } = about(head.tag, body) else {
             return self.pass(request, head, here, None);
@@ -239,7 +276,11 @@ impl Relay<'_> {
         {
             return self.refuse(&refusal, request, head, here);
         }
-        let ready = self.ready(&statement, &name, Reply::Assist);
+        let ready = match self.ready(&statement, Some(&name), Reply::Assist) {
+            Ready::Go(ready) => ready,
+            Ready::Wait => return false,
+            Ready::Refused(fault) => return self.refuse(&fault, request, head, here),
+        };
         self.uses(&ready);
         if request == Request::Bind {
             self.set_portal(&before, statement.text.as_ref().map(|text| &text.look));
@@ -247,7 +288,12 @@ impl Relay<'_> {
         } else {
             before = b"S".to_vec();
         }
-        self.pass_with(request, head, here, None, (cut, head.tag, &before, &ready.name()));
+        let describes = (request == Request::Describe).then(|| Arc::clone(&ready));
+        if describes.is_some() {
+            self.bag.names.tell(&name);
+        }
+        let undo = describes.map(|describes| Undo { describes: Some(describes), ..Undo::default() });
+        self.pass_with(request, head, here, undo, (cut, head.tag, &before, &ready.name()))
     }
 
     /// The client gives up a name.
@@ -260,7 +306,7 @@ impl Relay<'_> {
 
     /// `Bind`, `Describe` or `Close` of the unnamed statement, which may be on another connection; and what is there
     /// may be somebody else's.
-    fn unnamed(&mut self, request: Request, portal: &[u8], head: Head, here: usize) {
+    fn unnamed(&mut self, request: Request, portal: &[u8], head: Head, here: usize) -> bool {
         if request == Request::Close {
             self.bag.unnamed = None;
             self.unnamed_here = true;
@@ -289,17 +335,18 @@ impl Relay<'_> {
             let look = self.unnamed_look.clone();
             self.set_portal(portal, look.as_ref());
         }
-        self.pass(request, head, here, None);
+        self.pass(request, head, here, None)
     }
 
     /// The running of a portal.
-    pub(super) fn execute(&mut self, head: Head, here: usize) {
+    pub(super) fn execute(&mut self, head: Head, here: usize) -> bool {
         let About::Portal(portal) = about(frontend::EXECUTE, self.body(here)) else {
             return self.pass(Request::Execute, head, here, None);
         };
         let act = self.portals.iter().find(|(name, _)| **name == *portal).map(|(_, act)| Arc::clone(act));
         self.pass(Request::Execute, head, here, None);
         self.note_act(act);
+        true
     }
 
     /// Notes what running a portal will do.
@@ -312,43 +359,76 @@ impl Relay<'_> {
         }
     }
 
-    /// Sees to it that what a client knows as `name` is prepared on this connection, ahead of the message that needs it.
-    fn ready(&mut self, statement: &Arc<Statement>, name: &[u8], reply: Reply) -> Arc<Statement> {
+    /// Sees to it that what a client knows as `name` is prepared on this connection, ahead of the message that needs it,
+    /// and has the columns that the client was told. Without a `name` nobody asks for its columns.
+    fn ready(&mut self, statement: &Arc<Statement>, name: Option<&[u8]>, reply: Reply) -> Ready {
         if !statement.is_retired() && self.lease.prepared.has(statement) {
-            return Arc::clone(statement);
+            // The server itself sees to its columns.
+            return Ready::Go(Arc::clone(statement));
         }
         // One that was too long to be kept is on the connection that the client stays with, or gone from there.
-        let Some(text) = &statement.text else { return Arc::clone(statement) };
+        let Some(text) = &statement.text else { return Ready::Go(Arc::clone(statement)) };
         let own = self.variants.iter().find(|variant| variant.of == statement.id && variant.holds);
         if let Some(own) = own.filter(|own| self.lease.prepared.has(&own.statement)) {
-            return Arc::clone(&own.statement);
+            return Ready::Go(Arc::clone(&own.statement));
         }
-        // Its constants mean what they meant when it was prepared first; what its names mean is looked at anew.
-        let flavor = self.bag.flavor(&statement.params, self.pins);
-        let same = !statement.is_retired() && flavor.is_some() && statement.flavor == flavor;
+        // Its constants mean what they meant when it was prepared first; but where a search_path has changed since, the
+        // server looks at the text anew, under the settings of now.
+        let mut params = statement.params.clone();
+        let mut flavor = self.bag.flavor(&params, self.pins);
+        let unchanged = flavor.is_some() && statement.flavor == flavor;
+        if flavor.is_some() && !unchanged {
+            params.clone_from(&self.bag.view);
+            flavor = self.bag.flavor(&params, self.pins);
+        }
+        let catalog = &self.shared.registry.catalog;
+        let same = catalog.is_current(statement) && unchanged;
         let variant = if same {
             Arc::clone(statement)
         } else {
-            self.shared.registry.catalog.intern(flavor.as_ref(), &statement.params, &text.body, || Arc::clone(text))
+            catalog.intern(flavor.as_ref(), &params, &text.body, || Arc::clone(text))
         };
-        if flavor.is_some() && statement.is_retired() && self.bag.names.get(name).is_some() {
+        let told = statement.shape().filter(|_| name.is_some_and(|name| self.bag.names.was_told(name)));
+        if let (Some(told), Some(shape)) = (told, variant.shape())
+            && told != shape
+        {
+            return Ready::Refused(changed_columns());
+        }
+        let replaced = name.filter(|_| flavor.is_some() && statement.is_retired() && told.is_none());
+        if let Some(name) = replaced {
             self.bag.names.set(name, Some(Arc::clone(&variant)));
         } else if !same {
             let holds = flavor.is_none();
             self.variants.push(Variant { of: statement.id, statement: Arc::clone(&variant), holds });
         }
-        if !self.lease.prepared.has(&variant) {
-            self.add_prepared(&variant);
-            self.splice();
-            let now = self.bag.view.clone();
-            let others: Vec<_> = variant.other_settings(&now).collect();
-            self.set_meanwhile(&others, &variant.params, reply);
-            frontend::put_parse(&mut self.lease.conn.output, &variant.name(), &text.body);
-            let undo = Undo { prepared: Some(variant.id), ..Undo::default() };
-            self.pipeline.request_with(Request::Parse, reply, Some(undo));
-            self.set_meanwhile(&others, &now, reply);
+        let missing = !self.lease.prepared.has(&variant);
+        if missing {
+            self.prepare(&variant, &text.body, reply);
         }
-        variant
+        let unknown = variant.shape().is_none();
+        if told.is_some() && (missing || unknown) {
+            frontend::put_renamed(&mut self.lease.conn.output, frontend::DESCRIBE, b"S", &variant.name(), 0);
+            let undo = Undo { describes: Some(Arc::clone(&variant)), ..Undo::default() };
+            self.pipeline.request_with(Request::Describe, reply, Some(undo));
+            if unknown {
+                frontend::put_flush(&mut self.lease.conn.output);
+                return Ready::Wait;
+            }
+        }
+        Ready::Go(variant)
+    }
+
+    /// Prepares `statement` on this connection, under the settings it was first prepared under.
+    fn prepare(&mut self, statement: &Arc<Statement>, body: &[u8], reply: Reply) {
+        self.add_prepared(statement);
+        self.splice();
+        let now = self.bag.view.clone();
+        let others: Vec<_> = statement.other_settings(&now).collect();
+        self.set_meanwhile(&others, &statement.params, reply);
+        frontend::put_parse(&mut self.lease.conn.output, &statement.name(), body);
+        let undo = Undo { prepared: Some(statement.id), ..Undo::default() };
+        self.pipeline.request_with(Request::Parse, reply, Some(undo));
+        self.set_meanwhile(&others, &now, reply);
     }
 
     /// Sets `names` to what they are in `params`, in the middle of whatever the client does: until the transaction ends,
@@ -397,4 +477,20 @@ fn is_well_formed(rest: &[u8]) -> bool {
         Some((count, oids)) => oids.len() == 4 * usize::from(u16::from_be_bytes(*count)),
         None => false,
     }
+}
+
+/// What PostgreSQL says of a prepared statement whose result has changed since its client was told of it; drivers know it
+/// by the name of the routine.
+fn changed_columns() -> Fault {
+    let mut error = Vec::new();
+    let fields = [
+        (b'S', "ERROR"),
+        (b'V', "ERROR"),
+        (b'C', sqlstate::FEATURE_NOT_SUPPORTED),
+        (b'M', "cached plan must not change result type"),
+        (b'F', "plancache.c"),
+        (b'R', "RevalidateCachedQuery"),
+    ];
+    backend::put_error(&mut error, &fields);
+    Fault::Upstream(error.into())
 }

@@ -123,8 +123,18 @@ impl Relay<'_> {
             if about_statements && self.pipeline.at_stake() {
                 return Ok(progress);
             }
+            if self.checking {
+                if !self.pipeline.answered() {
+                    return Ok(progress);
+                }
+                self.checking = false;
+            }
             let here = head.size.min(input.unparsed().len());
-            self.forward(request, head, here);
+            if !self.forward(request, head, here) {
+                self.checking = true;
+                self.passed_on();
+                return Ok(true);
+            }
             progress = true;
         }
     }
@@ -154,8 +164,9 @@ impl Relay<'_> {
         }
     }
 
-    /// Sends the client's next message on, or what has to be sent in its place; `here` bytes of it are there.
-    fn forward(&mut self, request: Request, head: Head, here: usize) {
+    /// Sends the client's next message on, or what has to be sent in its place; `here` bytes of it are there. `false` when
+    /// the message must wait for answers to what was sent ahead of it.
+    fn forward(&mut self, request: Request, head: Head, here: usize) -> bool {
         if self.pipeline.skipping() || self.pipeline.copying_in() {
             return self.pass(request, head, here, None);
         }
@@ -173,12 +184,13 @@ impl Relay<'_> {
     }
 
     /// Sends the message on as it is.
-    pub(super) fn pass(&mut self, request: Request, head: Head, here: usize, undo: Option<Undo>) {
+    pub(super) fn pass(&mut self, request: Request, head: Head, here: usize, undo: Option<Undo>) -> bool {
         self.pipeline.request_with(request, Reply::Forward, undo);
         self.undo();
         self.take_up(here, false);
         self.up_left = head.size - here;
         self.up_dropped = false;
+        true
     }
 
     /// Sends the message on with another beginning than its first `cut` bytes.
@@ -189,22 +201,22 @@ impl Relay<'_> {
         here: usize,
         undo: Option<Undo>,
         (cut, tag, before, name): (usize, u8, &[u8], &str),
-    ) {
+    ) -> bool {
         self.splice();
         frontend::put_renamed(&mut self.lease.conn.output, tag, before, name, head.size - cut);
         self.take_up(cut, true);
-        self.pass(request, Head { tag, size: head.size - cut }, here - cut, undo);
+        self.pass(request, Head { tag, size: head.size - cut }, here - cut, undo)
     }
 
     /// Answers the message instead of the server.
-    pub(super) fn invent(&mut self, request: Request, head: Head, here: usize, undo: Undo) {
+    pub(super) fn invent(&mut self, request: Request, head: Head, here: usize, undo: Undo) -> bool {
         self.pipeline.request_with(request, Reply::Invent, Some(undo));
         self.undo();
-        self.drop_message(head, here);
+        self.drop_message(head, here)
     }
 
     /// Refuses the message: what is sent in its place fails, and the client is told `fault`.
-    pub(super) fn refuse(&mut self, fault: &Fault, request: Request, head: Head, here: usize) {
+    pub(super) fn refuse(&mut self, fault: &Fault, request: Request, head: Head, here: usize) -> bool {
         tracing::debug!(client = self.control.id, "refused a statement: {fault}");
         self.splice();
         let out = &mut self.lease.conn.output;
@@ -217,15 +229,16 @@ impl Relay<'_> {
         let undo = Undo { refusal: Some(frame.into()), ..Undo::default() };
         self.pipeline.request_with(request, Reply::Refuse, Some(undo));
         self.undo();
-        self.drop_message(head, here);
+        self.drop_message(head, here)
     }
 
     /// Does not send the message.
-    pub(super) fn drop_message(&mut self, head: Head, here: usize) {
+    pub(super) fn drop_message(&mut self, head: Head, here: usize) -> bool {
         self.splice();
         self.take_up(here, true);
         self.up_left = head.size - here;
         self.up_dropped = true;
+        true
     }
 
     fn take_up(&mut self, n: usize, dropped: bool) {

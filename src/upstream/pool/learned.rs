@@ -54,6 +54,12 @@ impl Pool {
         params.share(known);
     }
 
+    /// What a session is reset to has changed.
+    pub fn learn_base(&self, link: &mut Link) {
+        let Link { base, asked, .. } = link;
+        self.learn_baseline(base, asked);
+    }
+
     /// A session has been reset: its settings are what the server gives now, which may have changed since its login.
     pub fn learn_reset(&self, link: &mut Link) {
         if link.params != link.base {

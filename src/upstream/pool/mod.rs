@@ -97,7 +97,14 @@ impl Manager for Dialler {
 
     async fn recycle(&self, upstream: &mut Upstream, _: &Metrics) -> RecycleResult<CheckoutError> {
         let fit = self.pool.upgrade().is_some_and(|pool| pool.is_fit(upstream));
-        if fit && upstream.look() { Ok(()) } else { Err(RecycleError::message("no longer fit")) }
+        let before = upstream.base.clone();
+        if !(fit && upstream.look()) {
+            return Err(RecycleError::message("no longer fit"));
+        }
+        if let Some(pool) = self.pool.upgrade().filter(|_| upstream.base != before) {
+            pool.learn_base(upstream);
+        }
+        Ok(())
     }
 }
 

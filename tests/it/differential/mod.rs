@@ -69,7 +69,14 @@ fn transcript(mut raw: Raw, script: &[Step], mut meanwhile: impl FnMut()) -> Vec
             }
             Drip(bytes) => bytes.iter().for_each(|byte| raw.send(&[*byte])),
             Ready(n) => {
-                (0..*n).for_each(|_| raw.until_ready().into_iter().for_each(&mut note));
+                for _ in 0..*n {
+                    let mut messages = raw.until_ready();
+                    // In which order several settings are reported is the server's own affair.
+                    for reports in messages.chunk_by_mut(|a, b| a.tag == b'S' && b.tag == b'S') {
+                        reports.sort_by(|a, b| a.body.cmp(&b.body));
+                    }
+                    messages.into_iter().for_each(&mut note);
+                }
                 meanwhile();
             }
             Until(tag) => {

@@ -502,6 +502,30 @@ pub fn settings() -> Vec<Script> {
             ]),
         ),
         (
+            "prepared in another zone",
+            each(&[
+                [parse("s", "select '2020-01-01 00:00'::timestamptz::text, '1/2/2020'::date::text"), sync()].concat(),
+                query("set timezone = 'Asia/Tokyo'"),
+                query("set datestyle = 'ISO, DMY'"),
+                run("s", &[]),
+                query("begin"),
+                run("s", &[]),
+                query("commit"),
+                query("set client_encoding = latin1"),
+                run("s", &[]),
+                query("discard all"),
+            ]),
+        ),
+        (
+            "a set run by sql",
+            each(&[
+                [parse("s", "set work_mem = '7MB'"), sync()].concat(),
+                query("execute s"),
+                query("show work_mem"),
+                query("discard all"),
+            ]),
+        ),
+        (
             "prepared in a zone",
             each(&[
                 query("begin"),

@@ -167,7 +167,7 @@ impl Postgres {
     pub fn sql(&self, sql: &str) -> String {
         let port = self.port.to_string();
         let out = super::run(
-            &format!("{}/psql", bin()),
+            &program("psql"),
             &["-X", "-h", "127.0.0.1", "-p", &port, "-U", "trust_user", "-d", "postgres", "-Atc", sql],
             &[],
         );
@@ -215,15 +215,26 @@ pub fn bin() -> &'static str {
         if let Ok(dir) = std::env::var("PGFERRY_TEST_PG_BIN") {
             return dir;
         }
-        let mut found: Vec<_> = std::fs::read_dir("/usr/lib/postgresql")
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
-            .filter(|dir| dir.join("postgres").exists())
-            .collect();
-        found.sort();
-        path(&found.pop().expect("PostgreSQL's server programs: run tests/setup.sh, or set PGFERRY_TEST_PG_BIN"))
+        let debian = debian().filter(|dir| Path::new(dir).join("postgres").exists());
+        debian.expect("PostgreSQL's server programs: run tests/setup.sh, or set PGFERRY_TEST_PG_BIN")
     })
+}
+
+/// A client program: the server's own, or what Debian installed last.
+pub fn program(name: &str) -> String {
+    let own = format!("{}/{name}", bin());
+    if Path::new(&own).exists() { own } else { format!("{}/{name}", debian().expect("PostgreSQL's client programs")) }
+}
+
+fn debian() -> Option<String> {
+    let mut found: Vec<_> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
+        .filter(|dir| dir.join("psql").exists())
+        .collect();
+    found.sort();
+    found.pop().map(|dir| path(&dir))
 }
 
 /// A cluster with our users and tables, to be copied.
@@ -243,7 +254,7 @@ fn template() -> &'static Path {
         let mut postgres = Postgres { port: free_port(), dir: dir.clone(), server: None, temp: temp_dir() };
         postgres.start();
         let port = postgres.port.to_string();
-        let psql = format!("{}/psql", bin());
+        let psql = program("psql");
         let mut args =
             vec!["-X", "-h", "127.0.0.1", "-p", &port, "-U", owner(), "-d", "postgres", "-v", "ON_ERROR_STOP=1"];
         // One at a time: CREATE DATABASE must stand alone.

@@ -1,0 +1,81 @@
+#!/bin/sh
+# Drivers that keep prepared statements, defaults untouched: each script says the same directly and through pgferry, in
+# both modes, with more clients than connections.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(cd "$here/../.." && pwd)
+"$top/tests/setup.sh" python3-venv
+bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)
+work=$(mktemp -d /tmp/pgferry-interop.XXXXXX)
+chmod 755 "$work"
+server="" ferry=""
+stop() {
+    [ -z "$ferry" ] || { kill "$ferry" 2>/dev/null && wait "$ferry" || true; }
+    ferry=""
+}
+trap 'stop; [ -z "$server" ] || kill -INT "$server"; wait; rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
+
+venv=${XDG_CACHE_HOME:-$HOME/.cache}/pgferry-interop
+if ! "$venv/bin/python" -c 'import asyncpg, sqlalchemy, greenlet, django, psycopg' 2>/dev/null; then
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check asyncpg 'sqlalchemy[asyncio]' 'django<6' 'psycopg[binary]'
+fi
+cargo build --release --locked --quiet --manifest-path "$top/Cargo.toml"
+
+owner=""
+if [ "$(id -u)" = 0 ]; then
+    owner="setpriv --reuid postgres --regid postgres --clear-groups"
+    chown postgres "$work"
+fi
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+# shellcheck disable=SC2086 # a list of words
+$owner "$bin/initdb" -D "$work/data" -U postgres -A trust -E UTF8 --no-locale --no-sync >"$work/initdb.log"
+# shellcheck disable=SC2086
+$owner "$bin/postgres" -D "$work/data" -p "$port" -c fsync=off -c unix_socket_directories='' \
+    -c listen_addresses=127.0.0.1 >"$work/server.log" 2>&1 &
+server=$!
+until "$bin/pg_isready" -q -h 127.0.0.1 -p "$port"; do sleep 0.1; done
+
+drivers="asyncpg psycopg sqlalchemy django"
+jar=/usr/share/java/postgresql.jar
+if command -v java >/dev/null && { [ -f "$jar" ] || "$top/tests/setup.sh" libpostgresql-jdbc-java; }; then
+    drivers="$drivers jdbc"
+else
+    echo "interop: without pgjdbc, since there is no Java"
+fi
+
+run() {
+    case $1 in
+        jdbc) java -cp "$jar" "$here/Jdbc.java" "$2" "$3" ;;
+        *) "$venv/bin/python" "$here/use_$1.py" "$2" "$3" ;;
+    esac
+}
+
+status=0
+for driver in $drivers; do
+    run "$driver" 127.0.0.1 "$port" >"$work/direct.out"
+    [ -s "$work/direct.out" ] || { echo "interop: $driver says nothing"; status=1; }
+    for how in session/always/8 transaction/always/2 transaction/smart/2 transaction/never/2; do
+        mode=${how%%/*} reset=${how#*/}
+        listen=$work/socket where=$work/socket
+        # Java has no unix sockets.
+        own=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+        if [ "$driver" = jdbc ]; then listen=127.0.0.1:$own where=127.0.0.1; fi
+        mkdir -p "$work/socket"
+        "$top/target/release/pgferry" --upstream "postgres://127.0.0.1:$port" --listen "$listen" --port "$own" \
+            --mode "$mode" --reset "${reset%/*}" --pool-size "${reset#*/}" 2>"$work/pgferry.log" &
+        ferry=$!
+        until grep -q 'ready: ' "$work/pgferry.log"; do sleep 0.1; done
+        if run "$driver" "$where" "$own" >"$work/ferried.out" 2>"$work/ferried.err" &&
+            diff "$work/direct.out" "$work/ferried.out"; then
+            echo "ok: $driver, $how"
+        else
+            echo "DIFFERS: $driver, $how"
+            tail -n 5 "$work/ferried.err"; tail -n 5 "$work/pgferry.log"
+            status=1
+        fi
+        stop
+    done
+done
+exit "$status"

@@ -1,0 +1,286 @@
+//! Transaction mode: what is carried from connection to connection, what keeps a client on one, and for how long.
+
+use crate::harness::raw::{bind, describe, execute, parse, query, startup, sync, tags};
+use crate::harness::{Ferry, Message, Postgres, Raw, eventually};
+
+fn ferry(postgres: &Postgres, size: &str, settings: &[(&str, &str)]) -> Ferry {
+    Ferry::start_with(&postgres.url(), &["--mode", "transaction", "--pool-size", size], settings)
+}
+
+fn error(messages: &[Message]) -> &Message {
+    messages.iter().find(|message| message.tag == b'E').unwrap_or_else(|| panic!("no error: {messages:?}"))
+}
+
+fn run(name: &str) -> Vec<u8> {
+    [bind("", name, &[]), execute("", 0), sync()].concat()
+}
+
+/// Whether another client gets the only connection.
+fn is_free(ferry: &Ferry) -> bool {
+    let mut other = ferry.session();
+    other.query("select 'mine'").iter().all(|message| message.tag != b'E')
+}
+
+/// Each reason, how it comes about, and how it goes.
+const REASONS: [(&str, &[&str], &[&str]); 8] = [
+    ("temp", &["create temp table t (a int)", "create temp view v as select 1"], &["drop view v", "drop table t"]),
+    ("temp", &["create function pg_temp.f() returns int language sql as 'select 1'"], &["drop function pg_temp.f()"]),
+    ("listen", &["listen a", "listen b"], &["unlisten a", "unlisten *"]),
+    ("prepare", &["prepare a as select 1", "prepare b as select 2"], &["deallocate a", "deallocate b"]),
+    ("cursor", &["declare c cursor with hold for select 1"], &["close c"]),
+    (
+        "lock",
+        &["select pg_advisory_lock(7), pg_advisory_lock(7)"],
+        &["select pg_advisory_unlock(7)", "select pg_advisory_unlock(7)"],
+    ),
+    ("role", &["set role limited"], &["reset role"]),
+    ("setting", &["select set_config('a.b', 'c', false)"], &["reset all"]),
+];
+
+#[test]
+fn a_connection_is_kept_as_long_as_there_is_a_reason() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = ferry(&postgres, "1", &[("PGFERRY_WAIT_TIMEOUT", "50ms")]);
+    for (reason, come, go) in REASONS {
+        let mut client = ferry.session();
+        let before = ferry.report().get("pinned");
+        for sql in come {
+            client.query(sql);
+        }
+        for sql in go {
+            assert!(!is_free(&ferry), "{reason}: before {sql}");
+            let answer = client.query(sql);
+            assert!(answer.iter().all(|message| message.tag != b'E'), "{sql}: {answer:?}");
+        }
+        eventually("it is given back", || is_free(&ferry));
+        assert!(ferry.report().get("pinned") > before, "{reason} is counted");
+        assert!(ferry.log().contains(&format!("keeps its connection because of: {reason}")), "{reason} is logged");
+        assert_eq!(client.value("select 'goes on'"), "goes on");
+    }
+    for (reason, come, _) in REASONS {
+        let mut client = ferry.session();
+        for sql in come {
+            client.query(sql);
+        }
+        assert!(!is_free(&ferry), "{reason}");
+        client.query("discard all");
+        eventually("DISCARD ALL ends every reason", || is_free(&ferry));
+    }
+}
+
+#[test]
+fn reasons_are_refused_where_they_are_not_wanted() {
+    let postgres = Postgres::shared();
+    let ferry = ferry(postgres, "1", &[("PGFERRY_PIN", "refuse")]);
+    let mut client = ferry.session();
+    for sql in [
+        "create temp table t (a int)",
+        "listen a",
+        "select pg_advisory_lock(1)",
+        "do $$ begin end $$",
+        "set role limited",
+    ] {
+        let messages = client.query(sql);
+        assert_eq!(tags(&messages), "EZ", "{sql}: {messages:?}");
+        let refusal = error(&messages);
+        assert_eq!(refusal.field(b'C'), "0A000", "{sql}");
+        assert!(refusal.field(b'D').contains("pin = \"refuse\"") && !refusal.field(b'H').is_empty(), "{refusal:?}");
+        client.send(&[parse("", sql), bind("", "", &[]), execute("", 0), sync(), query("select 1")].concat());
+        let messages = client.until_ready();
+        assert_eq!((tags(&messages).as_str(), error(&messages).field(b'C').as_str()), ("EZ", "0A000"), "{sql}");
+        assert_eq!(tags(&client.until_ready()), "TDCZ", "what comes behind the Sync is carried out");
+    }
+    // As any error, it fails the transaction.
+    client.query("begin");
+    assert_eq!(client.query("listen a").last().expect("ready").body, b"E");
+    assert_eq!(error(&client.query("select 1")).field(b'C'), "25P02");
+    client.query("rollback");
+    for sql in ["set work_mem = '5MB'", "begin; set local a.b = c; commit", "select nextval('shared_sequence')"] {
+        let messages = client.query(sql);
+        assert!(messages.iter().all(|message| message.tag != b'E'), "{sql}: {messages:?}");
+    }
+    assert_eq!(client.value("show work_mem"), "5MB");
+}
+
+#[test]
+fn a_sequences_state_is_never_somebody_elses() {
+    let postgres = Postgres::start_with(&[]);
+    for reset in ["always", "smart", "never"] {
+        let ferry = ferry(&postgres, "1", &[("PGFERRY_RESET", reset)]);
+        let (mut one, mut two) = (ferry.session(), ferry.session());
+        one.query("select nextval('shared_sequence')");
+        two.query("select nextval('in_a_transaction')");
+        for sql in ["select lastval()", "select currval('in_a_transaction')"] {
+            let messages = one.query(sql);
+            let refusal = error(&messages);
+            assert_eq!(refusal.field(b'C'), "55000", "{reset}: {sql}: {messages:?}");
+            assert!(refusal.field(b'H').contains("mode = \"session\""), "{reset}: {refusal:?}");
+            one.query("discard all");
+        }
+        if reset == "always" {
+            // In one transaction it is known, and from then on.
+            one.query("begin");
+            let value = one.value("select nextval('shared_sequence')");
+            assert_eq!(one.value("select lastval()"), value);
+            one.query("commit");
+            assert_eq!(one.value("select currval('shared_sequence')"), value);
+        }
+    }
+}
+
+#[test]
+fn a_plan_that_is_out_of_date_is_made_anew() {
+    let postgres = Postgres::start_with(&[]);
+    for reset in ["always", "smart"] {
+        let ferry = ferry(&postgres, "1", &[("PGFERRY_RESET", reset)]);
+        postgres.sql("drop table if exists changing; create table changing as select 1 as a");
+        let (mut one, mut told) = (ferry.session(), ferry.session());
+        one.send(&[parse("s", "select * from changing"), sync(), run("s")].concat());
+        assert_eq!((tags(&one.until_ready()).as_str(), tags(&one.until_ready()).as_str()), ("1Z", "2DCZ"));
+        told.send(&[parse("s", "select * from changing"), describe(b'S', "s"), sync()].concat());
+        assert_eq!(tags(&told.until_ready()), "1tTZ");
+        // Not through pgferry, which would see it.
+        postgres.sql("alter table changing add column b text default 'new'");
+        one.send(&run("s"));
+        let messages = one.until_ready();
+        assert_eq!(tags(&messages), "2DCZ", "{reset}: who was not told its columns gets what is there: {messages:?}");
+        assert_eq!(messages[1].columns(), ["1", "new"]);
+        // Who was told its columns is told that they have changed, at the latest the second time.
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            told.send(&run("s"));
+            seen.extend(told.until_ready().into_iter().filter(|message| message.tag == b'E'));
+        }
+        assert_eq!(seen.last().expect("an error").field(b'R'), "RevalidateCachedQuery", "{reset}");
+    }
+}
+
+#[test]
+fn a_statement_that_is_gone_from_the_server_is_prepared_again() {
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql("create function sweep() returns void language plpgsql as 'begin execute ''deallocate all''; end'");
+    let ferry = ferry(&postgres, "1", &[("PGFERRY_RESET", "smart")]);
+    let (mut one, mut two) = (ferry.session(), ferry.session());
+    one.send(&[parse("s", "select 'here'"), sync(), run("s")].concat());
+    one.until_ready();
+    one.until_ready();
+    two.query("select sweep()");
+    one.send(&run("s"));
+    let messages = one.until_ready();
+    assert_eq!(tags(&messages), "2DCZ", "{messages:?}");
+    // In a transaction the error is told, and it happens once.
+    two.query("select sweep()");
+    one.query("begin");
+    one.send(&run("s"));
+    let messages = one.until_ready();
+    assert_eq!(error(&messages).field(b'M'), "prepared statement \"s\" does not exist");
+    one.query("rollback");
+    one.send(&run("s"));
+    assert_eq!(tags(&one.until_ready()), "2DCZ");
+}
+
+#[test]
+fn statements_on_a_connection_are_bounded() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = ferry(&postgres, "1", &[("PGFERRY_RESET", "smart"), ("PGFERRY_MAX_PREPARED_STATEMENTS", "10")]);
+    let mut client = ferry.session();
+    let count = "select count(*) from pg_prepared_statements";
+    for n in 0..50 {
+        client.send(&[parse(&format!("s{n}"), &format!("select {n}")), sync()].concat());
+        client.until_ready();
+    }
+    assert_eq!(client.value(count), "10");
+    for n in 0..50 {
+        client.send(&run(&format!("s{n}")));
+        assert_eq!(client.until_ready()[1].columns(), [n.to_string()]);
+    }
+    assert_eq!(client.value(count), "10");
+    drop(client);
+    // Another client with the same texts needs none of its own.
+    let mut other = ferry.session();
+    let before = other.value("select string_agg(name, ' ' order by name) from pg_prepared_statements");
+    for n in 40..50 {
+        other.send(&[parse(&format!("t{n}"), &format!("select {n}")), sync(), run(&format!("t{n}"))].concat());
+        assert_eq!(tags(&other.until_ready()), "1Z");
+        assert_eq!(other.until_ready()[1].columns(), [n.to_string()]);
+    }
+    assert_eq!(other.value("select string_agg(name, ' ' order by name) from pg_prepared_statements"), before);
+}
+
+fn with_settings(ferry: &Ferry, settings: &[(&str, &str)]) -> Raw {
+    let mut raw = ferry.raw();
+    let mut params = vec![("user", "trust_user"), ("database", "postgres")];
+    params.extend_from_slice(settings);
+    raw.send(&startup(&params));
+    raw.until_ready();
+    raw
+}
+
+#[test]
+fn a_reset_goes_back_to_what_the_client_asked_for() {
+    let postgres = Postgres::start_with(&[]);
+    for mode in ["session", "transaction"] {
+        for reset in ["always", "smart"] {
+            let ferry = Ferry::start(&postgres, &["--mode", mode, "--pool-size", "1", "--reset", reset]);
+            let tokyo = [("TimeZone", "Asia/Tokyo"), ("application_name", "tokyo")];
+            for settings in [&tokyo[..], &[], &[("TimeZone", "Europe/Berlin")], &tokyo[..1]] {
+                let wanted = settings.first().map_or("Etc/UTC", |(_, value)| value);
+                for undo in ["reset timezone", "reset all", "discard all", "set timezone to default"] {
+                    let mut client = with_settings(&ferry, settings);
+                    client.query("set timezone = 'Pacific/Chatham'");
+                    client.query(undo);
+                    assert_eq!(client.value("show timezone"), wanted, "{mode}, {reset}, {settings:?}: {undo}");
+                    client.query("begin; set timezone = 'Pacific/Chatham'");
+                    client.query("reset timezone");
+                    assert_eq!(client.value("show timezone"), wanted, "{mode}, {reset}, {settings:?}");
+                    client.query("rollback");
+                    assert_eq!(client.value("show timezone"), wanted, "{mode}, {reset}, {settings:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_setting_that_the_server_refuses_later_harms_nobody_else() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = ferry(&postgres, "1", &[]);
+    let mut one = ferry.session();
+    let mut two = ferry.session();
+    one.query("set default_text_search_config = 'public.ours'");
+    postgres.sql("create text search configuration public.ours (copy = pg_catalog.simple)");
+    one.query("set default_text_search_config = 'public.ours'");
+    assert_eq!(two.value("show default_text_search_config"), "pg_catalog.english");
+    postgres.sql("drop text search configuration public.ours");
+    let refused = one.query("select 1");
+    assert_eq!(error(&refused).field(b'C'), "22023", "{refused:?}");
+    assert_eq!(two.value("show default_text_search_config"), "pg_catalog.english");
+    assert_eq!(postgres.backends(), 1, "and the connection is used again");
+}
+
+#[test]
+fn what_the_server_changes_reaches_clients_between_transactions() {
+    let postgres = Postgres::start_with(&[]);
+    for reset in ["always", "smart"] {
+        let ferry = ferry(&postgres, "1", &[("PGFERRY_RESET", reset)]);
+        let mut clients = [ferry.session(), ferry.session()];
+        let zone = if reset == "always" { "Asia/Tokyo" } else { "Europe/Berlin" };
+        for client in &mut clients {
+            client.query("select 1");
+        }
+        postgres.sql(&format!("alter system set timezone = '{zone}'"));
+        postgres.signal("HUP");
+        for client in &mut clients {
+            let mut told = String::new();
+            eventually("the change is there", || {
+                let messages = client.query("show timezone");
+                for message in messages.iter().filter(|message| message.tag == b'S') {
+                    told = String::from_utf8_lossy(&message.body).into_owned();
+                }
+                let row = messages.iter().find(|message| message.tag == b'D').expect("a row");
+                row.columns() == [zone]
+            });
+            assert_eq!(told, format!("TimeZone\0{zone}\0"), "{reset}");
+        }
+    }
+}
