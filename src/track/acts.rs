@@ -291,12 +291,12 @@ mod tests {
 
     use super::*;
 
-    fn set(name: &str, text: &str) -> Option<Act> {
-        Some(Act::Set { name: name.as_bytes().into(), text: text.as_bytes().into() })
+    fn set(name: &str, text: &str) -> Act {
+        Act::Set { name: name.as_bytes().into(), text: text.as_bytes().into() }
     }
 
-    fn reset(name: &str) -> Option<Act> {
-        Some(Act::Reset { name: name.as_bytes().into() })
+    fn reset(name: &str) -> Act {
+        Act::Reset { name: name.as_bytes().into() }
     }
 
     #[test]
@@ -314,13 +314,13 @@ mod tests {
             ("set a = -1.5e3", "a", "set a = -1.5e3"),
             ("set a = default_value", "a", "set a = default_value"),
         ] {
-            assert_eq!(of_sql(sql.as_bytes()), set(name, text), "{sql}");
+            assert_eq!(of_sql(sql.as_bytes()), Some(set(name, text)), "{sql}");
         }
-        assert_eq!(of_sql(b"set a to default;"), reset("a"));
-        assert_eq!(of_sql(b"set time zone default"), reset("timezone"));
-        assert_eq!(of_sql(b"reset a.b"), reset("a.b"));
-        assert_eq!(of_sql(b"RESET TIME ZONE;"), reset("timezone"));
-        assert_eq!(of_sql(b"reset \"X\""), reset("x"));
+        assert_eq!(of_sql(b"set a to default;"), Some(reset("a")));
+        assert_eq!(of_sql(b"set time zone default"), Some(reset("timezone")));
+        assert_eq!(of_sql(b"reset a.b"), Some(reset("a.b")));
+        assert_eq!(of_sql(b"RESET TIME ZONE;"), Some(reset("timezone")));
+        assert_eq!(of_sql(b"reset \"X\""), Some(reset("x")));
         assert_eq!(of_sql(b"reset all"), Some(Act::ResetAll));
         assert_eq!(
             of_sql(b"set local a = 1"),

@@ -69,8 +69,8 @@ impl Statement {
 
     /// Notes the columns of its result; says whether they are what somebody was told before.
     #[must_use]
-    pub fn note_shape(&self, shape: Vec<u8>) -> bool {
-        **self.shape.get_or_init(|| shape.clone().into()) == *shape
+    pub fn note_shape(&self, shape: &[u8]) -> bool {
+        **self.shape.get_or_init(|| shape.into()) == *shape
     }
 
     /// Whether the server's plan for it is of no use any more.
@@ -179,7 +179,7 @@ impl Catalog {
 #[derive(Debug, Default)]
 pub struct Names {
     // Most clients have none.
-    map: Option<Box<HashMap<Box<[u8]>, Named>>>,
+    map: Option<HashMap<Box<[u8]>, Named>>,
 }
 
 #[derive(Debug)]
@@ -218,16 +218,12 @@ impl Names {
     /// Lets `name` stand for `statement`, or for nothing.
     pub fn set(&mut self, name: &[u8], statement: Option<Arc<Statement>>) {
         let name = significant(name);
-        match statement {
-            Some(statement) => {
-                self.map.get_or_insert_default().insert(name.into(), Named { statement, told: false });
-            }
-            None => {
-                let Some(map) = &mut self.map else { return };
-                map.remove(name);
-                if map.is_empty() {
-                    self.map = None;
-                }
+        if let Some(statement) = statement {
+            self.map.get_or_insert_default().insert(name.into(), Named { statement, told: false });
+        } else if let Some(map) = &mut self.map {
+            map.remove(name);
+            if map.is_empty() {
+                self.map = None;
             }
         }
     }
@@ -339,11 +335,14 @@ impl Prepared {
     }
 }
 
+/// A client's name, and what it stood for before.
+type Renaming = (Box<[u8]>, Option<Arc<Statement>>);
+
 /// What the books say too much if a request fails or is discarded.
 #[derive(Clone, Debug, Default)]
 pub struct Undo {
     /// The client's name, and what it stood for before.
-    pub name: Option<(Box<[u8]>, Option<Arc<Statement>>)>,
+    pub name: Option<Renaming>,
     /// The statement that is not prepared on the connection after all.
     pub prepared: Option<u64>,
     /// The statement that is still prepared on the connection, with its size.

@@ -1,6 +1,8 @@
 //! Random sequences of what changes a session, from several clients over few connections: every answer must be the one
 //! that the same client gets on a private direct connection.
 
+use std::fmt::Write as _;
+
 use crate::differential::shown;
 use crate::harness::raw::{bind, close, describe, execute, parse, query, sync};
 use crate::harness::{Ferry, Postgres, Raw};
@@ -128,7 +130,7 @@ impl Twin {
     }
 
     fn say(&mut self, bytes: &[u8], answers: usize, story: &mut String) {
-        *story += &format!("{}\n", String::from_utf8_lossy(bytes).replace('\0', "·"));
+        let _ = writeln!(story, "{}", String::from_utf8_lossy(bytes).replace('\0', "·"));
         let mut sides = [Vec::new(), Vec::new()];
         for (raw, seen) in [&mut self.direct, &mut self.ferried].into_iter().zip(&mut sides) {
             raw.send(bytes);
@@ -183,15 +185,15 @@ fn tell(seed: u64, reset: &str, postgres: &Postgres) {
         if others >= 2 && !holding(&twins[who]) {
             // There are two connections only: somebody has to give one up first.
             who = twins.iter().position(holding).expect("somebody holds one");
-            story.0 += &format!("client {who}: ");
+            let _ = write!(story.0, "client {who}: ");
             twins[who].say(&query("rollback"), 1, &mut story.0);
-            story.0 += &format!("client {who}: ");
+            let _ = write!(story.0, "client {who}: ");
             twins[who].say(&query("discard all"), 1, &mut story.0);
             twins[who].pinned = false;
             continue;
         }
         let (bytes, answers, pins) = steps(&mut random);
-        story.0 += &format!("client {who}: ");
+        let _ = write!(story.0, "client {who}: ");
         twins[who].say(&bytes, answers, &mut story.0);
         twins[who].pinned |= pins;
         if twins[who].status != b'E' {

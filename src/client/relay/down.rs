@@ -147,7 +147,7 @@ impl Relay<'_> {
             backend::ROW_DESCRIPTION | backend::NO_DATA => {
                 if let Some(statement) = self.pipeline.describing().filter(|_| whole) {
                     let shape = if tag == backend::NO_DATA { Vec::new() } else { backend::shape(self.message(whole)) };
-                    if !statement.note_shape(shape) {
+                    if !statement.note_shape(&shape) {
                         self.shared.registry.catalog.retire(statement);
                     }
                 }
@@ -287,9 +287,11 @@ impl Relay<'_> {
 
     fn must_see(&self, tag: u8) -> bool {
         match tag {
-            backend::READY | backend::PARAMETER_STATUS | backend::ERROR | backend::COMMAND_COMPLETE => true,
-            // The pid at its beginning, but it is short.
-            backend::NOTIFICATION => true,
+            backend::READY
+            | backend::PARAMETER_STATUS
+            | backend::ERROR
+            | backend::COMMAND_COMPLETE
+            | backend::NOTIFICATION => true,
             backend::DATA_ROW => self.asking,
             backend::ROW_DESCRIPTION => self.pipeline.describing().is_some(),
             _ => false,

@@ -5,7 +5,9 @@
 //! are independent, so that a client that pipelines and a server that answers can't block each other.
 
 mod again;
+mod boundary;
 mod down;
+mod ready;
 mod state;
 mod statements;
 mod up;
@@ -32,7 +34,7 @@ use crate::track::{Luggage, Params, Pins, Pipeline, Reply};
 use crate::upstream::{Lease, cancel};
 use crate::wire::backend;
 use again::Exchange;
-use statements::Variant;
+use ready::Variant;
 
 /// Why a relay ended.
 #[derive(Debug)]
@@ -361,74 +363,6 @@ impl<'a> Relay<'a> {
             let (key, gate) = (Arc::clone(&self.lease.key), self.lease.gate.enter());
             let registry = Arc::clone(&self.shared.registry);
             tokio::spawn(async move { cancel::send(&registry, &key, gate).await });
-        }
-    }
-
-    /// Looks whether both sides are between two pieces of work, and what is to be done there.
-    fn boundary(&mut self) -> Next {
-        if self.goodbye && self.pipeline.lost() {
-            return Next::End(End::Goodbye);
-        }
-        let under_way = self.preparing()
-            || self.up_left > 0
-            || self.down_left > 0
-            || !self.client.output.is_empty()
-            || !self.client.input.unsent().is_empty()
-            || !self.lease.conn.output.is_empty()
-            || !self.lease.conn.input.unsent().is_empty();
-        if under_way || !(self.pipeline.answered() || (self.goodbye && self.pipeline.is_still())) {
-            return Next::Wait;
-        }
-        if self.running {
-            self.running = false;
-            self.lease.set_active(false);
-            self.control.set_idle();
-        }
-        if self.goodbye {
-            return Next::End(End::Goodbye);
-        }
-        if let Next::Again = self.interject() {
-            return Next::Again;
-        }
-        self.act = None;
-        if std::mem::take(&mut self.barrier) && !self.client.input.is_empty() {
-            // What waited can go on now.
-            return Next::Again;
-        }
-        if !self.pipeline.settled() {
-            return Next::Wait;
-        }
-        if self.shared.drain.phase() != Phase::Running {
-            return Next::End(End::Shutdown);
-        }
-        if self.mode == Mode::Session {
-            return Next::Wait;
-        }
-        self.pack();
-        if self.pins.is_empty() {
-            return Next::End(End::Settled);
-        }
-        self.count_pins();
-        Next::Wait
-    }
-
-    fn count_pins(&mut self) {
-        let new = self.pins.without(self.counted);
-        if !new.is_empty() {
-            self.counted.add(new);
-            self.shared.registry.counters.pinned(new);
-            tracing::debug!(client = self.control.id, link = self.lease.id, "keeps its connection because of: {new}");
-        }
-    }
-
-    /// Takes back in the books what has not happened.
-    fn undo(&mut self) {
-        for undo in self.pipeline.take_undone() {
-            self.lease.prepared.undo(&undo);
-            if let Some((name, None)) = &undo.name {
-                self.forget(name);
-            }
-            self.bag.undo(&undo);
         }
     }
 

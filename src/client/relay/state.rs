@@ -187,12 +187,11 @@ impl Relay<'_> {
         if self.correcting {
             let sql = if self.corrected { None } else { self.correction() };
             self.corrected = sql.is_some();
-            match sql {
-                Some(sql) => self.say(&sql),
-                None => {
-                    self.correcting = false;
-                    self.tell_differences();
-                }
+            if let Some(sql) = sql {
+                self.say(&sql);
+            } else {
+                self.correcting = false;
+                self.tell_differences();
             }
             return Next::Again;
         }
@@ -325,7 +324,8 @@ fn question(user: &[u8]) -> Vec<u8> {
 
 /// What asks the server to what a `RESET` would set `names`: a change that it made itself is that.
 fn origin(names: &[&str]) -> Vec<u8> {
-    let mut sql = b"SELECT name, reset_val FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY ('{".to_vec();
+    let mut sql =
+        b"SELECT name, reset_val FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY ('{".to_vec();
     sql.extend_from_slice(names.join(",").as_bytes());
     sql.extend_from_slice(b"}')");
     sql

@@ -150,18 +150,14 @@ impl Relay<'_> {
             self.act = None;
             return true;
         }
-        match request {
-            Some(Request::Sync | Request::Flush) => true,
-            _ => {
-                if !self.flushed {
-                    // Without it the server keeps the answer until a Sync, which waits behind this message.
-                    self.flushed = true;
-                    self.splice();
-                    frontend::put_flush(&mut self.lease.conn.output);
-                }
-                false
-            }
+        let harmless = matches!(request, Some(Request::Sync | Request::Flush));
+        if !harmless && !self.flushed {
+            // Without it the server keeps the answer until a Sync, which waits behind this message.
+            self.flushed = true;
+            self.splice();
+            frontend::put_flush(&mut self.lease.conn.output);
         }
+        harmless
     }
 
     /// Sends the client's next message on, or what has to be sent in its place; `here` bytes of it are there. `false` when
