@@ -66,7 +66,7 @@ struct Session<'a> {
 pub async fn run(shared: &Arc<Shared>, conn: Conn, admitted: login::Session) {
     let login::Session { pool, wanted, view, version } = admitted;
     // Its backend's pid is a client's own in session mode: other sessions see it in pg_locks and pg_stat_activity.
-    let session_mode = shared.registry.settings.load().mode == Mode::Session;
+    let session_mode = shared.registry.settings_of(&pool.key.database).mode == Mode::Session;
     let loan = if session_mode { pool.lend().await } else { None };
     let registered = shared.sessions.register(&shared.registry, version, loan.as_ref().map(Loan::pid));
     let control = Arc::clone(&registered.control);
@@ -99,6 +99,10 @@ pub async fn run(shared: &Arc<Shared>, conn: Conn, admitted: login::Session) {
 }
 
 impl Session<'_> {
+    fn settings(&self) -> Arc<Settings> {
+        self.shared.registry.settings_of(&self.pool.key.database)
+    }
+
     /// The whole of it in one write: the client has not got a connection, but all it must know.
     async fn welcome(&mut self) -> Result<(), RecvError> {
         let out = &mut self.conn.output;
@@ -116,7 +120,7 @@ impl Session<'_> {
             if let Err(end) = self.next_request().await {
                 return end;
             }
-            let settings = self.shared.registry.settings.load_full();
+            let settings = self.settings();
             if let Err(end) = self.work(&settings).await {
                 return end;
             }
@@ -128,7 +132,7 @@ impl Session<'_> {
     /// PostgreSQL ignores, are dropped.
     async fn next_request(&mut self) -> Result<(), Farewell> {
         loop {
-            let mode = self.shared.registry.settings.load().mode;
+            let mode = self.settings().mode;
             let limit = look_limit(mode, self.conn.input.capacity());
             let bytes = self.conn.input.unparsed();
             let next = head(bytes, frame::FRONTEND_LIMIT);
@@ -221,7 +225,7 @@ impl Session<'_> {
     /// The client leaves its connection unused: whatever somebody else has left there is reset, as in an idle one.
     async fn rest(&mut self) {
         self.rested = true;
-        let settings = self.shared.registry.settings.load_full();
+        let settings = self.settings();
         let Some(loan) = self.loan.take().filter(|_| settings.reset == Reset::Always) else { return };
         self.loan = loan.reset(settings.cleanup_timeout).await;
     }

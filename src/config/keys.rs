@@ -32,7 +32,7 @@ const fn secret(name: &'static str, doc: &'static str) -> Key {
 }
 
 /// Every setting, in the order of the reference.
-pub const KEYS: [Key; 33] = [
+pub const KEYS: [Key; 34] = [
     secret(
         "upstream",
         "Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database][?sslmode=…&connect_timeout=…].",
@@ -99,7 +99,25 @@ pub const KEYS: [Key; 33] = [
     fixed("log_level", "\"info\"", "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"."),
     key("log_connections", "false", "Log each client's login and end."),
     fixed("workers", "1", "Threads that serve clients."),
+    optional(
+        "database",
+        "[database.NAME] tables: mode, pin, reset, pool_size and other limits for the clients of one database.",
+    ),
     fixed("buffer_size", "\"32kB\"", "Buffer lent to each direction of a connection while data is under way."),
+];
+
+/// The settings that a `[database.NAME]` table may have.
+pub const PER_DATABASE: [&str; 10] = [
+    "mode",
+    "pin",
+    "reset",
+    "pool_size",
+    "min_idle",
+    "idle_timeout",
+    "wait_timeout",
+    "cleanup_timeout",
+    "max_prepared_statements",
+    "max_prepared_bytes",
 ];
 
 /// The setting called `name`.

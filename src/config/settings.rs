@@ -1,9 +1,11 @@
 //! Settings as the program works with them: resolved, checked, immutable.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::keys::{KEYS, Key};
+use super::keys::{KEYS, Key, PER_DATABASE};
 use super::source::{ConfigError, Place, Value, Written};
 use super::url::Upstream;
 use super::value::{self, Auth, Listen, LogFormat, Mode, PeerRule, Pin, Reset};
@@ -45,6 +47,8 @@ pub struct Settings {
     pub log_connections: bool,
     pub workers: usize,
     pub buffer_size: usize,
+    /// What holds for the clients of databases with a table of their own.
+    pub databases: BTreeMap<Vec<u8>, Arc<Settings>>,
     /// Every key with its value as text (secrets hidden) and the place it came from, for `pgferry check` and for
     /// comparing settings.
     shown: Vec<(&'static Key, String, Place)>,
@@ -113,10 +117,21 @@ impl Settings {
                 if (4096..=16 << 20).contains(&size) { Ok(size) } else { Err("must be from 4kB to 16MB".into()) }
             })?,
             upstream,
+            databases: written
+                .databases()
+                .into_iter()
+                .map(|(name, own)| Ok((name.as_bytes().to_vec(), Arc::new(Self::resolve(&own)?))))
+                .collect::<Result<_, ConfigError>>()?,
             shown: KEYS.iter().map(|key| reader.show(key)).collect(),
         };
         settings.check(&reader)?;
         Ok(settings)
+    }
+
+    /// What holds for the clients of `database`.
+    #[must_use]
+    pub fn of<'a>(self: &'a Arc<Self>, database: &[u8]) -> &'a Arc<Self> {
+        self.databases.get(database).unwrap_or(self)
     }
 
     /// What each key is set to, secrets hidden: valid TOML, each line saying where its value comes from.
@@ -126,7 +141,7 @@ impl Settings {
         for (key, value, place) in &self.shown {
             let line = match (key.name, value.is_empty()) {
                 ("upstream", _) => format!("upstream = \"{}\"", self.upstream),
-                ("peer", _) => continue,
+                ("peer" | "database", _) => continue,
                 (name, true) => format!("# {name} is not set"),
                 (name, false) => format!("{name} = {value}"),
             };
@@ -135,6 +150,15 @@ impl Settings {
         }
         for rule in &self.peer {
             let _ = writeln!(out, "# [[peer]] {rule}");
+        }
+        for (name, own) in &self.databases {
+            let _ = writeln!(out, "[database.{:?}]", String::from_utf8_lossy(name));
+            for ((key, value, place), (_, general, _)) in own.shown.iter().zip(&self.shown) {
+                if PER_DATABASE.contains(&key.name) && value != general {
+                    let line = format!("{} = {value}", key.name);
+                    let _ = writeln!(out, "{line:<44} # {place}");
+                }
+            }
         }
         out
     }
@@ -148,6 +172,7 @@ impl Settings {
             let differs = match key.name {
                 "upstream" | "upstream_password" => key.name == "upstream" && self.upstream != old.upstream,
                 "peer" => self.peer != old.peer,
+                "database" => self.per_database() != old.per_database(),
                 _ => new != was,
             };
             if differs {
@@ -174,6 +199,12 @@ impl Settings {
             shown: shown.map(|(new, old)| if new.0.reload { new } else { old.clone() }).collect(),
             ..self
         }
+    }
+
+    fn per_database(&self) -> Vec<(&[u8], Vec<&str>)> {
+        let own = self.databases.iter();
+        own.map(|(name, own)| (name.as_slice(), own.shown.iter().map(|(_, value, _)| value.as_str()).collect()))
+            .collect()
     }
 
     fn check(&self, reader: &Reader<'_>) -> Result<(), ConfigError> {
@@ -259,7 +290,7 @@ impl Reader<'_> {
             Value::One(text) if key.default.is_some_and(|default| default.starts_with('[')) => format!("[{text:?}]"),
             Value::One(text) => format!("{text:?}"),
             Value::Many(items) => format!("{items:?}"),
-            Value::Peers(_) => String::new(),
+            Value::Peers(_) | Value::Databases(_) => String::new(),
         };
         (key, shown, place)
     }
@@ -274,7 +305,7 @@ fn text_of(value: &Value) -> String {
     match value {
         Value::One(text) => text.clone(),
         Value::Many(items) => items.join(","),
-        Value::Peers(_) => String::new(),
+        Value::Peers(_) | Value::Databases(_) => String::new(),
     }
 }
 
@@ -367,6 +398,22 @@ mod tests {
         let settings = resolve("upstream = \"postgres://db\"\nlisten = \"@x\"\npool_size = 7").expect("good");
         let again = resolve(&settings.show()).expect("shown settings are a configuration");
         assert_eq!(settings.changed(&again), (vec![], vec![]));
+    }
+
+    #[test]
+    fn databases_have_settings_of_their_own() {
+        let text =
+            "upstream = \"postgres://db\"\npool_size = 7\n[database.shop]\nmode = \"transaction\"\npin = \"refuse\"";
+        let settings = Arc::new(resolve(text).expect("good"));
+        let (shop, other) = (settings.of(b"shop"), settings.of(b"other"));
+        assert_eq!((shop.mode, shop.pin, shop.pool_size), (Mode::Transaction, Pin::Refuse, 7));
+        assert_eq!((other.mode, other.pin, other.pool_size), (Mode::Session, Pin::Auto, 7));
+        let again = resolve(&settings.show()).expect("shown settings are a configuration");
+        assert_eq!(settings.changed(&again), (vec![], vec![]));
+        let changed = resolve(&text.replace("refuse", "auto")).expect("good");
+        assert_eq!(settings.changed(&changed), (vec!["database"], vec![]));
+        let error = resolve("upstream = \"postgres://db\"\n[database.shop]\npool_size = 0").expect_err("no size");
+        assert!(error.to_string().contains("f.toml:3: pool_size"), "{error}");
     }
 
     #[test]

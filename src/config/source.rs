@@ -8,7 +8,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{self, KEYS};
+use super::keys::{self, KEYS, PER_DATABASE};
 use super::value::PeerRule;
 
 /// Where a value was written.
@@ -100,12 +100,17 @@ pub enum Value {
     Many(Vec<String>),
     /// The rules of `peer`.
     Peers(Vec<PeerRule>),
+    /// The tables of `database`, by name.
+    Databases(BTreeMap<String, Values>),
 }
+
+/// Values by key, and where they were written.
+type Values = BTreeMap<&'static str, (Place, Value)>;
 
 /// All values written anywhere, the strongest of each key.
 #[derive(Clone, Debug, Default)]
 pub struct Written {
-    values: BTreeMap<&'static str, (Place, Value)>,
+    values: Values,
 }
 
 impl Written {
@@ -113,6 +118,19 @@ impl Written {
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&(Place, Value)> {
         self.values.get(key)
+    }
+
+    /// The databases that have a table of their own, each with what holds for it.
+    #[must_use]
+    pub fn databases(&self) -> Vec<(&str, Self)> {
+        let Some((_, Value::Databases(tables))) = self.get("database") else { return Vec::new() };
+        let own = |table: &Values| {
+            let mut values = self.values.clone();
+            values.remove("database");
+            values.extend(table.iter().map(|(key, value)| (*key, value.clone())));
+            Self { values }
+        };
+        tables.iter().map(|(name, table)| (name.as_str(), own(table))).collect()
     }
 
     /// Notes a flag's value.
@@ -150,6 +168,9 @@ impl Written {
                 "listen" => Value::Many(text.split(',').map(|item| item.trim().to_owned()).collect()),
                 "peer" => {
                     Value::Peers(PeerRule::parse_list(&text).map_err(|e| ConfigError::new(e).at(&place, "peer"))?)
+                }
+                "database" => {
+                    return Err(ConfigError::new("[database.NAME] tables stand in the file").at(&place, "database"));
                 }
                 _ => Value::One(text),
             };
@@ -192,6 +213,7 @@ impl Written {
             };
             let value = match known.name {
                 "peer" => peers(value, &at)?,
+                "database" => databases(value, &at)?,
                 _ => plain(value).ok_or_else(|| {
                     ConfigError::new(format!("a {} is not a value for this key", value.get_ref().type_str()))
                         .at(&place, name)
@@ -240,6 +262,27 @@ fn one(value: &Spanned<DeValue<'_>>) -> Option<String> {
         DeValue::Boolean(truth) => Some(truth.to_string()),
         _ => None,
     }
+}
+
+fn databases(value: &Spanned<DeValue<'_>>, at: &dyn Fn(Range<usize>) -> Place) -> Result<Value, ConfigError> {
+    let not_tables = |span| ConfigError::new("write it as [database.NAME] tables").at(&at(span), "database");
+    let DeValue::Table(tables) = value.get_ref() else { return Err(not_tables(value.span())) };
+    let mut all = BTreeMap::new();
+    for (name, table) in tables {
+        let DeValue::Table(fields) = table.get_ref() else { return Err(not_tables(table.span())) };
+        let mut values = Values::new();
+        for (key, value) in fields {
+            let (place, key) = (at(key.span()), key.get_ref().as_ref());
+            let shown = format!("database.{}.{key}", name.get_ref());
+            let Some(known) = PER_DATABASE.into_iter().find(|known| *known == key) else {
+                return Err(unknown(key, PER_DATABASE.into_iter()).at(&place, &shown));
+            };
+            let value = one(value).ok_or_else(|| ConfigError::new("not a value for this key").at(&place, &shown))?;
+            values.insert(known, (place, Value::One(value)));
+        }
+        all.insert(name.get_ref().to_string(), values);
+    }
+    Ok(Value::Databases(all))
 }
 
 fn peers(value: &Spanned<DeValue<'_>>, at: &dyn Fn(Range<usize>) -> Place) -> Result<Value, ConfigError> {
@@ -294,6 +337,9 @@ mod tests {
         assert!(say("[port]\nx = 1").contains("/etc/pgferry.toml:1: port: a table"), "{}", say("[port]\nx = 1"));
         assert!(say("[[peer]]\nuid = 1\nrole = \"x\"").contains("3: peer.role"), "line of the field");
         assert!(say("[[peer]]\nuid = 1\nrole = \"x\"").contains("\"roles\""));
+        let pins = say("[database.shop]\npin = \"auto\"\npool_sise = 1");
+        assert!(pins.contains("3: database.shop.pool_sise") && pins.contains("\"pool_size\""), "{pins}");
+        assert!(say("[database]\npin = \"auto\"").contains("[database.NAME]"));
     }
 
     #[test]

@@ -87,6 +87,12 @@ impl Registry {
         })
     }
 
+    /// The settings in force for the clients of `database`.
+    #[must_use]
+    pub fn settings_of(&self, database: &[u8]) -> Arc<Settings> {
+        Arc::clone(self.settings.load().of(database))
+    }
+
     /// The pool of `key`.
     #[must_use]
     pub fn pool(&self, key: &PoolKey) -> Arc<Pool> {
@@ -94,7 +100,7 @@ impl Registry {
             return Arc::clone(pool);
         }
         let account = self.account(&key.database, &key.user);
-        let size = self.settings.load().pool_size;
+        let size = self.settings_of(&key.database).pool_size;
         let mut pools = lock(&self.pools);
         let pool = pools.entry(key.clone()).or_insert_with(|| Pool::new(key.clone(), account, size, self.this.clone()));
         Arc::clone(pool)
@@ -191,7 +197,7 @@ impl Registry {
         }
         let pools: Vec<_> = lock(&self.pools).values().cloned().collect();
         for pool in pools {
-            pool.resize(new.pool_size);
+            pool.resize(new.of(&pool.key.database).pool_size);
         }
     }
 
@@ -225,11 +231,11 @@ impl Registry {
         let mut dirty = false;
         loop {
             tokio::time::sleep(if dirty { RESET_AFTER } else { ROUND }).await;
-            let settings = self.settings.load_full();
-            let reset_due = (settings.reset == Reset::Always).then_some(RESET_AFTER);
             dirty = false;
             let pools: Vec<_> = lock(&self.pools).values().cloned().collect();
             for pool in &pools {
+                let settings = self.settings_of(&pool.key.database);
+                let reset_due = (settings.reset == Reset::Always).then_some(RESET_AFTER);
                 let (resets, some_dirty) = pool.tidy(&settings, reset_due);
                 dirty |= some_dirty;
                 for upstream in resets {

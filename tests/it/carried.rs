@@ -103,6 +103,27 @@ fn reasons_are_refused_where_they_are_not_wanted() {
 }
 
 #[test]
+fn databases_may_have_a_mode_of_their_own() {
+    let postgres = Postgres::start_with(&[]);
+    let dir = tempfile::Builder::new().prefix("ferry-").tempdir().expect("a directory");
+    let file = dir.path().join("pgferry.toml");
+    let text = format!(
+        "upstream = \"{}\"\nlisten = \"{}\"\n[database.other]\nmode = \"transaction\"\npin = \"refuse\"\npool_size = 1\n",
+        postgres.url(),
+        dir.path().display()
+    );
+    std::fs::write(&file, text).expect("written");
+    let args = ["-c".to_owned(), file.to_str().expect("UTF-8").to_owned(), "-v".to_owned()];
+    let ferry = Ferry::spawn(dir, &args.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+    let mut there: Vec<_> = (0..3).map(|_| ferry.raw().logged_in("trust_user", "other")).collect();
+    for raw in &mut there {
+        assert_eq!(raw.value("select current_database()"), "other", "all of them on one connection");
+        assert_eq!(error(&raw.query("listen a")).field(b'C'), "0A000");
+    }
+    assert_eq!(tags(&ferry.session().query("listen a")), "CZ");
+}
+
+#[test]
 fn a_sequences_state_is_never_somebody_elses() {
     let postgres = Postgres::start_with(&[]);
     for reset in ["always", "smart", "never"] {

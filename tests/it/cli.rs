@@ -92,6 +92,8 @@ fn the_shipped_configuration_is_the_defaults() {
         };
         if key.name == "upstream" {
             assert!(shipped.contains("\nupstream = \""), "the one key that must be set");
+        } else if key.name == "database" {
+            assert!(shipped.contains("\n#[database.shop]\n"));
         } else if key.name == "peer" {
             assert!(shipped.contains("\n#[[peer]]\n"));
         } else {

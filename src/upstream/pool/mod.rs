@@ -369,7 +369,7 @@ impl Pool {
         }
         let registry = self.registry.upgrade();
         let (mode, max) = registry.as_ref().map_or((Mode::Session, 0), |registry| {
-            let settings = registry.settings.load();
+            let settings = registry.settings_of(&self.key.database);
             (settings.mode, settings.max_upstream)
         });
         let cap = self.slots.cap();
