@@ -34,7 +34,7 @@ pub fn startup(bytes: &[u8]) {
     if let Ok(crate::wire::Opening::Startup(read)) = startup::parse(packet) {
         let mut again = Vec::new();
         let params = read.params.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
-        frontend::put_startup(&mut again, params);
+        frontend::put_startup(&mut again, 0, params);
         let Ok(crate::wire::Opening::Startup(reread)) = startup::parse(&again) else { panic!("written, not read") };
         assert_eq!(read.params, reread.params);
     }

@@ -42,6 +42,9 @@ pub struct Upstream {
     pub database: Option<String>,
     /// `connect_timeout`, if given.
     pub connect_timeout: Option<Duration>,
+    /// The minor version of the newest protocol that is asked for (`max_protocol_version`): 0, or 2 for longer cancel
+    /// keys, which PostgreSQL 18 gives.
+    pub minor: u16,
 }
 
 impl fmt::Display for Upstream {
@@ -58,6 +61,9 @@ impl fmt::Display for Upstream {
         write!(f, "{}", self.host)?;
         if let Some(database) = &self.database {
             write!(f, "/{database}")?;
+        }
+        if self.minor > 0 {
+            write!(f, "?max_protocol_version=3.{}", self.minor)?;
         }
         Ok(())
     }
@@ -89,6 +95,7 @@ struct Fields {
     password: Option<String>,
     dbname: Option<String>,
     connect_timeout: Option<String>,
+    max_protocol_version: Option<String>,
 }
 
 impl Fields {
@@ -100,6 +107,7 @@ impl Fields {
             "password" => &mut self.password,
             "dbname" => &mut self.dbname,
             "connect_timeout" => &mut self.connect_timeout,
+            "max_protocol_version" => &mut self.max_protocol_version,
             "sslmode" => return sslmode(&value),
             // What a client says of itself; pgferry's clients bring their own.
             "application_name" | "fallback_application_name" | "client_encoding" => return Ok(()),
@@ -130,8 +138,14 @@ impl Fields {
                 Some(Duration::from_secs(seconds))
             }
         };
+        let minor = match self.max_protocol_version.as_deref() {
+            None | Some("3.0") => 0,
+            Some("3.2" | "latest") => 2,
+            Some(other) => return Err(format!("invalid max_protocol_version value: \"{other}\" (3.0, 3.2, latest)")),
+        };
         Ok(Upstream {
             host,
+            minor,
             user: self.user,
             password: self.password.map(|password| Password::new(password.into_bytes())),
             database: self.dbname,
@@ -151,8 +165,17 @@ fn sslmode(mode: &str) -> Result<(), String> {
 }
 
 fn unknown_parameter(name: &str) -> String {
-    const KNOWN: [&str; 8] =
-        ["host", "port", "user", "password", "dbname", "connect_timeout", "sslmode", "application_name"];
+    const KNOWN: [&str; 9] = [
+        "host",
+        "port",
+        "user",
+        "password",
+        "dbname",
+        "connect_timeout",
+        "sslmode",
+        "max_protocol_version",
+        "application_name",
+    ];
     match super::keys::nearest(name, KNOWN) {
         Some(near) => format!("invalid URI query parameter: \"{name}\" (did you mean \"{near}\"?)"),
         None => format!("URI query parameter \"{name}\" is not supported: leave it out (clients set their own)"),
@@ -276,6 +299,7 @@ mod tests {
             ("postgres://me:p%zz@h", "percent-encoding in the password"),
             ("postgres://h?sslmode=require", "no TLS"),
             ("postgres://h?sslmode=on", "invalid sslmode"),
+            ("postgres://h?max_protocol_version=3.1", "invalid max_protocol_version"),
             ("postgres://h?sslmod=prefer", "did you mean \"sslmode\""),
             ("postgres://h?pgbouncer=true", "not supported"),
             ("postgres://h?x", "missing key/value separator"),

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
-use postgres_protocol::message::frontend as protocol;
 use tokio::net::{TcpStream, UnixStream};
 use tracing::debug;
 
 use super::link::{Address, BackendKey, InGate};
 use super::registry::Registry;
 use crate::net::{Conn, Stream};
+use crate::wire::frontend;
 
 /// How long a cancel request may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -25,9 +24,7 @@ pub async fn send(registry: &Registry, key: &BackendKey, gate: InGate) {
             Address::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
         }?;
         let mut conn = Conn::new(stream, registry.buffers.clone());
-        let mut request = BytesMut::new();
-        protocol::cancel_request(key.pid, key.secret, &mut request);
-        conn.output.extend_from_slice(&request);
+        frontend::put_cancel(&mut conn.output, key.pid, &key.secret);
         conn.flush().await?;
         if tokio::time::timeout(LIMIT / 2, conn.drain()).await.is_err() {
             conn.stream().reset_on_close();

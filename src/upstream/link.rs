@@ -34,8 +34,8 @@ pub struct BackendKey {
     pub address: Address,
     /// Its process id.
     pub pid: i32,
-    /// Its secret.
-    pub secret: i32,
+    /// Its secret: 4 bytes in protocol 3.0, up to 256 in 3.2.
+    pub secret: Box<[u8]>,
 }
 
 /// Keeps a connection from changing hands while a cancel request for it is under way: the request would hit whoever

@@ -3,6 +3,7 @@
 //! Login and cancel messages are written with `postgres-protocol` where they are sent.
 
 use super::cstr;
+use super::startup::CANCEL as CANCEL_REQUEST;
 
 /// `Bind`.
 pub const BIND: u8 = b'B';
@@ -129,11 +130,20 @@ pub fn put_copy_fail(out: &mut Vec<u8>, why: &str) {
     });
 }
 
-/// Appends a `StartupMessage` of protocol 3.0 with `params`, bytes as they are.
-pub fn put_startup<'a>(out: &mut Vec<u8>, params: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
+/// Appends a `CancelRequest`.
+pub fn put_cancel(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
+    let size = u32::try_from(12 + secret.len()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&size.to_be_bytes());
+    out.extend_from_slice(&CANCEL_REQUEST.to_be_bytes());
+    out.extend_from_slice(&pid.to_be_bytes());
+    out.extend_from_slice(secret);
+}
+
+/// Appends a `StartupMessage` of protocol 3.`minor` with `params`, bytes as they are.
+pub fn put_startup<'a>(out: &mut Vec<u8>, minor: u16, params: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&(3u32 << 16).to_be_bytes());
+    out.extend_from_slice(&(3u32 << 16 | u32::from(minor)).to_be_bytes());
     for (name, value) in params {
         out.extend_from_slice(name);
         out.push(0);
@@ -169,7 +179,7 @@ mod tests {
         assert_eq!(query(&out[5..]), b"select 1");
 
         let mut out = Vec::new();
-        put_startup(&mut out, [(&b"user"[..], &b"me"[..]), (b"database", b"d")]);
+        put_startup(&mut out, 0, [(&b"user"[..], &b"me"[..]), (b"database", b"d")]);
         let Ok(Opening::Startup(read)) = startup::parse(&out) else { panic!("not a startup") };
         assert_eq!(read.get("user"), Some(&b"me"[..]));
         assert_eq!(startup::size(&out), Ok(Some(out.len())));

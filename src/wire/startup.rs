@@ -10,7 +10,7 @@ pub const LENGTH: usize = 4;
 
 const SSL: u32 = 80_877_103;
 const GSSENC: u32 = 80_877_104;
-const CANCEL: u32 = 80_877_102;
+pub(super) const CANCEL: u32 = 80_877_102;
 /// `MAX_STARTUP_PACKET_LENGTH`: what may follow the length field.
 const MAX_BODY: usize = 10_000;
 

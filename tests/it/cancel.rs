@@ -147,3 +147,22 @@ fn psql_cancels_on_ctrl_c() {
     assert!(!psql.wait().expect("psql").success());
     eventually("it is cancelled", || running(&postgres) == 0);
 }
+
+/// Towards a server that gives long keys (18), and towards one that does not speak that protocol yet.
+#[test]
+fn a_query_is_cancelled_with_the_newest_protocol() {
+    let postgres = Postgres::start_with(&[]);
+    let url = format!("{}?max_protocol_version=latest", postgres.url());
+    let ferry = Ferry::start_with(&url, &[], &[]);
+    for version in [3 << 16, 3 << 16 | 2] {
+        let (mut raw, key) = session(&ferry, version);
+        raw.send(&query("select pg_sleep(63)"));
+        eventually("it runs", || {
+            postgres.sql("select count(*) from pg_stat_activity where query = 'select pg_sleep(63)' and state = 'active'")
+                == "1"
+        });
+        cancel(&ferry, &key);
+        assert_eq!(code(&raw.until_ready()), "57014");
+        assert_eq!(raw.value("select 1"), "1");
+    }
+}

@@ -92,7 +92,7 @@ pub struct Dialled {
     /// The backend's process id.
     pub pid: i32,
     /// The backend's cancel secret.
-    pub secret: i32,
+    pub secret: Box<[u8]>,
     /// The password that was asked for and accepted; `None` when the server asked for none.
     pub password: Option<Password>,
 }
@@ -118,7 +118,7 @@ pub async fn dial(settings: &Settings, login: Login, registry: &Registry, limit:
     let mut conn = Conn::new(stream, Arc::clone(&registry.buffers));
     // Options that can't be set cost comfort, not correctness.
     let _ = conn.stream().set_upstream_options(settings.keepalive, settings.tcp_user_timeout);
-    let outcome = timeout_at(deadline, log_in(&mut conn, login)).await.unwrap_or_else(|_| Err(timed_out()));
+    let outcome = timeout_at(deadline, log_in(&mut conn, login, settings.upstream.minor)).await.unwrap_or_else(|_| Err(timed_out()));
     match outcome {
         Ok(session) => Ok(Dialled {
             conn,
@@ -183,18 +183,23 @@ async fn connect_any(addresses: &[SocketAddr]) -> io::Result<(TcpStream, SocketA
 struct Session {
     params: Params,
     pid: i32,
-    secret: i32,
+    secret: Box<[u8]>,
     password: Option<Password>,
 }
 
-async fn log_in(conn: &mut Conn, login: Login) -> Result<Session, DialError> {
+async fn log_in(conn: &mut Conn, login: Login, minor: u16) -> Result<Session, DialError> {
     let user = login.user;
     let params = login.params.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
-    frontend::put_startup(&mut conn.output, [(&b"user"[..], user.as_slice())].into_iter().chain(params));
+    frontend::put_startup(&mut conn.output, minor, [(&b"user"[..], user.as_slice())].into_iter().chain(params));
     conn.flush().await?;
     let mut session = Session::default();
     let mut secret = Some(login.secret);
     loop {
+        // Its secret may be longer than the library expects.
+        if let Some((pid, secret)) = key_data(conn).await? {
+            (session.pid, session.secret) = (pid, secret);
+            continue;
+        }
         let Some(message) = receive(conn, session.password.as_ref()).await? else { continue };
         match message {
             Message::AuthenticationOk => {}
@@ -224,10 +229,6 @@ async fn log_in(conn: &mut Conn, login: Login) -> Result<Session, DialError> {
             Message::AuthenticationGss | Message::AuthenticationSspi | Message::AuthenticationKerberosV5 => {
                 return Err(unknown_method("GSSAPI, SSPI or Kerberos"));
             }
-            Message::BackendKeyData(body) => {
-                session.pid = body.process_id();
-                session.secret = body.secret_key();
-            }
             Message::ReadyForQuery(_) => return Ok(session),
             Message::ParameterStatus(body) => {
                 session.params.set(body.name()?.as_bytes(), body.value()?.as_bytes());
@@ -237,7 +238,20 @@ async fn log_in(conn: &mut Conn, login: Login) -> Result<Session, DialError> {
     }
 }
 
-/// Receives one message; `None` for notices, which a login passes over.
+/// The next message, if it is `BackendKeyData`.
+async fn key_data(conn: &mut Conn) -> Result<Option<(i32, Box<[u8]>)>, DialError> {
+    let frame = conn.peek_frame(LOGIN_LIMIT).await?;
+    if frame.tag != backend::BACKEND_KEY_DATA {
+        return Ok(None);
+    }
+    let key = backend::key_data(frame.body()).map(|(pid, secret)| (pid, secret.into()));
+    let size = frame.bytes.len();
+    conn.consume(size);
+    key.map(Some).ok_or_else(|| DialError::Protocol("a malformed BackendKeyData".into()))
+}
+
+/// Receives one message; `None` for those that a login passes over: notices, and that the server speaks an older minor
+/// version than was asked for.
 async fn receive(conn: &mut Conn, password: Option<&Password>) -> Result<Option<Message>, DialError> {
     let frame = conn.peek_frame(LOGIN_LIMIT).await?;
     let (tag, size) = (frame.tag, frame.bytes.len());
@@ -249,8 +263,7 @@ async fn receive(conn: &mut Conn, password: Option<&Password>) -> Result<Option<
     let mut bytes = BytesMut::from(frame.bytes);
     conn.consume(size);
     match tag {
-        backend::NOTICE => Ok(None),
-        backend::NEGOTIATE => Err(DialError::Protocol("the server does not speak protocol 3.0".into())),
+        backend::NOTICE | backend::NEGOTIATE => Ok(None),
         _ => Ok(Message::parse(&mut bytes)?),
     }
 }

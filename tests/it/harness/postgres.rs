@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -299,8 +299,25 @@ fn as_owner(command: &[&str]) {
     super::run(&all[0], &args, &[]);
 }
 
+/// Removes directories when this process has ended, however it ends: statics, which most tests share, are never dropped.
+fn reap(dir: &Path) {
+    static REAPER: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
+    let reaper = REAPER.get_or_init(|| {
+        // A server may be at its end in there: until it is through, some of it comes back.
+        let script = "trap '' INT TERM; while read -r dir; do set -- \"$@\" \"$dir\"; done; \
+            for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf \"$@\" 2>/dev/null && sleep 1 && [ ! -e \"$1\" ] && break; sleep 1; done";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut reaper = command.spawn().expect("sh");
+        Mutex::new(reaper.stdin.take().expect("piped"))
+    });
+    let mut reaper = reaper.lock().expect("unpoisoned");
+    writeln!(reaper, "{}", dir.display()).expect("a reaper");
+}
+
 fn temp_dir() -> TempDir {
     let temp = tempfile::Builder::new().prefix("pgferry-test-").tempdir().expect("a directory");
+    reap(temp.path());
     if nix::unistd::geteuid().is_root() {
         let user = nix::unistd::User::from_name(owner()).ok().flatten().expect("a user");
         nix::unistd::chown(temp.path(), Some(user.uid), Some(user.gid)).expect("chown");
