@@ -84,7 +84,7 @@ impl Settings {
             max_clients: reader.read("max_clients", |text| number(text, 0, 1_000_000))?,
             mode: reader.read("mode", Mode::parse)?,
             pin: reader.read("pin", Pin::parse)?,
-            max_prepared_statements: reader.read("max_prepared_statements", |text| number(text, 1, 100_000))?,
+            max_prepared_statements: reader.read("max_prepared_statements", |text| number(text, 1, 10_000))?,
             max_prepared_bytes: reader.read("max_prepared_bytes", value::size)?,
             pool_size: reader.read("pool_size", |text| number(text, 1, 10_000))?,
             min_idle: reader.read("min_idle", |text| number(text, 0, 10_000))?,

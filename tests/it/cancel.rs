@@ -158,7 +158,8 @@ fn a_query_is_cancelled_with_the_newest_protocol() {
         let (mut raw, key) = session(&ferry, version);
         raw.send(&query("select pg_sleep(63)"));
         eventually("it runs", || {
-            postgres.sql("select count(*) from pg_stat_activity where query = 'select pg_sleep(63)' and state = 'active'")
+            postgres
+                .sql("select count(*) from pg_stat_activity where query = 'select pg_sleep(63)' and state = 'active'")
                 == "1"
         });
         cancel(&ferry, &key);

@@ -1,6 +1,6 @@
 //! Transaction mode: what is carried from connection to connection, what keeps a client on one, and for how long.
 
-use crate::harness::raw::{bind, describe, execute, parse, query, startup, sync, tags};
+use crate::harness::raw::{bind, close, describe, execute, parse, query, startup, sync, tags};
 use crate::harness::{Ferry, Message, Postgres, Raw, eventually};
 
 fn ferry(postgres: &Postgres, size: &str, settings: &[(&str, &str)]) -> Ferry {
@@ -226,6 +226,26 @@ fn statements_on_a_connection_are_bounded() {
         assert_eq!(other.until_ready()[1].columns(), [n.to_string()]);
     }
     assert_eq!(other.value("select string_agg(name, ' ' order by name) from pg_prepared_statements"), before);
+}
+
+#[test]
+fn nobody_reaches_statements_by_the_names_they_have_on_the_server() {
+    let ferry = ferry(Postgres::shared(), "1", &[("PGFERRY_RESET", "smart")]);
+    let (mut one, mut two) = (ferry.session(), ferry.session());
+    one.send(&[parse("s", "select 'secret'"), sync()].concat());
+    one.until_ready();
+    let name = one.value("select name from pg_prepared_statements");
+    two.send(&run(&name));
+    let messages = two.until_ready();
+    assert_eq!((tags(&messages).as_str(), error(&messages).field(b'C').as_str()), ("EZ", "26000"));
+    two.send(&[close(b'S', &name), sync()].concat());
+    assert_eq!(tags(&two.until_ready()), "3Z");
+    one.send(&run("s"));
+    assert_eq!(one.until_ready()[1].columns(), ["secret"]);
+    // The name is as good as any other.
+    two.send(&[parse(&name, "select 'two'"), sync(), run(&name)].concat());
+    two.until_ready();
+    assert_eq!(two.until_ready()[1].columns(), ["two"]);
 }
 
 fn with_settings(ferry: &Ferry, settings: &[(&str, &str)]) -> Raw {

@@ -14,6 +14,9 @@ use crate::wire::{Head, backend};
 /// The longest work that is kept to be done again.
 const LONGEST: usize = 16 * 1024;
 
+/// How many statements are remembered that may have to be prepared again.
+const MOST_USED: usize = 64;
+
 /// The work that a client has sent since nothing was owed and no transaction was open.
 #[derive(Debug, Default)]
 pub struct Exchange {
@@ -50,7 +53,10 @@ impl Relay<'_> {
 
     /// Notes a statement that the client uses.
     pub(super) fn uses(&mut self, statement: &Arc<Statement>) {
-        self.exchange.used.push(Arc::clone(statement));
+        let used = &mut self.exchange.used;
+        if used.len() < MOST_USED && !used.iter().any(|known| known.id == statement.id) {
+            used.push(Arc::clone(statement));
+        }
     }
 
     /// Part of the answer goes to the client: from here on the work can't be done again unseen.

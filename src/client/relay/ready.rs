@@ -71,7 +71,7 @@ impl Relay<'_> {
         let replaced = name.filter(|_| flavor.is_some() && statement.is_retired() && told.is_none());
         if let Some(name) = replaced {
             self.bag.names.set(name, Some(Arc::clone(&variant)));
-        } else if !same {
+        } else if !same && !self.variants.iter().any(|known| known.statement.id == variant.id) {
             let holds = flavor.is_none();
             self.variants.push(Variant { of: statement.id, statement: Arc::clone(&variant), holds });
         }

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use super::Relay;
 use super::ready::Ready;
 use crate::config::Mode;
-use crate::error::Fault;
+use crate::error::{Blame, Fault, sqlstate};
 use crate::track::acts::Act;
 use crate::track::names::{About, about};
 use crate::track::pinning::{self, Look};
 use crate::track::statements::{self, Statement, Text, Undo};
 use crate::track::{Pins, Reply, Request};
 use crate::wire::{Head, cstr, frame, frontend};
+
+/// How many names are remembered that a client has given up, for the sake of errors that may still come.
+const FORMER_NAMES: usize = 256;
 
 impl Relay<'_> {
     fn carries(&self) -> bool {
@@ -238,6 +241,14 @@ impl Relay<'_> {
             return self.unnamed(request, &portal, head, here);
         }
         let Some(statement) = self.bag.names.get(name).cloned() else {
+            if self.carries() && name.starts_with(statements::PREFIX.as_bytes()) {
+                // One of ours: not this client's.
+                let fault = unknown_statement(name);
+                return match request {
+                    Request::Close => self.invent(request, head, here, Undo::default()),
+                    _ => self.refuse(&fault, request, head, here),
+                };
+            }
             // The server says that it does not exist; or it was made by SQL's PREPARE, and does.
             return self.pass(request, head, here, None);
         };
@@ -275,6 +286,9 @@ impl Relay<'_> {
     /// The client gives up a name.
     pub(super) fn forget(&mut self, name: &[u8]) {
         if let Some(statement) = self.bag.names.get(name) {
+            if self.former.len() >= FORMER_NAMES {
+                self.former.clear();
+            }
             self.former.push((statement.id, name.into()));
             self.bag.names.set(name, None);
         }
@@ -331,6 +345,12 @@ impl Relay<'_> {
             self.portals.push((portal.into(), act));
         }
     }
+}
+
+/// What PostgreSQL says of a statement that does not exist.
+fn unknown_statement(name: &[u8]) -> Fault {
+    let name = String::from_utf8_lossy(name);
+    Fault::error(Blame::Client, sqlstate::UNDEFINED_STATEMENT, format!("prepared statement \"{name}\" does not exist"))
 }
 
 /// Whether what follows the name of a `Parse` is a text, a count and as many types.

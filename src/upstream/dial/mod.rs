@@ -118,7 +118,9 @@ pub async fn dial(settings: &Settings, login: Login, registry: &Registry, limit:
     let mut conn = Conn::new(stream, Arc::clone(&registry.buffers));
     // Options that can't be set cost comfort, not correctness.
     let _ = conn.stream().set_upstream_options(settings.keepalive, settings.tcp_user_timeout);
-    let outcome = timeout_at(deadline, log_in(&mut conn, login, settings.upstream.minor)).await.unwrap_or_else(|_| Err(timed_out()));
+    let outcome = timeout_at(deadline, log_in(&mut conn, login, settings.upstream.minor))
+        .await
+        .unwrap_or_else(|_| Err(timed_out()));
     match outcome {
         Ok(session) => Ok(Dialled {
             conn,

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -27,7 +27,12 @@ pub struct Loan {
     number: u64,
     call: Arc<Call>,
     pool: Arc<Pool>,
+    since: Instant,
 }
+
+/// For how long the last look at a connection is good enough: what is sent in front of a client's first message proves it
+/// alive in any case.
+const FRESH_LOOK: Duration = Duration::from_millis(1);
 
 /// The loans of a pool, the oldest first.
 #[derive(Debug, Default)]
@@ -47,7 +52,7 @@ impl Pool {
         loans.next += 1;
         loans.open.insert(number, Arc::clone(&call));
         drop(loans);
-        let loan = Loan { lease: Some(lease), number, call, pool: Arc::clone(self) };
+        let loan = Loan { lease: Some(lease), number, call, pool: Arc::clone(self), since: Instant::now() };
         if self.has_waiters() {
             // Somebody has come to wait in the same moment.
             loan.call.make();
@@ -91,7 +96,8 @@ impl Loan {
     pub fn take(mut self) -> Option<Lease> {
         let mut lease = self.lease.take()?;
         lease.set_unused(false);
-        (self.pool.is_fit(&lease) && lease.look()).then_some(lease)
+        let looks_fine = self.since.elapsed() < FRESH_LOOK || lease.look();
+        (self.pool.is_fit(&lease) && looks_fine).then_some(lease)
     }
 
     /// Gives the connection back as it was.

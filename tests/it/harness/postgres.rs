@@ -301,18 +301,17 @@ fn as_owner(command: &[&str]) {
 
 /// Removes directories when this process has ended, however it ends: statics, which most tests share, are never dropped.
 fn reap(dir: &Path) {
-    static REAPER: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
+    static REAPER: OnceLock<Mutex<Child>> = OnceLock::new();
     let reaper = REAPER.get_or_init(|| {
         // A server may be at its end in there: until it is through, some of it comes back.
         let script = "trap '' INT TERM; while read -r dir; do set -- \"$@\" \"$dir\"; done; \
             for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf \"$@\" 2>/dev/null && sleep 1 && [ ! -e \"$1\" ] && break; sleep 1; done";
         let mut command = Command::new("sh");
         command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut reaper = command.spawn().expect("sh");
-        Mutex::new(reaper.stdin.take().expect("piped"))
+        Mutex::new(command.spawn().expect("sh"))
     });
     let mut reaper = reaper.lock().expect("unpoisoned");
-    writeln!(reaper, "{}", dir.display()).expect("a reaper");
+    writeln!(reaper.stdin.as_mut().expect("piped"), "{}", dir.display()).expect("a reaper");
 }
 
 fn temp_dir() -> TempDir {
