@@ -186,6 +186,7 @@ fn running_out_of_descriptors_ends_nothing() {
     let mut child = std::process::Command::new("sh")
         .args(["-c", "ulimit -n 40; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_pgferry"), "-u", &url, "-l", &path])
         .env("PGFERRY_MAX_CLIENTS", "1000")
+        .env_remove("PGFERRY_TEST_PG_BIN")
         .stderr(std::process::Stdio::piped())
         .spawn()
         .expect("sh");

@@ -1,5 +1,6 @@
 //! Random sequences of what changes a session, from several clients over few connections: every answer must be the one
-//! that the same client gets on a private direct connection.
+//! that the same client gets on a private direct connection. `TEST_SEEDS=60` tells sixty times as many stories, `TEST_SEED`
+//! one.
 
 use std::fmt::Write as _;
 
@@ -217,10 +218,10 @@ fn tell_many(reset: &str, seeds: std::ops::Range<u64>) {
             ));
         }
     }
-    if let Some(seed) = std::env::var("PGFERRY_TEST_SEED").ok().and_then(|n| n.parse().ok()) {
+    if let Some(seed) = std::env::var("TEST_SEED").ok().and_then(|n| n.parse().ok()) {
         return tell(seed, reset, &postgres);
     }
-    let more = std::env::var("PGFERRY_TEST_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    let more = std::env::var("TEST_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
     for seed in seeds.start..seeds.start + (seeds.end - seeds.start) * more {
         tell(seed, reset, &postgres);
     }
