@@ -188,6 +188,13 @@ impl Postgres {
         self.log().matches("connection received").count()
     }
 
+    /// The major version.
+    pub fn version(&self) -> u32 {
+        static VERSION: OnceLock<u32> = OnceLock::new();
+        let ask = || self.sql("select current_setting('server_version_num')::int / 10000").parse().expect("a number");
+        *VERSION.get_or_init(ask)
+    }
+
     /// The upstream URL for pgferry.
     pub fn url(&self) -> String {
         format!("postgres://127.0.0.1:{}", self.port)
@@ -248,7 +255,7 @@ fn template() -> &'static Path {
         append(
             &dir.join("postgresql.conf"),
             "fsync=off\nfull_page_writes=off\nunix_socket_directories=''\nlisten_addresses='127.0.0.1'\n\
-             max_wal_senders=10\nshared_buffers=16MB\nlog_min_messages=info\nmin_wal_size=32MB\n",
+             max_wal_senders=10\npassword_encryption=scram-sha-256\nshared_buffers=16MB\nlog_min_messages=info\nmin_wal_size=32MB\n",
         );
         std::fs::write(dir.join("pg_hba.conf"), HBA).expect("writable");
         let mut postgres = Postgres { port: free_port(), dir: dir.clone(), server: None, temp: temp_dir() };
