@@ -130,6 +130,33 @@ fn in_transaction_mode_without_resets() {
     mixed_work(&["--mode", "transaction", "--pool-size", "3", "--reset", "smart"]);
 }
 
+/// Clients that differ in what they have set take turns on one connection, each finding its own.
+#[test]
+fn settings_take_turns() {
+    for reset in ["always", "smart", "never"] {
+        let ferry = Ferry::start(Postgres::shared(), &["--mode", "transaction", "--pool-size", "1", "--reset", reset]);
+        std::thread::scope(|scope| {
+            for client in 0..6 {
+                let ferry = &ferry;
+                scope.spawn(move || {
+                    let mut raw = ferry.session();
+                    let (path, size) = (format!("path_{client}"), format!("{}MB", client + 2));
+                    raw.query(&format!("set search_path = {path}"));
+                    raw.query(&format!("set work_mem = '{size}'"));
+                    raw.send(&[parse("s", "select current_setting('search_path') || $1"), sync()].concat());
+                    raw.until_ready();
+                    for _ in 0..100 {
+                        assert_eq!(raw.value("show search_path"), path);
+                        assert_eq!(raw.value("show work_mem"), size);
+                        raw.send(&[bind("", "s", &["!"]), execute("", 0), sync()].concat());
+                        assert_eq!(values(&raw.until_ready()), [format!("{path}!")]);
+                    }
+                });
+            }
+        });
+    }
+}
+
 #[test]
 fn in_session_mode_with_a_connection_for_each() {
     mixed_work(&["--pool-size", "8"]);

@@ -28,6 +28,9 @@ impl Relay<'_> {
         if self.goodbye {
             return Next::End(End::Goodbye);
         }
+        if std::mem::take(&mut self.unopened) {
+            return Next::Again;
+        }
         if let Next::Again = self.interject() {
             return Next::Again;
         }

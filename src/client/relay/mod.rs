@@ -155,6 +155,8 @@ pub struct Relay<'a> {
     first: Vec<u8>,
     /// The client's next bytes must wait.
     hold: bool,
+    /// The client's first message has waited for that, and is to be sent now.
+    unopened: bool,
     up_left: usize,
     /// The rest of the client's current message is not sent on.
     up_dropped: bool,
@@ -219,6 +221,7 @@ impl<'a> Relay<'a> {
             refused: None,
             first: Vec::new(),
             hold: !preparation.requests.is_empty(),
+            unopened: false,
             up_left: 0,
             up_dropped: false,
             down_left: 0,
@@ -333,6 +336,7 @@ impl<'a> Relay<'a> {
     /// Our own messages have been answered: the connection is alive and as the client expects it.
     fn on_prepared(&mut self) {
         self.hold = false;
+        self.unopened = self.preparation.must_succeed_first;
         if self.preparation.must_succeed_first {
             self.lease.pool().learn_canonical(&self.preparation.wanted, &self.lease.params);
         } else {
