@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::cancel::Control;
@@ -14,8 +14,7 @@ use crate::drain::Phase;
 use crate::error::{Blame, Fault, Severity, sqlstate};
 use crate::net::{Conn, RecvError};
 use crate::track::{Luggage, Request, names};
-use crate::upstream::pool::{CheckoutError, Loan};
-use crate::upstream::registry::RESET_AFTER;
+use crate::upstream::pool::{Called, CheckoutError, Loan};
 use crate::upstream::{Lease, Pool};
 use crate::wire::{Head, backend, frame, frontend, head};
 
@@ -58,8 +57,6 @@ struct Session<'a> {
     bag: Luggage,
     /// A connection that it has not used yet.
     loan: Option<Loan>,
-    /// That connection has been reset while it waited.
-    rested: bool,
 }
 
 /// Runs a session from its welcome to its end.
@@ -71,7 +68,7 @@ pub async fn run(shared: &Arc<Shared>, conn: Conn, admitted: login::Session) {
     let registered = shared.sessions.register(&shared.registry, version, loan.as_ref().map(Loan::pid));
     let control = Arc::clone(&registered.control);
     let bag = Luggage::new(wanted, view);
-    let mut session = Session { shared, control, conn, pool, bag, loan, rested: false };
+    let mut session = Session { shared, control, conn, pool, bag, loan };
     if session.welcome().await.is_err() {
         session.give_loan_back();
         return;
@@ -159,13 +156,14 @@ impl Session<'_> {
                         return Err(Farewell::Tell(shutdown()));
                     }
                     let loan = self.loan.as_ref();
-                    let restless = loan.is_some();
                     tokio::select! {
                         biased;
                         filled = self.conn.fill() => filled.map_err(|_| Farewell::Quiet)?,
                         () = self.control.wake.notified() => {}
-                        () = called_in(loan) => self.give_loan_back(),
-                        () = sleep(RESET_AFTER), if restless && !self.rested => self.rest().await,
+                        called = called(loan) => match called {
+                            Called::In => self.give_loan_back(),
+                            Called::ToRest => self.rest().await,
+                        },
                     }
                 }
             }
@@ -224,7 +222,6 @@ impl Session<'_> {
 
     /// The client leaves its connection unused: whatever somebody else has left there is reset, as in an idle one.
     async fn rest(&mut self) {
-        self.rested = true;
         let settings = self.settings();
         let Some(loan) = self.loan.take().filter(|_| settings.reset == Reset::Always) else { return };
         self.loan = loan.reset(settings.cleanup_timeout).await;
@@ -309,10 +306,10 @@ impl Session<'_> {
     }
 }
 
-/// Completes when somebody else needs the connection on loan.
-async fn called_in(loan: Option<&Loan>) {
+/// Completes when something is to become of the connection on loan.
+async fn called(loan: Option<&Loan>) -> Called {
     match loan {
-        Some(loan) => loan.called_in().await,
+        Some(loan) => loan.called().await,
         None => std::future::pending().await,
     }
 }

@@ -19,7 +19,7 @@ use crate::net::BufferPool;
 use crate::track::statements::Catalog;
 
 /// How long a used session may stay idle before it is reset without anybody asking for it.
-pub const RESET_AFTER: Duration = Duration::from_millis(100);
+const RESET_AFTER: Duration = Duration::from_millis(100);
 
 /// How often the janitor comes when nothing is due soon.
 const ROUND: Duration = Duration::from_secs(1);

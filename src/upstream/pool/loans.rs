@@ -1,6 +1,7 @@
 //! Connections that clients have and have not used: given at login so that a client knows its backend's pid, and called
 //! in as soon as anybody waits.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,10 +13,20 @@ use crate::upstream::lease::Lease;
 use crate::upstream::link::Used;
 use crate::upstream::restore;
 
-/// How a loan is called in.
+/// What is to become of a loan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Called {
+    /// Somebody else needs the connection.
+    In,
+    /// What somebody has left in it is to be reset: nobody uses it.
+    ToRest,
+}
+
+/// How a client is told that.
 #[derive(Debug, Default)]
 struct Call {
-    made: AtomicBool,
+    back: AtomicBool,
+    rest: AtomicBool,
     wake: Notify,
 }
 
@@ -37,8 +48,16 @@ const FRESH_LOOK: Duration = Duration::from_millis(1);
 /// The loans of a pool, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Loans {
-    open: std::collections::BTreeMap<u64, Arc<Call>>,
+    open: BTreeMap<u64, Open>,
     next: u64,
+}
+
+#[derive(Debug)]
+struct Open {
+    call: Arc<Call>,
+    since: Instant,
+    /// Somebody has used the connection, and it has not been reset since.
+    used: bool,
 }
 
 impl Pool {
@@ -50,29 +69,45 @@ impl Pool {
         let mut loans = lock(&self.loans);
         let number = loans.next;
         loans.next += 1;
-        loans.open.insert(number, Arc::clone(&call));
+        let used = lease.used != Used::Fresh;
+        loans.open.insert(number, Open { call: Arc::clone(&call), since: Instant::now(), used });
         drop(loans);
         let loan = Loan { lease: Some(lease), number, call, pool: Arc::clone(self), since: Instant::now() };
         if self.has_waiters() {
             // Somebody has come to wait in the same moment.
-            loan.call.make();
+            loan.call.make(&loan.call.back);
         }
         Some(loan)
+    }
+
+    /// Has those reset that have been used by somebody and are on loan for longer than `after`; says whether there are
+    /// others.
+    pub(super) fn rest_loans(&self, after: Duration) -> bool {
+        let mut others = false;
+        for open in lock(&self.loans).open.values_mut().filter(|open| open.used) {
+            if open.since.elapsed() >= after {
+                open.used = false;
+                open.call.make(&open.call.rest);
+            } else {
+                others = true;
+            }
+        }
+        others
     }
 
     /// Calls the oldest loan in; says whether there is one.
     pub(in crate::upstream) fn call_in(&self) -> bool {
         let oldest = lock(&self.loans).open.pop_first();
-        oldest.is_some_and(|(_, call)| {
-            call.make();
+        oldest.is_some_and(|(_, open)| {
+            open.call.make(&open.call.back);
             true
         })
     }
 }
 
 impl Call {
-    fn make(&self) {
-        self.made.store(true, Ordering::SeqCst);
+    fn make(&self, what: &AtomicBool) {
+        what.store(true, Ordering::SeqCst);
         self.wake.notify_one();
     }
 }
@@ -84,9 +119,15 @@ impl Loan {
         self.lease.as_ref().map_or(0, |lease| lease.key.pid)
     }
 
-    /// Waits until somebody else needs the connection.
-    pub async fn called_in(&self) {
-        while !self.call.made.load(Ordering::SeqCst) {
+    /// Waits until something is to become of it.
+    pub async fn called(&self) -> Called {
+        loop {
+            if self.call.back.load(Ordering::SeqCst) {
+                return Called::In;
+            }
+            if self.call.rest.swap(false, Ordering::SeqCst) {
+                return Called::ToRest;
+            }
             self.call.wake.notified().await;
         }
     }

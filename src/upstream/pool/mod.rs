@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 use deadpool::managed::{self, Manager, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult};
 use tokio::sync::oneshot;
 
-pub use loans::Loan;
 use loans::Loans;
+pub use loans::{Called, Loan};
 
 use super::account::Account;
 use super::dial::DialError;
@@ -303,6 +303,7 @@ impl Pool {
                 resets.push(upstream);
             }
         }
+        dirty |= reset_due.is_some_and(|after| self.rest_loans(after));
         let ready = self.idle_count() + resets.len();
         if self.baseline().is_some() && ready < settings.min_idle {
             self.dial_for(settings.min_idle - ready);
