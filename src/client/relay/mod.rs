@@ -4,9 +4,9 @@
 //! direction either has bytes that wait for the other side, and then does not read, or waits for its own side; the two
 //! are independent, so that a client that pipelines and a server that answers can't block each other.
 //!
-//! [`up`] and [`down`] move the bytes, [`boundary`] decides where that ends. In transaction mode [`statements`] and
-//! [`ready`] give statements the names they have on the connection, [`state`] keeps what the client carries, and
-//! [`again`] does work again that an old plan has spoilt.
+//! `up` and `down` move the bytes, `boundary` decides where that ends. In transaction mode `statements` and
+//! `ready` give statements the names they have on the connection, `state` keeps what the client carries, and
+//! `again` does work again that an old plan has spoilt.
 
 mod again;
 mod boundary;
