@@ -55,6 +55,8 @@ struct Session<'a> {
     conn: Conn,
     pool: Arc<Pool>,
     bag: Luggage,
+    /// The mode it came in with.
+    mode: Mode,
     /// A connection that it has not used yet.
     loan: Option<Loan>,
 }
@@ -63,12 +65,12 @@ struct Session<'a> {
 pub async fn run(shared: &Arc<Shared>, conn: Conn, admitted: login::Session) {
     let login::Session { pool, wanted, view, version } = admitted;
     // Its backend's pid is a client's own in session mode: other sessions see it in pg_locks and pg_stat_activity.
-    let session_mode = shared.registry.settings_of(&pool.key.database).mode == Mode::Session;
-    let loan = if session_mode { pool.lend().await } else { None };
+    let mode = shared.registry.settings_of(&pool.key.database).mode;
+    let loan = if mode == Mode::Session { pool.lend().await } else { None };
     let registered = shared.sessions.register(&shared.registry, version, loan.as_ref().map(Loan::pid));
     let control = Arc::clone(&registered.control);
     let bag = Luggage::new(wanted, view);
-    let mut session = Session { shared, control, conn, pool, bag, loan };
+    let mut session = Session { shared, control, conn, pool, bag, mode, loan };
     if session.welcome().await.is_err() {
         session.give_loan_back();
         return;
@@ -96,8 +98,16 @@ pub async fn run(shared: &Arc<Shared>, conn: Conn, admitted: login::Session) {
 }
 
 impl Session<'_> {
+    /// The settings in force, but for the mode: a client keeps the one it came in with, since what it has done so far
+    /// can't be followed in another one.
     fn settings(&self) -> Arc<Settings> {
-        self.shared.registry.settings_of(&self.pool.key.database)
+        let now = self.shared.registry.settings_of(&self.pool.key.database);
+        if now.mode == self.mode {
+            return now;
+        }
+        let mut own = (*now).clone();
+        own.mode = self.mode;
+        Arc::new(own)
     }
 
     /// The whole of it in one write: the client has not got a connection, but all it must know.

@@ -51,7 +51,11 @@ pub const KEYS: [Key; 34] = [
     },
     fixed("allow_remote", "false", "Allow TCP listeners on addresses other than loopback."),
     key("max_clients", "0", "Most clients at a time; 0 = as many as the limit on open files allows."),
-    key("mode", "\"session\"", "How long a client keeps its upstream connection: \"session\" or \"transaction\"."),
+    key(
+        "mode",
+        "\"session\"",
+        "How long a client keeps its upstream connection: \"session\" or \"transaction\"; a change holds for new clients.",
+    ),
     key(
         "pin",
         "\"auto\"",

@@ -124,6 +124,30 @@ fn databases_may_have_a_mode_of_their_own() {
 }
 
 #[test]
+fn a_client_keeps_the_mode_it_came_in_with() {
+    let postgres = Postgres::start_with(&[]);
+    let dir = tempfile::Builder::new().prefix("ferry-").tempdir().expect("a directory");
+    let file = dir.path().join("pgferry.toml");
+    let text = |mode: &str| {
+        let (url, socket) = (postgres.url(), dir.path().display().to_string());
+        format!("upstream = \"{url}\"\nlisten = \"{socket}\"\nmode = \"{mode}\"\npool_size = 1\n")
+    };
+    let (before, after) = (text("transaction"), text("session"));
+    std::fs::write(&file, before).expect("written");
+    let ferry = Ferry::spawn(dir, &["-c", file.to_str().expect("UTF-8"), "-v"], &[]);
+    let mut client = ferry.session();
+    client.send(&[parse("s", "select 'carried'"), sync()].concat());
+    client.until_ready();
+    std::fs::write(&file, after).expect("written");
+    ferry.signal("HUP");
+    eventually("the settings are in force", || ferry.log().contains("settings reloaded; changed: mode"));
+    assert!(is_free(&ferry));
+    client.send(&run("s"));
+    assert_eq!(client.until_ready()[1].columns(), ["carried"]);
+    assert!(is_free(&ferry), "it still gives its connection back");
+}
+
+#[test]
 fn a_sequences_state_is_never_somebody_elses() {
     let postgres = Postgres::start_with(&[]);
     for reset in ["always", "smart", "never"] {
