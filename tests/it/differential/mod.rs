@@ -118,7 +118,8 @@ fn without_table_oids(body: &[u8]) -> Vec<(String, Vec<u8>)> {
 }
 
 fn compare(args: &[&str]) {
-    let postgres = Postgres::shared();
+    // Of its own: what one script notifies another one hears.
+    let postgres = &Postgres::start_with(&[]);
     let ferry = Ferry::start(postgres, args);
     let scripts = scripts();
     assert!(scripts.len() >= 40);
@@ -148,7 +149,7 @@ fn transaction_mode() {
 
 #[test]
 fn transaction_mode_with_small_buffers() {
-    let postgres = Postgres::shared();
+    let postgres = &Postgres::start_with(&[]);
     let settings =
         [("PGFERRY_BUFFER_SIZE", "4kB"), ("PGFERRY_MAX_PREPARED_STATEMENTS", "3"), ("PGFERRY_RESET", "smart")];
     let ferry = Ferry::start_with(&postgres.url(), &["--mode", "transaction"], &settings);
@@ -160,7 +161,7 @@ fn transaction_mode_with_small_buffers() {
 
 #[test]
 fn transaction_mode_with_two_workers() {
-    let postgres = Postgres::shared();
+    let postgres = &Postgres::start_with(&[]);
     let ferry = Ferry::start_with(&postgres.url(), &["--mode", "transaction"], &[("PGFERRY_WORKERS", "2")]);
     for (name, script) in scripts() {
         let direct = transcript(Raw::logged_in(Raw::tcp(postgres.port), "trust_user", "postgres"), &script, || {});
@@ -171,7 +172,7 @@ fn transaction_mode_with_two_workers() {
 /// Two clients on one connection: somebody else is there whenever the client under test is between two pieces of work
 /// and does not need to keep the connection.
 fn compare_with_an_intruder(reset: &str) {
-    let postgres = Postgres::shared();
+    let postgres = &Postgres::start_with(&[]);
     let args = ["--mode", "transaction", "--pool-size", "1", "--reset", reset];
     let ferry = Ferry::start_with(&postgres.url(), &args, &[("PGFERRY_WAIT_TIMEOUT", "20ms")]);
     let mut intruder = Intruder::enter(&ferry);
@@ -215,7 +216,7 @@ fn assert_same(name: &str, ferried: &[String], direct: &[String]) {
 /// The welcome: the same settings, for the same startup packets.
 #[test]
 fn welcomes() {
-    let postgres = Postgres::shared();
+    let postgres = &Postgres::start_with(&[]);
     let ferry = Ferry::start(postgres, &[]);
     let user = ("user", "trust_user");
     let database = ("database", "postgres");
