@@ -99,6 +99,12 @@ fn is(a: &[u8], b: &[u8]) -> bool {
     a.eq_ignore_ascii_case(b)
 }
 
+/// Whether another statement can stand behind `text`.
+fn is_finished(text: &[u8]) -> bool {
+    let closed = [text, b";"].concat();
+    Tokens::new(&closed).last() == Some(Token::Semicolon)
+}
+
 /// An identifier as PostgreSQL folds it: ASCII letters only, quoted ones as they are.
 fn folded(token: Token<'_>) -> Option<Box<[u8]>> {
     match token {
@@ -158,8 +164,9 @@ impl<'a> Words<'a> {
         let name = self.setting(token)?;
         let (default, end) = self.value()?;
         let text = self.sql.get(start..end).filter(|text| text.len() <= LONGEST)?;
-        // What these mean depends on settings that may be others when the statement is said again.
-        if text.iter().any(|&b| b == b'\\' || b >= 0x80) {
+        // What these mean depends on settings that may be others when the statement is said again; and what is not
+        // finished would swallow what is said behind it.
+        if text.iter().any(|&b| b == b'\\' || b >= 0x80) || !is_finished(text) {
             return None;
         }
         Some(match (default, local) {
@@ -344,6 +351,8 @@ mod tests {
             "set a = 'b\\c'",
             "set a = 'ü'",
             "set a = U&'b'",
+            "set a = 'b",
+            "set a = $$b",
             "set a",
             "set",
             "set a =",

@@ -107,7 +107,7 @@ CONF
         --upstream "postgres://127.0.0.1:$port" --listen "$host" --port "$port" \
         --mode "$mode" --pool-size 40 2>"$dir/pgferry.log" &
     ferry=$!
-    until grep -q 'ready: ' "$dir/pgferry.log"; do
+    until grep -qs 'ready: ' "$dir/pgferry.log"; do
         kill -0 "$ferry" || fail "pgferry did not start: $(cat "$dir/pgferry.log")"
         sleep 0.1
     done
