@@ -25,6 +25,8 @@ fn in_session_mode_it_is_the_backends_own() {
         let (mut raw, pid) = log_in(&ferry);
         assert_eq!(raw.value("select pg_backend_pid()"), pid.to_string());
         assert_eq!(postgres.sql(&format!("select count(*) from pg_stat_activity where pid = {pid}")), "1");
+        drop(raw);
+        eventually("its connection is free again", || ferry.report().get("leased_now") == 0);
     }
     let (mut idle, pid) = log_in(&ferry);
     let (mut killer, _) = log_in(&ferry);
