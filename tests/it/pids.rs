@@ -70,6 +70,7 @@ fn what_somebody_left_in_it_is_reset_while_it_waits() {
     let mut holder = ferry.session();
     holder.query("select lock_it()");
     drop(holder);
+    eventually("its connection is free again", || ferry.report().get("leased_now") == 0);
     let (mut idle, pid) = log_in(&ferry);
     eventually("the lock is given back", || {
         postgres.sql("select count(*) from pg_locks where locktype = 'advisory'") == "0"
