@@ -1,7 +1,9 @@
 //! The same script direct and through pgferry must give the same messages.
 
+mod pins;
 mod protocol;
-mod state;
+mod settings;
+mod statements;
 
 use crate::harness::raw::{bind, execute, parse, startup, sync};
 use crate::harness::{Ferry, Message, Postgres, Raw};
@@ -11,9 +13,9 @@ use protocol::Step::{self, Drip, End, Ready, Send, Until};
 /// All scripts.
 fn scripts() -> Vec<Script> {
     let mut scripts = protocol::protocol();
-    scripts.extend(state::statements());
-    scripts.extend(state::settings());
-    scripts.extend(state::pins());
+    scripts.extend(statements::statements());
+    scripts.extend(settings::settings());
+    scripts.extend(pins::pins());
     scripts
 }
 

@@ -37,6 +37,16 @@ fn probe() -> Vec<Step> {
     one_by_one(&["select current_setting('timezone'), current_setting('application_name'), current_user"])
 }
 
+/// Uses a named statement, on its own.
+pub fn run(name: &str, params: &[&str]) -> Vec<u8> {
+    [bind("", name, params), describe(b'P', ""), execute("", 0), sync()].concat()
+}
+
+/// Each part on its own, waiting for its answer.
+pub fn each(parts: &[Vec<u8>]) -> Vec<Step> {
+    parts.iter().flat_map(|part| [Send(part.clone()), Ready(1)]).collect()
+}
+
 pub fn protocol() -> Vec<Script> {
     let big = "x".repeat(300_000);
     let scripts = vec![
