@@ -52,12 +52,6 @@ pub struct Control {
 }
 
 impl Control {
-    /// The pid it was given.
-    #[must_use]
-    pub fn pid(&self) -> i32 {
-        self.pid
-    }
-
     /// The session has nothing that could be cancelled. Says whether a cancel request had come too late to be acted
     /// upon.
     pub fn set_idle(&self) {

@@ -21,9 +21,6 @@ const HARMLESS: [&[u8]; 9] = [
     b"work_mem",
 ];
 
-/// State under which the meaning of a text is one session's own: temporary tables hide others, for example.
-const PRIVATE: [Pins; 6] = [Pins::SETTING, Pins::ROLE, Pins::TEMP, Pins::LOAD, Pins::CODE, Pins::UNSEEN];
-
 /// What a client carries from connection to connection.
 #[derive(Debug, Default)]
 pub struct Luggage {
@@ -52,7 +49,7 @@ impl Luggage {
     /// The settings that the meaning of a text depends on, in a session that reports `params` and holds `pins`; `None`
     /// where they are this client's own.
     pub fn flavor(&mut self, params: &Params, pins: Pins) -> Option<Arc<Flavor>> {
-        if PRIVATE.into_iter().any(|private| pins.contains(private)) {
+        if !pins.among(Pins::PRIVATE).is_empty() {
             return None;
         }
         if let Some((known, flavor)) = &self.flavor

@@ -46,6 +46,12 @@ impl Pins {
     pub const ASKABLE: Self =
         Self(Self::ROLE.0 | Self::TEMP.0 | Self::LISTEN.0 | Self::PREPARE.0 | Self::CURSOR.0 | Self::LOCK.0);
 
+    /// Reasons that `DISCARD ALL` does not undo.
+    pub const INDELIBLE: Self = Self(Self::LOAD.0 | Self::CODE.0 | Self::UNSEEN.0);
+
+    /// State under which the meaning of a text is one session's own: temporary tables hide others, for example.
+    pub const PRIVATE: Self = Self(Self::INDELIBLE.0 | Self::SETTING.0 | Self::ROLE.0 | Self::TEMP.0);
+
     /// Each reason and its name.
     pub const NAMES: [(Self, &'static str); 13] = [
         (Self::SETTING, "setting"),
@@ -79,6 +85,12 @@ impl Pins {
     #[must_use]
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// The reasons that are in both.
+    #[must_use]
+    pub fn among(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// The reasons in `self` that are not in `other`.

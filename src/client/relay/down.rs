@@ -102,7 +102,7 @@ impl Relay<'_> {
     }
 
     /// Moves what waits to be sent to the client to where something can be put behind it.
-    fn stash(&mut self) {
+    pub(super) fn stash(&mut self) {
         let unsent = self.lease.conn.input.unsent();
         self.client.output.extend_from_slice(unsent);
         let n = unsent.len();
@@ -206,7 +206,7 @@ impl Relay<'_> {
 
     /// A client knows its own notifications by the pid that it was given.
     fn rename_notifier(&mut self) {
-        let (real, given) = (self.lease.key.pid, self.control.pid());
+        let (real, given) = (self.lease.key.pid, self.control.pid);
         let body = self.lease.conn.input.unparsed_mut().get_mut(frame::HEADER..frame::HEADER + 4);
         if let Some(pid) = body.filter(|pid| **pid == real.to_be_bytes()) {
             pid.copy_from_slice(&given.to_be_bytes());

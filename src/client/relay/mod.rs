@@ -249,9 +249,7 @@ impl<'a> Relay<'a> {
         let cut = self.down_left > 0 && !self.down_hidden;
         if !cut {
             // Whole messages, on which whatever the client is told at the end can follow.
-            let unsent = self.lease.conn.input.unsent().len();
-            self.client.output.extend_from_slice(self.lease.conn.input.unsent());
-            self.lease.conn.input.sent(unsent);
+            self.stash();
         }
         if self.act.is_some() || (self.preparing() && self.preparation.settings) {
             // Nobody knows yet which settings the session has.

@@ -22,9 +22,6 @@ const THE_SERVERS_OWN: [&[u8]; 6] = [
     b"session_authorization",
 ];
 
-/// What `DISCARD ALL` does not undo.
-const INDELIBLE: [Pins; 3] = [Pins::LOAD, Pins::CODE, Pins::UNSEEN];
-
 /// The reasons for keeping a connection that [`question`] asks about, in its order.
 const ASKED: [Pins; 6] = [Pins::ROLE, Pins::TEMP, Pins::LISTEN, Pins::PREPARE, Pins::CURSOR, Pins::LOCK];
 
@@ -117,11 +114,7 @@ impl Relay<'_> {
                 self.bag.discard_all();
                 self.lease.swept();
                 self.unnamed_here = true;
-                let left = INDELIBLE.into_iter().filter(|pin| self.pins.contains(*pin));
-                self.pins = left.fold(Pins::none(), |mut all, pin| {
-                    all.add(pin);
-                    all
-                });
+                self.pins = self.pins.among(Pins::INDELIBLE);
             }
             b"DEALLOCATE ALL" => {
                 self.bag.names.clear();
@@ -199,26 +192,27 @@ impl Relay<'_> {
             let changed = self.lease.params.beyond(&self.start).filter_map(|(name, _)| params::following(name));
             let changed: Vec<_> = changed.collect();
             if !changed.is_empty() {
-                self.say(&origin(&changed));
+                self.ask(&origin(&changed));
                 self.origins = Some(changed);
-                self.asking = true;
-                self.barrier = true;
-                self.flushed = true;
                 return Next::Again;
             }
         }
         let askable = !self.pins.is_empty() && self.pins.without(Pins::ASKABLE).is_empty();
         if self.mode == Mode::Transaction && self.asks && askable && self.pipeline.settled() {
             self.asks = false;
-            self.asking = true;
-            // Its answer is about what holds now.
-            self.barrier = true;
-            self.flushed = true;
             let user = self.lease.pool().key.user.clone();
-            self.say(&question(&user));
+            self.ask(&question(&user));
             return Next::Again;
         }
         Next::Wait
+    }
+
+    /// Asks the server something. The client's next messages wait: the answer is about what holds now.
+    fn ask(&mut self, sql: &[u8]) {
+        self.asking = true;
+        self.barrier = true;
+        self.flushed = true;
+        self.say(sql);
     }
 
     /// Sends a query of pgferry's own.
