@@ -21,6 +21,7 @@ use crate::config::{Auth, ConfigError, Listen, Settings};
 use crate::drain::{Drain, Phase};
 use crate::net::{Bound, BufferPool, ListenError, Stream};
 use crate::upstream::Registry;
+use crate::upstream::route::Route;
 use crate::upstream::slots::Slots;
 
 /// Descriptors that are not clients' or upstreams': listeners, logs, the runtime's own, and some to spare.
@@ -52,6 +53,7 @@ pub enum StartError {
 /// As [`StartError`] lists; nothing is served then.
 pub async fn run(settings: Settings, reload: impl Fn() -> Result<Settings, ConfigError>) -> Result<(), StartError> {
     let places = raise_file_limit(&settings);
+    let route = Route::new(&settings).map_err(StartError::System)?;
     let listeners = bind(&settings)?;
     let key = ProcessKey::generate().map_err(|error| StartError::System(format!("no randomness: {error}")))?;
     let mut signals = Signals::new().map_err(|error| StartError::System(format!("signals: {error}")))?;
@@ -59,7 +61,7 @@ pub async fn run(settings: Settings, reload: impl Fn() -> Result<Settings, Confi
     let buffers = BufferPool::new(settings.buffer_size, 2 * settings.max_upstream.min(64));
     announce(&settings);
     let settings = Arc::new(ArcSwap::from_pointee(settings));
-    let registry = Registry::new(Arc::clone(&settings), key, buffers);
+    let registry = Registry::new(Arc::clone(&settings), route, key, buffers);
     let shared = Arc::new(Shared {
         registry: Arc::clone(&registry),
         sessions: Sessions::default(),
@@ -152,9 +154,13 @@ fn apply(shared: &Shared, reload: &impl Fn() -> Result<Settings, ConfigError>) {
         Ok(new) => new,
         Err(error) => return error!("the settings were not reloaded, the old ones stay: {error}"),
     };
+    let route = match Route::new(&new) {
+        Ok(route) => route,
+        Err(error) => return error!("the settings were not reloaded, the old ones stay: {error}"),
+    };
     let (live, restart) = new.changed(&old);
     registry.settings.store(Arc::new(new.keeping_fixed_of(&old)));
-    registry.apply(&old);
+    registry.apply(&old, route);
     shared.places.resize(raise_file_limit(&registry.settings.load()));
     if !restart.is_empty() {
         warn!("these settings have changed but need a restart: {}", restart.join(", "));

@@ -2,12 +2,19 @@
 //!
 //! - [`secret`]: passwords that are wiped and never printed, and the process's own key.
 //! - [`verified`]: what is remembered of a user's password, so that most logins need no upstream connection.
+//! - [`scram`]: both halves of SCRAM-SHA-256.
+//! - [`md5`]: PostgreSQL's older passwords.
+//! - [`pgpass`]: password files.
 //! - [`bucket`]: how often something may be tried.
 
 pub mod bucket;
+pub mod md5;
+pub mod pgpass;
+pub mod scram;
 pub mod secret;
 pub mod verified;
 
 pub use bucket::Bucket;
-pub use secret::{Mac, Password, ProcessKey};
+pub use md5::Md5Secret;
+pub use secret::{Credential, Mac, Password, ProcessKey};
 pub use verified::Verified;

@@ -6,6 +6,9 @@ use hmac::{Hmac, KeyInit, Mac as _};
 use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
 
+use super::md5::Md5Secret;
+use super::scram::{ClientKey, Verifier};
+
 /// A password as the client sent it or the configuration holds it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(Zeroizing<Vec<u8>>);
@@ -28,6 +31,17 @@ impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Password(hidden)")
     }
+}
+
+/// What one can log in with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// A password.
+    Password(Password),
+    /// A stored MD5 password: good where MD5 is asked for.
+    Md5(Md5Secret),
+    /// The key of a SCRAM password, and the verifier it belongs to: good where the server has that very verifier.
+    Key(ClientKey, Verifier),
 }
 
 /// A random key that lives as long as the process and never leaves it.

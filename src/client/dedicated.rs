@@ -46,7 +46,12 @@ pub async fn run(shared: &Arc<Shared>, mut conn: Conn, admitted: Dedicated) {
     }
     backend::put_key_data(&mut conn.output, control.pid, &control.secret);
     backend::put_ready(&mut conn.output, crate::track::pipeline::IDLE);
-    let key = Arc::new(BackendKey { address: dialled.address, pid: dialled.pid, secret: dialled.secret });
+    let key = Arc::new(BackendKey {
+        address: dialled.address,
+        encryptor: dialled.encryptor,
+        pid: dialled.pid,
+        secret: dialled.secret,
+    });
     let gate = Arc::new(Gate::default());
     // There is nobody else whom a request could hit, so it may always be sent.
     let _ = control.set_running(&key, &gate);
@@ -75,10 +80,9 @@ async fn open(shared: &Arc<Shared>, conn: &mut Conn, admitted: &Dedicated) -> Re
     let pause = account.may_try(registry, settings.login_timeout)?;
     tokio::time::sleep(pause).await;
     let (ask, asked) = Ask::new();
-    let secret = match (settings.auth, &settings.upstream.password) {
-        (Auth::PassThrough, _) => Secret::Ask(ask),
-        (_, Some(password)) => Secret::Known(password.clone()),
-        (_, None) => Secret::None,
+    let secret = match settings.auth {
+        Auth::PassThrough => Secret::Ask(ask),
+        Auth::Peer | Auth::Trust => Secret::Fixed,
     };
     let params = admitted.startup.params.iter().filter(|(name, _)| name != b"user").cloned().collect();
     let limit = settings.login_timeout + settings.connect_timeout;

@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::Shared;
 use super::checkout;
-use crate::auth::Password;
+use crate::auth::{Credential, Password};
 use crate::config::{Auth, PeerRule, Settings, value};
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, Peer, RecvError};
@@ -172,7 +172,9 @@ impl Login<'_> {
             return Err(refusal);
         }
         self.pace().await?;
-        self.until_up(|| attempt(self.pool, registry, Secret::Known(password.clone()))).await.map(|()| true)
+        self.until_up(|| attempt(self.pool, registry, Secret::Known(Credential::Password(password.clone()))))
+            .await
+            .map(|()| true)
     }
 
     /// Nobody knows this user: lets the upstream decide whether it wants a password, and asks the client only then.

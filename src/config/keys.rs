@@ -32,12 +32,41 @@ const fn secret(name: &'static str, doc: &'static str) -> Key {
 }
 
 /// Every setting, in the order of the reference.
-pub const KEYS: [Key; 34] = [
+pub const KEYS: [Key; 48] = [
     secret(
         "upstream",
         "Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database][?sslmode=…&connect_timeout=…].",
     ),
-    secret("upstream_password", "The upstream's password for auth = \"trust\" and \"peer\", if not in the URL."),
+    secret("upstream_password", "The upstream's password for clients that bring none of their own, if not in the URL."),
+    optional("upstream_password_file", "A file with that password, read whenever a connection is opened."),
+    optional(
+        "password_command",
+        "A program (and its arguments, as a list) that prints that password; PGHOST, PGPORT, PGUSER and PGDATABASE say for what.",
+    ),
+    key("password_ttl", "\"600s\"", "How long what password_command printed is used before it is run again."),
+    optional(
+        "passfile",
+        "A file of passwords in .pgpass's form [env: PGPASSFILE]; default: ~/.pgpass, if it is there.",
+    ),
+    optional(
+        "sslmode",
+        "\"disable\", \"allow\", \"prefer\", \"require\", \"verify-ca\" or \"verify-full\"; default: \"prefer\", or \"verify-full\" when sslrootcert is given.",
+    ),
+    optional(
+        "sslnegotiation",
+        "\"postgres\", or \"direct\": TLS from the first byte, one round trip less (PostgreSQL 17+).",
+    ),
+    optional("sslrootcert", "The authorities that may sign the upstream's certificate: a PEM file, or \"system\"."),
+    optional("sslcert", "The certificate to show to the upstream (PEM)."),
+    optional("sslkey", "Its private key (PEM, no passphrase, mode 0600)."),
+    optional("sslcrl", "Certificates that are revoked (PEM)."),
+    optional("ssl_min_protocol_version", "\"TLSv1.2\" (default) or \"TLSv1.3\"."),
+    optional("ssl_max_protocol_version", "\"TLSv1.2\" or \"TLSv1.3\" (default)."),
+    optional("sslsni", "0 keeps the upstream's name out of the handshake; default: 1."),
+    optional(
+        "channel_binding",
+        "Bind SCRAM logins to the encrypted channel: \"disable\", \"prefer\" (default) or \"require\".",
+    ),
     fixed(
         "listen",
         "[\"/run/pgferry\"]",

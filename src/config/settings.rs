@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::encryption::Encryption;
 use super::keys::{KEYS, Key, PER_DATABASE};
 use super::source::{ConfigError, Place, Value, Written};
 use super::url::Upstream;
@@ -16,6 +18,10 @@ use crate::auth::Password;
 #[allow(missing_docs, reason = "each field is the key of the same name, documented once in `keys`")]
 pub struct Settings {
     pub upstream: Upstream,
+    pub upstream_password_file: Option<PathBuf>,
+    pub password_command: Vec<String>,
+    pub password_ttl: Duration,
+    pub passfile: Option<PathBuf>,
     pub listen: Vec<Listen>,
     pub port: u16,
     pub socket_mode: u32,
@@ -61,15 +67,19 @@ impl Settings {
     /// The first mistake, with its place and key.
     pub fn resolve(written: &Written) -> Result<Self, ConfigError> {
         let reader = Reader { written };
-        let mut upstream = reader.upstream()?;
-        if let Some((_, Value::One(password))) = written.get("upstream_password") {
-            upstream.password = Some(Password::new(password.clone().into_bytes()));
-        }
+        let upstream = reader.upstream()?;
         let connect_timeout = match (written.get("connect_timeout"), upstream.connect_timeout) {
             (None, Some(from_url)) => from_url,
             _ => reader.read("connect_timeout", positive_duration)?,
         };
         let settings = Self {
+            upstream_password_file: reader.path("upstream_password_file"),
+            password_command: reader.list("password_command"),
+            password_ttl: reader.read("password_ttl", value::duration)?,
+            passfile: reader
+                .path("passfile")
+                .or_else(|| upstream.passfile.clone())
+                .or_else(|| written.default_passfile()),
             listen: reader.listen()?,
             port: reader.read("port", |text| match text.parse() {
                 Ok(port @ 1..) => Ok(port),
@@ -252,7 +262,27 @@ impl Reader<'_> {
         parse(text.trim()).map_err(|message| ConfigError::new(message).at(&place, name))
     }
 
+    /// The upstream, with what other keys say of it.
     fn upstream(&self) -> Result<Upstream, ConfigError> {
+        let mut upstream = self.upstream_url()?;
+        for name in Encryption::NAMES {
+            if let Some((place, value)) = self.written.get(name) {
+                let set = upstream.encryption.set(name, text_of(value).trim());
+                set.map_err(|message| ConfigError::new(message).at(place, name))?;
+            }
+        }
+        upstream.encryption.home.clone_from(&self.written.home);
+        upstream.encryption.check().map_err(|message| {
+            let named = Encryption::NAMES.into_iter().find(|name| self.written.get(name).is_some());
+            self.error(named.unwrap_or("upstream"), message)
+        })?;
+        if let Some((_, Value::One(password))) = self.written.get("upstream_password") {
+            upstream.password = Some(Password::new(password.clone().into_bytes()));
+        }
+        Ok(upstream)
+    }
+
+    fn upstream_url(&self) -> Result<Upstream, ConfigError> {
         let Some((place, value)) = self.written.get("upstream") else {
             return Err(ConfigError::new("no upstream: which PostgreSQL is to be fronted?").hint(
                 "pgferry --upstream postgres://db.example:5432 (or PGFERRY_UPSTREAM, or upstream = in the file)",
@@ -271,6 +301,19 @@ impl Reader<'_> {
         match parsed.map_err(|message| ConfigError::new(message).at(&place, "listen"))? {
             list if list.is_empty() => Err(ConfigError::new("no address to listen on").at(&place, "listen")),
             list => Ok(list),
+        }
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        let text = self.written.get(name).map(|(_, value)| text_of(value))?;
+        Some(text).filter(|text| !text.is_empty()).map(PathBuf::from)
+    }
+
+    fn list(&self, name: &str) -> Vec<String> {
+        match self.written.get(name) {
+            Some((_, Value::Many(items))) => items.clone(),
+            Some((_, Value::One(text))) => text.split_whitespace().map(str::to_owned).collect(),
+            _ => Vec::new(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -111,6 +111,8 @@ type Values = BTreeMap<&'static str, (Place, Value)>;
 #[derive(Clone, Debug, Default)]
 pub struct Written {
     values: Values,
+    /// The home directory, where libpq's default files are.
+    pub home: Option<PathBuf>,
 }
 
 impl Written {
@@ -118,6 +120,12 @@ impl Written {
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&(Place, Value)> {
         self.values.get(key)
+    }
+
+    /// `~/.pgpass`, if it is there.
+    #[must_use]
+    pub fn default_passfile(&self) -> Option<PathBuf> {
+        self.home.as_ref().map(|home| home.join(".pgpass")).filter(|path| path.exists())
     }
 
     /// The databases that have a table of their own, each with what holds for it.
@@ -128,7 +136,7 @@ impl Written {
             let mut values = self.values.clone();
             values.remove("database");
             values.extend(table.iter().map(|(key, value)| (*key, value.clone())));
-            Self { values }
+            Self { values, home: self.home.clone() }
         };
         tables.iter().map(|(name, table)| (name.as_str(), own(table))).collect()
     }
@@ -138,7 +146,8 @@ impl Written {
         self.put(key, Place::Flag(flag), value);
     }
 
-    /// Notes the variables `PGFERRY_…` among `vars`, their `_FILE` variants for secrets, and `DATABASE_URL`.
+    /// Notes the variables `PGFERRY_…` among `vars`, their `_FILE` variants for secrets, `DATABASE_URL`, and what libpq
+    /// reads as well: `PGPASSFILE` and `HOME`.
     ///
     /// # Errors
     /// An unknown `PGFERRY_` variable, a file that can't be read, or a malformed `PGFERRY_PEER`.
@@ -147,6 +156,14 @@ impl Written {
         for (name, text) in vars {
             if name == "DATABASE_URL" && !text.is_empty() {
                 database_url = Some(text);
+                continue;
+            }
+            if name == "HOME" && !text.is_empty() {
+                self.home = Some(text.into());
+                continue;
+            }
+            if name == "PGPASSFILE" && !text.is_empty() {
+                self.put("passfile", Place::Env(name), Value::One(text));
                 continue;
             }
             let Some(key) = name.strip_prefix("PGFERRY_").map(str::to_ascii_lowercase) else { continue };

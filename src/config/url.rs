@@ -2,12 +2,15 @@
 //!
 //! The rules are those of PostgreSQL's manual, "Connection Strings".
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
+use super::encryption::Encryption;
 use crate::auth::Password;
 
 /// What is dialled.
@@ -45,6 +48,12 @@ pub struct Upstream {
     /// The minor version of the newest protocol that is asked for (`max_protocol_version`): 0, or 2 for longer cancel
     /// keys, which PostgreSQL 18 gives.
     pub minor: u16,
+    /// The address to connect to, if the host's name is not to be looked up (`hostaddr`).
+    pub address: Option<IpAddr>,
+    /// Where passwords are looked up that are not given here (`passfile`).
+    pub passfile: Option<PathBuf>,
+    /// How connections are encrypted.
+    pub encryption: Encryption,
 }
 
 impl fmt::Display for Upstream {
@@ -62,8 +71,13 @@ impl fmt::Display for Upstream {
         if let Some(database) = &self.database {
             write!(f, "/{database}")?;
         }
-        if self.minor > 0 {
-            write!(f, "?max_protocol_version=3.{}", self.minor)?;
+        let mut parameters = self.encryption.show();
+        parameters.extend(self.address.map(|address| ("hostaddr", address.to_string())));
+        parameters.extend(self.passfile.as_ref().map(|path| ("passfile", path.display().to_string())));
+        parameters.extend((self.minor > 0).then(|| ("max_protocol_version", format!("3.{}", self.minor))));
+        for (nth, (name, value)) in parameters.iter().enumerate() {
+            let value = percent_encode(value.as_bytes(), &QUERY);
+            write!(f, "{}{name}={value}", if nth == 0 { '?' } else { '&' })?;
         }
         Ok(())
     }
@@ -86,43 +100,56 @@ impl Upstream {
     }
 }
 
-/// The settings of a connection string, as text.
+/// The parameters that are understood, besides those of encryption.
+const PARAMETERS: [&str; 9] =
+    ["host", "hostaddr", "port", "user", "password", "passfile", "dbname", "connect_timeout", "max_protocol_version"];
+
+/// What a client says of itself; pgferry's clients bring their own.
+const CLIENTS_OWN: [&str; 3] = ["application_name", "fallback_application_name", "client_encoding"];
+
+/// What stands for itself in the query of a URL.
+const QUERY: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_').remove(b':');
+
+/// The settings of a connection string.
 #[derive(Default)]
 struct Fields {
-    host: Option<String>,
-    port: Option<String>,
-    user: Option<String>,
-    password: Option<String>,
-    dbname: Option<String>,
-    connect_timeout: Option<String>,
-    max_protocol_version: Option<String>,
+    values: BTreeMap<&'static str, String>,
+    encryption: Encryption,
 }
 
 impl Fields {
     fn put(&mut self, name: &str, value: String) -> Result<(), String> {
-        let slot = match name {
-            "host" | "hostaddr" => &mut self.host,
-            "port" => &mut self.port,
-            "user" => &mut self.user,
-            "password" => &mut self.password,
-            "dbname" => &mut self.dbname,
-            "connect_timeout" => &mut self.connect_timeout,
-            "max_protocol_version" => &mut self.max_protocol_version,
-            "sslmode" => return sslmode(&value),
-            // What a client says of itself; pgferry's clients bring their own.
-            "application_name" | "fallback_application_name" | "client_encoding" => return Ok(()),
-            _ => return Err(unknown_parameter(name)),
-        };
-        *slot = Some(value).filter(|value| !value.is_empty());
-        Ok(())
+        if Encryption::NAMES.contains(&name) {
+            return self.encryption.set(name, &value);
+        }
+        if let Some(known) = PARAMETERS.into_iter().find(|known| *known == name) {
+            if value.is_empty() {
+                self.values.remove(known);
+            } else {
+                self.values.insert(known, value);
+            }
+            return Ok(());
+        }
+        match (name, value.as_str()) {
+            // JDBC's and older libpqs' way to say it.
+            ("ssl", "true") | ("requiressl", "1") => self.encryption.set("sslmode", "require"),
+            ("gssencmode", "disable" | "prefer") | ("sslcompression", "0") => Ok(()),
+            _ if CLIENTS_OWN.contains(&name) => Ok(()),
+            _ => Err(unknown_parameter(name)),
+        }
     }
 
-    fn resolve(self) -> Result<Upstream, String> {
-        let host = self.host.unwrap_or_else(|| "localhost".to_owned());
-        if host.contains(',') || self.port.as_deref().is_some_and(|port| port.contains(',')) {
+    fn resolve(mut self) -> Result<Upstream, String> {
+        let mut take = |name| self.values.remove(name);
+        let (host, address, port) = (take("host"), take("hostaddr"), take("port"));
+        if [&host, &address, &port].into_iter().flatten().any(|value| value.contains(',')) {
             return Err("several hosts are not supported yet: name one".into());
         }
-        let port = match self.port.as_deref() {
+        let host = host.or_else(|| address.clone()).unwrap_or_else(|| "localhost".to_owned());
+        let parsed =
+            address.map(|address| address.parse().map_err(|_| format!("hostaddr: \"{address}\" is no address")));
+        let address = parsed.transpose()?;
+        let port = match port.as_deref() {
             None => 5432,
             Some(port) => match port.parse() {
                 Ok(port @ 1..) => port,
@@ -130,7 +157,7 @@ impl Fields {
             },
         };
         let host = if host.starts_with('/') { Host::Unix(host.into(), port) } else { Host::Tcp(host, port) };
-        let connect_timeout = match self.connect_timeout.as_deref() {
+        let connect_timeout = match take("connect_timeout").as_deref() {
             None | Some("0") => None,
             Some(text) => {
                 let seconds: u64 =
@@ -138,7 +165,7 @@ impl Fields {
                 Some(Duration::from_secs(seconds))
             }
         };
-        let minor = match self.max_protocol_version.as_deref() {
+        let minor = match take("max_protocol_version").as_deref() {
             None | Some("3.0") => 0,
             Some("3.2" | "latest") => 2,
             Some(other) => return Err(format!("invalid max_protocol_version value: \"{other}\" (3.0, 3.2, latest)")),
@@ -146,37 +173,19 @@ impl Fields {
         Ok(Upstream {
             host,
             minor,
-            user: self.user,
-            password: self.password.map(|password| Password::new(password.into_bytes())),
-            database: self.dbname,
+            address,
+            user: take("user"),
+            password: take("password").map(|password| Password::new(password.into_bytes())),
+            passfile: take("passfile").map(PathBuf::from),
+            database: take("dbname"),
             connect_timeout,
+            encryption: self.encryption,
         })
     }
 }
 
-fn sslmode(mode: &str) -> Result<(), String> {
-    match mode {
-        "disable" | "allow" | "prefer" => Ok(()),
-        "require" | "verify-ca" | "verify-full" => Err(format!(
-            "sslmode={mode}: this version has no TLS towards PostgreSQL yet; \"prefer\" connects without it"
-        )),
-        _ => Err(format!("invalid sslmode value: \"{mode}\"")),
-    }
-}
-
 fn unknown_parameter(name: &str) -> String {
-    const KNOWN: [&str; 9] = [
-        "host",
-        "port",
-        "user",
-        "password",
-        "dbname",
-        "connect_timeout",
-        "sslmode",
-        "max_protocol_version",
-        "application_name",
-    ];
-    match super::keys::nearest(name, KNOWN) {
+    match super::keys::nearest(name, PARAMETERS.into_iter().chain(Encryption::NAMES)) {
         Some(near) => format!("invalid URI query parameter: \"{name}\" (did you mean \"{near}\"?)"),
         None => format!("URI query parameter \"{name}\" is not supported: leave it out (clients set their own)"),
     }
@@ -261,6 +270,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::SslMode;
 
     #[test]
     fn uris_in_libpqs_forms() {
@@ -288,6 +298,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_shown_can_be_read() {
+        let text = "postgres://h:5432/x?sslmode=verify-full&sslnegotiation=direct&sslrootcert=/my%20ca.pem&sslcert=/c\
+                    &sslkey=/k&sslcrl=/r&ssl_min_protocol_version=TLSv1.3&sslsni=0&channel_binding=require\
+                    &hostaddr=10.0.0.1&passfile=/p&max_protocol_version=3.2";
+        let upstream = Upstream::parse(text).expect("good");
+        assert_eq!(upstream.to_string(), text);
+        assert_eq!(upstream.encryption.root.as_deref(), Some("/my ca.pem"));
+        let jdbc = Upstream::parse("postgres://h?ssl=true").expect("good");
+        assert_eq!(jdbc.encryption.mode, Some(SslMode::Require));
+    }
+
+    #[test]
     fn mistakes_are_explained() {
         for (text, part) in [
             ("db.example:5432", "postgres://"),
@@ -297,7 +319,8 @@ mod tests {
             ("postgres://h:x", "port"),
             ("postgres://h:99999", "port"),
             ("postgres://me:p%zz@h", "percent-encoding in the password"),
-            ("postgres://h?sslmode=require", "no TLS"),
+            ("postgres://h?hostaddr=db", "no address"),
+            ("postgres://h?sslpassword=x", "not supported"),
             ("postgres://h?sslmode=on", "invalid sslmode"),
             ("postgres://h?max_protocol_version=3.1", "invalid max_protocol_version"),
             ("postgres://h?sslmod=prefer", "did you mean \"sslmode\""),

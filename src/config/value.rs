@@ -27,13 +27,15 @@ macro_rules! choice {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(match self { $(Self::$variant => $text),+ })
             }
         }
     };
 }
+
+pub(super) use choice;
 
 choice! {
     /// How long a client keeps its upstream connection.

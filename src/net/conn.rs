@@ -75,6 +75,7 @@ impl Conn {
                 n => self.written += n,
             }
         }
+        ready!(self.stream.poll_flush(cx))?;
         self.output.clear();
         self.written = 0;
         if self.output.capacity() > 1024 {
@@ -93,6 +94,22 @@ impl Conn {
         let taken = self.stream.take_arrived(self.input.space());
         self.input.received(*taken.as_ref().unwrap_or(&0));
         taken
+    }
+
+    /// Whether all that was written is with the kernel.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.output.is_empty() && self.stream.is_flushed()
+    }
+
+    /// Encrypts what follows. The bytes that have been received but not looked at belong to the handshake.
+    ///
+    /// # Errors
+    /// As [`Stream::secure`].
+    pub async fn secure(&mut self, tls: rustls::Connection) -> io::Result<()> {
+        let received = self.input.unparsed().to_vec();
+        self.consume(received.len());
+        self.stream.secure(tls, &received).await
     }
 
     /// How much of [`Conn::output`] the socket has taken.

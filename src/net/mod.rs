@@ -1,14 +1,16 @@
 //! Sockets.
 //!
-//! - [`stream`]: TCP and unix sockets behind one type.
+//! - [`stream`]: TCP and unix sockets behind one type, encrypted or not.
 //! - [`buffer`]: storage that is lent while bytes are under way and given back when they are gone.
 //! - [`conn`]: a stream with its buffers: framed reading and ordered writing.
 //! - [`listen`]: listeners: socket files with an owner, abstract sockets, TCP.
+//! - [`tls`]: encryption, and who proves what with which certificate.
 
 pub mod buffer;
 pub mod conn;
 pub mod listen;
 pub mod stream;
+pub mod tls;
 
 pub use buffer::{Buffer, BufferPool};
 pub use conn::{Conn, RecvError};

@@ -1,6 +1,7 @@
-//! TCP and unix sockets behind one type.
+//! TCP and unix sockets behind one type, encrypted or not.
 
-use std::io;
+use std::future::poll_fn;
+use std::io::{self, IoSlice, Read};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
@@ -13,13 +14,32 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::tls::Session;
+
+/// A connection to somebody, encrypted or not.
+#[derive(Debug)]
+pub struct Stream {
+    socket: Socket,
+    tls: Option<Box<Session>>,
+}
+
 /// A connected socket.
 #[derive(Debug)]
-pub enum Stream {
-    /// TCP.
+pub(super) enum Socket {
     Tcp(TcpStream),
-    /// A unix socket, by file or abstract name.
     Unix(UnixStream),
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self { socket: Socket::Tcp(stream), tls: None }
+    }
+}
+
+impl From<UnixStream> for Stream {
+    fn from(stream: UnixStream) -> Self {
+        Self { socket: Socket::Unix(stream), tls: None }
+    }
 }
 
 /// Who is at the other end.
@@ -37,72 +57,113 @@ pub enum Peer {
 }
 
 impl Stream {
+    /// Encrypts what follows: runs the handshake of `tls`, to which the bytes in `received` belong.
+    ///
+    /// # Errors
+    /// The socket's, or the handshake's; the stream is of no use then.
+    pub async fn secure(&mut self, tls: rustls::Connection, received: &[u8]) -> io::Result<()> {
+        let session = Session::new(tls, received);
+        let session = self.tls.insert(Box::new(session?));
+        poll_fn(|cx| session.poll_handshake(&self.socket, cx)).await
+    }
+
+    /// The encryption, if there is one.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Session> {
+        self.tls.as_deref()
+    }
+
     /// Waits until there may be something to read, holding no buffer.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(stream) => stream.poll_read_ready(cx),
-            Self::Unix(stream) => stream.poll_read_ready(cx),
+        match &self.tls {
+            Some(tls) if tls.has_plaintext() => Poll::Ready(Ok(())),
+            _ => self.socket.poll_read_ready(cx),
         }
     }
 
     /// Reads what is there; `Ready(Ok(0))` is the end.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buf = ReadBuf::new(into);
-        ready!(match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buf),
-        })?;
-        Poll::Ready(Ok(buf.filled().len()))
+        match &mut self.tls {
+            Some(tls) => tls.poll_read(&self.socket, cx, into),
+            None => self.socket.poll_read(cx, into),
+        }
     }
 
-    /// Writes what fits.
+    /// Writes what fits. What has been encrypted may still wait to be sent: see [`Stream::poll_flush`].
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        match &mut self.tls {
+            Some(tls) => tls.poll_write(&self.socket, cx, bytes),
+            None => self.socket.poll_write(cx, bytes),
         }
+    }
+
+    /// Sends what was written.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.tls {
+            Some(tls) => tls.poll_flush(&self.socket, cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Whether all that was written is with the kernel.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.tls.as_ref().is_none_or(|tls| tls.is_flushed())
     }
 
     /// Says that no more will be written.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        if let Some(tls) = &mut self.tls {
+            tls.farewell();
+            ready!(tls.poll_flush(&self.socket, cx))?;
         }
+        self.socket.poll_shutdown(cx)
     }
 
     /// Whether something has arrived, be it the end: one look at the socket itself, nothing is taken.
     #[must_use]
     pub fn has_arrived(&self) -> bool {
-        recv(self.fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) != Err(Errno::EAGAIN)
+        recv(self.socket.fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) != Err(Errno::EAGAIN)
+    }
+
+    /// Whether bytes have arrived that nobody has taken.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        recv(self.socket.fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).is_ok_and(|n| n > 0)
     }
 
     /// Takes what has arrived, asking the socket itself and not the runtime, which may not know yet.
     ///
     /// # Errors
     /// `WouldBlock` when there is nothing; else the socket's.
-    pub fn take_arrived(&self, into: &mut [u8]) -> io::Result<usize> {
-        recv(self.fd(), into, MsgFlags::MSG_DONTWAIT).map_err(Into::into)
-    }
-
-    fn fd(&self) -> RawFd {
-        match self {
-            Self::Tcp(stream) => stream.as_raw_fd(),
-            Self::Unix(stream) => stream.as_raw_fd(),
+    pub fn take_arrived(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let mut arrived = Arrived(self.socket.fd());
+        match &mut self.tls {
+            Some(tls) => tls.take_arrived(&mut arrived, into),
+            None => arrived.read(into),
         }
     }
 
     /// Who is at the other end.
     pub fn peer(&self) -> io::Result<Peer> {
-        match self {
-            Self::Tcp(stream) => stream.peer_addr().map(Peer::Tcp),
-            Self::Unix(stream) => stream.peer_cred().map(|cred| Peer::Unix { uid: cred.uid(), gid: cred.gid() }),
+        match &self.socket {
+            Socket::Tcp(stream) => stream.peer_addr().map(Peer::Tcp),
+            Socket::Unix(stream) => stream.peer_cred().map(|cred| Peer::Unix { uid: cred.uid(), gid: cred.gid() }),
+        }
+    }
+
+    /// Whether it came over an abstract socket.
+    #[must_use]
+    pub fn is_abstract(&self) -> bool {
+        match &self.socket {
+            Socket::Tcp(_) => false,
+            Socket::Unix(stream) => stream.local_addr().is_ok_and(|address| address.as_pathname().is_none()),
         }
     }
 
     /// Sets the options of an upstream connection: no delay, keepalive, and how long data may stay unacknowledged.
     pub fn set_upstream_options(&self, keepalive: Option<Duration>, user_timeout: Option<Duration>) -> io::Result<()> {
-        let Self::Tcp(stream) = self else { return Ok(()) };
+        let Socket::Tcp(stream) = &self.socket else { return Ok(()) };
         stream.set_nodelay(true)?;
         let socket = SockRef::from(stream);
         if let Some(idle) = keepalive {
@@ -118,9 +179,63 @@ impl Stream {
 
     /// Makes the coming close send a reset, which leaves no TIME_WAIT behind.
     pub fn reset_on_close(&self) {
-        if let Self::Tcp(stream) = self {
+        if let Socket::Tcp(stream) = &self.socket {
             // Where this fails the connection closes in the ordinary way.
             let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
+    }
+}
+
+macro_rules! either {
+    ($self:expr, $stream:ident => $what:expr) => {
+        match $self {
+            Socket::Tcp($stream) => $what,
+            Socket::Unix($stream) => $what,
+        }
+    };
+}
+
+impl Socket {
+    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_read_ready(cx))
+    }
+
+    pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_write_ready(cx))
+    }
+
+    pub(super) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        either!(self, stream => stream.try_read(into))
+    }
+
+    pub(super) fn try_write_vectored(&self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
+        either!(self, stream => stream.try_write_vectored(bytes))
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(into);
+        ready!(either!(self, stream => Pin::new(stream).poll_read(cx, &mut buf)))?;
+        Poll::Ready(Ok(buf.filled().len()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write(cx, bytes))
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+
+    fn fd(&self) -> RawFd {
+        either!(self, stream => stream.as_raw_fd())
+    }
+}
+
+/// What has arrived at a socket.
+struct Arrived(RawFd);
+
+impl Read for Arrived {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        recv(self.0, into, MsgFlags::MSG_DONTWAIT).map_err(Into::into)
     }
 }

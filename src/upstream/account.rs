@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::dial::{self, DialError, Login, Secret};
 use super::pool::Pool;
 use super::registry::Registry;
-use crate::auth::{Bucket, Password, Verified};
+use crate::auth::{Bucket, Credential, Password, Verified};
 use crate::config::{Auth, Settings};
 use crate::error::{Blame, Fault, sqlstate};
 use crate::track::Wanted;
@@ -79,9 +79,9 @@ impl Account {
     pub fn secret(&self, settings: &Settings) -> Secret {
         let known = match settings.auth {
             Auth::PassThrough => self.memory().verified.password().cloned(),
-            Auth::Peer | Auth::Trust => settings.upstream.password.clone(),
+            Auth::Peer | Auth::Trust => return Secret::Fixed,
         };
-        known.map_or(Secret::None, Secret::Known)
+        known.map_or(Secret::None, |password| Secret::Known(Credential::Password(password)))
     }
 
     /// Notes that a pool's connection could not be opened: a refused password is forgotten.
@@ -91,7 +91,7 @@ impl Account {
         }
         let mut memory = self.memory();
         match error {
-            DialError::Refused(fault, Some(password)) => {
+            DialError::Refused(fault, Some(Credential::Password(password))) => {
                 memory.verified.refuse(&registry.key, password, fault.clone(), Instant::now());
             }
             _ => memory.knowledge = Knowledge::Unknown,
@@ -137,10 +137,11 @@ impl Account {
         self.memory().verified.refusal(&registry.key, password, Instant::now())
     }
 
-    fn accepted(&self, registry: &Registry, password: Option<Password>) {
+    fn accepted(&self, registry: &Registry, credential: Option<Credential>) {
         let mut memory = self.memory();
-        match password {
-            Some(password) => {
+        match credential {
+            Some(Credential::Md5(_) | Credential::Key(..)) => memory.knowledge = Knowledge::Asks,
+            Some(Credential::Password(password)) => {
                 memory.knowledge = Knowledge::Asks;
                 memory.verified.accept(&registry.key, password);
             }
@@ -149,7 +150,7 @@ impl Account {
     }
 
     fn refused(&self, registry: &Registry, error: &DialError) {
-        if let DialError::Refused(fault, Some(password)) = error {
+        if let DialError::Refused(fault, Some(Credential::Password(password))) = error {
             let mut memory = self.memory();
             memory.knowledge = Knowledge::Asks;
             if error.is_credential() {
@@ -194,7 +195,7 @@ pub fn attempt(
         registry.counters.tried.add();
         match dial::dial(&settings, login, &registry, limit).await {
             Ok(dialled) => {
-                pool.account.accepted(&registry, dialled.password.clone());
+                pool.account.accepted(&registry, dialled.credential.clone());
                 pool.adopt(dialled, &settings);
                 Ok(())
             }

@@ -1,13 +1,13 @@
 //! `CancelRequest`s to the upstream.
 
+use std::io;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, UnixStream};
 use tracing::debug;
 
-use super::link::{Address, BackendKey, InGate};
+use super::link::{BackendKey, InGate};
 use super::registry::Registry;
-use crate::net::{Conn, Stream};
+use crate::net::Conn;
 use crate::wire::frontend;
 
 /// How long a cancel request may take.
@@ -19,17 +19,21 @@ pub async fn send(registry: &Registry, key: &BackendKey, gate: InGate) {
     let Ok(_slot) = registry.cancel_slots.acquire().await else { return };
     registry.counters.cancels.add();
     let request = async {
-        let stream = match &key.address {
-            Address::Tcp(address) => TcpStream::connect(address).await.map(Stream::Tcp),
-            Address::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
-        }?;
+        let mut stream = key.address.connect().await?;
+        if let Some(encryptor) = &key.encryptor
+            && let Err(error) = encryptor.start(&mut stream).await
+        {
+            // The secret does not go out in clear text where the session itself was encrypted.
+            stream.reset_on_close();
+            return Err(io::Error::other(format!("{error:?}")));
+        }
         let mut conn = Conn::new(stream, registry.buffers.clone());
         frontend::put_cancel(&mut conn.output, key.pid, &key.secret);
         conn.flush().await?;
         if tokio::time::timeout(LIMIT / 2, conn.drain()).await.is_err() {
             conn.stream().reset_on_close();
         }
-        std::io::Result::Ok(())
+        io::Result::Ok(())
     };
     match tokio::time::timeout(LIMIT, request).await {
         Ok(Ok(())) => {}

@@ -1,14 +1,14 @@
 //! One open, logged-in connection.
 
 use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::encrypt::Encryptor;
+use super::route::Address;
 use crate::net::Conn;
 use crate::track::ledger::Kept;
 use crate::track::statements::Prepared;
@@ -18,20 +18,13 @@ use crate::wire::{Frames, backend, frame, frontend};
 /// How long a server may take to close after a `Terminate`.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Where a connection goes, resolved: what a cancel request is sent to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    /// A TCP address.
-    Tcp(SocketAddr),
-    /// The path of a unix socket.
-    Unix(PathBuf),
-}
-
 /// What a `CancelRequest` needs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct BackendKey {
     /// Where the backend is.
     pub address: Address,
+    /// How connections there are encrypted, if they are.
+    pub encryptor: Option<Arc<Encryptor>>,
     /// Its process id.
     pub pid: i32,
     /// Its secret: 4 bytes in protocol 3.0, up to 256 in 3.2.

@@ -1,5 +1,8 @@
 //! Connections to PostgreSQL: who may open one, who has it, and what becomes of it.
 //!
+//! - [`route`]: the way to the upstream: where it is, and how it is to be connected to.
+//! - [`encrypt`]: encryption of a new connection.
+//! - [`credentials`]: where passwords come from that no client brings.
 //! - [`dial`]: opens one connection and logs in.
 //! - [`link`]: one open connection: its settings, its backend's key, what it was used for.
 //! - [`slots`]: how many there may be, exactly.
@@ -18,13 +21,16 @@
 pub mod account;
 pub mod cancel;
 pub mod counters;
+pub mod credentials;
 pub mod dial;
+pub mod encrypt;
 pub mod lease;
 pub mod link;
 pub mod pool;
 pub mod queue;
 pub mod registry;
 pub mod restore;
+pub mod route;
 pub mod slots;
 
 pub use account::Account;

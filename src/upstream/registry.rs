@@ -12,6 +12,7 @@ use super::account::Account;
 use super::counters::Counters;
 use super::pool::{Pool, PoolKey};
 use super::restore;
+use super::route::Route;
 use super::slots::{Slot, Slots};
 use crate::auth::{Bucket, ProcessKey};
 use crate::config::{Reset, Settings};
@@ -56,6 +57,7 @@ pub struct Registry {
     pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
     accounts: Mutex<Accounts>,
     strangers: Mutex<Bucket>,
+    route: ArcSwap<Route>,
     generation: AtomicU64,
     links: AtomicU64,
     starving: AtomicBool,
@@ -65,7 +67,7 @@ pub struct Registry {
 impl Registry {
     /// No pools yet.
     #[must_use]
-    pub fn new(settings: Arc<ArcSwap<Settings>>, key: ProcessKey, buffers: Arc<BufferPool>) -> Arc<Self> {
+    pub fn new(settings: Arc<ArcSwap<Settings>>, route: Route, key: ProcessKey, buffers: Arc<BufferPool>) -> Arc<Self> {
         let now = settings.load_full();
         let (burst, interval) = STRANGER_TRIES;
         Arc::new_cyclic(|this| Self {
@@ -80,6 +82,7 @@ impl Registry {
             pools: Mutex::default(),
             accounts: Mutex::default(),
             strangers: Mutex::new(Bucket::new(burst, interval, Instant::now())),
+            route: ArcSwap::from_pointee(route),
             generation: AtomicU64::new(0),
             links: AtomicU64::new(1),
             starving: AtomicBool::new(false),
@@ -91,6 +94,12 @@ impl Registry {
     #[must_use]
     pub fn settings_of(&self, database: &[u8]) -> Arc<Settings> {
         Arc::clone(self.settings.load().of(database))
+    }
+
+    /// The way to the upstream.
+    #[must_use]
+    pub fn route(&self) -> Arc<Route> {
+        self.route.load_full()
     }
 
     /// The pool of `key`.
@@ -180,8 +189,9 @@ impl Registry {
         lock(&self.pools).values().map(|pool| pool.leased.load(Ordering::Relaxed)).sum()
     }
 
-    /// Applies the settings in force after `old`: new sizes, and new connections where the upstream changed.
-    pub fn apply(&self, old: &Settings) {
+    /// Applies the settings in force after `old`: new sizes, `route`, and new connections where the upstream changed.
+    pub fn apply(&self, old: &Settings, route: Route) {
+        self.route.store(Arc::new(route));
         let new = self.settings.load_full();
         if new.upstream != old.upstream || new.auth != old.auth {
             self.generation.fetch_add(1, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 //! Login and cancel messages are written with `postgres-protocol` where they are sent.
 
 use super::cstr;
-use super::startup::CANCEL as CANCEL_REQUEST;
+use super::startup::{CANCEL as CANCEL_REQUEST, SSL as SSL_REQUEST};
 
 /// `Bind`.
 pub const BIND: u8 = b'B';
@@ -137,6 +137,12 @@ pub fn put_cancel(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
     out.extend_from_slice(&CANCEL_REQUEST.to_be_bytes());
     out.extend_from_slice(&pid.to_be_bytes());
     out.extend_from_slice(secret);
+}
+
+/// Appends an `SSLRequest`.
+pub fn put_ssl_request(out: &mut Vec<u8>) {
+    out.extend_from_slice(&8u32.to_be_bytes());
+    out.extend_from_slice(&SSL_REQUEST.to_be_bytes());
 }
 
 /// Appends a `StartupMessage` of protocol 3.`minor` with `params`, bytes as they are.

@@ -8,7 +8,7 @@ pub const LATEST: u32 = 3 << 16 | 2;
 /// Bytes of the length field that starts every opening packet.
 pub const LENGTH: usize = 4;
 
-const SSL: u32 = 80_877_103;
+pub(super) const SSL: u32 = 80_877_103;
 const GSSENC: u32 = 80_877_104;
 pub(super) const CANCEL: u32 = 80_877_102;
 /// `MAX_STARTUP_PACKET_LENGTH`: what may follow the length field.

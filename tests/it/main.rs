@@ -22,3 +22,4 @@ mod relay;
 mod reset;
 mod settings;
 mod shutdown;
+mod upstream_tls;

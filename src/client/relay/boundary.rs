@@ -13,9 +13,9 @@ impl Relay<'_> {
         let under_way = self.preparing()
             || self.up_left > 0
             || self.down_left > 0
-            || !self.client.output.is_empty()
+            || !self.client.is_flushed()
             || !self.client.input.unsent().is_empty()
-            || !self.lease.conn.output.is_empty()
+            || !self.lease.conn.is_flushed()
             || !self.lease.conn.input.unsent().is_empty();
         if under_way || !(self.pipeline.answered() || (self.goodbye && self.pipeline.is_still())) {
             return Next::Wait;

@@ -17,7 +17,7 @@ impl Relay<'_> {
     pub(super) fn poll_down(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut progress = false;
         loop {
-            if !self.client.output.is_empty() {
+            if !self.client.is_flushed() {
                 match self.client.poll_flush(cx) {
                     Poll::Pending => return Ok(progress),
                     Poll::Ready(Err(_)) => return Err(self.client_failed()),

@@ -23,7 +23,7 @@ impl Relay<'_> {
             return Ok(progress);
         }
         loop {
-            if !self.lease.conn.output.is_empty() {
+            if !self.lease.conn.is_flushed() {
                 if self.client.input.unsent().len() <= SMALL {
                     self.splice();
                 }
@@ -58,7 +58,7 @@ impl Relay<'_> {
             if self.goodbye {
                 return Ok(true);
             }
-            if !self.lease.conn.output.is_empty() {
+            if !self.lease.conn.is_flushed() {
                 continue;
             }
             if self.client.input.is_full() {

@@ -2,9 +2,10 @@
 
 use std::io;
 
-use crate::auth::Password;
+use crate::auth::Credential;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, RecvError};
+use crate::upstream::encrypt::{describe, tls_error};
 use crate::upstream::link::Link;
 use crate::upstream::registry::Registry;
 
@@ -20,8 +21,12 @@ pub enum DialError {
         /// Whether trying again soon costs next to nothing: nobody listens.
         refused: bool,
     },
-    /// The server refused, in its own words, and the password it refused with, if one was given.
-    Refused(Fault, Option<Password>),
+    /// The server refused, in its own words, and what it was given to log in with, if anything.
+    Refused(Fault, Option<Credential>),
+    /// The connection can't be encrypted as it must be, or the server is not who it should be: why.
+    Untrusted(String),
+    /// What there is to log in with can't be had, or is of no use with this server: why.
+    Credential(String),
     /// The server asks for a password and there is none.
     NoPassword,
     /// The client who was asked for a password went away.
@@ -61,7 +66,7 @@ impl DialError {
             Self::Refused(fault, _) => {
                 matches!(fault.code().as_str(), sqlstate::INVALID_PASSWORD | sqlstate::INVALID_AUTHORIZATION)
             }
-            Self::NoPassword => true,
+            Self::NoPassword | Self::Credential(_) => true,
             _ => false,
         }
     }
@@ -77,6 +82,19 @@ impl DialError {
                 format!("could not connect to the upstream server at {host}: {why}"),
             )
             .hint("Is PostgreSQL running there and does it accept TCP/IP connections? The setting is \"upstream\"."),
+            Self::Untrusted(why) => Fault::fatal(
+                Blame::Upstream,
+                sqlstate::UNABLE_TO_CONNECT,
+                format!("could not connect securely to the upstream server: {why}"),
+            )
+            .hint("The settings are sslmode and those that begin with ssl, in the upstream URL or the configuration."),
+            Self::Credential(why) => Fault::fatal(
+                Blame::Upstream,
+                sqlstate::INVALID_AUTHORIZATION,
+                "pgferry can't log in to the upstream server for this user",
+            )
+            .detail(why.clone())
+            .hint("The settings are upstream_password, upstream_password_file, password_command, passfile and users."),
             Self::Broke(why) => Fault::fatal(Blame::Upstream, sqlstate::UNABLE_TO_CONNECT, why.clone())
                 .hint("Is it PostgreSQL that listens there, and is it up? The setting is \"upstream\"."),
             Self::NoPassword => Fault::fatal(
@@ -85,7 +103,8 @@ impl DialError {
                 "the upstream server asks for a password and there is none",
             )
             .hint(
-                "With auth = \"trust\" or \"peer\" the password comes from the upstream URL or \"upstream_password\".",
+                "Where clients bring none that could be used, the password comes from upstream_password, \
+                 upstream_password_file, password_command or passfile.",
             ),
             Self::ClientGone => {
                 Fault::fatal(Blame::Client, sqlstate::CONNECTION_FAILURE, "the client went away during login")
@@ -105,7 +124,11 @@ impl From<RecvError> for DialError {
         let broke = |why: String| Self::Broke(format!("the connection broke during login: {why}"));
         match error {
             RecvError::Closed => broke("closed by the server".into()),
-            RecvError::Io(error) => broke(error.to_string()),
+            // TLS 1.3 servers look at our certificate when we already believe to be connected.
+            RecvError::Io(error) => match tls_error(&error) {
+                Some(tls) => Self::Untrusted(describe(tls, "")),
+                None => broke(error.to_string()),
+            },
             RecvError::Length(bad) => Self::Protocol(bad.to_string()),
         }
     }
@@ -120,6 +143,12 @@ pub struct Failed {
 }
 
 impl Failed {
+    /// A failure that leaves nothing to close.
+    #[must_use]
+    pub fn of(error: DialError) -> Self {
+        Self { error, conn: None }
+    }
+
     /// Closes what is left as any other connection: the server first.
     pub async fn close(self, registry: &Registry) {
         if let Some(conn) = self.conn {

@@ -1,41 +1,29 @@
 //! Opens one connection and logs in.
 //!
-//! The login follows the manual's "Start-up" flow; messages are read with `postgres-protocol`, each whole in memory
-//! and bounded before it is parsed.
+//! `login` follows the manual's "Start-up" flow; messages are read with `postgres-protocol`, each whole in memory
+//! and bounded before it is parsed. `scram` is the part of it that takes several messages.
 
 mod error;
+mod login;
+mod scram;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{self, ChannelBinding, ScramSha256};
-use postgres_protocol::message::{backend::Message, frontend as protocol};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::sync::oneshot;
-use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 pub use error::{DialError, Failed};
 
-use super::link::Address;
+use super::encrypt::{EncryptError, Encryptor};
 use super::registry::Registry;
-use crate::auth::Password;
-use crate::config::{Host, Settings};
-use crate::error::{Blame, Fault, sqlstate};
+use super::route::{Address, Encrypt, Route};
+use crate::auth::{Credential, Password};
+use crate::config::Settings;
+use crate::error::sqlstate;
 use crate::net::{Conn, Stream};
 use crate::track::Params;
-use crate::wire::{backend, frontend};
-
-/// The longest message a server may send while it logs us in.
-const LOGIN_LIMIT: usize = 64 * 1024;
-
-/// How much later each further address of a host is tried while the ones before have not answered (RFC 8305 calls
-/// it the connection attempt delay).
-const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
 /// A client who can be asked for a password, once.
 #[derive(Debug)]
@@ -51,7 +39,7 @@ impl Ask {
         (Self { question }, asked)
     }
 
-    async fn password(self) -> Option<Password> {
+    pub(super) async fn password(self) -> Option<Password> {
         let (answer, answered) = oneshot::channel();
         self.question.send(answer).ok()?;
         answered.await.ok()
@@ -64,9 +52,13 @@ pub enum Secret {
     /// There is none.
     None,
     /// It is known.
-    Known(Password),
+    Known(Credential),
+    /// It is looked up where the settings say (`credentials`).
+    Fixed,
     /// A client is asked.
     Ask(Ask),
+    /// It has been used: a server asks once.
+    Used,
 }
 
 /// Who logs in, and with what.
@@ -80,6 +72,13 @@ pub struct Login {
     pub secret: Secret,
 }
 
+impl Login {
+    fn database(&self) -> &[u8] {
+        let named = self.params.iter().find(|(name, _)| name == b"database");
+        named.map_or(&self.user, |(_, value)| value)
+    }
+}
+
 /// An open connection that has just logged in.
 #[derive(Debug)]
 pub struct Dialled {
@@ -89,12 +88,14 @@ pub struct Dialled {
     pub address: Address,
     /// What the server reported.
     pub params: Params,
+    /// How it is encrypted, if it is: cancel requests are as well.
+    pub encryptor: Option<Arc<Encryptor>>,
     /// The backend's process id.
     pub pid: i32,
     /// The backend's cancel secret.
     pub secret: Box<[u8]>,
-    /// The password that was asked for and accepted; `None` when the server asked for none.
-    pub password: Option<Password>,
+    /// What was asked for and accepted; `None` when the server asked for nothing.
+    pub credential: Option<Credential>,
 }
 
 /// Opens a connection and logs in, all within `limit`.
@@ -102,36 +103,139 @@ pub struct Dialled {
 /// # Errors
 /// As [`DialError`] lists; the caller makes use of it and then closes what is left.
 pub async fn dial(settings: &Settings, login: Login, registry: &Registry, limit: Duration) -> Result<Dialled, Failed> {
-    let host = &settings.upstream.host;
+    let route = registry.route();
     let deadline = Instant::now() + limit;
-    let unreachable = |why: String, refused| DialError::Unreachable { host: host.to_string(), why, refused };
-    let timed_out = || unreachable(format!("timed out after {} s (connect_timeout)", limit.as_secs_f32()), false);
-    let (stream, address) = match timeout_at(deadline, connect(host)).await {
-        Err(_) => return Err(Failed { error: timed_out(), conn: None }),
-        Ok(Err(error)) => {
-            let refused = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
-            return Err(Failed { error: unreachable(describe(&error), refused), conn: None });
-        }
-        Ok(Ok(connected)) => connected,
+    let mut dial = Dial { settings, registry, route: &route, login, fixed: None };
+    let outcome = timeout_at(deadline, dial.attempts()).await;
+    let timed_out = || {
+        let why = format!("timed out after {} s (connect_timeout)", limit.as_secs_f32());
+        DialError::Unreachable { host: route.host.to_string(), why, refused: false }
     };
-    registry.counters.opened.add();
-    let mut conn = Conn::new(stream, Arc::clone(&registry.buffers));
-    // Options that can't be set cost comfort, not correctness.
-    let _ = conn.stream().set_upstream_options(settings.keepalive, settings.tcp_user_timeout);
-    let outcome = timeout_at(deadline, log_in(&mut conn, login, settings.upstream.minor))
-        .await
-        .unwrap_or_else(|_| Err(timed_out()));
-    match outcome {
-        Ok(session) => Ok(Dialled {
-            conn,
-            address,
-            params: session.params,
-            pid: session.pid,
-            secret: session.secret,
-            password: session.password,
-        }),
-        Err(error) => Err(Failed { error, conn: Some(conn) }),
+    outcome.unwrap_or_else(|_| Err(Failed::of(timed_out())))
+}
+
+/// The attempts that opening one connection may take.
+struct Dial<'a> {
+    settings: &'a Settings,
+    registry: &'a Registry,
+    route: &'a Route,
+    login: Login,
+    /// The looked-up password that was used last.
+    fixed: Option<Password>,
+}
+
+impl Dial<'_> {
+    /// Tries with and without encryption, as the route allows; and again when a password was refused that has changed
+    /// meanwhile where it is looked up.
+    async fn attempts(&mut self) -> Result<Dialled, Failed> {
+        let failed = match self.with_or_without_encryption().await {
+            Err(failed) if failed.error.is_credential() && self.has_changed().await => failed,
+            other => return other,
+        };
+        self.login.secret = Secret::Fixed;
+        failed.close(self.registry).await;
+        self.with_or_without_encryption().await
     }
+
+    async fn with_or_without_encryption(&mut self) -> Result<Dialled, Failed> {
+        let mut attempts = self.route.attempts().iter().peekable();
+        while let Some(&encrypt) = attempts.next() {
+            match self.attempt(encrypt).await {
+                Err((failed, Another::MayHelp)) if attempts.peek().is_some() => failed.close(self.registry).await,
+                Err((failed, _)) => return Err(failed),
+                Ok(dialled) => return Ok(dialled),
+            }
+        }
+        Err(Failed::of(DialError::Protocol("there is no way to connect".into())))
+    }
+
+    async fn attempt(&mut self, encrypt: Encrypt) -> Result<Dialled, (Failed, Another)> {
+        let (mut stream, address) = self.route.connect().await.map_err(|error| {
+            let refused = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
+            (Failed::of(self.unreachable(describe(&error), refused)), Another::WouldBeTheSame)
+        })?;
+        self.registry.counters.opened.add();
+        // Options that can't be set cost comfort, not correctness.
+        let _ = stream.set_upstream_options(self.settings.keepalive, self.settings.tcp_user_timeout);
+        let encryptor = match self.encrypt(&mut stream, encrypt).await {
+            Ok(encryptor) => encryptor,
+            Err(error) => {
+                // Nobody is there who would close first.
+                stream.reset_on_close();
+                self.registry.closed(false);
+                return Err((Failed::of(error), Another::MayHelp));
+            }
+        };
+        let mut conn = Conn::new(stream, Arc::clone(&self.registry.buffers));
+        match login::log_in(&mut conn, &mut self.login, self.route, &mut self.fixed).await {
+            Ok(session) => Ok(Dialled {
+                conn,
+                address,
+                encryptor,
+                params: session.params,
+                pid: session.pid,
+                secret: session.secret,
+                credential: session.credential,
+            }),
+            Err(error) => {
+                // Where the server has offered no encryption, the next attempt would be the same as this one.
+                let another = match (encrypt, &encryptor) {
+                    (Encrypt::IfOffered, None) => Another::WouldBeTheSame,
+                    _ => self.may_another_help(&error),
+                };
+                Err((Failed { error, conn: Some(conn) }, another))
+            }
+        }
+    }
+
+    /// Whether a server that has refused us may let us in with encryption, or without: as long as it has not asked for a
+    /// password, it is `pg_hba.conf` that has no line for us.
+    fn may_another_help(&self, error: &DialError) -> Another {
+        let not_asked = !matches!(self.login.secret, Secret::Used);
+        match error {
+            DialError::Refused(fault, _) if not_asked && fault.code() == sqlstate::INVALID_AUTHORIZATION => {
+                Another::MayHelp
+            }
+            DialError::Untrusted(_) => Another::MayHelp,
+            _ => Another::WouldBeTheSame,
+        }
+    }
+
+    async fn encrypt(&self, stream: &mut Stream, encrypt: Encrypt) -> Result<Option<Arc<Encryptor>>, DialError> {
+        let encryptor = match (encrypt, &self.route.encryptor) {
+            (Encrypt::No, _) | (_, None) => return Ok(None),
+            (_, Some(encryptor)) => encryptor,
+        };
+        match encryptor.start(stream).await {
+            Ok(()) => Ok(Some(Arc::clone(encryptor))),
+            Err(EncryptError::NotOffered) if encrypt == Encrypt::IfOffered => Ok(None),
+            Err(EncryptError::NotOffered) => {
+                Err(DialError::Untrusted("server does not support SSL, but SSL was required (sslmode)".into()))
+            }
+            Err(EncryptError::Untrusted(why)) => Err(DialError::Untrusted(why)),
+            Err(EncryptError::Broke(why)) => Err(self.unreachable(why, false)),
+        }
+    }
+
+    /// Whether the password that was refused is another one by now.
+    async fn has_changed(&self) -> bool {
+        let Some(refused) = &self.fixed else { return false };
+        let credentials = &self.route.credentials;
+        let (database, user) = (self.login.database(), &self.login.user);
+        credentials.refused(database, user, refused).await;
+        matches!(credentials.password(database, user).await, Ok(Some(now)) if now != *refused)
+    }
+
+    fn unreachable(&self, why: String, refused: bool) -> DialError {
+        DialError::Unreachable { host: self.route.host.to_string(), why, refused }
+    }
+}
+
+/// Whether trying with encryption instead of without, or the other way round, may lead to something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Another {
+    MayHelp,
+    WouldBeTheSame,
 }
 
 fn describe(error: &io::Error) -> String {
@@ -139,198 +243,5 @@ fn describe(error: &io::Error) -> String {
         io::ErrorKind::ConnectionRefused => "Connection refused".into(),
         io::ErrorKind::AddrNotAvailable => "Cannot assign requested address (no ephemeral port is free)".into(),
         _ => error.to_string(),
-    }
-}
-
-async fn connect(host: &Host) -> io::Result<(Stream, Address)> {
-    match host {
-        Host::Unix(dir, port) => {
-            let path = dir.join(format!(".s.PGSQL.{port}"));
-            let stream = UnixStream::connect(&path).await?;
-            Ok((Stream::Unix(stream), Address::Unix(path)))
-        }
-        Host::Tcp(name, port) => {
-            let addresses: Vec<SocketAddr> = lookup_host((name.as_str(), *port)).await?.collect();
-            let (stream, address) = connect_any(&addresses).await?;
-            Ok((Stream::Tcp(stream), Address::Tcp(address)))
-        }
-    }
-}
-
-/// Tries addresses in order, each a little after the one before; the first that answers wins.
-async fn connect_any(addresses: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
-    if let [only] = *addresses {
-        return TcpStream::connect(only).await.map(|stream| (stream, only));
-    }
-    let mut attempts = JoinSet::new();
-    for (nth, &address) in (0u32..).zip(addresses) {
-        attempts.spawn(async move {
-            sleep(NEXT_ADDRESS * nth).await;
-            TcpStream::connect(address).await.map(|stream| (stream, address))
-        });
-    }
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
-    while let Some(outcome) = attempts.join_next().await {
-        match outcome {
-            Ok(Ok(connected)) => return Ok(connected),
-            Ok(Err(error)) => last = error,
-            Err(error) => last = io::Error::other(error),
-        }
-    }
-    Err(last)
-}
-
-/// What a login yields.
-#[derive(Default)]
-struct Session {
-    params: Params,
-    pid: i32,
-    secret: Box<[u8]>,
-    password: Option<Password>,
-}
-
-async fn log_in(conn: &mut Conn, login: Login, minor: u16) -> Result<Session, DialError> {
-    let user = login.user;
-    let params = login.params.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
-    frontend::put_startup(&mut conn.output, minor, [(&b"user"[..], user.as_slice())].into_iter().chain(params));
-    conn.flush().await?;
-    let mut session = Session::default();
-    let mut secret = Some(login.secret);
-    loop {
-        // Its secret may be longer than the library expects.
-        if let Some((pid, secret)) = key_data(conn).await? {
-            (session.pid, session.secret) = (pid, secret);
-            continue;
-        }
-        let Some(message) = receive(conn, session.password.as_ref()).await? else { continue };
-        match message {
-            Message::AuthenticationOk => {}
-            Message::AuthenticationCleartextPassword => {
-                let password = password_from(secret.take()).await?;
-                send_password(conn, password.expose()).await?;
-                session.password = Some(password);
-            }
-            Message::AuthenticationMd5Password(body) => {
-                let password = password_from(secret.take()).await?;
-                send_password(conn, md5_hash(&user, password.expose(), body.salt()).as_bytes()).await?;
-                session.password = Some(password);
-            }
-            Message::AuthenticationSasl(body) => {
-                let mut mechanisms = body.mechanisms();
-                let mut scram = false;
-                while let Some(name) = fallible_iterator_next(&mut mechanisms)? {
-                    scram |= name == sasl::SCRAM_SHA_256;
-                }
-                if !scram {
-                    return Err(unknown_method("SASL without SCRAM-SHA-256"));
-                }
-                let password = password_from(secret.take()).await?;
-                session.password = Some(password.clone());
-                scram_sha_256(conn, &password).await?;
-            }
-            Message::AuthenticationGss | Message::AuthenticationSspi | Message::AuthenticationKerberosV5 => {
-                return Err(unknown_method("GSSAPI, SSPI or Kerberos"));
-            }
-            Message::ReadyForQuery(_) => return Ok(session),
-            Message::ParameterStatus(body) => {
-                session.params.set(body.name()?.as_bytes(), body.value()?.as_bytes());
-            }
-            _ => return Err(DialError::Protocol("a message that has no place in a login".into())),
-        }
-    }
-}
-
-/// The next message, if it is `BackendKeyData`.
-async fn key_data(conn: &mut Conn) -> Result<Option<(i32, Box<[u8]>)>, DialError> {
-    let frame = conn.peek_frame(LOGIN_LIMIT).await?;
-    if frame.tag != backend::BACKEND_KEY_DATA {
-        return Ok(None);
-    }
-    let key = backend::key_data(frame.body()).map(|(pid, secret)| (pid, secret.into()));
-    let size = frame.bytes.len();
-    conn.consume(size);
-    key.map(Some).ok_or_else(|| DialError::Protocol("a malformed BackendKeyData".into()))
-}
-
-/// Receives one message; `None` for those that a login passes over: notices, and that the server speaks an older minor
-/// version than was asked for.
-async fn receive(conn: &mut Conn, password: Option<&Password>) -> Result<Option<Message>, DialError> {
-    let frame = conn.peek_frame(LOGIN_LIMIT).await?;
-    let (tag, size) = (frame.tag, frame.bytes.len());
-    if tag == backend::ERROR {
-        let fault = Fault::Upstream(frame.bytes.into());
-        conn.consume(size);
-        return Err(DialError::Refused(fault, password.cloned()));
-    }
-    let mut bytes = BytesMut::from(frame.bytes);
-    conn.consume(size);
-    match tag {
-        backend::NOTICE | backend::NEGOTIATE => Ok(None),
-        _ => Ok(Message::parse(&mut bytes)?),
-    }
-}
-
-/// `postgres-protocol`'s iterators are fallible ones; this is all of that trait that is needed.
-fn fallible_iterator_next<'a>(
-    mechanisms: &mut postgres_protocol::message::backend::SaslMechanisms<'a>,
-) -> Result<Option<&'a str>, DialError> {
-    fallible_iterator::FallibleIterator::next(mechanisms).map_err(Into::into)
-}
-
-fn unknown_method(name: &str) -> DialError {
-    let fault = Fault::fatal(
-        Blame::Upstream,
-        sqlstate::FEATURE_NOT_SUPPORTED,
-        format!("the upstream server asks for an authentication method that pgferry does not speak: {name}"),
-    )
-    .hint("Methods that work: trust, password, md5, scram-sha-256 (pg_hba.conf).");
-    DialError::Refused(fault, None)
-}
-
-async fn password_from(secret: Option<Secret>) -> Result<Password, DialError> {
-    match secret {
-        Some(Secret::Known(password)) => Ok(password),
-        Some(Secret::Ask(ask)) => ask.password().await.ok_or(DialError::ClientGone),
-        Some(Secret::None) => Err(DialError::NoPassword),
-        None => Err(DialError::Protocol("the server asks for the password twice".into())),
-    }
-}
-
-async fn send_password(conn: &mut Conn, password: &[u8]) -> Result<(), DialError> {
-    let mut out = BytesMut::new();
-    protocol::password_message(password, &mut out)?;
-    send(conn, &out).await
-}
-
-async fn send(conn: &mut Conn, bytes: &[u8]) -> Result<(), DialError> {
-    conn.output.extend_from_slice(bytes);
-    conn.flush().await?;
-    Ok(())
-}
-
-async fn scram_sha_256(conn: &mut Conn, password: &Password) -> Result<(), DialError> {
-    let mut scram = ScramSha256::new(password.expose(), ChannelBinding::unsupported());
-    let mut out = BytesMut::new();
-    protocol::sasl_initial_response(sasl::SCRAM_SHA_256, scram.message(), &mut out)?;
-    send(conn, &out).await?;
-    let first = loop {
-        match receive(conn, Some(password)).await? {
-            Some(Message::AuthenticationSaslContinue(body)) => break body,
-            None => {}
-            Some(_) => return Err(DialError::Protocol("no SCRAM server-first-message".into())),
-        }
-    };
-    // Thousands of rounds of hashing: milliseconds that must not hold up everybody else's data.
-    let scram = spawn_blocking(move || scram.update(first.data()).map(|()| scram)).await;
-    let mut scram = scram.map_err(io::Error::other)??;
-    let mut out = BytesMut::new();
-    protocol::sasl_response(scram.message(), &mut out)?;
-    send(conn, &out).await?;
-    loop {
-        match receive(conn, Some(password)).await? {
-            Some(Message::AuthenticationSaslFinal(body)) => return Ok(scram.finish(body.data())?),
-            None => {}
-            Some(_) => return Err(DialError::Protocol("no SCRAM server-final-message".into())),
-        }
     }
 }

@@ -145,7 +145,12 @@ impl Pool {
         Link {
             conn: dialled.conn,
             id,
-            key: Arc::new(BackendKey { address: dialled.address, pid: dialled.pid, secret: dialled.secret }),
+            key: Arc::new(BackendKey {
+                address: dialled.address,
+                encryptor: dialled.encryptor,
+                pid: dialled.pid,
+                secret: dialled.secret,
+            }),
             base: params.clone(),
             params,
             asked,

@@ -1,5 +1,6 @@
 //! What the tests stand on: a private PostgreSQL, pgferry as a child process, and a client that can say anything.
 
+pub mod certs;
 pub mod ferry;
 pub mod postgres;
 pub mod raw;
@@ -7,6 +8,7 @@ pub mod wire;
 
 use std::time::{Duration, Instant};
 
+pub use certs::{Certs, Wish};
 pub use ferry::Ferry;
 pub use postgres::Postgres;
 pub use raw::{Message, Raw};

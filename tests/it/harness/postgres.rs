@@ -69,16 +69,43 @@ impl Postgres {
 
     /// A server of one's own with additional settings.
     pub fn start_with(settings: &[&str]) -> Self {
+        let mut postgres = Self::stopped(settings);
+        postgres.start();
+        postgres
+    }
+
+    fn stopped(settings: &[&str]) -> Self {
         let temp = temp_dir();
         let dir = temp.path().join("data");
         as_owner(&["cp", "-a", &path(template()), &path(&dir)]);
         let port = free_port();
-        let mut postgres = Self { port, dir, server: None, temp };
+        let postgres = Self { port, dir, server: None, temp };
         for setting in settings {
             postgres.configure(setting);
         }
+        postgres
+    }
+
+    /// A server with TLS: `certificate` and `key`, and `authority` for the certificates of clients.
+    pub fn start_tls((certificate, key): &(String, String), authority: &str) -> Self {
+        let mut postgres = Self::stopped(&["ssl=on", "log_connections=on"]);
+        postgres.configure("ssl_cert_file='server.crt'\nssl_key_file='server.key'\nssl_ca_file='clients.crt'");
+        postgres.install(certificate, "server.crt");
+        postgres.install(key, "server.key");
+        postgres.install(authority, "clients.crt");
         postgres.start();
         postgres
+    }
+
+    /// Puts a copy of `file` into the data directory; the server reads certificates when it is told to reload.
+    pub fn install(&self, file: &str, name: &str) {
+        let to = self.dir.join(name);
+        std::fs::copy(file, &to).expect("copied");
+        std::fs::set_permissions(&to, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("chmod");
+        if nix::unistd::geteuid().is_root() {
+            let user = nix::unistd::User::from_name(owner()).ok().flatten().expect("a user");
+            nix::unistd::chown(&to, Some(user.uid), Some(user.gid)).expect("chown");
+        }
     }
 
     /// Appends to postgresql.conf.

@@ -1,0 +1,209 @@
+//! One encrypted connection: rustls between us and the socket.
+//!
+//! rustls does no I/O of its own. What it has encrypted is sent before anything more is given to it, and what it has
+//! decrypted is read before the socket is, so that neither side of it ever holds more than one batch.
+
+use std::fmt;
+use std::io::{self, IoSlice, Read, Write};
+use std::task::{Context, Poll, ready};
+
+use rustls::pki_types::CertificateDer;
+use rustls::{Connection, ProtocolVersion};
+
+use crate::net::stream::Socket;
+
+/// One encrypted connection.
+pub struct Session {
+    tls: Connection,
+    /// Decrypted bytes that wait to be read.
+    plaintext: usize,
+    /// The other end has said that nothing more comes.
+    ended: bool,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("version", &self.tls.protocol_version()).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// A session whose handshake has not begun; `received` is what has been taken from the socket already.
+    ///
+    /// # Errors
+    /// When that is no TLS.
+    pub fn new(tls: Connection, mut received: &[u8]) -> io::Result<Self> {
+        let mut session = Self { tls, plaintext: 0, ended: false };
+        while !received.is_empty() {
+            session.receive(&mut received)?;
+        }
+        Ok(session)
+    }
+
+    /// Drives the handshake.
+    pub(in crate::net) fn poll_handshake(&mut self, socket: &Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_flush(socket, cx))?;
+            if !self.tls.is_handshaking() {
+                return Poll::Ready(Ok(()));
+            }
+            match ready!(self.poll_receive(socket, cx)) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                Err(error) => {
+                    // The other end is told why, if it listens.
+                    let _ = self.poll_flush(socket, cx);
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+    }
+
+    /// The certificates that the other end has shown, its own first.
+    #[must_use]
+    pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+        self.tls.peer_certificates().unwrap_or_default()
+    }
+
+    /// The application protocol that was agreed upon.
+    #[must_use]
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.tls.alpn_protocol()
+    }
+
+    /// The version and cipher suite in use, for logs.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let version = match self.tls.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "TLSv1.2",
+        };
+        let suite = self.tls.negotiated_cipher_suite().map(|suite| suite.suite());
+        format!("{version}, {}", suite.and_then(|suite| suite.as_str()).unwrap_or("no cipher"))
+    }
+
+    /// Whether there may be something to read.
+    pub(in crate::net) fn has_plaintext(&self) -> bool {
+        self.plaintext > 0 || self.ended
+    }
+
+    /// Whether all that was written has gone to the socket.
+    pub(in crate::net) fn is_flushed(&self) -> bool {
+        !self.tls.wants_write()
+    }
+
+    /// Reads decrypted bytes; `Ready(Ok(0))` is the end. PostgreSQL's protocol says itself where it ends, so that an
+    /// end without TLS's own farewell is one as well.
+    pub(in crate::net) fn poll_read(
+        &mut self,
+        socket: &Socket,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        while !self.has_plaintext() {
+            if !ready!(self.poll_receive(socket, cx))? {
+                return Poll::Ready(Ok(0));
+            }
+        }
+        Poll::Ready(self.read(into))
+    }
+
+    /// As [`Session::poll_read`], from what has arrived.
+    pub(in crate::net) fn take_arrived(&mut self, arrived: &mut dyn Read, into: &mut [u8]) -> io::Result<usize> {
+        while !self.has_plaintext() {
+            if !self.receive(arrived)? {
+                return Ok(0);
+            }
+        }
+        self.read(into)
+    }
+
+    /// Encrypts what fits and sends what the socket takes. Nothing is taken on while something waits to be sent.
+    pub(in crate::net) fn poll_write(
+        &mut self,
+        socket: &Socket,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_flush(socket, cx))?;
+        let taken = self.tls.writer().write(bytes)?;
+        match self.poll_flush(socket, cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(taken)),
+        }
+    }
+
+    /// Sends what has been encrypted.
+    pub(in crate::net) fn poll_flush(&mut self, socket: &Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.tls.wants_write() {
+            match self.tls.write_tls(&mut Now(socket)) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(socket.poll_write_ready(cx))?,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Says that no more will be written.
+    pub(in crate::net) fn farewell(&mut self) {
+        self.tls.send_close_notify();
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.plaintext == 0 {
+            return Ok(0);
+        }
+        let n = self.tls.reader().read(into)?;
+        self.plaintext -= n;
+        Ok(n)
+    }
+
+    fn poll_receive(&mut self, socket: &Socket, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        loop {
+            ready!(socket.poll_read_ready(cx))?;
+            match self.receive(&mut Now(socket)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                received => {
+                    // Answers to TLS's own messages; what does not fit goes out with the next write.
+                    let _ = self.poll_flush(socket, cx);
+                    return Poll::Ready(received);
+                }
+            }
+        }
+    }
+
+    /// Takes in some of what `from` has; `false` at its end.
+    fn receive(&mut self, from: &mut dyn Read) -> io::Result<bool> {
+        if self.tls.read_tls(from)? == 0 {
+            return Ok(false);
+        }
+        let state = self.tls.process_new_packets().map_err(io::Error::other)?;
+        self.plaintext = state.plaintext_bytes_to_read();
+        self.ended = state.peer_has_closed();
+        Ok(true)
+    }
+}
+
+/// The socket as rustls wants it: what can't be done now would block.
+struct Now<'a>(&'a Socket);
+
+impl Read for Now<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(into)
+    }
+}
+
+impl Write for Now<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

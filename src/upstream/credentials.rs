@@ -1,0 +1,203 @@
+//! Where passwords come from that no client brings: the settings, a file, a program, `.pgpass`. They are looked up when
+//! the server asks for one, so that what changes on disk is followed without a restart.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::Command;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::auth::{Password, pgpass};
+use crate::config::{Host, Settings};
+
+/// The longest password that a program may print: tokens of cloud providers take kilobytes.
+const LONGEST: usize = 65_535;
+
+/// How long the program may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+
+/// The directory that libpq's password files know as `localhost`.
+const DEFAULT_SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+
+/// Where passwords come from.
+#[derive(Debug)]
+pub struct Credentials {
+    host: Host,
+    fixed: Option<Password>,
+    file: Option<PathBuf>,
+    command: Vec<String>,
+    ttl: Duration,
+    passfile: Option<PathBuf>,
+    /// What the program printed, by database and user.
+    printed: Arc<Mutex<Printed>>,
+}
+
+type Printed = HashMap<(Vec<u8>, Vec<u8>), (Instant, Password)>;
+
+impl Credentials {
+    /// The sources that `settings` name.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            host: settings.upstream.host.clone(),
+            fixed: settings.upstream.password.clone(),
+            file: settings.upstream_password_file.clone(),
+            command: settings.password_command.clone(),
+            ttl: settings.password_ttl,
+            passfile: settings.passfile.clone(),
+            printed: Arc::default(),
+        }
+    }
+
+    /// The password of `user` for `database`; `None` where there is none.
+    ///
+    /// # Errors
+    /// Why the source that should have one can't give it.
+    pub async fn password(&self, database: &[u8], user: &[u8]) -> Result<Option<Password>, String> {
+        if let Some(fixed) = &self.fixed {
+            return Ok(Some(fixed.clone()));
+        }
+        if let Some(path) = &self.file {
+            let text =
+                fs::read(path).map_err(|error| format!("upstream_password_file: {}: {error}", path.display()))?;
+            let password = one_line(text);
+            return match password.expose() {
+                [] => Err(format!("upstream_password_file: {} is empty", path.display())),
+                _ => Ok(Some(password)),
+            };
+        }
+        if !self.command.is_empty() {
+            return self.printed(database, user).await.map(Some);
+        }
+        Ok(self.passfile.as_ref().and_then(|path| self.in_passfile(path, database, user)))
+    }
+
+    /// The server refused what [`Credentials::password`] gave: a kept one is not used again.
+    pub async fn refused(&self, database: &[u8], user: &[u8], refused: &Password) {
+        let mut printed = self.printed.lock().await;
+        let key = (database.to_vec(), user.to_vec());
+        if printed.get(&key).is_some_and(|(_, password)| password == refused) {
+            printed.remove(&key);
+        }
+    }
+
+    fn in_passfile(&self, path: &Path, database: &[u8], user: &[u8]) -> Option<Password> {
+        let file = fs::metadata(path).ok()?;
+        if !file.is_file() {
+            warn!("password file \"{}\" is not a plain file: it is not used", path.display());
+            return None;
+        }
+        if file.mode() & 0o077 != 0 {
+            warn!(
+                "password file \"{}\" has group or world access; permissions should be u=rw (0600) or less: it is not used",
+                path.display()
+            );
+            return None;
+        }
+        let content = zeroize::Zeroizing::new(fs::read(path).ok()?);
+        let (host, port) = match &self.host {
+            Host::Tcp(name, port) => (name.clone(), *port),
+            Host::Unix(dir, port) if DEFAULT_SOCKET_DIRS.iter().any(|default| dir == Path::new(default)) => {
+                ("localhost".to_owned(), *port)
+            }
+            Host::Unix(dir, port) => (dir.display().to_string(), *port),
+        };
+        pgpass::look_up(&content, &pgpass::Wanted { host: &host, port, database, user })
+    }
+
+    /// What the program printed lately, or prints now. It runs in a task of its own: whoever comes next has use for what
+    /// it prints even if nobody waits any more.
+    async fn printed(&self, database: &[u8], user: &[u8]) -> Result<Password, String> {
+        let printed = Arc::clone(&self.printed).lock_owned().await;
+        let key = (database.to_vec(), user.to_vec());
+        if let Some((at, password)) = printed.get(&key)
+            && at.elapsed() < self.ttl
+        {
+            return Ok(password.clone());
+        }
+        let (host, port) = match &self.host {
+            Host::Tcp(name, port) => (name.clone(), *port),
+            Host::Unix(dir, port) => (dir.display().to_string(), *port),
+        };
+        let mut command = Command::new(&self.command[0]);
+        command.args(&self.command[1..]).env("PGHOST", host).env("PGPORT", port.to_string());
+        command.env("PGUSER", String::from_utf8_lossy(user).as_ref());
+        command.env("PGDATABASE", String::from_utf8_lossy(database).as_ref());
+        let name = self.command[0].clone();
+        let task = tokio::spawn(async move {
+            let mut printed = printed;
+            let password = match timeout(COMMAND_LIMIT, run(command)).await {
+                Ok(outcome) => outcome.map_err(|why| format!("password_command: {name}: {why}"))?,
+                Err(_) => {
+                    return Err(format!("password_command: {name}: took longer than {} s", COMMAND_LIMIT.as_secs()));
+                }
+            };
+            printed.insert(key, (Instant::now(), password.clone()));
+            Ok(password)
+        });
+        task.await.unwrap_or_else(|error| Err(error.to_string()))
+    }
+}
+
+/// Runs the program, its complaints going to the log, and gives what it printed.
+async fn run(mut command: Command) -> Result<Password, String> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().map_err(|error| error.to_string())?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let complaints = async {
+        let mut lines = stderr.map(|stderr| BufReader::new(stderr.take(LONGEST as u64)).lines());
+        let mut last = String::new();
+        while let Some(Ok(Some(line))) = match &mut lines {
+            Some(lines) => Some(lines.next_line().await),
+            None => None,
+        } {
+            info!("password_command: {line}");
+            last = line;
+        }
+        last
+    };
+    let output = async {
+        let mut text = Vec::new();
+        if let Some(stdout) = stdout {
+            stdout.take(LONGEST as u64 + 2).read_to_end(&mut text).await?;
+        }
+        io::Result::Ok(text)
+    };
+    let (text, last) = tokio::join!(output, complaints);
+    let status = child.wait().await.map_err(|error| error.to_string())?;
+    let password = one_line(text.map_err(|error| error.to_string())?);
+    judge(status, &last, password)
+}
+
+fn judge(status: ExitStatus, last: &str, password: Password) -> Result<Password, String> {
+    if !status.success() {
+        let said = if last.is_empty() { String::new() } else { format!(": {last}") };
+        return Err(format!("{status}{said}"));
+    }
+    match password.expose() {
+        [] => Err("printed nothing".into()),
+        long if long.len() > LONGEST => Err(format!("printed more than {LONGEST} bytes")),
+        text if text.contains(&0) => Err("printed a NUL byte".into()),
+        _ => Ok(password),
+    }
+}
+
+/// What a file or a program says, without the end of its last line.
+fn one_line(mut text: Vec<u8>) -> Password {
+    if text.last() == Some(&b'\n') {
+        text.pop();
+    }
+    if text.last() == Some(&b'\r') {
+        text.pop();
+    }
+    Password::new(text)
+}
