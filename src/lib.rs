@@ -13,4 +13,5 @@ pub mod net;
 pub mod server;
 pub mod track;
 pub mod upstream;
+pub mod watch;
 pub mod wire;

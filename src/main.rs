@@ -1,12 +1,13 @@
 //! The command line.
 
 use std::io::{IsTerminal, stderr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use pgferry::config::source::Value;
-use pgferry::config::{ConfigError, LogFormat, Settings, Written};
+use pgferry::config::{Caller, ConfigError, LogFormat, Settings, Transport, Written};
 use pgferry::server;
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
@@ -39,7 +40,30 @@ Example:
 #[derive(Subcommand)]
 enum Command {
     /// Check the configuration and print the settings in force, secrets hidden.
-    Check(Options),
+    ///
+    /// With --user, also say which rule a client of that name would meet.
+    Check(CheckOptions),
+}
+
+#[derive(clap::Args)]
+struct CheckOptions {
+    #[command(flatten)]
+    options: Options,
+    /// The role of a client: which rule would it meet?
+    #[arg(long, value_name = "ROLE")]
+    user: Option<String>,
+    /// The database that it wants [default: named like the role].
+    #[arg(long, value_name = "NAME", requires = "user")]
+    database: Option<String>,
+    /// How it comes: unix, abstract, tcp or tls, the last two with an address (tls:10.0.0.7).
+    #[arg(long, value_name = "WAY", default_value = "unix", requires = "user")]
+    from: String,
+    /// Its user on this machine [default: yours].
+    #[arg(long, requires = "user")]
+    uid: Option<u32>,
+    /// Its group on this machine [default: yours].
+    #[arg(long, requires = "user")]
+    gid: Option<u32>,
 }
 
 #[derive(clap::Args, Clone, Default)]
@@ -65,7 +89,7 @@ struct Options {
     /// When a used session is reset: always, smart or never [default: always].
     #[arg(long, value_name = "WHEN")]
     reset: Option<String>,
-    /// How clients log in: pass-through, peer or trust [default: pass-through].
+    /// How clients log in: pass-through, scram-sha-256, md5, password, peer, cert, trust or reject [default: pass-through].
     #[arg(long, value_name = "HOW")]
     auth: Option<String>,
     /// text or json [default: text].
@@ -141,7 +165,7 @@ impl Options {
 fn main() -> ExitCode {
     let Cli { command, options } = Cli::parse();
     let outcome = match command {
-        Some(Command::Check(after)) => check(&after.or(options)),
+        Some(Command::Check(after)) => check(after, options),
         None => serve(&options),
     };
     match outcome {
@@ -153,10 +177,50 @@ fn main() -> ExitCode {
     }
 }
 
-fn check(options: &Options) -> Result<(), String> {
-    let settings = options.settings().map_err(|error| error.to_string())?;
-    print!("{}", settings.show());
+fn check(mut check: CheckOptions, before: Options) -> Result<(), String> {
+    check.options = std::mem::take(&mut check.options).or(before);
+    let settings = check.options.settings().map_err(|error| error.to_string())?;
+    server::check(&settings)?;
+    match &check.user {
+        None => print!("{}", settings.show()),
+        Some(user) => println!("{}", check.explain(&settings, user)?),
+    }
     Ok(())
+}
+
+impl CheckOptions {
+    /// Says which rule decides about a client.
+    fn explain(&self, settings: &Settings, user: &str) -> Result<String, String> {
+        let (transport, address) = self.from.split_once(':').map_or((self.from.as_str(), None), |(t, a)| (t, Some(a)));
+        let transport = Transport::parse(transport).map_err(|error| format!("--from: {error}"))?;
+        let over_tcp = matches!(transport, Transport::Tcp | Transport::Tls);
+        let address = match (over_tcp, address) {
+            (false, Some(address)) => return Err(format!("--from: a unix socket has no address \"{address}\"")),
+            (false, None) => None,
+            (true, None) => Some(IpAddr::from([127, 0, 0, 1])),
+            (true, Some(text)) => Some(text.parse().map_err(|_| format!("--from: \"{text}\" is no address"))?),
+        };
+        let ids = (
+            self.uid.unwrap_or_else(|| nix::unistd::getuid().as_raw()),
+            self.gid.unwrap_or_else(|| nix::unistd::getgid().as_raw()),
+        );
+        let database = self.database.as_deref().unwrap_or(user);
+        let caller = Caller {
+            transport,
+            address,
+            ids: (!over_tcp).then_some(ids),
+            database: database.as_bytes(),
+            user: user.as_bytes(),
+        };
+        let place = settings.place("rule").map_or_else(String::new, |place| format!(" ({place})"));
+        Ok(match settings.rule(&caller) {
+            None => format!("refused: no [[rule]] fits{place}"),
+            Some((nth, rule)) if settings.has_rules() => {
+                format!("rule {nth} of {}: {rule}{place}", settings.rules.len())
+            }
+            Some((_, rule)) => format!("auth = \"{}\"", rule.method),
+        })
+    }
 }
 
 fn serve(options: &Options) -> Result<(), String> {

@@ -16,8 +16,9 @@ use tracing::{error, info, warn};
 
 use crate::auth::ProcessKey;
 use crate::client::cancel::Sessions;
+use crate::client::door::Door;
 use crate::client::{self, Shared};
-use crate::config::{Auth, ConfigError, Listen, Settings};
+use crate::config::{Auth, ConfigError, Listen, Rule, Settings};
 use crate::drain::{Drain, Phase};
 use crate::net::{Bound, BufferPool, ListenError, Stream};
 use crate::upstream::Registry;
@@ -54,6 +55,7 @@ pub enum StartError {
 pub async fn run(settings: Settings, reload: impl Fn() -> Result<Settings, ConfigError>) -> Result<(), StartError> {
     let places = raise_file_limit(&settings);
     let route = Route::new(&settings).map_err(StartError::System)?;
+    let door = Door::new(&settings).map_err(StartError::System)?;
     let listeners = bind(&settings)?;
     let key = ProcessKey::generate().map_err(|error| StartError::System(format!("no randomness: {error}")))?;
     let mut signals = Signals::new().map_err(|error| StartError::System(format!("signals: {error}")))?;
@@ -65,6 +67,7 @@ pub async fn run(settings: Settings, reload: impl Fn() -> Result<Settings, Confi
     let shared = Arc::new(Shared {
         registry: Arc::clone(&registry),
         sessions: Sessions::default(),
+        door: ArcSwap::from_pointee(door),
         drain: Drain::default(),
         places: Slots::new(places),
     });
@@ -105,6 +108,15 @@ pub async fn run(settings: Settings, reload: impl Fn() -> Result<Settings, Confi
     close_upstreams(&shared).await;
     report(&shared);
     Ok(())
+}
+
+/// Reads what `settings` name without serving anybody: certificates, keys, files of secrets.
+///
+/// # Errors
+/// Which of them can't be used, and why.
+pub fn check(settings: &Settings) -> Result<(), String> {
+    Route::new(settings)?;
+    Door::new(settings).map(drop)
 }
 
 /// Takes clients until the process ends; nothing that happens to one of them holds up the next.
@@ -154,13 +166,17 @@ fn apply(shared: &Shared, reload: &impl Fn() -> Result<Settings, ConfigError>) {
         Ok(new) => new,
         Err(error) => return error!("the settings were not reloaded, the old ones stay: {error}"),
     };
-    let route = match Route::new(&new) {
-        Ok(route) => route,
+    let made = Route::new(&new).and_then(|route| Ok((route, Door::new(&new)?)));
+    let (route, door) = match made {
+        Ok(made) => made,
         Err(error) => return error!("the settings were not reloaded, the old ones stay: {error}"),
     };
     let (live, restart) = new.changed(&old);
     registry.settings.store(Arc::new(new.keeping_fixed_of(&old)));
     registry.apply(&old, route);
+    let old_door = shared.door.swap(Arc::new(door));
+    let closing = Arc::clone(registry);
+    tokio::spawn(async move { old_door.secrets.close(&closing).await });
     shared.places.resize(raise_file_limit(&registry.settings.load()));
     if !restart.is_empty() {
         warn!("these settings have changed but need a restart: {}", restart.join(", "));
@@ -172,6 +188,7 @@ fn apply(shared: &Shared, reload: &impl Fn() -> Result<Settings, ConfigError>) {
 /// Closes the upstream connections in good order, as far as there is time.
 async fn close_upstreams(shared: &Shared) {
     shared.registry.close_idle();
+    shared.door.load().secrets.close(&shared.registry).await;
     let closed = async {
         while shared.registry.open() > 0 {
             sleep(Duration::from_millis(5)).await;
@@ -232,10 +249,11 @@ fn announce(settings: &Settings) {
         settings.mode,
         settings.pool_size
     );
-    if settings.auth == Auth::PassThrough && settings.upstream.password.is_some() {
+    if settings.is_pass_through() && settings.upstream.password.is_some() {
         warn!("the password in the upstream URL is not used: with auth = \"pass-through\" clients bring their own");
     }
-    if settings.auth == Auth::Trust && settings.socket_mode & 0o007 != 0 {
+    let trusts_all = settings.rules.iter().any(|rule| *rule == Rule::for_all(Auth::Trust));
+    if trusts_all && settings.socket_mode & 0o007 != 0 {
         warn!(
             "auth = \"trust\" and socket_mode = \"{:04o}\": every user of this machine gets in without a password",
             settings.socket_mode

@@ -18,16 +18,21 @@ impl Bucket {
         Self { burst, interval, full_at: now }
     }
 
+    /// How long the next token would have to be waited for.
+    #[must_use]
+    pub fn wait(&self, now: Instant) -> Duration {
+        let debt = (self.full_at.max(now) + self.interval).saturating_duration_since(now);
+        debt.saturating_sub(self.interval * self.burst)
+    }
+
     /// Takes a token and says how long to wait before using it; `None`, taking nothing, when that would be longer
     /// than `patience`.
     pub fn take(&mut self, now: Instant, patience: Duration) -> Option<Duration> {
-        let full_at = self.full_at.max(now) + self.interval;
-        let debt = full_at.saturating_duration_since(now);
-        let wait = debt.saturating_sub(self.interval * self.burst);
+        let wait = self.wait(now);
         if wait > patience {
             return None;
         }
-        self.full_at = full_at;
+        self.full_at = self.full_at.max(now) + self.interval;
         Some(wait)
     }
 }

@@ -5,6 +5,7 @@
 //! - [`scram`]: both halves of SCRAM-SHA-256.
 //! - [`md5`]: PostgreSQL's older passwords.
 //! - [`pgpass`]: password files.
+//! - [`stored`]: passwords as they are stored, and PgBouncer's file of them.
 //! - [`bucket`]: how often something may be tried.
 
 pub mod bucket;
@@ -12,9 +13,11 @@ pub mod md5;
 pub mod pgpass;
 pub mod scram;
 pub mod secret;
+pub mod stored;
 pub mod verified;
 
 pub use bucket::Bucket;
 pub use md5::Md5Secret;
 pub use secret::{Credential, Mac, Password, ProcessKey};
+pub use stored::Stored;
 pub use verified::Verified;

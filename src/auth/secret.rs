@@ -20,6 +20,12 @@ impl Password {
         Self(Zeroizing::new(bytes))
     }
 
+    /// Whether `other` is the same, compared in constant time.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        aws_lc_rs::constant_time::verify_slices_are_equal(self.expose(), other.expose()).is_ok()
+    }
+
     /// The password itself, for the one place that sends it.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
@@ -44,7 +50,7 @@ pub enum Credential {
     Key(ClientKey, Verifier),
 }
 
-/// A random key that lives as long as the process and never leaves it.
+/// A key that never leaves the process: random, and then as long-lived as the process.
 pub struct ProcessKey([u8; 32]);
 
 impl fmt::Debug for ProcessKey {
@@ -68,6 +74,12 @@ impl ProcessKey {
         let mut key = [0; 32];
         getrandom::fill(&mut key)?;
         Ok(Self(key))
+    }
+
+    /// A key that is to be the same in another process.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 
     /// The keyed MAC of `parts`, each marked off by its length.

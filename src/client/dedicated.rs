@@ -80,9 +80,9 @@ async fn open(shared: &Arc<Shared>, conn: &mut Conn, admitted: &Dedicated) -> Re
     let pause = account.may_try(registry, settings.login_timeout)?;
     tokio::time::sleep(pause).await;
     let (ask, asked) = Ask::new();
-    let secret = match settings.auth {
+    let secret = match admitted.method {
         Auth::PassThrough => Secret::Ask(ask),
-        Auth::Peer | Auth::Trust => Secret::Fixed,
+        _ => Secret::Fixed(admitted.credential.clone()),
     };
     let params = admitted.startup.params.iter().filter(|(name, _)| name != b"user").cloned().collect();
     let limit = settings.login_timeout + settings.connect_timeout;
@@ -91,7 +91,7 @@ async fn open(shared: &Arc<Shared>, conn: &mut Conn, admitted: &Dedicated) -> Re
     tokio::select! {
         biased;
         asked = asked => if let Ok(answer) = asked {
-            let Some(password) = login::ask_password(conn, deadline, settings.login_timeout).await? else {
+            let Some(password) = login::ask::password(conn, deadline, settings.login_timeout).await? else {
                 drop(answer);
                 if let Err(failed) = dialled.await {
                     failed.close(registry).await;

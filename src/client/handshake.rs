@@ -2,9 +2,21 @@
 //!
 //! The order of things and the texts are those of PostgreSQL's `ProcessStartupPacket`.
 
+use arc_swap::ArcSwap;
+use tracing::debug;
+
+use super::door::Door;
 use crate::error::{Blame, Fault, sqlstate};
-use crate::net::{Conn, RecvError};
+use crate::net::tls::client::ALPN;
+use crate::net::tls::{Server, Session};
+use crate::net::{Conn, Peer, RecvError};
 use crate::wire::{Opening, Startup, StartupError, backend, startup};
+
+/// The first byte of TLS's first record: a client that begins with encryption (PostgreSQL 17's `sslnegotiation=direct`).
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// The minor version under which `SSLRequest` is known.
+const SSL_MINOR: u16 = 5679;
 
 /// What a client wants.
 #[derive(Debug)]
@@ -26,8 +38,28 @@ pub enum Hello {
 ///
 /// # Errors
 /// What the client is told when it says what it should not.
-pub async fn handshake(conn: &mut Conn) -> Result<Hello, Fault> {
+pub async fn handshake(conn: &mut Conn, door: &ArcSwap<Door>) -> Result<Hello, Fault> {
     let (mut asked_ssl, mut asked_gss) = (false, false);
+    // As in PostgreSQL, there is no encryption on unix sockets.
+    let tcp = matches!(conn.stream().peer(), Ok(Peer::Tcp(_)));
+    let door = door.load_full();
+    let tls = door.tls.as_ref().filter(|_| tcp);
+    if let Some(tls) = tls {
+        let Ok(&[first]) = conn.peek(1).await.map(|bytes| bytes.first_chunk::<1>().unwrap_or(&[0])) else {
+            return Ok(Hello::Gone);
+        };
+        if first == TLS_HANDSHAKE {
+            if !secure(conn, tls).await {
+                return Ok(Hello::Gone);
+            }
+            if conn.stream().tls().and_then(Session::alpn) != Some(ALPN) {
+                return Err(Fault::violation(
+                    "received direct SSL connection request without ALPN protocol negotiation extension",
+                ));
+            }
+            asked_ssl = true;
+        }
+    }
     loop {
         // PostgreSQL too closes without a word: what speaks like that does not read answers.
         let Ok(packet) = receive(conn).await else { return Ok(Hello::Gone) };
@@ -35,7 +67,7 @@ pub async fn handshake(conn: &mut Conn) -> Result<Hello, Fault> {
         let (asked, what, minor) = match opening {
             Opening::Cancel { pid, secret } => return Ok(Hello::Cancel { pid, secret }),
             Opening::Startup(startup) => return finish(conn, startup).map(Hello::Startup),
-            Opening::Ssl => (&mut asked_ssl, "SSL", 5679),
+            Opening::Ssl => (&mut asked_ssl, "SSL", SSL_MINOR),
             Opening::GssEnc => (&mut asked_gss, "GSSAPI encryption", 5680),
         };
         if std::mem::replace(asked, true) {
@@ -52,11 +84,29 @@ pub async fn handshake(conn: &mut Conn) -> Result<Hello, Fault> {
                 "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
             ));
         }
-        conn.output.push(b'N');
+        let encrypt = tls.filter(|_| minor == SSL_MINOR);
+        conn.output.push(if encrypt.is_some() { b'S' } else { b'N' });
         if conn.flush().await.is_err() {
             return Ok(Hello::Gone);
         }
+        if let Some(tls) = encrypt
+            && !secure(conn, tls).await
+        {
+            return Ok(Hello::Gone);
+        }
     }
+}
+
+/// Encrypts; `false` when that fails, of which the client has been told in TLS's own words.
+async fn secure(conn: &mut Conn, tls: &Server) -> bool {
+    let secured = match tls.accept() {
+        Ok((session, end_point)) => conn.secure(session, end_point).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &secured {
+        debug!("could not accept SSL connection: {error}");
+    }
+    secured.is_ok()
 }
 
 async fn receive(conn: &mut Conn) -> Result<Vec<u8>, RecvError> {

@@ -2,20 +2,24 @@
 //!
 //! [`serve`] is the table of contents: [`handshake`] → [`login`] → [`session`], which waits for work, gets a
 //! connection ([`checkout`]), and moves bytes with [`relay`] until the connection can be given back ([`give_back`]).
+//! [`door`] is what clients meet first, [`secrets`] what they must know there.
 //! [`cancel`] is how other connections reach a session; [`dedicated`] is what replication gets instead of a session.
 
 pub mod cancel;
 pub mod checkout;
 pub mod dedicated;
+pub mod door;
 pub mod give_back;
 pub mod handshake;
 pub mod login;
 pub mod relay;
+pub mod secrets;
 pub mod session;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tracing::{debug, info, warn};
 
 use crate::drain::Drain;
@@ -24,6 +28,7 @@ use crate::net::{Conn, Stream};
 use crate::upstream::Registry;
 use crate::upstream::slots::{Slot, Slots};
 use cancel::Sessions;
+use door::Door;
 use handshake::Hello;
 use login::Admitted;
 
@@ -37,6 +42,8 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     /// Who can be cancelled.
     pub sessions: Sessions,
+    /// What clients meet before they are let in.
+    pub door: ArcSwap<Door>,
     /// Where in its life the process is.
     pub drain: Drain,
     /// Places for clients.
@@ -61,7 +68,7 @@ pub async fn serve(shared: Arc<Shared>, stream: Stream) {
 async fn greet(shared: &Arc<Shared>, conn: &mut Conn, place: Option<&Slot>) -> Result<Option<Admitted>, Fault> {
     let settings = shared.registry.settings.load_full();
     let limit = settings.login_timeout;
-    let hello = tokio::time::timeout(limit, handshake::handshake(conn)).await;
+    let hello = tokio::time::timeout(limit, handshake::handshake(conn, &shared.door)).await;
     match hello.map_err(|_| login::timed_out(limit))?? {
         Hello::Gone => Ok(None),
         Hello::Cancel { pid, secret } => {

@@ -233,7 +233,7 @@ impl Encryption {
 }
 
 /// TLS 1.0 and 1.1 are spoken by nobody here: as the oldest version they stand for 1.2.
-fn version(text: &str) -> Result<Version, String> {
+pub(super) fn version(text: &str) -> Result<Version, String> {
     match text.to_ascii_lowercase().as_str() {
         "tlsv1" | "tlsv1.1" | "tlsv1.2" => Ok(Version::V12),
         "tlsv1.3" => Ok(Version::V13),

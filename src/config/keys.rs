@@ -32,7 +32,7 @@ const fn secret(name: &'static str, doc: &'static str) -> Key {
 }
 
 /// Every setting, in the order of the reference.
-pub const KEYS: [Key; 48] = [
+pub const KEYS: [Key; 60] = [
     secret(
         "upstream",
         "Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database][?sslmode=…&connect_timeout=…].",
@@ -124,9 +124,48 @@ pub const KEYS: [Key; 48] = [
     key(
         "auth",
         "\"pass-through\"",
-        "How clients log in: \"pass-through\" (the upstream decides), \"peer\" or \"trust\".",
+        "How clients log in where no [[rule]] is written: \"pass-through\" (the upstream decides), \"scram-sha-256\", \"md5\", \"password\", \"peer\", \"cert\", \"trust\" or \"reject\".",
     ),
-    optional("peer", "For auth = \"peer\": [[peer]] tables, each with uid, gid or user and the roles they may be."),
+    optional(
+        "rule",
+        "[[rule]] tables: transport, database, user, address, uid, gid and the method for clients that fit; the first that fits decides, and who fits none is refused.",
+    ),
+    optional("peer", "For the method \"peer\": [[peer]] tables, each with uid, gid or user and the roles they may be."),
+    Key {
+        secret: true,
+        ..optional(
+            "users",
+            "A [users] table of secrets for the methods that need them: a password, md5… or SCRAM-SHA-256$….",
+        )
+    },
+    optional(
+        "auth_file",
+        "A file of such secrets in the form of PgBouncer's userlist.txt; it is read again when it changes.",
+    ),
+    optional("auth_user", "The role that looks up secrets in the upstream with auth_query; unset = nobody does."),
+    key(
+        "auth_query",
+        "\"SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END FROM pg_catalog.pg_authid WHERE rolname OPERATOR(pg_catalog.=) $1 AND rolcanlogin\"",
+        "The query that gives the user's name and secret, for the name $1; no secret = no login.",
+    ),
+    optional("auth_dbname", "The database that auth_query runs in; default: the one that the client wants."),
+    key("auth_query_ttl", "\"60s\"", "How long what auth_query gave is used before it is asked again."),
+    key(
+        "scram_iterations",
+        "4096",
+        "Rounds of hashing for SCRAM logins with secrets that are stored as plain passwords.",
+    ),
+    optional(
+        "tls_cert",
+        "The certificate to show to clients on TCP (PEM, with its chain); TLS is offered where it is set.",
+    ),
+    optional("tls_key", "Its private key (PEM, no passphrase, mode 0600)."),
+    optional("tls_client_ca", "The authorities that may sign clients' certificates (PEM), for the method \"cert\"."),
+    key(
+        "tls_min_protocol_version",
+        "\"TLSv1.2\"",
+        "\"TLSv1.2\" or \"TLSv1.3\": the oldest version that clients may use.",
+    ),
     key("drain_timeout", "\"25s\"", "On SIGTERM, how long transactions may take to end."),
     fixed("log_format", "\"text\"", "\"text\" or \"json\"."),
     fixed("log_level", "\"info\"", "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"."),

@@ -4,17 +4,23 @@
 //! - [`source`]: where a value was written (flag, environment, file, default) and which one wins.
 //! - [`url`]: the upstream's connection URI, in libpq's forms.
 //! - [`encryption`]: TLS towards the upstream, in libpq's terms.
+//! - [`rule`]: who may come in, and how they prove who they are.
 //! - [`value`]: parsers for single values: durations, modes, addresses.
+//! - `tables`, `reader`: the file's tables, and how values are found and understood.
 //! - [`settings`]: what the program works with: resolved, checked, immutable.
 
 pub mod encryption;
 pub mod keys;
+mod reader;
+pub mod rule;
 pub mod settings;
 pub mod source;
+mod tables;
 pub mod url;
 pub mod value;
 
 pub use encryption::{Binding, Encryption, Negotiation, SslMode};
+pub use rule::{Caller, CertName, Rule, Transport};
 pub use settings::Settings;
 pub use source::{ConfigError, Written};
 pub use url::{Host, Upstream};

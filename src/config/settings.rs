@@ -6,12 +6,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::encryption::Encryption;
+use super::encryption;
 use super::keys::{KEYS, Key, PER_DATABASE};
+use super::reader::{Reader, number, optional_duration, positive_duration, socket_mode, truth};
+use super::rule::{Caller, Rule};
 use super::source::{ConfigError, Place, Value, Written};
 use super::url::Upstream;
 use super::value::{self, Auth, Listen, LogFormat, Mode, PeerRule, Pin, Reset};
-use crate::auth::Password;
+use crate::auth::Stored;
+use crate::auth::scram::keys::MAX_ITERATIONS;
+use crate::net::tls::Version;
 
 /// Everything that can be configured; `keys` says what each means.
 #[derive(Clone, Debug)]
@@ -45,8 +49,20 @@ pub struct Settings {
     pub keepalive: Option<Duration>,
     pub tcp_user_timeout: Option<Duration>,
     pub reset: Reset,
-    pub auth: Auth,
+    /// Who may come in how: the `[[rule]]` tables, or one that is `auth`.
+    pub rules: Vec<Rule>,
     pub peer: Vec<PeerRule>,
+    pub users: BTreeMap<Vec<u8>, Stored>,
+    pub auth_file: Option<PathBuf>,
+    pub auth_user: Option<String>,
+    pub auth_query: String,
+    pub auth_dbname: Option<String>,
+    pub auth_query_ttl: Duration,
+    pub scram_iterations: u32,
+    pub tls_cert: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    pub tls_client_ca: Option<PathBuf>,
+    pub tls_min_protocol_version: Version,
     pub drain_timeout: Duration,
     pub log_format: LogFormat,
     pub log_level: String,
@@ -86,10 +102,7 @@ impl Settings {
                 _ => Err(format!("\"{text}\" is not a port number")),
             })?,
             socket_mode: reader.read("socket_mode", socket_mode)?,
-            socket_group: written
-                .get("socket_group")
-                .map(|(_, value)| text_of(value))
-                .filter(|group| !group.is_empty()),
+            socket_group: reader.text("socket_group"),
             allow_remote: reader.read("allow_remote", truth)?,
             max_clients: reader.read("max_clients", |text| number(text, 0, 1_000_000))?,
             mode: reader.read("mode", Mode::parse)?,
@@ -109,7 +122,27 @@ impl Settings {
             keepalive: reader.read("keepalive", optional_duration)?,
             tcp_user_timeout: reader.read("tcp_user_timeout", optional_duration)?,
             reset: reader.read("reset", Reset::parse)?,
-            auth: reader.read("auth", Auth::parse)?,
+            rules: match written.get("rule") {
+                Some((_, Value::Rules(rules))) if !rules.is_empty() => rules.clone(),
+                _ => vec![Rule::for_all(reader.read("auth", Auth::parse)?)],
+            },
+            users: match written.get("users") {
+                Some((_, Value::Users(users))) => stored(users),
+                _ => BTreeMap::new(),
+            },
+            auth_file: reader.path("auth_file"),
+            auth_user: reader.text("auth_user"),
+            auth_query: reader.read("auth_query", |text| Ok(text.to_owned()))?,
+            auth_dbname: reader.text("auth_dbname"),
+            auth_query_ttl: reader.read("auth_query_ttl", value::duration)?,
+            scram_iterations: reader.read("scram_iterations", |text| match text.parse() {
+                Ok(rounds @ 1..=MAX_ITERATIONS) => Ok(rounds),
+                _ => Err(format!("\"{text}\" is not a number from 1 to {MAX_ITERATIONS}")),
+            })?,
+            tls_cert: reader.path("tls_cert"),
+            tls_key: reader.path("tls_key"),
+            tls_client_ca: reader.path("tls_client_ca"),
+            tls_min_protocol_version: reader.read("tls_min_protocol_version", encryption::version)?,
             peer: match written.get("peer") {
                 Some((_, Value::Peers(rules))) => rules.clone(),
                 _ => Vec::new(),
@@ -151,15 +184,21 @@ impl Settings {
         for (key, value, place) in &self.shown {
             let line = match (key.name, value.is_empty()) {
                 ("upstream", _) => format!("upstream = \"{}\"", self.upstream),
-                ("peer" | "database", _) => continue,
+                ("peer" | "rule" | "users" | "database", _) => continue,
                 (name, true) => format!("# {name} is not set"),
                 (name, false) => format!("{name} = {value}"),
             };
             // Writing to a string can't fail.
             let _ = writeln!(out, "{line:<44} # {place}");
         }
+        for (nth, rule) in (1..).zip(&self.rules).filter(|_| self.has_rules()) {
+            let _ = writeln!(out, "# [[rule]] {nth}: {rule}");
+        }
         for rule in &self.peer {
             let _ = writeln!(out, "# [[peer]] {rule}");
+        }
+        for user in self.users.keys() {
+            let _ = writeln!(out, "# [users] {:?} = (hidden)", String::from_utf8_lossy(user));
         }
         for (name, own) in &self.databases {
             let _ = writeln!(out, "[database.{:?}]", String::from_utf8_lossy(name));
@@ -182,6 +221,8 @@ impl Settings {
             let differs = match key.name {
                 "upstream" | "upstream_password" => key.name == "upstream" && self.upstream != old.upstream,
                 "peer" => self.peer != old.peer,
+                "rule" => self.has_rules() != old.has_rules() || (self.has_rules() && self.rules != old.rules),
+                "users" => self.users != old.users,
                 "database" => self.per_database() != old.per_database(),
                 _ => new != was,
             };
@@ -211,6 +252,22 @@ impl Settings {
         }
     }
 
+    /// Where `key` was written, if it was.
+    #[must_use]
+    pub fn place(&self, key: &str) -> Option<&Place> {
+        self.shown
+            .iter()
+            .find(|(known, ..)| known.name == key)
+            .map(|(_, _, place)| place)
+            .filter(|place| **place != Place::Default)
+    }
+
+    /// Whether rules were written, and not only `auth`.
+    #[must_use]
+    pub fn has_rules(&self) -> bool {
+        self.shown.iter().any(|(key, _, place)| key.name == "rule" && *place != Place::Default)
+    }
+
     fn per_database(&self) -> Vec<(&[u8], Vec<&str>)> {
         let own = self.databases.iter();
         own.map(|(name, own)| (name.as_slice(), own.shown.iter().map(|(_, value, _)| value.as_str()).collect()))
@@ -225,164 +282,109 @@ impl Settings {
                 .error("listen", format!("{remote} can be reached from other machines"))
                 .hint("listen on 127.0.0.1, or set allow_remote = true"));
         }
-        if self.auth == Auth::PassThrough {
-            return Ok(());
+        let only = |what: &str, key| reader.written.get(key).is_some().then(|| reader.error(key, what.into()));
+        if reader.written.get("rule").is_some()
+            && let Some(error) = only("[[rule]] tables say how clients log in: one of them is too much", "auth")
+        {
+            return Err(error.hint("make it the last [[rule]], without conditions"));
         }
-        let auth = self.auth;
-        if let Some(tcp) = self.listen.iter().find(|listen| matches!(listen, Listen::Tcp(_))) {
-            return Err(reader
-                .error("auth", format!("\"{auth}\" does not work on TCP: {tcp} can't tell who connects"))
-                .hint("listen on unix or abstract sockets only, or use auth = \"pass-through\""));
-        }
-        if self.auth == Auth::Peer && self.peer.is_empty() {
-            return Err(reader
-                .error("auth", "\"peer\" without a [[peer]] rule lets nobody in".into())
-                .hint("add for example: [[peer]] with uid = 1000 and roles = [\"app\"]"));
-        }
-        if self.auth == Auth::Trust && self.upstream.user.is_none() {
-            return Err(reader
-                .error("auth", "\"trust\" needs an upstream credential".into())
-                .hint("put the user (and password) into the upstream URL: postgres://user:password@host"));
+        self.check_passwords(reader)?;
+        self.check_tls(reader)?;
+        self.rules.iter().try_for_each(|rule| self.check_rule(rule, reader))
+    }
+
+    /// One source of passwords at most is said to be the one.
+    fn check_passwords(&self, reader: &Reader<'_>) -> Result<(), ConfigError> {
+        let given = [
+            ("upstream_password", self.upstream.password.is_some()),
+            ("upstream_password_file", self.upstream_password_file.is_some()),
+            ("password_command", !self.password_command.is_empty()),
+        ];
+        let mut given = given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name);
+        if let (Some(first), Some(second)) = (given.next(), given.next()) {
+            return Err(reader.error(second, format!("there is {first} as well: which of them is it?")));
         }
         Ok(())
     }
-}
 
-/// Finds values and says where mistakes are.
-struct Reader<'a> {
-    written: &'a Written,
-}
-
-impl Reader<'_> {
-    fn read<T>(&self, name: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
-        let (text, place) = match self.written.get(name) {
-            Some((place, value)) => (text_of(value), place.clone()),
-            None => (default_text(name), Place::Default),
-        };
-        parse(text.trim()).map_err(|message| ConfigError::new(message).at(&place, name))
-    }
-
-    /// The upstream, with what other keys say of it.
-    fn upstream(&self) -> Result<Upstream, ConfigError> {
-        let mut upstream = self.upstream_url()?;
-        for name in Encryption::NAMES {
-            if let Some((place, value)) = self.written.get(name) {
-                let set = upstream.encryption.set(name, text_of(value).trim());
-                set.map_err(|message| ConfigError::new(message).at(place, name))?;
-            }
+    fn check_tls(&self, reader: &Reader<'_>) -> Result<(), ConfigError> {
+        let lacks = |key, of: &str| Err(reader.error(key, format!("{key} is needed with {of}")));
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(_), None) => return lacks("tls_key", "tls_cert"),
+            (None, Some(_)) => return lacks("tls_cert", "tls_key"),
+            (None, None) if self.tls_client_ca.is_some() => return lacks("tls_cert", "tls_client_ca"),
+            _ => {}
         }
-        upstream.encryption.home.clone_from(&self.written.home);
-        upstream.encryption.check().map_err(|message| {
-            let named = Encryption::NAMES.into_iter().find(|name| self.written.get(name).is_some());
-            self.error(named.unwrap_or("upstream"), message)
-        })?;
-        if let Some((_, Value::One(password))) = self.written.get("upstream_password") {
-            upstream.password = Some(Password::new(password.clone().into_bytes()));
+        if self.rules.iter().any(|rule| rule.method == Auth::Cert) && self.tls_client_ca.is_none() {
+            return Err(self
+                .rule_error(reader, Auth::Cert, "\"cert\" needs to know which authorities may sign".into())
+                .hint("set tls_cert, tls_key and tls_client_ca"));
         }
-        Ok(upstream)
+        Ok(())
     }
 
-    fn upstream_url(&self) -> Result<Upstream, ConfigError> {
-        let Some((place, value)) = self.written.get("upstream") else {
-            return Err(ConfigError::new("no upstream: which PostgreSQL is to be fronted?").hint(
-                "pgferry --upstream postgres://db.example:5432 (or PGFERRY_UPSTREAM, or upstream = in the file)",
-            ));
-        };
-        Upstream::parse(text_of(value).trim()).map_err(|message| ConfigError::new(message).at(place, "upstream"))
-    }
-
-    fn listen(&self) -> Result<Vec<Listen>, ConfigError> {
-        let (place, items) = match self.written.get("listen") {
-            Some((place, Value::Many(items))) => (place.clone(), items.clone()),
-            Some((place, value)) => (place.clone(), vec![text_of(value)]),
-            None => (Place::Default, vec!["/run/pgferry".to_owned()]),
-        };
-        let parsed = items.iter().map(|item| Listen::parse(item)).collect::<Result<Vec<_>, _>>();
-        match parsed.map_err(|message| ConfigError::new(message).at(&place, "listen"))? {
-            list if list.is_empty() => Err(ConfigError::new("no address to listen on").at(&place, "listen")),
-            list => Ok(list),
+    fn check_rule(&self, rule: &Rule, reader: &Reader<'_>) -> Result<(), ConfigError> {
+        let method = rule.method;
+        let implied = reader.written.get("rule").is_none();
+        if implied
+            && matches!(method, Auth::Trust | Auth::Peer)
+            && let Some(tcp) = self.listen.iter().find(|listen| matches!(listen, Listen::Tcp(_)))
+        {
+            let error = format!("\"{method}\" does not work on TCP: {tcp} can't tell who connects");
+            return Err(self
+                .rule_error(reader, method, error)
+                .hint("listen on unix or abstract sockets only, or write [[rule]] tables"));
         }
-    }
-
-    fn path(&self, name: &str) -> Option<PathBuf> {
-        let text = self.written.get(name).map(|(_, value)| text_of(value))?;
-        Some(text).filter(|text| !text.is_empty()).map(PathBuf::from)
-    }
-
-    fn list(&self, name: &str) -> Vec<String> {
-        match self.written.get(name) {
-            Some((_, Value::Many(items))) => items.clone(),
-            Some((_, Value::One(text))) => text.split_whitespace().map(str::to_owned).collect(),
-            _ => Vec::new(),
+        if method == Auth::Peer && self.peer.is_empty() {
+            return Err(self
+                .rule_error(reader, method, "\"peer\" without a [[peer]] rule lets nobody in".into())
+                .hint("add for example: [[peer]] with uid = 1000 and roles = [\"app\"]"));
         }
+        if method == Auth::Trust && !self.has_credentials() {
+            return Err(self
+                .rule_error(reader, method, "\"trust\" needs an upstream credential".into())
+                .hint("put the user (and password) into the upstream URL: postgres://user:password@host"));
+        }
+        let needs_secrets = matches!(method, Auth::Scram | Auth::Md5 | Auth::Password);
+        if needs_secrets && self.users.is_empty() && self.auth_file.is_none() && self.auth_user.is_none() {
+            return Err(self
+                .rule_error(reader, method, format!("\"{method}\" without secrets lets nobody in"))
+                .hint("add a [users] table, auth_file or auth_user"));
+        }
+        Ok(())
     }
 
-    fn error(&self, name: &'static str, message: String) -> ConfigError {
-        let place = self.written.get(name).map_or(Place::Default, |(place, _)| place.clone());
-        ConfigError::new(message).at(&place, name)
+    /// Whether there is anything to log in with for clients that bring no password that could be used.
+    fn has_credentials(&self) -> bool {
+        self.upstream.user.is_some()
+            || self.upstream_password_file.is_some()
+            || !self.password_command.is_empty()
+            || self.passfile.is_some()
+            || !self.users.is_empty()
     }
 
-    fn show(&self, key: &'static Key) -> (&'static Key, String, Place) {
-        let (value, place) = match self.written.get(key.name) {
-            Some((place, value)) => (value.clone(), place.clone()),
-            None => return (key, key.default.unwrap_or_default().to_owned(), Place::Default),
-        };
-        let shown = match value {
-            _ if key.secret => "\"(hidden)\"".to_owned(),
-            Value::One(text) if key.default.is_some_and(|default| !default.starts_with(['"', '['])) => text,
-            Value::One(text) if key.default.is_some_and(|default| default.starts_with('[')) => format!("[{text:?}]"),
-            Value::One(text) => format!("{text:?}"),
-            Value::Many(items) => format!("{items:?}"),
-            Value::Peers(_) | Value::Databases(_) => String::new(),
-        };
-        (key, shown, place)
+    fn rule_error(&self, reader: &Reader<'_>, method: Auth, message: String) -> ConfigError {
+        debug_assert!(self.rules.iter().any(|rule| rule.method == method), "it is about one of them");
+        reader.error(if reader.written.get("rule").is_some() { "rule" } else { "auth" }, message)
     }
-}
 
-fn default_text(name: &str) -> String {
-    let default = super::keys::find(name).and_then(|key| key.default).unwrap_or_default();
-    default.trim_matches('"').to_owned()
-}
-
-fn text_of(value: &Value) -> String {
-    match value {
-        Value::One(text) => text.clone(),
-        Value::Many(items) => items.join(","),
-        Value::Peers(_) | Value::Databases(_) => String::new(),
+    /// The rule that decides about `caller`, and its number counted from 1.
+    #[must_use]
+    pub fn rule(&self, caller: &Caller<'_>) -> Option<(usize, &Rule)> {
+        (1..).zip(&self.rules).find(|(_, rule)| rule.fits(caller))
     }
-}
 
-fn number(text: &str, min: usize, max: usize) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if (min..=max).contains(&number) => Ok(number),
-        _ => Err(format!("\"{text}\" is not a number from {min} to {max}")),
+    /// Whether the upstream alone decides who comes in, by passwords that clients bring.
+    #[must_use]
+    pub fn is_pass_through(&self) -> bool {
+        self.rules.iter().all(|rule| matches!(rule.method, Auth::PassThrough | Auth::Reject))
     }
 }
 
-fn truth(text: &str) -> Result<bool, String> {
-    match text {
-        "true" | "on" | "yes" | "1" => Ok(true),
-        "false" | "off" | "no" | "0" => Ok(false),
-        _ => Err(format!("\"{text}\" is neither true nor false")),
-    }
-}
-
-fn positive_duration(text: &str) -> Result<Duration, String> {
-    match value::duration(text)? {
-        Duration::ZERO => Err("must be longer than 0".into()),
-        duration => Ok(duration),
-    }
-}
-
-fn optional_duration(text: &str) -> Result<Option<Duration>, String> {
-    value::duration(text).map(|duration| (!duration.is_zero()).then_some(duration))
-}
-
-fn socket_mode(text: &str) -> Result<u32, String> {
-    match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
-        Ok(mode @ 0..=0o777) => Ok(mode),
-        _ => Err(format!("\"{text}\" is not an octal mode such as \"0770\"")),
-    }
+fn stored(users: &BTreeMap<String, String>) -> BTreeMap<Vec<u8>, Stored> {
+    // What is no secret was refused when it was read.
+    let parsed = users.iter().filter_map(|(user, text)| Some((user.as_bytes().to_vec(), Stored::parse(text).ok()?)));
+    parsed.collect()
 }
 
 #[cfg(test)]

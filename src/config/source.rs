@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{self, KEYS, PER_DATABASE};
+use super::keys::{self, KEYS};
+use super::rule::Rule;
+use super::tables;
 use super::value::PeerRule;
 
 /// Where a value was written.
@@ -100,12 +102,16 @@ pub enum Value {
     Many(Vec<String>),
     /// The rules of `peer`.
     Peers(Vec<PeerRule>),
+    /// The rules of `rule`.
+    Rules(Vec<Rule>),
+    /// The secrets of `users`.
+    Users(BTreeMap<String, String>),
     /// The tables of `database`, by name.
     Databases(BTreeMap<String, Values>),
 }
 
 /// Values by key, and where they were written.
-type Values = BTreeMap<&'static str, (Place, Value)>;
+pub(super) type Values = BTreeMap<&'static str, (Place, Value)>;
 
 /// All values written anywhere, the strongest of each key.
 #[derive(Clone, Debug, Default)]
@@ -186,8 +192,8 @@ impl Written {
                 "peer" => {
                     Value::Peers(PeerRule::parse_list(&text).map_err(|e| ConfigError::new(e).at(&place, "peer"))?)
                 }
-                "database" => {
-                    return Err(ConfigError::new("[database.NAME] tables stand in the file").at(&place, "database"));
+                "database" | "rule" | "users" => {
+                    return Err(ConfigError::new("tables stand in the file").at(&place, known.name));
                 }
                 _ => Value::One(text),
             };
@@ -229,8 +235,10 @@ impl Written {
                 return Err(unknown(name, KEYS.iter().map(|key| key.name)).at(&place, name));
             };
             let value = match known.name {
-                "peer" => peers(value, &at)?,
-                "database" => databases(value, &at)?,
+                "peer" => tables::peers(value, &at)?,
+                "rule" => tables::rules(value, &at)?,
+                "users" => tables::users(value, &at)?,
+                "database" => tables::databases(value, &at)?,
                 _ => plain(value).ok_or_else(|| {
                     ConfigError::new(format!("a {} is not a value for this key", value.get_ref().type_str()))
                         .at(&place, name)
@@ -252,7 +260,7 @@ impl Written {
     }
 }
 
-fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> ConfigError {
+pub(super) fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> ConfigError {
     let error = ConfigError::new("there is no such key");
     match keys::nearest(name, known) {
         Some(near) => error.hint(format!("did you mean \"{near}\"?")),
@@ -264,14 +272,14 @@ fn line_of(text: &str, offset: usize) -> usize {
     text.get(..offset).unwrap_or(text).matches('\n').count() + 1
 }
 
-fn plain(value: &Spanned<DeValue<'_>>) -> Option<Value> {
+pub(super) fn plain(value: &Spanned<DeValue<'_>>) -> Option<Value> {
     match value.get_ref() {
         DeValue::Array(items) => items.iter().map(one).collect::<Option<_>>().map(Value::Many),
         _ => one(value).map(Value::One),
     }
 }
 
-fn one(value: &Spanned<DeValue<'_>>) -> Option<String> {
+pub(super) fn one(value: &Spanned<DeValue<'_>>) -> Option<String> {
     match value.get_ref() {
         DeValue::String(text) => Some(text.to_string()),
         DeValue::Integer(number) => Some(number.to_string()),
@@ -279,53 +287,6 @@ fn one(value: &Spanned<DeValue<'_>>) -> Option<String> {
         DeValue::Boolean(truth) => Some(truth.to_string()),
         _ => None,
     }
-}
-
-fn databases(value: &Spanned<DeValue<'_>>, at: &dyn Fn(Range<usize>) -> Place) -> Result<Value, ConfigError> {
-    let not_tables = |span| ConfigError::new("write it as [database.NAME] tables").at(&at(span), "database");
-    let DeValue::Table(tables) = value.get_ref() else { return Err(not_tables(value.span())) };
-    let mut all = BTreeMap::new();
-    for (name, table) in tables {
-        let DeValue::Table(fields) = table.get_ref() else { return Err(not_tables(table.span())) };
-        let mut values = Values::new();
-        for (key, value) in fields {
-            let (place, key) = (at(key.span()), key.get_ref().as_ref());
-            let shown = format!("database.{}.{key}", name.get_ref());
-            let Some(known) = PER_DATABASE.into_iter().find(|known| *known == key) else {
-                return Err(unknown(key, PER_DATABASE.into_iter()).at(&place, &shown));
-            };
-            let value = one(value).ok_or_else(|| ConfigError::new("not a value for this key").at(&place, &shown))?;
-            values.insert(known, (place, Value::One(value)));
-        }
-        all.insert(name.get_ref().to_string(), values);
-    }
-    Ok(Value::Databases(all))
-}
-
-fn peers(value: &Spanned<DeValue<'_>>, at: &dyn Fn(Range<usize>) -> Place) -> Result<Value, ConfigError> {
-    let place = at(value.span());
-    let not_tables = || ConfigError::new("write it as [[peer]] tables").at(&place, "peer");
-    let tables = value.get_ref().as_array().ok_or_else(not_tables)?;
-    let mut rules = Vec::new();
-    for table in tables {
-        let place = at(table.span());
-        let mut fields = Vec::new();
-        for (key, value) in table.get_ref().as_table().ok_or_else(not_tables)? {
-            let name = key.get_ref().as_ref();
-            let place = at(key.span());
-            if !PeerRule::FIELDS.contains(&name) {
-                return Err(unknown(name, PeerRule::FIELDS.into_iter()).at(&place, &format!("peer.{name}")));
-            }
-            let values = match plain(value) {
-                Some(Value::One(text)) => vec![text],
-                Some(Value::Many(items)) => items,
-                _ => return Err(ConfigError::new("not a value for this key").at(&place, &format!("peer.{name}"))),
-            };
-            fields.push((name.to_owned(), values));
-        }
-        rules.push(PeerRule::from_fields(&fields).map_err(|error| ConfigError::new(error).at(&place, "peer"))?);
-    }
-    Ok(Value::Peers(rules))
 }
 
 #[cfg(test)]

@@ -134,6 +134,7 @@ impl Fields {
             // JDBC's and older libpqs' way to say it.
             ("ssl", "true") | ("requiressl", "1") => self.encryption.set("sslmode", "require"),
             ("gssencmode", "disable" | "prefer") | ("sslcompression", "0") => Ok(()),
+            ("sslpassword", _) => Err("sslpassword is not supported: use a key without a passphrase".into()),
             _ if CLIENTS_OWN.contains(&name) => Ok(()),
             _ => Err(unknown_parameter(name)),
         }

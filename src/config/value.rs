@@ -78,6 +78,16 @@ choice! {
         Peer = "peer",
         /// Whoever reaches the socket may come in.
         Trust = "trust",
+        /// SCRAM, with secrets that are stored here.
+        Scram = "scram-sha-256",
+        /// MD5, or SCRAM where the secret is a SCRAM verifier, with secrets that are stored here.
+        Md5 = "md5",
+        /// The password in clear text, compared with secrets that are stored here.
+        Password = "password",
+        /// The client's certificate decides.
+        Cert = "cert",
+        /// Nobody may come in.
+        Reject = "reject",
     }
 }
 

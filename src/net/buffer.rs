@@ -126,6 +126,16 @@ impl Buffer {
         self.sent(n);
     }
 
+    /// Drops the next `n` unparsed bytes and overwrites them: they were a secret, and the storage goes to others.
+    pub fn wipe(&mut self, n: usize) {
+        let secret = self.parsed..self.parsed + n.min(self.unparsed().len());
+        let bytes = secret.len();
+        if let Some(storage) = self.storage.as_mut() {
+            storage[secret].fill(0);
+        }
+        self.skip(bytes);
+    }
+
     /// Puts bytes that were sent in vain back in front of those that have not been looked at.
     ///
     /// Only possible when nothing else waits to be sent.

@@ -106,10 +106,10 @@ impl Conn {
     ///
     /// # Errors
     /// As [`Stream::secure`].
-    pub async fn secure(&mut self, tls: rustls::Connection) -> io::Result<()> {
+    pub async fn secure(&mut self, tls: rustls::Connection, end_point: Option<Vec<u8>>) -> io::Result<()> {
         let received = self.input.unparsed().to_vec();
         self.consume(received.len());
-        self.stream.secure(tls, &received).await
+        self.stream.secure(tls, end_point, &received).await
     }
 
     /// How much of [`Conn::output`] the socket has taken.
@@ -168,6 +168,11 @@ impl Conn {
     /// Drops the next `n` received bytes.
     pub fn consume(&mut self, n: usize) {
         self.input.skip(n);
+    }
+
+    /// Drops the next `n` received bytes and overwrites them: they were a secret, and the storage goes to others.
+    pub fn wipe(&mut self, n: usize) {
+        self.input.wipe(n);
     }
 
     /// Drops the next `n` bytes, receiving them as needed. Not cancel-safe: who gives up does not know how many are left.

@@ -57,12 +57,18 @@ pub enum Peer {
 }
 
 impl Stream {
-    /// Encrypts what follows: runs the handshake of `tls`, to which the bytes in `received` belong.
+    /// Encrypts what follows: runs the handshake of `tls`, to which the bytes in `received` belong. `end_point` is what
+    /// our own certificate gives the other end to bind its login to.
     ///
     /// # Errors
     /// The socket's, or the handshake's; the stream is of no use then.
-    pub async fn secure(&mut self, tls: rustls::Connection, received: &[u8]) -> io::Result<()> {
-        let session = Session::new(tls, received);
+    pub async fn secure(
+        &mut self,
+        tls: rustls::Connection,
+        end_point: Option<Vec<u8>>,
+        received: &[u8],
+    ) -> io::Result<()> {
+        let session = Session::new(tls, end_point, received);
         let session = self.tls.insert(Box::new(session?));
         poll_fn(|cx| session.poll_handshake(&self.socket, cx)).await
     }

@@ -7,7 +7,7 @@ use super::dial::{self, DialError, Login, Secret};
 use super::pool::Pool;
 use super::registry::Registry;
 use crate::auth::{Bucket, Credential, Password, Verified};
-use crate::config::{Auth, Settings};
+use crate::config::Settings;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::track::Wanted;
 
@@ -41,12 +41,16 @@ pub struct Account {
 struct Memory {
     knowledge: Knowledge,
     verified: Verified<Fault>,
+    /// What somebody who logged in by another method than pass-through can log in upstream with.
+    learned: Option<Credential>,
     tries: Bucket,
+    /// Wrong passwords that were compared here.
+    guesses: Bucket,
 }
 
 impl Memory {
     fn is_blank(&self) -> bool {
-        self.knowledge == Knowledge::Unknown && self.verified.password().is_none()
+        self.knowledge == Knowledge::Unknown && self.verified.password().is_none() && self.learned.is_none()
     }
 }
 
@@ -55,7 +59,9 @@ impl Default for Account {
         let memory = Memory {
             knowledge: Knowledge::Unknown,
             verified: Verified::default(),
+            learned: None,
             tries: Bucket::new(TRIES, TRY_INTERVAL, Instant::now()),
+            guesses: Bucket::new(TRIES, TRY_INTERVAL, Instant::now()),
         };
         Self { memory: Mutex::new(memory), turn: tokio::sync::Mutex::new(()) }
     }
@@ -77,11 +83,37 @@ impl Account {
     /// Where a pool's own connections get the password from.
     #[must_use]
     pub fn secret(&self, settings: &Settings) -> Secret {
-        let known = match settings.auth {
-            Auth::PassThrough => self.memory().verified.password().cloned(),
-            Auth::Peer | Auth::Trust => return Secret::Fixed,
-        };
-        known.map_or(Secret::None, |password| Secret::Known(Credential::Password(password)))
+        let memory = self.memory();
+        let verified = || memory.verified.password().cloned().map(Credential::Password);
+        if settings.is_pass_through() {
+            return verified().map_or(Secret::None, Secret::Known);
+        }
+        Secret::Fixed(memory.learned.clone().or_else(verified))
+    }
+
+    /// What somebody who has logged in here can log in upstream with.
+    pub fn learn(&self, credential: Option<Credential>) {
+        if credential.is_some() {
+            self.memory().learned = credential;
+        }
+    }
+
+    /// Whether another password may be compared here.
+    ///
+    /// # Errors
+    /// When so many wrong ones were given that the answers to them take longer than `patience`.
+    pub fn may_guess(&self, patience: Duration) -> Result<(), Fault> {
+        if self.memory().guesses.wait(Instant::now()) <= patience {
+            return Ok(());
+        }
+        Err(Fault::fatal(Blame::Client, sqlstate::TOO_MANY_CONNECTIONS, "too many login attempts for this user")
+            .hint("Use the right password, or try again in a few seconds."))
+    }
+
+    /// A wrong password was given: how long its answer is to be held back.
+    #[must_use]
+    pub fn guessed_wrong(&self, patience: Duration) -> Duration {
+        self.memory().guesses.take(Instant::now(), patience).unwrap_or(patience)
     }
 
     /// Notes that a pool's connection could not be opened: a refused password is forgotten.

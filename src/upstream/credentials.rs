@@ -32,6 +32,8 @@ const DEFAULT_SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 #[derive(Debug)]
 pub struct Credentials {
     host: Host,
+    /// Whose password the settings give, if they say so.
+    user: Option<String>,
     fixed: Option<Password>,
     file: Option<PathBuf>,
     command: Vec<String>,
@@ -49,6 +51,7 @@ impl Credentials {
     pub fn new(settings: &Settings) -> Self {
         Self {
             host: settings.upstream.host.clone(),
+            user: settings.upstream.user.clone(),
             fixed: settings.upstream.password.clone(),
             file: settings.upstream_password_file.clone(),
             command: settings.password_command.clone(),
@@ -63,6 +66,10 @@ impl Credentials {
     /// # Errors
     /// Why the source that should have one can't give it.
     pub async fn password(&self, database: &[u8], user: &[u8]) -> Result<Option<Password>, String> {
+        if self.user.as_ref().is_some_and(|fixed| fixed.as_bytes() != user) {
+            // What is given with a user is that user's.
+            return Ok(self.passfile.as_ref().and_then(|path| self.in_passfile(path, database, user)));
+        }
         if let Some(fixed) = &self.fixed {
             return Ok(Some(fixed.clone()));
         }

@@ -40,7 +40,7 @@ impl Encryptor {
             self.ask(stream).await?;
         }
         let session = self.client.connect(&self.host).map_err(|error| EncryptError::Untrusted(error.to_string()))?;
-        stream.secure(session, &[]).await.map_err(|error| self.explain(&error))?;
+        stream.secure(session, None, &[]).await.map_err(|error| self.explain(&error))?;
         let agreed = stream.tls().and_then(tls::Session::alpn);
         if self.direct && agreed != Some(tls::client::ALPN) {
             return Err(EncryptError::Untrusted(

@@ -11,6 +11,7 @@
 //! - [`lease`]: a connection in use; dropping it closes the connection.
 //! - [`restore`]: makes a used session fit for the next client: cancel, roll back, reset.
 //! - [`account`]: what is known of one (database, user): does the upstream ask for a password, and which one.
+//! - [`lookup`]: secrets that the upstream is asked for.
 //! - [`registry`]: all pools and accounts, the cap over all of them, and the janitor.
 //! - [`cancel`]: `CancelRequest`s to the upstream.
 //! - [`counters`]: what happened, in numbers.
@@ -26,6 +27,7 @@ pub mod dial;
 pub mod encrypt;
 pub mod lease;
 pub mod link;
+pub mod lookup;
 pub mod pool;
 pub mod queue;
 pub mod registry;

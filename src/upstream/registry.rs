@@ -193,7 +193,7 @@ impl Registry {
     pub fn apply(&self, old: &Settings, route: Route) {
         self.route.store(Arc::new(route));
         let new = self.settings.load_full();
-        if new.upstream != old.upstream || new.auth != old.auth {
+        if new.upstream != old.upstream || new.rules != old.rules || new.users != old.users {
             self.generation.fetch_add(1, Ordering::Relaxed);
             lock(&self.accounts).clear();
             // Sessions keep the pools they have; new ones get new pools.

@@ -143,6 +143,35 @@ pub fn put_cleartext_request(out: &mut Vec<u8>) {
     out.extend_from_slice(b"R\0\0\0\x08\0\0\0\x03");
 }
 
+/// Appends an `AuthenticationMD5Password` with `salt`.
+pub fn put_md5_request(out: &mut Vec<u8>, salt: [u8; 4]) {
+    put_authentication(out, 5, &[&salt]);
+}
+
+/// Appends an `AuthenticationSASL` that offers `mechanisms`, the best first.
+pub fn put_sasl_request(out: &mut Vec<u8>, mechanisms: &[&str]) {
+    let mut parts: Vec<&[u8]> = mechanisms.iter().flat_map(|name| [name.as_bytes(), &b"\0"[..]]).collect();
+    parts.push(b"\0");
+    put_authentication(out, 10, &parts);
+}
+
+/// Appends an `AuthenticationSASLContinue`.
+pub fn put_sasl_continue(out: &mut Vec<u8>, data: &[u8]) {
+    put_authentication(out, 11, &[data]);
+}
+
+/// Appends an `AuthenticationSASLFinal`.
+pub fn put_sasl_final(out: &mut Vec<u8>, data: &[u8]) {
+    put_authentication(out, 12, &[data]);
+}
+
+fn put_authentication(out: &mut Vec<u8>, kind: u32, parts: &[&[u8]]) {
+    message(out, b'R', |out| {
+        out.extend_from_slice(&kind.to_be_bytes());
+        parts.iter().for_each(|part| out.extend_from_slice(part));
+    });
+}
+
 /// Appends `ParameterStatus`.
 pub fn put_parameter_status(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     message(out, PARAMETER_STATUS, |out| {

@@ -57,6 +57,19 @@ pub fn password(body: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// The mechanism and the first message of a `SASLInitialResponse`; `None` when it is malformed. There may be no first
+/// message, which is not the same as an empty one.
+#[must_use]
+pub fn sasl_initial(body: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+    let (mechanism, rest) = cstr(body)?;
+    let (length, data) = rest.split_first_chunk::<4>()?;
+    match i32::from_be_bytes(*length) {
+        -1 if data.is_empty() => Some((mechanism, None)),
+        length if usize::try_from(length) == Ok(data.len()) => Some((mechanism, Some(data))),
+        _ => None,
+    }
+}
+
 /// Appends a `Query`. A text with a NUL in it would end there: callers pass none.
 pub fn put_query(out: &mut Vec<u8>, text: &[u8]) {
     debug_assert!(!text.contains(&0), "a query text has no NUL");

@@ -94,6 +94,10 @@ fn the_shipped_configuration_is_the_defaults() {
             assert!(shipped.contains("\nupstream = \""), "the one key that must be set");
         } else if key.name == "database" {
             assert!(shipped.contains("\n#[database.shop]\n"));
+        } else if key.name == "rule" {
+            assert!(shipped.contains("\n#[[rule]]\n"));
+        } else if key.name == "users" {
+            assert!(shipped.contains("\n#[users]\n"));
         } else if key.name == "peer" {
             assert!(shipped.contains("\n#[[peer]]\n"));
         } else {

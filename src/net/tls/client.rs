@@ -10,8 +10,9 @@ use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, SupportedProtocolVersion};
 
-use super::files::{Reloading, certificates, private_key, revocations};
+use super::files::{certificates, private_key, revocations};
 use super::verify::Verifier;
+use crate::watch::Watched;
 
 /// The application protocol that PostgreSQL 17 and later agree upon.
 pub const ALPN: &[u8] = b"postgresql";
@@ -57,7 +58,7 @@ pub struct ClientOptions {
 
 /// Encrypts connections to servers.
 #[derive(Debug)]
-pub struct Client(Reloading<ClientConfig>);
+pub struct Client(Watched<ClientConfig>);
 
 impl Client {
     /// Reads the files that `options` name.
@@ -73,7 +74,7 @@ impl Client {
             paths.extend([certificate.clone(), key.clone()]);
         }
         paths.extend(options.revoked.clone());
-        Reloading::new(paths, move || config(&options)).map(Self)
+        Watched::new("certificates", paths, move || config(&options)).map(Self)
     }
 
     /// A session with the server `host`, yet without its handshake.

@@ -2,14 +2,17 @@
 //!
 //! - [`session`]: one encrypted connection.
 //! - [`client`]: how carefully servers are looked at, and what is shown to them; `verify` does the looking.
+//! - [`server`]: the certificate that clients see, and whose certificates we believe.
 //! - [`certificate`]: what certificates say where rustls does not tell.
-//! - [`files`]: certificates and keys as files, read again when they change.
+//! - `files`: certificates and keys as files.
 
 pub mod certificate;
 pub mod client;
-pub mod files;
+mod files;
+pub mod server;
 pub mod session;
 mod verify;
 
 pub use client::{Client, ClientOptions, Roots, Version};
+pub use server::{Server, ServerOptions};
 pub use session::Session;

@@ -15,6 +15,7 @@ use crate::net::stream::Socket;
 /// One encrypted connection.
 pub struct Session {
     tls: Connection,
+    end_point: Option<Vec<u8>>,
     /// Decrypted bytes that wait to be read.
     plaintext: usize,
     /// The other end has said that nothing more comes.
@@ -28,12 +29,13 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// A session whose handshake has not begun; `received` is what has been taken from the socket already.
+    /// A session whose handshake has not begun; `end_point` belongs to our own certificate, `received` is what has been
+    /// taken from the socket already.
     ///
     /// # Errors
     /// When that is no TLS.
-    pub fn new(tls: Connection, mut received: &[u8]) -> io::Result<Self> {
-        let mut session = Self { tls, plaintext: 0, ended: false };
+    pub fn new(tls: Connection, end_point: Option<Vec<u8>>, mut received: &[u8]) -> io::Result<Self> {
+        let mut session = Self { tls, end_point, plaintext: 0, ended: false };
         while !received.is_empty() {
             session.receive(&mut received)?;
         }
@@ -63,6 +65,12 @@ impl Session {
     #[must_use]
     pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
         self.tls.peer_certificates().unwrap_or_default()
+    }
+
+    /// What our own certificate gives the other end to bind its login to (`tls-server-end-point`).
+    #[must_use]
+    pub fn own_end_point(&self) -> Option<&[u8]> {
+        self.end_point.as_deref()
     }
 
     /// The application protocol that was agreed upon.

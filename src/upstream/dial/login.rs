@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 use postgres_protocol::authentication::sasl;
 use postgres_protocol::message::{backend::Message, frontend as protocol};
+use zeroize::Zeroize;
 
 use super::{DialError, Login, Secret, scram};
 use crate::auth::{Credential, Md5Secret, Password};
@@ -114,9 +115,11 @@ async fn credential(login: &mut Login, route: &Route, fixed: &mut Option<Passwor
     match std::mem::replace(&mut login.secret, Secret::Used) {
         Secret::Known(credential) => Ok(credential),
         Secret::Ask(ask) => ask.password().await.map(Credential::Password).ok_or(DialError::ClientGone),
-        Secret::Fixed => {
+        Secret::Fixed(other) => {
             let found = route.credentials.password(login.database(), &login.user).await;
-            let password = found.map_err(DialError::Credential)?.ok_or(DialError::NoPassword)?;
+            let Some(password) = found.map_err(DialError::Credential)? else {
+                return other.ok_or(DialError::NoPassword);
+            };
             *fixed = Some(password.clone());
             Ok(Credential::Password(password))
         }
@@ -182,7 +185,10 @@ fn unusable(asked: &str, good: &str) -> DialError {
 async fn send_password(conn: &mut Conn, password: &[u8]) -> Result<(), DialError> {
     let mut out = BytesMut::new();
     protocol::password_message(password, &mut out)?;
-    send(conn, &out).await
+    let sent = send(conn, &out).await;
+    out.zeroize();
+    conn.output.zeroize();
+    sent
 }
 
 pub(super) async fn send(conn: &mut Conn, bytes: &[u8]) -> Result<(), DialError> {

@@ -53,8 +53,8 @@ pub enum Secret {
     None,
     /// It is known.
     Known(Credential),
-    /// It is looked up where the settings say (`credentials`).
-    Fixed,
+    /// It is looked up where the settings say (`credentials`); where nothing is found, this is used.
+    Fixed(Option<Credential>),
     /// A client is asked.
     Ask(Ask),
     /// It has been used: a server asks once.
@@ -132,7 +132,7 @@ impl Dial<'_> {
             Err(failed) if failed.error.is_credential() && self.has_changed().await => failed,
             other => return other,
         };
-        self.login.secret = Secret::Fixed;
+        self.login.secret = Secret::Fixed(None);
         failed.close(self.registry).await;
         self.with_or_without_encryption().await
     }

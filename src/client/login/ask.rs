@@ -1,0 +1,77 @@
+//! What clients are asked, and what they answer.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::timed_out;
+use crate::auth::Password;
+use crate::config::value;
+use crate::error::{Blame, Fault, sqlstate};
+use crate::net::{Conn, Peer, RecvError};
+use crate::wire::{backend, frontend};
+
+/// The longest answer (`PG_MAX_AUTH_TOKEN_LENGTH`); tokens of cloud providers take kilobytes.
+const LONGEST: usize = 65_535;
+
+/// Asks the client for its password, in clear text; `None` when it goes away, as libpq does to ask its user.
+///
+/// # Errors
+/// When others could listen in, the client takes too long or answers with something else.
+pub async fn password(conn: &mut Conn, deadline: Instant, limit: Duration) -> Result<Option<Password>, Fault> {
+    if conn.stream().tls().is_none()
+        && let Ok(Peer::Tcp(address)) = conn.stream().peer()
+        && !value::is_loopback(address.ip())
+    {
+        return Err(Fault::fatal(
+            Blame::Client,
+            sqlstate::INVALID_AUTHORIZATION,
+            "password authentication over an unencrypted network connection is refused",
+        )
+        .detail("Pass-through login needs the password in clear text.")
+        .hint("Connect with TLS (tls_cert, sslmode=require), through the unix socket, or over loopback."));
+    }
+    backend::put_cleartext_request(&mut conn.output);
+    let Some(body) = answer(conn, deadline, limit).await? else { return Ok(None) };
+    read_password(&body).map(Some)
+}
+
+/// The password in an answer.
+///
+/// # Errors
+/// When it is empty or not one.
+pub fn read_password(body: &[u8]) -> Result<Password, Fault> {
+    match frontend::password(body) {
+        Some([]) => Err(Fault::fatal(Blame::Client, sqlstate::INVALID_PASSWORD, "empty password returned by client")),
+        Some(password) => Ok(Password::new(password.to_vec())),
+        None => Err(Fault::violation("invalid password packet size")),
+    }
+}
+
+/// Sends the question in the connection's output and receives the answer; `None` when the client goes away.
+///
+/// # Errors
+/// When the client takes too long or sends something else.
+pub async fn answer(
+    conn: &mut Conn,
+    deadline: Instant,
+    limit: Duration,
+) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Fault> {
+    let exchange = async {
+        conn.flush().await?;
+        let frame = conn.peek_frame(LONGEST).await?;
+        let answer = match frame.tag {
+            frontend::PASSWORD => Ok(zeroize::Zeroizing::new(frame.body().to_vec())),
+            tag => Err(Fault::violation(format!("expected password response, got message type {tag}"))),
+        };
+        let size = frame.bytes.len();
+        conn.wipe(size);
+        Ok::<_, RecvError>(answer)
+    };
+    match timeout_at(deadline, exchange).await {
+        Err(_) => Err(timed_out(limit)),
+        Ok(Err(RecvError::Length(bad))) => Err(Fault::violation(bad.to_string())),
+        Ok(Err(_)) => Ok(None),
+        Ok(Ok(answer)) => answer.map(Some),
+    }
+}

@@ -1,0 +1,102 @@
+//! What this machine knows of a client without asking it: its user, its certificate.
+
+use nix::unistd::{Uid, User};
+
+use super::Entry;
+use crate::config::{Auth, CertName, PeerRule};
+use crate::error::{Blame, Fault, sqlstate};
+use crate::net::Peer;
+use crate::net::tls::certificate::Certificate;
+
+impl Entry<'_> {
+    /// The methods `trust`, `peer` and `cert`: whether the client may be the role it wants to be, and whether there may be
+    /// a credential for it.
+    pub(super) async fn local(&self) -> Result<(), Fault> {
+        match self.rule.method {
+            Auth::Peer => self.peer().await?,
+            Auth::Cert => self.certificate()?,
+            _ => {}
+        }
+        let role = self.shown_user();
+        match &self.settings.upstream.user {
+            Some(user) if user.as_bytes() != self.user && !self.settings.users.contains_key(self.user) => {
+                Err(self.refusal(format!("there is no upstream credential for user \"{role}\"")).hint(format!(
+                    "With the method \"{}\" clients connect as the user of the upstream URL: \"{user}\".",
+                    self.rule.method
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn peer(&self) -> Result<(), Fault> {
+        let role = self.shown_user();
+        let Ok(Peer::Unix { uid, gid }) = self.conn.stream().peer() else {
+            return Err(self.refusal("peer authentication works on unix sockets only".into()));
+        };
+        if peer_may_be(&self.settings.peer, uid, gid, &role).await {
+            return Ok(());
+        }
+        Err(self
+            .refusal(format!("Peer authentication failed for user \"{role}\""))
+            .detail(format!("The client runs as uid {uid}, gid {gid}."))
+            .hint("The rules are the [[peer]] tables of pgferry's configuration."))
+    }
+
+    /// Whether the client's certificate, which was verified in the handshake, is that of the role.
+    fn certificate(&self) -> Result<(), Fault> {
+        let shown = self.conn.stream().tls().and_then(|tls| tls.peer_certificates().first());
+        let Some(shown) = shown else {
+            return Err(self.refusal("connection requires a valid client certificate".into()));
+        };
+        let role = self.shown_user();
+        let names = Certificate::read(shown).map(|certificate| match self.rule.cert_name {
+            CertName::Cn => certificate.common_name().into_iter().collect(),
+            CertName::San => certificate.names(),
+        });
+        if names.unwrap_or_default().iter().any(|name| name.as_bytes() == self.user) {
+            return Ok(());
+        }
+        Err(self.refusal(format!("certificate authentication failed for user \"{role}\"")))
+    }
+
+    fn refusal(&self, message: String) -> Fault {
+        Fault::fatal(Blame::Client, sqlstate::INVALID_AUTHORIZATION, message)
+    }
+}
+
+async fn peer_may_be(rules: &[PeerRule], uid: u32, gid: u32, role: &str) -> bool {
+    let needs_name = rules.iter().any(|rule| rule.user.is_some() || rule.roles.is_empty());
+    let name = if needs_name {
+        // The name service may go to the network.
+        let found = tokio::task::spawn_blocking(move || User::from_uid(Uid::from_raw(uid))).await;
+        found.ok().and_then(Result::ok).flatten().map(|user| user.name)
+    } else {
+        None
+    };
+    rules.iter().any(|rule| {
+        rule.uid.is_none_or(|wanted| wanted == uid)
+            && rule.gid.is_none_or(|wanted| wanted == gid)
+            && rule.user.as_ref().is_none_or(|wanted| Some(wanted) == name.as_ref())
+            && match rule.roles.as_slice() {
+                [] => name.as_deref() == Some(role),
+                roles => roles.iter().any(|allowed| allowed == "*" || allowed == role),
+            }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn peer_rules() {
+        let rules = PeerRule::parse_list("uid=1000 roles=app,reports; gid=33 roles=*; uid=0 gid=0").expect("good");
+        assert!(peer_may_be(&rules, 1000, 5, "app").await);
+        assert!(!peer_may_be(&rules, 1000, 5, "root").await);
+        assert!(peer_may_be(&rules, 7, 33, "anybody").await);
+        assert!(!peer_may_be(&rules, 7, 34, "anybody").await);
+        assert!(peer_may_be(&rules, 0, 0, "root").await, "no roles: the role named like the user");
+        assert!(!peer_may_be(&rules, 0, 0, "app").await);
+    }
+}

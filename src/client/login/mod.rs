@@ -1,0 +1,246 @@
+//! Who comes in, and the welcome.
+//!
+//! The rules (`[[rule]]`, or the one that `auth` stands for) say how a client proves who it is: [`pass_through`] asks the
+//! upstream, `local` looks at what this machine knows, `stored` compares secrets. [`ask`] does the asking.
+
+pub mod ask;
+mod local;
+mod pass_through;
+mod stored;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::info;
+
+use super::Shared;
+use super::checkout;
+use crate::auth::Credential;
+use crate::config::{Auth, Caller, Rule, Settings, Transport};
+use crate::error::{Blame, Fault, sqlstate};
+use crate::net::{Conn, Peer, Stream};
+use crate::track::{Params, Wanted};
+use crate::upstream::{Account, Pool, PoolKey};
+use crate::wire::Startup;
+use pass_through::PassThrough;
+
+/// A client that may come in.
+#[derive(Debug)]
+pub enum Admitted {
+    /// To a session.
+    Session(Session),
+    /// To a connection of its own: replication.
+    Dedicated(Dedicated),
+}
+
+/// What a session begins with.
+#[derive(Debug)]
+pub struct Session {
+    /// Where its connections come from.
+    pub pool: Arc<Pool>,
+    /// The settings it asked for, as the server spells them where that is known.
+    pub wanted: Wanted,
+    /// The reported settings that it was told.
+    pub view: Params,
+    /// The protocol version it speaks.
+    pub version: u32,
+}
+
+/// What a dedicated connection begins with.
+#[derive(Debug)]
+pub struct Dedicated {
+    /// The client's startup packet.
+    pub startup: Startup,
+    /// Who it is.
+    pub user: Vec<u8>,
+    /// How it got in; with pass-through the upstream asks it for its password.
+    pub method: Auth,
+    /// What it can log in upstream with, if its login has shown that.
+    pub credential: Option<Credential>,
+}
+
+/// Decides whether a client may come in; `None` when it went away.
+///
+/// # Errors
+/// What the client is told when it may not.
+pub async fn log_in(
+    shared: &Arc<Shared>,
+    conn: &mut Conn,
+    startup: Startup,
+    settings: &Settings,
+) -> Result<Option<Admitted>, Fault> {
+    let user = startup.get("user").unwrap_or_default().to_vec();
+    let database = startup.get("database").map_or_else(|| user.clone(), <[u8]>::to_vec);
+    let deadline = Instant::now() + settings.login_timeout;
+    let replication = is_replication(&startup)?;
+    let rule = rule_for(settings, &caller(conn.stream(), &database, &user))?;
+    let account = shared.registry.account(&database, &user);
+    let mut entry =
+        Entry { shared, conn, settings, deadline, rule, account: &account, database: &database, user: &user };
+    if replication {
+        let credential = match rule.method {
+            Auth::PassThrough => None,
+            _ => match entry.prove().await? {
+                Proof::Gone => return Ok(None),
+                Proof::Given(credential) => credential,
+            },
+        };
+        let method = rule.method;
+        return Ok(Some(Admitted::Dedicated(Dedicated { startup, user, method, credential })));
+    }
+    let (wanted, extra) = Wanted::split(&startup);
+    let key = PoolKey { database: database.clone(), user: user.clone(), extra };
+    // Whoever only knocks leaves no pool behind.
+    if rule.method != Auth::PassThrough {
+        match entry.prove().await? {
+            Proof::Gone => return Ok(None),
+            Proof::Given(credential) => account.learn(credential),
+        }
+    }
+    let pool = shared.registry.pool(&key);
+    pool.touch();
+    let entered = match rule.method {
+        Auth::PassThrough => PassThrough { entry: &mut entry, pool: &pool }.run().await,
+        _ => Ok(true),
+    };
+    let welcome = match entered {
+        Ok(true) => checkout::welcome(shared, &pool, wanted, deadline).await.map(Some),
+        Ok(false) => Ok(None),
+        Err(fault) => Err(fault),
+    };
+    let Ok(Some((wanted, view))) = welcome else {
+        shared.registry.forget(&pool);
+        return welcome.map(|_| None);
+    };
+    if settings.log_connections {
+        info!(
+            database = %String::from_utf8_lossy(&database),
+            user = %String::from_utf8_lossy(&user),
+            method = %rule.method,
+            tls = conn.stream().tls().map(crate::net::tls::Session::describe),
+            "client logged in"
+        );
+    }
+    let (version, _) = startup.negotiated();
+    Ok(Some(Admitted::Session(Session { pool, wanted, view, version })))
+}
+
+/// What a client is told that takes too long.
+#[must_use]
+pub fn timed_out(limit: Duration) -> Fault {
+    Fault::fatal(Blame::Client, sqlstate::INVALID_AUTHORIZATION, "canceling authentication due to timeout")
+        .detail(format!("The login took longer than {} s (login_timeout).", limit.as_secs_f32()))
+}
+
+/// Who wants to come in, as the rules see it.
+fn caller<'a>(stream: &Stream, database: &'a [u8], user: &'a [u8]) -> Caller<'a> {
+    let (transport, address, ids) = match stream.peer() {
+        Ok(Peer::Tcp(address)) => {
+            let transport = if stream.tls().is_some() { Transport::Tls } else { Transport::Tcp };
+            (transport, Some(address.ip()), None)
+        }
+        Ok(Peer::Unix { uid, gid }) => {
+            let transport = if stream.is_abstract() { Transport::Abstract } else { Transport::Unix };
+            (transport, None, Some((uid, gid)))
+        }
+        // Gone already; nobody is left to be let in.
+        Err(_) => (Transport::Tcp, None, None),
+    };
+    Caller { transport, address, ids, database, user }
+}
+
+/// The rule that decides, unless it is that nobody comes in.
+fn rule_for<'a>(settings: &'a Settings, caller: &Caller<'_>) -> Result<&'a Rule, Fault> {
+    let refused = |why: &str| {
+        let host = caller.address.map_or_else(|| "[local]".to_owned(), |address| address.to_string());
+        let encryption = if caller.transport == Transport::Tls { "SSL encryption" } else { "no encryption" };
+        let (user, database) = (String::from_utf8_lossy(caller.user), String::from_utf8_lossy(caller.database));
+        Fault::fatal(
+            Blame::Client,
+            sqlstate::INVALID_AUTHORIZATION,
+            format!("{why} host \"{host}\", user \"{user}\", database \"{database}\", {encryption}"),
+        )
+        .hint("The rules are the [[rule]] tables of pgferry's configuration; \"pgferry check --user\" explains them.")
+    };
+    match settings.rule(caller) {
+        None => Err(refused("no [[rule]] for")),
+        Some((_, rule)) if rule.method == Auth::Reject => Err(refused("a [[rule]] rejects connection for")),
+        Some((_, rule)) => Ok(rule),
+    }
+}
+
+/// Whether the startup packet asks for replication, as PostgreSQL reads it.
+fn is_replication(startup: &Startup) -> Result<bool, Fault> {
+    let Some(text) = startup.get("replication") else { return Ok(false) };
+    let text = String::from_utf8_lossy(text).to_ascii_lowercase();
+    let is_start_of = |word: &str, least: usize| text.len() >= least && word.starts_with(text.as_str());
+    if text == "database" || text == "1" || is_start_of("true", 1) || is_start_of("yes", 1) || text == "on" {
+        return Ok(true);
+    }
+    if text == "0" || is_start_of("false", 1) || is_start_of("no", 1) || is_start_of("off", 2) {
+        return Ok(false);
+    }
+    Err(Fault::fatal(
+        Blame::Client,
+        sqlstate::INVALID_PARAMETER,
+        format!("invalid value for parameter \"replication\": \"{text}\""),
+    )
+    .hint("Valid values are: \"false\", 0, \"true\", 1, \"database\"."))
+}
+
+/// How a proof ended, other than with a refusal.
+enum Proof {
+    /// The client went away.
+    Gone,
+    /// It may come in; and what it can log in upstream with, if the proof has shown that.
+    Given(Option<Credential>),
+}
+
+/// One client at the door.
+struct Entry<'a> {
+    shared: &'a Arc<Shared>,
+    conn: &'a mut Conn,
+    settings: &'a Settings,
+    deadline: Instant,
+    rule: &'a Rule,
+    account: &'a Arc<Account>,
+    database: &'a [u8],
+    user: &'a [u8],
+}
+
+impl Entry<'_> {
+    /// Lets the client prove who it is, by a method other than pass-through.
+    async fn prove(&mut self) -> Result<Proof, Fault> {
+        match self.rule.method {
+            Auth::Scram | Auth::Md5 | Auth::Password => self.stored().await,
+            _ => self.local().await.map(|()| Proof::Given(None)),
+        }
+    }
+
+    fn shown_user(&self) -> String {
+        String::from_utf8_lossy(self.user).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replication_is_read_as_postgresql_reads_it() {
+        let ask = |value: &str| {
+            let params = vec![(b"replication".to_vec(), value.as_bytes().to_vec())];
+            is_replication(&Startup { params, ..Startup::default() })
+        };
+        for value in ["database", "true", "on", "yes", "1", "t", "TRUE"] {
+            assert_eq!(ask(value), Ok(true), "{value}");
+        }
+        for value in ["false", "off", "no", "0", "f", ""] {
+            assert_eq!(ask(value), Ok(false), "{value}");
+        }
+        for value in ["o", "2", "maybe", "databases"] {
+            assert!(ask(value).is_err(), "{value}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Passwords that are compared here, with secrets that are stored or looked up: in clear text, with MD5, with SCRAM.
+//!
+//! Who is unknown goes the same way as who is known, and fails where a wrong password fails, with the same words.
+
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+
+use super::{Entry, Proof, ask};
+use crate::auth::scram::server::{Offered, Server};
+use crate::auth::scram::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError, Verifier};
+use crate::auth::{Credential, Md5Secret, Password, Stored};
+use crate::config::Auth;
+use crate::error::{Blame, Fault, sqlstate};
+use crate::net::tls::Session;
+use crate::wire::{backend, frontend};
+
+impl Entry<'_> {
+    /// The methods `scram-sha-256`, `md5` and `password`.
+    pub(super) async fn stored(&mut self) -> Result<Proof, Fault> {
+        self.account.may_guess(self.patience())?;
+        let door = self.shared.door.load_full();
+        let secrets = &door.secrets;
+        let stored = secrets.find(&self.shared.registry, self.database, self.user).await?;
+        let outcome = match (self.rule.method, &stored) {
+            (Auth::Password, _) => self.clear_text(stored).await,
+            // As in PostgreSQL: a SCRAM verifier can't answer MD5, so SCRAM it is.
+            (Auth::Md5, Some(Stored::Scram(_))) | (Auth::Scram, _) => {
+                let verifier = secrets.verifier(self.user, stored.as_ref()).await;
+                self.scram(stored, verifier).await
+            }
+            _ => self.md5(stored).await,
+        };
+        match outcome {
+            Ok(Some(proof)) => Ok(proof),
+            Ok(None) => {
+                // The answer takes the longer, the more of them there were.
+                tokio::time::sleep(self.account.guessed_wrong(self.patience())).await;
+                Err(self.wrong_password())
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// What remains of the time for the login.
+    fn patience(&self) -> std::time::Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    fn wrong_password(&self) -> Fault {
+        let message = format!("password authentication failed for user \"{}\"", self.shown_user());
+        Fault::fatal(Blame::Client, sqlstate::INVALID_PASSWORD, message)
+    }
+
+    async fn clear_text(&mut self, stored: Option<Stored>) -> Result<Option<Proof>, Fault> {
+        let limit = self.settings.login_timeout;
+        let Some(given) = ask::password(self.conn, self.deadline, limit).await? else { return Ok(Some(Proof::Gone)) };
+        let user = self.user.to_vec();
+        let right = match stored {
+            None => false,
+            Some(stored) => spawn_blocking({
+                let given = given.clone();
+                move || match stored {
+                    Stored::Plain(password) => password.is(&given),
+                    Stored::Md5(secret) => secret == Md5Secret::of(&given, &user),
+                    Stored::Scram(verifier) => verifier.matches(&given),
+                }
+            })
+            .await
+            .unwrap_or(false),
+        };
+        Ok(right.then_some(Proof::Given(Some(Credential::Password(given)))))
+    }
+
+    async fn md5(&mut self, stored: Option<Stored>) -> Result<Option<Proof>, Fault> {
+        let mut salt = [0; 4];
+        fill(&mut salt)?;
+        backend::put_md5_request(&mut self.conn.output, salt);
+        let limit = self.settings.login_timeout;
+        let Some(body) = ask::answer(self.conn, self.deadline, limit).await? else { return Ok(Some(Proof::Gone)) };
+        let given = ask::read_password(&body)?;
+        let (secret, credential) = match stored {
+            Some(Stored::Plain(password)) => (Md5Secret::of(&password, self.user), Credential::Password(password)),
+            Some(Stored::Md5(secret)) => (secret.clone(), Credential::Md5(secret)),
+            Some(Stored::Scram(_)) | None => return Ok(None),
+        };
+        let right = Password::new(secret.response(salt).into_bytes()).is(&given);
+        Ok(right.then_some(Proof::Given(Some(credential))))
+    }
+
+    async fn scram(&mut self, stored: Option<Stored>, verifier: Verifier) -> Result<Option<Proof>, Fault> {
+        let end_point = self.conn.stream().tls().and_then(Session::own_end_point).map(<[u8]>::to_vec);
+        let offered = match &end_point {
+            Some(_) => &[SCRAM_SHA_256_PLUS, SCRAM_SHA_256][..],
+            None => &[SCRAM_SHA_256],
+        };
+        backend::put_sasl_request(&mut self.conn.output, offered);
+        let Some(body) = self.answer().await? else { return Ok(Some(Proof::Gone)) };
+        let (mechanism, first) =
+            frontend::sasl_initial(&body).ok_or_else(|| Fault::violation("invalid SASL response message"))?;
+        let chosen_plus = mechanism == SCRAM_SHA_256_PLUS.as_bytes();
+        let binding = match (chosen_plus, end_point) {
+            (true, None) => return Err(invalid_mechanism()),
+            (false, _) if mechanism != SCRAM_SHA_256.as_bytes() => return Err(invalid_mechanism()),
+            (_, Some(data)) => Offered::Plus(data, chosen_plus),
+            (false, None) => Offered::Plain,
+        };
+        let mut random = [0; 18];
+        fill(&mut random)?;
+        let first = match first {
+            Some(first) => first.to_vec(),
+            // It wants to be asked for its first message.
+            None => {
+                backend::put_sasl_continue(&mut self.conn.output, b"");
+                let Some(body) = self.answer().await? else { return Ok(Some(Proof::Gone)) };
+                body.to_vec()
+            }
+        };
+        let server = Server::new(&first, &binding, verifier.clone(), random).map_err(|error| self.explain(error))?;
+        backend::put_sasl_continue(&mut self.conn.output, server.first().as_bytes());
+        let Some(last) = self.answer().await? else { return Ok(Some(Proof::Gone)) };
+        let proven = match server.finish(&last) {
+            Ok(proven) => proven,
+            Err(ScramError::WrongPassword) => return Ok(None),
+            Err(error) => return Err(self.explain(error)),
+        };
+        backend::put_sasl_final(&mut self.conn.output, proven.message.as_bytes());
+        Ok(Some(Proof::Given(Some(match stored {
+            Some(Stored::Plain(password)) => Credential::Password(password),
+            _ => Credential::Key(proven.key, verifier),
+        }))))
+    }
+
+    async fn answer(&mut self) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Fault> {
+        ask::answer(self.conn, self.deadline, self.settings.login_timeout).await
+    }
+
+    fn explain(&self, error: ScramError) -> Fault {
+        match error {
+            ScramError::Malformed(what, detail) if detail.is_empty() => Fault::violation(what),
+            ScramError::Malformed(what, detail) => Fault::violation(what).detail(detail),
+            ScramError::Binding(what) => Fault::fatal(Blame::Client, sqlstate::INVALID_AUTHORIZATION, what),
+            ScramError::Unsupported(what) => Fault::fatal(Blame::Client, sqlstate::FEATURE_NOT_SUPPORTED, what),
+            // The rest is what only the client's half finds.
+            _ => self.wrong_password(),
+        }
+    }
+}
+
+fn invalid_mechanism() -> Fault {
+    Fault::violation("client selected an invalid SASL authentication mechanism")
+}
+
+fn fill(bytes: &mut [u8]) -> Result<(), Fault> {
+    getrandom::fill(bytes)
+        .map_err(|error| Fault::fatal(Blame::Limits, sqlstate::INTERNAL, format!("no randomness: {error}")))
+}

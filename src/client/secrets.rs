@@ -1,0 +1,156 @@
+//! Secrets of users that are stored here or looked up: the settings, PgBouncer's file, the upstream.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
+use tokio::task::spawn_blocking;
+use zeroize::Zeroizing;
+
+use crate::auth::scram::Verifier;
+use crate::auth::stored::{Users, userlist};
+use crate::auth::{Password, ProcessKey, Stored};
+use crate::config::Settings;
+use crate::error::Fault;
+use crate::upstream::Registry;
+use crate::upstream::lookup::Lookup;
+use crate::watch::Watched;
+
+/// The salt of a verifier that is made here, as long as PostgreSQL's.
+const SALT: usize = 16;
+
+/// How many verifiers of plain passwords are kept.
+const KEPT: usize = 10_000;
+
+/// Secrets of users.
+#[derive(Debug)]
+pub struct Secrets {
+    users: BTreeMap<Vec<u8>, Stored>,
+    file: Option<Watched<Users>>,
+    lookup: Option<Lookup>,
+    iterations: u32,
+    /// Makes salts: the same after a restart as long as the stored secrets are the same, so that nobody can tell from a
+    /// salt that changes which users there are.
+    seed: ProcessKey,
+    /// Verifiers that were made of plain passwords: that takes milliseconds.
+    made: Mutex<HashMap<Vec<u8>, (Password, Verifier)>>,
+}
+
+impl Secrets {
+    /// The secrets that `settings` name.
+    ///
+    /// # Errors
+    /// When `auth_file` can't be used: why, and in which line.
+    pub fn new(settings: &Settings) -> Result<Self, String> {
+        let file = settings.auth_file.clone().map(|path| {
+            let read = {
+                let path = path.clone();
+                move || {
+                    let text = std::fs::read_to_string(&path).map(Zeroizing::new);
+                    let text = text.map_err(|error| format!("auth_file: {}: {error}", path.display()))?;
+                    userlist(&text).map_err(|error| format!("auth_file: {}: {error}", path.display()))
+                }
+            };
+            Watched::new("secrets of users", vec![path], read)
+        });
+        let file = file.transpose()?;
+        Ok(Self {
+            seed: seed(settings, file.as_ref()),
+            users: settings.users.clone(),
+            lookup: Lookup::new(settings),
+            iterations: settings.scram_iterations,
+            made: Mutex::default(),
+            file,
+        })
+    }
+
+    /// The secret of `user`, who wants `database`, if there is one.
+    ///
+    /// # Errors
+    /// What the client is told when it could not be looked up.
+    pub async fn find(&self, registry: &Registry, database: &[u8], user: &[u8]) -> Result<Option<Stored>, Fault> {
+        if let Some(stored) = self.users.get(user) {
+            return Ok(Some(stored.clone()));
+        }
+        if let Some(stored) = self.file.as_ref().and_then(|file| file.current().get(user).cloned()) {
+            return Ok(Some(stored));
+        }
+        match &self.lookup {
+            Some(lookup) => lookup.secret(registry, database, user).await,
+            None => Ok(None),
+        }
+    }
+
+    /// What SCRAM compares with: for somebody who has no secret that will do, a verifier that no password fits, which
+    /// looks like everybody else's.
+    pub async fn verifier(&self, user: &[u8], stored: Option<&Stored>) -> Verifier {
+        match stored {
+            Some(Stored::Scram(verifier)) => verifier.clone(),
+            Some(Stored::Plain(password)) => self.made(user, password).await,
+            Some(Stored::Md5(_)) | None => {
+                let noise = *self.seed.mac(&[b"no password", user]).bytes();
+                Verifier::nobodys(self.salt(user), self.iterations, noise)
+            }
+        }
+    }
+
+    /// Closes the connections that secrets are looked up on.
+    pub async fn close(&self, registry: &Registry) {
+        if let Some(lookup) = &self.lookup {
+            lookup.close(registry).await;
+        }
+    }
+
+    async fn made(&self, user: &[u8], password: &Password) -> Verifier {
+        let known = self.kept().get(user).filter(|(of, _)| of == password).map(|(_, verifier)| verifier.clone());
+        if let Some(verifier) = known {
+            return verifier;
+        }
+        let (of, salt, iterations) = (password.clone(), self.salt(user), self.iterations);
+        let made = spawn_blocking(move || Verifier::of(&of, salt, iterations)).await;
+        // Hashing does not panic; if the runtime ends, nobody will use it.
+        let noise = [0; 32];
+        let verifier = made.unwrap_or_else(|_| Verifier::nobodys(self.salt(user), self.iterations, noise));
+        let mut kept = self.kept();
+        if kept.len() >= KEPT {
+            kept.clear();
+        }
+        kept.insert(user.to_vec(), (password.clone(), verifier.clone()));
+        verifier
+    }
+
+    fn salt(&self, user: &[u8]) -> Vec<u8> {
+        self.seed.mac(&[b"salt", user]).bytes()[..SALT].to_vec()
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<Vec<u8>, (Password, Verifier)>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn seed(settings: &Settings, file: Option<&Watched<Users>>) -> ProcessKey {
+    let mut hash = Sha256::new();
+    let mut add = |user: &[u8], stored: &Stored| {
+        hash.update(user);
+        match stored {
+            Stored::Plain(password) => hash.update(password.expose()),
+            Stored::Md5(secret) => hash.update(secret.response([0; 4])),
+            Stored::Scram(verifier) => hash.update(verifier.show()),
+        }
+    };
+    for (user, stored) in &settings.users {
+        add(user, stored);
+    }
+    if let Some(file) = file {
+        let users = file.current();
+        let sorted: BTreeMap<_, _> = users.iter().collect();
+        for (user, stored) in sorted {
+            add(user, stored);
+        }
+    }
+    if let Some(password) = &settings.upstream.password {
+        hash.update(password.expose());
+    }
+    hash.update(settings.upstream.to_string());
+    ProcessKey::from_bytes(hash.finalize().into())
+}

@@ -1,0 +1,92 @@
+//! The values of the file that are tables: `[database.NAME]`, `[[peer]]`, `[[rule]]`, `[users]`.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::keys::PER_DATABASE;
+use super::rule::Rule;
+use super::source::{ConfigError, Place, Value, Values, one, plain, unknown};
+use super::value::PeerRule;
+
+/// Where a span of the file is.
+type At<'a> = &'a dyn Fn(Range<usize>) -> Place;
+
+pub(super) fn databases(value: &Spanned<DeValue<'_>>, at: At<'_>) -> Result<Value, ConfigError> {
+    let not_tables = |span| ConfigError::new("write it as [database.NAME] tables").at(&at(span), "database");
+    let DeValue::Table(tables) = value.get_ref() else { return Err(not_tables(value.span())) };
+    let mut all = BTreeMap::new();
+    for (name, table) in tables {
+        let DeValue::Table(fields) = table.get_ref() else { return Err(not_tables(table.span())) };
+        let mut values = Values::new();
+        for (key, value) in fields {
+            let (place, key) = (at(key.span()), key.get_ref().as_ref());
+            let shown = format!("database.{}.{key}", name.get_ref());
+            let Some(known) = PER_DATABASE.into_iter().find(|known| *known == key) else {
+                return Err(unknown(key, PER_DATABASE.into_iter()).at(&place, &shown));
+            };
+            let value = one(value).ok_or_else(|| ConfigError::new("not a value for this key").at(&place, &shown))?;
+            values.insert(known, (place, Value::One(value)));
+        }
+        all.insert(name.get_ref().to_string(), values);
+    }
+    Ok(Value::Databases(all))
+}
+
+pub(super) fn peers(value: &Spanned<DeValue<'_>>, at: At<'_>) -> Result<Value, ConfigError> {
+    list(value, at, "peer", &PeerRule::FIELDS, PeerRule::from_fields).map(Value::Peers)
+}
+
+pub(super) fn rules(value: &Spanned<DeValue<'_>>, at: At<'_>) -> Result<Value, ConfigError> {
+    list(value, at, "rule", &Rule::FIELDS, Rule::from_fields).map(Value::Rules)
+}
+
+pub(super) fn users(value: &Spanned<DeValue<'_>>, at: At<'_>) -> Result<Value, ConfigError> {
+    let DeValue::Table(fields) = value.get_ref() else {
+        return Err(ConfigError::new("write it as a [users] table").at(&at(value.span()), "users"));
+    };
+    let mut users = BTreeMap::new();
+    for (user, secret) in fields {
+        let name = format!("users.{}", user.get_ref());
+        let DeValue::String(text) = secret.get_ref() else {
+            return Err(ConfigError::new("a secret is a string").at(&at(user.span()), &name));
+        };
+        let bad = |error: &str| ConfigError::new(error).at(&at(user.span()), &name);
+        crate::auth::Stored::parse(text).map_err(bad)?;
+        users.insert(user.get_ref().to_string(), text.to_string());
+    }
+    Ok(Value::Users(users))
+}
+
+/// An array of tables, each with fields of `known` names.
+fn list<T>(
+    value: &Spanned<DeValue<'_>>,
+    at: At<'_>,
+    name: &str,
+    known: &[&'static str],
+    make: impl Fn(&[(String, Vec<String>)]) -> Result<T, String>,
+) -> Result<Vec<T>, ConfigError> {
+    let not_tables = || ConfigError::new(format!("write it as [[{name}]] tables")).at(&at(value.span()), name);
+    let tables = value.get_ref().as_array().ok_or_else(not_tables)?;
+    let mut all = Vec::new();
+    for table in tables {
+        let mut fields = Vec::new();
+        for (key, value) in table.get_ref().as_table().ok_or_else(not_tables)? {
+            let (place, field) = (at(key.span()), key.get_ref().as_ref());
+            let shown = format!("{name}.{field}");
+            if !known.contains(&field) {
+                return Err(unknown(field, known.iter().copied()).at(&place, &shown));
+            }
+            let values = match plain(value) {
+                Some(Value::One(text)) => vec![text],
+                Some(Value::Many(items)) => items,
+                _ => return Err(ConfigError::new("not a value for this key").at(&place, &shown)),
+            };
+            fields.push((field.to_owned(), values));
+        }
+        all.push(make(&fields).map_err(|error| ConfigError::new(error).at(&at(table.span()), name))?);
+    }
+    Ok(all)
+}

@@ -1,0 +1,242 @@
+//! Secrets that the upstream is asked for (`auth_query`): on connections of their own, which never carry a setting of
+//! any client's (CVE-2025-12819), and with the answer remembered for a while.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use postgres_protocol::IsNull;
+use postgres_protocol::message::frontend as protocol;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::dial::{self, Login, Secret};
+use super::link::Link;
+use super::registry::Registry;
+use super::slots::Slot;
+use crate::auth::{Credential, Stored};
+use crate::config::Settings;
+use crate::error::{Blame, Fault, sqlstate};
+use crate::net::{Conn, RecvError};
+use crate::wire::{Frame, backend};
+
+/// The longest answer that is taken.
+const ANSWER: usize = 64 * 1024;
+
+/// How many answers are remembered.
+const REMEMBERED: usize = 10_000;
+
+/// Asks the upstream for secrets.
+#[derive(Debug)]
+pub struct Lookup {
+    user: String,
+    query: String,
+    database: Option<String>,
+    ttl: Duration,
+    limit: Duration,
+    /// The secret of `user` itself, where it is stored here.
+    own: Option<Credential>,
+    /// Answers by database and user.
+    known: std::sync::Mutex<HashMap<(Vec<u8>, Vec<u8>), (Instant, Option<Stored>)>>,
+    /// A connection for each database.
+    open: Mutex<HashMap<Vec<u8>, (Conn, Slot)>>,
+}
+
+/// Why a secret could not be looked up.
+enum Failure {
+    /// The connection is of no use any more; a new one may be.
+    Broke(String),
+    /// The server answered with an error, or with what can't be understood.
+    Answer(String),
+}
+
+impl From<RecvError> for Failure {
+    fn from(error: RecvError) -> Self {
+        Self::Broke(error.to_string())
+    }
+}
+
+impl Lookup {
+    /// What `settings` say; `None` when nobody is to ask.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Option<Self> {
+        let user = settings.auth_user.clone()?;
+        let own = match settings.users.get(user.as_bytes()) {
+            Some(Stored::Plain(password)) => Some(Credential::Password(password.clone())),
+            Some(Stored::Md5(secret)) => Some(Credential::Md5(secret.clone())),
+            Some(Stored::Scram(_)) | None => None,
+        };
+        Some(Self {
+            user,
+            query: settings.auth_query.clone(),
+            database: settings.auth_dbname.clone(),
+            ttl: settings.auth_query_ttl,
+            limit: settings.connect_timeout,
+            own,
+            known: std::sync::Mutex::default(),
+            open: Mutex::default(),
+        })
+    }
+
+    /// The secret of `user`, who wants `database`; `None` when there is none, and so no login.
+    ///
+    /// # Errors
+    /// What the client is told when the upstream can't be asked.
+    pub async fn secret(&self, registry: &Registry, database: &[u8], user: &[u8]) -> Result<Option<Stored>, Fault> {
+        let database = self.database.as_ref().map_or(database, |own| own.as_bytes());
+        let key = (database.to_vec(), user.to_vec());
+        if let Some(known) = self.known(&key) {
+            return Ok(known);
+        }
+        let found = timeout(self.limit, self.ask(registry, database, user)).await;
+        let found = found.unwrap_or_else(|_| Err(failed("timed out (connect_timeout)")))?;
+        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(key, (Instant::now(), found.clone()));
+        Ok(found)
+    }
+
+    /// Closes what is open, the server first.
+    pub async fn close(&self, registry: &Registry) {
+        for (_, (conn, _slot)) in self.open.lock().await.drain() {
+            let polite = Link::close(conn, false).await;
+            registry.closed(polite);
+        }
+    }
+
+    fn known(&self, key: &(Vec<u8>, Vec<u8>)) -> Option<Option<Stored>> {
+        let known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.get(key).filter(|(at, _)| at.elapsed() < self.ttl).map(|(_, secret)| secret.clone())
+    }
+
+    async fn ask(&self, registry: &Registry, database: &[u8], user: &[u8]) -> Result<Option<Stored>, Fault> {
+        let mut open = self.open.lock().await;
+        let key = (database.to_vec(), user.to_vec());
+        // Who has waited for the connection may find that somebody else had the same question.
+        if let Some(known) = self.known(&key) {
+            return Ok(known);
+        }
+        if let Some((conn, slot)) = open.remove(database) {
+            match self.run(registry, conn, slot, &mut open, database, user).await {
+                Ok(found) => return Ok(found),
+                Err(Failure::Answer(why)) => return Err(failed(&why)),
+                // It has been idle for a while, perhaps the server was restarted.
+                Err(Failure::Broke(_)) => {}
+            }
+        }
+        let (conn, slot) = self.connect(registry, database).await?;
+        match self.run(registry, conn, slot, &mut open, database, user).await {
+            Ok(found) => Ok(found),
+            Err(Failure::Answer(why) | Failure::Broke(why)) => Err(failed(&why)),
+        }
+    }
+
+    async fn connect(&self, registry: &Registry, database: &[u8]) -> Result<(Conn, Slot), Fault> {
+        let slot = registry.try_slot().ok_or_else(|| failed("no upstream connection is free (max_upstream)"))?;
+        let settings = registry.settings.load_full();
+        let params = vec![
+            (b"database".to_vec(), database.to_vec()),
+            (b"application_name".to_vec(), b"pgferry auth_query".to_vec()),
+        ];
+        let login = Login { user: self.user.clone().into_bytes(), params, secret: Secret::Fixed(self.own.clone()) };
+        match dial::dial(&settings, login, registry, self.limit).await {
+            Ok(dialled) => Ok((dialled.conn, slot)),
+            Err(failure) => {
+                registry.counters.failed.add();
+                let fault = failure.error.fault();
+                failure.close(registry).await;
+                Err(failed(&fault.to_string()))
+            }
+        }
+    }
+
+    /// Asks over `conn`, which is kept for the next one if it is still good.
+    async fn run(
+        &self,
+        registry: &Registry,
+        mut conn: Conn,
+        slot: Slot,
+        open: &mut HashMap<Vec<u8>, (Conn, Slot)>,
+        database: &[u8],
+        user: &[u8],
+    ) -> Result<Option<Stored>, Failure> {
+        let answer = self.exchange(&mut conn, user).await;
+        if let Err(Failure::Broke(_)) = &answer {
+            let polite = Link::close(conn, false).await;
+            registry.closed(polite);
+        } else {
+            open.insert(database.to_vec(), (conn, slot));
+        }
+        answer
+    }
+
+    async fn exchange(&self, conn: &mut Conn, user: &[u8]) -> Result<Option<Stored>, Failure> {
+        let mut out = BytesMut::new();
+        let write = |out: &mut BytesMut| {
+            protocol::parse("", &self.query, [], out)?;
+            let value = |_: &(), buf: &mut BytesMut| {
+                buf.extend_from_slice(user);
+                Ok(IsNull::No)
+            };
+            protocol::bind("", "", [0], [()], |unit, buf| value(&unit, buf), [0], out)
+                .map_err(|_| std::io::Error::other("a user name with a NUL"))?;
+            protocol::execute("", 2, out)?;
+            protocol::sync(out);
+            std::io::Result::Ok(())
+        };
+        write(&mut out).map_err(|error| Failure::Answer(error.to_string()))?;
+        conn.output.extend_from_slice(&out);
+        conn.flush().await.map_err(RecvError::from)?;
+        let mut found: Result<Option<Stored>, String> = Ok(None);
+        let mut rows = 0;
+        loop {
+            let frame = conn.peek_frame(ANSWER).await?;
+            let size = frame.bytes.len();
+            match frame.tag {
+                backend::DATA_ROW => {
+                    rows += 1;
+                    found = if rows == 1 { read(&frame, user) } else { Err("it gives more than one row".into()) };
+                }
+                backend::ERROR => {
+                    let message = backend::error_field(frame.body(), b'M').unwrap_or_default();
+                    found = Err(String::from_utf8_lossy(message).into_owned());
+                }
+                _ => {}
+            }
+            let ready = frame.tag == backend::READY;
+            conn.consume(size);
+            if ready {
+                return found.map_err(Failure::Answer);
+            }
+        }
+    }
+}
+
+/// A row of user and secret. A row that is about somebody else would let that user's password in (CVE-2015-6817).
+fn read(row: &Frame<'_>, user: &[u8]) -> Result<Option<Stored>, String> {
+    match backend::columns(row.body()).as_slice() {
+        [name, _] if *name != user => Err("it gives somebody else's secret".into()),
+        // No secret, or none that is still valid.
+        [_, b""] => Ok(None),
+        [_, secret] => {
+            let text = std::str::from_utf8(secret).map_err(|_| "it gives a secret that is not text".to_owned())?;
+            match Stored::parse(text) {
+                // pg_authid has no plain passwords: what looks like one is another kind that nobody here knows.
+                Ok(Stored::Plain(_)) | Err(_) => {
+                    Err("it gives a secret that is neither md5… nor SCRAM-SHA-256$…".into())
+                }
+                Ok(stored) => Ok(Some(stored)),
+            }
+        }
+        columns => Err(format!("it gives {} columns, not the user's name and secret", columns.len())),
+    }
+}
+
+fn failed(why: &str) -> Fault {
+    tracing::warn!("auth_query: {why}");
+    // Before the login nobody is told what the upstream says.
+    Fault::fatal(Blame::Upstream, sqlstate::UNABLE_TO_CONNECT, "the user's secret could not be looked up")
+        .hint("pgferry's log says why (auth_query, auth_user).")
+}
