@@ -81,6 +81,15 @@ impl Secrets {
         }
     }
 
+    /// Whether there are users with SCRAM verifiers, as far as that is known without looking anybody up.
+    #[must_use]
+    pub fn have_verifiers(&self) -> bool {
+        let is_scram = |stored: &Stored| matches!(stored, Stored::Scram(_));
+        self.lookup.is_some()
+            || self.users.values().any(is_scram)
+            || self.file.as_ref().is_some_and(|file| file.current().values().any(is_scram))
+    }
+
     /// What SCRAM compares with: for somebody who has no secret that will do, a verifier that no password fits, which
     /// looks like everybody else's.
     pub async fn verifier(&self, user: &[u8], stored: Option<&Stored>) -> Verifier {

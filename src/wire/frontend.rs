@@ -57,16 +57,20 @@ pub fn password(body: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The mechanism and the first message of a `SASLInitialResponse`; `None` when it is malformed. There may be no first
-/// message, which is not the same as an empty one.
-#[must_use]
-pub fn sasl_initial(body: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
-    let (mechanism, rest) = cstr(body)?;
-    let (length, data) = rest.split_first_chunk::<4>()?;
-    match i32::from_be_bytes(*length) {
-        -1 if data.is_empty() => Some((mechanism, None)),
-        length if usize::try_from(length) == Ok(data.len()) => Some((mechanism, Some(data))),
-        _ => None,
+/// The mechanism and the first message of a `SASLInitialResponse`. There may be no first message, which is not the same as
+/// an empty one.
+///
+/// # Errors
+/// What is wrong with it, in PostgreSQL's words (`pqformat.c`).
+pub fn sasl_initial(body: &[u8]) -> Result<(&[u8], Option<&[u8]>), &'static str> {
+    let (mechanism, rest) = cstr(body).ok_or("invalid string in message")?;
+    let (length, data) = rest.split_first_chunk::<4>().ok_or("insufficient data left in message")?;
+    let (length, there) = (i32::from_be_bytes(*length), data.len());
+    match usize::try_from(length) {
+        Ok(length) if length > there => Err("insufficient data left in message"),
+        Ok(length) if length == there => Ok((mechanism, Some(data))),
+        Err(_) if length == -1 && there == 0 => Ok((mechanism, None)),
+        _ => Err("invalid message format"),
     }
 }
 

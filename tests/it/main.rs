@@ -7,6 +7,7 @@ mod cancel;
 mod carried;
 mod chaos;
 mod cli;
+mod client_auth;
 mod clients;
 mod corpus;
 mod crosstalk;

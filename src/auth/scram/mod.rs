@@ -10,6 +10,8 @@ pub mod client;
 pub mod keys;
 mod message;
 pub mod server;
+#[cfg(test)]
+mod tests;
 
 pub use client::Client;
 pub use keys::{ClientKey, Verifier};

@@ -92,9 +92,7 @@ impl Server {
         if said.value('c')? != encode(&self.bound) {
             return Err(ScramError::Binding("SCRAM channel binding check failed"));
         }
-        if said.value('r')? != self.nonce {
-            return Err(ScramError::Malformed("invalid SCRAM response", "Nonce does not match.".into()));
-        }
+        let nonce = said.value('r')?;
         // Extensions may stand before the proof, which is last.
         let mut proof = said.part()?;
         let mut before = whole.len() - said.rest().len() - proof.len();
@@ -107,6 +105,9 @@ impl Server {
         let proof = said.decoded(&proof[2..], "proof in client-final-message")?;
         let proof =
             <[u8; KEY]>::try_from(proof).map_err(|_| said.malformed("Malformed proof in client-final-message."))?;
+        if nonce != self.nonce {
+            return Err(ScramError::Malformed("invalid SCRAM response", "Nonce does not match.".into()));
+        }
         let signed =
             [self.client_first_bare.as_str(), self.server_first.as_str(), without_proof].join(",").into_bytes();
         let key = ClientKey(xor(&proof, &mac(&self.verifier.stored, &signed)));
@@ -114,6 +115,16 @@ impl Server {
             return Err(ScramError::WrongPassword);
         }
         Ok(Proven { message: format!("v={}", encode(&mac(&self.verifier.server, &signed))), key })
+    }
+}
+
+#[cfg(test)]
+impl Server {
+    /// A server's half with a nonce of one's own, for the examples of standards.
+    pub(super) fn example(client_first_bare: &str, nonce: &str, verifier: Verifier) -> Self {
+        let server_first = format!("r={nonce},s={},i={}", encode(&verifier.salt), verifier.iterations);
+        let (client_first_bare, nonce) = (client_first_bare.to_owned(), nonce.to_owned());
+        Self { bound: b"n,,".to_vec(), client_first_bare, server_first, nonce, verifier }
     }
 }
 

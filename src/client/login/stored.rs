@@ -23,8 +23,9 @@ impl Entry<'_> {
         let stored = secrets.find(&self.shared.registry, self.database, self.user).await?;
         let outcome = match (self.rule.method, &stored) {
             (Auth::Password, _) => self.clear_text(stored).await,
-            // As in PostgreSQL: a SCRAM verifier can't answer MD5, so SCRAM it is.
-            (Auth::Md5, Some(Stored::Scram(_))) | (Auth::Scram, _) => {
+            // As in PostgreSQL: a SCRAM verifier can't answer MD5, so SCRAM it is; and who is unknown is like the others.
+            (Auth::Md5, None) if !secrets.have_verifiers() => self.md5(stored).await,
+            (Auth::Md5, Some(Stored::Scram(_)) | None) | (Auth::Scram, _) => {
                 let verifier = secrets.verifier(self.user, stored.as_ref()).await;
                 self.scram(stored, verifier).await
             }
@@ -95,8 +96,7 @@ impl Entry<'_> {
         };
         backend::put_sasl_request(&mut self.conn.output, offered);
         let Some(body) = self.answer().await? else { return Ok(Some(Proof::Gone)) };
-        let (mechanism, first) =
-            frontend::sasl_initial(&body).ok_or_else(|| Fault::violation("invalid SASL response message"))?;
+        let (mechanism, first) = frontend::sasl_initial(&body).map_err(Fault::violation)?;
         let chosen_plus = mechanism == SCRAM_SHA_256_PLUS.as_bytes();
         let binding = match (chosen_plus, end_point) {
             (true, None) => return Err(invalid_mechanism()),

@@ -1,0 +1,357 @@
+//! Logins that are compared here: SCRAM, MD5, clear text, looked-up secrets, and the rules about who may use which.
+
+use std::process::Command;
+
+use crate::harness::postgres::{PASSWORD, free_port, program};
+use crate::harness::raw::{message, password, startup};
+use crate::harness::{Certs, Ferry, Message, Postgres, Raw, eventually};
+
+/// pgferry with a configuration file of this text.
+fn ferry(url: &str, file: &str) -> Ferry {
+    let certs = Certs::new();
+    let path = certs.write("pgferry.toml", file);
+    Ferry::start_with(url, &["-c", &path], &[])
+}
+
+/// What psql says when it runs a query with these parameters: its output, or what it complains about.
+fn psql(connection: &str, secret: &str) -> Result<String, String> {
+    let output = Command::new(program("psql"))
+        .args(["-X", "-At", "-d", connection, "-c", "select current_user"])
+        .env("PGPASSWORD", secret)
+        .env("PGCONNECT_TIMEOUT", "20")
+        .output()
+        .expect("psql");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+fn through(ferry: &Ferry, user: &str) -> String {
+    format!("host={} dbname=postgres user={user}", ferry.host())
+}
+
+/// The secret of a role as the server stores it.
+fn stored(postgres: &Postgres, role: &str) -> String {
+    postgres.sql(&format!("select rolpassword from pg_authid where rolname = '{role}'"))
+}
+
+/// The messages of one login attempt with a wrong answer to whatever is asked.
+fn refused(ferry: &Ferry, user: &str) -> Vec<Message> {
+    let mut raw = ferry.raw();
+    raw.send(&startup(&[("user", user), ("database", "postgres")]));
+    let mut said = vec![raw.recv().expect("a question")];
+    if said[0].body[..4] == [0, 0, 0, 10] {
+        raw.send(&sasl_initial("SCRAM-SHA-256", b"n,,n=,r=abcdefgh"));
+        said.push(raw.recv().expect("a challenge"));
+        let text = String::from_utf8(said[1].body[4..].to_vec()).expect("text");
+        let nonce = text.split(',').next().expect("a nonce");
+        raw.send(&message(b'p', format!("c=biws,{nonce},p={}", "A".repeat(43) + "=").as_bytes()));
+    } else {
+        raw.send(&password("wrong"));
+    }
+    said.extend(raw.read_to_end());
+    said
+}
+
+fn sasl_initial(mechanism: &str, data: &[u8]) -> Vec<u8> {
+    let length = i32::try_from(data.len()).expect("short").to_be_bytes();
+    message(b'p', &[mechanism.as_bytes(), b"\0", &length, data].concat())
+}
+
+#[test]
+fn secrets_of_every_kind_let_in_and_log_in_upstream() {
+    let postgres = Postgres::shared();
+    let (scram, md5) = (stored(postgres, "scram_user"), stored(postgres, "md5_user"));
+    assert!(scram.starts_with("SCRAM-SHA-256$") && md5.starts_with("md5"));
+    let plain = toml(PASSWORD);
+    for method in ["scram-sha-256", "md5", "password"] {
+        let users = format!("scram_user = \"{scram}\"\nmd5_user = \"{md5}\"\nplain_user = {plain}\ntrust_user = \"x\"");
+        let ferry = ferry(&postgres.url(), &format!("auth = \"{method}\"\n[users]\n{users}"));
+        for (user, secret) in
+            [("scram_user", PASSWORD), ("md5_user", PASSWORD), ("plain_user", PASSWORD), ("trust_user", "x")]
+        {
+            // PostgreSQL too can't let in by SCRAM who has an MD5 secret.
+            let possible = (method, user) != ("scram-sha-256", "md5_user");
+            let outcome = psql(&through(&ferry, user), secret);
+            assert_eq!(outcome.clone().ok(), possible.then(|| user.to_owned()), "{method} {outcome:?}");
+            let error = psql(&through(&ferry, user), "wrong").expect_err("wrong");
+            assert!(error.contains(&format!("password authentication failed for user \"{user}\"")), "{error}");
+        }
+        assert!(!ferry.log().contains(PASSWORD) && !ferry.log().contains(&scram), "{}", ferry.log());
+    }
+}
+
+fn toml(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[test]
+fn a_verifier_is_enough_to_reconnect() {
+    let postgres = Postgres::start_with(&["log_connections=on"]);
+    let file = format!("auth = \"scram-sha-256\"\n[users]\nscram_user = \"{}\"", stored(&postgres, "scram_user"));
+    let ferry = ferry(&postgres.url(), &file);
+    for _ in 0..3 {
+        assert_eq!(psql(&through(&ferry, "scram_user"), PASSWORD), Ok("scram_user".into()));
+        postgres.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'scram_user'");
+        eventually("it is gone", || postgres.backends() == 0);
+    }
+    let before = ferry.report().get("upstream_opened");
+    for _ in 0..20 {
+        assert_eq!(psql(&through(&ferry, "scram_user"), PASSWORD), Ok("scram_user".into()));
+        assert!(psql(&through(&ferry, "scram_user"), "wrong").is_err());
+    }
+    let opened = ferry.report().get("upstream_opened") - before;
+    assert!(opened <= 1, "{opened} connections for logins that are compared here");
+}
+
+#[test]
+fn a_verifier_that_is_not_the_servers_is_explained() {
+    let postgres = Postgres::shared();
+    // The same password, another salt: good for coming in, of no use upstream.
+    let other = "SCRAM-SHA-256$4096:AAAAAAAAAAAAAAAAAAAAAA==$";
+    let known = stored(postgres, "scram_user");
+    let keys = known.rsplit('$').next().expect("keys");
+    let file = format!("auth = \"scram-sha-256\"\n[users]\nscram_user = \"{other}{keys}\"");
+    let wrong = ferry(&postgres.url(), &file);
+    assert!(psql(&through(&wrong, "scram_user"), PASSWORD).is_err(), "another salt is another password");
+    let file = "auth = \"scram-sha-256\"\n[users]\nscram_user = \"another password\"";
+    let ferry = ferry(&postgres.url(), file);
+    let error = psql(&through(&ferry, "scram_user"), "another password").expect_err("not the upstream's");
+    assert!(error.contains("password authentication failed"), "{error}");
+}
+
+#[test]
+fn who_exists_is_not_told() {
+    let postgres = Postgres::shared();
+    for method in ["scram-sha-256", "md5", "password"] {
+        let file = format!(
+            "auth = \"{method}\"\n[users]\nscram_user = \"{}\"\nplain_user = \"x\"",
+            stored(postgres, "scram_user")
+        );
+        let start = || ferry(&postgres.url(), &file);
+        let (first, second) = (start(), start());
+        let shape = |said: &[Message]| -> Vec<(u8, usize)> {
+            said.iter().map(|message| (message.tag, message.body.len())).collect()
+        };
+        let known = refused(&first, "scram_user");
+        let unknown = refused(&first, "scram_usex");
+        assert_eq!(shape(&known), shape(&unknown), "{known:?} {unknown:?}");
+        assert_eq!(unknown.last().expect("an error").field(b'C'), "28P01");
+        if method == "scram-sha-256" {
+            // A salt that changes at a restart would tell as well.
+            let salt = |ferry: &Ferry, user: &str| {
+                let said = String::from_utf8(refused(ferry, user)[1].body[4..].to_vec()).expect("text");
+                said.split(',').nth(1).expect("a salt").to_owned()
+            };
+            for user in ["scram_user", "plain_user", "nobody", "nobody2"] {
+                assert_eq!(salt(&first, user), salt(&first, user), "{user}");
+                assert_eq!(salt(&first, user), salt(&second, user), "{user}");
+            }
+            assert_ne!(salt(&first, "nobody"), salt(&first, "nobody2"));
+        }
+    }
+}
+
+#[test]
+fn guessing_is_slow_and_bounded() {
+    let postgres = Postgres::shared();
+    let certs = Certs::new();
+    let path = certs.write("f.toml", "auth = \"password\"\nlogin_timeout = \"1s\"\n[users]\ntrust_user = \"right\"");
+    let ferry = Ferry::start_with(&postgres.url(), &["-c", &path], &[]);
+    let guess = || {
+        let mut raw = ferry.raw();
+        raw.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
+        let first = raw.recv().expect("an answer");
+        if first.tag == b'E' {
+            return first.field(b'C');
+        }
+        raw.send(&password("wrong"));
+        raw.read_to_end().last().expect("an error").field(b'C')
+    };
+    let codes: Vec<_> = std::thread::scope(|scope| {
+        let guesses: Vec<_> = (0..40).map(|_| scope.spawn(|| (0..5).map(|_| guess()).collect::<Vec<_>>())).collect();
+        guesses.into_iter().flat_map(|guess| guess.join().expect("no panic")).collect()
+    });
+    assert!(codes.iter().all(|code| code == "28P01" || code == "53300"), "{codes:?}");
+    assert!(codes.iter().any(|code| code == "53300"), "nobody was turned away: {codes:?}");
+    eventually("the right one comes in", || psql(&through(&ferry, "trust_user"), "right").is_ok());
+}
+
+#[test]
+fn pgbouncers_file_is_read_and_followed() {
+    let postgres = Postgres::shared();
+    let certs = Certs::new();
+    let list = certs.write("userlist.txt", &format!("\"scram_user\" \"{}\"\n", stored(postgres, "scram_user")));
+    let ferry = ferry(&postgres.url(), &format!("auth = \"scram-sha-256\"\nauth_file = \"{list}\""));
+    assert!(psql(&through(&ferry, "scram_user"), PASSWORD).is_ok());
+    assert!(psql(&through(&ferry, "trust_user"), "new").is_err());
+    certs.write("userlist.txt", "\"trust_user\" \"new\"\n");
+    assert!(psql(&through(&ferry, "trust_user"), "new").is_ok());
+    assert!(psql(&through(&ferry, "scram_user"), PASSWORD).is_err());
+    certs.write("userlist.txt", "trust_user\n");
+    assert!(psql(&through(&ferry, "trust_user"), "new").is_ok(), "the old one stays");
+    assert!(ferry.log().contains("line 1"), "{}", ferry.log());
+}
+
+#[test]
+fn secrets_are_looked_up_in_the_upstream() {
+    let postgres = Postgres::start_with(&["log_connections=on"]);
+    postgres.sql("create role expired login password 'x' valid until '2001-01-01'");
+    postgres.sql("create role still_good login password 'x' valid until 'infinity'");
+    postgres.sql("create role nologin_role password 'x'");
+    postgres.prepend_hba("host all expired,still_good,nologin_role 127.0.0.1/32 scram-sha-256");
+    let ferry = ferry(&postgres.url(), "auth = \"scram-sha-256\"\nauth_user = \"trust_user\"");
+    assert_eq!(psql(&through(&ferry, "scram_user"), PASSWORD), Ok("scram_user".into()));
+    assert_eq!(psql(&through(&ferry, "still_good"), "x"), Ok("still_good".into()));
+    // CVE-2025-2291, and CVE-2015-6817: nobody comes in as somebody else, least of all as auth_user.
+    for (user, secret) in
+        [("expired", "x"), ("nologin_role", "x"), ("nobody", "x"), ("nobody", ""), ("md5_user", PASSWORD)]
+    {
+        let error = psql(&through(&ferry, user), secret).expect_err(user);
+        assert!(error.contains("authentication failed") || error.contains("no password supplied"), "{user}: {error}");
+    }
+    let lookups = |postgres: &Postgres| postgres.log().matches("application_name=pgferry auth_query").count();
+    for _ in 0..10 {
+        assert!(psql(&through(&ferry, "scram_user"), PASSWORD).is_ok());
+    }
+    assert_eq!(lookups(&postgres), 1, "one connection, and answers that are remembered");
+    postgres.sql("select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'pgferry%'");
+    assert!(psql(&through(&ferry, "another_stranger"), "x").is_err());
+    assert_eq!(lookups(&postgres), 2, "a connection that was lost is replaced");
+}
+
+#[test]
+fn a_clients_settings_do_not_reach_the_lookup() {
+    // CVE-2025-12819.
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql("create table public.secrets as select rolname, rolpassword from pg_authid");
+    postgres.sql("create schema evil");
+    let known = stored(&postgres, "scram_user");
+    postgres
+        .sql(&format!("create table evil.secrets as select 'plain_user'::name as rolname, '{known}' as rolpassword"));
+    postgres.sql("alter role plain_user password 'the right one'");
+    postgres.sql("truncate public.secrets");
+    postgres.sql("insert into public.secrets select rolname, rolpassword from pg_authid");
+    let file = "auth = \"scram-sha-256\"\nauth_user = \"trust_user\"\n\
+                auth_query = \"select rolname, rolpassword from secrets where rolname = $1\"";
+    let ferry = ferry(&postgres.url(), file);
+    let connection = format!("{} options='-c search_path=evil'", through(&ferry, "plain_user"));
+    let error = psql(&connection, PASSWORD).expect_err("the attacker's secret");
+    assert!(error.contains("password authentication failed"), "{error}");
+}
+
+#[test]
+fn lookups_that_fail_say_why_in_the_log_only() {
+    let postgres = Postgres::shared();
+    for (query, reason) in [
+        ("select rolname from pg_authid where rolname = $1", "1 columns"),
+        ("select 'postgres', 'x' where $1 <> ''", "somebody else's secret"),
+        ("select $1::text, rolpassword from pg_authid where rolpassword is not null", "more than one row"),
+        ("select $1::text, 'plain'", "neither md5"),
+        ("select nothing from nowhere where x = $1", "does not exist"),
+    ] {
+        let file = format!("auth = \"scram-sha-256\"\nauth_user = \"trust_user\"\nauth_query = \"{query}\"");
+        let ferry = ferry(&postgres.url(), &file);
+        let error = psql(&through(&ferry, "scram_user"), PASSWORD).expect_err(reason);
+        assert!(error.contains("could not be looked up") && !error.contains(reason), "{error}");
+        assert!(ferry.log().contains(reason), "{}", ferry.log());
+    }
+}
+
+#[test]
+fn the_first_rule_that_fits_decides() {
+    let postgres = Postgres::shared();
+    let (port, uid) = (free_port(), nix::unistd::getuid());
+    let file = format!(
+        "listen = [\"127.0.0.1:{port}\", \"@pgferry-rules-{port}\"]\n\
+         [users]\nplain_user = {}\n\
+         [[rule]]\ntransport = \"abstract\"\nmethod = \"reject\"\n\
+         [[rule]]\nuid = {uid}\nuser = \"trust_user\"\nmethod = \"trust\"\n\
+         [[rule]]\naddress = [\"127.0.0.0/8\"]\nuser = [\"plain_user\"]\nmethod = \"scram-sha-256\"\n\
+         [[rule]]\ndatabase = \"other\"\nmethod = \"pass-through\"\n",
+        toml(PASSWORD)
+    );
+    let certs = Certs::new();
+    let path = certs.write("f.toml", &file);
+    let dir = tempfile::tempdir().expect("a directory");
+    let host = dir.path().to_str().expect("UTF-8").to_owned();
+    let tcp = format!("127.0.0.1:{port}");
+    let abstract_name = format!("@pgferry-rules-{port}");
+    let ferry = Ferry::spawn(
+        dir,
+        &["--upstream", &postgres.url(), "-c", &path, "-l", &host, "-l", &tcp, "-l", &abstract_name, "-v"],
+        &[],
+    );
+    let tcp = |rest: &str| format!("host=127.0.0.1 port={port} {rest}");
+    assert_eq!(psql(&format!("{} dbname=postgres", through(&ferry, "trust_user")), ""), Ok("trust_user".into()));
+    let error = psql(&format!("host={abstract_name} dbname=other user=trust_user"), "").expect_err("rejected");
+    assert!(error.contains("a [[rule]] rejects connection for host \"[local]\", user \"trust_user\""), "{error}");
+    let error = psql(&tcp("dbname=postgres user=trust_user"), "").expect_err("no rule");
+    assert!(error.contains("no [[rule]] for host \"127.0.0.1\"") && error.contains("no encryption"), "{error}");
+    assert_eq!(psql(&tcp("dbname=postgres user=plain_user"), PASSWORD), Ok("plain_user".into()));
+    assert!(psql(&tcp("dbname=postgres user=plain_user"), "wrong").is_err());
+    assert_eq!(psql(&tcp("dbname=other user=scram_user"), PASSWORD), Ok("scram_user".into()));
+    assert!(psql(&tcp("dbname=other user=scram_user"), "wrong").is_err());
+}
+
+#[test]
+fn replication_takes_the_same_way_in() {
+    let postgres = Postgres::shared();
+    let file = format!("auth = \"scram-sha-256\"\n[users]\nscram_user = \"{}\"", stored(postgres, "scram_user"));
+    let ferry = ferry(&postgres.url(), &file);
+    let identify = |secret: &str| {
+        let connection = format!("{} replication=database", through(&ferry, "scram_user"));
+        let args = ["-X", "-At", "-d", &connection, "-c", "IDENTIFY_SYSTEM"];
+        Command::new(program("psql")).args(args).env("PGPASSWORD", secret).output().expect("psql").status.success()
+    };
+    assert!(identify(PASSWORD));
+    assert!(!identify("wrong"));
+}
+
+#[test]
+fn broken_exchanges_get_postgresqls_words() {
+    let postgres = Postgres::shared();
+    let file = format!("auth = \"scram-sha-256\"\n[users]\nscram_user = \"{}\"", stored(postgres, "scram_user"));
+    let ferry = ferry(&postgres.url(), &file);
+    let direct = || Raw::tcp(postgres.port);
+    let first = b"n,,n=,r=abcdefgh";
+    let long = "A".repeat(70_000);
+    let cases: Vec<Vec<Vec<u8>>> = vec![
+        vec![sasl_initial("SCRAM-SHA-1", first)],
+        vec![sasl_initial("SCRAM-SHA-256-PLUS", first)],
+        vec![message(b'p', b"SCRAM-SHA-256\0\0\0\0\x63short")],
+        vec![message(b'p', b"")],
+        vec![sasl_initial("SCRAM-SHA-256", b"")],
+        vec![sasl_initial("SCRAM-SHA-256", b"p=tls-unique,,n=,r=abc")],
+        vec![sasl_initial("SCRAM-SHA-256", b"y,a=x,n=,r=abc")],
+        vec![sasl_initial("SCRAM-SHA-256", b"n,,m=x,n=,r=abc")],
+        vec![sasl_initial("SCRAM-SHA-256", b"n,,n=,r=a\x01c")],
+        vec![sasl_initial("SCRAM-SHA-256", b"n,,n=,s=abc")],
+        vec![sasl_initial("SCRAM-SHA-256", b"n,,r=abc")],
+        vec![sasl_initial("SCRAM-SHA-256", first), message(b'p', b"c=biws,r=abc,p=AAAA")],
+        vec![sasl_initial("SCRAM-SHA-256", first), message(b'p', b"c=eSws,r=abc,p=AAAA")],
+        vec![sasl_initial("SCRAM-SHA-256", first), message(b'p', b"hello")],
+        vec![sasl_initial("SCRAM-SHA-256", first), message(b'p', b"")],
+        vec![message(b'p', long.as_bytes())],
+        vec![message(b'Q', b"select 1\0")],
+    ];
+    for case in cases {
+        let outcome = |mut raw: Raw| {
+            raw.send(&startup(&[("user", "scram_user"), ("database", "postgres")]));
+            raw.recv().expect("a question");
+            for (nth, step) in case.iter().enumerate() {
+                raw.send(step);
+                if nth + 1 < case.len() {
+                    raw.recv().expect("a challenge");
+                }
+            }
+            raw.read_to_end().last().map(|error| (error.field(b'C'), error.field(b'M'), error.field(b'D')))
+        };
+        let (expected, found) = (outcome(direct()), outcome(ferry.raw()));
+        let code = |said: &Option<(String, String, String)>| {
+            said.as_ref().map(|(code, message, _)| (code.clone(), message.clone()))
+        };
+        let shown: Vec<_> =
+            case.iter().map(|step| String::from_utf8_lossy(&step[..step.len().min(60)]).into_owned()).collect();
+        assert_eq!(code(&found), code(&expected), "{shown:?}: {found:?} {expected:?}");
+    }
+}
