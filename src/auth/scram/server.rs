@@ -90,7 +90,13 @@ impl Server {
         let mut said = Attributes::of(client_final, WHAT)?;
         let whole = said.rest();
         if said.value('c')? != encode(&self.bound) {
-            return Err(ScramError::Binding("SCRAM channel binding check failed"));
+            return Err(match self.bound.first() {
+                Some(b'p') => ScramError::Binding("SCRAM channel binding check failed"),
+                _ => ScramError::Malformed(
+                    "unexpected SCRAM channel-binding attribute in client-final-message",
+                    String::new(),
+                ),
+            });
         }
         let nonce = said.value('r')?;
         // Extensions may stand before the proof, which is last.

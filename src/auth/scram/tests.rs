@@ -122,7 +122,7 @@ fn what_clients_may_not_say_is_refused_for_what_it_is() {
     }
     assert!(matches!(refused(0, "n,,", "n,a=me,"), ScramError::Unsupported(_)));
     assert!(matches!(refused(0, "n=,", "m=x,n=,"), ScramError::Unsupported(_)));
-    assert!(matches!(refused(1, "c=biws", "c=eSws"), ScramError::Binding(_)), "another header than before");
+    assert!(is_malformed(&refused(1, "c=biws", "c=eSws")), "another header than before");
     assert!(is_malformed(&refused(1, ",p=", ",p=AAAA,p=")), "garbage behind the proof");
 }
 
