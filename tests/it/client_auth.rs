@@ -314,7 +314,12 @@ fn broken_exchanges_get_postgresqls_words() {
     let ferry = ferry(&postgres.url(), &file);
     let direct = || Raw::tcp(postgres.port);
     let first = b"n,,n=,r=abcdefgh";
-    let long = "A".repeat(70_000);
+    // PostgreSQL ends without a word here.
+    let mut raw = ferry.raw();
+    raw.send(&startup(&[("user", "scram_user"), ("database", "postgres")]));
+    raw.recv().expect("a question");
+    raw.send(&message(b'p', "A".repeat(70_000).as_bytes()));
+    assert_eq!(raw.read_to_end().last().expect("an error").field(b'C'), "08P01");
     let cases: Vec<Vec<Vec<u8>>> = vec![
         vec![sasl_initial("SCRAM-SHA-1", first)],
         vec![sasl_initial("SCRAM-SHA-256-PLUS", first)],
@@ -331,7 +336,6 @@ fn broken_exchanges_get_postgresqls_words() {
         vec![sasl_initial("SCRAM-SHA-256", first), message(b'p', b"c=eSws,r=abc,p=AAAA")],
         vec![sasl_initial("SCRAM-SHA-256", first), message(b'p', b"hello")],
         vec![sasl_initial("SCRAM-SHA-256", first), message(b'p', b"")],
-        vec![message(b'p', long.as_bytes())],
         vec![message(b'Q', b"select 1\0")],
     ];
     for case in cases {
