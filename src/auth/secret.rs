@@ -47,7 +47,7 @@ pub enum Credential {
     /// A stored MD5 password: good where MD5 is asked for.
     Md5(Md5Secret),
     /// The key of a SCRAM password, and the verifier it belongs to: good where the server has that very verifier.
-    Key(ClientKey, Verifier),
+    Key(ClientKey, Box<Verifier>),
 }
 
 /// A key that never leaves the process: random, and then as long-lived as the process.

@@ -177,7 +177,11 @@ impl Written {
                 continue;
             }
             let place = Place::Env(name.clone());
-            let from_file = key.strip_suffix("_file").and_then(keys::find).filter(|key| key.secret);
+            let from_file = match keys::find(&key) {
+                // A key of its own, which is followed when the file changes.
+                Some(_) => None,
+                None => key.strip_suffix("_file").and_then(keys::find).filter(|key| key.secret && key.name != "users"),
+            };
             if let Some(secret) = from_file {
                 let content = std::fs::read_to_string(&text)
                     .map_err(|error| ConfigError::new(format!("{text}: {error}")).at(&place, secret.name))?;

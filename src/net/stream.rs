@@ -68,8 +68,7 @@ impl Stream {
         end_point: Option<Vec<u8>>,
         received: &[u8],
     ) -> io::Result<()> {
-        let session = Session::new(tls, end_point, received);
-        let session = self.tls.insert(Box::new(session?));
+        let session = self.tls.insert(Box::new(Session::new(tls, end_point, received)));
         poll_fn(|cx| session.poll_handshake(&self.socket, cx)).await
     }
 

@@ -186,13 +186,15 @@ async fn run(mut command: Command) -> Result<Password, String> {
 }
 
 fn judge(status: ExitStatus, last: &str, password: Password) -> Result<Password, String> {
+    if password.expose().len() > LONGEST {
+        return Err(format!("printed more than {LONGEST} bytes"));
+    }
     if !status.success() {
         let said = if last.is_empty() { String::new() } else { format!(": {last}") };
         return Err(format!("{status}{said}"));
     }
     match password.expose() {
         [] => Err("printed nothing".into()),
-        long if long.len() > LONGEST => Err(format!("printed more than {LONGEST} bytes")),
         text if text.contains(&0) => Err("printed a NUL byte".into()),
         _ => Ok(password),
     }

@@ -37,9 +37,19 @@ pub struct Lookup {
     /// The secret of `user` itself, where it is stored here.
     own: Option<Credential>,
     /// Answers by database and user.
-    known: std::sync::Mutex<HashMap<(Vec<u8>, Vec<u8>), (Instant, Option<Stored>)>>,
+    known: std::sync::Mutex<Answers>,
     /// A connection for each database.
     open: Mutex<HashMap<Vec<u8>, (Conn, Slot)>>,
+}
+
+/// Answers by database and user.
+type Answers = HashMap<(Vec<u8>, Vec<u8>), Known>;
+
+/// An answer that is remembered.
+#[derive(Clone, Debug)]
+struct Known {
+    since: Instant,
+    secret: Option<Stored>,
 }
 
 /// Why a secret could not be looked up.
@@ -86,7 +96,7 @@ impl Lookup {
         let database = self.database.as_ref().map_or(database, |own| own.as_bytes());
         let key = (database.to_vec(), user.to_vec());
         if let Some(known) = self.known(&key) {
-            return Ok(known);
+            return Ok(known.secret);
         }
         let found = timeout(self.limit, self.ask(registry, database, user)).await;
         let found = found.unwrap_or_else(|_| Err(failed("timed out (connect_timeout)")))?;
@@ -94,7 +104,7 @@ impl Lookup {
         if known.len() >= REMEMBERED {
             known.clear();
         }
-        known.insert(key, (Instant::now(), found.clone()));
+        known.insert(key, Known { since: Instant::now(), secret: found.clone() });
         Ok(found)
     }
 
@@ -106,9 +116,9 @@ impl Lookup {
         }
     }
 
-    fn known(&self, key: &(Vec<u8>, Vec<u8>)) -> Option<Option<Stored>> {
+    fn known(&self, key: &(Vec<u8>, Vec<u8>)) -> Option<Known> {
         let known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        known.get(key).filter(|(at, _)| at.elapsed() < self.ttl).map(|(_, secret)| secret.clone())
+        known.get(key).filter(|known| known.since.elapsed() < self.ttl).cloned()
     }
 
     async fn ask(&self, registry: &Registry, database: &[u8], user: &[u8]) -> Result<Option<Stored>, Fault> {
@@ -116,7 +126,7 @@ impl Lookup {
         let key = (database.to_vec(), user.to_vec());
         // Who has waited for the connection may find that somebody else had the same question.
         if let Some(known) = self.known(&key) {
-            return Ok(known);
+            return Ok(known.secret);
         }
         if let Some((conn, slot)) = open.remove(database) {
             match self.run(registry, conn, slot, &mut open, database, user).await {
@@ -176,7 +186,7 @@ impl Lookup {
         let mut out = BytesMut::new();
         let write = |out: &mut BytesMut| {
             protocol::parse("", &self.query, [], out)?;
-            let value = |_: &(), buf: &mut BytesMut| {
+            let value = |(): &(), buf: &mut BytesMut| {
                 buf.extend_from_slice(user);
                 Ok(IsNull::No)
             };

@@ -168,7 +168,9 @@ pub fn put_sasl_final(out: &mut Vec<u8>, data: &[u8]) {
 fn put_authentication(out: &mut Vec<u8>, kind: u32, parts: &[&[u8]]) {
     message(out, b'R', |out| {
         out.extend_from_slice(&kind.to_be_bytes());
-        parts.iter().for_each(|part| out.extend_from_slice(part));
+        for part in parts {
+            out.extend_from_slice(part);
+        }
     });
 }
 

@@ -24,7 +24,7 @@ pub struct Server {
     /// The header of the client's first message and the binding data, which its last must repeat.
     bound: Vec<u8>,
     client_first_bare: String,
-    server_first: String,
+    first: String,
     nonce: String,
 }
 
@@ -71,15 +71,15 @@ impl Server {
             return Err(ScramError::Malformed("non-printable characters in SCRAM nonce", String::new()));
         }
         let nonce = format!("{client_nonce}{}", encode(&random));
-        let server_first = format!("r={nonce},s={},i={}", encode(&verifier.salt), verifier.iterations);
+        let first = format!("r={nonce},s={},i={}", encode(&verifier.salt), verifier.iterations);
         let bound = [header.as_bytes(), data].concat();
-        Ok(Self { bound, client_first_bare: bare.to_owned(), server_first, nonce, verifier })
+        Ok(Self { bound, client_first_bare: bare.to_owned(), first, nonce, verifier })
     }
 
     /// `server-first-message`.
     #[must_use]
     pub fn first(&self) -> &str {
-        &self.server_first
+        &self.first
     }
 
     /// Takes `client-final-message`.
@@ -114,8 +114,7 @@ impl Server {
         if nonce != self.nonce {
             return Err(ScramError::Malformed("invalid SCRAM response", "Nonce does not match.".into()));
         }
-        let signed =
-            [self.client_first_bare.as_str(), self.server_first.as_str(), without_proof].join(",").into_bytes();
+        let signed = [self.client_first_bare.as_str(), self.first.as_str(), without_proof].join(",").into_bytes();
         let key = ClientKey(xor(&proof, &mac(&self.verifier.stored, &signed)));
         if !same(&hash(&key.0), &self.verifier.stored) {
             return Err(ScramError::WrongPassword);
@@ -128,9 +127,9 @@ impl Server {
 impl Server {
     /// A server's half with a nonce of one's own, for the examples of standards.
     pub(super) fn example(client_first_bare: &str, nonce: &str, verifier: Verifier) -> Self {
-        let server_first = format!("r={nonce},s={},i={}", encode(&verifier.salt), verifier.iterations);
+        let first = format!("r={nonce},s={},i={}", encode(&verifier.salt), verifier.iterations);
         let (client_first_bare, nonce) = (client_first_bare.to_owned(), nonce.to_owned());
-        Self { bound: b"n,,".to_vec(), client_first_bare, server_first, nonce, verifier }
+        Self { bound: b"n,,".to_vec(), client_first_bare, first, nonce, verifier }
     }
 }
 

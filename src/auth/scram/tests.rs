@@ -55,7 +55,7 @@ fn a_key_that_was_shown_logs_in_elsewhere() {
     let (proven, answered) =
         exchange(&credential, &verifier, Binding::None, &Offered::Plain, unchanged).expect("right");
     answered.finish(proven.message.as_bytes()).expect("the right server");
-    let key = Credential::Key(proven.key.clone(), verifier.clone());
+    let key = Credential::Key(proven.key.clone(), Box::new(verifier.clone()));
     let (again, answered) = exchange(&key, &verifier, Binding::None, &Offered::Plain, unchanged).expect("right");
     answered.finish(again.message.as_bytes()).expect("the right server");
     let other = Verifier::of(&password("secret"), vec![8; 16], 8);
@@ -173,9 +173,10 @@ proptest! {
     ) {
         prop_assume!(right != wrong);
         let verifier = Verifier::of(&Password::new(right.clone()), vec![3; 16], 2);
-        let (binding, offered) = match bound {
-            true => (Binding::EndPoint(vec![5; 32]), Offered::Plus(vec![5; 32], true)),
-            false => (Binding::None, Offered::Plain),
+        let (binding, offered) = if bound {
+            (Binding::EndPoint(vec![5; 32]), Offered::Plus(vec![5; 32], true))
+        } else {
+            (Binding::None, Offered::Plain)
         };
         let run = |bytes: &[u8]| {
             let credential = Credential::Password(Password::new(bytes.to_vec()));
@@ -192,9 +193,10 @@ proptest! {
     /// The client of another library gets in, with and without channel binding.
     #[test]
     fn the_server_understands_other_clients(secret in "[a-zA-Z0-9 äöü]{1,30}", bound in any::<bool>()) {
-        let (binding, offered) = match bound {
-            true => (ChannelBinding::tls_server_end_point(vec![5; 32]), Offered::Plus(vec![5; 32], true)),
-            false => (ChannelBinding::unsupported(), Offered::Plain),
+        let (binding, offered) = if bound {
+            (ChannelBinding::tls_server_end_point(vec![5; 32]), Offered::Plus(vec![5; 32], true))
+        } else {
+            (ChannelBinding::unsupported(), Offered::Plain)
         };
         let mut client = ScramSha256::new(secret.as_bytes(), binding);
         let server = Server::new(client.message(), &offered, verifier(&secret), [2; 18]).expect("good");

@@ -32,7 +32,7 @@ pub async fn password(conn: &mut Conn, deadline: Instant, limit: Duration) -> Re
         .hint("Connect with TLS (tls_cert, sslmode=require), through the unix socket, or over loopback."));
     }
     backend::put_cleartext_request(&mut conn.output);
-    let Some(body) = answer(conn, deadline, limit).await? else { return Ok(None) };
+    let Some(body) = answer(conn, "password", deadline, limit).await? else { return Ok(None) };
     read_password(&body).map(Some)
 }
 
@@ -48,12 +48,13 @@ pub fn read_password(body: &[u8]) -> Result<Password, Fault> {
     }
 }
 
-/// Sends the question in the connection's output and receives the answer; `None` when the client goes away.
+/// Sends the question in the connection's output and receives the answer, which errors call `what`; `None` when the client goes away.
 ///
 /// # Errors
 /// When the client takes too long or sends something else.
 pub async fn answer(
     conn: &mut Conn,
+    what: &str,
     deadline: Instant,
     limit: Duration,
 ) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Fault> {
@@ -62,7 +63,7 @@ pub async fn answer(
         let frame = conn.peek_frame(LONGEST).await?;
         let answer = match frame.tag {
             frontend::PASSWORD => Ok(zeroize::Zeroizing::new(frame.body().to_vec())),
-            tag => Err(Fault::violation(format!("expected password response, got message type {tag}"))),
+            tag => Err(Fault::violation(format!("expected {what} response, got message type {tag}"))),
         };
         let size = frame.bytes.len();
         conn.wipe(size);

@@ -20,7 +20,7 @@ impl Entry<'_> {
         let role = self.shown_user();
         match &self.settings.upstream.user {
             Some(user) if user.as_bytes() != self.user && !self.settings.users.contains_key(self.user) => {
-                Err(self.refusal(format!("there is no upstream credential for user \"{role}\"")).hint(format!(
+                Err(refusal(format!("there is no upstream credential for user \"{role}\"")).hint(format!(
                     "With the method \"{}\" clients connect as the user of the upstream URL: \"{user}\".",
                     self.rule.method
                 )))
@@ -32,13 +32,12 @@ impl Entry<'_> {
     async fn peer(&self) -> Result<(), Fault> {
         let role = self.shown_user();
         let Ok(Peer::Unix { uid, gid }) = self.conn.stream().peer() else {
-            return Err(self.refusal("peer authentication works on unix sockets only".into()));
+            return Err(refusal("peer authentication works on unix sockets only".into()));
         };
         if peer_may_be(&self.settings.peer, uid, gid, &role).await {
             return Ok(());
         }
-        Err(self
-            .refusal(format!("Peer authentication failed for user \"{role}\""))
+        Err(refusal(format!("Peer authentication failed for user \"{role}\""))
             .detail(format!("The client runs as uid {uid}, gid {gid}."))
             .hint("The rules are the [[peer]] tables of pgferry's configuration."))
     }
@@ -47,7 +46,7 @@ impl Entry<'_> {
     fn certificate(&self) -> Result<(), Fault> {
         let shown = self.conn.stream().tls().and_then(|tls| tls.peer_certificates().first());
         let Some(shown) = shown else {
-            return Err(self.refusal("connection requires a valid client certificate".into()));
+            return Err(refusal("connection requires a valid client certificate".into()));
         };
         let role = self.shown_user();
         let names = Certificate::read(shown).map(|certificate| match self.rule.cert_name {
@@ -57,12 +56,12 @@ impl Entry<'_> {
         if names.unwrap_or_default().iter().any(|name| name.as_bytes() == self.user) {
             return Ok(());
         }
-        Err(self.refusal(format!("certificate authentication failed for user \"{role}\"")))
+        Err(refusal(format!("certificate authentication failed for user \"{role}\"")))
     }
+}
 
-    fn refusal(&self, message: String) -> Fault {
-        Fault::fatal(Blame::Client, sqlstate::INVALID_AUTHORIZATION, message)
-    }
+fn refusal(message: String) -> Fault {
+    Fault::fatal(Blame::Client, sqlstate::INVALID_AUTHORIZATION, message)
 }
 
 async fn peer_may_be(rules: &[PeerRule], uid: u32, gid: u32, role: &str) -> bool {

@@ -77,7 +77,9 @@ impl Entry<'_> {
         fill(&mut salt)?;
         backend::put_md5_request(&mut self.conn.output, salt);
         let limit = self.settings.login_timeout;
-        let Some(body) = ask::answer(self.conn, self.deadline, limit).await? else { return Ok(Some(Proof::Gone)) };
+        let Some(body) = ask::answer(self.conn, "password", self.deadline, limit).await? else {
+            return Ok(Some(Proof::Gone));
+        };
         let given = ask::read_password(&body)?;
         let (secret, credential) = match stored {
             Some(Stored::Plain(password)) => (Md5Secret::of(&password, self.user), Credential::Password(password)),
@@ -106,14 +108,13 @@ impl Entry<'_> {
         };
         let mut random = [0; 18];
         fill(&mut random)?;
-        let first = match first {
-            Some(first) => first.to_vec(),
+        let first = if let Some(first) = first {
+            first.to_vec()
+        } else {
             // It wants to be asked for its first message.
-            None => {
-                backend::put_sasl_continue(&mut self.conn.output, b"");
-                let Some(body) = self.answer().await? else { return Ok(Some(Proof::Gone)) };
-                body.to_vec()
-            }
+            backend::put_sasl_continue(&mut self.conn.output, b"");
+            let Some(body) = self.answer().await? else { return Ok(Some(Proof::Gone)) };
+            body.to_vec()
         };
         let server = Server::new(&first, &binding, verifier.clone(), random).map_err(|error| self.explain(error))?;
         backend::put_sasl_continue(&mut self.conn.output, server.first().as_bytes());
@@ -126,12 +127,12 @@ impl Entry<'_> {
         backend::put_sasl_final(&mut self.conn.output, proven.message.as_bytes());
         Ok(Some(Proof::Given(Some(match stored {
             Some(Stored::Plain(password)) => Credential::Password(password),
-            _ => Credential::Key(proven.key, verifier),
+            _ => Credential::Key(proven.key, Box::new(verifier)),
         }))))
     }
 
     async fn answer(&mut self) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Fault> {
-        ask::answer(self.conn, self.deadline, self.settings.login_timeout).await
+        ask::answer(self.conn, "SASL", self.deadline, self.settings.login_timeout).await
     }
 
     fn explain(&self, error: ScramError) -> Fault {

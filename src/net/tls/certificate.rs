@@ -61,8 +61,9 @@ impl Certificate {
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         let text = |name: &GeneralName| match name {
-            GeneralName::DnsName(name) | GeneralName::Rfc822Name(name) => Some(name.as_str().to_owned()),
-            GeneralName::UniformResourceIdentifier(name) => Some(name.as_str().to_owned()),
+            GeneralName::DnsName(name)
+            | GeneralName::Rfc822Name(name)
+            | GeneralName::UniformResourceIdentifier(name) => Some(name.as_str().to_owned()),
             _ => None,
         };
         self.alternatives().map(|names| names.0.iter().filter_map(text).collect()).unwrap_or_default()
@@ -135,7 +136,7 @@ impl Certificate {
         if is(RSA_PSS) {
             let parameters = algorithm.parameters.as_ref()?.to_der().ok()?;
             let names = |text: &str| {
-                let oid = ObjectIdentifier::new(text).and_then(|oid| Ok(oid.to_der())).ok().and_then(Result::ok);
+                let oid = ObjectIdentifier::new(text).ok().and_then(|oid| oid.to_der().ok());
                 oid.is_some_and(|oid| parameters.windows(oid.len()).any(|window| window == oid))
             };
             let named = PSS_HASHES.iter().find(|(text, _)| names(text));

@@ -20,6 +20,8 @@ pub struct Session {
     plaintext: usize,
     /// The other end has said that nothing more comes.
     ended: bool,
+    /// What is wrong with what had been received before.
+    failed: Option<io::Error>,
 }
 
 impl fmt::Debug for Session {
@@ -31,21 +33,22 @@ impl fmt::Debug for Session {
 impl Session {
     /// A session whose handshake has not begun; `end_point` belongs to our own certificate, `received` is what has been
     /// taken from the socket already.
-    ///
-    /// # Errors
-    /// When that is no TLS.
-    pub fn new(tls: Connection, end_point: Option<Vec<u8>>, mut received: &[u8]) -> io::Result<Self> {
-        let mut session = Self { tls, end_point, plaintext: 0, ended: false };
-        while !received.is_empty() {
-            session.receive(&mut received)?;
+    #[must_use]
+    pub fn new(tls: Connection, end_point: Option<Vec<u8>>, mut received: &[u8]) -> Self {
+        let mut session = Self { tls, end_point, plaintext: 0, ended: false, failed: None };
+        while !received.is_empty() && session.failed.is_none() {
+            session.failed = session.receive(&mut received).err();
         }
-        Ok(session)
+        session
     }
 
     /// Drives the handshake.
     pub(in crate::net) fn poll_handshake(&mut self, socket: &Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_flush(socket, cx))?;
+            if let Some(error) = self.failed.take() {
+                return Poll::Ready(Err(error));
+            }
             if !self.tls.is_handshaking() {
                 return Poll::Ready(Ok(()));
             }

@@ -39,7 +39,8 @@ impl Verifier {
             let mut roots = self.roots.iter().filter_map(Certificate::read);
             roots.any(|root| root.is_valid_at(now) && certificate.is_signed_by(&root, &self.algorithms))
         };
-        if !is_root && !(certificate.is_version_1() && signed()) {
+        let trusted = is_root || (certificate.is_version_1() && signed());
+        if !trusted {
             return Ok(false);
         }
         if certificate.is_valid_at(now) { Ok(true) } else { Err(CertificateError::Expired.into()) }

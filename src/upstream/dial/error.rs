@@ -139,7 +139,7 @@ impl From<RecvError> for DialError {
 pub struct Failed {
     /// Why there is no connection to use.
     pub error: DialError,
-    pub(super) conn: Option<Conn>,
+    pub(super) conn: Option<Box<Conn>>,
 }
 
 impl Failed {
@@ -152,7 +152,7 @@ impl Failed {
     /// Closes what is left as any other connection: the server first.
     pub async fn close(self, registry: &Registry) {
         if let Some(conn) = self.conn {
-            let polite = Link::close(conn, false).await;
+            let polite = Link::close(*conn, false).await;
             registry.closed(polite);
         }
     }

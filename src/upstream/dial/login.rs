@@ -10,7 +10,7 @@ use crate::auth::{Credential, Md5Secret, Password};
 use crate::config::Binding;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::Conn;
-use crate::net::tls::{Session as TlsSession, certificate};
+use crate::net::tls::certificate;
 use crate::track::Params;
 use crate::upstream::route::Route;
 use crate::wire::{backend, frontend};
@@ -104,10 +104,9 @@ pub(super) async fn log_in(
     }
 }
 
-/// What the server's certificate gives to bind a login to, if the connection is encrypted.
-fn end_point(conn: &Conn) -> Option<Option<Vec<u8>>> {
-    let tls = conn.stream().tls()?;
-    Some(TlsSession::peer_certificates(tls).first().and_then(certificate::end_point))
+/// What the server's certificate gives to bind a login to.
+fn end_point(conn: &Conn) -> Option<Vec<u8>> {
+    conn.stream().tls()?.peer_certificates().first().and_then(certificate::end_point)
 }
 
 /// What there is to log in with; a server asks once.

@@ -183,7 +183,7 @@ impl Dial<'_> {
                     (Encrypt::IfOffered, None) => Another::WouldBeTheSame,
                     _ => self.may_another_help(&error),
                 };
-                Err((Failed { error, conn: Some(conn) }, another))
+                Err((Failed { error, conn: Some(Box::new(conn)) }, another))
             }
         }
     }

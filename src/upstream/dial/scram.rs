@@ -15,21 +15,19 @@ use crate::config::Binding;
 use crate::net::Conn;
 
 /// The mechanism to use, and what is said about channel binding; `None` when the server offers none that will do.
-/// `end_point` is what an encrypted connection gives to bind to: `None` for one that is not encrypted, `Some(None)` where
-/// the server's certificate has nothing of the kind.
+/// `end_point` is what the connection gives to bind to: `None` for one that is not encrypted, or whose server has a
+/// certificate that gives nothing of the kind.
 pub(super) fn choose(
     plain: bool,
     plus: bool,
-    end_point: Option<Option<Vec<u8>>>,
+    end_point: Option<Vec<u8>>,
     wish: Binding,
 ) -> Option<(&'static str, Bound)> {
     match (end_point, wish) {
-        (Some(Some(data)), Binding::Prefer | Binding::Require) if plus => {
-            Some((SCRAM_SHA_256_PLUS, Bound::EndPoint(data)))
-        }
+        (Some(data), Binding::Prefer | Binding::Require) if plus => Some((SCRAM_SHA_256_PLUS, Bound::EndPoint(data))),
         (_, Binding::Require) => None,
         // To say that it was not offered helps a server notice somebody in between who has hidden the offer.
-        (Some(Some(_)), Binding::Prefer) => plain.then_some((SCRAM_SHA_256, Bound::NotOffered)),
+        (Some(_), Binding::Prefer) => plain.then_some((SCRAM_SHA_256, Bound::NotOffered)),
         _ => plain.then_some((SCRAM_SHA_256, Bound::None)),
     }
 }
@@ -99,15 +97,14 @@ mod tests {
 
     #[test]
     fn mechanisms_are_chosen_as_by_libpq() {
-        let data = || Some(Some(vec![7]));
+        let data = || Some(vec![7]);
         for (plain, plus, end_point, wish, expected) in [
             (true, true, data(), Binding::Prefer, Some((SCRAM_SHA_256_PLUS, Bound::EndPoint(vec![7])))),
             (true, true, data(), Binding::Require, Some((SCRAM_SHA_256_PLUS, Bound::EndPoint(vec![7])))),
             (true, true, data(), Binding::Disable, Some((SCRAM_SHA_256, Bound::None))),
             (true, false, data(), Binding::Prefer, Some((SCRAM_SHA_256, Bound::NotOffered))),
             (true, false, data(), Binding::Require, None),
-            (true, true, Some(None), Binding::Prefer, Some((SCRAM_SHA_256, Bound::None))),
-            (true, true, Some(None), Binding::Require, None),
+            (true, true, None, Binding::Require, None),
             (true, false, None, Binding::Prefer, Some((SCRAM_SHA_256, Bound::None))),
             (true, false, None, Binding::Require, None),
             // A server that offers channel binding without encryption is no PostgreSQL; what it offers besides will do.
