@@ -185,7 +185,7 @@ async fn ordinary_use(mut client: tokio_postgres::Client, postgres: &Postgres) {
         }
         let cancel = client.cancel_token();
         let (slept, cancelled) = tokio::join!(client.query("select pg_sleep(67)", &[]), async {
-            let runs = "select count(*) from pg_stat_activity where query = 'select pg_sleep(67)' and state = 'active'";
+            let runs = "select count(*) from pg_stat_activity where query = 'select pg_sleep(67)' and wait_event = 'PgSleep'";
             let direct = postgres.connect().await;
             while direct.query_one(runs, &[]).await.expect("a row").get::<_, i64>(0) == 0 {
                 tokio::task::yield_now().await;
