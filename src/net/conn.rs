@@ -217,13 +217,14 @@ impl Conn {
         self.drain().await;
     }
 
-    /// Reads and drops to the end.
+    /// Reads and drops to the end: that of the socket, which TLS announces.
     pub async fn drain(&mut self) {
         loop {
             self.input.clear();
             if self.fill().await.is_err() {
-                return;
+                break;
             }
         }
+        poll_fn(|cx| self.stream.poll_end(cx)).await;
     }
 }

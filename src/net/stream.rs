@@ -125,6 +125,20 @@ impl Stream {
         self.socket.poll_shutdown(cx)
     }
 
+    /// Waits until the other end has closed, after it has said that nothing more comes. Whoever closes first has the
+    /// TIME_WAIT, and TLS's farewell comes before that.
+    pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.tls.is_none() {
+            return Poll::Ready(());
+        }
+        loop {
+            match ready!(self.socket.poll_read(cx, &mut [0; 256])) {
+                Ok(n) if n > 0 => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+
     /// Whether something has arrived, be it the end: one look at the socket itself, nothing is taken.
     #[must_use]
     pub fn has_arrived(&self) -> bool {

@@ -152,7 +152,7 @@ fn psql_cancels_on_ctrl_c() {
 #[test]
 fn a_query_is_cancelled_with_the_newest_protocol() {
     let postgres = Postgres::start_with(&[]);
-    let url = format!("{}?max_protocol_version=latest", postgres.url());
+    let url = format!("{}&max_protocol_version=latest", postgres.url());
     let ferry = Ferry::start_with(&url, &[], &[]);
     for version in [3 << 16, 3 << 16 | 2] {
         let (mut raw, key) = session(&ferry, version);

@@ -95,7 +95,8 @@ drop table people;
             file.to_str().expect("UTF-8"),
         ];
         let out = run(&program("psql"), &args, &[("PGPASSWORD", PASSWORD)]);
-        out.lines().filter(|line| !line.starts_with("You are connected")).collect::<Vec<_>>().join("\n")
+        let own = |line: &&str| line.starts_with("You are connected") || line.starts_with("SSL connection");
+        out.lines().filter(|line| !own(line)).collect::<Vec<_>>().join("\n")
     };
     let direct = psql("127.0.0.1", postgres.port);
     assert!(direct.contains("Edsger"));
@@ -185,7 +186,8 @@ async fn ordinary_use(mut client: tokio_postgres::Client, postgres: &Postgres) {
         }
         let cancel = client.cancel_token();
         let (slept, cancelled) = tokio::join!(client.query("select pg_sleep(67)", &[]), async {
-            let runs = "select count(*) from pg_stat_activity where query = 'select pg_sleep(67)' and wait_event = 'PgSleep'";
+            let runs =
+                "select count(*) from pg_stat_activity where query = 'select pg_sleep(67)' and wait_event = 'PgSleep'";
             let direct = postgres.connect().await;
             while direct.query_one(runs, &[]).await.expect("a row").get::<_, i64>(0) == 0 {
                 tokio::task::yield_now().await;

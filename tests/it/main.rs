@@ -15,6 +15,7 @@ mod credentials;
 mod crosstalk;
 mod differential;
 mod handshake;
+mod hostile;
 mod layout;
 mod login;
 mod pids;

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
+use super::Certs;
+
 /// The password of every user that has one.
 pub const PASSWORD: &str = "pa ss'w\\ord";
 
@@ -222,9 +224,9 @@ impl Postgres {
         *VERSION.get_or_init(ask)
     }
 
-    /// The upstream URL for pgferry.
+    /// The upstream URL for pgferry. With `TEST_SSLMODE=require` in the environment everything goes through TLS.
     pub fn url(&self) -> String {
-        format!("postgres://127.0.0.1:{}", self.port)
+        format!("postgres://127.0.0.1:{}?sslmode={}", self.port, ssl_mode())
     }
 
     pub fn log(&self) -> String {
@@ -252,6 +254,10 @@ pub fn bin() -> &'static str {
         let debian = debian().filter(|dir| Path::new(dir).join("postgres").exists());
         debian.expect("PostgreSQL's server programs: run tests/setup.sh, or set PGFERRY_TEST_PG_BIN")
     })
+}
+
+fn ssl_mode() -> String {
+    std::env::var("TEST_SSLMODE").unwrap_or_else(|_| "disable".to_owned())
 }
 
 /// A client program: the server's own, or what Debian installed last.
@@ -286,6 +292,13 @@ fn template() -> &'static Path {
         );
         std::fs::write(dir.join("pg_hba.conf"), HBA).expect("writable");
         let mut postgres = Postgres { port: free_port(), dir: dir.clone(), server: None, temp: temp_dir() };
+        if ssl_mode() != "disable" {
+            let certs = Certs::new();
+            let (certificate, key) = certs.make_self_signed("server", &["localhost"]);
+            postgres.install(&certificate, "server.crt");
+            postgres.install(&key, "server.key");
+            postgres.configure("ssl=on");
+        }
         postgres.start();
         let port = postgres.port.to_string();
         let psql = program("psql");
