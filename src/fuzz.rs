@@ -2,7 +2,11 @@
 //!
 //! Each panics where an invariant does not hold.
 
-use crate::auth::Password;
+use crate::auth::scram::Verifier;
+use crate::auth::scram::client::{Binding, Client};
+use crate::auth::scram::server::{Offered, Server};
+use crate::auth::stored::userlist;
+use crate::auth::{Credential, Password, pgpass};
 use crate::config::{Settings, Upstream, Written};
 use crate::track::{acts, names, pinning, sql};
 use crate::wire::{Frames, backend, frame, frontend, startup};
@@ -46,6 +50,7 @@ pub fn messages(bytes: &[u8]) {
     let _ = frontend::query(body);
     let _ = frontend::parse(body);
     let _ = frontend::password(body);
+    let _ = frontend::sasl_initial(body);
     let _ = backend::error_field(body, field);
     let _ = backend::is_fatal(body);
     let _ = backend::parameter_status(body);
@@ -98,5 +103,42 @@ pub fn config(bytes: &[u8]) {
             let _ = Settings::resolve(&written);
         }
         Err(error) => assert!(error.place.is_some(), "{error}"),
+    }
+}
+
+/// SCRAM's halves with an attacker at the other end, who does not know the password.
+///
+/// # Panics
+/// When that is enough.
+pub fn scram(bytes: &[u8]) {
+    let parts: Vec<_> = bytes.splitn(3, |b| *b == 0).collect();
+    let [first, last, server] = parts.as_slice() else { return };
+    let verifier = Verifier::nobodys(vec![1; 16], 1, [9; 32]);
+    for offered in [Offered::Plain, Offered::Plus(vec![5; 32], false), Offered::Plus(vec![5; 32], true)] {
+        if let Ok(exchange) = Server::new(first, &offered, verifier.clone(), [2; 18]) {
+            assert!(exchange.finish(last).is_err());
+        }
+    }
+    // A server that asks for little work, so that many can be tried.
+    if server.windows(4).any(|window| matches!(window, [b'i', b'=', b'0'..=b'9', b'0'..=b'9'])) {
+        return;
+    }
+    let client = Client::new(Binding::None, [1; 18]);
+    if let Ok((_, answered)) = client.answer(server, &Credential::Password(Password::new(b"secret".to_vec()))) {
+        assert!(answered.finish(last).is_err());
+    }
+}
+
+/// Stored secrets and the files they are in: what is read as a verifier is written as it was.
+///
+/// # Panics
+/// When it is not.
+pub fn secrets(bytes: &[u8]) {
+    let wanted = pgpass::Wanted { host: "db", port: 5432, database: b"shop", user: b"app" };
+    let _ = pgpass::look_up(bytes, &wanted);
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let _ = userlist(text);
+    if let Some(verifier) = Verifier::parse(text) {
+        assert_eq!(Verifier::parse(&verifier.show()), Some(verifier));
     }
 }

@@ -71,6 +71,7 @@ pub async fn run(settings: Settings, reload: impl Fn() -> Result<Settings, Confi
         drain: Drain::default(),
         places: Slots::new(places),
     });
+    warm_up(&shared);
     tokio::spawn(Arc::clone(&registry).janitor());
     // Every client's task holds a sender: when all are gone, so are the clients.
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
@@ -175,6 +176,7 @@ fn apply(shared: &Shared, reload: &impl Fn() -> Result<Settings, ConfigError>) {
     registry.settings.store(Arc::new(new.keeping_fixed_of(&old)));
     registry.apply(&old, route);
     let old_door = shared.door.swap(Arc::new(door));
+    warm_up(shared);
     let closing = Arc::clone(registry);
     tokio::spawn(async move { old_door.secrets.close(&closing).await });
     shared.places.resize(raise_file_limit(&registry.settings.load()));
@@ -196,6 +198,14 @@ async fn close_upstreams(shared: &Shared) {
     };
     // What is left is closed by the kernel.
     let _ = timeout(LAST_CALL, closed).await;
+}
+
+/// Does what takes long and is better done before the first client comes.
+fn warm_up(shared: &Shared) {
+    let door = shared.door.load_full();
+    if shared.registry.settings.load().needs_verifiers() {
+        tokio::spawn(async move { door.secrets.warm_up().await });
+    }
 }
 
 fn bind(settings: &Settings) -> Result<Vec<Bound>, ListenError> {

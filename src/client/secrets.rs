@@ -103,6 +103,18 @@ impl Secrets {
         }
     }
 
+    /// Makes the verifiers of plain passwords before anybody asks for them, so that a first login takes no longer than
+    /// others and does not tell that there is such a user.
+    pub async fn warm_up(&self) {
+        let file = self.file.as_ref().map(Watched::current);
+        let all = self.users.iter().chain(file.iter().flat_map(|users| users.iter()));
+        for (user, stored) in all {
+            if let Stored::Plain(password) = stored {
+                self.made(user, password).await;
+            }
+        }
+    }
+
     /// Closes the connections that secrets are looked up on.
     pub async fn close(&self, registry: &Registry) {
         if let Some(lookup) = &self.lookup {

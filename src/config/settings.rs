@@ -374,6 +374,12 @@ impl Settings {
         (1..).zip(&self.rules).find(|(_, rule)| rule.fits(caller))
     }
 
+    /// Whether clients may log in by SCRAM with secrets that are stored here.
+    #[must_use]
+    pub fn needs_verifiers(&self) -> bool {
+        self.rules.iter().any(|rule| rule.method == Auth::Scram)
+    }
+
     /// Whether the upstream alone decides who comes in, by passwords that clients bring.
     #[must_use]
     pub fn is_pass_through(&self) -> bool {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use zeroize::{Zeroize, Zeroizing};
 
 use super::keys::{self, KEYS};
 use super::rule::Rule;
@@ -121,6 +122,21 @@ pub struct Written {
     pub home: Option<PathBuf>,
 }
 
+impl Drop for Written {
+    /// What is secret lives on in the settings only.
+    fn drop(&mut self) {
+        for (key, (_, value)) in &mut self.values {
+            if keys::find(key).is_some_and(|key| key.secret) {
+                match value {
+                    Value::One(text) => text.zeroize(),
+                    Value::Users(users) => users.values_mut().for_each(Zeroize::zeroize),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
 impl Written {
     /// The value of `key` and where it was written.
     #[must_use]
@@ -218,7 +234,8 @@ impl Written {
     /// A file that can't be read, is no TOML, or has an unknown or ill-typed key; with file, line and key.
     pub fn file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::new(format!("{name}: {error}")))?;
+        let text = std::fs::read_to_string(path).map(Zeroizing::new);
+        let text = text.map_err(|error| ConfigError::new(format!("{name}: {error}")))?;
         self.file_text(&name, &text)
     }
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Drivers that keep prepared statements, defaults untouched: each script says the same directly and through pgferry, in
-# both modes, with more clients than connections.
+# both modes, with more clients than connections. Then they log in by every method. DRIVERS="asyncpg …" picks some.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
@@ -37,7 +37,7 @@ $owner "$bin/postgres" -D "$work/data" -p "$port" -c fsync=off -c unix_socket_di
 server=$!
 until "$bin/pg_isready" -q -h 127.0.0.1 -p "$port"; do sleep 0.1; done
 
-drivers="asyncpg psycopg sqlalchemy django"
+drivers=${DRIVERS-"asyncpg psycopg sqlalchemy django"}
 jar=/usr/share/java/postgresql.jar
 if command -v java >/dev/null && { [ -f "$jar" ] || "$top/tests/setup.sh" libpostgresql-jdbc-java; }; then
     drivers="$drivers jdbc"
@@ -78,4 +78,66 @@ for driver in $drivers; do
         stop
     done
 done
+
+# Logins: every method, with what the drivers do about TLS.
+certs=$work/certs secret="pa ss'w"
+mkdir "$certs"
+chmod 755 "$certs"
+(
+    cd "$certs"
+    openssl req -x509 -new -nodes -newkey rsa:2048 -days 2 -subj /CN=root -keyout root.key -out root.crt
+    for name in server client; do
+        subject=/CN=pgferry; [ $name = server ] || subject=/CN=cert_user
+        openssl req -new -nodes -newkey rsa:2048 -subj $subject -keyout $name.key -out $name.csr
+        echo 'subjectAltName=DNS:localhost,IP:127.0.0.1' >$name.ext
+        openssl x509 -req -in $name.csr -days 1 -CA root.crt -CAkey root.key -CAcreateserial -extfile $name.ext -out $name.crt
+    done
+    openssl pkcs8 -topk8 -inform PEM -outform DER -nocrypt -in client.key -out client.pk8
+    chmod 600 ./*.key
+) >"$work/openssl.log" 2>&1
+query() { "$bin/psql" -X -At -h 127.0.0.1 -p "$port" -U postgres -d postgres -v ON_ERROR_STOP=1 -c "$1"; }
+for user in scram plain pass cert local; do query "create role ${user}_user login password '$(echo "$secret" | sed "s/'/''/g")'" >/dev/null; done
+query "set password_encryption = md5; create role md5_user login password 'pa ss''w'" >/dev/null
+own=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+cat >"$work/pgferry.toml" <<TOML
+upstream = "postgres://127.0.0.1:$port"
+listen = ["$work/socket", "127.0.0.1:$own"]
+port = $own
+tls_cert = "$certs/server.crt"
+tls_key = "$certs/server.key"
+tls_client_ca = "$certs/root.crt"
+[users]
+scram_user = "$(query "select rolpassword from pg_authid where rolname = 'scram_user'")"
+md5_user = "$(query "select rolpassword from pg_authid where rolname = 'md5_user'")"
+plain_user = "$secret"
+[[peer]]
+uid = $(id -u)
+roles = ["local_user"]
+[[rule]]
+user = "scram_user"
+method = "scram-sha-256"
+[[rule]]
+user = "md5_user"
+method = "md5"
+[[rule]]
+user = "plain_user"
+method = "password"
+[[rule]]
+user = "cert_user"
+method = "cert"
+[[rule]]
+user = "local_user"
+method = "peer"
+[[rule]]
+user = "pass_user"
+method = "pass-through"
+TOML
+sed -i '1i host all scram_user,md5_user,plain_user,pass_user 127.0.0.1/32 md5' "$work/data/pg_hba.conf"
+query 'select pg_reload_conf()' >/dev/null
+"$top/target/release/pgferry" -c "$work/pgferry.toml" 2>"$work/pgferry.log" &
+ferry=$!
+until grep -q 'ready: ' "$work/pgferry.log"; do sleep 0.1; done
+"$venv/bin/python" "$here/log_in.py" "$work/socket" "$own" "$certs" "$secret" || status=1
+case $drivers in *jdbc*) java -cp "$jar" "$here/LogIn.java" "$own" "$certs" "$secret" || status=1 ;; esac
+stop
 exit "$status"

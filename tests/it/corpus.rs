@@ -5,13 +5,15 @@ use std::fs;
 #[test]
 fn the_corpus_replays() {
     type Target = fn(&[u8]);
-    let targets: [(&str, Target); 6] = [
+    let targets: [(&str, Target); 8] = [
         ("frames", pgferry::fuzz::frames),
         ("startup", pgferry::fuzz::startup),
         ("messages", pgferry::fuzz::messages),
         ("sql", pgferry::fuzz::sql),
         ("url", pgferry::fuzz::url),
         ("config", pgferry::fuzz::config),
+        ("scram", pgferry::fuzz::scram),
+        ("secrets", pgferry::fuzz::secrets),
     ];
     for (name, target) in targets {
         let dir = format!("{}/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));

@@ -9,6 +9,7 @@ use super::{Entry, Proof, ask};
 use crate::auth::scram::server::{Offered, Server};
 use crate::auth::scram::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError, Verifier};
 use crate::auth::{Credential, Md5Secret, Password, Stored};
+use crate::client::secrets::Secrets;
 use crate::config::Auth;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::tls::Session;
@@ -22,7 +23,7 @@ impl Entry<'_> {
         let secrets = &door.secrets;
         let stored = secrets.find(&self.shared.registry, self.database, self.user).await?;
         let outcome = match (self.rule.method, &stored) {
-            (Auth::Password, _) => self.clear_text(stored).await,
+            (Auth::Password, _) => self.clear_text(secrets, stored).await,
             // As in PostgreSQL: a SCRAM verifier can't answer MD5, so SCRAM it is; and who is unknown is like the others.
             (Auth::Md5, None) if !secrets.have_verifiers() => self.md5(stored).await,
             (Auth::Md5, Some(Stored::Scram(_)) | None) | (Auth::Scram, _) => {
@@ -52,23 +53,26 @@ impl Entry<'_> {
         Fault::fatal(Blame::Client, sqlstate::INVALID_PASSWORD, message)
     }
 
-    async fn clear_text(&mut self, stored: Option<Stored>) -> Result<Option<Proof>, Fault> {
+    async fn clear_text(&mut self, secrets: &Secrets, stored: Option<Stored>) -> Result<Option<Proof>, Fault> {
         let limit = self.settings.login_timeout;
         let Some(given) = ask::password(self.conn, self.deadline, limit).await? else { return Ok(Some(Proof::Gone)) };
         let user = self.user.to_vec();
-        let right = match stored {
-            None => false,
-            Some(stored) => spawn_blocking({
-                let given = given.clone();
-                move || match stored {
-                    Stored::Plain(password) => password.is(&given),
-                    Stored::Md5(secret) => secret == Md5Secret::of(&given, &user),
-                    Stored::Scram(verifier) => verifier.matches(&given),
-                }
-            })
-            .await
-            .unwrap_or(false),
+        let stored = match stored {
+            Some(stored) => stored,
+            // Who is unknown takes as long as who is known.
+            None if secrets.have_verifiers() => Stored::Scram(secrets.verifier(self.user, None).await),
+            None => return Ok(None),
         };
+        let right = spawn_blocking({
+            let given = given.clone();
+            move || match stored {
+                Stored::Plain(password) => password.is(&given),
+                Stored::Md5(secret) => secret == Md5Secret::of(&given, &user),
+                Stored::Scram(verifier) => verifier.matches(&given),
+            }
+        })
+        .await
+        .unwrap_or(false);
         Ok(right.then_some(Proof::Given(Some(Credential::Password(given)))))
     }
 
