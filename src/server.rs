@@ -263,6 +263,9 @@ fn announce(settings: &Settings) {
         warn!("the password in the upstream URL is not used: with auth = \"pass-through\" clients bring their own");
     }
     let trusts_all = settings.rules.iter().any(|rule| *rule == Rule::for_all(Auth::Trust));
+    if trusts_all && settings.listen.iter().any(Listen::is_remote) {
+        warn!("a [[rule]] without conditions trusts everybody, and other machines can connect");
+    }
     if trusts_all && settings.socket_mode & 0o007 != 0 {
         warn!(
             "auth = \"trust\" and socket_mode = \"{:04o}\": every user of this machine gets in without a password",

@@ -81,6 +81,13 @@ impl Secrets {
         }
     }
 
+    /// A wrong password was given: what was looked up may be out of date.
+    pub fn doubt(&self, database: &[u8], user: &[u8]) {
+        if let Some(lookup) = &self.lookup {
+            lookup.doubt(database, user);
+        }
+    }
+
     /// Whether there are users with SCRAM verifiers, as far as that is known without looking anybody up.
     #[must_use]
     pub fn have_verifiers(&self) -> bool {

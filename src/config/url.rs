@@ -133,7 +133,7 @@ impl Fields {
         match (name, value.as_str()) {
             // JDBC's and older libpqs' way to say it.
             ("ssl", "true") | ("requiressl", "1") => self.encryption.set("sslmode", "require"),
-            ("gssencmode", "disable" | "prefer") | ("sslcompression", "0") => Ok(()),
+            ("gssencmode", "disable" | "prefer") | ("sslcompression", "0") | ("target_session_attrs", "any") => Ok(()),
             ("sslpassword", _) => Err("sslpassword is not supported: use a key without a passphrase".into()),
             _ if CLIENTS_OWN.contains(&name) => Ok(()),
             _ => Err(unknown_parameter(name)),

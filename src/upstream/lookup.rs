@@ -108,6 +108,13 @@ impl Lookup {
         Ok(found)
     }
 
+    /// A wrong password was given for what was looked up: whoever comes next may have a newer one, so it is asked again.
+    pub fn doubt(&self, database: &[u8], user: &[u8]) {
+        let database = self.database.as_ref().map_or(database, |own| own.as_bytes());
+        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.remove(&(database.to_vec(), user.to_vec()));
+    }
+
     /// Closes what is open, the server first.
     pub async fn close(&self, registry: &Registry) {
         for (_, (conn, _slot)) in self.open.lock().await.drain() {

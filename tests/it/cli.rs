@@ -82,6 +82,37 @@ fn check_prints_the_settings_in_force_without_secrets() {
 
 /// The file that is shipped says of every key what its default is.
 #[test]
+fn check_says_which_rule_a_client_would_meet() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("f.toml");
+    let text = "upstream = \"postgres://db\"\n[[rule]]\nuid = 7\nmethod = \"reject\"\n\
+                [[rule]]\ntransport = \"tcp\"\naddress = \"10.0.0.0/8\"\nmethod = \"pass-through\"\n";
+    fs::write(&path, text).expect("written");
+    let path = path.to_str().expect("UTF-8");
+    for (args, expected) in [
+        (&["--uid", "7"][..], "rule 1 of 2: uid = 7, method = \"reject\""),
+        (&["--from", "tcp:10.1.1.1"], "rule 2 of 2: transport = [\"tcp\"], address = [\"10.0.0.0/8\"], method"),
+        (&["--from", "tls:10.1.1.1"], "refused: no [[rule]] fits"),
+        (&["--uid", "8"], "refused: no [[rule]] fits"),
+    ] {
+        let output = pgferry(&[&["check", "-c", path, "--user", "app"], args].concat(), &[]);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains(expected), "{args:?}: {said} {}", stderr(&output));
+    }
+    let output = pgferry(&["check", "-u", "postgres://db", "--user", "app"], &[]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "auth = \"pass-through\"\n");
+    for (args, part) in [
+        (&["check", "-u", "postgres://db", "--user", "app", "--from", "pigeon"][..], "unix, abstract, tcp, tls"),
+        (&["check", "-u", "postgres://db", "--user", "app", "--from", "unix:1.2.3.4"], "has no address"),
+        (&["check", "-u", "postgres://db?sslrootcert=/no/such/file"], "/no/such/file"),
+        (&["check", "-u", "postgres://db?sslmode=verify-ca"], "sslrootcert"),
+    ] {
+        let output = pgferry(args, &[]);
+        assert!(!output.status.success() && stderr(&output).contains(part), "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
 fn the_shipped_configuration_is_the_defaults() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/pgferry.toml");
     let shipped = fs::read_to_string(path).expect("readable");

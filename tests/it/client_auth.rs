@@ -209,6 +209,10 @@ fn secrets_are_looked_up_in_the_upstream() {
         let error = psql(&through(&ferry, user), secret).expect_err(user);
         assert!(error.contains("authentication failed") || error.contains("no password supplied"), "{user}: {error}");
     }
+    // A new password is looked up once the old one's secret has refused it.
+    postgres.sql("alter role still_good password 'y'");
+    assert!(psql(&through(&ferry, "still_good"), "y").is_err());
+    assert_eq!(psql(&through(&ferry, "still_good"), "y"), Ok("still_good".into()));
     let lookups = |postgres: &Postgres| postgres.log().matches("application_name=pgferry auth_query").count();
     for _ in 0..10 {
         assert!(psql(&through(&ferry, "scram_user"), PASSWORD).is_ok());
@@ -291,6 +295,29 @@ fn the_first_rule_that_fits_decides() {
     assert!(psql(&tcp("dbname=postgres user=plain_user"), "wrong").is_err());
     assert_eq!(psql(&tcp("dbname=other user=scram_user"), PASSWORD), Ok("scram_user".into()));
     assert!(psql(&tcp("dbname=other user=scram_user"), "wrong").is_err());
+}
+
+#[test]
+fn a_reload_changes_who_may_come_in() {
+    let postgres = Postgres::shared();
+    let certs = Certs::new();
+    let path = certs.write("f.toml", "auth = \"password\"\n[users]\ntrust_user = \"one\"");
+    let ferry = Ferry::start_with(&postgres.url(), &["-c", &path], &[]);
+    assert!(psql(&through(&ferry, "trust_user"), "one").is_ok());
+    let reload = |text: &str, outcome: &str| {
+        let before = ferry.log().matches(outcome).count();
+        certs.write("f.toml", text);
+        ferry.signal("HUP");
+        eventually(outcome, || ferry.log().matches(outcome).count() > before);
+    };
+    reload("auth = \"password\"\n[users]\ntrust_user = \"two\"", "changed: users");
+    assert!(psql(&through(&ferry, "trust_user"), "one").is_err());
+    assert!(psql(&through(&ferry, "trust_user"), "two").is_ok());
+    reload("[[rule]]\nuser = \"scram_user\"\nmethod = \"pass-through\"", "changed: auth, rule, users");
+    assert!(psql(&through(&ferry, "trust_user"), "two").is_err());
+    assert!(psql(&through(&ferry, "scram_user"), PASSWORD).is_ok());
+    reload("auth = \"scram-sha-256\"\nauth_file = \"/no/such/file\"", "were not reloaded");
+    assert!(psql(&through(&ferry, "scram_user"), PASSWORD).is_ok());
 }
 
 #[test]

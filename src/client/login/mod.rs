@@ -1,6 +1,6 @@
 //! Who comes in, and the welcome.
 //!
-//! The rules (`[[rule]]`, or the one that `auth` stands for) say how a client proves who it is: [`pass_through`] asks the
+//! The rules (`[[rule]]`, or the one that `auth` stands for) say how a client proves who it is: `pass_through` asks the
 //! upstream, `local` looks at what this machine knows, `stored` compares secrets. [`ask`] does the asking.
 
 pub mod ask;

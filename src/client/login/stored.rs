@@ -35,6 +35,7 @@ impl Entry<'_> {
         match outcome {
             Ok(Some(proof)) => Ok(proof),
             Ok(None) => {
+                secrets.doubt(self.database, self.user);
                 // The answer takes the longer, the more of them there were.
                 tokio::time::sleep(self.account.guessed_wrong(self.patience())).await;
                 Err(self.wrong_password())

@@ -7,6 +7,7 @@ use tracing::{debug, info, warn};
 
 use super::{Pool, lock};
 use crate::config::Settings;
+use crate::net::tls::Session;
 use crate::track::Wanted;
 use crate::track::ledger::Kept;
 use crate::track::statements::Prepared;
@@ -141,7 +142,8 @@ impl Pool {
         self.learn_baseline(&mut params, &asked);
         let id = registry.next_link_id();
         let now = Instant::now();
-        debug!(link = id, pid = dialled.pid, database = %self.database(), user = %self.user(), "upstream opened");
+        let tls = dialled.conn.stream().tls().map(Session::describe);
+        debug!(link = id, pid = dialled.pid, database = %self.database(), user = %self.user(), tls, "upstream opened");
         Link {
             conn: dialled.conn,
             id,
