@@ -1,13 +1,15 @@
 //! The command line.
 
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, stderr, stdout};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use pgferry::config::source::Value;
 use pgferry::config::{Caller, ConfigError, LogFormat, Settings, Transport, Written};
+use pgferry::doctor::{Facts, Wish, judge, report};
 use pgferry::server;
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
@@ -33,7 +35,8 @@ DATABASE_URL. A flag beats the environment, which beats the file.
 Signals: TERM ends when transactions have ended, INT at once, HUP reloads the settings,
 USR1 logs the figures.
 
-Example:
+Examples:
+  pgferry doctor --upstream postgres://app@db.example/shop
   pgferry --upstream postgres://db.example:5432 --listen /run/pgferry
   psql \"host=/run/pgferry dbname=shop user=app\"";
 
@@ -43,6 +46,36 @@ enum Command {
     ///
     /// With --user, also say which rule a client of that name would meet.
     Check(CheckOptions),
+    /// Say why ports run out on this host, and what would help. Reads only; exit status 0, 1 or 2 by the worst verdict.
+    Doctor(DoctorOptions),
+}
+
+#[derive(clap::Args)]
+struct DoctorOptions {
+    /// Configuration file (TOML) [env: PGFERRY_CONFIG].
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// An upstream to look at, in place of the configured one. Repeatable.
+    #[arg(short, long, value_name = "URL")]
+    upstream: Vec<String>,
+    /// Where a pgferry listens here, if not as configured. Repeatable.
+    #[arg(short, long, value_name = "ADDR")]
+    listen: Vec<String>,
+    /// The port number in its socket names.
+    #[arg(short, long, value_name = "PORT")]
+    port: Option<String>,
+    /// Count new TIME_WAITs for so many seconds.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5")]
+    watch: Option<u16>,
+    /// Measure connecting through pgferry and directly, 100 times each.
+    #[arg(long)]
+    measure: bool,
+    /// Say whether this user of the machine may connect to the socket files.
+    #[arg(long, value_name = "UID")]
+    as_uid: Option<u32>,
+    /// JSON instead of a table.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(clap::Args)]
@@ -166,6 +199,7 @@ fn main() -> ExitCode {
     let Cli { command, options } = Cli::parse();
     let outcome = match command {
         Some(Command::Check(after)) => check(after, options),
+        Some(Command::Doctor(after)) => return doctor(&after, &options),
         None => serve(&options),
     };
     match outcome {
@@ -221,6 +255,49 @@ impl CheckOptions {
             Some((_, rule)) => format!("auth = \"{}\"", rule.method),
         })
     }
+}
+
+fn doctor(doctor: &DoctorOptions, before: &Options) -> ExitCode {
+    match examine(doctor, before) {
+        Ok(status) => ExitCode::from(status),
+        Err(message) => {
+            eprintln!("pgferry: {message}");
+            // As for the worst verdict: whoever watches must notice.
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn examine(doctor: &DoctorOptions, before: &Options) -> Result<u8, String> {
+    let settings = |upstream: Option<&String>| {
+        let own = Options {
+            config: doctor.config.clone(),
+            upstream: upstream.cloned(),
+            listen: doctor.listen.clone(),
+            port: doctor.port.clone(),
+            ..Options::default()
+        };
+        own.or(before.clone()).settings().map_err(|error| error.to_string())
+    };
+    let all: Vec<_> = match doctor.upstream.as_slice() {
+        [] => vec![settings(None)?],
+        some => some.iter().map(|upstream| settings(Some(upstream))).collect::<Result<_, _>>()?,
+    };
+    let wish = Wish {
+        watch: doctor.watch.map(|seconds| Duration::from_secs(seconds.max(1).into())),
+        measure: doctor.measure,
+        as_uid: doctor.as_uid,
+        ..Wish::default()
+    };
+    let runtime = runtime(1).map_err(|error| error.to_string())?;
+    let facts = runtime.block_on(Facts::gather(&all, &wish)).map_err(|error| error.to_string())?;
+    let findings = judge(&facts);
+    if doctor.json {
+        print!("{}", report::json(&facts, &findings));
+    } else {
+        print!("{}", report::text(&findings, stdout().is_terminal()));
+    }
+    Ok(report::status(&findings))
 }
 
 fn serve(options: &Options) -> Result<(), String> {

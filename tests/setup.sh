@@ -8,6 +8,7 @@ have_server() { ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; }
 if [ -z "${PGFERRY_TEST_PG_BIN:-}" ] && ! have_server; then missing="$missing postgresql"; fi
 command -v psql >/dev/null 2>&1 || missing="$missing postgresql-client"
 /usr/bin/python3 -c 'import psycopg' 2>/dev/null || missing="$missing python3-psycopg"
+command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
 command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
 command -v setpriv >/dev/null 2>&1 || missing="$missing util-linux"
 command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"

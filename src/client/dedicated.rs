@@ -14,7 +14,7 @@ use crate::error::{Blame, Fault, sqlstate};
 use crate::net::Conn;
 use crate::upstream::dial::{self, Dialled, Failed, Login};
 use crate::upstream::link::{BackendKey, Gate, Link};
-use crate::upstream::{Ask, Registry, Secret};
+use crate::upstream::{Ask, Closing, Registry, Secret};
 use crate::wire::backend;
 
 /// Serves a replication client to its end.
@@ -64,8 +64,8 @@ pub async fn run(shared: &Arc<Shared>, mut conn: Conn, admitted: Dedicated) {
         }
     }
     drop(registered);
-    let polite = Link::close(upstream, false).await;
-    shared.registry.closed(polite);
+    let how = Link::close(upstream, false).await;
+    shared.registry.closed(how, Closing::Session);
     farewell(conn).await;
 }
 

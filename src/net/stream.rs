@@ -196,11 +196,13 @@ impl Stream {
         Ok(())
     }
 
-    /// Makes the coming close send a reset, which leaves no TIME_WAIT behind.
-    pub fn reset_on_close(&self) {
-        if let Socket::Tcp(stream) = &self.socket {
-            // Where this fails the connection closes in the ordinary way.
-            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    /// Makes the coming close send a reset, which leaves no TIME_WAIT behind; `false` where that can't be done, and the
+    /// connection closes in the ordinary way.
+    #[must_use]
+    pub fn reset_on_close(&self) -> bool {
+        match &self.socket {
+            Socket::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)).is_ok(),
+            Socket::Unix(_) => true,
         }
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use super::link::{BackendKey, InGate};
+use super::link::{BackendKey, Closed, InGate};
 use super::registry::Registry;
-use crate::net::Conn;
+use crate::net::{Conn, Stream};
 use crate::wire::frontend;
 
 /// How long a cancel request may take.
@@ -19,19 +19,24 @@ pub async fn send(registry: &Registry, key: &BackendKey, gate: InGate) {
     let Ok(_slot) = registry.cancel_slots.acquire().await else { return };
     registry.counters.cancels.add();
     let request = async {
-        let mut stream = key.address.connect().await?;
+        let mut stream = key.address.connect().await.inspect_err(|error| registry.note_connect_error(error))?;
+        let by_us = |stream: &Stream| {
+            if Closed::by_us(stream) == Closed::First {
+                registry.counters.time_waits.add();
+            }
+        };
         if let Some(encryptor) = &key.encryptor
             && let Err(error) = encryptor.start(&mut stream).await
         {
             // The secret does not go out in clear text where the session itself was encrypted.
-            stream.reset_on_close();
+            by_us(&stream);
             return Err(io::Error::other(format!("{error:?}")));
         }
         let mut conn = Conn::new(stream, registry.buffers.clone());
         frontend::put_cancel(&mut conn.output, key.pid, &key.secret);
         conn.flush().await?;
         if tokio::time::timeout(LIMIT / 2, conn.drain()).await.is_err() {
-            conn.stream().reset_on_close();
+            by_us(conn.stream());
         }
         io::Result::Ok(())
     };

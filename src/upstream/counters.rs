@@ -20,6 +20,42 @@ impl Counter {
     }
 }
 
+/// Why an upstream connection was closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Closing {
+    /// A client's session could not be made fit for another one, or was its own.
+    #[default]
+    Session,
+    /// It was idle for too long.
+    Idle,
+    /// It was too old.
+    Lifetime,
+    /// The settings it was opened under are no longer in force.
+    Reload,
+    /// There are more than there may be, or somebody else needs the place.
+    Surplus,
+    /// The server closed it, or it broke.
+    Dead,
+    /// The login failed, or was a try that is not needed any more.
+    Login,
+    /// The process ends.
+    Shutdown,
+}
+
+impl Closing {
+    /// Every reason, with its name.
+    pub const NAMES: [(Self, &'static str); 8] = [
+        (Self::Session, "session"),
+        (Self::Idle, "idle"),
+        (Self::Lifetime, "lifetime"),
+        (Self::Reload, "reload"),
+        (Self::Surplus, "surplus"),
+        (Self::Dead, "dead"),
+        (Self::Login, "login"),
+        (Self::Shutdown, "shutdown"),
+    ];
+}
+
 /// The counts of one process.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -33,6 +69,12 @@ pub struct Counters {
     pub opened: Counter,
     /// Upstream connections closed.
     pub closed: Counter,
+    /// The same by reason, in the order of [`Closing::NAMES`].
+    pub closed_by_reason: [Counter; Closing::NAMES.len()],
+    /// Closes that may have left a TIME_WAIT on this host.
+    pub time_waits: Counter,
+    /// Attempts to connect for which there was no ephemeral port (`EADDRNOTAVAIL`).
+    pub no_port: Counter,
     /// Attempts to open an upstream connection that failed.
     pub failed: Counter,
     /// Upstream connections that did not answer the good-bye and were reset.
@@ -56,10 +98,35 @@ impl Counters {
         }
     }
 
+    /// A connection was closed because of `why`.
+    pub fn close(&self, why: Closing) {
+        self.closed.add();
+        let by_reason = Closing::NAMES.iter().zip(&self.closed_by_reason);
+        if let Some((_, counter)) = by_reason.into_iter().find(|((reason, _), _)| *reason == why) {
+            counter.add();
+        }
+    }
+
+    /// Connections of clients that cost no port.
+    #[must_use]
+    pub fn ports_saved(&self) -> u64 {
+        self.logins.get().saturating_sub(self.opened.get())
+    }
+
+    /// The reasons for which connections were closed, with their counts.
+    #[must_use]
+    pub fn close_reasons(&self) -> String {
+        list(Closing::NAMES.iter().map(|(_, name)| *name).zip(&self.closed_by_reason))
+    }
+
     /// The reasons for which clients have kept connections, with their counts.
     #[must_use]
     pub fn pin_reasons(&self) -> String {
-        let counted = Pins::NAMES.iter().zip(&self.pins_by_reason).filter(|(_, counter)| counter.get() > 0);
-        counted.map(|((_, name), counter)| format!("{name} {}", counter.get())).collect::<Vec<_>>().join(", ")
+        list(Pins::NAMES.iter().map(|(_, name)| *name).zip(&self.pins_by_reason))
     }
+}
+
+fn list<'a>(counters: impl Iterator<Item = (&'a str, &'a Counter)>) -> String {
+    let counted = counters.filter(|(_, counter)| counter.get() > 0);
+    counted.map(|(name, counter)| format!("{name} {}", counter.get())).collect::<Vec<_>>().join(", ")
 }

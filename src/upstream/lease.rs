@@ -71,10 +71,10 @@ impl Drop for Upstream {
         let Ok(runtime) = Handle::try_current() else { return };
         runtime.spawn(async move {
             link.gate.opened().await;
-            let polite = Link::close(link.conn, copying_in).await;
+            let how = Link::close(link.conn, copying_in).await;
             drop(slots);
             if let Some(pool) = pool.upgrade() {
-                pool.closed(polite);
+                pool.closed(how, link.closing);
             }
         });
     }

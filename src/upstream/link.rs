@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::counters::Closing;
 use super::encrypt::Encryptor;
 use super::route::Address;
-use crate::net::Conn;
+use crate::net::{Conn, Stream};
 use crate::track::ledger::Kept;
 use crate::track::statements::Prepared;
 use crate::track::{Params, Wanted};
@@ -85,6 +86,25 @@ pub enum Used {
     By(u64),
 }
 
+/// How a connection was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The server closed first, and has the TIME_WAIT.
+    Politely,
+    /// With a reset, which leaves no TIME_WAIT.
+    Reset,
+    /// We closed first, and have the TIME_WAIT.
+    First,
+}
+
+impl Closed {
+    /// Makes the coming close of `stream` a reset.
+    #[must_use]
+    pub fn by_us(stream: &Stream) -> Self {
+        if stream.reset_on_close() { Self::Reset } else { Self::First }
+    }
+}
+
 /// One open, logged-in connection.
 #[derive(Debug)]
 pub struct Link {
@@ -108,6 +128,8 @@ pub struct Link {
     pub retire_at: Option<Instant>,
     /// The generation of settings it was opened under.
     pub generation: u64,
+    /// Why it is closed, if it is dropped now.
+    pub closing: Closing,
     /// Its cancel requests.
     pub gate: Arc<Gate>,
     /// The statements that are prepared there.
@@ -158,9 +180,8 @@ impl Link {
         true
     }
 
-    /// Says good-bye and waits for the server to close first, so that TIME_WAIT falls on its side. Says whether the
-    /// server did.
-    pub async fn close(mut conn: Conn, copying_in: bool) -> bool {
+    /// Says good-bye and waits for the server to close first, so that TIME_WAIT falls on its side.
+    pub async fn close(mut conn: Conn, copying_in: bool) -> Closed {
         if copying_in {
             // A backend that reads copy data takes a Terminate for a broken copy and then waits for another message.
             frontend::put_copy_fail(&mut conn.output, "the client is gone");
@@ -171,10 +192,9 @@ impl Link {
                 conn.drain().await;
             }
         };
-        let closed = tokio::time::timeout(GOODBYE, goodbye).await.is_ok();
-        if !closed {
-            conn.stream().reset_on_close();
+        if tokio::time::timeout(GOODBYE, goodbye).await.is_ok() {
+            return Closed::Politely;
         }
-        closed
+        Closed::by_us(conn.stream())
     }
 }

@@ -10,6 +10,7 @@ use postgres_protocol::message::frontend as protocol;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::counters::Closing;
 use super::dial::{self, Login, Secret};
 use super::link::Link;
 use super::registry::Registry;
@@ -118,8 +119,8 @@ impl Lookup {
     /// Closes what is open, the server first.
     pub async fn close(&self, registry: &Registry) {
         for (_, (conn, _slot)) in self.open.lock().await.drain() {
-            let polite = Link::close(conn, false).await;
-            registry.closed(polite);
+            let how = Link::close(conn, false).await;
+            registry.closed(how, Closing::Session);
         }
     }
 
@@ -181,8 +182,8 @@ impl Lookup {
     ) -> Result<Option<Stored>, Failure> {
         let answer = self.exchange(&mut conn, user).await;
         if let Err(Failure::Broke(_)) = &answer {
-            let polite = Link::close(conn, false).await;
-            registry.closed(polite);
+            let how = Link::close(conn, false).await;
+            registry.closed(how, Closing::Dead);
         } else {
             open.insert(database.to_vec(), (conn, slot));
         }

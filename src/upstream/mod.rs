@@ -36,7 +36,7 @@ pub mod route;
 pub mod slots;
 
 pub use account::Account;
-pub use counters::Counters;
+pub use counters::{Closing, Counters};
 pub use dial::{Ask, DialError, Secret};
 pub use lease::{Lease, Upstream};
 pub use link::Link;

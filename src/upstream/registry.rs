@@ -9,7 +9,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
 use super::account::Account;
-use super::counters::Counters;
+use super::counters::{Closing, Counters};
+use super::link::Closed;
 use super::pool::{Pool, PoolKey};
 use super::restore;
 use super::route::Route;
@@ -158,11 +159,26 @@ impl Registry {
         self.global.try_take()
     }
 
-    /// Counts a connection out; `polite` says whether the server closed first.
-    pub fn closed(&self, polite: bool) {
-        self.counters.closed.add();
-        if !polite {
-            self.counters.reset.add();
+    /// Takes note of an attempt to connect that failed.
+    pub fn note_connect_error(&self, error: &std::io::Error) {
+        if error.kind() == std::io::ErrorKind::AddrNotAvailable {
+            self.counters.no_port.add();
+        }
+    }
+
+    /// How many upstream connections are idle.
+    #[must_use]
+    pub fn idle(&self) -> usize {
+        lock(&self.pools).values().map(|pool| pool.idle_count()).sum()
+    }
+
+    /// Counts a connection out.
+    pub fn closed(&self, how: Closed, why: Closing) {
+        self.counters.close(why);
+        match how {
+            Closed::Politely => {}
+            Closed::Reset => drop(self.counters.reset.add()),
+            Closed::First => drop(self.counters.time_waits.add()),
         }
     }
 
@@ -219,7 +235,7 @@ impl Registry {
         let mut others: Vec<_> = others.collect();
         others.sort_by_key(|pool| std::cmp::Reverse(pool.idle_count()));
         match others.first().and_then(|richest| richest.take_idle()) {
-            Some(idle) => drop(idle),
+            Some(mut idle) => idle.closing = Closing::Surplus,
             // It is given back and then taken from there.
             None => drop(others.iter().find(|pool| pool.call_in())),
         }
@@ -269,8 +285,8 @@ impl Registry {
     pub fn close_idle(&self) {
         let pools: Vec<_> = lock(&self.pools).values().cloned().collect();
         for pool in pools {
-            while let Some(idle) = pool.take_idle() {
-                drop(idle);
+            while let Some(mut idle) = pool.take_idle() {
+                idle.closing = Closing::Shutdown;
             }
         }
     }

@@ -14,6 +14,7 @@ mod corpus;
 mod credentials;
 mod crosstalk;
 mod differential;
+mod doctor;
 mod handshake;
 mod hostile;
 mod layout;

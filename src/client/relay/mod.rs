@@ -35,7 +35,7 @@ use crate::track::names::LOOK_LIMIT;
 use crate::track::pinning::Look;
 use crate::track::statements::Limits;
 use crate::track::{Luggage, Params, Pins, Pipeline, Reply};
-use crate::upstream::{Lease, cancel};
+use crate::upstream::{Closing, Lease, cancel};
 use crate::wire::backend;
 use again::Exchange;
 use ready::Variant;
@@ -374,6 +374,7 @@ impl<'a> Relay<'a> {
 
     /// The connection broke. While the server has not answered our own messages it has not come to the client's.
     fn upstream_failed(&mut self) -> End {
+        self.lease.closing = Closing::Dead;
         if self.is_untouched() {
             self.pipeline.abandon();
             self.undo();

@@ -5,6 +5,7 @@ use std::io;
 use crate::auth::Credential;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, RecvError};
+use crate::upstream::counters::Closing;
 use crate::upstream::encrypt::{describe, tls_error};
 use crate::upstream::link::Link;
 use crate::upstream::registry::Registry;
@@ -152,8 +153,8 @@ impl Failed {
     /// Closes what is left as any other connection: the server first.
     pub async fn close(self, registry: &Registry) {
         if let Some(conn) = self.conn {
-            let polite = Link::close(*conn, false).await;
-            registry.closed(polite);
+            let how = Link::close(*conn, false).await;
+            registry.closed(how, Closing::Login);
         }
     }
 }

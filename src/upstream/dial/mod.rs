@@ -16,7 +16,9 @@ use tokio::time::{Instant, timeout_at};
 
 pub use error::{DialError, Failed};
 
+use super::counters::Closing;
 use super::encrypt::{EncryptError, Encryptor};
+use super::link::Closed;
 use super::registry::Registry;
 use super::route::{Address, Encrypt, Route};
 use crate::auth::{Credential, Password};
@@ -151,6 +153,7 @@ impl Dial<'_> {
 
     async fn attempt(&mut self, encrypt: Encrypt) -> Result<Dialled, (Failed, Another)> {
         let (mut stream, address) = self.route.connect().await.map_err(|error| {
+            self.registry.note_connect_error(&error);
             let refused = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
             (Failed::of(self.unreachable(describe(&error), refused)), Another::WouldBeTheSame)
         })?;
@@ -161,8 +164,7 @@ impl Dial<'_> {
             Ok(encryptor) => encryptor,
             Err(error) => {
                 // Nobody is there who would close first.
-                stream.reset_on_close();
-                self.registry.closed(false);
+                self.registry.closed(Closed::by_us(&stream), Closing::Login);
                 return Err((Failed::of(error), Another::MayHelp));
             }
         };

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::{Pool, lock};
+use crate::upstream::counters::Closing;
 use crate::upstream::lease::Lease;
 use crate::upstream::link::Used;
 use crate::upstream::restore;
@@ -138,7 +139,14 @@ impl Loan {
         let mut lease = self.lease.take()?;
         lease.set_unused(false);
         let looks_fine = self.since.elapsed() < FRESH_LOOK || lease.look();
-        (self.pool.is_fit(&lease) && looks_fine).then_some(lease)
+        let unfit = self.pool.unfit(&lease).or((!looks_fine).then_some(Closing::Dead));
+        match unfit {
+            None => Some(lease),
+            Some(why) => {
+                lease.closing = why;
+                None
+            }
+        }
     }
 
     /// Gives the connection back as it was.

@@ -24,9 +24,10 @@ use loans::Loans;
 pub use loans::{Called, Loan};
 
 use super::account::Account;
+use super::counters::Closing;
 use super::dial::DialError;
 use super::lease::{Lease, Upstream};
-use super::link::{Link, Used};
+use super::link::{Closed, Link, Used};
 use super::queue::Queue;
 use super::registry::Registry;
 use super::slots::Slots;
@@ -96,9 +97,10 @@ impl Manager for Dialler {
     }
 
     async fn recycle(&self, upstream: &mut Upstream, _: &Metrics) -> RecycleResult<CheckoutError> {
-        let fit = self.pool.upgrade().is_some_and(|pool| pool.is_fit(upstream));
+        let unfit = self.pool.upgrade().map_or(Some(Closing::Shutdown), |pool| pool.unfit(upstream));
         let before = upstream.base.clone();
-        if !(fit && upstream.look()) {
+        if unfit.is_some() || !upstream.look() {
+            upstream.closing = unfit.unwrap_or(Closing::Dead);
             return Err(RecycleError::message("no longer fit"));
         }
         if let Some(pool) = self.pool.upgrade().filter(|_| upstream.base != before) {
@@ -232,8 +234,9 @@ impl Pool {
     }
 
     /// Takes a connection back from a lease.
-    pub(super) fn take_back(&self, object: Object<Dialler>) {
-        if !self.is_fit(&object) {
+    pub(super) fn take_back(&self, mut object: Object<Dialler>) {
+        if let Some(why) = self.unfit(&object) {
+            object.closing = why;
             drop(Object::take(object));
         } else if self.queue().has_waiters() {
             self.hand_out(Object::take(object));
@@ -246,9 +249,9 @@ impl Pool {
     }
 
     /// Notes that a connection has been closed.
-    pub(super) fn closed(&self, polite: bool) {
+    pub(super) fn closed(&self, how: Closed, why: Closing) {
         let Some(registry) = self.registry.upgrade() else { return };
-        registry.closed(polite);
+        registry.closed(how, why);
         self.kick();
         registry.feed_starving();
     }
@@ -266,9 +269,16 @@ impl Pool {
         result.removed.into_iter().next()
     }
 
-    fn is_fit(&self, link: &Link) -> bool {
+    /// Why a connection must go, if it must.
+    fn unfit(&self, link: &Link) -> Option<Closing> {
         let current = self.registry.upgrade().map(|registry| registry.generation());
-        current == Some(link.generation) && link.retire_at.is_none_or(|at| Instant::now() < at) && !self.slots.over()
+        if current != Some(link.generation) {
+            return Some(Closing::Reload);
+        }
+        if link.retire_at.is_some_and(|at| Instant::now() >= at) {
+            return Some(Closing::Lifetime);
+        }
+        self.slots.over().then_some(Closing::Surplus)
     }
 
     /// Once in a while: closes what is too old, idle for too long or dead; returns those whose reset is due; keeps
@@ -281,7 +291,7 @@ impl Pool {
         let mut due = |upstream: &Upstream| {
             let age = now.saturating_duration_since(upstream.returned);
             let too_old = settings.idle_timeout.is_some_and(|limit| age >= limit) && idle > keep;
-            if too_old || !self.is_fit(upstream) || upstream.conn.stream().has_arrived() {
+            if too_old || self.unfit(upstream).is_some() || upstream.conn.stream().has_arrived() {
                 idle = idle.saturating_sub(1);
                 return true;
             }
@@ -295,8 +305,11 @@ impl Pool {
         for mut upstream in taken {
             let age = now.saturating_duration_since(upstream.returned);
             let too_old = settings.idle_timeout.is_some_and(|limit| age >= limit);
-            if too_old || !self.is_fit(&upstream) || !upstream.look() {
-                drop(upstream);
+            let unfit = if too_old { Some(Closing::Idle) } else { self.unfit(&upstream) };
+            if let Some(why) = unfit {
+                upstream.closing = why;
+            } else if !upstream.look() {
+                upstream.closing = Closing::Dead;
             } else if upstream.used == Used::Fresh || reset_due.is_none() {
                 self.hand_out(upstream);
             } else {

@@ -11,6 +11,7 @@ use crate::net::tls::Session;
 use crate::track::Wanted;
 use crate::track::ledger::Kept;
 use crate::track::statements::Prepared;
+use crate::upstream::counters::Closing;
 use crate::upstream::dial::{self, Dialled, Login};
 use crate::upstream::lease::Upstream;
 use crate::upstream::link::{BackendKey, Gate, Link, Used};
@@ -32,8 +33,8 @@ impl Pool {
             (Some(slot), Some(global)) => self.hand_out(Upstream::new(link, (slot, global), self.this.clone())),
             _ => {
                 tokio::spawn(async move {
-                    let polite = Link::close(link.conn, false).await;
-                    registry.closed(polite);
+                    let how = Link::close(link.conn, false).await;
+                    registry.closed(how, Closing::Login);
                 });
             }
         }
@@ -160,6 +161,7 @@ impl Pool {
             returned: now,
             retire_at: settings.lifetime.map(|lifetime| now + jitter(lifetime, id)),
             generation: registry.generation(),
+            closing: Closing::default(),
             gate: Arc::new(Gate::default()),
             prepared: Prepared::default(),
             kept: Kept::default(),

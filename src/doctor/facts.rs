@@ -1,0 +1,175 @@
+//! What is found out about this host and the upstreams, before anything is made of it.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit};
+use serde::Serialize;
+use tokio::time::sleep;
+
+use super::ferry::{self, Ferry};
+use super::kernel::{Kernel, Places};
+use super::processes::{Holder, holders};
+use super::server::{self, Server};
+use super::sockets::{self, Socket, State};
+use crate::config::{Host, Settings};
+
+/// What is to be found out.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// Where to read.
+    pub places: Places,
+    /// For how long to count new TIME_WAITs.
+    pub watch: Option<Duration>,
+    /// Whether connections may be opened to measure.
+    pub measure: bool,
+    /// Whether somebody of this user may connect to the socket files.
+    pub as_uid: Option<u32>,
+}
+
+/// What was found out.
+#[derive(Debug, Serialize)]
+pub struct Facts {
+    /// The kernel's settings.
+    pub kernel: Kernel,
+    /// The limits on open files of this process: what is in force, and up to what it may be raised.
+    pub open_files: Option<(u64, u64)>,
+    /// Whether this is inside Kubernetes.
+    pub in_kubernetes: bool,
+    /// The upstreams' addresses.
+    pub upstreams: Vec<Upstream>,
+    /// Listeners whose port lies in the range of ephemeral ports.
+    pub listeners_in_range: Vec<u16>,
+    /// A pgferry that is configured here.
+    pub ferry: Option<Ferry>,
+}
+
+/// One address of an upstream.
+#[derive(Debug, Serialize)]
+pub struct Upstream {
+    /// As it was named.
+    pub name: String,
+    /// Where it is; `None` where that can't be found out, or it is a unix socket.
+    pub address: Option<SocketAddr>,
+    /// Why there is no address.
+    pub unresolved: Option<String>,
+    /// Sockets toward it, by state.
+    pub states: Vec<(&'static str, usize)>,
+    /// How many of this host's ephemeral ports they hold.
+    pub held: usize,
+    /// Those that are in TIME_WAIT.
+    pub time_wait: usize,
+    /// New connections that ended in TIME_WAIT, each second, if it was watched.
+    pub churn: Option<f64>,
+    /// Processes with connections of their own.
+    pub holders: Vec<Holder>,
+    /// What the server says, if it could be asked; else why not.
+    pub server: Option<Result<Server, String>>,
+}
+
+impl Upstream {
+    /// Whether it is this machine itself.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.address.is_some_and(|address| address.ip().to_canonical().is_loopback())
+    }
+}
+
+impl Facts {
+    /// Finds out about this host and the upstreams in `all`.
+    ///
+    /// # Errors
+    /// When not even the kernel's tables can be read.
+    pub async fn gather(all: &[Settings], wish: &Wish) -> io::Result<Self> {
+        let places = &wish.places;
+        let kernel = Kernel::read(places);
+        let mut upstreams = Vec::new();
+        for settings in all {
+            for mut upstream in resolve(settings) {
+                if let Some(address) = upstream.address {
+                    count(&mut upstream, address, &kernel, wish).await?;
+                    upstream.server = Some(server::ask(settings).await);
+                }
+                upstreams.push(upstream);
+            }
+        }
+        let listeners = sockets::all(&places.proc)?.into_iter().filter(|socket| socket.state == State::LISTEN);
+        let (low, high) = kernel.ip_local_port_range;
+        let reserved =
+            |port: u16| kernel.ip_local_reserved_ports.iter().any(|(from, to)| (*from..=*to).contains(&port));
+        let mut in_range: Vec<_> = listeners
+            .map(|socket| socket.local.port())
+            .filter(|port| (low..=high).contains(port) && !reserved(*port))
+            .collect();
+        in_range.sort_unstable();
+        in_range.dedup();
+        let ferry = match all {
+            [only, ..] => ferry::look(only, wish).await,
+            [] => None,
+        };
+        Ok(Self {
+            open_files: getrlimit(Resource::RLIMIT_NOFILE).ok(),
+            in_kubernetes: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
+            listeners_in_range: in_range,
+            upstreams,
+            ferry,
+            kernel,
+        })
+    }
+}
+
+/// The addresses of an upstream, each of which has ports of its own.
+fn resolve(settings: &Settings) -> Vec<Upstream> {
+    let host = &settings.upstream.host;
+    let upstream = |address, unresolved| Upstream {
+        name: host.to_string(),
+        address,
+        unresolved,
+        states: Vec::new(),
+        held: 0,
+        time_wait: 0,
+        churn: None,
+        holders: Vec::new(),
+        server: None,
+    };
+    let Host::Tcp(name, port) = host else {
+        return vec![upstream(None, Some("a unix socket needs no ports".into()))];
+    };
+    let addresses: Vec<SocketAddr> = match settings.upstream.address {
+        Some(address) => vec![(address, *port).into()],
+        None => match (name.as_str(), *port).to_socket_addrs() {
+            Ok(addresses) => addresses.collect(),
+            Err(error) => return vec![upstream(None, Some(error.to_string()))],
+        },
+    };
+    addresses.into_iter().map(|address| upstream(Some(address), None)).collect()
+}
+
+async fn count(upstream: &mut Upstream, address: SocketAddr, kernel: &Kernel, wish: &Wish) -> io::Result<()> {
+    let proc = &wish.places.proc;
+    let found = sockets::toward(address, proc)?;
+    let (low, high) = kernel.ip_local_port_range;
+    let in_range = |socket: &&Socket| (low..=high).contains(&socket.local.port());
+    upstream.held = found.iter().filter(in_range).count();
+    let states = sockets::by_state(&found);
+    upstream.time_wait = states.get(&State::TIME_WAIT).copied().unwrap_or_default();
+    upstream.states = states.into_iter().map(|(state, count)| (state.name(), count)).collect();
+    let inodes: Vec<_> = found.iter().map(|socket| socket.inode).collect();
+    upstream.holders = holders(proc, &inodes);
+    if let Some(span) = wish.watch {
+        let before: std::collections::HashSet<_> = waiting(&found).collect();
+        sleep(span).await;
+        let after = sockets::toward(address, proc)?;
+        let new = waiting(&after).filter(|port| !before.contains(port)).count();
+        // Counts are far below what a float can't hold.
+        #[allow(clippy::cast_precision_loss, reason = "a rate for people to read")]
+        let rate = new as f64 / span.as_secs_f64();
+        upstream.churn = Some(rate);
+    }
+    Ok(())
+}
+
+fn waiting(sockets: &[Socket]) -> impl Iterator<Item = SocketAddr> + '_ {
+    sockets.iter().filter(|socket| socket.state == State::TIME_WAIT).map(|socket| socket.local)
+}

@@ -1,0 +1,22 @@
+//! `pgferry doctor`: why ports run out on this host, and what to do about it. It reads, and never writes.
+//!
+//! - [`kernel`]: what the kernel is set to, and which files say so.
+//! - [`sockets`]: sockets toward an address, by state.
+//! - [`processes`]: whose they are.
+//! - [`server`]: what PostgreSQL says of its own limits.
+//! - [`ferry`]: a pgferry that runs here: its listeners, and how fast they are.
+//! - [`facts`]: all of that together.
+//! - [`judge`]: what it means, and what would help.
+//! - [`report`]: how it is told.
+
+pub mod facts;
+pub mod ferry;
+pub mod judge;
+pub mod kernel;
+pub mod processes;
+pub mod report;
+pub mod server;
+pub mod sockets;
+
+pub use facts::{Facts, Wish};
+pub use judge::{Finding, Level, judge};

@@ -1,0 +1,146 @@
+//! What PostgreSQL says of its own limits, asked on one connection with the credentials that are configured.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use serde::Serialize;
+
+use crate::auth::ProcessKey;
+use crate::config::Settings;
+use crate::net::tls::Session;
+use crate::net::{BufferPool, Conn, RecvError};
+use crate::upstream::dial::{self, Dialled, Login};
+use crate::upstream::link::Link;
+use crate::upstream::route::Route;
+use crate::upstream::{Registry, Secret};
+use crate::wire::{backend, frontend};
+
+/// The longest answer that is taken.
+const ANSWER: usize = 64 * 1024;
+
+/// What a server says.
+#[derive(Clone, Debug, Serialize)]
+pub struct Server {
+    /// Its version.
+    pub version: String,
+    /// Milliseconds to connect and log in.
+    pub connect_ms: f64,
+    /// Milliseconds of a round trip.
+    pub round_trip_ms: f64,
+    /// How the connection is encrypted.
+    pub tls: Option<String>,
+    /// `max_connections`.
+    pub max_connections: i64,
+    /// Those that are kept for superusers.
+    pub reserved: i64,
+    /// How many clients are connected now.
+    pub connected: i64,
+    /// The role's `CONNECTION LIMIT`; -1 = none.
+    pub role_limit: i64,
+    /// `idle_session_timeout` in milliseconds; 0 = never.
+    pub idle_session_timeout_ms: i64,
+    /// `tcp_keepalives_idle` and the like are the server's business; this one ends transactions that idle.
+    pub idle_in_transaction_ms: i64,
+}
+
+/// One row of six columns, in what every version since 10 understands.
+const QUESTION: &str = "select current_setting('max_connections')::bigint, \
+    current_setting('superuser_reserved_connections')::bigint \
+        + coalesce(current_setting('reserved_connections', true)::bigint, 0), \
+    (select count(*) from pg_catalog.pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()), \
+    (select rolconnlimit from pg_catalog.pg_roles where rolname = current_user), \
+    coalesce((select setting from pg_catalog.pg_settings where name = 'idle_session_timeout'), '0')::bigint, \
+    (select setting from pg_catalog.pg_settings where name = 'idle_in_transaction_session_timeout')::bigint, \
+    current_setting('server_version')";
+
+/// Asks the upstream of `settings`, as its user.
+///
+/// # Errors
+/// Why it could not be asked.
+pub async fn ask(settings: &Settings) -> Result<Server, String> {
+    let started = Instant::now();
+    let mut dialled = connect(settings).await?;
+    let connect_ms = milliseconds(started);
+    let tls = dialled.conn.stream().tls().map(Session::describe);
+    let answer = query(&mut dialled.conn, QUESTION).await;
+    let started = Instant::now();
+    let round_trip = query(&mut dialled.conn, "").await;
+    let round_trip_ms = milliseconds(started);
+    Link::close(dialled.conn, false).await;
+    round_trip?;
+    let row = answer?;
+    let text = |at: usize| row.get(at).cloned().unwrap_or_default();
+    let number = |at: usize| text(at).parse().unwrap_or_default();
+    Ok(Server {
+        version: text(6),
+        connect_ms,
+        round_trip_ms,
+        tls,
+        max_connections: number(0),
+        reserved: number(1),
+        connected: number(2),
+        role_limit: number(3),
+        idle_session_timeout_ms: number(4),
+        idle_in_transaction_ms: number(5),
+    })
+}
+
+/// Milliseconds to connect, log in and get a row.
+///
+/// # Errors
+/// Why that can't be done.
+pub async fn first_row_ms(settings: &Settings) -> Result<f64, String> {
+    let started = Instant::now();
+    let mut dialled = connect(settings).await?;
+    let answer = query(&mut dialled.conn, "select 1").await;
+    let took = milliseconds(started);
+    Link::close(dialled.conn, false).await;
+    answer.map(|_| took)
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+async fn connect(settings: &Settings) -> Result<Dialled, String> {
+    let key = ProcessKey::generate().map_err(|error| error.to_string())?;
+    let route = Route::new(settings)?;
+    let buffers = BufferPool::new(settings.buffer_size, 1);
+    let registry = Registry::new(Arc::new(ArcSwap::from_pointee(settings.clone())), route, key, buffers);
+    let user = settings.upstream.user.clone().ok_or("the upstream URL names no user")?;
+    let database = settings.upstream.database.clone().unwrap_or_else(|| user.clone());
+    let params =
+        vec![(b"database".to_vec(), database.into_bytes()), (b"application_name".to_vec(), b"pgferry doctor".to_vec())];
+    let login = Login { user: user.into_bytes(), params, secret: Secret::Fixed(None) };
+    match dial::dial(settings, login, &registry, settings.connect_timeout).await {
+        Ok(dialled) => Ok(dialled),
+        Err(failed) => {
+            let error = failed.error.fault().to_string();
+            failed.close(&registry).await;
+            Err(error)
+        }
+    }
+}
+
+/// Runs a query that gives one row at most.
+async fn query(conn: &mut Conn, sql: &str) -> Result<Vec<String>, String> {
+    let explain = |error: RecvError| error.to_string();
+    frontend::put_query(&mut conn.output, sql.as_bytes());
+    conn.flush().await.map_err(|error| error.to_string())?;
+    let mut answer = Ok(Vec::new());
+    loop {
+        let frame = conn.peek_frame(ANSWER).await.map_err(explain)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match frame.tag {
+            backend::DATA_ROW => answer = Ok(backend::columns(frame.body()).into_iter().map(text).collect()),
+            backend::ERROR => answer = Err(text(backend::error_field(frame.body(), b'M').unwrap_or_default())),
+            _ => {}
+        }
+        let (ready, size) = (frame.tag == backend::READY, frame.bytes.len());
+        conn.consume(size);
+        if ready {
+            return answer;
+        }
+    }
+}
