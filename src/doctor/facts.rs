@@ -1,7 +1,7 @@
 //! What is found out about this host and the upstreams, before anything is made of it.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -35,14 +35,28 @@ pub struct Facts {
     pub kernel: Kernel,
     /// The limits on open files of this process: what is in force, and up to what it may be raised.
     pub open_files: Option<(u64, u64)>,
+    /// The most memory, in bytes, that this container may have, and the most processes and threads (`memory.max` and
+    /// `pids.max` of its control group).
+    pub container: (Option<u64>, Option<u64>),
     /// Whether this is inside Kubernetes.
     pub in_kubernetes: bool,
     /// The upstreams' addresses.
     pub upstreams: Vec<Upstream>,
     /// Listeners whose port lies in the range of ephemeral ports.
     pub listeners_in_range: Vec<u16>,
-    /// A pgferry that is configured here.
+    /// What a pgferry with these settings would keep open.
+    pub pool: Pool,
+    /// The pgferry that is configured here, if anybody answers or it was asked about.
     pub ferry: Option<Ferry>,
+}
+
+/// What a pgferry keeps open.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Pool {
+    /// Connections per database and user at most.
+    pub pool_size: usize,
+    /// Seconds after which it closes an idle one; 0 = never.
+    pub idle_timeout_s: u64,
 }
 
 /// One address of an upstream.
@@ -52,6 +66,8 @@ pub struct Upstream {
     pub name: String,
     /// Where it is; `None` where that can't be found out, or it is a unix socket.
     pub address: Option<SocketAddr>,
+    /// Whether it is this machine itself, so that the kernel treats connections there as loopback.
+    pub is_local: bool,
     /// Why there is no address.
     pub unresolved: Option<String>,
     /// Sockets toward it, by state.
@@ -66,14 +82,6 @@ pub struct Upstream {
     pub holders: Vec<Holder>,
     /// What the server says, if it could be asked; else why not.
     pub server: Option<Result<Server, String>>,
-}
-
-impl Upstream {
-    /// Whether it is this machine itself.
-    #[must_use]
-    pub fn is_loopback(&self) -> bool {
-        self.address.is_some_and(|address| address.ip().to_canonical().is_loopback())
-    }
 }
 
 impl Facts {
@@ -110,8 +118,13 @@ impl Facts {
         };
         Ok(Self {
             open_files: getrlimit(Resource::RLIMIT_NOFILE).ok(),
+            container: (limit(places, "memory.max"), limit(places, "pids.max")),
             in_kubernetes: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
             listeners_in_range: in_range,
+            pool: all.first().map_or(Pool { pool_size: 20, idle_timeout_s: 600 }, |settings| Pool {
+                pool_size: settings.pool_size,
+                idle_timeout_s: settings.idle_timeout.unwrap_or_default().as_secs(),
+            }),
             upstreams,
             ferry,
             kernel,
@@ -119,11 +132,24 @@ impl Facts {
     }
 }
 
+/// Whether `address` is one of this machine's own: connections there come from the same one. No packet is sent.
+fn is_local(address: SocketAddr) -> bool {
+    let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let source = UdpSocket::bind(any).and_then(|socket| socket.connect(address).and_then(|()| socket.local_addr()));
+    address.ip().is_loopback() || source.is_ok_and(|source| source.ip() == address.ip())
+}
+
+/// A limit of this container's; `None` where there is none.
+fn limit(places: &Places, name: &str) -> Option<u64> {
+    std::fs::read_to_string(places.cgroup.join(name)).ok()?.trim().parse().ok()
+}
+
 /// The addresses of an upstream, each of which has ports of its own.
 fn resolve(settings: &Settings) -> Vec<Upstream> {
     let host = &settings.upstream.host;
-    let upstream = |address, unresolved| Upstream {
+    let upstream = |address: Option<SocketAddr>, unresolved| Upstream {
         name: host.to_string(),
+        is_local: address.is_some_and(is_local),
         address,
         unresolved,
         states: Vec::new(),

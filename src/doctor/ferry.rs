@@ -25,12 +25,6 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub struct Ferry {
     /// Its listeners.
     pub listeners: Vec<Listener>,
-    /// Connections it keeps at most.
-    pub pool_size: usize,
-    /// Seconds after which it replaces a connection; 0 = never.
-    pub lifetime_s: u64,
-    /// Seconds after which it closes an idle one; 0 = never.
-    pub idle_timeout_s: u64,
     /// Latency through it, and directly, if that was to be measured.
     pub measured: Option<Measured>,
 }
@@ -58,19 +52,12 @@ pub struct Measured {
 /// Looks at the listeners; `None` when there are none.
 pub async fn look(settings: &Settings, wish: &Wish) -> Option<Ferry> {
     let listeners: Vec<_> = settings.listen.iter().map(|listen| listener(listen, settings.port, wish)).collect();
-    let seconds = |duration: Option<Duration>| duration.unwrap_or_default().as_secs();
     let alive = listeners.iter().any(|listener| listener.alive);
     if !alive && wish.as_uid.is_none() && !wish.measure {
         return None;
     }
     let measured = if wish.measure { Some(measure(settings).await) } else { None };
-    Some(Ferry {
-        listeners,
-        pool_size: settings.pool_size,
-        lifetime_s: seconds(settings.lifetime),
-        idle_timeout_s: seconds(settings.idle_timeout),
-        measured,
-    })
+    Some(Ferry { listeners, measured })
 }
 
 fn listener(listen: &Listen, port: u16, wish: &Wish) -> Listener {

@@ -92,7 +92,7 @@ fn ports(facts: &Facts, upstream: &Upstream) -> Finding {
     if level < Level::Warn {
         return found;
     }
-    let reuse = if upstream.is_loopback() || kernel.reuses(false) {
+    let reuse = if kernel.reuses(upstream.is_local) {
         None
     } else {
         Some(sysctl(
@@ -118,7 +118,7 @@ fn rate(kernel: &Kernel, upstream: &Upstream) -> Option<Finding> {
     upstream.address?;
     let (ports, seconds) = (kernel.ports(), kernel.time_wait_seconds());
     let topic = format!("rate {}", upstream.name);
-    let mut text = if kernel.reuses(upstream.is_loopback()) {
+    let mut text = if kernel.reuses(upstream.is_local) {
         format!("direct connections: about {ports}/s, since ports are used again after a second")
     } else {
         format!(
@@ -132,7 +132,7 @@ fn rate(kernel: &Kernel, upstream: &Upstream) -> Option<Finding> {
     if let Some(churn) = upstream.churn {
         let _ = write!(text, "; now: {churn:.0} a second end in TIME_WAIT");
         let limit = u32::try_from(ports / 2 / seconds).map_or(f64::MAX, f64::from);
-        if churn >= limit && !kernel.reuses(upstream.is_loopback()) {
+        if churn >= limit && !kernel.reuses(upstream.is_local) {
             level = Level::Warn;
         }
     }
@@ -187,29 +187,18 @@ fn server(facts: &Facts, upstream: &Upstream) -> Vec<Finding> {
     }
     let mut all = Vec::new();
     let mut level = Level::Ok;
-    if let Some(ferry) = &facts.ferry {
-        let size = i64::try_from(ferry.pool_size).unwrap_or(i64::MAX).max(1);
-        let fit = limit / size;
-        let _ = write!(text, "; {fit} sidecars with pool_size = {size} fit");
-        if fit == 0 {
-            level = Level::Warn;
-        }
-        let idle = said.idle_session_timeout_ms / 1000;
-        let ours =
-            if ferry.idle_timeout_s == 0 { i64::MAX } else { i64::try_from(ferry.idle_timeout_s).unwrap_or(i64::MAX) };
-        if idle > 0 && idle < ours {
-            all.push(
-                finding(
-                    Level::Warn,
-                    topic.clone(),
-                    format!("idle_session_timeout is {idle} s: the server closes idle connections before pgferry does"),
-                )
-                .advise(format!(
-                    "set idle_timeout = \"{}s\" in pgferry's configuration (no risk)",
-                    (idle * 9 / 10).max(1)
-                )),
-            );
-        }
+    let size = i64::try_from(facts.pool.pool_size).unwrap_or(i64::MAX).max(1);
+    let fit = limit / size;
+    let _ = write!(text, "; {fit} sidecars with pool_size = {size} fit");
+    if fit == 0 {
+        level = Level::Warn;
+    }
+    let idle = said.idle_session_timeout_ms / 1000;
+    let ours = i64::try_from(facts.pool.idle_timeout_s).ok().filter(|ours| *ours > 0).unwrap_or(i64::MAX);
+    if idle > 0 && idle < ours {
+        let why = format!("idle_session_timeout is {idle} s: the server closes idle connections before pgferry does");
+        let advice = format!("set idle_timeout = \"{}s\" in pgferry's configuration (no risk)", (idle * 9 / 10).max(1));
+        all.push(finding(Level::Warn, topic.clone(), why).advise(advice));
     }
     if said.connected * 10 >= free * 9 {
         level = level.max(Level::Warn);
@@ -250,7 +239,7 @@ fn ferry(facts: &Facts) -> Vec<Finding> {
 /// Each old recipe, and what it is worth here.
 fn recipes(facts: &Facts) -> Vec<Finding> {
     let kernel = &facts.kernel;
-    let all_loopback = !facts.upstreams.is_empty() && facts.upstreams.iter().all(Upstream::is_loopback);
+    let all_loopback = !facts.upstreams.is_empty() && facts.upstreams.iter().all(|upstream| upstream.is_local);
     let mut all = vec![tw_reuse(facts, all_loopback)];
     all.push(absent(
         kernel,
@@ -329,12 +318,8 @@ fn tw_reuse(facts: &Facts, all_loopback: bool) -> Finding {
     const KEY: &str = "net.ipv4.tcp_tw_reuse";
     let kernel = &facts.kernel;
     let delay = kernel.tcp_tw_reuse_delay.as_ref().map_or_else(String::new, |delay| format!(", after {delay} ms"));
-    let named: Vec<_> = facts
-        .upstreams
-        .iter()
-        .filter(|upstream| !upstream.is_loopback())
-        .map(|upstream| upstream.name.as_str())
-        .collect();
+    let named: Vec<_> =
+        facts.upstreams.iter().filter(|upstream| !upstream.is_local).map(|upstream| upstream.name.as_str()).collect();
     match kernel.tcp_tw_reuse.as_deref() {
         Some("1") => finding(Level::Ok, KEY, format!("= 1: ports in TIME_WAIT are used again{delay}")),
         Some("2") if all_loopback => {
@@ -423,6 +408,17 @@ fn host(facts: &Facts) -> Vec<Finding> {
         let text =
             format!("{soft}, may be raised to {hard}: pgferry does so; a client needs one, a connection another");
         all.push(finding(level, "open files", text));
+    }
+    let mib = |bytes: u64| format!("{} MiB of memory", bytes >> 20);
+    let limits: Vec<_> = facts
+        .container
+        .0
+        .map(mib)
+        .into_iter()
+        .chain(facts.container.1.map(|pids| format!("{pids} processes")))
+        .collect();
+    if !limits.is_empty() {
+        all.push(finding(Level::Info, "container", format!("limited to {}", limits.join(", "))));
     }
     let place = match (kernel.is_host_namespace, facts.in_kubernetes) {
         (Some(false), _) => "a network namespace of its own: all of this is about it alone",

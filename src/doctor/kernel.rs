@@ -12,11 +12,13 @@ pub struct Places {
     pub proc: PathBuf,
     /// `/etc`, whose `sysctl.conf` and `sysctl.d` count.
     pub etc: PathBuf,
+    /// `/sys/fs/cgroup`: the limits of this container.
+    pub cgroup: PathBuf,
 }
 
 impl Default for Places {
     fn default() -> Self {
-        Self { proc: "/proc".into(), etc: "/etc".into() }
+        Self { proc: "/proc".into(), etc: "/etc".into(), cgroup: "/sys/fs/cgroup".into() }
     }
 }
 

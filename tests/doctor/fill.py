@@ -21,12 +21,12 @@ for _ in range(COUNT):
         pass
 
 
-def closing():
-    """Connections whose other end has yet to close: FIN_WAIT_1 and FIN_WAIT_2."""
+def waiting():
+    """Connections that both ends have closed: TIME_WAIT."""
     with open("/proc/net/tcp") as table:
-        return [row for row in table if row.split()[3] in ("04", "05")]
+        return sum(row.split()[3] == "06" for row in table)
 
 
-while closing():
+while waiting() < COUNT:
     time.sleep(0.01)
 sys.exit(subprocess.run(COMMAND).returncode)

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use pgferry::doctor::facts::Upstream;
+use pgferry::doctor::facts::{Pool, Upstream};
 use pgferry::doctor::kernel::{Kernel, Places};
 use pgferry::doctor::sockets::{State, all, by_state};
 use pgferry::doctor::{Facts, Level, judge, report};
@@ -14,11 +14,16 @@ use crate::harness::{Ferry, Postgres};
 
 /// Runs the doctor in a network namespace of its own with 200 ports, `held` of which are in TIME_WAIT toward the upstream.
 fn in_namespace(held: usize, args: &[&str]) -> Output {
-    let fill = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doctor/fill.py");
     let doctor = format!("{} doctor -u postgres://me@10.77.0.1 {}", env!("CARGO_BIN_EXE_pgferry"), args.join(" "));
+    run_in_namespace(held, &doctor)
+}
+
+fn run_in_namespace(held: usize, command: &str) -> Output {
+    let fill = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doctor/fill.py");
     let script = format!(
         "set -e; ip link set lo up; ip addr add 10.77.0.1/32 dev lo; \
-         echo '20000 20199' > /proc/sys/net/ipv4/ip_local_port_range; python3 {fill} 10.77.0.1 {held} {doctor}"
+         echo '20000 20199' > /proc/sys/net/ipv4/ip_local_port_range; \
+         echo 0 > /proc/sys/net/ipv4/tcp_tw_reuse; python3 {fill} 10.77.0.1 {held} {command}"
     );
     let user = if nix::unistd::geteuid().is_root() { "--net" } else { "--user --map-root-user --net" };
     let mut unshare = Command::new("timeout");
@@ -50,9 +55,20 @@ fn verdicts_follow_the_share_of_ports_that_are_held() {
         let advised = said.contains("sysctl -w net.ipv4.ip_local_port_range");
         assert_eq!(advised, held > 80, "{said}");
         assert!(said.contains("net.ipv4.tcp_tw_recycle") && said.contains("absent: gone since Linux 4.12"), "{said}");
-        assert!(said.contains("it does nothing for 10.77.0.1:5432"), "{said}");
+        assert!(said.contains("= 0: ports in TIME_WAIT are not used again"), "{said}");
         assert!(said.contains("slow from about 1/s on, failing from 3/s on (200 ports"), "{said}");
     }
+}
+
+#[test]
+fn a_pgferry_that_finds_no_port_says_and_counts_so() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doctor/no_port.sh");
+    let output = run_in_namespace(200, &format!("{script} {}", env!("CARGO_BIN_EXE_pgferry")));
+    let said = stdout(&output);
+    assert!(said.contains("no ephemeral port is free"), "{said}");
+    let at = said.find("no_port=").expect("the figure");
+    let count: String = said[at + 8..].chars().take_while(char::is_ascii_digit).collect();
+    assert!(count.parse::<u32>().expect("a number") >= 1, "{said}");
 }
 
 #[test]
@@ -124,7 +140,7 @@ fn mistakes_are_explained() {
 /// The report about a machine whose `/proc` and `/etc` were copied to `tests/doctor/NAME`.
 fn of_machine(name: &str, in_kubernetes: bool) -> String {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doctor").join(name);
-    let places = Places { proc: dir.join("proc"), etc: dir.join("etc") };
+    let places = Places { proc: dir.join("proc"), etc: dir.join("etc"), cgroup: dir.join("cgroup") };
     let kernel = Kernel::read(&places);
     let address = "10.1.2.3:5432".parse().expect("an address");
     let found: Vec<_> =
@@ -133,6 +149,7 @@ fn of_machine(name: &str, in_kubernetes: bool) -> String {
     let upstream = Upstream {
         name: "db.example:5432".into(),
         address: Some(address),
+        is_local: false,
         unresolved: None,
         held: found.len(),
         time_wait: states.get(&State::TIME_WAIT).copied().unwrap_or_default(),
@@ -144,7 +161,9 @@ fn of_machine(name: &str, in_kubernetes: bool) -> String {
     let facts = Facts {
         kernel,
         open_files: Some((1024, 524_288)),
+        container: if in_kubernetes { (Some(128 << 20), Some(1024)) } else { (None, None) },
         in_kubernetes,
+        pool: Pool { pool_size: 20, idle_timeout_s: 600 },
         upstreams: vec![upstream],
         listeners_in_range: Vec::new(),
         ferry: None,

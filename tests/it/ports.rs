@@ -58,5 +58,7 @@ fn nothing_that_clients_do_leaves_time_wait_on_our_side() {
     let opened = postgres.connections_received() - received;
     assert!(opened >= 10, "{opened}");
     assert_eq!(time_waits(postgres.port), before, "after {opened} connections");
-    assert_eq!(ferry.report().get("upstream_reset"), 0);
+    let report = ferry.report();
+    assert_eq!((report.get("upstream_reset"), report.get("time_waits"), report.get("no_port")), (0, 0, 0));
+    assert!(report.text("close_reasons").contains("lifetime ") || report.text("close_reasons").contains("idle "));
 }

@@ -27,6 +27,13 @@ pub struct Ferry {
 pub struct Report(String);
 
 impl Report {
+    /// A figure that is text, in quotes.
+    pub fn text(&self, name: &str) -> &str {
+        let at = self.0.find(&format!(" {name}=")).unwrap_or_else(|| panic!("{name} in {}", self.0));
+        // What follows begins like the next figure.
+        &self.0[at + name.len() + 2..]
+    }
+
     pub fn get(&self, name: &str) -> u64 {
         let at = self.0.find(&format!(" {name}=")).unwrap_or_else(|| panic!("{name} in {}", self.0));
         let rest = &self.0[at + name.len() + 2..];
