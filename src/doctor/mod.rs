@@ -6,7 +6,7 @@
 //! - [`server`]: what PostgreSQL says of its own limits.
 //! - [`ferry`]: a pgferry that runs here: its listeners, and how fast they are.
 //! - [`facts`]: all of that together.
-//! - [`judge`]: what it means, and what would help.
+//! - `judge`: what it means, and what would help.
 //! - [`report`]: how it is told.
 
 pub mod facts;

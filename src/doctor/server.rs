@@ -9,15 +9,13 @@ use serde::Serialize;
 use crate::auth::ProcessKey;
 use crate::config::Settings;
 use crate::net::tls::Session;
-use crate::net::{BufferPool, Conn, RecvError};
+use crate::net::{BufferPool, Conn};
+use crate::upstream::ask;
 use crate::upstream::dial::{self, Dialled, Login};
 use crate::upstream::link::Link;
 use crate::upstream::route::Route;
 use crate::upstream::{Registry, Secret};
-use crate::wire::{backend, frontend};
-
-/// The longest answer that is taken.
-const ANSWER: usize = 64 * 1024;
+use crate::wire::frontend;
 
 /// What a server says.
 #[derive(Clone, Debug, Serialize)]
@@ -40,7 +38,7 @@ pub struct Server {
     pub role_limit: i64,
     /// `idle_session_timeout` in milliseconds; 0 = never.
     pub idle_session_timeout_ms: i64,
-    /// `tcp_keepalives_idle` and the like are the server's business; this one ends transactions that idle.
+    /// `idle_in_transaction_session_timeout` in milliseconds; 0 = never.
     pub idle_in_transaction_ms: i64,
 }
 
@@ -125,22 +123,8 @@ async fn connect(settings: &Settings) -> Result<Dialled, String> {
 
 /// Runs a query that gives one row at most.
 async fn query(conn: &mut Conn, sql: &str) -> Result<Vec<String>, String> {
-    let explain = |error: RecvError| error.to_string();
     frontend::put_query(&mut conn.output, sql.as_bytes());
-    conn.flush().await.map_err(|error| error.to_string())?;
-    let mut answer = Ok(Vec::new());
-    loop {
-        let frame = conn.peek_frame(ANSWER).await.map_err(explain)?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        match frame.tag {
-            backend::DATA_ROW => answer = Ok(backend::columns(frame.body()).into_iter().map(text).collect()),
-            backend::ERROR => answer = Err(text(backend::error_field(frame.body(), b'M').unwrap_or_default())),
-            _ => {}
-        }
-        let (ready, size) = (frame.tag == backend::READY, frame.bytes.len());
-        conn.consume(size);
-        if ready {
-            return answer;
-        }
-    }
+    let rows = ask::rows(conn).await.map_err(|error| error.to_string())??;
+    let row = rows.into_iter().next().unwrap_or_default();
+    Ok(row.iter().map(|column| String::from_utf8_lossy(column).into_owned()).collect())
 }

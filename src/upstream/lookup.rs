@@ -10,6 +10,7 @@ use postgres_protocol::message::frontend as protocol;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::ask::{self, Row};
 use super::counters::Closing;
 use super::dial::{self, Login, Secret};
 use super::link::Link;
@@ -19,10 +20,6 @@ use crate::auth::{Credential, Stored};
 use crate::config::Settings;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, RecvError};
-use crate::wire::{Frame, backend};
-
-/// The longest answer that is taken.
-const ANSWER: usize = 64 * 1024;
 
 /// How many answers are remembered.
 const REMEMBERED: usize = 10_000;
@@ -99,8 +96,7 @@ impl Lookup {
         if let Some(known) = self.known(&key) {
             return Ok(known.secret);
         }
-        let found = timeout(self.limit, self.ask(registry, database, user)).await;
-        let found = found.unwrap_or_else(|_| Err(failed("timed out (connect_timeout)")))?;
+        let found = self.ask(registry, database, user).await?;
         let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if known.len() >= REMEMBERED {
             known.clear();
@@ -130,7 +126,8 @@ impl Lookup {
     }
 
     async fn ask(&self, registry: &Registry, database: &[u8], user: &[u8]) -> Result<Option<Stored>, Fault> {
-        let mut open = self.open.lock().await;
+        let open = timeout(self.limit, self.open.lock()).await;
+        let mut open = open.map_err(|_| failed("too many ask at once"))?;
         let key = (database.to_vec(), user.to_vec());
         // Who has waited for the connection may find that somebody else had the same question.
         if let Some(known) = self.known(&key) {
@@ -180,7 +177,9 @@ impl Lookup {
         database: &[u8],
         user: &[u8],
     ) -> Result<Option<Stored>, Failure> {
-        let answer = self.exchange(&mut conn, user).await;
+        // A time limit around all of this would leave the connection without a farewell.
+        let answer = timeout(self.limit, self.exchange(&mut conn, user)).await;
+        let answer = answer.unwrap_or_else(|_| Err(Failure::Broke("timed out (connect_timeout)".into())));
         if let Err(Failure::Broke(_)) = &answer {
             let how = Link::close(conn, false).await;
             registry.closed(how, Closing::Dead);
@@ -206,38 +205,20 @@ impl Lookup {
         };
         write(&mut out).map_err(|error| Failure::Answer(error.to_string()))?;
         conn.output.extend_from_slice(&out);
-        conn.flush().await.map_err(RecvError::from)?;
-        let mut found: Result<Option<Stored>, String> = Ok(None);
-        let mut rows = 0;
-        loop {
-            let frame = conn.peek_frame(ANSWER).await?;
-            let size = frame.bytes.len();
-            match frame.tag {
-                backend::DATA_ROW => {
-                    rows += 1;
-                    found = if rows == 1 { read(&frame, user) } else { Err("it gives more than one row".into()) };
-                }
-                backend::ERROR => {
-                    let message = backend::error_field(frame.body(), b'M').unwrap_or_default();
-                    found = Err(String::from_utf8_lossy(message).into_owned());
-                }
-                _ => {}
-            }
-            let ready = frame.tag == backend::READY;
-            conn.consume(size);
-            if ready {
-                return found.map_err(Failure::Answer);
-            }
+        match ask::rows(conn).await?.map_err(Failure::Answer)?.as_slice() {
+            [] => Ok(None),
+            [row] => read(row, user).map_err(Failure::Answer),
+            _ => Err(Failure::Answer("it gives more than one row".into())),
         }
     }
 }
 
 /// A row of user and secret. A row that is about somebody else would let that user's password in (CVE-2015-6817).
-fn read(row: &Frame<'_>, user: &[u8]) -> Result<Option<Stored>, String> {
-    match backend::columns(row.body()).as_slice() {
-        [name, _] if *name != user => Err("it gives somebody else's secret".into()),
+fn read(row: &Row, user: &[u8]) -> Result<Option<Stored>, String> {
+    match row.as_slice() {
+        [name, _] if name != user => Err("it gives somebody else's secret".into()),
         // No secret, or none that is still valid.
-        [_, b""] => Ok(None),
+        [_, secret] if secret.is_empty() => Ok(None),
         [_, secret] => {
             let text = std::str::from_utf8(secret).map_err(|_| "it gives a secret that is not text".to_owned())?;
             match Stored::parse(text) {

@@ -11,6 +11,7 @@
 //! - [`lease`]: a connection in use; dropping it closes the connection.
 //! - [`restore`]: makes a used session fit for the next client: cancel, roll back, reset.
 //! - [`account`]: what is known of one (database, user): does the upstream ask for a password, and which one.
+//! - [`ask`]: questions of our own to the server.
 //! - [`lookup`]: secrets that the upstream is asked for.
 //! - [`registry`]: all pools and accounts, the cap over all of them, and the janitor.
 //! - [`cancel`]: `CancelRequest`s to the upstream.
@@ -20,6 +21,7 @@
 //! (opened for somebody who went away), *idle* (in deadpool's set), *leased*, or *closing*.
 
 pub mod account;
+pub mod ask;
 pub mod cancel;
 pub mod counters;
 pub mod credentials;

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Instant;
 
 use crate::harness::raw::{message, password, startup};
-use crate::harness::{Ferry, Message, Postgres};
+use crate::harness::{Ferry, Message, Postgres, eventually};
 
 /// What a false server says once it has read the startup packet.
 type Script = fn(&mut TcpStream);
@@ -170,5 +170,28 @@ fn names_that_fill_the_packet_are_passed_on() {
         let expected = direct.read_to_end();
         let told = |said: &[Message]| said.last().map(|error| (error.field(b'C'), error.field(b'M')));
         assert_eq!(told(&found), told(&expected));
+    }
+}
+
+#[test]
+fn a_server_that_says_nothing_is_left_in_good_order() {
+    for parameters in ["sslmode=disable", "sslmode=require", "sslmode=prefer"] {
+        // The kernel accepts; nobody ever reads or answers.
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let url = format!("postgres://127.0.0.1:{port}?{parameters}");
+        let env = [("PGFERRY_LOGIN_TIMEOUT", "1s"), ("PGFERRY_CONNECT_TIMEOUT", "300ms")];
+        let ferry = Ferry::start_with(&url, &[], &env);
+        let mut raw = ferry.raw();
+        raw.send(&startup(&[("user", "me"), ("database", "d")]));
+        let error = raw.read_to_end().last().expect("an error").clone();
+        assert!(error.field(b'M').contains("timed out after"), "{error:?}");
+        eventually("all are closed", || {
+            let report = ferry.report();
+            report.get("upstream_opened") == report.get("upstream_closed")
+        });
+        let report = ferry.report();
+        assert!(report.get("upstream_reset") >= 1);
+        assert_eq!(report.get("time_waits"), 0, "{parameters}");
     }
 }

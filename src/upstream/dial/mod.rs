@@ -106,14 +106,9 @@ pub struct Dialled {
 /// As [`DialError`] lists; the caller makes use of it and then closes what is left.
 pub async fn dial(settings: &Settings, login: Login, registry: &Registry, limit: Duration) -> Result<Dialled, Failed> {
     let route = registry.route();
-    let deadline = Instant::now() + limit;
-    let mut dial = Dial { settings, registry, route: &route, login, fixed: None };
-    let outcome = timeout_at(deadline, dial.attempts()).await;
-    let timed_out = || {
-        let why = format!("timed out after {} s (connect_timeout)", limit.as_secs_f32());
-        DialError::Unreachable { host: route.host.to_string(), why, refused: false }
-    };
-    outcome.unwrap_or_else(|_| Err(Failed::of(timed_out())))
+    Dial { settings, registry, route: &route, login, fixed: None, limit, deadline: Instant::now() + limit }
+        .attempts()
+        .await
 }
 
 /// The attempts that opening one connection may take.
@@ -124,12 +119,14 @@ struct Dial<'a> {
     login: Login,
     /// The looked-up password that was used last.
     fixed: Option<Password>,
+    limit: Duration,
+    deadline: Instant,
 }
 
 impl Dial<'_> {
     /// Tries with and without encryption, as the route allows; and again when a password was refused that has changed
     /// meanwhile where it is looked up.
-    async fn attempts(&mut self) -> Result<Dialled, Failed> {
+    async fn attempts(mut self) -> Result<Dialled, Failed> {
         let failed = match self.with_or_without_encryption().await {
             Err(failed) if failed.error.is_credential() && self.has_changed().await => failed,
             other => return other,
@@ -152,15 +149,19 @@ impl Dial<'_> {
     }
 
     async fn attempt(&mut self, encrypt: Encrypt) -> Result<Dialled, (Failed, Another)> {
-        let (mut stream, address) = self.route.connect().await.map_err(|error| {
-            self.registry.note_connect_error(&error);
-            let refused = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
-            (Failed::of(self.unreachable(describe(&error), refused)), Another::WouldBeTheSame)
-        })?;
+        let connected = self.in_time(self.route.connect()).await.and_then(|connected| {
+            connected.map_err(|error| {
+                self.registry.note_connect_error(&error);
+                let refused = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
+                self.unreachable(describe(&error), refused)
+            })
+        });
+        let (mut stream, address) = connected.map_err(|error| (Failed::of(error), Another::WouldBeTheSame))?;
         self.registry.counters.opened.add();
         // Options that can't be set cost comfort, not correctness.
         let _ = stream.set_upstream_options(self.settings.keepalive, self.settings.tcp_user_timeout);
-        let encryptor = match self.encrypt(&mut stream, encrypt).await {
+        let encrypted = self.in_time(self.encrypt(&mut stream, encrypt)).await.and_then(|encrypted| encrypted);
+        let encryptor = match encrypted {
             Ok(encryptor) => encryptor,
             Err(error) => {
                 // Nobody is there who would close first.
@@ -169,7 +170,9 @@ impl Dial<'_> {
             }
         };
         let mut conn = Conn::new(stream, Arc::clone(&self.registry.buffers));
-        match login::log_in(&mut conn, &mut self.login, self.route, &mut self.fixed).await {
+        let login = login::log_in(&mut conn, &mut self.login, self.route, &mut self.fixed);
+        let session = timeout_at(self.deadline, login).await;
+        match session.unwrap_or_else(|_| Err(self.timed_out())) {
             Ok(session) => Ok(Dialled {
                 conn,
                 address,
@@ -226,6 +229,16 @@ impl Dial<'_> {
         let (database, user) = (self.login.database(), &self.login.user);
         credentials.refused(database, user, refused).await;
         matches!(credentials.password(database, user).await, Ok(Some(now)) if now != *refused)
+    }
+
+    /// What is left behind by whoever is out of time is closed as after any other failure: hence no time limit around
+    /// all of this.
+    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, DialError> {
+        timeout_at(self.deadline, work).await.map_err(|_| self.timed_out())
+    }
+
+    fn timed_out(&self) -> DialError {
+        self.unreachable(format!("timed out after {} s (connect_timeout)", self.limit.as_secs_f32()), false)
     }
 
     fn unreachable(&self, why: String, refused: bool) -> DialError {
