@@ -36,9 +36,9 @@ Signals: TERM ends when transactions have ended, INT at once, HUP reloads the se
 USR1 logs the figures.
 
 Examples:
-  pgferry doctor --upstream postgres://app@db.example/shop
   pgferry --upstream postgres://db.example:5432 --listen /run/pgferry
-  psql \"host=/run/pgferry dbname=shop user=app\"";
+  psql \"host=/run/pgferry dbname=shop user=app\"
+  pgferry doctor --upstream postgres://app@db.example/shop";
 
 #[derive(Subcommand)]
 enum Command {

@@ -149,7 +149,7 @@ fn the_shipped_configuration_is_the_defaults() {
 fn help_and_version() {
     let output = pgferry(&["--help"], &[]);
     let text = stdout(&output);
-    for part in ["--upstream", "--listen", "--mode", "PGFERRY_", "DATABASE_URL", "Example:", "check"] {
+    for part in ["--upstream", "--listen", "--mode", "PGFERRY_", "DATABASE_URL", "Examples:", "check", "doctor"] {
         assert!(text.contains(part), "{text}");
     }
     assert_eq!(stdout(&pgferry(&["--version"], &[])).trim(), concat!("pgferry ", env!("CARGO_PKG_VERSION")));
