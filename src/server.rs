@@ -262,6 +262,13 @@ fn announce(settings: &Settings) {
     if settings.is_pass_through() && settings.upstream.password.is_some() {
         warn!("the password in the upstream URL is not used: with auth = \"pass-through\" clients bring their own");
     }
+    let shows_certificate = settings.upstream.encryption.options().is_ok_and(|options| options.identity.is_some());
+    if settings.rules.iter().any(|rule| rule.method == Auth::PassThrough) && shows_certificate {
+        warn!(
+            "pgferry shows PostgreSQL a certificate of its own (sslcert): whoever is let in by that needs no password \
+             here with the method \"pass-through\""
+        );
+    }
     let trusts_all = settings.rules.iter().any(|rule| *rule == Rule::for_all(Auth::Trust));
     if trusts_all && settings.listen.iter().any(Listen::is_remote) {
         warn!("a [[rule]] without conditions trusts everybody, and other machines can connect");
