@@ -9,7 +9,7 @@ use super::door::Door;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::tls::client::ALPN;
 use crate::net::tls::{Server, Session};
-use crate::net::{Conn, Peer, RecvError};
+use crate::net::{Conn, RecvError};
 use crate::wire::{Opening, Startup, StartupError, backend, startup};
 
 /// The first byte of TLS's first record: a client that begins with encryption (PostgreSQL 17's `sslnegotiation=direct`).
@@ -41,9 +41,8 @@ pub enum Hello {
 pub async fn handshake(conn: &mut Conn, door: &ArcSwap<Door>) -> Result<Hello, Fault> {
     let (mut asked_ssl, mut asked_gss) = (false, false);
     // As in PostgreSQL, there is no encryption on unix sockets.
-    let tcp = matches!(conn.stream().peer(), Ok(Peer::Tcp(_)));
-    let door = door.load_full();
-    let tls = door.tls.as_ref().filter(|_| tcp);
+    let door = conn.stream().is_tcp().then(|| door.load_full());
+    let tls = door.as_ref().and_then(|door| door.tls.as_ref());
     if let Some(tls) = tls {
         let Ok(&[first]) = conn.peek(1).await.map(|bytes| bytes.first_chunk::<1>().unwrap_or(&[0])) else {
             return Ok(Hello::Gone);

@@ -174,6 +174,12 @@ impl Rule {
         Ok(())
     }
 
+    /// Whether it fits whoever comes, so that nobody need look at who that is.
+    #[must_use]
+    pub fn fits_all(&self) -> bool {
+        !matches!(self.method, Auth::Peer | Auth::Cert) && *self == Self::for_all(self.method)
+    }
+
     /// Whether it decides about `caller`.
     #[must_use]
     pub fn fits(&self, caller: &Caller<'_>) -> bool {

@@ -171,6 +171,12 @@ impl Stream {
         }
     }
 
+    /// Whether it is TCP.
+    #[must_use]
+    pub fn is_tcp(&self) -> bool {
+        matches!(self.socket, Socket::Tcp(_))
+    }
+
     /// Whether it came over an abstract socket.
     #[must_use]
     pub fn is_abstract(&self) -> bool {

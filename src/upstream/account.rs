@@ -92,10 +92,8 @@ impl Account {
     }
 
     /// What somebody who has logged in here can log in upstream with.
-    pub fn learn(&self, credential: Option<Credential>) {
-        if credential.is_some() {
-            self.memory().learned = credential;
-        }
+    pub fn learn(&self, credential: Credential) {
+        self.memory().learned = Some(credential);
     }
 
     /// Whether another password may be compared here.

@@ -74,10 +74,11 @@ pub async fn log_in(
     let database = startup.get("database").map_or_else(|| user.clone(), <[u8]>::to_vec);
     let deadline = Instant::now() + settings.login_timeout;
     let replication = is_replication(&startup)?;
-    let rule = rule_for(settings, &caller(conn.stream(), &database, &user))?;
-    let account = shared.registry.account(&database, &user);
-    let mut entry =
-        Entry { shared, conn, settings, deadline, rule, account: &account, database: &database, user: &user };
+    let rule = match settings.rules.first() {
+        Some(first) if first.fits_all() && first.method != Auth::Reject => first,
+        _ => rule_for(settings, &caller(conn.stream(), &database, &user))?,
+    };
+    let mut entry = Entry { shared, conn, settings, deadline, rule, database: &database, user: &user };
     if replication {
         let credential = match rule.method {
             Auth::PassThrough => None,
@@ -95,7 +96,8 @@ pub async fn log_in(
     if rule.method != Auth::PassThrough {
         match entry.prove().await? {
             Proof::Gone => return Ok(None),
-            Proof::Given(credential) => account.learn(credential),
+            Proof::Given(None) => {}
+            Proof::Given(Some(credential)) => entry.account().learn(credential),
         }
     }
     let pool = shared.registry.pool(&key);
@@ -204,7 +206,6 @@ struct Entry<'a> {
     settings: &'a Settings,
     deadline: Instant,
     rule: &'a Rule,
-    account: &'a Arc<Account>,
     database: &'a [u8],
     user: &'a [u8],
 }
@@ -216,6 +217,10 @@ impl Entry<'_> {
             Auth::Scram | Auth::Md5 | Auth::Password => self.stored().await,
             _ => self.local().await.map(|()| Proof::Given(None)),
         }
+    }
+
+    fn account(&self) -> Arc<Account> {
+        self.shared.registry.account(self.database, self.user)
     }
 
     fn shown_user(&self) -> String {

@@ -18,7 +18,8 @@ use crate::wire::{backend, frontend};
 impl Entry<'_> {
     /// The methods `scram-sha-256`, `md5` and `password`.
     pub(super) async fn stored(&mut self) -> Result<Proof, Fault> {
-        self.account.may_guess(self.patience())?;
+        let account = self.account();
+        account.may_guess(self.patience())?;
         let door = self.shared.door.load_full();
         let secrets = &door.secrets;
         let stored = secrets.find(&self.shared.registry, self.database, self.user).await?;
@@ -37,7 +38,7 @@ impl Entry<'_> {
             Ok(None) => {
                 secrets.doubt(self.database, self.user);
                 // The answer takes the longer, the more of them there were.
-                tokio::time::sleep(self.account.guessed_wrong(self.patience())).await;
+                tokio::time::sleep(account.guessed_wrong(self.patience())).await;
                 Err(self.wrong_password())
             }
             Err(fault) => Err(fault),
