@@ -7,6 +7,7 @@
 //! - [`ferry`]: a pgferry that runs here: its listeners, and how fast they are.
 //! - [`facts`]: all of that together.
 //! - `judge`: what it means, and what would help.
+//! - `recipes`: the same for the sysctls of old recipes.
 //! - [`report`]: how it is told.
 
 pub mod facts;
@@ -14,6 +15,7 @@ pub mod ferry;
 pub mod judge;
 pub mod kernel;
 pub mod processes;
+mod recipes;
 pub mod report;
 pub mod server;
 pub mod sockets;

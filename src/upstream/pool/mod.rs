@@ -8,6 +8,7 @@
 mod learned;
 mod loans;
 mod opening;
+mod tidy;
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -27,11 +28,11 @@ use super::account::Account;
 use super::counters::Closing;
 use super::dial::DialError;
 use super::lease::{Lease, Upstream};
-use super::link::{Closed, Link, Used};
+use super::link::{Closed, Link};
 use super::queue::Queue;
 use super::registry::Registry;
 use super::slots::Slots;
-use crate::config::{Mode, Settings};
+use crate::config::Mode;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::track::{Params, Wanted};
 
@@ -279,49 +280,6 @@ impl Pool {
             return Some(Closing::Lifetime);
         }
         self.slots.over().then_some(Closing::Surplus)
-    }
-
-    /// Once in a while: closes what is too old, idle for too long or dead; returns those whose reset is due; keeps
-    /// `min_idle` open. Says whether anything is left to look after soon.
-    pub(super) fn tidy(&self, settings: &Settings, reset_due: Option<Duration>) -> (Vec<Upstream>, bool) {
-        let now = Instant::now();
-        let keep = settings.min_idle;
-        let mut idle = self.idle_count();
-        let mut dirty = false;
-        let mut due = |upstream: &Upstream| {
-            let age = now.saturating_duration_since(upstream.returned);
-            let too_old = settings.idle_timeout.is_some_and(|limit| age >= limit) && idle > keep;
-            if too_old || self.unfit(upstream).is_some() || upstream.conn.stream().has_arrived() {
-                idle = idle.saturating_sub(1);
-                return true;
-            }
-            let Some(after) = reset_due.filter(|_| upstream.used != Used::Fresh) else { return false };
-            dirty = true;
-            age >= after
-        };
-        let mut taken = self.idle.retain(|upstream, _| !due(upstream)).removed;
-        taken.extend(self.queue().take_spares(&mut due));
-        let mut resets = Vec::new();
-        for mut upstream in taken {
-            let age = now.saturating_duration_since(upstream.returned);
-            let too_old = settings.idle_timeout.is_some_and(|limit| age >= limit);
-            let unfit = if too_old { Some(Closing::Idle) } else { self.unfit(&upstream) };
-            if let Some(why) = unfit {
-                upstream.closing = why;
-            } else if !upstream.look() {
-                upstream.closing = Closing::Dead;
-            } else if upstream.used == Used::Fresh || reset_due.is_none() {
-                self.hand_out(upstream);
-            } else {
-                resets.push(upstream);
-            }
-        }
-        dirty |= reset_due.is_some_and(|after| self.rest_loans(after));
-        let ready = self.idle_count() + resets.len();
-        if self.baseline().is_some() && ready < settings.min_idle {
-            self.dial_for(settings.min_idle - ready);
-        }
-        (resets, dirty)
     }
 
     /// Adapts to a new size.

@@ -1,0 +1,54 @@
+//! What becomes of connections that nobody uses.
+
+use std::time::{Duration, Instant};
+
+use super::Pool;
+use crate::config::Settings;
+use crate::upstream::counters::Closing;
+use crate::upstream::lease::Upstream;
+use crate::upstream::link::Used;
+
+impl Pool {
+    /// Once in a while: closes what is too old, idle for too long or dead; returns those whose reset is due; keeps
+    /// `min_idle` open. Says whether anything is left to look after soon.
+    pub(in crate::upstream) fn tidy(&self, settings: &Settings, reset_due: Option<Duration>) -> (Vec<Upstream>, bool) {
+        let now = Instant::now();
+        let keep = settings.min_idle;
+        let mut idle = self.idle_count();
+        let mut dirty = false;
+        let mut due = |upstream: &Upstream| {
+            let age = now.saturating_duration_since(upstream.returned);
+            let too_old = settings.idle_timeout.is_some_and(|limit| age >= limit) && idle > keep;
+            if too_old || self.unfit(upstream).is_some() || upstream.conn.stream().has_arrived() {
+                idle = idle.saturating_sub(1);
+                return true;
+            }
+            let Some(after) = reset_due.filter(|_| upstream.used != Used::Fresh) else { return false };
+            dirty = true;
+            age >= after
+        };
+        let mut taken = self.idle.retain(|upstream, _| !due(upstream)).removed;
+        taken.extend(self.queue().take_spares(&mut due));
+        let mut resets = Vec::new();
+        for mut upstream in taken {
+            let age = now.saturating_duration_since(upstream.returned);
+            let too_old = settings.idle_timeout.is_some_and(|limit| age >= limit);
+            let unfit = if too_old { Some(Closing::Idle) } else { self.unfit(&upstream) };
+            if let Some(why) = unfit {
+                upstream.closing = why;
+            } else if !upstream.look() {
+                upstream.closing = Closing::Dead;
+            } else if upstream.used == Used::Fresh || reset_due.is_none() {
+                self.hand_out(upstream);
+            } else {
+                resets.push(upstream);
+            }
+        }
+        dirty |= reset_due.is_some_and(|after| self.rest_loans(after));
+        let ready = self.idle_count() + resets.len();
+        if self.baseline().is_some() && ready < settings.min_idle {
+            self.dial_for(settings.min_idle - ready);
+        }
+        (resets, dirty)
+    }
+}
