@@ -44,10 +44,8 @@ pub async fn handshake(conn: &mut Conn, door: &ArcSwap<Door>) -> Result<Hello, F
     let door = conn.stream().is_tcp().then(|| door.load_full());
     let tls = door.as_ref().and_then(|door| door.tls.as_ref());
     if let Some(tls) = tls {
-        let Ok(&[first]) = conn.peek(1).await.map(|bytes| bytes.first_chunk::<1>().unwrap_or(&[0])) else {
-            return Ok(Hello::Gone);
-        };
-        if first == TLS_HANDSHAKE {
+        let Ok(first) = conn.peek(1).await else { return Ok(Hello::Gone) };
+        if first == [TLS_HANDSHAKE] {
             if !secure(conn, tls).await {
                 return Ok(Hello::Gone);
             }

@@ -265,7 +265,7 @@ impl Settings {
     /// Whether rules were written, and not only `auth`.
     #[must_use]
     pub fn has_rules(&self) -> bool {
-        self.shown.iter().any(|(key, _, place)| key.name == "rule" && *place != Place::Default)
+        self.place("rule").is_some()
     }
 
     fn per_database(&self) -> Vec<(&[u8], Vec<&str>)> {
@@ -282,11 +282,11 @@ impl Settings {
                 .error("listen", format!("{remote} can be reached from other machines"))
                 .hint("listen on 127.0.0.1, or set allow_remote = true"));
         }
-        let only = |what: &str, key| reader.written.get(key).is_some().then(|| reader.error(key, what.into()));
-        if reader.written.get("rule").is_some()
-            && let Some(error) = only("[[rule]] tables say how clients log in: one of them is too much", "auth")
-        {
-            return Err(error.hint("make it the last [[rule]], without conditions"));
+        let written = |key| reader.written.get(key).is_some();
+        if written("rule") && written("auth") {
+            return Err(reader
+                .error("auth", "[[rule]] tables say how clients log in: one of them is too much".into())
+                .hint("make it the last [[rule]], without conditions"));
         }
         self.check_passwords(reader)?;
         self.check_tls(reader)?;

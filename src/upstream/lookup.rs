@@ -97,7 +97,7 @@ impl Lookup {
             return Ok(known.secret);
         }
         let found = self.ask(registry, database, user).await?;
-        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.answers();
         if known.len() >= REMEMBERED {
             known.clear();
         }
@@ -108,7 +108,7 @@ impl Lookup {
     /// A wrong password was given for what was looked up: whoever comes next may have a newer one, so it is asked again.
     pub fn doubt(&self, database: &[u8], user: &[u8]) {
         let database = self.database.as_ref().map_or(database, |own| own.as_bytes());
-        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.answers();
         known.remove(&(database.to_vec(), user.to_vec()));
     }
 
@@ -120,9 +120,12 @@ impl Lookup {
         }
     }
 
+    fn answers(&self) -> std::sync::MutexGuard<'_, Answers> {
+        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     fn known(&self, key: &(Vec<u8>, Vec<u8>)) -> Option<Known> {
-        let known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        known.get(key).filter(|known| known.since.elapsed() < self.ttl).cloned()
+        self.answers().get(key).filter(|known| known.since.elapsed() < self.ttl).cloned()
     }
 
     async fn ask(&self, registry: &Registry, database: &[u8], user: &[u8]) -> Result<Option<Stored>, Fault> {

@@ -1,8 +1,6 @@
 //! Logins that are compared here: SCRAM, MD5, clear text, looked-up secrets, and the rules about who may use which.
 
-use std::process::Command;
-
-use crate::harness::postgres::{PASSWORD, free_port, program};
+use crate::harness::postgres::{PASSWORD, free_port};
 use crate::harness::raw::{message, password, startup};
 use crate::harness::{Certs, Ferry, Message, Postgres, Raw, eventually};
 
@@ -13,16 +11,9 @@ fn ferry(url: &str, file: &str) -> Ferry {
     Ferry::start_with(url, &["-c", &path], &[])
 }
 
-/// What psql says when it runs a query with these parameters: its output, or what it complains about.
+/// As whom psql comes in, or what it complains about.
 fn psql(connection: &str, secret: &str) -> Result<String, String> {
-    let output = Command::new(program("psql"))
-        .args(["-X", "-At", "-d", connection, "-c", "select current_user"])
-        .env("PGPASSWORD", secret)
-        .env("PGCONNECT_TIMEOUT", "20")
-        .output()
-        .expect("psql");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    crate::harness::psql(connection, secret, "select current_user")
 }
 
 fn through(ferry: &Ferry, user: &str) -> String {
@@ -327,8 +318,7 @@ fn replication_takes_the_same_way_in() {
     let ferry = ferry(&postgres.url(), &file);
     let identify = |secret: &str| {
         let connection = format!("{} replication=database", through(&ferry, "scram_user"));
-        let args = ["-X", "-At", "-d", &connection, "-c", "IDENTIFY_SYSTEM"];
-        Command::new(program("psql")).args(args).env("PGPASSWORD", secret).output().expect("psql").status.success()
+        crate::harness::psql(&connection, secret, "IDENTIFY_SYSTEM").is_ok()
     };
     assert!(identify(PASSWORD));
     assert!(!identify("wrong"));

@@ -38,14 +38,7 @@ impl Encrypted {
             self.port,
             self.certs.path("root.crt")
         );
-        let output = Command::new(program("psql"))
-            .args(["-X", "-At", "-d", &connection, "-c", "select current_user"])
-            .env("PGPASSWORD", secret)
-            .env("PGCONNECT_TIMEOUT", "20")
-            .output()
-            .expect("psql");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+        crate::harness::psql(&connection, secret, "select current_user")
     }
 
     fn raw(&self) -> Raw {
@@ -231,15 +224,10 @@ fn remote_clients_need_encryption_for_the_upstreams_passwords() {
     let ferry = Ferry::start_with(&Postgres::shared().url(), &["-c", &path, "-l", &listen], &[]);
     let psql = |mode: &str| {
         let connection = format!("host={address} port={port} dbname=postgres user=scram_user sslmode={mode}");
-        let output = Command::new(program("psql"))
-            .args(["-X", "-At", "-d", &connection, "-c", "select 1"])
-            .env("PGPASSWORD", PASSWORD)
-            .output()
-            .expect("psql");
-        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+        crate::harness::psql(&connection, PASSWORD, "select 1")
     };
-    let (good, error) = psql("disable");
-    assert!(!good && error.contains("over an unencrypted network connection is refused"), "{error}");
-    assert!(psql("require").0);
+    let error = psql("disable").expect_err("in clear text");
+    assert!(error.contains("over an unencrypted network connection is refused"), "{error}");
+    assert_eq!(psql("require"), Ok("1".into()));
     eventually("all is over", || ferry.report().get("clients_now") == 0);
 }

@@ -48,7 +48,8 @@ pub fn read_password(body: &[u8]) -> Result<Password, Fault> {
     }
 }
 
-/// Sends the question in the connection's output and receives the answer, which errors call `what`; `None` when the client goes away.
+/// Sends the question in the connection's output and receives the answer, which errors call `what`; `None` when the client
+/// goes away.
 ///
 /// # Errors
 /// When the client takes too long or sends something else.

@@ -74,11 +74,14 @@ pub async fn log_in(
     let database = startup.get("database").map_or_else(|| user.clone(), <[u8]>::to_vec);
     let deadline = Instant::now() + settings.login_timeout;
     let replication = is_replication(&startup)?;
+    let (wanted, extra) = Wanted::split(&startup);
+    let key = PoolKey { database, user, extra };
+    let (database, user) = (&key.database, &key.user);
     let rule = match settings.rules.first() {
         Some(first) if first.fits_all() && first.method != Auth::Reject => first,
-        _ => rule_for(settings, &caller(conn.stream(), &database, &user))?,
+        _ => rule_for(settings, &caller(conn.stream(), database, user))?,
     };
-    let mut entry = Entry { shared, conn, settings, deadline, rule, database: &database, user: &user };
+    let mut entry = Entry { shared, conn, settings, deadline, rule, database, user };
     if replication {
         let credential = match rule.method {
             Auth::PassThrough => None,
@@ -88,10 +91,8 @@ pub async fn log_in(
             },
         };
         let method = rule.method;
-        return Ok(Some(Admitted::Dedicated(Dedicated { startup, user, method, credential })));
+        return Ok(Some(Admitted::Dedicated(Dedicated { startup, user: key.user, method, credential })));
     }
-    let (wanted, extra) = Wanted::split(&startup);
-    let key = PoolKey { database: database.clone(), user: user.clone(), extra };
     // Whoever only knocks leaves no pool behind.
     if rule.method != Auth::PassThrough {
         match entry.prove().await? {
@@ -117,8 +118,8 @@ pub async fn log_in(
     };
     if settings.log_connections {
         info!(
-            database = %String::from_utf8_lossy(&database),
-            user = %String::from_utf8_lossy(&user),
+            database = %String::from_utf8_lossy(database),
+            user = %String::from_utf8_lossy(user),
             method = %rule.method,
             tls = conn.stream().tls().map(crate::net::tls::Session::describe),
             "client logged in"

@@ -49,3 +49,15 @@ pub fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> String {
     assert!(output.status.success(), "{program} {args:?}: {}\n{text}", output.status);
     text
 }
+
+/// What psql says when it runs `sql` over `connection`: its output, or what it complains about.
+pub fn psql(connection: &str, secret: &str, sql: &str) -> Result<String, String> {
+    let output = std::process::Command::new(postgres::program("psql"))
+        .args(["-X", "-At", "-d", connection, "-c", sql])
+        .env("PGPASSWORD", secret)
+        .env("PGCONNECT_TIMEOUT", "20")
+        .output()
+        .expect("psql");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
