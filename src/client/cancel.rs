@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use tokio::sync::Notify;
 use tracing::debug;
 
+use crate::auth::ProcessKey;
 use crate::upstream::link::{BackendKey, Gate};
 use crate::upstream::{Registry, cancel};
 
@@ -14,7 +16,7 @@ use crate::upstream::{Registry, cancel};
 /// nobody takes it for a process.
 const FIRST_PID: i32 = 4_194_305;
 
-/// What marks off a secret's MAC from others under the same key.
+/// What marks off the MACs that secrets are cut from, from others under the same key.
 const PURPOSE: &[u8] = b"cancel key";
 
 /// What a session is doing, as far as a cancel request is concerned.
@@ -92,6 +94,29 @@ impl Control {
 pub struct Sessions {
     table: Mutex<HashMap<i32, Arc<Control>>>,
     next: AtomicU64,
+    keystream: Mutex<Keystream>,
+}
+
+/// Unpredictable bytes for secrets: MACs of ascending numbers, each byte of them used once.
+#[derive(Debug, Default)]
+struct Keystream {
+    next: u64,
+    block: [u8; 32],
+    left: usize,
+}
+
+impl Keystream {
+    /// The next `length` bytes, at most 32.
+    fn take(&mut self, key: &ProcessKey, length: usize) -> Vec<u8> {
+        if self.left < length {
+            self.block = *key.mac(&[PURPOSE, &self.next.to_be_bytes()]).bytes();
+            self.next += 1;
+            self.left = self.block.len();
+        }
+        let end = self.left;
+        self.left -= length;
+        self.block[self.left..end].to_vec()
+    }
 }
 
 /// A session's place in the table, until it ends.
@@ -120,7 +145,9 @@ impl Sessions {
             }
         };
         let length = if version > 3 << 16 { 32 } else { 4 };
-        let secret = registry.key.mac(&[PURPOSE, &id.to_be_bytes()]).bytes()[..length].to_vec();
+        let mut keystream = self.keystream.lock().unwrap_or_else(PoisonError::into_inner);
+        let secret = keystream.take(&registry.key, length);
+        drop(keystream);
         let state = Mutex::new(State { doing: Doing::Idle, cancelled: false });
         let control = Arc::new(Control { id, pid, secret, wake: Notify::new(), state });
         table.insert(pid, Arc::clone(&control));
@@ -134,9 +161,7 @@ impl Sessions {
             debug!(pid, "a cancel request for nobody");
             return;
         };
-        let genuine = secret.len() == control.secret.len()
-            && registry.key.verify_start(&[PURPOSE, &control.id.to_be_bytes()], secret);
-        if !genuine {
+        if verify_slices_are_equal(secret, &control.secret).is_err() {
             debug!(pid, "a cancel request with a wrong key");
             return;
         }
@@ -185,5 +210,29 @@ impl Sessions {
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
         self.sessions.table().remove(&self.control.pid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_secrets_are_cut_from_the_same_bytes() {
+        let key = ProcessKey::generate().expect("randomness");
+        let mut keystream = Keystream::default();
+        let short: Vec<_> = (0..16).map(|_| keystream.take(&key, 4)).collect();
+        assert_eq!(keystream.next, 2, "eight short ones of each block");
+        let long = keystream.take(&key, 32);
+        assert_eq!(keystream.next, 3);
+        for (at, secret) in short.iter().enumerate() {
+            assert_eq!(secret.len(), 4);
+            let block = *key.mac(&[PURPOSE, &(at as u64 / 8).to_be_bytes()]).bytes();
+            assert!(block.chunks(4).any(|part| part == secret));
+            assert!(block.chunks(4).filter(|part| part == secret).count() == 1 && !long.starts_with(secret));
+        }
+        let _ = keystream.take(&key, 4);
+        let again = keystream.take(&key, 32);
+        assert_ne!(again, long, "what is left of a block is too short for a long one");
     }
 }

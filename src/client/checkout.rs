@@ -9,8 +9,9 @@ use super::Shared;
 use crate::config::{Reset, Settings};
 use crate::error::Fault;
 use crate::track::ledger::Kept;
-use crate::track::{Clean, Luggage, Params, Pins, Pipeline, Request, Wanted, params};
+use crate::track::{Clean, Luggage, Pins, Pipeline, Request, Wanted, params};
 use crate::upstream::link::Used;
+use crate::upstream::pool::Welcome;
 use crate::upstream::{Lease, Pool, restore};
 use crate::wire::frontend;
 
@@ -34,29 +35,35 @@ const IDLE: Duration = Duration::from_millis(1);
 pub async fn welcome(
     shared: &Arc<Shared>,
     pool: &Arc<Pool>,
-    wanted: Wanted,
+    asked: &Wanted,
     deadline: Instant,
-) -> Result<(Wanted, Params), Fault> {
+) -> Result<Arc<Welcome>, Fault> {
+    match pool.welcome(asked) {
+        Some(known) => Ok(known),
+        // Seldom, and large while it is under way.
+        None => Box::pin(find_out(shared, pool, asked, deadline)).await,
+    }
+}
+
+async fn find_out(
+    shared: &Arc<Shared>,
+    pool: &Arc<Pool>,
+    asked: &Wanted,
+    deadline: Instant,
+) -> Result<Arc<Welcome>, Fault> {
     let mut first = None;
     if pool.baseline().is_none() {
         let patience = deadline.saturating_duration_since(Instant::now());
-        first = Some(pool.checkout(&wanted, patience).await.map_err(|error| error.fault().into_fatal())?);
+        first = Some(pool.checkout(asked, patience).await.map_err(|error| error.fault().into_fatal())?);
     }
-    let unknown = wanted.only(|name, value| pool.canonical(name, value).is_none());
+    let unknown = asked.only(|name, value| pool.canonical(name, value).is_none());
     if !unknown.is_empty() && first.is_none() {
-        first = pool.checkout_idle().await;
+        first = pool.checkout_idle(asked);
     }
     if let Some(lease) = first {
         try_settings(shared, lease, &unknown).await?;
     }
-    let wanted = wanted.canonical(|name, value| pool.canonical(name, value));
-    let mut view = pool.baseline().unwrap_or_default();
-    for (name, value) in wanted.iter() {
-        if view.get(name.as_bytes()).is_some() {
-            view.set(name.as_bytes(), value);
-        }
-    }
-    Ok((wanted, view))
+    Ok(pool.welcome(asked).unwrap_or_else(|| pool.welcome_as_known(asked)))
 }
 
 /// Sets `unknown` on a connection, to learn what the server makes of it.

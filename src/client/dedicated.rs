@@ -27,14 +27,14 @@ pub async fn run(shared: &Arc<Shared>, mut conn: Conn, admitted: Dedicated) {
         )
         .hint("A replication connection takes one of max_upstream for itself.");
         fault.put(&mut conn.output);
-        return farewell(conn).await;
+        return farewell(&mut conn).await;
     };
     let dialled = match open(shared, &mut conn, &admitted).await {
         Ok(Some(dialled)) => dialled,
         Ok(None) => return,
         Err(fault) => {
             fault.put(&mut conn.output);
-            return farewell(conn).await;
+            return farewell(&mut conn).await;
         }
     };
     let (version, _) = admitted.startup.negotiated();
@@ -66,7 +66,7 @@ pub async fn run(shared: &Arc<Shared>, mut conn: Conn, admitted: Dedicated) {
     drop(registered);
     let how = Link::close(upstream, false).await;
     shared.registry.closed(how, Closing::Session);
-    farewell(conn).await;
+    farewell(&mut conn).await;
 }
 
 /// Logs in upstream as the client asks; the server's questions go to the client. `None` when it went away.

@@ -46,7 +46,7 @@ pub async fn handshake(conn: &mut Conn, door: &ArcSwap<Door>) -> Result<Hello, F
     if let Some(tls) = tls {
         let Ok(first) = conn.peek(1).await else { return Ok(Hello::Gone) };
         if first == [TLS_HANDSHAKE] {
-            if !secure(conn, tls).await {
+            if !Box::pin(secure(conn, tls)).await {
                 return Ok(Hello::Gone);
             }
             if conn.stream().tls().and_then(Session::alpn) != Some(ALPN) {
@@ -87,7 +87,7 @@ pub async fn handshake(conn: &mut Conn, door: &ArcSwap<Door>) -> Result<Hello, F
             return Ok(Hello::Gone);
         }
         if let Some(tls) = encrypt
-            && !secure(conn, tls).await
+            && !Box::pin(secure(conn, tls)).await
         {
             return Ok(Hello::Gone);
         }

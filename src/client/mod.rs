@@ -58,9 +58,10 @@ pub async fn serve(shared: Arc<Shared>, stream: Stream) {
         Ok(Some(Admitted::Session(admitted))) => {
             session::run(&shared, conn, admitted).await;
         }
-        Ok(Some(Admitted::Dedicated(admitted))) => dedicated::run(&shared, conn, admitted).await,
+        // What is seldom and large lies elsewhere, so that ordinary clients cost little memory.
+        Ok(Some(Admitted::Dedicated(admitted))) => Box::pin(dedicated::run(&shared, conn, admitted)).await,
         Ok(None) => {}
-        Err(fault) => refuse(&shared, conn, &fault).await,
+        Err(fault) => Box::pin(refuse(&shared, conn, &fault)).await,
     }
 }
 
@@ -72,7 +73,7 @@ async fn greet(shared: &Arc<Shared>, conn: &mut Conn, place: Option<&Slot>) -> R
     match hello.map_err(|_| login::timed_out(limit))?? {
         Hello::Gone => Ok(None),
         Hello::Cancel { pid, secret } => {
-            shared.sessions.cancel(&shared.registry, pid, &secret).await;
+            Box::pin(shared.sessions.cancel(&shared.registry, pid, &secret)).await;
             Ok(None)
         }
         Hello::Startup(_) if place.is_none() => {
@@ -94,11 +95,11 @@ async fn refuse(shared: &Shared, mut conn: Conn, fault: &Fault) {
         Blame::Limits => warn!("refused a client: {fault}"),
     }
     fault.put(&mut conn.output);
-    farewell(conn).await;
+    farewell(&mut conn).await;
 }
 
 /// Sends what is to be sent last, in a way that it arrives, and closes.
-pub async fn farewell(conn: Conn) {
+pub async fn farewell(conn: &mut Conn) {
     // A client that does not take its farewell gets a plain close.
     let _ = tokio::time::timeout(FAREWELL, conn.linger()).await;
 }

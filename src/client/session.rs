@@ -63,38 +63,38 @@ struct Session<'a> {
 
 /// Runs a session from its welcome to its end.
 pub async fn run(shared: &Arc<Shared>, conn: Conn, admitted: login::Session) {
-    let login::Session { pool, wanted, view, version } = admitted;
+    let login::Session { pool, welcome, version } = admitted;
     // Its backend's pid is a client's own in session mode: other sessions see it in pg_locks and pg_stat_activity.
     let mode = shared.registry.settings_of(&pool.key.database).mode;
-    let loan = if mode == Mode::Session { pool.lend().await } else { None };
+    let loan = if mode == Mode::Session { pool.lend(&welcome.wanted) } else { None };
     let registered = shared.sessions.register(&shared.registry, version, loan.as_ref().map(Loan::pid));
     let control = Arc::clone(&registered.control);
-    let bag = Luggage::new(wanted, view);
+    let bag = Luggage::new(welcome.wanted.clone(), welcome.view.clone());
     let mut session = Session { shared, control, conn, pool, bag, mode, loan };
-    if session.welcome().await.is_err() {
+    if session.welcome(&welcome.messages).await.is_err() {
         session.give_loan_back();
         return;
     }
     shared.registry.counters.logins.add();
     let end = session.serve().await;
     session.give_loan_back();
-    let Session { mut conn, control, .. } = session;
     drop(registered);
+    let id = session.control.id;
     if shared.registry.settings.load().log_connections {
-        tracing::info!(client = control.id, "client ended");
+        tracing::info!(client = id, "client ended");
     }
     match end {
         Farewell::Quiet => return,
         Farewell::Said => {}
         Farewell::Tell(fault) => {
             match fault.blame() {
-                Blame::Client => debug!(client = control.id, "ended a session: {fault}"),
-                Blame::Upstream | Blame::Limits => warn!(client = control.id, "ended a session: {fault}"),
+                Blame::Client => debug!(client = id, "ended a session: {fault}"),
+                Blame::Upstream | Blame::Limits => warn!(client = id, "ended a session: {fault}"),
             }
-            fault.put(&mut conn.output);
+            fault.put(&mut session.conn.output);
         }
     }
-    farewell(conn).await;
+    Box::pin(farewell(&mut session.conn)).await;
 }
 
 impl Session<'_> {
@@ -111,15 +111,17 @@ impl Session<'_> {
     }
 
     /// The whole of it in one write: the client has not got a connection, but all it must know.
-    async fn welcome(&mut self) -> Result<(), RecvError> {
+    async fn welcome(&mut self, messages: &[u8]) -> Result<(), RecvError> {
         let out = &mut self.conn.output;
-        backend::put_authentication_ok(out);
-        for (name, value) in self.bag.view.iter() {
-            backend::put_parameter_status(out, name, value);
-        }
+        // A `NegotiateProtocolVersion` may be there already.
+        out.reserve_exact(messages.len() + 64);
+        out.extend_from_slice(messages);
         backend::put_key_data(out, self.control.pid, &self.control.secret);
         backend::put_ready(out, crate::track::pipeline::IDLE);
-        timeout(FAREWELL, self.conn.flush()).await.map_err(|_| RecvError::Closed)?.map_err(RecvError::Io)
+        if self.conn.flush_now()? {
+            return Ok(());
+        }
+        Box::pin(timeout(FAREWELL, self.conn.flush())).await.map_err(|_| RecvError::Closed)?.map_err(RecvError::Io)
     }
 
     async fn serve(&mut self) -> Farewell {
@@ -192,8 +194,9 @@ impl Session<'_> {
             };
             let preparation = checkout::prepare(&lease, settings, &self.bag, self.control.id);
             let Self { shared, control, conn, bag, .. } = self;
-            let relay = Relay::new(shared, conn, &mut lease, control, bag, &preparation, settings);
+            let mut relay = Relay::new(shared, conn, &mut lease, control, bag, &preparation, settings);
             let outcome = relay.run().await;
+            drop(relay);
             // From here on a cancel request has nothing to hit; one that is under way closes the gate.
             self.control.set_idle();
             let end = match &outcome.end {
@@ -234,14 +237,21 @@ impl Session<'_> {
     async fn rest(&mut self) {
         let settings = self.settings();
         let Some(loan) = self.loan.take().filter(|_| settings.reset == Reset::Always) else { return };
-        self.loan = loan.reset(settings.cleanup_timeout).await;
+        self.loan = Box::pin(loan.reset(settings.cleanup_timeout)).await;
     }
 
-    /// Waits for a connection, watching the client meanwhile.
+    /// The connection on loan, or one that is idle, or one that is waited for while the client is watched.
     async fn acquire(&mut self, settings: &Settings) -> Acquired {
         if let Some(lease) = self.loan.take().and_then(Loan::take) {
             return Acquired::Lease(lease);
         }
+        match self.pool.checkout_idle(&self.bag.wanted) {
+            Some(lease) => Acquired::Lease(lease),
+            None => Box::pin(self.wait_for_lease(settings)).await,
+        }
+    }
+
+    async fn wait_for_lease(&mut self, settings: &Settings) -> Acquired {
         self.control.set_waiting();
         let Self { shared, control, conn, pool, bag, .. } = self;
         let checkout = pool.checkout(&bag.wanted, settings.wait_timeout);

@@ -5,7 +5,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use super::buffer::{Buffer, BufferPool};
 use super::stream::Stream;
@@ -131,6 +131,17 @@ impl Conn {
         poll_fn(|cx| self.poll_flush(cx)).await
     }
 
+    /// Writes what is in [`Conn::output`] as far as it goes without waiting; says whether all of it went.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn flush_now(&mut self) -> io::Result<bool> {
+        match self.poll_flush(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(flushed) => flushed.map(|()| true),
+            Poll::Pending => Ok(false),
+        }
+    }
+
     /// Waits until there is something to read, holding no storage. Cancel-safe.
     ///
     /// # Errors
@@ -207,7 +218,7 @@ impl Conn {
     /// that nothing more comes, then reads to the end. The caller bounds the time.
     ///
     /// Closing with unread input would make the kernel send a reset, which destroys what the peer has not read yet.
-    pub async fn linger(mut self) {
+    pub async fn linger(&mut self) {
         if self.flush().await.is_err() {
             return;
         }

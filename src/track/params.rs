@@ -17,13 +17,20 @@ pub const FOLLOWING: [&str; 6] =
 /// The reported settings of a session, in the order of the server's first report. Cheap to clone.
 #[derive(Clone, Debug, Default, Eq)]
 pub struct Params {
-    pairs: Arc<Vec<Pair>>,
+    reported: Arc<Reported>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Reported {
+    pairs: Vec<Pair>,
+    /// Where those in [`FOLLOWING`] are, which are looked up for every client.
+    following: [Option<u8>; FOLLOWING.len()],
 }
 
 impl PartialEq for Params {
     fn eq(&self, other: &Self) -> bool {
         // Sessions that are alike share storage, which makes the comparison free.
-        Arc::ptr_eq(&self.pairs, &other.pairs) || self.pairs == other.pairs
+        Arc::ptr_eq(&self.reported, &other.reported) || self.reported.pairs == other.reported.pairs
     }
 }
 
@@ -31,41 +38,55 @@ impl Params {
     /// The value of `name`, in any case.
     #[must_use]
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        self.pairs.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
+        self.reported.pairs.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
     }
 
     /// Notes a report; says whether it changed anything.
     pub fn set(&mut self, name: &[u8], value: &[u8]) -> bool {
-        match self.pairs.iter().position(|(n, _)| n.eq_ignore_ascii_case(name)) {
-            Some(at) if &*self.pairs[at].1 == value => return false,
-            Some(at) => Arc::make_mut(&mut self.pairs)[at].1 = value.into(),
-            None => Arc::make_mut(&mut self.pairs).push((name.into(), value.into())),
+        match self.reported.pairs.iter().position(|(n, _)| n.eq_ignore_ascii_case(name)) {
+            Some(at) if &*self.reported.pairs[at].1 == value => return false,
+            Some(at) => Arc::make_mut(&mut self.reported).pairs[at].1 = value.into(),
+            None => {
+                let reported = Arc::make_mut(&mut self.reported);
+                if let Some(known) = FOLLOWING.iter().position(|known| known.as_bytes().eq_ignore_ascii_case(name)) {
+                    reported.following[known] = u8::try_from(reported.pairs.len()).ok();
+                }
+                reported.pairs.push((name.into(), value.into()));
+            }
         }
         true
     }
 
+    /// The value of the setting that is number `known` in [`FOLLOWING`].
+    fn following(&self, known: usize) -> Option<&[u8]> {
+        let at = self.reported.following[known]?;
+        self.reported.pairs.get(usize::from(at)).map(|(_, value)| &**value)
+    }
+
     /// All names and values.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.pairs.iter().map(|(name, value)| (&**name, &**value))
+        self.reported.pairs.iter().map(|(name, value)| (&**name, &**value))
     }
 
     /// Whether nothing has been reported.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pairs.is_empty()
+        self.reported.pairs.is_empty()
     }
 
     /// Shares the storage of `other` where the contents are equal, so that later comparisons cost nothing.
     pub fn share(&mut self, other: &Self) {
         if self == other {
-            self.pairs = Arc::clone(&other.pairs);
+            self.reported = Arc::clone(&other.reported);
         }
     }
 
     /// The pairs of `self` that `other` has not got.
     pub fn beyond<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        let same = Arc::ptr_eq(&self.pairs, &other.pairs);
-        self.iter().filter(move |(name, value)| !same && other.get(name) != Some(value))
+        let same = Arc::ptr_eq(&self.reported, &other.reported);
+        let pairs = if same { &[][..] } else { &self.reported.pairs };
+        let pairs = pairs.iter().map(|(name, value)| (&**name, &**value));
+        pairs.filter(|(name, value)| other.get(name) != Some(value))
     }
 }
 
@@ -156,9 +177,9 @@ pub fn following(name: &[u8]) -> Option<&'static str> {
 #[must_use]
 pub fn sets(have: &Params, wanted: &Wanted, baseline: &Params, pick: impl Fn(&'static str) -> bool) -> Option<Vec<u8>> {
     let mut sql = Vec::new();
-    for name in FOLLOWING.into_iter().filter(|name| pick(name)) {
-        let Some(want) = wanted.get(name).or_else(|| baseline.get(name.as_bytes())) else { continue };
-        let has = have.get(name.as_bytes());
+    for (known, name) in FOLLOWING.into_iter().enumerate().filter(|(_, name)| pick(name)) {
+        let Some(want) = wanted.get(name).or_else(|| baseline.following(known)) else { continue };
+        let has = have.following(known);
         if has.is_none_or(|has| has == want) {
             // What the server does not report can't be compared; such a server has not got the setting either.
             continue;

@@ -17,7 +17,8 @@ use crate::track::Clean;
 /// when it is closed.
 #[derive(Debug)]
 pub struct Upstream {
-    open: Option<Open>,
+    // Boxed, because it changes hands several times per request.
+    open: Option<Box<Open>>,
     pool: Weak<Pool>,
 }
 
@@ -33,7 +34,7 @@ impl Upstream {
     /// An open connection that holds its slots.
     #[must_use]
     pub fn new(link: Link, slots: (Slot, Slot), pool: Weak<Pool>) -> Self {
-        Self { open: Some(Open { link, slots, copying_in: false }), pool }
+        Self { open: Some(Box::new(Open { link, slots, copying_in: false })), pool }
     }
 
     fn open(&self) -> &Open {
@@ -65,7 +66,8 @@ impl DerefMut for Upstream {
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        let Some(Open { link, slots, copying_in }) = self.open.take() else { return };
+        let Some(open) = self.open.take() else { return };
+        let Open { link, slots, copying_in } = *open;
         let pool = self.pool.clone();
         // Without a runtime the process is about to end, and the kernel closes the socket.
         let Ok(runtime) = Handle::try_current() else { return };

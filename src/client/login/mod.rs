@@ -20,7 +20,8 @@ use crate::auth::Credential;
 use crate::config::{Auth, Caller, Rule, Settings, Transport};
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, Peer, Stream};
-use crate::track::{Params, Wanted};
+use crate::track::Wanted;
+use crate::upstream::pool::Welcome;
 use crate::upstream::{Account, Pool, PoolKey};
 use crate::wire::Startup;
 use pass_through::PassThrough;
@@ -39,10 +40,8 @@ pub enum Admitted {
 pub struct Session {
     /// Where its connections come from.
     pub pool: Arc<Pool>,
-    /// The settings it asked for, as the server spells them where that is known.
-    pub wanted: Wanted,
-    /// The reported settings that it was told.
-    pub view: Params,
+    /// The settings that it begins with.
+    pub welcome: Arc<Welcome>,
     /// The protocol version it speaks.
     pub version: u32,
 }
@@ -108,11 +107,11 @@ pub async fn log_in(
         _ => Ok(true),
     };
     let welcome = match entered {
-        Ok(true) => checkout::welcome(shared, &pool, wanted, deadline).await.map(Some),
+        Ok(true) => checkout::welcome(shared, &pool, &wanted, deadline).await.map(Some),
         Ok(false) => Ok(None),
         Err(fault) => Err(fault),
     };
-    let Ok(Some((wanted, view))) = welcome else {
+    let Ok(Some(welcome)) = welcome else {
         shared.registry.forget(&pool);
         return welcome.map(|_| None);
     };
@@ -126,7 +125,7 @@ pub async fn log_in(
         );
     }
     let (version, _) = startup.negotiated();
-    Ok(Some(Admitted::Session(Session { pool, wanted, view, version })))
+    Ok(Some(Admitted::Session(Session { pool, welcome, version })))
 }
 
 /// What a client is told that takes too long.
@@ -215,7 +214,7 @@ impl Entry<'_> {
     /// Lets the client prove who it is, by a method other than pass-through.
     async fn prove(&mut self) -> Result<Proof, Fault> {
         match self.rule.method {
-            Auth::Scram | Auth::Md5 | Auth::Password => self.stored().await,
+            Auth::Scram | Auth::Md5 | Auth::Password => Box::pin(self.stored()).await,
             _ => self.local().await.map(|()| Proof::Given(None)),
         }
     }

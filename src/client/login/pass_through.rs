@@ -29,23 +29,23 @@ impl PassThrough<'_, '_> {
             let turn = timeout_at(self.entry.deadline, account.turn()).await;
             let turn = turn.map_err(|_| timed_out(self.entry.settings.login_timeout))?;
             if account.knowledge() == Knowledge::Unknown {
-                return self.first_contact(turn).await;
+                return Box::pin(self.first_contact(turn)).await;
             }
         }
         if account.knowledge() == Knowledge::Open {
             return Ok(true);
         }
         let Some(password) = self.ask().await? else { return Ok(false) };
-        self.check(password).await
+        if account.matches(&self.entry.shared.registry, &password) {
+            return Ok(true);
+        }
+        Box::pin(self.check(password)).await
     }
 
-    /// Compares a password with what is known, or tries it upstream.
+    /// Tries a password upstream that is not known to be right.
     async fn check(&mut self, password: Password) -> Result<bool, Fault> {
         let account = Arc::clone(&self.pool.account);
         let registry = &self.entry.shared.registry;
-        if account.matches(registry, &password) {
-            return Ok(true);
-        }
         // Whoever waited for a turn looks again: somebody may have tried the same password meanwhile.
         let _turn = timeout_at(self.entry.deadline, account.turn())
             .await

@@ -186,6 +186,7 @@ impl<'a> Relay<'a> {
         settings: &Settings,
     ) -> Self {
         let look_limit = look_limit(settings.mode, client.input.capacity());
+        lease.params.share(&bag.view);
         Self {
             shared,
             client,
@@ -239,7 +240,7 @@ impl<'a> Relay<'a> {
     }
 
     /// Sends the preparation and the client's first messages, then moves bytes until the end.
-    pub async fn run(mut self) -> Outcome {
+    pub async fn run(&mut self) -> Outcome {
         let end = match self.open() {
             Ok(()) => self.until_end().await,
             Err(end) => end,
@@ -265,7 +266,7 @@ impl<'a> Relay<'a> {
             partial_up: self.up_left > 0
                 || !self.client.input.unsent().is_empty()
                 || !self.lease.conn.output.is_empty(),
-            pipeline: self.pipeline,
+            pipeline: std::mem::take(&mut self.pipeline),
             pins: self.pins,
         }
     }
@@ -345,6 +346,7 @@ impl<'a> Relay<'a> {
             self.first = Vec::new();
         }
         self.lease.kept.clone_from(self.bag.ledger.kept());
+        self.lease.params.share(&self.bag.view);
         self.start = self.lease.params.clone();
         self.tell_differences();
         self.note_running();

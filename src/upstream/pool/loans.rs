@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::{Pool, lock};
+use crate::track::Wanted;
 use crate::upstream::counters::Closing;
 use crate::upstream::lease::Lease;
 use crate::upstream::link::Used;
@@ -63,8 +64,9 @@ struct Open {
 
 impl Pool {
     /// A connection on loan, if one is idle right now.
-    pub async fn lend(self: &Arc<Self>) -> Option<Loan> {
-        let mut lease = self.checkout_idle().await?;
+    #[must_use]
+    pub fn lend(self: &Arc<Self>, wanted: &Wanted) -> Option<Loan> {
+        let mut lease = self.checkout_idle(wanted)?;
         lease.set_unused(true);
         let call = Arc::new(Call::default());
         let mut loans = lock(&self.loans);

@@ -10,17 +10,18 @@ mod loans;
 mod opening;
 mod tidy;
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, Manager, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult};
 use tokio::sync::oneshot;
 
+use learned::Learned;
+pub use learned::Welcome;
 use loans::Loans;
 pub use loans::{Called, Loan};
 
@@ -34,7 +35,7 @@ use super::registry::Registry;
 use super::slots::Slots;
 use crate::config::Mode;
 use crate::error::{Blame, Fault, sqlstate};
-use crate::track::{Params, Wanted};
+use crate::track::Wanted;
 
 /// What connections have in common that serve the same clients.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -98,13 +99,14 @@ impl Manager for Dialler {
     }
 
     async fn recycle(&self, upstream: &mut Upstream, _: &Metrics) -> RecycleResult<CheckoutError> {
-        let unfit = self.pool.upgrade().map_or(Some(Closing::Shutdown), |pool| pool.unfit(upstream));
+        let pool = self.pool.upgrade();
+        let unfit = pool.as_ref().map_or(Some(Closing::Shutdown), |pool| pool.unfit(upstream));
         let before = upstream.base.clone();
         if unfit.is_some() || !upstream.look() {
             upstream.closing = unfit.unwrap_or(Closing::Dead);
             return Err(RecycleError::message("no longer fit"));
         }
-        if let Some(pool) = self.pool.upgrade().filter(|_| upstream.base != before) {
+        if let Some(pool) = pool.filter(|_| upstream.base != before) {
             pool.learn_base(upstream);
         }
         Ok(())
@@ -126,9 +128,6 @@ impl Drop for Place {
     }
 }
 
-/// What the server makes of a setting's value.
-type Spellings = HashMap<(&'static str, Box<[u8]>), Box<[u8]>>;
-
 /// The connections of one key.
 #[derive(Debug)]
 pub struct Pool {
@@ -141,11 +140,9 @@ pub struct Pool {
     slots: Arc<Slots>,
     registry: Weak<Registry>,
     this: Weak<Self>,
-    /// The reported settings of a session that asked for none.
-    baseline: Mutex<Option<Params>>,
+    learned: Mutex<Learned>,
     /// What the last client asked for: the next one probably asks for the same.
     wanted: Mutex<Wanted>,
-    canonical: Mutex<Spellings>,
     loans: Mutex<Loans>,
     /// How many connections are on loan.
     pub(super) leased: AtomicUsize,
@@ -178,9 +175,8 @@ impl Pool {
                 slots: Slots::new(size),
                 registry,
                 this: this.clone(),
-                baseline: Mutex::default(),
+                learned: Mutex::default(),
                 wanted: Mutex::default(),
-                canonical: Mutex::default(),
                 loans: Mutex::default(),
                 leased: AtomicUsize::new(0),
                 active: AtomicUsize::new(0),
@@ -195,12 +191,7 @@ impl Pool {
     /// # Errors
     /// As [`CheckoutError`] lists, after `patience` at the latest.
     pub async fn checkout(self: &Arc<Self>, wanted: &Wanted, patience: Duration) -> Result<Lease, CheckoutError> {
-        {
-            let mut last = lock(&self.wanted);
-            if *last != *wanted {
-                last.clone_from(wanted);
-            }
-        }
+        self.note_wanted(wanted);
         let mut get = pin!(self.idle.get());
         let first = poll_fn(|cx| Poll::Ready(get.as_mut().poll(cx))).await;
         let got = match first {
@@ -219,14 +210,27 @@ impl Pool {
         }
     }
 
-    /// A connection if one is idle right now.
-    pub async fn checkout_idle(self: &Arc<Self>) -> Option<Lease> {
+    /// A connection if one is idle right now, and nobody waits for it.
+    #[must_use]
+    pub fn checkout_idle(self: &Arc<Self>, wanted: &Wanted) -> Option<Lease> {
         if self.idle_count() == 0 {
             return None;
         }
+        self.note_wanted(wanted);
         let now = managed::Timeouts { wait: Some(Duration::ZERO), create: None, recycle: None };
-        let got = tokio::time::timeout(Duration::from_millis(100), self.idle.timeout_get(&now)).await;
-        got.ok()?.ok().map(|object| Lease::new(object, Arc::clone(self)))
+        let get = pin!(self.idle.timeout_get(&now));
+        // Where an idle connection turns out to be dead, another one would have to be waited for.
+        match get.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(object)) => Some(Lease::new(object, Arc::clone(self))),
+            _ => None,
+        }
+    }
+
+    fn note_wanted(&self, wanted: &Wanted) {
+        let mut last = lock(&self.wanted);
+        if *last != *wanted {
+            last.clone_from(wanted);
+        }
     }
 
     /// Gives a connection to whoever waits for one being opened, or keeps it.
