@@ -2,6 +2,8 @@
 //!
 //! Each panics where an invariant does not hold.
 
+use bytes::Bytes;
+
 use crate::auth::scram::Verifier;
 use crate::auth::scram::client::{Binding, Client};
 use crate::auth::scram::server::{Offered, Server};
@@ -35,11 +37,13 @@ pub fn frames(bytes: &[u8]) {
 pub fn startup(bytes: &[u8]) {
     let Ok(Some(size)) = startup::size(bytes) else { return };
     let Some(packet) = bytes.get(..size) else { return };
-    if let Ok(crate::wire::Opening::Startup(read)) = startup::parse(packet) {
+    if let Ok(crate::wire::Opening::Startup(read)) = startup::parse(&Bytes::copy_from_slice(packet)) {
         let mut again = Vec::new();
-        let params = read.params.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+        let params = read.params.iter().map(|(name, value)| (&**name, &**value));
         frontend::put_startup(&mut again, 0, params);
-        let Ok(crate::wire::Opening::Startup(reread)) = startup::parse(&again) else { panic!("written, not read") };
+        let Ok(crate::wire::Opening::Startup(reread)) = startup::parse(&again.into()) else {
+            panic!("written, not read")
+        };
         assert_eq!(read.params, reread.params);
     }
 }

@@ -14,5 +14,6 @@ pub mod net;
 pub mod server;
 pub mod track;
 pub mod upstream;
+pub mod wake;
 pub mod watch;
 pub mod wire;

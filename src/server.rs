@@ -20,7 +20,7 @@ use crate::client::door::Door;
 use crate::client::{self, Shared};
 use crate::config::{Auth, ConfigError, Listen, Rule, Settings};
 use crate::drain::{Drain, Phase};
-use crate::net::{Bound, BufferPool, ListenError, Stream};
+use crate::net::{Bound, BufferPool, Conn, ListenError, Stream};
 use crate::upstream::Registry;
 use crate::upstream::route::Route;
 use crate::upstream::slots::Slots;
@@ -124,8 +124,9 @@ pub fn check(settings: &Settings) -> Result<(), String> {
 async fn accept(shared: Arc<Shared>, listener: Bound, alive: mpsc::Sender<Infallible>) {
     let serve = |stream: Stream| {
         let (shared, alive) = (Arc::clone(&shared), alive.clone());
+        let mut conn = Conn::new(stream, Arc::clone(&shared.registry.buffers));
         tokio::spawn(async move {
-            client::serve(shared, stream).await;
+            client::serve(&shared, &mut conn).await;
             drop(alive);
         });
     };

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use tokio::sync::Notify;
 use tracing::debug;
 
 use crate::auth::ProcessKey;
 use crate::upstream::link::{BackendKey, Gate};
 use crate::upstream::{Registry, cancel};
+use crate::wake::Wake;
 
 /// The first pid that is given to a client: above every real one (Linux's `PID_MAX_LIMIT` is 4194304), so that
 /// nobody takes it for a process.
@@ -49,7 +49,7 @@ pub struct Control {
     /// Its secret: 4 bytes in protocol 3.0, 32 from 3.2.
     pub secret: Vec<u8>,
     /// Wakes it to look at the process's phase and at cancel requests.
-    pub wake: Notify,
+    pub wake: Wake,
     state: Mutex<State>,
 }
 
@@ -149,7 +149,7 @@ impl Sessions {
         let secret = keystream.take(&registry.key, length);
         drop(keystream);
         let state = Mutex::new(State { doing: Doing::Idle, cancelled: false });
-        let control = Arc::new(Control { id, pid, secret, wake: Notify::new(), state });
+        let control = Arc::new(Control { id, pid, secret, wake: Wake::default(), state });
         table.insert(pid, Arc::clone(&control));
         Registered { sessions: self, control }
     }
@@ -179,14 +179,14 @@ impl Sessions {
         };
         match target {
             Some((key, gate)) => cancel::send(registry, &key, gate).await,
-            None => control.wake.notify_one(),
+            None => control.wake.wake(),
         }
     }
 
     /// Wakes every session, to look at the process's phase.
     pub fn wake_all(&self) {
         for control in self.table().values() {
-            control.wake.notify_one();
+            control.wake.wake();
         }
     }
 

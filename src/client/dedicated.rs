@@ -18,7 +18,7 @@ use crate::upstream::{Ask, Closing, Registry, Secret};
 use crate::wire::backend;
 
 /// Serves a replication client to its end.
-pub async fn run(shared: &Arc<Shared>, mut conn: Conn, admitted: Dedicated) {
+pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, admitted: Dedicated) {
     let Some(_slot) = shared.registry.try_slot() else {
         let fault = Fault::fatal(
             Blame::Limits,
@@ -27,14 +27,14 @@ pub async fn run(shared: &Arc<Shared>, mut conn: Conn, admitted: Dedicated) {
         )
         .hint("A replication connection takes one of max_upstream for itself.");
         fault.put(&mut conn.output);
-        return farewell(&mut conn).await;
+        return farewell(conn).await;
     };
-    let dialled = match open(shared, &mut conn, &admitted).await {
+    let dialled = match open(shared, conn, &admitted).await {
         Ok(Some(dialled)) => dialled,
         Ok(None) => return,
         Err(fault) => {
             fault.put(&mut conn.output);
-            return farewell(&mut conn).await;
+            return farewell(conn).await;
         }
     };
     let (version, _) = admitted.startup.negotiated();
@@ -58,7 +58,7 @@ pub async fn run(shared: &Arc<Shared>, mut conn: Conn, admitted: Dedicated) {
     shared.registry.counters.logins.add();
     let mut upstream = dialled.conn;
     tokio::select! {
-        () = poll_fn(|cx| both(cx, &mut conn, &mut upstream)) => {}
+        () = poll_fn(|cx| both(cx, conn, &mut upstream)) => {}
         () = shared.drain.reached(Phase::Draining) => {
             super::session::shutdown().put(&mut conn.output);
         }
@@ -66,7 +66,7 @@ pub async fn run(shared: &Arc<Shared>, mut conn: Conn, admitted: Dedicated) {
     drop(registered);
     let how = Link::close(upstream, false).await;
     shared.registry.closed(how, Closing::Session);
-    farewell(&mut conn).await;
+    farewell(conn).await;
 }
 
 /// Logs in upstream as the client asks; the server's questions go to the client. `None` when it went away.
@@ -84,7 +84,8 @@ async fn open(shared: &Arc<Shared>, conn: &mut Conn, admitted: &Dedicated) -> Re
         Auth::PassThrough => Secret::Ask(ask),
         _ => Secret::Fixed(admitted.credential.clone()),
     };
-    let params = admitted.startup.params.iter().filter(|(name, _)| name != b"user").cloned().collect();
+    let params = admitted.startup.params.iter().filter(|(name, _)| **name != *b"user");
+    let params = params.map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
     let limit = settings.login_timeout + settings.connect_timeout;
     let dialled = dial::dial(&settings, Login { user, params, secret }, registry, limit);
     tokio::pin!(dialled);

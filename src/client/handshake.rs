@@ -3,6 +3,7 @@
 //! The order of things and the texts are those of PostgreSQL's `ProcessStartupPacket`.
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tracing::debug;
 
 use super::door::Door;
@@ -106,10 +107,10 @@ async fn secure(conn: &mut Conn, tls: &Server) -> bool {
     secured.is_ok()
 }
 
-async fn receive(conn: &mut Conn) -> Result<Vec<u8>, RecvError> {
+async fn receive(conn: &mut Conn) -> Result<Bytes, RecvError> {
     let length = conn.peek(startup::LENGTH).await?;
     let Ok(Some(size)) = startup::size(length) else { return Err(RecvError::Closed) };
-    let packet = conn.peek(size).await?.to_vec();
+    let packet = Bytes::copy_from_slice(conn.peek(size).await?);
     conn.consume(size);
     Ok(packet)
 }

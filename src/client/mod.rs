@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 
 use crate::drain::Drain;
 use crate::error::{Blame, Fault, sqlstate};
-use crate::net::{Conn, Stream};
+use crate::net::Conn;
 use crate::upstream::Registry;
 use crate::upstream::slots::{Slot, Slots};
 use cancel::Sessions;
@@ -51,17 +51,14 @@ pub struct Shared {
 }
 
 /// Serves one client to its end.
-pub async fn serve(shared: Arc<Shared>, stream: Stream) {
+pub async fn serve(shared: &Arc<Shared>, conn: &mut Conn) {
     let place = shared.places.try_take();
-    let mut conn = Conn::new(stream, Arc::clone(&shared.registry.buffers));
-    match greet(&shared, &mut conn, place.as_ref()).await {
-        Ok(Some(Admitted::Session(admitted))) => {
-            session::run(&shared, conn, admitted).await;
-        }
-        // What is seldom and large lies elsewhere, so that ordinary clients cost little memory.
-        Ok(Some(Admitted::Dedicated(admitted))) => Box::pin(dedicated::run(&shared, conn, admitted)).await,
+    // What is over when the session begins, or seldom, lies elsewhere: an idle client should cost little memory.
+    match Box::pin(greet(shared, conn, place.as_ref())).await {
+        Ok(Some(Admitted::Session(admitted))) => session::run(shared, conn, admitted).await,
+        Ok(Some(Admitted::Dedicated(admitted))) => Box::pin(dedicated::run(shared, conn, *admitted)).await,
         Ok(None) => {}
-        Err(fault) => Box::pin(refuse(&shared, conn, &fault)).await,
+        Err(fault) => Box::pin(refuse(shared, conn, &fault)).await,
     }
 }
 
@@ -87,7 +84,7 @@ async fn greet(shared: &Arc<Shared>, conn: &mut Conn, place: Option<&Slot>) -> R
 }
 
 /// Tells a client why it is refused.
-async fn refuse(shared: &Shared, mut conn: Conn, fault: &Fault) {
+async fn refuse(shared: &Shared, conn: &mut Conn, fault: &Fault) {
     shared.registry.counters.refused.add();
     match fault.blame() {
         Blame::Client => debug!("refused a client: {fault}"),
@@ -95,7 +92,7 @@ async fn refuse(shared: &Shared, mut conn: Conn, fault: &Fault) {
         Blame::Limits => warn!("refused a client: {fault}"),
     }
     fault.put(&mut conn.output);
-    farewell(&mut conn).await;
+    farewell(conn).await;
 }
 
 /// Sends what is to be sent last, in a way that it arrives, and closes.

@@ -1,12 +1,14 @@
 //! A client's session: it waits for work holding neither buffer nor connection, gets a connection for the work, and
 //! gives it back.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::cancel::Control;
+use super::cancel::{Control, Registered};
 use super::relay::{End, Relay, look_limit};
 use super::{FAREWELL, Shared, checkout, farewell, give_back, login};
 use crate::config::{Mode, Reset, Settings};
@@ -49,29 +51,31 @@ enum Acquired {
     Stopping,
 }
 
+/// What happens to an idle client.
+enum News {
+    /// It has sent something, or there may be something to see to.
+    Received,
+    Gone,
+    /// Something is to become of the connection on loan.
+    Called(Called),
+}
+
 struct Session<'a> {
     shared: &'a Arc<Shared>,
     control: Arc<Control>,
-    conn: Conn,
+    conn: &'a mut Conn,
     pool: Arc<Pool>,
     bag: Luggage,
     /// The mode it came in with.
     mode: Mode,
     /// A connection that it has not used yet.
-    loan: Option<Loan>,
+    loan: Option<Box<Loan>>,
 }
 
 /// Runs a session from its welcome to its end.
-pub async fn run(shared: &Arc<Shared>, conn: Conn, admitted: login::Session) {
-    let login::Session { pool, welcome, version } = admitted;
-    // Its backend's pid is a client's own in session mode: other sessions see it in pg_locks and pg_stat_activity.
-    let mode = shared.registry.settings_of(&pool.key.database).mode;
-    let loan = if mode == Mode::Session { pool.lend(&welcome.wanted) } else { None };
-    let registered = shared.sessions.register(&shared.registry, version, loan.as_ref().map(Loan::pid));
-    let control = Arc::clone(&registered.control);
-    let bag = Luggage::new(welcome.wanted.clone(), welcome.view.clone());
-    let mut session = Session { shared, control, conn, pool, bag, mode, loan };
-    if session.welcome(&welcome.messages).await.is_err() {
+pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, admitted: login::Session) {
+    let (mut session, registered) = Session::begin(shared, conn, admitted);
+    if session.flush_welcome().await.is_err() {
         session.give_loan_back();
         return;
     }
@@ -94,10 +98,38 @@ pub async fn run(shared: &Arc<Shared>, conn: Conn, admitted: login::Session) {
             fault.put(&mut session.conn.output);
         }
     }
-    Box::pin(farewell(&mut session.conn)).await;
+    Box::pin(farewell(session.conn)).await;
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    /// Gives the client its number and secret, and puts all that it must know into one write: it has not got a
+    /// connection that it could wait for.
+    fn begin(shared: &'a Arc<Shared>, conn: &'a mut Conn, admitted: login::Session) -> (Self, Registered<'a>) {
+        let login::Session { pool, welcome, version } = admitted;
+        // Its backend's pid is a client's own in session mode: other sessions see it in pg_locks and pg_stat_activity.
+        let mode = shared.registry.settings_of(&pool.key.database).mode;
+        let loan = if mode == Mode::Session { pool.lend(&welcome.wanted) } else { None };
+        let registered = shared.sessions.register(&shared.registry, version, loan.as_ref().map(Loan::pid));
+        let control = Arc::clone(&registered.control);
+        let out = &mut conn.output;
+        // A `NegotiateProtocolVersion` may be there already.
+        out.reserve_exact(welcome.messages.len() + 64);
+        out.extend_from_slice(&welcome.messages);
+        backend::put_key_data(out, control.pid, &control.secret);
+        backend::put_ready(out, crate::track::pipeline::IDLE);
+        let bag = Luggage::new(welcome.wanted.clone(), welcome.view.clone());
+        (Self { shared, control, conn, pool, bag, mode, loan: loan.map(Box::new) }, registered)
+    }
+
+    async fn flush_welcome(&mut self) -> Result<(), RecvError> {
+        if !self.conn.flush_now()? {
+            Box::pin(timeout(FAREWELL, self.conn.flush())).await.map_err(|_| RecvError::Closed)??;
+        }
+        // Most clients get nothing as long again.
+        self.conn.trim();
+        Ok(())
+    }
+
     /// The settings in force, but for the mode: a client keeps the one it came in with, since what it has done so far
     /// can't be followed in another one.
     fn settings(&self) -> Arc<Settings> {
@@ -110,27 +142,14 @@ impl Session<'_> {
         Arc::new(own)
     }
 
-    /// The whole of it in one write: the client has not got a connection, but all it must know.
-    async fn welcome(&mut self, messages: &[u8]) -> Result<(), RecvError> {
-        let out = &mut self.conn.output;
-        // A `NegotiateProtocolVersion` may be there already.
-        out.reserve_exact(messages.len() + 64);
-        out.extend_from_slice(messages);
-        backend::put_key_data(out, self.control.pid, &self.control.secret);
-        backend::put_ready(out, crate::track::pipeline::IDLE);
-        if self.conn.flush_now()? {
-            return Ok(());
-        }
-        Box::pin(timeout(FAREWELL, self.conn.flush())).await.map_err(|_| RecvError::Closed)?.map_err(RecvError::Io)
-    }
-
     async fn serve(&mut self) -> Farewell {
         loop {
             if let Err(end) = self.next_request().await {
                 return end;
             }
             let settings = self.settings();
-            if let Err(end) = self.work(&settings).await {
+            // Boxed, so that who is idle costs little memory.
+            if let Err(end) = Box::pin(self.work(&settings)).await {
                 return end;
             }
         }
@@ -167,18 +186,28 @@ impl Session<'_> {
                     if self.shared.drain.phase() != Phase::Running {
                         return Err(Farewell::Tell(shutdown()));
                     }
-                    let loan = self.loan.as_ref();
-                    tokio::select! {
-                        biased;
-                        filled = self.conn.fill() => filled.map_err(|_| Farewell::Quiet)?,
-                        () = self.control.wake.notified() => {}
-                        called = called(loan) => match called {
-                            Called::In => self.give_loan_back(),
-                            Called::ToRest => self.rest().await,
-                        },
+                    match poll_fn(|cx| self.poll_news(cx)).await {
+                        News::Received => {}
+                        News::Gone => return Err(Farewell::Quiet),
+                        News::Called(Called::In) => self.give_loan_back(),
+                        News::Called(Called::ToRest) => Box::pin(self.rest()).await,
                     }
                 }
             }
+        }
+    }
+
+    /// Waits for whatever may happen to an idle client.
+    fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<News> {
+        if let Poll::Ready(filled) = self.conn.poll_fill(cx) {
+            return Poll::Ready(if filled.is_ok_and(|n| n > 0) { News::Received } else { News::Gone });
+        }
+        if self.control.wake.poll_woken(cx).is_ready() {
+            return Poll::Ready(News::Received);
+        }
+        match &self.loan {
+            Some(loan) => loan.poll_called(cx).map(News::Called),
+            None => Poll::Pending,
         }
     }
 
@@ -237,12 +266,12 @@ impl Session<'_> {
     async fn rest(&mut self) {
         let settings = self.settings();
         let Some(loan) = self.loan.take().filter(|_| settings.reset == Reset::Always) else { return };
-        self.loan = Box::pin(loan.reset(settings.cleanup_timeout)).await;
+        self.loan = loan.reset(settings.cleanup_timeout).await.map(Box::new);
     }
 
     /// The connection on loan, or one that is idle, or one that is waited for while the client is watched.
     async fn acquire(&mut self, settings: &Settings) -> Acquired {
-        if let Some(lease) = self.loan.take().and_then(Loan::take) {
+        if let Some(lease) = self.loan.take().and_then(|loan| loan.take()) {
             return Acquired::Lease(lease);
         }
         match self.pool.checkout_idle(&self.bag.wanted) {
@@ -263,7 +292,7 @@ impl Session<'_> {
                     Ok(lease) => Acquired::Lease(lease),
                     Err(error) => Acquired::Failed(error),
                 },
-                () = control.wake.notified() => {
+                () = control.wake.woken() => {
                     if control.is_cancelled() {
                         return Acquired::Cancelled;
                     }
@@ -323,14 +352,6 @@ impl Session<'_> {
 
     async fn flush(&mut self) -> Result<(), Farewell> {
         self.conn.flush().await.map_err(|_| Farewell::Quiet)
-    }
-}
-
-/// Completes when something is to become of the connection on loan.
-async fn called(loan: Option<&Loan>) -> Called {
-    match loan {
-        Some(loan) => loan.called().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -11,6 +11,9 @@ use super::buffer::{Buffer, BufferPool};
 use super::stream::Stream;
 use crate::wire::{self, BadLength};
 
+/// How much room for output an idle connection keeps at most.
+const KEPT: usize = 1024;
+
 /// Why a message could not be received.
 #[derive(Debug, thiserror::Error)]
 pub enum RecvError {
@@ -78,9 +81,8 @@ impl Conn {
         ready!(self.stream.poll_flush(cx))?;
         self.output.clear();
         self.written = 0;
-        if self.output.capacity() > 1024 {
-            // Most connections write a welcome once; an idle one should not keep the room for it.
-            self.output = Vec::new();
+        if self.output.capacity() > KEPT {
+            self.trim();
         }
         Poll::Ready(Ok(()))
     }
@@ -139,6 +141,13 @@ impl Conn {
         match self.poll_flush(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(flushed) => flushed.map(|()| true),
             Poll::Pending => Ok(false),
+        }
+    }
+
+    /// Gives back the room for output, where nothing waits in it.
+    pub fn trim(&mut self) {
+        if self.output.is_empty() {
+            self.output = Vec::new();
         }
     }
 

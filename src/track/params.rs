@@ -107,15 +107,15 @@ impl Wanted {
         let mut wanted: Vec<Wish> = Vec::new();
         let mut key = RawPairs::new();
         for (name, value) in &startup.params {
-            if matches!(name.as_slice(), b"user" | b"database" | b"replication") {
+            if matches!(&**name, b"user" | b"database" | b"replication") {
                 continue;
             }
             match following(name) {
                 Some(known) if value.iter().all(|b| (0x20..0x7f).contains(b)) => {
                     wanted.retain(|(n, _)| *n != known);
-                    wanted.push((known, value.as_slice().into()));
+                    wanted.push((known, (**value).into()));
                 }
-                _ => key.push((name.clone(), value.clone())),
+                _ => key.push((name.to_vec(), value.to_vec())),
             }
         }
         (Self { pairs: Arc::new(wanted) }, key)
@@ -212,6 +212,8 @@ pub fn put_literal(sql: &mut Vec<u8>, value: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn params(pairs: &[(&str, &str)]) -> Params {
@@ -223,7 +225,7 @@ mod tests {
     }
 
     fn startup(pairs: &[(&str, &str)]) -> Startup {
-        let params = pairs.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec())).collect();
+        let params = pairs.iter().map(|(n, v)| (Bytes::from(n.to_string()), Bytes::from(v.to_string()))).collect();
         Startup { params, ..Startup::default() }
     }
 

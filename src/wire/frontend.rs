@@ -203,7 +203,7 @@ mod tests {
 
         let mut out = Vec::new();
         put_startup(&mut out, 0, [(&b"user"[..], &b"me"[..]), (b"database", b"d")]);
-        let Ok(Opening::Startup(read)) = startup::parse(&out) else { panic!("not a startup") };
+        let Ok(Opening::Startup(read)) = startup::parse(&out.clone().into()) else { panic!("not a startup") };
         assert_eq!(read.get("user"), Some(&b"me"[..]));
         assert_eq!(startup::size(&out), Ok(Some(out.len())));
     }

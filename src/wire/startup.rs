@@ -1,5 +1,7 @@
 //! The untagged packets a client opens with.
 
+use bytes::Bytes;
+
 use super::cstr;
 
 /// The protocol version pgferry speaks at most: 3.2, whose cancel keys are longer.
@@ -38,7 +40,7 @@ pub struct Startup {
     /// The minor protocol version asked for.
     pub minor: u16,
     /// Parameters in the order sent, `_pq_.` options left out.
-    pub params: Vec<(Vec<u8>, Vec<u8>)>,
+    pub params: Vec<(Bytes, Bytes)>,
     /// Names of `_pq_.` protocol options, none of which pgferry knows.
     pub protocol_options: Vec<Vec<u8>>,
 }
@@ -47,8 +49,8 @@ impl Startup {
     /// The last value given for `name`, as PostgreSQL takes it; empty values count as absent.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        let found = self.params.iter().rev().find(|(n, _)| n == name.as_bytes());
-        found.map(|(_, value)| value.as_slice()).filter(|value| !value.is_empty())
+        let found = self.params.iter().rev().find(|(n, _)| **n == *name.as_bytes());
+        found.map(|(_, value)| &**value).filter(|value| !value.is_empty())
     }
 
     /// The version to speak with this client, and whether it must be told with `NegotiateProtocolVersion`.
@@ -99,7 +101,7 @@ pub fn size(bytes: &[u8]) -> Result<Option<usize>, StartupError> {
 ///
 /// # Errors
 /// As [`StartupError`] lists.
-pub fn parse(packet: &[u8]) -> Result<Opening, StartupError> {
+pub fn parse(packet: &Bytes) -> Result<Opening, StartupError> {
     let (Some(code), Some(body)) = (int32(packet, LENGTH), packet.get(LENGTH + 4..)) else {
         return Err(StartupError::Length);
     };
@@ -107,7 +109,7 @@ pub fn parse(packet: &[u8]) -> Result<Opening, StartupError> {
         SSL => Ok(Opening::Ssl),
         GSSENC => Ok(Opening::GssEnc),
         CANCEL => cancel(body),
-        _ => startup(code, body).map(Opening::Startup),
+        _ => startup(code, &packet.slice_ref(body)).map(Opening::Startup),
     }
 }
 
@@ -120,13 +122,13 @@ fn cancel(body: &[u8]) -> Result<Opening, StartupError> {
     Ok(Opening::Cancel { pid, secret: secret.to_vec() })
 }
 
-fn startup(code: u32, body: &[u8]) -> Result<Startup, StartupError> {
+fn startup(code: u32, body: &Bytes) -> Result<Startup, StartupError> {
     let [hi, lo] = [(code >> 16) as u16, (code & 0xffff) as u16];
     if hi != 3 {
         return Err(StartupError::Version { major: hi, minor: lo });
     }
     let mut startup = Startup { minor: lo, ..Startup::default() };
-    let mut rest = body;
+    let mut rest = &body[..];
     loop {
         let (name, after) = cstr(rest).ok_or(StartupError::Layout)?;
         if name.is_empty() {
@@ -136,7 +138,7 @@ fn startup(code: u32, body: &[u8]) -> Result<Startup, StartupError> {
         if name.starts_with(b"_pq_.") {
             startup.protocol_options.push(name.to_vec());
         } else {
-            startup.params.push((name.to_vec(), value.to_vec()));
+            startup.params.push((body.slice_ref(name), body.slice_ref(value)));
         }
         rest = after;
     }
@@ -153,11 +155,11 @@ mod tests {
 
     use super::*;
 
-    fn packet(code: u32, body: &[u8]) -> Vec<u8> {
+    fn packet(code: u32, body: &[u8]) -> Bytes {
         let mut out = u32::try_from(body.len() + 8).expect("small").to_be_bytes().to_vec();
         out.extend(code.to_be_bytes());
         out.extend(body);
-        out
+        out.into()
     }
 
     #[test]
@@ -213,7 +215,7 @@ mod tests {
         #[test]
         fn arbitrary_packets_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = size(&bytes);
-            let _ = parse(&bytes);
+            let _ = parse(&bytes.into());
         }
     }
 }

@@ -32,7 +32,7 @@ pub enum Admitted {
     /// To a session.
     Session(Session),
     /// To a connection of its own: replication.
-    Dedicated(Dedicated),
+    Dedicated(Box<Dedicated>),
 }
 
 /// What a session begins with.
@@ -90,7 +90,8 @@ pub async fn log_in(
             },
         };
         let method = rule.method;
-        return Ok(Some(Admitted::Dedicated(Dedicated { startup, user: key.user, method, credential })));
+        let dedicated = Dedicated { startup, user: key.user, method, credential };
+        return Ok(Some(Admitted::Dedicated(Box::new(dedicated))));
     }
     // Whoever only knocks leaves no pool behind.
     if rule.method != Auth::PassThrough {
@@ -235,7 +236,7 @@ mod tests {
     #[test]
     fn replication_is_read_as_postgresql_reads_it() {
         let ask = |value: &str| {
-            let params = vec![(b"replication".to_vec(), value.as_bytes().to_vec())];
+            let params = vec![("replication".into(), value.to_owned().into())];
             is_replication(&Startup { params, ..Startup::default() })
         };
         for value in ["database", "true", "on", "yes", "1", "t", "TRUE"] {

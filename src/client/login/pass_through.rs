@@ -24,12 +24,19 @@ pub(super) struct PassThrough<'a, 'b> {
 impl PassThrough<'_, '_> {
     /// The upstream decides: by what it is known to do, or by trying. `false` when the client went away.
     pub async fn run(&mut self) -> Result<bool, Fault> {
+        match self.pool.account.knowledge() {
+            Knowledge::Open => Ok(true),
+            _ => Box::pin(self.decide()).await,
+        }
+    }
+
+    async fn decide(&mut self) -> Result<bool, Fault> {
         let account = Arc::clone(&self.pool.account);
         if account.knowledge() == Knowledge::Unknown {
             let turn = timeout_at(self.entry.deadline, account.turn()).await;
             let turn = turn.map_err(|_| timed_out(self.entry.settings.login_timeout))?;
             if account.knowledge() == Knowledge::Unknown {
-                return Box::pin(self.first_contact(turn)).await;
+                return self.first_contact(turn).await;
             }
         }
         if account.knowledge() == Knowledge::Open {
@@ -39,7 +46,7 @@ impl PassThrough<'_, '_> {
         if account.matches(&self.entry.shared.registry, &password) {
             return Ok(true);
         }
-        Box::pin(self.check(password)).await
+        self.check(password).await
     }
 
     /// Tries a password upstream that is not known to be right.

@@ -16,12 +16,9 @@ mod state;
 mod statements;
 mod up;
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin as StdPin, pin};
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-
-use tokio::sync::futures::Notified;
 
 use super::Shared;
 use super::cancel::Control;
@@ -297,20 +294,11 @@ impl<'a> Relay<'a> {
     }
 
     async fn until_end(&mut self) -> End {
-        let control = self.control;
-        let mut wake = pin!(control.wake.notified());
-        poll_fn(|cx| self.poll(cx, wake.as_mut(), control)).await
+        poll_fn(|cx| self.poll(cx)).await
     }
 
-    fn poll<'n>(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut wake: StdPin<&mut Notified<'n>>,
-        control: &'n Control,
-    ) -> Poll<End> {
-        while wake.as_mut().poll(cx).is_ready() {
-            wake.set(control.wake.notified());
-        }
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        while self.control.wake.poll_woken(cx).is_ready() {}
         if self.shared.drain.phase() == Phase::Stopping {
             return Poll::Ready(End::Shutdown);
         }

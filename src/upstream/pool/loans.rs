@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-
-use tokio::sync::Notify;
 
 use super::{Pool, lock};
 use crate::track::Wanted;
@@ -14,6 +13,7 @@ use crate::upstream::counters::Closing;
 use crate::upstream::lease::Lease;
 use crate::upstream::link::Used;
 use crate::upstream::restore;
+use crate::wake::Wake;
 
 /// What is to become of a loan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub enum Called {
 struct Call {
     back: AtomicBool,
     rest: AtomicBool,
-    wake: Notify,
+    wake: Wake,
 }
 
 /// A connection that its client has not used. Dropping it closes the connection, as with any lease.
@@ -111,7 +111,7 @@ impl Pool {
 impl Call {
     fn make(&self, what: &AtomicBool) {
         what.store(true, Ordering::SeqCst);
-        self.wake.notify_one();
+        self.wake.wake();
     }
 }
 
@@ -123,15 +123,15 @@ impl Loan {
     }
 
     /// Waits until something is to become of it.
-    pub async fn called(&self) -> Called {
+    pub fn poll_called(&self, cx: &mut Context<'_>) -> Poll<Called> {
         loop {
             if self.call.back.load(Ordering::SeqCst) {
-                return Called::In;
+                return Poll::Ready(Called::In);
             }
             if self.call.rest.swap(false, Ordering::SeqCst) {
-                return Called::ToRest;
+                return Poll::Ready(Called::ToRest);
             }
-            self.call.wake.notified().await;
+            ready!(self.call.wake.poll_woken(cx));
         }
     }
 
