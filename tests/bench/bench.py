@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""Measures pgferry against its peers on this machine: ratios, each from medians of interleaved runs."""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import peers as peers_module
+import report
+from cases import CASES, Failed, Size
+from lab import Lab, run, wait_for
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+
+
+def main():
+    options = arguments()
+    lab = Lab(options.postgres)
+    places = {"pgferry": str(options.pgferry), "floor": str(options.floor)}
+    found = [peer for peer in peers_module.all_peers(places) if not options.peers or peer.key in options.peers]
+    if options.count:
+        return count(lab, found, options)
+    names = {peer.key: peer.name for peer in found}
+    results = measure(lab, found, options)
+    lines = [caption(options, found), *report.table(results, CASES, names)]
+    print("\n".join(lines))
+    if options.json:
+        versions = {peer.key: peer.version() for peer in found}
+        about = {"machine": machine(), "runs": options.runs, "seconds": options.seconds, "versions": versions}
+        Path(options.json).write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
+    if options.chart:
+        Path(options.chart).write_text(report.chart(results, names, caption(options, found)))
+    return 0
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5, help="how often everything is measured [5]")
+    parser.add_argument("--seconds", type=int, default=5, help="how long a pgbench run takes [5]")
+    parser.add_argument("--cases", type=lambda text: text.split(","), default=list(CASES), help=", ".join(CASES))
+    parser.add_argument("--peers", type=lambda text: text.split(","), help="folders under peers/ [all that are here]")
+    parser.add_argument("--smoke", action="store_true", help="once, and as little as shows that all of it works")
+    parser.add_argument("--json", help="where the figures of every run go")
+    parser.add_argument("--chart", help="where an SVG goes")
+    parser.add_argument("--count", choices=["syscalls", "instructions"], help="count these per short connection instead")
+    release = ROOT / "target" / "release"
+    parser.add_argument("--pgferry", type=Path, default=release / "pgferry")
+    parser.add_argument("--floor", type=Path, default=release / "examples" / "floor")
+    parser.add_argument("--postgres", default=os.environ.get("PGFERRY_TEST_PG_BIN") or newest_postgres())
+    options = parser.parse_args()
+    unknown = [case for case in options.cases if case not in CASES]
+    if unknown:
+        parser.error(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
+    if options.smoke:
+        options.runs = 1
+    return options
+
+
+def newest_postgres():
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    return found[-1] if found else "/usr/bin"
+
+
+def measure(lab, found, options):
+    """The figures of every run, by case and peer."""
+    size = Size(options.smoke, options.seconds)
+    results = {}
+    for number in range(options.runs):
+        for case in options.cases:
+            function, variant, _, others = CASES[case]
+            for peer in found:
+                wanted = peer.key in ("pgferry", *others) or peer.key not in ("direct", "floor")
+                if not wanted or not peer.serves(case, variant):
+                    continue
+                progress(f"run {number + 1} of {options.runs}: {case}, {peer.name}")
+                try:
+                    figures = function(lab, peer, variant, size)
+                except Failed as failure:
+                    if peer.key == "pgferry":
+                        raise SystemExit(f"bench: {case}: {failure}") from None
+                    print(f"{case}: {peer.name} can't: {failure}", file=sys.stderr)
+                    continue
+                results.setdefault(case, {}).setdefault(peer.key, []).append(figures)
+    progress("")
+    return results
+
+
+def count(lab, found, options):
+    """Syscalls (strace) or instructions (callgrind) per short connection: they don't depend on the machine's mood."""
+    script = lab.dir / "one.sql"
+    script.write_text("select 1;\n")
+    rows = []
+    for variant in ("transaction", "session"):
+        for peer in found:
+            if peer.command and peer.serves("short", variant):
+                counter = syscalls if options.count == "syscalls" else instructions
+                rows.append((variant, peer.name, counter(lab, peer, variant, script)))
+    print(f"{options.count} per short connection")
+    for variant, name, value in rows:
+        print(f"  {variant:<12} {name:<12} {value:>10.1f}")
+    return 0
+
+
+def load(lab, at, script, rounds):
+    return lab.pgbench(*at.address(), "-C", "-n", "-M", "simple", "-c", "20", "-j", "2", "-t", str(rounds), "-f", script)
+
+
+def syscalls(lab, peer, variant, script):
+    with peers_module.Running(lab, peer, variant) as at:
+        load(lab, at, script, 20)
+        out = lab.dir / "strace.out"
+        tracer = subprocess.Popen(
+            ["strace", "-f", "-c", "-p", str(at.pid), "-o", str(out)], stderr=subprocess.PIPE, text=True
+        )
+        tracer.stderr.readline()
+        load(lab, at, script, 100)
+        tracer.send_signal(2)
+        tracer.wait()
+        total = re.search(r"^100\.00\s+\S+\s+\S+\s+(\d+)", out.read_text(), re.M)
+        return int(total.group(1)) / 2000
+
+
+def instructions(lab, peer, variant, script):
+    """The difference of two runs, so that what starting costs does not count."""
+    totals = []
+    for rounds in (50, 150):
+        out = lab.dir / f"callgrind.{rounds}"
+        out.touch()
+        out.chmod(0o666)
+        program = peer.program
+        command = peer.command
+        peer.program = "valgrind"
+        peer.command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", program, *command[1:]]
+        try:
+            with peers_module.Running(lab, peer, variant) as at:
+                load(lab, at, script, rounds)
+        finally:
+            peer.program, peer.command = program, command
+        wait_for(lambda: out.stat().st_size > 0, "callgrind's file")
+        totals.append(sum(int(n) for n in re.findall(r"^(?:summary|totals): (\d+)", out.read_text(), re.M)[:1]))
+    return (totals[1] - totals[0]) / 2000
+
+
+def machine():
+    return f"{os.cpu_count()} cores, Linux {'.'.join(platform.release().split('.')[:2])}"
+
+
+def caption(options, found):
+    version = re.search(r"\d+(\.\d+)?", run(Path(options.postgres) / "postgres", "--version")).group(0)
+    others = ", ".join(f"{peer.version()}" for peer in found if peer.version() and peer.key != "pgferry")
+    length = f"medians of {options.runs} interleaved runs of {options.seconds} s"
+    return f"{machine()}; PostgreSQL {version}; {others}; {length}"
+
+
+def progress(text):
+    if sys.stderr.isatty() or not text:
+        print(f"\r{text:<70}\r" if not text else f"\r{text:<70}", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""What is measured. A case is a function from a lab, a peer and a size to figures by name."""
+
+import re
+import resource
+import time
+
+import clients
+from lab import cpu_us, family_cpu_us, rss_kb
+from peers import Running
+
+
+class Failed(Exception):
+    """A peer can't do what is measured."""
+
+
+class Size:
+    """How much of everything: enough for figures that mean something, or just enough to see that it works."""
+
+    def __init__(self, smoke, seconds):
+        self.seconds = 1 if smoke else seconds
+        self.rounds = 50 if smoke else 500
+        self.idle = 50 if smoke else 5000
+        self.many = 100_000 if not smoke else 200
+        self.rows = 1_000 if smoke else 1_000_000
+        self.megabytes = 2 if smoke else 200
+
+
+def pgbench(lab, peer, variant, size, *arguments, user="app"):
+    """Figures of one pgbench run."""
+    with Running(lab, peer, variant) as at:
+        lab.pgbench(*at.address(), "-n", *arguments, "-T", "1", user=user)
+        before = measure(lab, at)
+        status, said = lab.pgbench(*at.address(), "-n", *arguments, "-T", str(size.seconds), user=user)
+        after = measure(lab, at)
+        done = int(re.search(r"actually processed: (\d+)", said).group(1))
+        failed = re.search(r"failed transactions: (\d+)", said)
+        if done == 0 or (status != 0 and "ERROR" in said):
+            # PgBouncer before 1.21 can't do prepared statements in transaction mode.
+            raise Failed(said.strip().splitlines()[-1])
+        figures = {
+            "tps": float(re.search(r"^tps = ([0-9.]+)", said, re.M).group(1)),
+            "failed": int(failed.group(1)) if failed else int(status != 0),
+            "db_us": (after["db"] - before["db"]) / done,
+            "client_us": (after["client"] - before["client"]) / done,
+            "connects": after["connects"] - before["connects"],
+            "time_wait": max(0, after["time_wait"] - before["time_wait"]),
+        }
+        if at.pid:
+            figures["cpu_us"] = (after["cpu"] - before["cpu"]) / done
+            figures["rss_kb"] = rss_kb(at.pid)
+        return figures
+
+
+def measure(lab, at):
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        "cpu": cpu_us(at.pid) if at.pid else 0.0,
+        "db": family_cpu_us(lab.postgres.pid),
+        "client": (children.ru_utime + children.ru_stime) * 1e6,
+        "connects": lab.upstream_connects(),
+        "time_wait": lab.time_waits(),
+    }
+
+
+def short(*extra, user="app"):
+    def case(lab, peer, variant, size):
+        script = lab.dir / "one.sql"
+        script.write_text("select 1;\n")
+        load = extra or ("-c", "50", "-j", "2")
+        figures = pgbench(lab, peer, variant, size, "-C", "-M", "simple", *load, "-f", str(script), user=user)
+        return figures
+
+    return case
+
+
+def long(protocol):
+    def case(lab, peer, variant, size):
+        return pgbench(lab, peer, variant, size, "-S", "-M", protocol, "-c", "50", "-j", "2")
+
+    return case
+
+
+def latency(lab, peer, variant, size):
+    with Running(lab, peer, variant) as at:
+        clients.first_rows(at.host, at.port, 20)
+        times = clients.first_rows(at.host, at.port, size.rounds)
+    return {"p50_us": times[len(times) // 2] * 1e6, "p99_us": times[len(times) * 99 // 100] * 1e6}
+
+
+def copy(move):
+    def case(lab, peer, variant, size):
+        with Running(lab, peer, variant) as at:
+            clients.copy_out(at.host, at.port, 1000, 1000)
+            before = cpu_us(at.pid) if at.pid else 0.0
+            speed = move(at, size)
+            figures = {"mb_s": speed}
+            if at.pid:
+                figures["cpu_ms"] = (cpu_us(at.pid) - before) / 1000
+            return figures
+
+    return case
+
+
+def idle(lab, peer, variant, size):
+    with Running(lab, peer, variant) as at:
+        for client in clients.idle(at.host, at.port, 20):
+            client.close()
+        before = rss_kb(at.pid)
+        waiting = clients.idle(at.host, at.port, size.idle)
+        figures = {"bytes_per_client": (rss_kb(at.pid) - before) * 1024 / size.idle}
+        worked = cpu_us(at.pid)
+        time.sleep(size.seconds)
+        figures["idle_cpu_us_per_s"] = (cpu_us(at.pid) - worked) / size.seconds
+        for client in waiting:
+            client.close()
+        return figures
+
+
+def burst(lab, peer, variant, size):
+    with Running(lab, peer, variant) as at:
+        return {"burst_ms": clients.burst(at.host, at.port, 50) * 1000}
+
+
+def growth(lab, peer, variant, size):
+    with Running(lab, peer, variant) as at:
+        began = rss_kb(at.pid)
+        each = size.many // 20
+        script = lab.dir / "one.sql"
+        script.write_text("select 1;\n")
+        load = (*at.address(), "-C", "-n", "-M", "simple", "-c", "10", "-j", "2", "-f", str(script))
+        lab.pgbench(*load, "-t", str(each // 10))
+        warm = rss_kb(at.pid)
+        for _ in range(19):
+            lab.pgbench(*load, "-t", str(each // 10))
+        return {"rss_start_kb": began, "rss_warm_kb": warm, "rss_end_kb": rss_kb(at.pid)}
+
+
+def start(lab, peer, variant, size):
+    began = time.perf_counter()
+    with Running(lab, peer, variant):
+        return {"start_ms": (time.perf_counter() - began) * 1000}
+
+
+def many_rows(at, size):
+    return clients.copy_out(at.host, at.port, size.rows, 1000)
+
+
+def small_rows(at, size):
+    return clients.copy_out(at.host, at.port, size.rows * 6, 50)
+
+
+def rows_in(at, size):
+    return clients.copy_in(at.host, at.port, size.megabytes)
+
+
+# Name, variant, what it is, and the peers it makes sense for besides pgferry and PgBouncer.
+CASES = {
+    "short": (short(), "transaction", "short connections, transaction mode", ("direct", "floor")),
+    "short-session": (short(), "session", 'short connections, session mode, reset = "always"', ()),
+    "short-smart": (short(), "smart", 'short connections, session mode, reset = "smart"', ()),
+    "short-password": (short(user="secret"), "scram", "short connections with a password", ()),
+    "short-800": (short("-c", "800", "-j", "80"), "transaction", "short connections, 800 clients at once", ()),
+    "long-simple": (long("simple"), "transaction", "long-lived clients, simple protocol", ("direct",)),
+    "long-extended": (long("extended"), "transaction", "long-lived clients, extended protocol", ("direct",)),
+    "long-prepared": (long("prepared"), "transaction", "long-lived clients, prepared statements", ("direct",)),
+    "long-workers": (long("simple"), "workers", "long-lived clients, two workers", ()),
+    "latency": (latency, "transaction", "connect to first row, one client", ("direct",)),
+    "copy-out": (copy(many_rows), "transaction", "COPY out, rows of 1 kB", ("direct",)),
+    "copy-out-small": (copy(small_rows), "transaction", "COPY out, rows of 50 B", ("direct",)),
+    "copy-in": (copy(rows_in), "transaction", "COPY in", ("direct",)),
+    "idle": (idle, "transaction", "idle clients", ()),
+    "burst": (burst, "transaction", "50 clients at once, cold pool", ("direct",)),
+    "growth": (growth, "transaction", "memory over many short connections", ()),
+    "start": (start, "transaction", "cold start to listening", ()),
+}
