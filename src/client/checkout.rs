@@ -1,8 +1,6 @@
 //! Getting a connection ready for a client: what it is welcomed with, and what is sent in front of its first message.
 
 use std::sync::Arc;
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use super::Shared;
@@ -10,18 +8,13 @@ use crate::config::{Reset, Settings};
 use crate::error::Fault;
 use crate::track::ledger::Kept;
 use crate::track::{Clean, Luggage, Pins, Pipeline, Request, Wanted, params};
-use crate::upstream::link::Used;
+use crate::upstream::link::{MOMENT, Used};
 use crate::upstream::pool::Welcome;
 use crate::upstream::{Lease, Pool, restore};
 use crate::wire::frontend;
 
 /// Nobody: who has used a connection on pgferry's own behalf. Session numbers don't get there.
 const NOBODY: u64 = u64::MAX;
-
-/// A connection that has been idle for longer may have been ended by the server without a sign of it so far, as
-/// `pg_terminate_backend` does. Under load connections change hands within microseconds, and a `Sync` costs the server
-/// a few.
-const IDLE: Duration = Duration::from_millis(1);
 
 /// The settings a client gets and is told, before it has a connection: from what is known, or, where nothing is known
 /// yet, from the server.
@@ -152,7 +145,8 @@ pub fn prepare(lease: &Lease, settings: &Settings, bag: &Luggage, client: u64) -
         preparation.requests.push(Request::Query);
         preparation.settings = true;
     }
-    if preparation.requests.is_empty() && lease.returned.elapsed() >= IDLE {
+    // The server may have ended the connection without a sign of it so far, as `pg_terminate_backend` does.
+    if preparation.requests.is_empty() && lease.returned.elapsed() >= MOMENT {
         frontend::put_sync(&mut preparation.messages);
         preparation.requests.push(Request::Sync);
     }

@@ -41,7 +41,6 @@ enum Farewell {
 }
 
 /// What waiting for a connection came to.
-#[expect(clippy::large_enum_variant, reason = "the large one is the common one, and lives for a moment")]
 enum Acquired {
     Lease(Lease),
     /// The client cancelled its request.

@@ -52,6 +52,12 @@ impl Conn {
         &self.stream
     }
 
+    /// Whether the runtime has heard that there is something to read; it may not know yet.
+    #[must_use]
+    pub fn is_known_readable(&self) -> bool {
+        self.stream.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
     /// Receives more into [`Conn::input`]; `Ready(Ok(0))` is the end. Holds no storage while it waits with an empty
     /// buffer. The caller has seen to it that the buffer is not full.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {

@@ -216,8 +216,9 @@ pub fn of_sql(sql: &[u8]) -> Look {
 impl Look {
     /// The first word of a statement.
     fn keyword(&mut self, word: &[u8], behind: &Tokens<'_>) {
-        let word = word.to_ascii_lowercase();
-        self.pins.add(match word.as_slice() {
+        let mut room = [0; 16];
+        let Some(word) = lower(word, &mut room) else { return };
+        self.pins.add(match word {
             b"listen" => Pins::LISTEN,
             b"load" => Pins::LOAD,
             b"do" => Pins::CODE,
@@ -228,17 +229,16 @@ impl Look {
             },
             _ => Pins::none(),
         });
-        self.frees |= matches!(
-            word.as_slice(),
-            b"unlisten" | b"deallocate" | b"discard" | b"close" | b"drop" | b"reset" | b"set"
-        );
-        self.nested |= matches!(word.as_slice(), b"savepoint" | b"release");
+        self.frees |= matches!(word, b"unlisten" | b"deallocate" | b"discard" | b"close" | b"drop" | b"reset" | b"set");
+        self.nested |= matches!(word, b"savepoint" | b"release");
     }
 
     /// Functions and schemas whose very name means session state.
     fn name(&mut self, name: &[u8], behind: &Tokens<'_>) {
-        // A cheap first sieve.
-        if name.len() < 6 {
+        // A cheap first sieve: how those below begin, or that they hold `advisory_` behind something.
+        let &[first, _, _, _, _, _, ..] = name else { return };
+        let may_matter = matches!(first | 0x20, b's' | b'n' | b'c' | b'l' | b'p' | b'd');
+        if !(may_matter || name.len() >= ADVISORY.len() && contains(name, ADVISORY)) {
             return;
         }
         let name = name.to_ascii_lowercase();
@@ -255,12 +255,23 @@ impl Look {
                 self.frees = true;
                 Pins::none()
             }
-            _ if contains(&name, b"advisory_") && !contains(&name, b"_xact_") => Pins::LOCK,
+            _ if contains(&name, ADVISORY) && !contains(&name, b"_xact_") => Pins::LOCK,
             _ if name.starts_with(b"pg_temp") => Pins::TEMP,
             _ if name.starts_with(b"dblink") || name.starts_with(b"pg_replication_origin_session") => Pins::CODE,
             _ => Pins::none(),
         });
     }
+}
+
+/// What the names of functions for session-level locks hold.
+const ADVISORY: &[u8] = b"advisory_";
+
+/// `word` in lower case; `None` where it is longer than any keyword that matters.
+fn lower<'a>(word: &[u8], room: &'a mut [u8; 16]) -> Option<&'a [u8]> {
+    let lowered = room.get_mut(..word.len())?;
+    lowered.copy_from_slice(word);
+    lowered.make_ascii_lowercase();
+    Some(lowered)
 }
 
 /// Whether the arguments behind `set_config` end in a plain `true`: it holds for the transaction only.

@@ -54,9 +54,7 @@ impl<'a> Tokens<'a> {
     fn skip_blanks_and_comments(&mut self) {
         loop {
             match self.rest {
-                [b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c, ..] => {
-                    self.take(1);
-                }
+                [b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c, rest @ ..] => self.rest = rest,
                 [b'-', b'-', ..] => {
                     let line = self.rest.iter().position(|&b| b == b'\n' || b == b'\r');
                     self.take(line.unwrap_or(usize::MAX));
@@ -179,8 +177,21 @@ impl<'a> Iterator for Tokens<'a> {
 
 /// A byte that may stand inside an unquoted name; bytes above ASCII count as letters, as in PostgreSQL's scanner.
 fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
+    WORD[usize::from(byte)]
 }
+
+/// [`is_word`] of every byte: texts are walked byte by byte.
+const WORD: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = u8::MAX;
+    loop {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80;
+        if byte == 0 {
+            break table;
+        }
+        byte -= 1;
+    }
+};
 
 #[cfg(test)]
 mod tests {

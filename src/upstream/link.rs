@@ -19,6 +19,9 @@ use crate::wire::{Frames, backend, frame, frontend};
 /// How long a server may take to close after a `Terminate`.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// For how long the last answer on a connection proves it alive. Under load connections change hands within microseconds.
+pub const MOMENT: Duration = Duration::from_millis(1);
+
 /// What a `CancelRequest` needs.
 #[derive(Debug)]
 pub struct BackendKey {
@@ -143,6 +146,13 @@ impl Link {
     pub fn swept(&mut self) {
         self.prepared.clear();
         self.kept.clear();
+    }
+
+    /// Whether it has been used within the last moment and nothing is known to have arrived since: then a look is not
+    /// worth a system call. What the server says a moment later is met by the client's own request in any case.
+    #[must_use]
+    pub fn was_just_used(&self) -> bool {
+        self.returned.elapsed() < MOMENT && self.conn.input.is_empty() && !self.conn.is_known_readable()
     }
 
     /// Looks at what the server said while nobody used the connection: `false` when it must be closed. Notices and

@@ -55,6 +55,20 @@ pub fn head(bytes: &[u8], limit: usize) -> Result<Option<Head>, BadLength> {
     Ok(Some(Head { tag, size: size + 1 }))
 }
 
+/// How many bytes the whole messages of one type take that `bytes` begins with: rows come by the thousand, and are all
+/// treated alike. Stops in front of a bad header.
+#[must_use]
+pub fn run(bytes: &[u8], tag: u8, limit: usize) -> usize {
+    let mut end = 0;
+    while let Some(Ok(Some(next))) = bytes.get(end..).map(|rest| head(rest, limit)) {
+        if next.tag != tag || next.size > bytes.len() - end {
+            break;
+        }
+        end += next.size;
+    }
+    end
+}
+
 /// One whole message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
@@ -131,6 +145,23 @@ mod tests {
         }
         assert_eq!(head(b"Q\0\0\0\x04", 100), Ok(Some(Head { tag: b'Q', size: 5 })));
         assert_eq!(head(b"Q\0\0\0", 100), Ok(None));
+    }
+
+    #[test]
+    fn runs_end_with_the_last_whole_message_of_the_type() {
+        let row = |n: usize| [&b"D"[..], &u32::try_from(n + 4).expect("small").to_be_bytes(), &vec![7; n]].concat();
+        let rows = [row(0), row(3), row(300)].concat();
+        for (behind, whole) in [
+            (&b""[..], rows.len()),
+            (b"D", rows.len()),
+            (b"D\0\0\0\x05", rows.len()),
+            (b"C\0\0\0\x04", rows.len()),
+            (b"D\0\0\0\x04", rows.len() + 5),
+            (b"D\0\0\0\0", rows.len()),
+        ] {
+            assert_eq!(run(&[&rows, behind].concat(), b'D', BACKEND_LIMIT), whole, "{behind:?}");
+        }
+        assert_eq!(run(&rows, b'd', BACKEND_LIMIT), 0);
     }
 
     proptest! {

@@ -118,7 +118,7 @@ def idle(lab, peer, variant, size):
 
 def burst(lab, peer, variant, size):
     with Running(lab, peer, variant) as at:
-        return {"burst_ms": clients.burst(at.host, at.port, 50) * 1000}
+        return {"burst_ms": clients.burst(at.host, at.port, 50, "secret", "hunter2") * 1000}
 
 
 def growth(lab, peer, variant, size):
@@ -169,7 +169,7 @@ CASES = {
     "copy-out-small": (copy(small_rows), "transaction", "COPY out, rows of 50 B", ("direct",)),
     "copy-in": (copy(rows_in), "transaction", "COPY in", ("direct",)),
     "idle": (idle, "transaction", "idle clients", ()),
-    "burst": (burst, "transaction", "50 clients at once, cold pool", ("direct",)),
+    "burst": (burst, "scram", "50 clients with passwords at once, cold pool", ("direct",)),
     "growth": (growth, "transaction", "memory over many short connections", ()),
     "start": (start, "transaction", "cold start to listening", ()),
 }

@@ -66,6 +66,18 @@ impl Relay<'_> {
                 Ok(None) => return Ok(progress),
                 Err(_) => return Err(self.upstream_failed()),
             };
+            if matches!(head.tag, backend::DATA_ROW | frontend::COPY_DATA) && !self.asking {
+                let rows = frame::run(bytes, head.tag, frame::BACKEND_LIMIT);
+                if rows > 0 {
+                    let hidden = self.pipeline.hides(head.tag);
+                    if !hidden {
+                        self.passed_on();
+                    }
+                    self.take_down(rows, hidden);
+                    progress = true;
+                    continue;
+                }
+            }
             let here = head.size.min(bytes.len());
             if self.must_see(head.tag) && here < head.size && head.size <= LOOK_LIMIT {
                 self.lease.conn.input.reserve(head.size);

@@ -103,6 +103,14 @@ impl Relay<'_> {
                 Err(bad) => return Err(End::Refuse(Fault::violation(bad.to_string()))),
             };
             let request = Request::of(head.tag);
+            if request == Some(Request::CopyData) && self.pipeline.copying_in() {
+                let rows = frame::run(bytes, head.tag, frame::FRONTEND_LIMIT);
+                if rows > 0 {
+                    self.take_up(rows, false);
+                    progress = true;
+                    continue;
+                }
+            }
             if self.barrier && !self.may_pass(request) {
                 return Ok(progress);
             }

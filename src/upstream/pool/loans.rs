@@ -11,7 +11,7 @@ use super::{Pool, lock};
 use crate::track::Wanted;
 use crate::upstream::counters::Closing;
 use crate::upstream::lease::Lease;
-use crate::upstream::link::Used;
+use crate::upstream::link::{MOMENT, Used};
 use crate::upstream::restore;
 use crate::wake::Wake;
 
@@ -42,10 +42,6 @@ pub struct Loan {
     pool: Arc<Pool>,
     since: Instant,
 }
-
-/// For how long the last look at a connection is good enough: what is sent in front of a client's first message proves it
-/// alive in any case.
-const FRESH_LOOK: Duration = Duration::from_millis(1);
 
 /// The loans of a pool, the oldest first.
 #[derive(Debug, Default)]
@@ -140,7 +136,7 @@ impl Loan {
     pub fn take(mut self) -> Option<Lease> {
         let mut lease = self.lease.take()?;
         lease.set_unused(false);
-        let looks_fine = self.since.elapsed() < FRESH_LOOK || lease.look();
+        let looks_fine = self.since.elapsed() < MOMENT || lease.look();
         let unfit = self.pool.unfit(&lease).or((!looks_fine).then_some(Closing::Dead));
         match unfit {
             None => Some(lease),

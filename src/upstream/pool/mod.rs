@@ -101,6 +101,9 @@ impl Manager for Dialler {
     async fn recycle(&self, upstream: &mut Upstream, _: &Metrics) -> RecycleResult<CheckoutError> {
         let pool = self.pool.upgrade();
         let unfit = pool.as_ref().map_or(Some(Closing::Shutdown), |pool| pool.unfit(upstream));
+        if unfit.is_none() && upstream.was_just_used() {
+            return Ok(());
+        }
         let before = upstream.base.clone();
         if unfit.is_some() || !upstream.look() {
             upstream.closing = unfit.unwrap_or(Closing::Dead);
