@@ -4,7 +4,7 @@
 THROUGH_TLS = cancel:: carried:: chaos:: differential:: pool:: ports:: random:: relay:: reset:: shutdown::
 
 .DEFAULT_GOAL := help
-.PHONY: help build setup test test-versions interop regress lint demo bench fuzz
+.PHONY: help build setup test test-versions interop regress lint demo bench bench-chart bench-micro fuzz
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,8 +37,14 @@ lint: ## Formatting, clippy, documentation, dependencies
 demo: ## The problem and its cure, side by side, in a minute
 	tests/demo/run.sh
 
-bench: ## Count what a short connection costs (needs PgBouncer: installed if missing)
-	tests/bench/run.sh
+bench: ## Measure pgferry against PgBouncer, direct TCP and a null server (half an hour; ARGS="--cases short")
+	tests/bench/run.sh $(ARGS)
+
+bench-chart: ## The same, and draw tests/bench/chart.svg
+	tests/bench/run.sh --chart tests/bench/chart.svg $(ARGS)
+
+bench-micro: ## Time the parts that every request goes through
+	cargo bench --locked --bench micro
 
 fuzz: ## Fuzz every parser for a minute each (needs cargo-fuzz and a nightly toolchain)
 	tests/fuzz.sh

@@ -3,6 +3,7 @@
 //! The library exists so that tests and fuzz targets reach the parts; it is not an API to build on.
 //! ARCHITECTURE.md tells the way of one client through these modules.
 
+pub mod admin;
 pub mod auth;
 pub mod client;
 pub mod config;

@@ -2,12 +2,15 @@
 
 use std::io::{IsTerminal, stderr, stdout};
 use std::net::IpAddr;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use pgferry::admin::probe;
 use pgferry::config::source::Value;
+use pgferry::config::value;
 use pgferry::config::{Caller, ConfigError, LogFormat, Settings, Transport, Written};
 use pgferry::doctor::{Facts, Wish, judge, report};
 use pgferry::server;
@@ -48,6 +51,33 @@ enum Command {
     Check(CheckOptions),
     /// Say why ports run out on this host, and what would help. Reads only; exit status 0, 1 or 2 by the worst verdict.
     Doctor(DoctorOptions),
+    /// Ask a running pgferry whether it is well; exit status 0 or 1. For exec probes.
+    ///
+    /// Where the configuration has no admin_listen, looks whether clients can connect.
+    Health(HealthOptions),
+    /// Wait until a pgferry is ready, then run a command in place of this one.
+    Wait(WaitOptions),
+}
+
+#[derive(clap::Args)]
+struct HealthOptions {
+    #[command(flatten)]
+    options: Options,
+    /// Only whether it works, not whether it can serve clients.
+    #[arg(long)]
+    live: bool,
+}
+
+#[derive(clap::Args)]
+struct WaitOptions {
+    #[command(flatten)]
+    options: Options,
+    /// How long to wait at most, such as 30s; then the exit status is 1 and nothing is run.
+    #[arg(long = "for", value_name = "TIME", default_value = "60s")]
+    patience: String,
+    /// The command and its arguments, behind --.
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
 }
 
 #[derive(clap::Args)]
@@ -200,6 +230,8 @@ fn main() -> ExitCode {
     let outcome = match command {
         Some(Command::Check(after)) => check(after, options),
         Some(Command::Doctor(after)) => return doctor(&after, &options),
+        Some(Command::Health(after)) => health(after, options),
+        Some(Command::Wait(after)) => wait(after, options),
         None => serve(&options),
     };
     match outcome {
@@ -220,6 +252,21 @@ fn check(mut check: CheckOptions, before: Options) -> Result<(), String> {
         Some(user) => println!("{}", check.explain(&settings, user)?),
     }
     Ok(())
+}
+
+fn health(health: HealthOptions, before: Options) -> Result<(), String> {
+    let settings = health.options.or(before).settings().map_err(|error| error.to_string())?;
+    probe::ask(&settings, if health.live { "/live" } else { "/ready" })
+}
+
+fn wait(wait: WaitOptions, before: Options) -> Result<(), String> {
+    let settings = wait.options.or(before).settings().map_err(|error| error.to_string())?;
+    let patience = value::duration(&wait.patience).map_err(|error| format!("--for: {error}"))?;
+    probe::wait(&settings, patience).map_err(|why| format!("not ready within {}: {why}", wait.patience))?;
+    let Some((program, arguments)) = wait.command.split_first() else { return Ok(()) };
+    // Comes back only if it fails.
+    let error = std::process::Command::new(program).args(arguments).exec();
+    Err(format!("{program}: {error}"))
 }
 
 impl CheckOptions {

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
+use crate::admin::Admin;
 use crate::auth::ProcessKey;
 use crate::client::cancel::Sessions;
 use crate::client::door::Door;
@@ -61,7 +62,6 @@ pub async fn run(settings: Settings, reload: impl Fn() -> Result<Settings, Confi
     let mut signals = Signals::new().map_err(|error| StartError::System(format!("signals: {error}")))?;
     // Enough for the traffic of a burst; what is beyond goes back to the system.
     let buffers = BufferPool::new(settings.buffer_size, 2 * settings.max_upstream.min(64));
-    announce(&settings);
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let registry = Registry::new(Arc::clone(&settings), route, key, buffers);
     let shared = Arc::new(Shared {
@@ -71,6 +71,11 @@ pub async fn run(settings: Settings, reload: impl Fn() -> Result<Settings, Confi
         drain: Drain::default(),
         places: Slots::new(places),
     });
+    let address = registry.settings.load().admin_listen.clone();
+    let admin = address.map(|address| Admin::start(Arc::clone(&shared), &address));
+    // It answers until the very end.
+    let _admin = admin.transpose().map_err(StartError::System)?;
+    announce(&registry.settings.load());
     warm_up(&shared);
     tokio::spawn(Arc::clone(&registry).janitor());
     // Every client's task holds a sender: when all are gone, so are the clients.
@@ -273,6 +278,9 @@ fn announce(settings: &Settings) {
     let trusts_all = settings.rules.iter().any(|rule| *rule == Rule::for_all(Auth::Trust));
     if trusts_all && settings.listen.iter().any(Listen::is_remote) {
         warn!("a [[rule]] without conditions trusts everybody, and other machines can connect");
+    }
+    if let Some(address) = settings.admin_listen.as_ref().filter(|address| address.is_remote()) {
+        warn!("admin_listen = \"{address}\": every machine that gets there can read the figures");
     }
     if trusts_all && settings.socket_mode & 0o007 != 0 {
         warn!(

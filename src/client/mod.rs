@@ -17,7 +17,7 @@ pub mod secrets;
 pub mod session;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tracing::{debug, info, warn};
@@ -52,10 +52,11 @@ pub struct Shared {
 
 /// Serves one client to its end.
 pub async fn serve(shared: &Arc<Shared>, conn: &mut Conn) {
+    let came = Instant::now();
     let place = shared.places.try_take();
     // What is over when the session begins, or seldom, lies elsewhere: an idle client should cost little memory.
     match Box::pin(greet(shared, conn, place.as_ref())).await {
-        Ok(Some(Admitted::Session(admitted))) => session::run(shared, conn, admitted).await,
+        Ok(Some(Admitted::Session(admitted))) => session::run(shared, conn, admitted, came).await,
         Ok(Some(Admitted::Dedicated(admitted))) => Box::pin(dedicated::run(shared, conn, *admitted)).await,
         Ok(None) => {}
         Err(fault) => Box::pin(refuse(shared, conn, &fault)).await,

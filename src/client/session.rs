@@ -4,6 +4,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -72,13 +73,15 @@ struct Session<'a> {
 }
 
 /// Runs a session from its welcome to its end.
-pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, admitted: login::Session) {
+pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, admitted: login::Session, came: Instant) {
     let (mut session, registered) = Session::begin(shared, conn, admitted);
     if session.flush_welcome().await.is_err() {
         session.give_loan_back();
         return;
     }
     shared.registry.counters.logins.add();
+    shared.registry.counters.timings.login.observe(came.elapsed());
+    session.pool.traffic.logins.add();
     let end = session.serve().await;
     session.give_loan_back();
     drop(registered);
@@ -270,13 +273,20 @@ impl<'a> Session<'a> {
 
     /// The connection on loan, or one that is idle, or one that is waited for while the client is watched.
     async fn acquire(&mut self, settings: &Settings) -> Acquired {
-        if let Some(lease) = self.loan.take().and_then(|loan| loan.take()) {
+        let timings = &self.shared.registry.counters.timings;
+        let own = self.loan.take().and_then(|loan| loan.take());
+        if let Some(lease) = own.or_else(|| self.pool.checkout_idle(&self.bag.wanted)) {
+            timings.wait.observe_none();
+            self.pool.traffic.assigned(Duration::ZERO);
             return Acquired::Lease(lease);
         }
-        match self.pool.checkout_idle(&self.bag.wanted) {
-            Some(lease) => Acquired::Lease(lease),
-            None => Box::pin(self.wait_for_lease(settings)).await,
+        let began = Instant::now();
+        let acquired = Box::pin(self.wait_for_lease(settings)).await;
+        timings.wait.observe(began.elapsed());
+        if let Acquired::Lease(_) = acquired {
+            self.pool.traffic.assigned(began.elapsed());
         }
+        acquired
     }
 
     async fn wait_for_lease(&mut self, settings: &Settings) -> Acquired {

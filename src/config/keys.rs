@@ -32,7 +32,7 @@ const fn secret(name: &'static str, doc: &'static str) -> Key {
 }
 
 /// Every setting, in the order of the reference.
-pub const KEYS: [Key; 60] = [
+pub const KEYS: [Key; 62] = [
     secret(
         "upstream",
         "Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database][?sslmode=…&connect_timeout=…].",
@@ -170,6 +170,14 @@ pub const KEYS: [Key; 60] = [
     fixed("log_format", "\"text\"", "\"text\" or \"json\"."),
     fixed("log_level", "\"info\"", "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"."),
     key("log_connections", "false", "Log each client's login and end."),
+    Key {
+        reload: false,
+        ..optional(
+            "admin_listen",
+            "Where figures and health are asked for over HTTP: host:port, or the path of a socket file.",
+        )
+    },
+    key("quit_endpoint", "false", "Whether POST /quitquitquit at admin_listen ends the process as SIGTERM does."),
     fixed("workers", "1", "Threads that serve clients."),
     optional(
         "database",

@@ -24,4 +24,4 @@ pub use rule::{Caller, CertName, Rule, Transport};
 pub use settings::Settings;
 pub use source::{ConfigError, Written};
 pub use url::{Host, Upstream};
-pub use value::{Auth, Listen, LogFormat, Mode, PeerRule, Pin, Reset};
+pub use value::{AdminListen, Auth, Listen, LogFormat, Mode, PeerRule, Pin, Reset};

@@ -24,6 +24,18 @@ impl Reader<'_> {
         parse(text.trim()).map_err(|message| ConfigError::new(message).at(&place, name))
     }
 
+    /// As [`Reader::read`], for a key that may be left out.
+    pub fn read_optional<T>(
+        &self,
+        name: &'static str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
+        match self.written.get(name) {
+            Some(_) => self.read(name, parse).map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// The upstream, with what other keys say of it.
     pub fn upstream(&self) -> Result<Upstream, ConfigError> {
         let mut upstream = self.upstream_url()?;

@@ -12,7 +12,7 @@ use super::reader::{Reader, number, optional_duration, positive_duration, socket
 use super::rule::{Caller, Rule};
 use super::source::{ConfigError, Place, Value, Written};
 use super::url::Upstream;
-use super::value::{self, Auth, Listen, LogFormat, Mode, PeerRule, Pin, Reset};
+use super::value::{self, AdminListen, Auth, Listen, LogFormat, Mode, PeerRule, Pin, Reset};
 use crate::auth::Stored;
 use crate::auth::scram::keys::MAX_ITERATIONS;
 use crate::net::tls::Version;
@@ -67,6 +67,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     pub log_level: String,
     pub log_connections: bool,
+    pub admin_listen: Option<AdminListen>,
+    pub quit_endpoint: bool,
     pub workers: usize,
     pub buffer_size: usize,
     /// What holds for the clients of databases with a table of their own.
@@ -154,6 +156,8 @@ impl Settings {
                 _ => Err(format!("\"{text}\" is not one of error, warn, info, debug, trace")),
             })?,
             log_connections: reader.read("log_connections", truth)?,
+            admin_listen: reader.read_optional("admin_listen", AdminListen::parse)?,
+            quit_endpoint: reader.read("quit_endpoint", truth)?,
             workers: reader.read("workers", |text| number(text, 1, 256))?,
             buffer_size: reader.read("buffer_size", |text| {
                 let size = value::size(text)?;

@@ -163,6 +163,44 @@ pub enum Listen {
     Tcp(SocketAddr),
 }
 
+/// Where figures and health are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminListen {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A socket file.
+    File(PathBuf),
+}
+
+impl AdminListen {
+    /// Reads an address: `host:port`, or the path of a socket file.
+    ///
+    /// # Errors
+    /// Says what was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match Listen::parse(text) {
+            Ok(Listen::Dir(path)) => Ok(Self::File(path)),
+            Ok(Listen::Tcp(address)) => Ok(Self::Tcp(address)),
+            _ => Err(format!("\"{text}\" is neither \"host:port\" nor the path of a socket file")),
+        }
+    }
+
+    /// Whether other machines can reach it.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        matches!(self, Self::Tcp(address) if !is_loopback(address.ip()))
+    }
+}
+
+impl fmt::Display for AdminListen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
 impl Listen {
     /// Reads an address: `@name`, `host:port`, or a directory.
     ///

@@ -15,4 +15,4 @@ pub mod tls;
 pub use buffer::{Buffer, BufferPool};
 pub use conn::{Conn, RecvError};
 pub use listen::{Bound, ListenError};
-pub use stream::{Peer, Stream};
+pub use stream::{Io, Peer, Stream};

@@ -42,6 +42,11 @@ impl From<UnixStream> for Stream {
     }
 }
 
+/// Bytes in and out, whatever carries them.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
@@ -70,6 +75,15 @@ impl Stream {
     ) -> io::Result<()> {
         let session = self.tls.insert(Box::new(Session::new(tls, end_point, received)));
         poll_fn(|cx| session.poll_handshake(&self.socket, cx)).await
+    }
+
+    /// The socket itself, for those who speak another protocol on it, in clear text.
+    #[must_use]
+    pub fn into_io(self) -> Box<dyn Io> {
+        match self.socket {
+            Socket::Tcp(stream) => Box::new(stream),
+            Socket::Unix(stream) => Box::new(stream),
+        }
     }
 
     /// The encryption, if there is one.

@@ -231,7 +231,7 @@ pub fn attempt(
             }
             Err(failed) => {
                 let error = failed.error.clone();
-                registry.counters.failed.add();
+                registry.counters.fail(&error.fault());
                 pool.account.refused(&registry, &error);
                 // The client need not wait for that; the connection still counts as one that logs in.
                 let registry = Arc::clone(&registry);

@@ -1,7 +1,11 @@
 //! What happened, in numbers.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use super::histogram::Histogram;
+use crate::error::Fault;
 use crate::track::Pins;
 
 /// A number that only grows.
@@ -12,6 +16,11 @@ impl Counter {
     /// Counts one more, and returns how many there were before.
     pub fn add(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Counts `many` more.
+    pub fn add_many(&self, many: u64) {
+        self.0.fetch_add(many, Ordering::Relaxed);
     }
 
     /// How many there were.
@@ -85,6 +94,46 @@ pub struct Counters {
     pub pins: Counter,
     /// The same by reason, in the order of [`Pins::NAMES`].
     pub pins_by_reason: [Counter; Pins::NAMES.len()],
+    /// Failed attempts to open a connection, by SQLSTATE.
+    pub failures: Failures,
+    /// How long things took.
+    pub timings: Timings,
+}
+
+/// How long things took.
+#[derive(Debug, Default)]
+pub struct Timings {
+    /// From accepting a client to its welcome.
+    pub login: Histogram,
+    /// A client's wait for a connection to work on.
+    pub wait: Histogram,
+    /// Opening a connection, its login included.
+    pub connect: Histogram,
+    /// From a request to the server being ready again.
+    pub query: Histogram,
+    /// Transactions, single statements included.
+    pub transaction: Histogram,
+}
+
+/// Failures by SQLSTATE.
+#[derive(Debug, Default)]
+pub struct Failures(Mutex<BTreeMap<String, u64>>);
+
+/// How many SQLSTATEs are told apart; a server could make up any number.
+const CODES: usize = 32;
+
+impl Failures {
+    fn add(&self, code: &str) {
+        let mut codes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let code = if codes.len() < CODES || codes.contains_key(code) { code } else { "other" };
+        *codes.entry(code.to_owned()).or_default() += 1;
+    }
+
+    /// How many there were of each.
+    #[must_use]
+    pub fn by_code(&self) -> BTreeMap<String, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Counters {
@@ -96,6 +145,12 @@ impl Counters {
                 counter.add();
             }
         }
+    }
+
+    /// An attempt to open a connection failed, with what a client would be told.
+    pub fn fail(&self, fault: &Fault) {
+        self.failed.add();
+        self.failures.add(&fault.code());
     }
 
     /// A connection was closed because of `why`.

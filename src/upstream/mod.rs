@@ -15,7 +15,7 @@
 //! - [`lookup`]: secrets that the upstream is asked for.
 //! - [`registry`]: all pools and accounts, the cap over all of them, and the janitor.
 //! - [`cancel`]: `CancelRequest`s to the upstream.
-//! - [`counters`]: what happened, in numbers.
+//! - [`counters`]: what happened, in numbers; [`traffic`] what of it was done for a pool's clients, [`histogram`] how long it took.
 //!
 //! An [`Upstream`] exists only while it holds a slot of its pool, and is exactly one of: *spare*
 //! (opened for somebody who went away), *idle* (in deadpool's set), *leased*, or *closing*.
@@ -27,6 +27,7 @@ pub mod counters;
 pub mod credentials;
 pub mod dial;
 pub mod encrypt;
+pub mod histogram;
 pub mod lease;
 pub mod link;
 pub mod lookup;
@@ -36,6 +37,7 @@ pub mod registry;
 pub mod restore;
 pub mod route;
 pub mod slots;
+pub mod traffic;
 
 pub use account::Account;
 pub use counters::{Closing, Counters};

@@ -62,6 +62,9 @@ pub struct Registry {
     generation: AtomicU64,
     links: AtomicU64,
     starving: AtomicBool,
+    /// When the janitor last came, in milliseconds since `born`.
+    last_round: AtomicU64,
+    born: Instant,
     this: Weak<Self>,
 }
 
@@ -87,6 +90,8 @@ impl Registry {
             generation: AtomicU64::new(0),
             links: AtomicU64::new(1),
             starving: AtomicBool::new(false),
+            last_round: AtomicU64::new(0),
+            born: Instant::now(),
             this: this.clone(),
         })
     }
@@ -125,6 +130,27 @@ impl Registry {
         if !shared && pool.is_unborn() && pools.get(&pool.key).is_some_and(|known| Arc::ptr_eq(known, pool)) {
             pools.remove(&pool.key);
         }
+    }
+
+    /// All pools there are.
+    #[must_use]
+    pub fn all_pools(&self) -> Vec<Arc<Pool>> {
+        lock(&self.pools).values().cloned().collect()
+    }
+
+    /// For how long the workers have not come round to anything.
+    #[must_use]
+    pub fn silent_for(&self) -> Duration {
+        self.born.elapsed().saturating_sub(Duration::from_millis(self.last_round.load(Ordering::Relaxed)))
+    }
+
+    /// Why clients can't be served, if a pool without a connection could not open one.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let pools = self.all_pools();
+        let (pool, fault) = pools.iter().find_map(|pool| Some((pool, pool.trouble()?)))?;
+        let (database, user) = (String::from_utf8_lossy(&pool.key.database), String::from_utf8_lossy(&pool.key.user));
+        Some(format!("database \"{database}\", user \"{user}\": {fault}"))
     }
 
     /// How many pools there are.
@@ -221,7 +247,7 @@ impl Registry {
             slots.add_permits(new.max_dialling.saturating_sub(old.max_dialling));
             slots.forget_permits(old.max_dialling.saturating_sub(new.max_dialling));
         }
-        let pools: Vec<_> = lock(&self.pools).values().cloned().collect();
+        let pools = self.all_pools();
         for pool in pools {
             pool.resize(new.of(&pool.key.database).pool_size);
         }
@@ -230,7 +256,7 @@ impl Registry {
     /// A pool found no place under the cap over all pools: makes one by closing somebody else's idle connection.
     pub(super) fn starve(&self, hungry: &Pool) {
         self.starving.store(true, Ordering::SeqCst);
-        let pools: Vec<_> = lock(&self.pools).values().cloned().collect();
+        let pools = self.all_pools();
         let others = pools.iter().filter(|pool| !std::ptr::eq(&raw const ***pool, hungry));
         let mut others: Vec<_> = others.collect();
         others.sort_by_key(|pool| std::cmp::Reverse(pool.idle_count()));
@@ -246,7 +272,7 @@ impl Registry {
         if !self.starving.swap(false, Ordering::SeqCst) {
             return;
         }
-        let pools: Vec<_> = lock(&self.pools).values().cloned().collect();
+        let pools = self.all_pools();
         for pool in pools.iter().filter(|pool| pool.has_waiters()) {
             pool.kick();
         }
@@ -256,9 +282,11 @@ impl Registry {
     pub async fn janitor(self: Arc<Self>) {
         let mut dirty = false;
         loop {
+            let age = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.last_round.store(age, Ordering::Relaxed);
             tokio::time::sleep(if dirty { RESET_AFTER } else { ROUND }).await;
             dirty = false;
-            let pools: Vec<_> = lock(&self.pools).values().cloned().collect();
+            let pools = self.all_pools();
             for pool in &pools {
                 let settings = self.settings_of(&pool.key.database);
                 let reset_due = (settings.reset == Reset::Always).then_some(RESET_AFTER);
@@ -283,7 +311,7 @@ impl Registry {
 
     /// Closes every idle connection, the server first.
     pub fn close_idle(&self) {
-        let pools: Vec<_> = lock(&self.pools).values().cloned().collect();
+        let pools = self.all_pools();
         for pool in pools {
             while let Some(mut idle) = pool.take_idle() {
                 idle.closing = Closing::Shutdown;

@@ -22,6 +22,6 @@ pub use startup::{Opening, Startup, StartupError};
 /// Splits a NUL-terminated string off the front of `bytes`; `None` if there is no NUL.
 #[must_use]
 pub fn cstr(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = bytes.iter().position(|&b| b == 0)?;
+    let end = memchr::memchr(0, bytes)?;
     Some((&bytes[..end], &bytes[end + 1..]))
 }

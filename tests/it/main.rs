@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod admin;
 mod basics;
 mod cancel;
 mod carried;

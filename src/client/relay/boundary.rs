@@ -45,6 +45,7 @@ impl Relay<'_> {
         if self.shared.drain.phase() != Phase::Running {
             return Next::End(End::Shutdown);
         }
+        self.settle_accounts();
         if self.mode == Mode::Session {
             return Next::Wait;
         }

@@ -19,6 +19,7 @@ mod up;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use super::Shared;
 use super::cancel::Control;
@@ -32,6 +33,7 @@ use crate::track::names::LOOK_LIMIT;
 use crate::track::pinning::Look;
 use crate::track::statements::Limits;
 use crate::track::{Luggage, Params, Pins, Pipeline, Reply};
+use crate::upstream::traffic::Tally;
 use crate::upstream::{Closing, Lease, cancel};
 use crate::wire::backend;
 use again::Exchange;
@@ -158,6 +160,8 @@ pub struct Relay<'a> {
     hold: bool,
     /// The client's first message has waited for that, and is to be sent now.
     unopened: bool,
+    /// What is counted.
+    tally: Tally,
     up_left: usize,
     /// The rest of the client's current message is not sent on.
     up_dropped: bool,
@@ -224,6 +228,7 @@ impl<'a> Relay<'a> {
             first: Vec::new(),
             hold: !preparation.requests.is_empty(),
             unopened: false,
+            tally: Tally::default(),
             up_left: 0,
             up_dropped: false,
             down_left: 0,
@@ -242,6 +247,7 @@ impl<'a> Relay<'a> {
             Ok(()) => self.until_end().await,
             Err(end) => end,
         };
+        self.settle_accounts();
         self.lease.set_active(false);
         self.lease.set_copying_in(self.pipeline.copying_in());
         let cut = self.down_left > 0 && !self.down_hidden;
@@ -269,6 +275,7 @@ impl<'a> Relay<'a> {
     }
 
     fn open(&mut self) -> Result<(), End> {
+        self.tally.received += self.client.input.unparsed().len();
         self.control.set_preparing();
         for &request in &self.preparation.requests {
             self.pipeline.request(request, Reply::Hide);
@@ -320,6 +327,11 @@ impl<'a> Relay<'a> {
         }
     }
 
+    /// Hands what was counted to the pool.
+    fn settle_accounts(&mut self) {
+        self.lease.pool().traffic.take(&mut self.tally);
+    }
+
     fn preparing(&self) -> bool {
         self.preparing > 0
     }
@@ -354,6 +366,7 @@ impl<'a> Relay<'a> {
             return;
         }
         self.running = true;
+        self.tally.begins(Instant::now());
         self.lease.set_active(true);
         if self.control.set_running(&self.lease.key, &self.lease.gate) {
             let (key, gate) = (Arc::clone(&self.lease.key), self.lease.gate.enter());

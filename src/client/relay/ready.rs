@@ -99,6 +99,7 @@ impl Relay<'_> {
         let now = self.bag.view.clone();
         let others: Vec<_> = statement.other_settings(&now).collect();
         self.set_meanwhile(&others, &statement.params, reply);
+        self.tally.server_parses += 1;
         frontend::put_parse(&mut self.lease.conn.output, &statement.name(), body);
         let undo = Undo { prepared: Some(statement.id), ..Undo::default() };
         self.pipeline.request_with(Request::Parse, reply, Some(undo));

@@ -2,6 +2,7 @@
 //! what pgferry asks and tells the server for that.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{Next, Relay};
 use crate::config::{Mode, Pin};
@@ -156,6 +157,7 @@ impl Relay<'_> {
 
     /// The server is ready for the client's next request, with transaction status `status`.
     pub(super) fn ready_for_query(&mut self, status: u8) {
+        self.count_ready(status);
         if self.mode == Mode::Session {
             return;
         }
@@ -172,6 +174,16 @@ impl Relay<'_> {
             }
             self.variants.iter_mut().for_each(|variant| variant.holds = false);
             self.portals.clear();
+        }
+    }
+
+    fn count_ready(&mut self, status: u8) {
+        let idle = status == crate::track::pipeline::IDLE;
+        let ended = self.tally.ready(Instant::now(), idle, !self.pipeline.answered());
+        let timings = &self.shared.registry.counters.timings;
+        timings.query.observe(ended.query);
+        if let Some(transaction) = ended.transaction {
+            timings.transaction.observe(transaction);
         }
     }
 

@@ -67,7 +67,10 @@ impl Relay<'_> {
             match self.client.poll_fill(cx) {
                 Poll::Pending => return Ok(progress),
                 Poll::Ready(Err(_) | Ok(0)) => return Err(End::ClientGone),
-                Poll::Ready(Ok(_)) => progress = true,
+                Poll::Ready(Ok(n)) => {
+                    self.tally.received += n;
+                    progress = true;
+                }
             }
         }
     }
@@ -178,6 +181,11 @@ impl Relay<'_> {
             self.keep(request, head, here);
         }
         match request {
+            Request::Parse => self.tally.client_parses += 1,
+            Request::Bind => self.tally.binds += 1,
+            _ => {}
+        }
+        match request {
             Request::Query => self.query(head, here),
             Request::Parse => self.parse(head, here),
             Request::Bind | Request::Describe | Request::Close => self.named(request, head, here),
@@ -189,6 +197,7 @@ impl Relay<'_> {
 
     /// Sends the message on as it is.
     pub(super) fn pass(&mut self, request: Request, head: Head, here: usize, undo: Option<Undo>) -> bool {
+        self.tally.server_parses += u64::from(request == Request::Parse);
         self.pipeline.request_with(request, Reply::Forward, undo);
         self.undo();
         self.take_up(here, false);

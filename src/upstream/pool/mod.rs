@@ -33,6 +33,7 @@ use super::link::{Closed, Link};
 use super::queue::Queue;
 use super::registry::Registry;
 use super::slots::Slots;
+use super::traffic::Traffic;
 use crate::config::Mode;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::track::Wanted;
@@ -131,6 +132,19 @@ impl Drop for Place {
     }
 }
 
+/// A pool in numbers, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Connections in clients' hands.
+    pub leased: usize,
+    /// Connections that nobody uses.
+    pub idle: usize,
+    /// Clients that wait for one.
+    pub waiting: usize,
+    /// The most there may be.
+    pub size: usize,
+}
+
 /// The connections of one key.
 #[derive(Debug)]
 pub struct Pool {
@@ -144,6 +158,8 @@ pub struct Pool {
     registry: Weak<Registry>,
     this: Weak<Self>,
     learned: Mutex<Learned>,
+    /// What its clients had done for them.
+    pub traffic: Traffic,
     /// What the last client asked for: the next one probably asks for the same.
     wanted: Mutex<Wanted>,
     loans: Mutex<Loans>,
@@ -179,6 +195,7 @@ impl Pool {
                 registry,
                 this: this.clone(),
                 learned: Mutex::default(),
+                traffic: Traffic::default(),
                 wanted: Mutex::default(),
                 loans: Mutex::default(),
                 leased: AtomicUsize::new(0),
@@ -314,6 +331,24 @@ impl Pool {
     /// How many connections are idle.
     pub(super) fn idle_count(&self) -> usize {
         self.idle.status().available + self.queue().spares()
+    }
+
+    /// What it has, and who wants it.
+    #[must_use]
+    pub fn state(&self) -> State {
+        let status = self.idle.status();
+        State {
+            leased: self.leased.load(Ordering::Relaxed),
+            idle: self.idle_count(),
+            waiting: status.waiting,
+            size: self.slots.cap(),
+        }
+    }
+
+    /// Why no connection can be opened, if the last attempt failed.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Fault> {
+        self.queue().last_error().map(DialError::fault)
     }
 
     pub(super) fn has_waiters(&self) -> bool {

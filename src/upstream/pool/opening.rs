@@ -98,9 +98,11 @@ impl Pool {
         let asked = if self.baseline().is_some() { self.startup_wanted() } else { Wanted::default() };
         let secret = self.account.secret(&settings);
         let login = Login { user: self.key.user.clone(), params: self.startup_params(&asked), secret };
+        let began = Instant::now();
         let outcome = dial::dial(&settings, login, &registry, settings.connect_timeout).await;
         match outcome {
             Ok(dialled) => {
+                registry.counters.timings.connect.observe(began.elapsed());
                 if self.queue().succeeded() {
                     info!(database = %self.database(), user = %self.user(), "upstream is back");
                 }
@@ -109,7 +111,7 @@ impl Pool {
             }
             Err(failed) => {
                 let error = &failed.error;
-                registry.counters.failed.add();
+                registry.counters.fail(&error.fault());
                 self.account.note_failure(&registry, error);
                 if self.queue().failed(error, Instant::now()) {
                     let again = if error.may_pass() { "; clients wait while it is tried again" } else { "" };

@@ -1,0 +1,281 @@
+//! The figures as Prometheus reads them: OpenMetrics, or the older text format for those who don't ask for it.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
+
+use crate::client::Shared;
+use crate::track::Pins;
+use crate::upstream::Closing;
+use crate::upstream::counters::Counter;
+use crate::upstream::histogram::{BOUNDS, Histogram};
+use crate::upstream::pool::Pool;
+
+/// How many (database, user)s get lines of their own; what is beyond is summed up under `other`.
+const MOST_POOLS: usize = 100;
+
+/// How the page is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// Prometheus's text format 0.0.4.
+    Text,
+}
+
+impl Format {
+    /// What a client wants that says so in `Accept`.
+    #[must_use]
+    pub fn wanted(accept: &str) -> Self {
+        if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Text }
+    }
+
+    /// The page's `Content-Type`.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+/// All figures.
+#[must_use]
+pub fn page(shared: &Shared, format: Format) -> String {
+    let mut page = Page { text: String::with_capacity(16 * 1024), format };
+    page.process(shared);
+    page.clients(shared);
+    page.upstream(shared);
+    page.ports(shared);
+    page.pools(&Row::all(&shared.registry.all_pools()));
+    page.times(shared);
+    if format == Format::OpenMetrics {
+        page.text.push_str("# EOF\n");
+    }
+    page.text
+}
+
+/// The figures of one (database, user).
+#[derive(Default)]
+struct Row {
+    leased: usize,
+    idle: usize,
+    waiting: usize,
+    size: usize,
+    traffic: [u64; 9],
+}
+
+impl Row {
+    /// By database and user; what is beyond the limit is `other`.
+    fn all(pools: &[std::sync::Arc<Pool>]) -> BTreeMap<(String, String), Self> {
+        let mut rows = BTreeMap::<_, Self>::new();
+        for pool in pools {
+            let show = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+            let mut labels = (show(&pool.key.database), show(&pool.key.user));
+            if rows.len() >= MOST_POOLS && !rows.contains_key(&labels) {
+                labels = ("other".to_owned(), "other".to_owned());
+            }
+            let row = rows.entry(labels).or_default();
+            let state = pool.state();
+            row.leased += state.leased;
+            row.idle += state.idle;
+            row.waiting += state.waiting;
+            row.size += state.size;
+            let traffic = &pool.traffic;
+            let counters = [
+                &traffic.logins,
+                &traffic.assignments,
+                &traffic.queries,
+                &traffic.transactions,
+                &traffic.received,
+                &traffic.sent,
+                &traffic.client_parses,
+                &traffic.server_parses,
+                &traffic.binds,
+            ];
+            for (sum, counter) in row.traffic.iter_mut().zip(counters) {
+                *sum += counter.get();
+            }
+        }
+        rows
+    }
+}
+
+/// What the numbers of [`Row::traffic`] are, in their order.
+const TRAFFIC: [(&str, &str); 9] = [
+    ("pgferry_pool_logins", "Clients that logged in."),
+    ("pgferry_pool_assignments", "Times a client was given an upstream connection to work on."),
+    ("pgferry_pool_queries", "Requests that PostgreSQL became ready after."),
+    ("pgferry_pool_transactions", "Transactions that ended, single statements included."),
+    ("pgferry_pool_received_bytes", "Bytes received from clients after their login."),
+    ("pgferry_pool_sent_bytes", "Bytes sent to clients after their login."),
+    ("pgferry_pool_client_parses", "Parse messages of clients."),
+    ("pgferry_pool_server_parses", "Parse messages sent to PostgreSQL."),
+    ("pgferry_pool_binds", "Bind messages of clients."),
+];
+
+struct Page {
+    text: String,
+    format: Format,
+}
+
+impl Page {
+    fn process(&mut self, shared: &Shared) {
+        self.head("pgferry_build_info", "gauge", "The version that runs.");
+        self.line("pgferry_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+        let draining = u8::from(shared.drain.phase() != crate::drain::Phase::Running);
+        self.gauge("pgferry_draining", "Whether the process is ending.", draining);
+    }
+
+    fn clients(&mut self, shared: &Shared) {
+        let counters = &shared.registry.counters;
+        self.counter("pgferry_client_logins", "Clients that logged in.", &counters.logins);
+        self.counter("pgferry_clients_refused", "Clients that were refused.", &counters.refused);
+        self.gauge("pgferry_clients", "Clients that are logged in.", shared.sessions.count());
+        self.gauge(
+            "pgferry_clients_waiting",
+            "Clients that wait for an upstream connection.",
+            shared.sessions.waiting(),
+        );
+        self.gauge("pgferry_clients_max", "Clients that there is room for.", shared.places.cap());
+        self.counter("pgferry_cancels", "Cancel requests sent to PostgreSQL.", &counters.cancels);
+        self.counter("pgferry_pins", "Leases kept because of session state.", &counters.pins);
+        self.head_counter("pgferry_pins_by_reason", "The same by reason; one may have several.");
+        for ((_, reason), counter) in Pins::NAMES.iter().zip(&counters.pins_by_reason) {
+            self.line("pgferry_pins_by_reason_total", &[("reason", reason)], counter.get());
+        }
+    }
+
+    fn upstream(&mut self, shared: &Shared) {
+        let registry = &shared.registry;
+        let counters = &registry.counters;
+        self.counter("pgferry_upstream_opened", "Upstream connections opened.", &counters.opened);
+        self.head_counter("pgferry_upstream_closed", "Upstream connections closed, by reason.");
+        for ((_, reason), counter) in Closing::NAMES.iter().zip(&counters.closed_by_reason) {
+            self.line("pgferry_upstream_closed_total", &[("reason", reason)], counter.get());
+        }
+        self.head_counter("pgferry_upstream_failed", "Attempts to open one that failed, by SQLSTATE.");
+        for (code, count) in counters.failures.by_code() {
+            self.line("pgferry_upstream_failed_total", &[("sqlstate", &code)], count);
+        }
+        self.counter("pgferry_upstream_resets", "Upstream connections that had to be reset to close.", &counters.reset);
+        self.counter("pgferry_logins_tried_upstream", "Passwords that had to be tried upstream.", &counters.tried);
+        self.gauge("pgferry_upstream_connections", "Upstream connections, in any state.", registry.open());
+        let max = registry.settings.load().max_upstream;
+        self.gauge("pgferry_upstream_connections_max", "The most there may be.", max);
+    }
+
+    fn ports(&mut self, shared: &Shared) {
+        let counters = &shared.registry.counters;
+        self.head_counter("pgferry_ports_saved", "Clients' connections that cost no port.");
+        self.line("pgferry_ports_saved_total", &[], counters.ports_saved());
+        self.counter("pgferry_ports_time_wait", "Closes that may have left a TIME_WAIT here.", &counters.time_waits);
+        let refused = "Attempts to connect for which there was no port (EADDRNOTAVAIL).";
+        self.counter("pgferry_ports_unavailable", refused, &counters.no_port);
+    }
+
+    fn pools(&mut self, rows: &BTreeMap<(String, String), Row>) {
+        let each = |page: &mut Self, name: &str, labels: &[(&str, &str)], value: fn(&Row) -> usize| {
+            for ((database, user), row) in rows {
+                let all: Vec<_> =
+                    [("database", database.as_str()), ("user", user)].into_iter().chain(labels.to_vec()).collect();
+                page.line(name, &all, value(row));
+            }
+        };
+        self.head("pgferry_pool_connections", "gauge", "Upstream connections of a pool that are open, by state.");
+        each(self, "pgferry_pool_connections", &[("state", "leased")], |row| row.leased);
+        each(self, "pgferry_pool_connections", &[("state", "idle")], |row| row.idle);
+        self.head("pgferry_pool_connections_max", "gauge", "The most a pool may have.");
+        each(self, "pgferry_pool_connections_max", &[], |row| row.size);
+        self.head("pgferry_pool_waiting", "gauge", "Clients that wait for a connection of a pool.");
+        each(self, "pgferry_pool_waiting", &[], |row| row.waiting);
+        for (at, (name, help)) in TRAFFIC.into_iter().enumerate() {
+            self.head_counter(name, help);
+            for ((database, user), row) in rows {
+                self.line(&format!("{name}_total"), &[("database", database), ("user", user)], row.traffic[at]);
+            }
+        }
+    }
+
+    fn times(&mut self, shared: &Shared) {
+        let timings = &shared.registry.counters.timings;
+        let all: [(&str, &str, &Histogram); 5] = [
+            ("pgferry_login_seconds", "From accepting a client to its welcome.", &timings.login),
+            ("pgferry_wait_seconds", "A client's wait for an upstream connection.", &timings.wait),
+            (
+                "pgferry_upstream_connect_seconds",
+                "Opening an upstream connection, its login included.",
+                &timings.connect,
+            ),
+            ("pgferry_query_seconds", "From a client's request to PostgreSQL being ready again.", &timings.query),
+            ("pgferry_transaction_seconds", "Transactions, single statements included.", &timings.transaction),
+        ];
+        for (name, help, histogram) in all {
+            self.head(name, "histogram", help);
+            let seen = histogram.snapshot();
+            let bucket = format!("{name}_bucket");
+            for (at, count) in seen.cumulative.iter().enumerate() {
+                #[expect(clippy::cast_precision_loss, reason = "the bounds are small")]
+                let le = BOUNDS.get(at).map_or("+Inf".to_owned(), |micros| format!("{:?}", *micros as f64 / 1e6));
+                self.line(&bucket, &[("le", &le)], count);
+            }
+            self.line(&format!("{name}_sum"), &[], seen.sum.as_secs_f64());
+            self.line(&format!("{name}_count"), &[], seen.cumulative[BOUNDS.len()]);
+        }
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.head(name, "gauge", help);
+        self.line(name, &[], value);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, counter: &Counter) {
+        self.head_counter(name, help);
+        self.line(&format!("{name}_total"), &[], counter.get());
+    }
+
+    /// OpenMetrics names a counter without the `_total` of its lines, the older format with it.
+    fn head_counter(&mut self, name: &str, help: &str) {
+        match self.format {
+            Format::OpenMetrics => self.head(name, "counter", help),
+            Format::Text => self.head(&format!("{name}_total"), "counter", help),
+        }
+    }
+
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a string does not fail.
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.text.push_str(name);
+        let mut separator = '{';
+        for (label, content) in labels {
+            let content = content.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            // As above.
+            let _ = write!(self.text, "{separator}{label}=\"{content}\"");
+            separator = ',';
+        }
+        let end = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.text, "{end} {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped() {
+        let mut page = Page { text: String::new(), format: Format::Text };
+        page.line("m_total", &[("database", "a\"b\\c\nd"), ("user", "x")], 7);
+        assert_eq!(page.text, "m_total{database=\"a\\\"b\\\\c\\nd\",user=\"x\"} 7\n");
+    }
+
+    #[test]
+    fn the_format_is_what_is_asked_for() {
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
+        assert_eq!(Format::wanted(prometheus), Format::OpenMetrics);
+        assert_eq!(Format::wanted("*/*"), Format::Text);
+    }
+}

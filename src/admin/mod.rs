@@ -1,0 +1,180 @@
+//! What those who operate pgferry ask it: figures, health. On a thread of its own, so that it answers when workers are
+//! stuck.
+//!
+//! [`metrics`] writes the figures, [`health`] judges them, [`probe`] asks from outside.
+
+pub mod health;
+pub mod metrics;
+pub mod probe;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+use tracing::{debug, info};
+
+use crate::client::Shared;
+use crate::config::AdminListen;
+use crate::net::{Bound, Io};
+
+/// How long a client may take to send its request's headers.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long to wait before accepting again when that has failed.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// The thread that answers. Dropping it ends it.
+#[derive(Debug)]
+pub struct Admin {
+    stop: Option<oneshot::Sender<Infallible>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Admin {
+    /// Listens at `address` and begins to answer.
+    ///
+    /// # Errors
+    /// What keeps it from listening, with the address.
+    pub fn start(shared: Arc<Shared>, address: &AdminListen) -> Result<Self, String> {
+        let (told, outcome) = std::sync::mpsc::channel();
+        let (stop, stopped) = oneshot::channel();
+        let own = address.clone();
+        let settings = shared.registry.settings.load_full();
+        let (mode, group) = (settings.socket_mode, settings.socket_group.clone());
+        let serve = move || match Self::prepare(&own, mode, group.as_deref()) {
+            Ok((runtime, listener)) => {
+                // Nobody but `start` receives, and it waits for this.
+                let _ = told.send(Ok(()));
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = answer_all(&shared, &listener) => {}
+                        _ = stopped => {}
+                    }
+                });
+            }
+            Err(error) => drop(told.send(Err(error))),
+        };
+        let failed = |error: String| format!("admin_listen: {error}");
+        let thread = thread::Builder::new().name("admin".into()).spawn(serve).map_err(|e| failed(e.to_string()))?;
+        let gone = || Err("its thread ended".to_owned());
+        outcome.recv().unwrap_or_else(|_| gone()).map_err(failed)?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+
+    fn prepare(address: &AdminListen, mode: u32, group: Option<&str>) -> Result<(Runtime, Bound), String> {
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+        let inside = runtime.enter();
+        let listener = match address {
+            AdminListen::Tcp(address) => Bound::tcp(*address),
+            AdminListen::File(path) => Bound::file(path, mode, group),
+        };
+        drop(inside);
+        Ok((runtime, listener.map_err(|error| error.to_string())?))
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn answer_all(shared: &Arc<Shared>, listener: &Bound) {
+    loop {
+        match listener.accept().await {
+            Ok(stream) => {
+                let shared = Arc::clone(shared);
+                tokio::spawn(async move { serve(shared, stream.into_io()).await });
+            }
+            Err(error) => {
+                debug!("an admin connection could not be accepted: {error}");
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
+async fn serve(shared: Arc<Shared>, io: Box<dyn Io>) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = answer(&shared, &request);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .serve_connection(TokioIo::new(io), service)
+        .await;
+    if let Err(error) = served {
+        debug!("an admin connection ended: {error}");
+    }
+}
+
+fn answer<B>(shared: &Arc<Shared>, request: &Request<B>) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    if path == "/quitquitquit" {
+        return quit(shared, request.method());
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return refused;
+    }
+    match path {
+        "/metrics" => {
+            let accepts = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let format = metrics::Format::wanted(accepts);
+            let mut response = text(StatusCode::OK, metrics::page(shared, format));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+            response
+        }
+        "/startup" => text(StatusCode::OK, "started\n"),
+        "/live" => judged(health::live(shared)),
+        "/ready" => judged(health::ready(shared)),
+        _ => text(StatusCode::NOT_FOUND, "there are /metrics, /startup, /ready, /live\n"),
+    }
+}
+
+fn judged(verdict: Result<(), String>) -> Response<Full<Bytes>> {
+    match verdict {
+        Ok(()) => text(StatusCode::OK, "ok\n"),
+        Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+/// What a job's last container asks for, so that the pod can end.
+fn quit(shared: &Shared, method: &Method) -> Response<Full<Bytes>> {
+    if !shared.registry.settings.load().quit_endpoint {
+        return text(StatusCode::NOT_FOUND, "off: set quit_endpoint = true\n");
+    }
+    if method != Method::POST {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "POST only\n");
+    }
+    info!("told to end by /quitquitquit");
+    match kill(Pid::this(), Signal::SIGTERM) {
+        Ok(()) => text(StatusCode::OK, "ending when transactions have ended\n"),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

@@ -1,0 +1,122 @@
+//! Asking a running pgferry how it does, from outside: what an exec probe runs, with no other program in the image.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use crate::config::{AdminListen, Listen, Settings};
+
+/// How long the answer may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long to wait before asking again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest answer that is read.
+const LONGEST: u64 = 64 * 1024;
+
+/// Asks the pgferry that runs with `settings` for `path` (`/ready`, `/live`, `/startup`); where it has no `admin_listen`, looks
+/// whether clients can connect.
+///
+/// # Errors
+/// Why it is not well, or can't be asked.
+pub fn ask(settings: &Settings, path: &str) -> Result<(), String> {
+    match &settings.admin_listen {
+        Some(address) => get(address, path),
+        None => knock(settings),
+    }
+}
+
+/// Asks again and again, for at most `patience`.
+///
+/// # Errors
+/// The last answer.
+pub fn wait(settings: &Settings, patience: Duration) -> Result<(), String> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match ask(settings, "/ready") {
+            Ok(()) => return Ok(()),
+            Err(why) if Instant::now() >= deadline => return Err(why),
+            Err(_) => std::thread::sleep(PAUSE),
+        }
+    }
+}
+
+fn get(address: &AdminListen, path: &str) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{address}: {error}");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: pgferry\r\nConnection: close\r\n\r\n");
+    let mut answer = Vec::new();
+    match address {
+        AdminListen::Tcp(at) => {
+            let mut stream = TcpStream::connect_timeout(&reachable(*at), PATIENCE).map_err(failed)?;
+            stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+            stream.write_all(request.as_bytes()).map_err(failed)?;
+            stream.take(LONGEST).read_to_end(&mut answer).map_err(failed)?;
+        }
+        AdminListen::File(at) => {
+            let mut stream = UnixStream::connect(at).map_err(failed)?;
+            stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+            stream.write_all(request.as_bytes()).map_err(failed)?;
+            stream.take(LONGEST).read_to_end(&mut answer).map_err(failed)?;
+        }
+    }
+    judge(&String::from_utf8_lossy(&answer))
+}
+
+/// What an HTTP answer says.
+fn judge(answer: &str) -> Result<(), String> {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
+    match head.split(' ').nth(1) {
+        Some("200") => Ok(()),
+        Some(_) if !body.trim().is_empty() => Err(body.trim().to_owned()),
+        Some(status) => Err(format!("status {status}")),
+        None => Err("no answer in HTTP".to_owned()),
+    }
+}
+
+/// Somewhere to reach an address that stands for all of them.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    address
+}
+
+/// Whether anybody listens where clients connect.
+fn knock(settings: &Settings) -> Result<(), String> {
+    let Some(first) = settings.listen.first() else { return Err("pgferry listens nowhere".to_owned()) };
+    match first {
+        Listen::Dir(dir) => {
+            let path = dir.join(format!(".s.PGSQL.{}", settings.port));
+            UnixStream::connect(&path).map(drop).map_err(|error| format!("{}: {error}", path.display()))
+        }
+        Listen::Abstract(name) => {
+            use std::os::linux::net::SocketAddrExt;
+            let name = format!("{name}/.s.PGSQL.{}", settings.port);
+            let address = std::os::unix::net::SocketAddr::from_abstract_name(&name);
+            let connected = address.and_then(|address| UnixStream::connect_addr(&address));
+            connected.map(drop).map_err(|error| format!("@{name}: {error}"))
+        }
+        Listen::Tcp(address) => TcpStream::connect_timeout(&reachable(*address), PATIENCE)
+            .map(drop)
+            .map_err(|error| format!("{address}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_judged_by_their_status() {
+        assert_eq!(judge("HTTP/1.1 200 OK\r\n\r\nok\n"), Ok(()));
+        assert_eq!(
+            judge("HTTP/1.1 503 Service Unavailable\r\nA: b\r\n\r\nshutting down\n"),
+            Err("shutting down".into())
+        );
+        assert_eq!(judge("HTTP/1.1 500 Oops\r\n\r\n"), Err("status 500".into()));
+        assert!(judge("").is_err());
+        assert_eq!(reachable("0.0.0.0:9930".parse().expect("address")).to_string(), "127.0.0.1:9930");
+    }
+}

@@ -1,0 +1,228 @@
+//! Figures and health over HTTP.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Output};
+
+use crate::harness::raw::{bind, execute, parse, sync};
+use crate::harness::{Ferry, Postgres, eventually};
+
+/// A pgferry that answers at `admin.sock` in a directory of its own.
+struct Asked {
+    ferry: Ferry,
+    dir: tempfile::TempDir,
+}
+
+impl Asked {
+    fn start(url: &str, env: &[(&str, &str)]) -> Self {
+        let dir = tempfile::Builder::new().prefix("admin-").tempdir().expect("a directory");
+        let path = dir.path().join("admin.sock");
+        let own = ("PGFERRY_ADMIN_LISTEN", path.to_str().expect("UTF-8"));
+        let env: Vec<_> = env.iter().copied().chain([own]).collect();
+        let ferry = Ferry::start_with(url, &[], &env);
+        Self { ferry, dir }
+    }
+
+    /// Status and body of an answer.
+    fn ask(&self, method: &str, path: &str, headers: &str) -> (u16, String) {
+        let mut stream = UnixStream::connect(self.dir.path().join("admin.sock")).expect("it listens");
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        (head.split(' ').nth(1).expect("a status").parse().expect("a number"), body.to_owned())
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        self.ask("GET", path, "")
+    }
+
+    fn metrics(&self) -> BTreeMap<String, u64> {
+        samples(&self.get("/metrics").1)
+    }
+
+    /// `pgferry` with the same configuration.
+    fn command(&self, args: &[&str]) -> Output {
+        pgferry(args, &[("PGFERRY_ADMIN_LISTEN", self.dir.path().join("admin.sock").to_str().expect("UTF-8"))])
+    }
+}
+
+fn pgferry(args: &[&str], env: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgferry"));
+    command.args(args).env("PGFERRY_UPSTREAM", "postgres://127.0.0.1:1").envs(env.iter().copied());
+    command.output().expect("pgferry")
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "what is counted here is small and positive"
+)]
+fn number(value: f64) -> u64 {
+    value.round() as u64
+}
+
+/// The lines of a page by name and labels; panics where one has no type, or a name that its type forbids.
+fn samples(page: &str) -> BTreeMap<String, u64> {
+    let mut types = BTreeMap::new();
+    let mut found = BTreeMap::new();
+    for line in page.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').expect("a type");
+            assert!(types.insert(name.to_owned(), kind.to_owned()).is_none(), "{name} comes twice");
+        } else if !line.starts_with('#') {
+            let (series, value) = line.rsplit_once(' ').expect("a value");
+            let name = series.split('{').next().unwrap_or_default();
+            let ends = ["", "_total", "_bucket", "_sum", "_count"];
+            let family = ends.iter().find_map(|end| types.get_key_value(name.strip_suffix(end)?));
+            let (_, kind) = family.unwrap_or_else(|| panic!("{name} has no type"));
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
+            let value: f64 = value.parse().expect("a number");
+            // Sums of seconds are told in microseconds; everything else is whole.
+            let value = if name.ends_with("_sum") { value * 1e6 } else { value };
+            let value = number(value);
+            assert!(found.insert(series.to_owned(), value).is_none(), "{series} comes twice");
+        }
+    }
+    found
+}
+
+#[test]
+fn figures_are_what_happened() {
+    let postgres = Postgres::start_with(&[]);
+    let asked = Asked::start(&postgres.url(), &[]);
+    let empty = asked.metrics();
+    assert_eq!(empty["pgferry_client_logins_total"], 0);
+    let mut first = asked.ferry.session();
+    for _ in 0..3 {
+        assert_eq!(first.value("select 1"), "1");
+    }
+    first.query("begin");
+    first.query("select 2");
+    first.query("commit");
+    first.send(&[parse("", "select 3"), bind("", "", &[]), execute("", 0), sync()].concat());
+    first.until_ready();
+    let of = |name: &str| format!("{name}{{database=\"postgres\",user=\"trust_user\"}}");
+    let figures = asked.metrics();
+    assert_eq!(figures["pgferry_clients"], 1);
+    assert_eq!(figures[&of("pgferry_pool_logins_total")], 1);
+    assert_eq!(figures[&of("pgferry_pool_queries_total")], 7);
+    assert_eq!(figures[&of("pgferry_pool_transactions_total")], 5);
+    assert_eq!(figures[&of("pgferry_pool_client_parses_total")], 1);
+    assert_eq!(figures[&of("pgferry_pool_binds_total")], 1);
+    assert!(figures[&of("pgferry_pool_received_bytes_total")] > 100);
+    assert!(figures[&of("pgferry_pool_sent_bytes_total")] > 300);
+    let leased = "pgferry_pool_connections{database=\"postgres\",user=\"trust_user\",state=\"leased\"}";
+    assert_eq!(figures[leased], 1);
+    assert_eq!(figures["pgferry_query_seconds_count"], 7);
+    assert_eq!(figures["pgferry_query_seconds_bucket{le=\"+Inf\"}"], 7);
+    assert_eq!(figures["pgferry_transaction_seconds_count"], 5);
+    assert!(figures["pgferry_transaction_seconds_sum"] >= figures["pgferry_query_seconds_sum"]);
+    assert_eq!(figures["pgferry_login_seconds_count"], 1);
+    assert!(figures["pgferry_upstream_opened_total"] >= 1);
+    assert!(
+        !figures.keys().any(|series| empty
+            .get(series)
+            .is_some_and(|before| figures[series] < *before && series.contains("_total")))
+    );
+}
+
+#[test]
+fn openmetrics_is_written_for_those_who_ask_for_it() {
+    let asked = Asked::start(&Postgres::shared().url(), &[]);
+    let (status, page) = asked.ask("GET", "/metrics", "Accept: application/openmetrics-text; version=1.0.0\r\n");
+    assert_eq!(status, 200);
+    assert!(page.ends_with("# EOF\n"));
+    assert!(page.contains("# TYPE pgferry_client_logins counter\n"));
+    samples(&page);
+    assert!(asked.get("/metrics").1.contains("# TYPE pgferry_client_logins_total counter\n"));
+}
+
+#[test]
+fn health_says_why_not() {
+    let mut postgres = Postgres::start_with(&[]);
+    let mut asked =
+        Asked::start(&postgres.url(), &[("PGFERRY_WAIT_TIMEOUT", "200ms"), ("PGFERRY_LOGIN_TIMEOUT", "200ms")]);
+    assert_eq!(asked.ferry.session().value("select 1"), "1");
+    for path in ["/startup", "/live", "/ready"] {
+        assert_eq!(asked.get(path).0, 200, "{path}");
+    }
+    assert!(asked.command(&["health"]).status.success());
+    postgres.stop();
+    eventually("a client finds it down", || {
+        let mut client = asked.ferry.session();
+        client.query("select 1");
+        asked.get("/ready").0 == 503
+    });
+    let (_, why) = asked.get("/ready");
+    assert!(why.contains("database \"postgres\", user \"trust_user\""), "{why}");
+    assert_eq!(asked.get("/live").0, 200, "restarting pgferry would not help");
+    let probe = asked.command(&["health"]);
+    assert_eq!(probe.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&probe.stderr).contains("user \"trust_user\""), "{probe:?}");
+    assert!(asked.command(&["health", "--live"]).status.success());
+    postgres.start();
+    eventually("it is ready again", || {
+        asked.ferry.session().query("select 1");
+        asked.get("/ready").0 == 200
+    });
+    let mut busy = asked.ferry.session();
+    busy.query("begin");
+    asked.ferry.signal("TERM");
+    eventually("it takes no more clients", || asked.get("/ready") == (503, "shutting down\n".to_owned()));
+    assert_eq!(asked.metrics()["pgferry_draining"], 1);
+    busy.query("commit");
+    assert_eq!(asked.ferry.wait().code(), Some(0));
+    assert!(!asked.dir.path().join("admin.sock").exists());
+}
+
+#[test]
+fn what_is_not_there_is_not_answered() {
+    let asked = Asked::start(&Postgres::shared().url(), &[]);
+    assert_eq!(asked.get("/").0, 404);
+    assert_eq!(asked.ask("POST", "/metrics", "Content-Length: 0\r\n").0, 405);
+    let (status, why) = asked.ask("POST", "/quitquitquit", "Content-Length: 0\r\n");
+    assert_eq!(status, 404);
+    assert!(why.contains("quit_endpoint"), "{why}");
+}
+
+#[test]
+fn a_job_can_end_its_sidecar() {
+    let mut asked = Asked::start(&Postgres::shared().url(), &[("PGFERRY_QUIT_ENDPOINT", "true")]);
+    assert_eq!(asked.get("/quitquitquit").0, 405);
+    assert_eq!(asked.ask("POST", "/quitquitquit", "Content-Length: 0\r\n").0, 200);
+    assert_eq!(asked.ferry.wait().code(), Some(0));
+}
+
+#[test]
+fn an_app_can_wait_for_its_ferry() {
+    let asked = Asked::start(&Postgres::shared().url(), &[]);
+    let ran = asked.command(&["wait", "--for", "10s", "--", "echo", "it", "runs"]);
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "it runs\n");
+    let host = asked.ferry.host().to_owned();
+    let without = pgferry(&["--listen", &host, "wait", "--", "true"], &[]);
+    assert!(without.status.success(), "without admin_listen, where clients connect: {without:?}");
+    let nobody = tempfile::tempdir().expect("a directory");
+    let nobody = nobody.path().to_str().expect("UTF-8");
+    let refused = pgferry(&["--listen", nobody, "wait", "--for", "100ms", "--", "echo", "no"], &[]);
+    assert_eq!((refused.status.code(), refused.stdout.as_slice()), (Some(1), &b""[..]));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("not ready within 100ms") && said.contains(".s.PGSQL.5432"), "{said}");
+}
+
+#[test]
+fn an_address_that_is_taken_or_makes_no_sense_is_said() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let dir = tempfile::tempdir().expect("a directory");
+    let listen = dir.path().to_str().expect("UTF-8");
+    for (value, expected) in [(address.as_str(), "in use"), ("@admin", "neither"), ("nonsense", "neither")] {
+        let output = pgferry(&["--listen", listen], &[("PGFERRY_ADMIN_LISTEN", value)]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("admin_listen") && said.contains(expected), "{said}");
+    }
+}
