@@ -135,14 +135,14 @@ async fn accept(shared: Arc<Shared>, listener: Bound, alive: mpsc::Sender<Infall
             drop(alive);
         });
     };
-    loop {
+    while shared.drain.phase() == Phase::Running {
         tokio::select! {
             biased;
-            () = shared.drain.reached(Phase::Draining) => break,
             accepted = listener.accept() => match accepted {
                 Ok(stream) => serve(stream),
                 Err(error) => out_of_luck(&error).await,
             },
+            () = shared.drain.reached(Phase::Draining) => {}
         }
     }
     // Those who have connected by now are told; a closed backlog would only break their connections.

@@ -1,6 +1,7 @@
 //! How a `CancelRequest` finds the query it is meant for, and no other.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -92,9 +93,32 @@ impl Control {
 /// All sessions, by the pid they were given.
 #[derive(Debug, Default)]
 pub struct Sessions {
-    table: Mutex<HashMap<i32, Arc<Control>>>,
+    table: Mutex<Table>,
     next: AtomicU64,
     keystream: Mutex<Keystream>,
+}
+
+type Table = HashMap<i32, Arc<Control>, BuildHasherDefault<PidHasher>>;
+
+/// Spreads pids over a table. They are of our own choosing, or PostgreSQL's: nobody can choose them to collide.
+#[derive(Debug, Default)]
+struct PidHasher(u64);
+
+impl Hasher for PidHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 << 8) | u64::from(*byte);
+        }
+    }
+
+    fn write_i32(&mut self, pid: i32) {
+        // The golden ratio spreads consecutive numbers evenly.
+        self.0 = u64::from(pid.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
 }
 
 /// Unpredictable bytes for secrets: MACs of ascending numbers, each byte of them used once.
@@ -202,7 +226,7 @@ impl Sessions {
         self.table().len()
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<i32, Arc<Control>>> {
+    fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -249,6 +249,7 @@ impl Settings {
             allow_remote: running.allow_remote,
             log_format: running.log_format,
             log_level: running.log_level.clone(),
+            admin_listen: running.admin_listen.clone(),
             workers: running.workers,
             buffer_size: running.buffer_size,
             shown: shown.map(|(new, old)| if new.0.reload { new } else { old.clone() }).collect(),
@@ -474,7 +475,7 @@ mod tests {
     #[test]
     fn what_needs_a_restart_stays_as_it_was() {
         let fixed = "listen = \"@x\"\nport = 7\nsocket_mode = \"0700\"\nsocket_group = \"7\"\nallow_remote = true\n\
-                     log_format = \"json\"\nlog_level = \"warn\"\nworkers = 2\nbuffer_size = \"64kB\"";
+                     log_format = \"json\"\nlog_level = \"warn\"\nadmin_listen = \"/x\"\nworkers = 2\nbuffer_size = \"64kB\"";
         let keys = fixed.lines().filter_map(|line| line.split(" = ").next());
         let names: Vec<_> = KEYS.iter().filter(|key| !key.reload).map(|key| key.name).collect();
         assert_eq!(keys.collect::<Vec<_>>(), names, "this test knows every such key");

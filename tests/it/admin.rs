@@ -1,6 +1,6 @@
 //! Figures and health over HTTP.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
@@ -106,6 +106,8 @@ fn figures_are_what_happened() {
     first.send(&[parse("", "select 3"), bind("", "", &[]), execute("", 0), sync()].concat());
     first.until_ready();
     let of = |name: &str| format!("{name}{{database=\"postgres\",user=\"trust_user\"}}");
+    // The answer is with the client a moment before it is counted.
+    eventually("all is counted", || asked.metrics()[&of("pgferry_pool_queries_total")] == 7);
     let figures = asked.metrics();
     assert_eq!(figures["pgferry_clients"], 1);
     assert_eq!(figures[&of("pgferry_pool_logins_total")], 1);
@@ -224,5 +226,36 @@ fn an_address_that_is_taken_or_makes_no_sense_is_said() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains("admin_listen") && said.contains(expected), "{said}");
+    }
+}
+
+/// The figures that a file speaks of.
+fn named(text: &str) -> BTreeSet<&str> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split(|c| !is_name(c)).filter(|word| word.starts_with("pgferry_")).collect()
+}
+
+#[test]
+fn the_dashboard_and_the_alerts_speak_of_figures_that_exist() {
+    let mut postgres = Postgres::start_with(&[]);
+    let asked = Asked::start(&postgres.url(), &[("PGFERRY_WAIT_TIMEOUT", "200ms")]);
+    asked.ferry.session().query("select 1");
+    // A failure, so that there is one of every figure.
+    postgres.stop();
+    eventually("a client finds it down", || {
+        asked.ferry.session().query("select 1");
+        asked.get("/ready").0 == 503
+    });
+    let figures = asked.metrics();
+    let exists: BTreeSet<_> = figures.keys().map(|series| series.split('{').next().unwrap_or_default()).collect();
+    let files = [
+        ("prometheus-alerts.yml", include_str!("../../config/prometheus-alerts.yml")),
+        ("grafana-dashboard.json", include_str!("../../config/grafana-dashboard.json")),
+    ];
+    for (file, text) in files {
+        let names = named(text);
+        assert!(names.len() > 5, "{file}");
+        let missing: Vec<_> = names.difference(&exists).collect();
+        assert!(missing.is_empty(), "{file} speaks of {missing:?}");
     }
 }

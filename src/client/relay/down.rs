@@ -44,8 +44,14 @@ impl Relay<'_> {
                 progress = true;
                 continue;
             }
+            if self.dry.1 {
+                return Ok(progress);
+            }
             match self.lease.conn.poll_fill(cx) {
-                Poll::Pending => return Ok(progress),
+                Poll::Pending => {
+                    self.dry.1 = true;
+                    return Ok(progress);
+                }
                 Poll::Ready(Err(_) | Ok(0)) => return Err(self.upstream_failed()),
                 Poll::Ready(Ok(_)) => progress = true,
             }

@@ -160,6 +160,8 @@ pub struct Relay<'a> {
     hold: bool,
     /// The client's first message has waited for that, and is to be sent now.
     unopened: bool,
+    /// There is nothing to read from the client, from the server; this holds until the task is woken.
+    dry: (bool, bool),
     /// What is counted.
     tally: Tally,
     up_left: usize,
@@ -228,6 +230,7 @@ impl<'a> Relay<'a> {
             first: Vec::new(),
             hold: !preparation.requests.is_empty(),
             unopened: false,
+            dry: (false, false),
             tally: Tally::default(),
             up_left: 0,
             up_dropped: false,
@@ -306,6 +309,7 @@ impl<'a> Relay<'a> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         while self.control.wake.poll_woken(cx).is_ready() {}
+        self.dry = (false, false);
         if self.shared.drain.phase() == Phase::Stopping {
             return Poll::Ready(End::Shutdown);
         }

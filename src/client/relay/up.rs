@@ -61,11 +61,14 @@ impl Relay<'_> {
             if !self.lease.conn.is_flushed() {
                 continue;
             }
-            if self.client.input.is_full() {
+            if self.client.input.is_full() || self.dry.0 {
                 return Ok(progress);
             }
             match self.client.poll_fill(cx) {
-                Poll::Pending => return Ok(progress),
+                Poll::Pending => {
+                    self.dry.0 = true;
+                    return Ok(progress);
+                }
                 Poll::Ready(Err(_) | Ok(0)) => return Err(End::ClientGone),
                 Poll::Ready(Ok(n)) => {
                     self.tally.received += n;
