@@ -4,7 +4,7 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
-"$top/tests/setup.sh" python3-venv
+"$top/tests/setup.sh" python3-venv prometheus
 bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)
 work=$(mktemp -d /tmp/pgferry-interop.XXXXXX)
 chmod 755 "$work"
@@ -99,7 +99,9 @@ query() { "$bin/psql" -X -At -h 127.0.0.1 -p "$port" -U postgres -d postgres -v 
 for user in scram plain pass cert local; do query "create role ${user}_user login password '$(echo "$secret" | sed "s/'/''/g")'" >/dev/null; done
 query "set password_encryption = md5; create role md5_user login password 'pa ss''w'" >/dev/null
 own=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+admin=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 cat >"$work/pgferry.toml" <<TOML
+admin_listen = "127.0.0.1:$admin"
 upstream = "postgres://127.0.0.1:$port"
 listen = ["$work/socket", "127.0.0.1:$own"]
 port = $own
@@ -139,5 +141,15 @@ ferry=$!
 until grep -q 'ready: ' "$work/pgferry.log"; do sleep 0.1; done
 "$venv/bin/python" "$here/log_in.py" "$work/socket" "$own" "$certs" "$secret" || status=1
 case $drivers in *jdbc*) java -cp "$jar" "$here/LogIn.java" "$own" "$certs" "$secret" || status=1 ;; esac
+
+# Prometheus's own reader, after all these logins.
+promtool check rules "$top/config/prometheus-alerts.yml" >"$work/promtool.log" 2>&1 || { cat "$work/promtool.log"; status=1; }
+fetch='import sys, urllib.request; sys.stdout.buffer.write(urllib.request.urlopen(sys.argv[1]).read())'
+if python3 -c "$fetch" "http://127.0.0.1:$admin/metrics" | promtool check metrics; then
+    echo "ok: promtool"
+else
+    echo "WRONG: promtool"
+    status=1
+fi
 stop
 exit "$status"
