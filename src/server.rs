@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
-use crate::admin::Admin;
+use crate::admin::{Admin, vitals};
 use crate::auth::ProcessKey;
 use crate::client::cancel::Sessions;
 use crate::client::door::Door;
@@ -78,6 +78,7 @@ pub async fn run(settings: Settings, reload: impl Fn() -> Result<Settings, Confi
     announce(&registry.settings.load());
     warm_up(&shared);
     tokio::spawn(Arc::clone(&registry).janitor());
+    tokio::spawn(vitals::log(Arc::clone(&shared)));
     // Every client's task holds a sender: when all are gone, so are the clients.
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
     for listener in listeners {

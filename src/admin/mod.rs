@@ -1,11 +1,12 @@
 //! What those who operate pgferry ask it: figures, health. On a thread of its own, so that it answers when workers are
 //! stuck.
 //!
-//! [`metrics`] writes the figures, [`health`] judges them, [`probe`] asks from outside.
+//! [`metrics`] writes the figures, [`health`] judges them, [`probe`] asks from outside; [`vitals`] logs a line now and then.
 
 pub mod health;
 pub mod metrics;
 pub mod probe;
+pub mod vitals;
 
 use std::convert::Infallible;
 use std::sync::Arc;

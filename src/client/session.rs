@@ -81,6 +81,8 @@ pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, admitted: login::Session
     }
     shared.registry.counters.logins.add();
     shared.registry.counters.timings.login.observe(came.elapsed());
+    // What the login took is nobody's work.
+    let _ = session.conn.take_traffic();
     session.pool.traffic.logins.add();
     let end = session.serve().await;
     session.give_loan_back();

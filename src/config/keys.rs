@@ -32,7 +32,7 @@ const fn secret(name: &'static str, doc: &'static str) -> Key {
 }
 
 /// Every setting, in the order of the reference.
-pub const KEYS: [Key; 62] = [
+pub const KEYS: [Key; 63] = [
     secret(
         "upstream",
         "Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database][?sslmode=…&connect_timeout=…].",
@@ -170,6 +170,7 @@ pub const KEYS: [Key; 62] = [
     fixed("log_format", "\"text\"", "\"text\" or \"json\"."),
     fixed("log_level", "\"info\"", "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"."),
     key("log_connections", "false", "Log each client's login and end."),
+    key("log_stats", "\"60s\"", "How often a line of vital figures is logged, where anything happened; 0 = never."),
     Key {
         reload: false,
         ..optional(

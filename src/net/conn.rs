@@ -37,19 +37,26 @@ pub struct Conn {
     /// What is to be sent before anything else.
     pub output: Vec<u8>,
     written: usize,
+    /// Bytes that came and went since somebody last asked.
+    traffic: (u64, u64),
 }
 
 impl Conn {
     /// Wraps `stream`, borrowing storage from `buffers`.
     #[must_use]
     pub fn new(stream: Stream, buffers: Arc<BufferPool>) -> Self {
-        Self { stream, input: Buffer::new(buffers), output: Vec::new(), written: 0 }
+        Self { stream, input: Buffer::new(buffers), output: Vec::new(), written: 0, traffic: (0, 0) }
     }
 
     /// The socket, for its options and its peer.
     #[must_use]
     pub fn stream(&self) -> &Stream {
         &self.stream
+    }
+
+    /// How many bytes have been received and sent since this was last asked.
+    pub fn take_traffic(&mut self) -> (u64, u64) {
+        std::mem::take(&mut self.traffic)
     }
 
     /// Whether the runtime has heard that there is something to read; it may not know yet.
@@ -67,6 +74,7 @@ impl Conn {
         match self.stream.poll_read(cx, self.input.space()) {
             Poll::Ready(Ok(n)) => {
                 self.input.received(n);
+                self.traffic.0 += n as u64;
                 Poll::Ready(Ok(n))
             }
             other => {
@@ -81,7 +89,10 @@ impl Conn {
         while self.written < self.output.len() {
             match ready!(self.stream.poll_write(cx, &self.output[self.written..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                n => self.written += n,
+                n => {
+                    self.written += n;
+                    self.traffic.1 += n as u64;
+                }
             }
         }
         ready!(self.stream.poll_flush(cx))?;
@@ -128,7 +139,11 @@ impl Conn {
 
     /// Writes `bytes` past the buffer, as many as fit: for bytes that lie in another connection's buffer.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream.poll_write(cx, bytes)
+        let wrote = self.stream.poll_write(cx, bytes);
+        if let Poll::Ready(Ok(n)) = wrote {
+            self.traffic.1 += n as u64;
+        }
+        wrote
     }
 
     /// Writes what is in [`Conn::output`]. Cancel-safe: what was not written stays.

@@ -36,10 +36,6 @@ pub struct Traffic {
 /// The same of one client, until it is handed to the pool between two pieces of work: plain numbers, which cost nothing.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Bytes received from the client.
-    pub received: usize,
-    /// Bytes sent to it.
-    pub sent: usize,
     /// Its `Parse` messages.
     pub client_parses: u64,
     /// `Parse` messages sent to the server.
@@ -91,14 +87,14 @@ impl Tally {
 }
 
 impl Traffic {
-    /// Takes over what a client's session has counted.
-    pub fn take(&self, tally: &mut Tally) {
+    /// Takes over what a client's session has counted, and the bytes `received` from it and `sent` to it.
+    pub fn take(&self, tally: &mut Tally, received: u64, sent: u64) {
         let since = (tally.query_since, tally.transaction_since);
         let now = std::mem::take(tally);
         (tally.query_since, tally.transaction_since) = since;
         let numbers = [
-            (&self.received, now.received as u64),
-            (&self.sent, now.sent as u64),
+            (&self.received, received),
+            (&self.sent, sent),
             (&self.client_parses, now.client_parses),
             (&self.server_parses, now.server_parses),
             (&self.binds, now.binds),
@@ -141,15 +137,16 @@ mod tests {
         let begin = tally.ready(at(2), false, false);
         assert_eq!(begin, Ended { query: Duration::from_millis(2), transaction: None });
         let traffic = Traffic::default();
-        traffic.take(&mut tally);
+        traffic.take(&mut tally, 10, 0);
         tally.begins(at(5));
         let commit = tally.ready(at(6), true, true);
         assert_eq!(commit.query, Duration::from_millis(1));
         assert_eq!(commit.transaction, Some(Duration::from_millis(6)), "from its first request on");
         let pipelined = tally.ready(at(9), true, false);
         assert_eq!(pipelined.query, Duration::from_millis(3), "from when the server came to it");
-        traffic.take(&mut tally);
+        traffic.take(&mut tally, 5, 7);
         assert_eq!((traffic.queries.get(), traffic.transactions.get()), (3, 2));
+        assert_eq!((traffic.received.get(), traffic.sent.get()), (15, 7));
         assert_eq!((traffic.query_time.get(), traffic.transaction_time.get()), (6_000, 9_000));
         assert_eq!(tally.queries, 0, "nothing is counted twice");
     }

@@ -71,7 +71,7 @@ COLOURS = {"pgferry": "#0b7a75", "pgbouncer": "#8d99ae", "direct": "#d9822b", "f
 
 def chart(results, names, caption):
     """An SVG with a group of bars per figure, each group to its own scale."""
-    width, left, bar, gap = 760, 250, 18, 22
+    width, left, bar, gap = 790, 280, 18, 22
     parts, y = [], 34
     for case, figure, title in BARS:
         peers = {peer: medians(runs).get(figure) for peer, runs in results.get(case, {}).items()}

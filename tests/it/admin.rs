@@ -144,6 +144,16 @@ fn openmetrics_is_written_for_those_who_ask_for_it() {
 }
 
 #[test]
+fn the_log_tells_now_and_then_what_happens() {
+    let asked = Asked::start(&Postgres::shared().url(), &[("PGFERRY_LOG_STATS", "20ms")]);
+    eventually("a line of figures", || {
+        asked.ferry.session().query("select 1");
+        let log = asked.ferry.log();
+        log.lines().any(|line| line.contains(" clients/s over ") && line.contains("waiting_now=0"))
+    });
+}
+
+#[test]
 fn health_says_why_not() {
     let mut postgres = Postgres::start_with(&[]);
     let mut asked =

@@ -18,24 +18,17 @@ impl Relay<'_> {
         let mut progress = false;
         loop {
             if !self.client.is_flushed() {
-                let waiting = self.client.output.len() - self.client.flushed();
                 match self.client.poll_flush(cx) {
                     Poll::Pending => return Ok(progress),
                     Poll::Ready(Err(_)) => return Err(self.client_failed()),
-                    Poll::Ready(Ok(())) => {
-                        self.tally.sent += waiting;
-                        progress = true;
-                    }
+                    Poll::Ready(Ok(())) => progress = true,
                 }
             }
             if !self.lease.conn.input.unsent().is_empty() {
                 match self.client.poll_write(cx, self.lease.conn.input.unsent()) {
                     Poll::Pending => return Ok(progress),
                     Poll::Ready(Err(_) | Ok(0)) => return Err(self.client_failed()),
-                    Poll::Ready(Ok(n)) => {
-                        self.tally.sent += n;
-                        self.lease.conn.input.sent(n);
-                    }
+                    Poll::Ready(Ok(n)) => self.lease.conn.input.sent(n),
                 }
                 progress = true;
                 continue;

@@ -278,7 +278,6 @@ impl<'a> Relay<'a> {
     }
 
     fn open(&mut self) -> Result<(), End> {
-        self.tally.received += self.client.input.unparsed().len();
         self.control.set_preparing();
         for &request in &self.preparation.requests {
             self.pipeline.request(request, Reply::Hide);
@@ -333,7 +332,8 @@ impl<'a> Relay<'a> {
 
     /// Hands what was counted to the pool.
     fn settle_accounts(&mut self) {
-        self.lease.pool().traffic.take(&mut self.tally);
+        let (received, sent) = self.client.take_traffic();
+        self.lease.pool().traffic.take(&mut self.tally, received, sent);
     }
 
     fn preparing(&self) -> bool {

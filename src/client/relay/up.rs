@@ -70,10 +70,7 @@ impl Relay<'_> {
                     return Ok(progress);
                 }
                 Poll::Ready(Err(_) | Ok(0)) => return Err(End::ClientGone),
-                Poll::Ready(Ok(n)) => {
-                    self.tally.received += n;
-                    progress = true;
-                }
+                Poll::Ready(Ok(_)) => progress = true,
             }
         }
     }
