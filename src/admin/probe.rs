@@ -1,6 +1,6 @@
 //! Asking a running pgferry how it does, from outside: what an exec probe runs, with no other program in the image.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -44,24 +44,25 @@ pub fn wait(settings: &Settings, patience: Duration) -> Result<(), String> {
 }
 
 fn get(address: &AdminListen, path: &str) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("{address}: {error}");
+    let answer = match address {
+        AdminListen::Tcp(at) => TcpStream::connect_timeout(&reachable(*at), PATIENCE).and_then(|stream| {
+            stream.set_read_timeout(Some(PATIENCE))?;
+            exchange(stream, path)
+        }),
+        AdminListen::File(at) => UnixStream::connect(at).and_then(|stream| {
+            stream.set_read_timeout(Some(PATIENCE))?;
+            exchange(stream, path)
+        }),
+    };
+    judge(&answer.map_err(|error| format!("{address}: {error}"))?)
+}
+
+fn exchange(mut stream: impl Read + Write, path: &str) -> io::Result<String> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: pgferry\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    match address {
-        AdminListen::Tcp(at) => {
-            let mut stream = TcpStream::connect_timeout(&reachable(*at), PATIENCE).map_err(failed)?;
-            stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-            stream.write_all(request.as_bytes()).map_err(failed)?;
-            stream.take(LONGEST).read_to_end(&mut answer).map_err(failed)?;
-        }
-        AdminListen::File(at) => {
-            let mut stream = UnixStream::connect(at).map_err(failed)?;
-            stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-            stream.write_all(request.as_bytes()).map_err(failed)?;
-            stream.take(LONGEST).read_to_end(&mut answer).map_err(failed)?;
-        }
-    }
-    judge(&String::from_utf8_lossy(&answer))
+    stream.take(LONGEST).read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// What an HTTP answer says.

@@ -4,13 +4,14 @@
 //! direction either has bytes that wait for the other side, and then does not read, or waits for its own side; the two
 //! are independent, so that a client that pipelines and a server that answers can't block each other.
 //!
-//! `up` and `down` move the bytes, `boundary` decides where that ends. In transaction mode `statements` and
+//! `up` and `down` move the bytes, `boundary` decides where that ends (`end`). In transaction mode `statements` and
 //! `ready` give statements the names they have on the connection, `state` keeps what the client carries, and
 //! `again` does work again that an old plan has spoilt.
 
 mod again;
 mod boundary;
 mod down;
+mod end;
 mod ready;
 mod state;
 mod statements;
@@ -26,7 +27,6 @@ use super::cancel::Control;
 use super::checkout::Preparation;
 use crate::config::{Mode, Pin, Settings};
 use crate::drain::Phase;
-use crate::error::Fault;
 use crate::net::Conn;
 use crate::track::acts::Act;
 use crate::track::names::LOOK_LIMIT;
@@ -37,47 +37,8 @@ use crate::upstream::traffic::Tally;
 use crate::upstream::{Closing, Lease, cancel};
 use crate::wire::backend;
 use again::Exchange;
+pub use end::{End, Outcome};
 use ready::Variant;
-
-/// Why a relay ended.
-#[derive(Debug)]
-pub enum End {
-    /// The connection is between two pieces of work and can be given back.
-    Settled,
-    /// The client said good-bye.
-    Goodbye,
-    /// The client is gone without a word.
-    ClientGone,
-    /// The process is going away, and the client is between two pieces of work (or the time is up).
-    Shutdown,
-    /// The client must be told this and end.
-    Refuse(Fault),
-    /// The connection broke; whether its last word was an error that the client has seen.
-    UpstreamLost {
-        /// Whether the client has been told why.
-        told: bool,
-    },
-    /// The connection turned out to be dead before anything of the client's was worked on: all of that is unread
-    /// again, to be sent elsewhere.
-    Stale,
-}
-
-/// How a relay left things.
-#[derive(Debug)]
-pub struct Outcome {
-    /// Why it ended.
-    pub end: End,
-    /// What the server still owes.
-    pub pipeline: Pipeline,
-    /// What the client left in the session.
-    pub pins: Pins,
-    /// Bytes of the server's current message that are still to come.
-    pub partial_down: usize,
-    /// Whether the server has part of a client's message.
-    pub partial_up: bool,
-    /// Whether the client has got part of a server's message, and won't get the rest.
-    pub cut: bool,
-}
 
 /// What a look between two messages comes to.
 enum Next {

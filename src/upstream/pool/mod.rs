@@ -8,11 +8,12 @@
 mod learned;
 mod loans;
 mod opening;
+mod state;
 mod tidy;
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use learned::Learned;
 pub use learned::Welcome;
 use loans::Loans;
 pub use loans::{Called, Loan};
+pub use state::State;
 
 use super::account::Account;
 use super::counters::Closing;
@@ -34,7 +36,6 @@ use super::queue::Queue;
 use super::registry::Registry;
 use super::slots::Slots;
 use super::traffic::Traffic;
-use crate::config::Mode;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::track::Wanted;
 
@@ -130,19 +131,6 @@ impl Drop for Place {
             self.pool.hand_out(upstream);
         }
     }
-}
-
-/// A pool in numbers, at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct State {
-    /// Connections in clients' hands.
-    pub leased: usize,
-    /// Connections that nobody uses.
-    pub idle: usize,
-    /// Clients that wait for one.
-    pub waiting: usize,
-    /// The most there may be.
-    pub size: usize,
 }
 
 /// The connections of one key.
@@ -333,24 +321,6 @@ impl Pool {
         self.idle.status().available + self.queue().spares()
     }
 
-    /// What it has, and who wants it.
-    #[must_use]
-    pub fn state(&self) -> State {
-        let status = self.idle.status();
-        State {
-            leased: self.leased.load(Ordering::Relaxed),
-            idle: self.idle_count(),
-            waiting: status.waiting,
-            size: self.slots.cap(),
-        }
-    }
-
-    /// Why no connection can be opened, if the last attempt failed.
-    #[must_use]
-    pub fn trouble(&self) -> Option<Fault> {
-        self.queue().last_error().map(DialError::fault)
-    }
-
     pub(super) fn has_waiters(&self) -> bool {
         self.queue().has_waiters()
     }
@@ -365,46 +335,5 @@ impl Pool {
 
     fn user(&self) -> String {
         String::from_utf8_lossy(&self.key.user).into_owned()
-    }
-
-    /// What a client is told who has waited in vain: why, by whom connections are held, and which setting helps.
-    fn exhausted(&self, waited: Duration) -> Fault {
-        let leased = self.leased.load(Ordering::Relaxed);
-        let active = self.active.load(Ordering::Relaxed).min(leased);
-        let waited = format!("waited {:.1} s (wait_timeout)", waited.as_secs_f32());
-        if let Some(error) = self.queue().last_error() {
-            let fault = error.fault();
-            return Fault::error(Blame::Upstream, sqlstate::CANNOT_CONNECT_NOW, fault.message())
-                .detail(format!(
-                    "{waited}; the upstream server could not be reached or refused: SQLSTATE {}",
-                    fault.code()
-                ))
-                .hint("Check that PostgreSQL is up and accepts connections; pgferry goes on trying.");
-        }
-        let registry = self.registry.upgrade();
-        let (mode, max) = registry.as_ref().map_or((Mode::Session, 0), |registry| {
-            let settings = registry.settings_of(&self.key.database);
-            (settings.mode, settings.max_upstream)
-        });
-        let cap = self.slots.cap();
-        let full = registry.is_some_and(|registry| registry.global.used() >= registry.global.cap());
-        let fault = Fault::error(
-            Blame::Limits,
-            sqlstate::TOO_MANY_CONNECTIONS,
-            format!("no upstream connection came free for database \"{}\", user \"{}\"", self.database(), self.user()),
-        )
-        .detail(format!(
-            "{waited}; {leased} of {cap} connections are in use: {active} by active clients, {} by clients that are idle.",
-            leased - active
-        ));
-        match (leased >= cap, full, mode) {
-            (false, true, _) => {
-                fault.hint(format!("All {max} upstream connections of this pgferry are in use: raise max_upstream."))
-            }
-            (_, _, Mode::Session) if leased > active => fault.hint(
-                "Idle clients keep their connection in session mode: try mode = \"transaction\", or raise pool_size.",
-            ),
-            _ => fault.hint("Raise pool_size if the server can take more connections, or wait_timeout."),
-        }
     }
 }

@@ -1,0 +1,83 @@
+//! How a pool does, for those who watch it and those who wait for it in vain.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Pool;
+use crate::config::Mode;
+use crate::error::{Blame, Fault, sqlstate};
+use crate::upstream::dial::DialError;
+
+/// A pool in numbers, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Connections in clients' hands.
+    pub leased: usize,
+    /// Connections that nobody uses.
+    pub idle: usize,
+    /// Clients that wait for one.
+    pub waiting: usize,
+    /// The most there may be.
+    pub size: usize,
+}
+
+impl Pool {
+    /// What it has, and who wants it.
+    #[must_use]
+    pub fn state(&self) -> State {
+        let status = self.idle.status();
+        State {
+            leased: self.leased.load(Ordering::Relaxed),
+            idle: self.idle_count(),
+            waiting: status.waiting,
+            size: self.slots.cap(),
+        }
+    }
+
+    /// Why no connection can be opened, if the last attempt failed.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Fault> {
+        self.queue().last_error().map(DialError::fault)
+    }
+
+    /// What a client is told who has waited in vain: why, by whom connections are held, and which setting helps.
+    pub(super) fn exhausted(&self, waited: Duration) -> Fault {
+        let leased = self.leased.load(Ordering::Relaxed);
+        let active = self.active.load(Ordering::Relaxed).min(leased);
+        let waited = format!("waited {:.1} s (wait_timeout)", waited.as_secs_f32());
+        if let Some(error) = self.queue().last_error() {
+            let fault = error.fault();
+            return Fault::error(Blame::Upstream, sqlstate::CANNOT_CONNECT_NOW, fault.message())
+                .detail(format!(
+                    "{waited}; the upstream server could not be reached or refused: SQLSTATE {}",
+                    fault.code()
+                ))
+                .hint("Check that PostgreSQL is up and accepts connections; pgferry goes on trying.");
+        }
+        let registry = self.registry.upgrade();
+        let (mode, max) = registry.as_ref().map_or((Mode::Session, 0), |registry| {
+            let settings = registry.settings_of(&self.key.database);
+            (settings.mode, settings.max_upstream)
+        });
+        let cap = self.slots.cap();
+        let full = registry.is_some_and(|registry| registry.global.used() >= registry.global.cap());
+        let fault = Fault::error(
+            Blame::Limits,
+            sqlstate::TOO_MANY_CONNECTIONS,
+            format!("no upstream connection came free for database \"{}\", user \"{}\"", self.database(), self.user()),
+        )
+        .detail(format!(
+            "{waited}; {leased} of {cap} connections are in use: {active} by active clients, {} by clients that are idle.",
+            leased - active
+        ));
+        match (leased >= cap, full, mode) {
+            (false, true, _) => {
+                fault.hint(format!("All {max} upstream connections of this pgferry are in use: raise max_upstream."))
+            }
+            (_, _, Mode::Session) if leased > active => fault.hint(
+                "Idle clients keep their connection in session mode: try mode = \"transaction\", or raise pool_size.",
+            ),
+            _ => fault.hint("Raise pool_size if the server can take more connections, or wait_timeout."),
+        }
+    }
+}
