@@ -4,6 +4,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 
 tests/setup.sh postgresql pgbouncer
+case " $* " in *" --count "*) tests/setup.sh strace valgrind ;; esac
 case " $* " in
 *" --smoke "*)
     cargo build --locked --quiet --bin pgferry --example floor
