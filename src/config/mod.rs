@@ -7,11 +7,12 @@
 //! - [`rule`]: who may come in, and how they prove who they are.
 //! - [`value`]: parsers for single values: durations, modes, addresses.
 //! - `tables`, `reader`: the file's tables, and how values are found and understood.
-//! - [`settings`]: what the program works with: resolved, checked, immutable.
+//! - [`settings`]: what the program works with: resolved, checked, immutable; `reload` compares them.
 
 pub mod encryption;
 pub mod keys;
 mod reader;
+mod reload;
 pub mod rule;
 pub mod settings;
 pub mod source;

@@ -76,7 +76,7 @@ pub struct Settings {
     pub databases: BTreeMap<Vec<u8>, Arc<Settings>>,
     /// Every key with its value as text (secrets hidden) and the place it came from, for `pgferry check` and for
     /// comparing settings.
-    shown: Vec<(&'static Key, String, Place)>,
+    pub(super) shown: Vec<(&'static Key, String, Place)>,
 }
 
 impl Settings {
@@ -218,47 +218,6 @@ impl Settings {
         out
     }
 
-    /// The keys whose values differ from `old`'s: those that apply at once, and those that need a restart.
-    #[must_use]
-    pub fn changed(&self, old: &Self) -> (Vec<&'static str>, Vec<&'static str>) {
-        let mut live = Vec::new();
-        let mut restart = Vec::new();
-        for ((key, new, _), (_, was, _)) in self.shown.iter().zip(&old.shown) {
-            let differs = match key.name {
-                "upstream" | "upstream_password" => key.name == "upstream" && self.upstream != old.upstream,
-                "peer" => self.peer != old.peer,
-                "rule" => self.has_rules() != old.has_rules() || (self.has_rules() && self.rules != old.rules),
-                "users" => self.users != old.users,
-                "database" => self.per_database() != old.per_database(),
-                _ => new != was,
-            };
-            if differs {
-                if key.reload { live.push(key.name) } else { restart.push(key.name) }
-            }
-        }
-        (live, restart)
-    }
-
-    /// These settings, but with those that need a restart as they are in `running`.
-    #[must_use]
-    pub fn keeping_fixed_of(self, running: &Self) -> Self {
-        let shown = self.shown.into_iter().zip(&running.shown);
-        Self {
-            listen: running.listen.clone(),
-            port: running.port,
-            socket_mode: running.socket_mode,
-            socket_group: running.socket_group.clone(),
-            allow_remote: running.allow_remote,
-            log_format: running.log_format,
-            log_level: running.log_level.clone(),
-            admin_listen: running.admin_listen.clone(),
-            workers: running.workers,
-            buffer_size: running.buffer_size,
-            shown: shown.map(|(new, old)| if new.0.reload { new } else { old.clone() }).collect(),
-            ..self
-        }
-    }
-
     /// Where `key` was written, if it was.
     #[must_use]
     pub fn place(&self, key: &str) -> Option<&Place> {
@@ -275,7 +234,7 @@ impl Settings {
         self.place("rule").is_some()
     }
 
-    fn per_database(&self) -> Vec<(&[u8], Vec<&str>)> {
+    pub(super) fn per_database(&self) -> Vec<(&[u8], Vec<&str>)> {
         let own = self.databases.iter();
         own.map(|(name, own)| (name.as_slice(), own.shown.iter().map(|(_, value, _)| value.as_str()).collect()))
             .collect()
