@@ -48,7 +48,7 @@ impl Params {
             Some(at) => Arc::make_mut(&mut self.reported).pairs[at].1 = value.into(),
             None => {
                 let reported = Arc::make_mut(&mut self.reported);
-                if let Some(known) = FOLLOWING.iter().position(|known| known.as_bytes().eq_ignore_ascii_case(name)) {
+                if let Some(known) = number_of(name) {
                     reported.following[known] = u8::try_from(reported.pairs.len()).ok();
                 }
                 reported.pairs.push((name.into(), value.into()));
@@ -84,9 +84,8 @@ impl Params {
     /// The pairs of `self` that `other` has not got.
     pub fn beyond<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         let same = Arc::ptr_eq(&self.reported, &other.reported);
-        let pairs = if same { &[][..] } else { &self.reported.pairs };
-        let pairs = pairs.iter().map(|(name, value)| (&**name, &**value));
-        pairs.filter(|(name, value)| other.get(name) != Some(value))
+        let looked_at = if same { 0 } else { self.reported.pairs.len() };
+        self.iter().take(looked_at).filter(|(name, value)| other.get(name) != Some(value))
     }
 }
 
@@ -169,7 +168,12 @@ impl Wanted {
 /// The canonical spelling of a following parameter's name.
 #[must_use]
 pub fn following(name: &[u8]) -> Option<&'static str> {
-    FOLLOWING.into_iter().find(|known| known.as_bytes().eq_ignore_ascii_case(name))
+    number_of(name).map(|known| FOLLOWING[known])
+}
+
+/// Its place in [`FOLLOWING`].
+fn number_of(name: &[u8]) -> Option<usize> {
+    FOLLOWING.iter().position(|known| known.as_bytes().eq_ignore_ascii_case(name))
 }
 
 /// The `SET`s of those settings that `pick` picks which make a session that has `have` into what a client who asked for

@@ -28,14 +28,15 @@ def main():
         return count(lab, found, options)
     names = {peer.key: peer.name for peer in found}
     results = measure(lab, found, options)
-    lines = [caption(options, found), *report.table(results, CASES, names)]
+    about = caption(options, found)
+    lines = [about, *report.table(results, CASES, names)]
     print("\n".join(lines))
     if options.json:
         versions = {peer.key: peer.version() for peer in found}
-        about = {"machine": machine(), "runs": options.runs, "seconds": options.seconds, "versions": versions}
-        Path(options.json).write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
+        run_as = {"machine": machine(), "runs": options.runs, "seconds": options.seconds, "versions": versions}
+        Path(options.json).write_text(json.dumps({**run_as, "results": results}, indent=1) + "\n")
     if options.chart:
-        Path(options.chart).write_text(report.chart(results, names, caption(options, found)))
+        Path(options.chart).write_text(report.chart(results, names, about))
     return 0
 
 
@@ -93,40 +94,39 @@ def measure(lab, found, options):
 
 def count(lab, found, options):
     """Syscalls (strace) or instructions (callgrind) per short connection: they don't depend on the machine's mood."""
-    script = lab.dir / "one.sql"
-    script.write_text("select 1;\n")
     rows = []
     for variant in ("transaction", "session"):
         for peer in found:
             if peer.command and peer.serves("short", variant):
                 counter = syscalls if options.count == "syscalls" else instructions
-                rows.append((variant, peer.name, counter(lab, peer, variant, script)))
+                rows.append((variant, peer.name, counter(lab, peer, variant)))
     print(f"{options.count} per short connection")
     for variant, name, value in rows:
         print(f"  {variant:<12} {name:<12} {value:>10.1f}")
     return 0
 
 
-def load(lab, at, script, rounds):
-    return lab.pgbench(*at.address(), "-C", "-n", "-M", "simple", "-c", "20", "-j", "2", "-t", str(rounds), "-f", script)
+def load(lab, at, rounds):
+    load = ("-C", "-n", "-M", "simple", "-c", "20", "-j", "2", "-f", lab.select_1)
+    return lab.pgbench(*at.address(), *load, "-t", str(rounds))
 
 
-def syscalls(lab, peer, variant, script):
+def syscalls(lab, peer, variant):
     with peers_module.Running(lab, peer, variant) as at:
-        load(lab, at, script, 20)
+        load(lab, at, 20)
         out = lab.dir / "strace.out"
         tracer = subprocess.Popen(
             ["strace", "-f", "-c", "-p", str(at.pid), "-o", str(out)], stderr=subprocess.PIPE, text=True
         )
         tracer.stderr.readline()
-        load(lab, at, script, 100)
+        load(lab, at, 100)
         tracer.send_signal(2)
         tracer.wait()
         total = re.search(r"^100\.00\s+\S+\s+\S+\s+(\d+)", out.read_text(), re.M)
         return int(total.group(1)) / 2000
 
 
-def instructions(lab, peer, variant, script):
+def instructions(lab, peer, variant):
     """The difference of two runs, so that what starting costs does not count."""
     totals = []
     for rounds in (50, 150):
@@ -139,7 +139,7 @@ def instructions(lab, peer, variant, script):
         peer.command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", program, *command[1:]]
         try:
             with peers_module.Running(lab, peer, variant) as at:
-                load(lab, at, script, rounds)
+                load(lab, at, rounds)
         finally:
             peer.program, peer.command = program, command
         wait_for(lambda: out.stat().st_size > 0, "callgrind's file")
@@ -153,7 +153,7 @@ def machine():
 
 def caption(options, found):
     version = re.search(r"\d+(\.\d+)?", run(Path(options.postgres) / "postgres", "--version")).group(0)
-    others = ", ".join(f"{peer.version()}" for peer in found if peer.version() and peer.key != "pgferry")
+    others = ", ".join(peer.version() for peer in found if peer.version() and peer.key != "pgferry")
     length = f"medians of {options.runs} interleaved runs of {options.seconds} s"
     return f"{machine()}; PostgreSQL {version}; {others}; {length}"
 

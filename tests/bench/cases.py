@@ -64,11 +64,8 @@ def measure(lab, at):
 
 def short(*extra, user="app"):
     def case(lab, peer, variant, size):
-        script = lab.dir / "one.sql"
-        script.write_text("select 1;\n")
         load = extra or ("-c", "50", "-j", "2")
-        figures = pgbench(lab, peer, variant, size, "-C", "-M", "simple", *load, "-f", str(script), user=user)
-        return figures
+        return pgbench(lab, peer, variant, size, "-C", "-M", "simple", *load, "-f", lab.select_1, user=user)
 
     return case
 
@@ -125,9 +122,7 @@ def growth(lab, peer, variant, size):
     with Running(lab, peer, variant) as at:
         began = rss_kb(at.pid)
         each = size.many // 20
-        script = lab.dir / "one.sql"
-        script.write_text("select 1;\n")
-        load = (*at.address(), "-C", "-n", "-M", "simple", "-c", "10", "-j", "2", "-f", str(script))
+        load = (*at.address(), "-C", "-n", "-M", "simple", "-c", "10", "-j", "2", "-f", lab.select_1)
         lab.pgbench(*load, "-t", str(each // 10))
         warm = rss_kb(at.pid)
         for _ in range(19):

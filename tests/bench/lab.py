@@ -35,6 +35,8 @@ class Lab:
         atexit.register(self.close)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, _: exit(128 + number))
+        self.select_1 = self.dir / "select-1.sql"
+        self.select_1.write_text("select 1;\n")
         self._unprivileged()
         self._namespaces()
         self._postgres()

@@ -89,9 +89,4 @@ class Running:
 def all_peers(places):
     """The peers that are on this machine."""
     peers = [Peer(folder, places) for folder in sorted((HERE / "peers").iterdir()) if folder.is_dir()]
-    for peer in peers:
-        if peer.command and peer.command[0].startswith("$"):
-            peer.program = string.Template(peer.command[0]).substitute(places)
-            if not Path(peer.program).exists():
-                peer.program = None
     return [peer for peer in peers if peer.is_here()]
