@@ -144,7 +144,7 @@ impl Registry {
         self.born.elapsed().saturating_sub(Duration::from_millis(self.last_round.load(Ordering::Relaxed)))
     }
 
-    /// Why clients can't be served, if a pool without a connection could not open one.
+    /// Why clients can't be served, if a pool without a connection could not open one: see [`Pool::trouble`].
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         let pools = self.all_pools();

@@ -177,10 +177,8 @@ fn health_says_why_not() {
     assert!(String::from_utf8_lossy(&probe.stderr).contains("user \"trust_user\""), "{probe:?}");
     assert!(asked.command(&["health", "--live"]).status.success());
     postgres.start();
-    eventually("it is ready again", || {
-        asked.ferry.session().query("select 1");
-        asked.get("/ready").0 == 200
-    });
+    // Nobody sends clients to what is not ready, so nobody's request may be needed for this.
+    eventually("it is ready again", || asked.get("/ready").0 == 200);
     let mut busy = asked.ferry.session();
     busy.query("begin");
     asked.ferry.signal("TERM");

@@ -34,10 +34,14 @@ impl Pool {
         }
     }
 
-    /// Why no connection can be opened, if the last attempt failed.
+    /// Why there is no connection, if there is none and the last attempt to open one failed in a way that may pass. What
+    /// concerns one user only, as a wrong password does, is no trouble of the upstream's.
     #[must_use]
     pub fn trouble(&self) -> Option<Fault> {
-        self.queue().last_error().map(DialError::fault)
+        let queue = self.queue();
+        // An attempt under way has its slot already.
+        let has_some = self.slots.used() > queue.dialling();
+        queue.last_error().filter(|error| !has_some && error.may_pass()).map(DialError::fault)
     }
 
     /// What a client is told who has waited in vain: why, by whom connections are held, and which setting helps.

@@ -10,7 +10,7 @@ use crate::upstream::link::Used;
 
 impl Pool {
     /// Once in a while: closes what is too old, idle for too long or dead; returns those whose reset is due; keeps
-    /// `min_idle` open. Says whether anything is left to look after soon.
+    /// `min_idle` open; tries again what has failed. Says whether anything is left to look after soon.
     pub(in crate::upstream) fn tidy(&self, settings: &Settings, reset_due: Option<Duration>) -> (Vec<Upstream>, bool) {
         let now = Instant::now();
         let keep = settings.min_idle;
@@ -48,6 +48,9 @@ impl Pool {
         let ready = self.idle_count() + resets.len();
         if self.baseline().is_some() && ready < settings.min_idle {
             self.dial_for(settings.min_idle - ready);
+        } else if self.trouble().is_some() {
+            // Who waits until pgferry is well again asks for nothing meanwhile, so that nobody else would find out.
+            self.dial_for(1);
         }
         (resets, dirty)
     }
