@@ -7,6 +7,10 @@ use tokio::sync::watch;
 pub enum Phase {
     /// Clients are served.
     Running,
+    /// New clients go to another process; those there go on as long as they like.
+    Left,
+    /// No new clients; those there go on as long as they like.
+    Closed,
     /// No new clients; those there end at their next safe point.
     Draining,
     /// Everybody ends now.

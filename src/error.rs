@@ -26,6 +26,16 @@ pub mod sqlstate {
     pub const UNDEFINED_STATEMENT: &str = "26000";
     /// `too_many_connections`.
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
+    /// `invalid_cursor_name`.
+    pub const UNDEFINED_CURSOR: &str = "34000";
+    /// `invalid_catalog_name`.
+    pub const UNDEFINED_DATABASE: &str = "3D000";
+    /// `insufficient_privilege`.
+    pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    /// `syntax_error`.
+    pub const SYNTAX_ERROR: &str = "42601";
+    /// `config_file_error`.
+    pub const CONFIG_FILE_ERROR: &str = "F0000";
     /// `object_not_in_prerequisite_state`.
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
     /// `query_canceled`.

@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod drain;
 pub mod error;
 pub mod fuzz;
+pub mod import;
 pub mod net;
 pub mod server;
 pub mod track;

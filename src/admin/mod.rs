@@ -1,11 +1,21 @@
-//! What those who operate pgferry ask it: figures, health. On a thread of its own, so that it answers when workers are
-//! stuck.
+//! What those who operate pgferry ask it and tell it.
 //!
-//! [`metrics`] writes the figures, [`health`] judges them, [`probe`] asks from outside; [`vitals`] logs a line now and then.
+//! - [`desk`]: what all of this looks at: the figures as they were, and the way to the server's own loop.
+//! - [`console`]: SQL, as PgBouncer's; [`show`] are its tables, [`table`] how they are sent and printed.
+//! - [`talk`]: the other end of that: `pgferry show`, `pgferry ctl`, and a process that replaces another.
+//! - HTTP, here, on a thread of its own, so that it answers when workers are stuck: [`metrics`] writes the figures,
+//!   [`page`] shows them to people, [`health`] judges them, [`probe`] asks from outside.
+//! - [`vitals`]: a line in the log now and then.
 
+pub mod console;
+pub mod desk;
 pub mod health;
 pub mod metrics;
+pub mod page;
 pub mod probe;
+pub mod show;
+pub mod table;
+pub mod talk;
 pub mod vitals;
 
 use std::convert::Infallible;
@@ -15,7 +25,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -28,7 +38,8 @@ use tracing::{debug, info};
 
 use crate::client::Shared;
 use crate::config::AdminListen;
-use crate::net::{Bound, Io};
+use crate::net::{Bound, Inherited, Io};
+pub use desk::{Desk, Order};
 
 /// How long a client may take to send its request's headers.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,28 +50,30 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// The thread that answers. Dropping it ends it.
 #[derive(Debug)]
 pub struct Admin {
+    listener: Arc<Bound>,
     stop: Option<oneshot::Sender<Infallible>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Admin {
-    /// Listens at `address` and begins to answer.
+    /// Listens at `address`, with the listener `given` from outside if there is one, and begins to answer.
     ///
     /// # Errors
     /// What keeps it from listening, with the address.
-    pub fn start(shared: Arc<Shared>, address: &AdminListen) -> Result<Self, String> {
+    pub fn start(desk: &Arc<Desk>, address: &AdminListen, given: Option<Inherited>) -> Result<Self, String> {
         let (told, outcome) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let own = address.clone();
-        let settings = shared.registry.settings.load_full();
+        let desk = Arc::clone(desk);
+        let settings = desk.shared.registry.settings.load_full();
         let (mode, group) = (settings.socket_mode, settings.socket_group.clone());
-        let serve = move || match Self::prepare(&own, mode, group.as_deref()) {
+        let serve = move || match Self::prepare(&own, given, mode, group.as_deref()) {
             Ok((runtime, listener)) => {
                 // Nobody but `start` receives, and it waits for this.
-                let _ = told.send(Ok(()));
+                let _ = told.send(Ok(Arc::clone(&listener)));
                 runtime.block_on(async {
                     tokio::select! {
-                        () = answer_all(&shared, &listener) => {}
+                        () = answer_all(&desk, &listener) => {}
                         _ = stopped => {}
                     }
                 });
@@ -70,19 +83,36 @@ impl Admin {
         let failed = |error: String| format!("admin_listen: {error}");
         let thread = thread::Builder::new().name("admin".into()).spawn(serve).map_err(|e| failed(e.to_string()))?;
         let gone = || Err("its thread ended".to_owned());
-        outcome.recv().unwrap_or_else(|_| gone()).map_err(failed)?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        let listener = outcome.recv().unwrap_or_else(|_| gone()).map_err(failed)?;
+        Ok(Self { listener, stop: Some(stop), thread: Some(thread) })
     }
 
-    fn prepare(address: &AdminListen, mode: u32, group: Option<&str>) -> Result<(Runtime, Bound), String> {
+    /// The listener, for another process.
+    #[must_use]
+    pub fn listener(&self) -> Arc<Bound> {
+        Arc::clone(&self.listener)
+    }
+
+    /// Another process has the listener.
+    pub fn leave(self) {
+        self.listener.leave();
+    }
+
+    fn prepare(
+        address: &AdminListen,
+        given: Option<Inherited>,
+        mode: u32,
+        group: Option<&str>,
+    ) -> Result<(Runtime, Arc<Bound>), String> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
         let inside = runtime.enter();
-        let listener = match address {
-            AdminListen::Tcp(address) => Bound::tcp(*address),
-            AdminListen::File(path) => Bound::file(path, mode, group),
+        let listener = match (given, address) {
+            (Some(given), _) => given.adopt(),
+            (None, AdminListen::Tcp(address)) => Bound::tcp(*address),
+            (None, AdminListen::File(path)) => Bound::file(path, mode, group),
         };
         drop(inside);
-        Ok((runtime, listener.map_err(|error| error.to_string())?))
+        Ok((runtime, Arc::new(listener.map_err(|error| error.to_string())?)))
     }
 }
 
@@ -96,12 +126,12 @@ impl Drop for Admin {
     }
 }
 
-async fn answer_all(shared: &Arc<Shared>, listener: &Bound) {
+async fn answer_all(desk: &Arc<Desk>, listener: &Bound) {
     loop {
         match listener.accept().await {
             Ok(stream) => {
-                let shared = Arc::clone(shared);
-                tokio::spawn(async move { serve(shared, stream.into_io()).await });
+                let desk = Arc::clone(desk);
+                tokio::spawn(async move { serve(desk, stream.into_io()).await });
             }
             Err(error) => {
                 debug!("an admin connection could not be accepted: {error}");
@@ -111,9 +141,9 @@ async fn answer_all(shared: &Arc<Shared>, listener: &Bound) {
     }
 }
 
-async fn serve(shared: Arc<Shared>, io: Box<dyn Io>) {
+async fn serve(desk: Arc<Desk>, io: Box<dyn Io>) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = answer(&shared, &request);
+        let response = answer(&desk, &request);
         async move { Ok::<_, Infallible>(response) }
     });
     let served = http1::Builder::new()
@@ -126,7 +156,8 @@ async fn serve(shared: Arc<Shared>, io: Box<dyn Io>) {
     }
 }
 
-fn answer<B>(shared: &Arc<Shared>, request: &Request<B>) -> Response<Full<Bytes>> {
+fn answer<B>(desk: &Desk, request: &Request<B>) -> Response<Full<Bytes>> {
+    let shared = &desk.shared;
     let path = request.uri().path();
     if path == "/quitquitquit" {
         return quit(shared, request.method());
@@ -144,10 +175,22 @@ fn answer<B>(shared: &Arc<Shared>, request: &Request<B>) -> Response<Full<Bytes>
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
             response
         }
+        "/" => {
+            let mut response = text(StatusCode::OK, page::HTML);
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+            headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
+            response
+        }
+        "/status.json" => {
+            let mut response = text(StatusCode::OK, page::figures(desk));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
         "/startup" => text(StatusCode::OK, "started\n"),
         "/live" => judged(health::live(shared)),
         "/ready" => judged(health::ready(shared)),
-        _ => text(StatusCode::NOT_FOUND, "there are /metrics, /startup, /ready, /live\n"),
+        _ => text(StatusCode::NOT_FOUND, "there are /, /metrics, /startup, /ready, /live\n"),
     }
 }
 

@@ -4,9 +4,10 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::time::Instant;
+use std::time::Instant;
 
 use super::login::{self, Dedicated};
+use super::sessions::{Control, Newcomer, Whose};
 use super::{Shared, farewell};
 use crate::config::Auth;
 use crate::drain::Phase;
@@ -18,7 +19,7 @@ use crate::upstream::{Ask, Closing, Registry, Secret};
 use crate::wire::backend;
 
 /// Serves a replication client to its end.
-pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, admitted: Dedicated) {
+pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, admitted: Dedicated, came: Instant) {
     let Some(_slot) = shared.registry.try_slot() else {
         let fault = Fault::fatal(
             Blame::Limits,
@@ -38,7 +39,10 @@ pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, admitted: Dedicated) {
         }
     };
     let (version, _) = admitted.startup.negotiated();
-    let registered = shared.sessions.register(&shared.registry, version, None);
+    let database = admitted.startup.get("database").unwrap_or(&admitted.user).to_vec();
+    let whose = Whose::Dedicated { database, user: admitted.user };
+    let newcomer = Newcomer { whose, backend: None, view: dialled.params.clone(), came };
+    let registered = shared.sessions.register(&shared.registry, version, newcomer);
     let control = &registered.control;
     backend::put_authentication_ok(&mut conn.output);
     for (name, value) in dialled.params.iter() {
@@ -54,11 +58,12 @@ pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, admitted: Dedicated) {
     });
     let gate = Arc::new(Gate::default());
     // There is nobody else whom a request could hit, so it may always be sent.
-    let _ = control.set_running(&key, &gate);
+    let _ = control.set_running(&key, &gate, came);
     shared.registry.counters.logins.add();
     let mut upstream = dialled.conn;
     tokio::select! {
         () = poll_fn(|cx| both(cx, conn, &mut upstream)) => {}
+        () = killed(control) => super::session::killed().put(&mut conn.output),
         () = shared.drain.reached(Phase::Draining) => {
             super::session::shutdown().put(&mut conn.output);
         }
@@ -69,11 +74,18 @@ pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, admitted: Dedicated) {
     farewell(conn).await;
 }
 
+/// Waits until somebody ends the session.
+async fn killed(control: &Control) {
+    while !control.is_killed() {
+        control.wake.woken().await;
+    }
+}
+
 /// Logs in upstream as the client asks; the server's questions go to the client. `None` when it went away.
 async fn open(shared: &Arc<Shared>, conn: &mut Conn, admitted: &Dedicated) -> Result<Option<Dialled>, Fault> {
     let registry = &shared.registry;
     let settings = registry.settings.load_full();
-    let deadline = Instant::now() + settings.login_timeout;
+    let deadline = tokio::time::Instant::now() + settings.login_timeout;
     let user = admitted.user.clone();
     let database = admitted.startup.get("database").unwrap_or(&user);
     let account = registry.account(database, &user);
@@ -85,9 +97,14 @@ async fn open(shared: &Arc<Shared>, conn: &mut Conn, admitted: &Dedicated) -> Re
         _ => Secret::Fixed(admitted.credential.clone()),
     };
     let params = admitted.startup.params.iter().filter(|(name, _)| **name != *b"user");
-    let params = params.map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+    let settings_there = registry.settings_of(database);
+    let real = settings_there.dbname.as_ref().map_or(database, |name| name.as_bytes());
+    let value_of = |name: &[u8], value: &[u8]| if name == b"database" { real.to_vec() } else { value.to_vec() };
+    let params = params.map(|(name, value)| (name.to_vec(), value_of(name, value))).collect();
     let limit = settings.login_timeout + settings.connect_timeout;
-    let dialled = dial::dial(&settings, Login { user, params, secret }, registry, limit);
+    let route = registry.route(database);
+    let login = Login { user, params, secret, route };
+    let dialled = dial::dial(&settings, login, registry, limit);
     tokio::pin!(dialled);
     tokio::select! {
         biased;

@@ -3,10 +3,11 @@
 //! [`serve`] is the table of contents: [`handshake`] → [`login`] → [`session`], which waits for work, gets a
 //! connection ([`checkout`]), and moves bytes with [`relay`] until the connection can be given back ([`give_back`]).
 //! [`door`] is what clients meet first, [`secrets`] what they must know there.
-//! [`cancel`] is how other connections reach a session; [`dedicated`] is what replication gets instead of a session.
+//! [`complaints`] is what the log tells of errors. [`sessions`] is how others reach a session, [`cancel`] how cancel requests do; [`dedicated`] is what replication gets instead of a session.
 
 pub mod cancel;
 pub mod checkout;
+pub mod complaints;
 pub mod dedicated;
 pub mod door;
 pub mod give_back;
@@ -15,22 +16,24 @@ pub mod login;
 pub mod relay;
 pub mod secrets;
 pub mod session;
+pub mod sessions;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tracing::{debug, info, warn};
 
-use crate::drain::Drain;
+use crate::drain::{Drain, Phase};
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::Conn;
 use crate::upstream::Registry;
 use crate::upstream::slots::{Slot, Slots};
-use cancel::Sessions;
+use complaints::Complaints;
 use door::Door;
 use handshake::Hello;
 use login::Admitted;
+pub use login::{Guest, Rights};
+use sessions::Sessions;
 
 /// How long a farewell may take to arrive.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -44,23 +47,27 @@ pub struct Shared {
     pub sessions: Sessions,
     /// What clients meet before they are let in.
     pub door: ArcSwap<Door>,
+    /// The errors that clients were told lately.
+    pub errors: Complaints,
     /// Where in its life the process is.
     pub drain: Drain,
     /// Places for clients.
     pub places: Arc<Slots>,
 }
 
-/// Serves one client to its end.
-pub async fn serve(shared: &Arc<Shared>, conn: &mut Conn) {
+/// Serves one client to its end, unless it wants to speak with pgferry itself: then it is returned.
+pub async fn serve(shared: &Arc<Shared>, conn: &mut Conn) -> Option<Guest> {
     let came = Instant::now();
     let place = shared.places.try_take();
     // What is over when the session begins, or seldom, lies elsewhere: an idle client should cost little memory.
     match Box::pin(greet(shared, conn, place.as_ref())).await {
         Ok(Some(Admitted::Session(admitted))) => session::run(shared, conn, admitted, came).await,
-        Ok(Some(Admitted::Dedicated(admitted))) => Box::pin(dedicated::run(shared, conn, *admitted)).await,
+        Ok(Some(Admitted::Dedicated(admitted))) => Box::pin(dedicated::run(shared, conn, *admitted, came)).await,
+        Ok(Some(Admitted::Console(guest))) => return Some(guest),
         Ok(None) => {}
         Err(fault) => Box::pin(refuse(shared, conn, &fault)).await,
     }
+    None
 }
 
 /// From the first byte to the welcome; `None` when the client wanted something else or went away.
@@ -73,6 +80,14 @@ async fn greet(shared: &Arc<Shared>, conn: &mut Conn, place: Option<&Slot>) -> R
         Hello::Cancel { pid, secret } => {
             Box::pin(shared.sessions.cancel(&shared.registry, pid, &secret)).await;
             Ok(None)
+        }
+        // Who operates pgferry gets in when nobody else does.
+        Hello::Startup(startup) if login::is_console(&startup) => {
+            Box::pin(login::admit(shared, conn, &startup, &settings)).await.map(|guest| guest.map(Admitted::Console))
+        }
+        Hello::Startup(_) if shared.drain.phase() >= Phase::Closed => {
+            Err(Fault::fatal(Blame::Client, sqlstate::CANNOT_CONNECT_NOW, "the database system is shutting down")
+                .detail("pgferry is shutting down."))
         }
         Hello::Startup(_) if place.is_none() => {
             let max = shared.places.cap();
@@ -87,11 +102,8 @@ async fn greet(shared: &Arc<Shared>, conn: &mut Conn, place: Option<&Slot>) -> R
 /// Tells a client why it is refused.
 async fn refuse(shared: &Shared, conn: &mut Conn, fault: &Fault) {
     shared.registry.counters.refused.add();
-    match fault.blame() {
-        Blame::Client => debug!("refused a client: {fault}"),
-        Blame::Upstream => info!("refused a client: {fault}"),
-        Blame::Limits => warn!("refused a client: {fault}"),
-    }
+    shared.registry.counters.refusals.add(&fault.code());
+    shared.errors.note("refused a client", None, fault);
     fault.put(&mut conn.output);
     farewell(conn).await;
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::cancel::{Control, Registered};
 use super::relay::{End, Relay, look_limit};
+use super::sessions::{Control, Newcomer, Registered, Whose};
 use super::{FAREWELL, Shared, checkout, farewell, give_back, login};
 use crate::config::{Mode, Reset, Settings};
 use crate::drain::Phase;
@@ -18,6 +18,7 @@ use crate::error::{Blame, Fault, Severity, sqlstate};
 use crate::net::{Conn, RecvError};
 use crate::track::{Luggage, Request, names};
 use crate::upstream::pool::{Called, CheckoutError, Loan};
+use crate::upstream::slots::Slot;
 use crate::upstream::{Lease, Pool};
 use crate::wire::{Head, backend, frame, frontend, head};
 
@@ -29,6 +30,13 @@ const STALE_LIMIT: usize = 10;
 pub fn shutdown() -> Fault {
     Fault::fatal(Blame::Client, sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
         .detail("pgferry is shutting down.")
+}
+
+/// What a client is told that somebody ends by hand; the words are PostgreSQL's.
+#[must_use]
+pub fn killed() -> Fault {
+    Fault::fatal(Blame::Client, sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+        .detail("It was ended at pgferry's console (KILL, KILL_CLIENT).")
 }
 
 /// How a session ends.
@@ -49,6 +57,7 @@ enum Acquired {
     ClientGone,
     Failed(CheckoutError),
     Stopping,
+    Killed,
 }
 
 /// What happens to an idle client.
@@ -70,11 +79,12 @@ struct Session<'a> {
     mode: Mode,
     /// A connection that it has not used yet.
     loan: Option<Box<Loan>>,
+    _place: Option<Slot>,
 }
 
 /// Runs a session from its welcome to its end.
 pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, admitted: login::Session, came: Instant) {
-    let (mut session, registered) = Session::begin(shared, conn, admitted);
+    let (mut session, registered) = Session::begin(shared, conn, admitted, came);
     if session.flush_welcome().await.is_err() {
         session.give_loan_back();
         return;
@@ -95,10 +105,7 @@ pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, admitted: login::Session
         Farewell::Quiet => return,
         Farewell::Said => {}
         Farewell::Tell(fault) => {
-            match fault.blame() {
-                Blame::Client => debug!(client = id, "ended a session: {fault}"),
-                Blame::Upstream | Blame::Limits => warn!(client = id, "ended a session: {fault}"),
-            }
+            shared.errors.note("ended a session", Some(id), &fault);
             fault.put(&mut session.conn.output);
         }
     }
@@ -108,12 +115,19 @@ pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, admitted: login::Session
 impl<'a> Session<'a> {
     /// Gives the client its number and secret, and puts all that it must know into one write: it has not got a
     /// connection that it could wait for.
-    fn begin(shared: &'a Arc<Shared>, conn: &'a mut Conn, admitted: login::Session) -> (Self, Registered<'a>) {
-        let login::Session { pool, welcome, version } = admitted;
+    fn begin(
+        shared: &'a Arc<Shared>,
+        conn: &'a mut Conn,
+        admitted: login::Session,
+        came: Instant,
+    ) -> (Self, Registered<'a>) {
+        let login::Session { pool, welcome, version, place } = admitted;
         // Its backend's pid is a client's own in session mode: other sessions see it in pg_locks and pg_stat_activity.
         let mode = shared.registry.settings_of(&pool.key.database).mode;
         let loan = if mode == Mode::Session { pool.lend(&welcome.wanted) } else { None };
-        let registered = shared.sessions.register(&shared.registry, version, loan.as_ref().map(Loan::pid));
+        let backend = loan.as_ref().map(Loan::pid);
+        let newcomer = Newcomer { whose: Whose::Pool(Arc::clone(&pool)), backend, view: welcome.view.clone(), came };
+        let registered = shared.sessions.register(&shared.registry, version, newcomer);
         let control = Arc::clone(&registered.control);
         let out = &mut conn.output;
         // A `NegotiateProtocolVersion` may be there already.
@@ -122,7 +136,7 @@ impl<'a> Session<'a> {
         backend::put_key_data(out, control.pid, &control.secret);
         backend::put_ready(out, crate::track::pipeline::IDLE);
         let bag = Luggage::new(welcome.wanted.clone(), welcome.view.clone());
-        (Self { shared, control, conn, pool, bag, mode, loan: loan.map(Box::new) }, registered)
+        (Self { shared, control, conn, pool, bag, mode, loan: loan.map(Box::new), _place: place }, registered)
     }
 
     async fn flush_welcome(&mut self) -> Result<(), RecvError> {
@@ -187,7 +201,10 @@ impl<'a> Session<'a> {
                     }
                 },
                 Ok(None) => {
-                    if self.shared.drain.phase() != Phase::Running {
+                    if self.control.is_killed() {
+                        return Err(Farewell::Tell(killed()));
+                    }
+                    if self.shared.drain.phase() >= Phase::Draining {
                         return Err(Farewell::Tell(shutdown()));
                     }
                     match poll_fn(|cx| self.poll_news(cx)).await {
@@ -207,6 +224,7 @@ impl<'a> Session<'a> {
             return Poll::Ready(if filled.is_ok_and(|n| n > 0) { News::Received } else { News::Gone });
         }
         if self.control.wake.poll_woken(cx).is_ready() {
+            self.control.introduce(self.conn.stream());
             return Poll::Ready(News::Received);
         }
         match &self.loan {
@@ -222,6 +240,7 @@ impl<'a> Session<'a> {
                 Acquired::Lease(lease) => lease,
                 Acquired::ClientGone => return Err(Farewell::Quiet),
                 Acquired::Stopping => return Err(Farewell::Tell(shutdown())),
+                Acquired::Killed => return Err(Farewell::Tell(killed())),
                 Acquired::Cancelled => return self.reject(&cancelled()).await,
                 Acquired::Failed(error) => return self.reject(&error.fault()).await,
             };
@@ -231,7 +250,7 @@ impl<'a> Session<'a> {
             let outcome = relay.run().await;
             drop(relay);
             // From here on a cancel request has nothing to hit; one that is under way closes the gate.
-            self.control.set_idle();
+            self.control.set_idle(&self.bag);
             let end = match &outcome.end {
                 End::Settled => Ok(true),
                 End::Stale => {
@@ -276,14 +295,19 @@ impl<'a> Session<'a> {
     /// The connection on loan, or one that is idle, or one that is waited for while the client is watched.
     async fn acquire(&mut self, settings: &Settings) -> Acquired {
         let timings = &self.shared.registry.counters.timings;
+        if self.pool.is_outdated() {
+            self.give_loan_back();
+            self.pool = self.shared.registry.successor(&self.pool);
+        }
         let own = self.loan.take().and_then(|loan| loan.take());
-        if let Some(lease) = own.or_else(|| self.pool.checkout_idle(&self.bag.wanted)) {
+        let at_once = own.or_else(|| self.pool.checkout_idle(&self.bag.wanted));
+        if let Some(lease) = at_once {
             timings.wait.observe_none();
             self.pool.traffic.assigned(Duration::ZERO);
             return Acquired::Lease(lease);
         }
         let began = Instant::now();
-        let acquired = Box::pin(self.wait_for_lease(settings)).await;
+        let acquired = Box::pin(self.wait_for_lease(settings, began)).await;
         timings.wait.observe(began.elapsed());
         if let Acquired::Lease(_) = acquired {
             self.pool.traffic.assigned(began.elapsed());
@@ -291,10 +315,14 @@ impl<'a> Session<'a> {
         acquired
     }
 
-    async fn wait_for_lease(&mut self, settings: &Settings) -> Acquired {
-        self.control.set_waiting();
+    async fn wait_for_lease(&mut self, settings: &Settings, since: Instant) -> Acquired {
+        self.control.set_waiting(since);
         let Self { shared, control, conn, pool, bag, .. } = self;
-        let checkout = pool.checkout(&bag.wanted, settings.wait_timeout);
+        let checkout = async {
+            // Who pauses a database by hand knows how long; the client's patience begins when it is over.
+            shared.registry.switches.resumed(&pool.key.database).await;
+            pool.checkout(&bag.wanted, settings.wait_timeout).await
+        };
         tokio::pin!(checkout);
         loop {
             tokio::select! {
@@ -304,6 +332,10 @@ impl<'a> Session<'a> {
                     Err(error) => Acquired::Failed(error),
                 },
                 () = control.wake.woken() => {
+                    control.introduce(conn.stream());
+                    if control.is_killed() {
+                        return Acquired::Killed;
+                    }
                     if control.is_cancelled() {
                         return Acquired::Cancelled;
                     }
@@ -326,10 +358,8 @@ impl<'a> Session<'a> {
         if fatal {
             return Err(Farewell::Tell(fault.clone().into_fatal()));
         }
-        if fault.blame() == Blame::Limits {
-            warn!(client = self.control.id, "{fault}");
-        }
-        self.control.set_idle();
+        self.shared.errors.note("failed a statement", Some(self.control.id), fault);
+        self.control.set_idle(&self.bag);
         let first = self.head().await?;
         self.discard(first.size).await?;
         fault.put(&mut self.conn.output);

@@ -32,10 +32,23 @@ const fn secret(name: &'static str, doc: &'static str) -> Key {
 }
 
 /// Every setting, in the order of the reference.
-pub const KEYS: [Key; 63] = [
+pub const KEYS: [Key; 68] = [
     secret(
         "upstream",
         "Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database][?sslmode=…&connect_timeout=…].",
+    ),
+    optional(
+        "dbname",
+        "The database to connect to, for a [databases.NAME] table; default: the one that the client names.",
+    ),
+    optional(
+        "force_user",
+        "The role to connect as, whoever the client is; its password comes from the URL or upstream_password and its kin.",
+    ),
+    key(
+        "dns_max_ttl",
+        "\"15s\"",
+        "How often the upstream's name is looked up again, to leave addresses that it no longer stands for.",
     ),
     secret("upstream_password", "The upstream's password for clients that bring none of their own, if not in the URL."),
     optional("upstream_password_file", "A file with that password, read whenever a connection is opened."),
@@ -67,18 +80,15 @@ pub const KEYS: [Key; 63] = [
         "channel_binding",
         "Bind SCRAM logins to the encrypted channel: \"disable\", \"prefer\" (default) or \"require\".",
     ),
-    fixed(
+    key(
         "listen",
         "[\"/run/pgferry\"]",
         "Where clients connect: a directory, \"@name\" (abstract socket) or \"host:port\"; any number.",
     ),
-    fixed("port", "5432", "The port number in socket file names (.s.PGSQL.PORT)."),
-    fixed("socket_mode", "\"0777\"", "Permissions of the socket file."),
-    Key {
-        reload: false,
-        ..optional("socket_group", "Group of the socket file (name or number); default: the process's own.")
-    },
-    fixed("allow_remote", "false", "Allow TCP listeners on addresses other than loopback."),
+    key("port", "5432", "The port number in socket file names (.s.PGSQL.PORT)."),
+    key("socket_mode", "\"0777\"", "Permissions of the socket file."),
+    optional("socket_group", "Group of the socket file (name or number); default: the process's own."),
+    key("allow_remote", "false", "Allow TCP listeners on addresses other than loopback."),
     key("max_clients", "0", "Most clients at a time; 0 = as many as the limit on open files allows."),
     key(
         "mode",
@@ -135,7 +145,7 @@ pub const KEYS: [Key; 63] = [
         secret: true,
         ..optional(
             "users",
-            "A [users] table of secrets for the methods that need them: a password, md5… or SCRAM-SHA-256$….",
+            "A [users] table of secrets for the methods that need them: a password, md5… or SCRAM-SHA-256$…; or [users.NAME] tables with password, pool_size, max_clients, max_upstream.",
         )
     },
     optional(
@@ -168,27 +178,37 @@ pub const KEYS: [Key; 63] = [
     ),
     key("drain_timeout", "\"25s\"", "On SIGTERM, how long transactions may take to end."),
     fixed("log_format", "\"text\"", "\"text\" or \"json\"."),
-    fixed("log_level", "\"info\"", "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"."),
+    key("log_level", "\"info\"", "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"."),
     key("log_connections", "false", "Log each client's login and end."),
     key("log_stats", "\"60s\"", "How often a line of vital figures is logged, where anything happened; 0 = never."),
-    Key {
-        reload: false,
-        ..optional(
-            "admin_listen",
-            "Where figures and health are asked for over HTTP: host:port, or the path of a socket file.",
-        )
-    },
+    optional(
+        "admin_listen",
+        "Where figures and health are asked for over HTTP: host:port, or the path of a socket file.",
+    ),
+    optional(
+        "admin_users",
+        "Roles that may do everything at the console (database \"pgferry\"), once they have logged in.",
+    ),
+    optional("stats_users", "Roles that may look at what the console shows."),
     key("quit_endpoint", "false", "Whether POST /quitquitquit at admin_listen ends the process as SIGTERM does."),
     fixed("workers", "1", "Threads that serve clients."),
     optional(
-        "database",
-        "[database.NAME] tables: mode, pin, reset, pool_size and other limits for the clients of one database.",
+        "databases",
+        "[databases.NAME] tables for the clients of one database: upstream, dbname, force_user, mode, pin, reset, pool_size and other limits; \"*\" stands for all that have no table.",
     ),
     fixed("buffer_size", "\"32kB\"", "Buffer lent to each direction of a connection while data is under way."),
 ];
 
-/// The settings that a `[database.NAME]` table may have.
-pub const PER_DATABASE: [&str; 10] = [
+/// The settings that a `[databases.NAME]` table may have.
+pub const PER_DATABASE: [&str; 18] = [
+    "upstream",
+    "upstream_password",
+    "upstream_password_file",
+    "sslmode",
+    "sslrootcert",
+    "dbname",
+    "force_user",
+    "connect_timeout",
     "mode",
     "pin",
     "reset",

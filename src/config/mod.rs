@@ -5,10 +5,13 @@
 //! - [`url`]: the upstream's connection URI, in libpq's forms.
 //! - [`encryption`]: TLS towards the upstream, in libpq's terms.
 //! - [`rule`]: who may come in, and how they prove who they are.
+//! - [`user`]: what is said of one user.
 //! - [`value`]: parsers for single values: durations, modes, addresses.
 //! - `tables`, `reader`: the file's tables, and how values are found and understood.
-//! - [`settings`]: what the program works with: resolved, checked, immutable; `reload` compares them.
+//! - [`settings`]: what the program works with: resolved, checked, immutable; `check` holds them against each
+//!   other, `reload` against those before.
 
+mod check;
 pub mod encryption;
 pub mod keys;
 mod reader;
@@ -18,11 +21,13 @@ pub mod settings;
 pub mod source;
 mod tables;
 pub mod url;
+pub mod user;
 pub mod value;
 
 pub use encryption::{Binding, Encryption, Negotiation, SslMode};
 pub use rule::{Caller, CertName, Rule, Transport};
 pub use settings::Settings;
 pub use source::{ConfigError, Written};
-pub use url::{Host, Upstream};
-pub use value::{AdminListen, Auth, Listen, LogFormat, Mode, PeerRule, Pin, Reset};
+pub use url::{Endpoint, Host, Upstream};
+pub use user::Limits;
+pub use value::{AdminListen, Auth, Listen, LogFormat, Mode, PeerRule, Pin, Reset, Target};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::encryption::Encryption;
 use super::keys::Key;
-use super::source::{ConfigError, Place, Value, Written};
+use super::source::{ConfigError, NO_UPSTREAM, Place, Value, Written};
 use super::url::Upstream;
 use super::value::{self, Listen};
 use crate::auth::Password;
@@ -58,7 +58,7 @@ impl Reader<'_> {
 
     pub fn upstream_url(&self) -> Result<Upstream, ConfigError> {
         let Some((place, value)) = self.written.get("upstream") else {
-            return Err(ConfigError::new("no upstream: which PostgreSQL is to be fronted?").hint(
+            return Err(ConfigError::new(format!("{NO_UPSTREAM}: which PostgreSQL is to be fronted?")).hint(
                 "pgferry --upstream postgres://db.example:5432 (or PGFERRY_UPSTREAM, or upstream = in the file)",
             ));
         };
@@ -92,6 +92,16 @@ impl Reader<'_> {
             Some((_, Value::One(text))) => text.split_whitespace().map(str::to_owned).collect(),
             _ => Vec::new(),
         }
+    }
+
+    /// A list of names, which may also be written as PgBouncer has them: with commas between.
+    pub fn names(&self, name: &str) -> Vec<String> {
+        let names = match self.written.get(name) {
+            Some((_, Value::Many(items))) => items.clone(),
+            Some((_, Value::One(text))) => text.split(',').map(|name| name.trim().to_owned()).collect(),
+            _ => Vec::new(),
+        };
+        names.into_iter().filter(|name| !name.is_empty()).collect()
     }
 
     pub fn error(&self, name: &'static str, message: String) -> ConfigError {

@@ -13,8 +13,8 @@ impl Settings {
                 "upstream" | "upstream_password" => key.name == "upstream" && self.upstream != old.upstream,
                 "peer" => self.peer != old.peer,
                 "rule" => self.has_rules() != old.has_rules() || (self.has_rules() && self.rules != old.rules),
-                "users" => self.users != old.users,
-                "database" => self.per_database() != old.per_database(),
+                "users" => self.users != old.users || self.limits != old.limits,
+                "databases" => self.per_database() != old.per_database(),
                 _ => new != was,
             };
             if differs {
@@ -29,14 +29,7 @@ impl Settings {
     pub fn keeping_fixed_of(self, running: &Self) -> Self {
         let shown = self.shown.into_iter().zip(&running.shown);
         Self {
-            listen: running.listen.clone(),
-            port: running.port,
-            socket_mode: running.socket_mode,
-            socket_group: running.socket_group.clone(),
-            allow_remote: running.allow_remote,
             log_format: running.log_format,
-            log_level: running.log_level.clone(),
-            admin_listen: running.admin_listen.clone(),
             workers: running.workers,
             buffer_size: running.buffer_size,
             shown: shown.map(|(new, old)| if new.0.reload { new } else { old.clone() }).collect(),

@@ -12,6 +12,7 @@ use super::reader::{Reader, number, optional_duration, positive_duration, socket
 use super::rule::{Caller, Rule};
 use super::source::{ConfigError, Place, Value, Written};
 use super::url::Upstream;
+use super::user::{Limits, UserEntry};
 use super::value::{self, AdminListen, Auth, Listen, LogFormat, Mode, PeerRule, Pin, Reset};
 use crate::auth::Stored;
 use crate::auth::scram::keys::MAX_ITERATIONS;
@@ -22,6 +23,9 @@ use crate::net::tls::Version;
 #[allow(missing_docs, reason = "each field is the key of the same name, documented once in `keys`")]
 pub struct Settings {
     pub upstream: Upstream,
+    pub dbname: Option<String>,
+    pub force_user: Option<String>,
+    pub dns_max_ttl: Duration,
     pub upstream_password_file: Option<PathBuf>,
     pub password_command: Vec<String>,
     pub password_ttl: Duration,
@@ -53,6 +57,8 @@ pub struct Settings {
     pub rules: Vec<Rule>,
     pub peer: Vec<PeerRule>,
     pub users: BTreeMap<Vec<u8>, Stored>,
+    /// The limits of users that have any.
+    pub limits: BTreeMap<Vec<u8>, Limits>,
     pub auth_file: Option<PathBuf>,
     pub auth_user: Option<String>,
     pub auth_query: String,
@@ -69,6 +75,8 @@ pub struct Settings {
     pub log_connections: bool,
     pub log_stats: Option<Duration>,
     pub admin_listen: Option<AdminListen>,
+    pub admin_users: Vec<String>,
+    pub stats_users: Vec<String>,
     pub quit_endpoint: bool,
     pub workers: usize,
     pub buffer_size: usize,
@@ -77,6 +85,16 @@ pub struct Settings {
     /// Every key with its value as text (secrets hidden) and the place it came from, for `pgferry check` and for
     /// comparing settings.
     pub(super) shown: Vec<(&'static Key, String, Place)>,
+}
+
+/// Where connections go, and as whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way<'a> {
+    upstream: &'a Upstream,
+    dbname: Option<&'a str>,
+    force_user: Option<&'a str>,
+    password_file: Option<&'a std::path::Path>,
+    command: &'a [String],
 }
 
 impl Settings {
@@ -94,6 +112,9 @@ impl Settings {
         let settings = Self {
             upstream_password_file: reader.path("upstream_password_file"),
             password_command: reader.list("password_command"),
+            dbname: reader.text("dbname"),
+            force_user: reader.text("force_user"),
+            dns_max_ttl: reader.read("dns_max_ttl", positive_duration)?,
             password_ttl: reader.read("password_ttl", value::duration)?,
             passfile: reader
                 .path("passfile")
@@ -133,6 +154,10 @@ impl Settings {
                 Some((_, Value::Users(users))) => stored(users),
                 _ => BTreeMap::new(),
             },
+            limits: match written.get("users") {
+                Some((_, Value::Users(users))) => limits(users),
+                _ => BTreeMap::new(),
+            },
             auth_file: reader.path("auth_file"),
             auth_user: reader.text("auth_user"),
             auth_query: reader.read("auth_query", |text| Ok(text.to_owned()))?,
@@ -159,6 +184,8 @@ impl Settings {
             log_connections: reader.read("log_connections", truth)?,
             log_stats: reader.read("log_stats", optional_duration)?,
             admin_listen: reader.read_optional("admin_listen", AdminListen::parse)?,
+            admin_users: reader.names("admin_users"),
+            stats_users: reader.names("stats_users"),
             quit_endpoint: reader.read("quit_endpoint", truth)?,
             workers: reader.read("workers", |text| number(text, 1, 256))?,
             buffer_size: reader.read("buffer_size", |text| {
@@ -177,10 +204,46 @@ impl Settings {
         Ok(settings)
     }
 
+    /// The table of databases that no other table names.
+    pub const OTHERS: &'static [u8] = b"*";
+
     /// What holds for the clients of `database`.
     #[must_use]
     pub fn of<'a>(self: &'a Arc<Self>, database: &[u8]) -> &'a Arc<Self> {
-        self.databases.get(database).unwrap_or(self)
+        if self.databases.is_empty() {
+            return self;
+        }
+        self.databases.get(database).or_else(|| self.databases.get(Self::OTHERS)).unwrap_or(self)
+    }
+
+    /// All that decides where connections go, and as whom.
+    #[must_use]
+    pub fn way(&self) -> Way<'_> {
+        Way {
+            upstream: &self.upstream,
+            dbname: self.dbname.as_deref(),
+            force_user: self.force_user.as_deref(),
+            password_file: self.upstream_password_file.as_deref(),
+            command: &self.password_command,
+        }
+    }
+
+    /// The same of every database, by name; the general one has none.
+    #[must_use]
+    pub fn ways(&self) -> Vec<(&[u8], Way<'_>)> {
+        let own = self.databases.iter().map(|(name, settings)| (name.as_slice(), settings.way()));
+        [(&b""[..], self.way())].into_iter().chain(own).collect()
+    }
+
+    /// The database in which the passwords of those are tried who come to the console by pass-through.
+    #[must_use]
+    pub fn console_database(&self) -> String {
+        self.auth_dbname.clone().or_else(|| self.upstream.database.clone()).unwrap_or_else(|| "postgres".to_owned())
+    }
+
+    /// Every key with its value as text (secrets hidden) and where that comes from.
+    pub fn shown(&self) -> impl Iterator<Item = (&'static Key, &str, &Place)> {
+        self.shown.iter().map(|(key, value, place)| (*key, value.as_str(), place))
     }
 
     /// What each key is set to, secrets hidden: valid TOML, each line saying where its value comes from.
@@ -190,7 +253,7 @@ impl Settings {
         for (key, value, place) in &self.shown {
             let line = match (key.name, value.is_empty()) {
                 ("upstream", _) => format!("upstream = \"{}\"", self.upstream),
-                ("peer" | "rule" | "users" | "database", _) => continue,
+                ("peer" | "rule" | "users" | "databases", _) => continue,
                 (name, true) => format!("# {name} is not set"),
                 (name, false) => format!("{name} = {value}"),
             };
@@ -206,8 +269,18 @@ impl Settings {
         for user in self.users.keys() {
             let _ = writeln!(out, "# [users] {:?} = (hidden)", String::from_utf8_lossy(user));
         }
+        for (user, limits) in &self.limits {
+            let shown = [
+                ("pool_size", limits.pool_size),
+                ("max_clients", limits.max_clients),
+                ("max_upstream", limits.max_upstream),
+            ];
+            let shown = shown.iter().filter_map(|(name, limit)| Some(format!("{name} = {}", (*limit)?)));
+            let _ =
+                writeln!(out, "# [users.{:?}] {}", String::from_utf8_lossy(user), shown.collect::<Vec<_>>().join(", "));
+        }
         for (name, own) in &self.databases {
-            let _ = writeln!(out, "[database.{:?}]", String::from_utf8_lossy(name));
+            let _ = writeln!(out, "[databases.{:?}]", String::from_utf8_lossy(name));
             for ((key, value, place), (_, general, _)) in own.shown.iter().zip(&self.shown) {
                 if PER_DATABASE.contains(&key.name) && value != general {
                     let line = format!("{} = {value}", key.name);
@@ -240,100 +313,6 @@ impl Settings {
             .collect()
     }
 
-    fn check(&self, reader: &Reader<'_>) -> Result<(), ConfigError> {
-        if !self.allow_remote
-            && let Some(remote) = self.listen.iter().find(|listen| listen.is_remote())
-        {
-            return Err(reader
-                .error("listen", format!("{remote} can be reached from other machines"))
-                .hint("listen on 127.0.0.1, or set allow_remote = true"));
-        }
-        let written = |key| reader.written.get(key).is_some();
-        if written("rule") && written("auth") {
-            return Err(reader
-                .error("auth", "[[rule]] tables say how clients log in: one of them is too much".into())
-                .hint("make it the last [[rule]], without conditions"));
-        }
-        self.check_passwords(reader)?;
-        self.check_tls(reader)?;
-        self.rules.iter().try_for_each(|rule| self.check_rule(rule, reader))
-    }
-
-    /// One source of passwords at most is said to be the one.
-    fn check_passwords(&self, reader: &Reader<'_>) -> Result<(), ConfigError> {
-        let given = [
-            ("upstream_password", self.upstream.password.is_some()),
-            ("upstream_password_file", self.upstream_password_file.is_some()),
-            ("password_command", !self.password_command.is_empty()),
-        ];
-        let mut given = given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name);
-        if let (Some(first), Some(second)) = (given.next(), given.next()) {
-            return Err(reader.error(second, format!("there is {first} as well: which of them is it?")));
-        }
-        Ok(())
-    }
-
-    fn check_tls(&self, reader: &Reader<'_>) -> Result<(), ConfigError> {
-        let lacks = |key, of: &str| Err(reader.error(key, format!("{key} is needed with {of}")));
-        match (&self.tls_cert, &self.tls_key) {
-            (Some(_), None) => return lacks("tls_key", "tls_cert"),
-            (None, Some(_)) => return lacks("tls_cert", "tls_key"),
-            (None, None) if self.tls_client_ca.is_some() => return lacks("tls_cert", "tls_client_ca"),
-            _ => {}
-        }
-        if self.rules.iter().any(|rule| rule.method == Auth::Cert) && self.tls_client_ca.is_none() {
-            return Err(self
-                .rule_error(reader, Auth::Cert, "\"cert\" needs to know which authorities may sign".into())
-                .hint("set tls_cert, tls_key and tls_client_ca"));
-        }
-        Ok(())
-    }
-
-    fn check_rule(&self, rule: &Rule, reader: &Reader<'_>) -> Result<(), ConfigError> {
-        let method = rule.method;
-        let implied = reader.written.get("rule").is_none();
-        if implied
-            && matches!(method, Auth::Trust | Auth::Peer)
-            && let Some(tcp) = self.listen.iter().find(|listen| matches!(listen, Listen::Tcp(_)))
-        {
-            let error = format!("\"{method}\" does not work on TCP: {tcp} can't tell who connects");
-            return Err(self
-                .rule_error(reader, method, error)
-                .hint("listen on unix or abstract sockets only, or write [[rule]] tables"));
-        }
-        if method == Auth::Peer && self.peer.is_empty() {
-            return Err(self
-                .rule_error(reader, method, "\"peer\" without a [[peer]] rule lets nobody in".into())
-                .hint("add for example: [[peer]] with uid = 1000 and roles = [\"app\"]"));
-        }
-        if method == Auth::Trust && !self.has_credentials() {
-            return Err(self
-                .rule_error(reader, method, "\"trust\" needs an upstream credential".into())
-                .hint("put the user (and password) into the upstream URL: postgres://user:password@host"));
-        }
-        let needs_secrets = matches!(method, Auth::Scram | Auth::Md5 | Auth::Password);
-        if needs_secrets && self.users.is_empty() && self.auth_file.is_none() && self.auth_user.is_none() {
-            return Err(self
-                .rule_error(reader, method, format!("\"{method}\" without secrets lets nobody in"))
-                .hint("add a [users] table, auth_file or auth_user"));
-        }
-        Ok(())
-    }
-
-    /// Whether there is anything to log in with for clients that bring no password that could be used.
-    fn has_credentials(&self) -> bool {
-        self.upstream.user.is_some()
-            || self.upstream_password_file.is_some()
-            || !self.password_command.is_empty()
-            || self.passfile.is_some()
-            || !self.users.is_empty()
-    }
-
-    fn rule_error(&self, reader: &Reader<'_>, method: Auth, message: String) -> ConfigError {
-        debug_assert!(self.rules.iter().any(|rule| rule.method == method), "it is about one of them");
-        reader.error(if reader.written.get("rule").is_some() { "rule" } else { "auth" }, message)
-    }
-
     /// The rule that decides about `caller`, and its number counted from 1.
     #[must_use]
     pub fn rule(&self, caller: &Caller<'_>) -> Option<(usize, &Rule)> {
@@ -353,10 +332,17 @@ impl Settings {
     }
 }
 
-fn stored(users: &BTreeMap<String, String>) -> BTreeMap<Vec<u8>, Stored> {
+fn stored(users: &BTreeMap<String, UserEntry>) -> BTreeMap<Vec<u8>, Stored> {
     // What is no secret was refused when it was read.
-    let parsed = users.iter().filter_map(|(user, text)| Some((user.as_bytes().to_vec(), Stored::parse(text).ok()?)));
-    parsed.collect()
+    let secret = |(user, entry): (&String, &UserEntry)| {
+        Some((user.as_bytes().to_vec(), Stored::parse(entry.secret.as_ref()?).ok()?))
+    };
+    users.iter().filter_map(secret).collect()
+}
+
+fn limits(users: &BTreeMap<String, UserEntry>) -> BTreeMap<Vec<u8>, Limits> {
+    let limited = users.iter().filter(|(_, entry)| entry.limits != Limits::default());
+    limited.map(|(user, entry)| (user.as_bytes().to_vec(), entry.limits)).collect()
 }
 
 #[cfg(test)]
@@ -420,7 +406,7 @@ mod tests {
     #[test]
     fn databases_have_settings_of_their_own() {
         let text =
-            "upstream = \"postgres://db\"\npool_size = 7\n[database.shop]\nmode = \"transaction\"\npin = \"refuse\"";
+            "upstream = \"postgres://db\"\npool_size = 7\n[databases.shop]\nmode = \"transaction\"\npin = \"refuse\"";
         let settings = Arc::new(resolve(text).expect("good"));
         let (shop, other) = (settings.of(b"shop"), settings.of(b"other"));
         assert_eq!((shop.mode, shop.pin, shop.pool_size), (Mode::Transaction, Pin::Refuse, 7));
@@ -428,15 +414,14 @@ mod tests {
         let again = resolve(&settings.show()).expect("shown settings are a configuration");
         assert_eq!(settings.changed(&again), (vec![], vec![]));
         let changed = resolve(&text.replace("refuse", "auto")).expect("good");
-        assert_eq!(settings.changed(&changed), (vec!["database"], vec![]));
-        let error = resolve("upstream = \"postgres://db\"\n[database.shop]\npool_size = 0").expect_err("no size");
+        assert_eq!(settings.changed(&changed), (vec!["databases"], vec![]));
+        let error = resolve("upstream = \"postgres://db\"\n[databases.shop]\npool_size = 0").expect_err("no size");
         assert!(error.to_string().contains("f.toml:3: pool_size"), "{error}");
     }
 
     #[test]
     fn what_needs_a_restart_stays_as_it_was() {
-        let fixed = "listen = \"@x\"\nport = 7\nsocket_mode = \"0700\"\nsocket_group = \"7\"\nallow_remote = true\n\
-                     log_format = \"json\"\nlog_level = \"warn\"\nadmin_listen = \"/x\"\nworkers = 2\nbuffer_size = \"64kB\"";
+        let fixed = "log_format = \"json\"\nworkers = 2\nbuffer_size = \"64kB\"";
         let keys = fixed.lines().filter_map(|line| line.split(" = ").next());
         let names: Vec<_> = KEYS.iter().filter(|key| !key.reload).map(|key| key.name).collect();
         assert_eq!(keys.collect::<Vec<_>>(), names, "this test knows every such key");
@@ -452,10 +437,10 @@ mod tests {
     #[test]
     fn changes_are_told_apart() {
         let old = resolve("upstream = \"postgres://db\"").expect("good");
-        let new = resolve("upstream = \"postgres://db2\"\npool_size = 3\nport = 7").expect("good");
-        assert_eq!(new.changed(&old), (vec!["upstream", "pool_size"], vec!["port"]));
+        let new = resolve("upstream = \"postgres://db2\"\npool_size = 3\nworkers = 7").expect("good");
+        assert_eq!(new.changed(&old), (vec!["upstream", "pool_size"], vec!["workers"]));
         let kept = new.keeping_fixed_of(&old);
-        assert_eq!((kept.port, kept.pool_size), (5432, 3));
+        assert_eq!((kept.workers, kept.pool_size), (1, 3));
         assert_eq!(kept.changed(&old), (vec!["upstream", "pool_size"], vec![]));
     }
 }

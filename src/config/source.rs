@@ -12,7 +12,11 @@ use zeroize::{Zeroize, Zeroizing};
 use super::keys::{self, KEYS};
 use super::rule::Rule;
 use super::tables;
+use super::user::UserEntry;
 use super::value::PeerRule;
+
+/// What is said where no upstream is named.
+pub(super) const NO_UPSTREAM: &str = "no upstream";
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +73,12 @@ impl ConfigError {
         Self { place: Some(place.clone()), key: Some(key.to_owned()), ..self }
     }
 
+    /// Whether all that is wrong is that no upstream is named.
+    #[must_use]
+    pub fn is_no_upstream(&self) -> bool {
+        self.message.starts_with(NO_UPSTREAM)
+    }
+
     /// Adds advice.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
@@ -105,8 +115,8 @@ pub enum Value {
     Peers(Vec<PeerRule>),
     /// The rules of `rule`.
     Rules(Vec<Rule>),
-    /// The secrets of `users`.
-    Users(BTreeMap<String, String>),
+    /// What `users` says of each.
+    Users(BTreeMap<String, UserEntry>),
     /// The tables of `database`, by name.
     Databases(BTreeMap<String, Values>),
 }
@@ -129,7 +139,7 @@ impl Drop for Written {
             if keys::find(key).is_some_and(|key| key.secret) {
                 match value {
                     Value::One(text) => text.zeroize(),
-                    Value::Users(users) => users.values_mut().for_each(Zeroize::zeroize),
+                    Value::Users(users) => users.values_mut().for_each(|user| user.secret.zeroize()),
                     _ => {}
                 }
             }
@@ -153,10 +163,10 @@ impl Written {
     /// The databases that have a table of their own, each with what holds for it.
     #[must_use]
     pub fn databases(&self) -> Vec<(&str, Self)> {
-        let Some((_, Value::Databases(tables))) = self.get("database") else { return Vec::new() };
+        let Some((_, Value::Databases(tables))) = self.get("databases") else { return Vec::new() };
         let own = |table: &Values| {
             let mut values = self.values.clone();
-            values.remove("database");
+            values.remove("databases");
             values.extend(table.iter().map(|(key, value)| (*key, value.clone())));
             Self { values, home: self.home.clone() }
         };
@@ -212,7 +222,7 @@ impl Written {
                 "peer" => {
                     Value::Peers(PeerRule::parse_list(&text).map_err(|e| ConfigError::new(e).at(&place, "peer"))?)
                 }
-                "database" | "rule" | "users" => {
+                "databases" | "rule" | "users" => {
                     return Err(ConfigError::new("tables stand in the file").at(&place, known.name));
                 }
                 _ => Value::One(text),
@@ -259,7 +269,7 @@ impl Written {
                 "peer" => tables::peers(value, &at)?,
                 "rule" => tables::rules(value, &at)?,
                 "users" => tables::users(value, &at)?,
-                "database" => tables::databases(value, &at)?,
+                "databases" => tables::databases(value, &at)?,
                 _ => plain(value).ok_or_else(|| {
                     ConfigError::new(format!("a {} is not a value for this key", value.get_ref().type_str()))
                         .at(&place, name)
@@ -267,6 +277,26 @@ impl Written {
             };
             self.put(known.name, place, value);
         }
+        Ok(())
+    }
+
+    /// Sets `key` on top of all that is written, as a command at the console does.
+    ///
+    /// # Errors
+    /// When there is no such key, or its values are tables.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
+        let place = Place::Flag("SET");
+        let Some(known) = keys::find(key) else {
+            return Err(unknown(key, KEYS.iter().map(|key| key.name)).at(&place, key));
+        };
+        let value = match known.name {
+            "peer" | "databases" | "rule" | "users" => {
+                return Err(ConfigError::new("tables stand in the file").at(&place, known.name));
+            }
+            "listen" => Value::Many(value.split(',').map(|item| item.trim().to_owned()).collect()),
+            _ => Value::One(value.to_owned()),
+        };
+        self.values.insert(known.name, (place, value));
         Ok(())
     }
 
@@ -336,9 +366,9 @@ mod tests {
         assert!(say("[port]\nx = 1").contains("/etc/pgferry.toml:1: port: a table"), "{}", say("[port]\nx = 1"));
         assert!(say("[[peer]]\nuid = 1\nrole = \"x\"").contains("3: peer.role"), "line of the field");
         assert!(say("[[peer]]\nuid = 1\nrole = \"x\"").contains("\"roles\""));
-        let pins = say("[database.shop]\npin = \"auto\"\npool_sise = 1");
-        assert!(pins.contains("3: database.shop.pool_sise") && pins.contains("\"pool_size\""), "{pins}");
-        assert!(say("[database]\npin = \"auto\"").contains("[database.NAME]"));
+        let pins = say("[databases.shop]\npin = \"auto\"\npool_sise = 1");
+        assert!(pins.contains("3: databases.shop.pool_sise") && pins.contains("\"pool_size\""), "{pins}");
+        assert!(say("[databases]\npin = \"auto\"").contains("[databases.NAME]"));
     }
 
     #[test]

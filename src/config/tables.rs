@@ -1,21 +1,22 @@
-//! The values of the file that are tables: `[database.NAME]`, `[[peer]]`, `[[rule]]`, `[users]`.
+//! The values of the file that are tables: `[databases.NAME]`, `[[peer]]`, `[[rule]]`, `[users]`.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use toml::Spanned;
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
 use super::keys::PER_DATABASE;
 use super::rule::Rule;
 use super::source::{ConfigError, Place, Value, Values, one, plain, unknown};
+use super::user::{self, UserEntry};
 use super::value::PeerRule;
 
 /// Where a span of the file is.
 type At<'a> = &'a dyn Fn(Range<usize>) -> Place;
 
 pub(super) fn databases(value: &Spanned<DeValue<'_>>, at: At<'_>) -> Result<Value, ConfigError> {
-    let not_tables = |span| ConfigError::new("write it as [database.NAME] tables").at(&at(span), "database");
+    let not_tables = |span| ConfigError::new("write it as [databases.NAME] tables").at(&at(span), "databases");
     let DeValue::Table(tables) = value.get_ref() else { return Err(not_tables(value.span())) };
     let mut all = BTreeMap::new();
     for (name, table) in tables {
@@ -23,7 +24,7 @@ pub(super) fn databases(value: &Spanned<DeValue<'_>>, at: At<'_>) -> Result<Valu
         let mut values = Values::new();
         for (key, value) in fields {
             let (place, key) = (at(key.span()), key.get_ref().as_ref());
-            let shown = format!("database.{}.{key}", name.get_ref());
+            let shown = format!("databases.{}.{key}", name.get_ref());
             let Some(known) = PER_DATABASE.into_iter().find(|known| *known == key) else {
                 return Err(unknown(key, PER_DATABASE.into_iter()).at(&place, &shown));
             };
@@ -50,14 +51,37 @@ pub(super) fn users(value: &Spanned<DeValue<'_>>, at: At<'_>) -> Result<Value, C
     let mut users = BTreeMap::new();
     for (user, secret) in fields {
         let name = format!("users.{}", user.get_ref());
-        let DeValue::String(text) = secret.get_ref() else {
-            return Err(ConfigError::new("a secret is a string").at(&at(user.span()), &name));
+        let entry = match secret.get_ref() {
+            DeValue::String(text) => UserEntry { secret: Some(text.to_string()), ..UserEntry::default() },
+            DeValue::Table(fields) => user_table(fields, at, &name)?,
+            _ => return Err(ConfigError::new("a secret is a string").at(&at(user.span()), &name)),
         };
-        let bad = |error: &str| ConfigError::new(error).at(&at(user.span()), &name);
-        crate::auth::Stored::parse(text).map_err(bad)?;
-        users.insert(user.get_ref().to_string(), text.to_string());
+        if let Some(secret) = &entry.secret {
+            let bad = |error: &str| ConfigError::new(error).at(&at(user.span()), &name);
+            crate::auth::Stored::parse(secret).map_err(bad)?;
+        }
+        users.insert(user.get_ref().to_string(), entry);
     }
     Ok(Value::Users(users))
+}
+
+/// A `[users.NAME]` table.
+fn user_table(fields: &DeTable<'_>, at: At<'_>, name: &str) -> Result<UserEntry, ConfigError> {
+    let mut entry = UserEntry::default();
+    for (key, value) in fields {
+        let (place, field) = (at(key.span()), key.get_ref().as_ref());
+        let shown = format!("{name}.{field}");
+        if !user::FIELDS.contains(&field) {
+            return Err(unknown(field, user::FIELDS.into_iter()).at(&place, &shown));
+        }
+        let text = one(value).ok_or_else(|| ConfigError::new("not a value for this key").at(&place, &shown))?;
+        if field == "password" {
+            entry.secret = Some(text);
+        } else {
+            entry.limits.set(field, &text).map_err(|error| ConfigError::new(error).at(&place, &shown))?;
+        }
+    }
+    Ok(entry)
 }
 
 /// An array of tables, each with fields of `known` names.

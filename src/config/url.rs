@@ -11,6 +11,7 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use super::encryption::Encryption;
+use super::value::Target;
 use crate::auth::Password;
 
 /// What is dialled.
@@ -32,11 +33,34 @@ impl fmt::Display for Host {
     }
 }
 
+impl Host {
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Tcp(_, port) | Self::Unix(_, port) => *port,
+        }
+    }
+}
+
+/// One of several servers that may be dialled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it is.
+    pub host: Host,
+    /// The address to connect to, if the host's name is not to be looked up (`hostaddr`).
+    pub address: Option<IpAddr>,
+}
+
 /// The PostgreSQL that pgferry fronts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// Where it is.
-    pub host: Host,
+    /// Where it is: any number of places, of which the first that will do is used. There is one at least.
+    pub endpoints: Vec<Endpoint>,
+    /// Which of them will do (`target_session_attrs`).
+    pub target: Target,
+    /// Whether they are tried in random order (`load_balance_hosts`).
+    pub balance: bool,
     /// The role for `auth = "trust"` and `"peer"`.
     pub user: Option<String>,
     /// That role's password.
@@ -48,8 +72,6 @@ pub struct Upstream {
     /// The minor version of the newest protocol that is asked for (`max_protocol_version`): 0, or 2 for longer cancel
     /// keys, which PostgreSQL 18 gives.
     pub minor: u16,
-    /// The address to connect to, if the host's name is not to be looked up (`hostaddr`).
-    pub address: Option<IpAddr>,
     /// Where passwords are looked up that are not given here (`passfile`).
     pub passfile: Option<PathBuf>,
     /// How connections are encrypted.
@@ -67,12 +89,30 @@ impl fmt::Display for Upstream {
             }
             write!(f, "@")?;
         }
-        write!(f, "{}", self.host)?;
+        // In a URI all hosts stand together only where all are TCP's.
+        let all_tcp = self.endpoints.iter().all(|endpoint| matches!(endpoint.host, Host::Tcp(..)));
+        let hosts = || self.endpoints.iter().map(|endpoint| &endpoint.host);
+        if all_tcp || self.endpoints.len() == 1 {
+            write!(f, "{}", hosts().map(ToString::to_string).collect::<Vec<_>>().join(","))?;
+        }
         if let Some(database) = &self.database {
             write!(f, "/{database}")?;
         }
         let mut parameters = self.encryption.show();
-        parameters.extend(self.address.map(|address| ("hostaddr", address.to_string())));
+        if !all_tcp && self.endpoints.len() > 1 {
+            let name = |host: &Host| match host {
+                Host::Tcp(name, _) => name.clone(),
+                Host::Unix(dir, _) => dir.display().to_string(),
+            };
+            parameters.push(("host", hosts().map(name).collect::<Vec<_>>().join(",")));
+            parameters.push(("port", hosts().map(|host| host.port().to_string()).collect::<Vec<_>>().join(",")));
+        }
+        if self.endpoints.iter().any(|endpoint| endpoint.address.is_some()) {
+            let address = |endpoint: &Endpoint| endpoint.address.map_or_else(String::new, |ip| ip.to_string());
+            parameters.push(("hostaddr", self.endpoints.iter().map(address).collect::<Vec<_>>().join(",")));
+        }
+        parameters.extend((self.target != Target::Any).then(|| ("target_session_attrs", self.target.to_string())));
+        parameters.extend(self.balance.then(|| ("load_balance_hosts", "random".to_owned())));
         parameters.extend(self.passfile.as_ref().map(|path| ("passfile", path.display().to_string())));
         parameters.extend((self.minor > 0).then(|| ("max_protocol_version", format!("3.{}", self.minor))));
         for (nth, (name, value)) in parameters.iter().enumerate() {
@@ -84,6 +124,12 @@ impl fmt::Display for Upstream {
 }
 
 impl Upstream {
+    /// All places as text.
+    #[must_use]
+    pub fn places(&self) -> String {
+        self.endpoints.iter().map(|endpoint| endpoint.host.to_string()).collect::<Vec<_>>().join(", ")
+    }
+
     /// Reads a connection string.
     ///
     /// # Errors
@@ -101,8 +147,19 @@ impl Upstream {
 }
 
 /// The parameters that are understood, besides those of encryption.
-const PARAMETERS: [&str; 9] =
-    ["host", "hostaddr", "port", "user", "password", "passfile", "dbname", "connect_timeout", "max_protocol_version"];
+const PARAMETERS: [&str; 11] = [
+    "host",
+    "hostaddr",
+    "port",
+    "user",
+    "password",
+    "passfile",
+    "dbname",
+    "connect_timeout",
+    "max_protocol_version",
+    "target_session_attrs",
+    "load_balance_hosts",
+];
 
 /// What a client says of itself; pgferry's clients bring their own.
 const CLIENTS_OWN: [&str; 3] = ["application_name", "fallback_application_name", "client_encoding"];
@@ -133,7 +190,7 @@ impl Fields {
         match (name, value.as_str()) {
             // JDBC's and older libpqs' way to say it.
             ("ssl", "true") | ("requiressl", "1") => self.encryption.set("sslmode", "require"),
-            ("gssencmode", "disable" | "prefer") | ("sslcompression", "0") | ("target_session_attrs", "any") => Ok(()),
+            ("gssencmode", "disable" | "prefer") | ("sslcompression", "0") => Ok(()),
             ("sslpassword", _) => Err("sslpassword is not supported: use a key without a passphrase".into()),
             _ if CLIENTS_OWN.contains(&name) => Ok(()),
             _ => Err(unknown_parameter(name)),
@@ -142,22 +199,15 @@ impl Fields {
 
     fn resolve(mut self) -> Result<Upstream, String> {
         let mut take = |name| self.values.remove(name);
-        let (host, address, port) = (take("host"), take("hostaddr"), take("port"));
-        if [&host, &address, &port].into_iter().flatten().any(|value| value.contains(',')) {
-            return Err("several hosts are not supported yet: name one".into());
-        }
-        let host = host.or_else(|| address.clone()).unwrap_or_else(|| "localhost".to_owned());
-        let parsed =
-            address.map(|address| address.parse().map_err(|_| format!("hostaddr: \"{address}\" is no address")));
-        let address = parsed.transpose()?;
-        let port = match port.as_deref() {
-            None => 5432,
-            Some(port) => match port.parse() {
-                Ok(port @ 1..) => port,
-                _ => return Err(format!("invalid port number: \"{port}\"")),
-            },
+        let endpoints = endpoints(take("host").as_deref(), take("hostaddr").as_deref(), take("port").as_deref())?;
+        let target = take("target_session_attrs").map_or(Ok(Target::Any), |text| {
+            Target::parse(&text).map_err(|error| format!("target_session_attrs: {error}"))
+        })?;
+        let balance = match take("load_balance_hosts").as_deref() {
+            None | Some("disable") => false,
+            Some("random") => true,
+            Some(other) => return Err(format!("invalid load_balance_hosts value: \"{other}\" (disable, random)")),
         };
-        let host = if host.starts_with('/') { Host::Unix(host.into(), port) } else { Host::Tcp(host, port) };
         let connect_timeout = match take("connect_timeout").as_deref() {
             None | Some("0") => None,
             Some(text) => {
@@ -172,9 +222,10 @@ impl Fields {
             Some(other) => return Err(format!("invalid max_protocol_version value: \"{other}\" (3.0, 3.2, latest)")),
         };
         Ok(Upstream {
-            host,
+            endpoints,
+            target,
+            balance,
             minor,
-            address,
             user: take("user"),
             password: take("password").map(|password| Password::new(password.into_bytes())),
             passfile: take("passfile").map(PathBuf::from),
@@ -183,6 +234,39 @@ impl Fields {
             encryption: self.encryption,
         })
     }
+}
+
+/// The places that `host`, `hostaddr` and `port` name: lists of the same length, but for a single port for all.
+fn endpoints(host: Option<&str>, address: Option<&str>, port: Option<&str>) -> Result<Vec<Endpoint>, String> {
+    let list = |text: Option<&str>| -> Vec<String> {
+        text.map(|text| text.split(',').map(|item| item.trim().to_owned()).collect()).unwrap_or_default()
+    };
+    let (hosts, addresses, ports) = (list(host), list(address), list(port));
+    let count = hosts.len().max(addresses.len()).max(1);
+    if !hosts.is_empty() && !addresses.is_empty() && hosts.len() != addresses.len() {
+        return Err(format!("could not match {} host names to {} hostaddr values", hosts.len(), addresses.len()));
+    }
+    if ports.len() > 1 && ports.len() != count {
+        return Err(format!("could not match {} port numbers to {count} hosts", ports.len()));
+    }
+    let endpoint = |at: usize| {
+        let given = |list: &[String]| list.get(at).filter(|item| !item.is_empty()).cloned();
+        let address = match given(&addresses) {
+            None => None,
+            Some(text) => Some(text.parse().map_err(|_| format!("hostaddr: \"{text}\" is no address"))?),
+        };
+        let host = given(&hosts).or_else(|| given(&addresses)).unwrap_or_else(|| "localhost".to_owned());
+        let port = match given(&ports).or_else(|| ports.first().filter(|_| ports.len() == 1).cloned()).as_deref() {
+            None | Some("") => 5432,
+            Some(port) => match port.parse() {
+                Ok(port @ 1..) => port,
+                _ => return Err(format!("invalid port number: \"{port}\"")),
+            },
+        };
+        let host = if host.starts_with('/') { Host::Unix(host.into(), port) } else { Host::Tcp(host, port) };
+        Ok(Endpoint { host, address })
+    };
+    (0..count).map(endpoint).collect()
 }
 
 fn unknown_parameter(name: &str) -> String {
@@ -204,18 +288,21 @@ fn uri(rest: &str) -> Result<Fields, String> {
             fields.put("password", decode("password", password)?)?;
         }
     }
-    if hosts.contains(',') {
-        return Err("several hosts are not supported yet: name one".into());
+    let (mut names, mut ports) = (Vec::new(), Vec::new());
+    for one in hosts.split(',') {
+        let (host, port) = match one.strip_prefix('[') {
+            Some(bracketed) => {
+                let (host, after) = bracketed.split_once(']').ok_or("an IPv6 address lacks its closing bracket")?;
+                (host, after.strip_prefix(':').unwrap_or(after))
+            }
+            None => one.split_once(':').unwrap_or((one, "")),
+        };
+        names.push(decode("host", host)?);
+        ports.push(decode("port", port)?);
     }
-    let (host, port) = match hosts.strip_prefix('[') {
-        Some(bracketed) => {
-            let (host, after) = bracketed.split_once(']').ok_or("an IPv6 address lacks its closing bracket")?;
-            (host, after.strip_prefix(':').unwrap_or(after))
-        }
-        None => hosts.split_once(':').unwrap_or((hosts, "")),
-    };
-    fields.put("host", decode("host", host)?)?;
-    fields.put("port", decode("port", port)?)?;
+    // A list of nothing but commas names hosts all the same.
+    fields.put("host", names.join(","))?;
+    fields.put("port", if ports.iter().all(String::is_empty) { String::new() } else { ports.join(",") })?;
     if let Some(path) = path {
         fields.put("dbname", decode("database", path)?)?;
     }
@@ -288,7 +375,7 @@ mod tests {
             ("host=h port=1 user='it\\'s me' dbname = x", "h:1", Some("it's me"), Some("x")),
         ] {
             let upstream = Upstream::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-            assert_eq!(upstream.host.to_string(), host, "{text}");
+            assert_eq!(upstream.places(), host, "{text}");
             assert_eq!(upstream.user.as_deref(), user, "{text}");
             assert_eq!(upstream.database.as_deref(), database, "{text}");
         }
@@ -296,6 +383,26 @@ mod tests {
         assert_eq!(upstream.password.as_ref().map(Password::expose), Some(&b"p@ss"[..]));
         assert_eq!(upstream.connect_timeout, Some(Duration::from_secs(3)));
         assert_eq!(upstream.to_string(), "postgres://me:(hidden)@h:5432/x");
+    }
+
+    #[test]
+    fn several_hosts_as_libpq_takes_them() {
+        for (text, places) in [
+            ("postgres://a,b:5433,[::1]:7/x", "a:5432, b:5433, [::1]:7"),
+            ("postgres://a,b/x?port=9", "a:9, b:9"),
+            ("host=a,/tmp port=1,2", "a:1, /tmp/.s.PGSQL.2"),
+            ("host=a,b port=1,", "a:1, b:5432"),
+            ("hostaddr=10.0.0.1,10.0.0.2", "10.0.0.1:5432, 10.0.0.2:5432"),
+        ] {
+            let upstream = Upstream::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(upstream.places(), places, "{text}");
+            let again = Upstream::parse(&upstream.to_string()).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(again, upstream, "{text}: {upstream}");
+        }
+        let text = "postgres://a,b?target_session_attrs=read-write&load_balance_hosts=random";
+        let upstream = Upstream::parse(text).expect("good");
+        assert_eq!((upstream.target, upstream.balance), (Target::ReadWrite, true));
+        assert_eq!(Upstream::parse(&upstream.to_string()).expect("good"), upstream);
     }
 
     #[test]
@@ -314,8 +421,10 @@ mod tests {
     fn mistakes_are_explained() {
         for (text, part) in [
             ("db.example:5432", "postgres://"),
-            ("postgres://a,b/x", "several hosts"),
-            ("postgres://h?host=a,b", "several hosts"),
+            ("postgres://a,b/x?port=1,2,3", "could not match 3 port numbers to 2 hosts"),
+            ("postgres://a,b?hostaddr=10.0.0.1", "could not match 2 host names to 1 hostaddr"),
+            ("postgres://a?target_session_attrs=primry", "primary"),
+            ("postgres://a?load_balance_hosts=yes", "load_balance_hosts"),
             ("postgres://h:0", "port"),
             ("postgres://h:x", "port"),
             ("postgres://h:99999", "port"),

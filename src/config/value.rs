@@ -92,6 +92,24 @@ choice! {
 }
 
 choice! {
+    /// Which of several servers will do (libpq's `target_session_attrs`).
+    Target {
+        /// The first that can be reached.
+        Any = "any",
+        /// One that takes writes by default.
+        ReadWrite = "read-write",
+        /// One that takes none by default.
+        ReadOnly = "read-only",
+        /// A primary.
+        Primary = "primary",
+        /// A standby.
+        Standby = "standby",
+        /// A standby, or any if there is none.
+        PreferStandby = "prefer-standby",
+    }
+}
+
+choice! {
     /// The form of log lines.
     LogFormat {
         /// For people.

@@ -13,7 +13,7 @@ use super::kernel::{Kernel, Places};
 use super::processes::{Holder, holders};
 use super::server::{self, Server};
 use super::sockets::{self, Socket, State};
-use crate::config::{Host, Settings};
+use crate::config::{Endpoint, Host, Settings};
 
 /// What is to be found out.
 #[derive(Clone, Debug, Default)]
@@ -146,7 +146,11 @@ fn limit(places: &Places, name: &str) -> Option<u64> {
 
 /// The addresses of an upstream, each of which has ports of its own.
 fn resolve(settings: &Settings) -> Vec<Upstream> {
-    let host = &settings.upstream.host;
+    settings.upstream.endpoints.iter().flat_map(resolve_one).collect()
+}
+
+fn resolve_one(endpoint: &Endpoint) -> Vec<Upstream> {
+    let host = &endpoint.host;
     let upstream = |address: Option<SocketAddr>, unresolved| Upstream {
         name: host.to_string(),
         is_local: address.is_some_and(is_local),
@@ -162,7 +166,7 @@ fn resolve(settings: &Settings) -> Vec<Upstream> {
     let Host::Tcp(name, port) = host else {
         return vec![upstream(None, Some("a unix socket needs no ports".into()))];
     };
-    let addresses: Vec<SocketAddr> = match settings.upstream.address {
+    let addresses: Vec<SocketAddr> = match endpoint.address {
         Some(address) => vec![(address, *port).into()],
         None => match (name.as_str(), *port).to_socket_addrs() {
             Ok(addresses) => addresses.collect(),

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::facts::Wish;
 use super::server;
-use crate::config::{Encryption, Host, Listen, Settings, SslMode};
+use crate::config::{Encryption, Endpoint, Host, Listen, Settings, SslMode};
 
 /// How often it is measured.
 const ROUNDS: usize = 100;
@@ -129,8 +129,7 @@ async fn measure(settings: &Settings) -> Measured {
         None => Err("only listeners with a file or an address are measured".to_owned()),
         Some(host) => {
             let mut through = settings.clone();
-            through.upstream.host = host;
-            through.upstream.address = None;
+            through.upstream.endpoints = vec![Endpoint { host, address: None }];
             through.upstream.encryption = Encryption { mode: Some(SslMode::Disable), ..Encryption::default() };
             rounds(&through).await
         }

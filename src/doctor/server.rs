@@ -13,7 +13,7 @@ use crate::net::{BufferPool, Conn};
 use crate::upstream::ask;
 use crate::upstream::dial::{self, Dialled, Login};
 use crate::upstream::link::Link;
-use crate::upstream::route::Route;
+use crate::upstream::route::Routes;
 use crate::upstream::{Registry, Secret};
 use crate::wire::frontend;
 
@@ -103,14 +103,15 @@ fn milliseconds(since: Instant) -> f64 {
 
 async fn connect(settings: &Settings) -> Result<Dialled, String> {
     let key = ProcessKey::generate().map_err(|error| error.to_string())?;
-    let route = Route::new(settings)?;
+    let routes = Routes::new(settings)?;
     let buffers = BufferPool::new(settings.buffer_size, 1);
-    let registry = Registry::new(Arc::new(ArcSwap::from_pointee(settings.clone())), route, key, buffers);
+    let registry = Registry::new(Arc::new(ArcSwap::from_pointee(settings.clone())), routes, key, buffers);
     let user = settings.upstream.user.clone().ok_or("the upstream URL names no user")?;
     let database = settings.upstream.database.clone().unwrap_or_else(|| user.clone());
+    let route = registry.route(database.as_bytes());
     let params =
         vec![(b"database".to_vec(), database.into_bytes()), (b"application_name".to_vec(), b"pgferry doctor".to_vec())];
-    let login = Login { user: user.into_bytes(), params, secret: Secret::Fixed(None) };
+    let login = Login { user: user.into_bytes(), params, secret: Secret::Fixed(None), route };
     match dial::dial(settings, login, &registry, settings.connect_timeout).await {
         Ok(dialled) => Ok(dialled),
         Err(failed) => {

@@ -1,33 +1,55 @@
 //! Storage that is lent while bytes are under way and given back when they are gone, so that memory follows the
 //! connections that are active, not those that are open.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Storage that is not in use.
 #[derive(Debug)]
 pub struct BufferPool {
-    free: Mutex<Vec<Box<[u8]>>>,
+    shelf: Mutex<Shelf>,
     size: usize,
     keep: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    free: Vec<Box<[u8]>>,
+    /// How many of the usual size are lent.
+    lent: usize,
 }
 
 impl BufferPool {
     /// Lends buffers of `size` bytes, and keeps at most `keep` that nobody uses.
     #[must_use]
     pub fn new(size: usize, keep: usize) -> Arc<Self> {
-        Arc::new(Self { free: Mutex::new(Vec::new()), size, keep })
+        Arc::new(Self { shelf: Mutex::default(), size, keep })
     }
 
     fn lend(&self) -> Box<[u8]> {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut shelf = self.shelf();
+        shelf.lent += 1;
+        let free = shelf.free.pop();
+        drop(shelf);
         free.unwrap_or_else(|| vec![0; self.size].into_boxed_slice())
     }
 
     fn give_back(&self, storage: Box<[u8]>) {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if storage.len() == self.size && free.len() < self.keep {
-            free.push(storage);
+        let mut shelf = self.shelf();
+        shelf.lent = shelf.lent.saturating_sub(1);
+        if storage.len() == self.size && shelf.free.len() < self.keep {
+            shelf.free.push(storage);
         }
+    }
+
+    /// The size of a buffer, how many are lent, and how many are kept for the next.
+    #[must_use]
+    pub fn usage(&self) -> (usize, usize, usize) {
+        let shelf = self.shelf();
+        (self.size, shelf.lent, shelf.free.len())
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -295,7 +317,7 @@ mod tests {
         assert!(buffer.storage.is_some());
         buffer.received(0);
         assert!(buffer.storage.is_none());
-        assert_eq!(pool.free.lock().expect("unpoisoned").len(), 1);
+        assert_eq!(pool.usage(), (16, 0, 1));
         drop(
             (0..10)
                 .map(|_| {
@@ -305,6 +327,6 @@ mod tests {
                 })
                 .collect::<Vec<_>>(),
         );
-        assert_eq!(pool.free.lock().expect("unpoisoned").len(), 4, "what nobody uses is bounded");
+        assert_eq!(pool.usage().2, 4, "what nobody uses is bounded");
     }
 }

@@ -1,19 +1,20 @@
 //! Listeners: socket files with one owner, abstract sockets, TCP.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net as std_unix;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{Gid, Group, chown};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
+use super::claim::{Claim, SocketFile};
 use super::stream::Stream;
 
 /// The longest path that fits a unix socket's address.
@@ -33,7 +34,7 @@ pub enum ListenError {
         length: usize,
     },
     /// Somebody listens there.
-    #[error("{at} is in use{by}: stop it, or listen elsewhere (--listen, --port)")]
+    #[error("{at} is in use{by}: stop it, take its place (--replace), or listen elsewhere (--listen, --port)")]
     InUse {
         /// The address.
         at: String,
@@ -57,24 +58,15 @@ pub enum ListenError {
 #[derive(Debug)]
 pub struct Bound {
     listener: Listener,
+    name: String,
     /// Removes the socket file when the listener goes.
-    _file: Option<SocketFile>,
+    file: Mutex<Option<SocketFile>>,
 }
 
 #[derive(Debug)]
 enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
-}
-
-/// A socket file that is ours while its lock is held.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    /// Device and inode, to tell ours from a successor's.
-    id: (u64, u64),
-    lock_path: PathBuf,
-    _lock: Flock<File>,
 }
 
 impl Bound {
@@ -91,7 +83,7 @@ impl Bound {
             TcpListener::from_std(socket.into())
         };
         let listener = bind().map_err(|error| failed(address.to_string(), error))?;
-        Ok(Self { listener: Listener::Tcp(listener), _file: None })
+        Ok(Self { listener: Listener::Tcp(listener), name: address.to_string(), file: Mutex::default() })
     }
 
     /// Listens on an abstract socket: `name` without the leading `@`.
@@ -111,8 +103,8 @@ impl Bound {
             let path = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&path);
             listen_unix(&SockAddr::unix(path)?)
         };
-        let listener = bind().map_err(|error| failed(shown, error))?;
-        Ok(Self { listener: Listener::Unix(listener), _file: None })
+        let listener = bind().map_err(|error| failed(shown.clone(), error))?;
+        Ok(Self { listener: Listener::Unix(listener), name: shown, file: Mutex::default() })
     }
 
     /// Listens on the socket file `path`.
@@ -136,8 +128,7 @@ impl Bound {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).map_err(|error| ListenError::Io { at: dir.display().to_string(), error })?;
         }
-        let lock_path = PathBuf::from(format!("{shown}.lock"));
-        let lock = lock(&lock_path, &shown)?;
+        let claim = Claim::lock(path)?;
         if std_unix::UnixStream::connect(path).is_ok() {
             return Err(ListenError::InUse { at: shown, by: " by a process that holds no lock".into() });
         }
@@ -148,17 +139,79 @@ impl Bound {
         nix::sys::stat::umask(old);
         let listener = listener.map_err(io)?;
         let settle = || {
-            fs::set_permissions(&made, fs::Permissions::from_mode(mode))?;
-            if let Some(group) = group {
-                chown(&made, None, Some(group))?;
-            }
-            let metadata = fs::metadata(&made)?;
-            fs::rename(&made, path)?;
-            Ok((metadata.dev(), metadata.ino()))
+            set_access(&made, mode, group)?;
+            fs::rename(&made, path)
         };
-        let id = settle().map_err(io)?;
-        let file = SocketFile { path: path.to_owned(), id, lock_path, _lock: lock };
-        Ok(Self { listener: Listener::Unix(listener), _file: Some(file) })
+        settle().map_err(io)?;
+        let file = Mutex::new(Some(claim.of_file().map_err(io)?));
+        Ok(Self { listener: Listener::Unix(listener), name: shown, file })
+    }
+
+    /// A listener that another process has opened, under the name that it has there; `lock` is that of its socket file.
+    ///
+    /// # Errors
+    /// When it is none of ours to use.
+    pub fn adopt(name: &str, listener: OwnedFd, lock: Option<OwnedFd>) -> Result<Self, ListenError> {
+        let io = |error| ListenError::Io { at: name.to_owned(), error };
+        let socket = Socket::from(listener);
+        socket.set_nonblocking(true).map_err(io)?;
+        let listener = match socket.domain().map_err(io)? {
+            Domain::UNIX => Listener::Unix(UnixListener::from_std(socket.into()).map_err(io)?),
+            _ => Listener::Tcp(TcpListener::from_std(socket.into()).map_err(io)?),
+        };
+        let file = match lock {
+            Some(lock) => Some(Claim::inherit(Path::new(name), lock)?.of_file().map_err(io)?),
+            None => None,
+        };
+        Ok(Self { listener, name: name.to_owned(), file: Mutex::new(file) })
+    }
+
+    /// Where it listens: a path, `@name`, or an address and port.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The listener's descriptor once more, and that of its socket file's lock, for another process.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn twin(&self) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
+        let listener = match &self.listener {
+            Listener::Tcp(listener) => listener.as_fd().try_clone_to_owned()?,
+            Listener::Unix(listener) => listener.as_fd().try_clone_to_owned()?,
+        };
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok((listener, file.as_ref().map(SocketFile::lock).transpose()?))
+    }
+
+    /// Gives its socket file, if it has one, another mode and group.
+    ///
+    /// # Errors
+    /// As [`ListenError`] lists.
+    pub fn set_access(&self, mode: u32, group: Option<&str>) -> Result<(), ListenError> {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if file.is_none() {
+            return Ok(());
+        }
+        set_access(Path::new(&self.name), mode, group.map(find_group).transpose()?)
+            .map_err(|error| ListenError::Io { at: self.name.clone(), error })
+    }
+
+    /// Another process has it now: nothing is removed when this goes.
+    pub fn leave(&self) {
+        if let Some(mut file) = self.file.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            file.leave();
+        }
+    }
+
+    /// The process that it was inherited from has left it: its socket file goes when this goes.
+    ///
+    /// # Errors
+    /// When our pid could not be written into the lock's file; it is ours all the same.
+    pub fn own(&self) -> io::Result<()> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.as_mut().map_or(Ok(()), SocketFile::own)
     }
 
     /// Takes the next client. Cancel-safe.
@@ -173,17 +226,6 @@ impl Bound {
                 Ok(stream.into())
             }
             Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| stream.into()),
-        }
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let still_ours = fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.id);
-        if still_ours {
-            // Nobody is left to tell if this fails; the next owner replaces the file.
-            let _ = fs::remove_file(&self.path);
-            let _ = fs::remove_file(&self.lock_path);
         }
     }
 }
@@ -207,6 +249,14 @@ fn failed(at: String, error: io::Error) -> ListenError {
     }
 }
 
+fn set_access(path: &Path, mode: u32, group: Option<Gid>) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    if let Some(group) = group {
+        chown(path, None, Some(group))?;
+    }
+    Ok(())
+}
+
 fn find_group(name: &str) -> Result<Gid, ListenError> {
     if let Ok(number) = name.parse() {
         return Ok(Gid::from_raw(number));
@@ -214,30 +264,6 @@ fn find_group(name: &str) -> Result<Gid, ListenError> {
     match Group::from_name(name) {
         Ok(Some(group)) => Ok(group.gid),
         _ => Err(ListenError::NoGroup(name.to_owned())),
-    }
-}
-
-/// Takes the lock file, writing our pid into it.
-fn lock(path: &Path, at: &str) -> Result<Flock<File>, ListenError> {
-    let io = |error| ListenError::Io { at: path.display().to_string(), error };
-    loop {
-        let file =
-            File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(io)?;
-        let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => lock,
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-                let pid = fs::read_to_string(path).unwrap_or_default();
-                let by = pid.lines().next().map(|pid| format!(" by process {pid}")).unwrap_or_default();
-                return Err(ListenError::InUse { at: at.to_owned(), by });
-            }
-            Err((_, errno)) => return Err(io(errno.into())),
-        };
-        // The former owner removes the file while it holds the lock: ours must be the one that is there now.
-        let ours = nix::sys::stat::fstat(lock.as_fd()).map_err(|errno| io(errno.into()))?;
-        if fs::metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (ours.st_dev, ours.st_ino)) {
-            lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(io)?;
-            return Ok(lock);
-        }
     }
 }
 

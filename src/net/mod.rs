@@ -4,15 +4,19 @@
 //! - [`buffer`]: storage that is lent while bytes are under way and given back when they are gone.
 //! - [`conn`]: a stream with its buffers: framed reading and ordered writing.
 //! - [`listen`]: listeners: socket files with an owner, abstract sockets, TCP.
+//! - `claim`: whose a socket file is. [`handover`]: listeners on their way to another process.
 //! - [`tls`]: encryption, and who proves what with which certificate.
 
 pub mod buffer;
+mod claim;
 pub mod conn;
+pub mod handover;
 pub mod listen;
 pub mod stream;
 pub mod tls;
 
 pub use buffer::{Buffer, BufferPool};
 pub use conn::{Conn, RecvError};
+pub use handover::{Handover, Inherited};
 pub use listen::{Bound, ListenError};
 pub use stream::{Io, Peer, Stream};

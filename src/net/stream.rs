@@ -58,6 +58,8 @@ pub enum Peer {
         uid: u32,
         /// Its effective group.
         gid: u32,
+        /// Its process id, where the kernel tells it to this process.
+        pid: Option<i32>,
     },
 }
 
@@ -83,6 +85,15 @@ impl Stream {
         match self.socket {
             Socket::Tcp(stream) => Box::new(stream),
             Socket::Unix(stream) => Box::new(stream),
+        }
+    }
+
+    /// The unix socket that it is, if it is one.
+    #[must_use]
+    pub fn unix(&self) -> Option<&UnixStream> {
+        match &self.socket {
+            Socket::Unix(stream) => Some(stream),
+            Socket::Tcp(_) => None,
         }
     }
 
@@ -181,7 +192,20 @@ impl Stream {
     pub fn peer(&self) -> io::Result<Peer> {
         match &self.socket {
             Socket::Tcp(stream) => stream.peer_addr().map(Peer::Tcp),
-            Socket::Unix(stream) => stream.peer_cred().map(|cred| Peer::Unix { uid: cred.uid(), gid: cred.gid() }),
+            Socket::Unix(stream) => stream.peer_cred().map(|cred| Peer::Unix {
+                uid: cred.uid(),
+                gid: cred.gid(),
+                pid: cred.pid().filter(|pid| *pid > 0),
+            }),
+        }
+    }
+
+    /// Our own end, if it is a TCP address.
+    #[must_use]
+    pub fn local(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            Socket::Tcp(stream) => stream.local_addr().ok(),
+            Socket::Unix(_) => None,
         }
     }
 

@@ -30,7 +30,7 @@ struct Reported {
 impl PartialEq for Params {
     fn eq(&self, other: &Self) -> bool {
         // Sessions that are alike share storage, which makes the comparison free.
-        Arc::ptr_eq(&self.reported, &other.reported) || self.reported.pairs == other.reported.pairs
+        self.is(other) || self.reported.pairs == other.reported.pairs
     }
 }
 
@@ -74,6 +74,12 @@ impl Params {
         self.reported.pairs.is_empty()
     }
 
+    /// Whether both are the same storage: then they are equal, at the price of one comparison.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.reported, &other.reported)
+    }
+
     /// Shares the storage of `other` where the contents are equal, so that later comparisons cost nothing.
     pub fn share(&mut self, other: &Self) {
         if self == other {
@@ -83,7 +89,7 @@ impl Params {
 
     /// The pairs of `self` that `other` has not got.
     pub fn beyond<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        let same = Arc::ptr_eq(&self.reported, &other.reported);
+        let same = self.is(other);
         let looked_at = if same { 0 } else { self.reported.pairs.len() };
         self.iter().take(looked_at).filter(|(name, value)| other.get(name) != Some(value))
     }

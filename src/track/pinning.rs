@@ -75,6 +75,18 @@ impl Pins {
         Self(0)
     }
 
+    /// The reasons as a number, which others than `from_bits` make nothing of.
+    #[must_use]
+    pub fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// The reasons that [`Pins::bits`] gave.
+    #[must_use]
+    pub fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
+
     /// Whether nothing pins.
     #[must_use]
     pub fn is_empty(self) -> bool {

@@ -215,6 +215,12 @@ impl Names {
         self.map.is_none()
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.map.as_ref().map_or(0, HashMap::len)
+    }
+
     /// Lets `name` stand for `statement`, or for nothing.
     pub fn set(&mut self, name: &[u8], statement: Option<Arc<Statement>>) {
         let name = significant(name);

@@ -43,6 +43,8 @@ struct Memory {
     verified: Verified<Fault>,
     /// What somebody who logged in by another method than pass-through can log in upstream with.
     learned: Option<Credential>,
+    /// What was right under settings that are no longer in force: good enough to try, not to let anybody in.
+    presumed: Option<Credential>,
     tries: Bucket,
     /// Wrong passwords that were compared here.
     guesses: Bucket,
@@ -60,6 +62,7 @@ impl Default for Account {
             knowledge: Knowledge::Unknown,
             verified: Verified::default(),
             learned: None,
+            presumed: None,
             tries: Bucket::new(TRIES, TRY_INTERVAL, Instant::now()),
             guesses: Bucket::new(TRIES, TRY_INTERVAL, Instant::now()),
         };
@@ -85,10 +88,23 @@ impl Account {
     pub fn secret(&self, settings: &Settings) -> Secret {
         let memory = self.memory();
         let verified = || memory.verified.password().cloned().map(Credential::Password);
+        let presumed = || memory.presumed.clone();
         if settings.is_pass_through() {
-            return verified().map_or(Secret::None, Secret::Known);
+            return verified().or_else(presumed).map_or(Secret::None, Secret::Known);
         }
-        Secret::Fixed(memory.learned.clone().or_else(verified))
+        Secret::Fixed(memory.learned.clone().or_else(verified).or_else(presumed))
+    }
+
+    /// Takes over what was right under settings that are no longer in force, to log in upstream with.
+    pub fn presume(&self, before: &Self) {
+        let known = before.known();
+        self.memory().presumed = known;
+    }
+
+    fn known(&self) -> Option<Credential> {
+        let memory = self.memory();
+        let verified = memory.verified.password().cloned().map(Credential::Password);
+        memory.learned.clone().or(verified).or_else(|| memory.presumed.clone())
     }
 
     /// What somebody who has logged in here can log in upstream with.
@@ -214,14 +230,15 @@ pub fn attempt(
     let registry = Arc::clone(registry);
     let task = tokio::spawn(async move {
         let slot = Arc::clone(&registry.login_slots).acquire_owned().await;
-        let settings = registry.settings.load_full();
+        let settings = registry.settings_of(&pool.key.database);
         let limit = match secret {
             // The client's thinking counts too.
             Secret::Ask(_) => settings.login_timeout + settings.connect_timeout,
             _ => settings.connect_timeout,
         };
-        let params = pool.startup_params(&Wanted::default());
-        let login = Login { user: pool.key.user.clone(), params, secret };
+        let params = pool.startup_params(&Wanted::default(), &settings);
+        let route = registry.route(&pool.key.database);
+        let login = Login { user: pool.key.user.clone(), params, secret, route };
         registry.counters.tried.add();
         match dial::dial(&settings, login, &registry, limit).await {
             Ok(dialled) => {

@@ -49,11 +49,15 @@ pub enum Closing {
     Login,
     /// The process ends.
     Shutdown,
+    /// Somebody has said so at the console.
+    Command,
+    /// The host's name no longer stands for its address, or the server is not what is wanted any more.
+    Moved,
 }
 
 impl Closing {
     /// Every reason, with its name.
-    pub const NAMES: [(Self, &'static str); 8] = [
+    pub const NAMES: [(Self, &'static str); 10] = [
         (Self::Session, "session"),
         (Self::Idle, "idle"),
         (Self::Lifetime, "lifetime"),
@@ -62,6 +66,8 @@ impl Closing {
         (Self::Dead, "dead"),
         (Self::Login, "login"),
         (Self::Shutdown, "shutdown"),
+        (Self::Command, "command"),
+        (Self::Moved, "moved"),
     ];
 }
 
@@ -72,6 +78,8 @@ pub struct Counters {
     pub logins: Counter,
     /// Clients that were refused.
     pub refused: Counter,
+    /// The same by SQLSTATE.
+    pub refusals: Failures,
     /// Passwords that had to be tried upstream.
     pub tried: Counter,
     /// TCP (or unix) connections opened to the upstream, cancel requests not counted.
@@ -123,7 +131,8 @@ pub struct Failures(Mutex<BTreeMap<String, u64>>);
 const CODES: usize = 32;
 
 impl Failures {
-    fn add(&self, code: &str) {
+    /// Counts one more with `code`.
+    pub fn add(&self, code: &str) {
         let mut codes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let code = if codes.len() < CODES || codes.contains_key(code) { code } else { "other" };
         *codes.entry(code.to_owned()).or_default() += 1;

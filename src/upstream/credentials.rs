@@ -46,11 +46,11 @@ pub struct Credentials {
 type Printed = HashMap<(Vec<u8>, Vec<u8>), (Instant, Password)>;
 
 impl Credentials {
-    /// The sources that `settings` name.
+    /// The sources that `settings` name, for the server at `host`.
     #[must_use]
-    pub fn new(settings: &Settings) -> Self {
+    pub fn new(settings: &Settings, host: &Host) -> Self {
         Self {
-            host: settings.upstream.host.clone(),
+            host: host.clone(),
             user: settings.upstream.user.clone(),
             fixed: settings.upstream.password.clone(),
             file: settings.upstream_password_file.clone(),

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use super::link::{Link, Used};
 use super::pool::{Dialler, Pool};
-use super::slots::Slot;
+use super::slots::Held;
 use crate::track::Clean;
 
 /// A connection and the slots it holds. Dropping it closes the connection in the background, and frees the slots
@@ -25,15 +25,14 @@ pub struct Upstream {
 #[derive(Debug)]
 struct Open {
     link: Link,
-    /// The pool's slot and the process's.
-    slots: (Slot, Slot),
+    slots: Held,
     copying_in: bool,
 }
 
 impl Upstream {
     /// An open connection that holds its slots.
     #[must_use]
-    pub fn new(link: Link, slots: (Slot, Slot), pool: Weak<Pool>) -> Self {
+    pub fn new(link: Link, slots: Held, pool: Weak<Pool>) -> Self {
         Self { open: Some(Box::new(Open { link, slots, copying_in: false })), pool }
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::card::Card;
 use super::counters::Closing;
 use super::encrypt::Encryptor;
 use super::route::Address;
@@ -135,6 +136,8 @@ pub struct Link {
     pub closing: Closing,
     /// Its cancel requests.
     pub gate: Arc<Gate>,
+    /// What others see of it.
+    pub card: Arc<Card>,
     /// The statements that are prepared there.
     pub prepared: Prepared,
     /// The settings that were made there with plain `SET`s for the client who has it, or had it last.

@@ -158,7 +158,8 @@ impl Lookup {
             (b"database".to_vec(), database.to_vec()),
             (b"application_name".to_vec(), b"pgferry auth_query".to_vec()),
         ];
-        let login = Login { user: self.user.clone().into_bytes(), params, secret: Secret::Fixed(self.own.clone()) };
+        let secret = Secret::Fixed(self.own.clone());
+        let login = Login { user: self.user.clone().into_bytes(), params, secret, route: registry.route(database) };
         match dial::dial(&settings, login, registry, self.limit).await {
             Ok(dialled) => Ok((dialled.conn, slot)),
             Err(failure) => {

@@ -5,6 +5,8 @@
 //! - [`credentials`]: where passwords come from that no client brings.
 //! - [`dial`]: opens one connection and logs in.
 //! - [`link`]: one open connection: its settings, its backend's key, what it was used for.
+//! - [`card`]: what is known of an open connection from outside.
+//! - [`switches`]: what somebody has paused or disabled by hand.
 //! - [`slots`]: how many there may be, exactly.
 //! - [`queue`]: who waits for a connection that is still being opened, and when the next attempt may start.
 //! - [`pool`]: the connections of one (database, user, startup settings), around `deadpool`.
@@ -13,7 +15,7 @@
 //! - [`account`]: what is known of one (database, user): does the upstream ask for a password, and which one.
 //! - [`ask`]: questions of our own to the server.
 //! - [`lookup`]: secrets that the upstream is asked for.
-//! - [`registry`]: all pools and accounts, the cap over all of them, and the janitor.
+//! - [`registry`]: all pools and accounts, and the cap over all of them; `janitor` looks after them, [`quota`] limits users.
 //! - [`cancel`]: `CancelRequest`s to the upstream.
 //! - [`counters`]: what happened, in numbers; [`traffic`] what of it was done for a pool's clients, [`histogram`] how long it took.
 //!
@@ -23,20 +25,24 @@
 pub mod account;
 pub mod ask;
 pub mod cancel;
+pub mod card;
 pub mod counters;
 pub mod credentials;
 pub mod dial;
 pub mod encrypt;
 pub mod histogram;
+mod janitor;
 pub mod lease;
 pub mod link;
 pub mod lookup;
 pub mod pool;
 pub mod queue;
+pub mod quota;
 pub mod registry;
 pub mod restore;
 pub mod route;
 pub mod slots;
+pub mod switches;
 pub mod traffic;
 
 pub use account::Account;

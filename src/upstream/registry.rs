@@ -1,6 +1,7 @@
 //! All pools and accounts, the cap over all of them, and the janitor.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -11,23 +12,16 @@ use tokio::sync::Semaphore;
 use super::account::Account;
 use super::counters::{Closing, Counters};
 use super::link::Closed;
-use super::pool::{Pool, PoolKey};
-use super::restore;
-use super::route::Route;
+use super::pool::{Pool, PoolKey, Sharing};
+use super::quota::Quotas;
+use super::route::{Endpoint, Route, Routes};
 use super::slots::{Slot, Slots};
+use super::switches::Switches;
+use super::traffic::Traffic;
 use crate::auth::{Bucket, ProcessKey};
-use crate::config::{Reset, Settings};
+use crate::config::Settings;
 use crate::net::BufferPool;
 use crate::track::statements::Catalog;
-
-/// How long a used session may stay idle before it is reset without anybody asking for it.
-const RESET_AFTER: Duration = Duration::from_millis(100);
-
-/// How often the janitor comes when nothing is due soon.
-const ROUND: Duration = Duration::from_secs(1);
-
-/// After how long a pool without connections is forgotten.
-const ABANDONED: Duration = Duration::from_secs(600);
 
 /// How many (database, user)s may be remembered that have never logged in.
 const STRANGERS: usize = 1000;
@@ -35,8 +29,11 @@ const STRANGERS: usize = 1000;
 /// How many (database, user)s that nobody has seen before may be tried upstream at once, and how often one more.
 const STRANGER_TRIES: (u32, Duration) = (20, Duration::from_millis(200));
 
+/// A database and a user.
+pub type Whose = (Vec<u8>, Vec<u8>);
+
 /// Accounts by database and user.
-type Accounts = HashMap<(Vec<u8>, Vec<u8>), Arc<Account>>;
+type Accounts = HashMap<Whose, Arc<Account>>;
 
 /// All that the sessions of this process share on the upstream's side.
 #[derive(Debug)]
@@ -49,29 +46,40 @@ pub struct Registry {
     pub buffers: Arc<BufferPool>,
     /// The prepared statements of all clients.
     pub catalog: Catalog,
+    /// What is switched off by hand.
+    pub switches: Switches,
     /// The process's own key.
     pub key: ProcessKey,
     pub(super) global: Arc<Slots>,
     pub(super) login_slots: Arc<Semaphore>,
     /// How many cancel requests may be under way.
     pub(super) cancel_slots: Semaphore,
-    pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
+    pub(super) pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
     accounts: Mutex<Accounts>,
+    /// What clients had done for them, by database and user: it outlives the pools.
+    traffic: Mutex<HashMap<Whose, Arc<Traffic>>>,
+    /// The places of users whose clients or connections are limited.
+    pub(super) quotas: Quotas,
     strangers: Mutex<Bucket>,
-    route: ArcSwap<Route>,
+    routes: ArcSwap<Routes>,
     generation: AtomicU64,
     links: AtomicU64,
     starving: AtomicBool,
     /// When the janitor last came, in milliseconds since `born`.
-    last_round: AtomicU64,
-    born: Instant,
-    this: Weak<Self>,
+    pub(super) last_round: AtomicU64,
+    pub(super) born: Instant,
+    pub(super) this: Weak<Self>,
 }
 
 impl Registry {
     /// No pools yet.
     #[must_use]
-    pub fn new(settings: Arc<ArcSwap<Settings>>, route: Route, key: ProcessKey, buffers: Arc<BufferPool>) -> Arc<Self> {
+    pub fn new(
+        settings: Arc<ArcSwap<Settings>>,
+        routes: Routes,
+        key: ProcessKey,
+        buffers: Arc<BufferPool>,
+    ) -> Arc<Self> {
         let now = settings.load_full();
         let (burst, interval) = STRANGER_TRIES;
         Arc::new_cyclic(|this| Self {
@@ -79,14 +87,17 @@ impl Registry {
             counters: Counters::default(),
             buffers,
             catalog: Catalog::default(),
+            switches: Switches::default(),
             key,
             global: Slots::new(now.max_upstream),
             login_slots: Arc::new(Semaphore::new(now.max_dialling)),
             cancel_slots: Semaphore::new(now.max_dialling),
             pools: Mutex::default(),
             accounts: Mutex::default(),
+            traffic: Mutex::default(),
+            quotas: Quotas::default(),
             strangers: Mutex::new(Bucket::new(burst, interval, Instant::now())),
-            route: ArcSwap::from_pointee(route),
+            routes: ArcSwap::from_pointee(routes),
             generation: AtomicU64::new(0),
             links: AtomicU64::new(1),
             starving: AtomicBool::new(false),
@@ -102,10 +113,24 @@ impl Registry {
         Arc::clone(self.settings.load().of(database))
     }
 
-    /// The way to the upstream.
+    /// The way to the upstream of `database`.
     #[must_use]
-    pub fn route(&self) -> Arc<Route> {
-        self.route.load_full()
+    pub fn route(&self, database: &[u8]) -> Arc<Route> {
+        Arc::clone(self.routes.load().of(database))
+    }
+
+    /// What hosts' names stood for when they were last looked up, and how long ago that was.
+    #[must_use]
+    pub fn resolved(&self) -> Vec<(String, Duration, Vec<SocketAddr>)> {
+        let routes = self.routes();
+        let all = routes.all();
+        all.iter().flat_map(|route| route.endpoints.iter().filter_map(Endpoint::resolved)).collect()
+    }
+
+    /// All ways.
+    #[must_use]
+    pub fn routes(&self) -> Arc<Routes> {
+        self.routes.load_full()
     }
 
     /// The pool of `key`.
@@ -115,10 +140,55 @@ impl Registry {
             return Arc::clone(pool);
         }
         let account = self.account(&key.database, &key.user);
-        let size = self.settings_of(&key.database).pool_size;
+        let size = self.size_of(key);
+        let traffic = self.traffic_of(&key.database, &key.user);
         let mut pools = lock(&self.pools);
-        let pool = pools.entry(key.clone()).or_insert_with(|| Pool::new(key.clone(), account, size, self.this.clone()));
+        let pool = pools.entry(key.clone()).or_insert_with(|| {
+            let generation = self.generation();
+            let shared = Sharing { account, traffic, generation, registry: self.this.clone() };
+            Pool::new(key.clone(), size, shared)
+        });
         Arc::clone(pool)
+    }
+
+    /// How many connections the pool of `key` may have.
+    fn size_of(&self, key: &PoolKey) -> usize {
+        let settings = self.settings_of(&key.database);
+        let own = settings.limits.get(&key.user).and_then(|limits| limits.pool_size);
+        own.unwrap_or(settings.pool_size)
+    }
+
+    fn traffic_of(&self, database: &[u8], user: &[u8]) -> Arc<Traffic> {
+        let mut traffic = lock(&self.traffic);
+        if traffic.len() >= STRANGERS {
+            // Those whom nobody let in.
+            traffic.retain(|_, traffic| Arc::strong_count(traffic) > 1 || traffic.logins.get() > 0);
+        }
+        Arc::clone(traffic.entry((database.to_vec(), user.to_vec())).or_default())
+    }
+
+    /// What clients had done for them since the process began, by database and user.
+    #[must_use]
+    pub fn all_traffic(&self) -> Vec<(Whose, Arc<Traffic>)> {
+        let traffic = lock(&self.traffic);
+        traffic.iter().map(|(key, traffic)| (key.clone(), Arc::clone(traffic))).collect()
+    }
+
+    /// The pools of one database, or of all.
+    #[must_use]
+    pub fn pools_of(&self, database: Option<&[u8]>) -> Vec<Arc<Pool>> {
+        let mut pools = self.all_pools();
+        pools.retain(|pool| database.is_none_or(|name| pool.key.database == name));
+        pools
+    }
+
+    /// The pool that stands in for one that belongs to settings no longer in force. What its user has logged in with
+    /// before is tried there as well.
+    #[must_use]
+    pub fn successor(&self, outdated: &Pool) -> Arc<Pool> {
+        let pool = self.pool(&outdated.key);
+        pool.account.presume(&outdated.account);
+        pool
     }
 
     /// Forgets a pool that came to nothing: whoever asked for it was not let in. Otherwise strangers could fill the memory
@@ -231,15 +301,18 @@ impl Registry {
         lock(&self.pools).values().map(|pool| pool.leased.load(Ordering::Relaxed)).sum()
     }
 
-    /// Applies the settings in force after `old`: new sizes, `route`, and new connections where the upstream changed.
-    pub fn apply(&self, old: &Settings, route: Route) {
-        self.route.store(Arc::new(route));
+    /// Applies the settings in force after `old`: new sizes, `routes`, and new connections where the upstream changed.
+    pub fn apply(&self, old: &Settings, routes: Routes) {
+        self.routes.store(Arc::new(routes));
         let new = self.settings.load_full();
-        if new.upstream != old.upstream || new.rules != old.rules || new.users != old.users {
+        if new.ways() != old.ways() || new.rules != old.rules || new.users != old.users {
             self.generation.fetch_add(1, Ordering::Relaxed);
             lock(&self.accounts).clear();
-            // Sessions keep the pools they have; new ones get new pools.
-            lock(&self.pools).clear();
+            // Sessions move to new pools when they are between two pieces of work.
+            let outdated = std::mem::take(&mut *lock(&self.pools));
+            for pool in outdated.values() {
+                pool.shed(Closing::Reload);
+            }
         }
         self.global.resize(new.max_upstream);
         for slots in [&*self.login_slots, &self.cancel_slots] {
@@ -247,17 +320,19 @@ impl Registry {
             slots.add_permits(new.max_dialling.saturating_sub(old.max_dialling));
             slots.forget_permits(old.max_dialling.saturating_sub(new.max_dialling));
         }
+        self.quotas.resize(&new);
         let pools = self.all_pools();
         for pool in pools {
-            pool.resize(new.of(&pool.key.database).pool_size);
+            pool.resize(self.size_of(&pool.key));
         }
     }
 
-    /// A pool found no place under the cap over all pools: makes one by closing somebody else's idle connection.
-    pub(super) fn starve(&self, hungry: &Pool) {
+    /// A pool found no place under a cap that it shares with those pools that `shares` picks: makes one by closing the
+    /// idle connection of one of them.
+    pub(super) fn starve(&self, hungry: &Pool, shares: impl Fn(&Pool) -> bool) {
         self.starving.store(true, Ordering::SeqCst);
         let pools = self.all_pools();
-        let others = pools.iter().filter(|pool| !std::ptr::eq(&raw const ***pool, hungry));
+        let others = pools.iter().filter(|pool| !std::ptr::eq(&raw const ***pool, hungry) && shares(pool));
         let mut others: Vec<_> = others.collect();
         others.sort_by_key(|pool| std::cmp::Reverse(pool.idle_count()));
         match others.first().and_then(|richest| richest.take_idle()) {
@@ -278,37 +353,6 @@ impl Registry {
         }
     }
 
-    /// Looks after idle connections for as long as the process lives.
-    pub async fn janitor(self: Arc<Self>) {
-        let mut dirty = false;
-        loop {
-            let age = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.last_round.store(age, Ordering::Relaxed);
-            tokio::time::sleep(if dirty { RESET_AFTER } else { ROUND }).await;
-            dirty = false;
-            let pools = self.all_pools();
-            for pool in &pools {
-                let settings = self.settings_of(&pool.key.database);
-                let reset_due = (settings.reset == Reset::Always).then_some(RESET_AFTER);
-                let (resets, some_dirty) = pool.tidy(&settings, reset_due);
-                dirty |= some_dirty;
-                for upstream in resets {
-                    let pool = Arc::clone(pool);
-                    let limit = settings.cleanup_timeout;
-                    tokio::spawn(async move {
-                        if let Some(mut fresh) = restore::reset_idle(upstream, limit).await {
-                            pool.learn_reset(&mut fresh);
-                            pool.hand_out(fresh);
-                        }
-                    });
-                }
-            }
-            drop(pools);
-            lock(&self.pools)
-                .retain(|_, pool| Arc::strong_count(pool) > 1 || !(pool.is_unborn() || pool.is_abandoned(ABANDONED)));
-        }
-    }
-
     /// Closes every idle connection, the server first.
     pub fn close_idle(&self) {
         let pools = self.all_pools();
@@ -320,6 +364,6 @@ impl Registry {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,10 +1,12 @@
 //! The way to the upstream: where it is, how connections there are encrypted, and where passwords come from.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::task::JoinSet;
@@ -12,9 +14,9 @@ use tokio::time::sleep;
 
 use super::credentials::Credentials;
 use super::encrypt::Encryptor;
-use crate::config::Binding;
-use crate::config::{Host, Negotiation, Settings, SslMode};
+use crate::config::{Binding, Host, Negotiation, Settings, SslMode, Target, Upstream};
 use crate::net::{Stream, tls};
+use crate::track::Params;
 
 /// How much later each further address of a host is tried while the ones before have not answered (RFC 8305 calls
 /// it the connection attempt delay).
@@ -53,21 +55,78 @@ pub enum Encrypt {
     Yes,
 }
 
+/// All ways: that of most databases, and those of databases that are elsewhere.
+#[derive(Debug)]
+pub struct Routes {
+    general: Arc<Route>,
+    own: BTreeMap<Vec<u8>, Arc<Route>>,
+    /// That of databases that no table names, if it is another one (`*`).
+    others: Option<Arc<Route>>,
+}
+
+impl Routes {
+    /// The ways that `settings` describe.
+    ///
+    /// # Errors
+    /// When certificates can't be used: which, and why.
+    pub fn new(settings: &Settings) -> Result<Self, String> {
+        let general = Arc::new(Route::new(settings)?);
+        let mut own = BTreeMap::new();
+        for (name, other) in &settings.databases {
+            let same = other.way() == settings.way();
+            let route = if same { Arc::clone(&general) } else { Arc::new(Route::new(other)?) };
+            own.insert(name.clone(), route);
+        }
+        let others = own.remove(Settings::OTHERS);
+        Ok(Self { general, own, others })
+    }
+
+    /// The way to `database`.
+    #[must_use]
+    pub fn of(&self, database: &[u8]) -> &Arc<Route> {
+        self.own.get(database).or(self.others.as_ref()).unwrap_or(&self.general)
+    }
+
+    /// All of them, once each.
+    #[must_use]
+    pub fn all(&self) -> Vec<&Arc<Route>> {
+        let mut all: Vec<_> = [&self.general].into_iter().chain(self.own.values()).chain(&self.others).collect();
+        all.sort_by_key(|route| Arc::as_ptr(route));
+        all.dedup_by_key(|route| Arc::as_ptr(route));
+        all
+    }
+}
+
 /// The way to the upstream.
 #[derive(Debug)]
 pub struct Route {
-    /// Where it is.
-    pub host: Host,
+    /// Where it is: the first that will do is used.
+    pub endpoints: Vec<Endpoint>,
+    /// Which will do.
+    pub target: Target,
     /// The minor version of the protocol that is asked for.
     pub minor: u16,
     /// Whether logins are bound to the channel.
     pub binding: Binding,
+    /// Whether the endpoints are tried in changing order.
+    balance: bool,
+    mode: SslMode,
+    /// The endpoint that was good last: it is tried first.
+    good: AtomicUsize,
+}
+
+/// One place.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Where it is.
+    pub host: Host,
     /// Where passwords come from.
     pub credentials: Credentials,
     /// Encrypts; `None` where connections are never encrypted.
     pub encryptor: Option<Arc<Encryptor>>,
     address: Option<IpAddr>,
-    mode: SslMode,
+    /// What the host's name stood for when it was last looked up.
+    looked_up: Mutex<Option<(Instant, Vec<SocketAddr>)>>,
 }
 
 impl Route {
@@ -77,36 +136,102 @@ impl Route {
     /// When certificates can't be used: which, and why.
     pub fn new(settings: &Settings) -> Result<Self, String> {
         let upstream = &settings.upstream;
-        let encryption = &upstream.encryption;
-        let encryptor = match (&upstream.host, encryption.mode()) {
-            // As libpq: nobody listens in on a unix socket.
-            (Host::Unix(..), _) | (_, SslMode::Disable) => None,
-            (Host::Tcp(name, _), _) => Some(Arc::new(Encryptor {
-                client: tls::Client::new(encryption.options()?)?,
-                host: name.clone(),
-                direct: encryption.negotiation == Negotiation::Direct,
-            })),
+        let endpoint = |endpoint: &crate::config::Endpoint| {
+            Ok(Endpoint {
+                host: endpoint.host.clone(),
+                credentials: Credentials::new(settings, &endpoint.host),
+                encryptor: encryptor(upstream, &endpoint.host)?,
+                address: endpoint.address,
+                looked_up: Mutex::default(),
+            })
         };
         Ok(Self {
-            host: upstream.host.clone(),
+            endpoints: upstream.endpoints.iter().map(endpoint).collect::<Result<_, String>>()?,
+            target: upstream.target,
             minor: upstream.minor,
-            binding: encryption.binding,
-            credentials: Credentials::new(settings),
-            encryptor,
-            address: upstream.address,
-            mode: encryption.mode(),
+            binding: upstream.encryption.binding,
+            balance: upstream.balance,
+            mode: upstream.encryption.mode(),
+            good: AtomicUsize::new(0),
         })
     }
 
-    /// What to try, in order.
+    /// The endpoints in the order in which they are tried: the one that was good last first. `number` makes the order
+    /// where load is to be balanced.
     #[must_use]
-    pub fn attempts(&self) -> &'static [Encrypt] {
-        match (&self.encryptor, self.mode) {
+    pub fn order(&self, number: u64) -> Vec<usize> {
+        let count = self.endpoints.len();
+        let first = if self.balance {
+            // The golden ratio spreads consecutive numbers evenly.
+            usize::try_from(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).unwrap_or_default()
+        } else {
+            self.good.load(Ordering::Relaxed)
+        };
+        (0..count).map(|nth| (first + nth) % count).collect()
+    }
+
+    /// Endpoint number `at` was good.
+    pub fn is_good(&self, at: usize) {
+        self.good.store(at, Ordering::Relaxed);
+    }
+
+    /// What to try about encryption at `endpoint`, in order.
+    #[must_use]
+    pub fn attempts(&self, endpoint: &Endpoint) -> &'static [Encrypt] {
+        match (&endpoint.encryptor, self.mode) {
             (None, _) | (_, SslMode::Disable) => &[Encrypt::No],
             (_, SslMode::Allow) => &[Encrypt::No, Encrypt::Yes],
             (_, SslMode::Prefer) => &[Encrypt::IfOffered, Encrypt::No],
             (_, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) => &[Encrypt::Yes],
         }
+    }
+
+    /// All endpoints as text.
+    #[must_use]
+    pub fn places(&self) -> String {
+        self.endpoints.iter().map(|endpoint| endpoint.host.to_string()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn encryptor(upstream: &Upstream, host: &Host) -> Result<Option<Arc<Encryptor>>, String> {
+    let encryption = &upstream.encryption;
+    match (host, encryption.mode()) {
+        // As libpq: nobody listens in on a unix socket.
+        (Host::Unix(..), _) | (_, SslMode::Disable) => Ok(None),
+        (Host::Tcp(name, _), _) => Ok(Some(Arc::new(Encryptor {
+            client: tls::Client::new(encryption.options()?)?,
+            host: name.clone(),
+            direct: encryption.negotiation == Negotiation::Direct,
+        }))),
+    }
+}
+
+impl Endpoint {
+    /// The host's name, how long ago it was looked up, and what it stood for; `None` before that.
+    #[must_use]
+    pub fn resolved(&self) -> Option<(String, Duration, Vec<SocketAddr>)> {
+        let Host::Tcp(name, _) = &self.host else { return None };
+        let looked_up = self.looked_up.lock().unwrap_or_else(PoisonError::into_inner);
+        looked_up.as_ref().map(|(when, addresses)| (name.clone(), when.elapsed(), addresses.clone()))
+    }
+
+    /// Looks the host's name up again if the answer is older than `age`; says which addresses it no longer stands for. That
+    /// they come in another order, or that nobody answers, means nothing.
+    pub async fn vanished(&self, age: Duration) -> Vec<SocketAddr> {
+        let (Host::Tcp(name, port), None) = (&self.host, self.address) else { return Vec::new() };
+        let Some((_, since, before)) = self.resolved().filter(|(_, since, _)| *since >= age) else { return Vec::new() };
+        let _ = since;
+        match self.look_up(name, *port).await {
+            Ok(now) if !now.is_empty() => before.into_iter().filter(|address| !now.contains(address)).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    async fn look_up(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let addresses: Vec<_> = lookup_host((name, port)).await?.collect();
+        let known = (Instant::now(), addresses.clone());
+        *self.looked_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+        Ok(addresses)
     }
 
     /// Connects.
@@ -123,12 +248,37 @@ impl Route {
             Host::Tcp(name, port) => {
                 let addresses: Vec<SocketAddr> = match self.address {
                     Some(address) => vec![(address, *port).into()],
-                    None => lookup_host((name.as_str(), *port)).await?.collect(),
+                    None => self.look_up(name, *port).await?,
                 };
                 let (stream, address) = connect_any(&addresses).await?;
                 Ok((stream.into(), Address::Tcp(address)))
             }
         }
+    }
+}
+
+/// What keeps a server that reports `params` from being what is wanted, in libpq's words; nothing for one that does not
+/// report it.
+#[must_use]
+pub fn misfit(target: Target, params: &Params) -> Option<&'static str> {
+    if matches!(target, Target::Any | Target::PreferStandby) {
+        return None;
+    }
+    let is_on = |name: &[u8]| params.get(name).map(|value| value == b"on");
+    let standby = is_on(b"in_hot_standby")?;
+    let read_only = standby || is_on(b"default_transaction_read_only")?;
+    misfit_of(target, standby, read_only)
+}
+
+/// The same for a server of which it is known.
+#[must_use]
+pub fn misfit_of(target: Target, standby: bool, read_only: bool) -> Option<&'static str> {
+    match target {
+        Target::ReadWrite if read_only => Some("session is read-only"),
+        Target::ReadOnly if !read_only => Some("session is not read-only"),
+        Target::Primary if standby => Some("server is in hot standby mode"),
+        Target::Standby if !standby => Some("server is not in hot standby mode"),
+        _ => None,
     }
 }
 
@@ -153,4 +303,32 @@ async fn connect_any(addresses: &[SocketAddr]) -> io::Result<(TcpStream, SocketA
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_what_they_report() {
+        let params = |standby: &str, read_only: &str| {
+            let mut params = Params::default();
+            params.set(b"in_hot_standby", standby.as_bytes());
+            params.set(b"default_transaction_read_only", read_only.as_bytes());
+            params
+        };
+        let (primary, standby, locked) = (params("off", "off"), params("on", "off"), params("off", "on"));
+        for (target, fits) in [
+            (Target::Any, [true, true, true]),
+            (Target::ReadWrite, [true, false, false]),
+            (Target::ReadOnly, [false, true, true]),
+            (Target::Primary, [true, false, true]),
+            (Target::Standby, [false, true, false]),
+            (Target::PreferStandby, [true, true, true]),
+        ] {
+            let found = [&primary, &standby, &locked].map(|params| misfit(target, params).is_none());
+            assert_eq!(found, fits, "{target}");
+        }
+        assert_eq!(misfit(Target::Primary, &Params::default()), None, "an old server does not report it");
+    }
 }

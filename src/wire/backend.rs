@@ -192,6 +192,90 @@ pub fn put_key_data(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
     });
 }
 
+/// Appends `BindComplete`.
+pub fn put_bind_complete(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[BIND_COMPLETE, 0, 0, 0, 4]);
+}
+
+/// Appends `NoData`.
+pub fn put_no_data(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[NO_DATA, 0, 0, 0, 4]);
+}
+
+/// Appends `EmptyQueryResponse`.
+pub fn put_empty_query(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[EMPTY_QUERY, 0, 0, 0, 4]);
+}
+
+/// Appends `PortalSuspended`.
+pub fn put_portal_suspended(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[PORTAL_SUSPENDED, 0, 0, 0, 4]);
+}
+
+/// Appends the `ParameterDescription` of a statement without parameters.
+pub fn put_no_parameters(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"t\0\0\0\x06\0\0");
+}
+
+/// Appends `CommandComplete`.
+pub fn put_command_complete(out: &mut Vec<u8>, tag: &str) {
+    message(out, COMMAND_COMPLETE, |out| {
+        out.extend_from_slice(tag.as_bytes());
+        out.push(0);
+    });
+}
+
+/// A column of a `RowDescription` that belongs to no table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its type's OID.
+    pub oid: u32,
+    /// Its type's length; negative where that varies.
+    pub length: i16,
+    /// 0 for text, 1 for binary.
+    pub format: i16,
+}
+
+/// Appends a `RowDescription`.
+pub fn put_row_description<'a>(out: &mut Vec<u8>, columns: impl ExactSizeIterator<Item = Column<'a>>) {
+    message(out, ROW_DESCRIPTION, |out| {
+        // pgferry's own tables have a few dozen columns at most.
+        out.extend_from_slice(&u16::try_from(columns.len()).unwrap_or_default().to_be_bytes());
+        for column in columns {
+            out.extend_from_slice(column.name.as_bytes());
+            out.extend_from_slice(&[0; 7]);
+            out.extend_from_slice(&column.oid.to_be_bytes());
+            out.extend_from_slice(&column.length.to_be_bytes());
+            out.extend_from_slice(&(-1_i32).to_be_bytes());
+            out.extend_from_slice(&column.format.to_be_bytes());
+        }
+    });
+}
+
+/// Appends a `DataRow`; a cell that is nothing is NULL.
+pub fn put_data_row(out: &mut Vec<u8>, cells: impl ExactSizeIterator<Item = Option<Vec<u8>>>) {
+    message(out, DATA_ROW, |out| {
+        // As above.
+        out.extend_from_slice(&u16::try_from(cells.len()).unwrap_or_default().to_be_bytes());
+        for cell in cells {
+            match cell {
+                None => out.extend_from_slice(&(-1_i32).to_be_bytes()),
+                Some(bytes) => {
+                    out.extend_from_slice(&i32::try_from(bytes.len()).unwrap_or_default().to_be_bytes());
+                    out.extend_from_slice(&bytes);
+                }
+            }
+        }
+    });
+}
+
+/// Appends a `NoticeResponse` of `fields` in the order given.
+pub fn put_notice(out: &mut Vec<u8>, fields: &[(u8, &str)]) {
+    put_fields(out, NOTICE, fields);
+}
+
 /// Appends `ReadyForQuery` with the transaction status `I`, `T` or `E`.
 pub fn put_ready(out: &mut Vec<u8>, status: u8) {
     out.extend_from_slice(&[READY, 0, 0, 0, 5, status]);
@@ -215,7 +299,11 @@ pub fn put_negotiate(out: &mut Vec<u8>, version: u32, options: &[Vec<u8>]) {
 /// Appends an `ErrorResponse` of `fields` in the order given. NULs inside values end them early, so they are
 /// left out.
 pub fn put_error(out: &mut Vec<u8>, fields: &[(u8, &str)]) {
-    message(out, ERROR, |out| {
+    put_fields(out, ERROR, fields);
+}
+
+fn put_fields(out: &mut Vec<u8>, tag: u8, fields: &[(u8, &str)]) {
+    message(out, tag, |out| {
         for (field, value) in fields {
             out.push(*field);
             out.extend(value.bytes().filter(|&b| b != 0));

@@ -48,6 +48,58 @@ pub fn parse(body: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((name, text))
 }
 
+/// What a `Bind` says that takes no parameters: portal, statement, the format codes of the result's columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bind<'a> {
+    /// The portal's name.
+    pub portal: &'a [u8],
+    /// The statement's name.
+    pub statement: &'a [u8],
+    /// How many parameters there are.
+    pub parameters: usize,
+    /// The formats of the result's columns.
+    pub formats: Vec<i16>,
+}
+
+/// Reads a `Bind`; `None` when it is malformed. The values of parameters are passed over.
+#[must_use]
+pub fn bind(body: &[u8]) -> Option<Bind<'_>> {
+    let (portal, rest) = cstr(body)?;
+    let (statement, mut rest) = cstr(rest)?;
+    let int16 = |rest: &mut &[u8]| {
+        let (number, after) = rest.split_first_chunk::<2>()?;
+        *rest = after;
+        Some(i16::from_be_bytes(*number))
+    };
+    for _ in 0..int16(&mut rest)? {
+        int16(&mut rest)?;
+    }
+    let parameters = usize::try_from(int16(&mut rest)?).ok()?;
+    for _ in 0..parameters {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+        rest = after.get(length..)?;
+    }
+    let count = int16(&mut rest)?;
+    let formats = (0..count).map(|_| int16(&mut rest)).collect::<Option<_>>()?;
+    Some(Bind { portal, statement, parameters, formats })
+}
+
+/// The kind (`S` or `P`) and name in a `Describe` or `Close`; `None` when it is malformed.
+#[must_use]
+pub fn target(body: &[u8]) -> Option<(u8, &[u8])> {
+    let (kind, rest) = body.split_first()?;
+    cstr(rest).map(|(name, _)| (*kind, name))
+}
+
+/// The portal and the most rows of an `Execute`, 0 being all; `None` when it is malformed.
+#[must_use]
+pub fn execute(body: &[u8]) -> Option<(&[u8], u32)> {
+    let (portal, rest) = cstr(body)?;
+    let rows = rest.first_chunk::<4>()?;
+    Some((portal, u32::from_be_bytes(*rows)))
+}
+
 /// The password of a `PasswordMessage`; `None` when the terminator is missing or not last.
 #[must_use]
 pub fn password(body: &[u8]) -> Option<&[u8]> {

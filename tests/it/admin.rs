@@ -192,11 +192,42 @@ fn health_says_why_not() {
 #[test]
 fn what_is_not_there_is_not_answered() {
     let asked = Asked::start(&Postgres::shared().url(), &[]);
-    assert_eq!(asked.get("/").0, 404);
+    assert_eq!(asked.get("/nothing").0, 404);
     assert_eq!(asked.ask("POST", "/metrics", "Content-Length: 0\r\n").0, 405);
     let (status, why) = asked.ask("POST", "/quitquitquit", "Content-Length: 0\r\n");
     assert_eq!(status, 404);
     assert!(why.contains("quit_endpoint"), "{why}");
+}
+
+#[test]
+fn a_page_shows_what_happens_and_loads_nothing_from_elsewhere() {
+    let asked = Asked::start(&Postgres::shared().url(), &[("PGFERRY_POOL_SIZE", "1"), ("PGFERRY_WAIT_TIMEOUT", "60s")]);
+    let mut holder = asked.ferry.session();
+    assert_eq!(holder.value("select 1"), "1");
+    let mut waiting = asked.ferry.session();
+    waiting.send(&crate::harness::raw::query("select 2"));
+    let mut refused = asked.ferry.raw();
+    refused.send(&crate::harness::raw::startup(&[("user", "nobody"), ("database", "no<b>where")]));
+    refused.read_to_end();
+    let (status, page) = asked.get("/");
+    assert_eq!(status, 200);
+    let foreign = ["src=", "href=", "url(", "@import"];
+    assert!(foreign.iter().all(|part| !page.contains(part)), "everything is in the page");
+    let figures = || -> serde_json::Value {
+        let (status, text) = asked.get("/status.json");
+        assert_eq!(status, 200);
+        serde_json::from_str(&text).expect("JSON")
+    };
+    eventually("one waits", || figures()["waiting"].as_array().is_some_and(|all| all.len() == 1));
+    let status = figures();
+    assert_eq!((&status["ready"], &status["waiting"][0]["user"]), (&true.into(), &"trust_user".into()));
+    assert_eq!((&status["pools"][0]["leased"], &status["pools"][0]["waiting"]), (&1.into(), &1.into()));
+    let error = status["errors"][0]["text"].as_str().expect("a text");
+    assert!(error.contains("role \"nobody\" does not exist"), "{error}");
+    assert!(status["samples"].as_array().is_some_and(|samples| !samples.is_empty()));
+    assert_eq!(status["bounds"].as_array().map(Vec::len), Some(status["now"]["query"].as_array().map_or(0, Vec::len) - 1));
+    drop(holder);
+    waiting.until_ready();
 }
 
 #[test]

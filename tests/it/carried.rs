@@ -108,7 +108,7 @@ fn databases_may_have_a_mode_of_their_own() {
     let dir = tempfile::Builder::new().prefix("ferry-").tempdir().expect("a directory");
     let file = dir.path().join("pgferry.toml");
     let text = format!(
-        "upstream = \"{}\"\nlisten = \"{}\"\n[database.other]\nmode = \"transaction\"\npin = \"refuse\"\npool_size = 1\n",
+        "upstream = \"{}\"\nlisten = \"{}\"\n[databases.other]\nmode = \"transaction\"\npin = \"refuse\"\npool_size = 1\n",
         postgres.url(),
         dir.path().display()
     );

@@ -37,7 +37,7 @@ fn mistakes_are_explained_and_exit_with_1() {
             &[],
             &["--mode: mode: \"statement\" is not one of session, transaction"],
         ),
-        (&["check", "-u", "postgres://a,b"], &[], &["several hosts are not supported"]),
+        (&["check", "-u", "postgres://a,b/?port=1,2,3"], &[], &["could not match 3 port numbers to 2 hosts"]),
         (&["check", "-u", "postgres://db", "-l", "0.0.0.0:5432"], &[], &["allow_remote"]),
         (
             &["check", "-u", "postgres://db"],
@@ -123,8 +123,8 @@ fn the_shipped_configuration_is_the_defaults() {
         };
         if key.name == "upstream" {
             assert!(shipped.contains("\nupstream = \""), "the one key that must be set");
-        } else if key.name == "database" {
-            assert!(shipped.contains("\n#[database.shop]\n"));
+        } else if key.name == "databases" {
+            assert!(shipped.contains("\n#[databases.shop]\n"));
         } else if key.name == "rule" {
             assert!(shipped.contains("\n#[[rule]]\n"));
         } else if key.name == "users" {

@@ -18,7 +18,11 @@ impl Entry<'_> {
             _ => {}
         }
         let role = self.shown_user();
-        match &self.settings.upstream.user {
+        let own = self.shared.registry.settings_of(self.database);
+        if own.force_user.is_some() {
+            return Ok(());
+        }
+        match &own.upstream.user {
             Some(user) if user.as_bytes() != self.user && !self.settings.users.contains_key(self.user) => {
                 Err(refusal(format!("there is no upstream credential for user \"{role}\"")).hint(format!(
                     "With the method \"{}\" clients connect as the user of the upstream URL: \"{user}\".",
@@ -31,7 +35,7 @@ impl Entry<'_> {
 
     async fn peer(&self) -> Result<(), Fault> {
         let role = self.shown_user();
-        let Ok(Peer::Unix { uid, gid }) = self.conn.stream().peer() else {
+        let Ok(Peer::Unix { uid, gid, .. }) = self.conn.stream().peer() else {
             return Err(refusal("peer authentication works on unix sockets only".into()));
         };
         if peer_may_be(&self.settings.peer, uid, gid, &role).await {

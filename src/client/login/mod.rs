@@ -4,6 +4,7 @@
 //! upstream, `local` looks at what this machine knows, `stored` compares secrets. [`ask`] does the asking.
 
 pub mod ask;
+mod console;
 mod local;
 mod pass_through;
 mod stored;
@@ -22,8 +23,11 @@ use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, Peer, Stream};
 use crate::track::Wanted;
 use crate::upstream::pool::Welcome;
+use crate::upstream::slots::Slot;
 use crate::upstream::{Account, Pool, PoolKey};
 use crate::wire::Startup;
+pub(super) use console::admit;
+pub use console::{Guest, Rights, is_console};
 use pass_through::PassThrough;
 
 /// A client that may come in.
@@ -33,6 +37,8 @@ pub enum Admitted {
     Session(Session),
     /// To a connection of its own: replication.
     Dedicated(Box<Dedicated>),
+    /// To the console.
+    Console(Guest),
 }
 
 /// What a session begins with.
@@ -44,6 +50,8 @@ pub struct Session {
     pub welcome: Arc<Welcome>,
     /// The protocol version it speaks.
     pub version: u32,
+    /// Its place among its user's clients, if these are limited.
+    pub place: Option<Slot>,
 }
 
 /// What a dedicated connection begins with.
@@ -73,9 +81,20 @@ pub async fn log_in(
     let database = startup.get("database").map_or_else(|| user.clone(), <[u8]>::to_vec);
     let deadline = Instant::now() + settings.login_timeout;
     let replication = is_replication(&startup)?;
+    if shared.registry.switches.of(&database).disabled {
+        let shown = String::from_utf8_lossy(&database);
+        return Err(Fault::fatal(
+            Blame::Limits,
+            sqlstate::CANNOT_CONNECT_NOW,
+            format!("database \"{shown}\" is disabled"),
+        )
+        .hint("ENABLE at pgferry's console lets clients in again."));
+    }
     let (wanted, extra) = Wanted::split(&startup);
-    let key = PoolKey { database, user, extra };
-    let (database, user) = (&key.database, &key.user);
+    let own = shared.registry.settings_of(&database);
+    let role = own.force_user.as_ref().map_or_else(|| user.clone(), |role| role.clone().into_bytes());
+    let key = PoolKey { database, user: role, extra };
+    let (database, user) = (&key.database, &user);
     let rule = match settings.rules.first() {
         Some(first) if first.fits_all() && first.method != Auth::Reject => first,
         _ => rule_for(settings, &caller(conn.stream(), database, user))?,
@@ -90,6 +109,7 @@ pub async fn log_in(
             },
         };
         let method = rule.method;
+        let credential = credential.filter(|_| key.user == *user);
         let dedicated = Dedicated { startup, user: key.user, method, credential };
         return Ok(Some(Admitted::Dedicated(Box::new(dedicated))));
     }
@@ -98,13 +118,24 @@ pub async fn log_in(
         match entry.prove().await? {
             Proof::Gone => return Ok(None),
             Proof::Given(None) => {}
+            // What shows who somebody is does not log somebody else in.
+            Proof::Given(Some(_)) if key.user != *user => {}
             Proof::Given(Some(credential)) => entry.account().learn(credential),
         }
     }
+    let Ok(place) = shared.registry.client_slot(user) else {
+        let role = String::from_utf8_lossy(user);
+        return Err(Fault::fatal(
+            Blame::Limits,
+            sqlstate::TOO_MANY_CONNECTIONS,
+            format!("too many connections for role \"{role}\""),
+        )
+        .hint(format!("The setting is max_clients in [users.\"{role}\"].")));
+    };
     let pool = shared.registry.pool(&key);
     pool.touch();
     let entered = match rule.method {
-        Auth::PassThrough => PassThrough { entry: &mut entry, pool: &pool }.run().await,
+        Auth::PassThrough => PassThrough { entry: &mut entry, pool: &pool, password_given: false }.run().await,
         _ => Ok(true),
     };
     let welcome = match entered {
@@ -126,7 +157,7 @@ pub async fn log_in(
         );
     }
     let (version, _) = startup.negotiated();
-    Ok(Some(Admitted::Session(Session { pool, welcome, version })))
+    Ok(Some(Admitted::Session(Session { pool, welcome, version, place })))
 }
 
 /// What a client is told that takes too long.
@@ -143,7 +174,7 @@ fn caller<'a>(stream: &Stream, database: &'a [u8], user: &'a [u8]) -> Caller<'a>
             let transport = if stream.tls().is_some() { Transport::Tls } else { Transport::Tcp };
             (transport, Some(address.ip()), None)
         }
-        Ok(Peer::Unix { uid, gid }) => {
+        Ok(Peer::Unix { uid, gid, .. }) => {
             let transport = if stream.is_abstract() { Transport::Abstract } else { Transport::Unix };
             (transport, None, Some((uid, gid)))
         }

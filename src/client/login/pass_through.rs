@@ -19,6 +19,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 pub(super) struct PassThrough<'a, 'b> {
     pub entry: &'b mut Entry<'a>,
     pub pool: &'b Arc<Pool>,
+    /// The client was asked for a password, and gave one.
+    pub password_given: bool,
 }
 
 impl PassThrough<'_, '_> {
@@ -98,8 +100,11 @@ impl PassThrough<'_, '_> {
         }
     }
 
-    /// Keeps to the rate at which passwords may be tried upstream.
+    /// Keeps to the rate at which passwords may be tried upstream, and to a pause.
     async fn pace(&self) -> Result<(), Fault> {
+        let switches = &self.entry.shared.registry.switches;
+        let resumed = timeout_at(self.entry.deadline, switches.resumed(self.entry.database)).await;
+        resumed.map_err(|_| timed_out(self.entry.settings.login_timeout))?;
         let patience = self.entry.deadline.saturating_duration_since(Instant::now());
         let pause = self.pool.account.may_try(&self.entry.shared.registry, patience)?;
         if !pause.is_zero() {
@@ -120,7 +125,9 @@ impl PassThrough<'_, '_> {
     }
 
     async fn ask(&mut self) -> Result<Option<Password>, Fault> {
-        ask::password(self.entry.conn, self.entry.deadline, self.entry.settings.login_timeout).await
+        let password = ask::password(self.entry.conn, self.entry.deadline, self.entry.settings.login_timeout).await?;
+        self.password_given = password.is_some();
+        Ok(password)
     }
 }
 

@@ -23,7 +23,7 @@ impl Relay<'_> {
         if self.running {
             self.running = false;
             self.lease.set_active(false);
-            self.control.set_idle();
+            self.control.set_idle(self.bag);
         }
         if self.goodbye {
             return Next::End(End::Goodbye);
@@ -42,12 +42,15 @@ impl Relay<'_> {
         if !self.pipeline.settled() {
             return Next::Wait;
         }
-        if self.shared.drain.phase() != Phase::Running {
+        if self.shared.drain.phase() >= Phase::Draining {
             return Next::End(End::Shutdown);
         }
         self.settle_accounts();
         if self.mode == Mode::Session {
-            return Next::Wait;
+            // A client that has left nothing in its session moves to where connections go by now.
+            let unnamed = self.unnamed_here && self.unnamed_look.is_some();
+            let moves = self.pins.is_empty() && !unnamed && self.lease.pool().is_outdated();
+            return if moves { Next::End(End::Settled) } else { Next::Wait };
         }
         self.pack();
         if self.pins.is_empty() {
@@ -61,6 +64,7 @@ impl Relay<'_> {
         let new = self.pins.without(self.counted);
         if !new.is_empty() {
             self.counted.add(new);
+            self.control.set_pins(self.pins);
             self.shared.registry.counters.pinned(new);
             tracing::debug!(client = self.control.id, link = self.lease.id, "keeps its connection because of: {new}");
         }

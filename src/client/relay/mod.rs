@@ -23,8 +23,8 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::Shared;
-use super::cancel::Control;
 use super::checkout::Preparation;
+use super::sessions::Control;
 use crate::config::{Mode, Pin, Settings};
 use crate::drain::Phase;
 use crate::net::Conn;
@@ -151,6 +151,7 @@ impl<'a> Relay<'a> {
     ) -> Self {
         let look_limit = look_limit(settings.mode, client.input.capacity());
         lease.params.share(&bag.view);
+        lease.card.taken(control.id);
         Self {
             shared,
             client,
@@ -213,6 +214,10 @@ impl<'a> Relay<'a> {
         };
         self.settle_accounts();
         self.lease.set_active(false);
+        self.lease.card.left(self.lease.prepared.len());
+        if !self.counted.is_empty() {
+            self.control.set_pins(Pins::none());
+        }
         self.lease.set_copying_in(self.pipeline.copying_in());
         let cut = self.down_left > 0 && !self.down_hidden;
         if !cut {
@@ -268,8 +273,13 @@ impl<'a> Relay<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        while self.control.wake.poll_woken(cx).is_ready() {}
+        while self.control.wake.poll_woken(cx).is_ready() {
+            self.control.introduce(self.client.stream());
+        }
         self.dry = (false, false);
+        if self.control.is_killed() {
+            return Poll::Ready(End::Refuse(super::session::killed()));
+        }
         if self.shared.drain.phase() == Phase::Stopping {
             return Poll::Ready(End::Shutdown);
         }
@@ -331,9 +341,10 @@ impl<'a> Relay<'a> {
             return;
         }
         self.running = true;
-        self.tally.begins(Instant::now());
+        let now = Instant::now();
+        self.tally.begins(now);
         self.lease.set_active(true);
-        if self.control.set_running(&self.lease.key, &self.lease.gate) {
+        if self.control.set_running(&self.lease.key, &self.lease.gate, now) {
             let (key, gate) = (Arc::clone(&self.lease.key), self.lease.gate.enter());
             let registry = Arc::clone(&self.shared.registry);
             tokio::spawn(async move { cancel::send(&registry, &key, gate).await });

@@ -22,6 +22,13 @@ pub enum DialError {
         /// Whether trying again soon costs next to nothing: nobody listens.
         refused: bool,
     },
+    /// The server is not what is wanted (`target_session_attrs`).
+    Misfit {
+        /// Which.
+        host: String,
+        /// What keeps it from that, in libpq's words.
+        why: &'static str,
+    },
     /// The server refused, in its own words, and what it was given to log in with, if anything.
     Refused(Fault, Option<Credential>),
     /// The connection can't be encrypted as it must be, or the server is not who it should be: why.
@@ -43,7 +50,7 @@ impl DialError {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Broke(_) => true,
+            Self::Unreachable { .. } | Self::Broke(_) | Self::Misfit { .. } => true,
             Self::Refused(fault, _) => fault.code() == sqlstate::TOO_MANY_CONNECTIONS || is_going_or_coming(fault),
             _ => false,
         }
@@ -54,10 +61,32 @@ impl DialError {
     pub fn is_down(&self) -> bool {
         match self {
             Self::Unreachable { refused, .. } => *refused,
-            Self::Broke(_) => true,
+            Self::Broke(_) | Self::Misfit { .. } => true,
             Self::Refused(fault, _) => is_going_or_coming(fault),
             _ => false,
         }
+    }
+
+    /// Whether another of several servers may do where this one does not.
+    #[must_use]
+    pub fn another_may_do(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Broke(_) | Self::Misfit { .. } => true,
+            Self::Refused(fault, _) => is_going_or_coming(fault),
+            _ => false,
+        }
+    }
+
+    /// None of several servers will do.
+    #[must_use]
+    pub fn nowhere(places: &str, tried: &[Self]) -> Self {
+        let why = tried.iter().map(|error| match error {
+            Self::Unreachable { host, why, .. } => format!("{host}: {why}"),
+            Self::Misfit { host, why } => format!("{host}: {why}"),
+            other => other.fault().message(),
+        });
+        let why = why.collect::<Vec<_>>().join("; ");
+        Self::Unreachable { host: places.to_owned(), why, refused: tried.iter().all(Self::is_down) }
     }
 
     /// Whether the server refused the user or the password.
@@ -83,6 +112,12 @@ impl DialError {
                 format!("could not connect to the upstream server at {host}: {why}"),
             )
             .hint("Is PostgreSQL running there and does it accept TCP/IP connections? The setting is \"upstream\"."),
+            Self::Misfit { host, why } => Fault::fatal(
+                Blame::Upstream,
+                sqlstate::UNABLE_TO_CONNECT,
+                format!("the upstream server at {host} is not what is wanted: {why}"),
+            )
+            .hint("The setting is target_session_attrs in the upstream URL."),
             Self::Untrusted(why) => Fault::fatal(
                 Blame::Upstream,
                 sqlstate::UNABLE_TO_CONNECT,

@@ -1,5 +1,7 @@
 //! The login: the server's questions, and what it says of the session.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use postgres_protocol::authentication::sasl;
 use postgres_protocol::message::{backend::Message, frontend as protocol};
@@ -12,7 +14,7 @@ use crate::error::{Blame, Fault, sqlstate};
 use crate::net::Conn;
 use crate::net::tls::certificate;
 use crate::track::Params;
-use crate::upstream::route::Route;
+use crate::upstream::route::Endpoint;
 use crate::wire::{backend, frontend};
 
 /// The longest message a server may send while it logs us in.
@@ -31,9 +33,10 @@ pub(super) struct Session {
 pub(super) async fn log_in(
     conn: &mut Conn,
     login: &mut Login,
-    route: &Route,
+    endpoint: &Endpoint,
     fixed: &mut Option<Password>,
 ) -> Result<Session, DialError> {
+    let route = Arc::clone(&login.route);
     let params = login.params.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
     let user = [(&b"user"[..], login.user.as_slice())];
     frontend::put_startup(&mut conn.output, route.minor, user.into_iter().chain(params));
@@ -61,14 +64,14 @@ pub(super) async fn log_in(
                 return Err(unbound());
             }
             Message::AuthenticationCleartextPassword => {
-                let credential = session.credential.insert(credential(login, route, fixed).await?);
+                let credential = session.credential.insert(credential(login, endpoint, fixed).await?);
                 let Credential::Password(password) = credential else {
                     return Err(unusable("the password in clear text", "trust, md5 or scram-sha-256"));
                 };
                 send_password(conn, password.expose()).await?;
             }
             Message::AuthenticationMd5Password(body) => {
-                let credential = session.credential.insert(credential(login, route, fixed).await?);
+                let credential = session.credential.insert(credential(login, endpoint, fixed).await?);
                 let secret = match credential {
                     Credential::Password(password) => Md5Secret::of(password, &login.user),
                     Credential::Md5(secret) => secret.clone(),
@@ -89,7 +92,7 @@ pub(super) async fn log_in(
                     return Err(if required { unbound() } else { unknown_method("SASL without SCRAM-SHA-256") });
                 };
                 bound = mechanism == sasl::SCRAM_SHA_256_PLUS;
-                let credential = session.credential.insert(credential(login, route, fixed).await?).clone();
+                let credential = session.credential.insert(credential(login, endpoint, fixed).await?).clone();
                 scram::exchange(conn, mechanism, binding, credential).await?;
             }
             Message::AuthenticationGss | Message::AuthenticationSspi | Message::AuthenticationKerberosV5 => {
@@ -110,12 +113,16 @@ fn end_point(conn: &Conn) -> Option<Vec<u8>> {
 }
 
 /// What there is to log in with; a server asks once.
-async fn credential(login: &mut Login, route: &Route, fixed: &mut Option<Password>) -> Result<Credential, DialError> {
+async fn credential(
+    login: &mut Login,
+    endpoint: &Endpoint,
+    fixed: &mut Option<Password>,
+) -> Result<Credential, DialError> {
     match std::mem::replace(&mut login.secret, Secret::Used) {
         Secret::Known(credential) => Ok(credential),
         Secret::Ask(ask) => ask.password().await.map(Credential::Password).ok_or(DialError::ClientGone),
         Secret::Fixed(other) => {
-            let found = route.credentials.password(login.database(), &login.user).await;
+            let found = endpoint.credentials.password(login.database(), &login.user).await;
             let Some(password) = found.map_err(DialError::Credential)? else {
                 return other.ok_or(DialError::NoPassword);
             };

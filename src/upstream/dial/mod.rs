@@ -16,16 +16,18 @@ use tokio::time::{Instant, timeout_at};
 
 pub use error::{DialError, Failed};
 
+use super::ask;
 use super::counters::Closing;
 use super::encrypt::{EncryptError, Encryptor};
 use super::link::Closed;
 use super::registry::Registry;
-use super::route::{Address, Encrypt, Route};
+use super::route::{self, Address, Encrypt, Endpoint, Route};
 use crate::auth::{Credential, Password};
-use crate::config::Settings;
+use crate::config::{Settings, Target};
 use crate::error::sqlstate;
 use crate::net::{Conn, Stream};
 use crate::track::Params;
+use crate::wire::frontend;
 
 /// A client who can be asked for a password, once.
 #[derive(Debug)]
@@ -63,6 +65,17 @@ pub enum Secret {
     Used,
 }
 
+impl Secret {
+    /// The same once more, for another server; a client can be asked only once.
+    fn spare(&self) -> Self {
+        match self {
+            Self::Known(credential) => Self::Known(credential.clone()),
+            Self::Fixed(other) => Self::Fixed(other.clone()),
+            Self::None | Self::Ask(_) | Self::Used => Self::None,
+        }
+    }
+}
+
 /// Who logs in, and with what.
 #[derive(Debug)]
 pub struct Login {
@@ -72,6 +85,8 @@ pub struct Login {
     pub params: Vec<(Vec<u8>, Vec<u8>)>,
     /// The password's source.
     pub secret: Secret,
+    /// The way there.
+    pub route: Arc<Route>,
 }
 
 impl Login {
@@ -105,9 +120,10 @@ pub struct Dialled {
 /// # Errors
 /// As [`DialError`] lists; the caller makes use of it and then closes what is left.
 pub async fn dial(settings: &Settings, login: Login, registry: &Registry, limit: Duration) -> Result<Dialled, Failed> {
-    let route = registry.route();
-    Dial { settings, registry, route: &route, login, fixed: None, limit, deadline: Instant::now() + limit }
-        .attempts()
+    let route = Arc::clone(&login.route);
+    let deadline = Instant::now() + limit;
+    Dial { settings, registry, route: &route, endpoint: &route.endpoints[0], login, fixed: None, limit, deadline }
+        .anywhere()
         .await
 }
 
@@ -116,6 +132,7 @@ struct Dial<'a> {
     settings: &'a Settings,
     registry: &'a Registry,
     route: &'a Route,
+    endpoint: &'a Endpoint,
     login: Login,
     /// The looked-up password that was used last.
     fixed: Option<Password>,
@@ -124,9 +141,61 @@ struct Dial<'a> {
 }
 
 impl Dial<'_> {
+    /// Tries one server after another until one will do, as libpq does: another one is tried where a server can't be
+    /// reached, is coming or going, or is not what is wanted; each has the whole time.
+    async fn anywhere(mut self) -> Result<Dialled, Failed> {
+        let mut wanted = vec![self.route.target];
+        if self.route.target == Target::PreferStandby {
+            wanted.insert(0, Target::Standby);
+        }
+        let order = self.route.order(self.registry.counters.opened.get());
+        let mut tried = Vec::new();
+        for target in wanted {
+            for &at in &order {
+                self.endpoint = &self.route.endpoints[at];
+                self.deadline = Instant::now() + self.limit;
+                let spare = self.login.secret.spare();
+                let error = match self.somewhere(target).await {
+                    Ok(dialled) => {
+                        self.route.is_good(at);
+                        return Ok(dialled);
+                    }
+                    Err(failed) if order.len() == 1 || !failed.error.another_may_do() => return Err(failed),
+                    Err(failed) => {
+                        let error = failed.error.clone();
+                        failed.close(self.registry).await;
+                        error
+                    }
+                };
+                tried.push(error);
+                if let Secret::Used = self.login.secret {
+                    self.login.secret = spare;
+                }
+            }
+        }
+        Err(Failed::of(DialError::nowhere(&self.route.places(), &tried)))
+    }
+
+    /// Tries the server at hand, and whether it is what is wanted.
+    async fn somewhere(&mut self, target: Target) -> Result<Dialled, Failed> {
+        let mut dialled = self.here().await?;
+        match self.in_time(misfit(&mut dialled, target)).await.and_then(|asked| asked) {
+            Ok(None) => Ok(dialled),
+            Ok(Some(why)) => {
+                let error = DialError::Misfit { host: self.endpoint.host.to_string(), why };
+                // Whoever was asked for its password is not asked again for the next server.
+                if let Some(credential) = dialled.credential.take() {
+                    self.login.secret = Secret::Known(credential);
+                }
+                Err(Failed { error, conn: Some(Box::new(dialled.conn)) })
+            }
+            Err(error) => Err(Failed { error, conn: Some(Box::new(dialled.conn)) }),
+        }
+    }
+
     /// Tries with and without encryption, as the route allows; and again when a password was refused that has changed
     /// meanwhile where it is looked up.
-    async fn attempts(mut self) -> Result<Dialled, Failed> {
+    async fn here(&mut self) -> Result<Dialled, Failed> {
         let failed = match self.with_or_without_encryption().await {
             Err(failed) if failed.error.is_credential() && self.has_changed().await => failed,
             other => return other,
@@ -137,7 +206,7 @@ impl Dial<'_> {
     }
 
     async fn with_or_without_encryption(&mut self) -> Result<Dialled, Failed> {
-        let mut attempts = self.route.attempts().iter().peekable();
+        let mut attempts = self.route.attempts(self.endpoint).iter().peekable();
         while let Some(&encrypt) = attempts.next() {
             match self.attempt(encrypt).await {
                 Err((failed, Another::MayHelp)) if attempts.peek().is_some() => failed.close(self.registry).await,
@@ -149,7 +218,7 @@ impl Dial<'_> {
     }
 
     async fn attempt(&mut self, encrypt: Encrypt) -> Result<Dialled, (Failed, Another)> {
-        let connected = self.in_time(self.route.connect()).await.and_then(|connected| {
+        let connected = self.in_time(self.endpoint.connect()).await.and_then(|connected| {
             connected.map_err(|error| {
                 self.registry.note_connect_error(&error);
                 let refused = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
@@ -170,7 +239,7 @@ impl Dial<'_> {
             }
         };
         let mut conn = Conn::new(stream, Arc::clone(&self.registry.buffers));
-        let login = login::log_in(&mut conn, &mut self.login, self.route, &mut self.fixed);
+        let login = login::log_in(&mut conn, &mut self.login, self.endpoint, &mut self.fixed);
         let session = timeout_at(self.deadline, login).await;
         match session.unwrap_or_else(|_| Err(self.timed_out())) {
             Ok(session) => Ok(Dialled {
@@ -207,7 +276,7 @@ impl Dial<'_> {
     }
 
     async fn encrypt(&self, stream: &mut Stream, encrypt: Encrypt) -> Result<Option<Arc<Encryptor>>, DialError> {
-        let encryptor = match (encrypt, &self.route.encryptor) {
+        let encryptor = match (encrypt, &self.endpoint.encryptor) {
             (Encrypt::No, _) | (_, None) => return Ok(None),
             (_, Some(encryptor)) => encryptor,
         };
@@ -225,7 +294,7 @@ impl Dial<'_> {
     /// Whether the password that was refused is another one by now.
     async fn has_changed(&self) -> bool {
         let Some(refused) = &self.fixed else { return false };
-        let credentials = &self.route.credentials;
+        let credentials = &self.endpoint.credentials;
         let (database, user) = (self.login.database(), &self.login.user);
         credentials.refused(database, user, refused).await;
         matches!(credentials.password(database, user).await, Ok(Some(now)) if now != *refused)
@@ -242,9 +311,28 @@ impl Dial<'_> {
     }
 
     fn unreachable(&self, why: String, refused: bool) -> DialError {
-        DialError::Unreachable { host: self.route.host.to_string(), why, refused }
+        DialError::Unreachable { host: self.endpoint.host.to_string(), why, refused }
     }
 }
+
+/// What keeps a server from being what is wanted; servers before 14 don't report it, and are asked.
+async fn misfit(dialled: &mut Dialled, target: Target) -> Result<Option<&'static str>, DialError> {
+    if matches!(target, Target::Any | Target::PreferStandby) {
+        return Ok(None);
+    }
+    if dialled.params.get(b"in_hot_standby").is_some() {
+        return Ok(route::misfit(target, &dialled.params));
+    }
+    let conn = &mut dialled.conn;
+    frontend::put_query(&mut conn.output, STANDING);
+    let answer = ask::rows(conn).await?.map_err(DialError::Protocol)?;
+    let is_on = |at: usize| answer.first().and_then(|row| row.get(at)).is_some_and(|value| value == b"t");
+    Ok(route::misfit_of(target, is_on(0), is_on(1)))
+}
+
+/// Asks whether the server is a standby, and whether sessions are read-only by default.
+const STANDING: &[u8] = b"SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') \
+OPERATOR(pg_catalog.=) 'on'";
 
 /// Whether trying with encryption instead of without, or the other way round, may lead to something else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,12 +8,13 @@
 mod learned;
 mod loans;
 mod opening;
+mod orders;
 mod state;
 mod tidy;
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -28,14 +29,17 @@ pub use loans::{Called, Loan};
 pub use state::State;
 
 use super::account::Account;
+use super::card::Cards;
 use super::counters::Closing;
 use super::dial::DialError;
 use super::lease::{Lease, Upstream};
 use super::link::{Closed, Link};
 use super::queue::Queue;
 use super::registry::Registry;
+use super::route;
 use super::slots::Slots;
 use super::traffic::Traffic;
+use crate::config::Target;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::track::Wanted;
 
@@ -112,6 +116,11 @@ impl Manager for Dialler {
             return Err(RecycleError::message("no longer fit"));
         }
         if let Some(pool) = pool.filter(|_| upstream.base != before) {
+            // What it has just said may be that it is another kind of server by now.
+            if let Some(why) = pool.unfit(upstream) {
+                upstream.closing = why;
+                return Err(RecycleError::message("no longer fit"));
+            }
             pool.learn_base(upstream);
         }
         Ok(())
@@ -133,6 +142,19 @@ impl Drop for Place {
     }
 }
 
+/// What a pool has in common with others.
+#[derive(Debug)]
+pub struct Sharing {
+    /// What is known of its user.
+    pub account: Arc<Account>,
+    /// What its user's clients had done for them.
+    pub traffic: Arc<Traffic>,
+    /// The generation of settings.
+    pub generation: u64,
+    /// All pools.
+    pub registry: Weak<Registry>,
+}
+
 /// The connections of one key.
 #[derive(Debug)]
 pub struct Pool {
@@ -146,8 +168,14 @@ pub struct Pool {
     registry: Weak<Registry>,
     this: Weak<Self>,
     learned: Mutex<Learned>,
-    /// What its clients had done for them.
-    pub traffic: Traffic,
+    /// What the clients of its database and user had done for them.
+    pub traffic: Arc<Traffic>,
+    /// Its connections, as seen from outside.
+    pub cards: Cards,
+    /// Connections of lower numbers are to be closed.
+    oldest: AtomicU64,
+    /// The generation of settings it belongs to.
+    generation: u64,
     /// What the last client asked for: the next one probably asks for the same.
     wanted: Mutex<Wanted>,
     loans: Mutex<Loans>,
@@ -167,7 +195,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Pool {
     /// An empty pool.
     #[must_use]
-    pub fn new(key: PoolKey, account: Arc<Account>, size: usize, registry: Weak<Registry>) -> Arc<Self> {
+    pub fn new(key: PoolKey, size: usize, shared: Sharing) -> Arc<Self> {
+        let Sharing { account, traffic, generation, registry } = shared;
         Arc::new_cyclic(|this: &Weak<Self>| {
             let builder = managed::Pool::builder(Dialler { pool: this.clone() });
             // Building fails only for timeouts without a runtime, and none is set.
@@ -183,7 +212,10 @@ impl Pool {
                 registry,
                 this: this.clone(),
                 learned: Mutex::default(),
-                traffic: Traffic::default(),
+                traffic,
+                cards: Cards::default(),
+                oldest: AtomicU64::new(0),
+                generation,
                 wanted: Mutex::default(),
                 loans: Mutex::default(),
                 leased: AtomicUsize::new(0),
@@ -284,14 +316,31 @@ impl Pool {
 
     /// Why a connection must go, if it must.
     fn unfit(&self, link: &Link) -> Option<Closing> {
-        let current = self.registry.upgrade().map(|registry| registry.generation());
-        if current != Some(link.generation) {
+        let Some(registry) = self.registry.upgrade() else { return Some(Closing::Shutdown) };
+        if registry.generation() != link.generation {
             return Some(Closing::Reload);
+        }
+        if link.id < self.oldest.load(Ordering::Relaxed) || registry.switches.of(&self.key.database).paused {
+            return Some(Closing::Command);
+        }
+        if link.card.is_retired() || route::misfit(self.target(&registry), &link.params).is_some() {
+            return Some(Closing::Moved);
         }
         if link.retire_at.is_some_and(|at| Instant::now() >= at) {
             return Some(Closing::Lifetime);
         }
         self.slots.over().then_some(Closing::Surplus)
+    }
+
+    /// Whether it belongs to settings that are no longer in force.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        self.registry.upgrade().is_none_or(|registry| registry.generation() != self.generation)
+    }
+
+    /// Which servers will do for it.
+    fn target(&self, registry: &Registry) -> Target {
+        registry.settings.load().of(&self.key.database).upstream.target
     }
 
     /// Adapts to a new size.

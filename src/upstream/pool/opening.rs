@@ -11,13 +11,14 @@ use crate::net::tls::Session;
 use crate::track::Wanted;
 use crate::track::ledger::Kept;
 use crate::track::statements::Prepared;
+use crate::upstream::card::Card;
 use crate::upstream::counters::Closing;
 use crate::upstream::dial::{self, Dialled, Login};
 use crate::upstream::lease::Upstream;
 use crate::upstream::link::{BackendKey, Gate, Link, Used};
 use crate::upstream::queue::Next;
 use crate::upstream::registry::Registry;
-use crate::upstream::slots::Slot;
+use crate::upstream::slots::Held;
 
 impl Pool {
     /// Opens connections for those who wait, as far as slots, pauses and `max_dialling` allow.
@@ -29,9 +30,13 @@ impl Pool {
     pub fn adopt(&self, dialled: Dialled, settings: &Settings) {
         let Some(registry) = self.registry.upgrade() else { return };
         let link = self.link(dialled, Wanted::default(), &registry, settings);
-        match (self.slots.try_take(), registry.global.try_take()) {
-            (Some(slot), Some(global)) => self.hand_out(Upstream::new(link, (slot, global), self.this.clone())),
-            _ => {
+        let held = || {
+            let user = registry.user_slot(&self.key.user).ok()?;
+            Some(Held { pool: self.slots.try_take()?, process: registry.global.try_take()?, user })
+        };
+        match held() {
+            Some(slots) => self.hand_out(Upstream::new(link, slots, self.this.clone())),
+            None => {
                 tokio::spawn(async move {
                     let how = Link::close(link.conn, false).await;
                     registry.closed(how, Closing::Login);
@@ -43,7 +48,10 @@ impl Pool {
     /// As [`Pool::kick`], and `beyond` more that nobody waits for yet.
     pub(super) fn dial_for(&self, beyond: usize) {
         let Some(registry) = self.registry.upgrade() else { return };
-        let settings = registry.settings.load_full();
+        let settings = registry.settings_of(&self.key.database);
+        if registry.switches.of(&self.key.database).paused {
+            return;
+        }
         loop {
             let mut queue = self.queue();
             match queue.next(beyond, settings.max_dialling, Instant::now()) {
@@ -68,15 +76,21 @@ impl Pool {
                 }
                 continue;
             };
-            let Some(global) = registry.global.try_take() else {
+            let Some(process) = registry.global.try_take() else {
                 drop(queue);
                 drop(slot);
-                return registry.starve(self);
+                return registry.starve(self, |_| true);
+            };
+            let Ok(user) = registry.user_slot(&self.key.user) else {
+                drop(queue);
+                drop((slot, process));
+                return registry.starve(self, |other| other.key.user == self.key.user);
             };
             queue.dial_starts();
             drop(queue);
             let Some(this) = self.this.upgrade() else { return };
-            tokio::spawn(this.dial((slot, global), Arc::clone(&registry), Arc::clone(&settings)));
+            let slots = Held { pool: slot, process, user };
+            tokio::spawn(this.dial(slots, Arc::clone(&registry), Arc::clone(&settings)));
         }
     }
 
@@ -91,13 +105,15 @@ impl Pool {
         });
     }
 
-    async fn dial(self: Arc<Self>, slots: (Slot, Slot), registry: Arc<Registry>, settings: Arc<Settings>) {
+    async fn dial(self: Arc<Self>, slots: Held, registry: Arc<Registry>, settings: Arc<Settings>) {
         let ends = DialEnds(&self);
         // The first connection asks for nothing, so that what the server gives to clients who ask for nothing is
         // known. Later ones ask for what their client asks for, which then needs no SET.
         let asked = if self.baseline().is_some() { self.startup_wanted() } else { Wanted::default() };
         let secret = self.account.secret(&settings);
-        let login = Login { user: self.key.user.clone(), params: self.startup_params(&asked), secret };
+        let route = registry.route(&self.key.database);
+        let login =
+            Login { user: self.key.user.clone(), params: self.startup_params(&asked, &settings), secret, route };
         let began = Instant::now();
         let outcome = dial::dial(&settings, login, &registry, settings.connect_timeout).await;
         match outcome {
@@ -127,8 +143,10 @@ impl Pool {
 
     /// The parameters of a startup packet: those of the key, and `asked`.
     #[must_use]
-    pub fn startup_params(&self, asked: &Wanted) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let mut params = vec![(b"database".to_vec(), self.key.database.clone())];
+    pub fn startup_params(&self, asked: &Wanted, settings: &Settings) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let database =
+            settings.dbname.as_ref().map_or_else(|| self.key.database.clone(), |name| name.as_bytes().to_vec());
+        let mut params = vec![(b"database".to_vec(), database)];
         params.extend(self.key.extra.iter().cloned());
         params.extend(asked.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec())));
         params
@@ -146,6 +164,10 @@ impl Pool {
         let id = registry.next_link_id();
         let now = Instant::now();
         let tls = dialled.conn.stream().tls().map(Session::describe);
+        let gate = Arc::new(Gate::default());
+        let card = Card::new(id, dialled.pid, dialled.address.clone(), registry.generation(), Arc::clone(&gate));
+        let card = Arc::new(card.over(dialled.conn.stream().local(), tls.clone()));
+        self.cards.add(&card);
         debug!(link = id, pid = dialled.pid, database = %self.database(), user = %self.user(), tls, "upstream opened");
         Link {
             conn: dialled.conn,
@@ -164,7 +186,8 @@ impl Pool {
             retire_at: settings.lifetime.map(|lifetime| now + jitter(lifetime, id)),
             generation: registry.generation(),
             closing: Closing::default(),
-            gate: Arc::new(Gate::default()),
+            gate,
+            card,
             prepared: Prepared::default(),
             kept: Kept::default(),
         }

@@ -15,6 +15,8 @@ pub struct State {
     pub leased: usize,
     /// Connections that nobody uses.
     pub idle: usize,
+    /// Connections that are being opened.
+    pub opening: usize,
     /// Clients that wait for one.
     pub waiting: usize,
     /// The most there may be.
@@ -29,6 +31,7 @@ impl Pool {
         State {
             leased: self.leased.load(Ordering::Relaxed),
             idle: self.idle_count(),
+            opening: self.queue().dialling(),
             waiting: status.waiting,
             size: self.slots.cap(),
         }
@@ -46,6 +49,13 @@ impl Pool {
 
     /// What a client is told who has waited in vain: why, by whom connections are held, and which setting helps.
     pub(super) fn exhausted(&self, waited: Duration) -> Fault {
+        let registry = self.registry.upgrade();
+        if registry.as_ref().is_some_and(|registry| registry.switches.of(&self.key.database).paused) {
+            let paused = format!("database \"{}\" is paused", self.database());
+            return Fault::error(Blame::Limits, sqlstate::CANNOT_CONNECT_NOW, paused)
+                .detail(format!("waited {:.1} s", waited.as_secs_f32()))
+                .hint("RESUME at pgferry's console lets work go on.");
+        }
         let leased = self.leased.load(Ordering::Relaxed);
         let active = self.active.load(Ordering::Relaxed).min(leased);
         let waited = format!("waited {:.1} s (wait_timeout)", waited.as_secs_f32());
@@ -58,7 +68,6 @@ impl Pool {
                 ))
                 .hint("Check that PostgreSQL is up and accepts connections; pgferry goes on trying.");
         }
-        let registry = self.registry.upgrade();
         let (mode, max) = registry.as_ref().map_or((Mode::Session, 0), |registry| {
             let settings = registry.settings_of(&self.key.database);
             (settings.mode, settings.max_upstream)

@@ -99,6 +99,33 @@ impl Postgres {
         postgres
     }
 
+    /// A standby of this server, which follows it.
+    pub fn standby(&self) -> Self {
+        let temp = temp_dir();
+        let dir = temp.path().join("data");
+        let port = self.port.to_string();
+        let backup = program("pg_basebackup");
+        as_owner(&[
+            &backup,
+            "-D",
+            &path(&dir),
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-U",
+            "trust_user",
+            "-R",
+            "-X",
+            "stream",
+            "-c",
+            "fast",
+        ]);
+        let mut standby = Self { port: free_port(), dir, server: None, temp };
+        standby.start();
+        standby
+    }
+
     /// Puts a copy of `file` into the data directory; the server reads certificates when it is told to reload.
     pub fn install(&self, file: &str, name: &str) {
         let to = self.dir.join(name);

@@ -1,0 +1,179 @@
+//! What the commands do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use super::command::{Command, DRIVERS, VERBS};
+use crate::admin::desk::{Desk, Order};
+use crate::admin::show::Show;
+use crate::admin::table::{Table, Type};
+use crate::client::sessions::Whose;
+use crate::error::{Blame, Fault, sqlstate};
+use crate::net::Conn;
+use crate::upstream::{Closing, Pool};
+
+/// How often to look whether what is waited for has come about.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What came of a command.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// Its result.
+    pub table: Option<Table>,
+    /// What else there is to say, each with particulars.
+    pub notices: Vec<(String, Option<String>)>,
+}
+
+/// Does what `command` says. Cancel-safe: who stops waiting leaves what has been begun as it is.
+///
+/// # Errors
+/// What the guest is told.
+pub async fn perform(desk: &Arc<Desk>, command: &Command) -> Result<Done, Fault> {
+    let shared = &desk.shared;
+    let registry = &shared.registry;
+    match command {
+        Command::Show(show) => return Ok(Done { table: Some(show.table(desk).await), ..Done::default() }),
+        Command::Driver(name, true) => return Ok(Done { table: Some(driver_table(name)), ..Done::default() }),
+        Command::Help => return Ok(help()),
+        Command::Pause(database) => {
+            let name = database.as_deref().map(str::as_bytes);
+            known(desk, database.as_deref())?;
+            registry.switches.pause(name);
+            let pools = || registry.pools_of(name);
+            for pool in pools() {
+                pool.shed(Closing::Command);
+            }
+            until(pools, |pool| !pool.has_connections()).await;
+        }
+        Command::Resume(database) => {
+            known(desk, database.as_deref())?;
+            let name = database.as_deref().map(str::as_bytes);
+            if !registry.switches.resume(name) {
+                let what = database.as_ref().map_or("nothing".to_owned(), |name| format!("database \"{name}\""));
+                let not = if database.is_some() { " is not" } else { " is" };
+                return Err(refused(format!("{what}{not} paused")));
+            }
+            for pool in registry.pools_of(name) {
+                pool.resumed();
+            }
+        }
+        Command::Disable(database) => registry.switches.disable(database.as_bytes(), true),
+        Command::Enable(database) => registry.switches.disable(database.as_bytes(), false),
+        Command::Reconnect(database) => {
+            known(desk, database.as_deref())?;
+            let name = database.as_deref().map(str::as_bytes);
+            for pool in registry.pools_of(name) {
+                pool.reconnect();
+            }
+        }
+        Command::WaitClose(database) => {
+            known(desk, database.as_deref())?;
+            let name = database.as_deref().map(str::as_bytes);
+            until(|| registry.pools_of(name), |pool| !pool.is_shedding()).await;
+        }
+        Command::Kill(database) => {
+            known(desk, database.as_deref())?;
+            let name = database.as_deref().map(str::as_bytes);
+            registry.switches.pause(name);
+            let mine =
+                |whose: &Whose| !matches!(whose, Whose::Console(_)) && name.is_none_or(|name| whose.database() == name);
+            for session in shared.sessions.all().iter().filter(|session| mine(&session.whose)) {
+                session.kill();
+            }
+            for pool in registry.pools_of(name) {
+                pool.shed(Closing::Command);
+            }
+        }
+        Command::KillClient(id) => match shared.sessions.all().iter().find(|session| session.id == *id) {
+            Some(session) => session.kill(),
+            None => {
+                return Err(refused(format!("there is no client {id}")).hint("SHOW CLIENTS lists ids."));
+            }
+        },
+        Command::Reload => return ordered(desk, Order::Reload).await,
+        Command::Set(key, value) => {
+            return ordered(desk, |answer| Order::Set(key.clone(), value.clone(), answer)).await;
+        }
+        Command::Shutdown(how) => desk.order(Order::Shutdown(*how)).await,
+        Command::TakenOver => desk.order(Order::TakenOver).await,
+        // The last is done where the connection is at hand.
+        Command::Driver(_, false) | Command::Empty | Command::TakeOver => {}
+    }
+    Ok(Done::default())
+}
+
+/// Gives the listeners to the process at the other end.
+///
+/// # Errors
+/// What it is told: its connection can't carry them, for example.
+pub async fn hand_over(desk: &Arc<Desk>, conn: &mut Conn) -> Result<Done, Fault> {
+    let (answer, answered) = oneshot::channel();
+    desk.order(Order::TakeOver(answer)).await;
+    let handover = answered.await.unwrap_or_else(|_| Err("the process is ending".to_owned())).map_err(refused)?;
+    let sent = handover.send(conn.stream()).await;
+    sent.map_err(|error| refused(format!("the listeners could not be handed over: {error}")))?;
+    let mut table = Table::new(&[("listener", Type::Text)]);
+    table.rows = handover.names().into_iter().map(|name| vec![name.into()]).collect();
+    Ok(Done { table: Some(table), ..Done::default() })
+}
+
+/// Has the server's own loop do something, and tells what came of it.
+async fn ordered(
+    desk: &Desk,
+    order: impl FnOnce(oneshot::Sender<Result<String, String>>) -> Order,
+) -> Result<Done, Fault> {
+    let (answer, answered) = oneshot::channel();
+    desk.order(order(answer)).await;
+    match answered.await.unwrap_or_else(|_| Err("the process is ending".to_owned())) {
+        Ok(changed) => Ok(Done { notices: vec![(changed, None)], ..Done::default() }),
+        Err(why) => {
+            let (message, hint) = why.split_once("\n  hint: ").map_or((why.as_str(), None), |(m, h)| (m, Some(h)));
+            let fault = Fault::error(Blame::Client, sqlstate::CONFIG_FILE_ERROR, message);
+            Err(match hint {
+                Some(hint) => fault.hint(hint),
+                None => fault,
+            })
+        }
+    }
+}
+
+/// Waits until all pools are as they should be.
+async fn until(pools: impl Fn() -> Vec<Arc<Pool>>, fine: impl Fn(&Pool) -> bool) {
+    while !pools().iter().all(|pool| fine(pool)) {
+        sleep(LOOK).await;
+    }
+}
+
+/// A database that nobody has asked for and no table names is a slip of the pen.
+fn known(desk: &Desk, database: Option<&str>) -> Result<(), Fault> {
+    let Some(name) = database else { return Ok(()) };
+    let registry = &desk.shared.registry;
+    let configured = registry.settings.load().databases.contains_key(name.as_bytes());
+    let switched = registry.switches.of(name.as_bytes()) != crate::upstream::switches::Switch::default();
+    let seen = registry.all_traffic().iter().any(|((database, _), _)| database == name.as_bytes());
+    if configured || seen || switched {
+        return Ok(());
+    }
+    let fault = Fault::error(Blame::Client, sqlstate::UNDEFINED_DATABASE, format!("no such database: \"{name}\""));
+    Err(fault.hint("SHOW DATABASES lists those that clients have asked for; quote names with capitals: \"Shop\"."))
+}
+
+fn refused(message: String) -> Fault {
+    Fault::error(Blame::Client, sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+}
+
+/// The answer to `SHOW` of a setting that drivers ask for.
+pub(super) fn driver_table(name: &'static str) -> Table {
+    let value = DRIVERS.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value);
+    let mut table = Table::new(&[(name, Type::Text)]);
+    table.rows.push(vec![value.into()]);
+    table
+}
+
+fn help() -> Done {
+    let verbs: Vec<_> = VERBS.iter().map(|verb| format!("\t{}", verb.replace("WHAT", &Show::list()))).collect();
+    Done { notices: vec![("Console usage".to_owned(), Some(format!("\n{}", verbs.join("\n"))))], ..Done::default() }
+}

@@ -1,0 +1,138 @@
+//! The extended protocol at the console: prepared commands and portals.
+
+use std::collections::HashMap;
+
+use super::command::{self, Command};
+use super::{parse, shape, unsupported};
+use crate::admin::table::Table;
+use crate::error::{Blame, Fault, sqlstate};
+use crate::wire::{backend, frontend};
+
+/// How many statements and portals a guest may have at a time.
+const MOST: usize = 1000;
+
+/// A guest's statements and portals.
+#[derive(Debug, Default)]
+pub(super) struct Portals {
+    statements: HashMap<Vec<u8>, Command>,
+    portals: HashMap<Vec<u8>, Portal>,
+}
+
+/// A command about to be done, or done.
+#[derive(Debug)]
+pub(super) struct Portal {
+    pub command: Command,
+    formats: Vec<i16>,
+    /// Its rows, once it has been done.
+    pub result: Option<Table>,
+    next: usize,
+}
+
+impl Portals {
+    /// Answers a `Parse`, `Bind`, `Describe` or `Close`.
+    ///
+    /// # Errors
+    /// What the guest is told.
+    pub fn message(&mut self, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+        let malformed = || Fault::violation("insufficient data left in message");
+        match tag {
+            frontend::PARSE => {
+                let (name, text) = frontend::parse(body).ok_or_else(malformed)?;
+                self.prepare(name, &String::from_utf8_lossy(text))?;
+                backend::put_parse_complete(out);
+            }
+            frontend::BIND => {
+                let bind = frontend::bind(body).ok_or_else(malformed)?;
+                if bind.parameters > 0 {
+                    return Err(unsupported("the console's commands take no parameters"));
+                }
+                let command = self.statements.get(bind.statement).ok_or_else(|| no_statement(bind.statement))?.clone();
+                room(&self.portals)?;
+                let portal = Portal { command, formats: bind.formats, result: None, next: 0 };
+                self.portals.insert(bind.portal.to_vec(), portal);
+                backend::put_bind_complete(out);
+            }
+            frontend::DESCRIBE => {
+                let (kind, name) = frontend::target(body).ok_or_else(malformed)?;
+                let (command, formats) = if kind == b'S' {
+                    backend::put_no_parameters(out);
+                    (self.statements.get(name).ok_or_else(|| no_statement(name))?, &[][..])
+                } else {
+                    let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
+                    (&portal.command, &portal.formats[..])
+                };
+                match shape(command) {
+                    Some(table) => table.put_description(out, formats),
+                    None => backend::put_no_data(out),
+                }
+            }
+            _ => {
+                let (kind, name) = frontend::target(body).ok_or_else(malformed)?;
+                if kind == b'S' {
+                    self.statements.remove(name);
+                } else {
+                    self.portals.remove(name);
+                }
+                backend::put_close_complete(out);
+            }
+        }
+        Ok(())
+    }
+
+    /// The portal called `name`.
+    pub fn portal(&mut self, name: &[u8]) -> Option<&mut Portal> {
+        self.portals.get_mut(name)
+    }
+
+    fn prepare(&mut self, name: &[u8], text: &str) -> Result<(), Fault> {
+        let command = match command::statements(text)[..] {
+            [] => Command::Empty,
+            [one] => parse(one)?,
+            _ => {
+                let message = "cannot insert multiple commands into a prepared statement";
+                return Err(Fault::error(Blame::Client, sqlstate::SYNTAX_ERROR, message));
+            }
+        };
+        room(&self.statements)?;
+        self.statements.insert(name.to_vec(), command);
+        Ok(())
+    }
+}
+
+impl Portal {
+    /// Appends the next rows, `most` of them unless that is 0, and what comes behind.
+    pub fn put_rows(&mut self, most: u32, out: &mut Vec<u8>) {
+        let Some(table) = &self.result else { return };
+        let most = if most == 0 { usize::MAX } else { most as usize };
+        let end = table.rows.len().min(self.next.saturating_add(most));
+        for at in self.next..end {
+            table.put_row(out, at, &self.formats);
+        }
+        self.next = end;
+        if self.command == Command::Empty {
+            backend::put_empty_query(out);
+        } else if end < table.rows.len() {
+            backend::put_portal_suspended(out);
+        } else {
+            backend::put_command_complete(out, &self.command.tag());
+        }
+    }
+}
+
+fn room<T>(map: &HashMap<Vec<u8>, T>) -> Result<(), Fault> {
+    if map.len() < MOST {
+        return Ok(());
+    }
+    let message = format!("more than {MOST} prepared commands: close some");
+    Err(Fault::error(Blame::Client, sqlstate::TOO_MANY_CONNECTIONS, message))
+}
+
+fn no_statement(name: &[u8]) -> Fault {
+    let message = format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name));
+    Fault::error(Blame::Client, sqlstate::UNDEFINED_STATEMENT, message)
+}
+
+pub(super) fn no_portal(name: &[u8]) -> Fault {
+    let message = format!("portal \"{}\" does not exist", String::from_utf8_lossy(name));
+    Fault::error(Blame::Client, sqlstate::UNDEFINED_CURSOR, message)
+}

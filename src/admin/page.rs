@@ -1,0 +1,174 @@
+//! A page that shows at a glance what figures can't, and the figures that it shows.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::Desk;
+use super::desk::{Sample, Seen};
+use super::health;
+use crate::client::sessions::Activity;
+use crate::drain::Phase;
+use crate::track::Pins;
+use crate::upstream::histogram::BOUNDS;
+
+/// The page: it loads nothing but its figures.
+pub const HTML: &str = include_str!("page.html");
+
+/// What the page may do: run and look as it is written, and ask for its figures.
+pub const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
+    frame-ancestors 'none'";
+
+/// How many of those who wait are told by name.
+const WAITING: usize = 20;
+
+/// How many pools are shown.
+const POOLS: usize = 100;
+
+#[derive(Serialize)]
+struct Status {
+    version: &'static str,
+    ready: bool,
+    /// Why not.
+    why: Option<String>,
+    phase: &'static str,
+    mode: String,
+    upstream: String,
+    max_upstream: usize,
+    bounds: [u64; BOUNDS.len()],
+    now: Sample,
+    samples: Vec<Sample>,
+    ports: Ports,
+    pools: Vec<Pool>,
+    waiting: Vec<Waiting>,
+    pins: Vec<Pin>,
+    errors: Vec<Seen>,
+}
+
+#[derive(Serialize)]
+struct Ports {
+    saved: u64,
+    time_waits: u64,
+    unavailable: u64,
+}
+
+#[derive(Serialize)]
+struct Pool {
+    database: String,
+    user: String,
+    leased: usize,
+    idle: usize,
+    waiting: usize,
+    size: usize,
+    mode: String,
+}
+
+#[derive(Serialize)]
+struct Waiting {
+    client: u64,
+    database: String,
+    user: String,
+    application_name: String,
+    milliseconds: u128,
+}
+
+#[derive(Serialize)]
+struct Pin {
+    reason: &'static str,
+    live: usize,
+    count: u64,
+}
+
+/// The page's figures, as JSON.
+#[must_use]
+pub fn figures(desk: &Desk) -> String {
+    let shared = &desk.shared;
+    let registry = &shared.registry;
+    let settings = registry.settings.load_full();
+    let counters = &registry.counters;
+    let verdict = health::ready(shared);
+    let status = Status {
+        version: concat!("version ", env!("CARGO_PKG_VERSION")),
+        ready: verdict.is_ok(),
+        why: verdict.err(),
+        phase: match shared.drain.phase() {
+            Phase::Running => "serving",
+            _ => "ending",
+        },
+        mode: settings.mode.to_string(),
+        upstream: settings.upstream.places(),
+        max_upstream: settings.max_upstream,
+        bounds: BOUNDS,
+        now: desk.sample(),
+        samples: desk.samples(),
+        ports: Ports {
+            saved: counters.ports_saved(),
+            time_waits: counters.time_waits.get(),
+            unavailable: counters.no_port.get(),
+        },
+        pools: pools(desk),
+        waiting: waiting(desk),
+        pins: pins(desk),
+        errors: desk.errors(),
+    };
+    // Numbers and texts only.
+    serde_json::to_string(&status).unwrap_or_default()
+}
+
+/// Those in use first.
+fn pools(desk: &Desk) -> Vec<Pool> {
+    let registry = &desk.shared.registry;
+    let pools = registry.all_pools().into_iter().map(|pool| {
+        let state = pool.state();
+        Pool {
+            database: text(&pool.key.database),
+            user: text(&pool.key.user),
+            leased: state.leased,
+            idle: state.idle,
+            waiting: state.waiting,
+            size: state.size,
+            mode: registry.settings_of(&pool.key.database).mode.to_string(),
+        }
+    });
+    let mut pools: Vec<_> = pools.collect();
+    pools.sort_by_key(|pool| std::cmp::Reverse((pool.waiting, pool.leased, pool.idle)));
+    pools.truncate(POOLS);
+    pools
+}
+
+/// Those who have waited longest first.
+fn waiting(desk: &Desk) -> Vec<Waiting> {
+    let now = Instant::now();
+    let all = desk.shared.sessions.all();
+    let waiting = all.iter().filter_map(|session| {
+        let glance = session.glance();
+        let since = glance.requested.filter(|_| glance.activity == Activity::Waiting)?;
+        Some(Waiting {
+            client: session.id,
+            database: text(session.whose.database()),
+            user: text(session.whose.user()),
+            application_name: glance.application_name,
+            milliseconds: now.saturating_duration_since(since).as_millis(),
+        })
+    });
+    let mut waiting: Vec<_> = waiting.collect();
+    waiting.sort_by_key(|one| std::cmp::Reverse(one.milliseconds));
+    waiting.truncate(WAITING);
+    waiting
+}
+
+/// The reasons that there have been.
+fn pins(desk: &Desk) -> Vec<Pin> {
+    let held: Vec<_> = desk.shared.sessions.all().iter().map(|session| session.pins()).collect();
+    let counters = &desk.shared.registry.counters.pins_by_reason;
+    let pins = Pins::NAMES.iter().zip(counters).map(|((pin, reason), counter)| Pin {
+        reason,
+        live: held.iter().filter(|pins| pins.contains(*pin)).count(),
+        count: counter.get(),
+    });
+    pins.filter(|pin| pin.count > 0).collect()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

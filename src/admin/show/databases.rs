@@ -1,0 +1,123 @@
+//! SHOW DATABASES and SHOW USERS.
+
+use std::collections::BTreeMap;
+
+use super::name;
+use crate::admin::Desk;
+use crate::admin::table::{Cell, Type};
+use crate::config::Host;
+
+pub(super) const DATABASES: [(&str, Type); 17] = [
+    ("name", Type::Text),
+    ("host", Type::Text),
+    ("port", Type::Int),
+    ("database", Type::Text),
+    ("force_user", Type::Text),
+    ("pool_size", Type::Int),
+    ("min_pool_size", Type::Int),
+    ("reserve_pool_size", Type::Int),
+    ("server_lifetime", Type::Int),
+    ("pool_mode", Type::Text),
+    ("load_balance_hosts", Type::Text),
+    ("max_connections", Type::Int),
+    ("current_connections", Type::Int),
+    ("max_client_connections", Type::Int),
+    ("current_client_connections", Type::Int),
+    ("paused", Type::Int),
+    ("disabled", Type::Int),
+];
+
+pub(super) const USERS: [(&str, Type); 8] = [
+    ("name", Type::Text),
+    ("pool_size", Type::Text),
+    ("reserve_pool_size", Type::Text),
+    ("pool_mode", Type::Text),
+    ("max_user_connections", Type::Int),
+    ("current_connections", Type::Int),
+    ("max_user_client_connections", Type::Int),
+    ("current_client_connections", Type::Int),
+];
+
+/// How many there are of what.
+#[derive(Clone, Copy, Default)]
+struct Now {
+    servers: usize,
+    clients: usize,
+}
+
+/// Connections and clients by what `key` picks of a (database, user).
+fn now(desk: &Desk, key: impl Fn(&[u8], &[u8]) -> String) -> BTreeMap<String, Now> {
+    let mut now = BTreeMap::<String, Now>::new();
+    for pool in desk.shared.registry.all_pools() {
+        now.entry(key(&pool.key.database, &pool.key.user)).or_default().servers += pool.cards.all().len();
+    }
+    for session in desk.shared.sessions.all() {
+        now.entry(key(session.whose.database(), session.whose.user())).or_default().clients += 1;
+    }
+    now
+}
+
+pub(super) fn databases(desk: &Desk) -> Vec<Vec<Cell>> {
+    let registry = &desk.shared.registry;
+    let general = registry.settings.load_full();
+    let mut now = now(desk, |database, _| name(database));
+    for configured in general.databases.keys() {
+        now.entry(name(configured)).or_default();
+    }
+    now.into_iter()
+        .map(|(database, now)| {
+            let settings = general.of(database.as_bytes());
+            let switch = registry.switches.of(database.as_bytes());
+            let hosts: Vec<_> = settings.upstream.endpoints.iter().map(|endpoint| &endpoint.host).collect();
+            let shown = |host: &Host| match host {
+                Host::Tcp(host, _) => host.clone(),
+                Host::Unix(dir, _) => dir.display().to_string(),
+            };
+            let host = hosts.iter().map(|host| shown(host)).collect::<Vec<_>>().join(",");
+            let port = hosts.first().map_or(0, |host| host.port());
+            vec![
+                database.clone().into(),
+                host.into(),
+                u32::from(port).into(),
+                settings.dbname.clone().unwrap_or(database).into(),
+                settings.force_user.clone().into(),
+                settings.pool_size.into(),
+                settings.min_idle.into(),
+                Cell::Number(0),
+                settings.lifetime.map(|lifetime| lifetime.as_secs()).into(),
+                settings.mode.to_string().into(),
+                Cell::Null,
+                settings.max_upstream.into(),
+                now.servers.into(),
+                Cell::Number(0),
+                now.clients.into(),
+                switch.paused.into(),
+                switch.disabled.into(),
+            ]
+        })
+        .collect()
+}
+
+pub(super) fn users(desk: &Desk) -> Vec<Vec<Cell>> {
+    let settings = desk.shared.registry.settings.load_full();
+    let mut users = now(desk, |_, user| name(user));
+    for limited in settings.limits.keys() {
+        users.entry(name(limited)).or_default();
+    }
+    users
+        .into_iter()
+        .map(|(user, now)| {
+            let limits = settings.limits.get(user.as_bytes()).copied().unwrap_or_default();
+            vec![
+                user.into(),
+                limits.pool_size.map(|size| size.to_string()).into(),
+                Cell::Null,
+                Cell::Null,
+                limits.max_upstream.unwrap_or(0).into(),
+                now.servers.into(),
+                limits.max_clients.unwrap_or(0).into(),
+                now.clients.into(),
+            ]
+        })
+        .collect()
+}

@@ -1,0 +1,135 @@
+//! What can be shown: PgBouncer's tables, column for column, since people's tools read them by name and type; and our own.
+//!
+//! Columns and types are those of PgBouncer 1.25 (`src/admin.c`, `src/stats.c`).
+
+mod counts;
+mod databases;
+mod ours;
+mod pools;
+mod sessions;
+mod settings;
+
+use crate::admin::Desk;
+use crate::admin::table::Table;
+
+macro_rules! shows {
+    ($($variant:ident = $name:literal),+ $(,)?) => {
+        /// A table.
+        #[allow(missing_docs, reason = "each is the SHOW of the same name")]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Show { $($variant),+ }
+
+        impl Show {
+            /// Every table and its name.
+            pub const ALL: &'static [(Self, &'static str)] = &[$((Self::$variant, $name)),+];
+        }
+    };
+}
+
+shows! {
+    Clients = "clients",
+    Config = "config",
+    Databases = "databases",
+    DnsHosts = "dns_hosts",
+    Lists = "lists",
+    Logins = "logins",
+    Mem = "mem",
+    Pins = "pins",
+    Pools = "pools",
+    Ports = "ports",
+    Servers = "servers",
+    Sockets = "sockets",
+    ActiveSockets = "active_sockets",
+    State = "state",
+    Stats = "stats",
+    StatsAverages = "stats_averages",
+    StatsTotals = "stats_totals",
+    Totals = "totals",
+    Users = "users",
+    Version = "version",
+}
+
+impl Show {
+    /// The table called `name`.
+    #[must_use]
+    pub fn find(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, known)| *known == name).map(|(show, _)| *show)
+    }
+
+    /// All names, as help shows them.
+    #[must_use]
+    pub fn list() -> String {
+        Self::ALL.iter().map(|(_, name)| name.to_uppercase()).collect::<Vec<_>>().join("|")
+    }
+
+    /// The table's columns, without a row.
+    #[must_use]
+    pub fn empty(self) -> Table {
+        match self {
+            Self::Clients | Self::Servers => Table::new(&sessions::COLUMNS),
+            Self::Sockets | Self::ActiveSockets => sessions::sockets(),
+            Self::Config => Table::new(&settings::CONFIG),
+            Self::Databases => Table::new(&databases::DATABASES),
+            Self::Users => Table::new(&databases::USERS),
+            Self::DnsHosts => Table::new(&settings::DNS_HOSTS),
+            Self::Lists => Table::new(&settings::LISTS),
+            Self::Mem => Table::new(&settings::MEM),
+            Self::State => Table::new(&settings::STATE),
+            Self::Version => Table::new(&settings::VERSION),
+            Self::Pools => Table::new(&pools::POOLS),
+            Self::Stats => counts::stats(),
+            Self::StatsTotals => counts::totals(),
+            Self::StatsAverages => counts::averages(),
+            Self::Totals => Table::new(&counts::TOTALS),
+            Self::Ports => Table::new(&ours::PORTS),
+            Self::Pins => Table::new(&ours::PINS),
+            Self::Logins => Table::new(&ours::LOGINS),
+        }
+    }
+
+    /// The table as it is now.
+    pub async fn table(self, desk: &Desk) -> Table {
+        let mut table = self.empty();
+        table.rows = match self {
+            Self::Clients => sessions::clients(desk).await,
+            Self::Servers => sessions::servers(desk),
+            Self::Sockets | Self::ActiveSockets => sessions::all_sockets(desk, self == Self::ActiveSockets).await,
+            Self::Config => settings::config(desk),
+            Self::Databases => databases::databases(desk),
+            Self::Users => databases::users(desk),
+            Self::DnsHosts => settings::dns_hosts(desk),
+            Self::Lists => settings::lists(desk),
+            Self::Mem => settings::mem(desk),
+            Self::State => settings::state(desk),
+            Self::Version => settings::version(),
+            Self::Pools => pools::pools(desk),
+            Self::Stats => counts::stats_rows(desk),
+            Self::StatsTotals => counts::totals_rows(desk),
+            Self::StatsAverages => counts::averages_rows(desk),
+            Self::Totals => counts::sums(desk),
+            Self::Ports => ours::ports(desk).await,
+            Self::Pins => ours::pins(desk),
+            Self::Logins => ours::logins(desk),
+        };
+        table
+    }
+}
+
+/// A name as text.
+fn name(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_table_has_a_name_and_columns() {
+        for (show, name) in Show::ALL {
+            assert_eq!(Show::find(name), Some(*show));
+            assert!(!show.empty().columns.is_empty(), "{name}");
+        }
+        assert_eq!(Show::find("nothing"), None);
+    }
+}

@@ -1,0 +1,93 @@
+//! SHOW POOLS: who has connections, and who waits for them, by database and user.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::name;
+use crate::admin::Desk;
+use crate::admin::table::{Cell, Type};
+use crate::client::sessions::Activity;
+
+pub(super) const POOLS: [(&str, Type); 17] = [
+    ("database", Type::Text),
+    ("user", Type::Text),
+    ("cl_active", Type::Int),
+    ("cl_waiting", Type::Int),
+    ("cl_active_cancel_req", Type::Int),
+    ("cl_waiting_cancel_req", Type::Int),
+    ("sv_active", Type::Int),
+    ("sv_active_cancel", Type::Int),
+    ("sv_being_canceled", Type::Int),
+    ("sv_idle", Type::Int),
+    ("sv_used", Type::Int),
+    ("sv_tested", Type::Int),
+    ("sv_login", Type::Int),
+    ("maxwait", Type::Int),
+    ("maxwait_us", Type::Int),
+    ("pool_mode", Type::Text),
+    ("load_balance_hosts", Type::Text),
+];
+
+#[derive(Default)]
+struct Row {
+    clients: usize,
+    waiting: usize,
+    leased: usize,
+    being_canceled: usize,
+    idle: usize,
+    opening: usize,
+    longest: Duration,
+    mode: String,
+}
+
+pub(super) fn pools(desk: &Desk) -> Vec<Vec<Cell>> {
+    let registry = &desk.shared.registry;
+    let now = Instant::now();
+    let mut rows = BTreeMap::<(String, String), Row>::new();
+    for pool in registry.all_pools() {
+        let row = rows.entry((name(&pool.key.database), name(&pool.key.user))).or_default();
+        let state = pool.state();
+        let cards = pool.cards.all();
+        row.being_canceled += cards.iter().filter(|card| !card.gate.is_open()).count();
+        row.leased += state.leased;
+        row.idle += state.idle;
+        row.opening += state.opening;
+        row.mode = registry.settings_of(&pool.key.database).mode.to_string();
+    }
+    for session in desk.shared.sessions.all() {
+        let row = rows.entry((name(session.whose.database()), name(session.whose.user()))).or_default();
+        let glance = session.glance();
+        if glance.activity == Activity::Waiting {
+            row.waiting += 1;
+            let waited = glance.requested.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+            row.longest = row.longest.max(waited);
+        } else {
+            row.clients += 1;
+        }
+    }
+    rows.into_iter()
+        .map(|((database, user), row)| {
+            let (waited, micros) = (row.longest.as_secs(), row.longest.subsec_micros());
+            let mode = if row.mode.is_empty() { "session".to_owned() } else { row.mode };
+            vec![
+                database.into(),
+                user.into(),
+                row.clients.into(),
+                row.waiting.into(),
+                Cell::Number(0),
+                Cell::Number(0),
+                row.leased.into(),
+                Cell::Number(0),
+                row.being_canceled.into(),
+                row.idle.into(),
+                Cell::Number(0),
+                Cell::Number(0),
+                row.opening.into(),
+                waited.into(),
+                micros.into(),
+                mode.into(),
+                Cell::Null,
+            ]
+        })
+        .collect()
+}

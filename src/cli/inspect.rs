@@ -1,0 +1,203 @@
+//! Looking without serving: `check`, `doctor`, `health`, `wait`.
+
+use std::io::{IsTerminal, stdout};
+use std::net::IpAddr;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use pgferry::admin::probe;
+use pgferry::config::value;
+use pgferry::config::{Caller, Settings, Transport, Written};
+use pgferry::doctor::{Facts, Wish, judge, report};
+use pgferry::server;
+
+use super::options::Options;
+use super::serve::runtime;
+
+#[derive(clap::Args)]
+pub(super) struct HealthOptions {
+    #[command(flatten)]
+    pub options: Options,
+    /// Only whether it works, not whether it can serve clients.
+    #[arg(long)]
+    pub live: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct WaitOptions {
+    #[command(flatten)]
+    pub options: Options,
+    /// How long to wait at most, such as 30s; then the exit status is 1 and nothing is run.
+    #[arg(long = "for", value_name = "TIME", default_value = "60s")]
+    pub patience: String,
+    /// The command and its arguments, behind --.
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+#[derive(clap::Args)]
+pub(super) struct DoctorOptions {
+    /// Configuration file (TOML) [env: PGFERRY_CONFIG].
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// An upstream to look at, in place of the configured one. Repeatable.
+    #[arg(short, long, value_name = "URL")]
+    pub upstream: Vec<String>,
+    /// Where a pgferry listens here, if not as configured. Repeatable.
+    #[arg(short, long, value_name = "ADDR")]
+    pub listen: Vec<String>,
+    /// The port number in its socket names.
+    #[arg(short, long, value_name = "PORT")]
+    pub port: Option<String>,
+    /// Count new TIME_WAITs for so many seconds.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5")]
+    pub watch: Option<u16>,
+    /// Measure connecting through pgferry and directly, 100 times each.
+    #[arg(long)]
+    pub measure: bool,
+    /// Say whether this user of the machine may connect to the socket files.
+    #[arg(long, value_name = "UID")]
+    pub as_uid: Option<u32>,
+    /// JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct CheckOptions {
+    #[command(flatten)]
+    pub options: Options,
+    /// The role of a client: which rule would it meet?
+    #[arg(long, value_name = "ROLE")]
+    pub user: Option<String>,
+    /// The database that it wants [default: named like the role].
+    #[arg(long, value_name = "NAME", requires = "user")]
+    pub database: Option<String>,
+    /// How it comes: unix, abstract, tcp or tls, the last two with an address (tls:10.0.0.7).
+    #[arg(long, value_name = "WAY", default_value = "unix", requires = "user")]
+    pub from: String,
+    /// Its user on this machine [default: yours].
+    #[arg(long, requires = "user")]
+    pub uid: Option<u32>,
+    /// Its group on this machine [default: yours].
+    #[arg(long, requires = "user")]
+    pub gid: Option<u32>,
+}
+
+pub(super) fn check(mut check: CheckOptions, before: Options) -> Result<(), String> {
+    check.options = std::mem::take(&mut check.options).or(before);
+    let settings = check.options.settings().map_err(|error| error.to_string())?;
+    server::check(&settings)?;
+    match &check.user {
+        None => print!("{}", settings.show()),
+        Some(user) => println!("{}", check.explain(&settings, user)?),
+    }
+    Ok(())
+}
+
+/// Prints what a configuration of PgBouncer's becomes; whether it can be used as it is, is said on standard error.
+pub(super) fn import(file: &std::path::Path) -> Result<(), String> {
+    let text = pgferry::import::import(file)?;
+    print!("{text}");
+    let mut written = Written::default();
+    let usable = written.file_text("the result", &text).and_then(|()| Settings::resolve(&written));
+    if let Err(error) = usable {
+        eprintln!("pgferry: this is to be mended by hand: {error}");
+    }
+    Ok(())
+}
+
+pub(super) fn health(health: HealthOptions, before: Options) -> Result<(), String> {
+    let settings = health.options.or(before).settings().map_err(|error| error.to_string())?;
+    probe::ask(&settings, if health.live { "/live" } else { "/ready" })
+}
+
+pub(super) fn wait(wait: WaitOptions, before: Options) -> Result<(), String> {
+    let settings = wait.options.or(before).settings().map_err(|error| error.to_string())?;
+    let patience = value::duration(&wait.patience).map_err(|error| format!("--for: {error}"))?;
+    probe::wait(&settings, patience).map_err(|why| format!("not ready within {}: {why}", wait.patience))?;
+    let Some((program, arguments)) = wait.command.split_first() else { return Ok(()) };
+    // Comes back only if it fails.
+    let error = std::process::Command::new(program).args(arguments).exec();
+    Err(format!("{program}: {error}"))
+}
+
+impl CheckOptions {
+    /// Says which rule decides about a client.
+    fn explain(&self, settings: &Settings, user: &str) -> Result<String, String> {
+        let (transport, address) = self.from.split_once(':').map_or((self.from.as_str(), None), |(t, a)| (t, Some(a)));
+        let transport = Transport::parse(transport).map_err(|error| format!("--from: {error}"))?;
+        let over_tcp = matches!(transport, Transport::Tcp | Transport::Tls);
+        let address = match (over_tcp, address) {
+            (false, Some(address)) => return Err(format!("--from: a unix socket has no address \"{address}\"")),
+            (false, None) => None,
+            (true, None) => Some(IpAddr::from([127, 0, 0, 1])),
+            (true, Some(text)) => Some(text.parse().map_err(|_| format!("--from: \"{text}\" is no address"))?),
+        };
+        let ids = (
+            self.uid.unwrap_or_else(|| nix::unistd::getuid().as_raw()),
+            self.gid.unwrap_or_else(|| nix::unistd::getgid().as_raw()),
+        );
+        let database = self.database.as_deref().unwrap_or(user);
+        let caller = Caller {
+            transport,
+            address,
+            ids: (!over_tcp).then_some(ids),
+            database: database.as_bytes(),
+            user: user.as_bytes(),
+        };
+        let place = settings.place("rule").map_or_else(String::new, |place| format!(" ({place})"));
+        Ok(match settings.rule(&caller) {
+            None => format!("refused: no [[rule]] fits{place}"),
+            Some((nth, rule)) if settings.has_rules() => {
+                format!("rule {nth} of {}: {rule}{place}", settings.rules.len())
+            }
+            Some((_, rule)) => format!("auth = \"{}\"", rule.method),
+        })
+    }
+}
+
+pub(super) fn doctor(doctor: &DoctorOptions, before: &Options) -> ExitCode {
+    match examine(doctor, before) {
+        Ok(status) => ExitCode::from(status),
+        Err(message) => {
+            eprintln!("pgferry: {message}");
+            // As for the worst verdict: whoever watches must notice.
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn examine(doctor: &DoctorOptions, before: &Options) -> Result<u8, String> {
+    let settings = |upstream: Option<&String>| {
+        let own = Options {
+            config: doctor.config.clone(),
+            upstream: upstream.cloned(),
+            listen: doctor.listen.clone(),
+            port: doctor.port.clone(),
+            ..Options::default()
+        };
+        own.or(before.clone()).settings().map_err(|error| error.to_string())
+    };
+    let all: Vec<_> = match doctor.upstream.as_slice() {
+        [] => vec![settings(None)?],
+        some => some.iter().map(|upstream| settings(Some(upstream))).collect::<Result<_, _>>()?,
+    };
+    let wish = Wish {
+        watch: doctor.watch.map(|seconds| Duration::from_secs(seconds.max(1).into())),
+        measure: doctor.measure,
+        as_uid: doctor.as_uid,
+        ..Wish::default()
+    };
+    let runtime = runtime(1).map_err(|error| error.to_string())?;
+    let facts = runtime.block_on(Facts::gather(&all, &wish)).map_err(|error| error.to_string())?;
+    let findings = judge(&facts);
+    if doctor.json {
+        print!("{}", report::json(&facts, &findings));
+    } else {
+        print!("{}", report::text(&findings, stdout().is_terminal()));
+    }
+    Ok(report::status(&findings))
+}

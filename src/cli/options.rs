@@ -1,0 +1,125 @@
+//! The flags that say how pgferry is configured.
+
+use std::path::PathBuf;
+
+use pgferry::config::source::Value;
+use pgferry::config::{ConfigError, Settings, Written};
+
+#[derive(clap::Args, Clone, Default)]
+pub(super) struct Options {
+    /// Configuration file (TOML) [env: PGFERRY_CONFIG].
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database].
+    #[arg(short, long, value_name = "URL")]
+    pub upstream: Option<String>,
+    /// Where clients connect: a directory, @name (abstract socket) or host:port. Repeatable.
+    #[arg(short, long, value_name = "ADDR")]
+    pub listen: Vec<String>,
+    /// The port number in socket names [default: 5432].
+    #[arg(short, long, value_name = "PORT")]
+    pub port: Option<String>,
+    /// How long a client keeps its upstream connection: session or transaction [default: session].
+    #[arg(short, long, value_name = "MODE")]
+    pub mode: Option<String>,
+    /// Most upstream connections per database and user [default: 20].
+    #[arg(short = 's', long, value_name = "N")]
+    pub pool_size: Option<String>,
+    /// When a used session is reset: always, smart or never [default: always].
+    #[arg(long, value_name = "WHEN")]
+    pub reset: Option<String>,
+    /// How clients log in: pass-through, scram-sha-256, md5, password, peer, cert, trust or reject [default: pass-through].
+    #[arg(long, value_name = "HOW")]
+    pub auth: Option<String>,
+    /// text or json [default: text].
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// Take the listeners over from the pgferry that has them; it ends when its clients have.
+    #[arg(long)]
+    pub replace: bool,
+    /// Log more; twice for everything.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Log warnings and errors only.
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+impl Options {
+    /// The options given before the subcommand, where there are none behind it.
+    pub fn or(self, before: Self) -> Self {
+        Self {
+            config: self.config.or(before.config),
+            upstream: self.upstream.or(before.upstream),
+            listen: if self.listen.is_empty() { before.listen } else { self.listen },
+            port: self.port.or(before.port),
+            mode: self.mode.or(before.mode),
+            pool_size: self.pool_size.or(before.pool_size),
+            reset: self.reset.or(before.reset),
+            auth: self.auth.or(before.auth),
+            log_format: self.log_format.or(before.log_format),
+            verbose: self.verbose.max(before.verbose),
+            quiet: self.quiet || before.quiet,
+            replace: self.replace || before.replace,
+        }
+    }
+
+    /// Reads the settings: flags, environment and file.
+    pub fn settings(&self) -> Result<Settings, ConfigError> {
+        self.settings_with(&[])
+    }
+
+    /// The settings for speaking with a running pgferry: where it listens. Its upstream need not be known here.
+    pub fn for_talk(&self) -> Result<Settings, ConfigError> {
+        match self.settings() {
+            Err(error) if error.is_no_upstream() => {
+                let upstream = Some("postgres://".to_owned());
+                Self { upstream, ..self.clone() }.settings()
+            }
+            other => other,
+        }
+    }
+
+    /// The same with some set on top of that.
+    pub fn settings_with(&self, on_top: &[(String, String)]) -> Result<Settings, ConfigError> {
+        let mut written = Written::default();
+        written.env(
+            std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))),
+        )?;
+        let file = self.config.clone().or_else(|| std::env::var_os("PGFERRY_CONFIG").map(PathBuf::from));
+        if let Some(file) = file {
+            written.file(&file)?;
+        }
+        let flags = [
+            ("upstream", "--upstream", &self.upstream),
+            ("port", "--port", &self.port),
+            ("mode", "--mode", &self.mode),
+            ("pool_size", "--pool-size", &self.pool_size),
+            ("reset", "--reset", &self.reset),
+            ("auth", "--auth", &self.auth),
+            ("log_format", "--log-format", &self.log_format),
+        ];
+        for (key, flag, value) in flags {
+            if let Some(value) = value {
+                written.flag(key, flag, Value::One(value.clone()));
+            }
+        }
+        if !self.listen.is_empty() {
+            written.flag("listen", "--listen", Value::Many(self.listen.clone()));
+        }
+        let level = match (self.quiet, self.verbose) {
+            (true, _) => Some(("--quiet", "warn")),
+            (false, 0) => None,
+            (false, 1) => Some(("--verbose", "debug")),
+            (false, _) => Some(("--verbose", "trace")),
+        };
+        if let Some((flag, level)) = level {
+            written.flag("log_level", flag, Value::One(level.to_owned()));
+        }
+        for (key, value) in on_top {
+            written.set(key, value)?;
+        }
+        Settings::resolve(&written)
+    }
+}

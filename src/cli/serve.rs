@@ -1,0 +1,78 @@
+//! Serving: the runtime, the log, and what comes from outside.
+
+use std::io::{IsTerminal, stderr};
+
+use listenfd::ListenFd;
+use pgferry::admin::talk::Predecessor;
+use pgferry::config::{LogFormat, Settings};
+use pgferry::net::Inherited;
+use pgferry::server::{self, Surroundings};
+use tokio::runtime::{Builder, Runtime};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+
+use super::options::Options;
+
+/// Serves until told to end.
+pub(super) fn serve(options: &Options) -> Result<(), String> {
+    let settings = options.settings().map_err(|error| error.to_string())?;
+    let set_log_level = log_to_stderr(&settings);
+    let mut inherited = of_service_manager().map_err(|error| format!("LISTEN_FDS: {error}"))?;
+    let mut predecessor = None;
+    if options.replace {
+        let asked = Predecessor::ask(&settings).map_err(|error| format!("--replace: {error}"))?;
+        if let Some((process, listeners)) = asked {
+            predecessor = Some(process);
+            inherited.extend(listeners);
+        }
+    }
+    let runtime = runtime(settings.workers).map_err(|error| error.to_string())?;
+    let own = options.clone();
+    let reload = Box::new(move |on_top: &[(String, String)]| own.settings_with(on_top));
+    let surroundings = Surroundings { reload, set_log_level, inherited, predecessor };
+    let outcome = runtime.block_on(server::run(settings, surroundings)).map_err(|error| error.to_string());
+    // Whoever still has something to say has had the time.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// The listeners of the service manager (`systemd.socket`).
+fn of_service_manager() -> std::io::Result<Vec<Inherited>> {
+    let mut given = ListenFd::from_env();
+    let mut inherited = Vec::new();
+    for at in 0..given.len() {
+        // What is no unix socket is TCP, or none of ours.
+        let descriptor = match given.take_unix_listener(at) {
+            Ok(listener) => listener.map(Into::into),
+            Err(_) => given.take_tcp_listener(at)?.map(Into::into),
+        };
+        if let Some(descriptor) = descriptor {
+            inherited.push(Inherited::managed(descriptor)?);
+        }
+    }
+    Ok(inherited)
+}
+
+pub(super) fn runtime(workers: usize) -> std::io::Result<Runtime> {
+    match workers {
+        1 => Builder::new_current_thread().enable_all().build(),
+        _ => Builder::new_multi_thread().worker_threads(workers).enable_all().build(),
+    }
+}
+
+/// Logs as the settings say; what is returned changes how much.
+fn log_to_stderr(settings: &Settings) -> Box<dyn Fn(&str)> {
+    let filter = |level: &str| EnvFilter::new(format!("pgferry={level}"));
+    let (filtered, handle) = reload::Layer::<_, Registry>::new(filter(&settings.log_level));
+    let lines = fmt::layer().with_writer(stderr).with_target(false);
+    let registry = tracing_subscriber::registry().with(filtered);
+    match settings.log_format {
+        LogFormat::Text => registry.with(lines.with_ansi(stderr().is_terminal())).init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
+    }
+    Box::new(move |level| {
+        // It fails only when the log is gone.
+        let _ = handle.reload(filter(level));
+    })
+}

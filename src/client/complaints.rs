@@ -1,0 +1,157 @@
+//! Errors as the log tells them: the first of a kind at once, those that follow as a count, so that a thousand clients
+//! with the same trouble are one line.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::{Level, debug, info, warn};
+
+use crate::error::{Blame, Fault};
+
+/// For how long errors of a kind are counted before they are told of again.
+const FOLD: Duration = Duration::from_secs(10);
+
+/// How many kinds are kept.
+const KINDS: usize = 50;
+
+/// One kind of error.
+#[derive(Debug)]
+struct Kind {
+    /// What tells it from others: what happened, the SQLSTATE and the message, without particulars.
+    key: (&'static str, String, String),
+    /// The last one in full.
+    text: String,
+    level: Level,
+    told: Instant,
+    last: Instant,
+    count: u64,
+    /// How many have come since it was told of.
+    folded: u64,
+}
+
+/// The errors that clients were told lately.
+#[derive(Debug, Default)]
+pub struct Complaints {
+    /// The one that came last is the last.
+    kinds: Mutex<VecDeque<Kind>>,
+}
+
+impl Complaints {
+    /// Notes that `what` happened to a client because of `fault`.
+    pub fn note(&self, what: &'static str, client: Option<u64>, fault: &Fault) {
+        if self.is_news(what, fault, Instant::now()) {
+            say(level(fault), client, format_args!("{what}: {fault}"));
+        }
+    }
+
+    /// Whether it is to be told at once.
+    fn is_news(&self, what: &'static str, fault: &Fault, now: Instant) -> bool {
+        let key = (what, fault.code(), fault.message());
+        let mut kinds = self.kinds();
+        if let Some(at) = kinds.iter().position(|kind| kind.key == key)
+            && let Some(mut kind) = kinds.remove(at)
+        {
+            kind.text = fault.to_string();
+            kind.last = now;
+            kind.count += 1;
+            kind.folded += 1;
+            kinds.push_back(kind);
+            return false;
+        }
+        if kinds.len() >= KINDS {
+            kinds.pop_front();
+        }
+        let (text, level) = (fault.to_string(), level(fault));
+        kinds.push_back(Kind { key, text, level, told: now, last: now, count: 1, folded: 0 });
+        true
+    }
+
+    /// Tells of those that have been counted for long enough, and forgets those that have not come again for a while.
+    pub fn tell(&self) {
+        for (level, line) in self.due(Instant::now()) {
+            say(level, None, format_args!("{line}"));
+        }
+    }
+
+    fn due(&self, now: Instant) -> Vec<(Level, String)> {
+        let mut lines = Vec::new();
+        for kind in self.kinds().iter_mut().filter(|kind| kind.folded > 0 && now - kind.told >= FOLD) {
+            let (times, seconds) = (kind.folded, (now - kind.told).as_secs());
+            lines.push((kind.level, format!("{}: {times} more in the last {seconds} s: {}", kind.key.0, kind.text)));
+            kind.folded = 0;
+            kind.told = now;
+        }
+        lines
+    }
+
+    /// What was noted lately, the last first: the text, when, and how often.
+    #[must_use]
+    pub fn latest(&self) -> Vec<(String, Instant, u64)> {
+        let kinds = self.kinds();
+        kinds.iter().rev().map(|kind| (format!("{}: {}", kind.key.0, kind.text), kind.last, kind.count)).collect()
+    }
+
+    fn kinds(&self) -> MutexGuard<'_, VecDeque<Kind>> {
+        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn level(fault: &Fault) -> Level {
+    match fault.blame() {
+        Blame::Client => Level::DEBUG,
+        Blame::Upstream => Level::INFO,
+        Blame::Limits => Level::WARN,
+    }
+}
+
+fn say(level: Level, client: Option<u64>, text: fmt::Arguments<'_>) {
+    match level {
+        Level::DEBUG => debug!(client, "{text}"),
+        Level::INFO => info!(client, "{text}"),
+        _ => warn!(client, "{text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::sqlstate;
+
+    #[test]
+    fn the_first_is_told_and_the_others_counted() {
+        let complaints = Complaints::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let full = |waited: &str| {
+            Fault::error(Blame::Limits, sqlstate::TOO_MANY_CONNECTIONS, "no connection").detail(waited.to_owned())
+        };
+        assert!(complaints.is_news("refused", &full("waited 1 s"), at(0)));
+        for second in 1..5 {
+            assert!(!complaints.is_news("refused", &full("waited 2 s"), at(second)), "particulars don't count");
+        }
+        assert!(complaints.is_news("ended", &full("waited 1 s"), at(5)), "something else happened");
+        assert!(complaints.due(at(6)).is_empty());
+        let lines = complaints.due(at(10));
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0].0, Level::WARN);
+        assert_eq!(lines[0].1, "refused: 4 more in the last 10 s: no connection (53300); waited 2 s");
+        assert!(complaints.due(at(30)).is_empty(), "nothing came since");
+        assert!(!complaints.is_news("refused", &full("x"), at(31)));
+        assert_eq!(complaints.due(at(31)).len(), 1, "one line for what came since");
+        let latest = complaints.latest();
+        assert_eq!((latest.len(), latest[0].2), (2, 6));
+        assert!(latest[0].0.starts_with("refused: no connection"), "{latest:?}");
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let complaints = Complaints::default();
+        for nth in 0..3 * KINDS {
+            let fault = Fault::error(Blame::Client, sqlstate::INTERNAL, format!("number {nth}"));
+            complaints.note("failed", Some(1), &fault);
+        }
+        assert_eq!(complaints.latest().len(), KINDS);
+    }
+}

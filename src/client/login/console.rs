@@ -1,0 +1,98 @@
+//! Who may speak with pgferry itself: its own user and root, as the kernel knows them; others by `admin_users` and
+//! `stats_users`, once they have proved who they are.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Entry, PassThrough, Proof, caller, rule_for};
+use crate::client::Shared;
+use crate::config::{Auth, Settings};
+use crate::error::{Blame, Fault, sqlstate};
+use crate::net::{Conn, Peer};
+use crate::upstream::PoolKey;
+use crate::wire::Startup;
+
+/// The names of the console, where clients put the database's. The second is what PgBouncer's tools ask for.
+const NAMES: [&[u8]; 2] = [b"pgferry", b"pgbouncer"];
+
+/// What somebody may do at the console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// Look.
+    Stats,
+    /// Everything.
+    Admin,
+}
+
+/// Somebody at the console.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// The user it says to be.
+    pub user: String,
+    /// What it may do.
+    pub rights: Rights,
+}
+
+/// Whether a startup packet asks for the console.
+#[must_use]
+pub fn is_console(startup: &Startup) -> bool {
+    startup.get("database").is_some_and(|name| NAMES.contains(&name))
+}
+
+/// Lets somebody in to the console; `None` when it went away.
+///
+/// # Errors
+/// What it is told when it may not come in.
+pub async fn admit(
+    shared: &Arc<Shared>,
+    conn: &mut Conn,
+    startup: &Startup,
+    settings: &Settings,
+) -> Result<Option<Guest>, Fault> {
+    let name = startup.get("user").unwrap_or_default();
+    let user = String::from_utf8_lossy(name).into_owned();
+    if let Ok(Peer::Unix { uid, .. }) = conn.stream().peer()
+        && (uid == 0 || uid == nix::unistd::geteuid().as_raw())
+    {
+        return Ok(Some(Guest { user, rights: Rights::Admin }));
+    }
+    let listed = |users: &[String]| users.contains(&user);
+    let rights = match (listed(&settings.admin_users), listed(&settings.stats_users)) {
+        (true, _) => Rights::Admin,
+        (false, true) => Rights::Stats,
+        (false, false) => {
+            return Err(refused(format!("user \"{user}\" may not use pgferry's console")).hint(
+                "Name it in admin_users or stats_users, or connect over the unix socket as pgferry's own user or root.",
+            ));
+        }
+    };
+    let database = settings.console_database();
+    let deadline = Instant::now() + settings.login_timeout;
+    let caller = caller(conn.stream(), database.as_bytes(), name);
+    let rule = rule_for(settings, &caller)?;
+    let key = PoolKey { database: database.clone().into_bytes(), user: name.to_vec(), extra: Vec::new() };
+    let mut entry = Entry { shared, conn, settings, deadline, rule, database: database.as_bytes(), user: name };
+    let came_in = match rule.method {
+        Auth::PassThrough => {
+            let pool = shared.registry.pool(&key);
+            let mut login = PassThrough { entry: &mut entry, pool: &pool, password_given: false };
+            let entered = login.run().await;
+            let proved = login.password_given;
+            shared.registry.forget(&pool);
+            let entered = entered?;
+            if entered && !proved {
+                return Err(refused(format!("nothing proves that this is user \"{user}\"")).detail(format!(
+                    "PostgreSQL asks for no password for it in database \"{database}\", by which pass-through would know."
+                )));
+            }
+            entered
+        }
+        _ => !matches!(entry.prove().await?, Proof::Gone),
+    };
+    Ok(came_in.then_some(Guest { user, rights }))
+}
+
+fn refused(message: String) -> Fault {
+    Fault::fatal(Blame::Client, sqlstate::INVALID_AUTHORIZATION, message)
+}

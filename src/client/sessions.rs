@@ -1,0 +1,412 @@
+//! All sessions, and how others reach one: to cancel its query, to end it, to see what it does.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use super::cancel::Keystream;
+use crate::net::{Peer, Stream};
+use crate::track::{Luggage, Params, Pins};
+use crate::upstream::link::{BackendKey, Gate};
+use crate::upstream::{Pool, Registry};
+use crate::wake::Wake;
+
+/// The first pid that is given to a client: above every real one (Linux's `PID_MAX_LIMIT` is 4194304), so that
+/// nobody takes it for a process.
+const FIRST_PID: i32 = 4_194_305;
+
+/// How long sessions may take to introduce themselves: one that does not come to it is at work for somebody.
+const INTRODUCTION: Duration = Duration::from_millis(50);
+
+/// What a session is doing.
+#[derive(Debug)]
+pub(super) enum Doing {
+    /// Nothing that could be cancelled.
+    Idle,
+    /// It waits for a connection.
+    Waiting,
+    /// Its connection is being prepared; a cancel request must not hit that work.
+    Preparing,
+    /// Its query runs there.
+    Running(Arc<BackendKey>, Arc<Gate>),
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub doing: Doing,
+    /// A cancel request came that has not been acted upon.
+    pub cancelled: bool,
+    /// When it last began to wait, or its query to run.
+    requested: Option<Instant>,
+    /// The reported settings that it was told.
+    view: Params,
+    /// How many prepared statements it has.
+    names: usize,
+}
+
+/// Whose a session is.
+#[derive(Clone, Debug)]
+pub enum Whose {
+    /// Its connections come from a pool.
+    Pool(Arc<Pool>),
+    /// It has a connection of its own: replication.
+    Dedicated {
+        /// The database.
+        database: Vec<u8>,
+        /// The role.
+        user: Vec<u8>,
+    },
+    /// It speaks with pgferry itself, as this user.
+    Console(Vec<u8>),
+}
+
+impl Whose {
+    /// Whether it is a replication connection.
+    #[must_use]
+    pub fn is_replication(&self) -> bool {
+        matches!(self, Self::Dedicated { .. })
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn database(&self) -> &[u8] {
+        match self {
+            Self::Pool(pool) => &pool.key.database,
+            Self::Dedicated { database, .. } => database,
+            Self::Console(_) => b"pgferry",
+        }
+    }
+
+    /// The role.
+    #[must_use]
+    pub fn user(&self) -> &[u8] {
+        match self {
+            Self::Pool(pool) => &pool.key.user,
+            Self::Dedicated { user, .. } | Self::Console(user) => user,
+        }
+    }
+}
+
+/// The ends of a client's connection.
+#[derive(Clone, Debug)]
+pub struct Ends {
+    /// The client.
+    pub peer: Peer,
+    /// Our end, if it is a TCP address.
+    pub local: Option<SocketAddr>,
+    /// How it is encrypted, if it is.
+    pub tls: Option<String>,
+}
+
+/// What a session does, for those who watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// Nothing.
+    Idle,
+    /// It waits for a connection.
+    Waiting,
+    /// Its request is being worked on.
+    Active,
+}
+
+/// A session as it was at one moment, for those who watch.
+#[derive(Clone, Debug)]
+pub struct Glance {
+    /// What it does.
+    pub activity: Activity,
+    /// When it last asked for something.
+    pub requested: Option<Instant>,
+    /// Its `application_name`.
+    pub application_name: String,
+    /// How many prepared statements it has.
+    pub prepared: usize,
+}
+
+/// How others reach a session.
+#[derive(Debug)]
+pub struct Control {
+    /// A number of its own, for logs and for the books of its connections.
+    pub id: u64,
+    /// The pid it was given.
+    pub pid: i32,
+    /// Its secret: 4 bytes in protocol 3.0, 32 from 3.2.
+    pub secret: Vec<u8>,
+    /// Wakes it to look at the process's phase, at cancel requests, and whether it is to end.
+    pub wake: Wake,
+    /// Whose it is.
+    pub whose: Whose,
+    /// When it came.
+    pub came: Instant,
+    killed: AtomicBool,
+    /// Why it keeps its connection.
+    pins: AtomicU16,
+    /// Somebody wants to know its ends.
+    asked: AtomicBool,
+    ends: OnceLock<Box<Ends>>,
+    state: Mutex<State>,
+}
+
+impl Control {
+    /// The session has nothing that could be cancelled; it carries `bag` by now.
+    pub fn set_idle(&self, bag: &Luggage) {
+        let mut state = self.state();
+        state.doing = Doing::Idle;
+        state.cancelled = false;
+        state.names = bag.names.len();
+        if !state.view.is(&bag.view) {
+            state.view = bag.view.clone();
+        }
+    }
+
+    /// The session has nothing that could be cancelled.
+    pub fn set_done(&self) {
+        let mut state = self.state();
+        state.doing = Doing::Idle;
+        state.cancelled = false;
+    }
+
+    /// The session waits for a connection since `since`.
+    pub fn set_waiting(&self, since: Instant) {
+        let mut state = self.state();
+        state.doing = Doing::Waiting;
+        state.cancelled = false;
+        state.requested = Some(since);
+    }
+
+    /// The session's connection is being prepared. A request that comes meanwhile is kept.
+    pub fn set_preparing(&self) {
+        self.state().doing = Doing::Preparing;
+    }
+
+    /// The session's query runs since `since`. Says whether a cancel request came before that is now due.
+    #[must_use]
+    pub fn set_running(&self, key: &Arc<BackendKey>, gate: &Arc<Gate>, since: Instant) -> bool {
+        let mut state = self.state();
+        state.doing = Doing::Running(Arc::clone(key), Arc::clone(gate));
+        state.requested = Some(since);
+        std::mem::take(&mut state.cancelled)
+    }
+
+    /// Whether a cancel request came while the session waited.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.state().cancelled
+    }
+
+    /// Ends the session, whatever it is doing.
+    pub fn kill(&self) {
+        self.killed.store(true, Ordering::SeqCst);
+        self.wake.wake();
+    }
+
+    /// Whether somebody has ended it.
+    #[must_use]
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
+    }
+
+    /// Notes why it keeps its connection.
+    pub fn set_pins(&self, pins: Pins) {
+        self.pins.store(pins.bits(), Ordering::Relaxed);
+    }
+
+    /// Why it keeps its connection.
+    #[must_use]
+    pub fn pins(&self) -> Pins {
+        Pins::from_bits(self.pins.load(Ordering::Relaxed))
+    }
+
+    /// Says what the ends of its connection are, if anybody has asked: nobody does while it is short.
+    pub fn introduce(&self, stream: &Stream) {
+        if !self.asked.load(Ordering::Relaxed) || self.ends.get().is_some() {
+            return;
+        }
+        if let Ok(peer) = stream.peer() {
+            let tls = stream.tls().map(crate::net::tls::Session::describe);
+            // Nobody else sets it.
+            let _ = self.ends.set(Box::new(Ends { peer, local: stream.local(), tls }));
+        }
+    }
+
+    /// The ends of its connection, once it has said so.
+    #[must_use]
+    pub fn ends(&self) -> Option<&Ends> {
+        self.ends.get().map(|ends| &**ends)
+    }
+
+    /// What it does.
+    #[must_use]
+    pub fn glance(&self) -> Glance {
+        let state = self.state();
+        let application_name = state.view.get(b"application_name").unwrap_or_default();
+        Glance {
+            activity: match state.doing {
+                Doing::Idle => Activity::Idle,
+                Doing::Waiting => Activity::Waiting,
+                Doing::Preparing | Doing::Running(..) => Activity::Active,
+            },
+            requested: state.requested,
+            application_name: String::from_utf8_lossy(application_name).into_owned(),
+            prepared: state.names,
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All sessions, by the pid they were given.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    table: Mutex<Table>,
+    next: AtomicU64,
+    keystream: Mutex<Keystream>,
+}
+
+type Table = HashMap<i32, Arc<Control>, BuildHasherDefault<PidHasher>>;
+
+/// Spreads pids over a table. They are of our own choosing, or PostgreSQL's: nobody can choose them to collide.
+#[derive(Debug, Default)]
+struct PidHasher(u64);
+
+impl Hasher for PidHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 << 8) | u64::from(*byte);
+        }
+    }
+
+    fn write_i32(&mut self, pid: i32) {
+        // The golden ratio spreads consecutive numbers evenly.
+        self.0 = u64::from(pid.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+/// Who comes.
+#[derive(Debug)]
+pub struct Newcomer {
+    /// Whose the session is.
+    pub whose: Whose,
+    /// The pid of its backend, if it has one.
+    pub backend: Option<i32>,
+    /// The reported settings that it was told.
+    pub view: Params,
+    /// When it came.
+    pub came: Instant,
+}
+
+/// A session's place in the table, until it ends.
+#[derive(Debug)]
+pub struct Registered<'a> {
+    sessions: &'a Sessions,
+    /// How others reach it.
+    pub control: Arc<Control>,
+}
+
+impl Sessions {
+    /// Gives a session its pid and secret, for protocol `version`: the pid of its backend if it has one and nobody was
+    /// given the same.
+    pub fn register(&self, registry: &Registry, version: u32, newcomer: Newcomer) -> Registered<'_> {
+        let Newcomer { whose, backend, view, came } = newcomer;
+        let mut table = self.table();
+        let (id, pid) = loop {
+            let id = self.next.fetch_add(1, Ordering::Relaxed);
+            if let Some(real) = backend.filter(|pid| *pid > 0 && !table.contains_key(pid)) {
+                break (id, real);
+            }
+            let span = u64::from((i32::MAX - FIRST_PID).unsigned_abs());
+            // Smaller than `span`, which fits.
+            let pid = FIRST_PID + i32::try_from(id % span).unwrap_or_default();
+            if !table.contains_key(&pid) {
+                break (id, pid);
+            }
+        };
+        let length = if version > 3 << 16 { 32 } else { 4 };
+        let mut keystream = self.keystream.lock().unwrap_or_else(PoisonError::into_inner);
+        let secret = keystream.take(&registry.key, length);
+        drop(keystream);
+        let state = State { doing: Doing::Idle, cancelled: false, requested: None, view, names: 0 };
+        let control = Arc::new(Control {
+            id,
+            pid,
+            secret,
+            wake: Wake::default(),
+            whose,
+            came,
+            killed: AtomicBool::new(false),
+            pins: AtomicU16::new(0),
+            asked: AtomicBool::new(false),
+            ends: OnceLock::new(),
+            state: Mutex::new(state),
+        });
+        table.insert(pid, Arc::clone(&control));
+        Registered { sessions: self, control }
+    }
+
+    /// Wakes every session, to look at the process's phase.
+    pub fn wake_all(&self) {
+        for control in self.table().values() {
+            control.wake.wake();
+        }
+    }
+
+    /// All sessions, the oldest first.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Control>> {
+        let mut all: Vec<_> = self.table().values().cloned().collect();
+        all.sort_by_key(|control| control.id);
+        all
+    }
+
+    /// The session that was given `pid`.
+    pub(super) fn find(&self, pid: i32) -> Option<Arc<Control>> {
+        self.table().get(&pid).cloned()
+    }
+
+    /// All sessions, once they have said what the ends of their connections are: those that come to it.
+    pub async fn introduced(&self) -> Vec<Arc<Control>> {
+        let all = self.all();
+        for control in all.iter().filter(|control| control.ends.get().is_none()) {
+            control.asked.store(true, Ordering::SeqCst);
+            control.wake.wake();
+        }
+        let deadline = Instant::now() + INTRODUCTION;
+        let silent = |control: &Arc<Control>| control.ends.get().is_none() && Arc::strong_count(control) > 2;
+        while all.iter().any(silent) && Instant::now() < deadline {
+            sleep(Duration::from_millis(1)).await;
+        }
+        all
+    }
+
+    /// How many sessions wait for a connection.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.table().values().filter(|control| matches!(control.state().doing, Doing::Waiting)).count()
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.table().len()
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.sessions.table().remove(&self.control.pid);
+    }
+}

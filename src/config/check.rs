@@ -1,0 +1,113 @@
+//! Whether settings go together.
+
+use super::reader::Reader;
+use super::rule::Rule;
+use super::settings::Settings;
+use super::source::ConfigError;
+use super::value::{Auth, Listen};
+
+impl Settings {
+    pub(super) fn check(&self, reader: &Reader<'_>) -> Result<(), ConfigError> {
+        if !self.allow_remote
+            && let Some(remote) = self.listen.iter().find(|listen| listen.is_remote())
+        {
+            return Err(reader
+                .error("listen", format!("{remote} can be reached from other machines"))
+                .hint("listen on 127.0.0.1, or set allow_remote = true"));
+        }
+        let written = |key| reader.written.get(key).is_some();
+        if written("rule") && written("auth") {
+            return Err(reader
+                .error("auth", "[[rule]] tables say how clients log in: one of them is too much".into())
+                .hint("make it the last [[rule]], without conditions"));
+        }
+        self.check_passwords(reader)?;
+        self.check_tls(reader)?;
+        self.rules.iter().try_for_each(|rule| self.check_rule(rule, reader))
+    }
+
+    /// One source of passwords at most is said to be the one.
+    fn check_passwords(&self, reader: &Reader<'_>) -> Result<(), ConfigError> {
+        let given = [
+            ("upstream_password", self.upstream.password.is_some()),
+            ("upstream_password_file", self.upstream_password_file.is_some()),
+            ("password_command", !self.password_command.is_empty()),
+        ];
+        let mut given = given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name);
+        if let (Some(first), Some(second)) = (given.next(), given.next()) {
+            return Err(reader.error(second, format!("there is {first} as well: which of them is it?")));
+        }
+        Ok(())
+    }
+
+    fn check_tls(&self, reader: &Reader<'_>) -> Result<(), ConfigError> {
+        let lacks = |key, of: &str| Err(reader.error(key, format!("{key} is needed with {of}")));
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(_), None) => return lacks("tls_key", "tls_cert"),
+            (None, Some(_)) => return lacks("tls_cert", "tls_key"),
+            (None, None) if self.tls_client_ca.is_some() => return lacks("tls_cert", "tls_client_ca"),
+            _ => {}
+        }
+        if self.rules.iter().any(|rule| rule.method == Auth::Cert) && self.tls_client_ca.is_none() {
+            return Err(self
+                .rule_error(reader, Auth::Cert, "\"cert\" needs to know which authorities may sign".into())
+                .hint("set tls_cert, tls_key and tls_client_ca"));
+        }
+        Ok(())
+    }
+
+    fn check_rule(&self, rule: &Rule, reader: &Reader<'_>) -> Result<(), ConfigError> {
+        let method = rule.method;
+        let implied = reader.written.get("rule").is_none();
+        if implied
+            && matches!(method, Auth::Trust | Auth::Peer)
+            && let Some(tcp) = self.listen.iter().find(|listen| matches!(listen, Listen::Tcp(_)))
+        {
+            let error = format!("\"{method}\" does not work on TCP: {tcp} can't tell who connects");
+            return Err(self
+                .rule_error(reader, method, error)
+                .hint("listen on unix or abstract sockets only, or write [[rule]] tables"));
+        }
+        if method == Auth::PassThrough
+            && let Some(role) = &self.force_user
+        {
+            return Err(reader
+                .error(
+                    "force_user",
+                    format!("with pass-through PostgreSQL decides by the client's own user, not \"{role}\""),
+                )
+                .hint("set auth to another method: scram-sha-256 with secrets, peer, cert or trust"));
+        }
+        if method == Auth::Peer && self.peer.is_empty() {
+            return Err(self
+                .rule_error(reader, method, "\"peer\" without a [[peer]] rule lets nobody in".into())
+                .hint("add for example: [[peer]] with uid = 1000 and roles = [\"app\"]"));
+        }
+        if method == Auth::Trust && !self.has_credentials() {
+            return Err(self
+                .rule_error(reader, method, "\"trust\" needs an upstream credential".into())
+                .hint("put the user (and password) into the upstream URL: postgres://user:password@host"));
+        }
+        let needs_secrets = matches!(method, Auth::Scram | Auth::Md5 | Auth::Password);
+        if needs_secrets && self.users.is_empty() && self.auth_file.is_none() && self.auth_user.is_none() {
+            return Err(self
+                .rule_error(reader, method, format!("\"{method}\" without secrets lets nobody in"))
+                .hint("add a [users] table, auth_file or auth_user"));
+        }
+        Ok(())
+    }
+
+    /// Whether there is anything to log in with for clients that bring no password that could be used.
+    fn has_credentials(&self) -> bool {
+        self.upstream.user.is_some()
+            || self.upstream_password_file.is_some()
+            || !self.password_command.is_empty()
+            || self.passfile.is_some()
+            || !self.users.is_empty()
+    }
+
+    fn rule_error(&self, reader: &Reader<'_>, method: Auth, message: String) -> ConfigError {
+        debug_assert!(self.rules.iter().any(|rule| rule.method == method), "it is about one of them");
+        reader.error(if reader.written.get("rule").is_some() { "rule" } else { "auth" }, message)
+    }
+}

@@ -1,0 +1,198 @@
+//! PgBouncer's files: sections of `key = value`, with `%include`.
+
+use std::path::Path;
+
+use super::Words;
+
+/// How deep files may include each other, as in PgBouncer.
+const DEPTH: usize = 10;
+
+/// An entry, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The section, in lower case.
+    pub section: String,
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: String,
+    /// File and line.
+    pub place: String,
+}
+
+/// What a file and those that it includes say, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ini {
+    /// All entries.
+    pub entries: Vec<Entry>,
+}
+
+impl Ini {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// What can't be read or makes no sense, with file and line.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let mut ini = Self::default();
+        ini.include(path, DEPTH)?;
+        Ok(ini)
+    }
+
+    fn include(&mut self, path: &Path, depth: usize) -> Result<(), String> {
+        let shown = path.display();
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{shown}: {error}"))?;
+        let dir = path.parent().unwrap_or(Path::new("."));
+        self.text(&shown.to_string(), &text, &mut |ini, name| match depth {
+            0 => Err(format!("{shown}: files include each other more than {DEPTH} deep")),
+            _ => ini.include(&dir.join(name), depth - 1),
+        })
+    }
+
+    /// Reads a file's content; `include` reads what it includes.
+    ///
+    /// # Errors
+    /// As [`Ini::read`].
+    pub fn text(
+        &mut self,
+        path: &str,
+        text: &str,
+        include: &mut dyn FnMut(&mut Self, &str) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let mut section = self.entries.last().map(|entry| entry.section.clone()).unwrap_or_default();
+        for (nth, line) in (1..).zip(text.lines()) {
+            let place = format!("{path}:{nth}");
+            let line = line.trim();
+            if line.is_empty() || line.starts_with([';', '#']) {
+                continue;
+            }
+            if let Some(name) = line.strip_prefix("%include") {
+                include(self, name.trim())?;
+            } else if let Some(name) = line.strip_prefix('[') {
+                let name = name.strip_suffix(']').ok_or_else(|| format!("{place}: a section lacks its \"]\""))?;
+                section = name.trim().to_ascii_lowercase();
+            } else {
+                let (key, value) = entry(line).ok_or_else(|| format!("{place}: neither a section nor key = value"))?;
+                self.entries.push(Entry { section: section.clone(), key, value, place });
+            }
+        }
+        Ok(())
+    }
+
+    /// The last value of a setting in `[pgbouncer]`.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&str> {
+        let mine = |entry: &&Entry| entry.section == "pgbouncer" && entry.key == key;
+        self.entries.iter().rev().find(mine).map(|entry| entry.value.as_str())
+    }
+
+    /// The entries of a section.
+    pub fn section<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Entry> {
+        self.entries.iter().filter(move |entry| entry.section == name)
+    }
+}
+
+/// `key = value`; the key may be in double quotes.
+fn entry(line: &str) -> Option<(String, String)> {
+    let (key, rest) = if let Some(quoted) = line.strip_prefix('"') {
+        let (key, rest) = unquote(quoted, '"')?;
+        (key, rest.trim_start().strip_prefix('=')?)
+    } else {
+        let (key, rest) = line.split_once('=')?;
+        (key.trim().to_owned(), rest)
+    };
+    Some((key, rest.trim().to_owned()))
+}
+
+/// What stands before the closing `quote`, doubled ones standing for themselves, and what follows it.
+fn unquote(text: &str, quote: char) -> Option<(String, &str)> {
+    let mut inside = String::new();
+    let mut rest = text;
+    loop {
+        let (before, after) = rest.split_once(quote)?;
+        inside.push_str(before);
+        match after.strip_prefix(quote) {
+            Some(more) => {
+                inside.push(quote);
+                rest = more;
+            }
+            None => return Some((inside, after)),
+        }
+    }
+}
+
+/// The words of a connection string: `name=value`, values in single quotes where they have blanks, doubled ones
+/// standing for themselves.
+///
+/// # Errors
+/// What makes no sense.
+pub fn words(text: &str) -> Result<Words, String> {
+    let mut words = Words::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let (name, after) = rest.split_once('=').ok_or_else(|| format!("\"{rest}\" is not name=value"))?;
+        let after = after.trim_start();
+        let (value, after) = if let Some(quoted) = after.strip_prefix('\'') {
+            unquote(quoted, '\'').ok_or("a value lacks its closing quote")?
+        } else {
+            let end = after.find(char::is_whitespace).unwrap_or(after.len());
+            (after[..end].to_owned(), &after[end..])
+        };
+        words.insert(name.trim().to_owned(), value);
+        rest = after.trim_start();
+    }
+    Ok(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Ini, String> {
+        let mut ini = Ini::default();
+        ini.text("p.ini", text, &mut |ini, name| {
+            ini.entries.push(Entry {
+                section: String::new(),
+                key: "%include".into(),
+                value: name.into(),
+                place: String::new(),
+            });
+            Ok(())
+        })?;
+        Ok(ini)
+    }
+
+    #[test]
+    fn entries_in_pgbouncers_form() {
+        let text = "; a comment\n[databases]\n# another\n* = host=h\n\"we\"\"ird = name\" = port=1\n[PgBouncer]\n\
+                    pool_mode=session\n%include more.ini\nauth_query = SELECT a = b\npool_mode = transaction\n";
+        let ini = read(text).expect("good");
+        let shown: Vec<_> =
+            ini.entries.iter().map(|e| (e.section.as_str(), e.key.as_str(), e.value.as_str())).collect();
+        assert_eq!(shown[0], ("databases", "*", "host=h"));
+        assert_eq!(shown[1], ("databases", "we\"ird = name", "port=1"));
+        assert_eq!(shown[3], ("", "%include", "more.ini"));
+        assert_eq!(ini.get("pool_mode"), Some("transaction"));
+        assert_eq!(ini.get("auth_query"), Some("SELECT a = b"));
+        assert_eq!(read("[x\n"), Err("p.ini:1: a section lacks its \"]\"".into()));
+        assert_eq!(read("\nnonsense\n"), Err("p.ini:2: neither a section nor key = value".into()));
+    }
+
+    #[test]
+    fn connection_strings() {
+        let found = words("host=h  port = 5 password='it''s me' connect_query='SELECT 1'").expect("good");
+        assert_eq!(found["password"], "it's me");
+        assert_eq!((found["port"].as_str(), found["connect_query"].as_str()), ("5", "SELECT 1"));
+        assert!(words("").expect("nothing").is_empty());
+        assert!(words("host").is_err() && words("a='b").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_text_does_not_panic(text in ".{0,80}") {
+            let _ = read(&text);
+            let _ = words(&text);
+        }
+    }
+}

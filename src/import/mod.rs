@@ -1,0 +1,104 @@
+//! Moving from PgBouncer: its configuration, said in pgferry's words.
+//!
+//! [`ini`] reads PgBouncer's files, `general` says what becomes of each setting, `databases` of `[databases]` and
+//! `[users]`, `access` of who may log in how. What has no counterpart becomes a comment that says why.
+
+mod access;
+mod databases;
+mod general;
+pub mod ini;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use ini::Ini;
+
+/// The configuration file that says what PgBouncer's at `path` says.
+///
+/// # Errors
+/// What can't be read or makes no sense, with file and line.
+pub fn import(path: &Path) -> Result<String, String> {
+    let ini = Ini::read(path)?;
+    let mut out = Toml::default();
+    out.comment(&format!(
+        "Made from {} by pgferry import-pgbouncer. What has no counterpart is said in comments.",
+        path.display()
+    ));
+    general::write(&ini, &mut out);
+    let upstream = databases::general_upstream(&ini, &mut out);
+    access::write(&ini, &mut out);
+    databases::write(&ini, &upstream, &mut out);
+    Ok(out.text())
+}
+
+/// A configuration file in the making: settings first, tables behind them.
+#[derive(Debug, Default)]
+struct Toml {
+    settings: Vec<String>,
+    tables: Vec<(String, Vec<String>)>,
+    rules: Vec<Vec<String>>,
+}
+
+impl Toml {
+    fn comment(&mut self, text: &str) {
+        self.settings.push(format!("# {text}"));
+    }
+
+    /// A setting that has no counterpart, and why.
+    fn without(&mut self, name: &str, value: &str, why: &str) {
+        self.comment(&format!("{name} = {}: {why}", one_line(value)));
+    }
+
+    fn set(&mut self, key: &str, value: &str) {
+        self.settings.push(format!("{key} = {value}"));
+    }
+
+    fn text(self) -> String {
+        let mut text = self.settings.join("\n");
+        text.push('\n');
+        let rules = self.rules.into_iter().map(|rule| ("[[rule]]".to_owned(), rule));
+        for (name, lines) in rules.chain(self.tables) {
+            // Writing to a string does not fail; neither below.
+            let _ = write!(text, "\n{name}\n{}\n", lines.join("\n"));
+        }
+        text
+    }
+}
+
+/// A text as TOML writes it.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => drop(write!(out, "\\u{:04X}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+fn list(items: &[String]) -> String {
+    let items: Vec<_> = items.iter().map(|item| quoted(item)).collect();
+    format!("[{}]", items.join(", "))
+}
+
+fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ")
+}
+
+/// Words of `name=value` as connection strings have them.
+type Words = BTreeMap<String, String>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_quoted_as_toml_has_it() {
+        assert_eq!(quoted("a\"b\\c\nd"), "\"a\\\"b\\\\c\\u000Ad\"");
+        assert_eq!(list(&["a".into(), "b c".into()]), "[\"a\", \"b c\"]");
+    }
+}

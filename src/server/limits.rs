@@ -1,0 +1,28 @@
+//! The limit on open files.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tracing::warn;
+
+use crate::config::Settings;
+
+/// Descriptors that are not clients' or upstreams': listeners, logs, the runtime's own, and some to spare.
+const SPARE_FILES: usize = 64;
+
+/// Raises the limit on open files as far as it goes, and says how many clients that leaves room for.
+pub(super) fn raise_file_limit(settings: &Settings) -> usize {
+    let limit = match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, hard)) if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() => hard,
+        Ok((soft, _)) => soft,
+        Err(_) => 1024,
+    };
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let room = limit.saturating_sub(SPARE_FILES + settings.max_upstream + 3 * settings.max_dialling).max(1);
+    match settings.max_clients {
+        0 => room,
+        wanted if wanted > room => {
+            warn!("max_clients = {wanted} does not fit the limit of {limit} open files (ulimit -n): {room} it is");
+            room
+        }
+        wanted => wanted,
+    }
+}

@@ -1,0 +1,220 @@
+//! The listeners: opened, changed by a reload, handed over to another process; and who takes clients from them.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use crate::admin::{Desk, console};
+use crate::client;
+use crate::config::{Listen, Settings};
+use crate::drain::Phase;
+use crate::net::{Bound, Conn, Handover, ListenError, Stream};
+
+/// How long to wait before accepting again when the process or the system is out of descriptors.
+const OUT_OF_FILES: Duration = Duration::from_millis(50);
+
+/// How many clients that wait in the backlog are still taken when a listener closes: as many as the kernel keeps by
+/// default.
+const BACKLOG_AT_END: usize = 4096;
+
+/// Held by those who are to be waited for.
+type Held = mpsc::Sender<Infallible>;
+
+/// Who is there: whoever has clones of these is waited for.
+#[derive(Clone, Debug)]
+pub(super) struct Presence {
+    /// Clients, whose work is waited for.
+    pub clients: mpsc::WeakSender<Infallible>,
+    /// Everybody, guests of the console too, who get a farewell.
+    pub all: mpsc::WeakSender<Infallible>,
+}
+
+/// A listener that clients are taken from.
+#[derive(Debug)]
+struct Open {
+    bound: Arc<Bound>,
+    stop: Arc<Stop>,
+}
+
+/// How a listener is told to end.
+#[derive(Debug, Default)]
+struct Stop {
+    how: AtomicU8,
+    told: Notify,
+}
+
+impl Stop {
+    /// No reload keeps it: those who have connected are taken still.
+    const REMOVED: u8 = 1;
+    /// Another process has it: nobody is taken from it any more.
+    const LEFT: u8 = 2;
+
+    fn tell(&self, how: u8) {
+        self.how.store(how, Ordering::SeqCst);
+        self.told.notify_one();
+    }
+
+    fn how(&self) -> u8 {
+        self.how.load(Ordering::SeqCst)
+    }
+}
+
+/// All listeners, by name.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    open: BTreeMap<String, Open>,
+    desk: Arc<Desk>,
+    presence: Presence,
+}
+
+impl Listeners {
+    pub fn new(desk: Arc<Desk>, presence: Presence) -> Self {
+        Self { open: BTreeMap::new(), desk, presence }
+    }
+
+    /// Takes clients from `bound`.
+    pub fn open(&mut self, bound: Bound) {
+        let (bound, stop) = (Arc::new(bound), Arc::new(Stop::default()));
+        let taking = accept(Arc::clone(&self.desk), Arc::clone(&bound), Arc::clone(&stop), self.presence.clone());
+        tokio::spawn(taking);
+        self.open.insert(bound.name().to_owned(), Open { bound, stop });
+    }
+
+    /// Opens those that `settings` name and that are not open yet, without taking clients from them.
+    ///
+    /// # Errors
+    /// When one can't be opened; nothing has changed then.
+    pub fn prepare(&self, settings: &Settings) -> Result<Vec<Bound>, ListenError> {
+        let missing = settings.listen.iter().filter(|listen| !self.open.contains_key(&name(listen, settings.port)));
+        missing.map(|listen| bind(listen, settings)).collect()
+    }
+
+    /// Has those that `settings` name: `prepared` are new, others close.
+    pub fn change(&mut self, settings: &Settings, prepared: Vec<Bound>) {
+        let wanted: Vec<_> = settings.listen.iter().map(|listen| name(listen, settings.port)).collect();
+        self.open.retain(|name, open| {
+            let stays = wanted.contains(name);
+            if !stays {
+                info!("no more clients at {name}");
+                open.stop.tell(Stop::REMOVED);
+            } else if let Err(error) = open.bound.set_access(settings.socket_mode, settings.socket_group.as_deref()) {
+                warn!("{error}");
+            }
+            stays
+        });
+        for bound in prepared {
+            info!("clients may connect at {}", bound.name());
+            self.open(bound);
+        }
+    }
+
+    /// All of them, for another process.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn hand_over(&self, admin: Option<&Bound>) -> io::Result<Handover> {
+        Handover::of(self.open.values().map(|open| &*open.bound).chain(admin))
+    }
+
+    /// The process that they were inherited from has left them.
+    pub fn own(&self) {
+        for open in self.open.values() {
+            if let Err(error) = open.bound.own() {
+                warn!("{}: {error}", open.bound.name());
+            }
+        }
+    }
+
+    /// Another process has them.
+    pub fn leave(&mut self) {
+        for open in std::mem::take(&mut self.open).into_values() {
+            open.bound.leave();
+            open.stop.tell(Stop::LEFT);
+        }
+    }
+}
+
+/// A listener's name, as [`Bound::name`] has it.
+pub(super) fn name(listen: &Listen, port: u16) -> String {
+    match listen {
+        Listen::Dir(dir) => dir.join(format!(".s.PGSQL.{port}")).display().to_string(),
+        Listen::Abstract(name) => format!("@{name}/.s.PGSQL.{port}"),
+        Listen::Tcp(address) => address.to_string(),
+    }
+}
+
+/// Opens a listener.
+///
+/// # Errors
+/// As [`ListenError`] lists.
+pub(super) fn bind(listen: &Listen, settings: &Settings) -> Result<Bound, ListenError> {
+    match listen {
+        Listen::Dir(dir) => {
+            let path = dir.join(format!(".s.PGSQL.{}", settings.port));
+            Bound::file(&path, settings.socket_mode, settings.socket_group.as_deref())
+        }
+        Listen::Abstract(name) => Bound::abstract_name(&format!("{name}/.s.PGSQL.{}", settings.port)),
+        Listen::Tcp(address) => Bound::tcp(*address),
+    }
+}
+
+/// Takes clients; nothing that happens to one of them holds up the next. While the process ends they are taken to be told
+/// so, and whoever operates it gets in.
+async fn accept(desk: Arc<Desk>, listener: Arc<Bound>, stop: Arc<Stop>, presence: Presence) {
+    let shared = Arc::clone(&desk.shared);
+    let serve = |stream: Stream| {
+        let held = (presence.clients.upgrade(), presence.all.upgrade());
+        tokio::spawn(serve(Arc::clone(&desk), stream, held));
+    };
+    while shared.drain.phase() < Phase::Stopping && stop.how() == 0 {
+        tokio::select! {
+            biased;
+            accepted = listener.accept() => match accepted {
+                Ok(stream) => serve(stream),
+                Err(error) => out_of_luck(&error).await,
+            },
+            () = shared.drain.reached(Phase::Stopping) => {}
+            () = stop.told.notified() => {}
+        }
+    }
+    if stop.how() == Stop::LEFT {
+        return;
+    }
+    // Those who have connected by now are told; a closed backlog would only break their connections.
+    for _ in 0..BACKLOG_AT_END {
+        match timeout(Duration::ZERO, listener.accept()).await {
+            Ok(Ok(stream)) => serve(stream),
+            _ => break,
+        }
+    }
+}
+
+async fn serve(desk: Arc<Desk>, stream: Stream, (client, all): (Option<Held>, Option<Held>)) {
+    let mut conn = Conn::new(stream, Arc::clone(&desk.shared.registry.buffers));
+    let guest = client::serve(&desk.shared, &mut conn).await;
+    // Nobody waits for those who watch.
+    drop(client);
+    if let Some(guest) = guest {
+        Box::pin(console::serve(&desk, &mut conn, guest)).await;
+    }
+    drop(all);
+}
+
+/// A failure to accept concerns one client, or everything is in use for the moment; the listener goes on.
+async fn out_of_luck(error: &io::Error) {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    if let Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) = errno {
+        warn!("can't accept clients for the moment: {error}; they wait in the backlog");
+        sleep(OUT_OF_FILES).await;
+    } else {
+        warn!("a client could not be accepted: {error}");
+    }
+}

@@ -1,0 +1,265 @@
+//! Wiring: listeners, sessions, what the process is told, and the end.
+//!
+//! `listeners` takes clients, `reload` changes settings while it runs, `signals` is how the process is told from outside;
+//! `say` and `limits` are what their names say.
+
+mod limits;
+mod listeners;
+mod reload;
+mod say;
+mod signals;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use sd_notify::NotifyState;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use crate::admin::console::command::Shutdown;
+use crate::admin::talk::Predecessor;
+use crate::admin::{Admin, Desk, Order, vitals};
+use crate::auth::ProcessKey;
+use crate::client::Shared;
+use crate::client::complaints::Complaints;
+use crate::client::door::Door;
+use crate::client::sessions::Sessions;
+use crate::config::{ConfigError, Settings};
+use crate::drain::{Drain, Phase};
+use crate::net::{Bound, BufferPool, Inherited, ListenError};
+use crate::upstream::Registry;
+use crate::upstream::route::Routes;
+use crate::upstream::slots::Slots;
+use limits::raise_file_limit;
+use listeners::{Listeners, Presence};
+use reload::Running;
+use signals::{Signals, Told};
+
+/// How long the last farewells and closes may take once the end has come.
+const LAST_CALL: Duration = Duration::from_millis(1500);
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It can't listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// It can't do without.
+    #[error("{0}")]
+    System(String),
+}
+
+/// Reads the settings again, with some keys and values on top of what is written.
+pub type Reload = Box<dyn Fn(&[(String, String)]) -> Result<Settings, ConfigError>>;
+
+/// What the server gets from who starts it.
+pub struct Surroundings {
+    /// Reads the settings again.
+    pub reload: Reload,
+    /// Makes the log as detailed as that.
+    pub set_log_level: Box<dyn Fn(&str)>,
+    /// Listeners from outside: of the service manager, or of the process that this one replaces.
+    pub inherited: Vec<Inherited>,
+    /// That process.
+    pub predecessor: Option<Predecessor>,
+}
+
+/// Runs the server until it is told to end.
+///
+/// # Errors
+/// As [`StartError`] lists; nothing is served then.
+pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), StartError> {
+    let Surroundings { reload, set_log_level, inherited, predecessor } = surroundings;
+    let places = raise_file_limit(&settings);
+    let routes = Routes::new(&settings).map_err(StartError::System)?;
+    let door = Door::new(&settings).map_err(StartError::System)?;
+    let mut given = inherited;
+    let admin_name = settings.admin_listen.as_ref().map(ToString::to_string);
+    let admin_given = take_named(&mut given, admin_name.as_deref());
+    let (bound, not_wanted) = bind_all(&settings, given)?;
+    let key = ProcessKey::generate().map_err(|error| StartError::System(format!("no randomness: {error}")))?;
+    let mut signals = Signals::new().map_err(|error| StartError::System(format!("signals: {error}")))?;
+    // Enough for the traffic of a burst; what is beyond goes back to the system.
+    let buffers = BufferPool::new(settings.buffer_size, 2 * settings.max_upstream.min(64));
+    let settings = Arc::new(ArcSwap::from_pointee(settings));
+    let registry = Registry::new(Arc::clone(&settings), routes, key, buffers);
+    let shared = Arc::new(Shared {
+        registry: Arc::clone(&registry),
+        sessions: Sessions::default(),
+        door: ArcSwap::from_pointee(door),
+        errors: Complaints::default(),
+        drain: Drain::default(),
+        places: Slots::new(places),
+    });
+    let (desk, mut orders) = Desk::new(Arc::clone(&shared));
+    let address = registry.settings.load().admin_listen.clone();
+    let admin = address.map(|address| Admin::start(&desk, &address, admin_given)).transpose();
+    // Everybody's task holds senders: when all are gone, so are they.
+    let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
+    let (present, mut nobody_left) = mpsc::channel::<Infallible>(1);
+    let presence = Presence { clients: alive.downgrade(), all: present.downgrade() };
+    let mut running = Running {
+        listeners: Listeners::new(Arc::clone(&desk), presence),
+        // It answers until the very end.
+        admin: admin.map_err(StartError::System)?,
+        desk: Arc::clone(&desk),
+        reload,
+        set_log_level,
+        on_top: Vec::new(),
+    };
+    let names: Vec<_> = bound.iter().map(|bound| bound.name().to_owned()).collect();
+    say::announce(&registry.settings.load(), &names);
+    reload::warm_up(&shared);
+    tokio::spawn(Arc::clone(&registry).janitor());
+    tokio::spawn(vitals::log(Arc::clone(&shared)));
+    tokio::spawn(Arc::clone(&desk).keep());
+    for bound in bound {
+        running.listeners.open(bound);
+    }
+    if let Some(predecessor) = predecessor {
+        predecessor.thank();
+        running.own();
+    }
+    // What is not configured any more goes, its socket file too.
+    drop(not_wanted.into_iter().inspect(|bound| drop(bound.own())).collect::<Vec<_>>());
+    notify(&[NotifyState::Ready]);
+    let patience = loop {
+        tokio::select! {
+            told = signals.next() => match told {
+                Told::Reload => running.reload_told_by_signal(),
+                Told::Report => say::report(&shared),
+                Told::Drain => break Patience::Drain,
+                Told::Stop => break Patience::None,
+            },
+            Some(order) = orders.recv() => match order {
+                Order::Reload(answer) => drop(answer.send(running.reload())),
+                Order::Set(key, value, answer) => drop(answer.send(running.set(&key, &value))),
+                Order::TakeOver(answer) => drop(answer.send(running.hand_over())),
+                Order::TakenOver => {
+                    running.leave();
+                    break Patience::Replaced;
+                }
+                Order::Shutdown(Shutdown::Now) => break Patience::None,
+                Order::Shutdown(Shutdown::WaitForServers) => break Patience::Drain,
+                Order::Shutdown(Shutdown::WaitForClients) => break Patience::Clients,
+            },
+        }
+    };
+    notify(&[NotifyState::Stopping]);
+    drop(alive);
+    wait_for_clients(&shared, patience, &mut signals, &mut all_gone).await;
+    shared.drain.advance(Phase::Stopping);
+    shared.sessions.wake_all();
+    drop(present);
+    // Whoever does not take its farewell by then loses it.
+    let _ = timeout(LAST_CALL, nobody_left.recv()).await;
+    close_upstreams(&shared).await;
+    say::report(&shared);
+    Ok(())
+}
+
+/// How long those who are there may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    /// Not at all.
+    None,
+    /// To their next safe point, within `drain_timeout`.
+    Drain,
+    /// As long as they like.
+    Clients,
+    /// As long as they like within `drain_timeout`, and then to their next safe point: new ones go to another process.
+    Replaced,
+}
+
+/// Waits until the clients are gone, as far as patience goes. Being told again ends it.
+async fn wait_for_clients(
+    shared: &Shared,
+    patience: Patience,
+    signals: &mut Signals,
+    all_gone: &mut mpsc::Receiver<Infallible>,
+) {
+    let limit = shared.registry.settings.load().drain_timeout;
+    if matches!(patience, Patience::Clients | Patience::Replaced) {
+        let why = if patience == Patience::Clients { "shutting down" } else { "replaced by another process" };
+        info!("{why}: waiting for clients to end");
+        shared.drain.advance(if patience == Patience::Clients { Phase::Closed } else { Phase::Left });
+        shared.sessions.wake_all();
+        let out_of_time = async {
+            match patience {
+                Patience::Replaced => sleep(limit).await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = all_gone.recv() => return,
+            told = signals.next_end() => if told == Told::Stop { return },
+            () = out_of_time => {}
+        }
+    }
+    if patience == Patience::None {
+        return;
+    }
+    info!("shutting down: waiting for transactions to end");
+    shared.drain.advance(Phase::Draining);
+    shared.sessions.wake_all();
+    tokio::select! {
+        _ = all_gone.recv() => {}
+        () = signals.end() => warn!("told again: shutting down now"),
+        () = sleep(limit) => warn!("transactions did not end within {} s (drain_timeout)", limit.as_secs_f32()),
+    }
+}
+
+/// Reads what `settings` name without serving anybody: certificates, keys, files of secrets.
+///
+/// # Errors
+/// Which of them can't be used, and why.
+pub fn check(settings: &Settings) -> Result<(), String> {
+    Routes::new(settings)?;
+    Door::new(settings).map(drop)
+}
+
+/// Takes the listener called `name` out of `given`.
+fn take_named(given: &mut Vec<Inherited>, name: Option<&str>) -> Option<Inherited> {
+    let at = given.iter().position(|listener| Some(listener.name()) == name)?;
+    Some(given.swap_remove(at))
+}
+
+/// The listeners: those that the service manager gives stand for all that are configured; those of the process that is
+/// replaced, for the ones of the same name. Those that nobody has configured come second.
+fn bind_all(settings: &Settings, mut given: Vec<Inherited>) -> Result<(Vec<Bound>, Vec<Bound>), ListenError> {
+    let adopt = |given: Vec<Inherited>| given.into_iter().map(Inherited::adopt).collect::<Result<Vec<_>, _>>();
+    if given.iter().any(Inherited::is_managed) {
+        return Ok((adopt(given)?, Vec::new()));
+    }
+    let one = |listen| {
+        let name = listeners::name(listen, settings.port);
+        match take_named(&mut given, Some(&name)) {
+            Some(listener) => listener.adopt(),
+            None => listeners::bind(listen, settings),
+        }
+    };
+    let bound = settings.listen.iter().map(one).collect::<Result<_, _>>()?;
+    Ok((bound, adopt(given)?))
+}
+
+/// Closes the upstream connections in good order, as far as there is time.
+async fn close_upstreams(shared: &Shared) {
+    shared.registry.close_idle();
+    shared.door.load().secrets.close(&shared.registry).await;
+    let closed = async {
+        while shared.registry.open() > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    // What is left is closed by the kernel.
+    let _ = timeout(LAST_CALL, closed).await;
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!("systemd could not be notified: {error}");
+    }
+}

@@ -1,0 +1,81 @@
+//! What the log says of the process as a whole.
+
+use tracing::{info, warn};
+
+use crate::client::Shared;
+use crate::config::{Auth, Listen, Rule, Settings};
+
+/// The one line that says what a newcomer must know.
+pub(super) fn announce(settings: &Settings, listeners: &[String]) {
+    let dsns: Vec<_> = listeners.iter().map(|name| dsn(name)).collect();
+    info!(
+        "ready: clients connect with {}, PostgreSQL is at {}; {} mode, at most {} connections per pool",
+        dsns.join(" or "),
+        settings.upstream.places(),
+        settings.mode,
+        settings.pool_size
+    );
+    if settings.is_pass_through() && settings.upstream.password.is_some() {
+        warn!("the password in the upstream URL is not used: with auth = \"pass-through\" clients bring their own");
+    }
+    let shows_certificate = settings.upstream.encryption.options().is_ok_and(|options| options.identity.is_some());
+    if settings.rules.iter().any(|rule| rule.method == Auth::PassThrough) && shows_certificate {
+        warn!(
+            "pgferry shows PostgreSQL a certificate of its own (sslcert): whoever is let in by that needs no password \
+             here with the method \"pass-through\""
+        );
+    }
+    let trusts_all = settings.rules.iter().any(|rule| *rule == Rule::for_all(Auth::Trust));
+    if trusts_all && settings.listen.iter().any(Listen::is_remote) {
+        warn!("a [[rule]] without conditions trusts everybody, and other machines can connect");
+    }
+    if let Some(address) = settings.admin_listen.as_ref().filter(|address| address.is_remote()) {
+        warn!("admin_listen = \"{address}\": every machine that gets there can read the figures");
+    }
+    if trusts_all && settings.socket_mode & 0o007 != 0 {
+        warn!(
+            "auth = \"trust\" and socket_mode = \"{:04o}\": every user of this machine gets in without a password",
+            settings.socket_mode
+        );
+    }
+}
+
+/// What clients put into their connection strings for the listener called `name`.
+fn dsn(name: &str) -> String {
+    let (host, port) = match name.rsplit_once("/.s.PGSQL.") {
+        Some(dir_and_port) => dir_and_port,
+        None => name.rsplit_once(':').unwrap_or((name, "5432")),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    format!("\"host={host} port={port}\"")
+}
+
+/// The figures in one line.
+pub(super) fn report(shared: &Shared) {
+    let counters = &shared.registry.counters;
+    info!(
+        clients = counters.logins.get(),
+        refused = counters.refused.get(),
+        upstream_opened = counters.opened.get(),
+        upstream_closed = counters.closed.get(),
+        close_reasons = %counters.close_reasons(),
+        upstream_reset = counters.reset.get(),
+        time_waits = counters.time_waits.get(),
+        no_port = counters.no_port.get(),
+        ports_saved = counters.ports_saved(),
+        upstream_failed = counters.failed.get(),
+        logins_tried_upstream = counters.tried.get(),
+        cancels = counters.cancels.get(),
+        pinned = counters.pins.get(),
+        pin_reasons = %counters.pin_reasons(),
+        clients_now = shared.sessions.count(),
+        pools_now = shared.registry.pools(),
+        upstream_now = shared.registry.open(),
+        idle_now = shared.registry.idle(),
+        leased_now = shared.registry.leased(),
+        waiting_now = shared.sessions.waiting(),
+        "served {} client connections over {} upstream connections",
+        counters.logins.get(),
+        counters.opened.get(),
+    );
+}

@@ -1,0 +1,87 @@
+//! What is done once in a while: idle connections are looked after, hosts' names looked up again, pools forgotten.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tracing::info;
+
+use super::registry::{Registry, lock};
+use super::restore;
+use super::route::{Address, Endpoint};
+use crate::config::Reset;
+
+/// How long a used session may stay idle before it is reset without anybody asking for it.
+const RESET_AFTER: Duration = Duration::from_millis(100);
+
+/// How often the janitor comes when nothing is due soon.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// After how long a pool without connections is forgotten.
+const ABANDONED: Duration = Duration::from_secs(600);
+
+impl Registry {
+    /// Looks after idle connections for as long as the process lives.
+    pub async fn janitor(self: Arc<Self>) {
+        let mut dirty = false;
+        loop {
+            let age = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.last_round.store(age, Ordering::Relaxed);
+            tokio::time::sleep(if dirty { RESET_AFTER } else { ROUND }).await;
+            dirty = false;
+            let pools = self.all_pools();
+            for pool in &pools {
+                let settings = self.settings_of(&pool.key.database);
+                let reset_due = (settings.reset == Reset::Always).then_some(RESET_AFTER);
+                let (resets, some_dirty) = pool.tidy(&settings, reset_due);
+                dirty |= some_dirty;
+                for upstream in resets {
+                    let pool = Arc::clone(pool);
+                    let limit = settings.cleanup_timeout;
+                    tokio::spawn(async move {
+                        if let Some(mut fresh) = restore::reset_idle(upstream, limit).await {
+                            pool.learn_reset(&mut fresh);
+                            pool.hand_out(fresh);
+                        }
+                    });
+                }
+            }
+            drop(pools);
+            self.look_up_again();
+            lock(&self.pools)
+                .retain(|_, pool| Arc::strong_count(pool) > 1 || !(pool.is_unborn() || pool.is_abandoned(ABANDONED)));
+        }
+    }
+
+    /// Looks hosts' names up again where that is due, in the background: connections to addresses that a name no longer
+    /// stands for are closed as they come free.
+    fn look_up_again(&self) {
+        let age = self.settings.load().dns_max_ttl;
+        let routes = self.routes();
+        let due = |endpoint: &Endpoint| endpoint.resolved().is_some_and(|(_, since, _)| since >= age);
+        for route in routes.all() {
+            for at in (0..route.endpoints.len()).filter(|at| due(&route.endpoints[*at])) {
+                let (route, registry) = (Arc::clone(route), self.this.clone());
+                tokio::spawn(async move {
+                    let vanished = route.endpoints[at].vanished(age).await;
+                    if let Some(registry) = registry.upgrade().filter(|_| !vanished.is_empty()) {
+                        info!("{} no longer stands for {vanished:?}", route.endpoints[at].host);
+                        registry.retire(&vanished);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Has connections to these addresses closed as they come free.
+    fn retire(&self, addresses: &[SocketAddr]) {
+        for card in self.all_pools().iter().flat_map(|pool| pool.cards.all()) {
+            if let Address::Tcp(address) = &card.remote
+                && addresses.contains(address)
+            {
+                card.retire();
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+#!/bin/sh
+# The tools of those who operate poolers, against pgferry's console and pages: PgBouncer's exporter for Prometheus,
+# check_postgres, psycopg, Chromium, systemd-analyze. SCREENSHOT=FILE keeps what Chromium sees.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(cd "$here/../.." && pwd)
+"$top/tests/setup.sh" prometheus-pgbouncer-exporter check-postgres python3-psycopg chromium pgbouncer
+bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)
+pgferry=${PGFERRY:-$top/target/release/pgferry}
+[ -n "${PGFERRY:-}" ] || cargo build --release --locked --quiet --manifest-path "$top/Cargo.toml"
+work=$(mktemp -d /tmp/pgferry-operate.XXXXXX)
+chmod 755 "$work"
+children=""
+# shellcheck disable=SC2086 # lists of words, here and below
+trap '[ -z "$children" ] || kill $children 2>/dev/null; wait; rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
+status=0
+ok() { echo "ok: $1"; }
+wrong() { echo "WRONG: $1"; status=1; }
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+fetch() { python3 -c 'import sys, urllib.request; sys.stdout.write(urllib.request.urlopen(sys.argv[1], timeout=20).read().decode())' "$1"; }
+
+owner=""
+if [ "$(id -u)" = 0 ]; then
+    owner="setpriv --reuid postgres --regid postgres --clear-groups"
+    chown postgres "$work"
+fi
+port=$(free_port)
+$owner "$bin/initdb" -D "$work/data" -U postgres -A trust --no-sync >"$work/initdb.log"
+$owner "$bin/postgres" -D "$work/data" -p "$port" -c fsync=off -c unix_socket_directories='' \
+    -c listen_addresses=127.0.0.1 >"$work/server.log" 2>&1 &
+server=$!
+children=$server
+until "$bin/pg_isready" -q -h 127.0.0.1 -p "$port"; do sleep 0.1; done
+"$bin/psql" -X -q -h 127.0.0.1 -p "$port" -U postgres -d postgres \
+    -c "create role monitor login password 'look'; create role app login; create database shop" -c "select 1" >/dev/null
+sed -i '1i host all monitor 127.0.0.1/32 scram-sha-256' "$work/data/pg_hba.conf"
+"$bin/psql" -X -q -h 127.0.0.1 -p "$port" -U postgres -d postgres -c "select pg_reload_conf()" >/dev/null
+own=$(free_port) admin=$(free_port)
+cat >"$work/pgferry.toml" <<TOML
+upstream = "postgres://127.0.0.1:$port"
+listen = ["$work/socket", "127.0.0.1:$own"]
+port = $own
+mode = "transaction"
+admin_listen = "127.0.0.1:$admin"
+stats_users = ["monitor"]
+pool_size = 4
+TOML
+"$pgferry" -c "$work/pgferry.toml" 2>"$work/pgferry.log" &
+children="$children $!"
+until grep -q 'ready: ' "$work/pgferry.log"; do sleep 0.1; done
+echo "select 1;" >"$work/one.sql"
+"$bin/pgbench" -n -C -c 4 -T 1 -f "$work/one.sql" -h "$work/socket" -p "$own" -U app shop >/dev/null 2>&1
+
+# The exporter logs in over TCP, as it does to PgBouncer.
+exporter=$(free_port)
+prometheus-pgbouncer-exporter --web.listen-address="127.0.0.1:$exporter" \
+    --pgBouncer.connectionString="postgres://monitor:look@127.0.0.1:$own/pgbouncer?sslmode=disable" >"$work/exporter.log" 2>&1 &
+children="$children $!"
+tries=0
+until fetch "http://127.0.0.1:$exporter/metrics" >"$work/metrics" 2>/dev/null || [ $tries = 50 ]; do tries=$((tries + 1)); sleep 0.1; done
+for line in '^pgbouncer_up 1$' 'pgbouncer_pools_server_idle_connections{.*database="shop".*user="app"' \
+    'pgbouncer_stats_totals_queries_pooled_total{database="shop"} [1-9]\|pgbouncer_stats_queries_pooled_total{database="shop"} [1-9]' \
+    'pgbouncer_databases_max_connections{' 'pgbouncer_used_clients\|pgbouncer_used_clients'; do
+    if grep -q "$line" "$work/metrics"; then ok "exporter: $line"; else wrong "exporter: $line"; fi
+done
+[ $status = 0 ] || { grep ^pgbouncer "$work/metrics" || true; tail -n 5 "$work/exporter.log"; }
+
+for action in pgb_pool_cl_active pgb_pool_cl_waiting pgb_pool_sv_active pgb_pool_sv_idle pgb_pool_maxwait; do
+    if said=$(check_postgres --action=$action --host="$work/socket" --port="$own" --dbuser=postgres --warning=50 --critical=90 2>&1); then
+        ok "check_postgres: $said"
+    else
+        wrong "check_postgres $action: $said"
+    fi
+done
+if said=$(check_postgres --action=pgbouncer_backends --host="$work/socket" --port="$own" --dbuser=postgres --warning=90% --critical=95% 2>&1); then
+    ok "check_postgres: $said"
+else
+    wrong "check_postgres pgbouncer_backends: $said"
+fi
+
+/usr/bin/python3 "$here/use_console.py" "$work/socket" "$own" && ok "psycopg" || wrong "psycopg"
+
+if command -v systemd-analyze >/dev/null && systemd-analyze security --help 2>/dev/null | grep -q offline; then
+    if said=$(systemd-analyze security --offline=true --threshold=20 "$top/config/pgferry.service" 2>/dev/null); then
+        ok "systemd-analyze: $(echo "$said" | tail -n 1)"
+    else
+        wrong "systemd-analyze: $(echo "$said" | tail -n 1)"
+    fi
+fi
+
+# PgBouncer's own sample, as Debian installs it.
+if "$pgferry" import-pgbouncer /etc/pgbouncer/pgbouncer.ini >"$work/imported.toml" && grep -q '^auth_file' "$work/imported.toml"; then
+    ok "import of PgBouncer's sample"
+else
+    wrong "import of PgBouncer's sample"
+fi
+
+# The page, with something to see: clients come and go, some wait, one is refused.
+"$bin/pgbench" -n -C -c 8 -T 25 -f "$work/one.sql" -h "$work/socket" -p "$own" -U app shop >/dev/null 2>&1 &
+load=$!
+"$bin/psql" -X -q -h "$work/socket" -p "$own" -U nobody_knows shop -c 'select 1' >/dev/null 2>&1 || true
+for nth in 1 2 3 4 5 6; do
+    "$bin/psql" -X -q -h "$work/socket" -p "$own" "user=app dbname=postgres application_name=report-$nth" -c 'select pg_sleep(24)' >/dev/null 2>&1 &
+done
+chrome="chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir=$work/chromium"
+sleep 16
+$chrome --virtual-time-budget=4000 --dump-dom "http://127.0.0.1:$admin/" >"$work/page" 2>"$work/chromium.log" || true
+for part in 'class="state good" id="state">serving' '<td>shop</td>' '<td>report-' 'role "nobody_knows" does not exist' 'stroke="var(--in)"' ; do
+    if grep -q "$part" "$work/page"; then ok "page: $part"; else wrong "page: $part"; fi
+done
+if [ -n "${SCREENSHOT:-}" ]; then
+    $chrome --virtual-time-budget=4000 --window-size=1100,900 --screenshot="$SCREENSHOT" "http://127.0.0.1:$admin/" >/dev/null 2>&1
+    $chrome --virtual-time-budget=4000 --window-size=500,1600 --force-dark-mode --enable-features=WebContentsForceDark \
+        --screenshot="${SCREENSHOT%.png}-narrow.png" "http://127.0.0.1:$admin/" >/dev/null 2>&1
+fi
+kill $load 2>/dev/null || true
+exit $status

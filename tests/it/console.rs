@@ -1,0 +1,479 @@
+//! The console: PgBouncer's commands and tables, who may say what, and when.
+
+use std::process::Output;
+
+use crate::harness::ferry::command;
+use crate::harness::postgres::{PASSWORD, free_port};
+use crate::harness::raw::{bind, close, describe, execute, parse, password, query, startup, sync, tags};
+use crate::harness::{Certs, Ferry, Message, Postgres, Raw, eventually, psql};
+
+/// A guest by the unix socket, who is pgferry's own user.
+fn guest(ferry: &Ferry) -> Raw {
+    Raw::logged_in(ferry.raw(), "anybody", "pgferry")
+}
+
+/// The rows of a table.
+fn rows(guest: &mut Raw, sql: &str) -> Vec<Vec<String>> {
+    let messages = guest.query(sql);
+    assert!(tags(&messages).ends_with("CZ"), "{sql}: {messages:?}");
+    messages.iter().filter(|message| message.tag == b'D').map(Message::columns).collect()
+}
+
+/// The row of a table whose first cell is `first`.
+fn row(guest: &mut Raw, sql: &str, first: &str) -> Vec<String> {
+    let all = rows(guest, sql);
+    all.iter().find(|row| row[0] == first).unwrap_or_else(|| panic!("{sql}: no {first} in {all:?}")).clone()
+}
+
+/// The names and type OIDs of a result's columns.
+fn columns(messages: &[Message]) -> Vec<(String, u32)> {
+    let description = messages.iter().find(|message| message.tag == b'T').expect("a description");
+    let mut rest = &description.body[2..];
+    let mut columns = Vec::new();
+    while !rest.is_empty() {
+        let end = rest.iter().position(|&b| b == 0).expect("a name's end");
+        let name = String::from_utf8_lossy(&rest[..end]).into_owned();
+        let oid = rest[end + 7..end + 11].try_into().expect("four bytes");
+        columns.push((name, u32::from_be_bytes(oid)));
+        rest = &rest[end + 19..];
+    }
+    columns
+}
+
+/// PgBouncer 1.25's columns, with the letters of its manual for types: s text, i int4, q int8, N numeric.
+const PGBOUNCER: [(&str, &str); 14] = [
+    (
+        "stats",
+        "database s, total_server_assignment_count N, total_xact_count N, total_query_count N, total_received N, \
+         total_sent N, total_xact_time N, total_query_time N, total_wait_time N, total_client_parse_count N, \
+         total_server_parse_count N, total_bind_count N, total_client_login_count N, avg_server_assignment_count N, \
+         avg_xact_count N, avg_query_count N, avg_recv N, avg_sent N, avg_xact_time N, avg_query_time N, \
+         avg_wait_time N, avg_client_parse_count N, avg_server_parse_count N, avg_bind_count N, \
+         avg_client_login_count N",
+    ),
+    (
+        "stats_totals",
+        "database s, server_assignment_count N, xact_count N, query_count N, bytes_received N, bytes_sent N, \
+         xact_time N, query_time N, wait_time N, client_parse_count N, server_parse_count N, bind_count N, \
+         client_login_count N",
+    ),
+    (
+        "stats_averages",
+        "database s, server_assignment_count N, xact_count N, query_count N, bytes_received N, bytes_sent N, \
+         xact_time N, query_time N, wait_time N, avg_client_parse_count N, avg_server_parse_count N, \
+         avg_bind_count N, avg_client_login_count N",
+    ),
+    ("totals", "name s, value N"),
+    (
+        "pools",
+        "database s, user s, cl_active i, cl_waiting i, cl_active_cancel_req i, cl_waiting_cancel_req i, \
+         sv_active i, sv_active_cancel i, sv_being_canceled i, sv_idle i, sv_used i, sv_tested i, sv_login i, \
+         maxwait i, maxwait_us i, pool_mode s, load_balance_hosts s",
+    ),
+    ("clients", CONNECTION),
+    ("servers", CONNECTION),
+    (
+        "databases",
+        "name s, host s, port i, database s, force_user s, pool_size i, min_pool_size i, reserve_pool_size i, \
+         server_lifetime i, pool_mode s, load_balance_hosts s, max_connections i, current_connections i, \
+         max_client_connections i, current_client_connections i, paused i, disabled i",
+    ),
+    (
+        "users",
+        "name s, pool_size s, reserve_pool_size s, pool_mode s, max_user_connections i, current_connections i, \
+         max_user_client_connections i, current_client_connections i",
+    ),
+    ("lists", "list s, items i"),
+    ("config", "key s, value s, default s, changeable s"),
+    ("mem", "name s, size i, used i, free i, memtotal i"),
+    ("state", "key s, value s"),
+    ("dns_hosts", "hostname s, ttl q, addrs s"),
+];
+
+const CONNECTION: &str = "type s, user s, database s, replication s, state s, addr s, port i, local_addr s, \
+     local_port i, connect_time s, request_time s, wait i, wait_us i, close_needed i, ptr s, link s, remote_pid i, \
+     tls s, application_name s, prepared_statements i, id i";
+
+#[test]
+fn tables_are_pgbouncers_column_for_column() {
+    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let mut guest = guest(&ferry);
+    assert_eq!(ferry.session().value("select 1"), "1");
+    for (table, expected) in PGBOUNCER {
+        let expected: Vec<_> = expected
+            .split(", ")
+            .map(|column| {
+                let (name, letter) = column.split_once(' ').expect("a name and a letter");
+                let oid = match letter {
+                    "s" => 25,
+                    "i" => 23,
+                    "q" => 20,
+                    _ => 1700,
+                };
+                (name.to_owned(), oid)
+            })
+            .collect();
+        let messages = guest.query(&format!("show {table};"));
+        assert_eq!(columns(&messages), expected, "{table}");
+        let complete = messages.iter().find(|message| message.tag == b'C').expect("complete");
+        assert_eq!(complete.body, b"SHOW\0");
+    }
+    assert_eq!(columns(&guest.query("SHOW VERSION")), [("version".to_owned(), 25)]);
+    assert_eq!(columns(&guest.query("show sockets")).len(), 28);
+    for alias in ["pgbouncer", "pgferry"] {
+        assert!(Raw::logged_in(ferry.raw(), "u", alias).value("show version").starts_with("pgferry "));
+    }
+    let help = guest.query("SHOW HELP");
+    assert_eq!(tags(&help), "NCZ");
+    assert!(help[0].field(b'D').contains("KILL_CLIENT id"), "{help:?}");
+}
+
+#[test]
+fn figures_in_tables_are_what_happened() {
+    let ferry = Ferry::start(Postgres::shared(), &["--mode", "transaction"]);
+    let mut guest = guest(&ferry);
+    let mut client = ferry.raw();
+    let asked = [("user", "trust_user"), ("database", "postgres"), ("application_name", "it's me")];
+    client.send(&startup(&asked));
+    client.until_ready();
+    for _ in 0..3 {
+        client.query("select 1");
+    }
+    let stats = eventually_row(&mut guest, "show stats_totals", "postgres", |row| row[3] == "3");
+    assert_eq!((stats[1].as_str(), stats[2].as_str(), stats[12].as_str()), ("3", "3", "1"), "{stats:?}");
+    client.query("begin");
+    let pool = row(&mut guest, "show pools", "postgres");
+    assert_eq!(pool[..8], ["postgres", "trust_user", "1", "0", "0", "0", "1", "0"], "{pool:?}");
+    assert_eq!(pool[15], "transaction");
+    let clients = rows(&mut guest, "show clients");
+    let me = clients.iter().find(|row| row[2] == "postgres").expect("a client");
+    assert_eq!((me[1].as_str(), me[4].as_str(), me[5].as_str()), ("trust_user", "active", "unix"), "{me:?}");
+    assert_eq!(me[16], std::process::id().to_string(), "remote_pid is SO_PEERCRED's");
+    assert_eq!(me[18], "it's me");
+    let servers = rows(&mut guest, "show servers");
+    assert_eq!(servers.len(), 1, "{servers:?}");
+    assert_eq!((servers[0][4].as_str(), &servers[0][15], &me[15]), ("active", &me[14], &servers[0][14]));
+    let pid = client.value("select pg_backend_pid()");
+    assert_eq!(servers[0][16], pid);
+    client.query("set application_name = 'another'");
+    client.query("commit");
+    eventually_row(&mut guest, "show clients", "C", |row| row[2] == "postgres" && row[18] == "another");
+    assert_eq!(rows(&mut guest, "show servers")[0][4], "idle");
+    client.query("select pg_advisory_lock(1)");
+    let pin = eventually_row(&mut guest, "show pins", "lock", |row| row[2] == "1");
+    assert_eq!(pin[1], "1");
+    client.query("select pg_advisory_unlock(1)");
+    eventually_row(&mut guest, "show pins", "lock", |row| row[2] == "0");
+    let database = row(&mut guest, "show databases", "postgres");
+    assert_eq!((&*database[1], &*database[5], &*database[15]), ("127.0.0.1", "20", "0"), "{database:?}");
+    assert_eq!(row(&mut guest, "show lists", "used_clients")[1], "2");
+    assert_eq!(row(&mut guest, "show logins", "accepted")[1], "1");
+    let ports = rows(&mut guest, "show ports");
+    assert_eq!((ports.len(), ports[0][1].as_str()), (1, "1"), "{ports:?}");
+    assert_eq!(row(&mut guest, "show config", "max_client_conn")[3], "no");
+    let upstream = row(&mut guest, "show config", "upstream");
+    assert!(upstream[1].contains("127.0.0.1") && upstream[3] == "yes", "{upstream:?}");
+}
+
+fn eventually_row(guest: &mut Raw, sql: &str, first: &str, fits: impl Fn(&[String]) -> bool) -> Vec<String> {
+    crate::harness::eventually_some(sql, || rows(guest, sql).into_iter().find(|row| row[0] == first && fits(row)))
+}
+
+#[test]
+fn the_extended_protocol_works_too() {
+    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let mut guest = guest(&ferry);
+    let all =
+        [parse("s", "show lists"), describe(b'S', "s"), bind("", "s", &[]), execute("", 2), execute("", 0), sync()];
+    guest.send(&all.concat());
+    let messages = guest.until_ready();
+    assert_eq!(tags(&messages).replace('D', ""), "1tT2sCZ", "{messages:?}");
+    assert_eq!(messages.iter().filter(|message| message.tag == b'D').count(), 14);
+    guest.send(&[parse("", "nonsense"), bind("", "", &[]), execute("", 0), sync()].concat());
+    let messages = guest.until_ready();
+    assert_eq!(tags(&messages), "EZ", "what follows an error is skipped");
+    assert_eq!(messages[0].field(b'C'), "42601");
+    guest.send(&[close(b'S', "s"), bind("", "s", &[]), sync()].concat());
+    let messages = guest.until_ready();
+    assert_eq!((tags(&messages).as_str(), messages[1].field(b'C').as_str()), ("3EZ", "26000"));
+    guest.send(&[parse("", ""), bind("", "", &[]), execute("", 0), sync()].concat());
+    assert_eq!(tags(&guest.until_ready()), "12IZ");
+    assert_eq!(tags(&guest.query("show version; show state")), "TDCTDDDDCZ");
+    assert_eq!(tags(&guest.query("set extra_float_digits = 3; show client_encoding; select 1")), "CTDCTDCZ");
+    assert_eq!(guest.error("select 2").field(b'C'), "42601");
+}
+
+#[tokio::test]
+async fn drivers_that_want_binary_results_get_them() {
+    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let config = format!("host={} user=u dbname=pgferry", ferry.host());
+    let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await.expect("a connection");
+    let task = tokio::spawn(connection);
+    let lists = client.query("show lists", &[]).await.expect("rows");
+    let used = lists.iter().find(|row| row.get::<_, &str>(0) == "used_clients").expect("a row");
+    assert_eq!(used.get::<_, i32>(1), 1);
+    let hosts = client.query("show dns_hosts", &[]).await.expect("rows");
+    assert!(hosts.is_empty());
+    let error = client.query("show nothing", &[]).await.expect_err("no such table");
+    assert_eq!(error.code().map(tokio_postgres::error::SqlState::code), Some("42601"));
+    drop(client);
+    task.await.expect("no panic").expect("a good end");
+}
+
+#[test]
+fn a_pause_lets_work_end_and_holds_what_comes() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = Ferry::start_with(
+        &postgres.url(),
+        &["--mode", "transaction"],
+        &[("PGFERRY_WAIT_TIMEOUT", "300ms"), ("PGFERRY_MIN_IDLE", "2")],
+    );
+    let mut busy = ferry.session();
+    busy.query("begin");
+    let mut other = ferry.session();
+    assert_eq!(other.value("select 1"), "1");
+    let mut pausing = guest(&ferry);
+    pausing.send(&query("PAUSE postgres"));
+    let mut looking = guest(&ferry);
+    eventually_row(&mut looking, "show databases", "postgres", |row| row[15] == "1");
+    other.send(&query("select 2"));
+    eventually_row(&mut looking, "show pools", "postgres", |row| row[3] == "1");
+    assert_eq!(busy.value("select 3"), "3", "a transaction goes on");
+    busy.query("commit");
+    assert_eq!(tags(&pausing.until_ready()), "CZ", "the last connection is gone");
+    assert_eq!(postgres.backends(), 0);
+    assert_eq!(row(&mut looking, "show pools", "postgres")[6..10], ["0", "0", "0", "0"]);
+    // Longer than wait_timeout: whoever pauses knows for how long.
+    let mut late = ferry.session();
+    late.send(&query("select 4"));
+    eventually("both have waited for longer than they would", || {
+        let waiting = rows(&mut looking, "show clients");
+        waiting.iter().filter(|row| row[4] == "waiting" && row[12].parse::<u32>().expect("a number") > 400_000).count()
+            == 2
+    });
+    assert_eq!(tags(&looking.query("RESUME postgres")), "CZ");
+    for (client, value) in [(&mut other, "2"), (&mut late, "4")] {
+        let answer = client.until_ready();
+        assert_eq!(tags(&answer), "TDCZ", "{answer:?}");
+        assert_eq!(answer[1].columns(), [value]);
+    }
+    let error = looking.error("RESUME");
+    assert_eq!((error.field(b'C').as_str(), error.field(b'M').as_str()), ("55000", "nothing is paused"));
+    assert_eq!(looking.error("PAUSE shpo").field(b'C'), "3D000");
+}
+
+#[test]
+fn waiting_for_a_pause_can_be_cancelled() {
+    let ferry = Ferry::start(Postgres::shared(), &["--mode", "transaction"]);
+    let mut busy = ferry.session();
+    busy.query("begin");
+    let mut pausing = ferry.raw();
+    pausing.send(&startup(&[("user", "u"), ("database", "pgferry")]));
+    let welcome = pausing.until_ready();
+    let key = &welcome.iter().find(|message| message.tag == b'K').expect("a key").body;
+    pausing.send(&query("PAUSE"));
+    let mut looking = guest(&ferry);
+    eventually_row(&mut looking, "show state", "paused", |row| row[1] == "yes");
+    let mut cancel = ferry.raw();
+    cancel.send(&[&16_u32.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), key].concat());
+    cancel.read_to_end();
+    let answer = pausing.until_ready();
+    assert_eq!((tags(&answer).as_str(), answer[0].field(b'C').as_str()), ("EZ", "57014"));
+    assert_eq!(tags(&looking.query("RESUME")), "CZ");
+    busy.query("commit");
+}
+
+#[test]
+fn databases_and_clients_are_put_out() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = Ferry::start(&postgres, &[]);
+    let mut guest = guest(&ferry);
+    let mut client = ferry.session();
+    assert_eq!(client.value("select 1"), "1");
+    assert_eq!(tags(&guest.query("DISABLE postgres")), "CZ");
+    let mut late = ferry.raw();
+    late.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
+    let told = late.read_to_end();
+    assert_eq!(told[0].field(b'C'), "57P03");
+    assert!(told[0].field(b'M').contains("is disabled"), "{told:?}");
+    assert_eq!(client.value("select 2"), "2", "who is in stays in");
+    guest.query("ENABLE postgres");
+    let mut other = ferry.session();
+    other.send(&query("select pg_sleep(60)"));
+    eventually_row(&mut guest, "show pools", "postgres", |row| row[2] == "2" && row[6] == "2");
+    let id = rows(&mut guest, "show clients").into_iter().filter(|row| row[2] == "postgres").map(|row| row[20].clone());
+    let ids: Vec<_> = id.collect();
+    assert_eq!(tags(&guest.query(&format!("KILL_CLIENT {}", ids[1]))), "CZ");
+    let told = other.read_to_end();
+    assert_eq!(told[0].field(b'C'), "57P01", "{told:?}");
+    eventually("its statement is cancelled", || {
+        postgres.sql("select count(*) from pg_stat_activity where query = 'select pg_sleep(60)' and state = 'active'")
+            == "0"
+    });
+    assert_eq!(client.value("select 3"), "3");
+    assert_eq!(guest.error("KILL_CLIENT 999999").field(b'C'), "55000");
+    assert_eq!(tags(&guest.query("KILL postgres")), "CZ");
+    assert_eq!(client.read_to_end()[0].field(b'C'), "57P01");
+    assert_eq!(row(&mut guest, "show databases", "postgres")[15], "1", "it is paused, as PgBouncer does it");
+    eventually("no connection is left", || postgres.backends() == 0);
+    guest.query("RESUME postgres");
+    assert_eq!(ferry.session().value("select 4"), "4");
+}
+
+#[test]
+fn connections_are_replaced_as_they_come_free() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = Ferry::start(&postgres, &["--mode", "transaction"]);
+    let mut client = ferry.session();
+    client.query("begin");
+    let before = client.value("select pg_backend_pid()");
+    let mut guest = guest(&ferry);
+    assert_eq!(tags(&guest.query("RECONNECT")), "CZ");
+    let server = row(&mut guest, "show servers", "S");
+    assert_eq!((server[13].as_str(), &server[16]), ("1", &before), "close_needed");
+    guest.send(&query("WAIT_CLOSE postgres"));
+    assert_eq!(client.value("select pg_backend_pid()"), before, "its transaction goes on");
+    client.query("commit");
+    assert_eq!(tags(&guest.until_ready()), "CZ");
+    assert_ne!(client.value("select pg_backend_pid()"), before);
+    assert!(ferry.report().text("close_reasons").contains("command 1"));
+}
+
+#[test]
+fn each_command_needs_its_right() {
+    let postgres = Postgres::shared();
+    let certs = Certs::new();
+    let port = free_port();
+    let file = format!(
+        "listen = [\"127.0.0.1:{port}\"]\nadmin_users = [\"scram_user\"]\nstats_users = \"md5_user, trust_user\"\n"
+    );
+    let path = certs.write("pgferry.toml", &file);
+    let dir = tempfile::tempdir().expect("a directory");
+    let ferry = Ferry::spawn(dir, &["-u", &postgres.url(), "-c", &path], &[]);
+    let as_user = |user: &str| format!("host=127.0.0.1 port={port} user={user} dbname=pgbouncer");
+    let refused = psql(&as_user("plain_user"), PASSWORD, "show pools").expect_err("nobody knows it");
+    assert!(refused.contains("may not use pgferry's console") && refused.contains("admin_users"), "{refused}");
+    let refused = psql(&as_user("scram_user"), "wrong", "show pools").expect_err("a wrong password");
+    assert!(refused.contains("password authentication failed"), "{refused}");
+    assert_eq!(psql(&as_user("scram_user"), PASSWORD, "reload"), Ok("RELOAD".to_owned()));
+    assert!(psql(&as_user("md5_user"), PASSWORD, "show version").is_ok());
+    for sql in ["reload", "pause", "kill_client 1", "set log_level = debug", "shutdown", "take_over"] {
+        let refused = psql(&as_user("md5_user"), PASSWORD, sql).expect_err(sql);
+        assert!(refused.contains("permission denied for user \"md5_user\""), "{sql}: {refused}");
+    }
+    let refused = psql(&as_user("trust_user"), "", "show version").expect_err("nothing proves who it is");
+    assert!(refused.contains("nothing proves"), "{refused}");
+    drop(ferry);
+}
+
+#[test]
+fn it_answers_when_nobody_else_is_served() {
+    let ferry = Ferry::start_with(
+        &Postgres::shared().url(),
+        &["--pool-size", "1"],
+        &[("PGFERRY_MAX_CLIENTS", "2"), ("PGFERRY_WAIT_TIMEOUT", "60s")],
+    );
+    let mut holder = ferry.session();
+    assert_eq!(holder.value("select 1"), "1");
+    let mut waiting = ferry.session();
+    waiting.send(&query("select 2"));
+    let mut guest = guest(&ferry);
+    eventually_row(&mut guest, "show pools", "postgres", |row| row[3] == "1" && row[6] == "1");
+    holder.query("begin");
+    ferry.signal("TERM");
+    eventually_row(&mut guest, "show state", "ending", |row| row[1] == "yes");
+    let mut late = Raw::logged_in(ferry.raw(), "u", "pgferry");
+    assert_eq!(late.value("show version"), concat!("pgferry ", env!("CARGO_PKG_VERSION")));
+    let mut client = ferry.raw();
+    client.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
+    assert_eq!(client.read_to_end()[0].field(b'C'), "57P03", "others are told");
+    holder.query("commit");
+    drop(holder);
+    let mut ferry = ferry;
+    // Guests are not waited for.
+    assert_eq!(ferry.wait().code(), Some(0));
+    assert_eq!(late.read_to_end()[0].field(b'C'), "57P01");
+}
+
+#[test]
+fn a_shutdown_waits_for_what_it_is_told_to_wait_for() {
+    for (command, waits_for) in
+        [("SHUTDOWN", ""), ("SHUTDOWN WAIT_FOR_SERVERS", "the transaction"), ("SHUTDOWN WAIT_FOR_CLIENTS", "clients")]
+    {
+        let mut ferry = Ferry::start(Postgres::shared(), &["--mode", "transaction"]);
+        let mut busy = ferry.session();
+        busy.query("begin");
+        let mut idle = ferry.session();
+        assert_eq!(idle.value("select 1"), "1");
+        let mut guest = guest(&ferry);
+        guest.send(&query(command));
+        match waits_for {
+            "" => assert_eq!(busy.read_to_end()[0].field(b'C'), "57P01"),
+            "the transaction" => {
+                assert_eq!(idle.read_to_end()[0].field(b'C'), "57P01");
+                assert_eq!(busy.value("select 2"), "2");
+                busy.send(&query("commit"));
+                assert_eq!(tags(&busy.read_to_end()), "CZE");
+            }
+            _ => {
+                eventually("no more clients", || ferry.log().contains("waiting for clients"));
+                assert_eq!(idle.value("select 3"), "3", "it goes on as long as it likes");
+                busy.query("commit");
+                drop((idle, busy));
+            }
+        }
+        assert_eq!(ferry.wait().code(), Some(0), "{command}");
+    }
+}
+
+fn pgferry(args: &[&str]) -> Output {
+    command().args(args).output().expect("pgferry")
+}
+
+#[test]
+fn no_psql_is_needed() {
+    let ferry = Ferry::start(Postgres::shared(), &[]);
+    assert_eq!(ferry.session().value("select 1"), "1");
+    let said = |args: &[&str]| {
+        let output = pgferry(&[&["-l", ferry.host()], args].concat());
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.success(), text)
+    };
+    let (fine, table) = said(&["show", "pools"]);
+    assert!(fine && table.starts_with(" database |") && table.contains(" postgres | trust_user |"), "{table}");
+    let (fine, json) = said(&["show", "lists", "--json"]);
+    let parsed: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert!(fine && parsed.as_array().expect("rows").iter().any(|row| row["list"] == "pools" && row["items"] == 1));
+    assert_eq!(said(&["ctl", "PAUSE postgres"]), (true, "PAUSE\n".to_owned()));
+    assert_eq!(said(&["ctl", "resume", "postgres"]), (true, "RESUME\n".to_owned()));
+    let (fine, text) = said(&["ctl", "PAUZE"]);
+    assert!(
+        !fine && text.contains("invalid command \"PAUZE\"") && text.contains("hint: Did you mean PAUSE?"),
+        "{text}"
+    );
+    let (fine, text) = said(&["show", "pool"]);
+    assert!(!fine && text.contains("pools"), "{text}");
+    let nobody = tempfile::tempdir().expect("a directory");
+    let output = pgferry(&["-l", nobody.path().to_str().expect("UTF-8"), "show"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no pgferry listens at"), "{output:?}");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let mut guest = guest(&ferry);
+    guest.send(b"?\0\0\0\x04");
+    let told = guest.read_to_end();
+    assert_eq!((told[0].field(b'S').as_str(), told[0].field(b'C').as_str()), ("FATAL", "08P01"));
+    let mut long = Raw::logged_in(ferry.raw(), "u", "pgferry");
+    long.send(b"Q\x7f\xff\xff\xff");
+    assert_eq!(long.read_to_end()[0].field(b'C'), "08P01");
+    let mut with_parameter = Raw::logged_in(ferry.raw(), "u", "pgferry");
+    with_parameter.send(&[parse("", "show version"), bind("", "", &["x"]), sync()].concat());
+    let told = with_parameter.until_ready();
+    assert_eq!((tags(&told).as_str(), told[1].field(b'C').as_str()), ("1EZ", "0A000"));
+    let mut copying = Raw::logged_in(ferry.raw(), "u", "pgferry");
+    copying.send(&password("x"));
+    assert_eq!(copying.read_to_end()[0].field(b'C'), "08P01");
+}

@@ -1,0 +1,216 @@
+//! PgBouncer's configurations of the kinds that people publish, said in pgferry's words.
+
+use std::fs;
+use std::process::Output;
+use std::sync::Arc;
+
+use pgferry::config::{Auth, Host, Mode, Reset, Settings, SslMode, Written};
+
+use crate::harness::ferry::command;
+
+const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/import");
+
+/// What the program prints for one of the files beside this.
+fn import(name: &str) -> (Output, String) {
+    let dir = tempfile::tempdir().expect("a directory");
+    for entry in fs::read_dir(DIR).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let text = fs::read_to_string(&path).expect("readable").replace("HERE", DIR);
+        fs::write(dir.path().join(path.file_name().expect("a name")), text).expect("written");
+    }
+    let file = dir.path().join(name);
+    let output = command().args(["import-pgbouncer", file.to_str().expect("UTF-8")]).output().expect("pgferry");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{name}: {output:?}");
+    (output, text)
+}
+
+/// The settings that it means, and its text.
+fn settings(name: &str) -> (Arc<Settings>, String) {
+    let (output, text) = import(name);
+    let mut written = Written::default();
+    let resolved = written.file_text(name, &text).and_then(|()| Settings::resolve(&written));
+    let settings = resolved.unwrap_or_else(|error| panic!("{name}: {error}\n{text}"));
+    assert!(output.stderr.is_empty(), "{name}: {output:?}");
+    (Arc::new(settings), text)
+}
+
+#[test]
+fn every_setting_is_carried_over_or_explained() {
+    for entry in fs::read_dir(DIR).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_str().expect("UTF-8").to_owned();
+        if path.extension().is_none_or(|extension| extension != "ini") {
+            continue;
+        }
+        let (_, text) = import(&name);
+        // Those whose meaning is the default, or which are said together with others.
+        let silent = [
+            "listen_addr",
+            "unix_socket_dir",
+            "listen_port",
+            "server_reset_query",
+            "server_reset_query_always",
+            "max_db_connections",
+            "max_user_connections",
+            "auth_hba_file",
+            "client_tls_sslmode",
+            "log_stats",
+            "verbose",
+            "tcp_keepalive",
+            "stats_period",
+            "log_disconnections",
+        ];
+        let mut section = String::new();
+        for line in fs::read_to_string(&path).expect("readable").lines() {
+            if line.starts_with('[') {
+                section = line.to_owned();
+            }
+            let Some((key, _)) = line.split_once('=').filter(|_| !line.starts_with([';', '#'])) else { continue };
+            let key = key.trim().trim_matches('"');
+            let said = text.contains(&format!("# {key} ")) || silent.contains(&key);
+            let carried = KEYS.iter().any(|(theirs, ours)| *theirs == key && text.contains(&format!("\n{ours} = ")));
+            let named = section != "[pgbouncer]";
+            assert!(said || carried || named, "{name}: nothing is said of {key}\n{text}");
+        }
+    }
+}
+
+/// What some settings are called here.
+const KEYS: [(&str, &str); 33] = [
+    ("admin_users", "admin_users"),
+    ("stats_users", "stats_users"),
+    ("auth_type", "auth"),
+    ("auth_type", "method"),
+    ("auth_file", "auth_file"),
+    ("auth_user", "auth_user"),
+    ("auth_query", "auth_query"),
+    ("auth_dbname", "auth_dbname"),
+    ("pool_mode", "mode"),
+    ("max_client_conn", "max_clients"),
+    ("default_pool_size", "pool_size"),
+    ("min_pool_size", "min_idle"),
+    ("unix_socket_mode", "socket_mode"),
+    ("unix_socket_group", "socket_group"),
+    ("server_tls_sslmode", "sslmode"),
+    ("server_tls_ca_file", "sslrootcert"),
+    ("server_tls_cert_file", "sslcert"),
+    ("server_tls_key_file", "sslkey"),
+    ("server_tls_protocols", "ssl_min_protocol_version"),
+    ("client_tls_cert_file", "tls_cert"),
+    ("client_tls_key_file", "tls_key"),
+    ("client_tls_ca_file", "tls_client_ca"),
+    ("client_tls_protocols", "tls_min_protocol_version"),
+    ("server_lifetime", "lifetime"),
+    ("server_idle_timeout", "idle_timeout"),
+    ("query_wait_timeout", "wait_timeout"),
+    ("server_connect_timeout", "connect_timeout"),
+    ("client_login_timeout", "login_timeout"),
+    ("log_connections", "log_connections"),
+    ("dns_max_ttl", "dns_max_ttl"),
+    ("tcp_keepidle", "keepalive"),
+    ("tcp_user_timeout", "tcp_user_timeout"),
+    ("max_prepared_statements", "max_prepared_statements"),
+];
+
+#[test]
+fn a_tutorials_configuration() {
+    let (settings, text) = settings("minimal.ini");
+    assert_eq!(settings.upstream.places(), "127.0.0.1:5432");
+    assert_eq!(settings.port, 6432);
+    let shown: Vec<_> = settings.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["/tmp", "127.0.0.1:6432"]);
+    assert_eq!(settings.rules.len(), 1);
+    assert_eq!(
+        (settings.rules[0].method, settings.rules[0].databases.as_slice()),
+        (Auth::Md5, &["shop".to_owned()][..])
+    );
+    assert_eq!(settings.admin_users, ["postgres"]);
+    assert!(text.starts_with("# Made from "), "{text}");
+}
+
+#[test]
+fn containers_and_operators() {
+    let (settings, text) = settings("container.ini");
+    assert_eq!((settings.mode, settings.reset, settings.max_clients), (Mode::Transaction, Reset::Smart, 1000));
+    assert!(settings.allow_remote && settings.auth_query.contains("user_search"));
+    assert!(text.contains("# ignore_startup_parameters = extra_float_digits,search_path: not needed"), "{text}");
+    let (output, text) = import("operator.ini");
+    assert!(output.stderr.is_empty() || String::from_utf8_lossy(&output.stderr).contains("peer"), "{output:?}");
+    assert!(text.contains("transport = [\"tls\"]\ndatabase = [\"shop\", \"orders\"]\nuser = [\"app\"]"), "{text}");
+    assert!(text.contains("write the mask 255.255.0.0") && text.contains("the method gss is not supported"), "{text}");
+    assert!(text.contains("sslmode = \"verify-ca\"") && text.contains("log_stats = \"0\""), "{text}");
+}
+
+#[test]
+fn applications() {
+    let (settings, text) = settings("web.ini");
+    let app = settings.of(b"app");
+    assert_eq!(app.dbname.as_deref(), Some("app_production"));
+    assert_eq!(app.force_user.as_deref(), Some("app"));
+    assert_eq!(app.upstream.password.as_ref().map(pgferry::auth::Password::expose), Some(&b"s3cr'et"[..]));
+    assert_eq!((app.pool_size, app.reset), (40, Reset::Never));
+    assert_eq!(settings.of(b"app_ro").upstream.places(), "replica.example.com:5432");
+    assert_eq!(settings.upstream.encryption.mode(), SslMode::VerifyFull);
+    assert_eq!((settings.socket_mode, settings.socket_group.as_deref()), (0o770, Some("www-data")));
+    assert!(text.contains("# connect_query = SET search_path TO app: "), "{text}");
+    let (settings, _) = self::settings("included.ini");
+    assert_eq!((settings.mode, settings.pool_size, settings.max_clients), (Mode::Transaction, 100, 2048));
+    assert!(!settings.has_rules() || settings.rules[0].databases == ["app_production"]);
+}
+
+#[test]
+fn many_databases_and_users() {
+    let (settings, text) = settings("tenants.ini");
+    assert_eq!(settings.upstream.places(), "10.0.0.1:5432", "where most are");
+    assert_eq!((settings.of(b"alpha").mode, settings.of(b"alpha").pool_size), (Mode::Session, 5));
+    assert_eq!((settings.of(b"beta").pool_size, settings.of(b"beta").min_idle), (50, 5));
+    let gamma = settings.of(b"gamma");
+    assert_eq!((gamma.upstream.places().as_str(), gamma.dbname.as_deref()), ("10.0.0.2:5433", Some("g")));
+    assert_eq!(settings.of(b"odd name").mode, Mode::Transaction);
+    assert_eq!(settings.limits[&b"report"[..]].max_upstream, Some(5));
+    assert_eq!(settings.limits[&b"batch"[..]].max_clients, Some(10));
+    assert!(text.contains("# query_timeout = 300: ALTER ROLE"), "{text}");
+    assert_eq!(settings.listen.len(), 3);
+}
+
+#[test]
+fn sockets_hosts_and_certificates() {
+    let (output, text) = import("socket.ini");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("trust"), "who to be upstream must be added");
+    assert!(text.contains("upstream = \"postgres://%2Fvar%2Frun%2Fpostgresql:5432\""), "{text}");
+    let (settings, _) = settings("failover.ini");
+    let main = settings.of(b"main");
+    assert_eq!(main.upstream.places(), "pg-1.internal:5432, pg-2.internal:5433");
+    assert!(main.upstream.balance && !settings.of(b"dual").upstream.balance);
+    assert!(
+        matches!(&settings.of(b"moved").upstream.endpoints[0].host, Host::Tcp(name, 5432) if name == "primary.internal")
+    );
+    assert_eq!(settings.tcp_user_timeout.map(|timeout| timeout.as_millis()), Some(12_500));
+    let (settings, _) = self::settings("certificates.ini");
+    assert_eq!(settings.rules[0].method, Auth::Cert);
+    assert_eq!(settings.of(b"any").force_user.as_deref(), Some("pooler"));
+}
+
+#[test]
+fn what_can_not_be_carried_over_is_explained() {
+    let (_, text) = import("tuned.ini");
+    for part in [
+        "# so_reuseport = 1: ",
+        "# made_up_setting = 1: PgBouncer has no such setting",
+        "# [peers] 1 = ",
+        "# pool_mode = statement: ",
+        "# query_timeout = 30: set statement_timeout",
+        "# auth_type = any: ",
+        "wait_timeout = \"1d\"",
+        "log_level = \"debug\"",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("broken.ini");
+    fs::write(&file, "[pgbouncer]\nnonsense\n").expect("written");
+    let output = command().args(["import-pgbouncer", file.to_str().expect("UTF-8")]).output().expect("pgferry");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("broken.ini:2: neither"), "{output:?}");
+}

@@ -1,0 +1,237 @@
+//! What changes while pgferry runs, and another process in its place.
+
+use std::fs;
+use std::process::{Child, Command};
+
+use crate::harness::ferry::command;
+use crate::harness::postgres::{free_port, program};
+use crate::harness::raw::tags;
+use crate::harness::{Certs, Ferry, Postgres, Raw, eventually};
+
+/// A pgferry whose settings stand in a file.
+struct Filed {
+    ferry: Ferry,
+    certs: Certs,
+}
+
+impl Filed {
+    fn start(postgres: &Postgres, text: &str) -> Self {
+        let certs = Certs::new();
+        let dir = tempfile::Builder::new().prefix("ferry-").tempdir().expect("a directory");
+        let text = format!("upstream = \"{}\"\n{text}", postgres.url());
+        let path = certs.write("pgferry.toml", &text.replace("HERE", dir.path().to_str().expect("UTF-8")));
+        Self { ferry: Ferry::spawn(dir, &["-c", &path, "-v"], &[]), certs }
+    }
+
+    fn write(&self, text: &str) {
+        self.certs.write("pgferry.toml", &text.replace("HERE", self.ferry.host()));
+    }
+
+    fn guest(&self) -> Raw {
+        Raw::logged_in(self.ferry.raw(), "u", "pgferry")
+    }
+}
+
+#[test]
+fn a_reload_says_what_has_changed_and_a_mistake_changes_nothing() {
+    let postgres = Postgres::shared();
+    let filed = Filed::start(postgres, "listen = \"HERE\"\npool_size = 5\n");
+    let mut guest = filed.guest();
+    let base = format!("upstream = \"{}\"\nlisten = \"HERE\"\n", postgres.url());
+    filed.write(&format!("{base}pool_size = 3\nwait_timeout = \"7s\"\nworkers = 2\n"));
+    let said = guest.query("RELOAD");
+    assert_eq!(tags(&said), "NCZ");
+    let text = said[0].field(b'M');
+    assert!(text.contains("changed: pool_size, wait_timeout") && text.contains("need a restart: workers"), "{text}");
+    let value = |guest: &mut Raw, key: &str| {
+        let rows = guest.query("show config");
+        let found = rows.iter().filter(|message| message.tag == b'D').find(|row| row.columns()[0] == key);
+        found.expect("a key").columns()[1].clone()
+    };
+    assert_eq!((value(&mut guest, "pool_size"), value(&mut guest, "workers")), ("3".to_owned(), "1".to_owned()));
+    filed.write(&format!("{base}pool_sise = 4\n"));
+    let error = guest.error("reload");
+    assert_eq!(error.field(b'C'), "F0000");
+    assert!(error.field(b'M').contains("pgferry.toml:3: pool_sise"), "{error:?}");
+    assert!(error.field(b'H').contains("pool_size"), "{error:?}");
+    assert_eq!(value(&mut guest, "pool_size"), "3");
+    filed.write(&base);
+    assert_eq!(tags(&guest.query("SET pool_size = 9")), "NCZ");
+    assert_eq!(value(&mut guest, "pool_size"), "9");
+    assert_eq!(tags(&guest.query("SET wait_timeout = '1s'; SET log_level = debug")), "NCNCZ");
+    assert_eq!(value(&mut guest, "pool_size"), "9", "what was set stays set");
+    for (sql, part) in [
+        ("SET pool_size = many", "SET: pool_size: \"many\""),
+        ("SET workers = 2", "without a restart"),
+        ("SET pool_sise = 2", "no setting \"pool_sise\""),
+        ("SET rule = x", "tables stand in the file"),
+    ] {
+        let error = guest.error(sql);
+        assert!(error.field(b'M').contains(part), "{sql}: {error:?}");
+    }
+    guest.query("reload");
+    assert_eq!(value(&mut guest, "pool_size"), "20", "what is written counts again");
+    assert!(filed.ferry.log().contains("console: SET pool_size=9"));
+}
+
+#[test]
+fn listeners_come_and_go() {
+    let postgres = Postgres::shared();
+    let filed = Filed::start(postgres, "listen = \"HERE\"\n");
+    let mut client = filed.ferry.session();
+    assert_eq!(client.value("select 1"), "1");
+    let port = free_port();
+    let base = format!("upstream = \"{}\"\n", postgres.url());
+    let admin = filed.ferry.dir().join("admin.sock");
+    filed.write(&format!(
+        "{base}listen = [\"HERE\", \"127.0.0.1:{port}\"]\nsocket_mode = \"0700\"\nadmin_listen = \"HERE/admin.sock\"\n"
+    ));
+    let mut guest = filed.guest();
+    let said = guest.query("reload")[0].field(b'M');
+    assert!(said.contains("listen, socket_mode, admin_listen"), "{said}");
+    assert_eq!(Raw::tcp(port).logged_in("trust_user", "postgres").value("select 2"), "2");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(filed.ferry.socket()).expect("it").permissions());
+    assert_eq!(mode & 0o777, 0o700);
+    assert!(admin.exists());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().expect("an address");
+    filed.write(&format!("{base}listen = [\"HERE\", \"{taken}\"]\npool_size = 1\n"));
+    let error = guest.error("reload");
+    assert!(error.field(b'M').contains("in use"), "{error:?}");
+    assert_eq!(Raw::tcp(port).logged_in("trust_user", "postgres").value("select 3"), "3", "nothing has changed");
+    filed.write(&format!("{base}listen = [\"127.0.0.1:{port}\"]\n"));
+    guest.query("reload");
+    eventually("the socket file is gone", || !filed.ferry.socket().exists() && !admin.exists());
+    assert_eq!(client.value("select 4"), "4", "who is connected stays");
+    assert_eq!(Raw::tcp(port).logged_in("trust_user", "postgres").value("select 5"), "5");
+}
+
+#[test]
+fn clients_move_to_a_new_upstream_when_they_are_between_two_pieces_of_work() {
+    let (old, new) = (Postgres::start_with(&[]), Postgres::start_with(&[]));
+    for mode in ["session", "transaction"] {
+        let filed = Filed::start(&old, &format!("listen = \"HERE\"\nmode = \"{mode}\"\n"));
+        let mut free = filed.ferry.session();
+        assert_eq!(free.value("show port"), old.port.to_string());
+        let mut busy = filed.ferry.session();
+        busy.query("begin");
+        busy.query("select 1");
+        let mut stateful = filed.ferry.session();
+        stateful.query("create temp table mine as select 1 a");
+        filed.write(&format!("upstream = \"{}\"\nlisten = \"HERE\"\nmode = \"{mode}\"\n", new.url()));
+        assert!(filed.guest().query("reload")[0].field(b'M').contains("upstream"));
+        assert_eq!(free.value("show port"), new.port.to_string(), "{mode}");
+        assert_eq!(busy.value("show port"), old.port.to_string(), "{mode}: a transaction ends where it began");
+        busy.query("commit");
+        assert_eq!(busy.value("show port"), new.port.to_string(), "{mode}");
+        assert_eq!(stateful.value("select count(*) from mine"), "1", "{mode}: what a session has, it keeps");
+        assert_eq!(filed.ferry.session().value("show port"), new.port.to_string());
+        drop(stateful);
+        eventually("nobody is left there", || old.backends() == 0);
+    }
+}
+
+fn pgbench(host: &str, seconds: &str) -> Child {
+    Command::new(program("pgbench"))
+        .args(["-n", "-C", "-M", "simple", "-c", "8", "-j", "2", "-T", seconds, "-f", "/dev/stdin"])
+        .args(["-h", host, "-U", "trust_user", "postgres"])
+        .stdin(std::process::Stdio::from(fs::File::open(script()).expect("a script")))
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("pgbench")
+}
+
+fn script() -> &'static str {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/select-1.sql")
+}
+
+#[test]
+fn twenty_replacements_cost_no_client_its_connection() {
+    let postgres = Postgres::start_with(&[]);
+    let dir = tempfile::Builder::new().prefix("ferry-").tempdir().expect("a directory");
+    let host = dir.path().to_str().expect("UTF-8").to_owned();
+    let abstract_name = format!("@pgferry-test-{}", std::process::id());
+    let port = free_port();
+    let tcp = format!("127.0.0.1:{port}");
+    let admin = dir.path().join("admin.sock");
+    let log = |nth: usize| dir.path().join(format!("log.{nth}"));
+    let start = |nth: usize| {
+        let file = fs::File::create(log(nth)).expect("a file");
+        let url = postgres.url();
+        let args = ["-u", &url, "-l", &host, "-l", &abstract_name, "-l", &tcp, "--replace", "-m", "transaction"];
+        let env = ("PGFERRY_ADMIN_LISTEN", admin.to_str().expect("UTF-8"));
+        command().args(args).envs([env]).stderr(file).spawn().expect("pgferry")
+    };
+    let said = |nth: usize, text: &str| fs::read_to_string(log(nth)).unwrap_or_default().contains(text);
+    let mut running = start(0);
+    eventually("the first is ready", || said(0, "ready: "));
+    let mut stays = Raw::unix(&dir.path().join(".s.PGSQL.5432")).logged_in("trust_user", "postgres");
+    assert_eq!(stays.value("select 1"), "1");
+    let load = [pgbench(&host, "12"), pgbench(&abstract_name, "12")];
+    for nth in 1..=20 {
+        let next = start(nth);
+        eventually("the next is ready", || said(nth, "ready: "));
+        eventually("the one before knows", || said(nth - 1, "replaced by another process"));
+        let mut before = std::mem::replace(&mut running, next);
+        if nth == 1 {
+            assert_eq!(stays.value("select 2"), "2", "who is there may stay");
+            stays.send(&crate::harness::raw::terminate());
+        }
+        let ended = crate::harness::eventually_some("it ends", || before.try_wait().expect("a child"));
+        assert_eq!(ended.code(), Some(0), "{}", fs::read_to_string(log(nth - 1)).unwrap_or_default());
+        assert_eq!(Raw::tcp(port).logged_in("trust_user", "postgres").value("select 3"), "3");
+        assert!(std::os::unix::net::UnixStream::connect(&admin).is_ok(), "figures are told by the new one");
+    }
+    for load in load {
+        let output = load.wait_with_output().expect("pgbench");
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && !text.contains("error"), "{text}");
+        assert!(text.contains("number of failed transactions: 0") || !text.contains("failed transactions"), "{text}");
+    }
+    assert!(fs::read_to_string(dir.path().join(".s.PGSQL.5432.lock")).expect("it").contains(&running.id().to_string()));
+    crate::harness::run("kill", &["-TERM", &running.id().to_string()], &[]);
+    assert_eq!(crate::harness::eventually_some("it ends", || running.try_wait().expect("a child")).code(), Some(0));
+    assert!(!dir.path().join(".s.PGSQL.5432").exists(), "the last one takes its socket along");
+}
+
+#[test]
+fn a_successor_that_fails_leaves_everything_as_it_was() {
+    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().expect("an address").to_string();
+    let url = Postgres::shared().url();
+    let output = command().args(["-u", &url, "-l", ferry.host(), "-l", &taken, "--replace"]).output().expect("pgferry");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("in use"), "{output:?}");
+    assert_eq!(ferry.session().value("select 1"), "1");
+    let output = command().args(["-u", &url, "-l", ferry.host()]).output().expect("pgferry");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("in use by process") && said.contains("--replace"), "{said}");
+}
+
+#[test]
+fn a_service_manager_may_hold_the_listener() {
+    let dir = tempfile::Builder::new().prefix("ferry-").tempdir().expect("a directory");
+    let path = dir.path().join(".s.PGSQL.5432");
+    // What systemd does: the socket is its own, the program finds it as descriptor 3.
+    let script = "import os, socket, sys\n\
+                  s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()\n\
+                  os.dup2(s.fileno(), 3); os.set_inheritable(3, True)\n\
+                  os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))\n\
+                  os.execv(sys.argv[2], sys.argv[2:])\n";
+    let log = dir.path().join("log");
+    let url = Postgres::shared().url();
+    let mut child = Command::new("/usr/bin/python3")
+        .args(["-c", script, path.to_str().expect("UTF-8"), env!("CARGO_BIN_EXE_pgferry"), "-u", &url])
+        .stderr(fs::File::create(&log).expect("a file"))
+        .spawn()
+        .expect("python3");
+    eventually("it is ready", || fs::read_to_string(&log).unwrap_or_default().contains("ready: "));
+    let said = fs::read_to_string(&log).expect("a log");
+    assert!(said.contains(&format!("host={} port=5432", dir.path().display())), "{said}");
+    assert_eq!(Raw::unix(&path).logged_in("trust_user", "postgres").value("select 1"), "1");
+    crate::harness::run("kill", &["-TERM", &child.id().to_string()], &[]);
+    assert!(child.wait().expect("a child").success());
+    assert!(path.exists(), "it is the service manager's");
+}

@@ -1,0 +1,240 @@
+//! Several databases, users with limits, several hosts.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::harness::ferry::command;
+use crate::harness::raw::{query, startup, tags};
+use crate::harness::{Certs, Ferry, Postgres, Raw, eventually};
+
+/// pgferry with a configuration file of this text.
+fn ferry(url: &str, file: &str) -> Ferry {
+    let certs = Certs::new();
+    let path = certs.write("pgferry.toml", file);
+    Ferry::start_with(url, &["-c", &path], &[])
+}
+
+fn log_in(ferry: &Ferry, user: &str, database: &str) -> Raw {
+    Raw::logged_in(ferry.raw(), user, database)
+}
+
+/// What a client is told that may not come in.
+fn refused(ferry: &Ferry, user: &str, database: &str) -> crate::harness::Message {
+    let mut raw = ferry.raw();
+    raw.send(&startup(&[("user", user), ("database", database)]));
+    raw.read_to_end().pop().expect("a farewell")
+}
+
+#[test]
+fn databases_may_be_elsewhere_under_another_name_and_role() {
+    let (here, there) = (Postgres::start_with(&[]), Postgres::start_with(&[]));
+    let certs = Certs::new();
+    let file = format!(
+        "auth = \"scram-sha-256\"\nmode = \"transaction\"\nupstream_password = \"x\"\n\
+         [users]\ntrust_user = \"p\"\nlimited = \"p\"\n\
+         [databases.shop]\nupstream = \"postgres://127.0.0.1:{}\"\ndbname = \"other\"\npool_size = 1\n\
+         [databases.reports]\ndbname = \"other\"\nforce_user = \"trust_user\"\nmode = \"session\"\n\
+         [databases.\"*\"]\ndbname = \"postgres\"\npool_size = 2\n",
+        there.port
+    );
+    let path = certs.write("pgferry.toml", &file);
+    let ferry = Ferry::start_with(&here.url(), &["-c", &path], &[]);
+    let ask = |user: &str, database: &str| {
+        let connection = format!("host={} user={user} dbname={database}", ferry.host());
+        crate::harness::psql(&connection, "p", "select current_database(), current_user, current_setting('port')")
+    };
+    let expect = |database: &str, user: &str, port: u16| Ok(format!("{database}|{user}|{port}"));
+    assert_eq!(ask("trust_user", "shop"), expect("other", "trust_user", there.port));
+    assert_eq!(ask("limited", "reports"), expect("other", "trust_user", here.port));
+    assert_eq!(ask("limited", "anything"), expect("postgres", "limited", here.port));
+    let wrong = format!("host={} user=limited dbname=reports", ferry.host());
+    assert!(crate::harness::psql(&wrong, "q", "select 1").is_err(), "who somebody is is proved all the same");
+    let mut guest = log_in(&ferry, "u", "pgferry");
+    let databases = guest.query("show databases");
+    let rows: Vec<_> =
+        databases.iter().filter(|message| message.tag == b'D').map(crate::harness::Message::columns).collect();
+    let of = |name: &str| rows.iter().find(|row| row[0] == name).expect("a row").clone();
+    assert_eq!(
+        (of("shop")[2].clone(), of("shop")[3].clone(), of("shop")[5].clone()),
+        (there.port.to_string(), "other".to_owned(), "1".to_owned())
+    );
+    assert_eq!((of("reports")[4].as_str(), of("reports")[9].as_str()), ("trust_user", "session"));
+    assert_eq!(of("*")[5], "2");
+}
+
+#[test]
+fn a_forced_role_needs_another_proof_than_pass_through() {
+    let certs = Certs::new();
+    let path = certs.write("f.toml", "upstream = \"postgres://db\"\n[databases.shop]\nforce_user = \"app\"\n");
+    let output = command().args(["check", "-c", &path]).output().expect("pgferry");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("f.toml:3: force_user") && said.contains("pass-through"),
+        "{said}"
+    );
+    let path = certs.write("f.toml", "upstream = \"postgres://db\"\n[users.app]\nmax_client = 3\n");
+    let output = command().args(["check", "-c", &path]).output().expect("pgferry");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("f.toml:3: users.app.max_client") && said.contains("\"max_clients\""), "{said}");
+}
+
+#[test]
+fn users_may_be_limited() {
+    let postgres = Postgres::start_with(&[]);
+    let file = "[users.trust_user]\nmax_clients = 2\nmax_upstream = 1\n[users.limited]\npool_size = 3\n";
+    let ferry = ferry(&postgres.url(), file);
+    let mut first = log_in(&ferry, "trust_user", "postgres");
+    assert_eq!(first.value("select 1"), "1");
+    let mut second = log_in(&ferry, "trust_user", "postgres");
+    let told = refused(&ferry, "trust_user", "postgres");
+    assert_eq!(told.field(b'C'), "53300");
+    assert!(told.field(b'M').contains("too many connections for role \"trust_user\""), "{told:?}");
+    assert_eq!(log_in(&ferry, "limited", "postgres").value("select 1"), "1", "others may come");
+    second.send(&query("select 2"));
+    let mut guest = log_in(&ferry, "u", "pgferry");
+    let waiting = |guest: &mut Raw| {
+        let rows = guest.query("show pools");
+        rows.iter()
+            .filter(|message| message.tag == b'D')
+            .any(|row| row.columns()[1] == "trust_user" && row.columns()[3] == "1")
+    };
+    eventually("the second waits for the user's only connection", || waiting(&mut guest));
+    drop(first);
+    assert_eq!(tags(&second.until_ready()), "TDCZ");
+    drop(second);
+    // Another of the user's pools takes the place of the one that has idle connections.
+    eventually("a place is free", || refused_or_not(&ferry));
+    let mut elsewhere = log_in(&ferry, "trust_user", "other");
+    assert_eq!(elsewhere.value("select 3"), "3");
+    let users = guest.query("show users");
+    let row = users
+        .iter()
+        .filter(|message| message.tag == b'D')
+        .map(crate::harness::Message::columns)
+        .find(|row| row[0] == "trust_user");
+    assert_eq!(row.expect("a row")[4..], ["1", "1", "2", "1"]);
+}
+
+fn refused_or_not(ferry: &Ferry) -> bool {
+    let mut raw = ferry.raw();
+    raw.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
+    let fine = tags(&raw.until_ready()).ends_with('Z');
+    drop(raw);
+    fine
+}
+
+#[test]
+fn a_primary_is_found_and_followed_through_a_failover() {
+    let mut primary = Postgres::start_with(&["wal_keep_size=64MB"]);
+    primary.sql("create table written (n int primary key)");
+    let standby = primary.standby();
+    let url = format!(
+        "postgres://127.0.0.1:{},127.0.0.1:{}?sslmode=disable&target_session_attrs=read-write",
+        standby.port, primary.port
+    );
+    let env = [("PGFERRY_WAIT_TIMEOUT", "60s"), ("PGFERRY_LOGIN_TIMEOUT", "60s")];
+    let ferry = Ferry::start_with(&url, &["-m", "transaction"], &env);
+    assert_eq!(ferry.session().value("show port"), primary.port.to_string(), "the first host is a standby");
+    let replica = format!(
+        "postgres://127.0.0.1:{},127.0.0.1:{}?sslmode=disable&target_session_attrs=prefer-standby",
+        primary.port, standby.port
+    );
+    let readers = Ferry::start_with(&replica, &[], &env);
+    assert_eq!(readers.session().value("show port"), standby.port.to_string());
+    let (next, failed, over) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
+    let confirmed = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    let number = next.fetch_add(1, Ordering::SeqCst);
+                    let mut client = ferry.session();
+                    client.send(&query(&format!("insert into written values ({number})")));
+                    match tags(&client.until_ready()).as_str() {
+                        "CZ" => confirmed.lock().expect("unpoisoned").push((Instant::now(), number)),
+                        _ => drop(failed.fetch_add(1, Ordering::SeqCst)),
+                    }
+                }
+            });
+        }
+        let written = || confirmed.lock().expect("unpoisoned").len();
+        eventually("rows are written", || written() > 200);
+        // As an orderly switch-over does: the standby has all when the primary is gone.
+        primary.stop();
+        let before = written();
+        standby.sql("select pg_promote()");
+        let promoted = Instant::now();
+        eventually("rows are written to the new primary", || written() > before + 200);
+        let first = confirmed.lock().expect("unpoisoned")[before..].iter().map(|(when, _)| *when).min().expect("one");
+        assert!(first.saturating_duration_since(promoted) < Duration::from_secs(5));
+        over.store(true, Ordering::SeqCst);
+    });
+    // What was under way when the primary went away was told so; everybody else waited.
+    let failed = failed.into_inner();
+    assert!(failed <= 12, "{failed} statements failed");
+    let there: usize = standby.sql("select count(*) from written").parse().expect("a number");
+    let confirmed = confirmed.into_inner().expect("unpoisoned");
+    assert!(there >= confirmed.len() && there <= confirmed.len() + failed, "{there} of {}", confirmed.len());
+    assert_eq!(ferry.session().value("show port"), standby.port.to_string());
+    assert_eq!(ferry.session().value("select pg_is_in_recovery()"), "f");
+}
+
+#[test]
+fn a_server_that_becomes_another_kind_is_left() {
+    let primary = Postgres::start_with(&[]);
+    let standby = primary.standby();
+    let url = |target: &str| {
+        format!(
+            "postgres://127.0.0.1:{},127.0.0.1:{}?sslmode=disable&target_session_attrs={target}",
+            standby.port, primary.port
+        )
+    };
+    let ferry = Ferry::start_with(&url("standby"), &[], &[("PGFERRY_WAIT_TIMEOUT", "300ms")]);
+    assert_eq!(ferry.session().value("show port"), standby.port.to_string());
+    let locked = Ferry::start_with(&url("read-write"), &[], &[("PGFERRY_WAIT_TIMEOUT", "300ms")]);
+    assert_eq!(locked.session().value("show port"), primary.port.to_string());
+    standby.sql("select pg_promote()");
+    if standby.version() >= 14 {
+        eventually("there is no standby any more", || {
+            let mut client = ferry.session();
+            client.send(&query("select 1"));
+            let answer = client.until_ready();
+            let told = answer.first().map(|message| format!("{}{}", message.field(b'M'), message.field(b'D')));
+            told.is_some_and(|told| told.contains("not in hot standby"))
+        });
+        // The servers tell of that themselves.
+        primary.sql("alter system set default_transaction_read_only = on");
+        primary.sql("select pg_reload_conf()");
+        eventually("it goes where it may write", || locked.session().value("show port") == standby.port.to_string());
+    }
+}
+
+#[test]
+fn where_nobody_will_do_every_reason_is_told() {
+    let postgres = Postgres::shared();
+    let url =
+        format!("postgres://127.0.0.1:1,127.0.0.1:{}?sslmode=disable&target_session_attrs=standby", postgres.port);
+    let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_LOGIN_TIMEOUT", "300ms")]);
+    let told = refused(&ferry, "trust_user", "postgres");
+    assert_eq!(told.field(b'C'), "08001");
+    let message = told.field(b'M');
+    assert!(message.contains("127.0.0.1:1: Connection refused"), "{message}");
+    assert!(message.contains(&format!("127.0.0.1:{}: server is not in hot standby mode", postgres.port)), "{message}");
+}
+
+#[test]
+fn a_password_serves_for_whichever_server_is_found() {
+    let primary = Postgres::start_with(&[]);
+    let standby = primary.standby();
+    let url = format!(
+        "postgres://127.0.0.1:{},127.0.0.1:{}?sslmode=disable&target_session_attrs=primary",
+        standby.port, primary.port
+    );
+    let ferry = Ferry::start_with(&url, &[], &[]);
+    let connection = format!("host={} user=scram_user dbname=postgres", ferry.host());
+    let secret = crate::harness::postgres::PASSWORD;
+    for _ in 0..2 {
+        assert_eq!(crate::harness::psql(&connection, secret, "show port"), Ok(primary.port.to_string()));
+    }
+    assert!(crate::harness::psql(&connection, "wrong", "show port").is_err());
+}
