@@ -22,6 +22,9 @@ const KEPT: usize = 121;
 /// Over which time STATS's averages go, as PgBouncer's `stats_period`.
 const PERIOD: Duration = Duration::from_secs(60);
 
+/// The console's own database.
+pub const CONSOLE: &str = "pgferry";
+
 /// How many errors are kept to be looked at.
 const ERRORS: usize = 20;
 
@@ -198,7 +201,8 @@ impl Desk {
     /// The counts by database since the process began.
     #[must_use]
     pub fn sums(&self) -> BTreeMap<String, Sums> {
-        let mut sums = BTreeMap::<String, Sums>::new();
+        // The console is a database like others, as in PgBouncer: there is always a row, which exporters count on.
+        let mut sums = BTreeMap::from([(CONSOLE.to_owned(), Sums::default())]);
         for ((database, _), traffic) in self.shared.registry.all_traffic() {
             let counters = [
                 &traffic.assignments,

@@ -5,10 +5,9 @@ use std::fmt::{Display, Write as _};
 
 use crate::client::Shared;
 use crate::track::Pins;
-use crate::upstream::Closing;
 use crate::upstream::counters::Counter;
 use crate::upstream::histogram::{BOUNDS, Histogram};
-use crate::upstream::pool::Pool;
+use crate::upstream::{Closing, Registry};
 
 /// How many (database, user)s get lines of their own; what is beyond is summed up under `other`.
 const MOST_POOLS: usize = 100;
@@ -47,7 +46,7 @@ pub fn page(shared: &Shared, format: Format) -> String {
     page.clients(shared);
     page.upstream(shared);
     page.ports(shared);
-    page.pools(&Row::all(&shared.registry.all_pools()));
+    page.pools(&Row::all(&shared.registry));
     page.times(shared);
     if format == Format::OpenMetrics {
         page.text.push_str("# EOF\n");
@@ -67,21 +66,19 @@ struct Row {
 
 impl Row {
     /// By database and user; what is beyond the limit is `other`.
-    fn all(pools: &[std::sync::Arc<Pool>]) -> BTreeMap<(String, String), Self> {
+    fn all(registry: &Registry) -> BTreeMap<(String, String), Self> {
         let mut rows = BTreeMap::<_, Self>::new();
-        for pool in pools {
-            let show = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
-            let mut labels = (show(&pool.key.database), show(&pool.key.user));
-            if rows.len() >= MOST_POOLS && !rows.contains_key(&labels) {
-                labels = ("other".to_owned(), "other".to_owned());
-            }
-            let row = rows.entry(labels).or_default();
+        for pool in registry.all_pools() {
+            let row = Self::of(&mut rows, &pool.key.database, &pool.key.user);
             let state = pool.state();
             row.leased += state.leased;
             row.idle += state.idle;
             row.waiting += state.waiting;
             row.size += state.size;
-            let traffic = &pool.traffic;
+        }
+        // What was done outlives the pools that did it.
+        for ((database, user), traffic) in registry.all_traffic() {
+            let row = Self::of(&mut rows, &database, &user);
             let counters = [
                 &traffic.logins,
                 &traffic.assignments,
@@ -98,6 +95,15 @@ impl Row {
             }
         }
         rows
+    }
+
+    fn of<'a>(rows: &'a mut BTreeMap<(String, String), Self>, database: &[u8], user: &[u8]) -> &'a mut Self {
+        let show = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        let mut labels = (show(database), show(user));
+        if rows.len() >= MOST_POOLS && !rows.contains_key(&labels) {
+            labels = ("other".to_owned(), "other".to_owned());
+        }
+        rows.entry(labels).or_default()
     }
 }
 

@@ -13,6 +13,7 @@ use crate::client::Shared;
 use crate::client::door::Door;
 use crate::config::keys;
 use crate::net::Handover;
+use crate::upstream::PoolKey;
 use crate::upstream::route::Routes;
 
 /// What a reload changes.
@@ -140,8 +141,15 @@ fn list(names: &[&str]) -> String {
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }
 
-/// Does what takes long and is better done before the first client comes.
+/// Does what takes long and is better done before the first client comes. Where it is known as whom clients will come, a
+/// connection is opened, so that the first finds one, and probes learn whether that works.
 pub(super) fn warm_up(shared: &Shared) {
+    let settings = shared.registry.settings.load_full();
+    let known = settings.upstream.user.as_ref().zip(settings.upstream.database.as_ref());
+    if let Some((user, database)) = known.filter(|_| !settings.is_pass_through()) {
+        let (database, user) = (database.as_bytes().to_vec(), user.as_bytes().to_vec());
+        shared.registry.pool(&PoolKey { database, user, extra: Vec::new() }).warm_up();
+    }
     let door = shared.door.load_full();
     if shared.registry.settings.load().needs_verifiers() {
         tokio::spawn(async move { door.secrets.warm_up().await });

@@ -49,8 +49,9 @@ impl Registry {
             }
             drop(pools);
             self.look_up_again();
-            lock(&self.pools)
-                .retain(|_, pool| Arc::strong_count(pool) > 1 || !(pool.is_unborn() || pool.is_abandoned(ABANDONED)));
+            lock(&self.pools).retain(|_, pool| {
+                Arc::strong_count(pool) > 1 || pool.is_awaited() || !(pool.is_unborn() || pool.is_abandoned(ABANDONED))
+            });
         }
     }
 

@@ -11,7 +11,7 @@ with psycopg.connect(f"host={host} port={port} user=admin dbname=pgbouncer", aut
     rows = [dict(zip(names, row)) for row in pools]
     assert any(row["database"] == "shop" and isinstance(row["sv_idle"], int) for row in rows), rows
     totals = console.execute("SHOW STATS_TOTALS").fetchall()
-    assert totals[0][0] == "shop" and totals[0][3] > 0, totals
+    assert any(row[0] == "shop" and row[3] > 0 for row in totals), totals
     assert console.execute("PAUSE shop").statusmessage == "PAUSE"
     assert console.execute("RESUME shop").statusmessage == "RESUME"
     assert console.execute("SET pool_size = 5").statusmessage == "SET pool_size=5"

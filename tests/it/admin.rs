@@ -190,6 +190,22 @@ fn health_says_why_not() {
 }
 
 #[test]
+fn where_it_is_known_who_comes_readiness_is_known_before() {
+    let mut postgres = Postgres::start_with(&[]);
+    let url = postgres.url().replace("postgres://", "postgres://trust_user@").replace('?', "/postgres?");
+    let asked = Asked::start(&url, &[("PGFERRY_AUTH", "trust")]);
+    eventually("a connection is there before anybody comes", || postgres.backends() == 1);
+    assert_eq!(asked.get("/ready").0, 200);
+    let wrong = Asked::start(&url.replace("trust_user", "rejected"), &[("PGFERRY_AUTH", "trust")]);
+    eventually("what is wrong is known before anybody comes", || wrong.get("/ready").0 == 503);
+    postgres.stop();
+    let down = Asked::start(&url, &[("PGFERRY_AUTH", "trust")]);
+    eventually("it is not ready", || down.get("/ready").0 == 503);
+    postgres.start();
+    eventually("now it is", || down.get("/ready").0 == 200);
+}
+
+#[test]
 fn what_is_not_there_is_not_answered() {
     let asked = Asked::start(&Postgres::shared().url(), &[]);
     assert_eq!(asked.get("/nothing").0, 404);
@@ -225,7 +241,10 @@ fn a_page_shows_what_happens_and_loads_nothing_from_elsewhere() {
     let error = status["errors"][0]["text"].as_str().expect("a text");
     assert!(error.contains("role \"nobody\" does not exist"), "{error}");
     assert!(status["samples"].as_array().is_some_and(|samples| !samples.is_empty()));
-    assert_eq!(status["bounds"].as_array().map(Vec::len), Some(status["now"]["query"].as_array().map_or(0, Vec::len) - 1));
+    assert_eq!(
+        status["bounds"].as_array().map(Vec::len),
+        Some(status["now"]["query"].as_array().map_or(0, Vec::len) - 1)
+    );
     drop(holder);
     waiting.until_ready();
 }

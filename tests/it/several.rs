@@ -209,6 +209,55 @@ fn a_server_that_becomes_another_kind_is_left() {
     }
 }
 
+/// A name that stands for what a file says: pgferry sees that file as /etc/hosts.
+#[test]
+fn a_name_is_looked_up_again_and_old_addresses_are_left() {
+    let postgres = Postgres::start_with(&["listen_addresses='127.0.0.1,127.0.0.2'"]);
+    let dir = tempfile::Builder::new().prefix("ferry-").tempdir().expect("a directory");
+    let host = dir.path().to_str().expect("UTF-8").to_owned();
+    let hosts = dir.path().join("hosts");
+    let name = |addresses: &[&str]| {
+        let lines: Vec<_> = addresses.iter().map(|address| format!("{address} pg.test\n")).collect();
+        std::fs::write(&hosts, lines.concat()).expect("written");
+    };
+    name(&["127.0.0.1", "127.0.0.2"]);
+    let user: &[&str] = if nix::unistd::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
+    let log = dir.path().join("log");
+    let url = format!("postgres://pg.test:{}?sslmode=disable", postgres.port);
+    let mut child = std::process::Command::new("unshare")
+        .args(user)
+        .args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\"", hosts.to_str().expect("UTF-8")])
+        .args([env!("CARGO_BIN_EXE_pgferry"), "-u", &url, "-l", &host])
+        .env("PGFERRY_DNS_MAX_TTL", "200ms")
+        .stderr(std::fs::File::create(&log).expect("a file"))
+        .spawn()
+        .expect("unshare");
+    let log = || std::fs::read_to_string(&log).unwrap_or_default();
+    eventually("it is ready", || log().contains("ready: "));
+    let session = || Raw::unix(&dir.path().join(".s.PGSQL.5432")).logged_in("trust_user", "postgres");
+    let mut lasting = session();
+    let where_to = "select host(inet_server_addr())";
+    let first = lasting.value(where_to);
+    let pid = lasting.value("select pg_backend_pid()");
+    drop(lasting);
+    let other = if first == "127.0.0.1" { "127.0.0.2" } else { "127.0.0.1" };
+    name(&["127.0.0.2", "127.0.0.1", "127.0.0.3"]);
+    let mut guest = Raw::unix(&dir.path().join(".s.PGSQL.5432")).logged_in("u", "pgferry");
+    let shown = |guest: &mut Raw| {
+        let rows = guest.query("show dns_hosts");
+        rows.iter().find(|message| message.tag == b'D').map(crate::harness::Message::columns).expect("a row")[2].clone()
+    };
+    eventually("it was looked up again", || shown(&mut guest).contains("127.0.0.3"));
+    assert!(!log().contains("no longer"), "another order means nothing: {}", log());
+    assert_eq!(session().value("select pg_backend_pid()"), pid);
+    name(&[other]);
+    eventually("the address that is gone is left", || session().value(where_to) == other);
+    assert!(log().contains(&format!("no longer stands for [{first}:")), "{}", log());
+    crate::harness::run("kill", &["-TERM", &child.id().to_string()], &[]);
+    assert!(child.wait().expect("a child").success());
+    assert!(log().contains("moved 1"), "{}", log());
+}
+
 #[test]
 fn where_nobody_will_do_every_reason_is_told() {
     let postgres = Postgres::shared();

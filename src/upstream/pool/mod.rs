@@ -14,7 +14,7 @@ mod tidy;
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -176,6 +176,8 @@ pub struct Pool {
     oldest: AtomicU64,
     /// The generation of settings it belongs to.
     generation: u64,
+    /// It is known that clients will come.
+    awaited: AtomicBool,
     /// What the last client asked for: the next one probably asks for the same.
     wanted: Mutex<Wanted>,
     loans: Mutex<Loans>,
@@ -216,6 +218,7 @@ impl Pool {
                 cards: Cards::default(),
                 oldest: AtomicU64::new(0),
                 generation,
+                awaited: AtomicBool::new(false),
                 wanted: Mutex::default(),
                 loans: Mutex::default(),
                 leased: AtomicUsize::new(0),

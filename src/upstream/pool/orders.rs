@@ -22,6 +22,20 @@ impl Pool {
         while self.call_in() {}
     }
 
+    /// Whether it is known that clients will come.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed)
+    }
+
+    /// Clients will come: opens a connection that nobody waits for yet, or as many as are to be kept.
+    pub fn warm_up(&self) {
+        let Some(registry) = self.registry.upgrade() else { return };
+        self.awaited.store(true, Ordering::Relaxed);
+        let wanted = registry.settings_of(&self.key.database).min_idle.max(1);
+        self.dial_for(wanted.saturating_sub(self.idle_count()));
+    }
+
     /// Lets those who wait try again, after a pause.
     pub fn resumed(&self) {
         self.kick();

@@ -38,13 +38,13 @@ impl Pool {
     }
 
     /// Why there is no connection, if there is none and the last attempt to open one failed in a way that may pass. What
-    /// concerns one user only, as a wrong password does, is no trouble of the upstream's.
+    /// concerns one user only, as a wrong password does, is no trouble of the upstream's, unless it is pgferry's own.
     #[must_use]
     pub fn trouble(&self) -> Option<Fault> {
         let queue = self.queue();
         // An attempt under way has its slot already.
         let has_some = self.slots.used() > queue.dialling();
-        queue.last_error().filter(|error| !has_some && error.may_pass()).map(DialError::fault)
+        queue.last_error().filter(|error| !has_some && (error.may_pass() || self.is_awaited())).map(DialError::fault)
     }
 
     /// What a client is told who has waited in vain: why, by whom connections are held, and which setting helps.
