@@ -4,12 +4,14 @@
 
 use bytes::Bytes;
 
+use crate::admin::console::command::{self, Command};
 use crate::auth::scram::Verifier;
 use crate::auth::scram::client::{Binding, Client};
 use crate::auth::scram::server::{Offered, Server};
 use crate::auth::stored::userlist;
 use crate::auth::{Credential, Password, pgpass};
 use crate::config::{Settings, Upstream, Written};
+use crate::import::{self, ini::Ini};
 use crate::track::{acts, names, pinning, sql};
 use crate::wire::{Frames, backend, frame, frontend, startup};
 
@@ -55,6 +57,11 @@ pub fn messages(bytes: &[u8]) {
     let _ = frontend::parse(body);
     let _ = frontend::password(body);
     let _ = frontend::sasl_initial(body);
+    let _ = frontend::target(body);
+    let _ = frontend::execute(body);
+    if let Some(bind) = frontend::bind(body) {
+        assert!(bind.formats.len() * 2 <= body.len(), "no more formats than there are bytes for");
+    }
     let _ = backend::error_field(body, field);
     let _ = backend::is_fatal(body);
     let _ = backend::parameter_status(body);
@@ -77,6 +84,31 @@ pub fn sql(bytes: &[u8]) {
         // It is said again on other connections, with others behind it.
         let again = [&text, &b";reset x"[..]].concat();
         assert!(acts::of_sql(&text).is_some() && acts::of_sql(&again).is_none());
+    }
+}
+
+/// Commands at the console are understood or refused.
+///
+/// # Panics
+/// When one that only looks has the tag of one that acts.
+pub fn console(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for statement in command::statements(&text) {
+        if let Ok(command) = Command::parse(statement) {
+            let looks = matches!(command.tag().as_str(), "SHOW" | "SET" | "");
+            assert!(looks || !command.only_looks(), "{command:?}");
+        }
+    }
+}
+
+/// PgBouncer's files are read or refused.
+pub fn ini(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut ini = Ini::default();
+    if ini.text("fuzz.ini", &text, &mut |_, _| Ok(())).is_ok() {
+        for entry in &ini.entries {
+            let _ = import::ini::words(&entry.value);
+        }
     }
 }
 

@@ -61,6 +61,8 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: std::path::PathBuf,
     },
+    /// Print every setting with its default and meaning.
+    Settings,
     /// Show a table of a running pgferry's console: pools, clients, servers, stats, ports, …
     Show(ShowOptions),
     /// Tell a running pgferry something: PAUSE, RESUME, RECONNECT, KILL, RELOAD, SET, SHUTDOWN, …
@@ -76,6 +78,10 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Health(after)) => inspect::health(after, options),
         Some(Command::Wait(after)) => inspect::wait(after, options),
         Some(Command::ImportPgbouncer { file }) => inspect::import(&file),
+        Some(Command::Settings) => {
+            print!("{}", pgferry::config::keys::reference());
+            Ok(())
+        }
         Some(Command::Show(after)) => talk::show(after, options),
         Some(Command::Ctl(after)) => talk::ctl(after, options),
         None => serve::serve(&options),

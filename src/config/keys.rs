@@ -221,6 +221,24 @@ pub const PER_DATABASE: [&str; 18] = [
     "max_prepared_bytes",
 ];
 
+/// All settings as a page: what `config/REFERENCE.md` holds.
+#[must_use]
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# Settings\n\nMade from the source (`pgferry settings`); a test holds it against that. A flag beats the environment \
+         (`PGFERRY_` and the name in capitals), which beats the file; `SET` at the console beats all of them until the \
+         next reload.\n\n| key | default | a reload changes it | in `[databases.NAME]` | |\n|---|---|---|---|---|\n",
+    );
+    for key in &KEYS {
+        let default = key.default.map_or_else(String::new, |default| format!("`{default}`"));
+        let (reload, own) =
+            (if key.reload { "yes" } else { "no" }, if PER_DATABASE.contains(&key.name) { "yes" } else { "" });
+        let doc = key.doc.replace('|', "\\|");
+        page.push_str(&["| `", key.name, "` | ", &default, " | ", reload, " | ", own, " | ", &doc, " |\n"].concat());
+    }
+    page
+}
+
 /// The setting called `name`.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Key> {

@@ -146,6 +146,16 @@ fn the_shipped_configuration_is_the_defaults() {
 }
 
 #[test]
+fn the_reference_is_what_the_program_says() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/REFERENCE.md");
+    let written = fs::read_to_string(path).expect("readable");
+    assert_eq!(stdout(&pgferry(&["settings"], &[])), written, "run: pgferry settings >config/REFERENCE.md");
+    for key in KEYS {
+        assert!(written.contains(&format!("\n| `{}` |", key.name)));
+    }
+}
+
+#[test]
 fn help_and_version() {
     let output = pgferry(&["--help"], &[]);
     let text = stdout(&output);

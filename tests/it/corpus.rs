@@ -5,7 +5,7 @@ use std::fs;
 #[test]
 fn the_corpus_replays() {
     type Target = fn(&[u8]);
-    let targets: [(&str, Target); 8] = [
+    let targets: [(&str, Target); 10] = [
         ("frames", pgferry::fuzz::frames),
         ("startup", pgferry::fuzz::startup),
         ("messages", pgferry::fuzz::messages),
@@ -14,6 +14,8 @@ fn the_corpus_replays() {
         ("config", pgferry::fuzz::config),
         ("scram", pgferry::fuzz::scram),
         ("secrets", pgferry::fuzz::secrets),
+        ("console", pgferry::fuzz::console),
+        ("ini", pgferry::fuzz::ini),
     ];
     for (name, target) in targets {
         let dir = format!("{}/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
