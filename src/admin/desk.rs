@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::console::command::Shutdown;
 use crate::client::Shared;
+use crate::config::CONSOLE;
 use crate::net::Handover;
 use crate::upstream::histogram::Snapshot;
 
@@ -21,9 +22,6 @@ const KEPT: usize = 121;
 
 /// Over which time STATS's averages go, as PgBouncer's `stats_period`.
 const PERIOD: Duration = Duration::from_secs(60);
-
-/// The console's own database.
-pub const CONSOLE: &str = "pgferry";
 
 /// How many errors are kept to be looked at.
 const ERRORS: usize = 20;
@@ -202,7 +200,7 @@ impl Desk {
     #[must_use]
     pub fn sums(&self) -> BTreeMap<String, Sums> {
         // The console is a database like others, as in PgBouncer: there is always a row, which exporters count on.
-        let mut sums = BTreeMap::from([(CONSOLE.to_owned(), Sums::default())]);
+        let mut sums = BTreeMap::from([(CONSOLE[0].to_owned(), Sums::default())]);
         for ((database, _), traffic) in self.shared.registry.all_traffic() {
             let counters = [
                 &traffic.assignments,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::cancel::Keystream;
+use crate::config::CONSOLE;
 use crate::net::{Peer, Stream};
 use crate::track::{Luggage, Params, Pins};
 use crate::upstream::link::{BackendKey, Gate};
@@ -78,7 +79,7 @@ impl Whose {
         match self {
             Self::Pool(pool) => &pool.key.database,
             Self::Dedicated { database, .. } => database,
-            Self::Console(_) => b"pgferry",
+            Self::Console(_) => CONSOLE[0].as_bytes(),
         }
     }
 

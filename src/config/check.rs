@@ -6,6 +6,9 @@ use super::settings::Settings;
 use super::source::ConfigError;
 use super::value::{Auth, Listen};
 
+/// The names of the console, where clients put the database's. The second is what PgBouncer's tools ask for.
+pub const CONSOLE: [&str; 2] = ["pgferry", "pgbouncer"];
+
 impl Settings {
     pub(super) fn check(&self, reader: &Reader<'_>) -> Result<(), ConfigError> {
         if !self.allow_remote
@@ -20,6 +23,9 @@ impl Settings {
             return Err(reader
                 .error("auth", "[[rule]] tables say how clients log in: one of them is too much".into())
                 .hint("make it the last [[rule]], without conditions"));
+        }
+        if let Some(name) = CONSOLE.iter().find(|name| self.databases.contains_key(name.as_bytes())) {
+            return Err(reader.error("databases", format!("the name \"{name}\" is the console's")));
         }
         self.check_passwords(reader)?;
         self.check_tls(reader)?;

@@ -24,6 +24,7 @@ pub mod url;
 pub mod user;
 pub mod value;
 
+pub use check::CONSOLE;
 pub use encryption::{Binding, Encryption, Negotiation, SslMode};
 pub use rule::{Caller, CertName, Rule, Transport};
 pub use settings::Settings;

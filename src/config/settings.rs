@@ -282,7 +282,10 @@ impl Settings {
         for (name, own) in &self.databases {
             let _ = writeln!(out, "[databases.{:?}]", String::from_utf8_lossy(name));
             for ((key, value, place), (_, general, _)) in own.shown.iter().zip(&self.shown) {
-                if PER_DATABASE.contains(&key.name) && value != general {
+                if key.name == "upstream" && own.upstream != self.upstream {
+                    let line = format!("upstream = \"{}\"", own.upstream);
+                    let _ = writeln!(out, "{line:<44} # {place}");
+                } else if PER_DATABASE.contains(&key.name) && value != general {
                     let line = format!("{} = {value}", key.name);
                     let _ = writeln!(out, "{line:<44} # {place}");
                 }
@@ -415,6 +418,15 @@ mod tests {
         assert_eq!(settings.changed(&again), (vec![], vec![]));
         let changed = resolve(&text.replace("refuse", "auto")).expect("good");
         assert_eq!(settings.changed(&changed), (vec!["databases"], vec![]));
+        let elsewhere = text.replace("mode = \"transaction\"", "upstream = \"postgres://me:one@other/x\"");
+        let settings = resolve(&elsewhere).expect("good");
+        assert!(
+            settings.show().contains("\nupstream = \"postgres://me:(hidden)@other:5432/x\""),
+            "{}",
+            settings.show()
+        );
+        let changed = resolve(&elsewhere.replace("one", "two")).expect("good");
+        assert_eq!(settings.changed(&changed), (vec!["databases"], vec![]), "secrets count too");
         let error = resolve("upstream = \"postgres://db\"\n[databases.shop]\npool_size = 0").expect_err("no size");
         assert!(error.to_string().contains("f.toml:3: pool_size"), "{error}");
     }

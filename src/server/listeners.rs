@@ -73,11 +73,13 @@ pub(super) struct Listeners {
     open: BTreeMap<String, Open>,
     desk: Arc<Desk>,
     presence: Presence,
+    /// They are the service manager's, whatever the settings say.
+    managed: bool,
 }
 
 impl Listeners {
-    pub fn new(desk: Arc<Desk>, presence: Presence) -> Self {
-        Self { open: BTreeMap::new(), desk, presence }
+    pub fn new(desk: Arc<Desk>, presence: Presence, managed: bool) -> Self {
+        Self { open: BTreeMap::new(), desk, presence, managed }
     }
 
     /// Takes clients from `bound`.
@@ -93,12 +95,18 @@ impl Listeners {
     /// # Errors
     /// When one can't be opened; nothing has changed then.
     pub fn prepare(&self, settings: &Settings) -> Result<Vec<Bound>, ListenError> {
+        if self.managed {
+            return Ok(Vec::new());
+        }
         let missing = settings.listen.iter().filter(|listen| !self.open.contains_key(&name(listen, settings.port)));
         missing.map(|listen| bind(listen, settings)).collect()
     }
 
     /// Has those that `settings` name: `prepared` are new, others close.
     pub fn change(&mut self, settings: &Settings, prepared: Vec<Bound>) {
+        if self.managed {
+            return;
+        }
         let wanted: Vec<_> = settings.listen.iter().map(|listen| name(listen, settings.port)).collect();
         self.open.retain(|name, open| {
             let stays = wanted.contains(name);

@@ -79,6 +79,7 @@ pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), S
     let mut given = inherited;
     let admin_name = settings.admin_listen.as_ref().map(ToString::to_string);
     let admin_given = take_named(&mut given, admin_name.as_deref());
+    let managed = given.iter().any(Inherited::is_managed);
     let (bound, not_wanted) = bind_all(&settings, given)?;
     let key = ProcessKey::generate().map_err(|error| StartError::System(format!("no randomness: {error}")))?;
     let mut signals = Signals::new().map_err(|error| StartError::System(format!("signals: {error}")))?;
@@ -102,7 +103,7 @@ pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), S
     let (present, mut nobody_left) = mpsc::channel::<Infallible>(1);
     let presence = Presence { clients: alive.downgrade(), all: present.downgrade() };
     let mut running = Running {
-        listeners: Listeners::new(Arc::clone(&desk), presence),
+        listeners: Listeners::new(Arc::clone(&desk), presence, managed),
         // It answers until the very end.
         admin: admin.map_err(StartError::System)?,
         desk: Arc::clone(&desk),
@@ -150,7 +151,10 @@ pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), S
     };
     notify(&[NotifyState::Stopping]);
     drop(alive);
-    wait_for_clients(&shared, patience, &mut signals, &mut all_gone).await;
+    let mut ending = Ending { signals, orders };
+    wait_for_clients(&shared, patience, &mut ending, &mut all_gone).await;
+    // Whoever still has an order for the server learns that nobody takes it.
+    drop(ending);
     shared.drain.advance(Phase::Stopping);
     shared.sessions.wake_all();
     drop(present);
@@ -174,11 +178,33 @@ enum Patience {
     Replaced,
 }
 
+/// How the process may be told again to end.
+struct Ending {
+    signals: Signals,
+    orders: mpsc::Receiver<Order>,
+}
+
+impl Ending {
+    /// The next signal or order to end. Other orders come too late, which those who gave them learn.
+    async fn next(&mut self) -> Told {
+        loop {
+            tokio::select! {
+                told = self.signals.next() => if matches!(told, Told::Drain | Told::Stop) { return told },
+                Some(order) = self.orders.recv() => match order {
+                    Order::Shutdown(Shutdown::Now) => return Told::Stop,
+                    Order::Shutdown(Shutdown::WaitForServers) => return Told::Drain,
+                    other => drop(other),
+                },
+            }
+        }
+    }
+}
+
 /// Waits until the clients are gone, as far as patience goes. Being told again ends it.
 async fn wait_for_clients(
     shared: &Shared,
     patience: Patience,
-    signals: &mut Signals,
+    ending: &mut Ending,
     all_gone: &mut mpsc::Receiver<Infallible>,
 ) {
     let limit = shared.registry.settings.load().drain_timeout;
@@ -195,7 +221,7 @@ async fn wait_for_clients(
         };
         tokio::select! {
             _ = all_gone.recv() => return,
-            told = signals.next_end() => if told == Told::Stop { return },
+            told = ending.next() => if told == Told::Stop { return },
             () = out_of_time => {}
         }
     }
@@ -207,7 +233,7 @@ async fn wait_for_clients(
     shared.sessions.wake_all();
     tokio::select! {
         _ = all_gone.recv() => {}
-        () = signals.end() => warn!("told again: shutting down now"),
+        _ = ending.next() => warn!("told again: shutting down now"),
         () = sleep(limit) => warn!("transactions did not end within {} s (drain_timeout)", limit.as_secs_f32()),
     }
 }

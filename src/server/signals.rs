@@ -41,19 +41,4 @@ impl Signals {
             _ = self.quit.recv() => Told::Stop,
         }
     }
-
-    /// Any signal to end.
-    pub async fn end(&mut self) {
-        self.next_end().await;
-    }
-
-    /// The next signal to end.
-    pub async fn next_end(&mut self) -> Told {
-        loop {
-            let told = self.next().await;
-            if matches!(told, Told::Drain | Told::Stop) {
-                return told;
-            }
-        }
-    }
 }

@@ -387,6 +387,8 @@ fn it_answers_when_nobody_else_is_served() {
     let mut client = ferry.raw();
     client.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
     assert_eq!(client.read_to_end()[0].field(b'C'), "57P03", "others are told");
+    let error = late.error("RELOAD");
+    assert!(error.field(b'M').contains("the process is ending"), "{error:?}");
     holder.query("commit");
     drop(holder);
     let mut ferry = ferry;

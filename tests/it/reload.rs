@@ -231,6 +231,13 @@ fn a_service_manager_may_hold_the_listener() {
     let said = fs::read_to_string(&log).expect("a log");
     assert!(said.contains(&format!("host={} port=5432", dir.path().display())), "{said}");
     assert_eq!(Raw::unix(&path).logged_in("trust_user", "postgres").value("select 1"), "1");
+    crate::harness::run("kill", &["-HUP", &child.id().to_string()], &[]);
+    eventually("it has reloaded", || fs::read_to_string(&log).unwrap_or_default().contains("settings reloaded"));
+    assert_eq!(
+        Raw::unix(&path).logged_in("trust_user", "postgres").value("select 2"),
+        "2",
+        "a reload changes no listener"
+    );
     crate::harness::run("kill", &["-TERM", &child.id().to_string()], &[]);
     assert!(child.wait().expect("a child").success());
     assert!(path.exists(), "it is the service manager's");

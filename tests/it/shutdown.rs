@@ -75,6 +75,18 @@ fn sigint_and_a_second_sigterm_end_it_now() {
 }
 
 #[test]
+fn the_console_may_say_it_again() {
+    let mut ferry = Ferry::start(Postgres::shared(), &[]);
+    let mut busy = ferry.session();
+    busy.query("begin");
+    ferry.signal("TERM");
+    eventually("it drains", || ferry.log().contains("waiting for transactions"));
+    crate::harness::Raw::logged_in(ferry.raw(), "u", "pgferry").query("SHUTDOWN");
+    assert_eq!(busy.read_to_end().last().map(|message| message.field(b'C')).as_deref(), Some("57P01"));
+    assert_eq!(ferry.wait().code(), Some(0));
+}
+
+#[test]
 fn sigterm_under_load_breaks_no_query() {
     let postgres = Postgres::start_with(&[]);
     for mode in ["session", "transaction"] {
@@ -153,6 +165,10 @@ fn systemd_is_told() {
     };
     let env = [("NOTIFY_SOCKET", path.to_str().expect("UTF-8"))];
     let mut ferry = Ferry::start_with(&Postgres::shared().url(), &[], &env);
+    assert_eq!(recv().trim(), "READY=1");
+    ferry.signal("HUP");
+    let reloading = recv();
+    assert!(reloading.contains("RELOADING=1") && reloading.contains("MONOTONIC_USEC="), "{reloading}");
     assert_eq!(recv().trim(), "READY=1");
     ferry.signal("TERM");
     assert_eq!(recv().trim(), "STOPPING=1");

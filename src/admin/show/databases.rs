@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use super::name;
 use crate::admin::Desk;
-use crate::admin::desk::CONSOLE;
 use crate::admin::table::{Cell, Type};
-use crate::config::Host;
+use crate::config::{CONSOLE, Host};
 
 pub(super) const DATABASES: [(&str, Type); 17] = [
     ("name", Type::Text),
@@ -65,7 +64,7 @@ pub(super) fn databases(desk: &Desk) -> Vec<Vec<Cell>> {
     for configured in general.databases.keys() {
         now.entry(name(configured)).or_default();
     }
-    now.entry(CONSOLE.to_owned()).or_default();
+    now.entry(CONSOLE[0].to_owned()).or_default();
     now.into_iter()
         .map(|(database, now)| {
             let settings = general.of(database.as_bytes());

@@ -7,14 +7,11 @@ use tokio::time::Instant;
 
 use super::{Entry, PassThrough, Proof, caller, rule_for};
 use crate::client::Shared;
-use crate::config::{Auth, Settings};
+use crate::config::{Auth, CONSOLE, Settings};
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, Peer};
 use crate::upstream::PoolKey;
 use crate::wire::Startup;
-
-/// The names of the console, where clients put the database's. The second is what PgBouncer's tools ask for.
-const NAMES: [&[u8]; 2] = [b"pgferry", b"pgbouncer"];
 
 /// What somebody may do at the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +34,7 @@ pub struct Guest {
 /// Whether a startup packet asks for the console.
 #[must_use]
 pub fn is_console(startup: &Startup) -> bool {
-    startup.get("database").is_some_and(|name| NAMES.contains(&name))
+    startup.get("database").is_some_and(|asked| CONSOLE.iter().any(|name| name.as_bytes() == asked))
 }
 
 /// Lets somebody in to the console; `None` when it went away.
