@@ -51,6 +51,9 @@ pub fn startup(bytes: &[u8]) {
 }
 
 /// Views of message bodies.
+///
+/// # Panics
+/// When one claims more than there is.
 pub fn messages(bytes: &[u8]) {
     let Some((&field, body)) = bytes.split_first() else { return };
     let _ = frontend::query(body);

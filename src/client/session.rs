@@ -295,7 +295,7 @@ impl<'a> Session<'a> {
     /// The connection on loan, or one that is idle, or one that is waited for while the client is watched.
     async fn acquire(&mut self, settings: &Settings) -> Acquired {
         let timings = &self.shared.registry.counters.timings;
-        if self.pool.is_outdated() {
+        if self.pool.is_outdated(&self.shared.registry) {
             self.give_loan_back();
             self.pool = self.shared.registry.successor(&self.pool);
         }

@@ -216,6 +216,13 @@ impl Settings {
         self.databases.get(database).or_else(|| self.databases.get(Self::OTHERS)).unwrap_or(self)
     }
 
+    /// The role as which clients of `database` work, whoever they are.
+    #[must_use]
+    pub fn forced_role(&self, database: &[u8]) -> Option<&str> {
+        let own = self.databases.get(database).or_else(|| self.databases.get(Self::OTHERS));
+        own.map_or(&self.force_user, |own| &own.force_user).as_deref()
+    }
+
     /// All that decides where connections go, and as whom.
     #[must_use]
     pub fn way(&self) -> Way<'_> {

@@ -11,6 +11,7 @@ use super::card::Card;
 use super::counters::Closing;
 use super::encrypt::Encryptor;
 use super::route::Address;
+use crate::config::Target;
 use crate::net::{Conn, Stream};
 use crate::track::ledger::Kept;
 use crate::track::statements::Prepared;
@@ -136,6 +137,8 @@ pub struct Link {
     pub closing: Closing,
     /// Its cancel requests.
     pub gate: Arc<Gate>,
+    /// What its server is wanted to be.
+    pub target: Target,
     /// What others see of it.
     pub card: Arc<Card>,
     /// The statements that are prepared there.

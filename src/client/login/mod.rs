@@ -91,10 +91,12 @@ pub async fn log_in(
         .hint("ENABLE at pgferry's console lets clients in again."));
     }
     let (wanted, extra) = Wanted::split(&startup);
-    let own = shared.registry.settings_of(&database);
-    let role = own.force_user.as_ref().map_or_else(|| user.clone(), |role| role.clone().into_bytes());
+    let (other, role) = match settings.forced_role(&database) {
+        Some(role) => (Some(user), role.as_bytes().to_vec()),
+        None => (None, user),
+    };
     let key = PoolKey { database, user: role, extra };
-    let (database, user) = (&key.database, &user);
+    let (database, user) = (&key.database, other.as_ref().unwrap_or(&key.user));
     let rule = match settings.rules.first() {
         Some(first) if first.fits_all() && first.method != Auth::Reject => first,
         _ => rule_for(settings, &caller(conn.stream(), database, user))?,

@@ -49,7 +49,7 @@ impl Relay<'_> {
         if self.mode == Mode::Session {
             // A client that has left nothing in its session moves to where connections go by now.
             let unnamed = self.unnamed_here && self.unnamed_look.is_some();
-            let moves = self.pins.is_empty() && !unnamed && self.lease.pool().is_outdated();
+            let moves = self.pins.is_empty() && !unnamed && self.lease.pool().is_outdated(&self.shared.registry);
             return if moves { Next::End(End::Settled) } else { Next::Wait };
         }
         self.pack();

@@ -39,7 +39,6 @@ use super::registry::Registry;
 use super::route;
 use super::slots::Slots;
 use super::traffic::Traffic;
-use crate::config::Target;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::track::Wanted;
 
@@ -326,7 +325,7 @@ impl Pool {
         if link.id < self.oldest.load(Ordering::Relaxed) || registry.switches.of(&self.key.database).paused {
             return Some(Closing::Command);
         }
-        if link.card.is_retired() || route::misfit(self.target(&registry), &link.params).is_some() {
+        if link.card.is_retired() || route::misfit(link.target, &link.params).is_some() {
             return Some(Closing::Moved);
         }
         if link.retire_at.is_some_and(|at| Instant::now() >= at) {
@@ -337,13 +336,8 @@ impl Pool {
 
     /// Whether it belongs to settings that are no longer in force.
     #[must_use]
-    pub fn is_outdated(&self) -> bool {
-        self.registry.upgrade().is_none_or(|registry| registry.generation() != self.generation)
-    }
-
-    /// Which servers will do for it.
-    fn target(&self, registry: &Registry) -> Target {
-        registry.settings.load().of(&self.key.database).upstream.target
+    pub fn is_outdated(&self, registry: &Registry) -> bool {
+        registry.generation() != self.generation
     }
 
     /// Adapts to a new size.

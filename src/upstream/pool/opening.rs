@@ -187,6 +187,7 @@ impl Pool {
             generation: registry.generation(),
             closing: Closing::default(),
             gate,
+            target: settings.upstream.target,
             card,
             prepared: Prepared::default(),
             kept: Kept::default(),
