@@ -8,9 +8,10 @@ use pgferry::config::{LogFormat, Settings};
 use pgferry::net::Inherited;
 use pgferry::server::{self, Surroundings};
 use tokio::runtime::{Builder, Runtime};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+use tracing_subscriber::{Registry, fmt, reload};
 
 use super::options::Options;
 
@@ -63,7 +64,8 @@ pub(super) fn runtime(workers: usize) -> std::io::Result<Runtime> {
 
 /// Logs as the settings say; what is returned changes how much.
 fn log_to_stderr(settings: &Settings) -> Box<dyn Fn(&str)> {
-    let filter = |level: &str| EnvFilter::new(format!("pgferry={level}"));
+    // Only what pgferry itself says; the settings know no other levels.
+    let filter = |level: &str| Targets::new().with_target("pgferry", level.parse().unwrap_or(LevelFilter::INFO));
     let (filtered, handle) = reload::Layer::<_, Registry>::new(filter(&settings.log_level));
     let lines = fmt::layer().with_writer(stderr).with_target(false);
     let registry = tracing_subscriber::registry().with(filtered);

@@ -16,11 +16,42 @@ const FOLD: Duration = Duration::from_secs(10);
 /// How many kinds are kept.
 const KINDS: usize = 50;
 
+/// What happened to a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mishap {
+    /// It was not let in.
+    Refused,
+    /// A statement of its was not carried out.
+    Failed,
+    /// Its session was ended.
+    Ended,
+}
+
+impl Mishap {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused a client",
+            Self::Failed => "failed a statement",
+            Self::Ended => "ended a session",
+        }
+    }
+
+    /// How loudly it is told.
+    fn level(self, fault: &Fault) -> Level {
+        match (fault.blame(), self) {
+            (Blame::Client, _) => Level::DEBUG,
+            // PostgreSQL has told others so already.
+            (Blame::Upstream, Self::Refused) => Level::INFO,
+            (Blame::Upstream | Blame::Limits, _) => Level::WARN,
+        }
+    }
+}
+
 /// One kind of error.
 #[derive(Debug)]
 struct Kind {
     /// What tells it from others: what happened, the SQLSTATE and the message, without particulars.
-    key: (&'static str, String, String),
+    key: (Mishap, String, String),
     /// The last one in full.
     text: String,
     level: Level,
@@ -40,14 +71,14 @@ pub struct Complaints {
 
 impl Complaints {
     /// Notes that `what` happened to a client because of `fault`.
-    pub fn note(&self, what: &'static str, client: Option<u64>, fault: &Fault) {
+    pub fn note(&self, what: Mishap, client: Option<u64>, fault: &Fault) {
         if self.is_news(what, fault, Instant::now()) {
-            say(level(fault), client, format_args!("{what}: {fault}"));
+            say(what.level(fault), client, format_args!("{}: {fault}", what.name()));
         }
     }
 
     /// Whether it is to be told at once.
-    fn is_news(&self, what: &'static str, fault: &Fault, now: Instant) -> bool {
+    fn is_news(&self, what: Mishap, fault: &Fault, now: Instant) -> bool {
         let key = (what, fault.code(), fault.message());
         let mut kinds = self.kinds();
         if let Some(at) = kinds.iter().position(|kind| kind.key == key)
@@ -63,7 +94,7 @@ impl Complaints {
         if kinds.len() >= KINDS {
             kinds.pop_front();
         }
-        let (text, level) = (fault.to_string(), level(fault));
+        let (text, level) = (fault.to_string(), what.level(fault));
         kinds.push_back(Kind { key, text, level, told: now, last: now, count: 1, folded: 0 });
         true
     }
@@ -79,7 +110,10 @@ impl Complaints {
         let mut lines = Vec::new();
         for kind in self.kinds().iter_mut().filter(|kind| kind.folded > 0 && now - kind.told >= FOLD) {
             let (times, seconds) = (kind.folded, (now - kind.told).as_secs());
-            lines.push((kind.level, format!("{}: {times} more in the last {seconds} s: {}", kind.key.0, kind.text)));
+            lines.push((
+                kind.level,
+                format!("{}: {times} more in the last {seconds} s: {}", kind.key.0.name(), kind.text),
+            ));
             kind.folded = 0;
             kind.told = now;
         }
@@ -90,19 +124,15 @@ impl Complaints {
     #[must_use]
     pub fn latest(&self) -> Vec<(String, Instant, u64)> {
         let kinds = self.kinds();
-        kinds.iter().rev().map(|kind| (format!("{}: {}", kind.key.0, kind.text), kind.last, kind.count)).collect()
+        kinds
+            .iter()
+            .rev()
+            .map(|kind| (format!("{}: {}", kind.key.0.name(), kind.text), kind.last, kind.count))
+            .collect()
     }
 
     fn kinds(&self) -> MutexGuard<'_, VecDeque<Kind>> {
         self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn level(fault: &Fault) -> Level {
-    match fault.blame() {
-        Blame::Client => Level::DEBUG,
-        Blame::Upstream => Level::INFO,
-        Blame::Limits => Level::WARN,
     }
 }
 
@@ -127,22 +157,22 @@ mod tests {
         let full = |waited: &str| {
             Fault::error(Blame::Limits, sqlstate::TOO_MANY_CONNECTIONS, "no connection").detail(waited.to_owned())
         };
-        assert!(complaints.is_news("refused", &full("waited 1 s"), at(0)));
+        assert!(complaints.is_news(Mishap::Refused, &full("waited 1 s"), at(0)));
         for second in 1..5 {
-            assert!(!complaints.is_news("refused", &full("waited 2 s"), at(second)), "particulars don't count");
+            assert!(!complaints.is_news(Mishap::Refused, &full("waited 2 s"), at(second)), "particulars don't count");
         }
-        assert!(complaints.is_news("ended", &full("waited 1 s"), at(5)), "something else happened");
+        assert!(complaints.is_news(Mishap::Ended, &full("waited 1 s"), at(5)), "something else happened");
         assert!(complaints.due(at(6)).is_empty());
         let lines = complaints.due(at(10));
         assert_eq!(lines.len(), 1);
         assert_eq!(lines[0].0, Level::WARN);
-        assert_eq!(lines[0].1, "refused: 4 more in the last 10 s: no connection (53300); waited 2 s");
+        assert_eq!(lines[0].1, "refused a client: 4 more in the last 10 s: no connection (53300); waited 2 s");
         assert!(complaints.due(at(30)).is_empty(), "nothing came since");
-        assert!(!complaints.is_news("refused", &full("x"), at(31)));
+        assert!(!complaints.is_news(Mishap::Refused, &full("x"), at(31)));
         assert_eq!(complaints.due(at(31)).len(), 1, "one line for what came since");
         let latest = complaints.latest();
         assert_eq!((latest.len(), latest[0].2), (2, 6));
-        assert!(latest[0].0.starts_with("refused: no connection"), "{latest:?}");
+        assert!(latest[0].0.starts_with("refused a client: no connection"), "{latest:?}");
     }
 
     #[test]
@@ -150,7 +180,7 @@ mod tests {
         let complaints = Complaints::default();
         for nth in 0..3 * KINDS {
             let fault = Fault::error(Blame::Client, sqlstate::INTERNAL, format!("number {nth}"));
-            complaints.note("failed", Some(1), &fault);
+            complaints.note(Mishap::Failed, Some(1), &fault);
         }
         assert_eq!(complaints.latest().len(), KINDS);
     }

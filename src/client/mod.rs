@@ -28,7 +28,7 @@ use crate::error::{Blame, Fault, sqlstate};
 use crate::net::Conn;
 use crate::upstream::Registry;
 use crate::upstream::slots::{Slot, Slots};
-use complaints::Complaints;
+use complaints::{Complaints, Mishap};
 use door::Door;
 use handshake::Hello;
 use login::Admitted;
@@ -103,7 +103,7 @@ async fn greet(shared: &Arc<Shared>, conn: &mut Conn, place: Option<&Slot>) -> R
 async fn refuse(shared: &Shared, conn: &mut Conn, fault: &Fault) {
     shared.registry.counters.refused.add();
     shared.registry.counters.refusals.add(&fault.code());
-    shared.errors.note("refused a client", None, fault);
+    shared.errors.note(Mishap::Refused, None, fault);
     fault.put(&mut conn.output);
     farewell(conn).await;
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use super::complaints::Mishap;
 use super::relay::{End, Relay, look_limit};
 use super::sessions::{Control, Newcomer, Registered, Whose};
 use super::{FAREWELL, Shared, checkout, farewell, give_back, login};
@@ -105,7 +106,7 @@ pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, admitted: login::Session
         Farewell::Quiet => return,
         Farewell::Said => {}
         Farewell::Tell(fault) => {
-            shared.errors.note("ended a session", Some(id), &fault);
+            shared.errors.note(Mishap::Ended, Some(id), &fault);
             fault.put(&mut session.conn.output);
         }
     }
@@ -358,7 +359,7 @@ impl<'a> Session<'a> {
         if fatal {
             return Err(Farewell::Tell(fault.clone().into_fatal()));
         }
-        self.shared.errors.note("failed a statement", Some(self.control.id), fault);
+        self.shared.errors.note(Mishap::Failed, Some(self.control.id), fault);
         self.control.set_idle(&self.bag);
         let first = self.head().await?;
         self.discard(first.size).await?;

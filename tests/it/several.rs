@@ -181,7 +181,7 @@ fn a_primary_is_found_and_followed_through_a_failover() {
 
 #[test]
 fn a_server_that_becomes_another_kind_is_left() {
-    let primary = Postgres::start_with(&[]);
+    let mut primary = Postgres::start_with(&[]);
     let standby = primary.standby();
     let url = |target: &str| {
         format!(
@@ -273,7 +273,7 @@ fn where_nobody_will_do_every_reason_is_told() {
 
 #[test]
 fn a_password_serves_for_whichever_server_is_found() {
-    let primary = Postgres::start_with(&[]);
+    let mut primary = Postgres::start_with(&[]);
     let standby = primary.standby();
     let url = format!(
         "postgres://127.0.0.1:{},127.0.0.1:{}?sslmode=disable&target_session_attrs=primary",
