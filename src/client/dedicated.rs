@@ -40,7 +40,7 @@ pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, admitted: Dedicated, cam
     };
     let (version, _) = admitted.startup.negotiated();
     let database = admitted.startup.get("database").unwrap_or(&admitted.user).to_vec();
-    let whose = Whose::Dedicated { database, user: admitted.user };
+    let whose = Whose::Dedicated(Box::new((database, admitted.user)));
     let newcomer = Newcomer { whose, backend: None, view: dialled.params.clone(), came };
     let registered = shared.sessions.register(&shared.registry, version, newcomer);
     let control = &registered.control;

@@ -56,7 +56,7 @@ pub struct Shared {
 }
 
 /// Serves one client to its end, unless it wants to speak with pgferry itself: then it is returned.
-pub async fn serve(shared: &Arc<Shared>, conn: &mut Conn) -> Option<Guest> {
+pub async fn serve(shared: &Arc<Shared>, conn: &mut Conn) -> Option<Box<Guest>> {
     let came = Instant::now();
     let place = shared.places.try_take();
     // What is over when the session begins, or seldom, lies elsewhere: an idle client should cost little memory.
@@ -83,7 +83,9 @@ async fn greet(shared: &Arc<Shared>, conn: &mut Conn, place: Option<&Slot>) -> R
         }
         // Who operates pgferry gets in when nobody else does.
         Hello::Startup(startup) if login::is_console(&startup) => {
-            Box::pin(login::admit(shared, conn, &startup, &settings)).await.map(|guest| guest.map(Admitted::Console))
+            Box::pin(login::admit(shared, conn, &startup, &settings))
+                .await
+                .map(|guest| guest.map(|guest| Admitted::Console(Box::new(guest))))
         }
         Hello::Startup(_) if shared.drain.phase() >= Phase::Closed => {
             Err(Fault::fatal(Blame::Client, sqlstate::CANNOT_CONNECT_NOW, "the database system is shutting down")

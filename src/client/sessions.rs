@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -42,35 +43,30 @@ pub(super) struct State {
     pub doing: Doing,
     /// A cancel request came that has not been acted upon.
     pub cancelled: bool,
-    /// When it last began to wait, or its query to run.
-    requested: Option<Instant>,
+    /// When it last began to wait, or its query to run: milliseconds after it came, and one.
+    requested: Option<NonZeroU32>,
     /// The reported settings that it was told.
     view: Params,
     /// How many prepared statements it has.
-    names: usize,
+    names: u32,
 }
 
-/// Whose a session is.
+/// Whose a session is. What is seldom is boxed: every client has one of these.
 #[derive(Clone, Debug)]
 pub enum Whose {
     /// Its connections come from a pool.
     Pool(Arc<Pool>),
-    /// It has a connection of its own: replication.
-    Dedicated {
-        /// The database.
-        database: Vec<u8>,
-        /// The role.
-        user: Vec<u8>,
-    },
+    /// It has a connection of its own, replication: its database and role.
+    Dedicated(Box<(Vec<u8>, Vec<u8>)>),
     /// It speaks with pgferry itself, as this user.
-    Console(Vec<u8>),
+    Console(Box<Vec<u8>>),
 }
 
 impl Whose {
     /// Whether it is a replication connection.
     #[must_use]
     pub fn is_replication(&self) -> bool {
-        matches!(self, Self::Dedicated { .. })
+        matches!(self, Self::Dedicated(_))
     }
 
     /// The database.
@@ -78,7 +74,7 @@ impl Whose {
     pub fn database(&self) -> &[u8] {
         match self {
             Self::Pool(pool) => &pool.key.database,
-            Self::Dedicated { database, .. } => database,
+            Self::Dedicated(own) => &own.0,
             Self::Console(_) => CONSOLE[0].as_bytes(),
         }
     }
@@ -88,7 +84,8 @@ impl Whose {
     pub fn user(&self) -> &[u8] {
         match self {
             Self::Pool(pool) => &pool.key.user,
-            Self::Dedicated { user, .. } | Self::Console(user) => user,
+            Self::Dedicated(own) => &own.1,
+            Self::Console(user) => user,
         }
     }
 }
@@ -136,7 +133,7 @@ pub struct Control {
     /// The pid it was given.
     pub pid: i32,
     /// Its secret: 4 bytes in protocol 3.0, 32 from 3.2.
-    pub secret: Vec<u8>,
+    pub secret: Box<[u8]>,
     /// Wakes it to look at the process's phase, at cancel requests, and whether it is to end.
     pub wake: Wake,
     /// Whose it is.
@@ -158,7 +155,7 @@ impl Control {
         let mut state = self.state();
         state.doing = Doing::Idle;
         state.cancelled = false;
-        state.names = bag.names.len();
+        state.names = u32::try_from(bag.names.len()).unwrap_or(u32::MAX);
         if !state.view.is(&bag.view) {
             state.view = bag.view.clone();
         }
@@ -176,7 +173,7 @@ impl Control {
         let mut state = self.state();
         state.doing = Doing::Waiting;
         state.cancelled = false;
-        state.requested = Some(since);
+        state.requested = self.after(since);
     }
 
     /// The session's connection is being prepared. A request that comes meanwhile is kept.
@@ -189,8 +186,14 @@ impl Control {
     pub fn set_running(&self, key: &Arc<BackendKey>, gate: &Arc<Gate>, since: Instant) -> bool {
         let mut state = self.state();
         state.doing = Doing::Running(Arc::clone(key), Arc::clone(gate));
-        state.requested = Some(since);
+        state.requested = self.after(since);
         std::mem::take(&mut state.cancelled)
+    }
+
+    /// How long after it came `moment` is.
+    fn after(&self, moment: Instant) -> Option<NonZeroU32> {
+        let milliseconds = moment.saturating_duration_since(self.came).as_millis();
+        NonZeroU32::new(u32::try_from(milliseconds).unwrap_or(u32::MAX).saturating_add(1))
     }
 
     /// Whether a cancel request came while the session waited.
@@ -251,9 +254,9 @@ impl Control {
                 Doing::Waiting => Activity::Waiting,
                 Doing::Preparing | Doing::Running(..) => Activity::Active,
             },
-            requested: state.requested,
+            requested: state.requested.map(|after| self.came + Duration::from_millis(u64::from(after.get() - 1))),
             application_name: String::from_utf8_lossy(application_name).into_owned(),
-            prepared: state.names,
+            prepared: state.names as usize,
         }
     }
 
@@ -340,7 +343,7 @@ impl Sessions {
         let control = Arc::new(Control {
             id,
             pid,
-            secret,
+            secret: secret.into(),
             wake: Wake::default(),
             whose,
             came,

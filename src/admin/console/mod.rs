@@ -56,7 +56,7 @@ impl From<RecvError> for End {
 }
 
 /// Serves a guest to its end.
-pub async fn serve(desk: &Arc<Desk>, conn: &mut Conn, guest: Guest) {
+pub async fn serve(desk: &Arc<Desk>, conn: &mut Conn, guest: Box<Guest>) {
     let shared = &desk.shared;
     let mut view = Params::default();
     backend::put_authentication_ok(&mut conn.output);
@@ -64,7 +64,7 @@ pub async fn serve(desk: &Arc<Desk>, conn: &mut Conn, guest: Guest) {
         view.set(name, value);
         backend::put_parameter_status(&mut conn.output, name, value);
     }
-    let whose = Whose::Console(guest.user.clone().into_bytes());
+    let whose = Whose::Console(Box::new(guest.user.clone().into_bytes()));
     let newcomer = Newcomer { whose, backend: None, view, came: std::time::Instant::now() };
     let registered = shared.sessions.register(&shared.registry, 3 << 16, newcomer);
     let control = Arc::clone(&registered.control);
@@ -83,7 +83,7 @@ pub async fn serve(desk: &Arc<Desk>, conn: &mut Conn, guest: Guest) {
 struct Visit<'a> {
     desk: &'a Arc<Desk>,
     conn: &'a mut Conn,
-    guest: Guest,
+    guest: Box<Guest>,
     control: Arc<Control>,
     portals: Portals,
     /// An extended request has failed: nothing is heard until the next `Sync`.

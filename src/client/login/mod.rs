@@ -38,7 +38,7 @@ pub enum Admitted {
     /// To a connection of its own: replication.
     Dedicated(Box<Dedicated>),
     /// To the console.
-    Console(Guest),
+    Console(Box<Guest>),
 }
 
 /// What a session begins with.
