@@ -12,6 +12,7 @@ use super::console::command::Shutdown;
 use crate::client::Shared;
 use crate::config::CONSOLE;
 use crate::net::Handover;
+use crate::track::Pins;
 use crate::upstream::histogram::Snapshot;
 
 /// How often the figures are kept.
@@ -245,6 +246,15 @@ impl Desk {
         period.then = now;
         period.began = Instant::now();
         period.ended_once = true;
+    }
+
+    /// Why clients keep connections: each reason, how often it has been one, and how many keep one for it now.
+    #[must_use]
+    pub fn pins(&self) -> Vec<(&'static str, u64, usize)> {
+        let held: Vec<_> = self.shared.sessions.all().iter().map(|session| session.pins()).collect();
+        let counters = &self.shared.registry.counters.pins_by_reason;
+        let live = |pin: Pins| held.iter().filter(|pins| pins.contains(pin)).count();
+        Pins::NAMES.iter().zip(counters).map(|((pin, reason), count)| (*reason, count.get(), live(*pin))).collect()
     }
 
     /// The latest errors, the last first.

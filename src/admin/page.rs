@@ -9,7 +9,6 @@ use super::desk::{Sample, Seen};
 use super::health;
 use crate::client::sessions::Activity;
 use crate::drain::Phase;
-use crate::track::Pins;
 use crate::upstream::histogram::BOUNDS;
 
 /// The page: it loads nothing but its figures.
@@ -79,6 +78,12 @@ struct Pin {
     count: u64,
 }
 
+impl Pin {
+    fn of((reason, count, live): (&'static str, u64, usize)) -> Self {
+        Self { reason, live, count }
+    }
+}
+
 /// The page's figures, as JSON.
 #[must_use]
 pub fn figures(desk: &Desk) -> String {
@@ -108,7 +113,7 @@ pub fn figures(desk: &Desk) -> String {
         },
         pools: pools(desk),
         waiting: waiting(desk),
-        pins: pins(desk),
+        pins: desk.pins().into_iter().filter(|(_, count, _)| *count > 0).map(Pin::of).collect(),
         errors: desk.errors(),
     };
     // Numbers and texts only.
@@ -155,18 +160,6 @@ fn waiting(desk: &Desk) -> Vec<Waiting> {
     waiting.sort_by_key(|one| std::cmp::Reverse(one.milliseconds));
     waiting.truncate(WAITING);
     waiting
-}
-
-/// The reasons that there have been.
-fn pins(desk: &Desk) -> Vec<Pin> {
-    let held: Vec<_> = desk.shared.sessions.all().iter().map(|session| session.pins()).collect();
-    let counters = &desk.shared.registry.counters.pins_by_reason;
-    let pins = Pins::NAMES.iter().zip(counters).map(|((pin, reason), counter)| Pin {
-        reason,
-        live: held.iter().filter(|pins| pins.contains(*pin)).count(),
-        count: counter.get(),
-    });
-    pins.filter(|pin| pin.count > 0).collect()
 }
 
 fn text(bytes: &[u8]) -> String {

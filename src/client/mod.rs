@@ -60,12 +60,27 @@ pub async fn serve(shared: &Arc<Shared>, conn: &mut Conn) -> Option<Box<Guest>> 
     let came = Instant::now();
     let place = shared.places.try_take();
     // What is over when the session begins, or seldom, lies elsewhere: an idle client should cost little memory.
-    match Box::pin(greet(shared, conn, place.as_ref())).await {
+    let admitted = match Box::pin(greet(shared, conn, place.as_ref())).await {
+        Ok(Some(Admitted::Session(admitted))) => admitted,
+        other => return Box::pin(serve_others(shared, conn, other, came)).await,
+    };
+    session::run(shared, conn, admitted, came).await;
+    None
+}
+
+/// Those who get no session.
+async fn serve_others(
+    shared: &Arc<Shared>,
+    conn: &mut Conn,
+    greeted: Result<Option<Admitted>, Fault>,
+    came: Instant,
+) -> Option<Box<Guest>> {
+    match greeted {
         Ok(Some(Admitted::Session(admitted))) => session::run(shared, conn, admitted, came).await,
-        Ok(Some(Admitted::Dedicated(admitted))) => Box::pin(dedicated::run(shared, conn, *admitted, came)).await,
+        Ok(Some(Admitted::Dedicated(admitted))) => dedicated::run(shared, conn, *admitted, came).await,
         Ok(Some(Admitted::Console(guest))) => return Some(guest),
         Ok(None) => {}
-        Err(fault) => Box::pin(refuse(shared, conn, &fault)).await,
+        Err(fault) => refuse(shared, conn, &fault).await,
     }
     None
 }

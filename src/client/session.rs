@@ -84,33 +84,39 @@ struct Session<'a> {
 }
 
 /// Runs a session from its welcome to its end.
-pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, admitted: login::Session, came: Instant) {
+///
+/// Not an `async fn`, which would keep what it is called with beside what it makes of that, for as long as the client is
+/// there.
+pub fn run<'a>(
+    shared: &'a Arc<Shared>,
+    conn: &'a mut Conn,
+    admitted: login::Session,
+    came: Instant,
+) -> impl Future<Output = ()> + 'a {
     let (mut session, registered) = Session::begin(shared, conn, admitted, came);
-    if session.flush_welcome().await.is_err() {
-        session.give_loan_back();
-        return;
-    }
-    shared.registry.counters.logins.add();
-    shared.registry.counters.timings.login.observe(came.elapsed());
-    // What the login took is nobody's work.
-    let _ = session.conn.take_traffic();
-    session.pool.traffic.logins.add();
-    let end = session.serve().await;
-    session.give_loan_back();
-    drop(registered);
-    let id = session.control.id;
-    if shared.registry.settings.load().log_connections {
-        tracing::info!(client = id, "client ended");
-    }
-    match end {
-        Farewell::Quiet => return,
-        Farewell::Said => {}
-        Farewell::Tell(fault) => {
-            shared.errors.note(Mishap::Ended, Some(id), &fault);
-            fault.put(&mut session.conn.output);
+    async move {
+        if session.flush_welcome().await.is_err() {
+            session.give_loan_back();
+            return;
         }
+        session.count_login();
+        let end = session.serve().await;
+        session.give_loan_back();
+        drop(registered);
+        let id = session.control.id;
+        if session.shared.registry.settings.load().log_connections {
+            tracing::info!(client = id, "client ended");
+        }
+        match end {
+            Farewell::Quiet => return,
+            Farewell::Said => {}
+            Farewell::Tell(fault) => {
+                session.shared.errors.note(Mishap::Ended, Some(id), &fault);
+                fault.put(&mut session.conn.output);
+            }
+        }
+        Box::pin(farewell(session.conn)).await;
     }
-    Box::pin(farewell(session.conn)).await;
 }
 
 impl<'a> Session<'a> {
@@ -138,6 +144,15 @@ impl<'a> Session<'a> {
         backend::put_ready(out, crate::track::pipeline::IDLE);
         let bag = Luggage::new(welcome.wanted.clone(), welcome.view.clone());
         (Self { shared, control, conn, pool, bag, mode, loan: loan.map(Box::new), _place: place }, registered)
+    }
+
+    fn count_login(&mut self) {
+        let counters = &self.shared.registry.counters;
+        counters.logins.add();
+        counters.timings.login.observe(self.control.came.elapsed());
+        // What the login took is nobody's work.
+        let _ = self.conn.take_traffic();
+        self.pool.traffic.logins.add();
     }
 
     async fn flush_welcome(&mut self) -> Result<(), RecvError> {

@@ -180,7 +180,8 @@ async fn accept(desk: Arc<Desk>, listener: Arc<Bound>, stop: Arc<Stop>, presence
     let shared = Arc::clone(&desk.shared);
     let serve = |stream: Stream| {
         let held = (presence.clients.upgrade(), presence.all.upgrade());
-        tokio::spawn(serve(Arc::clone(&desk), stream, held));
+        let conn = Conn::new(stream, Arc::clone(&shared.registry.buffers));
+        tokio::spawn(serve(Arc::clone(&desk), conn, held));
     };
     while shared.drain.phase() < Phase::Stopping && stop.how() == 0 {
         tokio::select! {
@@ -205,15 +206,18 @@ async fn accept(desk: Arc<Desk>, listener: Arc<Bound>, stop: Arc<Stop>, presence
     }
 }
 
-async fn serve(desk: Arc<Desk>, stream: Stream, (client, all): (Option<Held>, Option<Held>)) {
-    let mut conn = Conn::new(stream, Arc::clone(&desk.shared.registry.buffers));
-    let guest = client::serve(&desk.shared, &mut conn).await;
-    // Nobody waits for those who watch.
-    drop(client);
-    if let Some(guest) = guest {
-        Box::pin(console::serve(&desk, &mut conn, guest)).await;
+/// Not an `async fn`, for the sake of the memory that a client takes: see [`client::session::run`].
+fn serve(desk: Arc<Desk>, mut conn: Conn, held: (Option<Held>, Option<Held>)) -> impl Future<Output = ()> {
+    let (client, all) = held;
+    async move {
+        let guest = client::serve(&desk.shared, &mut conn).await;
+        // Nobody waits for those who watch.
+        drop(client);
+        if let Some(guest) = guest {
+            Box::pin(console::serve(&desk, &mut conn, guest)).await;
+        }
+        drop(all);
     }
-    drop(all);
 }
 
 /// A failure to accept concerns one client, or everything is in use for the moment; the listener goes on.

@@ -353,6 +353,8 @@ fn each_command_needs_its_right() {
     let as_user = |user: &str| format!("host=127.0.0.1 port={port} user={user} dbname=pgbouncer");
     let refused = psql(&as_user("plain_user"), PASSWORD, "show pools").expect_err("nobody knows it");
     assert!(refused.contains("may not use pgferry's console") && refused.contains("admin_users"), "{refused}");
+    let refused = psql(&as_user("plain_user"), "wrong", "show pools").expect_err("nor does it know the password");
+    assert!(refused.contains("password authentication failed"), "who is listed is nobody else's business: {refused}");
     let refused = psql(&as_user("scram_user"), "wrong", "show pools").expect_err("a wrong password");
     assert!(refused.contains("password authentication failed"), "{refused}");
     assert_eq!(psql(&as_user("scram_user"), PASSWORD, "reload"), Ok("RELOAD".to_owned()));

@@ -6,7 +6,6 @@ use crate::admin::Desk;
 use crate::admin::table::{Cell, Type};
 use crate::doctor::kernel::{Kernel, Places};
 use crate::doctor::sockets::{self, State};
-use crate::track::Pins;
 use crate::upstream::route::Address;
 
 pub(super) const PORTS: [(&str, Type); 9] = [
@@ -70,16 +69,8 @@ pub(super) async fn ports(desk: &Desk) -> Vec<Vec<Cell>> {
 }
 
 pub(super) fn pins(desk: &Desk) -> Vec<Vec<Cell>> {
-    let held: Vec<_> = desk.shared.sessions.all().iter().map(|session| session.pins()).collect();
-    let counters = &desk.shared.registry.counters;
-    Pins::NAMES
-        .iter()
-        .zip(&counters.pins_by_reason)
-        .map(|((pin, reason), counter)| {
-            let live = held.iter().filter(|pins| pins.contains(*pin)).count();
-            vec![(*reason).into(), counter.get().into(), live.into()]
-        })
-        .collect()
+    let row = |(reason, count, live): (&str, u64, usize)| vec![reason.into(), count.into(), live.into()];
+    desk.pins().into_iter().map(row).collect()
 }
 
 pub(super) fn logins(desk: &Desk) -> Vec<Vec<Cell>> {

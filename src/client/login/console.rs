@@ -56,13 +56,9 @@ pub async fn admit(
     }
     let listed = |users: &[String]| users.contains(&user);
     let rights = match (listed(&settings.admin_users), listed(&settings.stats_users)) {
-        (true, _) => Rights::Admin,
-        (false, true) => Rights::Stats,
-        (false, false) => {
-            return Err(refused(format!("user \"{user}\" may not use pgferry's console")).hint(
-                "Name it in admin_users or stats_users, or connect over the unix socket as pgferry's own user or root.",
-            ));
-        }
+        (true, _) => Some(Rights::Admin),
+        (false, true) => Some(Rights::Stats),
+        (false, false) => None,
     };
     let database = settings.console_database();
     let deadline = Instant::now() + settings.login_timeout;
@@ -87,7 +83,16 @@ pub async fn admit(
         }
         _ => !matches!(entry.prove().await?, Proof::Gone),
     };
-    Ok(came_in.then_some(Guest { user, rights }))
+    if !came_in {
+        return Ok(None);
+    }
+    // Only who has proved who it is learns that: others could ask for names until one is listed.
+    let Some(rights) = rights else {
+        return Err(refused(format!("user \"{user}\" may not use pgferry's console")).hint(
+            "Name it in admin_users or stats_users, or connect over the unix socket as pgferry's own user or root.",
+        ));
+    };
+    Ok(Some(Guest { user, rights }))
 }
 
 fn refused(message: String) -> Fault {
