@@ -75,6 +75,17 @@ fn a_reload_says_what_has_changed_and_a_mistake_changes_nothing() {
 }
 
 #[test]
+fn the_log_says_more_or_less_at_once() {
+    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let mut guest = Raw::logged_in(ferry.raw(), "u", "pgferry");
+    for sql in ["SET log_level = warn", "PAUSE", "SET log_level = info", "RESUME"] {
+        assert!(tags(&guest.query(sql)).ends_with("CZ"), "{sql}");
+    }
+    eventually("it is told again", || ferry.log().contains("console: RESUME"));
+    assert!(!ferry.log().contains("console: PAUSE"), "{}", ferry.log());
+}
+
+#[test]
 fn listeners_come_and_go() {
     let postgres = Postgres::shared();
     let filed = Filed::start(postgres, "listen = \"HERE\"\n");

@@ -266,6 +266,9 @@ fn where_nobody_will_do_every_reason_is_told() {
     let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_LOGIN_TIMEOUT", "300ms")]);
     let told = refused(&ferry, "trust_user", "postgres");
     assert_eq!(told.field(b'C'), "08001");
+    let alone = format!("{}&target_session_attrs=prefer-standby", postgres.url());
+    let alone = Ferry::start_with(&alone, &[], &[]);
+    assert_eq!(alone.session().value("select 1"), "1", "a preference is no condition");
     let message = told.field(b'M');
     assert!(message.contains("127.0.0.1:1: Connection refused"), "{message}");
     assert!(message.contains(&format!("127.0.0.1:{}: server is not in hot standby mode", postgres.port)), "{message}");

@@ -1,7 +1,7 @@
 //! The console: somebody who logs in to database `pgferry` (or `pgbouncer`) speaks with pgferry itself, in PgBouncer's
 //! commands, by the simple or the extended protocol.
 //!
-//! [`command`] understands what is said, [`act`] does it, [`portals`] keeps the extended protocol's statements.
+//! [`command`] understands what is said, [`act`] does it, `portals` keeps the extended protocol's statements.
 
 pub mod act;
 pub mod command;

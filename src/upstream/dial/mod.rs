@@ -66,12 +66,13 @@ pub enum Secret {
 }
 
 impl Secret {
-    /// The same once more, for another server; a client can be asked only once.
-    fn spare(&self) -> Self {
+    /// The same once more, for another server; `None` where there is a client to ask, which can be done only once.
+    fn spare(&self) -> Option<Self> {
         match self {
-            Self::Known(credential) => Self::Known(credential.clone()),
-            Self::Fixed(other) => Self::Fixed(other.clone()),
-            Self::None | Self::Ask(_) | Self::Used => Self::None,
+            Self::Known(credential) => Some(Self::Known(credential.clone())),
+            Self::Fixed(other) => Some(Self::Fixed(other.clone())),
+            Self::None => Some(Self::None),
+            Self::Ask(_) | Self::Used => None,
         }
     }
 }
@@ -149,6 +150,7 @@ impl Dial<'_> {
             wanted.insert(0, Target::Standby);
         }
         let order = self.route.order(self.registry.counters.opened.get());
+        let only_one = wanted.len() == 1 && order.len() == 1;
         let mut tried = Vec::new();
         for target in wanted {
             for &at in &order {
@@ -160,17 +162,21 @@ impl Dial<'_> {
                         self.route.is_good(at);
                         return Ok(dialled);
                     }
-                    Err(failed) if order.len() == 1 || !failed.error.another_may_do() => return Err(failed),
+                    Err(failed) if only_one || !failed.error.another_may_do() => return Err(failed),
                     Err(failed) => {
                         let error = failed.error.clone();
                         failed.close(self.registry).await;
                         error
                     }
                 };
-                tried.push(error);
                 if let Secret::Used = self.login.secret {
-                    self.login.secret = spare;
+                    match spare {
+                        Some(spare) => self.login.secret = spare,
+                        // The client has answered, and the server is gone: its login tries again with that.
+                        None => return Err(Failed::of(error)),
+                    }
                 }
+                tried.push(error);
             }
         }
         Err(Failed::of(DialError::nowhere(&self.route.places(), &tried)))
