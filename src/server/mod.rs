@@ -81,22 +81,10 @@ pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), S
     let admin_given = take_named(&mut given, admin_name.as_deref());
     let managed = given.iter().any(Inherited::is_managed);
     let (bound, not_wanted) = bind_all(&settings, given)?;
-    let key = ProcessKey::generate().map_err(|error| StartError::System(format!("no randomness: {error}")))?;
     let mut signals = Signals::new().map_err(|error| StartError::System(format!("signals: {error}")))?;
-    // Enough for the traffic of a burst; what is beyond goes back to the system.
-    let buffers = BufferPool::new(settings.buffer_size, 2 * settings.max_upstream.min(64));
-    let settings = Arc::new(ArcSwap::from_pointee(settings));
-    let registry = Registry::new(Arc::clone(&settings), routes, key, buffers);
-    let shared = Arc::new(Shared {
-        registry: Arc::clone(&registry),
-        sessions: Sessions::default(),
-        door: ArcSwap::from_pointee(door),
-        errors: Complaints::default(),
-        drain: Drain::default(),
-        places: Slots::new(places),
-    });
+    let address = settings.admin_listen.clone();
+    let shared = share(settings, routes, door, places)?;
     let (desk, mut orders) = Desk::new(Arc::clone(&shared));
-    let address = registry.settings.load().admin_listen.clone();
     let admin = address.map(|address| Admin::start(&desk, &address, admin_given)).transpose();
     // Everybody's task holds senders: when all are gone, so are they.
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
@@ -112,11 +100,11 @@ pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), S
         on_top: Vec::new(),
     };
     let names: Vec<_> = bound.iter().map(|bound| bound.name().to_owned()).collect();
-    say::announce(&registry.settings.load(), &names);
+    say::announce(&shared.registry.settings.load(), &names);
     reload::warm_up(&shared);
-    tokio::spawn(Arc::clone(&registry).janitor());
+    tokio::spawn(Arc::clone(&shared.registry).janitor());
     tokio::spawn(vitals::log(Arc::clone(&shared)));
-    tokio::spawn(Arc::clone(&desk).keep());
+    tokio::spawn(desk.keep());
     for bound in bound {
         running.listeners.open(bound);
     }
@@ -127,28 +115,7 @@ pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), S
     // What is not configured any more goes, its socket file too.
     drop(not_wanted.into_iter().inspect(|bound| drop(bound.own())).collect::<Vec<_>>());
     notify(&[NotifyState::Ready]);
-    let patience = loop {
-        tokio::select! {
-            told = signals.next() => match told {
-                Told::Reload => running.reload_told_by_signal(),
-                Told::Report => say::report(&shared),
-                Told::Drain => break Patience::Drain,
-                Told::Stop => break Patience::None,
-            },
-            Some(order) = orders.recv() => match order {
-                Order::Reload(answer) => drop(answer.send(running.reload())),
-                Order::Set(key, value, answer) => drop(answer.send(running.set(&key, &value))),
-                Order::TakeOver(answer) => drop(answer.send(running.hand_over())),
-                Order::TakenOver => {
-                    running.leave();
-                    break Patience::Replaced;
-                }
-                Order::Shutdown(Shutdown::Now) => break Patience::None,
-                Order::Shutdown(Shutdown::WaitForServers) => break Patience::Drain,
-                Order::Shutdown(Shutdown::WaitForClients) => break Patience::Clients,
-            },
-        }
-    };
+    let patience = serve(&mut running, &shared, &mut signals, &mut orders).await;
     notify(&[NotifyState::Stopping]);
     drop(alive);
     let mut ending = Ending { signals, orders };
@@ -163,6 +130,53 @@ pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), S
     close_upstreams(&shared).await;
     say::report(&shared);
     Ok(())
+}
+
+/// What all sessions share, before there are any.
+fn share(settings: Settings, routes: Routes, door: Door, places: usize) -> Result<Arc<Shared>, StartError> {
+    let key = ProcessKey::generate().map_err(|error| StartError::System(format!("no randomness: {error}")))?;
+    // Enough for the traffic of a burst; what is beyond goes back to the system.
+    let buffers = BufferPool::new(settings.buffer_size, 2 * settings.max_upstream.min(64));
+    let settings = Arc::new(ArcSwap::from_pointee(settings));
+    Ok(Arc::new(Shared {
+        registry: Registry::new(settings, routes, key, buffers),
+        sessions: Sessions::default(),
+        door: ArcSwap::from_pointee(door),
+        errors: Complaints::default(),
+        drain: Drain::default(),
+        places: Slots::new(places),
+    }))
+}
+
+/// Does what the process is told, until it is told to end.
+async fn serve(
+    running: &mut Running,
+    shared: &Shared,
+    signals: &mut Signals,
+    orders: &mut mpsc::Receiver<Order>,
+) -> Patience {
+    loop {
+        tokio::select! {
+            told = signals.next() => match told {
+                Told::Reload => running.reload_told_by_signal(),
+                Told::Report => say::report(shared),
+                Told::Drain => return Patience::Drain,
+                Told::Stop => return Patience::None,
+            },
+            Some(order) = orders.recv() => match order {
+                Order::Reload(answer) => drop(answer.send(running.reload())),
+                Order::Set(key, value, answer) => drop(answer.send(running.set(&key, &value))),
+                Order::TakeOver(answer) => drop(answer.send(running.hand_over())),
+                Order::TakenOver => {
+                    running.leave();
+                    return Patience::Replaced;
+                }
+                Order::Shutdown(Shutdown::Now) => return Patience::None,
+                Order::Shutdown(Shutdown::WaitForServers) => return Patience::Drain,
+                Order::Shutdown(Shutdown::WaitForClients) => return Patience::Clients,
+            },
+        }
+    }
 }
 
 /// How long those who are there may go on.
