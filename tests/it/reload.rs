@@ -233,7 +233,7 @@ fn a_service_manager_may_hold_the_listener() {
                   os.execv(sys.argv[2], sys.argv[2:])\n";
     let log = dir.path().join("log");
     let url = Postgres::shared().url();
-    let mut child = Command::new("/usr/bin/python3")
+    let mut child = crate::harness::ferry::program("/usr/bin/python3")
         .args(["-c", script, path.to_str().expect("UTF-8"), env!("CARGO_BIN_EXE_pgferry"), "-u", &url])
         .stderr(fs::File::create(&log).expect("a file"))
         .spawn()

@@ -224,7 +224,7 @@ fn a_name_is_looked_up_again_and_old_addresses_are_left() {
     let user: &[&str] = if nix::unistd::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
     let log = dir.path().join("log");
     let url = format!("postgres://pg.test:{}?sslmode=disable", postgres.port);
-    let mut child = std::process::Command::new("unshare")
+    let mut child = crate::harness::ferry::program("unshare")
         .args(user)
         .args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\"", hosts.to_str().expect("UTF-8")])
         .args([env!("CARGO_BIN_EXE_pgferry"), "-u", &url, "-l", &host])

@@ -204,7 +204,12 @@ impl Drop for Ferry {
 
 /// pgferry's program, with an environment that says nothing to it.
 pub fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pgferry"));
+    program(env!("CARGO_BIN_EXE_pgferry"))
+}
+
+/// A program that starts pgferry, likewise.
+pub fn program(name: &str) -> Command {
+    let mut command = Command::new(name);
     for (name, _) in std::env::vars() {
         if name.starts_with("PGFERRY_") || name == "DATABASE_URL" || name == "NOTIFY_SOCKET" {
             command.env_remove(name);
