@@ -99,7 +99,7 @@ impl Complaints {
         true
     }
 
-    /// Tells of those that have been counted for long enough, and forgets those that have not come again for a while.
+    /// Tells of those that have been counted for long enough.
     pub fn tell(&self) {
         for (level, line) in self.due(Instant::now()) {
             say(level, None, format_args!("{line}"));

@@ -57,7 +57,7 @@ pub async fn perform(desk: &Arc<Desk>, command: &Command) -> Result<Done, Fault>
                 return Err(refused(format!("{what}{not} paused")));
             }
             for pool in registry.pools_of(name) {
-                pool.resumed();
+                pool.kick();
             }
         }
         Command::Disable(database) => registry.switches.disable(database.as_bytes(), true),

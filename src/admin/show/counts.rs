@@ -6,20 +6,20 @@ use crate::admin::Desk;
 use crate::admin::desk::Sums;
 use crate::admin::table::{Cell, Table, Type};
 
-/// The counts, in PgBouncer's order: what STATS, STATS_TOTALS, STATS_AVERAGES and TOTALS call them.
-const COUNTS: [[&str; 4]; 12] = [
-    ["server_assignment_count", "server_assignment_count", "server_assignment_count", "server_assignment_count"],
-    ["xact_count", "xact_count", "xact_count", "xact_count"],
-    ["query_count", "query_count", "query_count", "query_count"],
-    ["received", "bytes_received", "bytes_received", "client_bytes"],
-    ["sent", "bytes_sent", "bytes_sent", "server_bytes"],
-    ["xact_time", "xact_time", "xact_time", "xact_time"],
-    ["query_time", "query_time", "query_time", "query_time"],
-    ["wait_time", "wait_time", "wait_time", "wait_time"],
-    ["client_parse_count", "client_parse_count", "avg_client_parse_count", "ps_client_parse_count"],
-    ["server_parse_count", "server_parse_count", "avg_server_parse_count", "ps_server_parse_count"],
-    ["bind_count", "bind_count", "avg_bind_count", "ps_bind_count"],
-    ["client_login_count", "client_login_count", "avg_client_login_count", "client_login_count"],
+/// The counts, in PgBouncer's order: what STATS_TOTALS, STATS_AVERAGES and TOTALS call them.
+const COUNTS: [[&str; 3]; 12] = [
+    ["server_assignment_count", "server_assignment_count", "server_assignment_count"],
+    ["xact_count", "xact_count", "xact_count"],
+    ["query_count", "query_count", "query_count"],
+    ["bytes_received", "bytes_received", "client_bytes"],
+    ["bytes_sent", "bytes_sent", "server_bytes"],
+    ["xact_time", "xact_time", "xact_time"],
+    ["query_time", "query_time", "query_time"],
+    ["wait_time", "wait_time", "wait_time"],
+    ["client_parse_count", "avg_client_parse_count", "ps_client_parse_count"],
+    ["server_parse_count", "avg_server_parse_count", "ps_server_parse_count"],
+    ["bind_count", "avg_bind_count", "ps_bind_count"],
+    ["client_login_count", "avg_client_login_count", "client_login_count"],
 ];
 
 /// STATS's names of sums and of averages.
@@ -50,11 +50,11 @@ pub(super) fn stats() -> Table {
 }
 
 pub(super) fn totals() -> Table {
-    by_database(COUNTS.iter().map(|names| names[1]))
+    by_database(COUNTS.iter().map(|names| names[0]))
 }
 
 pub(super) fn averages() -> Table {
-    by_database(COUNTS.iter().map(|names| names[2]))
+    by_database(COUNTS.iter().map(|names| names[1]))
 }
 
 pub(super) fn stats_rows(desk: &Desk) -> Vec<Vec<Cell>> {
@@ -86,7 +86,7 @@ pub(super) fn sums(desk: &Desk) -> Vec<Vec<Cell>> {
     let (sums, averages) = (total(&desk.sums()), total(&desk.averages()));
     let rows = |prefix: &str, numbers: Sums| -> Vec<Vec<Cell>> {
         let named = COUNTS.iter().zip(numbers.0);
-        named.map(|(names, number)| vec![format!("{prefix}_{}", names[3]).into(), number.into()]).collect()
+        named.map(|(names, number)| vec![format!("{prefix}_{}", names[2]).into(), number.into()]).collect()
     };
     [rows("total", sums), rows("avg", averages)].concat()
 }

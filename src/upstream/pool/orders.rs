@@ -36,11 +36,6 @@ impl Pool {
         self.dial_for(wanted.saturating_sub(self.idle_count()));
     }
 
-    /// Lets those who wait try again, after a pause.
-    pub fn resumed(&self) {
-        self.kick();
-    }
-
     /// Whether a connection is to be closed as soon as nobody uses it.
     #[must_use]
     pub fn must_close(&self, card: &Card) -> bool {
