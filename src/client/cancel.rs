@@ -1,40 +1,85 @@
 //! How a `CancelRequest` finds the query it is meant for, and no other.
 
+use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use tracing::debug;
 
 use super::sessions::{Doing, Sessions};
-use crate::auth::ProcessKey;
+use crate::error::{Blame, Fault, sqlstate};
 use crate::upstream::{Registry, cancel};
 
-/// What marks off the MACs that secrets are cut from, from others under the same key.
-const PURPOSE: &[u8] = b"cancel key";
+/// How many random bytes are taken from the system at once.
+const SUPPLY: usize = 256;
 
-/// Unpredictable bytes for secrets: MACs of ascending numbers, each byte of them used once.
-#[derive(Debug, Default)]
-pub(super) struct Keystream {
-    next: u64,
-    block: [u8; 32],
+/// Random bytes for secrets: taken from the system many at a time, each used once.
+#[derive(Debug)]
+pub(super) struct Supply {
+    bytes: [u8; SUPPLY],
     left: usize,
 }
 
-impl Keystream {
-    /// The next `length` bytes, at most 32.
-    pub fn take(&mut self, key: &ProcessKey, length: usize) -> Vec<u8> {
-        if self.left < length {
-            self.block = *key.mac(&[PURPOSE, &self.next.to_be_bytes()]).bytes();
-            self.next += 1;
-            self.left = self.block.len();
+impl Default for Supply {
+    fn default() -> Self {
+        Self { bytes: [0; SUPPLY], left: 0 }
+    }
+}
+
+impl Supply {
+    /// A secret of `length` bytes, at most 32.
+    ///
+    /// # Errors
+    /// When the system gives none.
+    pub fn take(&mut self, length: u8) -> Result<Secret, getrandom::Error> {
+        let length = length.min(32);
+        let size = usize::from(length);
+        if self.left < size {
+            getrandom::fill(&mut self.bytes)?;
+            self.left = SUPPLY;
         }
-        let end = self.left;
-        self.left -= length;
-        self.block[self.left..end].to_vec()
+        let mut secret = Secret { bytes: [0; 32], length };
+        let used = &mut self.bytes[self.left - size..self.left];
+        secret.bytes[..size].swap_with_slice(used);
+        self.left -= size;
+        Ok(secret)
+    }
+}
+
+/// What whoever cancels a session's query must know: 4 bytes in protocol 3.0, 32 from 3.2.
+#[derive(Clone, Copy)]
+pub struct Secret {
+    bytes: [u8; 32],
+    length: u8,
+}
+
+impl Deref for Secret {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a secret of {} bytes", self.length)
     }
 }
 
 impl Sessions {
+    /// A secret for somebody who speaks protocol `version`.
+    ///
+    /// # Errors
+    /// When the system has no randomness to give; the words are PostgreSQL's.
+    pub fn secret(&self, version: u32) -> Result<Secret, Fault> {
+        self.supply().take(if version > 3 << 16 { 32 } else { 4 }).map_err(|error| {
+            Fault::fatal(Blame::Limits, sqlstate::INTERNAL, "could not generate random cancel key")
+                .detail(error.to_string())
+        })
+    }
+
     /// Acts upon a cancel request, and returns when it has been acted upon. Whether there was anything to cancel, or
     /// anybody of that name, the requester does not learn.
     pub async fn cancel(&self, registry: &Registry, pid: i32, secret: &[u8]) {
@@ -71,20 +116,18 @@ mod tests {
 
     #[test]
     fn no_two_secrets_are_cut_from_the_same_bytes() {
-        let key = ProcessKey::generate().expect("randomness");
-        let mut keystream = Keystream::default();
-        let short: Vec<_> = (0..16).map(|_| keystream.take(&key, 4)).collect();
-        assert_eq!(keystream.next, 2, "eight short ones of each block");
-        let long = keystream.take(&key, 32);
-        assert_eq!(keystream.next, 3);
-        for (at, secret) in short.iter().enumerate() {
-            assert_eq!(secret.len(), 4);
-            let block = *key.mac(&[PURPOSE, &(at as u64 / 8).to_be_bytes()]).bytes();
-            assert!(block.chunks(4).any(|part| part == secret));
-            assert!(block.chunks(4).filter(|part| part == secret).count() == 1 && !long.starts_with(secret));
+        let mut supply = Supply::default();
+        let mut seen = Vec::new();
+        for length in [4, 32, 4].into_iter().cycle().take(100) {
+            let secret = supply.take(length).expect("randomness");
+            assert_eq!(secret.len(), usize::from(length));
+            assert!(supply.bytes[supply.left..].iter().all(|byte| *byte == 0), "what is used is forgotten");
+            seen.push(secret.to_vec());
         }
-        let _ = keystream.take(&key, 4);
-        let again = keystream.take(&key, 32);
-        assert_ne!(again, long, "what is left of a block is too short for a long one");
+        let all = seen.len();
+        seen.sort();
+        seen.dedup();
+        // Two of 67 that are 4 bytes long are the same once in two million runs.
+        assert_eq!(seen.len(), all);
     }
 }

@@ -1,7 +1,7 @@
 //! Getting a connection ready for a client: what it is welcomed with, and what is sent in front of its first message.
 
 use std::sync::Arc;
-use tokio::time::Instant;
+use std::time::Instant;
 
 use super::Shared;
 use crate::config::{Reset, Settings};
@@ -29,7 +29,7 @@ pub async fn welcome(
     shared: &Arc<Shared>,
     pool: &Arc<Pool>,
     asked: &Wanted,
-    deadline: Instant,
+    deadline: tokio::time::Instant,
 ) -> Result<Arc<Welcome>, Fault> {
     match pool.welcome(asked) {
         Some(known) => Ok(known),
@@ -42,11 +42,11 @@ async fn find_out(
     shared: &Arc<Shared>,
     pool: &Arc<Pool>,
     asked: &Wanted,
-    deadline: Instant,
+    deadline: tokio::time::Instant,
 ) -> Result<Arc<Welcome>, Fault> {
     let mut first = None;
     if pool.baseline().is_none() {
-        let patience = deadline.saturating_duration_since(Instant::now());
+        let patience = deadline.saturating_duration_since(tokio::time::Instant::now());
         first = Some(pool.checkout(asked, patience).await.map_err(|error| error.fault().into_fatal())?);
     }
     let unknown = asked.only(|name, value| pool.canonical(name, value).is_none());
@@ -90,7 +90,7 @@ async fn try_settings(shared: &Arc<Shared>, mut lease: Lease, unknown: &Wanted) 
     if sql.is_empty() && lease.used == Used::Fresh {
         lease.release_fresh(clean);
     } else {
-        lease.release(clean, NOBODY);
+        lease.release(clean, NOBODY, Instant::now());
     }
     refused.map_or(Ok(()), |error| Err(Fault::upstream_fatal(&error)))
 }
@@ -99,7 +99,7 @@ async fn try_settings(shared: &Arc<Shared>, mut lease: Lease, unknown: &Wanted) 
 ///
 /// Besides what it does, its answer proves that the connection was alive: while it has not come, the server has not
 /// come to the client's message either, which can then be sent elsewhere if the connection turns out to be dead.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Preparation {
     /// The settings that the client asked for.
     pub wanted: Wanted,
@@ -117,15 +117,23 @@ pub struct Preparation {
     pub must_succeed_first: bool,
 }
 
-/// What must be sent in front of the first message of client number `client`, who carries `bag`.
+/// What must be sent in front of the first message of client number `client`, who carries `bag` and is given the
+/// connection at `now`.
 #[must_use]
-pub fn prepare(lease: &Lease, settings: &Settings, bag: &Luggage, client: u64) -> Preparation {
-    let mut preparation = Preparation { wanted: bag.wanted.clone(), ..Preparation::default() };
-    preparation.foreign = match lease.used {
+pub fn prepare(lease: &Lease, settings: &Settings, bag: &Luggage, client: u64, now: Instant) -> Preparation {
+    let foreign = match lease.used {
         Used::Fresh => false,
         Used::By(other) => other != client,
     };
-    preparation.reset = preparation.foreign && settings.reset == Reset::Always;
+    let mut preparation = Preparation {
+        wanted: bag.wanted.clone(),
+        messages: Vec::new(),
+        requests: Vec::new(),
+        foreign,
+        reset: foreign && settings.reset == Reset::Always,
+        settings: false,
+        must_succeed_first: false,
+    };
     if preparation.reset {
         frontend::put_query(&mut preparation.messages, restore::RESET);
         preparation.requests.push(Request::Query);
@@ -146,7 +154,7 @@ pub fn prepare(lease: &Lease, settings: &Settings, bag: &Luggage, client: u64) -
         preparation.settings = true;
     }
     // The server may have ended the connection without a sign of it so far, as `pg_terminate_backend` does.
-    if preparation.requests.is_empty() && lease.returned.elapsed() >= MOMENT {
+    if preparation.requests.is_empty() && now.saturating_duration_since(lease.returned) >= MOMENT {
         frontend::put_sync(&mut preparation.messages);
         preparation.requests.push(Request::Sync);
     }

@@ -2,16 +2,18 @@
 //!
 //! The order of things and the texts are those of PostgreSQL's `ProcessStartupPacket`.
 
-use arc_swap::ArcSwap;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tracing::debug;
 
-use super::door::Door;
+use super::Shared;
+use super::applicant::Applicant;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::tls::client::ALPN;
 use crate::net::tls::{Server, Session};
 use crate::net::{Conn, RecvError};
-use crate::wire::{Opening, Startup, StartupError, backend, startup};
+use crate::wire::{Opening, StartupError, backend, startup};
 
 /// The first byte of TLS's first record: a client that begins with encryption (PostgreSQL 17's `sslnegotiation=direct`).
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -32,17 +34,17 @@ pub enum Hello {
         secret: Vec<u8>,
     },
     /// To log in.
-    Startup(Startup),
+    Startup(Arc<Applicant>),
 }
 
 /// Reads the opening packets. A `NegotiateProtocolVersion` that is due is left in the connection's output.
 ///
 /// # Errors
 /// What the client is told when it says what it should not.
-pub async fn handshake(conn: &mut Conn, door: &ArcSwap<Door>) -> Result<Hello, Fault> {
+pub async fn handshake(conn: &mut Conn, shared: &Shared) -> Result<Hello, Fault> {
     let (mut asked_ssl, mut asked_gss) = (false, false);
     // As in PostgreSQL, there is no encryption on unix sockets.
-    let door = conn.stream().is_tcp().then(|| door.load_full());
+    let door = conn.stream().is_tcp().then(|| shared.door.load_full());
     let tls = door.as_ref().and_then(|door| door.tls.as_ref());
     if let Some(tls) = tls {
         let Ok(first) = conn.peek(1).await else { return Ok(Hello::Gone) };
@@ -61,10 +63,21 @@ pub async fn handshake(conn: &mut Conn, door: &ArcSwap<Door>) -> Result<Hello, F
     loop {
         // PostgreSQL too closes without a word: what speaks like that does not read answers.
         let Ok(packet) = receive(conn).await else { return Ok(Hello::Gone) };
+        let size = packet.len();
+        if let Some(known) = shared.applicants.find(packet) {
+            conn.consume(size);
+            return finish(conn, known).map(Hello::Startup);
+        }
+        let packet = Bytes::copy_from_slice(packet);
+        conn.consume(size);
         let opening = startup::parse(&packet).map_err(|error| refusal(&error))?;
         let (asked, what, minor) = match opening {
             Opening::Cancel { pid, secret } => return Ok(Hello::Cancel { pid, secret }),
-            Opening::Startup(startup) => return finish(conn, startup).map(Hello::Startup),
+            Opening::Startup(startup) => {
+                let applicant = Arc::new(Applicant::new(startup));
+                shared.applicants.remember(&packet, &applicant);
+                return finish(conn, applicant).map(Hello::Startup);
+            }
             Opening::Ssl => (&mut asked_ssl, "SSL", SSL_MINOR),
             Opening::GssEnc => (&mut asked_gss, "GSSAPI encryption", 5680),
         };
@@ -107,15 +120,23 @@ async fn secure(conn: &mut Conn, tls: &Server) -> bool {
     secured.is_ok()
 }
 
-async fn receive(conn: &mut Conn) -> Result<Bytes, RecvError> {
-    let length = conn.peek(startup::LENGTH).await?;
-    let Ok(Some(size)) = startup::size(length) else { return Err(RecvError::Closed) };
-    let packet = Bytes::copy_from_slice(conn.peek(size).await?);
-    conn.consume(size);
-    Ok(packet)
+/// The next opening packet, which stays where it is.
+async fn receive(conn: &mut Conn) -> Result<&[u8], RecvError> {
+    let size = loop {
+        let here = conn.input.unparsed();
+        match startup::size(here) {
+            Ok(Some(size)) if here.len() >= size => break size,
+            Ok(Some(size)) => conn.input.make_room(size),
+            Ok(None) => {}
+            Err(_) => return Err(RecvError::Closed),
+        }
+        conn.fill().await?;
+    };
+    Ok(&conn.input.unparsed()[..size])
 }
 
-fn finish(conn: &mut Conn, startup: Startup) -> Result<Startup, Fault> {
+fn finish(conn: &mut Conn, applicant: Arc<Applicant>) -> Result<Arc<Applicant>, Fault> {
+    let startup = &applicant.startup;
     let (version, tell) = startup.negotiated();
     if tell {
         backend::put_negotiate(&mut conn.output, version, &startup.protocol_options);
@@ -127,7 +148,7 @@ fn finish(conn: &mut Conn, startup: Startup) -> Result<Startup, Fault> {
             "no PostgreSQL user name specified in startup packet",
         ));
     }
-    Ok(startup)
+    Ok(applicant)
 }
 
 fn refusal(error: &StartupError) -> Fault {

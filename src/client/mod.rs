@@ -5,6 +5,7 @@
 //! [`door`] is what clients meet first, [`secrets`] what they must know there.
 //! [`complaints`] is what the log tells of errors. [`sessions`] is how others reach a session, [`cancel`] how cancel requests do; [`dedicated`] is what replication gets instead of a session.
 
+pub mod applicant;
 pub mod cancel;
 pub mod checkout;
 pub mod complaints;
@@ -28,6 +29,7 @@ use crate::error::{Blame, Fault, sqlstate};
 use crate::net::Conn;
 use crate::upstream::Registry;
 use crate::upstream::slots::{Slot, Slots};
+use applicant::Applicants;
 use complaints::{Complaints, Mishap};
 use door::Door;
 use handshake::Hello;
@@ -47,6 +49,8 @@ pub struct Shared {
     pub sessions: Sessions,
     /// What clients meet before they are let in.
     pub door: ArcSwap<Door>,
+    /// Those who came last.
+    pub applicants: Applicants,
     /// The errors that clients were told lately.
     pub errors: Complaints,
     /// Where in its life the process is.
@@ -60,7 +64,7 @@ pub async fn serve(shared: &Arc<Shared>, conn: &mut Conn) -> Option<Box<Guest>> 
     let came = Instant::now();
     let place = shared.places.try_take();
     // What is over when the session begins, or seldom, lies elsewhere: an idle client should cost little memory.
-    let admitted = match Box::pin(greet(shared, conn, place.as_ref())).await {
+    let admitted = match Box::pin(greet(shared, conn, place.as_ref(), came)).await {
         Ok(Some(Admitted::Session(admitted))) => admitted,
         other => return Box::pin(serve_others(shared, conn, other, came)).await,
     };
@@ -86,10 +90,15 @@ async fn serve_others(
 }
 
 /// From the first byte to the welcome; `None` when the client wanted something else or went away.
-async fn greet(shared: &Arc<Shared>, conn: &mut Conn, place: Option<&Slot>) -> Result<Option<Admitted>, Fault> {
+async fn greet(
+    shared: &Arc<Shared>,
+    conn: &mut Conn,
+    place: Option<&Slot>,
+    came: Instant,
+) -> Result<Option<Admitted>, Fault> {
     let settings = shared.registry.settings.load_full();
     let limit = settings.login_timeout;
-    let hello = tokio::time::timeout(limit, handshake::handshake(conn, &shared.door)).await;
+    let hello = tokio::time::timeout_at((came + limit).into(), handshake::handshake(conn, shared)).await;
     match hello.map_err(|_| login::timed_out(limit))?? {
         Hello::Gone => Ok(None),
         Hello::Cancel { pid, secret } => {
@@ -97,8 +106,8 @@ async fn greet(shared: &Arc<Shared>, conn: &mut Conn, place: Option<&Slot>) -> R
             Ok(None)
         }
         // Who operates pgferry gets in when nobody else does.
-        Hello::Startup(startup) if login::is_console(&startup) => {
-            Box::pin(login::admit(shared, conn, &startup, &settings))
+        Hello::Startup(applicant) if applicant.console => {
+            Box::pin(login::admit(shared, conn, &applicant.startup, &settings))
                 .await
                 .map(|guest| guest.map(|guest| Admitted::Console(Box::new(guest))))
         }
@@ -112,7 +121,7 @@ async fn greet(shared: &Arc<Shared>, conn: &mut Conn, place: Option<&Slot>) -> R
                 .detail(format!("{max} clients are connected to this pgferry."))
                 .hint("Raise max_clients, and the limit on open files if it is lower."))
         }
-        Hello::Startup(startup) => login::log_in(shared, conn, startup, &settings).await,
+        Hello::Startup(applicant) => login::log_in(shared, conn, &applicant, &settings, came).await,
     }
 }
 

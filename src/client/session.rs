@@ -128,13 +128,14 @@ impl<'a> Session<'a> {
         admitted: login::Session,
         came: Instant,
     ) -> (Self, Registered<'a>) {
-        let login::Session { pool, welcome, version, place } = admitted;
+        let login::Session { pool, welcome, secret, place } = admitted;
         // Its backend's pid is a client's own in session mode: other sessions see it in pg_locks and pg_stat_activity.
         let mode = shared.registry.settings_of(&pool.key.database).mode;
         let loan = if mode == Mode::Session { pool.lend(&welcome.wanted) } else { None };
         let backend = loan.as_ref().map(Loan::pid);
-        let newcomer = Newcomer { whose: Whose::Pool(Arc::clone(&pool)), backend, view: welcome.view.clone(), came };
-        let registered = shared.sessions.register(&shared.registry, version, newcomer);
+        let whose = Whose::Pool(Arc::clone(&pool));
+        let registered =
+            shared.sessions.register(Newcomer { whose, secret, backend, view: welcome.view.clone(), came });
         let control = Arc::clone(&registered.control);
         let out = &mut conn.output;
         // A `NegotiateProtocolVersion` may be there already.
@@ -194,8 +195,7 @@ impl<'a> Session<'a> {
     /// PostgreSQL ignores, are dropped.
     async fn next_request(&mut self) -> Result<(), Farewell> {
         loop {
-            let mode = self.settings().mode;
-            let limit = look_limit(mode, self.conn.input.capacity());
+            let limit = look_limit(self.mode, self.conn.input.capacity());
             let bytes = self.conn.input.unparsed();
             let next = head(bytes, frame::FRONTEND_LIMIT);
             let enough = |head: &Head| names::can_judge(*head, bytes, limit);
@@ -260,10 +260,11 @@ impl<'a> Session<'a> {
                 Acquired::Cancelled => return self.reject(&cancelled()).await,
                 Acquired::Failed(error) => return self.reject(&error.fault()).await,
             };
-            let preparation = checkout::prepare(&lease, settings, &self.bag, self.control.id);
+            let now = Instant::now();
+            let preparation = checkout::prepare(&lease, settings, &self.bag, self.control.id, now);
             let Self { shared, control, conn, bag, .. } = self;
             let mut relay = Relay::new(shared, conn, &mut lease, control, bag, &preparation, settings);
-            let outcome = relay.run().await;
+            let outcome = relay.run(now).await;
             drop(relay);
             // From here on a cancel request has nothing to hit; one that is under way closes the gate.
             self.control.set_idle(&self.bag);

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::cancel::Keystream;
+use super::cancel::{Secret, Supply};
 use crate::config::CONSOLE;
 use crate::net::{Peer, Stream};
 use crate::track::{Luggage, Params, Pins};
+use crate::upstream::Pool;
 use crate::upstream::link::{BackendKey, Gate};
-use crate::upstream::{Pool, Registry};
 use crate::wake::Wake;
 
 /// The first pid that is given to a client: above every real one (Linux's `PID_MAX_LIMIT` is 4194304), so that
@@ -132,8 +132,8 @@ pub struct Control {
     pub id: u64,
     /// The pid it was given.
     pub pid: i32,
-    /// Its secret: 4 bytes in protocol 3.0, 32 from 3.2.
-    pub secret: Box<[u8]>,
+    /// Its secret.
+    pub secret: Secret,
     /// Wakes it to look at the process's phase, at cancel requests, and whether it is to end.
     pub wake: Wake,
     /// Whose it is.
@@ -270,7 +270,7 @@ impl Control {
 pub struct Sessions {
     table: Mutex<Table>,
     next: AtomicU64,
-    keystream: Mutex<Keystream>,
+    supply: Mutex<Supply>,
 }
 
 type Table = HashMap<i32, Arc<Control>, BuildHasherDefault<PidHasher>>;
@@ -301,6 +301,8 @@ impl Hasher for PidHasher {
 pub struct Newcomer {
     /// Whose the session is.
     pub whose: Whose,
+    /// Its secret.
+    pub secret: Secret,
     /// The pid of its backend, if it has one.
     pub backend: Option<i32>,
     /// The reported settings that it was told.
@@ -318,10 +320,9 @@ pub struct Registered<'a> {
 }
 
 impl Sessions {
-    /// Gives a session its pid and secret, for protocol `version`: the pid of its backend if it has one and nobody was
-    /// given the same.
-    pub fn register(&self, registry: &Registry, version: u32, newcomer: Newcomer) -> Registered<'_> {
-        let Newcomer { whose, backend, view, came } = newcomer;
+    /// Gives a session its pid: that of its backend if it has one and nobody was given the same.
+    pub fn register(&self, newcomer: Newcomer) -> Registered<'_> {
+        let Newcomer { whose, secret, backend, view, came } = newcomer;
         let mut table = self.table();
         let (id, pid) = loop {
             let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -335,15 +336,11 @@ impl Sessions {
                 break (id, pid);
             }
         };
-        let length = if version > 3 << 16 { 32 } else { 4 };
-        let mut keystream = self.keystream.lock().unwrap_or_else(PoisonError::into_inner);
-        let secret = keystream.take(&registry.key, length);
-        drop(keystream);
         let state = State { doing: Doing::Idle, cancelled: false, requested: None, view, names: 0 };
         let control = Arc::new(Control {
             id,
             pid,
-            secret: secret.into(),
+            secret,
             wake: Wake::default(),
             whose,
             came,
@@ -402,6 +399,10 @@ impl Sessions {
     #[must_use]
     pub fn count(&self) -> usize {
         self.table().len()
+    }
+
+    pub(super) fn supply(&self) -> MutexGuard<'_, Supply> {
+        self.supply.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

@@ -1,6 +1,7 @@
 //! Listeners: socket files with one owner, abstract sockets, TCP.
 
 use std::fs;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net as std_unix;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use nix::unistd::{Gid, Group, chown};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -214,19 +216,26 @@ impl Bound {
         file.as_mut().map_or(Ok(()), SocketFile::own)
     }
 
-    /// Takes the next client. Cancel-safe.
+    /// Takes the next client. Only one task may wait for it.
     ///
     /// # Errors
     /// The kernel's; none of them ends the listener.
-    pub async fn accept(&self) -> io::Result<Stream> {
-        match &self.listener {
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        Poll::Ready(match &self.listener {
             Listener::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                Ok(stream.into())
+                let (stream, _) = ready!(listener.poll_accept(cx))?;
+                stream.set_nodelay(true).map(|()| stream.into())
             }
-            Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| stream.into()),
-        }
+            Listener::Unix(listener) => ready!(listener.poll_accept(cx)).map(|(stream, _)| stream.into()),
+        })
+    }
+
+    /// The same, for those who wait for nothing else.
+    ///
+    /// # Errors
+    /// As [`Bound::poll_accept`].
+    pub async fn accept(&self) -> io::Result<Stream> {
+        poll_fn(|cx| self.poll_accept(cx)).await
     }
 }
 

@@ -1,19 +1,22 @@
 //! The listeners: opened, changed by a reload, handed over to another process; and who takes clients from them.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use tokio::sync::{Notify, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::sync::Notify;
+use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::admin::{Desk, console};
-use crate::client;
+use super::crew::{Arrival, Crew, Presence};
+use crate::admin::Desk;
+use crate::client::Shared;
 use crate::config::{Listen, Settings};
 use crate::drain::Phase;
 use crate::net::{Bound, Conn, Handover, ListenError, Stream};
@@ -24,18 +27,6 @@ const OUT_OF_FILES: Duration = Duration::from_millis(50);
 /// How many clients that wait in the backlog are still taken when a listener closes: as many as the kernel keeps by
 /// default.
 const BACKLOG_AT_END: usize = 4096;
-
-/// Held by those who are to be waited for.
-type Held = mpsc::Sender<Infallible>;
-
-/// Who is there: whoever has clones of these is waited for.
-#[derive(Clone, Debug)]
-pub(super) struct Presence {
-    /// Clients, whose work is waited for.
-    pub clients: mpsc::WeakSender<Infallible>,
-    /// Everybody, guests of the console too, who get a farewell.
-    pub all: mpsc::WeakSender<Infallible>,
-}
 
 /// A listener that clients are taken from.
 #[derive(Debug)]
@@ -71,7 +62,8 @@ impl Stop {
 #[derive(Debug)]
 pub(super) struct Listeners {
     open: BTreeMap<String, Open>,
-    desk: Arc<Desk>,
+    crew: Arc<Crew>,
+    shared: Arc<Shared>,
     presence: Presence,
     /// They are the service manager's, whatever the settings say.
     managed: bool,
@@ -79,13 +71,15 @@ pub(super) struct Listeners {
 
 impl Listeners {
     pub fn new(desk: Arc<Desk>, presence: Presence, managed: bool) -> Self {
-        Self { open: BTreeMap::new(), desk, presence, managed }
+        let shared = Arc::clone(&desk.shared);
+        Self { open: BTreeMap::new(), crew: Crew::new(desk), shared, presence, managed }
     }
 
     /// Takes clients from `bound`.
     pub fn open(&mut self, bound: Bound) {
         let (bound, stop) = (Arc::new(bound), Arc::new(Stop::default()));
-        let taking = accept(Arc::clone(&self.desk), Arc::clone(&bound), Arc::clone(&stop), self.presence.clone());
+        let (crew, shared) = (Arc::clone(&self.crew), Arc::clone(&self.shared));
+        let taking = accept(crew, shared, Arc::clone(&bound), Arc::clone(&stop), self.presence.clone());
         tokio::spawn(taking);
         self.open.insert(bound.name().to_owned(), Open { bound, stop });
     }
@@ -176,22 +170,26 @@ pub(super) fn bind(listen: &Listen, settings: &Settings) -> Result<Bound, Listen
 
 /// Takes clients; nothing that happens to one of them holds up the next. While the process ends they are taken to be told
 /// so, and whoever operates it gets in.
-async fn accept(desk: Arc<Desk>, listener: Arc<Bound>, stop: Arc<Stop>, presence: Presence) {
-    let shared = Arc::clone(&desk.shared);
+async fn accept(crew: Arc<Crew>, shared: Arc<Shared>, listener: Arc<Bound>, stop: Arc<Stop>, presence: Presence) {
     let serve = |stream: Stream| {
-        let held = (presence.clients.upgrade(), presence.all.upgrade());
         let conn = Conn::new(stream, Arc::clone(&shared.registry.buffers));
-        tokio::spawn(serve(Arc::clone(&desk), conn, held));
+        crew.serve(Arrival::new(conn, &presence));
     };
-    while shared.drain.phase() < Phase::Stopping && stop.how() == 0 {
+    let mut ending = pin!(async {
         tokio::select! {
-            biased;
-            accepted = listener.accept() => match accepted {
-                Ok(stream) => serve(stream),
-                Err(error) => out_of_luck(&error).await,
-            },
             () = shared.drain.reached(Phase::Stopping) => {}
             () = stop.told.notified() => {}
+        }
+    });
+    while shared.drain.phase() < Phase::Stopping && stop.how() == 0 {
+        let next = poll_fn(|cx| match listener.poll_accept(cx) {
+            Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+            Poll::Pending => ending.as_mut().poll(cx).map(|()| None),
+        });
+        match next.await {
+            Some(Ok(stream)) => serve(stream),
+            Some(Err(error)) => out_of_luck(&error).await,
+            None => break,
         }
     }
     if stop.how() == Stop::LEFT {
@@ -199,24 +197,10 @@ async fn accept(desk: Arc<Desk>, listener: Arc<Bound>, stop: Arc<Stop>, presence
     }
     // Those who have connected by now are told; a closed backlog would only break their connections.
     for _ in 0..BACKLOG_AT_END {
-        match timeout(Duration::ZERO, listener.accept()).await {
-            Ok(Ok(stream)) => serve(stream),
+        match poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await {
+            Poll::Ready(Ok(stream)) => serve(stream),
             _ => break,
         }
-    }
-}
-
-/// Not an `async fn`, for the sake of the memory that a client takes: see [`client::session::run`].
-fn serve(desk: Arc<Desk>, mut conn: Conn, held: (Option<Held>, Option<Held>)) -> impl Future<Output = ()> {
-    let (client, all) = held;
-    async move {
-        let guest = client::serve(&desk.shared, &mut conn).await;
-        // Nobody waits for those who watch.
-        drop(client);
-        if let Some(guest) = guest {
-            Box::pin(console::serve(&desk, &mut conn, guest)).await;
-        }
-        drop(all);
     }
 }
 

@@ -3,6 +3,7 @@
 //! `listeners` takes clients, `reload` changes settings while it runs, `signals` is how the process is told from outside;
 //! `say` and `limits` are what their names say.
 
+mod crew;
 mod limits;
 mod listeners;
 mod reload;
@@ -24,6 +25,7 @@ use crate::admin::talk::Predecessor;
 use crate::admin::{Admin, Desk, Order, vitals};
 use crate::auth::ProcessKey;
 use crate::client::Shared;
+use crate::client::applicant::Applicants;
 use crate::client::complaints::Complaints;
 use crate::client::door::Door;
 use crate::client::sessions::Sessions;
@@ -33,8 +35,9 @@ use crate::net::{Bound, BufferPool, Inherited, ListenError};
 use crate::upstream::Registry;
 use crate::upstream::route::Routes;
 use crate::upstream::slots::Slots;
+use crew::Presence;
 use limits::raise_file_limit;
-use listeners::{Listeners, Presence};
+use listeners::Listeners;
 use reload::Running;
 use signals::{Signals, Told};
 
@@ -142,6 +145,7 @@ fn share(settings: Settings, routes: Routes, door: Door, places: usize) -> Resul
         registry: Registry::new(settings, routes, key, buffers),
         sessions: Sessions::default(),
         door: ArcSwap::from_pointee(door),
+        applicants: Applicants::default(),
         errors: Complaints::default(),
         drain: Drain::default(),
         places: Slots::new(places),

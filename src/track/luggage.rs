@@ -43,7 +43,15 @@ impl Luggage {
     /// What a client begins with that asked for `asked` and was told `view`.
     #[must_use]
     pub fn new(asked: Wanted, view: Params) -> Self {
-        Self { wanted: asked.clone(), asked, view, ..Self::default() }
+        Self {
+            wanted: asked.clone(),
+            asked,
+            view,
+            ledger: Ledger::default(),
+            names: Names::default(),
+            unnamed: None,
+            flavor: None,
+        }
     }
 
     /// The settings that the meaning of a text depends on, in a session that reports `params` and holds `pins`; `None`

@@ -248,8 +248,11 @@ impl Look {
     /// Functions and schemas whose very name means session state.
     fn name(&mut self, name: &[u8], behind: &Tokens<'_>) {
         // A cheap first sieve: how those below begin, or that they hold `advisory_` behind something.
-        let &[first, _, _, _, _, _, ..] = name else { return };
-        let may_matter = matches!(first | 0x20, b's' | b'n' | b'c' | b'l' | b'p' | b'd');
+        let &[a, b, c, _, _, _, ..] = name else { return };
+        let may_matter = matches!(
+            &[a, b, c].map(|byte| byte.to_ascii_lowercase()),
+            b"set" | b"nex" | b"cur" | b"las" | b"pg_" | b"dbl"
+        );
         if !(may_matter || name.len() >= ADVISORY.len() && contains(name, ADVISORY)) {
             return;
         }

@@ -26,14 +26,13 @@ pub struct Upstream {
 struct Open {
     link: Link,
     slots: Held,
-    copying_in: bool,
 }
 
 impl Upstream {
     /// An open connection that holds its slots.
     #[must_use]
     pub fn new(link: Link, slots: Held, pool: Weak<Pool>) -> Self {
-        Self { open: Some(Box::new(Open { link, slots, copying_in: false })), pool }
+        Self { open: Some(Box::new(Open { link, slots })), pool }
     }
 
     fn open(&self) -> &Open {
@@ -66,13 +65,13 @@ impl DerefMut for Upstream {
 impl Drop for Upstream {
     fn drop(&mut self) {
         let Some(open) = self.open.take() else { return };
-        let Open { link, slots, copying_in } = *open;
+        let Open { link, slots } = *open;
         let pool = self.pool.clone();
         // Without a runtime the process is about to end, and the kernel closes the socket.
         let Ok(runtime) = Handle::try_current() else { return };
         runtime.spawn(async move {
             link.gate.opened().await;
-            let how = Link::close(link.conn, copying_in).await;
+            let how = Link::close(link.conn, link.copying_in).await;
             drop(slots);
             if let Some(pool) = pool.upgrade() {
                 pool.closed(how, link.closing);
@@ -100,10 +99,10 @@ impl Lease {
         Self { object: Some(object), pool, active: false, unused: false }
     }
 
-    /// Gives the connection back, after `client` has used it.
-    pub fn release(mut self, _: Clean, client: u64) {
+    /// Gives the connection back, after `client` has used it until `now`.
+    pub fn release(mut self, _: Clean, client: u64, now: Instant) {
         self.used = Used::By(client);
-        self.give_back();
+        self.give_back(now);
     }
 
     /// Gives the connection back as new: its session has been reset.
@@ -111,13 +110,13 @@ impl Lease {
         self.used = Used::Fresh;
         let pool = Arc::clone(&self.pool);
         pool.learn_reset(&mut self);
-        self.give_back();
+        self.give_back(Instant::now());
     }
 
     /// Gives the connection back without having used it.
     pub(super) fn release_unused(mut self) {
         let returned = self.returned;
-        self.give_back_as_of(returned);
+        self.give_back(returned);
     }
 
     /// Notes whether the client has the connection without having used it: then it does not count as leased.
@@ -132,23 +131,12 @@ impl Lease {
         }
     }
 
-    /// Notes whether the client is waiting for the server, for the numbers in error messages.
-    pub fn set_active(&mut self, active: bool) {
-        if active != self.active {
-            self.active = active;
-            if active {
-                self.pool.active.fetch_add(1, Ordering::Relaxed);
-            } else {
-                self.pool.active.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// Notes that the server reads copy data, which changes how to say good-bye.
-    pub fn set_copying_in(&mut self, copying_in: bool) {
-        if let Some(object) = &mut self.object {
-            object.open_mut().copying_in = copying_in;
-        }
+    /// The connection itself, and what there is to know of its being lent: for those who look at both all the time.
+    pub fn parts(&mut self) -> (&mut Link, OnLoan<'_>) {
+        let Self { object, pool, active, .. } = self;
+        // As in `deref_mut`.
+        let Some(object) = object else { unreachable!("a lease has its connection until it ends") };
+        (&mut object.open_mut().link, OnLoan { pool, active })
     }
 
     /// The pool it belongs to.
@@ -157,11 +145,7 @@ impl Lease {
         &self.pool
     }
 
-    fn give_back(&mut self) {
-        self.give_back_as_of(Instant::now());
-    }
-
-    fn give_back_as_of(&mut self, returned: Instant) {
+    fn give_back(&mut self, returned: Instant) {
         let Some(mut object) = self.object.take() else { return };
         object.returned = returned;
         let pool = Arc::clone(&self.pool);
@@ -173,6 +157,33 @@ impl Lease {
                 gate.opened().await;
                 pool.take_back(object);
             });
+        }
+    }
+}
+
+/// How a connection is lent.
+#[derive(Debug)]
+pub struct OnLoan<'a> {
+    pool: &'a Arc<Pool>,
+    active: &'a mut bool,
+}
+
+impl OnLoan<'_> {
+    /// The pool it belongs to.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<Pool> {
+        self.pool
+    }
+
+    /// Notes whether the client is waiting for the server, for the numbers in error messages.
+    pub fn set_active(&mut self, active: bool) {
+        if active != *self.active {
+            *self.active = active;
+            if active {
+                self.pool.active.fetch_add(1, Ordering::Relaxed);
+            } else {
+                self.pool.active.fetch_sub(1, Ordering::Relaxed);
+            }
         }
     }
 }
@@ -197,7 +208,7 @@ impl DerefMut for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.set_active(false);
+        OnLoan { pool: &self.pool, active: &mut self.active }.set_active(false);
         self.set_unused(false);
         self.pool.leased.fetch_sub(1, Ordering::Relaxed);
         if let Some(object) = self.object.take() {

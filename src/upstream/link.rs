@@ -135,6 +135,8 @@ pub struct Link {
     pub generation: u64,
     /// Why it is closed, if it is dropped now.
     pub closing: Closing,
+    /// The server reads copy data, which changes how to say good-bye.
+    pub copying_in: bool,
     /// Its cancel requests.
     pub gate: Arc<Gate>,
     /// What its server is wanted to be.
@@ -154,11 +156,13 @@ impl Link {
         self.kept.clear();
     }
 
-    /// Whether it has been used within the last moment and nothing is known to have arrived since: then a look is not
+    /// Whether it has been used within the last moment before `now` and nothing is known to have arrived since: then a look is not
     /// worth a system call. What the server says a moment later is met by the client's own request in any case.
     #[must_use]
-    pub fn was_just_used(&self) -> bool {
-        self.returned.elapsed() < MOMENT && self.conn.input.is_empty() && !self.conn.is_known_readable()
+    pub fn was_just_used(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.returned) < MOMENT
+            && self.conn.input.is_empty()
+            && !self.conn.is_known_readable()
     }
 
     /// Looks at what the server said while nobody used the connection: `false` when it must be closed. Notices and

@@ -1,7 +1,7 @@
 //! Makes a used session fit for the next client: cancel what runs, roll back what is open, reset what is left.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 use tracing::debug;
@@ -42,7 +42,7 @@ pub fn restore(lease: Lease, registry: Arc<Registry>, leftover: Leftover, limit:
         let id = lease.id;
         let outcome = tokio::time::timeout(limit, clean_up(&mut lease, &registry, leftover)).await;
         match outcome {
-            Ok(Ok((clean, Some(client)))) => lease.release(clean, client),
+            Ok(Ok((clean, Some(client)))) => lease.release(clean, client, Instant::now()),
             Ok(Ok((clean, None))) => lease.release_fresh(clean),
             Ok(Err(error)) => debug!(link = id, %error, "closing an upstream connection that could not be restored"),
             Err(_) => {
@@ -120,7 +120,7 @@ async fn clean_up(
             settle(lease, &mut pipeline).await?;
         }
     }
-    lease.set_copying_in(false);
+    lease.copying_in = false;
     if !pipeline.settled() {
         run(lease, &mut pipeline, b"ROLLBACK").await?;
     }

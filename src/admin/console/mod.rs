@@ -65,8 +65,16 @@ pub async fn serve(desk: &Arc<Desk>, conn: &mut Conn, guest: Box<Guest>) {
         backend::put_parameter_status(&mut conn.output, name, value);
     }
     let whose = Whose::Console(Box::new(guest.user.clone().into_bytes()));
-    let newcomer = Newcomer { whose, backend: None, view, came: std::time::Instant::now() };
-    let registered = shared.sessions.register(&shared.registry, 3 << 16, newcomer);
+    let secret = match shared.sessions.secret(3 << 16) {
+        Ok(secret) => secret,
+        Err(fault) => {
+            conn.output.clear();
+            fault.put(&mut conn.output);
+            return farewell(conn).await;
+        }
+    };
+    let newcomer = Newcomer { whose, secret, backend: None, view, came: std::time::Instant::now() };
+    let registered = shared.sessions.register(newcomer);
     let control = Arc::clone(&registered.control);
     backend::put_key_data(&mut conn.output, control.pid, &control.secret);
     backend::put_ready(&mut conn.output, IDLE);

@@ -16,12 +16,13 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::Shared;
+use super::applicant::Applicant;
+use super::cancel::Secret;
 use super::checkout;
 use crate::auth::Credential;
 use crate::config::{Auth, Caller, Rule, Settings, Transport};
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, Peer, Stream};
-use crate::track::Wanted;
 use crate::upstream::pool::Welcome;
 use crate::upstream::slots::Slot;
 use crate::upstream::{Account, Pool, PoolKey};
@@ -48,8 +49,8 @@ pub struct Session {
     pub pool: Arc<Pool>,
     /// The settings that it begins with.
     pub welcome: Arc<Welcome>,
-    /// The protocol version it speaks.
-    pub version: u32,
+    /// What cancels its queries.
+    pub secret: Secret,
     /// Its place among its user's clients, if these are limited.
     pub place: Option<Slot>,
 }
@@ -74,15 +75,14 @@ pub struct Dedicated {
 pub async fn log_in(
     shared: &Arc<Shared>,
     conn: &mut Conn,
-    startup: Startup,
+    applicant: &Applicant,
     settings: &Settings,
+    came: std::time::Instant,
 ) -> Result<Option<Admitted>, Fault> {
-    let user = startup.get("user").unwrap_or_default().to_vec();
-    let database = startup.get("database").map_or_else(|| user.clone(), <[u8]>::to_vec);
-    let deadline = Instant::now() + settings.login_timeout;
-    let replication = is_replication(&startup)?;
-    if shared.registry.switches.of(&database).disabled {
-        let shown = String::from_utf8_lossy(&database);
+    let (database, user) = (applicant.database(), applicant.user());
+    let Some(replication) = applicant.replication else { return Err(no_such_replication(&applicant.startup)) };
+    if shared.registry.switches.of(database).disabled {
+        let shown = String::from_utf8_lossy(database);
         return Err(Fault::fatal(
             Blame::Limits,
             sqlstate::CANNOT_CONNECT_NOW,
@@ -90,13 +90,10 @@ pub async fn log_in(
         )
         .hint("ENABLE at pgferry's console lets clients in again."));
     }
-    let (wanted, extra) = Wanted::split(&startup);
-    let (other, role) = match settings.forced_role(&database) {
-        Some(role) => (Some(user), role.as_bytes().to_vec()),
-        None => (None, user),
-    };
-    let key = PoolKey { database, user: role, extra };
-    let (database, user) = (&key.database, other.as_ref().unwrap_or(&key.user));
+    let forced = settings.forced_role(database);
+    let forced = forced.map(|role| PoolKey { user: role.as_bytes().to_vec(), ..applicant.key.clone() });
+    let key = forced.as_ref().unwrap_or(&applicant.key);
+    let deadline = Instant::from_std(came) + settings.login_timeout;
     let rule = match settings.rules.first() {
         Some(first) if first.fits_all() && first.method != Auth::Reject => first,
         _ => rule_for(settings, &caller(conn.stream(), database, user))?,
@@ -112,7 +109,7 @@ pub async fn log_in(
         };
         let method = rule.method;
         let credential = credential.filter(|_| key.user == *user);
-        let dedicated = Dedicated { startup, user: key.user, method, credential };
+        let dedicated = Dedicated { startup: applicant.startup.clone(), user: key.user.clone(), method, credential };
         return Ok(Some(Admitted::Dedicated(Box::new(dedicated))));
     }
     // Whoever only knocks leaves no pool behind.
@@ -134,14 +131,14 @@ pub async fn log_in(
         )
         .hint(format!("The setting is max_clients in [users.\"{role}\"].")));
     };
-    let pool = shared.registry.pool(&key);
-    pool.touch();
+    let pool = shared.registry.pool(key);
+    pool.touch(came);
     let entered = match rule.method {
         Auth::PassThrough => PassThrough { entry: &mut entry, pool: &pool, password_given: false }.run().await,
         _ => Ok(true),
     };
     let welcome = match entered {
-        Ok(true) => checkout::welcome(shared, &pool, &wanted, deadline).await.map(Some),
+        Ok(true) => checkout::welcome(shared, &pool, &applicant.wanted, deadline).await.map(Some),
         Ok(false) => Ok(None),
         Err(fault) => Err(fault),
     };
@@ -158,8 +155,8 @@ pub async fn log_in(
             "client logged in"
         );
     }
-    let (version, _) = startup.negotiated();
-    Ok(Some(Admitted::Session(Session { pool, welcome, version, place })))
+    let secret = shared.sessions.secret(applicant.startup.negotiated().0)?;
+    Ok(Some(Admitted::Session(Session { pool, welcome, secret, place })))
 }
 
 /// What a client is told that takes too long.
@@ -206,23 +203,28 @@ fn rule_for<'a>(settings: &'a Settings, caller: &Caller<'_>) -> Result<&'a Rule,
     }
 }
 
-/// Whether the startup packet asks for replication, as PostgreSQL reads it.
-fn is_replication(startup: &Startup) -> Result<bool, Fault> {
-    let Some(text) = startup.get("replication") else { return Ok(false) };
+/// Whether a startup packet asks for replication, as PostgreSQL reads it; `None` when PostgreSQL could not say.
+pub(super) fn asks_for_replication(startup: &Startup) -> Option<bool> {
+    let Some(text) = startup.get("replication") else { return Some(false) };
     let text = String::from_utf8_lossy(text).to_ascii_lowercase();
     let is_start_of = |word: &str, least: usize| text.len() >= least && word.starts_with(text.as_str());
     if text == "database" || text == "1" || is_start_of("true", 1) || is_start_of("yes", 1) || text == "on" {
-        return Ok(true);
+        return Some(true);
     }
     if text == "0" || is_start_of("false", 1) || is_start_of("no", 1) || is_start_of("off", 2) {
-        return Ok(false);
+        return Some(false);
     }
-    Err(Fault::fatal(
+    None
+}
+
+fn no_such_replication(startup: &Startup) -> Fault {
+    let text = String::from_utf8_lossy(startup.get("replication").unwrap_or_default()).into_owned();
+    Fault::fatal(
         Blame::Client,
         sqlstate::INVALID_PARAMETER,
         format!("invalid value for parameter \"replication\": \"{text}\""),
     )
-    .hint("Valid values are: \"false\", 0, \"true\", 1, \"database\"."))
+    .hint("Valid values are: \"false\", 0, \"true\", 1, \"database\".")
 }
 
 /// How a proof ended, other than with a refusal.
@@ -270,16 +272,16 @@ mod tests {
     fn replication_is_read_as_postgresql_reads_it() {
         let ask = |value: &str| {
             let params = vec![("replication".into(), value.to_owned().into())];
-            is_replication(&Startup { params, ..Startup::default() })
+            asks_for_replication(&Startup { params, ..Startup::default() })
         };
         for value in ["database", "true", "on", "yes", "1", "t", "TRUE"] {
-            assert_eq!(ask(value), Ok(true), "{value}");
+            assert_eq!(ask(value), Some(true), "{value}");
         }
         for value in ["false", "off", "no", "0", "f", ""] {
-            assert_eq!(ask(value), Ok(false), "{value}");
+            assert_eq!(ask(value), Some(false), "{value}");
         }
         for value in ["o", "2", "maybe", "databases"] {
-            assert!(ask(value).is_err(), "{value}");
+            assert_eq!(ask(value), None, "{value}");
         }
     }
 }

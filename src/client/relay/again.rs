@@ -92,7 +92,7 @@ impl Relay<'_> {
         for statement in std::mem::take(&mut self.exchange.used) {
             self.shared.registry.catalog.retire(&statement);
             if gone {
-                self.lease.prepared.remove(statement.id);
+                self.link.prepared.remove(statement.id);
             }
         }
         let alone = self.exchange.bytes.is_some() && !self.exchange.second && self.pipeline.owes_a_sync_only();

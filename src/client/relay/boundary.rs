@@ -15,14 +15,14 @@ impl Relay<'_> {
             || self.down_left > 0
             || !self.client.is_flushed()
             || !self.client.input.unsent().is_empty()
-            || !self.lease.conn.is_flushed()
-            || !self.lease.conn.input.unsent().is_empty();
+            || !self.link.conn.is_flushed()
+            || !self.link.conn.input.unsent().is_empty();
         if under_way || !(self.pipeline.answered() || (self.goodbye && self.pipeline.is_still())) {
             return Next::Wait;
         }
         if self.running {
             self.running = false;
-            self.lease.set_active(false);
+            self.loan.set_active(false);
             self.control.set_idle(self.bag);
         }
         if self.goodbye {
@@ -49,7 +49,7 @@ impl Relay<'_> {
         if self.mode == Mode::Session {
             // A client that has left nothing in its session moves to where connections go by now.
             let unnamed = self.unnamed_here && self.unnamed_look.is_some();
-            let moves = self.pins.is_empty() && !unnamed && self.lease.pool().is_outdated(&self.shared.registry);
+            let moves = self.pins.is_empty() && !unnamed && self.loan.pool().is_outdated(&self.shared.registry);
             return if moves { Next::End(End::Settled) } else { Next::Wait };
         }
         self.pack();
@@ -66,14 +66,14 @@ impl Relay<'_> {
             self.counted.add(new);
             self.control.set_pins(self.pins);
             self.shared.registry.counters.pinned(new);
-            tracing::debug!(client = self.control.id, link = self.lease.id, "keeps its connection because of: {new}");
+            tracing::debug!(client = self.control.id, link = self.link.id, "keeps its connection because of: {new}");
         }
     }
 
     /// Takes back in the books what has not happened.
     pub(super) fn undo(&mut self) {
         for undo in self.pipeline.take_undone() {
-            self.lease.prepared.undo(&undo);
+            self.link.prepared.undo(&undo);
             if let Some((name, None)) = &undo.name {
                 self.forget(name);
             }

@@ -12,6 +12,9 @@ use crate::wire::{backend, frame, frontend, head};
 /// The longest server message that is held whole in memory to be looked at. Longer errors are passed on unseen.
 const LOOK_LIMIT: usize = 1 << 20;
 
+/// The longest tag of a command: PostgreSQL's `COMPLETION_TAG_BUFSIZE`.
+const LONGEST_TAG: usize = 64;
+
 impl Relay<'_> {
     /// Server to client, as far as it goes. Says whether anything moved.
     pub(super) fn poll_down(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
@@ -24,11 +27,11 @@ impl Relay<'_> {
                     Poll::Ready(Ok(())) => progress = true,
                 }
             }
-            if !self.lease.conn.input.unsent().is_empty() {
-                match self.client.poll_write(cx, self.lease.conn.input.unsent()) {
+            if !self.link.conn.input.unsent().is_empty() {
+                match self.client.poll_write(cx, self.link.conn.input.unsent()) {
                     Poll::Pending => return Ok(progress),
                     Poll::Ready(Err(_) | Ok(0)) => return Err(self.client_failed()),
-                    Poll::Ready(Ok(n)) => self.lease.conn.input.sent(n),
+                    Poll::Ready(Ok(n)) => self.link.conn.input.sent(n),
                 }
                 progress = true;
                 continue;
@@ -40,7 +43,7 @@ impl Relay<'_> {
             if self.dry.1 {
                 return Ok(progress);
             }
-            match self.lease.conn.poll_fill(cx) {
+            match self.link.conn.poll_fill(cx) {
                 Poll::Pending => {
                     self.dry.1 = true;
                     return Ok(progress);
@@ -57,7 +60,7 @@ impl Relay<'_> {
         let mut progress = false;
         loop {
             if self.down_left > 0 {
-                let here = self.down_left.min(self.lease.conn.input.unparsed().len());
+                let here = self.down_left.min(self.link.conn.input.unparsed().len());
                 self.take_down(here, self.down_hidden);
                 self.down_left -= here;
                 progress |= here > 0;
@@ -66,7 +69,7 @@ impl Relay<'_> {
                 }
             }
             progress |= self.make_up();
-            let bytes = self.lease.conn.input.unparsed();
+            let bytes = self.link.conn.input.unparsed();
             let head = match head(bytes, frame::BACKEND_LIMIT) {
                 Ok(Some(head)) => head,
                 Ok(None) => return Ok(progress),
@@ -86,7 +89,7 @@ impl Relay<'_> {
             }
             let here = head.size.min(bytes.len());
             if self.must_see(head.tag) && here < head.size && head.size <= LOOK_LIMIT {
-                self.lease.conn.input.reserve(head.size);
+                self.link.conn.input.reserve(head.size);
                 return Ok(progress);
             }
             let hidden = self.answer(head.tag, here == head.size)?;
@@ -121,18 +124,18 @@ impl Relay<'_> {
 
     /// Moves what waits to be sent to the client to where something can be put behind it.
     pub(super) fn stash(&mut self) {
-        let unsent = self.lease.conn.input.unsent();
+        let unsent = self.link.conn.input.unsent();
         self.client.output.extend_from_slice(unsent);
         let n = unsent.len();
-        self.lease.conn.input.sent(n);
+        self.link.conn.input.sent(n);
     }
 
     fn take_down(&mut self, n: usize, hidden: bool) {
         if hidden {
             self.stash();
-            self.lease.conn.input.skip(n);
+            self.link.conn.input.skip(n);
         } else {
-            self.lease.conn.input.parse(n);
+            self.link.conn.input.parse(n);
         }
     }
 
@@ -175,8 +178,12 @@ impl Relay<'_> {
                 let acting = self.pipeline.acting();
                 self.pipeline.response(tag);
                 if whole && !hiding {
-                    let command = backend::command_tag(self.message(whole)).to_vec();
-                    self.completed(&command, acting);
+                    let mut room = [0; LONGEST_TAG];
+                    let command = backend::command_tag(self.message(whole));
+                    let command = &command[..command.len().min(LONGEST_TAG)];
+                    let copy = &mut room[..command.len()];
+                    copy.copy_from_slice(command);
+                    self.completed(copy, acting);
                 }
             }
             _ => {
@@ -188,7 +195,7 @@ impl Relay<'_> {
 
     /// The body of the server's next message, as far as it is there.
     fn message(&self, whole: bool) -> &[u8] {
-        let bytes = self.lease.conn.input.unparsed();
+        let bytes = self.link.conn.input.unparsed();
         let size = head(bytes, frame::BACKEND_LIMIT).ok().flatten().map_or(0, |head| head.size);
         bytes.get(frame::HEADER..if whole { size } else { bytes.len() }).unwrap_or_default()
     }
@@ -211,7 +218,7 @@ impl Relay<'_> {
     /// Notes a reported setting; says whether the client does not get the report now.
     fn parameter(&mut self, body: &[u8], hiding: bool) -> bool {
         let Some((name, value)) = backend::parameter_status(body) else { return hiding };
-        self.lease.params.set(name, value);
+        self.link.params.set(name, value);
         if hiding || self.correcting {
             return true;
         }
@@ -224,8 +231,8 @@ impl Relay<'_> {
 
     /// A client knows its own notifications by the pid that it was given.
     fn rename_notifier(&mut self) {
-        let (real, given) = (self.lease.key.pid, self.control.pid);
-        let body = self.lease.conn.input.unparsed_mut().get_mut(frame::HEADER..frame::HEADER + 4);
+        let (real, given) = (self.link.key.pid, self.control.pid);
+        let body = self.link.conn.input.unparsed_mut().get_mut(frame::HEADER..frame::HEADER + 4);
         if let Some(pid) = body.filter(|pid| **pid == real.to_be_bytes()) {
             pid.copy_from_slice(&given.to_be_bytes());
         }
@@ -245,7 +252,7 @@ impl Relay<'_> {
             }
             if self.refused.is_none() && self.preparing() && whole {
                 let size = frame::HEADER + body.len();
-                self.refused = self.lease.conn.input.unparsed().get(..size).map(Into::into);
+                self.refused = self.link.conn.input.unparsed().get(..size).map(Into::into);
             }
             return Ok(true);
         }

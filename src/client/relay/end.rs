@@ -1,5 +1,7 @@
 //! How a relay ends, and how it leaves things.
 
+use std::time::Instant;
+
 use crate::error::Fault;
 use crate::track::{Pins, Pipeline};
 
@@ -31,6 +33,8 @@ pub enum End {
 pub struct Outcome {
     /// Why it ended.
     pub end: End,
+    /// When the server was last ready for more, if that is why it ended.
+    pub ready: Option<Instant>,
     /// What the server still owes.
     pub pipeline: Pipeline,
     /// What the client left in the session.

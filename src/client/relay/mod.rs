@@ -33,6 +33,8 @@ use crate::track::names::LOOK_LIMIT;
 use crate::track::pinning::Look;
 use crate::track::statements::Limits;
 use crate::track::{Luggage, Params, Pins, Pipeline, Reply};
+use crate::upstream::lease::OnLoan;
+use crate::upstream::link::Link;
 use crate::upstream::traffic::Tally;
 use crate::upstream::{Closing, Lease, cancel};
 use crate::wire::backend;
@@ -55,7 +57,8 @@ enum Next {
 pub struct Relay<'a> {
     shared: &'a Arc<Shared>,
     client: &'a mut Conn,
-    lease: &'a mut Lease,
+    link: &'a mut Link,
+    loan: OnLoan<'a>,
     control: &'a Control,
     bag: &'a mut Luggage,
     preparation: &'a Preparation,
@@ -123,6 +126,8 @@ pub struct Relay<'a> {
     unopened: bool,
     /// There is nothing to read from the client, from the server; this holds until the task is woken.
     dry: (bool, bool),
+    /// When the server was last ready for more.
+    ready: Option<Instant>,
     /// What is counted.
     tally: Tally,
     up_left: usize,
@@ -150,8 +155,9 @@ impl<'a> Relay<'a> {
         settings: &Settings,
     ) -> Self {
         let look_limit = look_limit(settings.mode, client.input.capacity());
-        lease.params.share(&bag.view);
-        lease.card.taken(control.id);
+        let (link, loan) = lease.parts();
+        link.params.share(&bag.view);
+        link.card.taken(control.id);
         Self {
             shared,
             client,
@@ -165,7 +171,7 @@ impl<'a> Relay<'a> {
             pipeline: Pipeline::new(),
             pins: Pins::none(),
             counted: Pins::none(),
-            start: lease.params.clone(),
+            start: link.params.clone(),
             unnamed_here: !preparation.foreign && preparation.messages.is_empty(),
             unnamed_look: None,
             portals: Vec::new(),
@@ -193,6 +199,7 @@ impl<'a> Relay<'a> {
             hold: !preparation.requests.is_empty(),
             unopened: false,
             dry: (false, false),
+            ready: None,
             tally: Tally::default(),
             up_left: 0,
             up_dropped: false,
@@ -202,23 +209,24 @@ impl<'a> Relay<'a> {
             deaf: false,
             told: false,
             running: false,
-            lease,
+            link,
+            loan,
         }
     }
 
-    /// Sends the preparation and the client's first messages, then moves bytes until the end.
-    pub async fn run(&mut self) -> Outcome {
-        let end = match self.open() {
+    /// Sends the preparation and the client's first messages at `now`, then moves bytes until the end.
+    pub async fn run(&mut self, now: Instant) -> Outcome {
+        let end = match self.open(now) {
             Ok(()) => self.until_end().await,
             Err(end) => end,
         };
         self.settle_accounts();
-        self.lease.set_active(false);
-        self.lease.card.left(self.lease.prepared.len());
+        self.loan.set_active(false);
+        self.link.card.left(self.link.prepared.len());
         if !self.counted.is_empty() {
             self.control.set_pins(Pins::none());
         }
-        self.lease.set_copying_in(self.pipeline.copying_in());
+        self.link.copying_in = self.pipeline.copying_in();
         let cut = self.down_left > 0 && !self.down_hidden;
         if !cut {
             // Whole messages, on which whatever the client is told at the end can follow.
@@ -229,30 +237,29 @@ impl<'a> Relay<'a> {
             self.pins.add(Pins::SETTING);
         }
         if self.mode == Mode::Transaction && !self.preparing() {
-            self.lease.kept.clone_from(self.bag.ledger.kept());
+            self.link.kept.clone_from(self.bag.ledger.kept());
         }
         Outcome {
+            ready: self.ready.filter(|_| matches!(end, End::Settled)),
             end,
             cut,
             partial_down: self.down_left,
-            partial_up: self.up_left > 0
-                || !self.client.input.unsent().is_empty()
-                || !self.lease.conn.output.is_empty(),
+            partial_up: self.up_left > 0 || !self.client.input.unsent().is_empty() || !self.link.conn.output.is_empty(),
             pipeline: std::mem::take(&mut self.pipeline),
             pins: self.pins,
         }
     }
 
-    fn open(&mut self) -> Result<(), End> {
+    fn open(&mut self, now: Instant) -> Result<(), End> {
         self.control.set_preparing();
         for &request in &self.preparation.requests {
             self.pipeline.request(request, Reply::Hide);
         }
         if self.preparation.reset {
             // The books run ahead of the server, as with everything that is sent.
-            self.lease.swept();
+            self.link.swept();
         }
-        self.lease.conn.output.extend_from_slice(&self.preparation.messages);
+        self.link.conn.output.extend_from_slice(&self.preparation.messages);
         if !self.preparation.must_succeed_first {
             let before = self.client.input.unparsed().to_vec();
             self.parse_up()?;
@@ -263,7 +270,7 @@ impl<'a> Relay<'a> {
         }
         if !self.preparing() {
             self.tell_differences();
-            self.note_running();
+            self.note_running(|| now);
         }
         Ok(())
     }
@@ -304,7 +311,7 @@ impl<'a> Relay<'a> {
     /// Hands what was counted to the pool.
     fn settle_accounts(&mut self) {
         let (received, sent) = self.client.take_traffic();
-        self.lease.pool().traffic.take(&mut self.tally, received, sent);
+        self.loan.pool().traffic.take(&mut self.tally, received, sent);
     }
 
     fn preparing(&self) -> bool {
@@ -316,36 +323,36 @@ impl<'a> Relay<'a> {
         self.hold = false;
         self.unopened = self.preparation.must_succeed_first;
         if self.preparation.must_succeed_first {
-            self.lease.pool().learn_canonical(&self.preparation.wanted, &self.lease.params);
+            self.loan.pool().learn_canonical(&self.preparation.wanted, &self.link.params);
         } else {
             self.first = Vec::new();
         }
-        self.lease.kept.clone_from(self.bag.ledger.kept());
-        self.lease.params.share(&self.bag.view);
-        self.start = self.lease.params.clone();
+        self.link.kept.clone_from(self.bag.ledger.kept());
+        self.link.params.share(&self.bag.view);
+        self.start = self.link.params.clone();
         self.tell_differences();
-        self.note_running();
+        self.note_running(Instant::now);
     }
 
     /// Tells the client of reported settings that are other than it was told before.
     fn tell_differences(&mut self) {
-        for (name, value) in self.lease.params.beyond(&self.bag.view) {
+        for (name, value) in self.link.params.beyond(&self.bag.view) {
             backend::put_parameter_status(&mut self.client.output, name, value);
         }
-        self.bag.view.clone_from(&self.lease.params);
+        self.bag.view.clone_from(&self.link.params);
     }
 
     /// The server works for the client, and a cancel request would hit that.
-    fn note_running(&mut self) {
+    fn note_running(&mut self, now: impl FnOnce() -> Instant) {
         if self.running || self.preparing() || self.pipeline.answered() {
             return;
         }
         self.running = true;
-        let now = Instant::now();
+        let now = now();
         self.tally.begins(now);
-        self.lease.set_active(true);
-        if self.control.set_running(&self.lease.key, &self.lease.gate, now) {
-            let (key, gate) = (Arc::clone(&self.lease.key), self.lease.gate.enter());
+        self.loan.set_active(true);
+        if self.control.set_running(&self.link.key, &self.link.gate, now) {
+            let (key, gate) = (Arc::clone(&self.link.key), self.link.gate.enter());
             let registry = Arc::clone(&self.shared.registry);
             tokio::spawn(async move { cancel::send(&registry, &key, gate).await });
         }
@@ -353,7 +360,7 @@ impl<'a> Relay<'a> {
 
     /// The connection broke. While the server has not answered our own messages it has not come to the client's.
     fn upstream_failed(&mut self) -> End {
-        self.lease.closing = Closing::Dead;
+        self.link.closing = Closing::Dead;
         if self.is_untouched() {
             self.pipeline.abandon();
             self.undo();
@@ -368,7 +375,7 @@ impl<'a> Relay<'a> {
     }
 
     fn is_untouched(&self) -> bool {
-        self.preparing() || (!self.first.is_empty() && self.lease.conn.flushed() == 0)
+        self.preparing() || (!self.first.is_empty() && self.link.conn.flushed() == 0)
     }
 
     fn client_failed(&self) -> End {

@@ -36,14 +36,14 @@ impl Relay<'_> {
     /// Sees to it that what a client knows as `name` is prepared on this connection, ahead of the message that needs it,
     /// and has the columns that the client was told. Without a `name` nobody asks for its columns.
     pub(super) fn ready(&mut self, statement: &Arc<Statement>, name: Option<&[u8]>, reply: Reply) -> Ready {
-        if !statement.is_retired() && self.lease.prepared.has(statement) {
+        if !statement.is_retired() && self.link.prepared.has(statement) {
             // The server itself sees to its columns.
             return Ready::Go(Arc::clone(statement));
         }
         // One that was too long to be kept is on the connection that the client stays with, or gone from there.
         let Some(text) = &statement.text else { return Ready::Go(Arc::clone(statement)) };
         let own = self.variants.iter().find(|variant| variant.of == statement.id && variant.holds);
-        if let Some(own) = own.filter(|own| self.lease.prepared.has(&own.statement)) {
+        if let Some(own) = own.filter(|own| self.link.prepared.has(&own.statement)) {
             return Ready::Go(Arc::clone(&own.statement));
         }
         // Its constants mean what they meant when it was prepared first; but where a search_path has changed since, the
@@ -75,17 +75,17 @@ impl Relay<'_> {
             let holds = flavor.is_none();
             self.variants.push(Variant { of: statement.id, statement: Arc::clone(&variant), holds });
         }
-        let missing = !self.lease.prepared.has(&variant);
+        let missing = !self.link.prepared.has(&variant);
         if missing {
             self.prepare(&variant, &text.body, reply);
         }
         let unknown = variant.shape().is_none();
         if told.is_some() && (missing || unknown) {
-            frontend::put_renamed(&mut self.lease.conn.output, frontend::DESCRIBE, b"S", &variant.name(), 0);
+            frontend::put_renamed(&mut self.link.conn.output, frontend::DESCRIBE, b"S", &variant.name(), 0);
             let undo = Undo { describes: Some(Arc::clone(&variant)), ..Undo::default() };
             self.pipeline.request_with(Request::Describe, reply, Some(undo));
             if unknown {
-                frontend::put_flush(&mut self.lease.conn.output);
+                frontend::put_flush(&mut self.link.conn.output);
                 return Ready::Wait;
             }
         }
@@ -100,7 +100,7 @@ impl Relay<'_> {
         let others: Vec<_> = statement.other_settings(&now).collect();
         self.set_meanwhile(&others, &statement.params, reply);
         self.tally.server_parses += 1;
-        frontend::put_parse(&mut self.lease.conn.output, &statement.name(), body);
+        frontend::put_parse(&mut self.link.conn.output, &statement.name(), body);
         let undo = Undo { prepared: Some(statement.id), ..Undo::default() };
         self.pipeline.request_with(Request::Parse, reply, Some(undo));
         self.set_meanwhile(&others, &now, reply);
@@ -116,7 +116,7 @@ impl Relay<'_> {
             sql.extend_from_slice(b" TO ");
             put_literal(&mut sql, value);
             sql.extend_from_slice(b"\0\0\0");
-            let out = &mut self.lease.conn.output;
+            let out = &mut self.link.conn.output;
             frontend::put_parse(out, MEANWHILE, &sql);
             frontend::put_bind(out, MEANWHILE, MEANWHILE);
             frontend::put_execute(out, MEANWHILE);
@@ -130,16 +130,16 @@ impl Relay<'_> {
 
     /// Notes that `statement` is about to be prepared on this connection, and makes room for it.
     pub(super) fn add_prepared(&mut self, statement: &Statement) {
-        self.lease.prepared.add(statement);
-        while let Some((id, size)) = self.lease.prepared.excess(self.limits).filter(|(id, _)| *id != statement.id) {
+        self.link.prepared.add(statement);
+        while let Some((id, size)) = self.link.prepared.excess(self.limits).filter(|(id, _)| *id != statement.id) {
             self.close_prepared(id, size);
         }
     }
 
     pub(super) fn close_prepared(&mut self, id: u64, size: usize) {
         self.splice();
-        self.lease.prepared.remove(id);
-        frontend::put_close(&mut self.lease.conn.output, &format!("{}{id}", statements::PREFIX));
+        self.link.prepared.remove(id);
+        frontend::put_close(&mut self.link.conn.output, &format!("{}{id}", statements::PREFIX));
         let undo = Undo { closed: Some((id, size)), ..Undo::default() };
         self.pipeline.request_with(Request::Close, Reply::Hide, Some(undo));
     }

@@ -94,9 +94,9 @@ impl Relay<'_> {
             Act::ResetAll | Act::DiscardAll => &FOLLOWING,
             _ => &[],
         };
-        let Some(baseline) = self.lease.pool().baseline().filter(|_| !names.is_empty()) else { return Vec::new() };
+        let Some(baseline) = self.loan.pool().baseline().filter(|_| !names.is_empty()) else { return Vec::new() };
         let asked = |name: &str| self.bag.asked.get(name).or_else(|| baseline.get(name.as_bytes()));
-        let differs = |name: &&&'static str| self.lease.base.get(name.as_bytes()) != asked(name);
+        let differs = |name: &&&'static str| self.link.base.get(name.as_bytes()) != asked(name);
         names.iter().filter(differs).copied().collect()
     }
 
@@ -113,13 +113,13 @@ impl Relay<'_> {
         match tag {
             b"DISCARD ALL" => {
                 self.bag.discard_all();
-                self.lease.swept();
+                self.link.swept();
                 self.unnamed_here = true;
                 self.pins = self.pins.among(Pins::INDELIBLE);
             }
             b"DEALLOCATE ALL" => {
                 self.bag.names.clear();
-                self.lease.prepared.clear();
+                self.link.prepared.clear();
             }
             _ => {
                 self.defines |= [&b"CREATE "[..], b"ALTER ", b"DROP ", b"IMPORT "].iter().any(|d| tag.starts_with(d));
@@ -131,9 +131,9 @@ impl Relay<'_> {
         match act {
             Act::Deallocate { name } => {
                 if let Some(statement) = self.bag.names.get(name).cloned() {
-                    self.lease.prepared.remove(statement.id);
+                    self.link.prepared.remove(statement.id);
                     for variant in self.variants.iter().filter(|variant| variant.of == statement.id) {
-                        self.lease.prepared.remove(variant.statement.id);
+                        self.link.prepared.remove(variant.statement.id);
                     }
                     self.forget(name);
                 }
@@ -179,7 +179,9 @@ impl Relay<'_> {
 
     fn count_ready(&mut self, status: u8) {
         let idle = status == crate::track::pipeline::IDLE;
-        let ended = self.tally.ready(Instant::now(), idle, !self.pipeline.answered());
+        let now = Instant::now();
+        self.ready = Some(now);
+        let ended = self.tally.ready(now, idle, !self.pipeline.answered());
         let timings = &self.shared.registry.counters.timings;
         timings.query.observe(ended.query);
         if let Some(transaction) = ended.transaction {
@@ -201,7 +203,7 @@ impl Relay<'_> {
             return Next::Again;
         }
         if self.mode == Mode::Transaction && self.pipeline.settled() && !self.sets && self.origins.is_none() {
-            let changed = self.lease.params.beyond(&self.start).filter_map(|(name, _)| params::following(name));
+            let changed = self.link.params.beyond(&self.start).filter_map(|(name, _)| params::following(name));
             let changed: Vec<_> = changed.collect();
             if !changed.is_empty() {
                 self.ask(&origin(&changed));
@@ -212,7 +214,7 @@ impl Relay<'_> {
         let askable = !self.pins.is_empty() && self.pins.without(Pins::ASKABLE).is_empty();
         if self.mode == Mode::Transaction && self.asks && askable && self.pipeline.settled() {
             self.asks = false;
-            let user = self.lease.pool().key.user.clone();
+            let user = self.loan.pool().key.user.clone();
             self.ask(&question(&user));
             return Next::Again;
         }
@@ -229,7 +231,7 @@ impl Relay<'_> {
 
     /// Sends a query of pgferry's own.
     fn say(&mut self, sql: &[u8]) {
-        frontend::put_query(&mut self.lease.conn.output, sql);
+        frontend::put_query(&mut self.link.conn.output, sql);
         self.pipeline.request(Request::Query, Reply::Hide);
         // A simple query ends the unnamed statement.
         self.unnamed_here = false;
@@ -238,21 +240,21 @@ impl Relay<'_> {
     /// What makes of the settings that were reset what the client's startup packet asked for.
     fn correction(&self) -> Option<Vec<u8>> {
         let failed = self.pipeline.status() == b'E';
-        let baseline = self.lease.pool().baseline().filter(|_| !failed)?;
-        params::sets(&self.lease.params, &self.bag.asked, &baseline, |name| self.resets.contains(&name))
+        let baseline = self.loan.pool().baseline().filter(|_| !failed)?;
+        params::sets(&self.link.params, &self.bag.asked, &baseline, |name| self.resets.contains(&name))
     }
 
     /// The first message of our own has been answered. After a reset the session is as the server gives it now; after a
     /// `Sync` what has changed is the server's doing.
     pub(super) fn learn_base(&mut self) {
-        let pool = Arc::clone(self.lease.pool());
+        let pool = Arc::clone(self.loan.pool());
         if self.preparation.reset {
-            pool.learn_reset(self.lease);
-        } else if !self.preparation.settings && self.lease.params != self.start {
-            for (name, value) in self.lease.params.clone().beyond(&self.start) {
-                self.lease.base.set(name, value);
+            pool.learn_reset(self.link);
+        } else if !self.preparation.settings && self.link.params != self.start {
+            for (name, value) in self.link.params.clone().beyond(&self.start) {
+                self.link.base.set(name, value);
             }
-            pool.learn_base(self.lease);
+            pool.learn_base(self.link);
         }
     }
 
@@ -262,12 +264,12 @@ impl Relay<'_> {
             let columns = backend::columns(row);
             let [name, value] = columns.as_slice() else { return };
             let (name, value) = (name.to_vec(), value.to_vec());
-            if self.lease.params.get(&name) == Some(&value) {
+            if self.link.params.get(&name) == Some(&value) {
                 // The server's doing: from now on that is what those get who ask for nothing.
-                self.lease.base.set(&name, &value);
+                self.link.base.set(&name, &value);
                 self.start.set(&name, &value);
-                let pool = Arc::clone(self.lease.pool());
-                pool.learn_base(self.lease);
+                let pool = Arc::clone(self.loan.pool());
+                pool.learn_base(self.link);
             }
             return;
         }
@@ -283,13 +285,13 @@ impl Relay<'_> {
         self.variants.clear();
         self.former.clear();
         self.origins = None;
-        self.lease.kept.clone_from(self.bag.ledger.kept());
-        if self.lease.params == self.start {
+        self.link.kept.clone_from(self.bag.ledger.kept());
+        if self.link.params == self.start {
             return;
         }
-        let pool = Arc::clone(self.lease.pool());
+        let pool = Arc::clone(self.loan.pool());
         let baseline = pool.baseline().unwrap_or_default();
-        let now = self.lease.params.clone();
+        let now = self.link.params.clone();
         for (name, value) in now.beyond(&self.start) {
             match params::following(name) {
                 Some(known) => {
@@ -298,7 +300,7 @@ impl Relay<'_> {
                 }
                 None if THE_SERVERS_OWN.contains(&name) || self.bag.ledger.kept().mentions(name) => {}
                 // It has been reset.
-                None if self.lease.base.get(name) == Some(value) => {}
+                None if self.link.base.get(name) == Some(value) => {}
                 None => self.pins.add(Pins::SETTING),
             }
         }

@@ -51,10 +51,10 @@ impl Relay<'_> {
             let sql = self.rename_mentioned(&sql, mentioned, (!open).then_some(Reply::Hide));
             if self.pipeline.owed() > owed {
                 // Without it an error would make the server discard the query too. What is missing it will say itself.
-                frontend::put_sync(&mut self.lease.conn.output);
+                frontend::put_sync(&mut self.link.conn.output);
                 self.pipeline.request(Request::Sync, Reply::Hide);
             }
-            frontend::put_query(&mut self.lease.conn.output, &sql);
+            frontend::put_query(&mut self.link.conn.output, &sql);
             self.pipeline.request(Request::Query, Reply::Forward);
             self.drop_message(head, here);
         }
@@ -153,7 +153,7 @@ impl Relay<'_> {
                 // On another connection the names would be others.
                 self.bag.unnamed = None;
                 self.unnamed_look = Some(text.look.clone());
-                frontend::put_parse(&mut self.lease.conn.output, "", &renamed);
+                frontend::put_parse(&mut self.link.conn.output, "", &renamed);
                 self.pipeline.request_with(Request::Parse, Reply::Forward, Some(undo));
                 self.drop_message(head, here)
             }
@@ -183,7 +183,7 @@ impl Relay<'_> {
         } else {
             let statement = self.shared.registry.catalog.unkept();
             self.bag.names.set(name, Some(Arc::clone(&statement)));
-            self.lease.prepared.add(&statement);
+            self.link.prepared.add(&statement);
             let undo = Undo { name: Some((name.into(), None)), prepared: Some(statement.id), ..Undo::default() };
             (statement, Some(undo))
         };
@@ -217,7 +217,7 @@ impl Relay<'_> {
         }
         self.bag.names.set(name, Some(Arc::clone(&statement)));
         let mut undo = Undo { name: Some((name.into(), None)), ..Undo::default() };
-        if self.lease.prepared.has(&statement) {
+        if self.link.prepared.has(&statement) {
             if self.pipeline.knows_status() && self.pipeline.status() != b'E' {
                 return self.invent(Request::Parse, head, here, undo);
             }
@@ -309,12 +309,12 @@ impl Relay<'_> {
                 if let Err(refusal) = self.consider(&text.look) {
                     return self.refuse(&refusal, request, head, here);
                 }
-                frontend::put_parse(&mut self.lease.conn.output, "", &text.body);
+                frontend::put_parse(&mut self.link.conn.output, "", &text.body);
                 let undo = Undo { unnamed: true, ..Undo::default() };
                 self.pipeline.request_with(Request::Parse, Reply::Assist, Some(undo));
                 self.unnamed_look = Some(text.look.clone());
             } else {
-                frontend::put_close(&mut self.lease.conn.output, "");
+                frontend::put_close(&mut self.link.conn.output, "");
                 self.pipeline.request(Request::Close, Reply::Hide);
             }
         }

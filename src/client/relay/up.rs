@@ -1,6 +1,7 @@
 //! Client to server.
 
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use super::{End, Relay};
 use crate::config::Mode;
@@ -23,11 +24,11 @@ impl Relay<'_> {
             return Ok(progress);
         }
         loop {
-            if !self.lease.conn.is_flushed() {
+            if !self.link.conn.is_flushed() {
                 if self.client.input.unsent().len() <= SMALL {
                     self.splice();
                 }
-                match self.lease.conn.poll_flush(cx) {
+                match self.link.conn.poll_flush(cx) {
                     Poll::Pending => return Ok(progress),
                     Poll::Ready(Err(_)) => return self.upstream_takes_no_more(),
                     Poll::Ready(Ok(())) => {}
@@ -39,7 +40,7 @@ impl Relay<'_> {
                 }
             }
             if !self.client.input.unsent().is_empty() {
-                match self.lease.conn.poll_write(cx, self.client.input.unsent()) {
+                match self.link.conn.poll_write(cx, self.client.input.unsent()) {
                     Poll::Pending => return Ok(progress),
                     Poll::Ready(Err(_) | Ok(0)) => return self.upstream_takes_no_more(),
                     Poll::Ready(Ok(n)) => self.client.input.sent(n),
@@ -51,14 +52,14 @@ impl Relay<'_> {
                 return Ok(progress);
             }
             if self.parse_up()? {
-                self.note_running();
+                self.note_running(Instant::now);
                 progress = true;
                 continue;
             }
             if self.goodbye {
                 return Ok(true);
             }
-            if !self.lease.conn.is_flushed() {
+            if !self.link.conn.is_flushed() {
                 continue;
             }
             if self.client.input.is_full() || self.dry.0 {
@@ -166,7 +167,7 @@ impl Relay<'_> {
             // Without it the server keeps the answer until a Sync, which waits behind this message.
             self.flushed = true;
             self.splice();
-            frontend::put_flush(&mut self.lease.conn.output);
+            frontend::put_flush(&mut self.link.conn.output);
         }
         harmless
     }
@@ -216,7 +217,7 @@ impl Relay<'_> {
         (cut, tag, before, name): (usize, u8, &[u8], &str),
     ) -> bool {
         self.splice();
-        frontend::put_renamed(&mut self.lease.conn.output, tag, before, name, head.size - cut);
+        frontend::put_renamed(&mut self.link.conn.output, tag, before, name, head.size - cut);
         self.take_up(cut, true);
         self.pass(request, Head { tag, size: head.size - cut }, here - cut, undo)
     }
@@ -232,7 +233,7 @@ impl Relay<'_> {
     pub(super) fn refuse(&mut self, fault: &Fault, request: Request, head: Head, here: usize) -> bool {
         tracing::debug!(client = self.control.id, "refused a statement: {fault}");
         self.splice();
-        let out = &mut self.lease.conn.output;
+        let out = &mut self.link.conn.output;
         match request {
             Request::Query | Request::Function => frontend::put_query(out, &REFUSED[..REFUSED.len() - 3]),
             _ => frontend::put_parse(out, "pgferry_refused", REFUSED),
@@ -266,7 +267,7 @@ impl Relay<'_> {
     /// Moves what waits to be sent behind what is to be sent before it, so that something else can follow.
     pub(super) fn splice(&mut self) {
         let unsent = self.client.input.unsent();
-        self.lease.conn.output.extend_from_slice(unsent);
+        self.link.conn.output.extend_from_slice(unsent);
         let n = unsent.len();
         self.client.input.sent(n);
     }

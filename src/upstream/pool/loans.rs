@@ -136,8 +136,9 @@ impl Loan {
     pub fn take(mut self) -> Option<Lease> {
         let mut lease = self.lease.take()?;
         lease.set_unused(false);
-        let looks_fine = self.since.elapsed() < MOMENT || lease.look();
-        let unfit = self.pool.unfit(&lease).or((!looks_fine).then_some(Closing::Dead));
+        let now = Instant::now();
+        let looks_fine = now.saturating_duration_since(self.since) < MOMENT || lease.look();
+        let unfit = self.pool.unfit(&lease, now).or((!looks_fine).then_some(Closing::Dead));
         match unfit {
             None => Some(lease),
             Some(why) => {

@@ -105,8 +105,9 @@ impl Manager for Dialler {
 
     async fn recycle(&self, upstream: &mut Upstream, _: &Metrics) -> RecycleResult<CheckoutError> {
         let pool = self.pool.upgrade();
-        let unfit = pool.as_ref().map_or(Some(Closing::Shutdown), |pool| pool.unfit(upstream));
-        if unfit.is_none() && upstream.was_just_used() {
+        let now = Instant::now();
+        let unfit = pool.as_ref().map_or(Some(Closing::Shutdown), |pool| pool.unfit(upstream, now));
+        if unfit.is_none() && upstream.was_just_used(now) {
             return Ok(());
         }
         let before = upstream.base.clone();
@@ -116,7 +117,7 @@ impl Manager for Dialler {
         }
         if let Some(pool) = pool.filter(|_| upstream.base != before) {
             // What it has just said may be that it is another kind of server by now.
-            if let Some(why) = pool.unfit(upstream) {
+            if let Some(why) = pool.unfit(upstream, now) {
                 upstream.closing = why;
                 return Err(RecycleError::message("no longer fit"));
             }
@@ -282,7 +283,7 @@ impl Pool {
 
     /// Takes a connection back from a lease.
     pub(super) fn take_back(&self, mut object: Object<Dialler>) {
-        if let Some(why) = self.unfit(&object) {
+        if let Some(why) = self.unfit(&object, object.returned) {
             object.closing = why;
             drop(Object::take(object));
         } else if self.queue().has_waiters() {
@@ -316,8 +317,8 @@ impl Pool {
         result.removed.into_iter().next()
     }
 
-    /// Why a connection must go, if it must.
-    fn unfit(&self, link: &Link) -> Option<Closing> {
+    /// Why a connection must go at `now`, if it must.
+    fn unfit(&self, link: &Link, now: Instant) -> Option<Closing> {
         let Some(registry) = self.registry.upgrade() else { return Some(Closing::Shutdown) };
         if registry.generation() != link.generation {
             return Some(Closing::Reload);
@@ -328,7 +329,7 @@ impl Pool {
         if link.card.is_retired() || route::misfit(link.target, &link.params).is_some() {
             return Some(Closing::Moved);
         }
-        if link.retire_at.is_some_and(|at| Instant::now() >= at) {
+        if link.retire_at.is_some_and(|at| now >= at) {
             return Some(Closing::Lifetime);
         }
         self.slots.over().then_some(Closing::Surplus)
@@ -357,9 +358,9 @@ impl Pool {
         self.slots.used() == 0 && lock(&self.last_used).elapsed() > span
     }
 
-    /// Notes that a client logged in.
-    pub fn touch(&self) {
-        *lock(&self.last_used) = Instant::now();
+    /// Notes that a client came at `now`.
+    pub fn touch(&self, now: Instant) {
+        *lock(&self.last_used) = now;
     }
 
     /// How many connections are idle.

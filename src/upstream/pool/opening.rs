@@ -186,6 +186,7 @@ impl Pool {
             retire_at: settings.lifetime.map(|lifetime| now + jitter(lifetime, id)),
             generation: registry.generation(),
             closing: Closing::default(),
+            copying_in: false,
             gate,
             target: settings.upstream.target,
             card,

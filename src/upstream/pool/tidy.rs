@@ -19,7 +19,7 @@ impl Pool {
         let mut due = |upstream: &Upstream| {
             let age = now.saturating_duration_since(upstream.returned);
             let too_old = settings.idle_timeout.is_some_and(|limit| age >= limit) && idle > keep;
-            if too_old || self.unfit(upstream).is_some() || upstream.conn.stream().has_arrived() {
+            if too_old || self.unfit(upstream, now).is_some() || upstream.conn.stream().has_arrived() {
                 idle = idle.saturating_sub(1);
                 return true;
             }
@@ -33,7 +33,7 @@ impl Pool {
         for mut upstream in taken {
             let age = now.saturating_duration_since(upstream.returned);
             let too_old = settings.idle_timeout.is_some_and(|limit| age >= limit);
-            let unfit = if too_old { Some(Closing::Idle) } else { self.unfit(&upstream) };
+            let unfit = if too_old { Some(Closing::Idle) } else { self.unfit(&upstream, now) };
             if let Some(why) = unfit {
                 upstream.closing = why;
             } else if !upstream.look() {
