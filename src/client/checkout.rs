@@ -105,8 +105,8 @@ pub struct Preparation {
     pub wanted: Wanted,
     /// Messages of our own.
     pub messages: Vec<u8>,
-    /// What they ask for.
-    pub requests: Vec<Request>,
+    /// How many of them are queries; if none is, there may be a `Sync`.
+    pub queries: usize,
     /// Whether somebody else's state may still be there.
     pub foreign: bool,
     /// Whether they reset the session.
@@ -115,6 +115,17 @@ pub struct Preparation {
     pub settings: bool,
     /// Whether the client's message must wait for their answers: the server may refuse them.
     pub must_succeed_first: bool,
+}
+
+impl Preparation {
+    /// What the messages ask for.
+    pub fn requests(&self) -> impl ExactSizeIterator<Item = Request> {
+        let (request, count) = match self.queries {
+            0 => (Request::Sync, usize::from(!self.messages.is_empty())),
+            queries => (Request::Query, queries),
+        };
+        std::iter::repeat_n(request, count)
+    }
 }
 
 /// What must be sent in front of the first message of client number `client`, who carries `bag` and is given the
@@ -128,7 +139,7 @@ pub fn prepare(lease: &Lease, settings: &Settings, bag: &Luggage, client: u64, n
     let mut preparation = Preparation {
         wanted: bag.wanted.clone(),
         messages: Vec::new(),
-        requests: Vec::new(),
+        queries: 0,
         foreign,
         reset: foreign && settings.reset == Reset::Always,
         settings: false,
@@ -136,7 +147,7 @@ pub fn prepare(lease: &Lease, settings: &Settings, bag: &Luggage, client: u64, n
     };
     if preparation.reset {
         frontend::put_query(&mut preparation.messages, restore::RESET);
-        preparation.requests.push(Request::Query);
+        preparation.queries += 1;
     }
     let pool = lease.pool();
     let nothing = Kept::default();
@@ -150,13 +161,12 @@ pub fn prepare(lease: &Lease, settings: &Settings, bag: &Luggage, client: u64, n
     preparation.must_succeed_first |= bag.ledger.kept().put_difference(kept, &mut sets);
     if !sets.is_empty() {
         frontend::put_query(&mut preparation.messages, &sets);
-        preparation.requests.push(Request::Query);
+        preparation.queries += 1;
         preparation.settings = true;
     }
     // The server may have ended the connection without a sign of it so far, as `pg_terminate_backend` does.
-    if preparation.requests.is_empty() && now.saturating_duration_since(lease.returned) >= MOMENT {
+    if preparation.queries == 0 && now.saturating_duration_since(lease.returned) >= MOMENT {
         frontend::put_sync(&mut preparation.messages);
-        preparation.requests.push(Request::Sync);
     }
     preparation
 }

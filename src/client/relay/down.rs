@@ -204,7 +204,7 @@ impl Relay<'_> {
         if !hiding {
             self.ready_for_query(status);
         } else if self.preparing() {
-            if self.preparing == self.preparation.requests.len() {
+            if self.preparing == self.preparation.requests().len() {
                 self.learn_base();
             }
             self.preparing -= 1;

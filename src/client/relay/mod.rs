@@ -192,11 +192,11 @@ impl<'a> Relay<'a> {
             sets: false,
             origins: None,
             exchange: Exchange::default(),
-            preparing: preparation.requests.len(),
+            preparing: preparation.requests().len(),
             prepared: false,
             refused: None,
             first: Vec::new(),
-            hold: !preparation.requests.is_empty(),
+            hold: !preparation.messages.is_empty(),
             unopened: false,
             dry: (false, false),
             ready: None,
@@ -252,7 +252,7 @@ impl<'a> Relay<'a> {
 
     fn open(&mut self, now: Instant) -> Result<(), End> {
         self.control.set_preparing();
-        for &request in &self.preparation.requests {
+        for request in self.preparation.requests() {
             self.pipeline.request(request, Reply::Hide);
         }
         if self.preparation.reset {

@@ -121,13 +121,20 @@ impl Relay<'_> {
                 self.parse_unkept(&name, head, here)
             };
         }
-        let look = match cstr(rest) {
-            Some((sql, _)) if whole => pinning::of_sql(sql),
-            _ => Look::unseen(),
-        };
-        let text = (name.is_empty() && self.carries() && whole && is_well_formed(rest))
-            .then(|| Arc::new(Text { body: rest.into(), look: look.clone() }));
         let unnamed = name.is_empty();
+        // Many clients say the same again and again.
+        let same = self.bag.unnamed.as_ref().filter(|text| unnamed && whole && *text.body == *rest).map(Arc::clone);
+        let (look, text) = if let Some(text) = same {
+            (text.look.clone(), Some(text))
+        } else {
+            let look = match cstr(rest) {
+                Some((sql, _)) if whole => pinning::of_sql(sql),
+                _ => Look::unseen(),
+            };
+            let keep = unnamed && self.carries() && whole && is_well_formed(rest);
+            let text = keep.then(|| Arc::new(Text { body: rest.into(), look: look.clone() }));
+            (look, text)
+        };
         if !unnamed {
             self.pins.add(Pins::STATEMENT);
         }

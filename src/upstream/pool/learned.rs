@@ -149,7 +149,9 @@ impl Pool {
 
     /// A session has been reset: its settings are what the server gives now, which may have changed since its login.
     pub fn learn_reset(&self, link: &mut Link) {
-        if link.params != link.base {
+        // Where nothing has changed, the next comparison is free.
+        link.base.share(&link.params);
+        if !link.base.is(&link.params) {
             let Link { params, asked, .. } = link;
             self.learn_baseline(params, asked);
             link.base = link.params.clone();

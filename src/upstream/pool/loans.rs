@@ -69,9 +69,10 @@ impl Pool {
         let number = loans.next;
         loans.next += 1;
         let used = lease.used != Used::Fresh;
-        loans.open.insert(number, Open { call: Arc::clone(&call), since: Instant::now(), used });
+        let since = Instant::now();
+        loans.open.insert(number, Open { call: Arc::clone(&call), since, used });
         drop(loans);
-        let loan = Loan { lease: Some(lease), number, call, pool: Arc::clone(self), since: Instant::now() };
+        let loan = Loan { lease: Some(lease), number, call, pool: Arc::clone(self), since };
         if self.has_waiters() {
             // Somebody has come to wait in the same moment.
             loan.call.make(&loan.call.back);

@@ -236,20 +236,23 @@ impl Pool {
     pub async fn checkout(self: &Arc<Self>, wanted: &Wanted, patience: Duration) -> Result<Lease, CheckoutError> {
         self.note_wanted(wanted);
         let mut get = pin!(self.idle.get());
-        let first = poll_fn(|cx| Poll::Ready(get.as_mut().poll(cx))).await;
-        let got = match first {
-            Poll::Ready(got) => Ok(got),
-            Poll::Pending => {
+        let mut expired = pin!(tokio::time::sleep(patience));
+        let mut called = false;
+        let got = poll_fn(|cx| {
+            if let Poll::Ready(got) = get.as_mut().poll(cx) {
+                return Poll::Ready(Some(got));
+            }
+            if !std::mem::replace(&mut called, true) {
                 // Whoever has a connection without using it gives it up.
                 self.call_in();
-                tokio::time::timeout(patience, get).await
             }
-        };
-        match got {
-            Ok(Ok(object)) => Ok(Lease::new(object, Arc::clone(self))),
-            Ok(Err(PoolError::Backend(error))) => Err(error),
-            Ok(Err(_)) => Err(CheckoutError::Closed),
-            Err(_) => Err(CheckoutError::Exhausted(self.exhausted(patience))),
+            expired.as_mut().poll(cx).map(|()| None)
+        });
+        match got.await {
+            Some(Ok(object)) => Ok(Lease::new(object, Arc::clone(self))),
+            Some(Err(PoolError::Backend(error))) => Err(error),
+            Some(Err(_)) => Err(CheckoutError::Closed),
+            None => Err(CheckoutError::Exhausted(self.exhausted(patience))),
         }
     }
 
