@@ -28,43 +28,51 @@ impl Default for Supply {
 }
 
 impl Supply {
-    /// A secret of `length` bytes, at most 32.
+    /// A secret for a client that speaks protocol `version`.
     ///
     /// # Errors
     /// When the system gives none.
-    pub fn take(&mut self, length: u8) -> Result<Secret, getrandom::Error> {
-        let length = length.min(32);
-        let size = usize::from(length);
-        if self.left < size {
+    pub fn secret(&mut self, version: u32) -> Result<Secret, getrandom::Error> {
+        Ok(Secret(if version > 3 << 16 { Bytes::Long(Box::new(self.take()?)) } else { Bytes::Short(self.take()?) }))
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], getrandom::Error> {
+        if self.left < N {
             getrandom::fill(&mut self.bytes)?;
             self.left = SUPPLY;
         }
-        let mut secret = Secret { bytes: [0; 32], length };
-        let used = &mut self.bytes[self.left - size..self.left];
-        secret.bytes[..size].swap_with_slice(used);
-        self.left -= size;
-        Ok(secret)
+        let mut taken = [0; N];
+        taken.swap_with_slice(&mut self.bytes[self.left - N..self.left]);
+        self.left -= N;
+        Ok(taken)
     }
 }
 
 /// What whoever cancels a session's query must know: 4 bytes in protocol 3.0, 32 from 3.2.
-#[derive(Clone, Copy)]
-pub struct Secret {
-    bytes: [u8; 32],
-    length: u8,
+#[derive(Clone)]
+pub struct Secret(Bytes);
+
+/// Most clients have a short one.
+#[derive(Clone)]
+enum Bytes {
+    Short([u8; 4]),
+    Long(Box<[u8; 32]>),
 }
 
 impl Deref for Secret {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.length)]
+        match &self.0 {
+            Bytes::Short(bytes) => bytes,
+            Bytes::Long(bytes) => &**bytes,
+        }
     }
 }
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a secret of {} bytes", self.length)
+        write!(f, "a secret of {} bytes", self.len())
     }
 }
 
@@ -74,7 +82,7 @@ impl Sessions {
     /// # Errors
     /// When the system has no randomness to give; the words are PostgreSQL's.
     pub fn secret(&self, version: u32) -> Result<Secret, Fault> {
-        self.supply().take(if version > 3 << 16 { 32 } else { 4 }).map_err(|error| {
+        self.supply().secret(version).map_err(|error| {
             Fault::fatal(Blame::Limits, sqlstate::INTERNAL, "could not generate random cancel key")
                 .detail(error.to_string())
         })
@@ -118,9 +126,9 @@ mod tests {
     fn no_two_secrets_are_cut_from_the_same_bytes() {
         let mut supply = Supply::default();
         let mut seen = Vec::new();
-        for length in [4, 32, 4].into_iter().cycle().take(100) {
-            let secret = supply.take(length).expect("randomness");
-            assert_eq!(secret.len(), usize::from(length));
+        for (version, length) in [(3 << 16, 4), (3 << 16 | 2, 32), (3 << 16, 4)].into_iter().cycle().take(100) {
+            let secret = supply.secret(version).expect("randomness");
+            assert_eq!(secret.len(), length);
             assert!(supply.bytes[supply.left..].iter().all(|byte| *byte == 0), "what is used is forgotten");
             seen.push(secret.to_vec());
         }

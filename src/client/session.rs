@@ -210,7 +210,7 @@ impl<'a> Session<'a> {
                 Err(bad) => return Err(Farewell::Tell(Fault::violation(bad.to_string()))),
                 Ok(Some(head)) => match (head.tag, Request::of(head.tag)) {
                     (frontend::TERMINATE, _) => return Err(Farewell::Quiet),
-                    (_, Some(Request::CopyData | Request::CopyEnd)) => self.discard(head.size).await?,
+                    (_, Some(Request::CopyData | Request::CopyEnd)) => Box::pin(self.discard(head.size)).await?,
                     (_, Some(_)) => return Ok(()),
                     (tag, None) => {
                         return Err(Farewell::Tell(Fault::unknown_message(tag)));
