@@ -177,7 +177,14 @@ impl Rule {
     /// Whether it fits whoever comes, so that nobody need look at who that is.
     #[must_use]
     pub fn fits_all(&self) -> bool {
-        !matches!(self.method, Auth::Peer | Auth::Cert) && *self == Self::for_all(self.method)
+        let Self { transports, databases, users, addresses, uid, gid, method, cert_name: _ } = self;
+        !matches!(method, Auth::Peer | Auth::Cert)
+            && transports.is_empty()
+            && databases.is_empty()
+            && users.is_empty()
+            && addresses.is_empty()
+            && uid.is_none()
+            && gid.is_none()
     }
 
     /// Whether it decides about `caller`.

@@ -4,17 +4,23 @@ use std::fs;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net as std_unix;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use nix::unistd::{Gid, Group, chown};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpStream, UnixStream};
 
 use super::claim::{Claim, SocketFile};
 use super::stream::Stream;
@@ -59,16 +65,13 @@ pub enum ListenError {
 /// A listener.
 #[derive(Debug)]
 pub struct Bound {
-    listener: Listener,
+    listener: AsyncFd<OwnedFd>,
+    tcp: bool,
     name: String,
+    /// A client has been taken since it was last certain that somebody waits.
+    taken: AtomicBool,
     /// Removes the socket file when the listener goes.
     file: Mutex<Option<SocketFile>>,
-}
-
-#[derive(Debug)]
-enum Listener {
-    Tcp(TcpListener),
-    Unix(UnixListener),
 }
 
 impl Bound {
@@ -82,10 +85,10 @@ impl Bound {
             socket.set_reuse_address(true)?;
             socket.bind(&address.into())?;
             socket.listen(backlog())?;
-            TcpListener::from_std(socket.into())
+            watch(socket)
         };
         let listener = bind().map_err(|error| failed(address.to_string(), error))?;
-        Ok(Self { listener: Listener::Tcp(listener), name: address.to_string(), file: Mutex::default() })
+        Ok(Self::new(listener, true, address.to_string(), None))
     }
 
     /// Listens on an abstract socket: `name` without the leading `@`.
@@ -106,7 +109,7 @@ impl Bound {
             listen_unix(&SockAddr::unix(path)?)
         };
         let listener = bind().map_err(|error| failed(shown.clone(), error))?;
-        Ok(Self { listener: Listener::Unix(listener), name: shown, file: Mutex::default() })
+        Ok(Self::new(listener, false, shown, None))
     }
 
     /// Listens on the socket file `path`.
@@ -145,8 +148,8 @@ impl Bound {
             fs::rename(&made, path)
         };
         settle().map_err(io)?;
-        let file = Mutex::new(Some(claim.of_file().map_err(io)?));
-        Ok(Self { listener: Listener::Unix(listener), name: shown, file })
+        let file = claim.of_file().map_err(io)?;
+        Ok(Self::new(listener, false, shown, Some(file)))
     }
 
     /// A listener that another process has opened, under the name that it has there; `lock` is that of its socket file.
@@ -157,15 +160,17 @@ impl Bound {
         let io = |error| ListenError::Io { at: name.to_owned(), error };
         let socket = Socket::from(listener);
         socket.set_nonblocking(true).map_err(io)?;
-        let listener = match socket.domain().map_err(io)? {
-            Domain::UNIX => Listener::Unix(UnixListener::from_std(socket.into()).map_err(io)?),
-            _ => Listener::Tcp(TcpListener::from_std(socket.into()).map_err(io)?),
-        };
+        let tcp = socket.domain().map_err(io)? != Domain::UNIX;
+        let listener = watch(socket).map_err(io)?;
         let file = match lock {
             Some(lock) => Some(Claim::inherit(Path::new(name), lock)?.of_file().map_err(io)?),
             None => None,
         };
-        Ok(Self { listener, name: name.to_owned(), file: Mutex::new(file) })
+        Ok(Self::new(listener, tcp, name.to_owned(), file))
+    }
+
+    fn new(listener: AsyncFd<OwnedFd>, tcp: bool, name: String, file: Option<SocketFile>) -> Self {
+        Self { listener, tcp, name, taken: AtomicBool::new(false), file: Mutex::new(file) }
     }
 
     /// Where it listens: a path, `@name`, or an address and port.
@@ -179,10 +184,7 @@ impl Bound {
     /// # Errors
     /// The system's.
     pub fn twin(&self) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
-        let listener = match &self.listener {
-            Listener::Tcp(listener) => listener.as_fd().try_clone_to_owned()?,
-            Listener::Unix(listener) => listener.as_fd().try_clone_to_owned()?,
-        };
+        let listener = self.listener.get_ref().try_clone()?;
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         Ok((listener, file.as_ref().map(SocketFile::lock).transpose()?))
     }
@@ -221,13 +223,40 @@ impl Bound {
     /// # Errors
     /// The kernel's; none of them ends the listener.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
-        Poll::Ready(match &self.listener {
-            Listener::Tcp(listener) => {
-                let (stream, _) = ready!(listener.poll_accept(cx))?;
-                stream.set_nodelay(true).map(|()| stream.into())
+        loop {
+            let mut ready = ready!(self.listener.poll_read_ready(cx))?;
+            // The kernel makes a socket and a file before it looks whether anybody waits: looking first is a tenth of the
+            // price of accepting in vain.
+            if !self.taken.load(Ordering::Relaxed) || self.has_waiting() {
+                match accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                    Ok(socket) => {
+                        self.taken.store(true, Ordering::Relaxed);
+                        return Poll::Ready(self.stream(socket));
+                    }
+                    Err(Errno::AGAIN) => {}
+                    Err(error) => return Poll::Ready(Err(error.into())),
+                }
             }
-            Listener::Unix(listener) => ready!(listener.poll_accept(cx)).map(|(stream, _)| stream.into()),
-        })
+            self.taken.store(false, Ordering::Relaxed);
+            ready.clear_ready();
+        }
+    }
+
+    /// Whether somebody waits to be taken.
+    fn has_waiting(&self) -> bool {
+        let mut listener = [PollFd::new(&self.listener, PollFlags::IN)];
+        // What is wrong with it, `accept` says.
+        poll(&mut listener, Some(&Timespec::default())) != Ok(0)
+    }
+
+    fn stream(&self, socket: OwnedFd) -> io::Result<Stream> {
+        if self.tcp {
+            let stream = TcpStream::from_std(socket.into())?;
+            stream.set_nodelay(true)?;
+            Ok(stream.into())
+        } else {
+            UnixStream::from_std(socket.into()).map(Stream::accepted)
+        }
     }
 
     /// The same, for those who wait for nothing else.
@@ -244,11 +273,17 @@ fn backlog() -> i32 {
     i32::MAX
 }
 
-fn listen_unix(address: &SockAddr) -> io::Result<UnixListener> {
+fn listen_unix(address: &SockAddr) -> io::Result<AsyncFd<OwnedFd>> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
     socket.bind(address)?;
     socket.listen(backlog())?;
-    UnixListener::from_std(socket.into())
+    watch(socket)
+}
+
+/// Has the runtime tell when somebody waits.
+#[expect(deprecated, reason = "an `OwnedFd` is what those who deprecated it ask for: it stays open and the same")]
+fn watch(listener: Socket) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(listener.into(), Interest::READABLE)
 }
 
 fn failed(at: String, error: io::Error) -> ListenError {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{MsgFlags, recv, send};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -21,6 +21,8 @@ use super::tls::Session;
 pub struct Stream {
     socket: Socket,
     tls: Option<Box<Session>>,
+    /// Nobody has tried yet to read, to write.
+    untried: (bool, bool),
 }
 
 /// A connected socket.
@@ -32,13 +34,13 @@ pub(super) enum Socket {
 
 impl From<TcpStream> for Stream {
     fn from(stream: TcpStream) -> Self {
-        Self { socket: Socket::Tcp(stream), tls: None }
+        Self { socket: Socket::Tcp(stream), tls: None, untried: (false, false) }
     }
 }
 
 impl From<UnixStream> for Stream {
     fn from(stream: UnixStream) -> Self {
-        Self { socket: Socket::Unix(stream), tls: None }
+        Self { socket: Socket::Unix(stream), tls: None, untried: (false, false) }
     }
 }
 
@@ -64,6 +66,13 @@ pub enum Peer {
 }
 
 impl Stream {
+    /// One that has just been accepted. What its client says first has mostly come by then, and what it is answered fits:
+    /// that is tried before the runtime, which does not know the socket yet, is asked.
+    #[must_use]
+    pub fn accepted(stream: UnixStream) -> Self {
+        Self { untried: (true, true), ..stream.into() }
+    }
+
     /// Encrypts what follows: runs the handshake of `tls`, to which the bytes in `received` belong. `end_point` is what
     /// our own certificate gives the other end to bind its login to.
     ///
@@ -107,6 +116,7 @@ impl Stream {
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.tls {
             Some(tls) if tls.has_plaintext() => Poll::Ready(Ok(())),
+            None if self.untried.0 => Poll::Ready(Ok(())),
             _ => self.socket.poll_read_ready(cx),
         }
     }
@@ -115,7 +125,15 @@ impl Stream {
     pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         match &mut self.tls {
             Some(tls) => tls.poll_read(&self.socket, cx, into),
-            None => self.socket.poll_read(cx, into),
+            None => {
+                if std::mem::take(&mut self.untried.0) {
+                    let tried = Arrived(self.socket.fd()).read(into);
+                    if !tried.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                        return Poll::Ready(tried);
+                    }
+                }
+                self.socket.poll_read(cx, into)
+            }
         }
     }
 
@@ -123,7 +141,16 @@ impl Stream {
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.tls {
             Some(tls) => tls.poll_write(&self.socket, cx, bytes),
-            None => self.socket.poll_write(cx, bytes),
+            None => {
+                if std::mem::take(&mut self.untried.1) {
+                    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+                    match send(self.socket.fd(), bytes, flags) {
+                        Err(Errno::EAGAIN | Errno::EINTR) => {}
+                        tried => return Poll::Ready(tried.map_err(Into::into)),
+                    }
+                }
+                self.socket.poll_write(cx, bytes)
+            }
         }
     }
 
