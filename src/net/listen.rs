@@ -253,7 +253,7 @@ impl Bound {
         if self.tcp {
             let stream = TcpStream::from_std(socket.into())?;
             stream.set_nodelay(true)?;
-            Ok(stream.into())
+            Ok(Stream::accepted(stream))
         } else {
             UnixStream::from_std(socket.into()).map(Stream::accepted)
         }
@@ -341,6 +341,21 @@ mod tests {
         assert!(path.exists(), "a failed attempt takes nothing away");
         drop(first);
         assert!(!path.exists() && !dir.path().join("deep/er/.s.PGSQL.5432.lock").exists());
+    }
+
+    #[tokio::test]
+    async fn all_who_come_are_taken_whenever_they_come() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("s");
+        let bound = bind(&path, 0o777).expect("free");
+        for number in [1, 3, 1, 2] {
+            let clients: Vec<_> = (0..number).map(|_| std_unix::UnixStream::connect(&path).expect("heard")).collect();
+            for _ in &clients {
+                bound.accept().await.expect("a client");
+            }
+            let more = poll_fn(|cx| Poll::Ready(bound.poll_accept(cx))).await;
+            assert!(more.is_pending(), "nobody waits");
+        }
     }
 
     #[tokio::test]

@@ -69,7 +69,7 @@ impl Stream {
     /// One that has just been accepted. What its client says first has mostly come by then, and what it is answered fits:
     /// that is tried before the runtime, which does not know the socket yet, is asked.
     #[must_use]
-    pub fn accepted(stream: UnixStream) -> Self {
+    pub fn accepted(stream: impl Into<Self>) -> Self {
         Self { untried: (true, true), ..stream.into() }
     }
 
@@ -123,35 +123,31 @@ impl Stream {
 
     /// Reads what is there; `Ready(Ok(0))` is the end.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        match &mut self.tls {
-            Some(tls) => tls.poll_read(&self.socket, cx, into),
-            None => {
-                if std::mem::take(&mut self.untried.0) {
-                    let tried = Arrived(self.socket.fd()).read(into);
-                    if !tried.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-                        return Poll::Ready(tried);
-                    }
-                }
-                self.socket.poll_read(cx, into)
+        if let Some(tls) = &mut self.tls {
+            return tls.poll_read(&self.socket, cx, into);
+        }
+        if std::mem::take(&mut self.untried.0) {
+            let tried = Arrived(self.socket.fd()).read(into);
+            if !tried.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                return Poll::Ready(tried);
             }
         }
+        self.socket.poll_read(cx, into)
     }
 
     /// Writes what fits. What has been encrypted may still wait to be sent: see [`Stream::poll_flush`].
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.tls {
-            Some(tls) => tls.poll_write(&self.socket, cx, bytes),
-            None => {
-                if std::mem::take(&mut self.untried.1) {
-                    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-                    match send(self.socket.fd(), bytes, flags) {
-                        Err(Errno::EAGAIN | Errno::EINTR) => {}
-                        tried => return Poll::Ready(tried.map_err(Into::into)),
-                    }
-                }
-                self.socket.poll_write(cx, bytes)
+        if let Some(tls) = &mut self.tls {
+            return tls.poll_write(&self.socket, cx, bytes);
+        }
+        if std::mem::take(&mut self.untried.1) {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            match send(self.socket.fd(), bytes, flags) {
+                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                tried => return Poll::Ready(tried.map_err(Into::into)),
             }
         }
+        self.socket.poll_write(cx, bytes)
     }
 
     /// Sends what was written.

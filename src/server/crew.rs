@@ -126,3 +126,39 @@ fn work(crew: Arc<Crew>, mut arrival: Arrival) -> impl Future<Output = ()> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::net::BufferPool;
+
+    #[tokio::test]
+    async fn who_rests_is_given_the_next_client_before_and_after_it_lies_down() {
+        let arrival = || {
+            let (ours, theirs) = UnixStream::pair().expect("a pair");
+            let conn = Conn::new(ours.into(), BufferPool::new(1024, 1));
+            (Arrival { conn, client: None, _all: None }, theirs)
+        };
+        let seat = Arc::new(Seat::default());
+        for early in [true, false] {
+            let (arrival, _theirs) = arrival();
+            let give = || {
+                *lock(&seat.next) = Some(arrival);
+                seat.wake.wake();
+            };
+            let mut next = std::pin::pin!(seat.next());
+            if early {
+                give();
+            } else {
+                let waits = tokio::time::timeout(Duration::ZERO, next.as_mut()).await;
+                assert!(waits.is_err(), "nobody has come");
+                give();
+            }
+            next.await;
+        }
+    }
+}
