@@ -334,6 +334,8 @@ impl<'a> Session<'a> {
 
     async fn wait_for_lease(&mut self, settings: &Settings, since: Instant) -> Acquired {
         self.control.set_waiting(since);
+        // As many may wait as there are clients.
+        self.conn.input.shrink();
         let Self { shared, control, conn, pool, bag, .. } = self;
         let checkout = async {
             // Who pauses a database by hand knows how long; the client's patience begins when it is over.
@@ -416,7 +418,8 @@ impl<'a> Session<'a> {
 /// Completes when the client is gone. What it sends meanwhile is kept, as far as the buffer goes.
 async fn gone(conn: &mut Conn) {
     while !conn.input.is_full() {
-        if conn.fill().await.is_err() {
+        // Not before something comes is there need for more storage.
+        if conn.readable().await.is_err() || conn.fill().await.is_err() {
             return;
         }
     }

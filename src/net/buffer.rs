@@ -34,9 +34,12 @@ impl BufferPool {
     }
 
     fn give_back(&self, storage: Box<[u8]>) {
+        if storage.len() != self.size {
+            return;
+        }
         let mut shelf = self.shelf();
         shelf.lent = shelf.lent.saturating_sub(1);
-        if storage.len() == self.size && shelf.free.len() < self.keep {
+        if shelf.free.len() < self.keep {
             shelf.free.push(storage);
         }
     }
@@ -100,7 +103,7 @@ impl Buffer {
     /// How many bytes fit at most.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.storage.as_ref().map_or(self.pool.size, |storage| storage.len())
+        self.storage.as_ref().map_or(0, |storage| storage.len()).max(self.pool.size)
     }
 
     /// Whether no more can be received until something has been sent on.
@@ -111,6 +114,9 @@ impl Buffer {
 
     /// Room to receive into; borrows storage, and moves what is under way to its front when the tail is used up.
     pub fn space(&mut self) -> &mut [u8] {
+        if self.storage.as_ref().is_some_and(|storage| storage.len() < self.pool.size) {
+            self.move_to(self.pool.lend());
+        }
         let storage = self.storage.get_or_insert_with(|| self.pool.lend());
         if self.filled == storage.len() && self.done > 0 {
             storage.copy_within(self.done..self.filled, 0);
@@ -197,15 +203,29 @@ impl Buffer {
         if needed <= self.capacity() {
             return;
         }
-        let mut larger = vec![0; needed].into_boxed_slice();
-        if let Some(storage) = self.storage.take() {
-            larger[..self.filled - self.done].copy_from_slice(&storage[self.done..self.filled]);
-            self.pool.give_back(storage);
+        self.move_to(vec![0; needed].into_boxed_slice());
+    }
+
+    /// Holds what is under way in as little storage as it needs, where that is little: for those who wait long. More
+    /// storage is borrowed as soon as more comes.
+    pub fn shrink(&mut self) {
+        let here = self.filled - self.done;
+        let usual = self.storage.as_ref().is_some_and(|storage| storage.len() == self.pool.size);
+        if usual && here <= self.pool.size / 8 {
+            self.move_to(vec![0; here].into_boxed_slice());
+        }
+    }
+
+    /// Has what is under way in `storage`, which it fits into.
+    fn move_to(&mut self, mut storage: Box<[u8]>) {
+        if let Some(old) = self.storage.take() {
+            storage[..self.filled - self.done].copy_from_slice(&old[self.done..self.filled]);
+            self.pool.give_back(old);
         }
         self.parsed -= self.done;
         self.filled -= self.done;
         self.done = 0;
-        self.storage = Some(larger);
+        self.storage = Some(storage);
     }
 
     fn give_back_if_empty(&mut self) {
@@ -242,6 +262,7 @@ mod tests {
         Skip(usize),
         Reserve(usize),
         PutBack(u8),
+        Shrink,
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -252,6 +273,7 @@ mod tests {
             (0usize..12).prop_map(Step::Skip),
             (0usize..40).prop_map(Step::Reserve),
             (0u8..10).prop_map(Step::PutBack),
+            Just(Step::Shrink),
         ]
     }
 
@@ -298,6 +320,7 @@ mod tests {
                         buffer.reserve(n);
                         prop_assert!(buffer.capacity() >= n);
                     }
+                    Step::Shrink => buffer.shrink(),
                 }
                 prop_assert!(buffer.done <= buffer.parsed && buffer.parsed <= buffer.filled);
                 let inside = usize::from(next_in.wrapping_sub(next_out));
@@ -306,7 +329,24 @@ mod tests {
             }
             buffer.clear();
             prop_assert!(buffer.storage.is_none());
+            prop_assert_eq!(pool.usage().1, 0, "all that was lent is back");
         }
+    }
+
+    #[test]
+    fn who_waits_holds_no_more_than_what_came() {
+        let pool = BufferPool::new(64, 4);
+        let mut buffer = Buffer::new(Arc::clone(&pool));
+        buffer.space()[..8].copy_from_slice(b"select 1");
+        buffer.received(8);
+        buffer.shrink();
+        assert_eq!(buffer.storage.as_ref().map(|storage| storage.len()), Some(8));
+        assert_eq!((pool.usage().1, buffer.capacity(), buffer.is_full()), (0, 64, false));
+        buffer.space()[..1].copy_from_slice(b";");
+        buffer.received(1);
+        assert_eq!(buffer.unparsed(), b"select 1;");
+        buffer.shrink();
+        assert_eq!(pool.usage().1, 1, "more than an eighth is left where it is");
     }
 
     #[test]
