@@ -30,13 +30,9 @@ pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, admitted: Dedicated, cam
         fault.put(&mut conn.output);
         return farewell(conn).await;
     };
-    let opened = match shared.sessions.secret(admitted.startup.negotiated().0) {
-        Ok(secret) => open(shared, conn, &admitted).await.map(|dialled| (secret, dialled)),
-        Err(fault) => Err(fault),
-    };
-    let (secret, dialled) = match opened {
-        Ok((secret, Some(dialled))) => (secret, dialled),
-        Ok((_, None)) => return,
+    let dialled = match open(shared, conn, &admitted).await {
+        Ok(Some(dialled)) => dialled,
+        Ok(None) => return,
         Err(fault) => {
             fault.put(&mut conn.output);
             return farewell(conn).await;
@@ -44,7 +40,8 @@ pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, admitted: Dedicated, cam
     };
     let database = admitted.startup.get("database").unwrap_or(&admitted.user).to_vec();
     let whose = Whose::Dedicated(Box::new((database, admitted.user)));
-    let newcomer = Newcomer { whose, secret, backend: None, view: dialled.params.clone(), came };
+    let view = dialled.params.clone();
+    let newcomer = Newcomer { whose, secret: admitted.secret, backend: None, view, came };
     let registered = shared.sessions.register(newcomer);
     let control = &registered.control;
     backend::put_authentication_ok(&mut conn.output);

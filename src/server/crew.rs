@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
 use crate::admin::{Desk, console};
-use crate::client;
-use crate::net::Conn;
+use crate::client::{self, Shared};
+use crate::net::{Conn, Stream};
 use crate::wake::Wake;
 
 /// How many tasks may rest.
@@ -20,7 +20,7 @@ type Held = mpsc::Sender<Infallible>;
 
 /// A client that has just come.
 #[derive(Debug)]
-pub(super) struct Arrival {
+struct Arrival {
     conn: Conn,
     /// Held while it is a client, whose work is waited for.
     client: Option<Held>,
@@ -28,15 +28,8 @@ pub(super) struct Arrival {
     _all: Option<Held>,
 }
 
-impl Arrival {
-    /// Somebody at `conn`, who is noticed as long as he is there, and is waited for if he is a client.
-    pub fn new(conn: Conn, presence: &Presence) -> Self {
-        Self { conn, client: presence.clients.upgrade(), _all: presence.all.upgrade() }
-    }
-}
-
 /// Who is there: whoever has clones of these is waited for.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Presence {
     /// Clients, whose work is waited for.
     pub clients: mpsc::WeakSender<Infallible>,
@@ -48,6 +41,7 @@ pub(super) struct Presence {
 #[derive(Debug)]
 pub(super) struct Crew {
     desk: Arc<Desk>,
+    presence: Presence,
     /// Those that rest, the latest last.
     resting: Mutex<Vec<Arc<Seat>>>,
 }
@@ -72,12 +66,20 @@ impl Seat {
 }
 
 impl Crew {
-    pub fn new(desk: Arc<Desk>) -> Arc<Self> {
-        Arc::new(Self { desk, resting: Mutex::default() })
+    pub fn new(desk: Arc<Desk>, presence: Presence) -> Arc<Self> {
+        Arc::new(Self { desk, presence, resting: Mutex::default() })
     }
 
-    /// Has a client served.
-    pub fn serve(self: &Arc<Self>, arrival: Arrival) {
+    /// What those whom it serves share.
+    pub fn shared(&self) -> &Shared {
+        &self.desk.shared
+    }
+
+    /// Has the client at `stream` served.
+    pub fn serve(self: &Arc<Self>, stream: Stream) {
+        let conn = Conn::new(stream, Arc::clone(&self.shared().registry.buffers));
+        let Presence { clients, all } = &self.presence;
+        let arrival = Arrival { conn, client: clients.upgrade(), _all: all.upgrade() };
         let rested = lock(&self.resting).pop();
         match rested {
             Some(seat) => {

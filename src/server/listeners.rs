@@ -14,12 +14,11 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::crew::{Arrival, Crew, Presence};
+use super::crew::{Crew, Presence};
 use crate::admin::Desk;
-use crate::client::Shared;
 use crate::config::{Listen, Settings};
 use crate::drain::Phase;
-use crate::net::{Bound, Conn, Handover, ListenError, Stream};
+use crate::net::{Bound, Handover, ListenError};
 
 /// How long to wait before accepting again when the process or the system is out of descriptors.
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
@@ -63,23 +62,19 @@ impl Stop {
 pub(super) struct Listeners {
     open: BTreeMap<String, Open>,
     crew: Arc<Crew>,
-    shared: Arc<Shared>,
-    presence: Presence,
     /// They are the service manager's, whatever the settings say.
     managed: bool,
 }
 
 impl Listeners {
     pub fn new(desk: Arc<Desk>, presence: Presence, managed: bool) -> Self {
-        let shared = Arc::clone(&desk.shared);
-        Self { open: BTreeMap::new(), crew: Crew::new(desk), shared, presence, managed }
+        Self { open: BTreeMap::new(), crew: Crew::new(desk, presence), managed }
     }
 
     /// Takes clients from `bound`.
     pub fn open(&mut self, bound: Bound) {
         let (bound, stop) = (Arc::new(bound), Arc::new(Stop::default()));
-        let (crew, shared) = (Arc::clone(&self.crew), Arc::clone(&self.shared));
-        let taking = accept(crew, shared, Arc::clone(&bound), Arc::clone(&stop), self.presence.clone());
+        let taking = accept(Arc::clone(&self.crew), Arc::clone(&bound), Arc::clone(&stop));
         tokio::spawn(taking);
         self.open.insert(bound.name().to_owned(), Open { bound, stop });
     }
@@ -170,24 +165,21 @@ pub(super) fn bind(listen: &Listen, settings: &Settings) -> Result<Bound, Listen
 
 /// Takes clients; nothing that happens to one of them holds up the next. While the process ends they are taken to be told
 /// so, and whoever operates it gets in.
-async fn accept(crew: Arc<Crew>, shared: Arc<Shared>, listener: Arc<Bound>, stop: Arc<Stop>, presence: Presence) {
-    let serve = |stream: Stream| {
-        let conn = Conn::new(stream, Arc::clone(&shared.registry.buffers));
-        crew.serve(Arrival::new(conn, &presence));
-    };
+async fn accept(crew: Arc<Crew>, listener: Arc<Bound>, stop: Arc<Stop>) {
+    let drain = &crew.shared().drain;
     let mut ending = pin!(async {
         tokio::select! {
-            () = shared.drain.reached(Phase::Stopping) => {}
+            () = drain.reached(Phase::Stopping) => {}
             () = stop.told.notified() => {}
         }
     });
-    while shared.drain.phase() < Phase::Stopping && stop.how() == 0 {
+    while drain.phase() < Phase::Stopping && stop.how() == 0 {
         let next = poll_fn(|cx| match listener.poll_accept(cx) {
             Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
             Poll::Pending => ending.as_mut().poll(cx).map(|()| None),
         });
         match next.await {
-            Some(Ok(stream)) => serve(stream),
+            Some(Ok(stream)) => crew.serve(stream),
             Some(Err(error)) => out_of_luck(&error).await,
             None => break,
         }
@@ -198,7 +190,7 @@ async fn accept(crew: Arc<Crew>, shared: Arc<Shared>, listener: Arc<Bound>, stop
     // Those who have connected by now are told; a closed backlog would only break their connections.
     for _ in 0..BACKLOG_AT_END {
         match poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await {
-            Poll::Ready(Ok(stream)) => serve(stream),
+            Poll::Ready(Ok(stream)) => crew.serve(stream),
             _ => break,
         }
     }

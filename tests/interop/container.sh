@@ -5,17 +5,8 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
 "$top/tests/setup.sh" python3-yaml
-bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)
-pgferry=${PGFERRY:-$top/target/release/pgferry}
-[ -n "${PGFERRY:-}" ] || cargo build --release --locked --quiet --manifest-path "$top/Cargo.toml"
-work=$(mktemp -d /tmp/pgferry-container.XXXXXX)
-chmod 755 "$work"
-children=""
-# shellcheck disable=SC2086 # lists of words, here and below
-trap '[ -z "$children" ] || kill $children 2>/dev/null || true; wait; rm -rf "$work"' EXIT
-trap 'exit 1' INT TERM
-status=0
-check() { what=$1; shift; if "$@"; then echo "ok: $what"; else echo "WRONG: $what"; status=1; fi; }
+. "$here/server.sh"
+check() { what=$1; shift; if "$@"; then ok "$what"; else wrong "$what"; fi; }
 said() { sed -n "s/^$1 //p" "$top/docker/Dockerfile" | tail -1; }
 
 user=$(said USER)
@@ -28,23 +19,13 @@ ldd "$pgferry" | grep -o '/[^ ]*' | while read -r library; do
     mkdir -p "$root$(dirname "$library")"
     cp "$library" "$root$library"
 done
-owner=""
 # In a namespace of its own nobody but one's own user is there.
 enter="unshare --map-root-user chroot"
 if [ "$(id -u)" = 0 ]; then
-    owner="setpriv --reuid postgres --regid postgres --clear-groups"
-    install -d -o postgres "$work/data"
     chown "$user" "$root/run/pgferry"
     enter="chroot --userspec=$user"
 fi
 inside() { env -i PATH="$PATH" $environment PGFERRY_UPSTREAM="postgres://127.0.0.1:$port" $enter "$root" "$program" "$@"; }
-
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-$owner "$bin/initdb" -D "$work/data" -U app -A trust --no-sync >/dev/null
-$owner "$bin/postgres" -D "$work/data" -p "$port" -c fsync=off -c unix_socket_directories='' \
-    -c listen_addresses=127.0.0.1 >/dev/null 2>&1 &
-children=$!
-until "$bin/pg_isready" -q -h 127.0.0.1 -p "$port"; do sleep 0.1; done
 
 check "the program tells its version in a root of its own" inside --version
 check "nobody is there yet, and health says so" eval '! inside health 2>/dev/null'
@@ -52,7 +33,7 @@ env -i PATH="$PATH" $environment PGFERRY_UPSTREAM="postgres://127.0.0.1:$port" $
 ferry=$!
 children="$children $ferry"
 until grep -q 'ready: ' "$work/pgferry.log"; do kill -0 "$ferry"; sleep 0.1; done
-one() { [ "$("$bin/psql" -X -A -t -h "$root/run/pgferry" -U app -d postgres -c 'select 1')" = 1 ]; }
+one() { [ "$("$bin/psql" -X -A -t -h "$root/run/pgferry" -U postgres -d postgres -c 'select 1')" = 1 ]; }
 check "a program on the same volume gets a row" one
 check "pgferry health, as a probe runs it" inside health
 check "pgferry health --live, as a probe runs it" inside health --live

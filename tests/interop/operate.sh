@@ -5,33 +5,8 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
 "$top/tests/setup.sh" python3-venv check-postgres python3-psycopg chromium pgbouncer
-bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)
-pgferry=${PGFERRY:-$top/target/release/pgferry}
-[ -n "${PGFERRY:-}" ] || cargo build --release --locked --quiet --manifest-path "$top/Cargo.toml"
-work=$(mktemp -d /tmp/pgferry-operate.XXXXXX)
-chmod 755 "$work"
-children=""
-# shellcheck disable=SC2086 # lists of words, here and below
-trap '[ -z "$children" ] || kill $children 2>/dev/null; wait; rm -rf "$work"' EXIT
-trap 'exit 1' INT TERM
-status=0
-ok() { echo "ok: $1"; }
-wrong() { echo "WRONG: $1"; status=1; }
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+. "$here/server.sh"
 fetch() { python3 -c 'import sys, urllib.request; sys.stdout.write(urllib.request.urlopen(sys.argv[1], timeout=20).read().decode())' "$1"; }
-
-owner=""
-if [ "$(id -u)" = 0 ]; then
-    owner="setpriv --reuid postgres --regid postgres --clear-groups"
-    chown postgres "$work"
-fi
-port=$(free_port)
-$owner "$bin/initdb" -D "$work/data" -U postgres -A trust --no-sync >"$work/initdb.log"
-$owner "$bin/postgres" -D "$work/data" -p "$port" -c fsync=off -c unix_socket_directories='' \
-    -c listen_addresses=127.0.0.1 >"$work/server.log" 2>&1 &
-server=$!
-children=$server
-until "$bin/pg_isready" -q -h 127.0.0.1 -p "$port"; do sleep 0.1; done
 "$bin/psql" -X -q -h 127.0.0.1 -p "$port" -U postgres -d postgres \
     -c "create role monitor login password 'look'; create role app login" -c "create database shop" >/dev/null
 sed -i '1i host all monitor 127.0.0.1/32 scram-sha-256' "$work/data/pg_hba.conf"

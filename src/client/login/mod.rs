@@ -66,6 +66,8 @@ pub struct Dedicated {
     pub method: Auth,
     /// What it can log in upstream with, if its login has shown that.
     pub credential: Option<Credential>,
+    /// What cancels its queries.
+    pub secret: Secret,
 }
 
 /// Decides whether a client may come in; `None` when it went away.
@@ -109,7 +111,9 @@ pub async fn log_in(
         };
         let method = rule.method;
         let credential = credential.filter(|_| key.user == *user);
-        let dedicated = Dedicated { startup: applicant.startup.clone(), user: key.user.clone(), method, credential };
+        let secret = shared.sessions.secret(applicant.startup.negotiated().0)?;
+        let (startup, user) = (applicant.startup.clone(), key.user.clone());
+        let dedicated = Dedicated { startup, user, method, credential, secret };
         return Ok(Some(Admitted::Dedicated(Box::new(dedicated))));
     }
     // Whoever only knocks leaves no pool behind.
