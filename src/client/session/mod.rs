@@ -1,5 +1,7 @@
 //! A client's session: it waits for work holding neither buffer nor connection, gets a connection for the work, and
-//! gives it back.
+//! gives it back. `reject` answers a request without one.
+
+mod reject;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use super::sessions::{Control, Newcomer, Registered, Whose};
 use super::{FAREWELL, Shared, checkout, farewell, give_back, login};
 use crate::config::{Mode, Reset, Settings};
 use crate::drain::Phase;
-use crate::error::{Blame, Fault, Severity, sqlstate};
+use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, RecvError};
 use crate::track::{Luggage, Request, names};
 use crate::upstream::pool::{Called, CheckoutError, Loan};
@@ -365,53 +367,6 @@ impl<'a> Session<'a> {
                 () = gone(conn) => return Acquired::ClientGone,
             }
         }
-    }
-
-    /// Answers the request at hand with an error of ours, as PostgreSQL would: a simple query is over with it, an
-    /// extended one when its `Sync` has come.
-    async fn reject(&mut self, fault: &Fault) -> Result<(), Farewell> {
-        let fatal = match fault {
-            Fault::Upstream(_) => true,
-            Fault::Ours(ours) => ours.severity == Severity::Fatal,
-        };
-        if fatal {
-            return Err(Farewell::Tell(fault.clone().into_fatal()));
-        }
-        self.shared.errors.note(Mishap::Failed, Some(self.control.id), fault);
-        self.control.set_idle(&self.bag);
-        let first = self.head().await?;
-        self.discard(first.size).await?;
-        fault.put(&mut self.conn.output);
-        self.flush().await?;
-        let mut tag = first.tag;
-        while !matches!(tag, frontend::QUERY | frontend::FUNCTION_CALL | frontend::SYNC) {
-            let next = self.head().await?;
-            if next.tag == frontend::TERMINATE {
-                return Err(Farewell::Quiet);
-            }
-            self.discard(next.size).await?;
-            // After an error in an extended request everything up to the Sync is discarded, simple queries too.
-            tag = if next.tag == frontend::SYNC { next.tag } else { 0 };
-        }
-        backend::put_ready(&mut self.conn.output, crate::track::pipeline::IDLE);
-        self.flush().await
-    }
-
-    async fn head(&mut self) -> Result<Head, Farewell> {
-        let header = self.conn.peek(frame::HEADER).await.map_err(|_| Farewell::Quiet)?;
-        match head(header, frame::FRONTEND_LIMIT) {
-            Ok(Some(head)) => Ok(head),
-            Ok(None) => Err(Farewell::Quiet),
-            Err(bad) => Err(Farewell::Tell(Fault::violation(bad.to_string()))),
-        }
-    }
-
-    async fn discard(&mut self, size: usize) -> Result<(), Farewell> {
-        self.conn.discard(size).await.map_err(|_| Farewell::Quiet)
-    }
-
-    async fn flush(&mut self) -> Result<(), Farewell> {
-        self.conn.flush().await.map_err(|_| Farewell::Quiet)
     }
 }
 
