@@ -47,7 +47,7 @@ async fn find_out(
     let mut first = None;
     if pool.baseline().is_none() {
         let patience = deadline.saturating_duration_since(tokio::time::Instant::now());
-        first = Some(pool.checkout(asked, patience).await.map_err(|error| error.fault().into_fatal())?);
+        first = Some(pool.checkout(asked, Instant::now(), patience).await.map_err(|error| error.fault().into_fatal())?);
     }
     let unknown = asked.only(|name, value| pool.canonical(name, value).is_none());
     if !unknown.is_empty() && first.is_none() {

@@ -44,6 +44,11 @@ impl BufferPool {
         }
     }
 
+    /// Whether so many are lent that who waits long should do without.
+    fn is_scarce(&self) -> bool {
+        self.shelf().lent > self.keep / 2
+    }
+
     /// The size of a buffer, how many are lent, and how many are kept for the next.
     #[must_use]
     pub fn usage(&self) -> (usize, usize, usize) {
@@ -206,12 +211,12 @@ impl Buffer {
         self.move_to(vec![0; needed].into_boxed_slice());
     }
 
-    /// Holds what is under way in as little storage as it needs, where that is little: for those who wait long. More
-    /// storage is borrowed as soon as more comes.
+    /// Holds what is under way in as little storage as it needs, where that is little and many others hold some: for those
+    /// who wait long. More storage is borrowed as soon as more comes.
     pub fn shrink(&mut self) {
         let here = self.filled - self.done;
         let usual = self.storage.as_ref().is_some_and(|storage| storage.len() == self.pool.size);
-        if usual && here <= self.pool.size / 8 {
+        if usual && here <= self.pool.size / 8 && self.pool.is_scarce() {
             self.move_to(vec![0; here].into_boxed_slice());
         }
     }
@@ -281,7 +286,7 @@ mod tests {
         /// Whatever the order of steps: bytes come out as they went in, and storage is held only while some are in.
         #[test]
         fn bytes_come_out_in_order(steps in prop::collection::vec(step(), 0..100)) {
-            let pool = BufferPool::new(16, 4);
+            let pool = BufferPool::new(16, 1);
             let mut buffer = Buffer::new(Arc::clone(&pool));
             let (mut next_in, mut next_out) = (0u8, 0u8);
             for step in steps {
@@ -335,11 +340,17 @@ mod tests {
 
     #[test]
     fn who_waits_holds_no_more_than_what_came() {
-        let pool = BufferPool::new(64, 4);
-        let mut buffer = Buffer::new(Arc::clone(&pool));
-        buffer.space()[..8].copy_from_slice(b"select 1");
-        buffer.received(8);
-        buffer.shrink();
+        let enough = BufferPool::new(64, 4);
+        let filled = |pool: &Arc<BufferPool>| {
+            let mut buffer = Buffer::new(Arc::clone(pool));
+            buffer.space()[..8].copy_from_slice(b"select 1");
+            buffer.received(8);
+            buffer.shrink();
+            buffer
+        };
+        assert_eq!(filled(&enough).storage.as_ref().map(|storage| storage.len()), Some(64), "there is enough for all");
+        let pool = BufferPool::new(64, 0);
+        let mut buffer = filled(&pool);
         assert_eq!(buffer.storage.as_ref().map(|storage| storage.len()), Some(8));
         assert_eq!((pool.usage().1, buffer.capacity(), buffer.is_full()), (0, 64, false));
         buffer.space()[..1].copy_from_slice(b";");

@@ -172,12 +172,13 @@ impl Conn {
         }
     }
 
-    /// Waits until there is something to read, holding no storage. Cancel-safe.
+    /// Whether there is something to read, as far as the runtime knows; if not, the task is woken when there is. Borrows
+    /// no storage.
     ///
     /// # Errors
     /// The socket's.
-    pub async fn readable(&self) -> io::Result<()> {
-        poll_fn(|cx| self.stream.poll_read_ready(cx)).await
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_read_ready(cx)
     }
 
     /// Receives more. Cancel-safe. The caller has seen to it that the buffer is not full.

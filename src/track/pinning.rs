@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use memchr::memchr_iter;
+
 use super::acts::{self, Act};
 use super::sql::{Token, Tokens};
 
@@ -253,7 +255,7 @@ impl Look {
             &[a, b, c].map(|byte| byte.to_ascii_lowercase()),
             b"set" | b"nex" | b"cur" | b"las" | b"pg_" | b"dbl"
         );
-        if !(may_matter || name.len() >= ADVISORY.len() && contains(name, ADVISORY)) {
+        if !may_matter && !is_advisory(name) {
             return;
         }
         let name = name.to_ascii_lowercase();
@@ -270,7 +272,7 @@ impl Look {
                 self.frees = true;
                 Pins::none()
             }
-            _ if contains(&name, ADVISORY) && !contains(&name, b"_xact_") => Pins::LOCK,
+            _ if is_advisory(&name) && !contains(&name, b"_xact_") => Pins::LOCK,
             _ if name.starts_with(b"pg_temp") => Pins::TEMP,
             _ if name.starts_with(b"dblink") || name.starts_with(b"pg_replication_origin_session") => Pins::CODE,
             _ => Pins::none(),
@@ -278,8 +280,11 @@ impl Look {
     }
 }
 
-/// What the names of functions for session-level locks hold.
-const ADVISORY: &[u8] = b"advisory_";
+/// Whether a name holds `advisory_`, as those of functions for locks do.
+fn is_advisory(name: &[u8]) -> bool {
+    const WORD: &[u8] = b"advisory";
+    memchr_iter(b'_', name).any(|at| at >= WORD.len() && is(&name[at - WORD.len()..at], WORD))
+}
 
 /// `word` in lower case; `None` where it is longer than any keyword that matters.
 fn lower<'a>(word: &[u8], room: &'a mut [u8; 16]) -> Option<&'a [u8]> {

@@ -13,7 +13,7 @@ pub enum Token<'a> {
     Text(&'a [u8]),
     /// `;`.
     Semicolon,
-    /// Any other character, or a digit of a number.
+    /// Any other character, or the first of the digits of a number.
     Other(u8),
     /// Text whose meaning depends on a setting or needs decoding: a backslash before a quote (is it an escape? it
     /// depends on `standard_conforming_strings`), or `U&` escapes.
@@ -139,16 +139,32 @@ impl<'a> Tokens<'a> {
     fn word(&mut self) -> Token<'a> {
         let end = self.rest.iter().position(|&b| !is_word(b)).unwrap_or(self.rest.len());
         let word = self.take(end);
-        match (word, self.rest) {
-            ([b'e' | b'E'], [b'\'', ..]) => Token::Text(self.quoted(b'\'', true)),
-            ([b'b' | b'B' | b'x' | b'X' | b'n' | b'N'], [b'\'', ..]) => self.plain_string(),
-            ([b'u' | b'U'], [b'&', quote @ (b'\'' | b'"'), ..]) => {
-                self.take(1);
-                self.quoted(*quote, false);
-                Token::Unclear
-            }
+        match word {
+            &[letter] => self.letter(letter).unwrap_or(Token::Word(word)),
             _ => Token::Word(word),
         }
+    }
+
+    /// What begins with a word of one letter, where it is no word but says what a string means.
+    fn letter(&mut self, letter: u8) -> Option<Token<'a>> {
+        match (letter, self.rest) {
+            (b'e' | b'E', [b'\'', ..]) => Some(Token::Text(self.quoted(b'\'', true))),
+            (b'b' | b'B' | b'x' | b'X' | b'n' | b'N', [b'\'', ..]) => Some(self.plain_string()),
+            (b'u' | b'U', [b'&', quote @ (b'\'' | b'"'), ..]) => {
+                self.take(1);
+                self.quoted(*quote, false);
+                Some(Token::Unclear)
+            }
+            _ => None,
+        }
+    }
+
+    /// A number's digits: what follows them begins anew.
+    fn digits(&mut self) -> Token<'a> {
+        let first = self.rest.first().copied().unwrap_or(b'0');
+        let end = self.rest.iter().position(|b| !b.is_ascii_digit()).unwrap_or(self.rest.len());
+        self.take(end);
+        Token::Other(first)
     }
 }
 
@@ -156,23 +172,39 @@ impl<'a> Iterator for Tokens<'a> {
     type Item = Token<'a>;
 
     fn next(&mut self) -> Option<Token<'a>> {
-        self.skip_blanks_and_comments();
-        let first = *self.rest.first()?;
-        Some(match first {
-            b'\'' => self.plain_string(),
-            b'"' => Token::Quoted(self.quoted(b'"', false)),
-            b'$' => self.dollar(),
-            b';' => {
-                self.take(1);
-                Token::Semicolon
-            }
-            _ if is_word(first) && !first.is_ascii_digit() => self.word(),
-            _ => {
-                self.take(1);
-                Token::Other(first)
-            }
-        })
+        loop {
+            let (&first, rest) = self.rest.split_first()?;
+            return Some(match first {
+                b' ' => {
+                    self.rest = rest;
+                    continue;
+                }
+                _ if begins_word(first) => self.word(),
+                b'0'..=b'9' => self.digits(),
+                b'\t' | b'\n' | b'\r' | 0x0b | 0x0c | b'-' | b'/' => {
+                    if self.skip_to_token() == rest.len() + 1 {
+                        // It is an operator.
+                        self.rest = rest;
+                        Token::Other(first)
+                    } else {
+                        continue;
+                    }
+                }
+                b'\'' => self.plain_string(),
+                b'"' => Token::Quoted(self.quoted(b'"', false)),
+                b'$' => self.dollar(),
+                _ => {
+                    self.rest = rest;
+                    if first == b';' { Token::Semicolon } else { Token::Other(first) }
+                }
+            });
+        }
     }
+}
+
+/// A byte that may begin an unquoted name.
+fn begins_word(byte: u8) -> bool {
+    is_word(byte) && !byte.is_ascii_digit() && byte != b'$'
 }
 
 /// A byte that may stand inside an unquoted name; bytes above ASCII count as letters, as in PostgreSQL's scanner.

@@ -5,11 +5,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use deadpool::managed::Object;
 use tokio::runtime::Handle;
 
 use super::link::{Link, Used};
-use super::pool::{Dialler, Pool};
+use super::pool::Pool;
 use super::slots::Held;
 use crate::track::Clean;
 
@@ -86,7 +85,7 @@ impl Drop for Upstream {
 /// in the middle of something. Only [`Lease::release`] gives it back, and that takes a proof.
 #[derive(Debug)]
 pub struct Lease {
-    object: Option<Object<Dialler>>,
+    upstream: Option<Upstream>,
     pool: Arc<Pool>,
     active: bool,
     /// Its client has not used it yet.
@@ -94,9 +93,9 @@ pub struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(object: Object<Dialler>, pool: Arc<Pool>) -> Self {
+    pub(super) fn new(upstream: Upstream, pool: Arc<Pool>) -> Self {
         pool.leased.fetch_add(1, Ordering::Relaxed);
-        Self { object: Some(object), pool, active: false, unused: false }
+        Self { upstream: Some(upstream), pool, active: false, unused: false }
     }
 
     /// Gives the connection back, after `client` has used it until `now`.
@@ -133,10 +132,10 @@ impl Lease {
 
     /// The connection itself, and what there is to know of its being lent: for those who look at both all the time.
     pub fn parts(&mut self) -> (&mut Link, OnLoan<'_>) {
-        let Self { object, pool, active, .. } = self;
+        let Self { upstream, pool, active, .. } = self;
         // As in `deref_mut`.
-        let Some(object) = object else { unreachable!("a lease has its connection until it ends") };
-        (&mut object.open_mut().link, OnLoan { pool, active })
+        let Some(upstream) = upstream else { unreachable!("a lease has its connection until it ends") };
+        (&mut upstream.open_mut().link, OnLoan { pool, active })
     }
 
     /// The pool it belongs to.
@@ -146,16 +145,16 @@ impl Lease {
     }
 
     fn give_back(&mut self, returned: Instant) {
-        let Some(mut object) = self.object.take() else { return };
-        object.returned = returned;
-        let pool = Arc::clone(&self.pool);
-        if object.gate.is_open() {
-            pool.take_back(object);
+        let Some(mut upstream) = self.upstream.take() else { return };
+        upstream.returned = returned;
+        if upstream.gate.is_open() {
+            self.pool.take_back(upstream);
         } else {
+            let pool = Arc::clone(&self.pool);
             tokio::spawn(async move {
-                let gate = Arc::clone(&object.gate);
+                let gate = Arc::clone(&upstream.gate);
                 gate.opened().await;
-                pool.take_back(object);
+                pool.take_back(upstream);
             });
         }
     }
@@ -192,17 +191,17 @@ impl Deref for Lease {
     type Target = Link;
 
     fn deref(&self) -> &Link {
-        // `object` is taken in `give_back` only, which consumes the lease.
-        let Some(object) = &self.object else { unreachable!("a lease has its connection until it ends") };
-        &object.open().link
+        // `upstream` is taken in `give_back` only, which consumes the lease.
+        let Some(upstream) = &self.upstream else { unreachable!("a lease has its connection until it ends") };
+        &upstream.open().link
     }
 }
 
 impl DerefMut for Lease {
     fn deref_mut(&mut self) -> &mut Link {
         // As above.
-        let Some(object) = &mut self.object else { unreachable!("a lease has its connection until it ends") };
-        &mut object.open_mut().link
+        let Some(upstream) = &mut self.upstream else { unreachable!("a lease has its connection until it ends") };
+        &mut upstream.open_mut().link
     }
 }
 
@@ -211,8 +210,5 @@ impl Drop for Lease {
         OnLoan { pool: &self.pool, active: &mut self.active }.set_active(false);
         self.set_unused(false);
         self.pool.leased.fetch_sub(1, Ordering::Relaxed);
-        if let Some(object) = self.object.take() {
-            drop(Object::take(object));
-        }
     }
 }

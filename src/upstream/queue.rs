@@ -1,5 +1,4 @@
-//! Who waits for a connection that is still being opened, what was opened for nobody, and when the next attempt may
-//! start.
+//! Who waits for a connection, how many are being opened for them, and when the next attempt may start.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -18,11 +17,26 @@ const LONGEST_PAUSE_DOWN: Duration = Duration::from_millis(250);
 /// The longest pause after any other failure.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// Why somebody waited in vain.
+#[derive(Clone, Debug)]
+pub enum InVain {
+    /// Opening a connection failed.
+    Dial(DialError),
+    /// It took too long.
+    Late,
+}
+
+/// Where what somebody waits for arrives.
+pub type Receiver<T> = oneshot::Receiver<Result<T, InVain>>;
+
 /// The waiting, of one pool. `T` is an open connection.
 #[derive(Debug)]
 pub struct Queue<T> {
-    waiters: VecDeque<oneshot::Sender<Result<T, DialError>>>,
-    spares: Vec<T>,
+    /// In the order of their numbers.
+    waiters: VecDeque<Waiter<T>>,
+    next_number: u64,
+    /// When somebody looks whose patience is over.
+    watch: Option<Instant>,
     dialling: usize,
     pause: Duration,
     not_before: Option<Instant>,
@@ -31,11 +45,20 @@ pub struct Queue<T> {
     last_error: Option<DialError>,
 }
 
+#[derive(Debug)]
+struct Waiter<T> {
+    number: u64,
+    sender: oneshot::Sender<Result<T, InVain>>,
+    /// When it gives up; `None` for never.
+    until: Option<Instant>,
+}
+
 impl<T> Default for Queue<T> {
     fn default() -> Self {
         Self {
             waiters: VecDeque::new(),
-            spares: Vec::new(),
+            next_number: 0,
+            watch: None,
             dialling: 0,
             pause: Duration::ZERO,
             not_before: None,
@@ -57,37 +80,74 @@ pub enum Next {
 }
 
 impl<T> Queue<T> {
-    /// A spare connection, or a place in the queue.
-    pub fn enter(&mut self) -> Result<T, oneshot::Receiver<Result<T, DialError>>> {
-        if let Some(spare) = self.spares.pop() {
-            return Ok(spare);
-        }
+    /// A place at the end of the queue, until `until`: its number, and where the connection arrives.
+    pub fn enter(&mut self, until: Option<Instant>) -> (u64, Receiver<T>) {
         let (sender, receiver) = oneshot::channel();
-        self.waiters.push_back(sender);
-        Err(receiver)
+        let number = self.next_number;
+        self.next_number += 1;
+        self.waiters.push_back(Waiter { number, sender, until });
+        (number, receiver)
     }
 
-    /// Hands a connection to whoever has waited longest, or keeps it as a spare.
-    pub fn deliver(&mut self, connection: T) {
+    /// Gives up a place.
+    pub fn leave(&mut self, number: u64) {
+        if let Ok(at) = self.waiters.binary_search_by_key(&number, |waiter| waiter.number) {
+            self.waiters.remove(at);
+        }
+    }
+
+    /// Hands a connection to whoever has waited longest, or back when nobody waits.
+    pub fn deliver(&mut self, connection: T) -> Option<T> {
         let mut connection = Ok(connection);
         while let Some(waiter) = self.waiters.pop_front() {
-            match waiter.send(connection) {
-                Ok(()) => return,
+            match waiter.sender.send(connection) {
+                Ok(()) => return None,
                 Err(back) => connection = back,
             }
         }
-        self.spares.extend(connection);
+        connection.ok()
     }
 
-    /// Whether anybody waits.
-    pub fn has_waiters(&mut self) -> bool {
-        self.waiters.retain(|waiter| !waiter.is_closed());
-        !self.waiters.is_empty()
+    /// How many wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+
+    /// Whether somebody must be told to look at `until`, because nobody does before.
+    pub fn watch(&mut self, until: Instant) -> bool {
+        let soon_enough = self.watch.is_some_and(|at| at <= until);
+        if !soon_enough {
+            self.watch = Some(until);
+        }
+        !soon_enough
+    }
+
+    /// Whoever was told to look at `at` does so now, and sends those away whose patience is over. Says when to look
+    /// again, if anybody is still waited for then.
+    pub fn send_away(&mut self, at: Instant, now: Instant) -> Option<Instant> {
+        let is_over = |waiter: &Waiter<T>| waiter.until.is_some_and(|until| until <= now);
+        if self.waiters.iter().any(is_over) {
+            for waiter in std::mem::take(&mut self.waiters) {
+                if is_over(&waiter) {
+                    // Whoever went away needs no answer.
+                    let _ = waiter.sender.send(Err(InVain::Late));
+                } else {
+                    self.waiters.push_back(waiter);
+                }
+            }
+        }
+        if self.watch != Some(at) {
+            // Somebody else looks sooner.
+            return None;
+        }
+        self.watch = self.waiters.iter().filter_map(|waiter| waiter.until).min();
+        self.watch
     }
 
     /// Whether another attempt may start, `beyond` those who wait for one.
-    pub fn next(&mut self, beyond: usize, max_dialling: usize, now: Instant) -> Next {
-        self.waiters.retain(|waiter| !waiter.is_closed());
+    #[must_use]
+    pub fn next(&self, beyond: usize, max_dialling: usize, now: Instant) -> Next {
         let limit = if self.last_error.is_some() { 1 } else { max_dialling };
         if self.dialling >= (self.waiters.len() + beyond).min(limit) {
             return Next::Nothing;
@@ -125,15 +185,16 @@ impl<T> Queue<T> {
         self.last_error.take().is_some()
     }
 
-    /// Notes a failure: those who wait go on waiting if that may help, or are all told. Says whether this is news.
-    pub fn failed(&mut self, error: &DialError, now: Instant) -> bool {
+    /// Notes a failure: those who wait go on waiting if that may help; of the others those are told who could have had
+    /// one of `places` connections. Says whether this is news.
+    pub fn failed(&mut self, error: &DialError, places: usize, now: Instant) -> bool {
         let longest = if error.is_down() { LONGEST_PAUSE_DOWN } else { LONGEST_PAUSE };
         self.pause = (self.pause * 2).clamp(FIRST_PAUSE, longest);
         self.not_before = Some(now + self.pause);
         if !error.may_pass() {
-            for waiter in self.waiters.drain(..) {
-                // Whoever went away needs no answer.
-                let _ = waiter.send(Err(error.clone()));
+            for waiter in self.waiters.drain(..places.min(self.waiters.len())) {
+                // As above.
+                let _ = waiter.sender.send(Err(InVain::Dial(error.clone())));
             }
         }
         let news = self.last_error.as_ref().is_none_or(|last| last.fault() != error.fault());
@@ -145,19 +206,6 @@ impl<T> Queue<T> {
     #[must_use]
     pub fn last_error(&self) -> Option<&DialError> {
         self.last_error.as_ref()
-    }
-
-    /// Takes the spares that `unfit` picks.
-    pub fn take_spares(&mut self, mut unfit: impl FnMut(&T) -> bool) -> Vec<T> {
-        let (taken, kept) = std::mem::take(&mut self.spares).into_iter().partition(|spare| unfit(spare));
-        self.spares = kept;
-        taken
-    }
-
-    /// How many spares there are.
-    #[must_use]
-    pub fn spares(&self) -> usize {
-        self.spares.len()
     }
 
     /// How many attempts are under way.
@@ -176,46 +224,76 @@ mod tests {
         DialError::Unreachable { host: "h".into(), why: "Connection refused".into(), refused: true }
     }
 
+    fn refused() -> DialError {
+        let fault = Fault::fatal(Blame::Upstream, sqlstate::INVALID_PASSWORD, "no");
+        let mut frame = Vec::new();
+        fault.put(&mut frame);
+        DialError::Refused(Fault::Upstream(frame.into()), None)
+    }
+
     #[test]
     fn twenty_who_left_cost_one_dial() {
         let mut queue = Queue::<u32>::default();
         let now = Instant::now();
         for _ in 0..20 {
-            let Err(receiver) = queue.enter() else { panic!("no spares yet") };
+            let (number, receiver) = queue.enter(None);
             if queue.next(0, 4, now) == Next::Dial {
                 queue.dial_starts();
             }
             drop(receiver);
+            queue.leave(number);
         }
-        assert_eq!(queue.dialling(), 1);
+        assert_eq!((queue.dialling(), queue.waiting()), (1, 0));
         queue.dial_ends();
-        queue.deliver(7);
-        assert_eq!(queue.enter().ok(), Some(7));
+        assert_eq!(queue.deliver(7), Some(7), "nobody is there to take it");
         assert_eq!(queue.next(0, 4, now), Next::Nothing);
     }
 
     #[test]
     fn first_come_first_served() {
         let mut queue = Queue::<u32>::default();
-        let mut receivers: Vec<_> = (0..3).filter_map(|_| queue.enter().err()).collect();
+        let mut receivers: Vec<_> = (0..4).map(|_| queue.enter(None)).collect();
+        // One who leaves properly, and one whose connection may come in the same moment.
+        let (number, _) = receivers.remove(1);
+        queue.leave(number);
+        queue.leave(number);
         drop(receivers.remove(1));
-        queue.deliver(1);
-        queue.deliver(2);
-        queue.deliver(3);
-        let got: Vec<_> = receivers.iter_mut().map(|r| r.try_recv().expect("served").expect("a connection")).collect();
+        assert_eq!((queue.deliver(1), queue.deliver(2), queue.deliver(3)), (None, None, Some(3)));
+        let got: Vec<_> =
+            receivers.iter_mut().map(|(_, r)| r.try_recv().expect("served").expect("a connection")).collect();
         assert_eq!(got, [1, 2]);
-        assert_eq!(queue.spares(), 1);
+    }
+
+    #[test]
+    fn who_has_waited_long_enough_is_sent_away() {
+        let mut queue = Queue::<u32>::default();
+        let start = Instant::now();
+        let at = |secs| start + Duration::from_secs(secs);
+        let (_, mut patient) = queue.enter(Some(at(20)));
+        assert!(queue.watch(at(20)));
+        let (_, mut hasty) = queue.enter(Some(at(5)));
+        assert!(queue.watch(at(5)), "somebody has to look sooner");
+        let (_, mut third) = queue.enter(Some(at(12)));
+        assert!(!queue.watch(at(12)), "somebody looks before");
+        let (_, _endless) = queue.enter(None);
+        assert_eq!(queue.send_away(at(5), at(5)), Some(at(12)));
+        assert!(matches!(hasty.try_recv(), Ok(Err(InVain::Late))));
+        assert!(patient.try_recv().is_err() && third.try_recv().is_err(), "the others still wait");
+        assert_eq!(queue.send_away(at(20), at(21)), None, "the watch is another's");
+        assert!(matches!((patient.try_recv(), third.try_recv()), (Ok(Err(InVain::Late)), Ok(Err(InVain::Late)))));
+        assert_eq!((queue.send_away(at(12), at(21)), queue.waiting()), (None, 1));
+        assert!(queue.watch(at(30)), "nobody looks any more");
     }
 
     #[test]
     fn what_may_pass_is_waited_for_with_one_probe() {
         let mut queue = Queue::<u32>::default();
         let now = Instant::now();
-        let _waiting: Vec<_> = (0..9).filter_map(|_| queue.enter().err()).collect();
+        let _waiting: Vec<_> = (0..9).map(|_| queue.enter(None)).collect();
         assert_eq!(queue.next(0, 4, now), Next::Dial);
         let mut pauses = Vec::new();
         for nth in 0..5 {
-            assert_eq!(queue.failed(&down(), now), nth == 0, "only the first failure is news");
+            assert_eq!(queue.failed(&down(), 9, now), nth == 0, "only the first failure is news");
             let Next::At(at) = queue.next(0, 4, now) else { panic!("a pause is due") };
             pauses.push((at - now).as_millis());
         }
@@ -225,22 +303,21 @@ mod tests {
         assert!(queue.set_alarm());
         queue.dial_starts();
         assert_eq!(queue.next(0, 4, now + Duration::from_secs(9)), Next::Nothing, "a single probe");
-        assert!(queue.has_waiters());
+        assert_eq!(queue.waiting(), 9);
         assert!(queue.succeeded());
         assert_eq!(queue.next(0, 4, now), Next::Dial);
     }
 
     #[test]
-    fn what_will_not_pass_is_told_to_all() {
+    fn what_will_not_pass_is_told_to_those_it_concerns() {
         let mut queue = Queue::<u32>::default();
-        let mut receivers: Vec<_> = (0..3).filter_map(|_| queue.enter().err()).collect();
-        let fault = Fault::fatal(Blame::Upstream, sqlstate::INVALID_PASSWORD, "no");
-        let mut frame = Vec::new();
-        fault.put(&mut frame);
-        queue.failed(&DialError::Refused(Fault::Upstream(frame.into()), None), Instant::now());
-        for receiver in &mut receivers {
-            assert!(receiver.try_recv().expect("told").is_err());
+        let mut receivers: Vec<_> = (0..3).map(|_| queue.enter(None).1).collect();
+        queue.failed(&refused(), 2, Instant::now());
+        for receiver in &mut receivers[..2] {
+            assert!(matches!(receiver.try_recv(), Ok(Err(InVain::Dial(_)))));
         }
-        assert!(!queue.has_waiters());
+        assert!(receivers[2].try_recv().is_err(), "who comes third gets a connection that is open already");
+        queue.failed(&refused(), usize::MAX, Instant::now());
+        assert_eq!(queue.waiting(), 0);
     }
 }

@@ -344,7 +344,8 @@ impl Registry {
 
     /// A place or a connection came free: lets those try who found none.
     pub(super) fn feed_starving(&self) {
-        if !self.starving.swap(false, Ordering::SeqCst) {
+        // Looked at first: writing would cost more, and this is asked whenever a connection comes back.
+        if !self.starving.load(Ordering::SeqCst) || !self.starving.swap(false, Ordering::SeqCst) {
             return;
         }
         let pools = self.all_pools();

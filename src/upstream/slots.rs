@@ -53,6 +53,12 @@ impl Slots {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Whether none is free.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.used() >= self.cap()
+    }
+
     /// Whether more are taken than there are, since the cap was lowered.
     #[must_use]
     pub fn over(&self) -> bool {

@@ -4,8 +4,9 @@
 mod reject;
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
@@ -326,10 +327,11 @@ impl<'a> Session<'a> {
             return Acquired::Lease(lease);
         }
         let began = Instant::now();
-        let acquired = Box::pin(self.wait_for_lease(settings, began)).await;
-        timings.wait.observe(began.elapsed());
+        let acquired = self.wait_for_lease(settings, began).await;
+        let waited = began.elapsed();
+        timings.wait.observe(waited);
         if let Acquired::Lease(_) = acquired {
-            self.pool.traffic.assigned(began.elapsed());
+            self.pool.traffic.assigned(waited);
         }
         acquired
     }
@@ -339,46 +341,46 @@ impl<'a> Session<'a> {
         // As many may wait as there are clients.
         self.conn.input.shrink();
         let Self { shared, control, conn, pool, bag, .. } = self;
-        let checkout = async {
-            // Who pauses a database by hand knows how long; the client's patience begins when it is over.
-            shared.registry.switches.resumed(&pool.key.database).await;
-            pool.checkout(&bag.wanted, settings.wait_timeout).await
-        };
-        tokio::pin!(checkout);
-        loop {
-            tokio::select! {
-                biased;
-                outcome = &mut checkout => return match outcome {
-                    Ok(lease) => Acquired::Lease(lease),
-                    Err(error) => Acquired::Failed(error),
-                },
-                () = control.wake.woken() => {
-                    control.introduce(conn.stream());
-                    if control.is_killed() {
-                        return Acquired::Killed;
-                    }
-                    if control.is_cancelled() {
-                        return Acquired::Cancelled;
-                    }
-                    if shared.drain.phase() == Phase::Stopping {
-                        return Acquired::Stopping;
-                    }
-                }
-                () = gone(conn) => return Acquired::ClientGone,
+        let mut checkout = pin!(async {
+            let mut since = since;
+            if shared.registry.switches.of(&pool.key.database).paused {
+                // Who pauses a database by hand knows how long; the client's patience begins when it is over.
+                Box::pin(shared.registry.switches.resumed(&pool.key.database)).await;
+                since = Instant::now();
             }
-        }
+            pool.checkout(&bag.wanted, since, settings.wait_timeout).await
+        });
+        poll_fn(|cx| {
+            if let Poll::Ready(outcome) = checkout.as_mut().poll(cx) {
+                return Poll::Ready(outcome.map_or_else(Acquired::Failed, Acquired::Lease));
+            }
+            while control.wake.poll_woken(cx).is_ready() {
+                control.introduce(conn.stream());
+                if control.is_killed() {
+                    return Poll::Ready(Acquired::Killed);
+                }
+                if control.is_cancelled() {
+                    return Poll::Ready(Acquired::Cancelled);
+                }
+                if shared.drain.phase() == Phase::Stopping {
+                    return Poll::Ready(Acquired::Stopping);
+                }
+            }
+            poll_gone(conn, cx).map(|()| Acquired::ClientGone)
+        })
+        .await
     }
 }
 
 /// Completes when the client is gone. What it sends meanwhile is kept, as far as the buffer goes.
-async fn gone(conn: &mut Conn) {
+fn poll_gone(conn: &mut Conn, cx: &mut Context<'_>) -> Poll<()> {
     while !conn.input.is_full() {
         // Not before something comes is there need for more storage.
-        if conn.readable().await.is_err() || conn.fill().await.is_err() {
-            return;
+        if ready!(conn.poll_readable(cx)).is_err() || !matches!(ready!(conn.poll_fill(cx)), Ok(1..)) {
+            return Poll::Ready(());
         }
     }
-    std::future::pending::<()>().await;
+    Poll::Pending
 }
 
 fn cancelled() -> Fault {

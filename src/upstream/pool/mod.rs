@@ -1,27 +1,23 @@
 //! The connections of one (database, user, startup settings).
 //!
-//! `deadpool` keeps the idle ones (last in, first out, so that those nobody needs grow old) and the queue of those
-//! who wait while all are in use. Around it: opening never happens in a client's future, at most `max_dialling` at
-//! once; a connection that comes back goes to whoever waits for one being opened; and slots, not deadpool's permits,
-//! are what a connection exists by.
+//! `idle` keeps those nobody uses, in a set of `deadpool`'s; `waiting` the queue of those who wait while all are in use,
+//! to the first of whom a connection goes that comes back or opens. Opening never happens in a client's future, and at
+//! most `max_dialling` times at once (`opening`). Slots are what a connection exists by.
 
+mod idle;
 mod learned;
 mod loans;
 mod opening;
 mod orders;
 mod state;
 mod tidy;
+mod waiting;
 
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use deadpool::managed::{self, Manager, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult};
-use tokio::sync::oneshot;
-
+use idle::Idle;
 use learned::Learned;
 pub use learned::Welcome;
 use loans::Loans;
@@ -32,7 +28,7 @@ use super::account::Account;
 use super::card::Cards;
 use super::counters::Closing;
 use super::dial::DialError;
-use super::lease::{Lease, Upstream};
+use super::lease::Upstream;
 use super::link::{Closed, Link};
 use super::queue::Queue;
 use super::registry::Registry;
@@ -80,68 +76,6 @@ impl CheckoutError {
     }
 }
 
-/// deadpool's manager: gets connections from the pool around it.
-#[derive(Debug)]
-pub struct Dialler {
-    pool: Weak<Pool>,
-}
-
-impl Manager for Dialler {
-    type Type = Upstream;
-    type Error = CheckoutError;
-
-    async fn create(&self) -> Result<Upstream, CheckoutError> {
-        let pool = self.pool.upgrade().ok_or(CheckoutError::Closed)?;
-        let entered = pool.queue().enter();
-        match entered {
-            Ok(spare) => Ok(spare),
-            Err(receiver) => {
-                pool.kick();
-                let mut place = Place { receiver, pool };
-                (&mut place.receiver).await.map_err(|_| CheckoutError::Closed)?.map_err(CheckoutError::Dial)
-            }
-        }
-    }
-
-    async fn recycle(&self, upstream: &mut Upstream, _: &Metrics) -> RecycleResult<CheckoutError> {
-        let pool = self.pool.upgrade();
-        let now = Instant::now();
-        let unfit = pool.as_ref().map_or(Some(Closing::Shutdown), |pool| pool.unfit(upstream, now));
-        if unfit.is_none() && upstream.was_just_used(now) {
-            return Ok(());
-        }
-        let before = upstream.base.clone();
-        if unfit.is_some() || !upstream.look() {
-            upstream.closing = unfit.unwrap_or(Closing::Dead);
-            return Err(RecycleError::message("no longer fit"));
-        }
-        if let Some(pool) = pool.filter(|_| upstream.base != before) {
-            // What it has just said may be that it is another kind of server by now.
-            if let Some(why) = pool.unfit(upstream, now) {
-                upstream.closing = why;
-                return Err(RecycleError::message("no longer fit"));
-            }
-            pool.learn_base(upstream);
-        }
-        Ok(())
-    }
-}
-
-/// A place in the queue. Whoever leaves it hands on what was delivered in the same moment.
-struct Place {
-    receiver: oneshot::Receiver<Result<Upstream, DialError>>,
-    pool: Arc<Pool>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.receiver.close();
-        if let Ok(Ok(upstream)) = self.receiver.try_recv() {
-            self.pool.hand_out(upstream);
-        }
-    }
-}
-
 /// What a pool has in common with others.
 #[derive(Debug)]
 pub struct Sharing {
@@ -162,7 +96,7 @@ pub struct Pool {
     pub key: PoolKey,
     /// What is known of that user there.
     pub account: Arc<Account>,
-    idle: managed::Pool<Dialler>,
+    idle: Idle,
     queue: Mutex<Queue<Upstream>>,
     slots: Arc<Slots>,
     registry: Weak<Registry>,
@@ -199,100 +133,46 @@ impl Pool {
     #[must_use]
     pub fn new(key: PoolKey, size: usize, shared: Sharing) -> Arc<Self> {
         let Sharing { account, traffic, generation, registry } = shared;
-        Arc::new_cyclic(|this: &Weak<Self>| {
-            let builder = managed::Pool::builder(Dialler { pool: this.clone() });
-            // Building fails only for timeouts without a runtime, and none is set.
-            let Ok(idle) = builder.max_size(size).queue_mode(QueueMode::Lifo).build() else {
-                unreachable!("a pool without timeouts needs no runtime")
-            };
-            Self {
-                key,
-                account,
-                idle,
-                queue: Mutex::default(),
-                slots: Slots::new(size),
-                registry,
-                this: this.clone(),
-                learned: Mutex::default(),
-                traffic,
-                cards: Cards::default(),
-                oldest: AtomicU64::new(0),
-                generation,
-                awaited: AtomicBool::new(false),
-                wanted: Mutex::default(),
-                loans: Mutex::default(),
-                leased: AtomicUsize::new(0),
-                active: AtomicUsize::new(0),
-                last_used: Mutex::new(Instant::now()),
-            }
+        Arc::new_cyclic(|this: &Weak<Self>| Self {
+            key,
+            account,
+            idle: Idle::new(size),
+            queue: Mutex::default(),
+            slots: Slots::new(size),
+            registry,
+            this: this.clone(),
+            learned: Mutex::default(),
+            traffic,
+            cards: Cards::default(),
+            oldest: AtomicU64::new(0),
+            generation,
+            awaited: AtomicBool::new(false),
+            wanted: Mutex::default(),
+            loans: Mutex::default(),
+            leased: AtomicUsize::new(0),
+            active: AtomicUsize::new(0),
+            last_used: Mutex::new(Instant::now()),
         })
     }
 
-    /// A connection, at once or when one comes free or open, in the order of asking. Cancel-safe: whoever stops
-    /// waiting costs no connection.
-    ///
-    /// # Errors
-    /// As [`CheckoutError`] lists, after `patience` at the latest.
-    pub async fn checkout(self: &Arc<Self>, wanted: &Wanted, patience: Duration) -> Result<Lease, CheckoutError> {
-        self.note_wanted(wanted);
-        let mut get = pin!(self.idle.get());
-        let mut expired = pin!(tokio::time::sleep(patience));
-        let mut called = false;
-        let got = poll_fn(|cx| {
-            if let Poll::Ready(got) = get.as_mut().poll(cx) {
-                return Poll::Ready(Some(got));
-            }
-            if !std::mem::replace(&mut called, true) {
-                // Whoever has a connection without using it gives it up.
-                self.call_in();
-            }
-            expired.as_mut().poll(cx).map(|()| None)
-        });
-        match got.await {
-            Some(Ok(object)) => Ok(Lease::new(object, Arc::clone(self))),
-            Some(Err(PoolError::Backend(error))) => Err(error),
-            Some(Err(_)) => Err(CheckoutError::Closed),
-            None => Err(CheckoutError::Exhausted(self.exhausted(patience))),
-        }
-    }
-
-    /// A connection if one is idle right now, and nobody waits for it.
-    #[must_use]
-    pub fn checkout_idle(self: &Arc<Self>, wanted: &Wanted) -> Option<Lease> {
-        if self.idle_count() == 0 {
-            return None;
-        }
-        self.note_wanted(wanted);
-        let now = managed::Timeouts { wait: Some(Duration::ZERO), create: None, recycle: None };
-        let get = pin!(self.idle.timeout_get(&now));
-        // Where an idle connection turns out to be dead, another one would have to be waited for.
-        match get.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(object)) => Some(Lease::new(object, Arc::clone(self))),
-            _ => None,
-        }
-    }
-
-    fn note_wanted(&self, wanted: &Wanted) {
-        let mut last = lock(&self.wanted);
-        if *last != *wanted {
-            last.clone_from(wanted);
-        }
-    }
-
-    /// Gives a connection to whoever waits for one being opened, or keeps it.
+    /// Gives a connection to whoever has waited longest, or keeps it.
     pub(super) fn hand_out(&self, upstream: Upstream) {
-        self.queue().deliver(upstream);
+        let mut queue = self.queue();
+        let surplus = queue.deliver(upstream).and_then(|nobodys| self.idle.put(nobodys).err());
+        drop(queue);
+        if let Some(mut surplus) = surplus {
+            surplus.closing = Closing::Surplus;
+        }
     }
 
     /// Takes a connection back from a lease.
-    pub(super) fn take_back(&self, mut object: Object<Dialler>) {
-        if let Some(why) = self.unfit(&object, object.returned) {
-            object.closing = why;
-            drop(Object::take(object));
-        } else if self.queue().has_waiters() {
-            self.hand_out(Object::take(object));
-        } else {
-            drop(object);
+    pub(super) fn take_back(&self, mut upstream: Upstream) {
+        match self.unfit(&upstream, upstream.returned) {
+            Some(why) => {
+                upstream.closing = why;
+                drop(upstream);
+            }
+            None => self.hand_out(upstream),
         }
         if let Some(registry) = self.registry.upgrade() {
             registry.feed_starving();
@@ -307,17 +187,42 @@ impl Pool {
         registry.feed_starving();
     }
 
-    /// Takes an idle or spare connection out: the one that has been idle longest.
+    /// Takes an idle connection out: the one that has been idle longest.
     pub(super) fn take_idle(&self) -> Option<Upstream> {
-        let spares = self.queue().take_spares(|_| true);
-        let mut spares = spares.into_iter();
-        if let Some(spare) = spares.next() {
-            spares.for_each(|other| self.hand_out(other));
-            return Some(spare);
-        }
         let mut taken = false;
-        let result = self.idle.retain(|_, _| std::mem::replace(&mut taken, true));
-        result.removed.into_iter().next()
+        let mut picked = self.sift(|_| !std::mem::replace(&mut taken, true)).into_iter();
+        let oldest = picked.next();
+        picked.for_each(|mut surplus| surplus.closing = Closing::Surplus);
+        oldest
+    }
+
+    /// Takes the idle connections out that `unfit` picks, longest idle first.
+    fn sift(&self, unfit: impl FnMut(&Upstream) -> bool) -> Vec<Upstream> {
+        // Nobody begins to wait while they are looked at.
+        let _queue = self.queue();
+        self.idle.sift(unfit)
+    }
+
+    /// Whether an idle connection can be used at `now`; if not, dropping it closes it.
+    fn is_fit(&self, upstream: &mut Upstream, now: Instant) -> bool {
+        let unfit = self.unfit(upstream, now);
+        if unfit.is_none() && upstream.was_just_used(now) {
+            return true;
+        }
+        let before = upstream.base.clone();
+        if unfit.is_some() || !upstream.look() {
+            upstream.closing = unfit.unwrap_or(Closing::Dead);
+            return false;
+        }
+        if upstream.base != before {
+            // What it has just said may be that it is another kind of server by now.
+            if let Some(why) = self.unfit(upstream, now) {
+                upstream.closing = why;
+                return false;
+            }
+            self.learn_base(upstream);
+        }
+        true
     }
 
     /// Why a connection must go at `now`, if it must.
@@ -347,7 +252,12 @@ impl Pool {
     /// Adapts to a new size.
     pub(super) fn resize(&self, size: usize) {
         self.slots.resize(size);
-        self.idle.resize(size);
+        let queue = self.queue();
+        let surplus = self.idle.resize(size);
+        drop(queue);
+        for mut upstream in surplus {
+            upstream.closing = Closing::Surplus;
+        }
         self.kick();
     }
 
@@ -368,11 +278,11 @@ impl Pool {
 
     /// How many connections are idle.
     pub(super) fn idle_count(&self) -> usize {
-        self.idle.status().available + self.queue().spares()
+        self.idle.count()
     }
 
     pub(super) fn has_waiters(&self) -> bool {
-        self.queue().has_waiters()
+        self.queue().waiting() > 0
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue<Upstream>> {

@@ -13,7 +13,7 @@ use crate::track::ledger::Kept;
 use crate::track::statements::Prepared;
 use crate::upstream::card::Card;
 use crate::upstream::counters::Closing;
-use crate::upstream::dial::{self, Dialled, Login};
+use crate::upstream::dial::{self, DialError, Dialled, Login};
 use crate::upstream::lease::Upstream;
 use crate::upstream::link::{BackendKey, Gate, Link, Used};
 use crate::upstream::queue::Next;
@@ -47,6 +47,9 @@ impl Pool {
 
     /// As [`Pool::kick`], and `beyond` more that nobody waits for yet.
     pub(super) fn dial_for(&self, beyond: usize) {
+        if self.slots.is_full() {
+            return;
+        }
         let Some(registry) = self.registry.upgrade() else { return };
         let settings = registry.settings_of(&self.key.database);
         if registry.switches.of(&self.key.database).paused {
@@ -65,16 +68,7 @@ impl Pool {
                 Next::Dial => {}
             }
             let Some(slot) = self.slots.try_take() else {
-                if !queue.has_waiters() {
-                    return;
-                }
-                drop(queue);
-                // Closes the gap between looking for an idle connection and entering the queue.
-                match self.take_idle() {
-                    Some(idle) => self.hand_out(idle),
-                    None => return,
-                }
-                continue;
+                return;
             };
             let Some(process) = registry.global.try_take() else {
                 drop(queue);
@@ -129,7 +123,7 @@ impl Pool {
                 let error = &failed.error;
                 registry.counters.fail(&error.fault());
                 self.account.note_failure(&registry, error);
-                if self.queue().failed(error, Instant::now()) {
+                if self.tell_of(error) {
                     let again = if error.may_pass() { "; clients wait while it is tried again" } else { "" };
                     warn!(database = %self.database(), user = %self.user(), "{}{again}", error.fault());
                 }
@@ -154,6 +148,15 @@ impl Pool {
 
     /// What the last client wanted, as far as the server is known to take it. A value that it would refuse must not
     /// get into a startup packet: that would fail the connection instead of the one client.
+    /// Tells those who wait of a failed attempt, where waiting won't help. Says whether it is news.
+    fn tell_of(&self, error: &DialError) -> bool {
+        let mut queue = self.queue();
+        let live = self.slots.used().saturating_sub(queue.dialling());
+        // Who waits for one of those that are open waits on.
+        let places = if live == 0 { usize::MAX } else { self.slots.cap().saturating_sub(live) };
+        queue.failed(error, places, Instant::now())
+    }
+
     fn startup_wanted(&self) -> Wanted {
         lock(&self.wanted).known(|name, value| self.canonical(name, value))
     }

@@ -27,12 +27,12 @@ impl Pool {
     /// What it has, and who wants it.
     #[must_use]
     pub fn state(&self) -> State {
-        let status = self.idle.status();
+        let queue = self.queue();
         State {
             leased: self.leased.load(Ordering::Relaxed),
             idle: self.idle_count(),
-            opening: self.queue().dialling(),
-            waiting: status.waiting,
+            opening: queue.dialling(),
+            waiting: queue.waiting(),
             size: self.slots.cap(),
         }
     }

@@ -27,8 +27,7 @@ impl Pool {
             dirty = true;
             age >= after
         };
-        let mut taken = self.idle.retain(|upstream, _| !due(upstream)).removed;
-        taken.extend(self.queue().take_spares(&mut due));
+        let taken = self.sift(&mut due);
         let mut resets = Vec::new();
         for mut upstream in taken {
             let age = now.saturating_duration_since(upstream.returned);
