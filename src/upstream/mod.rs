@@ -8,8 +8,8 @@
 //! - [`card`]: what is known of an open connection from outside.
 //! - [`switches`]: what somebody has paused or disabled by hand.
 //! - [`slots`]: how many there may be, exactly.
-//! - [`queue`]: who waits for a connection that is still being opened, and when the next attempt may start.
-//! - [`pool`]: the connections of one (database, user, startup settings), around `deadpool`.
+//! - [`queue`]: who waits for a connection, in what order and how long, and when the next attempt to open one may start.
+//! - [`pool`]: the connections of one (database, user, startup settings); the idle ones are in a set of `deadpool`'s.
 //! - [`lease`]: a connection in use; dropping it closes the connection.
 //! - [`restore`]: makes a used session fit for the next client: cancel, roll back, reset.
 //! - [`account`]: what is known of one (database, user): does the upstream ask for a password, and which one.
@@ -19,8 +19,8 @@
 //! - [`cancel`]: `CancelRequest`s to the upstream.
 //! - [`counters`]: what happened, in numbers; [`traffic`] what of it was done for a pool's clients, [`histogram`] how long it took.
 //!
-//! An [`Upstream`] exists only while it holds a slot of its pool, and is exactly one of: *spare*
-//! (opened for somebody who went away), *idle* (in deadpool's set), *leased*, or *closing*.
+//! An [`Upstream`] exists only while it holds a slot of its pool, and is exactly one of: *idle* (in
+//! deadpool's set), *handed* to somebody who waits, *leased*, or *closing*.
 
 pub mod account;
 pub mod ask;

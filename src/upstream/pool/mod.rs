@@ -192,7 +192,9 @@ impl Pool {
         let mut taken = false;
         let mut picked = self.sift(|_| !std::mem::replace(&mut taken, true)).into_iter();
         let oldest = picked.next();
-        picked.for_each(|mut surplus| surplus.closing = Closing::Surplus);
+        for mut surplus in picked {
+            surplus.closing = Closing::Surplus;
+        }
         oldest
     }
 
