@@ -96,7 +96,7 @@ pub struct Pool {
     pub key: PoolKey,
     /// What is known of that user there.
     pub account: Arc<Account>,
-    idle: Idle,
+    idle: Idle<Upstream>,
     queue: Mutex<Queue<Upstream>>,
     slots: Arc<Slots>,
     registry: Weak<Registry>,
