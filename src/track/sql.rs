@@ -159,12 +159,10 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// A number's digits: what follows them begins anew.
-    fn digits(&mut self) -> Token<'a> {
-        let first = self.rest.first().copied().unwrap_or(b'0');
+    /// Passes over a number's digits: what follows them begins anew.
+    fn skip_digits(&mut self) {
         let end = self.rest.iter().position(|b| !b.is_ascii_digit()).unwrap_or(self.rest.len());
         self.take(end);
-        Token::Other(first)
     }
 }
 
@@ -180,7 +178,10 @@ impl<'a> Iterator for Tokens<'a> {
                     continue;
                 }
                 _ if begins_word(first) => self.word(),
-                b'0'..=b'9' => self.digits(),
+                b'0'..=b'9' => {
+                    self.skip_digits();
+                    Token::Other(first)
+                }
                 b'\t' | b'\n' | b'\r' | 0x0b | 0x0c | b'-' | b'/' => {
                     if self.skip_to_token() == rest.len() + 1 {
                         // It is an operator.

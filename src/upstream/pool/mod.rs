@@ -128,6 +128,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Closes connections for which there is no place any more.
+fn close_surplus(surplus: impl IntoIterator<Item = Upstream>) {
+    for mut upstream in surplus {
+        // Dropping it closes it.
+        upstream.closing = Closing::Surplus;
+    }
+}
+
 impl Pool {
     /// An empty pool.
     #[must_use]
@@ -160,9 +168,7 @@ impl Pool {
         let mut queue = self.queue();
         let surplus = queue.deliver(upstream).and_then(|nobodys| self.idle.put(nobodys).err());
         drop(queue);
-        if let Some(mut surplus) = surplus {
-            surplus.closing = Closing::Surplus;
-        }
+        close_surplus(surplus);
     }
 
     /// Takes a connection back from a lease.
@@ -192,9 +198,7 @@ impl Pool {
         let mut taken = false;
         let mut picked = self.sift(|_| !std::mem::replace(&mut taken, true)).into_iter();
         let oldest = picked.next();
-        for mut surplus in picked {
-            surplus.closing = Closing::Surplus;
-        }
+        close_surplus(picked);
         oldest
     }
 
@@ -257,9 +261,7 @@ impl Pool {
         let queue = self.queue();
         let surplus = self.idle.resize(size);
         drop(queue);
-        for mut upstream in surplus {
-            upstream.closing = Closing::Surplus;
-        }
+        close_surplus(surplus);
         self.kick();
     }
 
