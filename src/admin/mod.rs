@@ -129,10 +129,10 @@ impl Drop for Admin {
 async fn answer_all(desk: &Arc<Desk>, listener: &Bound) {
     loop {
         match listener.accept().await {
-            Ok(stream) => {
-                let desk = Arc::clone(desk);
-                tokio::spawn(async move { serve(desk, stream.into_io()).await });
-            }
+            Ok(stream) => match stream.into_io() {
+                Ok(io) => drop(tokio::spawn(serve(Arc::clone(desk), io))),
+                Err(error) => debug!("an admin connection could not be used: {error}"),
+            },
             Err(error) => {
                 debug!("an admin connection could not be accepted: {error}");
                 tokio::time::sleep(AGAIN).await;

@@ -54,6 +54,11 @@ impl Conn {
         &self.stream
     }
 
+    /// The socket, for those who send more than bytes on it.
+    pub(super) fn stream_mut(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+
     /// How many bytes have been received and sent since this was last asked.
     pub fn take_traffic(&mut self) -> (u64, u64) {
         std::mem::take(&mut self.traffic)

@@ -5,15 +5,15 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, recvmsg, sendmsg,
+};
 use socket2::SockRef;
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
-};
-
+use super::conn::Conn;
 use super::listen::{Bound, ListenError};
-use super::stream::Stream;
+use super::socket::AT_ONCE;
 use crate::wire::backend;
 
 /// The most descriptors that are handed over: the kernel takes 253 with a message.
@@ -62,10 +62,10 @@ impl Handover {
     ///
     /// # Errors
     /// The socket's; anything but a unix socket can't carry them.
-    pub async fn send(&self, stream: &Stream) -> io::Result<()> {
-        let Some(socket) = stream.unix() else {
+    pub async fn send(&self, conn: &mut Conn) -> io::Result<()> {
+        if conn.stream().is_tcp() {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "they can only go over a unix socket"));
-        };
+        }
         let mut notice = Vec::new();
         backend::put_notice(&mut notice, &[(b'S', "NOTICE"), (b'V', "NOTICE"), (b'C', "00000"), (b'M', "listeners")]);
         let descriptors: Vec<BorrowedFd<'_>> = self
@@ -75,19 +75,17 @@ impl Handover {
             .flatten()
             .collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
-        loop {
-            socket.writable().await?;
+        let write = |socket: BorrowedFd<'_>| {
             let mut control = SendAncillaryBuffer::new(&mut space);
             if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-                return Err(io::Error::other("too many descriptors"));
+                return Err(Errno::TOOBIG);
             }
-            match sendmsg(socket, &[IoSlice::new(&notice)], &mut control, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-                // A message of a few bytes goes as a whole or not at all where nothing else waits.
-                Ok(sent) if sent == notice.len() => return Ok(()),
-                Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
-                Err(rustix::io::Errno::AGAIN) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+            sendmsg(socket, &[IoSlice::new(&notice)], &mut control, AT_ONCE)
+        };
+        // A message of a few bytes goes as a whole or not at all where nothing else waits.
+        match conn.stream_mut().send(write).await? {
+            sent if sent == notice.len() => Ok(()),
+            _ => Err(io::ErrorKind::WriteZero.into()),
         }
     }
 }
@@ -183,6 +181,7 @@ pub fn receive(socket: &UnixStream, into: &mut [u8], descriptors: &mut Vec<Owned
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::{BufferPool, Stream};
 
     #[tokio::test]
     async fn a_listener_moves_with_its_socket_file() {
@@ -190,10 +189,10 @@ mod tests {
         let path = dir.path().join(".s.PGSQL.5432");
         let first = Bound::file(&path, 0o777, None).expect("free");
         let tcp = Bound::tcp("127.0.0.1:0".parse().expect("an address")).expect("free");
-        let (ours, theirs) = tokio::net::UnixStream::pair().expect("a pair");
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
         let handover = Handover::of([&first, &tcp]).expect("descriptors");
-        handover.send(&Stream::from(ours)).await.expect("sent");
-        let theirs = theirs.into_std().expect("a socket");
+        let ours = Stream::accepted_unix(ours.into()).expect("a stream");
+        handover.send(&mut Conn::new(ours, BufferPool::new(1024, 1))).await.expect("sent");
         let (mut bytes, mut descriptors) = ([0; 1000], Vec::new());
         assert!(receive(&theirs, &mut bytes, &mut descriptors).expect("received") > 20);
         assert_eq!(handover.names()[0], format!("+{}", path.display()));

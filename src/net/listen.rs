@@ -20,9 +20,9 @@ use rustix::net::{SocketFlags, accept_with};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::net::{TcpStream, UnixStream};
 
 use super::claim::{Claim, SocketFile};
+use super::socket;
 use super::stream::Stream;
 
 /// The longest path that fits a unix socket's address.
@@ -250,13 +250,7 @@ impl Bound {
     }
 
     fn stream(&self, socket: OwnedFd) -> io::Result<Stream> {
-        if self.tcp {
-            let stream = TcpStream::from_std(socket.into())?;
-            stream.set_nodelay(true)?;
-            Ok(Stream::accepted(stream))
-        } else {
-            UnixStream::from_std(socket.into()).map(Stream::accepted)
-        }
+        if self.tcp { Stream::accepted_tcp(socket) } else { Stream::accepted_unix(socket) }
     }
 
     /// The same, for those who wait for nothing else.
@@ -281,9 +275,8 @@ fn listen_unix(address: &SockAddr) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 /// Has the runtime tell when somebody waits.
-#[expect(deprecated, reason = "an `OwnedFd` is what those who deprecated it ask for: it stays open and the same")]
 fn watch(listener: Socket) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(listener.into(), Interest::READABLE)
+    socket::watch(listener.into(), Interest::READABLE)
 }
 
 fn failed(at: String, error: io::Error) -> ListenError {

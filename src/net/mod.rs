@@ -1,6 +1,6 @@
 //! Sockets.
 //!
-//! - [`stream`]: TCP and unix sockets behind one type, encrypted or not.
+//! - `socket`: a connected socket that the runtime watches. [`stream`]: the same, encrypted or not.
 //! - [`buffer`]: storage that is lent while bytes are under way and given back when they are gone.
 //! - [`conn`]: a stream with its buffers: framed reading and ordered writing.
 //! - [`listen`]: listeners: socket files with an owner, abstract sockets, TCP.
@@ -12,6 +12,7 @@ mod claim;
 pub mod conn;
 pub mod handover;
 pub mod listen;
+mod socket;
 pub mod stream;
 pub mod tls;
 

@@ -1,19 +1,19 @@
 //! TCP and unix sockets behind one type, encrypted or not.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice, Read};
+use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
-use std::pin::Pin;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, send};
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use nix::sys::socket::{getsockopt, sockopt};
+use rustix::io::Errno;
+use socket2::{SockAddr, SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::socket::Socket;
 use super::tls::Session;
 
 /// A connection to somebody, encrypted or not.
@@ -21,26 +21,13 @@ use super::tls::Session;
 pub struct Stream {
     socket: Socket,
     tls: Option<Box<Session>>,
-    /// Nobody has tried yet to read, to write.
-    untried: (bool, bool),
+    /// Nobody has tried to read yet.
+    untried: bool,
 }
 
-/// A connected socket.
-#[derive(Debug)]
-pub(super) enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl From<TcpStream> for Stream {
-    fn from(stream: TcpStream) -> Self {
-        Self { socket: Socket::Tcp(stream), tls: None, untried: (false, false) }
-    }
-}
-
-impl From<UnixStream> for Stream {
-    fn from(stream: UnixStream) -> Self {
-        Self { socket: Socket::Unix(stream), tls: None, untried: (false, false) }
+impl From<Socket> for Stream {
+    fn from(socket: Socket) -> Self {
+        Self { socket, tls: None, untried: false }
     }
 }
 
@@ -66,11 +53,38 @@ pub enum Peer {
 }
 
 impl Stream {
-    /// One that has just been accepted. What its client says first has mostly come by then, and what it is answered fits:
-    /// that is tried before the runtime, which does not know the socket yet, is asked.
-    #[must_use]
-    pub fn accepted(stream: impl Into<Self>) -> Self {
-        Self { untried: (true, true), ..stream.into() }
+    /// Connects to a TCP address.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn connect_tcp(to: SocketAddr) -> io::Result<Self> {
+        Socket::connect_tcp(to).await.map(Self::from)
+    }
+
+    /// Connects to a unix socket.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn connect_unix(to: &Path) -> io::Result<Self> {
+        Socket::connect_unix(to).await.map(Self::from)
+    }
+
+    /// A TCP socket that has just been accepted. What its client says first has mostly come by then: that is tried before
+    /// the runtime, which does not know the socket yet, is asked.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn accepted_tcp(socket: OwnedFd) -> io::Result<Self> {
+        SockRef::from(&socket).set_tcp_nodelay(true)?;
+        Ok(Self { untried: true, ..Socket::tcp(socket)?.into() })
+    }
+
+    /// The same for a unix socket.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn accepted_unix(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self { untried: true, ..Socket::unix(socket)?.into() })
     }
 
     /// Encrypts what follows: runs the handshake of `tls`, to which the bytes in `received` belong. `end_point` is what
@@ -85,25 +99,23 @@ impl Stream {
         received: &[u8],
     ) -> io::Result<()> {
         let session = self.tls.insert(Box::new(Session::new(tls, end_point, received)));
-        poll_fn(|cx| session.poll_handshake(&self.socket, cx)).await
+        poll_fn(|cx| session.poll_handshake(&mut self.socket, cx)).await
     }
 
     /// The socket itself, for those who speak another protocol on it, in clear text.
-    #[must_use]
-    pub fn into_io(self) -> Box<dyn Io> {
-        match self.socket {
-            Socket::Tcp(stream) => Box::new(stream),
-            Socket::Unix(stream) => Box::new(stream),
-        }
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn into_io(self) -> io::Result<Box<dyn Io>> {
+        self.socket.into_io()
     }
 
-    /// The unix socket that it is, if it is one.
-    #[must_use]
-    pub fn unix(&self) -> Option<&UnixStream> {
-        match &self.socket {
-            Socket::Unix(stream) => Some(stream),
-            Socket::Tcp(_) => None,
-        }
+    /// Has `write` done to the socket itself when there is room for it.
+    pub(super) async fn send(
+        &mut self,
+        mut write: impl FnMut(BorrowedFd<'_>) -> Result<usize, Errno>,
+    ) -> io::Result<usize> {
+        poll_fn(|cx| self.socket.poll_send(cx, &mut write)).await
     }
 
     /// The encryption, if there is one.
@@ -116,7 +128,7 @@ impl Stream {
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.tls {
             Some(tls) if tls.has_plaintext() => Poll::Ready(Ok(())),
-            None if self.untried.0 => Poll::Ready(Ok(())),
+            None if self.untried => Poll::Ready(Ok(())),
             _ => self.socket.poll_read_ready(cx),
         }
     }
@@ -124,10 +136,10 @@ impl Stream {
     /// Reads what is there; `Ready(Ok(0))` is the end.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         if let Some(tls) = &mut self.tls {
-            return tls.poll_read(&self.socket, cx, into);
+            return tls.poll_read(&mut self.socket, cx, into);
         }
-        if std::mem::take(&mut self.untried.0) {
-            let tried = Arrived(self.socket.fd()).read(into);
+        if std::mem::take(&mut self.untried) {
+            let tried = self.socket.take_arrived(into);
             if !tried.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
                 return Poll::Ready(tried);
             }
@@ -137,23 +149,16 @@ impl Stream {
 
     /// Writes what fits. What has been encrypted may still wait to be sent: see [`Stream::poll_flush`].
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if let Some(tls) = &mut self.tls {
-            return tls.poll_write(&self.socket, cx, bytes);
+        match &mut self.tls {
+            Some(tls) => tls.poll_write(&mut self.socket, cx, bytes),
+            None => self.socket.poll_write(cx, bytes),
         }
-        if std::mem::take(&mut self.untried.1) {
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            match send(self.socket.fd(), bytes, flags) {
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                tried => return Poll::Ready(tried.map_err(Into::into)),
-            }
-        }
-        self.socket.poll_write(cx, bytes)
     }
 
     /// Sends what was written.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.tls {
-            Some(tls) => tls.poll_flush(&self.socket, cx),
+            Some(tls) => tls.poll_flush(&mut self.socket, cx),
             None => Poll::Ready(Ok(())),
         }
     }
@@ -168,9 +173,9 @@ impl Stream {
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(tls) = &mut self.tls {
             tls.farewell();
-            ready!(tls.poll_flush(&self.socket, cx))?;
+            ready!(tls.poll_flush(&mut self.socket, cx))?;
         }
-        self.socket.poll_shutdown(cx)
+        Poll::Ready(self.socket.shutdown())
     }
 
     /// Waits until the other end has closed, after it has said that nothing more comes. Whoever closes first has the
@@ -190,13 +195,13 @@ impl Stream {
     /// Whether something has arrived, be it the end: one look at the socket itself, nothing is taken.
     #[must_use]
     pub fn has_arrived(&self) -> bool {
-        recv(self.socket.fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) != Err(Errno::EAGAIN)
+        !self.socket.peek().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Whether bytes have arrived that nobody has taken.
     #[must_use]
     pub fn has_unread(&self) -> bool {
-        recv(self.socket.fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).is_ok_and(|n| n > 0)
+        self.socket.peek().is_ok_and(|n| n > 0)
     }
 
     /// Takes what has arrived, asking the socket itself and not the runtime, which may not know yet.
@@ -204,54 +209,53 @@ impl Stream {
     /// # Errors
     /// `WouldBlock` when there is nothing; else the socket's.
     pub fn take_arrived(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let mut arrived = Arrived(self.socket.fd());
         match &mut self.tls {
-            Some(tls) => tls.take_arrived(&mut arrived, into),
-            None => arrived.read(into),
+            Some(tls) => tls.take_arrived(&mut Arrived(&self.socket), into),
+            None => self.socket.take_arrived(into),
         }
     }
 
     /// Who is at the other end.
     pub fn peer(&self) -> io::Result<Peer> {
-        match &self.socket {
-            Socket::Tcp(stream) => stream.peer_addr().map(Peer::Tcp),
-            Socket::Unix(stream) => stream.peer_cred().map(|cred| Peer::Unix {
-                uid: cred.uid(),
-                gid: cred.gid(),
-                pid: cred.pid().filter(|pid| *pid > 0),
-            }),
+        let socket = self.socket.fd()?;
+        if self.is_tcp() {
+            let address = SockRef::from(&socket).peer_addr()?.as_socket();
+            return address.map(Peer::Tcp).ok_or(io::ErrorKind::Unsupported.into());
         }
+        let cred = getsockopt(&socket, sockopt::PeerCredentials)?;
+        Ok(Peer::Unix { uid: cred.uid(), gid: cred.gid(), pid: Some(cred.pid()).filter(|pid| *pid > 0) })
     }
 
     /// Our own end, if it is a TCP address.
     #[must_use]
     pub fn local(&self) -> Option<SocketAddr> {
-        match &self.socket {
-            Socket::Tcp(stream) => stream.local_addr().ok(),
-            Socket::Unix(_) => None,
-        }
+        self.own_address()?.as_socket()
+    }
+
+    fn own_address(&self) -> Option<SockAddr> {
+        SockRef::from(&self.socket.fd().ok()?).local_addr().ok()
     }
 
     /// Whether it is TCP.
     #[must_use]
     pub fn is_tcp(&self) -> bool {
-        matches!(self.socket, Socket::Tcp(_))
+        self.socket.is_tcp()
     }
 
     /// Whether it came over an abstract socket.
     #[must_use]
     pub fn is_abstract(&self) -> bool {
-        match &self.socket {
-            Socket::Tcp(_) => false,
-            Socket::Unix(stream) => stream.local_addr().is_ok_and(|address| address.as_pathname().is_none()),
-        }
+        !self.is_tcp() && self.own_address().is_some_and(|address| address.as_pathname().is_none())
     }
 
     /// Sets the options of an upstream connection: no delay, keepalive, and how long data may stay unacknowledged.
     pub fn set_upstream_options(&self, keepalive: Option<Duration>, user_timeout: Option<Duration>) -> io::Result<()> {
-        let Socket::Tcp(stream) = &self.socket else { return Ok(()) };
-        stream.set_nodelay(true)?;
-        let socket = SockRef::from(stream);
+        if !self.is_tcp() {
+            return Ok(());
+        }
+        let socket = self.socket.fd()?;
+        let socket = SockRef::from(&socket);
+        socket.set_tcp_nodelay(true)?;
         if let Some(idle) = keepalive {
             let probes =
                 TcpKeepalive::new().with_time(idle).with_interval(idle / 4 + Duration::from_secs(1)).with_retries(3);
@@ -267,63 +271,16 @@ impl Stream {
     /// connection closes in the ordinary way.
     #[must_use]
     pub fn reset_on_close(&self) -> bool {
-        match &self.socket {
-            Socket::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)).is_ok(),
-            Socket::Unix(_) => true,
-        }
-    }
-}
-
-macro_rules! either {
-    ($self:expr, $stream:ident => $what:expr) => {
-        match $self {
-            Socket::Tcp($stream) => $what,
-            Socket::Unix($stream) => $what,
-        }
-    };
-}
-
-impl Socket {
-    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => stream.poll_read_ready(cx))
-    }
-
-    pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => stream.poll_write_ready(cx))
-    }
-
-    pub(super) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
-        either!(self, stream => stream.try_read(into))
-    }
-
-    pub(super) fn try_write_vectored(&self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
-        either!(self, stream => stream.try_write_vectored(bytes))
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buf = ReadBuf::new(into);
-        ready!(either!(self, stream => Pin::new(stream).poll_read(cx, &mut buf)))?;
-        Poll::Ready(Ok(buf.filled().len()))
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        either!(self, stream => Pin::new(stream).poll_write(cx, bytes))
-    }
-
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_shutdown(cx))
-    }
-
-    fn fd(&self) -> RawFd {
-        either!(self, stream => stream.as_raw_fd())
+        let reset = |socket| SockRef::from(&socket).set_linger(Some(Duration::ZERO)).is_ok();
+        !self.is_tcp() || self.socket.fd().is_ok_and(reset)
     }
 }
 
 /// What has arrived at a socket.
-struct Arrived(RawFd);
+struct Arrived<'a>(&'a Socket);
 
-impl Read for Arrived {
+impl Read for Arrived<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        recv(self.0, into, MsgFlags::MSG_DONTWAIT).map_err(Into::into)
+        self.0.take_arrived(into)
     }
 }

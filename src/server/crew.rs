@@ -131,9 +131,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
     use std::time::Duration;
-
-    use tokio::net::UnixStream;
 
     use super::*;
     use crate::net::BufferPool;
@@ -142,7 +141,8 @@ mod tests {
     async fn who_rests_is_given_the_next_client_before_and_after_it_lies_down() {
         let arrival = || {
             let (ours, theirs) = UnixStream::pair().expect("a pair");
-            let conn = Conn::new(ours.into(), BufferPool::new(1024, 1));
+            let ours = Stream::accepted_unix(ours.into()).expect("a stream");
+            let conn = Conn::new(ours, BufferPool::new(1024, 1));
             (Arrival { conn, client: None, _all: None }, theirs)
         };
         let seat = Arc::new(Seat::default());

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::lookup_host;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -38,8 +38,8 @@ impl Address {
     /// The socket's.
     pub async fn connect(&self) -> io::Result<Stream> {
         match self {
-            Self::Tcp(address) => TcpStream::connect(address).await.map(Stream::from),
-            Self::Unix(path) => UnixStream::connect(path).await.map(Stream::from),
+            Self::Tcp(address) => Stream::connect_tcp(*address).await,
+            Self::Unix(path) => Stream::connect_unix(path).await,
         }
     }
 }
@@ -242,8 +242,8 @@ impl Endpoint {
         match &self.host {
             Host::Unix(dir, port) => {
                 let path = dir.join(format!(".s.PGSQL.{port}"));
-                let stream = UnixStream::connect(&path).await?;
-                Ok((stream.into(), Address::Unix(path)))
+                let stream = Stream::connect_unix(&path).await?;
+                Ok((stream, Address::Unix(path)))
             }
             Host::Tcp(name, port) => {
                 let addresses: Vec<SocketAddr> = match self.address {
@@ -251,7 +251,7 @@ impl Endpoint {
                     None => self.look_up(name, *port).await?,
                 };
                 let (stream, address) = connect_any(&addresses).await?;
-                Ok((stream.into(), Address::Tcp(address)))
+                Ok((stream, Address::Tcp(address)))
             }
         }
     }
@@ -283,15 +283,15 @@ pub fn misfit_of(target: Target, standby: bool, read_only: bool) -> Option<&'sta
 }
 
 /// Tries addresses in order, each a little after the one before; the first that answers wins.
-async fn connect_any(addresses: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
+async fn connect_any(addresses: &[SocketAddr]) -> io::Result<(Stream, SocketAddr)> {
     if let [only] = *addresses {
-        return TcpStream::connect(only).await.map(|stream| (stream, only));
+        return Stream::connect_tcp(only).await.map(|stream| (stream, only));
     }
     let mut attempts = JoinSet::new();
     for (nth, &address) in (0u32..).zip(addresses) {
         attempts.spawn(async move {
             sleep(NEXT_ADDRESS * nth).await;
-            TcpStream::connect(address).await.map(|stream| (stream, address))
+            Stream::connect_tcp(address).await.map(|stream| (stream, address))
         });
     }
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");

@@ -113,7 +113,7 @@ pub async fn hand_over(desk: &Arc<Desk>, conn: &mut Conn) -> Result<Done, Fault>
     let (answer, answered) = oneshot::channel();
     desk.order(Order::TakeOver(answer)).await;
     let handover = answered.await.unwrap_or_else(|_| Err("the process is ending".to_owned())).map_err(refused)?;
-    let sent = handover.send(conn.stream()).await;
+    let sent = handover.send(conn).await;
     sent.map_err(|error| refused(format!("the listeners could not be handed over: {error}")))?;
     let mut table = Table::new(&[("listener", Type::Text)]);
     table.rows = handover.names().into_iter().map(|name| vec![name.into()]).collect();

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use rustls::pki_types::CertificateDer;
 use rustls::{Connection, ProtocolVersion};
 
-use crate::net::stream::Socket;
+use crate::net::socket::Socket;
 
 /// One encrypted connection.
 pub struct Session {
@@ -43,7 +43,7 @@ impl Session {
     }
 
     /// Drives the handshake.
-    pub(in crate::net) fn poll_handshake(&mut self, socket: &Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(in crate::net) fn poll_handshake(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_flush(socket, cx))?;
             if let Some(error) = self.failed.take() {
@@ -107,7 +107,7 @@ impl Session {
     /// end without TLS's own farewell is one as well.
     pub(in crate::net) fn poll_read(
         &mut self,
-        socket: &Socket,
+        socket: &mut Socket,
         cx: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
@@ -132,7 +132,7 @@ impl Session {
     /// Encrypts what fits and sends what the socket takes. Nothing is taken on while something waits to be sent.
     pub(in crate::net) fn poll_write(
         &mut self,
-        socket: &Socket,
+        socket: &mut Socket,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
@@ -145,7 +145,7 @@ impl Session {
     }
 
     /// Sends what has been encrypted.
-    pub(in crate::net) fn poll_flush(&mut self, socket: &Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(in crate::net) fn poll_flush(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.tls.wants_write() {
             match self.tls.write_tls(&mut Now(socket)) {
                 Ok(_) => {}
@@ -170,7 +170,7 @@ impl Session {
         Ok(n)
     }
 
-    fn poll_receive(&mut self, socket: &Socket, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+    fn poll_receive(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         loop {
             ready!(socket.poll_read_ready(cx))?;
             match self.receive(&mut Now(socket)) {
