@@ -206,3 +206,101 @@ fn receive(socket: &OwnedFd, into: &mut [u8]) -> io::Result<usize> {
 pub(super) fn watch(socket: OwnedFd, what: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(socket, what)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream as StdTcp};
+    use std::os::unix::net::UnixStream as StdUnix;
+    use std::task::Waker;
+
+    use super::*;
+
+    fn unix() -> (Socket, StdUnix) {
+        let (ours, theirs) = StdUnix::pair().expect("a pair");
+        (Socket::unix(ours.into()).expect("watched"), theirs)
+    }
+
+    fn tcp() -> (Socket, StdTcp) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let theirs = StdTcp::connect(listener.local_addr().expect("an address")).expect("connected");
+        (Socket::tcp(listener.accept().expect("a client").0.into()).expect("watched"), theirs)
+    }
+
+    /// Writes until nothing more fits; how much that was.
+    fn fill(socket: &mut Socket, cx: &mut Context<'_>) -> usize {
+        let mut sum = 0;
+        while let Poll::Ready(written) = socket.poll_write(cx, &[b'x'; 4096]) {
+            sum += written.expect("written");
+        }
+        sum
+    }
+
+    /// All that is written arrives though the reader is slow, and who waits to read hears of what comes while the writer
+    /// waits for room.
+    async fn slow_reader(mut socket: Socket, mut theirs: impl Read + Write + Send + 'static) {
+        assert!(!socket.for_room);
+        let filled = fill(&mut socket, &mut Context::from_waker(Waker::noop()));
+        assert!(socket.for_room && filled > 0);
+        let (mut rest, mut heard) = (1 << 20, 0);
+        let reader = std::thread::spawn(move || {
+            theirs.write_all(b"hello").expect("written");
+            theirs.read_exact(&mut vec![0; filled + rest]).expect("all of it");
+            theirs
+        });
+        poll_fn(|cx| {
+            if let Poll::Ready(n) = socket.poll_read(cx, &mut [0; 100]) {
+                heard += n.expect("read");
+            }
+            while rest > 0 {
+                match socket.poll_write(cx, &vec![b'x'; rest]) {
+                    Poll::Ready(n) => rest -= n.expect("written"),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            if heard < 5 { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+        drop(reader.join().expect("the reader"));
+        assert_eq!(poll_fn(|cx| socket.poll_read(cx, &mut [0; 100])).await.expect("the end"), 0);
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_gets_all() {
+        let (socket, theirs) = unix();
+        slow_reader(socket, theirs).await;
+        let (socket, theirs) = tcp();
+        slow_reader(socket, theirs).await;
+    }
+
+    #[tokio::test]
+    async fn who_waits_to_read_is_woken_when_room_is_waited_for() {
+        let (mut socket, mut theirs) = unix();
+        let mut polls = 0;
+        let waits = poll_fn(|cx| {
+            polls += 1;
+            let read = socket.poll_read(cx, &mut [0; 100]);
+            if polls == 1 {
+                assert!(read.is_pending(), "nothing has come");
+                fill(&mut socket, cx);
+                theirs.write_all(b"hello").expect("written");
+            }
+            read
+        });
+        assert_eq!(waits.await.expect("read"), 5);
+    }
+
+    #[tokio::test]
+    async fn what_has_arrived_is_there_for_a_look() {
+        let (socket, mut theirs) = unix();
+        let nothing = |read: io::Result<usize>| read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        assert!(nothing(socket.peek()) && nothing(socket.take_arrived(&mut [0; 9])));
+        theirs.write_all(b"hello").expect("written");
+        assert_eq!(socket.peek().expect("something"), 1);
+        assert_eq!(socket.take_arrived(&mut [0; 9]).expect("all"), 5);
+        drop(theirs);
+        assert_eq!(socket.peek().expect("the end"), 0);
+        assert!(socket.try_write_vectored(&[IoSlice::new(b"x")]).is_err(), "nobody takes it, and no signal comes");
+    }
+}

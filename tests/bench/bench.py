@@ -47,18 +47,18 @@ def arguments():
     parser.add_argument("--cases", type=lambda text: text.split(","), default=list(CASES), help=", ".join(CASES))
     parser.add_argument("--peers", type=lambda text: text.split(","), help="folders under peers/ [all that are here]")
     parser.add_argument("--smoke", action="store_true", help="once, and as little as shows that all of it works")
+    parser.add_argument("--train", action="store_true", help="once, and what shows which parts of a program matter")
     parser.add_argument("--json", help="where the figures of every run go")
     parser.add_argument("--chart", help="where an SVG goes")
     parser.add_argument("--count", choices=["syscalls", "instructions"], help="count these per short connection instead")
-    release = ROOT / "target" / "release"
-    parser.add_argument("--pgferry", type=Path, default=release / "pgferry")
-    parser.add_argument("--floor", type=Path, default=release / "examples" / "floor")
+    parser.add_argument("--pgferry", type=Path, default=ROOT / "target" / "pgo" / "pgferry")
+    parser.add_argument("--floor", type=Path, default=ROOT / "target" / "release" / "examples" / "floor")
     parser.add_argument("--postgres", default=os.environ.get("PGFERRY_TEST_PG_BIN") or newest_postgres())
     options = parser.parse_args()
     unknown = [case for case in options.cases if case not in CASES]
     if unknown:
         parser.error(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
-    if options.smoke:
+    if options.smoke or options.train:
         options.runs = 1
     return options
 
@@ -70,7 +70,7 @@ def newest_postgres():
 
 def measure(lab, found, options):
     """The figures of every run, by case and peer."""
-    size = Size(options.smoke, options.seconds)
+    size = Size(options.smoke, options.train, options.seconds)
     results = {}
     for number in range(options.runs):
         for case in options.cases:

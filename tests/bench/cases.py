@@ -14,15 +14,16 @@ class Failed(Exception):
 
 
 class Size:
-    """How much of everything: enough for figures that mean something, or just enough to see that it works."""
+    """How much of everything: enough for figures that mean something, just enough to see that it works (smoke), or so
+    much of it that no case weighs more than the others (train)."""
 
-    def __init__(self, smoke, seconds):
-        self.seconds = 1 if smoke else seconds
+    def __init__(self, smoke, train, seconds):
+        self.seconds = 1 if smoke or train else seconds
         self.rounds = 50 if smoke else 500
         self.idle = 50 if smoke else 5000
         self.many = 100_000 if not smoke else 200
-        self.rows = 1_000 if smoke else 1_000_000
-        self.megabytes = 2 if smoke else 200
+        self.rows = 1_000 if smoke else 100_000 if train else 1_000_000
+        self.megabytes = 2 if smoke else 20 if train else 200
 
 
 def pgbench(lab, peer, variant, size, *arguments, user="app"):
