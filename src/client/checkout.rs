@@ -51,7 +51,7 @@ async fn find_out(
     }
     let unknown = asked.only(|name, value| pool.canonical(name, value).is_none());
     if !unknown.is_empty() && first.is_none() {
-        first = pool.checkout_idle(asked);
+        first = pool.checkout_idle(asked, Instant::now());
     }
     if let Some(lease) = first {
         try_settings(shared, lease, &unknown).await?;

@@ -1,6 +1,6 @@
 //! All pools and accounts, the cap over all of them, and the janitor.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -54,7 +54,7 @@ pub struct Registry {
     pub(super) login_slots: Arc<Semaphore>,
     /// How many cancel requests may be under way.
     pub(super) cancel_slots: Semaphore,
-    pub(super) pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
+    pub(super) pools: Mutex<BTreeMap<PoolKey, Arc<Pool>>>,
     accounts: Mutex<Accounts>,
     /// What clients had done for them, by database and user: it outlives the pools.
     traffic: Mutex<HashMap<Whose, Arc<Traffic>>>,

@@ -45,17 +45,21 @@ impl Relay<'_> {
         if self.shared.drain.phase() >= Phase::Draining {
             return Next::End(End::Shutdown);
         }
-        self.settle_accounts();
         if self.mode == Mode::Session {
             // A client that has left nothing in its session moves to where connections go by now.
             let unnamed = self.unnamed_here && self.unnamed_look.is_some();
             let moves = self.pins.is_empty() && !unnamed && self.loan.pool().is_outdated(&self.shared.registry);
-            return if moves { Next::End(End::Settled) } else { Next::Wait };
+            if moves {
+                return Next::End(End::Settled);
+            }
+            self.settle_accounts();
+            return Next::Wait;
         }
         self.pack();
         if self.pins.is_empty() {
             return Next::End(End::Settled);
         }
+        self.settle_accounts();
         self.count_pins();
         Next::Wait
     }

@@ -291,10 +291,9 @@ impl<'a> Relay<'a> {
             return Poll::Ready(End::Shutdown);
         }
         loop {
-            let up = match self.poll_up(cx) {
-                Ok(progress) => progress,
-                Err(end) => return Poll::Ready(end),
-            };
+            if let Err(end) = self.poll_up(cx) {
+                return Poll::Ready(end);
+            }
             let down = match self.poll_down(cx) {
                 Ok(progress) => progress,
                 Err(end) => return Poll::Ready(end),
@@ -302,7 +301,8 @@ impl<'a> Relay<'a> {
             match self.boundary() {
                 Next::End(end) => return Poll::Ready(end),
                 Next::Again => {}
-                Next::Wait if up || down => {}
+                // What has come down may be what the other direction waits for.
+                Next::Wait if down => {}
                 Next::Wait => return Poll::Pending,
             }
         }

@@ -55,7 +55,8 @@ enum Farewell {
 
 /// What waiting for a connection came to.
 enum Acquired {
-    Lease(Lease),
+    /// It, and the time.
+    Lease(Lease, Instant),
     /// The client cancelled its request.
     Cancelled,
     ClientGone,
@@ -255,15 +256,14 @@ impl<'a> Session<'a> {
     /// Gets a connection and works on it until it can be given back.
     async fn work(&mut self, settings: &Settings) -> Result<(), Farewell> {
         for _ in 0..STALE_LIMIT {
-            let mut lease = match self.acquire(settings).await {
-                Acquired::Lease(lease) => lease,
+            let (mut lease, now) = match self.acquire(settings).await {
+                Acquired::Lease(lease, now) => (lease, now),
                 Acquired::ClientGone => return Err(Farewell::Quiet),
                 Acquired::Stopping => return Err(Farewell::Tell(shutdown())),
                 Acquired::Killed => return Err(Farewell::Tell(killed())),
                 Acquired::Cancelled => return self.reject(&cancelled()).await,
                 Acquired::Failed(error) => return self.reject(&error.fault()).await,
             };
-            let now = Instant::now();
             let preparation = checkout::prepare(&lease, settings, &self.bag, self.control.id, now);
             let Self { shared, control, conn, bag, .. } = self;
             let mut relay = Relay::new(shared, conn, &mut lease, control, bag, &preparation, settings);
@@ -319,18 +319,20 @@ impl<'a> Session<'a> {
             self.give_loan_back();
             self.pool = self.shared.registry.successor(&self.pool);
         }
+        let now = Instant::now();
         let own = self.loan.take().and_then(|loan| loan.take());
-        let at_once = own.or_else(|| self.pool.checkout_idle(&self.bag.wanted));
+        let at_once = own.or_else(|| self.pool.checkout_idle(&self.bag.wanted, now));
         if let Some(lease) = at_once {
             timings.wait.observe_none();
             self.pool.traffic.assigned(Duration::ZERO);
-            return Acquired::Lease(lease);
+            return Acquired::Lease(lease, now);
         }
-        let began = Instant::now();
-        let acquired = self.wait_for_lease(settings, began).await;
-        let waited = began.elapsed();
+        let mut acquired = self.wait_for_lease(settings, now).await;
+        let later = Instant::now();
+        let waited = later.duration_since(now);
         timings.wait.observe(waited);
-        if let Acquired::Lease(_) = acquired {
+        if let Acquired::Lease(_, at) = &mut acquired {
+            *at = later;
             self.pool.traffic.assigned(waited);
         }
         acquired
@@ -352,7 +354,7 @@ impl<'a> Session<'a> {
         });
         poll_fn(|cx| {
             if let Poll::Ready(outcome) = checkout.as_mut().poll(cx) {
-                return Poll::Ready(outcome.map_or_else(Acquired::Failed, Acquired::Lease));
+                return Poll::Ready(outcome.map_or_else(Acquired::Failed, |lease| Acquired::Lease(lease, since)));
             }
             while control.wake.poll_woken(cx).is_ready() {
                 control.introduce(conn.stream());

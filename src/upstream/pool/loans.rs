@@ -62,14 +62,14 @@ impl Pool {
     /// A connection on loan, if one is idle right now.
     #[must_use]
     pub fn lend(self: &Arc<Self>, wanted: &Wanted) -> Option<Loan> {
-        let mut lease = self.checkout_idle(wanted)?;
+        let since = Instant::now();
+        let mut lease = self.checkout_idle(wanted, since)?;
         lease.set_unused(true);
         let call = Arc::new(Call::default());
         let mut loans = lock(&self.loans);
         let number = loans.next;
         loans.next += 1;
         let used = lease.used != Used::Fresh;
-        let since = Instant::now();
         loans.open.insert(number, Open { call: Arc::clone(&call), since, used });
         drop(loans);
         let loan = Loan { lease: Some(lease), number, call, pool: Arc::clone(self), since };

@@ -39,7 +39,7 @@ use crate::error::{Blame, Fault, sqlstate};
 use crate::track::Wanted;
 
 /// What connections have in common that serve the same clients.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PoolKey {
     /// The database.
     pub database: Vec<u8>,

@@ -46,7 +46,7 @@ impl Pool {
             if let Some(place) = self.enter(since.checked_add(patience)) {
                 break place;
             }
-            if let Some(lease) = self.checkout_idle(wanted) {
+            if let Some(lease) = self.checkout_idle(wanted, Instant::now()) {
                 return Ok(lease);
             }
         };
@@ -64,12 +64,11 @@ impl Pool {
         }
     }
 
-    /// A connection if one is idle right now.
+    /// A connection if one is idle `now`.
     #[must_use]
-    pub fn checkout_idle(self: &Arc<Self>, wanted: &Wanted) -> Option<Lease> {
+    pub fn checkout_idle(self: &Arc<Self>, wanted: &Wanted, now: Instant) -> Option<Lease> {
         let mut upstream = self.idle.take()?;
         self.note_wanted(wanted);
-        let now = Instant::now();
         loop {
             if self.is_fit(&mut upstream, now) {
                 return Some(Lease::new(upstream, Arc::clone(self)));
