@@ -73,10 +73,7 @@ impl Conn {
     /// Receives more into [`Conn::input`]; `Ready(Ok(0))` is the end. Holds no storage while it waits with an empty
     /// buffer. The caller has seen to it that the buffer is not full.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.input.is_empty() {
-            ready!(self.stream.poll_read_ready(cx))?;
-        }
-        match self.stream.poll_read(cx, self.input.space()) {
+        match self.stream.poll_fill(cx, &mut self.input) {
             Poll::Ready(Ok(n)) => {
                 self.input.received(n);
                 self.traffic.0 += n as u64;

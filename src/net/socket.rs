@@ -17,6 +17,20 @@ use super::stream::Io;
 /// What a write does where there is no room, or nobody at the other end: it fails.
 pub(super) const AT_ONCE: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
+/// Where something is read to.
+pub(super) trait Space {
+    /// The room that there is.
+    fn space(&mut self) -> &mut [u8];
+}
+
+struct Slice<'a>(&'a mut [u8]);
+
+impl Space for Slice<'_> {
+    fn space(&mut self) -> &mut [u8] {
+        self.0
+    }
+}
+
 /// A connected TCP or unix socket.
 ///
 /// The runtime watches it for what comes in, and for room only once a write has found none: on a unix socket it would
@@ -108,12 +122,18 @@ impl Socket {
 
     /// Reads what is there; `Ready(Ok(0))` is the end.
     pub(super) fn poll_read(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.poll_fill(cx, &mut Slice(into))
+    }
+
+    /// As [`Socket::poll_read`]; `into` is asked for space only when there may be something to read.
+    pub(super) fn poll_fill(&self, cx: &mut Context<'_>, into: &mut impl Space) -> Poll<io::Result<usize>> {
         let watched = self.watched()?;
         loop {
             let mut ready = ready!(watched.poll_read_ready(cx))?;
-            match receive(watched.get_ref(), into) {
+            let space = into.space();
+            match receive(watched.get_ref(), space) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-                Ok(n) if 0 < n && n < into.len() => {
+                Ok(n) if 0 < n && n < space.len() => {
                     // That was all; what comes after this is heard of.
                     ready.clear_ready();
                     return Poll::Ready(Ok(n));

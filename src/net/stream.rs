@@ -13,7 +13,8 @@ use rustix::io::Errno;
 use socket2::{SockAddr, SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::socket::Socket;
+use super::buffer::Buffer;
+use super::socket::{Socket, Space};
 use super::tls::Session;
 
 /// A connection to somebody, encrypted or not.
@@ -35,6 +36,12 @@ impl From<Socket> for Stream {
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+impl Space for Buffer {
+    fn space(&mut self) -> &mut [u8] {
+        Buffer::space(self)
+    }
+}
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,18 +140,27 @@ impl Stream {
         }
     }
 
-    /// Reads what is there; `Ready(Ok(0))` is the end.
+    /// Reads what is there, before there is encryption; `Ready(Ok(0))` is the end.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.socket.poll_read(cx, into)
+    }
+
+    /// Reads what is there into `buffer`, which lends storage only when there may be something; `Ready(Ok(0))` is the end.
+    /// The caller tells the buffer how much it was.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
+        if self.tls.is_some() && buffer.is_empty() {
+            ready!(self.poll_read_ready(cx))?;
+        }
         if let Some(tls) = &mut self.tls {
-            return tls.poll_read(&mut self.socket, cx, into);
+            return tls.poll_read(&mut self.socket, cx, buffer.space());
         }
         if std::mem::take(&mut self.untried) {
-            let tried = self.socket.take_arrived(into);
+            let tried = self.socket.take_arrived(buffer.space());
             if !tried.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
                 return Poll::Ready(tried);
             }
         }
-        self.socket.poll_read(cx, into)
+        self.socket.poll_fill(cx, buffer)
     }
 
     /// Writes what fits. What has been encrypted may still wait to be sent: see [`Stream::poll_flush`].

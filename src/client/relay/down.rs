@@ -40,7 +40,9 @@ impl Relay<'_> {
                 progress = true;
                 continue;
             }
-            if self.dry.1 {
+            let done = self.mode == Mode::Transaction && self.pipeline.answered() && self.link.conn.input.is_empty();
+            if self.dry.1 || (progress && done) {
+                // Where all has been answered the connection mostly goes, and nobody need be woken for it.
                 return Ok(progress);
             }
             match self.link.conn.poll_fill(cx) {
