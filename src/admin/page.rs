@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Desk;
 use super::desk::{Sample, Seen};
 use super::health;
-use crate::client::sessions::Activity;
+use crate::client::control::Activity;
 use crate::drain::Phase;
 use crate::upstream::histogram::BOUNDS;
 

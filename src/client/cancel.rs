@@ -7,7 +7,8 @@ use std::sync::Arc;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use tracing::debug;
 
-use super::sessions::{Doing, Sessions};
+use super::control::Doing;
+use super::sessions::Sessions;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::upstream::{Registry, cancel};
 

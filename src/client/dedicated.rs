@@ -6,8 +6,9 @@ use std::task::{Context, Poll};
 
 use std::time::Instant;
 
+use super::control::{Control, Whose};
 use super::login::{self, Dedicated};
-use super::sessions::{Control, Newcomer, Whose};
+use super::sessions::Newcomer;
 use super::{Shared, farewell};
 use crate::config::Auth;
 use crate::drain::Phase;

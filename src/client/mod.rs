@@ -3,12 +3,13 @@
 //! [`serve`] is the table of contents: [`handshake`] → [`login`] → [`session`], which waits for work, gets a
 //! connection ([`checkout`]), and moves bytes with [`relay`] until the connection can be given back ([`give_back`]).
 //! [`door`] is what clients meet first, [`secrets`] what they must know there.
-//! [`complaints`] is what the log tells of errors. [`sessions`] is how others reach a session, [`cancel`] how cancel requests do; [`dedicated`] is what replication gets instead of a session.
+//! [`complaints`] is what the log tells of errors. [`sessions`] are all of them and [`control`] is how others reach one, [`cancel`] how cancel requests do; [`dedicated`] is what replication gets instead of a session.
 
 pub mod applicant;
 pub mod cancel;
 pub mod checkout;
 pub mod complaints;
+pub mod control;
 pub mod dedicated;
 pub mod door;
 pub mod give_back;

@@ -1,22 +1,16 @@
-//! All sessions, and how others reach one: to cancel its query, to end it, to see what it does.
+//! All sessions, by the pids that clients know.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::net::SocketAddr;
-use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
 use super::cancel::{Secret, Supply};
-use crate::config::CONSOLE;
-use crate::net::{Peer, Stream};
-use crate::track::{Luggage, Params, Pins};
-use crate::upstream::Pool;
-use crate::upstream::link::{BackendKey, Gate};
-use crate::wake::Wake;
+use super::control::{Control, Doing, Whose};
+use crate::track::Params;
 
 /// The first pid that is given to a client: above every real one (Linux's `PID_MAX_LIMIT` is 4194304), so that
 /// nobody takes it for a process.
@@ -24,246 +18,6 @@ const FIRST_PID: i32 = 4_194_305;
 
 /// How long sessions may take to introduce themselves: one that does not come to it is at work for somebody.
 const INTRODUCTION: Duration = Duration::from_millis(50);
-
-/// What a session is doing.
-#[derive(Debug)]
-pub(super) enum Doing {
-    /// Nothing that could be cancelled.
-    Idle,
-    /// It waits for a connection.
-    Waiting,
-    /// Its connection is being prepared; a cancel request must not hit that work.
-    Preparing,
-    /// Its query runs there.
-    Running(Arc<BackendKey>, Arc<Gate>),
-}
-
-#[derive(Debug)]
-pub(super) struct State {
-    pub doing: Doing,
-    /// A cancel request came that has not been acted upon.
-    pub cancelled: bool,
-    /// When it last began to wait, or its query to run: milliseconds after it came, and one.
-    requested: Option<NonZeroU32>,
-    /// The reported settings that it was told.
-    view: Params,
-    /// How many prepared statements it has.
-    names: u32,
-}
-
-/// Whose a session is. What is seldom is boxed: every client has one of these.
-#[derive(Clone, Debug)]
-pub enum Whose {
-    /// Its connections come from a pool.
-    Pool(Arc<Pool>),
-    /// It has a connection of its own, replication: its database and role.
-    Dedicated(Box<(Vec<u8>, Vec<u8>)>),
-    /// It speaks with pgferry itself, as this user.
-    Console(Box<Vec<u8>>),
-}
-
-impl Whose {
-    /// Whether it is a replication connection.
-    #[must_use]
-    pub fn is_replication(&self) -> bool {
-        matches!(self, Self::Dedicated(_))
-    }
-
-    /// The database.
-    #[must_use]
-    pub fn database(&self) -> &[u8] {
-        match self {
-            Self::Pool(pool) => &pool.key.database,
-            Self::Dedicated(own) => &own.0,
-            Self::Console(_) => CONSOLE[0].as_bytes(),
-        }
-    }
-
-    /// The role.
-    #[must_use]
-    pub fn user(&self) -> &[u8] {
-        match self {
-            Self::Pool(pool) => &pool.key.user,
-            Self::Dedicated(own) => &own.1,
-            Self::Console(user) => user,
-        }
-    }
-}
-
-/// The ends of a client's connection.
-#[derive(Clone, Debug)]
-pub struct Ends {
-    /// The client.
-    pub peer: Peer,
-    /// Our end, if it is a TCP address.
-    pub local: Option<SocketAddr>,
-    /// How it is encrypted, if it is.
-    pub tls: Option<String>,
-}
-
-/// What a session does, for those who watch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activity {
-    /// Nothing.
-    Idle,
-    /// It waits for a connection.
-    Waiting,
-    /// Its request is being worked on.
-    Active,
-}
-
-/// A session as it was at one moment, for those who watch.
-#[derive(Clone, Debug)]
-pub struct Glance {
-    /// What it does.
-    pub activity: Activity,
-    /// When it last asked for something.
-    pub requested: Option<Instant>,
-    /// Its `application_name`.
-    pub application_name: String,
-    /// How many prepared statements it has.
-    pub prepared: usize,
-}
-
-/// How others reach a session.
-#[derive(Debug)]
-pub struct Control {
-    /// A number of its own, for logs and for the books of its connections.
-    pub id: u64,
-    /// The pid it was given.
-    pub pid: i32,
-    /// Its secret.
-    pub secret: Secret,
-    /// Wakes it to look at the process's phase, at cancel requests, and whether it is to end.
-    pub wake: Wake,
-    /// Whose it is.
-    pub whose: Whose,
-    /// When it came.
-    pub came: Instant,
-    killed: AtomicBool,
-    /// Why it keeps its connection.
-    pins: AtomicU16,
-    /// Somebody wants to know its ends.
-    asked: AtomicBool,
-    ends: OnceLock<Box<Ends>>,
-    state: Mutex<State>,
-}
-
-impl Control {
-    /// The session has nothing that could be cancelled; it carries `bag` by now.
-    pub fn set_idle(&self, bag: &Luggage) {
-        let mut state = self.state();
-        state.doing = Doing::Idle;
-        state.cancelled = false;
-        state.names = u32::try_from(bag.names.len()).unwrap_or(u32::MAX);
-        if !state.view.is(&bag.view) {
-            state.view = bag.view.clone();
-        }
-    }
-
-    /// The session has nothing that could be cancelled.
-    pub fn set_done(&self) {
-        let mut state = self.state();
-        state.doing = Doing::Idle;
-        state.cancelled = false;
-    }
-
-    /// The session waits for a connection since `since`.
-    pub fn set_waiting(&self, since: Instant) {
-        let mut state = self.state();
-        state.doing = Doing::Waiting;
-        state.cancelled = false;
-        state.requested = self.after(since);
-    }
-
-    /// The session's connection is being prepared. A request that comes meanwhile is kept.
-    pub fn set_preparing(&self) {
-        self.state().doing = Doing::Preparing;
-    }
-
-    /// The session's query runs since `since`. Says whether a cancel request came before that is now due.
-    #[must_use]
-    pub fn set_running(&self, key: &Arc<BackendKey>, gate: &Arc<Gate>, since: Instant) -> bool {
-        let mut state = self.state();
-        state.doing = Doing::Running(Arc::clone(key), Arc::clone(gate));
-        state.requested = self.after(since);
-        std::mem::take(&mut state.cancelled)
-    }
-
-    /// How long after it came `moment` is.
-    fn after(&self, moment: Instant) -> Option<NonZeroU32> {
-        let milliseconds = moment.saturating_duration_since(self.came).as_millis();
-        NonZeroU32::new(u32::try_from(milliseconds).unwrap_or(u32::MAX).saturating_add(1))
-    }
-
-    /// Whether a cancel request came while the session waited.
-    #[must_use]
-    pub fn is_cancelled(&self) -> bool {
-        self.state().cancelled
-    }
-
-    /// Ends the session, whatever it is doing.
-    pub fn kill(&self) {
-        self.killed.store(true, Ordering::SeqCst);
-        self.wake.wake();
-    }
-
-    /// Whether somebody has ended it.
-    #[must_use]
-    pub fn is_killed(&self) -> bool {
-        self.killed.load(Ordering::Relaxed)
-    }
-
-    /// Notes why it keeps its connection.
-    pub fn set_pins(&self, pins: Pins) {
-        self.pins.store(pins.bits(), Ordering::Relaxed);
-    }
-
-    /// Why it keeps its connection.
-    #[must_use]
-    pub fn pins(&self) -> Pins {
-        Pins::from_bits(self.pins.load(Ordering::Relaxed))
-    }
-
-    /// Says what the ends of its connection are, if anybody has asked: nobody does while it is short.
-    pub fn introduce(&self, stream: &Stream) {
-        if !self.asked.load(Ordering::Relaxed) || self.ends.get().is_some() {
-            return;
-        }
-        if let Ok(peer) = stream.peer() {
-            let tls = stream.tls().map(crate::net::tls::Session::describe);
-            // Nobody else sets it.
-            let _ = self.ends.set(Box::new(Ends { peer, local: stream.local(), tls }));
-        }
-    }
-
-    /// The ends of its connection, once it has said so.
-    #[must_use]
-    pub fn ends(&self) -> Option<&Ends> {
-        self.ends.get().map(|ends| &**ends)
-    }
-
-    /// What it does.
-    #[must_use]
-    pub fn glance(&self) -> Glance {
-        let state = self.state();
-        let application_name = state.view.get(b"application_name").unwrap_or_default();
-        Glance {
-            activity: match state.doing {
-                Doing::Idle => Activity::Idle,
-                Doing::Waiting => Activity::Waiting,
-                Doing::Preparing | Doing::Running(..) => Activity::Active,
-            },
-            requested: state.requested.map(|after| self.came + Duration::from_millis(u64::from(after.get() - 1))),
-            application_name: String::from_utf8_lossy(application_name).into_owned(),
-            prepared: state.names as usize,
-        }
-    }
-
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// All sessions, by the pid they were given.
 #[derive(Debug, Default)]
@@ -336,20 +90,7 @@ impl Sessions {
                 break (id, pid);
             }
         };
-        let state = State { doing: Doing::Idle, cancelled: false, requested: None, view, names: 0 };
-        let control = Arc::new(Control {
-            id,
-            pid,
-            secret,
-            wake: Wake::default(),
-            whose,
-            came,
-            killed: AtomicBool::new(false),
-            pins: AtomicU16::new(0),
-            asked: AtomicBool::new(false),
-            ends: OnceLock::new(),
-            state: Mutex::new(state),
-        });
+        let control = Arc::new(Control::new(id, pid, secret, whose, came, view));
         table.insert(pid, Arc::clone(&control));
         Registered { sessions: self, control }
     }
@@ -377,12 +118,9 @@ impl Sessions {
     /// All sessions, once they have said what the ends of their connections are: those that come to it.
     pub async fn introduced(&self) -> Vec<Arc<Control>> {
         let all = self.all();
-        for control in all.iter().filter(|control| control.ends.get().is_none()) {
-            control.asked.store(true, Ordering::SeqCst);
-            control.wake.wake();
-        }
+        all.iter().filter(|control| control.ends().is_none()).for_each(|control| control.ask());
         let deadline = Instant::now() + INTRODUCTION;
-        let silent = |control: &Arc<Control>| control.ends.get().is_none() && Arc::strong_count(control) > 2;
+        let silent = |control: &Arc<Control>| control.ends().is_none() && Arc::strong_count(control) > 2;
         while all.iter().any(silent) && Instant::now() < deadline {
             sleep(Duration::from_millis(1)).await;
         }

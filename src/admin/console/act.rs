@@ -10,7 +10,7 @@ use super::command::{Command, DRIVERS, VERBS};
 use crate::admin::desk::{Desk, Order};
 use crate::admin::show::Show;
 use crate::admin::table::{Table, Type};
-use crate::client::sessions::Whose;
+use crate::client::control::Whose;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::Conn;
 use crate::upstream::{Closing, Pool};

@@ -13,7 +13,8 @@ use tracing::info;
 
 use super::Desk;
 use super::table::Table;
-use crate::client::sessions::{Control, Newcomer, Whose};
+use crate::client::control::{Control, Whose};
+use crate::client::sessions::Newcomer;
 use crate::client::{Guest, Rights, farewell, session};
 use crate::drain::Phase;
 use crate::error::{Blame, Fault, sqlstate};

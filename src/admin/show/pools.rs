@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::name;
 use crate::admin::Desk;
 use crate::admin::table::{Cell, Type};
-use crate::client::sessions::Activity;
+use crate::client::control::Activity;
 
 pub(super) const POOLS: [(&str, Type); 17] = [
     ("database", Type::Text),

@@ -9,7 +9,7 @@ use x509_cert::der::DateTime;
 use super::name;
 use crate::admin::Desk;
 use crate::admin::table::{Cell, Table, Type};
-use crate::client::sessions::{Activity, Control};
+use crate::client::control::{Activity, Control};
 use crate::net::Peer;
 use crate::upstream::Pool;
 use crate::upstream::card::Card;

@@ -24,7 +24,7 @@ use std::time::Instant;
 
 use super::Shared;
 use super::checkout::Preparation;
-use super::sessions::Control;
+use super::control::Control;
 use crate::config::{Mode, Pin, Settings};
 use crate::drain::Phase;
 use crate::net::Conn;

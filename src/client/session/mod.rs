@@ -13,8 +13,9 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::complaints::Mishap;
+use super::control::{Control, Whose};
 use super::relay::{End, Relay, look_limit};
-use super::sessions::{Control, Newcomer, Registered, Whose};
+use super::sessions::{Newcomer, Registered};
 use super::{FAREWELL, Shared, checkout, farewell, give_back, login};
 use crate::config::{Mode, Reset, Settings};
 use crate::drain::Phase;
