@@ -1,6 +1,7 @@
 //! Protocol bookkeeping, pure: messages in, decisions out. No sockets, no `async`.
 //!
 //! - [`pipeline`]: what the server still owes, so that a connection changes hands only between answers.
+//! - [`request`]: what a client's message asks for, and what becomes of the answer.
 //! - [`pinning`]: which messages leave state behind in a session, so that it changes hands only when clean.
 //! - [`params`]: the reported settings (`ParameterStatus`) of a client and of a connection, and their difference.
 //! - [`acts`]: statements whose effect on the session can be carried: `SET`, `RESET`, savepoints, `DEALLOCATE`.
@@ -17,13 +18,15 @@ pub mod names;
 pub mod params;
 pub mod pinning;
 pub mod pipeline;
+pub mod request;
 pub mod sql;
 pub mod statements;
 
 pub use luggage::Luggage;
 pub use params::{Params, Wanted};
 pub use pinning::{Look, Pins};
-pub use pipeline::{Pipeline, Reply, Request};
+pub use pipeline::Pipeline;
+pub use request::{Reply, Request};
 
 /// Proof that a session may be handed to somebody else: nothing is owed, no transaction is open, nothing pins.
 ///

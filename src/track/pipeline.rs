@@ -13,99 +13,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::request::{Reply, Request};
 use super::statements::{Statement, Undo};
-use crate::wire::{backend, frontend};
+use crate::wire::backend;
 
 /// The transaction status `I`: no transaction is open.
 pub const IDLE: u8 = b'I';
-
-/// What becomes of the answer to a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reply {
-    /// It goes to the client, who asked.
-    Forward,
-    /// pgferry asked; the client never sees it.
-    Hide,
-    /// pgferry asked for the sake of the client's next request: the client sees only an error, as the answer to that.
-    Assist,
-    /// The client asked for something that is refused: the server was sent something that fails in its place, so that
-    /// it does to the transaction what an error does, and the client sees the refusal instead of the server's words.
-    Refuse,
-    /// The client asked for something that needs no server: the answer is made up when its turn comes.
-    Invent,
-}
-
-/// A request, by how it is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// `Query`: any number of results, then `ReadyForQuery`.
-    Query,
-    /// `FunctionCall`: one result, then `ReadyForQuery`.
-    Function,
-    /// `Parse`: `ParseComplete`.
-    Parse,
-    /// `Bind`: `BindComplete`.
-    Bind,
-    /// `Describe`: `RowDescription` or `NoData` is the last of its answer.
-    Describe,
-    /// `Execute`: `CommandComplete`, `EmptyQueryResponse` or `PortalSuspended` is the last of its answer.
-    Execute,
-    /// `Close`: `CloseComplete`.
-    Close,
-    /// `Sync`: `ReadyForQuery`.
-    Sync,
-    /// `Flush`: no answer of its own.
-    Flush,
-    /// `CopyData`: no answer of its own.
-    CopyData,
-    /// `CopyDone` or `CopyFail`: no answer of its own, but it ends a copy.
-    CopyEnd,
-}
-
-impl Request {
-    /// The request that a frontend message of type `tag` makes; `None` for types that PostgreSQL does not know here.
-    #[must_use]
-    pub fn of(tag: u8) -> Option<Self> {
-        Some(match tag {
-            frontend::QUERY => Self::Query,
-            frontend::FUNCTION_CALL => Self::Function,
-            frontend::PARSE => Self::Parse,
-            frontend::BIND => Self::Bind,
-            frontend::DESCRIBE => Self::Describe,
-            frontend::EXECUTE => Self::Execute,
-            frontend::CLOSE => Self::Close,
-            frontend::SYNC => Self::Sync,
-            frontend::FLUSH => Self::Flush,
-            frontend::COPY_DATA => Self::CopyData,
-            frontend::COPY_DONE | frontend::COPY_FAIL => Self::CopyEnd,
-            _ => return None,
-        })
-    }
-
-    /// Whether an error while the server works on it makes the server skip to the next `Sync`.
-    fn is_extended(self) -> bool {
-        matches!(self, Self::Parse | Self::Bind | Self::Describe | Self::Execute | Self::Close)
-    }
-
-    /// Whether `ReadyForQuery` ends it.
-    fn ends_ready(self) -> bool {
-        matches!(self, Self::Query | Self::Function | Self::Sync)
-    }
-
-    /// Whether a backend message of type `tag` is the last of its answer.
-    fn ended_by(self, tag: u8) -> bool {
-        match self {
-            Self::Parse => tag == backend::PARSE_COMPLETE,
-            Self::Bind => tag == backend::BIND_COMPLETE,
-            Self::Describe => matches!(tag, backend::ROW_DESCRIPTION | backend::NO_DATA),
-            Self::Execute => {
-                matches!(tag, backend::COMMAND_COMPLETE | backend::EMPTY_QUERY | backend::PORTAL_SUSPENDED)
-            }
-            Self::Close => tag == backend::CLOSE_COMPLETE,
-            _ => false,
-        }
-    }
-}
 
 #[derive(Debug)]
 struct Entry {
