@@ -63,19 +63,23 @@ def measure(lab, at):
     }
 
 
-def short(*extra, user="app"):
-    def case(lab, peer, variant, size):
-        load = extra or ("-c", "50", "-j", "2")
-        return pgbench(lab, peer, variant, size, "-C", "-M", "simple", *load, "-f", lab.select_1, user=user)
+def of_pgbench(load, user="app"):
+    """A case that is a pgbench run; what it runs is there for others as well."""
 
+    def case(lab, peer, variant, size):
+        return pgbench(lab, peer, variant, size, *load(lab), user=user)
+
+    case.load, case.user = load, user
     return case
+
+
+def short(*extra, user="app"):
+    clients = extra or ("-c", "50", "-j", "2")
+    return of_pgbench(lambda lab: ("-C", "-M", "simple", *clients, "-f", lab.select_1), user)
 
 
 def long(protocol):
-    def case(lab, peer, variant, size):
-        return pgbench(lab, peer, variant, size, "-S", "-M", protocol, "-c", "50", "-j", "2")
-
-    return case
+    return of_pgbench(lambda lab: ("-S", "-M", protocol, "-c", "50", "-j", "2"))
 
 
 def latency(lab, peer, variant, size):
