@@ -1,9 +1,7 @@
 //! A connected socket that the runtime watches.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net as std_unix;
 use std::task::{Context, Poll, ready};
 
 use rustix::io::{Errno, retry_on_intr};
@@ -12,6 +10,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
 
+use super::buffer::Buffer;
 use super::stream::Io;
 
 /// What a write does where there is no room, or nobody at the other end: it fails.
@@ -23,11 +22,15 @@ pub(super) trait Space {
     fn space(&mut self) -> &mut [u8];
 }
 
-struct Slice<'a>(&'a mut [u8]);
-
-impl Space for Slice<'_> {
+impl Space for [u8] {
     fn space(&mut self) -> &mut [u8] {
-        self.0
+        self
+    }
+}
+
+impl Space for Buffer {
+    fn space(&mut self) -> &mut [u8] {
+        Buffer::space(self)
     }
 }
 
@@ -65,22 +68,6 @@ impl Socket {
         Ok(Self { watched: Some(watch(socket, Interest::READABLE)?), tcp, for_room: false })
     }
 
-    /// Connects to a TCP address.
-    ///
-    /// # Errors
-    /// The system's.
-    pub(super) async fn connect_tcp(to: SocketAddr) -> io::Result<Self> {
-        Self::tcp(TcpStream::connect(to).await?.into_std()?.into())
-    }
-
-    /// Connects to a unix socket.
-    ///
-    /// # Errors
-    /// The system's.
-    pub(super) async fn connect_unix(to: &std::path::Path) -> io::Result<Self> {
-        Self::unix(UnixStream::connect(to).await?.into_std()?.into())
-    }
-
     /// The socket as the libraries want it that speak other protocols.
     ///
     /// # Errors
@@ -90,7 +77,7 @@ impl Socket {
         Ok(if self.tcp {
             Box::new(TcpStream::from_std(socket.into())?)
         } else {
-            Box::new(UnixStream::from_std(std_unix::UnixStream::from(socket))?)
+            Box::new(UnixStream::from_std(socket.into())?)
         })
     }
 
@@ -120,13 +107,8 @@ impl Socket {
         self.watched()?.poll_write_ready(cx).map_ok(drop)
     }
 
-    /// Reads what is there; `Ready(Ok(0))` is the end.
-    pub(super) fn poll_read(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.poll_fill(cx, &mut Slice(into))
-    }
-
-    /// As [`Socket::poll_read`]; `into` is asked for space only when there may be something to read.
-    pub(super) fn poll_fill(&self, cx: &mut Context<'_>, into: &mut impl Space) -> Poll<io::Result<usize>> {
+    /// Reads what is there; `Ready(Ok(0))` is the end. `into` is asked for space only when there may be something.
+    pub(super) fn poll_read(&self, cx: &mut Context<'_>, into: &mut (impl Space + ?Sized)) -> Poll<io::Result<usize>> {
         let watched = self.watched()?;
         loop {
             let mut ready = ready!(watched.poll_read_ready(cx))?;
@@ -270,7 +252,7 @@ mod tests {
             theirs
         });
         poll_fn(|cx| {
-            if let Poll::Ready(n) = socket.poll_read(cx, &mut [0; 100]) {
+            if let Poll::Ready(n) = socket.poll_read(cx, &mut [0; 100][..]) {
                 heard += n.expect("read");
             }
             while rest > 0 {
@@ -283,7 +265,7 @@ mod tests {
         })
         .await;
         drop(reader.join().expect("the reader"));
-        assert_eq!(poll_fn(|cx| socket.poll_read(cx, &mut [0; 100])).await.expect("the end"), 0);
+        assert_eq!(poll_fn(|cx| socket.poll_read(cx, &mut [0; 100][..])).await.expect("the end"), 0);
     }
 
     #[tokio::test]
@@ -300,7 +282,7 @@ mod tests {
         let mut polls = 0;
         let waits = poll_fn(|cx| {
             polls += 1;
-            let read = socket.poll_read(cx, &mut [0; 100]);
+            let read = socket.poll_read(cx, &mut [0; 100][..]);
             if polls == 1 {
                 assert!(read.is_pending(), "nothing has come");
                 fill(&mut socket, cx);

@@ -1,4 +1,4 @@
-//! TCP and unix sockets behind one type, encrypted or not.
+//! A connection over a socket, encrypted or not.
 
 use std::future::poll_fn;
 use std::io::{self, Read};
@@ -12,9 +12,10 @@ use nix::sys::socket::{getsockopt, sockopt};
 use rustix::io::Errno;
 use socket2::{SockAddr, SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 use super::buffer::Buffer;
-use super::socket::{Socket, Space};
+use super::socket::Socket;
 use super::tls::Session;
 
 /// A connection to somebody, encrypted or not.
@@ -36,12 +37,6 @@ impl From<Socket> for Stream {
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
-
-impl Space for Buffer {
-    fn space(&mut self) -> &mut [u8] {
-        Buffer::space(self)
-    }
-}
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +60,7 @@ impl Stream {
     /// # Errors
     /// The system's.
     pub async fn connect_tcp(to: SocketAddr) -> io::Result<Self> {
-        Socket::connect_tcp(to).await.map(Self::from)
+        Ok(Socket::tcp(TcpStream::connect(to).await?.into_std()?.into())?.into())
     }
 
     /// Connects to a unix socket.
@@ -73,7 +68,7 @@ impl Stream {
     /// # Errors
     /// The system's.
     pub async fn connect_unix(to: &Path) -> io::Result<Self> {
-        Socket::connect_unix(to).await.map(Self::from)
+        Ok(Socket::unix(UnixStream::connect(to).await?.into_std()?.into())?.into())
     }
 
     /// A TCP socket that has just been accepted. What its client says first has mostly come by then: that is tried before
@@ -148,10 +143,10 @@ impl Stream {
     /// Reads what is there into `buffer`, which lends storage only when there may be something; `Ready(Ok(0))` is the end.
     /// The caller tells the buffer how much it was.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
-        if self.tls.is_some() && buffer.is_empty() {
-            ready!(self.poll_read_ready(cx))?;
-        }
         if let Some(tls) = &mut self.tls {
+            if buffer.is_empty() && !tls.has_plaintext() {
+                ready!(self.socket.poll_read_ready(cx))?;
+            }
             return tls.poll_read(&mut self.socket, cx, buffer.space());
         }
         if std::mem::take(&mut self.untried) {
@@ -160,7 +155,7 @@ impl Stream {
                 return Poll::Ready(tried);
             }
         }
-        self.socket.poll_fill(cx, buffer)
+        self.socket.poll_read(cx, buffer)
     }
 
     /// Writes what fits. What has been encrypted may still wait to be sent: see [`Stream::poll_flush`].
@@ -201,7 +196,7 @@ impl Stream {
             return Poll::Ready(());
         }
         loop {
-            match ready!(self.socket.poll_read(cx, &mut [0; 256])) {
+            match ready!(self.socket.poll_read(cx, &mut [0; 256][..])) {
                 Ok(n) if n > 0 => {}
                 _ => return Poll::Ready(()),
             }

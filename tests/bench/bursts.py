@@ -31,7 +31,7 @@ def main():
     load = [*function.load(lab), "-n", "-t", str(options.transactions)]
     clients = int(load[load.index("-c") + 1])
     with contextlib.ExitStack() as stack:
-        running = {name: stack.enter_context(start(lab, name, variant)) for name in options.programs}
+        running = {name: stack.enter_context(start(lab, name, program, variant)) for name, program in options.programs}
         figures = {name: [] for name in running}
         for at in running.values():
             visit(lab, at, load, function.user, clients * options.transactions)
@@ -50,13 +50,12 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=40, help="how often each is visited [40]")
     parser.add_argument("--transactions", type=int, default=100, help="how many each client makes in a burst [100]")
     parser.add_argument("--postgres", default=os.environ.get("PGFERRY_TEST_PG_BIN") or newest_postgres())
-    parser.add_argument("programs", nargs="+", metavar="NAME[=PROGRAM]")
+    parser.add_argument("programs", nargs="+", type=lambda text: text.partition("=")[::2], metavar="NAME[=PROGRAM]")
     return parser.parse_args()
 
 
-def start(lab, name, variant):
-    key, _, program = name.partition("=")
-    folder = "pgferry" if program else key
+def start(lab, name, program, variant):
+    folder = "pgferry" if program else name
     # What is found by a path is not looked for in PATH.
     pgferry = Path(program or ROOT / "target" / "pgo" / "pgferry").resolve()
     places = {"pgferry": str(pgferry), "floor": str(ROOT / "target" / "release" / "examples" / "floor")}
@@ -64,7 +63,7 @@ def start(lab, name, variant):
     if not found or not found[0].command:
         raise SystemExit(f"bursts: there is no program {name} here")
     # Its folder and its log are its own.
-    found[0].key = key
+    found[0].key = name
     return peers_module.Running(lab, found[0], variant)
 
 
@@ -87,13 +86,13 @@ def cpu_ns(pid):
 
 def report(figures):
     base = list(figures.values())[-1]
-    width = max(len(name.partition("=")[0]) for name in figures)
+    width = max(map(len, figures))
     for name, bursts in figures.items():
         cpu, tps = (median(burst[at] for burst in bursts) for at in (0, 1))
         ratios = [[burst[at] / other[at] for burst, other in zip(bursts, base)] for at in (0, 1)]
         error = stdev(ratios[0]) / len(bursts) ** 0.5 if len(bursts) > 1 else 0.0
         print(
-            f"  {name.partition('=')[0]:<{width}}  {cpu:6.1f} proxy µs/txn  {tps:7.0f} tps"
+            f"  {name:<{width}}  {cpu:6.1f} proxy µs/txn  {tps:7.0f} tps"
             f"   ratios: {median(ratios[0]):.3f} (±{error:.3f})  {median(ratios[1]):.3f}"
         )
 

@@ -328,12 +328,13 @@ impl<'a> Session<'a> {
             self.pool.traffic.assigned(Duration::ZERO);
             return Acquired::Lease(lease, now);
         }
-        let mut acquired = self.wait_for_lease(settings, now).await;
-        let later = Instant::now();
-        let waited = later.duration_since(now);
+        let acquired = self.wait_for_lease(settings, now).await;
+        let waited = match &acquired {
+            Acquired::Lease(_, at) => at.duration_since(now),
+            _ => now.elapsed(),
+        };
         timings.wait.observe(waited);
-        if let Acquired::Lease(_, at) = &mut acquired {
-            *at = later;
+        if let Acquired::Lease(..) = acquired {
             self.pool.traffic.assigned(waited);
         }
         acquired
@@ -355,7 +356,9 @@ impl<'a> Session<'a> {
         });
         poll_fn(|cx| {
             if let Poll::Ready(outcome) = checkout.as_mut().poll(cx) {
-                return Poll::Ready(outcome.map_or_else(Acquired::Failed, |lease| Acquired::Lease(lease, since)));
+                return Poll::Ready(
+                    outcome.map_or_else(Acquired::Failed, |lease| Acquired::Lease(lease, Instant::now())),
+                );
             }
             while control.wake.poll_woken(cx).is_ready() {
                 control.introduce(conn.stream());
