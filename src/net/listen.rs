@@ -228,7 +228,7 @@ impl Bound {
             // The kernel makes a socket and a file before it looks whether anybody waits: looking first is a tenth of the
             // price of accepting in vain.
             if !self.taken.load(Ordering::Relaxed) || self.has_waiting() {
-                match accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                match self.take() {
                     Ok(socket) => {
                         self.taken.store(true, Ordering::Relaxed);
                         return Poll::Ready(self.stream(socket));
@@ -240,6 +240,21 @@ impl Bound {
             self.taken.store(false, Ordering::Relaxed);
             ready.clear_ready();
         }
+    }
+
+    /// Takes the next client if somebody waits, whatever the runtime has heard.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn accept_now(&self) -> Option<io::Result<Stream>> {
+        match self.take() {
+            Err(Errno::AGAIN) => None,
+            taken => Some(taken.map_err(Into::into).and_then(|socket| self.stream(socket))),
+        }
+    }
+
+    fn take(&self) -> Result<OwnedFd, Errno> {
+        accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
     }
 
     /// Whether somebody waits to be taken.

@@ -1,5 +1,7 @@
-//! The tasks that serve clients. One whose client is gone rests until the next one comes: where clients come and go all the
-//! time, making a task for each costs more than waking one.
+//! The tasks that take clients and serve them. At every listener one of them waits; it serves whom it takes itself, at once,
+//! and has another wait in its place. So a new client meets nobody who is ready with it but has come later, and there is no
+//! task to be woken for it. A task whose client is gone rests until it is to wait somewhere: where clients come and go all
+//! the time, making a task for each costs more than waking one.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -7,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 
+use super::post::Post;
 use crate::admin::{Desk, console};
 use crate::client::{self, Shared};
 use crate::net::{Conn, Stream};
@@ -49,16 +52,16 @@ pub(super) struct Crew {
 /// Where a task rests.
 #[derive(Debug, Default)]
 struct Seat {
-    next: Mutex<Option<Arrival>>,
+    post: Mutex<Option<Box<Post>>>,
     wake: Wake,
 }
 
 impl Seat {
-    async fn next(&self) -> Arrival {
+    async fn called(&self) -> Box<Post> {
         loop {
-            let next = lock(&self.next).take();
-            if let Some(next) = next {
-                return next;
+            let post = lock(&self.post).take();
+            if let Some(post) = post {
+                return post;
             }
             self.wake.woken().await;
         }
@@ -75,19 +78,22 @@ impl Crew {
         &self.desk.shared
     }
 
-    /// Has the client at `stream` served.
-    pub fn serve(self: &Arc<Self>, stream: Stream) {
-        let conn = Conn::new(stream, Arc::clone(&self.shared().registry.buffers));
-        let Presence { clients, all } = &self.presence;
-        let arrival = Arrival { conn, client: clients.upgrade(), _all: all.upgrade() };
+    /// Has somebody wait for clients at `post`.
+    pub fn man(self: &Arc<Self>, post: Box<Post>) {
         let rested = lock(&self.resting).pop();
         match rested {
             Some(seat) => {
-                *lock(&seat.next) = Some(arrival);
+                *lock(&seat.post) = Some(post);
                 seat.wake.wake();
             }
-            None => drop(tokio::spawn(work(Arc::clone(self), arrival))),
+            None => drop(tokio::spawn(work(Arc::clone(self), post))),
         }
+    }
+
+    fn arrival(&self, stream: Stream) -> Arrival {
+        let conn = Conn::new(stream, Arc::clone(&self.shared().registry.buffers));
+        let Presence { clients, all } = &self.presence;
+        Arrival { conn, client: clients.upgrade(), _all: all.upgrade() }
     }
 
     /// Whether a task may rest at `seat`, where it is called from there.
@@ -101,13 +107,24 @@ impl Crew {
     }
 }
 
-/// Serves one client after another. A panic ends the task, and takes nobody but its client along.
+/// Takes one client after another and serves it. A panic ends the task, and takes nobody but its client along.
 ///
 /// Not an `async fn`, for the sake of the memory that a client takes: see [`client::session::run`].
-fn work(crew: Arc<Crew>, mut arrival: Arrival) -> impl Future<Output = ()> {
+fn work(crew: Arc<Crew>, post: Box<Post>) -> impl Future<Output = ()> {
     let mut seat: Option<Arc<Seat>> = None;
+    let mut first = Some(post);
     async move {
         loop {
+            let mut arrival = {
+                let mut post = match first.take() {
+                    Some(post) => post,
+                    None => seat.get_or_insert_default().called().await,
+                };
+                let Some(stream) = post.next().await else { return };
+                let arrival = crew.arrival(stream);
+                crew.man(post);
+                arrival
+            };
             let guest = client::serve(&crew.desk.shared, &mut arrival.conn).await;
             // Nobody waits for those who watch.
             arrival.client = None;
@@ -116,11 +133,9 @@ fn work(crew: Arc<Crew>, mut arrival: Arrival) -> impl Future<Output = ()> {
             }
             // It is closed before anybody is told that it is gone.
             drop(arrival);
-            let seat = seat.get_or_insert_default();
-            if !crew.rest(seat) {
+            if !crew.rest(seat.get_or_insert_default()) {
                 return;
             }
-            arrival = seat.next().await;
         }
     }
 }
@@ -131,36 +146,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
     use super::*;
-    use crate::net::BufferPool;
 
     #[tokio::test]
-    async fn who_rests_is_given_the_next_client_before_and_after_it_lies_down() {
-        let arrival = || {
-            let (ours, theirs) = UnixStream::pair().expect("a pair");
-            let ours = Stream::accepted_unix(ours.into()).expect("a stream");
-            let conn = Conn::new(ours, BufferPool::new(1024, 1));
-            (Arrival { conn, client: None, _all: None }, theirs)
-        };
+    async fn who_rests_is_called_before_and_after_it_lies_down() {
+        let dir = tempfile::tempdir().expect("a directory");
         let seat = Arc::new(Seat::default());
         for early in [true, false] {
-            let (arrival, _theirs) = arrival();
-            let give = || {
-                *lock(&seat.next) = Some(arrival);
+            let post = Post::of_test(&dir.path().join("s")).0;
+            let call = || {
+                *lock(&seat.post) = Some(Box::new(post));
                 seat.wake.wake();
             };
-            let mut next = std::pin::pin!(seat.next());
+            let mut called = std::pin::pin!(seat.called());
             if early {
-                give();
+                call();
             } else {
-                let waits = tokio::time::timeout(Duration::ZERO, next.as_mut()).await;
-                assert!(waits.is_err(), "nobody has come");
-                give();
+                let waits = tokio::time::timeout(Duration::ZERO, called.as_mut()).await;
+                assert!(waits.is_err(), "nobody has called");
+                call();
             }
-            next.await;
+            called.await;
         }
     }
 }

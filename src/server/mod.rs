@@ -6,6 +6,7 @@
 mod crew;
 mod limits;
 mod listeners;
+mod post;
 mod reload;
 mod say;
 mod signals;
@@ -126,6 +127,7 @@ pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), S
     // Whoever still has an order for the server learns that nobody takes it.
     drop(ending);
     shared.drain.advance(Phase::Stopping);
+    running.listeners.close();
     shared.sessions.wake_all();
     drop(present);
     // Whoever does not take its farewell by then loses it.
