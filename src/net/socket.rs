@@ -4,6 +4,8 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
+use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt::SetStruct};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown};
 use tokio::io::Interest;
@@ -12,6 +14,12 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::buffer::Buffer;
 use super::stream::Io;
+
+/// How much must be there before anybody is told of it.
+#[derive(Clone, Debug)]
+struct LowWater;
+
+nix::setsockopt_impl!(LowWater, libc::SOL_SOCKET, libc::SO_RCVLOWAT, u32, SetStruct<'_, u32>);
 
 /// What a write does where there is no room, or nobody at the other end: it fails.
 pub(super) const AT_ONCE: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
@@ -92,6 +100,17 @@ impl Socket {
 
     fn watched(&self) -> io::Result<&AsyncFd<OwnedFd>> {
         self.watched.as_ref().ok_or(io::ErrorKind::NotConnected.into())
+    }
+
+    /// Whoever waits to read is woken when `bytes` are there, or the end; what is there can be read all the same.
+    ///
+    /// # Errors
+    /// The system's; unix sockets know no such thing.
+    pub(super) fn set_portion(&self, bytes: u32) -> io::Result<()> {
+        if !self.tcp {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        Ok(setsockopt(&self.fd()?, LowWater, &bytes)?)
     }
 
     /// Waits until there may be something to read.
@@ -216,6 +235,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream as StdTcp};
     use std::os::unix::net::UnixStream as StdUnix;
     use std::task::Waker;
+    use std::time::Duration;
 
     use super::*;
 
@@ -291,6 +311,29 @@ mod tests {
             read
         });
         assert_eq!(waits.await.expect("read"), 5);
+    }
+
+    #[tokio::test]
+    async fn a_portion_is_waited_for_and_less_can_be_read() {
+        let (socket, mut theirs) = tcp();
+        let heard = || tokio::time::timeout(Duration::from_millis(20), poll_fn(|cx| socket.poll_read_ready(cx)));
+        socket.set_portion(100).expect("TCP");
+        for _ in 0..2 {
+            theirs.write_all(b"hello").expect("written");
+            assert!(heard().await.is_err(), "nobody is told of so little");
+            assert_eq!(socket.take_arrived(&mut [0; 100]).expect("all"), 5);
+        }
+        theirs.write_all(&[b'x'; 100]).expect("written");
+        poll_fn(|cx| socket.poll_read_ready(cx)).await.expect("told");
+        assert_eq!(poll_fn(|cx| socket.poll_read(cx, &mut [0; 1000][..])).await.expect("all"), 100);
+        theirs.write_all(b"hello").expect("written");
+        assert!(heard().await.is_err(), "nobody is told of so little");
+        socket.set_portion(1).expect("TCP");
+        assert_eq!(poll_fn(|cx| socket.poll_read(cx, &mut [0; 100][..])).await.expect("all"), 5);
+        socket.set_portion(100).expect("TCP");
+        drop(theirs);
+        assert_eq!(poll_fn(|cx| socket.poll_read(cx, &mut [0; 100][..])).await.expect("the end"), 0);
+        assert!(unix().0.set_portion(100).is_err(), "the kernel takes it there and does not heed it");
     }
 
     #[tokio::test]

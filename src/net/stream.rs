@@ -126,6 +126,14 @@ impl Stream {
         self.tls.as_deref()
     }
 
+    /// Whoever waits to read is woken when `bytes` have arrived, encrypted or not, or the end.
+    ///
+    /// # Errors
+    /// The system's; unix sockets know no such thing.
+    pub(super) fn set_portion(&self, bytes: u32) -> io::Result<()> {
+        self.socket.set_portion(bytes)
+    }
+
     /// Waits until there may be something to read, holding no buffer.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.tls {

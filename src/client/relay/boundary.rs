@@ -22,6 +22,7 @@ impl Relay<'_> {
         }
         if self.running {
             self.running = false;
+            self.gather.end(&self.link.conn);
             self.loan.set_active(false);
             self.control.set_idle(self.bag);
         }

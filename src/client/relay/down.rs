@@ -45,7 +45,7 @@ impl Relay<'_> {
                 // Where all has been answered the connection mostly goes, and nobody need be woken for it.
                 return Ok(progress);
             }
-            match self.link.conn.poll_fill(cx) {
+            match self.gather.poll_fill(cx, &mut self.link.conn) {
                 Poll::Pending => {
                     self.dry.1 = true;
                     return Ok(progress);

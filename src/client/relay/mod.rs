@@ -27,7 +27,7 @@ use super::checkout::Preparation;
 use super::control::Control;
 use crate::config::{Mode, Pin, Settings};
 use crate::drain::Phase;
-use crate::net::Conn;
+use crate::net::{Conn, Gather};
 use crate::track::acts::Act;
 use crate::track::names::LOOK_LIMIT;
 use crate::track::pinning::Look;
@@ -126,6 +126,8 @@ pub struct Relay<'a> {
     unopened: bool,
     /// There is nothing to read from the client, from the server; this holds until the task is woken.
     dry: (bool, bool),
+    /// How the server's bytes are waited for.
+    gather: Gather,
     /// When the server was last ready for more.
     ready: Option<Instant>,
     /// What is counted.
@@ -199,6 +201,7 @@ impl<'a> Relay<'a> {
             hold: !preparation.messages.is_empty(),
             unopened: false,
             dry: (false, false),
+            gather: Gather::default(),
             ready: None,
             tally: Tally::default(),
             up_left: 0,
@@ -220,6 +223,7 @@ impl<'a> Relay<'a> {
             Ok(()) => self.until_end().await,
             Err(end) => end,
         };
+        self.gather.end(&self.link.conn);
         self.settle_accounts();
         self.loan.set_active(false);
         self.link.card.left(self.link.prepared.len());
