@@ -51,6 +51,28 @@ fn large_requests_and_large_answers_at_once_do_not_block_each_other() {
 }
 
 #[test]
+fn a_long_result_of_small_rows_is_whole_and_nothing_of_it_is_kept_back() {
+    const ROWS: usize = 200_000;
+    let rows = format!("select repeat('x', 49) from generate_series(1, {ROWS})");
+    for mode in ["session", "transaction"] {
+        let ferry = Ferry::start(Postgres::shared(), &["--mode", mode, "--pool-size", "1"]);
+        let mut raw = ferry.session();
+        assert_eq!(raw.query(&rows).iter().filter(|message| message.tag == b'D').count(), ROWS);
+        // What is short comes as soon as ever on the same connection.
+        assert_eq!(raw.value("select 1"), "1");
+        raw.send(&query(&format!("{rows} union all select pg_sleep(3600)::text")));
+        // The rest is in the server's own buffer while it sleeps.
+        let buffer = 8192 / 50;
+        let mut here = 0;
+        while here < ROWS - buffer {
+            here += usize::from(raw.recv().expect("a message").tag == b'D');
+        }
+        drop(raw);
+        assert_eq!(ferry.session().value("select 1"), "1");
+    }
+}
+
+#[test]
 fn a_client_that_does_not_read_holds_up_nobody_and_no_memory() {
     let ferry = Ferry::start(Postgres::shared(), &["--pool-size", "3"]);
     let mut others = ferry.session();
