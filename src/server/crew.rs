@@ -9,17 +9,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 
-use super::post::Post;
+use super::post::{Post, Stop};
 use crate::admin::{Desk, console};
-use crate::client::{self, Shared};
-use crate::net::{Conn, Stream};
+use crate::client;
+use crate::net::{Bound, Conn, Stream};
 use crate::wake::Wake;
 
 /// How many tasks may rest.
 const RESTING: usize = 64;
 
 /// Held by those who are to be waited for.
-type Held = mpsc::Sender<Infallible>;
+pub(super) type Held = mpsc::Sender<Infallible>;
 
 /// A client that has just come.
 #[derive(Debug)]
@@ -73,13 +73,14 @@ impl Crew {
         Arc::new(Self { desk, presence, resting: Mutex::default() })
     }
 
-    /// What those whom it serves share.
-    pub fn shared(&self) -> &Shared {
-        &self.desk.shared
+    /// Has clients taken from `listener`. While that is so it counts as somebody who is there: those who have connected when
+    /// all comes to its end are not forgotten.
+    pub fn open(self: &Arc<Self>, listener: Arc<Bound>, stop: Arc<Stop>) {
+        self.man(Box::new(Post::new(listener, stop, self.presence.all.upgrade())));
     }
 
     /// Has somebody wait for clients at `post`.
-    pub fn man(self: &Arc<Self>, post: Box<Post>) {
+    fn man(self: &Arc<Self>, post: Box<Post>) {
         let rested = lock(&self.resting).pop();
         match rested {
             Some(seat) => {
@@ -91,7 +92,7 @@ impl Crew {
     }
 
     fn arrival(&self, stream: Stream) -> Arrival {
-        let conn = Conn::new(stream, Arc::clone(&self.shared().registry.buffers));
+        let conn = Conn::new(stream, Arc::clone(&self.desk.shared.registry.buffers));
         let Presence { clients, all } = &self.presence;
         Arrival { conn, client: clients.upgrade(), _all: all.upgrade() }
     }
@@ -121,9 +122,9 @@ fn work(crew: Arc<Crew>, post: Box<Post>) -> impl Future<Output = ()> {
                     None => seat.get_or_insert_default().called().await,
                 };
                 let Some(stream) = post.next().await else { return };
-                let arrival = crew.arrival(stream);
+                // First of all, so that nothing that happens to this client is the listener's matter.
                 crew.man(post);
-                arrival
+                crew.arrival(stream)
             };
             let guest = client::serve(&crew.desk.shared, &mut arrival.conn).await;
             // Nobody waits for those who watch.

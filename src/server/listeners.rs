@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::crew::{Crew, Presence};
-use super::post::{Post, Stop};
+use super::post::Stop;
 use crate::admin::Desk;
 use crate::config::{Listen, Settings};
 use crate::net::{Bound, Handover, ListenError};
@@ -36,7 +36,7 @@ impl Listeners {
     /// Takes clients from `bound`.
     pub fn open(&mut self, bound: Bound) {
         let (bound, stop) = (Arc::new(bound), Arc::new(Stop::default()));
-        self.crew.man(Box::new(Post::new(Arc::clone(&bound), Arc::clone(&stop))));
+        self.crew.open(Arc::clone(&bound), Arc::clone(&stop));
         self.open.insert(bound.name().to_owned(), Open { bound, stop });
     }
 

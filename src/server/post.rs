@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use tokio::time::sleep;
 use tracing::warn;
 
+use super::crew::Held;
 use crate::net::{Bound, Stream};
 use crate::wake::Wake;
 
@@ -55,11 +56,12 @@ pub(super) struct Post {
     stop: Arc<Stop>,
     /// How many may still be taken, once it closes.
     last: Option<u32>,
+    _all: Option<Held>,
 }
 
 impl Post {
-    pub fn new(listener: Arc<Bound>, stop: Arc<Stop>) -> Self {
-        Self { listener, stop, last: None }
+    pub fn new(listener: Arc<Bound>, stop: Arc<Stop>, all: Option<Held>) -> Self {
+        Self { listener, stop, last: None, _all: all }
     }
 
     /// The next client; `None` when there will be none.
@@ -115,7 +117,7 @@ mod tests {
         pub fn of_test(path: &Path) -> (Self, Arc<Stop>) {
             let stop = Arc::new(Stop::default());
             let listener = Bound::file(path, 0o777, None).expect("free");
-            (Self::new(Arc::new(listener), Arc::clone(&stop)), stop)
+            (Self::new(Arc::new(listener), Arc::clone(&stop), None), stop)
         }
     }
 
