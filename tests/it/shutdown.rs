@@ -75,6 +75,28 @@ fn sigint_and_a_second_sigterm_end_it_now() {
 }
 
 #[test]
+fn who_waits_to_be_taken_as_it_ends_is_told() {
+    for signal in ["TERM", "INT"] {
+        let mut ferry = Ferry::start(Postgres::shared(), &[]);
+        ferry.signal("STOP");
+        let clients: Vec<_> = (0..5)
+            .map(|_| {
+                let mut raw = ferry.raw();
+                raw.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
+                raw
+            })
+            .collect();
+        ferry.signal(signal);
+        ferry.signal("CONT");
+        for mut raw in clients {
+            let messages = raw.read_to_end();
+            assert_eq!(tags(&messages).chars().last(), Some('E'), "{signal}: {messages:?}");
+        }
+        assert_eq!(ferry.wait().code(), Some(0), "{}", ferry.log());
+    }
+}
+
+#[test]
 fn the_console_may_say_it_again() {
     let mut ferry = Ferry::start(Postgres::shared(), &[]);
     let mut busy = ferry.session();
