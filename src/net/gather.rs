@@ -14,22 +14,22 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::conn::Conn;
 
-/// After how much it is looked at how fast it comes: whatever is shorter is passed on as it comes, and [`PATIENCE`] is
-/// little of the time that this takes.
-const LOOK: usize = 1 << 20;
+/// After how much it is looked at how fast it comes, for the second time in earnest: whatever is shorter than two of it is
+/// passed on as it comes, and [`PATIENCE`] is little of the time that they take.
+const LOOK: usize = 2 << 20;
 
 /// How long that takes, where it comes in small pieces. A server that is faster fills more than one while it is read, so
 /// that nobody goes to sleep, and waiting would cost it time.
-const SLOW: Duration = Duration::from_millis(5);
+const SLOW: Duration = Duration::from_millis(10);
 
 /// How much is waited for.
-const PORTION: u32 = 64 << 10;
+const PORTION: u32 = 128 << 10;
 
 /// For how long it is waited for; then what is there is taken, and what follows is passed on as it comes, as in the beginning.
-const PATIENCE: Duration = Duration::from_millis(1);
+const PATIENCE: Duration = Duration::from_millis(2);
 
 /// After how much it is looked at anew.
-const ENOUGH: usize = 16 << 20;
+const ENOUGH: usize = 32 << 20;
 
 /// How one connection is read, which may be by larger portions.
 #[derive(Debug, Default)]
