@@ -14,8 +14,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::conn::Conn;
 
-/// After how much it is looked at how fast it comes, for the second time in earnest: whatever is shorter than two of it is
-/// passed on as it comes, and [`PATIENCE`] is little of the time that they take.
+/// After how much it is looked at how fast it comes. The first look starts the clock: whatever is shorter than two of these
+/// is passed on as it comes, and [`PATIENCE`] is little of the time that they take.
 const LOOK: usize = 2 << 20;
 
 /// How long that takes, where it comes in small pieces. A server that is faster fills more than one while it is read, so
