@@ -1,7 +1,7 @@
 //! The tasks that take clients and serve them. At every listener one of them waits; it serves whom it takes itself, at once,
-//! and has another wait in its place. So a new client meets nobody who is ready with it but has come later, and there is no
-//! task to be woken for it. A task whose client is gone rests until it is to wait somewhere: where clients come and go all
-//! the time, making a task for each costs more than waking one.
+//! and has another wait in its place. So a new client does not wait behind those who are ready by now, and no task is woken
+//! for it. A task whose client is gone rests until it is to wait somewhere again: where clients come and go all the time,
+//! making a task for each costs more than waking one.
 
 use std::convert::Infallible;
 use std::future::Future;
