@@ -227,15 +227,10 @@ impl Bound {
             let mut ready = ready!(self.listener.poll_read_ready(cx))?;
             // The kernel makes a socket and a file before it looks whether anybody waits: looking first is a tenth of the
             // price of accepting in vain.
-            if !self.taken.load(Ordering::Relaxed) || self.has_waiting() {
-                match self.take() {
-                    Ok(socket) => {
-                        self.taken.store(true, Ordering::Relaxed);
-                        return Poll::Ready(self.stream(socket));
-                    }
-                    Err(Errno::AGAIN) => {}
-                    Err(error) => return Poll::Ready(Err(error.into())),
-                }
+            let may_wait = !self.taken.load(Ordering::Relaxed) || self.has_waiting();
+            if may_wait && let Some(accepted) = self.accept_now() {
+                self.taken.store(true, Ordering::Relaxed);
+                return Poll::Ready(accepted);
             }
             self.taken.store(false, Ordering::Relaxed);
             ready.clear_ready();
@@ -247,14 +242,10 @@ impl Bound {
     /// # Errors
     /// The kernel's.
     pub fn accept_now(&self) -> Option<io::Result<Stream>> {
-        match self.take() {
+        match accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             Err(Errno::AGAIN) => None,
-            taken => Some(taken.map_err(Into::into).and_then(|socket| self.stream(socket))),
+            accepted => Some(accepted.map_err(Into::into).and_then(|socket| self.stream(socket))),
         }
-    }
-
-    fn take(&self) -> Result<OwnedFd, Errno> {
-        accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
     }
 
     /// Whether somebody waits to be taken.

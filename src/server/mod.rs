@@ -1,7 +1,7 @@
 //! Wiring: listeners, sessions, what the process is told, and the end.
 //!
-//! `listeners` takes clients, `reload` changes settings while it runs, `signals` is how the process is told from outside;
-//! `say` and `limits` are what their names say.
+//! `listeners` opens where clients come, the `crew` takes them there, each at a `post`, and serves them; `reload` changes
+//! settings while it runs, `signals` is how the process is told from outside; `say` and `limits` are what their names say.
 
 mod crew;
 mod limits;

@@ -22,7 +22,7 @@ const OUT_OF_FILES: Duration = Duration::from_millis(50);
 /// default.
 const BACKLOG_AT_END: u32 = 4096;
 
-/// How a listener's clients are no longer taken.
+/// How taking clients from a listener ends.
 #[derive(Debug, Default)]
 pub(super) struct Stop {
     how: AtomicU8,
@@ -56,6 +56,7 @@ pub(super) struct Post {
     stop: Arc<Stop>,
     /// How many may still be taken, once it closes.
     last: Option<u32>,
+    /// Held until nobody is taken from it any more.
     _all: Option<Held>,
 }
 
@@ -82,7 +83,8 @@ impl Post {
                     let left = self.last.get_or_insert(BACKLOG_AT_END);
                     let Some(fewer) = left.checked_sub(1) else { return Poll::Ready(None) };
                     *left = fewer;
-                    return Poll::Ready(self.listener.accept_now());
+                    // Nothing that goes wrong now will be better in time.
+                    return Poll::Ready(self.listener.accept_now().filter(Result::is_ok));
                 }
                 _ => {}
             }
