@@ -10,17 +10,20 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use nix::sys::resource::{UsageWho, getrusage};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::conn::Conn;
 
-/// After how much it is looked at how fast it comes. The first look starts the clock: whatever is shorter than two of these
-/// is passed on as it comes, and [`PATIENCE`] is little of the time that they take.
+/// After how much it is looked at how it comes. The first look starts the count.
 const LOOK: usize = 2 << 20;
 
-/// How long that takes, where it comes in small pieces. A server that is faster fills more than one while it is read, so
-/// that nobody goes to sleep, and waiting would cost it time.
-const SLOW: Duration = Duration::from_millis(10);
+/// How long it has come by then at least: [`PATIENCE`] is little of that, so that nobody notices it at the end.
+const LONG: Duration = Duration::from_millis(40);
+
+/// It comes in small pieces if the process goes to sleep for less than this each time. A server that is faster sends more
+/// while it is read, so that nobody goes to sleep, and waiting would cost it time.
+const SMALL: usize = 32 << 10;
 
 /// How much is waited for.
 const PORTION: u32 = 128 << 10;
@@ -29,21 +32,39 @@ const PORTION: u32 = 128 << 10;
 const PATIENCE: Duration = Duration::from_millis(2);
 
 /// After how much it is looked at anew.
-const ENOUGH: usize = 32 << 20;
+const ENOUGH: usize = 128 << 20;
 
 /// How one connection is read, which may be by larger portions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Gather {
     /// What has come since it was last looked at.
     came: usize,
-    /// When it was last looked at, since the server began.
-    looked: Option<Instant>,
+    /// What there was to see, since the server began.
+    seen: Option<Box<Seen>>,
     /// Whole portions are waited for.
     portions: bool,
     /// Until when, while one is.
     until: Option<Pin<Box<Sleep>>>,
     /// The kernel may have kept quiet about something: before 4.18 it did when the portion became smaller.
     unsure: bool,
+    /// How often the process has gone to sleep.
+    naps: fn() -> usize,
+}
+
+/// How it comes.
+#[derive(Debug)]
+struct Seen {
+    since: Instant,
+    /// What has come since then.
+    came: usize,
+    /// How often the process had gone to sleep by then.
+    naps: usize,
+}
+
+impl Default for Gather {
+    fn default() -> Self {
+        Self { came: 0, seen: None, portions: false, until: None, unsure: false, naps }
+    }
 }
 
 impl Gather {
@@ -72,7 +93,7 @@ impl Gather {
             // What the kernel took before it takes again.
             self.unsure = conn.stream().set_portion(1).is_ok();
         }
-        (self.came, self.looked, self.until) = (0, None, None);
+        (self.came, self.seen, self.until) = (0, None, None);
     }
 
     fn came(&mut self, n: usize, conn: &Conn) {
@@ -81,11 +102,26 @@ impl Gather {
         if self.portions && self.came >= ENOUGH {
             self.end(conn);
         } else if !self.portions && self.came >= LOOK {
-            let now = Instant::now();
-            let slow = self.looked.replace(now).is_some_and(|looked| now - looked >= SLOW);
-            self.portions = slow && conn.stream().set_portion(PORTION).is_ok();
-            self.came = 0;
+            self.portions = self.is_slow_to_come() && conn.stream().set_portion(PORTION).is_ok();
         }
+    }
+
+    /// Whether it has come in small pieces, and for long.
+    fn is_slow_to_come(&mut self) -> bool {
+        let came = std::mem::take(&mut self.came);
+        let now = Instant::now();
+        let Some(seen) = &mut self.seen else {
+            self.seen = Some(Box::new(Seen { since: now, came: 0, naps: (self.naps)() }));
+            return false;
+        };
+        seen.came += came;
+        if now - seen.since < LONG {
+            return false;
+        }
+        let naps = (self.naps)();
+        let small = naps.saturating_sub(seen.naps).saturating_mul(SMALL) >= seen.came;
+        **seen = Seen { since: now, came: 0, naps };
+        small
     }
 
     /// Nothing is there, or too little: ready when it is to be looked at again.
@@ -100,8 +136,15 @@ impl Gather {
     }
 }
 
+/// How often this process has gone to sleep.
+fn naps() -> usize {
+    let usage = getrusage(UsageWho::RUSAGE_SELF);
+    usage.ok().and_then(|usage| usage.voluntary_context_switches().try_into().ok()).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::future::poll_fn;
     use std::io::Write;
     use std::net::{Shutdown, TcpListener, TcpStream};
@@ -113,8 +156,13 @@ mod tests {
     use crate::net::{BufferPool, Stream};
 
     /// What PostgreSQL sends at a time.
-    const SMALL: usize = 8 << 10;
+    const PIECE: usize = 8 << 10;
     const WHOLE: usize = PORTION as usize;
+
+    thread_local! {
+        /// How often the process has gone to sleep, for those who ask here.
+        static NAPS: Cell<usize> = const { Cell::new(0) };
+    }
 
     /// A connection that is read by portions or not, and its other end.
     struct Lab {
@@ -132,7 +180,8 @@ mod tests {
             let ours = listener.accept().expect("a client").0;
             let stream = Stream::accepted_tcp(ours.try_clone().expect("a twin").into()).expect("a stream");
             let conn = Conn::new(stream, BufferPool::new(32 << 10, 1));
-            Self { gather: Gather::default(), conn, ours, theirs }
+            let gather = Gather { naps: || NAPS.get(), ..Gather::default() };
+            Self { gather, conn, ours, theirs }
         }
 
         /// What comes next.
@@ -150,9 +199,10 @@ mod tests {
             }
         }
 
-        /// Has `bytes` come in pieces, each after the one before has been read.
+        /// Has `bytes` come in pieces, each after the one before has been read, and after a nap.
         async fn come(&mut self, bytes: usize, piece: usize) {
             for _ in 0..bytes / piece {
+                NAPS.set(NAPS.get() + 1);
                 self.arrive(piece);
                 let mut came = 0;
                 while came < piece {
@@ -161,12 +211,12 @@ mod tests {
             }
         }
 
-        /// Much has come slowly.
+        /// Much has come in small pieces.
         async fn slow() -> Self {
             let mut lab = Self::new();
-            lab.come(LOOK, SMALL).await;
-            advance(SLOW).await;
-            lab.come(LOOK, SMALL).await;
+            lab.come(LOOK, PIECE).await;
+            advance(LONG).await;
+            lab.come(LOOK, PIECE).await;
             assert!(lab.gather.portions, "now it is worth it");
             lab
         }
@@ -181,7 +231,7 @@ mod tests {
         assert!(began.elapsed() >= PATIENCE, "more was waited for");
         assert!(!lab.gather.portions, "what follows is passed on as it comes");
         let began = Instant::now();
-        lab.come(LOOK / 2, SMALL).await;
+        lab.come(LOOK / 2, PIECE).await;
         assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
@@ -210,15 +260,33 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_fast_or_short_is_passed_on_as_it_comes() {
+    async fn what_comes_in_large_pieces_or_is_short_is_passed_on_as_it_comes() {
         let mut lab = Lab::new();
-        lab.come(3 * LOOK, SMALL).await;
-        assert!(!lab.gather.portions, "it was fast");
-        for _ in 0..4 {
-            advance(SLOW).await;
-            lab.come(LOOK / 2, SMALL).await;
+        for piece in [PIECE, 2 * SMALL] {
+            lab.come(2 * LOOK, piece).await;
+            assert!(!lab.gather.portions, "it has not come for long, or not in small pieces");
             lab.gather.end(&lab.conn);
+            advance(LONG).await;
+            lab.come(LOOK, piece).await;
+            assert!(!lab.gather.portions, "this began with the last end");
+            advance(LONG).await;
         }
-        assert!(!lab.gather.portions, "each was short");
+        lab.come(LOOK, 2 * SMALL).await;
+        assert!(!lab.gather.portions, "nobody has slept much");
+        lab.come(LOOK, PIECE).await;
+        assert!(!lab.gather.portions, "that was looked at a moment ago");
+        advance(LONG).await;
+        lab.come(LOOK, PIECE).await;
+        assert!(lab.gather.portions);
+    }
+
+    #[test]
+    fn who_goes_to_sleep_is_counted() {
+        let before = naps();
+        let (_sender, receiver) = std::sync::mpsc::channel::<()>();
+        for _ in 0..3 {
+            receiver.recv_timeout(Duration::from_millis(1)).expect_err("nobody sends");
+        }
+        assert!(naps() >= before + 3);
     }
 }
