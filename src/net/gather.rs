@@ -4,72 +4,88 @@
 //! for each, and so is whoever it is passed on to: most of what that takes is going to sleep and waking up, for the server
 //! too. So what comes is left in the kernel until it is worth it (`SO_RCVLOWAT`), but no longer than a moment.
 
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::conn::Conn;
+use super::timer::Timer;
 
-/// After how much it is looked at how it comes. The first look starts the count.
-const LOOK: usize = 2 << 20;
-
-/// How long it has come by then at least: [`PATIENCE`] is little of that, so that nobody notices it at the end.
-const LONG: Duration = Duration::from_millis(40);
+/// After how much it is looked at how it comes; the first look starts the count.
+const LOOK: usize = 512 << 10;
 
 /// It comes in small pieces if the process goes to sleep for less than this each time. A server that is faster sends more
 /// while it is read, so that nobody goes to sleep, and waiting would cost it time.
 const SMALL: usize = 32 << 10;
 
-/// How much is waited for.
-const PORTION: u32 = 128 << 10;
+/// How much may be waited for, the most first.
+const PORTIONS: [u32; 2] = [128 << 10, 64 << 10];
 
-/// For how long it is waited for; then what is there is taken, and what follows is passed on as it comes, as in the beginning.
+/// How many portions of a size have come before one is waited for. What is waited for in vain at the end is little of the
+/// time that those took.
+const WORTH: usize = 24;
+
+/// For how long a portion is waited for at most. If it takes longer than was to be expected, what is there is taken, and
+/// what follows is passed on as it comes, as in the beginning.
 const PATIENCE: Duration = Duration::from_millis(2);
 
-/// After how much it is looked at anew.
+/// For how long one is waited for at least, since all take turns.
+const TURN: Duration = Duration::from_micros(200);
+
+/// After how much it is looked at anew whether portions are worth it.
 const ENOUGH: usize = 128 << 20;
 
 /// How one connection is read, which may be by larger portions.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Gather {
-    /// What has come since it was last looked at.
+    /// What has come since the server began.
     came: usize,
-    /// What there was to see, since the server began.
+    /// What there was to see.
     seen: Option<Box<Seen>>,
-    /// Whole portions are waited for.
-    portions: bool,
-    /// Until when, while one is.
-    until: Option<Pin<Box<Sleep>>>,
     /// The kernel may have kept quiet about something: before 4.18 it did when the portion became smaller.
     unsure: bool,
-    /// How often the process has gone to sleep.
-    naps: fn() -> usize,
 }
 
 /// How it comes.
 #[derive(Debug)]
 struct Seen {
     since: Instant,
-    /// What has come since then.
-    came: usize,
+    /// What had come by then.
+    from: usize,
     /// How often the process had gone to sleep by then.
     naps: usize,
+    /// When what has come is that much, it is looked at again.
+    again: usize,
+    /// What is waited for.
+    portion: Option<Portion>,
 }
 
-impl Default for Gather {
-    fn default() -> Self {
-        Self { came: 0, seen: None, portions: false, until: None, unsure: false, naps }
-    }
+/// What is waited for.
+#[derive(Debug)]
+struct Portion {
+    size: u32,
+    patience: Duration,
+    timer: Timer,
+    /// The timer runs.
+    waits: bool,
 }
 
 impl Gather {
     /// As [`Conn::poll_fill`] of `conn`, which is always the same.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, conn: &mut Conn) -> Poll<io::Result<usize>> {
+        self.poll_fill_by(cx, conn, naps)
+    }
+
+    /// The same, by what `naps` says of how often the process has gone to sleep.
+    fn poll_fill_by(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: &mut Conn,
+        naps: impl Fn() -> usize,
+    ) -> Poll<io::Result<usize>> {
         loop {
             let filled = match conn.poll_fill(cx) {
                 Poll::Pending if std::mem::take(&mut self.unsure) => conn.take_arrived(),
@@ -78,7 +94,7 @@ impl Gather {
             };
             match filled {
                 Ok(n) => {
-                    self.came(n, conn);
+                    self.came(n, conn, naps);
                     return Poll::Ready(Ok(n));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_patience(cx, conn)),
@@ -89,51 +105,105 @@ impl Gather {
 
     /// Has what follows passed on as it comes: the server has said what there was to say.
     pub fn end(&mut self, conn: &Conn) {
-        if std::mem::take(&mut self.portions) {
+        self.came = 0;
+        if self.seen.take().is_some_and(|seen| seen.portion.is_some()) {
             // What the kernel took before it takes again.
             self.unsure = conn.stream().set_portion(1).is_ok();
         }
-        (self.came, self.seen, self.until) = (0, None, None);
     }
 
-    fn came(&mut self, n: usize, conn: &Conn) {
+    fn came(&mut self, n: usize, conn: &Conn, naps: impl Fn() -> usize) {
         self.came += n;
-        self.until = None;
-        if self.portions && self.came >= ENOUGH {
-            self.end(conn);
-        } else if !self.portions && self.came >= LOOK {
-            self.portions = self.is_slow_to_come() && conn.stream().set_portion(PORTION).is_ok();
+        if let Some(portion) = self.portion() {
+            portion.waits = false;
+        }
+        if self.came >= self.seen.as_ref().map_or(LOOK, |seen| seen.again) {
+            self.look(conn, naps);
         }
     }
 
-    /// Whether it has come in small pieces, and for long.
-    fn is_slow_to_come(&mut self) -> bool {
-        let came = std::mem::take(&mut self.came);
-        let now = Instant::now();
+    fn look(&mut self, conn: &Conn, naps: impl Fn() -> usize) {
         let Some(seen) = &mut self.seen else {
-            self.seen = Some(Box::new(Seen { since: now, came: 0, naps: (self.naps)() }));
-            return false;
+            self.seen = Some(Box::new(Seen::new(self.came, naps())));
+            return;
         };
-        seen.came += came;
-        if now - seen.since < LONG {
-            return false;
+        seen.again = self.came + LOOK;
+        let came = self.came - seen.from;
+        if came >= ENOUGH && seen.portion.is_some() {
+            self.end(conn);
+            return;
         }
-        let naps = (self.naps)();
-        let small = naps.saturating_sub(seen.naps).saturating_mul(SMALL) >= seen.came;
-        **seen = Seen { since: now, came: 0, naps };
-        small
+        if self.came < least() * WORTH {
+            return;
+        }
+        let naps = naps();
+        let worth = seen.portion.is_some() || naps.saturating_sub(seen.naps).saturating_mul(SMALL) >= came;
+        match seen.affordable(self.came).filter(|_| worth) {
+            Some((size, patience)) => seen.wait_for(size, patience, conn),
+            None if seen.portion.is_none() => **seen = Seen::new(self.came, naps),
+            None => {}
+        }
     }
 
     /// Nothing is there, or too little: ready when it is to be looked at again.
     fn poll_patience(&mut self, cx: &mut Context<'_>, conn: &Conn) -> Poll<()> {
-        if !self.portions {
-            return Poll::Pending;
-        }
-        let until = self.until.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + PATIENCE)));
-        ready!(until.as_mut().poll(cx));
+        let Some(portion) = self.portion() else { return Poll::Pending };
+        // Without a timer it is not waited at all.
+        let _gone_off_or_broken = ready!(portion.poll_patience(cx));
         self.end(conn);
         Poll::Ready(())
     }
+
+    fn portion(&mut self) -> Option<&mut Portion> {
+        self.seen.as_mut()?.portion.as_mut()
+    }
+}
+
+impl Seen {
+    fn new(from: usize, naps: usize) -> Self {
+        Self { since: Instant::now(), from, naps, again: from + LOOK, portion: None }
+    }
+
+    /// The largest portion that may be waited for, `came` having come, and for how long: half as long again as it should take.
+    fn affordable(&self, came: usize) -> Option<(u32, Duration)> {
+        let took = self.since.elapsed();
+        PORTIONS.into_iter().find_map(|size| {
+            let portions = u32::try_from((came - self.from) / size as usize).unwrap_or(u32::MAX);
+            let patience = took.checked_div(portions)? * 3 / 2;
+            let affordable = came >= size as usize * WORTH && patience <= PATIENCE;
+            affordable.then_some((size, patience.max(TURN)))
+        })
+    }
+
+    /// Has the kernel wait for portions of `size`, if it can.
+    fn wait_for(&mut self, size: u32, patience: Duration, conn: &Conn) {
+        if let Some(portion) = &mut self.portion {
+            if portion.size != size && conn.stream().set_portion(size).is_ok() {
+                portion.size = size;
+            }
+            portion.patience = patience;
+        } else if let Ok(timer) = Timer::new()
+            && conn.stream().set_portion(size).is_ok()
+        {
+            self.portion = Some(Portion { size, patience, timer, waits: false });
+        }
+    }
+}
+
+impl Portion {
+    /// Waits as long as there is patience.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.waits {
+            self.timer.set(self.patience)?;
+            self.waits = true;
+        }
+        self.timer.poll_gone_off(cx)
+    }
+}
+
+/// The smallest portion.
+fn least() -> usize {
+    PORTIONS[PORTIONS.len() - 1] as usize
 }
 
 /// How often this process has gone to sleep.
@@ -144,7 +214,6 @@ fn naps() -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
     use std::future::poll_fn;
     use std::io::Write;
     use std::net::{Shutdown, TcpListener, TcpStream};
@@ -157,12 +226,10 @@ mod tests {
 
     /// What PostgreSQL sends at a time.
     const PIECE: usize = 8 << 10;
-    const WHOLE: usize = PORTION as usize;
-
-    thread_local! {
-        /// How often the process has gone to sleep, for those who ask here.
-        static NAPS: Cell<usize> = const { Cell::new(0) };
-    }
+    const LEAST: usize = PORTIONS[1] as usize;
+    const MOST: usize = PORTIONS[0] as usize;
+    /// How long it takes for a piece to come, where the least portion may be waited for in 1.2 ms and the largest may not.
+    const SLOWLY: Duration = Duration::from_micros(100);
 
     /// A connection that is read by portions or not, and its other end.
     struct Lab {
@@ -171,6 +238,8 @@ mod tests {
         /// The connection's socket once more.
         ours: TcpStream,
         theirs: TcpStream,
+        /// How often the process has gone to sleep.
+        naps: usize,
     }
 
     impl Lab {
@@ -180,13 +249,12 @@ mod tests {
             let ours = listener.accept().expect("a client").0;
             let stream = Stream::accepted_tcp(ours.try_clone().expect("a twin").into()).expect("a stream");
             let conn = Conn::new(stream, BufferPool::new(32 << 10, 1));
-            let gather = Gather { naps: || NAPS.get(), ..Gather::default() };
-            Self { gather, conn, ours, theirs }
+            Self { gather: Gather::default(), conn, ours, theirs, naps: 0 }
         }
 
         /// What comes next.
         async fn next(&mut self) -> usize {
-            let n = poll_fn(|cx| self.gather.poll_fill(cx, &mut self.conn)).await.expect("something");
+            let n = poll_fn(|cx| self.gather.poll_fill_by(cx, &mut self.conn, || self.naps)).await.expect("something");
             self.conn.consume(n);
             n
         }
@@ -199,10 +267,11 @@ mod tests {
             }
         }
 
-        /// Has `bytes` come in pieces, each after the one before has been read, and after a nap.
-        async fn come(&mut self, bytes: usize, piece: usize) {
+        /// Has `bytes` come in pieces, each after the one before has been read, and after a nap of `each`.
+        async fn come(&mut self, bytes: usize, piece: usize, each: Duration) {
             for _ in 0..bytes / piece {
-                NAPS.set(NAPS.get() + 1);
+                self.naps += 1;
+                advance(each).await;
                 self.arrive(piece);
                 let mut came = 0;
                 while came < piece {
@@ -211,50 +280,64 @@ mod tests {
             }
         }
 
+        fn portion(&mut self) -> Option<usize> {
+            self.gather.portion().map(|portion| portion.size as usize)
+        }
+
         /// Much has come in small pieces.
-        async fn slow() -> Self {
+        async fn by_portions() -> Self {
             let mut lab = Self::new();
-            lab.come(LOOK, PIECE).await;
-            advance(LONG).await;
-            lab.come(LOOK, PIECE).await;
-            assert!(lab.gather.portions, "now it is worth it");
+            lab.come(WORTH * LEAST - LOOK, PIECE, SLOWLY).await;
+            assert_eq!(lab.portion(), None, "it is too early");
+            lab.come(LOOK, PIECE, SLOWLY).await;
+            assert_eq!(lab.portion(), Some(LEAST), "now it is worth it");
             lab
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn little_is_waited_for_no_longer_than_a_moment() {
-        let mut lab = Lab::slow().await;
+        let mut lab = Lab::by_portions().await;
         lab.arrive(5);
-        let began = Instant::now();
+        let began = std::time::Instant::now();
         assert_eq!(lab.next().await, 5);
-        assert!(began.elapsed() >= PATIENCE, "more was waited for");
-        assert!(!lab.gather.portions, "what follows is passed on as it comes");
-        let began = Instant::now();
-        lab.come(LOOK / 2, PIECE).await;
-        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert!(began.elapsed() >= Duration::from_micros(1200), "more was waited for");
+        assert_eq!(lab.portion(), None, "what follows is passed on as it comes");
+        lab.arrive(5);
+        assert_eq!(lab.next().await, 5);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_whole_portion_is_taken_as_soon_as_it_is_there_until_it_is_looked_at_anew() {
-        let mut lab = Lab::slow().await;
-        let began = Instant::now();
-        lab.come(ENOUGH - WHOLE, WHOLE).await;
-        assert!(lab.gather.portions);
-        lab.come(WHOLE, WHOLE).await;
-        assert!(!lab.gather.portions);
-        assert_eq!(began.elapsed(), Duration::ZERO);
+        let mut lab = Lab::by_portions().await;
+        lab.come(ENOUGH - WORTH * LEAST, LEAST, Duration::ZERO).await;
+        assert_eq!(lab.portion(), Some(MOST), "it has become faster, and much has come");
+        lab.come(LOOK, MOST, Duration::ZERO).await;
+        assert_eq!(lab.portion(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_portion_is_as_large_as_may_be_waited_for() {
+        let mut lab = Lab::by_portions().await;
+        lab.come(WORTH * MOST, LEAST, 8 * SLOWLY).await;
+        assert_eq!(lab.portion(), Some(LEAST), "a large one takes too long");
+        for (each, portion) in [(SLOWLY / 2, Some(MOST)), (2 * SLOWLY, None)] {
+            let mut lab = Lab::new();
+            lab.come(WORTH * LEAST, PIECE, each).await;
+            assert_eq!(lab.portion(), portion.map(|_| LEAST), "little has come yet");
+            lab.come(WORTH * (MOST - LEAST), if portion.is_some() { LEAST } else { PIECE }, each).await;
+            assert_eq!(lab.portion(), portion);
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_end_is_heard_of_and_what_is_last_is_not_lost() {
-        let mut lab = Lab::slow().await;
+        let mut lab = Lab::by_portions().await;
         lab.arrive(5);
         lab.gather.end(&lab.conn);
-        let began = Instant::now();
         assert_eq!(lab.next().await, 5);
-        assert_eq!(began.elapsed(), Duration::ZERO, "nothing more was to come");
-        let mut lab = Lab::slow().await;
+        assert_eq!(lab.portion(), None);
+        let mut lab = Lab::by_portions().await;
         lab.theirs.shutdown(Shutdown::Write).expect("open");
         assert_eq!(lab.next().await, 0);
     }
@@ -262,22 +345,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_comes_in_large_pieces_or_is_short_is_passed_on_as_it_comes() {
         let mut lab = Lab::new();
-        for piece in [PIECE, 2 * SMALL] {
-            lab.come(2 * LOOK, piece).await;
-            assert!(!lab.gather.portions, "it has not come for long, or not in small pieces");
+        lab.come(2 * WORTH * LEAST, 2 * SMALL, SLOWLY).await;
+        assert_eq!(lab.portion(), None, "nobody has slept much");
+        lab.come(LOOK, PIECE, SLOWLY).await;
+        assert_eq!(lab.portion(), Some(LEAST), "what was before does not count");
+        for _ in 0..3 {
             lab.gather.end(&lab.conn);
-            advance(LONG).await;
-            lab.come(LOOK, piece).await;
-            assert!(!lab.gather.portions, "this began with the last end");
-            advance(LONG).await;
+            lab.come(WORTH * LEAST - LOOK, PIECE, SLOWLY).await;
+            assert_eq!(lab.portion(), None, "each is short");
         }
-        lab.come(LOOK, 2 * SMALL).await;
-        assert!(!lab.gather.portions, "nobody has slept much");
-        lab.come(LOOK, PIECE).await;
-        assert!(!lab.gather.portions, "that was looked at a moment ago");
-        advance(LONG).await;
-        lab.come(LOOK, PIECE).await;
-        assert!(lab.gather.portions);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod handover;
 pub mod listen;
 mod socket;
 pub mod stream;
+mod timer;
 pub mod tls;
 
 pub use buffer::{Buffer, BufferPool};
