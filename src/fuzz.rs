@@ -12,7 +12,7 @@ use crate::auth::stored::userlist;
 use crate::auth::{Credential, Password, pgpass};
 use crate::config::{Settings, Upstream, Written};
 use crate::import::{self, ini::Ini};
-use crate::track::{acts, names, pinning, sql};
+use crate::track::{acts, names, pinning, sieve, sql};
 use crate::wire::{Frames, backend, frame, frontend, startup};
 
 /// Frames never overlap, never exceed the limit and never leave the input.
@@ -76,13 +76,14 @@ pub fn messages(bytes: &[u8]) {
     let _ = names::about(field, body);
 }
 
-/// The look at SQL ends, and sees a `SET` behind anything that is whole.
+/// The look at SQL ends, a statement that is said again is still one, and the sieve keeps back what matters.
 ///
 /// # Panics
 /// When it does not.
 pub fn sql(bytes: &[u8]) {
     assert!(sql::Tokens::new(bytes).count() <= bytes.len());
-    let _ = pinning::of_sql(bytes);
+    let look = pinning::walk(bytes);
+    assert!(!sieve::lets_through(bytes) || look == pinning::Look::default());
     if let Some(acts::Act::Set { text, .. }) = acts::of_sql(bytes) {
         // It is said again on other connections, with others behind it.
         let again = [&text, &b";reset x"[..]].concat();

@@ -9,6 +9,7 @@
 //! - [`statements`]: named prepared statements of clients, and on connections.
 //! - [`names`]: which statement and which portal a message is about.
 //! - [`luggage`]: all that a client carries from connection to connection.
+//! - [`sieve`]: a quick pass that spares most statements the look.
 //! - [`sql`]: just enough of SQL's lexis for `pinning` and `acts` to tell a keyword from a string.
 
 pub mod acts;
@@ -19,6 +20,7 @@ pub mod params;
 pub mod pinning;
 pub mod pipeline;
 pub mod request;
+pub mod sieve;
 pub mod sql;
 pub mod statements;
 

@@ -6,9 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use memchr::memchr_iter;
-
 use super::acts::{self, Act};
+use super::sieve;
 use super::sql::{Token, Tokens};
 
 /// Reasons why a session must stay with its client, and be reset before anybody else gets it.
@@ -187,6 +186,11 @@ pub fn of_tag(tag: &[u8]) -> Pins {
 /// What a text of one or more statements may do.
 #[must_use]
 pub fn of_sql(sql: &[u8]) -> Look {
+    if sieve::lets_through(sql) { Look::default() } else { walk(sql) }
+}
+
+/// The same, without a sieve before it.
+pub(crate) fn walk(sql: &[u8]) -> Look {
     let mut look = Look::default();
     let mut statement = Statement::default();
     let mut tokens = Tokens::new(sql);
@@ -283,7 +287,7 @@ impl Look {
 /// Whether a name holds `advisory_`, as those of functions for locks do.
 fn is_advisory(name: &[u8]) -> bool {
     const WORD: &[u8] = b"advisory";
-    memchr_iter(b'_', name).any(|at| at >= WORD.len() && is(&name[at - WORD.len()..at], WORD))
+    name.windows(WORD.len() + 1).any(|window| window[WORD.len()] == b'_' && is(&window[..WORD.len()], WORD))
 }
 
 /// `word` in lower case; `None` where it is longer than any keyword that matters.

@@ -1,0 +1,215 @@
+//! A sieve for the look at SQL: most statements hold nothing that could leave anything behind, and one quick pass tells so.
+//!
+//! It looks at bytes and words only, whether they stand in double quotes or not, and lets nothing through that [`super::sql`]
+//! would have to understand: string constants, comments, several statements. What it does not let through is looked at
+//! properly.
+
+use super::sql::is_word;
+
+/// Whether `sql` is certain to do nothing that [`super::pinning::of_sql`] looks for.
+#[must_use]
+pub fn lets_through(sql: &[u8]) -> bool {
+    let mut at = 0;
+    let mut begun = false;
+    while let Some(&byte) = sql.get(at) {
+        let from = at;
+        at += 1;
+        match KINDS[usize::from(byte)] {
+            Kind::Letter => {
+                at += sql[at..].iter().position(|&b| !is_word(b)).unwrap_or(sql.len() - at);
+                let word = &sql[from..at];
+                if !(if begun { is_harmless(word) } else { begins_harmlessly(word) }) {
+                    return false;
+                }
+                begun = true;
+            }
+            Kind::Blank => {}
+            Kind::Sign if begun => {}
+            // Comments begin with two.
+            Kind::Dash if begun && !matches!(sql.get(at), Some(b'-' | b'*')) => {}
+            // A parameter. Dollar quotes don't begin so.
+            Kind::Dollar if begun && sql.get(at).is_some_and(u8::is_ascii_digit) => {}
+            Kind::Semicolon => return sql[at..].iter().all(|&b| KINDS[usize::from(b)] == Kind::Blank),
+            Kind::Sign | Kind::Dash | Kind::Dollar | Kind::Other => return false,
+        }
+    }
+    true
+}
+
+/// Whether the first word of a statement says that it only reads and writes rows, or begins or ends a transaction.
+fn begins_harmlessly(word: &[u8]) -> bool {
+    const WORDS: [&[u8]; 9] =
+        [b"select", b"insert", b"update", b"delete", b"with", b"values", b"begin", b"commit", b"end"];
+    WORDS.iter().any(|harmless| word.eq_ignore_ascii_case(harmless))
+}
+
+/// Whether a word behind that is none that matters, and begins or holds none of the names that do.
+fn is_harmless(word: &[u8]) -> bool {
+    match word {
+        [_, _, _, _] => !word.eq_ignore_ascii_case(b"temp") && !word.eq_ignore_ascii_case(b"hold"),
+        &[a, b, c, _, _, _, ..] => {
+            // `temporary`, and functions and schemas whose very name means session state.
+            !matches!(
+                &[a, b, c].map(|byte| byte.to_ascii_lowercase()),
+                b"tem" | b"set" | b"nex" | b"cur" | b"las" | b"pg_" | b"dbl"
+            ) && !may_be_advisory(word)
+        }
+        _ => true,
+    }
+}
+
+/// Whether `word` may hold `advisory_`.
+fn may_be_advisory(word: &[u8]) -> bool {
+    word.get(b"advisor".len()..).is_some_and(|end| end.windows(2).any(|two| matches!(two, b"y_" | b"Y_")))
+}
+
+/// What a byte is where no word goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It begins a word.
+    Letter,
+    Blank,
+    /// An operator, punctuation or a digit that means nothing by itself.
+    Sign,
+    /// `-` or `/`.
+    Dash,
+    Dollar,
+    Semicolon,
+    /// It may begin or hide something else.
+    Other,
+}
+
+const KINDS: [Kind; 256] = {
+    let mut kinds = [Kind::Other; 256];
+    let mut byte = u8::MAX;
+    loop {
+        kinds[byte as usize] = match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80..=0xff => Kind::Letter,
+            b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => Kind::Blank,
+            b'!'..=b'#' | b'%' | b'('..=b',' | b'.' | b'0'..=b':' | b'<'..=b'@' | b'[' | b']' | b'^' | b'|' | b'~' => {
+                Kind::Sign
+            }
+            b'-' | b'/' => Kind::Dash,
+            b'$' => Kind::Dollar,
+            b';' => Kind::Semicolon,
+            _ => Kind::Other,
+        };
+        if byte == 0 {
+            break kinds;
+        }
+        byte -= 1;
+    }
+};
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::track::Look;
+    use crate::track::pinning::walk;
+
+    #[test]
+    fn what_programs_mostly_say_passes() {
+        for sql in [
+            "",
+            "select 1",
+            "SELECT abalance FROM pgbench_accounts WHERE aid = 12345;",
+            "select \"users\".\"id\" from \"users\" where \"users\".\"id\" = $1 limit $2",
+            "UPDATE t SET a = a + -1 / b\nWHERE id IN ($1, $2) RETURNING *",
+            "insert into t (a, b) values ($1::text[], $2) ; ",
+            "begin",
+            "COMMIT;",
+        ] {
+            assert!(lets_through(sql.as_bytes()), "{sql}");
+            assert_eq!(walk(sql.as_bytes()), Look::default(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_may_hide_something_does_not() {
+        for sql in [
+            "set a = 1",
+            "select 1; set a = 1",
+            "select 'x'",
+            "select a -- b",
+            "select $$x$$",
+            "select 1$a$ set $a$",
+            "select U&\"x\"",
+            "select * from pg_temp.t",
+            "select \"Set_Config\"($1, $2, $3)",
+            "select 1into temp t",
+            "select 1 INTO TEMPORARY t",
+            "select 2setval($1, 1)",
+            "select my_ADVISORY_lock(1)",
+        ] {
+            assert!(!lets_through(sql.as_bytes()), "{sql}");
+        }
+    }
+
+    /// Texts in which there is much to be missed.
+    fn texts() -> impl Strategy<Value = Vec<u8>> {
+        let pieces = [
+            "select",
+            "INSERT",
+            "with",
+            "begin",
+            "end",
+            "set",
+            "Set_Config",
+            "nextval",
+            "setseed",
+            "lastval",
+            "temp",
+            "temporary",
+            "create",
+            "into",
+            "hold",
+            "listen",
+            "x",
+            "pg_temp",
+            "dblink_exec",
+            "my_Advisory_lock",
+            "advisory",
+            "advisory_unlock",
+            "local",
+            "to",
+            "rollback",
+            "savepoint",
+            "e",
+            "U&",
+            "$",
+            "$1",
+            "$a$",
+            "1",
+            "\"",
+            "'",
+            "\\",
+            ";",
+            " ",
+            " ",
+            " ",
+            "\n",
+            "--",
+            "/*",
+            "*/",
+            "-",
+            "(",
+            ")",
+            ",",
+            "=",
+            "é",
+        ];
+        prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..9)
+            .prop_map(|pieces| pieces.concat().into_bytes())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+        #[test]
+        fn nothing_that_matters_is_let_through(begin in "(select|with|commit)? ?", text in texts()) {
+            let sql = [begin.as_bytes(), &text].concat();
+            prop_assert!(!lets_through(&sql) || walk(&sql) == Look::default());
+        }
+    }
+}
