@@ -266,10 +266,12 @@ impl<'a> Session<'a> {
                 Acquired::Failed(error) => return self.reject(&error.fault()).await,
             };
             let preparation = checkout::prepare(&lease, settings, &self.bag, self.control.id, now);
-            let Self { shared, control, conn, bag, .. } = self;
-            let mut relay = Relay::new(shared, conn, &mut lease, control, bag, &preparation, settings);
-            let outcome = relay.run(now).await;
-            drop(relay);
+            let outcome = {
+                let Self { shared, control, conn, bag, .. } = self;
+                let mut relay = Relay::new(shared, conn, &mut lease, control, bag, &preparation, settings);
+                // Where it is: to drop it by name would move it first.
+                relay.run(now).await
+            };
             // From here on a cancel request has nothing to hit; one that is under way closes the gate.
             self.control.set_idle(&self.bag);
             let end = match &outcome.end {
