@@ -16,7 +16,9 @@ pub(super) fn raise_file_limit(settings: &Settings) -> usize {
         Err(_) => 1024,
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let room = limit.saturating_sub(SPARE_FILES + settings.max_upstream + 3 * settings.max_dialling).max(1);
+    // An upstream connection may have a timer, while a long result comes.
+    let others = SPARE_FILES + 2 * settings.max_upstream + 3 * settings.max_dialling;
+    let room = limit.saturating_sub(others).max(1);
     match settings.max_clients {
         0 => room,
         wanted if wanted > room => {
