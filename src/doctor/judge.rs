@@ -285,8 +285,7 @@ fn host(facts: &Facts) -> Vec<Finding> {
     }
     if let Some((soft, hard)) = facts.open_files {
         let level = if hard < 4096 { Level::Warn } else { Level::Ok };
-        let text =
-            format!("{soft}, may be raised to {hard}: pgferry does so; a client needs one, a connection two");
+        let text = format!("{soft}, may be raised to {hard}: pgferry does so; a client needs one, a connection two");
         all.push(finding(level, "open files", text));
     }
     let mib = |bytes: u64| format!("{} MiB of memory", bytes >> 20);

@@ -8,7 +8,6 @@ use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use nix::sys::resource::{UsageWho, getrusage};
 use tokio::time::Instant;
 
 use super::conn::Conn;
@@ -17,8 +16,8 @@ use super::timer::Timer;
 /// After how much it is looked at how it comes; the first look starts the count.
 const LOOK: usize = 512 << 10;
 
-/// It comes in small pieces if the process goes to sleep for less than this each time. A server that is faster sends more
-/// while it is read, so that nobody goes to sleep, and waiting would cost it time.
+/// It comes in small pieces if each wait brings less than this. Where the server is faster than who reads it, more is there
+/// by itself.
 const SMALL: usize = 32 << 10;
 
 /// How much may be waited for, the most first.
@@ -28,8 +27,7 @@ const PORTIONS: [u32; 2] = [128 << 10, 64 << 10];
 /// time that those took.
 const WORTH: usize = 24;
 
-/// For how long a portion is waited for at most. If it takes longer than was to be expected, what is there is taken, and
-/// what follows is passed on as it comes, as in the beginning.
+/// For how long a portion is waited for at most. If it takes longer than was to be expected, what is there is taken.
 const PATIENCE: Duration = Duration::from_millis(2);
 
 /// For how long one is waited for at least, since all take turns.
@@ -55,8 +53,10 @@ struct Seen {
     since: Instant,
     /// What had come by then.
     from: usize,
-    /// How often the process had gone to sleep by then.
-    naps: usize,
+    /// How often nothing was there since then.
+    waits: usize,
+    /// Nothing was there after what came last.
+    waited: bool,
     /// When what has come is that much, it is looked at again.
     again: usize,
     /// What is waited for.
@@ -71,21 +71,15 @@ struct Portion {
     timer: Timer,
     /// The timer runs.
     waits: bool,
+    /// The kernel waits for it. It does not after it was waited for in vain, until something comes.
+    held: bool,
+    /// What has come since it was waited for in vain.
+    came: usize,
 }
 
 impl Gather {
     /// As [`Conn::poll_fill`] of `conn`, which is always the same.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, conn: &mut Conn) -> Poll<io::Result<usize>> {
-        self.poll_fill_by(cx, conn, naps)
-    }
-
-    /// The same, by what `naps` says of how often the process has gone to sleep.
-    fn poll_fill_by(
-        &mut self,
-        cx: &mut Context<'_>,
-        conn: &mut Conn,
-        naps: impl Fn() -> usize,
-    ) -> Poll<io::Result<usize>> {
         loop {
             let filled = match conn.poll_fill(cx) {
                 Poll::Pending if std::mem::take(&mut self.unsure) => conn.take_arrived(),
@@ -94,7 +88,7 @@ impl Gather {
             };
             match filled {
                 Ok(n) => {
-                    self.came(n, conn, naps);
+                    self.came(n, conn);
                     return Poll::Ready(Ok(n));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_patience(cx, conn)),
@@ -106,69 +100,94 @@ impl Gather {
     /// Has what follows passed on as it comes: the server has said what there was to say.
     pub fn end(&mut self, conn: &Conn) {
         self.came = 0;
-        if self.seen.take().is_some_and(|seen| seen.portion.is_some()) {
-            // What the kernel took before it takes again.
-            self.unsure = conn.stream().set_portion(1).is_ok();
+        let portion = self.seen.take().and_then(|seen| seen.portion);
+        if portion.is_some_and(|portion| portion.held) {
+            self.release(conn);
         }
     }
 
-    fn came(&mut self, n: usize, conn: &Conn, naps: impl Fn() -> usize) {
+    /// Has the kernel tell of all that comes.
+    fn release(&mut self, conn: &Conn) {
+        // What it took before it takes again.
+        self.unsure = conn.stream().set_portion(1).is_ok();
+    }
+
+    fn came(&mut self, n: usize, conn: &Conn) {
         self.came += n;
-        if let Some(portion) = self.portion() {
-            portion.waits = false;
-        }
-        if self.came >= self.seen.as_ref().map_or(LOOK, |seen| seen.again) {
-            self.look(conn, naps);
+        let again = match &mut self.seen {
+            Some(seen) => {
+                seen.came(n, conn);
+                seen.again
+            }
+            None => LOOK,
+        };
+        if self.came >= again {
+            self.look(conn);
         }
     }
 
-    fn look(&mut self, conn: &Conn, naps: impl Fn() -> usize) {
+    fn look(&mut self, conn: &Conn) {
         let Some(seen) = &mut self.seen else {
-            self.seen = Some(Box::new(Seen::new(self.came, naps())));
+            self.seen = Some(Box::new(Seen::new(self.came)));
             return;
         };
         seen.again = self.came + LOOK;
-        let came = self.came - seen.from;
-        if came >= ENOUGH && seen.portion.is_some() {
+        if seen.portion.is_some() && self.came - seen.from >= ENOUGH {
             self.end(conn);
             return;
         }
         if self.came < least() * WORTH {
             return;
         }
-        let naps = naps();
-        let worth = seen.portion.is_some() || naps.saturating_sub(seen.naps).saturating_mul(SMALL) >= came;
-        match seen.affordable(self.came).filter(|_| worth) {
+        match seen.affordable(self.came) {
             Some((size, patience)) => seen.wait_for(size, patience, conn),
-            None if seen.portion.is_none() => **seen = Seen::new(self.came, naps),
+            None if seen.portion.is_none() => **seen = Seen::new(self.came),
             None => {}
         }
     }
 
     /// Nothing is there, or too little: ready when it is to be looked at again.
     fn poll_patience(&mut self, cx: &mut Context<'_>, conn: &Conn) -> Poll<()> {
-        let Some(portion) = self.portion() else { return Poll::Pending };
+        let Some(seen) = &mut self.seen else { return Poll::Pending };
+        if !std::mem::replace(&mut seen.waited, true) {
+            seen.waits += 1;
+        }
+        let Some(portion) = seen.portion.as_mut().filter(|portion| portion.held) else { return Poll::Pending };
         // Without a timer it is not waited at all.
         let _gone_off_or_broken = ready!(portion.poll_patience(cx));
-        self.end(conn);
+        if portion.came >= portion.size as usize {
+            // The server, or who is before it, has paused; it may go on as it was.
+            (portion.held, portion.came) = (false, 0);
+            self.release(conn);
+        } else {
+            self.end(conn);
+        }
         Poll::Ready(())
-    }
-
-    fn portion(&mut self) -> Option<&mut Portion> {
-        self.seen.as_mut()?.portion.as_mut()
     }
 }
 
 impl Seen {
-    fn new(from: usize, naps: usize) -> Self {
-        Self { since: Instant::now(), from, naps, again: from + LOOK, portion: None }
+    fn new(from: usize) -> Self {
+        Self { since: Instant::now(), from, waits: 0, waited: false, again: from + LOOK, portion: None }
     }
 
-    /// The largest portion that may be waited for, `came` having come, and for how long: half as long again as it should take.
+    fn came(&mut self, n: usize, conn: &Conn) {
+        self.waited = false;
+        if let Some(portion) = &mut self.portion {
+            portion.waits = false;
+            portion.came += n;
+            portion.held = portion.held || conn.stream().set_portion(portion.size).is_ok();
+        }
+    }
+
+    /// The largest portion that may be waited for, `came` having come, and for how long: half as long again as it should
+    /// take.
     fn affordable(&self, came: usize) -> Option<(u32, Duration)> {
         let took = self.since.elapsed();
-        PORTIONS.into_iter().find_map(|size| {
-            let portions = u32::try_from((came - self.from) / size as usize).unwrap_or(u32::MAX);
+        let lately = came - self.from;
+        let worth = self.portion.is_some() || self.waits.saturating_mul(SMALL) >= lately;
+        PORTIONS.into_iter().filter(|_| worth).find_map(|size| {
+            let portions = u32::try_from(lately / size as usize).unwrap_or(u32::MAX);
             let patience = took.checked_div(portions)? * 3 / 2;
             let affordable = came >= size as usize * WORTH && patience <= PATIENCE;
             affordable.then_some((size, patience.max(TURN)))
@@ -179,13 +198,13 @@ impl Seen {
     fn wait_for(&mut self, size: u32, patience: Duration, conn: &Conn) {
         if let Some(portion) = &mut self.portion {
             if portion.size != size && conn.stream().set_portion(size).is_ok() {
-                portion.size = size;
+                (portion.size, portion.held) = (size, true);
             }
             portion.patience = patience;
         } else if let Ok(timer) = Timer::new()
             && conn.stream().set_portion(size).is_ok()
         {
-            self.portion = Some(Portion { size, patience, timer, waits: false });
+            self.portion = Some(Portion { size, patience, timer, waits: false, held: true, came: 0 });
         }
     }
 }
@@ -206,17 +225,12 @@ fn least() -> usize {
     PORTIONS[PORTIONS.len() - 1] as usize
 }
 
-/// How often this process has gone to sleep.
-fn naps() -> usize {
-    let usage = getrusage(UsageWho::RUSAGE_SELF);
-    usage.ok().and_then(|usage| usage.voluntary_context_switches().try_into().ok()).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
     use std::io::Write;
     use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::task::Waker;
 
     use rustix::io::ioctl_fionread;
     use tokio::time::advance;
@@ -238,8 +252,6 @@ mod tests {
         /// The connection's socket once more.
         ours: TcpStream,
         theirs: TcpStream,
-        /// How often the process has gone to sleep.
-        naps: usize,
     }
 
     impl Lab {
@@ -249,12 +261,12 @@ mod tests {
             let ours = listener.accept().expect("a client").0;
             let stream = Stream::accepted_tcp(ours.try_clone().expect("a twin").into()).expect("a stream");
             let conn = Conn::new(stream, BufferPool::new(32 << 10, 1));
-            Self { gather: Gather::default(), conn, ours, theirs, naps: 0 }
+            Self { gather: Gather::default(), conn, ours, theirs }
         }
 
         /// What comes next.
         async fn next(&mut self) -> usize {
-            let n = poll_fn(|cx| self.gather.poll_fill_by(cx, &mut self.conn, || self.naps)).await.expect("something");
+            let n = poll_fn(|cx| self.gather.poll_fill(cx, &mut self.conn)).await.expect("something");
             self.conn.consume(n);
             n
         }
@@ -267,10 +279,23 @@ mod tests {
             }
         }
 
-        /// Has `bytes` come in pieces, each after the one before has been read, and after a nap of `each`.
+        /// Waits for something that is not there yet.
+        fn wait(&mut self) {
+            let nothing = self.gather.poll_fill(&mut Context::from_waker(Waker::noop()), &mut self.conn);
+            assert!(nothing.is_pending());
+        }
+
+        fn have_patience(&mut self, patience: Duration) {
+            if let Some(portion) = self.gather.seen.as_mut().and_then(|seen| seen.portion.as_mut()) {
+                portion.patience = patience;
+            }
+        }
+
+        /// Has `bytes` come in pieces, each waited for `each`, and for a portion as long as it takes.
         async fn come(&mut self, bytes: usize, piece: usize, each: Duration) {
             for _ in 0..bytes / piece {
-                self.naps += 1;
+                self.have_patience(Duration::from_hours(1));
+                self.wait();
                 advance(each).await;
                 self.arrive(piece);
                 let mut came = 0;
@@ -280,8 +305,14 @@ mod tests {
             }
         }
 
-        fn portion(&mut self) -> Option<usize> {
-            self.gather.portion().map(|portion| portion.size as usize)
+        /// What is waited for.
+        fn portion(&self) -> Option<usize> {
+            self.gather.seen.as_ref()?.portion.as_ref().map(|portion| portion.size as usize)
+        }
+
+        /// Whether the kernel waits for that.
+        fn held(&self) -> Option<bool> {
+            self.gather.seen.as_ref()?.portion.as_ref().map(|portion| portion.held)
         }
 
         /// Much has come in small pieces.
@@ -308,9 +339,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_pause_ends_with_what_comes_first() {
+        let mut lab = Lab::by_portions().await;
+        lab.come(LEAST, LEAST, SLOWLY).await;
+        lab.have_patience(TURN);
+        while lab.held() == Some(true) {
+            lab.wait();
+            tokio::task::yield_now().await;
+        }
+        lab.arrive(5);
+        assert_eq!(lab.next().await, 5);
+        assert_eq!(lab.held(), Some(true), "it goes on");
+        lab.arrive(5);
+        assert_eq!(lab.next().await, 5);
+        assert_eq!(lab.held(), None, "little has come since the last time");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_whole_portion_is_taken_as_soon_as_it_is_there_until_it_is_looked_at_anew() {
         let mut lab = Lab::by_portions().await;
-        lab.come(ENOUGH - WORTH * LEAST, LEAST, Duration::ZERO).await;
+        lab.come(ENOUGH - WORTH * LEAST, MOST, Duration::ZERO).await;
         assert_eq!(lab.portion(), Some(MOST), "it has become faster, and much has come");
         lab.come(LOOK, MOST, Duration::ZERO).await;
         assert_eq!(lab.portion(), None);
@@ -346,7 +394,7 @@ mod tests {
     async fn what_comes_in_large_pieces_or_is_short_is_passed_on_as_it_comes() {
         let mut lab = Lab::new();
         lab.come(2 * WORTH * LEAST, 2 * SMALL, SLOWLY).await;
-        assert_eq!(lab.portion(), None, "nobody has slept much");
+        assert_eq!(lab.portion(), None, "each wait was worth it");
         lab.come(LOOK, PIECE, SLOWLY).await;
         assert_eq!(lab.portion(), Some(LEAST), "what was before does not count");
         for _ in 0..3 {
@@ -354,15 +402,5 @@ mod tests {
             lab.come(WORTH * LEAST - LOOK, PIECE, SLOWLY).await;
             assert_eq!(lab.portion(), None, "each is short");
         }
-    }
-
-    #[test]
-    fn who_goes_to_sleep_is_counted() {
-        let before = naps();
-        let (_sender, receiver) = std::sync::mpsc::channel::<()>();
-        for _ in 0..3 {
-            receiver.recv_timeout(Duration::from_millis(1)).expect_err("nobody sends");
-        }
-        assert!(naps() >= before + 3);
     }
 }
