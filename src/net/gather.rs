@@ -8,6 +8,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use nix::sys::resource::{UsageWho, getrusage};
 use tokio::time::Instant;
 
 use super::conn::Conn;
@@ -16,8 +17,8 @@ use super::timer::Timer;
 /// After how much it is looked at how it comes; the first look starts the count.
 const LOOK: usize = 512 << 10;
 
-/// It comes in small pieces if each wait brings less than this. Where the server is faster than who reads it, more is there
-/// by itself.
+/// It comes in small pieces if the process goes to sleep for less than this each time. A server that is faster sends more
+/// while it is read, so that nobody goes to sleep, and waiting would cost it time.
 const SMALL: usize = 32 << 10;
 
 /// How much may be waited for, the most first.
@@ -53,10 +54,8 @@ struct Seen {
     since: Instant,
     /// What had come by then.
     from: usize,
-    /// How often nothing was there since then.
-    waits: usize,
-    /// Nothing was there after what came last.
-    waited: bool,
+    /// How often the process had gone to sleep by then.
+    naps: usize,
     /// When what has come is that much, it is looked at again.
     again: usize,
     /// What is waited for.
@@ -80,6 +79,16 @@ struct Portion {
 impl Gather {
     /// As [`Conn::poll_fill`] of `conn`, which is always the same.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, conn: &mut Conn) -> Poll<io::Result<usize>> {
+        self.poll_fill_by(cx, conn, naps)
+    }
+
+    /// The same, by what `naps` says of how often the process has gone to sleep.
+    fn poll_fill_by(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: &mut Conn,
+        naps: impl Fn() -> usize,
+    ) -> Poll<io::Result<usize>> {
         loop {
             let filled = match conn.poll_fill(cx) {
                 Poll::Pending if std::mem::take(&mut self.unsure) => conn.take_arrived(),
@@ -88,7 +97,7 @@ impl Gather {
             };
             match filled {
                 Ok(n) => {
-                    self.came(n, conn);
+                    self.came(n, conn, naps);
                     return Poll::Ready(Ok(n));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_patience(cx, conn)),
@@ -112,7 +121,7 @@ impl Gather {
         self.unsure = conn.stream().set_portion(1).is_ok();
     }
 
-    fn came(&mut self, n: usize, conn: &Conn) {
+    fn came(&mut self, n: usize, conn: &Conn, naps: impl Fn() -> usize) {
         self.came += n;
         let again = match &mut self.seen {
             Some(seen) => {
@@ -122,13 +131,13 @@ impl Gather {
             None => LOOK,
         };
         if self.came >= again {
-            self.look(conn);
+            self.look(conn, naps());
         }
     }
 
-    fn look(&mut self, conn: &Conn) {
+    fn look(&mut self, conn: &Conn, naps: usize) {
         let Some(seen) = &mut self.seen else {
-            self.seen = Some(Box::new(Seen::new(self.came)));
+            self.seen = Some(Box::new(Seen::new(self.came, naps)));
             return;
         };
         seen.again = self.came + LOOK;
@@ -139,20 +148,17 @@ impl Gather {
         if self.came < least() * WORTH {
             return;
         }
-        match seen.affordable(self.came) {
+        match seen.affordable(self.came, naps) {
             Some((size, patience)) => seen.wait_for(size, patience, conn),
-            None if seen.portion.is_none() => **seen = Seen::new(self.came),
+            None if seen.portion.is_none() => **seen = Seen::new(self.came, naps),
             None => {}
         }
     }
 
     /// Nothing is there, or too little: ready when it is to be looked at again.
     fn poll_patience(&mut self, cx: &mut Context<'_>, conn: &Conn) -> Poll<()> {
-        let Some(seen) = &mut self.seen else { return Poll::Pending };
-        if !std::mem::replace(&mut seen.waited, true) {
-            seen.waits += 1;
-        }
-        let Some(portion) = seen.portion.as_mut().filter(|portion| portion.held) else { return Poll::Pending };
+        let portion = self.seen.as_mut().and_then(|seen| seen.portion.as_mut());
+        let Some(portion) = portion.filter(|portion| portion.held) else { return Poll::Pending };
         // Without a timer it is not waited at all.
         let _gone_off_or_broken = ready!(portion.poll_patience(cx));
         if portion.came >= portion.size as usize {
@@ -167,12 +173,11 @@ impl Gather {
 }
 
 impl Seen {
-    fn new(from: usize) -> Self {
-        Self { since: Instant::now(), from, waits: 0, waited: false, again: from + LOOK, portion: None }
+    fn new(from: usize, naps: usize) -> Self {
+        Self { since: Instant::now(), from, naps, again: from + LOOK, portion: None }
     }
 
     fn came(&mut self, n: usize, conn: &Conn) {
-        self.waited = false;
         if let Some(portion) = &mut self.portion {
             portion.waits = false;
             portion.came += n;
@@ -180,12 +185,12 @@ impl Seen {
         }
     }
 
-    /// The largest portion that may be waited for, `came` having come, and for how long: half as long again as it should
-    /// take.
-    fn affordable(&self, came: usize) -> Option<(u32, Duration)> {
+    /// The largest portion that may be waited for, `came` having come and the process having slept so often, and for how
+    /// long: half as long again as it should take.
+    fn affordable(&self, came: usize, naps: usize) -> Option<(u32, Duration)> {
         let took = self.since.elapsed();
         let lately = came - self.from;
-        let worth = self.portion.is_some() || self.waits.saturating_mul(SMALL) >= lately;
+        let worth = self.portion.is_some() || naps.saturating_sub(self.naps).saturating_mul(SMALL) >= lately;
         PORTIONS.into_iter().filter(|_| worth).find_map(|size| {
             let portions = u32::try_from(lately / size as usize).unwrap_or(u32::MAX);
             let patience = took.checked_div(portions)? * 3 / 2;
@@ -225,6 +230,12 @@ fn least() -> usize {
     PORTIONS[PORTIONS.len() - 1] as usize
 }
 
+/// How often this process has gone to sleep.
+fn naps() -> usize {
+    let usage = getrusage(UsageWho::RUSAGE_SELF);
+    usage.ok().and_then(|usage| usage.voluntary_context_switches().try_into().ok()).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
@@ -252,6 +263,8 @@ mod tests {
         /// The connection's socket once more.
         ours: TcpStream,
         theirs: TcpStream,
+        /// How often the process has gone to sleep.
+        naps: usize,
     }
 
     impl Lab {
@@ -261,12 +274,16 @@ mod tests {
             let ours = listener.accept().expect("a client").0;
             let stream = Stream::accepted_tcp(ours.try_clone().expect("a twin").into()).expect("a stream");
             let conn = Conn::new(stream, BufferPool::new(32 << 10, 1));
-            Self { gather: Gather::default(), conn, ours, theirs }
+            Self { gather: Gather::default(), conn, ours, theirs, naps: 0 }
+        }
+
+        fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+            self.gather.poll_fill_by(cx, &mut self.conn, || self.naps)
         }
 
         /// What comes next.
         async fn next(&mut self) -> usize {
-            let n = poll_fn(|cx| self.gather.poll_fill(cx, &mut self.conn)).await.expect("something");
+            let n = poll_fn(|cx| self.poll(cx)).await.expect("something");
             self.conn.consume(n);
             n
         }
@@ -281,8 +298,7 @@ mod tests {
 
         /// Waits for something that is not there yet.
         fn wait(&mut self) {
-            let nothing = self.gather.poll_fill(&mut Context::from_waker(Waker::noop()), &mut self.conn);
-            assert!(nothing.is_pending());
+            assert!(self.poll(&mut Context::from_waker(Waker::noop())).is_pending());
         }
 
         fn have_patience(&mut self, patience: Duration) {
@@ -296,6 +312,7 @@ mod tests {
             for _ in 0..bytes / piece {
                 self.have_patience(Duration::from_hours(1));
                 self.wait();
+                self.naps += 1;
                 advance(each).await;
                 self.arrive(piece);
                 let mut came = 0;
@@ -394,7 +411,7 @@ mod tests {
     async fn what_comes_in_large_pieces_or_is_short_is_passed_on_as_it_comes() {
         let mut lab = Lab::new();
         lab.come(2 * WORTH * LEAST, 2 * SMALL, SLOWLY).await;
-        assert_eq!(lab.portion(), None, "each wait was worth it");
+        assert_eq!(lab.portion(), None, "nobody has slept much");
         lab.come(LOOK, PIECE, SLOWLY).await;
         assert_eq!(lab.portion(), Some(LEAST), "what was before does not count");
         for _ in 0..3 {
@@ -402,5 +419,15 @@ mod tests {
             lab.come(WORTH * LEAST - LOOK, PIECE, SLOWLY).await;
             assert_eq!(lab.portion(), None, "each is short");
         }
+    }
+
+    #[test]
+    fn who_goes_to_sleep_is_counted() {
+        let before = naps();
+        let (_sender, receiver) = std::sync::mpsc::channel::<()>();
+        for _ in 0..3 {
+            receiver.recv_timeout(Duration::from_millis(1)).expect_err("nobody sends");
+        }
+        assert!(naps() >= before + 3);
     }
 }
