@@ -30,6 +30,13 @@ def medians(runs):
     return {name: median(run[name] for run in runs) for name in runs[0]}
 
 
+def ratio(ours, theirs, name):
+    """The median of a figure's ratio, run by run: runs of one round are neighbours, and met the machine in one mood."""
+    if name not in ours[0] or not all(run.get(name) for run in theirs):
+        return None
+    return median(a[name] / b[name] for a, b in zip(ours, theirs))
+
+
 def shown(value):
     return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
 
@@ -44,12 +51,11 @@ def table(results, cases, names):
         rows = [["", *(TITLES[name] for name in columns)]]
         for peer, one in figures.items():
             rows.append([names[peer], *(shown(one[name]) if name in one else "" for name in columns)])
-        ours = figures.get("pgferry", {})
-        for peer, one in figures.items():
-            if peer == "pgferry" or not ours:
+        for peer, runs in peers.items():
+            if peer == "pgferry" or "pgferry" not in peers:
                 continue
-            ratios = [f"{ours[c] / one[c]:.2f}" if c in ours and one.get(c) else "" for c in columns]
-            rows.append([f"pgferry : {names[peer]}", *ratios])
+            ratios = [ratio(peers["pgferry"], runs, name) for name in columns]
+            rows.append([f"pgferry : {names[peer]}", *("" if one is None else f"{one:.2f}" for one in ratios)])
         widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
         for row in rows:
             first, *others = row
