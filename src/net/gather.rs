@@ -206,7 +206,8 @@ impl Seen {
                 (portion.size, portion.held) = (size, true);
             }
             portion.patience = patience;
-        } else if let Ok(timer) = Timer::new()
+        } else if conn.stream().is_tcp()
+            && let Ok(timer) = Timer::new()
             && conn.stream().set_portion(size).is_ok()
         {
             self.portion = Some(Portion { size, patience, timer, waits: false, held: true, came: 0 });
