@@ -225,6 +225,30 @@ fn a_statement_that_is_gone_from_the_server_is_prepared_again() {
 }
 
 #[test]
+fn an_unnamed_statement_comes_along_to_a_connection_that_nobody_has_used() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = ferry(&postgres, "3", &[]);
+    let (mut client, mut other) = (ferry.session(), ferry.session());
+    for reset in [false, true] {
+        client.send(&[parse("", "select 'mine'"), describe(b'S', ""), sync()].concat());
+        assert_eq!(tags(&client.until_ready()), "1tTZ");
+        // It takes the connection that the client has had; the next is a new one, or one that was reset.
+        other.query("begin");
+        if reset {
+            let mut third = ferry.session();
+            third.query("begin; create temp table t (a int); commit");
+            drop(third);
+            eventually("it is given back", || ferry.report().get("idle_now") > 0);
+        }
+        client.send(&run(""));
+        let answers = client.until_ready();
+        assert_eq!(tags(&answers), "2DCZ", "{answers:?}");
+        client.query("select 1");
+        other.query("rollback");
+    }
+}
+
+#[test]
 fn statements_on_a_connection_are_bounded() {
     let postgres = Postgres::start_with(&[]);
     let ferry = ferry(&postgres, "1", &[("PGFERRY_RESET", "smart"), ("PGFERRY_MAX_PREPARED_STATEMENTS", "10")]);

@@ -59,7 +59,8 @@ fn work(raw: &mut Raw, random: &mut Random, mark: &str) -> bool {
             raw.send(&[parse("", &select), describe(b'S', ""), sync()].concat());
             assert_eq!(tags(&raw.until_ready()), "1tTZ");
             raw.send(&[bind("", "", &[]), execute("", 0), sync()].concat());
-            assert_eq!(values(&raw.until_ready()), [mark]);
+            let answers = raw.until_ready();
+            assert_eq!(values(&answers), [mark], "{answers:?}");
         }
         7 => {
             raw.query("begin; set local application_name = 'mine'");

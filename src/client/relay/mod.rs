@@ -34,7 +34,7 @@ use crate::track::pinning::Look;
 use crate::track::statements::Limits;
 use crate::track::{Luggage, Params, Pins, Pipeline, Reply};
 use crate::upstream::lease::OnLoan;
-use crate::upstream::link::Link;
+use crate::upstream::link::{Link, Used};
 use crate::upstream::traffic::Tally;
 use crate::upstream::{Closing, Lease, cancel};
 use crate::wire::backend;
@@ -157,6 +157,8 @@ impl<'a> Relay<'a> {
         settings: &Settings,
     ) -> Self {
         let look_limit = look_limit(settings.mode, client.input.capacity());
+        // Nobody has left anything there, nor has this client what it carries.
+        let bare = lease.used == Used::Fresh && bag.unnamed.is_some();
         let (link, loan) = lease.parts();
         link.params.share(&bag.view);
         link.card.taken(control.id);
@@ -174,7 +176,7 @@ impl<'a> Relay<'a> {
             pins: Pins::none(),
             counted: Pins::none(),
             start: link.params.clone(),
-            unnamed_here: !preparation.foreign && preparation.messages.is_empty(),
+            unnamed_here: !preparation.foreign && !bare && preparation.messages.is_empty(),
             unnamed_look: None,
             portals: Vec::new(),
             variants: Vec::new(),
