@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use crate::harness::raw::{bind, execute, parse, sync};
 use crate::harness::{Ferry, Postgres, eventually};
@@ -51,7 +51,7 @@ impl Asked {
 }
 
 fn pgferry(args: &[&str], env: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pgferry"));
+    let mut command = crate::harness::ferry::command();
     command.args(args).env("PGFERRY_UPSTREAM", "postgres://127.0.0.1:1").envs(env.iter().copied());
     command.output().expect("pgferry")
 }

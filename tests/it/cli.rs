@@ -228,10 +228,9 @@ fn running_out_of_descriptors_ends_nothing() {
     let path = dir.path().to_str().expect("UTF-8").to_owned();
     let url = postgres.url();
     // More clients than descriptors: those beyond wait in the backlog.
-    let mut child = std::process::Command::new("sh")
+    let mut child = crate::harness::ferry::program("sh")
         .args(["-c", "ulimit -n 40; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_pgferry"), "-u", &url, "-l", &path])
         .env("PGFERRY_MAX_CLIENTS", "1000")
-        .env_remove("PGFERRY_TEST_PG_BIN")
         .stderr(std::process::Stdio::piped())
         .spawn()
         .expect("sh");

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use pgferry::doctor::facts::{Pool, Upstream};
 use pgferry::doctor::kernel::{Kernel, Places};
@@ -26,9 +26,9 @@ fn run_in_namespace(held: usize, command: &str) -> Output {
          echo 0 > /proc/sys/net/ipv4/tcp_tw_reuse; python3 {fill} 10.77.0.1 {held} {command}"
     );
     let user = if nix::unistd::geteuid().is_root() { "--net" } else { "--user --map-root-user --net" };
-    let mut unshare = Command::new("timeout");
+    let mut unshare = crate::harness::ferry::program("timeout");
     unshare.args(["60", "unshare"]).args(user.split(' ')).args(["sh", "-c", &script]);
-    unshare.env_remove("DATABASE_URL").output().expect("unshare")
+    unshare.output().expect("unshare")
 }
 
 fn stdout(output: &Output) -> String {
