@@ -253,13 +253,7 @@ impl Look {
 
     /// Functions and schemas whose very name means session state.
     fn name(&mut self, name: &[u8], behind: &Tokens<'_>) {
-        // A cheap first sieve: how those below begin, or that they hold `advisory_` behind something.
-        let &[a, b, c, _, _, _, ..] = name else { return };
-        let may_matter = matches!(
-            &[a, b, c].map(|byte| byte.to_ascii_lowercase()),
-            b"set" | b"nex" | b"cur" | b"las" | b"pg_" | b"dbl"
-        );
-        if !may_matter && !is_advisory(name) {
+        if !sieve::may_name_state(name) {
             return;
         }
         let name = name.to_ascii_lowercase();

@@ -45,17 +45,17 @@ fn begins_harmlessly(word: &[u8]) -> bool {
 
 /// Whether a word behind that is none that matters, and begins or holds none of the names that do.
 fn is_harmless(word: &[u8]) -> bool {
-    match word {
-        [_, _, _, _] => !word.eq_ignore_ascii_case(b"temp") && !word.eq_ignore_ascii_case(b"hold"),
-        &[a, b, c, _, _, _, ..] => {
-            // `temporary`, and functions and schemas whose very name means session state.
-            !matches!(
-                &[a, b, c].map(|byte| byte.to_ascii_lowercase()),
-                b"tem" | b"set" | b"nex" | b"cur" | b"las" | b"pg_" | b"dbl"
-            ) && !may_be_advisory(word)
-        }
-        _ => true,
-    }
+    const WORDS: [&[u8]; 3] = [b"temp", b"temporary", b"hold"];
+    !WORDS.iter().any(|matters| word.eq_ignore_ascii_case(matters)) && !may_name_state(word)
+}
+
+/// Whether `name` may be that of a function or schema whose very name means session state, by how those begin, or because
+/// it may hold `advisory_` behind something.
+pub(super) fn may_name_state(name: &[u8]) -> bool {
+    let &[a, b, c, _, _, _, ..] = name else { return false };
+    let begins =
+        matches!(&[a, b, c].map(|byte| byte.to_ascii_lowercase()), b"set" | b"nex" | b"cur" | b"las" | b"pg_" | b"dbl");
+    begins || may_be_advisory(name)
 }
 
 /// Whether `word` may hold `advisory_`.

@@ -266,12 +266,8 @@ impl<'a> Session<'a> {
                 Acquired::Failed(error) => return self.reject(&error.fault()).await,
             };
             let preparation = checkout::prepare(&lease, settings, &self.bag, self.control.id, now);
-            let outcome = {
-                let Self { shared, control, conn, bag, .. } = self;
-                let mut relay = Relay::new(shared, conn, &mut lease, control, bag, &preparation, settings);
-                // Where it is: to drop it by name would move it first.
-                relay.run(now).await
-            };
+            let Self { shared, control, conn, bag, .. } = self;
+            let outcome = Relay::new(shared, conn, &mut lease, control, bag, &preparation, settings).run(now).await;
             // From here on a cancel request has nothing to hit; one that is under way closes the gate.
             self.control.set_idle(&self.bag);
             let end = match &outcome.end {
