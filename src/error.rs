@@ -24,6 +24,10 @@ pub mod sqlstate {
     pub const INVALID_PARAMETER: &str = "22023";
     /// `invalid_sql_statement_name`.
     pub const UNDEFINED_STATEMENT: &str = "26000";
+    /// A command in a transaction that has failed.
+    pub const IN_FAILED_SQL_TRANSACTION: &str = "25P02";
+    /// A session that was idle for longer than `idle_session_timeout`.
+    pub const IDLE_SESSION_TIMEOUT: &str = "57P05";
     /// `too_many_connections`.
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
     /// `invalid_cursor_name`.

@@ -12,7 +12,7 @@ use crate::auth::stored::userlist;
 use crate::auth::{Credential, Password, pgpass};
 use crate::config::{Settings, Upstream, Written};
 use crate::import::{self, ini::Ini};
-use crate::track::{acts, names, pinning, sieve, sql};
+use crate::track::{SqlEffects, names, prefilter, session_command, sql, sql_effects};
 use crate::wire::{Frames, backend, frame, frontend, startup};
 
 /// Frames never overlap, never exceed the limit and never leave the input.
@@ -76,18 +76,25 @@ pub fn messages(bytes: &[u8]) {
     let _ = names::about(field, body);
 }
 
-/// The look at SQL ends, a statement that is said again is still one, and the sieve keeps back what matters.
+/// The analysis of SQL ends, a statement that is said again is still one, and the quick pass keeps back what matters.
 ///
 /// # Panics
 /// When it does not.
 pub fn sql(bytes: &[u8]) {
-    assert!(sql::Tokens::new(bytes).count() <= bytes.len());
-    let look = pinning::walk(bytes);
-    assert!(!sieve::lets_through(bytes) || look == pinning::Look::default());
-    if let Some(acts::Act::Set { text, .. }) = acts::of_sql(bytes) {
+    for backslashes in [false, true] {
+        assert!(sql::Tokens::new(bytes, backslashes).count() <= bytes.len());
+        let effects = sql_effects::analyze_tokens(bytes, backslashes);
+        assert!(!prefilter::is_stateless(bytes) || effects == SqlEffects::default());
+        let mut end = 0;
+        for placed in effects.commands.iter().flat_map(|commands| commands.iter()) {
+            assert!(end <= placed.end && placed.end <= bytes.len());
+            end = placed.end;
+        }
+    }
+    if let Some(session_command::SessionCommand::Set { text, .. }) = session_command::of_sql(bytes) {
         // It is said again on other connections, with others behind it.
         let again = [&text, &b";reset x"[..]].concat();
-        assert!(acts::of_sql(&text).is_some() && acts::of_sql(&again).is_none());
+        assert!(session_command::of_sql(&text).is_some() && session_command::of_sql(&again).is_none());
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod auth;
+pub mod buffer;
 pub mod client;
 pub mod config;
 pub mod doctor;
@@ -12,6 +13,7 @@ pub mod drain;
 pub mod error;
 pub mod fuzz;
 pub mod import;
+pub mod machine;
 pub mod net;
 pub mod server;
 pub mod track;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::cancel::Secret;
 use crate::config::CONSOLE;
 use crate::net::{Peer, Stream};
-use crate::track::{Luggage, Params, Pins};
+use crate::track::{ClientState, Params, Pins};
 use crate::upstream::Pool;
 use crate::upstream::link::{BackendKey, Gate};
 use crate::wake::Wake;
@@ -157,14 +157,14 @@ impl Control {
         }
     }
 
-    /// The session has nothing that could be cancelled; it carries `bag` by now.
-    pub fn set_idle(&self, bag: &Luggage) {
+    /// The session has nothing that could be cancelled; its books are `client` by now.
+    pub fn set_idle(&self, client: &ClientState) {
         let mut state = self.state();
         state.doing = Doing::Idle;
         state.cancelled = false;
-        state.names = u32::try_from(bag.names.len()).unwrap_or(u32::MAX);
-        if !state.view.is(&bag.view) {
-            state.view = bag.view.clone();
+        state.names = u32::try_from(client.names.len()).unwrap_or(u32::MAX);
+        if !state.view.is(&client.view) {
+            state.view = client.view.clone();
         }
     }
 

@@ -17,6 +17,7 @@ use crate::net::Conn;
 use crate::upstream::dial::{self, Dialled, Failed, Login};
 use crate::upstream::link::{BackendKey, Gate, Link};
 use crate::upstream::{Ask, Closing, Registry, Secret};
+use crate::track::server_state::Goodbye;
 use crate::wire::backend;
 
 /// Serves a replication client to its end.
@@ -70,7 +71,7 @@ pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, admitted: Dedicated, cam
         }
     }
     drop(registered);
-    let how = Link::close(upstream, false).await;
+    let how = Link::close(upstream, Goodbye::Terminate).await;
     shared.registry.closed(how, Closing::Session);
     farewell(conn).await;
 }

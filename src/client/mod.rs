@@ -1,18 +1,18 @@
 //! One client from its first byte to its last, a file per phase.
 //!
-//! [`serve`] is the table of contents: [`handshake`] → [`login`] → [`session`], which waits for work, gets a
-//! connection ([`checkout`]), and moves bytes with [`relay`] until the connection can be given back ([`give_back`]).
+//! [`serve`] is the table of contents: [`handshake`] → [`login`] ([`greeting`]) → [`session`], which waits for work, gets a
+//! connection, and moves bytes with [`relay`] until the connection can be given back ([`checkin`]).
 //! [`door`] is what clients meet first, [`secrets`] what they must know there.
 //! [`complaints`] is what the log tells of errors. [`sessions`] are all of them and [`control`] is how others reach one, [`cancel`] how cancel requests do; [`dedicated`] is what replication gets instead of a session.
 
 pub mod applicant;
 pub mod cancel;
-pub mod checkout;
+pub mod checkin;
 pub mod complaints;
 pub mod control;
 pub mod dedicated;
 pub mod door;
-pub mod give_back;
+pub mod greeting;
 pub mod handshake;
 pub mod login;
 pub mod relay;

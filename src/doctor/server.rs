@@ -15,6 +15,7 @@ use crate::upstream::dial::{self, Dialled, Login};
 use crate::upstream::link::Link;
 use crate::upstream::route::Routes;
 use crate::upstream::{Registry, Secret};
+use crate::track::server_state::Goodbye;
 use crate::wire::frontend;
 
 /// What a server says.
@@ -65,7 +66,7 @@ pub async fn ask(settings: &Settings) -> Result<Server, String> {
     let started = Instant::now();
     let round_trip = query(&mut dialled.conn, "").await;
     let round_trip_ms = milliseconds(started);
-    Link::close(dialled.conn, false).await;
+    Link::close(dialled.conn, Goodbye::Terminate).await;
     round_trip?;
     let row = answer?;
     let text = |at: usize| row.get(at).cloned().unwrap_or_default();
@@ -93,7 +94,7 @@ pub async fn first_row_ms(settings: &Settings) -> Result<f64, String> {
     let mut dialled = connect(settings).await?;
     let answer = query(&mut dialled.conn, "select 1").await;
     let took = milliseconds(started);
-    Link::close(dialled.conn, false).await;
+    Link::close(dialled.conn, Goodbye::Terminate).await;
     answer.map(|_| took)
 }
 

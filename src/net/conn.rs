@@ -7,8 +7,8 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use super::buffer::{Buffer, BufferPool};
 use super::stream::Stream;
+use crate::buffer::{Buffer, BufferPool};
 use crate::wire::{self, BadLength};
 
 /// How much room for output an idle connection keeps at most.

@@ -1,14 +1,12 @@
 //! Sockets.
 //!
 //! - `socket`: a connected socket that the runtime watches. [`stream`]: the same, encrypted or not.
-//! - [`buffer`]: storage that is lent while bytes are under way and given back when they are gone.
 //! - [`conn`]: a stream with its buffers: framed reading and ordered writing.
 //! - [`gather`]: waiting for more at once, where much comes in small pieces.
 //! - [`listen`]: listeners: socket files with an owner, abstract sockets, TCP.
 //! - `claim`: whose a socket file is. [`handover`]: listeners on their way to another process.
 //! - [`tls`]: encryption, and who proves what with which certificate.
 
-pub mod buffer;
 mod claim;
 pub mod conn;
 pub mod gather;
@@ -19,7 +17,7 @@ pub mod stream;
 mod timer;
 pub mod tls;
 
-pub use buffer::{Buffer, BufferPool};
+pub use crate::buffer::{Buffer, BufferPool};
 pub use conn::{Conn, RecvError};
 pub use gather::Gather;
 pub use handover::{Handover, Inherited};

@@ -6,14 +6,15 @@ use std::task::{Context, Poll, ready};
 
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt::SetStruct};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
 
-use super::buffer::Buffer;
 use super::stream::Io;
+use crate::buffer::Buffer;
 
 /// How much must be there before anybody is told of it.
 #[derive(Clone, Debug)]
@@ -190,6 +191,15 @@ impl Socket {
     /// `WouldBlock` when there is nothing; else the socket's.
     pub(super) fn take_arrived(&self, into: &mut [u8]) -> io::Result<usize> {
         receive(self.watched()?.get_ref(), into)
+    }
+
+    /// Whether the other end has closed both directions, or is gone: then nothing that is sent arrives. Of TCP this is
+    /// known only once something was sent.
+    pub(super) fn is_hung_up(&self) -> bool {
+        let Ok(fd) = self.fd() else { return true };
+        let mut socket = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
+        let polled = poll(&mut socket, Some(&Timespec::default()));
+        polled.is_err() || socket[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
     }
 
     /// How much has arrived, one byte at most; nothing is taken.

@@ -14,7 +14,7 @@ use socket2::{SockAddr, SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::buffer::Buffer;
+use crate::buffer::Buffer;
 use super::socket::Socket;
 use super::tls::Session;
 
@@ -209,6 +209,13 @@ impl Stream {
                 _ => return Poll::Ready(()),
             }
         }
+    }
+
+    /// Whether the other end is gone altogether, as far as the kernel knows. One that has only said that it sends no more
+    /// is not.
+    #[must_use]
+    pub fn is_hung_up(&self) -> bool {
+        self.socket.is_hung_up()
     }
 
     /// Whether something has arrived, be it the end: one look at the socket itself, nothing is taken.

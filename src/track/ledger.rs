@@ -2,11 +2,13 @@
 //! transaction commits. They are carried to the next connection by saying the statements again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::acts::Act;
 use super::pipeline::IDLE;
+use super::session_command::SessionCommand;
 
-/// Settings that hold in a session beyond what its login gave it: name and statement, by name. Cheap to clone.
+/// Settings that hold in a session beyond what its login gave it: name and statement, in the order in which they were
+/// said, since one may need another. Cheap to clone.
 #[derive(Clone, Debug, Default, Eq)]
 pub struct Kept {
     sets: Option<Arc<Vec<Set>>>,
@@ -46,39 +48,60 @@ impl Kept {
         self.sets.as_deref().map_or(&[], Vec::as_slice)
     }
 
-    fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        let sets = self.sets();
-        sets.binary_search_by(|(n, _)| (**n).cmp(name)).ok().map(|at| &*sets[at].1)
+    /// The statement that made setting `name`, which is in lower case.
+    #[must_use]
+    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        self.sets().iter().find(|(n, _)| **n == *name).map(|(_, text)| &**text)
+    }
+
+    /// The time that setting `name`, of which the unit is a millisecond, was set to; `None` where it was not set, is off,
+    /// or is not understood.
+    #[must_use]
+    pub fn time(&self, name: &[u8]) -> Option<Duration> {
+        let text = std::str::from_utf8(self.get(name)?).ok()?;
+        let value = text.rsplit(['=', ' ', '\t', '\n']).next()?.trim_matches('\'');
+        let digits = value.len() - value.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let number: u64 = value[..digits].parse().ok()?;
+        let unit = match value[digits..].trim() {
+            "" | "ms" => 1,
+            "s" => 1000,
+            "min" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return None,
+        };
+        number.checked_mul(unit).filter(|time| *time > 0).map(Duration::from_millis)
+    }
+
+    /// Bytes of the names and statements.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.sets().iter().map(|(name, text)| name.len() + text.len()).sum()
     }
 
     fn set(&mut self, name: &[u8], text: Option<&[u8]>) {
-        let sets = Arc::make_mut(self.sets.get_or_insert_default());
-        match (sets.binary_search_by(|(n, _)| (**n).cmp(name)), text) {
-            (Ok(at), Some(text)) => sets[at].1 = text.into(),
-            (Ok(at), None) => drop(sets.remove(at)),
-            (Err(at), Some(text)) => sets.insert(at, (name.into(), text.into())),
-            (Err(_), None) => {}
+        if text.is_none() && self.get(name).is_none() {
+            return;
         }
+        let sets = Arc::make_mut(self.sets.get_or_insert_default());
+        sets.retain(|(n, _)| **n != *name);
+        sets.extend(text.map(|text| (name.into(), text.into())));
     }
 
-    /// Appends the statements that make a session in which `have` holds into one in which this holds. Says whether any
-    /// of them sets something, which the server may refuse.
-    pub fn put_difference(&self, have: &Self, sql: &mut Vec<u8>) -> bool {
+    /// The statements that make a session in which `have` holds into one in which this holds, in their order.
+    #[must_use]
+    pub fn difference(&self, have: &Self) -> Vec<Vec<u8>> {
         if self == have {
-            return false;
+            return Vec::new();
         }
-        for (name, _) in have.sets().iter().filter(|(name, _)| self.get(name).is_none()) {
-            sql.extend_from_slice(b"RESET ");
-            put_name(sql, name);
-            sql.push(b';');
-        }
-        let mut sets = false;
-        for (_, text) in self.sets().iter().filter(|(name, text)| have.get(name) != Some(text)) {
-            sets = true;
-            sql.extend_from_slice(text);
-            sql.push(b';');
-        }
-        sets
+        let gone = have.sets().iter().filter(|(name, _)| self.get(name).is_none());
+        let resets = gone.map(|(name, _)| {
+            let mut sql = b"RESET ".to_vec();
+            put_name(&mut sql, name);
+            sql
+        });
+        let other = self.sets().iter().filter(|(name, text)| have.get(name) != Some(text));
+        resets.chain(other.map(|(_, text)| text.to_vec())).collect()
     }
 }
 
@@ -111,7 +134,7 @@ enum Change {
         text: Box<[u8]>,
     },
     /// Something holds until the transaction ends, and what it is can't be told.
-    Blurred,
+    Unknown,
     Savepoint {
         name: Box<[u8]>,
     },
@@ -148,15 +171,15 @@ impl Ledger {
     /// The statements whose effect holds right now, those of the open transaction included, with the names of their
     /// settings; `None` when that can't be told.
     pub fn texts(&self) -> Option<impl Iterator<Item = (&[u8], &[u8])>> {
-        let blurred = self.open.iter().any(|change| matches!(change, Change::Blurred));
+        let unknown = self.open.iter().any(|change| matches!(change, Change::Unknown));
         let open = self.open.iter().filter_map(|change| match change {
             Change::Set { name, text } | Change::Local { name, text } => Some((&**name, &**text)),
             Change::Reset { name } => Some((&**name, &**name)),
             Change::ResetAll => Some((&b"all"[..], &b"reset all"[..])),
-            Change::Blurred | Change::Savepoint { .. } => None,
+            Change::Unknown | Change::Savepoint { .. } => None,
         });
         let kept = self.kept.sets().iter().map(|(name, text)| (&**name, &**text));
-        (!blurred).then(|| kept.chain(open))
+        (!unknown).then(|| kept.chain(open))
     }
 
     /// Forgets everything: the session has been swept.
@@ -165,39 +188,51 @@ impl Ledger {
     }
 
     /// Something set in a way that can't be told holds until the transaction ends.
-    pub fn blur(&mut self) {
-        if !self.open.iter().any(|change| matches!(change, Change::Blurred)) {
-            self.open.push(Change::Blurred);
+    pub fn mark_unknown(&mut self) {
+        if !self.open.iter().any(|change| matches!(change, Change::Unknown)) {
+            self.open.push(Change::Unknown);
         }
     }
 
-    /// `act` has succeeded. Settings for which `follows` says so are carried in another way.
-    pub fn acted(&mut self, act: &Act, follows: impl Fn(&[u8]) -> bool) {
-        let change = match act {
-            Act::Set { name, text } if !follows(name) => Change::Set { name: name.clone(), text: text.clone() },
-            Act::Reset { name } if !follows(name) => Change::Reset { name: name.clone() },
-            Act::SetLocal { name, text } => Change::Local { name: name.clone(), text: text.clone() },
-            Act::ResetAll => Change::ResetAll,
-            Act::Savepoint { name } => Change::Savepoint { name: name.clone() },
-            Act::RollbackTo { name } => return self.back_to(name),
-            Act::Release { name } => return self.release(name),
-            Act::Set { .. }
-            | Act::Reset { .. }
-            | Act::Deallocate { .. }
-            | Act::DiscardAll
-            | Act::Unclear
-            | Act::Sweep => return,
+    /// `command` has succeeded. Settings for which `follows` says so are carried in another way.
+    pub fn succeeded(&mut self, command: &SessionCommand, follows: impl Fn(&[u8]) -> bool) {
+        use SessionCommand as Command;
+        let change = match command {
+            Command::Set { name, text } if !follows(name) => Change::Set { name: name.clone(), text: text.clone() },
+            Command::Reset { name } if !follows(name) => Change::Reset { name: name.clone() },
+            Command::SetLocal { name, text } | Command::ResetLocal { name, text } => {
+                Change::Local { name: name.clone(), text: text.clone() }
+            }
+            Command::ResetAll => Change::ResetAll,
+            // Nothing is noted that going back to it would keep.
+            Command::Savepoint { .. } if self.open.is_empty() => return,
+            Command::Savepoint { name } => Change::Savepoint { name: name.clone() },
+            Command::RollbackTo { name } => return self.back_to(name),
+            Command::Release { name } => return self.release(name),
+            _ => return,
         };
         self.open.push(change);
     }
 
-    /// A command other than an act has completed with `tag`.
-    pub fn completed(&mut self, tag: &[u8]) {
+    /// Bytes of the names and statements that are noted.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let open = self.open.iter().map(|change| match change {
+            Change::Set { name, text } | Change::Local { name, text } => name.len() + text.len(),
+            Change::Reset { name } | Change::Savepoint { name } => name.len(),
+            Change::ResetAll | Change::Unknown => 0,
+        });
+        self.kept.bytes() + self.open.len() * size_of::<Change>() + open.sum::<usize>()
+    }
+
+    /// A command has completed with `tag`. Says whether a `RESET ALL` holds from now on.
+    pub fn completed(&mut self, tag: &[u8]) -> bool {
         match tag {
-            b"COMMIT" | b"PREPARE TRANSACTION" => self.commit(),
+            b"COMMIT" | b"PREPARE TRANSACTION" => return self.commit(),
             b"ROLLBACK" => self.open.clear(),
             _ => {}
         }
+        false
     }
 
     /// Something has failed.
@@ -205,27 +240,31 @@ impl Ledger {
         self.failed = true;
     }
 
-    /// The server is ready, with transaction status `status`.
-    pub fn ready(&mut self, status: u8) {
+    /// The server is ready, with transaction status `status`. Says whether a `RESET ALL` holds from now on.
+    pub fn ready(&mut self, status: u8) -> bool {
+        let mut reset_all = false;
         if status == IDLE && !self.open.is_empty() {
             if self.failed {
                 self.open.clear();
             } else {
-                self.commit();
+                reset_all = self.commit();
             }
         }
         self.failed = false;
+        reset_all
     }
 
-    fn commit(&mut self) {
+    fn commit(&mut self) -> bool {
+        let reset_all = self.open.iter().any(|change| matches!(change, Change::ResetAll));
         for change in std::mem::take(&mut self.open) {
             match change {
                 Change::Set { name, text } => self.kept.set(&name, Some(&text)),
                 Change::Reset { name } => self.kept.set(&name, None),
                 Change::ResetAll => self.kept.clear(),
-                Change::Local { .. } | Change::Blurred | Change::Savepoint { .. } => {}
+                Change::Local { .. } | Change::Unknown | Change::Savepoint { .. } => {}
             }
         }
+        reset_all
     }
 
     /// Goes back to the last savepoint of that name, which stays.
@@ -252,7 +291,7 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
-    use super::super::acts;
+    use super::super::session_command;
     use super::*;
 
     /// Runs statements that all succeed; an empty one fails. The status is what it would be.
@@ -266,7 +305,10 @@ mod tests {
                     open = false;
                     ledger.completed(sql.to_ascii_uppercase().as_bytes());
                 }
-                _ => ledger.acted(&acts::of_sql(sql.as_bytes()).expect(sql), |name| name == b"timezone"),
+                _ => {
+                    let command = session_command::of_sql(sql.as_bytes()).expect(sql);
+                    ledger.succeeded(&command, |name| name == b"timezone");
+                }
             }
             ledger.ready(if open { b'T' } else { IDLE });
         }
@@ -280,6 +322,7 @@ mod tests {
 
     #[test]
     fn what_commits_is_kept() {
+        assert_eq!(kept(&["set b = 1", "set a = 2"]), ["set b = 1", "set a = 2"], "as they were said");
         assert_eq!(kept(&["set b = 1", "set a = 2", "set b = 3"]), ["set a = 2", "set b = 3"]);
         assert_eq!(kept(&["begin", "set a = 1", "commit"]), ["set a = 1"]);
         assert_eq!(kept(&["begin", "set a = 1", "rollback"]), [""; 0]);
@@ -288,6 +331,21 @@ mod tests {
         assert_eq!(kept(&["set a = 1", "set b = 1", "reset all"]), [""; 0]);
         assert_eq!(kept(&["set local a = 1"]), [""; 0]);
         assert_eq!(kept(&["set timezone = 'UTC'"]), [""; 0], "it follows in another way");
+    }
+
+    #[test]
+    fn times() {
+        let time = |sql: &str| {
+            let mut ledger = Ledger::default();
+            run(&mut ledger, &[sql]);
+            ledger.kept.time(b"idle_session_timeout").map(|time| time.as_millis())
+        };
+        assert_eq!(time("set idle_session_timeout = 50"), Some(50));
+        assert_eq!(time("set idle_session_timeout to '50ms'"), Some(50));
+        assert_eq!(time("SET idle_session_timeout='2s'"), Some(2000));
+        assert_eq!(time("set session idle_session_timeout to '3min'"), Some(180_000));
+        assert_eq!(time("set idle_session_timeout = 0"), None);
+        assert_eq!(time("set statement_timeout = 50"), None);
     }
 
     #[test]
@@ -305,7 +363,7 @@ mod tests {
     #[test]
     fn a_failure_outside_a_transaction_block_undoes_what_came_with_it() {
         let mut ledger = Ledger::default();
-        ledger.acted(&acts::of_sql(b"set a = 1").expect("an act"), |_| false);
+        ledger.succeeded(&session_command::of_sql(b"set a = 1").expect("a command"), |_| false);
         ledger.failed();
         ledger.ready(IDLE);
         assert!(ledger.kept().is_empty());
@@ -319,14 +377,13 @@ mod tests {
             ledger.kept
         };
         let difference = |have: &Kept, want: &Kept| {
-            let mut sql = Vec::new();
-            let sets = want.put_difference(have, &mut sql);
-            (String::from_utf8(sql).expect("UTF-8"), sets)
+            let sql: Vec<_> = want.difference(have).into_iter().map(|sql| String::from_utf8(sql).expect("UTF-8")).collect();
+            sql.join(";")
         };
-        let (one, two) = (kept(&["set a = 1", "set c.d = 1"]), kept(&["set a = 2", "set b = 1"]));
-        assert_eq!(difference(&one, &one.clone()), (String::new(), false));
-        assert_eq!(difference(&one, &two), ("RESET \"c\".\"d\";set a = 2;set b = 1;".into(), true));
-        assert_eq!(difference(&one, &Kept::default()), ("RESET \"a\";RESET \"c\".\"d\";".into(), false));
+        let (one, two) = (kept(&["set a = 1", "set c.d = 1"]), kept(&["set b = 1", "set a = 2"]));
+        assert_eq!(difference(&one, &one.clone()), "");
+        assert_eq!(difference(&one, &two), "RESET \"c\".\"d\";set b = 1;set a = 2");
+        assert_eq!(difference(&one, &Kept::default()), "RESET \"a\";RESET \"c\".\"d\"");
     }
 
     #[test]
@@ -335,7 +392,7 @@ mod tests {
         run(&mut ledger, &["set a = 1", "begin", "set local b = 2"]);
         let texts: Vec<_> = ledger.texts().expect("known").map(|(_, text)| text).collect();
         assert_eq!(texts, [&b"set a = 1"[..], b"set local b = 2"]);
-        ledger.blur();
+        ledger.mark_unknown();
         assert!(ledger.texts().is_none());
         run(&mut ledger, &["rollback"]);
         assert!(ledger.texts().is_some());

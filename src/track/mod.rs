@@ -1,36 +1,48 @@
-//! Protocol bookkeeping, pure: messages in, decisions out. No sockets, no `async`.
+//! What is known of a client and of a server connection, pure: messages in, decisions out. No sockets, no `async`.
 //!
+//! - [`client_state`]: what a client is to find on whatever connection serves it.
+//! - [`server_state`]: what one connection has.
 //! - [`pipeline`]: what the server still owes, so that a connection changes hands only between answers.
 //! - [`request`]: what a client's message asks for, and what becomes of the answer.
-//! - [`pinning`]: which messages leave state behind in a session, so that it changes hands only when clean.
-//! - [`params`]: the reported settings (`ParameterStatus`) of a client and of a connection, and their difference.
-//! - [`acts`]: statements whose effect on the session can be carried: `SET`, `RESET`, savepoints, `DEALLOCATE`.
+//! - [`rollback`]: what to take back when a request fails.
+//! - [`sql_effects`]: what a text may leave behind in a session, so that it changes hands only when clean.
+//! - [`session_command`]: commands whose effect on the session can be followed: `SET`, `RESET`, savepoints, `DEALLOCATE`.
 //! - [`ledger`]: what a client has set with them, as far as its transactions commit.
-//! - [`statements`]: named prepared statements of clients, and on connections.
+//! - [`params`]: the reported settings (`ParameterStatus`) of a client and of a connection, and their difference.
+//! - [`parameter_cache`]: what the server makes of settings, and so what clients are greeted with.
+//! - [`statements`]: prepared statements of clients, and on connections; [`statement_mentions`] finds them in SQL.
 //! - [`names`]: which statement and which portal a message is about.
-//! - [`luggage`]: all that a client carries from connection to connection.
-//! - [`sieve`]: a quick pass that spares most statements the look.
-//! - [`sql`]: just enough of SQL's lexis for `pinning` and `acts` to tell a keyword from a string.
+//! - [`text_edit`]: changes to a text, and what they do to positions in errors.
+//! - [`transaction_block`]: whether a text leaves a transaction block open.
+//! - [`prefilter`]: a quick pass that spares most statements the analysis.
+//! - [`sql`]: just enough of SQL's lexis to tell a keyword from a string.
 
-pub mod acts;
+pub mod client_state;
 pub mod ledger;
-pub mod luggage;
 pub mod names;
+pub mod parameter_cache;
 pub mod params;
-pub mod pinning;
 pub mod pipeline;
+pub mod prefilter;
 pub mod request;
-pub mod sieve;
+pub mod rollback;
+pub mod server_state;
+pub mod session_command;
 pub mod sql;
+pub mod sql_effects;
+pub mod statement_mentions;
 pub mod statements;
+pub mod text_edit;
+pub mod transaction_block;
 
-pub use luggage::Luggage;
+pub use client_state::ClientState;
 pub use params::{Params, Wanted};
-pub use pinning::{Look, Pins};
 pub use pipeline::Pipeline;
 pub use request::{Reply, Request};
+pub use server_state::ServerState;
+pub use sql_effects::{Pins, SqlEffects};
 
-/// Proof that a session may be handed to somebody else: nothing is owed, no transaction is open, nothing pins.
+/// Proof that a session may be handed to another client: nothing is owed, no transaction is open, nothing pins.
 ///
 /// Only [`Clean::prove`] makes one, and giving a connection back to its pool takes one.
 #[derive(Debug)]

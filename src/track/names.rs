@@ -2,8 +2,8 @@
 
 use crate::wire::{Head, cstr, frame, frontend};
 
-/// The longest text that is held whole in memory to be looked at.
-pub const LOOK_LIMIT: usize = 1 << 20;
+/// The longest text that is held whole in memory to be analysed, in bytes.
+pub const MAX_TEXT_BYTES: usize = 1 << 20;
 
 /// What a message names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

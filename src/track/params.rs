@@ -182,29 +182,48 @@ fn number_of(name: &[u8]) -> Option<usize> {
     FOLLOWING.iter().position(|known| known.as_bytes().eq_ignore_ascii_case(name))
 }
 
-/// The `SET`s of those settings that `pick` picks which make a session that has `have` into what a client who asked for
-/// `wanted` expects, everything else being as in `baseline`; `None` when there is nothing to do.
+/// The `SET`s that make a session that has `have` into what a client that asked for `wanted` expects, everything else
+/// being as in `baseline`.
 #[must_use]
-pub fn sets(have: &Params, wanted: &Wanted, baseline: &Params, pick: impl Fn(&'static str) -> bool) -> Option<Vec<u8>> {
-    let mut sql = Vec::new();
-    for (known, name) in FOLLOWING.into_iter().enumerate().filter(|(_, name)| pick(name)) {
+pub fn differences(have: &Params, wanted: &Wanted, baseline: &Params) -> Vec<Vec<u8>> {
+    let mut sets = Vec::new();
+    if wanted.is_empty() && have.is(baseline) {
+        return sets;
+    }
+    for (known, name) in FOLLOWING.into_iter().enumerate() {
         let Some(want) = wanted.get(name).or_else(|| baseline.following(known)) else { continue };
         let has = have.following(known);
-        if has.is_none_or(|has| has == want) {
-            // What the server does not report can't be compared; such a server has not got the setting either.
-            continue;
+        // What the server does not report can't be compared; such a server has not got the setting either.
+        if has.is_some_and(|has| has != want) {
+            sets.push(set_to(name, want));
         }
-        put_set(&mut sql, name, want);
     }
-    (!sql.is_empty()).then_some(sql)
+    sets
+}
+
+/// `SET name TO 'value'`.
+#[must_use]
+pub fn set_to(name: &str, value: &[u8]) -> Vec<u8> {
+    let mut sql = b"SET ".to_vec();
+    sql.extend_from_slice(name.as_bytes());
+    sql.extend_from_slice(b" TO ");
+    put_literal(&mut sql, value);
+    sql
+}
+
+/// `SET LOCAL name TO 'value'`.
+#[must_use]
+pub fn set_to_local(name: &str, value: &[u8]) -> Vec<u8> {
+    let mut sql = b"SET LOCAL ".to_vec();
+    sql.extend_from_slice(name.as_bytes());
+    sql.extend_from_slice(b" TO ");
+    put_literal(&mut sql, value);
+    sql
 }
 
 /// Appends `SET name TO 'value';`.
 pub fn put_set(sql: &mut Vec<u8>, name: &str, value: &[u8]) {
-    sql.extend_from_slice(b"SET ");
-    sql.extend_from_slice(name.as_bytes());
-    sql.extend_from_slice(b" TO ");
-    put_literal(sql, value);
+    sql.extend_from_slice(&set_to(name, value));
     sql.push(b';');
 }
 
@@ -260,17 +279,14 @@ mod tests {
     fn only_differences_are_set() {
         let baseline = params(&[("application_name", ""), ("DateStyle", "ISO, MDY"), ("TimeZone", "UTC")]);
         let (wanted, _) = Wanted::split(&startup(&[("application_name", "it's \\ me")]));
-        assert_eq!(
-            sets(&baseline, &wanted, &baseline, |_| true).as_deref(),
-            Some(&br"SET application_name TO E'it''s \\ me';"[..])
-        );
+        let sets = |have: &Params, wanted: &Wanted| {
+            let sets = differences(have, wanted, &baseline);
+            sets.into_iter().map(|sql| String::from_utf8(sql).expect("UTF-8")).collect::<Vec<_>>()
+        };
+        assert_eq!(sets(&baseline, &wanted), [r"SET application_name TO E'it''s \\ me'"]);
         let have = params(&[("application_name", "psql"), ("DateStyle", "ISO, MDY"), ("TimeZone", "UTC")]);
-        assert_eq!(
-            sets(&have, &Wanted::default(), &baseline, |_| true).as_deref(),
-            Some(&b"SET application_name TO '';"[..])
-        );
-        assert_eq!(sets(&baseline, &Wanted::default(), &baseline, |_| true), None);
-        assert_eq!(sets(&have, &Wanted::default(), &baseline, |name| name == "TimeZone"), None);
+        assert_eq!(sets(&have, &Wanted::default()), ["SET application_name TO ''"]);
+        assert!(sets(&baseline, &Wanted::default()).is_empty());
     }
 
     #[test]

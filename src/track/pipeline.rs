@@ -14,20 +14,51 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::request::{Reply, Request};
-use super::statements::{Statement, Undo};
+use super::rollback::{Rollback, Unfulfilled};
+use super::session_command::{Placed, SessionCommand};
+use super::text_edit::Positions;
 use crate::wire::backend;
 
 /// The transaction status `I`: no transaction is open.
 pub const IDLE: u8 = b'I';
 
+/// What is to be known of a request when its answer comes.
+#[derive(Debug, Default)]
+pub struct Note {
+    /// What the books of statements say too much if the request fails or is discarded.
+    pub rollback: Rollback,
+    /// Whether that decides what requests behind the next `Sync` find.
+    pub at_stake: bool,
+    /// What the answer tells the columns of.
+    pub describes: Option<Describes>,
+    /// The `ErrorResponse` that the client gets instead of the server's.
+    pub refusal: Option<Box<[u8]>>,
+    /// The commands that the request runs, and how many of them have succeeded.
+    pub commands: Option<(Arc<[Placed]>, usize)>,
+    /// Where the text that was sent is another than the client's.
+    pub positions: Option<Positions>,
+}
+
+/// A statement that is described.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Describes {
+    /// The statement's number on the connection.
+    pub server: u64,
+    /// The client's name for it, and the number of what that stands for; `None` where pgferry asks.
+    pub client: Option<(Box<[u8]>, u64)>,
+}
+
 #[derive(Debug)]
 struct Entry {
     request: Request,
     reply: Reply,
-    /// What the books of statements say too much if the request fails or is discarded.
-    undo: Option<Box<Undo>>,
-    /// Its success means something to the session.
-    acts: bool,
+    note: Option<Box<Note>>,
+}
+
+impl Entry {
+    fn is_at_stake(&self) -> bool {
+        self.note.as_ref().is_some_and(|note| note.at_stake)
+    }
 }
 
 /// Whether the server reads copy data.
@@ -40,28 +71,38 @@ enum CopyIn {
     Ended,
 }
 
+/// What the server does with what comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    /// It works on it.
+    Working,
+    /// It discards everything up to the next `Sync`: an extended request has failed.
+    Skipping,
+    /// It did what these books don't foresee: they can't be trusted any more.
+    Lost,
+}
+
 /// What the server still owes this session.
 #[derive(Debug)]
 pub struct Pipeline {
     queue: VecDeque<Entry>,
     status: u8,
     copy_in: CopyIn,
-    /// An extended request has been sent and no `Sync` since: the server keeps a transaction open for it.
-    unsynced: bool,
-    /// An extended request failed and no `Sync` has been sent since: the server discards all that comes.
-    skipping: bool,
-    /// A `Sync` was sent that this copy ignores, if the server came to read it during the copy.
-    swallowed: bool,
-    /// The server did what these books don't foresee: they can't be trusted any more.
-    lost: bool,
+    course: Course,
+    /// Extended requests sent since the last `Sync` or simple query: the server keeps a transaction open for them.
+    unsynced: usize,
+    /// `Sync`s that the copy under way ignores, if the server came to read them during the copy.
+    swallowed: usize,
     /// What requests that failed or were discarded would have done.
-    undone: Vec<Undo>,
-    /// How many requests in the queue may have to be undone.
+    undone: Vec<(Rollback, Unfulfilled)>,
+    /// How many requests in the queue are at stake.
     stakes: usize,
     /// How many of those have a `Sync` behind them.
     synced_stakes: usize,
     /// How many requests in the queue end in a `ReadyForQuery`.
     readies: usize,
+    /// How many requests at the front of the queue the server answers without hearing more.
+    prompted: usize,
 }
 
 impl Default for Pipeline {
@@ -78,35 +119,36 @@ impl Pipeline {
             queue: VecDeque::new(),
             status: IDLE,
             copy_in: CopyIn::No,
-            unsynced: false,
-            skipping: false,
-            swallowed: false,
-            lost: false,
+            course: Course::Working,
+            unsynced: 0,
+            swallowed: 0,
             undone: Vec::new(),
             stakes: 0,
             synced_stakes: 0,
             readies: 0,
+            prompted: 0,
         }
     }
 
-    /// Notes a request that is being sent (or, to be invented, is not).
+    /// Notes a request that is being sent (or, to be synthesized, is not).
     pub fn request(&mut self, request: Request, reply: Reply) {
         self.request_with(request, reply, None);
     }
 
-    /// As [`Pipeline::request`]; `undo` is what must be undone if the request fails or is discarded.
-    pub fn request_with(&mut self, request: Request, reply: Reply, undo: Option<Undo>) {
-        if self.skipping {
+    /// As [`Pipeline::request`], with what is to be known when its answer comes.
+    pub fn request_with(&mut self, request: Request, reply: Reply, note: Option<Note>) {
+        if self.course == Course::Skipping {
             if request == Request::Sync {
-                self.skipping = false;
+                self.course = Course::Working;
                 self.push(request, reply, None);
             } else {
-                self.undone.extend(undo);
+                self.discard(note);
             }
             return;
         }
         match request {
-            Request::Flush | Request::CopyData => {}
+            Request::Flush => self.prompted = self.queue.len(),
+            Request::CopyData => {}
             Request::CopyEnd => {
                 if self.copy_in == CopyIn::Open {
                     self.copy_in = CopyIn::Ended;
@@ -115,34 +157,46 @@ impl Pipeline {
                     self.push(request, reply, None);
                 }
             }
-            Request::Sync if self.copy_in == CopyIn::Open => self.swallowed = true,
+            Request::Sync if self.copy_in == CopyIn::Open => self.swallowed += 1,
             _ if self.copy_in == CopyIn::Open => {
-                self.lost = true;
-                self.undone.extend(undo);
+                self.course = Course::Lost;
+                self.discard(note);
             }
-            _ => self.push(request, reply, undo),
+            _ => self.push(request, reply, note),
         }
     }
 
-    fn push(&mut self, request: Request, reply: Reply, undo: Option<Undo>) {
+    fn discard(&mut self, note: Option<Note>) {
+        self.undone.extend(note.map(|note| (note.rollback, Unfulfilled::Discarded)));
+    }
+
+    fn push(&mut self, request: Request, reply: Reply, note: Option<Note>) {
         if request == Request::Sync {
             self.synced_stakes = self.stakes;
-            self.unsynced = false;
         }
-        self.unsynced |= request.is_extended();
+        if request.is_extended() {
+            self.unsynced += 1;
+        } else if request != Request::CopyEnd {
+            self.unsynced = 0;
+        }
         self.readies += usize::from(request.ends_ready());
-        self.stakes += usize::from(undo.as_ref().is_some_and(Undo::changes_statements));
-        self.queue.push_back(Entry { request, reply, undo: undo.map(Box::new), acts: false });
+        let entry = Entry { request, reply, note: note.map(Box::new) };
+        self.stakes += usize::from(entry.is_at_stake());
+        self.queue.push_back(entry);
+        if request.ends_ready() {
+            self.prompted = self.queue.len();
+        }
     }
 
     fn pop(&mut self) -> Option<Entry> {
-        let entry = self.queue.pop_front();
-        self.readies -= usize::from(entry.as_ref().is_some_and(|entry| entry.request.ends_ready()));
-        if entry.as_ref().and_then(|entry| entry.undo.as_ref()).is_some_and(|undo| undo.changes_statements()) {
+        let entry = self.queue.pop_front()?;
+        self.readies -= usize::from(entry.request.ends_ready());
+        self.prompted = self.prompted.saturating_sub(1);
+        if entry.is_at_stake() {
             self.stakes -= 1;
             self.synced_stakes = self.synced_stakes.saturating_sub(1);
         }
-        entry
+        Some(entry)
     }
 
     /// Whether it is not known yet which statements there are for requests that come now: some requests that change them
@@ -152,42 +206,55 @@ impl Pipeline {
         self.synced_stakes > 0
     }
 
-    /// Marks the request noted last as one whose success means something to the session.
-    pub fn mark_last(&mut self) {
-        if let Some(last) = self.queue.back_mut() {
-            last.acts = true;
-        }
-    }
-
-    /// Whether what comes next is the answer to a marked request.
+    /// Whether a request that is sent now may be discarded, since an extended request before it may fail.
     #[must_use]
-    pub fn acting(&self) -> bool {
-        self.queue.front().is_some_and(|entry| entry.acts)
+    pub fn may_be_discarded(&self) -> bool {
+        let since_sync = self.queue.iter().rev().take_while(|entry| entry.request != Request::Sync);
+        since_sync.into_iter().any(|entry| entry.request.is_extended())
     }
 
-    /// Whether a marked request is owed.
+    /// What was noted of the request whose answer comes next.
+    pub fn front_note(&mut self) -> Option<&mut Note> {
+        self.queue.front_mut()?.note.as_deref_mut()
+    }
+
+    /// The next command that the request whose answer comes next runs, if `tag` is that of its success.
+    pub fn next_command(&mut self, tag: &[u8]) -> Option<SessionCommand> {
+        let (commands, done) = self.front_note()?.commands.as_mut()?;
+        let placed = commands.get(*done).filter(|placed| placed.command.has_tag(tag))?;
+        *done += 1;
+        Some(placed.command.clone())
+    }
+
+    /// Notes that all owed so far is pgferry's own preparation, which commits what it does.
+    pub fn on_preparation_sent(&mut self) {
+        self.unsynced = 0;
+    }
+
+    /// Whether the next answer is that to a command which pgferry has put into the client's text.
     #[must_use]
-    pub fn has_mark(&self) -> bool {
-        // It is among the last, since others wait for it.
-        self.queue.iter().rev().any(|entry| entry.acts)
+    pub fn is_inserted(&self) -> bool {
+        let front = self.queue.front().and_then(|entry| entry.note.as_ref());
+        let next = front.and_then(|note| note.commands.as_ref()).and_then(|(commands, done)| commands.get(*done));
+        next.is_some_and(|placed| placed.command == SessionCommand::Inserted)
     }
 
-    /// Takes the next request off whose answer is made up, if its turn has come.
-    pub fn invented(&mut self) -> Option<Request> {
-        let invent = self.queue.front().is_some_and(|entry| entry.reply == Reply::Invent);
-        let entry = if invent { self.pop() } else { None };
+    /// Takes the next request off whose answer is synthesized, if its turn has come.
+    pub fn synthesized(&mut self) -> Option<Request> {
+        let synthesize = self.queue.front().is_some_and(|entry| entry.reply == Reply::Synthesize);
+        let entry = if synthesize { self.pop() } else { None };
         entry.map(|entry| entry.request)
     }
 
     /// Takes what is to be undone since the last time, in that order.
-    pub fn take_undone(&mut self) -> Vec<Undo> {
+    pub fn take_undone(&mut self) -> Vec<(Rollback, Unfulfilled)> {
         std::mem::take(&mut self.undone)
     }
 
     /// Gives up what the server owes: nothing of it will come. What is to be undone is in [`Pipeline::take_undone`].
     pub fn abandon(&mut self) {
         while let Some(entry) = self.queue.pop_back() {
-            self.undone.extend(entry.undo.map(|undo| *undo));
+            self.undone.extend(entry.note.map(|note| (note.rollback, Unfulfilled::Discarded)));
         }
         *self = Self { undone: std::mem::take(&mut self.undone), ..Self::new() };
     }
@@ -196,8 +263,10 @@ impl Pipeline {
     /// instead; messages the server sends unasked (notices, notifications, parameter changes) are not noted.
     pub fn response(&mut self, tag: u8) -> Reply {
         let Some(&Entry { request, reply, .. }) = self.queue.front() else {
-            // An error with nothing asked is how a server says good-bye; anything else is not foreseen.
-            self.lost |= tag != backend::ERROR;
+            if tag != backend::ERROR {
+                // An error with nothing asked is how a server says good-bye; anything else is not foreseen.
+                self.course = Course::Lost;
+            }
             return Reply::Forward;
         };
         match tag {
@@ -206,17 +275,19 @@ impl Pipeline {
                 return if reply == Reply::Assist { Reply::Forward } else { reply };
             }
             backend::COPY_IN => self.copy_in_begins(),
-            backend::COPY_BOTH => self.lost = true,
+            backend::COPY_BOTH => self.course = Course::Lost,
             _ if request.ended_by(tag) => {
                 self.pop();
                 self.copy_in_ends();
             }
             backend::COMMAND_COMPLETE => self.copy_in_ends(),
-            backend::PARSE_COMPLETE | backend::BIND_COMPLETE | backend::CLOSE_COMPLETE => self.lost = true,
+            backend::PARSE_COMPLETE | backend::BIND_COMPLETE | backend::CLOSE_COMPLETE => self.course = Course::Lost,
             _ => {}
         }
-        // What is to fail must not succeed.
-        self.lost |= reply == Reply::Refuse;
+        if reply == Reply::Refuse {
+            // What is to fail must not succeed.
+            self.course = Course::Lost;
+        }
         reply
     }
 
@@ -224,16 +295,11 @@ impl Pipeline {
     pub fn ready(&mut self, status: u8) -> Reply {
         self.status = status;
         self.copy_in = CopyIn::No;
-        self.swallowed = false;
-        let extended = self.queue.iter().skip(1).any(|entry| entry.request.is_extended());
-        if !extended {
-            // A simple query ends what came before it too.
-            self.unsynced = false;
-        }
+        self.swallowed = 0;
         let reply = match self.pop() {
             Some(entry) if entry.request.ends_ready() => entry.reply,
             other => {
-                self.lost = true;
+                self.course = Course::Lost;
                 other.map_or(Reply::Forward, |entry| entry.reply)
             }
         };
@@ -244,20 +310,26 @@ impl Pipeline {
     /// Nothing is owed and no transaction is open: the session is between two pieces of work.
     #[must_use]
     pub fn settled(&self) -> bool {
-        self.answered() && self.status == IDLE && !self.unsynced
+        self.answered() && self.status == IDLE && self.unsynced == 0
     }
 
     /// Whether a transaction is open for extended requests that no `Sync` has followed.
     #[must_use]
     pub fn unsynced(&self) -> bool {
-        self.unsynced && !self.skipping
+        self.unsynced > 0 && self.course != Course::Skipping
     }
 
     /// Whether nothing will come from the server unless something is sent: it has answered all, or keeps its answers
     /// back, or discards what comes, until a `Sync`.
     #[must_use]
     pub fn is_still(&self) -> bool {
-        self.lost || self.readies == 0
+        self.course == Course::Lost || self.prompted == 0
+    }
+
+    /// Whether the server has been asked for all the answers that it owes.
+    #[must_use]
+    pub fn is_prompted(&self) -> bool {
+        self.prompted == self.queue.len()
     }
 
     /// Whether a request that is sent now finds the transaction status that [`Pipeline::status`] tells, unless it is
@@ -270,38 +342,45 @@ impl Pipeline {
     /// Nothing is owed; a transaction may be open.
     #[must_use]
     pub fn answered(&self) -> bool {
-        self.queue.is_empty() && !self.skipping && !self.lost
+        self.queue.is_empty() && self.course == Course::Working
+    }
+
+    /// Whether no answer is to be waited for: nothing is owed, or the server discards what comes and says nothing before
+    /// it has read a `Sync`, or what it owes is not known.
+    #[must_use]
+    pub fn has_no_answer_due(&self) -> bool {
+        self.queue.is_empty() || self.course == Course::Lost
     }
 
     /// Whether the client does not see the server's next message if it is of type `tag`.
     #[must_use]
     pub fn hides(&self, tag: u8) -> bool {
         self.queue.front().is_some_and(|entry| match entry.reply {
-            Reply::Forward | Reply::Invent => false,
-            Reply::Hide => true,
+            Reply::Forward | Reply::Synthesize => false,
+            Reply::Swallow => true,
             Reply::Assist => tag != backend::ERROR,
             // The `ReadyForQuery` behind the error is the client's.
             Reply::Refuse => tag != backend::READY,
         })
     }
 
-    /// What the client is told in answer to a refused request, if its turn has come.
-    #[must_use]
-    pub fn refusal(&self) -> Option<&[u8]> {
-        let front = self.queue.front().filter(|entry| entry.reply == Reply::Refuse)?;
-        front.undo.as_ref()?.refusal.as_deref()
+    /// Takes what the client is told in answer to a refused request, if its turn has come.
+    pub fn take_refusal(&mut self) -> Option<Box<[u8]>> {
+        self.queue.front().filter(|entry| entry.reply == Reply::Refuse)?;
+        self.front_note()?.refusal.take()
     }
 
-    /// The statement that is described, if the answer to that comes next.
+    /// Whether the next answer tells the columns of a statement.
     #[must_use]
-    pub fn describing(&self) -> Option<&Arc<Statement>> {
-        self.queue.front()?.undo.as_ref()?.describes.as_ref()
+    pub fn describes(&self) -> bool {
+        let front = self.queue.front().and_then(|entry| entry.note.as_ref());
+        front.is_some_and(|note| note.describes.is_some())
     }
 
     /// Whether the server discards everything up to the next `Sync`.
     #[must_use]
     pub fn skipping(&self) -> bool {
-        self.skipping
+        self.course == Course::Skipping
     }
 
     /// How many requests are owed.
@@ -316,10 +395,10 @@ impl Pipeline {
         self.queue.len() == 1 && self.queue.front().is_some_and(|entry| entry.request == Request::Sync)
     }
 
-    /// Hides the answer to what is owed last.
-    pub fn hide_last(&mut self) {
+    /// Swallows the answer to what is owed last.
+    pub fn swallow_last(&mut self) {
         if let Some(last) = self.queue.back_mut() {
-            last.reply = Reply::Hide;
+            last.reply = Reply::Swallow;
         }
     }
 
@@ -332,7 +411,7 @@ impl Pipeline {
     /// Whether the books can't be trusted any more: the session must end with its client.
     #[must_use]
     pub fn lost(&self) -> bool {
-        self.lost
+        self.course == Course::Lost
     }
 
     /// The status of the last `ReadyForQuery`: `I`, `T` or `E`.
@@ -343,19 +422,30 @@ impl Pipeline {
 
     fn error(&mut self, head: Request) {
         if self.copy_in != CopyIn::No {
-            // Whether the server had read the `Sync`s before the copy failed can't be known from here, so
-            // neither can the number of `ReadyForQuery`s to come.
-            self.lost |= self.swallowed;
+            if self.swallowed > 0 {
+                // Whether the server had read the `Sync`s before the copy failed can't be known from here, so
+                // neither can the number of `ReadyForQuery`s to come.
+                self.course = Course::Lost;
+            }
             self.copy_in = CopyIn::No;
         }
-        if head.is_extended() {
-            let mut cut = Vec::new();
-            while self.queue.front().is_some_and(|entry| entry.request != Request::Sync) {
-                cut.extend(self.pop().and_then(|entry| entry.undo));
+        if !head.is_extended() {
+            return;
+        }
+        let mut how = Unfulfilled::Failed;
+        let mut cut = Vec::new();
+        while self.queue.front().is_some_and(|entry| entry.request != Request::Sync) {
+            let note = self.pop().and_then(|entry| entry.note);
+            cut.extend(note.map(|note| (note.rollback, how)));
+            how = Unfulfilled::Discarded;
+        }
+        // The last first, as with anything that is undone.
+        self.undone.extend(cut.into_iter().rev());
+        if self.queue.is_empty() {
+            self.unsynced = 0;
+            if self.course == Course::Working {
+                self.course = Course::Skipping;
             }
-            // The last first, as with anything that is undone.
-            self.undone.extend(cut.into_iter().rev().map(|undo| *undo));
-            self.skipping = self.queue.is_empty();
         }
     }
 
@@ -364,22 +454,24 @@ impl Pipeline {
         let ahead = self.queue.len().min(end.unwrap_or(usize::MAX));
         for at in (1..ahead).rev() {
             if self.queue[at].request == Request::Sync {
-                self.swallowed = true;
+                self.swallowed += 1;
             } else {
-                self.lost = true;
+                self.course = Course::Lost;
             }
             let removed = self.queue.remove(at);
             self.readies -= usize::from(removed.is_some_and(|entry| entry.request.ends_ready()));
         }
+        self.prompted = self.prompted.min(self.queue.len());
         self.copy_in = if end.is_some() { CopyIn::Ended } else { CopyIn::Open };
     }
 
     fn copy_in_ends(&mut self) {
         if self.copy_in != CopyIn::No {
             self.copy_in = CopyIn::No;
-            self.swallowed = false;
+            self.swallowed = 0;
             if let Some(end) = self.queue.iter().position(|entry| entry.request == Request::CopyEnd) {
                 self.queue.remove(end);
+                self.prompted = self.prompted.saturating_sub(usize::from(end < self.prompted));
             }
         }
         self.drop_late_copy_ends();
@@ -388,7 +480,7 @@ impl Pipeline {
     /// A `CopyDone` that comes after its copy has failed is ignored by the server.
     fn drop_late_copy_ends(&mut self) {
         while self.queue.front().is_some_and(|entry| entry.request == Request::CopyEnd) {
-            self.queue.pop_front();
+            self.pop();
         }
     }
 }
@@ -531,11 +623,11 @@ mod tests {
     #[test]
     fn hidden_answers_are_told_apart() {
         let mut p = Pipeline::new();
-        p.request(Request::Query, Reply::Hide);
+        p.request(Request::Query, Reply::Swallow);
         p.request(Request::Query, Reply::Forward);
         assert!(p.hides(backend::COMMAND_COMPLETE));
-        assert_eq!(p.response(backend::COMMAND_COMPLETE), Reply::Hide);
-        assert_eq!(p.ready(IDLE), Reply::Hide);
+        assert_eq!(p.response(backend::COMMAND_COMPLETE), Reply::Swallow);
+        assert_eq!(p.ready(IDLE), Reply::Swallow);
         assert!(!p.hides(backend::COMMAND_COMPLETE));
         assert_eq!(p.response(backend::COMMAND_COMPLETE), Reply::Forward);
         assert_eq!(p.ready(b'T'), Reply::Forward);

@@ -8,14 +8,14 @@ pub enum Reply {
     /// It goes to the client, who asked.
     Forward,
     /// pgferry asked; the client never sees it.
-    Hide,
+    Swallow,
     /// pgferry asked for the sake of the client's next request: the client sees only an error, as the answer to that.
     Assist,
     /// The client asked for something that is refused: the server was sent something that fails in its place, so that
     /// it does to the transaction what an error does, and the client sees the refusal instead of the server's words.
     Refuse,
-    /// The client asked for something that needs no server: the answer is made up when its turn comes.
-    Invent,
+    /// The client asked for something that needs no server: the answer is synthesized when its turn comes.
+    Synthesize,
 }
 
 /// A request, by how it is answered.
@@ -71,7 +71,8 @@ impl Request {
     }
 
     /// Whether `ReadyForQuery` ends it.
-    pub(super) fn ends_ready(self) -> bool {
+    #[must_use]
+    pub fn ends_ready(self) -> bool {
         matches!(self, Self::Query | Self::Function | Self::Sync)
     }
 

@@ -15,8 +15,7 @@ pub enum Token<'a> {
     Semicolon,
     /// Any other character, or the first of the digits of a number.
     Other(u8),
-    /// Text whose meaning depends on a setting or needs decoding: a backslash before a quote (is it an escape? it
-    /// depends on `standard_conforming_strings`), or `U&` escapes.
+    /// Text that needs decoding: `U&` escapes.
     Unclear,
 }
 
@@ -24,13 +23,16 @@ pub enum Token<'a> {
 #[derive(Clone, Debug)]
 pub struct Tokens<'a> {
     rest: &'a [u8],
+    /// A backslash escapes in plain strings too.
+    backslashes: bool,
 }
 
 impl<'a> Tokens<'a> {
-    /// Walks `sql`.
+    /// Walks `sql`; `backslashes` says whether a backslash escapes in plain strings, as it does where the server
+    /// reports `standard_conforming_strings = off`.
     #[must_use]
-    pub fn new(sql: &'a [u8]) -> Self {
-        Self { rest: sql }
+    pub fn new(sql: &'a [u8], backslashes: bool) -> Self {
+        Self { rest: sql, backslashes }
     }
 
     /// What has not been walked.
@@ -112,10 +114,7 @@ impl<'a> Tokens<'a> {
     }
 
     fn plain_string(&mut self) -> Token<'a> {
-        let content = self.quoted(b'\'', false);
-        // With standard_conforming_strings off the string ends elsewhere.
-        let unclear = content.last() == Some(&b'\\') || content.windows(2).any(|two| two == b"\\'");
-        if unclear { Token::Unclear } else { Token::Text(content) }
+        Token::Text(self.quoted(b'\'', self.backslashes))
     }
 
     fn dollar(&mut self) -> Token<'a> {
@@ -233,7 +232,7 @@ mod tests {
     use super::*;
 
     fn words(sql: &str) -> Vec<String> {
-        Tokens::new(sql.as_bytes())
+        Tokens::new(sql.as_bytes(), false)
             .filter_map(|token| match token {
                 Token::Word(word) => Some(String::from_utf8_lossy(word).into_owned()),
                 _ => None,
@@ -251,12 +250,19 @@ mod tests {
     }
 
     #[test]
-    fn what_depends_on_settings_is_unclear() {
-        let unclear = |sql: &str| Tokens::new(sql.as_bytes()).any(|token| token == Token::Unclear);
-        assert!(unclear(r"select 'a\'; set x = 1; --'"));
-        assert!(unclear(r"select 'a\'"));
+    fn escapes_that_need_decoding_are_unclear() {
+        let unclear = |sql: &str| Tokens::new(sql.as_bytes(), false).any(|token| token == Token::Unclear);
         assert!(unclear(r#"select U&"\0073et_config"('a','b',false)"#));
         assert!(!unclear(r"select 'C:\temp', e'\''"));
+    }
+
+    #[test]
+    fn backslashes_escape_in_plain_strings_where_the_server_says_so() {
+        let sql = r"select 'a\'; set x = 1; --'";
+        let semicolons = |backslashes| {
+            Tokens::new(sql.as_bytes(), backslashes).filter(|token| *token == Token::Semicolon).count()
+        };
+        assert_eq!((semicolons(false), semicolons(true)), (2, 0));
     }
 
     #[test]
@@ -269,12 +275,12 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_text_ends(sql in prop::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(Tokens::new(&sql).count() <= sql.len());
+            prop_assert!(Tokens::new(&sql, false).count() <= sql.len());
         }
 
         #[test]
         fn texts_made_of_quotes_end(sql in "[ '\"$a;/*\\\\eU&-]{0,60}") {
-            prop_assert!(Tokens::new(sql.as_bytes()).count() <= sql.len());
+            prop_assert!(Tokens::new(sql.as_bytes(), false).count() <= sql.len());
         }
     }
 }

@@ -1,24 +1,27 @@
-//! Named prepared statements, carried from connection to connection.
+//! Prepared statements: those of clients, carried from connection to connection, and those of connections.
 //!
 //! A client's name stands for a [`Statement`], which has a name of its own on every connection where it is prepared.
 //! Equal texts under equal settings are one statement, so that what one client has prepared another one need not; which
-//! statements a connection has is in its [`Prepared`]. All three change when a message is *sent*; what turns out not to
-//! have happened, because the request failed or was discarded, is taken back with [`Undo`].
+//! statements a connection has is in its [`Prepared`]. Both change when a message is *sent*; what turns out not to have
+//! happened, because the request failed or was discarded, is taken back with [`super::rollback::Rollback`].
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::params::Params;
-use super::pinning::Look;
-use super::sql::{Token, Tokens};
+use super::rollback::Rollback;
+use super::session_command::Placed;
+use super::sql_effects::SqlEffects;
 
 /// What every server-side name begins with.
 pub const PREFIX: &str = "pgferry_";
 
-/// How many statements the catalog keeps that no client has a name for.
-const UNUSED: usize = 5_000;
+/// How many statements a cache keeps that no client has a name for.
+const MAX_UNUSED: usize = 5_000;
+
+/// How many bytes of text they may have.
+const MAX_UNUSED_BYTES: usize = 4 * 1024 * 1024;
 
 /// The settings that the meaning of a text depends on when it is prepared, as one string.
 pub type Flavor = Box<[u8]>;
@@ -33,7 +36,7 @@ pub struct Text {
     /// The `Parse` message behind its first string: the query's text, and the OIDs of its parameters' types.
     pub body: Box<[u8]>,
     /// What running it does to a session.
-    pub look: Look,
+    pub effects: SqlEffects,
 }
 
 /// A text under certain settings.
@@ -47,12 +50,19 @@ pub struct Statement {
     pub flavor: Option<Arc<Flavor>>,
     /// The settings that the server reported then.
     pub params: Params,
-    /// The columns of its result, once somebody was told them; empty where it has none.
-    shape: OnceLock<Box<[u8]>>,
     retired: AtomicBool,
-    /// How often definitions had changed when it was made.
-    epoch: u64,
 }
+
+/// The settings that must be others than in a session that reports `now` while a text is prepared there that was first
+/// prepared under `params`.
+pub fn other_settings<'a>(params: &'a Params, now: &'a Params) -> impl Iterator<Item = &'static str> + 'a {
+    let same = *params == *now;
+    let differs = move |name: &&str| !same && params.get(name.as_bytes()) != now.get(name.as_bytes());
+    REPORTED.into_iter().filter(differs)
+}
+
+/// The columns of a statement's result, as [`crate::wire::backend::shape`] reads them; empty where it has none.
+pub type Columns = Arc<[u8]>;
 
 impl Statement {
     /// Its name on every connection where it is prepared.
@@ -61,55 +71,67 @@ impl Statement {
         format!("{PREFIX}{}", self.id)
     }
 
-    /// The columns of its result, if somebody was told them.
-    #[must_use]
-    pub fn shape(&self) -> Option<&[u8]> {
-        self.shape.get().map(|shape| &**shape)
-    }
-
-    /// Notes the columns of its result; says whether they are what somebody was told before.
-    #[must_use]
-    pub fn note_shape(&self, shape: &[u8]) -> bool {
-        **self.shape.get_or_init(|| shape.into()) == *shape
-    }
-
-    /// Whether the server's plan for it is of no use any more.
+    /// Whether servers' plans for it are known to be out of date.
     #[must_use]
     pub fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
     }
 
-    /// The settings that must be others than in a session that reports `now` while it is prepared there.
-    pub fn other_settings<'a>(&'a self, now: &'a Params) -> impl Iterator<Item = &'static str> + 'a {
-        let same = self.params == *now;
-        let differs = move |name: &&str| !same && self.params.get(name.as_bytes()) != now.get(name.as_bytes());
-        REPORTED.into_iter().filter(differs)
-    }
-
-    fn size(&self) -> usize {
+    /// Bytes of its text.
+    #[must_use]
+    pub fn size(&self) -> usize {
         self.text.as_ref().map_or(0, |text| text.body.len())
     }
 }
 
 type Texts = HashMap<Arc<Flavor>, HashMap<Box<[u8]>, Arc<Statement>>>;
 
-/// Every statement of this process: equal texts (query and parameter types, whole) under equal settings are one.
+/// What the statement caches of a process share: numbers for statements, which are never used again, and how often
+/// definitions have changed that texts refer to.
 #[derive(Debug, Default)]
-pub struct Catalog {
-    texts: Mutex<Texts>,
-    next: AtomicU64,
-    epoch: AtomicU64,
+pub struct StatementIds {
+    last: AtomicU64,
+    definitions: AtomicU64,
 }
 
-impl Catalog {
-    /// Whether `statement` is what its text stands for, as far as that is known.
+impl StatementIds {
+    /// The next number.
+    pub fn next(&self) -> u64 {
+        self.last.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// The statements of one pool, which share database, role and startup parameters: equal texts (query and parameter
+/// types, whole) under equal settings are one.
+#[derive(Debug, Default)]
+pub struct StatementCache {
+    known: Mutex<Known>,
+    ids: Arc<StatementIds>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    texts: Texts,
+    count: usize,
+    bytes: usize,
+    /// How often definitions had changed when it was begun.
+    definitions: u64,
+}
+
+impl StatementCache {
+    /// An empty cache that takes its numbers from `ids`.
     #[must_use]
-    pub fn is_current(&self, statement: &Statement) -> bool {
-        !statement.is_retired() && statement.epoch == self.epoch.load(Ordering::Relaxed)
+    pub fn new(ids: Arc<StatementIds>) -> Self {
+        Self { known: Mutex::default(), ids }
+    }
+
+    /// A number of its own for anything that is told from statements by it.
+    pub fn next_id(&self) -> u64 {
+        self.ids.next()
     }
 
     /// The statement for `body` under `flavor`, of which `params` are the reported settings; `text` makes its text where
-    /// it is new. Without a flavor it is one that nobody shares.
+    /// it is new. Without a flavor it is one that no other client shares.
     pub fn intern(
         &self,
         flavor: Option<&Arc<Flavor>>,
@@ -118,60 +140,107 @@ impl Catalog {
         text: impl FnOnce() -> Arc<Text>,
     ) -> Arc<Statement> {
         let Some(flavor) = flavor else { return self.make(None, params, Some(text())) };
-        let mut texts = self.texts();
-        if let Some(known) = texts.get(flavor).and_then(|known| known.get(body)) {
-            return Arc::clone(known);
+        let mut known = self.known();
+        let definitions = self.ids.definitions.load(Ordering::Relaxed);
+        if known.definitions != definitions {
+            *known = Known { definitions, ..Known::default() };
         }
-        if texts.values().map(HashMap::len).sum::<usize>() >= UNUSED {
-            texts.retain(|_, known| {
-                known.retain(|_, statement| Arc::strong_count(statement) > 1);
-                !known.is_empty()
-            });
+        if let Some(statement) = known.texts.get(flavor).and_then(|texts| texts.get(body)) {
+            return Arc::clone(statement);
+        }
+        if known.count >= MAX_UNUSED || known.bytes + body.len() > MAX_UNUSED_BYTES {
+            known.forget_unused();
         }
         let statement = self.make(Some(Arc::clone(flavor)), params, Some(text()));
-        texts.entry(Arc::clone(flavor)).or_default().insert(body.into(), Arc::clone(&statement));
+        known.count += 1;
+        known.bytes += body.len();
+        known.texts.entry(Arc::clone(flavor)).or_default().insert(body.into(), Arc::clone(&statement));
         statement
     }
 
-    /// A statement that is too long to be kept.
-    pub fn unkept(&self) -> Arc<Statement> {
+    /// A statement whose text is not kept.
+    pub fn uncached(&self) -> Arc<Statement> {
         self.make(None, &Params::default(), None)
     }
 
-    /// The server's plan for `statement` is of no use any more: whoever asks for its text gets another one.
+    /// Servers' plans for `statement` are out of date: its text becomes another statement when it is prepared again.
     pub fn retire(&self, statement: &Statement) {
         statement.retired.store(true, Ordering::Relaxed);
-        if let (Some(flavor), Some(text)) = (&statement.flavor, &statement.text)
-            && let Some(known) = self.texts().get_mut(flavor)
-            && known.get(&text.body).is_some_and(|known| known.id == statement.id)
-        {
-            known.remove(&text.body);
+        let (Some(flavor), Some(text)) = (&statement.flavor, &statement.text) else { return };
+        let mut known = self.known();
+        let Some(texts) = known.texts.get_mut(flavor) else { return };
+        if texts.get(&text.body).is_some_and(|now| now.id == statement.id) {
+            texts.remove(&text.body);
+            known.count -= 1;
+            known.bytes -= text.body.len();
         }
     }
 
-    /// What names mean may have changed: from now on no text is a statement that was there before.
+    /// What names mean may have changed: from now on no text is a statement that was there before, in any cache.
     pub fn definitions_changed(&self) {
-        let mut texts = self.texts();
-        self.epoch.fetch_add(1, Ordering::Relaxed);
-        texts.clear();
+        self.ids.definitions.fetch_add(1, Ordering::Relaxed);
     }
 
     fn make(&self, flavor: Option<Arc<Flavor>>, params: &Params, text: Option<Arc<Text>>) -> Arc<Statement> {
-        let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        let epoch = self.epoch.load(Ordering::Relaxed);
-        Arc::new(Statement {
-            id,
-            text,
-            flavor,
-            params: params.clone(),
-            shape: OnceLock::new(),
-            retired: AtomicBool::new(false),
-            epoch,
-        })
+        let retired = AtomicBool::new(false);
+        Arc::new(Statement { id: self.ids.next(), text, flavor, params: params.clone(), retired })
     }
 
-    fn texts(&self) -> MutexGuard<'_, Texts> {
-        self.texts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// Forgets statements that no client has a name for.
+    fn forget_unused(&mut self) {
+        let (mut count, mut bytes) = (0, 0);
+        self.texts.retain(|_, texts| {
+            texts.retain(|body, statement| {
+                let used = Arc::strong_count(statement) > 1;
+                if used {
+                    count += 1;
+                    bytes += body.len();
+                }
+                used
+            });
+            !texts.is_empty()
+        });
+        (self.count, self.bytes) = (count, bytes);
+    }
+}
+
+/// A client's unnamed statement.
+#[derive(Debug)]
+pub struct Unnamed {
+    /// A number of its own, by which a connection's unnamed statement is compared with it.
+    pub id: u64,
+    /// What it says; `None` where it was too long to be kept.
+    pub text: Option<Arc<Text>>,
+    /// The commands that running it runs.
+    pub commands: Option<Arc<[Placed]>>,
+    /// The settings that the server reported when it was parsed.
+    pub params: Params,
+    /// The columns that the client was told of it.
+    described: OnceLock<Columns>,
+}
+
+impl Unnamed {
+    /// Number `id`, with these `effects`, parsed under `params`.
+    #[must_use]
+    pub fn new(id: u64, text: Option<Arc<Text>>, effects: &SqlEffects, params: Params) -> Self {
+        Self { id, text, commands: effects.commands.clone(), params, described: OnceLock::new() }
+    }
+
+    /// The columns that the client was told of it.
+    #[must_use]
+    pub fn described(&self) -> Option<&Columns> {
+        self.described.get()
+    }
+
+    /// Notes the columns that the client is told; the first time counts, since they don't change.
+    pub fn describe(&self, columns: &Columns) {
+        let _ = self.described.set(Arc::clone(columns));
     }
 }
 
@@ -180,33 +249,32 @@ impl Catalog {
 pub struct Names {
     #[expect(clippy::box_collection, reason = "most clients have none, and every idle one has room for it")]
     map: Option<Box<HashMap<Box<[u8]>, Named>>>,
+    /// Bytes of the texts and names.
+    bytes: usize,
 }
 
-#[derive(Debug)]
-struct Named {
-    statement: Arc<Statement>,
-    /// The client has asked for its columns.
-    told: bool,
+/// What a client's name stands for.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// The statement.
+    pub statement: Arc<Statement>,
+    /// The columns that this client was told of it.
+    pub described: Option<Columns>,
 }
 
 impl Names {
     /// What `name` stands for.
     #[must_use]
-    pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
-        self.map.as_ref()?.get(significant(name)).map(|named| &named.statement)
+    pub fn get(&self, name: &[u8]) -> Option<&Named> {
+        self.map.as_ref()?.get(significant(name))
     }
 
-    /// Notes that the client asks for the columns of what `name` stands for.
-    pub fn tell(&mut self, name: &[u8]) {
-        if let Some(named) = self.map.as_mut().and_then(|map| map.get_mut(significant(name))) {
-            named.told = true;
+    /// Notes the columns that the client was told of what `name` stands for, if that is `statement` still.
+    pub fn describe(&mut self, name: &[u8], statement: u64, columns: &Columns) {
+        let named = self.map.as_mut().and_then(|map| map.get_mut(significant(name)));
+        if let Some(named) = named.filter(|named| named.statement.id == statement) {
+            named.described = Some(Arc::clone(columns));
         }
-    }
-
-    /// Whether it has.
-    #[must_use]
-    pub fn was_told(&self, name: &[u8]) -> bool {
-        self.map.as_ref().and_then(|map| map.get(significant(name))).is_some_and(|named| named.told)
     }
 
     /// Whether there are none.
@@ -221,22 +289,33 @@ impl Names {
         self.map.as_ref().map_or(0, |map| map.len())
     }
 
-    /// Lets `name` stand for `statement`, or for nothing.
-    pub fn set(&mut self, name: &[u8], statement: Option<Arc<Statement>>) {
+    /// Bytes of the names, and of the texts they stand for.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Lets `name` stand for `named`, or for nothing. Returns what it stood for.
+    pub fn set(&mut self, name: &[u8], named: Option<Named>) -> Option<Named> {
         let name = significant(name);
-        if let Some(statement) = statement {
-            self.map.get_or_insert_default().insert(name.into(), Named { statement, told: false });
-        } else if let Some(map) = &mut self.map {
-            map.remove(name);
-            if map.is_empty() {
-                self.map = None;
+        let size = |named: &Named| name.len() + named.statement.size();
+        let before = match named {
+            Some(named) => {
+                self.bytes += size(&named);
+                self.map.get_or_insert_default().insert(name.into(), named)
             }
+            None => self.map.as_mut().and_then(|map| map.remove(name)),
+        };
+        self.bytes -= before.as_ref().map_or(0, size);
+        if self.map.as_ref().is_some_and(|map| map.is_empty()) {
+            self.map = None;
         }
+        before
     }
 
     /// Forgets all.
     pub fn clear(&mut self) {
-        self.map = None;
+        *self = Self::default();
     }
 
     /// A name for the statement with number `id`.
@@ -259,6 +338,8 @@ pub struct Limits {
     pub count: usize,
     /// Bytes of their texts.
     pub bytes: usize,
+    /// Bytes of the names and texts of one client.
+    pub client_bytes: usize,
 }
 
 /// The statements that are prepared on a connection; those used longest ago give way.
@@ -269,45 +350,63 @@ pub struct Prepared {
     clock: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Held {
+/// A statement as a connection has it.
+#[derive(Clone, Debug)]
+pub struct Held {
     used: u64,
     size: usize,
+    /// The columns that its plan has there, once the server was asked: they don't change (`RevalidateCachedQuery` in
+    /// `src/backend/utils/cache/plancache.c`).
+    columns: Option<Columns>,
 }
 
 impl Prepared {
-    /// Whether `statement` is prepared there; notes its use.
+    /// Whether `statement` is prepared there, before it is used.
     pub fn has(&mut self, statement: &Statement) -> bool {
         self.clock += 1;
-        let found = self.map.get_mut(&statement.id);
-        found.map(|held| held.used = self.clock).is_some()
+        self.map.get_mut(&statement.id).map(|held| held.used = self.clock).is_some()
+    }
+
+    /// The columns of statement `id` there, where they are known.
+    #[must_use]
+    pub fn columns(&self, id: u64) -> Option<&Columns> {
+        self.map.get(&id)?.columns.as_ref()
+    }
+
+    /// Notes the columns that statement `id` has there.
+    pub fn describe(&mut self, id: u64, columns: &Columns) {
+        if let Some(held) = self.map.get_mut(&id) {
+            held.columns = Some(Arc::clone(columns));
+        }
     }
 
     /// Notes that `statement` is prepared there.
     pub fn add(&mut self, statement: &Statement) {
+        self.put(statement.id, Held { used: 0, size: statement.size(), columns: None });
+    }
+
+    fn put(&mut self, id: u64, held: Held) {
         self.clock += 1;
-        let held = Held { used: self.clock, size: statement.size() };
         self.bytes += held.size;
-        if let Some(before) = self.map.insert(statement.id, held) {
+        if let Some(before) = self.map.insert(id, Held { used: self.clock, ..held }) {
             self.bytes -= before.size;
         }
     }
 
-    /// Notes that the statement with number `id` is not prepared there.
-    pub fn remove(&mut self, id: u64) {
-        if let Some(held) = self.map.remove(&id) {
-            self.bytes -= held.size;
-        }
+    /// Notes that the statement with number `id` is not prepared there; returns what was.
+    pub fn remove(&mut self, id: u64) -> Option<Held> {
+        let held = self.map.remove(&id)?;
+        self.bytes -= held.size;
+        Some(held)
     }
 
-    /// The statement that must give way to keep to `limits`, with its size.
+    /// The statement that must give way to keep to `limits`.
     #[must_use]
-    pub fn excess(&self, limits: Limits) -> Option<(u64, usize)> {
+    pub fn excess(&self, limits: Limits) -> Option<u64> {
         if self.map.len() <= limits.count && (self.bytes <= limits.bytes || self.map.len() <= 1) {
             return None;
         }
-        let oldest = self.map.iter().min_by_key(|(_, held)| held.used);
-        oldest.map(|(&id, held)| (id, held.size))
+        self.map.iter().min_by_key(|(_, held)| held.used).map(|(&id, _)| id)
     }
 
     /// The session has been swept.
@@ -316,15 +415,12 @@ impl Prepared {
     }
 
     /// Takes back what has not happened on this connection.
-    pub fn undo(&mut self, undo: &Undo) {
-        if let Some(id) = undo.prepared {
+    pub fn undo(&mut self, rollback: &mut Rollback) {
+        if let Some(id) = rollback.prepared {
             self.remove(id);
         }
-        if let Some((id, size)) = undo.closed {
-            self.clock += 1;
-            if self.map.insert(id, Held { used: self.clock, size }).is_none() {
-                self.bytes += size;
-            }
+        if let Some((id, held)) = rollback.closed.take() {
+            self.put(id, held);
         }
     }
 
@@ -341,146 +437,86 @@ impl Prepared {
     }
 }
 
-/// A client's name, and what it stood for before.
-type Renaming = (Box<[u8]>, Option<Arc<Statement>>);
-
-/// What the books say too much if a request fails or is discarded.
-#[derive(Clone, Debug, Default)]
-pub struct Undo {
-    /// The client's name, and what it stood for before.
-    pub name: Option<Renaming>,
-    /// The statement that is not prepared on the connection after all.
-    pub prepared: Option<u64>,
-    /// The statement that is still prepared on the connection, with its size.
-    pub closed: Option<(u64, usize)>,
-    /// The client's unnamed statement is not what it was said to be.
-    pub unnamed: bool,
-    /// The statement that the request describes: nothing to undo, but to be known when the answer comes.
-    pub describes: Option<Arc<Statement>>,
-    /// The `ErrorResponse` that the client gets instead of the server's.
-    pub refusal: Option<Box<[u8]>>,
-}
-
-impl Undo {
-    /// Whether it is about which statements there are.
-    #[must_use]
-    pub fn changes_statements(&self) -> bool {
-        self.name.is_some() || self.prepared.is_some() || self.closed.is_some()
-    }
-}
-
-/// Where a text says `EXECUTE name` or `DEALLOCATE name` of a statement that `names` knows: SQL sees the statements of
-/// the extended protocol too, but under the names they have on the server.
-#[must_use]
-pub fn mentions(sql: &[u8], names: &Names) -> Vec<(Range<usize>, Arc<Statement>)> {
-    let mut found = Vec::new();
-    if names.is_empty() {
-        return found;
-    }
-    let mut tokens = Tokens::new(sql);
-    let mut expected = false;
-    loop {
-        let start = sql.len() - tokens.skip_to_token();
-        let Some(token) = tokens.next() else { return found };
-        let name: Option<Box<[u8]>> = match token {
-            Token::Word(word) => Some(word.to_ascii_lowercase().into()),
-            Token::Quoted(name) => Some(name.into()),
-            _ => None,
-        };
-        let keyword = matches!(token, Token::Word(_));
-        match name {
-            Some(name) if expected && names.get(&name).is_some() => {
-                let end = sql.len() - tokens.rest().len();
-                found.extend(names.get(&name).map(|statement| (start..end, Arc::clone(statement))));
-                expected = false;
-            }
-            Some(word) if keyword => {
-                expected = matches!(&*word, b"execute" | b"deallocate") || (expected && *word == *b"prepare");
-            }
-            _ => expected = false,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn text(body: &[u8]) -> Arc<Text> {
-        Arc::new(Text { body: body.into(), look: Look::default() })
+        Arc::new(Text { body: body.into(), effects: SqlEffects::default() })
     }
 
     fn flavor(others: &[u8]) -> Arc<Flavor> {
         Arc::new(others.into())
     }
 
-    fn intern(catalog: &Catalog, flavor: Option<&Arc<Flavor>>, body: &[u8]) -> Arc<Statement> {
-        catalog.intern(flavor, &Params::default(), body, || text(body))
+    fn intern(cache: &StatementCache, flavor: Option<&Arc<Flavor>>, body: &[u8]) -> Arc<Statement> {
+        cache.intern(flavor, &Params::default(), body, || text(body))
     }
 
     #[test]
     fn equal_texts_under_equal_settings_are_one_statement() {
-        let catalog = Catalog::default();
+        let cache = StatementCache::default();
         let (a, b) = (flavor(b"a"), flavor(b"b"));
-        let first = intern(&catalog, Some(&a), b"select 1\0\0\0");
-        assert_eq!(intern(&catalog, Some(&flavor(b"a")), b"select 1\0\0\0").id, first.id);
+        let first = intern(&cache, Some(&a), b"select 1\0\0\0");
+        assert_eq!(intern(&cache, Some(&flavor(b"a")), b"select 1\0\0\0").id, first.id);
         for other in [
-            intern(&catalog, Some(&b), b"select 1\0\0\0"),
-            intern(&catalog, Some(&a), b"select 1\0\0\x01\0\0\0\x17"),
-            intern(&catalog, Some(&a), b"select 2\0\0\0"),
-            intern(&catalog, None, b"select 1\0\0\0"),
+            intern(&cache, Some(&b), b"select 1\0\0\0"),
+            intern(&cache, Some(&a), b"select 1\0\0\x01\0\0\0\x17"),
+            intern(&cache, Some(&a), b"select 2\0\0\0"),
+            intern(&cache, None, b"select 1\0\0\0"),
         ] {
             assert_ne!(other.id, first.id);
         }
-        assert_ne!(intern(&catalog, None, b"x").id, intern(&catalog, None, b"x").id, "nobody shares these");
+        assert_ne!(intern(&cache, None, b"x").id, intern(&cache, None, b"x").id, "these are not shared");
     }
 
     #[test]
     fn a_number_is_never_used_again() {
-        let catalog = Catalog::default();
+        let ids = Arc::<StatementIds>::default();
+        let (cache, other) = (StatementCache::new(Arc::clone(&ids)), StatementCache::new(ids));
         let a = flavor(b"a");
-        let first = intern(&catalog, Some(&a), b"select 1\0\0\0");
-        catalog.retire(&first);
-        let second = intern(&catalog, Some(&a), b"select 1\0\0\0");
-        catalog.definitions_changed();
-        let third = intern(&catalog, Some(&a), b"select 1\0\0\0");
+        let first = intern(&cache, Some(&a), b"select 1\0\0\0");
+        cache.retire(&first);
+        let second = intern(&cache, Some(&a), b"select 1\0\0\0");
+        cache.definitions_changed();
+        let third = intern(&cache, Some(&a), b"select 1\0\0\0");
         assert!(first.is_retired() && !second.is_retired());
         assert!(first.id < second.id && second.id < third.id);
-        catalog.retire(&second);
-        assert_eq!(intern(&catalog, Some(&a), b"select 1\0\0\0").id, third.id, "it had been replaced before");
+        cache.retire(&second);
+        assert_eq!(intern(&cache, Some(&a), b"select 1\0\0\0").id, third.id, "it had been replaced before");
+        assert_ne!(intern(&other, Some(&a), b"select 1\0\0\0").id, third.id, "another pool");
     }
 
     #[test]
-    fn what_nobody_has_a_name_for_is_forgotten() {
-        let catalog = Catalog::default();
+    fn statements_without_a_name_are_bounded_by_count_and_bytes() {
+        let cache = StatementCache::default();
         let a = flavor(b"a");
-        let kept = intern(&catalog, Some(&a), b"kept");
-        for n in 0..2 * UNUSED {
-            intern(&catalog, Some(&a), &n.to_be_bytes());
+        let kept = intern(&cache, Some(&a), b"kept");
+        for n in 0..2 * MAX_UNUSED {
+            intern(&cache, Some(&a), &n.to_be_bytes());
         }
-        assert!(catalog.texts().values().map(HashMap::len).sum::<usize>() <= UNUSED);
-        assert_eq!(intern(&catalog, Some(&a), b"kept").id, kept.id);
+        assert!(cache.known().count <= MAX_UNUSED);
+        for n in 0..100_u8 {
+            intern(&cache, Some(&a), &vec![n; 100_000]);
+        }
+        assert!(cache.known().bytes <= MAX_UNUSED_BYTES);
+        assert_eq!(intern(&cache, Some(&a), b"kept").id, kept.id);
     }
 
     #[test]
-    fn sql_that_mentions_statements() {
-        let catalog = Catalog::default();
+    fn names_count_their_bytes() {
+        let cache = StatementCache::default();
         let mut names = Names::default();
-        names.set(b"s1", Some(intern(&catalog, None, b"x")));
-        names.set(b"S 2", Some(intern(&catalog, None, b"x")));
-        for (sql, mentioned) in [
-            ("deallocate s1", vec!["s1"]),
-            ("DEALLOCATE PREPARE S1;", vec!["S1"]),
-            ("execute \"S 2\"(1, 2); /* x */ execute /* y */ s1", vec!["\"S 2\"", "s1"]),
-            ("explain analyze execute s1", vec!["s1"]),
-            ("select s1, 'execute s1' from s1", vec![]),
-            ("execute s3", vec![]),
-            ("deallocate all", vec![]),
-            ("grant execute on function s1() to s1", vec![]),
-        ] {
-            let found = mentions(sql.as_bytes(), &names);
-            assert_eq!(found.iter().map(|(at, _)| &sql[at.clone()]).collect::<Vec<_>>(), mentioned, "{sql}");
-        }
+        let named = |body: &[u8]| Some(Named { statement: intern(&cache, None, body), described: None });
+        names.set(b"a", named(b"0123456789"));
+        names.set(b"bc", named(b"01234"));
+        assert_eq!(names.bytes(), 11 + 7);
+        names.set(b"a", named(b"0"));
+        assert_eq!(names.bytes(), 2 + 7);
+        names.set(b"a", None);
+        names.set(b"a", None);
+        names.set(b"bc", None);
+        assert!(names.is_empty() && names.bytes() == 0);
     }
 
     #[test]
@@ -491,33 +527,37 @@ mod tests {
             params.set(b"application_name", name);
             params
         };
-        let catalog = Catalog::default();
-        let statement = catalog.intern(None, &params(b"UTC", b"a"), b"x", || text(b"x"));
-        let others = |now: &Params| statement.other_settings(now).collect::<Vec<_>>();
+        let cache = StatementCache::default();
+        let statement = cache.intern(None, &params(b"UTC", b"a"), b"x", || text(b"x"));
+        let others = |now: &Params| other_settings(&statement.params, now).collect::<Vec<_>>();
         assert_eq!(others(&params(b"UTC", b"b")), [""; 0]);
         assert_eq!(others(&params(b"GMT", b"a")), ["TimeZone"]);
     }
 
+    fn limits(count: usize, bytes: usize) -> Limits {
+        Limits { count, bytes, client_bytes: usize::MAX }
+    }
+
     #[test]
     fn those_used_longest_ago_give_way() {
-        let catalog = Catalog::default();
-        let statements: Vec<_> = (0u8..4).map(|n| intern(&catalog, None, &[n; 10])).collect();
+        let cache = StatementCache::default();
+        let statements: Vec<_> = (0u8..4).map(|n| intern(&cache, None, &[n; 10])).collect();
         let mut prepared = Prepared::default();
         for statement in &statements {
             prepared.add(statement);
         }
         assert!(prepared.has(&statements[0]));
-        assert_eq!(prepared.excess(Limits { count: 4, bytes: 40 }), None);
-        assert_eq!(prepared.excess(Limits { count: 3, bytes: 40 }), Some((statements[1].id, 10)));
-        assert_eq!(prepared.excess(Limits { count: 9, bytes: 39 }), Some((statements[1].id, 10)));
-        prepared.remove(statements[1].id);
+        assert_eq!(prepared.excess(limits(4, 40)), None);
+        assert_eq!(prepared.excess(limits(3, 40)), Some(statements[1].id));
+        assert_eq!(prepared.excess(limits(9, 39)), Some(statements[1].id));
+        let held = prepared.remove(statements[1].id).expect("it was there");
         assert_eq!((prepared.len(), prepared.bytes), (3, 30));
-        prepared.undo(&Undo { closed: Some((statements[1].id, 10)), ..Undo::default() });
-        prepared.undo(&Undo { prepared: Some(statements[2].id), ..Undo::default() });
+        prepared.undo(&mut Rollback { closed: Some((statements[1].id, held)), ..Rollback::default() });
+        prepared.undo(&mut Rollback { prepared: Some(statements[2].id), ..Rollback::default() });
         assert!(prepared.has(&statements[1]) && !prepared.has(&statements[2]));
         assert_eq!(prepared.bytes, 30);
         prepared.clear();
         prepared.add(&statements[0]);
-        assert_eq!(prepared.excess(Limits { count: 9, bytes: 5 }), None, "the one that is used now stays");
+        assert_eq!(prepared.excess(limits(9, 5)), None, "the one that is used now stays");
     }
 }

@@ -41,7 +41,7 @@ impl Registry {
                     let limit = settings.cleanup_timeout;
                     tokio::spawn(async move {
                         if let Some(mut fresh) = restore::reset_idle(upstream, limit).await {
-                            pool.learn_reset(&mut fresh);
+                            pool.parameters.learn_reset(&mut fresh.state);
                             pool.hand_out(fresh);
                         }
                     });

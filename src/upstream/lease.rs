@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use tokio::runtime::Handle;
 
-use super::link::{Link, Used};
+use super::link::Link;
 use super::pool::Pool;
 use super::slots::Held;
 use crate::track::Clean;
+use crate::track::server_state::UsedBy;
 
 /// A connection and the slots it holds. Dropping it closes the connection in the background, and frees the slots
 /// when it is closed.
@@ -70,7 +71,7 @@ impl Drop for Upstream {
         let Ok(runtime) = Handle::try_current() else { return };
         runtime.spawn(async move {
             link.gate.opened().await;
-            let how = Link::close(link.conn, link.copying_in).await;
+            let how = Link::close(link.conn, link.state.goodbye).await;
             drop(slots);
             if let Some(pool) = pool.upgrade() {
                 pool.closed(how, link.closing);
@@ -98,22 +99,21 @@ impl Lease {
         Self { upstream: Some(upstream), pool, active: false, unused: false }
     }
 
-    /// Gives the connection back, after `client` has used it until `now`.
-    pub fn release(mut self, _: Clean, client: u64, now: Instant) {
-        self.used = Used::By(client);
+    /// Gives the connection back, which has been used until `now`.
+    pub fn release(self, _: Clean, now: Instant) {
         self.give_back(now);
     }
 
     /// Gives the connection back as new: its session has been reset.
     pub fn release_fresh(mut self, _: Clean) {
-        self.used = Used::Fresh;
+        self.state.used = UsedBy::Nothing;
         let pool = Arc::clone(&self.pool);
-        pool.learn_reset(&mut self);
+        pool.parameters.learn_reset(&mut self.state);
         self.give_back(Instant::now());
     }
 
     /// Gives the connection back without having used it.
-    pub(super) fn release_unused(mut self) {
+    pub(super) fn release_unused(self) {
         let returned = self.returned;
         self.give_back(returned);
     }
@@ -130,12 +130,13 @@ impl Lease {
         }
     }
 
-    /// The connection itself, and what there is to know of its being lent: for those who look at both all the time.
-    pub fn parts(&mut self) -> (&mut Link, OnLoan<'_>) {
+    /// Its pool, the connection itself, and how it is lent: for the relay, which looks at all of them all the time.
+    pub fn parts(&mut self) -> (&Arc<Pool>, &mut Link, OnLoan<'_>) {
         let Self { upstream, pool, active, .. } = self;
+        let pool = &*pool;
         // As in `deref_mut`.
         let Some(upstream) = upstream else { unreachable!("a lease has its connection until it ends") };
-        (&mut upstream.open_mut().link, OnLoan { pool, active })
+        (pool, &mut upstream.open_mut().link, OnLoan { pool, active })
     }
 
     /// The pool it belongs to.
@@ -144,7 +145,7 @@ impl Lease {
         &self.pool
     }
 
-    fn give_back(&mut self, returned: Instant) {
+    fn give_back(mut self, returned: Instant) {
         let Some(mut upstream) = self.upstream.take() else { return };
         upstream.returned = returned;
         if upstream.gate.is_open() {

@@ -13,9 +13,8 @@ use super::encrypt::Encryptor;
 use super::route::Address;
 use crate::config::Target;
 use crate::net::{Conn, Stream};
-use crate::track::ledger::Kept;
-use crate::track::statements::Prepared;
-use crate::track::{Params, Wanted};
+use crate::track::ServerState;
+use crate::track::server_state::Goodbye;
 use crate::wire::{Frames, backend, frame, frontend};
 
 /// How long a server may take to close after a `Terminate`.
@@ -82,15 +81,6 @@ impl Drop for InGate {
     }
 }
 
-/// What a connection has been used for since its session was as new.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Used {
-    /// Nothing: the session is as after login.
-    Fresh,
-    /// One client's work; nothing was seen to be left behind, but code inside the database may have left something.
-    By(u64),
-}
-
 /// How a connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
@@ -119,14 +109,8 @@ pub struct Link {
     pub id: u64,
     /// What a cancel request needs.
     pub key: Arc<BackendKey>,
-    /// The reported settings as they are now.
-    pub params: Params,
-    /// The reported settings as they are after a reset.
-    pub base: Params,
-    /// What of those its own login asked for.
-    pub asked: Wanted,
-    /// What it has been used for.
-    pub used: Used,
+    /// What the session there has.
+    pub state: ServerState,
     /// When it was last given back.
     pub returned: Instant,
     /// When it is to be replaced.
@@ -135,27 +119,15 @@ pub struct Link {
     pub generation: u64,
     /// Why it is closed, if it is dropped now.
     pub closing: Closing,
-    /// The server reads copy data, which changes how to say good-bye.
-    pub copying_in: bool,
     /// Its cancel requests.
     pub gate: Arc<Gate>,
     /// What its server is wanted to be.
     pub target: Target,
     /// What others see of it.
     pub card: Arc<Card>,
-    /// The statements that are prepared there.
-    pub prepared: Prepared,
-    /// The settings that were made there with plain `SET`s for the client who has it, or had it last.
-    pub kept: Kept,
 }
 
 impl Link {
-    /// The session is swept with `DISCARD ALL`.
-    pub fn swept(&mut self) {
-        self.prepared.clear();
-        self.kept.clear();
-    }
-
     /// Whether it has been used within the last moment before `now` and nothing is known to have arrived since: then a look is not
     /// worth a system call. What the server says a moment later is met by the client's own request in any case.
     #[must_use]
@@ -188,8 +160,8 @@ impl Link {
             match frame {
                 Ok(frame) if frame.tag == backend::PARAMETER_STATUS => {
                     let Some((name, value)) = backend::parameter_status(frame.body()) else { return false };
-                    self.params.set(name, value);
-                    self.base.set(name, value);
+                    self.state.params.set(name, value);
+                    self.state.base.set(name, value);
                 }
                 Ok(frame) if matches!(frame.tag, backend::NOTICE | backend::NOTIFICATION) => {}
                 _ => return false,
@@ -200,11 +172,13 @@ impl Link {
         true
     }
 
-    /// Says good-bye and waits for the server to close first, so that TIME_WAIT falls on its side.
-    pub async fn close(mut conn: Conn, copying_in: bool) -> Closed {
-        if copying_in {
-            // A backend that reads copy data takes a Terminate for a broken copy and then waits for another message.
-            frontend::put_copy_fail(&mut conn.output, "the client is gone");
+    /// Says good-bye, as far as it may, and waits for the server to close first, so that TIME_WAIT falls on its side.
+    pub async fn close(mut conn: Conn, goodbye: Goodbye) -> Closed {
+        match goodbye {
+            // What is sent now would complete a message of which the server has part.
+            Goodbye::Silent => return Closed::by_us(conn.stream()),
+            Goodbye::CopyFail => frontend::put_copy_fail(&mut conn.output, "the client is gone"),
+            Goodbye::Terminate => {}
         }
         frontend::put_terminate(&mut conn.output);
         let goodbye = async {

@@ -16,6 +16,7 @@ use super::dial::{self, Login, Secret};
 use super::link::Link;
 use super::registry::Registry;
 use super::slots::Slot;
+use crate::track::server_state::Goodbye;
 use crate::auth::{Credential, Stored};
 use crate::config::Settings;
 use crate::error::{Blame, Fault, sqlstate};
@@ -115,7 +116,7 @@ impl Lookup {
     /// Closes what is open, the server first.
     pub async fn close(&self, registry: &Registry) {
         for (_, (conn, _slot)) in self.open.lock().await.drain() {
-            let how = Link::close(conn, false).await;
+            let how = Link::close(conn, Goodbye::Terminate).await;
             registry.closed(how, Closing::Session);
         }
     }
@@ -185,7 +186,7 @@ impl Lookup {
         let answer = timeout(self.limit, self.exchange(&mut conn, user)).await;
         let answer = answer.unwrap_or_else(|_| Err(Failure::Broke("timed out (connect_timeout)".into())));
         if let Err(Failure::Broke(_)) = &answer {
-            let how = Link::close(conn, false).await;
+            let how = Link::close(conn, Goodbye::Terminate).await;
             registry.closed(how, Closing::Dead);
         } else {
             open.insert(database.to_vec(), (conn, slot));

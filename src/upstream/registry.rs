@@ -21,7 +21,7 @@ use super::traffic::Traffic;
 use crate::auth::{Bucket, ProcessKey};
 use crate::config::Settings;
 use crate::net::BufferPool;
-use crate::track::statements::Catalog;
+use crate::track::statements::StatementIds;
 
 /// How many (database, user)s may be remembered that have never logged in.
 const STRANGERS: usize = 1000;
@@ -44,8 +44,8 @@ pub struct Registry {
     pub counters: Counters,
     /// Storage for what is under way.
     pub buffers: Arc<BufferPool>,
-    /// The prepared statements of all clients.
-    pub catalog: Catalog,
+    /// Numbers for prepared statements, which are unique in the process.
+    statement_ids: Arc<StatementIds>,
     /// What is switched off by hand.
     pub switches: Switches,
     /// The process's own key.
@@ -86,7 +86,7 @@ impl Registry {
             settings,
             counters: Counters::default(),
             buffers,
-            catalog: Catalog::default(),
+            statement_ids: Arc::default(),
             switches: Switches::default(),
             key,
             global: Slots::new(now.max_upstream),
@@ -145,7 +145,8 @@ impl Registry {
         let mut pools = lock(&self.pools);
         let pool = pools.entry(key.clone()).or_insert_with(|| {
             let generation = self.generation();
-            let shared = Sharing { account, traffic, generation, registry: self.this.clone() };
+            let statement_ids = Arc::clone(&self.statement_ids);
+            let shared = Sharing { account, traffic, generation, statement_ids, registry: self.this.clone() };
             Pool::new(key.clone(), size, shared)
         });
         Arc::clone(pool)

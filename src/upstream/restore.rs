@@ -8,14 +8,13 @@ use tracing::debug;
 
 use super::cancel;
 use super::lease::{Lease, Upstream};
-use super::link::{Link, Used};
+use super::link::Link;
 use super::registry::Registry;
+use crate::machine::preparation::RESET;
 use crate::net::RecvError;
+use crate::track::server_state::{Goodbye, UnnamedStatement, UsedBy};
 use crate::track::{Clean, Pins, Pipeline, Reply, Request};
 use crate::wire::{backend, frame, frontend, head};
-
-/// The statement that makes a session as new.
-pub const RESET: &[u8] = b"DISCARD ALL";
 
 /// The first pause before another cancel request for the same statement.
 const CANCEL_AGAIN: Duration = Duration::from_millis(50);
@@ -31,8 +30,6 @@ pub struct Leftover {
     pub cancel: bool,
     /// Whether the session is to be reset at once.
     pub reset: bool,
-    /// The client, for the books.
-    pub client: u64,
 }
 
 /// Restores a session within `limit`, in a task of its own; closes the connection where that fails.
@@ -42,8 +39,8 @@ pub fn restore(lease: Lease, registry: Arc<Registry>, leftover: Leftover, limit:
         let id = lease.id;
         let outcome = tokio::time::timeout(limit, clean_up(&mut lease, &registry, leftover)).await;
         match outcome {
-            Ok(Ok((clean, Some(client)))) => lease.release(clean, client, Instant::now()),
-            Ok(Ok((clean, None))) => lease.release_fresh(clean),
+            Ok(Ok((clean, Session::Used))) => lease.release(clean, Instant::now()),
+            Ok(Ok((clean, Session::AsNew))) => lease.release_fresh(clean),
             Ok(Err(error)) => debug!(link = id, %error, "closing an upstream connection that could not be restored"),
             Err(_) => {
                 debug!(
@@ -67,8 +64,8 @@ pub async fn reset(link: &mut Link, limit: Duration) -> bool {
     if !matches!(done, Ok(Ok(()))) {
         return false;
     }
-    link.swept();
-    link.used = Used::Fresh;
+    link.state.on_discard_all();
+    link.state.used = UsedBy::Nothing;
     true
 }
 
@@ -86,13 +83,22 @@ pub enum RestoreError {
     Lost,
 }
 
-/// Returns the client whose traces may remain, or `None` if the session is as new.
+/// What a session is like that has been restored.
+enum Session {
+    /// As new.
+    AsNew,
+    /// Its client may have left something that was not seen.
+    Used,
+}
+
 async fn clean_up(
     lease: &mut Lease,
     registry: &Arc<Registry>,
     leftover: Leftover,
-) -> Result<(Clean, Option<u64>), RestoreError> {
-    let Leftover { mut pipeline, partial, cancel, reset, client } = leftover;
+) -> Result<(Clean, Session), RestoreError> {
+    let Leftover { mut pipeline, partial, cancel, reset } = leftover;
+    // Until the server is between two messages again.
+    lease.state.goodbye = Goodbye::Silent;
     // What the client has not taken nobody will.
     let untaken = lease.conn.input.unsent().len();
     lease.conn.input.sent(untaken);
@@ -102,17 +108,17 @@ async fn clean_up(
     }
     if pipeline.copying_in() {
         frontend::put_copy_fail(&mut lease.conn.output, "the client is gone");
-        pipeline.request(Request::CopyEnd, Reply::Hide);
+        pipeline.request(Request::CopyEnd, Reply::Swallow);
     }
     if pipeline.unsynced() {
         // Without a Sync its client's work is not committed; a Sync alone would.
         frontend::put_query(&mut lease.conn.output, b"ROLLBACK");
-        pipeline.request(Request::Query, Reply::Hide);
+        pipeline.request(Request::Query, Reply::Swallow);
     }
     if !pipeline.answered() {
         // After an error the server discards everything up to a Sync, that ROLLBACK too.
         frontend::put_sync(&mut lease.conn.output);
-        pipeline.request(Request::Sync, Reply::Hide);
+        pipeline.request(Request::Sync, Reply::Swallow);
         lease.conn.flush().await.map_err(RecvError::from)?;
         if cancel {
             settle_cancelling(lease, registry, &mut pipeline).await?;
@@ -120,16 +126,16 @@ async fn clean_up(
             settle(lease, &mut pipeline).await?;
         }
     }
-    lease.copying_in = false;
+    lease.state.goodbye = Goodbye::Terminate;
     if !pipeline.settled() {
         run(lease, &mut pipeline, b"ROLLBACK").await?;
     }
     if reset {
         run(lease, &mut pipeline, RESET).await?;
-        lease.swept();
+        lease.state.on_discard_all();
     }
     let clean = Clean::prove(&pipeline, Pins::none()).ok_or(RestoreError::Lost)?;
-    Ok((clean, (!reset).then_some(client)))
+    Ok((clean, if reset { Session::AsNew } else { Session::Used }))
 }
 
 /// Receives and drops until nothing is owed, asking the server again and again to cancel: a request that comes before
@@ -170,7 +176,8 @@ async fn run(link: &mut Link, pipeline: &mut Pipeline, sql: &[u8]) -> Result<(),
 /// When the connection is of no use any more.
 pub async fn query(link: &mut Link, pipeline: &mut Pipeline, sql: &[u8]) -> Result<Option<Box<[u8]>>, RestoreError> {
     frontend::put_query(&mut link.conn.output, sql);
-    pipeline.request(Request::Query, Reply::Hide);
+    link.state.unnamed = UnnamedStatement::Absent;
+    pipeline.request(Request::Query, Reply::Swallow);
     link.conn.flush().await.map_err(RecvError::from)?;
     settle(link, pipeline).await
 }
@@ -179,7 +186,7 @@ pub async fn query(link: &mut Link, pipeline: &mut Pipeline, sql: &[u8]) -> Resu
 async fn settle(link: &mut Link, pipeline: &mut Pipeline) -> Result<Option<Box<[u8]>>, RestoreError> {
     let mut failed = None;
     // What is made up for the client nobody waits for.
-    while pipeline.invented().is_some() {}
+    while pipeline.synthesized().is_some() {}
     while !pipeline.answered() {
         if pipeline.lost() {
             return Err(RestoreError::Lost);
@@ -197,7 +204,7 @@ async fn settle(link: &mut Link, pipeline: &mut Pipeline) -> Result<Option<Box<[
                 let bytes = link.conn.peek(head.size).await?;
                 if let Some((name, value)) = backend::parameter_status(&bytes[frame::HEADER..]) {
                     let (name, value) = (name.to_vec(), value.to_vec());
-                    link.params.set(&name, &value);
+                    link.state.params.set(&name, &value);
                 }
             }
             backend::NOTICE | backend::NOTIFICATION => {}
@@ -213,11 +220,11 @@ async fn settle(link: &mut Link, pipeline: &mut Pipeline) -> Result<Option<Box<[
                 pipeline.response(tag);
             }
         }
-        for undo in pipeline.take_undone() {
-            link.prepared.undo(&undo);
+        for (mut rollback, how) in pipeline.take_undone() {
+            link.state.undo(&mut rollback, how);
         }
         link.conn.discard(head.size).await?;
-        while pipeline.invented().is_some() {}
+        while pipeline.synthesized().is_some() {}
     }
     Ok(failed)
 }

@@ -18,12 +18,12 @@ use tracing::info;
 use super::Shared;
 use super::applicant::Applicant;
 use super::cancel::Secret;
-use super::checkout;
+use super::greeting;
 use crate::auth::Credential;
 use crate::config::{Auth, Caller, Rule, Settings, Transport};
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, Peer, Stream};
-use crate::upstream::pool::Welcome;
+use crate::track::parameter_cache::Greeting;
 use crate::upstream::slots::Slot;
 use crate::upstream::{Account, Pool, PoolKey};
 use crate::wire::Startup;
@@ -48,7 +48,7 @@ pub struct Session {
     /// Where its connections come from.
     pub pool: Arc<Pool>,
     /// The settings that it begins with.
-    pub welcome: Arc<Welcome>,
+    pub greeting: Arc<Greeting>,
     /// What cancels its queries.
     pub secret: Secret,
     /// Its place among its user's clients, if these are limited.
@@ -141,14 +141,14 @@ pub async fn log_in(
         Auth::PassThrough => PassThrough { entry: &mut entry, pool: &pool, password_given: false }.run().await,
         _ => Ok(true),
     };
-    let welcome = match entered {
-        Ok(true) => checkout::welcome(shared, &pool, &applicant.wanted, deadline).await.map(Some),
+    let greeting = match entered {
+        Ok(true) => greeting::greet(shared, &pool, &applicant.wanted, deadline).await.map(Some),
         Ok(false) => Ok(None),
         Err(fault) => Err(fault),
     };
-    let Ok(Some(welcome)) = welcome else {
+    let Ok(Some(greeting)) = greeting else {
         shared.registry.forget(&pool);
-        return welcome.map(|_| None);
+        return greeting.map(|_| None);
     };
     if settings.log_connections {
         info!(
@@ -160,7 +160,7 @@ pub async fn log_in(
         );
     }
     let secret = shared.sessions.secret(applicant.startup.negotiated().0)?;
-    Ok(Some(Admitted::Session(Session { pool, welcome, secret, place })))
+    Ok(Some(Admitted::Session(Session { pool, greeting, secret, place })))
 }
 
 /// What a client is told that takes too long.

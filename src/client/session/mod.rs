@@ -1,7 +1,7 @@
 //! A client's session: it waits for work holding neither buffer nor connection, gets a connection for the work, and
-//! gives it back. `reject` answers a request without one.
+//! gives it back. `refuse` answers requests without one.
 
-mod reject;
+mod refuse;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -14,14 +14,18 @@ use tracing::{debug, warn};
 
 use super::complaints::Mishap;
 use super::control::{Control, Whose};
-use super::relay::{End, Relay, look_limit};
+use super::relay::{End, Relay, max_text_bytes};
 use super::sessions::{Newcomer, Registered};
-use super::{FAREWELL, Shared, checkout, farewell, give_back, login};
+use super::{FAREWELL, Shared, checkin, farewell, login};
 use crate::config::{Mode, Reset, Settings};
 use crate::drain::Phase;
 use crate::error::{Blame, Fault, sqlstate};
+use crate::machine;
 use crate::net::{Conn, RecvError};
-use crate::track::{Luggage, Request, names};
+use crate::machine::preparation::{Preparation, ResetPolicy};
+use crate::track::server_state::Sequences;
+use crate::track::{ClientState, Request, names};
+use crate::upstream::link::MOMENT;
 use crate::upstream::pool::{Called, CheckoutError, Loan};
 use crate::upstream::slots::Slot;
 use crate::upstream::{Lease, Pool};
@@ -45,11 +49,11 @@ pub fn killed() -> Fault {
 }
 
 /// How a session ends.
-enum Farewell {
+enum SessionEnd {
     /// The client is gone, or has said good-bye.
     Quiet,
     /// The server has told the client why.
-    Said,
+    Told,
     /// The client is told why.
     Tell(Fault),
 }
@@ -67,12 +71,12 @@ enum Acquired {
 }
 
 /// What happens to an idle client.
-enum News {
+enum IdleEvent {
     /// It has sent something, or there may be something to see to.
     Received,
     Gone,
     /// Something is to become of the connection on loan.
-    Called(Called),
+    Recalled(Called),
 }
 
 struct Session<'a> {
@@ -80,7 +84,8 @@ struct Session<'a> {
     control: Arc<Control>,
     conn: &'a mut Conn,
     pool: Arc<Pool>,
-    bag: Luggage,
+    /// What it is to find on whatever connection serves it.
+    state: ClientState,
     /// The mode it came in with.
     mode: Mode,
     /// A connection that it has not used yet.
@@ -100,7 +105,7 @@ pub fn run<'a>(
 ) -> impl Future<Output = ()> + 'a {
     let (mut session, registered) = Session::begin(shared, conn, admitted, came);
     async move {
-        if session.flush_welcome().await.is_err() {
+        if session.flush_greeting().await.is_err() {
             session.give_loan_back();
             return;
         }
@@ -113,9 +118,9 @@ pub fn run<'a>(
             tracing::info!(client = id, "client ended");
         }
         match end {
-            Farewell::Quiet => return,
-            Farewell::Said => {}
-            Farewell::Tell(fault) => {
+            SessionEnd::Quiet => return,
+            SessionEnd::Told => {}
+            SessionEnd::Tell(fault) => {
                 session.shared.errors.note(Mishap::Ended, Some(id), &fault);
                 fault.put(&mut session.conn.output);
             }
@@ -133,23 +138,23 @@ impl<'a> Session<'a> {
         admitted: login::Session,
         came: Instant,
     ) -> (Self, Registered<'a>) {
-        let login::Session { pool, welcome, secret, place } = admitted;
+        let login::Session { pool, greeting, secret, place } = admitted;
         // Its backend's pid is a client's own in session mode: other sessions see it in pg_locks and pg_stat_activity.
         let mode = shared.registry.settings_of(&pool.key.database).mode;
-        let loan = if mode == Mode::Session { pool.lend(&welcome.wanted) } else { None };
+        let loan = if mode == Mode::Session { pool.lend(&greeting.wanted) } else { None };
         let backend = loan.as_ref().map(Loan::pid);
         let whose = Whose::Pool(Arc::clone(&pool));
         let registered =
-            shared.sessions.register(Newcomer { whose, secret, backend, view: welcome.view.clone(), came });
+            shared.sessions.register(Newcomer { whose, secret, backend, view: greeting.view.clone(), came });
         let control = Arc::clone(&registered.control);
         let out = &mut conn.output;
         // A `NegotiateProtocolVersion` may be there already.
-        out.reserve_exact(welcome.messages.len() + 64);
-        out.extend_from_slice(&welcome.messages);
+        out.reserve_exact(greeting.messages.len() + 64);
+        out.extend_from_slice(&greeting.messages);
         backend::put_key_data(out, control.pid, &control.secret);
         backend::put_ready(out, crate::track::pipeline::IDLE);
-        let bag = Luggage::new(welcome.wanted.clone(), welcome.view.clone());
-        (Self { shared, control, conn, pool, bag, mode, loan: loan.map(Box::new), _place: place }, registered)
+        let state = ClientState::new(greeting.wanted.clone(), greeting.view.clone());
+        (Self { shared, control, conn, pool, state, mode, loan: loan.map(Box::new), _place: place }, registered)
     }
 
     fn count_login(&mut self) {
@@ -161,7 +166,7 @@ impl<'a> Session<'a> {
         self.pool.traffic.logins.add();
     }
 
-    async fn flush_welcome(&mut self) -> Result<(), RecvError> {
+    async fn flush_greeting(&mut self) -> Result<(), RecvError> {
         if !self.conn.flush_now()? {
             Box::pin(timeout(FAREWELL, self.conn.flush())).await.map_err(|_| RecvError::Closed)??;
         }
@@ -182,7 +187,7 @@ impl<'a> Session<'a> {
         Arc::new(own)
     }
 
-    async fn serve(&mut self) -> Farewell {
+    async fn serve(&mut self) -> SessionEnd {
         loop {
             if let Err(end) = self.next_request().await {
                 return end;
@@ -198,9 +203,9 @@ impl<'a> Session<'a> {
     /// Waits until as much of a request is there as the relay needs to send something on, which stays unread: its
     /// header, or all of a message that must be looked at. Until then it needs no connection. Late copy messages, which
     /// PostgreSQL ignores, are dropped.
-    async fn next_request(&mut self) -> Result<(), Farewell> {
+    async fn next_request(&mut self) -> Result<(), SessionEnd> {
         loop {
-            let limit = look_limit(self.mode, self.conn.input.capacity());
+            let limit = max_text_bytes(self.conn.input.capacity());
             let bytes = self.conn.input.unparsed();
             let next = head(bytes, frame::FRONTEND_LIMIT);
             let enough = |head: &Head| names::can_judge(*head, bytes, limit);
@@ -212,90 +217,115 @@ impl<'a> Session<'a> {
             let bytes = self.conn.input.unparsed();
             let enough = |head: &Head| names::can_judge(*head, bytes, limit);
             match next.map(|head| head.filter(enough)) {
-                Err(bad) => return Err(Farewell::Tell(Fault::violation(bad.to_string()))),
+                Err(bad) => return Err(SessionEnd::Tell(Fault::violation(bad.to_string()))),
                 Ok(Some(head)) => match (head.tag, Request::of(head.tag)) {
-                    (frontend::TERMINATE, _) => return Err(Farewell::Quiet),
+                    (frontend::TERMINATE, _) => return Err(SessionEnd::Quiet),
                     (_, Some(Request::CopyData | Request::CopyEnd)) => Box::pin(self.discard(head.size)).await?,
                     (_, Some(_)) => return Ok(()),
                     (tag, None) => {
-                        return Err(Farewell::Tell(Fault::unknown_message(tag)));
+                        return Err(SessionEnd::Tell(Fault::unknown_message(tag)));
                     }
                 },
                 Ok(None) => {
                     if self.control.is_killed() {
-                        return Err(Farewell::Tell(killed()));
+                        return Err(SessionEnd::Tell(killed()));
                     }
                     if self.shared.drain.phase() >= Phase::Draining {
-                        return Err(Farewell::Tell(shutdown()));
+                        return Err(SessionEnd::Tell(shutdown()));
                     }
-                    match poll_fn(|cx| self.poll_news(cx)).await {
-                        News::Received => {}
-                        News::Gone => return Err(Farewell::Quiet),
-                        News::Called(Called::In) => self.give_loan_back(),
-                        News::Called(Called::ToRest) => Box::pin(self.rest()).await,
+                    match self.wait_idle().await? {
+                        IdleEvent::Received => {}
+                        IdleEvent::Gone => return Err(SessionEnd::Quiet),
+                        IdleEvent::Recalled(Called::In) => self.give_loan_back(),
+                        IdleEvent::Recalled(Called::ToRest) => Box::pin(self.rest()).await,
                     }
                 }
             }
         }
     }
 
-    /// Waits for whatever may happen to an idle client.
-    fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<News> {
+    /// Waits for whatever may happen to an idle client, for as long as it may be idle: in transaction mode no server sees
+    /// that.
+    async fn wait_idle(&mut self) -> Result<IdleEvent, SessionEnd> {
+        match self.state.ledger.kept().time(b"idle_session_timeout") {
+            None => Ok(poll_fn(|cx| self.poll_event(cx)).await),
+            Some(limit) => Box::pin(timeout(limit, poll_fn(|cx| self.poll_event(cx))))
+                .await
+                .map_err(|_| SessionEnd::Tell(idle_for_too_long())),
+        }
+    }
+
+    /// Looks at whatever may happen to an idle client.
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<IdleEvent> {
         if let Poll::Ready(filled) = self.conn.poll_fill(cx) {
-            return Poll::Ready(if filled.is_ok_and(|n| n > 0) { News::Received } else { News::Gone });
+            return Poll::Ready(if filled.is_ok_and(|n| n > 0) { IdleEvent::Received } else { IdleEvent::Gone });
         }
         if self.control.wake.poll_woken(cx).is_ready() {
             self.control.introduce(self.conn.stream());
-            return Poll::Ready(News::Received);
+            return Poll::Ready(IdleEvent::Received);
         }
         match &self.loan {
-            Some(loan) => loan.poll_called(cx).map(News::Called),
+            Some(loan) => loan.poll_called(cx).map(IdleEvent::Recalled),
             None => Poll::Pending,
         }
     }
 
     /// Gets a connection and works on it until it can be given back.
-    async fn work(&mut self, settings: &Settings) -> Result<(), Farewell> {
+    async fn work(&mut self, settings: &Settings) -> Result<(), SessionEnd> {
+        self.state.work += 1;
         for _ in 0..STALE_LIMIT {
             let (mut lease, now) = match self.acquire(settings).await {
                 Acquired::Lease(lease, now) => (lease, now),
-                Acquired::ClientGone => return Err(Farewell::Quiet),
-                Acquired::Stopping => return Err(Farewell::Tell(shutdown())),
-                Acquired::Killed => return Err(Farewell::Tell(killed())),
-                Acquired::Cancelled => return self.reject(&cancelled()).await,
-                Acquired::Failed(error) => return self.reject(&error.fault()).await,
+                Acquired::ClientGone => return Err(SessionEnd::Quiet),
+                Acquired::Stopping => return Err(SessionEnd::Tell(shutdown())),
+                Acquired::Killed => return Err(SessionEnd::Tell(killed())),
+                Acquired::Cancelled => return self.refuse(&cancelled()).await,
+                Acquired::Failed(error) => return self.refuse(&error.fault()).await,
             };
-            let preparation = checkout::prepare(&lease, settings, &self.bag, self.control.id, now);
-            let Self { shared, control, conn, bag, .. } = self;
-            let outcome = Relay::new(shared, conn, &mut lease, control, bag, &preparation, settings).run(now).await;
+            let preparation = self.prepare(&lease, settings, now);
+            let Self { shared, control, conn, state, .. } = self;
+            let outcome = Relay::new(shared, conn, &mut lease, control, state, preparation, settings).run(now).await;
             // From here on a cancel request has nothing to hit; one that is under way closes the gate.
-            self.control.set_idle(&self.bag);
+            self.control.set_idle(&self.state);
             let end = match &outcome.end {
-                End::Settled => Ok(true),
-                End::Stale => {
-                    debug!(link = lease.id, "an idle upstream connection was dead; the request goes elsewhere");
+                End::Machine(machine::End::Settled) => Ok(true),
+                End::Machine(machine::End::Stale) => {
+                    debug!(link = lease.id, "an upstream connection was dead or could not be reset; the request goes elsewhere");
                     Ok(false)
                 }
-                End::Goodbye | End::ClientGone => Err(Farewell::Quiet),
-                End::UpstreamLost { told: true } => Err(Farewell::Said),
-                End::Shutdown => Err(Farewell::Tell(shutdown())),
-                End::Refuse(fault) => Err(Farewell::Tell(fault.clone())),
-                End::UpstreamLost { told: false } => Err(Farewell::Tell(lost())),
+                End::Machine(machine::End::Goodbye) | End::ClientGone => Err(SessionEnd::Quiet),
+                End::Machine(machine::End::ServerLost { told: true }) => Err(SessionEnd::Told),
+                End::Machine(machine::End::ServerLost { told: false }) => Err(SessionEnd::Tell(lost())),
+                End::Machine(machine::End::Refuse(fault)) => Err(SessionEnd::Tell(fault.clone())),
+                End::Shutdown => Err(SessionEnd::Tell(shutdown())),
+                End::Killed => Err(SessionEnd::Tell(killed())),
             };
-            let cut = outcome.cut;
-            give_back::give_back(self.shared, settings, lease, outcome, self.control.id);
+            let cut = outcome.remains.cut;
+            checkin::check_in(self.shared, settings, lease, outcome);
             match end {
                 // Whatever is sent behind half a message would be taken for its other half.
-                Err(Farewell::Tell(fault)) if cut => {
+                Err(SessionEnd::Tell(fault)) if cut => {
                     warn!(client = self.control.id, "ended a session in the middle of a message: {fault}");
-                    return Err(Farewell::Quiet);
+                    return Err(SessionEnd::Quiet);
                 }
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
-                Err(farewell) => return Err(farewell),
+                Err(end) => return Err(end),
             }
         }
-        Err(Farewell::Tell(lost()))
+        Err(SessionEnd::Tell(lost()))
+    }
+
+    /// What goes in front of the client's first message on `lease`, which it is given at `now`.
+    fn prepare(&self, lease: &Lease, settings: &Settings, now: Instant) -> Preparation {
+        let policy = match (settings.reset, self.mode) {
+            (Reset::Always, _) => ResetPolicy::All,
+            (Reset::Smart, Mode::Session) if lease.state.sequences == Sequences::GaveValues => ResetPolicy::Sequences,
+            _ => ResetPolicy::Nothing,
+        };
+        let probe = now.saturating_duration_since(lease.returned) >= MOMENT;
+        let parameters = &lease.pool().parameters;
+        Preparation::new(&lease.state, &self.state, self.control.id, parameters, policy, probe)
     }
 
     fn give_loan_back(&mut self) {
@@ -320,7 +350,7 @@ impl<'a> Session<'a> {
         }
         let now = Instant::now();
         let own = self.loan.take().and_then(|loan| loan.take());
-        let at_once = own.or_else(|| self.pool.checkout_idle(&self.bag.wanted, now));
+        let at_once = own.or_else(|| self.pool.checkout_idle(&self.state.wanted, now));
         if let Some(lease) = at_once {
             timings.wait.observe_none();
             self.pool.traffic.assigned(Duration::ZERO);
@@ -342,7 +372,7 @@ impl<'a> Session<'a> {
         self.control.set_waiting(since);
         // As many may wait as there are clients.
         self.conn.input.shrink();
-        let Self { shared, control, conn, pool, bag, .. } = self;
+        let Self { shared, control, conn, pool, state, .. } = self;
         let mut checkout = pin!(async {
             let mut since = since;
             if shared.registry.switches.of(&pool.key.database).paused {
@@ -350,7 +380,7 @@ impl<'a> Session<'a> {
                 Box::pin(shared.registry.switches.resumed(&pool.key.database)).await;
                 since = Instant::now();
             }
-            pool.checkout(&bag.wanted, since, settings.wait_timeout).await
+            pool.checkout(&state.wanted, since, settings.wait_timeout).await
         });
         poll_fn(|cx| {
             if let Poll::Ready(outcome) = checkout.as_mut().poll(cx) {
@@ -380,11 +410,22 @@ impl<'a> Session<'a> {
 fn poll_gone(conn: &mut Conn, cx: &mut Context<'_>) -> Poll<()> {
     while !conn.input.is_full() {
         // Not before something comes is there need for more storage.
-        if ready!(conn.poll_readable(cx)).is_err() || !matches!(ready!(conn.poll_fill(cx)), Ok(1..)) {
+        if ready!(conn.poll_readable(cx)).is_err() {
             return Poll::Ready(());
+        }
+        match ready!(conn.poll_fill(cx)) {
+            Ok(1..) => {}
+            // It sends no more, and still waits for its answers.
+            Ok(0) if !conn.stream().is_hung_up() => return Poll::Pending,
+            Ok(0) | Err(_) => return Poll::Ready(()),
         }
     }
     Poll::Pending
+}
+
+/// What a client is told that was idle for longer than it has allowed itself; the words are PostgreSQL's.
+fn idle_for_too_long() -> Fault {
+    Fault::fatal(Blame::Client, sqlstate::IDLE_SESSION_TIMEOUT, "terminating connection due to idle-session timeout")
 }
 
 fn cancelled() -> Fault {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::track::server_state::Goodbye;
 use crate::auth::Credential;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, RecvError};
@@ -188,7 +189,7 @@ impl Failed {
     /// Closes what is left as any other connection: the server first.
     pub async fn close(self, registry: &Registry) {
         if let Some(conn) = self.conn {
-            let how = Link::close(*conn, false).await;
+            let how = Link::close(*conn, Goodbye::Terminate).await;
             registry.closed(how, Closing::Login);
         }
     }

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::{Pool, lock};
 use crate::track::Wanted;
+use crate::track::server_state::UsedBy;
 use crate::upstream::counters::Closing;
 use crate::upstream::lease::Lease;
-use crate::upstream::link::{MOMENT, Used};
+use crate::upstream::link::MOMENT;
 use crate::upstream::restore;
 use crate::wake::Wake;
 
@@ -69,7 +70,7 @@ impl Pool {
         let mut loans = lock(&self.loans);
         let number = loans.next;
         loans.next += 1;
-        let used = lease.used != Used::Fresh;
+        let used = lease.state.used != UsedBy::Nothing;
         loans.open.insert(number, Open { call: Arc::clone(&call), since, used });
         drop(loans);
         let loan = Loan { lease: Some(lease), number, call, pool: Arc::clone(self), since };
@@ -159,11 +160,11 @@ impl Loan {
     /// Resets the session within `limit` if somebody has used it; `None`, closing it, where that fails.
     pub async fn reset(mut self, limit: Duration) -> Option<Self> {
         let lease = self.lease.as_mut()?;
-        if lease.used != Used::Fresh {
+        if lease.state.used != UsedBy::Nothing {
             if !restore::reset(lease, limit).await {
                 return None;
             }
-            self.pool.learn_reset(lease);
+            self.pool.parameters.learn_reset(&mut lease.state);
         }
         Some(self)
     }

@@ -5,7 +5,6 @@
 //! most `max_dialling` times at once (`opening`). Slots are what a connection exists by.
 
 mod idle;
-mod learned;
 mod loans;
 mod opening;
 mod orders;
@@ -18,8 +17,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use idle::Idle;
-use learned::Learned;
-pub use learned::Welcome;
 use loans::Loans;
 pub use loans::{Called, Loan};
 pub use state::State;
@@ -37,6 +34,8 @@ use super::slots::Slots;
 use super::traffic::Traffic;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::track::Wanted;
+use crate::track::parameter_cache::ParameterCache;
+use crate::track::statements::{StatementCache, StatementIds};
 
 /// What connections have in common that serve the same clients.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,6 +84,8 @@ pub struct Sharing {
     pub traffic: Arc<Traffic>,
     /// The generation of settings.
     pub generation: u64,
+    /// Numbers for prepared statements.
+    pub statement_ids: Arc<StatementIds>,
     /// All pools.
     pub registry: Weak<Registry>,
 }
@@ -101,7 +102,10 @@ pub struct Pool {
     slots: Arc<Slots>,
     registry: Weak<Registry>,
     this: Weak<Self>,
-    learned: Mutex<Learned>,
+    /// What is known of the settings that its connections report.
+    pub parameters: ParameterCache,
+    /// The prepared statements of its clients.
+    pub statements: StatementCache,
     /// What the clients of its database and user had done for them.
     pub traffic: Arc<Traffic>,
     /// Its connections, as seen from outside.
@@ -140,7 +144,7 @@ impl Pool {
     /// An empty pool.
     #[must_use]
     pub fn new(key: PoolKey, size: usize, shared: Sharing) -> Arc<Self> {
-        let Sharing { account, traffic, generation, registry } = shared;
+        let Sharing { account, traffic, generation, statement_ids, registry } = shared;
         Arc::new_cyclic(|this: &Weak<Self>| Self {
             key,
             account,
@@ -149,7 +153,8 @@ impl Pool {
             slots: Slots::new(size),
             registry,
             this: this.clone(),
-            learned: Mutex::default(),
+            parameters: ParameterCache::default(),
+            statements: StatementCache::new(statement_ids),
             traffic,
             cards: Cards::default(),
             oldest: AtomicU64::new(0),
@@ -215,18 +220,18 @@ impl Pool {
         if unfit.is_none() && upstream.was_just_used(now) {
             return true;
         }
-        let before = upstream.base.clone();
+        let before = upstream.state.base.clone();
         if unfit.is_some() || !upstream.look() {
             upstream.closing = unfit.unwrap_or(Closing::Dead);
             return false;
         }
-        if upstream.base != before {
+        if upstream.state.base != before {
             // What it has just said may be that it is another kind of server by now.
             if let Some(why) = self.unfit(upstream, now) {
                 upstream.closing = why;
                 return false;
             }
-            self.learn_base(upstream);
+            self.parameters.learn_base(&mut upstream.state);
         }
         true
     }
@@ -240,7 +245,7 @@ impl Pool {
         if link.id < self.oldest.load(Ordering::Relaxed) || registry.switches.of(&self.key.database).paused {
             return Some(Closing::Command);
         }
-        if link.card.is_retired() || route::misfit(link.target, &link.params).is_some() {
+        if link.card.is_retired() || route::misfit(link.target, &link.state.params).is_some() {
             return Some(Closing::Moved);
         }
         if link.retire_at.is_some_and(|at| now >= at) {
@@ -267,7 +272,7 @@ impl Pool {
 
     /// Whether it has never had a connection.
     pub(super) fn is_unborn(&self) -> bool {
-        self.slots.used() == 0 && self.baseline().is_none()
+        self.slots.used() == 0 && self.parameters.baseline().is_none()
     }
 
     /// Whether nobody has used it for `span` and it has no connection.

@@ -8,14 +8,13 @@ use tracing::{debug, info, warn};
 use super::{Pool, lock};
 use crate::config::Settings;
 use crate::net::tls::Session;
-use crate::track::Wanted;
-use crate::track::ledger::Kept;
-use crate::track::statements::Prepared;
+use crate::track::server_state::Goodbye;
+use crate::track::{ServerState, Wanted};
 use crate::upstream::card::Card;
 use crate::upstream::counters::Closing;
 use crate::upstream::dial::{self, DialError, Dialled, Login};
 use crate::upstream::lease::Upstream;
-use crate::upstream::link::{BackendKey, Gate, Link, Used};
+use crate::upstream::link::{BackendKey, Gate, Link};
 use crate::upstream::queue::Next;
 use crate::upstream::registry::Registry;
 use crate::upstream::slots::Held;
@@ -38,7 +37,7 @@ impl Pool {
             Some(slots) => self.hand_out(Upstream::new(link, slots, self.this.clone())),
             None => {
                 tokio::spawn(async move {
-                    let how = Link::close(link.conn, false).await;
+                    let how = Link::close(link.conn, Goodbye::Terminate).await;
                     registry.closed(how, Closing::Login);
                 });
             }
@@ -103,7 +102,7 @@ impl Pool {
         let ends = DialEnds(&self);
         // The first connection asks for nothing, so that what the server gives to clients who ask for nothing is
         // known. Later ones ask for what their client asks for, which then needs no SET.
-        let asked = if self.baseline().is_some() { self.startup_wanted() } else { Wanted::default() };
+        let asked = if self.parameters.baseline().is_some() { self.startup_wanted() } else { Wanted::default() };
         let secret = self.account.secret(&settings);
         let route = registry.route(&self.key.database);
         let login =
@@ -158,12 +157,12 @@ impl Pool {
     }
 
     fn startup_wanted(&self) -> Wanted {
-        lock(&self.wanted).known(|name, value| self.canonical(name, value))
+        lock(&self.wanted).known(|name, value| self.parameters.canonical(name, value))
     }
 
     fn link(&self, dialled: Dialled, asked: Wanted, registry: &Registry, settings: &Settings) -> Link {
         let mut params = dialled.params;
-        self.learn_baseline(&mut params, &asked);
+        self.parameters.learn_baseline(&mut params, &asked);
         let id = registry.next_link_id();
         let now = Instant::now();
         let tls = dialled.conn.stream().tls().map(Session::describe);
@@ -181,20 +180,14 @@ impl Pool {
                 pid: dialled.pid,
                 secret: dialled.secret,
             }),
-            base: params.clone(),
-            params,
-            asked,
-            used: Used::Fresh,
+            state: ServerState::new(params, asked),
             returned: now,
             retire_at: settings.lifetime.map(|lifetime| now + jitter(lifetime, id)),
             generation: registry.generation(),
             closing: Closing::default(),
-            copying_in: false,
             gate,
             target: settings.upstream.target,
             card,
-            prepared: Prepared::default(),
-            kept: Kept::default(),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::Pool;
 use crate::config::Settings;
 use crate::upstream::counters::Closing;
 use crate::upstream::lease::Upstream;
-use crate::upstream::link::Used;
+use crate::track::server_state::UsedBy;
 
 impl Pool {
     /// Once in a while: closes what is too old, idle for too long or dead; returns those whose reset is due; keeps
@@ -23,7 +23,7 @@ impl Pool {
                 idle = idle.saturating_sub(1);
                 return true;
             }
-            let Some(after) = reset_due.filter(|_| upstream.used != Used::Fresh) else { return false };
+            let Some(after) = reset_due.filter(|_| upstream.state.used != UsedBy::Nothing) else { return false };
             dirty = true;
             age >= after
         };
@@ -37,7 +37,7 @@ impl Pool {
                 upstream.closing = why;
             } else if !upstream.look() {
                 upstream.closing = Closing::Dead;
-            } else if upstream.used == Used::Fresh || reset_due.is_none() {
+            } else if upstream.state.used == UsedBy::Nothing || reset_due.is_none() {
                 self.hand_out(upstream);
             } else {
                 resets.push(upstream);
@@ -45,7 +45,7 @@ impl Pool {
         }
         dirty |= reset_due.is_some_and(|after| self.rest_loans(after));
         let ready = self.idle_count() + resets.len();
-        if self.baseline().is_some() && ready < settings.min_idle {
+        if self.parameters.baseline().is_some() && ready < settings.min_idle {
             self.dial_for(settings.min_idle - ready);
         } else if self.trouble().is_some() {
             // Who waits until pgferry is well again asks for nothing meanwhile, so that nobody else would find out.

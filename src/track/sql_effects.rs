@@ -1,13 +1,13 @@
-//! Which messages leave something behind in a session.
+//! What a text of SQL may leave behind in a session.
 //!
-//! This look errs on one side only: a needless pin costs a little sharing, a missed one gives a client somebody
-//! else's state. What code inside the database does unseen is covered by the reset between clients, not here.
+//! The analysis errs on one side only: a needless pin costs a little sharing, a missed one gives a client another
+//! client's state. What code inside the database does unseen is covered by the reset between clients, not here.
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::acts::{self, Act};
-use super::sieve;
+use super::prefilter;
+use super::session_command::{self, Placed, SessionCommand};
 use super::sql::{Token, Tokens};
 
 /// Reasons why a session must stay with its client, and be reset before anybody else gets it.
@@ -35,26 +35,30 @@ impl Pins {
     pub const LOAD: Self = Self(1 << 8);
     /// `currval`, `lastval`: they ask for what the session remembers.
     pub const SEQUENCE: Self = Self(1 << 9);
-    /// `DO`, `setseed`, a function called by its OID, or a connection that an extension keeps: code that can do
-    /// anything.
+    /// `DO`, or a function called by its OID: code that can do anything.
     pub const CODE: Self = Self(1 << 10);
     /// A text that could not be looked at: longer than the buffer, or its meaning depends on settings.
     pub const UNSEEN: Self = Self(1 << 11);
     /// `nextval`, `setval`: the session remembers the last value, in case somebody asks for it.
     pub const NEXTVAL: Self = Self(1 << 12);
 
+    /// What a reset does not undo: a random seed, connections that dblink keeps, replication origins, temporary
+    /// replication slots, a backup that was started.
+    pub const UNRESETTABLE: Self = Self(1 << 13);
+
     /// Reasons of which the server can tell whether they are gone.
-    pub const ASKABLE: Self =
+    pub const QUERYABLE: Self =
         Self(Self::ROLE.0 | Self::TEMP.0 | Self::LISTEN.0 | Self::PREPARE.0 | Self::CURSOR.0 | Self::LOCK.0);
 
-    /// Reasons that `DISCARD ALL` does not undo.
-    pub const INDELIBLE: Self = Self(Self::LOAD.0 | Self::CODE.0 | Self::UNSEEN.0);
+    /// Reasons that `DISCARD ALL` does not undo: the connection is closed.
+    pub const SURVIVES_DISCARD: Self = Self(Self::LOAD.0 | Self::UNRESETTABLE.0 | Self::UNSEEN.0);
 
     /// State under which the meaning of a text is one session's own: temporary tables hide others, for example.
-    pub const PRIVATE: Self = Self(Self::INDELIBLE.0 | Self::SETTING.0 | Self::ROLE.0 | Self::TEMP.0);
+    pub const PRIVATE: Self =
+        Self(Self::SURVIVES_DISCARD.0 | Self::CODE.0 | Self::SETTING.0 | Self::ROLE.0 | Self::TEMP.0);
 
     /// Each reason and its name.
-    pub const NAMES: [(Self, &'static str); 13] = [
+    pub const NAMES: [(Self, &'static str); 14] = [
         (Self::SETTING, "setting"),
         (Self::ROLE, "role"),
         (Self::TEMP, "temp"),
@@ -68,6 +72,7 @@ impl Pins {
         (Self::CODE, "code"),
         (Self::UNSEEN, "unseen"),
         (Self::NEXTVAL, "nextval"),
+        (Self::UNRESETTABLE, "unresettable"),
     ];
 
     /// No reason.
@@ -112,6 +117,12 @@ impl Pins {
         Self(self.0 & !other.0)
     }
 
+    /// The reasons that are in either.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Adds the reasons in `other`.
     pub fn add(&mut self, other: Self) {
         self.0 |= other.0;
@@ -131,25 +142,36 @@ impl fmt::Display for Pins {
     }
 }
 
-/// What a text of one or more statements may do to its session.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Look {
-    /// State that it may leave behind.
-    pub pins: Pins,
-    /// What it does exactly, where that is certain.
-    pub act: Option<Arc<Act>>,
-    /// It changes settings for the rest of the transaction.
-    pub local: bool,
-    /// It sets or goes back to a savepoint among several statements.
-    pub nested: bool,
-    /// State may be gone after it.
-    pub frees: bool,
+/// Whether a text changes settings in a way that its commands don't tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UnknownSettings {
+    /// No: its commands tell all.
+    #[default]
+    None,
+    /// For the rest of the transaction.
+    ForTransaction,
+    /// For the rest of the session.
+    ForSession,
 }
 
-impl Look {
-    /// A text that can't be looked at.
+/// What a text of one or more statements may do to its session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SqlEffects {
+    /// State that it may leave behind.
+    pub pins: Pins,
+    /// The commands in it whose effects are followed, in their order; `None` where there are none but the end of a
+    /// transaction, of which the tag alone tells enough.
+    pub commands: Option<Arc<[Placed]>>,
+    /// Settings that it changes beyond what the commands say.
+    pub unknown_settings: UnknownSettings,
+    /// State may be gone after it.
+    pub may_release: bool,
+}
+
+impl SqlEffects {
+    /// Those of a text that can't be analysed.
     #[must_use]
-    pub fn unseen() -> Self {
+    pub fn unanalyzed() -> Self {
         Self { pins: Pins::UNSEEN, ..Self::default() }
     }
 
@@ -157,22 +179,31 @@ impl Look {
     /// is asked for later.
     #[must_use]
     pub fn holds(&self) -> Pins {
-        let mut pins = self.pins.without(Pins::NEXTVAL);
-        if self.is_clear() {
-            pins = pins.without(Pins::SETTING);
-        }
-        pins
+        let pins = self.pins.without(Pins::NEXTVAL);
+        if self.unknown_settings == UnknownSettings::ForSession { pins } else { pins.without(Pins::SETTING) }
     }
 
-    /// Whether it is certain what it does to settings.
+    /// Whether it changes settings of the session or of the transaction.
     #[must_use]
-    pub fn is_clear(&self) -> bool {
-        self.act.as_ref().is_some_and(|act| **act != Act::Unclear)
+    pub fn sets(&self) -> bool {
+        let local = |placed: &Placed| {
+            matches!(placed.command, SessionCommand::SetLocal { .. } | SessionCommand::ResetLocal { .. })
+        };
+        self.pins.contains(Pins::SETTING)
+            || self.unknown_settings != UnknownSettings::None
+            || self.commands.as_ref().is_some_and(|commands| commands.iter().any(local))
+    }
+
+    fn add_unknown_settings(&mut self, unknown: UnknownSettings) {
+        self.unknown_settings = self.unknown_settings.max(unknown);
+        if unknown == UnknownSettings::ForSession {
+            self.pins.add(Pins::SETTING);
+        }
     }
 }
 
 /// What the command that a `CommandComplete` tag names left behind, where the tag alone is proof: a second net for
-/// what [`of_sql`] might not recognise.
+/// what [`analyze`] might not recognise.
 #[must_use]
 pub fn of_tag(tag: &[u8]) -> Pins {
     match tag {
@@ -183,99 +214,164 @@ pub fn of_tag(tag: &[u8]) -> Pins {
     }
 }
 
-/// What a text of one or more statements may do.
+/// What a text of one or more statements may do. `backslashes` says whether a backslash escapes in plain strings
+/// (`standard_conforming_strings = off`).
 #[must_use]
-pub fn of_sql(sql: &[u8]) -> Look {
-    if sieve::lets_through(sql) { Look::default() } else { walk(sql) }
+pub fn analyze(sql: &[u8], backslashes: bool) -> SqlEffects {
+    if prefilter::is_stateless(sql) { SqlEffects::default() } else { analyze_tokens(sql, backslashes) }
 }
 
-/// The same, without a sieve before it.
-pub(crate) fn walk(sql: &[u8]) -> Look {
-    let mut look = Look::default();
+/// The same, without the quick pass before it.
+pub(crate) fn analyze_tokens(sql: &[u8], backslashes: bool) -> SqlEffects {
+    let mut analysis = Analysis { sql, backslashes, effects: SqlEffects::default(), commands: Vec::new() };
     let mut statement = Statement::default();
-    let mut tokens = Tokens::new(sql);
-    while let Some(token) = tokens.next() {
+    let mut tokens = Tokens::new(sql, backslashes);
+    loop {
+        let at = sql.len() - tokens.skip_to_token();
+        let Some(token) = tokens.next() else { break };
+        if token == Token::Semicolon && !statement.is_nested() {
+            analysis.end_statement(&statement, at);
+            statement = Statement::default();
+            continue;
+        }
+        statement.start.get_or_insert(at);
+        analysis.token(token, &mut statement, &tokens);
+    }
+    analysis.end_statement(&statement, sql.len());
+    analysis.finish()
+}
+
+/// The analysis of one text.
+struct Analysis<'a> {
+    sql: &'a [u8],
+    backslashes: bool,
+    effects: SqlEffects,
+    commands: Vec<Placed>,
+}
+
+impl<'a> Analysis<'a> {
+    fn token(&mut self, token: Token<'a>, statement: &mut Statement<'a>, behind: &Tokens<'a>) {
         match token {
             Token::Word(word) => {
                 let first = statement.first.is_none();
-                look.pins.add(statement.word(word));
+                self.effects.pins.add(statement.word(word));
                 if first {
-                    look.keyword(word, &tokens);
-                } else {
-                    look.local |= statement.is_local();
-                    look.nested |= statement.is_rollback() && word.eq_ignore_ascii_case(b"to");
+                    self.keyword(word);
                 }
-                look.name(word, &tokens);
+                self.name(word, statement, behind);
             }
             Token::Quoted(name) => {
                 statement.other();
-                look.name(name, &tokens);
+                self.name(name, statement, behind);
             }
             Token::Text(text) => {
                 statement.other();
-                if contains(text, b"advisory") || contains(text, b"set_config") {
-                    look.pins.add(Pins::CODE);
+                if (contains(text, b"advisory_") || contains(text, b"set_config")) && text.contains(&b'(') {
+                    self.effects.pins.add(Pins::CODE);
                 }
             }
-            Token::Semicolon => statement = Statement::default(),
-            Token::Other(_) => statement.other(),
-            Token::Unclear => look.pins.add(Pins::UNSEEN),
+            Token::Other(byte) => {
+                statement.parenthesis(byte);
+                statement.other();
+            }
+            Token::Semicolon => statement.other(),
+            Token::Unclear => {
+                statement.other();
+                self.effects.pins.add(Pins::UNSEEN);
+            }
         }
     }
-    if look.pins.contains(Pins::SETTING) || look.local || look.nested || look.frees {
-        look.act = acts::of_sql(sql).map(Arc::new);
-    }
-    if look.act.is_none() && (look.pins.contains(Pins::SETTING) || look.local) {
-        look.act = Some(Arc::new(Act::Unclear));
-    }
-    look
-}
 
-impl Look {
     /// The first word of a statement.
-    fn keyword(&mut self, word: &[u8], behind: &Tokens<'_>) {
+    fn keyword(&mut self, word: &[u8]) {
         let mut room = [0; 16];
         let Some(word) = lower(word, &mut room) else { return };
-        self.pins.add(match word {
+        self.effects.pins.add(match word {
             b"listen" => Pins::LISTEN,
             b"load" => Pins::LOAD,
             b"do" => Pins::CODE,
-            b"reset" => match behind.clone().next() {
-                // `RESET ROLE`, `RESET SESSION AUTHORIZATION`.
-                Some(Token::Word(next)) if is(next, b"role") || is(next, b"session") => Pins::none(),
-                _ => Pins::SETTING,
-            },
             _ => Pins::none(),
         });
-        self.frees |= matches!(word, b"unlisten" | b"deallocate" | b"discard" | b"close" | b"drop" | b"reset" | b"set");
-        self.nested |= matches!(word, b"savepoint" | b"release");
+        self.effects.may_release |=
+            matches!(word, b"unlisten" | b"deallocate" | b"discard" | b"close" | b"drop" | b"reset" | b"set" | b"rollback" | b"abort");
     }
 
     /// Functions and schemas whose very name means session state.
-    fn name(&mut self, name: &[u8], behind: &Tokens<'_>) {
-        if !sieve::may_name_state(name) {
+    fn name(&mut self, name: &[u8], statement: &Statement<'_>, behind: &Tokens<'_>) {
+        if !prefilter::may_name_state(name) {
             return;
         }
         let name = name.to_ascii_lowercase();
-        self.pins.add(match name.as_slice() {
-            b"set_config" if is_local_set_config(behind.clone()) => {
-                self.local = true;
-                Pins::none()
+        let effects = &mut self.effects;
+        match name.as_slice() {
+            b"pg_settings" if statement.updates => return effects.add_unknown_settings(UnknownSettings::ForSession),
+            _ if name.starts_with(b"pg_temp") => return effects.pins.add(Pins::TEMP),
+            _ if !matches!(behind.clone().next(), Some(Token::Other(b'('))) => return,
+            _ => {}
+        }
+        effects.pins.add(match name.as_slice() {
+            b"set_config" => {
+                let local = is_local_set_config(behind.clone());
+                let unknown = if local { UnknownSettings::ForTransaction } else { UnknownSettings::ForSession };
+                return effects.add_unknown_settings(unknown);
             }
-            b"set_config" => Pins::SETTING,
-            b"setseed" => Pins::CODE,
             b"nextval" | b"setval" => Pins::NEXTVAL,
             b"currval" | b"lastval" => Pins::SEQUENCE,
             _ if contains(&name, b"advisory_unlock") => {
-                self.frees = true;
+                effects.may_release = true;
                 Pins::none()
             }
             _ if is_advisory(&name) && !contains(&name, b"_xact_") => Pins::LOCK,
-            _ if name.starts_with(b"pg_temp") => Pins::TEMP,
-            _ if name.starts_with(b"dblink") || name.starts_with(b"pg_replication_origin_session") => Pins::CODE,
+            _ if survives_discard(&name) => Pins::UNRESETTABLE,
             _ => Pins::none(),
         });
     }
+
+    fn end_statement(&mut self, statement: &Statement<'_>, end: usize) {
+        let Some(start) = statement.start.filter(|_| statement.may_be_command()) else { return };
+        let Some(text) = self.sql.get(start..end) else { return };
+        let Some(command) = session_command::of_statement(text, self.backslashes) else { return };
+        match command {
+            SessionCommand::UnknownSet => {
+                self.effects.add_unknown_settings(UnknownSettings::ForSession);
+                if contains(text, b"seed") {
+                    self.effects.pins.add(Pins::UNRESETTABLE);
+                }
+                if contains(text, b"pg_temp") {
+                    self.effects.pins.add(Pins::TEMP);
+                }
+            }
+            SessionCommand::Set { .. } | SessionCommand::Reset { .. } | SessionCommand::ResetAll => {
+                self.effects.pins.add(Pins::SETTING);
+            }
+            _ => {}
+        }
+        let end = start + text.trim_ascii_end().len();
+        self.commands.push(Placed { command, end });
+    }
+
+    fn finish(mut self) -> SqlEffects {
+        let told_by_tag = |placed: &Placed| matches!(placed.command, SessionCommand::Commit | SessionCommand::Rollback);
+        if !self.commands.iter().all(told_by_tag) {
+            self.effects.commands = Some(self.commands.into());
+        }
+        self.effects
+    }
+}
+
+/// Whether function `name` leaves something that `DISCARD ALL` does not undo.
+fn survives_discard(name: &[u8]) -> bool {
+    const NAMES: [&[u8]; 8] = [
+        b"setseed",
+        b"pg_backup_start",
+        b"pg_start_backup",
+        b"pg_create_physical_replication_slot",
+        b"pg_create_logical_replication_slot",
+        b"pg_copy_physical_replication_slot",
+        b"pg_copy_logical_replication_slot",
+        b"pg_replication_origin_session_setup",
+    ];
+    NAMES.contains(&name) || name.starts_with(b"dblink")
 }
 
 /// Whether a name holds `advisory_`, as those of functions for locks do.
@@ -322,9 +418,17 @@ fn is_local_set_config(tokens: Tokens<'_>) -> bool {
 /// The words of one statement that decide what it is.
 #[derive(Default)]
 struct Statement<'a> {
+    /// Where it begins in its text.
+    start: Option<usize>,
     first: Option<&'a [u8]>,
     second: Option<&'a [u8]>,
     last: Option<&'a [u8]>,
+    /// Parentheses that are open.
+    depth: usize,
+    /// The body of a function in SQL's own form has begun: its semicolons end no statement of the text.
+    atomic: bool,
+    /// It has said `UPDATE`.
+    updates: bool,
 }
 
 impl<'a> Statement<'a> {
@@ -336,30 +440,52 @@ impl<'a> Statement<'a> {
         self.last = Some(b"");
     }
 
+    fn parenthesis(&mut self, byte: u8) {
+        match byte {
+            b'(' => self.depth += 1,
+            b')' => self.depth = self.depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+
+    fn is_nested(&self) -> bool {
+        self.depth > 0 || self.atomic
+    }
+
+    /// Whether its first word is that of a command which [`session_command`] knows.
+    fn may_be_command(&self) -> bool {
+        const FIRST: [&[u8]; 11] = [
+            b"set",
+            b"reset",
+            b"savepoint",
+            b"release",
+            b"rollback",
+            b"abort",
+            b"commit",
+            b"end",
+            b"prepare",
+            b"deallocate",
+            b"discard",
+        ];
+        FIRST.iter().any(|word| self.begins(word))
+    }
+
     fn begins(&self, word: &[u8]) -> bool {
         self.first.is_some_and(|first| first.eq_ignore_ascii_case(word))
-    }
-
-    /// Whether it is a `SET LOCAL`, as far as it goes.
-    fn is_local(&self) -> bool {
-        self.begins(b"set") && self.second.is_some_and(|second| second.eq_ignore_ascii_case(b"local"))
-    }
-
-    fn is_rollback(&self) -> bool {
-        self.begins(b"rollback") || self.begins(b"abort")
     }
 
     fn word(&mut self, word: &'a [u8]) -> Pins {
         let last = self.last.replace(word);
         let Some(first) = self.first else {
             self.first = Some(word);
+            self.updates = is(word, b"update");
             return Pins::none();
         };
         let after = |words: &[&[u8]]| last.is_some_and(|last| words.iter().any(|&w| is(last, w)));
         if self.second.is_none() {
             self.second = Some(word);
-            if is(first, b"set") {
-                return of_set(word);
+            if is(first, b"set") && is(word, b"role") {
+                return Pins::ROLE;
             }
             if is(first, b"prepare") && !is(word, b"transaction") {
                 return Pins::PREPARE;
@@ -367,6 +493,8 @@ impl<'a> Statement<'a> {
         } else if is(first, b"set") && after(&[b"session"]) && (is(word, b"authorization") || is(word, b"role")) {
             return Pins::ROLE;
         }
+        self.updates |= is(word, b"update");
+        self.atomic |= is(word, b"atomic") && after(&[b"begin"]);
         if (is(word, b"temp") || is(word, b"temporary"))
             && after(&[b"create", b"replace", b"local", b"global", b"into"])
         {
@@ -376,15 +504,6 @@ impl<'a> Statement<'a> {
             return Pins::CURSOR;
         }
         Pins::none()
-    }
-}
-
-/// `SET`, by the word behind it: `LOCAL`, `TRANSACTION` and `CONSTRAINTS` end with the transaction.
-fn of_set(second: &[u8]) -> Pins {
-    match second.to_ascii_lowercase().as_slice() {
-        b"local" | b"transaction" | b"constraints" => Pins::none(),
-        b"role" => Pins::ROLE,
-        _ => Pins::SETTING,
     }
 }
 
@@ -413,7 +532,11 @@ mod tests {
             ("reset all", Pins::SETTING),
             ("select set_config('a.b', 'c', false)", Pins::SETTING),
             ("select \"set_config\"('a.b', 'c', false)", Pins::SETTING),
-            ("select setseed(0.5)", Pins::CODE),
+            ("select setseed(0.5)", Pins::UNRESETTABLE),
+            ("set seed = 0.5", Pins::UNRESETTABLE),
+            ("update pg_settings set setting = '1' where name = 'work_mem'", Pins::SETTING),
+            ("set local.x = 1", Pins::SETTING),
+            ("set search_path = 'pg_temp'", Pins::TEMP),
             ("set role joe", Pins::ROLE),
             ("SET SESSION ROLE joe", Pins::ROLE),
             ("set session authorization joe", Pins::ROLE),
@@ -435,10 +558,10 @@ mod tests {
             ("select lastval()", Pins::SEQUENCE),
             ("do $$ begin perform 1; end $$", Pins::CODE),
             ("select query_to_xml('select pg_advisory_lock(1)', true, true, '')", Pins::CODE),
-            ("select dblink_connect('c', 'dbname=x')", Pins::CODE),
-            (r"select 'a\'; set x.y = 1; --'", Pins::UNSEEN),
+            ("select dblink_connect('c', 'dbname=x')", Pins::UNRESETTABLE),
+            (r"select U&'\0061'", Pins::UNSEEN),
         ] {
-            let pins = of_sql(sql.as_bytes()).pins;
+            let pins = analyze(sql.as_bytes(), false).pins;
             assert!(pins.contains(pin), "{sql}: {pins}");
         }
     }
@@ -465,7 +588,7 @@ mod tests {
             "select 'listen a'; -- listen b",
             "(select 1) union (select 2)",
         ] {
-            let pins = of_sql(sql.as_bytes()).pins;
+            let pins = analyze(sql.as_bytes(), false).pins;
             assert!(pins.is_empty(), "{sql}: {pins}");
         }
     }
@@ -474,7 +597,9 @@ mod tests {
     fn what_can_be_carried_does_not_hold() {
         for (sql, holds) in [
             ("set search_path = a", Pins::none()),
-            ("set search_path = a; select 1", Pins::SETTING),
+            ("set search_path = a; select 1", Pins::none()),
+            ("set a = 1; set b to 2; reset c", Pins::none()),
+            ("set search_path = U&'a'", Pins::SETTING.union(Pins::UNSEEN)),
             ("reset all", Pins::none()),
             ("reset role", Pins::none()),
             ("select nextval('a')", Pins::none()),
@@ -485,13 +610,28 @@ mod tests {
             ("select set_config('a.b', 'c', $1)", Pins::SETTING),
             ("select set_config('a.b', 'c', true or f())", Pins::SETTING),
         ] {
-            assert_eq!(of_sql(sql.as_bytes()).holds(), holds, "{sql}");
+            assert_eq!(analyze(sql.as_bytes(), false).holds(), holds, "{sql}");
         }
     }
 
     #[test]
-    fn what_may_be_gone_and_what_holds_for_the_transaction() {
-        let look = |sql: &str| of_sql(sql.as_bytes());
+    fn commands_stand_in_the_order_of_the_text() {
+        let sql = "begin; set a = 1 ; select ';'; savepoint s;reset all; rollback to s; deallocate x; commit";
+        let effects = analyze(sql.as_bytes(), false);
+        let commands = effects.commands.expect("commands");
+        let ends: Vec<_> = commands.iter().map(|placed| &sql[..placed.end]).collect();
+        assert_eq!(ends[0], "begin; set a = 1");
+        assert_eq!(commands.len(), 6);
+        assert_eq!(commands[2].command, SessionCommand::ResetAll);
+        assert_eq!(commands[4].command, SessionCommand::Deallocate { name: (*b"x").into() });
+        assert_eq!(commands[5].command, SessionCommand::Commit);
+        for sql in ["commit", "select 1; rollback", "select 'set a = 1'", "create function f() begin atomic; set a = 1; end"] {
+            assert!(analyze(sql.as_bytes(), false).commands.is_none(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn state_may_be_gone_after_these() {
         for sql in [
             "unlisten *",
             "deallocate a",
@@ -500,22 +640,31 @@ mod tests {
             "begin; drop table t",
             "set role none",
         ] {
-            assert!(look(sql).frees, "{sql}");
+            assert!(analyze(sql.as_bytes(), false).may_release, "{sql}");
         }
-        assert!(!look("select 1; update t set a = 1").frees);
+        assert!(!analyze(b"select 1; update t set a = 1", false).may_release);
+    }
+
+    #[test]
+    fn settings_of_a_transaction() {
         for sql in ["set local a = 1", "begin; set local a = 1", "select set_config('a.b', 'c', true)"] {
-            assert!(look(sql).local, "{sql}");
+            let effects = analyze(sql.as_bytes(), false);
+            assert!(effects.sets() && effects.holds().is_empty(), "{sql}");
         }
-        assert!(!look("set a = 1; update local set a = 1").local);
-        for (sql, nested) in [("begin; savepoint a", true), ("select 1; rollback to a", true), ("rollback", false)] {
-            assert_eq!(look(sql).nested, nested, "{sql}");
+        assert!(!analyze(b"update local set a = 1", false).sets());
+    }
+
+    #[test]
+    fn names_count_where_they_are_called() {
+        for sql in ["select 1 as lastval", "select advisory_score from t", "select 'advisory locks'", r"select 'C:\temp\'"] {
+            assert_eq!(analyze(sql.as_bytes(), false), SqlEffects::default(), "{sql}");
         }
     }
 
     proptest! {
         #[test]
         fn arbitrary_text_does_not_panic(sql in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = of_sql(&sql);
+            let _ = analyze(&sql, false);
         }
 
         /// Whatever harmless things stand before it, a SET that starts a statement is seen.
@@ -526,7 +675,7 @@ mod tests {
             ]), 0..5),
         ) {
             let sql = format!("{};/*x*/ SeT a.b = 1", before.join(";"));
-            prop_assert!(of_sql(sql.as_bytes()).pins.contains(Pins::SETTING));
+            prop_assert!(analyze(sql.as_bytes(), false).pins.contains(Pins::SETTING));
         }
     }
 }

@@ -1,12 +1,13 @@
-//! What a client carries from connection to connection.
+//! What a client is to find on whatever connection serves it.
 
 use std::sync::Arc;
 
-use super::acts::Act;
 use super::ledger::Ledger;
 use super::params::{self, Params, Wanted};
-use super::pinning::Pins;
-use super::statements::{Flavor, Names, REPORTED, Text, Undo};
+use super::rollback::{Rollback, UnnamedCause, Unfulfilled};
+use super::session_command::SessionCommand;
+use super::sql_effects::Pins;
+use super::statements::{Flavor, Names, REPORTED, Unnamed};
 
 /// Settings that neither the meaning nor the result of a statement depends on.
 const HARMLESS: [&[u8]; 9] = [
@@ -21,9 +22,9 @@ const HARMLESS: [&[u8]; 9] = [
     b"work_mem",
 ];
 
-/// What a client carries from connection to connection.
+/// What a client is to find on whatever connection serves it.
 #[derive(Debug, Default)]
-pub struct Luggage {
+pub struct ClientState {
     /// The following settings that its startup packet asked for.
     pub asked: Wanted,
     /// The following settings as it has them now.
@@ -35,11 +36,13 @@ pub struct Luggage {
     /// Its named statements.
     pub names: Names,
     /// Its unnamed statement.
-    pub unnamed: Option<Arc<Text>>,
+    pub unnamed: Option<Arc<Unnamed>>,
+    /// How many pieces of work it has had done, each on one connection.
+    pub work: u64,
     flavor: Option<(Params, Arc<Flavor>)>,
 }
 
-impl Luggage {
+impl ClientState {
     /// What a client begins with that asked for `asked` and was told `view`.
     #[must_use]
     pub fn new(asked: Wanted, view: Params) -> Self {
@@ -50,6 +53,7 @@ impl Luggage {
             ledger: Ledger::default(),
             names: Names::default(),
             unnamed: None,
+            work: 0,
             flavor: None,
         }
     }
@@ -82,57 +86,61 @@ impl Luggage {
         Some(flavor)
     }
 
-    /// `act` has succeeded.
-    pub fn acted(&mut self, act: &Act) {
+    /// `command` has succeeded.
+    pub fn succeeded(&mut self, command: &SessionCommand) {
         self.flavor = None;
-        self.ledger.acted(act, |name| params::following(name).is_some());
+        self.ledger.succeeded(command, |name| params::following(name).is_some());
     }
 
-    /// A command other than an act has completed with `tag`.
-    pub fn completed(&mut self, tag: &[u8]) {
-        if self.ledger.has_changes() {
-            self.flavor = None;
-            self.ledger.completed(tag);
+    /// A command has completed with `tag`. Says whether a `RESET ALL` holds from now on.
+    pub fn completed(&mut self, tag: &[u8]) -> bool {
+        if !self.ledger.has_changes() {
+            return false;
         }
+        self.flavor = None;
+        self.ledger.completed(tag)
     }
 
-    /// The server is ready, with transaction status `status`.
-    pub fn ready(&mut self, status: u8) {
+    /// The server is ready, with transaction status `status`. Says whether a `RESET ALL` holds from now on.
+    pub fn ready(&mut self, status: u8) -> bool {
         if self.ledger.has_changes() {
             self.flavor = None;
         }
-        self.ledger.ready(status);
+        self.ledger.ready(status)
     }
 
     /// Something has changed settings for the rest of the transaction, in a way that can't be told.
-    pub fn blur(&mut self) {
+    pub fn mark_unknown(&mut self) {
         self.flavor = None;
-        self.ledger.blur();
+        self.ledger.mark_unknown();
     }
 
     /// `DISCARD ALL`.
     pub fn discard_all(&mut self) {
         self.names.clear();
-        self.unnamed = None;
         self.ledger.clear();
         self.flavor = None;
         self.wanted.clone_from(&self.asked);
     }
 
     /// Takes back what has not happened.
-    pub fn undo(&mut self, undo: &Undo) {
-        if let Some((name, before)) = &undo.name {
-            self.names.set(name, before.clone());
+    pub fn undo(&mut self, rollback: &mut Rollback, how: Unfulfilled) {
+        if let Some((name, before)) = rollback.name.take() {
+            self.names.set(&name, before);
         }
-        if undo.unnamed {
-            self.unnamed = None;
+        if let Some(change) = &rollback.unnamed {
+            match (how, change.cause) {
+                (Unfulfilled::Discarded, _) => self.unnamed.clone_from(&change.client),
+                (Unfulfilled::Failed, UnnamedCause::ClientParse | UnnamedCause::Drop) => self.unnamed = None,
+                (Unfulfilled::Failed, UnnamedCause::OwnParse) => {}
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::acts;
+    use super::super::session_command;
     use super::*;
 
     fn params(timezone: &[u8]) -> Params {
@@ -144,26 +152,26 @@ mod tests {
 
     #[test]
     fn the_meaning_of_a_text_depends_on_settings() {
-        let mut luggage = Luggage::default();
-        let plain = luggage.flavor(&params(b"UTC"), Pins::none());
-        assert_eq!(luggage.flavor(&params(b"UTC"), Pins::LISTEN), plain);
-        assert_ne!(luggage.flavor(&params(b"GMT"), Pins::none()), plain);
-        assert_eq!(luggage.flavor(&params(b"UTC"), Pins::TEMP), None);
+        let mut client = ClientState::default();
+        let plain = client.flavor(&params(b"UTC"), Pins::none());
+        assert_eq!(client.flavor(&params(b"UTC"), Pins::LISTEN), plain);
+        assert_ne!(client.flavor(&params(b"GMT"), Pins::none()), plain);
+        assert_eq!(client.flavor(&params(b"UTC"), Pins::TEMP), None);
         let mut set = |sql: &[u8]| {
-            luggage.acted(&acts::of_sql(sql).expect("an act"));
-            luggage.ready(b'I');
-            luggage.flavor(&params(b"UTC"), Pins::none())
+            client.succeeded(&session_command::of_sql(sql).expect("a command"));
+            client.ready(b'I');
+            client.flavor(&params(b"UTC"), Pins::none())
         };
         assert_eq!(set(b"set application.user_id = 7"), plain);
         assert_eq!(set(b"set statement_timeout = 7"), plain);
         assert_ne!(set(b"set search_path = a"), plain);
         assert_eq!(set(b"reset search_path"), plain);
-        luggage.acted(&acts::of_sql(b"set local search_path = a").expect("an act"));
-        assert_ne!(luggage.flavor(&params(b"UTC"), Pins::none()), plain);
-        luggage.ready(b'I');
-        luggage.blur();
-        assert_eq!(luggage.flavor(&params(b"UTC"), Pins::none()), None);
-        luggage.ready(b'I');
-        assert_eq!(luggage.flavor(&params(b"UTC"), Pins::none()), plain);
+        client.succeeded(&session_command::of_sql(b"set local search_path = a").expect("a command"));
+        assert_ne!(client.flavor(&params(b"UTC"), Pins::none()), plain);
+        client.ready(b'I');
+        client.mark_unknown();
+        assert_eq!(client.flavor(&params(b"UTC"), Pins::none()), None);
+        client.ready(b'I');
+        assert_eq!(client.flavor(&params(b"UTC"), Pins::none()), plain);
     }
 }

@@ -1,14 +1,14 @@
-//! A sieve for the look at SQL: most statements hold nothing that could leave anything behind, and one quick pass tells so.
+//! A quick pass over SQL that spares most statements the analysis: they hold nothing that could leave anything behind.
 //!
-//! It looks at bytes and words only, whether they stand in double quotes or not, and lets nothing through that [`super::sql`]
-//! would have to understand: string constants, comments, several statements. What it does not let through is looked at
-//! properly.
+//! It looks at bytes and words only, whether they stand in double quotes or not, and lets nothing pass that [`super::sql`]
+//! would have to understand: string constants, comments, several statements. What it does not pass is
+//! analysed properly.
 
 use super::sql::is_word;
 
-/// Whether `sql` is certain to do nothing that [`super::pinning::of_sql`] looks for.
+/// Whether `sql` is certain to do nothing that [`super::sql_effects::analyze`] looks for.
 #[must_use]
-pub fn lets_through(sql: &[u8]) -> bool {
+pub fn is_stateless(sql: &[u8]) -> bool {
     let mut at = 0;
     let mut begun = false;
     while let Some(&byte) = sql.get(at) {
@@ -106,8 +106,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::track::Look;
-    use crate::track::pinning::walk;
+    use crate::track::sql_effects::{SqlEffects, analyze_tokens};
 
     #[test]
     fn what_programs_mostly_say_passes() {
@@ -121,8 +120,8 @@ mod tests {
             "begin",
             "COMMIT;",
         ] {
-            assert!(lets_through(sql.as_bytes()), "{sql}");
-            assert_eq!(walk(sql.as_bytes()), Look::default(), "{sql}");
+            assert!(is_stateless(sql.as_bytes()), "{sql}");
+            assert_eq!(analyze_tokens(sql.as_bytes(), false), SqlEffects::default(), "{sql}");
         }
     }
 
@@ -143,7 +142,7 @@ mod tests {
             "select 2setval($1, 1)",
             "select my_ADVISORY_lock(1)",
         ] {
-            assert!(!lets_through(sql.as_bytes()), "{sql}");
+            assert!(!is_stateless(sql.as_bytes()), "{sql}");
         }
     }
 
@@ -209,7 +208,7 @@ mod tests {
         #[test]
         fn nothing_that_matters_is_let_through(begin in "(select|with|commit)? ?", text in texts()) {
             let sql = [begin.as_bytes(), &text].concat();
-            prop_assert!(!lets_through(&sql) || walk(&sql) == Look::default());
+            prop_assert!(!is_stateless(&sql) || analyze_tokens(&sql, false) == SqlEffects::default());
         }
     }
 }

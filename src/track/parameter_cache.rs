@@ -1,26 +1,25 @@
-//! What a pool has learned of the server's settings: what it gives to those who ask for nothing, how it spells what
-//! others ask for, and so what clients are welcomed with.
+//! What a pool has learned of the server's settings: what it gives to clients that ask for nothing, how it spells what
+//! others ask for, and so what clients are greeted with.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Pool, lock};
-use crate::track::{Params, Wanted};
-use crate::upstream::link::Link;
+use super::params::{Params, Wanted};
+use super::server_state::ServerState;
 use crate::wire::backend;
 
 /// How many spellings of a setting's value are remembered.
-const CANONICAL_LIMIT: usize = 256;
+const MAX_SPELLINGS: usize = 256;
 
-/// How many welcomes are kept for the next client who asks for the same.
-const WELCOMES: usize = 8;
+/// How many greetings are kept for the next client that asks for the same.
+const MAX_GREETINGS: usize = 8;
 
 /// What the server makes of a setting's value.
 type Spellings = HashMap<(&'static str, Box<[u8]>), Box<[u8]>>;
 
 /// What a client begins with.
 #[derive(Debug)]
-pub struct Welcome {
+pub struct Greeting {
     /// What it asked for, as it spelt it.
     asked: Wanted,
     /// The same as the server spells it, where that is known.
@@ -31,14 +30,14 @@ pub struct Welcome {
     pub messages: Box<[u8]>,
 }
 
-/// What is known.
+/// What is known of the settings.
 #[derive(Debug, Default)]
-pub(super) struct Learned {
+struct Learned {
     /// The reported settings of a session that asked for none.
     baseline: Option<Params>,
     canonical: Spellings,
     /// The latest last.
-    welcomes: VecDeque<Arc<Welcome>>,
+    greetings: VecDeque<Arc<Greeting>>,
 }
 
 impl Learned {
@@ -50,7 +49,7 @@ impl Learned {
         self.canonical.get(&(name, value.into())).cloned()
     }
 
-    fn welcome(&self, asked: &Wanted) -> Welcome {
+    fn greeting(&self, asked: &Wanted) -> Greeting {
         let wanted = asked.canonical(|name, value| self.canonical(name, value));
         let mut view = self.baseline.clone().unwrap_or_default();
         for (name, value) in wanted.iter() {
@@ -63,68 +62,74 @@ impl Learned {
         for (name, value) in view.iter() {
             backend::put_parameter_status(&mut messages, name, value);
         }
-        Welcome { asked: asked.clone(), wanted, view, messages: messages.into() }
+        Greeting { asked: asked.clone(), wanted, view, messages: messages.into() }
     }
 }
 
-impl Pool {
+/// What is known of the settings that one pool's connections report. Shared by its clients.
+#[derive(Debug, Default)]
+pub struct ParameterCache {
+    learned: Mutex<Learned>,
+}
+
+impl ParameterCache {
     /// The reported settings of a client who asked for none; `None` until a connection has been opened.
     #[must_use]
     pub fn baseline(&self) -> Option<Params> {
-        lock(&self.learned).baseline.clone()
+        self.lock().baseline.clone()
     }
 
     /// What the server makes of a value, if it has been seen before.
     #[must_use]
     pub fn canonical(&self, name: &'static str, value: &[u8]) -> Option<Box<[u8]>> {
-        lock(&self.learned).canonical(name, value)
+        self.lock().canonical(name, value)
     }
 
-    /// What a client is welcomed with who asks for `asked`; `None` while the server has not been heard about that.
+    /// What a client is greeted with that asks for `asked`; `None` while the server has not been heard about that.
     #[must_use]
-    pub fn welcome(&self, asked: &Wanted) -> Option<Arc<Welcome>> {
-        let mut learned = lock(&self.learned);
-        if let Some(known) = learned.welcomes.iter().rev().find(|known| known.asked == *asked) {
+    pub fn greeting(&self, asked: &Wanted) -> Option<Arc<Greeting>> {
+        let mut learned = self.lock();
+        if let Some(known) = learned.greetings.iter().rev().find(|known| known.asked == *asked) {
             return Some(Arc::clone(known));
         }
         learned.baseline.as_ref()?;
         if asked.iter().any(|(name, value)| learned.canonical(name, value).is_none()) {
             return None;
         }
-        let welcome = Arc::new(learned.welcome(asked));
-        if learned.welcomes.len() >= WELCOMES {
-            learned.welcomes.pop_front();
+        let greeting = Arc::new(learned.greeting(asked));
+        if learned.greetings.len() >= MAX_GREETINGS {
+            learned.greetings.pop_front();
         }
-        learned.welcomes.push_back(Arc::clone(&welcome));
-        Some(welcome)
+        learned.greetings.push_back(Arc::clone(&greeting));
+        Some(greeting)
     }
 
     /// The same as far as it is known, what is unknown being taken as it was asked for.
     #[must_use]
-    pub fn welcome_as_known(&self, asked: &Wanted) -> Arc<Welcome> {
-        Arc::new(lock(&self.learned).welcome(asked))
+    pub fn greeting_as_known(&self, asked: &Wanted) -> Arc<Greeting> {
+        Arc::new(self.lock().greeting(asked))
     }
 
     /// Notes what the server made of the values that `wanted` asks for.
     pub fn learn_canonical(&self, wanted: &Wanted, params: &Params) {
-        let mut learned = lock(&self.learned);
+        let mut learned = self.lock();
         for (name, value) in wanted.iter() {
             let Some(seen) = params.get(name.as_bytes()) else { continue };
             if learned.canonical(name, value).as_deref() == Some(seen) {
                 continue;
             }
-            if learned.canonical.len() >= CANONICAL_LIMIT {
+            if learned.canonical.len() >= MAX_SPELLINGS {
                 learned.canonical.clear();
             }
             learned.canonical.insert((name, value.into()), seen.into());
             learned.canonical.insert((name, seen.into()), seen.into());
-            learned.welcomes.clear();
+            learned.greetings.clear();
         }
     }
 
     /// Notes the settings of a session that is as new, but for what was `asked` for at its login.
-    pub(super) fn learn_baseline(&self, params: &mut Params, asked: &Wanted) {
-        let mut learned = lock(&self.learned);
+    pub fn learn_baseline(&self, params: &mut Params, asked: &Wanted) {
+        let mut learned = self.lock();
         let Some(known) = &mut learned.baseline else {
             learned.baseline = Some(params.clone());
             return;
@@ -137,24 +142,28 @@ impl Pool {
         }
         params.share(known);
         if news {
-            learned.welcomes.clear();
+            learned.greetings.clear();
         }
     }
 
-    /// What a session is reset to has changed.
-    pub fn learn_base(&self, link: &mut Link) {
-        let Link { base, asked, .. } = link;
-        self.learn_baseline(base, asked);
+    /// Notes that what a session is reset to has changed.
+    pub fn learn_base(&self, server: &mut ServerState) {
+        self.learn_baseline(&mut server.base, &server.asked);
     }
 
-    /// A session has been reset: its settings are what the server gives now, which may have changed since its login.
-    pub fn learn_reset(&self, link: &mut Link) {
+    /// Notes that a session has been reset: its settings are what the server gives now, which may have changed since its
+    /// login.
+    pub fn learn_reset(&self, server: &mut ServerState) {
         // Where nothing has changed, the next comparison is free.
-        link.base.share(&link.params);
-        if !link.base.is(&link.params) {
-            let Link { params, asked, .. } = link;
-            self.learn_baseline(params, asked);
-            link.base = link.params.clone();
+        server.base.share(&server.params);
+        if !server.base.is(&server.params) {
+            self.learn_baseline(&mut server.params, &server.asked);
+            server.base = server.params.clone();
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Learned> {
+        // What it guards is consistent between any two statements.
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,0 +1,46 @@
+//! What becomes of a connection when its client is done with it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Shared;
+use super::relay::{End, Outcome};
+use crate::config::{Mode, Reset, Settings};
+use crate::machine;
+use crate::track::server_state::Goodbye;
+use crate::track::{Clean, Pins};
+use crate::upstream::restore::{self, Leftover};
+use crate::upstream::Lease;
+
+/// Gives `lease` back as far as it is fit: at once, after cleaning up in the background, or not at all.
+///
+/// A session in which state was seen is reset now. Any other is reset in front of its next client's first message (or
+/// by the janitor), so that no client waits for it.
+pub fn check_in(shared: &Arc<Shared>, settings: &Settings, lease: Lease, outcome: Outcome) {
+    let Outcome { end, ready, remains } = outcome;
+    if lease.state.goodbye == Goodbye::Silent {
+        // Dropping a lease closes its connection.
+        return;
+    }
+    // In transaction mode clients count on it that no other client has left anything.
+    let may_reset = settings.reset != Reset::Never || settings.mode == Mode::Transaction;
+    if may_reset && !remains.pins.among(Pins::SURVIVES_DISCARD).is_empty() {
+        return;
+    }
+    // A server that is to end idle sessions would end one that waits for its next client.
+    let times_out = lease.state.kept.mentions(b"idle_session_timeout");
+    let reset = may_reset && (!remains.pins.is_empty() || times_out);
+    let at_rest = remains.partial_down == 0 && lease.conn.input.is_empty() && !times_out;
+    let ignored = if may_reset { remains.pins } else { Pins::none() };
+    match Clean::prove(&remains.pipeline, ignored) {
+        Some(clean) if at_rest => lease.release(clean, ready.unwrap_or_else(Instant::now)),
+        _ => {
+            let cancel = matches!(
+                end,
+                End::ClientGone | End::Shutdown | End::Killed | End::Machine(machine::End::Refuse(_))
+            );
+            let leftover = Leftover { pipeline: remains.pipeline, partial: remains.partial_down, cancel, reset };
+            restore::restore(lease, Arc::clone(&shared.registry), leftover, settings.cleanup_timeout);
+        }
+    }
+}

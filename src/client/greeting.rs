@@ -1,0 +1,94 @@
+//! What a client is greeted with: the settings that its session has.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Shared;
+use crate::error::Fault;
+use crate::track::parameter_cache::Greeting;
+use crate::track::server_state::UsedBy;
+use crate::track::{Clean, Pins, Pipeline, Wanted, params};
+use crate::upstream::{Lease, Pool, restore};
+
+/// The number of the client for which pgferry uses a connection on its own behalf. Session numbers don't get there.
+const NO_CLIENT: u64 = u64::MAX;
+
+/// The settings a client gets and is told, before it has a connection: from what is known, or, where nothing is known
+/// yet, from the server.
+///
+/// A value that nobody has asked for before is tried on the server, so that a bad one fails the login as it does on
+/// PostgreSQL; but only if a connection is idle, since a login must not wait for one. Otherwise a bad value fails the
+/// client's first statement.
+///
+/// # Errors
+/// The server's, if it refuses a setting, or no first connection can be opened.
+pub async fn greet(
+    shared: &Arc<Shared>,
+    pool: &Arc<Pool>,
+    asked: &Wanted,
+    deadline: tokio::time::Instant,
+) -> Result<Arc<Greeting>, Fault> {
+    match pool.parameters.greeting(asked) {
+        Some(known) => Ok(known),
+        // Seldom, and large while it is under way.
+        None => Box::pin(find_out(shared, pool, asked, deadline)).await,
+    }
+}
+
+async fn find_out(
+    shared: &Arc<Shared>,
+    pool: &Arc<Pool>,
+    asked: &Wanted,
+    deadline: tokio::time::Instant,
+) -> Result<Arc<Greeting>, Fault> {
+    let mut first = None;
+    if pool.parameters.baseline().is_none() {
+        let patience = deadline.saturating_duration_since(tokio::time::Instant::now());
+        first = Some(pool.checkout(asked, Instant::now(), patience).await.map_err(|error| error.fault().into_fatal())?);
+    }
+    let unknown = asked.only(|name, value| pool.parameters.canonical(name, value).is_none());
+    if !unknown.is_empty() && first.is_none() {
+        first = pool.checkout_idle(asked, Instant::now());
+    }
+    if let Some(lease) = first {
+        try_settings(shared, lease, &unknown).await?;
+    }
+    Ok(pool.parameters.greeting(asked).unwrap_or_else(|| pool.parameters.greeting_as_known(asked)))
+}
+
+/// Sets `unknown` on a connection, to learn what the server makes of it.
+async fn try_settings(shared: &Arc<Shared>, mut lease: Lease, unknown: &Wanted) -> Result<(), Fault> {
+    let pool = Arc::clone(lease.pool());
+    let baseline = pool.parameters.baseline().unwrap_or_default();
+    let mut sql = Vec::new();
+    for (name, value) in unknown.iter() {
+        if let Some(default) = baseline.get(name.as_bytes()).filter(|_| name == "DateStyle") {
+            // A style without an order keeps the order there is, which must be the default one.
+            params::put_set(&mut sql, name, default);
+        }
+        params::put_set(&mut sql, name, value);
+    }
+    let mut pipeline = Pipeline::new();
+    let limit = shared.registry.settings.load().connect_timeout;
+    let refused = if sql.is_empty() {
+        None
+    } else {
+        let query = restore::query(&mut lease, &mut pipeline, &sql);
+        match tokio::time::timeout(limit, query).await {
+            Ok(Ok(refused)) => refused,
+            // The client's first statement will show what is wrong with the upstream, on another connection.
+            Ok(Err(_)) | Err(_) => return Ok(()),
+        }
+    };
+    let Some(clean) = Clean::prove(&pipeline, Pins::none()) else { return Ok(()) };
+    if refused.is_none() {
+        pool.parameters.learn_canonical(unknown, &lease.state.params);
+    }
+    if sql.is_empty() && lease.state.used == UsedBy::Nothing {
+        lease.release_fresh(clean);
+    } else {
+        lease.state.used = lease.state.used.and(NO_CLIENT, 0);
+        lease.release(clean, Instant::now());
+    }
+    refused.map_or(Ok(()), |error| Err(Fault::upstream_fatal(&error)))
+}

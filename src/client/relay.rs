@@ -1,0 +1,472 @@
+//! Moves bytes between one client and one connection, and asks the machine what they mean, until the connection can be
+//! given back or one of them ends.
+//!
+//! Each direction either has bytes that wait for the other side, and then does not read, or waits for its own side; the two
+//! are independent, so that a client that pipelines and a server that answers can't block each other.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::Shared;
+use super::control::Control;
+use crate::config::{Mode, Settings};
+use crate::drain::Phase;
+use crate::machine::preparation::Preparation;
+use crate::machine::{self, Buffers, Machine, Next, Remains, ServerEnd};
+use crate::net::{Conn, Gather};
+use crate::track::names::MAX_TEXT_BYTES;
+use crate::track::statements::Limits;
+use crate::track::{ClientState, Pins};
+use crate::upstream::lease::OnLoan;
+use crate::upstream::link::Link;
+use crate::upstream::traffic::Tally;
+use crate::upstream::{Closing, Lease, cancel};
+
+/// Bytes that are copied to go out with others in one write, rather than with a write of their own.
+const SMALL_BYTES: usize = 8 * 1024;
+
+/// How many bytes of prepared statements one client may have kept. A client with more keeps its connection.
+const MAX_CLIENT_STATEMENT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Why a relay ended.
+#[derive(Debug)]
+pub enum End {
+    /// The machine says so.
+    Machine(machine::End),
+    /// The client is gone without a word.
+    ClientGone,
+    /// The process is going away, and the client is between two pieces of work (or the time is up).
+    Shutdown,
+    /// The client is ended at the console.
+    Killed,
+}
+
+impl From<machine::End> for End {
+    fn from(end: machine::End) -> Self {
+        Self::Machine(end)
+    }
+}
+
+/// How a relay left things.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Why it ended.
+    pub end: End,
+    /// When the server was last ready for more, if that is why it ended.
+    pub ready: Option<Instant>,
+    /// What is left on the connection.
+    pub remains: Remains,
+}
+
+/// Whether there is something to read from a side; what is not known is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Readable {
+    Perhaps,
+    /// Nothing, until the task is woken.
+    NotNow,
+}
+
+/// Where the server's side is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ServerSide {
+    Open,
+    /// It takes no more; what it has said before is still to be read.
+    TakesNoMore,
+}
+
+/// One client on one connection.
+#[derive(Debug)]
+pub struct Relay<'a> {
+    shared: &'a Arc<Shared>,
+    control: &'a Control,
+    client: &'a mut Conn,
+    server: ServerConn<'a>,
+    machine: Machine<'a>,
+    tally: Tally,
+    /// When the server was last ready for more.
+    ready: Option<Instant>,
+    /// Reasons for keeping the connection that have been counted.
+    counted: Pins,
+    /// What others were told last that the client does.
+    shown: Shown,
+}
+
+/// What others see of the client's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    Preparing,
+    Running,
+    Idle,
+}
+
+/// The connection, without the books of its session.
+#[derive(Debug)]
+struct ServerConn<'a> {
+    conn: &'a mut Conn,
+    loan: OnLoan<'a>,
+    about: About<'a>,
+    /// How its bytes are waited for.
+    gather: Gather,
+    side: ServerSide,
+    /// Whether there is something to read from the client and from it.
+    readable: (Readable, Readable),
+}
+
+/// What else belongs to the connection.
+#[derive(Debug)]
+struct About<'a> {
+    id: u64,
+    key: &'a Arc<crate::upstream::link::BackendKey>,
+    gate: &'a Arc<crate::upstream::link::Gate>,
+    card: &'a crate::upstream::card::Card,
+    closing: &'a mut Closing,
+}
+
+impl<'a> Relay<'a> {
+    /// Joins `client`, whose books are `state`, and `lease`, which `preparation` makes fit for it.
+    #[must_use]
+    pub fn new(
+        shared: &'a Arc<Shared>,
+        client: &'a mut Conn,
+        lease: &'a mut Lease,
+        control: &'a Control,
+        state: &'a mut ClientState,
+        preparation: Preparation,
+        settings: &Settings,
+    ) -> Self {
+        let max_text_bytes = max_text_bytes(client.input.capacity());
+        let (pool, link, loan) = lease.parts();
+        let Link { conn, state: server_state, id, key, gate, card, closing, .. } = link;
+        card.taken(control.id);
+        let context = machine::Context {
+            mode: settings.mode,
+            pin: settings.pin,
+            limits: Limits {
+                count: settings.max_prepared_statements,
+                bytes: settings.max_prepared_bytes,
+                client_bytes: MAX_CLIENT_STATEMENT_BYTES,
+            },
+            max_text_bytes,
+            statements: &pool.statements,
+            parameters: &pool.parameters,
+            user: &pool.key.user,
+            client: control.id,
+            given_pid: control.pid,
+            backend_pid: key.pid,
+        };
+        let about = About { id: *id, key, gate, card, closing };
+        Self {
+            shared,
+            control,
+            client,
+            server: ServerConn {
+                conn,
+                loan,
+                about,
+                gather: Gather::default(),
+                side: ServerSide::Open,
+                readable: (Readable::Perhaps, Readable::Perhaps),
+            },
+            machine: Machine::new(context, state, server_state, preparation),
+            tally: Tally::default(),
+            ready: None,
+            counted: Pins::none(),
+            shown: Shown::Idle,
+        }
+    }
+
+    /// Sends the preparation and the client's first messages at `now`, then moves bytes until the end.
+    pub async fn run(&mut self, now: Instant) -> Outcome {
+        let end = match self.open(now) {
+            Ok(()) => poll_fn(|cx| self.poll(cx)).await,
+            Err(end) => end,
+        };
+        self.server.gather.end(self.server.conn);
+        self.settle_accounts();
+        self.server.loan.set_active(false);
+        self.server.about.card.left(self.machine.prepared());
+        if !self.counted.is_empty() {
+            self.control.set_pins(Pins::none());
+        }
+        let all_sent = self.server.conn.is_flushed();
+        let (machine, mut io) = self.parts();
+        let said = if let End::Machine(end) = &end { Some(end) } else { None };
+        let remains = machine.finish(&mut io, said, all_sent);
+        Outcome { ready: self.ready.filter(|_| matches!(end, End::Machine(machine::End::Settled))), end, remains }
+    }
+
+    /// The machine, and the buffers that it works on.
+    fn parts(&mut self) -> (&mut Machine<'a>, Buffers<'_>) {
+        let io = Buffers {
+            from_client: &mut self.client.input,
+            to_client: &mut self.client.output,
+            from_server: &mut self.server.conn.input,
+            to_server: &mut self.server.conn.output,
+        };
+        (&mut self.machine, io)
+    }
+
+    fn open(&mut self, now: Instant) -> Result<(), End> {
+        self.shown = Shown::Preparing;
+        self.control.set_preparing();
+        let (machine, mut io) = self.parts();
+        machine.open(&mut io)?;
+        self.note_running(|| now);
+        Ok(())
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        while self.control.wake.poll_woken(cx).is_ready() {
+            self.control.introduce(self.client.stream());
+        }
+        self.server.readable = (Readable::Perhaps, Readable::Perhaps);
+        if self.control.is_killed() {
+            return Poll::Ready(End::Killed);
+        }
+        if self.shared.drain.phase() == Phase::Stopping {
+            return Poll::Ready(End::Shutdown);
+        }
+        loop {
+            if let Err(end) = self.poll_up(cx) {
+                return Poll::Ready(end);
+            }
+            let down = match self.poll_down(cx) {
+                Ok(progress) => progress,
+                Err(end) => return Poll::Ready(end),
+            };
+            match self.boundary() {
+                Next::End(end) => return Poll::Ready(end.into()),
+                Next::Again => {}
+                Next::Idle(pins) => {
+                    if let Some(end) = self.idle(pins) {
+                        return Poll::Ready(end);
+                    }
+                    // What has come down may be what the other direction waits for.
+                    if !down {
+                        return Poll::Pending;
+                    }
+                }
+                Next::Wait if down => {}
+                Next::Wait => return Poll::Pending,
+            }
+        }
+    }
+
+    fn boundary(&mut self) -> Next {
+        let all_sent = self.client.is_flushed() && self.server.conn.is_flushed();
+        let (machine, mut io) = self.parts();
+        let next = machine.boundary(&mut io, all_sent);
+        if all_sent && self.shown != Shown::Idle && self.machine.is_answered() && !self.machine.is_preparing() {
+            self.shown = Shown::Idle;
+            self.server.gather.end(self.server.conn);
+            self.server.loan.set_active(false);
+            self.control.set_idle(self.machine.client());
+        }
+        next
+    }
+
+    /// The client is between two pieces of work, and keeps its connection for `pins`, or because its session does.
+    fn idle(&mut self, pins: Pins) -> Option<End> {
+        if self.shared.drain.phase() >= Phase::Draining {
+            return Some(End::Shutdown);
+        }
+        if self.machine.mode() == Mode::Session {
+            // A client that has left nothing in its session moves to where connections go by now.
+            if pins.is_empty() && self.server.loan.pool().is_outdated(&self.shared.registry) {
+                return Some(End::Machine(machine::End::Settled));
+            }
+            self.settle_accounts();
+            return None;
+        }
+        self.settle_accounts();
+        self.count_pins(pins);
+        None
+    }
+
+    fn count_pins(&mut self, pins: Pins) {
+        let new = pins.without(self.counted);
+        if !new.is_empty() {
+            self.counted.add(new);
+            self.control.set_pins(pins);
+            self.shared.registry.counters.pinned(new);
+            let (client, link) = (self.control.id, self.server.about.id);
+            tracing::debug!(client, link, "keeps its connection because of: {new}");
+        }
+    }
+
+    /// Client to server, as far as it goes.
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        if self.server.side == ServerSide::TakesNoMore {
+            return Ok(());
+        }
+        loop {
+            if !self.server.conn.is_flushed() {
+                if self.client.input.unsent().len() <= SMALL_BYTES {
+                    let unsent = self.client.input.unsent();
+                    self.server.conn.output.extend_from_slice(unsent);
+                    let n = unsent.len();
+                    self.client.input.sent(n);
+                }
+                match self.server.conn.poll_flush(cx) {
+                    Poll::Pending => return Ok(()),
+                    Poll::Ready(Err(_)) => return self.server_takes_no_more(),
+                    Poll::Ready(Ok(())) => self.machine.on_sent(),
+                }
+            }
+            if !self.client.input.unsent().is_empty() {
+                match self.server.conn.poll_write(cx, self.client.input.unsent()) {
+                    Poll::Pending => return Ok(()),
+                    Poll::Ready(Err(_) | Ok(0)) => return self.server_takes_no_more(),
+                    Poll::Ready(Ok(n)) => {
+                        self.client.input.sent(n);
+                        self.machine.on_sent();
+                    }
+                }
+                continue;
+            }
+            if self.machine.holds_client() {
+                return Ok(());
+            }
+            let (machine, mut io) = self.parts();
+            if machine.client_sent(&mut io)? {
+                self.note_running(Instant::now);
+                continue;
+            }
+            if !self.server.conn.is_flushed() {
+                continue;
+            }
+            if self.client.input.is_full() || self.server.readable.0 == Readable::NotNow {
+                return Ok(());
+            }
+            match self.client.poll_fill(cx) {
+                Poll::Pending => {
+                    self.server.readable.0 = Readable::NotNow;
+                    return Ok(());
+                }
+                Poll::Ready(Ok(1..)) => {}
+                // Only the one direction is closed: the client still gets its answers.
+                Poll::Ready(Ok(0)) if !self.client.stream().is_hung_up() => self.machine.client_ended(),
+                Poll::Ready(Err(_) | Ok(0)) => return Err(End::ClientGone),
+            }
+        }
+    }
+
+    /// The server has closed its side. It may have said why before, and the client should hear that: the end is where
+    /// there is nothing more to read.
+    fn server_takes_no_more(&mut self) -> Result<(), End> {
+        let untouched = self.server.conn.flushed() == 0;
+        if untouched && !self.machine.is_preparing() && self.machine.keeps_first() {
+            return Err(self.server_ended(ServerEnd::Broken));
+        }
+        self.server.side = ServerSide::TakesNoMore;
+        Ok(())
+    }
+
+    fn server_ended(&mut self, how: ServerEnd) -> End {
+        *self.server.about.closing = Closing::Dead;
+        let untouched = self.server.conn.flushed() == 0;
+        let (machine, mut io) = self.parts();
+        machine.server_ended(&mut io, how, untouched).into()
+    }
+
+    /// Server to client, as far as it goes. Says whether anything moved.
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut progress = false;
+        loop {
+            if !self.client.is_flushed() {
+                match self.client.poll_flush(cx) {
+                    Poll::Pending => return Ok(progress),
+                    Poll::Ready(Err(_)) => return Err(self.client_failed()),
+                    Poll::Ready(Ok(())) => progress = true,
+                }
+            }
+            if !self.server.conn.input.unsent().is_empty() {
+                match self.client.poll_write(cx, self.server.conn.input.unsent()) {
+                    Poll::Pending => return Ok(progress),
+                    Poll::Ready(Err(_) | Ok(0)) => return Err(self.client_failed()),
+                    Poll::Ready(Ok(n)) => self.server.conn.input.sent(n),
+                }
+                progress = true;
+                continue;
+            }
+            let (machine, mut io) = self.parts();
+            if machine.server_sent(&mut io)? {
+                self.count();
+                progress = true;
+                continue;
+            }
+            let done = self.machine.mode() == Mode::Transaction && self.machine.is_answered();
+            if self.server.readable.1 == Readable::NotNow || (progress && done) || self.machine.is_at_boundary() {
+                // Where all has been answered the connection mostly goes, and no wake-up is needed for it.
+                return Ok(progress);
+            }
+            match self.server.gather.poll_fill(cx, self.server.conn) {
+                Poll::Pending => {
+                    self.server.readable.1 = Readable::NotNow;
+                    return Ok(progress);
+                }
+                Poll::Ready(Ok(1..)) => progress = true,
+                Poll::Ready(Ok(0)) => return Err(self.server_ended(ServerEnd::Orderly)),
+                Poll::Ready(Err(_)) => return Err(self.server_ended(ServerEnd::Broken)),
+            }
+        }
+    }
+
+    fn client_failed(&self) -> End {
+        if self.machine.client_has_ended() { End::Machine(machine::End::Goodbye) } else { End::ClientGone }
+    }
+
+    /// Takes over what the machine has counted.
+    fn count(&mut self) {
+        let counts = self.machine.take_counts();
+        self.tally.client_parses += counts.client_parses;
+        self.tally.server_parses += counts.server_parses;
+        self.tally.binds += counts.binds;
+        if counts.readies.queries == 0 {
+            return;
+        }
+        let now = Instant::now();
+        self.ready = Some(now);
+        let timings = &self.shared.registry.counters.timings;
+        for nth in 0..counts.readies.queries {
+            let idle = nth >= counts.readies.queries - counts.readies.transactions;
+            let more = nth + 1 < counts.readies.queries || !self.machine.is_answered();
+            let ended = self.tally.ready(now, idle, more);
+            timings.query.observe(ended.query);
+            if let Some(transaction) = ended.transaction {
+                timings.transaction.observe(transaction);
+            }
+        }
+    }
+
+    /// Hands what was counted to the pool.
+    fn settle_accounts(&mut self) {
+        self.count();
+        let (received, sent) = self.client.take_traffic();
+        self.server.loan.pool().traffic.take(&mut self.tally, received, sent);
+    }
+
+    /// The server works for the client, and a cancel request would hit that.
+    fn note_running(&mut self, now: impl FnOnce() -> Instant) {
+        if self.shown == Shown::Running || !self.machine.is_working() {
+            return;
+        }
+        self.shown = Shown::Running;
+        let now = now();
+        self.tally.begins(now);
+        self.server.loan.set_active(true);
+        if self.control.set_running(self.server.about.key, self.server.about.gate, now) {
+            let (key, gate) = (Arc::clone(self.server.about.key), self.server.about.gate.enter());
+            let registry = Arc::clone(&self.shared.registry);
+            tokio::spawn(async move { cancel::send(&registry, &key, gate).await });
+        }
+    }
+}
+
+/// The longest text that is held whole to be analysed, in bytes, with buffers of `capacity`.
+#[must_use]
+pub fn max_text_bytes(capacity: usize) -> usize {
+    capacity.max(MAX_TEXT_BYTES)
+}

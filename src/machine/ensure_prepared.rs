@@ -1,0 +1,304 @@
+//! Statements under way to a connection that has not got them: prepared there first, as they were meant.
+
+use std::sync::Arc;
+
+use super::own_queries::put_own_statement;
+use super::{Buffers, Machine};
+use crate::error::{Fault, sqlstate};
+use crate::track::params::set_to_local;
+use crate::track::pipeline::{Describes, Note};
+use crate::track::rollback::{Rollback, UnnamedCause, UnnamedChange};
+use crate::track::server_state::UnnamedStatement;
+use crate::track::statement_mentions::mentions;
+use crate::track::statements::{self, Columns, Statement, Text, Unnamed};
+use crate::track::text_edit::{self, Edit};
+use crate::track::{Params, Reply, Request};
+use crate::wire::{backend, frontend};
+
+/// How many names are remembered that a client has given up, for the sake of errors that may still come.
+const MAX_FORMER_NAMES: usize = 256;
+
+/// A statement that stands in for another one for the time being.
+#[derive(Debug)]
+struct Variant {
+    /// The number of the other one.
+    of: u64,
+    statement: Arc<Statement>,
+    /// It was made for settings that are one client's own, which last for this transaction.
+    for_transaction: bool,
+}
+
+/// The names that statements of the client have on the connection besides their own.
+#[derive(Debug, Default)]
+pub(super) struct Aliases {
+    variants: Vec<Variant>,
+    /// Names that the client has given up lately, by the numbers of their statements.
+    former: Vec<(u64, Box<[u8]>)>,
+}
+
+impl Aliases {
+    /// Notes that the client has given up `name`.
+    pub(super) fn given_up(&mut self, statement: u64, name: &[u8]) {
+        if self.former.len() >= MAX_FORMER_NAMES {
+            self.former.clear();
+        }
+        self.former.push((statement, name.into()));
+    }
+
+    /// The numbers of the statements that stand in for number `of`.
+    pub(super) fn of(&self, of: u64) -> impl Iterator<Item = u64> {
+        self.variants.iter().filter(move |variant| variant.of == of).map(|variant| variant.statement.id)
+    }
+
+    /// The number of what the client means by statement `id` of the server.
+    pub(super) fn original(&self, id: u64) -> u64 {
+        self.variants.iter().find(|variant| variant.statement.id == id).map_or(id, |variant| variant.of)
+    }
+
+    /// The name that the client has had for statement `id` until lately.
+    pub(super) fn former_name(&self, id: u64) -> Option<&[u8]> {
+        self.former.iter().rfind(|(former, _)| *former == id).map(|(_, name)| &**name)
+    }
+
+    /// The transaction is over.
+    pub(super) fn end_transaction(&mut self) {
+        self.variants.iter_mut().for_each(|variant| variant.for_transaction = false);
+    }
+
+    /// Forgets all.
+    pub(super) fn clear(&mut self) {
+        self.variants.clear();
+        self.former.clear();
+    }
+}
+
+/// What getting a statement ready comes to.
+pub(super) enum Prepare<T> {
+    /// It is prepared, or will be when the message gets there.
+    Ready(T),
+    /// The client's message must wait for what the server says of it.
+    Waits,
+    /// The client is told this.
+    Refused(Fault),
+}
+
+impl Machine<'_> {
+    /// Sees to it that what a client knows as `name` is prepared on this connection, ahead of the message that needs it,
+    /// and has the columns that the client was told. Without a `name` its columns don't matter.
+    pub(super) fn ensure_prepared(
+        &mut self,
+        io: &mut Buffers<'_>,
+        statement: &Arc<Statement>,
+        name: Option<&[u8]>,
+        reply: Reply,
+    ) -> Prepare<Arc<Statement>> {
+        // One that was too long to be kept is on the connection that the client stays with, or gone from there.
+        let Some(text) = &statement.text else { return Prepare::Ready(Arc::clone(statement)) };
+        let told = name.and_then(|name| self.client.names.get(name)).and_then(|named| named.described.clone());
+        let here = if !statement.is_retired() && self.server.prepared.has(statement) {
+            Arc::clone(statement)
+        } else {
+            self.variant(io, statement, text, name, reply)
+        };
+        match told {
+            Some(told) => self.compare_columns(io, here.id, &here.name(), &told).map(|()| here),
+            None => Prepare::Ready(here),
+        }
+    }
+
+    /// What stands for `statement` on this connection, prepared there if it was not.
+    fn variant(
+        &mut self,
+        io: &mut Buffers<'_>,
+        statement: &Arc<Statement>,
+        text: &Arc<Text>,
+        name: Option<&[u8]>,
+        reply: Reply,
+    ) -> Arc<Statement> {
+        let own = self.aliases.variants.iter().find(|variant| variant.of == statement.id && variant.for_transaction);
+        if let Some(own) = own.map(|own| Arc::clone(&own.statement))
+            && self.server.prepared.has(&own)
+        {
+            return own;
+        }
+        // Its constants mean what they meant when it was prepared first; but where a search_path has changed since, the
+        // server looks at the text anew, under the settings of now.
+        let mut params = statement.params.clone();
+        let mut flavor = self.client.flavor(&params, self.pins);
+        let unchanged = flavor.is_some() && statement.flavor == flavor;
+        if flavor.is_some() && !unchanged {
+            params = self.current_params();
+            flavor = self.client.flavor(&params, self.pins);
+        }
+        let same = !statement.is_retired() && unchanged;
+        let variant = if same {
+            Arc::clone(statement)
+        } else {
+            self.context.statements.intern(flavor.as_ref(), &params, &text.body, || Arc::clone(text))
+        };
+        let known = name.and_then(|name| self.client.names.get(name));
+        match known {
+            // It was not told its columns, so that the client can't tell the difference.
+            Some(named) if flavor.is_some() && statement.is_retired() && named.described.is_none() => {
+                let named = statements::Named { statement: Arc::clone(&variant), described: None };
+                self.client.names.set(name.unwrap_or_default(), Some(named));
+            }
+            _ if !same && !self.aliases.variants.iter().any(|known| known.statement.id == variant.id) => {
+                let for_transaction = flavor.is_none();
+                let variant = Variant { of: statement.id, statement: Arc::clone(&variant), for_transaction };
+                self.aliases.variants.push(variant);
+            }
+            _ => {}
+        }
+        if !self.server.prepared.has(&variant) {
+            self.add_prepared(io, &variant);
+            let rollback = Rollback { prepared: Some(variant.id), ..Rollback::default() };
+            let note = Note { rollback, at_stake: true, ..Note::default() };
+            self.put_parse(io, &variant.name(), &text.body, &variant.params, reply, note);
+        }
+        variant
+    }
+
+    /// Sees to it that the connection's unnamed statement is the client's, ahead of the message that needs it, and has
+    /// the columns that the client was told.
+    pub(super) fn ensure_unnamed(&mut self, io: &mut Buffers<'_>) -> Prepare<()> {
+        let unnamed = self.client.unnamed.clone();
+        if !self.server.has_unnamed(unnamed.as_ref()) {
+            match unnamed.as_ref().and_then(|unnamed| Some((unnamed, unnamed.text.as_ref()?))) {
+                Some((unnamed, text)) => self.prepare_unnamed(io, unnamed, text),
+                None => self.close_unnamed(io),
+            }
+        }
+        let Some(unnamed) = unnamed else { return Prepare::Ready(()) };
+        match unnamed.described() {
+            Some(told) => self.compare_columns(io, unnamed.id, "", told),
+            None => Prepare::Ready(()),
+        }
+    }
+
+    fn prepare_unnamed(&mut self, io: &mut Buffers<'_>, unnamed: &Unnamed, text: &Text) {
+        let sql = frontend::query(&text.body);
+        let mentioned = mentions(sql, &self.client.names, self.backslashes());
+        let mut edits = Vec::new();
+        for (at, statement) in mentioned {
+            let ready = match self.ensure_prepared(io, &statement, None, Reply::Assist) {
+                Prepare::Ready(ready) => ready,
+                _ => statement,
+            };
+            edits.push(Edit { at, with: ready.name().into_bytes() });
+        }
+        let (mut body, _) = text_edit::apply(sql, edits);
+        body.extend_from_slice(&text.body[sql.len()..]);
+        let client = self.client.unnamed.clone();
+        let change = self.set_unnamed(UnnamedCause::OwnParse, client, UnnamedStatement::Is(unnamed.id));
+        let note = self.note_unnamed(change);
+        self.put_parse(io, "", &body, &unnamed.params, Reply::Assist, note);
+    }
+
+    /// Closes what the connection has, which is not the client's.
+    fn close_unnamed(&mut self, io: &mut Buffers<'_>) {
+        self.flush_forwarded(io);
+        frontend::put_close(io.to_server, "");
+        let client = self.client.unnamed.clone();
+        let change = self.set_unnamed(UnnamedCause::Drop, client, UnnamedStatement::Absent);
+        let note = self.note_unnamed(change);
+        self.pipeline.request_with(Request::Close, Reply::Swallow, Some(note));
+        self.undo();
+    }
+
+    fn note_unnamed(&self, change: UnnamedChange) -> Note {
+        let at_stake = change.differed() && self.pipeline.may_be_discarded();
+        let rollback = Rollback { unnamed: Some(change), ..Rollback::default() };
+        Note { rollback, at_stake, ..Note::default() }
+    }
+
+    /// Whether statement `id` has the columns that the client was `told`; asks the server where that is not known.
+    fn compare_columns(&mut self, io: &mut Buffers<'_>, id: u64, name: &str, told: &Columns) -> Prepare<()> {
+        match self.server.columns(id) {
+            Some(columns) if columns == told => return Prepare::Ready(()),
+            Some(_) => return Prepare::Refused(changed_columns()),
+            None => {}
+        }
+        self.flush_forwarded(io);
+        frontend::put_renamed(io.to_server, frontend::DESCRIBE, b"S", name, 0);
+        let note = Note { describes: Some(Describes { server: id, client: None }), ..Note::default() };
+        self.pipeline.request_with(Request::Describe, Reply::Assist, Some(note));
+        frontend::put_flush(io.to_server);
+        self.pipeline.request(Request::Flush, Reply::Swallow);
+        Prepare::Waits
+    }
+
+    /// Prepares a text on this connection, under the settings it was first prepared under.
+    fn put_parse(
+        &mut self,
+        io: &mut Buffers<'_>,
+        name: &str,
+        body: &[u8],
+        params: &Params,
+        reply: Reply,
+        note: Note,
+    ) {
+        self.flush_forwarded(io);
+        let now = self.current_params();
+        let others: Vec<_> = statements::other_settings(params, &now).collect();
+        self.set_meanwhile(io, &others, params, reply);
+        self.counts.server_parses += 1;
+        frontend::put_parse(io.to_server, name, body);
+        self.pipeline.request_with(Request::Parse, reply, Some(note));
+        self.undo();
+        self.set_meanwhile(io, &others, &now, reply);
+    }
+
+    /// Sets `names` to what they are in `params`, in the middle of whatever the client does: until the transaction ends,
+    /// be it an implicit one.
+    fn set_meanwhile(&mut self, io: &mut Buffers<'_>, names: &[&'static str], params: &Params, reply: Reply) {
+        for name in names {
+            let Some(value) = params.get(name.as_bytes()) else { continue };
+            put_own_statement(io.to_server, &mut self.pipeline, &set_to_local(name, value), reply);
+        }
+    }
+
+    /// Notes that `statement` is about to be prepared on this connection, and makes room for it.
+    pub(super) fn add_prepared(&mut self, io: &mut Buffers<'_>, statement: &Statement) {
+        self.server.prepared.add(statement);
+        while let Some(id) = self.server.prepared.excess(self.context.limits).filter(|id| *id != statement.id) {
+            self.close_prepared(io, id);
+        }
+    }
+
+    pub(super) fn close_prepared(&mut self, io: &mut Buffers<'_>, id: u64) {
+        let Some(held) = self.server.prepared.remove(id) else { return };
+        self.flush_forwarded(io);
+        frontend::put_close(io.to_server, &format!("{}{id}", statements::PREFIX));
+        let rollback = Rollback { closed: Some((id, held)), ..Rollback::default() };
+        let note = Note { rollback, at_stake: true, ..Note::default() };
+        self.pipeline.request_with(Request::Close, Reply::Swallow, Some(note));
+        self.undo();
+    }
+}
+
+impl<T> Prepare<T> {
+    fn map<U>(self, with: impl FnOnce(T) -> U) -> Prepare<U> {
+        match self {
+            Self::Ready(ready) => Prepare::Ready(with(ready)),
+            Self::Waits => Prepare::Waits,
+            Self::Refused(fault) => Prepare::Refused(fault),
+        }
+    }
+}
+
+/// What PostgreSQL says of a prepared statement whose result has changed since its client was told of it; drivers know it
+/// by the name of the routine.
+fn changed_columns() -> Fault {
+    let mut error = Vec::new();
+    let fields = [
+        (b'S', "ERROR"),
+        (b'V', "ERROR"),
+        (b'C', sqlstate::FEATURE_NOT_SUPPORTED),
+        (b'M', "cached plan must not change result type"),
+        (b'F', "plancache.c"),
+        (b'R', "RevalidateCachedQuery"),
+    ];
+    backend::put_error(&mut error, &fields);
+    Fault::Upstream(error.into())
+}

@@ -1,0 +1,137 @@
+//! The server's errors: what they mean for the work at hand, and the words in which a client gets them.
+
+use std::sync::Arc;
+
+use super::from_server::{Fate, message};
+use super::own_queries::Question;
+use super::session_sync::SEQUENCE_HINT;
+use super::{Buffers, End, Machine, Phase, buffer_for_client, refused};
+use crate::error::sqlstate;
+use crate::track::statements::PREFIX;
+use crate::track::text_edit::Positions;
+use crate::wire::{backend, frame};
+
+impl Machine<'_> {
+    /// Notes an error.
+    ///
+    /// # Errors
+    /// How the machine ends.
+    pub(super) fn error(&mut self, io: &mut Buffers<'_>, whole: bool, fate: Fate) -> Result<Fate, End> {
+        let body = if whole { message(io, whole).to_vec() } else { Vec::new() };
+        let fatal = backend::is_fatal(&body);
+        if fatal && self.owes_nothing(io) {
+            return Err(self.give_up(io));
+        }
+        let positions = self.pipeline.front_note().and_then(|note| note.positions.take());
+        let refusal = self.pipeline.take_refusal();
+        if fate == Fate::Swallow && refusal.is_none() {
+            return self.own_request_failed(io, &body, fatal);
+        }
+        self.pipeline.response(backend::ERROR);
+        self.undo();
+        self.failed();
+        if fatal {
+            // What follows is the end.
+            self.phase = Phase::Ended;
+            return Ok(Fate::Forward);
+        }
+        if let Some(refusal) = refusal {
+            buffer_for_client(io);
+            io.to_client.extend_from_slice(&refusal);
+            return Ok(Fate::Swallow);
+        }
+        if self.replays(&body) || (whole && self.put_edited(io, &body, positions.as_ref())) {
+            return Ok(Fate::Swallow);
+        }
+        Ok(Fate::Forward)
+    }
+
+    /// The server has refused something that pgferry has asked.
+    fn own_request_failed(&mut self, io: &mut Buffers<'_>, body: &[u8], fatal: bool) -> Result<Fate, End> {
+        match self.phase {
+            // It stands in place of the answer to our own message: the server has not come to the client's, and discards
+            // it.
+            Phase::Preparing { left } if fatal || self.preparation.was_resetting(left) => Err(self.give_up(io)),
+            _ if fatal => Err(End::ServerLost { told: false }),
+            Phase::Preparing { .. } | Phase::Asking(Question::Correction { .. } | Question::Origins { .. }) => {
+                // The client's settings can't be had.
+                let size = frame::HEADER + body.len();
+                let error: Arc<[u8]> = io.from_server.unparsed().get(..size).unwrap_or_default().into();
+                self.pipeline.response(backend::ERROR);
+                self.undo();
+                Err(refused(&error))
+            }
+            _ => {
+                self.pipeline.response(backend::ERROR);
+                self.undo();
+                Ok(Fate::Swallow)
+            }
+        }
+    }
+
+    /// Puts an error that needs other words than the server's; says whether it did.
+    fn put_edited(&mut self, io: &mut Buffers<'_>, body: &[u8], positions: Option<&Positions>) -> bool {
+        let text = backend::error_field(body, b'M').unwrap_or_default();
+        let named = find(text, PREFIX.as_bytes()).is_some() && self.carries();
+        let lost = self.carries()
+            && backend::error_field(body, b'C') == Some(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE.as_bytes())
+            && find(text, b"is not yet defined in this session").is_some();
+        let moved = positions.filter(|_| backend::error_field(body, b'P').is_some());
+        if !named && !lost && moved.is_none() {
+            return false;
+        }
+        buffer_for_client(io);
+        let hint = lost.then_some(SEQUENCE_HINT);
+        let names = &self.client.names;
+        let aliases = &self.aliases;
+        backend::put_error_with(io.to_client, body, hint, |kind, value| match (kind, moved) {
+            (b'M', _) if named => with_clients_name(value, |id| {
+                let original = aliases.original(id);
+                let name = names.name_of(original).or_else(|| names.name_of(id)).or(aliases.former_name(original));
+                name.map(<[u8]>::to_vec)
+            }),
+            (b'P', Some(positions)) => {
+                let position = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
+                position.map_or(value.to_vec(), |at| positions.original(at).to_string().into_bytes())
+            }
+            _ => value.to_vec(),
+        });
+        true
+    }
+}
+
+/// Where `needle` begins in `haystack`.
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+/// A message with the server's name of a statement replaced by the client's.
+fn with_clients_name(message: &[u8], name_of: impl Fn(u64) -> Option<Vec<u8>>) -> Vec<u8> {
+    let Some(at) = find(message, PREFIX.as_bytes()) else { return message.to_vec() };
+    let digits = &message[at + PREFIX.len()..];
+    let end = digits.iter().position(|b| !b.is_ascii_digit()).unwrap_or(digits.len());
+    let id = std::str::from_utf8(&digits[..end]).ok().and_then(|digits| digits.parse().ok());
+    match id.and_then(name_of) {
+        Some(name) => [&message[..at], &name, &digits[end..]].concat(),
+        None => message.to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_see_their_own_names() {
+        let edit = |message: &[u8]| with_clients_name(message, |id| (id == 12).then(|| b"S_1".to_vec()));
+        assert_eq!(
+            edit(b"prepared statement \"pgferry_12\" already exists"),
+            b"prepared statement \"S_1\" already exists"
+        );
+        for other in
+            [&b"prepared statement \"pgferry_1\" exists"[..], b"pgferry_", b"pgferry_99999999999999999999", b"x"]
+        {
+            assert_eq!(edit(other), other);
+        }
+    }
+}

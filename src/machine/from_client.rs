@@ -1,0 +1,326 @@
+//! Client to server: walks the client's messages, and sends each on, or what has to be sent in its place.
+
+use super::{Buffers, End, Gate, Machine, Phase};
+use crate::config::Mode;
+use crate::error::Fault;
+use crate::track::names;
+use crate::track::pipeline::Note;
+use crate::track::{Reply, Request};
+use crate::wire::{Head, frame, frontend, head};
+
+/// The text that is sent in place of what is refused: no server understands it.
+const REFUSED: &[u8] = b"!pgferry refused this statement";
+
+/// How many requests may be owed before the client's next messages wait.
+const MAX_OWED: usize = 4096;
+
+/// How many bytes may wait to be sent to the server, beside what is in the client's buffer, before the client's next
+/// messages wait.
+const MAX_UNSENT_BYTES: usize = 256 * 1024;
+
+/// Whether the client sends more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum ClientSide {
+    /// It may.
+    #[default]
+    Open,
+    /// It has sent `Terminate`, or the end of its stream.
+    Ended,
+}
+
+/// What becomes of the rest of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// It is sent on.
+    Forward(usize),
+    /// It is dropped.
+    Drop(usize),
+}
+
+/// Where the client's stream is.
+#[derive(Debug)]
+pub(super) struct Upward {
+    rest: Rest,
+    pub(super) client: ClientSide,
+}
+
+impl Default for Upward {
+    fn default() -> Self {
+        Self { rest: Rest::Forward(0), client: ClientSide::Open }
+    }
+}
+
+impl Upward {
+    /// Whether part of a message has been sent on, and the rest has not come.
+    pub(super) fn is_partial(&self) -> bool {
+        matches!(self.rest, Rest::Forward(left) if left > 0)
+    }
+
+    fn is_between(&self) -> bool {
+        matches!(self.rest, Rest::Forward(0) | Rest::Drop(0))
+    }
+
+    /// What was taken is unread again.
+    pub(super) fn put_back(&mut self) {
+        self.rest = Rest::Forward(0);
+    }
+}
+
+/// A message of the client's, as far as it is there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Incoming {
+    pub(super) request: Request,
+    pub(super) head: Head,
+    /// How many bytes of it are there.
+    pub(super) here: usize,
+}
+
+impl Incoming {
+    pub(super) fn is_whole(&self) -> bool {
+        self.here == self.head.size
+    }
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// It is on its way, or answered.
+    Done,
+    /// It waits for answers to what was sent ahead of it.
+    Waits,
+}
+
+impl Machine<'_> {
+    /// Walks what the client has sent, and marks what may be sent on. Says whether that is anything.
+    ///
+    /// # Errors
+    /// How the machine ends.
+    pub fn client_sent(&mut self, io: &mut Buffers<'_>) -> Result<bool, End> {
+        let mut progress = false;
+        loop {
+            if !self.up.is_between() {
+                progress |= self.take_rest(io);
+                if !self.up.is_between() {
+                    return Ok(progress);
+                }
+            }
+            if self.up.client == ClientSide::Ended || io.to_server.len() > MAX_UNSENT_BYTES {
+                return Ok(progress);
+            }
+            let bytes = io.from_client.unparsed();
+            let head = match head(bytes, frame::FRONTEND_LIMIT) {
+                Ok(Some(head)) => head,
+                Ok(None) => return Ok(progress),
+                Err(bad) => return Err(End::Refuse(Fault::violation(bad.to_string()))),
+            };
+            let request = Request::of(head.tag);
+            if request == Some(Request::CopyData) && self.pipeline.copying_in() {
+                let rows = frame::run(bytes, head.tag, frame::FRONTEND_LIMIT);
+                if rows > 0 {
+                    io.from_client.parse(rows);
+                    progress = true;
+                    continue;
+                }
+            }
+            if !self.may_pass(io, request) {
+                return Ok(progress);
+            }
+            let Some(request) = request else {
+                if head.tag == frontend::TERMINATE {
+                    self.up.client = ClientSide::Ended;
+                    return Ok(true);
+                }
+                return Err(End::Refuse(Fault::unknown_message(head.tag)));
+            };
+            if !names::can_judge(head, io.from_client.unparsed(), self.context.max_text_bytes) {
+                io.from_client.make_room(head.size);
+                return Ok(progress);
+            }
+            let incoming = Incoming { request, head, here: head.size.min(io.from_client.unparsed().len()) };
+            if self.forward(io, incoming) == Sent::Waits {
+                self.gate = Gate::Answers;
+                self.replay.part_was_sent();
+                return Ok(true);
+            }
+            progress = true;
+            if self.is_preparing() && request.ends_ready() {
+                // If the preparation fails, the server discards no more than this.
+                return Ok(true);
+            }
+        }
+    }
+
+    fn take_rest(&mut self, io: &mut Buffers<'_>) -> bool {
+        let there = io.from_client.unparsed().len();
+        match self.up.rest {
+            Rest::Forward(left) => {
+                let here = left.min(there);
+                self.up.rest = Rest::Forward(left - here);
+                io.from_client.parse(here);
+                here > 0
+            }
+            Rest::Drop(left) => {
+                let here = left.min(there);
+                self.up.rest = Rest::Drop(left - here);
+                self.skip(io, here);
+                here > 0
+            }
+        }
+    }
+
+    /// Whether the client's next message may go.
+    fn may_pass(&mut self, io: &mut Buffers<'_>, request: Option<Request>) -> bool {
+        if !matches!(self.phase, Phase::Working | Phase::Preparing { .. }) {
+            return false;
+        }
+        if self.pipeline.copying_in() || self.pipeline.has_no_answer_due() {
+            // Nothing is waited for that the server won't say before it hears more.
+            self.gate = Gate::Open;
+            return true;
+        }
+        // A Sync behind a simple query brings no answer that would not come anyway.
+        let harmless = matches!(request, Some(Request::Sync | Request::Flush)) && self.pipeline.unsynced();
+        let about_statements = matches!(
+            request,
+            Some(Request::Query | Request::Parse | Request::Bind | Request::Describe | Request::Close)
+        );
+        let waits = match self.gate {
+            Gate::Answers => !harmless,
+            Gate::Open if self.pipeline.owed() >= MAX_OWED => true,
+            Gate::Open => about_statements && self.pipeline.at_stake(),
+        };
+        if waits && !self.is_preparing() {
+            self.prompt(io);
+        }
+        !waits
+    }
+
+    /// Has the server send the answers that it keeps back, of which one is waited for.
+    fn prompt(&mut self, io: &mut Buffers<'_>) {
+        if self.pipeline.is_prompted() {
+            return;
+        }
+        self.flush_forwarded(io);
+        frontend::put_flush(io.to_server);
+        self.pipeline.request(Request::Flush, Reply::Swallow);
+    }
+
+    /// Sends the client's next message on, or what has to be sent in its place.
+    fn forward(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
+        if self.pipeline.skipping() || self.pipeline.copying_in() {
+            self.pass(io, incoming, None);
+            return Sent::Done;
+        }
+        if self.context.mode == Mode::Transaction {
+            self.keep_for_replay(io, incoming);
+        }
+        match incoming.request {
+            Request::Parse => self.counts.client_parses += 1,
+            Request::Bind => self.counts.binds += 1,
+            _ => {}
+        }
+        match incoming.request {
+            Request::Query => self.query(io, incoming),
+            Request::Parse => self.parse(io, incoming),
+            Request::Bind | Request::Describe | Request::Close => self.named(io, incoming),
+            Request::Execute => self.execute(io, incoming),
+            Request::Function => self.function(io, incoming),
+            _ => {
+                self.pass(io, incoming, None);
+                Sent::Done
+            }
+        }
+    }
+
+    /// Sends the message on as it is.
+    pub(super) fn pass(&mut self, io: &mut Buffers<'_>, incoming: Incoming, note: Option<Note>) {
+        self.counts.server_parses += u64::from(incoming.request == Request::Parse);
+        self.pipeline.request_with(incoming.request, Reply::Forward, note);
+        self.undo();
+        io.from_client.parse(incoming.here);
+        self.up.rest = Rest::Forward(incoming.head.size - incoming.here);
+    }
+
+    /// Sends the message on with another beginning.
+    pub(super) fn pass_renamed(
+        &mut self,
+        io: &mut Buffers<'_>,
+        incoming: Incoming,
+        note: Option<Note>,
+        beginning: &Beginning<'_>,
+    ) {
+        let Beginning { cut, before, name } = *beginning;
+        self.flush_forwarded(io);
+        let Head { tag, size } = incoming.head;
+        frontend::put_renamed(io.to_server, tag, before, name, size - cut);
+        self.skip(io, cut);
+        let rest = Incoming { head: Head { tag, size: size - cut }, here: incoming.here - cut, ..incoming };
+        self.pass(io, rest, note);
+    }
+
+    /// Answers the message instead of the server.
+    pub(super) fn synthesize(&mut self, io: &mut Buffers<'_>, incoming: Incoming, note: Note) {
+        self.pipeline.request_with(incoming.request, Reply::Synthesize, Some(note));
+        self.undo();
+        self.drop_message(io, incoming);
+    }
+
+    /// Refuses the message: what is sent in its place fails, as PostgreSQL would have it fail, and the client is told
+    /// `fault`.
+    pub(super) fn refuse(&mut self, io: &mut Buffers<'_>, fault: &Fault, incoming: Incoming) {
+        tracing::debug!(client = self.context.client, "refused a statement: {fault}");
+        self.flush_forwarded(io);
+        match incoming.request {
+            Request::Query | Request::Function => {
+                if incoming.request == Request::Query && self.begins_block(io, incoming) {
+                    // What is sent behind it counts on being part of the transaction.
+                    frontend::put_query(io.to_server, b"BEGIN");
+                    self.pipeline.request(Request::Query, Reply::Swallow);
+                }
+                frontend::put_query(io.to_server, REFUSED);
+            }
+            _ => frontend::put_parse(io.to_server, "pgferry_refused", &[REFUSED, b"\0\0\0"].concat()),
+        }
+        let mut frame = Vec::new();
+        fault.put(&mut frame);
+        let mut note = Note { refusal: Some(frame.into()), ..Note::default() };
+        if matches!(incoming.request, Request::Query) {
+            note.rollback.unnamed = Some(self.drop_unnamed());
+        }
+        self.pipeline.request_with(incoming.request, Reply::Refuse, Some(note));
+        self.undo();
+        self.drop_message(io, incoming);
+    }
+
+    fn begins_block(&self, io: &Buffers<'_>, incoming: Incoming) -> bool {
+        let sql = frontend::query(body(io, incoming));
+        self.pipeline.status() == crate::track::pipeline::IDLE
+            && crate::track::transaction_block::after(sql, self.backslashes()).is_some_and(|block| block.is_open())
+    }
+
+    /// Does not send the message.
+    pub(super) fn drop_message(&mut self, io: &mut Buffers<'_>, incoming: Incoming) {
+        self.skip(io, incoming.here);
+        self.up.rest = Rest::Drop(incoming.head.size - incoming.here);
+    }
+
+    fn skip(&mut self, io: &mut Buffers<'_>, n: usize) {
+        self.flush_forwarded(io);
+        io.from_client.skip(n);
+    }
+}
+
+/// Another beginning for a `Parse`, `Bind`, `Describe` or `Close`.
+pub(super) struct Beginning<'n> {
+    /// How many bytes of the message it replaces.
+    pub(super) cut: usize,
+    /// What precedes the statement's name in the body.
+    pub(super) before: &'n [u8],
+    /// The statement's name.
+    pub(super) name: &'n str,
+}
+
+/// The body of the client's next message, as far as it is there.
+pub(super) fn body<'b>(io: &'b Buffers<'_>, incoming: Incoming) -> &'b [u8] {
+    io.from_client.unparsed().get(frame::HEADER..incoming.here).unwrap_or_default()
+}

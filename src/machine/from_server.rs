@@ -1,0 +1,306 @@
+//! Server to client: walks the server's messages, notes what they say, and marks what the client gets.
+
+use super::own_queries::Question;
+use super::{Buffers, End, Machine, Phase, ServerEnd, buffer_for_client};
+use crate::config::Mode;
+use crate::track::session_command::SessionCommand;
+use crate::track::{Pins, Request};
+use crate::wire::{backend, frame, frontend, head};
+
+/// The longest server message that is held whole in memory to be looked at, in bytes. Longer errors are passed on unseen.
+const MAX_SEEN_BYTES: usize = 1 << 20;
+
+/// What becomes of a message of the server's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The client gets it.
+    Forward,
+    /// The client does not get it.
+    Swallow,
+}
+
+impl Fate {
+    fn swallow(swallow: bool) -> Self {
+        if swallow { Self::Swallow } else { Self::Forward }
+    }
+}
+
+/// Where the server's stream is.
+#[derive(Debug, Default)]
+pub(super) struct Downward {
+    place: Place,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    /// Between two messages.
+    #[default]
+    Between,
+    /// Behind the answer to all that was asked: what comes next is looked at only if the machine goes on.
+    Boundary,
+    /// In a message of which this many bytes are still to come.
+    In(Fate, usize),
+}
+
+impl Downward {
+    /// Whether the client has got part of a message.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self.place, Place::In(Fate::Forward, left) if left > 0)
+    }
+
+    /// Whether a message has not come whole.
+    pub(super) fn is_partial(&self) -> bool {
+        self.left() > 0
+    }
+
+    /// Bytes of the current message that are still to come.
+    pub(super) fn left(&self) -> usize {
+        match self.place {
+            Place::In(_, left) => left,
+            Place::Between | Place::Boundary => 0,
+        }
+    }
+
+    /// Whether the answer to all that was asked has been walked, and nothing behind it.
+    pub(super) fn is_at_boundary(&self) -> bool {
+        self.place == Place::Boundary
+    }
+
+    /// The machine goes on.
+    pub(super) fn resume(&mut self) {
+        if self.place == Place::Boundary {
+            self.place = Place::Between;
+        }
+    }
+}
+
+impl Machine<'_> {
+    /// Walks what the server has sent: marks what may be sent on, drops what is not the client's, synthesizes what the
+    /// server was not asked for. Says whether that is anything.
+    ///
+    /// # Errors
+    /// How the machine ends.
+    pub fn server_sent(&mut self, io: &mut Buffers<'_>) -> Result<bool, End> {
+        let mut progress = false;
+        loop {
+            match self.down.place {
+                Place::Boundary => return Ok(progress),
+                Place::In(fate, left) if left > 0 => {
+                    let here = left.min(io.from_server.unparsed().len());
+                    put(io, here, fate);
+                    self.down.place = Place::In(fate, left - here);
+                    progress |= here > 0;
+                    if here < left {
+                        return Ok(progress);
+                    }
+                }
+                _ => {}
+            }
+            progress |= self.put_synthesized(io);
+            let bytes = io.from_server.unparsed();
+            let head = match head(bytes, frame::BACKEND_LIMIT) {
+                Ok(Some(head)) => head,
+                Ok(None) => return Ok(progress),
+                Err(_) => return Err(self.server_ended(io, ServerEnd::Broken, false)),
+            };
+            if matches!(head.tag, backend::DATA_ROW | frontend::COPY_DATA) && !self.reads_rows() {
+                let rows = frame::run(bytes, head.tag, frame::BACKEND_LIMIT);
+                if rows > 0 {
+                    let fate = Fate::swallow(self.pipeline.hides(head.tag));
+                    self.note_fate(head.tag, fate);
+                    put(io, rows, fate);
+                    progress = true;
+                    continue;
+                }
+            }
+            let here = head.size.min(bytes.len());
+            if self.must_see(head.tag) && here < head.size && head.size <= MAX_SEEN_BYTES {
+                io.from_server.reserve(head.size);
+                return Ok(progress);
+            }
+            let owed = self.pipeline.owed();
+            let fate = self.answer(io, head.tag, here == head.size)?;
+            self.note_fate(head.tag, fate);
+            put(io, here, fate);
+            self.down.place = Place::In(fate, head.size - here);
+            progress = true;
+            self.after_answer(io, head.tag, owed);
+        }
+    }
+
+    /// What follows from the message that was just walked.
+    fn after_answer(&mut self, io: &mut Buffers<'_>, tag: u8, owed_before: usize) {
+        if let Phase::Preparing { left } = &mut self.phase {
+            *left -= (owed_before - self.pipeline.owed()).min(*left);
+            if *left == 0 {
+                self.on_prepared(io);
+            }
+        }
+        if tag == backend::READY && self.pipeline.answered() && !self.down.is_partial() {
+            self.down.place = Place::Boundary;
+        }
+    }
+
+    fn note_fate(&mut self, tag: u8, fate: Fate) {
+        let unasked = matches!(tag, backend::NOTICE | backend::NOTIFICATION | backend::PARAMETER_STATUS);
+        if fate == Fate::Forward && !unasked {
+            self.replay.part_was_answered();
+        }
+    }
+
+    /// Answers those requests whose turn has come and that the server was not asked.
+    fn put_synthesized(&mut self, io: &mut Buffers<'_>) -> bool {
+        let mut any = false;
+        while let Some(request) = self.pipeline.synthesized() {
+            buffer_for_client(io);
+            any = true;
+            match request {
+                Request::Close => backend::put_close_complete(io.to_client),
+                _ => backend::put_parse_complete(io.to_client),
+            }
+        }
+        any
+    }
+
+    /// Whether the rows that come are an answer to pgferry itself.
+    fn reads_rows(&self) -> bool {
+        matches!(self.phase, Phase::Asking(Question::Pins | Question::Origins { .. }))
+    }
+
+    fn must_see(&self, tag: u8) -> bool {
+        match tag {
+            backend::READY
+            | backend::PARAMETER_STATUS
+            | backend::ERROR
+            | backend::COMMAND_COMPLETE
+            | backend::NOTIFICATION => true,
+            backend::DATA_ROW => self.reads_rows(),
+            backend::ROW_DESCRIPTION => self.pipeline.describes(),
+            _ => false,
+        }
+    }
+
+    /// Notes the server's next message; `whole` says whether all of it is there.
+    fn answer(&mut self, io: &mut Buffers<'_>, tag: u8, whole: bool) -> Result<Fate, End> {
+        let fate = Fate::swallow(self.pipeline.hides(tag));
+        match tag {
+            // By far the most frequent.
+            backend::DATA_ROW => {
+                if fate == Fate::Swallow && self.reads_rows() && whole {
+                    let row = message(io, whole).to_vec();
+                    self.learn_answer(&row);
+                }
+            }
+            frontend::COPY_DATA | backend::NOTICE => {}
+            backend::NOTIFICATION => self.rename_notifier(io),
+            backend::READY => return Ok(self.ready(io, fate)),
+            backend::PARAMETER_STATUS => {
+                if whole {
+                    let body = message(io, whole).to_vec();
+                    return Ok(self.parameter(&body, fate));
+                }
+            }
+            backend::ERROR => return self.error(io, whole, fate),
+            backend::ROW_DESCRIPTION | backend::NO_DATA => {
+                let describes = self.pipeline.front_note().and_then(|note| note.describes.take()).filter(|_| whole);
+                if let Some(describes) = describes {
+                    let none = tag == backend::NO_DATA;
+                    let columns = if none { Vec::new() } else { backend::shape(message(io, whole)) };
+                    self.described(&describes, &columns);
+                }
+                self.pipeline.response(tag);
+            }
+            backend::COMMAND_COMPLETE if whole && fate == Fate::Forward => return Ok(self.command_complete(io)),
+            _ => {
+                self.pipeline.response(tag);
+            }
+        }
+        Ok(fate)
+    }
+
+    fn command_complete(&mut self, io: &mut Buffers<'_>) -> Fate {
+        let command = backend::command_tag(message(io, true));
+        let next = if SessionCommand::is_tag(command) { self.pipeline.next_command(command) } else { None };
+        let tag: Box<[u8]> = command.into();
+        self.pipeline.response(backend::COMMAND_COMPLETE);
+        Fate::swallow(self.completed(&tag, next))
+    }
+
+    fn ready(&mut self, io: &mut Buffers<'_>, fate: Fate) -> Fate {
+        let status = message(io, true).first().copied().unwrap_or_default();
+        self.pipeline.ready(status);
+        if fate == Fate::Forward {
+            self.replay.was_answered();
+            self.ready_for_query(status);
+            if self.hold_ready(io, status) {
+                return Fate::Swallow;
+            }
+            self.tell_differences(io);
+            return Fate::Forward;
+        }
+        match self.phase {
+            Phase::Asking(_) => {
+                if let Some(status) = self.answered_question(io) {
+                    self.tell_differences(io);
+                    buffer_for_client(io);
+                    backend::put_ready(io.to_client, status);
+                }
+            }
+            Phase::Replaying => self.replay_now(io),
+            Phase::Preparing { .. } | Phase::Working | Phase::Ended => {}
+        }
+        Fate::Swallow
+    }
+
+    /// Notes a reported setting. What the client is told already it is not told again.
+    fn parameter(&mut self, body: &[u8], fate: Fate) -> Fate {
+        let Some((name, value)) = backend::parameter_status(body) else { return fate };
+        self.server.params.set(name, value);
+        if self.is_preparing() && self.preparation.is_probe() {
+            // It has changed without anybody's doing: that is what a reset goes back to.
+            self.server.base.set(name, value);
+            self.start.set(name, value);
+            self.context.parameters.learn_base(self.server);
+        }
+        let own = self.is_preparing() || matches!(self.phase, Phase::Asking(_)) || self.pipeline.is_inserted();
+        if fate == Fate::Swallow || own || self.client.view.get(name) == Some(value) {
+            // What is left of a difference is told in front of the next ReadyForQuery.
+            return Fate::Swallow;
+        }
+        self.client.view.set(name, value);
+        if self.context.mode == Mode::Session {
+            self.pins.add(Pins::SETTING);
+        }
+        Fate::Forward
+    }
+
+    /// A client knows its own notifications by the pid that it was given, and no others by that.
+    fn rename_notifier(&self, io: &mut Buffers<'_>) {
+        let (backend, given) = (self.context.backend_pid.to_be_bytes(), self.context.given_pid.to_be_bytes());
+        let pid = io.from_server.unparsed_mut().get_mut(frame::HEADER..frame::HEADER + 4);
+        let Some(pid) = pid else { return };
+        if *pid == backend {
+            pid.copy_from_slice(&given);
+        } else if *pid == given {
+            pid.copy_from_slice(&backend);
+        }
+    }
+}
+
+/// Has the client get the next `n` bytes, or not.
+fn put(io: &mut Buffers<'_>, n: usize, fate: Fate) {
+    match fate {
+        Fate::Forward => io.from_server.parse(n),
+        Fate::Swallow => {
+            buffer_for_client(io);
+            io.from_server.skip(n);
+        }
+    }
+}
+
+/// The body of the server's next message, as far as it is there.
+pub(super) fn message<'b>(io: &'b Buffers<'_>, whole: bool) -> &'b [u8] {
+    let bytes = io.from_server.unparsed();
+    let size = head(bytes, frame::BACKEND_LIMIT).ok().flatten().map_or(0, |head| head.size);
+    bytes.get(frame::HEADER..if whole { size } else { bytes.len() }).unwrap_or_default()
+}

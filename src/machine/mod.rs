@@ -1,0 +1,517 @@
+//! The protocol logic of one client on one server connection, as a state machine without I/O.
+//!
+//! Messages from either side go in ([`Machine::client_sent`], [`Machine::server_sent`]), messages for either side come
+//! out in the same [`Buffers`]. Headers are walked, bodies are not: runs of messages are forwarded out of the buffer they
+//! came into. The relay moves the bytes and asks [`Machine::boundary`] what is next.
+//!
+//! What the client is to find ([`ClientState`]) and what the connection has ([`ServerState`]) are two sets of books. What
+//! must go in front of a message is a function of the two and the message:
+//! - `preparation`: what goes in front of a client's first message.
+//! - `from_client`: walks the client's messages; `statements` and `ensure_prepared` give statements the names they have on
+//!   the connection.
+//! - `from_server`: walks the server's messages; `errors` edits errors.
+//! - `session_sync`: what statements do to the session; `own_queries` what pgferry itself asks and tells the server.
+//! - `boundary`: what is next between two messages.
+//! - `replay`: does work again that an outdated plan has spoilt.
+//! - [`refusal`]: answers requests for which there is no connection.
+
+mod boundary;
+mod ensure_prepared;
+mod errors;
+mod from_client;
+mod from_server;
+mod own_queries;
+pub mod preparation;
+pub mod refusal;
+mod replay;
+mod session_sync;
+mod statements;
+
+use std::sync::Arc;
+
+use crate::buffer::Buffer;
+use crate::config::{Mode, Pin};
+use crate::error::Fault;
+use crate::track::parameter_cache::ParameterCache;
+use crate::track::params::Params;
+use crate::track::server_state::{Goodbye, Sequences};
+use crate::track::statements::{Limits, StatementCache};
+use crate::track::{ClientState, Pins, Pipeline, Reply, Request, ServerState};
+use from_client::{ClientSide, Upward};
+use from_server::Downward;
+use own_queries::Question;
+use preparation::Preparation;
+use replay::Replay;
+use session_sync::{Definitions, Explained, Portal};
+
+/// What is under way between a client and a server connection.
+#[derive(Debug)]
+pub struct Buffers<'b> {
+    /// What the client has sent.
+    pub from_client: &'b mut Buffer,
+    /// What the client is to be sent, behind what it is sent out of `from_server`'s past and in front of its future.
+    pub to_client: &'b mut Vec<u8>,
+    /// What the server has sent.
+    pub from_server: &'b mut Buffer,
+    /// What the server is to be sent, likewise.
+    pub to_server: &'b mut Vec<u8>,
+}
+
+/// What a machine needs to know and does not change.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// Whether the client's session lasts for its connection or is carried from one to the next.
+    pub mode: Mode,
+    /// What becomes of a client that leaves session state.
+    pub pin: Pin,
+    /// How many statements may be prepared on the connection.
+    pub limits: Limits,
+    /// The longest text that is held whole to be analysed, in bytes.
+    pub max_text_bytes: usize,
+    /// The prepared statements of the pool's clients.
+    pub statements: &'a StatementCache,
+    /// What is known of the settings that the pool's connections report.
+    pub parameters: &'a ParameterCache,
+    /// The pool's role.
+    pub user: &'a [u8],
+    /// The client's number.
+    pub client: u64,
+    /// The pid that the client was given at its login.
+    pub given_pid: i32,
+    /// The pid of the connection's backend.
+    pub backend_pid: i32,
+}
+
+/// Why a machine ended.
+#[derive(Debug)]
+pub enum End {
+    /// The connection is between two pieces of work and can be given back.
+    Settled,
+    /// The client has said that it ends, and has all its answers.
+    Goodbye,
+    /// The client must be told this and end.
+    Refuse(Fault),
+    /// The connection broke, and what the server did of the client's work is not known; whether the server's last word
+    /// was an error that the client has seen.
+    ServerLost {
+        /// Whether the client has been told why.
+        told: bool,
+    },
+    /// The server has not come to anything of the client's: all of that is unread again, to be sent elsewhere.
+    Stale,
+}
+
+/// How a server connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerEnd {
+    /// With an orderly end of the stream, read behind all that the server has said.
+    Orderly,
+    /// In another way, which proves nothing about what the server has done.
+    Broken,
+}
+
+/// What is next between two messages.
+#[derive(Debug)]
+pub enum Next {
+    /// There is nothing to do until something arrives.
+    Wait,
+    /// There is something to do.
+    Again,
+    /// The client is between two pieces of work, and keeps its connection: for these reasons, or since its session does.
+    Idle(Pins),
+    /// The machine is over.
+    End(End),
+}
+
+/// What a machine is doing.
+#[derive(Debug)]
+enum Phase {
+    /// Messages of pgferry's own in front of the client's first have not been answered.
+    Preparing {
+        /// How many answers are still to come.
+        left: usize,
+    },
+    /// The server works for the client.
+    Working,
+    /// The server is asked, or told, something of pgferry's own. The client's next messages wait.
+    Asking(Question),
+    /// The client's work is done again from its beginning, once the server is ready.
+    Replaying,
+    /// The server has told the client why it ends.
+    Ended,
+}
+
+/// Whether the client's next message may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gate {
+    /// It may.
+    Open,
+    /// It waits for the answers to what was sent, since they decide what it means. `Sync` and `Flush` may go, and
+    /// whatever the server is going to discard.
+    Answers,
+}
+
+/// Requests that the server was ready after, since this was last taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readies {
+    /// How many.
+    pub queries: u32,
+    /// How many of them ended a transaction.
+    pub transactions: u32,
+}
+
+/// Messages that were counted, since this was last taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// `Parse` messages of the client.
+    pub client_parses: u64,
+    /// `Parse` messages sent to the server.
+    pub server_parses: u64,
+    /// `Bind` messages of the client.
+    pub binds: u64,
+    /// What the server was ready after.
+    pub readies: Readies,
+}
+
+/// One client on one server connection.
+#[derive(Debug)]
+pub struct Machine<'a> {
+    context: Context<'a>,
+    client: &'a mut ClientState,
+    server: &'a mut ServerState,
+    pipeline: Pipeline,
+    phase: Phase,
+    gate: Gate,
+    up: Upward,
+    down: Downward,
+    /// The client's first bytes, kept until it is certain that the server may have come to them.
+    first: Vec<u8>,
+    preparation: Preparation,
+    /// Why the client keeps the connection.
+    pins: Pins,
+    /// Which of these may be gone: the server should be asked.
+    stale_pins: Pins,
+    /// The reported settings when this piece of work began.
+    start: Params,
+    /// The settings that the client's statements are known to set in it.
+    explained: Explained,
+    /// Settings that a `DISCARD ALL` took to what another client asked for, and what they should be.
+    corrections: Vec<(&'static str, Box<[u8]>)>,
+    definitions: Definitions,
+    /// What sequences have done in this piece of work.
+    sequences: Sequences,
+    portals: Vec<Portal>,
+    /// Statements of the client that stand under other names for the time being, or did lately.
+    aliases: ensure_prepared::Aliases,
+    replay: Replay,
+    counts: Counts,
+}
+
+/// How a machine left things.
+#[derive(Debug)]
+pub struct Remains {
+    /// What the server still owes.
+    pub pipeline: Pipeline,
+    /// What the client left in the session.
+    pub pins: Pins,
+    /// Bytes of the server's current message that are still to come.
+    pub partial_down: usize,
+    /// Whether the client has got part of a server's message, and won't get the rest.
+    pub cut: bool,
+}
+
+impl<'a> Machine<'a> {
+    /// Joins the client's books and the connection's; `preparation` makes the one fit for the other.
+    #[must_use]
+    pub fn new(
+        context: Context<'a>,
+        client: &'a mut ClientState,
+        server: &'a mut ServerState,
+        preparation: Preparation,
+    ) -> Self {
+        server.params.share(&client.view);
+        let client_view = client.view.clone();
+        // Until it is known otherwise: dropped in the middle of something, the connection is closed without a word.
+        server.goodbye = Goodbye::Silent;
+        Self {
+            context,
+            client,
+            server,
+            pipeline: Pipeline::new(),
+            phase: Phase::Working,
+            gate: Gate::Open,
+            up: Upward::default(),
+            down: Downward::default(),
+            first: Vec::new(),
+            preparation,
+            pins: Pins::none(),
+            stale_pins: Pins::none(),
+            start: client_view,
+            explained: Explained::default(),
+            corrections: Vec::new(),
+            definitions: Definitions::Unchanged,
+            sequences: Sequences::Untouched,
+            portals: Vec::new(),
+            aliases: ensure_prepared::Aliases::default(),
+            replay: Replay::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Sends the preparation, and behind it as much of what the client has sent as may go before it is answered.
+    ///
+    /// # Errors
+    /// How the machine ends.
+    pub fn open(&mut self, io: &mut Buffers<'_>) -> Result<(), End> {
+        let together = self.preparation.goes_together();
+        io.to_server.extend_from_slice(self.preparation.messages());
+        let mut left = 0;
+        for &request in self.preparation.requests() {
+            self.pipeline.request(request, Reply::Swallow);
+            left += usize::from(request != Request::Flush);
+        }
+        self.preparation.apply(self.server);
+        self.pipeline.on_preparation_sent();
+        if left > 0 {
+            self.phase = Phase::Preparing { left };
+        } else {
+            self.server.used = self.server.used.and(self.context.client, self.client.work);
+        }
+        if together {
+            let before = io.from_client.unparsed().to_vec();
+            self.client_sent(io)?;
+            let taken = before.len() - io.from_client.unparsed().len();
+            self.first = before;
+            self.first.truncate(taken);
+            self.flush_forwarded(io);
+        }
+        if left == 0 {
+            self.tell_differences(io);
+        }
+        Ok(())
+    }
+
+    /// Notes that the kernel has taken bytes for the server: from here on only the server's word tells whether it has
+    /// come to them.
+    pub fn on_sent(&mut self) {
+        if !self.is_preparing() {
+            self.first = Vec::new();
+        }
+    }
+
+    /// Whether messages of pgferry's own in front of the client's first have not been answered.
+    #[must_use]
+    pub fn is_preparing(&self) -> bool {
+        matches!(self.phase, Phase::Preparing { .. })
+    }
+
+    /// Whether the server works for the client.
+    #[must_use]
+    pub fn is_working(&self) -> bool {
+        !self.is_preparing() && !self.pipeline.answered()
+    }
+
+    /// Whether all has been answered that was sent.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.pipeline.answered()
+    }
+
+    /// Whether the client's session lasts for its connection.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.context.mode
+    }
+
+    /// Whether the client's first messages are kept, since the server may not have come to them.
+    #[must_use]
+    pub fn keeps_first(&self) -> bool {
+        !self.first.is_empty()
+    }
+
+    /// Whether all that the server has said so far has been answered for, and what comes next is looked at only if the
+    /// machine goes on.
+    #[must_use]
+    pub fn is_at_boundary(&self) -> bool {
+        self.down.is_at_boundary()
+    }
+
+    /// Whether the client's next bytes are of no use yet.
+    #[must_use]
+    pub fn holds_client(&self) -> bool {
+        match self.phase {
+            Phase::Preparing { .. } | Phase::Asking(_) | Phase::Replaying | Phase::Ended => true,
+            Phase::Working => self.up.client != ClientSide::Open,
+        }
+    }
+
+    /// Whether the client is known to send no more.
+    #[must_use]
+    pub fn client_has_ended(&self) -> bool {
+        self.up.client != ClientSide::Open
+    }
+
+    /// Notes that the client sends no more: all before that is carried out and answered, as with a `Terminate`.
+    pub fn client_ended(&mut self) {
+        if self.up.client == ClientSide::Open {
+            self.up.client = ClientSide::Ended;
+        }
+    }
+
+    /// The connection has ended. `untouched` says that the kernel has taken no byte for the server.
+    ///
+    /// At most once: the client's work goes to another connection only on proof that the server has not come to it. An
+    /// orderly end is one while messages in front of it have not been answered, since the server answers in order.
+    pub fn server_ended(&mut self, io: &mut Buffers<'_>, how: ServerEnd, untouched: bool) -> End {
+        let unread = !self.first.is_empty() && untouched;
+        if unread || (self.is_preparing() && how == ServerEnd::Orderly) || self.owes_nothing(io) {
+            self.give_up(io)
+        } else {
+            End::ServerLost { told: matches!(self.phase, Phase::Ended) }
+        }
+    }
+
+    /// Whether the client is between two pieces of work, and has nothing on this connection: that it ends is no matter of
+    /// the client's.
+    fn owes_nothing(&self, io: &Buffers<'_>) -> bool {
+        self.carries()
+            && self.pins.is_empty()
+            && self.pipeline.settled()
+            && !self.up.is_partial()
+            && io.from_client.unsent().is_empty()
+            && io.to_server.is_empty()
+    }
+
+    /// Makes all unread that the client has sent: the server has not come to it.
+    fn give_up(&mut self, io: &mut Buffers<'_>) -> End {
+        self.pipeline.abandon();
+        self.undo();
+        self.flush_forwarded(io);
+        io.from_client.put_back(&std::mem::take(&mut self.first));
+        self.up.put_back();
+        End::Stale
+    }
+
+    /// What was counted since this was last asked.
+    pub fn take_counts(&mut self) -> Counts {
+        std::mem::take(&mut self.counts)
+    }
+
+    /// What the client has been told, for others to see.
+    #[must_use]
+    pub fn client(&self) -> &ClientState {
+        self.client
+    }
+
+    /// How many statements are prepared on the connection.
+    #[must_use]
+    pub fn prepared(&self) -> usize {
+        self.server.prepared.len()
+    }
+
+    /// Ends the machine, with `end` if it has said so itself. `all_sent` says that the kernel has taken all that was to be sent to the server.
+    pub fn finish(&mut self, io: &mut Buffers<'_>, end: Option<&End>, all_sent: bool) -> Remains {
+        let cut = self.down.is_passing();
+        if !cut {
+            // Whole messages, on which whatever the client is told at the end can follow.
+            buffer_for_client(io);
+        }
+        if self.awaits_settings() {
+            // Which settings the session has is not known.
+            self.pins.add(Pins::SETTING);
+        }
+        if self.context.mode == Mode::Transaction && !self.is_preparing() {
+            self.server.kept.clone_from(self.client.ledger.kept());
+        }
+        let partial = self.up.is_partial() || !io.from_client.unsent().is_empty() || !all_sent;
+        let gone = matches!(end, Some(End::ServerLost { .. } | End::Stale)) || self.pipeline.lost();
+        self.server.goodbye = match () {
+            () if partial || gone => Goodbye::Silent,
+            () if self.pipeline.copying_in() => Goodbye::CopyFail,
+            () => Goodbye::Terminate,
+        };
+        Remains {
+            pipeline: std::mem::take(&mut self.pipeline),
+            pins: self.pins,
+            partial_down: self.down.left(),
+            cut,
+        }
+    }
+
+    fn carries(&self) -> bool {
+        self.context.mode == Mode::Transaction
+    }
+
+    /// Whether a backslash escapes in the plain strings of the client's texts.
+    fn backslashes(&self) -> bool {
+        self.client.view.get(b"standard_conforming_strings") == Some(b"off")
+    }
+
+    /// Messages of pgferry's own have been answered: the connection is alive and as the client expects it.
+    fn on_prepared(&mut self, io: &mut Buffers<'_>) {
+        self.phase = Phase::Working;
+        if self.preparation.goes_together() {
+            self.first = Vec::new();
+        } else {
+            self.context.parameters.learn_canonical(&self.client.wanted, &self.server.params);
+            self.server.params.share(&self.client.view);
+        }
+        self.server.used = self.server.used.and(self.context.client, self.client.work);
+        self.server.kept.clone_from(self.client.ledger.kept());
+        if !self.preparation.goes_together() || self.preparation.is_probe() {
+            self.tell_differences(io);
+        }
+    }
+
+    /// Tells the client of reported settings that are other than it was told before.
+    fn tell_differences(&mut self, io: &mut Buffers<'_>) {
+        if self.server.params == self.client.view {
+            return;
+        }
+        buffer_for_client(io);
+        for (name, value) in self.server.params.beyond(&self.client.view) {
+            crate::wire::backend::put_parameter_status(io.to_client, name, value);
+        }
+        self.client.view.clone_from(&self.server.params);
+    }
+
+    /// What the server reports and the client's own `RESET` goes back to: what its startup packet asked for, or what the
+    /// server gives to clients that ask for nothing.
+    fn own_reset_value<'v>(&'v self, name: &str, baseline: &'v Params) -> Option<&'v [u8]> {
+        self.client.asked.get(name).or_else(|| baseline.get(name.as_bytes()))
+    }
+
+    /// Takes back in the books what has not happened.
+    fn undo(&mut self) {
+        for (mut rollback, how) in self.pipeline.take_undone() {
+            if let Some((name, None)) = &rollback.name
+                && let Some(named) = self.client.names.get(name)
+            {
+                self.aliases.given_up(named.statement.id, name);
+            }
+            self.server.undo(&mut rollback, how);
+            self.client.undo(&mut rollback, how);
+        }
+    }
+
+    /// Moves what waits to be sent to the server out of the client's buffer to where something can be put behind it.
+    fn flush_forwarded(&self, io: &mut Buffers<'_>) {
+        let unsent = io.from_client.unsent();
+        io.to_server.extend_from_slice(unsent);
+        let n = unsent.len();
+        io.from_client.sent(n);
+    }
+}
+
+/// Moves what waits to be sent to the client out of the server's buffer to where something can be put behind it.
+fn buffer_for_client(io: &mut Buffers<'_>) {
+    let unsent = io.from_server.unsent();
+    io.to_client.extend_from_slice(unsent);
+    let n = unsent.len();
+    io.from_server.sent(n);
+}
+
+/// The error in front of the client's own answers that a refused preparation comes to.
+fn refused(error: &Arc<[u8]>) -> End {
+    End::Refuse(Fault::upstream_fatal(error))
+}

@@ -1,0 +1,270 @@
+//! What pgferry itself asks and tells the server between a client's messages: which reasons for keeping the connection are
+//! still there, where a changed setting comes from, and what a `RESET` should have gone back to.
+
+use std::sync::Arc;
+
+use super::{Buffers, Gate, Machine, Phase};
+use crate::track::params::{self, put_literal, set_to};
+use crate::track::session_command::{Placed, SessionCommand};
+use crate::track::text_edit::Edit;
+use crate::track::{Pins, Pipeline, Reply, Request, SqlEffects};
+use crate::wire::{backend, frontend};
+
+/// The name of a statement and a portal of pgferry's own, for a moment.
+const MEANWHILE: &str = "pgferry_meanwhile";
+
+/// The reasons for keeping a connection that [`pins_query`] asks about, in its order.
+const ASKED: [Pins; 6] = [Pins::ROLE, Pins::TEMP, Pins::LISTEN, Pins::PREPARE, Pins::CURSOR, Pins::LOCK];
+
+/// What the server is asked or told.
+#[derive(Debug)]
+pub(super) enum Question {
+    /// Which of the reasons for keeping the connection are still there.
+    Pins,
+    /// Where settings come from that have changed without a statement that is known to set them. The client's
+    /// `ReadyForQuery`, with this status, is held back.
+    Origins {
+        /// The status.
+        status: u8,
+        /// The settings that a hidden `RESET` took to what another client asked for.
+        reset: Vec<&'static str>,
+    },
+    /// To set what a reset should have gone back to; the client's `ReadyForQuery` is held back.
+    Correction {
+        /// The status.
+        status: u8,
+    },
+}
+
+/// Appends a statement of pgferry's own in the extended protocol, in the middle of whatever the client does: it leaves the
+/// unnamed statement and portal alone.
+pub(super) fn put_own_statement(out: &mut Vec<u8>, pipeline: &mut Pipeline, sql: &[u8], reply: Reply) {
+    frontend::put_parse(out, MEANWHILE, &[sql, b"\0\0\0"].concat());
+    frontend::put_bind(out, MEANWHILE, MEANWHILE);
+    frontend::put_execute(out, MEANWHILE);
+    frontend::put_close_portal(out, MEANWHILE);
+    frontend::put_close(out, MEANWHILE);
+    for request in [Request::Parse, Request::Bind, Request::Execute, Request::Close, Request::Close] {
+        pipeline.request(request, reply);
+    }
+}
+
+impl Machine<'_> {
+    /// The settings that `command` resets to something else than this client's startup packet asked for: a `RESET` goes
+    /// back to what the connection was opened with.
+    pub(super) fn wrongly_reset(&self, command: &SessionCommand) -> Vec<(&'static str, Box<[u8]>)> {
+        let one;
+        let names: &[&'static str] = match command {
+            SessionCommand::Reset { name } | SessionCommand::ResetLocal { name, .. } => match params::following(name) {
+                Some(name) => {
+                    one = [name];
+                    &one
+                }
+                None => &[],
+            },
+            SessionCommand::ResetAll | SessionCommand::DiscardAll => &params::FOLLOWING,
+            _ => &[],
+        };
+        if names.is_empty() {
+            return Vec::new();
+        }
+        let Some(baseline) = self.context.parameters.baseline() else { return Vec::new() };
+        let wrong = |name: &&'static str| {
+            let own = self.own_reset_value(name, &baseline)?;
+            (self.server.base.get(name.as_bytes()) != Some(own)).then(|| (*name, own.into()))
+        };
+        names.iter().filter_map(wrong).collect()
+    }
+
+    /// The commands of a simple query, with `SET`s put into its text behind a `RESET` that would go back to what another
+    /// client asked for.
+    pub(super) fn insert_corrections(&self, effects: &SqlEffects) -> (Option<Arc<[Placed]>>, Vec<Edit>) {
+        let Some(commands) = &effects.commands else { return (None, Vec::new()) };
+        let mut edits = Vec::new();
+        let mut list = Vec::new();
+        for placed in commands.iter() {
+            list.push(placed.clone());
+            // Nothing can stand beside DISCARD ALL; it is corrected afterwards.
+            if placed.command == SessionCommand::DiscardAll {
+                continue;
+            }
+            let local = matches!(placed.command, SessionCommand::ResetLocal { .. });
+            let mut with = Vec::new();
+            for (name, value) in self.wrongly_reset(&placed.command) {
+                with.push(b';');
+                with.extend(if local { params::set_to_local(name, &value) } else { set_to(name, &value) });
+                list.push(Placed { command: SessionCommand::Inserted, end: placed.end });
+            }
+            if !with.is_empty() {
+                edits.push(Edit { at: placed.end..placed.end, with });
+            }
+        }
+        if edits.is_empty() { (Some(Arc::clone(commands)), edits) } else { (Some(list.into()), edits) }
+    }
+
+    /// Sends, behind the execution of a portal, what its `RESET` should have gone back to.
+    pub(super) fn put_corrections(&mut self, io: &mut Buffers<'_>, commands: &[Placed]) {
+        if self.pipeline.skipping() {
+            return;
+        }
+        for placed in commands {
+            let local = matches!(placed.command, SessionCommand::ResetLocal { .. });
+            for (name, value) in self.wrongly_reset(&placed.command) {
+                let sql = if local { params::set_to_local(name, &value) } else { set_to(name, &value) };
+                self.flush_forwarded(io);
+                put_own_statement(io.to_server, &mut self.pipeline, &sql, Reply::Assist);
+            }
+        }
+    }
+
+    /// Asks the server something on its own. The client's next messages wait: the answer is about what holds now.
+    fn ask(&mut self, io: &mut Buffers<'_>, sql: &[u8], question: Question) {
+        self.flush_forwarded(io);
+        put_own_statement(io.to_server, &mut self.pipeline, sql, Reply::Swallow);
+        frontend::put_sync(io.to_server);
+        self.pipeline.request(Request::Sync, Reply::Swallow);
+        self.phase = Phase::Asking(question);
+        self.gate = Gate::Open;
+    }
+
+    /// Asks which reasons for keeping the connection are still there.
+    pub(super) fn ask_for_pins(&mut self, io: &mut Buffers<'_>) {
+        let sql = pins_query(self.context.user);
+        self.ask(io, &sql, Question::Pins);
+    }
+
+    /// The client is about to be told that the server is ready, with `status`. Where settings have changed in a way that
+    /// must be looked into or corrected before, its `ReadyForQuery` is held back. Says whether it is.
+    pub(super) fn hold_ready(&mut self, io: &mut Buffers<'_>, status: u8) -> bool {
+        if status == b'E' || !self.pipeline.answered() {
+            return false;
+        }
+        let wrong = std::mem::take(&mut self.corrections);
+        let is_wrong = |(name, own): &(&'static str, Box<[u8]>)| self.server.params.get(name.as_bytes()) != Some(&**own);
+        let wrong: Vec<_> = wrong.iter().filter(|wrong| is_wrong(wrong)).map(|(name, own)| set_to(name, own)).collect();
+        if !wrong.is_empty() {
+            self.correct(io, &wrong, status);
+            return true;
+        }
+        let doubtful = self.doubtful_changes();
+        if doubtful.is_empty() {
+            return false;
+        }
+        self.ask(io, &origins_query(&doubtful), Question::Origins { status, reset: Vec::new() });
+        self.explained.add(doubtful.iter().map(|name| name.as_bytes()));
+        true
+    }
+
+    /// The following settings that have changed in this piece of work without a statement that is known to set them.
+    fn doubtful_changes(&self) -> Vec<&'static str> {
+        if self.server.params.is(&self.start) {
+            return Vec::new();
+        }
+        let Some(baseline) = self.context.parameters.baseline() else { return Vec::new() };
+        let changed = self.server.params.beyond(&self.start).filter_map(|(name, now)| Some((params::following(name)?, now)));
+        let doubtful = |(name, now): &(&'static str, &[u8])| {
+            let base = self.server.base.get(name.as_bytes());
+            // In transaction mode the client takes it along, unless it is the server's doing.
+            !self.explained.holds(name.as_bytes())
+                && (self.carries() || (Some(*now) == base && Some(*now) != self.own_reset_value(name, &baseline)))
+        };
+        changed.filter(doubtful).map(|(name, _)| name).collect()
+    }
+
+    fn correct(&mut self, io: &mut Buffers<'_>, sql: &[Vec<u8>], status: u8) {
+        self.flush_forwarded(io);
+        for sql in sql {
+            put_own_statement(io.to_server, &mut self.pipeline, sql, Reply::Swallow);
+        }
+        frontend::put_sync(io.to_server);
+        self.pipeline.request(Request::Sync, Reply::Swallow);
+        self.phase = Phase::Asking(Question::Correction { status });
+        self.gate = Gate::Open;
+    }
+
+    /// A row of the answer to a question.
+    pub(super) fn learn_answer(&mut self, row: &[u8]) {
+        let columns = backend::columns(row);
+        match &mut self.phase {
+            Phase::Asking(Question::Pins) => {
+                for (pin, held) in ASKED.into_iter().zip(columns) {
+                    if held == b"f" {
+                        self.pins = self.pins.without(pin);
+                    }
+                }
+            }
+            Phase::Asking(Question::Origins { reset, .. }) => {
+                let [name, reset_value, source] = columns.as_slice() else { return };
+                let Some(name) = params::following(name) else { return };
+                let now = self.server.params.get(name.as_bytes());
+                if *source == b"session" || now != Some(reset_value) {
+                    return;
+                }
+                if self.server.base.get(name.as_bytes()) == now {
+                    reset.push(name);
+                } else {
+                    // The server's doing: from now on that is what clients get that ask for nothing.
+                    let value = reset_value.to_vec();
+                    self.server.base.set(name.as_bytes(), &value);
+                    self.context.parameters.learn_base(self.server);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The server has answered a question. Returns the status of the client's `ReadyForQuery` if that was held back and
+    /// is to be sent now.
+    pub(super) fn answered_question(&mut self, io: &mut Buffers<'_>) -> Option<u8> {
+        let Phase::Asking(question) = std::mem::replace(&mut self.phase, Phase::Working) else { return None };
+        match question {
+            Question::Pins => None,
+            Question::Correction { status } => Some(status),
+            Question::Origins { status, reset } => {
+                let baseline = self.context.parameters.baseline().unwrap_or_default();
+                let wrong: Vec<_> = reset
+                    .into_iter()
+                    .filter_map(|name| {
+                        let own = self.own_reset_value(name, &baseline)?;
+                        (self.server.params.get(name.as_bytes()) != Some(own)).then(|| set_to(name, own))
+                    })
+                    .collect();
+                if wrong.is_empty() {
+                    return Some(status);
+                }
+                self.correct(io, &wrong, status);
+                None
+            }
+        }
+    }
+}
+
+/// What asks the server which reasons for keeping a connection still hold, a column each. All names are qualified: the
+/// client's `search_path` is in force.
+fn pins_query(user: &[u8]) -> Vec<u8> {
+    let mut sql = b"SELECT NOT (pg_catalog.current_setting('role') OPERATOR(pg_catalog.=) 'none' \
+        AND session_user OPERATOR(pg_catalog.=) "
+        .to_vec();
+    put_literal(&mut sql, user);
+    sql.extend_from_slice(
+        b"::pg_catalog.name), \
+        EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
+        OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
+        OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()), \
+        EXISTS (SELECT FROM pg_catalog.pg_listening_channels()), \
+        EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql), \
+        EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable), \
+        EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
+        AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())",
+    );
+    sql
+}
+
+/// What asks the server to what a `RESET` would set `names`, and where their values come from.
+fn origins_query(names: &[&str]) -> Vec<u8> {
+    let mut sql =
+        b"SELECT name, reset_val, source FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY ('{".to_vec();
+    sql.extend_from_slice(names.join(",").as_bytes());
+    sql.extend_from_slice(b"}')");
+    sql
+}

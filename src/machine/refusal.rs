@@ -1,0 +1,333 @@
+//! Answers a client's requests with an error of pgferry's own where there is no connection, as PostgreSQL would.
+//!
+//! A simple query is over with it, an extended request when its `Sync` has come. A refused text that would have begun a
+//! transaction leaves the client in a failed one: what it has sent behind it counts on being part of that, and must not be
+//! carried out by itself.
+
+use crate::buffer::Buffer;
+use crate::error::{Blame, Fault, sqlstate};
+use crate::track::names::{About, about};
+use crate::track::pipeline::IDLE;
+use crate::track::transaction_block::{self, Block};
+use crate::track::{ClientState, Request};
+use crate::wire::{BadLength, backend, cstr, frame, frontend, head};
+
+/// The transaction status of a failed transaction.
+const FAILED: u8 = b'E';
+
+/// Where the client's session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The next message is the one that is refused.
+    Refusing,
+    /// Everything up to the next `Sync` is discarded; this is what the discarded texts would have left.
+    Skipping(Block),
+    /// It is in a transaction that has failed.
+    Failed,
+    /// An extended request is about to end the failed transaction.
+    Ending(Ending),
+    /// The client's requests are served again.
+    Over,
+}
+
+/// How far an extended request that ends the transaction has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Its statement is known.
+    Parsed,
+    /// Its portal as well.
+    Bound,
+    /// It has been carried out.
+    Executed,
+}
+
+/// What is to be done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// More of the client's messages is needed.
+    NeedMore,
+    /// The client's requests are served again.
+    Over,
+    /// The client has sent `Terminate`.
+    Terminated,
+}
+
+/// The refusal of one request, and of what follows from it.
+#[derive(Debug)]
+pub struct Refusal {
+    state: State,
+    fault: Fault,
+    /// Bytes of the current message that are still to be dropped.
+    left: usize,
+}
+
+/// A message of the client's, as far as it is there.
+struct Message<'m> {
+    tag: u8,
+    body: &'m [u8],
+    client: &'m ClientState,
+}
+
+impl Message<'_> {
+    fn backslashes(&self) -> bool {
+        self.client.view.get(b"standard_conforming_strings") == Some(b"off")
+    }
+
+    /// The text that it runs or prepares, where that is known.
+    fn text(&self) -> Option<Vec<u8>> {
+        match (self.tag, about(self.tag, self.body)) {
+            (frontend::QUERY, _) => Some(frontend::query(self.body).to_vec()),
+            (frontend::PARSE, About::Statement { rest, .. }) => {
+                Some(cstr(rest).map_or(rest, |(text, _)| text).to_vec())
+            }
+            (frontend::BIND, About::Statement { name, .. }) if !name.is_empty() => {
+                let text = self.client.names.get(name)?.statement.text.as_ref()?;
+                Some(frontend::query(&text.body).to_vec())
+            }
+            (frontend::BIND, About::Statement { .. }) => {
+                let text = self.client.unnamed.as_ref()?.text.as_ref()?;
+                Some(frontend::query(&text.body).to_vec())
+            }
+            _ => None,
+        }
+    }
+
+    fn is_unnamed(&self) -> bool {
+        matches!(about(self.tag, self.body), About::Statement { name: b"", .. })
+    }
+
+    /// What its text leaves behind, if it decides that.
+    fn block(&self) -> Option<Block> {
+        transaction_block::after(&self.text()?, self.backslashes())
+    }
+
+    fn only_ends_transaction(&self) -> bool {
+        self.text().is_some_and(|text| transaction_block::only_ends(&text, self.backslashes()))
+    }
+}
+
+impl Refusal {
+    /// Refuses the client's next message with `fault`, an error that leaves the session usable.
+    #[must_use]
+    pub fn new(fault: Fault) -> Self {
+        Self { state: State::Refusing, fault, left: 0 }
+    }
+
+    /// Whether the client is between two requests of a failed transaction.
+    #[must_use]
+    pub fn waits_in_failed_transaction(&self) -> bool {
+        self.state == State::Failed && self.left == 0
+    }
+
+    /// Goes as far as what the client has sent allows; answers are appended to `out`.
+    ///
+    /// # Errors
+    /// A length that can't be right.
+    pub fn advance(&mut self, input: &mut Buffer, out: &mut Vec<u8>, client: &ClientState) -> Result<Step, BadLength> {
+        loop {
+            let here = self.left.min(input.unparsed().len());
+            input.skip(here);
+            self.left -= here;
+            if self.left > 0 {
+                return Ok(Step::NeedMore);
+            }
+            if self.state == State::Over {
+                return Ok(Step::Over);
+            }
+            let Some(head) = head(input.unparsed(), frame::FRONTEND_LIMIT)? else { return Ok(Step::NeedMore) };
+            if head.tag == frontend::TERMINATE {
+                return Ok(Step::Terminated);
+            }
+            let bytes = input.unparsed();
+            if bytes.len() < head.size && !input.is_full() {
+                // What it says decides what follows. Of one that does not fit the beginning has to do.
+                return Ok(Step::NeedMore);
+            }
+            let body = bytes.get(frame::HEADER..head.size.min(bytes.len())).unwrap_or_default();
+            self.message(&Message { tag: head.tag, body, client }, out);
+            self.left = head.size;
+        }
+    }
+
+    /// Answers one message.
+    fn message(&mut self, message: &Message<'_>, out: &mut Vec<u8>) {
+        match self.state {
+            State::Refusing => self.refuse(message, out),
+            State::Skipping(block) => self.skip(message, block, out),
+            State::Failed => self.in_failed_transaction(message, out),
+            State::Ending(ending) => self.end(message, ending, out),
+            State::Over => {}
+        }
+    }
+
+    fn refuse(&mut self, message: &Message<'_>, out: &mut Vec<u8>) {
+        let block = message.block().unwrap_or(Block::Closed);
+        if message.tag == frontend::SYNC {
+            return self.ready(Block::Closed, out);
+        }
+        self.fault.put(out);
+        if matches!(Request::of(message.tag), Some(Request::Query | Request::Function)) {
+            return self.ready(block, out);
+        }
+        self.state = State::Skipping(block);
+    }
+
+    fn skip(&mut self, message: &Message<'_>, block: Block, out: &mut Vec<u8>) {
+        if message.tag == frontend::SYNC {
+            return self.ready(block, out);
+        }
+        self.state = State::Skipping(message.block().unwrap_or(block));
+    }
+
+    /// Tells the client that it may go on.
+    fn ready(&mut self, block: Block, out: &mut Vec<u8>) {
+        match block {
+            Block::Open => {
+                backend::put_ready(out, FAILED);
+                self.state = State::Failed;
+            }
+            Block::Closed => {
+                backend::put_ready(out, IDLE);
+                self.state = State::Over;
+            }
+        }
+    }
+
+    fn in_failed_transaction(&mut self, message: &Message<'_>, out: &mut Vec<u8>) {
+        match message.tag {
+            frontend::QUERY if message.only_ends_transaction() => {
+                backend::put_command_complete(out, "ROLLBACK");
+                self.ready(Block::Closed, out);
+            }
+            frontend::SYNC => backend::put_ready(out, FAILED),
+            frontend::QUERY | frontend::FUNCTION_CALL => {
+                aborted().put(out);
+                backend::put_ready(out, FAILED);
+            }
+            frontend::PARSE if message.is_unnamed() && message.only_ends_transaction() => {
+                backend::put_parse_complete(out);
+                self.state = State::Ending(Ending::Parsed);
+            }
+            frontend::BIND if !message.is_unnamed() && message.only_ends_transaction() => {
+                backend::put_bind_complete(out);
+                self.state = State::Ending(Ending::Bound);
+            }
+            frontend::FLUSH | frontend::COPY_DATA | frontend::COPY_DONE | frontend::COPY_FAIL => {}
+            frontend::CLOSE => backend::put_close_complete(out),
+            _ => {
+                aborted().put(out);
+                self.state = State::Skipping(Block::Open);
+            }
+        }
+    }
+
+    fn end(&mut self, message: &Message<'_>, ending: Ending, out: &mut Vec<u8>) {
+        match (message.tag, ending) {
+            (frontend::FLUSH, _) => {}
+            (frontend::DESCRIBE, _) => {
+                if message.body.first() == Some(&b'S') {
+                    backend::put_no_parameters(out);
+                }
+                backend::put_no_data(out);
+            }
+            (frontend::BIND, Ending::Parsed) if message.is_unnamed() => {
+                backend::put_bind_complete(out);
+                self.state = State::Ending(Ending::Bound);
+            }
+            (frontend::EXECUTE, Ending::Bound) => {
+                backend::put_command_complete(out, "ROLLBACK");
+                self.state = State::Ending(Ending::Executed);
+            }
+            (frontend::CLOSE, _) => backend::put_close_complete(out),
+            (frontend::SYNC, Ending::Executed) => self.ready(Block::Closed, out),
+            (frontend::SYNC, _) => self.ready(Block::Open, out),
+            _ => {
+                aborted().put(out);
+                let block = if ending == Ending::Executed { Block::Closed } else { Block::Open };
+                self.state = State::Skipping(block);
+            }
+        }
+    }
+}
+
+/// PostgreSQL's words for what comes in a failed transaction.
+fn aborted() -> Fault {
+    Fault::error(
+        Blame::Client,
+        sqlstate::IN_FAILED_SQL_TRANSACTION,
+        "current transaction is aborted, commands ignored until end of transaction block",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::BufferPool;
+
+    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).expect("small").to_be_bytes();
+        [&[tag][..], &length, body].concat()
+    }
+
+    fn query(sql: &str) -> Vec<u8> {
+        message(b'Q', &[sql.as_bytes(), b"\0"].concat())
+    }
+
+    fn parse(sql: &str) -> Vec<u8> {
+        message(b'P', &[b"\0", sql.as_bytes(), b"\0\0\0"].concat())
+    }
+
+    fn run() -> Vec<u8> {
+        [message(b'B', &[0; 8]), message(b'E', &[0; 5]), message(b'S', b"")].concat()
+    }
+
+    /// The tags of the answers, with the status of `ReadyForQuery`, and the last step.
+    fn answers(pieces: &[Vec<u8>]) -> (String, Step) {
+        let mut refusal = Refusal::new(Fault::error(Blame::Limits, sqlstate::TOO_MANY_CONNECTIONS, "full"));
+        let client = ClientState::default();
+        let mut input = Buffer::new(BufferPool::new(4096, 1));
+        let mut out = Vec::new();
+        let mut step = Step::NeedMore;
+        for piece in pieces {
+            let space = input.space();
+            space[..piece.len()].copy_from_slice(piece);
+            input.received(piece.len());
+            step = refusal.advance(&mut input, &mut out, &client).expect("good lengths");
+        }
+        let mut seen = String::new();
+        for frame in crate::wire::Frames::new(&out, frame::BACKEND_LIMIT) {
+            let frame = frame.expect("whole");
+            seen.push(char::from(frame.tag));
+            if frame.tag == b'Z' {
+                seen.push(char::from(frame.body()[0]).to_ascii_lowercase());
+            }
+        }
+        (seen, step)
+    }
+
+    #[test]
+    fn one_request_is_refused_and_the_next_is_served() {
+        assert_eq!(answers(&[query("select 1")]), ("EZi".into(), Step::Over));
+        assert_eq!(answers(&[parse("select 1"), run()]), ("EZi".into(), Step::Over));
+        assert_eq!(answers(&[parse("select 1"), query("x"), message(b'S', b"")]), ("EZi".into(), Step::Over));
+        assert_eq!(answers(&[parse("select 1"), message(b'X', b"")]), ("E".into(), Step::Terminated));
+        assert_eq!(answers(&[message(b'S', b"")]), ("Zi".into(), Step::Over));
+    }
+
+    #[test]
+    fn what_follows_a_refused_begin_is_refused_with_it() {
+        let rest = [query("insert 1"), query("insert 2"), query("commit")].concat();
+        assert_eq!(answers(&[query("begin"), rest]), ("EZeEZeEZeCZi".into(), Step::Over));
+        let extended = [parse("begin"), run(), parse("insert"), run(), parse("commit"), run()];
+        assert_eq!(answers(&extended), ("EZeEZe12CZi".into(), Step::Over));
+        assert_eq!(answers(&[query("begin; insert 1; commit")]), ("EZi".into(), Step::Over));
+        assert_eq!(answers(&[query("begin"), query("rollback to s")]), ("EZeEZe".into(), Step::NeedMore));
+    }
+
+    #[test]
+    fn messages_in_pieces() {
+        let begin = query("begin");
+        let pieces: Vec<_> = begin.iter().map(|byte| vec![*byte]).collect();
+        assert_eq!(answers(&pieces), ("EZe".into(), Step::NeedMore));
+    }
+}

@@ -1,0 +1,373 @@
+//! What a client's statements do to its session: what keeps it on its connection, and what it carries to the next one.
+
+use std::sync::Arc;
+
+use super::own_queries::Question;
+use super::{Machine, Phase};
+use crate::config::{Mode, Pin};
+use crate::error::{Blame, Fault, sqlstate};
+use crate::track::params;
+use crate::track::pipeline::{Describes, IDLE};
+use crate::track::server_state::Sequences;
+use crate::track::session_command::{Placed, SessionCommand};
+use crate::track::sql_effects::{self, UnknownSettings};
+use crate::track::{Pins, SqlEffects};
+
+/// Reported settings that change without the client's doing.
+const THE_SERVERS_OWN: [&[u8]; 6] = [
+    b"in_hot_standby",
+    b"integer_datetimes",
+    b"is_superuser",
+    b"server_encoding",
+    b"server_version",
+    b"session_authorization",
+];
+
+/// How many portals are remembered at a time.
+const MAX_PORTALS: usize = 1024;
+
+/// How many bytes of settings a client may carry. One with more keeps its connection.
+const MAX_CARRIED_BYTES: usize = 64 * 1024;
+
+/// What a portal was made of.
+#[derive(Debug)]
+pub(super) struct Portal {
+    pub(super) name: Box<[u8]>,
+    /// The commands that running it runs.
+    pub(super) commands: Option<Arc<[Placed]>>,
+    /// The statement; `None` where it is not the client's.
+    pub(super) of: Option<PortalOf>,
+}
+
+/// The statement that a portal was made of.
+#[derive(Debug)]
+pub(super) struct PortalOf {
+    /// The client's name for it; empty for the unnamed one.
+    pub(super) name: Box<[u8]>,
+    /// The number of what the client means.
+    pub(super) statement: u64,
+    /// The number of what stands for it on the connection.
+    pub(super) server: u64,
+}
+
+/// Whether definitions have changed that other sessions see once the transaction commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Definitions {
+    /// No.
+    Unchanged,
+    /// Some have.
+    Changed,
+}
+
+/// The settings that the client's statements are known to set.
+#[derive(Debug, Default)]
+pub(super) enum Explained {
+    /// None.
+    #[default]
+    Nothing,
+    /// Those with these names.
+    Names(Vec<Box<[u8]>>),
+    /// There is no telling which.
+    Anything,
+}
+
+impl Explained {
+    /// Adds settings.
+    pub(super) fn add<'n>(&mut self, names: impl Iterator<Item = &'n [u8]>) {
+        for name in names {
+            match self {
+                Self::Anything => return,
+                Self::Nothing => *self = Self::Names(vec![name.into()]),
+                Self::Names(known) => known.push(name.into()),
+            }
+        }
+    }
+
+    /// Whether `name`, in any case, is among them.
+    pub(super) fn holds(&self, name: &[u8]) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Names(names) => names.iter().any(|known| known.eq_ignore_ascii_case(name)),
+            Self::Anything => true,
+        }
+    }
+
+    fn note(&mut self, effects: &SqlEffects) {
+        if effects.unknown_settings != UnknownSettings::None {
+            *self = Self::Anything;
+        }
+        for placed in effects.commands.iter().flat_map(|commands| commands.iter()) {
+            match &placed.command {
+                SessionCommand::Set { name, .. }
+                | SessionCommand::SetLocal { name, .. }
+                | SessionCommand::Reset { name }
+                | SessionCommand::ResetLocal { name, .. } => self.add(std::iter::once(&**name)),
+                SessionCommand::ResetAll | SessionCommand::DiscardAll | SessionCommand::UnknownSet => {
+                    *self = Self::Anything;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Machine<'_> {
+    /// Notes what a text may do, before it is sent.
+    ///
+    /// # Errors
+    /// What the client is told instead if it must not be sent.
+    pub(super) fn consider(&mut self, effects: &SqlEffects) -> Result<(), Fault> {
+        if *effects == SqlEffects::default() {
+            return Ok(());
+        }
+        self.explained.note(effects);
+        if self.context.mode == Mode::Session {
+            self.pins.add(effects.pins);
+            return Ok(());
+        }
+        let holds = effects.holds();
+        if holds.contains(Pins::SEQUENCE) && !self.knows_sequences() {
+            return Err(sequence_elsewhere());
+        }
+        if self.context.pin == Pin::Refuse && !holds.is_empty() {
+            return Err(would_pin(holds));
+        }
+        self.pins.add(holds);
+        if effects.pins.contains(Pins::NEXTVAL) {
+            self.note_sequences();
+        }
+        if effects.may_release {
+            self.stale_pins = Pins::QUERYABLE;
+        }
+        if effects.unknown_settings == UnknownSettings::ForTransaction {
+            self.client.mark_unknown();
+        }
+        Ok(())
+    }
+
+    /// Whether what sequences have given last on this connection is what the client expects.
+    fn knows_sequences(&self) -> bool {
+        self.pins.contains(Pins::SEQUENCE)
+            || self.sequences == Sequences::GaveValues
+            || self.server.used.knows_sequences(self.context.client, self.client.work)
+    }
+
+    fn note_sequences(&mut self) {
+        self.sequences = Sequences::GaveValues;
+        self.server.sequences = Sequences::GaveValues;
+    }
+
+    /// Whether the success of `command` decides what the client's later messages mean to pgferry.
+    pub(super) fn decides_what_follows(&self, command: &SessionCommand) -> bool {
+        match command {
+            SessionCommand::Commit | SessionCommand::Rollback | SessionCommand::OtherSet | SessionCommand::Inserted => false,
+            SessionCommand::Savepoint { .. } | SessionCommand::RollbackTo { .. } | SessionCommand::Release { .. } => {
+                self.client.ledger.has_changes()
+            }
+            SessionCommand::SetLocal { name, .. } => {
+                !self.client.names.is_empty() || params::following(name).is_some()
+            }
+            _ => true,
+        }
+    }
+
+    /// A command of the client's has completed with `tag`. Says whether it is pgferry's own, which the client does not
+    /// see.
+    pub(super) fn completed(&mut self, tag: &[u8], next: Option<SessionCommand>) -> bool {
+        self.pins.add(sql_effects::of_tag(tag));
+        if [&b"INSERT "[..], b"MERGE ", b"COPY "].iter().any(|given| tag.starts_with(given)) {
+            self.note_sequences();
+        }
+        match &next {
+            Some(SessionCommand::Inserted) => return true,
+            Some(command) => self.succeeded(command, tag),
+            None if matches!(tag, b"COMMIT" | b"ROLLBACK" | b"PREPARE TRANSACTION") => self.transaction_ended(tag),
+            None if SessionCommand::is_tag(tag) && !matches!(tag, b"SAVEPOINT" | b"RELEASE" | b"SET CONSTRAINTS") => {
+                // Something has run that no text has shown.
+                self.pins.add(Pins::SETTING);
+                self.explained = Explained::Anything;
+            }
+            None => {}
+        }
+        match tag {
+            b"DISCARD ALL" => {
+                self.client.discard_all();
+                self.server.on_discard_all();
+                self.pins = self.pins.among(Pins::SURVIVES_DISCARD);
+            }
+            b"DEALLOCATE ALL" => {
+                self.client.names.clear();
+                self.server.prepared.clear();
+            }
+            _ if [&b"CREATE "[..], b"ALTER ", b"DROP ", b"IMPORT "].iter().any(|d| tag.starts_with(d)) => {
+                self.definitions = Definitions::Changed;
+            }
+            _ => {}
+        }
+        false
+    }
+
+    fn succeeded(&mut self, command: &SessionCommand, tag: &[u8]) {
+        match command {
+            SessionCommand::Deallocate { name } => {
+                if let Some(id) = self.client.names.get(name).map(|named| named.statement.id) {
+                    self.server.prepared.remove(id);
+                    for alias in self.aliases.of(id) {
+                        self.server.prepared.remove(alias);
+                    }
+                    self.give_up_name(name);
+                }
+            }
+            SessionCommand::Commit | SessionCommand::Rollback => self.transaction_ended(tag),
+            SessionCommand::DiscardAll => self.corrections = self.wrongly_reset(command),
+            _ if self.carries() => {
+                self.client.succeeded(command);
+                if self.client.ledger.bytes() > MAX_CARRIED_BYTES {
+                    self.pins.add(Pins::SETTING);
+                    self.client.mark_unknown();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn transaction_ended(&mut self, tag: &[u8]) {
+        let reset_all = self.client.completed(tag);
+        self.on_reset_all(reset_all);
+        if tag == b"ROLLBACK" && !self.pins.is_empty() {
+            // What it pinned for may be gone with it.
+            self.stale_pins = Pins::QUERYABLE;
+        }
+    }
+
+    fn on_reset_all(&mut self, reset_all: bool) {
+        if reset_all {
+            self.pins = self.pins.without(Pins::SETTING);
+        }
+    }
+
+    /// The server has failed a request of the client's.
+    pub(super) fn failed(&mut self) {
+        self.client.ledger.failed();
+        if !self.pins.is_empty() {
+            // What it would have left it has not.
+            self.stale_pins = Pins::QUERYABLE;
+        }
+    }
+
+    /// The server is ready for the client's next request, with transaction status `status`.
+    pub(super) fn ready_for_query(&mut self, status: u8) {
+        let idle = status == IDLE;
+        self.counts.readies.queries += 1;
+        self.counts.readies.transactions += u32::from(idle);
+        if self.context.mode == Mode::Session {
+            return;
+        }
+        let reset_all = self.client.ready(status);
+        self.on_reset_all(reset_all);
+        if self.definitions == Definitions::Changed {
+            // Others see it when it is committed; this client at once.
+            self.context.statements.definitions_changed();
+            if idle {
+                self.definitions = Definitions::Unchanged;
+            }
+        }
+        if idle {
+            self.aliases.end_transaction();
+            self.portals.clear();
+        }
+    }
+
+    /// Whether the settings that the session has are not known, since an answer about them is still owed.
+    pub(super) fn awaits_settings(&self) -> bool {
+        let setting = matches!(self.phase, Phase::Asking(Question::Correction { .. } | Question::Origins { .. }));
+        setting
+            || (self.is_preparing() && self.preparation.has_statements())
+            || (self.pipeline.owed() > 0 && !matches!(self.explained, Explained::Nothing))
+    }
+
+    /// Notes what a portal is made of.
+    pub(super) fn set_portal(&mut self, portal: Portal) {
+        self.portals.retain(|known| known.name != portal.name);
+        if self.portals.len() >= MAX_PORTALS {
+            if self.portals.iter().any(|portal| portal.commands.is_some()) {
+                self.pins.add(Pins::SETTING);
+            }
+            self.portals.clear();
+        }
+        self.portals.push(portal);
+    }
+
+    /// What a `Describe` of a portal tells the columns of.
+    pub(super) fn describes_portal(&self, portal: &[u8]) -> Option<Describes> {
+        let of = self.portals.iter().find(|known| *known.name == *portal)?.of.as_ref()?;
+        Some(Describes { server: of.server, client: Some((of.name.clone(), of.statement)) })
+    }
+
+    /// The columns of a statement have been told; `columns` is empty where it has none.
+    pub(super) fn described(&mut self, describes: &Describes, columns: &[u8]) {
+        let columns = Arc::from(columns);
+        self.server.describe(describes.server, &columns);
+        let Some((name, statement)) = &describes.client else { return };
+        if name.is_empty() {
+            let unnamed = self.client.unnamed.as_ref().filter(|unnamed| unnamed.id == *statement);
+            if let Some(unnamed) = unnamed {
+                unnamed.describe(&columns);
+            }
+        } else {
+            self.client.names.describe(name, *statement, &columns);
+        }
+    }
+
+    /// The client is between two pieces of work: takes along what it has set.
+    pub(super) fn pack(&mut self) {
+        self.aliases.clear();
+        self.server.kept.clone_from(self.client.ledger.kept());
+        self.explained = Explained::Nothing;
+        if self.server.params.is(&self.start) {
+            return;
+        }
+        let baseline = self.context.parameters.baseline().unwrap_or_default();
+        let now = self.server.params.clone();
+        for (name, value) in now.beyond(&self.start) {
+            match params::following(name) {
+                Some(known) => {
+                    let default = baseline.get(name) == Some(value) && self.client.asked.get(known).is_none();
+                    self.client.wanted.set(known, (!default).then_some(value));
+                }
+                None if THE_SERVERS_OWN.contains(&name) || self.client.ledger.kept().mentions(name) => {}
+                // It has been reset.
+                None if self.server.base.get(name) == Some(value) => {}
+                None => self.pins.add(Pins::SETTING),
+            }
+        }
+        self.context.parameters.learn_canonical(&self.client.wanted, &now);
+        self.start = now;
+    }
+}
+
+/// `pin = "refuse"`.
+fn would_pin(pins: Pins) -> Fault {
+    Fault::error(
+        Blame::Client,
+        sqlstate::FEATURE_NOT_SUPPORTED,
+        "the statement needs an upstream connection of its own, which this database's clients may not keep",
+    )
+    .detail(format!("It leaves state in its session ({pins}), and pgferry runs with mode = \"transaction\", pin = \"refuse\"."))
+    .hint("Leave no state behind (SET LOCAL, pg_advisory_xact_lock, ON COMMIT DROP), or set pin = \"auto\" or mode = \"session\".")
+}
+
+/// A sequence's state is asked for, and what the connection has is another client's.
+fn sequence_elsewhere() -> Fault {
+    Fault::error(
+        Blame::Client,
+        sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        "lastval and currval are not known on the upstream connection that now serves this client",
+    )
+    .detail("In transaction mode its earlier transactions may have run on other connections.")
+    .hint(SEQUENCE_HINT)
+}
+
+/// What helps clients that miss a sequence's state.
+pub(super) const SEQUENCE_HINT: &str =
+    "pgferry runs with mode = \"transaction\": use RETURNING or nextval's own result, or mode = \"session\".";

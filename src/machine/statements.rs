@@ -1,0 +1,523 @@
+//! Statements under way from client to server: analysed, and in transaction mode renamed, so that a client finds its own
+//! on every connection.
+
+use std::sync::Arc;
+
+use super::ensure_prepared::Prepare;
+use super::from_client::{Beginning, Incoming, Sent, body};
+use super::session_sync::{Portal, PortalOf};
+use super::{Buffers, Gate, Machine};
+use crate::config::Mode;
+use crate::error::{Blame, Fault, sqlstate};
+use crate::track::names::{About, about};
+use crate::track::pipeline::{Describes, Note};
+use crate::track::rollback::{Rollback, UnnamedCause, UnnamedChange};
+use crate::track::server_state::UnnamedStatement;
+use crate::track::session_command::{Placed, SessionCommand};
+use crate::track::sql_effects::{self, UnknownSettings};
+use crate::track::statement_mentions::mentions;
+use crate::track::statements::{self, Named, Statement, Text, Unnamed};
+use crate::track::text_edit::{self, Edit};
+use crate::track::{Params, Pins, Reply, Request, SqlEffects};
+use crate::wire::{cstr, frame, frontend};
+
+/// Where a text mentions statements, and which.
+type Mentioned = Vec<(std::ops::Range<usize>, Arc<Statement>)>;
+
+impl Machine<'_> {
+    /// A simple query.
+    pub(super) fn query(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
+        let backslashes = self.backslashes();
+        let sql = frontend::query(body(io, incoming));
+        let (effects, mentioned) = if incoming.is_whole() {
+            (sql_effects::analyze(sql, backslashes), mentions(sql, &self.client.names, backslashes))
+        } else {
+            (SqlEffects::unanalyzed(), Vec::new())
+        };
+        let considered = self.consider(&effects).and_then(|()| self.consider_mentioned(&mentioned));
+        if let Err(refusal) = considered {
+            self.refuse(io, &refusal, incoming);
+            return Sent::Done;
+        }
+        let (commands, mut edits) = self.insert_corrections(&effects);
+        let unnamed = self.drop_unnamed();
+        let mut note = Note::default();
+        note.at_stake = unnamed.differed() && self.pipeline.may_be_discarded();
+        let dropped_something = unnamed.client.is_some() || unnamed.server != UnnamedStatement::Absent;
+        note.rollback.unnamed = dropped_something.then_some(unnamed);
+        self.note_commands(&mut note, commands, &effects);
+        if mentioned.is_empty() && edits.is_empty() {
+            let note = (note.rollback.unnamed.is_some() || note.commands.is_some()).then_some(note);
+            self.pass(io, incoming, note);
+            return Sent::Done;
+        }
+        let sql = sql.to_vec();
+        let prepare = (!self.pipeline.unsynced()).then_some(Reply::Swallow);
+        edits.extend(self.rename_mentioned(io, mentioned, prepare));
+        let (sql, positions) = text_edit::apply(&sql, edits);
+        note.positions = Some(positions);
+        self.flush_forwarded(io);
+        frontend::put_query(io.to_server, &sql);
+        self.pipeline.request_with(Request::Query, Reply::Forward, Some(note));
+        self.undo();
+        self.drop_message(io, incoming);
+        Sent::Done
+    }
+
+    /// Notes what statements do that SQL's `EXECUTE` runs.
+    fn consider_mentioned(&mut self, mentioned: &Mentioned) -> Result<(), Fault> {
+        for text in mentioned.iter().filter_map(|(_, statement)| statement.text.as_ref()) {
+            let mut effects = text.effects.clone();
+            if effects.sets() {
+                // Its tag is not among those that this text's commands expect.
+                effects.unknown_settings = UnknownSettings::ForSession;
+            }
+            self.consider(&effects)?;
+        }
+        Ok(())
+    }
+
+    /// The names that statements have on the server, for where a text mentions them; they are prepared first if that is
+    /// possible.
+    fn rename_mentioned(&mut self, io: &mut Buffers<'_>, mentioned: Mentioned, prepare: Option<Reply>) -> Vec<Edit> {
+        let owed = self.pipeline.owed();
+        let mut edits = Vec::new();
+        for (at, statement) in mentioned {
+            let ready = match prepare.map(|reply| self.ensure_prepared(io, &statement, None, reply)) {
+                Some(Prepare::Ready(ready)) => ready,
+                _ => statement,
+            };
+            edits.push(Edit { at, with: ready.name().into_bytes() });
+        }
+        if self.pipeline.owed() > owed && prepare == Some(Reply::Swallow) {
+            // Without it an error would make the server discard the query too. What is missing it will say itself.
+            self.flush_forwarded(io);
+            frontend::put_sync(io.to_server);
+            self.pipeline.request(Request::Sync, Reply::Swallow);
+        }
+        edits
+    }
+
+    /// A function called by its OID.
+    pub(super) fn function(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
+        let effects = SqlEffects { pins: Pins::CODE, ..SqlEffects::default() };
+        match self.consider(&effects) {
+            Ok(()) => self.pass(io, incoming, None),
+            Err(refusal) => self.refuse(io, &refusal, incoming),
+        }
+        Sent::Done
+    }
+
+    /// A text to be prepared.
+    pub(super) fn parse(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
+        let About::Statement { name, rest, .. } = about(frontend::PARSE, body(io, incoming)) else {
+            // Malformed; the server says so.
+            self.pass(io, incoming, None);
+            return Sent::Done;
+        };
+        let keeps = incoming.is_whole() && is_well_formed(rest);
+        if name.is_empty() {
+            let rest: Option<Box<[u8]>> = keeps.then(|| rest.into());
+            return self.parse_unnamed(io, rest, incoming);
+        }
+        let name: Box<[u8]> = name.into();
+        if !self.carries() {
+            let effects = match cstr(rest) {
+                Some((sql, _)) if incoming.is_whole() => sql_effects::analyze(sql, self.backslashes()),
+                _ => SqlEffects::unanalyzed(),
+            };
+            self.pins.add(Pins::STATEMENT);
+            match self.consider(&effects) {
+                Ok(()) => self.pass(io, incoming, None),
+                Err(refusal) => self.refuse(io, &refusal, incoming),
+            }
+            return Sent::Done;
+        }
+        let fits = self.client.names.bytes() + name.len() + rest.len() <= self.context.limits.client_bytes;
+        if keeps && fits {
+            let rest: Box<[u8]> = rest.into();
+            self.parse_named(io, &name, &rest, incoming)
+        } else {
+            self.parse_uncached(io, &name, incoming)
+        }
+    }
+
+    /// The unnamed statement; `rest` is what follows its name, where it is kept.
+    fn parse_unnamed(&mut self, io: &mut Buffers<'_>, rest: Option<Box<[u8]>>, incoming: Incoming) -> Sent {
+        let backslashes = self.backslashes();
+        // Many clients say the same again and again.
+        let before = self.client.unnamed.as_ref().filter(|before| before.params.is(&self.client.view));
+        let same = before.and_then(|before| before.text.as_ref()).filter(|text| Some(&text.body) == rest.as_ref());
+        let (text, effects) = match (same, rest) {
+            (Some(text), _) => (Some(Arc::clone(text)), text.effects.clone()),
+            (None, Some(rest)) => {
+                let effects = sql_effects::analyze(frontend::query(&rest), backslashes);
+                (Some(Arc::new(Text { body: rest, effects: effects.clone() })), effects)
+            }
+            (None, None) => {
+                let effects = match cstr(body(io, incoming)).and_then(|(_, rest)| cstr(rest)) {
+                    Some((sql, _)) if incoming.is_whole() => sql_effects::analyze(sql, backslashes),
+                    _ => SqlEffects::unanalyzed(),
+                };
+                (None, effects)
+            }
+        };
+        let mentioned = text.as_ref().map_or(Vec::new(), |text| {
+            mentions(frontend::query(&text.body), &self.client.names, backslashes)
+        });
+        let considered = self.consider(&effects).and_then(|()| self.consider_mentioned(&mentioned));
+        if let Err(refusal) = considered {
+            self.refuse(io, &refusal, incoming);
+            return Sent::Done;
+        }
+        let edits = self.rename_mentioned(io, mentioned, Some(Reply::Assist));
+        let id = self.context.statements.next_id();
+        let kept = text.clone().filter(|_| self.carries());
+        let unnamed = Arc::new(Unnamed::new(id, kept, &effects, self.client.view.clone()));
+        let change = self.set_unnamed(UnnamedCause::ClientParse, Some(unnamed), UnnamedStatement::Is(id));
+        let at_stake = change.differed() && self.pipeline.may_be_discarded();
+        let mut note = Note { at_stake, ..Note::default() };
+        note.rollback.unnamed = Some(change);
+        match text {
+            Some(text) if !edits.is_empty() => {
+                let sql = frontend::query(&text.body);
+                let (mut renamed, positions) = text_edit::apply(sql, edits);
+                renamed.extend_from_slice(&text.body[sql.len()..]);
+                note.positions = Some(positions);
+                self.flush_forwarded(io);
+                frontend::put_parse(io.to_server, "", &renamed);
+                self.pipeline.request_with(Request::Parse, Reply::Forward, Some(note));
+                self.undo();
+                self.drop_message(io, incoming);
+            }
+            _ => self.pass(io, incoming, Some(note)),
+        }
+        Sent::Done
+    }
+
+    /// A named text that is not kept, because it is too long: it goes to the server under a name of its own, and the
+    /// client stays with the connection that has it.
+    fn parse_uncached(&mut self, io: &mut Buffers<'_>, name: &[u8], incoming: Incoming) -> Sent {
+        let effects = match cstr(body(io, incoming)).and_then(|(_, rest)| cstr(rest)) {
+            Some((sql, _)) if incoming.is_whole() => sql_effects::analyze(sql, self.backslashes()),
+            _ => SqlEffects::unanalyzed(),
+        };
+        let effects = SqlEffects { pins: effects.pins.union(Pins::STATEMENT), ..effects };
+        if let Err(refusal) = self.consider(&effects) {
+            self.refuse(io, &refusal, incoming);
+            return Sent::Done;
+        }
+        let existing = self.client.names.get(name).map(|named| Arc::clone(&named.statement));
+        let (statement, note) = if let Some(existing) = existing {
+            // The server will say that it exists.
+            match self.ensure_prepared(io, &existing, Some(name), Reply::Assist) {
+                Prepare::Ready(existing) => (existing, None),
+                Prepare::Waits => return Sent::Waits,
+                Prepare::Refused(_) => (existing, None),
+            }
+        } else {
+            let statement = self.context.statements.uncached();
+            self.client.names.set(name, Some(Named { statement: Arc::clone(&statement), described: None }));
+            self.server.prepared.add(&statement);
+            let rollback =
+                Rollback { name: Some((name.into(), None)), prepared: Some(statement.id), ..Rollback::default() };
+            (statement, Some(Note { rollback, at_stake: true, ..Note::default() }))
+        };
+        let cut = frame::HEADER + name.len() + 1;
+        self.pass_renamed(io, incoming, note, &Beginning { cut, before: b"", name: &statement.name() });
+        Sent::Done
+    }
+
+    fn parse_named(&mut self, io: &mut Buffers<'_>, name: &[u8], rest: &[u8], incoming: Incoming) -> Sent {
+        let cut = frame::HEADER + name.len() + 1;
+        let backslashes = self.backslashes();
+        let make = || {
+            let effects = sql_effects::analyze(frontend::query(rest), backslashes);
+            Arc::new(Text { body: rest.into(), effects })
+        };
+        // Not what the connection reports: that is being made to be this.
+        let now = self.client.view.clone();
+        let flavor = self.client.flavor(&now, self.pins);
+        let statement = self.context.statements.intern(flavor.as_ref(), &now, rest, make);
+        if let Some(text) = &statement.text
+            && let Err(refusal) = self.consider(&text.effects)
+        {
+            self.refuse(io, &refusal, incoming);
+            return Sent::Done;
+        }
+        if let Some(existing) = self.client.names.get(name).map(|named| Arc::clone(&named.statement)) {
+            // The server looks at the text first, and then says that the statement exists.
+            let existing = match self.ensure_prepared(io, &existing, Some(name), Reply::Assist) {
+                Prepare::Ready(ready) => ready,
+                Prepare::Waits => return Sent::Waits,
+                Prepare::Refused(_) => existing,
+            };
+            self.pass_renamed(io, incoming, None, &Beginning { cut, before: b"", name: &existing.name() });
+            return Sent::Done;
+        }
+        self.client.names.set(name, Some(Named { statement: Arc::clone(&statement), described: None }));
+        let mut rollback = Rollback { name: Some((name.into(), None)), ..Rollback::default() };
+        if self.server.prepared.has(&statement) {
+            if self.pipeline.knows_status() && self.pipeline.status() != b'E' {
+                self.synthesize(io, incoming, Note { rollback, at_stake: true, ..Note::default() });
+                return Sent::Done;
+            }
+            // In a failed transaction most texts are refused, which only the server can do.
+            self.close_prepared(io, statement.id);
+        }
+        rollback.prepared = Some(statement.id);
+        self.add_prepared(io, &statement);
+        let note = Note { rollback, at_stake: true, ..Note::default() };
+        self.pass_renamed(io, incoming, Some(note), &Beginning { cut, before: b"", name: &statement.name() });
+        Sent::Done
+    }
+
+    /// `Bind`, `Describe` or `Close`, of a statement or a portal.
+    pub(super) fn named(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
+        let (portal, name, cut) = match about(incoming.head.tag, body(io, incoming)) {
+            About::Statement { portal, name, rest } => {
+                let cut = incoming.here - rest.len();
+                (Box::<[u8]>::from(portal), Box::<[u8]>::from(name), cut)
+            }
+            About::Portal(portal) if incoming.request == Request::Describe => {
+                let describes = self.describes_portal(portal);
+                let note = describes.map(|describes| Note { describes: Some(describes), ..Note::default() });
+                self.pass(io, incoming, note);
+                return Sent::Done;
+            }
+            _ => {
+                self.pass(io, incoming, None);
+                return Sent::Done;
+            }
+        };
+        if name.is_empty() {
+            return self.unnamed(io, &portal, incoming);
+        }
+        let Some(named) = self.client.names.get(&name).cloned() else {
+            return self.unknown_name(io, &portal, &name, incoming);
+        };
+        match incoming.request {
+            Request::Close => {
+                self.give_up_name(&name);
+                let rollback = Rollback { name: Some((name, Some(named))), ..Rollback::default() };
+                self.synthesize(io, incoming, Note { rollback, at_stake: true, ..Note::default() });
+                Sent::Done
+            }
+            Request::Bind => self.bind_named(io, &portal, &name, &named, cut, incoming),
+            _ => self.describe_named(io, &name, &named, cut, incoming),
+        }
+    }
+
+    /// A statement that the client has not prepared, or has made with SQL's `PREPARE`.
+    fn unknown_name(&mut self, io: &mut Buffers<'_>, portal: &[u8], name: &[u8], incoming: Incoming) -> Sent {
+        if self.carries() && name.starts_with(statements::PREFIX.as_bytes()) {
+            // One of pgferry's: not this client's.
+            match incoming.request {
+                Request::Close => self.synthesize(io, incoming, Note::default()),
+                _ => self.refuse(io, &unknown_statement(name), incoming),
+            }
+            return Sent::Done;
+        }
+        if incoming.request == Request::Bind {
+            self.set_portal(Portal { name: portal.into(), commands: None, of: None });
+        }
+        // The server says that it does not exist, or runs it.
+        self.pass(io, incoming, None);
+        Sent::Done
+    }
+
+    fn bind_named(
+        &mut self,
+        io: &mut Buffers<'_>,
+        portal: &[u8],
+        name: &[u8],
+        named: &Named,
+        cut: usize,
+        incoming: Incoming,
+    ) -> Sent {
+        let ready = match self.ready_named(io, name, named, incoming) {
+            Ok(ready) => ready,
+            Err(sent) => return sent,
+        };
+        let commands = named.statement.text.as_ref().and_then(|text| text.effects.commands.clone());
+        let of = PortalOf { name: name.into(), statement: named.statement.id, server: ready.id };
+        self.set_portal(Portal { name: portal.into(), commands, of: Some(of) });
+        let before = [portal, b"\0"].concat();
+        self.pass_renamed(io, incoming, None, &Beginning { cut, before: &before, name: &ready.name() });
+        Sent::Done
+    }
+
+    fn describe_named(
+        &mut self,
+        io: &mut Buffers<'_>,
+        name: &[u8],
+        named: &Named,
+        cut: usize,
+        incoming: Incoming,
+    ) -> Sent {
+        let ready = match self.ready_named(io, name, named, incoming) {
+            Ok(ready) => ready,
+            Err(sent) => return sent,
+        };
+        let describes = Describes { server: ready.id, client: Some((name.into(), named.statement.id)) };
+        let note = Note { describes: Some(describes), ..Note::default() };
+        self.pass_renamed(io, incoming, Some(note), &Beginning { cut, before: b"S", name: &ready.name() });
+        Sent::Done
+    }
+
+    /// The statement as it stands on the connection, which is prepared there first where it is not; `Err` where the
+    /// message waits or is refused.
+    fn ready_named(
+        &mut self,
+        io: &mut Buffers<'_>,
+        name: &[u8],
+        named: &Named,
+        incoming: Incoming,
+    ) -> Result<Arc<Statement>, Sent> {
+        if let Some(text) = &named.statement.text
+            && let Err(refusal) = self.consider(&text.effects)
+        {
+            self.refuse(io, &refusal, incoming);
+            return Err(Sent::Done);
+        }
+        match self.ensure_prepared(io, &named.statement, Some(name), Reply::Assist) {
+            Prepare::Ready(ready) => {
+                self.uses_in_replay(&ready);
+                Ok(ready)
+            }
+            Prepare::Waits => Err(Sent::Waits),
+            Prepare::Refused(fault) => {
+                self.refuse(io, &fault, incoming);
+                Err(Sent::Done)
+            }
+        }
+    }
+
+    /// The client gives up a name.
+    pub(super) fn give_up_name(&mut self, name: &[u8]) {
+        if let Some(named) = self.client.names.set(name, None) {
+            self.aliases.given_up(named.statement.id, name);
+        }
+    }
+
+    /// `Bind`, `Describe` or `Close` of the unnamed statement.
+    fn unnamed(&mut self, io: &mut Buffers<'_>, portal: &[u8], incoming: Incoming) -> Sent {
+        if incoming.request == Request::Close {
+            let change = self.drop_unnamed();
+            let at_stake = change.differed() && self.pipeline.may_be_discarded();
+            let rollback = Rollback { unnamed: Some(change), ..Rollback::default() };
+            self.pass(io, incoming, Some(Note { rollback, at_stake, ..Note::default() }));
+            return Sent::Done;
+        }
+        if let Some(unnamed) = self.client.unnamed.clone() {
+            let analyzed = unnamed.text.as_ref().map(|text| text.effects.clone());
+            if let Some(effects) = analyzed
+                && let Err(refusal) = self.consider(&effects)
+            {
+                self.refuse(io, &refusal, incoming);
+                return Sent::Done;
+            }
+        }
+        match self.ensure_unnamed(io) {
+            Prepare::Ready(()) => {}
+            Prepare::Waits => return Sent::Waits,
+            Prepare::Refused(fault) => {
+                self.refuse(io, &fault, incoming);
+                return Sent::Done;
+            }
+        }
+        let unnamed = self.client.unnamed.clone();
+        let mut note = None;
+        if let Some(unnamed) = unnamed {
+            let of = PortalOf { name: Box::default(), statement: unnamed.id, server: unnamed.id };
+            if incoming.request == Request::Bind {
+                let commands = unnamed.commands.clone();
+                self.set_portal(Portal { name: portal.into(), commands, of: Some(of) });
+            } else {
+                let describes = Describes { server: unnamed.id, client: Some((Box::default(), unnamed.id)) };
+                note = Some(Note { describes: Some(describes), ..Note::default() });
+            }
+        }
+        self.pass(io, incoming, note);
+        Sent::Done
+    }
+
+    /// The running of a portal.
+    pub(super) fn execute(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
+        let About::Portal(name) = about(frontend::EXECUTE, body(io, incoming)) else {
+            self.pass(io, incoming, None);
+            return Sent::Done;
+        };
+        let portal = self.portals.iter().find(|portal| *portal.name == *name);
+        let Some(commands) = portal.and_then(|portal| portal.commands.clone()) else {
+            self.pass(io, incoming, None);
+            return Sent::Done;
+        };
+        let effects = SqlEffects { commands: Some(Arc::clone(&commands)), ..SqlEffects::default() };
+        let mut note = Note::default();
+        self.note_commands(&mut note, Some(Arc::clone(&commands)), &effects);
+        self.pass(io, incoming, Some(note));
+        self.put_corrections(io, &commands);
+        Sent::Done
+    }
+
+    /// Notes with a request that it runs `commands`. The client's next messages wait until it is known which of them
+    /// succeed, where that decides what these mean.
+    fn note_commands(&mut self, note: &mut Note, commands: Option<Arc<[Placed]>>, effects: &SqlEffects) {
+        let list = commands.as_deref().unwrap_or_default();
+        if self.context.mode == Mode::Transaction {
+            let decides = effects.unknown_settings != UnknownSettings::None
+                || list.iter().any(|placed| self.decides_what_follows(&placed.command));
+            if decides {
+                self.gate = Gate::Answers;
+            } else if list.iter().any(|placed| matches!(placed.command, SessionCommand::SetLocal { .. })) {
+                self.client.mark_unknown();
+            }
+        } else if list.iter().any(|placed| {
+            placed.command == SessionCommand::DiscardAll && !self.wrongly_reset(&placed.command).is_empty()
+        }) {
+            // It is corrected before anything else runs.
+            self.gate = Gate::Answers;
+        }
+        note.commands = commands.map(|commands| (commands, 0));
+    }
+
+    /// Drops the unnamed statements, as a simple query does (`exec_simple_query` in `src/backend/tcop/postgres.c`).
+    pub(super) fn drop_unnamed(&mut self) -> UnnamedChange {
+        self.set_unnamed(UnnamedCause::Drop, None, UnnamedStatement::Absent)
+    }
+
+    /// Changes the unnamed statements of client and connection.
+    pub(super) fn set_unnamed(
+        &mut self,
+        cause: UnnamedCause,
+        client: Option<Arc<Unnamed>>,
+        server: UnnamedStatement,
+    ) -> UnnamedChange {
+        UnnamedChange {
+            cause,
+            client: std::mem::replace(&mut self.client.unnamed, client),
+            server: std::mem::replace(&mut self.server.unnamed, server),
+        }
+    }
+
+    /// The settings in which a text of the client's is prepared.
+    pub(super) fn current_params(&self) -> Params {
+        self.client.view.clone()
+    }
+}
+
+/// What PostgreSQL says of a statement that does not exist.
+fn unknown_statement(name: &[u8]) -> Fault {
+    let name = String::from_utf8_lossy(name);
+    Fault::error(Blame::Client, sqlstate::UNDEFINED_STATEMENT, format!("prepared statement \"{name}\" does not exist"))
+}
+
+/// Whether what follows the name of a `Parse` is a text, a count and as many types.
+fn is_well_formed(rest: &[u8]) -> bool {
+    let Some((_, types)) = cstr(rest) else { return false };
+    match types.split_first_chunk::<2>() {
+        Some((count, oids)) => oids.len() == 4 * usize::from(u16::from_be_bytes(*count)),
+        None => false,
+    }
+}

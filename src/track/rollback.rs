@@ -1,0 +1,67 @@
+//! What the books of statements say too much if a request fails or is discarded: they change when a message is sent.
+
+use std::sync::Arc;
+
+use super::server_state::UnnamedStatement;
+use super::statements::{Held, Named, Unnamed};
+
+/// What to take back.
+#[derive(Debug, Default)]
+pub struct Rollback {
+    /// A client's name, and what it stood for before.
+    pub name: Option<(Box<[u8]>, Option<Named>)>,
+    /// The statement that is not prepared on the connection after all.
+    pub prepared: Option<u64>,
+    /// The statement that is still prepared on the connection.
+    pub closed: Option<(u64, Held)>,
+    /// The unnamed statements before it.
+    pub unnamed: Option<UnnamedChange>,
+}
+
+/// A change of the unnamed statements, of the client and of the connection.
+#[derive(Debug)]
+pub struct UnnamedChange {
+    /// What makes it.
+    pub cause: UnnamedCause,
+    /// The client's before.
+    pub client: Option<Arc<Unnamed>>,
+    /// The connection's before.
+    pub server: UnnamedStatement,
+}
+
+impl UnnamedChange {
+    /// Whether the two differed before: then taking it back decides what the client's next messages find.
+    #[must_use]
+    pub fn differed(&self) -> bool {
+        !self.server.is(self.client.as_deref())
+    }
+}
+
+/// What changes an unnamed statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnnamedCause {
+    /// The client's `Parse`: if it fails, neither has one (`exec_parse_message` in `src/backend/tcop/postgres.c` drops
+    /// the former one first).
+    ClientParse,
+    /// A `Parse` of pgferry's own: if it fails, the connection has none.
+    OwnParse,
+    /// What can't fail without having dropped it: a simple query, or `Close`.
+    Drop,
+}
+
+/// How a request ended that did not do what the books say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfulfilled {
+    /// The server has begun to work on it, and failed.
+    Failed,
+    /// The server has discarded it, or never came to it.
+    Discarded,
+}
+
+impl Rollback {
+    /// Whether it is about which named statements there are.
+    #[must_use]
+    pub fn changes_names(&self) -> bool {
+        self.name.is_some() || self.prepared.is_some() || self.closed.is_some()
+    }
+}

@@ -1,0 +1,211 @@
+//! What one server connection has: the settings in force, its statements, and what may be left behind.
+
+use std::sync::Arc;
+
+use super::ledger::Kept;
+use super::params::{Params, Wanted};
+use super::rollback::{Rollback, UnnamedCause, Unfulfilled};
+use super::statements::{Columns, Prepared, Unnamed};
+
+/// A connection's unnamed statement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnnamedStatement {
+    /// There is none.
+    #[default]
+    Absent,
+    /// The one with this number ([`Unnamed::id`]).
+    Is(u64),
+    /// There may be one, and it is no client's.
+    Unknown,
+}
+
+impl UnnamedStatement {
+    /// Whether it is what a client has that has `unnamed`.
+    #[must_use]
+    pub fn is(self, unnamed: Option<&Unnamed>) -> bool {
+        self == unnamed.map_or(Self::Absent, |unnamed| Self::Is(unnamed.id))
+    }
+}
+
+/// Which client's work a session's state comes from, since it was as new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UsedBy {
+    /// None: the session is as after its login.
+    #[default]
+    Nothing,
+    /// One client's, and the number of its last piece of work there: nothing was seen to be left behind, but code
+    /// inside the database may have left something.
+    One {
+        /// The client's number.
+        client: u64,
+        /// How many pieces of work it had had, this one included.
+        work: u64,
+    },
+    /// Several clients', or one client's with work elsewhere in between.
+    Several {
+        /// The client that had it last.
+        last: u64,
+        /// How many pieces of work that one had had.
+        work: u64,
+    },
+}
+
+impl UsedBy {
+    /// Whether another client than number `client` may have left something.
+    #[must_use]
+    pub fn is_foreign_to(self, client: u64) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::One { client: one, .. } => one != client,
+            Self::Several { last, .. } => last != client,
+        }
+    }
+
+    /// After another piece of work, number `work` of `client`'s.
+    #[must_use]
+    pub fn and(self, client: u64, work: u64) -> Self {
+        match self {
+            Self::Nothing => Self::One { client, work },
+            Self::One { client: one, work: before } if one == client && before + 1 >= work => Self::One { client, work },
+            _ => Self::Several { last: client, work },
+        }
+    }
+
+    /// Whether what a sequence's state says here is what it says in a session of `client`'s own whose next piece of
+    /// work is number `work`, or is not defined.
+    #[must_use]
+    pub fn knows_sequences(self, client: u64, work: u64) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::One { client: one, work: before } => one == client && before + 1 >= work,
+            Self::Several { .. } => false,
+        }
+    }
+}
+
+/// What sequences have done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sequences {
+    /// Nothing that is known.
+    #[default]
+    Untouched,
+    /// Some have probably given values, of which the session remembers the latest.
+    GaveValues,
+}
+
+/// How a connection may be ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Goodbye {
+    /// With `Terminate`: the server is between two messages.
+    #[default]
+    Terminate,
+    /// With `CopyFail` first: a backend that reads copy data takes a `Terminate` for a broken copy, and then waits for
+    /// another message.
+    CopyFail,
+    /// Without a word, since the server may have part of a message, which anything sent now would complete.
+    Silent,
+}
+
+/// What one server connection has.
+#[derive(Debug, Default)]
+pub struct ServerState {
+    /// The reported settings as they are now.
+    pub params: Params,
+    /// The reported settings as they are after a reset.
+    pub base: Params,
+    /// What of those its own startup packet asked for.
+    pub asked: Wanted,
+    /// The settings that were made there with plain `SET`s for the client that has it, or had it last.
+    pub kept: Kept,
+    /// The statements that are prepared there.
+    pub prepared: Prepared,
+    /// Its unnamed statement.
+    pub unnamed: UnnamedStatement,
+    /// The columns of the unnamed statement with this number, once the server was asked.
+    pub unnamed_columns: Option<(u64, Columns)>,
+    /// Whose work it has done.
+    pub used: UsedBy,
+    /// What its sequences have done since it was as new.
+    pub sequences: Sequences,
+    /// How it may be ended.
+    pub goodbye: Goodbye,
+}
+
+impl ServerState {
+    /// That of a connection that has just been opened with `asked`, and reports `params`.
+    #[must_use]
+    pub fn new(params: Params, asked: Wanted) -> Self {
+        Self { base: params.clone(), params, asked, ..Self::default() }
+    }
+
+    /// `DISCARD ALL` has been sent: its statements and settings are gone.
+    pub fn on_discard_all(&mut self) {
+        self.prepared.clear();
+        self.kept.clear();
+        self.sequences = Sequences::Untouched;
+    }
+
+    /// Takes back what has not happened.
+    pub fn undo(&mut self, rollback: &mut Rollback, how: Unfulfilled) {
+        self.prepared.undo(rollback);
+        if let Some(change) = &rollback.unnamed {
+            self.unnamed = match (how, change.cause) {
+                (Unfulfilled::Discarded, _) => change.server,
+                (Unfulfilled::Failed, UnnamedCause::ClientParse | UnnamedCause::OwnParse | UnnamedCause::Drop) => {
+                    UnnamedStatement::Absent
+                }
+            };
+        }
+    }
+
+    /// Whether its unnamed statement is `unnamed`.
+    #[must_use]
+    pub fn has_unnamed(&self, unnamed: Option<&Arc<Unnamed>>) -> bool {
+        self.unnamed.is(unnamed.map(|unnamed| &**unnamed))
+    }
+
+    /// The columns of statement `id`, named or unnamed, where they are known.
+    #[must_use]
+    pub fn columns(&self, id: u64) -> Option<&Columns> {
+        let unnamed = self.unnamed_columns.as_ref().filter(|(of, _)| *of == id).map(|(_, columns)| columns);
+        unnamed.or_else(|| self.prepared.columns(id))
+    }
+
+    /// Notes the columns of statement `id`, named or unnamed.
+    pub fn describe(&mut self, id: u64, columns: &Columns) {
+        if self.unnamed == UnnamedStatement::Is(id) {
+            self.unnamed_columns = Some((id, Arc::clone(columns)));
+        } else {
+            self.prepared.describe(id, columns);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sql_effects::SqlEffects;
+    use super::*;
+
+    #[test]
+    fn whose_state_it_is() {
+        let used = UsedBy::Nothing;
+        assert!(!used.is_foreign_to(1) && used.knows_sequences(1, 9));
+        let used = used.and(1, 3);
+        assert!(!used.is_foreign_to(1) && used.is_foreign_to(2));
+        assert!(used.knows_sequences(1, 4) && used.knows_sequences(1, 3) && !used.knows_sequences(1, 5));
+        assert!(!used.knows_sequences(2, 1));
+        assert_eq!(used.and(1, 4), UsedBy::One { client: 1, work: 4 });
+        let elsewhere = used.and(1, 5);
+        assert!(!elsewhere.is_foreign_to(1) && !elsewhere.knows_sequences(1, 6), "it worked elsewhere in between");
+        let several = used.and(2, 1);
+        assert!(several.is_foreign_to(1) && !several.is_foreign_to(2) && !several.knows_sequences(2, 2));
+    }
+
+    #[test]
+    fn unnamed_statements_are_compared_by_number() {
+        let unnamed = |id| Unnamed::new(id, None, &SqlEffects::default(), Params::default());
+        assert!(UnnamedStatement::Absent.is(None) && UnnamedStatement::Is(1).is(Some(&unnamed(1))));
+        assert!(!UnnamedStatement::Is(1).is(None) && !UnnamedStatement::Is(1).is(Some(&unnamed(2))));
+        assert!(!UnnamedStatement::Unknown.is(None) && !UnnamedStatement::Unknown.is(Some(&unnamed(1))));
+    }
+}

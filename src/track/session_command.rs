@@ -1,0 +1,574 @@
+//! Commands that change a session in a way that can be followed: what each does if it succeeds.
+//!
+//! Only what is certain is recognised: forms whose effect can be read off their words. The server's `CommandComplete`
+//! says which of them have succeeded, in the order in which they stand in the text ([`SessionCommand::has_tag`]).
+
+use super::sql::{Token, Tokens};
+
+/// The longest `SET` that is kept, in bytes. A longer one pins.
+const MAX_SET_BYTES: usize = 4096;
+
+/// What one statement does to its session if it succeeds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionCommand {
+    /// `SET name TO …`: `text` is the statement.
+    Set {
+        /// The setting's name, in lower case.
+        name: Box<[u8]>,
+        /// The statement, from its first word to its last.
+        text: Box<[u8]>,
+    },
+    /// `SET LOCAL name TO …`.
+    SetLocal {
+        /// The setting's name, in lower case.
+        name: Box<[u8]>,
+        /// The statement.
+        text: Box<[u8]>,
+    },
+    /// `RESET name`, `SET name TO DEFAULT`.
+    Reset {
+        /// The setting's name, in lower case.
+        name: Box<[u8]>,
+    },
+    /// `SET LOCAL name TO DEFAULT`.
+    ResetLocal {
+        /// The setting's name, in lower case.
+        name: Box<[u8]>,
+        /// The statement.
+        text: Box<[u8]>,
+    },
+    /// `RESET ALL`.
+    ResetAll,
+    /// `SAVEPOINT name`.
+    Savepoint {
+        /// Its name, folded.
+        name: Box<[u8]>,
+    },
+    /// `ROLLBACK TO name`.
+    RollbackTo {
+        /// Its name, folded.
+        name: Box<[u8]>,
+    },
+    /// `RELEASE name`.
+    Release {
+        /// Its name, folded.
+        name: Box<[u8]>,
+    },
+    /// The end of a transaction by `COMMIT`, `END` or `PREPARE TRANSACTION`, which a failed transaction turns into
+    /// `ROLLBACK`.
+    Commit,
+    /// `ROLLBACK`, `ABORT`.
+    Rollback,
+    /// `DEALLOCATE name`.
+    Deallocate {
+        /// Its name, folded.
+        name: Box<[u8]>,
+    },
+    /// `DEALLOCATE ALL`.
+    DeallocateAll,
+    /// `DISCARD ALL`.
+    DiscardAll,
+    /// A `SET` or `RESET` that changes no setting that is followed: of a role, a transaction, constraints.
+    OtherSet,
+    /// A `SET` or `RESET` whose effect can't be read off its words.
+    UnknownSet,
+    /// A `SET` that pgferry has put into the client's text: the client does not see its `CommandComplete`.
+    Inserted,
+}
+
+impl SessionCommand {
+    /// Whether a `CommandComplete` with `tag` says that it has succeeded (`CreateCommandTag` in
+    /// `src/backend/tcop/utility.c`).
+    #[must_use]
+    pub fn has_tag(&self, tag: &[u8]) -> bool {
+        match self {
+            Self::Set { .. } | Self::SetLocal { .. } | Self::ResetLocal { .. } | Self::Inserted => tag == b"SET",
+            Self::Reset { .. } | Self::OtherSet | Self::UnknownSet => {
+                matches!(tag, b"SET" | b"RESET" | b"SET CONSTRAINTS")
+            }
+            Self::ResetAll => tag == b"RESET",
+            Self::Savepoint { .. } => tag == b"SAVEPOINT",
+            Self::Release { .. } => tag == b"RELEASE",
+            Self::Rollback | Self::RollbackTo { .. } => tag == b"ROLLBACK",
+            Self::Commit => matches!(tag, b"COMMIT" | b"ROLLBACK" | b"PREPARE TRANSACTION"),
+            Self::Deallocate { .. } => tag == b"DEALLOCATE",
+            Self::DeallocateAll => tag == b"DEALLOCATE ALL",
+            Self::DiscardAll => tag == b"DISCARD ALL",
+        }
+    }
+
+    /// Whether `tag` is that of some command here: then one of them is expected.
+    #[must_use]
+    pub fn is_tag(tag: &[u8]) -> bool {
+        const TAGS: [&[u8]; 11] = [
+            b"SET",
+            b"RESET",
+            b"SET CONSTRAINTS",
+            b"SAVEPOINT",
+            b"RELEASE",
+            b"ROLLBACK",
+            b"COMMIT",
+            b"PREPARE TRANSACTION",
+            b"DEALLOCATE",
+            b"DEALLOCATE ALL",
+            b"DISCARD ALL",
+        ];
+        TAGS.contains(&tag)
+    }
+
+    /// Whether it only opens or closes a transaction or a savepoint.
+    #[must_use]
+    pub fn controls_transaction(&self) -> bool {
+        matches!(
+            self,
+            Self::Savepoint { .. } | Self::RollbackTo { .. } | Self::Release { .. } | Self::Commit | Self::Rollback
+        )
+    }
+}
+
+/// A command, and where it stands in its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The command.
+    pub command: SessionCommand,
+    /// Where its statement ends in the text, in bytes: before the semicolon.
+    pub end: usize,
+}
+
+/// What one statement does, if it is one of these. `sql` is the statement without a semicolon; `backslashes` says
+/// whether a backslash escapes in plain strings (`standard_conforming_strings = off`).
+#[must_use]
+pub fn of_statement(sql: &[u8], backslashes: bool) -> Option<SessionCommand> {
+    use SessionCommand::{Commit, OtherSet, Release, Savepoint, UnknownSet};
+    let mut words = Words { sql, tokens: Tokens::new(sql, backslashes), backslashes };
+    let (first, start) = words.next_at()?;
+    let Token::Word(first) = first else { return None };
+    let mut room = [0; 16];
+    let room = room.get_mut(..first.len())?;
+    room.copy_from_slice(first);
+    room.make_ascii_lowercase();
+    match &*room {
+        b"set" if words.sets_other() => Some(OtherSet),
+        b"set" => Some(words.set(start).unwrap_or(UnknownSet)),
+        b"reset" if words.sets_other() => Some(OtherSet),
+        b"reset" => Some(words.reset().unwrap_or(UnknownSet)),
+        b"savepoint" => words.last_name().map(|name| Savepoint { name }),
+        b"release" => words.savepoint().map(|name| Release { name }),
+        b"rollback" | b"abort" => Some(words.rollback()),
+        b"commit" | b"end" => Some(Commit),
+        b"prepare" => words.word().filter(|word| is(word, b"transaction")).map(|_| Commit),
+        b"deallocate" | b"discard" => words.sweep(first),
+        _ => None,
+    }
+}
+
+/// What the first statement of `sql` does, if nothing follows it.
+#[must_use]
+pub fn of_sql(sql: &[u8]) -> Option<SessionCommand> {
+    let mut tokens = Tokens::new(sql, false);
+    let mut end = sql.len();
+    let mut over = false;
+    loop {
+        let at = sql.len() - tokens.skip_to_token();
+        match tokens.next() {
+            None => break,
+            Some(Token::Semicolon) if !over => (end, over) = (at, true),
+            Some(_) if over => return None,
+            Some(_) => {}
+        }
+    }
+    of_statement(&sql[..end], false)
+}
+
+fn is(a: &[u8], b: &[u8]) -> bool {
+    a.eq_ignore_ascii_case(b)
+}
+
+/// Whether another statement can stand behind `text`.
+fn is_finished(text: &[u8], backslashes: bool) -> bool {
+    let closed = [text, b";"].concat();
+    Tokens::new(&closed, backslashes).last() == Some(Token::Semicolon)
+}
+
+/// An identifier as PostgreSQL folds it: ASCII letters only, quoted ones as they are.
+fn folded(token: Token<'_>) -> Option<Box<[u8]>> {
+    match token {
+        Token::Word(word) => Some(word.to_ascii_lowercase().into()),
+        Token::Quoted(name) if !name.contains(&b'"') => Some(name.into()),
+        _ => None,
+    }
+}
+
+struct Words<'a> {
+    sql: &'a [u8],
+    tokens: Tokens<'a>,
+    backslashes: bool,
+}
+
+impl<'a> Words<'a> {
+    fn next(&mut self) -> Option<Token<'a>> {
+        self.tokens.next()
+    }
+
+    /// The next token, and where it begins.
+    fn next_at(&mut self) -> Option<(Token<'a>, usize)> {
+        let start = self.sql.len() - self.tokens.skip_to_token();
+        self.tokens.next().map(|token| (token, start))
+    }
+
+    fn word(&mut self) -> Option<&'a [u8]> {
+        match self.next()? {
+            Token::Word(word) => Some(word),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing follows.
+    fn ends(&mut self) -> bool {
+        self.next().is_none()
+    }
+
+    /// A name that ends the statement.
+    fn last_name(&mut self) -> Option<Box<[u8]>> {
+        let name = folded(self.next()?)?;
+        self.ends().then_some(name)
+    }
+
+    /// Whether what follows `SET` or `RESET` is no setting that is followed: a role, a transaction's properties,
+    /// constraints. A name may begin with such a word too (`SET transaction.x = 1`).
+    fn sets_other(&self) -> bool {
+        let mut ahead = self.tokens.clone();
+        let mut word = || match ahead.next() {
+            Some(Token::Word(word)) => Some(word),
+            _ => None,
+        };
+        let Some(mut first) = word() else { return false };
+        if is(first, b"session") || is(first, b"local") {
+            let Some(second) = word() else { return false };
+            if is(first, b"session") && is(second, b"characteristics") {
+                // It changes settings for good.
+                return false;
+            }
+            first = second;
+        }
+        let other = [&b"role"[..], b"transaction", b"constraints", b"authorization"].iter().any(|name| is(first, name));
+        other && !matches!(ahead.next(), Some(Token::Other(b'.')))
+    }
+
+    fn set(&mut self, start: usize) -> Option<SessionCommand> {
+        let mut local = false;
+        let mut token = self.next()?;
+        if let Token::Word(word) = token
+            && (is(word, b"local") || is(word, b"session"))
+            && !self.is_at_dot()
+        {
+            local = is(word, b"local");
+            token = self.next()?;
+        }
+        let name = self.setting(token)?;
+        let (default, end) = self.value()?;
+        let text = self.sql.get(start..end).filter(|text| text.len() <= MAX_SET_BYTES)?;
+        // What these mean depends on settings that may be others when the statement is said again; and what is not
+        // finished would swallow what is said behind it.
+        if text.iter().any(|&b| b == b'\\' || b >= 0x80) || !is_finished(text, self.backslashes) {
+            return None;
+        }
+        // A schema for temporary tables in a search_path makes tables that belong to the session.
+        if text.windows(7).any(|window| is(window, b"pg_temp")) {
+            return None;
+        }
+        Some(match (default, local) {
+            (true, false) => SessionCommand::Reset { name },
+            (true, true) => SessionCommand::ResetLocal { name, text: text.into() },
+            (false, true) => SessionCommand::SetLocal { name, text: text.into() },
+            (false, false) => SessionCommand::Set { name, text: text.into() },
+        })
+    }
+
+    fn is_at_dot(&self) -> bool {
+        matches!(self.tokens.clone().next(), Some(Token::Other(b'.')))
+    }
+
+    /// The name of the setting that begins with `first`, and `TO` or `=` behind it.
+    fn setting(&mut self, first: Token<'a>) -> Option<Box<[u8]>> {
+        if let Token::Word(word) = first
+            && !self.is_at_dot()
+        {
+            match word.to_ascii_lowercase().as_slice() {
+                b"time" => return is(self.word()?, b"zone").then(|| (*b"timezone").into()),
+                b"names" => return Some((*b"client_encoding").into()),
+                b"schema" => return Some((*b"search_path").into()),
+                _ => {}
+            }
+        }
+        let mut name = folded(first)?.into_vec();
+        name.make_ascii_lowercase();
+        loop {
+            match self.next()? {
+                Token::Other(b'.') => {
+                    name.push(b'.');
+                    name.extend(folded(self.next()?)?.to_ascii_lowercase());
+                }
+                Token::Other(b'=') => break,
+                Token::Word(word) if is(word, b"to") => break,
+                _ => return None,
+            }
+        }
+        is_followed(&name).then(|| name.into())
+    }
+
+    /// The value to the end of the statement: whether it is `DEFAULT`, and where it ends.
+    fn value(&mut self) -> Option<(bool, usize)> {
+        let mut count = 0;
+        let mut default = false;
+        let mut end = None;
+        while let Some(token) = self.next() {
+            match token {
+                Token::Semicolon | Token::Unclear => return None,
+                Token::Word(word) => default = count == 0 && (is(word, b"default")),
+                _ => default = false,
+            }
+            count += 1;
+            end = Some(self.sql.len() - self.tokens.rest().len());
+        }
+        end.map(|end| (default, end))
+    }
+
+    fn reset(&mut self) -> Option<SessionCommand> {
+        let first = self.next()?;
+        if let Token::Word(word) = first
+            && !self.is_at_dot()
+        {
+            if is(word, b"all") {
+                return self.ends().then_some(SessionCommand::ResetAll);
+            }
+            if is(word, b"time") {
+                let zone = is(self.word()?, b"zone");
+                return (zone && self.ends()).then(|| SessionCommand::Reset { name: (*b"timezone").into() });
+            }
+        }
+        let mut name = folded(first)?.to_ascii_lowercase();
+        loop {
+            match self.next() {
+                None => break,
+                Some(Token::Other(b'.')) => {
+                    name.push(b'.');
+                    name.extend(folded(self.next()?)?.to_ascii_lowercase());
+                }
+                Some(_) => return None,
+            }
+        }
+        is_followed(&name).then(|| SessionCommand::Reset { name: name.into() })
+    }
+
+    /// `ROLLBACK [WORK | TRANSACTION] TO [SAVEPOINT] name`, or a plain one.
+    fn rollback(&mut self) -> SessionCommand {
+        let mut word = self.word();
+        if word.is_some_and(|word| is(word, b"work") || is(word, b"transaction")) {
+            word = self.word();
+        }
+        match word {
+            Some(word) if is(word, b"to") => self.savepoint().map_or(SessionCommand::Rollback, |name| SessionCommand::RollbackTo { name }),
+            _ => SessionCommand::Rollback,
+        }
+    }
+
+    /// `[SAVEPOINT] name`.
+    fn savepoint(&mut self) -> Option<Box<[u8]>> {
+        let mut token = self.next()?;
+        if matches!(token, Token::Word(word) if is(word, b"savepoint")) {
+            if self.tokens.clone().next().is_some() {
+                token = self.next()?;
+            }
+        }
+        let name = folded(token)?;
+        self.ends().then_some(name)
+    }
+
+    fn sweep(&mut self, first: &[u8]) -> Option<SessionCommand> {
+        if !is(first, b"deallocate") {
+            let all = self.word().is_some_and(|word| is(word, b"all"));
+            return all.then_some(SessionCommand::DiscardAll);
+        }
+        let mut token = self.next()?;
+        // `DEALLOCATE prepare` frees a statement of that name.
+        if matches!(token, Token::Word(word) if is(word, b"prepare")) {
+            token = self.next().unwrap_or(token);
+        }
+        match token {
+            Token::Word(word) if is(word, b"all") => Some(SessionCommand::DeallocateAll),
+            token => folded(token).map(|name| SessionCommand::Deallocate { name }),
+        }
+    }
+}
+
+/// Whether a setting can be set again elsewhere by the same words: some are what a transaction or a login is.
+fn is_followed(name: &[u8]) -> bool {
+    let unlike = matches!(name, b"role" | b"session_authorization" | b"seed" | b"is_superuser");
+    let transaction = name.strip_prefix(b"transaction_");
+    !unlike && !matches!(transaction, Some(b"isolation" | b"read_only" | b"deferrable"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn set(name: &str, text: &str) -> SessionCommand {
+        SessionCommand::Set { name: name.as_bytes().into(), text: text.as_bytes().into() }
+    }
+
+    fn reset(name: &str) -> SessionCommand {
+        SessionCommand::Reset { name: name.as_bytes().into() }
+    }
+
+    #[test]
+    fn plain_sets_are_recognised() {
+        for (sql, name, text) in [
+            ("SET search_path = a, \"B\"", "search_path", "SET search_path = a, \"B\""),
+            (" /* x */ set Statement_Timeout to 5 ; -- y", "statement_timeout", "set Statement_Timeout to 5"),
+            ("set session work_mem = '4MB'", "work_mem", "set session work_mem = '4MB'"),
+            ("set app.user_id = '7'", "app.user_id", "set app.user_id = '7'"),
+            ("set \"App\".x to y", "app.x", "set \"App\".x to y"),
+            ("SET TIME ZONE 'UTC'", "timezone", "SET TIME ZONE 'UTC'"),
+            ("set time zone interval '-8' hour", "timezone", "set time zone interval '-8' hour"),
+            ("set names 'utf8'", "client_encoding", "set names 'utf8'"),
+            ("set schema 'a'", "search_path", "set schema 'a'"),
+            ("set a = -1.5e3", "a", "set a = -1.5e3"),
+            ("set a = default_value", "a", "set a = default_value"),
+        ] {
+            assert_eq!(of_sql(sql.as_bytes()), Some(set(name, text)), "{sql}");
+        }
+        assert_eq!(of_sql(b"set a to default;"), Some(reset("a")));
+        assert_eq!(of_sql(b"set time zone default"), Some(reset("timezone")));
+        assert_eq!(of_sql(b"reset a.b"), Some(reset("a.b")));
+        assert_eq!(of_sql(b"RESET TIME ZONE;"), Some(reset("timezone")));
+        assert_eq!(of_sql(b"reset \"X\""), Some(reset("x")));
+        assert_eq!(of_sql(b"reset all"), Some(SessionCommand::ResetAll));
+        assert_eq!(
+            of_sql(b"set local a = 1"),
+            Some(SessionCommand::SetLocal { name: (*b"a").into(), text: (*b"set local a = 1").into() })
+        );
+    }
+
+    #[test]
+    fn what_is_not_certain_is_not() {
+        for sql in [
+            "set session characteristics as transaction read only",
+            "set transaction_isolation = 'serializable'",
+            "set xml option document",
+            "set seed to 0.5",
+            "set a = 'b\\c'",
+            "set a = 'ü'",
+            "set a = U&'b'",
+            "set a = 'b",
+            "set a = $$b",
+            "set a",
+            "set",
+            "set a =",
+            "set search_path = 'pg_temp'",
+            "reset",
+        ] {
+            assert_eq!(of_sql(sql.as_bytes()), Some(SessionCommand::UnknownSet), "{sql}");
+        }
+        for sql in ["set a = 1; select 1", "reset all; select 1", "update t set a = 1", "select 1", "begin; savepoint a"] {
+            assert_eq!(of_sql(sql.as_bytes()), None, "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_setting() {
+        for sql in [
+            "set role joe",
+            "set role = joe",
+            "set session authorization joe",
+            "set session role joe",
+            "set local role joe",
+            "set transaction isolation level serializable",
+            "set constraints all deferred",
+            "reset role",
+            "reset session authorization",
+        ] {
+            assert_eq!(of_sql(sql.as_bytes()), Some(SessionCommand::OtherSet), "{sql}");
+        }
+        for (sql, name) in [
+            ("set local.x = 1", "local.x"),
+            ("set transaction.x = 1", "transaction.x"),
+            ("set names.x = 1", "names.x"),
+            ("set schema.x = 1", "schema.x"),
+            ("set session.x = 1", "session.x"),
+            ("set role.x = 1", "role.x"),
+        ] {
+            assert_eq!(of_sql(sql.as_bytes()), Some(set(name, sql)), "{sql}");
+        }
+        assert_eq!(of_sql(b"reset transaction.x"), Some(reset("transaction.x")));
+        assert_eq!(of_sql(b"reset all.x"), Some(reset("all.x")));
+    }
+
+    #[test]
+    fn savepoints_and_freed_statements() {
+        let to = |name: &str| Some(SessionCommand::RollbackTo { name: name.as_bytes().into() });
+        assert_eq!(of_sql(b"savepoint A;"), Some(SessionCommand::Savepoint { name: (*b"a").into() }));
+        assert_eq!(of_sql(b"rollback to a"), to("a"));
+        assert_eq!(of_sql(b"release savepoint a"), Some(SessionCommand::Release { name: (*b"a").into() }));
+        assert_eq!(of_sql(b"ROLLBACK WORK TO SAVEPOINT \"A\";"), to("A"));
+        assert_eq!(of_sql(b"rollback transaction to savepoint"), to("savepoint"));
+        for sql in ["rollback", "ABORT", "rollback and chain", "rollback work"] {
+            assert_eq!(of_sql(sql.as_bytes()), Some(SessionCommand::Rollback), "{sql}");
+        }
+        for sql in ["commit", "END", "prepare transaction 'x'"] {
+            assert_eq!(of_sql(sql.as_bytes()), Some(SessionCommand::Commit), "{sql}");
+        }
+        assert_eq!(of_sql(b"/* */ DISCARD ALL;"), Some(SessionCommand::DiscardAll));
+        for sql in ["deallocate all", "DEALLOCATE PREPARE ALL"] {
+            assert_eq!(of_sql(sql.as_bytes()), Some(SessionCommand::DeallocateAll), "{sql}");
+        }
+        let freed = |name: &str| Some(SessionCommand::Deallocate { name: name.as_bytes().into() });
+        assert_eq!(of_sql(b"deallocate prepare S1"), freed("s1"));
+        assert_eq!(of_sql(b"deallocate \"All\""), freed("All"));
+        assert_eq!(of_sql(b"deallocate prepare"), freed("prepare"));
+        for sql in ["discard temp", "deallocate", "select 1; discard all", "deallocate a; deallocate b"] {
+            assert_eq!(of_sql(sql.as_bytes()), None, "{sql}");
+        }
+    }
+
+    #[test]
+    fn tags_of_success() {
+        for (sql, tag, other) in [
+            ("set a = 1", "SET", "RESET"),
+            ("set a to default", "SET", "SELECT 1"),
+            ("reset a", "RESET", "COMMIT"),
+            ("commit", "ROLLBACK", "SET"),
+            ("deallocate a", "DEALLOCATE", "DEALLOCATE ALL"),
+            ("rollback to a", "ROLLBACK", "RELEASE"),
+        ] {
+            let command = of_sql(sql.as_bytes()).expect("a command");
+            assert!(command.has_tag(tag.as_bytes()) && !command.has_tag(other.as_bytes()), "{sql}");
+            assert!(SessionCommand::is_tag(tag.as_bytes()));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_text_does_not_panic(sql in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = of_sql(&sql);
+        }
+
+        #[test]
+        fn texts_made_of_words_do_not_panic(
+            words in prop::collection::vec(prop::sample::select(vec![
+                "set", "local", "session", "a", "=", "to", "default", ";", "reset", "all", ".", "'x'", "\"", "rollback",
+                "savepoint", "deallocate", "prepare", "time", "zone", ",", "--",
+            ]), 0..8),
+        ) {
+            let sql = words.join(" ");
+            if let Some(SessionCommand::Set { text, .. }) = of_sql(sql.as_bytes()) {
+                // It stands for itself: said again, it is the same.
+                let again = of_sql(&text);
+                let same = matches!(again, Some(SessionCommand::Set { text: ref said, .. }) if *said == text);
+                prop_assert!(same, "{:?}", again);
+            }
+        }
+    }
+}

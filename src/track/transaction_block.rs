@@ -1,0 +1,109 @@
+//! Whether a transaction block is open behind a text of SQL, as far as the text decides that.
+
+use super::sql::{Token, Tokens};
+
+/// What a text leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// An open transaction block.
+    Open,
+    /// None.
+    Closed,
+}
+
+impl Block {
+    /// Whether one is open.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        self == Self::Open
+    }
+}
+
+/// What `sql` leaves if all of it succeeds; `None` where it neither begins nor ends a block. `backslashes` as for
+/// [`Tokens::new`].
+#[must_use]
+pub fn after(sql: &[u8], backslashes: bool) -> Option<Block> {
+    let mut block = None;
+    let mut tokens = Tokens::new(sql, backslashes);
+    let mut begins = true;
+    while let Some(token) = tokens.next() {
+        match token {
+            Token::Semicolon => begins = true,
+            Token::Word(word) if begins => {
+                begins = false;
+                block = of_statement(word, tokens.clone()).or(block);
+            }
+            _ => begins = false,
+        }
+    }
+    block
+}
+
+/// Whether `sql` is nothing but the end of a transaction.
+#[must_use]
+pub fn only_ends(sql: &[u8], backslashes: bool) -> bool {
+    let mut tokens = Tokens::new(sql, backslashes);
+    let Some(Token::Word(first)) = tokens.next() else { return false };
+    let ends = of_statement(first, tokens.clone()) == Some(Block::Closed);
+    let mut behind = tokens.skip_while(|token| *token != Token::Semicolon);
+    ends && !behind.any(|token| token != Token::Semicolon)
+}
+
+fn of_statement(first: &[u8], behind: Tokens<'_>) -> Option<Block> {
+    let is = |word: &[u8], wanted: &str| word.eq_ignore_ascii_case(wanted.as_bytes());
+    let mut words = behind.take_while(|token| *token != Token::Semicolon).filter_map(|token| match token {
+        Token::Word(word) => Some(word),
+        _ => None,
+    });
+    if is(first, "begin") || is(first, "start") {
+        return Some(Block::Open);
+    }
+    if is(first, "prepare") {
+        return words.next().filter(|word| is(word, "transaction")).map(|_| Block::Closed);
+    }
+    if !["commit", "end", "rollback", "abort"].iter().any(|end| is(first, end)) {
+        return None;
+    }
+    let mut words = words.skip_while(|word| is(word, "work") || is(word, "transaction"));
+    match words.next() {
+        Some(word) if is(word, "to") => None,
+        // COMMIT PREPARED, ROLLBACK PREPARED.
+        Some(word) if is(word, "prepared") => None,
+        Some(word) if is(word, "and") && words.next().is_some_and(|next| is(next, "chain")) => Some(Block::Open),
+        _ => Some(Block::Closed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_text_leaves() {
+        for (sql, block) in [
+            ("begin", Some(Block::Open)),
+            ("/* x */ START TRANSACTION; insert into t values ('; commit')", Some(Block::Open)),
+            ("begin; commit", Some(Block::Closed)),
+            ("rollback work and chain", Some(Block::Open)),
+            ("commit and no chain", Some(Block::Closed)),
+            ("rollback to s", None),
+            ("rollback prepared 'x'", None),
+            ("prepare transaction 'x'", Some(Block::Closed)),
+            ("prepare x as select 1", None),
+            ("select 1", None),
+            ("end; begin", Some(Block::Open)),
+        ] {
+            assert_eq!(after(sql.as_bytes(), false), block, "{sql}");
+        }
+    }
+
+    #[test]
+    fn texts_that_only_end_a_transaction() {
+        for sql in ["commit", "ROLLBACK;", " end ; ", "abort work"] {
+            assert!(only_ends(sql.as_bytes(), false), "{sql}");
+        }
+        for sql in ["commit; select 1", "rollback to s", "commit and chain", "select 1", ""] {
+            assert!(!only_ends(sql.as_bytes(), false), "{sql}");
+        }
+    }
+}
