@@ -43,26 +43,38 @@ fn over_all_changes(how: &str, learns: &[Vec<u8>], runs: &[u8]) -> Vec<Script> {
 fn columns_described_by_a_portal_do_not_change() {
     let describes =
         [parse("s", "select * from told"), bind_binary("", "s"), describe(b'P', ""), execute("", 0), sync()];
-    compare(Postgres::shared(), &TRANSACTION, &over_all_changes("a portal of a name", &describes, &run_binary("s")));
+    compare(
+        &Postgres::start_with(&[]),
+        &TRANSACTION,
+        &over_all_changes("a portal of a name", &describes, &run_binary("s")),
+    );
 }
 
 #[test]
 fn columns_described_by_a_named_portal_do_not_change() {
     let describes =
         [parse("s", "select * from told"), bind_binary("p", "s"), describe(b'P', "p"), execute("p", 0), sync()];
-    compare(Postgres::shared(), &TRANSACTION, &over_all_changes("a named portal", &describes, &run_binary("s")));
+    compare(
+        &Postgres::start_with(&[]),
+        &TRANSACTION,
+        &over_all_changes("a named portal", &describes, &run_binary("s")),
+    );
 }
 
 #[test]
 fn columns_described_by_a_statement_do_not_change() {
     let describes = [parse("s", "select * from told"), describe(b'S', "s"), sync()];
-    compare(Postgres::shared(), &TRANSACTION, &over_all_changes("a statement", &describes, &run_binary("s")));
+    compare(&Postgres::start_with(&[]), &TRANSACTION, &over_all_changes("a statement", &describes, &run_binary("s")));
 }
 
 #[test]
 fn columns_of_the_unnamed_statement_do_not_change() {
     let describes = [parse("", "select * from told"), bind_binary("", ""), describe(b'P', ""), execute("", 0), sync()];
-    compare(Postgres::shared(), &TRANSACTION, &over_all_changes("the unnamed statement", &describes, &run_binary("")));
+    compare(
+        &Postgres::start_with(&[]),
+        &TRANSACTION,
+        &over_all_changes("the unnamed statement", &describes, &run_binary("")),
+    );
 }
 
 #[test]
@@ -114,5 +126,5 @@ fn columns_described_again_after_a_change_are_the_ones_of_the_statement() {
             .ask(A, &[run_binary("s")])
             .ask(A, &[run_binary("s")]),
     ];
-    compare(Postgres::shared(), &TRANSACTION, &scripts);
+    compare(&Postgres::start_with(&[]), &TRANSACTION, &scripts);
 }

@@ -2,8 +2,12 @@
 
 mod at_most_once;
 mod described_columns;
+mod dying_server;
+mod failed_reset;
 mod freed_names;
+mod half_messages;
 mod idle_session_timeout;
+mod indelible;
 mod network;
 mod order_of_settings;
 mod other_settings;

@@ -27,6 +27,8 @@ enum Step {
     Until(usize, u8, usize),
     /// Reads to the end of the connection.
     End(usize),
+    /// Reads to the end of the connection, and notes only that it came.
+    Gone(usize),
     /// Says that no more will come, and goes on reading.
     HalfClose(usize),
     /// Says goodbye and closes.
@@ -87,6 +89,11 @@ impl Script {
 
     pub fn end(self, client: usize) -> Self {
         self.step(Step::End(client))
+    }
+
+    /// Reads to the end of the connection, whose last words are the server's own affair.
+    pub fn gone(self, client: usize) -> Self {
+        self.step(Step::Gone(client))
     }
 
     pub fn half_close(self, client: usize) -> Self {
@@ -227,6 +234,11 @@ impl Stage<'_> {
                 }
             }
             Step::End(client) => self.read(script, *client, None)?,
+            Step::Gone(client) => {
+                let before = self.seen.len();
+                self.read(script, *client, None)?;
+                self.seen.drain(before..self.seen.len() - 1);
+            }
             Step::HalfClose(client) => self.client(script, *client)?.end(),
             Step::Leave(client) => {
                 self.client(script, *client)?.try_send(&terminate());

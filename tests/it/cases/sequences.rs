@@ -48,7 +48,8 @@ fn sequence_numbers_of_another_client_are_out_of_reach() {
     postgres.sql("create sequence drawn; create table serials (id serial)");
     let mut findings = Findings::default();
     for setup in [SESSION[0], SESSION[2], TRANSACTION[0], TRANSACTION[2], TRANSACTION[4]] {
-        let ferry = setup.start(&postgres);
+        // A client that keeps the only connection is as good as a refusal.
+        let ferry = setup.start_with(&postgres.url(), &[("PGFERRY_WAIT_TIMEOUT", "100ms")]);
         foreign_numbers(setup, &ferry, &mut findings);
         ferry.give_up();
     }

@@ -4,6 +4,7 @@ use super::script::{A, B, SESSION, Script, TRANSACTION, compare, step};
 use crate::harness::Postgres;
 use crate::harness::raw::sync;
 
+// A setting of an extension's kind that was reset is empty, not absent: PostgreSQL never forgets its name.
 const MAKES: [(&str, &str); 24] = [
     ("update pg_settings set setting = '5555' where name = 'work_mem'", "show work_mem"),
     (
@@ -11,29 +12,29 @@ const MAKES: [(&str, &str); 24] = [
         "show work_mem",
     ),
     ("UPDATE pg_settings s SET setting = '5555' FROM (select 1) x WHERE s.name = 'work_mem'", "show work_mem"),
-    ("set local.x = 'a'", "select current_setting('local.x', true)"),
-    ("set LOCAL . x = 'a'", "select current_setting('local.x', true)"),
-    ("set session.x = 'a'", "select current_setting('session.x', true)"),
-    ("set names.x = 'a'", "select current_setting('names.x', true)"),
-    ("set schema.x = 'a'", "select current_setting('schema.x', true), current_setting('search_path')"),
-    ("set transaction.x = 'a'", "select current_setting('transaction.x', true)"),
-    ("set role.x = 'a'", "select current_setting('role.x', true), current_user"),
-    ("set session.characteristics = 'a'", "select current_setting('session.characteristics', true)"),
-    ("set time.zone = 'a'", "select current_setting('time.zone', true), current_setting('timezone')"),
-    ("set \"local\".\"X\" = 'a'", "select current_setting('local.x', true)"),
-    ("set constraints.all to 'deferred'", "select current_setting('constraints.all', true)"),
-    ("set xml.option = 'a'", "select current_setting('xml.option', true)"),
+    ("set local.x = 'a'", "select nullif(current_setting('local.x', true), '')"),
+    ("set LOCAL . x = 'a'", "select nullif(current_setting('local.x', true), '')"),
+    ("set session.x = 'a'", "select nullif(current_setting('session.x', true), '')"),
+    ("set names.x = 'a'", "select nullif(current_setting('names.x', true), '')"),
+    ("set schema.x = 'a'", "select nullif(current_setting('schema.x', true), ''), current_setting('search_path')"),
+    ("set transaction.x = 'a'", "select nullif(current_setting('transaction.x', true), '')"),
+    ("set role.x = 'a'", "select nullif(current_setting('role.x', true), ''), current_user"),
+    ("set session.characteristics = 'a'", "select nullif(current_setting('session.characteristics', true), '')"),
+    ("set time.zone = 'a'", "select nullif(current_setting('time.zone', true), ''), current_setting('timezone')"),
+    ("set \"local\".\"X\" = 'a'", "select nullif(current_setting('local.x', true), '')"),
+    ("set constraints.all to 'deferred'", "select nullif(current_setting('constraints.all', true), '')"),
+    ("set xml.option = 'a'", "select nullif(current_setting('xml.option', true), '')"),
     ("set xml option document", "show xmloption"),
     ("set names 'LATIN1'", "show client_encoding"),
     ("set schema 'one_path'", "show search_path"),
     ("set time zone interval '+02:00' hour to minute", "show timezone"),
     ("set session characteristics as transaction isolation level serializable", "show default_transaction_isolation"),
-    ("set catalog.x = 'a'", "select current_setting('catalog.x', true)"),
+    ("set catalog.x = 'a'", "select nullif(current_setting('catalog.x', true), '')"),
     (
         "select set_config(n, 'a', false) from (values ('a.computed')) v (n)",
-        "select current_setting('a.computed', true)",
+        "select nullif(current_setting('a.computed', true), '')",
     ),
-    ("set a.b.c = 'd'", "select current_setting('a.b.c', true)"),
+    ("set a.b.c = 'd'", "select nullif(current_setting('a.b.c', true), '')"),
     ("SET/**/work_mem/**/=/**/'5555kB'", "show work_mem"),
 ];
 
