@@ -6,6 +6,7 @@ mod admin;
 mod basics;
 mod cancel;
 mod carried;
+mod cases;
 mod chaos;
 mod cli;
 mod client_auth;

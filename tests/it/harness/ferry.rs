@@ -169,6 +169,11 @@ impl Ferry {
         assert_eq!(panics, 0, "{}", self.log());
     }
 
+    /// Ends it without the check of what it holds: a fault has been found already.
+    pub fn give_up(mut self) {
+        self.checked = true;
+    }
+
     pub fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
     }

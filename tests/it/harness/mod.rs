@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 pub use certs::{Certs, Wish};
 pub use ferry::Ferry;
 pub use postgres::Postgres;
-pub use raw::{Message, Raw};
+pub use raw::{Message, Raw, Received};
 pub use wire::Wire;
 
 /// How long anything may take that should happen soon.

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use super::SOON;
 
@@ -49,14 +50,28 @@ impl fmt::Debug for Message {
     }
 }
 
+/// The outcome of a wait for a message.
+pub enum Received {
+    Message(Message),
+    End,
+    /// Nothing came in time, or not all of a message.
+    Nothing,
+}
+
 trait Socket: Read + Write + Send {
     fn end(&self);
+    fn wait_at_most(&self, time: Duration);
     fn twin(&self) -> Box<dyn Socket>;
 }
 
 impl Socket for UnixStream {
     fn end(&self) {
         self.shutdown(Shutdown::Write).expect("shutdown");
+    }
+
+    fn wait_at_most(&self, time: Duration) {
+        self.set_read_timeout(Some(time)).expect("a timeout");
+        self.set_write_timeout(Some(time)).expect("a timeout");
     }
 
     fn twin(&self) -> Box<dyn Socket> {
@@ -67,6 +82,11 @@ impl Socket for UnixStream {
 impl Socket for TcpStream {
     fn end(&self) {
         self.shutdown(Shutdown::Write).expect("shutdown");
+    }
+
+    fn wait_at_most(&self, time: Duration) {
+        self.set_read_timeout(Some(time)).expect("a timeout");
+        self.set_write_timeout(Some(time)).expect("a timeout");
     }
 
     fn twin(&self) -> Box<dyn Socket> {
@@ -138,6 +158,23 @@ impl Raw {
         let mut body = vec![0; length - 4];
         self.socket.read_exact(&mut body).ok()?;
         Some(Message { tag: header[0], body })
+    }
+
+    /// The next message, if it comes within `time`.
+    pub fn receive(&mut self, time: Duration) -> Received {
+        self.socket.wait_at_most(time);
+        let mut header = [0; 5];
+        let outcome = self.socket.read_exact(&mut header).and_then(|()| {
+            let length = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize;
+            let mut body = vec![0; length - 4];
+            self.socket.read_exact(&mut body)?;
+            Ok(Message { tag: header[0], body })
+        });
+        match outcome {
+            Ok(message) => Received::Message(message),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Received::Nothing,
+            Err(_) => Received::End,
+        }
     }
 
     /// All messages up to and with the next ReadyForQuery, or to the end.

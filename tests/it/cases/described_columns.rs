@@ -1,0 +1,130 @@
+//! Columns that a client was told of: it never gets rows of other ones.
+
+use super::script::{A, B, Script, TRANSACTION, compare, run};
+use crate::harness::Postgres;
+use crate::harness::raw::{describe, execute, message, parse, query, sync};
+
+/// Binds no parameters, with all results in binary.
+fn bind_binary(portal: &str, name: &str) -> Vec<u8> {
+    let mut body = format!("{portal}\0{name}\0").into_bytes();
+    body.extend([0, 0, 0, 0, 0, 1, 0, 1]);
+    message(b'B', &body)
+}
+
+fn run_binary(name: &str) -> Vec<u8> {
+    [bind_binary("", name), execute("", 0), sync()].concat()
+}
+
+const CHANGES: [&str; 6] = [
+    "alter table told alter column a type bigint",
+    "alter table told alter column a type text using 'x'",
+    "alter table told add column c int default 7",
+    "alter table told drop column b",
+    "alter table told rename column a to aa",
+    "drop table told; create table told as select 'x'::text as a",
+];
+
+/// How a client comes to know a statement's columns, and how it runs it afterwards.
+fn told(how: &str, learns: &[Vec<u8>], runs: &[u8], change: &str, elsewhere: bool) -> Script {
+    let script = Script::new(&format!("{how}, {change}, elsewhere: {elsewhere}"))
+        .aside("drop table if exists told; create table told as select 42 as a, 'b'::text as b")
+        .ask(A, learns);
+    // By another client of pgferry, or past it.
+    let script = if elsewhere { script.aside(change) } else { script.sql(B, change) };
+    script.ask(A, &[runs.to_vec()]).ask(A, &[runs.to_vec()]).sql(A, "select 'goes on'").aside("drop table told")
+}
+
+fn over_all_changes(how: &str, learns: &[Vec<u8>], runs: &[u8]) -> Vec<Script> {
+    let both = CHANGES.iter().flat_map(|&change| [(change, false), (change, true)]);
+    both.map(|(change, elsewhere)| told(how, learns, runs, change, elsewhere)).collect()
+}
+
+#[test]
+fn columns_described_by_a_portal_do_not_change() {
+    let describes =
+        [parse("s", "select * from told"), bind_binary("", "s"), describe(b'P', ""), execute("", 0), sync()];
+    compare(
+        &Postgres::start_with(&[]),
+        &TRANSACTION,
+        &over_all_changes("a portal of a name", &describes, &run_binary("s")),
+    );
+}
+
+#[test]
+fn columns_described_by_a_named_portal_do_not_change() {
+    let describes =
+        [parse("s", "select * from told"), bind_binary("p", "s"), describe(b'P', "p"), execute("p", 0), sync()];
+    compare(
+        &Postgres::start_with(&[]),
+        &TRANSACTION,
+        &over_all_changes("a named portal", &describes, &run_binary("s")),
+    );
+}
+
+#[test]
+fn columns_described_by_a_statement_do_not_change() {
+    let describes = [parse("s", "select * from told"), describe(b'S', "s"), sync()];
+    compare(&Postgres::start_with(&[]), &TRANSACTION, &over_all_changes("a statement", &describes, &run_binary("s")));
+}
+
+#[test]
+fn columns_of_the_unnamed_statement_do_not_change() {
+    let describes = [parse("", "select * from told"), bind_binary("", ""), describe(b'P', ""), execute("", 0), sync()];
+    compare(
+        &Postgres::start_with(&[]),
+        &TRANSACTION,
+        &over_all_changes("the unnamed statement", &describes, &run_binary("")),
+    );
+}
+
+#[test]
+fn columns_described_again_after_a_change_are_the_ones_of_the_statement() {
+    let scripts = [
+        Script::new("a statement that is described again")
+            .aside("drop table if exists told; create table told as select 42 as a")
+            .ask(
+                A,
+                &[parse("s", "select * from told"), bind_binary("", "s"), describe(b'P', ""), execute("", 0), sync()],
+            )
+            .sql(B, "alter table told alter column a type bigint")
+            .ask(A, &[describe(b'S', "s"), sync()])
+            .ask(A, &[run_binary("s")]),
+        Script::new("a portal that is described again")
+            .aside("drop table if exists told; create table told as select 42 as a")
+            .ask(A, &[parse("s", "select * from told"), describe(b'S', "s"), sync()])
+            .sql(B, "alter table told alter column a type bigint")
+            .ask(A, &[bind_binary("", "s"), describe(b'P', ""), execute("", 0), sync()])
+            .ask(A, &[run_binary("s")]),
+        Script::new("another client, that was told afterwards")
+            .aside("drop table if exists told; create table told as select 42 as a")
+            .ask(
+                A,
+                &[parse("s", "select * from told"), bind_binary("", "s"), describe(b'P', ""), execute("", 0), sync()],
+            )
+            .aside("alter table told alter column a type bigint")
+            .ask(B, &[parse("s", "select * from told"), describe(b'S', "s"), sync()])
+            .ask(B, &[run_binary("s")])
+            .ask(A, &[run_binary("s")])
+            .ask(B, &[run_binary("s")]),
+        Script::new("in a transaction")
+            .aside("drop table if exists told; create table told as select 42 as a")
+            .ask(
+                A,
+                &[parse("s", "select * from told"), bind_binary("", "s"), describe(b'P', ""), execute("", 0), sync()],
+            )
+            .aside("alter table told alter column a type bigint")
+            .send(A, &[query("begin"), run_binary("s"), query("commit")])
+            .ready(A, 3)
+            .ask(A, &[run("s", &[])]),
+        Script::new("changed by the client itself")
+            .aside("drop table if exists told; create table told as select 42 as a")
+            .ask(
+                A,
+                &[parse("s", "select * from told"), bind_binary("", "s"), describe(b'P', ""), execute("", 0), sync()],
+            )
+            .sql(A, "alter table told alter column a type bigint")
+            .ask(A, &[run_binary("s")])
+            .ask(A, &[run_binary("s")]),
+    ];
+    compare(&Postgres::start_with(&[]), &TRANSACTION, &scripts);
+}

@@ -1,0 +1,59 @@
+//! Time limits that a client sets for itself end its session as they do directly.
+
+use super::script::{A, B, DEFAULTS, Params, Script, TRANSACTION, compare, step};
+use crate::harness::Postgres;
+use crate::harness::raw::sync;
+
+#[test]
+fn idle_session_timeout_ends_the_client_that_set_it() {
+    if Postgres::shared().version() < 14 {
+        // There is no such setting before.
+        return;
+    }
+    const AT_START: Params = &[("options", "-c idle_session_timeout=300ms")];
+    let scripts = [
+        Script::new("SET").sql(A, "set idle_session_timeout = '300ms'").end(A),
+        Script::new("SET without a unit").sql(A, "set session idle_session_timeout to 300").end(A),
+        Script::new("SET, and work").sql(A, "set idle_session_timeout = '300ms'").sql(A, "select 1").end(A),
+        Script::new("SET among others").sql(A, "set a.b = 'c'; set idle_session_timeout = '300ms'").end(A),
+        Script::new("SET in a pipeline").ask(A, &[step("set idle_session_timeout = '300ms'"), sync()]).end(A),
+        Script::new("set_config").sql(A, "select set_config('idle_session_timeout', '300ms', false)").end(A),
+        Script::new("in a transaction")
+            .sql(A, "begin")
+            .sql(A, "set idle_session_timeout = '300ms'")
+            .sql(A, "commit")
+            .end(A),
+        Script::new("with another client, which stays")
+            .sql(A, "set idle_session_timeout = '300ms'")
+            .sql(B, "select 1")
+            .end(A)
+            .sql(B, "select 'stays'"),
+        Script::new("taken back")
+            .sql(A, "set idle_session_timeout = '300ms'")
+            .sql(A, "reset idle_session_timeout")
+            .aside("select from pg_sleep(0.6)")
+            .sql(A, "select 'stays'"),
+        Script::new("rolled back")
+            .sql(A, "begin; set idle_session_timeout = '300ms'; rollback")
+            .aside("select from pg_sleep(0.6)")
+            .sql(A, "select 'stays'"),
+        Script::new("by the startup packet").comes_with(A, AT_START).sql(A, "select 1").end(A),
+    ];
+    compare(Postgres::shared(), &TRANSACTION[..4], &scripts);
+    compare(Postgres::shared(), &[DEFAULTS[1]], &scripts);
+}
+
+#[test]
+fn idle_in_transaction_session_timeout_ends_the_client_that_set_it() {
+    let scripts = [
+        Script::new("SET").sql(A, "set idle_in_transaction_session_timeout = '300ms'").sql(A, "begin").end(A),
+        Script::new("SET, with another client between")
+            .sql(A, "set idle_in_transaction_session_timeout = '300ms'")
+            .sql(B, "select 1")
+            .sql(A, "begin")
+            .end(A)
+            .sql(B, "select 'stays'"),
+    ];
+    compare(Postgres::shared(), &TRANSACTION, &scripts);
+    compare(Postgres::shared(), &[DEFAULTS[1]], &scripts);
+}

@@ -1,0 +1,20 @@
+//! What clients of PostgreSQL rely on, as scripts that must give the same directly and through pgferry.
+
+mod at_most_once;
+mod described_columns;
+mod dying_server;
+mod failed_reset;
+mod freed_names;
+mod half_messages;
+mod idle_session_timeout;
+mod indelible;
+mod network;
+mod order_of_settings;
+mod other_settings;
+mod script;
+mod sequences;
+mod skipped_pipelines;
+mod terminate;
+mod two_databases;
+mod unnamed_statement;
+mod unseen_settings;

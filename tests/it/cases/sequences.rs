@@ -1,0 +1,87 @@
+//! lastval() and currval(): a client's own number, or an error, never another client's.
+
+use super::script::{Findings, SESSION, Setup, TRANSACTION};
+use crate::harness::raw::tags;
+use crate::harness::{Ferry, Postgres, Raw};
+
+const HARMLESS: [&str; 5] =
+    ["select 1", "set a.b = 'c'", "begin; commit", "show work_mem", "create temp table t (a int); drop table t"];
+
+const DRAWS: [&str; 4] = [
+    "select nextval('drawn')",
+    "insert into serials default values",
+    "select setval('drawn', 77)",
+    "insert into serials default values returning id",
+];
+
+fn is_refused(raw: &mut Raw, sql: &str) -> bool {
+    tags(&raw.query(sql)).contains('E')
+}
+
+fn foreign_numbers(setup: Setup, ferry: &Ferry, findings: &mut Findings) {
+    for draws in DRAWS {
+        for harmless in HARMLESS {
+            for looks in [
+                "select lastval()",
+                "select currval('drawn')",
+                "select currval('serials_id_seq')",
+                "select 1; select lastval()",
+            ] {
+                let (mut one, mut two) = (ferry.session(), ferry.session());
+                one.query(draws);
+                if setup.mode == "session" {
+                    one.send(&crate::harness::raw::terminate());
+                    one.read_to_end();
+                }
+                two.query(harmless);
+                if !is_refused(&mut two, looks) {
+                    findings.add(format!("{draws}, then {harmless}, then {looks}: another client's number, {setup:?}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn sequence_numbers_of_another_client_are_out_of_reach() {
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql("create sequence drawn; create table serials (id serial)");
+    let mut findings = Findings::default();
+    for setup in [SESSION[0], SESSION[2], TRANSACTION[0], TRANSACTION[2], TRANSACTION[4]] {
+        // A client that keeps the only connection is as good as a refusal.
+        let ferry = setup.start_with(&postgres.url(), &[("PGFERRY_WAIT_TIMEOUT", "100ms")]);
+        foreign_numbers(setup, &ferry, &mut findings);
+        ferry.give_up();
+    }
+    findings.report();
+}
+
+/// A number of one's own is right, or it is refused: pgferry says so where it can't know.
+#[test]
+fn sequence_numbers_of_ones_own_are_right_or_refused() {
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql("create sequence drawn; create table serials (id serial)");
+    let mut findings = Findings::default();
+    for setup in [SESSION[1], SESSION[3], TRANSACTION[1], TRANSACTION[3], TRANSACTION[5]] {
+        let ferry = setup.start(&postgres);
+        let (mut one, mut two) = (ferry.session(), ferry.session());
+        for _ in 0..20 {
+            for between in HARMLESS {
+                let mine = one.value("insert into serials default values returning id");
+                two.query("insert into serials default values");
+                two.query(between);
+                let answer = one.query("select lastval()");
+                let row = answer.iter().find(|message| message.tag == b'D').map(|row| row.columns().remove(0));
+                if row.is_some_and(|row| row != mine) {
+                    findings.add(format!("another client's number, after {between}, {setup:?}"));
+                }
+                if setup.mode == "session" && tags(&answer).contains('E') {
+                    findings.add(format!("refused in session mode, {setup:?}: {answer:?}"));
+                }
+                one.query("discard all");
+            }
+        }
+        ferry.give_up();
+    }
+    findings.report();
+}
