@@ -128,7 +128,7 @@ fn reset_that_runs_into_a_statement_timeout_that_was_set_lets_nothing_run() {
 
 #[test]
 fn reset_that_runs_out_of_shared_memory_lets_nothing_run() {
-    let many = ["select leave_behind(120)"; 8];
+    let many = ["select leave_behind(50)"; 24];
     after(
         &many,
         &["max_locks_per_transaction=10", "max_connections=12", "max_wal_senders=0", "max_worker_processes=0"],
@@ -148,12 +148,14 @@ fn reset_that_fails_between_two_clients_of_transaction_mode_lets_nothing_run() {
     for nth in 0..5 {
         let (mut next, _) = limited(&ferry);
         next.send(&[parse("", "select current_setting('app.tenant', true)"), sync()].concat());
-        answers(&mut next);
-        next.send(&query("select coalesce(current_setting('app.tenant', true), '') || current_setting('timezone')"));
+        let first = answers(&mut next);
+        next.try_send(&query(
+            "select coalesce(current_setting('app.tenant', true), '') || current_setting('timezone')",
+        ));
         let answer = answers(&mut next);
         let row = answer.iter().find(|message| message.tag == b'D').map(Message::columns);
         if row.as_ref().is_none_or(|row| row[0] != "Etc/UTC") {
-            findings.add(format!("client {nth} gets {row:?}: {answer:?}"));
+            findings.add(format!("client {nth} gets {row:?}: {first:?} {answer:?}"));
         }
     }
     ferry.give_up();
