@@ -128,7 +128,7 @@ fn reset_that_runs_into_a_statement_timeout_that_was_set_lets_nothing_run() {
 
 #[test]
 fn reset_that_runs_out_of_shared_memory_lets_nothing_run() {
-    let many = ["select leave_behind(50)"; 24];
+    let many = ["select leave_behind(12)"; 100];
     after(
         &many,
         &["max_locks_per_transaction=10", "max_connections=12", "max_wal_senders=0", "max_worker_processes=0"],

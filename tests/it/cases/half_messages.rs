@@ -70,7 +70,9 @@ fn message_that_a_client_did_not_finish_is_not_carried_out() {
                 }
                 let rows = aside.value("with gone as (delete from half_rows returning 1) select count(*) from gone");
                 if rows != "0" || !served {
-                    findings.add(format!("{name}, {missing} bytes missing: {rows} rows; the next is served: {served}"));
+                    findings.add(format!(
+                        "{name}, {missing} bytes missing: {rows} rows; the next is served: {served} ({setup:?})"
+                    ));
                 }
             }
         }

@@ -20,9 +20,9 @@ fn cancel(ferry: &Ferry, key: &[u8]) {
 }
 
 /// What comes until the end, if that comes in time.
-fn until_the_end(raw: &mut Raw) -> Result<Vec<Message>, Vec<Message>> {
+fn until_the_end(raw: &mut Raw, patience: Duration) -> Result<Vec<Message>, Vec<Message>> {
     let mut messages = Vec::new();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience;
     loop {
         match raw.receive(deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))) {
             Received::Message(message) => messages.push(message),
@@ -107,7 +107,7 @@ fn kill_ends_a_client_in_every_phase() {
             let (ferry, mut raw, _holder) = in_phase(&postgres, setup, phase);
             let mut console = Raw::logged_in(ferry.raw(), "anybody", "pgferry");
             assert_eq!(tags(&console.query("KILL postgres")), "CZ");
-            match until_the_end(&mut raw) {
+            match until_the_end(&mut raw, findings.patience()) {
                 Ok(told)
                     if told.is_empty()
                         || told.iter().any(|message| message.field(b'C') == "57P01")
@@ -129,7 +129,7 @@ fn sigterm_ends_a_client_in_every_phase() {
         for phase in phases(setup) {
             let (ferry, mut raw, _holder) = in_phase(&postgres, setup, phase);
             ferry.signal("TERM");
-            if let Err(told) = until_the_end(&mut raw) {
+            if let Err(told) = until_the_end(&mut raw, findings.patience()) {
                 findings.add(format!("{}: HANGS: not ended; {} ({setup:?})", phase.0, tags(&told)));
             }
             ferry.give_up();
