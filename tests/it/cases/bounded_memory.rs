@@ -75,8 +75,11 @@ fn memory_of_statements_that_were_closed_is_given_back() {
 }
 
 /// What a client sends while its statement runs, without reading anything.
-const FLOODS: [Request; 7] = [
+const FLOODS: [Request; 8] = [
     ("Close of unknown names", |nth| close(b'S', &format!("unknown{nth}")).repeat(2_000)),
+    ("Close of many unknown names", |nth| {
+        (0..2_000).flat_map(|at| close(b'S', &format!("unknown{nth}_{at}"))).collect()
+    }),
     ("Close of unknown portals", |nth| close(b'P', &format!("unknown{nth}")).repeat(2_000)),
     ("Parse of one text", |_| [close(b'S', "s"), parse("s", "select 1")].concat().repeat(1_000)),
     ("Parse of names", |nth| (0..1_000).flat_map(|at| parse(&format!("n{nth}_{at}"), "select 1")).collect()),
@@ -93,7 +96,7 @@ fn flood(ferry: Ferry, request: fn(usize) -> Vec<u8>) -> u64 {
     raw.send(&[parse("s", "select 1"), sync()].concat());
     raw.until_ready();
     let before = ferry.memory();
-    raw.send(&query("select pg_sleep(8)"));
+    raw.send(&[step("select pg_sleep(8)"), sync()].concat());
     let mut writer = raw.twin();
     // What is not taken is not taken: then the writer waits, as it does directly.
     let writer = std::thread::spawn(move || {
