@@ -270,7 +270,9 @@ fn tokens_inserted_while_the_network_breaks_are_never_there_twice() {
         Setup { pool: "4", ..TRANSACTION[0] },
         Setup { pool: "2", ..TRANSACTION[2] },
     ] {
-        storm(&place, setup, 15).into_iter().for_each(|wrong| findings.add(wrong));
+        for wrong in storm(&place, setup, 15) {
+            findings.add(wrong);
+        }
     }
     findings.report();
 }

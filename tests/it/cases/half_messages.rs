@@ -35,7 +35,7 @@ const MESSAGES: [Unfinished; 7] = [
 ];
 
 /// How many bytes are missing: a Terminate has five of them, a Sync too; more than any of pgferry's own messages.
-const MISSING: [usize; 8] = [1, 2, 3, 4, 5, 6, 10, 600];
+const MISSING: [usize; 5] = [1, 2, 3, 5, 600];
 
 #[test]
 fn message_that_a_client_did_not_finish_is_not_carried_out() {
@@ -43,8 +43,8 @@ fn message_that_a_client_did_not_finish_is_not_carried_out() {
     postgres.sql("create table half_rows (a int)");
     let mut aside = Raw::tcp(postgres.port).logged_in("trust_user", "postgres");
     let mut findings = Findings::default();
-    for setup in DEFAULTS.into_iter().chain([SESSION[2], TRANSACTION[2], TRANSACTION[4]]) {
-        let ferry = setup.start(&postgres);
+    for setup in [SESSION[0], TRANSACTION[0], TRANSACTION[2]] {
+        let ferry = setup.start_with(&postgres.url(), &[("PGFERRY_CLEANUP_TIMEOUT", "500ms")]);
         for (name, unfinished) in MESSAGES {
             for missing in MISSING {
                 let (first, last) = unfinished();
@@ -70,7 +70,9 @@ fn message_that_a_client_did_not_finish_is_not_carried_out() {
                 }
                 let rows = aside.value("with gone as (delete from half_rows returning 1) select count(*) from gone");
                 if rows != "0" || !served {
-                    findings.add(format!("{name}, {missing} bytes missing: {rows} rows; the next is served: {served}"));
+                    findings.add(format!(
+                        "{name}, {missing} bytes missing: {rows} rows; the next is served: {served} ({setup:?})"
+                    ));
                 }
             }
         }

@@ -4,13 +4,14 @@ use super::script::{A, B, DEFAULTS, Params, Script, TRANSACTION, compare, step};
 use crate::harness::Postgres;
 use crate::harness::raw::sync;
 
+const AT_START: Params = &[("options", "-c idle_session_timeout=300ms")];
+
 #[test]
 fn idle_session_timeout_ends_the_client_that_set_it() {
     if Postgres::shared().version() < 14 {
         // There is no such setting before.
         return;
     }
-    const AT_START: Params = &[("options", "-c idle_session_timeout=300ms")];
     let scripts = [
         Script::new("SET").sql(A, "set idle_session_timeout = '300ms'").end(A),
         Script::new("SET without a unit").sql(A, "set session idle_session_timeout to 300").end(A),

@@ -119,7 +119,7 @@ fn temporary_replication_slot_does_not_stay() {
             let ferry = setup.start(&postgres);
             next(&ferry, leaves, "select 1");
             // Directly it is gone with its session, at once.
-            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(3);
+            let deadline = std::time::Instant::now() + findings.patience();
             while aside.value("select count(*) from pg_replication_slots") != "0"
                 && std::time::Instant::now() < deadline
             {

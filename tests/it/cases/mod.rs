@@ -1,6 +1,7 @@
 //! What clients of PostgreSQL rely on, as scripts that must give the same directly and through pgferry.
 
 mod at_most_once;
+mod bounded_memory;
 mod described_columns;
 mod dying_server;
 mod failed_reset;
@@ -8,9 +9,12 @@ mod freed_names;
 mod half_messages;
 mod idle_session_timeout;
 mod indelible;
+mod kill_and_cancel;
 mod network;
+mod notifications;
 mod order_of_settings;
 mod other_settings;
+mod refused_pipelines;
 mod script;
 mod sequences;
 mod skipped_pipelines;

@@ -12,6 +12,10 @@ fn moved(sets: &[&str], shows: &str) -> Script {
     script.sql(B, "begin").sql(A, shows).sql(B, "rollback").sql(A, shows)
 }
 
+const SEARCH: &str = "select current_setting('search_path'), current_setting('default_text_search_config')";
+const STYLE: &str = "select current_setting('datestyle'), '02.03.2020'::date";
+const STATS: &str = "select current_setting('log_parser_stats'), current_setting('log_planner_stats'), current_setting('log_statement_stats')";
+
 #[test]
 fn settings_that_depend_on_others_are_said_in_their_order() {
     let postgres = Postgres::start_with(&[]);
@@ -19,9 +23,6 @@ fn settings_that_depend_on_others_are_said_in_their_order() {
         "create schema cfg; create text search configuration cfg.mine (copy = simple); create schema abc; \
          create table cfg.t (a int); create table public.t (a text)",
     );
-    const SEARCH: &str = "select current_setting('search_path'), current_setting('default_text_search_config')";
-    const STYLE: &str = "select current_setting('datestyle'), '02.03.2020'::date";
-    const STATS: &str = "select current_setting('log_parser_stats'), current_setting('log_planner_stats'), current_setting('log_statement_stats')";
     let scripts = [
         moved(&["set search_path = cfg, public", "set default_text_search_config = 'mine'"], SEARCH),
         moved(&["set search_path = cfg, public; set default_text_search_config = 'mine'"], SEARCH),

@@ -187,7 +187,7 @@ fn settings_survive_the_release_query_of_asyncpg() {
         .sql(B, RELEASE)
         .sql(B, SHOWS)
         .again(4);
-    compare(Postgres::shared(), &DEFAULTS[..], &[script.clone()]);
+    compare(Postgres::shared(), &DEFAULTS, std::slice::from_ref(&script));
     compare(Postgres::shared(), &TRANSACTION, &[script, with_another.clone()]);
     compare(Postgres::shared(), &super::script::SESSION_TWO, &[with_another]);
 }

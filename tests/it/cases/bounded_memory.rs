@@ -1,0 +1,184 @@
+//! What a client can make pgferry keep is bounded in bytes.
+
+use std::time::{Duration, Instant};
+
+use super::script::{Findings, PATIENCE, SESSION, Setup, TRANSACTION, step};
+use crate::harness::raw::{bind, close, describe, execute, flush, parse, query, sync};
+use crate::harness::{Ferry, Postgres, Raw, Received};
+
+/// Growth of the process that is put up with, in kB. A build for tests and the allocator's own habits are in it.
+const GROWTH: u64 = 16_000;
+
+/// A request that a client repeats: 50 kB or more each time.
+type Request = (&'static str, fn(usize) -> Vec<u8>);
+
+fn text(nth: usize) -> String {
+    format!("select {nth} --{}", "x".repeat(100_000))
+}
+
+const REQUESTS: [Request; 8] = [
+    ("prepared, run and closed", |nth| {
+        let name = format!("s{nth}");
+        [parse(&name, &text(nth)), bind("", &name, &[]), execute("", 0), close(b'S', &name), sync()].concat()
+    }),
+    ("prepared and closed", |nth| {
+        let name = format!("s{nth}");
+        [parse(&name, &text(nth)), sync(), close(b'S', &name), sync()].concat()
+    }),
+    ("prepared under one name", |nth| [close(b'S', "s"), parse("s", &text(nth)), describe(b'S', "s"), sync()].concat()),
+    ("freed by SQL", |nth| [parse("s", &text(nth)), sync(), query("deallocate s")].concat()),
+    ("freed by DEALLOCATE ALL", |nth| {
+        [parse(&format!("s{nth}"), &text(nth)), sync(), query("deallocate all")].concat()
+    }),
+    ("the unnamed statement", |nth| [step(&text(nth)), sync()].concat()),
+    ("one that does not parse", |nth| [parse("s", &format!("selec {}", text(nth))), sync()].concat()),
+    ("a simple query", |nth| query(&text(nth))),
+];
+
+/// Sends `count` requests, each behind the answer to the one before it.
+fn send_all(ferry: &Ferry, request: fn(usize) -> Vec<u8>, count: usize) -> Raw {
+    let mut raw = ferry.session();
+    for nth in 0..count {
+        let bytes = request(nth);
+        let mut rest = bytes.as_slice();
+        let mut ready = 0;
+        while let [tag, a, b, c, d, ..] = *rest {
+            ready += usize::from(matches!(tag, b'S' | b'Q'));
+            rest = &rest[1 + u32::from_be_bytes([a, b, c, d]) as usize..];
+        }
+        raw.send(&bytes);
+        (0..ready).for_each(|_| drop(raw.until_ready()));
+    }
+    raw
+}
+
+#[test]
+fn memory_of_statements_that_were_closed_is_given_back() {
+    let postgres = Postgres::start_with(&[]);
+    let mut findings = Findings::default();
+    for setup in [TRANSACTION[0], TRANSACTION[2]] {
+        for (name, request) in REQUESTS {
+            let ferry = setup.start(&postgres);
+            let before = {
+                send_all(&ferry, request, 20);
+                ferry.memory()
+            };
+            let _raw = send_all(&ferry, request, 250);
+            let grown = ferry.memory().saturating_sub(before);
+            if grown > GROWTH {
+                findings.add(format!("{name}: {grown} kB more than before, of 25 MB ({setup:?})"));
+            }
+            ferry.give_up();
+        }
+    }
+    findings.report();
+}
+
+/// What a client sends while its statement runs, without reading anything.
+const FLOODS: [Request; 8] = [
+    ("Close of unknown names", |nth| close(b'S', &format!("unknown{nth}")).repeat(2_000)),
+    ("Close of many unknown names", |nth| {
+        (0..2_000).flat_map(|at| close(b'S', &format!("unknown{nth}_{at}"))).collect()
+    }),
+    ("Close of unknown portals", |nth| close(b'P', &format!("unknown{nth}")).repeat(2_000)),
+    ("Parse of one text", |_| [close(b'S', "s"), parse("s", "select 1")].concat().repeat(1_000)),
+    ("Parse of names", |nth| (0..1_000).flat_map(|at| parse(&format!("n{nth}_{at}"), "select 1")).collect()),
+    ("Syncs", |_| sync().repeat(8_000)),
+    ("queries", |_| query("select 1").repeat(2_000)),
+    ("Describe and Flush", |_| [describe(b'S', "unknown"), flush()].concat().repeat(2_000)),
+];
+
+/// Most bytes that a flood sends.
+const FLOOD: usize = 16 << 20;
+
+fn flood(ferry: Ferry, request: fn(usize) -> Vec<u8>) -> u64 {
+    let mut raw = ferry.session();
+    raw.send(&[parse("s", "select 1"), sync()].concat());
+    raw.until_ready();
+    let before = ferry.memory();
+    raw.send(&[step("select pg_sleep(8)"), sync()].concat());
+    let mut writer = raw.twin();
+    // What is not taken is not taken: then the writer waits, as it does directly.
+    let writer = std::thread::spawn(move || {
+        let mut sent = 0;
+        for nth in 0.. {
+            let bytes = request(nth);
+            sent += bytes.len();
+            if sent > FLOOD || !writer.try_send(&bytes) {
+                break;
+            }
+        }
+    });
+    let deadline = Instant::now() + Duration::from_secs(6);
+    let (mut most, mut grew) = (0, Instant::now());
+    // A second without growth is the answer as well: then the writer waits.
+    while Instant::now() < deadline && grew.elapsed() < Duration::from_secs(1) && most <= GROWTH {
+        let all_sent = writer.is_finished();
+        let now = ferry.memory().saturating_sub(before);
+        if now > most {
+            (most, grew) = (now, Instant::now());
+        }
+        if all_sent {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // With pgferry the writer's socket ends.
+    ferry.give_up();
+    writer.join().expect("no panic");
+    most
+}
+
+#[test]
+fn memory_held_for_a_client_that_floods_is_bounded() {
+    let postgres = Postgres::start_with(&[]);
+    let mut findings = Findings::default();
+    for setup in [SESSION[0], TRANSACTION[0], TRANSACTION[2]] {
+        for (name, request) in FLOODS {
+            let ferry = setup.start(&postgres);
+            let grown = flood(ferry, request);
+            if grown > GROWTH {
+                findings.add(format!("{name}: {grown} kB more than before ({setup:?})"));
+            }
+        }
+    }
+    findings.report();
+}
+
+/// Names and settings that a client has: there is a limit, and what is beyond it is refused, not kept.
+#[test]
+fn memory_of_settings_and_names_is_bounded() {
+    let postgres = Postgres::start_with(&[]);
+    let mut findings = Findings::default();
+    let big = "x".repeat(100_000);
+    let setup: Setup = TRANSACTION[0];
+    for (name, sql) in [
+        ("settings of many names", &(|nth: usize| format!("set a.b{nth} = '{big}'")) as &dyn Fn(usize) -> String),
+        ("one setting", &|nth: usize| format!("set a.b = '{nth}{big}'")),
+        ("one setting in one transaction", &|nth: usize| {
+            if nth == 0 { "begin".to_owned() } else { format!("savepoint s; set local a.b = '{nth}{big}'") }
+        }),
+    ] {
+        let ferry = setup.start(&postgres);
+        let mut raw = ferry.session();
+        raw.query("select 1");
+        let before = ferry.memory();
+        for nth in 0..250 {
+            raw.send(&query(&sql(nth)));
+            loop {
+                match raw.receive(PATIENCE) {
+                    Received::Message(message) if message.tag == b'Z' => break,
+                    Received::Message(_) => {}
+                    Received::End => break,
+                    Received::Nothing => panic!("HANGS: no answer within {PATIENCE:?}: {name}"),
+                }
+            }
+        }
+        let grown = ferry.memory().saturating_sub(before);
+        if grown > GROWTH {
+            findings.add(format!("{name}: {grown} kB more than before"));
+        }
+        ferry.give_up();
+    }
+    findings.report();
+}
