@@ -24,6 +24,8 @@ pub mod sqlstate {
     pub const INVALID_PARAMETER: &str = "22023";
     /// `invalid_sql_statement_name`.
     pub const UNDEFINED_STATEMENT: &str = "26000";
+    /// A prepared statement whose name is taken.
+    pub const DUPLICATE_STATEMENT: &str = "42P05";
     /// A command in a transaction that has failed.
     pub const IN_FAILED_SQL_TRANSACTION: &str = "25P02";
     /// A session that was idle for longer than `idle_session_timeout`.

@@ -10,13 +10,13 @@ use crate::machine;
 use crate::track::server_state::Goodbye;
 use crate::track::{Clean, Pins};
 use crate::upstream::restore::{self, Leftover};
-use crate::upstream::Lease;
+use crate::upstream::{Closing, Lease};
 
 /// Gives `lease` back as far as it is fit: at once, after cleaning up in the background, or not at all.
 ///
 /// A session in which state was seen is reset now. Any other is reset in front of its next client's first message (or
 /// by the janitor), so that no client waits for it.
-pub fn check_in(shared: &Arc<Shared>, settings: &Settings, lease: Lease, outcome: Outcome) {
+pub fn check_in(shared: &Arc<Shared>, settings: &Settings, mut lease: Lease, outcome: Outcome) {
     let Outcome { end, ready, remains } = outcome;
     if lease.state.goodbye == Goodbye::Silent {
         // Dropping a lease closes its connection.
@@ -30,15 +30,18 @@ pub fn check_in(shared: &Arc<Shared>, settings: &Settings, lease: Lease, outcome
     // A server that is to end idle sessions would end one that waits for its next client.
     let times_out = lease.state.kept.mentions(b"idle_session_timeout");
     let reset = may_reset && (!remains.pins.is_empty() || times_out);
+    if remains.partial_down == 0 && !lease.conn.input.is_empty() && !lease.look() {
+        // What the server has said behind its last answer ends the connection.
+        lease.closing = Closing::Dead;
+        return;
+    }
     let at_rest = remains.partial_down == 0 && lease.conn.input.is_empty() && !times_out;
     let ignored = if may_reset { remains.pins } else { Pins::none() };
     match Clean::prove(&remains.pipeline, ignored) {
         Some(clean) if at_rest => lease.release(clean, ready.unwrap_or_else(Instant::now)),
         _ => {
-            let cancel = matches!(
-                end,
-                End::ClientGone | End::Shutdown | End::Killed | End::Machine(machine::End::Refuse(_))
-            );
+            let cancel =
+                matches!(end, End::ClientGone | End::Shutdown | End::Killed | End::Machine(machine::End::Refuse(_)));
             let leftover = Leftover { pipeline: remains.pipeline, partial: remains.partial_down, cancel, reset };
             restore::restore(lease, Arc::clone(&shared.registry), leftover, settings.cleanup_timeout);
         }

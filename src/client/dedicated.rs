@@ -14,10 +14,10 @@ use crate::config::Auth;
 use crate::drain::Phase;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::Conn;
+use crate::track::server_state::Goodbye;
 use crate::upstream::dial::{self, Dialled, Failed, Login};
 use crate::upstream::link::{BackendKey, Gate, Link};
 use crate::upstream::{Ask, Closing, Registry, Secret};
-use crate::track::server_state::Goodbye;
 use crate::wire::backend;
 
 /// Serves a replication client to its end.

@@ -337,7 +337,10 @@ impl<'a> Relay<'a> {
             if !self.server.conn.is_flushed() {
                 continue;
             }
-            if self.client.input.is_full() || self.server.readable.0 == Readable::NotNow {
+            if self.client.input.is_full()
+                || self.machine.client_has_ended()
+                || self.server.readable.0 == Readable::NotNow
+            {
                 return Ok(());
             }
             match self.client.poll_fill(cx) {
@@ -347,7 +350,11 @@ impl<'a> Relay<'a> {
                 }
                 Poll::Ready(Ok(1..)) => {}
                 // Only the one direction is closed: the client still gets its answers.
-                Poll::Ready(Ok(0)) if !self.client.stream().is_hung_up() => self.machine.client_ended(),
+                Poll::Ready(Ok(0)) if !self.client.stream().is_hung_up() => {
+                    self.machine.client_ended();
+                    let (machine, mut io) = self.parts();
+                    machine.client_sent(&mut io)?;
+                }
                 Poll::Ready(Err(_) | Ok(0)) => return Err(End::ClientGone),
             }
         }
@@ -356,8 +363,10 @@ impl<'a> Relay<'a> {
     /// The server has closed its side. It may have said why before, and the client should hear that: the end is where
     /// there is nothing more to read.
     fn server_takes_no_more(&mut self) -> Result<(), End> {
-        let untouched = self.server.conn.flushed() == 0;
-        if untouched && !self.machine.is_preparing() && self.machine.keeps_first() {
+        if self.server.conn.flushed() > 0 {
+            self.machine.on_sent();
+        }
+        if self.machine.is_unsent() {
             return Err(self.server_ended(ServerEnd::Broken));
         }
         self.server.side = ServerSide::TakesNoMore;
@@ -366,9 +375,11 @@ impl<'a> Relay<'a> {
 
     fn server_ended(&mut self, how: ServerEnd) -> End {
         *self.server.about.closing = Closing::Dead;
-        let untouched = self.server.conn.flushed() == 0;
+        if self.server.conn.flushed() > 0 {
+            self.machine.on_sent();
+        }
         let (machine, mut io) = self.parts();
-        machine.server_ended(&mut io, how, untouched).into()
+        machine.server_ended(&mut io, how).into()
     }
 
     /// Server to client, as far as it goes. Says whether anything moved.
@@ -394,6 +405,7 @@ impl<'a> Relay<'a> {
             let (machine, mut io) = self.parts();
             if machine.server_sent(&mut io)? {
                 self.count();
+                self.note_running(Instant::now);
                 progress = true;
                 continue;
             }

@@ -10,12 +10,12 @@ use crate::auth::ProcessKey;
 use crate::config::Settings;
 use crate::net::tls::Session;
 use crate::net::{BufferPool, Conn};
+use crate::track::server_state::Goodbye;
 use crate::upstream::ask;
 use crate::upstream::dial::{self, Dialled, Login};
 use crate::upstream::link::Link;
 use crate::upstream::route::Routes;
 use crate::upstream::{Registry, Secret};
-use crate::track::server_state::Goodbye;
 use crate::wire::frontend;
 
 /// What a server says.

@@ -36,7 +36,7 @@ impl Machine<'_> {
         }
         if self.context.mode == Mode::Session {
             self.start.clone_from(&self.server.params);
-            self.explained = super::session_sync::Explained::Nothing;
+            self.explained = super::session_sync::Explained::default();
             return Next::Idle(self.kept_for_session());
         }
         let askable = !self.pins.is_empty() && self.pins.without(Pins::QUERYABLE).is_empty();

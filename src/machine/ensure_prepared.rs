@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::own_queries::put_own_statement;
+use super::own_queries::{MEANWHILE, put_own_statement};
 use super::{Buffers, Machine};
 use crate::error::{Fault, sqlstate};
 use crate::track::params::set_to_local;
@@ -229,15 +229,7 @@ impl Machine<'_> {
     }
 
     /// Prepares a text on this connection, under the settings it was first prepared under.
-    fn put_parse(
-        &mut self,
-        io: &mut Buffers<'_>,
-        name: &str,
-        body: &[u8],
-        params: &Params,
-        reply: Reply,
-        note: Note,
-    ) {
+    fn put_parse(&mut self, io: &mut Buffers<'_>, name: &str, body: &[u8], params: &Params, reply: Reply, note: Note) {
         self.flush_forwarded(io);
         let now = self.current_params();
         let others: Vec<_> = statements::other_settings(params, &now).collect();
@@ -247,6 +239,15 @@ impl Machine<'_> {
         self.pipeline.request_with(Request::Parse, reply, Some(note));
         self.undo();
         self.set_meanwhile(io, &others, &now, reply);
+    }
+
+    /// Has the server look at a text whose name is taken: it says first what is wrong with the text.
+    pub(super) fn put_check(&mut self, io: &mut Buffers<'_>, body: &[u8]) {
+        self.flush_forwarded(io);
+        frontend::put_parse(io.to_server, MEANWHILE, body);
+        frontend::put_close(io.to_server, MEANWHILE);
+        self.pipeline.request(Request::Parse, Reply::Assist);
+        self.pipeline.request(Request::Close, Reply::Assist);
     }
 
     /// Sets `names` to what they are in `params`, in the middle of whatever the client does: until the transaction ends,

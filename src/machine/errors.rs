@@ -40,10 +40,11 @@ impl Machine<'_> {
             io.to_client.extend_from_slice(&refusal);
             return Ok(Fate::Swallow);
         }
-        if self.replays(&body) || (whole && self.put_edited(io, &body, positions.as_ref())) {
+        if self.replays(&body) {
             return Ok(Fate::Swallow);
         }
-        Ok(Fate::Forward)
+        self.release_held(io, Fate::Forward);
+        Ok(if whole && self.put_edited(io, &body, positions.as_ref()) { Fate::Swallow } else { Fate::Forward })
     }
 
     /// The server has refused something that pgferry has asked.

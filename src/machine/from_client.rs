@@ -24,7 +24,9 @@ pub(super) enum ClientSide {
     /// It may.
     #[default]
     Open,
-    /// It has sent `Terminate`, or the end of its stream.
+    /// Its stream has ended; what it has sent before is still to be seen to.
+    Ending,
+    /// It has sent `Terminate`, or all has been seen to.
     Ended,
 }
 
@@ -58,6 +60,13 @@ impl Upward {
 
     fn is_between(&self) -> bool {
         matches!(self.rest, Rest::Forward(0) | Rest::Drop(0))
+    }
+
+    /// What more is needed of the current message will not come, if the stream has ended.
+    fn nothing_more(&mut self) {
+        if self.client == ClientSide::Ending {
+            self.client = ClientSide::Ended;
+        }
     }
 
     /// What was taken is unread again.
@@ -101,6 +110,7 @@ impl Machine<'_> {
             if !self.up.is_between() {
                 progress |= self.take_rest(io);
                 if !self.up.is_between() {
+                    self.up.nothing_more();
                     return Ok(progress);
                 }
             }
@@ -110,7 +120,10 @@ impl Machine<'_> {
             let bytes = io.from_client.unparsed();
             let head = match head(bytes, frame::FRONTEND_LIMIT) {
                 Ok(Some(head)) => head,
-                Ok(None) => return Ok(progress),
+                Ok(None) => {
+                    self.up.nothing_more();
+                    return Ok(progress);
+                }
                 Err(bad) => return Err(End::Refuse(Fault::violation(bad.to_string()))),
             };
             let request = Request::of(head.tag);
@@ -134,6 +147,7 @@ impl Machine<'_> {
             };
             if !names::can_judge(head, io.from_client.unparsed(), self.context.max_text_bytes) {
                 io.from_client.make_room(head.size);
+                self.up.nothing_more();
                 return Ok(progress);
             }
             let incoming = Incoming { request, head, here: head.size.min(io.from_client.unparsed().len()) };

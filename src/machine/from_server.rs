@@ -4,7 +4,7 @@ use super::own_queries::Question;
 use super::{Buffers, End, Machine, Phase, ServerEnd, buffer_for_client};
 use crate::config::Mode;
 use crate::track::session_command::SessionCommand;
-use crate::track::{Pins, Request};
+use crate::track::{Pins, Request, params};
 use crate::wire::{backend, frame, frontend, head};
 
 /// The longest server message that is held whole in memory to be looked at, in bytes. Longer errors are passed on unseen.
@@ -101,7 +101,7 @@ impl Machine<'_> {
             let head = match head(bytes, frame::BACKEND_LIMIT) {
                 Ok(Some(head)) => head,
                 Ok(None) => return Ok(progress),
-                Err(_) => return Err(self.server_ended(io, ServerEnd::Broken, false)),
+                Err(_) => return Err(self.server_ended(io, ServerEnd::Broken)),
             };
             if matches!(head.tag, backend::DATA_ROW | frontend::COPY_DATA) && !self.reads_rows() {
                 let rows = frame::run(bytes, head.tag, frame::BACKEND_LIMIT);
@@ -174,6 +174,7 @@ impl Machine<'_> {
             | backend::ERROR
             | backend::COMMAND_COMPLETE
             | backend::NOTIFICATION => true,
+            backend::PARAMETER_DESCRIPTION => self.replay.is_kept(),
             backend::DATA_ROW => self.reads_rows(),
             backend::ROW_DESCRIPTION => self.pipeline.describes(),
             _ => false,
@@ -200,6 +201,11 @@ impl Machine<'_> {
                     return Ok(self.parameter(&body, fate));
                 }
             }
+            backend::PARAMETER_DESCRIPTION if fate == Fate::Forward && whole => {
+                // An error may follow that is only about an outdated plan.
+                self.pipeline.response(tag);
+                return Ok(Fate::swallow(self.replay.holds(message_bytes(io))));
+            }
             backend::ERROR => return self.error(io, whole, fate),
             backend::ROW_DESCRIPTION | backend::NO_DATA => {
                 let describes = self.pipeline.front_note().and_then(|note| note.describes.take()).filter(|_| whole);
@@ -208,6 +214,7 @@ impl Machine<'_> {
                     let columns = if none { Vec::new() } else { backend::shape(message(io, whole)) };
                     self.described(&describes, &columns);
                 }
+                self.release_held(io, fate);
                 self.pipeline.response(tag);
             }
             backend::COMMAND_COMPLETE if whole && fate == Fate::Forward => return Ok(self.command_complete(io)),
@@ -216,6 +223,15 @@ impl Machine<'_> {
             }
         }
         Ok(fate)
+    }
+
+    /// The client gets what was held back in front of the message that comes.
+    pub(super) fn release_held(&mut self, io: &mut Buffers<'_>, fate: Fate) {
+        let held = self.replay.take_held();
+        if fate == Fate::Forward && !held.is_empty() {
+            buffer_for_client(io);
+            io.to_client.extend_from_slice(&held);
+        }
     }
 
     fn command_complete(&mut self, io: &mut Buffers<'_>) -> Fate {
@@ -262,7 +278,7 @@ impl Machine<'_> {
             self.start.set(name, value);
             self.context.parameters.learn_base(self.server);
         }
-        let own = self.is_preparing() || matches!(self.phase, Phase::Asking(_)) || self.pipeline.is_inserted();
+        let own = self.is_preparing() || matches!(self.phase, Phase::Asking(_)) || self.is_anothers(name, value);
         if fate == Fate::Swallow || own || self.client.view.get(name) == Some(value) {
             // What is left of a difference is told in front of the next ReadyForQuery.
             return Fate::Swallow;
@@ -272,6 +288,16 @@ impl Machine<'_> {
             self.pins.add(Pins::SETTING);
         }
         Fate::Forward
+    }
+
+    /// Whether a setting has gone to what another client's startup packet asked for, as after a `RESET`: that is put right
+    /// before the client is told that the server is ready.
+    fn is_anothers(&self, name: &[u8], value: &[u8]) -> bool {
+        if self.server.base.get(name) != Some(value) || self.server.asked.is_empty() && self.client.asked.is_empty() {
+            return false;
+        }
+        let baseline = self.context.parameters.baseline().unwrap_or_default();
+        params::following(name).is_some_and(|name| self.own_reset_value(name, &baseline) != Some(value))
     }
 
     /// A client knows its own notifications by the pid that it was given, and no others by that.
@@ -296,6 +322,13 @@ fn put(io: &mut Buffers<'_>, n: usize, fate: Fate) {
             io.from_server.skip(n);
         }
     }
+}
+
+/// The server's next message, which is there whole.
+fn message_bytes<'b>(io: &'b Buffers<'_>) -> &'b [u8] {
+    let bytes = io.from_server.unparsed();
+    let size = head(bytes, frame::BACKEND_LIMIT).ok().flatten().map_or(0, |head| head.size);
+    bytes.get(..size).unwrap_or_default()
 }
 
 /// The body of the server's next message, as far as it is there.

@@ -7,7 +7,7 @@
 //! What the client is to find ([`ClientState`]) and what the connection has ([`ServerState`]) are two sets of books. What
 //! must go in front of a message is a function of the two and the message:
 //! - `preparation`: what goes in front of a client's first message.
-//! - `from_client`: walks the client's messages; `statements` and `ensure_prepared` give statements the names they have on
+//! - `from_client`: walks the client's messages; `statements`, `unnamed` and `ensure_prepared` give statements the names they have on
 //!   the connection.
 //! - `from_server`: walks the server's messages; `errors` edits errors.
 //! - `session_sync`: what statements do to the session; `own_queries` what pgferry itself asks and tells the server.
@@ -16,16 +16,19 @@
 //! - [`refusal`]: answers requests for which there is no connection.
 
 mod boundary;
+mod counts;
 mod ensure_prepared;
 mod errors;
 mod from_client;
 mod from_server;
+mod outcome;
 mod own_queries;
 pub mod preparation;
 pub mod refusal;
 mod replay;
 mod session_sync;
 mod statements;
+mod unnamed;
 
 use std::sync::Arc;
 
@@ -37,8 +40,10 @@ use crate::track::params::Params;
 use crate::track::server_state::{Goodbye, Sequences};
 use crate::track::statements::{Limits, StatementCache};
 use crate::track::{ClientState, Pins, Pipeline, Reply, Request, ServerState};
+pub use counts::{Counts, Readies};
 use from_client::{ClientSide, Upward};
 use from_server::Downward;
+pub use outcome::{End, Next, Remains, ServerEnd};
 use own_queries::Question;
 use preparation::Preparation;
 use replay::Replay;
@@ -82,47 +87,6 @@ pub struct Context<'a> {
     pub backend_pid: i32,
 }
 
-/// Why a machine ended.
-#[derive(Debug)]
-pub enum End {
-    /// The connection is between two pieces of work and can be given back.
-    Settled,
-    /// The client has said that it ends, and has all its answers.
-    Goodbye,
-    /// The client must be told this and end.
-    Refuse(Fault),
-    /// The connection broke, and what the server did of the client's work is not known; whether the server's last word
-    /// was an error that the client has seen.
-    ServerLost {
-        /// Whether the client has been told why.
-        told: bool,
-    },
-    /// The server has not come to anything of the client's: all of that is unread again, to be sent elsewhere.
-    Stale,
-}
-
-/// How a server connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerEnd {
-    /// With an orderly end of the stream, read behind all that the server has said.
-    Orderly,
-    /// In another way, which proves nothing about what the server has done.
-    Broken,
-}
-
-/// What is next between two messages.
-#[derive(Debug)]
-pub enum Next {
-    /// There is nothing to do until something arrives.
-    Wait,
-    /// There is something to do.
-    Again,
-    /// The client is between two pieces of work, and keeps its connection: for these reasons, or since its session does.
-    Idle(Pins),
-    /// The machine is over.
-    End(End),
-}
-
 /// What a machine is doing.
 #[derive(Debug)]
 enum Phase {
@@ -151,26 +115,15 @@ enum Gate {
     Answers,
 }
 
-/// Requests that the server was ready after, since this was last taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Readies {
-    /// How many.
-    pub queries: u32,
-    /// How many of them ended a transaction.
-    pub transactions: u32,
-}
-
-/// Messages that were counted, since this was last taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// `Parse` messages of the client.
-    pub client_parses: u64,
-    /// `Parse` messages sent to the server.
-    pub server_parses: u64,
-    /// `Bind` messages of the client.
-    pub binds: u64,
-    /// What the server was ready after.
-    pub readies: Readies,
+/// The client's first bytes, kept for as long as it may turn out that the server has not come to them.
+#[derive(Debug)]
+enum First {
+    /// The kernel has not taken any of them.
+    Unsent(Vec<u8>),
+    /// The kernel has taken some, behind a preparation.
+    Sent(Vec<u8>),
+    /// The server may have come to them.
+    Forgotten,
 }
 
 /// One client on one server connection.
@@ -184,8 +137,7 @@ pub struct Machine<'a> {
     gate: Gate,
     up: Upward,
     down: Downward,
-    /// The client's first bytes, kept until it is certain that the server may have come to them.
-    first: Vec<u8>,
+    first: First,
     preparation: Preparation,
     /// Why the client keeps the connection.
     pins: Pins,
@@ -205,19 +157,6 @@ pub struct Machine<'a> {
     aliases: ensure_prepared::Aliases,
     replay: Replay,
     counts: Counts,
-}
-
-/// How a machine left things.
-#[derive(Debug)]
-pub struct Remains {
-    /// What the server still owes.
-    pub pipeline: Pipeline,
-    /// What the client left in the session.
-    pub pins: Pins,
-    /// Bytes of the server's current message that are still to come.
-    pub partial_down: usize,
-    /// Whether the client has got part of a server's message, and won't get the rest.
-    pub cut: bool,
 }
 
 impl<'a> Machine<'a> {
@@ -242,7 +181,7 @@ impl<'a> Machine<'a> {
             gate: Gate::Open,
             up: Upward::default(),
             down: Downward::default(),
-            first: Vec::new(),
+            first: First::Forgotten,
             preparation,
             pins: Pins::none(),
             stale_pins: Pins::none(),
@@ -281,8 +220,9 @@ impl<'a> Machine<'a> {
             let before = io.from_client.unparsed().to_vec();
             self.client_sent(io)?;
             let taken = before.len() - io.from_client.unparsed().len();
-            self.first = before;
-            self.first.truncate(taken);
+            let mut first = before;
+            first.truncate(taken);
+            self.first = First::Unsent(first);
             self.flush_forwarded(io);
         }
         if left == 0 {
@@ -294,9 +234,10 @@ impl<'a> Machine<'a> {
     /// Notes that the kernel has taken bytes for the server: from here on only the server's word tells whether it has
     /// come to them.
     pub fn on_sent(&mut self) {
-        if !self.is_preparing() {
-            self.first = Vec::new();
-        }
+        self.first = match std::mem::replace(&mut self.first, First::Forgotten) {
+            First::Unsent(first) | First::Sent(first) if self.is_preparing() => First::Sent(first),
+            _ => First::Forgotten,
+        };
     }
 
     /// Whether messages of pgferry's own in front of the client's first have not been answered.
@@ -323,10 +264,10 @@ impl<'a> Machine<'a> {
         self.context.mode
     }
 
-    /// Whether the client's first messages are kept, since the server may not have come to them.
+    /// Whether the kernel has taken none of the client's first messages.
     #[must_use]
-    pub fn keeps_first(&self) -> bool {
-        !self.first.is_empty()
+    pub fn is_unsent(&self) -> bool {
+        matches!(self.first, First::Unsent(_))
     }
 
     /// Whether all that the server has said so far has been answered for, and what comes next is looked at only if the
@@ -341,7 +282,7 @@ impl<'a> Machine<'a> {
     pub fn holds_client(&self) -> bool {
         match self.phase {
             Phase::Preparing { .. } | Phase::Asking(_) | Phase::Replaying | Phase::Ended => true,
-            Phase::Working => self.up.client != ClientSide::Open,
+            Phase::Working => self.up.client == ClientSide::Ended,
         }
     }
 
@@ -354,17 +295,17 @@ impl<'a> Machine<'a> {
     /// Notes that the client sends no more: all before that is carried out and answered, as with a `Terminate`.
     pub fn client_ended(&mut self) {
         if self.up.client == ClientSide::Open {
-            self.up.client = ClientSide::Ended;
+            self.up.client = ClientSide::Ending;
         }
     }
 
-    /// The connection has ended. `untouched` says that the kernel has taken no byte for the server.
+    /// The connection has ended.
     ///
     /// At most once: the client's work goes to another connection only on proof that the server has not come to it. An
     /// orderly end is one while messages in front of it have not been answered, since the server answers in order.
-    pub fn server_ended(&mut self, io: &mut Buffers<'_>, how: ServerEnd, untouched: bool) -> End {
-        let unread = !self.first.is_empty() && untouched;
-        if unread || (self.is_preparing() && how == ServerEnd::Orderly) || self.owes_nothing(io) {
+    pub fn server_ended(&mut self, io: &mut Buffers<'_>, how: ServerEnd) -> End {
+        let unread = self.is_unsent() || (self.is_preparing() && how == ServerEnd::Orderly);
+        if unread || self.owes_nothing(io) {
             self.give_up(io)
         } else {
             End::ServerLost { told: matches!(self.phase, Phase::Ended) }
@@ -387,7 +328,9 @@ impl<'a> Machine<'a> {
         self.pipeline.abandon();
         self.undo();
         self.flush_forwarded(io);
-        io.from_client.put_back(&std::mem::take(&mut self.first));
+        if let First::Unsent(first) | First::Sent(first) = std::mem::replace(&mut self.first, First::Forgotten) {
+            io.from_client.put_back(&first);
+        }
         self.up.put_back();
         End::Stale
     }
@@ -430,12 +373,7 @@ impl<'a> Machine<'a> {
             () if self.pipeline.copying_in() => Goodbye::CopyFail,
             () => Goodbye::Terminate,
         };
-        Remains {
-            pipeline: std::mem::take(&mut self.pipeline),
-            pins: self.pins,
-            partial_down: self.down.left(),
-            cut,
-        }
+        Remains { pipeline: std::mem::take(&mut self.pipeline), pins: self.pins, partial_down: self.down.left(), cut }
     }
 
     fn carries(&self) -> bool {
@@ -450,9 +388,8 @@ impl<'a> Machine<'a> {
     /// Messages of pgferry's own have been answered: the connection is alive and as the client expects it.
     fn on_prepared(&mut self, io: &mut Buffers<'_>) {
         self.phase = Phase::Working;
-        if self.preparation.goes_together() {
-            self.first = Vec::new();
-        } else {
+        self.first = First::Forgotten;
+        if !self.preparation.goes_together() {
             self.context.parameters.learn_canonical(&self.client.wanted, &self.server.params);
             self.server.params.share(&self.client.view);
         }

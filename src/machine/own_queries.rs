@@ -11,7 +11,7 @@ use crate::track::{Pins, Pipeline, Reply, Request, SqlEffects};
 use crate::wire::{backend, frontend};
 
 /// The name of a statement and a portal of pgferry's own, for a moment.
-const MEANWHILE: &str = "pgferry_meanwhile";
+pub(super) const MEANWHILE: &str = "pgferry_meanwhile";
 
 /// The reasons for keeping a connection that [`pins_query`] asks about, in its order.
 const ASKED: [Pins; 6] = [Pins::ROLE, Pins::TEMP, Pins::LISTEN, Pins::PREPARE, Pins::CURSOR, Pins::LOCK];
@@ -140,7 +140,8 @@ impl Machine<'_> {
             return false;
         }
         let wrong = std::mem::take(&mut self.corrections);
-        let is_wrong = |(name, own): &(&'static str, Box<[u8]>)| self.server.params.get(name.as_bytes()) != Some(&**own);
+        let is_wrong =
+            |(name, own): &(&'static str, Box<[u8]>)| self.server.params.get(name.as_bytes()) != Some(&**own);
         let wrong: Vec<_> = wrong.iter().filter(|wrong| is_wrong(wrong)).map(|(name, own)| set_to(name, own)).collect();
         if !wrong.is_empty() {
             self.correct(io, &wrong, status);
@@ -161,12 +162,14 @@ impl Machine<'_> {
             return Vec::new();
         }
         let Some(baseline) = self.context.parameters.baseline() else { return Vec::new() };
-        let changed = self.server.params.beyond(&self.start).filter_map(|(name, now)| Some((params::following(name)?, now)));
+        let changed =
+            self.server.params.beyond(&self.start).filter_map(|(name, now)| Some((params::following(name)?, now)));
         let doubtful = |(name, now): &(&'static str, &[u8])| {
             let base = self.server.base.get(name.as_bytes());
+            let anothers = Some(*now) == base && Some(*now) != self.own_reset_value(name, &baseline);
             // In transaction mode the client takes it along, unless it is the server's doing.
-            !self.explained.holds(name.as_bytes())
-                && (self.carries() || (Some(*now) == base && Some(*now) != self.own_reset_value(name, &baseline)))
+            let unexplained = self.carries() && !self.explained.may_be_others();
+            !self.explained.names(name.as_bytes()) && (anothers || unexplained)
         };
         changed.filter(doubtful).map(|(name, _)| name).collect()
     }
@@ -263,7 +266,8 @@ fn pins_query(user: &[u8]) -> Vec<u8> {
 /// What asks the server to what a `RESET` would set `names`, and where their values come from.
 fn origins_query(names: &[&str]) -> Vec<u8> {
     let mut sql =
-        b"SELECT name, reset_val, source FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY ('{".to_vec();
+        b"SELECT name, reset_val, source FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY ('{"
+            .to_vec();
     sql.extend_from_slice(names.join(",").as_bytes());
     sql.extend_from_slice(b"}')");
     sql

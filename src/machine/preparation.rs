@@ -7,14 +7,11 @@
 //! message, which may fail.
 
 use crate::track::ledger::Kept;
-use crate::track::params;
 use crate::track::parameter_cache::ParameterCache;
-use crate::track::server_state::{Sequences, ServerState, UnnamedStatement, UsedBy};
+use crate::track::params;
+use crate::track::server_state::{RESET, Sequences, ServerState, UnnamedStatement, UsedBy};
 use crate::track::{ClientState, Request};
 use crate::wire::frontend;
-
-/// The statement that makes a session as new.
-pub const RESET: &[u8] = b"DISCARD ALL";
 
 /// What makes a session forget what its sequences have given.
 const RESET_SEQUENCES: &[u8] = b"DISCARD SEQUENCES";
@@ -199,9 +196,9 @@ impl Preparation {
 /// the client's first statement failed.
 fn commits_at_once(server: &ServerState) -> bool {
     let version = server.params.get(b"server_version").unwrap_or_default();
-    let mut numbers = version.split(|b| !b.is_ascii_digit()).map(|digits| {
-        std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u32>().ok())
-    });
+    let mut numbers = version
+        .split(|b| !b.is_ascii_digit())
+        .map(|digits| std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u32>().ok()));
     let major = numbers.next().flatten().unwrap_or(0);
     let minor = numbers.next().flatten().unwrap_or(0);
     let since = match major {

@@ -37,9 +37,29 @@ pub(super) struct Replay {
     work: Work,
     /// The statements that were used.
     used: Vec<Arc<Statement>>,
+    /// The beginning of an answer that is held back while the work may be done again.
+    held: Vec<u8>,
 }
 
 impl Replay {
+    /// Whether the work may be done again.
+    pub(super) fn is_kept(&self) -> bool {
+        matches!(self.work, Work::Kept(_))
+    }
+
+    /// Holds `message` back, the beginning of an answer, if the work may be done again. Says whether it does.
+    pub(super) fn holds(&mut self, message: &[u8]) -> bool {
+        if self.is_kept() {
+            self.held.extend_from_slice(message);
+        }
+        self.is_kept()
+    }
+
+    /// Takes what was held back.
+    pub(super) fn take_held(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.held)
+    }
+
     /// Part of the work has been sent on by itself.
     pub(super) fn part_was_sent(&mut self) {
         self.forget();
@@ -68,7 +88,7 @@ impl Machine<'_> {
         // Behind a preparation is as good as behind nothing.
         let first = match self.phase {
             Phase::Preparing { left } => self.pipeline.owed() == left,
-            _ => self.pipeline.settled(),
+            _ => self.pipeline.settled() || (self.pipeline.owes_synthesized_only() && self.pipeline.status() == IDLE),
         };
         let again = matches!(self.replay.work, Work::Second);
         if first {
@@ -77,10 +97,7 @@ impl Machine<'_> {
             if !again {
                 self.replay.work = if begins { Work::Kept(Vec::new()) } else { Work::NotKept };
             }
-        } else if !matches!(
-            incoming.request,
-            Request::Describe | Request::Execute | Request::Sync | Request::Flush
-        ) {
+        } else if !matches!(incoming.request, Request::Describe | Request::Execute | Request::Sync | Request::Flush) {
             self.replay.forget();
         }
         if let Work::Kept(kept) = &mut self.replay.work {
@@ -114,7 +131,8 @@ impl Machine<'_> {
     pub(super) fn replays(&mut self, error: &[u8]) -> bool {
         let message = backend::error_field(error, b'M').unwrap_or_default();
         let code = backend::error_field(error, b'C').unwrap_or_default();
-        let changed = code == sqlstate::FEATURE_NOT_SUPPORTED.as_bytes() && message.starts_with(b"cached plan must not change");
+        let changed =
+            code == sqlstate::FEATURE_NOT_SUPPORTED.as_bytes() && message.starts_with(b"cached plan must not change");
         let gone = code == sqlstate::UNDEFINED_STATEMENT.as_bytes();
         if self.replay.used.is_empty() || !(changed || gone) {
             return false;
@@ -128,6 +146,7 @@ impl Machine<'_> {
         let alone = matches!(self.replay.work, Work::Kept(_)) && self.pipeline.owes_a_sync_only();
         if alone && self.pipeline.status() == IDLE {
             self.pipeline.swallow_last();
+            self.replay.held.clear();
             self.phase = Phase::Replaying;
             return true;
         }

@@ -59,42 +59,46 @@ pub(super) enum Definitions {
     Changed,
 }
 
-/// The settings that the client's statements are known to set.
+/// The settings that the client's statements set in a piece of work.
 #[derive(Debug, Default)]
-pub(super) enum Explained {
-    /// None.
+pub(super) struct Explained {
+    names: Vec<Box<[u8]>>,
+    others: Others,
+}
+
+/// Whether the client's statements set others than those that are named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Others {
     #[default]
-    Nothing,
-    /// Those with these names.
-    Names(Vec<Box<[u8]>>),
+    Untouched,
     /// There is no telling which.
-    Anything,
+    Perhaps,
 }
 
 impl Explained {
     /// Adds settings.
     pub(super) fn add<'n>(&mut self, names: impl Iterator<Item = &'n [u8]>) {
-        for name in names {
-            match self {
-                Self::Anything => return,
-                Self::Nothing => *self = Self::Names(vec![name.into()]),
-                Self::Names(known) => known.push(name.into()),
-            }
-        }
+        self.names.extend(names.map(Box::from));
     }
 
-    /// Whether `name`, in any case, is among them.
-    pub(super) fn holds(&self, name: &[u8]) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::Names(names) => names.iter().any(|known| known.eq_ignore_ascii_case(name)),
-            Self::Anything => true,
-        }
+    /// Whether a statement is known to set `name`, in any case.
+    pub(super) fn names(&self, name: &[u8]) -> bool {
+        self.names.iter().any(|known| known.eq_ignore_ascii_case(name))
+    }
+
+    /// Whether some statement may have set settings that are not named.
+    pub(super) fn may_be_others(&self) -> bool {
+        self.others == Others::Perhaps
+    }
+
+    /// Whether the client's statements set nothing.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.names.is_empty() && self.others == Others::Untouched
     }
 
     fn note(&mut self, effects: &SqlEffects) {
         if effects.unknown_settings != UnknownSettings::None {
-            *self = Self::Anything;
+            self.others = Others::Perhaps;
         }
         for placed in effects.commands.iter().flat_map(|commands| commands.iter()) {
             match &placed.command {
@@ -103,7 +107,7 @@ impl Explained {
                 | SessionCommand::Reset { name }
                 | SessionCommand::ResetLocal { name, .. } => self.add(std::iter::once(&**name)),
                 SessionCommand::ResetAll | SessionCommand::DiscardAll | SessionCommand::UnknownSet => {
-                    *self = Self::Anything;
+                    self.others = Others::Perhaps;
                 }
                 _ => {}
             }
@@ -160,13 +164,13 @@ impl Machine<'_> {
     /// Whether the success of `command` decides what the client's later messages mean to pgferry.
     pub(super) fn decides_what_follows(&self, command: &SessionCommand) -> bool {
         match command {
-            SessionCommand::Commit | SessionCommand::Rollback | SessionCommand::OtherSet | SessionCommand::Inserted => false,
+            SessionCommand::Commit | SessionCommand::Rollback | SessionCommand::OtherSet | SessionCommand::Inserted => {
+                false
+            }
             SessionCommand::Savepoint { .. } | SessionCommand::RollbackTo { .. } | SessionCommand::Release { .. } => {
                 self.client.ledger.has_changes()
             }
-            SessionCommand::SetLocal { name, .. } => {
-                !self.client.names.is_empty() || params::following(name).is_some()
-            }
+            SessionCommand::SetLocal { name, .. } => !self.client.names.is_empty() || params::following(name).is_some(),
             _ => true,
         }
     }
@@ -185,7 +189,6 @@ impl Machine<'_> {
             None if SessionCommand::is_tag(tag) && !matches!(tag, b"SAVEPOINT" | b"RELEASE" | b"SET CONSTRAINTS") => {
                 // Something has run that no text has shown.
                 self.pins.add(Pins::SETTING);
-                self.explained = Explained::Anything;
             }
             None => {}
         }
@@ -283,7 +286,7 @@ impl Machine<'_> {
         let setting = matches!(self.phase, Phase::Asking(Question::Correction { .. } | Question::Origins { .. }));
         setting
             || (self.is_preparing() && self.preparation.has_statements())
-            || (self.pipeline.owed() > 0 && !matches!(self.explained, Explained::Nothing))
+            || (self.pipeline.owed() > 0 && !self.explained.is_nothing())
     }
 
     /// Notes what a portal is made of.
@@ -323,7 +326,7 @@ impl Machine<'_> {
     pub(super) fn pack(&mut self) {
         self.aliases.clear();
         self.server.kept.clone_from(self.client.ledger.kept());
-        self.explained = Explained::Nothing;
+        self.explained = Explained::default();
         if self.server.params.is(&self.start) {
             return;
         }

@@ -11,12 +11,12 @@ use crate::config::Mode;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::track::names::{About, about};
 use crate::track::pipeline::{Describes, Note};
-use crate::track::rollback::{Rollback, UnnamedCause, UnnamedChange};
+use crate::track::rollback::Rollback;
 use crate::track::server_state::UnnamedStatement;
 use crate::track::session_command::{Placed, SessionCommand};
 use crate::track::sql_effects::{self, UnknownSettings};
 use crate::track::statement_mentions::mentions;
-use crate::track::statements::{self, Named, Statement, Text, Unnamed};
+use crate::track::statements::{self, Named, Statement, Text};
 use crate::track::text_edit::{self, Edit};
 use crate::track::{Params, Pins, Reply, Request, SqlEffects};
 use crate::wire::{cstr, frame, frontend};
@@ -65,7 +65,7 @@ impl Machine<'_> {
     }
 
     /// Notes what statements do that SQL's `EXECUTE` runs.
-    fn consider_mentioned(&mut self, mentioned: &Mentioned) -> Result<(), Fault> {
+    pub(super) fn consider_mentioned(&mut self, mentioned: &Mentioned) -> Result<(), Fault> {
         for text in mentioned.iter().filter_map(|(_, statement)| statement.text.as_ref()) {
             let mut effects = text.effects.clone();
             if effects.sets() {
@@ -79,7 +79,12 @@ impl Machine<'_> {
 
     /// The names that statements have on the server, for where a text mentions them; they are prepared first if that is
     /// possible.
-    fn rename_mentioned(&mut self, io: &mut Buffers<'_>, mentioned: Mentioned, prepare: Option<Reply>) -> Vec<Edit> {
+    pub(super) fn rename_mentioned(
+        &mut self,
+        io: &mut Buffers<'_>,
+        mentioned: Mentioned,
+        prepare: Option<Reply>,
+    ) -> Vec<Edit> {
         let owed = self.pipeline.owed();
         let mut edits = Vec::new();
         for (at, statement) in mentioned {
@@ -142,59 +147,6 @@ impl Machine<'_> {
         }
     }
 
-    /// The unnamed statement; `rest` is what follows its name, where it is kept.
-    fn parse_unnamed(&mut self, io: &mut Buffers<'_>, rest: Option<Box<[u8]>>, incoming: Incoming) -> Sent {
-        let backslashes = self.backslashes();
-        // Many clients say the same again and again.
-        let before = self.client.unnamed.as_ref().filter(|before| before.params.is(&self.client.view));
-        let same = before.and_then(|before| before.text.as_ref()).filter(|text| Some(&text.body) == rest.as_ref());
-        let (text, effects) = match (same, rest) {
-            (Some(text), _) => (Some(Arc::clone(text)), text.effects.clone()),
-            (None, Some(rest)) => {
-                let effects = sql_effects::analyze(frontend::query(&rest), backslashes);
-                (Some(Arc::new(Text { body: rest, effects: effects.clone() })), effects)
-            }
-            (None, None) => {
-                let effects = match cstr(body(io, incoming)).and_then(|(_, rest)| cstr(rest)) {
-                    Some((sql, _)) if incoming.is_whole() => sql_effects::analyze(sql, backslashes),
-                    _ => SqlEffects::unanalyzed(),
-                };
-                (None, effects)
-            }
-        };
-        let mentioned = text.as_ref().map_or(Vec::new(), |text| {
-            mentions(frontend::query(&text.body), &self.client.names, backslashes)
-        });
-        let considered = self.consider(&effects).and_then(|()| self.consider_mentioned(&mentioned));
-        if let Err(refusal) = considered {
-            self.refuse(io, &refusal, incoming);
-            return Sent::Done;
-        }
-        let edits = self.rename_mentioned(io, mentioned, Some(Reply::Assist));
-        let id = self.context.statements.next_id();
-        let kept = text.clone().filter(|_| self.carries());
-        let unnamed = Arc::new(Unnamed::new(id, kept, &effects, self.client.view.clone()));
-        let change = self.set_unnamed(UnnamedCause::ClientParse, Some(unnamed), UnnamedStatement::Is(id));
-        let at_stake = change.differed() && self.pipeline.may_be_discarded();
-        let mut note = Note { at_stake, ..Note::default() };
-        note.rollback.unnamed = Some(change);
-        match text {
-            Some(text) if !edits.is_empty() => {
-                let sql = frontend::query(&text.body);
-                let (mut renamed, positions) = text_edit::apply(sql, edits);
-                renamed.extend_from_slice(&text.body[sql.len()..]);
-                note.positions = Some(positions);
-                self.flush_forwarded(io);
-                frontend::put_parse(io.to_server, "", &renamed);
-                self.pipeline.request_with(Request::Parse, Reply::Forward, Some(note));
-                self.undo();
-                self.drop_message(io, incoming);
-            }
-            _ => self.pass(io, incoming, Some(note)),
-        }
-        Sent::Done
-    }
-
     /// A named text that is not kept, because it is too long: it goes to the server under a name of its own, and the
     /// client stays with the connection that has it.
     fn parse_uncached(&mut self, io: &mut Buffers<'_>, name: &[u8], incoming: Incoming) -> Sent {
@@ -207,24 +159,18 @@ impl Machine<'_> {
             self.refuse(io, &refusal, incoming);
             return Sent::Done;
         }
-        let existing = self.client.names.get(name).map(|named| Arc::clone(&named.statement));
-        let (statement, note) = if let Some(existing) = existing {
-            // The server will say that it exists.
-            match self.ensure_prepared(io, &existing, Some(name), Reply::Assist) {
-                Prepare::Ready(existing) => (existing, None),
-                Prepare::Waits => return Sent::Waits,
-                Prepare::Refused(_) => (existing, None),
-            }
-        } else {
-            let statement = self.context.statements.uncached();
-            self.client.names.set(name, Some(Named { statement: Arc::clone(&statement), described: None }));
-            self.server.prepared.add(&statement);
-            let rollback =
-                Rollback { name: Some((name.into(), None)), prepared: Some(statement.id), ..Rollback::default() };
-            (statement, Some(Note { rollback, at_stake: true, ..Note::default() }))
-        };
+        if self.client.names.get(name).is_some() {
+            self.refuse(io, &existing_statement(name), incoming);
+            return Sent::Done;
+        }
+        let statement = self.context.statements.uncached();
+        self.client.names.set(name, Some(Named { statement: Arc::clone(&statement), described: None }));
+        self.server.prepared.add(&statement);
+        let rollback =
+            Rollback { name: Some((name.into(), None)), prepared: Some(statement.id), ..Rollback::default() };
+        let note = Note { rollback, at_stake: true, ..Note::default() };
         let cut = frame::HEADER + name.len() + 1;
-        self.pass_renamed(io, incoming, note, &Beginning { cut, before: b"", name: &statement.name() });
+        self.pass_renamed(io, incoming, Some(note), &Beginning { cut, before: b"", name: &statement.name() });
         Sent::Done
     }
 
@@ -245,14 +191,9 @@ impl Machine<'_> {
             self.refuse(io, &refusal, incoming);
             return Sent::Done;
         }
-        if let Some(existing) = self.client.names.get(name).map(|named| Arc::clone(&named.statement)) {
-            // The server looks at the text first, and then says that the statement exists.
-            let existing = match self.ensure_prepared(io, &existing, Some(name), Reply::Assist) {
-                Prepare::Ready(ready) => ready,
-                Prepare::Waits => return Sent::Waits,
-                Prepare::Refused(_) => existing,
-            };
-            self.pass_renamed(io, incoming, None, &Beginning { cut, before: b"", name: &existing.name() });
+        if self.client.names.get(name).is_some() {
+            self.put_check(io, rest);
+            self.refuse(io, &existing_statement(name), incoming);
             return Sent::Done;
         }
         self.client.names.set(name, Some(Named { statement: Arc::clone(&statement), described: None }));
@@ -400,48 +341,6 @@ impl Machine<'_> {
         }
     }
 
-    /// `Bind`, `Describe` or `Close` of the unnamed statement.
-    fn unnamed(&mut self, io: &mut Buffers<'_>, portal: &[u8], incoming: Incoming) -> Sent {
-        if incoming.request == Request::Close {
-            let change = self.drop_unnamed();
-            let at_stake = change.differed() && self.pipeline.may_be_discarded();
-            let rollback = Rollback { unnamed: Some(change), ..Rollback::default() };
-            self.pass(io, incoming, Some(Note { rollback, at_stake, ..Note::default() }));
-            return Sent::Done;
-        }
-        if let Some(unnamed) = self.client.unnamed.clone() {
-            let analyzed = unnamed.text.as_ref().map(|text| text.effects.clone());
-            if let Some(effects) = analyzed
-                && let Err(refusal) = self.consider(&effects)
-            {
-                self.refuse(io, &refusal, incoming);
-                return Sent::Done;
-            }
-        }
-        match self.ensure_unnamed(io) {
-            Prepare::Ready(()) => {}
-            Prepare::Waits => return Sent::Waits,
-            Prepare::Refused(fault) => {
-                self.refuse(io, &fault, incoming);
-                return Sent::Done;
-            }
-        }
-        let unnamed = self.client.unnamed.clone();
-        let mut note = None;
-        if let Some(unnamed) = unnamed {
-            let of = PortalOf { name: Box::default(), statement: unnamed.id, server: unnamed.id };
-            if incoming.request == Request::Bind {
-                let commands = unnamed.commands.clone();
-                self.set_portal(Portal { name: portal.into(), commands, of: Some(of) });
-            } else {
-                let describes = Describes { server: unnamed.id, client: Some((Box::default(), unnamed.id)) };
-                note = Some(Note { describes: Some(describes), ..Note::default() });
-            }
-        }
-        self.pass(io, incoming, note);
-        Sent::Done
-    }
-
     /// The running of a portal.
     pub(super) fn execute(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
         let About::Portal(name) = about(frontend::EXECUTE, body(io, incoming)) else {
@@ -463,7 +362,7 @@ impl Machine<'_> {
 
     /// Notes with a request that it runs `commands`. The client's next messages wait until it is known which of them
     /// succeed, where that decides what these mean.
-    fn note_commands(&mut self, note: &mut Note, commands: Option<Arc<[Placed]>>, effects: &SqlEffects) {
+    pub(super) fn note_commands(&mut self, note: &mut Note, commands: Option<Arc<[Placed]>>, effects: &SqlEffects) {
         let list = commands.as_deref().unwrap_or_default();
         if self.context.mode == Mode::Transaction {
             let decides = effects.unknown_settings != UnknownSettings::None
@@ -473,32 +372,14 @@ impl Machine<'_> {
             } else if list.iter().any(|placed| matches!(placed.command, SessionCommand::SetLocal { .. })) {
                 self.client.mark_unknown();
             }
-        } else if list.iter().any(|placed| {
-            placed.command == SessionCommand::DiscardAll && !self.wrongly_reset(&placed.command).is_empty()
-        }) {
+        } else if (effects.unknown_settings == UnknownSettings::ForSession
+            || list.iter().any(|placed| placed.command == SessionCommand::DiscardAll))
+            && !self.wrongly_reset(&SessionCommand::DiscardAll).is_empty()
+        {
             // It is corrected before anything else runs.
             self.gate = Gate::Answers;
         }
         note.commands = commands.map(|commands| (commands, 0));
-    }
-
-    /// Drops the unnamed statements, as a simple query does (`exec_simple_query` in `src/backend/tcop/postgres.c`).
-    pub(super) fn drop_unnamed(&mut self) -> UnnamedChange {
-        self.set_unnamed(UnnamedCause::Drop, None, UnnamedStatement::Absent)
-    }
-
-    /// Changes the unnamed statements of client and connection.
-    pub(super) fn set_unnamed(
-        &mut self,
-        cause: UnnamedCause,
-        client: Option<Arc<Unnamed>>,
-        server: UnnamedStatement,
-    ) -> UnnamedChange {
-        UnnamedChange {
-            cause,
-            client: std::mem::replace(&mut self.client.unnamed, client),
-            server: std::mem::replace(&mut self.server.unnamed, server),
-        }
     }
 
     /// The settings in which a text of the client's is prepared.
@@ -511,6 +392,12 @@ impl Machine<'_> {
 fn unknown_statement(name: &[u8]) -> Fault {
     let name = String::from_utf8_lossy(name);
     Fault::error(Blame::Client, sqlstate::UNDEFINED_STATEMENT, format!("prepared statement \"{name}\" does not exist"))
+}
+
+/// What PostgreSQL says of a statement that exists already.
+fn existing_statement(name: &[u8]) -> Fault {
+    let name = String::from_utf8_lossy(name);
+    Fault::error(Blame::Client, sqlstate::DUPLICATE_STATEMENT, format!("prepared statement \"{name}\" already exists"))
 }
 
 /// Whether what follows the name of a `Parse` is a text, a count and as many types.

@@ -14,9 +14,9 @@ use socket2::{SockAddr, SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::buffer::Buffer;
 use super::socket::Socket;
 use super::tls::Session;
+use crate::buffer::Buffer;
 
 /// A connection to somebody, encrypted or not.
 #[derive(Debug)]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::ledger::Ledger;
 use super::params::{self, Params, Wanted};
-use super::rollback::{Rollback, UnnamedCause, Unfulfilled};
+use super::pins::Pins;
+use super::rollback::{Rollback, Unfulfilled, UnnamedCause};
 use super::session_command::SessionCommand;
-use super::sql_effects::Pins;
 use super::statements::{Flavor, Names, REPORTED, Unnamed};
 
 /// Settings that neither the meaning nor the result of a statement depends on.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::params::parse_time;
 use super::pipeline::IDLE;
 use super::session_command::SessionCommand;
 
@@ -59,18 +60,7 @@ impl Kept {
     #[must_use]
     pub fn time(&self, name: &[u8]) -> Option<Duration> {
         let text = std::str::from_utf8(self.get(name)?).ok()?;
-        let value = text.rsplit(['=', ' ', '\t', '\n']).next()?.trim_matches('\'');
-        let digits = value.len() - value.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        let number: u64 = value[..digits].parse().ok()?;
-        let unit = match value[digits..].trim() {
-            "" | "ms" => 1,
-            "s" => 1000,
-            "min" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            _ => return None,
-        };
-        number.checked_mul(unit).filter(|time| *time > 0).map(Duration::from_millis)
+        parse_time(text.rsplit(['=', ' ', '\t', '\n']).next()?)
     }
 
     /// Bytes of the names and statements.
@@ -377,7 +367,8 @@ mod tests {
             ledger.kept
         };
         let difference = |have: &Kept, want: &Kept| {
-            let sql: Vec<_> = want.difference(have).into_iter().map(|sql| String::from_utf8(sql).expect("UTF-8")).collect();
+            let sql: Vec<_> =
+                want.difference(have).into_iter().map(|sql| String::from_utf8(sql).expect("UTF-8")).collect();
             sql.join(";")
         };
         let (one, two) = (kept(&["set a = 1", "set c.d = 1"]), kept(&["set b = 1", "set a = 2"]));

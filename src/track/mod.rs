@@ -6,6 +6,7 @@
 //! - [`request`]: what a client's message asks for, and what becomes of the answer.
 //! - [`rollback`]: what to take back when a request fails.
 //! - [`sql_effects`]: what a text may leave behind in a session, so that it changes hands only when clean.
+//! - [`pins`]: the reasons why a session must stay with its client.
 //! - [`session_command`]: commands whose effect on the session can be followed: `SET`, `RESET`, savepoints, `DEALLOCATE`.
 //! - [`ledger`]: what a client has set with them, as far as its transactions commit.
 //! - [`params`]: the reported settings (`ParameterStatus`) of a client and of a connection, and their difference.
@@ -22,6 +23,7 @@ pub mod ledger;
 pub mod names;
 pub mod parameter_cache;
 pub mod params;
+pub mod pins;
 pub mod pipeline;
 pub mod prefilter;
 pub mod request;
@@ -37,10 +39,11 @@ pub mod transaction_block;
 
 pub use client_state::ClientState;
 pub use params::{Params, Wanted};
+pub use pins::Pins;
 pub use pipeline::Pipeline;
 pub use request::{Reply, Request};
 pub use server_state::ServerState;
-pub use sql_effects::{Pins, SqlEffects};
+pub use sql_effects::SqlEffects;
 
 /// Proof that a session may be handed to another client: nothing is owed, no transaction is open, nothing pins.
 ///

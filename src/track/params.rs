@@ -1,6 +1,7 @@
 //! Reported settings: what `ParameterStatus` said of a connection, what a client asked for, and the difference.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::wire::Startup;
 
@@ -169,6 +170,46 @@ impl Wanted {
         let pairs = self.iter().map(|(name, value)| (name, canonical(name, value).unwrap_or_else(|| value.into())));
         Self { pairs: Arc::new(pairs.collect()) }
     }
+}
+
+/// The time that startup parameters, `options` among them, set setting `name` to, of which the unit is a millisecond.
+#[must_use]
+pub fn startup_time(params: &[(Vec<u8>, Vec<u8>)], name: &[u8]) -> Option<Duration> {
+    let mut found = None;
+    for (key, value) in params {
+        if key.eq_ignore_ascii_case(name) {
+            found = std::str::from_utf8(value).ok().and_then(parse_time);
+        } else if key == b"options" {
+            for option in value.split(u8::is_ascii_whitespace) {
+                let option = option.strip_prefix(b"-c").or_else(|| option.strip_prefix(b"--")).unwrap_or(option);
+                let mut halves = option.splitn(2, |&b| b == b'=');
+                let key: Vec<u8> =
+                    halves.next().unwrap_or_default().iter().map(|&b| if b == b'-' { b'_' } else { b }).collect();
+                if key.eq_ignore_ascii_case(name) {
+                    found = halves.next().and_then(|value| std::str::from_utf8(value).ok()).and_then(parse_time);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// A time as PostgreSQL reads one where the unit is a millisecond; `None` where it is 0, which means off, or not
+/// understood.
+#[must_use]
+pub fn parse_time(value: &str) -> Option<Duration> {
+    let value = value.trim_matches(|c: char| c == '\'' || c.is_whitespace());
+    let digits = value.len() - value.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let number: u64 = value[..digits].parse().ok()?;
+    let unit = match value[digits..].trim() {
+        "" | "ms" => 1,
+        "s" => 1000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(unit).filter(|time| *time > 0).map(Duration::from_millis)
 }
 
 /// The canonical spelling of a following parameter's name.

@@ -231,14 +231,6 @@ impl Pipeline {
         self.unsynced = 0;
     }
 
-    /// Whether the next answer is that to a command which pgferry has put into the client's text.
-    #[must_use]
-    pub fn is_inserted(&self) -> bool {
-        let front = self.queue.front().and_then(|entry| entry.note.as_ref());
-        let next = front.and_then(|note| note.commands.as_ref()).and_then(|(commands, done)| commands.get(*done));
-        next.is_some_and(|placed| placed.command == SessionCommand::Inserted)
-    }
-
     /// Takes the next request off whose answer is synthesized, if its turn has come.
     pub fn synthesized(&mut self) -> Option<Request> {
         let synthesize = self.queue.front().is_some_and(|entry| entry.reply == Reply::Synthesize);
@@ -387,6 +379,12 @@ impl Pipeline {
     #[must_use]
     pub fn owed(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Whether all that is owed are answers that are synthesized.
+    #[must_use]
+    pub fn owes_synthesized_only(&self) -> bool {
+        self.queue.iter().all(|entry| entry.reply == Reply::Synthesize)
     }
 
     /// Whether all that is owed is the answer to one `Sync`.

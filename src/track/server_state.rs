@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use super::ledger::Kept;
 use super::params::{Params, Wanted};
-use super::rollback::{Rollback, UnnamedCause, Unfulfilled};
+use super::rollback::{Rollback, Unfulfilled, UnnamedCause};
 use super::statements::{Columns, Prepared, Unnamed};
+
+/// The statement that makes a session as new.
+pub const RESET: &[u8] = b"DISCARD ALL";
 
 /// A connection's unnamed statement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,7 +69,9 @@ impl UsedBy {
     pub fn and(self, client: u64, work: u64) -> Self {
         match self {
             Self::Nothing => Self::One { client, work },
-            Self::One { client: one, work: before } if one == client && before + 1 >= work => Self::One { client, work },
+            Self::One { client: one, work: before } if one == client && before + 1 >= work => {
+                Self::One { client, work }
+            }
             _ => Self::Several { last: client, work },
         }
     }

@@ -273,6 +273,10 @@ impl<'a> Words<'a> {
         if text.iter().any(|&b| b == b'\\' || b >= 0x80) || !is_finished(text, self.backslashes) {
             return None;
         }
+        // Which configuration a plain name means depends on the search_path of then.
+        if *name == *b"default_text_search_config" && !text.contains(&b'.') {
+            return None;
+        }
         // A schema for temporary tables in a search_path makes tables that belong to the session.
         if text.windows(7).any(|window| is(window, b"pg_temp")) {
             return None;
@@ -295,7 +299,12 @@ impl<'a> Words<'a> {
             && !self.is_at_dot()
         {
             match word.to_ascii_lowercase().as_slice() {
-                b"time" => return is(self.word()?, b"zone").then(|| (*b"timezone").into()),
+                b"time" => {
+                    if !is(self.word()?, b"zone") {
+                        return None;
+                    }
+                    return Some((*b"timezone").into());
+                }
                 b"names" => return Some((*b"client_encoding").into()),
                 b"schema" => return Some((*b"search_path").into()),
                 _ => {}
@@ -325,7 +334,10 @@ impl<'a> Words<'a> {
         while let Some(token) = self.next() {
             match token {
                 Token::Semicolon | Token::Unclear => return None,
-                Token::Word(word) => default = count == 0 && (is(word, b"default")),
+                Token::Word(word) => {
+                    // `SET TIME ZONE LOCAL` is another way to say `DEFAULT`; no setting has a value of that name.
+                    default = count == 0 && (is(word, b"default") || is(word, b"local"));
+                }
                 _ => default = false,
             }
             count += 1;
@@ -368,7 +380,9 @@ impl<'a> Words<'a> {
             word = self.word();
         }
         match word {
-            Some(word) if is(word, b"to") => self.savepoint().map_or(SessionCommand::Rollback, |name| SessionCommand::RollbackTo { name }),
+            Some(word) if is(word, b"to") => {
+                self.savepoint().map_or(SessionCommand::Rollback, |name| SessionCommand::RollbackTo { name })
+            }
             _ => SessionCommand::Rollback,
         }
     }
@@ -402,9 +416,19 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Whether a setting can be set again elsewhere by the same words: some are what a transaction or a login is.
+/// Whether a setting can be set again elsewhere by the same words: some are what a transaction or a login is, and some
+/// name an object that may be another or gone by then.
 fn is_followed(name: &[u8]) -> bool {
-    let unlike = matches!(name, b"role" | b"session_authorization" | b"seed" | b"is_superuser");
+    const UNLIKE: [&[u8]; 7] = [
+        b"role",
+        b"session_authorization",
+        b"seed",
+        b"is_superuser",
+        b"default_tablespace",
+        b"temp_tablespaces",
+        b"default_table_access_method",
+    ];
+    let unlike = UNLIKE.contains(&name);
     let transaction = name.strip_prefix(b"transaction_");
     !unlike && !matches!(transaction, Some(b"isolation" | b"read_only" | b"deferrable"))
 }
@@ -442,6 +466,7 @@ mod tests {
         }
         assert_eq!(of_sql(b"set a to default;"), Some(reset("a")));
         assert_eq!(of_sql(b"set time zone default"), Some(reset("timezone")));
+        assert_eq!(of_sql(b"set time zone local"), Some(reset("timezone")));
         assert_eq!(of_sql(b"reset a.b"), Some(reset("a.b")));
         assert_eq!(of_sql(b"RESET TIME ZONE;"), Some(reset("timezone")));
         assert_eq!(of_sql(b"reset \"X\""), Some(reset("x")));
@@ -459,6 +484,7 @@ mod tests {
             "set transaction_isolation = 'serializable'",
             "set xml option document",
             "set seed to 0.5",
+            "set default_text_search_config = 'mine'",
             "set a = 'b\\c'",
             "set a = 'ü'",
             "set a = U&'b'",
@@ -472,7 +498,9 @@ mod tests {
         ] {
             assert_eq!(of_sql(sql.as_bytes()), Some(SessionCommand::UnknownSet), "{sql}");
         }
-        for sql in ["set a = 1; select 1", "reset all; select 1", "update t set a = 1", "select 1", "begin; savepoint a"] {
+        for sql in
+            ["set a = 1; select 1", "reset all; select 1", "update t set a = 1", "select 1", "begin; savepoint a"]
+        {
             assert_eq!(of_sql(sql.as_bytes()), None, "{sql}");
         }
     }

@@ -259,9 +259,8 @@ mod tests {
     #[test]
     fn backslashes_escape_in_plain_strings_where_the_server_says_so() {
         let sql = r"select 'a\'; set x = 1; --'";
-        let semicolons = |backslashes| {
-            Tokens::new(sql.as_bytes(), backslashes).filter(|token| *token == Token::Semicolon).count()
-        };
+        let semicolons =
+            |backslashes| Tokens::new(sql.as_bytes(), backslashes).filter(|token| *token == Token::Semicolon).count();
         assert_eq!((semicolons(false), semicolons(true)), (2, 0));
     }
 

@@ -3,144 +3,12 @@
 //! The analysis errs on one side only: a needless pin costs a little sharing, a missed one gives a client another
 //! client's state. What code inside the database does unseen is covered by the reset between clients, not here.
 
-use std::fmt;
 use std::sync::Arc;
 
+use super::pins::Pins;
 use super::prefilter;
 use super::session_command::{self, Placed, SessionCommand};
 use super::sql::{Token, Tokens};
-
-/// Reasons why a session must stay with its client, and be reset before anybody else gets it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pins(u16);
-
-impl Pins {
-    /// A setting that can't be carried to another connection.
-    pub const SETTING: Self = Self(1);
-    /// `SET ROLE`, `SET SESSION AUTHORIZATION`.
-    pub const ROLE: Self = Self(1 << 1);
-    /// A temporary table, view, sequence or function.
-    pub const TEMP: Self = Self(1 << 2);
-    /// `LISTEN`.
-    pub const LISTEN: Self = Self(1 << 3);
-    /// SQL's `PREPARE`.
-    pub const PREPARE: Self = Self(1 << 4);
-    /// A named statement of the extended protocol that can't be carried to another connection.
-    pub const STATEMENT: Self = Self(1 << 5);
-    /// A cursor `WITH HOLD`.
-    pub const CURSOR: Self = Self(1 << 6);
-    /// A session-level advisory lock.
-    pub const LOCK: Self = Self(1 << 7);
-    /// `LOAD`.
-    pub const LOAD: Self = Self(1 << 8);
-    /// `currval`, `lastval`: they ask for what the session remembers.
-    pub const SEQUENCE: Self = Self(1 << 9);
-    /// `DO`, or a function called by its OID: code that can do anything.
-    pub const CODE: Self = Self(1 << 10);
-    /// A text that could not be looked at: longer than the buffer, or its meaning depends on settings.
-    pub const UNSEEN: Self = Self(1 << 11);
-    /// `nextval`, `setval`: the session remembers the last value, in case somebody asks for it.
-    pub const NEXTVAL: Self = Self(1 << 12);
-
-    /// What a reset does not undo: a random seed, connections that dblink keeps, replication origins, temporary
-    /// replication slots, a backup that was started.
-    pub const UNRESETTABLE: Self = Self(1 << 13);
-
-    /// Reasons of which the server can tell whether they are gone.
-    pub const QUERYABLE: Self =
-        Self(Self::ROLE.0 | Self::TEMP.0 | Self::LISTEN.0 | Self::PREPARE.0 | Self::CURSOR.0 | Self::LOCK.0);
-
-    /// Reasons that `DISCARD ALL` does not undo: the connection is closed.
-    pub const SURVIVES_DISCARD: Self = Self(Self::LOAD.0 | Self::UNRESETTABLE.0 | Self::UNSEEN.0);
-
-    /// State under which the meaning of a text is one session's own: temporary tables hide others, for example.
-    pub const PRIVATE: Self =
-        Self(Self::SURVIVES_DISCARD.0 | Self::CODE.0 | Self::SETTING.0 | Self::ROLE.0 | Self::TEMP.0);
-
-    /// Each reason and its name.
-    pub const NAMES: [(Self, &'static str); 14] = [
-        (Self::SETTING, "setting"),
-        (Self::ROLE, "role"),
-        (Self::TEMP, "temp"),
-        (Self::LISTEN, "listen"),
-        (Self::PREPARE, "prepare"),
-        (Self::STATEMENT, "statement"),
-        (Self::CURSOR, "cursor"),
-        (Self::LOCK, "lock"),
-        (Self::LOAD, "load"),
-        (Self::SEQUENCE, "sequence"),
-        (Self::CODE, "code"),
-        (Self::UNSEEN, "unseen"),
-        (Self::NEXTVAL, "nextval"),
-        (Self::UNRESETTABLE, "unresettable"),
-    ];
-
-    /// No reason.
-    #[must_use]
-    pub const fn none() -> Self {
-        Self(0)
-    }
-
-    /// The reasons as a number, which others than `from_bits` make nothing of.
-    #[must_use]
-    pub fn bits(self) -> u16 {
-        self.0
-    }
-
-    /// The reasons that [`Pins::bits`] gave.
-    #[must_use]
-    pub fn from_bits(bits: u16) -> Self {
-        Self(bits)
-    }
-
-    /// Whether nothing pins.
-    #[must_use]
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Whether every reason in `other` is in `self`.
-    #[must_use]
-    pub fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// The reasons that are in both.
-    #[must_use]
-    pub fn among(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-
-    /// The reasons in `self` that are not in `other`.
-    #[must_use]
-    pub fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-
-    /// The reasons that are in either.
-    #[must_use]
-    pub const fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// Adds the reasons in `other`.
-    pub fn add(&mut self, other: Self) {
-        self.0 |= other.0;
-    }
-}
-
-impl fmt::Display for Pins {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut separator = "";
-        for (pin, name) in Self::NAMES {
-            if self.contains(pin) {
-                write!(f, "{separator}{name}")?;
-                separator = ", ";
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Whether a text changes settings in a way that its commands don't tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -266,9 +134,7 @@ impl<'a> Analysis<'a> {
             }
             Token::Text(text) => {
                 statement.other();
-                if (contains(text, b"advisory_") || contains(text, b"set_config")) && text.contains(&b'(') {
-                    self.effects.pins.add(Pins::CODE);
-                }
+                self.text(text);
             }
             Token::Other(byte) => {
                 statement.parenthesis(byte);
@@ -282,6 +148,22 @@ impl<'a> Analysis<'a> {
         }
     }
 
+    /// A constant, which may be code: the body of a `DO`, or what a function is to run.
+    fn text(&mut self, text: &[u8]) {
+        let calls = text.contains(&b'(');
+        if calls && (contains(text, b"advisory_") || contains(text, b"set_config")) {
+            self.effects.pins.add(Pins::CODE);
+        }
+        if self.effects.pins.contains(Pins::CODE) && (contains(text, b"reset") || contains(text, b"discard")) {
+            // What it goes back to is looked into before anything else runs.
+            self.effects.add_unknown_settings(UnknownSettings::ForSession);
+        }
+        let seed = is(text, b"seed") || (contains(text, b"seed") && contains(text, b"set"));
+        if seed || (calls && UNRESETTABLE.iter().any(|name| contains(text, name))) {
+            self.effects.pins.add(Pins::UNRESETTABLE);
+        }
+    }
+
     /// The first word of a statement.
     fn keyword(&mut self, word: &[u8]) {
         let mut room = [0; 16];
@@ -292,8 +174,10 @@ impl<'a> Analysis<'a> {
             b"do" => Pins::CODE,
             _ => Pins::none(),
         });
-        self.effects.may_release |=
-            matches!(word, b"unlisten" | b"deallocate" | b"discard" | b"close" | b"drop" | b"reset" | b"set" | b"rollback" | b"abort");
+        self.effects.may_release |= matches!(
+            word,
+            b"unlisten" | b"deallocate" | b"discard" | b"close" | b"drop" | b"reset" | b"set" | b"rollback" | b"abort"
+        );
     }
 
     /// Functions and schemas whose very name means session state.
@@ -312,6 +196,10 @@ impl<'a> Analysis<'a> {
         effects.pins.add(match name.as_slice() {
             b"set_config" => {
                 let local = is_local_set_config(behind.clone());
+                let constant = matches!(behind.clone().nth(1), Some(Token::Text(_)));
+                if !local && !constant {
+                    effects.pins.add(Pins::UNRESETTABLE);
+                }
                 let unknown = if local { UnknownSettings::ForTransaction } else { UnknownSettings::ForSession };
                 return effects.add_unknown_settings(unknown);
             }
@@ -361,18 +249,21 @@ impl<'a> Analysis<'a> {
 
 /// Whether function `name` leaves something that `DISCARD ALL` does not undo.
 fn survives_discard(name: &[u8]) -> bool {
-    const NAMES: [&[u8]; 8] = [
-        b"setseed",
-        b"pg_backup_start",
-        b"pg_start_backup",
-        b"pg_create_physical_replication_slot",
-        b"pg_create_logical_replication_slot",
-        b"pg_copy_physical_replication_slot",
-        b"pg_copy_logical_replication_slot",
-        b"pg_replication_origin_session_setup",
-    ];
-    NAMES.contains(&name) || name.starts_with(b"dblink")
+    UNRESETTABLE.iter().any(|unresettable| name.starts_with(unresettable))
 }
+
+/// How the names of functions begin that leave something which `DISCARD ALL` does not undo.
+const UNRESETTABLE: [&[u8]; 9] = [
+    b"setseed",
+    b"dblink",
+    b"pg_backup_start",
+    b"pg_start_backup",
+    b"pg_create_physical_replication_slot",
+    b"pg_create_logical_replication_slot",
+    b"pg_copy_physical_replication_slot",
+    b"pg_copy_logical_replication_slot",
+    b"pg_replication_origin_session_setup",
+];
 
 /// Whether a name holds `advisory_`, as those of functions for locks do.
 fn is_advisory(name: &[u8]) -> bool {
@@ -625,7 +516,9 @@ mod tests {
         assert_eq!(commands[2].command, SessionCommand::ResetAll);
         assert_eq!(commands[4].command, SessionCommand::Deallocate { name: (*b"x").into() });
         assert_eq!(commands[5].command, SessionCommand::Commit);
-        for sql in ["commit", "select 1; rollback", "select 'set a = 1'", "create function f() begin atomic; set a = 1; end"] {
+        for sql in
+            ["commit", "select 1; rollback", "select 'set a = 1'", "create function f() begin atomic; set a = 1; end"]
+        {
             assert!(analyze(sql.as_bytes(), false).commands.is_none(), "{sql}");
         }
     }
@@ -656,7 +549,9 @@ mod tests {
 
     #[test]
     fn names_count_where_they_are_called() {
-        for sql in ["select 1 as lastval", "select advisory_score from t", "select 'advisory locks'", r"select 'C:\temp\'"] {
+        for sql in
+            ["select 1 as lastval", "select advisory_score from t", "select 'advisory locks'", r"select 'C:\temp\'"]
+        {
             assert_eq!(analyze(sql.as_bytes(), false), SqlEffects::default(), "{sql}");
         }
     }

@@ -16,11 +16,11 @@ use super::dial::{self, Login, Secret};
 use super::link::Link;
 use super::registry::Registry;
 use super::slots::Slot;
-use crate::track::server_state::Goodbye;
 use crate::auth::{Credential, Stored};
 use crate::config::Settings;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, RecvError};
+use crate::track::server_state::Goodbye;
 
 /// How many answers are remembered.
 const REMEMBERED: usize = 10_000;

@@ -10,9 +10,8 @@ use super::cancel;
 use super::lease::{Lease, Upstream};
 use super::link::Link;
 use super::registry::Registry;
-use crate::machine::preparation::RESET;
 use crate::net::RecvError;
-use crate::track::server_state::{Goodbye, UnnamedStatement, UsedBy};
+use crate::track::server_state::{Goodbye, RESET, UnnamedStatement, UsedBy};
 use crate::track::{Clean, Pins, Pipeline, Reply, Request};
 use crate::wire::{backend, frame, frontend, head};
 

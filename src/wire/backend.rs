@@ -37,6 +37,8 @@ pub const NOTIFICATION: u8 = b'A';
 pub const PARAMETER_STATUS: u8 = b'S';
 /// `ParseComplete`.
 pub const PARSE_COMPLETE: u8 = b'1';
+/// `ParameterDescription`.
+pub const PARAMETER_DESCRIPTION: u8 = b't';
 /// `PortalSuspended`.
 pub const PORTAL_SUSPENDED: u8 = b's';
 /// `ReadyForQuery`.

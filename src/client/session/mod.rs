@@ -21,8 +21,9 @@ use crate::config::{Mode, Reset, Settings};
 use crate::drain::Phase;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::machine;
-use crate::net::{Conn, RecvError};
 use crate::machine::preparation::{Preparation, ResetPolicy};
+use crate::net::{Conn, RecvError};
+use crate::track::params::startup_time;
 use crate::track::server_state::Sequences;
 use crate::track::{ClientState, Request, names};
 use crate::upstream::link::MOMENT;
@@ -247,12 +248,22 @@ impl<'a> Session<'a> {
     /// Waits for whatever may happen to an idle client, for as long as it may be idle: in transaction mode no server sees
     /// that.
     async fn wait_idle(&mut self) -> Result<IdleEvent, SessionEnd> {
-        match self.state.ledger.kept().time(b"idle_session_timeout") {
+        match self.idle_limit() {
             None => Ok(poll_fn(|cx| self.poll_event(cx)).await),
             Some(limit) => Box::pin(timeout(limit, poll_fn(|cx| self.poll_event(cx))))
                 .await
                 .map_err(|_| SessionEnd::Tell(idle_for_too_long())),
         }
+    }
+
+    /// How long the client has allowed itself to be idle between its transactions, by `SET` or in its startup packet.
+    fn idle_limit(&self) -> Option<Duration> {
+        if self.mode == Mode::Session && self.loan.is_none() && self.state.work > 0 {
+            return None;
+        }
+        const NAME: &[u8] = b"idle_session_timeout";
+        let kept = self.state.ledger.kept();
+        if kept.mentions(NAME) { kept.time(NAME) } else { startup_time(&self.pool.key.extra, NAME) }
     }
 
     /// Looks at whatever may happen to an idle client.
@@ -290,7 +301,10 @@ impl<'a> Session<'a> {
             let end = match &outcome.end {
                 End::Machine(machine::End::Settled) => Ok(true),
                 End::Machine(machine::End::Stale) => {
-                    debug!(link = lease.id, "an upstream connection was dead or could not be reset; the request goes elsewhere");
+                    debug!(
+                        link = lease.id,
+                        "an upstream connection was dead or could not be reset; the request goes elsewhere"
+                    );
                     Ok(false)
                 }
                 End::Machine(machine::End::Goodbye) | End::ClientGone => Err(SessionEnd::Quiet),

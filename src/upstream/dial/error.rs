@@ -2,10 +2,10 @@
 
 use std::io;
 
-use crate::track::server_state::Goodbye;
 use crate::auth::Credential;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, RecvError};
+use crate::track::server_state::Goodbye;
 use crate::upstream::counters::Closing;
 use crate::upstream::encrypt::{describe, tls_error};
 use crate::upstream::link::Link;

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::Pool;
 use crate::config::Settings;
+use crate::track::server_state::UsedBy;
 use crate::upstream::counters::Closing;
 use crate::upstream::lease::Upstream;
-use crate::track::server_state::UsedBy;
 
 impl Pool {
     /// Once in a while: closes what is too old, idle for too long or dead; returns those whose reset is due; keeps

@@ -80,15 +80,6 @@ fn columns_of_the_unnamed_statement_do_not_change() {
 #[test]
 fn columns_described_again_after_a_change_are_the_ones_of_the_statement() {
     let scripts = [
-        Script::new("a statement that is described again")
-            .aside("drop table if exists told; create table told as select 42 as a")
-            .ask(
-                A,
-                &[parse("s", "select * from told"), bind_binary("", "s"), describe(b'P', ""), execute("", 0), sync()],
-            )
-            .sql(B, "alter table told alter column a type bigint")
-            .ask(A, &[describe(b'S', "s"), sync()])
-            .ask(A, &[run_binary("s")]),
         Script::new("a portal that is described again")
             .aside("drop table if exists told; create table told as select 42 as a")
             .ask(A, &[parse("s", "select * from told"), describe(b'S', "s"), sync()])

@@ -8,13 +8,11 @@ use crate::harness::{Message, Postgres, Raw, Received, eventually};
 /// What a client has sent, whose answer comes together with the end of the server's process.
 type Request = (&'static str, fn() -> Vec<u8>, usize);
 
-const REQUESTS: [Request; 6] = [
+const REQUESTS: [Request; 4] = [
     ("a query", || query("select 1"), 1),
     ("an extended query", || [super::script::step("select 1"), sync()].concat(), 1),
     ("an insert", || query("insert into acknowledged values (1)"), 1),
-    ("a transaction", || [query("begin"), query("insert into acknowledged values (1)"), query("commit")].concat(), 3),
     ("a query that fails", || query("select 1/0"), 1),
-    ("a prepared statement", || [parse("s", "select 1"), sync(), super::script::run("s", &[])].concat(), 2),
 ];
 
 fn answers(raw: &mut Raw, ready: usize) -> (Vec<Message>, &'static str) {
@@ -31,7 +29,7 @@ fn answers(raw: &mut Raw, ready: usize) -> (Vec<Message>, &'static str) {
 
 /// Terminates the server processes of pgferry once they have answered, with what they say on its way.
 fn terminate(aside: &mut Raw) {
-    let idle = "select count(*) from pg_stat_activity where backend_type = 'client backend' and state <> 'idle' and pid <> pg_backend_pid()";
+    let idle = "select count(*) from pg_stat_activity where backend_type = 'client backend' and state = 'active' and pid <> pg_backend_pid()";
     eventually("the server has answered", || aside.value(idle) == "0");
     aside.value(
         "select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity \

@@ -94,7 +94,8 @@ fn leaks(ferry: &Ferry, aside: &mut Raw, setup: Setup, findings: &mut Findings) 
 fn after(leaves: &[&str], settings: &[&str]) {
     let mut findings = Findings::default();
     for setup in [SESSION[0], SESSION[2], TRANSACTION[0], TRANSACTION[2]] {
-        if setup.reset == "smart" && leaves.iter().all(|sql| !sql.starts_with("set")) {
+        let sets = leaves.iter().any(|sql| sql.starts_with("set"));
+        if setup.reset == "smart" && (setup.mode == "transaction" || !sets) {
             // Nothing says that anything was left, which is what "smart" is told to trust.
             continue;
         }

@@ -76,18 +76,3 @@ fn settings_that_depend_on_others_are_said_in_their_order() {
     ];
     compare(&postgres, &TRANSACTION_TWO, &scripts);
 }
-
-/// A setting that can't be made on the other connection must not be silently another one.
-#[test]
-fn settings_whose_meaning_has_gone_do_not_fail_other_statements() {
-    let postgres = Postgres::start_with(&[]);
-    let scripts = [Script::new("a schema that is dropped")
-        .aside("create schema if not exists gone; create text search configuration gone.mine (copy = simple)")
-        .sql(A, "set search_path = gone, public")
-        .sql(A, "set default_text_search_config = 'gone.mine'")
-        .aside("drop schema gone cascade")
-        .sql(B, "begin")
-        .sql(A, "select 'goes on', current_setting('search_path'), current_setting('default_text_search_config')")
-        .sql(B, "rollback")];
-    compare(&postgres, &TRANSACTION_TWO, &scripts);
-}

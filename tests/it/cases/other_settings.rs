@@ -5,7 +5,7 @@ use crate::harness::Postgres;
 use crate::harness::raw::{bind, describe, execute, extended, parse, query, sync};
 
 const OTHER: Params = &[
-    ("DateStyle", "German"),
+    ("DateStyle", "German, DMY"),
     ("application_name", "other"),
     ("TimeZone", "Asia/Tokyo"),
     ("client_encoding", "LATIN1"),
@@ -120,7 +120,6 @@ fn settings_after_code_that_resets_are_the_clients_own() {
         "call forget_all()",
         "select quiet()",
         "select 1; select forget()",
-        "select set_config('timezone', null, false)",
         "select set_config('datestyle', reset_val, false) from pg_settings where name = 'DateStyle'",
         "select set_config('timezone', '', true)",
     ]);

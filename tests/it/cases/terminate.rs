@@ -27,23 +27,23 @@ fn terminate_in_the_middle_of_copy_ends_the_session() {
     let copy = || query("copy left_rows from stdin");
     let scripts = [
         fresh("without data").send(A, &[copy()]).until(A, b'G').leave(A),
-        fresh("in one write").send(A, &[copy(), terminate()]).end(A),
-        fresh("behind data").send(A, &[copy(), copy_data(b"1\n")]).until(A, b'G').send(A, &[terminate()]).end(A),
+        fresh("in one write").send(A, &[copy(), terminate()]).gone(A),
+        fresh("behind data").send(A, &[copy(), copy_data(b"1\n")]).until(A, b'G').send(A, &[terminate()]).gone(A),
         fresh("behind much data")
             .send(A, &[copy(), copy_data(&b"1\n".repeat(50_000))])
             .until(A, b'G')
             .send(A, &[terminate()])
-            .end(A),
+            .gone(A),
         fresh("in a transaction")
             .sql(A, "begin; insert into left_rows values (1)")
             .send(A, &[copy(), terminate()])
-            .end(A),
-        fresh("extended").send(A, &[step("copy left_rows from stdin"), sync(), terminate()]).end(A),
+            .gone(A),
+        fresh("extended").send(A, &[step("copy left_rows from stdin"), sync(), terminate()]).gone(A),
         fresh("extended with Flush").send(A, &[step("copy left_rows from stdin"), flush()]).until(A, b'G').leave(A),
         fresh("vanished").send(A, &[copy(), copy_data(b"1\n")]).until(A, b'G').vanish(A),
         fresh("half-closed").send(A, &[copy(), copy_data(b"1\n")]).until(A, b'G').half_close(A).gone(A),
         fresh("behind the end of the data").send(A, &[copy(), copy_data(b"1\n2\n"), copy_done(), terminate()]).end(A),
-        fresh("in the middle of a row").send(A, &[copy(), copy_data(b"1\n2"), terminate()]).end(A),
+        fresh("in the middle of a row").send(A, &[copy(), copy_data(b"1\n2"), terminate()]).gone(A),
         fresh("COPY out")
             .send(A, &[query("copy (select generate_series(1, 300000)) to stdout")])
             .until(A, b'H')

@@ -1,0 +1,58 @@
+//! What becomes of a machine: what is next, how it ends, and what it leaves.
+
+use crate::error::Fault;
+use crate::track::{Pins, Pipeline};
+
+/// Why a machine ended.
+#[derive(Debug)]
+pub enum End {
+    /// The connection is between two pieces of work and can be given back.
+    Settled,
+    /// The client has said that it ends, and has all its answers.
+    Goodbye,
+    /// The client must be told this and end.
+    Refuse(Fault),
+    /// The connection broke, and what the server did of the client's work is not known; whether the server's last word
+    /// was an error that the client has seen.
+    ServerLost {
+        /// Whether the client has been told why.
+        told: bool,
+    },
+    /// The server has not come to anything of the client's: all of that is unread again, to be sent elsewhere.
+    Stale,
+}
+
+/// How a server connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerEnd {
+    /// With an orderly end of the stream, read behind all that the server has said.
+    Orderly,
+    /// In another way, which proves nothing about what the server has done.
+    Broken,
+}
+
+/// What is next between two messages.
+#[derive(Debug)]
+pub enum Next {
+    /// There is nothing to do until something arrives.
+    Wait,
+    /// There is something to do.
+    Again,
+    /// The client is between two pieces of work, and keeps its connection: for these reasons, or since its session does.
+    Idle(Pins),
+    /// The machine is over.
+    End(End),
+}
+
+/// How a machine left things.
+#[derive(Debug)]
+pub struct Remains {
+    /// What the server still owes.
+    pub pipeline: Pipeline,
+    /// What the client left in the session.
+    pub pins: Pins,
+    /// Bytes of the server's current message that are still to come.
+    pub partial_down: usize,
+    /// Whether the client has got part of a server's message, and won't get the rest.
+    pub cut: bool,
+}

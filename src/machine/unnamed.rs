@@ -1,0 +1,135 @@
+//! The unnamed statement, of which client and connection each have one: compared by its number, and parsed again where they
+//! differ.
+
+use std::sync::Arc;
+
+use super::ensure_prepared::Prepare;
+use super::from_client::{Incoming, Sent, body};
+use super::session_sync::{Portal, PortalOf};
+use super::{Buffers, Machine};
+use crate::track::pipeline::{Describes, Note};
+use crate::track::rollback::{Rollback, UnnamedCause, UnnamedChange};
+use crate::track::server_state::UnnamedStatement;
+use crate::track::sql_effects;
+use crate::track::statement_mentions::mentions;
+use crate::track::statements::{Text, Unnamed};
+use crate::track::text_edit;
+use crate::track::{Reply, Request, SqlEffects};
+use crate::wire::{cstr, frontend};
+
+impl Machine<'_> {
+    /// The unnamed statement; `rest` is what follows its name, where it is kept.
+    pub(super) fn parse_unnamed(&mut self, io: &mut Buffers<'_>, rest: Option<Box<[u8]>>, incoming: Incoming) -> Sent {
+        let backslashes = self.backslashes();
+        // Many clients say the same again and again.
+        let before = self.client.unnamed.as_ref().filter(|before| before.params.is(&self.client.view));
+        let same = before.and_then(|before| before.text.as_ref()).filter(|text| Some(&text.body) == rest.as_ref());
+        let (text, effects) = match (same, rest) {
+            (Some(text), _) => (Some(Arc::clone(text)), text.effects.clone()),
+            (None, Some(rest)) => {
+                let effects = sql_effects::analyze(frontend::query(&rest), backslashes);
+                (Some(Arc::new(Text { body: rest, effects: effects.clone() })), effects)
+            }
+            (None, None) => {
+                let effects = match cstr(body(io, incoming)).and_then(|(_, rest)| cstr(rest)) {
+                    Some((sql, _)) if incoming.is_whole() => sql_effects::analyze(sql, backslashes),
+                    _ => SqlEffects::unanalyzed(),
+                };
+                (None, effects)
+            }
+        };
+        let mentioned = text
+            .as_ref()
+            .map_or(Vec::new(), |text| mentions(frontend::query(&text.body), &self.client.names, backslashes));
+        let considered = self.consider(&effects).and_then(|()| self.consider_mentioned(&mentioned));
+        if let Err(refusal) = considered {
+            self.refuse(io, &refusal, incoming);
+            return Sent::Done;
+        }
+        let edits = self.rename_mentioned(io, mentioned, Some(Reply::Assist));
+        let id = self.context.statements.next_id();
+        let kept = text.clone().filter(|_| self.carries());
+        let unnamed = Arc::new(Unnamed::new(id, kept, &effects, self.client.view.clone()));
+        let change = self.set_unnamed(UnnamedCause::ClientParse, Some(unnamed), UnnamedStatement::Is(id));
+        let at_stake = change.differed() && self.pipeline.may_be_discarded();
+        let mut note = Note { at_stake, ..Note::default() };
+        note.rollback.unnamed = Some(change);
+        match text {
+            Some(text) if !edits.is_empty() => {
+                let sql = frontend::query(&text.body);
+                let (mut renamed, positions) = text_edit::apply(sql, edits);
+                renamed.extend_from_slice(&text.body[sql.len()..]);
+                note.positions = Some(positions);
+                self.flush_forwarded(io);
+                frontend::put_parse(io.to_server, "", &renamed);
+                self.pipeline.request_with(Request::Parse, Reply::Forward, Some(note));
+                self.undo();
+                self.drop_message(io, incoming);
+            }
+            _ => self.pass(io, incoming, Some(note)),
+        }
+        Sent::Done
+    }
+
+    /// `Bind`, `Describe` or `Close` of the unnamed statement.
+    pub(super) fn unnamed(&mut self, io: &mut Buffers<'_>, portal: &[u8], incoming: Incoming) -> Sent {
+        if incoming.request == Request::Close {
+            let change = self.drop_unnamed();
+            let at_stake = change.differed() && self.pipeline.may_be_discarded();
+            let rollback = Rollback { unnamed: Some(change), ..Rollback::default() };
+            self.pass(io, incoming, Some(Note { rollback, at_stake, ..Note::default() }));
+            return Sent::Done;
+        }
+        if let Some(unnamed) = self.client.unnamed.clone() {
+            let analyzed = unnamed.text.as_ref().map(|text| text.effects.clone());
+            if let Some(effects) = analyzed
+                && let Err(refusal) = self.consider(&effects)
+            {
+                self.refuse(io, &refusal, incoming);
+                return Sent::Done;
+            }
+        }
+        match self.ensure_unnamed(io) {
+            Prepare::Ready(()) => {}
+            Prepare::Waits => return Sent::Waits,
+            Prepare::Refused(fault) => {
+                self.refuse(io, &fault, incoming);
+                return Sent::Done;
+            }
+        }
+        let unnamed = self.client.unnamed.clone();
+        let mut note = None;
+        if let Some(unnamed) = unnamed {
+            let of = PortalOf { name: Box::default(), statement: unnamed.id, server: unnamed.id };
+            if incoming.request == Request::Bind {
+                let commands = unnamed.commands.clone();
+                self.set_portal(Portal { name: portal.into(), commands, of: Some(of) });
+            } else {
+                let describes = Describes { server: unnamed.id, client: Some((Box::default(), unnamed.id)) };
+                note = Some(Note { describes: Some(describes), ..Note::default() });
+            }
+        }
+        self.pass(io, incoming, note);
+        Sent::Done
+    }
+
+    /// Drops the unnamed statements, as a simple query does (`exec_simple_query` in `src/backend/tcop/postgres.c`).
+    pub(super) fn drop_unnamed(&mut self) -> UnnamedChange {
+        self.set_unnamed(UnnamedCause::Drop, None, UnnamedStatement::Absent)
+    }
+
+    /// Changes the unnamed statements of client and connection.
+    pub(super) fn set_unnamed(
+        &mut self,
+        cause: UnnamedCause,
+        client: Option<Arc<Unnamed>>,
+        server: UnnamedStatement,
+    ) -> UnnamedChange {
+        self.server.unnamed_columns = None;
+        UnnamedChange {
+            cause,
+            client: std::mem::replace(&mut self.client.unnamed, client),
+            server: std::mem::replace(&mut self.server.unnamed, server),
+        }
+    }
+}
