@@ -10,6 +10,7 @@ help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 build: ## Build an optimised binary: target/release/pgferry
+	tests/setup.sh --build
 	cargo build --release --locked
 
 release: target/pgo/pgferry ## Build the binary of the image, a tenth cheaper to run: target/pgo/pgferry (6 minutes)

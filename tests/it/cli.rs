@@ -7,7 +7,7 @@ use std::process::Output;
 use pgferry::config::keys::KEYS;
 
 use crate::harness::ferry::command;
-use crate::harness::{Ferry, Postgres, run};
+use crate::harness::{Ferry, Postgres, run, Signal};
 
 fn pgferry(args: &[&str], env: &[(&str, &str)]) -> Output {
     command().args(args).envs(env.iter().copied()).output().expect("pgferry")
@@ -183,7 +183,7 @@ fn logs_as_json() {
     let path = dir.path().to_str().expect("UTF-8").to_owned();
     let url = Postgres::shared().url();
     let mut ferry = Ferry::spawn(dir, &["-u", &url, "-l", &path, "--log-format", "json"], &[]);
-    ferry.signal("TERM");
+    ferry.signal(Signal::SIGTERM);
     assert!(ferry.wait().success());
     let log = ferry.log();
     assert!(

@@ -6,7 +6,7 @@ use std::process::{Child, Command};
 use crate::harness::ferry::command;
 use crate::harness::postgres::{free_port, program};
 use crate::harness::raw::tags;
-use crate::harness::{Certs, Ferry, Postgres, Raw, eventually};
+use crate::harness::{Certs, Ferry, Postgres, Raw, eventually, Signal};
 
 /// A pgferry whose settings stand in a file.
 struct Filed {
@@ -71,7 +71,7 @@ fn a_reload_says_what_has_changed_and_a_mistake_changes_nothing() {
     }
     guest.query("reload");
     assert_eq!(value(&mut guest, "pool_size"), "20", "what is written counts again");
-    assert!(filed.ferry.log().contains("console: SET pool_size=9"));
+    filed.ferry.logs("console: SET pool_size=9");
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn twenty_replacements_cost_no_client_its_connection() {
         assert!(text.contains("number of failed transactions: 0") || !text.contains("failed transactions"), "{text}");
     }
     assert!(fs::read_to_string(dir.path().join(".s.PGSQL.5432.lock")).expect("it").contains(&running.id().to_string()));
-    crate::harness::run("kill", &["-TERM", &running.id().to_string()], &[]);
+    crate::harness::signal(running.id(), Signal::SIGTERM);
     assert_eq!(crate::harness::eventually_some("it ends", || running.try_wait().expect("a child")).code(), Some(0));
     assert!(!dir.path().join(".s.PGSQL.5432").exists(), "the last one takes its socket along");
 }
@@ -242,14 +242,14 @@ fn a_service_manager_may_hold_the_listener() {
     let said = fs::read_to_string(&log).expect("a log");
     assert!(said.contains(&format!("host={} port=5432", dir.path().display())), "{said}");
     assert_eq!(Raw::unix(&path).logged_in("trust_user", "postgres").value("select 1"), "1");
-    crate::harness::run("kill", &["-HUP", &child.id().to_string()], &[]);
+    crate::harness::signal(child.id(), Signal::SIGHUP);
     eventually("it has reloaded", || fs::read_to_string(&log).unwrap_or_default().contains("settings reloaded"));
     assert_eq!(
         Raw::unix(&path).logged_in("trust_user", "postgres").value("select 2"),
         "2",
         "a reload changes no listener"
     );
-    crate::harness::run("kill", &["-TERM", &child.id().to_string()], &[]);
-    assert!(child.wait().expect("a child").success());
+    crate::harness::signal(child.id(), Signal::SIGTERM);
+    assert!(crate::harness::ends(&mut child).success());
     assert!(path.exists(), "it is the service manager's");
 }

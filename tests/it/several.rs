@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::ferry::command;
 use crate::harness::raw::{query, startup, tags};
-use crate::harness::{Certs, Ferry, Postgres, Raw, eventually};
+use crate::harness::{Certs, Ferry, Postgres, Raw, eventually, Signal};
 
 /// pgferry with a configuration file of this text.
 fn ferry(url: &str, file: &str) -> Ferry {
@@ -252,9 +252,9 @@ fn a_name_is_looked_up_again_and_old_addresses_are_left() {
     assert_eq!(session().value("select pg_backend_pid()"), pid);
     name(&[other]);
     eventually("the address that is gone is left", || session().value(where_to) == other);
-    assert!(log().contains(&format!("no longer stands for [{first}:")), "{}", log());
-    crate::harness::run("kill", &["-TERM", &child.id().to_string()], &[]);
-    assert!(child.wait().expect("a child").success());
+    eventually("it is logged", || log().contains(&format!("no longer stands for [{first}:")));
+    crate::harness::signal(child.id(), Signal::SIGTERM);
+    assert!(crate::harness::ends(&mut child).success());
     assert!(log().contains("moved 1"), "{}", log());
 }
 
