@@ -13,6 +13,7 @@ pub mod error;
 pub mod fuzz;
 pub mod import;
 pub mod net;
+pub mod permission;
 pub mod server;
 pub mod track;
 pub mod upstream;

@@ -21,6 +21,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::permission::{Attempt, describe};
+
 use super::claim::{Claim, SocketFile};
 use super::socket;
 use super::stream::Stream;
@@ -53,7 +55,7 @@ pub enum ListenError {
     #[error("socket_group: there is no group \"{0}\"")]
     NoGroup(String),
     /// The system refuses.
-    #[error("{at}: {error}")]
+    #[error("{}", describe(Attempt::Listen, at, error))]
     Io {
         /// The address.
         at: String,

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::process::Output;
 
 use crate::harness::raw::{bind, execute, parse, sync};
-use crate::harness::{Ferry, Postgres, eventually, Signal};
+use crate::harness::{Ferry, Postgres, Signal, eventually};
 
 /// A pgferry that answers at `admin.sock` in a directory of its own.
 struct Asked {

@@ -1,7 +1,7 @@
 //! Cancel requests hit the query they are meant for, and no other.
 
 use crate::harness::raw::{CANCEL_REQUEST, packet, query, startup_version, tags};
-use crate::harness::{Ferry, Message, Postgres, Raw, eventually, Signal};
+use crate::harness::{Ferry, Message, Postgres, Raw, Signal, eventually};
 
 /// A session and the body of the cancel request for it.
 fn session(ferry: &Ferry, version: u32) -> (Raw, Vec<u8>) {

@@ -1,7 +1,7 @@
 //! Transaction mode: what is carried from connection to connection, what keeps a client on one, and for how long.
 
 use crate::harness::raw::{bind, close, describe, execute, parse, query, startup, sync, tags};
-use crate::harness::{Ferry, Message, Postgres, Raw, eventually, Signal};
+use crate::harness::{Ferry, Message, Postgres, Raw, Signal, eventually};
 
 fn ferry(postgres: &Postgres, size: &str, settings: &[(&str, &str)]) -> Ferry {
     Ferry::start_with(&postgres.url(), &["--mode", "transaction", "--pool-size", size], settings)

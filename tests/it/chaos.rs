@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::harness::raw::{query, startup, tags};
-use crate::harness::{Ferry, Postgres, Raw, Wire, eventually, Signal};
+use crate::harness::{Ferry, Postgres, Raw, Signal, Wire, eventually};
 
 /// What became of the requests of clients that connect for each of them and retry nothing.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use crate::harness::postgres::{PASSWORD, free_port};
 use crate::harness::raw::{message, password, startup};
-use crate::harness::{Certs, Ferry, Message, Postgres, Raw, eventually, Signal};
+use crate::harness::{Certs, Ferry, Message, Postgres, Raw, Signal, eventually};
 
 /// pgferry with a configuration file of this text.
 fn ferry(url: &str, file: &str) -> Ferry {

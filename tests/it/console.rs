@@ -5,7 +5,7 @@ use std::process::Output;
 use crate::harness::ferry::command;
 use crate::harness::postgres::{PASSWORD, free_port};
 use crate::harness::raw::{bind, close, describe, execute, parse, password, query, startup, sync, tags};
-use crate::harness::{Certs, Ferry, Message, Postgres, Raw, eventually, psql, Signal};
+use crate::harness::{Certs, Ferry, Message, Postgres, Raw, Signal, eventually, psql};
 
 /// A guest by the unix socket, who is pgferry's own user.
 fn guest(ferry: &Ferry) -> Raw {

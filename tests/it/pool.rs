@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::raw::{query, startup, tags};
-use crate::harness::{Ferry, Postgres, eventually, Signal};
+use crate::harness::{Ferry, Postgres, Signal, eventually};
 
 #[test]
 fn a_login_never_waits_for_a_connection() {

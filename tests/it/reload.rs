@@ -6,7 +6,7 @@ use std::process::{Child, Command};
 use crate::harness::ferry::command;
 use crate::harness::postgres::{free_port, program};
 use crate::harness::raw::tags;
-use crate::harness::{Certs, Ferry, Postgres, Raw, eventually, Signal};
+use crate::harness::{Certs, Ferry, Postgres, Raw, Signal, eventually};
 
 /// A pgferry whose settings stand in a file.
 struct Filed {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::ferry::command;
 use crate::harness::raw::{query, startup, tags};
-use crate::harness::{Certs, Ferry, Postgres, Raw, eventually, Signal};
+use crate::harness::{Certs, Ferry, Postgres, Raw, Signal, eventually};
 
 /// pgferry with a configuration file of this text.
 fn ferry(url: &str, file: &str) -> Ferry {

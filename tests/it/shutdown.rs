@@ -4,7 +4,7 @@ use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 
 use crate::harness::raw::{query, startup, tags};
-use crate::harness::{Ferry, Postgres, eventually, Signal};
+use crate::harness::{Ferry, Postgres, Signal, eventually};
 
 #[test]
 fn sigterm_lets_transactions_end_and_tells_the_others() {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::harness::postgres::PASSWORD;
 use crate::harness::raw::{password, startup};
-use crate::harness::{Certs, Ferry, Message, Postgres, Raw, Wish, eventually, Signal};
+use crate::harness::{Certs, Ferry, Message, Postgres, Raw, Signal, Wish, eventually};
 
 /// A server with a certificate for `localhost` that the root has signed by way of another authority.
 fn tls_postgres(certs: &Certs) -> Postgres {

@@ -145,7 +145,12 @@ impl Ferry {
         let deadline = std::time::Instant::now() + super::SOON;
         super::waits_for(|| format!("pgferry logs {text:?}"));
         while !self.log().contains(text) {
-            assert!(std::time::Instant::now() < deadline, "not logged within {:?}: {text}\n{}", super::SOON, self.log());
+            assert!(
+                std::time::Instant::now() < deadline,
+                "not logged within {:?}: {text}\n{}",
+                super::SOON,
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
