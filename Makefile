@@ -36,7 +36,7 @@ interop: ## Drivers that keep statements, the tools of those who operate poolers
 regress: ## PostgreSQL's own suites, directly and through pgferry (needs apt's sources; half an hour)
 	tests/regress/run.sh
 
-lint: ## Formatting, clippy, documentation, dependencies
+lint: ## Formatting, clippy, documentation, dependencies (licences, sources, advisories, the least Rust)
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
