@@ -1,6 +1,8 @@
 //! What changes while pgferry runs, and another process in its place.
 
 use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{Child, Command};
 
 use crate::harness::ferry::command;
@@ -219,6 +221,77 @@ fn a_successor_that_fails_leaves_everything_as_it_was() {
     let output = command().args(["-u", &url, "-l", ferry.host()]).output().expect("pgferry");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("in use by process") && said.contains("--replace"), "{said}");
+}
+
+/// pgferry with `listener` as a service manager gives it, logging to `log`.
+fn started_by_a_manager(listener: &UnixListener, log: &Path, url: &str) -> Child {
+    let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"";
+    let child = crate::harness::ferry::program("sh")
+        .args(["-c", script, "sh", env!("CARGO_BIN_EXE_pgferry"), "-u", url])
+        .stdin(std::os::fd::OwnedFd::from(listener.try_clone().expect("a descriptor")))
+        .stderr(fs::File::create(log).expect("a file"))
+        .spawn()
+        .expect("sh");
+    eventually("pgferry is ready", || fs::read_to_string(log).unwrap_or_default().contains("ready: "));
+    child
+}
+
+#[test]
+fn restarts_by_a_service_manager_abort_no_short_connection() {
+    let postgres = Postgres::start_with(&[]);
+    let dir = tempfile::Builder::new().prefix("ferry-").tempdir().expect("a directory");
+    let path = dir.path().join(".s.PGSQL.5432");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    let log = |nth: usize| dir.path().join(format!("log.{nth}"));
+    let mut running = started_by_a_manager(&listener, &log(0), &postgres.url());
+    let load = pgbench(dir.path().to_str().expect("UTF-8"), "8");
+    for nth in 1..=10 {
+        let served = || Raw::unix(&path).logged_in("trust_user", "postgres").value("select 1");
+        assert_eq!(served(), "1");
+        crate::harness::signal(running.id(), Signal::SIGTERM);
+        let ended = crate::harness::ends(&mut running);
+        assert_eq!(ended.code(), Some(0), "{}", fs::read_to_string(log(nth - 1)).unwrap_or_default());
+        running = started_by_a_manager(&listener, &log(nth), &postgres.url());
+    }
+    let output = load.wait_with_output().expect("pgbench");
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(output.status.success() && !text.contains("error") && !text.contains("abort"), "{text}");
+    crate::harness::signal(running.id(), Signal::SIGTERM);
+    assert!(crate::harness::ends(&mut running).success());
+}
+
+#[test]
+fn a_restart_by_a_service_manager_ends_who_stays_and_keeps_who_comes() {
+    let dir = tempfile::Builder::new().prefix("ferry-").tempdir().expect("a directory");
+    let path = dir.path().join(".s.PGSQL.5432");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    let log = |nth: usize| dir.path().join(format!("log.{nth}"));
+    let url = Postgres::shared().url();
+    let mut first = started_by_a_manager(&listener, &log(0), &url);
+    let mut stays = Raw::unix(&path).logged_in("trust_user", "postgres");
+    let mut just_in = Raw::unix(&path).logged_in("trust_user", "postgres");
+    crate::harness::signal(first.id(), Signal::SIGTERM);
+    eventually("it ends", || fs::read_to_string(log(0)).unwrap_or_default().contains("new clients wait"));
+    assert_eq!(just_in.value("select 1"), "1", "a client that was accepted does what it came for");
+    let mut comes = Raw::unix(&path);
+    comes.send(&crate::harness::raw::startup(&[("user", "trust_user"), ("database", "postgres")]));
+    assert_eq!(stays.read_to_end().last().map(|message| message.field(b'C')).as_deref(), Some("57P01"));
+    assert!(crate::harness::ends(&mut first).success());
+    let mut second = started_by_a_manager(&listener, &log(1), &url);
+    assert_eq!(comes.until_ready().last().map(|message| message.tag), Some(b'Z'));
+    assert_eq!(comes.value("select 2"), "2");
+    drop(comes);
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        crate::harness::signal(second.id(), signal);
+        assert!(crate::harness::ends(&mut second).success());
+        let mut waits = Raw::unix(&path);
+        waits.send(&crate::harness::raw::startup(&[("user", "trust_user"), ("database", "postgres")]));
+        second = started_by_a_manager(&listener, &log(2), &url);
+        assert_eq!(waits.until_ready().last().map(|message| message.tag), Some(b'Z'), "{signal}");
+    }
+    second.kill().expect("killed");
+    second.wait().expect("waited for");
 }
 
 #[test]
