@@ -4,7 +4,7 @@
 THROUGH_TLS = cancel:: carried:: chaos:: differential:: pool:: ports:: random:: relay:: reset:: shutdown::
 
 .DEFAULT_GOAL := help
-.PHONY: help build release setup test test-versions interop regress lint demo bench bench-chart bench-micro fuzz
+.PHONY: help build release setup test test-versions interop systemd clean-room regress lint demo bench bench-chart bench-micro fuzz
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,6 +32,12 @@ interop: ## Drivers that keep statements, the tools of those who operate poolers
 	tests/interop/run.sh
 	tests/interop/operate.sh
 	tests/interop/container.sh
+
+systemd: ## The units of config/ under a systemd of their own, in a container (needs root; podman and debootstrap by apt)
+	tests/systemd/run.sh
+
+clean-room: ## `make test` and `make demo` in a fresh clone on a bare Debian 12, as root and as another user (needs root; an hour)
+	tests/clean-room/run.sh
 
 regress: ## PostgreSQL's own suites, directly and through pgferry (needs apt's sources; half an hour)
 	tests/regress/run.sh
