@@ -108,7 +108,7 @@ done
 
 step "Ten restarts under pgbench -C -c 8"
 inside sh -c 'echo "select 1" >/tmp/select-1.sql'
-as_nobody sh -c 'pgbench -n -C -M simple -c 8 -j 2 -T 50 -f /tmp/select-1.sql -h /run/pgferry -U app shop' >"$work/pgbench" 2>&1 &
+as_nobody sh -c 'pgbench -n -C -M simple -c 8 -j 2 -T 90 -f /tmp/select-1.sql -h /run/pgferry -U app shop' >"$work/pgbench" 2>&1 &
 load=$!
 for nth in 1 2 3 4 5 6 7 8 9 10; do
     sleep 1
