@@ -11,8 +11,10 @@ use nix::unistd::{getegid, geteuid};
 pub enum Attempt {
     /// Reading a file.
     Read,
-    /// Listening on a socket file or an address, or making what that needs.
+    /// Listening on a socket file or an address.
     Listen,
+    /// Making the directory of a socket file.
+    MakeDirectory,
     /// Connecting to a socket file.
     Connect,
 }
@@ -26,6 +28,12 @@ pub fn describe(attempt: Attempt, place: &dyn Display, error: &io::Error) -> Str
     }
     let (uid, gid) = (geteuid(), getegid());
     let path = Path::new(&place);
+    let make = |dir: &Path| {
+        let dir = dir.display();
+        format!(
+            "as root: install -d -o {uid} -g {gid} {dir}; or listen in a directory of your own: --listen /tmp/pgferry"
+        )
+    };
     let remedy = match attempt {
         Attempt::Read => "let it read the file and search the directories above: chown, chgrp or chmod".to_owned(),
         Attempt::Connect => {
@@ -34,15 +42,8 @@ pub fn describe(attempt: Attempt, place: &dyn Display, error: &io::Error) -> Str
         Attempt::Listen if !path.is_absolute() => {
             "choose a port from 1024 on, or give pgferry the capability CAP_NET_BIND_SERVICE".to_owned()
         }
-        Attempt::Listen => {
-            // A socket or lock file's directory, or the directory itself.
-            let is_file = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-            let dir = if is_file { path.parent().unwrap_or(path) } else { path };
-            let dir = dir.display();
-            format!(
-                "as root: install -d -o {uid} -g {gid} {dir}; or listen in a directory of your own: --listen /tmp/pgferry"
-            )
-        }
+        Attempt::Listen => make(path.parent().unwrap_or(path)),
+        Attempt::MakeDirectory => make(path),
     };
     format!("{place}: {error}: pgferry runs as uid {uid}, gid {gid}\n  hint: {remedy}")
 }
@@ -60,7 +61,8 @@ mod tests {
         let user = format!("uid {}, gid {}", geteuid(), getegid());
         let made = format!("install -d -o {} -g {} /run/pgferry;", geteuid(), getegid());
         for (attempt, place, part) in [
-            (Attempt::Listen, "/run/pgferry", made.as_str()),
+            (Attempt::MakeDirectory, "/run/pgferry", made.as_str()),
+            (Attempt::Listen, "/run/pgferry/admin.sock", &made),
             (Attempt::Listen, "/run/pgferry/.s.PGSQL.5432.lock", &made),
             (Attempt::Listen, "127.0.0.1:80", "CAP_NET_BIND_SERVICE"),
             (Attempt::Read, "/etc/key.pem", "chgrp"),

@@ -57,6 +57,7 @@ done
 bind /proc /proc
 bind /sys /sys ro
 bind /dev /dev
+if [ -d /dev/pts ]; then bind /dev/pts /dev/pts; fi
 mkdir -p "$root/dev/shm"
 bind "$toolchain" /opt/rust ro
 

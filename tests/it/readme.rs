@@ -154,6 +154,23 @@ fn every_configuration_loads() {
     assert!(other.is_empty(), "no test runs or loads these: {other:?}");
 }
 
+/// `make systemd` takes the commands of root from this section and runs them in a container.
+#[test]
+fn commands_of_root_stand_where_a_test_runs_them() {
+    let text = readme();
+    let section = text.split("\n## As a service\n").nth(1).expect("the section").split("\n## ").next().expect("text");
+    let mut found = 0;
+    for (_, block) in blocks().into_iter().filter(|(language, _)| language == "console") {
+        for line in block.lines().filter(|line| line.starts_with("# ")) {
+            assert!(section.contains(line), "no test runs {line}");
+            found += 1;
+        }
+    }
+    assert!(found >= 5, "{found}");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/systemd/run.sh");
+    assert!(fs::read_to_string(script).expect("readable").contains("## As a service"));
+}
+
 #[test]
 fn targets_exist() {
     let makefile = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Makefile")).expect("readable");
