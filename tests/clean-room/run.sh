@@ -22,7 +22,7 @@ mounted=()
 bind() {
     mkdir -p "$root$2"
     mount --bind "$1" "$root$2"
-    mounted=("$root$2" "${mounted[@]}")
+    mounted=("${root}${2%/}" "${mounted[@]}")
     [ "${3:-}" != ro ] || mount -o remount,bind,ro "$root$2"
 }
 cleanup() {
@@ -54,6 +54,8 @@ if [ -d /usr/local/share/ca-certificates ]; then cp -r /usr/local/share/ca-certi
 for file in /etc/apt/apt.conf.d/*proxy* /etc/apt/auth.conf; do
     if [ -e "$file" ]; then cp "$file" "$root$file"; fi
 done
+# A root directory that is a mount point, as every system's is: mount namespaces need that.
+bind "$root" /
 bind /proc /proc
 bind /sys /sys ro
 bind /dev /dev

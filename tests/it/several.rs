@@ -233,7 +233,10 @@ fn a_name_is_looked_up_again_and_old_addresses_are_left() {
         .spawn()
         .expect("unshare");
     let log = || std::fs::read_to_string(&log).unwrap_or_default();
-    eventually("it is ready", || log().contains("ready: "));
+    eventually("it is ready", || {
+        assert!(child.try_wait().expect("a child").is_none(), "{}", log());
+        log().contains("ready: ")
+    });
     let session = || Raw::unix(&dir.path().join(".s.PGSQL.5432")).logged_in("trust_user", "postgres");
     let mut lasting = session();
     let where_to = "select host(inet_server_addr())";
