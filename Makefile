@@ -49,7 +49,7 @@ lint: ## Formatting, clippy, documentation, dependencies (licences, sources, adv
 	tests/check-dependencies.sh
 
 demo: ## The problem and its cure, side by side, in a minute
-	tests/demo/run.sh
+	@tests/demo/run.sh
 
 bench: ## Measure pgferry against PgBouncer, direct TCP and a null server (half an hour; ARGS="--cases short")
 	tests/bench/run.sh $(ARGS)
