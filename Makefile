@@ -4,12 +4,13 @@
 THROUGH_TLS = cancel:: carried:: chaos:: differential:: pool:: ports:: random:: relay:: reset:: shutdown::
 
 .DEFAULT_GOAL := help
-.PHONY: help build release setup test test-versions interop regress lint demo bench bench-chart bench-micro fuzz
+.PHONY: help build release setup test test-versions interop systemd clean-room regress lint demo bench bench-chart bench-micro fuzz
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 build: ## Build an optimised binary: target/release/pgferry
+	tests/setup.sh --build
 	cargo build --release --locked
 
 release: target/pgo/pgferry ## Build the binary of the image, a tenth cheaper to run: target/pgo/pgferry (6 minutes)
@@ -32,17 +33,23 @@ interop: ## Drivers that keep statements, the tools of those who operate poolers
 	tests/interop/operate.sh
 	tests/interop/container.sh
 
+systemd: ## The units of config/ under a systemd of their own, in a container (needs root; podman and debootstrap by apt)
+	tests/systemd/run.sh
+
+clean-room: ## `make test` and `make demo` in a fresh clone on a bare Debian 12, as root and as another user (needs root; an hour)
+	tests/clean-room/run.sh
+
 regress: ## PostgreSQL's own suites, directly and through pgferry (needs apt's sources; half an hour)
 	tests/regress/run.sh
 
-lint: ## Formatting, clippy, documentation, dependencies
+lint: ## Formatting, clippy, documentation, dependencies (licences, sources, advisories, the least Rust)
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 	tests/check-dependencies.sh
 
 demo: ## The problem and its cure, side by side, in a minute
-	tests/demo/run.sh
+	@tests/demo/run.sh
 
 bench: ## Measure pgferry against PgBouncer, direct TCP and a null server (half an hour; ARGS="--cases short")
 	tests/bench/run.sh $(ARGS)

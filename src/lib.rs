@@ -15,6 +15,7 @@ pub mod fuzz;
 pub mod import;
 pub mod machine;
 pub mod net;
+pub mod permission;
 pub mod server;
 pub mod track;
 pub mod upstream;

@@ -1,17 +1,28 @@
 #!/bin/sh
 # Installs what the tests need on Debian and Ubuntu, where it is missing and we may; else says what to install.
-# Further package names may be given as arguments.
+# Further package names may be given as arguments. With --build: what `cargo build` needs, and nothing else.
 set -eu
 
+command -v cargo >/dev/null 2>&1 || {
+    echo "pgferry: cargo is missing. Please install Rust 1.88 or later: https://rustup.rs" >&2
+    exit 1
+}
 missing=""
-have_server() { ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; }
-if [ -z "${PGFERRY_TEST_PG_BIN:-}" ] && ! have_server; then missing="$missing postgresql"; fi
-command -v psql >/dev/null 2>&1 || missing="$missing postgresql-client"
-/usr/bin/python3 -c 'import psycopg' 2>/dev/null || missing="$missing python3-psycopg"
-command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
-command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
-command -v setpriv >/dev/null 2>&1 || missing="$missing util-linux"
+# A linker, and a compiler for the C that is in AWS-LC.
 command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
+# What cargo believes registries by.
+[ -e "${CARGO_HTTP_CAINFO:-${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}}" ] || missing="$missing ca-certificates"
+if [ "${1:-}" = --build ]; then
+    shift
+else
+    have_server() { ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; }
+    if [ -z "${PGFERRY_TEST_PG_BIN:-}" ] && ! have_server; then missing="$missing postgresql"; fi
+    command -v psql >/dev/null 2>&1 || missing="$missing postgresql-client"
+    /usr/bin/python3 -c 'import psycopg' 2>/dev/null || missing="$missing python3-psycopg"
+    command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
+    command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
+    command -v setpriv >/dev/null 2>&1 || missing="$missing util-linux"
+fi
 for package in "$@"; do
     dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
 done
@@ -20,8 +31,8 @@ done
 if [ "$(id -u)" = 0 ]; then as_root=""
 elif sudo -n true 2>/dev/null; then as_root="sudo"
 else
-    echo "pgferry: these packages are missing, and neither root nor sudo is at hand. Please run:" >&2
-    echo "    apt-get install$missing" >&2
+    echo "pgferry: these packages are missing, and neither root nor sudo is at hand. Please have root run:" >&2
+    echo "    apt-get install --no-install-recommends$missing" >&2
     exit 1
 fi
 command -v apt-get >/dev/null 2>&1 || { echo "pgferry: please install:$missing" >&2; exit 1; }

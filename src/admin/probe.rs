@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::config::{AdminListen, Listen, Settings};
+use crate::permission::{Attempt, describe};
 
 /// How long the answer may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -54,7 +55,7 @@ fn get(address: &AdminListen, path: &str) -> Result<(), String> {
             exchange(stream, path)
         }),
     };
-    judge(&answer.map_err(|error| format!("{address}: {error}"))?)
+    judge(&answer.map_err(|error| describe(Attempt::Connect, address, &error))?)
 }
 
 fn exchange(mut stream: impl Read + Write, path: &str) -> io::Result<String> {
@@ -90,7 +91,8 @@ fn knock(settings: &Settings) -> Result<(), String> {
     match first {
         Listen::Dir(dir) => {
             let path = dir.join(format!(".s.PGSQL.{}", settings.port));
-            UnixStream::connect(&path).map(drop).map_err(|error| format!("{}: {error}", path.display()))
+            let connected = UnixStream::connect(&path).map(drop);
+            connected.map_err(|error| describe(Attempt::Connect, &path.display(), &error))
         }
         Listen::Abstract(name) => {
             use std::os::linux::net::SocketAddrExt;

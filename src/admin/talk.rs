@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::config::{Listen, Settings};
 use crate::net::Inherited;
 use crate::net::handover::receive;
+use crate::permission::{Attempt, describe};
 use crate::wire::{backend, frame, frontend, head};
 
 /// How long a login may take; what is asked then may take long (`WAIT_CLOSE`).
@@ -57,7 +58,7 @@ impl Talk {
             match connected {
                 Ok(socket) => return Self::log_in(socket).map(Some),
                 Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
-                Err(error) => return Err(format!("{listen}: {error}")),
+                Err(error) => return Err(describe(Attempt::Connect, listen, &error)),
             }
         }
         if any { Ok(None) } else { Err("it can only be spoken with over a unix or abstract socket (listen)".into()) }

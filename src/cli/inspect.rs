@@ -97,16 +97,18 @@ pub(super) fn check(mut check: CheckOptions, before: Options) -> Result<(), Stri
     Ok(())
 }
 
-/// Prints what a configuration of PgBouncer's becomes; whether it can be used as it is, is said on standard error.
+/// Prints what a configuration of PgBouncer's becomes.
+///
+/// # Errors
+/// When PgBouncer's can't be read, or when the result does not load as it is; the result is printed all the same.
 pub(super) fn import(file: &std::path::Path) -> Result<(), String> {
     let text = pgferry::import::import(file)?;
     print!("{text}");
     let mut written = Written::default();
     let usable = written.file_text("the result", &text).and_then(|()| Settings::resolve(&written));
-    if let Err(error) = usable {
-        eprintln!("pgferry: this is to be mended by hand: {error}");
-    }
-    Ok(())
+    usable
+        .map(drop)
+        .map_err(|error| format!("the result does not load as it is, and is to be completed by hand: {error}"))
 }
 
 pub(super) fn health(health: HealthOptions, before: Options) -> Result<(), String> {

@@ -12,6 +12,7 @@ use crate::auth::stored::{Users, userlist};
 use crate::auth::{Password, ProcessKey, Stored};
 use crate::config::Settings;
 use crate::error::Fault;
+use crate::permission::{Attempt, describe};
 use crate::upstream::Registry;
 use crate::upstream::lookup::Lookup;
 use crate::watch::Watched;
@@ -47,7 +48,8 @@ impl Secrets {
                 let path = path.clone();
                 move || {
                     let text = std::fs::read_to_string(&path).map(Zeroizing::new);
-                    let text = text.map_err(|error| format!("auth_file: {}: {error}", path.display()))?;
+                    let text = text
+                        .map_err(|error| format!("auth_file: {}", describe(Attempt::Read, &path.display(), &error)))?;
                     userlist(&text).map_err(|error| format!("auth_file: {}: {error}", path.display()))
                 }
             };

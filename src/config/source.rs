@@ -9,6 +9,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::permission::{Attempt, describe};
+
 use super::keys::{self, KEYS};
 use super::rule::Rule;
 use super::tables;
@@ -209,8 +211,9 @@ impl Written {
                 None => key.strip_suffix("_file").and_then(keys::find).filter(|key| key.secret && key.name != "users"),
             };
             if let Some(secret) = from_file {
-                let content = std::fs::read_to_string(&text)
-                    .map_err(|error| ConfigError::new(format!("{text}: {error}")).at(&place, secret.name))?;
+                let content = std::fs::read_to_string(&text).map_err(|error| {
+                    ConfigError::new(describe(Attempt::Read, &text, &error)).at(&place, secret.name)
+                })?;
                 self.put(secret.name, place, Value::One(content.trim_end_matches(['\n', '\r']).to_owned()));
                 continue;
             }
@@ -245,7 +248,7 @@ impl Written {
     pub fn file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).map(Zeroizing::new);
-        let text = text.map_err(|error| ConfigError::new(format!("{name}: {error}")))?;
+        let text = text.map_err(|error| ConfigError::new(describe(Attempt::Read, &name, &error)))?;
         self.file_text(&name, &text)
     }
 

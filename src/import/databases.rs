@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::general::is_on;
+use super::general::{MIN_POOL_SIZE, is_on};
 use super::ini::{Ini, words};
-use super::{Toml, Words, one_line, quoted};
+use super::{Toml, Words, number, one_line, quoted};
 
 /// Where PgBouncer looks for PostgreSQL's socket if no host is named, on Debian.
 const SOCKET_DIR: &str = "/var/run/postgresql";
@@ -97,12 +97,12 @@ fn database(name: &str, words: &Words, upstream: &str, lines: &mut Vec<String>) 
             "dbname" => format!("dbname = {}", quoted(value)),
             "user" => format!("force_user = {}", quoted(value)),
             "password" => format!("upstream_password = {}", quoted(value)),
-            "pool_size" => format!("pool_size = {value}"),
-            "min_pool_size" => format!("min_idle = {value}"),
+            "pool_size" => format!("pool_size = {}", number(value)),
+            "min_pool_size" => format!("min_idle = {} # min_pool_size, {MIN_POOL_SIZE}", number(value)),
             "pool_mode" if value == "statement" => "mode = \"transaction\" # for statement mode".to_owned(),
             "pool_mode" => format!("mode = {}", quoted(value)),
             "query_wait_timeout" if value == "0" => "wait_timeout = \"1d\"".to_owned(),
-            "query_wait_timeout" => format!("wait_timeout = \"{value}s\""),
+            "query_wait_timeout" => format!("wait_timeout = {}", quoted(&format!("{value}s"))),
             "connect_query" => none("no query is run on new connections: ALTER ROLE … SET, or ALTER DATABASE … SET"),
             "client_encoding" | "datestyle" | "timezone" => none("clients say it, or ALTER ROLE … SET"),
             "reserve_pool" | "reserve_pool_size" => none("there is no second pool"),
@@ -117,10 +117,10 @@ fn database(name: &str, words: &Words, upstream: &str, lines: &mut Vec<String>) 
 fn user(words: &Words, lines: &mut Vec<String>) {
     for (word, value) in words {
         lines.push(match word.as_str() {
-            "pool_size" => format!("pool_size = {value}"),
-            "max_user_connections" if value != "0" => format!("max_upstream = {value}"),
-            "max_user_client_connections" if value != "0" => format!("max_clients = {value}"),
-            "pool_mode" => format!("# pool_mode = {value}: modes are per database"),
+            "pool_size" => format!("pool_size = {}", number(value)),
+            "max_user_connections" if value != "0" => format!("max_upstream = {}", number(value)),
+            "max_user_client_connections" if value != "0" => format!("max_clients = {}", number(value)),
+            "pool_mode" => format!("# pool_mode = {}: modes are per database", one_line(value)),
             _ if is_on(value) || value != "0" => {
                 format!("# {word} = {}: ALTER ROLE … SET in PostgreSQL has timeouts", one_line(value))
             }

@@ -1,7 +1,8 @@
 //! What becomes of each setting in `[pgbouncer]`.
 
-use super::ini::Ini;
-use super::{Toml, list, quoted};
+use super::ini::{Entry, Ini, words};
+use super::{Toml, list, number, quoted};
+use crate::config::keys;
 
 /// What becomes of a setting.
 enum Fate {
@@ -24,6 +25,12 @@ use Fate::{Elsewhere, Limit, Number, Seconds, Text};
 const LOG: &str = "pgferry logs to standard error; let the service manager or the shell keep it";
 const PEERS: &str = "one pgferry has several threads (workers): no peers are needed for cancel requests";
 const CIPHERS: &str = "TLS 1.2 and 1.3 with modern ciphers only, which can't be chosen";
+/// What differs in the counterpart of `min_pool_size`.
+pub(super) const MIN_POOL_SIZE: &str = "a total there; min_idle counts idle connections only, beside those in use";
+/// The pool size in place of an unlimited one.
+const UNLIMITED: usize = 1000;
+/// The largest `max_upstream`.
+const MOST_UPSTREAM: usize = 10_000;
 const NO_TUNING: &str = "has no use here";
 
 /// Every setting of PgBouncer 1.25, and what becomes of it.
@@ -80,7 +87,7 @@ const FATES: [(&str, Fate); 101] = [
     ("max_prepared_statements", Elsewhere),
     ("max_user_client_connections", Fate::None("say it for each user: max_clients in [users.NAME]")),
     ("max_user_connections", Elsewhere),
-    ("min_pool_size", Number("min_idle")),
+    ("min_pool_size", Elsewhere),
     ("peer_id", Fate::None(PEERS)),
     ("pidfile", Fate::None("the socket's lock file has the pid; service managers need none")),
     ("pkt_buf", Fate::None(NO_TUNING)),
@@ -142,7 +149,7 @@ pub(super) fn write(ini: &Ini, out: &mut Toml) {
         match FATES.iter().find(|(known, _)| *known == name).map(|(_, fate)| fate) {
             None => out.without(name, value, "PgBouncer has no such setting"),
             Some(Fate::None(why)) => out.without(name, value, why),
-            Some(Number(key)) => out.set(key, value),
+            Some(Number(key)) => out.set(key, &number(value)),
             Some(Text(_)) if value.is_empty() => {}
             Some(Text(key)) => out.set(key, &quoted(value)),
             Some(Limit(key)) if is_zero(value) => {
@@ -185,7 +192,7 @@ fn listen(ini: &Ini, out: &mut Toml) {
         places.push(format!("{address}:{port}"));
     }
     out.set("listen", &list(&places));
-    out.set("port", port);
+    out.set("port", &number(port));
     if remote {
         out.set("allow_remote", "true");
     }
@@ -209,10 +216,15 @@ fn particular(ini: &Ini, name: &str, value: &str, out: &mut Toml) {
             out.without(name, value, "a connection for one client only is what pgferry avoids; it is kept for an hour");
         }
         "server_lifetime" => out.set("lifetime", &quoted(&format!("{value}s"))),
+        "min_pool_size" if is_zero(value) => out.set("min_idle", "0"),
+        "min_pool_size" => {
+            out.without(name, value, MIN_POOL_SIZE);
+            out.set("min_idle", &number(value));
+        }
         "max_prepared_statements" if is_zero(value) => {
             out.without(name, value, "prepared statements always work in transaction mode");
         }
-        "max_prepared_statements" => out.set("max_prepared_statements", value),
+        "max_prepared_statements" => out.set("max_prepared_statements", &number(value)),
         "pool_mode" => match value {
             "session" | "transaction" => out.set("mode", &quoted(value)),
             other => {
@@ -232,18 +244,43 @@ fn sizes(ini: &Ini, out: &mut Toml) {
     match ini.get("default_pool_size") {
         Some(size) if is_zero(size) => {
             out.without("default_pool_size", size, "there is always a limit here");
-            out.set("pool_size", "1000");
+            out.set("pool_size", &UNLIMITED.to_string());
         }
-        Some(size) => out.set("pool_size", size),
+        Some(size) => out.set("pool_size", &number(size)),
         None => {}
     }
+    let databases = ini.section("databases").count().max(1);
     if let Some(most) = ini.get("max_db_connections").filter(|most| !is_zero(most)) {
-        let databases = ini.section("databases").count().max(1);
         out.without("max_db_connections", most, "max_upstream limits the connections to all databases together");
         if let Ok(most) = most.parse::<usize>() {
-            out.set("max_upstream", &(most * databases).min(10_000).to_string());
+            out.set("max_upstream", &most.saturating_mul(databases).clamp(1, MOST_UPSTREAM).to_string());
         }
+        return;
     }
+    let wanted = pools(ini).clamp(1, MOST_UPSTREAM);
+    let ours = keys::find("max_upstream").and_then(|key| key.default).and_then(|text| text.parse().ok());
+    if ours.is_some_and(|ours: usize| wanted > ours) {
+        out.comment(&format!(
+            "PgBouncer limits each pool and not their sum (max_db_connections = 0); max_upstream does, and has to hold them all: \
+             {wanted} is enough for one user per database."
+        ));
+        out.set("max_upstream", &wanted.to_string());
+    } else if let Some(ours) = ours {
+        out.comment(&format!(
+            "max_db_connections = 0 is PgBouncer's default: no limit over all pools; here max_upstream = {ours} limits them together."
+        ));
+    }
+}
+
+/// The connections of all pools together, for one user per database.
+fn pools(ini: &Ini) -> usize {
+    let size = |text: &str| text.parse::<usize>().ok().map(|size| if size == 0 { UNLIMITED } else { size });
+    let general = ini.get("default_pool_size").and_then(size).unwrap_or(20);
+    let of = |entry: &Entry| words(&entry.value).ok().and_then(|words| size(words.get("pool_size")?));
+    let databases = ini.section("databases").map(|entry| of(entry).unwrap_or(general));
+    // A user's pool_size holds in whichever database.
+    let users = ini.section("users").filter_map(of).max().unwrap_or_default();
+    databases.fold(0_usize, usize::saturating_add).max(general).max(users)
 }
 
 /// In PgBouncer a session is reset between clients in session mode only, unless told otherwise.

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::permission::{Attempt, describe};
+
 use super::Words;
 
 /// How deep files may include each other, as in PgBouncer.
@@ -40,7 +42,7 @@ impl Ini {
 
     fn include(&mut self, path: &Path, depth: usize) -> Result<(), String> {
         let shown = path.display();
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{shown}: {error}"))?;
+        let text = std::fs::read_to_string(path).map_err(|error| describe(Attempt::Read, &shown, &error))?;
         let dir = path.parent().unwrap_or(Path::new("."));
         self.text(&shown.to_string(), &text, &mut |ini, name| match depth {
             0 => Err(format!("{shown}: files include each other more than {DEPTH} deep")),

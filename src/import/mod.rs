@@ -1,10 +1,11 @@
 //! Moving from PgBouncer: its configuration, said in pgferry's words.
 //!
-//! [`ini`] reads PgBouncer's files, `general` says what becomes of each setting, `databases` of `[databases]` and
-//! `[users]`, `access` of who may log in how. What has no counterpart becomes a comment that says why.
+//! [`ini`] reads PgBouncer's files, `general` says what becomes of each setting, `defaults` of those that are left out, `databases`
+//! of `[databases]` and `[users]`, `access` of who may log in how. What has no counterpart becomes a comment that says why.
 
 mod access;
 mod databases;
+mod defaults;
 mod general;
 pub mod ini;
 
@@ -26,6 +27,7 @@ pub fn import(path: &Path) -> Result<String, String> {
         path.display()
     ));
     general::write(&ini, &mut out);
+    defaults::write(&ini, &mut out);
     let upstream = databases::general_upstream(&ini, &mut out);
     access::write(&ini, &mut out);
     databases::write(&ini, &upstream, &mut out);
@@ -78,6 +80,14 @@ fn quoted(text: &str) -> String {
     }
     out.push('"');
     out
+}
+
+/// A number as TOML writes it; what is none is quoted, for the reader of the result to refuse by name.
+fn number(text: &str) -> String {
+    match text.parse::<u64>() {
+        Ok(number) => number.to_string(),
+        Err(_) => quoted(text),
+    }
 }
 
 fn list(items: &[String]) -> String {

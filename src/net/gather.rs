@@ -311,7 +311,7 @@ mod tests {
         /// Has `bytes` come in pieces, each waited for `each`, and for a portion as long as it takes.
         async fn come(&mut self, bytes: usize, piece: usize, each: Duration) {
             for _ in 0..bytes / piece {
-                self.have_patience(Duration::from_hours(1));
+                self.have_patience(Duration::from_secs(3600));
                 self.wait();
                 self.naps += 1;
                 advance(each).await;

@@ -21,6 +21,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::permission::{Attempt, describe};
+
 use super::claim::{Claim, SocketFile};
 use super::socket;
 use super::stream::Stream;
@@ -52,8 +54,16 @@ pub enum ListenError {
     /// There is no such group.
     #[error("socket_group: there is no group \"{0}\"")]
     NoGroup(String),
+    /// The socket file's directory can't be made.
+    #[error("{}", describe(Attempt::MakeDirectory, dir, error))]
+    Directory {
+        /// The directory.
+        dir: String,
+        /// Why.
+        error: io::Error,
+    },
     /// The system refuses.
-    #[error("{at}: {error}")]
+    #[error("{}", describe(Attempt::Listen, at, error))]
     Io {
         /// The address.
         at: String,
@@ -131,7 +141,8 @@ impl Bound {
         }
         let group = group.map(find_group).transpose()?;
         if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir).map_err(|error| ListenError::Io { at: dir.display().to_string(), error })?;
+            fs::create_dir_all(dir)
+                .map_err(|error| ListenError::Directory { dir: dir.display().to_string(), error })?;
         }
         let claim = Claim::lock(path)?;
         if std_unix::UnixStream::connect(path).is_ok() {

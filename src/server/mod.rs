@@ -45,6 +45,9 @@ use signals::{Signals, Told};
 /// How long the last farewells and closes may take once the end has come.
 const LAST_CALL: Duration = Duration::from_millis(1500);
 
+/// How long clients that have just been accepted may take to do what they came for, where the successor serves those who come later.
+const JUST_ACCEPTED: Duration = Duration::from_secs(2);
+
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -119,8 +122,15 @@ pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), S
     // What is not configured any more goes, its socket file too.
     drop(not_wanted.into_iter().inspect(|bound| drop(bound.own())).collect::<Vec<_>>());
     notify(&[NotifyState::Ready]);
-    let patience = serve(&mut running, &shared, &mut signals, &mut orders).await;
+    let mut patience = serve(&mut running, &shared, &mut signals, &mut orders).await;
     notify(&[NotifyState::Stopping]);
+    if managed && patience == Patience::Drain {
+        patience = Patience::Kept;
+    }
+    if managed {
+        // Clients in the backlog are the successor's: the service manager starts it now, or when the next client comes.
+        running.listeners.leave();
+    }
     drop(alive);
     let mut ending = Ending { signals, orders };
     wait_for_clients(&shared, patience, &mut ending, &mut all_gone).await;
@@ -196,6 +206,9 @@ enum Patience {
     Clients,
     /// As long as they like within `drain_timeout`, and then to their next safe point: new ones go to another process.
     Replaced,
+    /// As long as they like for [`JUST_ACCEPTED`], and then to their next safe point, within `drain_timeout` altogether: new ones
+    /// wait in the backlog, which the service manager keeps for the next process.
+    Kept,
 }
 
 /// How the process may be told again to end.
@@ -227,26 +240,30 @@ async fn wait_for_clients(
     ending: &mut Ending,
     all_gone: &mut mpsc::Receiver<Infallible>,
 ) {
-    let limit = shared.registry.settings.load().drain_timeout;
-    if matches!(patience, Patience::Clients | Patience::Replaced) {
-        let why = if patience == Patience::Clients { "shutting down" } else { "replaced by another process" };
+    let timeout = shared.registry.settings.load().drain_timeout;
+    let mut limit = timeout;
+    let first = match patience {
+        Patience::None => return,
+        Patience::Drain => None,
+        Patience::Clients => Some((Phase::Closed, "shutting down", Duration::MAX)),
+        Patience::Replaced => Some((Phase::Left, "replaced by another process", limit)),
+        Patience::Kept => {
+            Some((Phase::Left, "shutting down, new clients wait for the next process", JUST_ACCEPTED.min(limit)))
+        }
+    };
+    if let Some((phase, why, time)) = first {
         info!("{why}: waiting for clients to end");
-        shared.drain.advance(if patience == Patience::Clients { Phase::Closed } else { Phase::Left });
+        shared.drain.advance(phase);
         shared.sessions.wake_all();
-        let out_of_time = async {
-            match patience {
-                Patience::Replaced => sleep(limit).await,
-                _ => std::future::pending().await,
-            }
-        };
         tokio::select! {
             _ = all_gone.recv() => return,
             told = ending.next() => if told == Told::Stop { return },
-            () = out_of_time => {}
+            () = sleep(time) => {}
         }
-    }
-    if patience == Patience::None {
-        return;
+        if patience == Patience::Kept {
+            // Service managers kill what takes longer than they were told.
+            limit = limit.saturating_sub(time);
+        }
     }
     info!("shutting down: waiting for transactions to end");
     shared.drain.advance(Phase::Draining);
@@ -254,7 +271,7 @@ async fn wait_for_clients(
     tokio::select! {
         _ = all_gone.recv() => {}
         _ = ending.next() => warn!("told again: shutting down now"),
-        () = sleep(limit) => warn!("transactions did not end within {} s (drain_timeout)", limit.as_secs_f32()),
+        () = sleep(limit) => warn!("transactions did not end within {} s (drain_timeout)", timeout.as_secs_f32()),
     }
 }
 

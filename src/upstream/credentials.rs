@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use crate::auth::{Password, pgpass};
 use crate::config::{Host, Settings};
+use crate::permission::{Attempt, describe};
 
 /// The longest password that a program may print: tokens of cloud providers take kilobytes.
 const LONGEST: usize = 65_535;
@@ -74,8 +75,9 @@ impl Credentials {
             return Ok(Some(fixed.clone()));
         }
         if let Some(path) = &self.file {
-            let text =
-                fs::read(path).map_err(|error| format!("upstream_password_file: {}: {error}", path.display()))?;
+            let text = fs::read(path).map_err(|error| {
+                format!("upstream_password_file: {}", describe(Attempt::Read, &path.display(), &error))
+            })?;
             let password = one_line(text);
             return match password.expose() {
                 [] => Err(format!("upstream_password_file: {} is empty", path.display())),

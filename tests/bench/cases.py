@@ -155,7 +155,7 @@ def rows_in(at, size):
 
 # Name, variant, what it is, and the peers it makes sense for besides pgferry and PgBouncer.
 CASES = {
-    "short": (short(), "transaction", "short connections, transaction mode", ("direct", "floor")),
+    "short": (short(), "transaction", 'short connections, transaction mode, reset = "never"', ("direct", "floor")),
     "short-session": (short(), "session", 'short connections, session mode, reset = "always"', ()),
     "short-smart": (short(), "smart", 'short connections, session mode, reset = "smart"', ()),
     "short-password": (short(user="secret"), "scram", "short connections with a password", ()),
@@ -172,4 +172,20 @@ CASES = {
     "burst": (burst, "scram", "50 clients with passwords at once, cold pool", ("direct",)),
     "growth": (growth, "transaction", "memory over many short connections", ()),
     "start": (start, "transaction", "cold start to listening", ()),
+}
+
+# What transaction mode does with pgferry's defaults (reset = "always"), beside the same without a reset.
+CASES |= {
+    f"{case}-default": (CASES[case][0], variant, f"{CASES[case][2].split(', reset')[0]}, defaults", ())
+    for case, variant in {
+        "short": "default",
+        "short-password": "scram-default",
+        "short-800": "default",
+        "long-simple": "default",
+        "long-extended": "default",
+        "long-prepared": "default",
+        "copy-out": "default",
+        "copy-out-small": "default",
+        "copy-in": "default",
+    }.items()
 }

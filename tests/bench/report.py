@@ -65,10 +65,10 @@ def table(results, cases, names):
 
 
 BARS = [
-    ("short", "tps", "short connections/s, transaction mode"),
+    ("short", "tps", "short connections/s, reset = never"),
     ("short-session", "tps", "short connections/s, session mode"),
-    ("short-password", "tps", "short connections/s with a password"),
-    ("short", "cpu_us", "proxy CPU µs per short connection"),
+    ("short-password", "tps", "the same with passwords"),
+    ("short", "cpu_us", "proxy CPU µs each, reset = never"),
     ("long-prepared", "tps", "transactions/s, prepared statements"),
     ("copy-out", "mb_s", "COPY out, MB/s"),
 ]

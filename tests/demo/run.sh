@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The problem and its cure, side by side: short connections from one host to a database on another, directly and
 # through pgferry. The two hosts are network namespaces joined by a veth pair; everything made here is removed at the
-# end. Where namespaces are not permitted, the same on loopback.
+# end. Who is not root gets one namespace of its own, where both are. Where neither is permitted, only the cure is shown.
 #
-# DEMO_SECONDS (10) is how long each half runs.
+# DEMO_SECONDS (10) is how long each half runs. DEMO_HOSTS=two, one or none picks what to try first.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -19,17 +19,21 @@ password=demo-secret
 say() { printf '%s\n' "$*"; }
 step() { printf '\n== %s\n' "$*"; }
 
-tests/setup.sh postgresql iproute2
-step "Building pgferry"
-cargo build --release --locked --quiet
-ferry=$PWD/target/release/pgferry
+if [ -z "${DEMO_INSIDE:-}" ]; then
+    tests/setup.sh
+    step "Building pgferry"
+    [ -n "${PGFERRY:-}" ] || cargo build --release --locked --quiet
+fi
+ferry=$(realpath "${PGFERRY:-target/release/pgferry}")
 pg=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
 pg=${PGFERRY_TEST_PG_BIN:-$pg}
 
 work=$(mktemp -d /tmp/pgferry-demo.XXXXXX)
 chmod 755 "$work"
 made_namespaces=""
+missing=""
 children=()
+postgres_pid=""
 
 cleanup() {
     status=$?
@@ -37,7 +41,8 @@ cleanup() {
     for child in "${children[@]:-}"; do
         [ -n "$child" ] && kill "$child" 2>/dev/null || true
     done
-    [ -f "$work/data/postmaster.pid" ] && kill -INT "$(head -n 1 "$work/data/postmaster.pid")" 2>/dev/null || true
+    # Clients need not end first.
+    [ -n "$postgres_pid" ] && kill -INT "$postgres_pid" 2>/dev/null || true
     wait 2>/dev/null || true
     if [ -n "$made_namespaces" ]; then
         ip netns delete "$app_net" 2>/dev/null || true
@@ -52,7 +57,7 @@ trap 'exit 143' TERM
 
 # Two hosts, if we may.
 make_hosts() {
-    [ "$(id -u)" = 0 ] || return 1
+    [ "$(id -u)" = 0 ] && [ "${DEMO_HOSTS:-two}" = two ] || return 1
     ip netns add "$db_net" 2>/dev/null || return 1
     made_namespaces=yes
     ip netns add "$app_net" &&
@@ -61,8 +66,16 @@ make_hosts() {
         ip -n "$app_net" addr add "$app_ip/24" dev pgfdemo1 &&
         ip -n "$db_net" link set lo up && ip -n "$db_net" link set pgfdemo0 up &&
         ip -n "$app_net" link set lo up && ip -n "$app_net" link set pgfdemo1 up &&
-        ip netns exec "$app_net" sysctl -qw "net.ipv4.ip_local_port_range=20000 $((20000 + ports - 1))"
+        ip netns exec "$app_net" sh -c "echo 20000 $((20000 + ports - 1)) >/proc/sys/net/ipv4/ip_local_port_range"
 }
+
+# One namespace that is ours, with loopback only: there the database's host is the application's as well, and the kernel
+# would use its ports again after a second if it were not told otherwise.
+own_host="ip link set lo up &&
+    echo 20000 $((20000 + ports - 1)) >/proc/sys/net/ipv4/ip_local_port_range &&
+    echo 0 >/proc/sys/net/ipv4/tcp_tw_reuse"
+unshare=(unshare --net)
+[ "$(id -u)" = 0 ] || unshare=(unshare --user --map-current-user --keep-caps --net)
 
 if make_hosts 2>/dev/null; then
     on_db=(ip netns exec "$db_net")
@@ -70,12 +83,23 @@ if make_hosts 2>/dev/null; then
     host=$db_ip
     say "Two hosts: a database at $db_ip, an application at $app_ip with $ports ephemeral ports"
     say "(a real host has 28,232 by default; fewer make the failure quick)."
+elif [ -z "${DEMO_INSIDE:-}" ] && [ "${DEMO_HOSTS:-one}" != none ] && "${unshare[@]}" sh -c "$own_host" 2>/dev/null; then
+    rm -rf "$work"
+    trap - EXIT
+    DEMO_INSIDE=yes exec "${unshare[@]}" sh -c "$own_host && exec \"\$0\"" "$PWD/tests/demo/run.sh"
 else
     on_db=(env)
     on_app=(env)
     host=127.0.0.1
-    say "Network namespaces are not permitted here (that takes root): everything runs on loopback, where ports do"
-    say "not run out so quickly. Compare the sockets left in TIME_WAIT: each holds an ephemeral port for 60 seconds."
+    if [ -n "${DEMO_INSIDE:-}" ]; then
+        say "One host of its own for database and application, with $ports ephemeral ports"
+        say "(a real host has 28,232 by default; fewer make the failure quick)."
+    else
+        missing=yes
+        say "THE FAILURE IS NOT SHOWN: it takes a network namespace, and none can be made here, whether by root or in a user"
+        say "namespace. On this host's own loopback ports are used again after a second, so they do not run out. What is shown:"
+        say "pgferry at work, and the sockets in TIME_WAIT that direct connections leave, each of which holds a port for 60 seconds."
+    fi
 fi
 
 as_owner=(env)
@@ -89,6 +113,8 @@ fi
 step "Starting PostgreSQL"
 port=5432
 [ "$host" = 127.0.0.1 ] && port=$((20000 + RANDOM % 10000))
+# Where it may be: the programs below run as another user.
+cd "$work"
 printf '%s' "$password" >"$work/password"
 chmod 644 "$work/password"
 "${as_owner[@]}" "$pg/initdb" -D "$work/data" -U app -A scram-sha-256 --pwfile="$work/password" --no-sync >/dev/null
@@ -101,7 +127,7 @@ max_connections = 50
 CONF
 echo "host all all all scram-sha-256" >>"$work/data/pg_hba.conf"
 "${on_db[@]}" "${as_owner[@]}" "$pg/postgres" -D "$work/data" >"$work/postgres.log" 2>&1 &
-children+=($!)
+postgres_pid=$!
 for _ in $(seq 200); do
     "${on_app[@]}" "$pg/pg_isready" -q -h "$host" -p "$port" && break
     sleep 0.05
@@ -124,9 +150,9 @@ time_waits() {
     "${on_app[@]}" awk -v port=":$(printf '%04X' "$port")" '$4 == "06" && $3 ~ port "$" { n++ } END { print n + 0 }' /proc/net/tcp
 }
 
-# bench NAME HOST PORT: pgbench with a new connection for every transaction.
+# bench NAME HOST PORT SECONDS: pgbench with a new connection for every transaction.
 bench() {
-    local name=$1 at=$2 at_port=$3 from
+    local name=$1 at=$2 at_port=$3 seconds=$4 from
     step "$name: pgbench -M simple -C -n -f 'select 1', $clients clients, $seconds s"
     say "  host=$at port=$at_port user=app dbname=postgres"
     before=$(time_waits)
@@ -144,7 +170,7 @@ bench() {
 }
 
 # The cure first: the problem leaves its host without ports for a minute.
-bench "(a) through pgferry" "$work/ferry" 5432
+bench "(a) through pgferry" "$work/ferry" 5432 "$seconds"
 kill -USR1 "$ferry_pid"
 for _ in $(seq 100); do
     grep -q 'upstream_opened=' "$work/ferry.log" && break
@@ -152,7 +178,10 @@ for _ in $(seq 100); do
 done
 opened=$(sed -n 's/^.*upstream_opened=\([0-9]*\).*/\1/p' "$work/ferry.log" | tail -n 1)
 ferried=("${done_:-0}" "$failed of $clients" "$rate" "$waits" "${opened:-?}" "${error:-none}" "$took")
-bench "(b) directly" "$host" "$port"
+# It ends when the ports do, which takes a slow machine longer.
+at_most=$seconds
+[ -n "$missing" ] || [ "$seconds" -ge 30 ] || at_most=30
+bench "(b) directly" "$host" "$port" "$at_most"
 direct=("${done_:-0}" "$failed of $clients" "$rate" "$waits" "${done_:-0}" "${error:-none}" "$took")
 
 row() { printf '  %-34s %22s %22s\n' "$@"; }
@@ -160,10 +189,17 @@ step "The same database, user, password and SQL; the connection string differs i
 row "" "directly" "through pgferry"
 row "host=" "$host" "(pgferry's socket)"
 row "transactions done" "${direct[0]}" "${ferried[0]}"
-row "clients that failed" "${direct[1]}" "${ferried[1]}"
+if [ -n "$missing" ]; then row "clients that failed" "not shown here" "${ferried[1]}"; else row "clients that failed" "${direct[1]}" "${ferried[1]}"; fi
 row "ran for (s)" "${direct[6]}" "${ferried[6]}"
 row "connections/s" "${direct[2]}" "${ferried[2]}"
 row "TIME_WAIT left on the app's host" "${direct[3]}" "${ferried[3]}"
 row "TCP connections to the database" "${direct[4]}" "${ferried[4]}"
-say "  error directly:         ${direct[5]}"
+if [ -n "$missing" ]; then
+    say "  error directly:         not shown here: no network namespace can be made. On a host of its own, 28,232 ports at"
+    say "                          this rate last $(awk -v rate="${direct[2]}" 'BEGIN { printf "%d", (rate > 0 ? 28232 / rate : 0) }') s, and the next connection gets \"Cannot assign requested address\""
+elif [ "${direct[5]}" = none ]; then
+    say "  error directly:         NONE YET: this machine has not made $ports connections in $at_most s; try DEMO_SECONDS=60"
+else
+    say "  error directly:         ${direct[5]}"
+fi
 say "  error through pgferry:  ${ferried[5]}"

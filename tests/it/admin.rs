@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::process::Output;
 
 use crate::harness::raw::{bind, execute, parse, sync};
-use crate::harness::{Ferry, Postgres, eventually};
+use crate::harness::{Ferry, Postgres, Signal, eventually};
 
 /// A pgferry that answers at `admin.sock` in a directory of its own.
 struct Asked {
@@ -181,7 +181,7 @@ fn health_says_why_not() {
     eventually("it is ready again", || asked.get("/ready").0 == 200);
     let mut busy = asked.ferry.session();
     busy.query("begin");
-    asked.ferry.signal("TERM");
+    asked.ferry.signal(Signal::SIGTERM);
     eventually("it takes no more clients", || asked.get("/ready") == (503, "shutting down\n".to_owned()));
     assert_eq!(asked.metrics()["pgferry_draining"], 1);
     busy.query("commit");

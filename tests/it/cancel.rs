@@ -1,7 +1,7 @@
 //! Cancel requests hit the query they are meant for, and no other.
 
 use crate::harness::raw::{CANCEL_REQUEST, packet, query, startup_version, tags};
-use crate::harness::{Ferry, Message, Postgres, Raw, eventually};
+use crate::harness::{Ferry, Message, Postgres, Raw, Signal, eventually};
 
 /// A session and the body of the cancel request for it.
 fn session(ferry: &Ferry, version: u32) -> (Raw, Vec<u8>) {
@@ -143,8 +143,8 @@ fn psql_cancels_on_ctrl_c() {
         .spawn()
         .expect("psql");
     eventually("it runs", || running(&postgres) == 1);
-    crate::harness::run("kill", &["-INT", &psql.id().to_string()], &[]);
-    assert!(!psql.wait().expect("psql").success());
+    crate::harness::signal(psql.id(), Signal::SIGINT);
+    assert!(!crate::harness::ends(&mut psql).success());
     eventually("it is cancelled", || running(&postgres) == 0);
 }
 

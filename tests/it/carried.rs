@@ -1,7 +1,7 @@
 //! Transaction mode: what is carried from connection to connection, what keeps a client on one, and for how long.
 
 use crate::harness::raw::{bind, close, describe, execute, parse, query, startup, sync, tags};
-use crate::harness::{Ferry, Message, Postgres, Raw, eventually};
+use crate::harness::{Ferry, Message, Postgres, Raw, Signal, eventually};
 
 fn ferry(postgres: &Postgres, size: &str, settings: &[(&str, &str)]) -> Ferry {
     Ferry::start_with(&postgres.url(), &["--mode", "transaction", "--pool-size", size], settings)
@@ -54,7 +54,7 @@ fn a_connection_is_kept_as_long_as_there_is_a_reason() {
         }
         eventually("it is given back", || is_free(&ferry));
         assert!(ferry.report().get("pinned") > before, "{reason} is counted");
-        assert!(ferry.log().contains(&format!("keeps its connection because of: {reason}")), "{reason} is logged");
+        ferry.logs(&format!("keeps its connection because of: {reason}"));
         assert_eq!(client.value("select 'goes on'"), "goes on");
     }
     for (reason, come, _) in REASONS {
@@ -139,7 +139,7 @@ fn a_client_keeps_the_mode_it_came_in_with() {
     client.send(&[parse("s", "select 'carried'"), sync()].concat());
     client.until_ready();
     std::fs::write(&file, after).expect("written");
-    ferry.signal("HUP");
+    ferry.signal(Signal::SIGHUP);
     eventually("the settings are in force", || ferry.log().contains("settings reloaded; changed: mode"));
     assert!(is_free(&ferry));
     client.send(&run("s"));
@@ -358,7 +358,7 @@ fn what_the_server_changes_reaches_clients_between_transactions() {
             client.query("select 1");
         }
         postgres.sql(&format!("alter system set timezone = '{zone}'"));
-        postgres.signal("HUP");
+        postgres.signal(Signal::SIGHUP);
         for client in &mut clients {
             let mut told = String::new();
             eventually("the change is there", || {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::harness::raw::{query, startup, tags};
-use crate::harness::{Ferry, Postgres, Raw, Wire, eventually};
+use crate::harness::{Ferry, Postgres, Raw, Signal, Wire, eventually};
 
 /// What became of the requests of clients that connect for each of them and retry nothing.
 #[derive(Debug, Default)]
@@ -162,7 +162,7 @@ fn a_crash_fails_only_what_is_in_flight() {
     let ferry = Ferry::start(&postgres, &["--pool-size", "4"]);
     let tally = under_load(&ferry, 8, "select 1", |tally| {
         let pid = postgres.sql("select pid from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid() limit 1");
-        crate::harness::run("kill", &["-KILL", &pid], &[]);
+        crate::harness::signal(pid.parse().expect("a pid"), Signal::SIGKILL);
         eventually("the server has noticed", || postgres.log().contains("all server processes terminated"));
         let goal = tally.done.load(Ordering::Relaxed) + 50;
         eventually("requests are served", || tally.done.load(Ordering::Relaxed) >= goal);
@@ -199,7 +199,7 @@ fn a_connection_that_breaks_without_a_word_is_reported() {
     eventually("it runs", || {
         postgres.sql("select count(*) from pg_stat_activity where query = 'select pg_sleep(65)'") == "1"
     });
-    crate::harness::run("kill", &["-KILL", &pid], &[]);
+    crate::harness::signal(pid.parse().expect("a pid"), Signal::SIGKILL);
     let messages = raw.read_to_end();
     let error = messages.last().expect("an error");
     assert_eq!((error.field(b'S').as_str(), error.field(b'C').as_str()), ("FATAL", "08006"), "{messages:?}");
@@ -301,8 +301,8 @@ fn a_stalled_server_stalls_nobody_else() {
     let mut fine = ferry.session();
     let pid = stalled.value("select pg_backend_pid()");
     assert_eq!(fine.value("select 1"), "1");
-    crate::harness::run("kill", &["-STOP", &pid], &[]);
-    postgres.signal("STOP");
+    crate::harness::signal(pid.parse().expect("a pid"), Signal::SIGSTOP);
+    postgres.signal(Signal::SIGSTOP);
     stalled.send(&query("select 1"));
     let mut waiting = ferry.session();
     let answer = waiting.query("select 1");
@@ -313,8 +313,8 @@ fn a_stalled_server_stalls_nobody_else() {
     }
     drop(stalled);
     eventually("the stalled connection is given up", || ferry.report().get("upstream_reset") >= 1);
-    postgres.signal("CONT");
-    crate::harness::run("kill", &["-CONT", &pid], &[]);
+    postgres.signal(Signal::SIGCONT);
+    crate::harness::signal(pid.parse().expect("a pid"), Signal::SIGCONT);
     eventually("all is well again", || tags(&waiting.query("select 1")) == "TDCZ");
 }
 
@@ -325,7 +325,7 @@ fn settings_that_the_server_changes_reach_clients() {
     let mut raw = ferry.session();
     assert_eq!(raw.value("show timezone"), "Etc/UTC");
     postgres.configure("timezone='Asia/Tokyo'");
-    postgres.signal("HUP");
+    postgres.signal(Signal::SIGHUP);
     // The server reports a changed setting with the answer to the next statement.
     eventually("it is reported", || {
         let answer = raw.query("select 1");

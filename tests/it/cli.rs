@@ -7,7 +7,7 @@ use std::process::Output;
 use pgferry::config::keys::KEYS;
 
 use crate::harness::ferry::command;
-use crate::harness::{Ferry, Postgres, run};
+use crate::harness::{Ferry, Postgres, Signal, run};
 
 fn pgferry(args: &[&str], env: &[(&str, &str)]) -> Output {
     command().args(args).envs(env.iter().copied()).output().expect("pgferry")
@@ -56,6 +56,47 @@ fn mistakes_are_explained_and_exit_with_1() {
     let output = pgferry(&["--pool-sise", "3"], &[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("--pool-size"), "{}", stderr(&output));
+}
+
+/// pgferry without the right of root to go past permissions, whoever runs the tests.
+fn without_override(args: &[&str]) -> Output {
+    let mut command = if nix::unistd::geteuid().is_root() {
+        let mut setpriv = crate::harness::ferry::program("setpriv");
+        setpriv.args(["--bounding-set", "-dac_override,-dac_read_search", env!("CARGO_BIN_EXE_pgferry")]);
+        setpriv
+    } else {
+        command()
+    };
+    command.args(args).output().expect("pgferry")
+}
+
+#[test]
+fn denied_permissions_name_the_user_and_the_remedy() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let closed = dir.path().join("closed");
+    fs::create_dir(&closed).expect("made");
+    fs::write(closed.join("file"), "").expect("written");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).expect("chmod");
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let at = |name: &str| closed.join(name).display().to_string();
+    let (file, inner, url) = (at("file"), at("inner"), "postgres://me:pw@127.0.0.1:1");
+    let install = format!("install -d -o {uid} -g {gid} {inner}; or listen in a directory of your own: --listen ");
+    let with_key = format!("{url}?sslcert={file}&sslkey={file}");
+    for (args, part) in [
+        (&["-u", url, "-l", &inner][..], install.as_str()),
+        (&["-c", &file, "check"], "chmod"),
+        (&["-u", &with_key, "check"], "chmod"),
+        (&["import-pgbouncer", &file], "chmod"),
+        (&["-u", url, "-l", &inner, "health"], "socket_mode"),
+        (&["-u", url, "-l", &inner, "show", "pools"], "socket_mode"),
+    ] {
+        let output = without_override(args);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.contains(&format!("pgferry runs as uid {uid}, gid {gid}\n  hint: ")), "{args:?}: {said}");
+        assert!(said.contains(part), "{args:?}: {said}");
+    }
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("chmod");
 }
 
 #[test]
@@ -183,7 +224,7 @@ fn logs_as_json() {
     let path = dir.path().to_str().expect("UTF-8").to_owned();
     let url = Postgres::shared().url();
     let mut ferry = Ferry::spawn(dir, &["-u", &url, "-l", &path, "--log-format", "json"], &[]);
-    ferry.signal("TERM");
+    ferry.signal(Signal::SIGTERM);
     assert!(ferry.wait().success());
     let log = ferry.log();
     assert!(

@@ -2,7 +2,7 @@
 
 use crate::harness::postgres::{PASSWORD, free_port};
 use crate::harness::raw::{message, password, startup};
-use crate::harness::{Certs, Ferry, Message, Postgres, Raw, eventually};
+use crate::harness::{Certs, Ferry, Message, Postgres, Raw, Signal, eventually};
 
 /// pgferry with a configuration file of this text.
 fn ferry(url: &str, file: &str) -> Ferry {
@@ -180,7 +180,7 @@ fn pgbouncers_file_is_read_and_followed() {
     assert!(psql(&through(&ferry, "scram_user"), PASSWORD).is_err());
     certs.write("userlist.txt", "trust_user\n");
     assert!(psql(&through(&ferry, "trust_user"), "new").is_ok(), "the old one stays");
-    assert!(ferry.log().contains("line 1"), "{}", ferry.log());
+    ferry.logs("line 1");
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn lookups_that_fail_say_why_in_the_log_only() {
         let ferry = ferry(&postgres.url(), &file);
         let error = psql(&through(&ferry, "scram_user"), PASSWORD).expect_err(reason);
         assert!(error.contains("could not be looked up") && !error.contains(reason), "{error}");
-        assert!(ferry.log().contains(reason), "{}", ferry.log());
+        ferry.logs(reason);
     }
 }
 
@@ -298,7 +298,7 @@ fn a_reload_changes_who_may_come_in() {
     let reload = |text: &str, outcome: &str| {
         let before = ferry.log().matches(outcome).count();
         certs.write("f.toml", text);
-        ferry.signal("HUP");
+        ferry.signal(Signal::SIGHUP);
         eventually(outcome, || ferry.log().matches(outcome).count() > before);
     };
     reload("auth = \"password\"\n[users]\ntrust_user = \"two\"", "changed: users");

@@ -5,7 +5,7 @@ use std::process::Output;
 use crate::harness::ferry::command;
 use crate::harness::postgres::{PASSWORD, free_port};
 use crate::harness::raw::{bind, close, describe, execute, parse, password, query, startup, sync, tags};
-use crate::harness::{Certs, Ferry, Message, Postgres, Raw, eventually, psql};
+use crate::harness::{Certs, Ferry, Message, Postgres, Raw, Signal, eventually, psql};
 
 /// A guest by the unix socket, who is pgferry's own user.
 fn guest(ferry: &Ferry) -> Raw {
@@ -382,7 +382,7 @@ fn it_answers_when_nobody_else_is_served() {
     let mut guest = guest(&ferry);
     eventually_row(&mut guest, "show pools", "postgres", |row| row[3] == "1" && row[6] == "1");
     holder.query("begin");
-    ferry.signal("TERM");
+    ferry.signal(Signal::SIGTERM);
     eventually_row(&mut guest, "show state", "ending", |row| row[1] == "yes");
     let mut late = Raw::logged_in(ferry.raw(), "u", "pgferry");
     assert_eq!(late.value("show version"), concat!("pgferry ", env!("CARGO_PKG_VERSION")));

@@ -77,7 +77,7 @@ fn pgpass_is_looked_up_as_by_libpq() {
     let error = log_in(&ferry, "md5_user").expect("a welcome").error("select 1");
     assert!(error.field(b'M').contains("there is none"), "{error:?}");
     // What it says is read by a thread of the harness's.
-    eventually("the log says why", || ferry.log().contains("group or world access"));
+    ferry.logs("group or world access");
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn a_program_prints_the_password() {
         assert_eq!(raw.value("select 1"), "1");
     }
     assert_eq!(runs(), 1, "it is kept");
-    assert!(ferry.log().contains(&format!("for scram_user@127.0.0.1:{}/postgres", postgres.port)), "{}", ferry.log());
+    ferry.logs(&format!("for scram_user@127.0.0.1:{}/postgres", postgres.port));
     drop(held);
     // A token that has run out: the program is asked once more before anybody is told.
     let before = postgres.connections_received();

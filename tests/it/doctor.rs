@@ -28,7 +28,11 @@ fn run_in_namespace(held: usize, command: &str) -> Output {
     let user = if nix::unistd::geteuid().is_root() { "--net" } else { "--user --map-root-user --net" };
     let mut unshare = crate::harness::ferry::program("timeout");
     unshare.args(["60", "unshare"]).args(user.split(' ')).args(["sh", "-c", &script]);
-    unshare.output().expect("unshare")
+    let output = unshare.output().expect("unshare");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let denied = said.contains("unshare failed") || said.contains("write failed /proc/self/");
+    assert!(!denied, "these tests need network namespaces: run them as root, or allow user namespaces ({said})");
+    output
 }
 
 fn stdout(output: &Output) -> String {

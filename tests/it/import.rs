@@ -21,17 +21,21 @@ fn import(name: &str) -> (Output, String) {
     let file = dir.path().join(name);
     let output = command().args(["import-pgbouncer", file.to_str().expect("UTF-8")]).output().expect("pgferry");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{name}: {output:?}");
+    let loads = resolved(name, &text);
+    assert_eq!(output.status.code(), Some(i32::from(loads.is_err())), "{name}: {output:?} {loads:?}");
+    assert_eq!(output.stderr.is_empty(), loads.is_ok(), "{name}: {output:?}");
     (output, text)
+}
+
+fn resolved(name: &str, text: &str) -> Result<Settings, pgferry::config::ConfigError> {
+    let mut written = Written::default();
+    written.file_text(name, text).and_then(|()| Settings::resolve(&written))
 }
 
 /// The settings that it means, and its text.
 fn settings(name: &str) -> (Arc<Settings>, String) {
-    let (output, text) = import(name);
-    let mut written = Written::default();
-    let resolved = written.file_text(name, &text).and_then(|()| Settings::resolve(&written));
-    let settings = resolved.unwrap_or_else(|error| panic!("{name}: {error}\n{text}"));
-    assert!(output.stderr.is_empty(), "{name}: {output:?}");
+    let (_, text) = import(name);
+    let settings = resolved(name, &text).unwrap_or_else(|error| panic!("{name}: {error}\n{text}"));
     (Arc::new(settings), text)
 }
 
@@ -136,7 +140,8 @@ fn containers_and_operators() {
     assert!(settings.allow_remote && settings.auth_query.contains("user_search"));
     assert!(text.contains("# ignore_startup_parameters = extra_float_digits,search_path: not needed"), "{text}");
     let (output, text) = import("operator.ini");
-    assert!(output.stderr.is_empty() || String::from_utf8_lossy(&output.stderr).contains("peer"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("peer"), "{output:?}");
+    assert_eq!(output.status.code(), Some(1), "the peers are to be added");
     assert!(text.contains("transport = [\"tls\"]\ndatabase = [\"shop\", \"orders\"]\nuser = [\"app\"]"), "{text}");
     assert!(text.contains("write the mask 255.255.0.0") && text.contains("the method gss is not supported"), "{text}");
     assert!(text.contains("sslmode = \"verify-ca\"") && text.contains("log_stats = \"0\""), "{text}");
@@ -213,4 +218,73 @@ fn what_can_not_be_carried_over_is_explained() {
     let output = command().args(["import-pgbouncer", file.to_str().expect("UTF-8")]).output().expect("pgferry");
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("broken.ini:2: neither"), "{output:?}");
+}
+
+/// A configuration with these lines in `[pgbouncer]` and `[databases]`: what it becomes.
+fn import_lines(databases: &str, pgbouncer: &str) -> (Option<i32>, String, String) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("pgbouncer.ini");
+    fs::write(&file, format!("[databases]\n{databases}\n[pgbouncer]\n{pgbouncer}\n")).expect("written");
+    let output = command().args(["import-pgbouncer", file.to_str().expect("UTF-8")]).output().expect("pgferry");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn defaults_that_differ_are_written_and_explained() {
+    let (status, text, said) = import_lines("* = host=db", "auth_file = /u");
+    assert_eq!(status, Some(0), "{said}");
+    for (name, default, here) in [
+        ("query_wait_timeout", "120", "wait_timeout = \"120s\""),
+        ("server_connect_timeout", "15", "connect_timeout = \"15s\""),
+        ("client_login_timeout", "60", "login_timeout = \"60s\""),
+        ("max_client_conn", "100", "max_clients = 100"),
+        ("log_connections", "1", "log_connections = true"),
+        ("max_db_connections", "0", "# "),
+        ("cancel_wait_timeout", "10", "# "),
+        ("autodb_idle_timeout", "3600", "# "),
+    ] {
+        assert!(text.contains(&format!("\n# {name} = {default} is PgBouncer's default")), "{name}: {text}");
+        assert!(text.contains(&format!("\n{here}")), "{here}: {text}");
+    }
+    assert!(!text.contains("dns_max_ttl") && !text.contains("server_lifetime"), "equal defaults need no word: {text}");
+    let settings = resolved("the result", &text).expect("it loads");
+    assert_eq!((settings.max_upstream, settings.max_clients), (100, 100));
+    let (_, text, _) = import_lines("* = host=db", "query_wait_timeout = 7\nlog_connections = 0");
+    assert!(text.contains("\nwait_timeout = \"7s\"") && !text.contains("120"), "{text}");
+}
+
+#[test]
+fn pools_keep_their_sizes() {
+    for (databases, pgbouncer, most) in [
+        ("* = host=db", "default_pool_size = 300", 300),
+        ("a = host=db\nb = host=db pool_size=400", "default_pool_size = 50", 450),
+        ("a = host=db\nb = host=db", "default_pool_size = 300\nmax_db_connections = 120", 240),
+        ("* = host=db", "default_pool_size = 0", 1000),
+        ("* = host=db", "max_db_connections = 18446744073709551615", 10_000),
+        ("* = host=db pool_size=18446744073709551615", "", 10_000),
+    ] {
+        let (_, text, _) = import_lines(databases, pgbouncer);
+        assert!(text.contains(&format!("\nmax_upstream = {most}\n")), "{databases} {pgbouncer}: {text}");
+        assert!(text.contains("max_db_connections = "), "{databases} {pgbouncer}: {text}");
+    }
+    let (_, text, _) = import_lines("a = host=db min_pool_size=3", "min_pool_size = 5");
+    assert!(text.contains("\n# min_pool_size = 5: a total there;") && text.contains("\nmin_idle = 5\n"), "{text}");
+    assert!(text.contains("\nmin_idle = 3 # min_pool_size, a total there;"), "{text}");
+}
+
+#[test]
+fn a_result_that_does_not_load_is_a_failure() {
+    for (databases, pgbouncer, part) in [
+        ("* = host=db", "auth_type = trust", "trust"),
+        ("* = host=db", "auth_type = any", "trust"),
+        ("* = host=db", "auth_type = scram-sha-256", "secrets"),
+        ("* = host=db pool_size=many", "", "pool_size"),
+        ("* = host=db", "query_wait_timeout = soon", "wait_timeout"),
+    ] {
+        let (status, text, said) = import_lines(databases, pgbouncer);
+        assert_eq!(status, Some(1), "{text}");
+        assert!(said.contains("does not load") && said.contains(part), "{said}");
+        assert!(text.contains("upstream = \"postgres://db:5432\""), "what there is, is printed: {text}");
+    }
 }

@@ -27,6 +27,7 @@ mod pids;
 mod pool;
 mod ports;
 mod random;
+mod readme;
 mod relay;
 mod reload;
 mod reset;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::raw::{query, startup, tags};
-use crate::harness::{Ferry, Postgres, eventually};
+use crate::harness::{Ferry, Postgres, Signal, eventually};
 
 #[test]
 fn a_login_never_waits_for_a_connection() {
@@ -171,7 +171,7 @@ fn a_new_upstream_is_used_after_a_reload() {
         let mut lasting = ferry.session();
         assert_eq!(lasting.value("show port"), old.port.to_string());
         std::fs::write(&file, format!("upstream = \"{}\"\n", new.url())).expect("written");
-        ferry.signal("HUP");
+        ferry.signal(Signal::SIGHUP);
         eventually("reloaded", || ferry.log().contains("changed: upstream"));
         assert_eq!(ferry.session().value("show port"), new.port.to_string());
         assert_eq!(lasting.value("show port"), new.port.to_string(), "{mode}: it has left nothing there");
@@ -249,19 +249,19 @@ fn a_smaller_pool_shrinks_and_a_larger_one_grows_on_reload() {
         assert_eq!(session.value("select 1"), "1");
     }
     write(2);
-    ferry.signal("HUP");
+    ferry.signal(Signal::SIGHUP);
     eventually("reloaded", || ferry.log().contains("changed: pool_size"));
     drop(sessions);
     eventually("the pool shrinks", || postgres.backends() <= 2);
     write(3);
-    ferry.signal("HUP");
+    ferry.signal(Signal::SIGHUP);
     eventually("reloaded", || ferry.log().matches("changed: pool_size").count() == 2);
     let mut sessions: Vec<_> = (0..3).map(|_| ferry.session()).collect();
     for session in &mut sessions {
         assert_eq!(session.value("select 1"), "1");
     }
     std::fs::write(&file, "pool_size = 3\npool_sise = 4\n").expect("written");
-    ferry.signal("HUP");
+    ferry.signal(Signal::SIGHUP);
     eventually("the mistake is explained", || {
         let log = ferry.log();
         log.contains("pgferry.toml:2: pool_sise")

@@ -1,12 +1,14 @@
 //! What changes while pgferry runs, and another process in its place.
 
 use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{Child, Command};
 
 use crate::harness::ferry::command;
 use crate::harness::postgres::{free_port, program};
 use crate::harness::raw::tags;
-use crate::harness::{Certs, Ferry, Postgres, Raw, eventually};
+use crate::harness::{Certs, Ferry, Postgres, Raw, Signal, eventually};
 
 /// A pgferry whose settings stand in a file.
 struct Filed {
@@ -71,7 +73,7 @@ fn a_reload_says_what_has_changed_and_a_mistake_changes_nothing() {
     }
     guest.query("reload");
     assert_eq!(value(&mut guest, "pool_size"), "20", "what is written counts again");
-    assert!(filed.ferry.log().contains("console: SET pool_size=9"));
+    filed.ferry.logs("console: SET pool_size=9");
 }
 
 #[test]
@@ -201,7 +203,7 @@ fn twenty_replacements_cost_no_client_its_connection() {
         assert!(text.contains("number of failed transactions: 0") || !text.contains("failed transactions"), "{text}");
     }
     assert!(fs::read_to_string(dir.path().join(".s.PGSQL.5432.lock")).expect("it").contains(&running.id().to_string()));
-    crate::harness::run("kill", &["-TERM", &running.id().to_string()], &[]);
+    crate::harness::signal(running.id(), Signal::SIGTERM);
     assert_eq!(crate::harness::eventually_some("it ends", || running.try_wait().expect("a child")).code(), Some(0));
     assert!(!dir.path().join(".s.PGSQL.5432").exists(), "the last one takes its socket along");
 }
@@ -219,6 +221,77 @@ fn a_successor_that_fails_leaves_everything_as_it_was() {
     let output = command().args(["-u", &url, "-l", ferry.host()]).output().expect("pgferry");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("in use by process") && said.contains("--replace"), "{said}");
+}
+
+/// pgferry with `listener` as a service manager gives it, logging to `log`.
+fn started_by_a_manager(listener: &UnixListener, log: &Path, url: &str) -> Child {
+    let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"";
+    let child = crate::harness::ferry::program("sh")
+        .args(["-c", script, "sh", env!("CARGO_BIN_EXE_pgferry"), "-u", url])
+        .stdin(std::os::fd::OwnedFd::from(listener.try_clone().expect("a descriptor")))
+        .stderr(fs::File::create(log).expect("a file"))
+        .spawn()
+        .expect("sh");
+    eventually("pgferry is ready", || fs::read_to_string(log).unwrap_or_default().contains("ready: "));
+    child
+}
+
+#[test]
+fn restarts_by_a_service_manager_abort_no_short_connection() {
+    let postgres = Postgres::start_with(&[]);
+    let dir = tempfile::Builder::new().prefix("ferry-").tempdir().expect("a directory");
+    let path = dir.path().join(".s.PGSQL.5432");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    let log = |nth: usize| dir.path().join(format!("log.{nth}"));
+    let mut running = started_by_a_manager(&listener, &log(0), &postgres.url());
+    let load = pgbench(dir.path().to_str().expect("UTF-8"), "8");
+    for nth in 1..=10 {
+        let served = || Raw::unix(&path).logged_in("trust_user", "postgres").value("select 1");
+        assert_eq!(served(), "1");
+        crate::harness::signal(running.id(), Signal::SIGTERM);
+        let ended = crate::harness::ends(&mut running);
+        assert_eq!(ended.code(), Some(0), "{}", fs::read_to_string(log(nth - 1)).unwrap_or_default());
+        running = started_by_a_manager(&listener, &log(nth), &postgres.url());
+    }
+    let output = load.wait_with_output().expect("pgbench");
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(output.status.success() && !text.contains("error") && !text.contains("abort"), "{text}");
+    crate::harness::signal(running.id(), Signal::SIGTERM);
+    assert!(crate::harness::ends(&mut running).success());
+}
+
+#[test]
+fn a_restart_by_a_service_manager_ends_who_stays_and_keeps_who_comes() {
+    let dir = tempfile::Builder::new().prefix("ferry-").tempdir().expect("a directory");
+    let path = dir.path().join(".s.PGSQL.5432");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    let log = |nth: usize| dir.path().join(format!("log.{nth}"));
+    let url = Postgres::shared().url();
+    let mut first = started_by_a_manager(&listener, &log(0), &url);
+    let mut stays = Raw::unix(&path).logged_in("trust_user", "postgres");
+    let mut just_in = Raw::unix(&path).logged_in("trust_user", "postgres");
+    crate::harness::signal(first.id(), Signal::SIGTERM);
+    eventually("it ends", || fs::read_to_string(log(0)).unwrap_or_default().contains("new clients wait"));
+    assert_eq!(just_in.value("select 1"), "1", "a client that was accepted does what it came for");
+    let mut comes = Raw::unix(&path);
+    comes.send(&crate::harness::raw::startup(&[("user", "trust_user"), ("database", "postgres")]));
+    assert_eq!(stays.read_to_end().last().map(|message| message.field(b'C')).as_deref(), Some("57P01"));
+    assert!(crate::harness::ends(&mut first).success());
+    let mut second = started_by_a_manager(&listener, &log(1), &url);
+    assert_eq!(comes.until_ready().last().map(|message| message.tag), Some(b'Z'));
+    assert_eq!(comes.value("select 2"), "2");
+    drop(comes);
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        crate::harness::signal(second.id(), signal);
+        assert!(crate::harness::ends(&mut second).success());
+        let mut waits = Raw::unix(&path);
+        waits.send(&crate::harness::raw::startup(&[("user", "trust_user"), ("database", "postgres")]));
+        second = started_by_a_manager(&listener, &log(2), &url);
+        assert_eq!(waits.until_ready().last().map(|message| message.tag), Some(b'Z'), "{signal}");
+    }
+    second.kill().expect("killed");
+    second.wait().expect("waited for");
 }
 
 #[test]
@@ -242,14 +315,14 @@ fn a_service_manager_may_hold_the_listener() {
     let said = fs::read_to_string(&log).expect("a log");
     assert!(said.contains(&format!("host={} port=5432", dir.path().display())), "{said}");
     assert_eq!(Raw::unix(&path).logged_in("trust_user", "postgres").value("select 1"), "1");
-    crate::harness::run("kill", &["-HUP", &child.id().to_string()], &[]);
+    crate::harness::signal(child.id(), Signal::SIGHUP);
     eventually("it has reloaded", || fs::read_to_string(&log).unwrap_or_default().contains("settings reloaded"));
     assert_eq!(
         Raw::unix(&path).logged_in("trust_user", "postgres").value("select 2"),
         "2",
         "a reload changes no listener"
     );
-    crate::harness::run("kill", &["-TERM", &child.id().to_string()], &[]);
-    assert!(child.wait().expect("a child").success());
+    crate::harness::signal(child.id(), Signal::SIGTERM);
+    assert!(crate::harness::ends(&mut child).success());
     assert!(path.exists(), "it is the service manager's");
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::ferry::command;
 use crate::harness::raw::{query, startup, tags};
-use crate::harness::{Certs, Ferry, Postgres, Raw, eventually};
+use crate::harness::{Certs, Ferry, Postgres, Raw, Signal, eventually};
 
 /// pgferry with a configuration file of this text.
 fn ferry(url: &str, file: &str) -> Ferry {
@@ -233,7 +233,10 @@ fn a_name_is_looked_up_again_and_old_addresses_are_left() {
         .spawn()
         .expect("unshare");
     let log = || std::fs::read_to_string(&log).unwrap_or_default();
-    eventually("it is ready", || log().contains("ready: "));
+    eventually("it is ready", || {
+        assert!(child.try_wait().expect("a child").is_none(), "{}", log());
+        log().contains("ready: ")
+    });
     let session = || Raw::unix(&dir.path().join(".s.PGSQL.5432")).logged_in("trust_user", "postgres");
     let mut lasting = session();
     let where_to = "select host(inet_server_addr())";
@@ -252,9 +255,9 @@ fn a_name_is_looked_up_again_and_old_addresses_are_left() {
     assert_eq!(session().value("select pg_backend_pid()"), pid);
     name(&[other]);
     eventually("the address that is gone is left", || session().value(where_to) == other);
-    assert!(log().contains(&format!("no longer stands for [{first}:")), "{}", log());
-    crate::harness::run("kill", &["-TERM", &child.id().to_string()], &[]);
-    assert!(child.wait().expect("a child").success());
+    eventually("it is logged", || log().contains(&format!("no longer stands for [{first}:")));
+    crate::harness::signal(child.id(), Signal::SIGTERM);
+    assert!(crate::harness::ends(&mut child).success());
     assert!(log().contains("moved 1"), "{}", log());
 }
 

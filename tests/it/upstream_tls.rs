@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::harness::postgres::PASSWORD;
 use crate::harness::raw::{password, startup};
-use crate::harness::{Certs, Ferry, Message, Postgres, Raw, Wish, eventually};
+use crate::harness::{Certs, Ferry, Message, Postgres, Raw, Signal, Wish, eventually};
 
 /// A server with a certificate for `localhost` that the root has signed by way of another authority.
 fn tls_postgres(certs: &Certs) -> Postgres {
@@ -129,7 +129,7 @@ fn certificates_that_are_not_good_are_refused() {
     for ((certificate, key), reason) in cases {
         postgres.install(&certificate, "server.crt");
         postgres.install(&key, "server.key");
-        postgres.signal("HUP");
+        postgres.signal(Signal::SIGHUP);
         let shown = |ferry: &Ferry| encrypted(ferry).err().unwrap_or_default();
         // The server reads them when it gets to it.
         eventually(reason, || shown(&super::upstream_tls::ferry(&postgres, "localhost", &parameters)).contains(reason));
@@ -175,7 +175,7 @@ fn pgferry_shows_its_own_certificate() {
     let parameters = format!("sslmode=require&sslcert={certificate}&sslkey={key}");
     let with = ferry(&postgres, "localhost", &parameters);
     assert!(log_in(&with, "cert_user").is_ok(), "{}", with.log());
-    assert!(with.log().contains("needs no password here"), "that is worth a warning: {}", with.log());
+    with.logs("needs no password here");
     let without = ferry(&postgres, "localhost", "sslmode=require");
     let error = log_in(&without, "cert_user").err().expect("no certificate").field(b'M');
     assert!(error.contains("valid client certificate"), "{error}");
@@ -330,9 +330,9 @@ fn certificates_are_read_again_when_they_change() {
     certs.write("trusted.crt", "not a certificate");
     postgres.sql("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()");
     eventually("another connection", || encrypted(&ferry) == Ok(true));
-    assert!(ferry.log().contains("can't be used, the old ones stay"), "{}", ferry.log());
-    ferry.signal("HUP");
-    eventually("the reload is refused", || ferry.log().contains("were not reloaded"));
+    ferry.logs("can't be used, the old ones stay");
+    ferry.signal(Signal::SIGHUP);
+    ferry.logs("were not reloaded");
     assert_eq!(encrypted(&ferry), Ok(true));
 }
 

@@ -8,6 +8,8 @@ use std::path::Path;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
+use crate::permission::{Attempt, describe};
+
 /// Reads the certificates of a PEM file: at least one.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let pem = read(path)?;
@@ -26,7 +28,7 @@ pub(super) fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDe
 
 /// Reads a private key, if its file is nobody else's business: libpq's rule.
 pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let file = fs::metadata(path).map_err(|error| at(path, &error))?;
+    let file = fs::metadata(path).map_err(|error| describe(Attempt::Read, &path.display(), &error))?;
     let forbidden = if file.uid() == 0 { 0o037 } else { 0o077 };
     if file.mode() & forbidden != 0 {
         return Err(at(
@@ -43,7 +45,7 @@ pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String>
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    fs::read(path).map_err(|error| at(path, &error))
+    fs::read(path).map_err(|error| describe(Attempt::Read, &path.display(), &error))
 }
 
 fn at(path: &Path, error: &dyn fmt::Display) -> String {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
-use super::{Postgres, Raw, eventually, eventually_some};
+use super::{Postgres, Raw, Signal, deadline, eventually, eventually_some};
 
 /// A running pgferry. When it goes at a test's end it must hold nothing that a client has left.
 pub struct Ferry {
@@ -109,6 +109,7 @@ impl Ferry {
     /// A driver's connection with `params` (`dbname` defaults to postgres).
     pub async fn try_connect(&self, params: &str) -> Result<Client, tokio_postgres::Error> {
         let config = format!("host={} dbname=postgres {params}", self.host());
+        deadline::waits_for(|| format!("a driver's connection, {config}, or what is done on it"));
         let (client, connection) = tokio_postgres::connect(&config, NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
@@ -127,7 +128,7 @@ impl Ferry {
     /// The figures now.
     pub fn report(&self) -> Report {
         let before = self.log().matches("served ").count();
-        self.signal("USR1");
+        self.signal(Signal::SIGUSR1);
         eventually_some("a report", || {
             let log = self.log();
             let reports: Vec<_> = log.lines().filter(|line| line.contains("served ")).collect();
@@ -135,8 +136,23 @@ impl Ferry {
         })
     }
 
-    pub fn signal(&self, name: &str) {
-        super::run("kill", &[&format!("-{name}"), &self.child.id().to_string()], &[]);
+    pub fn signal(&self, signal: Signal) {
+        super::signal(self.child.id(), signal);
+    }
+
+    /// Waits until its log contains `text`: a line may come after what the client was told at the same time.
+    pub fn logs(&self, text: &str) {
+        let deadline = std::time::Instant::now() + super::SOON;
+        super::waits_for(|| format!("pgferry logs {text:?}"));
+        while !self.log().contains(text) {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "not logged within {:?}: {text}\n{}",
+                super::SOON,
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Waits for its end.
@@ -214,7 +230,9 @@ pub fn command() -> Command {
 
 /// A program that starts pgferry, likewise.
 pub fn program(name: &str) -> Command {
+    deadline::waits_for(|| format!("{name} to start or to end"));
     let mut command = Command::new(name);
+    command.env(deadline::OWNER, deadline::test_name());
     for (name, _) in std::env::vars() {
         if name.starts_with("PGFERRY_") || name == "DATABASE_URL" || name == "NOTIFY_SOCKET" {
             command.env_remove(name);

@@ -1,15 +1,22 @@
 //! What the tests stand on: a private PostgreSQL, pgferry as a child process, and a client that can say anything.
 
 pub mod certs;
+pub mod deadline;
 pub mod ferry;
 pub mod postgres;
 pub mod raw;
 pub mod wire;
 
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
 pub use certs::{Certs, Wish};
+pub use deadline::waits_for;
 pub use ferry::Ferry;
+pub use nix::sys::signal::Signal;
 pub use postgres::Postgres;
 pub use raw::{Message, Raw, Received};
 pub use wire::Wire;
@@ -19,6 +26,7 @@ pub const SOON: Duration = Duration::from_secs(20);
 
 /// Waits until `condition` holds.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    waits_for(|| what.to_owned());
     let deadline = Instant::now() + SOON;
     while !condition() {
         assert!(Instant::now() < deadline, "not within {SOON:?}: {what}");
@@ -36,28 +44,43 @@ pub fn eventually_some<T>(what: &str, mut condition: impl FnMut() -> Option<T>) 
     found.expect("just seen")
 }
 
+/// Waits until `child` ends.
+pub fn ends(child: &mut Child) -> ExitStatus {
+    eventually_some("a process ends", || child.try_wait().expect("a child"))
+}
+
+/// Sends a signal to the process `pid`.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a process id"));
+    kill(pid, signal).unwrap_or_else(|error| panic!("{signal} to process {pid}: {error}"));
+}
+
 /// Runs `program` with `args` and environment `env`; panics with its output unless it succeeds within two minutes.
 pub fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> String {
-    let output = std::process::Command::new("timeout")
-        .args(["--kill-after=5", "120", program])
-        .args(args)
-        .env("PGCONNECT_TIMEOUT", "20")
-        .envs(env.iter().copied())
-        .output()
-        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    waits_for(|| format!("{program} {args:?}"));
+    let output = bounded(program).args(args).envs(env.iter().copied()).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{program} {args:?}: {}\n{text}", output.status);
     text
 }
 
+/// A program that is ended after two minutes, and then exits with 124.
+pub fn bounded(program: &str) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", "120", program]).env("PGCONNECT_TIMEOUT", "20").stdin(Stdio::null());
+    command
+}
+
 /// What psql says when it runs `sql` over `connection`: its output, or what it complains about.
 pub fn psql(connection: &str, secret: &str, sql: &str) -> Result<String, String> {
-    let output = std::process::Command::new(postgres::program("psql"))
+    waits_for(|| format!("psql {connection:?}: {sql}"));
+    let output = bounded(&postgres::program("psql"))
         .args(["-X", "-At", "-d", connection, "-c", sql])
         .env("PGPASSWORD", secret)
-        .env("PGCONNECT_TIMEOUT", "20")
         .output()
         .expect("psql");
+    assert_ne!(output.status.code(), Some(124), "psql {connection:?} does not end: {sql}");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
-use super::Certs;
+use super::{Certs, Signal};
 
 /// The password of every user that has one.
 pub const PASSWORD: &str = "pa ss'w\\ord";
@@ -134,7 +134,7 @@ impl Postgres {
         let file = self.dir.join("pg_hba.conf");
         let old = std::fs::read_to_string(&file).expect("readable");
         std::fs::write(&file, format!("{line}\n{old}")).expect("writable");
-        self.signal("HUP");
+        self.signal(Signal::SIGHUP);
     }
 
     /// Starts the server, and returns when it accepts connections.
@@ -189,13 +189,23 @@ impl Postgres {
     pub fn stop(&mut self) {
         let Some(mut server) = self.server.take() else { return };
         drop(server.leash.take());
-        server.shell.wait().expect("waited for");
+        super::waits_for(|| format!("PostgreSQL at port {} to stop", self.port));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while server.shell.try_wait().expect("a child").is_none() {
+            if Instant::now() > deadline {
+                // A test that failed may have left it stopped by SIGSTOP, which a fast shutdown does not end.
+                self.signal(Signal::SIGKILL);
+                server.shell.wait().expect("waited for");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Sends a signal to the postmaster.
-    pub fn signal(&self, name: &str) {
+    pub fn signal(&self, signal: Signal) {
         let pid = std::fs::read_to_string(self.dir.join("postmaster.pid")).expect("a running server");
-        super::run("kill", &[&format!("-{name}"), pid.lines().next().expect("a pid")], &[]);
+        super::signal(pid.lines().next().expect("a pid").parse().expect("a pid"), signal);
     }
 
     /// A connection that goes past pgferry.

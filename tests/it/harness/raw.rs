@@ -148,6 +148,7 @@ impl Raw {
 
     /// The next message, or `None` at the end.
     pub fn recv(&mut self) -> Option<Message> {
+        super::waits_for(|| "a message".to_owned());
         let mut header = [0; 5];
         match self.socket.read_exact(&mut header) {
             Ok(()) => {}
