@@ -70,7 +70,9 @@ impl Talk {
         let mut hello = Vec::new();
         frontend::put_startup(&mut hello, 0, [(&b"user"[..], &b"pgferry"[..]), (b"database", b"pgferry")]);
         talk.socket.write_all(&hello).map_err(failed)?;
-        talk.answer()?;
+        talk.answer().map_err(|why| {
+            format!("{why}\n  hint: pgferry's own user and root need no password, in its own container (admin_peer)")
+        })?;
         talk.socket.set_read_timeout(None).map_err(failed)?;
         Ok(talk)
     }
@@ -109,7 +111,7 @@ impl Talk {
                     failed = Some(format!("{}{hint}", field(b'M').unwrap_or_default()));
                 }
                 backend::AUTHENTICATION if !body.starts_with(&[0; 4]) => {
-                    return Err("it wants a password: become its user, or root".into());
+                    return Err("it wants a password".into());
                 }
                 backend::READY => return failed.map_or(Ok(answer), Err),
                 _ => {}

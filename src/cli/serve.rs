@@ -4,6 +4,7 @@ use std::io::{IsTerminal, stderr};
 
 use listenfd::ListenFd;
 use pgferry::admin::talk::Predecessor;
+use pgferry::config::keys::Adjustable;
 use pgferry::config::{LogFormat, Settings};
 use pgferry::net::Inherited;
 use pgferry::server::{self, Surroundings};
@@ -30,7 +31,7 @@ pub(super) fn serve(options: &Options) -> Result<(), String> {
     }
     let runtime = runtime(settings.workers).map_err(|error| error.to_string())?;
     let own = options.clone();
-    let reload = Box::new(move |on_top: &[(String, String)]| own.settings_with(on_top));
+    let reload = Box::new(move |on_top: &[(Adjustable, String)]| own.settings_with(on_top));
     let surroundings = Surroundings { reload, set_log_level, inherited, predecessor };
     let outcome = runtime.block_on(server::run(settings, surroundings)).map_err(|error| error.to_string());
     // Whoever still has something to say has had the time.

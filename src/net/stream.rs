@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::buffer::Buffer;
+use super::namespace::PeerProcess;
 use super::socket::Socket;
 use super::tls::Session;
 
@@ -243,6 +244,13 @@ impl Stream {
         }
         let cred = getsockopt(&socket, sockopt::PeerCredentials)?;
         Ok(Peer::Unix { uid: cred.uid(), gid: cred.gid(), pid: Some(cred.pid()).filter(|pid| *pid > 0) })
+    }
+
+    /// The process at the other end of a unix socket, as far as this process sees it.
+    #[must_use]
+    pub fn peer_process(&self) -> Option<PeerProcess> {
+        let Ok(Peer::Unix { pid, .. }) = self.peer() else { return None };
+        PeerProcess::of(self.socket.fd().ok()?, pid)
     }
 
     /// Our own end, if it is a TCP address.

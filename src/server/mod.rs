@@ -30,6 +30,7 @@ use crate::client::applicant::Applicants;
 use crate::client::complaints::Complaints;
 use crate::client::door::Door;
 use crate::client::sessions::Sessions;
+use crate::config::keys::Adjustable;
 use crate::config::{ConfigError, Settings};
 use crate::drain::{Drain, Phase};
 use crate::net::{Bound, BufferPool, Inherited, ListenError};
@@ -57,7 +58,7 @@ pub enum StartError {
 }
 
 /// Reads the settings again, with some keys and values on top of what is written.
-pub type Reload = Box<dyn Fn(&[(String, String)]) -> Result<Settings, ConfigError>>;
+pub type Reload = Box<dyn Fn(&[(Adjustable, String)]) -> Result<Settings, ConfigError>>;
 
 /// What the server gets from who starts it.
 pub struct Surroundings {
@@ -171,7 +172,7 @@ async fn serve(
             },
             Some(order) = orders.recv() => match order {
                 Order::Reload(answer) => drop(answer.send(running.reload())),
-                Order::Set(key, value, answer) => drop(answer.send(running.set(&key, &value))),
+                Order::Set(key, value, answer) => drop(answer.send(running.set(key, value))),
                 Order::TakeOver(answer) => drop(answer.send(running.hand_over())),
                 Order::TakenOver => {
                     running.leave();

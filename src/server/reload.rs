@@ -11,7 +11,7 @@ use super::{Reload, notify};
 use crate::admin::{Admin, Desk};
 use crate::client::Shared;
 use crate::client::door::Door;
-use crate::config::keys;
+use crate::config::keys::Adjustable;
 use crate::net::Handover;
 use crate::upstream::PoolKey;
 use crate::upstream::route::Routes;
@@ -24,7 +24,7 @@ pub(super) struct Running {
     pub reload: Reload,
     pub set_log_level: Box<dyn Fn(&str)>,
     /// What was set by hand, on top of what is written.
-    pub on_top: Vec<(String, String)>,
+    pub on_top: Vec<(Adjustable, String)>,
 }
 
 impl Running {
@@ -55,24 +55,16 @@ impl Running {
     ///
     /// # Errors
     /// Why nothing has.
-    pub fn set(&mut self, key: &str, value: &str) -> Result<String, String> {
-        let Some(known) = keys::find(key) else {
-            let near = keys::nearest(key, keys::KEYS.iter().map(|key| key.name));
-            let hint = near.map_or("SHOW CONFIG lists them.".to_owned(), |near| format!("did you mean \"{near}\"?"));
-            return Err(format!("there is no setting \"{key}\"\n  hint: {hint}"));
-        };
-        if !known.reload {
-            return Err(format!("setting \"{key}\" can't be changed without a restart"));
-        }
+    pub fn set(&mut self, key: Adjustable, value: String) -> Result<String, String> {
         let mut on_top = self.on_top.clone();
-        on_top.retain(|(name, _)| name != key);
-        on_top.push((key.to_owned(), value.to_owned()));
+        on_top.retain(|(other, _)| other.name() != key.name());
+        on_top.push((key, value));
         let said = self.apply(&on_top)?;
         self.on_top = on_top;
         Ok(said)
     }
 
-    fn apply(&mut self, on_top: &[(String, String)]) -> Result<String, String> {
+    fn apply(&mut self, on_top: &[(Adjustable, String)]) -> Result<String, String> {
         let shared = &self.desk.shared;
         let registry = &shared.registry;
         let old = registry.settings.load_full();

@@ -12,6 +12,7 @@ mod client_auth;
 mod client_tls;
 mod clients;
 mod console;
+mod console_rights;
 mod corpus;
 mod credentials;
 mod crosstalk;

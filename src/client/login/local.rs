@@ -3,10 +3,14 @@
 use nix::unistd::{Uid, User};
 
 use super::Entry;
+use super::console::shares_namespaces;
 use crate::config::{Auth, CertName, PeerRule};
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::Peer;
 use crate::net::tls::certificate::Certificate;
+
+/// The uid that stands for those without a mapping (`/proc/sys/kernel/overflowuid`; nobody changes it).
+const OVERFLOW_UID: u32 = 65_534;
 
 impl Entry<'_> {
     /// The methods `trust`, `peer` and `cert`: whether the client may be the role it wants to be, and whether there may be
@@ -37,6 +41,14 @@ impl Entry<'_> {
         let Ok(Peer::Unix { uid, gid, .. }) = self.conn.stream().peer() else {
             return Err(refusal("peer authentication works on unix sockets only".into()));
         };
+        // That uid is also every one that this user namespace does not map: any user of any other container.
+        if uid == OVERFLOW_UID
+            && let Err(why) = shares_namespaces(self.conn).await
+        {
+            return Err(refusal(format!("Peer authentication failed for user \"{role}\"")).detail(format!(
+                "The client runs as uid {uid}, which stands for the unmapped ones of other user namespaces: {why}."
+            )));
+        }
         if peer_may_be(&self.settings.peer, uid, gid, &role).await {
             return Ok(());
         }
