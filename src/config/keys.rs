@@ -94,7 +94,7 @@ const fn secret(name: &'static str, doc: &'static str) -> Key {
 }
 
 /// Every setting, in the order of the reference.
-pub const KEYS: [Key; 69] = [
+pub const KEYS: [Key; 70] = [
     secret(
         "upstream",
         "Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database][?sslmode=…&connect_timeout=…].",
@@ -141,6 +141,10 @@ pub const KEYS: [Key; 69] = [
     optional(
         "channel_binding",
         "Bind SCRAM logins to the encrypted channel: \"disable\", \"prefer\" (default) or \"require\".",
+    ),
+    optional(
+        "require_auth",
+        "The methods by which the upstream may have logins proved, as in libpq: a list of \"password\", \"md5\", \"scram-sha-256\" and \"none\", or of those that it may not use, each with \"!\" in front; default: all.",
     ),
     key(
         "listen",

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::credentials::Credentials;
 use super::encrypt::Encryptor;
-use crate::config::{Binding, Host, Negotiation, Settings, SslMode, Target, Upstream};
+use crate::config::{Binding, Host, Negotiation, RequireAuth, Settings, SslMode, Target, Upstream};
 use crate::net::{Stream, tls};
 use crate::track::Params;
 
@@ -108,6 +108,8 @@ pub struct Route {
     pub minor: u16,
     /// Whether logins are bound to the channel.
     pub binding: Binding,
+    /// The methods by which the server may have logins proved.
+    pub require_auth: RequireAuth,
     /// Whether the endpoints are tried in changing order.
     balance: bool,
     mode: SslMode,
@@ -150,6 +152,7 @@ impl Route {
             target: upstream.target,
             minor: upstream.minor,
             binding: upstream.encryption.binding,
+            require_auth: upstream.encryption.require_auth.clone(),
             balance: upstream.balance,
             mode: upstream.encryption.mode(),
             good: AtomicUsize::new(0),

@@ -8,7 +8,7 @@ use crate::harness::{Certs, Ferry, Postgres, Raw, psql};
 
 /// Settings that name programs, files, credentials, the upstream, listeners, rules or authentication methods, and a value
 /// that would be taken from the configuration file.
-const BEYOND_SET: [(&str, &str); 40] = [
+const BEYOND_SET: [(&str, &str); 41] = [
     ("upstream", "postgres://elsewhere"),
     ("dbname", "other"),
     ("force_user", "postgres"),
@@ -27,6 +27,7 @@ const BEYOND_SET: [(&str, &str); 40] = [
     ("ssl_max_protocol_version", "TLSv1.2"),
     ("sslsni", "0"),
     ("channel_binding", "disable"),
+    ("require_auth", "none"),
     ("listen", "/tmp"),
     ("port", "6543"),
     ("socket_mode", "0777"),

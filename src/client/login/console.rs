@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tracing::info;
+use tracing::debug;
 
 use super::{Entry, PassThrough, Proof, caller, rule_for};
 use crate::client::Shared;
@@ -106,7 +106,7 @@ async fn is_owner(conn: &Conn) -> bool {
     match shares_namespaces(conn).await {
         Ok(()) => true,
         Err(why) => {
-            info!("a process of uid {uid} is no admin here without a password: {why} (admin_peer)");
+            debug!("a process of uid {uid} is no admin here without a password: {why} (admin_peer)");
             false
         }
     }
