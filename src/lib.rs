@@ -12,6 +12,7 @@ pub mod drain;
 pub mod error;
 pub mod fuzz;
 pub mod import;
+pub mod log;
 pub mod net;
 pub mod server;
 pub mod track;

@@ -131,6 +131,8 @@ impl Page {
         self.line("pgferry_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
         let draining = u8::from(shared.drain.phase() != crate::drain::Phase::Running);
         self.gauge("pgferry_draining", "Whether the process is ending.", draining);
+        self.head_counter("pgferry_log_lines_dropped", "Lines of the log that were dropped, since nobody read it.");
+        self.line("pgferry_log_lines_dropped_total", &[], shared.log.dropped());
     }
 
     fn clients(&mut self, shared: &Shared) {

@@ -33,6 +33,7 @@ use crate::client::sessions::Sessions;
 use crate::config::keys::Adjustable;
 use crate::config::{ConfigError, Settings};
 use crate::drain::{Drain, Phase};
+use crate::log::Queue;
 use crate::net::{Bound, BufferPool, Inherited, ListenError};
 use crate::upstream::Registry;
 use crate::upstream::route::Routes;
@@ -64,6 +65,8 @@ pub type Reload = Box<dyn Fn(&[(Adjustable, String)]) -> Result<Settings, Config
 pub struct Surroundings {
     /// Reads the settings again.
     pub reload: Reload,
+    /// The log's queue: what it drops is among the figures.
+    pub log: Arc<Queue>,
     /// Makes the log as detailed as that.
     pub set_log_level: Box<dyn Fn(&str)>,
     /// Listeners from outside: of the service manager, or of the process that this one replaces.
@@ -77,7 +80,7 @@ pub struct Surroundings {
 /// # Errors
 /// As [`StartError`] lists; nothing is served then.
 pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), StartError> {
-    let Surroundings { reload, set_log_level, inherited, predecessor } = surroundings;
+    let Surroundings { reload, log, set_log_level, inherited, predecessor } = surroundings;
     let places = raise_file_limit(&settings);
     let routes = Routes::new(&settings).map_err(StartError::System)?;
     let door = Door::new(&settings).map_err(StartError::System)?;
@@ -88,7 +91,7 @@ pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), S
     let (bound, not_wanted) = bind_all(&settings, given)?;
     let mut signals = Signals::new().map_err(|error| StartError::System(format!("signals: {error}")))?;
     let address = settings.admin_listen.clone();
-    let shared = share(settings, routes, door, places)?;
+    let shared = share(settings, routes, door, places, log)?;
     let (desk, mut orders) = Desk::new(Arc::clone(&shared));
     let admin = address.map(|address| Admin::start(&desk, &address, admin_given)).transpose();
     // Everybody's task holds senders: when all are gone, so are they.
@@ -139,7 +142,13 @@ pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), S
 }
 
 /// What all sessions share, before there are any.
-fn share(settings: Settings, routes: Routes, door: Door, places: usize) -> Result<Arc<Shared>, StartError> {
+fn share(
+    settings: Settings,
+    routes: Routes,
+    door: Door,
+    places: usize,
+    log: Arc<Queue>,
+) -> Result<Arc<Shared>, StartError> {
     let key = ProcessKey::generate().map_err(|error| StartError::System(format!("no randomness: {error}")))?;
     // Enough for the traffic of a burst; what is beyond goes back to the system.
     let buffers = BufferPool::new(settings.buffer_size, 2 * settings.max_upstream.min(64));
@@ -151,6 +160,7 @@ fn share(settings: Settings, routes: Routes, door: Door, places: usize) -> Resul
         applicants: Applicants::default(),
         errors: Complaints::default(),
         drain: Drain::default(),
+        log,
         places: Slots::new(places),
     }))
 }

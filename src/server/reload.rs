@@ -36,7 +36,7 @@ impl Running {
             Err(error) => warn!("the clock could not be read: {error}"),
         }
         if let Err(why) = self.reload() {
-            error!("{why}");
+            error!("{}", why.replace("\n  hint: ", "; hint: "));
         }
         notify(&[NotifyState::Ready]);
     }

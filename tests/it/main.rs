@@ -22,6 +22,7 @@ mod handshake;
 mod hostile;
 mod import;
 mod layout;
+mod log;
 mod login;
 mod pids;
 mod pool;
