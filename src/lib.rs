@@ -14,6 +14,7 @@ pub mod fuzz;
 pub mod import;
 pub mod log;
 pub mod net;
+pub mod offload;
 pub mod server;
 pub mod track;
 pub mod upstream;

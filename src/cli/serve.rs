@@ -2,6 +2,7 @@
 
 use std::backtrace::Backtrace;
 use std::io::{IsTerminal, stderr};
+use std::sync::Arc;
 
 use listenfd::ListenFd;
 use pgferry::admin::talk::Predecessor;
@@ -35,7 +36,7 @@ pub(super) fn serve(options: &Options) -> Result<(), String> {
     }
     let runtime = runtime(settings.workers).map_err(|error| error.to_string())?;
     let own = options.clone();
-    let reload = Box::new(move |on_top: &[(Adjustable, String)]| own.settings_with(on_top));
+    let reload = Arc::new(move |on_top: &[(Adjustable, String)]| own.settings_with(on_top));
     let surroundings = Surroundings { reload, set_log_level, log: log.queue(), inherited, predecessor };
     let outcome = runtime.block_on(server::run(settings, surroundings)).map_err(|error| error.to_string());
     // Whoever still has something to say has had the time.

@@ -1,16 +1,18 @@
 //! Wiring: listeners, sessions, what the process is told, and the end.
 //!
 //! `listeners` opens where clients come, the `crew` takes them there, each at a `post`, and serves them; `reload` changes
-//! settings while it runs, `signals` is how the process is told from outside; `say` and `limits` are what their names say.
+//! settings while it runs, `notify` tells the service manager, `signals` is how the process is told from outside; `say` and `limits` are what their names say.
 
 mod crew;
 mod limits;
 mod listeners;
+mod notify;
 mod post;
 mod reload;
 mod say;
 mod signals;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use sd_notify::NotifyState;
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -41,7 +44,8 @@ use crate::upstream::slots::Slots;
 use crew::Presence;
 use limits::raise_file_limit;
 use listeners::Listeners;
-use reload::Running;
+use notify::Notifier;
+use reload::{Running, Wanted};
 use signals::{Signals, Told};
 
 /// How long the last farewells and closes may take once the end has come.
@@ -59,7 +63,7 @@ pub enum StartError {
 }
 
 /// Reads the settings again, with some keys and values on top of what is written.
-pub type Reload = Box<dyn Fn(&[(Adjustable, String)]) -> Result<Settings, ConfigError>>;
+pub type Reload = Arc<dyn Fn(&[(Adjustable, String)]) -> Result<Settings, ConfigError> + Send + Sync>;
 
 /// What the server gets from who starts it.
 pub struct Surroundings {
@@ -105,7 +109,10 @@ pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), S
         desk: Arc::clone(&desk),
         reload,
         set_log_level,
+        notifier: Notifier::new(),
         on_top: Vec::new(),
+        wanted: VecDeque::new(),
+        making: None,
     };
     let names: Vec<_> = bound.iter().map(|bound| bound.name().to_owned()).collect();
     say::announce(&shared.registry.settings.load(), &names);
@@ -117,14 +124,16 @@ pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), S
         running.listeners.open(bound);
     }
     if let Some(predecessor) = predecessor {
-        predecessor.thank();
+        // It may take its time, while clients are served here.
+        let thanked = spawn_blocking(move || predecessor.thank()).await;
+        thanked.map_err(|error| StartError::System(error.to_string()))?;
         running.own();
     }
     // What is not configured any more goes, its socket file too.
     drop(not_wanted.into_iter().inspect(|bound| drop(bound.own())).collect::<Vec<_>>());
-    notify(&[NotifyState::Ready]);
+    running.notifier.tell(&[NotifyState::Ready]);
     let patience = serve(&mut running, &shared, &mut signals, &mut orders).await;
-    notify(&[NotifyState::Stopping]);
+    running.notifier.tell(&[NotifyState::Stopping]);
     drop(alive);
     let mut ending = Ending { signals, orders };
     wait_for_clients(&shared, patience, &mut ending, &mut all_gone).await;
@@ -175,14 +184,15 @@ async fn serve(
     loop {
         tokio::select! {
             told = signals.next() => match told {
-                Told::Reload => running.reload_told_by_signal(),
+                Told::Reload => running.want(Wanted::BySignal),
                 Told::Report => say::report(shared),
                 Told::Drain => return Patience::Drain,
                 Told::Stop => return Patience::None,
             },
+            made = running.made() => running.put_in_force(made),
             Some(order) = orders.recv() => match order {
-                Order::Reload(answer) => drop(answer.send(running.reload())),
-                Order::Set(key, value, answer) => drop(answer.send(running.set(key, value))),
+                Order::Reload(answer) => running.want(Wanted::Reload(answer)),
+                Order::Set(key, value, answer) => running.want(Wanted::Set(key, value, answer)),
                 Order::TakeOver(answer) => drop(answer.send(running.hand_over())),
                 Order::TakenOver => {
                     running.leave();
@@ -313,10 +323,4 @@ async fn close_upstreams(shared: &Shared) {
     };
     // What is left is closed by the kernel.
     let _ = timeout(LAST_CALL, closed).await;
-}
-
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        warn!("systemd could not be notified: {error}");
-    }
 }

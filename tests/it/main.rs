@@ -4,6 +4,7 @@ mod harness;
 
 mod admin;
 mod basics;
+mod blocking;
 mod cancel;
 mod carried;
 mod chaos;
