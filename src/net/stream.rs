@@ -284,9 +284,7 @@ impl Stream {
         let socket = SockRef::from(&socket);
         socket.set_tcp_nodelay(true)?;
         if let Some(idle) = keepalive {
-            let probes =
-                TcpKeepalive::new().with_time(idle).with_interval(idle / 4 + Duration::from_secs(1)).with_retries(3);
-            socket.set_tcp_keepalive(&probes)?;
+            socket.set_tcp_keepalive(&probes(idle))?;
         }
         if user_timeout.is_some() {
             socket.set_tcp_user_timeout(user_timeout)?;
@@ -301,6 +299,11 @@ impl Stream {
         let reset = |socket| SockRef::from(&socket).set_linger(Some(Duration::ZERO)).is_ok();
         !self.is_tcp() || self.socket.fd().is_ok_and(reset)
     }
+}
+
+/// Probes of a connection that has been idle for `idle`: it counts as dead after three without an answer.
+pub(super) fn probes(idle: Duration) -> TcpKeepalive {
+    TcpKeepalive::new().with_time(idle).with_interval(idle / 4 + Duration::from_secs(1)).with_retries(3)
 }
 
 /// What has arrived at a socket.

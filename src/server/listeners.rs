@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::{info, warn};
 
@@ -26,16 +27,20 @@ pub(super) struct Listeners {
     crew: Arc<Crew>,
     /// They are the service manager's, whatever the settings say.
     managed: bool,
+    /// Idle time after which clients that come over TCP are probed.
+    keepalive: Option<Duration>,
 }
 
 impl Listeners {
     pub fn new(desk: Arc<Desk>, presence: Presence, managed: bool) -> Self {
-        Self { open: BTreeMap::new(), crew: Crew::new(desk, presence), managed }
+        let keepalive = desk.shared.registry.settings.load().keepalive;
+        Self { open: BTreeMap::new(), crew: Crew::new(desk, presence), managed, keepalive }
     }
 
     /// Takes clients from `bound`.
     pub fn open(&mut self, bound: Bound) {
         let (bound, stop) = (Arc::new(bound), Arc::new(Stop::default()));
+        set_keepalive(&bound, self.keepalive);
         self.crew.open(Arc::clone(&bound), Arc::clone(&stop));
         self.open.insert(bound.name().to_owned(), Open { bound, stop });
     }
@@ -48,6 +53,10 @@ impl Listeners {
 
     /// Has those that `settings` name: `prepared` are new, others close.
     pub fn change(&mut self, settings: &Settings, prepared: Vec<Bound>) {
+        self.keepalive = settings.keepalive;
+        for open in self.open.values() {
+            set_keepalive(&open.bound, self.keepalive);
+        }
         if self.managed {
             return;
         }
@@ -130,6 +139,13 @@ impl Opened {
                 warn!("{error}");
             }
         }
+    }
+}
+
+/// A listener that can't be told costs comfort, not correctness.
+fn set_keepalive(bound: &Bound, idle: Option<Duration>) {
+    if let Err(error) = bound.set_keepalive(idle) {
+        warn!("{}: keepalive: {error}", bound.name());
     }
 }
 
