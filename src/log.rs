@@ -272,13 +272,23 @@ fn shortened(text: &str) -> String {
     let most = LINE / 2 / fields.len().max(1);
     let cut = |value: serde_json::Value| match value {
         serde_json::Value::String(text) if text.len() > most / 2 => {
-            let end = text.floor_char_boundary(most / 2);
-            format!("{}… ({} bytes more)", &text[..end], text.len() - end).into()
+            let short = cut(&text, most / 2);
+            format!("{short}… ({} bytes more)", text.len() - short.len()).into()
         }
         other => other,
     };
     let fields: serde_json::Map<_, _> = fields.into_iter().map(|(name, value)| (name, cut(value))).collect();
     serde_json::Value::Object(fields).to_string()
+}
+
+/// As many whole characters of `text` as `most` bytes hold.
+#[must_use]
+pub fn cut(text: &str, most: usize) -> &str {
+    let mut end = most.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 #[cfg(test)]

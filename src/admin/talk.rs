@@ -138,7 +138,7 @@ impl Talk {
     }
 }
 
-fn columns(body: &[u8]) -> Vec<(String, bool)> {
+pub(crate) fn columns(body: &[u8]) -> Vec<(String, bool)> {
     let mut columns = Vec::new();
     let mut rest = body.get(2..).unwrap_or_default();
     while let Some((name, after)) = crate::wire::cstr(rest) {
@@ -150,7 +150,7 @@ fn columns(body: &[u8]) -> Vec<(String, bool)> {
     columns
 }
 
-fn row(body: &[u8]) -> Vec<Option<String>> {
+pub(crate) fn row(body: &[u8]) -> Vec<Option<String>> {
     let mut cells = Vec::new();
     let mut rest = body.get(2..).unwrap_or_default();
     while let Some((length, after)) = rest.split_first_chunk::<4>() {

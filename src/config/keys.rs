@@ -94,7 +94,7 @@ const fn secret(name: &'static str, doc: &'static str) -> Key {
 }
 
 /// Every setting, in the order of the reference.
-pub const KEYS: [Key; 70] = [
+pub const KEYS: [Key; 71] = [
     secret(
         "upstream",
         "Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database][?sslmode=…&connect_timeout=…].",
@@ -194,7 +194,11 @@ pub const KEYS: [Key; 70] = [
         "\"5s\"",
         "Longest time to cancel, roll back and reset what a client left behind; then the connection is closed.",
     ),
-    adjustable("keepalive", "\"60s\"", "Idle time after which TCP probes the upstream; 0 = the system's default."),
+    adjustable(
+        "keepalive",
+        "\"60s\"",
+        "Idle time after which TCP probes the upstream and clients; 0 = the system's default.",
+    ),
     adjustable(
         "tcp_user_timeout",
         "\"0\"",
@@ -262,6 +266,10 @@ pub const KEYS: [Key; 70] = [
     optional(
         "admin_listen",
         "Where figures and health are asked for over HTTP: host:port, or the path of a socket file.",
+    ),
+    optional(
+        "admin_hosts",
+        "Names that requests to admin_listen may be addressed to (Host), besides addresses, localhost and this machine's own name.",
     ),
     optional(
         "admin_users",

@@ -8,7 +8,7 @@ use crate::harness::{Certs, Ferry, Postgres, Raw, psql};
 
 /// Settings that name programs, files, credentials, the upstream, listeners, rules or authentication methods, and a value
 /// that would be taken from the configuration file.
-const BEYOND_SET: [(&str, &str); 41] = [
+const BEYOND_SET: [(&str, &str); 42] = [
     ("upstream", "postgres://elsewhere"),
     ("dbname", "other"),
     ("force_user", "postgres"),
@@ -46,6 +46,7 @@ const BEYOND_SET: [(&str, &str); 41] = [
     ("tls_key", "/tmp/x"),
     ("tls_client_ca", "/tmp/x"),
     ("admin_listen", "0.0.0.0:80"),
+    ("admin_hosts", "evil.example"),
     ("admin_users", "mallory"),
     ("stats_users", "mallory"),
     ("quit_endpoint", "true"),
