@@ -68,8 +68,11 @@ pub(super) fn runtime(workers: usize) -> std::io::Result<Runtime> {
     }
 }
 
+/// Makes the log as detailed as a level says.
+type SetLevel = Box<dyn Fn(&str)>;
+
 /// Logs as the settings say, by a thread of its own; what is returned besides that changes how much.
-fn log_to_stderr(settings: &Settings) -> std::io::Result<(Log, Box<dyn Fn(&str)>)> {
+fn log_to_stderr(settings: &Settings) -> std::io::Result<(Log, SetLevel)> {
     // Only what pgferry itself says; the settings know no other levels.
     let filter = |level: &str| Targets::new().with_target("pgferry", level.parse().unwrap_or(LevelFilter::INFO));
     let (filtered, handle) = reload::Layer::<_, Registry>::new(filter(&settings.log_level));

@@ -55,10 +55,20 @@ pub(super) struct Made {
     routes: Routes,
     door: Door,
     bound: Vec<Bound>,
-    /// The new page of figures, if it is to be elsewhere.
-    admin: Option<Option<Admin>>,
+    admin: Pages,
     live: Vec<&'static str>,
     restart: Vec<&'static str>,
+}
+
+/// What becomes of the thread that answers at `admin_listen`.
+#[derive(Debug)]
+enum Pages {
+    /// It stays.
+    Stay,
+    /// Another one takes its place.
+    Move(Admin),
+    /// It ends.
+    End,
 }
 
 impl Running {
@@ -135,8 +145,10 @@ impl Running {
         let registry = &shared.registry;
         let old = registry.settings.load_full();
         let new = Arc::new(settings);
-        if let Some(admin) = admin {
-            self.admin = admin;
+        match admin {
+            Pages::Stay => {}
+            Pages::Move(admin) => self.admin = Some(admin),
+            Pages::End => self.admin = None,
         }
         registry.settings.store(Arc::clone(&new));
         self.listeners.change(&new, bound);
@@ -200,11 +212,10 @@ fn make(reload: &Reload, desk: &Arc<Desk>, opened: &Opened, on_top: Vec<(Adjusta
     let routes = Routes::new(&settings)?;
     let door = Door::new(&settings)?;
     let bound = opened.prepare(&settings).map_err(|error| error.to_string())?;
-    let admin = if settings.admin_listen == old.admin_listen {
-        None
-    } else {
-        let address = settings.admin_listen.as_ref();
-        Some(address.map(|address| Admin::start(desk, address, None)).transpose()?)
+    let admin = match &settings.admin_listen {
+        same if *same == old.admin_listen => Pages::Stay,
+        Some(address) => Pages::Move(Admin::start(desk, address, None)?),
+        None => Pages::End,
     };
     opened.set_access(&settings);
     Ok(Made { settings, on_top, routes, door, bound, admin, live, restart })

@@ -128,9 +128,12 @@ pub struct Endpoint {
     pub encryptor: Option<Arc<Encryptor>>,
     address: Option<IpAddr>,
     /// What the host's name stood for when it was last looked up.
-    looked_up: Arc<Mutex<Option<(Instant, Vec<SocketAddr>)>>>,
+    looked_up: Arc<Mutex<Option<LookedUp>>>,
     looking_up: Lane,
 }
+
+/// When a name was looked up, and what it stood for.
+type LookedUp = (Instant, Vec<SocketAddr>);
 
 impl Route {
     /// The way that `settings` describe.

@@ -26,7 +26,7 @@ fn said(letter: u8) -> Vec<u8> {
         b'C' => (b'R', authentication(11, b"r=x,s=AAAA,i=1")),
         b'F' => (b'R', authentication(12, b"v=AAAA")),
         b'v' => (b'v', b"\0\x03\0\0\0\0\0\0".to_vec()),
-        b'S' => (b'S', b"server_version\016\0".to_vec()),
+        b'S' => (b'S', b"server_version\x0016\0".to_vec()),
         b'K' => (b'K', b"\0\0\0\x01\0\0\0\x02".to_vec()),
         b'N' => (b'N', b"SNOTICE\0C00000\0Mx\0\0".to_vec()),
         b'Z' => (b'Z', b"I".to_vec()),
@@ -118,7 +118,7 @@ async fn what_is_wrong_is_told_as_by_libpq() {
         ("", b"OP", "unexpected"),
         ("", b"Oz", "transaction"),
     ] {
-        let error = outcome(parameters, letters).await.err().expect("wrong").fault().to_string();
+        let error = outcome(parameters, letters).await.expect_err("wrong").fault().to_string();
         assert!(error.contains(part), "{parameters} {}: {error}", String::from_utf8_lossy(letters));
     }
 }
@@ -126,7 +126,7 @@ async fn what_is_wrong_is_told_as_by_libpq() {
 #[tokio::test]
 async fn a_login_without_end_is_bounded_in_bytes() {
     let mut status = Vec::new();
-    backend::put_parameter_status(&mut status, b"x", &[b'y'; 40_000]);
+    backend::put_parameter_status(&mut status, b"x", &vec![b'y'; 40_000]);
     let (ours, theirs) = UnixStream::pair().expect("a pair");
     ours.set_nonblocking(true).expect("nonblocking");
     let flood = std::thread::spawn(move || {
