@@ -54,7 +54,8 @@ fn a_connection_is_kept_as_long_as_there_is_a_reason() {
         }
         eventually("it is given back", || is_free(&ferry));
         assert!(ferry.report().get("pinned") > before, "{reason} is counted");
-        assert!(ferry.log().contains(&format!("keeps its connection because of: {reason}")), "{reason} is logged");
+        let said = format!("keeps its connection because of: {reason}");
+        crate::harness::eventually("it is logged", || ferry.log().contains(&said));
         assert_eq!(client.value("select 'goes on'"), "goes on");
     }
     for (reason, come, _) in REASONS {

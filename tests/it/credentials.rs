@@ -100,7 +100,8 @@ fn a_program_prints_the_password() {
         assert_eq!(raw.value("select 1"), "1");
     }
     assert_eq!(runs(), 1, "it is kept");
-    assert!(ferry.log().contains(&format!("for scram_user@127.0.0.1:{}/postgres", postgres.port)), "{}", ferry.log());
+    let said = format!("for scram_user@127.0.0.1:{}/postgres", postgres.port);
+    crate::harness::eventually("it is logged", || ferry.log().contains(&said));
     drop(held);
     // A token that has run out: the program is asked once more before anybody is told.
     let before = postgres.connections_received();

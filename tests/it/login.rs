@@ -252,7 +252,7 @@ fn loopback_tcp_and_abstract_sockets_take_passwords_too() {
         &[("PGPASSWORD", PASSWORD)],
     );
     assert_eq!(out.trim(), "scram_user");
-    assert!(ferry.log().contains(&format!("host={name}")));
+    crate::harness::eventually("it is logged", || ferry.log().contains(&format!("host={name}")));
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn a_reload_says_what_has_changed_and_a_mistake_changes_nothing() {
     }
     guest.query("reload");
     assert_eq!(value(&mut guest, "pool_size"), "20", "what is written counts again");
-    assert!(filed.ferry.log().contains("console: SET pool_size=9"));
+    crate::harness::eventually("it is logged", || filed.ferry.log().contains("console: SET pool_size=9"));
 }
 
 #[test]

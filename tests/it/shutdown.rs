@@ -36,7 +36,7 @@ fn sigterm_lets_transactions_end_and_tells_the_others() {
         assert_eq!(tags(&busy.read_to_end()), "CZE");
         assert_eq!(ferry.wait().code(), Some(0), "{}", ferry.log());
         assert!(!ferry.socket().exists());
-        assert!(ferry.log().contains("upstream_reset=0"), "{}", ferry.log());
+        crate::harness::eventually("it is logged", || ferry.log().contains("upstream_reset=0"));
     }
     let log = postgres.log();
     assert!(!log.contains("unexpected EOF") && !log.contains("could not receive data"), "{log}");
@@ -52,7 +52,7 @@ fn the_time_to_drain_is_bounded() {
     let messages = busy.read_to_end();
     assert_eq!(messages.last().map(|message| message.field(b'C')).as_deref(), Some("57P01"));
     assert_eq!(ferry.wait().code(), Some(0));
-    assert!(ferry.log().contains("drain_timeout"));
+    crate::harness::eventually("it is logged", || ferry.log().contains("drain_timeout"));
 }
 
 #[test]
