@@ -30,6 +30,7 @@ use arc_swap::ArcSwap;
 
 use crate::drain::{Drain, Phase};
 use crate::error::{Blame, Fault, sqlstate};
+use crate::log::Queue;
 use crate::net::Conn;
 use crate::upstream::Registry;
 use crate::upstream::slots::{Slot, Slots};
@@ -59,6 +60,8 @@ pub struct Shared {
     pub errors: Complaints,
     /// Where in its life the process is.
     pub drain: Drain,
+    /// The log's queue.
+    pub log: Arc<Queue>,
     /// Places for clients.
     pub places: Arc<Slots>,
 }

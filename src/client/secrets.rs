@@ -74,8 +74,10 @@ impl Secrets {
         if let Some(stored) = self.users.get(user) {
             return Ok(Some(stored.clone()));
         }
-        if let Some(stored) = self.file.as_ref().and_then(|file| file.current().get(user).cloned()) {
-            return Ok(Some(stored));
+        if let Some(file) = &self.file
+            && let Some(stored) = file.current().await.get(user)
+        {
+            return Ok(Some(stored.clone()));
         }
         match &self.lookup {
             Some(lookup) => lookup.secret(registry, database, user).await,
@@ -96,7 +98,7 @@ impl Secrets {
         let is_scram = |stored: &Stored| matches!(stored, Stored::Scram(_));
         self.lookup.is_some()
             || self.users.values().any(is_scram)
-            || self.file.as_ref().is_some_and(|file| file.current().values().any(is_scram))
+            || self.file.as_ref().is_some_and(|file| file.last().values().any(is_scram))
     }
 
     /// What SCRAM compares with: for somebody who has no secret that will do, a verifier that no password fits, which
@@ -115,7 +117,7 @@ impl Secrets {
     /// Makes the verifiers of plain passwords before anybody asks for them, so that a first login takes no longer than
     /// others and does not tell that there is such a user.
     pub async fn warm_up(&self) {
-        let file = self.file.as_ref().map(Watched::current);
+        let file = self.file.as_ref().map(Watched::last);
         let all = self.users.iter().chain(file.iter().flat_map(|users| users.iter()));
         for (user, stored) in all {
             if let Stored::Plain(password) = stored {
@@ -172,7 +174,7 @@ fn seed(settings: &Settings, file: Option<&Watched<Users>>) -> ProcessKey {
         add(user, stored);
     }
     if let Some(file) = file {
-        let users = file.current();
+        let users = file.last();
         let sorted: BTreeMap<_, _> = users.iter().collect();
         for (user, stored) in sorted {
             add(user, stored);

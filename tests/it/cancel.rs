@@ -167,3 +167,35 @@ fn a_query_is_cancelled_with_the_newest_protocol() {
         assert_eq!(raw.value("select 1"), "1");
     }
 }
+
+#[test]
+fn a_cancel_waits_for_nobody_elses_storm() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = Ferry::start(&postgres, &["--mode", "transaction"]);
+    let (mut storm, storm_key) = session(&ferry, 3 << 16);
+    let (mut other, other_key) = session(&ferry, 3 << 16);
+    for raw in [&mut storm, &mut other] {
+        raw.send(&query("select pg_sleep(64)"));
+    }
+    eventually("both run", || running(&postgres) == 2);
+    let files = ferry.open_files();
+    // While the server does not answer, requests pile up.
+    postgres.signal(Signal::SIGSTOP);
+    let request = |key: &[u8]| {
+        let mut raw = ferry.raw();
+        raw.send(&packet(CANCEL_REQUEST, key));
+        raw
+    };
+    let all: Vec<_> = (0..300).map(|_| request(&storm_key)).collect();
+    eventually("all have come", || ferry.open_files() >= files + 300);
+    let last = request(&other_key);
+    postgres.signal(Signal::SIGCONT);
+    for mut raw in all.into_iter().chain([last]) {
+        assert!(raw.recv().is_none(), "each is answered by closing");
+    }
+    for raw in [&mut storm, &mut other] {
+        assert_eq!(code(&raw.until_ready()), "57014");
+    }
+    let page = ferry.report();
+    assert!(page.get("cancels") < 50, "{page:?}");
+}

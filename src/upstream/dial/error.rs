@@ -124,7 +124,10 @@ impl DialError {
                 sqlstate::UNABLE_TO_CONNECT,
                 format!("could not connect securely to the upstream server: {why}"),
             )
-            .hint("The settings are sslmode and those that begin with ssl, in the upstream URL or the configuration."),
+            .hint(
+                "The settings are sslmode and those that begin with ssl, channel_binding and require_auth, in the upstream URL or \
+                 the configuration.",
+            ),
             Self::Credential(why) => Fault::fatal(
                 Blame::Upstream,
                 sqlstate::INVALID_AUTHORIZATION,

@@ -1,11 +1,14 @@
 //! Opens one connection and logs in.
 //!
-//! `login` follows the manual's "Start-up" flow; messages are read with `postgres-protocol`, each whole in memory
-//! and bounded before it is parsed. `scram` is the part of it that takes several messages.
+//! `login` follows the manual's "Start-up" flow; messages are read whole, each bounded before it is read, and all together.
+//! `authentication` is its first stage, `scram` the part of that which takes several messages.
 
+mod authentication;
 mod error;
 mod login;
 mod scram;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::Arc;
