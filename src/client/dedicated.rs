@@ -89,10 +89,7 @@ async fn open(shared: &Arc<Shared>, conn: &mut Conn, admitted: &Dedicated) -> Re
     let deadline = tokio::time::Instant::now() + settings.login_timeout;
     let user = admitted.user.clone();
     let database = admitted.startup.get("database").unwrap_or(&user);
-    let account = registry.account(database, &user);
-    let pause = account.may_try(registry, settings.login_timeout)?;
-    tokio::time::sleep(pause).await;
-    let (ask, asked) = Ask::new();
+    let (ask, asked) = Ask::new(&registry.login_slots);
     let secret = match admitted.method {
         Auth::PassThrough => Secret::Ask(ask),
         _ => Secret::Fixed(admitted.credential.clone()),

@@ -4,18 +4,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::dial::{self, DialError, Login, Secret};
+use super::login_slots::LoginSlot;
 use super::pool::Pool;
 use super::registry::Registry;
-use crate::auth::{Bucket, Credential, Password, Verified};
+use crate::auth::{Credential, Password, Verified};
 use crate::config::Settings;
-use crate::error::{Blame, Fault, sqlstate};
+use crate::error::Fault;
 use crate::track::Wanted;
 
-/// How many passwords of one user may be tried upstream at once.
-pub const TRIES: u32 = 5;
-
-/// How often one more may be tried after that.
-pub const TRY_INTERVAL: Duration = Duration::from_secs(1);
+/// The first and the longest pause between attempts while the upstream is down or full.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 
 /// What the upstream is known to do when this user comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,14 +43,21 @@ struct Memory {
     learned: Option<Credential>,
     /// What was right under settings that are no longer in force: good enough to try, not to let anybody in.
     presumed: Option<Credential>,
-    tries: Bucket,
-    /// Wrong passwords that were compared here.
-    guesses: Bucket,
+    trouble: Option<Trouble>,
+}
+
+/// An attempt that failed because the upstream is down or full.
+#[derive(Debug)]
+struct Trouble {
+    until: Instant,
+    pause: Duration,
+    fault: Fault,
 }
 
 impl Memory {
+    /// That a name is asked for a password says nothing: servers ask also for names that they do not know.
     fn is_blank(&self) -> bool {
-        self.knowledge == Knowledge::Unknown && self.verified.password().is_none() && self.learned.is_none()
+        self.knowledge != Knowledge::Open && self.verified.password().is_none() && self.learned.is_none()
     }
 }
 
@@ -63,8 +68,7 @@ impl Default for Account {
             verified: Verified::default(),
             learned: None,
             presumed: None,
-            tries: Bucket::new(TRIES, TRY_INTERVAL, Instant::now()),
-            guesses: Bucket::new(TRIES, TRY_INTERVAL, Instant::now()),
+            trouble: None,
         };
         Self { memory: Mutex::new(memory), turn: tokio::sync::Mutex::new(()) }
     }
@@ -112,24 +116,6 @@ impl Account {
         self.memory().learned = Some(credential);
     }
 
-    /// Whether another password may be compared here.
-    ///
-    /// # Errors
-    /// When so many wrong ones were given that the answers to them take longer than `patience`.
-    pub fn may_guess(&self, patience: Duration) -> Result<(), Fault> {
-        if self.memory().guesses.wait(Instant::now()) <= patience {
-            return Ok(());
-        }
-        Err(Fault::fatal(Blame::Client, sqlstate::TOO_MANY_CONNECTIONS, "too many login attempts for this user")
-            .hint("Use the right password, or try again in a few seconds."))
-    }
-
-    /// A wrong password was given: how long its answer is to be held back.
-    #[must_use]
-    pub fn guessed_wrong(&self, patience: Duration) -> Duration {
-        self.memory().guesses.take(Instant::now(), patience).unwrap_or(patience)
-    }
-
     /// Notes that a pool's connection could not be opened: a refused password is forgotten.
     pub fn note_failure(&self, registry: &Registry, error: &DialError) {
         if !error.is_credential() {
@@ -150,26 +136,22 @@ impl Account {
         self.turn.lock().await
     }
 
-    /// How long to wait before trying a password upstream.
-    ///
-    /// # Errors
-    /// When that is longer than `patience`: too many have been tried.
-    pub fn may_try(&self, registry: &Registry, patience: Duration) -> Result<Duration, Fault> {
-        let now = Instant::now();
+    /// Why the upstream could not be asked lately, and when it may be asked again, if that is not over `now`.
+    #[must_use]
+    pub fn trouble(&self, now: Instant) -> Option<(Instant, Fault)> {
+        let memory = self.memory();
+        memory
+            .trouble
+            .as_ref()
+            .filter(|trouble| trouble.until > now)
+            .map(|trouble| (trouble.until, trouble.fault.clone()))
+    }
+
+    /// Notes that the upstream could not be asked, which may pass.
+    pub fn note_trouble(&self, error: &DialError) {
         let mut memory = self.memory();
-        let stranger = memory.is_blank();
-        let pause = match (memory.tries.take(now, patience), stranger) {
-            (Some(pause), false) => Some(pause),
-            (Some(pause), true) => registry.stranger(now, patience).map(|other| pause.max(other)),
-            (None, _) => None,
-        };
-        pause.ok_or_else(|| {
-            Fault::fatal(Blame::Client, sqlstate::TOO_MANY_CONNECTIONS, "too many login attempts for this user")
-                .detail(
-                    "Passwords that pgferry has not seen succeed are tried on the upstream server at a limited rate.",
-                )
-                .hint("Use the right password, or try again in a few seconds.")
-        })
+        let pause = memory.trouble.as_ref().map_or(PAUSES.0, |before| (before.pause * 2).min(PAUSES.1));
+        memory.trouble = Some(Trouble { until: Instant::now() + pause, pause, fault: error.fault() });
     }
 
     /// The upstream has asked somebody for a password.
@@ -185,6 +167,7 @@ impl Account {
 
     fn accepted(&self, registry: &Registry, credential: Option<Credential>) {
         let mut memory = self.memory();
+        memory.trouble = None;
         match credential {
             Some(Credential::Md5(_) | Credential::Key(..)) => memory.knowledge = Knowledge::Asks,
             Some(Credential::Password(password)) => {
@@ -225,11 +208,11 @@ pub fn attempt(
     pool: &Arc<Pool>,
     registry: &Arc<Registry>,
     secret: Secret,
+    slot: LoginSlot,
 ) -> impl Future<Output = Result<(), DialError>> + use<> {
     let pool = Arc::clone(pool);
     let registry = Arc::clone(registry);
     let task = tokio::spawn(async move {
-        let slot = Arc::clone(&registry.login_slots).acquire_owned().await;
         let settings = registry.settings_of(&pool.key.database);
         let limit = match secret {
             // The client's thinking counts too.
@@ -253,8 +236,8 @@ pub fn attempt(
                 // The client need not wait for that; the connection still counts as one that logs in.
                 let registry = Arc::clone(&registry);
                 tokio::spawn(async move {
-                    let Ok(_slot) = slot else { return };
                     failed.close(&registry).await;
+                    drop(slot);
                 });
                 Err(error)
             }
@@ -272,6 +255,8 @@ mod tests {
         let account = Account::default();
         assert!(account.is_blank());
         account.asks();
+        assert!(account.is_blank(), "servers ask whoever comes");
+        account.learn(Credential::Password(Password::new(b"x".to_vec())));
         assert!(!account.is_blank());
     }
 }

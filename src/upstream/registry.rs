@@ -11,23 +11,22 @@ use tokio::sync::Semaphore;
 
 use super::account::Account;
 use super::counters::{Closing, Counters};
+use super::limiter::Limiter;
 use super::link::Closed;
+use super::login_slots::LoginSlots;
 use super::pool::{Pool, PoolKey, Sharing};
 use super::quota::Quotas;
 use super::route::{Endpoint, Route, Routes};
 use super::slots::{Slot, Slots};
 use super::switches::Switches;
 use super::traffic::Traffic;
-use crate::auth::{Bucket, ProcessKey};
+use crate::auth::ProcessKey;
 use crate::config::Settings;
 use crate::net::BufferPool;
 use crate::track::statements::Catalog;
 
 /// How many (database, user)s may be remembered that have never logged in.
 const STRANGERS: usize = 1000;
-
-/// How many (database, user)s that nobody has seen before may be tried upstream at once, and how often one more.
-const STRANGER_TRIES: (u32, Duration) = (20, Duration::from_millis(200));
 
 /// A database and a user.
 pub type Whose = (Vec<u8>, Vec<u8>);
@@ -51,7 +50,10 @@ pub struct Registry {
     /// The process's own key.
     pub key: ProcessKey,
     pub(super) global: Arc<Slots>,
-    pub(super) login_slots: Arc<Semaphore>,
+    /// The login attempts and cancel requests of each source.
+    pub limiter: Limiter,
+    /// The logins that may be under way.
+    pub login_slots: Arc<LoginSlots>,
     /// How many cancel requests may be under way.
     pub(super) cancel_slots: Semaphore,
     pub(super) pools: Mutex<BTreeMap<PoolKey, Arc<Pool>>>,
@@ -60,7 +62,6 @@ pub struct Registry {
     traffic: Mutex<HashMap<Whose, Arc<Traffic>>>,
     /// The places of users whose clients or connections are limited.
     pub(super) quotas: Quotas,
-    strangers: Mutex<Bucket>,
     routes: ArcSwap<Routes>,
     generation: AtomicU64,
     links: AtomicU64,
@@ -81,7 +82,6 @@ impl Registry {
         buffers: Arc<BufferPool>,
     ) -> Arc<Self> {
         let now = settings.load_full();
-        let (burst, interval) = STRANGER_TRIES;
         Arc::new_cyclic(|this| Self {
             settings,
             counters: Counters::default(),
@@ -90,13 +90,13 @@ impl Registry {
             switches: Switches::default(),
             key,
             global: Slots::new(now.max_upstream),
-            login_slots: Arc::new(Semaphore::new(now.max_dialling)),
+            limiter: Limiter::default(),
+            login_slots: LoginSlots::new(now.max_dialling),
             cancel_slots: Semaphore::new(now.max_dialling),
             pools: Mutex::default(),
             accounts: Mutex::default(),
             traffic: Mutex::default(),
             quotas: Quotas::default(),
-            strangers: Mutex::new(Bucket::new(burst, interval, Instant::now())),
             routes: ArcSwap::from_pointee(routes),
             generation: AtomicU64::new(0),
             links: AtomicU64::new(1),
@@ -243,12 +243,6 @@ impl Registry {
         Arc::clone(accounts.entry(key).or_default())
     }
 
-    /// How long to wait before somebody nobody has seen before may be tried upstream; `None` when that is longer than
-    /// `patience`.
-    pub(super) fn stranger(&self, now: Instant, patience: Duration) -> Option<Duration> {
-        lock(&self.strangers).take(now, patience)
-    }
-
     /// A place under the cap over all pools, for a connection that belongs to none.
     #[must_use]
     pub fn try_slot(&self) -> Option<Slot> {
@@ -315,11 +309,10 @@ impl Registry {
             }
         }
         self.global.resize(new.max_upstream);
-        for slots in [&*self.login_slots, &self.cancel_slots] {
-            // Those that are taken when their number shrinks are not missed for long.
-            slots.add_permits(new.max_dialling.saturating_sub(old.max_dialling));
-            slots.forget_permits(old.max_dialling.saturating_sub(new.max_dialling));
-        }
+        self.login_slots.resize(old.max_dialling, new.max_dialling);
+        // Those that are taken when their number shrinks are not missed for long.
+        self.cancel_slots.add_permits(new.max_dialling.saturating_sub(old.max_dialling));
+        self.cancel_slots.forget_permits(old.max_dialling.saturating_sub(new.max_dialling));
         self.quotas.resize(&new);
         let pools = self.all_pools();
         for pool in pools {

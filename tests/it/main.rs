@@ -21,6 +21,7 @@ mod handshake;
 mod hostile;
 mod import;
 mod layout;
+mod lockout;
 mod login;
 mod pids;
 mod pool;

@@ -1,5 +1,7 @@
 //! What clients are asked, and what they answer.
 
+use std::future::poll_fn;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -46,6 +48,19 @@ pub fn read_password(body: &[u8]) -> Result<Password, Fault> {
         Some(password) => Ok(Password::new(password.to_vec())),
         None => Err(Fault::violation("invalid password packet size")),
     }
+}
+
+/// Completes when the client is gone. What it sends meanwhile is kept, as far as the buffer goes.
+pub async fn gone(conn: &mut Conn) {
+    poll_fn(|cx| {
+        while !conn.input.is_full() {
+            if ready!(conn.poll_readable(cx)).is_err() || !matches!(ready!(conn.poll_fill(cx)), Ok(1..)) {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Sends the question in the connection's output and receives the answer, which errors call `what`; `None` when the client

@@ -23,6 +23,7 @@ use crate::auth::Credential;
 use crate::config::{Auth, Caller, Rule, Settings, Transport};
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, Peer, Stream};
+use crate::upstream::limiter::{SourceLimit, Turn};
 use crate::upstream::pool::Welcome;
 use crate::upstream::slots::Slot;
 use crate::upstream::{Account, Pool, PoolKey};
@@ -257,6 +258,38 @@ impl Entry<'_> {
             Auth::Scram | Auth::Md5 | Auth::Password => Box::pin(self.stored()).await,
             _ => self.local().await.map(|()| Proof::Given(None)),
         }
+    }
+
+    /// The attempts of where the client comes from.
+    fn source(&self) -> Arc<SourceLimit> {
+        self.shared.registry.limiter.of(self.conn.stream())
+    }
+
+    /// Waits for the client's turn to be tried upstream; `None` when it goes away.
+    async fn turn<'s>(&mut self, source: &'s SourceLimit) -> Result<Option<Turn<'s>>, Fault> {
+        tokio::select! {
+            biased;
+            turn = source.turn(self.deadline) => turn.map(Some),
+            () = ask::gone(self.conn) => Ok(None),
+        }
+    }
+
+    /// Holds back the reply to a wrong answer: the longer, the more of them came from there.
+    ///
+    /// # Errors
+    /// Always: `reply`, or that too many are held back.
+    async fn hold_back<T>(&mut self, source: &SourceLimit, reply: Fault) -> Result<T, Fault> {
+        let delay = source.delay(self.patience())?;
+        tokio::select! {
+            () = tokio::time::sleep(delay.length) => {}
+            () = ask::gone(self.conn) => {}
+        }
+        Err(reply)
+    }
+
+    /// What remains of the time for the login.
+    fn patience(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
     }
 
     fn account(&self) -> Arc<Account> {

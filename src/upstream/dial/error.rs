@@ -39,6 +39,8 @@ pub enum DialError {
     NoPassword,
     /// The client who was asked for a password went away.
     ClientGone,
+    /// The client who was asked for a password had not answered when other logins wanted the slot.
+    Unanswered,
     /// The connection ended before the login did, as it does when the server goes down or comes up.
     Broke(String),
     /// The server says what it should not.
@@ -101,6 +103,16 @@ impl DialError {
         }
     }
 
+    /// Whether the attempt was the client's failure: the server refused it, or the client left its question open.
+    #[must_use]
+    pub fn is_clients(&self) -> bool {
+        match self {
+            Self::Refused(..) => !self.may_pass(),
+            Self::ClientGone | Self::Unanswered => true,
+            _ => false,
+        }
+    }
+
     /// What a client is told.
     #[must_use]
     pub fn fault(&self) -> Fault {
@@ -144,6 +156,9 @@ impl DialError {
             ),
             Self::ClientGone => {
                 Fault::fatal(Blame::Client, sqlstate::CONNECTION_FAILURE, "the client went away during login")
+            }
+            Self::Unanswered => {
+                Fault::fatal(Blame::Client, sqlstate::CONNECTION_FAILURE, "the client did not answer in time")
             }
             Self::Protocol(why) => Fault::fatal(
                 Blame::Upstream,

@@ -1,0 +1,92 @@
+//! Floods of wrong, silent and half-open logins: the right one is let in all the same.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::harness::postgres::PASSWORD;
+use crate::harness::raw::{password, startup};
+use crate::harness::{Certs, Ferry, Postgres, Raw, eventually};
+
+/// pgferry with a configuration file of this text.
+fn ferry(url: &str, file: &str) -> Ferry {
+    let certs = Certs::new();
+    let path = certs.write("pgferry.toml", file);
+    Ferry::start_with(url, &["-c", &path], &[])
+}
+
+/// How a login that answers with `secret` ends: the SQLSTATE and the message of the error, or nothing.
+fn log_in(raw: &mut Raw, user: &str, database: &str, secret: &str) -> Option<(String, String)> {
+    raw.send(&startup(&[("user", user), ("database", database)]));
+    loop {
+        match raw.recv() {
+            Some(message) if message.tag == b'E' => return Some((message.field(b'C'), message.field(b'M'))),
+            Some(message) if message.tag == b'Z' => return None,
+            Some(message) if message.tag == b'R' && message.body == [0, 0, 0, 3] => {
+                // It may have been refused meanwhile.
+                raw.try_send(&password(secret));
+            }
+            Some(_) => {}
+            None => return Some((String::new(), "closed".to_owned())),
+        }
+    }
+}
+
+/// Runs `attack` in `threads` threads, over and over, while `work` is done; says how often it was run.
+fn under_attack(threads: usize, attack: impl Fn(usize) + Sync, work: impl FnOnce()) -> usize {
+    let (over, count) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    attack(count.fetch_add(1, Ordering::SeqCst));
+                }
+            });
+        }
+        eventually("the attack has begun", || count.load(Ordering::SeqCst) >= threads);
+        // Also when the work panics.
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        over.store(true, Ordering::SeqCst);
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    count.into_inner()
+}
+
+#[test]
+fn wrong_passwords_for_stored_secrets_do_not_keep_the_right_one_out() {
+    let postgres = Postgres::shared();
+    for method in ["scram-sha-256", "md5", "password"] {
+        let ferry = ferry(&postgres.url(), &format!("auth = \"{method}\"\n[users]\ntrust_user = \"right\""));
+        let connection = format!("host={} dbname=postgres user=trust_user", ferry.host());
+        let wrong = |_| {
+            let error = crate::harness::psql(&connection, "wrong", "select 1").expect_err("wrong");
+            assert!(error.contains("password authentication failed"), "{error}");
+        };
+        under_attack(24, wrong, || {
+            for _ in 0..10 {
+                assert_eq!(crate::harness::psql(&connection, "right", "select 1"), Ok("1".into()), "{method}");
+            }
+        });
+    }
+}
+
+#[test]
+fn wrong_passwords_for_the_upstream_do_not_keep_the_right_one_out() {
+    let postgres = Postgres::start_with(&[]);
+    for come_before in [false, true] {
+        let ferry = Ferry::start(&postgres, &[]);
+        if come_before {
+            assert_eq!(log_in(&mut ferry.raw(), "scram_user", "postgres", PASSWORD), None);
+        }
+        let wrong = |nth| {
+            let (code, message) =
+                log_in(&mut ferry.raw(), "scram_user", "postgres", &format!("wrong {nth}")).expect("wrong");
+            assert_eq!(code, "28P01", "{message}");
+        };
+        under_attack(24, wrong, || {
+            for _ in 0..10 {
+                assert_eq!(log_in(&mut ferry.raw(), "scram_user", "postgres", PASSWORD), None);
+            }
+        });
+    }
+}
