@@ -90,3 +90,58 @@ fn wrong_passwords_for_the_upstream_do_not_keep_the_right_one_out() {
         });
     }
 }
+
+#[test]
+fn a_thousand_roles_that_come_at_once_are_all_served() {
+    let postgres = Postgres::start_with(&["max_connections=150"]);
+    postgres
+        .sql("do $$ begin for n in 1..1000 loop execute format('create role tenant_%s login', n); end loop; end $$");
+    // A busy machine forks no faster for that.
+    let ferry =
+        Ferry::start_with(&postgres.url(), &[], &[("PGFERRY_LOGIN_TIMEOUT", "120s"), ("PGFERRY_WAIT_TIMEOUT", "120s")]);
+    let mut clients: Vec<_> = (1..=1000)
+        .map(|nth| {
+            let mut raw = ferry.raw();
+            raw.send(&startup(&[("user", &format!("tenant_{nth}")), ("database", "postgres")]));
+            raw
+        })
+        .collect();
+    let mut refusals = Vec::new();
+    for (nth, raw) in (1..).zip(&mut clients) {
+        match raw.until_ready().last() {
+            Some(ready) if ready.tag == b'Z' => {}
+            other => refusals.push((nth, other.cloned())),
+        }
+    }
+    assert!(refusals.is_empty(), "{} refused: {:?}", refusals.len(), &refusals[..1]);
+    for (nth, raw) in (1..).zip(&mut clients).step_by(100) {
+        assert_eq!(raw.value("select current_user"), format!("tenant_{nth}"));
+    }
+}
+
+#[test]
+fn unknown_names_cost_the_upstream_a_bounded_rate() {
+    let postgres = Postgres::start_with(&["log_connections=on"]);
+    let ferry = Ferry::start(&postgres, &[]);
+    let before = postgres.connections_received();
+    let started = std::time::Instant::now();
+    let mut clients: Vec<_> = (0..400)
+        .map(|nth| {
+            let mut raw = ferry.raw();
+            raw.send(&startup(&[("user", "trust_user"), ("database", &format!("no_such_{nth}"))]));
+            raw
+        })
+        .collect();
+    assert_eq!(
+        log_in(&mut ferry.raw(), "trust_user", "postgres", ""),
+        None,
+        "whoever is known to nobody comes in all the same"
+    );
+    for raw in &mut clients {
+        assert_eq!(raw.until(b'E').last().expect("an error").field(b'C'), "3D000");
+    }
+    // A hundred at once, then a hundred a second.
+    let bound = 100 + started.elapsed().as_millis() / 10 + 10;
+    let opened = u128::try_from(postgres.connections_received() - before).expect("small");
+    assert!(opened <= bound, "{opened} connections, at most {bound}");
+}
