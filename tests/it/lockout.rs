@@ -145,3 +145,52 @@ fn unknown_names_cost_the_upstream_a_bounded_rate() {
     let opened = u128::try_from(postgres.connections_received() - before).expect("small");
     assert!(opened <= bound, "{opened} connections, at most {bound}");
 }
+
+#[test]
+fn many_users_of_many_databases_are_served_at_once() {
+    let postgres = Postgres::start_with(&["max_connections=120"]);
+    postgres.sql("do $$ begin for n in 0..19 loop execute format('create role u_%s login', n); end loop; end $$");
+    for nth in 0..10 {
+        postgres.sql(&format!("create database d_{nth}"));
+    }
+    let ferry = Ferry::start(&postgres, &[]);
+    std::thread::scope(|scope| {
+        for thread in 0..10 {
+            let ferry = &ferry;
+            scope.spawn(move || {
+                for nth in 0..40 {
+                    let (user, database) = (format!("u_{}", nth % 20), format!("d_{}", (thread + nth / 20) % 10));
+                    let mut raw = Raw::logged_in(ferry.raw(), &user, &database);
+                    let who = raw.value("select current_user || ' ' || current_database()");
+                    assert_eq!(who, format!("{user} {database}"));
+                }
+            });
+        }
+    });
+    let report = ferry.report();
+    assert_eq!((report.get("logins_tried_upstream"), report.get("refused")), (200, 0));
+}
+
+#[test]
+fn a_full_server_is_no_wrong_password() {
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql("create role lim login password 'right' connection limit 1");
+    postgres.prepend_hba("host all lim 127.0.0.1/32 scram-sha-256");
+    let direct = format!("host=127.0.0.1 port={} user=lim dbname=postgres", postgres.port);
+    eventually("the rule is in force", || crate::harness::psql(&direct, "wrong", "select 1").is_err());
+    let ferry = Ferry::start_with(&postgres.url(), &[], &[("PGFERRY_LOGIN_TIMEOUT", "2s")]);
+    let holding = std::process::Command::new(crate::harness::postgres::program("psql"))
+        .args(["-X", "-d", &direct, "-c", "select pg_sleep(600)"])
+        .env("PGPASSWORD", "right")
+        .spawn()
+        .expect("psql");
+    let held = "select count(*) from pg_stat_activity where usename = 'lim' and state = 'active'";
+    eventually("it holds the connection", || postgres.sql(held) == "1");
+    for _ in 0..2 {
+        let (code, message) = log_in(&mut ferry.raw(), "lim", "postgres", "right").expect("full");
+        assert_eq!((code.as_str(), message.as_str()), ("53300", "too many connections for role \"lim\""));
+    }
+    postgres.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'lim'");
+    holding.wait_with_output().expect("it ends");
+    assert_eq!(log_in(&mut ferry.raw(), "lim", "postgres", "right"), None);
+}
