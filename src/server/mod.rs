@@ -29,13 +29,13 @@ use crate::client::Shared;
 use crate::client::applicant::Applicants;
 use crate::client::complaints::Complaints;
 use crate::client::door::Door;
+use crate::client::places::Places;
 use crate::client::sessions::Sessions;
 use crate::config::{ConfigError, Settings};
 use crate::drain::{Drain, Phase};
 use crate::net::{Bound, BufferPool, Inherited, ListenError};
 use crate::upstream::Registry;
 use crate::upstream::route::Routes;
-use crate::upstream::slots::Slots;
 use crew::Presence;
 use limits::raise_file_limit;
 use listeners::Listeners;
@@ -150,7 +150,7 @@ fn share(settings: Settings, routes: Routes, door: Door, places: usize) -> Resul
         applicants: Applicants::default(),
         errors: Complaints::default(),
         drain: Drain::default(),
-        places: Slots::new(places),
+        places: Places::new(places),
     }))
 }
 

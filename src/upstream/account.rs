@@ -226,7 +226,11 @@ pub fn attempt(
         match dial::dial(&settings, login, &registry, limit).await {
             Ok(dialled) => {
                 pool.account.accepted(&registry, dialled.credential.clone());
-                pool.adopt(dialled, &settings);
+                // The client need not wait for its slot; until it has one it counts as one that logs in.
+                tokio::spawn(async move {
+                    pool.adopt(dialled, &settings).await;
+                    drop(slot);
+                });
                 Ok(())
             }
             Err(failed) => {

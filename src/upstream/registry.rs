@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use super::account::Account;
 use super::counters::{Closing, Counters};
 use super::limiter::Limiter;
 use super::link::Closed;
 use super::login_slots::LoginSlots;
+use super::lookup::Keepers;
 use super::pool::{Pool, PoolKey, Sharing};
 use super::quota::Quotas;
 use super::route::{Endpoint, Route, Routes};
@@ -66,10 +67,30 @@ pub struct Registry {
     generation: AtomicU64,
     links: AtomicU64,
     starving: AtomicBool,
+    /// The connections that secrets are looked up on.
+    pub(super) lookups: Keepers,
+    /// Told when a place or a connection came free while somebody found none.
+    freed: Notify,
     /// When the janitor last came, in milliseconds since `born`.
     pub(super) last_round: AtomicU64,
     pub(super) born: Instant,
     pub(super) this: Weak<Self>,
+}
+
+/// A place under the cap over all pools that belongs to none of them.
+#[derive(Debug)]
+pub struct OwnSlot {
+    slot: Option<Slot>,
+    registry: Weak<Registry>,
+}
+
+impl Drop for OwnSlot {
+    fn drop(&mut self) {
+        drop(self.slot.take());
+        if let Some(registry) = self.registry.upgrade() {
+            registry.feed_starving();
+        }
+    }
 }
 
 impl Registry {
@@ -101,6 +122,8 @@ impl Registry {
             generation: AtomicU64::new(0),
             links: AtomicU64::new(1),
             starving: AtomicBool::new(false),
+            lookups: Keepers::default(),
+            freed: Notify::new(),
             last_round: AtomicU64::new(0),
             born: Instant::now(),
             this: this.clone(),
@@ -243,10 +266,29 @@ impl Registry {
         Arc::clone(accounts.entry(key).or_default())
     }
 
-    /// A place under the cap over all pools, for a connection that belongs to none.
-    #[must_use]
-    pub fn try_slot(&self) -> Option<Slot> {
-        self.global.try_take()
+    /// A place under the cap over all pools, for a connection that belongs to none. Where all are taken, a connection that
+    /// no client uses gives up its own; `None` where there is none such, or it has not closed within `patience`.
+    pub async fn slot(&self, patience: Duration) -> Option<OwnSlot> {
+        let slot = self.place(None, patience).await?;
+        Some(OwnSlot { slot: Some(slot), registry: self.this.clone() })
+    }
+
+    /// As [`Registry::slot`], for the `hungry` pool.
+    pub(super) async fn place(&self, hungry: Option<&Pool>, patience: Duration) -> Option<Slot> {
+        let taken = async {
+            loop {
+                let mut freed = std::pin::pin!(self.freed.notified());
+                freed.as_mut().enable();
+                if let Some(slot) = self.global.try_take() {
+                    return Some(slot);
+                }
+                if !self.starve(hungry, |_| true) {
+                    return None;
+                }
+                freed.await;
+            }
+        };
+        tokio::time::timeout(patience, taken).await.ok().flatten()
     }
 
     /// Takes note of an attempt to connect that failed.
@@ -320,18 +362,23 @@ impl Registry {
         }
     }
 
-    /// A pool found no place under a cap that it shares with those pools that `shares` picks: makes one by closing the
-    /// idle connection of one of them.
-    pub(super) fn starve(&self, hungry: &Pool, shares: impl Fn(&Pool) -> bool) {
+    /// No place was found under a cap that is shared by those pools that `shares` picks: makes one by closing an idle
+    /// connection of one of them, other than the `hungry` pool. Says whether one will come free.
+    pub(super) fn starve(&self, hungry: Option<&Pool>, shares: impl Fn(&Pool) -> bool) -> bool {
         self.starving.store(true, Ordering::SeqCst);
         let pools = self.all_pools();
-        let others = pools.iter().filter(|pool| !std::ptr::eq(&raw const ***pool, hungry) && shares(pool));
+        let is_hungry = |pool: &Pool| hungry.is_some_and(|hungry| std::ptr::eq(pool, hungry));
+        let others = pools.iter().filter(|pool| !is_hungry(pool) && shares(pool));
         let mut others: Vec<_> = others.collect();
         others.sort_by_key(|pool| std::cmp::Reverse(pool.idle_count()));
         match others.first().and_then(|richest| richest.take_idle()) {
-            Some(mut idle) => idle.closing = Closing::Surplus,
+            Some(mut idle) => {
+                idle.closing = Closing::Surplus;
+                true
+            }
             // It is given back and then taken from there.
-            None => drop(others.iter().find(|pool| pool.call_in())),
+            None if others.iter().any(|pool| pool.call_in()) => true,
+            None => self.lookups.are_called_in(),
         }
     }
 
@@ -341,6 +388,7 @@ impl Registry {
         if !self.starving.load(Ordering::SeqCst) || !self.starving.swap(false, Ordering::SeqCst) {
             return;
         }
+        self.freed.notify_waiters();
         let pools = self.all_pools();
         for pool in pools.iter().filter(|pool| pool.has_waiters()) {
             pool.kick();

@@ -194,3 +194,98 @@ fn a_full_server_is_no_wrong_password() {
     holding.wait_with_output().expect("it ends");
     assert_eq!(log_in(&mut ferry.raw(), "lim", "postgres", "right"), None);
 }
+
+/// Begins to log in, and never answers what is asked.
+fn silent(ferry: &Ferry, params: &[(&str, &str)]) -> Raw {
+    let mut raw = ferry.raw();
+    raw.send(&startup(params));
+    raw
+}
+
+#[test]
+fn silent_logins_hold_up_nobody() {
+    let postgres = Postgres::start_with(&["max_wal_senders=20"]);
+    // Nobody waits until their time is up.
+    let ferry =
+        Ferry::start_with(&postgres.url(), &[], &[("PGFERRY_LOGIN_TIMEOUT", "600s"), ("PGFERRY_MAX_UPSTREAM", "4")]);
+    let databases: Vec<_> = (0..40).map(|nth| format!("db_{nth}")).collect();
+    let mut waiting: Vec<_> =
+        databases.iter().map(|database| silent(&ferry, &[("user", "scram_user"), ("database", database)])).collect();
+    for _ in 0..40 {
+        waiting.push(silent(&ferry, &[("user", "scram_user"), ("database", "postgres"), ("replication", "true")]));
+    }
+    for raw in &mut waiting {
+        assert_eq!(raw.recv().expect("a question").body, [0, 0, 0, 3]);
+    }
+    assert_eq!(log_in(&mut ferry.raw(), "plain_user", "postgres", PASSWORD), None);
+    let mut client = Raw::logged_in(ferry.raw(), "trust_user", "other");
+    assert_eq!(client.value("select 1"), "1");
+    let mut replication = silent(&ferry, &[("user", "scram_user"), ("database", "postgres"), ("replication", "true")]);
+    assert_eq!(replication.recv().expect("a question").body, [0, 0, 0, 3]);
+    replication.send(&password(PASSWORD));
+    assert_eq!(replication.until_ready().last().map(|message| message.tag), Some(b'Z'));
+    eventually("nothing of the upstream is theirs", || postgres.backends() <= 4);
+    // Whoever answers at last is let in still.
+    let mut late = waiting.pop().expect("one of them");
+    late.send(&password(PASSWORD));
+    assert_eq!(late.until_ready().last().map(|message| message.tag), Some(b'Z'));
+}
+
+#[test]
+fn silent_clients_make_room_for_those_who_log_in() {
+    let postgres = Postgres::shared();
+    let env = [("PGFERRY_LOGIN_TIMEOUT", "600s"), ("PGFERRY_MAX_CLIENTS", "10")];
+    let ferry = Ferry::start_with(&postgres.url(), &[], &env);
+    let session = Raw::logged_in(ferry.raw(), "trust_user", "postgres");
+    let mut silent: Vec<_> = (0..200).map(|_| ferry.raw()).collect();
+    for raw in &mut silent {
+        // What is half of a packet is still nothing.
+        raw.try_send(&startup(&[("user", "trust_user"), ("database", "postgres")])[..20]);
+    }
+    let mut asked: Vec<_> =
+        (0..20).map(|_| self::silent(&ferry, &[("user", "scram_user"), ("database", "postgres")])).collect();
+    for _ in 0..9 {
+        let mut client = Raw::logged_in(ferry.raw(), "trust_user", "postgres");
+        assert_eq!(client.value("select 1"), "1");
+    }
+    let told = silent[0].recv().expect("the reason");
+    assert_eq!(told.field(b'C'), "53300");
+    assert!(told.field(b'D').contains("had not logged in"), "{told:?}");
+    let told = asked[0].until(b'E').last().expect("the reason").clone();
+    assert_eq!(told.field(b'C'), "53300", "{told:?}");
+    eventually("they are gone", || ferry.report().get("clients_now") == 1);
+    // Those who have logged in make no room.
+    let mut sessions = Vec::new();
+    eventually("they have logged in", || {
+        let mut raw = ferry.raw();
+        sessions.extend(log_in(&mut raw, "trust_user", "postgres", "").is_none().then_some(raw));
+        sessions.len() == 9
+    });
+    let mut eleventh = self::silent(&ferry, &[("user", "trust_user"), ("database", "postgres")]);
+    assert_eq!(eleventh.recv().expect("an error").field(b'M'), "sorry, too many clients already");
+    drop((session, sessions));
+}
+
+#[test]
+fn idle_connections_make_room_for_replication_and_lookups() {
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql("create role looks_up login superuser");
+    let file = "auth_user = \"looks_up\"\nmax_upstream = 2\n\
+                [[rule]]\ndatabase = [\"postgres\", \"other\"]\nuser = \"trust_user\"\nmethod = \"trust\"\n[[rule]]\nmethod = \"scram-sha-256\"\n";
+    let url = postgres.url().replace("127.0.0.1", "trust_user@127.0.0.1");
+    let ferry = ferry(&url, file);
+    let fill = || {
+        for database in ["postgres", "other"] {
+            assert_eq!(Raw::logged_in(ferry.raw(), "trust_user", database).value("select 1"), "1");
+        }
+    };
+    fill();
+    let as_scram = format!("host={} dbname=postgres user=scram_user", ferry.host());
+    assert_eq!(crate::harness::psql(&as_scram, PASSWORD, "select 1"), Ok("1".into()));
+    fill();
+    let replication = format!("host={} dbname=postgres user=trust_user replication=database", ferry.host());
+    assert!(crate::harness::psql(&replication, "", "IDENTIFY_SYSTEM").is_ok());
+    fill();
+    let as_scram = format!("host={} dbname=other user=scram_user", ferry.host());
+    assert_eq!(crate::harness::psql(&as_scram, PASSWORD, "select 1"), Ok("1".into()));
+}

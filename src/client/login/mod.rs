@@ -19,6 +19,7 @@ use super::Shared;
 use super::applicant::Applicant;
 use super::cancel::Secret;
 use super::checkout;
+use super::places::Room;
 use crate::auth::Credential;
 use crate::config::{Auth, Caller, Rule, Settings, Transport};
 use crate::error::{Blame, Fault, sqlstate};
@@ -78,6 +79,7 @@ pub struct Dedicated {
 pub async fn log_in(
     shared: &Arc<Shared>,
     conn: &mut Conn,
+    room: &Room,
     applicant: &Applicant,
     settings: &Settings,
     came: std::time::Instant,
@@ -101,7 +103,7 @@ pub async fn log_in(
         Some(first) if first.fits_all() && first.method != Auth::Reject => first,
         _ => rule_for(settings, &caller(conn.stream(), database, user))?,
     };
-    let mut entry = Entry { shared, conn, settings, deadline, rule, database, user };
+    let mut entry = Entry { shared, conn, room, settings, deadline, rule, database, user };
     if replication {
         let credential = match rule.method {
             Auth::PassThrough => None,
@@ -244,6 +246,8 @@ enum Proof {
 struct Entry<'a> {
     shared: &'a Arc<Shared>,
     conn: &'a mut Conn,
+    /// Where the client is waited for.
+    room: &'a Room,
     settings: &'a Settings,
     deadline: Instant,
     rule: &'a Rule,
@@ -279,17 +283,7 @@ impl Entry<'_> {
     /// # Errors
     /// Always: `reply`, or that too many are held back.
     async fn hold_back<T>(&mut self, source: &SourceLimit, reply: Fault) -> Result<T, Fault> {
-        let delay = source.delay(self.patience())?;
-        tokio::select! {
-            () = tokio::time::sleep(delay.length) => {}
-            () = ask::gone(self.conn) => {}
-        }
-        Err(reply)
-    }
-
-    /// What remains of the time for the login.
-    fn patience(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
+        ask::hold_back(self.conn, self.room, source, self.deadline, reply).await
     }
 
     fn account(&self) -> Arc<Account> {

@@ -144,7 +144,9 @@ impl PassThrough<'_, '_> {
     }
 
     async fn ask(&mut self) -> Result<Option<Password>, Fault> {
-        let password = ask::password(self.entry.conn, self.entry.deadline, self.entry.settings.login_timeout).await?;
+        let password =
+            ask::password(self.entry.conn, self.entry.room, self.entry.deadline, self.entry.settings.login_timeout)
+                .await?;
         self.password_given = password.is_some();
         Ok(password)
     }

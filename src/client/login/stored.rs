@@ -64,7 +64,9 @@ impl Entry<'_> {
         source: &SourceLimit,
     ) -> Result<Option<Proof>, Fault> {
         let limit = self.settings.login_timeout;
-        let Some(given) = ask::password(self.conn, self.deadline, limit).await? else { return Ok(Some(Proof::Gone)) };
+        let Some(given) = ask::password(self.conn, self.room, self.deadline, limit).await? else {
+            return Ok(Some(Proof::Gone));
+        };
         let Some(turn) = self.turn_to_compare(source).await? else { return Ok(Some(Proof::Gone)) };
         let user = self.user.to_vec();
         let stored = match stored {
@@ -91,7 +93,7 @@ impl Entry<'_> {
         fill(&mut salt)?;
         backend::put_md5_request(&mut self.conn.output, salt);
         let limit = self.settings.login_timeout;
-        let Some(body) = ask::answer(self.conn, "password", self.deadline, limit).await? else {
+        let Some(body) = ask::answer(self.conn, self.room, "password", self.deadline, limit).await? else {
             return Ok(Some(Proof::Gone));
         };
         let given = ask::read_password(&body)?;
@@ -153,7 +155,7 @@ impl Entry<'_> {
     }
 
     async fn answer(&mut self) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Fault> {
-        ask::answer(self.conn, "SASL", self.deadline, self.settings.login_timeout).await
+        ask::answer(self.conn, self.room, "SASL", self.deadline, self.settings.login_timeout).await
     }
 
     fn explain(&self, error: ScramError) -> Fault {

@@ -26,23 +26,30 @@ impl Pool {
         self.dial_for(0);
     }
 
-    /// Takes over a connection that was opened to try a password; closes it if there is no slot for it.
-    pub fn adopt(&self, dialled: Dialled, settings: &Settings) {
+    /// Takes over a connection that was opened to try a password; closes it if there is no slot for it. What the server told at
+    /// login is known when this is first polled.
+    pub async fn adopt(&self, dialled: Dialled, settings: &Settings) {
         let Some(registry) = self.registry.upgrade() else { return };
         let link = self.link(dialled, Wanted::default(), &registry, settings);
-        let held = || {
-            let user = registry.user_slot(&self.key.user).ok()?;
-            Some(Held { pool: self.slots.try_take()?, process: registry.global.try_take()?, user })
-        };
-        match held() {
+        // Clients who come to wait meanwhile need no other.
+        self.queue().dial_starts();
+        let ends = DialEnds(self);
+        match self.held(&registry, settings.connect_timeout).await {
             Some(slots) => self.hand_out(Upstream::new(link, slots, self.this.clone())),
             None => {
-                tokio::spawn(async move {
-                    let how = Link::close(link.conn, false).await;
-                    registry.closed(how, Closing::Login);
-                });
+                let how = Link::close(link.conn, false).await;
+                registry.closed(how, Closing::Login);
             }
         }
+        drop(ends);
+        self.kick();
+    }
+
+    /// The slots of a connection that is open already, for which an idle one of another pool makes room.
+    async fn held(&self, registry: &Registry, patience: Duration) -> Option<Held> {
+        let user = registry.user_slot(&self.key.user).ok()?;
+        let pool = self.slots.try_take()?;
+        Some(Held { pool, process: registry.place(Some(self), patience).await?, user })
     }
 
     /// As [`Pool::kick`], and `beyond` more that nobody waits for yet.
@@ -73,12 +80,14 @@ impl Pool {
             let Some(process) = registry.global.try_take() else {
                 drop(queue);
                 drop(slot);
-                return registry.starve(self, |_| true);
+                registry.starve(Some(self), |_| true);
+                return;
             };
             let Ok(user) = registry.user_slot(&self.key.user) else {
                 drop(queue);
                 drop((slot, process));
-                return registry.starve(self, |other| other.key.user == self.key.user);
+                registry.starve(Some(self), |other| other.key.user == self.key.user);
+                return;
             };
             queue.dial_starts();
             drop(queue);
