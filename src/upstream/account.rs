@@ -1,16 +1,13 @@
 //! What is known of one (database, user): does the upstream ask for a password, and which one does it take?
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::dial::{self, DialError, Login, Secret};
-use super::login_slots::LoginSlot;
-use super::pool::Pool;
+use super::dial::{DialError, Secret};
 use super::registry::Registry;
 use crate::auth::{Credential, Password, Verified};
 use crate::config::Settings;
 use crate::error::Fault;
-use crate::track::Wanted;
 
 /// The first and the longest pause between attempts while the upstream is down or full.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
@@ -31,13 +28,39 @@ pub enum Knowledge {
 #[derive(Debug)]
 pub struct Account {
     memory: Mutex<Memory>,
+    /// What came after it, if anything did.
+    succession: OnceLock<Succession>,
     /// One attempt at a time, so that a herd of first clients costs one connection.
     turn: tokio::sync::Mutex<()>,
 }
 
-#[derive(Debug)]
+/// What an account is followed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Succession {
+    /// The same role, with another password: its clients go on with new connections.
+    SameRole,
+    /// Another role of the same name: connections and clients of the former one are no longer its.
+    AnotherRole,
+}
+
+/// How old the memory of an account is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// It can be relied on.
+    Fresh,
+    /// It can be relied on once more, while the upstream is asked again.
+    Due,
+    /// The upstream is to be asked first.
+    Stale,
+}
+
+#[derive(Clone, Debug)]
 struct Memory {
     knowledge: Knowledge,
+    /// When the upstream last let the user in.
+    proved: Option<Instant>,
+    /// When that was last tried again in the background.
+    rechecked: Option<Instant>,
     verified: Verified<Fault>,
     /// What somebody who logged in by another method than pass-through can log in upstream with.
     learned: Option<Credential>,
@@ -47,7 +70,7 @@ struct Memory {
 }
 
 /// An attempt that failed because the upstream is down or full.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Trouble {
     until: Instant,
     pause: Duration,
@@ -65,12 +88,14 @@ impl Default for Account {
     fn default() -> Self {
         let memory = Memory {
             knowledge: Knowledge::Unknown,
+            proved: None,
+            rechecked: None,
             verified: Verified::default(),
             learned: None,
             presumed: None,
             trouble: None,
         };
-        Self { memory: Mutex::new(memory), turn: tokio::sync::Mutex::new(()) }
+        Self { memory: Mutex::new(memory), succession: OnceLock::new(), turn: tokio::sync::Mutex::new(()) }
     }
 }
 
@@ -79,6 +104,76 @@ impl Account {
     #[must_use]
     pub fn knowledge(&self) -> Knowledge {
         self.memory().knowledge
+    }
+
+    /// How old the memory is that the upstream lets the user in; fresh where it never has, so that there is none to rely on.
+    #[must_use]
+    pub fn freshness(&self, recheck: Duration) -> Freshness {
+        match self.memory().proved.map(|at| at.elapsed()) {
+            Some(age) if age >= recheck * 2 => Freshness::Stale,
+            Some(age) if age >= recheck => Freshness::Due,
+            _ => Freshness::Fresh,
+        }
+    }
+
+    /// Whether the caller is to try again in the background whether the upstream lets the user in: one does within
+    /// `recheck`.
+    #[must_use]
+    pub fn claim_recheck(&self, recheck: Duration) -> bool {
+        let mut memory = self.memory();
+        let due = memory.rechecked.is_none_or(|at| at.elapsed() >= recheck);
+        if due {
+            memory.rechecked = Some(Instant::now());
+        }
+        due
+    }
+
+    /// The upstream has let the user in.
+    pub fn note_success(&self) {
+        self.memory().proved = Some(Instant::now());
+    }
+
+    /// What it is followed by, if it is out of date.
+    #[must_use]
+    pub fn succession(&self) -> Option<Succession> {
+        self.succession.get().copied()
+    }
+
+    /// An account that follows this one, with all that it knows.
+    pub(super) fn succeed(&self, succession: Succession) -> Self {
+        let next = Self { memory: Mutex::new(self.memory().clone()), ..Self::default() };
+        // Once followed, it stays so.
+        let _ = self.succession.set(succession);
+        if succession == Succession::AnotherRole {
+            self.forget();
+        }
+        next
+    }
+
+    /// Notes that the upstream lets the user in no more.
+    pub(super) fn deny(&self, registry: &Registry, error: &DialError) {
+        self.refused(registry, error);
+        self.forget();
+    }
+
+    /// Whether an attempt that failed with `error` shows that the upstream lets the user in no more: it was not a wrong password.
+    pub(super) fn is_denied(&self, registry: &Registry, error: &DialError) -> bool {
+        error.denies_login()
+            && match error {
+                DialError::Refused(_, Some(Credential::Password(password))) => self.matches(registry, password),
+                _ => true,
+            }
+    }
+
+    /// Forgets all that would let the user in.
+    fn forget(&self) {
+        let mut memory = self.memory();
+        let refusals = std::mem::take(&mut memory.verified).without_password();
+        *memory = Memory { verified: refusals, ..Self::default().into_memory() };
+    }
+
+    fn into_memory(self) -> Memory {
+        self.memory.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the upstream is known to take `password`.
@@ -111,9 +206,12 @@ impl Account {
         memory.learned.clone().or(verified).or_else(|| memory.presumed.clone())
     }
 
-    /// What somebody who has logged in here can log in upstream with.
-    pub fn learn(&self, credential: Credential) {
-        self.memory().learned = Some(credential);
+    /// What somebody who has logged in here can log in upstream with. Says whether it was something else before.
+    pub fn learn(&self, credential: Credential) -> bool {
+        let mut memory = self.memory();
+        let changed = memory.learned.as_ref().is_some_and(|before| *before != credential);
+        memory.learned = Some(credential);
+        changed
     }
 
     /// Notes that a pool's connection could not be opened: a refused password is forgotten.
@@ -165,9 +263,16 @@ impl Account {
         self.memory().verified.refusal(&registry.key, password, Instant::now())
     }
 
-    fn accepted(&self, registry: &Registry, credential: Option<Credential>) {
+    /// The upstream has let the user in with `credential`. Says whether it was another password before.
+    pub(super) fn accepted(&self, registry: &Registry, credential: Option<Credential>) -> bool {
         let mut memory = self.memory();
         memory.trouble = None;
+        memory.proved = Some(Instant::now());
+        let before = memory.verified.password().cloned();
+        let changed = match (&before, &credential) {
+            (Some(before), Some(Credential::Password(now))) => !before.is(now),
+            _ => false,
+        };
         match credential {
             Some(Credential::Md5(_) | Credential::Key(..)) => memory.knowledge = Knowledge::Asks,
             Some(Credential::Password(password)) => {
@@ -176,9 +281,10 @@ impl Account {
             }
             None => memory.knowledge = Knowledge::Open,
         }
+        changed
     }
 
-    fn refused(&self, registry: &Registry, error: &DialError) {
+    pub(super) fn refused(&self, registry: &Registry, error: &DialError) {
         if let DialError::Refused(fault, Some(Credential::Password(password))) = error {
             let mut memory = self.memory();
             memory.knowledge = Knowledge::Asks;
@@ -197,57 +303,6 @@ impl Account {
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Tries to log in upstream as a client asks, in a task of its own that finishes even if the client goes away: what
-/// it learns is kept, and the connection goes to the pool.
-///
-/// # Errors
-/// As [`DialError`] lists.
-pub fn attempt(
-    pool: &Arc<Pool>,
-    registry: &Arc<Registry>,
-    secret: Secret,
-    slot: LoginSlot,
-) -> impl Future<Output = Result<(), DialError>> + use<> {
-    let pool = Arc::clone(pool);
-    let registry = Arc::clone(registry);
-    let task = tokio::spawn(async move {
-        let settings = registry.settings_of(&pool.key.database);
-        let limit = match secret {
-            // The client's thinking counts too.
-            Secret::Ask(_) => settings.login_timeout + settings.connect_timeout,
-            _ => settings.connect_timeout,
-        };
-        let params = pool.startup_params(&Wanted::default(), &settings);
-        let route = registry.route(&pool.key.database);
-        let login = Login { user: pool.key.user.clone(), params, secret, route };
-        registry.counters.tried.add();
-        match dial::dial(&settings, login, &registry, limit).await {
-            Ok(dialled) => {
-                pool.account.accepted(&registry, dialled.credential.clone());
-                // The client need not wait for its slot; until it has one it counts as one that logs in.
-                tokio::spawn(async move {
-                    pool.adopt(dialled, &settings).await;
-                    drop(slot);
-                });
-                Ok(())
-            }
-            Err(failed) => {
-                let error = failed.error.clone();
-                registry.counters.fail(&error.fault());
-                pool.account.refused(&registry, &error);
-                // The client need not wait for that; the connection still counts as one that logs in.
-                let registry = Arc::clone(&registry);
-                tokio::spawn(async move {
-                    failed.close(&registry).await;
-                    drop(slot);
-                });
-                Err(error)
-            }
-        }
-    });
-    async move { task.await.unwrap_or_else(|error| Err(DialError::Protocol(error.to_string()))) }
 }
 
 #[cfg(test)]

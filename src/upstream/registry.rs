@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore};
 
-use super::account::Account;
+use super::account::{Account, Succession};
+use super::card::Card;
 use super::counters::{Closing, Counters};
 use super::limiter::Limiter;
 use super::link::Closed;
@@ -223,6 +224,37 @@ impl Registry {
         if !shared && pool.is_unborn() && pools.get(&pool.key).is_some_and(|known| Arc::ptr_eq(known, pool)) {
             pools.remove(&pool.key);
         }
+    }
+
+    /// Has `account` followed by another: its pools are no longer found, and their connections closed as they come free.
+    pub(super) fn succeed(&self, account: &Arc<Account>, succession: Succession) {
+        let next = Arc::new(account.succeed(succession));
+        for known in lock(&self.accounts).values_mut().filter(|known| Arc::ptr_eq(known, account)) {
+            *known = Arc::clone(&next);
+        }
+        let former: Vec<_> = {
+            let mut pools = lock(&self.pools);
+            let keys = pools.iter().filter(|(_, pool)| Arc::ptr_eq(&pool.account, account));
+            let keys: Vec<_> = keys.map(|(key, _)| key.clone()).collect();
+            keys.iter().filter_map(|key| pools.remove(key)).collect()
+        };
+        former.iter().for_each(|pool| pool.shed(Closing::Identity));
+    }
+
+    /// Closes the connections of `account` that no client uses, and the others as they come free.
+    pub(super) fn retire(&self, account: &Arc<Account>) {
+        for card in self.cards_of(account) {
+            card.retire();
+        }
+        for pool in self.all_pools().iter().filter(|pool| Arc::ptr_eq(&pool.account, account)) {
+            pool.shed(Closing::Identity);
+        }
+    }
+
+    /// The open connections of `account`.
+    pub(super) fn cards_of(&self, account: &Arc<Account>) -> Vec<Arc<Card>> {
+        let pools = self.all_pools();
+        pools.iter().filter(|pool| Arc::ptr_eq(&pool.account, account)).flat_map(|pool| pool.cards.all()).collect()
     }
 
     /// All pools there are.

@@ -19,6 +19,7 @@ mod differential;
 mod doctor;
 mod handshake;
 mod hostile;
+mod identity;
 mod import;
 mod layout;
 mod lockout;

@@ -12,7 +12,7 @@ mod stored;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
 use super::Shared;
@@ -24,6 +24,8 @@ use crate::auth::Credential;
 use crate::config::{Auth, Caller, Rule, Settings, Transport};
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, Peer, Stream};
+use crate::upstream::account::Freshness;
+use crate::upstream::attempt::recheck;
 use crate::upstream::limiter::{SourceLimit, Turn};
 use crate::upstream::pool::Welcome;
 use crate::upstream::slots::Slot;
@@ -119,6 +121,7 @@ pub async fn log_in(
         let dedicated = Dedicated { startup, user, method, credential, secret };
         return Ok(Some(Admitted::Dedicated(Box::new(dedicated))));
     }
+    let mut changed = false;
     // Whoever only knocks leaves no pool behind.
     if rule.method != Auth::PassThrough {
         match entry.prove().await? {
@@ -126,7 +129,7 @@ pub async fn log_in(
             Proof::Given(None) => {}
             // What shows who somebody is does not log somebody else in.
             Proof::Given(Some(_)) if key.user != *user => {}
-            Proof::Given(Some(credential)) => entry.account().learn(credential),
+            Proof::Given(Some(credential)) => changed = entry.account().learn(credential),
         }
     }
     let Ok(place) = shared.registry.client_slot(user) else {
@@ -138,12 +141,19 @@ pub async fn log_in(
         )
         .hint(format!("The setting is max_clients in [users.\"{role}\"].")));
     };
-    let pool = shared.registry.pool(key);
+    let mut pool = shared.registry.pool(key);
     pool.touch(came);
     let entered = match rule.method {
         Auth::PassThrough => PassThrough { entry: &mut entry, pool: &pool, password_given: false }.run().await,
-        _ => Ok(true),
+        _ => recheck_first(shared, &pool, settings, deadline, changed).await.map(|()| true),
     };
+    if pool.account.succession().is_some() {
+        // The role has turned out to have another password, or to be another one.
+        pool = shared.registry.pool(key);
+    }
+    if let Ok(true) = entered {
+        recheck_behind(shared, &pool, settings);
+    }
     let welcome = match entered {
         Ok(true) => checkout::welcome(shared, &pool, &applicant.wanted, deadline).await.map(Some),
         Ok(false) => Ok(None),
@@ -164,6 +174,37 @@ pub async fn log_in(
     }
     let secret = shared.sessions.secret(applicant.startup.negotiated().0)?;
     Ok(Some(Admitted::Session(Session { pool, welcome, secret, place })))
+}
+
+/// Where pgferry itself has let the client in: tries first whether the upstream does where it is long that it did, or where the
+/// client has another password than before.
+async fn recheck_first(
+    shared: &Arc<Shared>,
+    pool: &Arc<Pool>,
+    settings: &Settings,
+    deadline: Instant,
+    changed: bool,
+) -> Result<(), Fault> {
+    let is_needed = || changed || pool.account.freshness(settings.auth_recheck) == Freshness::Stale;
+    if !is_needed() {
+        return Ok(());
+    }
+    let rechecked = Box::pin(async {
+        let _turn = pool.account.turn().await;
+        // Another client may have done it meanwhile.
+        if is_needed() { recheck(pool, &shared.registry, changed).await } else { Ok(()) }
+    });
+    timeout_at(deadline, rechecked).await.map_err(|_| timed_out(settings.login_timeout))?
+}
+
+/// Has the upstream asked in the background whether it still lets the user in, where that is due.
+fn recheck_behind(shared: &Arc<Shared>, pool: &Arc<Pool>, settings: &Settings) {
+    let limit = settings.auth_recheck;
+    if pool.account.freshness(limit) == Freshness::Due && pool.account.claim_recheck(limit) {
+        let (registry, pool) = (Arc::clone(&shared.registry), Arc::clone(pool));
+        // What came of it is seen by the next client.
+        tokio::spawn(async move { recheck(&pool, &registry, false).await });
+    }
 }
 
 /// What a client is told that takes too long.

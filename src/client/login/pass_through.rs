@@ -8,7 +8,8 @@ use tokio::time::{Instant, timeout_at};
 use super::{Entry, ask, timed_out};
 use crate::auth::{Credential, Password};
 use crate::error::Fault;
-use crate::upstream::account::{Account, Knowledge, attempt as attempt_login};
+use crate::upstream::account::{Account, Freshness, Knowledge};
+use crate::upstream::attempt::attempt as attempt_login;
 use crate::upstream::login_slots::LoginSlot;
 use crate::upstream::{Ask, DialError, Pool, Secret};
 
@@ -23,7 +24,7 @@ pub(super) struct PassThrough<'a, 'b> {
 impl PassThrough<'_, '_> {
     /// The upstream decides: by what it is known to do, or by trying. `false` when the client went away.
     pub async fn run(&mut self) -> Result<bool, Fault> {
-        match self.pool.account.knowledge() {
+        match self.knowledge(&self.pool.account) {
             Knowledge::Open => Ok(true),
             _ => Box::pin(self.decide()).await,
         }
@@ -36,7 +37,7 @@ impl PassThrough<'_, '_> {
         let source = self.entry.source();
         let mut given: Option<Password> = None;
         loop {
-            match (&given, account.knowledge()) {
+            match (&given, self.knowledge(&account)) {
                 (None, Knowledge::Open) => return Ok(true),
                 (None, Knowledge::Asks) => {
                     let Some(password) = self.ask().await? else { return Ok(false) };
@@ -46,14 +47,16 @@ impl PassThrough<'_, '_> {
             }
             let registry = &self.entry.shared.registry;
             if let Some(password) = &given {
-                if account.matches(registry, password) {
+                if self.is_known(&account, password) {
                     return Ok(true);
                 }
                 if let Some(refusal) = account.refusal(registry, password) {
                     return self.entry.hold_back(&source, refusal).await;
                 }
             }
-            self.upstream_up(&account).await?;
+            if let Err(fault) = self.upstream_up(&account).await {
+                return if self.is_remembered(&account, given.as_ref()) { Ok(true) } else { Err(fault) };
+            }
             let Some(turn) = self.entry.turn(&source).await? else { return Ok(false) };
             let attempt = self.in_time(account.turn()).await?;
             // Another client may have found out meanwhile, or met with trouble.
@@ -84,6 +87,8 @@ impl PassThrough<'_, '_> {
                 DialError::ClientGone => return Ok(false),
                 // The slot was another login's meanwhile; the answer is tried in its turn.
                 DialError::Unanswered => {}
+                // What is old is better than nothing.
+                error if error.may_pass() && self.is_remembered(&account, given.as_ref()) => return Ok(true),
                 error if error.may_pass() => account.note_trouble(&error),
                 error if error.is_credential() => return self.entry.hold_back(&source, error.fault()).await,
                 error => return Err(error.fault()),
@@ -95,9 +100,34 @@ impl PassThrough<'_, '_> {
     fn is_settled(&self, account: &Account, given: Option<&Password>) -> bool {
         let registry = &self.entry.shared.registry;
         match given {
-            None => account.knowledge() != Knowledge::Unknown,
-            Some(password) => account.matches(registry, password) || account.refusal(registry, password).is_some(),
+            None => self.knowledge(account) != Knowledge::Unknown,
+            Some(password) => self.is_known(account, password) || account.refusal(registry, password).is_some(),
         }
+    }
+
+    /// What the upstream is known to do, as far as that is not too old to let clients in.
+    fn knowledge(&self, account: &Account) -> Knowledge {
+        match account.knowledge() {
+            Knowledge::Open if self.is_stale(account) => Knowledge::Unknown,
+            other => other,
+        }
+    }
+
+    /// Whether `password` is known to be the right one, and that is not too old.
+    fn is_known(&self, account: &Account, password: &Password) -> bool {
+        account.matches(&self.entry.shared.registry, password) && !self.is_stale(account)
+    }
+
+    /// Whether the client would be let in by what is known, however old.
+    fn is_remembered(&self, account: &Account, given: Option<&Password>) -> bool {
+        match given {
+            None => account.knowledge() == Knowledge::Open,
+            Some(password) => account.matches(&self.entry.shared.registry, password),
+        }
+    }
+
+    fn is_stale(&self, account: &Account) -> bool {
+        account.freshness(self.entry.settings.auth_recheck) == Freshness::Stale
     }
 
     /// Lets the upstream decide whether it wants a password, and asks the client only then; `None` when it goes away.

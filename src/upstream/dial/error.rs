@@ -103,6 +103,23 @@ impl DialError {
         }
     }
 
+    /// Whether the server does not let the user in, and will not as things are.
+    #[must_use]
+    pub fn denies_login(&self) -> bool {
+        match self {
+            Self::Refused(fault, _) => matches!(
+                fault.code().as_str(),
+                sqlstate::INVALID_PASSWORD
+                    | sqlstate::INVALID_AUTHORIZATION
+                    | sqlstate::UNDEFINED_DATABASE
+                    | sqlstate::INSUFFICIENT_PRIVILEGE
+                    | sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE
+            ),
+            Self::NoPassword => true,
+            _ => false,
+        }
+    }
+
     /// Whether the attempt was the client's failure: the server refused it, or the client left its question open.
     #[must_use]
     pub fn is_clients(&self) -> bool {

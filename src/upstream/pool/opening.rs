@@ -26,23 +26,28 @@ impl Pool {
         self.dial_for(0);
     }
 
-    /// Takes over a connection that was opened to try a password; closes it if there is no slot for it. What the server told at
-    /// login is known when this is first polled.
-    pub async fn adopt(&self, dialled: Dialled, settings: &Settings) {
-        let Some(registry) = self.registry.upgrade() else { return };
-        let link = self.link(dialled, Wanted::default(), &registry, settings);
-        // Clients who come to wait meanwhile need no other.
-        self.queue().dial_starts();
-        let ends = DialEnds(self);
-        match self.held(&registry, settings.connect_timeout).await {
-            Some(slots) => self.hand_out(Upstream::new(link, slots, self.this.clone())),
-            None => {
-                let how = Link::close(link.conn, false).await;
-                registry.closed(how, Closing::Login);
+    /// Takes over a connection that was opened to try a password, as soon as there is a slot for it; closes it if there is none.
+    pub fn adopt(self: &Arc<Self>, dialled: Dialled, settings: &Settings) -> impl Future<Output = ()> + use<> {
+        let (pool, patience) = (Arc::clone(self), settings.connect_timeout);
+        // What the server told at login is known from now on, and clients who come to wait meanwhile need no other.
+        let link = self.registry.upgrade().map(|registry| {
+            let link = self.link(dialled, Wanted::default(), &registry, settings);
+            self.queue().dial_starts();
+            (link, registry)
+        });
+        async move {
+            let Some((link, registry)) = link else { return };
+            let ends = DialEnds(&pool);
+            match pool.held(&registry, patience).await {
+                Some(slots) => pool.hand_out(Upstream::new(link, slots, pool.this.clone())),
+                None => {
+                    let how = Link::close(link.conn, false).await;
+                    registry.closed(how, Closing::Login);
+                }
             }
+            drop(ends);
+            pool.kick();
         }
-        drop(ends);
-        self.kick();
     }
 
     /// The slots of a connection that is open already, for which an idle one of another pool makes room.
@@ -122,6 +127,7 @@ impl Pool {
         match outcome {
             Ok(dialled) => {
                 registry.counters.timings.connect.observe(began.elapsed());
+                self.account.note_success();
                 if self.queue().succeeded() {
                     info!(database = %self.database(), user = %self.user(), "upstream is back");
                 }
@@ -131,7 +137,12 @@ impl Pool {
             Err(failed) => {
                 let error = &failed.error;
                 registry.counters.fail(&error.fault());
-                self.account.note_failure(&registry, error);
+                if self.key.extra.is_empty() && self.account.is_denied(&registry, error) {
+                    self.account.deny(&registry, error);
+                    registry.retire(&self.account);
+                } else {
+                    self.account.note_failure(&registry, error);
+                }
                 if self.tell_of(error) {
                     let again = if error.may_pass() { "; clients wait while it is tried again" } else { "" };
                     warn!(database = %self.database(), user = %self.user(), "{}{again}", error.fault());
