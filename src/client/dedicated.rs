@@ -164,6 +164,7 @@ async fn open(
             (_, Some(Ok(None))) => return Ok(None),
             (DialError::Unanswered, _) => {}
             (error, _) if error.is_credential() && given.is_some() => {
+                registry.counters.wrong_passwords.add();
                 return login::ask::hold_back(conn, room, &source, deadline, error.fault()).await;
             }
             (error, _) => return Err(error.fault()),

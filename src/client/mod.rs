@@ -132,7 +132,8 @@ async fn greet(
     match hello? {
         Hello::Gone => Ok(None),
         Hello::Cancel { pid, secret } => {
-            Box::pin(shared.sessions.cancel(&shared.registry, pid, &secret)).await;
+            let source = shared.registry.limiter.of(conn.stream());
+            Box::pin(shared.sessions.cancel(&shared.registry, &source, pid, &secret)).await;
             Ok(None)
         }
         // Who operates pgferry gets in when nobody else does.

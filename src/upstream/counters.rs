@@ -101,6 +101,10 @@ pub struct Counters {
     pub reset: Counter,
     /// Cancel requests sent to the upstream.
     pub cancels: Counter,
+    /// Cancel requests with a wrong key, or for no session.
+    pub wrong_cancels: Counter,
+    /// Logins that were not accepted because of a wrong password, here or by the upstream.
+    pub wrong_passwords: Counter,
     /// Leases kept because of session state.
     pub pins: Counter,
     /// The same by reason, in the order of [`Pins::NAMES`].

@@ -25,8 +25,11 @@ const DELAYED: usize = 256;
 /// Wrong cancel keys of one source that are looked at at once.
 const CANCEL_BURST: u32 = 100;
 
-/// Time per cancel request after that.
-const CANCEL_INTERVAL: Duration = Duration::from_millis(20);
+/// Time per cancel request after that: a key of protocol 3.0 has 32 bits, so that guessing one takes most of a year.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Most cancel requests of one source that wait for that; more are dropped.
+const CANCELS_WAITING: usize = 256;
 
 /// The attempts of all sources.
 #[derive(Debug, Default)]
@@ -43,6 +46,7 @@ pub struct SourceLimit {
     /// Held by the cancel request that is next.
     cancel_lane: tokio::sync::Mutex<()>,
     cancels: Mutex<Bucket>,
+    cancels_waiting: Arc<Slots>,
 }
 
 /// The turn of an attempt: where attempts of its source have to wait for each other, the next one does until this is dropped.
@@ -110,6 +114,7 @@ impl SourceLimit {
             delayed: Slots::new(DELAYED),
             cancel_lane: tokio::sync::Mutex::default(),
             cancels: Mutex::new(Bucket::new(CANCEL_BURST, CANCEL_INTERVAL, now)),
+            cancels_waiting: Slots::new(CANCELS_WAITING),
         }
     }
 
@@ -158,14 +163,18 @@ impl SourceLimit {
         Ok(Delay { length: lock(&self.answers).delay(Instant::now(), longest), _place: place })
     }
 
-    /// Waits for the turn of a cancel request.
-    pub async fn cancel_turn(&self) -> Turn<'_> {
+    /// Waits for the turn of a cancel request, where many from there had a wrong key; `None` when too many wait.
+    pub async fn cancel_turn(&self) -> Option<Turn<'_>> {
+        if lock(&self.cancels).wait(Instant::now()).is_zero() {
+            return Some(Turn { limit: self, _lane: None });
+        }
+        let _waiting = self.cancels_waiting.try_take()?;
         let lane = self.cancel_lane.lock().await;
         let wait = lock(&self.cancels).wait(Instant::now());
         if !wait.is_zero() {
             sleep(wait).await;
         }
-        Turn { limit: self, _lane: Some(lane) }
+        Some(Turn { limit: self, _lane: Some(lane) })
     }
 
     /// Counts a cancel request whose key was wrong.

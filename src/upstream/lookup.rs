@@ -39,6 +39,8 @@ pub struct Lookup {
     limit: Duration,
     /// The secret of `user` itself, where it is stored here.
     own: Option<Credential>,
+    /// An MD5 secret was among the answers.
+    md5: std::sync::OnceLock<()>,
     /// Answers by database and user.
     known: std::sync::Mutex<Answers>,
     /// A connection for each database.
@@ -139,6 +141,7 @@ impl Lookup {
             ttl: settings.auth_query_ttl,
             limit: settings.connect_timeout,
             own,
+            md5: std::sync::OnceLock::new(),
             known: std::sync::Mutex::default(),
             open: Arc::default(),
         })
@@ -155,12 +158,21 @@ impl Lookup {
             return Ok(known.secret);
         }
         let found = self.ask(registry, database, user).await?;
+        if let Some(Stored::Md5(_)) = found {
+            self.md5.get_or_init(|| ());
+        }
         let mut known = self.answers();
         if known.len() >= REMEMBERED {
             known.clear();
         }
         known.insert(key, Known { since: Instant::now(), secret: found.clone() });
         Ok(found)
+    }
+
+    /// Whether an MD5 secret was found so far.
+    #[must_use]
+    pub fn has_found_md5(&self) -> bool {
+        self.md5.get().is_some()
     }
 
     /// A wrong password was given for what was looked up: whoever comes next may have a newer one, so it is asked again.

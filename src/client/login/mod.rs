@@ -324,6 +324,7 @@ impl Entry<'_> {
     /// # Errors
     /// Always: `reply`, or that too many are held back.
     async fn hold_back<T>(&mut self, source: &SourceLimit, reply: Fault) -> Result<T, Fault> {
+        self.shared.registry.counters.wrong_passwords.add();
         ask::hold_back(self.conn, self.room, source, self.deadline, reply).await
     }
 

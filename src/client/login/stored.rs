@@ -7,6 +7,7 @@ use tokio::task::spawn_blocking;
 use super::{Entry, Proof, ask};
 use crate::auth::scram::server::{Offered, Server};
 use crate::auth::scram::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError, Verifier};
+use crate::auth::stored::is_right;
 use crate::auth::{Credential, Md5Secret, Password, Stored};
 use crate::client::secrets::Secrets;
 use crate::config::Auth;
@@ -22,15 +23,13 @@ impl Entry<'_> {
         let door = self.shared.door.load_full();
         let secrets = &door.secrets;
         let stored = secrets.find(&self.shared.registry, self.database, self.user).await?;
-        let outcome = match (self.rule.method, &stored) {
-            (Auth::Password, _) => self.clear_text(secrets, stored, &source).await,
-            // As in PostgreSQL: a SCRAM verifier can't answer MD5, so SCRAM it is; and who is unknown is like the others.
-            (Auth::Md5, None) if !secrets.have_verifiers() => self.md5(stored, &source).await,
-            (Auth::Md5, Some(Stored::Scram(_)) | None) | (Auth::Scram, _) => {
+        let outcome = match self.rule.method {
+            Auth::Password => self.clear_text(secrets, stored, &source).await,
+            Auth::Md5 if secrets.answers_md5(self.user, stored.as_ref()) => self.md5(stored, &source).await,
+            _ => {
                 let verifier = secrets.verifier(self.user, stored.as_ref()).await;
                 self.scram(stored, verifier, &source).await
             }
-            _ => self.md5(stored, &source).await,
         };
         match outcome {
             Ok(Some(proof)) => Ok(proof),
@@ -68,20 +67,10 @@ impl Entry<'_> {
             return Ok(Some(Proof::Gone));
         };
         let Some(turn) = self.turn_to_compare(source).await? else { return Ok(Some(Proof::Gone)) };
-        let user = self.user.to_vec();
-        let stored = match stored {
-            Some(stored) => stored,
-            // Who is unknown takes as long as who is known.
-            None if secrets.have_verifiers() => Stored::Scram(secrets.verifier(self.user, None).await),
-            None => return Ok(turn.judge(None)),
-        };
+        let (user, rounds) = (self.user.to_vec(), secrets.rounds());
         let right = spawn_blocking({
             let given = given.clone();
-            move || match stored {
-                Stored::Plain(password) => password.is(&given),
-                Stored::Md5(secret) => secret == Md5Secret::of(&given, &user),
-                Stored::Scram(verifier) => verifier.matches(&given),
-            }
+            move || is_right(stored.as_ref(), &user, &given, rounds)
         })
         .await
         .unwrap_or(false);
@@ -99,12 +88,19 @@ impl Entry<'_> {
         let given = ask::read_password(&body)?;
         let Some(turn) = self.turn_to_compare(source).await? else { return Ok(Some(Proof::Gone)) };
         let (secret, credential) = match stored {
-            Some(Stored::Plain(password)) => (Md5Secret::of(&password, self.user), Credential::Password(password)),
-            Some(Stored::Md5(secret)) => (secret.clone(), Credential::Md5(secret)),
-            Some(Stored::Scram(_)) | None => return Ok(turn.judge(None)),
+            Some(Stored::Plain(password)) => {
+                (Md5Secret::of(&password, self.user), Some(Credential::Password(password)))
+            }
+            Some(Stored::Md5(secret)) => (secret.clone(), Some(Credential::Md5(secret))),
+            // Whoever has no secret is compared with one all the same.
+            Some(Stored::Scram(_)) | None => {
+                let none = Password::new(Vec::new());
+                (Md5Secret::of(&none, self.user), None)
+            }
         };
         let right = Password::new(secret.response(salt).into_bytes()).is(&given);
-        Ok(turn.judge(right.then_some(Proof::Given(Some(credential)))))
+        let credential = credential.filter(|_| right);
+        Ok(turn.judge(credential.map(|credential| Proof::Given(Some(credential)))))
     }
 
     async fn scram(
