@@ -139,15 +139,18 @@ impl Account {
         self.succession.get().copied()
     }
 
-    /// An account that follows this one, with all that it knows.
-    pub(super) fn succeed(&self, succession: Succession) -> Self {
-        let next = Self { memory: Mutex::new(self.memory().clone()), ..Self::default() };
-        // Once followed, it stays so.
+    /// An account that is to follow this one, with all that it knows.
+    pub(super) fn next(&self) -> Self {
+        Self { memory: Mutex::new(self.memory().clone()), ..Self::default() }
+    }
+
+    /// It is followed by another one.
+    pub(super) fn end(&self, succession: Succession) {
+        // What came first holds.
         let _ = self.succession.set(succession);
         if succession == Succession::AnotherRole {
             self.forget();
         }
-        next
     }
 
     /// Notes that the upstream lets the user in no more.

@@ -160,19 +160,28 @@ impl Registry {
     /// The pool of `key`.
     #[must_use]
     pub fn pool(&self, key: &PoolKey) -> Arc<Pool> {
-        if let Some(pool) = lock(&self.pools).get(key) {
+        let is_current = |pool: &&Arc<Pool>| pool.account.succession().is_none();
+        if let Some(pool) = lock(&self.pools).get(key).filter(is_current) {
             return Arc::clone(pool);
         }
-        let account = self.account(&key.database, &key.user);
         let size = self.size_of(key);
         let traffic = self.traffic_of(&key.database, &key.user);
-        let mut pools = lock(&self.pools);
-        let pool = pools.entry(key.clone()).or_insert_with(|| {
-            let generation = self.generation();
-            let shared = Sharing { account, traffic, generation, registry: self.this.clone() };
-            Pool::new(key.clone(), size, shared)
-        });
-        Arc::clone(pool)
+        loop {
+            let account = self.account(&key.database, &key.user);
+            let mut pools = lock(&self.pools);
+            let known = pools.get(key).filter(is_current).map(Arc::clone);
+            let pool = known.unwrap_or_else(|| {
+                let (traffic, generation) = (Arc::clone(&traffic), self.generation());
+                let shared = Sharing { account, traffic, generation, registry: self.this.clone() };
+                let pool = Pool::new(key.clone(), size, shared);
+                pools.insert(key.clone(), Arc::clone(&pool));
+                pool
+            });
+            // An account that was followed by another just now has its pools removed, or this one is made again.
+            if is_current(&&pool) {
+                return pool;
+            }
+        }
     }
 
     /// How many connections the pool of `key` may have.
@@ -228,17 +237,20 @@ impl Registry {
 
     /// Has `account` followed by another: its pools are no longer found, and their connections closed as they come free.
     pub(super) fn succeed(&self, account: &Arc<Account>, succession: Succession) {
-        let next = Arc::new(account.succeed(succession));
+        let next = Arc::new(account.next());
         for known in lock(&self.accounts).values_mut().filter(|known| Arc::ptr_eq(known, account)) {
             *known = Arc::clone(&next);
         }
+        account.end(succession);
         let former: Vec<_> = {
             let mut pools = lock(&self.pools);
             let keys = pools.iter().filter(|(_, pool)| Arc::ptr_eq(&pool.account, account));
             let keys: Vec<_> = keys.map(|(key, _)| key.clone()).collect();
             keys.iter().filter_map(|key| pools.remove(key)).collect()
         };
-        former.iter().for_each(|pool| pool.shed(Closing::Identity));
+        for pool in former {
+            pool.shed(Closing::Identity);
+        }
     }
 
     /// Closes the connections of `account` that no client uses, and the others as they come free.

@@ -38,12 +38,11 @@ impl Pool {
         async move {
             let Some((link, registry)) = link else { return };
             let ends = DialEnds(&pool);
-            match pool.held(&registry, patience).await {
-                Some(slots) => pool.hand_out(Upstream::new(link, slots, pool.this.clone())),
-                None => {
-                    let how = Link::close(link.conn, false).await;
-                    registry.closed(how, Closing::Login);
-                }
+            if let Some(slots) = pool.held(&registry, patience).await {
+                pool.hand_out(Upstream::new(link, slots, pool.this.clone()));
+            } else {
+                let how = Link::close(link.conn, false).await;
+                registry.closed(how, Closing::Login);
             }
             drop(ends);
             pool.kick();
