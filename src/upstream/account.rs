@@ -1,11 +1,12 @@
 //! What is known of one (database, user): does the upstream ask for a password, and which one does it take?
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::dial::{DialError, Secret};
 use super::registry::Registry;
-use crate::auth::{Credential, Password, Verified};
+use crate::auth::{Credential, Password, Source, Verified};
 use crate::config::Settings;
 use crate::error::Fault;
 
@@ -30,6 +31,8 @@ pub struct Account {
     memory: Mutex<Memory>,
     /// What came after it, if anything did.
     succession: OnceLock<Succession>,
+    /// The attempts of each source that wait for their turn, or have it.
+    lanes: Mutex<HashMap<Source, Arc<tokio::sync::Mutex<()>>>>,
     /// One attempt at a time, so that a herd of first clients costs one connection.
     turn: tokio::sync::Mutex<()>,
 }
@@ -95,7 +98,12 @@ impl Default for Account {
             presumed: None,
             trouble: None,
         };
-        Self { memory: Mutex::new(memory), succession: OnceLock::new(), turn: tokio::sync::Mutex::new(()) }
+        Self {
+            memory: Mutex::new(memory),
+            succession: OnceLock::new(),
+            lanes: Mutex::default(),
+            turn: tokio::sync::Mutex::new(()),
+        }
     }
 }
 
@@ -229,6 +237,14 @@ impl Account {
             }
             _ => memory.knowledge = Knowledge::Unknown,
         }
+    }
+
+    /// Where the attempts of `source` wait for each other, so that only one of them waits for its turn.
+    #[must_use]
+    pub fn lane(&self, source: Source) -> Arc<tokio::sync::Mutex<()>> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
+        Arc::clone(lanes.entry(source).or_default())
     }
 
     /// Waits for a turn to try a password (or its absence) upstream. Who has waited looks first whether somebody

@@ -1,13 +1,13 @@
 //! Limits on login attempts and cancel requests, by source.
 //!
 //! The attempts of a source that has given many wrong answers are checked one after another at a fixed rate. Each source has a
-//! lane of its own, so that it waits for itself alone; and only the first of a lane waits for what all share.
+//! lane of its own, so that it waits for itself alone; and only few of a source wait for what all share.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::MutexGuard;
+use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 use tokio::time::{sleep, timeout_at};
 
 use super::registry::lock;
@@ -18,6 +18,9 @@ use crate::net::{Peer, Stream};
 
 /// Most sources that are remembered.
 const SOURCES: usize = 10_000;
+
+/// Most attempts of one source that wait for an account's turn or a login slot.
+const ATTEMPTS: usize = 8;
 
 /// Most replies to wrong answers of one source that are held back at a time.
 const DELAYED: usize = 256;
@@ -42,6 +45,7 @@ pub struct SourceLimit {
     /// Held by the attempt that is next.
     lane: tokio::sync::Mutex<()>,
     answers: Mutex<WrongAnswers>,
+    attempts: Semaphore,
     delayed: Arc<Slots>,
     /// Held by the cancel request that is next.
     cancel_lane: tokio::sync::Mutex<()>,
@@ -54,6 +58,7 @@ pub struct SourceLimit {
 pub struct Turn<'a> {
     limit: &'a SourceLimit,
     _lane: Option<MutexGuard<'a, ()>>,
+    _attempt: Option<SemaphorePermit<'a>>,
 }
 
 impl Turn<'_> {
@@ -111,6 +116,7 @@ impl SourceLimit {
             source,
             lane: tokio::sync::Mutex::default(),
             answers: Mutex::new(WrongAnswers::new(now)),
+            attempts: Semaphore::new(ATTEMPTS),
             delayed: Slots::new(DELAYED),
             cancel_lane: tokio::sync::Mutex::default(),
             cancels: Mutex::new(Bucket::new(CANCEL_BURST, CANCEL_INTERVAL, now)),
@@ -124,27 +130,44 @@ impl SourceLimit {
     /// When that is too late.
     pub async fn turn(&self, deadline: tokio::time::Instant) -> Result<Turn<'_>, Fault> {
         let turn = async {
-            let lane = self.lane.lock().await;
-            let wait = lock(&self.answers).wait(Instant::now());
-            if !wait.is_zero() {
-                sleep(wait).await;
-            }
-            Turn { limit: self, _lane: Some(lane) }
+            let _lane = self.lane().await;
+            let attempt = self.attempts.acquire().await.ok();
+            Turn { limit: self, _lane: None, _attempt: attempt }
         };
-        timeout_at(deadline, turn).await.map_err(|_| {
-            self.too_many().detail("Others that came from there before were still being tried when this login's time was over (login_timeout).")
-        })
+        timeout_at(deadline, turn).await.map_err(|_| self.late())
     }
 
-    /// As [`SourceLimit::turn`] where answers are only compared: no turn is needed unless many were wrong.
+    /// The turn to compare an answer here: it is waited for only where many were wrong.
     ///
     /// # Errors
-    /// As there.
+    /// As [`SourceLimit::turn`].
     pub async fn turn_to_compare(&self, deadline: tokio::time::Instant) -> Result<Turn<'_>, Fault> {
         if lock(&self.answers).wait(Instant::now()).is_zero() {
-            return Ok(Turn { limit: self, _lane: None });
+            return Ok(Turn { limit: self, _lane: None, _attempt: None });
         }
-        self.turn(deadline).await
+        let lane = timeout_at(deadline, self.lane()).await.map_err(|_| self.late())?;
+        Ok(Turn { limit: self, _lane: Some(lane), _attempt: None })
+    }
+
+    async fn lane(&self) -> MutexGuard<'_, ()> {
+        let lane = self.lane.lock().await;
+        let wait = lock(&self.answers).wait(Instant::now());
+        if !wait.is_zero() {
+            sleep(wait).await;
+        }
+        lane
+    }
+
+    fn late(&self) -> Fault {
+        self.too_many().detail(
+            "Others that came from there before were still being tried when this login's time was over (login_timeout).",
+        )
+    }
+
+    /// Which source it is.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        self.source
     }
 
     /// Counts an attempt that was not accepted.
@@ -166,7 +189,7 @@ impl SourceLimit {
     /// Waits for the turn of a cancel request, where many from there had a wrong key; `None` when too many wait.
     pub async fn cancel_turn(&self) -> Option<Turn<'_>> {
         if lock(&self.cancels).wait(Instant::now()).is_zero() {
-            return Some(Turn { limit: self, _lane: None });
+            return Some(Turn { limit: self, _lane: None, _attempt: None });
         }
         let _waiting = self.cancels_waiting.try_take()?;
         let lane = self.cancel_lane.lock().await;
@@ -174,7 +197,7 @@ impl SourceLimit {
         if !wait.is_zero() {
             sleep(wait).await;
         }
-        Some(Turn { limit: self, _lane: Some(lane) })
+        Some(Turn { limit: self, _lane: Some(lane), _attempt: None })
     }
 
     /// Counts a cancel request whose key was wrong.

@@ -319,6 +319,16 @@ impl Entry<'_> {
         }
     }
 
+    /// Does `work`, which waits for others; `None` when the client goes away.
+    async fn unless_gone<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, Fault> {
+        let work = tokio::select! {
+            biased;
+            done = timeout_at(self.deadline, work) => done,
+            () = ask::gone(self.conn) => return Ok(None),
+        };
+        work.map(Some).map_err(|_| timed_out(self.settings.login_timeout))
+    }
+
     /// Holds back the reply to a wrong answer: the longer, the more of them came from there.
     ///
     /// # Errors

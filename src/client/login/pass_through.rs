@@ -57,14 +57,18 @@ impl PassThrough<'_, '_> {
             if let Err(fault) = self.upstream_up(&account).await {
                 return if self.is_remembered(&account, given.as_ref()) { Ok(true) } else { Err(fault) };
             }
+            let lane = account.lane(source.source());
+            let Some(lane) = self.entry.unless_gone(lane.lock_owned()).await? else { return Ok(false) };
             let Some(turn) = self.entry.turn(&source).await? else { return Ok(false) };
             let attempt = self.in_time(account.turn()).await?;
+            // The next of the same source may wait for this account.
+            drop(lane);
             // Another client may have found out meanwhile, or met with trouble.
             if self.is_settled(&account, given.as_ref()) || account.trouble(std::time::Instant::now()).is_some() {
                 continue;
             }
             let slot = self.in_time(self.entry.shared.registry.login_slots.take()).await?;
-            // The next of the same source may wait for a slot.
+            // And for a slot.
             drop(turn);
             let outcome = match &given {
                 None => self.first_contact(attempt, slot, &mut given).await?,
