@@ -236,13 +236,16 @@ mod tests {
     #[tokio::test]
     async fn those_without_a_place_are_few() {
         let places = Places::new(0);
-        let room = || places.room(None).wait(tokio::time::sleep(Duration::from_millis(20)));
+        let over = Notify::new();
+        let room = || places.room(None).wait(over.notified());
         let mut waits: Vec<_> = (0..PLACELESS).map(|_| Box::pin(room())).collect();
         for wait in &mut waits {
             assert!(timeout(Duration::ZERO, wait).await.is_err(), "there is room for all of them");
         }
         let mut next = Box::pin(room());
         assert!(timeout(Duration::ZERO, &mut next).await.is_err());
-        assert!(waits.remove(0).await.is_none() && waits.remove(0).await.is_some() && next.await.is_some());
+        assert!(waits.remove(0).await.is_none(), "the oldest goes");
+        over.notify_waiters();
+        assert!(waits.remove(0).await.is_some() && next.await.is_some());
     }
 }

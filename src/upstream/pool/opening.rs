@@ -32,11 +32,15 @@ impl Pool {
         // What the server told at login is known from now on, and clients who come to wait meanwhile need no other.
         let link = self.registry.upgrade().map(|registry| {
             let link = self.link(dialled, Wanted::default(), &registry, settings);
+            if let Some(slots) = self.held_now(&registry) {
+                self.hand_out(Upstream::new(link, slots, self.this.clone()));
+                return None;
+            }
             self.queue().dial_starts();
-            (link, registry)
+            Some((link, registry))
         });
         async move {
-            let Some((link, registry)) = link else { return };
+            let Some((link, registry)) = link.flatten() else { return };
             let ends = DialEnds(&pool);
             if let Some(slots) = pool.held(&registry, patience).await {
                 pool.hand_out(Upstream::new(link, slots, pool.this.clone()));
@@ -47,6 +51,12 @@ impl Pool {
             drop(ends);
             pool.kick();
         }
+    }
+
+    /// The slots of a connection that is open already, if they are free.
+    fn held_now(&self, registry: &Registry) -> Option<Held> {
+        let user = registry.user_slot(&self.key.user).ok()?;
+        Some(Held { pool: self.slots.try_take()?, process: registry.global.try_take()?, user })
     }
 
     /// The slots of a connection that is open already, for which an idle one of another pool makes room.
