@@ -102,8 +102,8 @@ async fn open(
     loop {
         let turn = tokio::select! {
             biased;
-            turn = source.turn(deadline) => turn?,
             () = login::ask::gone(conn) => return Ok(None),
+            turn = source.turn(deadline) => turn?,
         };
         let slot = tokio::time::timeout_at(deadline, registry.login_slots.take()).await;
         let slot = slot.map_err(|_| login::timed_out(settings.login_timeout))?;

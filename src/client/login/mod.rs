@@ -314,8 +314,9 @@ impl Entry<'_> {
     async fn turn<'s>(&mut self, source: &'s SourceLimit) -> Result<Option<Turn<'s>>, Fault> {
         tokio::select! {
             biased;
-            turn = source.turn(self.deadline) => turn.map(Some),
+            // A client that does not wait takes no turn.
             () = ask::gone(self.conn) => Ok(None),
+            turn = source.turn(self.deadline) => turn.map(Some),
         }
     }
 
@@ -323,8 +324,8 @@ impl Entry<'_> {
     async fn unless_gone<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, Fault> {
         let work = tokio::select! {
             biased;
-            done = timeout_at(self.deadline, work) => done,
             () = ask::gone(self.conn) => return Ok(None),
+            done = timeout_at(self.deadline, work) => done,
         };
         work.map(Some).map_err(|_| timed_out(self.settings.login_timeout))
     }

@@ -46,8 +46,9 @@ impl Entry<'_> {
     async fn turn_to_compare<'s>(&mut self, source: &'s SourceLimit) -> Result<Option<Turn<'s>>, Fault> {
         tokio::select! {
             biased;
-            turn = source.turn_to_compare(self.deadline) => turn.map(Some),
+            // An answer that is not waited for takes no turn.
             () = ask::gone(self.conn) => Ok(None),
+            turn = source.turn_to_compare(self.deadline) => turn.map(Some),
         }
     }
 
