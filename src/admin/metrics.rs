@@ -157,6 +157,12 @@ impl Page {
         );
         self.gauge("pgferry_clients_max", "Clients that there is room for.", shared.places.cap());
         self.counter("pgferry_cancels", "Cancel requests sent to PostgreSQL.", &counters.cancels);
+        self.counter(
+            "pgferry_cancels_wrong",
+            "Cancel requests with a wrong key, or for no session.",
+            &counters.wrong_cancels,
+        );
+        self.counter("pgferry_logins_wrong", "Wrong passwords, found here or upstream.", &counters.wrong_passwords);
         self.counter("pgferry_pins", "Leases kept because of session state.", &counters.pins);
         self.head_counter("pgferry_pins_by_reason", "The same by reason; one may have several.");
         for ((_, reason), counter) in Pins::NAMES.iter().zip(&counters.pins_by_reason) {

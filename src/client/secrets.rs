@@ -92,13 +92,40 @@ impl Secrets {
         }
     }
 
-    /// Whether there are users with SCRAM verifiers, as far as that is known without looking anybody up.
+    /// Whether the method `md5` asks `user` for an MD5 answer, whose secret is `stored`. As in PostgreSQL, a SCRAM verifier
+    /// can't answer MD5, so SCRAM it is. Where there are users of both kinds, a name without a secret is taken for one of either, and
+    /// always for the same.
     #[must_use]
-    pub fn have_verifiers(&self) -> bool {
-        let is_scram = |stored: &Stored| matches!(stored, Stored::Scram(_));
-        self.lookup.is_some()
-            || self.users.values().any(is_scram)
-            || self.file.as_ref().is_some_and(|file| file.last().values().any(is_scram))
+    pub fn answers_md5(&self, user: &[u8], stored: Option<&Stored>) -> bool {
+        match stored {
+            Some(Stored::Scram(_)) => false,
+            Some(_) => true,
+            None if self.rounds() == 0 => true,
+            None => {
+                let others = self.lookup.as_ref().is_some_and(Lookup::has_found_md5)
+                    || self.any(|stored| !matches!(stored, Stored::Scram(_)));
+                others && self.seed.mac(&[b"kind", user]).bytes()[0] < 128
+            }
+        }
+    }
+
+    /// The rounds of hashing after which an answer in clear text is judged, whatever the kind of the secret; 0 where there is no
+    /// verifier, so that none takes any.
+    #[must_use]
+    pub fn rounds(&self) -> u32 {
+        let mut most = if self.lookup.is_some() { self.iterations } else { 0 };
+        self.any(|stored| {
+            if let Stored::Scram(verifier) = stored {
+                most = most.max(verifier.iterations());
+            }
+            false
+        });
+        most
+    }
+
+    /// Whether `is` holds for the secret of any user, as far as they are known without looking any up.
+    fn any(&self, mut is: impl FnMut(&Stored) -> bool) -> bool {
+        self.users.values().any(&mut is) || self.file.as_ref().is_some_and(|file| file.last().values().any(&mut is))
     }
 
     /// What SCRAM compares with: for somebody who has no secret that will do, a verifier that no password fits, which

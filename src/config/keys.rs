@@ -94,7 +94,7 @@ const fn secret(name: &'static str, doc: &'static str) -> Key {
 }
 
 /// Every setting, in the order of the reference.
-pub const KEYS: [Key; 71] = [
+pub const KEYS: [Key; 72] = [
     secret(
         "upstream",
         "Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database][?sslmode=…&connect_timeout=…].",
@@ -213,6 +213,11 @@ pub const KEYS: [Key; 71] = [
         "auth",
         "\"pass-through\"",
         "How clients log in where no [[rule]] is written: \"pass-through\" (the upstream decides), \"scram-sha-256\", \"md5\", \"password\", \"peer\", \"cert\", \"trust\" or \"reject\".",
+    ),
+    key(
+        "auth_recheck",
+        "\"60s\"",
+        "How long it is taken for granted that PostgreSQL still lets a role in: a login after that has it tried again, in the background up to twice as long; 0 = every login.",
     ),
     optional(
         "rule",

@@ -55,6 +55,7 @@ pub struct Settings {
     pub reset: Reset,
     /// Who may come in how: the `[[rule]]` tables, or one that is `auth`.
     pub rules: Vec<Rule>,
+    pub auth_recheck: Duration,
     pub peer: Vec<PeerRule>,
     pub users: BTreeMap<Vec<u8>, Stored>,
     /// The limits of users that have any.
@@ -160,6 +161,7 @@ impl Settings {
                 Some((_, Value::Users(users))) => limits(users),
                 _ => BTreeMap::new(),
             },
+            auth_recheck: reader.read("auth_recheck", value::duration)?,
             auth_file: reader.path("auth_file"),
             auth_user: reader.text("auth_user"),
             auth_query: reader.read("auth_query", |text| Ok(text.to_owned()))?,

@@ -32,6 +32,7 @@ use crate::client::Shared;
 use crate::client::applicant::Applicants;
 use crate::client::complaints::Complaints;
 use crate::client::door::Door;
+use crate::client::places::Places;
 use crate::client::sessions::Sessions;
 use crate::config::keys::Adjustable;
 use crate::config::{ConfigError, Settings};
@@ -40,7 +41,6 @@ use crate::log::Queue;
 use crate::net::{Bound, BufferPool, Inherited, ListenError};
 use crate::upstream::Registry;
 use crate::upstream::route::Routes;
-use crate::upstream::slots::Slots;
 use crew::Presence;
 use limits::raise_file_limit;
 use listeners::Listeners;
@@ -180,7 +180,7 @@ fn share(
         errors: Complaints::default(),
         drain: Drain::default(),
         log,
-        places: Slots::new(places),
+        places: Places::new(places),
     }))
 }
 

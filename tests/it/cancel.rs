@@ -199,3 +199,30 @@ fn a_cancel_waits_for_nobody_elses_storm() {
     let page = ferry.report();
     assert!(page.get("cancels") < 50, "{page:?}");
 }
+
+#[test]
+fn wrong_keys_are_counted_and_the_right_one_still_cancels() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = Ferry::start(&postgres, &["--mode", "transaction"]);
+    let (mut raw, key) = session(&ferry, 3 << 16);
+    raw.send(&query("select pg_sleep(66)"));
+    eventually("it runs", || running(&postgres) == 1);
+    let started = std::time::Instant::now();
+    let guesses: Vec<_> = (0..300u32)
+        .map(|nth| {
+            let mut guess = ferry.raw();
+            let wrong = u32::from_be_bytes([key[4], key[5], key[6], key[7]]) ^ (nth + 1);
+            guess.send(&packet(CANCEL_REQUEST, &[&key[..4], &wrong.to_be_bytes()].concat()));
+            guess
+        })
+        .collect();
+    for mut guess in guesses {
+        assert!(guess.recv().is_none());
+    }
+    // A hundred at once, then two hundred a second.
+    assert!(started.elapsed() >= std::time::Duration::from_millis(500));
+    assert_eq!(ferry.report().get("cancels_wrong"), 300);
+    assert_eq!(running(&postgres), 1, "none of them hits");
+    cancel(&ferry, &key);
+    assert_eq!(code(&raw.until_ready()), "57014");
+}

@@ -8,6 +8,7 @@ use tracing::debug;
 
 use super::{Entry, PassThrough, Proof, caller, rule_for};
 use crate::client::Shared;
+use crate::client::places::Room;
 use crate::config::{Auth, CONSOLE, Settings};
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, Peer};
@@ -47,6 +48,7 @@ pub fn is_console(startup: &Startup) -> bool {
 pub async fn admit(
     shared: &Arc<Shared>,
     conn: &mut Conn,
+    room: &Room,
     startup: &Startup,
     settings: &Settings,
 ) -> Result<Option<Guest>, Fault> {
@@ -66,7 +68,7 @@ pub async fn admit(
     let caller = caller(conn.stream(), database.as_bytes(), name);
     let rule = rule_for(settings, &caller)?;
     let key = PoolKey { database: database.clone().into_bytes(), user: name.to_vec(), extra: Vec::new() };
-    let mut entry = Entry { shared, conn, settings, deadline, rule, database: database.as_bytes(), user: name };
+    let mut entry = Entry { shared, conn, room, settings, deadline, rule, database: database.as_bytes(), user: name };
     let came_in = match rule.method {
         Auth::PassThrough => {
             let pool = shared.registry.pool(&key);

@@ -153,7 +153,7 @@ async fn credential(
 ) -> Result<Credential, DialError> {
     match std::mem::replace(&mut login.secret, Secret::Used) {
         Secret::Known(credential) => Ok(credential),
-        Secret::Ask(ask) => ask.password().await.map(Credential::Password).ok_or(DialError::ClientGone),
+        Secret::Ask(ask) => ask.password().await.map(Credential::Password),
         Secret::Fixed(other) => {
             let found = endpoint.credentials.password(login.database(), &login.user).await;
             let Some(password) = found.map_err(DialError::Credential)? else {

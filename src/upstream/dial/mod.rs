@@ -23,6 +23,7 @@ use super::ask;
 use super::counters::Closing;
 use super::encrypt::{EncryptError, Encryptor};
 use super::link::Closed;
+use super::login_slots::LoginSlots;
 use super::registry::Registry;
 use super::route::{self, Address, Encrypt, Endpoint, Route};
 use crate::auth::{Credential, Password};
@@ -36,20 +37,25 @@ use crate::wire::frontend;
 #[derive(Debug)]
 pub struct Ask {
     question: oneshot::Sender<oneshot::Sender<Password>>,
+    slots: Arc<LoginSlots>,
 }
 
 impl Ask {
     /// The asker, and where the client's side learns that it is asked: it answers through the sender it gets there.
     #[must_use]
-    pub fn new() -> (Self, oneshot::Receiver<oneshot::Sender<Password>>) {
+    pub fn new(slots: &Arc<LoginSlots>) -> (Self, oneshot::Receiver<oneshot::Sender<Password>>) {
         let (question, asked) = oneshot::channel();
-        (Self { question }, asked)
+        (Self { question, slots: Arc::clone(slots) }, asked)
     }
 
-    pub(super) async fn password(self) -> Option<Password> {
+    pub(super) async fn password(self) -> Result<Password, DialError> {
         let (answer, answered) = oneshot::channel();
-        self.question.send(answer).ok()?;
-        answered.await.ok()
+        self.question.send(answer).map_err(|_| DialError::ClientGone)?;
+        tokio::select! {
+            biased;
+            password = answered => password.map_err(|_| DialError::ClientGone),
+            () = self.slots.patience_ends() => Err(DialError::Unanswered),
+        }
     }
 }
 
