@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::own_queries::{MEANWHILE, put_own_statement};
-use super::{Buffers, Machine};
+use super::{Buffers, Machine, flush_forwarded};
 use crate::error::{Fault, sqlstate};
 use crate::track::params::set_to_local;
 use crate::track::pipeline::{Describes, Note};
@@ -197,7 +197,7 @@ impl Machine<'_> {
 
     /// Closes what the connection has, which is not the client's.
     fn close_unnamed(&mut self, io: &mut Buffers<'_>) {
-        self.flush_forwarded(io);
+        flush_forwarded(io);
         frontend::put_close(io.to_server, "");
         let client = self.client.unnamed.clone();
         let change = self.set_unnamed(UnnamedCause::Drop, client, UnnamedStatement::Absent);
@@ -219,7 +219,7 @@ impl Machine<'_> {
             Some(_) => return Prepare::Refused(changed_columns()),
             None => {}
         }
-        self.flush_forwarded(io);
+        flush_forwarded(io);
         frontend::put_renamed(io.to_server, frontend::DESCRIBE, b"S", name, 0);
         let note = Note { describes: Some(Describes { server: id, client: None }), ..Note::default() };
         self.pipeline.request_with(Request::Describe, Reply::Assist, Some(note));
@@ -230,7 +230,7 @@ impl Machine<'_> {
 
     /// Prepares a text on this connection, under the settings it was first prepared under.
     fn put_parse(&mut self, io: &mut Buffers<'_>, name: &str, body: &[u8], params: &Params, reply: Reply, note: Note) {
-        self.flush_forwarded(io);
+        flush_forwarded(io);
         let now = self.current_params();
         let others: Vec<_> = statements::other_settings(params, &now).collect();
         self.set_meanwhile(io, &others, params, reply);
@@ -243,7 +243,7 @@ impl Machine<'_> {
 
     /// Has the server look at a text whose name is taken: it says first what is wrong with the text.
     pub(super) fn put_check(&mut self, io: &mut Buffers<'_>, body: &[u8]) {
-        self.flush_forwarded(io);
+        flush_forwarded(io);
         frontend::put_parse(io.to_server, MEANWHILE, body);
         frontend::put_close(io.to_server, MEANWHILE);
         self.pipeline.request(Request::Parse, Reply::Assist);
@@ -269,7 +269,7 @@ impl Machine<'_> {
 
     pub(super) fn close_prepared(&mut self, io: &mut Buffers<'_>, id: u64) {
         let Some(held) = self.server.prepared.remove(id) else { return };
-        self.flush_forwarded(io);
+        flush_forwarded(io);
         frontend::put_close(io.to_server, &format!("{}{id}", statements::PREFIX));
         let rollback = Rollback { closed: Some((id, held)), ..Rollback::default() };
         let note = Note { rollback, at_stake: true, ..Note::default() };

@@ -239,7 +239,7 @@ impl Machine<'_> {
         let next = if SessionCommand::is_tag(command) { self.pipeline.next_command(command) } else { None };
         let tag: Box<[u8]> = command.into();
         self.pipeline.response(backend::COMMAND_COMPLETE);
-        Fate::swallow(self.completed(&tag, next))
+        Fate::swallow(self.completed(&tag, next.as_ref()))
     }
 
     fn ready(&mut self, io: &mut Buffers<'_>, fate: Fate) -> Fate {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::ensure_prepared::Prepare;
 use super::from_client::{Beginning, Incoming, Sent, body};
 use super::session_sync::{Portal, PortalOf};
-use super::{Buffers, Gate, Machine};
+use super::{Buffers, Gate, Machine, flush_forwarded};
 use crate::config::Mode;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::track::names::{About, about};
@@ -41,8 +41,8 @@ impl Machine<'_> {
         }
         let (commands, mut edits) = self.insert_corrections(&effects);
         let unnamed = self.drop_unnamed();
-        let mut note = Note::default();
-        note.at_stake = unnamed.differed() && self.pipeline.may_be_discarded();
+        let at_stake = unnamed.differed() && self.pipeline.may_be_discarded();
+        let mut note = Note { at_stake, ..Note::default() };
         let dropped_something = unnamed.client.is_some() || unnamed.server != UnnamedStatement::Absent;
         note.rollback.unnamed = dropped_something.then_some(unnamed);
         self.note_commands(&mut note, commands, &effects);
@@ -56,7 +56,7 @@ impl Machine<'_> {
         edits.extend(self.rename_mentioned(io, mentioned, prepare));
         let (sql, positions) = text_edit::apply(&sql, edits);
         note.positions = Some(positions);
-        self.flush_forwarded(io);
+        flush_forwarded(io);
         frontend::put_query(io.to_server, &sql);
         self.pipeline.request_with(Request::Query, Reply::Forward, Some(note));
         self.undo();
@@ -96,7 +96,7 @@ impl Machine<'_> {
         }
         if self.pipeline.owed() > owed && prepare == Some(Reply::Swallow) {
             // Without it an error would make the server discard the query too. What is missing it will say itself.
-            self.flush_forwarded(io);
+            flush_forwarded(io);
             frontend::put_sync(io.to_server);
             self.pipeline.request(Request::Sync, Reply::Swallow);
         }

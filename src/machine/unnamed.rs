@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::ensure_prepared::Prepare;
 use super::from_client::{Incoming, Sent, body};
 use super::session_sync::{Portal, PortalOf};
-use super::{Buffers, Machine};
+use super::{Buffers, Machine, flush_forwarded};
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Rollback, UnnamedCause, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
@@ -60,7 +60,7 @@ impl Machine<'_> {
                 let (mut renamed, positions) = text_edit::apply(sql, edits);
                 renamed.extend_from_slice(&text.body[sql.len()..]);
                 note.positions = Some(positions);
-                self.flush_forwarded(io);
+                flush_forwarded(io);
                 frontend::put_parse(io.to_server, "", &renamed);
                 self.pipeline.request_with(Request::Parse, Reply::Forward, Some(note));
                 self.undo();
