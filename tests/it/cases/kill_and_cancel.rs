@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::script::{Findings, PATIENCE, SESSION, Setup, TRANSACTION, step};
 use crate::harness::raw::{CANCEL_REQUEST, copy_data, flush, packet, parse, query, startup, sync, tags};
-use crate::harness::{Ferry, Message, Postgres, Raw, Received, eventually};
+use crate::harness::{Ferry, Message, Postgres, Raw, Received, Signal, eventually};
 
 /// A client, and the body of the cancel request for it.
 fn client(ferry: &Ferry) -> (Raw, Vec<u8>) {
@@ -128,7 +128,7 @@ fn sigterm_ends_a_client_in_every_phase() {
     for setup in [SESSION[0], TRANSACTION[0]] {
         for phase in phases(setup) {
             let (ferry, mut raw, _holder) = in_phase(&postgres, setup, phase);
-            ferry.signal("TERM");
+            ferry.signal(Signal::SIGTERM);
             if let Err(told) = until_the_end(&mut raw, findings.patience()) {
                 findings.add(format!("{}: HANGS: not ended; {} ({setup:?})", phase.0, tags(&told)));
             }
