@@ -207,7 +207,7 @@ impl Machine<'_> {
     }
 
     fn note_unnamed(&self, change: UnnamedChange) -> Note {
-        let at_stake = change.differed() && self.pipeline.may_be_discarded();
+        let at_stake = change.differed() && self.may_be_discarded();
         let rollback = Rollback { unnamed: Some(change), ..Rollback::default() };
         Note { rollback, at_stake, ..Note::default() }
     }

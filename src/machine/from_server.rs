@@ -10,6 +10,9 @@ use crate::wire::{backend, frame, frontend, head};
 /// The longest server message that is held whole in memory to be looked at, in bytes. Longer errors are passed on unseen.
 const MAX_SEEN_BYTES: usize = 1 << 20;
 
+/// The longest tag of a command, in bytes: PostgreSQL's `COMPLETION_TAG_BUFSIZE`.
+const MAX_TAG_BYTES: usize = 64;
+
 /// What becomes of a message of the server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -236,10 +239,18 @@ impl Machine<'_> {
 
     fn command_complete(&mut self, io: &mut Buffers<'_>) -> Fate {
         let command = backend::command_tag(message(io, true));
-        let next = if SessionCommand::is_tag(command) { self.pipeline.next_command(command) } else { None };
-        let tag: Box<[u8]> = command.into();
+        if command.starts_with(b"SELECT ") {
+            // By far the most frequent, and none that changes a session.
+            self.pipeline.response(backend::COMMAND_COMPLETE);
+            return Fate::Forward;
+        }
+        let mut room = [0; MAX_TAG_BYTES];
+        let length = command.len().min(MAX_TAG_BYTES);
+        room[..length].copy_from_slice(&command[..length]);
+        let tag = &room[..length];
+        let next = if SessionCommand::is_tag(tag) { self.pipeline.next_command(tag) } else { None };
         self.pipeline.response(backend::COMMAND_COMPLETE);
-        Fate::swallow(self.completed(&tag, next.as_ref()))
+        Fate::swallow(self.completed(tag, next.as_ref()))
     }
 
     fn ready(&mut self, io: &mut Buffers<'_>, fate: Fate) -> Fate {

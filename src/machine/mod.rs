@@ -418,6 +418,13 @@ impl<'a> Machine<'a> {
         self.client.asked.get(name).or_else(|| baseline.get(name.as_bytes()))
     }
 
+    /// Whether a message that is sent now may be discarded, since an extended request of the client's before it may fail.
+    /// If the preparation fails, the connection is not used again.
+    fn may_be_discarded(&self) -> bool {
+        let preparing = if let Phase::Preparing { left } = self.phase { left } else { 0 };
+        self.pipeline.unsynced_owed() > preparing
+    }
+
     /// Takes back in the books what has not happened.
     fn undo(&mut self) {
         for (mut rollback, how) in self.pipeline.take_undone() {

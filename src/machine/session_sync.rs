@@ -121,7 +121,7 @@ impl Machine<'_> {
     /// # Errors
     /// What the client is told instead if it must not be sent.
     pub(super) fn consider(&mut self, effects: &SqlEffects) -> Result<(), Fault> {
-        if *effects == SqlEffects::default() {
+        if effects.is_nothing() {
             return Ok(());
         }
         self.explained.note(effects);

@@ -11,7 +11,7 @@ use crate::config::Mode;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::track::names::{About, about};
 use crate::track::pipeline::{Describes, Note};
-use crate::track::rollback::Rollback;
+use crate::track::rollback::{Rollback, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
 use crate::track::session_command::{Placed, SessionCommand};
 use crate::track::sql_effects::{self, UnknownSettings};
@@ -39,16 +39,21 @@ impl Machine<'_> {
             self.refuse(io, &refusal, incoming);
             return Sent::Done;
         }
-        let (commands, mut edits) = self.insert_corrections(&effects);
         let unnamed = self.drop_unnamed();
-        let at_stake = unnamed.differed() && self.pipeline.may_be_discarded();
+        // If it is not discarded with what is before it, it drops them whether it succeeds or fails.
+        let had_one = unnamed.client.is_some() || unnamed.server != UnnamedStatement::Absent;
+        let unnamed = Some(unnamed).filter(|_| had_one && self.may_be_discarded());
+        if effects.is_nothing() && mentioned.is_empty() && unnamed.is_none() {
+            self.pass(io, incoming, None);
+            return Sent::Done;
+        }
+        let (commands, mut edits) = self.insert_corrections(&effects);
+        let at_stake = unnamed.as_ref().is_some_and(UnnamedChange::differed);
         let mut note = Note { at_stake, ..Note::default() };
-        let dropped_something = unnamed.client.is_some() || unnamed.server != UnnamedStatement::Absent;
-        note.rollback.unnamed = dropped_something.then_some(unnamed);
+        note.rollback.unnamed = unnamed;
         self.note_commands(&mut note, commands, &effects);
         if mentioned.is_empty() && edits.is_empty() {
-            let note = (note.rollback.unnamed.is_some() || note.commands.is_some()).then_some(note);
-            self.pass(io, incoming, note);
+            self.pass(io, incoming, Some(note));
             return Sent::Done;
         }
         let sql = sql.to_vec();

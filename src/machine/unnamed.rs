@@ -51,7 +51,7 @@ impl Machine<'_> {
         let kept = text.clone().filter(|_| self.carries());
         let unnamed = Arc::new(Unnamed::new(id, kept, &effects, self.client.view.clone()));
         let change = self.set_unnamed(UnnamedCause::ClientParse, Some(unnamed), UnnamedStatement::Is(id));
-        let at_stake = change.differed() && self.pipeline.may_be_discarded();
+        let at_stake = change.differed() && self.may_be_discarded();
         let mut note = Note { at_stake, ..Note::default() };
         note.rollback.unnamed = Some(change);
         match text {
@@ -75,7 +75,7 @@ impl Machine<'_> {
     pub(super) fn unnamed(&mut self, io: &mut Buffers<'_>, portal: &[u8], incoming: Incoming) -> Sent {
         if incoming.request == Request::Close {
             let change = self.drop_unnamed();
-            let at_stake = change.differed() && self.pipeline.may_be_discarded();
+            let at_stake = change.differed() && self.may_be_discarded();
             let rollback = Rollback { unnamed: Some(change), ..Rollback::default() };
             self.pass(io, incoming, Some(Note { rollback, at_stake, ..Note::default() }));
             return Sent::Done;

@@ -206,11 +206,12 @@ impl Pipeline {
         self.synced_stakes > 0
     }
 
-    /// Whether a request that is sent now may be discarded, since an extended request before it may fail.
+    /// How many extended requests are owed that no `Sync` has followed: if one of them fails, what is sent now is
+    /// discarded.
     #[must_use]
-    pub fn may_be_discarded(&self) -> bool {
+    pub fn unsynced_owed(&self) -> usize {
         let since_sync = self.queue.iter().rev().take_while(|entry| entry.request != Request::Sync);
-        since_sync.into_iter().any(|entry| entry.request.is_extended())
+        since_sync.filter(|entry| entry.request.is_extended()).count()
     }
 
     /// What was noted of the request whose answer comes next.
