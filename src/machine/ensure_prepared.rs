@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::own_queries::{MEANWHILE, put_own_statement};
+use super::own_queries::put_own_statement;
 use super::{Buffers, Machine, flush_forwarded};
 use crate::error::{Fault, sqlstate};
 use crate::track::params::set_to_local;
@@ -241,13 +241,15 @@ impl Machine<'_> {
         self.set_meanwhile(io, &others, &now, reply);
     }
 
-    /// Has the server look at a text whose name is taken: it says first what is wrong with the text.
-    pub(super) fn put_check(&mut self, io: &mut Buffers<'_>, body: &[u8]) {
-        flush_forwarded(io);
-        frontend::put_parse(io.to_server, MEANWHILE, body);
-        frontend::put_close(io.to_server, MEANWHILE);
-        self.pipeline.request(Request::Parse, Reply::Assist);
-        self.pipeline.request(Request::Close, Reply::Assist);
+    /// Prepares a text under a name of its own, for the name that the client gives it is taken.
+    pub(super) fn put_checked(&mut self, io: &mut Buffers<'_>, body: &[u8]) -> Arc<Statement> {
+        let checked = self.context.statements.uncached();
+        self.add_prepared(io, &checked);
+        let rollback = Rollback { prepared: Some(checked.id), ..Rollback::default() };
+        let note = Note { rollback, at_stake: true, ..Note::default() };
+        let now = self.current_params();
+        self.put_parse(io, &checked.name(), body, &now, Reply::Assist, note);
+        checked
     }
 
     /// Sets `names` to what they are in `params`, in the middle of whatever the client does: until the transaction ends,

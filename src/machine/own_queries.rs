@@ -11,7 +11,7 @@ use crate::track::{Pins, Pipeline, Reply, Request, SqlEffects};
 use crate::wire::{backend, frontend};
 
 /// The name of a statement and a portal of pgferry's own, for a moment.
-pub(super) const MEANWHILE: &str = "pgferry_meanwhile";
+const MEANWHILE: &str = "pgferry_meanwhile";
 
 /// The reasons for keeping a connection that [`pins_query`] asks about, in its order.
 const ASKED: [Pins; 6] = [Pins::ROLE, Pins::TEMP, Pins::LISTEN, Pins::PREPARE, Pins::CURSOR, Pins::LOCK];

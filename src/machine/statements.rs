@@ -197,8 +197,10 @@ impl Machine<'_> {
             return Sent::Done;
         }
         if self.client.names.get(name).is_some() {
-            self.put_check(io, rest);
-            self.refuse(io, &existing_statement(name), incoming);
+            // The server says first what is wrong with the text, and then that the statement exists.
+            let checked = self.put_checked(io, rest);
+            self.aliases.given_up(checked.id, name);
+            self.pass_renamed(io, incoming, None, &Beginning { cut, before: b"", name: &checked.name() });
             return Sent::Done;
         }
         self.client.names.set(name, Some(Named { statement: Arc::clone(&statement), described: None }));

@@ -232,6 +232,14 @@ impl Pipeline {
         self.unsynced = 0;
     }
 
+    /// Whether the next answer is that to a command which pgferry has put into the client's text.
+    #[must_use]
+    pub fn is_inserted(&self) -> bool {
+        let front = self.queue.front().and_then(|entry| entry.note.as_ref());
+        let next = front.and_then(|note| note.commands.as_ref()).and_then(|(commands, done)| commands.get(*done));
+        next.is_some_and(|placed| placed.command == SessionCommand::Inserted)
+    }
+
     /// Takes the next request off whose answer is synthesized, if its turn has come.
     pub fn synthesized(&mut self) -> Option<Request> {
         let synthesize = self.queue.front().is_some_and(|entry| entry.reply == Reply::Synthesize);

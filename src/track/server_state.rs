@@ -130,6 +130,27 @@ impl ResetCommits {
     }
 }
 
+/// When a server reports a setting that has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reports {
+    /// When it is set, and whenever it is set again (before PostgreSQL 14).
+    AtOnce,
+    /// Before `ReadyForQuery`, if it is another than was reported last (`ReportChangedGUCOptions` in
+    /// `src/backend/utils/misc/guc.c`).
+    #[default]
+    BeforeReady,
+}
+
+impl Reports {
+    /// That of a server that reports `version` as its `server_version`.
+    #[must_use]
+    pub fn of_version(version: &[u8]) -> Self {
+        let digits: Vec<u8> = version.iter().copied().take_while(u8::is_ascii_digit).collect();
+        let major = std::str::from_utf8(&digits).ok().and_then(|digits| digits.parse::<u32>().ok());
+        if major.is_some_and(|major| major < 14) { Self::AtOnce } else { Self::BeforeReady }
+    }
+}
+
 /// How a connection may be ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Goodbye {
@@ -166,6 +187,8 @@ pub struct ServerState {
     pub sequences: Sequences,
     /// When a reset that is sent to it is committed.
     pub reset_commits: ResetCommits,
+    /// When it reports settings that have changed.
+    pub reports: Reports,
     /// How it may be ended.
     pub goodbye: Goodbye,
 }
@@ -174,8 +197,9 @@ impl ServerState {
     /// That of a connection that has just been opened with `asked`, and reports `params`.
     #[must_use]
     pub fn new(params: Params, asked: Wanted) -> Self {
-        let reset_commits = ResetCommits::of_version(params.get(b"server_version").unwrap_or_default());
-        Self { base: params.clone(), params, asked, reset_commits, ..Self::default() }
+        let version = params.get(b"server_version").unwrap_or_default();
+        let (reset_commits, reports) = (ResetCommits::of_version(version), Reports::of_version(version));
+        Self { base: params.clone(), params, asked, reset_commits, reports, ..Self::default() }
     }
 
     /// `DISCARD ALL` has been sent: its statements and settings are gone.
