@@ -223,7 +223,7 @@ impl<'a> Machine<'a> {
             let mut first = before;
             first.truncate(taken);
             self.first = First::Unsent(first);
-            self.flush_forwarded(io);
+            flush_forwarded(io);
         }
         if left == 0 {
             self.tell_differences(io);
@@ -327,7 +327,7 @@ impl<'a> Machine<'a> {
     fn give_up(&mut self, io: &mut Buffers<'_>) -> End {
         self.pipeline.abandon();
         self.undo();
-        self.flush_forwarded(io);
+        flush_forwarded(io);
         if let First::Unsent(first) | First::Sent(first) = std::mem::replace(&mut self.first, First::Forgotten) {
             io.from_client.put_back(&first);
         }
@@ -418,6 +418,13 @@ impl<'a> Machine<'a> {
         self.client.asked.get(name).or_else(|| baseline.get(name.as_bytes()))
     }
 
+    /// Whether a message that is sent now may be discarded, since an extended request of the client's before it may fail.
+    /// If the preparation fails, the connection is not used again.
+    fn may_be_discarded(&self) -> bool {
+        let preparing = if let Phase::Preparing { left } = self.phase { left } else { 0 };
+        self.pipeline.unsynced_owed() > preparing
+    }
+
     /// Takes back in the books what has not happened.
     fn undo(&mut self) {
         for (mut rollback, how) in self.pipeline.take_undone() {
@@ -430,14 +437,14 @@ impl<'a> Machine<'a> {
             self.client.undo(&mut rollback, how);
         }
     }
+}
 
-    /// Moves what waits to be sent to the server out of the client's buffer to where something can be put behind it.
-    fn flush_forwarded(&self, io: &mut Buffers<'_>) {
-        let unsent = io.from_client.unsent();
-        io.to_server.extend_from_slice(unsent);
-        let n = unsent.len();
-        io.from_client.sent(n);
-    }
+/// Moves what waits to be sent to the server out of the client's buffer to where something can be put behind it.
+fn flush_forwarded(io: &mut Buffers<'_>) {
+    let unsent = io.from_client.unsent();
+    io.to_server.extend_from_slice(unsent);
+    let n = unsent.len();
+    io.from_client.sent(n);
 }
 
 /// Moves what waits to be sent to the client out of the server's buffer to where something can be put behind it.

@@ -206,11 +206,12 @@ impl Pipeline {
         self.synced_stakes > 0
     }
 
-    /// Whether a request that is sent now may be discarded, since an extended request before it may fail.
+    /// How many extended requests are owed that no `Sync` has followed: if one of them fails, what is sent now is
+    /// discarded.
     #[must_use]
-    pub fn may_be_discarded(&self) -> bool {
+    pub fn unsynced_owed(&self) -> usize {
         let since_sync = self.queue.iter().rev().take_while(|entry| entry.request != Request::Sync);
-        since_sync.into_iter().any(|entry| entry.request.is_extended())
+        since_sync.filter(|entry| entry.request.is_extended()).count()
     }
 
     /// What was noted of the request whose answer comes next.
@@ -229,6 +230,14 @@ impl Pipeline {
     /// Notes that all owed so far is pgferry's own preparation, which commits what it does.
     pub fn on_preparation_sent(&mut self) {
         self.unsynced = 0;
+    }
+
+    /// Whether the next answer is that to a command which pgferry has put into the client's text.
+    #[must_use]
+    pub fn is_inserted(&self) -> bool {
+        let front = self.queue.front().and_then(|entry| entry.note.as_ref());
+        let next = front.and_then(|note| note.commands.as_ref()).and_then(|(commands, done)| commands.get(*done));
+        next.is_some_and(|placed| placed.command == SessionCommand::Inserted)
     }
 
     /// Takes the next request off whose answer is synthesized, if its turn has come.
