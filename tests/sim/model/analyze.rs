@@ -333,8 +333,11 @@ impl Analysis<'_> {
         };
         let mut a = self.expr(left, source, hint)?;
         let mut b = self.expr(right, source, if hint == Type::Unknown { a } else { hint })?;
-        if a == Type::Unknown {
-            a = self.expr(left, source, b)?;
+        if a == Type::Unknown && b == Type::Unknown {
+            (a, b) = (Type::Text, self.expr(right, source, Type::Text)?);
+        }
+        if a == Type::Unknown || a == Type::Text {
+            a = self.expr(left, source, b.or(Type::Text))?;
         }
         if b == Type::Unknown {
             b = a;

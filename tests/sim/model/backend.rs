@@ -79,6 +79,8 @@ pub struct Backend {
     pub temp_namespace: bool,
     pub temp_schema: Rc<str>,
     pub faults: Faults,
+    /// How deep EXECUTE stands in EXECUTE.
+    pub depth: usize,
     /// Messages taken so far.
     pub taken: u64,
 }
@@ -120,6 +122,7 @@ impl Backend {
             temp_namespace: false,
             temp_schema: format!("pg_temp_{id}").into(),
             faults: Faults::default(),
+            depth: 0,
             taken: 0,
         }
     }
@@ -395,17 +398,8 @@ impl Backend {
         self.output.report(report);
     }
 
-    /// Ends the session.
+    /// Ends the session. What has not been flushed is lost, as in `proc_exit`.
     pub fn close(&mut self, shared: &mut Shared) {
-        if self.phase == Phase::Closed {
-            return;
-        }
-        self.output.flush();
-        self.gone(shared);
-    }
-
-    /// Ends the session without a word.
-    pub fn gone(&mut self, shared: &mut Shared) {
         self.output.lose();
         if self.phase == Phase::Serving {
             self.texts = None;

@@ -128,7 +128,7 @@ impl Cluster {
 
     /// Ends it without a word; what it has not flushed is lost.
     pub fn crash(&mut self, id: BackendId) {
-        self.with(id, Backend::gone);
+        self.with(id, Backend::close);
     }
 
     /// Lets its next DISCARD ALL fail with this code.
@@ -218,6 +218,11 @@ impl Cluster {
     /// Texts that are not of the dialect, the first hundred of them.
     pub fn unparsed(&self) -> &[String] {
         &self.shared.unparsed
+    }
+
+    /// What was done that the model does not do as the server does: what followed proves nothing.
+    pub fn beyond(&self) -> &[&'static str] {
+        &self.shared.beyond
     }
 
     /// What one backend's work means to others: signals, notifications, locks.

@@ -101,6 +101,9 @@ impl Backend {
         }
         self.copy = None;
         let tag = CommandTag::Counted("COPY", count);
+        if self.texts.is_some() {
+            self.portals.remove("");
+        }
         if self.texts.is_some() { self.simple_done(shared, &tag) } else { self.executed(shared, false, &tag) }
     }
 }

@@ -482,8 +482,7 @@ impl Backend {
 
     fn set_config(&mut self, shared: &Shared, name: &str, value: &str, local: bool) -> Result<Value, Stop> {
         let action = if local { super::settings::Action::Local } else { super::settings::Action::Set };
-        let values = self.settings.split(name, value);
-        self.settings.set(name, Some(&values), action)?;
+        self.settings.set(name, Some(value), action)?;
         self.refresh_path(shared);
         Ok(self.settings.get(name).map_or(Value::Null, |value| Value::Text(Rc::clone(value))))
     }

@@ -249,7 +249,6 @@ impl Backend {
         }
         Ok(Portal {
             statement: prepared.statement.clone(),
-            meaning: Rc::clone(&prepared.meaning),
             params,
             columns,
             formats,
@@ -362,8 +361,7 @@ impl Backend {
         let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0);
         let tag = match portal.strategy {
             Strategy::Multi => {
-                self.check_waits(shared, &statement, &portal.params)?;
-                match self.run_statement(shared, &statement, &portal.params, true)? {
+                match self.run_portal(shared, &name, &statement, &portal.params)? {
                     Ran::Done(tag, _) => Some(tag),
                     Ran::Copying => {
                         self.set_state(&name, State::Done);
@@ -378,8 +376,7 @@ impl Backend {
             }
             Strategy::OneReturning | Strategy::UtilSelect => {
                 if matches!(portal.rows, Rows::Unrun) {
-                    self.check_waits(shared, &statement, &portal.params)?;
-                    if let Ran::Done(tag, rows) = self.run_statement(shared, &statement, &portal.params, true)? {
+                    if let Ran::Done(tag, rows) = self.run_portal(shared, &name, &statement, &portal.params)? {
                         portal.rows = Rows::Result(rows.into());
                         portal.tag = Some(tag);
                     }
@@ -402,7 +399,24 @@ impl Backend {
         }
     }
 
-    fn set_state(&mut self, name: &str, state: State) {
+    /// Runs what a portal holds. Meanwhile the portal is not to be touched.
+    fn run_portal(
+        &mut self,
+        shared: &mut Shared,
+        name: &str,
+        statement: &Statement,
+        params: &[Value],
+    ) -> Result<Ran, Stop> {
+        self.check_waits(shared, statement, params)?;
+        self.set_state(name, State::Active);
+        let ran = self.run_statement(shared, statement, params, true);
+        if matches!(ran, Err(Stop::Wait(_))) {
+            self.set_state(name, State::Ready);
+        }
+        ran
+    }
+
+    pub fn set_state(&mut self, name: &str, state: State) {
         if let Some(portal) = self.portals.get_mut(name) {
             portal.state = state;
         }

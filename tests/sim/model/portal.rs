@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::analyze::{Meaning, ResultColumn};
+use super::analyze::ResultColumn;
 use super::catalog::TableId;
 use super::sql::ast::Statement;
 use super::value::Value;
@@ -19,6 +19,8 @@ pub enum Strategy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Ready,
+    /// What it runs looks at portals.
+    Active,
     Done,
     Failed,
 }
@@ -62,7 +64,6 @@ impl CommandTag {
 pub struct Portal {
     /// `None` for an empty query.
     pub statement: Option<Rc<Statement>>,
-    pub meaning: Rc<Meaning>,
     pub params: Rc<[Value]>,
     pub columns: Option<Rc<[ResultColumn]>>,
     /// Result formats: none, one for all, or one each.
@@ -79,13 +80,6 @@ pub struct Portal {
     pub hold: bool,
     /// The tables that it has open.
     pub tables: Rc<[TableId]>,
-}
-
-impl Portal {
-    /// Whether column `n` is sent in binary.
-    pub fn is_binary(&self, n: usize) -> bool {
-        is_binary(&self.formats, n)
-    }
 }
 
 /// Whether column `n` is sent in binary, given result formats.

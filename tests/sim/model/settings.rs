@@ -143,7 +143,7 @@ impl Settings {
     /// Takes a value from the startup packet as the session's default.
     pub fn start(&mut self, name: &str, value: &str) -> Result<(), Report> {
         let at = self.find_or_create(name)?;
-        let value = self.check(at, &[value.into()])?;
+        let value = self.check(at, value)?;
         let setting = &mut self.all[at];
         setting.value = Rc::clone(&value);
         setting.reset = Rc::clone(&value);
@@ -197,13 +197,13 @@ impl Settings {
     }
 
     /// Sets `name`, or resets it.
-    pub fn set(&mut self, name: &str, values: Option<&[Rc<str>]>, action: Action) -> Result<(), Report> {
+    pub fn set(&mut self, name: &str, value: Option<&str>, action: Action) -> Result<(), Report> {
         let at = self.find_or_create(name)?;
         if self.all[at].kind == Kind::Internal {
             return Err(Report::error("55P02", format!("parameter \"{name}\" cannot be changed")));
         }
-        let value = match values {
-            Some(values) => self.check(at, values)?,
+        let value = match value {
+            Some(value) => self.check(at, value)?,
             None => Rc::clone(&self.all[at].reset),
         };
         if self.all[at].kind == Kind::Role {
@@ -261,22 +261,24 @@ impl Settings {
         self.stacked = self.nest > 0;
     }
 
-    fn check(&self, at: usize, values: &[Rc<str>]) -> Result<Rc<str>, Report> {
+    /// The values of a SET as one text: `flatten_set_variable_args`.
+    pub fn flatten(&self, name: &str, values: &[Rc<str>]) -> Result<Rc<str>, Report> {
+        let kind = self.find(name).map(|at| self.all[at].kind);
+        match (kind, values) {
+            (Some(Kind::Path), _) => Ok(values.iter().map(|value| quoted(value)).collect::<Vec<_>>().join(", ").into()),
+            (Some(Kind::DateStyle), _) => Ok(values.join(", ").into()),
+            (_, [value]) => Ok(Rc::clone(value)),
+            _ => Err(Report::error("22023", format!("SET {name} takes only one argument"))),
+        }
+    }
+
+    fn check(&self, at: usize, value: &str) -> Result<Rc<str>, Report> {
         let setting = &self.all[at];
-        let invalid = |value: &str| {
+        let invalid = || {
             Report::error("22023", format!("invalid value for parameter \"{}\": \"{value}\"", setting.name))
         };
-        if setting.kind == Kind::Path {
-            return Ok(values.iter().map(|value| quoted(value)).collect::<Vec<_>>().join(", ").into());
-        }
-        let [value] = values else {
-            if setting.kind == Kind::DateStyle {
-                return date_style(&setting.value, &values.join(",")).ok_or_else(|| invalid("")).map(Into::into);
-            }
-            return Err(Report::error("22023", format!("SET {} takes only one argument", setting.name)));
-        };
         let checked: Option<Rc<str>> = match setting.kind {
-            Kind::Text | Kind::Custom => Some(Rc::clone(value)),
+            Kind::Text | Kind::Custom | Kind::Path => Some(value.into()),
             Kind::Bool => boolean(value).map(|on| if on { "on".into() } else { "off".into() }),
             Kind::Encoding => encoding(value).map(Into::into),
             Kind::DateStyle => date_style(&setting.value, value).map(Into::into),
@@ -291,19 +293,13 @@ impl Settings {
                 number(value, &MEMORY).filter(|n| (64..=i64::from(i32::MAX)).contains(n)).map(|n| shown(n, &MEMORY))
             }
             Kind::Int => value.parse::<i64>().ok().filter(|n| (-15..=3).contains(n)).map(|n| n.to_string().into()),
-            Kind::Role => ["none", "limited"].into_iter().find(|role| **role == **value).map(Into::into),
-            Kind::Path | Kind::Internal => None,
+            Kind::Role => ["none", "limited"].into_iter().find(|role| *role == value).map(Into::into),
+            Kind::Internal => None,
         };
         if checked.is_none() && setting.kind == Kind::Role {
             return Err(Report::error("22023", format!("role \"{value}\" does not exist")));
         }
-        checked.ok_or_else(|| invalid(value))
-    }
-
-    /// A value for `set_config`, which takes a list as one text.
-    pub fn split(&self, name: &str, value: &str) -> Vec<Rc<str>> {
-        let path = self.find(name).is_some_and(|at| self.all[at].kind == Kind::Path);
-        if path { identifiers(value) } else { vec![value.into()] }
+        checked.ok_or_else(invalid)
     }
 
     /// Whether backslashes in ordinary string constants are escapes.

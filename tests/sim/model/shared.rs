@@ -41,6 +41,8 @@ pub struct Shared {
     version: u64,
     /// By whether backslashes are escapes.
     parsed: [HashMap<Box<[u8]>, Parsed>; 2],
+    /// What was done that the model does not do as the server does.
+    pub beyond: Vec<&'static str>,
     /// Texts that could not be parsed, the last of them.
     pub unparsed: Vec<String>,
 }

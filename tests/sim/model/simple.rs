@@ -6,7 +6,7 @@ use super::analyze::{Params, analyze};
 use super::backend::{Backend, aborted};
 use super::error::Stop;
 use super::extended::{Prepared, is_planned};
-use super::portal::{CommandTag, Rows, Strategy};
+use super::portal::{CommandTag, Portal, Rows, State, Strategy};
 use super::shared::Shared;
 use super::sql::ast::Statement;
 use super::statement::Ran;
@@ -67,15 +67,18 @@ impl Backend {
             super::analyze::Meaning::default()
         };
         self.check_waits(shared, statement, &[])?;
-        // It uses the unnamed portal.
-        self.portals.remove("");
         let prepared = Prepared { statement: Some(Rc::clone(statement)), meaning: meaning.into(), from_sql: false };
         let mut portal = self.open(shared, &prepared, Rc::new([]), Rc::new([]))?;
+        // It uses the unnamed portal, which stays behind where it fails in a transaction.
+        self.portals.insert("".into(), Portal { state: State::Active, ..portal.clone() });
         match portal.strategy {
             Strategy::OneSelect => portal.tag = Some(CommandTag::Counted("SELECT", 0)),
             _ => match self.run_statement(shared, statement, &[], true)? {
                 Ran::Copying => return Ok(None),
-                Ran::Done(tag, _) if portal.strategy == Strategy::Multi => return Ok(Some(tag)),
+                Ran::Done(tag, _) if portal.strategy == Strategy::Multi => {
+                    self.portals.remove("");
+                    return Ok(Some(tag));
+                }
                 Ran::Done(tag, rows) => {
                     portal.rows = Rows::Result(rows.into());
                     portal.tag = Some(tag);
@@ -83,7 +86,9 @@ impl Backend {
             },
         }
         self.row_description(portal.columns.as_deref(), &[]);
-        self.run_rows(shared, &mut portal, None)
+        let tag = self.run_rows(shared, &mut portal, None)?;
+        self.portals.remove("");
+        Ok(tag)
     }
 
     /// A statement has been run.

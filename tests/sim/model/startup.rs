@@ -21,7 +21,7 @@ impl Backend {
             return false;
         };
         if !(8..=LARGEST).contains(&length) {
-            self.gone(shared);
+            self.close(shared);
             return false;
         }
         let Some(packet) = bytes.get(4..length) else { return false };
@@ -37,7 +37,7 @@ impl Backend {
                 if let (Some(pid), Some(secret)) = (body.first_chunk::<4>(), body.last_chunk::<4>()) {
                     shared.cancelled.push((i32::from_be_bytes(*pid), Some(i32::from_be_bytes(*secret))));
                 }
-                self.gone(shared);
+                self.close(shared);
                 false
             }
             PROTOCOL_3 => {

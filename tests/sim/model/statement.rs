@@ -18,6 +18,9 @@ use super::sql::ast::{ColumnDef, Discard, Expr, Name, OnCommit, Select, SetTo, S
 use super::transaction::{Listening, Undo};
 use super::value::{Type, Value};
 
+/// How deep EXECUTE may stand in EXECUTE: a statement may execute itself.
+const DEEPEST: usize = 50;
+
 /// What has become of a statement.
 pub enum Ran {
     Done(CommandTag, Vec<Cells>),
@@ -43,9 +46,9 @@ impl Backend {
         top: bool,
     ) -> Result<Ran, Stop> {
         match statement {
-            Statement::Begin => {
+            Statement::Begin(tag) => {
                 self.begin();
-                done("BEGIN")
+                done(tag)
             }
             Statement::Commit { chain } => {
                 let committed = self.commit_block(*chain)?;
@@ -99,11 +102,15 @@ impl Backend {
             Statement::Declare { name, hold, select } => self.declare(shared, name, *hold, select),
             Statement::Fetch { cursor, count, moves } => self.fetch(shared, cursor, *count, *moves),
             Statement::CloseCursor(None) => {
-                self.portals.clear();
+                self.portals.retain(|_, portal| portal.state == State::Active);
                 done("CLOSE CURSOR ALL")
             }
-            Statement::CloseCursor(Some(name)) => match self.portals.remove(&**name) {
-                Some(_) => done("CLOSE CURSOR"),
+            Statement::CloseCursor(Some(name)) => match self.portals.get(&**name).map(|portal| portal.state) {
+                Some(State::Active) => fail("24000", format!("cannot drop active portal \"{name}\"")),
+                Some(_) => {
+                    self.portals.remove(&**name);
+                    done("CLOSE CURSOR")
+                }
                 None => fail("34000", format!("cursor \"{name}\" does not exist")),
             },
             Statement::Listen(channel) => {
@@ -172,11 +179,11 @@ impl Backend {
         if local && top && !self.transaction.is_block() {
             self.notice(&Report::warning("25P01", "SET LOCAL can only be used in transaction blocks"));
         }
-        let values = match to {
+        let value = match to {
             SetTo::Default => None,
-            SetTo::Values(values) => Some(&**values),
+            SetTo::Values(values) => Some(self.settings.flatten(name, values)?),
         };
-        self.settings.set(name, values, if local { Action::Local } else { Action::Set })?;
+        self.settings.set(name, value.as_deref(), if local { Action::Local } else { Action::Set })?;
         self.refresh_path(shared);
         done("SET")
     }
@@ -202,8 +209,8 @@ impl Backend {
         if let Some(code) = self.faults.discard.take() {
             return fail(code, "out of shared memory");
         }
-        self.portals.clear();
-        self.settings.set("role", Some(&["none".into()]), Action::Set)?;
+        self.portals.retain(|_, portal| portal.state == State::Active);
+        self.settings.set("role", Some("none"), Action::Set)?;
         self.settings.reset_all();
         self.statements.clear();
         self.transaction.listening.push(Listening::UnlistenAll);
@@ -251,9 +258,20 @@ impl Backend {
         let Some(statement) = prepared.statement else {
             return fail("XX000", "an empty statement cannot be executed");
         };
+        if statement.is_transaction() {
+            // The server trips over its own feet.
+            shared.beyond.push("EXECUTE of a transaction command");
+            return Err(Report::fatal("XX000", "unexpected transaction state").into());
+        }
         fold(&statement)?;
         self.check_waits(shared, &statement, &params)?;
-        self.run_statement(shared, &statement, &params, false)
+        if self.depth >= DEEPEST {
+            return fail("54001", "stack depth limit exceeded");
+        }
+        self.depth += 1;
+        let ran = self.run_statement(shared, &statement, &params, false);
+        self.depth -= 1;
+        ran
     }
 
     fn declare(&mut self, shared: &mut Shared, name: &str, hold: bool, select: &Rc<Statement>) -> Result<Ran, Stop> {
@@ -283,6 +301,7 @@ impl Backend {
             return fail("55000", format!("portal \"{cursor}\" cannot be run"));
         }
         if portal.strategy == Strategy::Multi {
+            shared.beyond.push("FETCH from what is no query");
             return fail("XX000", "unsupported portal strategy");
         }
         let total = self.source_rows(shared, &mut portal)?;
@@ -478,6 +497,9 @@ impl Backend {
                 self.check_unused(id, "DROP TABLE")?;
                 self.drop_id(shared, id)?;
             }
+            Err(_) if !self.temp_namespace && name.schema.as_deref() == Some("pg_temp") && !if_exists => {
+                return fail("3F000", "schema \"pg_temp\" does not exist");
+            }
             Err(_) if if_exists => {
                 let text = format!("table \"{}\" does not exist, skipping", name.name);
                 self.notice(&Report::notice("00000", text));
@@ -489,6 +511,9 @@ impl Backend {
 
     /// The table of an ALTER TABLE, locked.
     fn altered(&mut self, shared: &mut Shared, name: &Name) -> Result<TableId, Stop> {
+        if !self.temp_namespace && name.schema.as_deref() == Some("pg_temp") {
+            return fail("3F000", "schema \"pg_temp\" does not exist");
+        }
         let id = self.find(shared, name)?;
         self.lock(shared, Tag::Table(id), Mode::Exclusive)?;
         self.check_unused(id, "ALTER TABLE")?;
@@ -512,7 +537,7 @@ impl Backend {
         for (row, cells) in &before {
             after.push((*row, convert(cells)?.into()));
         }
-        let undo = Undo::Altered(id, Rc::clone(&table.columns), table.version, before);
+        let undo = Undo::Altered(id, Rc::clone(&table.columns), before);
         table.alter(columns, version, after);
         self.transaction.undo.push(undo);
         Ok(())

@@ -30,7 +30,7 @@ pub enum Undo {
     Deleted(TableId, u64),
     Created(TableId),
     Dropped(TableId),
-    Altered(TableId, Rc<[Column]>, u64, Vec<(u64, Rc<[Value]>)>),
+    Altered(TableId, Rc<[Column]>, Vec<(u64, Rc<[Value]>)>),
     TempNamespace,
 }
 

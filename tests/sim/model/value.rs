@@ -55,6 +55,11 @@ impl Type {
         }
     }
 
+    /// `other`, where this is not known.
+    pub fn or(self, other: Self) -> Self {
+        if self == Self::Unknown { other } else { self }
+    }
+
     /// The name that a cast gives its column.
     pub fn column_name(self) -> &'static str {
         match self {

@@ -351,7 +351,7 @@ impl Backend {
                         table.dropped_by = None;
                     }
                 }
-                Undo::Altered(id, columns, _, cells) => {
+                Undo::Altered(id, columns, cells) => {
                     if let Some(table) = database.tables.get_mut(&id) {
                         table.alter(columns, version, cells);
                     }

@@ -125,7 +125,8 @@ pub struct Update {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Statement {
-    Begin,
+    /// With the tag that it has.
+    Begin(&'static str),
     Commit { chain: bool },
     Rollback { chain: bool },
     Savepoint(Rc<str>),
@@ -168,6 +169,6 @@ impl Statement {
 
     /// `TransactionStmt`.
     pub fn is_transaction(&self) -> bool {
-        self.is_exit() || matches!(self, Self::Begin | Self::Savepoint(_) | Self::Release(_))
+        self.is_exit() || matches!(self, Self::Begin(_) | Self::Savepoint(_) | Self::Release(_))
     }
 }

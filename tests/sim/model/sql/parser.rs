@@ -163,11 +163,11 @@ impl Parser<'_> {
         match &*first {
             "begin" => {
                 self.transaction_noise();
-                Ok(Statement::Begin)
+                Ok(Statement::Begin("BEGIN"))
             }
             "start" => {
                 self.need_word("transaction")?;
-                Ok(Statement::Begin)
+                Ok(Statement::Begin("START TRANSACTION"))
             }
             "commit" | "end" => {
                 self.transaction_noise();
