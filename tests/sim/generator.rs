@@ -157,6 +157,10 @@ impl Generator {
 
     /// One or several messages that belong together.
     fn act(&mut self, out: &mut Vec<Message>) {
+        if self.options.contend && self.random.chance(40) {
+            let statement = self.contended();
+            return out.push(Message::Query(vec![statement]));
+        }
         match self.random.below(24) {
             0..=6 => {
                 let several = self.random.pick(&[1, 1, 1, 1, 2, 3, 4]);
@@ -377,7 +381,7 @@ impl Generator {
 
     /// A new token, or one that may be there already.
     fn token(&mut self) -> String {
-        if self.random.chance(15) {
+        if self.random.chance(if self.options.contend { 50 } else { 15 }) {
             let other = if self.options.contend { 0 } else { self.options.client };
             return format!("dup{other}_{}", self.random.below(2));
         }
@@ -440,6 +444,9 @@ impl Generator {
 
     /// One statement.
     fn statement(&mut self) -> String {
+        if self.options.contend && self.random.chance(40) {
+            return self.contended();
+        }
         match self.random.below(60) {
             0..=9 => self.select(),
             10..=14 => self.write(),
@@ -483,6 +490,19 @@ impl Generator {
         }
     }
 
+    /// One statement that others may have to wait for.
+    fn contended(&mut self) -> String {
+        match self.random.below(10) {
+            0 => self.lock(),
+            1 => format!("select pg_advisory_lock({})", self.random.pick(&KEYS)),
+            2..=4 => self.write(),
+            5 | 6 => "begin".to_owned(),
+            7 => self.random.pick(&["lock table t", "lock table v", "alter table v add column extra text"]).to_owned(),
+            8 => "update u set n = 4 where token = 'dup0_0'".to_owned(),
+            _ => self.listening(),
+        }
+    }
+
     fn write(&mut self) -> String {
         let token = self.token();
         match self.random.below(10) {
@@ -490,7 +510,7 @@ impl Generator {
             5 => format!("insert into t values ('{token}'), ('{}')", self.token()),
             6 => format!("insert into t(token) values ('{token}') returning token, 1 as one"),
             7 => format!("delete from t where token = '{token}'"),
-            8 => format!("update t set token = '{token}' where token = 'dup{}_0'", self.options.client),
+            8 => format!("update t set token = '{token}' where token = 'dup{}_0'", if self.options.contend { 0 } else { self.options.client }),
             _ => format!("insert into u values ('{token}', 3)"),
         }
     }

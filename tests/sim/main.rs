@@ -10,4 +10,5 @@ mod model;
 mod random;
 mod script;
 mod shrink;
+mod together;
 mod transcript;

@@ -74,6 +74,11 @@ impl Transcript {
         }
     }
 
+    /// Whether there is an error with this SQLSTATE.
+    pub fn has_error(&self, code: &str) -> bool {
+        self.seen.iter().any(|seen| seen.tag == b'E' && seen.body.ends_with(code.as_bytes()))
+    }
+
     /// How many ReadyForQuery have come.
     pub fn readies(&self) -> usize {
         self.seen.iter().filter(|seen| seen.tag == b'Z').count()

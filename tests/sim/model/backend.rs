@@ -10,7 +10,7 @@ use super::copy::CopyIn;
 use super::error::{Report, Severity, Stop};
 use super::extended::Prepared;
 use super::lock::{Mode, Tag, Wait};
-use super::portal::Portal;
+use super::portal::{Portal, State};
 use super::settings::{Settings, identifiers};
 use super::shared::Shared;
 use super::simple::Texts;
@@ -331,7 +331,7 @@ impl Backend {
 
     /// Tells an error, and does what `PostgresMain` does after one.
     pub fn error(&mut self, shared: &mut Shared, report: &Report) {
-        self.texts = None;
+        let stale = self.texts.take().is_some() && self.portals.get("").is_some_and(|p| p.state == State::Active);
         self.copy = None;
         self.waiting = false;
         self.output.report(report);
@@ -340,6 +340,9 @@ impl Backend {
             return;
         }
         self.abort_current(shared);
+        if stale {
+            self.set_state("", State::Stale);
+        }
         if self.extended {
             self.skipping = true;
         } else {

@@ -351,6 +351,9 @@ impl Backend {
             return Ok(());
         };
         let mut portal = portal.clone();
+        if portal.state == State::Stale {
+            shared.beyond.push("Execute of the portal that a failed simple query left behind");
+        }
         self.begin_command();
         if self.transaction.is_aborted() && !statement.is_exit() {
             return Err(aborted().into());

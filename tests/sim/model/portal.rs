@@ -23,6 +23,8 @@ pub enum State {
     Active,
     Done,
     Failed,
+    /// Failed in a simple query: the server has freed its statement, and runs into that.
+    Stale,
 }
 
 /// The rows that a portal reads.

@@ -99,7 +99,12 @@ impl Backend {
             },
             Statement::Prepare { name, types, body } => self.prepare(shared, name, types, body),
             Statement::Execute { name, args } => self.execute_prepared(shared, name, args),
-            Statement::Declare { name, hold, select } => self.declare(shared, name, *hold, select),
+            Statement::Declare { name, hold, select } => {
+                if !hold && top && !self.transaction.is_block() {
+                    return fail("25P01", "DECLARE CURSOR can only be used in transaction blocks");
+                }
+                self.declare(shared, name, *hold, select)
+            }
             Statement::Fetch { cursor, count, moves } => self.fetch(shared, cursor, *count, *moves),
             Statement::CloseCursor(None) => {
                 self.portals.retain(|_, portal| portal.state == State::Active);
@@ -255,9 +260,7 @@ impl Backend {
             }
         }
         let prepared = self.prepared(shared, name)?;
-        let Some(statement) = prepared.statement else {
-            return fail("XX000", "an empty statement cannot be executed");
-        };
+        let Some(statement) = prepared.statement else { return done("EXECUTE") };
         if statement.is_transaction() {
             // The server trips over its own feet.
             shared.beyond.push("EXECUTE of a transaction command");
@@ -275,9 +278,6 @@ impl Backend {
     }
 
     fn declare(&mut self, shared: &mut Shared, name: &str, hold: bool, select: &Rc<Statement>) -> Result<Ran, Stop> {
-        if !hold && !self.transaction.is_block() {
-            return fail("25P01", "DECLARE CURSOR can only be used in transaction blocks");
-        }
         let meaning = analyze(self, shared, select, Params::none())?;
         self.lock_tables(shared, &meaning)?;
         fold(select)?;
