@@ -43,7 +43,12 @@ type Outcome = (Transcript, Vec<String>);
 
 impl Real {
     fn start() -> Self {
-        let postgres = Postgres::start_with(&["max_connections=300", "timezone='UTC'", "deadlock_timeout=10ms", "log_min_messages=log"]);
+        let postgres = Postgres::start_with(&[
+            "max_connections=300",
+            "timezone='UTC'",
+            "deadlock_timeout=10ms",
+            "log_min_messages=log",
+        ]);
         for database in DATABASES {
             postgres.sql(&format!("create database {database}"));
         }
@@ -96,7 +101,9 @@ impl Real {
         while receive(&mut socket, &mut transcript) {}
         let rows = self.rows(script);
         let views = rows.iter().filter(|row| row.starts_with('v')).count();
-        if views != TABLES.iter().filter(|(_, table)| *table == "v").count() || script.to_string().contains("alter table") {
+        if views != TABLES.iter().filter(|(_, table)| *table == "v").count()
+            || script.to_string().contains("alter table")
+        {
             self.built.remove(script.database());
         }
         (transcript, rows)
@@ -133,14 +140,11 @@ impl Real {
             self.wait_for(&mut clients, moment);
         }
         for moment in rest {
-            match story.steps.get(moment.step) {
-                Some((client, write)) => {
-                    let _ = clients[*client].0.write_all(&write.bytes());
-                }
-                None => {
-                    let client = moment.step - story.steps.len();
-                    let _ = clients[client].0.shutdown(Shutdown::Write);
-                }
+            if let Some((client, write)) = story.steps.get(moment.step) {
+                let _ = clients[*client].0.write_all(&write.bytes());
+            } else {
+                let client = moment.step - story.steps.len();
+                let _ = clients[client].0.shutdown(Shutdown::Write);
             }
             self.wait_for(&mut clients, moment);
         }

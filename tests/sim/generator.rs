@@ -82,7 +82,7 @@ impl Generator {
                 }
             }
             2 => script.writes.push(Write { messages: vec![self.malformed()], ..Write::default() }),
-            _ => self.probe(&mut script),
+            _ => Self::probe(&mut script),
         }
         script
     }
@@ -103,7 +103,10 @@ impl Generator {
             put("TimeZone", self.random.pick(&ZONES));
         }
         if self.random.chance(10) {
-            put("options", self.random.pick(&["-c search_path=one", "-c a.b=started", "--work_mem=5MB -csearch_path=two,public"]));
+            put(
+                "options",
+                self.random.pick(&["-c search_path=one", "-c a.b=started", "--work_mem=5MB -csearch_path=two,public"]),
+            );
         }
         if self.random.chance(5) {
             put("search_path", self.random.pick(&["one, public", "two"]));
@@ -112,7 +115,7 @@ impl Generator {
     }
 
     /// A look at the session at the end.
-    fn probe(&mut self, script: &mut Script) {
+    fn probe(script: &mut Script) {
         for messages in [
             vec![Message::Sync],
             vec![query(&["rollback"])],
@@ -323,17 +326,27 @@ impl Generator {
         out.push(parse("", text.to_owned()));
         let name = String::new();
         out.push(Message::Bind { portal: portal.to_owned(), name, params: vec![], binary: false });
-        for _ in 0..1 + self.random.below(4) {
+        for _ in 0..=self.random.below(4) {
             out.push(execute(portal, self.random.pick(&[1, 2, 2, 3, 0])));
             if self.random.chance(20) {
-                out.push(self.random.pick(&[Some(Message::Sync), Some(Message::Flush)].each_ref()).clone().unwrap_or(Message::Sync));
+                out.push(
+                    self.random
+                        .pick(&[Some(Message::Sync), Some(Message::Flush)].each_ref())
+                        .clone()
+                        .unwrap_or(Message::Sync),
+                );
             }
         }
         self.end(out);
     }
 
     fn copy(&mut self, out: &mut Vec<Message>) {
-        let text = self.random.pick(&["copy t from stdin", "copy t(token) from stdin", "copy u from stdin", "copy nope from stdin"]);
+        let text = self.random.pick(&[
+            "copy t from stdin",
+            "copy t(token) from stdin",
+            "copy u from stdin",
+            "copy nope from stdin",
+        ]);
         let simple = self.random.chance(60);
         if simple {
             let mut statements = vec![text.to_owned()];
@@ -397,7 +410,10 @@ impl Generator {
             2 => "insert into t(token) values ($1)".to_owned(),
             3 => "select * from v".to_owned(),
             4 => "select $1".to_owned(),
-            5 => self.random.pick(&["", "select 'a' where $1 = 'x'", "select $2::int", "delete from t where token = $1"]).to_owned(),
+            5 => self
+                .random
+                .pick(&["", "select 'a' where $1 = 'x'", "select $2::int", "delete from t where token = $1"])
+                .to_owned(),
             6 => "insert into t(token) values ($1) returning token, 5".to_owned(),
             _ => self.statement(),
         }
@@ -407,9 +423,15 @@ impl Generator {
         let random = &mut self.random;
         match random.below(10) {
             0 => format!("timezone = '{}'", random.pick(&ZONES)),
-            1 => format!("datestyle = {}", random.pick(&["german", "iso", "'sql, ymd'", "sql, dmy", "'nonsense'", "default"])),
+            1 => format!(
+                "datestyle = {}",
+                random.pick(&["german", "iso", "'sql, ymd'", "sql, dmy", "'nonsense'", "default"])
+            ),
             2 => format!("application_name = {}", random.pick(&["'me'", "you", "''"])),
-            3 => format!("search_path = {}", random.pick(&["one", "two, public", "public", "'one, two'", "nowhere", "default", "pg_temp, one"])),
+            3 => format!(
+                "search_path = {}",
+                random.pick(&["one", "two, public", "public", "'one, two'", "nowhere", "default", "pg_temp, one"])
+            ),
             4 => format!("statement_timeout = {}", random.pick(&["'60s'", "90000", "'zz'", "0"])),
             5 => format!("work_mem to {}", random.pick(&["'5MB'", "2048", "1", "'1GB'"])),
             6 => format!("standard_conforming_strings = {}", random.pick(&["on", "off"])),
@@ -420,7 +442,15 @@ impl Generator {
     }
 
     fn setting_name(&mut self) -> &'static str {
-        self.random.pick(&["timezone", "datestyle", "application_name", "search_path", "work_mem", "a.b", "standard_conforming_strings"])
+        self.random.pick(&[
+            "timezone",
+            "datestyle",
+            "application_name",
+            "search_path",
+            "work_mem",
+            "a.b",
+            "standard_conforming_strings",
+        ])
     }
 
     fn select(&mut self) -> String {
@@ -455,7 +485,17 @@ impl Generator {
             21..=22 => self.random.pick(&["rollback", "rollback", "abort", "rollback and chain"]).to_owned(),
             23..=26 => {
                 let name = self.random.pick(&SAVEPOINTS);
-                self.random.pick(&[format!("savepoint {name}"), format!("rollback to {name}"), format!("release {name}"), format!("savepoint {name}")].each_ref()).clone()
+                self.random
+                    .pick(
+                        &[
+                            format!("savepoint {name}"),
+                            format!("rollback to {name}"),
+                            format!("release {name}"),
+                            format!("savepoint {name}"),
+                        ]
+                        .each_ref(),
+                    )
+                    .clone()
             }
             27..=31 => {
                 let how = self.random.pick(&["set", "set", "set local", "set session"]);
@@ -465,14 +505,32 @@ impl Generator {
                 0 => "reset all".to_owned(),
                 _ => format!("reset {}", self.setting_name()),
             },
-            34 => self.random.pick(&["discard all", "discard all", "discard temp", "discard plans", "discard sequences"]).to_owned(),
+            34 => self
+                .random
+                .pick(&["discard all", "discard all", "discard temp", "discard plans", "discard sequences"])
+                .to_owned(),
             35..=36 => {
                 let name = self.random.pick(&NAMES);
-                self.random.pick(&[format!("deallocate {name}"), "deallocate all".to_owned(), format!("deallocate prepare {name}")].each_ref()).clone()
+                self.random
+                    .pick(
+                        &[
+                            format!("deallocate {name}"),
+                            "deallocate all".to_owned(),
+                            format!("deallocate prepare {name}"),
+                        ]
+                        .each_ref(),
+                    )
+                    .clone()
             }
             37..=38 => {
                 let name = self.random.pick(&NAMES);
-                let body = self.random.pick(&["select 'sql'", "select $1::text", "select * from v", "insert into u(token) values ('prepared')", "select nope"]);
+                let body = self.random.pick(&[
+                    "select 'sql'",
+                    "select $1::text",
+                    "select * from v",
+                    "insert into u(token) values ('prepared')",
+                    "select nope",
+                ]);
                 format!("prepare {name} as {body}")
             }
             39..=40 => {
@@ -510,7 +568,10 @@ impl Generator {
             5 => format!("insert into t values ('{token}'), ('{}')", self.token()),
             6 => format!("insert into t(token) values ('{token}') returning token, 1 as one"),
             7 => format!("delete from t where token = '{token}'"),
-            8 => format!("update t set token = '{token}' where token = 'dup{}_0'", if self.options.contend { 0 } else { self.options.client }),
+            8 => format!(
+                "update t set token = '{token}' where token = 'dup{}_0'",
+                if self.options.contend { 0 } else { self.options.client }
+            ),
             _ => format!("insert into u values ('{token}', 3)"),
         }
     }
@@ -539,9 +600,10 @@ impl Generator {
             5 => format!("drop table {}{name}", self.random.pick(&["if exists pg_temp.", "pg_temp.", "pg_temp."])),
             6 => format!("insert into {name}(a) values ({})", self.random.pick(&["1", "'2'"])),
             7 => format!("alter table pg_temp.{name} add column c int"),
-            8 if !self.options.contend && self.options.global => {
-                self.random.pick(&["alter table v add column extra text", "alter table u alter column n type bigint"]).to_owned()
-            }
+            8 if !self.options.contend && self.options.global => self
+                .random
+                .pick(&["alter table v add column extra text", "alter table u alter column n type bigint"])
+                .to_owned(),
             _ => format!("alter table pg_temp.{name} alter column a type text"),
         }
     }
@@ -577,12 +639,21 @@ impl Generator {
         if !self.options.global {
             return "select 'no sequence'".to_owned();
         }
-        let text = self.random.pick(&["select nextval('code.seq')", "select currval('code.seq')", "select lastval()", "insert into numbered(token) values ('n') returning id"]);
+        let text = self.random.pick(&[
+            "select nextval('code.seq')",
+            "select currval('code.seq')",
+            "select lastval()",
+            "insert into numbered(token) values ('n') returning id",
+        ]);
         text.to_owned()
     }
 
     fn lock(&mut self) -> String {
-        let key = if self.options.contend { self.random.pick(&KEYS).to_owned() } else { format!("{}", 100 + self.options.client) };
+        let key = if self.options.contend {
+            self.random.pick(&KEYS).to_owned()
+        } else {
+            format!("{}", 100 + self.options.client)
+        };
         match self.random.below(6) {
             0 => format!("select pg_advisory_lock({key})"),
             1 => format!("select pg_try_advisory_lock({key})"),

@@ -13,11 +13,28 @@ use std::fmt;
 pub enum Message {
     /// The statements of a text.
     Query(Vec<String>),
-    Parse { name: String, text: String },
-    Bind { portal: String, name: String, params: Vec<Option<String>>, binary: bool },
-    Describe { kind: char, name: String },
-    Execute { portal: String, limit: u32 },
-    Close { kind: char, name: String },
+    Parse {
+        name: String,
+        text: String,
+    },
+    Bind {
+        portal: String,
+        name: String,
+        params: Vec<Option<String>>,
+        binary: bool,
+    },
+    Describe {
+        kind: char,
+        name: String,
+    },
+    Execute {
+        portal: String,
+        limit: u32,
+    },
+    Close {
+        kind: char,
+        name: String,
+    },
     Sync,
     Flush,
     Terminate,
@@ -67,11 +84,6 @@ impl Script {
     /// The database that it connects to.
     pub fn database(&self) -> &str {
         self.startup.iter().find(|(name, _)| name == "database").map_or("alpha", |(_, value)| value)
-    }
-
-    /// How many messages there are.
-    pub fn len(&self) -> usize {
-        self.writes.iter().map(|write| write.messages.len()).sum()
     }
 }
 
@@ -196,7 +208,9 @@ impl fmt::Display for Message {
             Self::CopyFail(why) => write!(f, "f({})", Quoted(why)),
             Self::Function => f.write_str("F"),
             Self::Raw(bytes) => {
-                write!(f, "R({})", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+                f.write_str("R(")?;
+                bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+                f.write_str(")")
             }
         }
     }

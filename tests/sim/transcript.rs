@@ -169,7 +169,7 @@ impl fmt::Display for Seen {
             b'E' | b'N' | b'C' | b'Z' | b'd' | b'A' | b'S' => {
                 String::from_utf8_lossy(&self.body).trim_end_matches('\0').replace('\0', "=").replace('\n', "\\n")
             }
-            b't' => self.body.get(2..).unwrap_or_default().chunks(4).map(|oid| format!("{} ", oid[oid.len() - 1])).collect(),
+            b't' => format!("{} parameters", self.body.get(1).copied().unwrap_or_default()),
             _ => return Ok(()),
         };
         if text.chars().count() > 80 {

@@ -325,7 +325,13 @@ impl Analysis<'_> {
         })
     }
 
-    fn binary(&mut self, operator: Operator, left: &Expr, right: &Expr, source: &[ResultColumn]) -> Result<Type, Report> {
+    fn binary(
+        &mut self,
+        operator: Operator,
+        left: &Expr,
+        right: &Expr,
+        source: &[ResultColumn],
+    ) -> Result<Type, Report> {
         let hint = match operator {
             Operator::And | Operator::Or => Type::Bool,
             Operator::Concat => Type::Text,
@@ -343,7 +349,12 @@ impl Analysis<'_> {
             b = a;
         }
         Ok(match operator {
-            Operator::And | Operator::Or | Operator::Equal | Operator::NotEqual | Operator::Less | Operator::Greater => {
+            Operator::And
+            | Operator::Or
+            | Operator::Equal
+            | Operator::NotEqual
+            | Operator::Less
+            | Operator::Greater => {
                 let number = |ty| matches!(ty, Type::Int4 | Type::Int8);
                 if number(a) && b == Type::Text || a == Type::Text && number(b) {
                     return Err(Report::error("42883", "operator does not exist"));

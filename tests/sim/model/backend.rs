@@ -168,14 +168,15 @@ impl Backend {
             return self.outcome(shared, result);
         }
         if self.ready {
-            self.send_ready(shared);
+            self.send_ready();
         }
         if !self.transaction.is_any() && self.copy.is_none() {
             self.tell_notifications(true);
         }
         let message = self.input.get(self.read..).unwrap_or_default();
         let size = match frame(message) {
-            Framed::Partial if self.eof => {
+            Framed::Partial if !self.eof => return false,
+            Framed::Partial | Framed::BadLength => {
                 if self.copy.is_some() {
                     let lost = Report::error("08006", "unexpected EOF on client connection with an open transaction");
                     self.error(shared, &lost);
@@ -184,15 +185,10 @@ impl Backend {
                 self.close(shared);
                 return false;
             }
-            Framed::Partial => return false,
             Framed::UnknownType(tag) if self.copy.is_some() => return self.unexpected_in_copy(shared, tag),
             Framed::UnknownType(tag) => {
                 let fatal = Report::fatal("08P01", format!("invalid frontend message type {tag}"));
                 self.error(shared, &fatal);
-                return false;
-            }
-            Framed::BadLength => {
-                self.close(shared);
                 return false;
             }
             Framed::Whole(size) => size,
@@ -363,7 +359,7 @@ impl Backend {
         false
     }
 
-    fn send_ready(&mut self, _shared: &mut Shared) {
+    fn send_ready(&mut self) {
         self.ready = false;
         if !self.transaction.is_any() {
             self.tell_notifications(false);

@@ -144,7 +144,14 @@ impl Database {
         self.names.get(name)?.iter().find(sees).copied()
     }
 
-    pub fn create(&mut self, id: TableId, schema: Rc<str>, name: Rc<str>, columns: Rc<[Column]>, unique: Option<usize>) {
+    pub fn create(
+        &mut self,
+        id: TableId,
+        schema: Rc<str>,
+        name: Rc<str>,
+        columns: Rc<[Column]>,
+        unique: Option<usize>,
+    ) {
         self.names.entry(Rc::clone(&name)).or_default().push(id);
         let table = Table {
             schema,

@@ -48,8 +48,7 @@ impl Backend {
         for row in table.same(value) {
             let wait = |xid| Err(Stop::Wait(Wait::Lock(Tag::Transaction(xid), Mode::Exclusive)));
             match (row.inserted_by, row.deleted_by) {
-                (Some(xid), _) if Some(xid) != me => return wait(xid),
-                (_, Some(xid)) if Some(xid) != me => return wait(xid),
+                (Some(xid), _) | (_, Some(xid)) if Some(xid) != me => return wait(xid),
                 (_, Some(_)) => {}
                 _ => return Err(duplicate().into()),
             }
@@ -65,9 +64,10 @@ impl Backend {
         }
     }
 
-    /// Whether `code.insert` must wait.
-    pub fn check_token(&mut self, shared: &Shared, value: &Value) -> Result<(), Stop> {
+    /// Whether `code.insert` must wait; locks its table.
+    pub fn check_token(&mut self, shared: &mut Shared, value: &Value) -> Result<(), Stop> {
         let Ok(id) = self.table_id(shared, &tokens()) else { return Ok(()) };
+        self.lock(shared, Tag::Table(id), Mode::Shared)?;
         self.check_wait(shared, id, value)
     }
 

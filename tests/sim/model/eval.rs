@@ -113,7 +113,9 @@ impl Backend {
                     _ => Vec::new(),
                 }
             }
-            From::Table(name) if view(name.schema.as_deref(), &name.name).is_some() => self.view_rows(shared, &name.name),
+            From::Table(name) if view(name.schema.as_deref(), &name.name).is_some() => {
+                self.view_rows(shared, &name.name)
+            }
             From::Table(name) => {
                 let me = self.transaction.xid;
                 let id = self.find_table(shared, name, me);
@@ -158,10 +160,8 @@ impl Backend {
                 temp(&mut tables.map(|table| Rc::clone(&table.name)))
             }
             "pg_prepared_statements" => {
-                let row = |(name, prepared): (&Box<str>, &super::extended::Prepared)| {
-                    Cells::from([Value::text(name), Value::Bool(prepared.from_sql)])
-                };
-                self.statements.iter().map(row).collect()
+                let statements = self.statements.iter();
+                statements.map(|(name, p)| Cells::from([Value::text(name), Value::Bool(p.from_sql)])).collect()
             }
             "pg_cursors" => {
                 let cursors = self.portals.iter().filter(|(name, _)| !name.is_empty());

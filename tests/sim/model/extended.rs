@@ -61,6 +61,11 @@ fn name(bytes: &[u8]) -> Result<Box<str>, Report> {
     utf8(bytes).map(String::into_boxed_str)
 }
 
+fn formats(body: &mut Body<'_>) -> Result<Vec<u16>, Report> {
+    let count = body.u16()?;
+    (0..count).map(|_| body.u16()).collect()
+}
+
 impl Backend {
     pub fn parse(&mut self, shared: &mut Shared, mut body: Body<'_>) -> Result<(), Stop> {
         let name = name(body.string()?)?;
@@ -166,10 +171,10 @@ impl Backend {
         let name = name(body.string()?)?;
         self.begin_command();
         let prepared = self.find_prepared(&name)?.clone();
-        let formats = self.formats(&mut body)?;
+        let param_formats = formats(&mut body)?;
         let count = usize::from(body.u16()?);
-        if formats.len() > 1 && formats.len() != count {
-            let (formats, params) = (formats.len(), count);
+        if param_formats.len() > 1 && param_formats.len() != count {
+            let (formats, params) = (param_formats.len(), count);
             return fail("08P01", format!("bind message has {formats} parameter formats but {params} parameters"));
         }
         let types = &prepared.meaning.params;
@@ -177,7 +182,9 @@ impl Backend {
             let needed = types.len();
             return fail(
                 "08P01",
-                format!("bind message supplies {count} parameters, but prepared statement \"{name}\" requires {needed}"),
+                format!(
+                    "bind message supplies {count} parameters, but prepared statement \"{name}\" requires {needed}"
+                ),
             );
         }
         let exits = prepared.statement.as_ref().is_none_or(|statement| statement.is_exit());
@@ -195,24 +202,19 @@ impl Backend {
                 continue;
             };
             let bytes = body.bytes(length)?;
-            params.push(match formats.get(at).or(formats.first().filter(|_| formats.len() == 1)) {
+            params.push(match param_formats.get(at).or(param_formats.first().filter(|_| param_formats.len() == 1)) {
                 None | Some(0) => Value::parse(*ty, &utf8(bytes)?)?,
                 Some(1) => Value::receive(*ty, bytes)?,
                 Some(other) => return fail("22023", format!("unsupported format code: {other}")),
             });
         }
-        let formats = self.formats(&mut body)?;
+        let result_formats = formats(&mut body)?;
         body.end()?;
         let prepared = self.prepared(shared, &name)?;
-        let portal = self.open(shared, &prepared, params.into(), formats.into())?;
+        let portal = self.open(shared, &prepared, params.into(), result_formats.into())?;
         self.portals.insert(portal_name, portal);
         self.output.empty(b'2');
         Ok(())
-    }
-
-    fn formats(&self, body: &mut Body<'_>) -> Result<Vec<u16>, Report> {
-        let count = body.u16()?;
-        (0..count).map(|_| body.u16()).collect()
     }
 
     /// `PortalStart`.
@@ -277,7 +279,7 @@ impl Backend {
                 let params = &prepared.meaning.params;
                 self.output.message(b't', |body| {
                     body.extend(u16::try_from(params.len()).unwrap_or(u16::MAX).to_be_bytes());
-                    params.iter().for_each(|ty| body.extend(ty.oid().to_be_bytes()));
+                    body.extend(params.iter().flat_map(|ty| ty.oid().to_be_bytes()));
                 });
                 self.row_description(prepared.columns().map(|columns| &**columns), &[]);
                 Ok(())
@@ -363,26 +365,24 @@ impl Backend {
         }
         let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0);
         let tag = match portal.strategy {
-            Strategy::Multi => {
-                match self.run_portal(shared, &name, &statement, &portal.params)? {
-                    Ran::Done(tag, _) => Some(tag),
-                    Ran::Copying => {
-                        self.set_state(&name, State::Done);
-                        return Ok(());
-                    }
+            Strategy::Multi => match self.run_portal(shared, &name, &statement, &portal.params)? {
+                Ran::Done(tag, _) => Some(tag),
+                Ran::Copying => {
+                    self.set_state(&name, State::Done);
+                    return Ok(());
                 }
-            }
+            },
             Strategy::OneSelect => {
                 self.check_waits(shared, &statement, &portal.params)?;
                 portal.tag = Some(CommandTag::Counted("SELECT", 0));
                 self.run_rows(shared, &mut portal, limit)?
             }
             Strategy::OneReturning | Strategy::UtilSelect => {
-                if matches!(portal.rows, Rows::Unrun) {
-                    if let Ran::Done(tag, rows) = self.run_portal(shared, &name, &statement, &portal.params)? {
-                        portal.rows = Rows::Result(rows.into());
-                        portal.tag = Some(tag);
-                    }
+                if matches!(portal.rows, Rows::Unrun)
+                    && let Ran::Done(tag, rows) = self.run_portal(shared, &name, &statement, &portal.params)?
+                {
+                    portal.rows = Rows::Result(rows.into());
+                    portal.tag = Some(tag);
                 }
                 self.run_rows(shared, &mut portal, limit)?
             }
@@ -392,14 +392,12 @@ impl Backend {
         } else if let Some(kept) = self.portals.get_mut(&name) {
             *kept = portal;
         }
-        match tag {
-            Some(tag) => self.executed(shared, statement.is_transaction(), &tag),
-            None => {
-                self.transaction.pipelining = true;
-                self.output.empty(b's');
-                Ok(())
-            }
+        if let Some(tag) = tag {
+            return self.executed(shared, statement.is_transaction(), &tag);
         }
+        self.transaction.pipelining = true;
+        self.output.empty(b's');
+        Ok(())
     }
 
     /// Runs what a portal holds. Meanwhile the portal is not to be touched.

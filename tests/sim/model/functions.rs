@@ -26,7 +26,6 @@ pub fn signature(schema: Option<&str>, name: &str, args: usize) -> Option<Signat
         return None;
     }
     match (name, args) {
-        ("current_setting", 1) => of(&[Text], Text),
         ("current_setting", 2) => of(&[Text, Bool], Text),
         ("set_config", 3) => of(&[Text, Text, Bool], Text),
         ("nextval" | "currval", 1) => of(&[Text], Int8),
@@ -38,7 +37,7 @@ pub fn signature(schema: Option<&str>, name: &str, args: usize) -> Option<Signat
         ("pg_my_temp_schema", 0) => of(&[], Oid),
         ("current_database" | "current_schema" | "current_user" | "session_user", 0) => of(&[], Name),
         ("length", 1) => of(&[Text], Int4),
-        ("upper" | "lower", 1) => of(&[Text], Text),
+        ("current_setting" | "upper" | "lower", 1) => of(&[Text], Text),
         ("repeat", 2) => of(&[Text, Int4], Text),
         ("pg_sleep", 1) => of(&[Int4], Void),
         ("pg_notify", 2) => of(&[Text, Text], Void),

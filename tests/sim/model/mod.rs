@@ -20,6 +20,8 @@ mod simple;
 mod sql;
 mod startup;
 mod statement;
+#[cfg(test)]
+mod tests;
 mod transaction;
 mod value;
 mod wire;

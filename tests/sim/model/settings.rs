@@ -274,9 +274,8 @@ impl Settings {
 
     fn check(&self, at: usize, value: &str) -> Result<Rc<str>, Report> {
         let setting = &self.all[at];
-        let invalid = || {
-            Report::error("22023", format!("invalid value for parameter \"{}\": \"{value}\"", setting.name))
-        };
+        let invalid =
+            || Report::error("22023", format!("invalid value for parameter \"{}\": \"{value}\"", setting.name));
         let checked: Option<Rc<str>> = match setting.kind {
             Kind::Text | Kind::Custom | Kind::Path => Some(value.into()),
             Kind::Bool => boolean(value).map(|on| if on { "on".into() } else { "off".into() }),
@@ -288,7 +287,9 @@ impl Settings {
                 styles.into_iter().find(|style| *style == lower).map(Into::into)
             }
             Kind::TimeZone => ZONES.into_iter().find(|zone| zone.eq_ignore_ascii_case(value)).map(Into::into),
-            Kind::Time => number(value, &TIME).filter(|n| (0..=i64::from(i32::MAX)).contains(n)).map(|n| shown(n, &TIME)),
+            Kind::Time => {
+                number(value, &TIME).filter(|n| (0..=i64::from(i32::MAX)).contains(n)).map(|n| shown(n, &TIME))
+            }
             Kind::Memory => {
                 number(value, &MEMORY).filter(|n| (64..=i64::from(i32::MAX)).contains(n)).map(|n| shown(n, &MEMORY))
             }

@@ -28,10 +28,12 @@ pub enum Ran {
     Copying,
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "it ends functions that may fail")]
 fn done(tag: &'static str) -> Result<Ran, Stop> {
     Ok(Ran::Done(CommandTag::Plain(tag), Vec::new()))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "it ends functions that may fail")]
 fn counted(tag: &'static str, count: usize) -> Result<Ran, Stop> {
     Ok(Ran::Done(CommandTag::Counted(tag, count), Vec::new()))
 }

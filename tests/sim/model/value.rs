@@ -175,11 +175,10 @@ impl Value {
         Ok(match (self, ty) {
             (Self::Null, _) => Self::Null,
             (Self::Text(text), ty) => Self::parse(ty, &text)?,
-            (value @ Self::Int(_), Type::Int8 | Type::Oid) | (value @ Self::Bool(_), Type::Bool) => value,
             (Self::Int(n), Type::Int4) if i32::try_from(n).is_err() => {
                 return Err(Report::error("22003", "integer out of range"));
             }
-            (value @ Self::Int(_), Type::Int4) => value,
+            (value @ Self::Int(_), Type::Int4 | Type::Int8 | Type::Oid) | (value @ Self::Bool(_), Type::Bool) => value,
             (Self::Int(n), Type::Bool) => Self::Bool(n != 0),
             (Self::Bool(b), Type::Int4 | Type::Int8) => Self::Int(i64::from(b)),
             (Self::Bool(b), _) => Self::text(if b { "true" } else { "false" }),

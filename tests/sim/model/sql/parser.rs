@@ -185,7 +185,11 @@ impl Parser<'_> {
             "discard" => self.discard(),
             "deallocate" => {
                 self.word("prepare");
-                if self.word("all") { Ok(Statement::Deallocate(None)) } else { self.name().map(|n| Statement::Deallocate(Some(n))) }
+                if self.word("all") {
+                    Ok(Statement::Deallocate(None))
+                } else {
+                    self.name().map(|n| Statement::Deallocate(Some(n)))
+                }
             }
             "prepare" => self.prepare(),
             "execute" => {
@@ -197,11 +201,19 @@ impl Parser<'_> {
             "fetch" => self.fetch(false),
             "move" => self.fetch(true),
             "close" => {
-                if self.word("all") { Ok(Statement::CloseCursor(None)) } else { self.name().map(|n| Statement::CloseCursor(Some(n))) }
+                if self.word("all") {
+                    Ok(Statement::CloseCursor(None))
+                } else {
+                    self.name().map(|n| Statement::CloseCursor(Some(n)))
+                }
             }
             "listen" => self.name().map(Statement::Listen),
             "unlisten" => {
-                if self.sign("*") { Ok(Statement::Unlisten(None)) } else { self.name().map(|n| Statement::Unlisten(Some(n))) }
+                if self.sign("*") {
+                    Ok(Statement::Unlisten(None))
+                } else {
+                    self.name().map(|n| Statement::Unlisten(Some(n)))
+                }
             }
             "notify" => {
                 let channel = self.name()?;
@@ -296,7 +308,8 @@ impl Parser<'_> {
             return Ok(Statement::Set { name: "session_authorization".into(), to: self.set_to()?, local });
         }
         for (word, name) in [("names", "client_encoding"), ("schema", "search_path"), ("role", "role")] {
-            let equals = self.is_word_at(self.at + 1, "to") || matches!(self.tokens.get(self.at + 1), Some(Token::Sign("=" | ".")));
+            let equals = self.is_word_at(self.at + 1, "to")
+                || matches!(self.tokens.get(self.at + 1), Some(Token::Sign("=" | ".")));
             if !equals && self.word(word) {
                 return Ok(Statement::Set { name: name.into(), to: self.set_to()?, local });
             }
