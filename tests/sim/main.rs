@@ -10,5 +10,6 @@ mod model;
 mod random;
 mod script;
 mod shrink;
+mod simulator;
 mod together;
 mod transcript;

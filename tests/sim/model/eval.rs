@@ -175,7 +175,10 @@ impl Backend {
             }
             "pg_settings" => {
                 let row = |(name, value, reset): (&Rc<str>, &Rc<str>, &Rc<str>)| {
-                    Cells::from([name, value, reset].map(|text| Value::Text(Rc::clone(text))))
+                    // A value that was set to what it is reset to anyway passes for one that was not set.
+                    let source = if value == reset { "default" } else { "session" };
+                    let [name, value, reset] = [name, value, reset].map(|text| Value::Text(Rc::clone(text)));
+                    Cells::from([name, value, reset, Value::text(source)])
                 };
                 self.settings.iter().map(row).collect()
             }

@@ -61,7 +61,7 @@ pub fn view(schema: Option<&str>, name: &str) -> Option<&'static [(&'static str,
         "pg_prepared_statements" => &[("name", Text), ("from_sql", Bool)],
         "pg_cursors" => &[("name", Text), ("is_holdable", Bool)],
         "pg_locks" => &[("locktype", Text), ("pid", Int4)],
-        "pg_settings" => &[("name", Text), ("setting", Text), ("reset_val", Text)],
+        "pg_settings" => &[("name", Text), ("setting", Text), ("reset_val", Text), ("source", Text)],
         _ => return None,
     })
 }
