@@ -11,7 +11,7 @@ impl Machine<'_> {
     pub fn boundary(&mut self, io: &mut Buffers<'_>, all_sent: bool) -> Next {
         let ended = self.up.client == ClientSide::Ended;
         if ended && self.pipeline.lost() {
-            return Next::End(End::Goodbye);
+            return Next::End(self.up.farewell());
         }
         let under_way = self.is_preparing()
             || !all_sent
@@ -21,14 +21,19 @@ impl Machine<'_> {
             || !io.from_server.unsent().is_empty();
         if ended && self.up.is_partial() && io.from_client.unsent().is_empty() {
             // The rest of its message will never come.
-            return Next::End(End::Goodbye);
+            return Next::End(self.up.farewell());
         }
         let still = self.pipeline.answered() || (ended && (self.pipeline.is_still() || self.pipeline.copying_in()));
         if under_way || !still {
             return Next::Wait;
         }
+        if ended && !self.pipeline.is_prompted() && !self.pipeline.copying_in() && !self.pipeline.lost() {
+            // What the server keeps back it would lose with the session, but not an error.
+            self.prompt(io);
+            return Next::Again;
+        }
         if ended {
-            return Next::End(End::Goodbye);
+            return Next::End(self.up.farewell());
         }
         self.down.resume();
         if !self.pipeline.settled() {

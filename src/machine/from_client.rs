@@ -44,11 +44,13 @@ enum Rest {
 pub(super) struct Upward {
     rest: Rest,
     pub(super) client: ClientSide,
+    /// Why the client's stream has ended, if it is told so.
+    violation: Option<Fault>,
 }
 
 impl Default for Upward {
     fn default() -> Self {
-        Self { rest: Rest::Forward(0), client: ClientSide::Open }
+        Self { rest: Rest::Forward(0), client: ClientSide::Open, violation: None }
     }
 }
 
@@ -67,6 +69,17 @@ impl Upward {
         if self.client == ClientSide::Ending {
             self.client = ClientSide::Ended;
         }
+    }
+
+    /// What comes next is no message: all before it is carried out and answered.
+    fn violates(&mut self, fault: Fault) {
+        self.client = ClientSide::Ended;
+        self.violation = Some(fault);
+    }
+
+    /// How the machine ends once all has been answered.
+    pub(super) fn farewell(&mut self) -> End {
+        self.violation.take().map_or(End::Goodbye, End::Refuse)
     }
 
     /// What was taken is unread again.
@@ -124,7 +137,10 @@ impl Machine<'_> {
                     self.up.nothing_more();
                     return Ok(progress);
                 }
-                Err(bad) => return Err(End::Refuse(Fault::violation(bad.to_string()))),
+                Err(bad) => {
+                    self.up.violates(Fault::violation(bad.to_string()));
+                    return Ok(true);
+                }
             };
             let request = Request::of(head.tag);
             if request == Some(Request::CopyData) && self.pipeline.copying_in() {
@@ -143,7 +159,8 @@ impl Machine<'_> {
                     self.up.client = ClientSide::Ended;
                     return Ok(true);
                 }
-                return Err(End::Refuse(Fault::unknown_message(head.tag)));
+                self.up.violates(Fault::unknown_message(head.tag));
+                return Ok(true);
             };
             if !names::can_judge(head, io.from_client.unparsed(), self.context.max_text_bytes) {
                 io.from_client.make_room(head.size);
@@ -210,7 +227,7 @@ impl Machine<'_> {
     }
 
     /// Has the server send the answers that it keeps back, of which one is waited for.
-    fn prompt(&mut self, io: &mut Buffers<'_>) {
+    pub(super) fn prompt(&mut self, io: &mut Buffers<'_>) {
         if self.pipeline.is_prompted() {
             return;
         }

@@ -8,31 +8,61 @@ use super::client::Client;
 use super::play::{Alone, Played, TABLES};
 use super::tokens::Unit;
 use crate::script::Script;
-use crate::transcript::Transcript;
+use crate::transcript::{Seen, Transcript};
 
 /// Errors by which a client is told that something has gone wrong which is none of its doing.
 const TOLD: [&str; 5] = ["FATAL 57P01", "FATAL 08006", "ERROR 53300", "FATAL 53300", "FATAL 53200"];
 
 /// What is wrong with a run, if anything is.
-pub fn check(case: &Case, played: &Played) -> Option<String> {
+pub fn check(case: &Case, played: &Played) -> Option<Finding> {
+    let finding = |kind: Kind| move |text: String| Finding { kind, text };
     if let Some(stuck) = &played.stuck {
-        return Some(stuck.clone());
+        return Some(finding(Kind::Stuck)(stuck.clone()));
     }
     if let Some(complaint) = played.world.complaints.borrow().first() {
-        return Some(complaint.clone());
+        return Some(finding(Kind::Complaint)(complaint.clone()));
     }
     let mut told = false;
     for (id, (client, alone)) in played.clients.iter().zip(&played.alone).enumerate() {
         match against_alone(client, alone, case) {
             Told::TheSame => {}
             Told::OfFaults => told = true,
-            Told::Wrong(why) => return Some(format!("client {id} {why}")),
+            Told::Wrong(why) => return Some(finding(Kind::Told)(format!("client {id} {why}"))),
         }
     }
+    let rows = || if told { None } else { check_rows(case, played) };
     check_counts(played)
-        .or_else(|| check_books(played))
-        .or_else(|| check_units(case, played))
-        .or_else(|| if told { None } else { check_rows(case, played) })
+        .map(finding(Kind::Counts))
+        .or_else(|| check_units(case, played).map(finding(Kind::Tokens)))
+        .or_else(|| rows().map(finding(Kind::Rows)))
+        .or_else(|| check_books(played).map(finding(Kind::Books)))
+}
+
+/// What a finding is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing happens any more, or too much.
+    Stuck,
+    Panic,
+    /// What should not have happened on the way.
+    Complaint,
+    /// A client has been told something else than alone.
+    Told,
+    /// Connections are lost, or counted wrongly.
+    Counts,
+    /// What was acknowledged is not there once, or what was not is.
+    Tokens,
+    /// The database holds other rows.
+    Rows,
+    /// The books say something else of a connection than it says itself.
+    Books,
+}
+
+/// What is wrong with a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub kind: Kind,
+    pub text: String,
 }
 
 enum Told {
@@ -43,17 +73,23 @@ enum Told {
 }
 
 fn against_alone(client: &Client, alone: &Alone, case: &Case) -> Told {
-    let own = greeted(&client.transcript);
-    let Some(difference) = own.difference(&greeted(&alone.transcript)) else { return Told::TheSame };
+    let (own, expected) = (respelt(&client.transcript, &alone.transcript), greeted(&alone.transcript));
+    let Some(difference) = own.difference(&expected) else { return Told::TheSame };
     let at = difference.at;
     let shown = || format!("is told\n    {}\n  and alone\n    {}", difference.left, difference.right);
-    let (seen, expected) = (own.seen.get(at), &greeted(&alone.transcript).seen);
-    if at >= expected.len() {
-        // PostgreSQL loses with a session what it has not sent; pgferry may have had it send that.
+    let seen = own.seen.get(at);
+    if at >= expected.seen.len() {
+        // PostgreSQL loses with a session what it has not sent, which pgferry may have had it send; and it says nothing of a
+        // length that can't be right.
         let flushed = greeted(&alone.flushed).seen;
-        if own.seen.len() <= flushed.len() && own.seen[..] == flushed[..own.seen.len()] {
+        let told = own.seen.strip_suffix(&[violation()]).unwrap_or(&own.seen);
+        if flushed.starts_with(told) {
             return Told::TheSame;
         }
+    }
+    if at >= own.seen.len() && expected.seen[at..].iter().all(|seen| seen.tag == b'E') {
+        // A client that ends in the middle of a copy or a message is told nothing of it.
+        return Told::TheSame;
     }
     if client.vanished && at >= own.seen.len() {
         return Told::OfFaults;
@@ -70,16 +106,42 @@ fn against_alone(client: &Client, alone: &Alone, case: &Case) -> Told {
     Told::Wrong(shown())
 }
 
-/// The transcript without the settings that are told while a value's spelling is not known.
+/// What a client is told that breaks the protocol.
+fn violation() -> Seen {
+    Seen { tag: b'E', body: b"FATAL 08P01".as_slice().into() }
+}
+
+/// Where the login's answer ends.
+fn login(transcript: &Transcript) -> usize {
+    transcript.seen.iter().position(|seen| seen.tag == b'Z').map_or(0, |at| at + 1)
+}
+
+/// The transcript without the settings that it begins with.
 fn greeted(transcript: &Transcript) -> Transcript {
+    let login = login(transcript);
     let mut transcript = transcript.clone();
-    let login = transcript.seen.iter().position(|seen| seen.tag == b'Z').unwrap_or(0);
     let mut at = 0;
     transcript.seen.retain(|seen| {
         at += 1;
-        seen.tag != b'S' || at > login + 1
+        seen.tag != b'S' || at > login
     });
     transcript
+}
+
+/// The same without what a client is told later because the spelling of a value was not known at its login.
+fn respelt(transcript: &Transcript, alone: &Transcript) -> Transcript {
+    let settings = |transcript: &Transcript| -> Vec<Seen> {
+        let seen = transcript.seen.iter().take(login(transcript));
+        seen.filter(|seen| seen.tag == b'S').cloned().collect()
+    };
+    let told = settings(transcript);
+    let mut greeted = greeted(transcript);
+    for late in settings(alone).iter().filter(|setting| !told.contains(setting)) {
+        if let Some(at) = greeted.seen.iter().position(|seen| seen == late) {
+            greeted.seen.remove(at);
+        }
+    }
+    greeted
 }
 
 /// Every connection has come back or is closed.
@@ -183,8 +245,7 @@ struct Answers<'t> {
 
 impl<'t> Answers<'t> {
     fn of(transcript: &'t Transcript) -> Self {
-        let login = transcript.seen.iter().position(|seen| seen.tag == b'Z').map_or(usize::MAX, |at| at + 1);
-        Self { transcript, at: login }
+        Self { transcript, at: login(transcript) }
     }
 
     fn next(&mut self, readies: usize) -> Verdict {

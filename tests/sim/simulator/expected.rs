@@ -132,6 +132,20 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
         // A login does not wait for a connection on which a value could be tried.
         "Europe/Berlin".clone_into(value);
     }
+    // A setting with a dot in its name that somebody has set once is empty in the session ever after, and not unknown.
+    let known = match script.startup.iter().position(|(name, _)| name == "options") {
+        Some(at) => &mut script.startup[at].1,
+        None => {
+            script.startup.push(("options".to_owned(), String::new()));
+            let last = script.startup.len() - 1;
+            &mut script.startup[last].1
+        }
+    };
+    for setting in ["a.b", "c.d"] {
+        if !known.contains(setting) {
+            known.push_str(&format!(" -c {setting}="));
+        }
+    }
     for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
         match message {
             Message::Query(statements) => {

@@ -5,26 +5,26 @@ use std::time::Instant;
 use pgferry::config::{Mode, Reset};
 
 use super::case::{Case, Wishes};
-use super::check::check;
+use super::check::{Finding, Kind, check};
 use super::play::{play, play_alone};
 use crate::shrink::shrink;
 
 /// What a run comes to: its steps, and what is wrong with it.
-pub fn run(case: &Case) -> (usize, Option<String>) {
+pub fn run(case: &Case) -> (usize, Option<Finding>) {
     match play(case, play_alone(case), false) {
         Ok(played) => (played.steps, check(case, &played)),
-        Err(panic) => (0, Some(format!("a panic: {panic}"))),
+        Err(panic) => (0, Some(Finding { kind: Kind::Panic, text: format!("a panic: {panic}") })),
     }
 }
 
 /// How many other interleavings of a smaller case are tried.
 const TRIES: u64 = 12;
 
-fn fails(case: &mut Case) -> bool {
+fn fails(case: &mut Case, kind: Kind) -> bool {
     let schedule = case.schedule;
     for other in 0..TRIES {
         case.schedule = if other == 0 { schedule } else { schedule.wrapping_mul(31).wrapping_add(other) % 100_000 };
-        if run(case).1.is_some() {
+        if run(case).1.is_some_and(|found| found.kind == kind) {
             return true;
         }
     }
@@ -33,7 +33,7 @@ fn fails(case: &mut Case) -> bool {
 }
 
 /// The smallest case found that still fails.
-fn smaller(case: Case, seconds: u64) -> Case {
+fn smaller(case: Case, kind: Kind, seconds: u64) -> Case {
     let began = Instant::now();
     let mut best = case;
     loop {
@@ -41,7 +41,7 @@ fn smaller(case: Case, seconds: u64) -> Case {
         for at in (0..best.members.len()).rev() {
             let mut candidate = best.clone();
             candidate.members.remove(at);
-            if !candidate.members.is_empty() && fails(&mut candidate) {
+            if !candidate.members.is_empty() && fails(&mut candidate, kind) {
                 best = candidate;
                 any = true;
             }
@@ -49,7 +49,7 @@ fn smaller(case: Case, seconds: u64) -> Case {
         for at in (0..best.faults.len()).rev() {
             let mut candidate = best.clone();
             candidate.faults.remove(at);
-            if fails(&mut candidate) {
+            if fails(&mut candidate, kind) {
                 best = candidate;
                 any = true;
             }
@@ -67,7 +67,7 @@ fn smaller(case: Case, seconds: u64) -> Case {
                 }
                 let mut candidate = known.clone();
                 candidate.members[at].script = script.clone();
-                let failed = fails(&mut candidate);
+                let failed = fails(&mut candidate, kind);
                 if failed {
                     known.schedule = candidate.schedule;
                 }
@@ -130,9 +130,9 @@ fn clients_are_told_what_they_would_be_told_alone() {
     if let Some(seed) = number("SIM_SEED") {
         let case = Case::of(seed, wishes);
         if let Some(found) = run(&case).1 {
-            let case = if number("SIM_SHRINK") == Some(0) { case } else { smaller(case, 60) };
+            let case = if number("SIM_SHRINK") == Some(0) { case } else { smaller(case, found.kind, 60) };
             let found = run(&case).1.unwrap_or(found);
-            panic!("seed {seed}: {}", tell(&case, &found));
+            panic!("seed {seed}: {}", tell(&case, &found.text));
         }
         return;
     }
@@ -150,7 +150,7 @@ fn clients_are_told_what_they_would_be_told_alone() {
         let (taken, found) = run(&case);
         done += taken as u64;
         if let Some(found) = found {
-            eprintln!("seed {seed}: {}", found.lines().take(4).collect::<Vec<_>>().join(" / "));
+            eprintln!("seed {seed}: {}", found.text.lines().take(4).collect::<Vec<_>>().join(" / "));
             findings.push((seed, case, found));
             if findings.len() as u64 >= most {
                 break;
@@ -160,8 +160,8 @@ fn clients_are_told_what_they_would_be_told_alone() {
     }
     eprintln!("{done} steps of {} runs in {:?}", seed - first, began.elapsed());
     if let Some((seed, case, found)) = findings.into_iter().next() {
-        let case = if number("SIM_SHRINK") == Some(0) { case } else { smaller(case, 60) };
+        let case = if number("SIM_SHRINK") == Some(0) { case } else { smaller(case, found.kind, 60) };
         let found = run(&case).1.unwrap_or(found);
-        panic!("seed {seed}: {}", tell(&case, &found));
+        panic!("seed {seed}: {}", tell(&case, &found.text));
     }
 }

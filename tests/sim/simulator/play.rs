@@ -10,6 +10,7 @@ use super::wire::Close;
 use super::world::{TaskId, Tasks, World};
 use crate::alone;
 use crate::model::Cluster;
+use crate::script::{Message, Script, Write};
 use crate::transcript::Transcript;
 
 /// The most steps of a run; a longer one goes round in circles.
@@ -64,15 +65,29 @@ pub fn play_alone(case: &Case) -> Vec<Alone> {
             let found = cluster.rows(member.script.database(), "public", table);
             rows.extend(found.into_iter().map(|row| (table.to_owned(), row)));
         }
-        let mut flushing = member.script.clone();
-        if flushing.writes.last().is_none_or(|write| write.cut.is_none()) {
-            let messages = vec![crate::script::Message::Flush];
-            flushing.writes.push(crate::script::Write { messages, cut: None, wait: false });
-        }
-        let flushed = alone::run(&mut Cluster::default(), &flushing);
+        let flushed = alone::run(&mut Cluster::default(), &flushing(&member.script));
         all.push(Alone { transcript, flushed, rows });
     }
     all
+}
+
+/// The script with a `Flush` behind each of its messages.
+fn flushing(script: &Script) -> Script {
+    let mut script = script.clone();
+    for write in &mut script.writes {
+        let mut messages = Vec::new();
+        let mut size = 0;
+        for message in write.messages.drain(..) {
+            size += Write { messages: vec![message.clone()], ..Write::default() }.bytes().len();
+            if write.cut.is_some_and(|cut| cut < size) {
+                break;
+            }
+            messages.extend([message, Message::Flush]);
+        }
+        write.messages = messages;
+        write.cut = write.cut.map(|_| usize::MAX);
+    }
+    script
 }
 
 /// Plays a case; a panic is what it comes to.
@@ -269,7 +284,7 @@ impl Player {
                 let unread = !wire.up.is_empty();
                 wire.up.clear();
                 if wire.sent.close == Close::Open && !wire.loses_answers {
-                    let resets = unread && world.chance(50);
+                    let resets = unread && !world.setup.is_calm() && world.chance(50);
                     wire.sent.close = if resets { Close::Reset } else { Close::Ended };
                     if resets {
                         wire.sent.clear();
