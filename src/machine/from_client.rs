@@ -44,13 +44,15 @@ enum Rest {
 pub(super) struct Upward {
     rest: Rest,
     pub(super) client: ClientSide,
+    /// How many answers were not due before the rest of the message that was sent last, its own among them.
+    behind: usize,
     /// Why the client's stream has ended, if it is told so.
     violation: Option<Fault>,
 }
 
 impl Default for Upward {
     fn default() -> Self {
-        Self { rest: Rest::Forward(0), client: ClientSide::Open, violation: None }
+        Self { rest: Rest::Forward(0), client: ClientSide::Open, behind: 0, violation: None }
     }
 }
 
@@ -80,6 +82,11 @@ impl Upward {
     /// How the machine ends once all has been answered.
     pub(super) fn farewell(&mut self) -> End {
         self.violation.take().map_or(End::Goodbye, End::Refuse)
+    }
+
+    /// Whether all has been answered, of `owed` answers, that can be without the rest of the current message.
+    pub(super) fn waits_for_rest(&self, owed: usize) -> bool {
+        self.is_partial() && owed <= self.behind
     }
 
     /// What was taken is unread again.
@@ -266,7 +273,9 @@ impl Machine<'_> {
     /// Sends the message on as it is.
     pub(super) fn pass(&mut self, io: &mut Buffers<'_>, incoming: Incoming, note: Option<Note>) {
         self.counts.server_parses += u64::from(incoming.request == Request::Parse);
+        let (owed, unprompted) = (self.pipeline.owed(), self.pipeline.unprompted());
         self.pipeline.request_with(incoming.request, Reply::Forward, note);
+        self.up.behind = unprompted + self.pipeline.owed() - owed;
         self.undo();
         io.from_client.parse(incoming.here);
         self.up.rest = Rest::Forward(incoming.head.size - incoming.here);

@@ -324,6 +324,12 @@ impl Pipeline {
         self.prompted == self.queue.len()
     }
 
+    /// How many of the requests that are owed the server answers only after it has heard more.
+    #[must_use]
+    pub fn unprompted(&self) -> usize {
+        self.queue.len() - self.prompted
+    }
+
     /// Whether a request that is sent now finds the transaction status that [`Pipeline::status`] tells, unless it is
     /// discarded.
     #[must_use]
@@ -459,7 +465,8 @@ impl Pipeline {
             let removed = self.queue.remove(at);
             self.readies -= usize::from(removed.is_some_and(|entry| entry.request.ends_ready()));
         }
-        self.prompted = self.prompted.min(self.queue.len());
+        // A `Sync` or `Flush` that the copy ignores brings no answer.
+        self.prompted = self.queue.iter().rposition(|entry| entry.request.ends_ready()).map_or(0, |at| at + 1);
         self.copy_in = if end.is_some() { CopyIn::Ended } else { CopyIn::Open };
     }
 

@@ -87,8 +87,10 @@ fn against_alone(client: &Client, alone: &Alone, case: &Case) -> Told {
             return Told::TheSame;
         }
     }
-    if at >= own.seen.len() && expected.seen[at..].iter().all(|seen| seen.tag == b'E') {
-        // A client that ends in the middle of a copy or a message is told nothing of it.
+    let rest = own.seen.get(at..).unwrap_or_default();
+    let ends_alone = expected.seen.get(at..).unwrap_or_default().iter().all(|seen| seen.tag == b'E');
+    if ends_alone && rest.iter().all(|seen| seen.tag == b'Z' || *seen.body == *b"ERROR 57014") {
+        // A client that ends in the middle of a copy or a message is told of it in other words, or not at all.
         return Told::TheSame;
     }
     if client.vanished && at >= own.seen.len() {

@@ -44,6 +44,7 @@ fn always(_: &Setup) -> bool {
 const RULES: &[Rule] = &[
     rule(always, "count(*) from t", "select a from v", "the rows of others count"),
     rule(always, "from t order by token", "", "the rows of others are among them"),
+    rule(always, "insert into v(", "insert into x(a) values ('3')", "of others' tables only where there is a temporary one"),
     rule(leaks_hidden, "code.set('a.b'", "select code.set('application_name', 'hid')", "not reported: not seen"),
     rule(leaks_hidden, "code.lock", "select 'no lock'", "a lock that is not seen stays on the connection"),
     rule(leaks_hidden, "code.listen", "select 'no listen'", "not seen"),
@@ -154,6 +155,11 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
             Message::Parse { name, text: sql } => {
                 own_name(name, setup, client);
                 *sql = text(sql, setup, client);
+                if transaction(setup) && !name.is_empty() && ["execute ", "deallocate "].iter().any(|verb| sql.starts_with(verb))
+                {
+                    // A name in a text that others share stands for what each of them calls so.
+                    "select 'no name'".clone_into(sql);
+                }
             }
             Message::Bind { name, .. } => own_name(name, setup, client),
             Message::Describe { kind: 'S', name } | Message::Close { kind: 'S', name } => {
