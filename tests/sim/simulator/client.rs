@@ -42,14 +42,18 @@ pub struct Client {
 impl Client {
     /// Client `id`, who would be told `alone` if it were alone.
     pub fn new(id: usize, member: &Member, alone: &Transcript) -> Self {
-        let mut waits = alone.waits.clone().into_iter();
+        // Settings are not counted: in what order and how often they are told is compared afterwards.
+        let counted = |seen: usize| alone.seen[..seen].iter().filter(|seen| seen.tag != b'S').count();
+        let mut waits: Vec<usize> = alone.waits.iter().map(|wait| counted(*wait)).collect();
+        let total = waits.pop().unwrap_or(0);
+        let mut waits = waits.into_iter();
         let login = waits.next().unwrap_or(0);
         Self {
             id,
             writes: member.script.writes.iter().map(|write| (write.bytes(), write.wait)).collect(),
             ending: member.ending,
             waits,
-            total: alone.seen.len(),
+            total,
             place: Place::Waiting(login),
             next: 0,
             transcript: Transcript::default(),
@@ -60,22 +64,26 @@ impl Client {
         }
     }
 
+    fn seen(&self) -> usize {
+        self.transcript.seen.iter().filter(|seen| seen.tag != b'S').count()
+    }
+
     pub fn is_gone(&self) -> bool {
         self.place == Place::Gone
     }
 
     /// What it waits for, told.
     pub fn shown(&self) -> String {
-        format!("client {}: {:?}, {} of {} messages", self.id, self.place, self.transcript.seen.len(), self.total)
+        format!("client {}: {:?}, {} of {} messages", self.id, self.place, self.seen(), self.total)
     }
 
     /// Whether it has something to write, or to leave for.
     pub fn can_write(&self, world: &World) -> bool {
         let room = || world.clients[self.id].borrow().up.len() < world.setup.socket;
         match self.place {
-            Place::Waiting(for_messages) => self.transcript.seen.len() >= for_messages,
+            Place::Waiting(for_messages) => self.ended || self.seen() >= for_messages,
             Place::Writing(..) => self.ended || room(),
-            Place::Reading => self.ended || (self.ending == Ending::HangUp && self.transcript.seen.len() >= self.total),
+            Place::Reading => self.ended || (self.ending == Ending::HangUp && self.seen() >= self.total),
             Place::Gone => false,
         }
     }

@@ -121,6 +121,43 @@ fn text(original: &str, setup: &Setup, client: usize) -> String {
     text
 }
 
+/// Has every copy be ended by a message that ends copies, and nothing but data before that: what else is sent while copy
+/// data may have failed it can be followed by the server alone.
+fn close_copies(script: &mut Script) {
+    let begins = |message: &Message| match message {
+        Message::Query(statements) => statements.iter().any(|text| text.contains("from stdin")),
+        Message::Parse { text, .. } => text.contains("from stdin"),
+        _ => false,
+    };
+    let mut place = Copy::No;
+    for write in &mut script.writes {
+        let mut messages = Vec::new();
+        for message in write.messages.drain(..) {
+            place = match (place, &message) {
+                (Copy::Begun | Copy::Fed, Message::CopyData(_)) => Copy::Fed,
+                (_, Message::CopyDone | Message::CopyFail(_) | Message::Terminate | Message::Raw(_)) => Copy::No,
+                (Copy::Begun, Message::Bind { .. } | Message::Execute { .. } | Message::Sync | Message::Flush) => place,
+                (Copy::Fed, Message::Sync | Message::Flush) => continue,
+                (Copy::Begun | Copy::Fed, _) => {
+                    messages.push(Message::CopyDone);
+                    if begins(&message) { Copy::Begun } else { Copy::No }
+                }
+                (Copy::No, _) => if begins(&message) { Copy::Begun } else { Copy::No },
+            };
+            messages.push(message);
+        }
+        write.messages = messages;
+    }
+}
+
+/// Where a script is in a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Copy {
+    No,
+    Begun,
+    Fed,
+}
+
 fn own_name(name: &mut String, setup: &Setup, client: usize) {
     if leaks_all(setup) && !name.is_empty() && !name.ends_with(|c: char| c.is_ascii_digit()) && name != "nothing" {
         name.push_str(&client.to_string());
@@ -133,6 +170,7 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
         // A login does not wait for a connection on which a value could be tried.
         "Europe/Berlin".clone_into(value);
     }
+    close_copies(script);
     // A setting with a dot in its name that somebody has set once is empty in the session ever after, and not unknown.
     let known = match script.startup.iter().position(|(name, _)| name == "options") {
         Some(at) => &mut script.startup[at].1,

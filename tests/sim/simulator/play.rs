@@ -59,7 +59,13 @@ pub fn play_alone(case: &Case) -> Vec<Alone> {
     let mut all = Vec::new();
     for member in &case.members {
         let mut cluster = Cluster::default();
-        let transcript = alone::run(&mut cluster, &member.script);
+        // Told up to where it ends, and behind that.
+        let mut script = member.script.clone();
+        match script.writes.last_mut().filter(|write| write.cut.is_some()) {
+            Some(cut) => cut.wait = true,
+            None => script.writes.push(Write { messages: Vec::new(), cut: None, wait: true }),
+        }
+        let transcript = alone::run(&mut cluster, &script);
         let mut rows = Vec::new();
         for table in TABLES {
             let found = cluster.rows(member.script.database(), "public", table);
