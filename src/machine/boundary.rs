@@ -20,7 +20,7 @@ impl Machine<'_> {
             || self.down.is_partial()
             || !io.from_client.unsent().is_empty()
             || !io.from_server.unsent().is_empty();
-        if ended && self.up.waits_for_rest(self.pipeline.owed()) && io.from_client.unsent().is_empty() {
+        if ended && self.up.rest_is_awaited(&self.pipeline) && io.from_client.unsent().is_empty() {
             // The rest of its message will never come.
             return Next::End(self.up.farewell());
         }

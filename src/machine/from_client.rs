@@ -5,7 +5,7 @@ use crate::config::Mode;
 use crate::error::Fault;
 use crate::track::names;
 use crate::track::pipeline::Note;
-use crate::track::{Reply, Request};
+use crate::track::{Pipeline, Reply, Request};
 use crate::wire::{Head, frame, frontend, head};
 
 /// The text that is sent in place of what is refused: no server understands it.
@@ -84,9 +84,9 @@ impl Upward {
         self.violation.take().map_or(End::Goodbye, End::Refuse)
     }
 
-    /// Whether all has been answered, of `owed` answers, that can be without the rest of the current message.
-    pub(super) fn waits_for_rest(&self, owed: usize) -> bool {
-        self.is_partial() && owed <= self.behind
+    /// Whether nothing more is answered without the rest of the current message.
+    pub(super) fn rest_is_awaited(&self, pipeline: &Pipeline) -> bool {
+        self.is_partial() && (pipeline.owed() <= self.behind || pipeline.copying_in())
     }
 
     /// What was taken is unread again.

@@ -199,7 +199,13 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
                     "select 'no name'".clone_into(sql);
                 }
             }
-            Message::Bind { name, .. } => own_name(name, setup, client),
+            Message::Bind { name, params, .. } => {
+                own_name(name, setup, client);
+                // They may be tokens.
+                for param in params.iter_mut().flatten().filter(|param| ["7", "1", "x", ""].contains(&param.as_str())) {
+                    param.push_str(&client.to_string());
+                }
+            }
             Message::Describe { kind: 'S', name } | Message::Close { kind: 'S', name } => {
                 own_name(name, setup, client);
             }
