@@ -1,9 +1,10 @@
 //! Between two messages: whether the connection can be given back there, and what is to be done before.
 
 use super::from_client::ClientSide;
-use super::{Buffers, End, Machine, Next};
+use super::{Buffers, Machine, Next, Phase, flush_forwarded};
 use crate::config::Mode;
-use crate::track::Pins;
+use crate::track::{Pins, Reply, Request};
+use crate::wire::frontend;
 
 impl Machine<'_> {
     /// Looks whether both sides are between two pieces of work, and what is to be done there. `all_sent` says that the
@@ -11,7 +12,7 @@ impl Machine<'_> {
     pub fn boundary(&mut self, io: &mut Buffers<'_>, all_sent: bool) -> Next {
         let ended = self.up.client == ClientSide::Ended;
         if ended && self.pipeline.lost() {
-            return Next::End(End::Goodbye);
+            return self.leave(io);
         }
         let under_way = self.is_preparing()
             || !all_sent
@@ -19,16 +20,28 @@ impl Machine<'_> {
             || self.down.is_partial()
             || !io.from_client.unsent().is_empty()
             || !io.from_server.unsent().is_empty();
-        if ended && self.up.is_partial() && io.from_client.unsent().is_empty() {
+        if ended && self.up.rest_is_awaited(&self.pipeline) && io.from_client.unsent().is_empty() {
             // The rest of its message will never come.
-            return Next::End(End::Goodbye);
+            return Next::End(self.up.farewell());
         }
         let still = self.pipeline.answered() || (ended && (self.pipeline.is_still() || self.pipeline.copying_in()));
         if under_way || !still {
             return Next::Wait;
         }
+        if ended && self.pipeline.copying_in() {
+            // The server may have failed it already, which the client is to hear.
+            flush_forwarded(io);
+            frontend::put_copy_fail(io.to_server, "the client has ended");
+            self.pipeline.request(Request::CopyEnd, Reply::Swallow);
+            return Next::Again;
+        }
+        if ended && !self.pipeline.is_prompted() {
+            // What the server keeps back it would lose with the session, but not an error.
+            self.prompt(io);
+            return Next::Again;
+        }
         if ended {
-            return Next::End(End::Goodbye);
+            return Next::End(self.up.farewell());
         }
         self.down.resume();
         if !self.pipeline.settled() {
@@ -46,7 +59,22 @@ impl Machine<'_> {
             return Next::Again;
         }
         self.pack();
-        if self.pins.is_empty() { Next::End(End::Settled) } else { Next::Idle(self.pins) }
+        if self.pins.is_empty() { Next::End(super::End::Settled) } else { Next::Idle(self.pins) }
+    }
+
+    /// What the server still owes the client, which has ended, is not known: it is told of the end, and all that it says
+    /// until it ends as well is the client's.
+    fn leave(&mut self, io: &mut Buffers<'_>) -> Next {
+        if matches!(self.phase, Phase::Leaving | Phase::Ended) {
+            return Next::Wait;
+        }
+        if self.up.is_partial() {
+            return Next::End(self.up.farewell());
+        }
+        flush_forwarded(io);
+        frontend::put_terminate(io.to_server);
+        self.phase = Phase::Leaving;
+        Next::Again
     }
 
     /// Why a session stays on its connection: what it has left there, its unnamed statement included.

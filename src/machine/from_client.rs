@@ -6,7 +6,7 @@ use crate::error::Fault;
 use crate::track::names;
 use crate::track::pipeline::{IDLE, Note};
 use crate::track::transaction_block::{self, Block};
-use crate::track::{Reply, Request};
+use crate::track::{Pipeline, Reply, Request};
 use crate::wire::{Head, frame, frontend, head};
 
 /// The text that is sent in place of what is refused: no server understands it.
@@ -45,11 +45,15 @@ enum Rest {
 pub(super) struct Upward {
     rest: Rest,
     pub(super) client: ClientSide,
+    /// How many answers were not due before the rest of the message that was sent last, its own among them.
+    behind: usize,
+    /// Why the client's stream has ended, if it is told so.
+    violation: Option<Fault>,
 }
 
 impl Default for Upward {
     fn default() -> Self {
-        Self { rest: Rest::Forward(0), client: ClientSide::Open }
+        Self { rest: Rest::Forward(0), client: ClientSide::Open, behind: 0, violation: None }
     }
 }
 
@@ -68,6 +72,22 @@ impl Upward {
         if self.client == ClientSide::Ending {
             self.client = ClientSide::Ended;
         }
+    }
+
+    /// What comes next is no message: all before it is carried out and answered.
+    fn violates(&mut self, fault: Fault) {
+        self.client = ClientSide::Ended;
+        self.violation = Some(fault);
+    }
+
+    /// How the machine ends once all has been answered.
+    pub(super) fn farewell(&mut self) -> End {
+        self.violation.take().map_or(End::Goodbye, End::Refuse)
+    }
+
+    /// Whether nothing more is answered without the rest of the current message.
+    pub(super) fn rest_is_awaited(&self, pipeline: &Pipeline) -> bool {
+        self.is_partial() && (pipeline.owed() <= self.behind || pipeline.copying_in())
     }
 
     /// What was taken is unread again.
@@ -125,7 +145,10 @@ impl Machine<'_> {
                     self.up.nothing_more();
                     return Ok(progress);
                 }
-                Err(bad) => return Err(End::Refuse(Fault::violation(bad.to_string()))),
+                Err(bad) => {
+                    self.up.violates(Fault::violation(bad.to_string()));
+                    return Ok(true);
+                }
             };
             let request = Request::of(head.tag);
             if request == Some(Request::CopyData) && self.pipeline.copying_in() {
@@ -144,7 +167,8 @@ impl Machine<'_> {
                     self.up.client = ClientSide::Ended;
                     return Ok(true);
                 }
-                return Err(End::Refuse(Fault::unknown_message(head.tag)));
+                self.up.violates(Fault::unknown_message(head.tag));
+                return Ok(true);
             };
             if !names::can_judge(head, io.from_client.unparsed(), self.context.max_text_bytes) {
                 io.from_client.make_room(head.size);
@@ -211,7 +235,7 @@ impl Machine<'_> {
     }
 
     /// Has the server send the answers that it keeps back, of which one is waited for.
-    fn prompt(&mut self, io: &mut Buffers<'_>) {
+    pub(super) fn prompt(&mut self, io: &mut Buffers<'_>) {
         if self.pipeline.is_prompted() {
             return;
         }
@@ -250,7 +274,9 @@ impl Machine<'_> {
     /// Sends the message on as it is.
     pub(super) fn pass(&mut self, io: &mut Buffers<'_>, incoming: Incoming, note: Option<Note>) {
         self.counts.server_parses += u64::from(incoming.request == Request::Parse);
+        let (owed, unprompted) = (self.pipeline.owed(), self.pipeline.unprompted());
         self.pipeline.request_with(incoming.request, Reply::Forward, note);
+        self.up.behind = unprompted + self.pipeline.owed() - owed;
         self.undo();
         io.from_client.parse(incoming.here);
         self.up.rest = Rest::Forward(incoming.head.size - incoming.here);

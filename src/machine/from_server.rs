@@ -88,7 +88,8 @@ impl Machine<'_> {
         let mut progress = false;
         loop {
             match self.down.place {
-                Place::Boundary => return Ok(progress),
+                // Once more is owed the machine has gone on.
+                Place::Boundary if self.pipeline.answered() => return Ok(progress),
                 Place::In(fate, left) if left > 0 => {
                     let here = left.min(io.from_server.unparsed().len());
                     put(io, here, fate);
@@ -275,7 +276,7 @@ impl Machine<'_> {
                 }
             }
             Phase::Replaying => self.replay_now(io),
-            Phase::Preparing { .. } | Phase::Working | Phase::Ended => {}
+            Phase::Preparing { .. } | Phase::Working | Phase::Leaving | Phase::Ended => {}
         }
         Fate::Swallow
     }

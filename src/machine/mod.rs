@@ -101,6 +101,8 @@ enum Phase {
     Asking(Question),
     /// The client's work is done again from its beginning, once the server is ready.
     Replaying,
+    /// The client has ended, and so does the server, of which is not known what it owes: the client gets what it says.
+    Leaving,
     /// The server has told the client why it ends.
     Ended,
 }
@@ -274,14 +276,14 @@ impl<'a> Machine<'a> {
     /// machine goes on.
     #[must_use]
     pub fn is_at_boundary(&self) -> bool {
-        self.down.is_at_boundary()
+        self.down.is_at_boundary() && self.pipeline.answered()
     }
 
     /// Whether the client's next bytes are of no use yet.
     #[must_use]
     pub fn holds_client(&self) -> bool {
         match self.phase {
-            Phase::Preparing { .. } | Phase::Asking(_) | Phase::Replaying | Phase::Ended => true,
+            Phase::Preparing { .. } | Phase::Asking(_) | Phase::Replaying | Phase::Leaving | Phase::Ended => true,
             Phase::Working => self.up.client == ClientSide::Ended,
         }
     }
@@ -304,6 +306,9 @@ impl<'a> Machine<'a> {
     /// At most once: the client's work goes to another connection only on proof that the server has not come to it. An
     /// orderly end is one while messages in front of it have not been answered, since the server answers in order.
     pub fn server_ended(&mut self, io: &mut Buffers<'_>, how: ServerEnd) -> End {
+        if matches!(self.phase, Phase::Leaving) {
+            return End::Goodbye;
+        }
         let unread = self.is_unsent() || (self.is_preparing() && how == ServerEnd::Orderly);
         if unread || self.owes_nothing(io) {
             self.give_up(io)

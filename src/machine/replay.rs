@@ -134,10 +134,14 @@ impl Machine<'_> {
         let changed =
             code == sqlstate::FEATURE_NOT_SUPPORTED.as_bytes() && message.starts_with(b"cached plan must not change");
         let gone = code == sqlstate::UNDEFINED_STATEMENT.as_bytes();
-        if self.replay.used.is_empty() || !(changed || gone) {
+        // The client's own mistakes have the same code.
+        let is_it = |statement: &Arc<Statement>| changed || (gone && names(message, statement.name().as_bytes()));
+        let (outdated, used): (Vec<_>, _) = std::mem::take(&mut self.replay.used).into_iter().partition(is_it);
+        self.replay.used = used;
+        if outdated.is_empty() {
             return false;
         }
-        for statement in std::mem::take(&mut self.replay.used) {
+        for statement in outdated {
             self.context.statements.retire(&statement);
             if gone {
                 self.server.prepared.remove(statement.id);
@@ -151,5 +155,24 @@ impl Machine<'_> {
             return true;
         }
         false
+    }
+}
+
+/// Whether a message has `name` in it, and not only a longer one that begins like it.
+fn names(message: &[u8], name: &[u8]) -> bool {
+    let mut places = message.windows(name.len()).enumerate().filter(|(_, window)| *window == name);
+    places.any(|(at, _)| !message.get(at + name.len()).is_some_and(u8::is_ascii_digit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names;
+
+    #[test]
+    fn a_longer_name_is_another() {
+        assert!(names(b"prepared statement \"pgferry_1\" does not exist", b"pgferry_1"));
+        assert!(names(b"pgferry_12, pgferry_1", b"pgferry_1"));
+        assert!(!names(b"prepared statement \"pgferry_12\" does not exist", b"pgferry_1"));
+        assert!(!names(b"unnamed prepared statement does not exist", b"pgferry_1"));
     }
 }

@@ -57,7 +57,8 @@ impl Machine<'_> {
             return Sent::Done;
         }
         let sql = sql.to_vec();
-        let prepare = (!self.pipeline.unsynced()).then_some(Reply::Swallow);
+        // Behind an extended request a Sync would commit what the client has not.
+        let prepare = Some(if self.pipeline.unsynced() { Reply::Assist } else { Reply::Swallow });
         edits.extend(self.rename_mentioned(io, mentioned, prepare));
         let (sql, positions) = text_edit::apply(&sql, edits);
         note.positions = Some(positions);

@@ -53,12 +53,22 @@ struct Entry {
     request: Request,
     reply: Reply,
     note: Option<Box<Note>>,
+    /// What of copy data was sent between the last statement and this.
+    data: Data,
 }
 
 impl Entry {
     fn is_at_stake(&self) -> bool {
         self.note.as_ref().is_some_and(|note| note.at_stake)
     }
+}
+
+/// Copy data since the last statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Data {
+    Unsent,
+    /// Some was sent, on which a copy may fail.
+    Sent,
 }
 
 /// Whether the server reads copy data.
@@ -88,10 +98,11 @@ pub struct Pipeline {
     queue: VecDeque<Entry>,
     status: u8,
     copy_in: CopyIn,
+    data: Data,
     course: Course,
     /// Extended requests sent since the last `Sync` or simple query: the server keeps a transaction open for them.
     unsynced: usize,
-    /// `Sync`s that the copy under way ignores, if the server came to read them during the copy.
+    /// `Sync`s behind copy data that the copy under way ignores, if the server came to read them before it failed.
     swallowed: usize,
     /// What requests that failed or were discarded would have done.
     undone: Vec<(Rollback, Unfulfilled)>,
@@ -119,6 +130,7 @@ impl Pipeline {
             queue: VecDeque::new(),
             status: IDLE,
             copy_in: CopyIn::No,
+            data: Data::Unsent,
             course: Course::Working,
             unsynced: 0,
             swallowed: 0,
@@ -148,7 +160,7 @@ impl Pipeline {
         }
         match request {
             Request::Flush => self.prompted = self.queue.len(),
-            Request::CopyData => {}
+            Request::CopyData => self.data = Data::Sent,
             Request::CopyEnd => {
                 if self.copy_in == CopyIn::Open {
                     self.copy_in = CopyIn::Ended;
@@ -157,7 +169,7 @@ impl Pipeline {
                     self.push(request, reply, None);
                 }
             }
-            Request::Sync if self.copy_in == CopyIn::Open => self.swallowed += 1,
+            Request::Sync if self.copy_in == CopyIn::Open => self.swallowed += usize::from(self.data == Data::Sent),
             _ if self.copy_in == CopyIn::Open => {
                 self.course = Course::Lost;
                 self.discard(note);
@@ -180,7 +192,10 @@ impl Pipeline {
             self.unsynced = 0;
         }
         self.readies += usize::from(request.ends_ready());
-        let entry = Entry { request, reply, note: note.map(Box::new) };
+        if matches!(request, Request::Query | Request::Execute) {
+            self.data = Data::Unsent;
+        }
+        let entry = Entry { request, reply, note: note.map(Box::new), data: self.data };
         self.stakes += usize::from(entry.is_at_stake());
         self.queue.push_back(entry);
         if request.ends_ready() {
@@ -333,6 +348,12 @@ impl Pipeline {
         self.prompted == self.queue.len()
     }
 
+    /// How many of the requests that are owed the server answers only after it has heard more.
+    #[must_use]
+    pub fn unprompted(&self) -> usize {
+        self.queue.len() - self.prompted
+    }
+
     /// Whether a request that is sent now finds the transaction status that [`Pipeline::status`] tells, unless it is
     /// discarded.
     #[must_use]
@@ -460,15 +481,18 @@ impl Pipeline {
         let end = self.queue.iter().position(|entry| entry.request == Request::CopyEnd);
         let ahead = self.queue.len().min(end.unwrap_or(usize::MAX));
         for at in (1..ahead).rev() {
-            if self.queue[at].request == Request::Sync {
-                self.swallowed += 1;
-            } else {
+            if self.queue[at].request != Request::Sync {
                 self.course = Course::Lost;
             }
-            let removed = self.queue.remove(at);
-            self.readies -= usize::from(removed.is_some_and(|entry| entry.request.ends_ready()));
+            if let Some(removed) = self.queue.remove(at) {
+                self.swallowed += usize::from(removed.data == Data::Sent);
+                self.readies -= usize::from(removed.request.ends_ready());
+            }
         }
-        self.prompted = self.prompted.min(self.queue.len());
+        // A `Sync` or `Flush` that the copy ignores brings no answer, and commits nothing.
+        let since = self.queue.iter().rev().take_while(|entry| !entry.request.ends_ready());
+        self.unsynced = since.filter(|entry| entry.request.is_extended()).count();
+        self.prompted = self.queue.iter().rposition(|entry| entry.request.ends_ready()).map_or(0, |at| at + 1);
         self.copy_in = if end.is_some() { CopyIn::Ended } else { CopyIn::Open };
     }
 

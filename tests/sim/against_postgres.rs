@@ -1,0 +1,335 @@
+//! The model held against a real PostgreSQL: the same scripts must give the same transcripts, and leave the same rows.
+//!
+//! `SIM_SECONDS=600` runs scripts for ten minutes instead of one, `SIM_SEED=7` runs the script of one seed.
+
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::alone::{self, USER};
+use crate::generator::{self, Options};
+use crate::harness::{Message, Postgres, Raw, raw};
+use crate::model::Cluster;
+use crate::script::Script;
+use crate::shrink::shrink;
+use crate::together::{self, Moment, Played, Story};
+use crate::transcript::{Difference, Transcript};
+
+const SETUP: &str = include_str!("setup.sql");
+const DATABASES: [&str; 2] = ["alpha", "beta"];
+
+/// The tables whose rows are compared at the end.
+const TABLES: [(&str, &str); 6] =
+    [("public", "t"), ("public", "u"), ("public", "numbered"), ("public", "v"), ("one", "v"), ("two", "v")];
+
+/// What makes tables and sequences as they were, unless they were altered.
+const EMPTY: &str = "delete from public.t; delete from public.u; delete from public.numbered; \
+    select setval('code.seq', 1, false), setval('code.numbers', 1, false)";
+
+/// How long the server may take to say what the model says.
+const SOON: Duration = Duration::from_secs(1);
+
+/// A real server, and a connection to each database to prepare and look at it.
+struct Real {
+    postgres: Postgres,
+    admins: Vec<Raw>,
+    /// The databases that have their tables.
+    built: BTreeSet<String>,
+}
+
+/// A transcript, and the rows at the end.
+type Outcome = (Transcript, Vec<String>);
+
+impl Real {
+    fn start() -> Self {
+        let postgres = Postgres::start_with(&[
+            "max_connections=300",
+            "timezone='UTC'",
+            "deadlock_timeout=10ms",
+            "log_min_messages=log",
+        ]);
+        for database in DATABASES {
+            postgres.sql(&format!("create database {database}"));
+        }
+        let admin = |database: &&str| Raw::tcp(postgres.port).logged_in(USER, database);
+        let admins = DATABASES.iter().map(admin).collect();
+        Self { postgres, admins, built: BTreeSet::new() }
+    }
+
+    /// Makes the database of `script` as new; all of it only if a script before may have changed more than rows.
+    fn reset(&mut self, script: &Script) {
+        let built = !self.built.insert(script.database().to_owned());
+        let answers = self.ask(script, if built { EMPTY } else { SETUP });
+        assert!(answers.iter().all(|message| message.tag != b'E'), "{answers:?}");
+    }
+
+    /// Asks the server something in the database of `script`, which may have found what crashes a server.
+    fn ask(&mut self, script: &Script, sql: &str) -> Vec<Message> {
+        let at = DATABASES.iter().position(|database| *database == script.database()).unwrap_or(0);
+        let admin = &mut self.admins[at];
+        let sent = admin.try_send(&raw::query(sql));
+        let answers = if sent { admin.until_ready() } else { Vec::new() };
+        assert!(!answers.is_empty(), "the server is gone:\n{script}{}", self.postgres.log());
+        answers
+    }
+
+    /// Runs `script` on the server; reads as many messages as `model` has wherever the client waits.
+    fn run(&mut self, script: &Script, model: &Transcript) -> Outcome {
+        self.reset(script);
+        let mut socket = self.connect();
+        let mut transcript = Transcript::default();
+        let mut waits = model.waits.iter();
+        // A server that has ended the connection takes no more.
+        let _ = socket.write_all(&script.startup_packet(USER));
+        let mut wait = |socket: &mut TcpStream, transcript: &mut Transcript| {
+            let enough = waits.next().copied().unwrap_or_default();
+            while transcript.seen.len() < enough && receive(socket, transcript) {}
+            transcript.waited();
+        };
+        wait(&mut socket, &mut transcript);
+        for write in &script.writes {
+            let _ = socket.write_all(&write.bytes());
+            if write.wait {
+                wait(&mut socket, &mut transcript);
+            }
+            if write.cut.is_some() {
+                break;
+            }
+        }
+        let _ = socket.shutdown(Shutdown::Write);
+        while receive(&mut socket, &mut transcript) {}
+        let rows = self.rows(script);
+        let views = rows.iter().filter(|row| row.starts_with('v')).count();
+        if views != TABLES.iter().filter(|(_, table)| *table == "v").count()
+            || script.to_string().contains("alter table")
+        {
+            self.built.remove(script.database());
+        }
+        (transcript, rows)
+    }
+
+    fn rows(&mut self, script: &Script) -> Vec<String> {
+        let mut all = Vec::new();
+        for (schema, table) in TABLES {
+            let answer = self.ask(script, &format!("select * from {schema}.{table}"));
+            all.extend(answer.iter().filter(|m| m.tag == b'D').map(|m| format!("{table}: {}", m.columns().join(","))));
+        }
+        all.sort();
+        all
+    }
+}
+
+impl Real {
+    fn connect(&self) -> TcpStream {
+        let socket = TcpStream::connect(("127.0.0.1", self.postgres.port)).expect("a connection");
+        socket.set_nodelay(true).expect("no delay");
+        socket.set_read_timeout(Some(SOON)).expect("a timeout");
+        socket
+    }
+
+    /// Plays `story` as the model did: after each step everybody has seen as much, and as many wait for locks.
+    fn play(&mut self, story: &Story, model: &Played) -> (Vec<Transcript>, Vec<String>) {
+        let alpha = Script::default();
+        self.reset(&alpha);
+        let mut clients: Vec<(TcpStream, Transcript)> =
+            story.startups.iter().map(|_| (self.connect(), Transcript::default())).collect();
+        let (logins, rest) = model.moments.split_at(clients.len());
+        for (client, moment) in logins.iter().enumerate() {
+            let _ = clients[client].0.write_all(&story.startup_packet(client));
+            self.wait_for(&mut clients, moment);
+        }
+        for moment in rest {
+            if let Some((client, write)) = story.steps.get(moment.step) {
+                let _ = clients[*client].0.write_all(&write.bytes());
+            } else {
+                let client = moment.step - story.steps.len();
+                let _ = clients[client].0.shutdown(Shutdown::Write);
+            }
+            self.wait_for(&mut clients, moment);
+        }
+        let mut transcripts = Vec::new();
+        for (mut socket, mut transcript) in clients {
+            while receive(&mut socket, &mut transcript) {}
+            transcripts.push(transcript);
+        }
+        let rows = self.rows(&alpha);
+        if story.to_string().contains("alter table") || rows.iter().filter(|row| row.starts_with('v')).count() != 3 {
+            self.built.clear();
+        }
+        (transcripts, rows)
+    }
+
+    fn wait_for(&mut self, clients: &mut [(TcpStream, Transcript)], moment: &Moment) {
+        for ((socket, transcript), enough) in clients.iter_mut().zip(&moment.seen) {
+            while transcript.seen.len() < *enough && receive(socket, transcript) {}
+        }
+        // A client that waits must have begun to before the next one does anything.
+        let deadline = Instant::now() + SOON;
+        while moment.waiting > 0 && Instant::now() < deadline {
+            let answer = self.ask(&Script::default(), "select count(distinct pid) from pg_locks where not granted");
+            let waiting = answer.iter().find(|message| message.tag == b'D').map(|row| row.columns().remove(0));
+            if waiting.as_deref() == Some(&moment.waiting.to_string()) {
+                return;
+            }
+        }
+    }
+}
+
+/// How the model and the server differ on `story`.
+fn story_difference(real: &mut Real, story: &Story) -> Option<String> {
+    let mut cluster = Cluster::new(&DATABASES);
+    let model = together::play(&mut cluster, story);
+    // Which of those in a deadlock fails depends on who looks for one first.
+    if !cluster.beyond().is_empty() || model.transcripts.iter().any(|transcript| transcript.has_error("40P01")) {
+        return None;
+    }
+    let model_rows = model_rows(&cluster, "alpha");
+    let (server, server_rows) = real.play(story, &model);
+    for (client, (model, server)) in model.transcripts.iter().zip(&server).enumerate() {
+        if let Some(difference) = model.difference(server) {
+            let Difference { at, left, right } = difference;
+            return Some(format!("client {client}, message {at}\n model: {left}\nserver: {right}"));
+        }
+    }
+    (model_rows != server_rows).then(|| format!("rows\n model: {model_rows:?}\nserver: {server_rows:?}"))
+}
+
+/// The shortest story found that still shows a difference.
+fn shrink_story(mut story: Story, mut fails: impl FnMut(&Story) -> bool) -> Story {
+    let mut chunk = story.steps.len() / 2;
+    while chunk > 0 {
+        let mut at = 0;
+        while at + chunk <= story.steps.len() {
+            let mut candidate = story.clone();
+            candidate.steps.drain(at..at + chunk);
+            if fails(&candidate) {
+                story = candidate;
+            } else {
+                at += chunk;
+            }
+        }
+        chunk /= 2;
+    }
+    for step in (0..story.steps.len()).rev() {
+        for message in (0..story.steps[step].1.messages.len()).rev() {
+            let mut candidate = story.clone();
+            candidate.steps[step].1.messages.remove(message);
+            if fails(&candidate) {
+                story = candidate;
+            }
+        }
+    }
+    story
+}
+
+/// Receives something. Says whether there may be more.
+fn receive(socket: &mut TcpStream, transcript: &mut Transcript) -> bool {
+    let mut buffer = [0; 16 * 1024];
+    match socket.read(&mut buffer) {
+        Ok(0) => {
+            transcript.closed = true;
+            false
+        }
+        Ok(n) => {
+            transcript.feed(&buffer[..n]);
+            true
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => false,
+        Err(_) => {
+            transcript.closed = true;
+            false
+        }
+    }
+}
+
+/// What the model makes of `script`, unless that is beyond it.
+fn modelled(script: &Script) -> Option<Outcome> {
+    let mut cluster = Cluster::new(&DATABASES);
+    let transcript = alone::run(&mut cluster, script);
+    assert!(cluster.is_quiet(), "locks are left:\n{script}");
+    let all = model_rows(&cluster, script.database());
+    let beyond = cluster.beyond().is_empty();
+    beyond.then_some((transcript, all))
+}
+
+fn model_rows(cluster: &Cluster, database: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    for (schema, table) in TABLES {
+        for row in cluster.rows(database, schema, table) {
+            let cells: Vec<String> = row.into_iter().map(Option::unwrap_or_default).collect();
+            all.push(format!("{table}: {}", cells.join(",")));
+        }
+    }
+    all.sort();
+    all
+}
+
+/// How the model and the server differ on `script`.
+fn difference(real: &mut Real, script: &Script) -> Option<String> {
+    let (model, model_rows) = modelled(script)?;
+    let (server, server_rows) = real.run(script, &model);
+    if let Some(difference) = model.difference(&server) {
+        return Some(format!("message {}\n model: {}\nserver: {}", difference.at, difference.left, difference.right));
+    }
+    (model_rows != server_rows).then(|| format!("rows\n model: {model_rows:?}\nserver: {server_rows:?}"))
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn check_story(real: &mut Real, seed: u64) -> Option<String> {
+    let story = Story::of(seed, 2 + usize::from(seed.is_multiple_of(3)));
+    if number("SIM_VERBOSE").is_some() {
+        eprintln!("seed {seed}\n{story}");
+    }
+    story_difference(real, &story)?;
+    let smallest = shrink_story(story, |candidate| story_difference(real, candidate).is_some());
+    let differs = story_difference(real, &smallest).unwrap_or_default();
+    Some(format!("seed {seed}\n{smallest}{differs}\n"))
+}
+
+fn check(real: &mut Real, seed: u64) -> Option<String> {
+    let script = generator::script(seed, Options::default());
+    if number("SIM_VERBOSE").is_some() {
+        eprintln!("seed {seed}\n{script}");
+    }
+    difference(real, &script)?;
+    let smallest = shrink(script, 300, |candidate| difference(real, candidate).is_some());
+    let differs = difference(real, &smallest).unwrap_or_default();
+    Some(format!("seed {seed}\n{smallest}{differs}\n"))
+}
+
+/// Checks seed after seed, for as long as the environment says.
+fn check_many(share: f64, mut check: impl FnMut(&mut Real, u64) -> Option<String>) {
+    let mut real = Real::start();
+    if let Some(seed) = number("SIM_SEED") {
+        let difference = check(&mut real, seed).unwrap_or_default();
+        assert!(difference.is_empty(), "\n{difference}");
+        return;
+    }
+    let limit = Duration::from_secs(number("SIM_SECONDS").unwrap_or(60)).mul_f64(share);
+    let most = number("SIM_DIFFERENCES").unwrap_or(1);
+    let start = Instant::now();
+    let (mut seed, mut found) = (number("SIM_FROM").unwrap_or(1), 0);
+    while start.elapsed() < limit && found < most {
+        if let Some(difference) = check(&mut real, seed) {
+            eprintln!("{difference}");
+            found += 1;
+        }
+        seed += 1;
+    }
+    println!("{seed} seeds in {:?}", start.elapsed());
+    assert_eq!(found, 0, "differences, which are told above");
+}
+
+#[test]
+fn one_client_is_told_what_the_server_tells_it() {
+    check_many(0.5, check);
+}
+
+#[test]
+fn several_clients_are_told_what_the_server_tells_them() {
+    check_many(0.5, check_story);
+}

@@ -1,0 +1,680 @@
+//! Scripts from a seed: what clients do in every order and at every place.
+
+use crate::random::Random;
+use crate::script::{Message, Script, Write};
+
+/// What scripts may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The most writes.
+    pub writes: usize,
+    /// What makes the tokens of different clients different.
+    pub client: usize,
+    /// Whether locks, tables and tokens are used that other clients use too, so that they wait for each other.
+    pub contend: bool,
+    /// Whether results tell what differs from one run to another with several clients: sequences' values, counts of rows.
+    pub global: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { writes: 12, client: 0, contend: false, global: true }
+    }
+}
+
+/// The script of `seed`.
+pub fn script(seed: u64, options: Options) -> Script {
+    Generator { random: Random::new(seed), options, token: 0 }.script()
+}
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+const SAVEPOINTS: [&str; 2] = ["s", "r"];
+const CURSORS: [&str; 2] = ["k", "w"];
+const TEMPS: [&str; 2] = ["x", "v"];
+const CHANNELS: [&str; 2] = ["m", "n"];
+const KEYS: [&str; 2] = ["1", "2"];
+const ZONES: [&str; 4] = ["UTC", "Asia/Tokyo", "Europe/Berlin", "Nowhere/Land"];
+
+struct Generator {
+    random: Random,
+    options: Options,
+    token: usize,
+}
+
+fn query(statements: &[&str]) -> Message {
+    Message::Query(statements.iter().map(|&text| text.to_owned()).collect())
+}
+
+fn parse(name: &str, text: String) -> Message {
+    Message::Parse { name: name.to_owned(), text }
+}
+
+fn describe(kind: char, name: &str) -> Message {
+    Message::Describe { kind, name: name.to_owned() }
+}
+
+fn close(kind: char, name: &str) -> Message {
+    Message::Close { kind, name: name.to_owned() }
+}
+
+fn execute(portal: &str, limit: u32) -> Message {
+    Message::Execute { portal: portal.to_owned(), limit }
+}
+
+impl Generator {
+    fn script(&mut self) -> Script {
+        let mut script = Script { startup: self.startup(), writes: Vec::new() };
+        let count = 1 + self.random.below(self.options.writes);
+        while script.writes.len() < count {
+            let mut write = Write::default();
+            for _ in 0..=self.random.pick(&[0, 0, 0, 0, 1, 1, 2, 4]) {
+                self.act(&mut write.messages);
+            }
+            write.wait = self.random.chance(60);
+            script.writes.push(write);
+        }
+        match self.random.below(12) {
+            0 => script.writes.push(Write { messages: vec![Message::Terminate], ..Write::default() }),
+            1 => {
+                if let Some(last) = script.writes.last_mut() {
+                    last.cut = Some(self.random.below(last.bytes().len() + 1));
+                    last.wait = false;
+                }
+            }
+            2 => script.writes.push(Write { messages: vec![self.malformed()], ..Write::default() }),
+            _ => Self::probe(&mut script),
+        }
+        script
+    }
+
+    fn startup(&mut self) -> Vec<(String, String)> {
+        let mut startup = Vec::new();
+        let mut put = |name: &str, value: &str| startup.push((name.to_owned(), value.to_owned()));
+        if self.random.chance(20) {
+            put("database", "beta");
+        }
+        if self.random.chance(15) {
+            put("DateStyle", self.random.pick(&["German", "ISO", "sql, dmy"]));
+        }
+        if self.random.chance(15) {
+            put("application_name", self.random.pick(&["mine", "it''s \\ me"]));
+        }
+        if self.random.chance(10) {
+            put("TimeZone", self.random.pick(&ZONES));
+        }
+        if self.random.chance(10) {
+            put(
+                "options",
+                self.random.pick(&["-c search_path=one", "-c a.b=started", "--work_mem=5MB -csearch_path=two,public"]),
+            );
+        }
+        if self.random.chance(5) {
+            put("search_path", self.random.pick(&["one, public", "two"]));
+        }
+        startup
+    }
+
+    /// A look at the session at the end.
+    fn probe(script: &mut Script) {
+        for messages in [
+            vec![Message::Sync],
+            vec![query(&["rollback"])],
+            vec![query(&[
+                "show search_path",
+                "show datestyle",
+                "show timezone",
+                "show application_name",
+                "show work_mem",
+                "show statement_timeout",
+                "show standard_conforming_strings",
+            ])],
+            vec![query(&[
+                "select current_setting('a.b', true), current_setting('c.d', true), current_user",
+                "select exists (select from pg_prepared_statements), exists (select from pg_cursors where is_holdable)",
+                "select exists (select from pg_listening_channels())",
+                "select a from v",
+            ])],
+        ] {
+            script.writes.push(Write { messages, cut: None, wait: true });
+        }
+    }
+
+    fn malformed(&mut self) -> Message {
+        let bytes: &[u8] = self.random.pick::<&[u8]>(&[
+            b"y\0\0\0\x04",
+            b"Q\0\0\0\x08abcd",
+            b"Q\0\0\0\x03",
+            b"S\0\0\0\x05x",
+            b"D\0\0\0\x07Zx\0",
+            b"C\0\0\0\x07Zx\0",
+            b"E\0\0\0\x05\0",
+            b"B\0\0\0\x06\0\0",
+            b"P\0\0\0\x07xxx",
+            b"H\0\0\x80\0",
+            b"d\0\0\0\x04",
+            b"\0\0\0\0\0",
+            b"D\0\0\0\x04",
+        ]);
+        Message::Raw(bytes.to_vec())
+    }
+
+    /// One or several messages that belong together.
+    fn act(&mut self, out: &mut Vec<Message>) {
+        if self.options.contend && self.random.chance(40) {
+            let statement = self.contended();
+            return out.push(Message::Query(vec![statement]));
+        }
+        match self.random.below(24) {
+            0..=6 => {
+                let several = self.random.pick(&[1, 1, 1, 1, 2, 3, 4]);
+                let statements = (0..several).map(|_| self.statement()).collect();
+                out.push(Message::Query(statements));
+            }
+            7..=11 => {
+                self.extended(out);
+                out.push(Message::Sync);
+            }
+            12 => {
+                for _ in 0..2 + self.random.below(3) {
+                    self.extended(out);
+                }
+                if self.random.chance(80) {
+                    out.push(Message::Sync);
+                }
+            }
+            13..=14 => {
+                let name = self.name();
+                let text = self.prepared_text();
+                out.push(parse(name, text));
+                if self.random.chance(60) {
+                    out.push(describe('S', name));
+                }
+                self.end(out);
+            }
+            15..=17 => {
+                let name = self.name();
+                self.run(out, name);
+                self.end(out);
+            }
+            18 => {
+                let kind = self.random.pick(&['S', 'S', 'P']);
+                let name = if kind == 'S' { self.name() } else { self.portal() };
+                out.push(close(kind, name));
+                self.end(out);
+            }
+            19 => self.limited(out),
+            20..=21 => self.copy(out),
+            22 => {
+                let stray = match self.random.below(9) {
+                    0 => Message::Flush,
+                    1 | 2 => Message::Sync,
+                    3 => describe('S', "nothing"),
+                    4 => execute("nothing", 0),
+                    5 => Message::Function,
+                    6 => Message::CopyDone,
+                    7 => Message::CopyData("late\n".to_owned()),
+                    _ => self.malformed_body(),
+                };
+                out.push(stray);
+            }
+            _ => {
+                // A whole transaction.
+                let begin = self.random.pick(&["begin", "begin", "start transaction"]);
+                out.push(query(&[begin]));
+                for _ in 0..self.random.below(4) {
+                    let statement = self.statement();
+                    out.push(Message::Query(vec![statement]));
+                }
+                out.push(query(&[self.random.pick(&["commit", "commit", "rollback", "end", "commit and chain"])]));
+            }
+        }
+    }
+
+    /// A message with a length that is right and a body that is not.
+    fn malformed_body(&mut self) -> Message {
+        let bytes: &[u8] = self.random.pick::<&[u8]>(&[
+            b"D\0\0\0\x07Zx\0",
+            b"C\0\0\0\x07Zx\0",
+            b"E\0\0\0\x05\0",
+            b"P\0\0\0\x07xxx",
+            b"Q\0\0\0\x08abcd",
+        ]);
+        Message::Raw(bytes.to_vec())
+    }
+
+    /// How a few extended messages end: mostly with a Sync.
+    fn end(&mut self, out: &mut Vec<Message>) {
+        match self.random.below(20) {
+            0..=13 => out.push(Message::Sync),
+            14..=15 => out.push(Message::Flush),
+            _ => {}
+        }
+    }
+
+    fn name(&mut self) -> &'static str {
+        if self.random.chance(35) { "" } else { self.random.pick(&NAMES) }
+    }
+
+    fn portal(&mut self) -> &'static str {
+        if self.random.chance(75) { "" } else { self.random.pick(&["p", "q", "k"]) }
+    }
+
+    fn params(&mut self, text: &str) -> Vec<Option<String>> {
+        let count = (1..=2).filter(|n| text.contains(&format!("${n}"))).count();
+        (0..count).map(|_| self.param(text)).collect()
+    }
+
+    fn param(&mut self, text: &str) -> Option<String> {
+        if text.contains("token") {
+            return Some(self.token());
+        }
+        let value = self.random.pick(&["7", "7", "7", "x", "1", ""]);
+        if self.random.chance(5) { None } else { Some(value.to_owned()) }
+    }
+
+    /// Parse, Bind, Describe, Execute of something new.
+    fn extended(&mut self, out: &mut Vec<Message>) {
+        let name = if self.random.chance(80) { "" } else { self.name() };
+        let text = self.prepared_text();
+        let params = self.params(&text);
+        out.push(parse(name, text));
+        if self.random.chance(15) {
+            out.push(describe('S', name));
+        }
+        let portal = self.portal();
+        let binary = self.random.chance(10);
+        out.push(Message::Bind { portal: portal.to_owned(), name: name.to_owned(), params, binary });
+        if self.random.chance(50) {
+            out.push(describe('P', portal));
+        }
+        out.push(execute(portal, 0));
+        if self.random.chance(8) {
+            out.push(execute(portal, 0));
+        }
+        if self.random.chance(10) {
+            out.push(close('P', portal));
+        }
+        if self.random.chance(10) {
+            out.push(Message::Flush);
+        }
+    }
+
+    /// Bind and Execute of what has been prepared, perhaps.
+    fn run(&mut self, out: &mut Vec<Message>, name: &str) {
+        let portal = self.portal();
+        let params = if self.random.chance(60) { vec![] } else { vec![self.param("$1")] };
+        let binary = self.random.chance(10);
+        out.push(Message::Bind { portal: portal.to_owned(), name: name.to_owned(), params, binary });
+        if self.random.chance(50) {
+            out.push(describe('P', portal));
+        }
+        out.push(execute(portal, 0));
+    }
+
+    /// A portal that is read in parts.
+    fn limited(&mut self, out: &mut Vec<Message>) {
+        let text = self.random.pick(&[
+            "select n from generate_series(1, 5) n",
+            "select n, repeat('z', 90) from generate_series(1, 200) n",
+            "select token from t order by token",
+            "insert into t(token) values ('lim1'), ('lim2') returning token",
+            "show work_mem",
+            "fetch 3 from k",
+            "select 1",
+        ]);
+        let portal = self.random.pick(&["", "p"]);
+        out.push(parse("", text.to_owned()));
+        let name = String::new();
+        out.push(Message::Bind { portal: portal.to_owned(), name, params: vec![], binary: false });
+        for _ in 0..=self.random.below(4) {
+            out.push(execute(portal, self.random.pick(&[1, 2, 2, 3, 0])));
+            if self.random.chance(20) {
+                out.push(
+                    self.random
+                        .pick(&[Some(Message::Sync), Some(Message::Flush)].each_ref())
+                        .clone()
+                        .unwrap_or(Message::Sync),
+                );
+            }
+        }
+        self.end(out);
+    }
+
+    fn copy(&mut self, out: &mut Vec<Message>) {
+        let text = self.random.pick(&[
+            "copy t from stdin",
+            "copy t(token) from stdin",
+            "copy u from stdin",
+            "copy nope from stdin",
+        ]);
+        let simple = self.random.chance(60);
+        if simple {
+            let mut statements = vec![text.to_owned()];
+            if self.random.chance(20) {
+                statements.push(self.statement());
+            }
+            if self.random.chance(20) {
+                statements.insert(0, self.statement());
+            }
+            out.push(Message::Query(statements));
+        } else {
+            out.push(parse("", text.to_owned()));
+            out.push(Message::Bind { portal: String::new(), name: String::new(), params: vec![], binary: false });
+            out.push(execute("", 0));
+            if self.random.chance(40) {
+                out.push(self.random.pick(&[&Message::Sync, &Message::Flush]).clone());
+            }
+        }
+        let two = text.contains(" u ");
+        for _ in 0..self.random.below(4) {
+            let token = self.token();
+            let data = match self.random.below(12) {
+                0 => format!("{token}\t1\t2\n"),
+                1 => format!("{token}\n"),
+                2 => "half".to_owned(),
+                3 => format!("{token}\tnumber\n"),
+                _ if two => format!("{token}\t5\n"),
+                _ => format!("{token}\n"),
+            };
+            out.push(Message::CopyData(data));
+            if self.random.chance(15) {
+                out.push(self.random.pick(&[&Message::Sync, &Message::Flush]).clone());
+            }
+        }
+        match self.random.below(12) {
+            0 => out.push(Message::CopyFail("no more".to_owned())),
+            1 => {}
+            2 => out.push(query(&["select 1"])),
+            _ => out.push(Message::CopyDone),
+        }
+        if !simple {
+            self.end(out);
+        }
+    }
+
+    /// A new token, or one that may be there already.
+    fn token(&mut self) -> String {
+        if self.random.chance(if self.options.contend { 50 } else { 15 }) {
+            let other = if self.options.contend { 0 } else { self.options.client };
+            return format!("dup{other}_{}", self.random.below(2));
+        }
+        self.token += 1;
+        format!("k{}_{}", self.options.client, self.token)
+    }
+
+    /// A text to be prepared: with parameters, perhaps.
+    fn prepared_text(&mut self) -> String {
+        match self.random.below(12) {
+            0 => "select $1::text".to_owned(),
+            1 => "select $1::int + 1 as n".to_owned(),
+            2 => "insert into t(token) values ($1)".to_owned(),
+            3 => "select * from v".to_owned(),
+            4 => "select $1".to_owned(),
+            5 => self
+                .random
+                .pick(&["", "select 'a' where $1 = 'x'", "select $2::int", "delete from t where token = $1"])
+                .to_owned(),
+            6 => "insert into t(token) values ($1) returning token, 5".to_owned(),
+            _ => self.statement(),
+        }
+    }
+
+    fn setting(&mut self) -> String {
+        let random = &mut self.random;
+        match random.below(10) {
+            0 => format!("timezone = '{}'", random.pick(&ZONES)),
+            1 => format!(
+                "datestyle = {}",
+                random.pick(&["german", "iso", "'sql, ymd'", "sql, dmy", "'nonsense'", "default"])
+            ),
+            2 => format!("application_name = {}", random.pick(&["'me'", "you", "''"])),
+            3 => format!(
+                "search_path = {}",
+                random.pick(&["one", "two, public", "public", "'one, two'", "nowhere", "default", "pg_temp, one"])
+            ),
+            4 => format!("statement_timeout = {}", random.pick(&["'60s'", "90000", "'zz'", "0"])),
+            5 => format!("work_mem to {}", random.pick(&["'5MB'", "2048", "1", "'1GB'"])),
+            6 => format!("standard_conforming_strings = {}", random.pick(&["on", "off"])),
+            7 => format!("lock_timeout to {}", random.pick(&["'30s'", "'zz'"])),
+            8 => "no_such_setting = 1".to_owned(),
+            _ => format!("{} = {}", random.pick(&["a.b", "a.b", "c.d"]), random.pick(&["one", "two", "'x y'", "7"])),
+        }
+    }
+
+    fn setting_name(&mut self) -> &'static str {
+        self.random.pick(&[
+            "timezone",
+            "datestyle",
+            "application_name",
+            "search_path",
+            "work_mem",
+            "a.b",
+            "standard_conforming_strings",
+        ])
+    }
+
+    fn select(&mut self) -> String {
+        let random = &mut self.random;
+        match random.below(16) {
+            0 | 1 => format!("select {}", random.pick(&["1", "'a', 2", "'x' as y", "null::int", "1 + 2", "'it''s'"])),
+            2 | 3 => "select token from t order by token".to_owned(),
+            4 => "select count(*) from t".to_owned(),
+            5 | 6 => "select * from v".to_owned(),
+            7 => "select a from v".to_owned(),
+            8 => "select b from v".to_owned(),
+            9 => "select n from generate_series(1, 4) n".to_owned(),
+            10 => "select n, repeat('y', 100) from generate_series(1, 150) n".to_owned(),
+            11 => format!("select current_setting('{}')", random.pick(&["a.b", "timezone", "search_path", "work_mem"])),
+            12 => format!("select * from {}", random.pick(&TEMPS)),
+            13 => "select 1 from t where token = 'nobody'".to_owned(),
+            14 => "select current_user, session_user, current_database()".to_owned(),
+            _ => "select 5/n from generate_series(0, 2) n".to_owned(),
+        }
+    }
+
+    /// One statement.
+    fn statement(&mut self) -> String {
+        if self.options.contend && self.random.chance(40) {
+            return self.contended();
+        }
+        match self.random.below(60) {
+            0..=9 => self.select(),
+            10..=14 => self.write(),
+            15..=17 => "begin".to_owned(),
+            18..=20 => self.random.pick(&["commit", "commit", "end", "commit and chain"]).to_owned(),
+            21..=22 => self.random.pick(&["rollback", "rollback", "abort", "rollback and chain"]).to_owned(),
+            23..=26 => {
+                let name = self.random.pick(&SAVEPOINTS);
+                self.random
+                    .pick(
+                        &[
+                            format!("savepoint {name}"),
+                            format!("rollback to {name}"),
+                            format!("release {name}"),
+                            format!("savepoint {name}"),
+                        ]
+                        .each_ref(),
+                    )
+                    .clone()
+            }
+            27..=31 => {
+                let how = self.random.pick(&["set", "set", "set local", "set session"]);
+                format!("{how} {}", self.setting())
+            }
+            32..=33 => match self.random.below(4) {
+                0 => "reset all".to_owned(),
+                _ => format!("reset {}", self.setting_name()),
+            },
+            34 => self
+                .random
+                .pick(&["discard all", "discard all", "discard temp", "discard plans", "discard sequences"])
+                .to_owned(),
+            35..=36 => {
+                let name = self.random.pick(&NAMES);
+                self.random
+                    .pick(
+                        &[
+                            format!("deallocate {name}"),
+                            "deallocate all".to_owned(),
+                            format!("deallocate prepare {name}"),
+                        ]
+                        .each_ref(),
+                    )
+                    .clone()
+            }
+            37..=38 => {
+                let name = self.random.pick(&NAMES);
+                let body = self.random.pick(&[
+                    "select 'sql'",
+                    "select $1::text",
+                    "select * from v",
+                    "insert into u(token) values ('prepared')",
+                    "select nope",
+                ]);
+                format!("prepare {name} as {body}")
+            }
+            39..=40 => {
+                let name = self.random.pick(&NAMES);
+                format!("execute {name}{}", self.random.pick(&["", "", "('v')"]))
+            }
+            41..=45 => self.cursor(),
+            46..=48 => self.temporary(),
+            49..=50 => self.listening(),
+            51..=53 => self.hidden(),
+            54 => self.sequence(),
+            55 => self.lock(),
+            56 => format!("show {}", self.setting_name()),
+            _ => self.wrong(),
+        }
+    }
+
+    /// One statement that others may have to wait for.
+    fn contended(&mut self) -> String {
+        match self.random.below(10) {
+            0 => self.lock(),
+            1 => format!("select pg_advisory_lock({})", self.random.pick(&KEYS)),
+            2..=4 => self.write(),
+            5 | 6 => "begin".to_owned(),
+            7 => self.random.pick(&["lock table t", "lock table v", "alter table v add column extra text"]).to_owned(),
+            8 => "update u set n = 4 where token = 'dup0_0'".to_owned(),
+            _ => self.listening(),
+        }
+    }
+
+    fn write(&mut self) -> String {
+        let token = self.token();
+        match self.random.below(10) {
+            0..=4 => format!("insert into t(token) values ('{token}')"),
+            5 => format!("insert into t values ('{token}'), ('{}')", self.token()),
+            6 => format!("insert into t(token) values ('{token}') returning token, 1 as one"),
+            7 => format!("delete from t where token = '{token}'"),
+            8 => format!(
+                "update t set token = '{token}' where token = 'dup{}_0'",
+                if self.options.contend { 0 } else { self.options.client }
+            ),
+            _ => format!("insert into u values ('{token}', 3)"),
+        }
+    }
+
+    fn cursor(&mut self) -> String {
+        let name = self.random.pick(&CURSORS);
+        match self.random.below(10) {
+            0 => format!("declare {name} cursor for select token from t order by token"),
+            1 => format!("declare {name} cursor with hold for select n from generate_series(1, 5) n"),
+            2 => format!("declare {name} cursor for select n, 'x' as y from generate_series(1, 5) n"),
+            3 => format!("declare {name} cursor with hold for select * from v"),
+            4..=6 => format!("fetch {} from {name}", self.random.pick(&["1", "2", "all", "next"])),
+            7 => format!("move 1 from {name}"),
+            8 => format!("close {name}"),
+            _ => "close all".to_owned(),
+        }
+    }
+
+    fn temporary(&mut self) -> String {
+        let name = self.random.pick(&TEMPS);
+        match self.random.below(10) {
+            0..=1 => format!("create temp table {name} (a int, b text)"),
+            2 => format!("create temp table if not exists {name} (a text)"),
+            3 => format!("create temp table {name} (token text) on commit drop"),
+            4 => format!("create temp table {name} as select 'temporary' as a"),
+            5 => format!("drop table {}{name}", self.random.pick(&["if exists pg_temp.", "pg_temp.", "pg_temp."])),
+            6 => format!("insert into {name}(a) values ({})", self.random.pick(&["1", "'2'"])),
+            7 => format!("alter table pg_temp.{name} add column c int"),
+            8 if !self.options.contend && self.options.global => self
+                .random
+                .pick(&["alter table v add column extra text", "alter table u alter column n type bigint"])
+                .to_owned(),
+            _ => format!("alter table pg_temp.{name} alter column a type text"),
+        }
+    }
+
+    fn listening(&mut self) -> String {
+        let channel = self.random.pick(&CHANNELS);
+        match self.random.below(6) {
+            0 | 1 => format!("listen {channel}"),
+            2 => format!("unlisten {}", self.random.pick(&["*", channel])),
+            3 => format!("notify {channel}, 'p'"),
+            4 => format!("select pg_notify('{channel}', 'q')"),
+            _ => format!("notify {channel}"),
+        }
+    }
+
+    /// Code in the database that does what no text shows.
+    fn hidden(&mut self) -> String {
+        let token = self.token();
+        match self.random.below(10) {
+            0..=1 => format!("select code.set('{}', 'hid')", self.random.pick(&["a.b", "application_name"])),
+            2 => "select code.set('timezone', 'Asia/Tokyo') as z".to_owned(),
+            3 => "select code.deallocate()".to_owned(),
+            4 => "select code.temp()".to_owned(),
+            5 => "select code.lock(3)".to_owned(),
+            6 if self.options.global => "select code.next()".to_owned(),
+            7 => "select code.listen()".to_owned(),
+            8 => "select code.fail('on purpose')".to_owned(),
+            _ => format!("select code.insert('{token}')"),
+        }
+    }
+
+    fn sequence(&mut self) -> String {
+        if !self.options.global {
+            return "select 'no sequence'".to_owned();
+        }
+        let text = self.random.pick(&[
+            "select nextval('code.seq')",
+            "select currval('code.seq')",
+            "select lastval()",
+            "insert into numbered(token) values ('n') returning id",
+        ]);
+        text.to_owned()
+    }
+
+    fn lock(&mut self) -> String {
+        let key = if self.options.contend {
+            self.random.pick(&KEYS).to_owned()
+        } else {
+            format!("{}", 100 + self.options.client)
+        };
+        match self.random.below(6) {
+            0 => format!("select pg_advisory_lock({key})"),
+            1 => format!("select pg_try_advisory_lock({key})"),
+            2 | 3 => format!("select pg_advisory_unlock({key})"),
+            4 => format!("select pg_advisory_xact_lock({key})"),
+            _ => "select pg_advisory_unlock_all()".to_owned(),
+        }
+    }
+
+    fn wrong(&mut self) -> String {
+        let text = self.random.pick(&[
+            "select 1/0",
+            "selec nonsense",
+            "select nope",
+            "select * from nope",
+            "select 'x'::int",
+            "select code.fail('x')",
+            "select $1",
+            "select nope()",
+            "",
+        ]);
+        text.to_owned()
+    }
+}

@@ -1,0 +1,15 @@
+//! The simulator's parts: a model of PostgreSQL, scripts for clients, and the proof that the model is right.
+
+mod against_postgres;
+mod alone;
+mod generator;
+#[allow(dead_code, unused_imports, reason = "the integration tests use all of it")]
+#[path = "../it/harness/mod.rs"]
+mod harness;
+mod model;
+mod random;
+mod script;
+mod shrink;
+mod simulator;
+mod together;
+mod transcript;

@@ -1,0 +1,485 @@
+//! One backend: its session, and the loop of `PostgresMain` that takes messages.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::BackendId;
+use super::catalog::{SequenceName, TableId, Xid};
+use super::copy::CopyIn;
+use super::error::{Report, Severity, Stop};
+use super::extended::Prepared;
+use super::lock::{Mode, Tag, Wait};
+use super::portal::{Portal, State};
+use super::settings::{Settings, identifiers};
+use super::shared::Shared;
+use super::simple::Texts;
+use super::sql::ast::Name;
+use super::transaction::Transaction;
+use super::wire::{Body, Framed, Output, frame, put_string};
+
+/// What a backend is made to do wrong.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// The error that the next DISCARD ALL fails with.
+    pub discard: Option<&'static str>,
+    /// It ends with a FATAL of this code when it comes to its next message.
+    pub fatal: Option<&'static str>,
+    /// It takes no message.
+    pub stalled: bool,
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Starting,
+    Serving,
+    Closed,
+}
+
+#[derive(Debug)]
+pub struct Backend {
+    pub id: BackendId,
+    pub pid: i32,
+    pub secret: i32,
+    pub phase: Phase,
+    pub database: Rc<str>,
+    pub user: Rc<str>,
+    input: Vec<u8>,
+    read: usize,
+    eof: bool,
+    pub output: Output,
+    pub settings: Settings,
+    /// The schemas that names are looked for in, in order, as far as they exist.
+    pub path: Rc<[Rc<str>]>,
+    path_generation: (u64, bool),
+    pub transaction: Transaction,
+    pub statements: BTreeMap<Box<str>, Prepared>,
+    pub unnamed: Option<Prepared>,
+    pub portals: BTreeMap<Box<str>, Portal>,
+    /// An error in an extended request: everything is skipped up to a Sync.
+    pub skipping: bool,
+    /// The message that is worked on belongs to the extended protocol.
+    pub extended: bool,
+    /// A ReadyForQuery is due.
+    pub ready: bool,
+    /// The rest of a simple query.
+    pub texts: Option<Texts>,
+    pub copy: Option<CopyIn>,
+    pub waiting: bool,
+    pub asleep_until: Option<Duration>,
+    pub cancelled: bool,
+    pub listening: BTreeSet<Rc<str>>,
+    /// Notifications that have come.
+    pub notified: Vec<(i32, Rc<str>, Rc<str>)>,
+    pub sequences: HashMap<SequenceName, i64>,
+    pub last_sequence: Option<SequenceName>,
+    /// Advisory locks of the session.
+    pub advisory: BTreeMap<i64, usize>,
+    pub temp_namespace: bool,
+    pub temp_schema: Rc<str>,
+    pub faults: Faults,
+    /// How deep EXECUTE stands in EXECUTE.
+    pub depth: usize,
+    /// Messages taken so far.
+    pub taken: u64,
+}
+
+impl Backend {
+    pub fn new(id: BackendId, secret: i32) -> Self {
+        let pid = 1000 + i32::try_from(id).unwrap_or(i32::MAX);
+        Self {
+            id,
+            pid,
+            secret,
+            phase: Phase::Starting,
+            database: "".into(),
+            user: "".into(),
+            input: Vec::new(),
+            read: 0,
+            eof: false,
+            output: Output::default(),
+            settings: Settings::new(""),
+            path: Rc::new([]),
+            path_generation: (u64::MAX, false),
+            transaction: Transaction::default(),
+            statements: BTreeMap::new(),
+            unnamed: None,
+            portals: BTreeMap::new(),
+            skipping: false,
+            extended: false,
+            ready: false,
+            texts: None,
+            copy: None,
+            waiting: false,
+            asleep_until: None,
+            cancelled: false,
+            listening: BTreeSet::new(),
+            notified: Vec::new(),
+            sequences: HashMap::new(),
+            last_sequence: None,
+            advisory: BTreeMap::new(),
+            temp_namespace: false,
+            temp_schema: format!("pg_temp_{id}").into(),
+            faults: Faults::default(),
+            depth: 0,
+            taken: 0,
+        }
+    }
+
+    pub fn receive(&mut self, bytes: &[u8]) {
+        if self.phase == Phase::Closed || self.eof {
+            return;
+        }
+        if self.read == self.input.len() {
+            self.input.clear();
+            self.read = 0;
+        }
+        self.input.extend_from_slice(bytes);
+    }
+
+    /// No more will come.
+    pub fn end_input(&mut self) {
+        self.eof = true;
+    }
+
+    /// Bytes that have come and have not been read.
+    pub fn unread(&self) -> usize {
+        self.input.len() - self.read
+    }
+
+    /// Works as far as it can.
+    pub fn run(&mut self, shared: &mut Shared) {
+        while self.step(shared) {}
+    }
+
+    fn step(&mut self, shared: &mut Shared) -> bool {
+        if self.faults.stalled {
+            return false;
+        }
+        match self.phase {
+            Phase::Closed => return false,
+            Phase::Starting => return self.startup(shared),
+            Phase::Serving => {}
+        }
+        if self.texts.is_some() && self.copy.is_none() {
+            // A simple query that waited for a lock, or for the end of a copy.
+            let result = self.go_on(shared);
+            return self.outcome(shared, result);
+        }
+        if self.ready {
+            self.send_ready();
+        }
+        if !self.transaction.is_any() && self.copy.is_none() {
+            self.tell_notifications(true);
+        }
+        let message = self.input.get(self.read..).unwrap_or_default();
+        let size = match frame(message) {
+            Framed::Partial if !self.eof => return false,
+            Framed::Partial | Framed::BadLength => {
+                if self.copy.is_some() {
+                    let lost = Report::error("08006", "unexpected EOF on client connection with an open transaction");
+                    self.error(shared, &lost);
+                    self.lose_sync(shared);
+                }
+                self.close(shared);
+                return false;
+            }
+            Framed::UnknownType(tag) if self.copy.is_some() => return self.unexpected_in_copy(shared, tag),
+            Framed::UnknownType(tag) => {
+                let fatal = Report::fatal("08P01", format!("invalid frontend message type {tag}"));
+                self.error(shared, &fatal);
+                return false;
+            }
+            Framed::Whole(size) => size,
+        };
+        if let Some(code) = self.faults.fatal.take() {
+            self.error(shared, &Report::fatal(code, "terminating connection due to administrator command"));
+            return false;
+        }
+        let tag = message[0];
+        // Taken out, since the work on it changes the rest of the backend.
+        let input = std::mem::take(&mut self.input);
+        let result = self.message(shared, tag, &input[self.read + 5..self.read + size]);
+        if self.phase != Phase::Closed {
+            self.input = input;
+        }
+        if matches!(result, Err(Stop::Wait(_))) && !self.is_in_texts() {
+            // The message is worked on again later.
+            return self.outcome(shared, result);
+        }
+        if self.phase != Phase::Closed {
+            self.taken += 1;
+            self.read += size;
+        }
+        self.outcome(shared, result)
+    }
+
+    fn outcome(&mut self, shared: &mut Shared, result: Result<(), Stop>) -> bool {
+        match result {
+            Ok(()) => self.phase != Phase::Closed,
+            Err(Stop::Error(report)) => {
+                self.error(shared, &report);
+                self.phase != Phase::Closed
+            }
+            Err(Stop::Wait(Wait::Lock(tag, mode))) if shared.is_deadlock(tag, mode, self.id) => {
+                self.interrupt(shared, &Report::error("40P01", "deadlock detected"));
+                true
+            }
+            Err(Stop::Wait(wait)) => {
+                self.waiting = true;
+                shared.waiting.push((self.id, wait));
+                false
+            }
+        }
+    }
+
+    /// Whether it works on a simple query whose message has been read.
+    fn is_in_texts(&self) -> bool {
+        self.texts.is_some() && self.copy.is_none()
+    }
+
+    /// Fails what waits.
+    pub fn interrupt(&mut self, shared: &mut Shared, report: &Report) {
+        shared.waiting.retain(|(waiting, _)| *waiting != self.id);
+        self.waiting = false;
+        self.asleep_until = None;
+        let read = self.is_in_texts();
+        self.error(shared, report);
+        if !read
+            && self.phase != Phase::Closed
+            && let Framed::Whole(size) = frame(self.input.get(self.read..).unwrap_or_default())
+        {
+            // The message that waited has failed.
+            self.read += size;
+        }
+    }
+
+    fn message(&mut self, shared: &mut Shared, tag: u8, body: &[u8]) -> Result<(), Stop> {
+        let mut body = Body(body);
+        if self.copy.is_some() {
+            return self.copy_message(shared, tag, body);
+        }
+        match tag {
+            b'X' | b'S' => {
+                self.skipping = false;
+                self.extended = false;
+            }
+            b'Q' | b'F' | b'd' | b'c' | b'f' => self.extended = false,
+            _ => self.extended = true,
+        }
+        if self.skipping {
+            return Ok(());
+        }
+        match tag {
+            b'Q' => {
+                self.ready = false;
+                let text = body.string()?;
+                body.end()?;
+                self.simple_query(shared, text)
+            }
+            b'P' => self.parse(shared, body),
+            b'B' => self.bind(shared, body),
+            b'E' => {
+                let portal = body.string()?;
+                let limit = body.i32()?;
+                body.end()?;
+                self.execute(shared, portal, limit)
+            }
+            b'D' => {
+                let kind = body.u8()?;
+                let name = body.string()?;
+                body.end()?;
+                self.describe(shared, kind, name)
+            }
+            b'C' => {
+                let kind = body.u8()?;
+                let name = body.string()?;
+                body.end()?;
+                self.close_name(kind, name)
+            }
+            b'H' => {
+                body.end()?;
+                self.output.flush();
+                Ok(())
+            }
+            b'S' => {
+                body.end()?;
+                self.finish(shared)?;
+                self.ready = true;
+                Ok(())
+            }
+            b'F' => {
+                self.begin_command();
+                if self.transaction.is_aborted() {
+                    return Err(aborted().into());
+                }
+                let oid = body.i32()?;
+                Err(Report::error("42883", format!("function with OID {oid} does not exist")).into())
+            }
+            b'X' => {
+                self.close(shared);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells an error, and does what `PostgresMain` does after one.
+    pub fn error(&mut self, shared: &mut Shared, report: &Report) {
+        let stale = self.texts.take().is_some() && self.portals.get("").is_some_and(|p| p.state == State::Active);
+        self.copy = None;
+        self.waiting = false;
+        self.output.report(report);
+        if report.severity == Severity::Fatal {
+            self.close(shared);
+            return;
+        }
+        self.abort_current(shared);
+        if stale {
+            self.set_state("", State::Stale);
+        }
+        if self.extended {
+            self.skipping = true;
+        } else {
+            self.ready = true;
+        }
+    }
+
+    /// The end of a session whose next message can't be found.
+    pub fn lose_sync(&mut self, shared: &mut Shared) {
+        let fatal = Report::fatal("08P01", "terminating connection because protocol synchronization was lost");
+        self.error(shared, &fatal);
+    }
+
+    pub fn unexpected_in_copy(&mut self, shared: &mut Shared, tag: u8) -> bool {
+        let report = Report::error("08P01", format!("unexpected message type 0x{tag:02X} during COPY from stdin"));
+        self.error(shared, &report);
+        self.lose_sync(shared);
+        false
+    }
+
+    fn send_ready(&mut self) {
+        self.ready = false;
+        if !self.transaction.is_any() {
+            self.tell_notifications(false);
+        }
+        let output = &mut self.output;
+        self.settings.changed(|name, value| {
+            output.message(b'S', |body| {
+                put_string(body, name);
+                put_string(body, value);
+            });
+        });
+        let status = self.transaction.status();
+        self.output.message(b'Z', |body| body.push(status));
+        self.output.flush();
+    }
+
+    fn tell_notifications(&mut self, flush: bool) {
+        if self.notified.is_empty() {
+            return;
+        }
+        for (pid, channel, payload) in std::mem::take(&mut self.notified) {
+            self.output.message(b'A', |body| {
+                body.extend(pid.to_be_bytes());
+                put_string(body, &channel);
+                put_string(body, &payload);
+            });
+        }
+        if flush {
+            self.output.flush();
+        }
+    }
+
+    /// Sends a notice or warning.
+    pub fn notice(&mut self, report: &Report) {
+        self.output.report(report);
+    }
+
+    /// Ends the session. What has not been flushed is lost, as in `proc_exit`.
+    pub fn close(&mut self, shared: &mut Shared) {
+        self.output.lose();
+        if self.phase == Phase::Serving {
+            self.texts = None;
+            self.copy = None;
+            self.abort_all(shared);
+            self.unlock_all(shared);
+            self.drop_temp(shared);
+        }
+        shared.waiting.retain(|(waiting, _)| *waiting != self.id);
+        self.waiting = false;
+        self.phase = Phase::Closed;
+        self.input = Vec::new();
+        self.read = 0;
+        self.statements.clear();
+        self.portals.clear();
+        self.listening.clear();
+    }
+
+    /// The bytes that have come, from the first that has not been read; and how to go on from there.
+    pub fn take_startup(&mut self) -> (&[u8], &mut usize) {
+        (&self.input[self.read..], &mut self.read)
+    }
+
+    /// Looks up a table.
+    pub fn find_table(&self, shared: &Shared, name: &Name, me: Option<Xid>) -> Option<TableId> {
+        let database = &shared.databases[&self.database];
+        if let Some(schema) = &name.schema {
+            let schema = if **schema == *"pg_temp" { &self.temp_schema } else { schema };
+            return database.find(schema, &name.name, me);
+        }
+        self.path.iter().find_map(|schema| database.find(schema, &name.name, me))
+    }
+
+    /// Brings the list of schemas up to date.
+    pub fn refresh_path(&mut self, shared: &Shared) {
+        let generation = (self.settings.generation, self.temp_namespace);
+        if self.path_generation == generation {
+            return;
+        }
+        self.path_generation = generation;
+        let database = &shared.databases[&self.database];
+        let listed = self.settings.get("search_path").map(|value| identifiers(value)).unwrap_or_default();
+        let mut path: Vec<Rc<str>> = Vec::new();
+        if self.temp_namespace && !listed.iter().any(|name| **name == *"pg_temp") {
+            path.push(Rc::clone(&self.temp_schema));
+        }
+        for name in listed {
+            if *name == *"pg_temp" {
+                if self.temp_namespace {
+                    path.push(Rc::clone(&self.temp_schema));
+                }
+            } else if database.schemas.contains(&name) && !path.contains(&name) {
+                path.push(name);
+            }
+        }
+        if *self.path != *path {
+            self.path = path.into();
+        }
+    }
+
+    /// The schema in which a table is made whose name says none.
+    pub fn creation_schema(&self, shared: &Shared) -> Option<Rc<str>> {
+        let listed = self.settings.get("search_path").map(|value| identifiers(value)).unwrap_or_default();
+        let schemas = &shared.databases[&self.database].schemas;
+        listed.into_iter().find(|name| **name == *"pg_temp" || schemas.contains(name))
+    }
+
+    /// The lock's holder if it can't be taken at once is waited for.
+    pub fn lock(&mut self, shared: &mut Shared, tag: Tag, mode: Mode) -> Result<(), Stop> {
+        if self.transaction.locks.contains(&(tag, mode)) {
+            return Ok(());
+        }
+        if !shared.locks.is_free(tag, mode, self.id) {
+            return Err(Stop::Wait(Wait::Lock(tag, mode)));
+        }
+        shared.locks.take(tag, mode, self.id);
+        self.transaction.locks.push((tag, mode));
+        Ok(())
+    }
+}
+
+pub fn aborted() -> Report {
+    Report::error("25P02", "current transaction is aborted, commands ignored until end of transaction block")
+}

@@ -1,0 +1,460 @@
+//! The extended protocol's messages.
+
+use std::rc::Rc;
+
+use super::analyze::{Meaning, Params, ResultColumn, analyze};
+use super::backend::{Backend, aborted};
+use super::error::{Report, Stop, fail};
+use super::eval::{Cells, fold};
+use super::lock::{Mode, Tag};
+use super::portal::{CommandTag, Portal, Rows, State, Strategy, is_binary};
+use super::shared::Shared;
+use super::sql::ast::{From, Statement};
+use super::statement::Ran;
+use super::value::{Type, Value, utf8};
+use super::wire::{Body, put_string};
+
+/// A prepared statement.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// `None` for an empty text.
+    pub statement: Option<Rc<Statement>>,
+    pub meaning: Rc<Meaning>,
+    pub from_sql: bool,
+}
+
+impl Prepared {
+    pub fn columns(&self) -> Option<&Rc<[ResultColumn]>> {
+        self.meaning.columns.as_ref()
+    }
+
+    /// Whether it is planned, so that what its names stand for is looked up again when that may have changed.
+    fn is_planned(&self) -> bool {
+        self.statement.as_deref().is_some_and(is_planned)
+    }
+}
+
+/// Whether a statement is analysed when it is prepared, and not only when it runs.
+pub fn is_planned(statement: &Statement) -> bool {
+    matches!(
+        statement,
+        Statement::Select(_)
+            | Statement::Insert(_)
+            | Statement::Delete(_)
+            | Statement::Update(_)
+            | Statement::Declare { .. }
+            | Statement::CreateTableAs { .. }
+    )
+}
+
+/// The strategy of a portal for `statement`, whose result has `columns`.
+pub fn strategy(statement: &Statement, columns: bool) -> Strategy {
+    match statement {
+        Statement::Select(_) => Strategy::OneSelect,
+        Statement::Insert(_) | Statement::Delete(_) if columns => Strategy::OneReturning,
+        _ if columns => Strategy::UtilSelect,
+        _ => Strategy::Multi,
+    }
+}
+
+fn name(bytes: &[u8]) -> Result<Box<str>, Report> {
+    utf8(bytes).map(String::into_boxed_str)
+}
+
+fn formats(body: &mut Body<'_>) -> Result<Vec<u16>, Report> {
+    let count = body.u16()?;
+    (0..count).map(|_| body.u16()).collect()
+}
+
+impl Backend {
+    pub fn parse(&mut self, shared: &mut Shared, mut body: Body<'_>) -> Result<(), Stop> {
+        let name = name(body.string()?)?;
+        let text = body.string()?;
+        let count = body.u16()?;
+        let mut types = Vec::new();
+        for _ in 0..count {
+            let oid = body.i32()?;
+            let known = Type::from_oid(oid);
+            types.push(known.ok_or_else(|| Report::error("42704", format!("type with OID {oid} does not exist")))?);
+        }
+        body.end()?;
+        self.begin_command();
+        if name.is_empty() {
+            self.unnamed = None;
+        }
+        let statements = shared.parse(text, self.settings.escapes())?;
+        let statement = match &*statements {
+            [] => None,
+            [statement] => Some(Rc::clone(statement)),
+            _ => return fail("42601", "cannot insert multiple commands into a prepared statement"),
+        };
+        let mut meaning = Meaning { params: types.clone(), ..Meaning::default() };
+        if let Some(statement) = &statement {
+            if self.transaction.is_aborted() && !statement.is_exit() {
+                return Err(aborted().into());
+            }
+            meaning = analyze(self, shared, statement, Params::declared(&types))?;
+            self.lock_tables(shared, &meaning)?;
+        }
+        let prepared = Prepared { statement, meaning: meaning.into(), from_sql: false };
+        self.store(name, prepared)?;
+        self.output.empty(b'1');
+        Ok(())
+    }
+
+    /// Keeps a prepared statement.
+    pub fn store(&mut self, name: Box<str>, prepared: Prepared) -> Result<(), Report> {
+        if name.is_empty() {
+            self.unnamed = Some(prepared);
+            return Ok(());
+        }
+        if self.statements.contains_key(&name) {
+            return Err(Report::error("42P05", format!("prepared statement \"{name}\" already exists")));
+        }
+        self.statements.insert(name, prepared);
+        Ok(())
+    }
+
+    pub fn lock_tables(&mut self, shared: &mut Shared, meaning: &Meaning) -> Result<(), Stop> {
+        meaning.tables.iter().try_for_each(|(id, _, mode)| self.lock(shared, Tag::Table(*id), *mode))
+    }
+
+    fn find_prepared(&self, name: &str) -> Result<&Prepared, Report> {
+        let missing = |what: String| Report::error("26000", what);
+        if name.is_empty() {
+            let unnamed = self.unnamed.as_ref();
+            return unnamed.ok_or_else(|| missing("unnamed prepared statement does not exist".to_owned()));
+        }
+        let named = self.statements.get(name);
+        named.ok_or_else(|| missing(format!("prepared statement \"{name}\" does not exist")))
+    }
+
+    /// A prepared statement, whose names stand for what they do now: `RevalidateCachedQuery`.
+    pub fn prepared(&mut self, shared: &mut Shared, name: &str) -> Result<Prepared, Stop> {
+        let prepared = self.find_prepared(name)?.clone();
+        let Some(statement) = prepared.statement.as_ref().filter(|_| prepared.is_planned()) else {
+            return Ok(prepared);
+        };
+        if self.is_current(shared, &prepared.meaning) {
+            self.lock_tables(shared, &prepared.meaning)?;
+            return Ok(prepared);
+        }
+        let meaning = analyze(self, shared, statement, Params::declared(&prepared.meaning.params))?;
+        self.lock_tables(shared, &meaning)?;
+        if meaning.columns != prepared.meaning.columns {
+            return fail("0A000", "cached plan must not change result type");
+        }
+        let prepared = Prepared { meaning: meaning.into(), ..prepared };
+        if name.is_empty() {
+            self.unnamed = Some(prepared.clone());
+        } else {
+            self.statements.insert(name.into(), prepared.clone());
+        }
+        Ok(prepared)
+    }
+
+    fn is_current(&self, shared: &Shared, meaning: &Meaning) -> bool {
+        if meaning.tables.is_empty() && meaning.path == self.path {
+            return true;
+        }
+        let tables = &shared.databases[&self.database].tables;
+        let same = |(id, version, _): &(u32, u64, Mode)| {
+            tables.get(id).is_some_and(|table| {
+                table.version == *version && (table.dropped_by.is_none() || table.dropped_by != self.transaction.xid)
+            })
+        };
+        meaning.path == self.path && meaning.tables.iter().all(same)
+    }
+
+    pub fn bind(&mut self, shared: &mut Shared, mut body: Body<'_>) -> Result<(), Stop> {
+        let portal_name = name(body.string()?)?;
+        let name = name(body.string()?)?;
+        self.begin_command();
+        let prepared = self.find_prepared(&name)?.clone();
+        let param_formats = formats(&mut body)?;
+        let count = usize::from(body.u16()?);
+        if param_formats.len() > 1 && param_formats.len() != count {
+            let (formats, params) = (param_formats.len(), count);
+            return fail("08P01", format!("bind message has {formats} parameter formats but {params} parameters"));
+        }
+        let types = &prepared.meaning.params;
+        if count != types.len() {
+            let needed = types.len();
+            return fail(
+                "08P01",
+                format!(
+                    "bind message supplies {count} parameters, but prepared statement \"{name}\" requires {needed}"
+                ),
+            );
+        }
+        let exits = prepared.statement.as_ref().is_none_or(|statement| statement.is_exit());
+        if self.transaction.is_aborted() && (!exits || count != 0 || prepared.statement.is_none()) {
+            return Err(aborted().into());
+        }
+        if !portal_name.is_empty() && self.portals.contains_key(&portal_name) {
+            return fail("42P03", format!("cursor \"{portal_name}\" already exists"));
+        }
+        let mut params = Vec::with_capacity(count);
+        for (at, ty) in types.iter().enumerate() {
+            let length = body.i32()?;
+            let Ok(length) = usize::try_from(length) else {
+                params.push(Value::Null);
+                continue;
+            };
+            let bytes = body.bytes(length)?;
+            params.push(match param_formats.get(at).or(param_formats.first().filter(|_| param_formats.len() == 1)) {
+                None | Some(0) => Value::parse(*ty, &utf8(bytes)?)?,
+                Some(1) => Value::receive(*ty, bytes)?,
+                Some(other) => return fail("22023", format!("unsupported format code: {other}")),
+            });
+        }
+        let result_formats = formats(&mut body)?;
+        body.end()?;
+        let prepared = self.prepared(shared, &name)?;
+        let portal = self.open(shared, &prepared, params.into(), result_formats.into())?;
+        self.portals.insert(portal_name, portal);
+        self.output.empty(b'2');
+        Ok(())
+    }
+
+    /// `PortalStart`.
+    pub fn open(
+        &mut self,
+        shared: &mut Shared,
+        prepared: &Prepared,
+        params: Rc<[Value]>,
+        formats: Rc<[u16]>,
+    ) -> Result<Portal, Stop> {
+        let mut columns = prepared.meaning.columns.clone();
+        let mut found = Strategy::Multi;
+        let mut rows = Rows::Unrun;
+        let mut tables: Rc<[u32]> = Rc::new([]);
+        if let Some(statement) = &prepared.statement {
+            fold(statement)?;
+            if matches!(**statement, Statement::Fetch { .. } | Statement::Execute { .. } | Statement::Show(_)) {
+                columns = analyze(self, shared, statement, Params::none())?.columns;
+            }
+            found = strategy(statement, columns.is_some());
+            if let Statement::Select(select) = &**statement
+                && matches!(select.from, From::Table(_))
+                && !prepared.meaning.tables.is_empty()
+            {
+                rows = Rows::Source(self.source(shared, select, &params)?.into());
+            }
+            if found == Strategy::OneSelect {
+                tables = prepared.meaning.tables.iter().map(|(id, ..)| *id).collect();
+            }
+        }
+        if let Some(columns) = columns.as_ref().filter(|columns| formats.len() > 1 && formats.len() != columns.len()) {
+            let (formats, columns) = (formats.len(), columns.len());
+            return fail("08P01", format!("bind message has {formats} result formats but query has {columns} columns"));
+        }
+        Ok(Portal {
+            statement: prepared.statement.clone(),
+            params,
+            columns,
+            formats,
+            strategy: found,
+            state: State::Ready,
+            rows,
+            position: 0,
+            at_end: false,
+            tag: None,
+            level: Some(self.transaction.depth()),
+            hold: false,
+            tables,
+        })
+    }
+
+    pub fn describe(&mut self, shared: &mut Shared, kind: u8, name_bytes: &[u8]) -> Result<(), Stop> {
+        let name = name(name_bytes)?;
+        match kind {
+            b'S' => {
+                self.begin_command();
+                let found = self.find_prepared(&name)?;
+                if self.transaction.is_aborted() && found.columns().is_some() {
+                    return Err(aborted().into());
+                }
+                let prepared = if found.columns().is_some() { self.prepared(shared, &name)? } else { found.clone() };
+                let params = &prepared.meaning.params;
+                self.output.message(b't', |body| {
+                    body.extend(u16::try_from(params.len()).unwrap_or(u16::MAX).to_be_bytes());
+                    body.extend(params.iter().flat_map(|ty| ty.oid().to_be_bytes()));
+                });
+                self.row_description(prepared.columns().map(|columns| &**columns), &[]);
+                Ok(())
+            }
+            b'P' => {
+                self.begin_command();
+                let Some(portal) = self.portals.get(&name) else {
+                    return fail("34000", format!("portal \"{name}\" does not exist"));
+                };
+                if self.transaction.is_aborted() && portal.columns.is_some() {
+                    return Err(aborted().into());
+                }
+                let (columns, formats) = (portal.columns.clone(), Rc::clone(&portal.formats));
+                self.row_description(columns.as_deref(), &formats);
+                Ok(())
+            }
+            other => fail("08P01", format!("invalid DESCRIBE message subtype {other}")),
+        }
+    }
+
+    /// Sends RowDescription or NoData.
+    pub fn row_description(&mut self, columns: Option<&[ResultColumn]>, formats: &[u16]) {
+        let Some(columns) = columns else { return self.output.empty(b'n') };
+        self.output.message(b'T', |body| {
+            body.extend(u16::try_from(columns.len()).unwrap_or(u16::MAX).to_be_bytes());
+            for (n, column) in columns.iter().enumerate() {
+                put_string(body, &column.name);
+                body.extend(column.table.to_be_bytes());
+                body.extend(column.number.to_be_bytes());
+                body.extend(column.ty.oid().to_be_bytes());
+                body.extend(column.ty.size().to_be_bytes());
+                body.extend((-1_i32).to_be_bytes());
+                body.extend(u16::from(is_binary(formats, n)).to_be_bytes());
+            }
+        });
+    }
+
+    pub fn data_row(&mut self, columns: &[ResultColumn], formats: &[u16], cells: &Cells) {
+        self.output.message(b'D', |body| {
+            body.extend(u16::try_from(cells.len()).unwrap_or(u16::MAX).to_be_bytes());
+            for (n, cell) in cells.iter().enumerate() {
+                let ty = columns.get(n).map_or(Type::Text, |column| column.ty);
+                cell.put(body, ty, is_binary(formats, n));
+            }
+        });
+    }
+
+    pub fn close_name(&mut self, kind: u8, name_bytes: &[u8]) -> Result<(), Stop> {
+        let name = name(name_bytes)?;
+        match kind {
+            b'S' if name.is_empty() => self.unnamed = None,
+            b'S' => {
+                self.statements.remove(&name);
+            }
+            b'P' => {
+                self.portals.remove(&name);
+            }
+            other => return fail("08P01", format!("invalid CLOSE message subtype {other}")),
+        }
+        self.output.empty(b'3');
+        Ok(())
+    }
+
+    pub fn execute(&mut self, shared: &mut Shared, name_bytes: &[u8], limit: i32) -> Result<(), Stop> {
+        let name = name(name_bytes)?;
+        let Some(portal) = self.portals.get(&name) else {
+            return fail("34000", format!("portal \"{name}\" does not exist"));
+        };
+        let Some(statement) = portal.statement.clone() else {
+            self.output.empty(b'I');
+            return Ok(());
+        };
+        let mut portal = portal.clone();
+        if portal.state == State::Stale {
+            shared.beyond.push("Execute of the portal that a failed simple query left behind");
+        }
+        self.begin_command();
+        if self.transaction.is_aborted() && !statement.is_exit() {
+            return Err(aborted().into());
+        }
+        if portal.state != State::Ready {
+            return fail("55000", format!("portal \"{name}\" cannot be run"));
+        }
+        let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0);
+        let tag = match portal.strategy {
+            Strategy::Multi => match self.run_portal(shared, &name, &statement, &portal.params)? {
+                Ran::Done(tag, _) => Some(tag),
+                Ran::Copying => {
+                    self.set_state(&name, State::Done);
+                    return Ok(());
+                }
+            },
+            Strategy::OneSelect => {
+                self.check_waits(shared, &statement, &portal.params)?;
+                portal.tag = Some(CommandTag::Counted("SELECT", 0));
+                self.run_rows(shared, &mut portal, limit)?
+            }
+            Strategy::OneReturning | Strategy::UtilSelect => {
+                if matches!(portal.rows, Rows::Unrun)
+                    && let Ran::Done(tag, rows) = self.run_portal(shared, &name, &statement, &portal.params)?
+                {
+                    portal.rows = Rows::Result(rows.into());
+                    portal.tag = Some(tag);
+                }
+                self.run_rows(shared, &mut portal, limit)?
+            }
+        };
+        if portal.strategy == Strategy::Multi {
+            self.set_state(&name, State::Done);
+        } else if let Some(kept) = self.portals.get_mut(&name) {
+            *kept = portal;
+        }
+        if let Some(tag) = tag {
+            return self.executed(shared, statement.is_transaction(), &tag);
+        }
+        self.transaction.pipelining = true;
+        self.output.empty(b's');
+        Ok(())
+    }
+
+    /// Runs what a portal holds. Meanwhile the portal is not to be touched.
+    fn run_portal(
+        &mut self,
+        shared: &mut Shared,
+        name: &str,
+        statement: &Statement,
+        params: &[Value],
+    ) -> Result<Ran, Stop> {
+        self.check_waits(shared, statement, params)?;
+        self.set_state(name, State::Active);
+        let ran = self.run_statement(shared, statement, params, true);
+        if matches!(ran, Err(Stop::Wait(_))) {
+            self.set_state(name, State::Ready);
+        }
+        ran
+    }
+
+    pub fn set_state(&mut self, name: &str, state: State) {
+        if let Some(portal) = self.portals.get_mut(name) {
+            portal.state = state;
+        }
+    }
+
+    /// A portal has been run to its end.
+    pub fn executed(&mut self, shared: &mut Shared, control: bool, tag: &CommandTag) -> Result<(), Stop> {
+        if control || self.transaction.immediate {
+            self.finish(shared)?;
+        } else {
+            self.transaction.pipelining = true;
+        }
+        self.command_complete(tag);
+        Ok(())
+    }
+
+    pub fn command_complete(&mut self, tag: &CommandTag) {
+        self.output.message(b'C', |body| put_string(body, &tag.text()));
+    }
+
+    /// Sends rows of a portal, at most `limit`. Its tag if they are all, as far as anybody knows.
+    pub fn run_rows(
+        &mut self,
+        shared: &mut Shared,
+        portal: &mut Portal,
+        limit: Option<usize>,
+    ) -> Result<Option<CommandTag>, Stop> {
+        let total = self.source_rows(shared, portal)?;
+        let from = portal.position;
+        let to = if portal.at_end { from } else { limit.map_or(total, |limit| total.min(from + limit)) };
+        let columns = portal.columns.clone().unwrap_or_default();
+        for at in from..to {
+            let cells = self.project(shared, portal, at)?;
+            self.data_row(&columns, &portal.formats, &cells);
+        }
+        portal.position = to;
+        portal.at_end |= limit.is_none_or(|limit| to - from < limit);
+        Ok(portal.tag.as_ref().filter(|_| portal.at_end).map(|tag| tag.with_count(to - from)))
+    }
+}

@@ -1,0 +1,94 @@
+//! Portals and cursors.
+
+use std::rc::Rc;
+
+use super::analyze::ResultColumn;
+use super::catalog::TableId;
+use super::sql::ast::Statement;
+use super::value::Value;
+
+/// `PortalStrategy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    OneSelect,
+    OneReturning,
+    UtilSelect,
+    Multi,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Ready,
+    /// What it runs looks at portals.
+    Active,
+    Done,
+    Failed,
+    /// Failed in a simple query: the server has freed its statement, and runs into that.
+    Stale,
+}
+
+/// The rows that a portal reads.
+#[derive(Clone, Debug)]
+pub enum Rows {
+    /// A select's source: its items are worked out as they are fetched.
+    Source(Rc<[Rc<[Value]>]>),
+    /// Rows as the client gets them.
+    Result(Rc<[Rc<[Value]>]>),
+    /// Not known before it is run.
+    Unrun,
+}
+
+/// A command's tag, with its count for those that have one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandTag {
+    Plain(&'static str),
+    Counted(&'static str, usize),
+}
+
+impl CommandTag {
+    pub fn text(&self) -> String {
+        match self {
+            Self::Plain(tag) => (*tag).to_owned(),
+            Self::Counted(tag, count) => format!("{tag} {count}"),
+        }
+    }
+
+    /// The same with another count.
+    pub fn with_count(&self, count: usize) -> Self {
+        match self {
+            Self::Counted(tag, _) => Self::Counted(tag, count),
+            Self::Plain(_) => self.clone(),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Portal {
+    /// `None` for an empty query.
+    pub statement: Option<Rc<Statement>>,
+    pub params: Rc<[Value]>,
+    pub columns: Option<Rc<[ResultColumn]>>,
+    /// Result formats: none, one for all, or one each.
+    pub formats: Rc<[u16]>,
+    pub strategy: Strategy,
+    pub state: State,
+    pub rows: Rows,
+    /// How many rows have been fetched.
+    pub position: usize,
+    pub at_end: bool,
+    pub tag: Option<CommandTag>,
+    /// How many savepoints there were when it was made; `None` for those that outlive their transaction.
+    pub level: Option<usize>,
+    pub hold: bool,
+    /// The tables that it has open.
+    pub tables: Rc<[TableId]>,
+}
+
+/// Whether column `n` is sent in binary, given result formats.
+pub fn is_binary(formats: &[u16], n: usize) -> bool {
+    match formats {
+        [] => false,
+        [all] => *all == 1,
+        each => each.get(n) == Some(&1),
+    }
+}

@@ -1,0 +1,446 @@
+//! A session's settings, with what transactions and savepoints remember of them: `guc.c`.
+
+use std::rc::Rc;
+
+use super::error::Report;
+use super::value::boolean;
+
+/// How a setting's value is checked and shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Encoding,
+    DateStyle,
+    IntervalStyle,
+    Bool,
+    TimeZone,
+    /// A list of identifiers.
+    Path,
+    /// Milliseconds.
+    Time,
+    /// Kilobytes.
+    Memory,
+    Int,
+    Role,
+    Internal,
+    /// A placeholder with a dot in its name.
+    Custom,
+}
+
+/// What a level of the stack remembers, as `GucStackState`.
+#[derive(Clone, Debug)]
+enum Remembered {
+    Set,
+    Local,
+    /// SET, and then SET LOCAL: with the value of SET.
+    SetLocal(Rc<str>),
+}
+
+#[derive(Clone, Debug)]
+struct Level {
+    nest: usize,
+    state: Remembered,
+    prior: Rc<str>,
+}
+
+#[derive(Clone, Debug)]
+struct Setting {
+    name: Rc<str>,
+    kind: Kind,
+    value: Rc<str>,
+    reset: Rc<str>,
+    stack: Vec<Level>,
+    /// The value that was reported last, for those that are.
+    reported: Option<Rc<str>>,
+}
+
+/// How a value is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Set,
+    Local,
+}
+
+/// The settings that PostgreSQL reports.
+const REPORTED: [(&str, Kind, &str); 13] = [
+    ("application_name", Kind::Text, ""),
+    ("client_encoding", Kind::Encoding, "UTF8"),
+    ("DateStyle", Kind::DateStyle, "ISO, MDY"),
+    ("default_transaction_read_only", Kind::Bool, "off"),
+    ("in_hot_standby", Kind::Internal, "off"),
+    ("integer_datetimes", Kind::Internal, "on"),
+    ("IntervalStyle", Kind::IntervalStyle, "postgres"),
+    ("is_superuser", Kind::Internal, "on"),
+    ("server_encoding", Kind::Internal, "UTF8"),
+    ("server_version", Kind::Internal, "15.0"),
+    ("session_authorization", Kind::Internal, ""),
+    ("standard_conforming_strings", Kind::Bool, "on"),
+    ("TimeZone", Kind::TimeZone, "UTC"),
+];
+
+const OTHERS: [(&str, Kind, &str); 8] = [
+    ("search_path", Kind::Path, "\"$user\", public"),
+    ("statement_timeout", Kind::Time, "0"),
+    ("lock_timeout", Kind::Time, "0"),
+    ("idle_in_transaction_session_timeout", Kind::Time, "0"),
+    ("work_mem", Kind::Memory, "4MB"),
+    ("extra_float_digits", Kind::Int, "1"),
+    ("enable_seqscan", Kind::Bool, "on"),
+    ("role", Kind::Role, "none"),
+];
+
+/// The time zones that there are.
+const ZONES: [&str; 5] = ["UTC", "GMT", "Asia/Tokyo", "Europe/Berlin", "America/New_York"];
+
+/// A session's settings.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    all: Vec<Setting>,
+    /// How deep transactions are nested: 1 in a transaction, one more in each savepoint.
+    nest: usize,
+    /// Whether any stack holds anything.
+    stacked: bool,
+    /// Whether any reported setting may have changed.
+    report: bool,
+    /// Grows with every change of `search_path`, `role` or `standard_conforming_strings`.
+    pub generation: u64,
+}
+
+impl Settings {
+    /// The server's defaults, for a session of `user`.
+    pub fn new(user: &str) -> Self {
+        let make = |reported: bool| {
+            move |&(name, kind, value): &(&'static str, Kind, &'static str)| {
+                let value: Rc<str> = if name == "session_authorization" { user.into() } else { value.into() };
+                Setting {
+                    name: name.into(),
+                    kind,
+                    reset: Rc::clone(&value),
+                    reported: reported.then(|| Rc::clone(&value)),
+                    value,
+                    stack: Vec::new(),
+                }
+            }
+        };
+        let all = REPORTED.iter().map(make(true)).chain(OTHERS.iter().map(make(false))).collect();
+        Self { all, nest: 0, stacked: false, report: false, generation: 0 }
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        self.all.iter().position(|setting| setting.name.eq_ignore_ascii_case(name))
+    }
+
+    /// A setting's value, if it exists.
+    pub fn get(&self, name: &str) -> Option<&Rc<str>> {
+        self.find(name).map(|at| &self.all[at].value)
+    }
+
+    /// The setting's name as PostgreSQL spells it, its value, and what RESET makes of it.
+    pub fn iter(&self) -> impl Iterator<Item = (&Rc<str>, &Rc<str>, &Rc<str>)> {
+        self.all.iter().map(|setting| (&setting.name, &setting.value, &setting.reset))
+    }
+
+    /// Takes a value from the startup packet as the session's default.
+    pub fn start(&mut self, name: &str, value: &str) -> Result<(), Report> {
+        let at = self.find_or_create(name)?;
+        let value = self.check(at, value)?;
+        let setting = &mut self.all[at];
+        setting.value = Rc::clone(&value);
+        setting.reset = Rc::clone(&value);
+        if setting.reported.is_some() {
+            setting.reported = Some(value);
+        }
+        Ok(())
+    }
+
+    /// All that is reported at the start.
+    pub fn reported(&self) -> impl Iterator<Item = (&str, &str)> {
+        let reported = self.all.iter().filter(|setting| setting.reported.is_some());
+        reported.map(|setting| (&*setting.name, &*setting.value))
+    }
+
+    /// What has changed since it was reported last: `ReportChangedGUCOptions`.
+    pub fn changed(&mut self, mut report: impl FnMut(&str, &str)) {
+        if !std::mem::take(&mut self.report) {
+            return;
+        }
+        for setting in &mut self.all {
+            if let Some(reported) = &mut setting.reported
+                && *reported != setting.value
+            {
+                *reported = Rc::clone(&setting.value);
+                report(&setting.name, &setting.value);
+            }
+        }
+    }
+
+    fn find_or_create(&mut self, name: &str) -> Result<usize, Report> {
+        if let Some(at) = self.find(name) {
+            return Ok(at);
+        }
+        let good = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !name.contains('.') {
+            return Err(Report::error("42704", format!("unrecognized configuration parameter \"{name}\"")));
+        }
+        if !name.split('.').all(good) {
+            return Err(Report::error("42602", format!("invalid configuration parameter name \"{name}\"")));
+        }
+        self.all.push(Setting {
+            name: name.into(),
+            kind: Kind::Custom,
+            value: "".into(),
+            reset: "".into(),
+            stack: Vec::new(),
+            reported: None,
+        });
+        Ok(self.all.len() - 1)
+    }
+
+    /// Sets `name`, or resets it.
+    pub fn set(&mut self, name: &str, value: Option<&str>, action: Action) -> Result<(), Report> {
+        let at = self.find_or_create(name)?;
+        if self.all[at].kind == Kind::Internal {
+            return Err(Report::error("55P02", format!("parameter \"{name}\" cannot be changed")));
+        }
+        let value = match value {
+            Some(value) => self.check(at, value)?,
+            None => Rc::clone(&self.all[at].reset),
+        };
+        if self.all[at].kind == Kind::Role {
+            let superuser = if &*value == "none" { "on" } else { "off" };
+            if let Some(at) = self.find("is_superuser") {
+                self.put(at, superuser.into(), action);
+            }
+        }
+        self.put(at, value, action);
+        Ok(())
+    }
+
+    /// `RESET ALL`.
+    pub fn reset_all(&mut self) {
+        for at in 0..self.all.len() {
+            let setting = &self.all[at];
+            if setting.kind != Kind::Internal && setting.kind != Kind::Role && setting.value != setting.reset {
+                let reset = Rc::clone(&setting.reset);
+                self.put(at, reset, Action::Set);
+            }
+        }
+    }
+
+    fn put(&mut self, at: usize, value: Rc<str>, action: Action) {
+        let setting = &mut self.all[at];
+        remember(setting, self.nest, action);
+        self.stacked = true;
+        self.report |= setting.reported.is_some();
+        setting.value = value;
+        self.generation += 1;
+    }
+
+    /// A transaction begins.
+    pub fn begin(&mut self) {
+        self.nest = 1;
+    }
+
+    /// A savepoint begins, which makes it `nest` levels.
+    pub fn nest(&mut self, nest: usize) {
+        self.nest = nest;
+    }
+
+    /// Level `nest` ends: `AtEOXact_GUC`. Once it has ended, it has no effect to end it again.
+    pub fn end(&mut self, nest: usize, commit: bool) {
+        self.nest = nest - 1;
+        if !self.stacked {
+            return;
+        }
+        for setting in &mut self.all {
+            if !setting.stack.is_empty() && end(setting, nest, commit) {
+                self.report |= setting.reported.is_some();
+                self.generation += 1;
+            }
+        }
+        self.stacked = self.nest > 0;
+    }
+
+    /// The values of a SET as one text: `flatten_set_variable_args`.
+    pub fn flatten(&self, name: &str, values: &[Rc<str>]) -> Result<Rc<str>, Report> {
+        let kind = self.find(name).map(|at| self.all[at].kind);
+        match (kind, values) {
+            (Some(Kind::Path), _) => Ok(values.iter().map(|value| quoted(value)).collect::<Vec<_>>().join(", ").into()),
+            (Some(Kind::DateStyle), _) => Ok(values.join(", ").into()),
+            (_, [value]) => Ok(Rc::clone(value)),
+            _ => Err(Report::error("22023", format!("SET {name} takes only one argument"))),
+        }
+    }
+
+    fn check(&self, at: usize, value: &str) -> Result<Rc<str>, Report> {
+        let setting = &self.all[at];
+        let invalid =
+            || Report::error("22023", format!("invalid value for parameter \"{}\": \"{value}\"", setting.name));
+        let checked: Option<Rc<str>> = match setting.kind {
+            Kind::Text | Kind::Custom | Kind::Path => Some(value.into()),
+            Kind::Bool => boolean(value).map(|on| if on { "on".into() } else { "off".into() }),
+            Kind::Encoding => encoding(value).map(Into::into),
+            Kind::DateStyle => date_style(&setting.value, value).map(Into::into),
+            Kind::IntervalStyle => {
+                let lower = value.to_ascii_lowercase();
+                let styles = ["postgres", "postgres_verbose", "sql_standard", "iso_8601"];
+                styles.into_iter().find(|style| *style == lower).map(Into::into)
+            }
+            Kind::TimeZone => ZONES.into_iter().find(|zone| zone.eq_ignore_ascii_case(value)).map(Into::into),
+            Kind::Time => {
+                number(value, &TIME).filter(|n| (0..=i64::from(i32::MAX)).contains(n)).map(|n| shown(n, &TIME))
+            }
+            Kind::Memory => {
+                number(value, &MEMORY).filter(|n| (64..=i64::from(i32::MAX)).contains(n)).map(|n| shown(n, &MEMORY))
+            }
+            Kind::Int => value.parse::<i64>().ok().filter(|n| (-15..=3).contains(n)).map(|n| n.to_string().into()),
+            Kind::Role => ["none", "limited"].into_iter().find(|role| *role == value).map(Into::into),
+            Kind::Internal => None,
+        };
+        if checked.is_none() && setting.kind == Kind::Role {
+            return Err(Report::error("22023", format!("role \"{value}\" does not exist")));
+        }
+        checked.ok_or_else(invalid)
+    }
+
+    /// Whether backslashes in ordinary string constants are escapes.
+    pub fn escapes(&self) -> bool {
+        self.get("standard_conforming_strings").is_some_and(|value| &**value == "off")
+    }
+}
+
+/// `push_old_value`.
+fn remember(setting: &mut Setting, nest: usize, action: Action) {
+    if nest == 0 {
+        return;
+    }
+    let value = Rc::clone(&setting.value);
+    if let Some(level) = setting.stack.last_mut().filter(|level| level.nest >= nest) {
+        match (action, &level.state) {
+            (Action::Set, _) => level.state = Remembered::Set,
+            (Action::Local, Remembered::Set) => level.state = Remembered::SetLocal(value),
+            (Action::Local, _) => {}
+        }
+        return;
+    }
+    let state = if action == Action::Set { Remembered::Set } else { Remembered::Local };
+    setting.stack.push(Level { nest, state, prior: value });
+}
+
+/// Ends level `nest` for one setting; says whether its value changed.
+fn end(setting: &mut Setting, nest: usize, commit: bool) -> bool {
+    let mut changed = false;
+    while let Some(top) = setting.stack.last_mut().filter(|level| level.nest >= nest) {
+        if commit && top.nest > 1 {
+            let level = top.clone();
+            let merges = setting.stack.len() > 1 && setting.stack[setting.stack.len() - 2].nest == level.nest - 1;
+            if !merges {
+                if let Some(top) = setting.stack.last_mut() {
+                    top.nest -= 1;
+                }
+                continue;
+            }
+            setting.stack.pop();
+            if let Some(below) = setting.stack.last_mut() {
+                match level.state {
+                    Remembered::Set => below.state = Remembered::Set,
+                    Remembered::Local => {
+                        if matches!(below.state, Remembered::Set) {
+                            below.state = Remembered::SetLocal(level.prior);
+                        }
+                    }
+                    Remembered::SetLocal(masked) => below.state = Remembered::SetLocal(masked),
+                }
+            }
+            continue;
+        }
+        let Some(level) = setting.stack.pop() else { break };
+        let restored = match level.state {
+            _ if !commit => Some(level.prior),
+            Remembered::Set => None,
+            Remembered::Local => Some(level.prior),
+            Remembered::SetLocal(masked) => Some(masked),
+        };
+        if let Some(value) = restored {
+            changed |= setting.value != value;
+            setting.value = value;
+        }
+    }
+    changed
+}
+
+/// Units, the largest first.
+const TIME: [(&str, i64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1000), ("ms", 1)];
+const MEMORY: [(&str, i64); 4] = [("TB", 1 << 30), ("GB", 1 << 20), ("MB", 1 << 10), ("kB", 1)];
+
+fn number(value: &str, units: &[(&str, i64)]) -> Option<i64> {
+    let value = value.trim();
+    let digits = value.find(|c: char| !c.is_ascii_digit() && c != '-').unwrap_or(value.len());
+    let (number, unit) = value.split_at(digits);
+    let number: i64 = number.parse().ok()?;
+    let unit = unit.trim();
+    if unit.is_empty() {
+        return Some(number);
+    }
+    units.iter().find(|(name, _)| *name == unit).map(|(_, factor)| number * factor)
+}
+
+fn shown(number: i64, units: &[(&str, i64)]) -> Rc<str> {
+    if number == 0 {
+        return "0".into();
+    }
+    let unit = units.iter().find(|(_, factor)| number % factor == 0);
+    unit.map_or_else(|| number.to_string(), |(name, factor)| format!("{}{name}", number / factor)).into()
+}
+
+fn encoding(value: &str) -> Option<&'static str> {
+    let plain: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
+    match plain.to_ascii_lowercase().as_str() {
+        "utf8" | "unicode" => Some("UTF8"),
+        "latin1" | "iso88591" => Some("LATIN1"),
+        "sqlascii" => Some("SQL_ASCII"),
+        _ => None,
+    }
+}
+
+/// `check_DateStyle`: what a value leaves out stays as it is in `current`.
+fn date_style(current: &str, value: &str) -> Option<String> {
+    let (mut style, mut order) = current.split_once(", ")?;
+    let mut ordered = false;
+    for word in value.split([',', ' ']).filter(|word| !word.is_empty()) {
+        match word.to_ascii_lowercase().as_str() {
+            "iso" => style = "ISO",
+            "sql" => style = "SQL",
+            "postgres" => style = "Postgres",
+            "german" => {
+                style = "German";
+                if !ordered {
+                    order = "DMY";
+                }
+            }
+            "ymd" => (order, ordered) = ("YMD", true),
+            "dmy" | "euro" | "european" => (order, ordered) = ("DMY", true),
+            "mdy" | "us" | "noneuro" => (order, ordered) = ("MDY", true),
+            "default" => (style, order) = ("ISO", "MDY"),
+            _ => return None,
+        }
+    }
+    Some(format!("{style}, {order}"))
+}
+
+/// `quote_identifier`, without keywords.
+fn quoted(name: &str) -> String {
+    let plain = name.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b == b'_')
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    if plain { name.to_owned() } else { format!("\"{name}\"") }
+}
+
+/// `SplitIdentifierString`.
+pub fn identifiers(value: &str) -> Vec<Rc<str>> {
+    let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let name = |name: &str| match name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) {
+        Some(quoted) => quoted.into(),
+        None => name.to_ascii_lowercase().into(),
+    };
+    names.map(name).collect()
+}

@@ -1,0 +1,154 @@
+//! What a cluster's backends share.
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::BackendId;
+use super::catalog::{Column, Database, TableId, Xid};
+use super::error::Report;
+use super::lock::{Locks, Mode, Tag, Wait};
+use super::sql::{self, ast::Statement};
+use super::value::{Type, Value};
+
+/// How many texts are kept parsed.
+const MOST_TEXTS: usize = 20_000;
+
+type Parsed = Rc<[Rc<Statement>]>;
+
+/// A notification on its way.
+#[derive(Clone, Debug)]
+pub struct Notification {
+    pub database: Rc<str>,
+    pub pid: i32,
+    pub channel: Rc<str>,
+    pub payload: Rc<str>,
+}
+
+#[derive(Debug, Default)]
+pub struct Shared {
+    pub databases: BTreeMap<Rc<str>, Database>,
+    pub locks: Locks,
+    /// Those that wait, and for what, in the order in which they came.
+    pub waiting: Vec<(BackendId, Wait)>,
+    pub notifications: Vec<Notification>,
+    pub terminated: Vec<i32>,
+    /// Pids, with the secrets of those who ask from outside.
+    pub cancelled: Vec<(i32, Option<i32>)>,
+    pub now: Duration,
+    next_xid: Xid,
+    next_table: TableId,
+    version: u64,
+    /// By whether backslashes are escapes.
+    parsed: [HashMap<Box<[u8]>, Parsed>; 2],
+    /// What was done that the model does not do as the server does.
+    pub beyond: Vec<&'static str>,
+    /// Texts that could not be parsed, the last of them.
+    pub unparsed: Vec<String>,
+}
+
+impl Shared {
+    /// The statements of a text.
+    pub fn parse(&mut self, text: &[u8], escapes: bool) -> Result<Parsed, Report> {
+        let known = &mut self.parsed[usize::from(escapes)];
+        if let Some(parsed) = known.get(text) {
+            return Ok(Rc::clone(parsed));
+        }
+        let key = Box::from(text);
+        let text = super::value::utf8(text)?;
+        let parsed: Parsed = match sql::parse(&text, escapes) {
+            Ok(statements) => statements.into_iter().map(Rc::new).collect(),
+            Err(error) => {
+                if self.unparsed.len() < 100 {
+                    self.unparsed.push(text);
+                }
+                return Err(error);
+            }
+        };
+        let known = &mut self.parsed[usize::from(escapes)];
+        if known.len() >= MOST_TEXTS {
+            known.clear();
+        }
+        known.insert(key, Rc::clone(&parsed));
+        Ok(parsed)
+    }
+
+    pub fn new_xid(&mut self) -> Xid {
+        self.next_xid += 1;
+        self.next_xid
+    }
+
+    pub fn new_table(&mut self) -> TableId {
+        self.next_table += 1;
+        self.next_table
+    }
+
+    pub fn new_version(&mut self) -> u64 {
+        self.version += 1;
+        self.version
+    }
+
+    /// Whether `me` waiting for `tag` would make a circle.
+    pub fn is_deadlock(&self, tag: Tag, mode: Mode, me: BackendId) -> bool {
+        let mut seen = vec![me];
+        let mut next: Vec<BackendId> = self.locks.blockers(tag, mode, me).collect();
+        while let Some(backend) = next.pop() {
+            if backend == me {
+                return true;
+            }
+            if seen.contains(&backend) {
+                continue;
+            }
+            seen.push(backend);
+            for (_, wait) in self.waiting.iter().filter(|(waiting, _)| *waiting == backend) {
+                if let Wait::Lock(tag, mode) = wait {
+                    next.extend(self.locks.blockers(*tag, *mode, backend));
+                }
+            }
+        }
+        false
+    }
+
+    /// Makes a database with the tables and sequences that the scripts use. [`super::setup`] says the same in SQL.
+    pub fn create_database(&mut self, name: &str) {
+        let number = u32::try_from(self.databases.len()).unwrap_or(u32::MAX) + 1;
+        let schemas = ["public", "one", "two", "code"].map(Rc::from).to_vec();
+        let mut database = Database::new(number, schemas);
+        let column = |name: &str, ty| Column { name: name.into(), ty, sequence: None };
+        let sequence: (Rc<str>, Rc<str>) = ("code".into(), "seq".into());
+        database.sequences.entry(sequence).or_default();
+        let numbers: (Rc<str>, Rc<str>) = ("code".into(), "numbers".into());
+        database.sequences.entry(numbers.clone()).or_default();
+        let numbered = Column { name: "id".into(), ty: Type::Int8, sequence: Some(numbers) };
+        let mut tables = vec![
+            ("public", "t", vec![column("token", Type::Text)], Some(0)),
+            ("public", "u", vec![column("token", Type::Text), column("n", Type::Int4)], None),
+            ("public", "numbered", vec![numbered, column("token", Type::Text)], None),
+            ("one", "v", vec![column("a", Type::Text)], None),
+            ("two", "v", vec![column("a", Type::Text), column("b", Type::Int4)], None),
+        ];
+        tables.push(if name == "beta" {
+            ("public", "v", vec![column("a", Type::Int8), column("b", Type::Text)], None)
+        } else {
+            ("public", "v", vec![column("a", Type::Int4)], None)
+        });
+        for (schema, table, columns, unique) in tables {
+            let id = self.new_table();
+            database.create(id, schema.into(), table.into(), columns.into(), unique);
+            if table == "v"
+                && let Some(table) = database.tables.get_mut(&id)
+            {
+                let cell = |column: &Column| match column.ty {
+                    Type::Text => Value::text(&format!("{schema} {name}")),
+                    _ => Value::Int(42),
+                };
+                let cells: Rc<[Value]> = table.columns.iter().map(cell).collect();
+                let id = table.insert(cells, 0);
+                if let Some(row) = table.row_mut(id) {
+                    row.inserted_by = None;
+                }
+            }
+        }
+        self.databases.insert(name.into(), database);
+    }
+}

@@ -1,0 +1,220 @@
+//! Statements.
+
+use std::rc::Rc;
+
+use super::super::value::{Type, Value};
+
+/// The name of a relation or function, perhaps with its schema.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Name {
+    pub schema: Option<Rc<str>>,
+    pub name: Rc<str>,
+}
+
+/// An expression.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expr {
+    Constant(Value),
+    Param(usize),
+    Column(Rc<str>),
+    Cast(Box<Self>, Type),
+    Call(Name, Vec<Self>),
+    Binary(Operator, Box<Self>, Box<Self>),
+    /// `x = ANY (y)`.
+    Any(Box<Self>, Box<Self>),
+    Not(Box<Self>),
+    IsNull(Box<Self>, bool),
+    Exists(Box<Select>),
+    /// `count(*)`.
+    Count,
+    Coalesce(Vec<Self>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operator {
+    Or,
+    And,
+    Equal,
+    NotEqual,
+    Less,
+    Greater,
+    Plus,
+    Minus,
+    Times,
+    Divide,
+    Concat,
+}
+
+/// An item of a select list.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Item {
+    All,
+    Expr { expr: Expr, name: Option<Rc<str>> },
+}
+
+/// What a select reads.
+#[derive(Clone, Debug, PartialEq)]
+pub enum From {
+    Nothing,
+    Table(Name),
+    Function(Name, Vec<Expr>, Rc<str>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Select {
+    pub items: Vec<Item>,
+    pub from: From,
+    pub filter: Option<Expr>,
+    /// A column's name.
+    pub order: Option<Rc<str>>,
+    pub limit: Option<i64>,
+}
+
+/// A column in CREATE TABLE.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColumnDef {
+    pub name: Rc<str>,
+    pub ty: Type,
+    pub unique: bool,
+    /// A sequence that its default comes from.
+    pub sequence: Option<Name>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum OnCommit {
+    Preserve,
+    Drop,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum SetTo {
+    Default,
+    Values(Vec<Rc<str>>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discard {
+    All,
+    Temp,
+    Plans,
+    Sequences,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Insert {
+    pub table: Name,
+    pub columns: Vec<Rc<str>>,
+    pub rows: Vec<Vec<Expr>>,
+    pub returning: Option<Vec<Item>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delete {
+    pub table: Name,
+    pub filter: Option<Expr>,
+    pub returning: Option<Vec<Item>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Update {
+    pub table: Name,
+    pub column: Rc<str>,
+    pub to: Expr,
+    pub filter: Option<Expr>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Statement {
+    /// With the tag that it has.
+    Begin(&'static str),
+    Commit {
+        chain: bool,
+    },
+    Rollback {
+        chain: bool,
+    },
+    Savepoint(Rc<str>),
+    RollbackTo(Rc<str>),
+    Release(Rc<str>),
+    Set {
+        name: Rc<str>,
+        to: SetTo,
+        local: bool,
+    },
+    Reset(Rc<str>),
+    ResetAll,
+    Show(Rc<str>),
+    Discard(Discard),
+    Deallocate(Option<Rc<str>>),
+    Prepare {
+        name: Rc<str>,
+        types: Vec<Type>,
+        body: Rc<Statement>,
+    },
+    Execute {
+        name: Rc<str>,
+        args: Vec<Expr>,
+    },
+    Declare {
+        name: Rc<str>,
+        hold: bool,
+        select: Rc<Statement>,
+    },
+    /// `count` is `None` for all.
+    Fetch {
+        cursor: Rc<str>,
+        count: Option<i64>,
+        moves: bool,
+    },
+    CloseCursor(Option<Rc<str>>),
+    Listen(Rc<str>),
+    Unlisten(Option<Rc<str>>),
+    Notify(Rc<str>, Rc<str>),
+    CreateTable {
+        temp: bool,
+        if_not_exists: bool,
+        name: Name,
+        columns: Vec<ColumnDef>,
+        on_commit: OnCommit,
+    },
+    CreateTableAs {
+        temp: bool,
+        name: Name,
+        select: Rc<Select>,
+    },
+    DropTable {
+        if_exists: bool,
+        name: Name,
+    },
+    AddColumn {
+        table: Name,
+        column: ColumnDef,
+    },
+    AlterType {
+        table: Name,
+        column: Rc<str>,
+        ty: Type,
+    },
+    Select(Select),
+    Insert(Insert),
+    Delete(Delete),
+    Update(Update),
+    CopyIn {
+        table: Name,
+        columns: Vec<Rc<str>>,
+    },
+    CopyOut(Select),
+    LockTable(Name),
+}
+
+impl Statement {
+    /// COMMIT, ROLLBACK and ROLLBACK TO: what a failed transaction takes.
+    pub fn is_exit(&self) -> bool {
+        matches!(self, Self::Commit { .. } | Self::Rollback { .. } | Self::RollbackTo(_))
+    }
+
+    /// `TransactionStmt`.
+    pub fn is_transaction(&self) -> bool {
+        self.is_exit() || matches!(self, Self::Begin(_) | Self::Savepoint(_) | Self::Release(_))
+    }
+}

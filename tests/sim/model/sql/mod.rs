@@ -1,0 +1,7 @@
+//! The dialect: a small part of SQL that PostgreSQL understands in the same way.
+
+pub mod ast;
+mod lexer;
+mod parser;
+
+pub use parser::parse;

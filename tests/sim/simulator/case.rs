@@ -1,0 +1,302 @@
+//! What a run consists of: the setup, the clients' scripts, and what goes wrong.
+//!
+//! A case is printed and read in the scripts' notation: a line `setup …`, a line `fault …` for each, and in front of each
+//! client's script a line `client …`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use pgferry::config::{Mode, Pin, Reset};
+
+use super::expected;
+use super::tokens::{self, Unit};
+use crate::generator::{self, Options};
+use crate::random::Random;
+use crate::script::Script;
+
+/// What goes wrong, or what the clients can't count on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// `pg_terminate_backend`.
+    Terminate,
+    /// A FATAL in place of the answer to the next message.
+    FatalNext,
+    /// The backend is gone without a word.
+    Crash,
+    /// The connection is reset, and what was under way is lost.
+    Reset,
+    /// What the server says is lost from now on; a while later the connection is reset.
+    LoseAnswers,
+    /// The next `DISCARD ALL` fails.
+    RefuseDiscard,
+    /// The server reads nothing for a while.
+    Stall,
+    /// A client is gone.
+    Vanish,
+    /// A client's socket is reset.
+    ClientReset,
+}
+
+const FAULTS: [(Fault, &str); 9] = [
+    (Fault::Terminate, "terminate"),
+    (Fault::FatalNext, "fatal_next"),
+    (Fault::Crash, "crash"),
+    (Fault::Reset, "reset"),
+    (Fault::LoseAnswers, "lose_answers"),
+    (Fault::RefuseDiscard, "refuse_discard"),
+    (Fault::Stall, "stall"),
+    (Fault::Vanish, "vanish"),
+    (Fault::ClientReset, "client_reset"),
+];
+
+/// What pgferry and the network are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setup {
+    pub mode: Mode,
+    pub reset: Reset,
+    pub pin: Pin,
+    /// The most connections of a pool.
+    pub connections: usize,
+    /// How many of them are opened at a time.
+    pub dialling: usize,
+    /// The size of a buffer, in bytes.
+    pub buffer: usize,
+    /// The longest text that is analysed, unless buffers are larger.
+    pub text: usize,
+    /// How many statements may be prepared on a connection.
+    pub statements: usize,
+    /// How many bytes a socket takes before anybody reads.
+    pub socket: usize,
+    /// The most time that a step takes, in microseconds.
+    pub step: usize,
+    /// How long a client waits for a connection, in microseconds; 0 for ever.
+    pub patience: u64,
+    /// Whether something goes wrong in the run.
+    pub faults: bool,
+}
+
+impl Setup {
+    /// When the patience is over that begins `now`.
+    pub fn patience_from(&self, now: u64) -> Option<u64> {
+        (self.patience > 0).then(|| now + self.patience)
+    }
+
+    /// Whether nothing goes wrong that a client could see.
+    pub fn is_calm(&self) -> bool {
+        !self.faults && self.patience == 0
+    }
+}
+
+/// How a client ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It says that it sends no more, and reads to the end.
+    HalfClose,
+    /// It goes when it has got its answers.
+    HangUp,
+}
+
+/// A client of a run.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub script: Script,
+    pub ending: Ending,
+    /// What its inserts are, if it is one that counts them.
+    pub units: Option<Vec<Unit>>,
+}
+
+/// What a run consists of.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub setup: Setup,
+    pub members: Vec<Member>,
+    /// What goes wrong, and at which step.
+    pub faults: Vec<(usize, Fault)>,
+    /// The seed of the interleaving.
+    pub schedule: u64,
+}
+
+/// What is to be hunted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wishes {
+    pub mode: Option<Mode>,
+    pub reset: Option<Reset>,
+    pub faults: Option<bool>,
+}
+
+impl Case {
+    /// The case of `seed`.
+    pub fn of(seed: u64, wishes: Wishes) -> Self {
+        let mut random = Random::new(seed ^ 0x51d0);
+        let setup = Self::setup(&mut random, wishes);
+        let clients = random.pick(&[2, 2, 3, 3, 4]);
+        let alike = random.chance(60);
+        let mut members = Vec::new();
+        for client in 0..clients {
+            let script_seed = seed.wrapping_mul(64).wrapping_add(client as u64);
+            members.push(Self::member(&mut random, &setup, client, script_seed, alike));
+        }
+        if random.chance(25) && members.iter().all(|member| member.units.is_none()) {
+            // Two say the same, so that they share statements.
+            members[1].script = expected::as_others(&members[0].script, 1);
+        }
+        for (client, member) in members.iter_mut().enumerate() {
+            expected::localize(&mut member.script, &setup, client);
+        }
+        let mut faults = Vec::new();
+        if setup.faults {
+            for _ in 0..=random.below(4) {
+                faults.push((random.below(400), random.pick(&FAULTS).0));
+            }
+        }
+        Self { setup, members, faults, schedule: seed }
+    }
+
+    fn setup(random: &mut Random, wishes: Wishes) -> Setup {
+        let faults = random.chance(40);
+        let mode = random.pick(&[Mode::Transaction, Mode::Transaction, Mode::Session]);
+        let reset = random.pick(&[Reset::Always, Reset::Smart, Reset::Never]);
+        let faults = wishes.faults.unwrap_or(faults);
+        let buffer = random.pick(&[512, 4096, 32 * 1024]);
+        Setup {
+            mode: wishes.mode.unwrap_or(mode),
+            reset: wishes.reset.unwrap_or(reset),
+            pin: Pin::Auto,
+            connections: random.pick(&[1, 1, 2, 2, 2, 3]),
+            dialling: random.pick(&[1, 2]),
+            buffer,
+            text: random.pick(&[1 << 20, 1 << 20, 1 << 20, 64]),
+            statements: random.pick(&[1, 2, 3, 100, 100]),
+            socket: random.pick(&[64, 1000, 100_000, 100_000]),
+            step: random.pick(&[0, 40, 400]),
+            patience: if faults && random.chance(30) { 20_000 } else { 0 },
+            faults,
+        }
+    }
+
+    fn member(random: &mut Random, setup: &Setup, client: usize, seed: u64, alike: bool) -> Member {
+        let ending = random.pick(&[Ending::HalfClose, Ending::HalfClose, Ending::HangUp]);
+        if setup.faults && random.chance(50) {
+            let (script, units) = tokens::script(seed, client);
+            return Member { script, ending, units: Some(units) };
+        }
+        let options = Options { writes: random.pick(&[4, 8, 14]), client, contend: false, global: false };
+        let mut script = generator::script(seed, options);
+        if alike {
+            script.startup.retain(|(name, _)| !matches!(name.as_str(), "database" | "options" | "search_path"));
+        }
+        Member { script, ending, units: None }
+    }
+}
+
+fn name_of<T: PartialEq>(table: &[(T, &'static str)], value: &T) -> &'static str {
+    table.iter().find(|(known, _)| known == value).map_or("?", |(_, name)| name)
+}
+
+const MODES: [(Mode, &str); 2] = [(Mode::Transaction, "transaction"), (Mode::Session, "session")];
+const RESETS: [(Reset, &str); 3] = [(Reset::Always, "always"), (Reset::Smart, "smart"), (Reset::Never, "never")];
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Setup {
+            mode, reset, connections, dialling, buffer, text, statements, socket, step, patience, faults, ..
+        } = &self.setup;
+        let (mode, reset) = (name_of(&MODES, mode), name_of(&RESETS, reset));
+        writeln!(
+            f,
+            "setup mode={mode} reset={reset} connections={connections} dialling={dialling} buffer={buffer} text={text} \
+             statements={statements} socket={socket} step={step} patience={patience} faults={faults} schedule={}",
+            self.schedule
+        )?;
+        for (step, fault) in &self.faults {
+            writeln!(f, "fault {step} {}", name_of(&FAULTS, fault))?;
+        }
+        for Member { script, ending, units } in &self.members {
+            let ending = if *ending == Ending::HalfClose { "half_close" } else { "hang_up" };
+            writeln!(f, "client {ending}{}", if units.is_some() { " tokens" } else { "" })?;
+            write!(f, "{script}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Case {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut case = Self {
+            setup: Setup {
+                mode: Mode::Transaction,
+                reset: Reset::Always,
+                pin: Pin::Auto,
+                connections: 1,
+                dialling: 1,
+                buffer: 4096,
+                text: 1 << 20,
+                statements: 100,
+                socket: 100_000,
+                step: 40,
+                patience: 0,
+                faults: false,
+            },
+            members: Vec::new(),
+            faults: Vec::new(),
+            schedule: 0,
+        };
+        let mut scripts: Vec<String> = Vec::new();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("setup") => words.try_for_each(|word| case.set(word))?,
+                Some("fault") => {
+                    let step = words.next().and_then(|word| word.parse().ok()).ok_or("a fault without a step")?;
+                    let word = words.next().unwrap_or_default();
+                    let fault = FAULTS.iter().find(|(_, name)| *name == word).ok_or("an unknown fault")?;
+                    case.faults.push((step, fault.0));
+                }
+                Some("client") => {
+                    let ending = if line.contains("hang_up") { Ending::HangUp } else { Ending::HalfClose };
+                    let units = line.contains("tokens").then(Vec::new);
+                    case.members.push(Member { script: Script::default(), ending, units });
+                    scripts.push(String::new());
+                }
+                _ => {
+                    let script = scripts.last_mut().ok_or("a script without a client")?;
+                    script.push_str(line);
+                    script.push('\n');
+                }
+            }
+        }
+        for (member, script) in case.members.iter_mut().zip(scripts) {
+            member.script = script.parse()?;
+            if let Some(units) = &mut member.units {
+                *units = tokens::units_of(&member.script);
+            }
+        }
+        Ok(case)
+    }
+}
+
+impl Case {
+    fn set(&mut self, word: &str) -> Result<(), String> {
+        let (name, value) = word.split_once('=').ok_or("a setting without a value")?;
+        let number = || value.parse::<usize>().map_err(|error| format!("{word}: {error}"));
+        let setup = &mut self.setup;
+        match name {
+            "mode" => setup.mode = MODES.iter().find(|(_, name)| *name == value).ok_or("a mode")?.0,
+            "reset" => setup.reset = RESETS.iter().find(|(_, name)| *name == value).ok_or("a reset")?.0,
+            "connections" => setup.connections = number()?,
+            "dialling" => setup.dialling = number()?,
+            "buffer" => setup.buffer = number()?,
+            "text" => setup.text = number()?,
+            "statements" => setup.statements = number()?,
+            "socket" => setup.socket = number()?,
+            "step" => setup.step = number()?,
+            "patience" => setup.patience = number()? as u64,
+            "faults" => setup.faults = value == "true",
+            "schedule" => self.schedule = number()? as u64,
+            _ => return Err(format!("no setting is called {name}")),
+        }
+        Ok(())
+    }
+}

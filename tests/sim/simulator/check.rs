@@ -1,0 +1,318 @@
+//! What must hold of a run that is over.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::case::{Case, Member};
+use super::client::Client;
+use super::play::{Alone, Played, TABLES};
+use super::tokens::Unit;
+use crate::script::Script;
+use crate::transcript::{Seen, Transcript};
+
+/// Errors by which a client is told that something has gone wrong which is none of its doing.
+const TOLD: [&str; 5] = ["FATAL 57P01", "FATAL 08006", "ERROR 53300", "FATAL 53300", "FATAL 53200"];
+
+/// What is wrong with a run, if anything is.
+pub fn check(case: &Case, played: &Played) -> Option<Finding> {
+    let finding = |kind: Kind| move |text: String| Finding { kind, text };
+    if let Some(stuck) = &played.stuck {
+        return Some(finding(Kind::Stuck)(stuck.clone()));
+    }
+    if let Some(complaint) = played.world.complaints.borrow().first() {
+        return Some(finding(Kind::Complaint)(complaint.clone()));
+    }
+    let mut told = false;
+    for (id, (client, alone)) in played.clients.iter().zip(&played.alone).enumerate() {
+        match against_alone(client, alone, case) {
+            Told::TheSame => {}
+            Told::OfFaults => told = true,
+            Told::Wrong(why) => return Some(finding(Kind::Told)(format!("client {id} {why}"))),
+        }
+    }
+    let rows = || if told { None } else { check_rows(case, played) };
+    check_counts(played)
+        .map(finding(Kind::Counts))
+        .or_else(|| check_units(case, played).map(finding(Kind::Tokens)))
+        .or_else(|| rows().map(finding(Kind::Rows)))
+        .or_else(|| check_books(played).map(finding(Kind::Books)))
+}
+
+/// What a finding is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing happens any more, or too much.
+    Stuck,
+    Panic,
+    /// What should not have happened on the way.
+    Complaint,
+    /// A client has been told something else than alone.
+    Told,
+    /// Connections are lost, or counted wrongly.
+    Counts,
+    /// What was acknowledged is not there once, or what was not is.
+    Tokens,
+    /// The database holds other rows.
+    Rows,
+    /// The books say something else of a connection than it says itself.
+    Books,
+}
+
+/// What is wrong with a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub kind: Kind,
+    pub text: String,
+}
+
+enum Told {
+    TheSame,
+    /// Up to where it was told of a fault.
+    OfFaults,
+    Wrong(String),
+}
+
+fn against_alone(client: &Client, alone: &Alone, case: &Case) -> Told {
+    let (mut own, expected) = (respelt(&client.transcript, &alone.transcript), greeted(&alone.transcript));
+    for (own, expected) in own.seen.iter_mut().zip(&expected.seen) {
+        if *own.body == *b"ERROR 25P02" && expected.tag == b'E' {
+            // A statement is prepared first where PostgreSQL had it already: it is refused in a failed transaction.
+            own.clone_from(expected);
+        }
+    }
+    let Some(difference) = own.difference(&expected) else { return Told::TheSame };
+    let at = difference.at;
+    let shown = || format!("is told\n    {}\n  and alone\n    {}", difference.left, difference.right);
+    let seen = own.seen.get(at);
+    if at >= expected.seen.len() {
+        // PostgreSQL loses with a session what it has not sent, which pgferry may have had it send; and it says nothing of a
+        // length that can't be right.
+        let flushed = greeted(&alone.flushed).seen;
+        let broken = Seen { tag: b'E', body: b"FATAL 08006".as_slice().into() };
+        let told = own.seen.strip_suffix(&[violation()]).or_else(|| own.seen.strip_suffix(&[broken]));
+        let told = told.unwrap_or(&own.seen);
+        if flushed.starts_with(told) {
+            return Told::TheSame;
+        }
+    }
+    let rest = own.seen.get(at..).unwrap_or_default();
+    let ends_alone = expected.seen.get(at..).unwrap_or_default().iter().all(|seen| seen.tag == b'E');
+    if ends_alone && rest.iter().all(|seen| seen.tag == b'Z' || *seen.body == *b"ERROR 57014" || *seen == violation()) {
+        // A client that ends in the middle of a copy or a message is told of it in other words, or not at all.
+        return Told::TheSame;
+    }
+    if client.vanished && at >= own.seen.len() {
+        return Told::OfFaults;
+    }
+    if !case.setup.is_calm() {
+        match seen {
+            None => return Told::OfFaults,
+            Some(seen) if seen.tag == b'E' && TOLD.iter().any(|told| *seen.body == *told.as_bytes()) => {
+                return Told::OfFaults;
+            }
+            Some(_) => {}
+        }
+    }
+    Told::Wrong(shown())
+}
+
+/// What a client is told that breaks the protocol.
+fn violation() -> Seen {
+    Seen { tag: b'E', body: b"FATAL 08P01".as_slice().into() }
+}
+
+/// Where the login's answer ends.
+fn login(transcript: &Transcript) -> usize {
+    transcript.seen.iter().position(|seen| seen.tag == b'Z').map_or(0, |at| at + 1)
+}
+
+/// The transcript without the settings that it begins with.
+fn greeted(transcript: &Transcript) -> Transcript {
+    let login = login(transcript);
+    let mut transcript = transcript.clone();
+    let mut at = 0;
+    transcript.seen.retain(|seen| {
+        at += 1;
+        seen.tag != b'S' || at > login
+    });
+    // Whether there has ever been a temporary table decides which of the two is said.
+    for seen in transcript.seen.iter_mut().filter(|seen| *seen.body == *b"ERROR 3F000") {
+        seen.body = b"ERROR 42P01".as_slice().into();
+    }
+    transcript
+}
+
+/// The same without what a client is told later because the spelling of a value was not known at its login.
+fn respelt(transcript: &Transcript, alone: &Transcript) -> Transcript {
+    let settings = |transcript: &Transcript| -> Vec<Seen> {
+        let seen = transcript.seen.iter().take(login(transcript));
+        seen.filter(|seen| seen.tag == b'S').cloned().collect()
+    };
+    let told = settings(transcript);
+    let mut greeted = greeted(transcript);
+    for late in settings(alone).iter().filter(|setting| !told.contains(setting)) {
+        if let Some(at) = greeted.seen.iter().position(|seen| seen == late) {
+            greeted.seen.remove(at);
+        }
+    }
+    greeted
+}
+
+/// Every connection has come back or is closed.
+fn check_counts(played: &Played) -> Option<String> {
+    let world = &played.world;
+    let mut idle = 0;
+    for pool in world.pools.borrow().iter() {
+        let (here, waiting) = pool.counts();
+        if pool.open.get() != here || waiting > 0 {
+            return Some(format!("{} connections are counted, {here} are there; {waiting} wait", pool.open.get()));
+        }
+        idle += here;
+    }
+    let wires = world.links.borrow();
+    let dead = wires.iter().filter(|wire| wire.refuses && !wire.closed).count();
+    let live = world.cluster.borrow().connections();
+    if live + dead != idle {
+        return Some(format!("the server has {live} connections, the pool {idle} with {dead} dead ones"));
+    }
+    None
+}
+
+/// What the books say of an idle connection is what it has.
+fn check_books(played: &Played) -> Option<String> {
+    let world = &played.world;
+    for pool in world.pools.borrow().iter() {
+        for link in pool.take_all() {
+            let dead = world.links.borrow()[link.number()].refuses;
+            if dead || world.links.borrow()[link.number()].stalled {
+                continue;
+            }
+            let mut cluster = world.cluster.borrow_mut();
+            let ask = "[Q('show timezone;show datestyle;show application_name;show standard_conforming_strings;\
+                       select name from pg_prepared_statements')]";
+            let script: Script = ask.parse().unwrap_or_default();
+            script.writes.iter().for_each(|write| cluster.receive(link.backend, &write.bytes()));
+            let mut answer = Transcript::default();
+            answer.feed(&cluster.take_output(link.backend));
+            let rows: Vec<String> =
+                answer.seen.iter().filter(|seen| seen.tag == b'D').map(|seen| seen.to_string()).collect();
+            let status = answer.seen.iter().rev().find(|seen| seen.tag == b'Z').map(|seen| seen.to_string());
+            if status.as_deref() != Some("Z(I)") || rows.len() < 4 {
+                return Some(format!("link {} is idle, and answers {answer}", link.number()));
+            }
+            let names = [&b"TimeZone"[..], b"DateStyle", b"application_name", b"standard_conforming_strings"];
+            for (name, row) in names.into_iter().zip(&rows) {
+                let known = link.state.params.get(name).unwrap_or_default();
+                if *row != format!("D({})", known.escape_ascii()) {
+                    return Some(format!(
+                        "link {}: {} is {row}, and the books say {}",
+                        link.number(),
+                        name.escape_ascii(),
+                        known.escape_ascii()
+                    ));
+                }
+            }
+            let here = rows[4..].iter().filter(|row| row.starts_with("D(pgferry_")).count();
+            let known = link.state.prepared.len();
+            if here != known {
+                return Some(format!("link {} has {rows:?} prepared, and the books say {known}", link.number()));
+            }
+        }
+    }
+    None
+}
+
+fn count(played: &Played, database: &str, table: &str) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    for row in played.world.cluster.borrow().rows(database, "public", table) {
+        *found.entry(row.into_iter().next().flatten().unwrap_or_default()).or_insert(0) += 1;
+    }
+    found
+}
+
+/// What was acknowledged is there once, what was refused is not, and what was left open is there once or not at all.
+fn check_units(case: &Case, played: &Played) -> Option<String> {
+    for (id, (Member { script, units, .. }, client)) in case.members.iter().zip(&played.clients).enumerate() {
+        let Some(units) = units else { continue };
+        let found = count(played, script.database(), "u");
+        let mut answers = Answers::of(&client.transcript);
+        for unit in units {
+            let verdict = answers.next(unit.readies);
+            if let Some(why) = judge(unit, verdict, &found) {
+                return Some(format!("client {id}: {why}\n  it was told {}", client.transcript));
+            }
+        }
+    }
+    None
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Done,
+    Failed,
+    Open,
+}
+
+struct Answers<'t> {
+    transcript: &'t Transcript,
+    at: usize,
+}
+
+impl<'t> Answers<'t> {
+    fn of(transcript: &'t Transcript) -> Self {
+        Self { transcript, at: login(transcript) }
+    }
+
+    fn next(&mut self, readies: usize) -> Verdict {
+        let (mut left, mut failed) = (readies, false);
+        while left > 0 {
+            let Some(seen) = self.transcript.seen.get(self.at) else { return Verdict::Open };
+            self.at += 1;
+            failed |= seen.tag == b'E';
+            left -= usize::from(seen.tag == b'Z');
+        }
+        if failed { Verdict::Failed } else { Verdict::Done }
+    }
+}
+
+fn judge(unit: &Unit, verdict: Verdict, found: &BTreeMap<String, usize>) -> Option<String> {
+    let counts: Vec<usize> = unit.tokens.iter().map(|token| found.get(token).copied().unwrap_or(0)).collect();
+    let right = match verdict {
+        Verdict::Done => counts.iter().all(|count| *count == 1),
+        Verdict::Failed => counts.iter().all(|count| *count == 0),
+        Verdict::Open => counts.windows(2).all(|two| two[0] == two[1]) && counts.iter().all(|count| *count <= 1),
+    };
+    (!right).then(|| format!("{:?} is {verdict:?}, and there {counts:?} times", unit.tokens))
+}
+
+/// The database holds what each client would have left alone.
+fn check_rows(case: &Case, played: &Played) -> Option<String> {
+    if played.clients.iter().any(|client| client.vanished) {
+        return None;
+    }
+    for database in ["alpha", "beta"] {
+        let mut expected: Vec<(String, Vec<Option<String>>)> = Vec::new();
+        for (member, alone) in case.members.iter().zip(&played.alone) {
+            if member.script.database() == database {
+                expected.extend(alone.rows.iter().cloned());
+            }
+        }
+        let mut found = Vec::new();
+        for table in TABLES {
+            let rows = played.world.cluster.borrow().rows(database, "public", table);
+            found.extend(rows.into_iter().map(|row| (table.to_owned(), row)));
+        }
+        expected.sort();
+        found.sort();
+        if expected != found {
+            let mut text = format!("the rows of {database} are others\n");
+            let missing = expected.iter().filter(|row| !found.contains(row));
+            let more = found.iter().filter(|row| !expected.contains(row));
+            let _ = writeln!(text, "  missing: {:?}", missing.collect::<Vec<_>>());
+            let _ = writeln!(text, "  more: {:?}", more.collect::<Vec<_>>());
+            let _ = writeln!(text, "  {} instead of {}", found.len(), expected.len());
+            return Some(text);
+        }
+    }
+    None
+}

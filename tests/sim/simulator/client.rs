@@ -1,0 +1,196 @@
+//! A client's own side: it writes its script in pieces, waits where the script does, and notes what it is told.
+
+use super::case::{Ending, Member};
+use super::wire::Close;
+use super::world::World;
+use crate::transcript::Transcript;
+
+/// Where a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// It waits for as many messages.
+    Waiting(usize),
+    /// It has written so many bytes of write number so many.
+    Writing(usize, usize),
+    /// It has written all, and reads to the end.
+    Reading,
+    Gone,
+}
+
+/// A client.
+#[derive(Debug)]
+pub struct Client {
+    id: usize,
+    writes: Vec<(Vec<u8>, bool)>,
+    ending: Ending,
+    /// How many messages it must have seen at each wait, the login's first.
+    waits: std::vec::IntoIter<usize>,
+    /// How many messages it is to be told.
+    total: usize,
+    place: Place,
+    next: usize,
+    pub transcript: Transcript,
+    /// It has gone before its time.
+    pub vanished: bool,
+    /// It has read to the end.
+    pub ended: bool,
+    /// How many of the script's bytes it has written.
+    pub written: usize,
+    down: usize,
+}
+
+impl Client {
+    /// Client `id`, who would be told `alone` if it were alone.
+    pub fn new(id: usize, member: &Member, alone: &Transcript) -> Self {
+        // Settings are not counted: in what order and how often they are told is compared afterwards.
+        let counted = |seen: usize| alone.seen[..seen].iter().filter(|seen| seen.tag != b'S').count();
+        let mut waits: Vec<usize> = alone.waits.iter().map(|wait| counted(*wait)).collect();
+        let total = waits.pop().unwrap_or(0);
+        let mut waits = waits.into_iter();
+        let login = waits.next().unwrap_or(0);
+        Self {
+            id,
+            writes: member.script.writes.iter().map(|write| (write.bytes(), write.wait)).collect(),
+            ending: member.ending,
+            waits,
+            total,
+            place: Place::Waiting(login),
+            next: 0,
+            transcript: Transcript::default(),
+            vanished: false,
+            ended: false,
+            written: 0,
+            down: 0,
+        }
+    }
+
+    fn seen(&self) -> usize {
+        self.transcript.seen.iter().filter(|seen| seen.tag != b'S').count()
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.place == Place::Gone
+    }
+
+    /// What it waits for, told.
+    pub fn shown(&self) -> String {
+        format!("client {}: {:?}, {} of {} messages", self.id, self.place, self.seen(), self.total)
+    }
+
+    /// Whether it has something to write, or to leave for.
+    pub fn can_write(&self, world: &World) -> bool {
+        let room = || world.clients[self.id].borrow().up.len() < world.setup.socket;
+        match self.place {
+            Place::Waiting(for_messages) => self.ended || self.seen() >= for_messages,
+            Place::Writing(..) => self.ended || room(),
+            Place::Reading => self.ended || (self.ending == Ending::HangUp && self.seen() >= self.total),
+            Place::Gone => false,
+        }
+    }
+
+    /// Whether something has come for it.
+    pub fn can_read(&self, world: &World) -> bool {
+        let wire = world.clients[self.id].borrow();
+        !self.is_gone() && !self.ended && (!wire.down.is_empty() || wire.down.close != Close::Open)
+    }
+
+    /// Nothing happens any more: it no longer waits for what should have come.
+    pub fn gives_up_waiting(&mut self) -> bool {
+        match self.place {
+            Place::Waiting(_) => self.place = Place::Writing(self.next, 0),
+            Place::Reading if self.ending == Ending::HangUp => self.total = 0,
+            _ => return false,
+        }
+        true
+    }
+
+    /// Takes the next step of its script.
+    pub fn write(&mut self, world: &World) {
+        let mut wire = world.clients[self.id].borrow_mut();
+        if self.ended {
+            self.place = Place::Gone;
+            wire.hung_up = true;
+            wire.up.close = Close::Ended;
+            let task = wire.task;
+            drop(wire);
+            world.wake(task);
+            return;
+        }
+        match self.place {
+            Place::Waiting(_) => self.place = Place::Writing(self.next, 0),
+            Place::Writing(at, from) => {
+                let Some((bytes, wait)) = self.writes.get(at) else {
+                    self.place = Place::Reading;
+                    if self.ending == Ending::HalfClose {
+                        wire.up.close = Close::Ended;
+                    }
+                    let task = wire.task;
+                    drop(wire);
+                    world.wake(task);
+                    return;
+                };
+                let room = world.setup.socket.saturating_sub(wire.up.len());
+                let left = bytes.len() - from;
+                let piece = if world.chance(60) { left } else { world.below(left) + 1 };
+                let piece = piece.min(room).min(left);
+                wire.up.push(&bytes[from..from + piece]);
+                self.written += piece;
+                if from + piece < bytes.len() {
+                    self.place = Place::Writing(at, from + piece);
+                } else {
+                    self.next = at + 1;
+                    let due = if *wait { self.waits.next().unwrap_or(0) } else { 0 };
+                    self.place = if *wait { Place::Waiting(due) } else { Place::Writing(self.next, 0) };
+                }
+            }
+            Place::Reading => {
+                // It has all its answers.
+                self.place = Place::Gone;
+                wire.hung_up = true;
+                wire.up.close = Close::Ended;
+            }
+            Place::Gone => {}
+        }
+        let task = wire.task;
+        drop(wire);
+        world.wake(task);
+    }
+
+    /// Reads some of what has come.
+    pub fn read(&mut self, world: &World) {
+        let mut wire = world.clients[self.id].borrow_mut();
+        if wire.down.is_empty() {
+            self.ended = true;
+            self.transcript.closed = true;
+            return;
+        }
+        let there = wire.down.len();
+        let piece = if world.chance(70) { there } else { world.below(there) + 1 };
+        let bytes = wire.down.take(piece);
+        self.down += bytes.len();
+        let task = wire.task;
+        drop(wire);
+        self.transcript.feed(&bytes);
+        world.wake(task);
+    }
+
+    /// Goes away, whatever is under way.
+    pub fn vanish(&mut self, world: &World, reset: bool) {
+        if self.is_gone() || self.ended {
+            return;
+        }
+        world.tell(|| format!("client {} vanishes", self.id));
+        self.vanished = true;
+        self.place = Place::Gone;
+        let mut wire = world.clients[self.id].borrow_mut();
+        wire.hung_up = true;
+        if reset {
+            wire.up.clear();
+        }
+        wire.up.close = if reset { Close::Reset } else { Close::Ended };
+        wire.down.clear();
+        let task = wire.task;
+        drop(wire);
+        world.wake(task);
+    }
+}

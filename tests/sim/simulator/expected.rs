@@ -1,0 +1,254 @@
+//! What a mode changes by design, in one place: what is not generated for it, and what a client may be told that it would
+//! not be told alone.
+
+use pgferry::config::{Mode, Reset};
+
+use super::case::Setup;
+use crate::script::{Message, Script};
+
+/// Texts that are replaced, where and why.
+struct Rule {
+    applies: fn(&Setup) -> bool,
+    /// What such a text contains.
+    contains: &'static str,
+    instead: &'static str,
+    #[allow(dead_code, reason = "said for the reader")]
+    reason: &'static str,
+}
+
+const fn rule(
+    applies: fn(&Setup) -> bool,
+    contains: &'static str,
+    instead: &'static str,
+    reason: &'static str,
+) -> Rule {
+    Rule { applies, contains, instead, reason }
+}
+
+fn transaction(setup: &Setup) -> bool {
+    setup.mode == Mode::Transaction
+}
+
+fn leaks_hidden(setup: &Setup) -> bool {
+    setup.mode == Mode::Transaction || setup.reset != Reset::Always
+}
+
+fn leaks_all(setup: &Setup) -> bool {
+    setup.mode == Mode::Session && setup.reset == Reset::Never
+}
+
+fn always(_: &Setup) -> bool {
+    true
+}
+
+const RULES: &[Rule] = &[
+    rule(always, "count(*) from t", "select a from v", "the rows of others count"),
+    rule(always, "from t order by token", "", "the rows of others are among them"),
+    rule(
+        always,
+        "insert into v(",
+        "insert into x(a) values ('3')",
+        "of others' tables only where there is a temporary one",
+    ),
+    rule(leaks_hidden, "code.set('a.b'", "select code.set('application_name', 'hid')", "not reported: not seen"),
+    rule(leaks_hidden, "code.lock", "select 'no lock'", "a lock that is not seen stays on the connection"),
+    rule(leaks_hidden, "code.listen", "select 'no listen'", "not seen"),
+    rule(leaks_hidden, "code.temp", "select 'no table'", "not seen"),
+    rule(
+        transaction,
+        "code.deallocate",
+        "select 'not freed'",
+        "names freed inside a function: no tag says so, and others' statements are gone as well",
+    ),
+    rule(
+        transaction,
+        "from pg_prepared_statements",
+        "select exists (select from pg_cursors where is_holdable)",
+        "the connection's statements are those of all clients",
+    ),
+    rule(leaks_all, "pg_prepared_statements", "select 1", "names stay"),
+    rule(leaks_all, " temp ", "select 'no table'", "nothing is reset"),
+    rule(leaks_all, "with hold", "select 'no cursor'", "nothing is reset"),
+    rule(leaks_all, "listen", "select 'no listening'", "nothing is reset"),
+    rule(leaks_all, "advisory_lock(", "select 'no lock'", "nothing is reset"),
+    rule(leaks_all, "pg_cursors", "select 'no cursor'", "nothing is reset"),
+    rule(leaks_all, "search_path", "show timezone", "nothing is reset"),
+    rule(leaks_all, "work_mem", "show timezone", "nothing is reset"),
+    rule(leaks_all, "a.b", "show timezone", "nothing is reset"),
+    rule(leaks_all, "c.d", "show timezone", "nothing is reset"),
+    rule(leaks_all, "_timeout", "show timezone", "nothing is reset"),
+];
+
+fn text(original: &str, setup: &Setup, client: usize) -> String {
+    let mut text = original.to_owned();
+    for rule in RULES {
+        if text.contains(rule.contains) && (rule.applies)(setup) {
+            text = if rule.instead.is_empty() {
+                // The same, of one's own rows.
+                text.replace("from t order by token", &format!("from t where token = 'dup{client}_0'"))
+            } else {
+                rule.instead.to_owned()
+            };
+        }
+    }
+    // What is told to all is heard by all.
+    for channel in [" m", " n"] {
+        for verb in ["listen", "notify"] {
+            if text.starts_with(&format!("{verb}{channel}")) || text == format!("un{verb}{channel}") {
+                text = text.replacen(channel, &format!("{channel}{client}"), 1);
+            }
+        }
+    }
+    text = text.replace("pg_notify('m'", &format!("pg_notify('m{client}'"));
+    text = text.replace("pg_notify('n'", &format!("pg_notify('n{client}'"));
+    text = text.replace("('lim1'), ('lim2')", &format!("('lim{client}_1'), ('lim{client}_2')"));
+    if transaction(setup) && text.starts_with("prepare ") {
+        // Which names SQL's PREPARE has taken is not known to the client's own.
+        text = text.replacen("prepare ", "prepare sql_", 1);
+    }
+    if transaction(setup) && text.starts_with("execute ") && text.ends_with("('v')") {
+        text = text.replacen("execute ", "execute sql_", 1);
+    }
+    if transaction(setup) {
+        text = text.replace("deallocate prepare ", "deallocate prepare sql_");
+    }
+    if leaks_all(setup) {
+        for verb in ["prepare ", "execute ", "deallocate ", "deallocate prepare "] {
+            for name in ["a", "b", "c"] {
+                let named = format!("{verb}{name}");
+                let rest = text.strip_prefix(&named).filter(|rest| rest.is_empty() || rest.starts_with([' ', '(']));
+                if let Some(rest) = rest {
+                    text = format!("{named}{client}{rest}");
+                }
+            }
+        }
+    }
+    text
+}
+
+/// Has every copy be ended by a message that ends copies, and nothing but data before that: what else is sent while copy
+/// data may have failed it can be followed by the server alone.
+fn close_copies(script: &mut Script) {
+    let begins = |message: &Message| match message {
+        Message::Query(statements) => statements.iter().any(|text| text.contains("from stdin")),
+        Message::Parse { text, .. } => text.contains("from stdin"),
+        _ => false,
+    };
+    let mut place = Copy::No;
+    for write in &mut script.writes {
+        let mut messages = Vec::new();
+        for message in write.messages.drain(..) {
+            place = match (place, &message) {
+                (Copy::Begun | Copy::Fed, Message::CopyData(_)) => Copy::Fed,
+                (_, Message::CopyDone | Message::CopyFail(_) | Message::Terminate | Message::Raw(_)) => Copy::No,
+                (Copy::Begun, Message::Bind { .. } | Message::Execute { .. } | Message::Sync | Message::Flush) => place,
+                (Copy::Fed, Message::Sync | Message::Flush) => continue,
+                (Copy::Begun | Copy::Fed, _) => {
+                    messages.push(Message::CopyDone);
+                    if begins(&message) { Copy::Begun } else { Copy::No }
+                }
+                (Copy::No, _) => {
+                    if begins(&message) {
+                        Copy::Begun
+                    } else {
+                        Copy::No
+                    }
+                }
+            };
+            messages.push(message);
+        }
+        write.messages = messages;
+    }
+}
+
+/// Where a script is in a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Copy {
+    No,
+    Begun,
+    Fed,
+}
+
+fn own_name(name: &mut String, setup: &Setup, client: usize) {
+    if leaks_all(setup) && !name.is_empty() && !name.ends_with(|c: char| c.is_ascii_digit()) && name != "nothing" {
+        name.push_str(&client.to_string());
+    }
+}
+
+/// Makes a script one of client `client`'s, without what `setup` changes by design.
+pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
+    for (_, value) in script.startup.iter_mut().filter(|(name, value)| name == "TimeZone" && value == "Nowhere/Land") {
+        // A login does not wait for a connection on which a value could be tried.
+        "Europe/Berlin".clone_into(value);
+    }
+    close_copies(script);
+    // A setting with a dot in its name that somebody has set once is empty in the session ever after, and not unknown.
+    let known = match script.startup.iter().position(|(name, _)| name == "options") {
+        Some(at) => &mut script.startup[at].1,
+        None => {
+            script.startup.push(("options".to_owned(), String::new()));
+            let last = script.startup.len() - 1;
+            &mut script.startup[last].1
+        }
+    };
+    for setting in ["a.b", "c.d"] {
+        if !known.contains(setting) {
+            known.push_str(&format!(" -c {setting}="));
+        }
+    }
+    for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
+        match message {
+            Message::Query(statements) => {
+                statements.iter_mut().for_each(|statement| *statement = text(statement, setup, client));
+            }
+            Message::Parse { name, text: sql } => {
+                own_name(name, setup, client);
+                *sql = text(sql, setup, client);
+                if transaction(setup)
+                    && !name.is_empty()
+                    && ["execute ", "deallocate "].iter().any(|verb| sql.starts_with(verb))
+                {
+                    // A name in a text that others share stands for what each of them calls so.
+                    "select 'no name'".clone_into(sql);
+                }
+            }
+            Message::Bind { name, params, .. } => {
+                own_name(name, setup, client);
+                // They may be tokens.
+                for param in params.iter_mut().flatten().filter(|param| ["7", "1", "x", ""].contains(&param.as_str())) {
+                    param.push_str(&client.to_string());
+                }
+            }
+            Message::Describe { kind: 'S', name } | Message::Close { kind: 'S', name } => {
+                own_name(name, setup, client);
+            }
+            Message::CopyData(data) if data == "half" => *data = format!("half{client}"),
+            Message::CopyData(data) if data == "late\n" => *data = format!("late{client}\n"),
+            _ => {}
+        }
+    }
+}
+
+/// The same script with the tokens of another client than the first.
+pub fn as_others(script: &Script, client: usize) -> Script {
+    let change = |text: &mut String| {
+        for (own, others) in [
+            ("k0_", format!("k{client}_")),
+            ("dup0_", format!("dup{client}_")),
+            ("(100)", format!("({})", 100 + client)),
+        ] {
+            *text = text.replace(own, &others);
+        }
+    };
+    let mut script = script.clone();
+    for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
+        match message {
+            Message::Query(statements) => statements.iter_mut().for_each(change),
+            Message::Parse { text, .. } => change(text),
+            Message::Bind { params, .. } => params.iter_mut().flatten().for_each(change),
+            Message::CopyData(data) => change(data),
+            _ => {}
+        }
+    }
+    script
+}

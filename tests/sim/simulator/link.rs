@@ -1,0 +1,297 @@
+//! Connections: what `upstream::link` and `upstream::restore` do with them.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use pgferry::track::server_state::{Goodbye, RESET, UnnamedStatement, UsedBy};
+use pgferry::track::{Clean, Pins, Pipeline, Reply, Request, ServerState};
+use pgferry::wire::{Frames, backend, frame, frontend, head};
+
+use super::pool::Pool;
+use super::wire::{Broken, Conn};
+use super::world::World;
+use crate::model::BackendId;
+
+/// For how long a connection counts as just used, in microseconds.
+const MOMENT: u64 = 1000;
+
+/// How long a connection's end is waited for.
+const GOODBYE: u64 = 1_000_000;
+
+/// How long restoring a session may take.
+pub const CLEANUP_TIMEOUT: u64 = 10_000_000;
+
+/// The first pause before another cancel request for the same statement.
+const CANCEL_AGAIN: u64 = 50_000;
+
+/// A connection that somebody has, or the pool.
+pub struct Link {
+    pub world: Rc<World>,
+    pub pool: Rc<Pool>,
+    pub conn: Conn,
+    pub state: ServerState,
+    pub backend: BackendId,
+    pub pid: i32,
+    pub returned: u64,
+}
+
+impl Link {
+    pub fn new(
+        world: &Rc<World>,
+        pool: &Rc<Pool>,
+        conn: Conn,
+        state: ServerState,
+        backend: BackendId,
+        pid: i32,
+    ) -> Self {
+        let returned = world.now();
+        Self { world: Rc::clone(world), pool: Rc::clone(pool), conn, state, backend, pid, returned }
+    }
+
+    pub fn number(&self) -> usize {
+        self.conn.number()
+    }
+
+    pub fn was_just_used(&self) -> bool {
+        self.world.now() - self.returned < MOMENT && self.conn.input.is_empty()
+    }
+
+    /// Whether it has come back lately enough to be alive.
+    pub fn is_probed(&self) -> bool {
+        self.world.now() - self.returned >= MOMENT
+    }
+
+    /// Looks at what the server said while nobody used the connection.
+    pub fn look(&mut self) -> bool {
+        loop {
+            if !self.take_note() || self.conn.input.is_full() {
+                return false;
+            }
+            match self.conn.poll_fill() {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => return false,
+                Poll::Pending => return self.conn.input.is_empty(),
+            }
+        }
+    }
+
+    fn take_note(&mut self) -> bool {
+        let mut frames = Frames::new(self.conn.input.unparsed(), frame::BACKEND_LIMIT);
+        let before = self.conn.input.unparsed().len();
+        for message in frames.by_ref() {
+            match message {
+                Ok(message) if message.tag == backend::PARAMETER_STATUS => {
+                    let Some((name, value)) = backend::parameter_status(message.body()) else { return false };
+                    self.state.params.set(name, value);
+                    self.state.base.set(name, value);
+                }
+                Ok(message) if matches!(message.tag, backend::NOTICE | backend::NOTIFICATION) => {}
+                _ => return false,
+            }
+        }
+        let seen = before - frames.rest().len();
+        self.conn.input.skip(seen);
+        true
+    }
+
+    /// Gives it back.
+    pub fn release(mut self, _: Clean) {
+        self.returned = self.world.now();
+        let (pool, world) = (Rc::clone(&self.pool), Rc::clone(&self.world));
+        pool.hand_out(&world, self);
+    }
+
+    /// Gives it back as new.
+    pub fn release_fresh(mut self, clean: Clean) {
+        self.state.used = UsedBy::Nothing;
+        let pool = Rc::clone(&self.pool);
+        pool.parameters.learn_reset(&mut self.state);
+        self.release(clean);
+    }
+}
+
+/// Closes a connection, in a task of its own.
+pub fn close(mut link: Link) {
+    let world = Rc::clone(&link.world);
+    let goodbye = link.state.goodbye;
+    world.tell(|| format!("link {} is closed: {goodbye:?}", link.number()));
+    world.clone().spawn(format!("closes link {}", link.number()), async move {
+        match goodbye {
+            Goodbye::Silent => {}
+            Goodbye::CopyFail | Goodbye::Terminate => {
+                if goodbye == Goodbye::CopyFail {
+                    frontend::put_copy_fail(&mut link.conn.output, "the client is gone");
+                }
+                frontend::put_terminate(&mut link.conn.output);
+                let drained = async {
+                    if link.conn.flush().await.is_err() {
+                        return;
+                    }
+                    while link.conn.fill().await.is_ok() {
+                        let here = link.conn.input.unparsed().len();
+                        let unsent = link.conn.input.unsent().len();
+                        link.conn.input.sent(unsent);
+                        link.conn.input.skip(here);
+                    }
+                };
+                let until = world.now() + GOODBYE;
+                world.timeout(until, drained).await;
+            }
+        }
+        world.links.borrow_mut()[link.conn.number()].closed = true;
+        link.pool.closed(&world);
+    });
+}
+
+/// What a client left behind.
+pub struct Leftover {
+    pub pipeline: Pipeline,
+    pub partial: usize,
+    pub cancel: bool,
+    pub reset: bool,
+}
+
+/// Restores a session, in a task of its own; closes the connection where that fails.
+pub fn restore(link: Link, leftover: Leftover) {
+    let world = Rc::clone(&link.world);
+    world.tell(|| format!("link {} is restored, reset: {}", link.number(), leftover.reset));
+    world.clone().spawn(format!("restores link {}", link.number()), async move {
+        let mut link = link;
+        let reset = leftover.reset;
+        let until = world.now() + CLEANUP_TIMEOUT;
+        let outcome = world.timeout(until, clean_up(&mut link, leftover)).await;
+        match outcome {
+            Some(Ok(clean)) if reset => link.release_fresh(clean),
+            Some(Ok(clean)) => link.release(clean),
+            Some(Err(why)) => {
+                world.tell(|| format!("link {} could not be restored: {why}", link.number()));
+                close(link);
+            }
+            None => {
+                if world.setup.is_calm() {
+                    world.complain(format!("link {} was not restored in time", link.number()));
+                }
+                close(link);
+            }
+        }
+    });
+}
+
+async fn clean_up(link: &mut Link, leftover: Leftover) -> Result<Clean, &'static str> {
+    let Leftover { mut pipeline, partial, cancel, reset } = leftover;
+    link.state.goodbye = Goodbye::Silent;
+    let untaken = link.conn.input.unsent().len();
+    link.conn.input.sent(untaken);
+    link.conn.discard(partial).await.map_err(|_| "broken")?;
+    if pipeline.lost() {
+        return Err("lost");
+    }
+    if pipeline.copying_in() {
+        frontend::put_copy_fail(&mut link.conn.output, "the client is gone");
+        pipeline.request(Request::CopyEnd, Reply::Swallow);
+    }
+    if pipeline.unsynced() {
+        frontend::put_query(&mut link.conn.output, b"ROLLBACK");
+        pipeline.request(Request::Query, Reply::Swallow);
+    }
+    if !pipeline.answered() {
+        frontend::put_sync(&mut link.conn.output);
+        pipeline.request(Request::Sync, Reply::Swallow);
+        link.conn.flush().await.map_err(|_| "broken")?;
+        if cancel {
+            settle_cancelling(link, &mut pipeline).await?;
+        } else {
+            settle(link, &mut pipeline).await?;
+        }
+    }
+    link.state.goodbye = Goodbye::Terminate;
+    if !pipeline.settled() {
+        run(link, &mut pipeline, b"ROLLBACK").await?;
+    }
+    if reset {
+        run(link, &mut pipeline, RESET).await?;
+        link.state.on_discard_all();
+    }
+    Clean::prove(&pipeline, Pins::none()).ok_or("not clean")
+}
+
+async fn settle_cancelling(link: &mut Link, pipeline: &mut Pipeline) -> Result<(), &'static str> {
+    let world = Rc::clone(&link.world);
+    let (pid, secret) = world.cluster.borrow().key(link.backend);
+    let mut settled = std::pin::pin!(settle(link, pipeline));
+    let mut pause = CANCEL_AGAIN;
+    let mut at = world.now();
+    poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(settled) = settled.as_mut().poll(cx) {
+                return Poll::Ready(settled.map(drop));
+            }
+            if world.now() < at {
+                return Poll::Pending;
+            }
+            world.cluster.borrow_mut().cancel(pid, secret);
+            at = world.now() + pause;
+            pause *= 2;
+            world.wake_at(at);
+        }
+    })
+    .await
+}
+
+async fn run(link: &mut Link, pipeline: &mut Pipeline, sql: &[u8]) -> Result<(), &'static str> {
+    match query(link, pipeline, sql).await? {
+        None => Ok(()),
+        Some(_) => Err("refused"),
+    }
+}
+
+/// Runs a statement of pgferry's own; returns the error that it is answered with, if any.
+pub async fn query(link: &mut Link, pipeline: &mut Pipeline, sql: &[u8]) -> Result<Option<Box<[u8]>>, &'static str> {
+    frontend::put_query(&mut link.conn.output, sql);
+    link.state.unnamed = UnnamedStatement::Absent;
+    pipeline.request(Request::Query, Reply::Swallow);
+    link.conn.flush().await.map_err(|_| "broken")?;
+    settle(link, pipeline).await
+}
+
+async fn settle(link: &mut Link, pipeline: &mut Pipeline) -> Result<Option<Box<[u8]>>, &'static str> {
+    let broken = |_: Broken| "broken";
+    let mut failed = None;
+    while pipeline.synthesized().is_some() {}
+    while !pipeline.answered() {
+        if pipeline.lost() {
+            return Err("lost");
+        }
+        let header = link.conn.peek(frame::HEADER).await.map_err(broken)?;
+        let Ok(Some(head)) = head(header, frame::BACKEND_LIMIT) else { return Err("lost") };
+        match head.tag {
+            backend::READY => {
+                let status = link.conn.peek(head.size).await.map_err(broken)?.last().copied().unwrap_or_default();
+                pipeline.ready(status);
+            }
+            backend::PARAMETER_STATUS => {
+                let bytes = link.conn.peek(head.size).await.map_err(broken)?;
+                if let Some((name, value)) = backend::parameter_status(&bytes[frame::HEADER..]) {
+                    let (name, value) = (name.to_vec(), value.to_vec());
+                    link.state.params.set(&name, &value);
+                }
+            }
+            backend::NOTICE | backend::NOTIFICATION => {}
+            backend::ERROR => {
+                let error = link.conn.peek(head.size).await.map_err(broken)?;
+                failed.get_or_insert_with(|| error.into());
+                pipeline.response(head.tag);
+            }
+            tag => {
+                pipeline.response(tag);
+            }
+        }
+        for (mut rollback, how) in pipeline.take_undone() {
+            link.state.undo(&mut rollback, how);
+        }
+        link.conn.discard(head.size).await.map_err(broken)?;
+        while pipeline.synthesized().is_some() {}
+    }
+    Ok(failed)
+}

@@ -1,0 +1,26 @@
+//! The simulator: several clients over few connections, the real machine in between, a model of PostgreSQL as the server,
+//! and one seed for all of it.
+//!
+//! - `case`: what a run consists of; `tokens`: scripts of which it can be told what must have been carried out.
+//! - `world`, `wire`, `play`: tasks, sockets, and the steps in which a run goes.
+//! - `session`, `relay`, `pool`, `link`: what pgferry does around the machine, without its I/O.
+//! - `client`: the other side.
+//! - `check`: what must hold; `expected`: what a mode changes by design.
+//!
+//! `SIM_STEPS=10000000 make sim` runs as many steps. `SIM_SEED=7` runs one seed and tells what happens; `SIM_FROM=7` begins
+//! there. `SIM_MODE`, `SIM_RESET` and `SIM_FAULTS` choose.
+
+mod case;
+mod check;
+mod client;
+mod expected;
+mod hunt;
+mod link;
+mod play;
+mod pool;
+mod regressions;
+mod relay;
+mod session;
+mod tokens;
+mod wire;
+mod world;

@@ -1,0 +1,243 @@
+//! Moves bytes between one client and one connection, as `client::relay` does, with the machine in between.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use pgferry::config::Mode;
+use pgferry::machine::preparation::Preparation;
+use pgferry::machine::{self, Buffers, Machine, Next, Remains, ServerEnd};
+use pgferry::track::ClientState;
+
+use super::link::Link;
+use super::wire::{Broken, Conn, end_of};
+use super::world::World;
+
+/// Bytes that are copied to go out with others in one write.
+const SMALL_BYTES: usize = 8 * 1024;
+
+/// Why a relay ended.
+#[derive(Debug)]
+pub enum End {
+    Machine(machine::End),
+    ClientGone,
+}
+
+impl From<machine::End> for End {
+    fn from(end: machine::End) -> Self {
+        Self::Machine(end)
+    }
+}
+
+/// One client on one connection.
+pub struct Relay<'a> {
+    world: Rc<World>,
+    client: &'a mut Conn,
+    server: &'a mut Conn,
+    machine: Machine<'a>,
+    takes_no_more: bool,
+    client_readable: bool,
+    server_readable: bool,
+}
+
+impl<'a> Relay<'a> {
+    pub fn new(
+        world: &Rc<World>,
+        client: &'a mut Conn,
+        link: &'a mut Link,
+        context: machine::Context<'a>,
+        state: &'a mut ClientState,
+        preparation: Preparation,
+    ) -> Self {
+        let Link { conn, state: server_state, .. } = link;
+        Self {
+            world: Rc::clone(world),
+            client,
+            server: conn,
+            machine: Machine::new(context, state, server_state, preparation),
+            takes_no_more: false,
+            client_readable: true,
+            server_readable: true,
+        }
+    }
+
+    /// Moves bytes until the end.
+    pub async fn run(&mut self) -> (End, Remains) {
+        let end = match self.open() {
+            Ok(()) => poll_fn(|_| self.poll()).await,
+            Err(end) => end,
+        };
+        let all_sent = self.server.is_flushed();
+        let said = if let End::Machine(end) = &end { Some(end) } else { None };
+        let mut io = Buffers {
+            from_client: &mut self.client.input,
+            to_client: &mut self.client.output,
+            from_server: &mut self.server.input,
+            to_server: &mut self.server.output,
+        };
+        let remains = self.machine.finish(&mut io, said, all_sent);
+        (end, remains)
+    }
+
+    fn parts(&mut self) -> (&mut Machine<'a>, Buffers<'_>) {
+        let io = Buffers {
+            from_client: &mut self.client.input,
+            to_client: &mut self.client.output,
+            from_server: &mut self.server.input,
+            to_server: &mut self.server.output,
+        };
+        (&mut self.machine, io)
+    }
+
+    fn open(&mut self) -> Result<(), End> {
+        let (machine, mut io) = self.parts();
+        Ok(machine.open(&mut io)?)
+    }
+
+    fn poll(&mut self) -> Poll<End> {
+        self.client_readable = true;
+        self.server_readable = true;
+        loop {
+            if let Err(end) = self.poll_up() {
+                return Poll::Ready(end);
+            }
+            let down = match self.poll_down() {
+                Ok(progress) => progress,
+                Err(end) => return Poll::Ready(end),
+            };
+            let all_sent = self.client.is_flushed() && self.server.is_flushed();
+            let (machine, mut io) = self.parts();
+            match machine.boundary(&mut io, all_sent) {
+                Next::End(end) => return Poll::Ready(end.into()),
+                Next::Again => {}
+                Next::Idle(_) | Next::Wait if down => {}
+                Next::Idle(_) | Next::Wait => return Poll::Pending,
+            }
+        }
+    }
+
+    fn poll_up(&mut self) -> Result<(), End> {
+        if self.takes_no_more {
+            return Ok(());
+        }
+        loop {
+            if !self.server.is_flushed() {
+                if self.client.input.unsent().len() <= SMALL_BYTES {
+                    let unsent = self.client.input.unsent();
+                    self.server.output.extend_from_slice(unsent);
+                    let n = unsent.len();
+                    self.client.input.sent(n);
+                }
+                match self.server.poll_flush() {
+                    Poll::Pending => return Ok(()),
+                    Poll::Ready(Err(Broken)) => return self.server_takes_no_more(),
+                    Poll::Ready(Ok(())) => self.machine.on_sent(),
+                }
+            }
+            if !self.client.input.unsent().is_empty() {
+                match self.server.poll_write(self.client.input.unsent()) {
+                    Poll::Pending => return Ok(()),
+                    Poll::Ready(Err(Broken) | Ok(0)) => return self.server_takes_no_more(),
+                    Poll::Ready(Ok(n)) => {
+                        self.client.input.sent(n);
+                        self.machine.on_sent();
+                    }
+                }
+                continue;
+            }
+            if self.machine.holds_client() {
+                return Ok(());
+            }
+            let (machine, mut io) = self.parts();
+            if machine.client_sent(&mut io)? {
+                continue;
+            }
+            if !self.server.is_flushed() {
+                continue;
+            }
+            if self.client.input.is_full() || self.machine.client_has_ended() || !self.client_readable {
+                return Ok(());
+            }
+            match self.client.poll_fill() {
+                Poll::Pending => {
+                    self.client_readable = false;
+                    return Ok(());
+                }
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0)) if !self.client.is_hung_up() => {
+                    self.machine.client_ended();
+                    let (machine, mut io) = self.parts();
+                    machine.client_sent(&mut io)?;
+                }
+                Poll::Ready(Err(Broken) | Ok(0)) => return Err(End::ClientGone),
+            }
+        }
+    }
+
+    fn server_takes_no_more(&mut self) -> Result<(), End> {
+        if self.server.flushed() > 0 {
+            self.machine.on_sent();
+        }
+        if self.machine.is_unsent() {
+            return Err(self.server_ended(ServerEnd::Broken));
+        }
+        self.takes_no_more = true;
+        Ok(())
+    }
+
+    fn server_ended(&mut self, how: ServerEnd) -> End {
+        let number = self.server.number();
+        self.world.tell(|| format!("link {number} has ended: {how:?}"));
+        if self.server.flushed() > 0 {
+            self.machine.on_sent();
+        }
+        let (machine, mut io) = self.parts();
+        machine.server_ended(&mut io, how).into()
+    }
+
+    fn poll_down(&mut self) -> Result<bool, End> {
+        let mut progress = false;
+        loop {
+            if !self.client.is_flushed() {
+                match self.client.poll_flush() {
+                    Poll::Pending => return Ok(progress),
+                    Poll::Ready(Err(Broken)) => return Err(self.client_failed()),
+                    Poll::Ready(Ok(())) => progress = true,
+                }
+            }
+            if !self.server.input.unsent().is_empty() {
+                match self.client.poll_write(self.server.input.unsent()) {
+                    Poll::Pending => return Ok(progress),
+                    Poll::Ready(Err(Broken) | Ok(0)) => return Err(self.client_failed()),
+                    Poll::Ready(Ok(n)) => self.server.input.sent(n),
+                }
+                progress = true;
+                continue;
+            }
+            let (machine, mut io) = self.parts();
+            if machine.server_sent(&mut io)? {
+                progress = true;
+                continue;
+            }
+            let done = self.machine.mode() == Mode::Transaction && self.machine.is_answered();
+            if !self.server_readable || (progress && done) || self.machine.is_at_boundary() {
+                return Ok(progress);
+            }
+            match self.server.poll_fill() {
+                Poll::Pending => {
+                    self.server_readable = false;
+                    return Ok(progress);
+                }
+                Poll::Ready(Ok(1..)) => progress = true,
+                Poll::Ready(ended) => {
+                    let how = end_of(ended).unwrap_or(ServerEnd::Orderly);
+                    return Err(self.server_ended(how));
+                }
+            }
+        }
+    }
+
+    fn client_failed(&self) -> End {
+        if self.machine.client_has_ended() { End::Machine(machine::End::Goodbye) } else { End::ClientGone }
+    }
+}

@@ -1,0 +1,328 @@
+//! A client's session, as `client::session`, `client::greeting` and `client::checkin` have it.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use pgferry::config::{Mode, Reset};
+use pgferry::error::{Blame, Fault, Severity, sqlstate};
+use pgferry::machine::preparation::{Preparation, ResetPolicy};
+use pgferry::machine::refusal::{Refusal, Step};
+use pgferry::machine::{self, Remains};
+use pgferry::track::parameter_cache::Greeting;
+use pgferry::track::pipeline::IDLE;
+use pgferry::track::server_state::{Goodbye, Sequences, UsedBy};
+use pgferry::track::statements::Limits;
+use pgferry::track::{Clean, ClientState, Pins, Pipeline, Request, Wanted, names, params};
+use pgferry::wire::{Head, Opening, backend, frame, frontend, head, startup};
+
+use super::link::{self, Leftover, Link};
+use super::pool::Pool;
+use super::relay::{End, Relay};
+use super::wire::{Close, Conn, Peer};
+use super::world::World;
+
+/// How many dead connections one request may meet before the client is told.
+const STALE_LIMIT: usize = 10;
+
+/// The number of the client for which pgferry uses a connection on its own behalf.
+const NO_CLIENT: u64 = u64::MAX;
+
+/// How many bytes of prepared statements one client may have kept.
+const MAX_CLIENT_STATEMENT_BYTES: usize = 16 * 1024 * 1024;
+
+/// How a session ends.
+enum SessionEnd {
+    Quiet,
+    Told,
+    Tell(Fault),
+}
+
+struct Session {
+    world: Rc<World>,
+    id: usize,
+    conn: Conn,
+    pool: Rc<Pool>,
+    state: ClientState,
+    given_pid: i32,
+}
+
+/// Serves client `id`, whose startup packet is `packet`.
+pub async fn run(world: Rc<World>, id: usize, packet: Vec<u8>) {
+    world.clients[id].borrow_mut().task = world.me();
+    let mut conn = Conn::new(&world, Peer::Client(id));
+    let Ok(Opening::Startup(opening)) = startup::parse(&packet.into()) else { return };
+    let (asked, extra) = Wanted::split(&opening);
+    let pool = Pool::of(&world, opening.get("database").unwrap_or_default(), &extra);
+    match greet(&world, &pool, &asked).await {
+        Ok(greeting) => {
+            conn.output.extend_from_slice(&greeting.messages);
+            let given_pid = 100_000 + i32::try_from(id).unwrap_or(0);
+            backend::put_key_data(&mut conn.output, given_pid, b"sesa");
+            backend::put_ready(&mut conn.output, IDLE);
+            let state = ClientState::new(greeting.wanted.clone(), greeting.view.clone());
+            let mut session = Session { world: Rc::clone(&world), id, conn, pool, state, given_pid };
+            let end = if session.conn.flush().await.is_ok() { session.serve().await } else { SessionEnd::Quiet };
+            conn = session.conn;
+            if let SessionEnd::Tell(fault) = end {
+                world.tell(|| format!("client {id} is told {fault}"));
+                fault.put(&mut conn.output);
+            }
+        }
+        Err(fault) => {
+            backend::put_authentication_ok(&mut conn.output);
+            fault.put(&mut conn.output);
+        }
+    }
+    let _ = conn.flush().await;
+    world.tell(|| format!("client {id} has been served"));
+    let mut wire = world.clients[id].borrow_mut();
+    wire.down.close = Close::Ended;
+}
+
+async fn greet(world: &Rc<World>, pool: &Rc<Pool>, asked: &Wanted) -> Result<Arc<Greeting>, Fault> {
+    if let Some(known) = pool.parameters.greeting(asked) {
+        return Ok(known);
+    }
+    let mut first = None;
+    if pool.parameters.baseline().is_none() {
+        let got = pool.checkout(world, asked, world.setup.patience_from(world.now()), || false).await;
+        first = Some(got.map_err(|fault| fault.map_or_else(lost, Fault::into_fatal))?);
+    }
+    let unknown = asked.only(|name, value| pool.parameters.canonical(name, value).is_none());
+    if !unknown.is_empty() && first.is_none() {
+        first = pool.checkout_idle(world, asked);
+    }
+    if let Some(link) = first {
+        try_settings(link, &unknown).await?;
+    }
+    Ok(pool.parameters.greeting(asked).unwrap_or_else(|| pool.parameters.greeting_as_known(asked)))
+}
+
+async fn try_settings(mut link: Link, unknown: &Wanted) -> Result<(), Fault> {
+    let pool = Rc::clone(&link.pool);
+    let baseline = pool.parameters.baseline().unwrap_or_default();
+    let mut sql = Vec::new();
+    for (name, value) in unknown.iter() {
+        if let Some(default) = baseline.get(name.as_bytes()).filter(|_| name == "DateStyle") {
+            params::put_set(&mut sql, name, default);
+        }
+        params::put_set(&mut sql, name, value);
+    }
+    let mut pipeline = Pipeline::new();
+    let refused = if sql.is_empty() {
+        None
+    } else {
+        let world = Rc::clone(&link.world);
+        let until = world.now() + link::CLEANUP_TIMEOUT;
+        match world.timeout(until, link::query(&mut link, &mut pipeline, &sql)).await {
+            Some(Ok(refused)) => refused,
+            Some(Err(_)) | None => {
+                link::close(link);
+                return Ok(());
+            }
+        }
+    };
+    let Some(clean) = Clean::prove(&pipeline, Pins::none()) else {
+        link::close(link);
+        return Ok(());
+    };
+    if refused.is_none() {
+        pool.parameters.learn_canonical(unknown, &link.state.params);
+    }
+    if sql.is_empty() && link.state.used == UsedBy::Nothing {
+        link.release_fresh(clean);
+    } else {
+        link.state.used = link.state.used.and(NO_CLIENT, 0);
+        link.release(clean);
+    }
+    refused.map_or(Ok(()), |error| Err(Fault::upstream_fatal(&error)))
+}
+
+impl Session {
+    async fn serve(&mut self) -> SessionEnd {
+        loop {
+            if let Err(end) = self.next_request().await {
+                return end;
+            }
+            if let Err(end) = self.work().await {
+                return end;
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Result<(), SessionEnd> {
+        match poll_fn(|_| self.conn.poll_fill()).await {
+            Ok(1..) => Ok(()),
+            Ok(0) | Err(_) => Err(SessionEnd::Quiet),
+        }
+    }
+
+    fn max_text_bytes(&self) -> usize {
+        self.conn.input.capacity().max(self.world.setup.text)
+    }
+
+    async fn next_request(&mut self) -> Result<(), SessionEnd> {
+        loop {
+            let limit = self.max_text_bytes();
+            let bytes = self.conn.input.unparsed();
+            let next = head(bytes, frame::FRONTEND_LIMIT);
+            let enough = |head: &Head| names::can_judge(*head, bytes, limit);
+            if let Ok(Some(head)) = next
+                && !enough(&head)
+            {
+                self.conn.input.make_room(head.size);
+            }
+            let bytes = self.conn.input.unparsed();
+            let enough = |head: &Head| names::can_judge(*head, bytes, limit);
+            match next.map(|head| head.filter(enough)) {
+                Err(bad) => return Err(SessionEnd::Tell(Fault::violation(bad.to_string()))),
+                Ok(Some(head)) => match (head.tag, Request::of(head.tag)) {
+                    (frontend::TERMINATE, _) => return Err(SessionEnd::Quiet),
+                    (_, Some(Request::CopyData | Request::CopyEnd)) => {
+                        self.conn.discard(head.size).await.map_err(|_| SessionEnd::Quiet)?;
+                    }
+                    (_, Some(_)) => return Ok(()),
+                    (tag, None) => return Err(SessionEnd::Tell(Fault::unknown_message(tag))),
+                },
+                Ok(None) => self.receive().await?,
+            }
+        }
+    }
+
+    async fn work(&mut self) -> Result<(), SessionEnd> {
+        self.state.work += 1;
+        for _ in 0..STALE_LIMIT {
+            let mut link = match self.acquire().await {
+                Ok(link) => link,
+                Err(None) => return Err(SessionEnd::Quiet),
+                Err(Some(fault)) => return self.refuse(&fault).await,
+            };
+            let preparation = self.prepare(&link);
+            let pool = Rc::clone(&link.pool);
+            let setup = &self.world.setup;
+            let context = machine::Context {
+                mode: setup.mode,
+                pin: setup.pin,
+                limits: Limits {
+                    count: setup.statements,
+                    bytes: usize::MAX >> 1,
+                    client_bytes: MAX_CLIENT_STATEMENT_BYTES,
+                },
+                max_text_bytes: self.max_text_bytes(),
+                statements: &pool.statements,
+                parameters: &pool.parameters,
+                user: crate::alone::USER.as_bytes(),
+                client: self.id as u64,
+                given_pid: self.given_pid,
+                backend_pid: link.pid,
+            };
+            let (id, number) = (self.id, link.number());
+            self.world.tell(|| format!("client {id} has link {number}: {preparation:?}"));
+            let Self { world, conn, state, .. } = self;
+            let (end, remains) = Relay::new(world, conn, &mut link, context, state, preparation).run().await;
+            world.tell(|| format!("client {id} leaves link {number}: {end:?}, pins: {}", remains.pins));
+            let cut = remains.cut;
+            let over = match &end {
+                End::Machine(machine::End::Settled) => Ok(true),
+                End::Machine(machine::End::Stale) => Ok(false),
+                End::Machine(machine::End::Goodbye) | End::ClientGone => Err(SessionEnd::Quiet),
+                End::Machine(machine::End::ServerLost { told: true }) => Err(SessionEnd::Told),
+                End::Machine(machine::End::ServerLost { told: false }) => Err(SessionEnd::Tell(lost())),
+                End::Machine(machine::End::Refuse(fault)) => Err(SessionEnd::Tell(fault.clone())),
+            };
+            self.check_in(link, &end, remains);
+            match over {
+                Err(SessionEnd::Tell(_)) if cut => return Err(SessionEnd::Quiet),
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(end) => return Err(end),
+            }
+        }
+        Err(SessionEnd::Tell(lost()))
+    }
+
+    fn prepare(&self, link: &Link) -> Preparation {
+        let setup = &self.world.setup;
+        let policy = match (setup.reset, setup.mode) {
+            (Reset::Always, _) => ResetPolicy::All,
+            (Reset::Smart, Mode::Session) if link.state.sequences == Sequences::GaveValues => ResetPolicy::Sequences,
+            _ => ResetPolicy::Nothing,
+        };
+        let probe = link.is_probed();
+        Preparation::new(&link.state, &self.state, self.id as u64, &link.pool.parameters, policy, probe)
+    }
+
+    async fn acquire(&mut self) -> Result<Link, Option<Fault>> {
+        let Self { world, pool, conn, state, .. } = self;
+        // As in `poll_gone`: what it sends meanwhile is kept, as far as the buffer goes.
+        let gone = || {
+            while !conn.input.is_full() {
+                match conn.poll_fill() {
+                    Poll::Pending => return false,
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(Ok(0)) if !conn.is_hung_up() => return false,
+                    Poll::Ready(_) => return true,
+                }
+            }
+            false
+        };
+        let until = world.setup.patience_from(world.now());
+        pool.checkout(world, &state.wanted, until, gone).await
+    }
+
+    async fn refuse(&mut self, fault: &Fault) -> Result<(), SessionEnd> {
+        let fatal = match fault {
+            Fault::Upstream(_) => true,
+            Fault::Ours(ours) => ours.severity == Severity::Fatal,
+        };
+        if fatal {
+            return Err(SessionEnd::Tell(fault.clone().into_fatal()));
+        }
+        let mut refusal = Refusal::new(fault.clone());
+        loop {
+            let step = refusal
+                .advance(&mut self.conn.input, &mut self.conn.output, &self.state)
+                .map_err(|bad| SessionEnd::Tell(Fault::violation(bad.to_string())))?;
+            self.conn.flush().await.map_err(|_| SessionEnd::Quiet)?;
+            match step {
+                Step::Over => break,
+                Step::Terminated => return Err(SessionEnd::Quiet),
+                Step::NeedMore => self.receive().await?,
+            }
+        }
+        self.state.unnamed = None;
+        Ok(())
+    }
+
+    fn check_in(&self, mut link: Link, end: &End, remains: Remains) {
+        let setup = &self.world.setup;
+        if link.state.goodbye == Goodbye::Silent {
+            return link::close(link);
+        }
+        let may_reset = setup.reset != Reset::Never || setup.mode == Mode::Transaction;
+        if may_reset && !remains.pins.among(Pins::SURVIVES_DISCARD).is_empty() {
+            return link::close(link);
+        }
+        let times_out = link.state.kept.mentions(b"idle_session_timeout");
+        let reset = may_reset && (!remains.pins.is_empty() || times_out);
+        if remains.partial_down == 0 && !link.conn.input.is_empty() && !link.look() {
+            return link::close(link);
+        }
+        let at_rest = remains.partial_down == 0 && link.conn.input.is_empty() && !times_out;
+        let ignored = if may_reset { remains.pins } else { Pins::none() };
+        match Clean::prove(&remains.pipeline, ignored) {
+            Some(clean) if at_rest => link.release(clean),
+            _ => {
+                let cancel = matches!(end, End::ClientGone | End::Machine(machine::End::Refuse(_)));
+                let leftover = Leftover { pipeline: remains.pipeline, partial: remains.partial_down, cancel, reset };
+                link::restore(link, leftover);
+            }
+        }
+    }
+}
+
+fn lost() -> Fault {
+    Fault::fatal(Blame::Upstream, sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly")
+}
