@@ -395,7 +395,11 @@ impl<'a> Machine<'a> {
         self.phase = Phase::Working;
         self.first = First::Forgotten;
         if !self.preparation.goes_together() {
-            self.context.parameters.learn_canonical(&self.client.wanted, &self.server.params);
+            let parameters = self.context.parameters;
+            parameters.learn_canonical(&self.client.wanted, &self.server.params);
+            for wanted in [&mut self.client.wanted, &mut self.client.asked] {
+                *wanted = wanted.canonical(|name, value| parameters.canonical(name, value));
+            }
             self.server.params.share(&self.client.view);
         }
         self.server.used = self.server.used.and(self.context.client, self.client.work);
