@@ -44,7 +44,8 @@ impl Machine<'_> {
         let mut note = Note::default();
         note.at_stake = unnamed.differed() && self.pipeline.may_be_discarded();
         let dropped_something = unnamed.client.is_some() || unnamed.server != UnnamedStatement::Absent;
-        note.rollback.unnamed = dropped_something.then_some(unnamed);
+        // What has been dropped already may turn out not to have been.
+        note.rollback.unnamed = (dropped_something || self.pipeline.changes_unnamed()).then_some(unnamed);
         self.note_commands(&mut note, commands, &effects);
         if mentioned.is_empty() && edits.is_empty() {
             let note = (note.rollback.unnamed.is_some() || note.commands.is_some()).then_some(note);
