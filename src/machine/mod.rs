@@ -279,6 +279,11 @@ impl<'a> Machine<'a> {
         self.down.is_at_boundary() && self.pipeline.answered()
     }
 
+    /// Notes that the server takes no more: the machine goes on to what it says at the end, wherever the client is.
+    pub fn server_takes_no_more(&mut self) {
+        self.down.resume();
+    }
+
     /// Whether the client's next bytes are of no use yet.
     #[must_use]
     pub fn holds_client(&self) -> bool {

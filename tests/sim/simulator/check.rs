@@ -11,7 +11,8 @@ use crate::script::Script;
 use crate::transcript::{Seen, Transcript};
 
 /// Errors by which a client is told that something has gone wrong which is none of its doing.
-const TOLD: [&str; 5] = ["FATAL 57P01", "FATAL 08006", "ERROR 53300", "FATAL 53300", "FATAL 53200"];
+const TOLD: [&str; 6] =
+    ["FATAL 57P01", "FATAL 08006", "ERROR 53300", "FATAL 53300", "FATAL 53200", "ERROR 53200"];
 
 /// What is wrong with a run, if anything is.
 pub fn check(case: &Case, played: &Played) -> Option<Finding> {
@@ -175,7 +176,7 @@ fn check_counts(played: &Played) -> Option<String> {
         idle += here;
     }
     let wires = world.links.borrow();
-    let dead = wires.iter().filter(|wire| wire.refuses && !wire.closed).count();
+    let dead = wires.iter().filter(|wire| !wire.closed && world.cluster.borrow().is_closed(wire.backend)).count();
     let live = world.cluster.borrow().connections();
     if live + dead != idle {
         return Some(format!("the server has {live} connections, the pool {idle} with {dead} dead ones"));
