@@ -442,6 +442,12 @@ impl Pipeline {
         self.copy_in == CopyIn::Open
     }
 
+    /// Whether a copy to the server has begun and is not known to be over.
+    #[must_use]
+    pub fn in_copy(&self) -> bool {
+        self.copy_in != CopyIn::No
+    }
+
     /// Whether the books can't be trusted any more: the session must end with its client.
     #[must_use]
     pub fn lost(&self) -> bool {

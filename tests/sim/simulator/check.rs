@@ -129,7 +129,7 @@ fn violation() -> Seen {
 
 /// Where the login's answer ends.
 fn login(transcript: &Transcript) -> usize {
-    transcript.seen.iter().position(|seen| seen.tag == b'Z').map_or(0, |at| at + 1)
+    transcript.seen.iter().position(|seen| seen.tag == b'Z').map_or(transcript.seen.len(), |at| at + 1)
 }
 
 /// The transcript without the settings that it begins with.

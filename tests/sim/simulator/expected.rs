@@ -107,6 +107,7 @@ fn text(original: &str, setup: &Setup, client: usize) -> String {
     if transaction(setup) {
         text = text.replace("deallocate prepare ", "deallocate prepare sql_");
     }
+    text = text.replace("('v')", &format!("('v{client}')"));
     if leaks_all(setup) {
         for verb in ["prepare ", "execute ", "deallocate ", "deallocate prepare "] {
             for name in ["a", "b", "c"] {
