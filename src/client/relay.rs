@@ -370,6 +370,7 @@ impl<'a> Relay<'a> {
             return Err(self.server_ended(ServerEnd::Broken));
         }
         self.server.side = ServerSide::TakesNoMore;
+        self.machine.server_takes_no_more();
         Ok(())
     }
 

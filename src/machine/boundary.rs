@@ -14,6 +14,12 @@ impl Machine<'_> {
         if ended && self.pipeline.lost() {
             return self.leave(io);
         }
+        let keeps_back = !self.pipeline.is_prompted() && !self.pipeline.copying_in();
+        if ended && keeps_back && !self.is_preparing() && !self.up.is_partial() {
+            // What the server keeps back it would lose with the session, but not an error, nor the rest of a message.
+            self.prompt(io);
+            return Next::Again;
+        }
         let under_way = self.is_preparing()
             || !all_sent
             || self.up.is_partial()
@@ -33,11 +39,6 @@ impl Machine<'_> {
             flush_forwarded(io);
             frontend::put_copy_fail(io.to_server, "the client has ended");
             self.pipeline.request(Request::CopyEnd, Reply::Swallow);
-            return Next::Again;
-        }
-        if ended && !self.pipeline.is_prompted() {
-            // What the server keeps back it would lose with the session, but not an error.
-            self.prompt(io);
             return Next::Again;
         }
         if ended {

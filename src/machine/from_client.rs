@@ -45,15 +45,15 @@ enum Rest {
 pub(super) struct Upward {
     rest: Rest,
     pub(super) client: ClientSide,
-    /// How many answers were not due before the rest of the message that was sent last, its own among them.
-    behind: usize,
+    /// The message that was sent last, and how many answers were not due before its rest, its own among them.
+    last: (Request, usize),
     /// Why the client's stream has ended, if it is told so.
     violation: Option<Fault>,
 }
 
 impl Default for Upward {
     fn default() -> Self {
-        Self { rest: Rest::Forward(0), client: ClientSide::Open, behind: 0, violation: None }
+        Self { rest: Rest::Forward(0), client: ClientSide::Open, last: (Request::Flush, 0), violation: None }
     }
 }
 
@@ -87,7 +87,9 @@ impl Upward {
 
     /// Whether nothing more is answered without the rest of the current message.
     pub(super) fn rest_is_awaited(&self, pipeline: &Pipeline) -> bool {
-        self.is_partial() && (pipeline.owed() <= self.behind || pipeline.copying_in())
+        let (request, behind) = self.last;
+        let ends_copy = request == Request::CopyEnd && pipeline.in_copy();
+        self.is_partial() && (pipeline.owed() <= behind || pipeline.copying_in() || ends_copy)
     }
 
     /// What was taken is unread again.
@@ -226,6 +228,8 @@ impl Machine<'_> {
         let waits = match self.gate {
             Gate::Answers => !harmless,
             Gate::Open if self.pipeline.owed() >= MAX_OWED => true,
+            // What a reset has to be corrected to is known when the server is ready.
+            Gate::Open if !self.corrections.is_empty() && !self.pipeline.knows_status() => true,
             Gate::Open => about_statements && self.pipeline.at_stake(),
         };
         if waits && !self.is_preparing() {
@@ -276,7 +280,7 @@ impl Machine<'_> {
         self.counts.server_parses += u64::from(incoming.request == Request::Parse);
         let (owed, unprompted) = (self.pipeline.owed(), self.pipeline.unprompted());
         self.pipeline.request_with(incoming.request, Reply::Forward, note);
-        self.up.behind = unprompted + self.pipeline.owed() - owed;
+        self.up.last = (incoming.request, unprompted + self.pipeline.owed() - owed);
         self.undo();
         io.from_client.parse(incoming.here);
         self.up.rest = Rest::Forward(incoming.head.size - incoming.here);

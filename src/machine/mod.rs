@@ -279,6 +279,11 @@ impl<'a> Machine<'a> {
         self.down.is_at_boundary() && self.pipeline.answered()
     }
 
+    /// Notes that the server takes no more: the machine goes on to what it says at the end, wherever the client is.
+    pub fn server_takes_no_more(&mut self) {
+        self.down.resume();
+    }
+
     /// Whether the client's next bytes are of no use yet.
     #[must_use]
     pub fn holds_client(&self) -> bool {
@@ -395,7 +400,11 @@ impl<'a> Machine<'a> {
         self.phase = Phase::Working;
         self.first = First::Forgotten;
         if !self.preparation.goes_together() {
-            self.context.parameters.learn_canonical(&self.client.wanted, &self.server.params);
+            let parameters = self.context.parameters;
+            parameters.learn_canonical(&self.client.wanted, &self.server.params);
+            for wanted in [&mut self.client.wanted, &mut self.client.asked] {
+                *wanted = wanted.canonical(|name, value| parameters.canonical(name, value));
+            }
             self.server.params.share(&self.client.view);
         }
         self.server.used = self.server.used.and(self.context.client, self.client.work);

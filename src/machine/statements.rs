@@ -40,8 +40,10 @@ impl Machine<'_> {
             return Sent::Done;
         }
         let unnamed = self.drop_unnamed();
-        // If it is not discarded with what is before it, it drops them whether it succeeds or fails.
-        let had_one = unnamed.client.is_some() || unnamed.server != UnnamedStatement::Absent;
+        // If it is not discarded with what is before it, it drops them whether it succeeds or fails. What has been dropped
+        // already may turn out not to have been.
+        let dropped = unnamed.client.is_some() || unnamed.server != UnnamedStatement::Absent;
+        let had_one = dropped || self.pipeline.changes_unnamed();
         let unnamed = Some(unnamed).filter(|_| had_one && self.may_be_discarded());
         if effects.is_nothing() && mentioned.is_empty() && unnamed.is_none() {
             self.pass(io, incoming, None);
@@ -57,8 +59,9 @@ impl Machine<'_> {
             return Sent::Done;
         }
         let sql = sql.to_vec();
-        // Behind an extended request a Sync would commit what the client has not.
-        let prepare = Some(if self.pipeline.unsynced() { Reply::Assist } else { Reply::Swallow });
+        // A Sync of pgferry's own would commit what the client has not, or end what the server discards.
+        let apart = !self.pipeline.unsynced() && !self.pipeline.may_be_discarded();
+        let prepare = Some(if apart { Reply::Swallow } else { Reply::Assist });
         edits.extend(self.rename_mentioned(io, mentioned, prepare));
         let (sql, positions) = text_edit::apply(&sql, edits);
         note.positions = Some(positions);
@@ -138,7 +141,8 @@ impl Machine<'_> {
                 _ => SqlEffects::unanalyzed(),
             };
             self.pins.add(Pins::STATEMENT);
-            match self.consider(&effects) {
+            // It is not known here when it runs: a setting that it resets is looked into when it has changed.
+            match self.consider(&SqlEffects { commands: None, ..effects }) {
                 Ok(()) => self.pass(io, incoming, None),
                 Err(refusal) => self.refuse(io, &refusal, incoming),
             }

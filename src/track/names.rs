@@ -43,8 +43,8 @@ pub fn about(tag: u8, body: &[u8]) -> About<'_> {
     }
 }
 
-/// Whether enough of a message is there to judge it: all of a text of up to `limit` bytes, and the names that it is
-/// about. `bytes` is what is there of it, header included.
+/// Whether enough of a message is there to judge it: all of a text of up to `limit` bytes or an `Execute`, and the names
+/// that it is about. `bytes` is what is there of it, header included.
 #[must_use]
 pub fn can_judge(head: Head, bytes: &[u8], limit: usize) -> bool {
     if bytes.len() >= head.size {
@@ -53,6 +53,8 @@ pub fn can_judge(head: Head, bytes: &[u8], limit: usize) -> bool {
     match head.tag {
         frontend::QUERY => head.size > limit,
         frontend::PARSE if head.size <= limit => false,
+        // Something may have to be sent behind it.
+        frontend::EXECUTE if head.size <= limit => false,
         _ => about(head.tag, bytes.get(frame::HEADER..).unwrap_or_default()) != About::Unseen,
     }
 }

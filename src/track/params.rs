@@ -236,6 +236,10 @@ pub fn differences(have: &Params, wanted: &Wanted, baseline: &Params) -> Vec<Vec
         let has = have.following(known);
         // What the server does not report can't be compared; such a server has not got the setting either.
         if has.is_some_and(|has| has != want) {
+            if name == "DateStyle" && !want.contains(&b',') {
+                // A style without an order keeps the order there is, which must be the default one.
+                sets.extend(baseline.following(known).map(|default| set_to(name, default)));
+            }
             sets.push(set_to(name, want));
         }
     }

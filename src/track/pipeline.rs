@@ -58,6 +58,10 @@ struct Entry {
 }
 
 impl Entry {
+    fn changes_unnamed(&self) -> bool {
+        self.note.as_ref().is_some_and(|note| note.rollback.unnamed.is_some())
+    }
+
     fn is_at_stake(&self) -> bool {
         self.note.as_ref().is_some_and(|note| note.at_stake)
     }
@@ -110,6 +114,8 @@ pub struct Pipeline {
     stakes: usize,
     /// How many of those have a `Sync` behind them.
     synced_stakes: usize,
+    /// How many requests in the queue change the unnamed statements.
+    unnamed_changes: usize,
     /// How many requests in the queue end in a `ReadyForQuery`.
     readies: usize,
     /// How many requests at the front of the queue the server answers without hearing more.
@@ -137,6 +143,7 @@ impl Pipeline {
             undone: Vec::new(),
             stakes: 0,
             synced_stakes: 0,
+            unnamed_changes: 0,
             readies: 0,
             prompted: 0,
         }
@@ -197,6 +204,7 @@ impl Pipeline {
         }
         let entry = Entry { request, reply, note: note.map(Box::new), data: self.data };
         self.stakes += usize::from(entry.is_at_stake());
+        self.unnamed_changes += usize::from(entry.changes_unnamed());
         self.queue.push_back(entry);
         if request.ends_ready() {
             self.prompted = self.queue.len();
@@ -207,6 +215,7 @@ impl Pipeline {
         let entry = self.queue.pop_front()?;
         self.readies -= usize::from(entry.request.ends_ready());
         self.prompted = self.prompted.saturating_sub(1);
+        self.unnamed_changes -= usize::from(entry.changes_unnamed());
         if entry.is_at_stake() {
             self.stakes -= 1;
             self.synced_stakes = self.synced_stakes.saturating_sub(1);
@@ -227,6 +236,12 @@ impl Pipeline {
     pub fn unsynced_owed(&self) -> usize {
         let since_sync = self.queue.iter().rev().take_while(|entry| entry.request != Request::Sync);
         since_sync.filter(|entry| entry.request.is_extended()).count()
+    }
+
+    /// Whether a request that is owed changes the unnamed statements.
+    #[must_use]
+    pub fn changes_unnamed(&self) -> bool {
+        self.unnamed_changes > 0
     }
 
     /// What was noted of the request whose answer comes next.
@@ -436,6 +451,12 @@ impl Pipeline {
         self.copy_in == CopyIn::Open
     }
 
+    /// Whether a copy to the server has begun and is not known to be over.
+    #[must_use]
+    pub fn in_copy(&self) -> bool {
+        self.copy_in != CopyIn::No
+    }
+
     /// Whether the books can't be trusted any more: the session must end with its client.
     #[must_use]
     pub fn lost(&self) -> bool {
@@ -468,7 +489,16 @@ impl Pipeline {
             how = Unfulfilled::Discarded;
         }
         // The last first, as with anything that is undone.
-        self.undone.extend(cut.into_iter().rev());
+        for (mut rollback, how) in cut.into_iter().rev() {
+            let later = self.queue.iter_mut().find_map(|entry| entry.note.as_mut()?.rollback.unnamed.as_mut());
+            if let Some(later) = later
+                && let Some(undone) = rollback.unnamed.take()
+            {
+                // What has changed since stays.
+                later.follows_undone(undone, how);
+            }
+            self.undone.push((rollback, how));
+        }
         if self.queue.is_empty() {
             self.unsynced = 0;
             if self.course == Course::Working {

@@ -30,6 +30,17 @@ pub struct UnnamedChange {
 }
 
 impl UnnamedChange {
+    /// Notes that a change before this one has not happened, which ended as `how` says.
+    pub(super) fn follows_undone(&mut self, undone: Self, how: Unfulfilled) {
+        match (how, undone.cause) {
+            (Unfulfilled::Discarded, _) => (self.client, self.server) = (undone.client, undone.server),
+            (Unfulfilled::Failed, UnnamedCause::ClientParse | UnnamedCause::Drop) => {
+                (self.client, self.server) = (None, UnnamedStatement::Absent);
+            }
+            (Unfulfilled::Failed, UnnamedCause::OwnParse) => self.server = UnnamedStatement::Absent,
+        }
+    }
+
     /// Whether the two differed before: then taking it back decides what the client's next messages find.
     #[must_use]
     pub fn differed(&self) -> bool {

@@ -101,7 +101,6 @@ async fn clean_up(
     // What the client has not taken nobody will.
     let untaken = lease.conn.input.unsent().len();
     lease.conn.input.sent(untaken);
-    lease.conn.discard(partial).await?;
     if pipeline.lost() {
         return Err(RestoreError::Lost);
     }
@@ -119,6 +118,10 @@ async fn clean_up(
         frontend::put_sync(&mut lease.conn.output);
         pipeline.request(Request::Sync, Reply::Swallow);
         lease.conn.flush().await.map_err(RecvError::from)?;
+    }
+    // The server may have kept back the rest of a message until then.
+    lease.conn.discard(partial).await?;
+    if !pipeline.answered() {
         if cancel {
             settle_cancelling(lease, registry, &mut pipeline).await?;
         } else {

@@ -205,8 +205,8 @@ impl<'a> Session<'a> {
     }
 
     /// Waits until as much of a request is there as the relay needs to send something on, which stays unread: its
-    /// header, or all of a message that must be looked at. Until then it needs no connection. Late copy messages, which
-    /// PostgreSQL ignores, are dropped.
+    /// header, or all of a message that must be looked at. Until then it needs no connection. Late copy messages and a
+    /// `Flush` of nothing, which PostgreSQL ignores, are dropped.
     async fn next_request(&mut self) -> Result<(), SessionEnd> {
         loop {
             let limit = max_text_bytes(self.conn.input.capacity());
@@ -224,7 +224,9 @@ impl<'a> Session<'a> {
                 Err(bad) => return Err(SessionEnd::Tell(Fault::violation(bad.to_string()))),
                 Ok(Some(head)) => match (head.tag, Request::of(head.tag)) {
                     (frontend::TERMINATE, _) => return Err(SessionEnd::Quiet),
-                    (_, Some(Request::CopyData | Request::CopyEnd)) => Box::pin(self.discard(head.size)).await?,
+                    (_, Some(Request::CopyData | Request::CopyEnd | Request::Flush)) => {
+                        Box::pin(self.discard(head.size)).await?
+                    }
                     (_, Some(_)) => return Ok(()),
                     (tag, None) => {
                         return Err(SessionEnd::Tell(Fault::unknown_message(tag)));

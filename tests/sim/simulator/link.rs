@@ -183,7 +183,6 @@ async fn clean_up(link: &mut Link, leftover: Leftover) -> Result<Clean, &'static
     link.state.goodbye = Goodbye::Silent;
     let untaken = link.conn.input.unsent().len();
     link.conn.input.sent(untaken);
-    link.conn.discard(partial).await.map_err(|_| "broken")?;
     if pipeline.lost() {
         return Err("lost");
     }
@@ -199,6 +198,9 @@ async fn clean_up(link: &mut Link, leftover: Leftover) -> Result<Clean, &'static
         frontend::put_sync(&mut link.conn.output);
         pipeline.request(Request::Sync, Reply::Swallow);
         link.conn.flush().await.map_err(|_| "broken")?;
+    }
+    link.conn.discard(partial).await.map_err(|_| "broken")?;
+    if !pipeline.answered() {
         if cancel {
             settle_cancelling(link, &mut pipeline).await?;
         } else {

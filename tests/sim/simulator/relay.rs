@@ -182,6 +182,7 @@ impl<'a> Relay<'a> {
             return Err(self.server_ended(ServerEnd::Broken));
         }
         self.takes_no_more = true;
+        self.machine.server_takes_no_more();
         Ok(())
     }
 

@@ -180,7 +180,7 @@ impl Session {
                 Err(bad) => return Err(SessionEnd::Tell(Fault::violation(bad.to_string()))),
                 Ok(Some(head)) => match (head.tag, Request::of(head.tag)) {
                     (frontend::TERMINATE, _) => return Err(SessionEnd::Quiet),
-                    (_, Some(Request::CopyData | Request::CopyEnd)) => {
+                    (_, Some(Request::CopyData | Request::CopyEnd | Request::Flush)) => {
                         self.conn.discard(head.size).await.map_err(|_| SessionEnd::Quiet)?;
                     }
                     (_, Some(_)) => return Ok(()),
