@@ -88,7 +88,8 @@ impl Machine<'_> {
         let mut progress = false;
         loop {
             match self.down.place {
-                Place::Boundary => return Ok(progress),
+                // Unless the client has sent more since, before anybody came to look.
+                Place::Boundary if self.pipeline.answered() => return Ok(progress),
                 Place::In(fate, left) if left > 0 => {
                     let here = left.min(io.from_server.unparsed().len());
                     put(io, here, fate);

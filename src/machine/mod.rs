@@ -274,7 +274,7 @@ impl<'a> Machine<'a> {
     /// machine goes on.
     #[must_use]
     pub fn is_at_boundary(&self) -> bool {
-        self.down.is_at_boundary()
+        self.down.is_at_boundary() && self.pipeline.answered()
     }
 
     /// Whether the client's next bytes are of no use yet.
