@@ -3,7 +3,8 @@
 use super::from_client::ClientSide;
 use super::{Buffers, End, Machine, Next};
 use crate::config::Mode;
-use crate::track::Pins;
+use crate::track::{Pins, Reply, Request};
+use crate::wire::frontend;
 
 impl Machine<'_> {
     /// Looks whether both sides are between two pieces of work, and what is to be done there. `all_sent` says that the
@@ -31,6 +32,12 @@ impl Machine<'_> {
             return Next::End(End::Goodbye);
         }
         self.down.resume();
+        if self.pipeline.settled_but_for_reports() {
+            // The client has asked for nothing that brings a ReadyForQuery.
+            frontend::put_sync(io.to_server);
+            self.pipeline.request(Request::Sync, Reply::Swallow);
+            return Next::Again;
+        }
         if !self.pipeline.settled() {
             return Next::Wait;
         }

@@ -210,7 +210,9 @@ impl<'a> Machine<'a> {
             left += usize::from(request != Request::Flush);
         }
         self.preparation.apply(self.server);
-        self.pipeline.on_preparation_sent();
+        if self.preparation.has_statements() {
+            self.pipeline.on_preparation_sent();
+        }
         if left > 0 {
             self.phase = Phase::Preparing { left };
         } else {

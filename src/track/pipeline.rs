@@ -82,11 +82,20 @@ enum Course {
     Lost,
 }
 
+/// Whether the server has reported the settings that pgferry has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settings {
+    Reported,
+    /// It will with its next `ReadyForQuery` (`ReportChangedGUCOptions` in `src/backend/utils/misc/guc.c`).
+    Changed,
+}
+
 /// What the server still owes this session.
 #[derive(Debug)]
 pub struct Pipeline {
     queue: VecDeque<Entry>,
     status: u8,
+    settings: Settings,
     copy_in: CopyIn,
     course: Course,
     /// Extended requests sent since the last `Sync` or simple query: the server keeps a transaction open for them.
@@ -118,6 +127,7 @@ impl Pipeline {
         Self {
             queue: VecDeque::new(),
             status: IDLE,
+            settings: Settings::Reported,
             copy_in: CopyIn::No,
             course: Course::Working,
             unsynced: 0,
@@ -227,9 +237,16 @@ impl Pipeline {
         Some(placed.command.clone())
     }
 
-    /// Notes that all owed so far is pgferry's own preparation, which commits what it does.
+    /// Notes that all owed so far is pgferry's own preparation, which changes settings and commits what it does.
     pub fn on_preparation_sent(&mut self) {
         self.unsynced = 0;
+        self.settings = Settings::Changed;
+    }
+
+    /// Whether the session would be settled if the server had reported the settings that pgferry has changed.
+    #[must_use]
+    pub fn settled_but_for_reports(&self) -> bool {
+        self.answered() && self.status == IDLE && self.unsynced == 0 && self.settings == Settings::Changed
     }
 
     /// Whether the next answer is that to a command which pgferry has put into the client's text.
@@ -295,6 +312,7 @@ impl Pipeline {
     /// Notes a `ReadyForQuery` with `status`, and says what becomes of it.
     pub fn ready(&mut self, status: u8) -> Reply {
         self.status = status;
+        self.settings = Settings::Reported;
         self.copy_in = CopyIn::No;
         self.swallowed = 0;
         let reply = match self.pop() {
@@ -308,10 +326,10 @@ impl Pipeline {
         reply
     }
 
-    /// Nothing is owed and no transaction is open: the session is between two pieces of work.
+    /// Nothing is owed, no transaction is open, and the settings are known: the session is between two pieces of work.
     #[must_use]
     pub fn settled(&self) -> bool {
-        self.answered() && self.status == IDLE && self.unsynced == 0
+        self.answered() && self.status == IDLE && self.unsynced == 0 && self.settings == Settings::Reported
     }
 
     /// Whether a transaction is open for extended requests that no `Sync` has followed.
