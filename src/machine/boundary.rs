@@ -1,7 +1,7 @@
 //! Between two messages: whether the connection can be given back there, and what is to be done before.
 
 use super::from_client::ClientSide;
-use super::{Buffers, End, Machine, Next};
+use super::{Buffers, End, Machine, Next, Phase};
 use crate::config::Mode;
 use crate::track::{Pins, Reply, Request};
 use crate::wire::frontend;
@@ -24,7 +24,13 @@ impl Machine<'_> {
             // The rest of its message will never come.
             return Next::End(End::Goodbye);
         }
-        let still = self.pipeline.answered() || (ended && (self.pipeline.is_still() || self.pipeline.copying_in()));
+        if ended && !under_way && self.leave(io) {
+            return Next::Again;
+        }
+        let still = self.pipeline.answered()
+            || (ended
+                && (self.pipeline.is_still() || self.pipeline.copying_in())
+                && !matches!(self.phase, Phase::Leaving));
         if under_way || !still {
             return Next::Wait;
         }
@@ -54,6 +60,19 @@ impl Machine<'_> {
         }
         self.pack();
         if self.pins.is_empty() { Next::End(End::Settled) } else { Next::Idle(self.pins) }
+    }
+
+    /// The client ends behind extended requests whose answers the server keeps back. If one of them fails, the server says
+    /// so at once, and the client is to have that; what it goes on keeping back is lost with the session. Only the
+    /// session's end tells the one from the other. Says whether the server is asked for it.
+    fn leave(&mut self, io: &mut Buffers<'_>) -> bool {
+        let keeps_back = self.pipeline.is_still() && !self.pipeline.is_prompted() && !self.pipeline.copying_in();
+        if !keeps_back || !matches!(self.phase, Phase::Working) {
+            return false;
+        }
+        frontend::put_terminate(io.to_server);
+        self.phase = Phase::Leaving;
+        true
     }
 
     /// Why a session stays on its connection: what it has left there, its unnamed statement included.

@@ -276,7 +276,7 @@ impl Machine<'_> {
                 }
             }
             Phase::Replaying => self.replay_now(io),
-            Phase::Preparing { .. } | Phase::Working | Phase::Ended => {}
+            Phase::Preparing { .. } | Phase::Working | Phase::Leaving | Phase::Ended => {}
         }
         Fate::Swallow
     }

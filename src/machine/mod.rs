@@ -101,6 +101,8 @@ enum Phase {
     Asking(Question),
     /// The client's work is done again from its beginning, once the server is ready.
     Replaying,
+    /// The client's `Terminate` has been sent on: whatever the server says before it ends is the client's.
+    Leaving,
     /// The server has told the client why it ends.
     Ended,
 }
@@ -283,7 +285,7 @@ impl<'a> Machine<'a> {
     #[must_use]
     pub fn holds_client(&self) -> bool {
         match self.phase {
-            Phase::Preparing { .. } | Phase::Asking(_) | Phase::Replaying | Phase::Ended => true,
+            Phase::Preparing { .. } | Phase::Asking(_) | Phase::Replaying | Phase::Leaving | Phase::Ended => true,
             Phase::Working => self.up.client == ClientSide::Ended,
         }
     }
@@ -306,6 +308,9 @@ impl<'a> Machine<'a> {
     /// At most once: the client's work goes to another connection only on proof that the server has not come to it. An
     /// orderly end is one while messages in front of it have not been answered, since the server answers in order.
     pub fn server_ended(&mut self, io: &mut Buffers<'_>, how: ServerEnd) -> End {
+        if matches!(self.phase, Phase::Leaving) {
+            return End::Goodbye;
+        }
         let unread = self.is_unsent() || (self.is_preparing() && how == ServerEnd::Orderly);
         if unread || self.owes_nothing(io) {
             self.give_up(io)
@@ -369,7 +374,9 @@ impl<'a> Machine<'a> {
             self.server.kept.clone_from(self.client.ledger.kept());
         }
         let partial = self.up.is_partial() || !io.from_client.unsent().is_empty() || !all_sent;
-        let gone = matches!(end, Some(End::ServerLost { .. } | End::Stale)) || self.pipeline.lost();
+        let gone = matches!(end, Some(End::ServerLost { .. } | End::Stale))
+            || self.pipeline.lost()
+            || matches!(self.phase, Phase::Leaving);
         self.server.goodbye = match () {
             () if partial || gone => Goodbye::Silent,
             () if self.pipeline.copying_in() => Goodbye::CopyFail,
