@@ -14,11 +14,8 @@ impl Machine<'_> {
         if ended && self.pipeline.lost() {
             return self.leave(io);
         }
-        let keeps_back = !self.pipeline.is_prompted() && !self.pipeline.copying_in();
-        if ended && keeps_back && !self.is_preparing() && !self.up.is_partial() {
-            // What the server keeps back it would lose with the session, but not an error, nor the rest of a message.
-            self.prompt(io);
-            return Next::Again;
+        if ended && self.is_kept_back() {
+            return self.leave(io);
         }
         let under_way = self.is_preparing()
             || !all_sent
@@ -45,6 +42,13 @@ impl Machine<'_> {
             return Next::End(self.up.farewell());
         }
         self.down.resume();
+        if self.pipeline.settled_but_for_reports() {
+            // The client has asked for nothing that brings a ReadyForQuery.
+            flush_forwarded(io);
+            frontend::put_sync(io.to_server);
+            self.pipeline.request(Request::Sync, Reply::Swallow);
+            return Next::Again;
+        }
         if !self.pipeline.settled() {
             return Next::Wait;
         }
@@ -63,8 +67,16 @@ impl Machine<'_> {
         if self.pins.is_empty() { Next::End(super::End::Settled) } else { Next::Idle(self.pins) }
     }
 
-    /// What the server still owes the client, which has ended, is not known: it is told of the end, and all that it says
-    /// until it ends as well is the client's.
+    /// Whether the server keeps back the answers to all that is owed, which no `Sync` or `Flush` has followed. If one of the
+    /// requests fails, it says so at once, and the client is to have that; what it goes on keeping back is lost with the
+    /// session. Only the session's end tells the one from the other.
+    fn is_kept_back(&self) -> bool {
+        let kept_back = self.pipeline.is_still() && !self.pipeline.is_prompted() && !self.pipeline.in_copy();
+        kept_back && !self.is_preparing() && !self.up.is_partial()
+    }
+
+    /// The client has ended, and what the server still says is not known: the server is told of the end, and all that it
+    /// says until it ends as well is the client's.
     fn leave(&mut self, io: &mut Buffers<'_>) -> Next {
         if matches!(self.phase, Phase::Leaving | Phase::Ended) {
             return Next::Wait;

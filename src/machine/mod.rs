@@ -212,7 +212,9 @@ impl<'a> Machine<'a> {
             left += usize::from(request != Request::Flush);
         }
         self.preparation.apply(self.server);
-        self.pipeline.on_preparation_sent();
+        if self.preparation.has_statements() {
+            self.pipeline.on_preparation_sent();
+        }
         if left > 0 {
             self.phase = Phase::Preparing { left };
         } else {
@@ -377,7 +379,9 @@ impl<'a> Machine<'a> {
             self.server.kept.clone_from(self.client.ledger.kept());
         }
         let partial = self.up.is_partial() || !io.from_client.unsent().is_empty() || !all_sent;
-        let gone = matches!(end, Some(End::ServerLost { .. } | End::Stale)) || self.pipeline.lost();
+        let gone = matches!(end, Some(End::ServerLost { .. } | End::Stale))
+            || self.pipeline.lost()
+            || matches!(self.phase, Phase::Leaving);
         self.server.goodbye = match () {
             () if partial || gone => Goodbye::Silent,
             () if self.pipeline.copying_in() => Goodbye::CopyFail,

@@ -60,7 +60,7 @@ impl Machine<'_> {
         }
         let sql = sql.to_vec();
         // A Sync of pgferry's own would commit what the client has not, or end what the server discards.
-        let apart = !self.pipeline.unsynced() && !self.pipeline.may_be_discarded();
+        let apart = !self.pipeline.unsynced() && !self.may_be_discarded();
         let prepare = Some(if apart { Reply::Swallow } else { Reply::Assist });
         edits.extend(self.rename_mentioned(io, mentioned, prepare));
         let (sql, positions) = text_edit::apply(&sql, edits);

@@ -160,3 +160,31 @@ fn half_closed_client_gets_its_answers() {
     ];
     compare(&Postgres::start_with(&[]), &DEFAULTS, &scripts.map(settled));
 }
+
+/// The server keeps answers back until a Sync or a Flush, but says at once what has failed.
+#[test]
+fn client_that_leaves_in_front_of_its_sync_gets_the_error_of_what_it_has_sent() {
+    let fails = || step("select 1/0");
+    let inserts = || step("insert into left_rows values (1)");
+    let scripts = [
+        fresh("a text with an error").send(A, &[parse("", "bogus"), terminate()]).end(A),
+        fresh("half-closed").send(A, &[parse("", "bogus")]).half_close(A).end(A),
+        fresh("behind something that works").send(A, &[inserts(), fails(), terminate()]).end(A),
+        fresh("behind something that works, half-closed")
+            .send(A, &[inserts(), fails(), inserts()])
+            .half_close(A)
+            .end(A),
+        fresh("behind a Flush").send(A, &[step("select 1"), flush(), inserts(), fails()]).half_close(A).end(A),
+        fresh("behind a query")
+            .send(A, &[query("select 1"), parse("n", "select 1"), bind("", "no", &[])])
+            .half_close(A)
+            .end(A),
+        fresh("no error").send(A, &[query("select 1"), inserts(), execute("", 0)]).half_close(A).end(A),
+        fresh("a commit").send(A, &[query("begin"), inserts(), step("commit"), fails()]).half_close(A).end(A),
+        fresh("a COPY")
+            .send(A, &[step("copy left_rows from stdin"), copy_data(b"x\n"), copy_done()])
+            .half_close(A)
+            .end(A),
+    ];
+    compare(&Postgres::start_with(&[]), &DEFAULTS, &scripts.map(settled));
+}
