@@ -199,6 +199,8 @@ impl Machine<'_> {
                 self.pins = self.pins.among(Pins::SURVIVES_DISCARD);
             }
             b"DEALLOCATE ALL" => {
+                // What follows in the same text may name one of them.
+                self.client.names.iter().for_each(|(name, id)| self.aliases.given_up(id, name));
                 self.client.names.clear();
                 self.server.prepared.clear();
             }

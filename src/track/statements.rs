@@ -318,6 +318,11 @@ impl Names {
         *self = Self::default();
     }
 
+    /// Each name, and the number of the statement that it stands for.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        self.map.iter().flat_map(|map| map.iter()).map(|(name, named)| (&**name, named.statement.id))
+    }
+
     /// A name for the statement with number `id`.
     #[must_use]
     pub fn name_of(&self, id: u64) -> Option<&[u8]> {

@@ -202,3 +202,15 @@ fn name_of_sql_and_name_of_the_protocol_are_one() {
     ];
     compare(Postgres::shared(), &TRANSACTION, &scripts);
 }
+
+#[test]
+fn name_freed_with_all_others_is_the_clients_own_in_errors() {
+    let freed = |text: &str| {
+        Script::new(text)
+            .ask(A, &[parse("x", FIRST), parse("y", SECOND), sync()])
+            .sql(A, text)
+            .ask(A, &[parse("x", SECOND), describe(b'S', "x"), sync()])
+    };
+    let scripts = ["deallocate all; deallocate x", "deallocate all; select 1; execute y(1)"].map(freed);
+    compare(Postgres::shared(), &TRANSACTION, &scripts);
+}
