@@ -97,7 +97,9 @@ fn against_alone(client: &Client, alone: &Alone, case: &Case) -> Told {
         }
     }
     let rest = own.seen.get(at..).unwrap_or_default();
-    let ends_alone = expected.seen.get(at..).unwrap_or_default().iter().all(|seen| seen.tag == b'E');
+    let expected_rest = expected.seen.get(at..).unwrap_or_default();
+    let ends_alone = expected_rest.iter().all(|seen| seen.tag == b'E')
+        && expected_rest.last().is_some_and(|last| last.body.starts_with(b"FATAL"));
     if ends_alone && rest.iter().all(|seen| seen.tag == b'Z' || *seen.body == *b"ERROR 57014" || *seen == violation()) {
         // A client that ends in the middle of a copy or a message is told of it in other words, or not at all.
         return Told::TheSame;
