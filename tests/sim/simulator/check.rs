@@ -178,10 +178,11 @@ fn check_counts(played: &Played) -> Option<String> {
         idle += here;
     }
     let wires = world.links.borrow();
-    let dead = wires.iter().filter(|wire| !wire.closed && world.cluster.borrow().is_closed(wire.backend)).count();
-    let live = world.cluster.borrow().connections();
-    if live + dead != idle {
-        return Some(format!("the server has {live} connections, the pool {idle} with {dead} dead ones"));
+    let cluster = world.cluster.borrow();
+    let open = wires.iter().filter(|wire| !wire.closed).count();
+    let left = wires.iter().filter(|wire| wire.closed && !wire.stalled && !cluster.is_closed(wire.backend)).count();
+    if open != idle || left > 0 {
+        return Some(format!("{open} connections are open, {idle} in the pools; the server has {left} that were closed"));
     }
     None
 }
@@ -191,7 +192,7 @@ fn check_books(case: &Case, played: &Played) -> Option<String> {
     let world = &played.world;
     for pool in world.pools.borrow().iter() {
         for link in pool.take_all() {
-            let dead = world.links.borrow()[link.number()].refuses;
+            let dead = world.cluster.borrow().is_closed(link.backend);
             if dead || world.links.borrow()[link.number()].stalled {
                 continue;
             }
