@@ -221,7 +221,9 @@ impl<'a> Session<'a> {
                 Err(bad) => return Err(SessionEnd::Tell(Fault::violation(bad.to_string()))),
                 Ok(Some(head)) => match (head.tag, Request::of(head.tag)) {
                     (frontend::TERMINATE, _) => return Err(SessionEnd::Quiet),
-                    (_, Some(Request::CopyData | Request::CopyEnd | Request::Flush)) => Box::pin(self.discard(head.size)).await?,
+                    (_, Some(Request::CopyData | Request::CopyEnd | Request::Flush)) => {
+                        Box::pin(self.discard(head.size)).await?
+                    }
                     (_, Some(_)) => return Ok(()),
                     (tag, None) => {
                         return Err(SessionEnd::Tell(Fault::unknown_message(tag)));

@@ -198,8 +198,9 @@ const RESETS: [(Reset, &str); 3] = [(Reset::Always, "always"), (Reset::Smart, "s
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Setup { mode, reset, connections, dialling, buffer, text, statements, socket, step, patience, faults, .. } =
-            &self.setup;
+        let Setup {
+            mode, reset, connections, dialling, buffer, text, statements, socket, step, patience, faults, ..
+        } = &self.setup;
         let (mode, reset) = (name_of(&MODES, mode), name_of(&RESETS, reset));
         writeln!(
             f,

@@ -11,8 +11,7 @@ use crate::script::Script;
 use crate::transcript::{Seen, Transcript};
 
 /// Errors by which a client is told that something has gone wrong which is none of its doing.
-const TOLD: [&str; 6] =
-    ["FATAL 57P01", "FATAL 08006", "ERROR 53300", "FATAL 53300", "FATAL 53200", "ERROR 53200"];
+const TOLD: [&str; 6] = ["FATAL 57P01", "FATAL 08006", "ERROR 53300", "FATAL 53300", "FATAL 53200", "ERROR 53200"];
 
 /// What is wrong with a run, if anything is.
 pub fn check(case: &Case, played: &Played) -> Option<Finding> {
@@ -182,7 +181,9 @@ fn check_counts(played: &Played) -> Option<String> {
     let open = wires.iter().filter(|wire| !wire.closed).count();
     let left = wires.iter().filter(|wire| wire.closed && !wire.stalled && !cluster.is_closed(wire.backend)).count();
     if open != idle || left > 0 {
-        return Some(format!("{open} connections are open, {idle} in the pools; the server has {left} that were closed"));
+        return Some(format!(
+            "{open} connections are open, {idle} in the pools; the server has {left} that were closed"
+        ));
     }
     None
 }
@@ -206,7 +207,8 @@ fn check_books(case: &Case, played: &Played) -> Option<String> {
             if !case.setup.is_calm() && answer.has_error("57P01") {
                 continue;
             }
-            let rows: Vec<String> = answer.seen.iter().filter(|seen| seen.tag == b'D').map(|seen| seen.to_string()).collect();
+            let rows: Vec<String> =
+                answer.seen.iter().filter(|seen| seen.tag == b'D').map(|seen| seen.to_string()).collect();
             let status = answer.seen.iter().rev().find(|seen| seen.tag == b'Z').map(|seen| seen.to_string());
             if status.as_deref() != Some("Z(I)") || rows.len() < 4 {
                 return Some(format!("link {} is idle, and answers {answer}", link.number()));

@@ -44,7 +44,18 @@ fn always(_: &Setup) -> bool {
 const RULES: &[Rule] = &[
     rule(always, "count(*) from t", "select a from v", "the rows of others count"),
     rule(always, "from t order by token", "", "the rows of others are among them"),
-    rule(always, "insert into v(", "insert into x(a) values ('3')", "of others' tables only where there is a temporary one"),
+    rule(
+        always,
+        "insert into v(",
+        "insert into x(a) values ('3')",
+        "of others' tables only where there is a temporary one",
+    ),
+    rule(
+        always,
+        "set local datestyle = default",
+        "show datestyle",
+        "what corrects it makes it one of two, which spares a warning",
+    ),
     rule(leaks_hidden, "code.set('a.b'", "select code.set('application_name', 'hid')", "not reported: not seen"),
     rule(leaks_hidden, "code.lock", "select 'no lock'", "a lock that is not seen stays on the connection"),
     rule(leaks_hidden, "code.listen", "select 'no listen'", "not seen"),
@@ -143,7 +154,13 @@ fn close_copies(script: &mut Script) {
                     messages.push(Message::CopyDone);
                     if begins(&message) { Copy::Begun } else { Copy::No }
                 }
-                (Copy::No, _) => if begins(&message) { Copy::Begun } else { Copy::No },
+                (Copy::No, _) => {
+                    if begins(&message) {
+                        Copy::Begun
+                    } else {
+                        Copy::No
+                    }
+                }
             };
             messages.push(message);
         }
@@ -194,11 +211,16 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
             Message::Parse { name, text: sql } => {
                 own_name(name, setup, client);
                 *sql = text(sql, setup, client);
-                if setup.mode == Mode::Session && !name.is_empty() && (sql.starts_with("reset") || sql.starts_with("discard")) {
+                if setup.mode == Mode::Session
+                    && !name.is_empty()
+                    && (sql.starts_with("reset") || sql.starts_with("discard"))
+                {
                     // Found open: with requests behind it that are not waited for, another client's startup values are told.
                     "select 'no reset'".clone_into(sql);
                 }
-                if transaction(setup) && !name.is_empty() && ["execute ", "deallocate "].iter().any(|verb| sql.starts_with(verb))
+                if transaction(setup)
+                    && !name.is_empty()
+                    && ["execute ", "deallocate "].iter().any(|verb| sql.starts_with(verb))
                 {
                     // A name in a text that others share stands for what each of them calls so.
                     "select 'no name'".clone_into(sql);

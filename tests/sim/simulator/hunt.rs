@@ -110,7 +110,12 @@ fn tell(case: &Case, found: &str) -> String {
     let mut text = format!("{found}\n{case}");
     if let Ok(played) = play(case, play_alone(case), true) {
         for (client, alone) in played.clients.iter().zip(&played.alone) {
-            text.push_str(&format!("  {}\n    told  {}\n    alone {}\n", client.shown(), client.transcript, alone.transcript));
+            text.push_str(&format!(
+                "  {}\n    told  {}\n    alone {}\n",
+                client.shown(),
+                client.transcript,
+                alone.transcript
+            ));
         }
         if let Some(log) = &played.world.log {
             let log = log.borrow();

@@ -249,11 +249,7 @@ async fn run(link: &mut Link, pipeline: &mut Pipeline, sql: &[u8]) -> Result<(),
 }
 
 /// Runs a statement of pgferry's own; returns the error that it is answered with, if any.
-pub async fn query(
-    link: &mut Link,
-    pipeline: &mut Pipeline,
-    sql: &[u8],
-) -> Result<Option<Box<[u8]>>, &'static str> {
+pub async fn query(link: &mut Link, pipeline: &mut Pipeline, sql: &[u8]) -> Result<Option<Box<[u8]>>, &'static str> {
     frontend::put_query(&mut link.conn.output, sql);
     link.state.unnamed = UnnamedStatement::Absent;
     pipeline.request(Request::Query, Reply::Swallow);

@@ -219,7 +219,8 @@ impl Player {
             if !wire.stalled && (!wire.up.is_empty() || wire.closed) && !wire.refuses {
                 acts.push(Act::Serve(number));
             }
-            if !wire.closed && (!wire.sent.is_empty() || (wire.sent.close != Close::Open && wire.down.close == Close::Open))
+            if !wire.closed
+                && (!wire.sent.is_empty() || (wire.sent.close != Close::Open && wire.down.close == Close::Open))
             {
                 acts.push(Act::Arrive(number));
             }

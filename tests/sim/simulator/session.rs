@@ -316,8 +316,7 @@ impl Session {
             Some(clean) if at_rest => link.release(clean),
             _ => {
                 let cancel = matches!(end, End::ClientGone | End::Machine(machine::End::Refuse(_)));
-                let leftover =
-                    Leftover { pipeline: remains.pipeline, partial: remains.partial_down, cancel, reset };
+                let leftover = Leftover { pipeline: remains.pipeline, partial: remains.partial_down, cancel, reset };
                 link::restore(link, leftover);
             }
         }
