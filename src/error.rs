@@ -44,6 +44,10 @@ pub mod sqlstate {
     pub const CONFIG_FILE_ERROR: &str = "F0000";
     /// `object_not_in_prerequisite_state`.
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
+    /// `cant_change_runtime_param`.
+    pub const CANT_CHANGE_RUNTIME_PARAM: &str = "55P02";
+    /// `undefined_object`.
+    pub const UNDEFINED_OBJECT: &str = "42704";
     /// `query_canceled`.
     pub const QUERY_CANCELED: &str = "57014";
     /// `admin_shutdown`.

@@ -2,9 +2,16 @@
 //!
 //! Each panics where an invariant does not hold.
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
 use bytes::Bytes;
+use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Uri};
 
 use crate::admin::console::command::{self, Command};
+use crate::admin::request::{self, Names};
+use crate::admin::talk;
 use crate::auth::scram::Verifier;
 use crate::auth::scram::client::{Binding, Client};
 use crate::auth::scram::server::{Offered, Server};
@@ -12,6 +19,7 @@ use crate::auth::stored::userlist;
 use crate::auth::{Credential, Password, pgpass};
 use crate::config::{Settings, Upstream, Written};
 use crate::import::{self, ini::Ini};
+use crate::net::Inherited;
 use crate::track::{SqlEffects, names, prefilter, session_command, sql, sql_effects};
 use crate::wire::{Frames, backend, frame, frontend, startup};
 
@@ -187,5 +195,102 @@ pub fn secrets(bytes: &[u8]) {
     let _ = userlist(text);
     if let Some(verifier) = Verifier::parse(text) {
         assert_eq!(Verifier::parse(&verifier.show()), Some(verifier));
+    }
+}
+
+/// Requests to `admin_listen`: one that is answered is addressed to this machine, and nothing is changed by what a page of
+/// another site could send. The input is a request's head.
+///
+/// # Panics
+/// When it is not so.
+pub fn http(bytes: &[u8]) {
+    let mut lines = bytes.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
+    let mut words = lines.next().unwrap_or_default().split(|b| *b == b' ');
+    let (Some(method), Some(uri)) = (words.next(), words.next()) else { return };
+    let (Ok(method), Ok(uri)) = (Method::from_bytes(method), Uri::try_from(uri)) else { return };
+    let mut headers = HeaderMap::new();
+    for line in lines.take(32) {
+        let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
+        let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            headers.append(name, value);
+        }
+    }
+    let names = Names::new(["pgferry.example".to_owned()]);
+    let Ok(endpoint) = request::understand(&method, &uri, &headers, Some(&names)) else { return };
+    for host in headers.get_all(HOST) {
+        let host = host.to_str().expect("one that fits is text").to_ascii_lowercase();
+        let known = ["localhost", "pgferry.example"].iter().any(|name| host.starts_with(name));
+        assert!(known || host.starts_with(|c: char| c.is_ascii_hexdigit() || c == '[' || c == ':'), "{host}");
+        assert!(!host.contains("evil") && !host.contains('@'), "{host}");
+    }
+    assert!(!endpoint.changes() || (method == Method::POST && headers.contains_key(request::ACTION.0)));
+}
+
+/// What a process is told that takes over listeners: names that don't go with as many descriptors are refused, and rows of a
+/// table are read within their bounds. The input is the number of descriptors, then names, one a line.
+///
+/// # Panics
+/// When a listener without its descriptor is taken.
+pub fn handover(bytes: &[u8]) {
+    let Some((&count, rest)) = bytes.split_first() else { return };
+    let count = usize::from(count % 8);
+    let descriptors = (0..count).map_while(|_| File::open("/dev/null").ok().map(OwnedFd::from)).collect::<Vec<_>>();
+    let count = descriptors.len();
+    let text = String::from_utf8_lossy(rest);
+    let names: Vec<_> = text.lines().map(str::to_owned).collect();
+    let wanted: usize = names.iter().map(|name| if name.starts_with('+') { 2 } else { 1 }).sum();
+    if let Ok(all) = Inherited::from_process(&names, descriptors) {
+        assert!(all.len() == names.len() && wanted == count);
+        assert!(names.iter().all(|name| name.starts_with(['+', '-'])));
+    }
+    assert!(talk::columns(rest).len() * 19 <= rest.len());
+    assert!(talk::row(rest).len() * 4 <= rest.len());
+}
+
+/// Password files: one gives a password only where a line of it can be for this server, and never more than the line.
+///
+/// # Panics
+/// When it gives more.
+pub fn pgpass(bytes: &[u8]) {
+    for (host, user) in [("db", &b"app"[..]), ("::1", b"a:b"), ("/run/x", b"back\\slash"), ("", b"")] {
+        let wanted = pgpass::Wanted { host, port: 5432, database: b"shop", user };
+        if let Some(password) = pgpass::look_up(bytes, &wanted) {
+            let password = password.expose();
+            assert!(password.len() < bytes.len() && !password.contains(&b'\n'));
+        }
+    }
+}
+
+/// Files of users and secrets: they are read or refused with a line, and the complaint tells no secret.
+///
+/// # Panics
+/// When it does.
+pub fn users(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Err(error) = userlist(&text) {
+        assert!(error.len() < 300, "{error}");
+    }
+    let secret = "hunter2hunter2";
+    if let Err(error) = userlist(&format!("\"user\" \"{secret}\"\n{text}\n\"other\" \"{secret}")) {
+        assert!(!error.contains(secret) || text.contains(secret), "{error}");
+    }
+}
+
+/// Host-based authentication files of PgBouncer: every line becomes a rule that pgferry understands, or is refused with a reason.
+///
+/// # Panics
+/// When a rule is not understood.
+pub fn hba(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for (_, line, outcome) in import::access::hba_rules(&text) {
+        let Ok(rule) = outcome else { continue };
+        assert!(rule.iter().all(|key| !key.contains('\n')), "{line}");
+        let mut written = Written::default();
+        let toml = format!("upstream = \"postgres://h\"\n[[rule]]\n{}\n", rule.join("\n"));
+        // An address may still be none, which is said with its place; anything else is a rule.
+        if let Err(error) = written.file_text("f", &toml) {
+            assert!(error.place.is_some(), "{line}: {error}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use super::console::command::Shutdown;
 use crate::client::Shared;
 use crate::config::CONSOLE;
+use crate::config::keys::Adjustable;
 use crate::net::Handover;
 use crate::track::Pins;
 use crate::upstream::histogram::Snapshot;
@@ -33,7 +34,7 @@ pub enum Order {
     /// Reads the settings again; the answer says what has changed, or why nothing has.
     Reload(oneshot::Sender<Result<String, String>>),
     /// The same with a setting on top of what is written, until the next reload.
-    Set(String, String, oneshot::Sender<Result<String, String>>),
+    Set(Adjustable, String, oneshot::Sender<Result<String, String>>),
     /// Ends the process.
     Shutdown(Shutdown),
     /// Another process wants the listeners.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
 use crate::client::Shared;
+use crate::log;
 use crate::track::Pins;
 use crate::upstream::counters::Counter;
 use crate::upstream::histogram::{BOUNDS, Histogram};
@@ -11,6 +12,9 @@ use crate::upstream::{Closing, Registry};
 
 /// How many (database, user)s get lines of their own; what is beyond is summed up under `other`.
 const MOST_POOLS: usize = 100;
+
+/// The longest label, in bytes: PostgreSQL's own names are shorter. Those that are alike up to there share a line.
+const LABEL: usize = 64;
 
 /// How the page is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +102,13 @@ impl Row {
     }
 
     fn of<'a>(rows: &'a mut BTreeMap<(String, String), Self>, database: &[u8], user: &[u8]) -> &'a mut Self {
-        let show = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        let show = |name: &[u8]| {
+            let name = String::from_utf8_lossy(name);
+            match log::cut(&name, LABEL) {
+                short if short.len() < name.len() => format!("{short}…"),
+                _ => name.into_owned(),
+            }
+        };
         let mut labels = (show(database), show(user));
         if rows.len() >= MOST_POOLS && !rows.contains_key(&labels) {
             labels = ("other".to_owned(), "other".to_owned());
@@ -131,6 +141,8 @@ impl Page {
         self.line("pgferry_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
         let draining = u8::from(shared.drain.phase() != crate::drain::Phase::Running);
         self.gauge("pgferry_draining", "Whether the process is ending.", draining);
+        self.head_counter("pgferry_log_lines_dropped", "Lines of the log that were dropped, since nobody read it.");
+        self.line("pgferry_log_lines_dropped_total", &[], shared.log.dropped());
     }
 
     fn clients(&mut self, shared: &Shared) {
@@ -145,6 +157,12 @@ impl Page {
         );
         self.gauge("pgferry_clients_max", "Clients that there is room for.", shared.places.cap());
         self.counter("pgferry_cancels", "Cancel requests sent to PostgreSQL.", &counters.cancels);
+        self.counter(
+            "pgferry_cancels_wrong",
+            "Cancel requests with a wrong key, or for no session.",
+            &counters.wrong_cancels,
+        );
+        self.counter("pgferry_logins_wrong", "Wrong passwords, found here or upstream.", &counters.wrong_passwords);
         self.counter("pgferry_pins", "Leases kept because of session state.", &counters.pins);
         self.head_counter("pgferry_pins_by_reason", "The same by reason; one may have several.");
         for ((_, reason), counter) in Pins::NAMES.iter().zip(&counters.pins_by_reason) {

@@ -3,7 +3,7 @@
 //! - [`desk`]: what all of this looks at: the figures as they were, and the way to the server's own loop.
 //! - [`console`]: SQL, as PgBouncer's; [`show`] are its tables, [`table`] how they are sent and printed.
 //! - [`talk`]: the other end of that: `pgferry show`, `pgferry ctl`, and a process that replaces another.
-//! - HTTP, here, on a thread of its own, so that it answers when workers are stuck: [`metrics`] writes the figures,
+//! - HTTP, here, on a thread of its own, so that it answers when workers are stuck: [`request`] says what is answered, [`metrics`] writes the figures,
 //!   [`page`] shows them to people, [`health`] judges them, [`probe`] asks from outside.
 //! - [`vitals`]: a line in the log now and then.
 
@@ -13,11 +13,13 @@ pub mod health;
 pub mod metrics;
 pub mod page;
 pub mod probe;
+pub mod request;
 pub mod show;
 pub mod table;
 pub mod talk;
 pub mod vitals;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -25,21 +27,26 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
 use tracing::{debug, info};
 
 use crate::client::Shared;
 use crate::config::AdminListen;
 use crate::net::{Bound, Inherited, Io};
 pub use desk::{Desk, Order};
+use request::{Endpoint, Names};
 
 /// How long a client may take to send its request's headers.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -126,11 +133,32 @@ impl Drop for Admin {
     }
 }
 
+/// Connections at a time. Where there are more, the oldest goes: half a request, kept open, keeps out nobody.
+const MOST: usize = 32;
+
+/// How long a connection may last: what asks now and then connects again.
+const LONGEST: Duration = Duration::from_secs(60);
+
 async fn answer_all(desk: &Arc<Desk>, listener: &Bound) {
+    // A browser can't connect to a socket file.
+    let browsers = listener.is_tcp();
+    let own = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let mut open = VecDeque::<AbortHandle>::new();
     loop {
         match listener.accept().await {
             Ok(stream) => match stream.into_io() {
-                Ok(io) => drop(tokio::spawn(serve(Arc::clone(desk), io))),
+                Ok(io) => {
+                    open.retain(|connection| !connection.is_finished());
+                    if open.len() >= MOST
+                        && let Some(oldest) = open.pop_front()
+                    {
+                        oldest.abort();
+                    }
+                    let settings = desk.shared.registry.settings.load();
+                    let names = Names::new(settings.admin_hosts.iter().cloned().chain([own.clone()]));
+                    let served = timeout(LONGEST, serve(Arc::clone(desk), io, browsers.then_some(names)));
+                    open.push_back(tokio::spawn(served).abort_handle());
+                }
                 Err(error) => debug!("an admin connection could not be used: {error}"),
             },
             Err(error) => {
@@ -141,14 +169,15 @@ async fn answer_all(desk: &Arc<Desk>, listener: &Bound) {
     }
 }
 
-async fn serve(desk: Arc<Desk>, io: Box<dyn Io>) {
+async fn serve(desk: Arc<Desk>, io: Box<dyn Io>, names: Option<Names>) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = answer(&desk, &request);
+        let response = answer(&desk, &request, names.as_ref());
         async move { Ok::<_, Infallible>(response) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
+        .max_buf_size(16 * 1024)
         .serve_connection(TokioIo::new(io), service)
         .await;
     if let Err(error) = served {
@@ -156,41 +185,33 @@ async fn serve(desk: Arc<Desk>, io: Box<dyn Io>) {
     }
 }
 
-fn answer<B>(desk: &Desk, request: &Request<B>) -> Response<Full<Bytes>> {
+fn answer<B>(desk: &Desk, request: &Request<B>, names: Option<&Names>) -> Response<Full<Bytes>> {
+    let endpoint = match request::understand(request.method(), request.uri(), request.headers(), names) {
+        Ok(endpoint) => endpoint,
+        Err((status, why)) => return text(status, why),
+    };
     let shared = &desk.shared;
-    let path = request.uri().path();
-    if path == "/quitquitquit" {
-        return quit(shared, request.method());
-    }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
-        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return refused;
-    }
-    match path {
-        "/metrics" => {
+    let of_type = |kind: &'static str, body: String| {
+        let mut response = text(StatusCode::OK, body);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        response
+    };
+    match endpoint {
+        Endpoint::Metrics => {
             let accepts = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
             let format = metrics::Format::wanted(accepts);
-            let mut response = text(StatusCode::OK, metrics::page(shared, format));
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+            of_type(format.content_type(), metrics::page(shared, format))
+        }
+        Endpoint::Page => {
+            let mut response = of_type("text/html; charset=utf-8", page::HTML.to_owned());
+            response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
             response
         }
-        "/" => {
-            let mut response = text(StatusCode::OK, page::HTML);
-            let headers = response.headers_mut();
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-            headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
-            response
-        }
-        "/status.json" => {
-            let mut response = text(StatusCode::OK, page::figures(desk));
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            response
-        }
-        "/startup" => text(StatusCode::OK, "started\n"),
-        "/live" => judged(health::live(shared)),
-        "/ready" => judged(health::ready(shared)),
-        _ => text(StatusCode::NOT_FOUND, "there are /, /metrics, /startup, /ready, /live\n"),
+        Endpoint::Status => of_type("application/json", page::figures(desk)),
+        Endpoint::Startup => text(StatusCode::OK, "started\n"),
+        Endpoint::Live => judged(health::live(shared)),
+        Endpoint::Ready => judged(health::ready(shared)),
+        Endpoint::Quit => quit(shared),
     }
 }
 
@@ -202,12 +223,9 @@ fn judged(verdict: Result<(), String>) -> Response<Full<Bytes>> {
 }
 
 /// What a job's last container asks for, so that the pod can end.
-fn quit(shared: &Shared, method: &Method) -> Response<Full<Bytes>> {
+fn quit(shared: &Shared) -> Response<Full<Bytes>> {
     if !shared.registry.settings.load().quit_endpoint {
         return text(StatusCode::NOT_FOUND, "off: set quit_endpoint = true\n");
-    }
-    if method != Method::POST {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "POST only\n");
     }
     info!("told to end by /quitquitquit");
     match kill(Pid::this(), Signal::SIGTERM) {
@@ -219,6 +237,12 @@ fn quit(shared: &Shared, method: &Method) -> Response<Full<Bytes>> {
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
     response
 }

@@ -71,7 +71,9 @@ impl Talk {
         let mut hello = Vec::new();
         frontend::put_startup(&mut hello, 0, [(&b"user"[..], &b"pgferry"[..]), (b"database", b"pgferry")]);
         talk.socket.write_all(&hello).map_err(failed)?;
-        talk.answer()?;
+        talk.answer().map_err(|why| {
+            format!("{why}\n  hint: pgferry's own user and root need no password, in its own container (admin_peer)")
+        })?;
         talk.socket.set_read_timeout(None).map_err(failed)?;
         Ok(talk)
     }
@@ -110,7 +112,7 @@ impl Talk {
                     failed = Some(format!("{}{hint}", field(b'M').unwrap_or_default()));
                 }
                 backend::AUTHENTICATION if !body.starts_with(&[0; 4]) => {
-                    return Err("it wants a password: become its user, or root".into());
+                    return Err("it wants a password".into());
                 }
                 backend::READY => return failed.map_or(Ok(answer), Err),
                 _ => {}
@@ -137,7 +139,7 @@ impl Talk {
     }
 }
 
-fn columns(body: &[u8]) -> Vec<(String, bool)> {
+pub(crate) fn columns(body: &[u8]) -> Vec<(String, bool)> {
     let mut columns = Vec::new();
     let mut rest = body.get(2..).unwrap_or_default();
     while let Some((name, after)) = crate::wire::cstr(rest) {
@@ -149,7 +151,7 @@ fn columns(body: &[u8]) -> Vec<(String, bool)> {
     columns
 }
 
-fn row(body: &[u8]) -> Vec<Option<String>> {
+pub(crate) fn row(body: &[u8]) -> Vec<Option<String>> {
     let mut cells = Vec::new();
     let mut rest = body.get(2..).unwrap_or_default();
     while let Some((length, after)) = rest.split_first_chunk::<4>() {

@@ -32,8 +32,19 @@ impl Bucket {
         if wait > patience {
             return None;
         }
-        self.full_at = self.full_at.max(now) + self.interval;
+        self.spend(now);
         Some(wait)
+    }
+
+    /// Takes a token, however many are left.
+    pub fn spend(&mut self, now: Instant) {
+        self.full_at = self.full_at.max(now) + self.interval;
+    }
+
+    /// Whether no token is missing.
+    #[must_use]
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.full_at <= now
     }
 }
 

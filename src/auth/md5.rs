@@ -25,6 +25,12 @@ impl Md5Secret {
         is_hash.then(|| Self(Password::new(hash.as_bytes().to_vec())))
     }
 
+    /// Whether `other` is the same, compared in constant time.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.is(&other.0)
+    }
+
     /// What a client answers to a challenge with `salt`.
     #[must_use]
     pub fn response(&self, salt: [u8; 4]) -> String {

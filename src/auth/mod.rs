@@ -7,7 +7,9 @@
 //! - [`pgpass`]: password files.
 //! - [`stored`]: passwords as they are stored, and PgBouncer's file of them.
 //! - [`bucket`]: how often something may be tried.
+//! - [`attempts`]: wrong answers, by where they come from.
 
+pub mod attempts;
 pub mod bucket;
 pub mod md5;
 pub mod pgpass;
@@ -16,6 +18,7 @@ pub mod secret;
 pub mod stored;
 pub mod verified;
 
+pub use attempts::{Source, WrongAnswers};
 pub use bucket::Bucket;
 pub use md5::Md5Secret;
 pub use secret::{Credential, Mac, Password, ProcessKey};

@@ -12,7 +12,7 @@ pub const REFUSAL_TTL: Duration = Duration::from_secs(5);
 const REFUSALS: usize = 8;
 
 /// The memory of one user's passwords. `R` is what a refusal was answered with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Verified<R> {
     known: Option<(Mac, Password)>,
     refused: Vec<(Mac, Instant, R)>,
@@ -42,6 +42,12 @@ impl<R: Clone> Verified<R> {
     #[must_use]
     pub fn password(&self) -> Option<&Password> {
         self.known.as_ref().map(|(_, password)| password)
+    }
+
+    /// The same without the password that was taken.
+    #[must_use]
+    pub fn without_password(self) -> Self {
+        Self { known: None, ..self }
     }
 
     /// The upstream took `password`: it replaces whatever was known.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use pgferry::config::keys::Adjustable;
 use pgferry::config::source::Value;
 use pgferry::config::{ConfigError, Settings, Written};
 
@@ -81,7 +82,7 @@ impl Options {
     }
 
     /// The same with some set on top of that.
-    pub fn settings_with(&self, on_top: &[(String, String)]) -> Result<Settings, ConfigError> {
+    pub fn settings_with(&self, on_top: &[(Adjustable, String)]) -> Result<Settings, ConfigError> {
         let mut written = Written::default();
         written.env(
             std::env::vars_os()
@@ -118,7 +119,7 @@ impl Options {
             written.flag("log_level", flag, Value::One(level.to_owned()));
         }
         for (key, value) in on_top {
-            written.set(key, value)?;
+            written.set(*key, value);
         }
         Settings::resolve(&written)
     }

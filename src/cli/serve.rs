@@ -1,13 +1,18 @@
 //! Serving: the runtime, the log, and what comes from outside.
 
+use std::backtrace::Backtrace;
 use std::io::{IsTerminal, stderr};
+use std::sync::Arc;
 
 use listenfd::ListenFd;
 use pgferry::admin::talk::Predecessor;
+use pgferry::config::keys::Adjustable;
 use pgferry::config::{LogFormat, Settings};
+use pgferry::log::{Form, Log};
 use pgferry::net::Inherited;
 use pgferry::server::{self, Surroundings};
 use tokio::runtime::{Builder, Runtime};
+use tracing::error;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -18,7 +23,8 @@ use super::options::Options;
 /// Serves until told to end.
 pub(super) fn serve(options: &Options) -> Result<(), String> {
     let settings = options.settings().map_err(|error| error.to_string())?;
-    let set_log_level = log_to_stderr(&settings);
+    let (log, set_log_level) = log_to_stderr(&settings).map_err(|error| format!("the log: {error}"))?;
+    std::panic::set_hook(Box::new(|panic| error!("{panic}; {}", Backtrace::capture())));
     let mut inherited = of_service_manager().map_err(|error| format!("LISTEN_FDS: {error}"))?;
     let mut predecessor = None;
     if options.replace {
@@ -30,8 +36,8 @@ pub(super) fn serve(options: &Options) -> Result<(), String> {
     }
     let runtime = runtime(settings.workers).map_err(|error| error.to_string())?;
     let own = options.clone();
-    let reload = Box::new(move |on_top: &[(String, String)]| own.settings_with(on_top));
-    let surroundings = Surroundings { reload, set_log_level, inherited, predecessor };
+    let reload = Arc::new(move |on_top: &[(Adjustable, String)]| own.settings_with(on_top));
+    let surroundings = Surroundings { reload, set_log_level, log: log.queue(), inherited, predecessor };
     let outcome = runtime.block_on(server::run(settings, surroundings)).map_err(|error| error.to_string());
     // Whoever still has something to say has had the time.
     runtime.shutdown_background();
@@ -62,19 +68,29 @@ pub(super) fn runtime(workers: usize) -> std::io::Result<Runtime> {
     }
 }
 
-/// Logs as the settings say; what is returned changes how much.
-fn log_to_stderr(settings: &Settings) -> Box<dyn Fn(&str)> {
+/// Makes the log as detailed as a level says.
+type SetLevel = Box<dyn Fn(&str)>;
+
+/// Logs as the settings say, by a thread of its own; what is returned besides that changes how much.
+fn log_to_stderr(settings: &Settings) -> std::io::Result<(Log, SetLevel)> {
     // Only what pgferry itself says; the settings know no other levels.
     let filter = |level: &str| Targets::new().with_target("pgferry", level.parse().unwrap_or(LevelFilter::INFO));
     let (filtered, handle) = reload::Layer::<_, Registry>::new(filter(&settings.log_level));
-    let lines = fmt::layer().with_writer(stderr).with_target(false);
+    let form = match settings.log_format {
+        LogFormat::Json => Form::Json,
+        LogFormat::Text if stderr().is_terminal() => Form::Colours,
+        LogFormat::Text => Form::Text,
+    };
+    let log = Log::to_stderr(form)?;
+    let lines = fmt::layer().with_writer(log.writer()).with_target(false);
     let registry = tracing_subscriber::registry().with(filtered);
-    match settings.log_format {
-        LogFormat::Text => registry.with(lines.with_ansi(stderr().is_terminal())).init(),
-        LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
+    match form {
+        Form::Json => registry.with(lines.json().flatten_event(true)).init(),
+        _ => registry.with(lines.with_ansi(form == Form::Colours)).init(),
     }
-    Box::new(move |level| {
+    let set_level = Box::new(move |level: &str| {
         // It fails only when the log is gone.
         let _ = handle.reload(filter(level));
-    })
+    });
+    Ok((log, set_level))
 }

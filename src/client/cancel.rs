@@ -10,6 +10,7 @@ use tracing::debug;
 use super::control::Doing;
 use super::sessions::Sessions;
 use crate::error::{Blame, Fault, sqlstate};
+use crate::upstream::limiter::SourceLimit;
 use crate::upstream::{Registry, cancel};
 
 /// How many random bytes are taken from the system at once.
@@ -91,15 +92,17 @@ impl Sessions {
 
     /// Acts upon a cancel request, and returns when it has been acted upon. Whether there was anything to cancel, or
     /// anybody of that name, the requester does not learn.
-    pub async fn cancel(&self, registry: &Registry, pid: i32, secret: &[u8]) {
-        let Some(control) = self.find(pid) else {
-            debug!(pid, "a cancel request for nobody");
+    pub async fn cancel(&self, registry: &Registry, source: &SourceLimit, pid: i32, secret: &[u8]) {
+        let turn = source.cancel_turn().await;
+        let control =
+            self.find(pid).filter(|control| turn.is_some() && verify_slices_are_equal(secret, &control.secret).is_ok());
+        let Some(control) = control else {
+            debug!(pid, "a cancel request without a session, with a wrong key, or one too many");
+            source.count_cancel();
+            registry.counters.wrong_cancels.add();
             return;
         };
-        if verify_slices_are_equal(secret, &control.secret).is_err() {
-            debug!(pid, "a cancel request with a wrong key");
-            return;
-        }
+        drop(turn);
         let target = {
             let mut state = control.state();
             match &state.doing {

@@ -3,42 +3,45 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-
 use std::time::Instant;
 
 use super::control::{Control, Whose};
 use super::login::{self, Dedicated};
+use super::places::{Place, Room};
 use super::sessions::Newcomer;
-use super::{Shared, farewell};
+use super::{Shared, farewell, refuse};
+use crate::auth::{Credential, Password};
 use crate::config::Auth;
 use crate::drain::Phase;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::Conn;
 use crate::track::server_state::Goodbye;
-use crate::upstream::dial::{self, Dialled, Failed, Login};
+use crate::upstream::dial::{self, Dialled, Login};
 use crate::upstream::link::{BackendKey, Gate, Link};
-use crate::upstream::{Ask, Closing, Registry, Secret};
+use crate::upstream::{Ask, Closing, DialError, Registry, Secret};
 use crate::wire::backend;
 
 /// Serves a replication client to its end.
-pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, admitted: Dedicated, came: Instant) {
-    let Some(_slot) = shared.registry.try_slot() else {
+pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, place: &mut Option<Place>, admitted: Dedicated, came: Instant) {
+    let room = shared.places.room(place.as_ref());
+    let dialled = match open(shared, conn, room, &admitted, came).await {
+        Ok(Some(dialled)) => dialled,
+        Ok(None) => return,
+        Err(fault) => return refuse(shared, conn, &fault).await,
+    };
+    place.iter_mut().for_each(Place::logged_in);
+    // Only who has been let in takes a place that others need.
+    let settings = shared.registry.settings.load_full();
+    let Some(_slot) = shared.registry.slot(settings.connect_timeout).await else {
         let fault = Fault::fatal(
             Blame::Limits,
             sqlstate::TOO_MANY_CONNECTIONS,
             "no upstream connection is free for replication",
         )
         .hint("A replication connection takes one of max_upstream for itself.");
-        fault.put(&mut conn.output);
-        return farewell(conn).await;
-    };
-    let dialled = match open(shared, conn, &admitted).await {
-        Ok(Some(dialled)) => dialled,
-        Ok(None) => return,
-        Err(fault) => {
-            fault.put(&mut conn.output);
-            return farewell(conn).await;
-        }
+        let how = Link::close(dialled.conn, Goodbye::Terminate).await;
+        shared.registry.closed(how, Closing::Login);
+        return refuse(shared, conn, &fault).await;
     };
     let database = admitted.startup.get("database").unwrap_or(&admitted.user).to_vec();
     let whose = Whose::Dedicated(Box::new((database, admitted.user)));
@@ -83,56 +86,104 @@ async fn killed(control: &Control) {
     }
 }
 
-/// Logs in upstream as the client asks; the server's questions go to the client. `None` when it went away.
-async fn open(shared: &Arc<Shared>, conn: &mut Conn, admitted: &Dedicated) -> Result<Option<Dialled>, Fault> {
+/// Logs in upstream as the client asks; the server's question goes to the client, and its answer is tried again where the
+/// login's slot has gone to others meanwhile. `None` when it went away.
+async fn open(
+    shared: &Arc<Shared>,
+    conn: &mut Conn,
+    room: &Room,
+    admitted: &Dedicated,
+    came: Instant,
+) -> Result<Option<Dialled>, Fault> {
     let registry = &shared.registry;
     let settings = registry.settings.load_full();
-    let deadline = tokio::time::Instant::now() + settings.login_timeout;
-    let user = admitted.user.clone();
-    let database = admitted.startup.get("database").unwrap_or(&user);
-    let account = registry.account(database, &user);
-    let pause = account.may_try(registry, settings.login_timeout)?;
-    tokio::time::sleep(pause).await;
-    let (ask, asked) = Ask::new();
-    let secret = match admitted.method {
-        Auth::PassThrough => Secret::Ask(ask),
-        _ => Secret::Fixed(admitted.credential.clone()),
-    };
-    let params = admitted.startup.params.iter().filter(|(name, _)| **name != *b"user");
-    let settings_there = registry.settings_of(database);
-    let real = settings_there.dbname.as_ref().map_or(database, |name| name.as_bytes());
-    let value_of = |name: &[u8], value: &[u8]| if name == b"database" { real.to_vec() } else { value.to_vec() };
-    let params = params.map(|(name, value)| (name.to_vec(), value_of(name, value))).collect();
-    let limit = settings.login_timeout + settings.connect_timeout;
-    let route = registry.route(database);
-    let login = Login { user, params, secret, route };
-    let dialled = dial::dial(&settings, login, registry, limit);
-    tokio::pin!(dialled);
-    tokio::select! {
-        biased;
-        asked = asked => if let Ok(answer) = asked {
-            let Some(password) = login::ask::password(conn, deadline, settings.login_timeout).await? else {
-                drop(answer);
-                if let Err(failed) = dialled.await {
-                    failed.close(registry).await;
+    let deadline = tokio::time::Instant::from_std(came) + settings.login_timeout;
+    let source = registry.limiter.of(conn.stream());
+    let mut given: Option<Password> = None;
+    loop {
+        let turn = tokio::select! {
+            biased;
+            () = login::ask::gone(conn) => return Ok(None),
+            turn = source.turn(deadline) => turn?,
+        };
+        let slot = tokio::time::timeout_at(deadline, registry.login_slots.take()).await;
+        let slot = slot.map_err(|_| login::timed_out(settings.login_timeout))?;
+        // The next of the same source may wait for a slot.
+        drop(turn);
+        let (ask, asked) = Ask::new(&registry.login_slots);
+        let secret = match (&given, admitted.method) {
+            (None, Auth::PassThrough) => Secret::Ask(ask),
+            (given, _) => {
+                drop(ask);
+                match given {
+                    Some(password) => Secret::Known(Credential::Password(password.clone())),
+                    None => Secret::Fixed(admitted.credential.clone()),
                 }
-                return Ok(None);
-            };
-            // The outcome says if nobody listens any more.
-            let _ = answer.send(password);
-        },
-        outcome = &mut dialled => return opened(registry, outcome),
+            }
+        };
+        // In a task of its own, so that the slot does not wait for the client.
+        let attempt = tokio::spawn({
+            let (registry, settings) = (Arc::clone(registry), Arc::clone(&settings));
+            let login = as_asked(&registry, admitted, secret);
+            async move {
+                let limit = settings.login_timeout + settings.connect_timeout;
+                let outcome = dial::dial(&settings, login, &registry, limit).await;
+                outcome.map_err(|failed| {
+                    let error = failed.error.clone();
+                    // The client need not wait for that; the connection still counts as one that logs in.
+                    tokio::spawn(async move {
+                        failed.close(&registry).await;
+                        drop(slot);
+                    });
+                    error
+                })
+            }
+        });
+        // An attempt that asks nothing lets go of its end.
+        let asked = match asked.await {
+            Ok(answer) => {
+                let answered = login::ask::password(conn, room, deadline, settings.login_timeout).await;
+                if let Ok(Some(password)) = &answered {
+                    // An attempt that has ended meanwhile says so.
+                    let _ = answer.send(password.clone());
+                    given = Some(password.clone());
+                }
+                Some(answered)
+            }
+            Err(_) => None,
+        };
+        let outcome = attempt.await.unwrap_or_else(|error| Err(DialError::Protocol(error.to_string())));
+        let error = match outcome {
+            Ok(dialled) => return Ok(Some(dialled)),
+            Err(error) => error,
+        };
+        if error.is_clients() {
+            source.count();
+        }
+        match (error, asked) {
+            (_, Some(Err(fault))) => return Err(fault),
+            (_, Some(Ok(None))) => return Ok(None),
+            (DialError::Unanswered, _) => {}
+            (error, _) if error.is_credential() && given.is_some() => {
+                registry.counters.wrong_passwords.add();
+                return login::ask::hold_back(conn, room, &source, deadline, error.fault()).await;
+            }
+            (error, _) => return Err(error.fault()),
+        }
     }
-    opened(registry, dialled.await)
 }
 
-fn opened(registry: &Arc<Registry>, outcome: Result<Dialled, Failed>) -> Result<Option<Dialled>, Fault> {
-    outcome.map(Some).map_err(|failed| {
-        let fault = failed.error.fault();
-        let registry = Arc::clone(registry);
-        tokio::spawn(async move { failed.close(&registry).await });
-        fault
-    })
+/// The login of a client as its startup packet asks for it.
+fn as_asked(registry: &Registry, admitted: &Dedicated, secret: Secret) -> Login {
+    let user = admitted.user.clone();
+    let database = admitted.startup.get("database").unwrap_or(&user);
+    let settings = registry.settings_of(database);
+    let real = settings.dbname.as_ref().map_or(database, |name| name.as_bytes());
+    let value_of = |name: &[u8], value: &[u8]| if name == b"database" { real.to_vec() } else { value.to_vec() };
+    let params = admitted.startup.params.iter().filter(|(name, _)| **name != *b"user");
+    let params = params.map(|(name, value)| (name.to_vec(), value_of(name, value))).collect();
+    let route = registry.route(database);
+    Login { user, params, secret, route }
 }
 
 /// Moves bytes both ways until either side ends.

@@ -3,6 +3,7 @@
 use super::secrets::Secrets;
 use crate::config::Settings;
 use crate::net::tls::{Server, ServerOptions};
+use crate::offload::Lane;
 
 /// What clients meet before they are let in.
 #[derive(Debug)]
@@ -11,6 +12,8 @@ pub struct Door {
     pub tls: Option<Server>,
     /// What they must know.
     pub secrets: Secrets,
+    /// Where the names of users of this machine are looked up.
+    pub names: Lane,
 }
 
 impl Door {
@@ -28,6 +31,6 @@ impl Door {
             })?),
             _ => None,
         };
-        Ok(Self { tls, secrets: Secrets::new(settings)? })
+        Ok(Self { tls, secrets: Secrets::new(settings)?, names: Lane::default() })
     }
 }

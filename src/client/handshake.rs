@@ -110,7 +110,7 @@ pub async fn handshake(conn: &mut Conn, shared: &Shared) -> Result<Hello, Fault>
 
 /// Encrypts; `false` when that fails, of which the client has been told in TLS's own words.
 async fn secure(conn: &mut Conn, tls: &Server) -> bool {
-    let secured = match tls.accept() {
+    let secured = match tls.accept().await {
         Ok((session, end_point)) => conn.secure(session, end_point).await,
         Err(error) => Err(error),
     };

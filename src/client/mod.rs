@@ -2,7 +2,7 @@
 //!
 //! [`serve`] is the table of contents: [`handshake`] → [`login`] ([`greeting`]) → [`session`], which waits for work, gets a
 //! connection, and moves bytes with [`relay`] until the connection can be given back ([`checkin`]).
-//! [`door`] is what clients meet first, [`secrets`] what they must know there.
+//! [`places`] is how many may come, [`door`] is what clients meet first, [`secrets`] what they must know there.
 //! [`complaints`] is what the log tells of errors. [`sessions`] are all of them and [`control`] is how others reach one, [`cancel`] how cancel requests do; [`dedicated`] is what replication gets instead of a session.
 
 pub mod applicant;
@@ -15,6 +15,7 @@ pub mod door;
 pub mod greeting;
 pub mod handshake;
 pub mod login;
+pub mod places;
 pub mod relay;
 pub mod secrets;
 pub mod session;
@@ -30,15 +31,16 @@ use arc_swap::ArcSwap;
 
 use crate::drain::{Drain, Phase};
 use crate::error::{Blame, Fault, sqlstate};
+use crate::log::Queue;
 use crate::net::Conn;
 use crate::upstream::Registry;
-use crate::upstream::slots::{Slot, Slots};
 use applicant::Applicants;
 use complaints::{Complaints, Mishap};
 use door::Door;
 use handshake::Hello;
 use login::Admitted;
 pub use login::{Guest, Rights};
+use places::{Place, Places};
 use sessions::Sessions;
 
 /// How long a farewell may take to arrive.
@@ -59,21 +61,27 @@ pub struct Shared {
     pub errors: Complaints,
     /// Where in its life the process is.
     pub drain: Drain,
+    /// The log's queue.
+    pub log: Arc<Queue>,
     /// Places for clients.
-    pub places: Arc<Slots>,
+    pub places: Places,
 }
 
 /// Serves one client to its end, unless it wants to speak with pgferry itself: then it is returned.
 pub async fn serve(shared: &Arc<Shared>, conn: &mut Conn) -> Option<Box<Guest>> {
     let came = Instant::now();
-    let place = shared.places.try_take();
+    let mut place = shared.places.try_take();
     // What is over when the session begins, or seldom, lies elsewhere: an idle client should cost little memory.
-    let admitted = match Box::pin(greet(shared, conn, place.as_ref(), came)).await {
-        Ok(Some(Admitted::Session(admitted))) => admitted,
-        other => return Box::pin(serve_others(shared, conn, other, came)).await,
+    let guest = match Box::pin(greet(shared, conn, &mut place, came)).await {
+        Ok(Some(Admitted::Session(admitted))) => {
+            place.iter_mut().for_each(Place::logged_in);
+            session::run(shared, conn, admitted, came).await;
+            None
+        }
+        other => Box::pin(serve_others(shared, conn, other, &mut place, came)).await,
     };
-    session::run(shared, conn, admitted, came).await;
-    None
+    shared.places.give_back(place);
+    guest
 }
 
 /// Those who get no session.
@@ -81,13 +89,18 @@ async fn serve_others(
     shared: &Arc<Shared>,
     conn: &mut Conn,
     greeted: Result<Option<Admitted>, Fault>,
+    place: &mut Option<Place>,
     came: Instant,
 ) -> Option<Box<Guest>> {
     match greeted {
         Ok(Some(Admitted::Session(admitted))) => session::run(shared, conn, admitted, came).await,
-        Ok(Some(Admitted::Dedicated(admitted))) => dedicated::run(shared, conn, *admitted, came).await,
+        Ok(Some(Admitted::Dedicated(admitted))) => {
+            dedicated::run(shared, conn, place, *admitted, came).await;
+        }
         Ok(Some(Admitted::Console(guest))) => return Some(guest),
         Ok(None) => {}
+        // While others need its place, a client that is refused is not waited for.
+        Err(fault) if shared.places.are_taken() => refuse_at_once(shared, conn, &fault),
         Err(fault) => refuse(shared, conn, &fault).await,
     }
     None
@@ -97,28 +110,38 @@ async fn serve_others(
 async fn greet(
     shared: &Arc<Shared>,
     conn: &mut Conn,
-    place: Option<&Slot>,
+    place: &mut Option<Place>,
     came: Instant,
 ) -> Result<Option<Admitted>, Fault> {
     let settings = shared.registry.settings.load_full();
     let limit = settings.login_timeout;
+    if place.is_none() {
+        *place = shared.places.take().await;
+    }
     let hello = {
         let mut hello = pin!(handshake::handshake(conn, shared));
         // Mostly all that it needs is there, and no clock need be wound up.
         match poll_fn(|cx| Poll::Ready(hello.as_mut().poll(cx))).await {
-            Poll::Ready(hello) => Ok(hello),
-            Poll::Pending => tokio::time::timeout_at((came + limit).into(), hello).await,
+            Poll::Ready(hello) => Ok(Some(hello)),
+            Poll::Pending => {
+                let room = shared.places.room(place.as_ref());
+                tokio::time::timeout_at((came + limit).into(), room.wait(hello)).await
+            }
         }
     };
-    match hello.map_err(|_| login::timed_out(limit))?? {
+    let Some(hello) = hello.map_err(|_| login::timed_out(limit))? else {
+        return Err(places::evicted());
+    };
+    match hello? {
         Hello::Gone => Ok(None),
         Hello::Cancel { pid, secret } => {
-            Box::pin(shared.sessions.cancel(&shared.registry, pid, &secret)).await;
+            let source = shared.registry.limiter.of(conn.stream());
+            Box::pin(shared.sessions.cancel(&shared.registry, &source, pid, &secret)).await;
             Ok(None)
         }
         // Who operates pgferry gets in when nobody else does.
         Hello::Startup(applicant) if applicant.console => {
-            Box::pin(login::admit(shared, conn, &applicant.startup, &settings))
+            Box::pin(login::admit(shared, conn, shared.places.room(place.as_ref()), &applicant.startup, &settings))
                 .await
                 .map(|guest| guest.map(|guest| Admitted::Console(Box::new(guest))))
         }
@@ -126,23 +149,32 @@ async fn greet(
             Err(Fault::fatal(Blame::Client, sqlstate::CANNOT_CONNECT_NOW, "the database system is shutting down")
                 .detail("pgferry is shutting down."))
         }
-        Hello::Startup(_) if place.is_none() => {
-            let max = shared.places.cap();
-            Err(Fault::fatal(Blame::Limits, sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
-                .detail(format!("{max} clients are connected to this pgferry."))
-                .hint("Raise max_clients, and the limit on open files if it is lower."))
+        Hello::Startup(_) if place.is_none() => Err(shared.places.none_left()),
+        Hello::Startup(applicant) => {
+            let room = shared.places.room(place.as_ref());
+            login::log_in(shared, conn, room, &applicant, &settings, came).await
         }
-        Hello::Startup(applicant) => login::log_in(shared, conn, &applicant, &settings, came).await,
     }
 }
 
 /// Tells a client why it is refused.
 async fn refuse(shared: &Shared, conn: &mut Conn, fault: &Fault) {
+    put_refusal(shared, conn, fault);
+    farewell(conn).await;
+}
+
+/// Tells a client why it is refused, as far as that takes no time.
+fn refuse_at_once(shared: &Shared, conn: &mut Conn, fault: &Fault) {
+    put_refusal(shared, conn, fault);
+    // Whoever does not take it gets a plain close.
+    let _ = conn.flush_now();
+}
+
+fn put_refusal(shared: &Shared, conn: &mut Conn, fault: &Fault) {
     shared.registry.counters.refused.add();
     shared.registry.counters.refusals.add(&fault.code());
     shared.errors.note(Mishap::Refused, None, fault);
     fault.put(&mut conn.output);
-    farewell(conn).await;
 }
 
 /// Sends what is to be sent last, in a way that it arrives, and closes.

@@ -74,8 +74,10 @@ impl Secrets {
         if let Some(stored) = self.users.get(user) {
             return Ok(Some(stored.clone()));
         }
-        if let Some(stored) = self.file.as_ref().and_then(|file| file.current().get(user).cloned()) {
-            return Ok(Some(stored));
+        if let Some(file) = &self.file
+            && let Some(stored) = file.current().await.get(user)
+        {
+            return Ok(Some(stored.clone()));
         }
         match &self.lookup {
             Some(lookup) => lookup.secret(registry, database, user).await,
@@ -90,13 +92,40 @@ impl Secrets {
         }
     }
 
-    /// Whether there are users with SCRAM verifiers, as far as that is known without looking anybody up.
+    /// Whether the method `md5` asks `user` for an MD5 answer, whose secret is `stored`. As in PostgreSQL, a SCRAM verifier
+    /// can't answer MD5, so SCRAM it is. Where there are users of both kinds, a name without a secret is taken for one of either, and
+    /// always for the same.
     #[must_use]
-    pub fn have_verifiers(&self) -> bool {
-        let is_scram = |stored: &Stored| matches!(stored, Stored::Scram(_));
-        self.lookup.is_some()
-            || self.users.values().any(is_scram)
-            || self.file.as_ref().is_some_and(|file| file.current().values().any(is_scram))
+    pub fn answers_md5(&self, user: &[u8], stored: Option<&Stored>) -> bool {
+        match stored {
+            Some(Stored::Scram(_)) => false,
+            Some(_) => true,
+            None if self.rounds() == 0 => true,
+            None => {
+                let others = self.lookup.as_ref().is_some_and(Lookup::has_found_md5)
+                    || self.any(|stored| !matches!(stored, Stored::Scram(_)));
+                others && self.seed.mac(&[b"kind", user]).bytes()[0] < 128
+            }
+        }
+    }
+
+    /// The rounds of hashing after which an answer in clear text is judged, whatever the kind of the secret; 0 where there is no
+    /// verifier, so that none takes any.
+    #[must_use]
+    pub fn rounds(&self) -> u32 {
+        let mut most = if self.lookup.is_some() { self.iterations } else { 0 };
+        self.any(|stored| {
+            if let Stored::Scram(verifier) = stored {
+                most = most.max(verifier.iterations());
+            }
+            false
+        });
+        most
+    }
+
+    /// Whether `is` holds for the secret of any user, as far as they are known without looking any up.
+    fn any(&self, mut is: impl FnMut(&Stored) -> bool) -> bool {
+        self.users.values().any(&mut is) || self.file.as_ref().is_some_and(|file| file.last().values().any(&mut is))
     }
 
     /// What SCRAM compares with: for somebody who has no secret that will do, a verifier that no password fits, which
@@ -115,7 +144,7 @@ impl Secrets {
     /// Makes the verifiers of plain passwords before anybody asks for them, so that a first login takes no longer than
     /// others and does not tell that there is such a user.
     pub async fn warm_up(&self) {
-        let file = self.file.as_ref().map(Watched::current);
+        let file = self.file.as_ref().map(Watched::last);
         let all = self.users.iter().chain(file.iter().flat_map(|users| users.iter()));
         for (user, stored) in all {
             if let Stored::Plain(password) = stored {
@@ -172,7 +201,7 @@ fn seed(settings: &Settings, file: Option<&Watched<Users>>) -> ProcessKey {
         add(user, stored);
     }
     if let Some(file) = file {
-        let users = file.current();
+        let users = file.last();
         let sorted: BTreeMap<_, _> = users.iter().collect();
         for (user, stored) in sorted {
             add(user, stored);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::require_auth::RequireAuth;
 use super::value::choice;
 use crate::net::tls::{ClientOptions, Roots, Version};
 
@@ -54,6 +55,8 @@ pub struct Encryption {
     pub negotiation: Negotiation,
     /// `channel_binding`.
     pub binding: Binding,
+    /// `require_auth`.
+    pub require_auth: RequireAuth,
     /// `sslrootcert`: a file, or `system`.
     pub root: Option<String>,
     /// `sslcert`.
@@ -78,6 +81,7 @@ impl Default for Encryption {
             mode: None,
             negotiation: Negotiation::Postgres,
             binding: Binding::Prefer,
+            require_auth: RequireAuth::default(),
             root: None,
             certificate: None,
             key: None,
@@ -92,7 +96,7 @@ impl Default for Encryption {
 
 impl Encryption {
     /// The parameters, each of which is also a setting of that name.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 11] = [
         "sslmode",
         "sslnegotiation",
         "sslrootcert",
@@ -103,6 +107,7 @@ impl Encryption {
         "ssl_max_protocol_version",
         "sslsni",
         "channel_binding",
+        "require_auth",
     ];
 
     /// Sets the parameter `name`, which is one of [`Encryption::NAMES`].
@@ -116,6 +121,7 @@ impl Encryption {
             "sslmode" => self.mode = Some(SslMode::parse(value).map_err(bad)?),
             "sslnegotiation" => self.negotiation = Negotiation::parse(value).map_err(bad)?,
             "channel_binding" => self.binding = Binding::parse(value).map_err(bad)?,
+            "require_auth" => self.require_auth = RequireAuth::parse(value).map_err(bad)?,
             "sslrootcert" => self.root = Some(value.to_owned()).filter(|value| !value.is_empty()),
             "sslcert" => self.certificate = path(),
             "sslkey" => self.key = path(),
@@ -222,6 +228,7 @@ impl Encryption {
             differing(show_version(self.newest).to_owned(), self.newest != normal.newest),
             differing("0".to_owned(), !self.sni),
             differing(self.binding.to_string(), self.binding != normal.binding),
+            differing(self.require_auth.to_string(), self.require_auth != normal.require_auth),
         ];
         Self::NAMES.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))).collect()
     }

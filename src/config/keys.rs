@@ -11,20 +11,82 @@ pub struct Key {
     pub doc: &'static str,
     /// Whether the value must never be shown.
     pub secret: bool,
-    /// Whether SIGHUP applies a change.
-    pub reload: bool,
+    /// What applies a change.
+    pub change: Change,
+}
+
+/// What applies a change of a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A restart of the process.
+    Restart,
+    /// A reload of what is written in the file, the environment and the flags.
+    Reload,
+    /// A reload, or `SET` at the console: limits and times of pgferry's own work, and how much it logs. What names a program,
+    /// a file, a credential, a server, a listener, a rule or a method of authentication is not among them: an admin at the
+    /// console is trusted with the proxy, not with the user that it runs as, nor with its clients' passwords.
+    Console,
+}
+
+impl Change {
+    /// Whether a reload applies it.
+    #[must_use]
+    pub fn by_reload(self) -> bool {
+        self != Self::Restart
+    }
+}
+
+/// A setting that `SET` at the console may change.
+#[derive(Clone, Copy, Debug)]
+pub struct Adjustable(&'static Key);
+
+/// Why `SET` does not change a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAdjustable {
+    /// There is none of that name.
+    Unknown,
+    /// It takes a reload of what is written.
+    ByReload,
+    /// It takes a restart.
+    ByRestart,
+}
+
+impl Adjustable {
+    /// The setting called `name`.
+    ///
+    /// # Errors
+    /// Why `SET` does not change it.
+    pub fn find(name: &str) -> Result<Self, NotAdjustable> {
+        let key = find(name).ok_or(NotAdjustable::Unknown)?;
+        match key.change {
+            Change::Console => Ok(Self(key)),
+            Change::Reload => Err(NotAdjustable::ByReload),
+            Change::Restart => Err(NotAdjustable::ByRestart),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.0.name
+    }
 }
 
 const fn key(name: &'static str, default: &'static str, doc: &'static str) -> Key {
-    Key { name, default: Some(default), doc, secret: false, reload: true }
+    Key { name, default: Some(default), doc, secret: false, change: Change::Reload }
+}
+
+/// One that the console may change, too.
+const fn adjustable(name: &'static str, default: &'static str, doc: &'static str) -> Key {
+    Key { change: Change::Console, ..key(name, default, doc) }
 }
 
 const fn fixed(name: &'static str, default: &'static str, doc: &'static str) -> Key {
-    Key { reload: false, ..key(name, default, doc) }
+    Key { change: Change::Restart, ..key(name, default, doc) }
 }
 
 const fn optional(name: &'static str, doc: &'static str) -> Key {
-    Key { name, default: None, doc, secret: false, reload: true }
+    Key { name, default: None, doc, secret: false, change: Change::Reload }
 }
 
 const fn secret(name: &'static str, doc: &'static str) -> Key {
@@ -32,7 +94,7 @@ const fn secret(name: &'static str, doc: &'static str) -> Key {
 }
 
 /// Every setting, in the order of the reference.
-pub const KEYS: [Key; 68] = [
+pub const KEYS: [Key; 72] = [
     secret(
         "upstream",
         "Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database][?sslmode=…&connect_timeout=…].",
@@ -45,7 +107,7 @@ pub const KEYS: [Key; 68] = [
         "force_user",
         "The role to connect as, whoever the client is; its password comes from the URL or upstream_password and its kin.",
     ),
-    key(
+    adjustable(
         "dns_max_ttl",
         "\"15s\"",
         "How often the upstream's name is looked up again, to leave addresses that it no longer stands for.",
@@ -80,6 +142,10 @@ pub const KEYS: [Key; 68] = [
         "channel_binding",
         "Bind SCRAM logins to the encrypted channel: \"disable\", \"prefer\" (default) or \"require\".",
     ),
+    optional(
+        "require_auth",
+        "The methods by which the upstream may have logins proved, as in libpq: a list of \"password\", \"md5\", \"scram-sha-256\" and \"none\", or of those that it may not use, each with \"!\" in front; default: all.",
+    ),
     key(
         "listen",
         "[\"/run/pgferry\"]",
@@ -89,44 +155,56 @@ pub const KEYS: [Key; 68] = [
     key("socket_mode", "\"0777\"", "Permissions of the socket file."),
     optional("socket_group", "Group of the socket file (name or number); default: the process's own."),
     key("allow_remote", "false", "Allow TCP listeners on addresses other than loopback."),
-    key("max_clients", "0", "Most clients at a time; 0 = as many as the limit on open files allows."),
-    key(
+    adjustable("max_clients", "0", "Most clients at a time; 0 = as many as the limit on open files allows."),
+    adjustable(
         "mode",
         "\"session\"",
         "How long a client keeps its upstream connection: \"session\" or \"transaction\"; a change holds for new clients.",
     ),
-    key(
+    adjustable(
         "pin",
         "\"auto\"",
         "In transaction mode, a client that leaves state in its session keeps its connection until that is gone (\"auto\"), or its statement is refused (\"refuse\").",
     ),
-    key(
+    adjustable(
         "max_prepared_statements",
         "200",
         "Prepared statements kept on an upstream connection in transaction mode; those used longest ago give way.",
     ),
-    key("max_prepared_bytes", "\"4MB\"", "Bytes of text of those statements."),
-    key("pool_size", "20", "Most upstream connections per (database, user, startup settings)."),
-    key("min_idle", "0", "Upstream connections kept open per known pool even when idle."),
-    key("max_upstream", "100", "Most upstream connections over all pools."),
-    key("max_dialling", "4", "Most upstream connections being opened at a time, per pool."),
-    key("idle_timeout", "\"600s\"", "Close an upstream connection that was idle this long; 0 = never."),
-    key("lifetime", "\"3600s\"", "Replace an upstream connection of this age (±10 %) when it is idle; 0 = never."),
-    key("wait_timeout", "\"10s\"", "Longest wait of a client for an upstream connection."),
-    key("connect_timeout", "\"5s\"", "Longest time to open an upstream connection: name look-up, TCP and login."),
-    key("login_timeout", "\"10s\"", "Longest time for a client to log in."),
-    key(
+    adjustable("max_prepared_bytes", "\"4MB\"", "Bytes of text of those statements."),
+    adjustable("pool_size", "20", "Most upstream connections per (database, user, startup settings)."),
+    adjustable("min_idle", "0", "Upstream connections kept open per known pool even when idle."),
+    adjustable("max_upstream", "100", "Most upstream connections over all pools."),
+    adjustable("max_dialling", "4", "Most upstream connections being opened at a time, per pool."),
+    adjustable("idle_timeout", "\"600s\"", "Close an upstream connection that was idle this long; 0 = never."),
+    adjustable(
+        "lifetime",
+        "\"3600s\"",
+        "Replace an upstream connection of this age (±10 %) when it is idle; 0 = never.",
+    ),
+    adjustable("wait_timeout", "\"10s\"", "Longest wait of a client for an upstream connection."),
+    adjustable(
+        "connect_timeout",
+        "\"5s\"",
+        "Longest time to open an upstream connection: name look-up, TCP and login.",
+    ),
+    adjustable("login_timeout", "\"10s\"", "Longest time for a client to log in."),
+    adjustable(
         "cleanup_timeout",
         "\"5s\"",
         "Longest time to cancel, roll back and reset what a client left behind; then the connection is closed.",
     ),
-    key("keepalive", "\"60s\"", "Idle time after which TCP probes the upstream; 0 = the system's default."),
-    key(
+    adjustable(
+        "keepalive",
+        "\"60s\"",
+        "Idle time after which TCP probes the upstream and clients; 0 = the system's default.",
+    ),
+    adjustable(
         "tcp_user_timeout",
         "\"0\"",
         "How long sent data may stay unacknowledged, or a full server unwilling to read, before it counts as dead; 0 = the system's default.",
     ),
-    key(
+    adjustable(
         "reset",
         "\"always\"",
         "Reset a used session before anybody else gets it: \"always\", \"smart\" (only where session state was seen) or \"never\".",
@@ -135,6 +213,11 @@ pub const KEYS: [Key; 68] = [
         "auth",
         "\"pass-through\"",
         "How clients log in where no [[rule]] is written: \"pass-through\" (the upstream decides), \"scram-sha-256\", \"md5\", \"password\", \"peer\", \"cert\", \"trust\" or \"reject\".",
+    ),
+    key(
+        "auth_recheck",
+        "\"60s\"",
+        "How long it is taken for granted that PostgreSQL still lets a role in: a login after that has it tried again, in the background up to twice as long; 0 = every login.",
     ),
     optional(
         "rule",
@@ -176,20 +259,33 @@ pub const KEYS: [Key; 68] = [
         "\"TLSv1.2\"",
         "\"TLSv1.2\" or \"TLSv1.3\": the oldest version that clients may use.",
     ),
-    key("drain_timeout", "\"25s\"", "On SIGTERM, how long transactions may take to end."),
+    adjustable("drain_timeout", "\"25s\"", "On SIGTERM, how long transactions may take to end."),
     fixed("log_format", "\"text\"", "\"text\" or \"json\"."),
-    key("log_level", "\"info\"", "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"."),
-    key("log_connections", "false", "Log each client's login and end."),
-    key("log_stats", "\"60s\"", "How often a line of vital figures is logged, where anything happened; 0 = never."),
+    adjustable("log_level", "\"info\"", "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"."),
+    adjustable("log_connections", "false", "Log each client's login and end."),
+    adjustable(
+        "log_stats",
+        "\"60s\"",
+        "How often a line of vital figures is logged, where anything happened; 0 = never.",
+    ),
     optional(
         "admin_listen",
         "Where figures and health are asked for over HTTP: host:port, or the path of a socket file.",
+    ),
+    optional(
+        "admin_hosts",
+        "Names that requests to admin_listen may be addressed to (Host), besides addresses, localhost and this machine's own name.",
     ),
     optional(
         "admin_users",
         "Roles that may do everything at the console (database \"pgferry\"), once they have logged in.",
     ),
     optional("stats_users", "Roles that may look at what the console shows."),
+    key(
+        "admin_peer",
+        "true",
+        "Whether root and pgferry's own user may do everything at the console without a password, over a unix socket and in pgferry's own container (PID and user namespace).",
+    ),
     key("quit_endpoint", "false", "Whether POST /quitquitquit at admin_listen ends the process as SIGTERM does."),
     fixed("workers", "1", "Threads that serve clients."),
     optional(
@@ -227,14 +323,18 @@ pub fn reference() -> String {
     let mut page = String::from(
         "# Settings\n\nMade from the source (`pgferry settings`); a test holds it against that. A flag beats the environment \
          (`PGFERRY_` and the name in capitals), which beats the file; `SET` at the console beats all of them until the \
-         next reload.\n\n| key | default | a reload changes it | in `[databases.NAME]` | |\n|---|---|---|---|---|\n",
+         next reload.\n\n| key | default | changed by | in `[databases.NAME]` | |\n|---|---|---|---|---|\n",
     );
     for key in &KEYS {
         let default = key.default.map_or_else(String::new, |default| format!("`{default}`"));
-        let (reload, own) =
-            (if key.reload { "yes" } else { "no" }, if PER_DATABASE.contains(&key.name) { "yes" } else { "" });
+        let change = match key.change {
+            Change::Restart => "restart",
+            Change::Reload => "reload",
+            Change::Console => "reload, `SET`",
+        };
+        let own = if PER_DATABASE.contains(&key.name) { "yes" } else { "" };
         let doc = key.doc.replace('|', "\\|");
-        page.push_str(&["| `", key.name, "` | ", &default, " | ", reload, " | ", own, " | ", &doc, " |\n"].concat());
+        page.push_str(&["| `", key.name, "` | ", &default, " | ", change, " | ", own, " | ", &doc, " |\n"].concat());
     }
     page
 }

@@ -3,7 +3,7 @@
 //! - [`keys`]: the one table of settings: name, default, meaning. Everything else is derived from it.
 //! - [`source`]: where a value was written (flag, environment, file, default) and which one wins.
 //! - [`url`]: the upstream's connection URI, in libpq's forms.
-//! - [`encryption`]: TLS towards the upstream, in libpq's terms.
+//! - [`encryption`], [`require_auth`]: TLS towards the upstream, and how it may have logins proved, in libpq's terms.
 //! - [`rule`]: who may come in, and how they prove who they are.
 //! - [`user`]: what is said of one user.
 //! - [`value`]: parsers for single values: durations, modes, addresses.
@@ -16,6 +16,7 @@ pub mod encryption;
 pub mod keys;
 mod reader;
 mod reload;
+pub mod require_auth;
 pub mod rule;
 pub mod settings;
 pub mod source;
@@ -26,6 +27,7 @@ pub mod value;
 
 pub use check::CONSOLE;
 pub use encryption::{Binding, Encryption, Negotiation, SslMode};
+pub use require_auth::{LoginMethod, RequireAuth};
 pub use rule::{Caller, CertName, Rule, Transport};
 pub use settings::Settings;
 pub use source::{ConfigError, Written};

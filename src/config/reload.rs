@@ -19,7 +19,7 @@ impl Settings {
                 _ => new != was,
             };
             if differs {
-                if key.reload { live.push(key.name) } else { restart.push(key.name) }
+                if key.change.by_reload() { live.push(key.name) } else { restart.push(key.name) }
             }
         }
         (live, restart)
@@ -33,7 +33,7 @@ impl Settings {
             log_format: running.log_format,
             workers: running.workers,
             buffer_size: running.buffer_size,
-            shown: shown.map(|(new, old)| if new.0.reload { new } else { old.clone() }).collect(),
+            shown: shown.map(|(new, old)| if new.0.change.by_reload() { new } else { old.clone() }).collect(),
             ..self
         }
     }

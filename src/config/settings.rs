@@ -55,6 +55,7 @@ pub struct Settings {
     pub reset: Reset,
     /// Who may come in how: the `[[rule]]` tables, or one that is `auth`.
     pub rules: Vec<Rule>,
+    pub auth_recheck: Duration,
     pub peer: Vec<PeerRule>,
     pub users: BTreeMap<Vec<u8>, Stored>,
     /// The limits of users that have any.
@@ -75,8 +76,10 @@ pub struct Settings {
     pub log_connections: bool,
     pub log_stats: Option<Duration>,
     pub admin_listen: Option<AdminListen>,
+    pub admin_hosts: Vec<String>,
     pub admin_users: Vec<String>,
     pub stats_users: Vec<String>,
+    pub admin_peer: bool,
     pub quit_endpoint: bool,
     pub workers: usize,
     pub buffer_size: usize,
@@ -158,6 +161,7 @@ impl Settings {
                 Some((_, Value::Users(users))) => limits(users),
                 _ => BTreeMap::new(),
             },
+            auth_recheck: reader.read("auth_recheck", value::duration)?,
             auth_file: reader.path("auth_file"),
             auth_user: reader.text("auth_user"),
             auth_query: reader.read("auth_query", |text| Ok(text.to_owned()))?,
@@ -184,8 +188,10 @@ impl Settings {
             log_connections: reader.read("log_connections", truth)?,
             log_stats: reader.read("log_stats", optional_duration)?,
             admin_listen: reader.read_optional("admin_listen", AdminListen::parse)?,
+            admin_hosts: reader.names("admin_hosts"),
             admin_users: reader.names("admin_users"),
             stats_users: reader.names("stats_users"),
+            admin_peer: reader.read("admin_peer", truth)?,
             quit_endpoint: reader.read("quit_endpoint", truth)?,
             workers: reader.read("workers", |text| number(text, 1, 256))?,
             buffer_size: reader.read("buffer_size", |text| {
@@ -442,7 +448,7 @@ mod tests {
     fn what_needs_a_restart_stays_as_it_was() {
         let fixed = "log_format = \"json\"\nworkers = 2\nbuffer_size = \"64kB\"";
         let keys = fixed.lines().filter_map(|line| line.split(" = ").next());
-        let names: Vec<_> = KEYS.iter().filter(|key| !key.reload).map(|key| key.name).collect();
+        let names: Vec<_> = KEYS.iter().filter(|key| !key.change.by_reload()).map(|key| key.name).collect();
         assert_eq!(keys.collect::<Vec<_>>(), names, "this test knows every such key");
         let old = resolve("upstream = \"postgres://db\"").expect("good");
         let new = resolve(&format!("upstream = \"postgres://db\"\n{fixed}")).expect("good");

@@ -11,7 +11,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::permission::{Attempt, describe};
 
-use super::keys::{self, KEYS};
+use super::keys::{self, Adjustable, KEYS};
 use super::rule::Rule;
 use super::tables;
 use super::user::UserEntry;
@@ -284,23 +284,8 @@ impl Written {
     }
 
     /// Sets `key` on top of all that is written, as a command at the console does.
-    ///
-    /// # Errors
-    /// When there is no such key, or its values are tables.
-    pub fn set(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
-        let place = Place::Flag("SET");
-        let Some(known) = keys::find(key) else {
-            return Err(unknown(key, KEYS.iter().map(|key| key.name)).at(&place, key));
-        };
-        let value = match known.name {
-            "peer" | "databases" | "rule" | "users" => {
-                return Err(ConfigError::new("tables stand in the file").at(&place, known.name));
-            }
-            "listen" => Value::Many(value.split(',').map(|item| item.trim().to_owned()).collect()),
-            _ => Value::One(value.to_owned()),
-        };
-        self.values.insert(known.name, (place, value));
-        Ok(())
+    pub fn set(&mut self, key: Adjustable, value: &str) {
+        self.values.insert(key.name(), (Place::Flag("SET"), Value::One(value.to_owned())));
     }
 
     /// A flag beats the environment, which beats the file.

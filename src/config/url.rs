@@ -409,6 +409,7 @@ mod tests {
     fn what_is_shown_can_be_read() {
         let text = "postgres://h:5432/x?sslmode=verify-full&sslnegotiation=direct&sslrootcert=/my%20ca.pem&sslcert=/c\
                     &sslkey=/k&sslcrl=/r&ssl_min_protocol_version=TLSv1.3&sslsni=0&channel_binding=require\
+                    &require_auth=scram-sha-256\
                     &hostaddr=10.0.0.1&passfile=/p&max_protocol_version=3.2";
         let upstream = Upstream::parse(text).expect("good");
         assert_eq!(upstream.to_string(), text);

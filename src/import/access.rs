@@ -40,6 +40,17 @@ pub(super) fn write(ini: &Ini, out: &mut Toml) {
     out.rules.push(vec![format!("database = {}", list(&listed)), format!("method = {}", quoted(method))]);
 }
 
+/// The rules of an HBA file: the number of each line that says anything, its fields, and the rule in TOML's form or what is
+/// wrong with it.
+pub fn hba_rules(text: &str) -> impl Iterator<Item = (usize, String, Result<Vec<String>, String>)> + '_ {
+    (1..).zip(text.lines()).filter_map(|(nth, line)| {
+        let line = line.split('#').next().unwrap_or_default();
+        let fields: Vec<_> = line.split_whitespace().map(|field| field.trim_matches('"')).collect();
+        let outcome = if fields.is_empty() { return None } else { rule(&fields) };
+        Some((nth, fields.join(" "), outcome))
+    })
+}
+
 /// The lines of an HBA file as rules, in their order.
 fn hba(ini: &Ini, out: &mut Toml) {
     let path = ini.get("auth_hba_file").unwrap_or_default();
@@ -49,15 +60,10 @@ fn hba(ini: &Ini, out: &mut Toml) {
             return out.without("auth_hba_file", path, &format!("{error}: write [[rule]] tables"));
         }
     };
-    for (nth, line) in (1..).zip(text.lines()) {
-        let line = line.split('#').next().unwrap_or_default();
-        let fields: Vec<_> = line.split_whitespace().map(|field| field.trim_matches('"')).collect();
-        if fields.is_empty() {
-            continue;
-        }
-        match rule(&fields) {
+    for (nth, line, outcome) in hba_rules(&text) {
+        match outcome {
             Ok(rule) => out.rules.push(rule),
-            Err(why) => out.comment(&format!("{path}:{nth}: {}: {why}", fields.join(" "))),
+            Err(why) => out.comment(&format!("{path}:{nth}: {line}: {why}")),
         }
     }
 }

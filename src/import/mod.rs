@@ -3,7 +3,7 @@
 //! [`ini`] reads PgBouncer's files, `general` says what becomes of each setting, `defaults` of those that are left out, `databases`
 //! of `[databases]` and `[users]`, `access` of who may log in how. What has no counterpart becomes a comment that says why.
 
-mod access;
+pub mod access;
 mod databases;
 mod defaults;
 mod general;

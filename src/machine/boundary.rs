@@ -1,7 +1,7 @@
 //! Between two messages: whether the connection can be given back there, and what is to be done before.
 
 use super::from_client::ClientSide;
-use super::{Buffers, Machine, Next, Phase};
+use super::{Buffers, Machine, Next, Phase, flush_forwarded};
 use crate::config::Mode;
 use crate::track::{Pins, Reply, Request};
 use crate::wire::frontend;
@@ -14,11 +14,8 @@ impl Machine<'_> {
         if ended && self.pipeline.lost() {
             return self.leave(io);
         }
-        let keeps_back = !self.pipeline.is_prompted() && !self.pipeline.copying_in();
-        if ended && keeps_back && !self.is_preparing() && !self.up.is_partial() {
-            // What the server keeps back it would lose with the session, but not an error, nor the rest of a message.
-            self.prompt(io);
-            return Next::Again;
+        if ended && self.is_kept_back() {
+            return self.leave(io);
         }
         let under_way = self.is_preparing()
             || !all_sent
@@ -36,7 +33,7 @@ impl Machine<'_> {
         }
         if ended && self.pipeline.copying_in() {
             // The server may have failed it already, which the client is to hear.
-            self.flush_forwarded(io);
+            flush_forwarded(io);
             frontend::put_copy_fail(io.to_server, "the client has ended");
             self.pipeline.request(Request::CopyEnd, Reply::Swallow);
             return Next::Again;
@@ -45,6 +42,13 @@ impl Machine<'_> {
             return Next::End(self.up.farewell());
         }
         self.down.resume();
+        if self.pipeline.settled_but_for_reports() {
+            // The client has asked for nothing that brings a ReadyForQuery.
+            flush_forwarded(io);
+            frontend::put_sync(io.to_server);
+            self.pipeline.request(Request::Sync, Reply::Swallow);
+            return Next::Again;
+        }
         if !self.pipeline.settled() {
             return Next::Wait;
         }
@@ -63,8 +67,16 @@ impl Machine<'_> {
         if self.pins.is_empty() { Next::End(super::End::Settled) } else { Next::Idle(self.pins) }
     }
 
-    /// What the server still owes the client, which has ended, is not known: it is told of the end, and all that it says
-    /// until it ends as well is the client's.
+    /// Whether the server keeps back the answers to all that is owed, which no `Sync` or `Flush` has followed. If one of the
+    /// requests fails, it says so at once, and the client is to have that; what it goes on keeping back is lost with the
+    /// session. Only the session's end tells the one from the other.
+    fn is_kept_back(&self) -> bool {
+        let kept_back = self.pipeline.is_still() && !self.pipeline.is_prompted() && !self.pipeline.in_copy();
+        kept_back && !self.is_preparing() && !self.up.is_partial()
+    }
+
+    /// The client has ended, and what the server still says is not known: the server is told of the end, and all that it
+    /// says until it ends as well is the client's.
     fn leave(&mut self, io: &mut Buffers<'_>) -> Next {
         if matches!(self.phase, Phase::Leaving | Phase::Ended) {
             return Next::Wait;
@@ -72,7 +84,7 @@ impl Machine<'_> {
         if self.up.is_partial() {
             return Next::End(self.up.farewell());
         }
-        self.flush_forwarded(io);
+        flush_forwarded(io);
         frontend::put_terminate(io.to_server);
         self.phase = Phase::Leaving;
         Next::Again

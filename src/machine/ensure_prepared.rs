@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::own_queries::{MEANWHILE, put_own_statement};
-use super::{Buffers, Machine};
+use super::own_queries::put_own_statement;
+use super::{Buffers, Machine, flush_forwarded};
 use crate::error::{Fault, sqlstate};
 use crate::track::params::set_to_local;
 use crate::track::pipeline::{Describes, Note};
@@ -197,7 +197,7 @@ impl Machine<'_> {
 
     /// Closes what the connection has, which is not the client's.
     fn close_unnamed(&mut self, io: &mut Buffers<'_>) {
-        self.flush_forwarded(io);
+        flush_forwarded(io);
         frontend::put_close(io.to_server, "");
         let client = self.client.unnamed.clone();
         let change = self.set_unnamed(UnnamedCause::Drop, client, UnnamedStatement::Absent);
@@ -207,7 +207,7 @@ impl Machine<'_> {
     }
 
     fn note_unnamed(&self, change: UnnamedChange) -> Note {
-        let at_stake = change.differed() && self.pipeline.may_be_discarded();
+        let at_stake = change.differed() && self.may_be_discarded();
         let rollback = Rollback { unnamed: Some(change), ..Rollback::default() };
         Note { rollback, at_stake, ..Note::default() }
     }
@@ -219,7 +219,7 @@ impl Machine<'_> {
             Some(_) => return Prepare::Refused(changed_columns()),
             None => {}
         }
-        self.flush_forwarded(io);
+        flush_forwarded(io);
         frontend::put_renamed(io.to_server, frontend::DESCRIBE, b"S", name, 0);
         let note = Note { describes: Some(Describes { server: id, client: None }), ..Note::default() };
         self.pipeline.request_with(Request::Describe, Reply::Assist, Some(note));
@@ -230,7 +230,7 @@ impl Machine<'_> {
 
     /// Prepares a text on this connection, under the settings it was first prepared under.
     fn put_parse(&mut self, io: &mut Buffers<'_>, name: &str, body: &[u8], params: &Params, reply: Reply, note: Note) {
-        self.flush_forwarded(io);
+        flush_forwarded(io);
         let now = self.current_params();
         let others: Vec<_> = statements::other_settings(params, &now).collect();
         self.set_meanwhile(io, &others, params, reply);
@@ -241,13 +241,15 @@ impl Machine<'_> {
         self.set_meanwhile(io, &others, &now, reply);
     }
 
-    /// Has the server look at a text whose name is taken: it says first what is wrong with the text.
-    pub(super) fn put_check(&mut self, io: &mut Buffers<'_>, body: &[u8]) {
-        self.flush_forwarded(io);
-        frontend::put_parse(io.to_server, MEANWHILE, body);
-        frontend::put_close(io.to_server, MEANWHILE);
-        self.pipeline.request(Request::Parse, Reply::Assist);
-        self.pipeline.request(Request::Close, Reply::Assist);
+    /// Prepares a text under a name of its own, for the name that the client gives it is taken.
+    pub(super) fn put_checked(&mut self, io: &mut Buffers<'_>, body: &[u8]) -> Arc<Statement> {
+        let checked = self.context.statements.uncached();
+        self.add_prepared(io, &checked);
+        let rollback = Rollback { prepared: Some(checked.id), ..Rollback::default() };
+        let note = Note { rollback, at_stake: true, ..Note::default() };
+        let now = self.current_params();
+        self.put_parse(io, &checked.name(), body, &now, Reply::Assist, note);
+        checked
     }
 
     /// Sets `names` to what they are in `params`, in the middle of whatever the client does: until the transaction ends,
@@ -269,7 +271,7 @@ impl Machine<'_> {
 
     pub(super) fn close_prepared(&mut self, io: &mut Buffers<'_>, id: u64) {
         let Some(held) = self.server.prepared.remove(id) else { return };
-        self.flush_forwarded(io);
+        flush_forwarded(io);
         frontend::put_close(io.to_server, &format!("{}{id}", statements::PREFIX));
         let rollback = Rollback { closed: Some((id, held)), ..Rollback::default() };
         let note = Note { rollback, at_stake: true, ..Note::default() };

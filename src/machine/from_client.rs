@@ -1,10 +1,11 @@
 //! Client to server: walks the client's messages, and sends each on, or what has to be sent in its place.
 
-use super::{Buffers, End, Gate, Machine, Phase};
+use super::{Buffers, End, Gate, Machine, Phase, flush_forwarded};
 use crate::config::Mode;
 use crate::error::Fault;
 use crate::track::names;
-use crate::track::pipeline::Note;
+use crate::track::pipeline::{IDLE, Note};
+use crate::track::transaction_block::{self, Block};
 use crate::track::{Pipeline, Reply, Request};
 use crate::wire::{Head, frame, frontend, head};
 
@@ -202,7 +203,7 @@ impl Machine<'_> {
             Rest::Drop(left) => {
                 let here = left.min(there);
                 self.up.rest = Rest::Drop(left - here);
-                self.skip(io, here);
+                skip(io, here);
                 here > 0
             }
         }
@@ -242,7 +243,7 @@ impl Machine<'_> {
         if self.pipeline.is_prompted() {
             return;
         }
-        self.flush_forwarded(io);
+        flush_forwarded(io);
         frontend::put_flush(io.to_server);
         self.pipeline.request(Request::Flush, Reply::Swallow);
     }
@@ -294,10 +295,10 @@ impl Machine<'_> {
         beginning: &Beginning<'_>,
     ) {
         let Beginning { cut, before, name } = *beginning;
-        self.flush_forwarded(io);
+        flush_forwarded(io);
         let Head { tag, size } = incoming.head;
         frontend::put_renamed(io.to_server, tag, before, name, size - cut);
-        self.skip(io, cut);
+        skip(io, cut);
         let rest = Incoming { head: Head { tag, size: size - cut }, here: incoming.here - cut, ..incoming };
         self.pass(io, rest, note);
     }
@@ -313,7 +314,7 @@ impl Machine<'_> {
     /// `fault`.
     pub(super) fn refuse(&mut self, io: &mut Buffers<'_>, fault: &Fault, incoming: Incoming) {
         tracing::debug!(client = self.context.client, "refused a statement: {fault}");
-        self.flush_forwarded(io);
+        flush_forwarded(io);
         match incoming.request {
             Request::Query | Request::Function => {
                 if incoming.request == Request::Query && self.begins_block(io, incoming) {
@@ -338,20 +339,20 @@ impl Machine<'_> {
 
     fn begins_block(&self, io: &Buffers<'_>, incoming: Incoming) -> bool {
         let sql = frontend::query(body(io, incoming));
-        self.pipeline.status() == crate::track::pipeline::IDLE
-            && crate::track::transaction_block::after(sql, self.backslashes()).is_some_and(|block| block.is_open())
+        self.pipeline.status() == IDLE && transaction_block::after(sql, self.backslashes()).is_some_and(Block::is_open)
     }
 
     /// Does not send the message.
     pub(super) fn drop_message(&mut self, io: &mut Buffers<'_>, incoming: Incoming) {
-        self.skip(io, incoming.here);
+        skip(io, incoming.here);
         self.up.rest = Rest::Drop(incoming.head.size - incoming.here);
     }
+}
 
-    fn skip(&mut self, io: &mut Buffers<'_>, n: usize) {
-        self.flush_forwarded(io);
-        io.from_client.skip(n);
-    }
+/// Drops the client's next `n` bytes.
+fn skip(io: &mut Buffers<'_>, n: usize) {
+    flush_forwarded(io);
+    io.from_client.skip(n);
 }
 
 /// Another beginning for a `Parse`, `Bind`, `Describe` or `Close`.

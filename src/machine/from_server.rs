@@ -3,12 +3,16 @@
 use super::own_queries::Question;
 use super::{Buffers, End, Machine, Phase, ServerEnd, buffer_for_client};
 use crate::config::Mode;
+use crate::track::server_state::Reports;
 use crate::track::session_command::SessionCommand;
 use crate::track::{Pins, Request, params};
 use crate::wire::{backend, frame, frontend, head};
 
 /// The longest server message that is held whole in memory to be looked at, in bytes. Longer errors are passed on unseen.
 const MAX_SEEN_BYTES: usize = 1 << 20;
+
+/// The longest tag of a command, in bytes: PostgreSQL's `COMPLETION_TAG_BUFSIZE`.
+const MAX_TAG_BYTES: usize = 64;
 
 /// What becomes of a message of the server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,7 +220,7 @@ impl Machine<'_> {
             backend::PARAMETER_STATUS => {
                 if whole {
                     let body = message(io, whole).to_vec();
-                    return Ok(self.parameter(&body, fate));
+                    return Ok(self.parameter(io, &body, fate));
                 }
             }
             backend::PARAMETER_DESCRIPTION if fate == Fate::Forward && whole => {
@@ -254,10 +258,18 @@ impl Machine<'_> {
 
     fn command_complete(&mut self, io: &mut Buffers<'_>) -> Fate {
         let command = backend::command_tag(message(io, true));
-        let next = if SessionCommand::is_tag(command) { self.pipeline.next_command(command) } else { None };
-        let tag: Box<[u8]> = command.into();
+        if command.starts_with(b"SELECT ") {
+            // By far the most frequent, and none that changes a session.
+            self.pipeline.response(backend::COMMAND_COMPLETE);
+            return Fate::Forward;
+        }
+        let mut room = [0; MAX_TAG_BYTES];
+        let length = command.len().min(MAX_TAG_BYTES);
+        room[..length].copy_from_slice(&command[..length]);
+        let tag = &room[..length];
+        let next = if SessionCommand::is_tag(tag) { self.pipeline.next_command(tag) } else { None };
         self.pipeline.response(backend::COMMAND_COMPLETE);
-        Fate::swallow(self.completed(&tag, next))
+        Fate::swallow(self.completed(tag, next.as_ref()))
     }
 
     fn ready(&mut self, io: &mut Buffers<'_>, fate: Fate) -> Fate {
@@ -286,8 +298,8 @@ impl Machine<'_> {
         Fate::Swallow
     }
 
-    /// Notes a reported setting. What the client is told already it is not told again.
-    fn parameter(&mut self, body: &[u8], fate: Fate) -> Fate {
+    /// Notes a reported setting.
+    fn parameter(&mut self, io: &mut Buffers<'_>, body: &[u8], fate: Fate) -> Fate {
         let Some((name, value)) = backend::parameter_status(body) else { return fate };
         self.server.params.set(name, value);
         if self.is_preparing() && self.preparation.is_probe() {
@@ -296,9 +308,22 @@ impl Machine<'_> {
             self.start.set(name, value);
             self.context.parameters.learn_base(self.server);
         }
-        let own = self.is_preparing() || matches!(self.phase, Phase::Asking(_)) || self.is_anothers(name, value);
-        if fate == Fate::Swallow || own || self.client.view.get(name) == Some(value) {
+        if fate == Fate::Swallow || self.is_preparing() || matches!(self.phase, Phase::Asking(_)) {
             // What is left of a difference is told in front of the next ReadyForQuery.
+            return Fate::Swallow;
+        }
+        let known = self.client.view.get(name) == Some(value);
+        if let Some((name, own)) = self.own_instead_of(name, value) {
+            if self.server.reports == Reports::AtOnce && self.client.view.get(name.as_bytes()) != Some(&*own) {
+                // What it is about to be put right to is told in its place.
+                buffer_for_client(io);
+                backend::put_parameter_status(io.to_client, name.as_bytes(), &own);
+                self.client.view.set(name.as_bytes(), &own);
+            }
+            return Fate::Swallow;
+        }
+        // A server that reports before it is ready does so for what the preparation has set too.
+        if known && (self.server.reports == Reports::BeforeReady || self.pipeline.is_inserted()) {
             return Fate::Swallow;
         }
         self.client.view.set(name, value);
@@ -308,14 +333,17 @@ impl Machine<'_> {
         Fate::Forward
     }
 
-    /// Whether a setting has gone to what another client's startup packet asked for, as after a `RESET`: that is put right
-    /// before the client is told that the server is ready.
-    fn is_anothers(&self, name: &[u8], value: &[u8]) -> bool {
-        if self.server.base.get(name) != Some(value) || self.server.asked.is_empty() && self.client.asked.is_empty() {
-            return false;
+    /// What a setting should be that has gone to what another client's startup packet asked for, as after a `RESET`: it is
+    /// put right before the client is told that the server is ready.
+    fn own_instead_of(&self, name: &[u8], value: &[u8]) -> Option<(&'static str, Box<[u8]>)> {
+        let none_asked = self.server.asked.is_empty() && self.client.asked.is_empty();
+        if none_asked || self.server.base.get(name) != Some(value) {
+            return None;
         }
-        let baseline = self.context.parameters.baseline().unwrap_or_default();
-        params::following(name).is_some_and(|name| self.own_reset_value(name, &baseline) != Some(value))
+        let baseline = self.context.parameters.baseline()?;
+        let name = params::following(name)?;
+        let own = self.own_reset_value(name, &baseline)?;
+        (own != value).then(|| (name, own.into()))
     }
 
     /// A client knows its own notifications by the pid that it was given, and no others by that.

@@ -212,7 +212,9 @@ impl<'a> Machine<'a> {
             left += usize::from(request != Request::Flush);
         }
         self.preparation.apply(self.server);
-        self.pipeline.on_preparation_sent();
+        if self.preparation.has_statements() {
+            self.pipeline.on_preparation_sent();
+        }
         if left > 0 {
             self.phase = Phase::Preparing { left };
         } else {
@@ -225,7 +227,7 @@ impl<'a> Machine<'a> {
             let mut first = before;
             first.truncate(taken);
             self.first = First::Unsent(first);
-            self.flush_forwarded(io);
+            flush_forwarded(io);
         }
         if left == 0 {
             self.tell_differences(io);
@@ -337,7 +339,7 @@ impl<'a> Machine<'a> {
     fn give_up(&mut self, io: &mut Buffers<'_>) -> End {
         self.pipeline.abandon();
         self.undo();
-        self.flush_forwarded(io);
+        flush_forwarded(io);
         if let First::Unsent(first) | First::Sent(first) = std::mem::replace(&mut self.first, First::Forgotten) {
             io.from_client.put_back(&first);
         }
@@ -377,7 +379,9 @@ impl<'a> Machine<'a> {
             self.server.kept.clone_from(self.client.ledger.kept());
         }
         let partial = self.up.is_partial() || !io.from_client.unsent().is_empty() || !all_sent;
-        let gone = matches!(end, Some(End::ServerLost { .. } | End::Stale)) || self.pipeline.lost();
+        let gone = matches!(end, Some(End::ServerLost { .. } | End::Stale))
+            || self.pipeline.lost()
+            || matches!(self.phase, Phase::Leaving);
         self.server.goodbye = match () {
             () if partial || gone => Goodbye::Silent,
             () if self.pipeline.copying_in() => Goodbye::CopyFail,
@@ -432,6 +436,13 @@ impl<'a> Machine<'a> {
         self.client.asked.get(name).or_else(|| baseline.get(name.as_bytes()))
     }
 
+    /// Whether a message that is sent now may be discarded, since an extended request of the client's before it may fail.
+    /// If the preparation fails, the connection is not used again.
+    fn may_be_discarded(&self) -> bool {
+        let preparing = if let Phase::Preparing { left } = self.phase { left } else { 0 };
+        self.pipeline.unsynced_owed() > preparing
+    }
+
     /// Takes back in the books what has not happened.
     fn undo(&mut self) {
         for (mut rollback, how) in self.pipeline.take_undone() {
@@ -444,14 +455,14 @@ impl<'a> Machine<'a> {
             self.client.undo(&mut rollback, how);
         }
     }
+}
 
-    /// Moves what waits to be sent to the server out of the client's buffer to where something can be put behind it.
-    fn flush_forwarded(&self, io: &mut Buffers<'_>) {
-        let unsent = io.from_client.unsent();
-        io.to_server.extend_from_slice(unsent);
-        let n = unsent.len();
-        io.from_client.sent(n);
-    }
+/// Moves what waits to be sent to the server out of the client's buffer to where something can be put behind it.
+fn flush_forwarded(io: &mut Buffers<'_>) {
+    let unsent = io.from_client.unsent();
+    io.to_server.extend_from_slice(unsent);
+    let n = unsent.len();
+    io.from_client.sent(n);
 }
 
 /// Moves what waits to be sent to the client out of the server's buffer to where something can be put behind it.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Buffers, Gate, Machine, Phase};
+use super::{Buffers, Gate, Machine, Phase, flush_forwarded};
 use crate::track::params::{self, put_literal, set_to};
 use crate::track::session_command::{Placed, SessionCommand};
 use crate::track::text_edit::Edit;
@@ -11,7 +11,7 @@ use crate::track::{Pins, Pipeline, Reply, Request, SqlEffects};
 use crate::wire::{backend, frontend};
 
 /// The name of a statement and a portal of pgferry's own, for a moment.
-pub(super) const MEANWHILE: &str = "pgferry_meanwhile";
+const MEANWHILE: &str = "pgferry_meanwhile";
 
 /// The reasons for keeping a connection that [`pins_query`] asks about, in its order.
 const ASKED: [Pins; 6] = [Pins::ROLE, Pins::TEMP, Pins::LISTEN, Pins::PREPARE, Pins::CURSOR, Pins::LOCK];
@@ -111,7 +111,7 @@ impl Machine<'_> {
             let local = matches!(placed.command, SessionCommand::ResetLocal { .. });
             for (name, value) in self.wrongly_reset(&placed.command) {
                 let sql = if local { params::set_to_local(name, &value) } else { set_to(name, &value) };
-                self.flush_forwarded(io);
+                flush_forwarded(io);
                 put_own_statement(io.to_server, &mut self.pipeline, &sql, Reply::Assist);
             }
         }
@@ -119,7 +119,7 @@ impl Machine<'_> {
 
     /// Asks the server something on its own. The client's next messages wait: the answer is about what holds now.
     fn ask(&mut self, io: &mut Buffers<'_>, sql: &[u8], question: Question) {
-        self.flush_forwarded(io);
+        flush_forwarded(io);
         put_own_statement(io.to_server, &mut self.pipeline, sql, Reply::Swallow);
         frontend::put_sync(io.to_server);
         self.pipeline.request(Request::Sync, Reply::Swallow);
@@ -175,7 +175,7 @@ impl Machine<'_> {
     }
 
     fn correct(&mut self, io: &mut Buffers<'_>, sql: &[Vec<u8>], status: u8) {
-        self.flush_forwarded(io);
+        flush_forwarded(io);
         for sql in sql {
             put_own_statement(io.to_server, &mut self.pipeline, sql, Reply::Swallow);
         }

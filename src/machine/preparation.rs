@@ -6,15 +6,24 @@
 //! that is not its own: that is why it is said in the extended protocol. What it sets is committed before the client's
 //! message, which may fail.
 
+use std::borrow::Cow;
+
 use crate::track::ledger::Kept;
 use crate::track::parameter_cache::ParameterCache;
 use crate::track::params;
-use crate::track::server_state::{RESET, Sequences, ServerState, UnnamedStatement, UsedBy};
+use crate::track::server_state::{ResetCommits, Sequences, ServerState, UnnamedStatement, UsedBy};
 use crate::track::{ClientState, Request};
 use crate::wire::frontend;
 
 /// What makes a session forget what its sequences have given.
 const RESET_SEQUENCES: &[u8] = b"DISCARD SEQUENCES";
+
+/// [`RESET`] in the extended protocol, and a `Flush`: what most short connections need.
+const RESET_MESSAGES: &[u8] =
+    b"P\0\0\0\x13\0DISCARD ALL\0\0\0B\0\0\0\x0c\0\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0H\0\0\0\x04";
+
+/// What [`RESET_MESSAGES`] ask for.
+const RESET_REQUESTS: &[Request] = &[Request::Parse, Request::Bind, Request::Execute, Request::Flush];
 
 /// How much of what another client may have left is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +59,8 @@ enum Kind {
 /// What is sent in front of a client's first message.
 #[derive(Debug)]
 pub struct Preparation {
-    messages: Vec<u8>,
-    requests: Vec<Request>,
+    messages: Cow<'static, [u8]>,
+    requests: Cow<'static, [Request]>,
     kind: Kind,
     proceed: Proceed,
     policy: ResetPolicy,
@@ -72,18 +81,21 @@ impl Preparation {
     ) -> Self {
         let policy = if server.used.is_foreign_to(id) { policy } else { ResetPolicy::Nothing };
         let mut preparation = Self {
-            messages: Vec::new(),
-            requests: Vec::new(),
+            messages: Cow::Borrowed(&[]),
+            requests: Cow::Borrowed(&[]),
             kind: Kind::Nothing,
             proceed: Proceed::Together,
             policy,
         };
         match policy {
-            ResetPolicy::All => preparation.put_statement(RESET),
+            ResetPolicy::All => {
+                preparation.messages = Cow::Borrowed(RESET_MESSAGES);
+                preparation.requests = Cow::Borrowed(RESET_REQUESTS);
+            }
             ResetPolicy::Sequences => preparation.put_statement(RESET_SEQUENCES),
             ResetPolicy::Nothing => {}
         }
-        let resets = preparation.requests.len();
+        let resets = preparation.requests.iter().filter(|request| **request != Request::Flush).count();
         let reset = policy == ResetPolicy::All;
         let nothing = Kept::default();
         let (have, kept) = if reset { (&server.base, &nothing) } else { (&server.params, &server.kept) };
@@ -102,7 +114,7 @@ impl Preparation {
             }
             preparation.put_statement(b"COMMIT");
         }
-        if reset && !commits_at_once(server) {
+        if reset && server.reset_commits == ResetCommits::WithSync {
             preparation.proceed = Proceed::After;
         }
         match (preparation.requests.is_empty(), preparation.proceed) {
@@ -113,28 +125,31 @@ impl Preparation {
             (true, _) => {}
             (false, proceed) => {
                 preparation.kind = Kind::Statements { resets };
-                let end = if proceed == Proceed::After { Request::Sync } else { Request::Flush };
-                preparation.put_end(end);
+                match proceed {
+                    Proceed::After => preparation.put_end(Request::Sync),
+                    Proceed::Together if preparation.requests.last() == Some(&Request::Flush) => {}
+                    Proceed::Together => preparation.put_end(Request::Flush),
+                }
             }
         }
         preparation
     }
 
     fn put_statement(&mut self, sql: &[u8]) {
-        let out = &mut self.messages;
+        let out = self.messages.to_mut();
         frontend::put_parse(out, "", &[sql, b"\0\0\0"].concat());
         frontend::put_bind(out, "", "");
         frontend::put_execute(out, "");
-        self.requests.extend([Request::Parse, Request::Bind, Request::Execute]);
+        self.requests.to_mut().extend([Request::Parse, Request::Bind, Request::Execute]);
     }
 
     fn put_end(&mut self, request: Request) {
         if request == Request::Sync {
-            frontend::put_sync(&mut self.messages);
+            frontend::put_sync(self.messages.to_mut());
         } else {
-            frontend::put_flush(&mut self.messages);
+            frontend::put_flush(self.messages.to_mut());
         }
-        self.requests.push(request);
+        self.requests.to_mut().push(request);
     }
 
     /// Its messages.
@@ -191,30 +206,10 @@ impl Preparation {
     }
 }
 
-/// Whether the server commits a statement that can't run in a transaction block before it reads the next message
-/// (`XACT_FLAGS_NEEDIMMEDIATECOMMIT` in `src/include/access/xact.h`, since August 2022). Others would take a reset back if
-/// the client's first statement failed.
-fn commits_at_once(server: &ServerState) -> bool {
-    let version = server.params.get(b"server_version").unwrap_or_default();
-    let mut numbers = version
-        .split(|b| !b.is_ascii_digit())
-        .map(|digits| std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u32>().ok()));
-    let major = numbers.next().flatten().unwrap_or(0);
-    let minor = numbers.next().flatten().unwrap_or(0);
-    let since = match major {
-        10 => 22,
-        11 => 17,
-        12 => 12,
-        13 => 8,
-        14 => 5,
-        _ => return major > 14,
-    };
-    minor >= since
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::track::server_state::RESET;
     use crate::track::{Params, Wanted};
 
     fn server(version: &str) -> ServerState {
@@ -225,19 +220,13 @@ mod tests {
     }
 
     #[test]
-    fn old_minor_releases_would_take_a_reset_back() {
-        for (version, at_once) in [
-            ("15.18 (Debian 15.18-0+deb12u1)", true),
-            ("18beta1", true),
-            ("14.5", true),
-            ("14.4", false),
-            ("13.8", true),
-            ("10.21", false),
-            ("9.6.24", false),
-            ("", false),
-        ] {
-            assert_eq!(commits_at_once(&server(version)), at_once, "{version}");
-        }
+    fn a_reset_is_what_it_would_be_written_as() {
+        let mut written = Vec::new();
+        frontend::put_parse(&mut written, "", &[RESET, b"\0\0\0"].concat());
+        frontend::put_bind(&mut written, "", "");
+        frontend::put_execute(&mut written, "");
+        frontend::put_flush(&mut written);
+        assert_eq!(RESET_MESSAGES, written);
     }
 
     #[test]
@@ -264,8 +253,8 @@ mod tests {
         server.base.set(b"application_name", b"");
         let client = ClientState::new(wanted, server.params.clone());
         let preparation = Preparation::new(&server, &client, 1, &parameters, ResetPolicy::All, false);
-        // DISCARD ALL, BEGIN, SET, COMMIT, and a Flush.
-        assert_eq!(preparation.requests().len(), 4 * 3 + 1);
+        // DISCARD ALL and a Flush; BEGIN, SET, COMMIT and a Flush.
+        assert_eq!(preparation.requests().len(), 4 * 3 + 2);
         assert!(preparation.was_resetting(12) && preparation.was_resetting(10) && !preparation.was_resetting(9));
         let own = Preparation::new(&server, &client, 7, &parameters, ResetPolicy::All, false);
         assert_eq!(own.requests().len(), 3 * 3 + 1, "its own state is not reset");

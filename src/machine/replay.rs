@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::from_client::Incoming;
-use super::{Buffers, Machine, Phase};
+use super::{Buffers, Machine, Phase, flush_forwarded};
 use crate::error::sqlstate;
 use crate::track::Request;
 use crate::track::pipeline::IDLE;
@@ -122,7 +122,7 @@ impl Machine<'_> {
     pub(super) fn replay_now(&mut self, io: &mut Buffers<'_>) {
         self.phase = Phase::Working;
         let Work::Kept(bytes) = std::mem::replace(&mut self.replay.work, Work::Second) else { return };
-        self.flush_forwarded(io);
+        flush_forwarded(io);
         io.from_client.put_back(&bytes);
     }
 

@@ -121,7 +121,7 @@ impl Machine<'_> {
     /// # Errors
     /// What the client is told instead if it must not be sent.
     pub(super) fn consider(&mut self, effects: &SqlEffects) -> Result<(), Fault> {
-        if *effects == SqlEffects::default() {
+        if effects.is_nothing() {
             return Ok(());
         }
         self.explained.note(effects);
@@ -177,12 +177,12 @@ impl Machine<'_> {
 
     /// A command of the client's has completed with `tag`. Says whether it is pgferry's own, which the client does not
     /// see.
-    pub(super) fn completed(&mut self, tag: &[u8], next: Option<SessionCommand>) -> bool {
+    pub(super) fn completed(&mut self, tag: &[u8], next: Option<&SessionCommand>) -> bool {
         self.pins.add(sql_effects::of_tag(tag));
         if [&b"INSERT "[..], b"MERGE ", b"COPY "].iter().any(|given| tag.starts_with(given)) {
             self.note_sequences();
         }
-        match &next {
+        match next {
             Some(SessionCommand::Inserted) => return true,
             Some(command) => self.succeeded(command, tag),
             None if matches!(tag, b"COMMIT" | b"ROLLBACK" | b"PREPARE TRANSACTION") => self.transaction_ended(tag),

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::ensure_prepared::Prepare;
 use super::from_client::{Beginning, Incoming, Sent, body};
 use super::session_sync::{Portal, PortalOf};
-use super::{Buffers, Gate, Machine};
+use super::{Buffers, Gate, Machine, flush_forwarded};
 use crate::config::Mode;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::track::names::{About, about};
 use crate::track::pipeline::{Describes, Note};
-use crate::track::rollback::Rollback;
+use crate::track::rollback::{Rollback, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
 use crate::track::session_command::{Placed, SessionCommand};
 use crate::track::sql_effects::{self, UnknownSettings};
@@ -39,27 +39,33 @@ impl Machine<'_> {
             self.refuse(io, &refusal, incoming);
             return Sent::Done;
         }
-        let (commands, mut edits) = self.insert_corrections(&effects);
         let unnamed = self.drop_unnamed();
-        let mut note = Note::default();
-        note.at_stake = unnamed.differed() && self.pipeline.may_be_discarded();
-        let dropped_something = unnamed.client.is_some() || unnamed.server != UnnamedStatement::Absent;
-        // What has been dropped already may turn out not to have been.
-        note.rollback.unnamed = (dropped_something || self.pipeline.changes_unnamed()).then_some(unnamed);
+        // If it is not discarded with what is before it, it drops them whether it succeeds or fails. What has been dropped
+        // already may turn out not to have been.
+        let dropped = unnamed.client.is_some() || unnamed.server != UnnamedStatement::Absent;
+        let had_one = dropped || self.pipeline.changes_unnamed();
+        let unnamed = Some(unnamed).filter(|_| had_one && self.may_be_discarded());
+        if effects.is_nothing() && mentioned.is_empty() && unnamed.is_none() {
+            self.pass(io, incoming, None);
+            return Sent::Done;
+        }
+        let (commands, mut edits) = self.insert_corrections(&effects);
+        let at_stake = unnamed.as_ref().is_some_and(UnnamedChange::differed);
+        let mut note = Note { at_stake, ..Note::default() };
+        note.rollback.unnamed = unnamed;
         self.note_commands(&mut note, commands, &effects);
         if mentioned.is_empty() && edits.is_empty() {
-            let note = (note.rollback.unnamed.is_some() || note.commands.is_some()).then_some(note);
-            self.pass(io, incoming, note);
+            self.pass(io, incoming, Some(note));
             return Sent::Done;
         }
         let sql = sql.to_vec();
         // A Sync of pgferry's own would commit what the client has not, or end what the server discards.
-        let apart = !self.pipeline.unsynced() && !self.pipeline.may_be_discarded();
+        let apart = !self.pipeline.unsynced() && !self.may_be_discarded();
         let prepare = Some(if apart { Reply::Swallow } else { Reply::Assist });
         edits.extend(self.rename_mentioned(io, mentioned, prepare));
         let (sql, positions) = text_edit::apply(&sql, edits);
         note.positions = Some(positions);
-        self.flush_forwarded(io);
+        flush_forwarded(io);
         frontend::put_query(io.to_server, &sql);
         self.pipeline.request_with(Request::Query, Reply::Forward, Some(note));
         self.undo();
@@ -99,7 +105,7 @@ impl Machine<'_> {
         }
         if self.pipeline.owed() > owed && prepare == Some(Reply::Swallow) {
             // Without it an error would make the server discard the query too. What is missing it will say itself.
-            self.flush_forwarded(io);
+            flush_forwarded(io);
             frontend::put_sync(io.to_server);
             self.pipeline.request(Request::Sync, Reply::Swallow);
         }
@@ -196,8 +202,10 @@ impl Machine<'_> {
             return Sent::Done;
         }
         if self.client.names.get(name).is_some() {
-            self.put_check(io, rest);
-            self.refuse(io, &existing_statement(name), incoming);
+            // The server says first what is wrong with the text, and then that the statement exists.
+            let checked = self.put_checked(io, rest);
+            self.aliases.given_up(checked.id, name);
+            self.pass_renamed(io, incoming, None, &Beginning { cut, before: b"", name: &checked.name() });
             return Sent::Done;
         }
         self.client.names.set(name, Some(Named { statement: Arc::clone(&statement), described: None }));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::ensure_prepared::Prepare;
 use super::from_client::{Incoming, Sent, body};
 use super::session_sync::{Portal, PortalOf};
-use super::{Buffers, Machine};
+use super::{Buffers, Machine, flush_forwarded};
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Rollback, UnnamedCause, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
@@ -51,7 +51,7 @@ impl Machine<'_> {
         let kept = text.clone().filter(|_| self.carries());
         let unnamed = Arc::new(Unnamed::new(id, kept, &effects, self.client.view.clone()));
         let change = self.set_unnamed(UnnamedCause::ClientParse, Some(unnamed), UnnamedStatement::Is(id));
-        let at_stake = change.differed() && self.pipeline.may_be_discarded();
+        let at_stake = change.differed() && self.may_be_discarded();
         let mut note = Note { at_stake, ..Note::default() };
         note.rollback.unnamed = Some(change);
         match text {
@@ -60,7 +60,7 @@ impl Machine<'_> {
                 let (mut renamed, positions) = text_edit::apply(sql, edits);
                 renamed.extend_from_slice(&text.body[sql.len()..]);
                 note.positions = Some(positions);
-                self.flush_forwarded(io);
+                flush_forwarded(io);
                 frontend::put_parse(io.to_server, "", &renamed);
                 self.pipeline.request_with(Request::Parse, Reply::Forward, Some(note));
                 self.undo();
@@ -75,7 +75,7 @@ impl Machine<'_> {
     pub(super) fn unnamed(&mut self, io: &mut Buffers<'_>, portal: &[u8], incoming: Incoming) -> Sent {
         if incoming.request == Request::Close {
             let change = self.drop_unnamed();
-            let at_stake = change.differed() && self.pipeline.may_be_discarded();
+            let at_stake = change.differed() && self.may_be_discarded();
             let rollback = Rollback { unnamed: Some(change), ..Rollback::default() };
             self.pass(io, incoming, Some(Note { rollback, at_stake, ..Note::default() }));
             return Sent::Done;

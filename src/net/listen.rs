@@ -12,12 +12,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use nix::unistd::{Gid, Group, chown};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -25,7 +26,7 @@ use crate::permission::{Attempt, describe};
 
 use super::claim::{Claim, SocketFile};
 use super::socket;
-use super::stream::Stream;
+use super::stream::{Stream, probes};
 
 /// The longest path that fits a unix socket's address.
 const MAX_PATH: usize = 107;
@@ -188,6 +189,28 @@ impl Bound {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it is TCP.
+    #[must_use]
+    pub fn is_tcp(&self) -> bool {
+        self.tcp
+    }
+
+    /// Has TCP probe clients that come from now on when they have been idle for that long; `None` leaves it to the system. The
+    /// kernel gives each client's socket what the listener's has.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_keepalive(&self, idle: Option<Duration>) -> io::Result<()> {
+        if !self.tcp {
+            return Ok(());
+        }
+        let socket = SockRef::from(self.listener.get_ref());
+        match idle {
+            Some(idle) => socket.set_tcp_keepalive(&probes(idle)),
+            None => socket.set_keepalive(true),
+        }
     }
 
     /// The listener's descriptor once more, and that of its socket file's lock, for another process.

@@ -12,6 +12,7 @@ pub mod conn;
 pub mod gather;
 pub mod handover;
 pub mod listen;
+pub mod namespace;
 mod socket;
 pub mod stream;
 mod timer;

@@ -14,6 +14,7 @@ use socket2::{SockAddr, SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::namespace::PeerProcess;
 use super::socket::Socket;
 use super::tls::Session;
 use crate::buffer::Buffer;
@@ -252,6 +253,13 @@ impl Stream {
         Ok(Peer::Unix { uid: cred.uid(), gid: cred.gid(), pid: Some(cred.pid()).filter(|pid| *pid > 0) })
     }
 
+    /// The process at the other end of a unix socket, as far as this process sees it.
+    #[must_use]
+    pub fn peer_process(&self) -> Option<PeerProcess> {
+        let Ok(Peer::Unix { pid, .. }) = self.peer() else { return None };
+        PeerProcess::of(self.socket.fd().ok()?, pid)
+    }
+
     /// Our own end, if it is a TCP address.
     #[must_use]
     pub fn local(&self) -> Option<SocketAddr> {
@@ -283,9 +291,7 @@ impl Stream {
         let socket = SockRef::from(&socket);
         socket.set_tcp_nodelay(true)?;
         if let Some(idle) = keepalive {
-            let probes =
-                TcpKeepalive::new().with_time(idle).with_interval(idle / 4 + Duration::from_secs(1)).with_retries(3);
-            socket.set_tcp_keepalive(&probes)?;
+            socket.set_tcp_keepalive(&probes(idle))?;
         }
         if user_timeout.is_some() {
             socket.set_tcp_user_timeout(user_timeout)?;
@@ -300,6 +306,11 @@ impl Stream {
         let reset = |socket| SockRef::from(&socket).set_linger(Some(Duration::ZERO)).is_ok();
         !self.is_tcp() || self.socket.fd().is_ok_and(reset)
     }
+}
+
+/// Probes of a connection that has been idle for `idle`: it counts as dead after three without an answer.
+pub(super) fn probes(idle: Duration) -> TcpKeepalive {
+    TcpKeepalive::new().with_time(idle).with_interval(idle / 4 + Duration::from_secs(1)).with_retries(3)
 }
 
 /// What has arrived at a socket.

@@ -5,8 +5,9 @@ use tracing::warn;
 
 use crate::config::Settings;
 
-/// Descriptors that are not clients' or upstreams': listeners, logs, the runtime's own, and some to spare.
-const SPARE_FILES: usize = 64;
+/// Descriptors that are not clients' or upstreams': listeners, logs, the runtime's own, clients without a place, and some to
+/// spare.
+const SPARE_FILES: usize = 128;
 
 /// Raises the limit on open files as far as it goes, and says how many clients that leaves room for.
 pub(super) fn raise_file_limit(settings: &Settings) -> usize {

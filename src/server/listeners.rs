@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::{info, warn};
 
@@ -26,45 +27,45 @@ pub(super) struct Listeners {
     crew: Arc<Crew>,
     /// They are the service manager's, whatever the settings say.
     managed: bool,
+    /// Idle time after which clients that come over TCP are probed.
+    keepalive: Option<Duration>,
 }
 
 impl Listeners {
     pub fn new(desk: Arc<Desk>, presence: Presence, managed: bool) -> Self {
-        Self { open: BTreeMap::new(), crew: Crew::new(desk, presence), managed }
+        let keepalive = desk.shared.registry.settings.load().keepalive;
+        Self { open: BTreeMap::new(), crew: Crew::new(desk, presence), managed, keepalive }
     }
 
     /// Takes clients from `bound`.
     pub fn open(&mut self, bound: Bound) {
         let (bound, stop) = (Arc::new(bound), Arc::new(Stop::default()));
+        set_keepalive(&bound, self.keepalive);
         self.crew.open(Arc::clone(&bound), Arc::clone(&stop));
         self.open.insert(bound.name().to_owned(), Open { bound, stop });
     }
 
-    /// Opens those that `settings` name and that are not open yet, without taking clients from them.
-    ///
-    /// # Errors
-    /// When one can't be opened; nothing has changed then.
-    pub fn prepare(&self, settings: &Settings) -> Result<Vec<Bound>, ListenError> {
-        if self.managed {
-            return Ok(Vec::new());
-        }
-        let missing = settings.listen.iter().filter(|listen| !self.open.contains_key(&name(listen, settings.port)));
-        missing.map(|listen| bind(listen, settings)).collect()
+    /// Those that are open.
+    pub fn opened(&self) -> Opened {
+        let open = self.open.values().map(|open| Arc::clone(&open.bound)).collect();
+        Opened { open, managed: self.managed }
     }
 
     /// Has those that `settings` name: `prepared` are new, others close.
     pub fn change(&mut self, settings: &Settings, prepared: Vec<Bound>) {
+        self.keepalive = settings.keepalive;
+        for open in self.open.values() {
+            set_keepalive(&open.bound, self.keepalive);
+        }
         if self.managed {
             return;
         }
-        let wanted: Vec<_> = settings.listen.iter().map(|listen| name(listen, settings.port)).collect();
+        let wanted = names(settings);
         self.open.retain(|name, open| {
             let stays = wanted.contains(name);
             if !stays {
                 info!("no more clients at {name}");
                 open.stop.close();
-            } else if let Err(error) = open.bound.set_access(settings.socket_mode, settings.socket_group.as_deref()) {
-                warn!("{error}");
             }
             stays
         });
@@ -105,6 +106,52 @@ impl Listeners {
             open.stop.leave();
         }
     }
+}
+
+/// The listeners that are open, for what may block: files and groups.
+#[derive(Debug)]
+pub(super) struct Opened {
+    open: Vec<Arc<Bound>>,
+    managed: bool,
+}
+
+impl Opened {
+    /// Opens those that `settings` name and that are not open yet, without taking clients from them.
+    ///
+    /// # Errors
+    /// When one can't be opened; nothing has changed then.
+    pub fn prepare(&self, settings: &Settings) -> Result<Vec<Bound>, ListenError> {
+        if self.managed {
+            return Ok(Vec::new());
+        }
+        let is_open = |listen: &&Listen| {
+            let name = name(listen, settings.port);
+            self.open.iter().any(|bound| bound.name() == name)
+        };
+        settings.listen.iter().filter(|listen| !is_open(listen)).map(|listen| bind(listen, settings)).collect()
+    }
+
+    /// Gives the socket files of those that stay the mode and group that `settings` say.
+    pub fn set_access(&self, settings: &Settings) {
+        let wanted = names(settings);
+        for bound in self.open.iter().filter(|bound| !self.managed && wanted.iter().any(|name| name == bound.name())) {
+            if let Err(error) = bound.set_access(settings.socket_mode, settings.socket_group.as_deref()) {
+                warn!("{error}");
+            }
+        }
+    }
+}
+
+/// A listener that can't be told costs comfort, not correctness.
+fn set_keepalive(bound: &Bound, idle: Option<Duration>) {
+    if let Err(error) = bound.set_keepalive(idle) {
+        warn!("{}: keepalive: {error}", bound.name());
+    }
+}
+
+/// The names of the listeners that `settings` want.
+fn names(settings: &Settings) -> Vec<String> {
+    settings.listen.iter().map(|listen| name(listen, settings.port)).collect()
 }
 
 /// A listener's name, as [`Bound::name`] has it.

@@ -1,16 +1,18 @@
 //! Wiring: listeners, sessions, what the process is told, and the end.
 //!
 //! `listeners` opens where clients come, the `crew` takes them there, each at a `post`, and serves them; `reload` changes
-//! settings while it runs, `signals` is how the process is told from outside; `say` and `limits` are what their names say.
+//! settings while it runs, `notify` tells the service manager, `signals` is how the process is told from outside; `say` and `limits` are what their names say.
 
 mod crew;
 mod limits;
 mod listeners;
+mod notify;
 mod post;
 mod reload;
 mod say;
 mod signals;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use sd_notify::NotifyState;
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -29,17 +32,20 @@ use crate::client::Shared;
 use crate::client::applicant::Applicants;
 use crate::client::complaints::Complaints;
 use crate::client::door::Door;
+use crate::client::places::Places;
 use crate::client::sessions::Sessions;
+use crate::config::keys::Adjustable;
 use crate::config::{ConfigError, Settings};
 use crate::drain::{Drain, Phase};
+use crate::log::Queue;
 use crate::net::{Bound, BufferPool, Inherited, ListenError};
 use crate::upstream::Registry;
 use crate::upstream::route::Routes;
-use crate::upstream::slots::Slots;
 use crew::Presence;
 use limits::raise_file_limit;
 use listeners::Listeners;
-use reload::Running;
+use notify::Notifier;
+use reload::{Running, Wanted};
 use signals::{Signals, Told};
 
 /// How long the last farewells and closes may take once the end has come.
@@ -60,12 +66,14 @@ pub enum StartError {
 }
 
 /// Reads the settings again, with some keys and values on top of what is written.
-pub type Reload = Box<dyn Fn(&[(String, String)]) -> Result<Settings, ConfigError>>;
+pub type Reload = Arc<dyn Fn(&[(Adjustable, String)]) -> Result<Settings, ConfigError> + Send + Sync>;
 
 /// What the server gets from who starts it.
 pub struct Surroundings {
     /// Reads the settings again.
     pub reload: Reload,
+    /// The log's queue: what it drops is among the figures.
+    pub log: Arc<Queue>,
     /// Makes the log as detailed as that.
     pub set_log_level: Box<dyn Fn(&str)>,
     /// Listeners from outside: of the service manager, or of the process that this one replaces.
@@ -79,7 +87,7 @@ pub struct Surroundings {
 /// # Errors
 /// As [`StartError`] lists; nothing is served then.
 pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), StartError> {
-    let Surroundings { reload, set_log_level, inherited, predecessor } = surroundings;
+    let Surroundings { reload, log, set_log_level, inherited, predecessor } = surroundings;
     let places = raise_file_limit(&settings);
     let routes = Routes::new(&settings).map_err(StartError::System)?;
     let door = Door::new(&settings).map_err(StartError::System)?;
@@ -90,7 +98,7 @@ pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), S
     let (bound, not_wanted) = bind_all(&settings, given)?;
     let mut signals = Signals::new().map_err(|error| StartError::System(format!("signals: {error}")))?;
     let address = settings.admin_listen.clone();
-    let shared = share(settings, routes, door, places)?;
+    let shared = share(settings, routes, door, places, log)?;
     let (desk, mut orders) = Desk::new(Arc::clone(&shared));
     let admin = address.map(|address| Admin::start(&desk, &address, admin_given)).transpose();
     // Everybody's task holds senders: when all are gone, so are they.
@@ -104,7 +112,10 @@ pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), S
         desk: Arc::clone(&desk),
         reload,
         set_log_level,
+        notifier: Notifier::new(),
         on_top: Vec::new(),
+        wanted: VecDeque::new(),
+        making: None,
     };
     let names: Vec<_> = bound.iter().map(|bound| bound.name().to_owned()).collect();
     say::announce(&shared.registry.settings.load(), &names);
@@ -116,14 +127,16 @@ pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), S
         running.listeners.open(bound);
     }
     if let Some(predecessor) = predecessor {
-        predecessor.thank();
+        // It may take its time, while clients are served here.
+        let thanked = spawn_blocking(move || predecessor.thank()).await;
+        thanked.map_err(|error| StartError::System(error.to_string()))?;
         running.own();
     }
     // What is not configured any more goes, its socket file too.
     drop(not_wanted.into_iter().inspect(|bound| drop(bound.own())).collect::<Vec<_>>());
-    notify(&[NotifyState::Ready]);
+    running.notifier.tell(&[NotifyState::Ready]);
     let mut patience = serve(&mut running, &shared, &mut signals, &mut orders).await;
-    notify(&[NotifyState::Stopping]);
+    running.notifier.tell(&[NotifyState::Stopping]);
     if managed && patience == Patience::Drain {
         patience = Patience::Kept;
     }
@@ -148,7 +161,13 @@ pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), S
 }
 
 /// What all sessions share, before there are any.
-fn share(settings: Settings, routes: Routes, door: Door, places: usize) -> Result<Arc<Shared>, StartError> {
+fn share(
+    settings: Settings,
+    routes: Routes,
+    door: Door,
+    places: usize,
+    log: Arc<Queue>,
+) -> Result<Arc<Shared>, StartError> {
     let key = ProcessKey::generate().map_err(|error| StartError::System(format!("no randomness: {error}")))?;
     // Enough for the traffic of a burst; what is beyond goes back to the system.
     let buffers = BufferPool::new(settings.buffer_size, 2 * settings.max_upstream.min(64));
@@ -160,7 +179,8 @@ fn share(settings: Settings, routes: Routes, door: Door, places: usize) -> Resul
         applicants: Applicants::default(),
         errors: Complaints::default(),
         drain: Drain::default(),
-        places: Slots::new(places),
+        log,
+        places: Places::new(places),
     }))
 }
 
@@ -174,14 +194,15 @@ async fn serve(
     loop {
         tokio::select! {
             told = signals.next() => match told {
-                Told::Reload => running.reload_told_by_signal(),
+                Told::Reload => running.want(Wanted::BySignal),
                 Told::Report => say::report(shared),
                 Told::Drain => return Patience::Drain,
                 Told::Stop => return Patience::None,
             },
+            made = running.made() => running.put_in_force(made),
             Some(order) = orders.recv() => match order {
-                Order::Reload(answer) => drop(answer.send(running.reload())),
-                Order::Set(key, value, answer) => drop(answer.send(running.set(&key, &value))),
+                Order::Reload(answer) => running.want(Wanted::Reload(answer)),
+                Order::Set(key, value, answer) => running.want(Wanted::Set(key, value, answer)),
                 Order::TakeOver(answer) => drop(answer.send(running.hand_over())),
                 Order::TakenOver => {
                     running.leave();
@@ -319,10 +340,4 @@ async fn close_upstreams(shared: &Shared) {
     };
     // What is left is closed by the kernel.
     let _ = timeout(LAST_CALL, closed).await;
-}
-
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        warn!("systemd could not be notified: {error}");
-    }
 }

@@ -1,18 +1,23 @@
 //! Settings that change while the process runs.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use sd_notify::NotifyState;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{error, info, warn};
 
+use super::Reload;
 use super::limits::raise_file_limit;
-use super::listeners::Listeners;
-use super::{Reload, notify};
+use super::listeners::{Listeners, Opened};
+use super::notify::Notifier;
 use crate::admin::{Admin, Desk};
 use crate::client::Shared;
 use crate::client::door::Door;
-use crate::config::keys;
-use crate::net::Handover;
+use crate::config::Settings;
+use crate::config::keys::Adjustable;
+use crate::net::{Bound, Handover};
 use crate::upstream::PoolKey;
 use crate::upstream::route::Routes;
 
@@ -23,73 +28,130 @@ pub(super) struct Running {
     pub desk: Arc<Desk>,
     pub reload: Reload,
     pub set_log_level: Box<dyn Fn(&str)>,
+    pub notifier: Notifier,
     /// What was set by hand, on top of what is written.
-    pub on_top: Vec<(String, String)>,
+    pub on_top: Vec<(Adjustable, String)>,
+    /// Changes that are wanted, in order; the first is under way.
+    pub wanted: VecDeque<Wanted>,
+    pub making: Option<JoinHandle<Result<Made, String>>>,
+}
+
+/// A change that is wanted.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    /// A reload, by a signal.
+    BySignal,
+    /// A reload, by a command.
+    Reload(oneshot::Sender<Result<String, String>>),
+    /// A setting on top of what is written, until the next reload.
+    Set(Adjustable, String, oneshot::Sender<Result<String, String>>),
+}
+
+/// All that new settings need, made before any of it is in force.
+#[derive(Debug)]
+pub(super) struct Made {
+    settings: Settings,
+    on_top: Vec<(Adjustable, String)>,
+    routes: Routes,
+    door: Door,
+    bound: Vec<Bound>,
+    admin: Pages,
+    live: Vec<&'static str>,
+    restart: Vec<&'static str>,
+}
+
+/// What becomes of the thread that answers at `admin_listen`.
+#[derive(Debug)]
+enum Pages {
+    /// It stays.
+    Stay,
+    /// Another one takes its place.
+    Move(Admin),
+    /// It ends.
+    End,
 }
 
 impl Running {
-    /// As [`Running::reload`]; the log says what came of it.
-    pub fn reload_told_by_signal(&mut self) {
-        // Type=notify-reload wants to know when it began and when it is over.
-        match NotifyState::monotonic_usec_now() {
-            Ok(now) => notify(&[NotifyState::Reloading, now]),
-            Err(error) => warn!("the clock could not be read: {error}"),
+    /// Begins a change, or has it wait for those before it. What is made of files is made on a thread for blocking work:
+    /// neither clients nor signals wait for a file system or a name service.
+    pub fn want(&mut self, wanted: Wanted) {
+        let is_signal = |wanted: &Wanted| matches!(wanted, Wanted::BySignal);
+        // A second signal asks for what the first one, if it is still waiting, will give.
+        if is_signal(&wanted) && self.wanted.iter().skip(1).any(is_signal) {
+            return;
         }
-        if let Err(why) = self.reload() {
-            error!("{why}");
+        self.wanted.push_back(wanted);
+        if self.making.is_none() {
+            self.begin();
         }
-        notify(&[NotifyState::Ready]);
     }
 
-    /// Reads the settings again and applies what can be applied. Says what has changed.
-    ///
-    /// # Errors
-    /// Why nothing has.
-    pub fn reload(&mut self) -> Result<String, String> {
-        let said = self.apply(&[])?;
-        self.on_top.clear();
-        Ok(said)
-    }
-
-    /// Sets one setting until the next reload. Says what has changed.
-    ///
-    /// # Errors
-    /// Why nothing has.
-    pub fn set(&mut self, key: &str, value: &str) -> Result<String, String> {
-        let Some(known) = keys::find(key) else {
-            let near = keys::nearest(key, keys::KEYS.iter().map(|key| key.name));
-            let hint = near.map_or("SHOW CONFIG lists them.".to_owned(), |near| format!("did you mean \"{near}\"?"));
-            return Err(format!("there is no setting \"{key}\"\n  hint: {hint}"));
+    /// Begins the first change that is wanted.
+    fn begin(&mut self) {
+        let on_top = match self.wanted.front() {
+            None => return,
+            Some(Wanted::Reload(_)) => Vec::new(),
+            Some(Wanted::BySignal) => {
+                // Type=notify-reload wants to know when it began and when it is over.
+                match NotifyState::monotonic_usec_now() {
+                    Ok(now) => self.notifier.tell(&[NotifyState::Reloading, now]),
+                    Err(error) => warn!("the clock could not be read: {error}"),
+                }
+                Vec::new()
+            }
+            Some(Wanted::Set(key, value, _)) => {
+                let mut on_top = self.on_top.clone();
+                on_top.retain(|(other, _)| other.name() != key.name());
+                on_top.push((*key, value.clone()));
+                on_top
+            }
         };
-        if !known.reload {
-            return Err(format!("setting \"{key}\" can't be changed without a restart"));
-        }
-        let mut on_top = self.on_top.clone();
-        on_top.retain(|(name, _)| name != key);
-        on_top.push((key.to_owned(), value.to_owned()));
-        let said = self.apply(&on_top)?;
-        self.on_top = on_top;
-        Ok(said)
+        let (reload, desk, opened) = (Arc::clone(&self.reload), Arc::clone(&self.desk), self.listeners.opened());
+        self.making = Some(spawn_blocking(move || {
+            make(&reload, &desk, &opened, on_top)
+                .map_err(|why| format!("the settings were not reloaded, the old ones stay: {why}"))
+        }));
     }
 
-    fn apply(&mut self, on_top: &[(String, String)]) -> Result<String, String> {
+    /// Waits until what a change needs has been made; for ever where nothing is being made. Cancel-safe.
+    pub async fn made(&mut self) -> Result<Made, String> {
+        match &mut self.making {
+            Some(making) => making.await.unwrap_or_else(|error| Err(error.to_string())),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Puts in force what was made, tells who wanted it, and begins the next change.
+    pub fn put_in_force(&mut self, made: Result<Made, String>) {
+        self.making = None;
+        let outcome = made.map(|made| self.change(made));
+        match self.wanted.pop_front() {
+            Some(Wanted::BySignal) => {
+                if let Err(why) = outcome {
+                    error!("{}", why.replace("\n  hint: ", "; hint: "));
+                }
+                self.notifier.tell(&[NotifyState::Ready]);
+            }
+            Some(Wanted::Reload(answer) | Wanted::Set(_, _, answer)) => drop(answer.send(outcome)),
+            None => {}
+        }
+        self.begin();
+    }
+
+    /// Puts in force what was made. Says what has changed.
+    fn change(&mut self, made: Made) -> String {
+        let Made { settings, on_top, routes, door, bound, admin, live, restart } = made;
         let shared = &self.desk.shared;
         let registry = &shared.registry;
         let old = registry.settings.load_full();
-        let refused = |why: String| format!("the settings were not reloaded, the old ones stay: {why}");
-        let new = (self.reload)(on_top).map_err(|error| refused(error.to_string()))?;
-        let (live, restart) = new.changed(&old);
-        let new = Arc::new(new.keeping_fixed_of(&old));
-        let routes = Routes::new(&new).map_err(refused)?;
-        let door = Door::new(&new).map_err(refused)?;
-        let prepared = self.listeners.prepare(&new).map_err(|error| refused(error.to_string()))?;
-        if new.admin_listen != old.admin_listen {
-            let address = new.admin_listen.as_ref();
-            let admin = address.map(|address| Admin::start(&self.desk, address, None)).transpose().map_err(refused)?;
-            self.admin = admin;
+        let new = Arc::new(settings);
+        match admin {
+            Pages::Stay => {}
+            Pages::Move(admin) => self.admin = Some(admin),
+            Pages::End => self.admin = None,
         }
         registry.settings.store(Arc::clone(&new));
-        self.listeners.change(&new, prepared);
+        self.listeners.change(&new, bound);
         registry.apply(&old, routes);
         if new.log_level != old.log_level {
             (self.set_log_level)(&new.log_level);
@@ -99,6 +161,7 @@ impl Running {
         let closing = Arc::clone(registry);
         tokio::spawn(async move { old_door.secrets.close(&closing).await });
         shared.places.resize(raise_file_limit(&new));
+        self.on_top = on_top;
         // Clients whose connections go elsewhere now move when they are between two pieces of work.
         shared.sessions.wake_all();
         let mut said = format!("settings reloaded; changed: {}", list(&live));
@@ -108,7 +171,7 @@ impl Running {
             said = format!("{said}; {waiting}");
         }
         info!("settings reloaded; changed: {}", list(&live));
-        Ok(said)
+        said
     }
 
     /// The listeners, for another process.
@@ -135,6 +198,27 @@ impl Running {
             admin.leave();
         }
     }
+}
+
+/// Reads the settings and makes what they need: certificates, secrets, listeners. Blocks.
+///
+/// # Errors
+/// Why they can't be put in force.
+fn make(reload: &Reload, desk: &Arc<Desk>, opened: &Opened, on_top: Vec<(Adjustable, String)>) -> Result<Made, String> {
+    let old = desk.shared.registry.settings.load_full();
+    let new = reload(&on_top).map_err(|error| error.to_string())?;
+    let (live, restart) = new.changed(&old);
+    let settings = new.keeping_fixed_of(&old);
+    let routes = Routes::new(&settings)?;
+    let door = Door::new(&settings)?;
+    let bound = opened.prepare(&settings).map_err(|error| error.to_string())?;
+    let admin = match &settings.admin_listen {
+        same if *same == old.admin_listen => Pages::Stay,
+        Some(address) => Pages::Move(Admin::start(desk, address, None)?),
+        None => Pages::End,
+    };
+    opened.set_access(&settings);
+    Ok(Made { settings, on_top, routes, door, bound, admin, live, restart })
 }
 
 fn list(names: &[&str]) -> String {

@@ -66,6 +66,7 @@ pub(super) fn report(shared: &Shared) {
         upstream_failed = counters.failed.get(),
         logins_tried_upstream = counters.tried.get(),
         cancels = counters.cancels.get(),
+        cancels_wrong = counters.wrong_cancels.get(),
         pinned = counters.pins.get(),
         pin_reasons = %counters.pin_reasons(),
         clients_now = shared.sessions.count(),

@@ -42,7 +42,7 @@ impl Kept {
     /// Whether setting `name`, in any case, is among them.
     #[must_use]
     pub fn mentions(&self, name: &[u8]) -> bool {
-        self.get(&name.to_ascii_lowercase()).is_some()
+        self.sets().iter().any(|(known, _)| known.eq_ignore_ascii_case(name))
     }
 
     fn sets(&self) -> &[Set] {

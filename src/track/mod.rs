@@ -3,6 +3,7 @@
 //! - [`client_state`]: what a client is to find on whatever connection serves it.
 //! - [`server_state`]: what one connection has.
 //! - [`pipeline`]: what the server still owes, so that a connection changes hands only between answers.
+//! - [`owed`]: what is known of one request that is owed.
 //! - [`request`]: what a client's message asks for, and what becomes of the answer.
 //! - [`rollback`]: what to take back when a request fails.
 //! - [`sql_effects`]: what a text may leave behind in a session, so that it changes hands only when clean.
@@ -21,6 +22,7 @@
 pub mod client_state;
 pub mod ledger;
 pub mod names;
+pub mod owed;
 pub mod parameter_cache;
 pub mod params;
 pub mod pins;

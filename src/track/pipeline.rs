@@ -11,96 +11,23 @@
 //! - `CopyData`, `CopyDone` and `CopyFail` outside of a copy are ignored.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
+use super::owed::{CopyIn, Course, Data, Entry, Settings};
+pub use super::owed::{Describes, Note};
 use super::request::{Reply, Request};
 use super::rollback::{Rollback, Unfulfilled};
-use super::session_command::{Placed, SessionCommand};
-use super::text_edit::Positions;
+use super::session_command::SessionCommand;
 use crate::wire::backend;
 
 /// The transaction status `I`: no transaction is open.
 pub const IDLE: u8 = b'I';
-
-/// What is to be known of a request when its answer comes.
-#[derive(Debug, Default)]
-pub struct Note {
-    /// What the books of statements say too much if the request fails or is discarded.
-    pub rollback: Rollback,
-    /// Whether that decides what requests behind the next `Sync` find.
-    pub at_stake: bool,
-    /// What the answer tells the columns of.
-    pub describes: Option<Describes>,
-    /// The `ErrorResponse` that the client gets instead of the server's.
-    pub refusal: Option<Box<[u8]>>,
-    /// The commands that the request runs, and how many of them have succeeded.
-    pub commands: Option<(Arc<[Placed]>, usize)>,
-    /// Where the text that was sent is another than the client's.
-    pub positions: Option<Positions>,
-}
-
-/// A statement that is described.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Describes {
-    /// The statement's number on the connection.
-    pub server: u64,
-    /// The client's name for it, and the number of what that stands for; `None` where pgferry asks.
-    pub client: Option<(Box<[u8]>, u64)>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    request: Request,
-    reply: Reply,
-    note: Option<Box<Note>>,
-    /// What of copy data was sent between the last statement and this.
-    data: Data,
-}
-
-impl Entry {
-    fn changes_unnamed(&self) -> bool {
-        self.note.as_ref().is_some_and(|note| note.rollback.unnamed.is_some())
-    }
-
-    fn is_at_stake(&self) -> bool {
-        self.note.as_ref().is_some_and(|note| note.at_stake)
-    }
-}
-
-/// Copy data since the last statement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Data {
-    Unsent,
-    /// Some was sent, on which a copy may fail.
-    Sent,
-}
-
-/// Whether the server reads copy data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum CopyIn {
-    No,
-    /// The client may still send; its `Sync`s are ignored.
-    Open,
-    /// The client's `CopyDone` or `CopyFail` is under way: what follows it counts again.
-    Ended,
-}
-
-/// What the server does with what comes next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Course {
-    /// It works on it.
-    Working,
-    /// It discards everything up to the next `Sync`: an extended request has failed.
-    Skipping,
-    /// It did what these books don't foresee: they can't be trusted any more.
-    Lost,
-}
 
 /// What the server still owes this session.
 #[derive(Debug)]
 pub struct Pipeline {
     queue: VecDeque<Entry>,
     status: u8,
+    settings: Settings,
     copy_in: CopyIn,
     data: Data,
     course: Course,
@@ -135,6 +62,7 @@ impl Pipeline {
         Self {
             queue: VecDeque::new(),
             status: IDLE,
+            settings: Settings::Reported,
             copy_in: CopyIn::No,
             data: Data::Unsent,
             course: Course::Working,
@@ -230,11 +158,12 @@ impl Pipeline {
         self.synced_stakes > 0
     }
 
-    /// Whether a request that is sent now may be discarded, since an extended request before it may fail.
+    /// How many extended requests are owed that no `Sync` has followed: if one of them fails, what is sent now is
+    /// discarded.
     #[must_use]
-    pub fn may_be_discarded(&self) -> bool {
+    pub fn unsynced_owed(&self) -> usize {
         let since_sync = self.queue.iter().rev().take_while(|entry| entry.request != Request::Sync);
-        since_sync.into_iter().any(|entry| entry.request.is_extended())
+        since_sync.filter(|entry| entry.request.is_extended()).count()
     }
 
     /// Whether a request that is owed changes the unnamed statements.
@@ -256,9 +185,24 @@ impl Pipeline {
         Some(placed.command.clone())
     }
 
-    /// Notes that all owed so far is pgferry's own preparation, which commits what it does.
+    /// Notes that all owed so far is pgferry's own preparation, which changes settings and commits what it does.
     pub fn on_preparation_sent(&mut self) {
         self.unsynced = 0;
+        self.settings = Settings::Changed;
+    }
+
+    /// Whether the session would be settled if the server had reported the settings that pgferry has changed.
+    #[must_use]
+    pub fn settled_but_for_reports(&self) -> bool {
+        self.answered() && self.status == IDLE && self.unsynced == 0 && self.settings == Settings::Changed
+    }
+
+    /// Whether the next answer is that to a command which pgferry has put into the client's text.
+    #[must_use]
+    pub fn is_inserted(&self) -> bool {
+        let front = self.queue.front().and_then(|entry| entry.note.as_ref());
+        let next = front.and_then(|note| note.commands.as_ref()).and_then(|(commands, done)| commands.get(*done));
+        next.is_some_and(|placed| placed.command == SessionCommand::Inserted)
     }
 
     /// Takes the next request off whose answer is synthesized, if its turn has come.
@@ -316,6 +260,7 @@ impl Pipeline {
     /// Notes a `ReadyForQuery` with `status`, and says what becomes of it.
     pub fn ready(&mut self, status: u8) -> Reply {
         self.status = status;
+        self.settings = Settings::Reported;
         self.copy_in = CopyIn::No;
         self.swallowed = 0;
         let reply = match self.pop() {
@@ -329,10 +274,10 @@ impl Pipeline {
         reply
     }
 
-    /// Nothing is owed and no transaction is open: the session is between two pieces of work.
+    /// Nothing is owed, no transaction is open, and the settings are known: the session is between two pieces of work.
     #[must_use]
     pub fn settled(&self) -> bool {
-        self.answered() && self.status == IDLE && self.unsynced == 0
+        self.answered() && self.status == IDLE && self.unsynced == 0 && self.settings == Settings::Reported
     }
 
     /// Whether a transaction is open for extended requests that no `Sync` has followed.

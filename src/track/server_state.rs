@@ -98,6 +98,59 @@ pub enum Sequences {
     GaveValues,
 }
 
+/// When a reset in the extended protocol is committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ResetCommits {
+    /// Before the server reads the next message, as with any statement that can't run in a transaction block
+    /// (`XACT_FLAGS_NEEDIMMEDIATECOMMIT` in `src/include/access/xact.h`, since August 2022).
+    AtOnce,
+    /// With the next `Sync`: an error of the client's first statement would take it back.
+    #[default]
+    WithSync,
+}
+
+impl ResetCommits {
+    /// That of a server that reports `version` as its `server_version`.
+    #[must_use]
+    pub fn of_version(version: &[u8]) -> Self {
+        let mut numbers = version
+            .split(|b| !b.is_ascii_digit())
+            .map(|digits| std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u32>().ok()));
+        let major = numbers.next().flatten().unwrap_or(0);
+        let minor = numbers.next().flatten().unwrap_or(0);
+        let at_once = match major {
+            10 => minor >= 22,
+            11 => minor >= 17,
+            12 => minor >= 12,
+            13 => minor >= 8,
+            14 => minor >= 5,
+            _ => major > 14,
+        };
+        if at_once { Self::AtOnce } else { Self::WithSync }
+    }
+}
+
+/// When a server reports a setting that has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reports {
+    /// When it is set, and whenever it is set again (before PostgreSQL 14).
+    AtOnce,
+    /// Before `ReadyForQuery`, if it is another than was reported last (`ReportChangedGUCOptions` in
+    /// `src/backend/utils/misc/guc.c`).
+    #[default]
+    BeforeReady,
+}
+
+impl Reports {
+    /// That of a server that reports `version` as its `server_version`.
+    #[must_use]
+    pub fn of_version(version: &[u8]) -> Self {
+        let digits: Vec<u8> = version.iter().copied().take_while(u8::is_ascii_digit).collect();
+        let major = std::str::from_utf8(&digits).ok().and_then(|digits| digits.parse::<u32>().ok());
+        if major.is_some_and(|major| major < 14) { Self::AtOnce } else { Self::BeforeReady }
+    }
+}
+
 /// How a connection may be ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Goodbye {
@@ -132,6 +185,10 @@ pub struct ServerState {
     pub used: UsedBy,
     /// What its sequences have done since it was as new.
     pub sequences: Sequences,
+    /// When a reset that is sent to it is committed.
+    pub reset_commits: ResetCommits,
+    /// When it reports settings that have changed.
+    pub reports: Reports,
     /// How it may be ended.
     pub goodbye: Goodbye,
 }
@@ -140,7 +197,9 @@ impl ServerState {
     /// That of a connection that has just been opened with `asked`, and reports `params`.
     #[must_use]
     pub fn new(params: Params, asked: Wanted) -> Self {
-        Self { base: params.clone(), params, asked, ..Self::default() }
+        let version = params.get(b"server_version").unwrap_or_default();
+        let (reset_commits, reports) = (ResetCommits::of_version(version), Reports::of_version(version));
+        Self { base: params.clone(), params, asked, reset_commits, reports, ..Self::default() }
     }
 
     /// `DISCARD ALL` has been sent: its statements and settings are gone.
@@ -204,6 +263,22 @@ mod tests {
         assert!(!elsewhere.is_foreign_to(1) && !elsewhere.knows_sequences(1, 6), "it worked elsewhere in between");
         let several = used.and(2, 1);
         assert!(several.is_foreign_to(1) && !several.is_foreign_to(2) && !several.knows_sequences(2, 2));
+    }
+
+    #[test]
+    fn old_minor_releases_would_take_a_reset_back() {
+        for (version, commits) in [
+            ("15.18 (Debian 15.18-0+deb12u1)", ResetCommits::AtOnce),
+            ("18beta1", ResetCommits::AtOnce),
+            ("14.5", ResetCommits::AtOnce),
+            ("14.4", ResetCommits::WithSync),
+            ("13.8", ResetCommits::AtOnce),
+            ("10.21", ResetCommits::WithSync),
+            ("9.6.24", ResetCommits::WithSync),
+            ("", ResetCommits::WithSync),
+        ] {
+            assert_eq!(ResetCommits::of_version(version.as_bytes()), commits, "{version}");
+        }
     }
 
     #[test]

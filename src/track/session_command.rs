@@ -148,9 +148,8 @@ pub fn of_statement(sql: &[u8], backslashes: bool) -> Option<SessionCommand> {
     room.copy_from_slice(first);
     room.make_ascii_lowercase();
     match &*room {
-        b"set" if words.sets_other() => Some(OtherSet),
+        b"set" | b"reset" if words.sets_other() => Some(OtherSet),
         b"set" => Some(words.set(start).unwrap_or(UnknownSet)),
-        b"reset" if words.sets_other() => Some(OtherSet),
         b"reset" => Some(words.reset().unwrap_or(UnknownSet)),
         b"savepoint" => words.last_name().map(|name| Savepoint { name }),
         b"release" => words.savepoint().map(|name| Release { name }),
@@ -390,10 +389,9 @@ impl<'a> Words<'a> {
     /// `[SAVEPOINT] name`.
     fn savepoint(&mut self) -> Option<Box<[u8]>> {
         let mut token = self.next()?;
-        if matches!(token, Token::Word(word) if is(word, b"savepoint")) {
-            if self.tokens.clone().next().is_some() {
-                token = self.next()?;
-            }
+        let keyword = matches!(token, Token::Word(word) if is(word, b"savepoint"));
+        if keyword && self.tokens.clone().next().is_some() {
+            token = self.next()?;
         }
         let name = folded(token)?;
         self.ends().then_some(name)

@@ -43,6 +43,15 @@ impl SqlEffects {
         Self { pins: Pins::UNSEEN, ..Self::default() }
     }
 
+    /// Whether there is nothing to be known of the text.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.pins.is_empty()
+            && self.commands.is_none()
+            && self.unknown_settings == UnknownSettings::None
+            && !self.may_release
+    }
+
     /// What keeps a client on its connection: not what can be carried to another one, and not what only counts if it
     /// is asked for later.
     #[must_use]

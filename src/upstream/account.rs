@@ -1,21 +1,17 @@
 //! What is known of one (database, user): does the upstream ask for a password, and which one does it take?
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::dial::{self, DialError, Login, Secret};
-use super::pool::Pool;
+use super::dial::{DialError, Secret};
 use super::registry::Registry;
-use crate::auth::{Bucket, Credential, Password, Verified};
+use crate::auth::{Credential, Password, Source, Verified};
 use crate::config::Settings;
-use crate::error::{Blame, Fault, sqlstate};
-use crate::track::Wanted;
+use crate::error::Fault;
 
-/// How many passwords of one user may be tried upstream at once.
-pub const TRIES: u32 = 5;
-
-/// How often one more may be tried after that.
-pub const TRY_INTERVAL: Duration = Duration::from_secs(1);
+/// The first and the longest pause between attempts while the upstream is down or full.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 
 /// What the upstream is known to do when this user comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,26 +29,61 @@ pub enum Knowledge {
 #[derive(Debug)]
 pub struct Account {
     memory: Mutex<Memory>,
+    /// What came after it, if anything did.
+    succession: OnceLock<Succession>,
+    /// The attempts of each source that wait for their turn, or have it.
+    lanes: Mutex<HashMap<Source, Arc<tokio::sync::Mutex<()>>>>,
     /// One attempt at a time, so that a herd of first clients costs one connection.
     turn: tokio::sync::Mutex<()>,
 }
 
-#[derive(Debug)]
+/// What an account is followed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Succession {
+    /// The same role, with another password: its clients go on with new connections.
+    SameRole,
+    /// Another role of the same name: connections and clients of the former one are no longer its.
+    AnotherRole,
+}
+
+/// How old the memory of an account is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// It can be relied on.
+    Fresh,
+    /// It can be relied on once more, while the upstream is asked again.
+    Due,
+    /// The upstream is to be asked first.
+    Stale,
+}
+
+#[derive(Clone, Debug)]
 struct Memory {
     knowledge: Knowledge,
+    /// When the upstream last let the user in.
+    proved: Option<Instant>,
+    /// When that was last tried again in the background.
+    rechecked: Option<Instant>,
     verified: Verified<Fault>,
     /// What somebody who logged in by another method than pass-through can log in upstream with.
     learned: Option<Credential>,
     /// What was right under settings that are no longer in force: good enough to try, not to let anybody in.
     presumed: Option<Credential>,
-    tries: Bucket,
-    /// Wrong passwords that were compared here.
-    guesses: Bucket,
+    trouble: Option<Trouble>,
+}
+
+/// An attempt that failed because the upstream is down or full.
+#[derive(Clone, Debug)]
+struct Trouble {
+    until: Instant,
+    pause: Duration,
+    fault: Fault,
 }
 
 impl Memory {
+    /// That a name is asked for a password says nothing: servers ask also for names that they do not know.
     fn is_blank(&self) -> bool {
-        self.knowledge == Knowledge::Unknown && self.verified.password().is_none() && self.learned.is_none()
+        self.knowledge != Knowledge::Open && self.verified.password().is_none() && self.learned.is_none()
     }
 }
 
@@ -60,13 +91,19 @@ impl Default for Account {
     fn default() -> Self {
         let memory = Memory {
             knowledge: Knowledge::Unknown,
+            proved: None,
+            rechecked: None,
             verified: Verified::default(),
             learned: None,
             presumed: None,
-            tries: Bucket::new(TRIES, TRY_INTERVAL, Instant::now()),
-            guesses: Bucket::new(TRIES, TRY_INTERVAL, Instant::now()),
+            trouble: None,
         };
-        Self { memory: Mutex::new(memory), turn: tokio::sync::Mutex::new(()) }
+        Self {
+            memory: Mutex::new(memory),
+            succession: OnceLock::new(),
+            lanes: Mutex::default(),
+            turn: tokio::sync::Mutex::new(()),
+        }
     }
 }
 
@@ -75,6 +112,79 @@ impl Account {
     #[must_use]
     pub fn knowledge(&self) -> Knowledge {
         self.memory().knowledge
+    }
+
+    /// How old the memory is that the upstream lets the user in; fresh where it never has, so that there is none to rely on.
+    #[must_use]
+    pub fn freshness(&self, recheck: Duration) -> Freshness {
+        match self.memory().proved.map(|at| at.elapsed()) {
+            Some(age) if age >= recheck * 2 => Freshness::Stale,
+            Some(age) if age >= recheck => Freshness::Due,
+            _ => Freshness::Fresh,
+        }
+    }
+
+    /// Whether the caller is to try again in the background whether the upstream lets the user in: one does within
+    /// `recheck`.
+    #[must_use]
+    pub fn claim_recheck(&self, recheck: Duration) -> bool {
+        let mut memory = self.memory();
+        let due = memory.rechecked.is_none_or(|at| at.elapsed() >= recheck);
+        if due {
+            memory.rechecked = Some(Instant::now());
+        }
+        due
+    }
+
+    /// The upstream has let the user in.
+    pub fn note_success(&self) {
+        self.memory().proved = Some(Instant::now());
+    }
+
+    /// What it is followed by, if it is out of date.
+    #[must_use]
+    pub fn succession(&self) -> Option<Succession> {
+        self.succession.get().copied()
+    }
+
+    /// An account that is to follow this one, with all that it knows.
+    pub(super) fn next(&self) -> Self {
+        Self { memory: Mutex::new(self.memory().clone()), ..Self::default() }
+    }
+
+    /// It is followed by another one.
+    pub(super) fn end(&self, succession: Succession) {
+        // What came first holds.
+        let _ = self.succession.set(succession);
+        if succession == Succession::AnotherRole {
+            self.forget();
+        }
+    }
+
+    /// Notes that the upstream lets the user in no more.
+    pub(super) fn deny(&self, registry: &Registry, error: &DialError) {
+        self.refused(registry, error);
+        self.forget();
+    }
+
+    /// Whether an attempt that failed with `error` shows that the upstream lets the user in no more: it was not a wrong password.
+    pub(super) fn is_denied(&self, registry: &Registry, error: &DialError) -> bool {
+        error.denies_login()
+            && match error {
+                DialError::Refused(_, Some(Credential::Password(password))) => self.matches(registry, password),
+                _ => true,
+            }
+    }
+
+    /// Forgets all that would let the user in.
+    fn forget(&self) {
+        let mut memory = self.memory();
+        let refusals = std::mem::take(&mut memory.verified).without_password();
+        *memory = Memory { verified: refusals, ..Self::default().into_memory() };
+    }
+
+    fn into_memory(self) -> Memory {
+        self.memory.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the upstream is known to take `password`.
@@ -107,27 +217,12 @@ impl Account {
         memory.learned.clone().or(verified).or_else(|| memory.presumed.clone())
     }
 
-    /// What somebody who has logged in here can log in upstream with.
-    pub fn learn(&self, credential: Credential) {
-        self.memory().learned = Some(credential);
-    }
-
-    /// Whether another password may be compared here.
-    ///
-    /// # Errors
-    /// When so many wrong ones were given that the answers to them take longer than `patience`.
-    pub fn may_guess(&self, patience: Duration) -> Result<(), Fault> {
-        if self.memory().guesses.wait(Instant::now()) <= patience {
-            return Ok(());
-        }
-        Err(Fault::fatal(Blame::Client, sqlstate::TOO_MANY_CONNECTIONS, "too many login attempts for this user")
-            .hint("Use the right password, or try again in a few seconds."))
-    }
-
-    /// A wrong password was given: how long its answer is to be held back.
-    #[must_use]
-    pub fn guessed_wrong(&self, patience: Duration) -> Duration {
-        self.memory().guesses.take(Instant::now(), patience).unwrap_or(patience)
+    /// What somebody who has logged in here can log in upstream with. Says whether it was something else before.
+    pub fn learn(&self, credential: Credential) -> bool {
+        let mut memory = self.memory();
+        let changed = memory.learned.as_ref().is_some_and(|before| *before != credential);
+        memory.learned = Some(credential);
+        changed
     }
 
     /// Notes that a pool's connection could not be opened: a refused password is forgotten.
@@ -144,32 +239,36 @@ impl Account {
         }
     }
 
+    /// Where the attempts of `source` wait for each other, so that only one of them waits for its turn.
+    #[must_use]
+    pub fn lane(&self, source: Source) -> Arc<tokio::sync::Mutex<()>> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
+        Arc::clone(lanes.entry(source).or_default())
+    }
+
     /// Waits for a turn to try a password (or its absence) upstream. Who has waited looks first whether somebody
     /// else has found out meanwhile.
     pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.turn.lock().await
     }
 
-    /// How long to wait before trying a password upstream.
-    ///
-    /// # Errors
-    /// When that is longer than `patience`: too many have been tried.
-    pub fn may_try(&self, registry: &Registry, patience: Duration) -> Result<Duration, Fault> {
-        let now = Instant::now();
+    /// Why the upstream could not be asked lately, and when it may be asked again, if that is not over `now`.
+    #[must_use]
+    pub fn trouble(&self, now: Instant) -> Option<(Instant, Fault)> {
+        let memory = self.memory();
+        memory
+            .trouble
+            .as_ref()
+            .filter(|trouble| trouble.until > now)
+            .map(|trouble| (trouble.until, trouble.fault.clone()))
+    }
+
+    /// Notes that the upstream could not be asked, which may pass.
+    pub fn note_trouble(&self, error: &DialError) {
         let mut memory = self.memory();
-        let stranger = memory.is_blank();
-        let pause = match (memory.tries.take(now, patience), stranger) {
-            (Some(pause), false) => Some(pause),
-            (Some(pause), true) => registry.stranger(now, patience).map(|other| pause.max(other)),
-            (None, _) => None,
-        };
-        pause.ok_or_else(|| {
-            Fault::fatal(Blame::Client, sqlstate::TOO_MANY_CONNECTIONS, "too many login attempts for this user")
-                .detail(
-                    "Passwords that pgferry has not seen succeed are tried on the upstream server at a limited rate.",
-                )
-                .hint("Use the right password, or try again in a few seconds.")
-        })
+        let pause = memory.trouble.as_ref().map_or(PAUSES.0, |before| (before.pause * 2).min(PAUSES.1));
+        memory.trouble = Some(Trouble { until: Instant::now() + pause, pause, fault: error.fault() });
     }
 
     /// The upstream has asked somebody for a password.
@@ -183,8 +282,16 @@ impl Account {
         self.memory().verified.refusal(&registry.key, password, Instant::now())
     }
 
-    fn accepted(&self, registry: &Registry, credential: Option<Credential>) {
+    /// The upstream has let the user in with `credential`. Says whether it was another password before.
+    pub(super) fn accepted(&self, registry: &Registry, credential: Option<Credential>) -> bool {
         let mut memory = self.memory();
+        memory.trouble = None;
+        memory.proved = Some(Instant::now());
+        let before = memory.verified.password().cloned();
+        let changed = match (&before, &credential) {
+            (Some(before), Some(Credential::Password(now))) => !before.is(now),
+            _ => false,
+        };
         match credential {
             Some(Credential::Md5(_) | Credential::Key(..)) => memory.knowledge = Knowledge::Asks,
             Some(Credential::Password(password)) => {
@@ -193,9 +300,10 @@ impl Account {
             }
             None => memory.knowledge = Knowledge::Open,
         }
+        changed
     }
 
-    fn refused(&self, registry: &Registry, error: &DialError) {
+    pub(super) fn refused(&self, registry: &Registry, error: &DialError) {
         if let DialError::Refused(fault, Some(Credential::Password(password))) = error {
             let mut memory = self.memory();
             memory.knowledge = Knowledge::Asks;
@@ -216,53 +324,6 @@ impl Account {
     }
 }
 
-/// Tries to log in upstream as a client asks, in a task of its own that finishes even if the client goes away: what
-/// it learns is kept, and the connection goes to the pool.
-///
-/// # Errors
-/// As [`DialError`] lists.
-pub fn attempt(
-    pool: &Arc<Pool>,
-    registry: &Arc<Registry>,
-    secret: Secret,
-) -> impl Future<Output = Result<(), DialError>> + use<> {
-    let pool = Arc::clone(pool);
-    let registry = Arc::clone(registry);
-    let task = tokio::spawn(async move {
-        let slot = Arc::clone(&registry.login_slots).acquire_owned().await;
-        let settings = registry.settings_of(&pool.key.database);
-        let limit = match secret {
-            // The client's thinking counts too.
-            Secret::Ask(_) => settings.login_timeout + settings.connect_timeout,
-            _ => settings.connect_timeout,
-        };
-        let params = pool.startup_params(&Wanted::default(), &settings);
-        let route = registry.route(&pool.key.database);
-        let login = Login { user: pool.key.user.clone(), params, secret, route };
-        registry.counters.tried.add();
-        match dial::dial(&settings, login, &registry, limit).await {
-            Ok(dialled) => {
-                pool.account.accepted(&registry, dialled.credential.clone());
-                pool.adopt(dialled, &settings);
-                Ok(())
-            }
-            Err(failed) => {
-                let error = failed.error.clone();
-                registry.counters.fail(&error.fault());
-                pool.account.refused(&registry, &error);
-                // The client need not wait for that; the connection still counts as one that logs in.
-                let registry = Arc::clone(&registry);
-                tokio::spawn(async move {
-                    let Ok(_slot) = slot else { return };
-                    failed.close(&registry).await;
-                });
-                Err(error)
-            }
-        }
-    });
-    async move { task.await.unwrap_or_else(|error| Err(DialError::Protocol(error.to_string()))) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,6 +333,8 @@ mod tests {
         let account = Account::default();
         assert!(account.is_blank());
         account.asks();
+        assert!(account.is_blank(), "servers ask whoever comes");
+        account.learn(Credential::Password(Password::new(b"x".to_vec())));
         assert!(!account.is_blank());
     }
 }

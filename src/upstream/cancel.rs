@@ -15,8 +15,19 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// Sends a cancel request and waits until the server has closed the connection: only then has it been acted upon.
 /// The connection must not change hands meanwhile, which the gate ensures.
+///
+/// Requests for one connection that come while one waits to be sent are one: a storm of them keeps no other client's waiting.
 pub async fn send(registry: &Registry, key: &BackendKey, gate: InGate) {
-    let Ok(_slot) = registry.cancel_slots.acquire().await else { return };
+    gate.once(|begun| async {
+        let Ok(_slot) = registry.cancel_slots.acquire().await else { return };
+        begun.note();
+        send_now(registry, key).await;
+    })
+    .await;
+    drop(gate);
+}
+
+async fn send_now(registry: &Registry, key: &BackendKey) {
     registry.counters.cancels.add();
     let request = async {
         let mut stream = key.address.connect().await.inspect_err(|error| registry.note_connect_error(error))?;
@@ -45,5 +56,4 @@ pub async fn send(registry: &Registry, key: &BackendKey, gate: InGate) {
         Ok(Err(error)) => debug!(pid = key.pid, %error, "a cancel request failed"),
         Err(_) => debug!(pid = key.pid, "a cancel request timed out"),
     }
-    drop(gate);
 }

@@ -51,13 +51,15 @@ pub enum Closing {
     Shutdown,
     /// Somebody has said so at the console.
     Command,
+    /// Its role has another password or is another one by now, or is let in no more.
+    Identity,
     /// The host's name no longer stands for its address, or the server is not what is wanted any more.
     Moved,
 }
 
 impl Closing {
     /// Every reason, with its name.
-    pub const NAMES: [(Self, &'static str); 10] = [
+    pub const NAMES: [(Self, &'static str); 11] = [
         (Self::Session, "session"),
         (Self::Idle, "idle"),
         (Self::Lifetime, "lifetime"),
@@ -67,6 +69,7 @@ impl Closing {
         (Self::Login, "login"),
         (Self::Shutdown, "shutdown"),
         (Self::Command, "command"),
+        (Self::Identity, "identity"),
         (Self::Moved, "moved"),
     ];
 }
@@ -98,6 +101,10 @@ pub struct Counters {
     pub reset: Counter,
     /// Cancel requests sent to the upstream.
     pub cancels: Counter,
+    /// Cancel requests with a wrong key, or for no session.
+    pub wrong_cancels: Counter,
+    /// Logins that were not accepted because of a wrong password, here or by the upstream.
+    pub wrong_passwords: Counter,
     /// Leases kept because of session state.
     pub pins: Counter,
     /// The same by reason, in the order of [`Pins::NAMES`].

@@ -13,11 +13,14 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Command;
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{info, warn};
+use zeroize::Zeroizing;
 
 use crate::auth::{Password, pgpass};
 use crate::config::{Host, Settings};
+use crate::offload::Lane;
 use crate::permission::{Attempt, describe};
 
 /// The longest password that a program may print: tokens of cloud providers take kilobytes.
@@ -40,6 +43,8 @@ pub struct Credentials {
     command: Vec<String>,
     ttl: Duration,
     passfile: Option<PathBuf>,
+    /// Where files are read.
+    reading: Lane,
     /// What the program printed, by database and user.
     printed: Arc<Mutex<Printed>>,
 }
@@ -58,6 +63,7 @@ impl Credentials {
             command: settings.password_command.clone(),
             ttl: settings.password_ttl,
             passfile: settings.passfile.clone(),
+            reading: Lane::default(),
             printed: Arc::default(),
         }
     }
@@ -69,13 +75,15 @@ impl Credentials {
     pub async fn password(&self, database: &[u8], user: &[u8]) -> Result<Option<Password>, String> {
         if self.user.as_ref().is_some_and(|fixed| fixed.as_bytes() != user) {
             // What is given with a user is that user's.
-            return Ok(self.passfile.as_ref().and_then(|path| self.in_passfile(path, database, user)));
+            return self.in_passfile(database, user).await;
         }
         if let Some(fixed) = &self.fixed {
             return Ok(Some(fixed.clone()));
         }
         if let Some(path) = &self.file {
-            let text = fs::read(path).map_err(|error| {
+            let own = path.clone();
+            let read = self.reading.run(move || fs::read(own)).await.and_then(|read| read);
+            let text = read.map_err(|error| {
                 format!("upstream_password_file: {}", describe(Attempt::Read, &path.display(), &error))
             })?;
             let password = one_line(text);
@@ -87,7 +95,7 @@ impl Credentials {
         if !self.command.is_empty() {
             return self.printed(database, user).await.map(Some);
         }
-        Ok(self.passfile.as_ref().and_then(|path| self.in_passfile(path, database, user)))
+        self.in_passfile(database, user).await
     }
 
     /// The server refused what [`Credentials::password`] gave: a kept one is not used again.
@@ -99,20 +107,11 @@ impl Credentials {
         }
     }
 
-    fn in_passfile(&self, path: &Path, database: &[u8], user: &[u8]) -> Option<Password> {
-        let file = fs::metadata(path).ok()?;
-        if !file.is_file() {
-            warn!("password file \"{}\" is not a plain file: it is not used", path.display());
-            return None;
-        }
-        if file.mode() & 0o077 != 0 {
-            warn!(
-                "password file \"{}\" has group or world access; permissions should be u=rw (0600) or less: it is not used",
-                path.display()
-            );
-            return None;
-        }
-        let content = zeroize::Zeroizing::new(fs::read(path).ok()?);
+    /// The password in `passfile`, if it is there and has one.
+    async fn in_passfile(&self, database: &[u8], user: &[u8]) -> Result<Option<Password>, String> {
+        let Some(path) = self.passfile.clone() else { return Ok(None) };
+        let read = self.reading.run(move || private_file(&path)).await.map_err(|error| format!("passfile: {error}"))?;
+        let Some(content) = read else { return Ok(None) };
         let (host, port) = match &self.host {
             Host::Tcp(name, port) => (name.clone(), *port),
             Host::Unix(dir, port) if DEFAULT_SOCKET_DIRS.iter().any(|default| dir == Path::new(default)) => {
@@ -120,7 +119,7 @@ impl Credentials {
             }
             Host::Unix(dir, port) => (dir.display().to_string(), *port),
         };
-        pgpass::look_up(&content, &pgpass::Wanted { host: &host, port, database, user })
+        Ok(pgpass::look_up(&content, &pgpass::Wanted { host: &host, port, database, user }))
     }
 
     /// What the program printed lately, or prints now. It runs in a task of its own: whoever comes next has use for what
@@ -157,10 +156,29 @@ impl Credentials {
     }
 }
 
+/// The content of a password file, if it is one that libpq would use. Blocks.
+fn private_file(path: &Path) -> Option<Zeroizing<Vec<u8>>> {
+    let file = fs::metadata(path).ok()?;
+    if !file.is_file() {
+        warn!("password file \"{}\" is not a plain file: it is not used", path.display());
+        return None;
+    }
+    if file.mode() & 0o077 != 0 {
+        warn!(
+            "password file \"{}\" has group or world access; permissions should be u=rw (0600) or less: it is not used",
+            path.display()
+        );
+        return None;
+    }
+    fs::read(path).ok().map(Zeroizing::new)
+}
+
 /// Runs the program, its complaints going to the log, and gives what it printed.
 async fn run(mut command: Command) -> Result<Password, String> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let mut child = command.spawn().map_err(|error| error.to_string())?;
+    // It returns when the program has been found and loaded, which takes a file system that answers.
+    let spawned = spawn_blocking(move || command.spawn()).await.map_err(|error| error.to_string())?;
+    let mut child = spawned.map_err(|error| error.to_string())?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let complaints = async {
         let mut lines = stderr.map(|stderr| BufReader::new(stderr.take(LONGEST as u64)).lines());
@@ -169,6 +187,7 @@ async fn run(mut command: Command) -> Result<Password, String> {
             Some(lines) => Some(lines.next_line().await),
             None => None,
         } {
+            // How much there is of it is bounded; the log bounds the line.
             info!("password_command: {line}");
             last = line;
         }

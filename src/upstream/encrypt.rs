@@ -39,7 +39,8 @@ impl Encryptor {
         if !self.direct {
             self.ask(stream).await?;
         }
-        let session = self.client.connect(&self.host).map_err(|error| EncryptError::Untrusted(error.to_string()))?;
+        let session =
+            self.client.connect(&self.host).await.map_err(|error| EncryptError::Untrusted(error.to_string()))?;
         stream.secure(session, None, &[]).await.map_err(|error| self.explain(&error))?;
         let agreed = stream.tls().and_then(tls::Session::alpn);
         if self.direct && agreed != Some(tls::client::ALPN) {

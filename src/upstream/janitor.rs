@@ -68,7 +68,7 @@ impl Registry {
                     let vanished = route.endpoints[at].vanished(age).await;
                     if let Some(registry) = registry.upgrade().filter(|_| !vanished.is_empty()) {
                         info!("{} no longer stands for {vanished:?}", route.endpoints[at].host);
-                        registry.retire(&vanished);
+                        registry.leave(&vanished);
                     }
                 });
             }
@@ -76,7 +76,7 @@ impl Registry {
     }
 
     /// Has connections to these addresses closed as they come free.
-    fn retire(&self, addresses: &[SocketAddr]) {
+    fn leave(&self, addresses: &[SocketAddr]) {
         for card in self.all_pools().iter().flat_map(|pool| pool.cards.all()) {
             if let Address::Tcp(address) = &card.remote
                 && addresses.contains(address)

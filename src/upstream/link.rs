@@ -1,11 +1,11 @@
 //! One open, logged-in connection.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 
 use super::card::Card;
 use super::counters::Closing;
@@ -42,6 +42,8 @@ pub struct BackendKey {
 pub struct Gate {
     inside: AtomicUsize,
     left: Notify,
+    /// The request that waits to be sent: however many are made meanwhile, it stands for all of them.
+    waiting: Mutex<Option<Arc<OnceCell<()>>>>,
 }
 
 /// A cancel request that is under way.
@@ -54,6 +56,10 @@ impl Gate {
     pub fn enter(self: &Arc<Self>) -> InGate {
         self.inside.fetch_add(1, Ordering::SeqCst);
         InGate(Arc::clone(self))
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<Arc<OnceCell<()>>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether no cancel request is under way.
@@ -70,6 +76,34 @@ impl Gate {
                 return;
             }
             left.await;
+        }
+    }
+}
+
+impl InGate {
+    /// Sends a cancel request, or waits for the end of one that is yet to be sent: `send` is given what is to be called when
+    /// the sending begins.
+    pub async fn once<F: Future<Output = ()>>(&self, send: impl FnOnce(Begun) -> F) {
+        let request = Arc::clone(self.0.waiting().get_or_insert_default());
+        let begun = Begun { gate: Arc::clone(&self.0), request: Arc::clone(&request) };
+        request.get_or_init(|| send(begun)).await;
+    }
+}
+
+/// A cancel request that stands for all that come until it is sent.
+#[derive(Debug)]
+pub struct Begun {
+    gate: Arc<Gate>,
+    request: Arc<OnceCell<()>>,
+}
+
+impl Begun {
+    /// Notes that the request is being sent: those that come from now on need one of their own, since the query may be
+    /// another one by then.
+    pub fn note(self) {
+        let mut waiting = self.gate.waiting();
+        if waiting.as_ref().is_some_and(|request| Arc::ptr_eq(request, &self.request)) {
+            *waiting = None;
         }
     }
 }

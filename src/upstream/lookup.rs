@@ -2,20 +2,22 @@
 //! any client's (CVE-2025-12819), and with the answer remembered for a while.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend as protocol;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::ask::{self, Row};
 use super::counters::Closing;
 use super::dial::{self, Login, Secret};
 use super::link::Link;
-use super::registry::Registry;
-use super::slots::Slot;
+use super::registry::{OwnSlot, Registry};
 use crate::auth::{Credential, Stored};
 use crate::config::Settings;
 use crate::error::{Blame, Fault, sqlstate};
@@ -24,6 +26,9 @@ use crate::track::server_state::Goodbye;
 
 /// How many answers are remembered.
 const REMEMBERED: usize = 10_000;
+
+/// How many databases it is asked in at a time: clients name them before they have logged in.
+const OPEN: usize = 4;
 
 /// Asks the upstream for secrets.
 #[derive(Debug)]
@@ -35,10 +40,65 @@ pub struct Lookup {
     limit: Duration,
     /// The secret of `user` itself, where it is stored here.
     own: Option<Credential>,
+    /// An MD5 secret was among the answers.
+    md5: std::sync::OnceLock<()>,
     /// Answers by database and user.
     known: std::sync::Mutex<Answers>,
     /// A connection for each database.
-    open: Mutex<HashMap<Vec<u8>, (Conn, Slot)>>,
+    open: Arc<Mutex<Open>>,
+}
+
+/// Open connections by database.
+type Open = HashMap<Vec<u8>, (Conn, Kept)>;
+
+/// Those that give a connection up when its place is needed.
+#[derive(Debug, Default)]
+pub struct Keepers {
+    count: Arc<AtomicUsize>,
+    needed: Arc<Notify>,
+}
+
+/// The place of an open connection, which is given up when it is needed.
+#[derive(Debug)]
+struct Kept {
+    _slot: OwnSlot,
+    count: Arc<AtomicUsize>,
+    keeper: AbortHandle,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.keeper.abort();
+        self.count.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Keepers {
+    /// Has connections closed as soon as nothing is asked there; says whether there are any.
+    pub(super) fn are_called_in(&self) -> bool {
+        self.needed.notify_waiters();
+        self.count.load(Ordering::SeqCst) > 0
+    }
+
+    /// Keeps `slot` for the connection to `database` until it is called in.
+    fn keep(&self, slot: OwnSlot, open: &Arc<Mutex<Open>>, registry: &Registry, database: &[u8]) -> Kept {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        let needed = Arc::clone(&self.needed).notified_owned();
+        let (open, registry, database) = (Arc::downgrade(open), registry.this.clone(), database.to_vec());
+        let keeper = tokio::spawn(async move {
+            needed.await;
+            let Some((open, registry)) = open.upgrade().zip(registry.upgrade()) else { return };
+            let called_in = open.lock().await.remove(&database);
+            // Dropping what is kept ends this task.
+            tokio::spawn(async move {
+                let Some((conn, kept)) = called_in else { return };
+                let how = Link::close(conn, Goodbye::Terminate).await;
+                registry.closed(how, Closing::Surplus);
+                drop(kept);
+            });
+        });
+        Kept { _slot: slot, count: Arc::clone(&self.count), keeper: keeper.abort_handle() }
+    }
 }
 
 /// Answers by database and user.
@@ -82,8 +142,9 @@ impl Lookup {
             ttl: settings.auth_query_ttl,
             limit: settings.connect_timeout,
             own,
+            md5: std::sync::OnceLock::new(),
             known: std::sync::Mutex::default(),
-            open: Mutex::default(),
+            open: Arc::default(),
         })
     }
 
@@ -98,12 +159,21 @@ impl Lookup {
             return Ok(known.secret);
         }
         let found = self.ask(registry, database, user).await?;
+        if let Some(Stored::Md5(_)) = found {
+            self.md5.get_or_init(|| ());
+        }
         let mut known = self.answers();
         if known.len() >= REMEMBERED {
             known.clear();
         }
         known.insert(key, Known { since: Instant::now(), secret: found.clone() });
         Ok(found)
+    }
+
+    /// Whether an MD5 secret was found so far.
+    #[must_use]
+    pub fn has_found_md5(&self) -> bool {
+        self.md5.get().is_some()
     }
 
     /// A wrong password was given for what was looked up: whoever comes next may have a newer one, so it is asked again.
@@ -152,8 +222,9 @@ impl Lookup {
         }
     }
 
-    async fn connect(&self, registry: &Registry, database: &[u8]) -> Result<(Conn, Slot), Fault> {
-        let slot = registry.try_slot().ok_or_else(|| failed("no upstream connection is free (max_upstream)"))?;
+    async fn connect(&self, registry: &Registry, database: &[u8]) -> Result<(Conn, Kept), Fault> {
+        let slot =
+            registry.slot(self.limit).await.ok_or_else(|| failed("no upstream connection is free (max_upstream)"))?;
         let settings = registry.settings.load_full();
         let params = vec![
             (b"database".to_vec(), database.to_vec()),
@@ -162,7 +233,7 @@ impl Lookup {
         let secret = Secret::Fixed(self.own.clone());
         let login = Login { user: self.user.clone().into_bytes(), params, secret, route: registry.route(database) };
         match dial::dial(&settings, login, registry, self.limit).await {
-            Ok(dialled) => Ok((dialled.conn, slot)),
+            Ok(dialled) => Ok((dialled.conn, registry.lookups.keep(slot, &self.open, registry, database))),
             Err(failure) => {
                 registry.counters.failed.add();
                 let fault = failure.error.fault();
@@ -177,8 +248,8 @@ impl Lookup {
         &self,
         registry: &Registry,
         mut conn: Conn,
-        slot: Slot,
-        open: &mut HashMap<Vec<u8>, (Conn, Slot)>,
+        slot: Kept,
+        open: &mut Open,
         database: &[u8],
         user: &[u8],
     ) -> Result<Option<Stored>, Failure> {
@@ -189,6 +260,14 @@ impl Lookup {
             let how = Link::close(conn, Goodbye::Terminate).await;
             registry.closed(how, Closing::Dead);
         } else {
+            if open.len() >= OPEN
+                && let Some((_, (other, slot))) =
+                    open.keys().next().cloned().and_then(|other| open.remove_entry(&other))
+            {
+                let how = Link::close(other, Goodbye::Terminate).await;
+                registry.closed(how, Closing::Surplus);
+                drop(slot);
+            }
             open.insert(database.to_vec(), (conn, slot));
         }
         answer

@@ -13,6 +13,9 @@
 //! - [`lease`]: a connection in use; dropping it closes the connection.
 //! - [`restore`]: makes a used session fit for the next client: cancel, roll back, reset.
 //! - [`account`]: what is known of one (database, user): does the upstream ask for a password, and which one.
+//! - [`limiter`]: limits on login attempts and cancel requests, by source.
+//! - [`login_slots`]: how many logins may be under way upstream.
+//! - [`attempt`]: trying a login upstream.
 //! - [`ask`]: questions of our own to the server.
 //! - [`lookup`]: secrets that the upstream is asked for.
 //! - [`registry`]: all pools and accounts, and the cap over all of them; `janitor` looks after them, [`quota`] limits users.
@@ -24,6 +27,7 @@
 
 pub mod account;
 pub mod ask;
+pub mod attempt;
 pub mod cancel;
 pub mod card;
 pub mod counters;
@@ -33,7 +37,9 @@ pub mod encrypt;
 pub mod histogram;
 mod janitor;
 pub mod lease;
+pub mod limiter;
 pub mod link;
+pub mod login_slots;
 pub mod lookup;
 pub mod pool;
 pub mod queue;

@@ -7,27 +7,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
-use super::account::Account;
+use super::account::{Account, Succession};
+use super::card::Card;
 use super::counters::{Closing, Counters};
+use super::limiter::Limiter;
 use super::link::Closed;
+use super::login_slots::LoginSlots;
+use super::lookup::Keepers;
 use super::pool::{Pool, PoolKey, Sharing};
 use super::quota::Quotas;
 use super::route::{Endpoint, Route, Routes};
 use super::slots::{Slot, Slots};
 use super::switches::Switches;
 use super::traffic::Traffic;
-use crate::auth::{Bucket, ProcessKey};
+use crate::auth::ProcessKey;
 use crate::config::Settings;
 use crate::net::BufferPool;
 use crate::track::statements::StatementIds;
 
 /// How many (database, user)s may be remembered that have never logged in.
 const STRANGERS: usize = 1000;
-
-/// How many (database, user)s that nobody has seen before may be tried upstream at once, and how often one more.
-const STRANGER_TRIES: (u32, Duration) = (20, Duration::from_millis(200));
 
 /// A database and a user.
 pub type Whose = (Vec<u8>, Vec<u8>);
@@ -51,7 +52,10 @@ pub struct Registry {
     /// The process's own key.
     pub key: ProcessKey,
     pub(super) global: Arc<Slots>,
-    pub(super) login_slots: Arc<Semaphore>,
+    /// The login attempts and cancel requests of each source.
+    pub limiter: Limiter,
+    /// The logins that may be under way.
+    pub login_slots: Arc<LoginSlots>,
     /// How many cancel requests may be under way.
     pub(super) cancel_slots: Semaphore,
     pub(super) pools: Mutex<BTreeMap<PoolKey, Arc<Pool>>>,
@@ -60,15 +64,34 @@ pub struct Registry {
     traffic: Mutex<HashMap<Whose, Arc<Traffic>>>,
     /// The places of users whose clients or connections are limited.
     pub(super) quotas: Quotas,
-    strangers: Mutex<Bucket>,
     routes: ArcSwap<Routes>,
     generation: AtomicU64,
     links: AtomicU64,
     starving: AtomicBool,
+    /// The connections that secrets are looked up on.
+    pub(super) lookups: Keepers,
+    /// Told when a place or a connection came free while somebody found none.
+    freed: Notify,
     /// When the janitor last came, in milliseconds since `born`.
     pub(super) last_round: AtomicU64,
     pub(super) born: Instant,
     pub(super) this: Weak<Self>,
+}
+
+/// A place under the cap over all pools that belongs to none of them.
+#[derive(Debug)]
+pub struct OwnSlot {
+    slot: Option<Slot>,
+    registry: Weak<Registry>,
+}
+
+impl Drop for OwnSlot {
+    fn drop(&mut self) {
+        drop(self.slot.take());
+        if let Some(registry) = self.registry.upgrade() {
+            registry.feed_starving();
+        }
+    }
 }
 
 impl Registry {
@@ -81,7 +104,6 @@ impl Registry {
         buffers: Arc<BufferPool>,
     ) -> Arc<Self> {
         let now = settings.load_full();
-        let (burst, interval) = STRANGER_TRIES;
         Arc::new_cyclic(|this| Self {
             settings,
             counters: Counters::default(),
@@ -90,17 +112,19 @@ impl Registry {
             switches: Switches::default(),
             key,
             global: Slots::new(now.max_upstream),
-            login_slots: Arc::new(Semaphore::new(now.max_dialling)),
+            limiter: Limiter::default(),
+            login_slots: LoginSlots::new(now.max_dialling),
             cancel_slots: Semaphore::new(now.max_dialling),
             pools: Mutex::default(),
             accounts: Mutex::default(),
             traffic: Mutex::default(),
             quotas: Quotas::default(),
-            strangers: Mutex::new(Bucket::new(burst, interval, Instant::now())),
             routes: ArcSwap::from_pointee(routes),
             generation: AtomicU64::new(0),
             links: AtomicU64::new(1),
             starving: AtomicBool::new(false),
+            lookups: Keepers::default(),
+            freed: Notify::new(),
             last_round: AtomicU64::new(0),
             born: Instant::now(),
             this: this.clone(),
@@ -136,20 +160,29 @@ impl Registry {
     /// The pool of `key`.
     #[must_use]
     pub fn pool(&self, key: &PoolKey) -> Arc<Pool> {
-        if let Some(pool) = lock(&self.pools).get(key) {
+        let is_current = |pool: &&Arc<Pool>| pool.account.succession().is_none();
+        if let Some(pool) = lock(&self.pools).get(key).filter(is_current) {
             return Arc::clone(pool);
         }
-        let account = self.account(&key.database, &key.user);
         let size = self.size_of(key);
         let traffic = self.traffic_of(&key.database, &key.user);
-        let mut pools = lock(&self.pools);
-        let pool = pools.entry(key.clone()).or_insert_with(|| {
-            let generation = self.generation();
-            let statement_ids = Arc::clone(&self.statement_ids);
-            let shared = Sharing { account, traffic, generation, statement_ids, registry: self.this.clone() };
-            Pool::new(key.clone(), size, shared)
-        });
-        Arc::clone(pool)
+        loop {
+            let account = self.account(&key.database, &key.user);
+            let mut pools = lock(&self.pools);
+            let known = pools.get(key).filter(is_current).map(Arc::clone);
+            let pool = known.unwrap_or_else(|| {
+                let (traffic, generation) = (Arc::clone(&traffic), self.generation());
+                let statement_ids = Arc::clone(&self.statement_ids);
+                let shared = Sharing { account, traffic, generation, statement_ids, registry: self.this.clone() };
+                let pool = Pool::new(key.clone(), size, shared);
+                pools.insert(key.clone(), Arc::clone(&pool));
+                pool
+            });
+            // An account that was followed by another just now has its pools removed, or this one is made again.
+            if is_current(&&pool) {
+                return pool;
+            }
+        }
     }
 
     /// How many connections the pool of `key` may have.
@@ -203,6 +236,40 @@ impl Registry {
         }
     }
 
+    /// Has `account` followed by another: its pools are no longer found, and their connections closed as they come free.
+    pub(super) fn succeed(&self, account: &Arc<Account>, succession: Succession) {
+        let next = Arc::new(account.next());
+        for known in lock(&self.accounts).values_mut().filter(|known| Arc::ptr_eq(known, account)) {
+            *known = Arc::clone(&next);
+        }
+        account.end(succession);
+        let former: Vec<_> = {
+            let mut pools = lock(&self.pools);
+            let keys = pools.iter().filter(|(_, pool)| Arc::ptr_eq(&pool.account, account));
+            let keys: Vec<_> = keys.map(|(key, _)| key.clone()).collect();
+            keys.iter().filter_map(|key| pools.remove(key)).collect()
+        };
+        for pool in former {
+            pool.shed(Closing::Identity);
+        }
+    }
+
+    /// Closes the connections of `account` that no client uses, and the others as they come free.
+    pub(super) fn retire(&self, account: &Arc<Account>) {
+        for card in self.cards_of(account) {
+            card.retire();
+        }
+        for pool in self.all_pools().iter().filter(|pool| Arc::ptr_eq(&pool.account, account)) {
+            pool.shed(Closing::Identity);
+        }
+    }
+
+    /// The open connections of `account`.
+    pub(super) fn cards_of(&self, account: &Arc<Account>) -> Vec<Arc<Card>> {
+        let pools = self.all_pools();
+        pools.iter().filter(|pool| Arc::ptr_eq(&pool.account, account)).flat_map(|pool| pool.cards.all()).collect()
+    }
+
     /// All pools there are.
     #[must_use]
     pub fn all_pools(&self) -> Vec<Arc<Pool>> {
@@ -244,16 +311,29 @@ impl Registry {
         Arc::clone(accounts.entry(key).or_default())
     }
 
-    /// How long to wait before somebody nobody has seen before may be tried upstream; `None` when that is longer than
-    /// `patience`.
-    pub(super) fn stranger(&self, now: Instant, patience: Duration) -> Option<Duration> {
-        lock(&self.strangers).take(now, patience)
+    /// A place under the cap over all pools, for a connection that belongs to none. Where all are taken, a connection that
+    /// no client uses gives up its own; `None` where there is none such, or it has not closed within `patience`.
+    pub async fn slot(&self, patience: Duration) -> Option<OwnSlot> {
+        let slot = self.place(None, patience).await?;
+        Some(OwnSlot { slot: Some(slot), registry: self.this.clone() })
     }
 
-    /// A place under the cap over all pools, for a connection that belongs to none.
-    #[must_use]
-    pub fn try_slot(&self) -> Option<Slot> {
-        self.global.try_take()
+    /// As [`Registry::slot`], for the `hungry` pool.
+    pub(super) async fn place(&self, hungry: Option<&Pool>, patience: Duration) -> Option<Slot> {
+        let taken = async {
+            loop {
+                let mut freed = std::pin::pin!(self.freed.notified());
+                freed.as_mut().enable();
+                if let Some(slot) = self.global.try_take() {
+                    return Some(slot);
+                }
+                if !self.starve(hungry, |_| true) {
+                    return None;
+                }
+                freed.await;
+            }
+        };
+        tokio::time::timeout(patience, taken).await.ok().flatten()
     }
 
     /// Takes note of an attempt to connect that failed.
@@ -316,11 +396,10 @@ impl Registry {
             }
         }
         self.global.resize(new.max_upstream);
-        for slots in [&*self.login_slots, &self.cancel_slots] {
-            // Those that are taken when their number shrinks are not missed for long.
-            slots.add_permits(new.max_dialling.saturating_sub(old.max_dialling));
-            slots.forget_permits(old.max_dialling.saturating_sub(new.max_dialling));
-        }
+        self.login_slots.resize(old.max_dialling, new.max_dialling);
+        // Those that are taken when their number shrinks are not missed for long.
+        self.cancel_slots.add_permits(new.max_dialling.saturating_sub(old.max_dialling));
+        self.cancel_slots.forget_permits(old.max_dialling.saturating_sub(new.max_dialling));
         self.quotas.resize(&new);
         let pools = self.all_pools();
         for pool in pools {
@@ -328,18 +407,23 @@ impl Registry {
         }
     }
 
-    /// A pool found no place under a cap that it shares with those pools that `shares` picks: makes one by closing the
-    /// idle connection of one of them.
-    pub(super) fn starve(&self, hungry: &Pool, shares: impl Fn(&Pool) -> bool) {
+    /// No place was found under a cap that is shared by those pools that `shares` picks: makes one by closing an idle
+    /// connection of one of them, other than the `hungry` pool. Says whether one will come free.
+    pub(super) fn starve(&self, hungry: Option<&Pool>, shares: impl Fn(&Pool) -> bool) -> bool {
         self.starving.store(true, Ordering::SeqCst);
         let pools = self.all_pools();
-        let others = pools.iter().filter(|pool| !std::ptr::eq(&raw const ***pool, hungry) && shares(pool));
+        let is_hungry = |pool: &Pool| hungry.is_some_and(|hungry| std::ptr::eq(pool, hungry));
+        let others = pools.iter().filter(|pool| !is_hungry(pool) && shares(pool));
         let mut others: Vec<_> = others.collect();
         others.sort_by_key(|pool| std::cmp::Reverse(pool.idle_count()));
         match others.first().and_then(|richest| richest.take_idle()) {
-            Some(mut idle) => idle.closing = Closing::Surplus,
+            Some(mut idle) => {
+                idle.closing = Closing::Surplus;
+                true
+            }
             // It is given back and then taken from there.
-            None => drop(others.iter().find(|pool| pool.call_in())),
+            None if others.iter().any(|pool| pool.call_in()) => true,
+            None => self.lookups.are_called_in(),
         }
     }
 
@@ -349,6 +433,7 @@ impl Registry {
         if !self.starving.load(Ordering::SeqCst) || !self.starving.swap(false, Ordering::SeqCst) {
             return;
         }
+        self.freed.notify_waiters();
         let pools = self.all_pools();
         for pool in pools.iter().filter(|pool| pool.has_waiters()) {
             pool.kick();

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::net::lookup_host;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::credentials::Credentials;
 use super::encrypt::Encryptor;
-use crate::config::{Binding, Host, Negotiation, Settings, SslMode, Target, Upstream};
+use crate::config::{Binding, Host, Negotiation, RequireAuth, Settings, SslMode, Target, Upstream};
 use crate::net::{Stream, tls};
+use crate::offload::Lane;
 use crate::track::Params;
 
 /// How much later each further address of a host is tried while the ones before have not answered (RFC 8305 calls
@@ -108,6 +108,8 @@ pub struct Route {
     pub minor: u16,
     /// Whether logins are bound to the channel.
     pub binding: Binding,
+    /// The methods by which the server may have logins proved.
+    pub require_auth: RequireAuth,
     /// Whether the endpoints are tried in changing order.
     balance: bool,
     mode: SslMode,
@@ -126,8 +128,12 @@ pub struct Endpoint {
     pub encryptor: Option<Arc<Encryptor>>,
     address: Option<IpAddr>,
     /// What the host's name stood for when it was last looked up.
-    looked_up: Mutex<Option<(Instant, Vec<SocketAddr>)>>,
+    looked_up: Arc<Mutex<Option<LookedUp>>>,
+    looking_up: Lane,
 }
+
+/// When a name was looked up, and what it stood for.
+type LookedUp = (Instant, Vec<SocketAddr>);
 
 impl Route {
     /// The way that `settings` describe.
@@ -142,7 +148,8 @@ impl Route {
                 credentials: Credentials::new(settings, &endpoint.host),
                 encryptor: encryptor(upstream, &endpoint.host)?,
                 address: endpoint.address,
-                looked_up: Mutex::default(),
+                looked_up: Arc::default(),
+                looking_up: Lane::default(),
             })
         };
         Ok(Self {
@@ -150,6 +157,7 @@ impl Route {
             target: upstream.target,
             minor: upstream.minor,
             binding: upstream.encryption.binding,
+            require_auth: upstream.encryption.require_auth.clone(),
             balance: upstream.balance,
             mode: upstream.encryption.mode(),
             good: AtomicUsize::new(0),
@@ -227,11 +235,23 @@ impl Endpoint {
         }
     }
 
+    /// Looks a name up, for all at once who want it: a name service that does not answer holds one thread.
     async fn look_up(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        let addresses: Vec<_> = lookup_host((name, port)).await?.collect();
-        let known = (Instant::now(), addresses.clone());
-        *self.looked_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
-        Ok(addresses)
+        let wanted = Instant::now();
+        let turn = self.looking_up.turn().await;
+        if let Some((_, since, addresses)) = self.resolved()
+            && since <= wanted.elapsed()
+        {
+            return Ok(addresses);
+        }
+        let (name, known) = (name.to_owned(), Arc::clone(&self.looked_up));
+        let looked_up = turn.run(move || {
+            let addresses: Vec<_> = (name.as_str(), port).to_socket_addrs()?.collect();
+            let known_now = (Instant::now(), addresses.clone());
+            *known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known_now);
+            Ok(addresses)
+        });
+        looked_up.await?
     }
 
     /// Connects.

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use divan::{Bencher, counter::BytesCount};
 use pgferry::auth::{Password, ProcessKey, Verified};
-use pgferry::track::{Params, Pipeline, Reply, Request, Wanted, params, pinning};
+use pgferry::track::{Params, Pipeline, Reply, Request, SqlEffects, Wanted, params, sql_effects};
 use pgferry::upstream::slots::Slots;
 use pgferry::wire::{Frames, backend, frame};
 
@@ -64,8 +64,8 @@ fn pipeline_extended_query() -> bool {
 }
 
 #[divan::bench(args = ["select 1", "SELECT abalance FROM pgbench_accounts WHERE aid = 77312", "set timezone to 'UTC'"])]
-fn look_at_a_text(sql: &str) -> pinning::Look {
-    pinning::of_sql(black_box(sql.as_bytes()))
+fn analyze_a_text(sql: &str) -> SqlEffects {
+    sql_effects::analyze(black_box(sql.as_bytes()), false)
 }
 
 #[divan::bench]
@@ -80,7 +80,7 @@ fn settings_that_fit(bencher: Bencher) {
     for name in params::FOLLOWING {
         reported.set(name.as_bytes(), b"value");
     }
-    bencher.bench(|| params::sets(black_box(&reported), &Wanted::default(), &reported.clone(), |_| true).is_none());
+    bencher.bench(|| params::differences(black_box(&reported), &Wanted::default(), &reported.clone()).is_empty());
 }
 
 #[divan::bench]

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::Output;
 
+use crate::harness::postgres::free_port;
 use crate::harness::raw::{bind, execute, parse, sync};
 use crate::harness::{Ferry, Postgres, Signal, eventually};
 
@@ -210,7 +211,7 @@ fn what_is_not_there_is_not_answered() {
     let asked = Asked::start(&Postgres::shared().url(), &[]);
     assert_eq!(asked.get("/nothing").0, 404);
     assert_eq!(asked.ask("POST", "/metrics", "Content-Length: 0\r\n").0, 405);
-    let (status, why) = asked.ask("POST", "/quitquitquit", "Content-Length: 0\r\n");
+    let (status, why) = asked.ask("POST", "/quitquitquit", "Pgferry-Action: quit\r\nContent-Length: 0\r\n");
     assert_eq!(status, 404);
     assert!(why.contains("quit_endpoint"), "{why}");
 }
@@ -253,8 +254,60 @@ fn a_page_shows_what_happens_and_loads_nothing_from_elsewhere() {
 fn a_job_can_end_its_sidecar() {
     let mut asked = Asked::start(&Postgres::shared().url(), &[("PGFERRY_QUIT_ENDPOINT", "true")]);
     assert_eq!(asked.get("/quitquitquit").0, 405);
-    assert_eq!(asked.ask("POST", "/quitquitquit", "Content-Length: 0\r\n").0, 200);
+    let form =
+        "Content-Type: application/x-www-form-urlencoded\r\nOrigin: http://evil.example\r\nContent-Length: 0\r\n";
+    assert_eq!(asked.ask("POST", "/quitquitquit", form).0, 403, "a page of another site could send that");
+    assert_eq!(asked.ask("OPTIONS", "/quitquitquit", "Origin: http://evil.example\r\n").0, 405);
+    assert_eq!(asked.ask("POST", "/quitquitquit", "Pgferry-Action: quit\r\nContent-Length: 0\r\n").0, 200);
     assert_eq!(asked.ferry.wait().code(), Some(0));
+}
+
+/// Status of a request to a TCP address.
+fn status(port: u16, head: &str) -> u16 {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    stream.set_read_timeout(Some(crate::harness::SOON)).expect("a timeout");
+    stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer.split(' ').nth(1).expect("a status").parse().expect("a number")
+}
+
+#[test]
+fn a_name_that_a_site_has_pointed_here_is_not_answered() {
+    let port = free_port();
+    let listen = format!("127.0.0.1:{port}");
+    let env = [("PGFERRY_ADMIN_LISTEN", listen.as_str()), ("PGFERRY_ADMIN_HOSTS", "pgferry.shop.svc")];
+    let _ferry = Ferry::start_with(&Postgres::shared().url(), &[], &env);
+    for path in ["/", "/metrics", "/status.json", "/live", "/ready", "/startup", "/quitquitquit", "/nothing"] {
+        for host in ["evil.example", "127.0.0.1.evil.example:80", "localhost@evil.example", ""] {
+            assert_eq!(status(port, &format!("GET {path} HTTP/1.1\r\nHost: {host}")), 421, "{host} {path}");
+        }
+        assert_eq!(status(port, &format!("GET http://evil.example{path} HTTP/1.1\r\nHost: localhost")), 421, "{path}");
+        assert_eq!(status(port, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nHost: evil.example")), 421);
+    }
+    for host in ["localhost", "127.0.0.1:1", "[::1]", "10.0.0.7:9930", "PGFERRY.shop.svc:9930"] {
+        assert_eq!(status(port, &format!("GET /metrics HTTP/1.1\r\nHost: {host}")), 200, "{host}");
+    }
+    assert_eq!(status(port, "GET /live HTTP/1.0"), 200);
+}
+
+#[test]
+fn half_requests_keep_nobody_out() {
+    let port = free_port();
+    let listen = format!("127.0.0.1:{port}");
+    let ferry = Ferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_ADMIN_LISTEN", &listen)]);
+    let files = ferry.open_files();
+    let half: Vec<_> = (0..300)
+        .map(|_| {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: local").expect("sent");
+            stream
+        })
+        .collect();
+    assert_eq!(status(port, "GET /live HTTP/1.1\r\nHost: localhost"), 200);
+    assert_eq!(ferry.session().value("select 1"), "1");
+    eventually("the oldest have gone", || ferry.open_files() < files + 50);
+    drop(half);
 }
 
 #[test]

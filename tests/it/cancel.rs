@@ -167,3 +167,62 @@ fn a_query_is_cancelled_with_the_newest_protocol() {
         assert_eq!(raw.value("select 1"), "1");
     }
 }
+
+#[test]
+fn a_cancel_waits_for_nobody_elses_storm() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = Ferry::start(&postgres, &["--mode", "transaction"]);
+    let (mut storm, storm_key) = session(&ferry, 3 << 16);
+    let (mut other, other_key) = session(&ferry, 3 << 16);
+    for raw in [&mut storm, &mut other] {
+        raw.send(&query("select pg_sleep(64)"));
+    }
+    eventually("both run", || running(&postgres) == 2);
+    let files = ferry.open_files();
+    // While the server does not answer, requests pile up.
+    postgres.signal(Signal::SIGSTOP);
+    let request = |key: &[u8]| {
+        let mut raw = ferry.raw();
+        raw.send(&packet(CANCEL_REQUEST, key));
+        raw
+    };
+    let all: Vec<_> = (0..300).map(|_| request(&storm_key)).collect();
+    eventually("all have come", || ferry.open_files() >= files + 300);
+    let last = request(&other_key);
+    postgres.signal(Signal::SIGCONT);
+    for mut raw in all.into_iter().chain([last]) {
+        assert!(raw.recv().is_none(), "each is answered by closing");
+    }
+    for raw in [&mut storm, &mut other] {
+        assert_eq!(code(&raw.until_ready()), "57014");
+    }
+    let page = ferry.report();
+    assert!(page.get("cancels") < 50, "{page:?}");
+}
+
+#[test]
+fn wrong_keys_are_counted_and_the_right_one_still_cancels() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = Ferry::start(&postgres, &["--mode", "transaction"]);
+    let (mut raw, key) = session(&ferry, 3 << 16);
+    raw.send(&query("select pg_sleep(66)"));
+    eventually("it runs", || running(&postgres) == 1);
+    let started = std::time::Instant::now();
+    let guesses: Vec<_> = (0..300u32)
+        .map(|nth| {
+            let mut guess = ferry.raw();
+            let wrong = u32::from_be_bytes([key[4], key[5], key[6], key[7]]) ^ (nth + 1);
+            guess.send(&packet(CANCEL_REQUEST, &[&key[..4], &wrong.to_be_bytes()].concat()));
+            guess
+        })
+        .collect();
+    for mut guess in guesses {
+        assert!(guess.recv().is_none());
+    }
+    // A hundred at once, then two hundred a second.
+    assert!(started.elapsed() >= std::time::Duration::from_millis(500));
+    assert_eq!(ferry.report().get("cancels_wrong"), 300);
+    assert_eq!(running(&postgres), 1, "none of them hits");
+    cancel(&ferry, &key);
+    assert_eq!(code(&raw.until_ready()), "57014");
+}

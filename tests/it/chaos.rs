@@ -153,7 +153,9 @@ fn a_restart_fails_only_what_is_in_flight() {
     });
     let failed = tally.failed.lock().expect("unpoisoned");
     assert!(failed.values().sum::<usize>() <= 4, "at most one per connection: {failed:?}");
-    assert!(failed.keys().all(|code| code == "57P01"), "with the server's own words: {failed:?}");
+    // A request that crosses the server's farewell may meet a reset, which shows nothing but that the connection is gone.
+    let expected = |code: &String| code == "57P01" || code == "08006";
+    assert!(failed.keys().all(expected), "with the server's own words: {failed:?}");
 }
 
 #[test]

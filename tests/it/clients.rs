@@ -199,3 +199,23 @@ async fn ordinary_use(mut client: tokio_postgres::Client, postgres: &Postgres) {
         assert!(client.simple_query("select 1").await.is_ok());
     }
 }
+
+#[test]
+fn tcp_clients_that_are_idle_are_probed() {
+    let port = crate::harness::postgres::free_port();
+    let listen = format!("127.0.0.1:{port}");
+    let ferry = crate::harness::Ferry::start(crate::harness::Postgres::shared(), &["-l", &listen]);
+    let mut client = crate::harness::Raw::logged_in(crate::harness::Raw::tcp(port), "trust_user", "postgres");
+    assert_eq!(client.value("select 1"), "1");
+    // proc_net(5): the state is 01 (ESTABLISHED), the timer 02 (keepalive).
+    let table = || std::fs::read_to_string("/proc/net/tcp").expect("readable");
+    let local = format!("0100007F:{port:04X}");
+    crate::harness::eventually("a keepalive timer runs", || {
+        table().lines().any(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            fields[1] == local && fields[3] == "01" && fields[5].starts_with("02:")
+        })
+    });
+    drop(client);
+    drop(ferry);
+}

@@ -172,7 +172,7 @@ fn figures_in_tables_are_what_happened() {
     assert_eq!((ports.len(), ports[0][1].as_str()), (1, "1"), "{ports:?}");
     assert_eq!(row(&mut guest, "show config", "max_client_conn")[3], "no");
     let upstream = row(&mut guest, "show config", "upstream");
-    assert!(upstream[1].contains("127.0.0.1") && upstream[3] == "yes", "{upstream:?}");
+    assert!(upstream[1].contains("127.0.0.1") && upstream[3] == "no", "{upstream:?}");
 }
 
 fn eventually_row(guest: &mut Raw, sql: &str, first: &str, fits: impl Fn(&[String]) -> bool) -> Vec<String> {

@@ -111,6 +111,32 @@ fn a_server_that_does_not_know_the_password_is_found_out() {
 }
 
 #[test]
+fn a_server_that_leaves_the_login_out_serves_nobody() {
+    for (parameters, says) in [
+        ("channel_binding=require", message(b'Z', b"I")),
+        ("channel_binding=prefer", message(b'Z', b"I")),
+        ("require_auth=scram-sha-256", message(b'Z', b"I")),
+        ("require_auth=scram-sha-256", [authentication(0, b""), message(b'Z', b"I")].concat()),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                packet(&mut stream, 0);
+                say(&mut stream, &says);
+                packet(&mut stream, 1);
+            }
+        });
+        let url = format!("postgres://127.0.0.1:{port}?sslmode=disable&{parameters}");
+        let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_LOGIN_TIMEOUT", "2s")]);
+        let mut raw = ferry.raw();
+        raw.send(&startup(&[("user", "me"), ("database", "d")]));
+        let told = raw.read_to_end();
+        assert_eq!(told.first().expect("an answer").tag, b'E', "{parameters}: {told:?}");
+    }
+}
+
+#[test]
 fn an_error_without_a_code_is_an_error() {
     // CVE-2026-6666.
     for body in [&b"SFATAL\0Msomething\0\0"[..], b"\0", b"", b"M", b"C28P01", b"SFATAL\0C\0Mx\0\0"] {

@@ -126,6 +126,7 @@ fn every_command_in_the_prose_runs() {
             "pgferry import-pgbouncer /etc/pgbouncer/pgbouncer.ini >pgferry.toml" => {
                 (line.replace("/etc/pgbouncer/pgbouncer.ini", ini), &[0])
             }
+            "pgferry ctl" => ("pgferry ctl SHOW VERSION".to_owned(), &[0]),
             // It goes on: the tests of reloads run it.
             "pgferry --replace …" => ("pgferry --help | grep -e --replace".to_owned(), &[0]),
             _ => (line, &[0]),

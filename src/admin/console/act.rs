@@ -11,6 +11,7 @@ use crate::admin::desk::{Desk, Order};
 use crate::admin::show::Show;
 use crate::admin::table::{Table, Type};
 use crate::client::control::Whose;
+use crate::config::keys::{self, Adjustable, NotAdjustable};
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::Conn;
 use crate::upstream::{Closing, Pool};
@@ -94,8 +95,9 @@ pub async fn perform(desk: &Arc<Desk>, command: &Command) -> Result<Done, Fault>
             }
         },
         Command::Reload => return ordered(desk, Order::Reload).await,
-        Command::Set(key, value) => {
-            return ordered(desk, |answer| Order::Set(key.clone(), value.clone(), answer)).await;
+        Command::Set(name, value) => {
+            let key = Adjustable::find(name).map_err(|why| not_adjustable(name, why))?;
+            return ordered(desk, |answer| Order::Set(key, value.clone(), answer)).await;
         }
         Command::Shutdown(how) => desk.order(Order::Shutdown(*how)).await,
         Command::TakenOver => desk.order(Order::TakenOver).await,
@@ -103,6 +105,25 @@ pub async fn perform(desk: &Arc<Desk>, command: &Command) -> Result<Done, Fault>
         Command::Driver(_, false) | Command::Empty | Command::TakeOver => {}
     }
     Ok(Done::default())
+}
+
+/// The error for a setting that `SET` does not change.
+fn not_adjustable(name: &str, why: NotAdjustable) -> Fault {
+    let fixed = |how: &str| {
+        let message = format!("parameter \"{name}\" cannot be changed {how}");
+        Fault::error(Blame::Client, sqlstate::CANT_CHANGE_RUNTIME_PARAM, message)
+    };
+    match why {
+        NotAdjustable::Unknown => {
+            let message = format!("unrecognized configuration parameter \"{name}\"");
+            let near = keys::nearest(name, keys::KEYS.iter().map(|key| key.name));
+            let hint = near.map_or("SHOW CONFIG lists them.".to_owned(), |near| format!("Did you mean \"{near}\"?"));
+            Fault::error(Blame::Client, sqlstate::UNDEFINED_OBJECT, message).hint(hint)
+        }
+        NotAdjustable::ByReload => fixed("at the console")
+            .hint("Change it where it is written (file, environment or flag), then RELOAD; SHOW CONFIG tells which are changeable here."),
+        NotAdjustable::ByRestart => fixed("without a restart"),
+    }
 }
 
 /// Gives the listeners to the process at the other end.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::admin::show::Show;
+use crate::client::Rights;
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +121,17 @@ impl Command {
     #[must_use]
     pub fn only_looks(&self) -> bool {
         matches!(self, Self::Show(_) | Self::Help | Self::Driver(..) | Self::Empty)
+    }
+
+    /// What it takes to have it carried out. Listeners go to the user that the process runs as and to nobody else: through
+    /// them come the clients' passwords.
+    #[must_use]
+    pub fn right(&self) -> Rights {
+        match self {
+            Self::TakeOver | Self::TakenOver => Rights::Owner,
+            _ if self.only_looks() => Rights::Stats,
+            _ => Rights::Admin,
+        }
     }
 
     /// What `CommandComplete` says when it is done.

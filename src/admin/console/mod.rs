@@ -228,11 +228,16 @@ impl Visit<'_> {
 
     /// Does what is said, if this guest may, while watching whether it is still there.
     async fn perform(&mut self, command: &Command) -> Result<Result<Done, Fault>, End> {
-        if self.guest.rights != Rights::Admin && !command.only_looks() {
+        if self.guest.rights < command.right() {
             let user = &self.guest.user;
             let message = format!("permission denied for user \"{user}\"");
-            return Ok(Err(Fault::error(Blame::Client, sqlstate::INSUFFICIENT_PRIVILEGE, message)
-                .hint("Only admin_users, pgferry's own user and root may do that; stats_users may SHOW.")));
+            let hint = match command.right() {
+                Rights::Owner => {
+                    "Only pgferry's own user and root may do that, over a unix socket and in the same container (admin_peer)."
+                }
+                _ => "Only admin_users, pgferry's own user and root may do that; stats_users may SHOW.",
+            };
+            return Ok(Err(Fault::error(Blame::Client, sqlstate::INSUFFICIENT_PRIVILEGE, message).hint(hint)));
         }
         if !command.only_looks() {
             info!(client = self.control.id, user = %self.guest.user, "console: {command}");

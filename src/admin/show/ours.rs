@@ -79,6 +79,8 @@ pub(super) fn logins(desk: &Desk) -> Vec<Vec<Cell>> {
         vec!["accepted".into(), counters.logins.get().into()],
         vec!["refused".into(), counters.refused.get().into()],
         vec!["tried upstream".into(), counters.tried.get().into()],
+        vec!["wrong passwords".into(), counters.wrong_passwords.get().into()],
+        vec!["wrong cancel keys".into(), counters.wrong_cancels.get().into()],
     ];
     for (code, count) in counters.refusals.by_code() {
         rows.push(vec![format!("refused with {code}").into(), Cell::Number(count)]);

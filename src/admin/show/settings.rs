@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::admin::Desk;
 use crate::admin::table::{Cell, Type};
+use crate::config::keys::Change;
 use crate::drain::Phase;
 
 pub(super) const CONFIG: [(&str, Type); 4] =
@@ -15,7 +16,7 @@ pub(super) const STATE: [(&str, Type); 2] = [("key", Type::Text), ("value", Type
 pub(super) const VERSION: [(&str, Type); 1] = [("version", Type::Text)];
 pub(super) const DNS_HOSTS: [(&str, Type); 3] = [("hostname", Type::Text), ("ttl", Type::Big), ("addrs", Type::Text)];
 
-/// Every setting; and PgBouncer's names of those that its tools look for.
+/// Every setting, and whether `SET` changes it; and PgBouncer's names of those that its tools look for.
 pub(super) fn config(desk: &Desk) -> Vec<Vec<Cell>> {
     let settings = desk.shared.registry.settings.load_full();
     let plain = |text: &str| text.trim_matches('"').to_owned();
@@ -23,7 +24,7 @@ pub(super) fn config(desk: &Desk) -> Vec<Vec<Cell>> {
         .shown()
         .map(|(key, value, _)| {
             let value = if key.name == "upstream" { settings.upstream.to_string() } else { plain(value) };
-            let changeable = if key.reload { "yes" } else { "no" };
+            let changeable = if key.change == Change::Console { "yes" } else { "no" };
             vec![key.name.into(), value.into(), key.default.map(plain).into(), changeable.into()]
         })
         .collect();

@@ -75,6 +75,12 @@ impl Verifier {
         Self { iterations, salt, stored: noise, server: noise }
     }
 
+    /// The rounds of hashing that it was made with.
+    #[must_use]
+    pub fn iterations(&self) -> u32 {
+        self.iterations
+    }
+
     /// Writes it as `pg_authid` has it.
     #[must_use]
     pub fn show(&self) -> String {

@@ -1,14 +1,18 @@
 //! What clients are asked, and what they answer.
 
+use std::future::poll_fn;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
 use super::timed_out;
 use crate::auth::Password;
+use crate::client::places::{Room, evicted};
 use crate::config::value;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, Peer, RecvError};
+use crate::upstream::limiter::SourceLimit;
 use crate::wire::{backend, frontend};
 
 /// The longest answer (`PG_MAX_AUTH_TOKEN_LENGTH`); tokens of cloud providers take kilobytes.
@@ -18,7 +22,12 @@ const LONGEST: usize = 65_535;
 ///
 /// # Errors
 /// When others could listen in, the client takes too long or answers with something else.
-pub async fn password(conn: &mut Conn, deadline: Instant, limit: Duration) -> Result<Option<Password>, Fault> {
+pub async fn password(
+    conn: &mut Conn,
+    room: &Room,
+    deadline: Instant,
+    limit: Duration,
+) -> Result<Option<Password>, Fault> {
     if conn.stream().tls().is_none()
         && let Ok(Peer::Tcp(address)) = conn.stream().peer()
         && !value::is_loopback(address.ip())
@@ -32,7 +41,7 @@ pub async fn password(conn: &mut Conn, deadline: Instant, limit: Duration) -> Re
         .hint("Connect with TLS (tls_cert, sslmode=require), through the unix socket, or over loopback."));
     }
     backend::put_cleartext_request(&mut conn.output);
-    let Some(body) = answer(conn, "password", deadline, limit).await? else { return Ok(None) };
+    let Some(body) = answer(conn, room, "password", deadline, limit).await? else { return Ok(None) };
     read_password(&body).map(Some)
 }
 
@@ -48,6 +57,45 @@ pub fn read_password(body: &[u8]) -> Result<Password, Fault> {
     }
 }
 
+/// Completes when the client is gone. What it sends meanwhile is kept, as far as the buffer goes.
+pub async fn gone(conn: &mut Conn) {
+    poll_fn(|cx| {
+        while !conn.input.is_full() {
+            if ready!(conn.poll_readable(cx)).is_err() || !matches!(ready!(conn.poll_fill(cx)), Ok(1..)) {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Holds back the reply to a wrong answer, until `deadline` at most: the longer, the more of them came from there.
+///
+/// # Errors
+/// Always: `reply`, or why it is not held back.
+pub async fn hold_back<T>(
+    conn: &mut Conn,
+    room: &Room,
+    source: &SourceLimit,
+    deadline: Instant,
+    reply: Fault,
+) -> Result<T, Fault> {
+    let delay = source.delay(deadline.saturating_duration_since(Instant::now()))?;
+    if delay.length.is_zero() {
+        return Err(reply);
+    }
+    let held = room.wait(async {
+        tokio::select! {
+            () = tokio::time::sleep(delay.length) => {}
+            () = gone(conn) => {}
+        }
+    });
+    // Where the place is needed, the reply comes sooner.
+    let _ = held.await;
+    Err(reply)
+}
+
 /// Sends the question in the connection's output and receives the answer, which errors call `what`; `None` when the client
 /// goes away.
 ///
@@ -55,6 +103,7 @@ pub fn read_password(body: &[u8]) -> Result<Password, Fault> {
 /// When the client takes too long or sends something else.
 pub async fn answer(
     conn: &mut Conn,
+    room: &Room,
     what: &str,
     deadline: Instant,
     limit: Duration,
@@ -70,10 +119,11 @@ pub async fn answer(
         conn.wipe(size);
         Ok::<_, RecvError>(answer)
     };
-    match timeout_at(deadline, exchange).await {
+    match timeout_at(deadline, room.wait(exchange)).await {
         Err(_) => Err(timed_out(limit)),
-        Ok(Err(RecvError::Length(bad))) => Err(Fault::violation(bad.to_string())),
-        Ok(Err(_)) => Ok(None),
-        Ok(Ok(answer)) => answer.map(Some),
+        Ok(None) => Err(evicted()),
+        Ok(Some(Err(RecvError::Length(bad)))) => Err(Fault::violation(bad.to_string())),
+        Ok(Some(Err(_))) => Ok(None),
+        Ok(Some(Ok(answer))) => answer.map(Some),
     }
 }

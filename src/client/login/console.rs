@@ -1,25 +1,29 @@
-//! Who may speak with pgferry itself: its own user and root, as the kernel knows them; others by `admin_users` and
-//! `stats_users`, once they have proved who they are.
+//! Rights at the console: pgferry's own user and root have them by the kernel's word (`admin_peer`), others by
+//! `admin_users` and `stats_users` once they have logged in.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::{Entry, PassThrough, Proof, caller, rule_for};
 use crate::client::Shared;
+use crate::client::places::Room;
 use crate::config::{Auth, CONSOLE, Settings};
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, Peer};
 use crate::upstream::PoolKey;
 use crate::wire::Startup;
 
-/// What somebody may do at the console.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Rights at the console; each includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rights {
-    /// Look.
+    /// To look.
     Stats,
-    /// Everything.
+    /// To control pgferry's work.
     Admin,
+    /// To take the listeners: those of the user that the process runs as, who could do so anyway.
+    Owner,
 }
 
 /// Somebody at the console.
@@ -44,15 +48,14 @@ pub fn is_console(startup: &Startup) -> bool {
 pub async fn admit(
     shared: &Arc<Shared>,
     conn: &mut Conn,
+    room: &Room,
     startup: &Startup,
     settings: &Settings,
 ) -> Result<Option<Guest>, Fault> {
     let name = startup.get("user").unwrap_or_default();
     let user = String::from_utf8_lossy(name).into_owned();
-    if let Ok(Peer::Unix { uid, .. }) = conn.stream().peer()
-        && (uid == 0 || uid == nix::unistd::geteuid().as_raw())
-    {
-        return Ok(Some(Guest { user, rights: Rights::Admin }));
+    if settings.admin_peer && is_owner(conn).await {
+        return Ok(Some(Guest { user, rights: Rights::Owner }));
     }
     let listed = |users: &[String]| users.contains(&user);
     let rights = match (listed(&settings.admin_users), listed(&settings.stats_users)) {
@@ -65,7 +68,7 @@ pub async fn admit(
     let caller = caller(conn.stream(), database.as_bytes(), name);
     let rule = rule_for(settings, &caller)?;
     let key = PoolKey { database: database.clone().into_bytes(), user: name.to_vec(), extra: Vec::new() };
-    let mut entry = Entry { shared, conn, settings, deadline, rule, database: database.as_bytes(), user: name };
+    let mut entry = Entry { shared, conn, room, settings, deadline, rule, database: database.as_bytes(), user: name };
     let came_in = match rule.method {
         Auth::PassThrough => {
             let pool = shared.registry.pool(&key);
@@ -89,10 +92,37 @@ pub async fn admit(
     // Only who has proved who it is learns that: others could ask for names until one is listed.
     let Some(rights) = rights else {
         return Err(refused(format!("user \"{user}\" may not use pgferry's console")).hint(
-            "Name it in admin_users or stats_users, or connect over the unix socket as pgferry's own user or root.",
+            "Name it in admin_users or stats_users, or connect over the unix socket as pgferry's own user or root of the same \
+             container (admin_peer).",
         ));
     };
     Ok(Some(Guest { user, rights }))
+}
+
+/// Whether the client is a process of pgferry's own user or of root, in pgferry's own PID and user namespaces.
+async fn is_owner(conn: &Conn) -> bool {
+    let Ok(Peer::Unix { uid, .. }) = conn.stream().peer() else { return false };
+    if uid != 0 && uid != nix::unistd::geteuid().as_raw() {
+        return false;
+    }
+    match shares_namespaces(conn).await {
+        Ok(()) => true,
+        Err(why) => {
+            debug!("a process of uid {uid} is no admin here without a password: {why} (admin_peer)");
+            false
+        }
+    }
+}
+
+/// Checks that the client is a process in pgferry's own PID and user namespaces.
+///
+/// # Errors
+/// Why it is not.
+pub(super) async fn shares_namespaces(conn: &Conn) -> Result<(), String> {
+    let Some(process) = conn.stream().peer_process() else { return Err("its PID namespace is another one".into()) };
+    // Files of /proc may block.
+    let checked = tokio::task::spawn_blocking(move || process.check_namespaces()).await;
+    checked.unwrap_or_else(|error| Err(error.to_string()))
 }
 
 fn refused(message: String) -> Fault {

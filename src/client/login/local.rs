@@ -1,12 +1,18 @@
 //! What this machine knows of a client without asking it: its user, its certificate.
 
 use nix::unistd::{Uid, User};
+use tokio::time::timeout_at;
 
 use super::Entry;
+use super::console::shares_namespaces;
 use crate::config::{Auth, CertName, PeerRule};
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::Peer;
 use crate::net::tls::certificate::Certificate;
+use crate::offload::Lane;
+
+/// The uid that stands for those without a mapping (`/proc/sys/kernel/overflowuid`; nobody changes it).
+const OVERFLOW_UID: u32 = 65_534;
 
 impl Entry<'_> {
     /// The methods `trust`, `peer` and `cert`: whether the client may be the role it wants to be, and whether there may be
@@ -37,7 +43,18 @@ impl Entry<'_> {
         let Ok(Peer::Unix { uid, gid, .. }) = self.conn.stream().peer() else {
             return Err(refusal("peer authentication works on unix sockets only".into()));
         };
-        if peer_may_be(&self.settings.peer, uid, gid, &role).await {
+        // That uid is also every one that this user namespace does not map: any user of any other container.
+        if uid == OVERFLOW_UID
+            && let Err(why) = shares_namespaces(self.conn).await
+        {
+            return Err(refusal(format!("Peer authentication failed for user \"{role}\"")).detail(format!(
+                "The client runs as uid {uid}, which stands for the unmapped ones of other user namespaces: {why}."
+            )));
+        }
+        let names = self.shared.door.load().names.clone();
+        let limit = self.settings.login_timeout;
+        let found = timeout_at(self.deadline, peer_may_be(&self.settings.peer, uid, gid, &role, &names)).await;
+        if found.map_err(|_| super::timed_out(limit))? {
             return Ok(());
         }
         Err(refusal(format!("Peer authentication failed for user \"{role}\""))
@@ -67,11 +84,11 @@ fn refusal(message: String) -> Fault {
     Fault::fatal(Blame::Client, sqlstate::INVALID_AUTHORIZATION, message)
 }
 
-async fn peer_may_be(rules: &[PeerRule], uid: u32, gid: u32, role: &str) -> bool {
+async fn peer_may_be(rules: &[PeerRule], uid: u32, gid: u32, role: &str, names: &Lane) -> bool {
     let needs_name = rules.iter().any(|rule| rule.user.is_some() || rule.roles.is_empty());
     let name = if needs_name {
         // The name service may go to the network.
-        let found = tokio::task::spawn_blocking(move || User::from_uid(Uid::from_raw(uid))).await;
+        let found = names.run(move || User::from_uid(Uid::from_raw(uid))).await;
         found.ok().and_then(Result::ok).flatten().map(|user| user.name)
     } else {
         None
@@ -94,11 +111,12 @@ mod tests {
     #[tokio::test]
     async fn peer_rules() {
         let rules = PeerRule::parse_list("uid=1000 roles=app,reports; gid=33 roles=*; uid=0 gid=0").expect("good");
-        assert!(peer_may_be(&rules, 1000, 5, "app").await);
-        assert!(!peer_may_be(&rules, 1000, 5, "root").await);
-        assert!(peer_may_be(&rules, 7, 33, "anybody").await);
-        assert!(!peer_may_be(&rules, 7, 34, "anybody").await);
-        assert!(peer_may_be(&rules, 0, 0, "root").await, "no roles: the role named like the user");
-        assert!(!peer_may_be(&rules, 0, 0, "app").await);
+        let names = Lane::default();
+        assert!(peer_may_be(&rules, 1000, 5, "app", &names).await);
+        assert!(!peer_may_be(&rules, 1000, 5, "root", &names).await);
+        assert!(peer_may_be(&rules, 7, 33, "anybody", &names).await);
+        assert!(!peer_may_be(&rules, 7, 34, "anybody", &names).await);
+        assert!(peer_may_be(&rules, 0, 0, "root", &names).await, "no roles: the role named like the user");
+        assert!(!peer_may_be(&rules, 0, 0, "app", &names).await);
     }
 }

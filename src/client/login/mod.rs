@@ -12,18 +12,22 @@ mod stored;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
 use super::Shared;
 use super::applicant::Applicant;
 use super::cancel::Secret;
 use super::greeting;
+use super::places::Room;
 use crate::auth::Credential;
 use crate::config::{Auth, Caller, Rule, Settings, Transport};
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, Peer, Stream};
 use crate::track::parameter_cache::Greeting;
+use crate::upstream::account::Freshness;
+use crate::upstream::attempt::recheck;
+use crate::upstream::limiter::{SourceLimit, Turn};
 use crate::upstream::slots::Slot;
 use crate::upstream::{Account, Pool, PoolKey};
 use crate::wire::Startup;
@@ -77,6 +81,7 @@ pub struct Dedicated {
 pub async fn log_in(
     shared: &Arc<Shared>,
     conn: &mut Conn,
+    room: &Room,
     applicant: &Applicant,
     settings: &Settings,
     came: std::time::Instant,
@@ -100,7 +105,7 @@ pub async fn log_in(
         Some(first) if first.fits_all() && first.method != Auth::Reject => first,
         _ => rule_for(settings, &caller(conn.stream(), database, user))?,
     };
-    let mut entry = Entry { shared, conn, settings, deadline, rule, database, user };
+    let mut entry = Entry { shared, conn, room, settings, deadline, rule, database, user };
     if replication {
         let credential = match rule.method {
             Auth::PassThrough => None,
@@ -116,6 +121,7 @@ pub async fn log_in(
         let dedicated = Dedicated { startup, user, method, credential, secret };
         return Ok(Some(Admitted::Dedicated(Box::new(dedicated))));
     }
+    let mut changed = false;
     // Whoever only knocks leaves no pool behind.
     if rule.method != Auth::PassThrough {
         match entry.prove().await? {
@@ -123,7 +129,7 @@ pub async fn log_in(
             Proof::Given(None) => {}
             // What shows who somebody is does not log somebody else in.
             Proof::Given(Some(_)) if key.user != *user => {}
-            Proof::Given(Some(credential)) => entry.account().learn(credential),
+            Proof::Given(Some(credential)) => changed = entry.account().learn(credential),
         }
     }
     let Ok(place) = shared.registry.client_slot(user) else {
@@ -135,12 +141,19 @@ pub async fn log_in(
         )
         .hint(format!("The setting is max_clients in [users.\"{role}\"].")));
     };
-    let pool = shared.registry.pool(key);
+    let mut pool = shared.registry.pool(key);
     pool.touch(came);
     let entered = match rule.method {
         Auth::PassThrough => PassThrough { entry: &mut entry, pool: &pool, password_given: false }.run().await,
-        _ => Ok(true),
+        _ => recheck_first(shared, &pool, settings, deadline, changed).await.map(|()| true),
     };
+    if pool.account.succession().is_some() {
+        // The role has turned out to have another password, or to be another one.
+        pool = shared.registry.pool(key);
+    }
+    if let Ok(true) = entered {
+        recheck_behind(shared, &pool, settings);
+    }
     let greeting = match entered {
         Ok(true) => greeting::greet(shared, &pool, &applicant.wanted, deadline).await.map(Some),
         Ok(false) => Ok(None),
@@ -161,6 +174,37 @@ pub async fn log_in(
     }
     let secret = shared.sessions.secret(applicant.startup.negotiated().0)?;
     Ok(Some(Admitted::Session(Session { pool, greeting, secret, place })))
+}
+
+/// Where pgferry itself has let the client in: tries first whether the upstream does where it is long that it did, or where the
+/// client has another password than before.
+async fn recheck_first(
+    shared: &Arc<Shared>,
+    pool: &Arc<Pool>,
+    settings: &Settings,
+    deadline: Instant,
+    changed: bool,
+) -> Result<(), Fault> {
+    let is_needed = || changed || pool.account.freshness(settings.auth_recheck) == Freshness::Stale;
+    if !is_needed() {
+        return Ok(());
+    }
+    let rechecked = Box::pin(async {
+        let _turn = pool.account.turn().await;
+        // Another client may have done it meanwhile.
+        if is_needed() { recheck(pool, &shared.registry, changed).await } else { Ok(()) }
+    });
+    timeout_at(deadline, rechecked).await.map_err(|_| timed_out(settings.login_timeout))?
+}
+
+/// Has the upstream asked in the background whether it still lets the user in, where that is due.
+fn recheck_behind(shared: &Arc<Shared>, pool: &Arc<Pool>, settings: &Settings) {
+    let limit = settings.auth_recheck;
+    if pool.account.freshness(limit) == Freshness::Due && pool.account.claim_recheck(limit) {
+        let (registry, pool) = (Arc::clone(&shared.registry), Arc::clone(pool));
+        // What came of it is seen by the next client.
+        tokio::spawn(async move { recheck(&pool, &registry, false).await });
+    }
 }
 
 /// What a client is told that takes too long.
@@ -243,6 +287,8 @@ enum Proof {
 struct Entry<'a> {
     shared: &'a Arc<Shared>,
     conn: &'a mut Conn,
+    /// Where the client is waited for.
+    room: &'a Room,
     settings: &'a Settings,
     deadline: Instant,
     rule: &'a Rule,
@@ -257,6 +303,40 @@ impl Entry<'_> {
             Auth::Scram | Auth::Md5 | Auth::Password => Box::pin(self.stored()).await,
             _ => self.local().await.map(|()| Proof::Given(None)),
         }
+    }
+
+    /// The attempts of where the client comes from.
+    fn source(&self) -> Arc<SourceLimit> {
+        self.shared.registry.limiter.of(self.conn.stream())
+    }
+
+    /// Waits for the client's turn to be tried upstream; `None` when it goes away.
+    async fn turn<'s>(&mut self, source: &'s SourceLimit) -> Result<Option<Turn<'s>>, Fault> {
+        tokio::select! {
+            biased;
+            // A client that does not wait takes no turn.
+            () = ask::gone(self.conn) => Ok(None),
+            turn = source.turn(self.deadline) => turn.map(Some),
+        }
+    }
+
+    /// Does `work`, which waits for others; `None` when the client goes away.
+    async fn unless_gone<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, Fault> {
+        let work = tokio::select! {
+            biased;
+            () = ask::gone(self.conn) => return Ok(None),
+            done = timeout_at(self.deadline, work) => done,
+        };
+        work.map(Some).map_err(|_| timed_out(self.settings.login_timeout))
+    }
+
+    /// Holds back the reply to a wrong answer: the longer, the more of them came from there.
+    ///
+    /// # Errors
+    /// Always: `reply`, or that too many are held back.
+    async fn hold_back<T>(&mut self, source: &SourceLimit, reply: Fault) -> Result<T, Fault> {
+        self.shared.registry.counters.wrong_passwords.add();
+        ask::hold_back(self.conn, self.room, source, self.deadline, reply).await
     }
 
     fn account(&self) -> Arc<Account> {

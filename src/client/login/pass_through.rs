@@ -2,18 +2,16 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
 use super::{Entry, ask, timed_out};
 use crate::auth::{Credential, Password};
 use crate::error::Fault;
-use crate::upstream::account::{Knowledge, attempt};
+use crate::upstream::account::{Account, Freshness, Knowledge};
+use crate::upstream::attempt::attempt as attempt_login;
+use crate::upstream::login_slots::LoginSlot;
 use crate::upstream::{Ask, DialError, Pool, Secret};
-
-/// The first and the longest pause before another attempt while the upstream is down.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 
 /// One client's login by pass-through.
 pub(super) struct PassThrough<'a, 'b> {
@@ -26,129 +24,164 @@ pub(super) struct PassThrough<'a, 'b> {
 impl PassThrough<'_, '_> {
     /// The upstream decides: by what it is known to do, or by trying. `false` when the client went away.
     pub async fn run(&mut self) -> Result<bool, Fault> {
-        match self.pool.account.knowledge() {
+        match self.knowledge(&self.pool.account) {
             Knowledge::Open => Ok(true),
             _ => Box::pin(self.decide()).await,
         }
     }
 
+    /// Asks the client where the upstream asks, and tries upstream what is not known. Nothing of the upstream is held while the
+    /// client thinks, or while others are waited for.
     async fn decide(&mut self) -> Result<bool, Fault> {
         let account = Arc::clone(&self.pool.account);
-        if account.knowledge() == Knowledge::Unknown {
-            let turn = timeout_at(self.entry.deadline, account.turn()).await;
-            let turn = turn.map_err(|_| timed_out(self.entry.settings.login_timeout))?;
-            if account.knowledge() == Knowledge::Unknown {
-                return self.first_contact(turn).await;
+        let source = self.entry.source();
+        let mut given: Option<Password> = None;
+        loop {
+            match (&given, self.knowledge(&account)) {
+                (None, Knowledge::Open) => return Ok(true),
+                (None, Knowledge::Asks) => {
+                    let Some(password) = self.ask().await? else { return Ok(false) };
+                    given = Some(password);
+                }
+                _ => {}
+            }
+            let registry = &self.entry.shared.registry;
+            if let Some(password) = &given {
+                if self.is_known(&account, password) {
+                    return Ok(true);
+                }
+                if let Some(refusal) = account.refusal(registry, password) {
+                    return self.entry.hold_back(&source, refusal).await;
+                }
+            }
+            if let Err(fault) = self.upstream_up(&account).await {
+                return if self.is_remembered(&account, given.as_ref()) { Ok(true) } else { Err(fault) };
+            }
+            let lane = account.lane(source.source());
+            let Some(lane) = self.entry.unless_gone(lane.lock_owned()).await? else { return Ok(false) };
+            let Some(turn) = self.entry.turn(&source).await? else { return Ok(false) };
+            let attempt = self.in_time(account.turn()).await?;
+            // The next of the same source may wait for this account.
+            drop(lane);
+            // Another client may have found out meanwhile, or met with trouble.
+            if self.is_settled(&account, given.as_ref()) || account.trouble(std::time::Instant::now()).is_some() {
+                continue;
+            }
+            let slot = self.in_time(self.entry.shared.registry.login_slots.take()).await?;
+            // And for a slot.
+            drop(turn);
+            let outcome = match &given {
+                None => self.first_contact(attempt, slot, &mut given).await?,
+                Some(password) => {
+                    let secret = Secret::Known(Credential::Password(password.clone()));
+                    let outcome = attempt_login(self.pool, &self.entry.shared.registry, secret, slot).await;
+                    drop(attempt);
+                    Some(outcome)
+                }
+            };
+            let Some(outcome) = outcome else {
+                source.count();
+                return Ok(false);
+            };
+            let Err(error) = outcome else { return Ok(true) };
+            if error.is_clients() {
+                source.count();
+            }
+            match error {
+                DialError::ClientGone => return Ok(false),
+                // The slot was another login's meanwhile; the answer is tried in its turn.
+                DialError::Unanswered => {}
+                // What is old is better than nothing.
+                error if error.may_pass() && self.is_remembered(&account, given.as_ref()) => return Ok(true),
+                error if error.may_pass() => account.note_trouble(&error),
+                error if error.is_credential() => return self.entry.hold_back(&source, error.fault()).await,
+                error => return Err(error.fault()),
             }
         }
-        if account.knowledge() == Knowledge::Open {
-            return Ok(true);
-        }
-        let Some(password) = self.ask().await? else { return Ok(false) };
-        if account.matches(&self.entry.shared.registry, &password) {
-            return Ok(true);
-        }
-        self.check(password).await
     }
 
-    /// Tries a password upstream that is not known to be right.
-    async fn check(&mut self, password: Password) -> Result<bool, Fault> {
-        let account = Arc::clone(&self.pool.account);
+    /// Whether it is known by now how the login ends, or that the client is to be asked first.
+    fn is_settled(&self, account: &Account, given: Option<&Password>) -> bool {
         let registry = &self.entry.shared.registry;
-        // Whoever waited for a turn looks again: somebody may have tried the same password meanwhile.
-        let _turn = timeout_at(self.entry.deadline, account.turn())
-            .await
-            .map_err(|_| timed_out(self.entry.settings.login_timeout))?;
-        if account.matches(registry, &password) {
-            return Ok(true);
-        }
-        if let Some(refusal) = account.refusal(registry, &password) {
-            return Err(refusal);
-        }
-        self.pace().await?;
-        self.until_up(|| attempt(self.pool, registry, Secret::Known(Credential::Password(password.clone()))))
-            .await
-            .map(|()| true)
-    }
-
-    /// Nobody knows this user: lets the upstream decide whether it wants a password, and asks the client only then.
-    async fn first_contact(&mut self, turn: tokio::sync::MutexGuard<'_, ()>) -> Result<bool, Fault> {
-        self.pace().await?;
-        let mut retry = Retry::until(self.entry.deadline);
-        loop {
-            let (ask, asked) = Ask::new();
-            let attempt = attempt(self.pool, &self.entry.shared.registry, Secret::Ask(ask));
-            // An attempt that ends without asking lets go of its end.
-            let Ok(answer) = asked.await else {
-                match attempt.await {
-                    Ok(()) => return Ok(true),
-                    Err(error) => retry.after(error).await?,
-                }
-                continue;
-            };
-            // The others may ask their clients while this one thinks.
-            self.pool.account.asks();
-            drop(turn);
-            let Some(password) = self.ask().await? else { return Ok(false) };
-            // Nobody listens any more if the upstream has lost patience; the outcome says so.
-            let _ = answer.send(password.clone());
-            return match attempt.await {
-                Ok(()) => Ok(true),
-                Err(error) if error.may_pass() => self.check(password).await,
-                Err(error) => Err(error.fault()),
-            };
+        match given {
+            None => self.knowledge(account) != Knowledge::Unknown,
+            Some(password) => self.is_known(account, password) || account.refusal(registry, password).is_some(),
         }
     }
 
-    /// Keeps to the rate at which passwords may be tried upstream, and to a pause.
-    async fn pace(&self) -> Result<(), Fault> {
+    /// What the upstream is known to do, as far as that is not too old to let clients in.
+    fn knowledge(&self, account: &Account) -> Knowledge {
+        match account.knowledge() {
+            Knowledge::Open if self.is_stale(account) => Knowledge::Unknown,
+            other => other,
+        }
+    }
+
+    /// Whether `password` is known to be the right one, and that is not too old.
+    fn is_known(&self, account: &Account, password: &Password) -> bool {
+        account.matches(&self.entry.shared.registry, password) && !self.is_stale(account)
+    }
+
+    /// Whether the client would be let in by what is known, however old.
+    fn is_remembered(&self, account: &Account, given: Option<&Password>) -> bool {
+        match given {
+            None => account.knowledge() == Knowledge::Open,
+            Some(password) => account.matches(&self.entry.shared.registry, password),
+        }
+    }
+
+    fn is_stale(&self, account: &Account) -> bool {
+        account.freshness(self.entry.settings.auth_recheck) == Freshness::Stale
+    }
+
+    /// Lets the upstream decide whether it wants a password, and asks the client only then; `None` when it goes away.
+    async fn first_contact(
+        &mut self,
+        turn: tokio::sync::MutexGuard<'_, ()>,
+        slot: LoginSlot,
+        given: &mut Option<Password>,
+    ) -> Result<Option<Result<(), DialError>>, Fault> {
+        let registry = &self.entry.shared.registry;
+        let (ask, asked) = Ask::new(&registry.login_slots);
+        let attempt = attempt_login(self.pool, registry, Secret::Ask(ask), slot);
+        // An attempt that ends without asking lets go of its end.
+        let Ok(answer) = asked.await else { return Ok(Some(attempt.await)) };
+        // The others may ask their clients while this one thinks.
+        self.pool.account.asks();
+        drop(turn);
+        let Some(password) = self.ask().await? else { return Ok(None) };
+        // An attempt that has ended meanwhile says so.
+        let _ = answer.send(password.clone());
+        *given = Some(password);
+        Ok(Some(attempt.await))
+    }
+
+    /// Waits until the database is not paused, and the upstream may be asked again after it was down or full.
+    ///
+    /// # Errors
+    /// When the client's time is up before: why the upstream could not be asked.
+    async fn upstream_up(&self, account: &Account) -> Result<(), Fault> {
         let switches = &self.entry.shared.registry.switches;
-        let resumed = timeout_at(self.entry.deadline, switches.resumed(self.entry.database)).await;
-        resumed.map_err(|_| timed_out(self.entry.settings.login_timeout))?;
-        let patience = self.entry.deadline.saturating_duration_since(Instant::now());
-        let pause = self.pool.account.may_try(&self.entry.shared.registry, patience)?;
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
+        self.in_time(switches.resumed(self.entry.database)).await?;
+        while let Some((until, fault)) = account.trouble(std::time::Instant::now()) {
+            if Instant::from_std(until) >= self.entry.deadline {
+                return Err(fault);
+            }
+            tokio::time::sleep_until(until.into()).await;
         }
         Ok(())
     }
 
-    /// Tries again while the upstream is down and the client's time is not up.
-    async fn until_up<F: Future<Output = Result<(), DialError>>>(&self, attempt: impl Fn() -> F) -> Result<(), Fault> {
-        let mut retry = Retry::until(self.entry.deadline);
-        loop {
-            match attempt().await {
-                Ok(()) => return Ok(()),
-                Err(error) => retry.after(error).await?,
-            }
-        }
+    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, Fault> {
+        let done = timeout_at(self.entry.deadline, work).await;
+        done.map_err(|_| timed_out(self.entry.settings.login_timeout))
     }
 
     async fn ask(&mut self) -> Result<Option<Password>, Fault> {
-        let password = ask::password(self.entry.conn, self.entry.deadline, self.entry.settings.login_timeout).await?;
+        let password =
+            ask::password(self.entry.conn, self.entry.room, self.entry.deadline, self.entry.settings.login_timeout)
+                .await?;
         self.password_given = password.is_some();
         Ok(password)
-    }
-}
-
-/// The pauses between attempts while the upstream is down.
-struct Retry {
-    pause: Duration,
-    deadline: Instant,
-}
-
-impl Retry {
-    fn until(deadline: Instant) -> Self {
-        Self { pause: PAUSES.0, deadline }
-    }
-
-    /// Waits for the next attempt, or gives up: when waiting does not help against `error`, or the time is up.
-    async fn after(&mut self, error: DialError) -> Result<(), Fault> {
-        if !error.may_pass() || Instant::now() + self.pause >= self.deadline {
-            return Err(error.fault());
-        }
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(PAUSES.1);
-        Ok(())
     }
 }

@@ -3,51 +3,53 @@
 //! Who is unknown goes the same way as who is known, and fails where a wrong password fails, with the same words.
 
 use tokio::task::spawn_blocking;
-use tokio::time::Instant;
 
 use super::{Entry, Proof, ask};
 use crate::auth::scram::server::{Offered, Server};
 use crate::auth::scram::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError, Verifier};
+use crate::auth::stored::is_right;
 use crate::auth::{Credential, Md5Secret, Password, Stored};
 use crate::client::secrets::Secrets;
 use crate::config::Auth;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::tls::Session;
+use crate::upstream::limiter::{SourceLimit, Turn};
 use crate::wire::{backend, frontend};
 
 impl Entry<'_> {
     /// The methods `scram-sha-256`, `md5` and `password`.
     pub(super) async fn stored(&mut self) -> Result<Proof, Fault> {
-        let account = self.account();
-        account.may_guess(self.patience())?;
+        let source = self.source();
         let door = self.shared.door.load_full();
         let secrets = &door.secrets;
         let stored = secrets.find(&self.shared.registry, self.database, self.user).await?;
-        let outcome = match (self.rule.method, &stored) {
-            (Auth::Password, _) => self.clear_text(secrets, stored).await,
-            // As in PostgreSQL: a SCRAM verifier can't answer MD5, so SCRAM it is; and who is unknown is like the others.
-            (Auth::Md5, None) if !secrets.have_verifiers() => self.md5(stored).await,
-            (Auth::Md5, Some(Stored::Scram(_)) | None) | (Auth::Scram, _) => {
+        let outcome = match self.rule.method {
+            Auth::Password => self.clear_text(secrets, stored, &source).await,
+            Auth::Md5 if secrets.answers_md5(self.user, stored.as_ref()) => self.md5(stored, &source).await,
+            _ => {
                 let verifier = secrets.verifier(self.user, stored.as_ref()).await;
-                self.scram(stored, verifier).await
+                self.scram(stored, verifier, &source).await
             }
-            _ => self.md5(stored).await,
         };
         match outcome {
             Ok(Some(proof)) => Ok(proof),
             Ok(None) => {
                 secrets.doubt(self.database, self.user);
-                // The answer takes the longer, the more of them there were.
-                tokio::time::sleep(account.guessed_wrong(self.patience())).await;
-                Err(self.wrong_password())
+                let reply = self.wrong_password();
+                self.hold_back(&source, reply).await
             }
             Err(fault) => Err(fault),
         }
     }
 
-    /// What remains of the time for the login.
-    fn patience(&self) -> std::time::Duration {
-        self.deadline.saturating_duration_since(Instant::now())
+    /// Waits for the turn to compare the client's answer; `None` when it goes away.
+    async fn turn_to_compare<'s>(&mut self, source: &'s SourceLimit) -> Result<Option<Turn<'s>>, Fault> {
+        tokio::select! {
+            biased;
+            // An answer that is not waited for takes no turn.
+            () = ask::gone(self.conn) => Ok(None),
+            turn = source.turn_to_compare(self.deadline) => turn.map(Some),
+        }
     }
 
     fn wrong_password(&self) -> Fault {
@@ -55,48 +57,59 @@ impl Entry<'_> {
         Fault::fatal(Blame::Client, sqlstate::INVALID_PASSWORD, message)
     }
 
-    async fn clear_text(&mut self, secrets: &Secrets, stored: Option<Stored>) -> Result<Option<Proof>, Fault> {
+    async fn clear_text(
+        &mut self,
+        secrets: &Secrets,
+        stored: Option<Stored>,
+        source: &SourceLimit,
+    ) -> Result<Option<Proof>, Fault> {
         let limit = self.settings.login_timeout;
-        let Some(given) = ask::password(self.conn, self.deadline, limit).await? else { return Ok(Some(Proof::Gone)) };
-        let user = self.user.to_vec();
-        let stored = match stored {
-            Some(stored) => stored,
-            // Who is unknown takes as long as who is known.
-            None if secrets.have_verifiers() => Stored::Scram(secrets.verifier(self.user, None).await),
-            None => return Ok(None),
+        let Some(given) = ask::password(self.conn, self.room, self.deadline, limit).await? else {
+            return Ok(Some(Proof::Gone));
         };
+        let Some(turn) = self.turn_to_compare(source).await? else { return Ok(Some(Proof::Gone)) };
+        let (user, rounds) = (self.user.to_vec(), secrets.rounds());
         let right = spawn_blocking({
             let given = given.clone();
-            move || match stored {
-                Stored::Plain(password) => password.is(&given),
-                Stored::Md5(secret) => secret == Md5Secret::of(&given, &user),
-                Stored::Scram(verifier) => verifier.matches(&given),
-            }
+            move || is_right(stored.as_ref(), &user, &given, rounds)
         })
         .await
         .unwrap_or(false);
-        Ok(right.then_some(Proof::Given(Some(Credential::Password(given)))))
+        Ok(turn.judge(right.then_some(Proof::Given(Some(Credential::Password(given))))))
     }
 
-    async fn md5(&mut self, stored: Option<Stored>) -> Result<Option<Proof>, Fault> {
+    async fn md5(&mut self, stored: Option<Stored>, source: &SourceLimit) -> Result<Option<Proof>, Fault> {
         let mut salt = [0; 4];
         fill(&mut salt)?;
         backend::put_md5_request(&mut self.conn.output, salt);
         let limit = self.settings.login_timeout;
-        let Some(body) = ask::answer(self.conn, "password", self.deadline, limit).await? else {
+        let Some(body) = ask::answer(self.conn, self.room, "password", self.deadline, limit).await? else {
             return Ok(Some(Proof::Gone));
         };
         let given = ask::read_password(&body)?;
+        let Some(turn) = self.turn_to_compare(source).await? else { return Ok(Some(Proof::Gone)) };
         let (secret, credential) = match stored {
-            Some(Stored::Plain(password)) => (Md5Secret::of(&password, self.user), Credential::Password(password)),
-            Some(Stored::Md5(secret)) => (secret.clone(), Credential::Md5(secret)),
-            Some(Stored::Scram(_)) | None => return Ok(None),
+            Some(Stored::Plain(password)) => {
+                (Md5Secret::of(&password, self.user), Some(Credential::Password(password)))
+            }
+            Some(Stored::Md5(secret)) => (secret.clone(), Some(Credential::Md5(secret))),
+            // Whoever has no secret is compared with one all the same.
+            Some(Stored::Scram(_)) | None => {
+                let none = Password::new(Vec::new());
+                (Md5Secret::of(&none, self.user), None)
+            }
         };
         let right = Password::new(secret.response(salt).into_bytes()).is(&given);
-        Ok(right.then_some(Proof::Given(Some(credential))))
+        let credential = credential.filter(|_| right);
+        Ok(turn.judge(credential.map(|credential| Proof::Given(Some(credential)))))
     }
 
-    async fn scram(&mut self, stored: Option<Stored>, verifier: Verifier) -> Result<Option<Proof>, Fault> {
+    async fn scram(
+        &mut self,
+        stored: Option<Stored>,
+        verifier: Verifier,
+        source: &SourceLimit,
+    ) -> Result<Option<Proof>, Fault> {
         let end_point = self.conn.stream().tls().and_then(Session::own_end_point).map(<[u8]>::to_vec);
         let offered = match &end_point {
             Some(_) => &[SCRAM_SHA_256_PLUS, SCRAM_SHA_256][..],
@@ -125,9 +138,10 @@ impl Entry<'_> {
         let server = Server::new(&first, &binding, verifier.clone(), random).map_err(|error| self.explain(error))?;
         backend::put_sasl_continue(&mut self.conn.output, server.first().as_bytes());
         let Some(last) = self.answer().await? else { return Ok(Some(Proof::Gone)) };
+        let Some(turn) = self.turn_to_compare(source).await? else { return Ok(Some(Proof::Gone)) };
         let proven = match server.finish(&last) {
             Ok(proven) => proven,
-            Err(ScramError::WrongPassword) => return Ok(None),
+            Err(ScramError::WrongPassword) => return Ok(turn.judge(None)),
             Err(error) => return Err(self.explain(error)),
         };
         backend::put_sasl_final(&mut self.conn.output, proven.message.as_bytes());
@@ -138,7 +152,7 @@ impl Entry<'_> {
     }
 
     async fn answer(&mut self) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Fault> {
-        ask::answer(self.conn, "SASL", self.deadline, self.settings.login_timeout).await
+        ask::answer(self.conn, self.room, "SASL", self.deadline, self.settings.login_timeout).await
     }
 
     fn explain(&self, error: ScramError) -> Fault {

@@ -32,6 +32,9 @@ use crate::upstream::slots::Slot;
 use crate::upstream::{Lease, Pool};
 use crate::wire::{Head, backend, frame, frontend, head};
 
+/// The setting that bounds how long a session may be idle.
+const IDLE_TIMEOUT: &[u8] = b"idle_session_timeout";
+
 /// How many dead connections one request may meet before the client is told.
 const STALE_LIMIT: usize = 10;
 
@@ -263,9 +266,12 @@ impl<'a> Session<'a> {
         if self.mode == Mode::Session && self.loan.is_none() && self.state.work > 0 {
             return None;
         }
-        const NAME: &[u8] = b"idle_session_timeout";
         let kept = self.state.ledger.kept();
-        if kept.mentions(NAME) { kept.time(NAME) } else { startup_time(&self.pool.key.extra, NAME) }
+        if kept.mentions(IDLE_TIMEOUT) {
+            kept.time(IDLE_TIMEOUT)
+        } else {
+            startup_time(&self.pool.key.extra, IDLE_TIMEOUT)
+        }
     }
 
     /// Looks at whatever may happen to an idle client.

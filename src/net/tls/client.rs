@@ -81,9 +81,9 @@ impl Client {
     ///
     /// # Errors
     /// When `host` can be no server's name.
-    pub fn connect(&self, host: &str) -> io::Result<Connection> {
+    pub async fn connect(&self, host: &str) -> io::Result<Connection> {
         let name = ServerName::try_from(host.trim_end_matches('.').to_owned()).map_err(io::Error::other)?;
-        let config = self.0.current();
+        let config = self.0.current().await;
         ClientConnection::new(config, name).map(Connection::from).map_err(io::Error::other)
     }
 }

@@ -51,8 +51,8 @@ impl Server {
     ///
     /// # Errors
     /// When rustls has no memory for it.
-    pub fn accept(&self) -> std::io::Result<(Connection, Option<Vec<u8>>)> {
-        let made = self.0.current();
+    pub async fn accept(&self) -> std::io::Result<(Connection, Option<Vec<u8>>)> {
+        let made = self.0.current().await;
         let session = ServerConnection::new(Arc::clone(&made.config)).map_err(std::io::Error::other)?;
         Ok((session.into(), made.end_point.clone()))
     }

@@ -40,6 +40,8 @@ pub enum DialError {
     NoPassword,
     /// The client who was asked for a password went away.
     ClientGone,
+    /// The client who was asked for a password had not answered when other logins wanted the slot.
+    Unanswered,
     /// The connection ended before the login did, as it does when the server goes down or comes up.
     Broke(String),
     /// The server says what it should not.
@@ -102,6 +104,33 @@ impl DialError {
         }
     }
 
+    /// Whether the server does not let the user in, and will not as things are.
+    #[must_use]
+    pub fn denies_login(&self) -> bool {
+        match self {
+            Self::Refused(fault, _) => matches!(
+                fault.code().as_str(),
+                sqlstate::INVALID_PASSWORD
+                    | sqlstate::INVALID_AUTHORIZATION
+                    | sqlstate::UNDEFINED_DATABASE
+                    | sqlstate::INSUFFICIENT_PRIVILEGE
+                    | sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE
+            ),
+            Self::NoPassword => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the attempt was the client's failure: the server refused it, or the client left its question open.
+    #[must_use]
+    pub fn is_clients(&self) -> bool {
+        match self {
+            Self::Refused(..) => !self.may_pass(),
+            Self::ClientGone | Self::Unanswered => true,
+            _ => false,
+        }
+    }
+
     /// What a client is told.
     #[must_use]
     pub fn fault(&self) -> Fault {
@@ -124,7 +153,10 @@ impl DialError {
                 sqlstate::UNABLE_TO_CONNECT,
                 format!("could not connect securely to the upstream server: {why}"),
             )
-            .hint("The settings are sslmode and those that begin with ssl, in the upstream URL or the configuration."),
+            .hint(
+                "The settings are sslmode and those that begin with ssl, channel_binding and require_auth, in the upstream URL or \
+                 the configuration.",
+            ),
             Self::Credential(why) => Fault::fatal(
                 Blame::Upstream,
                 sqlstate::INVALID_AUTHORIZATION,
@@ -145,6 +177,9 @@ impl DialError {
             ),
             Self::ClientGone => {
                 Fault::fatal(Blame::Client, sqlstate::CONNECTION_FAILURE, "the client went away during login")
+            }
+            Self::Unanswered => {
+                Fault::fatal(Blame::Client, sqlstate::CONNECTION_FAILURE, "the client did not answer in time")
             }
             Self::Protocol(why) => Fault::fatal(
                 Blame::Upstream,

@@ -1,24 +1,26 @@
-//! The login: the server's questions, and what it says of the session.
-
-use std::sync::Arc;
+//! The login: authentication, and then what the server says of the session.
+//!
+//! The manual's "Start-up" flow, one function for each of its stages, in which only the messages of that stage are taken: what
+//! a server leaves out, repeats or says too early ends the login. `authentication` is the first stage.
 
 use bytes::BytesMut;
-use postgres_protocol::authentication::sasl;
-use postgres_protocol::message::{backend::Message, frontend as protocol};
-use zeroize::Zeroize;
+use postgres_protocol::message::backend::Message;
 
-use super::{DialError, Login, Secret, scram};
-use crate::auth::{Credential, Md5Secret, Password};
-use crate::config::Binding;
-use crate::error::{Blame, Fault, sqlstate};
+use super::authentication::authenticate;
+use super::{DialError, Login};
+use crate::auth::{Credential, Password};
+use crate::error::Fault;
 use crate::net::Conn;
-use crate::net::tls::certificate;
 use crate::track::Params;
+use crate::track::pipeline::IDLE;
 use crate::upstream::route::Endpoint;
 use crate::wire::{backend, frontend};
 
-/// The longest message a server may send while it logs us in.
+/// The longest message, in bytes, that a server may send while it logs us in.
 const LOGIN_LIMIT: usize = 64 * 1024;
+
+/// All that it may send meanwhile, in bytes. PostgreSQL's own is about 1 kB.
+const LOGIN_TOTAL: usize = 1 << 20;
 
 /// What a login yields.
 #[derive(Default)]
@@ -36,165 +38,105 @@ pub(super) async fn log_in(
     endpoint: &Endpoint,
     fixed: &mut Option<Password>,
 ) -> Result<Session, DialError> {
-    let route = Arc::clone(&login.route);
+    let minor = login.route.minor;
     let params = login.params.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
     let user = [(&b"user"[..], login.user.as_slice())];
-    frontend::put_startup(&mut conn.output, route.minor, user.into_iter().chain(params));
+    frontend::put_startup(&mut conn.output, minor, user.into_iter().chain(params));
     conn.flush().await?;
-    let mut session = Session::default();
-    let mut bound = false;
-    loop {
-        // Its secret may be longer than the library expects.
-        if let Some((pid, secret)) = key_data(conn).await? {
-            (session.pid, session.secret) = (pid, secret);
-            continue;
+    let mut incoming = Incoming { conn, left: LOGIN_TOTAL };
+    incoming.negotiated(minor).await?;
+    let credential = authenticate(&mut incoming, login, endpoint, fixed).await?;
+    incoming.session(credential).await
+}
+
+/// What a server sends during a login.
+pub(super) struct Incoming<'a> {
+    pub conn: &'a mut Conn,
+    /// How many bytes it may still send.
+    left: usize,
+}
+
+impl Incoming<'_> {
+    /// The type of the next message, which stays where it is.
+    async fn peek(&mut self) -> Result<u8, DialError> {
+        let frame = self.conn.peek_frame(LOGIN_LIMIT).await?;
+        let (tag, size) = (frame.tag, frame.bytes.len());
+        if size > self.left {
+            return Err(DialError::Protocol(format!("more than {LOGIN_TOTAL} bytes during a login")));
         }
-        let Some(message) = receive(conn, session.credential.as_ref()).await? else { continue };
-        let unbound = || {
-            DialError::Untrusted(
-                "channel binding required, but server authenticated client without channel binding".into(),
-            )
-        };
-        match message {
-            Message::AuthenticationOk if route.binding == Binding::Require && !bound => return Err(unbound()),
-            Message::AuthenticationOk => {}
-            Message::AuthenticationCleartextPassword | Message::AuthenticationMd5Password(_)
-                if route.binding == Binding::Require =>
-            {
-                return Err(unbound());
-            }
-            Message::AuthenticationCleartextPassword => {
-                let credential = session.credential.insert(credential(login, endpoint, fixed).await?);
-                let Credential::Password(password) = credential else {
-                    return Err(unusable("the password in clear text", "trust, md5 or scram-sha-256"));
-                };
-                send_password(conn, password.expose()).await?;
-            }
-            Message::AuthenticationMd5Password(body) => {
-                let credential = session.credential.insert(credential(login, endpoint, fixed).await?);
-                let secret = match credential {
-                    Credential::Password(password) => Md5Secret::of(password, &login.user),
-                    Credential::Md5(secret) => secret.clone(),
-                    Credential::Key(..) => return Err(unusable("an MD5 password", "scram-sha-256")),
-                };
-                send_password(conn, secret.response(body.salt()).as_bytes()).await?;
-            }
-            Message::AuthenticationSasl(body) => {
-                let mut mechanisms = body.mechanisms();
-                let (mut plain, mut plus) = (false, false);
-                while let Some(name) = next_mechanism(&mut mechanisms)? {
-                    plain |= name == sasl::SCRAM_SHA_256;
-                    plus |= name == sasl::SCRAM_SHA_256_PLUS;
+        Ok(tag)
+    }
+
+    /// Receives one message: its type, and all of its bytes. An error ends the login.
+    async fn next(&mut self, credential: Option<&Credential>) -> Result<(u8, BytesMut), DialError> {
+        let tag = self.peek().await?;
+        let frame = self.conn.peek_frame(LOGIN_LIMIT).await?;
+        let bytes = BytesMut::from(frame.bytes);
+        self.conn.consume(bytes.len());
+        self.left -= bytes.len();
+        if tag == backend::ERROR {
+            return Err(DialError::Refused(Fault::Upstream(bytes.as_ref().into()), credential.cloned()));
+        }
+        Ok((tag, bytes))
+    }
+
+    /// Receives what nothing may precede: that the server speaks an older minor version than `minor`, if it does. No
+    /// protocol options are asked for, so none can be unknown to it.
+    async fn negotiated(&mut self, minor: u16) -> Result<(), DialError> {
+        if self.peek().await? != backend::NEGOTIATE {
+            return Ok(());
+        }
+        let (_, bytes) = self.next(None).await?;
+        // PostgreSQL sends the version whole, others only its minor part.
+        let body = bytes.get(5..).and_then(|body| body.split_first_chunk::<4>());
+        let older = body.is_some_and(|(version, options)| {
+            let [major, spoken] = [&version[..2], &version[2..]].map(|half| u16::from_be_bytes([half[0], half[1]]));
+            matches!(major, 0 | 3) && spoken < minor && options == [0; 4]
+        });
+        if older { Ok(()) } else { Err(DialError::Protocol("invalid protocol negotiation message".into())) }
+    }
+
+    /// Receives a message of the authentication stage.
+    pub(super) async fn request(&mut self, credential: Option<&Credential>) -> Result<Message, DialError> {
+        let (tag, mut bytes) = self.next(credential).await?;
+        let message = if tag == backend::AUTHENTICATION { Message::parse(&mut bytes)? } else { None };
+        message.ok_or_else(|| {
+            let shown = char::from(tag).escape_default();
+            DialError::Protocol(format!("expected authentication request from server, but received {shown}"))
+        })
+    }
+
+    /// Receives what follows `AuthenticationOk`, up to the first `ReadyForQuery`.
+    async fn session(&mut self, credential: Option<Credential>) -> Result<Session, DialError> {
+        let mut session = Session { credential, ..Session::default() };
+        loop {
+            let (tag, bytes) = self.next(session.credential.as_ref()).await?;
+            let body = &bytes[crate::wire::frame::HEADER..];
+            match tag {
+                backend::PARAMETER_STATUS => {
+                    let (name, value) = backend::parameter_status(body).ok_or_else(|| malformed("ParameterStatus"))?;
+                    session.params.set(name, value);
                 }
-                let choice = scram::choose(plain, plus, end_point(conn), route.binding);
-                let Some((mechanism, binding)) = choice else {
-                    let required = route.binding == Binding::Require && plain;
-                    return Err(if required { unbound() } else { unknown_method("SASL without SCRAM-SHA-256") });
-                };
-                bound = mechanism == sasl::SCRAM_SHA_256_PLUS;
-                let credential = session.credential.insert(credential(login, endpoint, fixed).await?).clone();
-                scram::exchange(conn, mechanism, binding, credential).await?;
+                backend::BACKEND_KEY_DATA => {
+                    let (pid, secret) = backend::key_data(body).ok_or_else(|| malformed("BackendKeyData"))?;
+                    (session.pid, session.secret) = (pid, secret.into());
+                }
+                backend::NOTICE => {}
+                backend::READY if body == [IDLE] => return Ok(session),
+                backend::READY => {
+                    return Err(DialError::Protocol("a session that begins inside a transaction".into()));
+                }
+                _ => {
+                    let shown = char::from(tag).escape_default();
+                    return Err(DialError::Protocol(format!("unexpected message {shown} after authentication")));
+                }
             }
-            Message::AuthenticationGss | Message::AuthenticationSspi | Message::AuthenticationKerberosV5 => {
-                return Err(unknown_method("GSSAPI, SSPI or Kerberos"));
-            }
-            Message::ReadyForQuery(_) => return Ok(session),
-            Message::ParameterStatus(body) => {
-                session.params.set(body.name()?.as_bytes(), body.value()?.as_bytes());
-            }
-            _ => return Err(DialError::Protocol("a message that has no place in a login".into())),
         }
     }
 }
 
-/// What the server's certificate gives to bind a login to.
-fn end_point(conn: &Conn) -> Option<Vec<u8>> {
-    conn.stream().tls()?.peer_certificates().first().and_then(certificate::end_point)
-}
-
-/// What there is to log in with; a server asks once.
-async fn credential(
-    login: &mut Login,
-    endpoint: &Endpoint,
-    fixed: &mut Option<Password>,
-) -> Result<Credential, DialError> {
-    match std::mem::replace(&mut login.secret, Secret::Used) {
-        Secret::Known(credential) => Ok(credential),
-        Secret::Ask(ask) => ask.password().await.map(Credential::Password).ok_or(DialError::ClientGone),
-        Secret::Fixed(other) => {
-            let found = endpoint.credentials.password(login.database(), &login.user).await;
-            let Some(password) = found.map_err(DialError::Credential)? else {
-                return other.ok_or(DialError::NoPassword);
-            };
-            *fixed = Some(password.clone());
-            Ok(Credential::Password(password))
-        }
-        Secret::None => Err(DialError::NoPassword),
-        Secret::Used => Err(DialError::Protocol("the server asks for the password twice".into())),
-    }
-}
-
-/// The next message, if it is `BackendKeyData`.
-async fn key_data(conn: &mut Conn) -> Result<Option<(i32, Box<[u8]>)>, DialError> {
-    let frame = conn.peek_frame(LOGIN_LIMIT).await?;
-    if frame.tag != backend::BACKEND_KEY_DATA {
-        return Ok(None);
-    }
-    let key = backend::key_data(frame.body()).map(|(pid, secret)| (pid, secret.into()));
-    let size = frame.bytes.len();
-    conn.consume(size);
-    key.map(Some).ok_or_else(|| DialError::Protocol("a malformed BackendKeyData".into()))
-}
-
-/// Receives one message; `None` for those that a login passes over: notices, and that the server speaks an older minor
-/// version than was asked for.
-pub(super) async fn receive(conn: &mut Conn, credential: Option<&Credential>) -> Result<Option<Message>, DialError> {
-    let frame = conn.peek_frame(LOGIN_LIMIT).await?;
-    let (tag, size) = (frame.tag, frame.bytes.len());
-    if tag == backend::ERROR {
-        let fault = Fault::Upstream(frame.bytes.into());
-        conn.consume(size);
-        return Err(DialError::Refused(fault, credential.cloned()));
-    }
-    let mut bytes = BytesMut::from(frame.bytes);
-    conn.consume(size);
-    match tag {
-        backend::NOTICE | backend::NEGOTIATE => Ok(None),
-        _ => Ok(Message::parse(&mut bytes)?),
-    }
-}
-
-/// `postgres-protocol`'s iterators are fallible ones; this is all of that trait that is needed.
-fn next_mechanism<'a>(
-    mechanisms: &mut postgres_protocol::message::backend::SaslMechanisms<'a>,
-) -> Result<Option<&'a str>, DialError> {
-    fallible_iterator::FallibleIterator::next(mechanisms).map_err(Into::into)
-}
-
-fn unknown_method(name: &str) -> DialError {
-    let fault = Fault::fatal(
-        Blame::Upstream,
-        sqlstate::FEATURE_NOT_SUPPORTED,
-        format!("the upstream server asks for an authentication method that pgferry does not speak: {name}"),
-    )
-    .hint("Methods that work: trust, password, md5, scram-sha-256 (pg_hba.conf).");
-    DialError::Refused(fault, None)
-}
-
-/// The server asks for what can't be made of the credential that is there.
-fn unusable(asked: &str, good: &str) -> DialError {
-    DialError::Credential(format!(
-        "the upstream server asks for {asked}, which can't be made of the secret that is stored here (good for: {good})"
-    ))
-}
-
-async fn send_password(conn: &mut Conn, password: &[u8]) -> Result<(), DialError> {
-    let mut out = BytesMut::new();
-    protocol::password_message(password, &mut out)?;
-    let sent = send(conn, &out).await;
-    out.zeroize();
-    conn.output.zeroize();
-    sent
+fn malformed(what: &str) -> DialError {
+    DialError::Protocol(format!("a malformed {what}"))
 }
 
 pub(super) async fn send(conn: &mut Conn, bytes: &[u8]) -> Result<(), DialError> {

@@ -1,11 +1,14 @@
 //! Opens one connection and logs in.
 //!
-//! `login` follows the manual's "Start-up" flow; messages are read with `postgres-protocol`, each whole in memory
-//! and bounded before it is parsed. `scram` is the part of it that takes several messages.
+//! `login` follows the manual's "Start-up" flow; messages are read whole, each bounded before it is read, and all together.
+//! `authentication` is its first stage, `scram` the part of that which takes several messages.
 
+mod authentication;
 mod error;
 mod login;
 mod scram;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::Arc;
@@ -20,6 +23,7 @@ use super::ask;
 use super::counters::Closing;
 use super::encrypt::{EncryptError, Encryptor};
 use super::link::Closed;
+use super::login_slots::LoginSlots;
 use super::registry::Registry;
 use super::route::{self, Address, Encrypt, Endpoint, Route};
 use crate::auth::{Credential, Password};
@@ -33,20 +37,25 @@ use crate::wire::frontend;
 #[derive(Debug)]
 pub struct Ask {
     question: oneshot::Sender<oneshot::Sender<Password>>,
+    slots: Arc<LoginSlots>,
 }
 
 impl Ask {
     /// The asker, and where the client's side learns that it is asked: it answers through the sender it gets there.
     #[must_use]
-    pub fn new() -> (Self, oneshot::Receiver<oneshot::Sender<Password>>) {
+    pub fn new(slots: &Arc<LoginSlots>) -> (Self, oneshot::Receiver<oneshot::Sender<Password>>) {
         let (question, asked) = oneshot::channel();
-        (Self { question }, asked)
+        (Self { question, slots: Arc::clone(slots) }, asked)
     }
 
-    pub(super) async fn password(self) -> Option<Password> {
+    pub(super) async fn password(self) -> Result<Password, DialError> {
         let (answer, answered) = oneshot::channel();
-        self.question.send(answer).ok()?;
-        answered.await.ok()
+        self.question.send(answer).map_err(|_| DialError::ClientGone)?;
+        tokio::select! {
+            biased;
+            password = answered => password.map_err(|_| DialError::ClientGone),
+            () = self.slots.patience_ends() => Err(DialError::Unanswered),
+        }
     }
 }
 

@@ -7,12 +7,11 @@ use postgres_protocol::message::{backend::Message, frontend as protocol};
 use tokio::task::spawn_blocking;
 
 use super::DialError;
-use super::login::{receive, send};
+use super::login::{Incoming, send};
 use crate::auth::Credential;
 use crate::auth::scram::client::{Binding as Bound, Client};
 use crate::auth::scram::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError};
 use crate::config::Binding;
-use crate::net::Conn;
 
 /// The mechanism to use, and what is said about channel binding; `None` when the server offers none that will do.
 /// `end_point` is what the connection gives to bind to: `None` for one that is not encrypted, or whose server has a
@@ -34,7 +33,7 @@ pub(super) fn choose(
 
 /// Runs the exchange.
 pub(super) async fn exchange(
-    conn: &mut Conn,
+    incoming: &mut Incoming<'_>,
     mechanism: &str,
     binding: Bound,
     credential: Credential,
@@ -44,13 +43,9 @@ pub(super) async fn exchange(
     let client = Client::new(binding, random);
     let mut out = BytesMut::new();
     protocol::sasl_initial_response(mechanism, client.first().as_bytes(), &mut out)?;
-    send(conn, &out).await?;
-    let first = loop {
-        match receive(conn, Some(&credential)).await? {
-            Some(Message::AuthenticationSaslContinue(body)) => break body,
-            None => {}
-            Some(_) => return Err(DialError::Protocol("no SCRAM server-first-message".into())),
-        }
+    send(incoming.conn, &out).await?;
+    let Message::AuthenticationSaslContinue(first) = incoming.request(Some(&credential)).await? else {
+        return Err(DialError::Protocol("no SCRAM server-first-message".into()));
     };
     // Thousands of rounds of hashing: milliseconds that must not hold up everybody else's data.
     let answer = spawn_blocking(move || {
@@ -61,13 +56,10 @@ pub(super) async fn exchange(
     let (message, answered) = answer.map_err(explain)?;
     let mut out = BytesMut::new();
     protocol::sasl_response(message.as_bytes(), &mut out)?;
-    send(conn, &out).await?;
-    loop {
-        match receive(conn, Some(&credential)).await? {
-            Some(Message::AuthenticationSaslFinal(body)) => return answered.finish(body.data()).map_err(explain),
-            None => {}
-            Some(_) => return Err(DialError::Protocol("no SCRAM server-final-message".into())),
-        }
+    send(incoming.conn, &out).await?;
+    match incoming.request(Some(&credential)).await? {
+        Message::AuthenticationSaslFinal(body) => answered.finish(body.data()).map_err(explain),
+        _ => Err(DialError::Protocol("no SCRAM server-final-message".into())),
     }
 }
 

@@ -21,7 +21,7 @@ use loans::Loans;
 pub use loans::{Called, Loan};
 pub use state::State;
 
-use super::account::Account;
+use super::account::{Account, Succession};
 use super::card::Cards;
 use super::counters::Closing;
 use super::dial::DialError;
@@ -48,6 +48,14 @@ pub struct PoolKey {
     pub extra: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+impl PoolKey {
+    /// The database and the role, for logs.
+    #[must_use]
+    pub fn shown(&self) -> (String, String) {
+        (String::from_utf8_lossy(&self.database).into_owned(), String::from_utf8_lossy(&self.user).into_owned())
+    }
+}
+
 /// Why a client gets no connection.
 #[derive(Clone, Debug)]
 pub enum CheckoutError {
@@ -55,6 +63,8 @@ pub enum CheckoutError {
     Dial(DialError),
     /// All were in use for as long as the client may wait.
     Exhausted(Fault),
+    /// The role that the client logged in as has been renamed or dropped.
+    Replaced,
     /// pgferry is going away.
     Closed,
 }
@@ -66,6 +76,12 @@ impl CheckoutError {
         match self {
             Self::Dial(error) => error.fault(),
             Self::Exhausted(fault) => fault.clone(),
+            Self::Replaced => Fault::fatal(
+                Blame::Upstream,
+                sqlstate::ADMIN_SHUTDOWN,
+                "terminating connection: its role was renamed or dropped, and its name is another role's",
+            )
+            .hint("Connect again."),
             Self::Closed => Fault::fatal(
                 Blame::Limits,
                 sqlstate::ADMIN_SHUTDOWN,
@@ -245,6 +261,9 @@ impl Pool {
         if link.id < self.oldest.load(Ordering::Relaxed) || registry.switches.of(&self.key.database).paused {
             return Some(Closing::Command);
         }
+        if self.account.succession().is_some() {
+            return Some(Closing::Identity);
+        }
         if link.card.is_retired() || route::misfit(link.target, &link.state.params).is_some() {
             return Some(Closing::Moved);
         }
@@ -257,7 +276,7 @@ impl Pool {
     /// Whether it belongs to settings that are no longer in force.
     #[must_use]
     pub fn is_outdated(&self, registry: &Registry) -> bool {
-        registry.generation() != self.generation
+        registry.generation() != self.generation || self.account.succession() == Some(Succession::SameRole)
     }
 
     /// Adapts to a new size.

@@ -25,23 +25,44 @@ impl Pool {
         self.dial_for(0);
     }
 
-    /// Takes over a connection that was opened to try a password; closes it if there is no slot for it.
-    pub fn adopt(&self, dialled: Dialled, settings: &Settings) {
-        let Some(registry) = self.registry.upgrade() else { return };
-        let link = self.link(dialled, Wanted::default(), &registry, settings);
-        let held = || {
-            let user = registry.user_slot(&self.key.user).ok()?;
-            Some(Held { pool: self.slots.try_take()?, process: registry.global.try_take()?, user })
-        };
-        match held() {
-            Some(slots) => self.hand_out(Upstream::new(link, slots, self.this.clone())),
-            None => {
-                tokio::spawn(async move {
-                    let how = Link::close(link.conn, Goodbye::Terminate).await;
-                    registry.closed(how, Closing::Login);
-                });
+    /// Takes over a connection that was opened to try a password, as soon as there is a slot for it; closes it if there is none.
+    pub fn adopt(self: &Arc<Self>, dialled: Dialled, settings: &Settings) -> impl Future<Output = ()> + use<> {
+        let (pool, patience) = (Arc::clone(self), settings.connect_timeout);
+        // What the server told at login is known from now on, and clients who come to wait meanwhile need no other.
+        let link = self.registry.upgrade().map(|registry| {
+            let link = self.link(dialled, Wanted::default(), &registry, settings);
+            if let Some(slots) = self.held_now(&registry) {
+                self.hand_out(Upstream::new(link, slots, self.this.clone()));
+                return None;
             }
+            self.queue().dial_starts();
+            Some((link, registry))
+        });
+        async move {
+            let Some((link, registry)) = link.flatten() else { return };
+            let ends = DialEnds(&pool);
+            if let Some(slots) = pool.held(&registry, patience).await {
+                pool.hand_out(Upstream::new(link, slots, pool.this.clone()));
+            } else {
+                let how = Link::close(link.conn, Goodbye::Terminate).await;
+                registry.closed(how, Closing::Login);
+            }
+            drop(ends);
+            pool.kick();
         }
+    }
+
+    /// The slots of a connection that is open already, if they are free.
+    fn held_now(&self, registry: &Registry) -> Option<Held> {
+        let user = registry.user_slot(&self.key.user).ok()?;
+        Some(Held { pool: self.slots.try_take()?, process: registry.global.try_take()?, user })
+    }
+
+    /// The slots of a connection that is open already, for which an idle one of another pool makes room.
+    async fn held(&self, registry: &Registry, patience: Duration) -> Option<Held> {
+        let user = registry.user_slot(&self.key.user).ok()?;
+        let pool = self.slots.try_take()?;
+        Some(Held { pool, process: registry.place(Some(self), patience).await?, user })
     }
 
     /// As [`Pool::kick`], and `beyond` more that nobody waits for yet.
@@ -72,12 +93,14 @@ impl Pool {
             let Some(process) = registry.global.try_take() else {
                 drop(queue);
                 drop(slot);
-                return registry.starve(self, |_| true);
+                registry.starve(Some(self), |_| true);
+                return;
             };
             let Ok(user) = registry.user_slot(&self.key.user) else {
                 drop(queue);
                 drop((slot, process));
-                return registry.starve(self, |other| other.key.user == self.key.user);
+                registry.starve(Some(self), |other| other.key.user == self.key.user);
+                return;
             };
             queue.dial_starts();
             drop(queue);
@@ -112,6 +135,7 @@ impl Pool {
         match outcome {
             Ok(dialled) => {
                 registry.counters.timings.connect.observe(began.elapsed());
+                self.account.note_success();
                 if self.queue().succeeded() {
                     info!(database = %self.database(), user = %self.user(), "upstream is back");
                 }
@@ -121,7 +145,12 @@ impl Pool {
             Err(failed) => {
                 let error = &failed.error;
                 registry.counters.fail(&error.fault());
-                self.account.note_failure(&registry, error);
+                if self.key.extra.is_empty() && self.account.is_denied(&registry, error) {
+                    self.account.deny(&registry, error);
+                    registry.retire(&self.account);
+                } else {
+                    self.account.note_failure(&registry, error);
+                }
                 if self.tell_of(error) {
                     let again = if error.may_pass() { "; clients wait while it is tried again" } else { "" };
                     warn!(database = %self.database(), user = %self.user(), "{}{again}", error.fault());

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{CheckoutError, Pool, lock};
 use crate::track::Wanted;
+use crate::upstream::account::Succession;
 use crate::upstream::lease::{Lease, Upstream};
 use crate::upstream::queue::{InVain, Receiver};
 
@@ -42,6 +43,9 @@ impl Pool {
         since: Instant,
         patience: Duration,
     ) -> Result<Lease, CheckoutError> {
+        if self.account.succession() == Some(Succession::AnotherRole) {
+            return Err(CheckoutError::Replaced);
+        }
         let mut place = loop {
             if let Some(place) = self.enter(since.checked_add(patience)) {
                 break place;
@@ -57,6 +61,8 @@ impl Pool {
         let got = (&mut place.receiver).await;
         place.done = true;
         match got {
+            // Opened as the other role, or before that was known.
+            Ok(Ok(_)) if self.account.succession() == Some(Succession::AnotherRole) => Err(CheckoutError::Replaced),
             Ok(Ok(upstream)) => Ok(Lease::new(upstream, Arc::clone(self))),
             Ok(Err(InVain::Dial(error))) => Err(CheckoutError::Dial(error)),
             Ok(Err(InVain::Late)) => Err(CheckoutError::Exhausted(self.exhausted(patience))),

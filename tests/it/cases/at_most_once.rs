@@ -184,8 +184,10 @@ fn request_to_a_connection_that_was_closed_in_order_is_carried_out_once() {
                 let busy = "select count(*) from pg_stat_activity where backend_type = 'client backend' and state <> 'idle' and pid <> pg_backend_pid()";
                 place.aside.borrow_mut().value(busy) == "0"
             });
-            let terminate = "select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()";
+            let terminate = "select count(pg_terminate_backend(pid)) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()";
             place.aside.borrow_mut().value(terminate);
+            let others = "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()";
+            eventually("they have ended", || place.aside.borrow_mut().value(others) == "0");
             raw.send(&meets_failure);
             let syncs = if name == "a pipeline of several Syncs" { 3 } else { 1 };
             let (messages, ending) = answers(&mut raw, syncs, findings.patience());

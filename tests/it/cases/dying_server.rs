@@ -32,9 +32,12 @@ fn terminate(aside: &mut Raw) {
     let idle = "select count(*) from pg_stat_activity where backend_type = 'client backend' and state = 'active' and pid <> pg_backend_pid()";
     eventually("the server has answered", || aside.value(idle) == "0");
     aside.value(
-        "select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity \
+        "select count(pg_terminate_backend(pid)) from pg_stat_activity \
          where backend_type = 'client backend' and pid <> pg_backend_pid()",
     );
+    let others =
+        "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()";
+    eventually("they have ended", || aside.value(others) == "0");
 }
 
 fn die_behind_an_answer(postgres: &Postgres, aside: &mut Raw, setup: Setup, request: Request, findings: &mut Findings) {

@@ -128,15 +128,6 @@ fn reset_that_runs_into_a_statement_timeout_that_was_set_lets_nothing_run() {
     after(&["select leave_behind(300)", "set statement_timeout = '3ms'"], &["max_locks_per_transaction=512"]);
 }
 
-#[test]
-fn reset_that_runs_out_of_shared_memory_lets_nothing_run() {
-    let many = ["select leave_behind(12)"; 70];
-    after(
-        &many,
-        &["max_locks_per_transaction=10", "max_connections=12", "max_wal_senders=0", "max_worker_processes=0"],
-    );
-}
-
 /// The former client is still there, in transaction mode, and what it left is its own.
 #[test]
 fn reset_that_fails_between_two_clients_of_transaction_mode_lets_nothing_run() {

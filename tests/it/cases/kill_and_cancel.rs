@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::script::{Findings, PATIENCE, SESSION, Setup, TRANSACTION, step};
 use crate::harness::raw::{CANCEL_REQUEST, copy_data, flush, packet, parse, query, startup, sync, tags};
-use crate::harness::{Ferry, Message, Postgres, Raw, Received, eventually};
+use crate::harness::{Ferry, Message, Postgres, Raw, Received, Signal, eventually};
 
 /// A client, and the body of the cancel request for it.
 fn client(ferry: &Ferry) -> (Raw, Vec<u8>) {
@@ -128,7 +128,7 @@ fn sigterm_ends_a_client_in_every_phase() {
     for setup in [SESSION[0], TRANSACTION[0]] {
         for phase in phases(setup) {
             let (ferry, mut raw, _holder) = in_phase(&postgres, setup, phase);
-            ferry.signal("TERM");
+            ferry.signal(Signal::SIGTERM);
             if let Err(told) = until_the_end(&mut raw, findings.patience()) {
                 findings.add(format!("{}: HANGS: not ended; {} ({setup:?})", phase.0, tags(&told)));
             }
@@ -168,6 +168,8 @@ fn cancel_request_does_not_wait_behind_another_clients() {
         }
         drop(storm);
         ferry.give_up();
+        // What no cancel request ends would go on beside the next one.
+        postgres.sql("select pg_terminate_backend(pid) from pg_stat_activity where query like '%pg_sleep%' and pid <> pg_backend_pid()");
     }
     findings.report();
 }

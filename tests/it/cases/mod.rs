@@ -18,6 +18,7 @@ mod refused_pipelines;
 mod script;
 mod sequences;
 mod skipped_pipelines;
+mod slow_readers;
 mod terminate;
 mod two_databases;
 mod unnamed_statement;

@@ -1,8 +1,8 @@
 //! Settings of a client that came earlier: they are never those of a later one, whatever it resets and however.
 
-use super::script::{A, B, DEFAULTS, Params, SESSION, Script, TRANSACTION, compare, step};
+use super::script::{A, B, DEFAULTS, Params, SESSION, Script, Setup, TRANSACTION, compare, step};
 use crate::harness::Postgres;
-use crate::harness::raw::{bind, describe, execute, extended, parse, query, sync};
+use crate::harness::raw::{bind, close, describe, execute, extended, flush, parse, query, sync};
 
 const OTHER: Params = &[
     ("DateStyle", "German, DMY"),
@@ -211,4 +211,34 @@ fn settings_of_options_survive_a_reset() {
             })
             .collect();
     compare(Postgres::shared(), &DEFAULTS, &scripts);
+}
+
+/// The server reports settings with a ReadyForQuery; a client may leave without having asked for one.
+#[test]
+fn settings_of_a_client_that_has_asked_for_no_answer_are_not_those_of_the_next() {
+    let leaves = |name: &str, parts: &[Vec<u8>]| {
+        Script::new(name)
+            .comes_with(A, OTHER)
+            .sql(A, "select 1")
+            .leave(A)
+            .sql(B, "select 1")
+            .leave(B)
+            .send(A, parts)
+            .half_close(A)
+            .gone(A)
+            .leave(A)
+            .sql(B, SHOWS)
+            .sql(B, "select 'again'")
+            .sql(B, SHOWS)
+    };
+    let scripts = [
+        leaves("Flush", &[flush()]),
+        leaves("Parse and Flush", &[parse("", "select 1"), flush()]),
+        leaves("Close and Flush", &[close(b'S', ""), flush()]),
+        leaves("Flush, and a query", &[flush(), flush(), query("select 1")]),
+    ];
+    let never = [Setup { mode: "session", reset: "never", pool: "1" }];
+    compare(Postgres::shared(), &TRANSACTION, &scripts);
+    compare(Postgres::shared(), &SESSION, &scripts);
+    compare(Postgres::shared(), &never, &scripts);
 }

@@ -202,6 +202,8 @@ struct Stage<'a> {
     connect: &'a dyn Fn() -> Raw,
     aside: &'a mut Raw,
     patience: Duration,
+    /// The server is older than PostgreSQL 14.
+    reports_at_once: bool,
     clients: BTreeMap<usize, Raw>,
     seen: Vec<String>,
 }
@@ -296,6 +298,10 @@ impl Stage<'_> {
                 }
             }
         };
+        // Before PostgreSQL 14 settings are reported whenever they are set, also to what they are.
+        if self.reports_at_once {
+            messages.retain(|message| message.tag != b'S');
+        }
         // In which order several settings are reported is the server's own affair.
         for reports in messages.chunk_by_mut(|a, b| a.tag == b'S' && b.tag == b'S') {
             reports.sort_by(|a, b| a.body.cmp(&b.body));
@@ -330,7 +336,9 @@ impl Stage<'_> {
 }
 
 fn play(script: &Script, connect: &dyn Fn() -> Raw, aside: &mut Raw, patience: Duration) -> Vec<String> {
-    let mut stage = Stage { connect, aside, patience, clients: BTreeMap::new(), seen: Vec::new() };
+    let version: u32 = aside.value("show server_version_num").parse().expect("a number");
+    let reports_at_once = version < 140_000;
+    let mut stage = Stage { connect, aside, patience, reports_at_once, clients: BTreeMap::new(), seen: Vec::new() };
     stage.play(script);
     stage.seen
 }

@@ -3,6 +3,7 @@
 use super::protocol::{Script, each, one_by_one, run, with_probes};
 use crate::harness::raw::{parse, query, sync};
 
+#[expect(clippy::too_many_lines, reason = "a table of scripts")]
 pub fn pins() -> Vec<Script> {
     with_probes(vec![
         (

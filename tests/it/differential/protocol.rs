@@ -47,6 +47,7 @@ pub fn each(parts: &[Vec<u8>]) -> Vec<Step> {
     parts.iter().flat_map(|part| [Send(part.clone()), Ready(1)]).collect()
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of scripts")]
 pub fn protocol() -> Vec<Script> {
     let big = "x".repeat(300_000);
     let scripts = vec![

@@ -3,6 +3,7 @@
 use super::protocol::{Script, all, each, one_by_one, run, with_probes};
 use crate::harness::raw::{bind, execute, extended, parse, query, sync};
 
+#[expect(clippy::too_many_lines, reason = "a table of scripts")]
 pub fn settings() -> Vec<Script> {
     // A setting of nobody's that has been reset once is empty from then on, which no RESET undoes: a stated limit.
     let show = "select current_setting('search_path'), current_setting('work_mem'), current_setting('timezone'), \

@@ -4,6 +4,7 @@ use super::protocol::Step::{Ready, Send, Until};
 use super::protocol::{Script, all, each, run, with_probes};
 use crate::harness::raw::{bind, close, describe, execute, extended, flush, parse, query, sync};
 
+#[expect(clippy::too_many_lines, reason = "a table of scripts")]
 pub fn statements() -> Vec<Script> {
     let name = "n".repeat(9_500);
     let longer = "n".repeat(40_000);

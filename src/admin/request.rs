@@ -1,0 +1,144 @@
+//! Requests to `admin_listen`: which are answered at all.
+//!
+//! A browser on this machine is a way in for every page that it shows: by a form or a script of another site, or by a name that
+//! the site has pointed at this address (DNS rebinding). The first can't set a header of their own, the second can't make the
+//! `Host` anything but a name of theirs.
+
+use std::net::IpAddr;
+
+use hyper::header::{HOST, HeaderMap, HeaderName};
+use hyper::http::uri::Authority;
+use hyper::{Method, StatusCode, Uri};
+
+/// The header without which nothing is changed, and what it must say. No form can send it, and a script of another site has to
+/// ask first, which is refused.
+pub const ACTION: (HeaderName, &str) = (HeaderName::from_static("pgferry-action"), "quit");
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `/`.
+    Page,
+    /// `/status.json`.
+    Status,
+    /// `/metrics`.
+    Metrics,
+    /// `/startup`.
+    Startup,
+    /// `/live`.
+    Live,
+    /// `/ready`.
+    Ready,
+    /// `POST /quitquitquit`.
+    Quit,
+}
+
+impl Endpoint {
+    /// Whether answering changes anything.
+    #[must_use]
+    pub fn changes(self) -> bool {
+        self == Self::Quit
+    }
+}
+
+/// Why a request is not answered: the status, and a text.
+pub type Refusal = (StatusCode, &'static str);
+
+/// The names that a `Host` may have.
+#[derive(Clone, Debug, Default)]
+pub struct Names(Vec<String>);
+
+impl Names {
+    /// `localhost`, every address (a site can point its name here, but not be an address), and `more`.
+    pub fn new(more: impl IntoIterator<Item = String>) -> Self {
+        Self(more.into_iter().map(|name| name.trim().trim_end_matches('.').to_ascii_lowercase()).collect())
+    }
+
+    /// Whether `host`, with or without a port, is one of them.
+    #[must_use]
+    pub fn fit(&self, host: &str) -> bool {
+        let Ok(authority) = host.parse::<Authority>() else { return false };
+        if authority.as_str().contains('@') {
+            return false;
+        }
+        let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
+        let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
+        address.parse::<IpAddr>().is_ok() || name == "localhost" || self.0.contains(&name)
+    }
+}
+
+/// What a request asks for. `names` are those that its `Host` must be one of, where browsers can connect.
+///
+/// # Errors
+/// Why it is not answered.
+pub fn understand(method: &Method, uri: &Uri, headers: &HeaderMap, names: Option<&Names>) -> Result<Endpoint, Refusal> {
+    if let Some(names) = names {
+        let mut hosts = headers.get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
+        let named = uri.authority().map(Authority::as_str).into_iter().chain(&mut hosts);
+        // HTTP/1.0 has no Host; every browser sends one.
+        if !named.into_iter().all(|host| names.fit(host)) {
+            return Err((
+                StatusCode::MISDIRECTED_REQUEST,
+                "the Host is neither an address, localhost nor this machine: other names are listed in admin_hosts\n",
+            ));
+        }
+    }
+    let endpoint = match uri.path() {
+        "/" => Endpoint::Page,
+        "/status.json" => Endpoint::Status,
+        "/metrics" => Endpoint::Metrics,
+        "/startup" => Endpoint::Startup,
+        "/live" => Endpoint::Live,
+        "/ready" => Endpoint::Ready,
+        "/quitquitquit" => Endpoint::Quit,
+        _ => return Err((StatusCode::NOT_FOUND, "there are /, /metrics, /startup, /ready, /live\n")),
+    };
+    if endpoint.changes() {
+        if method != Method::POST {
+            return Err((StatusCode::METHOD_NOT_ALLOWED, "POST only\n"));
+        }
+        let (name, value) = ACTION;
+        if headers.get(name).is_none_or(|said| said != value) {
+            return Err((
+                StatusCode::FORBIDDEN,
+                "send the header \"Pgferry-Action: quit\", which pages of other sites can't\n",
+            ));
+        }
+    } else if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err((StatusCode::METHOD_NOT_ALLOWED, "GET only\n"));
+    }
+    Ok(endpoint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_that_no_site_can_have_are_taken() {
+        let names = Names::new(["Metrics.Shop.svc.".to_owned()]);
+        for host in [
+            "localhost",
+            "LOCALHOST:9930",
+            "127.0.0.1:9930",
+            "[::1]:9930",
+            "10.1.2.3",
+            "metrics.shop.svc:1",
+            "localhost.",
+        ] {
+            assert!(names.fit(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "a@localhost",
+            "localhost@evil.example",
+            "x y",
+            "shop.svc",
+        ] {
+            assert!(!names.fit(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What is known of one request that the server still owes an answer to, and of what the server does meanwhile.
+
+use std::sync::Arc;
+
+use super::request::{Reply, Request};
+use super::rollback::Rollback;
+use super::session_command::Placed;
+use super::text_edit::Positions;
+
+/// What is to be known of a request when its answer comes.
+#[derive(Debug, Default)]
+pub struct Note {
+    /// What the books of statements say too much if the request fails or is discarded.
+    pub rollback: Rollback,
+    /// Whether that decides what requests behind the next `Sync` find.
+    pub at_stake: bool,
+    /// What the answer tells the columns of.
+    pub describes: Option<Describes>,
+    /// The `ErrorResponse` that the client gets instead of the server's.
+    pub refusal: Option<Box<[u8]>>,
+    /// The commands that the request runs, and how many of them have succeeded.
+    pub commands: Option<(Arc<[Placed]>, usize)>,
+    /// Where the text that was sent is another than the client's.
+    pub positions: Option<Positions>,
+}
+
+/// A statement that is described.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Describes {
+    /// The statement's number on the connection.
+    pub server: u64,
+    /// The client's name for it, and the number of what that stands for; `None` where pgferry asks.
+    pub client: Option<(Box<[u8]>, u64)>,
+}
+
+/// A request that the server still owes an answer to.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) request: Request,
+    pub(super) reply: Reply,
+    pub(super) note: Option<Box<Note>>,
+    /// What of copy data was sent between the last statement and this.
+    pub(super) data: Data,
+}
+
+impl Entry {
+    pub(super) fn changes_unnamed(&self) -> bool {
+        self.note.as_ref().is_some_and(|note| note.rollback.unnamed.is_some())
+    }
+
+    pub(super) fn is_at_stake(&self) -> bool {
+        self.note.as_ref().is_some_and(|note| note.at_stake)
+    }
+}
+
+/// Copy data since the last statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Data {
+    Unsent,
+    /// Some was sent, on which a copy may fail.
+    Sent,
+}
+
+/// Whether the server reads copy data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CopyIn {
+    No,
+    /// The client may still send; its `Sync`s are ignored.
+    Open,
+    /// The client's `CopyDone` or `CopyFail` is under way: what follows it counts again.
+    Ended,
+}
+
+/// What the server does with what comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Course {
+    /// It works on it.
+    Working,
+    /// It discards everything up to the next `Sync`: an extended request has failed.
+    Skipping,
+    /// It did what these books don't foresee: they can't be trusted any more.
+    Lost,
+}
+
+/// Whether the server has reported the settings that pgferry has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settings {
+    Reported,
+    /// It will with its next `ReadyForQuery` (`ReportChangedGUCOptions` in `src/backend/utils/misc/guc.c`).
+    Changed,
+}

@@ -1,0 +1,167 @@
+//! Trying a login upstream: because nothing is known, or because what is known is old.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tracing::info;
+
+use super::account::{Account, Freshness, Succession};
+use super::ask;
+use super::counters::Closing;
+use super::dial::{self, DialError, Dialled, Login, Secret};
+use super::link::Link;
+use super::login_slots::LoginSlot;
+use super::pool::Pool;
+use super::registry::Registry;
+use crate::config::Settings;
+use crate::error::Fault;
+use crate::track::Wanted;
+use crate::track::server_state::Goodbye;
+use crate::wire::frontend;
+
+/// Tries to log in upstream as a client asks, in a task of its own that finishes even if the client goes away: what
+/// it learns is kept, and the connection goes to the pool.
+///
+/// # Errors
+/// As [`DialError`] lists.
+pub fn attempt(
+    pool: &Arc<Pool>,
+    registry: &Arc<Registry>,
+    secret: Secret,
+    slot: LoginSlot,
+) -> impl Future<Output = Result<(), DialError>> + use<> {
+    let pool = Arc::clone(pool);
+    let registry = Arc::clone(registry);
+    let task = tokio::spawn(async move {
+        let settings = registry.settings_of(&pool.key.database);
+        let limit = match secret {
+            // The client's thinking counts too.
+            Secret::Ask(_) => settings.login_timeout + settings.connect_timeout,
+            _ => settings.connect_timeout,
+        };
+        registry.counters.tried.add();
+        match dial::dial(&settings, login(&pool, &registry, &settings, secret), &registry, limit).await {
+            Ok(mut dialled) => {
+                let known = pool.account.freshness(Duration::ZERO) == Freshness::Stale;
+                let changed = pool.account.accepted(&registry, dialled.credential.clone());
+                let next = if known { succeed(&mut dialled, &pool, &registry, changed, limit).await } else { None };
+                let pool = next.unwrap_or(pool);
+                // The client need not wait for its slot; until it has one it counts as one that logs in.
+                let adopted = pool.adopt(dialled, &settings);
+                tokio::spawn(async move {
+                    adopted.await;
+                    drop(slot);
+                });
+                Ok(())
+            }
+            Err(failed) => {
+                let error = failed.error.clone();
+                registry.counters.fail(&error.fault());
+                // What a client's own startup settings lead to says nothing of its role.
+                if pool.key.extra.is_empty() && pool.account.is_denied(&registry, &error) {
+                    pool.account.deny(&registry, &error);
+                    registry.retire(&pool.account);
+                } else {
+                    pool.account.refused(&registry, &error);
+                }
+                // The client need not wait for that; the connection still counts as one that logs in.
+                let registry = Arc::clone(&registry);
+                tokio::spawn(async move {
+                    failed.close(&registry).await;
+                    drop(slot);
+                });
+                Err(error)
+            }
+        }
+    });
+    async move { task.await.unwrap_or_else(|error| Err(DialError::Protocol(error.to_string()))) }
+}
+
+/// Tries whether the upstream still lets the user of `pool` in, with what its connections log in with. Connections of a role that it
+/// does not let in any more, or that is another one of the same name by now, are retired. `changed` says that the user has another
+/// password than before.
+///
+/// # Errors
+/// The upstream's words, where it does not let the user in.
+pub async fn recheck(pool: &Arc<Pool>, registry: &Arc<Registry>, changed: bool) -> Result<(), Fault> {
+    let slot = registry.login_slots.take().await;
+    let settings = registry.settings_of(&pool.key.database);
+    let limit = settings.connect_timeout;
+    let mut login = login(pool, registry, &settings, pool.account.secret(&settings));
+    // Without a client's own settings, which the server could refuse.
+    login.params.retain(|(name, _)| name == b"database");
+    registry.counters.tried.add();
+    let outcome = dial::dial(&settings, login, registry, limit).await;
+    let outcome = match outcome {
+        Ok(mut dialled) => {
+            pool.account.note_success();
+            succeed(&mut dialled, pool, registry, changed, limit).await;
+            let how = Link::close(dialled.conn, Goodbye::Terminate).await;
+            registry.closed(how, Closing::Login);
+            Ok(())
+        }
+        Err(failed) => {
+            let error = failed.error.clone();
+            registry.counters.fail(&error.fault());
+            failed.close(registry).await;
+            if error.denies_login() {
+                let (database, user) = pool.key.shown();
+                info!(database, user, "the upstream lets this user in no more: {}", error.fault());
+                pool.account.deny(registry, &error);
+                registry.retire(&pool.account);
+                Err(error.fault())
+            } else {
+                Ok(())
+            }
+        }
+    };
+    drop(slot);
+    outcome
+}
+
+fn login(pool: &Pool, registry: &Registry, settings: &Settings, secret: Secret) -> Login {
+    let params = pool.startup_params(&Wanted::default(), settings);
+    Login { user: pool.key.user.clone(), params, secret, route: registry.route(&pool.key.database) }
+}
+
+/// Has the account of `pool` followed by another one, where connections of its are no longer those of the role that has just
+/// logged in; the pool that takes the place of this one, if so.
+async fn succeed(
+    dialled: &mut Dialled,
+    pool: &Pool,
+    registry: &Arc<Registry>,
+    changed: bool,
+    limit: Duration,
+) -> Option<Arc<Pool>> {
+    let another = timeout(limit, has_another_role(dialled, &pool.account, registry)).await.unwrap_or(false);
+    let succession = match (another, changed) {
+        (true, _) => Succession::AnotherRole,
+        (false, true) => Succession::SameRole,
+        (false, false) => return None,
+    };
+    let (database, user) = pool.key.shown();
+    info!(database, user, ?succession, "this user's connections are replaced");
+    registry.succeed(&pool.account, succession);
+    Some(registry.pool(&pool.key))
+}
+
+/// Whether the connections of `account` to the same server are those of another role than the one that has just logged in: it was
+/// renamed, or dropped and made anew. The server knows by their pids as which role they logged in; behind a pooler there are none such.
+async fn has_another_role(dialled: &mut Dialled, account: &Arc<Account>, registry: &Registry) -> bool {
+    let cards = registry.cards_of(account);
+    let pids: Vec<_> =
+        cards.iter().filter(|card| card.remote == dialled.address).map(|card| card.pid.to_string()).collect();
+    if pids.is_empty() {
+        return false;
+    }
+    let sql = format!(
+        "SELECT a.pid FROM pg_catalog.pg_stat_get_activity(NULL) a, \
+         pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) own \
+         WHERE a.pid OPERATOR(pg_catalog.=) ANY ('{{{}}}'::pg_catalog.int4[]) \
+         AND a.usesysid OPERATOR(pg_catalog.<>) own.usesysid LIMIT 1",
+        pids.join(",")
+    );
+    frontend::put_query(&mut dialled.conn.output, sql.as_bytes());
+    matches!(ask::rows(&mut dialled.conn).await, Ok(Ok(rows)) if !rows.is_empty())
+}

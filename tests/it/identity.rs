@@ -1,0 +1,171 @@
+//! Roles that change while pgferry remembers them: renamed, dropped and made anew, with another password, revoked.
+
+use crate::harness::raw::{password, startup};
+use crate::harness::{Ferry, Postgres, Raw, eventually, eventually_some};
+
+/// Logs in with `secret` if there is a question for it; else the error.
+fn log_in(ferry: &Ferry, user: &str, secret: &str) -> Result<Raw, (String, String)> {
+    let mut raw = ferry.raw();
+    raw.send(&startup(&[("user", user), ("database", "postgres")]));
+    loop {
+        match raw.recv() {
+            Some(message) if message.tag == b'E' => return Err((message.field(b'C'), message.field(b'M'))),
+            Some(message) if message.tag == b'Z' => return Ok(raw),
+            Some(message) if message.tag == b'R' && message.body == [0, 0, 0, 3] => raw.send(&password(secret)),
+            Some(_) => {}
+            None => return Err((String::new(), "closed".to_owned())),
+        }
+    }
+}
+
+/// The name that the role has by now as which a session's connection was opened.
+const ROLE: &str = "select coalesce((select rolname from pg_roles where oid = a.usesysid), 'dropped') \
+                    from pg_stat_get_activity(pg_backend_pid()) a";
+
+/// A server that asks these users for their passwords.
+fn postgres(users: &str) -> Postgres {
+    let postgres = Postgres::start_with(&[]);
+    postgres.prepend_hba(&format!("host all {users} 127.0.0.1/32 scram-sha-256"));
+    postgres
+}
+
+fn connections(postgres: &Postgres, user: &str) -> String {
+    postgres.sql(&format!("select count(*) from pg_stat_activity where usename = '{user}'"))
+}
+
+#[test]
+fn a_name_that_another_role_has_taken_brings_that_roles_connections() {
+    let postgres = postgres("svc");
+    postgres.sql("create role svc login password 'one'");
+    postgres.sql("create role svc_new login password 'two'");
+    for mode in ["session", "transaction"] {
+        let ferry = Ferry::start(&postgres, &["--mode", mode]);
+        let mut former = eventually_some("the rule is in force", || {
+            let again = log_in(&ferry, "svc", "wrong").is_err();
+            log_in(&ferry, "svc", "one").ok().filter(|_| again)
+        });
+        assert_eq!(former.value(ROLE), "svc");
+        // Another connection, so that one is idle when the roles change.
+        let mut other = log_in(&ferry, "svc", "one").expect("right");
+        assert_eq!(other.value(ROLE), "svc");
+        drop(other);
+        postgres.sql("alter role svc rename to svc_old");
+        postgres.sql("alter role svc_new rename to svc");
+        for _ in 0..5 {
+            let mut latter = log_in(&ferry, "svc", "two").expect("the new role's password");
+            assert_eq!(latter.value(ROLE), "svc", "{mode}");
+        }
+        let (code, _) = log_in(&ferry, "svc", "one").map(drop).expect_err("the former role's password");
+        assert_eq!(code, "28P01");
+        if mode == "session" {
+            assert_eq!(former.value(ROLE), "svc_old", "a session stays whose it is");
+        } else {
+            let error = former.error("select 1");
+            assert_eq!(error.field(b'C'), "57P01", "and does not become another role's: {error:?}");
+        }
+        drop(former);
+        postgres.sql("alter role svc rename to svc_new");
+        postgres.sql("alter role svc_old rename to svc");
+    }
+}
+
+#[test]
+fn another_password_of_the_same_role_disturbs_no_client() {
+    let postgres = postgres("rotated");
+    postgres.sql("create role rotated login password 'one'");
+    let ferry = Ferry::start(&postgres, &["--mode", "transaction"]);
+    let mut former = eventually_some("the rule is in force", || {
+        let again = log_in(&ferry, "rotated", "wrong").is_err();
+        log_in(&ferry, "rotated", "one").ok().filter(|_| again)
+    });
+    let pid = former.value("select pg_backend_pid()");
+    postgres.sql("alter role rotated password 'two'");
+    let mut latter = log_in(&ferry, "rotated", "two").expect("the new password");
+    assert_ne!(latter.value("select pg_backend_pid()"), pid, "what the former one opened is retired");
+    assert_eq!(former.value("select 1"), "1");
+    assert_ne!(former.value("select pg_backend_pid()"), pid);
+}
+
+#[test]
+fn a_role_that_was_dropped_and_made_anew_is_noticed() {
+    let postgres = Postgres::start_with(&[]);
+    for mode in ["session", "transaction"] {
+        let env = [("PGFERRY_AUTH_RECHECK", "200ms"), ("PGFERRY_MODE", mode)];
+        let ferry = Ferry::start_with(&postgres.url(), &[], &env);
+        postgres.sql("create role made login");
+        let before = log_in(&ferry, "made", "").expect("a role").value(ROLE);
+        assert_eq!(before, "made");
+        postgres.sql("drop role made");
+        postgres.sql("create role made login");
+        eventually("its connections are the new role's", || {
+            // A client that was let in just before it was noticed is told to connect again.
+            let said = log_in(&ferry, "made", "").map(|mut raw| raw.query(ROLE)).unwrap_or_default();
+            said.iter().any(|message| message.tag == b'D' && message.columns() == ["made"])
+        });
+        postgres.sql("drop role made");
+        eventually("it is refused", || log_in(&ferry, "made", "").is_err());
+    }
+}
+
+#[test]
+fn who_may_log_in_no_more_is_noticed_and_nothing_of_it_stays_open() {
+    let postgres = postgres("asked");
+    postgres.sql("create role asked login password 'right'");
+    postgres.sql("revoke connect on database postgres from public");
+    let revocations = [
+        ("alter role asked nologin", "alter role asked login", "28000"),
+        ("alter role asked valid until '2001-01-01'", "alter role asked valid until 'infinity'", "28P01"),
+        ("revoke connect on database postgres from asked", "grant connect on database postgres to asked", "42501"),
+        ("alter role asked password 'other'", "alter role asked password 'right'", "28P01"),
+    ];
+    for recheck in ["200ms", "0"] {
+        for (revoke, grant, code) in revocations {
+            postgres.sql("grant connect on database postgres to asked");
+            let ferry = Ferry::start_with(&postgres.url(), &[], &[("PGFERRY_AUTH_RECHECK", recheck)]);
+            let mut raw = eventually_some("it is let in", || log_in(&ferry, "asked", "right").ok());
+            assert_eq!(raw.value("select 1"), "1");
+            drop(raw);
+            postgres.sql(revoke);
+            if recheck == "0" {
+                assert_eq!(log_in(&ferry, "asked", "right").map(drop).expect_err(revoke).0, code, "{revoke}");
+            }
+            eventually(revoke, || log_in(&ferry, "asked", "right").is_err_and(|(refused, _)| refused == code));
+            eventually("nothing is left", || connections(&postgres, "asked") == "0");
+            postgres.sql(grant);
+            eventually(grant, || log_in(&ferry, "asked", "right").is_ok());
+        }
+    }
+}
+
+#[test]
+fn what_is_compared_here_is_rechecked_too() {
+    let postgres = postgres("asked");
+    postgres.sql("create role asked login password 'right'");
+    let certs = crate::harness::Certs::new();
+    let file = "auth = \"password\"\nauth_recheck = \"200ms\"\n[users]\nasked = \"right\"";
+    let path = certs.write("pgferry.toml", file);
+    let ferry = Ferry::start_with(&postgres.url(), &["-c", &path], &[]);
+    assert_eq!(log_in(&ferry, "asked", "right").expect("right").value("select 1"), "1");
+    postgres.sql("alter role asked nologin");
+    eventually("it is noticed", || {
+        let _ = log_in(&ferry, "asked", "right");
+        connections(&postgres, "asked") == "0"
+    });
+}
+
+#[test]
+fn wrong_passwords_close_no_connection() {
+    let postgres = postgres("asked");
+    postgres.sql("create role asked login password 'right'");
+    let ferry = Ferry::start(&postgres, &[]);
+    eventually("the rule is in force", || log_in(&ferry, "asked", "wrong").is_err());
+    let pid = log_in(&ferry, "asked", "right").expect("right").value("select pg_backend_pid()");
+    for nth in 0..3 {
+        assert!(log_in(&ferry, "asked", &format!("wrong {nth}")).is_err());
+    }
+    let mut raw = ferry.raw();
+    raw.send(&startup(&[("user", "asked"), ("database", "postgres"), ("options", "-c no.such=1 -c work_mem=x")]));
+    raw.send(&password("right"));
+    assert_eq!(raw.until(b'E').last().expect("an error").field(b'C'), "22023");
+    assert_eq!(log_in(&ferry, "asked", "right").expect("right").value("select pg_backend_pid()"), pid);
+}

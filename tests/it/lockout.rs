@@ -1,0 +1,291 @@
+//! Floods of wrong, silent and half-open logins: the right one is let in all the same.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::harness::postgres::PASSWORD;
+use crate::harness::raw::{password, startup};
+use crate::harness::{Certs, Ferry, Postgres, Raw, eventually};
+
+/// pgferry with a configuration file of this text.
+fn ferry(url: &str, file: &str) -> Ferry {
+    let certs = Certs::new();
+    let path = certs.write("pgferry.toml", file);
+    Ferry::start_with(url, &["-c", &path], &[])
+}
+
+/// How a login that answers with `secret` ends: the SQLSTATE and the message of the error, or nothing.
+fn log_in(raw: &mut Raw, user: &str, database: &str, secret: &str) -> Option<(String, String)> {
+    raw.send(&startup(&[("user", user), ("database", database)]));
+    loop {
+        match raw.recv() {
+            Some(message) if message.tag == b'E' => return Some((message.field(b'C'), message.field(b'M'))),
+            Some(message) if message.tag == b'Z' => return None,
+            Some(message) if message.tag == b'R' && message.body == [0, 0, 0, 3] => {
+                // It may have been refused meanwhile.
+                raw.try_send(&password(secret));
+            }
+            Some(_) => {}
+            None => return Some((String::new(), "closed".to_owned())),
+        }
+    }
+}
+
+/// Runs `attack` in `threads` threads, over and over, while `work` is done; says how often it was run.
+fn under_attack(threads: usize, attack: impl Fn(usize) + Sync, work: impl FnOnce()) -> usize {
+    let (over, count) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    attack(count.fetch_add(1, Ordering::SeqCst));
+                }
+            });
+        }
+        eventually("the attack has begun", || count.load(Ordering::SeqCst) >= threads);
+        // Also when the work panics.
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        over.store(true, Ordering::SeqCst);
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    count.into_inner()
+}
+
+#[test]
+fn wrong_passwords_for_stored_secrets_do_not_keep_the_right_one_out() {
+    let postgres = Postgres::shared();
+    for method in ["scram-sha-256", "md5", "password"] {
+        let ferry = ferry(&postgres.url(), &format!("auth = \"{method}\"\n[users]\ntrust_user = \"right\""));
+        let connection = format!("host={} dbname=postgres user=trust_user", ferry.host());
+        let wrong = |_| {
+            let error = crate::harness::psql(&connection, "wrong", "select 1").expect_err("wrong");
+            assert!(error.contains("password authentication failed"), "{error}");
+        };
+        under_attack(24, wrong, || {
+            for _ in 0..10 {
+                assert_eq!(crate::harness::psql(&connection, "right", "select 1"), Ok("1".into()), "{method}");
+            }
+        });
+    }
+}
+
+#[test]
+fn wrong_passwords_for_the_upstream_do_not_keep_the_right_one_out() {
+    let postgres = Postgres::start_with(&[]);
+    for come_before in [false, true] {
+        let ferry = Ferry::start(&postgres, &[]);
+        if come_before {
+            assert_eq!(log_in(&mut ferry.raw(), "scram_user", "postgres", PASSWORD), None);
+        }
+        let wrong = |nth| {
+            let (code, message) =
+                log_in(&mut ferry.raw(), "scram_user", "postgres", &format!("wrong {nth}")).expect("wrong");
+            assert_eq!(code, "28P01", "{message}");
+        };
+        under_attack(24, wrong, || {
+            for _ in 0..10 {
+                assert_eq!(log_in(&mut ferry.raw(), "scram_user", "postgres", PASSWORD), None);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_thousand_roles_that_come_at_once_are_all_served() {
+    let postgres = Postgres::start_with(&["max_connections=150"]);
+    postgres
+        .sql("do $$ begin for n in 1..1000 loop execute format('create role tenant_%s login', n); end loop; end $$");
+    // A busy machine forks no faster for that.
+    let ferry =
+        Ferry::start_with(&postgres.url(), &[], &[("PGFERRY_LOGIN_TIMEOUT", "120s"), ("PGFERRY_WAIT_TIMEOUT", "120s")]);
+    let mut clients: Vec<_> = (1..=1000)
+        .map(|nth| {
+            let mut raw = ferry.raw();
+            raw.send(&startup(&[("user", &format!("tenant_{nth}")), ("database", "postgres")]));
+            raw
+        })
+        .collect();
+    let mut refusals = Vec::new();
+    for (nth, raw) in (1..).zip(&mut clients) {
+        match raw.until_ready().last() {
+            Some(ready) if ready.tag == b'Z' => {}
+            other => refusals.push((nth, other.cloned())),
+        }
+    }
+    assert!(refusals.is_empty(), "{} refused: {:?}", refusals.len(), &refusals[..1]);
+    for (nth, raw) in (1..).zip(&mut clients).step_by(100) {
+        assert_eq!(raw.value("select current_user"), format!("tenant_{nth}"));
+    }
+}
+
+#[test]
+fn unknown_names_cost_the_upstream_a_bounded_rate() {
+    let postgres = Postgres::start_with(&["log_connections=on"]);
+    let ferry = Ferry::start(&postgres, &[]);
+    let before = postgres.connections_received();
+    let started = std::time::Instant::now();
+    let mut clients: Vec<_> = (0..400)
+        .map(|nth| {
+            let mut raw = ferry.raw();
+            raw.send(&startup(&[("user", "trust_user"), ("database", &format!("no_such_{nth}"))]));
+            raw
+        })
+        .collect();
+    assert_eq!(
+        log_in(&mut ferry.raw(), "trust_user", "postgres", ""),
+        None,
+        "whoever is known to nobody comes in all the same"
+    );
+    for raw in &mut clients {
+        assert_eq!(raw.until(b'E').last().expect("an error").field(b'C'), "3D000");
+    }
+    // A hundred at once, then a hundred a second.
+    let bound = 100 + started.elapsed().as_millis() / 10 + 10;
+    let opened = u128::try_from(postgres.connections_received() - before).expect("small");
+    assert!(opened <= bound, "{opened} connections, at most {bound}");
+}
+
+#[test]
+fn many_users_of_many_databases_are_served_at_once() {
+    let postgres = Postgres::start_with(&["max_connections=120"]);
+    postgres.sql("do $$ begin for n in 0..19 loop execute format('create role u_%s login', n); end loop; end $$");
+    for nth in 0..10 {
+        postgres.sql(&format!("create database d_{nth}"));
+    }
+    let ferry = Ferry::start(&postgres, &[]);
+    std::thread::scope(|scope| {
+        for thread in 0..10 {
+            let ferry = &ferry;
+            scope.spawn(move || {
+                for nth in 0..40 {
+                    let (user, database) = (format!("u_{}", nth % 20), format!("d_{}", (thread + nth / 20) % 10));
+                    let mut raw = Raw::logged_in(ferry.raw(), &user, &database);
+                    let who = raw.value("select current_user || ' ' || current_database()");
+                    assert_eq!(who, format!("{user} {database}"));
+                }
+            });
+        }
+    });
+    let report = ferry.report();
+    assert_eq!((report.get("logins_tried_upstream"), report.get("refused")), (200, 0));
+}
+
+#[test]
+fn a_full_server_is_no_wrong_password() {
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql("create role lim login password 'right' connection limit 1");
+    postgres.prepend_hba("host all lim 127.0.0.1/32 scram-sha-256");
+    let direct = format!("host=127.0.0.1 port={} user=lim dbname=postgres", postgres.port);
+    eventually("the rule is in force", || crate::harness::psql(&direct, "wrong", "select 1").is_err());
+    let ferry = Ferry::start_with(&postgres.url(), &[], &[("PGFERRY_LOGIN_TIMEOUT", "2s")]);
+    let holding = std::process::Command::new(crate::harness::postgres::program("psql"))
+        .args(["-X", "-d", &direct, "-c", "select pg_sleep(600)"])
+        .env("PGPASSWORD", "right")
+        .spawn()
+        .expect("psql");
+    let held = "select count(*) from pg_stat_activity where usename = 'lim' and state = 'active'";
+    eventually("it holds the connection", || postgres.sql(held) == "1");
+    for _ in 0..2 {
+        let (code, message) = log_in(&mut ferry.raw(), "lim", "postgres", "right").expect("full");
+        assert_eq!((code.as_str(), message.as_str()), ("53300", "too many connections for role \"lim\""));
+    }
+    postgres.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'lim'");
+    holding.wait_with_output().expect("it ends");
+    assert_eq!(log_in(&mut ferry.raw(), "lim", "postgres", "right"), None);
+}
+
+/// Begins to log in, and never answers what is asked.
+fn silent(ferry: &Ferry, params: &[(&str, &str)]) -> Raw {
+    let mut raw = ferry.raw();
+    raw.send(&startup(params));
+    raw
+}
+
+#[test]
+fn silent_logins_hold_up_nobody() {
+    let postgres = Postgres::start_with(&["max_wal_senders=20"]);
+    // Nobody waits until their time is up.
+    let ferry =
+        Ferry::start_with(&postgres.url(), &[], &[("PGFERRY_LOGIN_TIMEOUT", "600s"), ("PGFERRY_MAX_UPSTREAM", "4")]);
+    let databases: Vec<_> = (0..40).map(|nth| format!("db_{nth}")).collect();
+    let mut waiting: Vec<_> =
+        databases.iter().map(|database| silent(&ferry, &[("user", "scram_user"), ("database", database)])).collect();
+    for _ in 0..40 {
+        waiting.push(silent(&ferry, &[("user", "scram_user"), ("database", "postgres"), ("replication", "true")]));
+    }
+    for raw in &mut waiting {
+        assert_eq!(raw.recv().expect("a question").body, [0, 0, 0, 3]);
+    }
+    assert_eq!(log_in(&mut ferry.raw(), "plain_user", "postgres", PASSWORD), None);
+    let mut client = Raw::logged_in(ferry.raw(), "trust_user", "other");
+    assert_eq!(client.value("select 1"), "1");
+    let mut replication = silent(&ferry, &[("user", "scram_user"), ("database", "postgres"), ("replication", "true")]);
+    assert_eq!(replication.recv().expect("a question").body, [0, 0, 0, 3]);
+    replication.send(&password(PASSWORD));
+    assert_eq!(replication.until_ready().last().map(|message| message.tag), Some(b'Z'));
+    eventually("nothing of the upstream is theirs", || postgres.backends() <= 4);
+    // Whoever answers at last is let in still.
+    let mut late = waiting.pop().expect("one of them");
+    late.send(&password(PASSWORD));
+    assert_eq!(late.until_ready().last().map(|message| message.tag), Some(b'Z'));
+}
+
+#[test]
+fn silent_clients_make_room_for_those_who_log_in() {
+    let postgres = Postgres::shared();
+    let env = [("PGFERRY_LOGIN_TIMEOUT", "600s"), ("PGFERRY_MAX_CLIENTS", "10")];
+    let ferry = Ferry::start_with(&postgres.url(), &[], &env);
+    let session = Raw::logged_in(ferry.raw(), "trust_user", "postgres");
+    let mut silent: Vec<_> = (0..200).map(|_| ferry.raw()).collect();
+    for raw in &mut silent {
+        // What is half of a packet is still nothing.
+        raw.try_send(&startup(&[("user", "trust_user"), ("database", "postgres")])[..20]);
+    }
+    let mut asked: Vec<_> =
+        (0..20).map(|_| self::silent(&ferry, &[("user", "scram_user"), ("database", "postgres")])).collect();
+    for _ in 0..9 {
+        let mut client = Raw::logged_in(ferry.raw(), "trust_user", "postgres");
+        assert_eq!(client.value("select 1"), "1");
+    }
+    let told = silent[0].recv().expect("the reason");
+    assert_eq!(told.field(b'C'), "53300");
+    assert!(told.field(b'D').contains("had not logged in"), "{told:?}");
+    let told = asked[0].until(b'E').last().expect("the reason").clone();
+    assert_eq!(told.field(b'C'), "53300", "{told:?}");
+    eventually("they are gone", || ferry.report().get("clients_now") == 1);
+    // Those who have logged in make no room.
+    let mut sessions = Vec::new();
+    eventually("they have logged in", || {
+        let mut raw = ferry.raw();
+        sessions.extend(log_in(&mut raw, "trust_user", "postgres", "").is_none().then_some(raw));
+        sessions.len() == 9
+    });
+    let mut eleventh = self::silent(&ferry, &[("user", "trust_user"), ("database", "postgres")]);
+    assert_eq!(eleventh.recv().expect("an error").field(b'M'), "sorry, too many clients already");
+    drop((session, sessions));
+}
+
+#[test]
+fn idle_connections_make_room_for_replication_and_lookups() {
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql("create role looks_up login superuser");
+    let file = "auth_user = \"looks_up\"\nmax_upstream = 2\n\
+                [[rule]]\ndatabase = [\"postgres\", \"other\"]\nuser = \"trust_user\"\nmethod = \"trust\"\n[[rule]]\nmethod = \"scram-sha-256\"\n";
+    let url = postgres.url().replace("127.0.0.1", "trust_user@127.0.0.1");
+    let ferry = ferry(&url, file);
+    let fill = || {
+        for database in ["postgres", "other"] {
+            assert_eq!(Raw::logged_in(ferry.raw(), "trust_user", database).value("select 1"), "1");
+        }
+    };
+    fill();
+    let as_scram = format!("host={} dbname=postgres user=scram_user", ferry.host());
+    assert_eq!(crate::harness::psql(&as_scram, PASSWORD, "select 1"), Ok("1".into()));
+    fill();
+    let replication = format!("host={} dbname=postgres user=trust_user replication=database", ferry.host());
+    assert!(crate::harness::psql(&replication, "", "IDENTIFY_SYSTEM").is_ok());
+    fill();
+    let as_scram = format!("host={} dbname=other user=scram_user", ferry.host());
+    assert_eq!(crate::harness::psql(&as_scram, PASSWORD, "select 1"), Ok("1".into()));
+}
