@@ -33,6 +33,16 @@ impl Fate {
 #[derive(Debug, Default)]
 pub(super) struct Downward {
     place: Place,
+    stops: Stops,
+}
+
+/// Where the walk stops until the machine goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stops {
+    #[default]
+    AtBoundaries,
+    /// Nowhere: the server takes no more, and ends.
+    Nowhere,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +78,12 @@ impl Downward {
     /// Whether the answer to all that was asked has been walked, and nothing behind it.
     pub(super) fn is_at_boundary(&self) -> bool {
         self.place == Place::Boundary
+    }
+
+    /// What comes is walked to the end, wherever the client is.
+    pub(super) fn walk_to_end(&mut self) {
+        self.stops = Stops::Nowhere;
+        self.resume();
     }
 
     /// The machine goes on.
@@ -141,7 +157,8 @@ impl Machine<'_> {
                 self.on_prepared(io);
             }
         }
-        if tag == backend::READY && self.pipeline.answered() && !self.down.is_partial() {
+        let stops = self.down.stops == Stops::AtBoundaries;
+        if stops && tag == backend::READY && self.pipeline.answered() && !self.down.is_partial() {
             self.down.place = Place::Boundary;
         }
     }

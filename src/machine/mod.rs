@@ -283,7 +283,7 @@ impl<'a> Machine<'a> {
 
     /// Notes that the server takes no more: the machine goes on to what it says at the end, wherever the client is.
     pub fn server_takes_no_more(&mut self) {
-        self.down.resume();
+        self.down.walk_to_end();
     }
 
     /// Whether the client's next bytes are of no use yet.

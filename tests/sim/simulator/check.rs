@@ -96,7 +96,9 @@ fn against_alone(client: &Client, alone: &Alone, case: &Case) -> Told {
         }
     }
     let rest = own.seen.get(at..).unwrap_or_default();
-    let ends_alone = expected.seen.get(at..).unwrap_or_default().iter().all(|seen| seen.tag == b'E');
+    let expected_rest = expected.seen.get(at..).unwrap_or_default();
+    let ends_alone = expected_rest.iter().all(|seen| seen.tag == b'E')
+        && expected_rest.last().is_some_and(|last| last.body.starts_with(b"FATAL"));
     if ends_alone && rest.iter().all(|seen| seen.tag == b'Z' || *seen.body == *b"ERROR 57014" || *seen == violation()) {
         // A client that ends in the middle of a copy or a message is told of it in other words, or not at all.
         return Told::TheSame;
@@ -175,10 +177,13 @@ fn check_counts(played: &Played) -> Option<String> {
         idle += here;
     }
     let wires = world.links.borrow();
-    let dead = wires.iter().filter(|wire| !wire.closed && world.cluster.borrow().is_closed(wire.backend)).count();
-    let live = world.cluster.borrow().connections();
-    if live + dead != idle {
-        return Some(format!("the server has {live} connections, the pool {idle} with {dead} dead ones"));
+    let cluster = world.cluster.borrow();
+    let open = wires.iter().filter(|wire| !wire.closed).count();
+    let left = wires.iter().filter(|wire| wire.closed && !wire.stalled && !cluster.is_closed(wire.backend)).count();
+    if open != idle || left > 0 {
+        return Some(format!(
+            "{open} connections are open, {idle} in the pools; the server has {left} that were closed"
+        ));
     }
     None
 }
@@ -188,7 +193,7 @@ fn check_books(case: &Case, played: &Played) -> Option<String> {
     let world = &played.world;
     for pool in world.pools.borrow().iter() {
         for link in pool.take_all() {
-            let dead = world.links.borrow()[link.number()].refuses;
+            let dead = world.cluster.borrow().is_closed(link.backend);
             if dead || world.links.borrow()[link.number()].stalled {
                 continue;
             }

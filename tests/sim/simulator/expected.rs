@@ -50,6 +50,12 @@ const RULES: &[Rule] = &[
         "insert into x(a) values ('3')",
         "of others' tables only where there is a temporary one",
     ),
+    rule(
+        always,
+        "set local datestyle = default",
+        "show datestyle",
+        "what corrects it makes it one of two, which spares a warning",
+    ),
     rule(leaks_hidden, "code.set('a.b'", "select code.set('application_name', 'hid')", "not reported: not seen"),
     rule(leaks_hidden, "code.lock", "select 'no lock'", "a lock that is not seen stays on the connection"),
     rule(leaks_hidden, "code.listen", "select 'no listen'", "not seen"),
