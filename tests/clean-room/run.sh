@@ -18,11 +18,9 @@ cargo_home=${CARGO_HOME:-$HOME/.cargo}
 
 step() { printf '\n== %s\n' "$*"; }
 
-mounted=()
 bind() {
     mkdir -p "$root$2"
     mount --bind "$1" "$root$2"
-    mounted=("${root}${2%/}" "${mounted[@]}")
     [ "${3:-}" != ro ] || mount -o remount,bind,ro "$root$2"
 }
 cleanup() {
@@ -32,8 +30,9 @@ cleanup() {
     for process in /proc/[0-9]*; do
         if [ "$(readlink "$process/root")" = "$root" ]; then kill -KILL "${process#/proc/}" 2>/dev/null || true; fi
     done
-    for at in "${mounted[@]:-}"; do
-        [ -z "$at" ] || umount "$at" 2>/dev/null || umount --lazy "$at" || true
+    # What was mounted last goes first; the demo's network namespaces are mounts as well.
+    awk -v root="$root" '$2 == root || index($2, root "/") == 1 { print $2 }' /proc/self/mounts | tac | while read -r at; do
+        umount "$at" 2>/dev/null || umount --lazy "$at" || true
     done
     if [ -z "${KEEP:-}" ] && ! grep -q " $root" /proc/self/mounts; then rm -rf "$room"; fi
     exit "$status"
