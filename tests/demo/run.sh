@@ -137,6 +137,7 @@ for _ in $(seq 200); do
 done
 
 step "Starting pgferry beside the application"
+: >"$work/ferry.log"
 "${on_app[@]}" "$ferry" --upstream "postgres://$host:$port" --listen "$work/ferry" >"$work/ferry.log" 2>&1 &
 ferry_pid=$!
 children+=("$ferry_pid")
