@@ -4,6 +4,7 @@
 # run as root and as an ordinary user. Needs root, and installs debootstrap where it is missing.
 #
 #   CLEAN_ROOM=DIR    where the system is made: /var/tmp/pgferry-clean-room; it is removed unless KEEP=1
+#   REUSE=1           go on in the clones of a run with KEEP=1, at this revision
 #   STEPS="…"         of: root-test root-demo user-test user-demo
 #   TESTS="…"         in place of `make test`: `tests/setup.sh && cargo test --locked -- TESTS`
 set -euo pipefail
@@ -18,11 +19,9 @@ cargo_home=${CARGO_HOME:-$HOME/.cargo}
 
 step() { printf '\n== %s\n' "$*"; }
 
-mounted=()
 bind() {
     mkdir -p "$root$2"
     mount --bind "$1" "$root$2"
-    mounted=("${root}${2%/}" "${mounted[@]}")
     [ "${3:-}" != ro ] || mount -o remount,bind,ro "$root$2"
 }
 cleanup() {
@@ -32,8 +31,9 @@ cleanup() {
     for process in /proc/[0-9]*; do
         if [ "$(readlink "$process/root")" = "$root" ]; then kill -KILL "${process#/proc/}" 2>/dev/null || true; fi
     done
-    for at in "${mounted[@]:-}"; do
-        [ -z "$at" ] || umount "$at" 2>/dev/null || umount --lazy "$at" || true
+    # What was mounted last goes first; the demo's network namespaces are mounts as well.
+    awk -v root="$root" '$2 == root || index($2, root "/") == 1 { print $2 }' /proc/self/mounts | tac | while read -r at; do
+        umount "$at" 2>/dev/null || umount --lazy "$at" || true
     done
     if [ -z "${KEEP:-}" ] && ! grep -q " $root" /proc/self/mounts; then rm -rf "$room"; fi
     exit "$status"
@@ -56,6 +56,7 @@ for file in /etc/apt/apt.conf.d/*proxy* /etc/apt/auth.conf; do
 done
 # A root directory that is a mount point, as every system's is: mount namespaces need that.
 bind "$root" /
+mkdir -p "$root/.outside"
 bind /proc /proc
 bind /sys /sys ro
 bind /dev /dev
@@ -73,7 +74,7 @@ for home in /root /home/stranger; do
     for file in config.toml config credentials.toml; do
         if [ -e "$cargo_home/$file" ]; then cp "$cargo_home/$file" "$root$home/.cargo/"; fi
     done
-    rm -rf "$root$home/pgferry"
+    [ -n "${REUSE:-}" ] || rm -rf "$root$home/pgferry"
 done
 chroot "$root" chown -R stranger: /home/stranger
 
@@ -85,7 +86,10 @@ within() {
         PATH=/opt/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
         CARGO_HOME="$home/.cargo")
     while IFS= read -r variable; do variables+=("$variable"); done < <(env | grep -E '^(CARGO_(REGISTRIES|REGISTRY|SOURCE|NET)_|https?_proxy=|no_proxy=)' || true)
-    chroot "$root" setpriv --reuid "$user" --regid "$user" --init-groups env -i "${variables[@]}" sh -c "cd $home && $2"
+    # Not chroot: the kernel lets nobody make a user namespace there.
+    # shellcheck disable=SC2016 # for the inner shell
+    unshare --mount --propagation private sh -euc 'cd "$0"; pivot_root . .outside; umount -l /.outside; exec "$@"' "$root" \
+        setpriv --reuid "$user" --regid "$user" --init-groups env -i "${variables[@]}" sh -c "cd $home && $2"
 }
 
 # run NAME USER COMMAND: its last lines and its status, all of it in a file.
@@ -106,7 +110,7 @@ test_command="make test"
 for name in $steps; do
     user=${name%-*}
     [ "$user" = user ] && user=stranger
-    within "$user" "[ -d pgferry ] || { git config --global --add safe.directory '*' && git clone --quiet /opt/origin pgferry && git -C pgferry checkout --quiet $revision; }"
+    within "$user" "[ -d pgferry ] || { git config --global --add safe.directory '*' && git clone --quiet /opt/origin pgferry; }; cd pgferry && git fetch --quiet origin && git checkout --quiet $revision"
     case $name in
     *-test) run "$name" "$user" "$test_command" ;;
     *-demo) run "$name" "$user" "make demo" ;;

@@ -35,6 +35,11 @@ missing=""
 children=()
 postgres_pid=""
 
+remove_hosts() {
+    [ -z "$made_namespaces" ] || for name in "$app_net" "$db_net"; do ip netns delete "$name" 2>/dev/null || true; done
+    made_namespaces=""
+}
+
 cleanup() {
     status=$?
     trap - EXIT INT TERM
@@ -44,10 +49,7 @@ cleanup() {
     # Clients need not end first.
     [ -n "$postgres_pid" ] && kill -INT "$postgres_pid" 2>/dev/null || true
     wait 2>/dev/null || true
-    if [ -n "$made_namespaces" ]; then
-        ip netns delete "$app_net" 2>/dev/null || true
-        ip netns delete "$db_net" 2>/dev/null || true
-    fi
+    remove_hosts
     rm -rf "$work"
     exit "$status"
 }
@@ -84,6 +86,7 @@ if make_hosts 2>/dev/null; then
     say "Two hosts: a database at $db_ip, an application at $app_ip with $ports ephemeral ports"
     say "(a real host has 28,232 by default; fewer make the failure quick)."
 elif [ -z "${DEMO_INSIDE:-}" ] && [ "${DEMO_HOSTS:-one}" != none ] && "${unshare[@]}" sh -c "$own_host" 2>/dev/null; then
+    remove_hosts
     rm -rf "$work"
     trap - EXIT
     DEMO_INSIDE=yes exec "${unshare[@]}" sh -c "$own_host && exec \"\$0\"" "$PWD/tests/demo/run.sh"
@@ -134,6 +137,7 @@ for _ in $(seq 200); do
 done
 
 step "Starting pgferry beside the application"
+: >"$work/ferry.log"
 "${on_app[@]}" "$ferry" --upstream "postgres://$host:$port" --listen "$work/ferry" >"$work/ferry.log" 2>&1 &
 ferry_pid=$!
 children+=("$ferry_pid")
