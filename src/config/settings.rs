@@ -19,6 +19,7 @@ use crate::auth::scram::keys::MAX_ITERATIONS;
 use crate::net::tls::Version;
 
 /// Everything that can be configured; `keys` says what each means.
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own, on or off")]
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "each field is the key of the same name, documented once in `keys`")]
 pub struct Settings {
@@ -105,6 +106,7 @@ impl Settings {
     ///
     /// # Errors
     /// The first mistake, with its place and key.
+    #[expect(clippy::too_many_lines, reason = "a line for each setting")]
     pub fn resolve(written: &Written) -> Result<Self, ConfigError> {
         let reader = Reader { written };
         let upstream = reader.upstream()?;

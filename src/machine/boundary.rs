@@ -10,6 +10,10 @@ impl Machine<'_> {
     /// Looks whether both sides are between two pieces of work, and what is to be done there. `all_sent` says that the
     /// kernel has taken all that was to be sent to either side.
     pub fn boundary(&mut self, io: &mut Buffers<'_>, all_sent: bool) -> Next {
+        if matches!(self.phase, Phase::Leaving | Phase::Ended) {
+            // The server's own end is waited for.
+            return Next::Wait;
+        }
         let ended = self.up.client == ClientSide::Ended;
         if ended && self.pipeline.lost() {
             return self.leave(io);
@@ -71,16 +75,13 @@ impl Machine<'_> {
     /// requests fails, it says so at once, and the client is to have that; what it goes on keeping back is lost with the
     /// session. Only the session's end tells the one from the other.
     fn is_kept_back(&self) -> bool {
-        let kept_back = self.pipeline.is_still() && !self.pipeline.is_prompted() && !self.pipeline.in_copy();
+        let kept_back = self.pipeline.is_still() && !self.pipeline.is_prompted() && !self.pipeline.copying_in();
         kept_back && !self.is_preparing() && !self.up.is_partial()
     }
 
     /// The client has ended, and what the server still says is not known: the server is told of the end, and all that it
     /// says until it ends as well is the client's.
     fn leave(&mut self, io: &mut Buffers<'_>) -> Next {
-        if matches!(self.phase, Phase::Leaving | Phase::Ended) {
-            return Next::Wait;
-        }
         if self.up.is_partial() {
             return Next::End(self.up.farewell());
         }

@@ -52,9 +52,8 @@ pub fn can_judge(head: Head, bytes: &[u8], limit: usize) -> bool {
     }
     match head.tag {
         frontend::QUERY => head.size > limit,
-        frontend::PARSE if head.size <= limit => false,
-        // Something may have to be sent behind it.
-        frontend::EXECUTE if head.size <= limit => false,
+        // Something may have to be sent behind an Execute.
+        frontend::PARSE | frontend::EXECUTE if head.size <= limit => false,
         _ => about(head.tag, bytes.get(frame::HEADER..).unwrap_or_default()) != About::Unseen,
     }
 }

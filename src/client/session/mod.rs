@@ -225,7 +225,7 @@ impl<'a> Session<'a> {
                 Ok(Some(head)) => match (head.tag, Request::of(head.tag)) {
                     (frontend::TERMINATE, _) => return Err(SessionEnd::Quiet),
                     (_, Some(Request::CopyData | Request::CopyEnd | Request::Flush)) => {
-                        Box::pin(self.discard(head.size)).await?
+                        Box::pin(self.discard(head.size)).await?;
                     }
                     (_, Some(_)) => return Ok(()),
                     (tag, None) => {
