@@ -208,8 +208,8 @@ fn check_books(case: &Case, played: &Played) -> Option<String> {
                 continue;
             }
             let rows: Vec<String> =
-                answer.seen.iter().filter(|seen| seen.tag == b'D').map(|seen| seen.to_string()).collect();
-            let status = answer.seen.iter().rev().find(|seen| seen.tag == b'Z').map(|seen| seen.to_string());
+                answer.seen.iter().filter(|seen| seen.tag == b'D').map(std::string::ToString::to_string).collect();
+            let status = answer.seen.iter().rev().find(|seen| seen.tag == b'Z').map(std::string::ToString::to_string);
             if status.as_deref() != Some("Z(I)") || rows.len() < 4 {
                 return Some(format!("link {} is idle, and answers {answer}", link.number()));
             }

@@ -190,13 +190,12 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
     }
     close_copies(script);
     // A setting with a dot in its name that somebody has set once is empty in the session ever after, and not unknown.
-    let known = match script.startup.iter().position(|(name, _)| name == "options") {
-        Some(at) => &mut script.startup[at].1,
-        None => {
-            script.startup.push(("options".to_owned(), String::new()));
-            let last = script.startup.len() - 1;
-            &mut script.startup[last].1
-        }
+    let known = if let Some(at) = script.startup.iter().position(|(name, _)| name == "options") {
+        &mut script.startup[at].1
+    } else {
+        script.startup.push(("options".to_owned(), String::new()));
+        let last = script.startup.len() - 1;
+        &mut script.startup[last].1
     };
     for setting in ["a.b", "c.d"] {
         if !known.contains(setting) {

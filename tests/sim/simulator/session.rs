@@ -116,12 +116,11 @@ async fn try_settings(mut link: Link, unknown: &Wanted) -> Result<(), Fault> {
     } else {
         let world = Rc::clone(&link.world);
         let until = world.now() + link::CLEANUP_TIMEOUT;
-        match world.timeout(until, link::query(&mut link, &mut pipeline, &sql)).await {
-            Some(Ok(refused)) => refused,
-            Some(Err(_)) | None => {
-                link::close(link);
-                return Ok(());
-            }
+        if let Some(Ok(refused)) = world.timeout(until, link::query(&mut link, &mut pipeline, &sql)).await {
+            refused
+        } else {
+            link::close(link);
+            return Ok(());
         }
     };
     let Some(clean) = Clean::prove(&pipeline, Pins::none()) else {
