@@ -258,7 +258,8 @@ fn a_name_is_looked_up_again_and_old_addresses_are_left() {
     eventually("it is logged", || log().contains(&format!("no longer stands for [{first}:")));
     crate::harness::signal(child.id(), Signal::SIGTERM);
     assert!(crate::harness::ends(&mut child).success());
-    assert!(log().contains("moved 1"), "{}", log());
+    // A second one may have been opened there before the name was looked up again.
+    assert!(["moved 1", "moved 2"].iter().any(|moved| log().contains(moved)), "{}", log());
 }
 
 #[test]
