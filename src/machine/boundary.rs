@@ -14,6 +14,9 @@ impl Machine<'_> {
         if ended && self.pipeline.lost() {
             return Next::End(End::Goodbye);
         }
+        if ended && all_sent && self.leave(io) {
+            return Next::Again;
+        }
         let under_way = self.is_preparing()
             || !all_sent
             || self.up.is_partial()
@@ -23,9 +26,6 @@ impl Machine<'_> {
         if ended && self.up.is_partial() && io.from_client.unsent().is_empty() {
             // The rest of its message will never come.
             return Next::End(End::Goodbye);
-        }
-        if ended && !under_way && self.leave(io) {
-            return Next::Again;
         }
         let still = self.pipeline.answered()
             || (ended
@@ -63,11 +63,12 @@ impl Machine<'_> {
     }
 
     /// The client ends behind extended requests whose answers the server keeps back. If one of them fails, the server says
-    /// so at once, and the client is to have that; what it goes on keeping back is lost with the session. Only the
-    /// session's end tells the one from the other. Says whether the server is asked for it.
+    /// so at once, and the client is to have that; what it goes on keeping back, perhaps the rest of a message, is lost
+    /// with the session. Only the session's end tells the one from the other. Says whether the server is asked for it.
     fn leave(&mut self, io: &mut Buffers<'_>) -> bool {
         let keeps_back = self.pipeline.is_still() && !self.pipeline.is_prompted() && !self.pipeline.copying_in();
-        if !keeps_back || !matches!(self.phase, Phase::Working) {
+        let all_seen = !self.up.is_partial() && io.from_client.unsent().is_empty();
+        if !keeps_back || !all_seen || !matches!(self.phase, Phase::Working) {
             return false;
         }
         frontend::put_terminate(io.to_server);
