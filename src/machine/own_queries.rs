@@ -108,11 +108,23 @@ impl Machine<'_> {
             return;
         }
         for placed in commands {
+            let wrong = self.wrongly_reset(&placed.command);
+            if wrong.is_empty() {
+                continue;
+            }
+            flush_forwarded(io);
+            let mut put = |sql: &[u8]| put_own_statement(io.to_server, &mut self.pipeline, sql, Reply::Assist);
+            // DISCARD ALL is committed when it is done, and an error behind it does not take it back.
+            let commits = placed.command == SessionCommand::DiscardAll;
+            if commits {
+                put(b"BEGIN");
+            }
             let local = matches!(placed.command, SessionCommand::ResetLocal { .. });
-            for (name, value) in self.wrongly_reset(&placed.command) {
-                let sql = if local { params::set_to_local(name, &value) } else { set_to(name, &value) };
-                flush_forwarded(io);
-                put_own_statement(io.to_server, &mut self.pipeline, &sql, Reply::Assist);
+            for (name, value) in wrong {
+                put(&if local { params::set_to_local(name, &value) } else { set_to(name, &value) });
+            }
+            if commits {
+                put(b"COMMIT");
             }
         }
     }

@@ -224,7 +224,6 @@ impl Machine<'_> {
                 }
             }
             SessionCommand::Commit | SessionCommand::Rollback => self.transaction_ended(tag),
-            SessionCommand::DiscardAll => self.corrections = self.wrongly_reset(command),
             _ if self.carries() => {
                 self.client.succeeded(command);
                 if self.client.ledger.bytes() > MAX_CARRIED_BYTES {

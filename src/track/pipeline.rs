@@ -177,6 +177,12 @@ impl Pipeline {
         self.queue.front_mut()?.note.as_deref_mut()
     }
 
+    /// Whether the next answer is to a request of this kind.
+    #[must_use]
+    pub fn answers(&self, request: Request) -> bool {
+        self.queue.front().is_some_and(|entry| entry.request == request)
+    }
+
     /// The next command that the request whose answer comes next runs, if `tag` is that of its success.
     pub fn next_command(&mut self, tag: &[u8]) -> Option<SessionCommand> {
         let (commands, done) = self.front_note()?.commands.as_mut()?;

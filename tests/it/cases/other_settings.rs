@@ -242,3 +242,24 @@ fn settings_of_a_client_that_has_asked_for_no_answer_are_not_those_of_the_next()
     compare(Postgres::shared(), &SESSION, &scripts);
     compare(Postgres::shared(), &never, &scripts);
 }
+
+/// A DISCARD ALL is committed when it is done; what it goes back to is the client's own before anything else runs.
+#[test]
+fn settings_after_discard_all_are_the_clients_own_before_the_next_message() {
+    let behind =
+        |name: &str, parts: &[Vec<u8>], ready: usize| then(name, &[&[step("discard all")], parts].concat(), ready);
+    let scripts = [
+        behind("a query", &[query(SHOWS), sync()], 2),
+        behind("a query that fails", &[query("select nothing"), sync(), query(SHOWS)], 3),
+        behind("an error", &[parse("", "bogus"), sync()], 1),
+        behind("a step", &[step(SHOWS), sync()], 1),
+        behind(
+            "code that sets",
+            &[query("select set_config('TimeZone', 'Asia/Seoul', false)"), query(SHOWS), sync()],
+            3,
+        ),
+        behind("a transaction", &[step("begin"), step(SHOWS), step("rollback"), sync(), query(SHOWS)], 2),
+    ];
+    compare(Postgres::shared(), &TRANSACTION, &scripts.concat());
+    compare(Postgres::shared(), &SESSION, &scripts.concat());
+}

@@ -180,6 +180,13 @@ fn client_that_leaves_in_front_of_its_sync_gets_the_error_of_what_it_has_sent() 
             .half_close(A)
             .end(A),
         fresh("no error").send(A, &[query("select 1"), inserts(), execute("", 0)]).half_close(A).end(A),
+        fresh("half a row")
+            .send(A, &[step("select repeat('x', 10000) from generate_series(1, 20)")])
+            .half_close(A)
+            .end(A),
+        fresh("half a row, and Terminate")
+            .send(A, &[step("select repeat('x', 10000) from generate_series(1, 20)"), terminate()])
+            .end(A),
         fresh("a commit").send(A, &[query("begin"), inserts(), step("commit"), fails()]).half_close(A).end(A),
         fresh("a COPY")
             .send(A, &[step("copy left_rows from stdin"), copy_data(b"x\n"), copy_done()])
