@@ -19,6 +19,11 @@ impl Machine<'_> {
             return self.leave(io);
         }
         if ended && self.is_kept_back() {
+            if self.up.is_in_violation() {
+                // What it is told in the end has all before it sent.
+                self.prompt(io);
+                return Next::Again;
+            }
             return self.leave(io);
         }
         let under_way = self.is_preparing()

@@ -80,6 +80,11 @@ impl Upward {
         self.violation = Some(fault);
     }
 
+    /// Whether the client is told why its stream has ended.
+    pub(super) fn is_in_violation(&self) -> bool {
+        self.violation.is_some()
+    }
+
     /// How the machine ends once all has been answered.
     pub(super) fn farewell(&mut self) -> End {
         self.violation.take().map_or(End::Goodbye, End::Refuse)

@@ -314,7 +314,7 @@ impl<'a> Machine<'a> {
     /// orderly end is one while messages in front of it have not been answered, since the server answers in order.
     pub fn server_ended(&mut self, io: &mut Buffers<'_>, how: ServerEnd) -> End {
         if matches!(self.phase, Phase::Leaving) {
-            return End::Goodbye;
+            return self.up.farewell();
         }
         let unread = self.is_unsent() || (self.is_preparing() && how == ServerEnd::Orderly);
         if unread || self.owes_nothing(io) {

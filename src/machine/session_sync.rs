@@ -278,7 +278,10 @@ impl Machine<'_> {
         }
         if idle {
             self.aliases.end_transaction();
-            self.portals.clear();
+            if self.pipeline.answered() {
+                // Others are those of requests that came behind.
+                self.portals.clear();
+            }
         }
     }
 

@@ -40,11 +40,11 @@ impl Machine<'_> {
             return Sent::Done;
         }
         let unnamed = self.drop_unnamed();
-        // If it is not discarded with what is before it, it drops them whether it succeeds or fails. What has been dropped
-        // already may turn out not to have been.
+        // If it is not discarded with what is before it, it drops them whether it succeeds or fails. But a change before it
+        // may turn out not to have happened, and must not bring back what this has dropped.
         let dropped = unnamed.client.is_some() || unnamed.server != UnnamedStatement::Absent;
-        let had_one = dropped || self.pipeline.changes_unnamed();
-        let unnamed = Some(unnamed).filter(|_| had_one && self.may_be_discarded());
+        let matters = self.pipeline.changes_unnamed() || (dropped && self.may_be_discarded());
+        let unnamed = Some(unnamed).filter(|_| matters);
         if effects.is_nothing() && mentioned.is_empty() && unnamed.is_none() {
             self.pass(io, incoming, None);
             return Sent::Done;

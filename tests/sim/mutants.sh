@@ -54,8 +54,10 @@ used-by-not-noted|src/machine/mod.rs|s/self\.server\.used = self\.server\.used\.
 TABLE
 }
 
-# A copy that cargo builds by itself.
-rm -rf "$work/src" "$work/tests"
+# A copy that cargo builds by itself, without what debuggers need.
+export RUSTFLAGS=-Awarnings CARGO_TARGET_DIR=$work/target CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0
+rm -rf "$work/src" "$work/tests" "$work/pristine"
+cp -a src "$work/pristine"
 cp -a Cargo.toml Cargo.lock src tests config "$work/"
 for extra in build.rs README.md benches .cargo rust-toolchain.toml; do
     [ -e "$extra" ] && cp -a "$extra" "$work/"
@@ -65,22 +67,22 @@ found=0 missed=0 broken=0
 while IFS='|' read -r name file edit; do
     [ -n "${MUTANTS:-}" ] && [[ " $MUTANTS " != *" $name "* ]] && continue
     # An expression may have a `|` of its own: read takes all that is left.
-    cp -a "$here/src/." "$work/src/"
+    cp -a "$work/pristine/." "$work/src/"
     perl -0pi -e "$edit" "$work/$file"
     touch "$work/$file"
-    if cmp -s "$here/$file" "$work/$file"; then
+    if cmp -s "$work/pristine/${file#src/}" "$work/$file"; then
         echo "$name: the fault is not in $file any more"
         broken=$((broken + 1))
         continue
     fi
-    if ! (cd "$work" && RUSTFLAGS=-Awarnings CARGO_TARGET_DIR="$work/target" cargo test --locked --test sim --no-run) >"$work/build.log" 2>&1; then
+    if ! (cd "$work" && cargo test --locked --test sim --no-run) >"$work/build.log" 2>&1; then
         echo "$name: does not compile"
         grep -m1 '^error' "$work/build.log"
         broken=$((broken + 1))
         continue
     fi
     began=$(date +%s)
-    (cd "$work" && SIM_STEPS=100000000 SIM_SHRINK=0 RUST_BACKTRACE=0 RUSTFLAGS=-Awarnings CARGO_TARGET_DIR="$work/target" \
+    (cd "$work" && SIM_STEPS=100000000 SIM_SHRINK=0 RUST_BACKTRACE=0 \
         timeout "$limit" cargo test --locked --test sim -- simulator::hunt --nocapture) >"$work/run.log" 2>&1
     if grep -q '^seed ' "$work/run.log"; then
         echo "$name: found after $(($(date +%s) - began)) s: $(grep -m1 '^seed ' "$work/run.log" | cut -c1-110)"

@@ -15,7 +15,7 @@ const TOLD: [&str; 6] = ["FATAL 57P01", "FATAL 08006", "ERROR 53300", "FATAL 533
 
 /// What is wrong with a run, if anything is.
 pub fn check(case: &Case, played: &Played) -> Option<Finding> {
-    let finding = |kind: Kind| move |text: String| Finding { kind, text };
+    let finding = |kind: Kind| move |text: String| Finding { kind, text, mark: String::new() };
     if let Some(stuck) = &played.stuck {
         return Some(finding(Kind::Stuck)(stuck.clone()));
     }
@@ -27,7 +27,9 @@ pub fn check(case: &Case, played: &Played) -> Option<Finding> {
         match against_alone(client, alone, case) {
             Told::TheSame => {}
             Told::OfFaults => told = true,
-            Told::Wrong(why) => return Some(finding(Kind::Told)(format!("client {id} {why}"))),
+            Told::Wrong(why, mark) => {
+                return Some(Finding { kind: Kind::Told, text: format!("client {id} {why}"), mark });
+            }
         }
     }
     let rows = || if told { None } else { check_rows(case, played) };
@@ -63,13 +65,15 @@ pub enum Kind {
 pub struct Finding {
     pub kind: Kind,
     pub text: String,
+    /// What makes it the same finding in a smaller case.
+    pub mark: String,
 }
 
 enum Told {
     TheSame,
     /// Up to where it was told of a fault.
     OfFaults,
-    Wrong(String),
+    Wrong(String, String),
 }
 
 fn against_alone(client: &Client, alone: &Alone, case: &Case) -> Told {
@@ -99,7 +103,11 @@ fn against_alone(client: &Client, alone: &Alone, case: &Case) -> Told {
     let expected_rest = expected.seen.get(at..).unwrap_or_default();
     let ends_alone = expected_rest.iter().all(|seen| seen.tag == b'E')
         && expected_rest.last().is_some_and(|last| last.body.starts_with(b"FATAL"));
-    if ends_alone && rest.iter().all(|seen| seen.tag == b'Z' || *seen.body == *b"ERROR 57014" || *seen == violation()) {
+    if ends_alone
+        && rest.iter().all(|seen| {
+            seen.tag == b'Z' || *seen == violation() || [&b"ERROR 57014"[..], b"ERROR 08P01"].contains(&&*seen.body)
+        })
+    {
         // A client that ends in the middle of a copy or a message is told of it in other words, or not at all.
         return Told::TheSame;
     }
@@ -120,7 +128,8 @@ fn against_alone(client: &Client, alone: &Alone, case: &Case) -> Told {
             Some(_) => {}
         }
     }
-    Told::Wrong(shown())
+    let mark = format!("{:?} for {:?}", own.seen.get(at), expected.seen.get(at));
+    Told::Wrong(shown(), mark)
 }
 
 /// What a client is told that breaks the protocol.

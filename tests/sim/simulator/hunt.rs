@@ -13,18 +13,18 @@ use crate::shrink::shrink;
 pub fn run(case: &Case) -> (usize, Option<Finding>) {
     match play(case, play_alone(case), false) {
         Ok(played) => (played.steps, check(case, &played)),
-        Err(panic) => (0, Some(Finding { kind: Kind::Panic, text: format!("a panic: {panic}") })),
+        Err(panic) => (0, Some(Finding { kind: Kind::Panic, text: format!("a panic: {panic}"), mark: String::new() })),
     }
 }
 
 /// How many other interleavings of a smaller case are tried.
 const TRIES: u64 = 12;
 
-fn fails(case: &mut Case, kind: Kind) -> bool {
+fn fails(case: &mut Case, known: &Finding) -> bool {
     let schedule = case.schedule;
     for other in 0..TRIES {
         case.schedule = if other == 0 { schedule } else { schedule.wrapping_mul(31).wrapping_add(other) % 100_000 };
-        if run(case).1.is_some_and(|found| found.kind == kind) {
+        if run(case).1.is_some_and(|found| found.kind == known.kind && found.mark == known.mark) {
             return true;
         }
     }
@@ -33,7 +33,7 @@ fn fails(case: &mut Case, kind: Kind) -> bool {
 }
 
 /// The smallest case found that still fails.
-fn smaller(case: Case, kind: Kind, seconds: u64) -> Case {
+fn smaller(case: Case, known: &Finding, seconds: u64) -> Case {
     let began = Instant::now();
     let mut best = case;
     loop {
@@ -41,7 +41,7 @@ fn smaller(case: Case, kind: Kind, seconds: u64) -> Case {
         for at in (0..best.members.len()).rev() {
             let mut candidate = best.clone();
             candidate.members.remove(at);
-            if !candidate.members.is_empty() && fails(&mut candidate, kind) {
+            if !candidate.members.is_empty() && fails(&mut candidate, known) {
                 best = candidate;
                 any = true;
             }
@@ -49,7 +49,7 @@ fn smaller(case: Case, kind: Kind, seconds: u64) -> Case {
         for at in (0..best.faults.len()).rev() {
             let mut candidate = best.clone();
             candidate.faults.remove(at);
-            if fails(&mut candidate, kind) {
+            if fails(&mut candidate, known) {
                 best = candidate;
                 any = true;
             }
@@ -60,20 +60,20 @@ fn smaller(case: Case, kind: Kind, seconds: u64) -> Case {
             }
             let script = best.members[at].script.clone();
             let before = script.to_string();
-            let mut known = best.clone();
+            let mut base = best.clone();
             let script = shrink(script, 300, |script| {
                 if began.elapsed().as_secs() > seconds {
                     return false;
                 }
-                let mut candidate = known.clone();
+                let mut candidate = base.clone();
                 candidate.members[at].script = script.clone();
-                let failed = fails(&mut candidate, kind);
+                let failed = fails(&mut candidate, known);
                 if failed {
-                    known.schedule = candidate.schedule;
+                    base.schedule = candidate.schedule;
                 }
                 failed
             });
-            best.schedule = known.schedule;
+            best.schedule = base.schedule;
             any |= script.to_string() != before;
             best.members[at].script = script;
         }
@@ -131,11 +131,19 @@ fn tell(case: &Case, found: &str) -> String {
 
 #[test]
 fn clients_are_told_what_they_would_be_told_alone() {
+    if let Ok(path) = std::env::var("SIM_CASE") {
+        let text = std::fs::read_to_string(&path).expect("a case in a file");
+        let case: Case = text.parse().expect("a case");
+        if let Some(found) = run(&case).1 {
+            panic!("{}", tell(&case, &found.text));
+        }
+        return;
+    }
     let wishes = wishes();
     if let Some(seed) = number("SIM_SEED") {
         let case = Case::of(seed, wishes);
         if let Some(found) = run(&case).1 {
-            let case = if number("SIM_SHRINK") == Some(0) { case } else { smaller(case, found.kind, 60) };
+            let case = if number("SIM_SHRINK") == Some(0) { case } else { smaller(case, &found, 60) };
             let found = run(&case).1.unwrap_or(found);
             panic!("seed {seed}: {}", tell(&case, &found.text));
         }
@@ -165,7 +173,7 @@ fn clients_are_told_what_they_would_be_told_alone() {
     }
     eprintln!("{done} steps of {} runs in {:?}", seed - first, began.elapsed());
     if let Some((seed, case, found)) = findings.into_iter().next() {
-        let case = if number("SIM_SHRINK") == Some(0) { case } else { smaller(case, found.kind, 60) };
+        let case = if number("SIM_SHRINK") == Some(0) { case } else { smaller(case, &found, 60) };
         let found = run(&case).1.unwrap_or(found);
         panic!("seed {seed}: {}", tell(&case, &found.text));
     }

@@ -8,7 +8,7 @@
 //! - `check`: what must hold; `expected`: what a mode changes by design.
 //!
 //! `SIM_STEPS=10000000 make sim` runs as many steps. `SIM_SEED=7` runs one seed and tells what happens; `SIM_FROM=7` begins
-//! there. `SIM_MODE`, `SIM_RESET` and `SIM_FAULTS` choose.
+//! there. `SIM_CASE=file` runs a case in the notation in which findings are printed. `SIM_MODE`, `SIM_RESET` and `SIM_FAULTS` choose.
 
 mod case;
 mod check;

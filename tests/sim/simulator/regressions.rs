@@ -109,6 +109,26 @@ const FOUND: &[(&str, &str)] = &[
      [B('','') E S]",
     ),
     (
+        "a Parse that is discarded does not bring back what a simple query behind its Sync drops",
+        "setup mode=transaction step=400
+     client half_close
+     [P('','select ''no table''') E(nothing,0) P('','select 2') S Q('commit')] |
+     [B('','') H S]",
+    ),
+    (
+        "what breaks the protocol comes behind answers that the server kept back",
+        "setup mode=session step=0
+     client half_close
+     [P('','show timezone') R(7900000004)]",
+    ),
+    (
+        "the end of a transaction ends no portal that was bound behind it",
+        "setup mode=transaction reset=smart socket=64 step=400
+     client half_close
+     {application_name=it''s \\ me}
+     [Q('select code.set(''application_name'', ''hid'')') P('','select * from v') F P('','reset application_name') B('','') E S]",
+    ),
+    (
         "more than the server's buffer holds, and no Sync before the end",
         "setup mode=transaction reset=smart
      client hang_up
