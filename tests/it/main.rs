@@ -21,6 +21,7 @@ mod crosstalk;
 mod differential;
 mod doctor;
 mod handshake;
+mod hangs;
 mod hostile;
 mod identity;
 mod import;
