@@ -153,7 +153,7 @@ impl Machine<'_> {
         if !self.server.prepared.has(&variant) {
             self.add_prepared(io, &variant);
             let rollback = Rollback { prepared: Some(variant.id), ..Rollback::default() };
-            let note = Note { rollback, at_stake: true, ..Note::default() };
+            let note = Note::of(rollback);
             self.put_parse(io, &variant.name(), &text.body, &variant.params, reply, note);
         }
         variant
@@ -206,10 +206,10 @@ impl Machine<'_> {
         self.undo();
     }
 
-    fn note_unnamed(&self, change: UnnamedChange) -> Note {
-        let at_stake = change.differed() && self.may_be_discarded();
-        let rollback = Rollback { unnamed: Some(change), ..Rollback::default() };
-        Note { rollback, at_stake, ..Note::default() }
+    /// Notes a change of the unnamed statements that may be discarded.
+    pub(super) fn note_unnamed(&self, change: UnnamedChange) -> Note {
+        let change = if self.may_be_discarded() { change.uncertain() } else { change };
+        Note::of(Rollback { unnamed: Some(change), ..Rollback::default() })
     }
 
     /// Whether statement `id` has the columns that the client was `told`; asks the server where that is not known.
@@ -246,7 +246,7 @@ impl Machine<'_> {
         let checked = self.context.statements.uncached();
         self.add_prepared(io, &checked);
         let rollback = Rollback { prepared: Some(checked.id), ..Rollback::default() };
-        let note = Note { rollback, at_stake: true, ..Note::default() };
+        let note = Note::of(rollback);
         let now = self.current_params();
         self.put_parse(io, &checked.name(), body, &now, Reply::Assist, note);
         checked
@@ -274,7 +274,7 @@ impl Machine<'_> {
         flush_forwarded(io);
         frontend::put_close(io.to_server, &format!("{}{id}", statements::PREFIX));
         let rollback = Rollback { closed: Some((id, held)), ..Rollback::default() };
-        let note = Note { rollback, at_stake: true, ..Note::default() };
+        let note = Note::of(rollback);
         self.pipeline.request_with(Request::Close, Reply::Swallow, Some(note));
         self.undo();
     }

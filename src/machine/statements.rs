@@ -50,9 +50,8 @@ impl Machine<'_> {
             return Sent::Done;
         }
         let (commands, mut edits) = self.insert_corrections(&effects);
-        let at_stake = unnamed.as_ref().is_some_and(UnnamedChange::differed);
-        let mut note = Note { at_stake, ..Note::default() };
-        note.rollback.unnamed = unnamed;
+        let unnamed = unnamed.map(UnnamedChange::uncertain);
+        let mut note = Note::of(Rollback { unnamed, ..Rollback::default() });
         self.note_commands(&mut note, commands, &effects);
         if mentioned.is_empty() && edits.is_empty() {
             self.pass(io, incoming, Some(note));
@@ -178,7 +177,7 @@ impl Machine<'_> {
         self.server.prepared.add(&statement);
         let rollback =
             Rollback { name: Some((name.into(), None)), prepared: Some(statement.id), ..Rollback::default() };
-        let note = Note { rollback, at_stake: true, ..Note::default() };
+        let note = Note::of(rollback);
         let cut = frame::HEADER + name.len() + 1;
         self.pass_renamed(io, incoming, Some(note), &Beginning { cut, before: b"", name: &statement.name() });
         Sent::Done
@@ -212,7 +211,7 @@ impl Machine<'_> {
         let mut rollback = Rollback { name: Some((name.into(), None)), ..Rollback::default() };
         if self.server.prepared.has(&statement) {
             if self.pipeline.knows_status() && self.pipeline.status() != b'E' {
-                self.synthesize(io, incoming, Note { rollback, at_stake: true, ..Note::default() });
+                self.synthesize(io, incoming, Note::of(rollback));
                 return Sent::Done;
             }
             // In a failed transaction most texts are refused, which only the server can do.
@@ -220,7 +219,7 @@ impl Machine<'_> {
         }
         rollback.prepared = Some(statement.id);
         self.add_prepared(io, &statement);
-        let note = Note { rollback, at_stake: true, ..Note::default() };
+        let note = Note::of(rollback);
         self.pass_renamed(io, incoming, Some(note), &Beginning { cut, before: b"", name: &statement.name() });
         Sent::Done
     }
@@ -253,7 +252,7 @@ impl Machine<'_> {
             Request::Close => {
                 self.give_up_name(&name);
                 let rollback = Rollback { name: Some((name, Some(named))), ..Rollback::default() };
-                self.synthesize(io, incoming, Note { rollback, at_stake: true, ..Note::default() });
+                self.synthesize(io, incoming, Note::of(rollback));
                 Sent::Done
             }
             Request::Bind => self.bind_named(io, &portal, &name, &named, cut, incoming),

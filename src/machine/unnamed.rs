@@ -8,7 +8,7 @@ use super::from_client::{Incoming, Sent, body};
 use super::session_sync::{Portal, PortalOf};
 use super::{Buffers, Machine, flush_forwarded};
 use crate::track::pipeline::{Describes, Note};
-use crate::track::rollback::{Rollback, UnnamedCause, UnnamedChange};
+use crate::track::rollback::{Stake, UnnamedCause, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
 use crate::track::sql_effects;
 use crate::track::statement_mentions::mentions;
@@ -51,9 +51,7 @@ impl Machine<'_> {
         let kept = text.clone().filter(|_| self.carries());
         let unnamed = Arc::new(Unnamed::new(id, kept, &effects, self.client.view.clone()));
         let change = self.set_unnamed(UnnamedCause::ClientParse, Some(unnamed), UnnamedStatement::Is(id));
-        let at_stake = change.differed() && self.may_be_discarded();
-        let mut note = Note { at_stake, ..Note::default() };
-        note.rollback.unnamed = Some(change);
+        let mut note = self.note_unnamed(change);
         match text {
             Some(text) if !edits.is_empty() => {
                 let sql = frontend::query(&text.body);
@@ -75,9 +73,8 @@ impl Machine<'_> {
     pub(super) fn unnamed(&mut self, io: &mut Buffers<'_>, portal: &[u8], incoming: Incoming) -> Sent {
         if incoming.request == Request::Close {
             let change = self.drop_unnamed();
-            let at_stake = change.differed() && self.may_be_discarded();
-            let rollback = Rollback { unnamed: Some(change), ..Rollback::default() };
-            self.pass(io, incoming, Some(Note { rollback, at_stake, ..Note::default() }));
+            let note = self.note_unnamed(change);
+            self.pass(io, incoming, Some(note));
             return Sent::Done;
         }
         if let Some(unnamed) = self.client.unnamed.clone() {
@@ -130,6 +127,7 @@ impl Machine<'_> {
             cause,
             client: std::mem::replace(&mut self.client.unnamed, client),
             server: std::mem::replace(&mut self.server.unnamed, server),
+            stake: Stake::Nothing,
         }
     }
 }

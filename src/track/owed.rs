@@ -12,8 +12,6 @@ use super::text_edit::Positions;
 pub struct Note {
     /// What the books of statements say too much if the request fails or is discarded.
     pub rollback: Rollback,
-    /// Whether that decides what requests behind the next `Sync` find.
-    pub at_stake: bool,
     /// What the answer tells the columns of.
     pub describes: Option<Describes>,
     /// The `ErrorResponse` that the client gets instead of the server's.
@@ -43,13 +41,22 @@ pub(super) struct Entry {
     pub(super) data: Data,
 }
 
+impl Note {
+    /// With what is to be taken back if the request fails.
+    #[must_use]
+    pub fn of(rollback: Rollback) -> Self {
+        Self { rollback, ..Self::default() }
+    }
+}
+
 impl Entry {
     pub(super) fn changes_unnamed(&self) -> bool {
         self.note.as_ref().is_some_and(|note| note.rollback.unnamed.is_some())
     }
 
+    /// Whether its failure decides what requests behind the next `Sync` find.
     pub(super) fn is_at_stake(&self) -> bool {
-        self.note.as_ref().is_some_and(|note| note.at_stake)
+        self.note.as_ref().is_some_and(|note| note.rollback.is_at_stake())
     }
 }
 

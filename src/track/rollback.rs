@@ -27,6 +27,17 @@ pub struct UnnamedChange {
     pub client: Option<Arc<Unnamed>>,
     /// The connection's before.
     pub server: UnnamedStatement,
+    /// Whether what is found later hangs on it, as it was when the change was made.
+    pub stake: Stake,
+}
+
+/// Whether the failure of a change decides what requests behind the next `Sync` find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stake {
+    /// They find the same.
+    Nothing,
+    /// It does.
+    WhatIsFound,
 }
 
 impl UnnamedChange {
@@ -41,10 +52,11 @@ impl UnnamedChange {
         }
     }
 
-    /// Whether the two differed before: then taking it back decides what the client's next messages find.
+    /// The change, which may turn out not to have happened: if the two differed before, what is found hangs on that.
     #[must_use]
-    pub fn differed(&self) -> bool {
-        !self.server.is(self.client.as_deref())
+    pub fn uncertain(self) -> Self {
+        let differed = !self.server.is(self.client.as_deref());
+        Self { stake: if differed { Stake::WhatIsFound } else { Stake::Nothing }, ..self }
     }
 }
 
@@ -70,9 +82,11 @@ pub enum Unfulfilled {
 }
 
 impl Rollback {
-    /// Whether it is about which named statements there are.
+    /// Whether it decides what requests behind the next `Sync` find: which named statements there are, or whose the unnamed
+    /// one is.
     #[must_use]
-    pub fn changes_names(&self) -> bool {
-        self.name.is_some() || self.prepared.is_some() || self.closed.is_some()
+    pub fn is_at_stake(&self) -> bool {
+        let names = self.name.is_some() || self.prepared.is_some() || self.closed.is_some();
+        names || self.unnamed.as_ref().is_some_and(|change| change.stake == Stake::WhatIsFound)
     }
 }
