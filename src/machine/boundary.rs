@@ -53,9 +53,7 @@ impl Machine<'_> {
         self.down.resume();
         if self.pipeline.settled_but_for_reports() {
             // The client has asked for nothing that brings a ReadyForQuery.
-            flush_forwarded(io);
-            frontend::put_sync(io.to_server);
-            self.pipeline.request(Request::Sync, Reply::Swallow);
+            self.put_own_sync(io);
             return Next::Again;
         }
         if !self.pipeline.settled() {

@@ -11,7 +11,6 @@ use crate::track::rollback::{Rollback, UnnamedCause, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
 use crate::track::statement_mentions::mentions;
 use crate::track::statements::{self, Columns, Statement, Text, Unnamed};
-use crate::track::text_edit::{self, Edit};
 use crate::track::{Params, Reply, Request};
 use crate::wire::{backend, frontend};
 
@@ -177,18 +176,9 @@ impl Machine<'_> {
     }
 
     fn prepare_unnamed(&mut self, io: &mut Buffers<'_>, unnamed: &Unnamed, text: &Text) {
-        let sql = frontend::query(&text.body);
-        let mentioned = mentions(sql, &self.client.names, self.backslashes());
-        let mut edits = Vec::new();
-        for (at, statement) in mentioned {
-            let ready = match self.ensure_prepared(io, &statement, None, Reply::Assist) {
-                Prepare::Ready(ready) => ready,
-                _ => statement,
-            };
-            edits.push(Edit { at, with: ready.name().into_bytes() });
-        }
-        let (mut body, _) = text_edit::apply(sql, edits);
-        body.extend_from_slice(&text.body[sql.len()..]);
+        let mentioned = mentions(frontend::query(&text.body), &self.client.names, self.client.backslashes());
+        let edits = self.rename_mentioned(io, mentioned, Reply::Assist);
+        let (body, _) = text.edited(edits);
         let client = self.client.unnamed.clone();
         let change = self.set_unnamed(UnnamedCause::OwnParse, client, UnnamedStatement::Is(unnamed.id));
         let note = self.note_unnamed(change);

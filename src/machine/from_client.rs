@@ -344,7 +344,8 @@ impl Machine<'_> {
 
     fn begins_block(&self, io: &Buffers<'_>, incoming: Incoming) -> bool {
         let sql = frontend::query(body(io, incoming));
-        self.pipeline.status() == IDLE && transaction_block::after(sql, self.backslashes()).is_some_and(Block::is_open)
+        self.pipeline.status() == IDLE
+            && transaction_block::after(sql, self.client.backslashes()).is_some_and(Block::is_open)
     }
 
     /// Does not send the message.

@@ -394,11 +394,6 @@ impl<'a> Machine<'a> {
         self.context.mode == Mode::Transaction
     }
 
-    /// Whether a backslash escapes in the plain strings of the client's texts.
-    fn backslashes(&self) -> bool {
-        self.client.view.get(b"standard_conforming_strings") == Some(b"off")
-    }
-
     /// Messages of pgferry's own have been answered: the connection is alive and as the client expects it.
     fn on_prepared(&mut self, io: &mut Buffers<'_>) {
         self.phase = Phase::Working;

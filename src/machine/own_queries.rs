@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::{Buffers, Gate, Machine, Phase, flush_forwarded};
-use crate::track::params::{self, put_literal, set_to};
+use crate::track::params::{self, put_literal, set_to, set_to_local};
 use crate::track::session_command::{Placed, SessionCommand};
 use crate::track::text_edit::Edit;
 use crate::track::{Pins, Pipeline, Reply, Request, SqlEffects};
@@ -88,11 +88,10 @@ impl Machine<'_> {
             if placed.command == SessionCommand::DiscardAll {
                 continue;
             }
-            let local = matches!(placed.command, SessionCommand::ResetLocal { .. });
             let mut with = Vec::new();
             for (name, value) in self.wrongly_reset(&placed.command) {
                 with.push(b';');
-                with.extend(if local { params::set_to_local(name, &value) } else { set_to(name, &value) });
+                with.extend(put_right(&placed.command, name, &value));
                 list.push(Placed { command: SessionCommand::Inserted, end: placed.end });
             }
             if !with.is_empty() {
@@ -119,9 +118,8 @@ impl Machine<'_> {
             if commits {
                 put(b"BEGIN");
             }
-            let local = matches!(placed.command, SessionCommand::ResetLocal { .. });
             for (name, value) in wrong {
-                put(&if local { params::set_to_local(name, &value) } else { set_to(name, &value) });
+                put(&put_right(&placed.command, name, &value));
             }
             if commits {
                 put(b"COMMIT");
@@ -129,12 +127,20 @@ impl Machine<'_> {
         }
     }
 
-    /// Asks the server something on its own. The client's next messages wait: the answer is about what holds now.
-    fn ask(&mut self, io: &mut Buffers<'_>, sql: &[u8], question: Question) {
+    /// A `Sync` of pgferry's own.
+    pub(super) fn put_own_sync(&mut self, io: &mut Buffers<'_>) {
         flush_forwarded(io);
-        put_own_statement(io.to_server, &mut self.pipeline, sql, Reply::Swallow);
         frontend::put_sync(io.to_server);
         self.pipeline.request(Request::Sync, Reply::Swallow);
+    }
+
+    /// Asks or tells the server something on its own. The client's next messages wait: the answer is about what holds now.
+    fn ask(&mut self, io: &mut Buffers<'_>, statements: &[Vec<u8>], question: Question) {
+        flush_forwarded(io);
+        for sql in statements {
+            put_own_statement(io.to_server, &mut self.pipeline, sql, Reply::Swallow);
+        }
+        self.put_own_sync(io);
         self.phase = Phase::Asking(question);
         self.gate = Gate::Open;
     }
@@ -142,7 +148,7 @@ impl Machine<'_> {
     /// Asks which reasons for keeping the connection are still there.
     pub(super) fn ask_for_pins(&mut self, io: &mut Buffers<'_>) {
         let sql = pins_query(self.context.user);
-        self.ask(io, &sql, Question::Pins);
+        self.ask(io, &[sql], Question::Pins);
     }
 
     /// The client is about to be told that the server is ready, with `status`. Where settings have changed in a way that
@@ -156,14 +162,14 @@ impl Machine<'_> {
             |(name, own): &(&'static str, Box<[u8]>)| self.server.params.get(name.as_bytes()) != Some(&**own);
         let wrong: Vec<_> = wrong.iter().filter(|wrong| is_wrong(wrong)).map(|(name, own)| set_to(name, own)).collect();
         if !wrong.is_empty() {
-            self.correct(io, &wrong, status);
+            self.ask(io, &wrong, Question::Correction { status });
             return true;
         }
         let doubtful = self.doubtful_changes();
         if doubtful.is_empty() {
             return false;
         }
-        self.ask(io, &origins_query(&doubtful), Question::Origins { status, reset: Vec::new() });
+        self.ask(io, &[origins_query(&doubtful)], Question::Origins { status, reset: Vec::new() });
         self.explained.add(doubtful.iter().map(|name| name.as_bytes()));
         true
     }
@@ -184,17 +190,6 @@ impl Machine<'_> {
             !self.explained.names(name.as_bytes()) && (anothers || unexplained)
         };
         changed.filter(doubtful).map(|(name, _)| name).collect()
-    }
-
-    fn correct(&mut self, io: &mut Buffers<'_>, sql: &[Vec<u8>], status: u8) {
-        flush_forwarded(io);
-        for sql in sql {
-            put_own_statement(io.to_server, &mut self.pipeline, sql, Reply::Swallow);
-        }
-        frontend::put_sync(io.to_server);
-        self.pipeline.request(Request::Sync, Reply::Swallow);
-        self.phase = Phase::Asking(Question::Correction { status });
-        self.gate = Gate::Open;
     }
 
     /// A row of the answer to a question.
@@ -247,10 +242,18 @@ impl Machine<'_> {
                 if wrong.is_empty() {
                     return Some(status);
                 }
-                self.correct(io, &wrong, status);
+                self.ask(io, &wrong, Question::Correction { status });
                 None
             }
         }
+    }
+}
+
+/// What sets `name` to what it should have gone back to with `command`, for as long as that lasts.
+fn put_right(command: &SessionCommand, name: &str, value: &[u8]) -> Vec<u8> {
+    match command {
+        SessionCommand::ResetLocal { .. } => set_to_local(name, value),
+        _ => set_to(name, value),
     }
 }
 

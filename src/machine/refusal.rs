@@ -69,10 +69,6 @@ struct Message<'m> {
 }
 
 impl Message<'_> {
-    fn backslashes(&self) -> bool {
-        self.client.view.get(b"standard_conforming_strings") == Some(b"off")
-    }
-
     /// The text that it runs or prepares, where that is known.
     fn text(&self) -> Option<Vec<u8>> {
         match (self.tag, about(self.tag, self.body)) {
@@ -98,11 +94,11 @@ impl Message<'_> {
 
     /// What its text leaves behind, if it decides that.
     fn block(&self) -> Option<Block> {
-        transaction_block::after(&self.text()?, self.backslashes())
+        transaction_block::after(&self.text()?, self.client.backslashes())
     }
 
     fn only_ends_transaction(&self) -> bool {
-        self.text().is_some_and(|text| transaction_block::only_ends(&text, self.backslashes()))
+        self.text().is_some_and(|text| transaction_block::only_ends(&text, self.client.backslashes()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Statements under way from client to server: analysed, and in transaction mode renamed, so that a client finds its own
 //! on every connection.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::ensure_prepared::Prepare;
@@ -27,7 +28,7 @@ type Mentioned = Vec<(std::ops::Range<usize>, Arc<Statement>)>;
 impl Machine<'_> {
     /// A simple query.
     pub(super) fn query(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
-        let backslashes = self.backslashes();
+        let backslashes = self.client.backslashes();
         let sql = frontend::query(body(io, incoming));
         let (effects, mentioned) = if incoming.is_whole() {
             (sql_effects::analyze(sql, backslashes), mentions(sql, &self.client.names, backslashes))
@@ -60,8 +61,8 @@ impl Machine<'_> {
         let sql = sql.to_vec();
         // A Sync of pgferry's own would commit what the client has not, or end what the server discards.
         let apart = !self.pipeline.unsynced() && !self.may_be_discarded();
-        let prepare = Some(if apart { Reply::Swallow } else { Reply::Assist });
-        edits.extend(self.rename_mentioned(io, mentioned, prepare));
+        let reply = if apart { Reply::Swallow } else { Reply::Assist };
+        edits.extend(self.rename_mentioned(io, mentioned, reply));
         let (sql, positions) = text_edit::apply(&sql, edits);
         note.positions = Some(positions);
         flush_forwarded(io);
@@ -86,27 +87,20 @@ impl Machine<'_> {
     }
 
     /// The names that statements have on the server, for where a text mentions them; they are prepared first if that is
-    /// possible.
-    pub(super) fn rename_mentioned(
-        &mut self,
-        io: &mut Buffers<'_>,
-        mentioned: Mentioned,
-        prepare: Option<Reply>,
-    ) -> Vec<Edit> {
+    /// possible, with `reply` to that.
+    pub(super) fn rename_mentioned(&mut self, io: &mut Buffers<'_>, mentioned: Mentioned, reply: Reply) -> Vec<Edit> {
         let owed = self.pipeline.owed();
         let mut edits = Vec::new();
         for (at, statement) in mentioned {
-            let ready = match prepare.map(|reply| self.ensure_prepared(io, &statement, None, reply)) {
-                Some(Prepare::Ready(ready)) => ready,
+            let ready = match self.ensure_prepared(io, &statement, None, reply) {
+                Prepare::Ready(ready) => ready,
                 _ => statement,
             };
             edits.push(Edit { at, with: ready.name().into_bytes() });
         }
-        if self.pipeline.owed() > owed && prepare == Some(Reply::Swallow) {
+        if self.pipeline.owed() > owed && reply == Reply::Swallow {
             // Without it an error would make the server discard the query too. What is missing it will say itself.
-            flush_forwarded(io);
-            frontend::put_sync(io.to_server);
-            self.pipeline.request(Request::Sync, Reply::Swallow);
+            self.put_own_sync(io);
         }
         edits
     }
@@ -135,10 +129,7 @@ impl Machine<'_> {
         }
         let name: Box<[u8]> = name.into();
         if !self.carries() {
-            let effects = match cstr(rest) {
-                Some((sql, _)) if incoming.is_whole() => sql_effects::analyze(sql, self.backslashes()),
-                _ => SqlEffects::unanalyzed(),
-            };
+            let effects = self.effects_of_parse(io, incoming);
             self.pins.add(Pins::STATEMENT);
             // It is not known here when it runs: a setting that it resets is looked into when it has changed.
             match self.consider(&SqlEffects { commands: None, ..effects }) {
@@ -156,13 +147,18 @@ impl Machine<'_> {
         }
     }
 
+    /// What running the text of a `Parse` does, as far as that is known where it is not kept.
+    pub(super) fn effects_of_parse(&self, io: &Buffers<'_>, incoming: Incoming) -> SqlEffects {
+        match cstr(body(io, incoming)).and_then(|(_, rest)| cstr(rest)) {
+            Some((sql, _)) if incoming.is_whole() => sql_effects::analyze(sql, self.client.backslashes()),
+            _ => SqlEffects::unanalyzed(),
+        }
+    }
+
     /// A named text that is not kept, because it is too long: it goes to the server under a name of its own, and the
     /// client stays with the connection that has it.
     fn parse_uncached(&mut self, io: &mut Buffers<'_>, name: &[u8], incoming: Incoming) -> Sent {
-        let effects = match cstr(body(io, incoming)).and_then(|(_, rest)| cstr(rest)) {
-            Some((sql, _)) if incoming.is_whole() => sql_effects::analyze(sql, self.backslashes()),
-            _ => SqlEffects::unanalyzed(),
-        };
+        let effects = self.effects_of_parse(io, incoming);
         let effects = SqlEffects { pins: effects.pins.union(Pins::STATEMENT), ..effects };
         if let Err(refusal) = self.consider(&effects) {
             self.refuse(io, &refusal, incoming);
@@ -185,7 +181,7 @@ impl Machine<'_> {
 
     fn parse_named(&mut self, io: &mut Buffers<'_>, name: &[u8], rest: &[u8], incoming: Incoming) -> Sent {
         let cut = frame::HEADER + name.len() + 1;
-        let backslashes = self.backslashes();
+        let backslashes = self.client.backslashes();
         let make = || {
             let effects = sql_effects::analyze(frontend::query(rest), backslashes);
             Arc::new(Text { body: rest.into(), effects })
@@ -255,8 +251,7 @@ impl Machine<'_> {
                 self.synthesize(io, incoming, Note::of(rollback));
                 Sent::Done
             }
-            Request::Bind => self.bind_named(io, &portal, &name, &named, cut, incoming),
-            _ => self.describe_named(io, &name, &named, cut, incoming),
+            _ => self.use_named(io, &portal, &name, &named, cut, incoming),
         }
     }
 
@@ -278,7 +273,8 @@ impl Machine<'_> {
         Sent::Done
     }
 
-    fn bind_named(
+    /// `Bind` or `Describe` of a statement that the client has prepared.
+    fn use_named(
         &mut self,
         io: &mut Buffers<'_>,
         portal: &[u8],
@@ -291,29 +287,16 @@ impl Machine<'_> {
             Ok(ready) => ready,
             Err(sent) => return sent,
         };
-        let commands = named.statement.text.as_ref().and_then(|text| text.effects.commands.clone());
-        let of = PortalOf { name: name.into(), statement: named.statement.id, server: ready.id };
-        self.set_portal(Portal { name: portal.into(), commands, of: Some(of) });
-        let before = [portal, b"\0"].concat();
-        self.pass_renamed(io, incoming, None, &Beginning { cut, before: &before, name: &ready.name() });
-        Sent::Done
-    }
-
-    fn describe_named(
-        &mut self,
-        io: &mut Buffers<'_>,
-        name: &[u8],
-        named: &Named,
-        cut: usize,
-        incoming: Incoming,
-    ) -> Sent {
-        let ready = match self.ready_named(io, name, named, incoming) {
-            Ok(ready) => ready,
-            Err(sent) => return sent,
+        let (note, before) = if incoming.request == Request::Bind {
+            let commands = named.statement.text.as_ref().and_then(|text| text.effects.commands.clone());
+            let of = PortalOf { name: name.into(), statement: named.statement.id, server: ready.id };
+            self.set_portal(Portal { name: portal.into(), commands, of: Some(of) });
+            (None, Cow::Owned([portal, b"\0"].concat()))
+        } else {
+            let describes = Describes { server: ready.id, client: Some((name.into(), named.statement.id)) };
+            (Some(Note { describes: Some(describes), ..Note::default() }), Cow::Borrowed(&b"S"[..]))
         };
-        let describes = Describes { server: ready.id, client: Some((name.into(), named.statement.id)) };
-        let note = Note { describes: Some(describes), ..Note::default() };
-        self.pass_renamed(io, incoming, Some(note), &Beginning { cut, before: b"S", name: &ready.name() });
+        self.pass_renamed(io, incoming, note, &Beginning { cut, before: &before, name: &ready.name() });
         Sent::Done
     }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::ensure_prepared::Prepare;
-use super::from_client::{Incoming, Sent, body};
+use super::from_client::{Incoming, Sent};
 use super::session_sync::{Portal, PortalOf};
 use super::{Buffers, Machine, flush_forwarded};
 use crate::track::pipeline::{Describes, Note};
@@ -13,14 +13,13 @@ use crate::track::server_state::UnnamedStatement;
 use crate::track::sql_effects;
 use crate::track::statement_mentions::mentions;
 use crate::track::statements::{Text, Unnamed};
-use crate::track::text_edit;
-use crate::track::{Reply, Request, SqlEffects};
-use crate::wire::{cstr, frontend};
+use crate::track::{Reply, Request};
+use crate::wire::frontend;
 
 impl Machine<'_> {
     /// The unnamed statement; `rest` is what follows its name, where it is kept.
     pub(super) fn parse_unnamed(&mut self, io: &mut Buffers<'_>, rest: Option<Box<[u8]>>, incoming: Incoming) -> Sent {
-        let backslashes = self.backslashes();
+        let backslashes = self.client.backslashes();
         // Many clients say the same again and again.
         let before = self.client.unnamed.as_ref().filter(|before| before.params.is(&self.client.view));
         let same = before.and_then(|before| before.text.as_ref()).filter(|text| Some(&text.body) == rest.as_ref());
@@ -30,13 +29,7 @@ impl Machine<'_> {
                 let effects = sql_effects::analyze(frontend::query(&rest), backslashes);
                 (Some(Arc::new(Text { body: rest, effects: effects.clone() })), effects)
             }
-            (None, None) => {
-                let effects = match cstr(body(io, incoming)).and_then(|(_, rest)| cstr(rest)) {
-                    Some((sql, _)) if incoming.is_whole() => sql_effects::analyze(sql, backslashes),
-                    _ => SqlEffects::unanalyzed(),
-                };
-                (None, effects)
-            }
+            (None, None) => (None, self.effects_of_parse(io, incoming)),
         };
         let mentioned = text
             .as_ref()
@@ -46,7 +39,7 @@ impl Machine<'_> {
             self.refuse(io, &refusal, incoming);
             return Sent::Done;
         }
-        let edits = self.rename_mentioned(io, mentioned, Some(Reply::Assist));
+        let edits = self.rename_mentioned(io, mentioned, Reply::Assist);
         let id = self.context.statements.next_id();
         let kept = text.clone().filter(|_| self.carries());
         let unnamed = Arc::new(Unnamed::new(id, kept, &effects, self.client.view.clone()));
@@ -54,9 +47,7 @@ impl Machine<'_> {
         let mut note = self.note_unnamed(change);
         match text {
             Some(text) if !edits.is_empty() => {
-                let sql = frontend::query(&text.body);
-                let (mut renamed, positions) = text_edit::apply(sql, edits);
-                renamed.extend_from_slice(&text.body[sql.len()..]);
+                let (renamed, positions) = text.edited(edits);
                 note.positions = Some(positions);
                 flush_forwarded(io);
                 frontend::put_parse(io.to_server, "", &renamed);

@@ -43,6 +43,12 @@ pub struct ClientState {
 }
 
 impl ClientState {
+    /// Whether a backslash escapes in the plain strings of its texts.
+    #[must_use]
+    pub fn backslashes(&self) -> bool {
+        self.view.get(b"standard_conforming_strings") == Some(b"off")
+    }
+
     /// What a client begins with that asked for `asked` and was told `view`.
     #[must_use]
     pub fn new(asked: Wanted, view: Params) -> Self {

@@ -13,6 +13,8 @@ use super::params::Params;
 use super::rollback::Rollback;
 use super::session_command::Placed;
 use super::sql_effects::SqlEffects;
+use super::text_edit::{self, Edit, Positions};
+use crate::wire::frontend;
 
 /// What every server-side name begins with.
 pub const PREFIX: &str = "pgferry_";
@@ -37,6 +39,17 @@ pub struct Text {
     pub body: Box<[u8]>,
     /// What running it does to a session.
     pub effects: SqlEffects,
+}
+
+impl Text {
+    /// The body with `edits` of the query's text, and where they lie.
+    #[must_use]
+    pub fn edited(&self, edits: Vec<Edit>) -> (Vec<u8>, Positions) {
+        let sql = frontend::query(&self.body);
+        let (mut body, positions) = text_edit::apply(sql, edits);
+        body.extend_from_slice(&self.body[sql.len()..]);
+        (body, positions)
+    }
 }
 
 /// A text under certain settings.
