@@ -19,7 +19,7 @@ unnamed-not-dropped|src/machine/unnamed.rs|s/self\.set_unnamed\(UnnamedCause::Dr
 unnamed-later-undone|src/track/pipeline.rs|s/later\.follows_undone\(undone, how\);/rollback.unnamed = Some(undone);/
 preparation-keeps-unnamed|src/machine/preparation.rs|s/server\.unnamed = UnnamedStatement::Unknown;//
 deallocate-ignored|src/machine/session_sync.rs|s/self\.server\.prepared\.remove\(id\);\n//
-deallocate-all-ignored|src/machine/session_sync.rs|s/(b"DEALLOCATE ALL" => \{\n)\s+self\.client\.names\.clear\(\);/$1/
+deallocate-all-ignored|src/machine/session_sync.rs|s/(b"DEALLOCATE ALL" => \{\n[^}]*?)\s+self\.client\.names\.clear\(\);/$1/
 names-not-rolled-back|src/track/client_state.rs|s/self\.names\.set\(&name, before\);/let _ = (name, before);/
 prepared-not-rolled-back|src/track/server_state.rs|s/self\.prepared\.undo\(rollback\);//
 discard-all-forgotten|src/track/server_state.rs|s/(pub fn on_discard_all\(&mut self\) \{\n)\s+self\.prepared\.clear\(\);/$1/
