@@ -10,6 +10,7 @@
 //! - `from_client`: walks the client's messages; `statements`, `unnamed` and `ensure_prepared` give statements the names they have on
 //!   the connection.
 //! - `from_server`: walks the server's messages; `errors` edits errors.
+//! - `portals`: what those were made of.
 //! - `session_sync`: what statements do to the session; `own_queries` what pgferry itself asks and tells the server.
 //! - `boundary`: what is next between two messages.
 //! - `replay`: does work again that an outdated plan has spoilt.
@@ -23,6 +24,7 @@ mod from_client;
 mod from_server;
 mod outcome;
 mod own_queries;
+mod portals;
 pub mod preparation;
 pub mod refusal;
 mod replay;
@@ -45,9 +47,10 @@ use from_client::{ClientSide, Upward};
 use from_server::Downward;
 pub use outcome::{End, Next, Remains, ServerEnd};
 use own_queries::Question;
+use portals::Portal;
 use preparation::Preparation;
 use replay::Replay;
-use session_sync::{Definitions, Explained, Portal};
+use session_sync::{Definitions, Explained};
 
 /// What is under way between a client and a server connection.
 #[derive(Debug)]

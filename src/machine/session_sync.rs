@@ -9,7 +9,7 @@ use crate::error::{Blame, Fault, sqlstate};
 use crate::track::params;
 use crate::track::pipeline::{Describes, IDLE};
 use crate::track::server_state::Sequences;
-use crate::track::session_command::{Placed, SessionCommand};
+use crate::track::session_command::SessionCommand;
 use crate::track::sql_effects::{self, UnknownSettings};
 use crate::track::{Pins, SqlEffects};
 
@@ -23,32 +23,8 @@ const THE_SERVERS_OWN: [&[u8]; 6] = [
     b"session_authorization",
 ];
 
-/// How many portals are remembered at a time.
-const MAX_PORTALS: usize = 1024;
-
 /// How many bytes of settings a client may carry. One with more keeps its connection.
 const MAX_CARRIED_BYTES: usize = 64 * 1024;
-
-/// What a portal was made of.
-#[derive(Debug)]
-pub(super) struct Portal {
-    pub(super) name: Box<[u8]>,
-    /// The commands that running it runs.
-    pub(super) commands: Option<Arc<[Placed]>>,
-    /// The statement; `None` where it is not the client's.
-    pub(super) of: Option<PortalOf>,
-}
-
-/// The statement that a portal was made of.
-#[derive(Debug)]
-pub(super) struct PortalOf {
-    /// The client's name for it; empty for the unnamed one.
-    pub(super) name: Box<[u8]>,
-    /// The number of what the client means.
-    pub(super) statement: u64,
-    /// The number of what stands for it on the connection.
-    pub(super) server: u64,
-}
 
 /// Whether definitions have changed that other sessions see once the transaction commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -291,24 +267,6 @@ impl Machine<'_> {
         setting
             || (self.is_preparing() && self.preparation.has_statements())
             || (self.pipeline.owed() > 0 && !self.explained.is_nothing())
-    }
-
-    /// Notes what a portal is made of.
-    pub(super) fn set_portal(&mut self, portal: Portal) {
-        self.portals.retain(|known| known.name != portal.name);
-        if self.portals.len() >= MAX_PORTALS {
-            if self.portals.iter().any(|portal| portal.commands.is_some()) {
-                self.pins.add(Pins::SETTING);
-            }
-            self.portals.clear();
-        }
-        self.portals.push(portal);
-    }
-
-    /// What a `Describe` of a portal tells the columns of.
-    pub(super) fn describes_portal(&self, portal: &[u8]) -> Option<Describes> {
-        let of = self.portals.iter().find(|known| *known.name == *portal)?.of.as_ref()?;
-        Some(Describes { server: of.server, client: Some((of.name.clone(), of.statement)) })
     }
 
     /// The columns of a statement have been told; `columns` is empty where it has none.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::ensure_prepared::Prepare;
 use super::from_client::{Beginning, Incoming, Sent, body};
-use super::session_sync::{Portal, PortalOf};
+use super::portals::{Portal, PortalOf};
 use super::{Buffers, Gate, Machine, flush_forwarded};
 use crate::config::Mode;
 use crate::error::{Blame, Fault, sqlstate};
@@ -341,8 +341,7 @@ impl Machine<'_> {
             self.pass(io, incoming, None);
             return Sent::Done;
         };
-        let portal = self.portals.iter().find(|portal| *portal.name == *name);
-        let Some(commands) = portal.and_then(|portal| portal.commands.clone()) else {
+        let Some(commands) = self.commands_of_portal(name) else {
             self.pass(io, incoming, None);
             return Sent::Done;
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::ensure_prepared::Prepare;
 use super::from_client::{Incoming, Sent};
-use super::session_sync::{Portal, PortalOf};
+use super::portals::{Portal, PortalOf};
 use super::{Buffers, Machine, flush_forwarded};
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Stake, UnnamedCause, UnnamedChange};

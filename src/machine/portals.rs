@@ -1,0 +1,58 @@
+//! Portals, of which it is known what they were made of: running one runs the commands of its statement, and describing one
+//! tells the columns of that.
+
+use std::sync::Arc;
+
+use super::Machine;
+use crate::track::Pins;
+use crate::track::pipeline::Describes;
+use crate::track::session_command::Placed;
+
+/// How many portals are remembered at a time.
+const MAX_PORTALS: usize = 1024;
+
+/// What a portal was made of.
+#[derive(Debug)]
+pub(super) struct Portal {
+    pub(super) name: Box<[u8]>,
+    /// The commands that running it runs.
+    pub(super) commands: Option<Arc<[Placed]>>,
+    /// The statement; `None` where it is not the client's.
+    pub(super) of: Option<PortalOf>,
+}
+
+/// The statement that a portal was made of.
+#[derive(Debug)]
+pub(super) struct PortalOf {
+    /// The client's name for it; empty for the unnamed one.
+    pub(super) name: Box<[u8]>,
+    /// The number of what the client means.
+    pub(super) statement: u64,
+    /// The number of what stands for it on the connection.
+    pub(super) server: u64,
+}
+
+impl Machine<'_> {
+    /// Notes what a portal is made of.
+    pub(super) fn set_portal(&mut self, portal: Portal) {
+        self.portals.retain(|known| known.name != portal.name);
+        if self.portals.len() >= MAX_PORTALS {
+            if self.portals.iter().any(|portal| portal.commands.is_some()) {
+                self.pins.add(Pins::SETTING);
+            }
+            self.portals.clear();
+        }
+        self.portals.push(portal);
+    }
+
+    /// What a `Describe` of a portal tells the columns of.
+    pub(super) fn describes_portal(&self, portal: &[u8]) -> Option<Describes> {
+        let of = self.portals.iter().find(|known| *known.name == *portal)?.of.as_ref()?;
+        Some(Describes { server: of.server, client: Some((of.name.clone(), of.statement)) })
+    }
+
+    /// The commands that running a portal runs, where that is known.
+    pub(super) fn commands_of_portal(&self, portal: &[u8]) -> Option<Arc<[Placed]>> {
+        self.portals.iter().find(|known| *known.name == *portal)?.commands.clone()
+    }
+}
