@@ -59,15 +59,7 @@ async fn find_out(
 /// Sets `unknown` on a connection, to learn what the server makes of it.
 async fn try_settings(shared: &Arc<Shared>, mut lease: Lease, unknown: &Wanted) -> Result<(), Fault> {
     let pool = Arc::clone(lease.pool());
-    let baseline = pool.parameters.baseline().unwrap_or_default();
-    let mut sql = Vec::new();
-    for (name, value) in unknown.iter() {
-        if let Some(default) = baseline.get(name.as_bytes()).filter(|_| name == "DateStyle") {
-            // A style without an order keeps the order there is, which must be the default one.
-            params::put_set(&mut sql, name, default);
-        }
-        params::put_set(&mut sql, name, value);
-    }
+    let sql = params::trial(unknown, &pool.parameters.baseline().unwrap_or_default());
     let mut pipeline = Pipeline::new();
     let limit = shared.registry.settings.load().connect_timeout;
     let refused = if sql.is_empty() {

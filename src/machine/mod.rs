@@ -14,12 +14,14 @@
 //! - `session_sync`: what statements do to the session; `own_queries` what pgferry itself asks and tells the server.
 //! - `boundary`: what is next between two messages.
 //! - `replay`: does work again that an outdated plan has spoilt.
+//! - [`first_request`]: what a client sends next that has no connection.
 //! - [`refusal`]: answers requests for which there is no connection.
 
 mod boundary;
 mod counts;
 mod ensure_prepared;
 mod errors;
+pub mod first_request;
 mod from_client;
 mod from_server;
 mod outcome;

@@ -272,6 +272,21 @@ pub fn put_set(sql: &mut Vec<u8>, name: &str, value: &[u8]) {
     sql.push(b';');
 }
 
+/// What sets `unknown` on a connection, to learn what the server makes of it; `baseline` is what it gives to clients that ask
+/// for nothing.
+#[must_use]
+pub fn trial(unknown: &Wanted, baseline: &Params) -> Vec<u8> {
+    let mut sql = Vec::new();
+    for (name, value) in unknown.iter() {
+        if let Some(default) = baseline.get(name.as_bytes()).filter(|_| name == "DateStyle") {
+            // A style without an order keeps the order there is, which must be the default one.
+            put_set(&mut sql, name, default);
+        }
+        put_set(&mut sql, name, value);
+    }
+    sql
+}
+
 /// Appends a string constant that means the same under all settings.
 pub fn put_literal(sql: &mut Vec<u8>, value: &[u8]) {
     sql.extend_from_slice(if value.contains(&b'\\') { b"E'" } else { b"'" });

@@ -21,16 +21,17 @@ use crate::config::{Mode, Reset, Settings};
 use crate::drain::Phase;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::machine;
+use crate::machine::first_request::{FirstRequest, first_request};
 use crate::machine::preparation::{Preparation, ResetPolicy};
 use crate::net::{Conn, RecvError};
+use crate::track::ClientState;
 use crate::track::params::startup_time;
 use crate::track::server_state::Sequences;
-use crate::track::{ClientState, Request, names};
 use crate::upstream::link::MOMENT;
 use crate::upstream::pool::{Called, CheckoutError, Loan};
 use crate::upstream::slots::Slot;
 use crate::upstream::{Lease, Pool};
-use crate::wire::{Head, backend, frame, frontend, head};
+use crate::wire::backend;
 
 /// The setting that bounds how long a session may be idle.
 const IDLE_TIMEOUT: &[u8] = b"idle_session_timeout";
@@ -210,29 +211,12 @@ impl<'a> Session<'a> {
     async fn next_request(&mut self) -> Result<(), SessionEnd> {
         loop {
             let limit = max_text_bytes(self.conn.input.capacity());
-            let bytes = self.conn.input.unparsed();
-            let next = head(bytes, frame::FRONTEND_LIMIT);
-            let enough = |head: &Head| names::can_judge(*head, bytes, limit);
-            if let Ok(Some(head)) = next
-                && !enough(&head)
-            {
-                self.conn.input.make_room(head.size);
-            }
-            let bytes = self.conn.input.unparsed();
-            let enough = |head: &Head| names::can_judge(*head, bytes, limit);
-            match next.map(|head| head.filter(enough)) {
-                Err(bad) => return Err(SessionEnd::Tell(Fault::violation(bad.to_string()))),
-                Ok(Some(head)) => match (head.tag, Request::of(head.tag)) {
-                    (frontend::TERMINATE, _) => return Err(SessionEnd::Quiet),
-                    (_, Some(Request::CopyData | Request::CopyEnd | Request::Flush)) => {
-                        Box::pin(self.discard(head.size)).await?;
-                    }
-                    (_, Some(_)) => return Ok(()),
-                    (tag, None) => {
-                        return Err(SessionEnd::Tell(Fault::unknown_message(tag)));
-                    }
-                },
-                Ok(None) => {
+            match first_request(&mut self.conn.input, limit) {
+                FirstRequest::Violation(fault) => return Err(SessionEnd::Tell(fault)),
+                FirstRequest::Terminate => return Err(SessionEnd::Quiet),
+                FirstRequest::Ignored(size) => Box::pin(self.discard(size)).await?,
+                FirstRequest::There => return Ok(()),
+                FirstRequest::NeedMore => {
                     if self.control.is_killed() {
                         return Err(SessionEnd::Tell(killed()));
                     }

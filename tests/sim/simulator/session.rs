@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use pgferry::config::{Mode, Reset};
 use pgferry::error::{Blame, Fault, Severity, sqlstate};
+use pgferry::machine::first_request::{FirstRequest, first_request};
 use pgferry::machine::preparation::{Preparation, ResetPolicy};
 use pgferry::machine::refusal::{Refusal, Step};
 use pgferry::machine::{self, Remains};
@@ -14,8 +15,8 @@ use pgferry::track::parameter_cache::Greeting;
 use pgferry::track::pipeline::IDLE;
 use pgferry::track::server_state::{Goodbye, Sequences, UsedBy};
 use pgferry::track::statements::Limits;
-use pgferry::track::{Clean, ClientState, Pins, Pipeline, Request, Wanted, names, params};
-use pgferry::wire::{Head, Opening, backend, frame, frontend, head, startup};
+use pgferry::track::{Clean, ClientState, Pins, Pipeline, Wanted, params};
+use pgferry::wire::{Opening, backend, startup};
 
 use super::link::{self, Leftover, Link};
 use super::pool::Pool;
@@ -102,14 +103,7 @@ async fn greet(world: &Rc<World>, pool: &Rc<Pool>, asked: &Wanted) -> Result<Arc
 
 async fn try_settings(mut link: Link, unknown: &Wanted) -> Result<(), Fault> {
     let pool = Rc::clone(&link.pool);
-    let baseline = pool.parameters.baseline().unwrap_or_default();
-    let mut sql = Vec::new();
-    for (name, value) in unknown.iter() {
-        if let Some(default) = baseline.get(name.as_bytes()).filter(|_| name == "DateStyle") {
-            params::put_set(&mut sql, name, default);
-        }
-        params::put_set(&mut sql, name, value);
-    }
+    let sql = params::trial(unknown, &pool.parameters.baseline().unwrap_or_default());
     let mut pipeline = Pipeline::new();
     let refused = if sql.is_empty() {
         None
@@ -165,27 +159,12 @@ impl Session {
     async fn next_request(&mut self) -> Result<(), SessionEnd> {
         loop {
             let limit = self.max_text_bytes();
-            let bytes = self.conn.input.unparsed();
-            let next = head(bytes, frame::FRONTEND_LIMIT);
-            let enough = |head: &Head| names::can_judge(*head, bytes, limit);
-            if let Ok(Some(head)) = next
-                && !enough(&head)
-            {
-                self.conn.input.make_room(head.size);
-            }
-            let bytes = self.conn.input.unparsed();
-            let enough = |head: &Head| names::can_judge(*head, bytes, limit);
-            match next.map(|head| head.filter(enough)) {
-                Err(bad) => return Err(SessionEnd::Tell(Fault::violation(bad.to_string()))),
-                Ok(Some(head)) => match (head.tag, Request::of(head.tag)) {
-                    (frontend::TERMINATE, _) => return Err(SessionEnd::Quiet),
-                    (_, Some(Request::CopyData | Request::CopyEnd | Request::Flush)) => {
-                        self.conn.discard(head.size).await.map_err(|_| SessionEnd::Quiet)?;
-                    }
-                    (_, Some(_)) => return Ok(()),
-                    (tag, None) => return Err(SessionEnd::Tell(Fault::unknown_message(tag))),
-                },
-                Ok(None) => self.receive().await?,
+            match first_request(&mut self.conn.input, limit) {
+                FirstRequest::Violation(fault) => return Err(SessionEnd::Tell(fault)),
+                FirstRequest::Terminate => return Err(SessionEnd::Quiet),
+                FirstRequest::Ignored(size) => self.conn.discard(size).await.map_err(|_| SessionEnd::Quiet)?,
+                FirstRequest::There => return Ok(()),
+                FirstRequest::NeedMore => self.receive().await?,
             }
         }
     }

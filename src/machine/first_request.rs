@@ -1,0 +1,43 @@
+//! What a client sends next that has no connection: as much of a request as a machine needs to send something on is waited
+//! for without one.
+
+use crate::buffer::Buffer;
+use crate::error::Fault;
+use crate::track::Request;
+use crate::track::names;
+use crate::wire::{Head, frame, frontend, head};
+
+/// What a client without a connection has sent next.
+#[derive(Debug)]
+pub enum FirstRequest {
+    /// Not enough to tell.
+    NeedMore,
+    /// A message of this many bytes that PostgreSQL ignores: late copy data, or a `Flush` of nothing.
+    Ignored(usize),
+    /// A request: its header, or all of a message that must be looked at. It is unread.
+    There,
+    /// `Terminate`.
+    Terminate,
+    /// What is no message; the client is told this and ends.
+    Violation(Fault),
+}
+
+/// Looks at what is unread in `input`, and makes room for what more is needed. Texts of up to `max_text_bytes` are looked
+/// at whole.
+pub fn first_request(input: &mut Buffer, max_text_bytes: usize) -> FirstRequest {
+    let Head { tag, size } = match head(input.unparsed(), frame::FRONTEND_LIMIT) {
+        Err(bad) => return FirstRequest::Violation(Fault::violation(bad.to_string())),
+        Ok(None) => return FirstRequest::NeedMore,
+        Ok(Some(head)) => head,
+    };
+    if !names::can_judge(Head { tag, size }, input.unparsed(), max_text_bytes) {
+        input.make_room(size);
+        return FirstRequest::NeedMore;
+    }
+    match (tag, Request::of(tag)) {
+        (frontend::TERMINATE, _) => FirstRequest::Terminate,
+        (_, Some(Request::CopyData | Request::CopyEnd | Request::Flush)) => FirstRequest::Ignored(size),
+        (_, Some(_)) => FirstRequest::There,
+        (_, None) => FirstRequest::Violation(Fault::unknown_message(tag)),
+    }
+}
