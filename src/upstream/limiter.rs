@@ -150,12 +150,7 @@ impl SourceLimit {
     }
 
     async fn lane(&self) -> MutexGuard<'_, ()> {
-        let lane = self.lane.lock().await;
-        let wait = lock(&self.answers).wait(Instant::now());
-        if !wait.is_zero() {
-            sleep(wait).await;
-        }
-        lane
+        turn_in(&self.lane, || lock(&self.answers).wait(Instant::now())).await
     }
 
     fn late(&self) -> Fault {
@@ -192,11 +187,7 @@ impl SourceLimit {
             return Some(Turn { limit: self, _lane: None, _attempt: None });
         }
         let _waiting = self.cancels_waiting.try_take()?;
-        let lane = self.cancel_lane.lock().await;
-        let wait = lock(&self.cancels).wait(Instant::now());
-        if !wait.is_zero() {
-            sleep(wait).await;
-        }
+        let lane = turn_in(&self.cancel_lane, || lock(&self.cancels).wait(Instant::now())).await;
         Some(Turn { limit: self, _lane: Some(lane), _attempt: None })
     }
 
@@ -214,6 +205,16 @@ impl SourceLimit {
         Fault::fatal(Blame::Client, sqlstate::TOO_MANY_CONNECTIONS, message)
             .hint("The limit is per user of this machine on unix sockets, and per address on TCP.")
     }
+}
+
+/// Waits for those in front in `lane`, and then for as long as `wait` says by then.
+async fn turn_in(lane: &tokio::sync::Mutex<()>, wait: impl FnOnce() -> Duration) -> MutexGuard<'_, ()> {
+    let turn = lane.lock().await;
+    let wait = wait();
+    if !wait.is_zero() {
+        sleep(wait).await;
+    }
+    turn
 }
 
 #[cfg(test)]
