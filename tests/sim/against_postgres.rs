@@ -8,9 +8,11 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::alone::{self, USER};
+use crate::decoration;
 use crate::generator::{self, Options};
 use crate::harness::{Message, Postgres, Raw, raw};
 use crate::model::{self, Cluster};
+use crate::random::Random;
 use crate::script::Script;
 use crate::shrink::shrink;
 use crate::together::{self, Moment, Played, Story};
@@ -25,7 +27,7 @@ const TABLES: [(&str, &str); 6] =
 
 /// What makes tables and sequences as they were, unless they were altered.
 const EMPTY: &str = "delete from public.t; delete from public.u; delete from public.numbered; \
-    select setval('code.seq', 1, false), setval('code.numbers', 1, false)";
+    select setval(name, 1, false) from unnest(array['code.seq', 'code.seq0', 'code.seq1', 'code.seq2', 'code.seq3', 'code.numbers']) name";
 
 /// How long the server may take to say what the model says.
 const SOON: Duration = Duration::from_secs(1);
@@ -302,7 +304,8 @@ fn check_story(real: &mut Real, seed: u64) -> Option<String> {
 }
 
 fn check(real: &mut Real, seed: u64) -> Option<String> {
-    let script = generator::script(seed, Options::default());
+    let mut script = generator::script(seed, Options::default());
+    decoration::decorate(&mut script, &mut Random::new(seed));
     if number("SIM_VERBOSE").is_some() {
         eprintln!("seed {seed}\n{script}");
     }

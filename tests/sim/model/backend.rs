@@ -24,6 +24,8 @@ pub const PIPELINES_ARE_BLOCKS: u32 = 18;
 /// What a backend is made to do wrong.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
+    /// How long its next statement takes.
+    pub slow: Option<std::time::Duration>,
     /// The error that the next DISCARD ALL fails with.
     pub discard: Option<&'static str>,
     /// It ends with a FATAL of this code when it comes to its next message.
@@ -259,6 +261,7 @@ impl Backend {
         shared.locks.leave(self.id);
         self.waiting = false;
         self.asleep_until = None;
+        self.faults.slow = None;
         let read = self.is_in_texts();
         self.error(shared, report);
         if !read

@@ -152,6 +152,11 @@ impl Cluster {
         self.with(id, |backend, _| backend.faults.discard = Some(code));
     }
 
+    /// Lets its next statement take so long.
+    pub fn slow_down(&mut self, id: BackendId, by: Duration) {
+        self.with(id, |backend, _| backend.faults.slow = Some(by));
+    }
+
     /// Lets it read nothing, or read on.
     pub fn stall(&mut self, id: BackendId, stalled: bool) {
         self.with(id, |backend, shared| {

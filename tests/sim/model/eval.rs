@@ -302,6 +302,10 @@ impl Backend {
         target: Target,
         params: &[Value],
     ) -> Result<(), Stop> {
+        if let Some(length) = self.faults.slow {
+            self.sleep(shared, length)?;
+            self.faults.slow = None;
+        }
         match statement {
             Statement::Select(select) => {
                 for item in &select.items {
@@ -325,6 +329,16 @@ impl Backend {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Lets `length` pass once.
+    fn sleep(&mut self, shared: &Shared, length: Duration) -> Result<(), Stop> {
+        let until = *self.asleep_until.get_or_insert(shared.now + length);
+        if until > shared.now {
+            return Err(Stop::Wait(Wait::Until(until)));
+        }
+        self.asleep_until = None;
+        Ok(())
     }
 
     fn check_expr(&mut self, shared: &mut Shared, expr: &Expr, params: &[Value]) -> Result<(), Stop> {
@@ -352,12 +366,7 @@ impl Backend {
             (_, "pg_sleep") => {
                 let Ok(Value::Int(seconds)) = value.cast(Type::Int4) else { return Ok(()) };
                 let length = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-                let until = *self.asleep_until.get_or_insert(shared.now + length);
-                if until > shared.now {
-                    return Err(Stop::Wait(Wait::Until(until)));
-                }
-                self.asleep_until = None;
-                Ok(())
+                self.sleep(shared, length)
             }
             (Some("code"), "insert") => {
                 let Ok(value) = value.cast(Type::Text) else { return Ok(()) };
@@ -399,6 +408,15 @@ impl Backend {
                     Some(value) => Value::Int(*value),
                     None => return fail("55000", "currval is not yet defined in this session"),
                 }
+            }
+            "setval" => {
+                let sequence = self.find_sequence(shared, &text(0))?;
+                let database = shared.databases.get_mut(&self.database);
+                if let Some(found) = database.and_then(|database| database.sequences.get_mut(&sequence)) {
+                    found.last = int(1);
+                }
+                self.sequences.insert(sequence, int(1));
+                Value::Int(int(1))
             }
             "lastval" => match self.last_sequence.as_ref().and_then(|last| self.sequences.get(last)) {
                 Some(value) => Value::Int(*value),
@@ -495,7 +513,18 @@ impl Backend {
                 }
                 done
             }
-            "next" => self.nextval(shared, "code.seq"),
+            "next" if args.is_empty() => self.nextval(shared, "code.seq"),
+            "next" => self.nextval(shared, &text(0)),
+            "reset" => {
+                self.settings.set(&text(0), None, super::settings::Action::Set)?;
+                self.refresh_path(shared);
+                done
+            }
+            "reset_all" => {
+                self.settings.reset_all();
+                self.refresh_path(shared);
+                done
+            }
             "insert" => {
                 self.insert_token(shared, &text(0))?;
                 Ok(args[0].clone())

@@ -10,6 +10,7 @@ use super::lock::{Mode, Tag};
 use super::portal::{CommandTag, Portal, Rows, State, Strategy, is_binary};
 use super::shared::Shared;
 use super::sql::ast::{From, Statement};
+use super::sql::lexer::shortened;
 use super::statement::Ran;
 use super::value::{Type, Value, utf8};
 use super::wire::{Body, put_string};
@@ -57,8 +58,9 @@ pub fn strategy(statement: &Statement, columns: bool) -> Strategy {
     }
 }
 
+/// The name of a statement or portal: a key of a table, which is so long at most.
 fn name(bytes: &[u8]) -> Result<Box<str>, Report> {
-    utf8(bytes).map(String::into_boxed_str)
+    utf8(bytes).map(|name| shortened(&name).into())
 }
 
 fn formats(body: &mut Body<'_>) -> Result<Vec<u16>, Report> {

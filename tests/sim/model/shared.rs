@@ -93,8 +93,9 @@ impl Shared {
         let schemas = ["public", "one", "two", "code"].map(Rc::from).to_vec();
         let mut database = Database::new(number, schemas);
         let column = |name: &str, ty| Column { name: name.into(), ty, sequence: None };
-        let sequence: (Rc<str>, Rc<str>) = ("code".into(), "seq".into());
-        database.sequences.entry(sequence).or_default();
+        for name in ["seq", "seq0", "seq1", "seq2", "seq3"] {
+            database.sequences.entry(("code".into(), name.into())).or_default();
+        }
         let numbers: (Rc<str>, Rc<str>) = ("code".into(), "numbers".into());
         database.sequences.entry(numbers.clone()).or_default();
         let numbered = Column { name: "id".into(), ty: Type::Int8, sequence: Some(numbers) };

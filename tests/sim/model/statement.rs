@@ -142,6 +142,12 @@ impl Backend {
                 self.lock(shared, Tag::Table(id), Mode::Exclusive)?;
                 done("LOCK TABLE")
             }
+            Statement::Do(statements) => {
+                for statement in statements {
+                    self.run_statement(shared, statement, None, &[], false)?;
+                }
+                done("DO")
+            }
             Statement::Insert(insert) => {
                 let (count, rows) = self.insert(shared, insert, target, params)?;
                 Ok(Ran::Done(CommandTag::Counted("INSERT 0", count), rows))
