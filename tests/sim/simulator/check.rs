@@ -8,7 +8,7 @@ use super::case::{Case, Member};
 use super::client::Client;
 use super::play::{Alone, Played, TABLES};
 use super::tokens::Unit;
-use crate::script::Script;
+use crate::script::{Message, Script, Write};
 use crate::transcript::{Seen, Transcript};
 
 /// Errors by which a client is told that something has gone wrong which is none of its doing.
@@ -115,7 +115,8 @@ fn against_alone(client: &Client, alone: &Alone, case: &Case) -> Told {
         // A client that ends in the middle of a copy or a message is told of it in other words, or not at all.
         return Told::TheSame;
     }
-    let cut = case.members.iter().any(|member| member.script.writes.last().is_some_and(|write| write.cut.is_some()));
+    let ends_in_half = |write: &Write| write.cut.is_some() || matches!(write.messages.last(), Some(Message::Raw(_)));
+    let cut = case.members.iter().any(|member| member.script.writes.last().is_some_and(ends_in_half));
     if cut && at >= own.seen.len() && expected.seen[at..].iter().all(|seen| seen.tag != b'Z') {
         // What it has not asked for with a `Sync` or `Flush` a client that ends in the middle of a message may not get.
         return Told::TheSame;
@@ -195,7 +196,7 @@ fn check_counts(played: &Played) -> Option<String> {
     let wires = world.links.borrow();
     let cluster = world.cluster.borrow();
     let open = wires.iter().filter(|wire| !wire.closed).count();
-    let left = wires.iter().filter(|wire| wire.closed && !wire.stalled && !cluster.is_closed(wire.backend)).count();
+    let left = wires.iter().filter(|wire| wire.closed && !wire.stalled && !cluster.is_waiting(wire.backend) && !cluster.is_closed(wire.backend)).count();
     if open != idle || left > 0 {
         return Some(format!(
             "{open} connections are open, {idle} in the pools; the server has {left} that were closed"
