@@ -196,7 +196,12 @@ fn check_counts(played: &Played) -> Option<String> {
     let wires = world.links.borrow();
     let cluster = world.cluster.borrow();
     let open = wires.iter().filter(|wire| !wire.closed).count();
-    let left = wires.iter().filter(|wire| wire.closed && !wire.stalled && !cluster.is_waiting(wire.backend) && !cluster.is_closed(wire.backend)).count();
+    let left = wires
+        .iter()
+        .filter(|wire| {
+            wire.closed && !wire.stalled && !cluster.is_waiting(wire.backend) && !cluster.is_closed(wire.backend)
+        })
+        .count();
     if open != idle || left > 0 {
         return Some(format!(
             "{open} connections are open, {idle} in the pools; the server has {left} that were closed"

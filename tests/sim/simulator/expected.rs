@@ -291,13 +291,6 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
             Message::Parse { name, text: sql } => {
                 own_name(name, setup, client);
                 *sql = text(sql, setup, client);
-                if setup.mode == Mode::Session
-                    && !name.is_empty()
-                    && (sql.starts_with("reset") || sql.starts_with("discard"))
-                {
-                    // Found open: with requests behind it that are not waited for, another client's startup values are told.
-                    "select 'no reset'".clone_into(sql);
-                }
                 if transaction(setup)
                     && !setup.refusals
                     && !name.is_empty()
