@@ -114,11 +114,12 @@ impl Machine<'_> {
         name: Option<&[u8]>,
         reply: Reply,
     ) -> Arc<Statement> {
-        let own = self.aliases.variants.iter().find(|variant| variant.of == statement.id && variant.for_transaction);
-        if let Some(own) = own.map(|own| Arc::clone(&own.statement))
-            && self.server.prepared.has(&own)
-        {
-            return own;
+        // An earlier one may have been closed to make room.
+        let own = self.aliases.variants.iter().find(|variant| {
+            variant.of == statement.id && variant.for_transaction && self.server.prepared.has(&variant.statement)
+        });
+        if let Some(own) = own {
+            return Arc::clone(&own.statement);
         }
         // Its constants mean what they meant when it was prepared first; but where a search_path has changed since, the
         // server looks at the text anew, under the settings of now.

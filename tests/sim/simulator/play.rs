@@ -17,7 +17,7 @@ use crate::script::{Message, Script, Write};
 use crate::transcript::Transcript;
 
 /// The most steps of a run; a longer one goes round in circles.
-const MOST_STEPS: usize = 300_000;
+const MOST_STEPS: usize = 40_000;
 
 /// How long a slow statement takes.
 const SLOW: Duration = Duration::from_millis(20);
