@@ -9,6 +9,7 @@ use crate::track::params::set_to_local;
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Rollback, UnnamedCause, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
+use crate::track::session_command;
 use crate::track::statement_mentions::mentions;
 use crate::track::statements::{self, Columns, Statement, Text, Unnamed};
 use crate::track::{Params, Reply, Request};
@@ -223,7 +224,12 @@ impl Machine<'_> {
     fn put_parse(&mut self, io: &mut Buffers<'_>, name: &str, body: &[u8], params: &Params, reply: Reply, note: Note) {
         flush_forwarded(io);
         let now = self.current_params();
-        let others: Vec<_> = statements::other_settings(params, &now).collect();
+        let mut others: Vec<_> = statements::other_settings(params, &now).collect();
+        let controls = |text| session_command::of_sql(text).is_some_and(|command| command.controls_transaction());
+        if !others.is_empty() && controls(frontend::query(body)) {
+            // It means the same under all settings, and a transaction that has failed takes no other statement.
+            others.clear();
+        }
         self.set_meanwhile(io, &others, params, reply);
         self.counts.server_parses += 1;
         frontend::put_parse(io.to_server, name, body);

@@ -174,6 +174,17 @@ const FOUND: &[(&str, &str)] = &[
      [R(510000000861626364) B('','') E S]",
     ),
     (
+        "a statement that ends a failed transaction is prepared in it, whatever the settings were",
+        "setup mode=transaction reset=never connections=3 statements=2 buffer=512
+     client half_close
+     [P(c,'commit and chain') S] |
+     [Q('set timezone = ''Asia/Tokyo''') Q('begin') Q('selec') B('',c) E S] |
+     client half_close
+     [Q('begin')] | [Q('select 1')] | [Q('select 1')] | [Q('commit')]
+     client half_close
+     [Q('begin')] | [Q('select 1')] | [Q('select 1')] | [Q('commit')]",
+    ),
+    (
         "half a CopyFail",
         "setup mode=transaction connections=3 socket=64 step=0
      client half_close
