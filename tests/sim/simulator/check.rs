@@ -98,6 +98,10 @@ fn against_alone(client: &Client, alone: &Alone, case: &Case) -> Told {
         let flushed = greeted(&alone.flushed).seen;
         let broken = Seen { tag: b'E', body: b"FATAL 08006".as_slice().into() };
         let told = own.seen.strip_suffix(&[violation()]).or_else(|| own.seen.strip_suffix(&[broken]));
+        let told = told.or_else(|| match own.seen.split_last() {
+            Some((last, told)) if !case.setup.is_calm() && is_one_of(last, &TOLD) => Some(told),
+            _ => None,
+        });
         let told = told.unwrap_or(&own.seen);
         if flushed.starts_with(told) {
             return Told::TheSame;
@@ -121,8 +125,7 @@ fn against_alone(client: &Client, alone: &Alone, case: &Case) -> Told {
         // What it has not asked for with a `Sync` or `Flush` a client that ends in the middle of a message may not get.
         return Told::TheSame;
     }
-    let told =
-        |of: &[&str]| seen.is_some_and(|seen| seen.tag == b'E' && of.iter().any(|told| *seen.body == *told.as_bytes()));
+    let told = |of: &[&str]| seen.is_some_and(|seen| is_one_of(seen, of));
     if (case.setup.refusals && told(&REFUSALS)) || (client.cancelled && told(&["ERROR 57014"])) {
         return Told::OfFaults;
     }
@@ -138,6 +141,16 @@ fn against_alone(client: &Client, alone: &Alone, case: &Case) -> Told {
     }
     let mark = format!("{:?} for {:?}", own.seen.get(at), expected.seen.get(at));
     Told::Wrong(shown(), mark)
+}
+
+/// Whether a client is told one of these errors.
+fn is_one_of(seen: &Seen, errors: &[&str]) -> bool {
+    seen.tag == b'E' && errors.iter().any(|error| *seen.body == *error.as_bytes())
+}
+
+/// Whether a client is told that something can't be done in this mode.
+pub fn was_refused(transcript: &Transcript) -> bool {
+    transcript.seen.iter().any(|seen| is_one_of(seen, &REFUSALS))
 }
 
 /// What a client is told that breaks the protocol.

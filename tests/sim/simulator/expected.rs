@@ -194,8 +194,22 @@ fn close_copies(script: &mut Script) {
 
 /// Has nothing come behind code that resets a setting before the client has seen the answer: what comes behind it in the
 /// same text or pipeline finds what the connection was opened with.
-fn part_resets(script: &mut Script) {
+fn part_resets(script: &mut Script, setup: &Setup) {
     let resets = |text: &String| text.contains("code.reset") || (text.contains("do $$") && text.contains("reset"));
+    if !setup.is_calm() {
+        // Clients do not always wait.
+        for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
+            match message {
+                Message::Query(statements) => statements
+                    .iter_mut()
+                    .filter(|text| resets(text))
+                    .for_each(|text| "select 'no reset'".clone_into(text)),
+                Message::Parse { text, .. } if resets(text) => "select 'no reset'".clone_into(text),
+                _ => {}
+            }
+        }
+        return;
+    }
     let mut writes = Vec::new();
     for mut write in script.writes.drain(..) {
         let mut messages = Vec::new();
@@ -315,7 +329,7 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
             _ => {}
         }
     }
-    part_resets(script);
+    part_resets(script, setup);
 }
 
 /// The same script with the tokens of another client than the first.
