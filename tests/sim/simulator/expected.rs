@@ -259,6 +259,23 @@ fn part_resets(script: &mut Script, setup: &Setup) {
     script.writes = writes;
 }
 
+/// Has the client be told the columns of what it prepares: of those that it was not told pgferry does not see to it that they
+/// stay what they were.
+fn describe_prepared(script: &mut Script) {
+    for write in &mut script.writes {
+        let mut messages = Vec::new();
+        for message in write.messages.drain(..) {
+            let told = match &message {
+                Message::Parse { name, text } if text.contains("from v") => Some(name.clone()),
+                _ => None,
+            };
+            messages.push(message);
+            messages.extend(told.map(|name| Message::Describe { kind: 'S', name }));
+        }
+        write.messages = messages;
+    }
+}
+
 /// Where a script is in a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Copy {
@@ -330,6 +347,9 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
         }
     }
     part_resets(script, setup);
+    if transaction(setup) {
+        describe_prepared(script);
+    }
 }
 
 /// The same script with the tokens of another client than the first.
