@@ -9,6 +9,7 @@ use crate::track::params::set_to_local;
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Rollback, UnnamedCause, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
+use crate::track::session_command;
 use crate::track::statements::{self, Columns, Statement, Text, Unnamed};
 use crate::track::{Params, Reply, Request};
 use crate::wire::{backend, frontend};
@@ -118,11 +119,12 @@ impl Machine<'_> {
         name: Option<&[u8]>,
         reply: Reply,
     ) -> Arc<Statement> {
-        let own = self.aliases.variants.iter().find(|variant| variant.of == statement.id && variant.for_transaction);
-        if let Some(own) = own.map(|own| Arc::clone(&own.statement))
-            && self.server.prepared.has(&own)
-        {
-            return own;
+        // An earlier one may have been closed to make room.
+        let own = self.aliases.variants.iter().find(|variant| {
+            variant.of == statement.id && variant.for_transaction && self.server.prepared.has(&variant.statement)
+        });
+        if let Some(own) = own {
+            return Arc::clone(&own.statement);
         }
         // Its constants mean what they meant when it was prepared first; but where a search_path has changed since, the
         // server looks at the text anew, under the settings of now.
@@ -226,7 +228,12 @@ impl Machine<'_> {
     fn put_parse(&mut self, io: &mut Buffers<'_>, name: &str, body: &[u8], params: &Params, reply: Reply, note: Note) {
         flush_forwarded(io);
         let now = self.current_params();
-        let others: Vec<_> = statements::other_settings(params, &now).collect();
+        let mut others: Vec<_> = statements::other_settings(params, &now).collect();
+        let controls = |text| session_command::of_sql(text).is_some_and(|command| command.controls_transaction());
+        if !others.is_empty() && controls(frontend::query(body)) {
+            // It means the same under all settings, and a transaction that has failed takes no other statement.
+            others.clear();
+        }
         self.set_meanwhile(io, &others, params, reply);
         self.counts.server_parses += 1;
         frontend::put_parse(io.to_server, name, body);

@@ -25,6 +25,11 @@ use crate::wire::{cstr, frame, frontend};
 impl Machine<'_> {
     /// A simple query.
     pub(super) fn query(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
+        if incoming.is_whole() && !frontend::is_query(body(io, incoming)) {
+            // The server refuses it, and drops no statement for it.
+            self.pass(io, incoming, None);
+            return Sent::Done;
+        }
         let backslashes = self.client.backslashes();
         let sql = frontend::query(body(io, incoming));
         let (effects, mentioned) = if incoming.is_whole() {
