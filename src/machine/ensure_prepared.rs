@@ -10,7 +10,6 @@ use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Rollback, UnnamedCause, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
 use crate::track::session_command;
-use crate::track::statement_mentions::mentions;
 use crate::track::statements::{self, Columns, Statement, Text, Unnamed};
 use crate::track::{Params, Reply, Request};
 use crate::wire::{backend, frontend};
@@ -45,9 +44,11 @@ impl Aliases {
         self.former.push((statement, name.into()));
     }
 
-    /// The numbers of the statements that stand in for number `of`.
-    pub(super) fn of(&self, of: u64) -> impl Iterator<Item = u64> {
-        self.variants.iter().filter(move |variant| variant.of == of).map(|variant| variant.statement.id)
+    /// Notes that `statement` stands in for the one with number `of`.
+    pub(super) fn stands_for(&mut self, statement: &Arc<Statement>, of: u64) {
+        if !self.variants.iter().any(|known| known.statement.id == statement.id) {
+            self.variants.push(Variant { of, statement: Arc::clone(statement), for_transaction: false });
+        }
     }
 
     /// The number of what the client means by statement `id` of the server.
@@ -101,8 +102,11 @@ impl Machine<'_> {
             self.variant(io, statement, text, name, reply)
         };
         match told {
-            Some(told) => self.compare_columns(io, here.id, &here.name(), &told).map(|()| here),
-            None => Prepare::Ready(here),
+            // What it runs in its turn may be another one by now.
+            Some(told) if !text.effects.names_statements => {
+                self.compare_columns(io, here.id, &here.name(), &told).map(|()| here)
+            }
+            _ => Prepare::Ready(here),
         }
     }
 
@@ -178,8 +182,8 @@ impl Machine<'_> {
     }
 
     fn prepare_unnamed(&mut self, io: &mut Buffers<'_>, unnamed: &Unnamed, text: &Text) {
-        let mentioned = mentions(frontend::query(&text.body), &self.client.names, self.client.backslashes());
-        let edits = self.rename_mentioned(io, mentioned, Reply::Assist);
+        let mentioned = self.mentioned_in(text);
+        let edits = self.rename_mentioned(io, &mentioned, Reply::Assist);
         let (body, _) = text.edited(edits);
         let client = self.client.unnamed.clone();
         let change = self.set_unnamed(UnnamedCause::OwnParse, client, UnnamedStatement::Is(unnamed.id));
@@ -238,15 +242,15 @@ impl Machine<'_> {
         self.set_meanwhile(io, &others, &now, reply);
     }
 
-    /// Prepares a text under a name of its own, for the name that the client gives it is taken.
-    pub(super) fn put_checked(&mut self, io: &mut Buffers<'_>, body: &[u8]) -> Arc<Statement> {
-        let checked = self.context.statements.uncached();
-        self.add_prepared(io, &checked);
-        let rollback = Rollback { prepared: Some(checked.id), ..Rollback::default() };
+    /// Prepares a text under a name that no other one has.
+    pub(super) fn put_apart(&mut self, io: &mut Buffers<'_>, body: &[u8], reply: Reply) -> Arc<Statement> {
+        let apart = self.context.statements.uncached();
+        self.add_prepared(io, &apart);
+        let rollback = Rollback { prepared: Some(apart.id), ..Rollback::default() };
         let note = Note::of(rollback);
         let now = self.current_params();
-        self.put_parse(io, &checked.name(), body, &now, Reply::Assist, note);
-        checked
+        self.put_parse(io, &apart.name(), body, &now, reply, note);
+        apart
     }
 
     /// Sets `names` to what they are in `params`, in the middle of whatever the client does: until the transaction ends,

@@ -11,6 +11,7 @@ use crate::track::pipeline::{Describes, IDLE};
 use crate::track::server_state::Sequences;
 use crate::track::session_command::SessionCommand;
 use crate::track::sql_effects::{self, UnknownSettings};
+use crate::track::statements::number;
 use crate::track::{Pins, SqlEffects};
 
 /// Reported settings that change without the client's doing.
@@ -206,12 +207,10 @@ impl Machine<'_> {
     fn succeeded(&mut self, command: &SessionCommand, tag: &[u8]) {
         match command {
             SessionCommand::Deallocate { name } => {
-                if let Some(id) = self.client.names.get(name).map(|named| named.statement.id) {
+                // What has been freed on the server was prepared for just that.
+                self.give_up_name(name);
+                if let Some(id) = number(name) {
                     self.server.prepared.remove(id);
-                    for alias in self.aliases.of(id) {
-                        self.server.prepared.remove(alias);
-                    }
-                    self.give_up_name(name);
                 }
             }
             SessionCommand::Commit | SessionCommand::Rollback => self.transaction_ended(tag),

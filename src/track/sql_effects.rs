@@ -34,6 +34,8 @@ pub struct SqlEffects {
     pub unknown_settings: UnknownSettings,
     /// State may be gone after it.
     pub may_release: bool,
+    /// It may make, run or free prepared statements by name.
+    pub names_statements: bool,
 }
 
 impl SqlEffects {
@@ -134,6 +136,8 @@ impl<'a> Analysis<'a> {
         match token {
             Token::Word(word) => {
                 let first = statement.first.is_none();
+                let names = [&b"execute"[..], b"deallocate", b"prepare"];
+                self.effects.names_statements |= names.iter().any(|names| is(word, names));
                 self.effects.pins.add(statement.word(word));
                 if first {
                     self.keyword(word);
