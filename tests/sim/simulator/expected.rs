@@ -322,14 +322,6 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
             Message::Parse { name, text: sql } => {
                 own_name(name, setup, client);
                 *sql = text(sql, setup, client);
-                if transaction(setup)
-                    && !setup.refusals
-                    && !name.is_empty()
-                    && ["execute ", "deallocate "].iter().any(|verb| sql.starts_with(verb))
-                {
-                    // A name in a text that others share stands for what each of them calls so.
-                    "select 'no name'".clone_into(sql);
-                }
             }
             Message::Bind { name, params, .. } => {
                 own_name(name, setup, client);
