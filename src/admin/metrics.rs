@@ -148,7 +148,7 @@ impl Page {
     fn clients(&mut self, shared: &Shared) {
         let counters = &shared.registry.counters;
         self.counter("pgferry_client_logins", "Clients that logged in.", &counters.logins);
-        self.counter("pgferry_clients_refused", "Clients that were refused.", &counters.refused);
+        self.counter("pgferry_clients_rejected", "Clients that were refused.", &counters.refused);
         self.gauge("pgferry_clients", "Clients that are logged in.", shared.sessions.count());
         self.gauge(
             "pgferry_clients_waiting",
@@ -158,11 +158,11 @@ impl Page {
         self.gauge("pgferry_clients_max", "Clients that there is room for.", shared.places.cap());
         self.counter("pgferry_cancels", "Cancel requests sent to PostgreSQL.", &counters.cancels);
         self.counter(
-            "pgferry_cancels_wrong",
+            "pgferry_cancels_rejected",
             "Cancel requests with a wrong key, or for no session.",
             &counters.wrong_cancels,
         );
-        self.counter("pgferry_logins_wrong", "Wrong passwords, found here or upstream.", &counters.wrong_passwords);
+        self.counter("pgferry_auth_failures", "Wrong passwords, found here or upstream.", &counters.wrong_passwords);
         self.counter("pgferry_pins", "Leases kept because of session state.", &counters.pins);
         self.head_counter("pgferry_pins_by_reason", "The same by reason; one may have several.");
         for ((_, reason), counter) in Pins::NAMES.iter().zip(&counters.pins_by_reason) {
@@ -182,8 +182,12 @@ impl Page {
         for (code, count) in counters.failures.by_code() {
             self.line("pgferry_upstream_failed_total", &[("sqlstate", &code)], count);
         }
-        self.counter("pgferry_upstream_resets", "Upstream connections that had to be reset to close.", &counters.reset);
-        self.counter("pgferry_logins_tried_upstream", "Passwords that had to be tried upstream.", &counters.tried);
+        self.counter(
+            "pgferry_upstream_aborted",
+            "Upstream connections that had to be reset to close.",
+            &counters.reset,
+        );
+        self.counter("pgferry_auth_attempts_upstream", "Passwords that had to be tried upstream.", &counters.tried);
         self.gauge("pgferry_upstream_connections", "Upstream connections, in any state.", registry.open());
         let max = registry.settings.load().max_upstream;
         self.gauge("pgferry_upstream_connections_max", "The most there may be.", max);
@@ -193,7 +197,11 @@ impl Page {
         let counters = &shared.registry.counters;
         self.head_counter("pgferry_ports_saved", "Clients' connections that cost no port.");
         self.line("pgferry_ports_saved_total", &[], counters.ports_saved());
-        self.counter("pgferry_ports_time_wait", "Closes that may have left a TIME_WAIT here.", &counters.time_waits);
+        self.counter(
+            "pgferry_closes_with_time_wait",
+            "Closes that may have left a TIME_WAIT here.",
+            &counters.time_waits,
+        );
         let refused = "Attempts to connect for which there was no port (EADDRNOTAVAIL).";
         self.counter("pgferry_ports_unavailable", refused, &counters.no_port);
     }
@@ -207,7 +215,7 @@ impl Page {
             }
         };
         self.head("pgferry_pool_connections", "gauge", "Upstream connections of a pool that are open, by state.");
-        each(self, "pgferry_pool_connections", &[("state", "leased")], |row| row.leased);
+        each(self, "pgferry_pool_connections", &[("state", "active")], |row| row.leased);
         each(self, "pgferry_pool_connections", &[("state", "idle")], |row| row.idle);
         self.head("pgferry_pool_connections_max", "gauge", "The most a pool may have.");
         each(self, "pgferry_pool_connections_max", &[], |row| row.size);
@@ -225,7 +233,7 @@ impl Page {
         let timings = &shared.registry.counters.timings;
         let all: [(&str, &str, &Histogram); 5] = [
             ("pgferry_login_seconds", "From accepting a client to its welcome.", &timings.login),
-            ("pgferry_wait_seconds", "A client's wait for an upstream connection.", &timings.wait),
+            ("pgferry_pool_wait_seconds", "A client's wait for an upstream connection.", &timings.wait),
             (
                 "pgferry_upstream_connect_seconds",
                 "Opening an upstream connection, its login included.",

@@ -156,7 +156,7 @@ impl CheckOptions {
             Some((nth, rule)) if settings.has_rules() => {
                 format!("rule {nth} of {}: {rule}{place}", settings.rules.len())
             }
-            Some((_, rule)) => format!("auth = \"{}\"", rule.method),
+            Some((_, rule)) => format!("auth_type = \"{}\"", rule.method),
         })
     }
 }

@@ -337,10 +337,10 @@ mod tests {
         let mut written = Written::default();
         written.flag("pool_size", "--pool-size", Value::One("3".into()));
         written.env([("PGFERRY_POOL_SIZE".into(), "2".into()), ("PGFERRY_PORT".into(), "7".into())]).expect("good");
-        written.file_text("f", "pool_size = 1\nport = 1\nmode = \"transaction\"").expect("good");
+        written.file_text("f", "pool_size = 1\nport = 1\npool_mode = \"transaction\"").expect("good");
         assert_eq!(written.get("pool_size").expect("set").1, Value::One("3".into()));
         assert_eq!(written.get("port").expect("set").1, Value::One("7".into()));
-        assert_eq!(written.get("mode").expect("set").0, Place::File { path: "f".into(), line: 3 });
+        assert_eq!(written.get("pool_mode").expect("set").0, Place::File { path: "f".into(), line: 3 });
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub struct Upstream {
     pub target: Target,
     /// Whether they are tried in random order (`load_balance_hosts`).
     pub balance: bool,
-    /// The role for `auth = "trust"` and `"peer"`.
+    /// The role for `auth_type = "trust"` and `"peer"`.
     pub user: Option<String>,
     /// That role's password.
     pub password: Option<Password>,

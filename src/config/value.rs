@@ -63,7 +63,7 @@ choice! {
         /// Every time.
         Always = "always",
         /// Where session state was seen.
-        Smart = "smart",
+        OnChange = "on_change",
         /// Not at all.
         Never = "never",
     }

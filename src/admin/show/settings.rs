@@ -32,7 +32,7 @@ pub(super) fn config(desk: &Desk) -> Vec<Vec<Cell>> {
     rows.push(alias("default_pool_size", settings.pool_size.to_string()));
     rows.push(alias("max_client_conn", desk.shared.places.cap().to_string()));
     rows.push(alias("max_user_connections", "0".into()));
-    rows.push(alias("pool_mode", settings.mode.to_string()));
+    rows.push(alias("pool_mode", settings.pool_mode.to_string()));
     rows
 }
 

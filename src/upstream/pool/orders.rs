@@ -32,7 +32,7 @@ impl Pool {
     pub fn warm_up(&self) {
         let Some(registry) = self.registry.upgrade() else { return };
         self.awaited.store(true, Ordering::Relaxed);
-        let wanted = registry.settings_of(&self.key.database).min_idle.max(1);
+        let wanted = registry.settings_of(&self.key.database).min_pool_size.max(1);
         self.dial_for(wanted.saturating_sub(self.idle_count()));
     }
 
