@@ -173,7 +173,11 @@ pub const KEYS: [Key; 72] = [
     ),
     adjustable("max_prepared_bytes", "\"4MB\"", "Bytes of text of those statements."),
     adjustable("pool_size", "20", "Most upstream connections per (database, user, startup settings)."),
-    adjustable("min_pool_size", "0", "Upstream connections kept open per known pool even when idle."),
+    adjustable(
+        "min_pool_size",
+        "0",
+        "Connections that a pool keeps open once a client has come, those in use included.",
+    ),
     adjustable("max_upstream", "100", "Most upstream connections over all pools."),
     adjustable("max_connecting", "4", "Most upstream connections being opened at a time, per pool."),
     adjustable("server_idle_timeout", "\"600s\"", "Close an upstream connection that was idle this long; 0 = never."),
@@ -348,9 +352,13 @@ pub fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
-/// The known name nearest to `name`, if one is near.
+/// The name among `known` that `name` stands for: the present one of a setting that was renamed, that of PgBouncer's setting
+/// of the name, or one that is spelled nearly alike.
 #[must_use]
-pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    if let Some(renamed) = super::renamed::present(name, known.clone()) {
+        return Some(renamed);
+    }
     let scored = known.into_iter().map(|known| (strsim::damerau_levenshtein(name, known), known));
     let (distance, best) = scored.min_by_key(|(distance, _)| *distance)?;
     (distance <= 2.max(name.len() / 3)).then_some(best)

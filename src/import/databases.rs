@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::general::{MIN_POOL_SIZE, is_on};
+use super::general::is_on;
 use super::ini::{Ini, words};
 use super::{Toml, Words, number, one_line, quoted};
 
@@ -98,7 +98,7 @@ fn database(name: &str, words: &Words, upstream: &str, lines: &mut Vec<String>) 
             "user" => format!("force_user = {}", quoted(value)),
             "password" => format!("upstream_password = {}", quoted(value)),
             "pool_size" => format!("pool_size = {}", number(value)),
-            "min_pool_size" => format!("min_pool_size = {} # min_pool_size, {MIN_POOL_SIZE}", number(value)),
+            "min_pool_size" => format!("min_pool_size = {}", number(value)),
             "pool_mode" if value == "statement" => "pool_mode = \"transaction\" # for statement mode".to_owned(),
             "pool_mode" => format!("pool_mode = {}", quoted(value)),
             "query_wait_timeout" if value == "0" => "query_wait_timeout = \"1d\"".to_owned(),

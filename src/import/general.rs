@@ -25,8 +25,6 @@ use Fate::{Elsewhere, Limit, Number, Seconds, Text};
 const LOG: &str = "pgferry logs to standard error; let the service manager or the shell keep it";
 const PEERS: &str = "one pgferry has several threads (workers): no peers are needed for cancel requests";
 const CIPHERS: &str = "TLS 1.2 and 1.3 with modern ciphers only, which can't be chosen";
-/// What differs in the counterpart of `min_pool_size`.
-pub(super) const MIN_POOL_SIZE: &str = "a total there; min_pool_size counts idle connections only, beside those in use";
 /// The pool size in place of an unlimited one.
 const UNLIMITED: usize = 1000;
 /// The largest `max_upstream`.
@@ -87,7 +85,7 @@ const FATES: [(&str, Fate); 101] = [
     ("max_prepared_statements", Elsewhere),
     ("max_user_client_connections", Fate::None("say it for each user: max_user_client_connections in [users.NAME]")),
     ("max_user_connections", Elsewhere),
-    ("min_pool_size", Elsewhere),
+    ("min_pool_size", Number("min_pool_size")),
     ("peer_id", Fate::None(PEERS)),
     ("pidfile", Fate::None("the socket's lock file has the pid; service managers need none")),
     ("pkt_buf", Fate::None(NO_TUNING)),
@@ -218,11 +216,6 @@ fn particular(ini: &Ini, name: &str, value: &str, out: &mut Toml) {
             out.without(name, value, "a connection for one client only is what pgferry avoids; it is kept for an hour");
         }
         "server_lifetime" => out.set("server_lifetime", &quoted(&format!("{value}s"))),
-        "min_pool_size" if is_zero(value) => out.set("min_pool_size", "0"),
-        "min_pool_size" => {
-            out.without(name, value, MIN_POOL_SIZE);
-            out.set("min_pool_size", &number(value));
-        }
         "max_prepared_statements" if is_zero(value) => {
             out.without(name, value, "prepared statements always work in transaction mode");
         }

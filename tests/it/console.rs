@@ -170,7 +170,7 @@ fn figures_in_tables_are_what_happened() {
     assert_eq!(row(&mut guest, "show logins", "accepted")[1], "1");
     let ports = rows(&mut guest, "show ports");
     assert_eq!((ports.len(), ports[0][1].as_str()), (1, "1"), "{ports:?}");
-    assert_eq!(row(&mut guest, "show config", "max_client_conn")[3], "no");
+    assert_eq!(row(&mut guest, "show config", "max_client_conn")[3], "yes");
     let upstream = row(&mut guest, "show config", "upstream");
     assert!(upstream[1].contains("127.0.0.1") && upstream[3] == "no", "{upstream:?}");
 }
@@ -236,6 +236,7 @@ fn a_pause_lets_work_end_and_holds_what_comes() {
     pausing.send(&query("PAUSE postgres"));
     let mut looking = guest(&ferry);
     eventually_row(&mut looking, "show databases", "postgres", |row| row[15] == "1");
+    assert_eq!(row(&mut looking, "show databases", "postgres")[6], "2", "min_pool_size");
     other.send(&query("select 2"));
     eventually_row(&mut looking, "show pools", "postgres", |row| row[3] == "1");
     assert_eq!(busy.value("select 3"), "3", "a transaction goes on");

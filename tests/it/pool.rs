@@ -158,6 +158,29 @@ fn idle_and_old_connections_are_closed_and_some_are_kept() {
 }
 
 #[test]
+fn min_pool_size_counts_connections_in_use() {
+    let postgres = Postgres::start_with(&[]);
+    let env = [("PGFERRY_SERVER_IDLE_TIMEOUT", "300ms"), ("PGFERRY_MIN_POOL_SIZE", "3")];
+    let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "6"], &env);
+    let mut sessions: Vec<_> = (0..2).map(|_| ferry.session()).collect();
+    for session in &mut sessions {
+        assert_eq!(session.value("select 1"), "1");
+    }
+    eventually("a third is opened beside the two in use", || postgres.backends() == 3);
+    let mut more: Vec<_> = (0..3).map(|_| ferry.session()).collect();
+    for session in &mut more {
+        assert_eq!(session.value("select 1"), "1");
+    }
+    assert_eq!(postgres.backends(), 5);
+    drop(more);
+    // Were only idle connections counted, the three that were given back would stay.
+    eventually("one of the three stays", || postgres.backends() == 3);
+    for session in &mut sessions {
+        assert_eq!(session.value("select 1"), "1");
+    }
+}
+
+#[test]
 fn a_new_upstream_is_used_after_a_reload() {
     let old = Postgres::start_with(&[]);
     let new = Postgres::start_with(&[]);
