@@ -140,7 +140,7 @@ fn a_client_keeps_the_mode_it_came_in_with() {
     client.until_ready();
     std::fs::write(&file, after).expect("written");
     ferry.signal(Signal::SIGHUP);
-    eventually("the settings are in force", || ferry.log().contains("settings reloaded; changed: mode"));
+    eventually("the settings are in force", || ferry.log().contains("settings reloaded; changed: pool_mode"));
     assert!(is_free(&ferry));
     client.send(&run("s"));
     assert_eq!(client.until_ready()[1].columns(), ["carried"]);
