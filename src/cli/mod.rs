@@ -1,5 +1,7 @@
-//! The command line: `options` says how pgferry is configured, `serve` serves, `inspect` and `talk` are the subcommands.
+//! The command line: `options` says how pgferry is configured, `serve` serves, `inspect`, `talk` and `generate` are
+//! the subcommands.
 
+mod generate;
 mod inspect;
 mod options;
 mod serve;
@@ -7,7 +9,7 @@ mod talk;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use inspect::{CheckOptions, DoctorOptions, HealthOptions, WaitOptions};
 use options::Options;
@@ -67,6 +69,18 @@ enum Command {
     Show(ShowOptions),
     /// Tell a running pgferry something: PAUSE, RESUME, RECONNECT, KILL, RELOAD, SET, SHUTDOWN, …
     Ctl(CtlOptions),
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages: pgferry(1) and one for each command.
+    Man {
+        /// The directory for the pages.
+        #[arg(value_name = "DIR")]
+        dir: std::path::PathBuf,
+    },
 }
 
 /// Does what the command line says.
@@ -84,6 +98,8 @@ pub(crate) fn run() -> ExitCode {
         }
         Some(Command::Show(after)) => talk::show(after, options),
         Some(Command::Ctl(after)) => talk::ctl(after, options),
+        Some(Command::Completions { shell }) => generate::completions(shell, Cli::command()),
+        Some(Command::Man { dir }) => generate::man_pages(&dir, Cli::command()),
         None => serve::serve(&options),
     };
     match outcome {
