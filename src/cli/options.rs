@@ -11,7 +11,7 @@ pub(super) struct Options {
     /// Configuration file (TOML) [env: PGFERRY_CONFIG].
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database].
+    /// The PostgreSQL server: postgres://[user[:password]@]host[:port][/database].
     #[arg(short, long, value_name = "URL")]
     pub upstream: Option<String>,
     /// Where clients connect: a directory, @name (abstract socket) or host:port. Repeatable.
@@ -20,10 +20,10 @@ pub(super) struct Options {
     /// The port number in socket names [default: 5432].
     #[arg(short, long, value_name = "PORT")]
     pub port: Option<String>,
-    /// How long a client keeps its upstream connection: session or transaction [default: session].
+    /// How long a client keeps its server connection: session or transaction [default: session].
     #[arg(short = 'm', long, value_name = "MODE")]
     pub pool_mode: Option<String>,
-    /// Most upstream connections per database and user [default: 20].
+    /// Maximum number of server connections per database and user [default: 20].
     #[arg(short = 's', long, value_name = "N")]
     pub pool_size: Option<String>,
     /// When a used session is reset: always, on_change or never [default: always].
@@ -32,13 +32,13 @@ pub(super) struct Options {
     /// How clients log in: pass-through, scram-sha-256, md5, password, peer, cert, trust or reject [default: pass-through].
     #[arg(long, value_name = "HOW")]
     pub auth_type: Option<String>,
-    /// text or json [default: text].
+    /// Format of the log: text or json [default: text].
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
-    /// Take the listeners over from the pgferry that has them; it ends when its clients have.
+    /// Take the listeners over from a running pgferry, which ends when its clients have.
     #[arg(long)]
     pub replace: bool,
-    /// Log more; twice for everything.
+    /// Log debug messages; twice for everything.
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Log warnings and errors only.
