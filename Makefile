@@ -4,7 +4,7 @@
 THROUGH_TLS = cancel:: carried:: chaos:: differential:: pool:: ports:: random:: relay:: reset:: shutdown::
 
 .DEFAULT_GOAL := help
-.PHONY: help build release setup test sim sim-model sim-mutants test-versions interop systemd clean-room regress lint demo bench bench-chart bench-micro fuzz
+.PHONY: help build release man setup test sim sim-model sim-mutants test-versions interop systemd clean-room regress lint demo bench bench-chart bench-micro fuzz
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,6 +20,9 @@ target/pgo/pgferry: Cargo.toml Cargo.lock $(shell find src -name '*.rs')
 
 setup: ## Install what the tests need (PostgreSQL, psycopg), where it is missing
 	tests/setup.sh
+
+man: ## Man pages: target/man
+	cargo run --release --locked --quiet -- man target/man
 
 test: setup ## Run every test, against a PostgreSQL that the tests start themselves
 	cargo test --locked

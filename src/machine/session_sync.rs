@@ -332,8 +332,8 @@ fn would_pin(pins: Pins) -> Fault {
         sqlstate::FEATURE_NOT_SUPPORTED,
         "the statement needs an upstream connection of its own, which this database's clients may not keep",
     )
-    .detail(format!("It leaves state in its session ({pins}), and pgferry runs with mode = \"transaction\", pin = \"refuse\"."))
-    .hint("Leave no state behind (SET LOCAL, pg_advisory_xact_lock, ON COMMIT DROP), or set pin = \"auto\" or mode = \"session\".")
+    .detail(format!("It leaves state in its session ({pins}), and pgferry runs with pool_mode = \"transaction\", pin = \"refuse\"."))
+    .hint("Leave no state behind (SET LOCAL, pg_advisory_xact_lock, ON COMMIT DROP), or set pin = \"auto\" or pool_mode = \"session\".")
 }
 
 /// A sequence's state is asked for, and what the connection has is another client's.
@@ -349,4 +349,4 @@ fn sequence_elsewhere() -> Fault {
 
 /// What helps clients that miss a sequence's state.
 pub(super) const SEQUENCE_HINT: &str =
-    "pgferry runs with mode = \"transaction\": use RETURNING or nextval's own result, or mode = \"session\".";
+    "pgferry runs with pool_mode = \"transaction\": use RETURNING or nextval's own result, or pool_mode = \"session\".";

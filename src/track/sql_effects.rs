@@ -93,7 +93,17 @@ pub fn of_tag(tag: &[u8]) -> Pins {
     }
 }
 
-/// What a text of one or more statements may do. `backslashes` says whether a backslash escapes in plain strings
+/// What a text of one or more statements may do to its session.
+///
+/// ```
+/// use pgferry::track::{Pins, sql_effects};
+///
+/// let effects = sql_effects::analyze(b"select 1; listen jobs", false);
+/// assert_eq!(effects.holds(), Pins::LISTEN);
+/// assert!(sql_effects::analyze(b"select 'listen jobs'", false).is_nothing());
+/// ```
+///
+/// `backslashes` says whether a backslash escapes in plain strings
 /// (`standard_conforming_strings = off`).
 #[must_use]
 pub fn analyze(sql: &[u8], backslashes: bool) -> SqlEffects {

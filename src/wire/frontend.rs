@@ -69,6 +69,15 @@ pub struct Bind<'a> {
 }
 
 /// Reads a `Bind`; `None` when it is malformed. The values of parameters are passed over.
+///
+/// ```
+/// use pgferry::wire::frontend;
+///
+/// let mut message = Vec::new();
+/// frontend::put_bind(&mut message, "portal", "statement");
+/// let bind = frontend::bind(&message[5..]).expect("well-formed");
+/// assert_eq!((bind.portal, bind.statement, bind.parameters), (&b"portal"[..], &b"statement"[..], 0));
+/// ```
 #[must_use]
 pub fn bind(body: &[u8]) -> Option<Bind<'_>> {
     let (portal, rest) = cstr(body)?;

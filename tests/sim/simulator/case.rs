@@ -178,7 +178,7 @@ impl Case {
     fn setup(random: &mut Random, wishes: Wishes) -> Setup {
         let faults = random.chance(40);
         let mode = random.pick(&[Mode::Transaction, Mode::Transaction, Mode::Session]);
-        let reset = random.pick(&[Reset::Always, Reset::Smart, Reset::Never]);
+        let reset = random.pick(&[Reset::Always, Reset::OnChange, Reset::Never]);
         let faults = wishes.faults.unwrap_or(faults);
         let buffer = random.pick(&[512, 4096, 32 * 1024]);
         let refusals = random.chance(15);
@@ -224,7 +224,7 @@ fn name_of<T: PartialEq>(table: &[(T, &'static str)], value: &T) -> &'static str
 }
 
 const MODES: [(Mode, &str); 2] = [(Mode::Transaction, "transaction"), (Mode::Session, "session")];
-const RESETS: [(Reset, &str); 3] = [(Reset::Always, "always"), (Reset::Smart, "smart"), (Reset::Never, "never")];
+const RESETS: [(Reset, &str); 3] = [(Reset::Always, "always"), (Reset::OnChange, "on_change"), (Reset::Never, "never")];
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

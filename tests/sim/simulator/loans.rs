@@ -117,9 +117,7 @@ impl Loan {
     pub async fn reset(mut self) -> Option<Self> {
         let link = self.link.take()?;
         self.link = link::reset(link).await;
-        if self.link.is_none() {
-            return None;
-        }
+        self.link.as_ref()?;
         Some(self)
     }
 }

@@ -46,13 +46,13 @@ const FOUND: &[(&str, &str)] = &[
     ),
     (
         "data that fails a copy, just before the end",
-        "setup mode=transaction reset=smart connections=3
+        "setup mode=transaction reset=on_change connections=3
      client half_close
      [P('','copy t(token) from stdin') B('','') E S d('dup2_0\\t1\\t2\\n')]",
     ),
     (
         "a copy whose Sync came too early to commit it",
-        "setup mode=session reset=smart
+        "setup mode=session reset=on_change
      client half_close
      [Q('select 1')]
      client half_close
@@ -60,7 +60,7 @@ const FOUND: &[(&str, &str)] = &[
     ),
     (
         "a failed copy with its Sync ahead of the data leaves the connection usable",
-        "setup mode=transaction reset=smart
+        "setup mode=transaction reset=on_change
      client half_close
      [P('','copy t(token) from stdin') B('','') E S d('dup2_0\\t1\\t2\\n') c S]
      [P(c,'') P(c,'select $1::text') S]",
@@ -123,14 +123,14 @@ const FOUND: &[(&str, &str)] = &[
     ),
     (
         "the end of a transaction ends no portal that was bound behind it",
-        "setup mode=transaction reset=smart socket=64 step=400
+        "setup mode=transaction reset=on_change socket=64 step=400
      client half_close
      {application_name=it''s \\ me}
      [Q('select code.set(''application_name'', ''hid'')') P('','select * from v') F P('','reset application_name') B('','') E S]",
     ),
     (
         "more than the server's buffer holds, and no Sync before the end",
-        "setup mode=transaction reset=smart
+        "setup mode=transaction reset=on_change
      client hang_up
      [P('','select n, repeat(''z'', 90) from generate_series(1, 200) n') B(p,'') E(p,0) X]",
     ),
@@ -142,7 +142,7 @@ const FOUND: &[(&str, &str)] = &[
     ),
     (
         "a correction goes behind the whole of an Execute",
-        "setup mode=session reset=smart step=400
+        "setup mode=session reset=on_change step=400
      client half_close
      client half_close
      {application_name=mine}
