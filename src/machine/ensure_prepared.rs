@@ -33,6 +33,8 @@ pub(super) struct Aliases {
     variants: Vec<Variant>,
     /// Names that the client has given up lately, by the numbers of their statements.
     former: Vec<(u64, Box<[u8]>)>,
+    /// What was prepared to be freed in place of the client's statement of a name, and has not been so far.
+    freeing: Vec<(u64, Box<[u8]>)>,
 }
 
 impl Aliases {
@@ -49,6 +51,24 @@ impl Aliases {
         if !self.variants.iter().any(|known| known.statement.id == statement.id) {
             self.variants.push(Variant { of, statement: Arc::clone(statement), for_transaction: false });
         }
+    }
+
+    /// Notes that statement `id` is to be freed in place of the client's statement `name`. What was to be so before it never
+    /// will be.
+    pub(super) fn frees(&mut self, id: u64, name: &[u8]) {
+        self.freeing.retain(|(_, known)| **known != *name);
+        self.freeing.push((id, name.into()));
+    }
+
+    /// The number of what has been freed in place of the client's statement `name`.
+    pub(super) fn freed(&mut self, name: &[u8]) -> Option<u64> {
+        let at = self.freeing.iter().position(|(_, known)| **known == *name)?;
+        Some(self.freeing.swap_remove(at).0)
+    }
+
+    /// Whether something may be freed that has not been so far.
+    pub(super) fn is_freeing(&self) -> bool {
+        !self.freeing.is_empty()
     }
 
     /// The number of what the client means by statement `id` of the server.
@@ -70,6 +90,7 @@ impl Aliases {
     pub(super) fn clear(&mut self) {
         self.variants.clear();
         self.former.clear();
+        self.freeing.clear();
     }
 }
 

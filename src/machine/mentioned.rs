@@ -59,7 +59,9 @@ impl Machine<'_> {
             } else if *purpose == Purpose::Free {
                 freed.push(statement.id);
                 // Other clients have the statement too.
-                self.put_apart(io, EMPTY, reply)
+                let apart = self.put_apart(io, EMPTY, reply);
+                self.aliases.frees(apart.id, name);
+                apart
             } else {
                 match self.ensure_prepared(io, statement, None, reply) {
                     Prepare::Ready(ready) => ready,

@@ -170,6 +170,7 @@ impl Machine<'_> {
     /// A command of the client's has completed with `tag`. Says whether it is pgferry's own, which the client does not
     /// see.
     pub(super) fn completed(&mut self, tag: &[u8], next: Option<&SessionCommand>) -> bool {
+        self.server.completed(tag);
         self.pins.add(sql_effects::of_tag(tag));
         if [&b"INSERT "[..], b"MERGE ", b"COPY "].iter().any(|given| tag.starts_with(given)) {
             self.note_sequences();
@@ -187,14 +188,12 @@ impl Machine<'_> {
         match tag {
             b"DISCARD ALL" => {
                 self.client.discard_all();
-                self.server.on_discard_all();
                 self.pins = self.pins.among(Pins::SURVIVES_DISCARD);
             }
             b"DEALLOCATE ALL" => {
                 // What follows in the same text may name one of them.
                 self.client.names.iter().for_each(|(name, id)| self.aliases.given_up(id, name));
                 self.client.names.clear();
-                self.server.prepared.clear();
             }
             _ if [&b"CREATE "[..], b"ALTER ", b"DROP ", b"IMPORT "].iter().any(|d| tag.starts_with(d)) => {
                 self.definitions = Definitions::Changed;
@@ -209,7 +208,7 @@ impl Machine<'_> {
             SessionCommand::Deallocate { name } => {
                 // What has been freed on the server was prepared for just that.
                 self.give_up_name(name);
-                if let Some(id) = number(name) {
+                if let Some(id) = number(name).or_else(|| self.aliases.freed(name)) {
                     self.server.prepared.remove(id);
                 }
             }

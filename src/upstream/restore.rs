@@ -209,6 +209,12 @@ async fn settle(link: &mut Link, pipeline: &mut Pipeline) -> Result<Option<Box<[
                     link.state.params.set(&name, &value);
                 }
             }
+            backend::COMMAND_COMPLETE if head.size <= link.conn.input.capacity() => {
+                let bytes = link.conn.peek(head.size).await?;
+                let tag = backend::command_tag(&bytes[frame::HEADER..]).to_vec();
+                link.state.completed(&tag);
+                pipeline.response(head.tag);
+            }
             backend::NOTICE | backend::NOTIFICATION => {}
             backend::ERROR if head.size <= link.conn.input.capacity() => {
                 let error = link.conn.peek(head.size).await?;
