@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use pgferry::config::Mode;
+
 use super::case::{Case, Member};
 use super::client::Client;
+use super::expected;
 use super::play::{Alone, Played, TABLES};
 use super::tokens::Unit;
 use crate::script::{Message, Script, Write};
 use crate::transcript::{Seen, Transcript};
 
 /// Errors by which a client is told that something has gone wrong which is none of its doing.
-const TOLD: [&str; 6] = ["FATAL 57P01", "FATAL 08006", "ERROR 53300", "FATAL 53300", "FATAL 53200", "ERROR 53200"];
+const TOLD: [&str; 4] = ["FATAL 57P01", "FATAL 08006", "ERROR 53300", "FATAL 53300"];
 
 /// Errors by which a client is told that what it says can't be done in this mode.
 const REFUSALS: [&str; 3] = ["ERROR 55000", "ERROR 0A000", "ERROR 26000"];
@@ -92,6 +95,11 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
     let at = difference.at;
     let shown = || format!("is told\n    {}\n  and alone\n    {}", difference.left, difference.right);
     let seen = own.seen.get(at);
+    let carried = case.setup.mode == Mode::Transaction && member.units.is_some();
+    if carried && at >= expected.seen.len() && seen.is_some_and(|seen| is_one_of(seen, &["FATAL 57P01"])) {
+        // It was owed nothing, and has left nothing on the connection.
+        return Told::Wrong(shown(), "dying word".to_owned());
+    }
     if at >= expected.seen.len() {
         // PostgreSQL loses with a session what it has not sent, which pgferry may have had it send; and it says nothing of a
         // length that can't be right.
@@ -134,6 +142,11 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         // Where the connection has had temporary tables before, a plan does not find out that a new one hides its table.
         return Told::OfFaults;
     }
+    let untold = expected.seen.get(at).is_some_and(|seen| seen.tag == b'S') && seen.is_none_or(|seen| seen.tag != b'S');
+    if untold && says(member, expected::resets_in_code) {
+        // What the client has set to what the connection was opened with does not change when code resets it: nothing says so.
+        return Told::OfFaults;
+    }
     if client.vanished && at >= own.seen.len() {
         return Told::OfFaults;
     }
@@ -160,10 +173,14 @@ pub fn was_refused(transcript: &Transcript) -> bool {
 
 /// Whether a client makes temporary tables.
 fn hides_tables(member: &Member) -> bool {
-    let makes = |text: &String| text.to_ascii_lowercase().contains(" temp table ");
+    says(member, |text| text.to_ascii_lowercase().contains(" temp table "))
+}
+
+/// Whether any text of a client is of this kind.
+fn says(member: &Member, is: impl Fn(&str) -> bool) -> bool {
     member.script.writes.iter().flat_map(|write| &write.messages).any(|message| match message {
-        Message::Query(statements) => statements.iter().any(makes),
-        Message::Parse { text, .. } => makes(text),
+        Message::Query(statements) => statements.iter().any(|text| is(text)),
+        Message::Parse { text, .. } => is(text),
         _ => false,
     })
 }

@@ -192,10 +192,16 @@ fn close_copies(script: &mut Script) {
     }
 }
 
+/// Whether a text runs code that resets settings.
+pub fn resets_in_code(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    text.contains("code.reset") || (text.contains("do $$") && text.contains("reset"))
+}
+
 /// Has nothing come behind code that resets a setting before the client has seen the answer: what comes behind it in the
 /// same text or pipeline finds what the connection was opened with.
 fn part_resets(script: &mut Script, setup: &Setup) {
-    let resets = |text: &String| text.contains("code.reset") || (text.contains("do $$") && text.contains("reset"));
+    let resets = |text: &String| resets_in_code(text);
     if !setup.is_calm() {
         // Clients do not always wait.
         for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
@@ -222,6 +228,11 @@ fn part_resets(script: &mut Script, setup: &Setup) {
         };
         for mut message in write.messages.drain(..) {
             let mut parts = false;
+            if ends_at_sync && matches!(message, Message::Query(_) | Message::Function) {
+                messages.push(Message::Sync);
+                ends_at_sync = false;
+                part(&mut messages);
+            }
             match &mut message {
                 Message::Query(statements) => {
                     if let Some(reset) = statements.iter().position(&resets) {
