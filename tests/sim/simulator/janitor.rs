@@ -1,4 +1,4 @@
-//! What becomes of connections that nobody uses, as `upstream::janitor` and `upstream::pool::tidy` have it.
+//! What becomes of connections that nobody uses, as `upstream::janitor` and `upstream::pool::maintenance` have it.
 
 use std::rc::Rc;
 
