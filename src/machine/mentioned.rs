@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::ensure_prepared::Prepare;
 use super::{Buffers, Machine};
-use crate::error::Fault;
-use crate::track::Reply;
+use crate::error::ClientError;
+use crate::track::ResponseAction;
 use crate::track::sql_effects::UnknownSettings;
 use crate::track::statement_mentions::{Mention, Purpose, mentions};
-use crate::track::statements::{Statement, Text};
+use crate::track::statements::{ParsedQuery, Statement};
 use crate::track::text_edit::Edit;
 use crate::wire::frontend;
 
@@ -17,7 +17,7 @@ const EMPTY: &[u8] = b"\0\0\0";
 
 impl Machine<'_> {
     /// The client's statements that a text runs or frees by name.
-    pub(super) fn mentioned_in(&self, text: &Text) -> Vec<Mention> {
+    pub(super) fn mentioned_in(&self, text: &ParsedQuery) -> Vec<Mention> {
         if !text.effects.names_statements {
             return Vec::new();
         }
@@ -25,7 +25,7 @@ impl Machine<'_> {
     }
 
     /// Notes what statements do that SQL's `EXECUTE` runs.
-    pub(super) fn consider_mentioned(&mut self, mentioned: &[Mention]) -> Result<(), Fault> {
+    pub(super) fn consider_mentioned(&mut self, mentioned: &[Mention]) -> Result<(), ClientError> {
         let run = mentioned.iter().filter(|mention| mention.purpose == Purpose::Run);
         for text in run.filter_map(|mention| mention.statement.text.as_ref()) {
             let mut effects = text.effects.clone();
@@ -40,7 +40,12 @@ impl Machine<'_> {
 
     /// The names that statements have on the server, for where a text mentions them; they are prepared first if that is
     /// possible, with `reply` to that.
-    pub(super) fn rename_mentioned(&mut self, io: &mut Buffers<'_>, mentioned: &[Mention], reply: Reply) -> Vec<Edit> {
+    pub(super) fn rename_mentioned(
+        &mut self,
+        io: &mut Buffers<'_>,
+        mentioned: &[Mention],
+        action: ResponseAction,
+    ) -> Vec<Edit> {
         let owed = self.pipeline.owed();
         let mut freed: Vec<u64> = Vec::new();
         // Of these the text has made another one itself, which has the client's name on the server too.
@@ -59,9 +64,9 @@ impl Machine<'_> {
             } else if *purpose == Purpose::Free {
                 freed.push(statement.id);
                 // Other clients have the statement too.
-                self.put_apart(io, EMPTY, reply)
+                self.put_apart(io, EMPTY, action)
             } else {
-                match self.ensure_prepared(io, statement, None, reply) {
+                match self.ensure_prepared(io, statement, None, action) {
                     Prepare::Ready(ready) => ready,
                     _ => Arc::clone(statement),
                 }
@@ -71,7 +76,7 @@ impl Machine<'_> {
             }
             edits.push(Edit { at: at.clone(), with: ready.name().into_bytes() });
         }
-        if self.pipeline.owed() > owed && reply == Reply::Swallow {
+        if self.pipeline.owed() > owed && action == ResponseAction::Swallow {
             // Without it an error would make the server discard the query too. What is missing it will say itself.
             self.put_own_sync(io);
         }
@@ -84,17 +89,17 @@ impl Machine<'_> {
         &mut self,
         io: &mut Buffers<'_>,
         statement: &Statement,
-        text: &Text,
+        text: &ParsedQuery,
         mentioned: &[Mention],
     ) -> Arc<Statement> {
-        let edits = self.rename_mentioned(io, mentioned, Reply::Assist);
+        let edits = self.rename_mentioned(io, mentioned, ResponseAction::ForwardErrorOnly);
         let (body, _) = text.edited(edits);
         if mentioned.iter().any(|mention| mention.purpose == Purpose::Free) {
-            return self.put_apart(io, &body, Reply::Assist);
+            return self.put_apart(io, &body, ResponseAction::ForwardErrorOnly);
         }
-        let translated = || Arc::new(Text { body: body.clone().into(), effects: text.effects.clone() });
-        let flavor = statement.flavor.as_ref();
-        let translated = self.context.statements.intern(flavor, &statement.params, &body, translated);
+        let translated = || Arc::new(ParsedQuery { body: body.clone().into(), effects: text.effects.clone() });
+        let parse_context = statement.parse_context.as_ref();
+        let translated = self.context.statements.intern(parse_context, &statement.params, &body, translated);
         self.aliases.stands_for(&translated, statement.id);
         translated
     }
