@@ -163,7 +163,7 @@ const FOUND: &[(&str, &str)] = &[
     ),
     (
         "a Query that is no text drops no unnamed statement",
-        "setup mode=session reset=smart connections=2
+        "setup mode=session reset=on_change connections=2
      client hang_up
      {DateStyle=German}
      {options= -c a.b= -c c.d=}
