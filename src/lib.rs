@@ -24,3 +24,11 @@ pub mod track;
 pub mod upstream;
 pub mod wake;
 pub mod wire;
+
+/// The modules that tests, benchmarks and fuzz targets use.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::{
+        admin, auth, buffer, config, doctor, error, fuzz, import, log, machine, net, server, track, upstream, wire,
+    };
+}

@@ -33,8 +33,8 @@ pub(super) struct Aliases {
     variants: Vec<Variant>,
     /// Names that the client has given up lately, by the numbers of their statements.
     former: Vec<(u64, Box<[u8]>)>,
-    /// What was prepared to be freed in place of the client's statement of a name, and has not been so far.
-    freeing: Vec<(u64, Box<[u8]>)>,
+    /// What `DEALLOCATE` of a client's name frees on the connection.
+    placeholders: Vec<(Box<[u8]>, Arc<Statement>)>,
 }
 
 impl Aliases {
@@ -53,22 +53,9 @@ impl Aliases {
         }
     }
 
-    /// Notes that statement `id` is to be freed in place of the client's statement `name`. What was to be so before it never
-    /// will be.
-    pub(super) fn frees(&mut self, id: u64, name: &[u8]) {
-        self.freeing.retain(|(_, known)| **known != *name);
-        self.freeing.push((id, name.into()));
-    }
-
-    /// The number of what has been freed in place of the client's statement `name`.
-    pub(super) fn freed(&mut self, name: &[u8]) -> Option<u64> {
-        let at = self.freeing.iter().position(|(_, known)| **known == *name)?;
-        Some(self.freeing.swap_remove(at).0)
-    }
-
-    /// Whether something may be freed that has not been so far.
+    /// Whether `DEALLOCATE` may free something that it has not freed so far.
     pub(super) fn is_freeing(&self) -> bool {
-        !self.freeing.is_empty()
+        !self.placeholders.is_empty()
     }
 
     /// The number of what the client means by statement `id` of the server.
@@ -81,6 +68,27 @@ impl Aliases {
         self.former.iter().rfind(|(former, _)| *former == id).map(|(_, name)| &**name)
     }
 
+    /// What `DEALLOCATE` of `name` frees.
+    pub(super) fn placeholder(&self, name: &[u8]) -> Option<Arc<Statement>> {
+        self.placeholders.iter().find(|(known, _)| **known == *name).map(|(_, placeholder)| Arc::clone(placeholder))
+    }
+
+    /// Lets `DEALLOCATE` of `name` free `placeholder`.
+    pub(super) fn set_placeholder(&mut self, name: &[u8], placeholder: &Arc<Statement>) {
+        self.take_placeholder(name);
+        if self.placeholders.len() >= MAX_FORMER_NAMES {
+            // What is not freed is closed to make room for others in the end.
+            self.placeholders.clear();
+        }
+        self.placeholders.push((name.into(), Arc::clone(placeholder)));
+    }
+
+    /// Forgets what `DEALLOCATE` of `name` frees.
+    pub(super) fn take_placeholder(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
+        let at = self.placeholders.iter().position(|(known, _)| **known == *name)?;
+        Some(self.placeholders.swap_remove(at).1)
+    }
+
     /// The transaction is over.
     pub(super) fn end_transaction(&mut self) {
         self.variants.iter_mut().for_each(|variant| variant.for_transaction = false);
@@ -90,7 +98,7 @@ impl Aliases {
     pub(super) fn clear(&mut self) {
         self.variants.clear();
         self.former.clear();
-        self.freeing.clear();
+        self.placeholders.clear();
     }
 }
 

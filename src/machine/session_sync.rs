@@ -11,7 +11,6 @@ use crate::track::pipeline::{Describes, IDLE};
 use crate::track::server_state::Sequences;
 use crate::track::session_command::SessionCommand;
 use crate::track::sql_effects::{self, UnknownSettings};
-use crate::track::statements::number;
 use crate::track::{Pins, SqlEffects};
 
 /// Reported settings that change without the client's doing.
@@ -205,13 +204,7 @@ impl Machine<'_> {
 
     fn succeeded(&mut self, command: &SessionCommand, tag: &[u8]) {
         match command {
-            SessionCommand::Deallocate { name } => {
-                // What has been freed on the server was prepared for just that.
-                self.give_up_name(name);
-                if let Some(id) = number(name).or_else(|| self.aliases.freed(name)) {
-                    self.server.prepared.remove(id);
-                }
-            }
+            SessionCommand::Deallocate { name } => self.deallocated(name),
             SessionCommand::Commit | SessionCommand::Rollback => self.transaction_ended(tag),
             _ if self.carries() => {
                 self.client.succeeded(command);

@@ -26,18 +26,18 @@ pub const IDLE: u8 = b'I';
 ///
 /// ```
 /// use pgferry::track::pipeline::Pipeline;
-/// use pgferry::track::request::{Reply, Request};
+/// use pgferry::track::request::{ResponseAction, Request};
 /// use pgferry::wire::backend;
 ///
 /// let mut pipeline = Pipeline::new();
 /// // A reset of pgferry's own, and behind it a query of the client's.
-/// pipeline.request(Request::Query, Reply::Swallow);
-/// pipeline.request(Request::Query, Reply::Forward);
-/// assert_eq!(pipeline.response(backend::COMMAND_COMPLETE), Reply::Swallow);
-/// assert_eq!(pipeline.ready(b'I'), Reply::Swallow);
-/// assert_eq!(pipeline.response(backend::COMMAND_COMPLETE), Reply::Forward);
+/// pipeline.request(Request::Query, ResponseAction::Swallow);
+/// pipeline.request(Request::Query, ResponseAction::Forward);
+/// assert_eq!(pipeline.response(backend::COMMAND_COMPLETE), ResponseAction::Swallow);
+/// assert_eq!(pipeline.ready(b'I'), ResponseAction::Swallow);
+/// assert_eq!(pipeline.response(backend::COMMAND_COMPLETE), ResponseAction::Forward);
 /// assert!(!pipeline.settled(), "ReadyForQuery is still owed");
-/// assert_eq!(pipeline.ready(b'I'), Reply::Forward);
+/// assert_eq!(pipeline.ready(b'I'), ResponseAction::Forward);
 /// assert!(pipeline.settled());
 /// ```
 #[derive(Debug)]

@@ -356,7 +356,7 @@ fn settings_exist() {
             if !is_name || ["cert_name", "method", "panic"].contains(&name) {
                 continue;
             }
-            assert!(pgferry::config::keys::find(name).is_some(), "{}: {span}", page.name);
+            assert!(pgferry::internals::config::keys::find(name).is_some(), "{}: {span}", page.name);
             named += 1;
         }
     }

@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-use pgferry::config::Reset;
-use pgferry::track::server_state::UsedBy;
+use pgferry::internals::config::Reset;
+use pgferry::internals::track::server_state::UsedBy;
 
 use super::link;
 use super::pool::Pool;

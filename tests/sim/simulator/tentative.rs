@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use pgferry::track::RequestedParams;
-use pgferry::track::server_state::UsedBy;
+use pgferry::internals::track::RequestedParams;
+use pgferry::internals::track::server_state::UsedBy;
 
 use super::link::{self, Link};
 use super::pool::Pool;
