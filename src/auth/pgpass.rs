@@ -5,7 +5,7 @@ use super::Password;
 
 /// For whom a password is looked up.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+pub struct PassfileKey<'a> {
     /// The host's name or address; `localhost` for a unix socket in the default directory.
     pub host: &'a str,
     /// Its port.
@@ -18,7 +18,7 @@ pub struct Wanted<'a> {
 
 /// The password in the first line of `file` that fits.
 #[must_use]
-pub fn look_up(file: &[u8], wanted: &Wanted<'_>) -> Option<Password> {
+pub fn look_up(file: &[u8], wanted: &PassfileKey<'_>) -> Option<Password> {
     file.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).find_map(|line| {
         if line.starts_with(b"#") {
             return None;
@@ -77,11 +77,11 @@ mod tests {
             (5432, "shop", "reader", "one"),
             (5432, "shop", "nobody", "last"),
         ] {
-            let wanted = Wanted { host: "db", port, database: database.as_bytes(), user: user.as_bytes() };
+            let wanted = PassfileKey { host: "db", port, database: database.as_bytes(), user: user.as_bytes() };
             let found = look_up(file, &wanted).map(|password| password.expose().to_vec());
             assert_eq!(found, Some(expected.as_bytes().to_vec()), "{port} {database} {user}");
         }
-        let wanted = Wanted { host: "db", port: 1, database: b"x", user: b"y" };
+        let wanted = PassfileKey { host: "db", port: 1, database: b"x", user: b"y" };
         assert!(look_up(b"db:2:x:y:z\n", &wanted).is_none());
         assert!(look_up(b"", &wanted).is_none());
     }

@@ -1,17 +1,17 @@
 //! The command line: `options` says how pgferry is configured, `serve` serves, `inspect` and `talk` are the subcommands.
 
+mod ctl;
 mod inspect;
 mod options;
 mod serve;
-mod talk;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use ctl::{CtlOptions, ShowOptions};
 use inspect::{CheckOptions, DoctorOptions, HealthOptions, WaitOptions};
 use options::Options;
-use talk::{CtlOptions, ShowOptions};
 
 /// A PostgreSQL sidecar: serves short-lived connections over a few long-lived ones.
 ///
@@ -82,8 +82,8 @@ pub(crate) fn run() -> ExitCode {
             print!("{}", pgferry::config::keys::reference());
             Ok(())
         }
-        Some(Command::Show(after)) => talk::show(after, options),
-        Some(Command::Ctl(after)) => talk::ctl(after, options),
+        Some(Command::Show(after)) => ctl::show(after, options),
+        Some(Command::Ctl(after)) => ctl::ctl(after, options),
         None => serve::serve(&options),
     };
     match outcome {

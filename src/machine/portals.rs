@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Machine;
 use crate::track::Pins;
 use crate::track::pipeline::Describes;
-use crate::track::session_command::Placed;
+use crate::track::session_command::PositionedCommand;
 
 /// How many portals are remembered at a time.
 const MAX_PORTALS: usize = 1024;
@@ -16,7 +16,7 @@ const MAX_PORTALS: usize = 1024;
 pub(super) struct Portal {
     pub(super) name: Box<[u8]>,
     /// The commands that running it runs.
-    pub(super) commands: Option<Arc<[Placed]>>,
+    pub(super) commands: Option<Arc<[PositionedCommand]>>,
     /// The statement; `None` where it is not the client's.
     pub(super) of: Option<PortalOf>,
 }
@@ -52,7 +52,7 @@ impl Machine<'_> {
     }
 
     /// The commands that running a portal runs, where that is known.
-    pub(super) fn commands_of_portal(&self, portal: &[u8]) -> Option<Arc<[Placed]>> {
+    pub(super) fn commands_of_portal(&self, portal: &[u8]) -> Option<Arc<[PositionedCommand]>> {
         self.portals.iter().find(|known| *known.name == *portal)?.commands.clone()
     }
 }

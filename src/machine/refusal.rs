@@ -5,8 +5,8 @@
 //! carried out by itself.
 
 use crate::buffer::Buffer;
-use crate::error::{Blame, Fault, sqlstate};
-use crate::track::names::{About, about};
+use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::track::message_target::{MessageTarget, target_of};
 use crate::track::pipeline::IDLE;
 use crate::track::transaction_block::{self, Block};
 use crate::track::{ClientState, Request};
@@ -56,7 +56,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Refusal {
     state: State,
-    fault: Fault,
+    client_error: ClientError,
     /// Bytes of the current message that are still to be dropped.
     left: usize,
 }
@@ -71,16 +71,16 @@ struct Message<'m> {
 impl Message<'_> {
     /// The text that it runs or prepares, where that is known.
     fn text(&self) -> Option<Vec<u8>> {
-        match (self.tag, about(self.tag, self.body)) {
+        match (self.tag, target_of(self.tag, self.body)) {
             (frontend::QUERY, _) => Some(frontend::query(self.body).to_vec()),
-            (frontend::PARSE, About::Statement { rest, .. }) => {
+            (frontend::PARSE, MessageTarget::Statement { rest, .. }) => {
                 Some(cstr(rest).map_or(rest, |(text, _)| text).to_vec())
             }
-            (frontend::BIND, About::Statement { name, .. }) if !name.is_empty() => {
+            (frontend::BIND, MessageTarget::Statement { name, .. }) if !name.is_empty() => {
                 let text = self.client.names.get(name)?.statement.text.as_ref()?;
                 Some(frontend::query(&text.body).to_vec())
             }
-            (frontend::BIND, About::Statement { .. }) => {
+            (frontend::BIND, MessageTarget::Statement { .. }) => {
                 let text = self.client.unnamed.as_ref()?.text.as_ref()?;
                 Some(frontend::query(&text.body).to_vec())
             }
@@ -89,7 +89,7 @@ impl Message<'_> {
     }
 
     fn is_unnamed(&self) -> bool {
-        matches!(about(self.tag, self.body), About::Statement { name: b"", .. })
+        matches!(target_of(self.tag, self.body), MessageTarget::Statement { name: b"", .. })
     }
 
     /// What its text leaves behind, if it decides that.
@@ -105,8 +105,8 @@ impl Message<'_> {
 impl Refusal {
     /// Refuses the client's next message with `fault`, an error that leaves the session usable.
     #[must_use]
-    pub fn new(fault: Fault) -> Self {
-        Self { state: State::Refusing, fault, left: 0 }
+    pub fn new(client_error: ClientError) -> Self {
+        Self { state: State::Refusing, client_error, left: 0 }
     }
 
     /// Whether the client is between two requests of a failed transaction.
@@ -139,7 +139,7 @@ impl Refusal {
                 // What it says decides what follows. Of one that does not fit the beginning has to do.
                 return Ok(Step::NeedMore);
             }
-            let body = bytes.get(frame::HEADER..head.size.min(bytes.len())).unwrap_or_default();
+            let body = bytes.get(frame::HEADER_BYTES..head.size.min(bytes.len())).unwrap_or_default();
             self.message(&Message { tag: head.tag, body, client }, out);
             self.left = head.size;
         }
@@ -161,7 +161,7 @@ impl Refusal {
         if message.tag == frontend::SYNC {
             return self.ready(Block::Closed, out);
         }
-        self.fault.put(out);
+        self.client_error.put(out);
         if matches!(Request::of(message.tag), Some(Request::Query | Request::Function)) {
             return self.ready(block, out);
         }
@@ -247,9 +247,9 @@ impl Refusal {
 }
 
 /// PostgreSQL's words for what comes in a failed transaction.
-fn aborted() -> Fault {
-    Fault::error(
-        Blame::Client,
+fn aborted() -> ClientError {
+    ClientError::error(
+        ErrorSource::Client,
         sqlstate::IN_FAILED_SQL_TRANSACTION,
         "current transaction is aborted, commands ignored until end of transaction block",
     )
@@ -279,7 +279,7 @@ mod tests {
 
     /// The tags of the answers, with the status of `ReadyForQuery`, and the last step.
     fn answers(pieces: &[Vec<u8>]) -> (String, Step) {
-        let mut refusal = Refusal::new(Fault::error(Blame::Limits, sqlstate::TOO_MANY_CONNECTIONS, "full"));
+        let mut refusal = Refusal::new(ClientError::error(ErrorSource::Limits, sqlstate::TOO_MANY_CONNECTIONS, "full"));
         let client = ClientState::default();
         let mut input = Buffer::new(BufferPool::new(4096, 1));
         let mut out = Vec::new();

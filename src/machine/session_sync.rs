@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::own_queries::Question;
 use super::{Machine, Phase};
 use crate::config::{Mode, Pin};
-use crate::error::{Blame, Fault, sqlstate};
+use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::params;
 use crate::track::pipeline::{Describes, IDLE};
 use crate::track::server_state::Sequences;
@@ -37,21 +37,21 @@ pub(super) enum Definitions {
 
 /// The settings that the client's statements set in a piece of work.
 #[derive(Debug, Default)]
-pub(super) struct Explained {
+pub(super) struct AnnouncedSettings {
     names: Vec<Box<[u8]>>,
-    others: Others,
+    others: OtherSettings,
 }
 
 /// Whether the client's statements set others than those that are named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Others {
+enum OtherSettings {
     #[default]
     Untouched,
     /// There is no telling which.
     Perhaps,
 }
 
-impl Explained {
+impl AnnouncedSettings {
     /// Adds settings.
     pub(super) fn add<'n>(&mut self, names: impl Iterator<Item = &'n [u8]>) {
         self.names.extend(names.map(Box::from));
@@ -64,17 +64,17 @@ impl Explained {
 
     /// Whether some statement may have set settings that are not named.
     pub(super) fn may_be_others(&self) -> bool {
-        self.others == Others::Perhaps
+        self.others == OtherSettings::Perhaps
     }
 
     /// Whether the client's statements set nothing.
     pub(super) fn is_nothing(&self) -> bool {
-        self.names.is_empty() && self.others == Others::Untouched
+        self.names.is_empty() && self.others == OtherSettings::Untouched
     }
 
     fn note(&mut self, effects: &SqlEffects) {
         if effects.unknown_settings != UnknownSettings::None {
-            self.others = Others::Perhaps;
+            self.others = OtherSettings::Perhaps;
         }
         for placed in effects.commands.iter().flat_map(|commands| commands.iter()) {
             match &placed.command {
@@ -83,7 +83,7 @@ impl Explained {
                 | SessionCommand::Reset { name }
                 | SessionCommand::ResetLocal { name, .. } => self.add(std::iter::once(&**name)),
                 SessionCommand::ResetAll | SessionCommand::DiscardAll | SessionCommand::UnknownSet => {
-                    self.others = Others::Perhaps;
+                    self.others = OtherSettings::Perhaps;
                 }
                 _ => {}
             }
@@ -96,7 +96,7 @@ impl Machine<'_> {
     ///
     /// # Errors
     /// What the client is told instead if it must not be sent.
-    pub(super) fn consider(&mut self, effects: &SqlEffects) -> Result<(), Fault> {
+    pub(super) fn consider(&mut self, effects: &SqlEffects) -> Result<(), ClientError> {
         if effects.is_nothing() {
             return Ok(());
         }
@@ -288,7 +288,7 @@ impl Machine<'_> {
     pub(super) fn pack(&mut self) {
         self.aliases.clear();
         self.server.kept.clone_from(self.client.ledger.kept());
-        self.explained = Explained::default();
+        self.explained = AnnouncedSettings::default();
         if self.server.params.is(&self.start) {
             return;
         }
@@ -312,9 +312,9 @@ impl Machine<'_> {
 }
 
 /// `pin = "refuse"`.
-fn would_pin(pins: Pins) -> Fault {
-    Fault::error(
-        Blame::Client,
+fn would_pin(pins: Pins) -> ClientError {
+    ClientError::error(
+        ErrorSource::Client,
         sqlstate::FEATURE_NOT_SUPPORTED,
         "the statement needs an upstream connection of its own, which this database's clients may not keep",
     )
@@ -323,9 +323,9 @@ fn would_pin(pins: Pins) -> Fault {
 }
 
 /// A sequence's state is asked for, and what the connection has is another client's.
-fn sequence_elsewhere() -> Fault {
-    Fault::error(
-        Blame::Client,
+fn sequence_elsewhere() -> ClientError {
+    ClientError::error(
+        ErrorSource::Client,
         sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
         "lastval and currval are not known on the upstream connection that now serves this client",
     )

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::request::{Reply, Request};
+use super::request::{Request, ResponseAction};
 use super::rollback::Rollback;
-use super::session_command::Placed;
+use super::session_command::PositionedCommand;
 use super::text_edit::Positions;
 
 /// What is to be known of a request when its answer comes.
@@ -17,7 +17,7 @@ pub struct Note {
     /// The `ErrorResponse` that the client gets instead of the server's.
     pub refusal: Option<Box<[u8]>>,
     /// The commands that the request runs, and how many of them have succeeded.
-    pub commands: Option<(Arc<[Placed]>, usize)>,
+    pub commands: Option<(Arc<[PositionedCommand]>, usize)>,
     /// Where the text that was sent is another than the client's.
     pub positions: Option<Positions>,
 }
@@ -35,7 +35,7 @@ pub struct Describes {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) request: Request,
-    pub(super) reply: Reply,
+    pub(super) action: ResponseAction,
     pub(super) note: Option<Box<Note>>,
     /// What of copy data was sent between the last statement and this.
     pub(super) data: Data,

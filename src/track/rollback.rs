@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use super::server_state::UnnamedStatement;
-use super::statements::{Held, Named, Unnamed};
+use super::statements::{NamedStatement, PreparedStatement, Unnamed};
 
 /// What to take back.
 #[derive(Debug, Default)]
 pub struct Rollback {
     /// A client's name, and what it stood for before.
-    pub name: Option<(Box<[u8]>, Option<Named>)>,
+    pub name: Option<(Box<[u8]>, Option<NamedStatement>)>,
     /// The statement that is not prepared on the connection after all.
     pub prepared: Option<u64>,
     /// The statement that is still prepared on the connection.
-    pub closed: Option<(u64, Held)>,
+    pub closed: Option<(u64, PreparedStatement)>,
     /// The unnamed statements before it.
     pub unnamed: Option<UnnamedChange>,
 }

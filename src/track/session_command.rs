@@ -128,7 +128,7 @@ impl SessionCommand {
 
 /// A command, and where it stands in its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placed {
+pub struct PositionedCommand {
     /// The command.
     pub command: SessionCommand,
     /// Where its statement ends in the text, in bytes: before the semicolon.

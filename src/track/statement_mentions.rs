@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::sql::{Token, Tokens};
-use super::statements::{Names, Statement};
+use super::statements::{ClientStatements, Statement};
 
 /// Where a text says `EXECUTE name` or `DEALLOCATE name` of a statement that `names` knows: SQL sees the statements of
 /// the extended protocol too, but under the names they have on the server. `backslashes` as for [`Tokens::new`].
 #[must_use]
-pub fn mentions(sql: &[u8], names: &Names, backslashes: bool) -> Vec<(Range<usize>, Arc<Statement>)> {
+pub fn mentions(sql: &[u8], names: &ClientStatements, backslashes: bool) -> Vec<(Range<usize>, Arc<Statement>)> {
     let mut found = Vec::new();
     if names.is_empty() {
         return found;
@@ -41,16 +41,16 @@ pub fn mentions(sql: &[u8], names: &Names, backslashes: bool) -> Vec<(Range<usiz
 
 #[cfg(test)]
 mod tests {
-    use super::super::statements::{Named, StatementCache};
+    use super::super::statements::{NamedStatement, StatementCache};
     use super::*;
 
     #[test]
     fn sql_that_mentions_statements() {
         let cache = StatementCache::default();
-        let mut names = Names::default();
+        let mut names = ClientStatements::default();
         for name in [&b"s1"[..], b"S 2"] {
             let statement = cache.uncached();
-            names.set(name, Some(Named { statement, described: None }));
+            names.set(name, Some(NamedStatement { statement, described: None }));
         }
         for (sql, mentioned) in [
             ("deallocate s1", vec!["s1"]),

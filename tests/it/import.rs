@@ -4,9 +4,9 @@ use std::fs;
 use std::process::Output;
 use std::sync::Arc;
 
-use pgferry::config::{Auth, Host, Mode, Reset, Settings, SslMode, Written};
+use pgferry::config::{Auth, Host, Mode, RawConfig, Reset, Settings, SslMode};
 
-use crate::harness::ferry::command;
+use crate::harness::pgferry::command;
 
 const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/import");
 
@@ -28,7 +28,7 @@ fn import(name: &str) -> (Output, String) {
 }
 
 fn resolved(name: &str, text: &str) -> Result<Settings, pgferry::config::ConfigError> {
-    let mut written = Written::default();
+    let mut written = RawConfig::default();
     written.file_text(name, text).and_then(|()| Settings::resolve(&written))
 }
 

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::harness::ferry::{command, program};
-use crate::harness::{Ferry, Postgres, postgres};
+use crate::harness::pgferry::{command, program};
+use crate::harness::{Pgferry, Postgres, postgres};
 
 /// A fenced block: its language and its text.
 type Block = (String, String);
@@ -85,7 +85,7 @@ fn every_command_runs() {
             let host = dir.path().to_str().expect("UTF-8").to_owned();
             let words: Vec<_> = here(&line, &postgres, &host).split(' ').skip(1).map(str::to_owned).collect();
             let words: Vec<_> = words.iter().map(String::as_str).collect();
-            let ferry = Ferry::spawn(dir, &words, &[]);
+            let ferry = Pgferry::spawn(dir, &words, &[]);
             ferry.logs("INFO ready: clients connect with \"host=");
             served = Some(ferry);
         } else {
@@ -104,7 +104,7 @@ fn every_command_runs() {
 #[test]
 fn every_command_in_the_prose_runs() {
     let postgres = postgres_of_the_examples();
-    let ferry = Ferry::start(&postgres, &[]);
+    let ferry = Pgferry::start(&postgres, &[]);
     let host = ferry.host();
     let server = format!("postgres://127.0.0.1:{}", postgres.port);
     let rules = blocks().into_iter().find(|(language, text)| language == "toml" && text.contains("[[rule]]"));
@@ -186,7 +186,7 @@ fn targets_exist() {
 #[test]
 fn libpqs_connection_strings_connect() {
     let postgres = postgres_of_the_examples();
-    let ferry = Ferry::start(&postgres, &[]);
+    let ferry = Pgferry::start(&postgres, &[]);
     let text = readme();
     let mut connected = 0;
     for row in text.lines().filter(|line| line.starts_with("| libpq ")) {

@@ -43,7 +43,7 @@ terminate-drops-answers|src/machine/boundary.rs|s/let still = self\.pipeline\.an
 half-close-is-gone|src/machine/mod.rs|s/self\.up\.client = ClientSide::Ending;/self.up.client = ClientSide::Ended;/
 goodbye-completes-half|src/machine/mod.rs|s/\(\) if partial \|\| gone => Goodbye::Silent/() if gone => Goodbye::Silent/
 boundary-for-good|src/machine/from_server.rs|s/Place::Boundary if self\.pipeline\.answered\(\) =>/Place::Boundary =>/
-put-behind-half-execute|src/track/names.rs|s/frontend::PARSE \| frontend::EXECUTE if head/frontend::PARSE if head/
+put-behind-half-execute|src/track/message_target.rs|s/frontend::PARSE \| frontend::EXECUTE if head/frontend::PARSE if head/
 own-sync-ends-skip|src/machine/statements.rs|s/let apart = .*;/let apart = true;/
 pins-ignored|src/machine/session_sync.rs|s/self\.pins\.add\(holds\);//
 kept-not-noted|src/machine/session_sync.rs|s/self\.server\.kept\.clone_from\(self\.client\.ledger\.kept\(\)\);//

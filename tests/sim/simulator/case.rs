@@ -16,7 +16,7 @@ use crate::script::Script;
 
 /// What goes wrong, or what the clients can't count on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum ClientError {
     /// `pg_terminate_backend`.
     Terminate,
     /// A FATAL in place of the answer to the next message.
@@ -37,16 +37,16 @@ pub enum Fault {
     ClientReset,
 }
 
-const FAULTS: [(Fault, &str); 9] = [
-    (Fault::Terminate, "terminate"),
-    (Fault::FatalNext, "fatal_next"),
-    (Fault::Crash, "crash"),
-    (Fault::Reset, "reset"),
-    (Fault::LoseAnswers, "lose_answers"),
-    (Fault::RefuseDiscard, "refuse_discard"),
-    (Fault::Stall, "stall"),
-    (Fault::Vanish, "vanish"),
-    (Fault::ClientReset, "client_reset"),
+const FAULTS: [(ClientError, &str); 9] = [
+    (ClientError::Terminate, "terminate"),
+    (ClientError::FatalNext, "fatal_next"),
+    (ClientError::Crash, "crash"),
+    (ClientError::Reset, "reset"),
+    (ClientError::LoseAnswers, "lose_answers"),
+    (ClientError::RefuseDiscard, "refuse_discard"),
+    (ClientError::Stall, "stall"),
+    (ClientError::Vanish, "vanish"),
+    (ClientError::ClientReset, "client_reset"),
 ];
 
 /// What pgferry and the network are like.
@@ -111,7 +111,7 @@ pub struct Case {
     pub setup: Setup,
     pub members: Vec<Member>,
     /// What goes wrong, and at which step.
-    pub faults: Vec<(usize, Fault)>,
+    pub faults: Vec<(usize, ClientError)>,
     /// The seed of the interleaving.
     pub schedule: u64,
 }

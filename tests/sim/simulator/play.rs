@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use super::case::{Case, Fault};
+use super::case::{Case, ClientError};
 use super::client::Client;
 use super::session;
 use super::wire::Close;
@@ -113,7 +113,7 @@ struct Player {
     tasks: Tasks,
     clients: Vec<Client>,
     alone: Vec<Alone>,
-    faults: Vec<(usize, Fault)>,
+    faults: Vec<(usize, ClientError)>,
     /// Connections that are to be reset or read on, and when.
     later: Vec<(u64, usize)>,
     weights: Vec<usize>,
@@ -302,12 +302,12 @@ impl Player {
         }
     }
 
-    fn go_wrong(&mut self, fault: Fault) {
+    fn go_wrong(&mut self, fault: ClientError) {
         let world = Rc::clone(&self.world);
         world.tell(|| format!("fault {fault:?}"));
-        if matches!(fault, Fault::Vanish | Fault::ClientReset) {
+        if matches!(fault, ClientError::Vanish | ClientError::ClientReset) {
             let client = world.below(self.clients.len());
-            self.clients[client].vanish(&world, fault == Fault::ClientReset);
+            self.clients[client].vanish(&world, fault == ClientError::ClientReset);
             return;
         }
         let mut links = world.links.borrow_mut();
@@ -320,25 +320,25 @@ impl Player {
         let mut cluster = world.cluster.borrow_mut();
         world.tell(|| format!("… to link {number}"));
         match fault {
-            Fault::Terminate => cluster.terminate(wire.backend),
-            Fault::FatalNext => cluster.fatal_at_next_message(wire.backend, "57P01"),
-            Fault::Crash => cluster.crash(wire.backend),
-            Fault::Reset => {
+            ClientError::Terminate => cluster.terminate(wire.backend),
+            ClientError::FatalNext => cluster.fatal_at_next_message(wire.backend, "57P01"),
+            ClientError::Crash => cluster.crash(wire.backend),
+            ClientError::Reset => {
                 wire.break_off();
                 cluster.disconnect(wire.backend);
                 world.wake(wire.task);
             }
-            Fault::LoseAnswers => {
+            ClientError::LoseAnswers => {
                 wire.loses_answers = true;
                 wire.sent.clear();
                 self.later.push((world.now() + STALL, number));
             }
-            Fault::RefuseDiscard => cluster.refuse_discard(wire.backend, "53200"),
-            Fault::Stall => {
+            ClientError::RefuseDiscard => cluster.refuse_discard(wire.backend, "53200"),
+            ClientError::Stall => {
                 wire.stalled = true;
                 self.later.push((world.now() + STALL, number));
             }
-            Fault::Vanish | Fault::ClientReset => {}
+            ClientError::Vanish | ClientError::ClientReset => {}
         }
     }
 

@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use pgferry::config::Mode;
 use pgferry::machine::preparation::Preparation;
-use pgferry::machine::{self, Buffers, Machine, Next, Remains, ServerEnd};
+use pgferry::machine::{self, Buffers, Machine, MachineResult, Next, ServerEnd};
 use pgferry::track::ClientState;
 
 use super::link::Link;
@@ -62,7 +62,7 @@ impl<'a> Relay<'a> {
     }
 
     /// Moves bytes until the end.
-    pub async fn run(&mut self) -> (End, Remains) {
+    pub async fn run(&mut self) -> (End, MachineResult) {
         let end = match self.open() {
             Ok(()) => poll_fn(|_| self.poll()).await,
             Err(end) => end,
@@ -239,6 +239,6 @@ impl<'a> Relay<'a> {
     }
 
     fn client_failed(&self) -> End {
-        if self.machine.client_has_ended() { End::Machine(machine::End::Goodbye) } else { End::ClientGone }
+        if self.machine.client_has_ended() { End::Machine(machine::End::CloseMethod) } else { End::ClientGone }
     }
 }

@@ -6,19 +6,19 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use pgferry::config::{Mode, Reset};
-use pgferry::error::{Blame, Fault, Severity, sqlstate};
+use pgferry::error::{ClientError, ErrorSource, Severity, sqlstate};
 use pgferry::machine::first_request::{FirstRequest, first_request};
 use pgferry::machine::preparation::{Preparation, ResetPolicy};
 use pgferry::machine::refusal::{Refusal, Step};
-use pgferry::machine::{self, Remains};
+use pgferry::machine::{self, MachineResult};
 use pgferry::track::parameter_cache::Greeting;
 use pgferry::track::pipeline::IDLE;
-use pgferry::track::server_state::{Goodbye, Sequences, UsedBy};
+use pgferry::track::server_state::{CloseMethod, Sequences, UsedBy};
 use pgferry::track::statements::Limits;
-use pgferry::track::{Clean, ClientState, Pins, Pipeline, Wanted, params};
+use pgferry::track::{Clean, ClientState, Pins, Pipeline, RequestedParams, params};
 use pgferry::wire::{Opening, backend, startup};
 
-use super::link::{self, Leftover, Link};
+use super::link::{self, Link, SessionLeftovers};
 use super::pool::Pool;
 use super::relay::{End, Relay};
 use super::wire::{Close, Conn, Peer};
@@ -37,7 +37,7 @@ const MAX_CLIENT_STATEMENT_BYTES: usize = 16 * 1024 * 1024;
 enum SessionEnd {
     Quiet,
     Told,
-    Tell(Fault),
+    Tell(ClientError),
 }
 
 struct Session {
@@ -54,7 +54,7 @@ pub async fn run(world: Rc<World>, id: usize, packet: Vec<u8>) {
     world.clients[id].borrow_mut().task = world.me();
     let mut conn = Conn::new(&world, Peer::Client(id));
     let Ok(Opening::Startup(opening)) = startup::parse(&packet.into()) else { return };
-    let (asked, extra) = Wanted::split(&opening);
+    let (asked, extra) = RequestedParams::split(&opening);
     let pool = Pool::of(&world, opening.get("database").unwrap_or_default(), &extra);
     match greet(&world, &pool, &asked).await {
         Ok(greeting) => {
@@ -82,14 +82,14 @@ pub async fn run(world: Rc<World>, id: usize, packet: Vec<u8>) {
     wire.down.close = Close::Ended;
 }
 
-async fn greet(world: &Rc<World>, pool: &Rc<Pool>, asked: &Wanted) -> Result<Arc<Greeting>, Fault> {
+async fn greet(world: &Rc<World>, pool: &Rc<Pool>, asked: &RequestedParams) -> Result<Arc<Greeting>, ClientError> {
     if let Some(known) = pool.parameters.greeting(asked) {
         return Ok(known);
     }
     let mut first = None;
     if pool.parameters.baseline().is_none() {
         let got = pool.checkout(world, asked, world.setup.patience_from(world.now()), || false).await;
-        first = Some(got.map_err(|fault| fault.map_or_else(lost, Fault::into_fatal))?);
+        first = Some(got.map_err(|fault| fault.map_or_else(lost, ClientError::into_fatal))?);
     }
     let unknown = asked.only(|name, value| pool.parameters.canonical(name, value).is_none());
     if !unknown.is_empty() && first.is_none() {
@@ -101,7 +101,7 @@ async fn greet(world: &Rc<World>, pool: &Rc<Pool>, asked: &Wanted) -> Result<Arc
     Ok(pool.parameters.greeting(asked).unwrap_or_else(|| pool.parameters.greeting_as_known(asked)))
 }
 
-async fn try_settings(mut link: Link, unknown: &Wanted) -> Result<(), Fault> {
+async fn try_settings(mut link: Link, unknown: &RequestedParams) -> Result<(), ClientError> {
     let pool = Rc::clone(&link.pool);
     let sql = params::trial(unknown, &pool.parameters.baseline().unwrap_or_default());
     let mut pipeline = Pipeline::new();
@@ -130,7 +130,7 @@ async fn try_settings(mut link: Link, unknown: &Wanted) -> Result<(), Fault> {
         link.state.used = link.state.used.and(NO_CLIENT, 0);
         link.release(clean);
     }
-    refused.map_or(Ok(()), |error| Err(Fault::upstream_fatal(&error)))
+    refused.map_or(Ok(()), |error| Err(ClientError::upstream_fatal(&error)))
 }
 
 impl Session {
@@ -205,7 +205,7 @@ impl Session {
             let over = match &end {
                 End::Machine(machine::End::Settled) => Ok(true),
                 End::Machine(machine::End::Stale) => Ok(false),
-                End::Machine(machine::End::Goodbye) | End::ClientGone => Err(SessionEnd::Quiet),
+                End::Machine(machine::End::CloseMethod) | End::ClientGone => Err(SessionEnd::Quiet),
                 End::Machine(machine::End::ServerLost { told: true }) => Err(SessionEnd::Told),
                 End::Machine(machine::End::ServerLost { told: false }) => Err(SessionEnd::Tell(lost())),
                 End::Machine(machine::End::Refuse(fault)) => Err(SessionEnd::Tell(fault.clone())),
@@ -232,7 +232,7 @@ impl Session {
         Preparation::new(&link.state, &self.state, self.id as u64, &link.pool.parameters, policy, probe)
     }
 
-    async fn acquire(&mut self) -> Result<Link, Option<Fault>> {
+    async fn acquire(&mut self) -> Result<Link, Option<ClientError>> {
         let Self { world, pool, conn, state, .. } = self;
         // As in `poll_gone`: what it sends meanwhile is kept, as far as the buffer goes.
         let gone = || {
@@ -250,10 +250,10 @@ impl Session {
         pool.checkout(world, &state.wanted, until, gone).await
     }
 
-    async fn refuse(&mut self, fault: &Fault) -> Result<(), SessionEnd> {
+    async fn refuse(&mut self, fault: &ClientError) -> Result<(), SessionEnd> {
         let fatal = match fault {
-            Fault::Upstream(_) => true,
-            Fault::Ours(ours) => ours.severity == Severity::Fatal,
+            ClientError::Server(_) => true,
+            ClientError::Proxy(ours) => ours.severity == Severity::Fatal,
         };
         if fatal {
             return Err(SessionEnd::Tell(fault.clone().into_fatal()));
@@ -262,7 +262,7 @@ impl Session {
         loop {
             let step = refusal
                 .advance(&mut self.conn.input, &mut self.conn.output, &self.state)
-                .map_err(|bad| SessionEnd::Tell(Fault::violation(bad.to_string())))?;
+                .map_err(|bad| SessionEnd::Tell(ClientError::violation(bad.to_string())))?;
             self.conn.flush().await.map_err(|_| SessionEnd::Quiet)?;
             match step {
                 Step::Over => break,
@@ -274,9 +274,9 @@ impl Session {
         Ok(())
     }
 
-    fn check_in(&self, mut link: Link, end: &End, remains: Remains) {
+    fn check_in(&self, mut link: Link, end: &End, remains: MachineResult) {
         let setup = &self.world.setup;
-        if link.state.goodbye == Goodbye::Silent {
+        if link.state.close_method == CloseMethod::Silent {
             return link::close(link);
         }
         let may_reset = setup.reset != Reset::Never || setup.mode == Mode::Transaction;
@@ -294,13 +294,14 @@ impl Session {
             Some(clean) if at_rest => link.release(clean),
             _ => {
                 let cancel = matches!(end, End::ClientGone | End::Machine(machine::End::Refuse(_)));
-                let leftover = Leftover { pipeline: remains.pipeline, partial: remains.partial_down, cancel, reset };
+                let leftover =
+                    SessionLeftovers { pipeline: remains.pipeline, partial: remains.partial_down, cancel, reset };
                 link::restore(link, leftover);
             }
         }
     }
 }
 
-fn lost() -> Fault {
-    Fault::fatal(Blame::Upstream, sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly")
+fn lost() -> ClientError {
+    ClientError::fatal(ErrorSource::Server, sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly")
 }
