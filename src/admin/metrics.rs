@@ -18,7 +18,7 @@ const MAX_LABEL_BYTES: usize = 64;
 
 /// How the page is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// OpenMetrics 1.0.
     OpenMetrics,
     /// Prometheus's text format 0.0.4.
@@ -28,13 +28,13 @@ pub enum Format {
 impl Format {
     /// What a client wants that says so in `Accept`.
     #[must_use]
-    pub fn wanted(accept: &str) -> Self {
+    pub(crate) fn wanted(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Text }
     }
 
     /// The page's `Content-Type`.
     #[must_use]
-    pub fn content_type(self) -> &'static str {
+    pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
@@ -44,7 +44,7 @@ impl Format {
 
 /// All figures.
 #[must_use]
-pub fn page(shared: &Shared, format: Format) -> String {
+pub(crate) fn page(shared: &Shared, format: Format) -> String {
     let mut page = Page { text: String::with_capacity(16 * 1024), format };
     page.process(shared);
     page.clients(shared);
@@ -65,7 +65,7 @@ struct Row {
     idle: usize,
     waiting: usize,
     size: usize,
-    pool_stats: [u64; 9],
+    stats: [u64; 9],
 }
 
 impl Row {
@@ -81,20 +81,20 @@ impl Row {
             row.size += state.size;
         }
         // What was done outlives the pools that did it.
-        for ((database, user), pool_stats) in registry.all_pool_stats() {
+        for ((database, user), stats) in registry.all_pool_stats() {
             let row = Self::of(&mut rows, &database, &user);
             let counters = [
-                &pool_stats.logins,
-                &pool_stats.assignments,
-                &pool_stats.queries,
-                &pool_stats.transactions,
-                &pool_stats.received,
-                &pool_stats.sent,
-                &pool_stats.client_parses,
-                &pool_stats.server_parses,
-                &pool_stats.binds,
+                &stats.logins,
+                &stats.assignments,
+                &stats.queries,
+                &stats.transactions,
+                &stats.received,
+                &stats.sent,
+                &stats.client_parses,
+                &stats.server_parses,
+                &stats.binds,
             ];
-            for (sum, counter) in row.pool_stats.iter_mut().zip(counters) {
+            for (sum, counter) in row.stats.iter_mut().zip(counters) {
                 *sum += counter.get();
             }
         }
@@ -216,7 +216,7 @@ impl Page {
         for (at, (name, help)) in TRAFFIC.into_iter().enumerate() {
             self.head_counter(name, help);
             for ((database, user), row) in rows {
-                self.line(&format!("{name}_total"), &[("database", database), ("user", user)], row.pool_stats[at]);
+                self.line(&format!("{name}_total"), &[("database", database), ("user", user)], row.stats[at]);
             }
         }
     }

@@ -5,7 +5,7 @@ use super::Password;
 
 /// For whom a password is looked up.
 #[derive(Clone, Copy, Debug)]
-pub struct PassfileKey<'a> {
+pub(crate) struct PassfileKey<'a> {
     /// The host's name or address; `localhost` for a unix socket in the default directory.
     pub host: &'a str,
     /// Its port.
@@ -18,7 +18,7 @@ pub struct PassfileKey<'a> {
 
 /// The password in the first line of `file` that fits.
 #[must_use]
-pub fn look_up(file: &[u8], wanted: &PassfileKey<'_>) -> Option<Password> {
+pub(crate) fn look_up(file: &[u8], wanted: &PassfileKey<'_>) -> Option<Password> {
     file.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).find_map(|line| {
         if line.starts_with(b"#") {
             return None;

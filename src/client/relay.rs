@@ -32,7 +32,7 @@ const MAX_CLIENT_STATEMENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Why a relay ended.
 #[derive(Debug)]
-pub enum End {
+pub(crate) enum End {
     /// The machine says so.
     Machine(machine::End),
     /// The client is gone without a word.
@@ -51,7 +51,7 @@ impl From<machine::End> for End {
 
 /// How a relay left things.
 #[derive(Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Why it ended.
     pub end: End,
     /// When the server was last ready for more, if that is why it ended.
@@ -78,7 +78,7 @@ enum ServerSide {
 
 /// One client on one connection.
 #[derive(Debug)]
-pub struct Relay<'a> {
+pub(crate) struct Relay<'a> {
     shared: &'a Arc<Shared>,
     handle: &'a SessionHandle,
     client: &'a mut Conn,
@@ -105,7 +105,7 @@ enum Shown {
 #[derive(Debug)]
 struct LeasedConn<'a> {
     conn: &'a mut Conn,
-    tentative: LeaseActivity<'a>,
+    activity: LeaseActivity<'a>,
     about: ConnExtras<'a>,
     /// How its bytes are waited for.
     gather: ReadCoalescer,
@@ -127,7 +127,7 @@ struct ConnExtras<'a> {
 impl<'a> Relay<'a> {
     /// Joins `client`, whose books are `state`, and `lease`, which `preparation` makes fit for it.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         shared: &'a Arc<Shared>,
         client: &'a mut Conn,
         lease: &'a mut Lease,
@@ -137,7 +137,7 @@ impl<'a> Relay<'a> {
         settings: &Settings,
     ) -> Self {
         let max_text_bytes = max_text_bytes(client.input.capacity());
-        let (pool, server_conn, tentative) = lease.parts();
+        let (pool, server_conn, activity) = lease.parts();
         let ServerConn { conn, state: server_state, id, key, gate, conn_info, close_reason, .. } = server_conn;
         conn_info.taken(handle.id);
         let context = machine::Context {
@@ -163,7 +163,7 @@ impl<'a> Relay<'a> {
             client,
             server: LeasedConn {
                 conn,
-                tentative,
+                activity,
                 about,
                 gather: ReadCoalescer::default(),
                 side: ServerSide::Open,
@@ -178,14 +178,14 @@ impl<'a> Relay<'a> {
     }
 
     /// Sends the preparation and the client's first messages at `now`, then moves bytes until the end.
-    pub async fn run(&mut self, now: Instant) -> Outcome {
+    pub(crate) async fn run(&mut self, now: Instant) -> Outcome {
         let end = match self.open(now) {
             Ok(()) => poll_fn(|cx| self.poll(cx)).await,
             Err(end) => end,
         };
         self.server.gather.end(self.server.conn);
         self.settle_accounts();
-        self.server.tentative.set_active(false);
+        self.server.activity.set_active(false);
         self.server.about.conn_info.left(self.machine.prepared());
         if !self.counted.is_empty() {
             self.handle.set_pins(Pins::none());
@@ -261,7 +261,7 @@ impl<'a> Relay<'a> {
         if all_sent && self.shown != Shown::Idle && self.machine.is_answered() && !self.machine.is_preparing() {
             self.shown = Shown::Idle;
             self.server.gather.end(self.server.conn);
-            self.server.tentative.set_active(false);
+            self.server.activity.set_active(false);
             self.handle.set_idle(self.machine.client());
         }
         next
@@ -274,7 +274,7 @@ impl<'a> Relay<'a> {
         }
         if self.machine.mode() == Mode::Session {
             // A client that has left nothing in its session moves to where connections go by now.
-            if pins.is_empty() && self.server.tentative.pool().is_outdated(&self.shared.registry) {
+            if pins.is_empty() && self.server.activity.pool().is_outdated(&self.shared.registry) {
                 return Some(End::Machine(machine::End::Settled));
             }
             self.settle_accounts();
@@ -428,7 +428,7 @@ impl<'a> Relay<'a> {
     }
 
     fn client_failed(&self) -> End {
-        if self.machine.client_has_ended() { End::Machine(machine::End::CloseMethod) } else { End::ClientGone }
+        if self.machine.client_has_ended() { End::Machine(machine::End::ClientTerminated) } else { End::ClientGone }
     }
 
     /// Takes over what the machine has counted.
@@ -458,7 +458,7 @@ impl<'a> Relay<'a> {
     fn settle_accounts(&mut self) {
         self.count();
         let (received, sent) = self.client.take_traffic();
-        self.server.tentative.pool().pool_stats.take(&mut self.tally, received, sent);
+        self.server.activity.pool().stats.take(&mut self.tally, received, sent);
     }
 
     /// The server works for the client, and a cancel request would hit that.
@@ -469,7 +469,7 @@ impl<'a> Relay<'a> {
         self.shown = Shown::Running;
         let now = now();
         self.tally.begins(now);
-        self.server.tentative.set_active(true);
+        self.server.activity.set_active(true);
         if self.handle.set_running(self.server.about.key, self.server.about.gate, now) {
             let (key, gate) = (Arc::clone(self.server.about.key), self.server.about.gate.enter());
             let registry = Arc::clone(&self.shared.registry);
@@ -480,6 +480,6 @@ impl<'a> Relay<'a> {
 
 /// The longest text that is held whole to be analysed, in bytes, with buffers of `capacity`.
 #[must_use]
-pub fn max_text_bytes(capacity: usize) -> usize {
+pub(crate) fn max_text_bytes(capacity: usize) -> usize {
     capacity.max(MAX_TEXT_BYTES)
 }

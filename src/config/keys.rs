@@ -296,7 +296,7 @@ pub const KEYS: [Key; 72] = [
 ];
 
 /// The settings that a `[databases.NAME]` table may have.
-pub const PER_DATABASE: [&str; 18] = [
+pub(crate) const PER_DATABASE: [&str; 18] = [
     "upstream",
     "upstream_password",
     "upstream_password_file",
@@ -319,7 +319,7 @@ pub const PER_DATABASE: [&str; 18] = [
 
 /// All settings as a page: what `config/REFERENCE.md` holds.
 #[must_use]
-pub fn reference() -> String {
+pub(crate) fn reference() -> String {
     let mut page = String::from(
         "# Settings\n\nMade from the source (`pgferry settings`); a test holds it against that. A flag beats the environment \
          (`PGFERRY_` and the name in capitals), which beats the file; `SET` at the console beats all of them until the \
@@ -341,13 +341,13 @@ pub fn reference() -> String {
 
 /// The setting called `name`.
 #[must_use]
-pub fn find(name: &str) -> Option<&'static Key> {
+pub(crate) fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
 /// The known name nearest to `name`, if one is near.
 #[must_use]
-pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let scored = known.into_iter().map(|known| (strsim::damerau_levenshtein(name, known), known));
     let (distance, best) = scored.min_by_key(|(distance, _)| *distance)?;
     (distance <= 2.max(name.len() / 3)).then_some(best)

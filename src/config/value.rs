@@ -123,7 +123,7 @@ choice! {
 ///
 /// # Errors
 /// Says what was expected.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let expected = || format!("\"{text}\" is not a duration such as \"10s\", \"500ms\" or \"5min\"");
@@ -142,21 +142,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// Shows a duration as [`duration`] reads it.
-#[must_use]
-pub fn show_duration(duration: Duration) -> String {
-    if duration.subsec_millis() == 0 {
-        format!("{}s", duration.as_secs())
-    } else {
-        format!("{}ms", duration.as_millis())
-    }
-}
-
 /// Reads a size in bytes: a number, or a number with `B`, `kB`, `MB` (powers of 1024, as PostgreSQL counts).
 ///
 /// # Errors
 /// Says what was expected.
-pub fn size(text: &str) -> Result<usize, String> {
+pub(crate) fn size(text: &str) -> Result<usize, String> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let expected = || format!("\"{text}\" is not a size such as \"32kB\"");
@@ -266,7 +256,7 @@ impl Listen {
 
 /// Whether `ip` is this machine talking to itself.
 #[must_use]
-pub fn is_loopback(ip: IpAddr) -> bool {
+pub(crate) fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 
@@ -376,7 +366,6 @@ mod tests {
         for text in ["", "s", "-1", "10 parsecs", "1e9", "99999999999d", "1..5"] {
             assert!(duration(text).is_err(), "{text}");
         }
-        assert_eq!(show_duration(Duration::from_millis(1500)), "1500ms");
     }
 
     #[test]

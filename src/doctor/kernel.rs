@@ -24,7 +24,7 @@ impl Default for Paths {
 
 /// A line of a file that sets something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Line {
+pub struct SysctlLine {
     /// The file.
     pub file: String,
     /// The line, counted from 1.
@@ -64,11 +64,11 @@ pub struct Kernel {
     pub namespace: Option<String>,
     pub is_host_namespace: Option<bool>,
     /// Lines of files that set one of these.
-    pub lines: Vec<Line>,
+    pub lines: Vec<SysctlLine>,
 }
 
 /// The settings of which old recipes speak; files are searched for them.
-pub const RECIPES: [&str; 10] = [
+pub(crate) const RECIPES: [&str; 10] = [
     "net.ipv4.tcp_syncookies",
     "net.ipv4.tcp_tw_recycle",
     "net.ipv4.tcp_tw_reuse",
@@ -151,7 +151,7 @@ impl Kernel {
 
     /// The line that sets `key`, if a file does.
     #[must_use]
-    pub fn line(&self, key: &str) -> Option<&Line> {
+    pub fn line(&self, key: &str) -> Option<&SysctlLine> {
         self.lines.iter().rfind(|line| line.key == key)
     }
 }
@@ -187,7 +187,7 @@ fn netstat(proc: &Path, name: &str) -> Option<u64> {
 }
 
 /// The lines of `sysctl.conf` and `sysctl.d` that set what recipes speak of.
-fn lines(etc: &Path) -> Vec<Line> {
+fn lines(etc: &Path) -> Vec<SysctlLine> {
     let mut files: Vec<PathBuf> = fs::read_dir(etc.join("sysctl.d"))
         .into_iter()
         .flatten()
@@ -203,7 +203,7 @@ fn lines(etc: &Path) -> Vec<Line> {
             let Some((key, value)) = content.split_once('=') else { continue };
             let key = key.trim().trim_start_matches('-').replace('/', ".");
             if RECIPES.contains(&key.as_str()) {
-                found.push(Line { file: file.display().to_string(), line, key, value: value.trim().to_owned() });
+                found.push(SysctlLine { file: file.display().to_string(), line, key, value: value.trim().to_owned() });
             }
         }
     }

@@ -87,7 +87,7 @@ impl ClientStream {
 
     /// How the machine ends once all has been answered.
     pub(super) fn farewell(&mut self) -> End {
-        self.violation.take().map_or(End::CloseMethod, End::Refuse)
+        self.violation.take().map_or(End::ClientTerminated, End::Refuse)
     }
 
     /// Whether nothing more is answered without the rest of the current message.

@@ -9,7 +9,7 @@ pub enum End {
     /// The connection is between two pieces of work and can be given back.
     Settled,
     /// The client has said that it ends, and has all its answers.
-    CloseMethod,
+    ClientTerminated,
     /// The client must be told this and end.
     Refuse(ClientError),
     /// The connection broke, and what the server did of the client's work is not known; whether the server's last word

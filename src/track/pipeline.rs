@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 
 use super::owed::{CopyIn, Course, Data, Entry, Settings};
-pub use super::owed::{Describes, Note};
+pub(crate) use super::owed::{Describes, Note};
 use super::request::{Request, ResponseAction};
 use super::rollback::{Rollback, Unfulfilled};
 use super::session_command::SessionCommand;

@@ -8,7 +8,7 @@ use super::sql::is_word;
 
 /// Whether `sql` is certain to do nothing that [`super::sql_effects::analyze`] looks for.
 #[must_use]
-pub fn is_stateless(sql: &[u8]) -> bool {
+pub(crate) fn is_stateless(sql: &[u8]) -> bool {
     let mut at = 0;
     let mut begun = false;
     while let Some(&byte) = sql.get(at) {

@@ -138,7 +138,7 @@ pub struct PositionedCommand {
 /// What one statement does, if it is one of these. `sql` is the statement without a semicolon; `backslashes` says
 /// whether a backslash escapes in plain strings (`standard_conforming_strings = off`).
 #[must_use]
-pub fn of_statement(sql: &[u8], backslashes: bool) -> Option<SessionCommand> {
+pub(crate) fn of_statement(sql: &[u8], backslashes: bool) -> Option<SessionCommand> {
     use SessionCommand::{Commit, OtherSet, Release, Savepoint, UnknownSet};
     let mut words = Words { sql, tokens: Tokens::new(sql, backslashes), backslashes };
     let (first, start) = words.next_at()?;
@@ -163,7 +163,7 @@ pub fn of_statement(sql: &[u8], backslashes: bool) -> Option<SessionCommand> {
 
 /// What the first statement of `sql` does, if nothing follows it.
 #[must_use]
-pub fn of_sql(sql: &[u8]) -> Option<SessionCommand> {
+pub(crate) fn of_sql(sql: &[u8]) -> Option<SessionCommand> {
     let mut tokens = Tokens::new(sql, false);
     let mut end = sql.len();
     let mut over = false;

@@ -82,7 +82,7 @@ impl SqlEffects {
 /// What the command that a `CommandComplete` tag names left behind, where the tag alone is proof: a second net for
 /// what [`analyze`] might not recognise.
 #[must_use]
-pub fn of_tag(tag: &[u8]) -> Pins {
+pub(crate) fn of_tag(tag: &[u8]) -> Pins {
     match tag {
         b"LISTEN" => Pins::LISTEN,
         b"PREPARE" => Pins::PREPARE,

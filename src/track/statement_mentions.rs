@@ -9,7 +9,7 @@ use super::statements::{ClientStatements, Statement};
 /// Where a text says `EXECUTE name` or `DEALLOCATE name` of a statement that `names` knows: SQL sees the statements of
 /// the extended protocol too, but under the names they have on the server. `backslashes` as for [`Tokens::new`].
 #[must_use]
-pub fn mentions(sql: &[u8], names: &ClientStatements, backslashes: bool) -> Vec<(Range<usize>, Arc<Statement>)> {
+pub(crate) fn mentions(sql: &[u8], names: &ClientStatements, backslashes: bool) -> Vec<(Range<usize>, Arc<Statement>)> {
     let mut found = Vec::new();
     if names.is_empty() {
         return found;

@@ -4,11 +4,8 @@ use bytes::Bytes;
 
 use super::cstr;
 
-/// The protocol version pgferry speaks at most: 3.2, whose cancel keys are longer.
-pub const LATEST: u32 = 3 << 16 | 2;
-
 /// Bytes of the length field that starts every opening packet.
-pub const LENGTH: usize = 4;
+pub(crate) const LENGTH: usize = 4;
 
 pub(super) const SSL: u32 = 80_877_103;
 const GSSENC: u32 = 80_877_104;
@@ -89,7 +86,7 @@ pub enum StartupError {
 /// # Errors
 /// [`StartupError::Length`] outside PostgreSQL's bounds (`ProcessStartupPacket`: 4 to 10,000 bytes behind the
 /// length field).
-pub fn size(bytes: &[u8]) -> Result<Option<usize>, StartupError> {
+pub(crate) fn size(bytes: &[u8]) -> Result<Option<usize>, StartupError> {
     let [a, b, c, d, ..] = *bytes else {
         return Ok(None);
     };

@@ -3,12 +3,12 @@
 use std::hint::black_box;
 
 use divan::{Bencher, counter::BytesCount};
-use pgferry::auth::{Password, ProcessKey, Verified};
-use pgferry::track::{
+use pgferry::internals::auth::{Password, ProcessKey, Verified};
+use pgferry::internals::track::{
     Pipeline, Request, RequestedParams, ResponseAction, ServerParams, SqlEffects, params, sql_effects,
 };
-use pgferry::upstream::slots::Slots;
-use pgferry::wire::{Frames, backend, frame};
+use pgferry::internals::upstream::slots::Slots;
+use pgferry::internals::wire::{Frames, backend, frame};
 
 fn main() {
     divan::main();

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
-use pgferry::config::keys::KEYS;
+use pgferry::internals::config::keys::KEYS;
 
 use crate::harness::pgferry::command;
 use crate::harness::{Pgferry, Postgres, Signal, run};

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use pgferry::doctor::facts::{Pool, Upstream};
-use pgferry::doctor::kernel::{Kernel, Paths};
-use pgferry::doctor::sockets::{State, all, by_state};
-use pgferry::doctor::{Facts, Level, diagnose, report};
+use pgferry::internals::doctor::facts::{Pool, Upstream};
+use pgferry::internals::doctor::kernel::{Kernel, Paths};
+use pgferry::internals::doctor::sockets::{State, all, by_state};
+use pgferry::internals::doctor::{Facts, Level, diagnose, report};
 
 use crate::harness::pgferry::command;
 use crate::harness::{Pgferry, Postgres};

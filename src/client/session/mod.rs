@@ -41,7 +41,7 @@ const MAX_DEAD_CONNS: usize = 10;
 
 /// What a client is told when the process goes away; the words are PostgreSQL's.
 #[must_use]
-pub fn shutdown() -> ClientError {
+pub(crate) fn shutdown() -> ClientError {
     ClientError::fatal(
         ErrorSource::Client,
         sqlstate::ADMIN_SHUTDOWN,
@@ -52,7 +52,7 @@ pub fn shutdown() -> ClientError {
 
 /// What a client is told that somebody ends by hand; the words are PostgreSQL's.
 #[must_use]
-pub fn killed() -> ClientError {
+pub(crate) fn killed() -> ClientError {
     ClientError::fatal(
         ErrorSource::Client,
         sqlstate::ADMIN_SHUTDOWN,
@@ -110,7 +110,7 @@ struct Session<'a> {
 ///
 /// Not an `async fn`, which would keep what it is called with beside what it makes of that, for as long as the client is
 /// there.
-pub fn run<'a>(
+pub(crate) fn run<'a>(
     shared: &'a Arc<Shared>,
     conn: &'a mut Conn,
     admitted: login::SessionStart,
@@ -184,7 +184,7 @@ impl<'a> Session<'a> {
         counters.timings.login.observe(self.handle.connected_at.elapsed());
         // What the login took is nobody's work.
         let _ = self.conn.take_traffic();
-        self.pool.pool_stats.logins.add();
+        self.pool.stats.logins.add();
     }
 
     async fn flush_greeting(&mut self) -> Result<(), RecvError> {
@@ -315,7 +315,7 @@ impl<'a> Session<'a> {
                     );
                     Ok(false)
                 }
-                End::Machine(machine::End::CloseMethod) | End::ClientGone => Err(SessionEnd::Quiet),
+                End::Machine(machine::End::ClientTerminated) | End::ClientGone => Err(SessionEnd::Quiet),
                 End::Machine(machine::End::ServerLost { told: true }) => Err(SessionEnd::Told),
                 End::Machine(machine::End::ServerLost { told: false }) => Err(SessionEnd::Tell(lost())),
                 End::Machine(machine::End::Refuse(client_error)) => Err(SessionEnd::Tell(client_error.clone())),
@@ -375,7 +375,7 @@ impl<'a> Session<'a> {
         let at_once = own.or_else(|| self.pool.checkout_idle(&self.state.wanted, now));
         if let Some(lease) = at_once {
             timings.wait.observe_none();
-            self.pool.pool_stats.assigned(Duration::ZERO);
+            self.pool.stats.assigned(Duration::ZERO);
             return Acquired::Lease(lease, now);
         }
         let acquired = self.wait_for_lease(settings, now).await;
@@ -385,7 +385,7 @@ impl<'a> Session<'a> {
         };
         timings.wait.observe(waited);
         if let Acquired::Lease(..) = acquired {
-            self.pool.pool_stats.assigned(waited);
+            self.pool.stats.assigned(waited);
         }
         acquired
     }

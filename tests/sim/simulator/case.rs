@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use pgferry::config::{Mode, Pin, Reset};
+use pgferry::internals::config::{Mode, Pin, Reset};
 
 use super::expected;
 use super::tokens::{self, Unit};

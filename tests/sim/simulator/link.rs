@@ -4,9 +4,9 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use pgferry::track::server_state::{CloseMethod, RESET, UnnamedStatement, UsedBy};
-use pgferry::track::{Clean, Pins, Pipeline, Request, ResponseAction, ServerState};
-use pgferry::wire::{Frames, backend, frame, frontend, head};
+use pgferry::internals::track::server_state::{CloseMethod, RESET, UnnamedStatement, UsedBy};
+use pgferry::internals::track::{Clean, Pins, Pipeline, Request, ResponseAction, ServerState};
+use pgferry::internals::wire::{Frames, backend, frame, frontend, head};
 
 use super::pool::Pool;
 use super::wire::{Broken, Conn};

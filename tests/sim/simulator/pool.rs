@@ -7,12 +7,12 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use pgferry::error::{ClientError, ErrorSource, sqlstate};
-use pgferry::track::parameter_cache::ParameterCache;
-use pgferry::track::params::RawPairs;
-use pgferry::track::statements::StatementCache;
-use pgferry::track::{RequestedParams, ServerParams, ServerState};
-use pgferry::wire::{Frames, backend, frame, frontend};
+use pgferry::internals::error::{ClientError, ErrorSource, sqlstate};
+use pgferry::internals::track::parameter_cache::ParameterCache;
+use pgferry::internals::track::params::RawPairs;
+use pgferry::internals::track::statements::StatementCache;
+use pgferry::internals::track::{RequestedParams, ServerParams, ServerState};
+use pgferry::internals::wire::{Frames, backend, frame, frontend};
 
 use super::link::{Link, close};
 use super::wire::{Conn, Peer, ServerWire};

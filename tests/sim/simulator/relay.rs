@@ -4,10 +4,10 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use pgferry::config::Mode;
-use pgferry::machine::preparation::Preparation;
-use pgferry::machine::{self, Buffers, Machine, MachineResult, Next, ServerEnd};
-use pgferry::track::ClientState;
+use pgferry::internals::config::Mode;
+use pgferry::internals::machine::preparation::Preparation;
+use pgferry::internals::machine::{self, Buffers, Machine, MachineResult, Next, ServerEnd};
+use pgferry::internals::track::ClientState;
 
 use super::link::Link;
 use super::wire::{Broken, Conn, end_of};
@@ -239,6 +239,6 @@ impl<'a> Relay<'a> {
     }
 
     fn client_failed(&self) -> End {
-        if self.machine.client_has_ended() { End::Machine(machine::End::CloseMethod) } else { End::ClientGone }
+        if self.machine.client_has_ended() { End::Machine(machine::End::ClientTerminated) } else { End::ClientGone }
     }
 }

@@ -5,18 +5,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use pgferry::config::{Mode, Reset};
-use pgferry::error::{ClientError, ErrorSource, Severity, sqlstate};
-use pgferry::machine::first_request::{FirstRequest, first_request};
-use pgferry::machine::preparation::{Preparation, ResetPolicy};
-use pgferry::machine::refusal::{Refusal, Step};
-use pgferry::machine::{self, MachineResult};
-use pgferry::track::parameter_cache::Greeting;
-use pgferry::track::pipeline::IDLE;
-use pgferry::track::server_state::{CloseMethod, Sequences, UsedBy};
-use pgferry::track::statements::Limits;
-use pgferry::track::{Clean, ClientState, Pins, Pipeline, RequestedParams, params};
-use pgferry::wire::{Opening, backend, startup};
+use pgferry::internals::config::{Mode, Reset};
+use pgferry::internals::error::{ClientError, ErrorSource, Severity, sqlstate};
+use pgferry::internals::machine::first_request::{FirstRequest, first_request};
+use pgferry::internals::machine::preparation::{Preparation, ResetPolicy};
+use pgferry::internals::machine::refusal::{Refusal, Step};
+use pgferry::internals::machine::{self, MachineResult};
+use pgferry::internals::track::parameter_cache::Greeting;
+use pgferry::internals::track::pipeline::IDLE;
+use pgferry::internals::track::server_state::{CloseMethod, Sequences, UsedBy};
+use pgferry::internals::track::statements::Limits;
+use pgferry::internals::track::{Clean, ClientState, Pins, Pipeline, RequestedParams, params};
+use pgferry::internals::wire::{Opening, backend, startup};
 
 use super::link::{self, Link, SessionLeftovers};
 use super::pool::Pool;
@@ -205,7 +205,7 @@ impl Session {
             let over = match &end {
                 End::Machine(machine::End::Settled) => Ok(true),
                 End::Machine(machine::End::Stale) => Ok(false),
-                End::Machine(machine::End::CloseMethod) | End::ClientGone => Err(SessionEnd::Quiet),
+                End::Machine(machine::End::ClientTerminated) | End::ClientGone => Err(SessionEnd::Quiet),
                 End::Machine(machine::End::ServerLost { told: true }) => Err(SessionEnd::Told),
                 End::Machine(machine::End::ServerLost { told: false }) => Err(SessionEnd::Tell(lost())),
                 End::Machine(machine::End::Refuse(fault)) => Err(SessionEnd::Tell(fault.clone())),
