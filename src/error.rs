@@ -36,6 +36,8 @@ pub(crate) mod sqlstate {
     pub(crate) const UNDEFINED_CURSOR: &str = "34000";
     /// `invalid_catalog_name`.
     pub(crate) const UNDEFINED_DATABASE: &str = "3D000";
+    /// `program_limit_exceeded`.
+    pub(crate) const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
     /// `insufficient_privilege`.
     pub(crate) const INSUFFICIENT_PRIVILEGE: &str = "42501";
     /// `syntax_error`.
@@ -49,7 +51,7 @@ pub(crate) mod sqlstate {
     /// `undefined_object`.
     pub(crate) const UNDEFINED_OBJECT: &str = "42704";
     /// `query_canceled`.
-    pub(crate) const QUERY_CANCELED: &str = "57014";
+    pub const QUERY_CANCELED: &str = "57014";
     /// `admin_shutdown`.
     pub(crate) const ADMIN_SHUTDOWN: &str = "57P01";
     /// `crash_shutdown`.

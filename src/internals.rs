@@ -11,6 +11,11 @@ pub mod fuzz {
 pub mod auth {
     pub use crate::auth::secret::{Password, ProcessKey};
     pub use crate::auth::verified::Verified;
+
+    /// Password files.
+    pub mod pgpass {
+        pub use crate::auth::pgpass::{PassfileKey, look_up};
+    }
 }
 
 /// Storage for what is under way.
@@ -28,7 +33,17 @@ pub mod config {
 
     /// The table of settings.
     pub mod keys {
-        pub use crate::config::keys::KEYS;
+        pub use crate::config::keys::{KEYS, find};
+    }
+
+    /// The upstream's address.
+    pub mod url {
+        pub use crate::config::url::Upstream;
+    }
+
+    /// Single values.
+    pub mod value {
+        pub use crate::config::value::duration;
     }
 }
 
@@ -64,7 +79,7 @@ pub mod error {
 
     /// SQLSTATEs.
     pub mod sqlstate {
-        pub use crate::error::sqlstate::{CONNECTION_FAILURE, TOO_MANY_CONNECTIONS};
+        pub use crate::error::sqlstate::{CONNECTION_FAILURE, QUERY_CANCELED, TOO_MANY_CONNECTIONS};
     }
 }
 
@@ -107,12 +122,27 @@ pub mod track {
 
     /// The requests that a server owes an answer to.
     pub mod pipeline {
-        pub use crate::track::pipeline::IDLE;
+        pub use crate::track::pipeline::{IDLE, Pipeline};
+    }
+
+    /// The quick pass over SQL.
+    pub mod prefilter {
+        pub use crate::track::prefilter::is_stateless;
+    }
+
+    /// Requests and their answers.
+    pub mod request {
+        pub use crate::track::request::{Request, ResponseAction};
     }
 
     /// The state of a server connection.
     pub mod server_state {
         pub use crate::track::server_state::{CloseMethod, RESET, Sequences, UnnamedStatement, UsedBy};
+    }
+
+    /// Commands that change a session.
+    pub mod session_command {
+        pub use crate::track::session_command::{SessionCommand, of_statement};
     }
 
     /// The analysis of SQL.
@@ -122,7 +152,7 @@ pub mod track {
 
     /// Prepared statements.
     pub mod statements {
-        pub use crate::track::statements::{Limits, StatementCache, StatementIds};
+        pub use crate::track::statements::{Limits, MAX_CLIENT_BYTES, StatementCache, StatementIds};
     }
 }
 
@@ -149,16 +179,18 @@ pub mod wire {
 
     /// Message boundaries.
     pub mod frame {
-        pub use crate::wire::frame::{BACKEND_LIMIT, HEADER_BYTES, run};
+        pub use crate::wire::frame::{BACKEND_LIMIT, Frames, HEADER_BYTES, run};
     }
 
     /// The client's messages.
     pub mod frontend {
-        pub use crate::wire::frontend::{put_copy_fail, put_query, put_startup, put_sync, put_terminate};
+        pub use crate::wire::frontend::{
+            bind, put_bind, put_copy_fail, put_query, put_startup, put_sync, put_terminate,
+        };
     }
 
     /// The packets that clients begin with.
     pub mod startup {
-        pub use crate::wire::startup::parse;
+        pub use crate::wire::startup::{Opening, parse, size};
     }
 }

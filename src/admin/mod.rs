@@ -77,7 +77,7 @@ impl HttpServer {
         let own = address.clone();
         let admin_state = Arc::clone(admin_state);
         let settings = admin_state.shared.registry.settings.load_full();
-        let (mode, group) = (settings.socket_mode, settings.socket_group.clone());
+        let (mode, group) = (settings.unix_socket_mode, settings.unix_socket_group.clone());
         let serve = move || match Self::prepare(&own, given, mode, group.as_deref()) {
             Ok((runtime, listener)) => {
                 // Nobody but `start` receives, and it waits for this.

@@ -5,7 +5,7 @@ use super::Password;
 
 /// For whom a password is looked up.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PassfileKey<'a> {
+pub struct PassfileKey<'a> {
     /// The host's name or address; `localhost` for a unix socket in the default directory.
     pub host: &'a str,
     /// Its port.
@@ -17,8 +17,16 @@ pub(crate) struct PassfileKey<'a> {
 }
 
 /// The password in the first line of `file` that fits.
+///
+/// ```
+/// use pgferry::internals::auth::pgpass::{PassfileKey, look_up};
+///
+/// let wanted = PassfileKey { host: "db.example", port: 5432, database: b"shop", user: b"app" };
+/// let password = look_up(b"db.example:*:shop:app:correct horse", &wanted).expect("the line fits");
+/// assert_eq!(password.expose(), b"correct horse");
+/// ```
 #[must_use]
-pub(crate) fn look_up(file: &[u8], wanted: &PassfileKey<'_>) -> Option<Password> {
+pub fn look_up(file: &[u8], wanted: &PassfileKey<'_>) -> Option<Password> {
     file.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).find_map(|line| {
         if line.starts_with(b"#") {
             return None;

@@ -38,7 +38,7 @@ pub(crate) async fn run(
     place.iter_mut().for_each(ClientSlot::logged_in);
     // Only who has been let in takes a place that others need.
     let settings = shared.registry.settings.load_full();
-    let Some(_slot) = shared.registry.slot(settings.connect_timeout).await else {
+    let Some(_slot) = shared.registry.slot(settings.server_connect_timeout).await else {
         let client_error = ClientError::fatal(
             ErrorSource::Limits,
             sqlstate::TOO_MANY_CONNECTIONS,
@@ -103,7 +103,7 @@ async fn open(
 ) -> Result<Option<NewConn>, ClientError> {
     let registry = &shared.registry;
     let settings = registry.settings.load_full();
-    let deadline = tokio::time::Instant::from_std(connected_at) + settings.login_timeout;
+    let deadline = tokio::time::Instant::from_std(connected_at) + settings.client_login_timeout;
     let source = registry.limiter.of(conn.stream());
     let mut given: Option<Password> = None;
     loop {
@@ -113,7 +113,7 @@ async fn open(
             turn = source.turn(deadline) => turn?,
         };
         let slot = tokio::time::timeout_at(deadline, registry.login_slots.take()).await;
-        let slot = slot.map_err(|_| login::timed_out(settings.login_timeout))?;
+        let slot = slot.map_err(|_| login::timed_out(settings.client_login_timeout))?;
         // The next of the same source may wait for a slot.
         drop(turn);
         let (ask, asked) = PasswordPrompt::new(&registry.login_slots);
@@ -132,7 +132,7 @@ async fn open(
             let (registry, settings) = (Arc::clone(registry), Arc::clone(&settings));
             let login = login_as_requested(&registry, admitted, secret);
             async move {
-                let limit = settings.login_timeout + settings.connect_timeout;
+                let limit = settings.client_login_timeout + settings.server_connect_timeout;
                 let outcome = dial::dial(&settings, login, &registry, limit).await;
                 outcome.map_err(|failed| {
                     let error = failed.error.clone();
@@ -148,7 +148,8 @@ async fn open(
         // An attempt that asks nothing lets go of its end.
         let asked = match asked.await {
             Ok(answer) => {
-                let answered = login::challenge::password(conn, pending_logins, deadline, settings.login_timeout).await;
+                let answered =
+                    login::challenge::password(conn, pending_logins, deadline, settings.client_login_timeout).await;
                 if let Ok(Some(password)) = &answered {
                     // An attempt that has ended meanwhile says so.
                     let _ = answer.send(password.clone());

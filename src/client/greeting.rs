@@ -63,7 +63,7 @@ async fn try_settings(shared: &Arc<Shared>, mut lease: Lease, unknown: &Requeste
     let pool = Arc::clone(lease.pool());
     let sql = params::trial(unknown, &pool.parameters.baseline().unwrap_or_default());
     let mut pipeline = Pipeline::new();
-    let limit = shared.registry.settings.load().connect_timeout;
+    let limit = shared.registry.settings.load().server_connect_timeout;
     let refused = if sql.is_empty() {
         None
     } else {

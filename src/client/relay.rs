@@ -17,7 +17,7 @@ use crate::machine::preparation::Preparation;
 use crate::machine::{self, Buffers, Machine, MachineResult, Next, ServerEnd};
 use crate::net::{Conn, ReadCoalescer};
 use crate::track::message_target::MAX_TEXT_BYTES;
-use crate::track::statements::Limits;
+use crate::track::statements::{Limits, MAX_CLIENT_BYTES};
 use crate::track::{ClientState, Pins};
 use crate::upstream::lease::LeaseActivity;
 use crate::upstream::pool_stats::LocalStats;
@@ -26,9 +26,6 @@ use crate::upstream::{CloseReason, Lease, cancel};
 
 /// Bytes that are copied to go out with others in one write, rather than with a write of their own.
 const SMALL_BYTES: usize = 8 * 1024;
-
-/// How many bytes of prepared statements one client may have kept. A client with more keeps its connection.
-const MAX_CLIENT_STATEMENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Why a relay ended.
 #[derive(Debug)]
@@ -141,12 +138,12 @@ impl<'a> Relay<'a> {
         let ServerConn { conn, state: server_state, id, key, gate, conn_info, close_reason, .. } = server_conn;
         conn_info.taken(handle.id);
         let context = machine::Context {
-            mode: settings.mode,
+            mode: settings.pool_mode,
             pin: settings.pin,
             limits: Limits {
                 count: settings.max_prepared_statements,
                 bytes: settings.max_prepared_bytes,
-                client_bytes: MAX_CLIENT_STATEMENT_BYTES,
+                client_bytes: MAX_CLIENT_BYTES,
             },
             max_text_bytes,
             statements: &pool.statements,

@@ -16,6 +16,7 @@ pub(crate) mod encryption;
 pub(crate) mod keys;
 mod reader;
 mod reload;
+mod renamed;
 pub(crate) mod require_auth;
 pub(crate) mod rule;
 pub(crate) mod settings;

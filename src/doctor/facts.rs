@@ -123,7 +123,7 @@ impl Facts {
             listeners_in_range: in_range,
             pool: all.first().map_or(Pool { pool_size: 20, idle_timeout_s: 600 }, |settings| Pool {
                 pool_size: settings.pool_size,
-                idle_timeout_s: settings.idle_timeout.unwrap_or_default().as_secs(),
+                idle_timeout_s: settings.server_idle_timeout.unwrap_or_default().as_secs(),
             }),
             upstreams,
             pgferry,

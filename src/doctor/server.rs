@@ -113,7 +113,7 @@ async fn connect(settings: &Settings) -> Result<NewConn, String> {
     let params =
         vec![(b"database".to_vec(), database.into_bytes()), (b"application_name".to_vec(), b"pgferry doctor".to_vec())];
     let login = Login { user: user.into_bytes(), params, secret: Secret::Fixed(None), upstream_target };
-    match dial::dial(settings, login, &registry, settings.connect_timeout).await {
+    match dial::dial(settings, login, &registry, settings.server_connect_timeout).await {
         Ok(new_conn) => Ok(new_conn),
         Err(failed) => {
             let error = failed.error.client_error().to_string();

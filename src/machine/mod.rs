@@ -24,12 +24,14 @@ mod errors;
 pub(crate) mod first_request;
 mod from_client;
 mod from_server;
+mod mentioned;
 mod outcome;
 mod own_queries;
 mod portals;
 pub(crate) mod preparation;
 pub(crate) mod refusal;
 mod replay;
+mod resetting;
 mod session_sync;
 mod statements;
 mod unnamed;
@@ -160,6 +162,7 @@ pub struct Machine<'a> {
     /// What sequences have done in this piece of work.
     sequences: Sequences,
     portals: Vec<Portal>,
+    resetting: resetting::Resetting,
     /// Statements of the client that stand under other names for the time being, or did lately.
     aliases: ensure_prepared::Aliases,
     replay: Replay,
@@ -198,6 +201,7 @@ impl<'a> Machine<'a> {
             definitions: Definitions::Unchanged,
             sequences: Sequences::Untouched,
             portals: Vec::new(),
+            resetting: resetting::Resetting::default(),
             aliases: ensure_prepared::Aliases::default(),
             replay: Replay::default(),
             counts: Counts::default(),
@@ -457,6 +461,9 @@ impl<'a> Machine<'a> {
                 && let Some(named) = self.client.names.get(name)
             {
                 self.aliases.given_up(named.statement.id, name);
+            }
+            if let Some((name, before)) = rollback.resetting.take() {
+                self.resetting.set(&name, before);
             }
             self.server.undo(&mut rollback, how);
             self.client.undo(&mut rollback, how);

@@ -11,6 +11,7 @@ use crate::track::pipeline::{Describes, IDLE};
 use crate::track::server_state::Sequences;
 use crate::track::session_command::SessionCommand;
 use crate::track::sql_effects::{self, UnknownSettings};
+use crate::track::statements::number;
 use crate::track::{Pins, SqlEffects};
 
 /// Reported settings that change without the client's doing.
@@ -40,6 +41,8 @@ pub(super) enum Definitions {
 pub(super) struct AnnouncedSettings {
     names: Vec<Box<[u8]>>,
     others: OtherSettings,
+    /// Those whose origins the server was asked for.
+    looked_into: Vec<&'static str>,
 }
 
 /// Whether the client's statements set others than those that are named.
@@ -55,6 +58,17 @@ impl AnnouncedSettings {
     /// Adds settings.
     pub(super) fn add<'n>(&mut self, names: impl Iterator<Item = &'n [u8]>) {
         self.names.extend(names.map(Box::from));
+    }
+
+    /// Notes that the server is asked where the values of these come from.
+    pub(super) fn looked_into(&mut self, names: Vec<&'static str>) {
+        self.add(names.iter().map(|name| name.as_bytes()));
+        self.looked_into.extend(names);
+    }
+
+    /// Whether the server was asked where the value of `name` comes from.
+    pub(super) fn is_looked_into(&self, name: &str) -> bool {
+        self.looked_into.contains(&name)
     }
 
     /// Whether a statement is known to set `name`, in any case.
@@ -73,6 +87,8 @@ impl AnnouncedSettings {
     }
 
     fn note(&mut self, effects: &SqlEffects) {
+        // Whatever was found out before, it may change again.
+        self.looked_into.clear();
         if effects.unknown_settings != UnknownSettings::None {
             self.others = OtherSettings::Perhaps;
         }
@@ -191,12 +207,10 @@ impl Machine<'_> {
     fn succeeded(&mut self, command: &SessionCommand, tag: &[u8]) {
         match command {
             SessionCommand::Deallocate { name } => {
-                if let Some(id) = self.client.names.get(name).map(|named| named.statement.id) {
+                // What has been freed on the server was prepared for just that.
+                self.give_up_name(name);
+                if let Some(id) = number(name) {
                     self.server.prepared.remove(id);
-                    for alias in self.aliases.of(id) {
-                        self.server.prepared.remove(alias);
-                    }
-                    self.give_up_name(name);
                 }
             }
             SessionCommand::Commit | SessionCommand::Rollback => self.transaction_ended(tag),
@@ -318,8 +332,8 @@ fn would_pin(pins: Pins) -> ClientError {
         sqlstate::FEATURE_NOT_SUPPORTED,
         "the statement needs an upstream connection of its own, which this database's clients may not keep",
     )
-    .detail(format!("It leaves state in its session ({pins}), and pgferry runs with mode = \"transaction\", pin = \"refuse\"."))
-    .hint("Leave no state behind (SET LOCAL, pg_advisory_xact_lock, ON COMMIT DROP), or set pin = \"auto\" or mode = \"session\".")
+    .detail(format!("It leaves state in its session ({pins}), and pgferry runs with pool_mode = \"transaction\", pin = \"refuse\"."))
+    .hint("Leave no state behind (SET LOCAL, pg_advisory_xact_lock, ON COMMIT DROP), or set pin = \"auto\" or pool_mode = \"session\".")
 }
 
 /// A sequence's state is asked for, and what the connection has is another client's.
@@ -335,4 +349,4 @@ fn sequence_elsewhere() -> ClientError {
 
 /// What helps clients that miss a sequence's state.
 pub(super) const SEQUENCE_HINT: &str =
-    "pgferry runs with mode = \"transaction\": use RETURNING or nextval's own result, or mode = \"session\".";
+    "pgferry runs with pool_mode = \"transaction\": use RETURNING or nextval's own result, or pool_mode = \"session\".";

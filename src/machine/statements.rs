@@ -14,20 +14,22 @@ use crate::track::message_target::{MessageTarget, target_of};
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Rollback, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
-use crate::track::session_command::{PositionedCommand, SessionCommand};
+use crate::track::session_command::{Commands, SessionCommand};
 use crate::track::sql_effects::{self, UnknownSettings};
 use crate::track::statement_mentions::mentions;
-use crate::track::statements::{self, NamedStatement, ParsedQuery, Statement};
-use crate::track::text_edit::{self, Edit};
+use crate::track::statements::{self, NamedStatement, Statement};
+use crate::track::text_edit;
 use crate::track::{Pins, Request, ResponseAction, ServerParams, SqlEffects};
 use crate::wire::{cstr, frame, frontend};
-
-/// Where a text mentions statements, and which.
-type Mentioned = Vec<(std::ops::Range<usize>, Arc<Statement>)>;
 
 impl Machine<'_> {
     /// A simple query.
     pub(super) fn query(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
+        if incoming.is_whole() && !frontend::is_query(body(io, incoming)) {
+            // The server refuses it, and drops no statement for it.
+            self.pass(io, incoming, None);
+            return Sent::Done;
+        }
         let backslashes = self.client.backslashes();
         let sql = frontend::query(body(io, incoming));
         let (effects, mentioned) = if incoming.is_whole() {
@@ -62,7 +64,7 @@ impl Machine<'_> {
         // A Sync of pgferry's own would commit what the client has not, or end what the server discards.
         let apart = !self.pipeline.unsynced() && !self.may_be_discarded();
         let action = if apart { ResponseAction::Swallow } else { ResponseAction::ForwardErrorOnly };
-        edits.extend(self.rename_mentioned(io, mentioned, action));
+        edits.extend(self.rename_mentioned(io, &mentioned, action));
         let (sql, positions) = text_edit::apply(&sql, edits);
         note.positions = Some(positions);
         flush_forwarded(io);
@@ -71,43 +73,6 @@ impl Machine<'_> {
         self.undo();
         self.drop_message(io, incoming);
         Sent::Done
-    }
-
-    /// Notes what statements do that SQL's `EXECUTE` runs.
-    pub(super) fn consider_mentioned(&mut self, mentioned: &Mentioned) -> Result<(), ClientError> {
-        for text in mentioned.iter().filter_map(|(_, statement)| statement.text.as_ref()) {
-            let mut effects = text.effects.clone();
-            if effects.sets() {
-                // Its tag is not among those that this text's commands expect.
-                effects.unknown_settings = UnknownSettings::ForSession;
-            }
-            self.consider(&effects)?;
-        }
-        Ok(())
-    }
-
-    /// The names that statements have on the server, for where a text mentions them; they are prepared first if that is
-    /// possible, with `reply` to that.
-    pub(super) fn rename_mentioned(
-        &mut self,
-        io: &mut Buffers<'_>,
-        mentioned: Mentioned,
-        action: ResponseAction,
-    ) -> Vec<Edit> {
-        let owed = self.pipeline.owed();
-        let mut edits = Vec::new();
-        for (at, statement) in mentioned {
-            let ready = match self.ensure_prepared(io, &statement, None, action) {
-                Prepare::Ready(ready) => ready,
-                _ => statement,
-            };
-            edits.push(Edit { at, with: ready.name().into_bytes() });
-        }
-        if self.pipeline.owed() > owed && action == ResponseAction::Swallow {
-            // Without it an error would make the server discard the query too. What is missing it will say itself.
-            self.put_own_sync(io);
-        }
-        edits
     }
 
     /// A function called by its OID.
@@ -123,8 +88,7 @@ impl Machine<'_> {
     /// A text to be prepared.
     pub(super) fn parse(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
         let MessageTarget::Statement { name, rest, .. } = target_of(frontend::PARSE, body(io, incoming)) else {
-            // Malformed; the server says so.
-            self.pass(io, incoming, None);
+            self.without_name(io, incoming);
             return Sent::Done;
         };
         let keeps = incoming.is_whole() && is_well_formed(rest);
@@ -135,13 +99,7 @@ impl Machine<'_> {
         let name: Box<[u8]> = name.into();
         if !self.carries() {
             let effects = self.effects_of_parse(io, incoming);
-            self.pins.add(Pins::STATEMENT);
-            // It is not known here when it runs: a setting that it resets is looked into when it has changed.
-            match self.consider(&SqlEffects { commands: None, ..effects }) {
-                Ok(()) => self.pass(io, incoming, None),
-                Err(refusal) => self.refuse(io, &refusal, incoming),
-            }
-            return Sent::Done;
+            return self.parse_in_session(io, &name, &effects, incoming);
         }
         let fits = self.client.names.bytes() + name.len() + rest.len() <= self.context.limits.client_bytes;
         if keeps && fits {
@@ -158,6 +116,35 @@ impl Machine<'_> {
             Some((sql, _)) if incoming.is_whole() => sql_effects::analyze(sql, self.client.backslashes()),
             _ => SqlEffects::unanalyzed(),
         }
+    }
+
+    /// A named text in session mode, where the connection has it for as long as the client is there.
+    fn parse_in_session(
+        &mut self,
+        io: &mut Buffers<'_>,
+        name: &[u8],
+        effects: &SqlEffects,
+        incoming: Incoming,
+    ) -> Sent {
+        self.pins.add(Pins::STATEMENT);
+        let resets = |commands: &Commands| commands.iter().any(|placed| placed.command.resets());
+        let commands = effects.commands.clone().filter(resets);
+        let refused = match self.consider(effects) {
+            Ok(()) if commands.is_some() && !self.resetting.has_room_for(name) => Err(too_many_resetting()),
+            considered => considered,
+        };
+        if let Err(refusal) = refused {
+            self.refuse(io, &refusal, incoming);
+            return Sent::Done;
+        }
+        let resets = commands.is_some();
+        let before = self.resetting.set(name, commands);
+        let note = (resets || before.is_some()).then(|| {
+            let rollback = Rollback { resetting: Some((name.into(), before)), ..Rollback::default() };
+            Note::of(rollback)
+        });
+        self.pass(io, incoming, note);
+        Sent::Done
     }
 
     /// A named text that is not kept, because it is too long: it goes to the server under a name of its own, and the
@@ -186,15 +173,7 @@ impl Machine<'_> {
 
     fn parse_named(&mut self, io: &mut Buffers<'_>, name: &[u8], rest: &[u8], incoming: Incoming) -> Sent {
         let cut = frame::HEADER_BYTES + name.len() + 1;
-        let backslashes = self.client.backslashes();
-        let make = || {
-            let effects = sql_effects::analyze(frontend::query(rest), backslashes);
-            Arc::new(ParsedQuery { body: rest.into(), effects })
-        };
-        // Not what the connection reports: that is being made to be this.
-        let now = self.client.view.clone();
-        let parse_context = self.client.parse_context(&now, self.pins);
-        let statement = self.context.statements.intern(parse_context.as_ref(), &now, rest, make);
+        let statement = self.client.intern(self.context.statements, rest, self.pins);
         if let Some(text) = &statement.text
             && let Err(refusal) = self.consider(&text.effects)
         {
@@ -203,7 +182,7 @@ impl Machine<'_> {
         }
         if self.client.names.get(name).is_some() {
             // The server says first what is wrong with the text, and then that the statement exists.
-            let checked = self.put_checked(io, rest);
+            let checked = self.put_apart(io, rest, ResponseAction::ForwardErrorOnly);
             self.aliases.given_up(checked.id, name);
             self.pass_renamed(io, incoming, None, &MessageHead { cut, before: b"", name: &checked.name() });
             return Sent::Done;
@@ -239,7 +218,7 @@ impl Machine<'_> {
                 return Sent::Done;
             }
             _ => {
-                self.pass(io, incoming, None);
+                self.without_name(io, incoming);
                 return Sent::Done;
             }
         };
@@ -260,6 +239,16 @@ impl Machine<'_> {
         }
     }
 
+    /// A message of which can't be told what it is about.
+    fn without_name(&mut self, io: &mut Buffers<'_>, incoming: Incoming) {
+        if incoming.is_whole() || target_of(incoming.head.tag, body(io, incoming)) != MessageTarget::Unseen {
+            // Malformed, which the server says; or about a portal.
+            self.pass(io, incoming, None);
+        } else {
+            self.refuse(io, &endless_name(), incoming);
+        }
+    }
+
     /// A statement that the client has not prepared, or has made with SQL's `PREPARE`.
     fn unknown_name(&mut self, io: &mut Buffers<'_>, portal: &[u8], name: &[u8], incoming: Incoming) -> Sent {
         if self.carries() && name.starts_with(statements::PREFIX.as_bytes()) {
@@ -271,7 +260,8 @@ impl Machine<'_> {
             return Sent::Done;
         }
         if incoming.request == Request::Bind {
-            self.set_portal(Portal { name: portal.into(), commands: None, of: None });
+            let commands = self.resetting.get(name);
+            self.set_portal(Portal { name: portal.into(), commands, of: None });
         }
         // The server says that it does not exist, or runs it.
         self.pass(io, incoming, None);
@@ -314,13 +304,19 @@ impl Machine<'_> {
         named: &NamedStatement,
         incoming: Incoming,
     ) -> Result<Arc<Statement>, Sent> {
-        if let Some(text) = &named.statement.text
-            && let Err(refusal) = self.consider(&text.effects)
-        {
-            self.refuse(io, &refusal, incoming);
-            return Err(Sent::Done);
+        let mut statement = Arc::clone(&named.statement);
+        if let Some(text) = &named.statement.text {
+            let mentioned = self.mentioned_in(text);
+            let considered = self.consider(&text.effects).and_then(|()| self.consider_mentioned(&mentioned));
+            if let Err(refusal) = considered {
+                self.refuse(io, &refusal, incoming);
+                return Err(Sent::Done);
+            }
+            if !mentioned.is_empty() {
+                statement = self.translate(io, &statement, text, &mentioned);
+            }
         }
-        match self.ensure_prepared(io, &named.statement, Some(name), ResponseAction::ForwardErrorOnly) {
+        match self.ensure_prepared(io, &statement, Some(name), ResponseAction::ForwardErrorOnly) {
             Prepare::Ready(ready) => {
                 self.uses_in_replay(&ready);
                 Ok(ready)
@@ -343,7 +339,7 @@ impl Machine<'_> {
     /// The running of a portal.
     pub(super) fn execute(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
         let MessageTarget::Portal(name) = target_of(frontend::EXECUTE, body(io, incoming)) else {
-            self.pass(io, incoming, None);
+            self.without_name(io, incoming);
             return Sent::Done;
         };
         let Some(commands) = self.commands_of_portal(name) else {
@@ -360,12 +356,7 @@ impl Machine<'_> {
 
     /// Notes with a request that it runs `commands`. The client's next messages wait until it is known which of them
     /// succeed, where that decides what these mean.
-    pub(super) fn note_commands(
-        &mut self,
-        note: &mut Note,
-        commands: Option<Arc<[PositionedCommand]>>,
-        effects: &SqlEffects,
-    ) {
+    pub(super) fn note_commands(&mut self, note: &mut Note, commands: Option<Commands>, effects: &SqlEffects) {
         let list = commands.as_deref().unwrap_or_default();
         if self.context.mode == Mode::Transaction {
             let decides = effects.unknown_settings != UnknownSettings::None
@@ -401,8 +392,27 @@ fn unknown_statement(name: &[u8]) -> ClientError {
     )
 }
 
+/// A name without an end as far as it is kept. PostgreSQL reads it whole, and compares its first 63 bytes.
+fn endless_name() -> ClientError {
+    ClientError::error(
+        ErrorSource::Client,
+        sqlstate::PROGRAM_LIMIT_EXCEEDED,
+        "the name of a prepared statement or portal is too long",
+    )
+}
+
+/// A client in session mode has prepared more statements that reset settings than are remembered.
+fn too_many_resetting() -> ClientError {
+    ClientError::error(
+        ErrorSource::Client,
+        sqlstate::PROGRAM_LIMIT_EXCEEDED,
+        "too many prepared statements that reset settings in this session",
+    )
+    .hint("Free some of them, or run RESET, SET … TO DEFAULT and DISCARD ALL without preparing them.")
+}
+
 /// What PostgreSQL says of a statement that exists already.
-fn existing_statement(name: &[u8]) -> ClientError {
+pub(super) fn existing_statement(name: &[u8]) -> ClientError {
     let name = String::from_utf8_lossy(name);
     ClientError::error(
         ErrorSource::Client,

@@ -32,8 +32,8 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    pub(super) fn new(admin_state: Arc<AdminState>, trackers: ShutdownTrackers, managed: bool) -> Self {
-        let keepalive = admin_state.shared.registry.settings.load().keepalive;
+    pub(crate) fn new(admin_state: Arc<AdminState>, trackers: ShutdownTrackers, managed: bool) -> Self {
+        let keepalive = admin_state.shared.registry.settings.load().tcp_keepidle;
         Self { open: BTreeMap::new(), acceptors: AcceptorPool::new(admin_state, trackers), managed, keepalive }
     }
 
@@ -52,8 +52,8 @@ impl Listeners {
     }
 
     /// Has those that `settings` name: `prepared` are new, others close.
-    pub(super) fn change(&mut self, settings: &Settings, prepared: Vec<Listener>) {
-        self.keepalive = settings.keepalive;
+    pub(crate) fn change(&mut self, settings: &Settings, prepared: Vec<Listener>) {
+        self.keepalive = settings.tcp_keepidle;
         for open in self.open.values() {
             set_keepalive(&open.bound, self.keepalive);
         }
@@ -135,7 +135,7 @@ impl Opened {
     pub(super) fn set_access(&self, settings: &Settings) {
         let wanted = names(settings);
         for bound in self.open.iter().filter(|bound| !self.managed && wanted.iter().any(|name| name == bound.name())) {
-            if let Err(error) = bound.set_access(settings.socket_mode, settings.socket_group.as_deref()) {
+            if let Err(error) = bound.set_access(settings.unix_socket_mode, settings.unix_socket_group.as_deref()) {
                 warn!("{error}");
             }
         }
@@ -171,7 +171,7 @@ pub(super) fn bind(listen: &Listen, settings: &Settings) -> Result<Listener, Lis
     match listen {
         Listen::Dir(dir) => {
             let path = dir.join(format!(".s.PGSQL.{}", settings.port));
-            Listener::file(&path, settings.socket_mode, settings.socket_group.as_deref())
+            Listener::file(&path, settings.unix_socket_mode, settings.unix_socket_group.as_deref())
         }
         Listen::Abstract(name) => Listener::abstract_name(&format!("{name}/.s.PGSQL.{}", settings.port)),
         Listen::Tcp(address) => Listener::tcp(*address),

@@ -7,7 +7,9 @@ use super::pins::Pins;
 use super::rollback::{Rollback, Unfulfilled, UnnamedCause};
 use super::session_command::SessionCommand;
 use super::session_settings::SettingsTracker;
-use super::statements::{ClientStatements, ParseContext, REPORTED, Unnamed};
+use super::sql_effects;
+use super::statements::{ClientStatements, ParseContext, ParsedQuery, REPORTED, Statement, StatementCache, Unnamed};
+use crate::wire::frontend;
 
 /// Settings that neither the meaning nor the result of a statement depends on.
 const HARMLESS: [&[u8]; 9] = [
@@ -90,6 +92,20 @@ impl ClientState {
         let parse_context = Arc::new(ParseContext::from(parse_context));
         self.parse_context = Some((params.clone(), Arc::clone(&parse_context)));
         Some(parse_context)
+    }
+
+    /// What a text is for this client, in a session that holds `pins`. `rest` is the `Parse` message behind its first
+    /// string.
+    pub(crate) fn intern(&mut self, statements: &StatementCache, rest: &[u8], pins: Pins) -> Arc<Statement> {
+        let backslashes = self.backslashes();
+        let make = || {
+            let effects = sql_effects::analyze(frontend::query(rest), backslashes);
+            Arc::new(ParsedQuery { body: rest.into(), effects })
+        };
+        // Not what the connection reports: that is being made to be this.
+        let now = self.view.clone();
+        let parse_context = self.parse_context(&now, pins);
+        statements.intern(parse_context.as_ref(), &now, rest, make)
     }
 
     /// `command` has succeeded.

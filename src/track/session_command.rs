@@ -3,6 +3,8 @@
 //! Only what is certain is recognised: forms whose effect can be read off their words. The server's `CommandComplete`
 //! says which of them have succeeded, in the order in which they stand in the text ([`SessionCommand::has_tag`]).
 
+use std::sync::Arc;
+
 use super::sql::{Token, Tokens};
 
 /// The longest `SET` that is kept, in bytes. A longer one pins.
@@ -116,6 +118,12 @@ impl SessionCommand {
         TAGS.contains(&tag)
     }
 
+    /// Whether it resets settings.
+    #[must_use]
+    pub(crate) fn resets(&self) -> bool {
+        matches!(self, Self::Reset { .. } | Self::ResetLocal { .. } | Self::ResetAll | Self::DiscardAll)
+    }
+
     /// Whether it only opens or closes a transaction or a savepoint.
     #[must_use]
     pub fn controls_transaction(&self) -> bool {
@@ -125,6 +133,9 @@ impl SessionCommand {
         )
     }
 }
+
+/// The commands of a text, in its order.
+pub(crate) type Commands = Arc<[PositionedCommand]>;
 
 /// A command, and where it stands in its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,8 +148,16 @@ pub struct PositionedCommand {
 
 /// What one statement does, if it is one of these. `sql` is the statement without a semicolon; `backslashes` says
 /// whether a backslash escapes in plain strings (`standard_conforming_strings = off`).
+///
+/// ```
+/// use pgferry::internals::track::session_command::{SessionCommand, of_statement};
+///
+/// let Some(SessionCommand::Set { name, .. }) = of_statement(b"SET TimeZone TO 'UTC'", false) else { panic!("a SET") };
+/// assert_eq!(&*name, b"timezone");
+/// assert_eq!(of_statement(b"select 1", false), None);
+/// ```
 #[must_use]
-pub(crate) fn of_statement(sql: &[u8], backslashes: bool) -> Option<SessionCommand> {
+pub fn of_statement(sql: &[u8], backslashes: bool) -> Option<SessionCommand> {
     use SessionCommand::{Commit, OtherSet, Release, Savepoint, UnknownSet};
     let mut words = Words { sql, tokens: Tokens::new(sql, backslashes), backslashes };
     let (first, start) = words.next_at()?;

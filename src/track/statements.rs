@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::params::ServerParams;
 use super::rollback::Rollback;
-use super::session_command::PositionedCommand;
+use super::session_command::Commands;
 use super::sql_effects::SqlEffects;
 use super::text_edit::{self, Edit, Positions};
 use crate::wire::frontend;
@@ -24,6 +24,9 @@ const MAX_UNUSED: usize = 5_000;
 
 /// How many bytes of text they may have.
 const MAX_UNUSED_BYTES: usize = 4 * 1024 * 1024;
+
+/// How many bytes of prepared statements one client may have kept. A client with more keeps its connection.
+pub const MAX_CLIENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// The settings that the meaning of a text depends on when it is prepared, as one string.
 pub(crate) type ParseContext = Box<[u8]>;
@@ -64,6 +67,12 @@ pub struct Statement {
     /// The settings that the server reported then.
     pub params: ServerParams,
     retired: AtomicBool,
+}
+
+/// The number of the statement that has `name` on the server, if one may have it.
+#[must_use]
+pub(crate) fn number(name: &[u8]) -> Option<u64> {
+    std::str::from_utf8(name.strip_prefix(PREFIX.as_bytes())?).ok()?.parse().ok()
 }
 
 /// The settings that must be others than in a session that reports `now` while a text is prepared there that was first
@@ -239,7 +248,7 @@ pub struct Unnamed {
     /// What it says; `None` where it was too long to be kept.
     pub text: Option<Arc<ParsedQuery>>,
     /// The commands that running it runs.
-    pub commands: Option<Arc<[PositionedCommand]>>,
+    pub commands: Option<Commands>,
     /// The settings that the server reported when it was parsed.
     pub params: ServerParams,
     /// The columns that the client was told of it.
@@ -353,7 +362,8 @@ impl ClientStatements {
 }
 
 /// The part of a name that PostgreSQL compares (`NAMEDATALEN`; the table in `commands/prepare.c` has keys of that size).
-fn significant(name: &[u8]) -> &[u8] {
+#[must_use]
+pub(crate) fn significant(name: &[u8]) -> &[u8] {
     &name[..name.len().min(63)]
 }
 

@@ -37,8 +37,8 @@ pub(crate) fn attempt(
         let settings = registry.settings_of(&pool.key.database);
         let limit = match secret {
             // The client's thinking counts too.
-            Secret::PasswordPrompt(_) => settings.login_timeout + settings.connect_timeout,
-            _ => settings.connect_timeout,
+            Secret::PasswordPrompt(_) => settings.client_login_timeout + settings.server_connect_timeout,
+            _ => settings.server_connect_timeout,
         };
         registry.counters.tried.add();
         match dial::dial(&settings, login(&pool, &registry, &settings, secret), &registry, limit).await {
@@ -87,7 +87,7 @@ pub(crate) fn attempt(
 pub(crate) async fn recheck(pool: &Arc<Pool>, registry: &Arc<Registry>, changed: bool) -> Result<(), ClientError> {
     let slot = registry.login_slots.take().await;
     let settings = registry.settings_of(&pool.key.database);
-    let limit = settings.connect_timeout;
+    let limit = settings.server_connect_timeout;
     let mut login = login(pool, registry, &settings, pool.role_auth.secret(&settings));
     // Without a client's own settings, which the server could refuse.
     login.params.retain(|(name, _)| name == b"database");

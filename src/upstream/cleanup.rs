@@ -45,12 +45,10 @@ pub(crate) fn clean_up_in_background(
         match outcome {
             Ok(Ok((clean, RestoredSession::Used))) => lease.release(clean, Instant::now()),
             Ok(Ok((clean, RestoredSession::AsNew))) => lease.release_fresh(clean),
-            Ok(Err(error)) => {
-                debug!(server_conn = id, %error, "closing an upstream connection that could not be restored");
-            }
+            Ok(Err(error)) => debug!(server = id, %error, "closing an upstream connection that could not be restored"),
             Err(_) => {
                 debug!(
-                    server_conn = id,
+                    server = id,
                     "closing an upstream connection that could not be restored in time (cleanup_timeout)"
                 );
             }

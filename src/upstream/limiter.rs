@@ -155,7 +155,7 @@ impl SourceLimit {
 
     fn late(&self) -> ClientError {
         self.too_many().detail(
-            "Others that came from there before were still being tried when this login's time was over (login_timeout).",
+            "Others that came from there before were still being tried when this login's time was over (client_login_timeout).",
         )
     }
 

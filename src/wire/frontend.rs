@@ -41,6 +41,12 @@ pub(crate) fn query(body: &[u8]) -> &[u8] {
     cstr(body).map_or(body, |(text, _)| text)
 }
 
+/// Whether the body of a `Query` is a text and its terminator, and nothing else.
+#[must_use]
+pub(crate) fn is_query(body: &[u8]) -> bool {
+    cstr(body).is_some_and(|(_, rest)| rest.is_empty())
+}
+
 /// Name and text of a `Parse`; `None` when a terminator is missing.
 #[must_use]
 pub(crate) fn parse(body: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -51,7 +57,7 @@ pub(crate) fn parse(body: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// What a `Bind` says that takes no parameters: portal, statement, the format codes of the result's columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Bind<'a> {
+pub struct Bind<'a> {
     /// The portal's name.
     pub portal: &'a [u8],
     /// The statement's name.
@@ -63,8 +69,17 @@ pub(crate) struct Bind<'a> {
 }
 
 /// Reads a `Bind`; `None` when it is malformed. The values of parameters are passed over.
+///
+/// ```
+/// use pgferry::internals::wire::frontend;
+///
+/// let mut message = Vec::new();
+/// frontend::put_bind(&mut message, "portal", "statement");
+/// let bind = frontend::bind(&message[5..]).expect("well-formed");
+/// assert_eq!((bind.portal, bind.statement, bind.parameters), (&b"portal"[..], &b"statement"[..], 0));
+/// ```
 #[must_use]
-pub(crate) fn bind(body: &[u8]) -> Option<Bind<'_>> {
+pub fn bind(body: &[u8]) -> Option<Bind<'_>> {
     let (portal, rest) = cstr(body)?;
     let (statement, mut rest) = cstr(rest)?;
     let int16 = |rest: &mut &[u8]| {
@@ -155,7 +170,7 @@ pub(crate) fn put_renamed(out: &mut Vec<u8>, tag: u8, before: &[u8], name: &str,
 }
 
 /// Appends a `Bind` of statement `name`, which has no parameters, to `portal`.
-pub(crate) fn put_bind(out: &mut Vec<u8>, portal: &str, name: &str) {
+pub fn put_bind(out: &mut Vec<u8>, portal: &str, name: &str) {
     let mut before = portal.as_bytes().to_vec();
     before.push(0);
     put_renamed(out, BIND, &before, name, 6);

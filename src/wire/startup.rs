@@ -86,7 +86,7 @@ pub enum StartupError {
 /// # Errors
 /// [`StartupError::Length`] outside PostgreSQL's bounds (`ProcessStartupPacket`: 4 to 10,000 bytes behind the
 /// length field).
-pub(crate) fn size(bytes: &[u8]) -> Result<Option<usize>, StartupError> {
+pub fn size(bytes: &[u8]) -> Result<Option<usize>, StartupError> {
     let [a, b, c, d, ..] = *bytes else {
         return Ok(None);
     };
@@ -98,6 +98,17 @@ pub(crate) fn size(bytes: &[u8]) -> Result<Option<usize>, StartupError> {
 ///
 /// # Errors
 /// As [`StartupError`] lists.
+///
+/// ```
+/// use pgferry::internals::wire::frontend;
+/// use pgferry::internals::wire::startup::{self, Opening};
+///
+/// let mut packet = Vec::new();
+/// frontend::put_startup(&mut packet, 0, [(&b"user"[..], &b"app"[..])]);
+/// assert_eq!(startup::size(&packet), Ok(Some(packet.len())));
+/// let Ok(Opening::Startup(startup)) = startup::parse(&packet.into()) else { panic!("a startup packet") };
+/// assert_eq!(startup.get("user"), Some(&b"app"[..]));
+/// ```
 pub fn parse(packet: &Bytes) -> Result<Opening, StartupError> {
     let (Some(code), Some(body)) = (int32(packet, LENGTH), packet.get(LENGTH + 4..)) else {
         return Err(StartupError::Length);

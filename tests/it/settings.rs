@@ -17,9 +17,9 @@ fn log_in(ferry: &Pgferry, settings: &[(&str, &str)]) -> (ProtocolClient, String
 
 #[test]
 fn clients_with_other_settings_share_a_connection() {
-    for reset in ["always", "smart", "never"] {
+    for reset in ["always", "on_change", "never"] {
         let ferry =
-            Pgferry::start(Postgres::shared(), &["--mode", "transaction", "--pool-size", "1", "--reset", reset]);
+            Pgferry::start(Postgres::shared(), &["--pool-mode", "transaction", "--pool-size", "1", "--reset", reset]);
         let wanted = [
             [("TimeZone", "Asia/Tokyo"), ("application_name", "it's one"), ("DateStyle", "German, DMY")],
             [("TimeZone", "Europe/Berlin"), ("application_name", "back\\slash"), ("DateStyle", "SQL, MDY")],
@@ -66,7 +66,7 @@ fn a_login_with_settings_nobody_has_asked_for_does_not_wait() {
 #[test]
 fn what_can_not_follow_gets_connections_of_its_own() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Pgferry::start(&postgres, &["--mode", "transaction", "--pool-size", "1"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "1"]);
     let mut plain = ferry.session();
     let (mut patient, _) = log_in(&ferry, &[("options", "-c statement_timeout=77s -c search_path=pg_catalog")]);
     let (mut precise, _) = log_in(&ferry, &[("extra_float_digits", "-3")]);

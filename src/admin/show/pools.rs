@@ -52,7 +52,7 @@ pub(super) fn pools(admin_state: &AdminState) -> Vec<Vec<Cell>> {
         row.leased += state.leased;
         row.idle += state.idle;
         row.opening += state.opening;
-        row.mode = registry.settings_of(&pool.key.database).mode.to_string();
+        row.mode = registry.settings_of(&pool.key.database).pool_mode.to_string();
     }
     for session in admin_state.shared.sessions.all() {
         let row = rows.entry((name(session.target.database()), name(session.target.user()))).or_default();

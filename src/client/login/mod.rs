@@ -1,6 +1,6 @@
 //! Who comes in, and the welcome.
 //!
-//! The rules (`[[rule]]`, or the one that `auth` stands for) say how a client proves who it is: `pass_through` asks the
+//! The rules (`[[rule]]`, or the one that `auth_type` stands for) say how a client proves who it is: `pass_through` asks the
 //! upstream, `local` looks at what this machine knows, `stored` compares secrets. [`ask`] does the asking.
 
 pub(crate) mod challenge;
@@ -102,7 +102,7 @@ pub(crate) async fn log_in(
     let forced = settings.forced_role(database);
     let forced = forced.map(|role| PoolKey { user: role.as_bytes().to_vec(), ..parsed_startup.key.clone() });
     let key = forced.as_ref().unwrap_or(&parsed_startup.key);
-    let deadline = Instant::from_std(connected_at) + settings.login_timeout;
+    let deadline = Instant::from_std(connected_at) + settings.client_login_timeout;
     let rule = match settings.rules.first() {
         Some(first) if first.fits_all() && first.method != Auth::Reject => first,
         _ => rule_for(settings, &client_identity(conn.stream(), database, user))?,
@@ -141,7 +141,7 @@ pub(crate) async fn log_in(
             sqlstate::TOO_MANY_CONNECTIONS,
             format!("too many connections for role \"{role}\""),
         )
-        .hint(format!("The setting is max_clients in [users.\"{role}\"].")));
+        .hint(format!("The setting is max_user_client_connections in [users.\"{role}\"].")));
     };
     let mut pool = shared.registry.pool(key);
     pool.touch(connected_at);
@@ -196,7 +196,7 @@ async fn recheck_before_login(
         // Another client may have done it meanwhile.
         if is_needed() { recheck(pool, &shared.registry, changed).await } else { Ok(()) }
     });
-    timeout_at(deadline, rechecked).await.map_err(|_| timed_out(settings.login_timeout))?
+    timeout_at(deadline, rechecked).await.map_err(|_| timed_out(settings.client_login_timeout))?
 }
 
 /// Has the upstream asked in the background whether it still lets the user in, where that is due.
@@ -213,7 +213,7 @@ fn recheck_in_background(shared: &Arc<Shared>, pool: &Arc<Pool>, settings: &Sett
 #[must_use]
 pub(crate) fn timed_out(limit: Duration) -> ClientError {
     ClientError::fatal(ErrorSource::Client, sqlstate::INVALID_AUTHORIZATION, "canceling authentication due to timeout")
-        .detail(format!("The login took longer than {} s (login_timeout).", limit.as_secs_f32()))
+        .detail(format!("The login took longer than {} s (client_login_timeout).", limit.as_secs_f32()))
 }
 
 /// Who wants to come in, as the rules see it.
@@ -330,7 +330,7 @@ impl LoginAttempt<'_> {
             () = challenge::disconnected(self.conn) => return Ok(None),
             done = timeout_at(self.deadline, work) => done,
         };
-        work.map(Some).map_err(|_| timed_out(self.settings.login_timeout))
+        work.map(Some).map_err(|_| timed_out(self.settings.client_login_timeout))
     }
 
     /// Holds back the reply to a wrong answer: the longer, the more of them came from there.

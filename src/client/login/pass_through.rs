@@ -174,7 +174,7 @@ impl PassThrough<'_, '_> {
 
     async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, ClientError> {
         let done = timeout_at(self.attempt.deadline, work).await;
-        done.map_err(|_| timed_out(self.attempt.settings.login_timeout))
+        done.map_err(|_| timed_out(self.attempt.settings.client_login_timeout))
     }
 
     async fn ask(&mut self) -> Result<Option<Password>, ClientError> {
@@ -182,7 +182,7 @@ impl PassThrough<'_, '_> {
             self.attempt.conn,
             self.attempt.pending_logins,
             self.attempt.deadline,
-            self.attempt.settings.login_timeout,
+            self.attempt.settings.client_login_timeout,
         )
         .await?;
         self.password_given = password.is_some();

@@ -153,7 +153,7 @@ impl<'a> Session<'a> {
     ) -> (Self, RegistrationGuard<'a>) {
         let login::SessionStart { pool, greeting, secret, place } = admitted;
         // Its backend's pid is a client's own in session mode: other sessions see it in pg_locks and pg_stat_activity.
-        let mode = shared.registry.settings_of(&pool.key.database).mode;
+        let mode = shared.registry.settings_of(&pool.key.database).pool_mode;
         let tentative = if mode == Mode::Session { pool.reserve_idle(&greeting.wanted) } else { None };
         let backend = tentative.as_ref().map(TentativeLease::pid);
         let target = SessionTarget::Pool(Arc::clone(&pool));
@@ -200,11 +200,11 @@ impl<'a> Session<'a> {
     /// can't be followed in another one.
     fn settings(&self) -> Arc<Settings> {
         let now = self.shared.registry.settings_of(&self.pool.key.database);
-        if now.mode == self.mode {
+        if now.pool_mode == self.mode {
             return now;
         }
         let mut own = (*now).clone();
-        own.mode = self.mode;
+        own.pool_mode = self.mode;
         Arc::new(own)
     }
 
@@ -310,7 +310,7 @@ impl<'a> Session<'a> {
                 End::Machine(machine::End::Settled) => Ok(true),
                 End::Machine(machine::End::Stale) => {
                     debug!(
-                        server_conn = lease.id,
+                        server = lease.id,
                         "an upstream connection was dead or could not be reset; the request goes elsewhere"
                     );
                     Ok(false)
@@ -342,7 +342,9 @@ impl<'a> Session<'a> {
     fn prepare(&self, lease: &Lease, settings: &Settings, now: Instant) -> Preparation {
         let policy = match (settings.reset, self.mode) {
             (Reset::Always, _) => ResetPolicy::All,
-            (Reset::Smart, Mode::Session) if lease.state.sequences == Sequences::GaveValues => ResetPolicy::Sequences,
+            (Reset::OnChange, Mode::Session) if lease.state.sequences == Sequences::GaveValues => {
+                ResetPolicy::Sequences
+            }
             _ => ResetPolicy::Nothing,
         };
         let probe = now.saturating_duration_since(lease.returned) >= RECENTLY_USED;
@@ -402,7 +404,7 @@ impl<'a> Session<'a> {
                 Box::pin(shared.registry.pauses.resumed(&pool.key.database)).await;
                 since = Instant::now();
             }
-            pool.checkout(&state.wanted, since, settings.wait_timeout).await
+            pool.checkout(&state.wanted, since, settings.query_wait_timeout).await
         });
         poll_fn(|cx| {
             if let Poll::Ready(outcome) = checkout.as_mut().poll(cx) {

@@ -9,22 +9,26 @@ use crate::upstream::counters::CloseReason;
 use crate::upstream::lease::PooledConn;
 
 impl Pool {
-    /// Once in a while: closes what is too old, idle for too long or dead; returns those whose reset is due; keeps
-    /// `min_idle` open; tries again what has failed. Says whether anything is left to look after soon.
+    /// Closes connections that are too old, idle for too long or dead; returns those whose reset is due; opens what
+    /// `min_pool_size` lacks; tries again what has failed. Says whether anything is left to look after soon.
     pub(in crate::upstream) fn maintain(
         &self,
         settings: &Settings,
         reset_due: Option<Duration>,
     ) -> (Vec<PooledConn>, bool) {
         let now = Instant::now();
-        let keep = settings.min_idle;
-        let mut idle = self.idle_count();
+        let mut open = self.open();
+        let mut idle_too_long = Vec::new();
         let mut dirty = false;
         let mut due = |pooled: &PooledConn| {
             let age = now.saturating_duration_since(pooled.returned);
-            let too_old = settings.idle_timeout.is_some_and(|limit| age >= limit) && idle > keep;
-            if too_old || self.unfit(pooled, now).is_some() || pooled.conn.stream().has_arrived() {
-                idle = idle.saturating_sub(1);
+            if settings.server_idle_timeout.is_some_and(|limit| age >= limit) && open > settings.min_pool_size {
+                idle_too_long.push(pooled.id);
+                open -= 1;
+                return true;
+            }
+            if self.unfit(pooled, now).is_some() || pooled.conn.stream().has_arrived() {
+                open = open.saturating_sub(1);
                 return true;
             }
             let Some(after) = reset_due.filter(|_| pooled.state.used != UsedBy::Nothing) else { return false };
@@ -34,9 +38,8 @@ impl Pool {
         let taken = self.take_matching(&mut due);
         let mut resets = Vec::new();
         for mut pooled in taken {
-            let age = now.saturating_duration_since(pooled.returned);
-            let too_old = settings.idle_timeout.is_some_and(|limit| age >= limit);
-            let unfit = if too_old { Some(CloseReason::Idle) } else { self.unfit(&pooled, now) };
+            let is_idle = idle_too_long.contains(&pooled.id);
+            let unfit = if is_idle { Some(CloseReason::Idle) } else { self.unfit(&pooled, now) };
             if let Some(why) = unfit {
                 pooled.close_reason = why;
             } else if !pooled.check_alive() {
@@ -48,13 +51,25 @@ impl Pool {
             }
         }
         dirty |= reset_due.is_some_and(|after| self.reset_tentative(after));
-        let ready = self.idle_count() + resets.len();
-        if self.parameters.baseline().is_some() && ready < settings.min_idle {
-            self.dial_for(settings.min_idle - ready);
+        let missing = self.missing(settings);
+        if self.parameters.baseline().is_some() && missing > 0 {
+            self.dial_for(missing);
         } else if self.trouble().is_some() {
             // Who waits until pgferry is well again asks for nothing meanwhile, so that nobody else would find out.
             self.dial_for(1);
         }
         (resets, dirty)
+    }
+
+    /// The number of connections to open that no client waits for, so that there are `min_pool_size`.
+    pub(super) fn missing(&self, settings: &Settings) -> usize {
+        settings.min_pool_size.saturating_sub(self.open() + self.queue().waiting())
+    }
+
+    /// The number of connections that are open, those in use included.
+    fn open(&self) -> usize {
+        // A connection that is being opened has its slot already.
+        let opening = self.queue().dialling();
+        self.slots.used().saturating_sub(opening)
     }
 }

@@ -1,4 +1,4 @@
-//! Opening a pool's connections: never in a client's future, and never more than slots, pauses and `max_dialling` allow.
+//! Opening a pool's connections: never in a client's future, and never more than slots, pauses and `max_connecting` allow.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,14 +20,14 @@ use crate::upstream::server_conn::{BackendKey, CancelGate, ServerConn};
 use crate::upstream::slots::SlotGuard;
 
 impl Pool {
-    /// Opens connections for those who wait, as far as slots, pauses and `max_dialling` allow.
+    /// Opens connections for those who wait, as far as slots, pauses and `max_connecting` allow.
     pub(crate) fn open_as_needed(&self) {
         self.dial_for(0);
     }
 
     /// Takes over a connection that was opened to try a password, as soon as there is a slot for it; closes it if there is none.
     pub(crate) fn adopt(self: &Arc<Self>, new_conn: NewConn, settings: &Settings) -> impl Future<Output = ()> + use<> {
-        let (pool, patience) = (Arc::clone(self), settings.connect_timeout);
+        let (pool, patience) = (Arc::clone(self), settings.server_connect_timeout);
         // What the server told at login is known from now on, and clients who come to wait meanwhile need no other.
         let server_conn = self.registry.upgrade().map(|registry| {
             let server_conn = self.server_conn(new_conn, RequestedParams::default(), &registry, settings);
@@ -77,7 +77,7 @@ impl Pool {
         }
         loop {
             let mut queue = self.queue();
-            match queue.next(beyond, settings.max_dialling, Instant::now()) {
+            match queue.next(beyond, settings.max_connecting, Instant::now()) {
                 Next::Nothing => return,
                 Next::At(at) => {
                     if queue.set_retry_timer() {
@@ -136,7 +136,7 @@ impl Pool {
             upstream_target,
         };
         let began = Instant::now();
-        let outcome = dial::dial(&settings, login, &registry, settings.connect_timeout).await;
+        let outcome = dial::dial(&settings, login, &registry, settings.server_connect_timeout).await;
         match outcome {
             Ok(new_conn) => {
                 registry.counters.timings.connect.observe(began.elapsed());
@@ -211,7 +211,7 @@ impl Pool {
             ConnInfo::new(id, new_conn.pid, new_conn.address.clone(), registry.generation(), Arc::clone(&gate));
         let conn_info = Arc::new(conn_info.over(new_conn.conn.stream().local(), tls.clone()));
         self.conn_infos.add(&conn_info);
-        debug!(server_conn = id, pid = new_conn.pid, database = %self.database(), user = %self.user(), tls, "upstream opened");
+        debug!(server = id, pid = new_conn.pid, database = %self.database(), user = %self.user(), tls, "upstream opened");
         ServerConn {
             conn: new_conn.conn,
             id,
@@ -223,7 +223,7 @@ impl Pool {
             }),
             state: ServerState::new(params, asked),
             returned: now,
-            retire_at: settings.lifetime.map(|lifetime| now + jitter(lifetime, id)),
+            retire_at: settings.server_lifetime.map(|lifetime| now + jitter(lifetime, id)),
             generation: registry.generation(),
             close_reason: CloseReason::default(),
             gate,
@@ -242,7 +242,7 @@ impl Drop for DialEnds<'_> {
     }
 }
 
-/// `lifetime` ± 10 %, so that connections opened together don't end together.
+/// `server_lifetime` ± 10 %, so that connections opened together don't end together.
 fn jitter(lifetime: Duration, id: u64) -> Duration {
     // The golden ratio spreads consecutive numbers evenly.
     let spread = (id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u32 % 2001;

@@ -61,7 +61,7 @@ impl Pool {
         }
         let leased = self.leased.load(Ordering::Relaxed);
         let active = self.active.load(Ordering::Relaxed).min(leased);
-        let waited = format!("waited {:.1} s (wait_timeout)", waited.as_secs_f32());
+        let waited = format!("waited {:.1} s (query_wait_timeout)", waited.as_secs_f32());
         if let Some(error) = self.queue().last_error() {
             let client_error = error.client_error();
             return ClientError::error(ErrorSource::Server, sqlstate::CANNOT_CONNECT_NOW, client_error.message())
@@ -73,7 +73,7 @@ impl Pool {
         }
         let (mode, max) = registry.as_ref().map_or((Mode::Session, 0), |registry| {
             let settings = registry.settings_of(&self.key.database);
-            (settings.mode, settings.max_upstream)
+            (settings.pool_mode, settings.max_upstream)
         });
         let cap = self.slots.cap();
         let full = registry.is_some_and(|registry| registry.global.used() >= registry.global.cap());
@@ -87,12 +87,13 @@ impl Pool {
             leased - active
         ));
         match (leased >= cap, full, mode) {
-            (false, true, _) => client_error
-                .hint(format!("All {max} upstream connections of this pgferry are in use: raise max_upstream.")),
+            (false, true, _) => {
+                client_error.hint(format!("All {max} upstream connections of this pgferry are in use: raise max_upstream."))
+            }
             (_, _, Mode::Session) if leased > active => client_error.hint(
-                "Idle clients keep their connection in session mode: try mode = \"transaction\", or raise pool_size.",
+                "Idle clients keep their connection in session mode: try pool_mode = \"transaction\", or raise pool_size.",
             ),
-            _ => client_error.hint("Raise pool_size if the server can take more connections, or wait_timeout."),
+            _ => client_error.hint("Raise pool_size if the server can take more connections, or query_wait_timeout."),
         }
     }
 }

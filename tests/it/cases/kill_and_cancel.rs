@@ -85,7 +85,7 @@ fn in_phase(
     (_, held, enter): Phase,
 ) -> (Pgferry, ProtocolClient, Option<ProtocolClient>) {
     let waits = if held { "600ms" } else { "5s" };
-    let env = [("PGFERRY_PIN", "refuse"), ("PGFERRY_DRAIN_TIMEOUT", "1s"), ("PGFERRY_WAIT_TIMEOUT", waits)];
+    let env = [("PGFERRY_PIN", "refuse"), ("PGFERRY_DRAIN_TIMEOUT", "1s"), ("PGFERRY_QUERY_WAIT_TIMEOUT", waits)];
     let ferry = setup.start_with(&postgres.url(), &env);
     let holder = held.then(|| {
         let mut holder = ferry.session();

@@ -14,13 +14,14 @@ use pgferry::internals::machine::{self, MachineResult};
 use pgferry::internals::track::parameter_cache::Greeting;
 use pgferry::internals::track::pipeline::IDLE;
 use pgferry::internals::track::server_state::{CloseMethod, Sequences, UsedBy};
-use pgferry::internals::track::statements::Limits;
+use pgferry::internals::track::statements::{Limits, MAX_CLIENT_BYTES};
 use pgferry::internals::track::{Clean, ClientState, Pins, Pipeline, RequestedParams, params};
 use pgferry::internals::wire::{Opening, backend, startup};
 
 use super::link::{self, Link, SessionLeftovers};
 use super::pool::Pool;
 use super::relay::{End, Relay};
+use super::tentative::{Recall, TentativeLease};
 use super::wire::{Close, Conn, Peer};
 use super::world::World;
 
@@ -30,14 +31,17 @@ const STALE_LIMIT: usize = 10;
 /// The number of the client for which pgferry uses a connection on its own behalf.
 const NO_CLIENT: u64 = u64::MAX;
 
-/// How many bytes of prepared statements one client may have kept.
-const MAX_CLIENT_STATEMENT_BYTES: usize = 16 * 1024 * 1024;
-
 /// How a session ends.
 enum SessionEnd {
     Quiet,
     Told,
     Tell(ClientError),
+}
+
+/// Why a client has no connection.
+pub enum NoLink {
+    ClientGone,
+    Failed(ClientError),
 }
 
 struct Session {
@@ -47,6 +51,8 @@ struct Session {
     pool: Rc<Pool>,
     state: ClientState,
     given_pid: i32,
+    /// A connection that it has not used yet.
+    loan: Option<TentativeLease>,
 }
 
 /// Serves client `id`, whose startup packet is `packet`.
@@ -59,12 +65,15 @@ pub async fn run(world: Rc<World>, id: usize, packet: Vec<u8>) {
     match greet(&world, &pool, &asked).await {
         Ok(greeting) => {
             conn.output.extend_from_slice(&greeting.messages);
-            let given_pid = 100_000 + i32::try_from(id).unwrap_or(0);
+            let lends = world.setup.mode == Mode::Session;
+            let loan = if lends { pool.reserve_idle(&world, &greeting.wanted) } else { None };
+            let given_pid = loan.as_ref().map_or(100_000 + i32::try_from(id).unwrap_or(0), TentativeLease::pid);
             backend::put_key_data(&mut conn.output, given_pid, b"sesa");
             backend::put_ready(&mut conn.output, IDLE);
             let state = ClientState::new(greeting.wanted.clone(), greeting.view.clone());
-            let mut session = Session { world: Rc::clone(&world), id, conn, pool, state, given_pid };
+            let mut session = Session { world: Rc::clone(&world), id, conn, pool, state, given_pid, loan };
             let end = if session.conn.flush().await.is_ok() { session.serve().await } else { SessionEnd::Quiet };
+            session.give_loan_back();
             conn = session.conn;
             if let SessionEnd::Tell(fault) = end {
                 world.tell(|| format!("client {id} is told {fault}"));
@@ -78,6 +87,7 @@ pub async fn run(world: Rc<World>, id: usize, packet: Vec<u8>) {
     }
     let _ = conn.flush().await;
     world.tell(|| format!("client {id} has been served"));
+    world.served.set(world.served.get() + 1);
     let mut wire = world.clients[id].borrow_mut();
     wire.down.close = Close::Ended;
 }
@@ -88,8 +98,8 @@ async fn greet(world: &Rc<World>, pool: &Rc<Pool>, asked: &RequestedParams) -> R
     }
     let mut first = None;
     if pool.parameters.baseline().is_none() {
-        let got = pool.checkout(world, asked, world.setup.patience_from(world.now()), || false).await;
-        first = Some(got.map_err(|fault| fault.map_or_else(lost, ClientError::into_fatal))?);
+        let got = pool.checkout(world, asked, world.setup.patience_from(world.now()), || None).await;
+        first = Some(got.map_err(|no| if let NoLink::Failed(fault) = no { fault.into_fatal() } else { lost() })?);
     }
     let unknown = asked.only(|name, value| pool.parameters.canonical(name, value).is_none());
     if !unknown.is_empty() && first.is_none() {
@@ -145,10 +155,30 @@ impl Session {
         }
     }
 
+    /// Waits for the client's bytes, or for what is to become of its loan.
     async fn receive(&mut self) -> Result<(), SessionEnd> {
-        match poll_fn(|_| self.conn.poll_fill()).await {
-            Ok(1..) => Ok(()),
-            Ok(0) | Err(_) => Err(SessionEnd::Quiet),
+        let event = poll_fn(|_| {
+            if let Poll::Ready(filled) = self.conn.poll_fill() {
+                return Poll::Ready(Err(filled));
+            }
+            self.loan.as_ref().and_then(TentativeLease::called).map_or(Poll::Pending, |called| Poll::Ready(Ok(called)))
+        });
+        match event.await {
+            Err(Ok(1..)) => {}
+            Err(_) => return Err(SessionEnd::Quiet),
+            Ok(Recall::Needed) => self.give_loan_back(),
+            Ok(Recall::Reset) => {
+                if let Some(loan) = self.loan.take().filter(|_| self.world.setup.reset == Reset::Always) {
+                    self.loan = loan.reset().await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn give_loan_back(&mut self) {
+        if let Some(loan) = self.loan.take() {
+            loan.give_back();
         }
     }
 
@@ -174,8 +204,8 @@ impl Session {
         for _ in 0..STALE_LIMIT {
             let mut link = match self.acquire().await {
                 Ok(link) => link,
-                Err(None) => return Err(SessionEnd::Quiet),
-                Err(Some(fault)) => return self.refuse(&fault).await,
+                Err(NoLink::ClientGone) => return Err(SessionEnd::Quiet),
+                Err(NoLink::Failed(fault)) => return self.refuse(&fault).await,
             };
             let preparation = self.prepare(&link);
             let pool = Rc::clone(&link.pool);
@@ -183,11 +213,7 @@ impl Session {
             let context = machine::Context {
                 mode: setup.mode,
                 pin: setup.pin,
-                limits: Limits {
-                    count: setup.statements,
-                    bytes: usize::MAX >> 1,
-                    client_bytes: MAX_CLIENT_STATEMENT_BYTES,
-                },
+                limits: Limits { count: setup.statements, bytes: usize::MAX >> 1, client_bytes: MAX_CLIENT_BYTES },
                 max_text_bytes: self.max_text_bytes(),
                 statements: &pool.statements,
                 parameters: &pool.parameters,
@@ -200,6 +226,7 @@ impl Session {
             self.world.tell(|| format!("client {id} has link {number}: {preparation:?}"));
             let Self { world, conn, state, .. } = self;
             let (end, remains) = Relay::new(world, conn, &mut link, context, state, preparation).run().await;
+            world.controls[id].borrow_mut().set_idle();
             world.tell(|| format!("client {id} leaves link {number}: {end:?}, pins: {}", remains.pins));
             let cut = remains.cut;
             let over = match &end {
@@ -225,26 +252,36 @@ impl Session {
         let setup = &self.world.setup;
         let policy = match (setup.reset, setup.mode) {
             (Reset::Always, _) => ResetPolicy::All,
-            (Reset::Smart, Mode::Session) if link.state.sequences == Sequences::GaveValues => ResetPolicy::Sequences,
+            (Reset::OnChange, Mode::Session) if link.state.sequences == Sequences::GaveValues => ResetPolicy::Sequences,
             _ => ResetPolicy::Nothing,
         };
         let probe = link.is_probed();
         Preparation::new(&link.state, &self.state, self.id as u64, &link.pool.parameters, policy, probe)
     }
 
-    async fn acquire(&mut self) -> Result<Link, Option<ClientError>> {
-        let Self { world, pool, conn, state, .. } = self;
+    async fn acquire(&mut self) -> Result<Link, NoLink> {
+        if let Some(link) = self.loan.take().and_then(TentativeLease::take) {
+            return Ok(link);
+        }
+        if let Some(link) = self.pool.checkout_idle(&self.world, &self.state.wanted) {
+            return Ok(link);
+        }
+        let Self { world, pool, conn, state, id, .. } = self;
+        world.controls[*id].borrow_mut().set_waiting();
         // As in `poll_gone`: what it sends meanwhile is kept, as far as the buffer goes.
         let gone = || {
+            if world.controls[*id].borrow().is_cancelled() {
+                return Some(NoLink::Failed(cancelled()));
+            }
             while !conn.input.is_full() {
                 match conn.poll_fill() {
-                    Poll::Pending => return false,
+                    Poll::Pending => return None,
                     Poll::Ready(Ok(1..)) => {}
-                    Poll::Ready(Ok(0)) if !conn.is_hung_up() => return false,
-                    Poll::Ready(_) => return true,
+                    Poll::Ready(Ok(0)) if !conn.is_hung_up() => return None,
+                    Poll::Ready(_) => return Some(NoLink::ClientGone),
                 }
             }
-            false
+            None
         };
         let until = world.setup.patience_from(world.now());
         pool.checkout(world, &state.wanted, until, gone).await
@@ -258,10 +295,13 @@ impl Session {
         if fatal {
             return Err(SessionEnd::Tell(fault.clone().into_fatal()));
         }
+        self.world.controls[self.id].borrow_mut().set_idle();
         let mut refusal = Refusal::new(fault.clone());
+        let pool = Rc::clone(&self.pool);
+        let statements = (self.world.setup.mode == Mode::Transaction).then_some(&pool.statements);
         loop {
             let step = refusal
-                .advance(&mut self.conn.input, &mut self.conn.output, &self.state)
+                .advance(&mut self.conn.input, &mut self.conn.output, &mut self.state, statements)
                 .map_err(|bad| SessionEnd::Tell(ClientError::violation(bad.to_string())))?;
             self.conn.flush().await.map_err(|_| SessionEnd::Quiet)?;
             match step {
@@ -300,6 +340,10 @@ impl Session {
             }
         }
     }
+}
+
+fn cancelled() -> ClientError {
+    ClientError::error(ErrorSource::Client, sqlstate::QUERY_CANCELED, "canceling statement due to user request")
 }
 
 fn lost() -> ClientError {
