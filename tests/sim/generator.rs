@@ -441,7 +441,8 @@ impl Generator {
 
     fn setting(&mut self) -> String {
         let random = &mut self.random;
-        match random.below(10) {
+        match random.below(11) {
+            10 => format!("default_text_search_config = {}", random.pick(&["mine", "'mine'", "simple", "nothing"])),
             0 => format!("timezone = '{}'", random.pick(&ZONES)),
             1 => format!(
                 "datestyle = {}",
@@ -484,7 +485,10 @@ impl Generator {
             8 => "select b from v".to_owned(),
             9 => "select n from generate_series(1, 4) n".to_owned(),
             10 => "select n, repeat('y', 100) from generate_series(1, 150) n".to_owned(),
-            11 => format!("select current_setting('{}')", random.pick(&["a.b", "timezone", "search_path", "work_mem"])),
+            11 => format!(
+                "select current_setting('{}')",
+                random.pick(&["a.b", "timezone", "search_path", "work_mem", "default_text_search_config"])
+            ),
             12 => format!("select * from {}", random.pick(&TEMPS)),
             13 => "select 1 from t where token = 'nobody'".to_owned(),
             14 => "select current_user, session_user, current_database()".to_owned(),

@@ -48,7 +48,7 @@ boundary-for-good | src/machine/from_server.rs | Place::Boundary if \Kself\.pipe
 put-behind-half-execute | src/track/names.rs | frontend::PARSE \| frontend::EXECUTE if \Khead\.size <= limit | head.size <= limit && head.tag == frontend::PARSE
 own-sync-ends-skip | src/machine/statements.rs | let apart = \K[^;]*(?=;) | true
 pins-ignored | src/machine/session_sync.rs | self\.pins\.add\(holds\); |
-kept-not-noted | src/machine/session_sync.rs | self\.server\.kept\.clone_from\(self\.client\.ledger\.kept\(\)\); |
+kept-not-noted | src/machine/mod.rs | Mode::Transaction && !self\.is_preparing\(\) \{\n\s+\Kself\.server\.kept\.clone_from\(self\.client\.ledger\.kept\(\)\); |
 date-style-order | src/track/params.rs | name == "DateStyle" && !want\.contains\(&b','\) | false
 columns-unchecked | src/machine/ensure_prepared.rs | Some\(_\) => \Kreturn Prepare::Refused\(changed_columns\(\)\) | return Prepare::Ready(())
 flavor-ignored | src/track/client_state.rs | for name in REPORTED \{[^}]*\} |
