@@ -1,19 +1,19 @@
 //! The command line: `options` says how pgferry is configured, `serve` serves, `inspect`, `talk` and `generate` are
 //! the subcommands.
 
+mod ctl;
 mod generate;
 mod inspect;
 mod options;
 mod serve;
-mod talk;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use ctl::{CtlOptions, ShowOptions};
 use inspect::{CheckOptions, DoctorOptions, HealthOptions, WaitOptions};
 use options::Options;
-use talk::{CtlOptions, ShowOptions};
 
 /// A PostgreSQL sidecar for short-lived connections, which it serves over a few long-lived ones.
 ///
@@ -96,8 +96,8 @@ pub(crate) fn run() -> ExitCode {
             print!("{}", pgferry::config::keys::reference());
             Ok(())
         }
-        Some(Command::Show(after)) => talk::show(after, options),
-        Some(Command::Ctl(after)) => talk::ctl(after, options),
+        Some(Command::Show(after)) => ctl::show(after, options),
+        Some(Command::Ctl(after)) => ctl::ctl(after, options),
         Some(Command::Completions { shell }) => generate::completions(shell, Cli::command()),
         Some(Command::Man { dir }) => generate::man_pages(&dir, Cli::command()),
         None => serve::serve(&options),

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::own_queries::put_own_statement;
 use super::{Buffers, Machine, flush_forwarded};
-use crate::error::{Fault, sqlstate};
+use crate::error::{ClientError, sqlstate};
 use crate::track::params::set_to_local;
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Rollback, UnnamedCause, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
 use crate::track::session_command;
-use crate::track::statements::{self, Columns, Statement, Text, Unnamed};
-use crate::track::{Params, Reply, Request};
+use crate::track::statements::{self, Columns, ParsedQuery, Statement, Unnamed};
+use crate::track::{Request, ResponseAction, ServerParams};
 use crate::wire::{backend, frontend};
 
 /// How many names are remembered that a client has given up, for the sake of errors that may still come.
@@ -33,8 +33,8 @@ pub(super) struct Aliases {
     variants: Vec<Variant>,
     /// Names that the client has given up lately, by the numbers of their statements.
     former: Vec<(u64, Box<[u8]>)>,
-    /// What was prepared to be freed in place of the client's statement of a name, and has not been so far.
-    freeing: Vec<(u64, Box<[u8]>)>,
+    /// What `DEALLOCATE` of a client's name frees on the connection.
+    placeholders: Vec<(Box<[u8]>, Arc<Statement>)>,
 }
 
 impl Aliases {
@@ -53,22 +53,9 @@ impl Aliases {
         }
     }
 
-    /// Notes that statement `id` is to be freed in place of the client's statement `name`. What was to be so before it never
-    /// will be.
-    pub(super) fn frees(&mut self, id: u64, name: &[u8]) {
-        self.freeing.retain(|(_, known)| **known != *name);
-        self.freeing.push((id, name.into()));
-    }
-
-    /// The number of what has been freed in place of the client's statement `name`.
-    pub(super) fn freed(&mut self, name: &[u8]) -> Option<u64> {
-        let at = self.freeing.iter().position(|(_, known)| **known == *name)?;
-        Some(self.freeing.swap_remove(at).0)
-    }
-
-    /// Whether something may be freed that has not been so far.
+    /// Whether `DEALLOCATE` may free something that it has not freed so far.
     pub(super) fn is_freeing(&self) -> bool {
-        !self.freeing.is_empty()
+        !self.placeholders.is_empty()
     }
 
     /// The number of what the client means by statement `id` of the server.
@@ -81,6 +68,27 @@ impl Aliases {
         self.former.iter().rfind(|(former, _)| *former == id).map(|(_, name)| &**name)
     }
 
+    /// What `DEALLOCATE` of `name` frees.
+    pub(super) fn placeholder(&self, name: &[u8]) -> Option<Arc<Statement>> {
+        self.placeholders.iter().find(|(known, _)| **known == *name).map(|(_, placeholder)| Arc::clone(placeholder))
+    }
+
+    /// Lets `DEALLOCATE` of `name` free `placeholder`.
+    pub(super) fn set_placeholder(&mut self, name: &[u8], placeholder: &Arc<Statement>) {
+        self.take_placeholder(name);
+        if self.placeholders.len() >= MAX_FORMER_NAMES {
+            // What is not freed is closed to make room for others in the end.
+            self.placeholders.clear();
+        }
+        self.placeholders.push((name.into(), Arc::clone(placeholder)));
+    }
+
+    /// Forgets what `DEALLOCATE` of `name` frees.
+    pub(super) fn take_placeholder(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
+        let at = self.placeholders.iter().position(|(known, _)| **known == *name)?;
+        Some(self.placeholders.swap_remove(at).1)
+    }
+
     /// The transaction is over.
     pub(super) fn end_transaction(&mut self) {
         self.variants.iter_mut().for_each(|variant| variant.for_transaction = false);
@@ -90,7 +98,7 @@ impl Aliases {
     pub(super) fn clear(&mut self) {
         self.variants.clear();
         self.former.clear();
-        self.freeing.clear();
+        self.placeholders.clear();
     }
 }
 
@@ -101,7 +109,7 @@ pub(super) enum Prepare<T> {
     /// The client's message must wait for what the server says of it.
     Waits,
     /// The client is told this.
-    Refused(Fault),
+    Refused(ClientError),
 }
 
 impl Machine<'_> {
@@ -112,7 +120,7 @@ impl Machine<'_> {
         io: &mut Buffers<'_>,
         statement: &Arc<Statement>,
         name: Option<&[u8]>,
-        reply: Reply,
+        action: ResponseAction,
     ) -> Prepare<Arc<Statement>> {
         // One that was too long to be kept is on the connection that the client stays with, or gone from there.
         let Some(text) = &statement.text else { return Prepare::Ready(Arc::clone(statement)) };
@@ -120,7 +128,7 @@ impl Machine<'_> {
         let here = if !statement.is_retired() && self.server.prepared.has(statement) {
             Arc::clone(statement)
         } else {
-            self.variant(io, statement, text, name, reply)
+            self.variant(io, statement, text, name, action)
         };
         match told {
             // What it runs in its turn may be another one by now.
@@ -136,9 +144,9 @@ impl Machine<'_> {
         &mut self,
         io: &mut Buffers<'_>,
         statement: &Arc<Statement>,
-        text: &Arc<Text>,
+        text: &Arc<ParsedQuery>,
         name: Option<&[u8]>,
-        reply: Reply,
+        action: ResponseAction,
     ) -> Arc<Statement> {
         // An earlier one may have been closed to make room.
         let own = self.aliases.variants.iter().find(|variant| {
@@ -150,27 +158,27 @@ impl Machine<'_> {
         // Its constants mean what they meant when it was prepared first; but where a search_path has changed since, the
         // server looks at the text anew, under the settings of now.
         let mut params = statement.params.clone();
-        let mut flavor = self.client.flavor(&params, self.pins);
-        let unchanged = flavor.is_some() && statement.flavor == flavor;
-        if flavor.is_some() && !unchanged {
+        let mut parse_context = self.client.parse_context(&params, self.pins);
+        let unchanged = parse_context.is_some() && statement.parse_context == parse_context;
+        if parse_context.is_some() && !unchanged {
             params = self.current_params();
-            flavor = self.client.flavor(&params, self.pins);
+            parse_context = self.client.parse_context(&params, self.pins);
         }
         let same = !statement.is_retired() && unchanged;
         let variant = if same {
             Arc::clone(statement)
         } else {
-            self.context.statements.intern(flavor.as_ref(), &params, &text.body, || Arc::clone(text))
+            self.context.statements.intern(parse_context.as_ref(), &params, &text.body, || Arc::clone(text))
         };
         let known = name.and_then(|name| self.client.names.get(name));
         match known {
             // It was not told its columns, so that the client can't tell the difference.
-            Some(named) if flavor.is_some() && statement.is_retired() && named.described.is_none() => {
-                let named = statements::Named { statement: Arc::clone(&variant), described: None };
+            Some(named) if parse_context.is_some() && statement.is_retired() && named.described.is_none() => {
+                let named = statements::NamedStatement { statement: Arc::clone(&variant), described: None };
                 self.client.names.set(name.unwrap_or_default(), Some(named));
             }
             _ if !same && !self.aliases.variants.iter().any(|known| known.statement.id == variant.id) => {
-                let for_transaction = flavor.is_none();
+                let for_transaction = parse_context.is_none();
                 let variant = Variant { of: statement.id, statement: Arc::clone(&variant), for_transaction };
                 self.aliases.variants.push(variant);
             }
@@ -180,7 +188,7 @@ impl Machine<'_> {
             self.add_prepared(io, &variant);
             let rollback = Rollback { prepared: Some(variant.id), ..Rollback::default() };
             let note = Note::of(rollback);
-            self.put_parse(io, &variant.name(), &text.body, &variant.params, reply, note);
+            self.put_parse(io, &variant.name(), &text.body, &variant.params, action, note);
         }
         variant
     }
@@ -202,14 +210,14 @@ impl Machine<'_> {
         }
     }
 
-    fn prepare_unnamed(&mut self, io: &mut Buffers<'_>, unnamed: &Unnamed, text: &Text) {
+    fn prepare_unnamed(&mut self, io: &mut Buffers<'_>, unnamed: &Unnamed, text: &ParsedQuery) {
         let mentioned = self.mentioned_in(text);
-        let edits = self.rename_mentioned(io, &mentioned, Reply::Assist);
+        let edits = self.rename_mentioned(io, &mentioned, ResponseAction::ForwardErrorOnly);
         let (body, _) = text.edited(edits);
         let client = self.client.unnamed.clone();
         let change = self.set_unnamed(UnnamedCause::OwnParse, client, UnnamedStatement::Is(unnamed.id));
         let note = self.note_unnamed(change);
-        self.put_parse(io, "", &body, &unnamed.params, Reply::Assist, note);
+        self.put_parse(io, "", &body, &unnamed.params, ResponseAction::ForwardErrorOnly, note);
     }
 
     /// Closes what the connection has, which is not the client's.
@@ -219,7 +227,7 @@ impl Machine<'_> {
         let client = self.client.unnamed.clone();
         let change = self.set_unnamed(UnnamedCause::Drop, client, UnnamedStatement::Absent);
         let note = self.note_unnamed(change);
-        self.pipeline.request_with(Request::Close, Reply::Swallow, Some(note));
+        self.pipeline.request_with(Request::Close, ResponseAction::Swallow, Some(note));
         self.undo();
     }
 
@@ -239,14 +247,22 @@ impl Machine<'_> {
         flush_forwarded(io);
         frontend::put_renamed(io.to_server, frontend::DESCRIBE, b"S", name, 0);
         let note = Note { describes: Some(Describes { server: id, client: None }), ..Note::default() };
-        self.pipeline.request_with(Request::Describe, Reply::Assist, Some(note));
+        self.pipeline.request_with(Request::Describe, ResponseAction::ForwardErrorOnly, Some(note));
         frontend::put_flush(io.to_server);
-        self.pipeline.request(Request::Flush, Reply::Swallow);
+        self.pipeline.request(Request::Flush, ResponseAction::Swallow);
         Prepare::Waits
     }
 
     /// Prepares a text on this connection, under the settings it was first prepared under.
-    fn put_parse(&mut self, io: &mut Buffers<'_>, name: &str, body: &[u8], params: &Params, reply: Reply, note: Note) {
+    fn put_parse(
+        &mut self,
+        io: &mut Buffers<'_>,
+        name: &str,
+        body: &[u8],
+        params: &ServerParams,
+        action: ResponseAction,
+        note: Note,
+    ) {
         flush_forwarded(io);
         let now = self.current_params();
         let mut others: Vec<_> = statements::other_settings(params, &now).collect();
@@ -255,31 +271,37 @@ impl Machine<'_> {
             // It means the same under all settings, and a transaction that has failed takes no other statement.
             others.clear();
         }
-        self.set_meanwhile(io, &others, params, reply);
+        self.set_meanwhile(io, &others, params, action);
         self.counts.server_parses += 1;
         frontend::put_parse(io.to_server, name, body);
-        self.pipeline.request_with(Request::Parse, reply, Some(note));
+        self.pipeline.request_with(Request::Parse, action, Some(note));
         self.undo();
-        self.set_meanwhile(io, &others, &now, reply);
+        self.set_meanwhile(io, &others, &now, action);
     }
 
     /// Prepares a text under a name that no other one has.
-    pub(super) fn put_apart(&mut self, io: &mut Buffers<'_>, body: &[u8], reply: Reply) -> Arc<Statement> {
+    pub(super) fn put_apart(&mut self, io: &mut Buffers<'_>, body: &[u8], action: ResponseAction) -> Arc<Statement> {
         let apart = self.context.statements.uncached();
         self.add_prepared(io, &apart);
         let rollback = Rollback { prepared: Some(apart.id), ..Rollback::default() };
         let note = Note::of(rollback);
         let now = self.current_params();
-        self.put_parse(io, &apart.name(), body, &now, reply, note);
+        self.put_parse(io, &apart.name(), body, &now, action, note);
         apart
     }
 
     /// Sets `names` to what they are in `params`, in the middle of whatever the client does: until the transaction ends,
     /// be it an implicit one.
-    fn set_meanwhile(&mut self, io: &mut Buffers<'_>, names: &[&'static str], params: &Params, reply: Reply) {
+    fn set_meanwhile(
+        &mut self,
+        io: &mut Buffers<'_>,
+        names: &[&'static str],
+        params: &ServerParams,
+        action: ResponseAction,
+    ) {
         for name in names {
             let Some(value) = params.get(name.as_bytes()) else { continue };
-            put_own_statement(io.to_server, &mut self.pipeline, &set_to_local(name, value), reply);
+            put_own_statement(io.to_server, &mut self.pipeline, &set_to_local(name, value), action);
         }
     }
 
@@ -297,7 +319,7 @@ impl Machine<'_> {
         frontend::put_close(io.to_server, &format!("{}{id}", statements::PREFIX));
         let rollback = Rollback { closed: Some((id, held)), ..Rollback::default() };
         let note = Note::of(rollback);
-        self.pipeline.request_with(Request::Close, Reply::Swallow, Some(note));
+        self.pipeline.request_with(Request::Close, ResponseAction::Swallow, Some(note));
         self.undo();
     }
 }
@@ -307,14 +329,14 @@ impl<T> Prepare<T> {
         match self {
             Self::Ready(ready) => Prepare::Ready(with(ready)),
             Self::Waits => Prepare::Waits,
-            Self::Refused(fault) => Prepare::Refused(fault),
+            Self::Refused(client_error) => Prepare::Refused(client_error),
         }
     }
 }
 
 /// What PostgreSQL says of a prepared statement whose result has changed since its client was told of it; drivers know it
 /// by the name of the routine.
-fn changed_columns() -> Fault {
+fn changed_columns() -> ClientError {
     let mut error = Vec::new();
     let fields = [
         (b'S', "ERROR"),
@@ -325,5 +347,5 @@ fn changed_columns() -> Fault {
         (b'R', "RevalidateCachedQuery"),
     ];
     backend::put_error(&mut error, &fields);
-    Fault::Upstream(error.into())
+    ClientError::Server(error.into())
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::ensure_prepared::Prepare;
 use super::{Buffers, Machine};
-use crate::error::Fault;
-use crate::track::Reply;
+use crate::error::ClientError;
+use crate::track::ResponseAction;
 use crate::track::sql_effects::UnknownSettings;
 use crate::track::statement_mentions::{Mention, Purpose, mentions};
-use crate::track::statements::{Statement, Text};
+use crate::track::statements::{ParsedQuery, Statement, number, significant};
 use crate::track::text_edit::Edit;
 use crate::wire::frontend;
 
@@ -17,7 +17,7 @@ const EMPTY: &[u8] = b"\0\0\0";
 
 impl Machine<'_> {
     /// The client's statements that a text runs or frees by name.
-    pub(super) fn mentioned_in(&self, text: &Text) -> Vec<Mention> {
+    pub(super) fn mentioned_in(&self, text: &ParsedQuery) -> Vec<Mention> {
         if !text.effects.names_statements {
             return Vec::new();
         }
@@ -25,7 +25,7 @@ impl Machine<'_> {
     }
 
     /// Notes what statements do that SQL's `EXECUTE` runs.
-    pub(super) fn consider_mentioned(&mut self, mentioned: &[Mention]) -> Result<(), Fault> {
+    pub(super) fn consider_mentioned(&mut self, mentioned: &[Mention]) -> Result<(), ClientError> {
         let run = mentioned.iter().filter(|mention| mention.purpose == Purpose::Run);
         for text in run.filter_map(|mention| mention.statement.text.as_ref()) {
             let mut effects = text.effects.clone();
@@ -40,44 +40,69 @@ impl Machine<'_> {
 
     /// The names that statements have on the server, for where a text mentions them; they are prepared first if that is
     /// possible, with `reply` to that.
-    pub(super) fn rename_mentioned(&mut self, io: &mut Buffers<'_>, mentioned: &[Mention], reply: Reply) -> Vec<Edit> {
+    pub(super) fn rename_mentioned(
+        &mut self,
+        io: &mut Buffers<'_>,
+        mentioned: &[Mention],
+        action: ResponseAction,
+    ) -> Vec<Edit> {
         let owed = self.pipeline.owed();
-        let mut freed: Vec<u64> = Vec::new();
+        let mut freed: Vec<&[u8]> = Vec::new();
         // Of these the text has made another one itself, which has the client's name on the server too.
-        let mut made: Vec<u64> = Vec::new();
+        let mut made: Vec<&[u8]> = Vec::new();
         let mut edits = Vec::new();
         for Mention { at, name, statement, purpose } in mentioned {
-            if *purpose == Purpose::Make && freed.contains(&statement.id) {
-                made.push(statement.id);
+            let known = significant(name);
+            if *purpose == Purpose::Make && freed.contains(&known) {
+                made.push(known);
             }
-            if made.contains(&statement.id) {
+            if made.contains(&known) {
                 continue;
             }
-            let ready = if freed.contains(&statement.id) {
+            let ready = if freed.contains(&known) {
                 // What the text has freed itself is not there.
-                self.context.statements.uncached()
+                let absent = self.context.statements.uncached();
+                self.aliases.given_up(absent.id, name);
+                absent
             } else if *purpose == Purpose::Free {
-                freed.push(statement.id);
-                // Other clients have the statement too.
-                let apart = self.put_apart(io, EMPTY, reply);
-                self.aliases.frees(apart.id, name);
-                apart
+                freed.push(known);
+                self.ready_to_free(io, known, action)
             } else {
-                match self.ensure_prepared(io, statement, None, reply) {
+                match self.ensure_prepared(io, statement, None, action) {
                     Prepare::Ready(ready) => ready,
                     _ => Arc::clone(statement),
                 }
             };
-            if freed.contains(&statement.id) {
-                self.aliases.given_up(ready.id, name);
-            }
             edits.push(Edit { at: at.clone(), with: ready.name().into_bytes() });
         }
-        if self.pipeline.owed() > owed && reply == Reply::Swallow {
+        if self.pipeline.owed() > owed && action == ResponseAction::Swallow {
             // Without it an error would make the server discard the query too. What is missing it will say itself.
             self.put_own_sync(io);
         }
         edits
+    }
+
+    /// What is freed in place of the statement that the client knows as `name`, which others share.
+    fn ready_to_free(&mut self, io: &mut Buffers<'_>, name: &[u8], action: ResponseAction) -> Arc<Statement> {
+        if let Some(placeholder) = self.aliases.placeholder(name)
+            && self.server.prepared.has(&placeholder)
+        {
+            return placeholder;
+        }
+        let placeholder = self.put_apart(io, EMPTY, action);
+        self.aliases.given_up(placeholder.id, name);
+        self.aliases.set_placeholder(name, &placeholder);
+        placeholder
+    }
+
+    /// Notes that the client has freed `name` by `DEALLOCATE`.
+    pub(super) fn deallocated(&mut self, name: &[u8]) {
+        self.give_up_name(name);
+        let freed = self.aliases.take_placeholder(significant(name)).map(|placeholder| placeholder.id);
+        // Or one of pgferry's, under the name that it has on the server.
+        if let Some(id) = freed.or_else(|| number(name)) {
+            self.server.prepared.remove(id);
+        }
     }
 
     /// What stands for a statement that runs or frees others by name: the same with the names that those have on the server
@@ -86,17 +111,17 @@ impl Machine<'_> {
         &mut self,
         io: &mut Buffers<'_>,
         statement: &Statement,
-        text: &Text,
+        text: &ParsedQuery,
         mentioned: &[Mention],
     ) -> Arc<Statement> {
-        let edits = self.rename_mentioned(io, mentioned, Reply::Assist);
+        let edits = self.rename_mentioned(io, mentioned, ResponseAction::ForwardErrorOnly);
         let (body, _) = text.edited(edits);
         if mentioned.iter().any(|mention| mention.purpose == Purpose::Free) {
-            return self.put_apart(io, &body, Reply::Assist);
+            return self.put_apart(io, &body, ResponseAction::ForwardErrorOnly);
         }
-        let translated = || Arc::new(Text { body: body.clone().into(), effects: text.effects.clone() });
-        let flavor = statement.flavor.as_ref();
-        let translated = self.context.statements.intern(flavor, &statement.params, &body, translated);
+        let translated = || Arc::new(ParsedQuery { body: body.clone().into(), effects: text.effects.clone() });
+        let parse_context = statement.parse_context.as_ref();
+        let translated = self.context.statements.intern(parse_context, &statement.params, &body, translated);
         self.aliases.stands_for(&translated, statement.id);
         translated
     }

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use super::own_queries::Question;
 use super::{Machine, Phase};
 use crate::config::{Mode, Pin};
-use crate::error::{Blame, Fault, sqlstate};
+use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::params;
 use crate::track::pipeline::{Describes, IDLE};
 use crate::track::server_state::Sequences;
 use crate::track::session_command::SessionCommand;
 use crate::track::sql_effects::{self, UnknownSettings};
-use crate::track::statements::number;
 use crate::track::{Pins, SqlEffects};
 
 /// Reported settings that change without the client's doing.
@@ -38,23 +37,23 @@ pub(super) enum Definitions {
 
 /// The settings that the client's statements set in a piece of work.
 #[derive(Debug, Default)]
-pub(super) struct Explained {
+pub(super) struct AnnouncedSettings {
     names: Vec<Box<[u8]>>,
-    others: Others,
+    others: OtherSettings,
     /// Those whose origins the server was asked for.
     looked_into: Vec<&'static str>,
 }
 
 /// Whether the client's statements set others than those that are named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Others {
+enum OtherSettings {
     #[default]
     Untouched,
     /// There is no telling which.
     Perhaps,
 }
 
-impl Explained {
+impl AnnouncedSettings {
     /// Adds settings.
     pub(super) fn add<'n>(&mut self, names: impl Iterator<Item = &'n [u8]>) {
         self.names.extend(names.map(Box::from));
@@ -78,19 +77,19 @@ impl Explained {
 
     /// Whether some statement may have set settings that are not named.
     pub(super) fn may_be_others(&self) -> bool {
-        self.others == Others::Perhaps
+        self.others == OtherSettings::Perhaps
     }
 
     /// Whether the client's statements set nothing.
     pub(super) fn is_nothing(&self) -> bool {
-        self.names.is_empty() && self.others == Others::Untouched
+        self.names.is_empty() && self.others == OtherSettings::Untouched
     }
 
     fn note(&mut self, effects: &SqlEffects) {
         // Whatever was found out before, it may change again.
         self.looked_into.clear();
         if effects.unknown_settings != UnknownSettings::None {
-            self.others = Others::Perhaps;
+            self.others = OtherSettings::Perhaps;
         }
         for placed in effects.commands.iter().flat_map(|commands| commands.iter()) {
             match &placed.command {
@@ -99,7 +98,7 @@ impl Explained {
                 | SessionCommand::Reset { name }
                 | SessionCommand::ResetLocal { name, .. } => self.add(std::iter::once(&**name)),
                 SessionCommand::ResetAll | SessionCommand::DiscardAll | SessionCommand::UnknownSet => {
-                    self.others = Others::Perhaps;
+                    self.others = OtherSettings::Perhaps;
                 }
                 _ => {}
             }
@@ -112,7 +111,7 @@ impl Machine<'_> {
     ///
     /// # Errors
     /// What the client is told instead if it must not be sent.
-    pub(super) fn consider(&mut self, effects: &SqlEffects) -> Result<(), Fault> {
+    pub(super) fn consider(&mut self, effects: &SqlEffects) -> Result<(), ClientError> {
         if effects.is_nothing() {
             return Ok(());
         }
@@ -205,13 +204,7 @@ impl Machine<'_> {
 
     fn succeeded(&mut self, command: &SessionCommand, tag: &[u8]) {
         match command {
-            SessionCommand::Deallocate { name } => {
-                // What has been freed on the server was prepared for just that.
-                self.give_up_name(name);
-                if let Some(id) = number(name).or_else(|| self.aliases.freed(name)) {
-                    self.server.prepared.remove(id);
-                }
-            }
+            SessionCommand::Deallocate { name } => self.deallocated(name),
             SessionCommand::Commit | SessionCommand::Rollback => self.transaction_ended(tag),
             _ if self.carries() => {
                 self.client.succeeded(command);
@@ -300,7 +293,7 @@ impl Machine<'_> {
     /// The client is between two pieces of work: takes along what it has set.
     pub(super) fn pack(&mut self) {
         self.aliases.clear();
-        self.explained = Explained::default();
+        self.explained = AnnouncedSettings::default();
         if self.server.params.is(&self.start) {
             return;
         }
@@ -324,9 +317,9 @@ impl Machine<'_> {
 }
 
 /// `pin = "refuse"`.
-fn would_pin(pins: Pins) -> Fault {
-    Fault::error(
-        Blame::Client,
+fn would_pin(pins: Pins) -> ClientError {
+    ClientError::error(
+        ErrorSource::Client,
         sqlstate::FEATURE_NOT_SUPPORTED,
         "the statement needs an upstream connection of its own, which this database's clients may not keep",
     )
@@ -335,9 +328,9 @@ fn would_pin(pins: Pins) -> Fault {
 }
 
 /// A sequence's state is asked for, and what the connection has is another client's.
-fn sequence_elsewhere() -> Fault {
-    Fault::error(
-        Blame::Client,
+fn sequence_elsewhere() -> ClientError {
+    ClientError::error(
+        ErrorSource::Client,
         sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
         "lastval and currval are not known on the upstream connection that now serves this client",
     )

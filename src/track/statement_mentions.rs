@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::sql::{Token, Tokens};
-use super::statements::{Names, Statement};
+use super::statements::{ClientStatements, Statement};
 
 /// Where a text names a statement, and for what.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ pub enum Purpose {
 /// Where a text says `EXECUTE name`, `DEALLOCATE name` or `PREPARE name` of a statement that `names` knows: SQL sees the statements of
 /// the extended protocol too, but under the names they have on the server. `backslashes` as for [`Tokens::new`].
 #[must_use]
-pub fn mentions(sql: &[u8], names: &Names, backslashes: bool) -> Vec<Mention> {
+pub fn mentions(sql: &[u8], names: &ClientStatements, backslashes: bool) -> Vec<Mention> {
     let mut found = Vec::new();
     if names.is_empty() {
         return found;
@@ -77,16 +77,16 @@ fn purpose_behind(keyword: &[u8], expected: Option<Purpose>) -> Option<Purpose> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::statements::{Named, StatementCache};
+    use super::super::statements::{NamedStatement, StatementCache};
     use super::*;
 
     #[test]
     fn sql_that_mentions_statements() {
         let cache = StatementCache::default();
-        let mut names = Names::default();
+        let mut names = ClientStatements::default();
         for name in [&b"s1"[..], b"S 2"] {
             let statement = cache.uncached();
-            names.set(name, Some(Named { statement, described: None }));
+            names.set(name, Some(NamedStatement { statement, described: None }));
         }
         for (sql, mentioned) in [
             ("deallocate s1", vec!["s1"]),

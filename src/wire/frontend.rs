@@ -3,7 +3,7 @@
 //! Login and cancel messages are written with `postgres-protocol` where they are sent.
 
 use super::cstr;
-use super::frame::HEADER;
+use super::frame::HEADER_BYTES;
 use super::startup::{CANCEL as CANCEL_REQUEST, SSL as SSL_REQUEST};
 
 /// `Bind`.
@@ -145,7 +145,7 @@ pub fn sasl_initial(body: &[u8]) -> Result<(&[u8], Option<&[u8]>), &'static str>
 /// Appends a `Query`. A text with a NUL in it would end there: callers pass none.
 pub fn put_query(out: &mut Vec<u8>, text: &[u8]) {
     debug_assert!(!text.contains(&0), "a query text has no NUL");
-    out.reserve(HEADER + text.len() + 1);
+    out.reserve(HEADER_BYTES + text.len() + 1);
     message(out, QUERY, |out| {
         out.extend_from_slice(text);
         out.push(0);

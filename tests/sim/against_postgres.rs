@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::alone::{self, USER};
 use crate::decoration;
 use crate::generator::{self, Options};
-use crate::harness::{Message, Postgres, Raw, raw};
+use crate::harness::{Message, Postgres, ProtocolClient, protocol_client};
 use crate::model::{self, Cluster};
 use crate::random::Random;
 use crate::script::Script;
@@ -35,7 +35,7 @@ const SOON: Duration = Duration::from_secs(1);
 /// A real server, and a connection to each database to prepare and look at it.
 struct Real {
     postgres: Postgres,
-    admins: Vec<Raw>,
+    admins: Vec<ProtocolClient>,
     /// The databases that have their tables.
     built: BTreeSet<String>,
 }
@@ -54,7 +54,7 @@ impl Real {
         for database in DATABASES {
             postgres.sql(&format!("create database {database}"));
         }
-        let admin = |database: &&str| Raw::tcp(postgres.port).logged_in(USER, database);
+        let admin = |database: &&str| ProtocolClient::tcp(postgres.port).logged_in(USER, database);
         let admins = DATABASES.iter().map(admin).collect();
         Self { postgres, admins, built: BTreeSet::new() }
     }
@@ -70,7 +70,7 @@ impl Real {
     fn ask(&mut self, script: &Script, sql: &str) -> Vec<Message> {
         let at = DATABASES.iter().position(|database| *database == script.database()).unwrap_or(0);
         let admin = &mut self.admins[at];
-        let sent = admin.try_send(&raw::query(sql));
+        let sent = admin.try_send(&protocol_client::query(sql));
         let answers = if sent { admin.until_ready() } else { Vec::new() };
         assert!(!answers.is_empty(), "the server is gone:\n{script}{}", self.postgres.log());
         answers

@@ -2,7 +2,7 @@
 
 use super::script::{A, B, Script, TRANSACTION, compare, compare_with, run};
 use crate::harness::Postgres;
-use crate::harness::raw::{describe, execute, message, parse, query, sync};
+use crate::harness::protocol_client::{describe, execute, message, parse, query, sync};
 
 /// Binds no parameters, with all results in binary.
 fn bind_binary(portal: &str, name: &str) -> Vec<u8> {

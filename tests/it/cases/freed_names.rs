@@ -2,7 +2,7 @@
 
 use super::script::{A, B, Script, TRANSACTION, TRANSACTION_TWO, compare, run, step};
 use crate::harness::Postgres;
-use crate::harness::raw::{bind, close, describe, execute, parse, query, sync};
+use crate::harness::protocol_client::{bind, close, describe, execute, parse, query, sync};
 
 const FIRST: &str = "select 'first' where $1::int = 1";
 const SECOND: &str = "select 2 where $1::int = 1";

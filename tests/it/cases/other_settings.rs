@@ -2,7 +2,7 @@
 
 use super::script::{A, B, DEFAULTS, Params, SESSION, Script, Setup, TRANSACTION, compare, run, step};
 use crate::harness::Postgres;
-use crate::harness::raw::{bind, close, describe, execute, extended, flush, parse, query, sync};
+use crate::harness::protocol_client::{bind, close, describe, execute, extended, flush, parse, query, sync};
 
 const OTHER: Params = &[
     ("DateStyle", "German, DMY"),

@@ -1,7 +1,7 @@
 //! What a mode changes by design, in one place: what is not generated for it, and what a client may be told that it would
 //! not be told alone.
 
-use pgferry::config::{Mode, Reset};
+use pgferry::internals::config::{Mode, Reset};
 
 use super::case::Setup;
 use crate::model::shortened;

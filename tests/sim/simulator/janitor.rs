@@ -1,9 +1,9 @@
-//! What becomes of connections that nobody uses, as `upstream::janitor` and `upstream::pool::tidy` have it.
+//! What becomes of connections that nobody uses, as `upstream::janitor` and `upstream::pool::maintenance` have it.
 
 use std::rc::Rc;
 
-use pgferry::config::Reset;
-use pgferry::track::server_state::UsedBy;
+use pgferry::internals::config::Reset;
+use pgferry::internals::track::server_state::UsedBy;
 
 use super::link;
 use super::pool::Pool;

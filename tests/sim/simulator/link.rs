@@ -4,9 +4,9 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use pgferry::track::server_state::{Goodbye, RESET, UnnamedStatement, UsedBy};
-use pgferry::track::{Clean, Pins, Pipeline, Reply, Request, ServerState};
-use pgferry::wire::{Frames, backend, frame, frontend, head};
+use pgferry::internals::track::server_state::{CloseMethod, RESET, UnnamedStatement, UsedBy};
+use pgferry::internals::track::{Clean, Pins, Pipeline, Request, ResponseAction, ServerState};
+use pgferry::internals::wire::{Frames, backend, frame, frontend, head};
 
 use super::cancel;
 use super::pool::Pool;
@@ -143,14 +143,14 @@ impl Link {
 /// Closes a connection, in a task of its own.
 pub fn close(mut link: Link) {
     let world = Rc::clone(&link.world);
-    let goodbye = link.state.goodbye;
-    world.tell(|| format!("link {} is closed: {goodbye:?}", link.number()));
+    let close_method = link.state.close_method;
+    world.tell(|| format!("link {} is closed: {close_method:?}", link.number()));
     world.clone().spawn(format!("closes link {}", link.number()), async move {
         cancel::gone_by(&world, link.number()).await;
-        match goodbye {
-            Goodbye::Silent => {}
-            Goodbye::CopyFail | Goodbye::Terminate => {
-                if goodbye == Goodbye::CopyFail {
+        match close_method {
+            CloseMethod::Silent => {}
+            CloseMethod::CopyFail | CloseMethod::Terminate => {
+                if close_method == CloseMethod::CopyFail {
                     frontend::put_copy_fail(&mut link.conn.output, "the client is gone");
                 }
                 frontend::put_terminate(&mut link.conn.output);
@@ -195,7 +195,7 @@ pub async fn reset(mut link: Link) -> Option<Link> {
 }
 
 /// What a client left behind.
-pub struct Leftover {
+pub struct SessionLeftovers {
     pub pipeline: Pipeline,
     pub partial: usize,
     pub cancel: bool,
@@ -203,7 +203,7 @@ pub struct Leftover {
 }
 
 /// Restores a session, in a task of its own; closes the connection where that fails.
-pub fn restore(link: Link, leftover: Leftover) {
+pub fn restore(link: Link, leftover: SessionLeftovers) {
     let world = Rc::clone(&link.world);
     world.tell(|| format!("link {} is restored, reset: {}", link.number(), leftover.reset));
     world.clone().spawn(format!("restores link {}", link.number()), async move {
@@ -228,9 +228,9 @@ pub fn restore(link: Link, leftover: Leftover) {
     });
 }
 
-async fn clean_up(link: &mut Link, leftover: Leftover) -> Result<Clean, &'static str> {
-    let Leftover { mut pipeline, partial, cancel, reset } = leftover;
-    link.state.goodbye = Goodbye::Silent;
+async fn clean_up(link: &mut Link, leftover: SessionLeftovers) -> Result<Clean, &'static str> {
+    let SessionLeftovers { mut pipeline, partial, cancel, reset } = leftover;
+    link.state.close_method = CloseMethod::Silent;
     let untaken = link.conn.input.unsent().len();
     link.conn.input.sent(untaken);
     if pipeline.lost() {
@@ -238,15 +238,15 @@ async fn clean_up(link: &mut Link, leftover: Leftover) -> Result<Clean, &'static
     }
     if pipeline.copying_in() {
         frontend::put_copy_fail(&mut link.conn.output, "the client is gone");
-        pipeline.request(Request::CopyEnd, Reply::Swallow);
+        pipeline.request(Request::CopyEnd, ResponseAction::Swallow);
     }
     if pipeline.unsynced() {
         frontend::put_query(&mut link.conn.output, b"ROLLBACK");
-        pipeline.request(Request::Query, Reply::Swallow);
+        pipeline.request(Request::Query, ResponseAction::Swallow);
     }
     if !pipeline.answered() {
         frontend::put_sync(&mut link.conn.output);
-        pipeline.request(Request::Sync, Reply::Swallow);
+        pipeline.request(Request::Sync, ResponseAction::Swallow);
         link.conn.flush().await.map_err(|_| "broken")?;
     }
     link.conn.discard(partial).await.map_err(|_| "broken")?;
@@ -257,7 +257,7 @@ async fn clean_up(link: &mut Link, leftover: Leftover) -> Result<Clean, &'static
             settle(link, &mut pipeline).await?;
         }
     }
-    link.state.goodbye = Goodbye::Terminate;
+    link.state.close_method = CloseMethod::Terminate;
     if !pipeline.settled() {
         run(link, &mut pipeline, b"ROLLBACK").await?;
     }
@@ -302,7 +302,7 @@ async fn run(link: &mut Link, pipeline: &mut Pipeline, sql: &[u8]) -> Result<(),
 pub async fn query(link: &mut Link, pipeline: &mut Pipeline, sql: &[u8]) -> Result<Option<Box<[u8]>>, &'static str> {
     frontend::put_query(&mut link.conn.output, sql);
     link.state.unnamed = UnnamedStatement::Absent;
-    pipeline.request(Request::Query, Reply::Swallow);
+    pipeline.request(Request::Query, ResponseAction::Swallow);
     link.conn.flush().await.map_err(|_| "broken")?;
     settle(link, pipeline).await
 }
@@ -315,7 +315,7 @@ async fn settle(link: &mut Link, pipeline: &mut Pipeline) -> Result<Option<Box<[
         if pipeline.lost() {
             return Err("lost");
         }
-        let header = link.conn.peek(frame::HEADER).await.map_err(broken)?;
+        let header = link.conn.peek(frame::HEADER_BYTES).await.map_err(broken)?;
         let Ok(Some(head)) = head(header, frame::BACKEND_LIMIT) else { return Err("lost") };
         match head.tag {
             backend::READY => {
@@ -324,14 +324,14 @@ async fn settle(link: &mut Link, pipeline: &mut Pipeline) -> Result<Option<Box<[
             }
             backend::PARAMETER_STATUS => {
                 let bytes = link.conn.peek(head.size).await.map_err(broken)?;
-                if let Some((name, value)) = backend::parameter_status(&bytes[frame::HEADER..]) {
+                if let Some((name, value)) = backend::parameter_status(&bytes[frame::HEADER_BYTES..]) {
                     let (name, value) = (name.to_vec(), value.to_vec());
                     link.state.params.set(&name, &value);
                 }
             }
             backend::COMMAND_COMPLETE => {
                 let bytes = link.conn.peek(head.size).await.map_err(broken)?;
-                let tag = backend::command_tag(&bytes[frame::HEADER..]).to_vec();
+                let tag = backend::command_tag(&bytes[frame::HEADER_BYTES..]).to_vec();
                 link.state.completed(&tag);
                 pipeline.response(head.tag);
             }

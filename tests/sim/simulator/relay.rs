@@ -4,10 +4,10 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use pgferry::config::Mode;
-use pgferry::machine::preparation::Preparation;
-use pgferry::machine::{self, Buffers, Machine, Next, Remains, ServerEnd};
-use pgferry::track::ClientState;
+use pgferry::internals::config::Mode;
+use pgferry::internals::machine::preparation::Preparation;
+use pgferry::internals::machine::{self, Buffers, Machine, MachineResult, Next, ServerEnd};
+use pgferry::internals::track::ClientState;
 
 use super::cancel;
 use super::link::Link;
@@ -79,7 +79,7 @@ impl<'a> Relay<'a> {
     }
 
     /// Moves bytes until the end.
-    pub async fn run(&mut self) -> (End, Remains) {
+    pub async fn run(&mut self) -> (End, MachineResult) {
         let end = match self.open() {
             Ok(()) => poll_fn(|_| self.poll()).await,
             Err(end) => end,
@@ -274,6 +274,6 @@ impl<'a> Relay<'a> {
     }
 
     fn client_failed(&self) -> End {
-        if self.machine.client_has_ended() { End::Machine(machine::End::Goodbye) } else { End::ClientGone }
+        if self.machine.client_has_ended() { End::Machine(machine::End::ClientTerminated) } else { End::ClientGone }
     }
 }

@@ -5,23 +5,23 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use pgferry::config::{Mode, Reset};
-use pgferry::error::{Blame, Fault, Severity, sqlstate};
-use pgferry::machine::first_request::{FirstRequest, first_request};
-use pgferry::machine::preparation::{Preparation, ResetPolicy};
-use pgferry::machine::refusal::{Refusal, Step};
-use pgferry::machine::{self, Remains};
-use pgferry::track::parameter_cache::Greeting;
-use pgferry::track::pipeline::IDLE;
-use pgferry::track::server_state::{Goodbye, Sequences, UsedBy};
-use pgferry::track::statements::{Limits, MAX_CLIENT_BYTES};
-use pgferry::track::{Clean, ClientState, Pins, Pipeline, Wanted, params};
-use pgferry::wire::{Opening, backend, startup};
+use pgferry::internals::config::{Mode, Reset};
+use pgferry::internals::error::{ClientError, ErrorSource, Severity, sqlstate};
+use pgferry::internals::machine::first_request::{FirstRequest, first_request};
+use pgferry::internals::machine::preparation::{Preparation, ResetPolicy};
+use pgferry::internals::machine::refusal::{Refusal, Step};
+use pgferry::internals::machine::{self, MachineResult};
+use pgferry::internals::track::parameter_cache::Greeting;
+use pgferry::internals::track::pipeline::IDLE;
+use pgferry::internals::track::server_state::{CloseMethod, Sequences, UsedBy};
+use pgferry::internals::track::statements::{Limits, MAX_CLIENT_BYTES};
+use pgferry::internals::track::{Clean, ClientState, Pins, Pipeline, RequestedParams, params};
+use pgferry::internals::wire::{Opening, backend, startup};
 
-use super::link::{self, Leftover, Link};
-use super::loans::{Called, Loan};
+use super::link::{self, Link, SessionLeftovers};
 use super::pool::Pool;
 use super::relay::{End, Relay};
+use super::tentative::{Recall, TentativeLease};
 use super::wire::{Close, Conn, Peer};
 use super::world::World;
 
@@ -35,13 +35,13 @@ const NO_CLIENT: u64 = u64::MAX;
 enum SessionEnd {
     Quiet,
     Told,
-    Tell(Fault),
+    Tell(ClientError),
 }
 
 /// Why a client has no connection.
 pub enum NoLink {
     ClientGone,
-    Failed(Fault),
+    Failed(ClientError),
 }
 
 struct Session {
@@ -52,7 +52,7 @@ struct Session {
     state: ClientState,
     given_pid: i32,
     /// A connection that it has not used yet.
-    loan: Option<Loan>,
+    loan: Option<TentativeLease>,
 }
 
 /// Serves client `id`, whose startup packet is `packet`.
@@ -60,14 +60,14 @@ pub async fn run(world: Rc<World>, id: usize, packet: Vec<u8>) {
     world.clients[id].borrow_mut().task = world.me();
     let mut conn = Conn::new(&world, Peer::Client(id));
     let Ok(Opening::Startup(opening)) = startup::parse(&packet.into()) else { return };
-    let (asked, extra) = Wanted::split(&opening);
+    let (asked, extra) = RequestedParams::split(&opening);
     let pool = Pool::of(&world, opening.get("database").unwrap_or_default(), &extra);
     match greet(&world, &pool, &asked).await {
         Ok(greeting) => {
             conn.output.extend_from_slice(&greeting.messages);
             let lends = world.setup.mode == Mode::Session;
-            let loan = if lends { pool.lend(&world, &greeting.wanted) } else { None };
-            let given_pid = loan.as_ref().map_or(100_000 + i32::try_from(id).unwrap_or(0), Loan::pid);
+            let loan = if lends { pool.reserve_idle(&world, &greeting.wanted) } else { None };
+            let given_pid = loan.as_ref().map_or(100_000 + i32::try_from(id).unwrap_or(0), TentativeLease::pid);
             backend::put_key_data(&mut conn.output, given_pid, b"sesa");
             backend::put_ready(&mut conn.output, IDLE);
             let state = ClientState::new(greeting.wanted.clone(), greeting.view.clone());
@@ -92,7 +92,7 @@ pub async fn run(world: Rc<World>, id: usize, packet: Vec<u8>) {
     wire.down.close = Close::Ended;
 }
 
-async fn greet(world: &Rc<World>, pool: &Rc<Pool>, asked: &Wanted) -> Result<Arc<Greeting>, Fault> {
+async fn greet(world: &Rc<World>, pool: &Rc<Pool>, asked: &RequestedParams) -> Result<Arc<Greeting>, ClientError> {
     if let Some(known) = pool.parameters.greeting(asked) {
         return Ok(known);
     }
@@ -111,7 +111,7 @@ async fn greet(world: &Rc<World>, pool: &Rc<Pool>, asked: &Wanted) -> Result<Arc
     Ok(pool.parameters.greeting(asked).unwrap_or_else(|| pool.parameters.greeting_as_known(asked)))
 }
 
-async fn try_settings(mut link: Link, unknown: &Wanted) -> Result<(), Fault> {
+async fn try_settings(mut link: Link, unknown: &RequestedParams) -> Result<(), ClientError> {
     let pool = Rc::clone(&link.pool);
     let sql = params::trial(unknown, &pool.parameters.baseline().unwrap_or_default());
     let mut pipeline = Pipeline::new();
@@ -140,7 +140,7 @@ async fn try_settings(mut link: Link, unknown: &Wanted) -> Result<(), Fault> {
         link.state.used = link.state.used.and(NO_CLIENT, 0);
         link.release(clean);
     }
-    refused.map_or(Ok(()), |error| Err(Fault::upstream_fatal(&error)))
+    refused.map_or(Ok(()), |error| Err(ClientError::upstream_fatal(&error)))
 }
 
 impl Session {
@@ -161,13 +161,13 @@ impl Session {
             if let Poll::Ready(filled) = self.conn.poll_fill() {
                 return Poll::Ready(Err(filled));
             }
-            self.loan.as_ref().and_then(Loan::called).map_or(Poll::Pending, |called| Poll::Ready(Ok(called)))
+            self.loan.as_ref().and_then(TentativeLease::called).map_or(Poll::Pending, |called| Poll::Ready(Ok(called)))
         });
         match event.await {
             Err(Ok(1..)) => {}
             Err(_) => return Err(SessionEnd::Quiet),
-            Ok(Called::In) => self.give_loan_back(),
-            Ok(Called::ToRest) => {
+            Ok(Recall::Needed) => self.give_loan_back(),
+            Ok(Recall::Reset) => {
                 if let Some(loan) = self.loan.take().filter(|_| self.world.setup.reset == Reset::Always) {
                     self.loan = loan.reset().await;
                 }
@@ -232,7 +232,7 @@ impl Session {
             let over = match &end {
                 End::Machine(machine::End::Settled) => Ok(true),
                 End::Machine(machine::End::Stale) => Ok(false),
-                End::Machine(machine::End::Goodbye) | End::ClientGone => Err(SessionEnd::Quiet),
+                End::Machine(machine::End::ClientTerminated) | End::ClientGone => Err(SessionEnd::Quiet),
                 End::Machine(machine::End::ServerLost { told: true }) => Err(SessionEnd::Told),
                 End::Machine(machine::End::ServerLost { told: false }) => Err(SessionEnd::Tell(lost())),
                 End::Machine(machine::End::Refuse(fault)) => Err(SessionEnd::Tell(fault.clone())),
@@ -260,7 +260,7 @@ impl Session {
     }
 
     async fn acquire(&mut self) -> Result<Link, NoLink> {
-        if let Some(link) = self.loan.take().and_then(Loan::take) {
+        if let Some(link) = self.loan.take().and_then(TentativeLease::take) {
             return Ok(link);
         }
         if let Some(link) = self.pool.checkout_idle(&self.world, &self.state.wanted) {
@@ -287,10 +287,10 @@ impl Session {
         pool.checkout(world, &state.wanted, until, gone).await
     }
 
-    async fn refuse(&mut self, fault: &Fault) -> Result<(), SessionEnd> {
+    async fn refuse(&mut self, fault: &ClientError) -> Result<(), SessionEnd> {
         let fatal = match fault {
-            Fault::Upstream(_) => true,
-            Fault::Ours(ours) => ours.severity == Severity::Fatal,
+            ClientError::Server(_) => true,
+            ClientError::Proxy(ours) => ours.severity == Severity::Fatal,
         };
         if fatal {
             return Err(SessionEnd::Tell(fault.clone().into_fatal()));
@@ -302,7 +302,7 @@ impl Session {
         loop {
             let step = refusal
                 .advance(&mut self.conn.input, &mut self.conn.output, &mut self.state, statements)
-                .map_err(|bad| SessionEnd::Tell(Fault::violation(bad.to_string())))?;
+                .map_err(|bad| SessionEnd::Tell(ClientError::violation(bad.to_string())))?;
             self.conn.flush().await.map_err(|_| SessionEnd::Quiet)?;
             match step {
                 Step::Over => break,
@@ -314,9 +314,9 @@ impl Session {
         Ok(())
     }
 
-    fn check_in(&self, mut link: Link, end: &End, remains: Remains) {
+    fn check_in(&self, mut link: Link, end: &End, remains: MachineResult) {
         let setup = &self.world.setup;
-        if link.state.goodbye == Goodbye::Silent {
+        if link.state.close_method == CloseMethod::Silent {
             return link::close(link);
         }
         let may_reset = setup.reset != Reset::Never || setup.mode == Mode::Transaction;
@@ -334,17 +334,18 @@ impl Session {
             Some(clean) if at_rest => link.release(clean),
             _ => {
                 let cancel = matches!(end, End::ClientGone | End::Machine(machine::End::Refuse(_)));
-                let leftover = Leftover { pipeline: remains.pipeline, partial: remains.partial_down, cancel, reset };
+                let leftover =
+                    SessionLeftovers { pipeline: remains.pipeline, partial: remains.partial_down, cancel, reset };
                 link::restore(link, leftover);
             }
         }
     }
 }
 
-fn cancelled() -> Fault {
-    Fault::error(Blame::Client, sqlstate::QUERY_CANCELED, "canceling statement due to user request")
+fn cancelled() -> ClientError {
+    ClientError::error(ErrorSource::Client, sqlstate::QUERY_CANCELED, "canceling statement due to user request")
 }
 
-fn lost() -> Fault {
-    Fault::fatal(Blame::Upstream, sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly")
+fn lost() -> ClientError {
+    ClientError::fatal(ErrorSource::Server, sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly")
 }

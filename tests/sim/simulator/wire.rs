@@ -5,8 +5,8 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use pgferry::buffer::Buffer;
-use pgferry::machine::ServerEnd;
+use pgferry::internals::buffer::Buffer;
+use pgferry::internals::machine::ServerEnd;
 
 use super::world::{TaskId, World};
 use crate::model::BackendId;

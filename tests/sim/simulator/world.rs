@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use pgferry::buffer::BufferPool;
-use pgferry::track::statements::StatementIds;
+use pgferry::internals::buffer::BufferPool;
+use pgferry::internals::track::statements::StatementIds;
 
 use super::cancel::Control;
 use super::case::Setup;
