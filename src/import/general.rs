@@ -207,7 +207,7 @@ fn particular(ini: &Ini, name: &str, value: &str, out: &mut Toml) {
         "log_disconnections" => out.comment("log_connections logs both ends of a connection."),
         "log_stats" if !is_on(value) => out.set("log_stats_interval", "\"0\""),
         "stats_period" if ini.get("log_stats").is_none_or(is_on) => {
-            out.set("log_stats_interval", &quoted(&format!("{value}s")))
+            out.set("log_stats_interval", &quoted(&format!("{value}s")));
         }
         "verbose" => out.set("log_level", if is_zero(value) { "\"info\"" } else { "\"debug\"" }),
         "tcp_keepalive" if !is_on(value) => out.set("tcp_keepidle", "\"0\""),

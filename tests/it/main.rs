@@ -8,6 +8,7 @@ mod blocking;
 mod cancel;
 mod carried;
 mod cases;
+mod catalogue;
 mod chaos;
 mod cli;
 mod client_auth;
@@ -34,7 +35,6 @@ mod pids;
 mod pool;
 mod ports;
 mod random;
-
 mod relay;
 mod reload;
 mod reset;
