@@ -1,7 +1,7 @@
-//! The command line: `options` says how pgferry is configured, `serve` serves, `inspect`, `talk` and `generate` are
-//! the subcommands.
+//! The command line: `options` says how pgferry is configured, `serve` serves, `inspect`, `talk` and `completions`
+//! are the subcommands.
 
-mod generate;
+mod completions;
 mod inspect;
 mod options;
 mod serve;
@@ -73,14 +73,13 @@ enum Command {
     Completions {
         /// The shell.
         #[arg(value_name = "SHELL")]
-        shell: clap_complete::Shell,
+        shell: completions::Shell,
     },
-    /// Write man pages: pgferry(1) and one for each command.
-    Man {
-        /// The directory for the pages.
-        #[arg(value_name = "DIR")]
-        dir: std::path::PathBuf,
-    },
+}
+
+/// The definition of the command line, of which completions and man pages are made.
+pub(crate) fn definition() -> clap::Command {
+    Cli::command()
 }
 
 /// Does what the command line says.
@@ -98,8 +97,7 @@ pub(crate) fn run() -> ExitCode {
         }
         Some(Command::Show(after)) => talk::show(after, options),
         Some(Command::Ctl(after)) => talk::ctl(after, options),
-        Some(Command::Completions { shell }) => generate::completions(shell, Cli::command()),
-        Some(Command::Man { dir }) => generate::man_pages(&dir, Cli::command()),
+        Some(Command::Completions { shell }) => completions::print(shell, &mut definition()),
         None => serve::serve(&options),
     };
     match outcome {
