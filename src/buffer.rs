@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Storage that is not in use.
 #[derive(Debug)]
 pub struct BufferPool {
-    shelf: Mutex<Shelf>,
+    free_list: Mutex<FreeList>,
     size: usize,
     keep: usize,
 }
 
 #[derive(Debug, Default)]
-struct Shelf {
+struct FreeList {
     free: Vec<Box<[u8]>>,
     /// How many of the usual size are lent.
     lent: usize,
@@ -22,14 +22,14 @@ impl BufferPool {
     /// Lends buffers of `size` bytes, and keeps at most `keep` that nobody uses.
     #[must_use]
     pub fn new(size: usize, keep: usize) -> Arc<Self> {
-        Arc::new(Self { shelf: Mutex::default(), size, keep })
+        Arc::new(Self { free_list: Mutex::default(), size, keep })
     }
 
-    fn lend(&self) -> Box<[u8]> {
-        let mut shelf = self.shelf();
-        shelf.lent += 1;
-        let free = shelf.free.pop();
-        drop(shelf);
+    fn reserve_idle(&self) -> Box<[u8]> {
+        let mut free_list = self.free_list();
+        free_list.lent += 1;
+        let free = free_list.free.pop();
+        drop(free_list);
         free.unwrap_or_else(|| vec![0; self.size].into_boxed_slice())
     }
 
@@ -37,27 +37,27 @@ impl BufferPool {
         if storage.len() != self.size {
             return;
         }
-        let mut shelf = self.shelf();
-        shelf.lent = shelf.lent.saturating_sub(1);
-        if shelf.free.len() < self.keep {
-            shelf.free.push(storage);
+        let mut free_list = self.free_list();
+        free_list.lent = free_list.lent.saturating_sub(1);
+        if free_list.free.len() < self.keep {
+            free_list.free.push(storage);
         }
     }
 
     /// Whether so many are lent that who waits long should do without.
     fn is_scarce(&self) -> bool {
-        self.shelf().lent > self.keep / 2
+        self.free_list().lent > self.keep / 2
     }
 
     /// The size of a buffer, how many are lent, and how many are kept for the next.
     #[must_use]
     pub fn usage(&self) -> (usize, usize, usize) {
-        let shelf = self.shelf();
-        (self.size, shelf.lent, shelf.free.len())
+        let free_list = self.free_list();
+        (self.size, free_list.lent, free_list.free.len())
     }
 
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    fn free_list(&self) -> MutexGuard<'_, FreeList> {
+        self.free_list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -120,9 +120,9 @@ impl Buffer {
     /// Room to receive into; borrows storage, and moves what is under way to its front when the tail is used up.
     pub fn space(&mut self) -> &mut [u8] {
         if self.storage.as_ref().is_some_and(|storage| storage.len() < self.pool.size) {
-            self.move_to(self.pool.lend());
+            self.move_to(self.pool.reserve_idle());
         }
-        let storage = self.storage.get_or_insert_with(|| self.pool.lend());
+        let storage = self.storage.get_or_insert_with(|| self.pool.reserve_idle());
         if self.filled == storage.len() && self.done > 0 {
             storage.copy_within(self.done..self.filled, 0);
             self.parsed -= self.done;

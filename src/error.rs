@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::wire::backend;
-use crate::wire::frame::HEADER;
+use crate::wire::frame::HEADER_BYTES;
 
 /// SQLSTATEs that pgferry raises itself, named as in PostgreSQL's manual, appendix "Error Codes".
 pub mod sqlstate {
@@ -73,33 +73,33 @@ pub enum Severity {
 
 /// Who is to blame: decides how loudly it is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blame {
+pub enum ErrorSource {
     /// The client: its own business.
     Client,
     /// The upstream, or the way to it.
-    Upstream,
+    Server,
     /// The limits in force.
     Limits,
 }
 
 /// An error for a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum ClientError {
     /// The upstream's own `ErrorResponse`, passed on as it came.
-    Upstream(Arc<[u8]>),
+    Server(Arc<[u8]>),
     /// An error that pgferry raises.
-    Ours(Box<Ours>),
+    Proxy(Box<Proxy>),
 }
 
 /// The parts of an error that pgferry raises.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ours {
+pub struct Proxy {
     /// Whether the connection ends.
     pub severity: Severity,
     /// The SQLSTATE.
     pub code: &'static str,
     /// Who is to blame.
-    pub blame: Blame,
+    pub error_source: ErrorSource,
     /// What went wrong.
     pub message: String,
     /// Particulars.
@@ -108,23 +108,23 @@ pub struct Ours {
     pub hint: Option<String>,
 }
 
-impl Fault {
+impl ClientError {
     /// A FATAL error.
     #[must_use]
-    pub fn fatal(blame: Blame, code: &'static str, message: impl Into<String>) -> Self {
-        Self::ours(Severity::Fatal, blame, code, message.into())
+    pub fn fatal(error_source: ErrorSource, code: &'static str, message: impl Into<String>) -> Self {
+        Self::proxy(Severity::Fatal, error_source, code, message.into())
     }
 
     /// An ERROR that leaves the session usable.
     #[must_use]
-    pub fn error(blame: Blame, code: &'static str, message: impl Into<String>) -> Self {
-        Self::ours(Severity::Error, blame, code, message.into())
+    pub fn error(error_source: ErrorSource, code: &'static str, message: impl Into<String>) -> Self {
+        Self::proxy(Severity::Error, error_source, code, message.into())
     }
 
     /// A FATAL error for a client that breaks the protocol.
     #[must_use]
     pub fn violation(message: impl Into<String>) -> Self {
-        Self::fatal(Blame::Client, sqlstate::PROTOCOL_VIOLATION, message)
+        Self::fatal(ErrorSource::Client, sqlstate::PROTOCOL_VIOLATION, message)
     }
 
     /// A FATAL error for a message of a type that PostgreSQL does not know; the words are PostgreSQL's.
@@ -137,19 +137,19 @@ impl Fault {
     #[must_use]
     pub fn upstream_fatal(frame: &[u8]) -> Self {
         let mut fatal = Vec::new();
-        backend::put_error_as_fatal(&mut fatal, frame.get(HEADER..).unwrap_or_default());
-        Self::Upstream(fatal.into())
+        backend::put_error_as_fatal(&mut fatal, frame.get(HEADER_BYTES..).unwrap_or_default());
+        Self::Server(fatal.into())
     }
 
-    fn ours(severity: Severity, blame: Blame, code: &'static str, message: String) -> Self {
-        Self::Ours(Box::new(Ours { severity, code, blame, message, detail: None, hint: None }))
+    fn proxy(severity: Severity, error_source: ErrorSource, code: &'static str, message: String) -> Self {
+        Self::Proxy(Box::new(Proxy { severity, code, error_source, message, detail: None, hint: None }))
     }
 
     /// Adds particulars.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
-        if let Self::Ours(ours) = &mut self {
-            ours.detail = Some(detail.into());
+        if let Self::Proxy(proxy) = &mut self {
+            proxy.detail = Some(detail.into());
         }
         self
     }
@@ -157,8 +157,8 @@ impl Fault {
     /// Adds advice.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        if let Self::Ours(ours) = &mut self {
-            ours.hint = Some(hint.into());
+        if let Self::Proxy(proxy) = &mut self {
+            proxy.hint = Some(hint.into());
         }
         self
     }
@@ -166,25 +166,25 @@ impl Fault {
     /// The same error, ending the connection.
     #[must_use]
     pub fn into_fatal(mut self) -> Self {
-        if let Self::Ours(ours) = &mut self {
-            ours.severity = Severity::Fatal;
+        if let Self::Proxy(proxy) = &mut self {
+            proxy.severity = Severity::Fatal;
         }
         self
     }
 
     /// Appends the `ErrorResponse`.
     pub fn put(&self, out: &mut Vec<u8>) {
-        let ours = match self {
-            Self::Upstream(frame) => return out.extend_from_slice(frame),
-            Self::Ours(ours) => ours,
+        let proxy = match self {
+            Self::Server(frame) => return out.extend_from_slice(frame),
+            Self::Proxy(proxy) => proxy,
         };
-        let severity = match ours.severity {
+        let severity = match proxy.severity {
             Severity::Error => "ERROR",
             Severity::Fatal => "FATAL",
         };
-        let mut fields = vec![(b'S', severity), (b'V', severity), (b'C', ours.code), (b'M', ours.message.as_str())];
-        fields.extend(ours.detail.as_deref().map(|detail| (b'D', detail)));
-        fields.extend(ours.hint.as_deref().map(|hint| (b'H', hint)));
+        let mut fields = vec![(b'S', severity), (b'V', severity), (b'C', proxy.code), (b'M', proxy.message.as_str())];
+        fields.extend(proxy.detail.as_deref().map(|detail| (b'D', detail)));
+        fields.extend(proxy.hint.as_deref().map(|hint| (b'H', hint)));
         backend::put_error(out, &fields);
     }
 
@@ -192,8 +192,8 @@ impl Fault {
     #[must_use]
     pub fn code(&self) -> String {
         match self {
-            Self::Upstream(frame) => field(frame, b'C'),
-            Self::Ours(ours) => ours.code.to_owned(),
+            Self::Server(frame) => field(frame, b'C'),
+            Self::Proxy(proxy) => proxy.code.to_owned(),
         }
     }
 
@@ -201,34 +201,34 @@ impl Fault {
     #[must_use]
     pub fn message(&self) -> String {
         match self {
-            Self::Upstream(frame) => field(frame, b'M'),
-            Self::Ours(ours) => ours.message.clone(),
+            Self::Server(frame) => field(frame, b'M'),
+            Self::Proxy(proxy) => proxy.message.clone(),
         }
     }
 
     /// Who is to blame.
     #[must_use]
-    pub fn blame(&self) -> Blame {
+    pub fn error_source(&self) -> ErrorSource {
         match self {
-            Self::Upstream(_) => Blame::Upstream,
-            Self::Ours(ours) => ours.blame,
+            Self::Server(_) => ErrorSource::Server,
+            Self::Proxy(proxy) => proxy.error_source,
         }
     }
 }
 
 fn field(frame: &[u8], field: u8) -> String {
-    let value = frame.get(HEADER..).and_then(|body| backend::error_field(body, field));
+    let value = frame.get(HEADER_BYTES..).and_then(|body| backend::error_field(body, field));
     String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.message(), self.code())?;
-        if let Self::Ours(ours) = self {
-            if let Some(detail) = &ours.detail {
+        if let Self::Proxy(proxy) = self {
+            if let Some(detail) = &proxy.detail {
                 write!(f, "; {detail}")?;
             }
-            if let Some(hint) = &ours.hint {
+            if let Some(hint) = &proxy.hint {
                 write!(f, "; hint: {hint}")?;
             }
         }
@@ -236,7 +236,7 @@ impl fmt::Display for Fault {
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for ClientError {}
 
 #[cfg(test)]
 mod tests {
@@ -244,15 +244,18 @@ mod tests {
 
     #[test]
     fn every_field_is_sent() {
-        let fault = Fault::error(Blame::Limits, sqlstate::TOO_MANY_CONNECTIONS, "m").detail("d").hint("h").into_fatal();
+        let client_error = ClientError::error(ErrorSource::Limits, sqlstate::TOO_MANY_CONNECTIONS, "m")
+            .detail("d")
+            .hint("h")
+            .into_fatal();
         let mut out = Vec::new();
-        fault.put(&mut out);
+        client_error.put(&mut out);
         for (kind, value) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', "53300"), (b'M', "m"), (b'D', "d"), (b'H', "h")]
         {
             assert_eq!(backend::error_field(&out[5..], kind), Some(value.as_bytes()));
         }
-        assert_eq!(fault.to_string(), "m (53300); d; hint: h");
-        let passed_on = Fault::Upstream(out.clone().into());
+        assert_eq!(client_error.to_string(), "m (53300); d; hint: h");
+        let passed_on = ClientError::Server(out.clone().into());
         assert_eq!((passed_on.code().as_str(), passed_on.message().as_str()), ("53300", "m"));
     }
 }

@@ -10,17 +10,17 @@ use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Uri};
 
 use crate::admin::console::command::{self, Command};
+use crate::admin::console_client;
 use crate::admin::request::{self, Names};
-use crate::admin::talk;
 use crate::auth::scram::Verifier;
 use crate::auth::scram::client::{Binding, Client};
 use crate::auth::scram::server::{Offered, Server};
 use crate::auth::stored::userlist;
 use crate::auth::{Credential, Password, pgpass};
-use crate::config::{Settings, Upstream, Written};
+use crate::config::{RawConfig, Settings, Upstream};
 use crate::import::{self, ini::Ini};
-use crate::net::Inherited;
-use crate::track::{SqlEffects, names, prefilter, session_command, sql, sql_effects};
+use crate::net::InheritedListener;
+use crate::track::{SqlEffects, message_target, prefilter, session_command, sql, sql_effects};
 use crate::wire::{Frames, backend, frame, frontend, startup};
 
 /// Frames never overlap, never exceed the limit and never leave the input.
@@ -33,7 +33,7 @@ pub fn frames(bytes: &[u8]) {
     let mut walked = 0;
     let mut frames = Frames::new(input, limit);
     while let Some(Ok(frame)) = frames.next() {
-        assert!(frame.bytes.len() >= frame::HEADER && frame.bytes.len() <= limit + 1);
+        assert!(frame.bytes.len() >= frame::HEADER_BYTES && frame.bytes.len() <= limit + 1);
         assert_eq!(frame.bytes, &input[walked..walked + frame.bytes.len()]);
         walked += frame.bytes.len();
     }
@@ -81,7 +81,7 @@ pub fn messages(bytes: &[u8]) {
     let mut out = Vec::new();
     backend::put_error_as_fatal(&mut out, body);
     let _ = backend::columns(body);
-    let _ = names::about(field, body);
+    let _ = message_target::target_of(field, body);
 }
 
 /// The analysis of SQL ends, a statement that is said again is still one, and the quick pass keeps back what matters.
@@ -152,7 +152,7 @@ pub fn url(bytes: &[u8]) {
 /// When a mistake has no place.
 pub fn config(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    let mut written = Written::default();
+    let mut written = RawConfig::default();
     match written.file_text("f", &text) {
         Ok(()) => {
             let _ = Settings::resolve(&written);
@@ -189,7 +189,7 @@ pub fn scram(bytes: &[u8]) {
 /// # Panics
 /// When it is not.
 pub fn secrets(bytes: &[u8]) {
-    let wanted = pgpass::Wanted { host: "db", port: 5432, database: b"shop", user: b"app" };
+    let wanted = pgpass::PassfileKey { host: "db", port: 5432, database: b"shop", user: b"app" };
     let _ = pgpass::look_up(bytes, &wanted);
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let _ = userlist(text);
@@ -240,12 +240,12 @@ pub fn handover(bytes: &[u8]) {
     let text = String::from_utf8_lossy(rest);
     let names: Vec<_> = text.lines().map(str::to_owned).collect();
     let wanted: usize = names.iter().map(|name| if name.starts_with('+') { 2 } else { 1 }).sum();
-    if let Ok(all) = Inherited::from_process(&names, descriptors) {
+    if let Ok(all) = InheritedListener::from_process(&names, descriptors) {
         assert!(all.len() == names.len() && wanted == count);
         assert!(names.iter().all(|name| name.starts_with(['+', '-'])));
     }
-    assert!(talk::columns(rest).len() * 19 <= rest.len());
-    assert!(talk::row(rest).len() * 4 <= rest.len());
+    assert!(console_client::columns(rest).len() * 19 <= rest.len());
+    assert!(console_client::row(rest).len() * 4 <= rest.len());
 }
 
 /// Password files: one gives a password only where a line of it can be for this server, and never more than the line.
@@ -254,7 +254,7 @@ pub fn handover(bytes: &[u8]) {
 /// When it gives more.
 pub fn pgpass(bytes: &[u8]) {
     for (host, user) in [("db", &b"app"[..]), ("::1", b"a:b"), ("/run/x", b"back\\slash"), ("", b"")] {
-        let wanted = pgpass::Wanted { host, port: 5432, database: b"shop", user };
+        let wanted = pgpass::PassfileKey { host, port: 5432, database: b"shop", user };
         if let Some(password) = pgpass::look_up(bytes, &wanted) {
             let password = password.expose();
             assert!(password.len() < bytes.len() && !password.contains(&b'\n'));
@@ -286,7 +286,7 @@ pub fn hba(bytes: &[u8]) {
     for (_, line, outcome) in import::access::hba_rules(&text) {
         let Ok(rule) = outcome else { continue };
         assert!(rule.iter().all(|key| !key.contains('\n')), "{line}");
-        let mut written = Written::default();
+        let mut written = RawConfig::default();
         let toml = format!("upstream = \"postgres://h\"\n[[rule]]\n{}\n", rule.join("\n"));
         // An address may still be none, which is said with its place; anything else is a rule.
         if let Err(error) = written.file_text("f", &toml) {

@@ -11,6 +11,7 @@ pub mod config;
 pub mod doctor;
 pub mod drain;
 pub mod error;
+pub mod file_watch;
 pub mod fuzz;
 pub mod import;
 pub mod log;
@@ -22,5 +23,12 @@ pub mod server;
 pub mod track;
 pub mod upstream;
 pub mod wake;
-pub mod watch;
 pub mod wire;
+
+/// The modules that tests, benchmarks and fuzz targets use.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::{
+        admin, auth, buffer, config, doctor, error, fuzz, import, log, machine, net, server, track, upstream, wire,
+    };
+}

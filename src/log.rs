@@ -20,16 +20,16 @@ use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// The lines that may wait, in bytes.
-const QUEUE: usize = 1 << 20;
+const MAX_QUEUE_BYTES: usize = 1 << 20;
 
 /// What a line in the queue costs besides its bytes.
-const OVERHEAD: usize = 64;
+const LINE_OVERHEAD_BYTES: usize = 64;
 
 /// The longest line, in bytes; what is longer is cut.
-const LINE: usize = 8 * 1024;
+const MAX_LINE_BYTES: usize = 8 * 1024;
 
 /// How long the end of the process waits for the log to be read.
-const LAST_LINES: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The form of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,12 +77,12 @@ impl Queue {
 
     fn put(&self, line: &[u8]) {
         let mut state = self.state();
-        if state.bytes + line.len() + OVERHEAD > QUEUE {
+        if state.bytes + line.len() + LINE_OVERHEAD_BYTES > MAX_QUEUE_BYTES {
             state.dropped += 1;
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        state.bytes += line.len() + OVERHEAD;
+        state.bytes += line.len() + LINE_OVERHEAD_BYTES;
         state.lines.push_back(line.to_vec());
         drop(state);
         self.filled.notify_one();
@@ -115,7 +115,7 @@ impl Queue {
         state.closed = true;
         self.filled.notify_one();
         // Whether they were or not: the process ends.
-        drop(self.written.wait_timeout_while(state, LAST_LINES, |state| state.bytes > 0));
+        drop(self.written.wait_timeout_while(state, FLUSH_TIMEOUT, |state| state.bytes > 0));
     }
 }
 
@@ -189,7 +189,7 @@ fn write_all(queue: &Queue, form: Form, out: &mut (impl Write + AsFd)) {
                 // Nobody reads any more; somebody may later.
                 queue.dropped.fetch_add(1, Ordering::Relaxed);
             }
-            queue.done(line.len() + OVERHEAD);
+            queue.done(line.len() + LINE_OVERHEAD_BYTES);
         }
         if dropped > 0 {
             warn!("{dropped} lines of the log were dropped: it was not read fast enough");
@@ -221,7 +221,7 @@ pub fn clean(line: &[u8], form: Form) -> Vec<u8> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let text = String::from_utf8_lossy(line);
     let mut out = match form {
-        Form::Json if text.len() <= LINE => escaped_in_json(&text),
+        Form::Json if text.len() <= MAX_LINE_BYTES => escaped_in_json(&text),
         Form::Json => escaped_in_json(&shortened(&text)),
         Form::Text | Form::Colours => escaped(&text, form == Form::Colours),
     };
@@ -230,9 +230,9 @@ pub fn clean(line: &[u8], form: Form) -> Vec<u8> {
 }
 
 fn escaped(text: &str, colours: bool) -> String {
-    let mut out = String::with_capacity(text.len().min(LINE));
+    let mut out = String::with_capacity(text.len().min(MAX_LINE_BYTES));
     for (at, c) in text.char_indices() {
-        if out.len() >= LINE {
+        if out.len() >= MAX_LINE_BYTES {
             // Writing to a string can't fail.
             let _ = fmt::write(&mut out, format_args!("… ({} bytes more)", text.len() - at));
             break;
@@ -269,7 +269,7 @@ fn is_invisible(c: char) -> bool {
 /// A JSON object whose texts are cut so that it becomes short enough.
 fn shortened(text: &str) -> String {
     let Ok(serde_json::Value::Object(fields)) = serde_json::from_str(text) else { return "{}".into() };
-    let most = LINE / 2 / fields.len().max(1);
+    let most = MAX_LINE_BYTES / 2 / fields.len().max(1);
     let cut = |value: serde_json::Value| match value {
         serde_json::Value::String(text) if text.len() > most / 2 => {
             let short = cut(&text, most / 2);
@@ -312,15 +312,16 @@ mod tests {
         }
         assert_eq!(text("\u{1b}[33mx\u{1b}[0m\n", Form::Colours), "\u{1b}[33mx\u{1b}[0m\n");
         assert_eq!(clean(b"\xff\n", Form::Text), "\u{fffd}\n".as_bytes());
-        let long = text(&"é".repeat(LINE), Form::Text);
-        assert!(long.len() < LINE + 64 && long.ends_with("bytes more)\n"), "{} bytes", long.len());
+        let long = text(&"é".repeat(MAX_LINE_BYTES), Form::Text);
+        assert!(long.len() < MAX_LINE_BYTES + 64 && long.ends_with("bytes more)\n"), "{} bytes", long.len());
     }
 
     #[test]
     fn a_long_object_stays_one() {
-        let line = serde_json::json!({"level": "INFO", "message": "é\"\n".repeat(LINE), "client": 7}).to_string();
+        let line =
+            serde_json::json!({"level": "INFO", "message": "é\"\n".repeat(MAX_LINE_BYTES), "client": 7}).to_string();
         let short = text(&line, Form::Json);
-        assert!(short.len() < LINE, "{} bytes", short.len());
+        assert!(short.len() < MAX_LINE_BYTES, "{} bytes", short.len());
         let parsed: serde_json::Value = serde_json::from_str(&short).expect("JSON");
         assert_eq!((&parsed["level"], &parsed["client"]), (&"INFO".into(), &7.into()));
     }
@@ -332,14 +333,14 @@ mod tests {
         for _ in 0..2000 {
             queue.put(&line);
         }
-        let fit = QUEUE / (line.len() + OVERHEAD);
+        let fit = MAX_QUEUE_BYTES / (line.len() + LINE_OVERHEAD_BYTES);
         assert_eq!(queue.dropped(), 2000 - fit as u64);
         let (lines, dropped) = queue.take().expect("lines");
         assert_eq!((lines.len(), dropped), (fit, 2000 - fit as u64));
         queue.put(&line);
         assert_eq!(queue.state().lines.len(), 0, "what is being written still counts");
         for line in &lines {
-            queue.done(line.len() + OVERHEAD);
+            queue.done(line.len() + LINE_OVERHEAD_BYTES);
         }
         queue.put(&line);
         assert_eq!(queue.state().lines.len(), 1);

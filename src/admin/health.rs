@@ -6,7 +6,7 @@ use crate::client::Shared;
 use crate::drain::Phase;
 
 /// For how long the workers may say nothing. They look around every second at the latest.
-const STUCK: Duration = Duration::from_secs(10);
+const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// Whether the workers work.
 ///
@@ -14,7 +14,7 @@ const STUCK: Duration = Duration::from_secs(10);
 /// Why not.
 pub fn live(shared: &Shared) -> Result<(), String> {
     let silent = shared.registry.silent_for();
-    if silent > STUCK {
+    if silent > STUCK_AFTER {
         return Err(format!("the workers have done nothing for {} s", silent.as_secs()));
     }
     Ok(())

@@ -8,13 +8,13 @@ use crate::log;
 use crate::track::Pins;
 use crate::upstream::counters::Counter;
 use crate::upstream::histogram::{BOUNDS, Histogram};
-use crate::upstream::{Closing, Registry};
+use crate::upstream::{CloseReason, Registry};
 
 /// How many (database, user)s get lines of their own; what is beyond is summed up under `other`.
-const MOST_POOLS: usize = 100;
+const MAX_POOLS: usize = 100;
 
 /// The longest label, in bytes: PostgreSQL's own names are shorter. Those that are alike up to there share a line.
-const LABEL: usize = 64;
+const MAX_LABEL_BYTES: usize = 64;
 
 /// How the page is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ struct Row {
     idle: usize,
     waiting: usize,
     size: usize,
-    traffic: [u64; 9],
+    stats: [u64; 9],
 }
 
 impl Row {
@@ -81,20 +81,20 @@ impl Row {
             row.size += state.size;
         }
         // What was done outlives the pools that did it.
-        for ((database, user), traffic) in registry.all_traffic() {
+        for ((database, user), stats) in registry.all_pool_stats() {
             let row = Self::of(&mut rows, &database, &user);
             let counters = [
-                &traffic.logins,
-                &traffic.assignments,
-                &traffic.queries,
-                &traffic.transactions,
-                &traffic.received,
-                &traffic.sent,
-                &traffic.client_parses,
-                &traffic.server_parses,
-                &traffic.binds,
+                &stats.logins,
+                &stats.assignments,
+                &stats.queries,
+                &stats.transactions,
+                &stats.received,
+                &stats.sent,
+                &stats.client_parses,
+                &stats.server_parses,
+                &stats.binds,
             ];
-            for (sum, counter) in row.traffic.iter_mut().zip(counters) {
+            for (sum, counter) in row.stats.iter_mut().zip(counters) {
                 *sum += counter.get();
             }
         }
@@ -104,20 +104,20 @@ impl Row {
     fn of<'a>(rows: &'a mut BTreeMap<(String, String), Self>, database: &[u8], user: &[u8]) -> &'a mut Self {
         let show = |name: &[u8]| {
             let name = String::from_utf8_lossy(name);
-            match log::cut(&name, LABEL) {
+            match log::cut(&name, MAX_LABEL_BYTES) {
                 short if short.len() < name.len() => format!("{short}…"),
                 _ => name.into_owned(),
             }
         };
         let mut labels = (show(database), show(user));
-        if rows.len() >= MOST_POOLS && !rows.contains_key(&labels) {
+        if rows.len() >= MAX_POOLS && !rows.contains_key(&labels) {
             labels = ("other".to_owned(), "other".to_owned());
         }
         rows.entry(labels).or_default()
     }
 }
 
-/// What the numbers of [`Row::traffic`] are, in their order.
+/// What the numbers of [`Row::pool_stats`] are, in their order.
 const TRAFFIC: [(&str, &str); 9] = [
     ("pgferry_pool_logins", "Clients that logged in."),
     ("pgferry_pool_assignments", "Server connections given to clients."),
@@ -151,7 +151,7 @@ impl Page {
         self.counter("pgferry_clients_rejected", "Clients that were not let in.", &counters.refused);
         self.gauge("pgferry_clients", "Clients that are logged in.", shared.sessions.count());
         self.gauge("pgferry_clients_waiting", "Clients waiting for a server connection.", shared.sessions.waiting());
-        self.gauge("pgferry_clients_max", "Maximum number of clients.", shared.places.cap());
+        self.gauge("pgferry_clients_max", "Maximum number of clients.", shared.client_slots.cap());
         self.counter("pgferry_cancels", "Cancel requests sent to PostgreSQL.", &counters.cancels);
         self.counter(
             "pgferry_cancels_rejected",
@@ -171,7 +171,7 @@ impl Page {
         let counters = &registry.counters;
         self.counter("pgferry_upstream_opened", "Server connections opened.", &counters.opened);
         self.head_counter("pgferry_upstream_closed", "Server connections closed, by reason.");
-        for ((_, reason), counter) in Closing::NAMES.iter().zip(&counters.closed_by_reason) {
+        for ((_, reason), counter) in CloseReason::NAMES.iter().zip(&counters.closed_by_reason) {
             self.line("pgferry_upstream_closed_total", &[("reason", reason)], counter.get());
         }
         self.head_counter("pgferry_upstream_failed", "Failed attempts to open a server connection, by SQLSTATE.");
@@ -216,7 +216,7 @@ impl Page {
         for (at, (name, help)) in TRAFFIC.into_iter().enumerate() {
             self.head_counter(name, help);
             for ((database, user), row) in rows {
-                self.line(&format!("{name}_total"), &[("database", database), ("user", user)], row.traffic[at]);
+                self.line(&format!("{name}_total"), &[("database", database), ("user", user)], row.stats[at]);
             }
         }
     }

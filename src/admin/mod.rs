@@ -8,16 +8,16 @@
 //! - [`vitals`]: a line in the log now and then.
 
 pub mod console;
-pub mod desk;
+pub mod console_client;
 pub mod health;
 pub mod metrics;
 pub mod page;
 pub mod probe;
 pub mod request;
 pub mod show;
+pub mod state;
+pub mod stats_log;
 pub mod table;
-pub mod talk;
-pub mod vitals;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -44,35 +44,39 @@ use tracing::{debug, info};
 
 use crate::client::Shared;
 use crate::config::AdminListen;
-use crate::net::{Bound, Inherited, Io};
-pub use desk::{Desk, Order};
+use crate::net::{InheritedListener, Io, Listener};
 use request::{Endpoint, Names};
+pub use state::{AdminState, ServerCommand};
 
 /// How long a client may take to send its request's headers.
-const PATIENCE: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to wait before accepting again when that has failed.
-const AGAIN: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// The thread that answers. Dropping it ends it.
 #[derive(Debug)]
-pub struct Admin {
-    listener: Arc<Bound>,
+pub struct HttpServer {
+    listener: Arc<Listener>,
     stop: Option<oneshot::Sender<Infallible>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Admin {
+impl HttpServer {
     /// Listens at `address`, with the listener `given` from outside if there is one, and begins to answer.
     ///
     /// # Errors
     /// What keeps it from listening, with the address.
-    pub fn start(desk: &Arc<Desk>, address: &AdminListen, given: Option<Inherited>) -> Result<Self, String> {
+    pub fn start(
+        admin_state: &Arc<AdminState>,
+        address: &AdminListen,
+        given: Option<InheritedListener>,
+    ) -> Result<Self, String> {
         let (told, outcome) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let own = address.clone();
-        let desk = Arc::clone(desk);
-        let settings = desk.shared.registry.settings.load_full();
+        let admin_state = Arc::clone(admin_state);
+        let settings = admin_state.shared.registry.settings.load_full();
         let (mode, group) = (settings.unix_socket_mode, settings.unix_socket_group.clone());
         let serve = move || match Self::prepare(&own, given, mode, group.as_deref()) {
             Ok((runtime, listener)) => {
@@ -80,7 +84,7 @@ impl Admin {
                 let _ = told.send(Ok(Arc::clone(&listener)));
                 runtime.block_on(async {
                     tokio::select! {
-                        () = answer_all(&desk, &listener) => {}
+                        () = answer_all(&admin_state, &listener) => {}
                         _ = stopped => {}
                     }
                 });
@@ -96,34 +100,34 @@ impl Admin {
 
     /// The listener, for another process.
     #[must_use]
-    pub fn listener(&self) -> Arc<Bound> {
+    pub fn listener(&self) -> Arc<Listener> {
         Arc::clone(&self.listener)
     }
 
     /// Another process has the listener.
-    pub fn leave(self) {
-        self.listener.leave();
+    pub fn detach(self) {
+        self.listener.detach();
     }
 
     fn prepare(
         address: &AdminListen,
-        given: Option<Inherited>,
+        given: Option<InheritedListener>,
         mode: u32,
         group: Option<&str>,
-    ) -> Result<(Runtime, Arc<Bound>), String> {
+    ) -> Result<(Runtime, Arc<Listener>), String> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
         let inside = runtime.enter();
         let listener = match (given, address) {
             (Some(given), _) => given.adopt(),
-            (None, AdminListen::Tcp(address)) => Bound::tcp(*address),
-            (None, AdminListen::File(path)) => Bound::file(path, mode, group),
+            (None, AdminListen::Tcp(address)) => Listener::tcp(*address),
+            (None, AdminListen::File(path)) => Listener::file(path, mode, group),
         };
         drop(inside);
         Ok((runtime, Arc::new(listener.map_err(|error| error.to_string())?)))
     }
 }
 
-impl Drop for Admin {
+impl Drop for HttpServer {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
@@ -134,12 +138,12 @@ impl Drop for Admin {
 }
 
 /// Connections at a time. Where there are more, the oldest goes: half a request, kept open, keeps out nobody.
-const MOST: usize = 32;
+const MAX_CONNECTIONS: usize = 32;
 
 /// How long a connection may last: what asks now and then connects again.
-const LONGEST: Duration = Duration::from_secs(60);
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(60);
 
-async fn answer_all(desk: &Arc<Desk>, listener: &Bound) {
+async fn answer_all(admin_state: &Arc<AdminState>, listener: &Listener) {
     // A browser can't connect to a socket file.
     let browsers = listener.is_tcp();
     let own = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -149,34 +153,35 @@ async fn answer_all(desk: &Arc<Desk>, listener: &Bound) {
             Ok(stream) => match stream.into_io() {
                 Ok(io) => {
                     open.retain(|connection| !connection.is_finished());
-                    if open.len() >= MOST
+                    if open.len() >= MAX_CONNECTIONS
                         && let Some(oldest) = open.pop_front()
                     {
                         oldest.abort();
                     }
-                    let settings = desk.shared.registry.settings.load();
+                    let settings = admin_state.shared.registry.settings.load();
                     let names = Names::new(settings.admin_hosts.iter().cloned().chain([own.clone()]));
-                    let served = timeout(LONGEST, serve(Arc::clone(desk), io, browsers.then_some(names)));
+                    let served =
+                        timeout(MAX_CONNECTION_AGE, serve(Arc::clone(admin_state), io, browsers.then_some(names)));
                     open.push_back(tokio::spawn(served).abort_handle());
                 }
                 Err(error) => debug!("an admin connection could not be used: {error}"),
             },
             Err(error) => {
                 debug!("an admin connection could not be accepted: {error}");
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
     }
 }
 
-async fn serve(desk: Arc<Desk>, io: Box<dyn Io>, names: Option<Names>) {
+async fn serve(admin_state: Arc<AdminState>, io: Box<dyn Io>, names: Option<Names>) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = answer(&desk, &request, names.as_ref());
+        let response = answer(&admin_state, &request, names.as_ref());
         async move { Ok::<_, Infallible>(response) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
+        .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(16 * 1024)
         .serve_connection(TokioIo::new(io), service)
         .await;
@@ -185,12 +190,12 @@ async fn serve(desk: Arc<Desk>, io: Box<dyn Io>, names: Option<Names>) {
     }
 }
 
-fn answer<B>(desk: &Desk, request: &Request<B>, names: Option<&Names>) -> Response<Full<Bytes>> {
+fn answer<B>(admin_state: &AdminState, request: &Request<B>, names: Option<&Names>) -> Response<Full<Bytes>> {
     let endpoint = match request::understand(request.method(), request.uri(), request.headers(), names) {
         Ok(endpoint) => endpoint,
         Err((status, why)) => return text(status, why),
     };
-    let shared = &desk.shared;
+    let shared = &admin_state.shared;
     let of_type = |kind: &'static str, body: String| {
         let mut response = text(StatusCode::OK, body);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -207,7 +212,7 @@ fn answer<B>(desk: &Desk, request: &Request<B>, names: Option<&Names>) -> Respon
             response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
             response
         }
-        Endpoint::Status => of_type("application/json", page::figures(desk)),
+        Endpoint::Status => of_type("application/json", page::figures(admin_state)),
         Endpoint::Startup => text(StatusCode::OK, "started\n"),
         Endpoint::Live => judged(health::live(shared)),
         Endpoint::Ready => judged(health::ready(shared)),

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::Desk;
-use super::desk::{Sample, Seen};
+use super::AdminState;
 use super::health;
-use crate::client::control::Activity;
+use super::state::{RecentError, Sample};
+use crate::client::session_handle::Activity;
 use crate::drain::Phase;
 use crate::upstream::histogram::BOUNDS;
 
@@ -19,10 +19,10 @@ pub const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-
     frame-ancestors 'none'";
 
 /// How many of those who wait are told by name.
-const WAITING: usize = 20;
+const MAX_WAITING_SHOWN: usize = 20;
 
 /// How many pools are shown.
-const POOLS: usize = 100;
+const MAX_POOLS_SHOWN: usize = 100;
 
 #[derive(Serialize)]
 struct Status {
@@ -41,7 +41,7 @@ struct Status {
     pools: Vec<Pool>,
     waiting: Vec<Waiting>,
     pins: Vec<Pin>,
-    errors: Vec<Seen>,
+    errors: Vec<RecentError>,
 }
 
 #[derive(Serialize)]
@@ -86,8 +86,8 @@ impl Pin {
 
 /// The page's figures, as JSON.
 #[must_use]
-pub fn figures(desk: &Desk) -> String {
-    let shared = &desk.shared;
+pub fn figures(admin_state: &AdminState) -> String {
+    let shared = &admin_state.shared;
     let registry = &shared.registry;
     let settings = registry.settings.load_full();
     let counters = &registry.counters;
@@ -104,25 +104,25 @@ pub fn figures(desk: &Desk) -> String {
         upstream: settings.upstream.places(),
         max_upstream: settings.max_upstream,
         bounds: BOUNDS,
-        now: desk.sample(),
-        samples: desk.samples(),
+        now: admin_state.sample(),
+        samples: admin_state.samples(),
         ports: Ports {
             saved: counters.ports_saved(),
             time_waits: counters.time_waits.get(),
             unavailable: counters.no_port.get(),
         },
-        pools: pools(desk),
-        waiting: waiting(desk),
-        pins: desk.pins().into_iter().filter(|(_, count, _)| *count > 0).map(Pin::of).collect(),
-        errors: desk.errors(),
+        pools: pools(admin_state),
+        waiting: waiting(admin_state),
+        pins: admin_state.pins().into_iter().filter(|(_, count, _)| *count > 0).map(Pin::of).collect(),
+        errors: admin_state.errors(),
     };
     // Numbers and texts only.
     serde_json::to_string(&status).unwrap_or_default()
 }
 
 /// Those in use first.
-fn pools(desk: &Desk) -> Vec<Pool> {
-    let registry = &desk.shared.registry;
+fn pools(admin_state: &AdminState) -> Vec<Pool> {
+    let registry = &admin_state.shared.registry;
     let pools = registry.all_pools().into_iter().map(|pool| {
         let state = pool.state();
         Pool {
@@ -137,28 +137,28 @@ fn pools(desk: &Desk) -> Vec<Pool> {
     });
     let mut pools: Vec<_> = pools.collect();
     pools.sort_by_key(|pool| std::cmp::Reverse((pool.waiting, pool.leased, pool.idle)));
-    pools.truncate(POOLS);
+    pools.truncate(MAX_POOLS_SHOWN);
     pools
 }
 
 /// Those who have waited longest first.
-fn waiting(desk: &Desk) -> Vec<Waiting> {
+fn waiting(admin_state: &AdminState) -> Vec<Waiting> {
     let now = Instant::now();
-    let all = desk.shared.sessions.all();
+    let all = admin_state.shared.sessions.all();
     let waiting = all.iter().filter_map(|session| {
-        let glance = session.glance();
+        let glance = session.snapshot();
         let since = glance.requested.filter(|_| glance.activity == Activity::Waiting)?;
         Some(Waiting {
             client: session.id,
-            database: text(session.whose.database()),
-            user: text(session.whose.user()),
+            database: text(session.target.database()),
+            user: text(session.target.user()),
             application_name: glance.application_name,
             milliseconds: now.saturating_duration_since(since).as_millis(),
         })
     });
     let mut waiting: Vec<_> = waiting.collect();
     waiting.sort_by_key(|one| std::cmp::Reverse(one.milliseconds));
-    waiting.truncate(WAITING);
+    waiting.truncate(MAX_WAITING_SHOWN);
     waiting
 }
 

@@ -9,13 +9,13 @@ use crate::config::{AdminListen, Listen, Settings};
 use crate::permission::{Attempt, describe};
 
 /// How long the answer may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long to wait before asking again.
-const PAUSE: Duration = Duration::from_millis(50);
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The longest answer that is read.
-const LONGEST: u64 = 64 * 1024;
+const MAX_REPLY_BYTES: u64 = 64 * 1024;
 
 /// Asks the pgferry that runs with `settings` for `path` (`/ready`, `/live`, `/startup`); where it has no `admin_listen`, looks
 /// whether clients can connect.
@@ -25,7 +25,7 @@ const LONGEST: u64 = 64 * 1024;
 pub fn ask(settings: &Settings, path: &str) -> Result<(), String> {
     match &settings.admin_listen {
         Some(address) => get(address, path),
-        None => knock(settings),
+        None => try_connect(settings),
     }
 }
 
@@ -39,19 +39,19 @@ pub fn wait(settings: &Settings, patience: Duration) -> Result<(), String> {
         match ask(settings, "/ready") {
             Ok(()) => return Ok(()),
             Err(why) if Instant::now() >= deadline => return Err(why),
-            Err(_) => std::thread::sleep(PAUSE),
+            Err(_) => std::thread::sleep(RETRY_INTERVAL),
         }
     }
 }
 
 fn get(address: &AdminListen, path: &str) -> Result<(), String> {
     let answer = match address {
-        AdminListen::Tcp(at) => TcpStream::connect_timeout(&reachable(*at), PATIENCE).and_then(|stream| {
-            stream.set_read_timeout(Some(PATIENCE))?;
+        AdminListen::Tcp(at) => TcpStream::connect_timeout(&reachable(*at), REPLY_TIMEOUT).and_then(|stream| {
+            stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
             exchange(stream, path)
         }),
         AdminListen::File(at) => UnixStream::connect(at).and_then(|stream| {
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
             exchange(stream, path)
         }),
     };
@@ -62,7 +62,7 @@ fn exchange(mut stream: impl Read + Write, path: &str) -> io::Result<String> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    stream.take(LONGEST).read_to_end(&mut answer)?;
+    stream.take(MAX_REPLY_BYTES).read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
@@ -86,7 +86,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 }
 
 /// Whether anybody listens where clients connect.
-fn knock(settings: &Settings) -> Result<(), String> {
+fn try_connect(settings: &Settings) -> Result<(), String> {
     let Some(first) = settings.listen.first() else { return Err("pgferry listens nowhere".to_owned()) };
     match first {
         Listen::Dir(dir) => {
@@ -101,7 +101,7 @@ fn knock(settings: &Settings) -> Result<(), String> {
             let connected = address.and_then(|address| UnixStream::connect_addr(&address));
             connected.map(drop).map_err(|error| format!("@{name}: {error}"))
         }
-        Listen::Tcp(address) => TcpStream::connect_timeout(&reachable(*address), PATIENCE)
+        Listen::Tcp(address) => TcpStream::connect_timeout(&reachable(*address), REPLY_TIMEOUT)
             .map(drop)
             .map_err(|error| format!("{address}: {error}")),
     }

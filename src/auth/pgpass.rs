@@ -5,7 +5,7 @@ use super::Password;
 
 /// For whom a password is looked up.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+pub struct PassfileKey<'a> {
     /// The host's name or address; `localhost` for a unix socket in the default directory.
     pub host: &'a str,
     /// Its port.
@@ -19,14 +19,14 @@ pub struct Wanted<'a> {
 /// The password in the first line of `file` that fits.
 ///
 /// ```
-/// use pgferry::auth::pgpass::{Wanted, look_up};
+/// use pgferry::auth::pgpass::{PassfileKey, look_up};
 ///
-/// let wanted = Wanted { host: "db.example", port: 5432, database: b"shop", user: b"app" };
+/// let wanted = PassfileKey { host: "db.example", port: 5432, database: b"shop", user: b"app" };
 /// let password = look_up(b"db.example:*:shop:app:correct horse", &wanted).expect("the line fits");
 /// assert_eq!(password.expose(), b"correct horse");
 /// ```
 #[must_use]
-pub fn look_up(file: &[u8], wanted: &Wanted<'_>) -> Option<Password> {
+pub fn look_up(file: &[u8], wanted: &PassfileKey<'_>) -> Option<Password> {
     file.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).find_map(|line| {
         if line.starts_with(b"#") {
             return None;
@@ -85,11 +85,11 @@ mod tests {
             (5432, "shop", "reader", "one"),
             (5432, "shop", "nobody", "last"),
         ] {
-            let wanted = Wanted { host: "db", port, database: database.as_bytes(), user: user.as_bytes() };
+            let wanted = PassfileKey { host: "db", port, database: database.as_bytes(), user: user.as_bytes() };
             let found = look_up(file, &wanted).map(|password| password.expose().to_vec());
             assert_eq!(found, Some(expected.as_bytes().to_vec()), "{port} {database} {user}");
         }
-        let wanted = Wanted { host: "db", port: 1, database: b"x", user: b"y" };
+        let wanted = PassfileKey { host: "db", port: 1, database: b"x", user: b"y" };
         assert!(look_up(b"db:2:x:y:z\n", &wanted).is_none());
         assert!(look_up(b"", &wanted).is_none());
     }

@@ -9,7 +9,7 @@ use super::secret::{Mac, Password, ProcessKey};
 pub const REFUSAL_TTL: Duration = Duration::from_secs(5);
 
 /// How many refused passwords are remembered.
-const REFUSALS: usize = 8;
+const MAX_REFUSALS: usize = 8;
 
 /// The memory of one user's passwords. `R` is what a refusal was answered with.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ impl<R: Clone> Verified<R> {
         self.refused.retain(|(mac, at, _)| {
             now.saturating_duration_since(*at) < REFUSAL_TTL && !key.verify(&[password.expose()], mac)
         });
-        if self.refused.len() >= REFUSALS {
+        if self.refused.len() >= MAX_REFUSALS {
             self.refused.remove(0);
         }
         self.refused.push((key.mac(&[password.expose()]), now, why));

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use pgferry::admin::probe;
 use pgferry::config::value;
-use pgferry::config::{Caller, Settings, Transport, Written};
-use pgferry::doctor::{Facts, Wish, judge, report};
+use pgferry::config::{ClientIdentity, RawConfig, Settings, Transport};
+use pgferry::doctor::{Examination, Facts, diagnose, report};
 use pgferry::server;
 
 use super::options::Options;
@@ -104,7 +104,7 @@ pub(super) fn check(mut check: CheckOptions, before: Options) -> Result<(), Stri
 pub(super) fn import(file: &std::path::Path) -> Result<(), String> {
     let text = pgferry::import::import(file)?;
     print!("{text}");
-    let mut written = Written::default();
+    let mut written = RawConfig::default();
     let usable = written.file_text("the result", &text).and_then(|()| Settings::resolve(&written));
     usable
         .map(drop)
@@ -143,7 +143,7 @@ impl CheckOptions {
             self.gid.unwrap_or_else(|| nix::unistd::getgid().as_raw()),
         );
         let database = self.database.as_deref().unwrap_or(user);
-        let caller = Caller {
+        let caller = ClientIdentity {
             transport,
             address,
             ids: (!over_tcp).then_some(ids),
@@ -187,15 +187,15 @@ fn examine(doctor: &DoctorOptions, before: &Options) -> Result<u8, String> {
         [] => vec![settings(None)?],
         some => some.iter().map(|upstream| settings(Some(upstream))).collect::<Result<_, _>>()?,
     };
-    let wish = Wish {
+    let examination = Examination {
         watch: doctor.watch.map(|seconds| Duration::from_secs(seconds.max(1).into())),
         measure: doctor.measure,
         as_uid: doctor.as_uid,
-        ..Wish::default()
+        ..Examination::default()
     };
     let runtime = runtime(1).map_err(|error| error.to_string())?;
-    let facts = runtime.block_on(Facts::gather(&all, &wish)).map_err(|error| error.to_string())?;
-    let findings = judge(&facts);
+    let facts = runtime.block_on(Facts::gather(&all, &examination)).map_err(|error| error.to_string())?;
+    let findings = diagnose(&facts);
     if doctor.json {
         print!("{}", report::json(&facts, &findings));
     } else {

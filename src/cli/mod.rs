@@ -1,19 +1,19 @@
-//! The command line: `options` says how pgferry is configured, `serve` serves, `inspect`, `talk` and `completions`
+//! The command line: `options` says how pgferry is configured, `serve` serves, `inspect`, `ctl` and `completions`
 //! are the subcommands.
 
 mod completions;
+mod ctl;
 mod inspect;
 mod options;
 mod serve;
-mod talk;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use ctl::{CtlOptions, ShowOptions};
 use inspect::{CheckOptions, DoctorOptions, HealthOptions, WaitOptions};
 use options::Options;
-use talk::{CtlOptions, ShowOptions};
 
 /// A PostgreSQL sidecar for short-lived connections, which it serves over a few long-lived ones.
 ///
@@ -95,8 +95,8 @@ pub(crate) fn run() -> ExitCode {
             print!("{}", pgferry::config::keys::reference());
             Ok(())
         }
-        Some(Command::Show(after)) => talk::show(after, options),
-        Some(Command::Ctl(after)) => talk::ctl(after, options),
+        Some(Command::Show(after)) => ctl::show(after, options),
+        Some(Command::Ctl(after)) => ctl::ctl(after, options),
         Some(Command::Completions { shell }) => completions::print(shell, &mut definition()),
         None => serve::serve(&options),
     };

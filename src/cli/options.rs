@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use pgferry::config::keys::Adjustable;
 use pgferry::config::source::Value;
-use pgferry::config::{ConfigError, Settings, Written};
+use pgferry::config::{ConfigError, RawConfig, Settings};
 
 #[derive(clap::Args, Clone, Default)]
 pub(super) struct Options {
@@ -83,7 +83,7 @@ impl Options {
 
     /// The same with some set on top of that.
     pub fn settings_with(&self, on_top: &[(Adjustable, String)]) -> Result<Settings, ConfigError> {
-        let mut written = Written::default();
+        let mut written = RawConfig::default();
         written.env(
             std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))),

@@ -5,12 +5,12 @@ use std::io::{IsTerminal, stderr};
 use std::sync::Arc;
 
 use listenfd::ListenFd;
-use pgferry::admin::talk::Predecessor;
+use pgferry::admin::console_client::OldProcess;
 use pgferry::config::keys::Adjustable;
 use pgferry::config::{LogFormat, Settings};
 use pgferry::log::{Form, Log};
-use pgferry::net::Inherited;
-use pgferry::server::{self, Surroundings};
+use pgferry::net::InheritedListener;
+use pgferry::server::{self, ServerContext};
 use tokio::runtime::{Builder, Runtime};
 use tracing::error;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -26,26 +26,26 @@ pub(super) fn serve(options: &Options) -> Result<(), String> {
     let (log, set_log_level) = log_to_stderr(&settings).map_err(|error| format!("the log: {error}"))?;
     std::panic::set_hook(Box::new(|panic| error!("{panic}; {}", Backtrace::capture())));
     let mut inherited = of_service_manager().map_err(|error| format!("LISTEN_FDS: {error}"))?;
-    let mut predecessor = None;
+    let mut old_process = None;
     if options.replace {
-        let asked = Predecessor::ask(&settings).map_err(|error| format!("--replace: {error}"))?;
+        let asked = OldProcess::ask(&settings).map_err(|error| format!("--replace: {error}"))?;
         if let Some((process, listeners)) = asked {
-            predecessor = Some(process);
+            old_process = Some(process);
             inherited.extend(listeners);
         }
     }
     let runtime = runtime(settings.workers).map_err(|error| error.to_string())?;
     let own = options.clone();
     let reload = Arc::new(move |on_top: &[(Adjustable, String)]| own.settings_with(on_top));
-    let surroundings = Surroundings { reload, set_log_level, log: log.queue(), inherited, predecessor };
-    let outcome = runtime.block_on(server::run(settings, surroundings)).map_err(|error| error.to_string());
+    let context = ServerContext { reload, set_log_level, log: log.queue(), inherited, old_process };
+    let outcome = runtime.block_on(server::run(settings, context)).map_err(|error| error.to_string());
     // Whoever still has something to say has had the time.
     runtime.shutdown_background();
     outcome
 }
 
 /// The listeners of the service manager (`systemd.socket`).
-fn of_service_manager() -> std::io::Result<Vec<Inherited>> {
+fn of_service_manager() -> std::io::Result<Vec<InheritedListener>> {
     let mut given = ListenFd::from_env();
     let mut inherited = Vec::new();
     for at in 0..given.len() {
@@ -55,7 +55,7 @@ fn of_service_manager() -> std::io::Result<Vec<Inherited>> {
             Err(_) => given.take_tcp_listener(at)?.map(Into::into),
         };
         if let Some(descriptor) = descriptor {
-            inherited.push(Inherited::managed(descriptor)?);
+            inherited.push(InheritedListener::managed(descriptor)?);
         }
     }
     Ok(inherited)

@@ -7,41 +7,41 @@ use std::sync::Arc;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use tracing::debug;
 
-use super::control::Doing;
+use super::session_handle::SessionPhase;
 use super::sessions::Sessions;
-use crate::error::{Blame, Fault, sqlstate};
+use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::upstream::limiter::SourceLimit;
 use crate::upstream::{Registry, cancel};
 
 /// How many random bytes are taken from the system at once.
-const SUPPLY: usize = 256;
+const POOL_BYTES: usize = 256;
 
 /// Random bytes for secrets: taken from the system many at a time, each used once.
 #[derive(Debug)]
-pub(super) struct Supply {
-    bytes: [u8; SUPPLY],
+pub(super) struct RandomPool {
+    bytes: [u8; POOL_BYTES],
     left: usize,
 }
 
-impl Default for Supply {
+impl Default for RandomPool {
     fn default() -> Self {
-        Self { bytes: [0; SUPPLY], left: 0 }
+        Self { bytes: [0; POOL_BYTES], left: 0 }
     }
 }
 
-impl Supply {
+impl RandomPool {
     /// A secret for a client that speaks protocol `version`.
     ///
     /// # Errors
     /// When the system gives none.
-    pub fn secret(&mut self, version: u32) -> Result<Secret, getrandom::Error> {
-        Ok(Secret(if version > 3 << 16 { Bytes::Long(Box::new(self.take()?)) } else { Bytes::Short(self.take()?) }))
+    pub fn secret(&mut self, version: u32) -> Result<CancelKey, getrandom::Error> {
+        Ok(CancelKey(if version > 3 << 16 { Bytes::Long(Box::new(self.take()?)) } else { Bytes::Short(self.take()?) }))
     }
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N], getrandom::Error> {
         if self.left < N {
             getrandom::fill(&mut self.bytes)?;
-            self.left = SUPPLY;
+            self.left = POOL_BYTES;
         }
         let mut taken = [0; N];
         taken.swap_with_slice(&mut self.bytes[self.left - N..self.left]);
@@ -52,7 +52,7 @@ impl Supply {
 
 /// What whoever cancels a session's query must know: 4 bytes in protocol 3.0, 32 from 3.2.
 #[derive(Clone)]
-pub struct Secret(Bytes);
+pub struct CancelKey(Bytes);
 
 /// Most clients have a short one.
 #[derive(Clone)]
@@ -61,7 +61,7 @@ enum Bytes {
     Long(Box<[u8; 32]>),
 }
 
-impl Deref for Secret {
+impl Deref for CancelKey {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -72,7 +72,7 @@ impl Deref for Secret {
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for CancelKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a secret of {} bytes", self.len())
     }
@@ -83,9 +83,9 @@ impl Sessions {
     ///
     /// # Errors
     /// When the system has no randomness to give; the words are PostgreSQL's.
-    pub fn secret(&self, version: u32) -> Result<Secret, Fault> {
-        self.supply().secret(version).map_err(|error| {
-            Fault::fatal(Blame::Limits, sqlstate::INTERNAL, "could not generate random cancel key")
+    pub fn secret(&self, version: u32) -> Result<CancelKey, ClientError> {
+        self.random_pool().secret(version).map_err(|error| {
+            ClientError::fatal(ErrorSource::Limits, sqlstate::INTERNAL, "could not generate random cancel key")
                 .detail(error.to_string())
         })
     }
@@ -94,9 +94,9 @@ impl Sessions {
     /// anybody of that name, the requester does not learn.
     pub async fn cancel(&self, registry: &Registry, source: &SourceLimit, pid: i32, secret: &[u8]) {
         let turn = source.cancel_turn().await;
-        let control =
-            self.find(pid).filter(|control| turn.is_some() && verify_slices_are_equal(secret, &control.secret).is_ok());
-        let Some(control) = control else {
+        let handle =
+            self.find(pid).filter(|handle| turn.is_some() && verify_slices_are_equal(secret, &handle.secret).is_ok());
+        let Some(handle) = handle else {
             debug!(pid, "a cancel request without a session, with a wrong key, or one too many");
             source.count_cancel();
             registry.counters.wrong_cancels.add();
@@ -104,20 +104,20 @@ impl Sessions {
         };
         drop(turn);
         let target = {
-            let mut state = control.state();
-            match &state.doing {
-                Doing::Idle => None,
-                Doing::Waiting | Doing::Preparing => {
+            let mut state = handle.state();
+            match &state.phase {
+                SessionPhase::Idle => None,
+                SessionPhase::Waiting | SessionPhase::Preparing => {
                     state.cancelled = true;
                     None
                 }
                 // The gate is entered under the lock: a session that gives its connection back later sees it.
-                Doing::Running(key, gate) => Some((Arc::clone(key), gate.enter())),
+                SessionPhase::Running(key, gate) => Some((Arc::clone(key), gate.enter())),
             }
         };
         match target {
             Some((key, gate)) => cancel::send(registry, &key, gate).await,
-            None => control.wake.wake(),
+            None => handle.wake.wake(),
         }
     }
 }
@@ -128,12 +128,12 @@ mod tests {
 
     #[test]
     fn no_two_secrets_are_cut_from_the_same_bytes() {
-        let mut supply = Supply::default();
+        let mut random_pool = RandomPool::default();
         let mut seen = Vec::new();
         for (version, length) in [(3 << 16, 4), (3 << 16 | 2, 32), (3 << 16, 4)].into_iter().cycle().take(100) {
-            let secret = supply.secret(version).expect("randomness");
+            let secret = random_pool.secret(version).expect("randomness");
             assert_eq!(secret.len(), length);
-            assert!(supply.bytes[supply.left..].iter().all(|byte| *byte == 0), "what is used is forgotten");
+            assert!(random_pool.bytes[random_pool.left..].iter().all(|byte| *byte == 0), "what is used is forgotten");
             seen.push(secret.to_vec());
         }
         let all = seen.len();

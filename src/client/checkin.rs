@@ -7,10 +7,10 @@ use super::Shared;
 use super::relay::{End, Outcome};
 use crate::config::{Mode, Reset, Settings};
 use crate::machine;
-use crate::track::server_state::Goodbye;
+use crate::track::server_state::CloseMethod;
 use crate::track::{Clean, Pins};
-use crate::upstream::restore::{self, Leftover};
-use crate::upstream::{Closing, Lease};
+use crate::upstream::cleanup::{self, SessionLeftovers};
+use crate::upstream::{CloseReason, Lease};
 
 /// Gives `lease` back as far as it is fit: at once, after cleaning up in the background, or not at all.
 ///
@@ -18,7 +18,7 @@ use crate::upstream::{Closing, Lease};
 /// by the janitor), so that no client waits for it.
 pub fn check_in(shared: &Arc<Shared>, settings: &Settings, mut lease: Lease, outcome: Outcome) {
     let Outcome { end, ready, remains } = outcome;
-    if lease.state.goodbye == Goodbye::Silent {
+    if lease.state.close_method == CloseMethod::Silent {
         // Dropping a lease closes its connection.
         return;
     }
@@ -30,9 +30,9 @@ pub fn check_in(shared: &Arc<Shared>, settings: &Settings, mut lease: Lease, out
     // A server that is to end idle sessions would end one that waits for its next client.
     let times_out = lease.state.kept.mentions(b"idle_session_timeout");
     let reset = may_reset && (!remains.pins.is_empty() || times_out);
-    if remains.partial_down == 0 && !lease.conn.input.is_empty() && !lease.look() {
+    if remains.partial_down == 0 && !lease.conn.input.is_empty() && !lease.check_alive() {
         // What the server has said behind its last answer ends the connection.
-        lease.closing = Closing::Dead;
+        lease.close_reason = CloseReason::Dead;
         return;
     }
     let at_rest = remains.partial_down == 0 && lease.conn.input.is_empty() && !times_out;
@@ -42,8 +42,9 @@ pub fn check_in(shared: &Arc<Shared>, settings: &Settings, mut lease: Lease, out
         _ => {
             let cancel =
                 matches!(end, End::ClientGone | End::Shutdown | End::Killed | End::Machine(machine::End::Refuse(_)));
-            let leftover = Leftover { pipeline: remains.pipeline, partial: remains.partial_down, cancel, reset };
-            restore::restore(lease, Arc::clone(&shared.registry), leftover, settings.cleanup_timeout);
+            let leftover =
+                SessionLeftovers { pipeline: remains.pipeline, partial: remains.partial_down, cancel, reset };
+            cleanup::clean_up_in_background(lease, Arc::clone(&shared.registry), leftover, settings.cleanup_timeout);
         }
     }
 }

@@ -5,84 +5,90 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::control::{Control, Whose};
+use super::client_slots::{ClientSlot, PendingLogins};
 use super::login::{self, Dedicated};
-use super::places::{Place, Room};
-use super::sessions::Newcomer;
+use super::session_handle::{SessionHandle, SessionTarget};
+use super::sessions::SessionSpec;
 use super::{Shared, farewell, refuse};
 use crate::auth::{Credential, Password};
 use crate::config::Auth;
 use crate::drain::Phase;
-use crate::error::{Blame, Fault, sqlstate};
+use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::Conn;
-use crate::track::server_state::Goodbye;
-use crate::upstream::dial::{self, Dialled, Login};
-use crate::upstream::link::{BackendKey, Gate, Link};
-use crate::upstream::{Ask, Closing, DialError, Registry, Secret};
+use crate::track::server_state::CloseMethod;
+use crate::upstream::dial::{self, Login, NewConn};
+use crate::upstream::server_conn::{BackendKey, CancelGate, ServerConn};
+use crate::upstream::{CloseReason, DialError, PasswordPrompt, Registry, Secret};
 use crate::wire::backend;
 
 /// Serves a replication client to its end.
-pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, place: &mut Option<Place>, admitted: Dedicated, came: Instant) {
-    let room = shared.places.room(place.as_ref());
-    let dialled = match open(shared, conn, room, &admitted, came).await {
-        Ok(Some(dialled)) => dialled,
+pub async fn run(
+    shared: &Arc<Shared>,
+    conn: &mut Conn,
+    place: &mut Option<ClientSlot>,
+    admitted: Dedicated,
+    connected_at: Instant,
+) {
+    let pending_logins = shared.client_slots.pending_logins(place.as_ref());
+    let new_conn = match open(shared, conn, pending_logins, &admitted, connected_at).await {
+        Ok(Some(new_conn)) => new_conn,
         Ok(None) => return,
-        Err(fault) => return refuse(shared, conn, &fault).await,
+        Err(client_error) => return refuse(shared, conn, &client_error).await,
     };
-    place.iter_mut().for_each(Place::logged_in);
+    place.iter_mut().for_each(ClientSlot::logged_in);
     // Only who has been let in takes a place that others need.
     let settings = shared.registry.settings.load_full();
     let Some(_slot) = shared.registry.slot(settings.server_connect_timeout).await else {
-        let fault = Fault::fatal(
-            Blame::Limits,
+        let client_error = ClientError::fatal(
+            ErrorSource::Limits,
             sqlstate::TOO_MANY_CONNECTIONS,
             "no upstream connection is free for replication",
         )
         .hint("A replication connection takes one of max_upstream for itself.");
-        let how = Link::close(dialled.conn, Goodbye::Terminate).await;
-        shared.registry.closed(how, Closing::Login);
-        return refuse(shared, conn, &fault).await;
+        let how = ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
+        shared.registry.closed(how, CloseReason::Login);
+        return refuse(shared, conn, &client_error).await;
     };
     let database = admitted.startup.get("database").unwrap_or(&admitted.user).to_vec();
-    let whose = Whose::Dedicated(Box::new((database, admitted.user)));
-    let view = dialled.params.clone();
-    let newcomer = Newcomer { whose, secret: admitted.secret, backend: None, view, came };
-    let registered = shared.sessions.register(newcomer);
-    let control = &registered.control;
+    let target = SessionTarget::Dedicated(Box::new((database, admitted.user)));
+    let view = new_conn.params.clone();
+    let spec = SessionSpec { target, secret: admitted.secret, backend: None, view, connected_at };
+    let registered = shared.sessions.register(spec);
+    let handle = &registered.handle;
     backend::put_authentication_ok(&mut conn.output);
-    for (name, value) in dialled.params.iter() {
+    for (name, value) in new_conn.params.iter() {
         backend::put_parameter_status(&mut conn.output, name, value);
     }
-    backend::put_key_data(&mut conn.output, control.pid, &control.secret);
+    backend::put_key_data(&mut conn.output, handle.pid, &handle.secret);
     backend::put_ready(&mut conn.output, crate::track::pipeline::IDLE);
     let key = Arc::new(BackendKey {
-        address: dialled.address,
-        encryptor: dialled.encryptor,
-        pid: dialled.pid,
-        secret: dialled.secret,
+        address: new_conn.address,
+        server_tls: new_conn.server_tls,
+        pid: new_conn.pid,
+        secret: new_conn.secret,
     });
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(CancelGate::default());
     // There is nobody else whom a request could hit, so it may always be sent.
-    let _ = control.set_running(&key, &gate, came);
+    let _ = handle.set_running(&key, &gate, connected_at);
     shared.registry.counters.logins.add();
-    let mut upstream = dialled.conn;
+    let mut upstream = new_conn.conn;
     tokio::select! {
-        () = poll_fn(|cx| both(cx, conn, &mut upstream)) => {}
-        () = killed(control) => super::session::killed().put(&mut conn.output),
+        () = poll_fn(|cx| poll_both_ways(cx, conn, &mut upstream)) => {}
+        () = until_killed(handle) => super::session::killed().put(&mut conn.output),
         () = shared.drain.reached(Phase::Draining) => {
             super::session::shutdown().put(&mut conn.output);
         }
     }
     drop(registered);
-    let how = Link::close(upstream, Goodbye::Terminate).await;
-    shared.registry.closed(how, Closing::Session);
+    let how = ServerConn::close(upstream, CloseMethod::Terminate).await;
+    shared.registry.closed(how, CloseReason::Session);
     farewell(conn).await;
 }
 
 /// Waits until somebody ends the session.
-async fn killed(control: &Control) {
-    while !control.is_killed() {
-        control.wake.woken().await;
+async fn until_killed(handle: &SessionHandle) {
+    while !handle.is_killed() {
+        handle.wake.woken().await;
     }
 }
 
@@ -91,28 +97,28 @@ async fn killed(control: &Control) {
 async fn open(
     shared: &Arc<Shared>,
     conn: &mut Conn,
-    room: &Room,
+    pending_logins: &PendingLogins,
     admitted: &Dedicated,
-    came: Instant,
-) -> Result<Option<Dialled>, Fault> {
+    connected_at: Instant,
+) -> Result<Option<NewConn>, ClientError> {
     let registry = &shared.registry;
     let settings = registry.settings.load_full();
-    let deadline = tokio::time::Instant::from_std(came) + settings.client_login_timeout;
+    let deadline = tokio::time::Instant::from_std(connected_at) + settings.client_login_timeout;
     let source = registry.limiter.of(conn.stream());
     let mut given: Option<Password> = None;
     loop {
         let turn = tokio::select! {
             biased;
-            () = login::ask::gone(conn) => return Ok(None),
+            () = login::challenge::disconnected(conn) => return Ok(None),
             turn = source.turn(deadline) => turn?,
         };
         let slot = tokio::time::timeout_at(deadline, registry.login_slots.take()).await;
         let slot = slot.map_err(|_| login::timed_out(settings.client_login_timeout))?;
         // The next of the same source may wait for a slot.
         drop(turn);
-        let (ask, asked) = Ask::new(&registry.login_slots);
+        let (ask, asked) = PasswordPrompt::new(&registry.login_slots);
         let secret = match (&given, admitted.method) {
-            (None, Auth::PassThrough) => Secret::Ask(ask),
+            (None, Auth::PassThrough) => Secret::PasswordPrompt(ask),
             (given, _) => {
                 drop(ask);
                 match given {
@@ -124,7 +130,7 @@ async fn open(
         // In a task of its own, so that the slot does not wait for the client.
         let attempt = tokio::spawn({
             let (registry, settings) = (Arc::clone(registry), Arc::clone(&settings));
-            let login = as_asked(&registry, admitted, secret);
+            let login = login_as_requested(&registry, admitted, secret);
             async move {
                 let limit = settings.client_login_timeout + settings.server_connect_timeout;
                 let outcome = dial::dial(&settings, login, &registry, limit).await;
@@ -142,7 +148,8 @@ async fn open(
         // An attempt that asks nothing lets go of its end.
         let asked = match asked.await {
             Ok(answer) => {
-                let answered = login::ask::password(conn, room, deadline, settings.client_login_timeout).await;
+                let answered =
+                    login::challenge::password(conn, pending_logins, deadline, settings.client_login_timeout).await;
                 if let Ok(Some(password)) = &answered {
                     // An attempt that has ended meanwhile says so.
                     let _ = answer.send(password.clone());
@@ -154,27 +161,28 @@ async fn open(
         };
         let outcome = attempt.await.unwrap_or_else(|error| Err(DialError::Protocol(error.to_string())));
         let error = match outcome {
-            Ok(dialled) => return Ok(Some(dialled)),
+            Ok(new_conn) => return Ok(Some(new_conn)),
             Err(error) => error,
         };
         if error.is_clients() {
             source.count();
         }
         match (error, asked) {
-            (_, Some(Err(fault))) => return Err(fault),
+            (_, Some(Err(client_error))) => return Err(client_error),
             (_, Some(Ok(None))) => return Ok(None),
             (DialError::Unanswered, _) => {}
             (error, _) if error.is_credential() && given.is_some() => {
                 registry.counters.wrong_passwords.add();
-                return login::ask::hold_back(conn, room, &source, deadline, error.fault()).await;
+                return login::challenge::delay_reply(conn, pending_logins, &source, deadline, error.client_error())
+                    .await;
             }
-            (error, _) => return Err(error.fault()),
+            (error, _) => return Err(error.client_error()),
         }
     }
 }
 
 /// The login of a client as its startup packet asks for it.
-fn as_asked(registry: &Registry, admitted: &Dedicated, secret: Secret) -> Login {
+fn login_as_requested(registry: &Registry, admitted: &Dedicated, secret: Secret) -> Login {
     let user = admitted.user.clone();
     let database = admitted.startup.get("database").unwrap_or(&user);
     let settings = registry.settings_of(database);
@@ -182,18 +190,18 @@ fn as_asked(registry: &Registry, admitted: &Dedicated, secret: Secret) -> Login 
     let value_of = |name: &[u8], value: &[u8]| if name == b"database" { real.to_vec() } else { value.to_vec() };
     let params = admitted.startup.params.iter().filter(|(name, _)| **name != *b"user");
     let params = params.map(|(name, value)| (name.to_vec(), value_of(name, value))).collect();
-    let route = registry.route(database);
-    Login { user, params, secret, route }
+    let upstream_target = registry.upstream_target(database);
+    Login { user, params, secret, upstream_target }
 }
 
 /// Moves bytes both ways until either side ends.
-fn both(cx: &mut Context<'_>, client: &mut Conn, upstream: &mut Conn) -> Poll<()> {
-    let ended = one_way(cx, client, upstream).is_ready() | one_way(cx, upstream, client).is_ready();
+fn poll_both_ways(cx: &mut Context<'_>, client: &mut Conn, upstream: &mut Conn) -> Poll<()> {
+    let ended = poll_one_way(cx, client, upstream).is_ready() | poll_one_way(cx, upstream, client).is_ready();
     if ended { Poll::Ready(()) } else { Poll::Pending }
 }
 
 /// Moves bytes one way; ready when no more will come or go.
-fn one_way(cx: &mut Context<'_>, from: &mut Conn, to: &mut Conn) -> Poll<()> {
+fn poll_one_way(cx: &mut Context<'_>, from: &mut Conn, to: &mut Conn) -> Poll<()> {
     loop {
         match to.poll_flush(cx) {
             Poll::Ready(Ok(())) => {}

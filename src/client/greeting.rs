@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Shared;
-use crate::error::Fault;
+use crate::error::ClientError;
 use crate::track::parameter_cache::Greeting;
 use crate::track::server_state::UsedBy;
-use crate::track::{Clean, Pins, Pipeline, Wanted, params};
-use crate::upstream::{Lease, Pool, restore};
+use crate::track::{Clean, Pins, Pipeline, RequestedParams, params};
+use crate::upstream::{Lease, Pool, cleanup};
 
 /// The number of the client for which pgferry uses a connection on its own behalf. Session numbers don't get there.
-const NO_CLIENT: u64 = u64::MAX;
+const OWN_USE: u64 = u64::MAX;
 
 /// The settings a client gets and is told, before it has a connection: from what is known, or, where nothing is known
 /// yet, from the server.
@@ -25,26 +25,28 @@ const NO_CLIENT: u64 = u64::MAX;
 pub async fn greet(
     shared: &Arc<Shared>,
     pool: &Arc<Pool>,
-    asked: &Wanted,
+    asked: &RequestedParams,
     deadline: tokio::time::Instant,
-) -> Result<Arc<Greeting>, Fault> {
+) -> Result<Arc<Greeting>, ClientError> {
     match pool.parameters.greeting(asked) {
         Some(known) => Ok(known),
         // Seldom, and large while it is under way.
-        None => Box::pin(find_out(shared, pool, asked, deadline)).await,
+        None => Box::pin(learn_parameters(shared, pool, asked, deadline)).await,
     }
 }
 
-async fn find_out(
+async fn learn_parameters(
     shared: &Arc<Shared>,
     pool: &Arc<Pool>,
-    asked: &Wanted,
+    asked: &RequestedParams,
     deadline: tokio::time::Instant,
-) -> Result<Arc<Greeting>, Fault> {
+) -> Result<Arc<Greeting>, ClientError> {
     let mut first = None;
     if pool.parameters.baseline().is_none() {
         let patience = deadline.saturating_duration_since(tokio::time::Instant::now());
-        first = Some(pool.checkout(asked, Instant::now(), patience).await.map_err(|error| error.fault().into_fatal())?);
+        first = Some(
+            pool.checkout(asked, Instant::now(), patience).await.map_err(|error| error.client_error().into_fatal())?,
+        );
     }
     let unknown = asked.only(|name, value| pool.parameters.canonical(name, value).is_none());
     if !unknown.is_empty() && first.is_none() {
@@ -57,7 +59,7 @@ async fn find_out(
 }
 
 /// Sets `unknown` on a connection, to learn what the server makes of it.
-async fn try_settings(shared: &Arc<Shared>, mut lease: Lease, unknown: &Wanted) -> Result<(), Fault> {
+async fn try_settings(shared: &Arc<Shared>, mut lease: Lease, unknown: &RequestedParams) -> Result<(), ClientError> {
     let pool = Arc::clone(lease.pool());
     let sql = params::trial(unknown, &pool.parameters.baseline().unwrap_or_default());
     let mut pipeline = Pipeline::new();
@@ -65,7 +67,7 @@ async fn try_settings(shared: &Arc<Shared>, mut lease: Lease, unknown: &Wanted) 
     let refused = if sql.is_empty() {
         None
     } else {
-        let query = restore::query(&mut lease, &mut pipeline, &sql);
+        let query = cleanup::query(&mut lease, &mut pipeline, &sql);
         match tokio::time::timeout(limit, query).await {
             Ok(Ok(refused)) => refused,
             // The client's first statement will show what is wrong with the upstream, on another connection.
@@ -79,8 +81,8 @@ async fn try_settings(shared: &Arc<Shared>, mut lease: Lease, unknown: &Wanted) 
     if sql.is_empty() && lease.state.used == UsedBy::Nothing {
         lease.release_fresh(clean);
     } else {
-        lease.state.used = lease.state.used.and(NO_CLIENT, 0);
+        lease.state.used = lease.state.used.and(OWN_USE, 0);
         lease.release(clean, Instant::now());
     }
-    refused.map_or(Ok(()), |error| Err(Fault::upstream_fatal(&error)))
+    refused.map_or(Ok(()), |error| Err(ClientError::upstream_fatal(&error)))
 }

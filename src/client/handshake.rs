@@ -8,10 +8,10 @@ use bytes::Bytes;
 use tracing::debug;
 
 use super::Shared;
-use super::applicant::Applicant;
-use crate::error::{Blame, Fault, sqlstate};
+use super::startup_cache::ParsedStartup;
+use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::tls::client::ALPN;
-use crate::net::tls::{Server, Session};
+use crate::net::tls::{Server, TlsSession};
 use crate::net::{Conn, RecvError};
 use crate::wire::{Opening, StartupError, backend, startup};
 
@@ -34,26 +34,26 @@ pub enum Hello {
         secret: Vec<u8>,
     },
     /// To log in.
-    Startup(Arc<Applicant>),
+    Startup(Arc<ParsedStartup>),
 }
 
 /// Reads the opening packets. A `NegotiateProtocolVersion` that is due is left in the connection's output.
 ///
 /// # Errors
 /// What the client is told when it says what it should not.
-pub async fn handshake(conn: &mut Conn, shared: &Shared) -> Result<Hello, Fault> {
+pub async fn handshake(conn: &mut Conn, shared: &Shared) -> Result<Hello, ClientError> {
     let (mut asked_ssl, mut asked_gss) = (false, false);
     // As in PostgreSQL, there is no encryption on unix sockets.
-    let door = conn.stream().is_tcp().then(|| shared.door.load_full());
-    let tls = door.as_ref().and_then(|door| door.tls.as_ref());
+    let client_auth = conn.stream().is_tcp().then(|| shared.client_auth.load_full());
+    let tls = client_auth.as_ref().and_then(|client_auth| client_auth.tls.as_ref());
     if let Some(tls) = tls {
         let Ok(first) = conn.peek(1).await else { return Ok(Hello::Gone) };
         if first == [TLS_HANDSHAKE] {
             if !Box::pin(secure(conn, tls)).await {
                 return Ok(Hello::Gone);
             }
-            if conn.stream().tls().and_then(Session::alpn) != Some(ALPN) {
-                return Err(Fault::violation(
+            if conn.stream().tls().and_then(TlsSession::alpn) != Some(ALPN) {
+                return Err(ClientError::violation(
                     "received direct SSL connection request without ALPN protocol negotiation extension",
                 ));
             }
@@ -64,7 +64,7 @@ pub async fn handshake(conn: &mut Conn, shared: &Shared) -> Result<Hello, Fault>
         // PostgreSQL too closes without a word: what speaks like that does not read answers.
         let Ok(packet) = receive(conn).await else { return Ok(Hello::Gone) };
         let size = packet.len();
-        if let Some(known) = shared.applicants.find(packet) {
+        if let Some(known) = shared.startup_cache.find(packet) {
             conn.consume(size);
             return finish(conn, known).map(Hello::Startup);
         }
@@ -74,9 +74,9 @@ pub async fn handshake(conn: &mut Conn, shared: &Shared) -> Result<Hello, Fault>
         let (asked, what, minor) = match opening {
             Opening::Cancel { pid, secret } => return Ok(Hello::Cancel { pid, secret }),
             Opening::Startup(startup) => {
-                let applicant = Arc::new(Applicant::new(startup));
-                shared.applicants.remember(&packet, &applicant);
-                return finish(conn, applicant).map(Hello::Startup);
+                let parsed_startup = Arc::new(ParsedStartup::new(startup));
+                shared.startup_cache.remember(&packet, &parsed_startup);
+                return finish(conn, parsed_startup).map(Hello::Startup);
             }
             Opening::Ssl => (&mut asked_ssl, "SSL", SSL_MINOR),
             Opening::GssEnc => (&mut asked_gss, "GSSAPI encryption", 5680),
@@ -86,8 +86,8 @@ pub async fn handshake(conn: &mut Conn, shared: &Shared) -> Result<Hello, Fault>
         }
         if !conn.input.is_empty() {
             // What was sent before the answer could be smuggled in front of an encrypted session (CVE-2021-23214).
-            return Err(Fault::fatal(
-                Blame::Client,
+            return Err(ClientError::fatal(
+                ErrorSource::Client,
                 sqlstate::PROTOCOL_VIOLATION,
                 format!("received unencrypted data after {what} request"),
             )
@@ -135,26 +135,26 @@ async fn receive(conn: &mut Conn) -> Result<&[u8], RecvError> {
     Ok(&conn.input.unparsed()[..size])
 }
 
-fn finish(conn: &mut Conn, applicant: Arc<Applicant>) -> Result<Arc<Applicant>, Fault> {
-    let startup = &applicant.startup;
+fn finish(conn: &mut Conn, parsed_startup: Arc<ParsedStartup>) -> Result<Arc<ParsedStartup>, ClientError> {
+    let startup = &parsed_startup.startup;
     let (version, tell) = startup.negotiated();
     if tell {
         backend::put_negotiate(&mut conn.output, version, &startup.protocol_options);
     }
     if startup.get("user").is_none() {
-        return Err(Fault::fatal(
-            Blame::Client,
+        return Err(ClientError::fatal(
+            ErrorSource::Client,
             sqlstate::INVALID_AUTHORIZATION,
             "no PostgreSQL user name specified in startup packet",
         ));
     }
-    Ok(applicant)
+    Ok(parsed_startup)
 }
 
-fn refusal(error: &StartupError) -> Fault {
+fn refusal(error: &StartupError) -> ClientError {
     let code = match error {
         StartupError::Version { .. } => sqlstate::FEATURE_NOT_SUPPORTED,
         StartupError::Length | StartupError::Layout => sqlstate::PROTOCOL_VIOLATION,
     };
-    Fault::fatal(Blame::Client, code, error.to_string())
+    ClientError::fatal(ErrorSource::Client, code, error.to_string())
 }

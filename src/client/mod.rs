@@ -5,21 +5,21 @@
 //! [`places`] is how many may come, [`door`] is what clients meet first, [`secrets`] what they must know there.
 //! [`complaints`] is what the log tells of errors. [`sessions`] are all of them and [`control`] is how others reach one, [`cancel`] how cancel requests do; [`dedicated`] is what replication gets instead of a session.
 
-pub mod applicant;
 pub mod cancel;
 pub mod checkin;
-pub mod complaints;
-pub mod control;
+pub mod client_auth;
+pub mod client_slots;
 pub mod dedicated;
-pub mod door;
+pub mod error_log;
 pub mod greeting;
 pub mod handshake;
 pub mod login;
-pub mod places;
 pub mod relay;
 pub mod secrets;
 pub mod session;
+pub mod session_handle;
 pub mod sessions;
+pub mod startup_cache;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -30,21 +30,21 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use crate::drain::{Drain, Phase};
-use crate::error::{Blame, Fault, sqlstate};
+use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::log::Queue;
 use crate::net::Conn;
 use crate::upstream::Registry;
-use applicant::Applicants;
-use complaints::{Complaints, Mishap};
-use door::Door;
+use client_auth::ClientAuth;
+use client_slots::{ClientSlot, ClientSlots};
+use error_log::{ErrorEvent, ErrorLog};
 use handshake::Hello;
-use login::Admitted;
-pub use login::{Guest, Rights};
-use places::{Place, Places};
+use login::AuthOutcome;
+pub use login::{AdminRole, AdminUser};
 use sessions::Sessions;
+use startup_cache::StartupCache;
 
 /// How long a farewell may take to arrive.
-const FAREWELL: Duration = Duration::from_secs(2);
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What all sessions share.
 #[derive(Debug)]
@@ -54,54 +54,54 @@ pub struct Shared {
     /// Who can be cancelled.
     pub sessions: Sessions,
     /// What clients meet before they are let in.
-    pub door: ArcSwap<Door>,
+    pub client_auth: ArcSwap<ClientAuth>,
     /// Those who came last.
-    pub applicants: Applicants,
+    pub startup_cache: StartupCache,
     /// The errors that clients were told lately.
-    pub errors: Complaints,
+    pub errors: ErrorLog,
     /// Where in its life the process is.
     pub drain: Drain,
     /// The log's queue.
     pub log: Arc<Queue>,
     /// Places for clients.
-    pub places: Places,
+    pub client_slots: ClientSlots,
 }
 
 /// Serves one client to its end, unless it wants to speak with pgferry itself: then it is returned.
-pub async fn serve(shared: &Arc<Shared>, conn: &mut Conn) -> Option<Box<Guest>> {
-    let came = Instant::now();
-    let mut place = shared.places.try_take();
+pub async fn serve(shared: &Arc<Shared>, conn: &mut Conn) -> Option<Box<AdminUser>> {
+    let connected_at = Instant::now();
+    let mut place = shared.client_slots.try_take();
     // What is over when the session begins, or seldom, lies elsewhere: an idle client should cost little memory.
-    let guest = match Box::pin(greet(shared, conn, &mut place, came)).await {
-        Ok(Some(Admitted::Session(admitted))) => {
-            place.iter_mut().for_each(Place::logged_in);
-            session::run(shared, conn, admitted, came).await;
+    let admin_user = match Box::pin(greet(shared, conn, &mut place, connected_at)).await {
+        Ok(Some(AuthOutcome::Session(outcome))) => {
+            place.iter_mut().for_each(ClientSlot::logged_in);
+            session::run(shared, conn, outcome, connected_at).await;
             None
         }
-        other => Box::pin(serve_others(shared, conn, other, &mut place, came)).await,
+        other => Box::pin(serve_others(shared, conn, other, &mut place, connected_at)).await,
     };
-    shared.places.give_back(place);
-    guest
+    shared.client_slots.give_back(place);
+    admin_user
 }
 
 /// Those who get no session.
 async fn serve_others(
     shared: &Arc<Shared>,
     conn: &mut Conn,
-    greeted: Result<Option<Admitted>, Fault>,
-    place: &mut Option<Place>,
-    came: Instant,
-) -> Option<Box<Guest>> {
+    greeted: Result<Option<AuthOutcome>, ClientError>,
+    place: &mut Option<ClientSlot>,
+    connected_at: Instant,
+) -> Option<Box<AdminUser>> {
     match greeted {
-        Ok(Some(Admitted::Session(admitted))) => session::run(shared, conn, admitted, came).await,
-        Ok(Some(Admitted::Dedicated(admitted))) => {
-            dedicated::run(shared, conn, place, *admitted, came).await;
+        Ok(Some(AuthOutcome::Session(outcome))) => session::run(shared, conn, outcome, connected_at).await,
+        Ok(Some(AuthOutcome::Dedicated(outcome))) => {
+            dedicated::run(shared, conn, place, *outcome, connected_at).await;
         }
-        Ok(Some(Admitted::Console(guest))) => return Some(guest),
+        Ok(Some(AuthOutcome::Console(admin_user))) => return Some(admin_user),
         Ok(None) => {}
         // While others need its place, a client that is refused is not waited for.
-        Err(fault) if shared.places.are_taken() => refuse_at_once(shared, conn, &fault),
-        Err(fault) => refuse(shared, conn, &fault).await,
+        Err(client_error) if shared.client_slots.are_taken() => refuse_at_once(shared, conn, &client_error),
+        Err(client_error) => refuse(shared, conn, &client_error).await,
     }
     None
 }
@@ -110,13 +110,13 @@ async fn serve_others(
 async fn greet(
     shared: &Arc<Shared>,
     conn: &mut Conn,
-    place: &mut Option<Place>,
-    came: Instant,
-) -> Result<Option<Admitted>, Fault> {
+    place: &mut Option<ClientSlot>,
+    connected_at: Instant,
+) -> Result<Option<AuthOutcome>, ClientError> {
     let settings = shared.registry.settings.load_full();
     let limit = settings.client_login_timeout;
     if place.is_none() {
-        *place = shared.places.take().await;
+        *place = shared.client_slots.take().await;
     }
     let hello = {
         let mut hello = pin!(handshake::handshake(conn, shared));
@@ -124,13 +124,13 @@ async fn greet(
         match poll_fn(|cx| Poll::Ready(hello.as_mut().poll(cx))).await {
             Poll::Ready(hello) => Ok(Some(hello)),
             Poll::Pending => {
-                let room = shared.places.room(place.as_ref());
-                tokio::time::timeout_at((came + limit).into(), room.wait(hello)).await
+                let pending_logins = shared.client_slots.pending_logins(place.as_ref());
+                tokio::time::timeout_at((connected_at + limit).into(), pending_logins.wait(hello)).await
             }
         }
     };
     let Some(hello) = hello.map_err(|_| login::timed_out(limit))? else {
-        return Err(places::evicted());
+        return Err(client_slots::evicted());
     };
     match hello? {
         Hello::Gone => Ok(None),
@@ -140,45 +140,51 @@ async fn greet(
             Ok(None)
         }
         // Who operates pgferry gets in when nobody else does.
-        Hello::Startup(applicant) if applicant.console => {
-            Box::pin(login::admit(shared, conn, shared.places.room(place.as_ref()), &applicant.startup, &settings))
-                .await
-                .map(|guest| guest.map(|guest| Admitted::Console(Box::new(guest))))
-        }
-        Hello::Startup(_) if shared.drain.phase() >= Phase::Closed => {
-            Err(Fault::fatal(Blame::Client, sqlstate::CANNOT_CONNECT_NOW, "the database system is shutting down")
-                .detail("pgferry is shutting down."))
-        }
-        Hello::Startup(_) if place.is_none() => Err(shared.places.none_left()),
-        Hello::Startup(applicant) => {
-            let room = shared.places.room(place.as_ref());
-            login::log_in(shared, conn, room, &applicant, &settings, came).await
+        Hello::Startup(parsed_startup) if parsed_startup.console => Box::pin(login::authorize(
+            shared,
+            conn,
+            shared.client_slots.pending_logins(place.as_ref()),
+            &parsed_startup.startup,
+            &settings,
+        ))
+        .await
+        .map(|admin_user| admin_user.map(|admin_user| AuthOutcome::Console(Box::new(admin_user)))),
+        Hello::Startup(_) if shared.drain.phase() >= Phase::Closed => Err(ClientError::fatal(
+            ErrorSource::Client,
+            sqlstate::CANNOT_CONNECT_NOW,
+            "the database system is shutting down",
+        )
+        .detail("pgferry is shutting down.")),
+        Hello::Startup(_) if place.is_none() => Err(shared.client_slots.none_left()),
+        Hello::Startup(parsed_startup) => {
+            let pending_logins = shared.client_slots.pending_logins(place.as_ref());
+            login::log_in(shared, conn, pending_logins, &parsed_startup, &settings, connected_at).await
         }
     }
 }
 
 /// Tells a client why it is refused.
-async fn refuse(shared: &Shared, conn: &mut Conn, fault: &Fault) {
-    put_refusal(shared, conn, fault);
+async fn refuse(shared: &Shared, conn: &mut Conn, client_error: &ClientError) {
+    put_refusal(shared, conn, client_error);
     farewell(conn).await;
 }
 
 /// Tells a client why it is refused, as far as that takes no time.
-fn refuse_at_once(shared: &Shared, conn: &mut Conn, fault: &Fault) {
-    put_refusal(shared, conn, fault);
+fn refuse_at_once(shared: &Shared, conn: &mut Conn, client_error: &ClientError) {
+    put_refusal(shared, conn, client_error);
     // Whoever does not take it gets a plain close.
     let _ = conn.flush_now();
 }
 
-fn put_refusal(shared: &Shared, conn: &mut Conn, fault: &Fault) {
+fn put_refusal(shared: &Shared, conn: &mut Conn, client_error: &ClientError) {
     shared.registry.counters.refused.add();
-    shared.registry.counters.refusals.add(&fault.code());
-    shared.errors.note(Mishap::Refused, None, fault);
-    fault.put(&mut conn.output);
+    shared.registry.counters.refusals.add(&client_error.code());
+    shared.errors.note(ErrorEvent::Refused, None, client_error);
+    client_error.put(&mut conn.output);
 }
 
 /// Sends what is to be sent last, in a way that it arrives, and closes.
 pub async fn farewell(conn: &mut Conn) {
     // A client that does not take its farewell gets a plain close.
-    let _ = tokio::time::timeout(FAREWELL, conn.linger()).await;
+    let _ = tokio::time::timeout(FAREWELL_TIMEOUT, conn.linger()).await;
 }

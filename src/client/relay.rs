@@ -10,19 +10,19 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::Shared;
-use super::control::Control;
+use super::session_handle::SessionHandle;
 use crate::config::{Mode, Settings};
 use crate::drain::Phase;
 use crate::machine::preparation::Preparation;
-use crate::machine::{self, Buffers, Machine, Next, Remains, ServerEnd};
-use crate::net::{Conn, Gather};
-use crate::track::names::MAX_TEXT_BYTES;
+use crate::machine::{self, Buffers, Machine, MachineResult, Next, ServerEnd};
+use crate::net::{Conn, ReadCoalescer};
+use crate::track::message_target::MAX_TEXT_BYTES;
 use crate::track::statements::{Limits, MAX_CLIENT_BYTES};
 use crate::track::{ClientState, Pins};
-use crate::upstream::lease::OnLoan;
-use crate::upstream::link::Link;
-use crate::upstream::traffic::Tally;
-use crate::upstream::{Closing, Lease, cancel};
+use crate::upstream::lease::LeaseActivity;
+use crate::upstream::pool_stats::LocalStats;
+use crate::upstream::server_conn::ServerConn;
+use crate::upstream::{CloseReason, Lease, cancel};
 
 /// Bytes that are copied to go out with others in one write, rather than with a write of their own.
 const SMALL_BYTES: usize = 8 * 1024;
@@ -54,7 +54,7 @@ pub struct Outcome {
     /// When the server was last ready for more, if that is why it ended.
     pub ready: Option<Instant>,
     /// What is left on the connection.
-    pub remains: Remains,
+    pub remains: MachineResult,
 }
 
 /// Whether there is something to read from a side; what is not known is tried.
@@ -77,11 +77,11 @@ enum ServerSide {
 #[derive(Debug)]
 pub struct Relay<'a> {
     shared: &'a Arc<Shared>,
-    control: &'a Control,
+    handle: &'a SessionHandle,
     client: &'a mut Conn,
-    server: ServerConn<'a>,
+    server: LeasedConn<'a>,
     machine: Machine<'a>,
-    tally: Tally,
+    tally: LocalStats,
     /// When the server was last ready for more.
     ready: Option<Instant>,
     /// Reasons for keeping the connection that have been counted.
@@ -100,12 +100,12 @@ enum Shown {
 
 /// The connection, without the books of its session.
 #[derive(Debug)]
-struct ServerConn<'a> {
+struct LeasedConn<'a> {
     conn: &'a mut Conn,
-    loan: OnLoan<'a>,
-    about: About<'a>,
+    activity: LeaseActivity<'a>,
+    about: ConnExtras<'a>,
     /// How its bytes are waited for.
-    gather: Gather,
+    gather: ReadCoalescer,
     side: ServerSide,
     /// Whether there is something to read from the client and from it.
     readable: (Readable, Readable),
@@ -113,12 +113,12 @@ struct ServerConn<'a> {
 
 /// What else belongs to the connection.
 #[derive(Debug)]
-struct About<'a> {
+struct ConnExtras<'a> {
     id: u64,
-    key: &'a Arc<crate::upstream::link::BackendKey>,
-    gate: &'a Arc<crate::upstream::link::Gate>,
-    card: &'a crate::upstream::card::Card,
-    closing: &'a mut Closing,
+    key: &'a Arc<crate::upstream::server_conn::BackendKey>,
+    gate: &'a Arc<crate::upstream::server_conn::CancelGate>,
+    conn_info: &'a crate::upstream::conn_info::ConnInfo,
+    close_reason: &'a mut CloseReason,
 }
 
 impl<'a> Relay<'a> {
@@ -128,15 +128,15 @@ impl<'a> Relay<'a> {
         shared: &'a Arc<Shared>,
         client: &'a mut Conn,
         lease: &'a mut Lease,
-        control: &'a Control,
+        handle: &'a SessionHandle,
         state: &'a mut ClientState,
         preparation: Preparation,
         settings: &Settings,
     ) -> Self {
         let max_text_bytes = max_text_bytes(client.input.capacity());
-        let (pool, link, loan) = lease.parts();
-        let Link { conn, state: server_state, id, key, gate, card, closing, .. } = link;
-        card.taken(control.id);
+        let (pool, server_conn, activity) = lease.parts();
+        let ServerConn { conn, state: server_state, id, key, gate, conn_info, close_reason, .. } = server_conn;
+        conn_info.taken(handle.id);
         let context = machine::Context {
             mode: settings.pool_mode,
             pin: settings.pin,
@@ -149,25 +149,25 @@ impl<'a> Relay<'a> {
             statements: &pool.statements,
             parameters: &pool.parameters,
             user: &pool.key.user,
-            client: control.id,
-            given_pid: control.pid,
+            client: handle.id,
+            given_pid: handle.pid,
             backend_pid: key.pid,
         };
-        let about = About { id: *id, key, gate, card, closing };
+        let about = ConnExtras { id: *id, key, gate, conn_info, close_reason };
         Self {
             shared,
-            control,
+            handle,
             client,
-            server: ServerConn {
+            server: LeasedConn {
                 conn,
-                loan,
+                activity,
                 about,
-                gather: Gather::default(),
+                gather: ReadCoalescer::default(),
                 side: ServerSide::Open,
                 readable: (Readable::Perhaps, Readable::Perhaps),
             },
             machine: Machine::new(context, state, server_state, preparation),
-            tally: Tally::default(),
+            tally: LocalStats::default(),
             ready: None,
             counted: Pins::none(),
             shown: Shown::Idle,
@@ -182,10 +182,10 @@ impl<'a> Relay<'a> {
         };
         self.server.gather.end(self.server.conn);
         self.settle_accounts();
-        self.server.loan.set_active(false);
-        self.server.about.card.left(self.machine.prepared());
+        self.server.activity.set_active(false);
+        self.server.about.conn_info.left(self.machine.prepared());
         if !self.counted.is_empty() {
-            self.control.set_pins(Pins::none());
+            self.handle.set_pins(Pins::none());
         }
         let all_sent = self.server.conn.is_flushed();
         let (machine, mut io) = self.parts();
@@ -207,7 +207,7 @@ impl<'a> Relay<'a> {
 
     fn open(&mut self, now: Instant) -> Result<(), End> {
         self.shown = Shown::Preparing;
-        self.control.set_preparing();
+        self.handle.set_preparing();
         let (machine, mut io) = self.parts();
         machine.open(&mut io)?;
         self.note_running(|| now);
@@ -215,11 +215,11 @@ impl<'a> Relay<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        while self.control.wake.poll_woken(cx).is_ready() {
-            self.control.introduce(self.client.stream());
+        while self.handle.wake.poll_woken(cx).is_ready() {
+            self.handle.publish_addrs(self.client.stream());
         }
         self.server.readable = (Readable::Perhaps, Readable::Perhaps);
-        if self.control.is_killed() {
+        if self.handle.is_killed() {
             return Poll::Ready(End::Killed);
         }
         if self.shared.drain.phase() == Phase::Stopping {
@@ -258,8 +258,8 @@ impl<'a> Relay<'a> {
         if all_sent && self.shown != Shown::Idle && self.machine.is_answered() && !self.machine.is_preparing() {
             self.shown = Shown::Idle;
             self.server.gather.end(self.server.conn);
-            self.server.loan.set_active(false);
-            self.control.set_idle(self.machine.client());
+            self.server.activity.set_active(false);
+            self.handle.set_idle(self.machine.client());
         }
         next
     }
@@ -271,7 +271,7 @@ impl<'a> Relay<'a> {
         }
         if self.machine.mode() == Mode::Session {
             // A client that has left nothing in its session moves to where connections go by now.
-            if pins.is_empty() && self.server.loan.pool().is_outdated(&self.shared.registry) {
+            if pins.is_empty() && self.server.activity.pool().is_outdated(&self.shared.registry) {
                 return Some(End::Machine(machine::End::Settled));
             }
             self.settle_accounts();
@@ -286,10 +286,10 @@ impl<'a> Relay<'a> {
         let new = pins.without(self.counted);
         if !new.is_empty() {
             self.counted.add(new);
-            self.control.set_pins(pins);
+            self.handle.set_pins(pins);
             self.shared.registry.counters.pinned(new);
-            let (client, link) = (self.control.id, self.server.about.id);
-            tracing::debug!(client, link, "keeps its connection because of: {new}");
+            let (client, server_conn) = (self.handle.id, self.server.about.id);
+            tracing::debug!(client, server_conn, "keeps its connection because of: {new}");
         }
     }
 
@@ -372,7 +372,7 @@ impl<'a> Relay<'a> {
     }
 
     fn server_ended(&mut self, how: ServerEnd) -> End {
-        *self.server.about.closing = Closing::Dead;
+        *self.server.about.close_reason = CloseReason::Dead;
         if self.server.conn.flushed() > 0 {
             self.machine.on_sent();
         }
@@ -425,7 +425,7 @@ impl<'a> Relay<'a> {
     }
 
     fn client_failed(&self) -> End {
-        if self.machine.client_has_ended() { End::Machine(machine::End::Goodbye) } else { End::ClientGone }
+        if self.machine.client_has_ended() { End::Machine(machine::End::ClientTerminated) } else { End::ClientGone }
     }
 
     /// Takes over what the machine has counted.
@@ -455,7 +455,7 @@ impl<'a> Relay<'a> {
     fn settle_accounts(&mut self) {
         self.count();
         let (received, sent) = self.client.take_traffic();
-        self.server.loan.pool().traffic.take(&mut self.tally, received, sent);
+        self.server.activity.pool().stats.take(&mut self.tally, received, sent);
     }
 
     /// The server works for the client, and a cancel request would hit that.
@@ -466,8 +466,8 @@ impl<'a> Relay<'a> {
         self.shown = Shown::Running;
         let now = now();
         self.tally.begins(now);
-        self.server.loan.set_active(true);
-        if self.control.set_running(self.server.about.key, self.server.about.gate, now) {
+        self.server.activity.set_active(true);
+        if self.handle.set_running(self.server.about.key, self.server.about.gate, now) {
             let (key, gate) = (Arc::clone(self.server.about.key), self.server.about.gate.enter());
             let registry = Arc::clone(&self.shared.registry);
             tokio::spawn(async move { cancel::send(&registry, &key, gate).await });

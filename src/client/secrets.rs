@@ -11,24 +11,24 @@ use crate::auth::scram::Verifier;
 use crate::auth::stored::{Users, userlist};
 use crate::auth::{Password, ProcessKey, Stored};
 use crate::config::Settings;
-use crate::error::Fault;
+use crate::error::ClientError;
+use crate::file_watch::Reloadable;
 use crate::permission::{Attempt, describe};
 use crate::upstream::Registry;
-use crate::upstream::lookup::Lookup;
-use crate::watch::Watched;
+use crate::upstream::auth_query::AuthQuery;
 
 /// The salt of a verifier that is made here, as long as PostgreSQL's.
-const SALT: usize = 16;
+const SALT_BYTES: usize = 16;
 
 /// How many verifiers of plain passwords are kept.
-const KEPT: usize = 10_000;
+const MAX_VERIFIERS: usize = 10_000;
 
 /// Secrets of users.
 #[derive(Debug)]
 pub struct Secrets {
     users: BTreeMap<Vec<u8>, Stored>,
-    file: Option<Watched<Users>>,
-    lookup: Option<Lookup>,
+    file: Option<Reloadable<Users>>,
+    auth_query: Option<AuthQuery>,
     iterations: u32,
     /// Makes salts: the same after a restart as long as the stored secrets are the same, so that nobody can tell from a
     /// salt that changes which users there are.
@@ -53,13 +53,13 @@ impl Secrets {
                     userlist(&text).map_err(|error| format!("auth_file: {}: {error}", path.display()))
                 }
             };
-            Watched::new("secrets of users", vec![path], read)
+            Reloadable::new("secrets of users", vec![path], read)
         });
         let file = file.transpose()?;
         Ok(Self {
             seed: seed(settings, file.as_ref()),
             users: settings.users.clone(),
-            lookup: Lookup::new(settings),
+            auth_query: AuthQuery::new(settings),
             iterations: settings.scram_iterations,
             made: Mutex::default(),
             file,
@@ -70,7 +70,7 @@ impl Secrets {
     ///
     /// # Errors
     /// What the client is told when it could not be looked up.
-    pub async fn find(&self, registry: &Registry, database: &[u8], user: &[u8]) -> Result<Option<Stored>, Fault> {
+    pub async fn find(&self, registry: &Registry, database: &[u8], user: &[u8]) -> Result<Option<Stored>, ClientError> {
         if let Some(stored) = self.users.get(user) {
             return Ok(Some(stored.clone()));
         }
@@ -79,16 +79,16 @@ impl Secrets {
         {
             return Ok(Some(stored.clone()));
         }
-        match &self.lookup {
-            Some(lookup) => lookup.secret(registry, database, user).await,
+        match &self.auth_query {
+            Some(auth_query) => auth_query.secret(registry, database, user).await,
             None => Ok(None),
         }
     }
 
     /// A wrong password was given: what was looked up may be out of date.
-    pub fn doubt(&self, database: &[u8], user: &[u8]) {
-        if let Some(lookup) = &self.lookup {
-            lookup.doubt(database, user);
+    pub fn invalidate(&self, database: &[u8], user: &[u8]) {
+        if let Some(auth_query) = &self.auth_query {
+            auth_query.invalidate(database, user);
         }
     }
 
@@ -102,7 +102,7 @@ impl Secrets {
             Some(_) => true,
             None if self.rounds() == 0 => true,
             None => {
-                let others = self.lookup.as_ref().is_some_and(Lookup::has_found_md5)
+                let others = self.auth_query.as_ref().is_some_and(AuthQuery::has_found_md5)
                     || self.any(|stored| !matches!(stored, Stored::Scram(_)));
                 others && self.seed.mac(&[b"kind", user]).bytes()[0] < 128
             }
@@ -113,7 +113,7 @@ impl Secrets {
     /// verifier, so that none takes any.
     #[must_use]
     pub fn rounds(&self) -> u32 {
-        let mut most = if self.lookup.is_some() { self.iterations } else { 0 };
+        let mut most = if self.auth_query.is_some() { self.iterations } else { 0 };
         self.any(|stored| {
             if let Stored::Scram(verifier) = stored {
                 most = most.max(verifier.iterations());
@@ -144,7 +144,7 @@ impl Secrets {
     /// Makes the verifiers of plain passwords before anybody asks for them, so that a first login takes no longer than
     /// others and does not tell that there is such a user.
     pub async fn warm_up(&self) {
-        let file = self.file.as_ref().map(Watched::last);
+        let file = self.file.as_ref().map(Reloadable::last);
         let all = self.users.iter().chain(file.iter().flat_map(|users| users.iter()));
         for (user, stored) in all {
             if let Stored::Plain(password) = stored {
@@ -155,8 +155,8 @@ impl Secrets {
 
     /// Closes the connections that secrets are looked up on.
     pub async fn close(&self, registry: &Registry) {
-        if let Some(lookup) = &self.lookup {
-            lookup.close(registry).await;
+        if let Some(auth_query) = &self.auth_query {
+            auth_query.close(registry).await;
         }
     }
 
@@ -171,7 +171,7 @@ impl Secrets {
         let noise = [0; 32];
         let verifier = made.unwrap_or_else(|_| Verifier::nobodys(self.salt(user), self.iterations, noise));
         let mut kept = self.kept();
-        if kept.len() >= KEPT {
+        if kept.len() >= MAX_VERIFIERS {
             kept.clear();
         }
         kept.insert(user.to_vec(), (password.clone(), verifier.clone()));
@@ -179,7 +179,7 @@ impl Secrets {
     }
 
     fn salt(&self, user: &[u8]) -> Vec<u8> {
-        self.seed.mac(&[b"salt", user]).bytes()[..SALT].to_vec()
+        self.seed.mac(&[b"salt", user]).bytes()[..SALT_BYTES].to_vec()
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<Vec<u8>, (Password, Verifier)>> {
@@ -187,7 +187,7 @@ impl Secrets {
     }
 }
 
-fn seed(settings: &Settings, file: Option<&Watched<Users>>) -> ProcessKey {
+fn seed(settings: &Settings, file: Option<&Reloadable<Users>>) -> ProcessKey {
     let mut hash = Sha256::new();
     let mut add = |user: &[u8], stored: &Stored| {
         hash.update(user);

@@ -8,26 +8,26 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::cancel::{Secret, Supply};
-use super::control::{Control, Doing, Whose};
-use crate::track::Params;
+use super::cancel::{CancelKey, RandomPool};
+use super::session_handle::{SessionHandle, SessionPhase, SessionTarget};
+use crate::track::ServerParams;
 
 /// The first pid that is given to a client: above every real one (Linux's `PID_MAX_LIMIT` is 4194304), so that
 /// nobody takes it for a process.
 const FIRST_PID: i32 = 4_194_305;
 
 /// How long sessions may take to introduce themselves: one that does not come to it is at work for somebody.
-const INTRODUCTION: Duration = Duration::from_millis(50);
+const ADDRS_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// All sessions, by the pid they were given.
 #[derive(Debug, Default)]
 pub struct Sessions {
     table: Mutex<Table>,
     next: AtomicU64,
-    supply: Mutex<Supply>,
+    random_pool: Mutex<RandomPool>,
 }
 
-type Table = HashMap<i32, Arc<Control>, BuildHasherDefault<PidHasher>>;
+type Table = HashMap<i32, Arc<SessionHandle>, BuildHasherDefault<PidHasher>>;
 
 /// Spreads pids over a table. They are of our own choosing, or PostgreSQL's: nobody can choose them to collide.
 #[derive(Debug, Default)]
@@ -52,31 +52,31 @@ impl Hasher for PidHasher {
 
 /// Who comes.
 #[derive(Debug)]
-pub struct Newcomer {
+pub struct SessionSpec {
     /// Whose the session is.
-    pub whose: Whose,
+    pub target: SessionTarget,
     /// Its secret.
-    pub secret: Secret,
+    pub secret: CancelKey,
     /// The pid of its backend, if it has one.
     pub backend: Option<i32>,
     /// The reported settings that it was told.
-    pub view: Params,
+    pub view: ServerParams,
     /// When it came.
-    pub came: Instant,
+    pub connected_at: Instant,
 }
 
 /// A session's place in the table, until it ends.
 #[derive(Debug)]
-pub struct Registered<'a> {
+pub struct RegistrationGuard<'a> {
     sessions: &'a Sessions,
     /// How others reach it.
-    pub control: Arc<Control>,
+    pub handle: Arc<SessionHandle>,
 }
 
 impl Sessions {
     /// Gives a session its pid: that of its backend if it has one and nobody was given the same.
-    pub fn register(&self, newcomer: Newcomer) -> Registered<'_> {
-        let Newcomer { whose, secret, backend, view, came } = newcomer;
+    pub fn register(&self, spec: SessionSpec) -> RegistrationGuard<'_> {
+        let SessionSpec { target, secret, backend, view, connected_at } = spec;
         let mut table = self.table();
         let (id, pid) = loop {
             let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -90,37 +90,37 @@ impl Sessions {
                 break (id, pid);
             }
         };
-        let control = Arc::new(Control::new(id, pid, secret, whose, came, view));
-        table.insert(pid, Arc::clone(&control));
-        Registered { sessions: self, control }
+        let handle = Arc::new(SessionHandle::new(id, pid, secret, target, connected_at, view));
+        table.insert(pid, Arc::clone(&handle));
+        RegistrationGuard { sessions: self, handle }
     }
 
     /// Wakes every session, to look at the process's phase.
     pub fn wake_all(&self) {
-        for control in self.table().values() {
-            control.wake.wake();
+        for handle in self.table().values() {
+            handle.wake.wake();
         }
     }
 
     /// All sessions, the oldest first.
     #[must_use]
-    pub fn all(&self) -> Vec<Arc<Control>> {
+    pub fn all(&self) -> Vec<Arc<SessionHandle>> {
         let mut all: Vec<_> = self.table().values().cloned().collect();
-        all.sort_by_key(|control| control.id);
+        all.sort_by_key(|handle| handle.id);
         all
     }
 
     /// The session that was given `pid`.
-    pub(super) fn find(&self, pid: i32) -> Option<Arc<Control>> {
+    pub(super) fn find(&self, pid: i32) -> Option<Arc<SessionHandle>> {
         self.table().get(&pid).cloned()
     }
 
     /// All sessions, once they have said what the ends of their connections are: those that come to it.
-    pub async fn introduced(&self) -> Vec<Arc<Control>> {
+    pub async fn with_addrs(&self) -> Vec<Arc<SessionHandle>> {
         let all = self.all();
-        all.iter().filter(|control| control.ends().is_none()).for_each(|control| control.ask());
-        let deadline = Instant::now() + INTRODUCTION;
-        let silent = |control: &Arc<Control>| control.ends().is_none() && Arc::strong_count(control) > 2;
+        all.iter().filter(|handle| handle.addrs().is_none()).for_each(|handle| handle.request_addrs());
+        let deadline = Instant::now() + ADDRS_TIMEOUT;
+        let silent = |handle: &Arc<SessionHandle>| handle.addrs().is_none() && Arc::strong_count(handle) > 2;
         while all.iter().any(silent) && Instant::now() < deadline {
             sleep(Duration::from_millis(1)).await;
         }
@@ -130,7 +130,7 @@ impl Sessions {
     /// How many sessions wait for a connection.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.table().values().filter(|control| matches!(control.state().doing, Doing::Waiting)).count()
+        self.table().values().filter(|handle| matches!(handle.state().phase, SessionPhase::Waiting)).count()
     }
 
     /// How many sessions there are.
@@ -139,8 +139,8 @@ impl Sessions {
         self.table().len()
     }
 
-    pub(super) fn supply(&self) -> MutexGuard<'_, Supply> {
-        self.supply.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn random_pool(&self) -> MutexGuard<'_, RandomPool> {
+        self.random_pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -148,8 +148,8 @@ impl Sessions {
     }
 }
 
-impl Drop for Registered<'_> {
+impl Drop for RegistrationGuard<'_> {
     fn drop(&mut self) {
-        self.sessions.table().remove(&self.control.pid);
+        self.sessions.table().remove(&self.handle.pid);
     }
 }

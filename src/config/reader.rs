@@ -5,21 +5,21 @@ use std::time::Duration;
 
 use super::encryption::Encryption;
 use super::keys::Key;
-use super::source::{ConfigError, NO_UPSTREAM, Place, Value, Written};
+use super::source::{ConfigError, NO_UPSTREAM, Origin, RawConfig, Value};
 use super::url::Upstream;
 use super::value::{self, Listen};
 use crate::auth::Password;
 
 /// Finds values and says where mistakes are.
 pub(super) struct Reader<'a> {
-    pub written: &'a Written,
+    pub written: &'a RawConfig,
 }
 
 impl Reader<'_> {
     pub fn read<T>(&self, name: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
         let (text, place) = match self.written.get(name) {
             Some((place, value)) => (text_of(value), place.clone()),
-            None => (default_text(name), Place::Default),
+            None => (default_text(name), Origin::Default),
         };
         parse(text.trim()).map_err(|message| ConfigError::new(message).at(&place, name))
     }
@@ -69,7 +69,7 @@ impl Reader<'_> {
         let (place, items) = match self.written.get("listen") {
             Some((place, Value::Many(items))) => (place.clone(), items.clone()),
             Some((place, value)) => (place.clone(), vec![text_of(value)]),
-            None => (Place::Default, vec!["/run/pgferry".to_owned()]),
+            None => (Origin::Default, vec!["/run/pgferry".to_owned()]),
         };
         let parsed = items.iter().map(|item| Listen::parse(item)).collect::<Result<Vec<_>, _>>();
         match parsed.map_err(|message| ConfigError::new(message).at(&place, "listen"))? {
@@ -105,14 +105,14 @@ impl Reader<'_> {
     }
 
     pub fn error(&self, name: &'static str, message: String) -> ConfigError {
-        let place = self.written.get(name).map_or(Place::Default, |(place, _)| place.clone());
+        let place = self.written.get(name).map_or(Origin::Default, |(place, _)| place.clone());
         ConfigError::new(message).at(&place, name)
     }
 
-    pub fn show(&self, key: &'static Key) -> (&'static Key, String, Place) {
+    pub fn show(&self, key: &'static Key) -> (&'static Key, String, Origin) {
         let (value, place) = match self.written.get(key.name) {
             Some((place, value)) => (value.clone(), place.clone()),
-            None => return (key, key.default.unwrap_or_default().to_owned(), Place::Default),
+            None => return (key, key.default.unwrap_or_default().to_owned(), Origin::Default),
         };
         let shown = match value {
             _ if key.secret => "\"(hidden)\"".to_owned(),

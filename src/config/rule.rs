@@ -31,7 +31,7 @@ choice! {
 
 /// A client that wants to come in.
 #[derive(Clone, Copy, Debug)]
-pub struct Caller<'a> {
+pub struct ClientIdentity<'a> {
     /// How it is connected.
     pub transport: Transport,
     /// Where it is, if it came over TCP.
@@ -189,7 +189,7 @@ impl Rule {
 
     /// Whether it decides about `caller`.
     #[must_use]
-    pub fn fits(&self, caller: &Caller<'_>) -> bool {
+    pub fn fits(&self, caller: &ClientIdentity<'_>) -> bool {
         let any = |names: &[String], name: &[u8]| {
             names.is_empty() || names.iter().any(|known| known == "*" || known.as_bytes() == name)
         };
@@ -245,11 +245,16 @@ mod tests {
         Rule::from_fields(&fields)
     }
 
-    const LOCAL: Caller<'_> =
-        Caller { transport: Transport::Unix, address: None, ids: Some((1000, 100)), database: b"shop", user: b"app" };
+    const LOCAL: ClientIdentity<'_> = ClientIdentity {
+        transport: Transport::Unix,
+        address: None,
+        ids: Some((1000, 100)),
+        database: b"shop",
+        user: b"app",
+    };
 
-    fn remote(transport: Transport, address: &str) -> Caller<'static> {
-        Caller { transport, address: address.parse().ok(), ids: None, ..LOCAL }
+    fn remote(transport: Transport, address: &str) -> ClientIdentity<'static> {
+        ClientIdentity { transport, address: address.parse().ok(), ids: None, ..LOCAL }
     }
 
     #[test]

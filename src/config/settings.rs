@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::encryption;
 use super::keys::{KEYS, Key, PER_DATABASE};
 use super::reader::{Reader, number, optional_duration, positive_duration, truth, unix_socket_mode};
-use super::rule::{Caller, Rule};
-use super::source::{ConfigError, Place, Value, Written};
+use super::rule::{ClientIdentity, Rule};
+use super::source::{ConfigError, Origin, RawConfig, Value};
 use super::url::Upstream;
 use super::user::{Limits, UserEntry};
 use super::value::{self, AdminListen, Auth, Listen, LogFormat, Mode, PeerRule, Pin, Reset};
@@ -88,7 +88,7 @@ pub struct Settings {
     pub databases: BTreeMap<Vec<u8>, Arc<Settings>>,
     /// Every key with its value as text (secrets hidden) and the place it came from, for `pgferry check` and for
     /// comparing settings.
-    pub(super) shown: Vec<(&'static Key, String, Place)>,
+    pub(super) shown: Vec<(&'static Key, String, Origin)>,
 }
 
 /// Where connections go, and as whom.
@@ -107,7 +107,7 @@ impl Settings {
     /// # Errors
     /// The first mistake, with its place and key.
     #[expect(clippy::too_many_lines, reason = "a line for each setting")]
-    pub fn resolve(written: &Written) -> Result<Self, ConfigError> {
+    pub fn resolve(written: &RawConfig) -> Result<Self, ConfigError> {
         let reader = Reader { written };
         let upstream = reader.upstream()?;
         let server_connect_timeout = match (written.get("server_connect_timeout"), upstream.connect_timeout) {
@@ -257,7 +257,7 @@ impl Settings {
     }
 
     /// Every key with its value as text (secrets hidden) and where that comes from.
-    pub fn shown(&self) -> impl Iterator<Item = (&'static Key, &str, &Place)> {
+    pub fn shown(&self) -> impl Iterator<Item = (&'static Key, &str, &Origin)> {
         self.shown.iter().map(|(key, value, place)| (*key, value.as_str(), place))
     }
 
@@ -311,12 +311,12 @@ impl Settings {
 
     /// Where `key` was written, if it was.
     #[must_use]
-    pub fn place(&self, key: &str) -> Option<&Place> {
+    pub fn place(&self, key: &str) -> Option<&Origin> {
         self.shown
             .iter()
             .find(|(known, ..)| known.name == key)
             .map(|(_, _, place)| place)
-            .filter(|place| **place != Place::Default)
+            .filter(|place| **place != Origin::Default)
     }
 
     /// Whether rules were written, and not only `auth_type`.
@@ -333,7 +333,7 @@ impl Settings {
 
     /// The rule that decides about `caller`, and its number counted from 1.
     #[must_use]
-    pub fn rule(&self, caller: &Caller<'_>) -> Option<(usize, &Rule)> {
+    pub fn rule(&self, caller: &ClientIdentity<'_>) -> Option<(usize, &Rule)> {
         (1..).zip(&self.rules).find(|(_, rule)| rule.fits(caller))
     }
 
@@ -368,7 +368,7 @@ mod tests {
     use super::*;
 
     fn resolve(file: &str) -> Result<Settings, ConfigError> {
-        let mut written = Written::default();
+        let mut written = RawConfig::default();
         written.file_text("f.toml", file)?;
         Settings::resolve(&written)
     }
@@ -379,7 +379,7 @@ mod tests {
         assert_eq!(settings.pool_size, 20);
         assert_eq!(settings.query_wait_timeout, Duration::from_secs(10));
         assert_eq!(settings.listen, [Listen::Dir("/run/pgferry".into())]);
-        let error = Settings::resolve(&Written::default()).expect_err("nothing to front");
+        let error = Settings::resolve(&RawConfig::default()).expect_err("nothing to front");
         assert!(error.to_string().contains("--upstream"), "{error}");
     }
 

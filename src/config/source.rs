@@ -22,7 +22,7 @@ pub(super) const NO_UPSTREAM: &str = "no upstream";
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum Origin {
     /// pgferry's own default.
     Default,
     /// A line of the configuration file.
@@ -38,7 +38,7 @@ pub enum Place {
     Flag(&'static str),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => write!(f, "default"),
@@ -53,7 +53,7 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// Where the mistake is.
-    pub place: Option<Place>,
+    pub place: Option<Origin>,
     /// The key it is about.
     pub key: Option<String>,
     /// What is wrong.
@@ -71,7 +71,7 @@ impl ConfigError {
 
     /// Says where it is and which key it is about.
     #[must_use]
-    pub fn at(self, place: &Place, key: &str) -> Self {
+    pub fn at(self, place: &Origin, key: &str) -> Self {
         Self { place: Some(place.clone()), key: Some(key.to_owned()), ..self }
     }
 
@@ -124,17 +124,17 @@ pub enum Value {
 }
 
 /// Values by key, and where they were written.
-pub(super) type Values = BTreeMap<&'static str, (Place, Value)>;
+pub(super) type Values = BTreeMap<&'static str, (Origin, Value)>;
 
 /// All values written anywhere, the strongest of each key.
 #[derive(Clone, Debug, Default)]
-pub struct Written {
+pub struct RawConfig {
     values: Values,
     /// The home directory, where libpq's default files are.
     pub home: Option<PathBuf>,
 }
 
-impl Drop for Written {
+impl Drop for RawConfig {
     /// What is secret lives on in the settings only.
     fn drop(&mut self) {
         for (key, (_, value)) in &mut self.values {
@@ -149,10 +149,10 @@ impl Drop for Written {
     }
 }
 
-impl Written {
+impl RawConfig {
     /// The value of `key` and where it was written.
     #[must_use]
-    pub fn get(&self, key: &str) -> Option<&(Place, Value)> {
+    pub fn get(&self, key: &str) -> Option<&(Origin, Value)> {
         self.values.get(key)
     }
 
@@ -177,7 +177,7 @@ impl Written {
 
     /// Notes a flag's value.
     pub fn flag(&mut self, key: &'static str, flag: &'static str, value: Value) {
-        self.put(key, Place::Flag(flag), value);
+        self.put(key, Origin::Flag(flag), value);
     }
 
     /// Notes the variables `PGFERRY_…` among `vars`, their `_FILE` variants for secrets, `DATABASE_URL`, and what libpq
@@ -197,14 +197,14 @@ impl Written {
                 continue;
             }
             if name == "PGPASSFILE" && !text.is_empty() {
-                self.put("passfile", Place::Env(name), Value::One(text));
+                self.put("passfile", Origin::Env(name), Value::One(text));
                 continue;
             }
             let Some(key) = name.strip_prefix("PGFERRY_").map(str::to_ascii_lowercase) else { continue };
             if key == "config" {
                 continue;
             }
-            let place = Place::Env(name.clone());
+            let place = Origin::Env(name.clone());
             let from_file = match keys::find(&key) {
                 // A key of its own, which is followed when the file changes.
                 Some(_) => None,
@@ -233,9 +233,9 @@ impl Written {
             self.put(known.name, place, value);
         }
         if let Some(url) = database_url {
-            let weakest = matches!(self.get("upstream"), None | Some((Place::Default, _)));
+            let weakest = matches!(self.get("upstream"), None | Some((Origin::Default, _)));
             if weakest {
-                self.values.insert("upstream", (Place::Env("DATABASE_URL".to_owned()), Value::One(url)));
+                self.values.insert("upstream", (Origin::Env("DATABASE_URL".to_owned()), Value::One(url)));
             }
         }
         Ok(())
@@ -252,12 +252,12 @@ impl Written {
         self.file_text(&name, &text)
     }
 
-    /// As [`Written::file`], for a file's content.
+    /// As [`RawConfig::file`], for a file's content.
     ///
     /// # Errors
-    /// As [`Written::file`].
+    /// As [`RawConfig::file`].
     pub fn file_text(&mut self, path: &str, text: &str) -> Result<(), ConfigError> {
-        let at = |span: Range<usize>| Place::File { path: path.to_owned(), line: line_of(text, span.start) };
+        let at = |span: Range<usize>| Origin::File { path: path.to_owned(), line: line_of(text, span.start) };
         let table = DeTable::parse(text).map_err(|error| ConfigError {
             place: Some(at(error.span().unwrap_or(0..0))),
             ..ConfigError::new(error.message())
@@ -285,11 +285,11 @@ impl Written {
 
     /// Sets `key` on top of all that is written, as a command at the console does.
     pub fn set(&mut self, key: Adjustable, value: &str) {
-        self.values.insert(key.name(), (Place::Flag("SET"), Value::One(value.to_owned())));
+        self.values.insert(key.name(), (Origin::Flag("SET"), Value::One(value.to_owned())));
     }
 
     /// A flag beats the environment, which beats the file.
-    fn put(&mut self, key: &'static str, place: Place, value: Value) {
+    fn put(&mut self, key: &'static str, place: Origin, value: Value) {
         match self.values.get(key) {
             Some((stronger, _)) if *stronger > place => {}
             _ => {
@@ -334,18 +334,18 @@ mod tests {
 
     #[test]
     fn the_strongest_place_wins_whatever_the_order() {
-        let mut written = Written::default();
+        let mut written = RawConfig::default();
         written.flag("pool_size", "--pool-size", Value::One("3".into()));
         written.env([("PGFERRY_POOL_SIZE".into(), "2".into()), ("PGFERRY_PORT".into(), "7".into())]).expect("good");
         written.file_text("f", "pool_size = 1\nport = 1\npool_mode = \"transaction\"").expect("good");
         assert_eq!(written.get("pool_size").expect("set").1, Value::One("3".into()));
         assert_eq!(written.get("port").expect("set").1, Value::One("7".into()));
-        assert_eq!(written.get("pool_mode").expect("set").0, Place::File { path: "f".into(), line: 3 });
+        assert_eq!(written.get("pool_mode").expect("set").0, Origin::File { path: "f".into(), line: 3 });
     }
 
     #[test]
     fn mistakes_name_file_line_and_key() {
-        let say = |text: &str| Written::default().file_text("/etc/pgferry.toml", text).expect_err("bad").to_string();
+        let say = |text: &str| RawConfig::default().file_text("/etc/pgferry.toml", text).expect_err("bad").to_string();
         assert_eq!(
             say("port = 5432\npool_sise = 3\n"),
             "/etc/pgferry.toml:2: pool_sise: there is no such key\n  hint: did you mean \"pool_size\"?"
@@ -366,9 +366,9 @@ mod tests {
 
     #[test]
     fn variables_with_mistakes_are_refused() {
-        let error = Written::default().env([("PGFERRY_POOLSIZE".into(), "2".into())]).expect_err("unknown");
+        let error = RawConfig::default().env([("PGFERRY_POOLSIZE".into(), "2".into())]).expect_err("unknown");
         assert!(error.to_string().contains("PGFERRY_POOLSIZE: ") && error.to_string().contains("pool_size"));
-        let error = Written::default()
+        let error = RawConfig::default()
             .env([("PGFERRY_UPSTREAM_FILE".into(), "/nonexistent/x".into())])
             .expect_err("no such file");
         assert!(error.to_string().contains("/nonexistent/x"));
@@ -377,10 +377,10 @@ mod tests {
     #[test]
     fn database_url_is_the_last_resort() {
         let vars = || [("DATABASE_URL".to_owned(), "postgres://a".to_owned())];
-        let mut written = Written::default();
+        let mut written = RawConfig::default();
         written.env(vars()).expect("good");
         assert_eq!(written.get("upstream").expect("set").1, Value::One("postgres://a".into()));
-        let mut written = Written::default();
+        let mut written = RawConfig::default();
         written.file_text("f", "upstream = \"postgres://b\"").expect("good");
         written.env(vars()).expect("good");
         assert_eq!(written.get("upstream").expect("set").1, Value::One("postgres://b".into()));

@@ -8,12 +8,12 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::PER_DATABASE;
 use super::rule::Rule;
-use super::source::{ConfigError, Place, Value, Values, one, plain, unknown};
+use super::source::{ConfigError, Origin, Value, Values, one, plain, unknown};
 use super::user::{self, UserEntry};
 use super::value::PeerRule;
 
 /// Where a span of the file is.
-type At<'a> = &'a dyn Fn(Range<usize>) -> Place;
+type At<'a> = &'a dyn Fn(Range<usize>) -> Origin;
 
 pub(super) fn databases(value: &Spanned<DeValue<'_>>, at: At<'_>) -> Result<Value, ConfigError> {
     let not_tables = |span| ConfigError::new("write it as [databases.NAME] tables").at(&at(span), "databases");

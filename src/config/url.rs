@@ -11,7 +11,7 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use super::encryption::Encryption;
-use super::value::Target;
+use super::value::TargetSessionAttrs;
 use crate::auth::Password;
 
 /// What is dialled.
@@ -58,7 +58,7 @@ pub struct Upstream {
     /// Where it is: any number of places, of which the first that will do is used. There is one at least.
     pub endpoints: Vec<Endpoint>,
     /// Which of them will do (`target_session_attrs`).
-    pub target: Target,
+    pub target: TargetSessionAttrs,
     /// Whether they are tried in random order (`load_balance_hosts`).
     pub balance: bool,
     /// The role for `auth_type = "trust"` and `"peer"`.
@@ -111,7 +111,9 @@ impl fmt::Display for Upstream {
             let address = |endpoint: &Endpoint| endpoint.address.map_or_else(String::new, |ip| ip.to_string());
             parameters.push(("hostaddr", self.endpoints.iter().map(address).collect::<Vec<_>>().join(",")));
         }
-        parameters.extend((self.target != Target::Any).then(|| ("target_session_attrs", self.target.to_string())));
+        parameters.extend(
+            (self.target != TargetSessionAttrs::Any).then(|| ("target_session_attrs", self.target.to_string())),
+        );
         parameters.extend(self.balance.then(|| ("load_balance_hosts", "random".to_owned())));
         parameters.extend(self.passfile.as_ref().map(|path| ("passfile", path.display().to_string())));
         parameters.extend((self.minor > 0).then(|| ("max_protocol_version", format!("3.{}", self.minor))));
@@ -209,8 +211,8 @@ impl Fields {
     fn resolve(mut self) -> Result<Upstream, String> {
         let mut take = |name| self.values.remove(name);
         let endpoints = endpoints(take("host").as_deref(), take("hostaddr").as_deref(), take("port").as_deref())?;
-        let target = take("target_session_attrs").map_or(Ok(Target::Any), |text| {
-            Target::parse(&text).map_err(|error| format!("target_session_attrs: {error}"))
+        let target = take("target_session_attrs").map_or(Ok(TargetSessionAttrs::Any), |text| {
+            TargetSessionAttrs::parse(&text).map_err(|error| format!("target_session_attrs: {error}"))
         })?;
         let balance = match take("load_balance_hosts").as_deref() {
             None | Some("disable") => false,
@@ -410,7 +412,7 @@ mod tests {
         }
         let text = "postgres://a,b?target_session_attrs=read-write&load_balance_hosts=random";
         let upstream = Upstream::parse(text).expect("good");
-        assert_eq!((upstream.target, upstream.balance), (Target::ReadWrite, true));
+        assert_eq!((upstream.target, upstream.balance), (TargetSessionAttrs::ReadWrite, true));
         assert_eq!(Upstream::parse(&upstream.to_string()).expect("good"), upstream);
     }
 

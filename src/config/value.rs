@@ -93,7 +93,7 @@ choice! {
 
 choice! {
     /// Which of several servers will do (libpq's `target_session_attrs`).
-    Target {
+    TargetSessionAttrs {
         /// The first that can be reached.
         Any = "any",
         /// One that takes writes by default.

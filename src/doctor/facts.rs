@@ -8,8 +8,8 @@ use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
 use tokio::time::sleep;
 
-use super::ferry::{self, Ferry};
-use super::kernel::{Kernel, Places};
+use super::kernel::{Kernel, Paths};
+use super::pgferry::{self, Pgferry};
 use super::processes::{Holder, holders};
 use super::server::{self, Server};
 use super::sockets::{self, Socket, State};
@@ -17,9 +17,9 @@ use crate::config::{Endpoint, Host, Settings};
 
 /// What is to be found out.
 #[derive(Clone, Debug, Default)]
-pub struct Wish {
+pub struct Examination {
     /// Where to read.
-    pub places: Places,
+    pub paths: Paths,
     /// For how long to count new TIME_WAITs.
     pub watch: Option<Duration>,
     /// Whether connections may be opened to measure.
@@ -47,7 +47,7 @@ pub struct Facts {
     /// What a pgferry with these settings would keep open.
     pub pool: Pool,
     /// The pgferry that is configured here, if anybody answers or it was asked about.
-    pub ferry: Option<Ferry>,
+    pub pgferry: Option<Pgferry>,
 }
 
 /// What a pgferry keeps open.
@@ -89,20 +89,20 @@ impl Facts {
     ///
     /// # Errors
     /// When not even the kernel's tables can be read.
-    pub async fn gather(all: &[Settings], wish: &Wish) -> io::Result<Self> {
-        let places = &wish.places;
-        let kernel = Kernel::read(places);
+    pub async fn gather(all: &[Settings], examination: &Examination) -> io::Result<Self> {
+        let paths = &examination.paths;
+        let kernel = Kernel::read(paths);
         let mut upstreams = Vec::new();
         for settings in all {
             for mut upstream in resolve(settings) {
                 if let Some(address) = upstream.address {
-                    count(&mut upstream, address, &kernel, wish).await?;
+                    count(&mut upstream, address, &kernel, examination).await?;
                     upstream.server = Some(server::ask(settings).await);
                 }
                 upstreams.push(upstream);
             }
         }
-        let listeners = sockets::all(&places.proc)?.into_iter().filter(|socket| socket.state == State::LISTEN);
+        let listeners = sockets::all(&paths.proc)?.into_iter().filter(|socket| socket.state == State::LISTEN);
         let (low, high) = kernel.ip_local_port_range;
         let reserved =
             |port: u16| kernel.ip_local_reserved_ports.iter().any(|(from, to)| (*from..=*to).contains(&port));
@@ -112,13 +112,13 @@ impl Facts {
             .collect();
         in_range.sort_unstable();
         in_range.dedup();
-        let ferry = match all {
-            [only, ..] => ferry::look(only, wish).await,
+        let pgferry = match all {
+            [only, ..] => pgferry::look(only, examination).await,
             [] => None,
         };
         Ok(Self {
             open_files: getrlimit(Resource::RLIMIT_NOFILE).ok(),
-            container: (limit(places, "memory.max"), limit(places, "pids.max")),
+            container: (limit(paths, "memory.max"), limit(paths, "pids.max")),
             in_kubernetes: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
             listeners_in_range: in_range,
             pool: all.first().map_or(Pool { pool_size: 20, idle_timeout_s: 600 }, |settings| Pool {
@@ -126,7 +126,7 @@ impl Facts {
                 idle_timeout_s: settings.server_idle_timeout.unwrap_or_default().as_secs(),
             }),
             upstreams,
-            ferry,
+            pgferry,
             kernel,
         })
     }
@@ -140,8 +140,8 @@ fn is_local(address: SocketAddr) -> bool {
 }
 
 /// A limit of this container's; `None` where there is none.
-fn limit(places: &Places, name: &str) -> Option<u64> {
-    std::fs::read_to_string(places.cgroup.join(name)).ok()?.trim().parse().ok()
+fn limit(paths: &Paths, name: &str) -> Option<u64> {
+    std::fs::read_to_string(paths.cgroup.join(name)).ok()?.trim().parse().ok()
 }
 
 /// The addresses of an upstream, each of which has ports of its own.
@@ -176,8 +176,13 @@ fn resolve_one(endpoint: &Endpoint) -> Vec<Upstream> {
     addresses.into_iter().map(|address| upstream(Some(address), None)).collect()
 }
 
-async fn count(upstream: &mut Upstream, address: SocketAddr, kernel: &Kernel, wish: &Wish) -> io::Result<()> {
-    let proc = &wish.places.proc;
+async fn count(
+    upstream: &mut Upstream,
+    address: SocketAddr,
+    kernel: &Kernel,
+    examination: &Examination,
+) -> io::Result<()> {
+    let proc = &examination.paths.proc;
     let found = sockets::toward(address, proc)?;
     let (low, high) = kernel.ip_local_port_range;
     let in_range = |socket: &&Socket| (low..=high).contains(&socket.local.port());
@@ -187,7 +192,7 @@ async fn count(upstream: &mut Upstream, address: SocketAddr, kernel: &Kernel, wi
     upstream.states = states.into_iter().map(|(state, count)| (state.name(), count)).collect();
     let inodes: Vec<_> = found.iter().map(|socket| socket.inode).collect();
     upstream.holders = holders(proc, &inodes);
-    if let Some(span) = wish.watch {
+    if let Some(span) = examination.watch {
         let before: std::collections::HashSet<_> = waiting(&found).collect();
         sleep(span).await;
         let after = sockets::toward(address, proc)?;

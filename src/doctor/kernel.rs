@@ -7,7 +7,7 @@ use serde::Serialize;
 
 /// Where things are read: the real places, or a copy of another machine's.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct Paths {
     /// `/proc`.
     pub proc: PathBuf,
     /// `/etc`, whose `sysctl.conf` and `sysctl.d` count.
@@ -16,7 +16,7 @@ pub struct Places {
     pub cgroup: PathBuf,
 }
 
-impl Default for Places {
+impl Default for Paths {
     fn default() -> Self {
         Self { proc: "/proc".into(), etc: "/etc".into(), cgroup: "/sys/fs/cgroup".into() }
     }
@@ -24,7 +24,7 @@ impl Default for Places {
 
 /// A line of a file that sets something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Line {
+pub struct SysctlLine {
     /// The file.
     pub file: String,
     /// The line, counted from 1.
@@ -64,7 +64,7 @@ pub struct Kernel {
     pub namespace: Option<String>,
     pub is_host_namespace: Option<bool>,
     /// Lines of files that set one of these.
-    pub lines: Vec<Line>,
+    pub lines: Vec<SysctlLine>,
 }
 
 /// The settings of which old recipes speak; files are searched for them.
@@ -84,15 +84,15 @@ pub const RECIPES: [&str; 10] = [
 impl Kernel {
     /// Reads what is there.
     #[must_use]
-    pub fn read(places: &Places) -> Self {
-        let sys = |path: &str| text(&places.proc.join("sys").join(path));
+    pub fn read(paths: &Paths) -> Self {
+        let sys = |path: &str| text(&paths.proc.join("sys").join(path));
         let ipv4 = |name: &str| sys(&format!("net/ipv4/{name}"));
         let number = |path: &str| sys(path)?.parse().ok();
         let range = ipv4("ip_local_port_range").and_then(|text| {
             let mut ends = text.split_whitespace().map(str::parse);
             Some((ends.next()?.ok()?, ends.next()?.ok()?))
         });
-        let namespace = |pid: &str| fs::read_link(places.proc.join(pid).join("ns/net")).ok();
+        let namespace = |pid: &str| fs::read_link(paths.proc.join(pid).join("ns/net")).ok();
         let own = namespace("self");
         Self {
             release: sys("kernel/osrelease").unwrap_or_else(|| "unknown".into()),
@@ -111,11 +111,11 @@ impl Kernel {
             file_max: sys("fs/file-max"),
             conntrack_count: number("net/netfilter/nf_conntrack_count"),
             conntrack_max: number("net/netfilter/nf_conntrack_max"),
-            time_wait: sockstat(&places.proc),
-            time_wait_overflow: netstat(&places.proc, "TCPTimeWaitOverflow"),
+            time_wait: sockstat(&paths.proc),
+            time_wait_overflow: netstat(&paths.proc, "TCPTimeWaitOverflow"),
             is_host_namespace: own.as_ref().zip(namespace("1")).map(|(own, first)| *own == first),
             namespace: own.map(|link| link.display().to_string()),
-            lines: lines(&places.etc),
+            lines: lines(&paths.etc),
         }
     }
 
@@ -151,7 +151,7 @@ impl Kernel {
 
     /// The line that sets `key`, if a file does.
     #[must_use]
-    pub fn line(&self, key: &str) -> Option<&Line> {
+    pub fn line(&self, key: &str) -> Option<&SysctlLine> {
         self.lines.iter().rfind(|line| line.key == key)
     }
 }
@@ -187,7 +187,7 @@ fn netstat(proc: &Path, name: &str) -> Option<u64> {
 }
 
 /// The lines of `sysctl.conf` and `sysctl.d` that set what recipes speak of.
-fn lines(etc: &Path) -> Vec<Line> {
+fn lines(etc: &Path) -> Vec<SysctlLine> {
     let mut files: Vec<PathBuf> = fs::read_dir(etc.join("sysctl.d"))
         .into_iter()
         .flatten()
@@ -203,7 +203,7 @@ fn lines(etc: &Path) -> Vec<Line> {
             let Some((key, value)) = content.split_once('=') else { continue };
             let key = key.trim().trim_start_matches('-').replace('/', ".");
             if RECIPES.contains(&key.as_str()) {
-                found.push(Line { file: file.display().to_string(), line, key, value: value.trim().to_owned() });
+                found.push(SysctlLine { file: file.display().to_string(), line, key, value: value.trim().to_owned() });
             }
         }
     }

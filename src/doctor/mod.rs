@@ -10,15 +10,15 @@
 //! - `recipes`: the same for the sysctls of old recipes.
 //! - [`report`]: how it is told.
 
+pub mod diagnosis;
 pub mod facts;
-pub mod ferry;
-pub mod judge;
 pub mod kernel;
+pub mod pgferry;
 pub mod processes;
-mod recipes;
 pub mod report;
 pub mod server;
 pub mod sockets;
+mod sysctl_advice;
 
-pub use facts::{Facts, Wish};
-pub use judge::{Finding, Level, judge};
+pub use diagnosis::{Finding, Level, diagnose};
+pub use facts::{Examination, Facts};

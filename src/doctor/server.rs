@@ -8,13 +8,13 @@ use serde::Serialize;
 
 use crate::auth::ProcessKey;
 use crate::config::Settings;
-use crate::net::tls::Session;
+use crate::net::tls::TlsSession;
 use crate::net::{BufferPool, Conn};
-use crate::track::server_state::Goodbye;
-use crate::upstream::ask;
-use crate::upstream::dial::{self, Dialled, Login};
-use crate::upstream::link::Link;
-use crate::upstream::route::Routes;
+use crate::track::server_state::CloseMethod;
+use crate::upstream::dial::{self, Login, NewConn};
+use crate::upstream::server_conn::ServerConn;
+use crate::upstream::simple_query;
+use crate::upstream::target::UpstreamTargets;
 use crate::upstream::{Registry, Secret};
 use crate::wire::frontend;
 
@@ -59,14 +59,14 @@ const QUESTION: &str = "select current_setting('max_connections')::bigint, \
 /// Why it could not be asked.
 pub async fn ask(settings: &Settings) -> Result<Server, String> {
     let started = Instant::now();
-    let mut dialled = connect(settings).await?;
+    let mut new_conn = connect(settings).await?;
     let connect_ms = milliseconds(started);
-    let tls = dialled.conn.stream().tls().map(Session::describe);
-    let answer = query(&mut dialled.conn, QUESTION).await;
+    let tls = new_conn.conn.stream().tls().map(TlsSession::describe);
+    let answer = query(&mut new_conn.conn, QUESTION).await;
     let started = Instant::now();
-    let round_trip = query(&mut dialled.conn, "").await;
+    let round_trip = query(&mut new_conn.conn, "").await;
     let round_trip_ms = milliseconds(started);
-    Link::close(dialled.conn, Goodbye::Terminate).await;
+    ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
     round_trip?;
     let row = answer?;
     let text = |at: usize| row.get(at).cloned().unwrap_or_default();
@@ -91,10 +91,10 @@ pub async fn ask(settings: &Settings) -> Result<Server, String> {
 /// Why that can't be done.
 pub async fn first_row_ms(settings: &Settings) -> Result<f64, String> {
     let started = Instant::now();
-    let mut dialled = connect(settings).await?;
-    let answer = query(&mut dialled.conn, "select 1").await;
+    let mut new_conn = connect(settings).await?;
+    let answer = query(&mut new_conn.conn, "select 1").await;
     let took = milliseconds(started);
-    Link::close(dialled.conn, Goodbye::Terminate).await;
+    ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
     answer.map(|_| took)
 }
 
@@ -102,21 +102,21 @@ fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-async fn connect(settings: &Settings) -> Result<Dialled, String> {
+async fn connect(settings: &Settings) -> Result<NewConn, String> {
     let key = ProcessKey::generate().map_err(|error| error.to_string())?;
-    let routes = Routes::new(settings)?;
+    let upstream_targets = UpstreamTargets::new(settings)?;
     let buffers = BufferPool::new(settings.buffer_size, 1);
-    let registry = Registry::new(Arc::new(ArcSwap::from_pointee(settings.clone())), routes, key, buffers);
+    let registry = Registry::new(Arc::new(ArcSwap::from_pointee(settings.clone())), upstream_targets, key, buffers);
     let user = settings.upstream.user.clone().ok_or("the upstream URL names no user")?;
     let database = settings.upstream.database.clone().unwrap_or_else(|| user.clone());
-    let route = registry.route(database.as_bytes());
+    let upstream_target = registry.upstream_target(database.as_bytes());
     let params =
         vec![(b"database".to_vec(), database.into_bytes()), (b"application_name".to_vec(), b"pgferry doctor".to_vec())];
-    let login = Login { user: user.into_bytes(), params, secret: Secret::Fixed(None), route };
+    let login = Login { user: user.into_bytes(), params, secret: Secret::Fixed(None), upstream_target };
     match dial::dial(settings, login, &registry, settings.server_connect_timeout).await {
-        Ok(dialled) => Ok(dialled),
+        Ok(new_conn) => Ok(new_conn),
         Err(failed) => {
-            let error = failed.error.fault().to_string();
+            let error = failed.error.client_error().to_string();
             failed.close(&registry).await;
             Err(error)
         }
@@ -126,7 +126,7 @@ async fn connect(settings: &Settings) -> Result<Dialled, String> {
 /// Runs a query that gives one row at most.
 async fn query(conn: &mut Conn, sql: &str) -> Result<Vec<String>, String> {
     frontend::put_query(&mut conn.output, sql.as_bytes());
-    let rows = ask::rows(conn).await.map_err(|error| error.to_string())??;
+    let rows = simple_query::rows(conn).await.map_err(|error| error.to_string())??;
     let row = rows.into_iter().next().unwrap_or_default();
     Ok(row.iter().map(|column| String::from_utf8_lossy(column).into_owned()).collect())
 }

@@ -5,7 +5,7 @@ use super::{Toml, list, number, quoted};
 use crate::config::keys;
 
 /// What becomes of a setting.
-enum Fate {
+enum Mapping {
     /// It is this one, a number or a truth value.
     Number(&'static str),
     /// It is this one, a time in seconds, which 0 turns off.
@@ -20,7 +20,7 @@ enum Fate {
     None(&'static str),
 }
 
-use Fate::{Elsewhere, Limit, Number, Seconds, Text};
+use Mapping::{Elsewhere, Limit, Number, Seconds, Text};
 
 const LOG: &str = "pgferry logs to standard error; let the service manager or the shell keep it";
 const PEERS: &str = "one pgferry has several threads (workers): no peers are needed for cancel requests";
@@ -32,110 +32,113 @@ const MOST_UPSTREAM: usize = 10_000;
 const NO_TUNING: &str = "has no use here";
 
 /// Every setting of PgBouncer 1.25, and what becomes of it.
-const FATES: [(&str, Fate); 101] = [
+const MAPPINGS: [(&str, Mapping); 101] = [
     ("admin_users", Elsewhere),
-    ("application_name_add_host", Fate::None("clients' application_name is passed on as it is")),
+    ("application_name_add_host", Mapping::None("clients' application_name is passed on as it is")),
     ("auth_dbname", Text("auth_dbname")),
     ("auth_file", Elsewhere),
     ("auth_hba_file", Elsewhere),
-    ("auth_ident_file", Fate::None("write [[peer]] tables")),
-    ("auth_ldap_options", Fate::None("LDAP is not supported; pass-through lets PostgreSQL ask it")),
+    ("auth_ident_file", Mapping::None("write [[peer]] tables")),
+    ("auth_ldap_options", Mapping::None("LDAP is not supported; pass-through lets PostgreSQL ask it")),
     ("auth_query", Elsewhere),
     ("auth_type", Elsewhere),
     ("auth_user", Elsewhere),
-    ("autodb_idle_timeout", Fate::None("pools that nobody uses are forgotten after 10 minutes")),
-    ("cancel_wait_timeout", Fate::None("a cancel request takes 5 s at most")),
-    ("client_idle_timeout", Fate::None("set idle_session_timeout in PostgreSQL (14 and later)")),
+    ("autodb_idle_timeout", Mapping::None("pools that nobody uses are forgotten after 10 minutes")),
+    ("cancel_wait_timeout", Mapping::None("a cancel request takes 5 s at most")),
+    ("client_idle_timeout", Mapping::None("set idle_session_timeout in PostgreSQL (14 and later)")),
     ("client_login_timeout", Limit("client_login_timeout")),
-    ("client_tls13_ciphers", Fate::None(CIPHERS)),
+    ("client_tls13_ciphers", Mapping::None(CIPHERS)),
     ("client_tls_ca_file", Elsewhere),
     ("client_tls_cert_file", Elsewhere),
-    ("client_tls_ciphers", Fate::None(CIPHERS)),
-    ("client_tls_dheparams", Fate::None(CIPHERS)),
-    ("client_tls_ecdhcurve", Fate::None(CIPHERS)),
+    ("client_tls_ciphers", Mapping::None(CIPHERS)),
+    ("client_tls_dheparams", Mapping::None(CIPHERS)),
+    ("client_tls_ecdhcurve", Mapping::None(CIPHERS)),
     ("client_tls_key_file", Elsewhere),
     ("client_tls_protocols", Elsewhere),
     ("client_tls_sslmode", Elsewhere),
-    ("conffile", Fate::None("pgferry --config says which file it is")),
+    ("conffile", Mapping::None("pgferry --config says which file it is")),
     ("default_pool_size", Elsewhere),
-    ("disable_pqexec", Fate::None("clients may speak either protocol")),
+    ("disable_pqexec", Mapping::None("clients may speak either protocol")),
     ("dns_max_ttl", Seconds("dns_max_ttl")),
-    ("dns_nxdomain_ttl", Fate::None("a failed look-up is made again with the next attempt to connect")),
-    ("dns_zone_check_period", Fate::None("dns_max_ttl says how often names are looked up again")),
-    ("idle_transaction_timeout", Fate::None("set idle_in_transaction_session_timeout in PostgreSQL")),
-    ("ignore_startup_parameters", Fate::None("not needed: pgferry takes every startup parameter, and means it")),
-    ("job_name", Fate::None("for Windows services")),
-    ("service_name", Fate::None("for Windows services")),
+    ("dns_nxdomain_ttl", Mapping::None("a failed look-up is made again with the next attempt to connect")),
+    ("dns_zone_check_period", Mapping::None("dns_max_ttl says how often names are looked up again")),
+    ("idle_transaction_timeout", Mapping::None("set idle_in_transaction_session_timeout in PostgreSQL")),
+    ("ignore_startup_parameters", Mapping::None("not needed: pgferry takes every startup parameter, and means it")),
+    ("job_name", Mapping::None("for Windows services")),
+    ("service_name", Mapping::None("for Windows services")),
     ("listen_addr", Elsewhere),
-    ("listen_backlog", Fate::None("as many wait as the kernel allows (net.core.somaxconn)")),
+    ("listen_backlog", Mapping::None("as many wait as the kernel allows (net.core.somaxconn)")),
     ("listen_port", Elsewhere),
     ("log_connections", Elsewhere),
     ("log_disconnections", Elsewhere),
-    ("log_pooler_errors", Fate::None("errors are always logged, repeated ones as a count")),
+    ("log_pooler_errors", Mapping::None("errors are always logged, repeated ones as a count")),
     ("log_stats", Elsewhere),
-    ("logfile", Fate::None(LOG)),
-    ("login_notify_message", Fate::None("clients see PostgreSQL's messages only")),
+    ("logfile", Mapping::None(LOG)),
+    ("login_notify_message", Mapping::None("clients see PostgreSQL's messages only")),
     ("max_client_conn", Number("max_client_conn")),
     (
         "max_db_client_connections",
-        Fate::None("clients can be limited as a whole (max_client_conn) and per user ([users.NAME])"),
+        Mapping::None("clients can be limited as a whole (max_client_conn) and per user ([users.NAME])"),
     ),
     ("max_db_connections", Elsewhere),
-    ("max_packet_size", Fate::None("messages stream through; their length is checked as PostgreSQL does")),
+    ("max_packet_size", Mapping::None("messages stream through; their length is checked as PostgreSQL does")),
     ("max_prepared_statements", Elsewhere),
-    ("max_user_client_connections", Fate::None("say it for each user: max_user_client_connections in [users.NAME]")),
+    ("max_user_client_connections", Mapping::None("say it for each user: max_user_client_connections in [users.NAME]")),
     ("max_user_connections", Elsewhere),
     ("min_pool_size", Number("min_pool_size")),
-    ("peer_id", Fate::None(PEERS)),
-    ("pidfile", Fate::None("the socket's lock file has the pid; service managers need none")),
-    ("pkt_buf", Fate::None(NO_TUNING)),
-    ("pool_idle_timeout", Fate::None("pools that nobody uses are forgotten after 10 minutes")),
+    ("peer_id", Mapping::None(PEERS)),
+    ("pidfile", Mapping::None("the socket's lock file has the pid; service managers need none")),
+    ("pkt_buf", Mapping::None(NO_TUNING)),
+    ("pool_idle_timeout", Mapping::None("pools that nobody uses are forgotten after 10 minutes")),
     ("pool_mode", Elsewhere),
-    ("query_timeout", Fate::None("set statement_timeout in PostgreSQL")),
-    ("query_wait_notify", Fate::None("who waits in vain is told why; nobody is told before")),
+    ("query_timeout", Mapping::None("set statement_timeout in PostgreSQL")),
+    ("query_wait_notify", Mapping::None("who waits in vain is told why; nobody is told before")),
     ("query_wait_timeout", Limit("query_wait_timeout")),
-    ("reserve_pool_size", Fate::None("there is no second pool: make pool_size as large as it may get")),
-    ("reserve_pool_timeout", Fate::None("there is no second pool")),
-    ("resolv_conf", Fate::None("the system's resolver is used")),
-    ("sbuf_loopcnt", Fate::None(NO_TUNING)),
+    ("reserve_pool_size", Mapping::None("there is no second pool: make pool_size as large as it may get")),
+    ("reserve_pool_timeout", Mapping::None("there is no second pool")),
+    ("resolv_conf", Mapping::None("the system's resolver is used")),
+    ("sbuf_loopcnt", Mapping::None(NO_TUNING)),
     ("scram_iterations", Number("scram_iterations")),
-    ("server_check_delay", Fate::None("a connection is looked at whenever it changes hands")),
-    ("server_check_query", Fate::None("what is sent in front of a client's first message proves the connection alive")),
+    ("server_check_delay", Mapping::None("a connection is looked at whenever it changes hands")),
+    (
+        "server_check_query",
+        Mapping::None("what is sent in front of a client's first message proves the connection alive"),
+    ),
     ("server_connect_timeout", Limit("server_connect_timeout")),
-    ("server_fast_close", Fate::None("the console's RECONNECT replaces connections as they come free")),
+    ("server_fast_close", Mapping::None("the console's RECONNECT replaces connections as they come free")),
     ("server_idle_timeout", Seconds("server_idle_timeout")),
     ("server_lifetime", Elsewhere),
-    ("server_login_retry", Fate::None("tried again after 50 ms, then at growing intervals, while clients wait")),
+    ("server_login_retry", Mapping::None("tried again after 50 ms, then at growing intervals, while clients wait")),
     ("server_reset_query", Elsewhere),
     ("server_reset_query_always", Elsewhere),
-    ("server_round_robin", Fate::None("the connection used last is used first, so that idle ones can end")),
-    ("server_tls13_ciphers", Fate::None(CIPHERS)),
+    ("server_round_robin", Mapping::None("the connection used last is used first, so that idle ones can end")),
+    ("server_tls13_ciphers", Mapping::None(CIPHERS)),
     ("server_tls_ca_file", Elsewhere),
     ("server_tls_cert_file", Text("sslcert")),
-    ("server_tls_ciphers", Fate::None(CIPHERS)),
+    ("server_tls_ciphers", Mapping::None(CIPHERS)),
     ("server_tls_key_file", Text("sslkey")),
     ("server_tls_protocols", Elsewhere),
     ("server_tls_sslmode", Elsewhere),
-    ("so_reuseport", Fate::None("one process has several threads (workers); --replace hands the listeners over")),
+    ("so_reuseport", Mapping::None("one process has several threads (workers); --replace hands the listeners over")),
     ("stats_period", Elsewhere),
     ("stats_users", Elsewhere),
-    ("suspend_timeout", Fate::None("--replace hands the listeners over without suspending anybody")),
-    ("syslog", Fate::None(LOG)),
-    ("syslog_facility", Fate::None(LOG)),
-    ("syslog_ident", Fate::None(LOG)),
-    ("tcp_defer_accept", Fate::None(NO_TUNING)),
+    ("suspend_timeout", Mapping::None("--replace hands the listeners over without suspending anybody")),
+    ("syslog", Mapping::None(LOG)),
+    ("syslog_facility", Mapping::None(LOG)),
+    ("syslog_ident", Mapping::None(LOG)),
+    ("tcp_defer_accept", Mapping::None(NO_TUNING)),
     ("tcp_keepalive", Elsewhere),
-    ("tcp_keepcnt", Fate::None("three probes, at a quarter of the interval that tcp_keepidle says")),
+    ("tcp_keepcnt", Mapping::None("three probes, at a quarter of the interval that tcp_keepidle says")),
     ("tcp_keepidle", Seconds("tcp_keepidle")),
-    ("tcp_keepintvl", Fate::None("a quarter of what tcp_keepidle says")),
-    ("tcp_socket_buffer", Fate::None(NO_TUNING)),
+    ("tcp_keepintvl", Mapping::None("a quarter of what tcp_keepidle says")),
+    ("tcp_socket_buffer", Mapping::None(NO_TUNING)),
     ("tcp_user_timeout", Elsewhere),
-    ("track_extra_parameters", Fate::None("every setting that PostgreSQL reports follows its client")),
-    ("transaction_timeout", Fate::None("set transaction_timeout in PostgreSQL (17 and later)")),
+    ("track_extra_parameters", Mapping::None("every setting that PostgreSQL reports follows its client")),
+    ("transaction_timeout", Mapping::None("set transaction_timeout in PostgreSQL (17 and later)")),
     ("unix_socket_dir", Elsewhere),
     ("unix_socket_group", Text("unix_socket_group")),
     ("unix_socket_mode", Text("unix_socket_mode")),
-    ("user", Fate::None("start pgferry as the user that it is to be: User= in its unit")),
+    ("user", Mapping::None("start pgferry as the user that it is to be: User= in its unit")),
     ("verbose", Elsewhere),
 ];
 
@@ -144,9 +147,9 @@ pub(super) fn write(ini: &Ini, out: &mut Toml) {
     listen(ini, out);
     for entry in ini.section("pgbouncer").filter(|entry| ini.get(&entry.key) == Some(&entry.value)) {
         let (name, value) = (entry.key.as_str(), entry.value.as_str());
-        match FATES.iter().find(|(known, _)| *known == name).map(|(_, fate)| fate) {
+        match MAPPINGS.iter().find(|(known, _)| *known == name).map(|(_, fate)| fate) {
             None => out.without(name, value, "PgBouncer has no such setting"),
-            Some(Fate::None(why)) => out.without(name, value, why),
+            Some(Mapping::None(why)) => out.without(name, value, why),
             Some(Number(key)) => out.set(key, &number(value)),
             Some(Text(_)) if value.is_empty() => {}
             Some(Text(key)) => out.set(key, &quoted(value)),
@@ -345,12 +348,12 @@ mod tests {
 
     #[test]
     fn every_setting_of_pgbouncer_has_a_fate() {
-        let mut names: Vec<_> = FATES.iter().map(|(name, _)| *name).collect();
+        let mut names: Vec<_> = MAPPINGS.iter().map(|(name, _)| *name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), FATES.len(), "each once");
+        assert_eq!(names.len(), MAPPINGS.len(), "each once");
         let known: Vec<_> = crate::config::keys::KEYS.iter().map(|key| key.name).collect();
-        for (name, fate) in &FATES {
+        for (name, fate) in &MAPPINGS {
             if let Number(key) | Seconds(key) | Limit(key) | Text(key) = fate {
                 assert!(known.contains(key), "{name} becomes {key}, which is no key");
             }

@@ -7,7 +7,7 @@ use crate::permission::{Attempt, describe};
 use super::Words;
 
 /// How deep files may include each other, as in PgBouncer.
-const DEPTH: usize = 10;
+const MAX_INCLUDE_DEPTH: usize = 10;
 
 /// An entry, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Ini {
     /// What can't be read or makes no sense, with file and line.
     pub fn read(path: &Path) -> Result<Self, String> {
         let mut ini = Self::default();
-        ini.include(path, DEPTH)?;
+        ini.include(path, MAX_INCLUDE_DEPTH)?;
         Ok(ini)
     }
 
@@ -45,7 +45,7 @@ impl Ini {
         let text = std::fs::read_to_string(path).map_err(|error| describe(Attempt::Read, &shown, &error))?;
         let dir = path.parent().unwrap_or(Path::new("."));
         self.text(&shown.to_string(), &text, &mut |ini, name| match depth {
-            0 => Err(format!("{shown}: files include each other more than {DEPTH} deep")),
+            0 => Err(format!("{shown}: files include each other more than {MAX_INCLUDE_DEPTH} deep")),
             _ => ini.include(&dir.join(name), depth - 1),
         })
     }

@@ -3,7 +3,7 @@
 use super::from_client::ClientSide;
 use super::{Buffers, Machine, Next, Phase, flush_forwarded};
 use crate::config::Mode;
-use crate::track::{Pins, Reply, Request};
+use crate::track::{Pins, Request, ResponseAction};
 use crate::wire::frontend;
 
 impl Machine<'_> {
@@ -14,12 +14,12 @@ impl Machine<'_> {
             // The server's own end is waited for.
             return Next::Wait;
         }
-        let ended = self.up.client == ClientSide::Ended;
+        let ended = self.client_stream.client == ClientSide::Ended;
         if ended && self.pipeline.lost() {
             return self.leave(io);
         }
         if ended && self.is_kept_back() {
-            if self.up.is_in_violation() {
+            if self.client_stream.is_in_violation() {
                 // What it is told in the end has all before it sent.
                 self.prompt(io);
                 return Next::Again;
@@ -28,13 +28,13 @@ impl Machine<'_> {
         }
         let under_way = self.is_preparing()
             || !all_sent
-            || self.up.is_partial()
-            || self.down.is_partial()
+            || self.client_stream.is_partial()
+            || self.server_stream.is_partial()
             || !io.from_client.unsent().is_empty()
             || !io.from_server.unsent().is_empty();
-        if ended && self.up.rest_is_awaited(&self.pipeline) && io.from_client.unsent().is_empty() {
+        if ended && self.client_stream.rest_is_awaited(&self.pipeline) && io.from_client.unsent().is_empty() {
             // The rest of its message will never come.
-            return Next::End(self.up.farewell());
+            return Next::End(self.client_stream.farewell());
         }
         let still = self.pipeline.answered() || (ended && (self.pipeline.is_still() || self.pipeline.copying_in()));
         if under_way || !still {
@@ -44,13 +44,13 @@ impl Machine<'_> {
             // The server may have failed it already, which the client is to hear.
             flush_forwarded(io);
             frontend::put_copy_fail(io.to_server, "the client has ended");
-            self.pipeline.request(Request::CopyEnd, Reply::Swallow);
+            self.pipeline.request(Request::CopyEnd, ResponseAction::Swallow);
             return Next::Again;
         }
         if ended {
-            return Next::End(self.up.farewell());
+            return Next::End(self.client_stream.farewell());
         }
-        self.down.resume();
+        self.server_stream.resume();
         if self.pipeline.settled_but_for_reports() {
             // The client has asked for nothing that brings a ReadyForQuery.
             self.put_own_sync(io);
@@ -61,7 +61,7 @@ impl Machine<'_> {
         }
         if self.context.mode == Mode::Session {
             self.start.clone_from(&self.server.params);
-            self.explained = super::session_sync::Explained::default();
+            self.explained = super::session_sync::AnnouncedSettings::default();
             return Next::Idle(self.kept_for_session());
         }
         let askable = !self.pins.is_empty() && self.pins.without(Pins::QUERYABLE).is_empty();
@@ -79,14 +79,14 @@ impl Machine<'_> {
     /// session. Only the session's end tells the one from the other.
     fn is_kept_back(&self) -> bool {
         let kept_back = self.pipeline.is_still() && !self.pipeline.is_prompted() && !self.pipeline.copying_in();
-        kept_back && !self.is_preparing() && !self.up.is_partial()
+        kept_back && !self.is_preparing() && !self.client_stream.is_partial()
     }
 
     /// The client has ended, and what the server still says is not known: the server is told of the end, and all that it
     /// says until it ends as well is the client's.
     fn leave(&mut self, io: &mut Buffers<'_>) -> Next {
-        if self.up.is_partial() {
-            return Next::End(self.up.farewell());
+        if self.client_stream.is_partial() {
+            return Next::End(self.client_stream.farewell());
         }
         flush_forwarded(io);
         frontend::put_terminate(io.to_server);

@@ -2,7 +2,7 @@
 
 /// Requests that the server was ready after, since this was last taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Readies {
+pub struct ReadyCounts {
     /// How many.
     pub queries: u32,
     /// How many of them ended a transaction.
@@ -19,5 +19,5 @@ pub struct Counts {
     /// `Bind` messages of the client.
     pub binds: u64,
     /// What the server was ready after.
-    pub readies: Readies,
+    pub readies: ReadyCounts,
 }

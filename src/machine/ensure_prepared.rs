@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::own_queries::put_own_statement;
 use super::{Buffers, Machine, flush_forwarded};
-use crate::error::{Fault, sqlstate};
+use crate::error::{ClientError, sqlstate};
 use crate::track::params::set_to_local;
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Rollback, UnnamedCause, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
-use crate::track::statement_mentions::mentions;
-use crate::track::statements::{self, Columns, Statement, Text, Unnamed};
-use crate::track::{Params, Reply, Request};
+use crate::track::session_command;
+use crate::track::statements::{self, Columns, ParsedQuery, Statement, Unnamed};
+use crate::track::{Request, ResponseAction, ServerParams};
 use crate::wire::{backend, frontend};
 
 /// How many names are remembered that a client has given up, for the sake of errors that may still come.
@@ -33,6 +33,8 @@ pub(super) struct Aliases {
     variants: Vec<Variant>,
     /// Names that the client has given up lately, by the numbers of their statements.
     former: Vec<(u64, Box<[u8]>)>,
+    /// What `DEALLOCATE` of a client's name frees on the connection.
+    placeholders: Vec<(Box<[u8]>, Arc<Statement>)>,
 }
 
 impl Aliases {
@@ -44,9 +46,16 @@ impl Aliases {
         self.former.push((statement, name.into()));
     }
 
-    /// The numbers of the statements that stand in for number `of`.
-    pub(super) fn of(&self, of: u64) -> impl Iterator<Item = u64> {
-        self.variants.iter().filter(move |variant| variant.of == of).map(|variant| variant.statement.id)
+    /// Notes that `statement` stands in for the one with number `of`.
+    pub(super) fn stands_for(&mut self, statement: &Arc<Statement>, of: u64) {
+        if !self.variants.iter().any(|known| known.statement.id == statement.id) {
+            self.variants.push(Variant { of, statement: Arc::clone(statement), for_transaction: false });
+        }
+    }
+
+    /// Whether `DEALLOCATE` may free something that it has not freed so far.
+    pub(super) fn is_freeing(&self) -> bool {
+        !self.placeholders.is_empty()
     }
 
     /// The number of what the client means by statement `id` of the server.
@@ -59,6 +68,27 @@ impl Aliases {
         self.former.iter().rfind(|(former, _)| *former == id).map(|(_, name)| &**name)
     }
 
+    /// What `DEALLOCATE` of `name` frees.
+    pub(super) fn placeholder(&self, name: &[u8]) -> Option<Arc<Statement>> {
+        self.placeholders.iter().find(|(known, _)| **known == *name).map(|(_, placeholder)| Arc::clone(placeholder))
+    }
+
+    /// Lets `DEALLOCATE` of `name` free `placeholder`.
+    pub(super) fn set_placeholder(&mut self, name: &[u8], placeholder: &Arc<Statement>) {
+        self.take_placeholder(name);
+        if self.placeholders.len() >= MAX_FORMER_NAMES {
+            // What is not freed is closed to make room for others in the end.
+            self.placeholders.clear();
+        }
+        self.placeholders.push((name.into(), Arc::clone(placeholder)));
+    }
+
+    /// Forgets what `DEALLOCATE` of `name` frees.
+    pub(super) fn take_placeholder(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
+        let at = self.placeholders.iter().position(|(known, _)| **known == *name)?;
+        Some(self.placeholders.swap_remove(at).1)
+    }
+
     /// The transaction is over.
     pub(super) fn end_transaction(&mut self) {
         self.variants.iter_mut().for_each(|variant| variant.for_transaction = false);
@@ -68,6 +98,7 @@ impl Aliases {
     pub(super) fn clear(&mut self) {
         self.variants.clear();
         self.former.clear();
+        self.placeholders.clear();
     }
 }
 
@@ -78,7 +109,7 @@ pub(super) enum Prepare<T> {
     /// The client's message must wait for what the server says of it.
     Waits,
     /// The client is told this.
-    Refused(Fault),
+    Refused(ClientError),
 }
 
 impl Machine<'_> {
@@ -89,7 +120,7 @@ impl Machine<'_> {
         io: &mut Buffers<'_>,
         statement: &Arc<Statement>,
         name: Option<&[u8]>,
-        reply: Reply,
+        action: ResponseAction,
     ) -> Prepare<Arc<Statement>> {
         // One that was too long to be kept is on the connection that the client stays with, or gone from there.
         let Some(text) = &statement.text else { return Prepare::Ready(Arc::clone(statement)) };
@@ -97,11 +128,14 @@ impl Machine<'_> {
         let here = if !statement.is_retired() && self.server.prepared.has(statement) {
             Arc::clone(statement)
         } else {
-            self.variant(io, statement, text, name, reply)
+            self.variant(io, statement, text, name, action)
         };
         match told {
-            Some(told) => self.compare_columns(io, here.id, &here.name(), &told).map(|()| here),
-            None => Prepare::Ready(here),
+            // What it runs in its turn may be another one by now.
+            Some(told) if !text.effects.names_statements => {
+                self.compare_columns(io, here.id, &here.name(), &told).map(|()| here)
+            }
+            _ => Prepare::Ready(here),
         }
     }
 
@@ -110,40 +144,41 @@ impl Machine<'_> {
         &mut self,
         io: &mut Buffers<'_>,
         statement: &Arc<Statement>,
-        text: &Arc<Text>,
+        text: &Arc<ParsedQuery>,
         name: Option<&[u8]>,
-        reply: Reply,
+        action: ResponseAction,
     ) -> Arc<Statement> {
-        let own = self.aliases.variants.iter().find(|variant| variant.of == statement.id && variant.for_transaction);
-        if let Some(own) = own.map(|own| Arc::clone(&own.statement))
-            && self.server.prepared.has(&own)
-        {
-            return own;
+        // An earlier one may have been closed to make room.
+        let own = self.aliases.variants.iter().find(|variant| {
+            variant.of == statement.id && variant.for_transaction && self.server.prepared.has(&variant.statement)
+        });
+        if let Some(own) = own {
+            return Arc::clone(&own.statement);
         }
         // Its constants mean what they meant when it was prepared first; but where a search_path has changed since, the
         // server looks at the text anew, under the settings of now.
         let mut params = statement.params.clone();
-        let mut flavor = self.client.flavor(&params, self.pins);
-        let unchanged = flavor.is_some() && statement.flavor == flavor;
-        if flavor.is_some() && !unchanged {
+        let mut parse_context = self.client.parse_context(&params, self.pins);
+        let unchanged = parse_context.is_some() && statement.parse_context == parse_context;
+        if parse_context.is_some() && !unchanged {
             params = self.current_params();
-            flavor = self.client.flavor(&params, self.pins);
+            parse_context = self.client.parse_context(&params, self.pins);
         }
         let same = !statement.is_retired() && unchanged;
         let variant = if same {
             Arc::clone(statement)
         } else {
-            self.context.statements.intern(flavor.as_ref(), &params, &text.body, || Arc::clone(text))
+            self.context.statements.intern(parse_context.as_ref(), &params, &text.body, || Arc::clone(text))
         };
         let known = name.and_then(|name| self.client.names.get(name));
         match known {
             // It was not told its columns, so that the client can't tell the difference.
-            Some(named) if flavor.is_some() && statement.is_retired() && named.described.is_none() => {
-                let named = statements::Named { statement: Arc::clone(&variant), described: None };
+            Some(named) if parse_context.is_some() && statement.is_retired() && named.described.is_none() => {
+                let named = statements::NamedStatement { statement: Arc::clone(&variant), described: None };
                 self.client.names.set(name.unwrap_or_default(), Some(named));
             }
             _ if !same && !self.aliases.variants.iter().any(|known| known.statement.id == variant.id) => {
-                let for_transaction = flavor.is_none();
+                let for_transaction = parse_context.is_none();
                 let variant = Variant { of: statement.id, statement: Arc::clone(&variant), for_transaction };
                 self.aliases.variants.push(variant);
             }
@@ -153,7 +188,7 @@ impl Machine<'_> {
             self.add_prepared(io, &variant);
             let rollback = Rollback { prepared: Some(variant.id), ..Rollback::default() };
             let note = Note::of(rollback);
-            self.put_parse(io, &variant.name(), &text.body, &variant.params, reply, note);
+            self.put_parse(io, &variant.name(), &text.body, &variant.params, action, note);
         }
         variant
     }
@@ -175,14 +210,14 @@ impl Machine<'_> {
         }
     }
 
-    fn prepare_unnamed(&mut self, io: &mut Buffers<'_>, unnamed: &Unnamed, text: &Text) {
-        let mentioned = mentions(frontend::query(&text.body), &self.client.names, self.client.backslashes());
-        let edits = self.rename_mentioned(io, mentioned, Reply::Assist);
+    fn prepare_unnamed(&mut self, io: &mut Buffers<'_>, unnamed: &Unnamed, text: &ParsedQuery) {
+        let mentioned = self.mentioned_in(text);
+        let edits = self.rename_mentioned(io, &mentioned, ResponseAction::ForwardErrorOnly);
         let (body, _) = text.edited(edits);
         let client = self.client.unnamed.clone();
         let change = self.set_unnamed(UnnamedCause::OwnParse, client, UnnamedStatement::Is(unnamed.id));
         let note = self.note_unnamed(change);
-        self.put_parse(io, "", &body, &unnamed.params, Reply::Assist, note);
+        self.put_parse(io, "", &body, &unnamed.params, ResponseAction::ForwardErrorOnly, note);
     }
 
     /// Closes what the connection has, which is not the client's.
@@ -192,7 +227,7 @@ impl Machine<'_> {
         let client = self.client.unnamed.clone();
         let change = self.set_unnamed(UnnamedCause::Drop, client, UnnamedStatement::Absent);
         let note = self.note_unnamed(change);
-        self.pipeline.request_with(Request::Close, Reply::Swallow, Some(note));
+        self.pipeline.request_with(Request::Close, ResponseAction::Swallow, Some(note));
         self.undo();
     }
 
@@ -212,42 +247,61 @@ impl Machine<'_> {
         flush_forwarded(io);
         frontend::put_renamed(io.to_server, frontend::DESCRIBE, b"S", name, 0);
         let note = Note { describes: Some(Describes { server: id, client: None }), ..Note::default() };
-        self.pipeline.request_with(Request::Describe, Reply::Assist, Some(note));
+        self.pipeline.request_with(Request::Describe, ResponseAction::ForwardErrorOnly, Some(note));
         frontend::put_flush(io.to_server);
-        self.pipeline.request(Request::Flush, Reply::Swallow);
+        self.pipeline.request(Request::Flush, ResponseAction::Swallow);
         Prepare::Waits
     }
 
     /// Prepares a text on this connection, under the settings it was first prepared under.
-    fn put_parse(&mut self, io: &mut Buffers<'_>, name: &str, body: &[u8], params: &Params, reply: Reply, note: Note) {
+    fn put_parse(
+        &mut self,
+        io: &mut Buffers<'_>,
+        name: &str,
+        body: &[u8],
+        params: &ServerParams,
+        action: ResponseAction,
+        note: Note,
+    ) {
         flush_forwarded(io);
         let now = self.current_params();
-        let others: Vec<_> = statements::other_settings(params, &now).collect();
-        self.set_meanwhile(io, &others, params, reply);
+        let mut others: Vec<_> = statements::other_settings(params, &now).collect();
+        let controls = |text| session_command::of_sql(text).is_some_and(|command| command.controls_transaction());
+        if !others.is_empty() && controls(frontend::query(body)) {
+            // It means the same under all settings, and a transaction that has failed takes no other statement.
+            others.clear();
+        }
+        self.set_meanwhile(io, &others, params, action);
         self.counts.server_parses += 1;
         frontend::put_parse(io.to_server, name, body);
-        self.pipeline.request_with(Request::Parse, reply, Some(note));
+        self.pipeline.request_with(Request::Parse, action, Some(note));
         self.undo();
-        self.set_meanwhile(io, &others, &now, reply);
+        self.set_meanwhile(io, &others, &now, action);
     }
 
-    /// Prepares a text under a name of its own, for the name that the client gives it is taken.
-    pub(super) fn put_checked(&mut self, io: &mut Buffers<'_>, body: &[u8]) -> Arc<Statement> {
-        let checked = self.context.statements.uncached();
-        self.add_prepared(io, &checked);
-        let rollback = Rollback { prepared: Some(checked.id), ..Rollback::default() };
+    /// Prepares a text under a name that no other one has.
+    pub(super) fn put_apart(&mut self, io: &mut Buffers<'_>, body: &[u8], action: ResponseAction) -> Arc<Statement> {
+        let apart = self.context.statements.uncached();
+        self.add_prepared(io, &apart);
+        let rollback = Rollback { prepared: Some(apart.id), ..Rollback::default() };
         let note = Note::of(rollback);
         let now = self.current_params();
-        self.put_parse(io, &checked.name(), body, &now, Reply::Assist, note);
-        checked
+        self.put_parse(io, &apart.name(), body, &now, action, note);
+        apart
     }
 
     /// Sets `names` to what they are in `params`, in the middle of whatever the client does: until the transaction ends,
     /// be it an implicit one.
-    fn set_meanwhile(&mut self, io: &mut Buffers<'_>, names: &[&'static str], params: &Params, reply: Reply) {
+    fn set_meanwhile(
+        &mut self,
+        io: &mut Buffers<'_>,
+        names: &[&'static str],
+        params: &ServerParams,
+        action: ResponseAction,
+    ) {
         for name in names {
             let Some(value) = params.get(name.as_bytes()) else { continue };
-            put_own_statement(io.to_server, &mut self.pipeline, &set_to_local(name, value), reply);
+            put_own_statement(io.to_server, &mut self.pipeline, &set_to_local(name, value), action);
         }
     }
 
@@ -265,7 +319,7 @@ impl Machine<'_> {
         frontend::put_close(io.to_server, &format!("{}{id}", statements::PREFIX));
         let rollback = Rollback { closed: Some((id, held)), ..Rollback::default() };
         let note = Note::of(rollback);
-        self.pipeline.request_with(Request::Close, Reply::Swallow, Some(note));
+        self.pipeline.request_with(Request::Close, ResponseAction::Swallow, Some(note));
         self.undo();
     }
 }
@@ -275,14 +329,14 @@ impl<T> Prepare<T> {
         match self {
             Self::Ready(ready) => Prepare::Ready(with(ready)),
             Self::Waits => Prepare::Waits,
-            Self::Refused(fault) => Prepare::Refused(fault),
+            Self::Refused(client_error) => Prepare::Refused(client_error),
         }
     }
 }
 
 /// What PostgreSQL says of a prepared statement whose result has changed since its client was told of it; drivers know it
 /// by the name of the routine.
-fn changed_columns() -> Fault {
+fn changed_columns() -> ClientError {
     let mut error = Vec::new();
     let fields = [
         (b'S', "ERROR"),
@@ -293,5 +347,5 @@ fn changed_columns() -> Fault {
         (b'R', "RevalidateCachedQuery"),
     ];
     backend::put_error(&mut error, &fields);
-    Fault::Upstream(error.into())
+    ClientError::Server(error.into())
 }

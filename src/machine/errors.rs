@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::from_server::{Fate, message};
+use super::from_server::{MessageAction, message};
 use super::own_queries::Question;
 use super::session_sync::SEQUENCE_HINT;
 use super::{Buffers, End, Machine, Phase, buffer_for_client, refused};
@@ -16,7 +16,12 @@ impl Machine<'_> {
     ///
     /// # Errors
     /// How the machine ends.
-    pub(super) fn error(&mut self, io: &mut Buffers<'_>, whole: bool, fate: Fate) -> Result<Fate, End> {
+    pub(super) fn error(
+        &mut self,
+        io: &mut Buffers<'_>,
+        whole: bool,
+        action: MessageAction,
+    ) -> Result<MessageAction, End> {
         let body = if whole { message(io, whole).to_vec() } else { Vec::new() };
         let fatal = backend::is_fatal(&body);
         if fatal && self.owes_nothing(io) {
@@ -24,7 +29,7 @@ impl Machine<'_> {
         }
         let positions = self.pipeline.front_note().and_then(|note| note.positions.take());
         let refusal = self.pipeline.take_refusal();
-        if fate == Fate::Swallow && refusal.is_none() {
+        if action == MessageAction::Swallow && refusal.is_none() {
             return self.own_request_failed(io, &body, fatal);
         }
         self.pipeline.response(backend::ERROR);
@@ -33,22 +38,26 @@ impl Machine<'_> {
         if fatal {
             // What follows is the end.
             self.phase = Phase::Ended;
-            return Ok(Fate::Forward);
+            return Ok(MessageAction::Forward);
         }
         if let Some(refusal) = refusal {
             buffer_for_client(io);
             io.to_client.extend_from_slice(&refusal);
-            return Ok(Fate::Swallow);
+            return Ok(MessageAction::Swallow);
         }
         if self.replays(&body) {
-            return Ok(Fate::Swallow);
+            return Ok(MessageAction::Swallow);
         }
-        self.release_held(io, Fate::Forward);
-        Ok(if whole && self.put_edited(io, &body, positions.as_ref()) { Fate::Swallow } else { Fate::Forward })
+        self.release_held(io, MessageAction::Forward);
+        Ok(if whole && self.put_edited(io, &body, positions.as_ref()) {
+            MessageAction::Swallow
+        } else {
+            MessageAction::Forward
+        })
     }
 
     /// The server has refused something that pgferry has asked.
-    fn own_request_failed(&mut self, io: &mut Buffers<'_>, body: &[u8], fatal: bool) -> Result<Fate, End> {
+    fn own_request_failed(&mut self, io: &mut Buffers<'_>, body: &[u8], fatal: bool) -> Result<MessageAction, End> {
         match self.phase {
             // It stands in place of the answer to our own message: the server has not come to the client's, and discards
             // it.
@@ -56,7 +65,7 @@ impl Machine<'_> {
             _ if fatal => Err(End::ServerLost { told: false }),
             Phase::Preparing { .. } | Phase::Asking(Question::Correction { .. } | Question::Origins { .. }) => {
                 // The client's settings can't be had.
-                let size = frame::HEADER + body.len();
+                let size = frame::HEADER_BYTES + body.len();
                 let error: Arc<[u8]> = io.from_server.unparsed().get(..size).unwrap_or_default().into();
                 self.pipeline.response(backend::ERROR);
                 self.undo();
@@ -65,7 +74,7 @@ impl Machine<'_> {
             _ => {
                 self.pipeline.response(backend::ERROR);
                 self.undo();
-                Ok(Fate::Swallow)
+                Ok(MessageAction::Swallow)
             }
         }
     }

@@ -2,9 +2,9 @@
 //! for without one.
 
 use crate::buffer::Buffer;
-use crate::error::Fault;
+use crate::error::ClientError;
 use crate::track::Request;
-use crate::track::names;
+use crate::track::message_target;
 use crate::wire::{Head, frame, frontend, head};
 
 /// What a client without a connection has sent next.
@@ -19,18 +19,18 @@ pub enum FirstRequest {
     /// `Terminate`.
     Terminate,
     /// What is no message; the client is told this and ends.
-    Violation(Fault),
+    Violation(ClientError),
 }
 
 /// Looks at what is unread in `input`, and makes room for what more is needed. Texts of up to `max_text_bytes` are looked
 /// at whole.
 pub fn first_request(input: &mut Buffer, max_text_bytes: usize) -> FirstRequest {
     let Head { tag, size } = match head(input.unparsed(), frame::FRONTEND_LIMIT) {
-        Err(bad) => return FirstRequest::Violation(Fault::violation(bad.to_string())),
+        Err(bad) => return FirstRequest::Violation(ClientError::violation(bad.to_string())),
         Ok(None) => return FirstRequest::NeedMore,
         Ok(Some(head)) => head,
     };
-    if !names::can_judge(Head { tag, size }, input.unparsed(), max_text_bytes) {
+    if !message_target::is_complete_enough(Head { tag, size }, input.unparsed(), max_text_bytes) {
         input.make_room(size);
         return FirstRequest::NeedMore;
     }
@@ -38,6 +38,6 @@ pub fn first_request(input: &mut Buffer, max_text_bytes: usize) -> FirstRequest 
         (frontend::TERMINATE, _) => FirstRequest::Terminate,
         (_, Some(Request::CopyData | Request::CopyEnd | Request::Flush)) => FirstRequest::Ignored(size),
         (_, Some(_)) => FirstRequest::There,
-        (_, None) => FirstRequest::Violation(Fault::unknown_message(tag)),
+        (_, None) => FirstRequest::Violation(ClientError::unknown_message(tag)),
     }
 }

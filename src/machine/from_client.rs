@@ -2,11 +2,11 @@
 
 use super::{Buffers, End, Gate, Machine, Phase, flush_forwarded};
 use crate::config::Mode;
-use crate::error::Fault;
-use crate::track::names;
+use crate::error::ClientError;
+use crate::track::message_target;
 use crate::track::pipeline::{IDLE, Note};
 use crate::track::transaction_block::{self, Block};
-use crate::track::{Pipeline, Reply, Request};
+use crate::track::{Pipeline, Request, ResponseAction};
 use crate::wire::{Head, frame, frontend, head};
 
 /// The text that is sent in place of what is refused: no server understands it.
@@ -42,22 +42,22 @@ enum Rest {
 
 /// Where the client's stream is.
 #[derive(Debug)]
-pub(super) struct Upward {
+pub(super) struct ClientStream {
     rest: Rest,
     pub(super) client: ClientSide,
     /// The message that was sent last, and how many answers were not due before its rest, its own among them.
     last: (Request, usize),
     /// Why the client's stream has ended, if it is told so.
-    violation: Option<Fault>,
+    violation: Option<ClientError>,
 }
 
-impl Default for Upward {
+impl Default for ClientStream {
     fn default() -> Self {
         Self { rest: Rest::Forward(0), client: ClientSide::Open, last: (Request::Flush, 0), violation: None }
     }
 }
 
-impl Upward {
+impl ClientStream {
     /// Whether part of a message has been sent on, and the rest has not come.
     pub(super) fn is_partial(&self) -> bool {
         matches!(self.rest, Rest::Forward(left) if left > 0)
@@ -75,9 +75,9 @@ impl Upward {
     }
 
     /// What comes next is no message: all before it is carried out and answered.
-    fn violates(&mut self, fault: Fault) {
+    fn violates(&mut self, client_error: ClientError) {
         self.client = ClientSide::Ended;
-        self.violation = Some(fault);
+        self.violation = Some(client_error);
     }
 
     /// Whether the client is told why its stream has ended.
@@ -87,7 +87,7 @@ impl Upward {
 
     /// How the machine ends once all has been answered.
     pub(super) fn farewell(&mut self) -> End {
-        self.violation.take().map_or(End::Goodbye, End::Refuse)
+        self.violation.take().map_or(End::ClientTerminated, End::Refuse)
     }
 
     /// Whether nothing more is answered without the rest of the current message.
@@ -135,25 +135,25 @@ impl Machine<'_> {
     pub fn client_sent(&mut self, io: &mut Buffers<'_>) -> Result<bool, End> {
         let mut progress = false;
         loop {
-            if !self.up.is_between() {
+            if !self.client_stream.is_between() {
                 progress |= self.take_rest(io);
-                if !self.up.is_between() {
-                    self.up.nothing_more();
+                if !self.client_stream.is_between() {
+                    self.client_stream.nothing_more();
                     return Ok(progress);
                 }
             }
-            if self.up.client == ClientSide::Ended || io.to_server.len() > MAX_UNSENT_BYTES {
+            if self.client_stream.client == ClientSide::Ended || io.to_server.len() > MAX_UNSENT_BYTES {
                 return Ok(progress);
             }
             let bytes = io.from_client.unparsed();
             let head = match head(bytes, frame::FRONTEND_LIMIT) {
                 Ok(Some(head)) => head,
                 Ok(None) => {
-                    self.up.nothing_more();
+                    self.client_stream.nothing_more();
                     return Ok(progress);
                 }
                 Err(bad) => {
-                    self.up.violates(Fault::violation(bad.to_string()));
+                    self.client_stream.violates(ClientError::violation(bad.to_string()));
                     return Ok(true);
                 }
             };
@@ -171,15 +171,15 @@ impl Machine<'_> {
             }
             let Some(request) = request else {
                 if head.tag == frontend::TERMINATE {
-                    self.up.client = ClientSide::Ended;
+                    self.client_stream.client = ClientSide::Ended;
                     return Ok(true);
                 }
-                self.up.violates(Fault::unknown_message(head.tag));
+                self.client_stream.violates(ClientError::unknown_message(head.tag));
                 return Ok(true);
             };
-            if !names::can_judge(head, io.from_client.unparsed(), self.context.max_text_bytes) {
+            if !message_target::is_complete_enough(head, io.from_client.unparsed(), self.context.max_text_bytes) {
                 io.from_client.make_room(head.size);
-                self.up.nothing_more();
+                self.client_stream.nothing_more();
                 return Ok(progress);
             }
             let incoming = Incoming { request, head, here: head.size.min(io.from_client.unparsed().len()) };
@@ -198,16 +198,16 @@ impl Machine<'_> {
 
     fn take_rest(&mut self, io: &mut Buffers<'_>) -> bool {
         let there = io.from_client.unparsed().len();
-        match self.up.rest {
+        match self.client_stream.rest {
             Rest::Forward(left) => {
                 let here = left.min(there);
-                self.up.rest = Rest::Forward(left - here);
+                self.client_stream.rest = Rest::Forward(left - here);
                 io.from_client.parse(here);
                 here > 0
             }
             Rest::Drop(left) => {
                 let here = left.min(there);
-                self.up.rest = Rest::Drop(left - here);
+                self.client_stream.rest = Rest::Drop(left - here);
                 skip(io, here);
                 here > 0
             }
@@ -250,7 +250,7 @@ impl Machine<'_> {
         }
         flush_forwarded(io);
         frontend::put_flush(io.to_server);
-        self.pipeline.request(Request::Flush, Reply::Swallow);
+        self.pipeline.request(Request::Flush, ResponseAction::Swallow);
     }
 
     /// Sends the client's next message on, or what has to be sent in its place.
@@ -284,11 +284,11 @@ impl Machine<'_> {
     pub(super) fn pass(&mut self, io: &mut Buffers<'_>, incoming: Incoming, note: Option<Note>) {
         self.counts.server_parses += u64::from(incoming.request == Request::Parse);
         let (owed, unprompted) = (self.pipeline.owed(), self.pipeline.unprompted());
-        self.pipeline.request_with(incoming.request, Reply::Forward, note);
-        self.up.last = (incoming.request, unprompted + self.pipeline.owed() - owed);
+        self.pipeline.request_with(incoming.request, ResponseAction::Forward, note);
+        self.client_stream.last = (incoming.request, unprompted + self.pipeline.owed() - owed);
         self.undo();
         io.from_client.parse(incoming.here);
-        self.up.rest = Rest::Forward(incoming.head.size - incoming.here);
+        self.client_stream.rest = Rest::Forward(incoming.head.size - incoming.here);
     }
 
     /// Sends the message on with another beginning.
@@ -297,9 +297,9 @@ impl Machine<'_> {
         io: &mut Buffers<'_>,
         incoming: Incoming,
         note: Option<Note>,
-        beginning: &Beginning<'_>,
+        beginning: &MessageHead<'_>,
     ) {
-        let Beginning { cut, before, name } = *beginning;
+        let MessageHead { cut, before, name } = *beginning;
         flush_forwarded(io);
         let Head { tag, size } = incoming.head;
         frontend::put_renamed(io.to_server, tag, before, name, size - cut);
@@ -310,34 +310,34 @@ impl Machine<'_> {
 
     /// Answers the message instead of the server.
     pub(super) fn synthesize(&mut self, io: &mut Buffers<'_>, incoming: Incoming, note: Note) {
-        self.pipeline.request_with(incoming.request, Reply::Synthesize, Some(note));
+        self.pipeline.request_with(incoming.request, ResponseAction::Synthesize, Some(note));
         self.undo();
         self.drop_message(io, incoming);
     }
 
     /// Refuses the message: what is sent in its place fails, as PostgreSQL would have it fail, and the client is told
     /// `fault`.
-    pub(super) fn refuse(&mut self, io: &mut Buffers<'_>, fault: &Fault, incoming: Incoming) {
-        tracing::debug!(client = self.context.client, "refused a statement: {fault}");
+    pub(super) fn refuse(&mut self, io: &mut Buffers<'_>, client_error: &ClientError, incoming: Incoming) {
+        tracing::debug!(client = self.context.client, "refused a statement: {client_error}");
         flush_forwarded(io);
         match incoming.request {
             Request::Query | Request::Function => {
                 if incoming.request == Request::Query && self.begins_block(io, incoming) {
                     // What is sent behind it counts on being part of the transaction.
                     frontend::put_query(io.to_server, b"BEGIN");
-                    self.pipeline.request(Request::Query, Reply::Swallow);
+                    self.pipeline.request(Request::Query, ResponseAction::Swallow);
                 }
                 frontend::put_query(io.to_server, REFUSED);
             }
             _ => frontend::put_parse(io.to_server, "pgferry_refused", &[REFUSED, b"\0\0\0"].concat()),
         }
         let mut frame = Vec::new();
-        fault.put(&mut frame);
+        client_error.put(&mut frame);
         let mut note = Note { refusal: Some(frame.into()), ..Note::default() };
         if matches!(incoming.request, Request::Query) {
             note.rollback.unnamed = Some(self.drop_unnamed());
         }
-        self.pipeline.request_with(incoming.request, Reply::Refuse, Some(note));
+        self.pipeline.request_with(incoming.request, ResponseAction::Reject, Some(note));
         self.undo();
         self.drop_message(io, incoming);
     }
@@ -351,7 +351,7 @@ impl Machine<'_> {
     /// Does not send the message.
     pub(super) fn drop_message(&mut self, io: &mut Buffers<'_>, incoming: Incoming) {
         skip(io, incoming.here);
-        self.up.rest = Rest::Drop(incoming.head.size - incoming.here);
+        self.client_stream.rest = Rest::Drop(incoming.head.size - incoming.here);
     }
 }
 
@@ -362,7 +362,7 @@ fn skip(io: &mut Buffers<'_>, n: usize) {
 }
 
 /// Another beginning for a `Parse`, `Bind`, `Describe` or `Close`.
-pub(super) struct Beginning<'n> {
+pub(super) struct MessageHead<'n> {
     /// How many bytes of the message it replaces.
     pub(super) cut: usize,
     /// What precedes the statement's name in the body.
@@ -373,5 +373,5 @@ pub(super) struct Beginning<'n> {
 
 /// The body of the client's next message, as far as it is there.
 pub(super) fn body<'b>(io: &'b Buffers<'_>, incoming: Incoming) -> &'b [u8] {
-    io.from_client.unparsed().get(frame::HEADER..incoming.here).unwrap_or_default()
+    io.from_client.unparsed().get(frame::HEADER_BYTES..incoming.here).unwrap_or_default()
 }

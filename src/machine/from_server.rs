@@ -16,14 +16,14 @@ const MAX_TAG_BYTES: usize = 64;
 
 /// What becomes of a message of the server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum MessageAction {
     /// The client gets it.
     Forward,
     /// The client does not get it.
     Swallow,
 }
 
-impl Fate {
+impl MessageAction {
     fn swallow(swallow: bool) -> Self {
         if swallow { Self::Swallow } else { Self::Forward }
     }
@@ -31,14 +31,14 @@ impl Fate {
 
 /// Where the server's stream is.
 #[derive(Debug, Default)]
-pub(super) struct Downward {
+pub(super) struct ServerStream {
     place: Place,
-    stops: Stops,
+    stops: StopReason,
 }
 
 /// Where the walk stops until the machine goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stops {
+enum StopReason {
     #[default]
     AtBoundaries,
     /// Nowhere: the server takes no more, and ends.
@@ -53,13 +53,13 @@ enum Place {
     /// Behind the answer to all that was asked: what comes next is looked at only if the machine goes on.
     Boundary,
     /// In a message of which this many bytes are still to come.
-    In(Fate, usize),
+    In(MessageAction, usize),
 }
 
-impl Downward {
+impl ServerStream {
     /// Whether the client has got part of a message.
     pub(super) fn is_passing(&self) -> bool {
-        matches!(self.place, Place::In(Fate::Forward, left) if left > 0)
+        matches!(self.place, Place::In(MessageAction::Forward, left) if left > 0)
     }
 
     /// Whether a message has not come whole.
@@ -82,7 +82,7 @@ impl Downward {
 
     /// What comes is walked to the end, wherever the client is.
     pub(super) fn walk_to_end(&mut self) {
-        self.stops = Stops::Nowhere;
+        self.stops = StopReason::Nowhere;
         self.resume();
     }
 
@@ -103,13 +103,13 @@ impl Machine<'_> {
     pub fn server_sent(&mut self, io: &mut Buffers<'_>) -> Result<bool, End> {
         let mut progress = false;
         loop {
-            match self.down.place {
+            match self.server_stream.place {
                 // Once more is owed the machine has gone on.
                 Place::Boundary if self.pipeline.answered() => return Ok(progress),
-                Place::In(fate, left) if left > 0 => {
+                Place::In(action, left) if left > 0 => {
                     let here = left.min(io.from_server.unparsed().len());
-                    put(io, here, fate);
-                    self.down.place = Place::In(fate, left - here);
+                    put(io, here, action);
+                    self.server_stream.place = Place::In(action, left - here);
                     progress |= here > 0;
                     if here < left {
                         return Ok(progress);
@@ -127,9 +127,9 @@ impl Machine<'_> {
             if matches!(head.tag, backend::DATA_ROW | frontend::COPY_DATA) && !self.reads_rows() {
                 let rows = frame::run(bytes, head.tag, frame::BACKEND_LIMIT);
                 if rows > 0 {
-                    let fate = Fate::swallow(self.pipeline.hides(head.tag));
-                    self.note_fate(head.tag, fate);
-                    put(io, rows, fate);
+                    let action = MessageAction::swallow(self.pipeline.hides(head.tag));
+                    self.note_fate(head.tag, action);
+                    put(io, rows, action);
                     progress = true;
                     continue;
                 }
@@ -140,10 +140,10 @@ impl Machine<'_> {
                 return Ok(progress);
             }
             let owed = self.pipeline.owed();
-            let fate = self.answer(io, head.tag, here == head.size)?;
-            self.note_fate(head.tag, fate);
-            put(io, here, fate);
-            self.down.place = Place::In(fate, head.size - here);
+            let action = self.answer(io, head.tag, here == head.size)?;
+            self.note_fate(head.tag, action);
+            put(io, here, action);
+            self.server_stream.place = Place::In(action, head.size - here);
             progress = true;
             self.after_answer(io, head.tag, owed);
         }
@@ -157,15 +157,15 @@ impl Machine<'_> {
                 self.on_prepared(io);
             }
         }
-        let stops = self.down.stops == Stops::AtBoundaries;
-        if stops && tag == backend::READY && self.pipeline.answered() && !self.down.is_partial() {
-            self.down.place = Place::Boundary;
+        let stops = self.server_stream.stops == StopReason::AtBoundaries;
+        if stops && tag == backend::READY && self.pipeline.answered() && !self.server_stream.is_partial() {
+            self.server_stream.place = Place::Boundary;
         }
     }
 
-    fn note_fate(&mut self, tag: u8, fate: Fate) {
+    fn note_fate(&mut self, tag: u8, action: MessageAction) {
         let unasked = matches!(tag, backend::NOTICE | backend::NOTIFICATION | backend::PARAMETER_STATUS);
-        if fate == Fate::Forward && !unasked {
+        if action == MessageAction::Forward && !unasked {
             self.replay.part_was_answered();
         }
     }
@@ -204,31 +204,31 @@ impl Machine<'_> {
     }
 
     /// Notes the server's next message; `whole` says whether all of it is there.
-    fn answer(&mut self, io: &mut Buffers<'_>, tag: u8, whole: bool) -> Result<Fate, End> {
-        let fate = Fate::swallow(self.pipeline.hides(tag));
+    fn answer(&mut self, io: &mut Buffers<'_>, tag: u8, whole: bool) -> Result<MessageAction, End> {
+        let action = MessageAction::swallow(self.pipeline.hides(tag));
         match tag {
             // By far the most frequent.
             backend::DATA_ROW => {
-                if fate == Fate::Swallow && self.reads_rows() && whole {
+                if action == MessageAction::Swallow && self.reads_rows() && whole {
                     let row = message(io, whole).to_vec();
                     self.learn_answer(&row);
                 }
             }
             frontend::COPY_DATA | backend::NOTICE => {}
             backend::NOTIFICATION => self.rename_notifier(io),
-            backend::READY => return Ok(self.ready(io, fate)),
+            backend::READY => return Ok(self.ready(io, action)),
             backend::PARAMETER_STATUS => {
                 if whole {
                     let body = message(io, whole).to_vec();
-                    return Ok(self.parameter(io, &body, fate));
+                    return Ok(self.parameter(io, &body, action));
                 }
             }
-            backend::PARAMETER_DESCRIPTION if fate == Fate::Forward && whole => {
+            backend::PARAMETER_DESCRIPTION if action == MessageAction::Forward && whole => {
                 // An error may follow that is only about an outdated plan.
                 self.pipeline.response(tag);
-                return Ok(Fate::swallow(self.replay.holds(message_bytes(io))));
+                return Ok(MessageAction::swallow(self.replay.holds(message_bytes(io))));
             }
-            backend::ERROR => return self.error(io, whole, fate),
+            backend::ERROR => return self.error(io, whole, action),
             backend::ROW_DESCRIPTION | backend::NO_DATA => {
                 let describes = self.pipeline.front_note().and_then(|note| note.describes.take()).filter(|_| whole);
                 if let Some(describes) = describes {
@@ -236,32 +236,34 @@ impl Machine<'_> {
                     let columns = if none { Vec::new() } else { backend::shape(message(io, whole)) };
                     self.described(&describes, &columns);
                 }
-                self.release_held(io, fate);
+                self.release_held(io, action);
                 self.pipeline.response(tag);
             }
-            backend::COMMAND_COMPLETE if whole && fate == Fate::Forward => return Ok(self.command_complete(io)),
+            backend::COMMAND_COMPLETE if whole && action == MessageAction::Forward => {
+                return Ok(self.command_complete(io));
+            }
             _ => {
                 self.pipeline.response(tag);
             }
         }
-        Ok(fate)
+        Ok(action)
     }
 
     /// The client gets what was held back in front of the message that comes.
-    pub(super) fn release_held(&mut self, io: &mut Buffers<'_>, fate: Fate) {
+    pub(super) fn release_held(&mut self, io: &mut Buffers<'_>, action: MessageAction) {
         let held = self.replay.take_held();
-        if fate == Fate::Forward && !held.is_empty() {
+        if action == MessageAction::Forward && !held.is_empty() {
             buffer_for_client(io);
             io.to_client.extend_from_slice(&held);
         }
     }
 
-    fn command_complete(&mut self, io: &mut Buffers<'_>) -> Fate {
+    fn command_complete(&mut self, io: &mut Buffers<'_>) -> MessageAction {
         let command = backend::command_tag(message(io, true));
         if command.starts_with(b"SELECT ") {
             // By far the most frequent, and none that changes a session.
             self.pipeline.response(backend::COMMAND_COMPLETE);
-            return Fate::Forward;
+            return MessageAction::Forward;
         }
         let mut room = [0; MAX_TAG_BYTES];
         let length = command.len().min(MAX_TAG_BYTES);
@@ -272,20 +274,20 @@ impl Machine<'_> {
             self.corrections = self.wrongly_reset(&SessionCommand::DiscardAll);
         }
         self.pipeline.response(backend::COMMAND_COMPLETE);
-        Fate::swallow(self.completed(tag, next.as_ref()))
+        MessageAction::swallow(self.completed(tag, next.as_ref()))
     }
 
-    fn ready(&mut self, io: &mut Buffers<'_>, fate: Fate) -> Fate {
+    fn ready(&mut self, io: &mut Buffers<'_>, action: MessageAction) -> MessageAction {
         let status = message(io, true).first().copied().unwrap_or_default();
         self.pipeline.ready(status);
-        if fate == Fate::Forward {
+        if action == MessageAction::Forward {
             self.replay.was_answered();
             self.ready_for_query(status);
             if self.hold_ready(io, status) {
-                return Fate::Swallow;
+                return MessageAction::Swallow;
             }
             self.tell_differences(io);
-            return Fate::Forward;
+            return MessageAction::Forward;
         }
         match self.phase {
             Phase::Asking(_) => {
@@ -298,12 +300,12 @@ impl Machine<'_> {
             Phase::Replaying => self.replay_now(io),
             Phase::Preparing { .. } | Phase::Working | Phase::Leaving | Phase::Ended => {}
         }
-        Fate::Swallow
+        MessageAction::Swallow
     }
 
     /// Notes a reported setting.
-    fn parameter(&mut self, io: &mut Buffers<'_>, body: &[u8], fate: Fate) -> Fate {
-        let Some((name, value)) = backend::parameter_status(body) else { return fate };
+    fn parameter(&mut self, io: &mut Buffers<'_>, body: &[u8], action: MessageAction) -> MessageAction {
+        let Some((name, value)) = backend::parameter_status(body) else { return action };
         self.server.params.set(name, value);
         if self.is_preparing() && self.preparation.is_probe() {
             // It has changed without anybody's doing: that is what a reset goes back to.
@@ -311,9 +313,9 @@ impl Machine<'_> {
             self.start.set(name, value);
             self.context.parameters.learn_base(self.server);
         }
-        if fate == Fate::Swallow || self.is_preparing() || matches!(self.phase, Phase::Asking(_)) {
+        if action == MessageAction::Swallow || self.is_preparing() || matches!(self.phase, Phase::Asking(_)) {
             // What is left of a difference is told in front of the next ReadyForQuery.
-            return Fate::Swallow;
+            return MessageAction::Swallow;
         }
         let known = self.client.view.get(name) == Some(value);
         if let Some((name, own)) = self.own_instead_of(name, value) {
@@ -323,17 +325,17 @@ impl Machine<'_> {
                 backend::put_parameter_status(io.to_client, name.as_bytes(), &own);
                 self.client.view.set(name.as_bytes(), &own);
             }
-            return Fate::Swallow;
+            return MessageAction::Swallow;
         }
         // A server that reports before it is ready does so for what the preparation has set too.
         if known && (self.server.reports == Reports::BeforeReady || self.pipeline.is_inserted()) {
-            return Fate::Swallow;
+            return MessageAction::Swallow;
         }
         self.client.view.set(name, value);
         if self.context.mode == Mode::Session {
             self.pins.add(Pins::SETTING);
         }
-        Fate::Forward
+        MessageAction::Forward
     }
 
     /// What a setting should be that has gone to what another client's startup packet asked for, as after a `RESET`: it is
@@ -352,7 +354,7 @@ impl Machine<'_> {
     /// A client knows its own notifications by the pid that it was given, and no others by that.
     fn rename_notifier(&self, io: &mut Buffers<'_>) {
         let (backend, given) = (self.context.backend_pid.to_be_bytes(), self.context.given_pid.to_be_bytes());
-        let pid = io.from_server.unparsed_mut().get_mut(frame::HEADER..frame::HEADER + 4);
+        let pid = io.from_server.unparsed_mut().get_mut(frame::HEADER_BYTES..frame::HEADER_BYTES + 4);
         let Some(pid) = pid else { return };
         if *pid == backend {
             pid.copy_from_slice(&given);
@@ -363,10 +365,10 @@ impl Machine<'_> {
 }
 
 /// Has the client get the next `n` bytes, or not.
-fn put(io: &mut Buffers<'_>, n: usize, fate: Fate) {
-    match fate {
-        Fate::Forward => io.from_server.parse(n),
-        Fate::Swallow => {
+fn put(io: &mut Buffers<'_>, n: usize, action: MessageAction) {
+    match action {
+        MessageAction::Forward => io.from_server.parse(n),
+        MessageAction::Swallow => {
             buffer_for_client(io);
             io.from_server.skip(n);
         }
@@ -384,5 +386,5 @@ fn message_bytes<'b>(io: &'b Buffers<'_>) -> &'b [u8] {
 pub(super) fn message<'b>(io: &'b Buffers<'_>, whole: bool) -> &'b [u8] {
     let bytes = io.from_server.unparsed();
     let size = head(bytes, frame::BACKEND_LIMIT).ok().flatten().map_or(0, |head| head.size);
-    bytes.get(frame::HEADER..if whole { size } else { bytes.len() }).unwrap_or_default()
+    bytes.get(frame::HEADER_BYTES..if whole { size } else { bytes.len() }).unwrap_or_default()
 }

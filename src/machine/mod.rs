@@ -24,6 +24,7 @@ mod errors;
 pub mod first_request;
 mod from_client;
 mod from_server;
+mod mentioned;
 mod outcome;
 mod own_queries;
 mod portals;
@@ -39,21 +40,21 @@ use std::sync::Arc;
 
 use crate::buffer::Buffer;
 use crate::config::{Mode, Pin};
-use crate::error::Fault;
+use crate::error::ClientError;
 use crate::track::parameter_cache::ParameterCache;
-use crate::track::params::Params;
-use crate::track::server_state::{Goodbye, Sequences};
+use crate::track::params::ServerParams;
+use crate::track::server_state::{CloseMethod, Sequences};
 use crate::track::statements::{Limits, StatementCache};
-use crate::track::{ClientState, Pins, Pipeline, Reply, Request, ServerState};
-pub use counts::{Counts, Readies};
-use from_client::{ClientSide, Upward};
-use from_server::Downward;
-pub use outcome::{End, Next, Remains, ServerEnd};
+use crate::track::{ClientState, Pins, Pipeline, Request, ResponseAction, ServerState};
+pub use counts::{Counts, ReadyCounts};
+use from_client::{ClientSide, ClientStream};
+use from_server::ServerStream;
+pub use outcome::{End, MachineResult, Next, ServerEnd};
 use own_queries::Question;
 use portals::Portal;
 use preparation::Preparation;
 use replay::Replay;
-use session_sync::{Definitions, Explained};
+use session_sync::{AnnouncedSettings, Definitions};
 
 /// What is under way between a client and a server connection.
 #[derive(Debug)]
@@ -125,7 +126,7 @@ enum Gate {
 
 /// The client's first bytes, kept for as long as it may turn out that the server has not come to them.
 #[derive(Debug)]
-enum First {
+enum FirstBytes {
     /// The kernel has not taken any of them.
     Unsent(Vec<u8>),
     /// The kernel has taken some, behind a preparation.
@@ -143,18 +144,18 @@ pub struct Machine<'a> {
     pipeline: Pipeline,
     phase: Phase,
     gate: Gate,
-    up: Upward,
-    down: Downward,
-    first: First,
+    client_stream: ClientStream,
+    server_stream: ServerStream,
+    first: FirstBytes,
     preparation: Preparation,
     /// Why the client keeps the connection.
     pins: Pins,
     /// Which of these may be gone: the server should be asked.
     stale_pins: Pins,
     /// The reported settings when this piece of work began.
-    start: Params,
+    start: ServerParams,
     /// The settings that the client's statements are known to set in it.
-    explained: Explained,
+    explained: AnnouncedSettings,
     /// Settings that a `DISCARD ALL` took to what another client asked for, and what they should be.
     corrections: Vec<(&'static str, Box<[u8]>)>,
     definitions: Definitions,
@@ -180,7 +181,7 @@ impl<'a> Machine<'a> {
         server.params.share(&client.view);
         let client_view = client.view.clone();
         // Until it is known otherwise: dropped in the middle of something, the connection is closed without a word.
-        server.goodbye = Goodbye::Silent;
+        server.close_method = CloseMethod::Silent;
         Self {
             context,
             client,
@@ -188,14 +189,14 @@ impl<'a> Machine<'a> {
             pipeline: Pipeline::new(),
             phase: Phase::Working,
             gate: Gate::Open,
-            up: Upward::default(),
-            down: Downward::default(),
-            first: First::Forgotten,
+            client_stream: ClientStream::default(),
+            server_stream: ServerStream::default(),
+            first: FirstBytes::Forgotten,
             preparation,
             pins: Pins::none(),
             stale_pins: Pins::none(),
             start: client_view,
-            explained: Explained::default(),
+            explained: AnnouncedSettings::default(),
             corrections: Vec::new(),
             definitions: Definitions::Unchanged,
             sequences: Sequences::Untouched,
@@ -216,7 +217,7 @@ impl<'a> Machine<'a> {
         io.to_server.extend_from_slice(self.preparation.messages());
         let mut left = 0;
         for &request in self.preparation.requests() {
-            self.pipeline.request(request, Reply::Swallow);
+            self.pipeline.request(request, ResponseAction::Swallow);
             left += usize::from(request != Request::Flush);
         }
         self.preparation.apply(self.server);
@@ -234,7 +235,7 @@ impl<'a> Machine<'a> {
             let taken = before.len() - io.from_client.unparsed().len();
             let mut first = before;
             first.truncate(taken);
-            self.first = First::Unsent(first);
+            self.first = FirstBytes::Unsent(first);
             flush_forwarded(io);
         }
         if left == 0 {
@@ -246,9 +247,9 @@ impl<'a> Machine<'a> {
     /// Notes that the kernel has taken bytes for the server: from here on only the server's word tells whether it has
     /// come to them.
     pub fn on_sent(&mut self) {
-        self.first = match std::mem::replace(&mut self.first, First::Forgotten) {
-            First::Unsent(first) | First::Sent(first) if self.is_preparing() => First::Sent(first),
-            _ => First::Forgotten,
+        self.first = match std::mem::replace(&mut self.first, FirstBytes::Forgotten) {
+            FirstBytes::Unsent(first) | FirstBytes::Sent(first) if self.is_preparing() => FirstBytes::Sent(first),
+            _ => FirstBytes::Forgotten,
         };
     }
 
@@ -279,19 +280,19 @@ impl<'a> Machine<'a> {
     /// Whether the kernel has taken none of the client's first messages.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
-        matches!(self.first, First::Unsent(_))
+        matches!(self.first, FirstBytes::Unsent(_))
     }
 
     /// Whether all that the server has said so far has been answered for, and what comes next is looked at only if the
     /// machine goes on.
     #[must_use]
     pub fn is_at_boundary(&self) -> bool {
-        self.down.is_at_boundary() && self.pipeline.answered()
+        self.server_stream.is_at_boundary() && self.pipeline.answered()
     }
 
     /// Notes that the server takes no more: the machine goes on to what it says at the end, wherever the client is.
     pub fn server_takes_no_more(&mut self) {
-        self.down.walk_to_end();
+        self.server_stream.walk_to_end();
     }
 
     /// Whether the client's next bytes are of no use yet.
@@ -299,20 +300,20 @@ impl<'a> Machine<'a> {
     pub fn holds_client(&self) -> bool {
         match self.phase {
             Phase::Preparing { .. } | Phase::Asking(_) | Phase::Replaying | Phase::Leaving | Phase::Ended => true,
-            Phase::Working => self.up.client == ClientSide::Ended,
+            Phase::Working => self.client_stream.client == ClientSide::Ended,
         }
     }
 
     /// Whether the client is known to send no more.
     #[must_use]
     pub fn client_has_ended(&self) -> bool {
-        self.up.client != ClientSide::Open
+        self.client_stream.client != ClientSide::Open
     }
 
     /// Notes that the client sends no more: all before that is carried out and answered, as with a `Terminate`.
     pub fn client_ended(&mut self) {
-        if self.up.client == ClientSide::Open {
-            self.up.client = ClientSide::Ending;
+        if self.client_stream.client == ClientSide::Open {
+            self.client_stream.client = ClientSide::Ending;
         }
     }
 
@@ -322,7 +323,7 @@ impl<'a> Machine<'a> {
     /// orderly end is one while messages in front of it have not been answered, since the server answers in order.
     pub fn server_ended(&mut self, io: &mut Buffers<'_>, how: ServerEnd) -> End {
         if matches!(self.phase, Phase::Leaving) {
-            return self.up.farewell();
+            return self.client_stream.farewell();
         }
         let unread = self.is_unsent() || (self.is_preparing() && how == ServerEnd::Orderly);
         if unread || self.owes_nothing(io) {
@@ -338,7 +339,7 @@ impl<'a> Machine<'a> {
         self.carries()
             && self.pins.is_empty()
             && self.pipeline.settled()
-            && !self.up.is_partial()
+            && !self.client_stream.is_partial()
             && io.from_client.unsent().is_empty()
             && io.to_server.is_empty()
     }
@@ -348,10 +349,12 @@ impl<'a> Machine<'a> {
         self.pipeline.abandon();
         self.undo();
         flush_forwarded(io);
-        if let First::Unsent(first) | First::Sent(first) = std::mem::replace(&mut self.first, First::Forgotten) {
+        if let FirstBytes::Unsent(first) | FirstBytes::Sent(first) =
+            std::mem::replace(&mut self.first, FirstBytes::Forgotten)
+        {
             io.from_client.put_back(&first);
         }
-        self.up.put_back();
+        self.client_stream.put_back();
         End::Stale
     }
 
@@ -373,8 +376,8 @@ impl<'a> Machine<'a> {
     }
 
     /// Ends the machine, with `end` if it has said so itself. `all_sent` says that the kernel has taken all that was to be sent to the server.
-    pub fn finish(&mut self, io: &mut Buffers<'_>, end: Option<&End>, all_sent: bool) -> Remains {
-        let cut = self.down.is_passing();
+    pub fn finish(&mut self, io: &mut Buffers<'_>, end: Option<&End>, all_sent: bool) -> MachineResult {
+        let cut = self.server_stream.is_passing();
         if !cut {
             // Whole messages, on which whatever the client is told at the end can follow.
             buffer_for_client(io);
@@ -383,19 +386,28 @@ impl<'a> Machine<'a> {
             // Which settings the session has is not known.
             self.pins.add(Pins::SETTING);
         }
+        if self.pipeline.owed() > 0 && self.aliases.is_freeing() {
+            // Which statements the session has is not known.
+            self.pins.add(Pins::STATEMENT);
+        }
         if self.context.mode == Mode::Transaction && !self.is_preparing() {
             self.server.kept.clone_from(self.client.ledger.kept());
         }
-        let partial = self.up.is_partial() || !io.from_client.unsent().is_empty() || !all_sent;
+        let partial = self.client_stream.is_partial() || !io.from_client.unsent().is_empty() || !all_sent;
         let gone = matches!(end, Some(End::ServerLost { .. } | End::Stale))
             || self.pipeline.lost()
             || matches!(self.phase, Phase::Leaving);
-        self.server.goodbye = match () {
-            () if partial || gone => Goodbye::Silent,
-            () if self.pipeline.copying_in() => Goodbye::CopyFail,
-            () => Goodbye::Terminate,
+        self.server.close_method = match () {
+            () if partial || gone => CloseMethod::Silent,
+            () if self.pipeline.copying_in() => CloseMethod::CopyFail,
+            () => CloseMethod::Terminate,
         };
-        Remains { pipeline: std::mem::take(&mut self.pipeline), pins: self.pins, partial_down: self.down.left(), cut }
+        MachineResult {
+            pipeline: std::mem::take(&mut self.pipeline),
+            pins: self.pins,
+            partial_down: self.server_stream.left(),
+            cut,
+        }
     }
 
     fn carries(&self) -> bool {
@@ -405,7 +417,7 @@ impl<'a> Machine<'a> {
     /// Messages of pgferry's own have been answered: the connection is alive and as the client expects it.
     fn on_prepared(&mut self, io: &mut Buffers<'_>) {
         self.phase = Phase::Working;
-        self.first = First::Forgotten;
+        self.first = FirstBytes::Forgotten;
         if !self.preparation.goes_together() {
             let parameters = self.context.parameters;
             parameters.learn_canonical(&self.client.wanted, &self.server.params);
@@ -435,7 +447,7 @@ impl<'a> Machine<'a> {
 
     /// What the server reports and the client's own `RESET` goes back to: what its startup packet asked for, or what the
     /// server gives to clients that ask for nothing.
-    fn own_reset_value<'v>(&'v self, name: &str, baseline: &'v Params) -> Option<&'v [u8]> {
+    fn own_reset_value<'v>(&'v self, name: &str, baseline: &'v ServerParams) -> Option<&'v [u8]> {
         self.client.asked.get(name).or_else(|| baseline.get(name.as_bytes()))
     }
 
@@ -481,5 +493,5 @@ fn buffer_for_client(io: &mut Buffers<'_>) {
 
 /// The error in front of the client's own answers that a refused preparation comes to.
 fn refused(error: &Arc<[u8]>) -> End {
-    End::Refuse(Fault::upstream_fatal(error))
+    End::Refuse(ClientError::upstream_fatal(error))
 }

@@ -1,6 +1,6 @@
 //! What becomes of a machine: what is next, how it ends, and what it leaves.
 
-use crate::error::Fault;
+use crate::error::ClientError;
 use crate::track::{Pins, Pipeline};
 
 /// Why a machine ended.
@@ -9,9 +9,9 @@ pub enum End {
     /// The connection is between two pieces of work and can be given back.
     Settled,
     /// The client has said that it ends, and has all its answers.
-    Goodbye,
+    ClientTerminated,
     /// The client must be told this and end.
-    Refuse(Fault),
+    Refuse(ClientError),
     /// The connection broke, and what the server did of the client's work is not known; whether the server's last word
     /// was an error that the client has seen.
     ServerLost {
@@ -46,7 +46,7 @@ pub enum Next {
 
 /// How a machine left things.
 #[derive(Debug)]
-pub struct Remains {
+pub struct MachineResult {
     /// What the server still owes.
     pub pipeline: Pipeline,
     /// What the client left in the session.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::{Buffers, Gate, Machine, Phase, flush_forwarded};
 use crate::track::params::{self, put_literal, set_to, set_to_local};
 use crate::track::pipeline::IDLE;
-use crate::track::session_command::{Commands, Placed, SessionCommand};
+use crate::track::session_command::{Commands, PositionedCommand, SessionCommand};
 use crate::track::text_edit::Edit;
-use crate::track::{Pins, Pipeline, Reply, Request, SqlEffects};
+use crate::track::{Pins, Pipeline, Request, ResponseAction, SqlEffects};
 use crate::wire::{backend, frontend};
 
 /// The name of a statement and a portal of pgferry's own, for a moment.
@@ -39,14 +39,14 @@ pub(super) enum Question {
 
 /// Appends a statement of pgferry's own in the extended protocol, in the middle of whatever the client does: it leaves the
 /// unnamed statement and portal alone.
-pub(super) fn put_own_statement(out: &mut Vec<u8>, pipeline: &mut Pipeline, sql: &[u8], reply: Reply) {
+pub(super) fn put_own_statement(out: &mut Vec<u8>, pipeline: &mut Pipeline, sql: &[u8], action: ResponseAction) {
     frontend::put_parse(out, MEANWHILE, &[sql, b"\0\0\0"].concat());
     frontend::put_bind(out, MEANWHILE, MEANWHILE);
     frontend::put_execute(out, MEANWHILE);
     frontend::put_close_portal(out, MEANWHILE);
     frontend::put_close(out, MEANWHILE);
     for request in [Request::Parse, Request::Bind, Request::Execute, Request::Close, Request::Close] {
-        pipeline.request(request, reply);
+        pipeline.request(request, action);
     }
 }
 
@@ -98,7 +98,7 @@ impl Machine<'_> {
             for (name, value) in self.wrongly_reset(&placed.command) {
                 with.push(b';');
                 with.extend(put_right(&placed.command, name, &value));
-                list.push(Placed { command: SessionCommand::Inserted, end: placed.end });
+                list.push(PositionedCommand { command: SessionCommand::Inserted, end: placed.end });
             }
             if !with.is_empty() {
                 edits.push(Edit { at: placed.end..placed.end, with });
@@ -108,7 +108,7 @@ impl Machine<'_> {
     }
 
     /// Sends, behind the execution of a portal, what its `RESET` should have gone back to.
-    pub(super) fn put_corrections(&mut self, io: &mut Buffers<'_>, commands: &[Placed]) {
+    pub(super) fn put_corrections(&mut self, io: &mut Buffers<'_>, commands: &[PositionedCommand]) {
         if self.pipeline.skipping() {
             return;
         }
@@ -118,7 +118,8 @@ impl Machine<'_> {
                 continue;
             }
             flush_forwarded(io);
-            let mut put = |sql: &[u8]| put_own_statement(io.to_server, &mut self.pipeline, sql, Reply::Assist);
+            let mut put =
+                |sql: &[u8]| put_own_statement(io.to_server, &mut self.pipeline, sql, ResponseAction::ForwardErrorOnly);
             // DISCARD ALL is committed when it is done, and an error behind it does not take it back.
             let commits = placed.command == SessionCommand::DiscardAll;
             if commits {
@@ -137,14 +138,14 @@ impl Machine<'_> {
     pub(super) fn put_own_sync(&mut self, io: &mut Buffers<'_>) {
         flush_forwarded(io);
         frontend::put_sync(io.to_server);
-        self.pipeline.request(Request::Sync, Reply::Swallow);
+        self.pipeline.request(Request::Sync, ResponseAction::Swallow);
     }
 
     /// Asks or tells the server something on its own. The client's next messages wait: the answer is about what holds now.
     fn ask(&mut self, io: &mut Buffers<'_>, statements: &[Vec<u8>], question: Question) {
         flush_forwarded(io);
         for sql in statements {
-            put_own_statement(io.to_server, &mut self.pipeline, sql, Reply::Swallow);
+            put_own_statement(io.to_server, &mut self.pipeline, sql, ResponseAction::Swallow);
         }
         self.put_own_sync(io);
         self.phase = Phase::Asking(question);

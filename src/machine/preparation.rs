@@ -8,10 +8,10 @@
 
 use std::borrow::Cow;
 
-use crate::track::ledger::Kept;
 use crate::track::parameter_cache::ParameterCache;
 use crate::track::params;
 use crate::track::server_state::{ResetCommits, Sequences, ServerState, UnnamedStatement, UsedBy};
+use crate::track::session_settings::SettingOverrides;
 use crate::track::{ClientState, Request};
 use crate::wire::frontend;
 
@@ -97,7 +97,7 @@ impl Preparation {
         }
         let resets = preparation.requests.iter().filter(|request| **request != Request::Flush).count();
         let reset = policy == ResetPolicy::All;
-        let nothing = Kept::default();
+        let nothing = SettingOverrides::default();
         let (have, kept) = if reset { (&server.base, &nothing) } else { (&server.params, &server.kept) };
         let baseline = parameters.baseline().unwrap_or_default();
         let following = params::differences(have, &client.wanted, &baseline);
@@ -210,13 +210,13 @@ impl Preparation {
 mod tests {
     use super::*;
     use crate::track::server_state::RESET;
-    use crate::track::{Params, Wanted};
+    use crate::track::{RequestedParams, ServerParams};
 
     fn server(version: &str) -> ServerState {
-        let mut params = Params::default();
+        let mut params = ServerParams::default();
         params.set(b"server_version", version.as_bytes());
         params.set(b"TimeZone", b"UTC");
-        ServerState::new(params, Wanted::default())
+        ServerState::new(params, RequestedParams::default())
     }
 
     #[test]
@@ -233,8 +233,8 @@ mod tests {
     fn nothing_is_sent_where_nothing_differs() {
         let server = server("15.1");
         let parameters = ParameterCache::default();
-        parameters.learn_baseline(&mut server.params.clone(), &Wanted::default());
-        let client = ClientState::new(Wanted::default(), server.params.clone());
+        parameters.learn_baseline(&mut server.params.clone(), &RequestedParams::default());
+        let client = ClientState::new(RequestedParams::default(), server.params.clone());
         let idle = Preparation::new(&server, &client, 1, &parameters, ResetPolicy::All, false);
         assert!(idle.requests().is_empty() && idle.messages().is_empty());
         let probe = Preparation::new(&server, &client, 1, &parameters, ResetPolicy::All, true);
@@ -245,9 +245,9 @@ mod tests {
     fn a_reset_comes_first_and_an_error_tells_which_part_failed() {
         let mut server = server("15.1");
         let parameters = ParameterCache::default();
-        parameters.learn_baseline(&mut server.params.clone(), &Wanted::default());
+        parameters.learn_baseline(&mut server.params.clone(), &RequestedParams::default());
         server.used = UsedBy::Nothing.and(7, 1);
-        let mut wanted = Wanted::default();
+        let mut wanted = RequestedParams::default();
         wanted.set("application_name", Some(b"me"));
         server.params.set(b"application_name", b"");
         server.base.set(b"application_name", b"");

@@ -6,10 +6,10 @@
 
 use super::statements::existing_statement;
 use crate::buffer::Buffer;
-use crate::error::{Blame, Fault, sqlstate};
-use crate::track::names::{About, about};
+use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::track::message_target::{MessageTarget, target_of};
 use crate::track::pipeline::IDLE;
-use crate::track::statements::{MAX_CLIENT_BYTES, Named, StatementCache};
+use crate::track::statements::{MAX_CLIENT_BYTES, NamedStatement, StatementCache};
 use crate::track::transaction_block::{self, Block};
 use crate::track::{ClientState, Pins, Request};
 use crate::wire::{BadLength, backend, cstr, frame, frontend, head};
@@ -58,7 +58,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Refusal {
     state: State,
-    fault: Fault,
+    client_error: ClientError,
     /// Bytes of the current message that are still to be dropped.
     left: usize,
 }
@@ -74,16 +74,16 @@ struct Message<'m> {
 impl Message<'_> {
     /// The text that it runs or prepares, where that is known.
     fn text(&self) -> Option<Vec<u8>> {
-        match (self.tag, about(self.tag, self.body)) {
+        match (self.tag, target_of(self.tag, self.body)) {
             (frontend::QUERY, _) => Some(frontend::query(self.body).to_vec()),
-            (frontend::PARSE, About::Statement { rest, .. }) => {
+            (frontend::PARSE, MessageTarget::Statement { rest, .. }) => {
                 Some(cstr(rest).map_or(rest, |(text, _)| text).to_vec())
             }
-            (frontend::BIND, About::Statement { name, .. }) if !name.is_empty() => {
+            (frontend::BIND, MessageTarget::Statement { name, .. }) if !name.is_empty() => {
                 let text = self.client.names.get(name)?.statement.text.as_ref()?;
                 Some(frontend::query(&text.body).to_vec())
             }
-            (frontend::BIND, About::Statement { .. }) => {
+            (frontend::BIND, MessageTarget::Statement { .. }) => {
                 let text = self.client.unnamed.as_ref()?.text.as_ref()?;
                 Some(frontend::query(&text.body).to_vec())
             }
@@ -92,7 +92,7 @@ impl Message<'_> {
     }
 
     fn is_unnamed(&self) -> bool {
-        matches!(about(self.tag, self.body), About::Statement { name: b"", .. })
+        matches!(target_of(self.tag, self.body), MessageTarget::Statement { name: b"", .. })
     }
 
     /// What its text leaves behind, if it decides that.
@@ -108,8 +108,9 @@ impl Message<'_> {
     ///
     /// # Errors
     /// What the client is told.
-    fn prepare(&mut self) -> Result<(), Fault> {
-        let (Some(statements), About::Statement { name, rest, .. }) = (self.statements, about(self.tag, self.body))
+    fn prepare(&mut self) -> Result<(), ClientError> {
+        let (Some(statements), MessageTarget::Statement { name, rest, .. }) =
+            (self.statements, target_of(self.tag, self.body))
         else {
             return Err(aborted());
         };
@@ -120,15 +121,15 @@ impl Message<'_> {
             return Err(aborted());
         }
         let statement = self.client.intern(statements, rest, Pins::none());
-        self.client.names.set(name, Some(Named { statement, described: None }));
+        self.client.names.set(name, Some(NamedStatement { statement, described: None }));
         Ok(())
     }
 
     /// Frees the name that it closes.
     fn close(&mut self) {
-        match about(self.tag, self.body) {
-            About::Statement { name: b"", .. } => self.client.unnamed = None,
-            About::Statement { name, .. } => drop(self.client.names.set(name, None)),
+        match target_of(self.tag, self.body) {
+            MessageTarget::Statement { name: b"", .. } => self.client.unnamed = None,
+            MessageTarget::Statement { name, .. } => drop(self.client.names.set(name, None)),
             _ => {}
         }
     }
@@ -137,8 +138,8 @@ impl Message<'_> {
 impl Refusal {
     /// Refuses the client's next message with `fault`, an error that leaves the session usable.
     #[must_use]
-    pub fn new(fault: Fault) -> Self {
-        Self { state: State::Refusing, fault, left: 0 }
+    pub fn new(client_error: ClientError) -> Self {
+        Self { state: State::Refusing, client_error, left: 0 }
     }
 
     /// Whether the client is between two requests of a failed transaction.
@@ -178,7 +179,7 @@ impl Refusal {
                 // What it says decides what follows. Of one that does not fit the beginning has to do.
                 return Ok(Step::NeedMore);
             }
-            let body = bytes.get(frame::HEADER..head.size.min(bytes.len())).unwrap_or_default();
+            let body = bytes.get(frame::HEADER_BYTES..head.size.min(bytes.len())).unwrap_or_default();
             self.message(&mut Message { tag: head.tag, body, client, statements }, out);
             self.left = head.size;
         }
@@ -203,7 +204,7 @@ impl Refusal {
         if message.tag == frontend::SYNC {
             return self.ready(Block::Closed, out);
         }
-        self.fault.put(out);
+        self.client_error.put(out);
         if matches!(Request::of(message.tag), Some(Request::Query | Request::Function)) {
             return self.ready(block, out);
         }
@@ -251,8 +252,8 @@ impl Refusal {
                     backend::put_parse_complete(out);
                     self.state = State::Ending(Ending::Parsed);
                 }
-                Err(fault) => {
-                    fault.put(out);
+                Err(client_error) => {
+                    client_error.put(out);
                     self.state = State::Skipping(Block::Open);
                 }
             },
@@ -310,9 +311,9 @@ fn is_ignored(tag: u8) -> bool {
 }
 
 /// PostgreSQL's words for what comes in a failed transaction.
-fn aborted() -> Fault {
-    Fault::error(
-        Blame::Client,
+fn aborted() -> ClientError {
+    ClientError::error(
+        ErrorSource::Client,
         sqlstate::IN_FAILED_SQL_TRANSACTION,
         "current transaction is aborted, commands ignored until end of transaction block",
     )
@@ -347,7 +348,7 @@ mod tests {
 
     fn answers_to(client: &mut ClientState, pieces: &[Vec<u8>]) -> (String, Step) {
         let statements = StatementCache::default();
-        let mut refusal = Refusal::new(Fault::error(Blame::Limits, sqlstate::TOO_MANY_CONNECTIONS, "full"));
+        let mut refusal = Refusal::new(ClientError::error(ErrorSource::Limits, sqlstate::TOO_MANY_CONNECTIONS, "full"));
         let mut input = Buffer::new(BufferPool::new(4096, 1));
         let mut out = Vec::new();
         let mut step = Step::NeedMore;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::own_queries::Question;
 use super::{Machine, Phase};
 use crate::config::{Mode, Pin};
-use crate::error::{Blame, Fault, sqlstate};
+use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::params;
 use crate::track::pipeline::{Describes, IDLE};
 use crate::track::server_state::Sequences;
@@ -37,23 +37,23 @@ pub(super) enum Definitions {
 
 /// The settings that the client's statements set in a piece of work.
 #[derive(Debug, Default)]
-pub(super) struct Explained {
+pub(super) struct AnnouncedSettings {
     names: Vec<Box<[u8]>>,
-    others: Others,
+    others: OtherSettings,
     /// Those whose origins the server was asked for.
     looked_into: Vec<&'static str>,
 }
 
 /// Whether the client's statements set others than those that are named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Others {
+enum OtherSettings {
     #[default]
     Untouched,
     /// There is no telling which.
     Perhaps,
 }
 
-impl Explained {
+impl AnnouncedSettings {
     /// Adds settings.
     pub(super) fn add<'n>(&mut self, names: impl Iterator<Item = &'n [u8]>) {
         self.names.extend(names.map(Box::from));
@@ -77,19 +77,19 @@ impl Explained {
 
     /// Whether some statement may have set settings that are not named.
     pub(super) fn may_be_others(&self) -> bool {
-        self.others == Others::Perhaps
+        self.others == OtherSettings::Perhaps
     }
 
     /// Whether the client's statements set nothing.
     pub(super) fn is_nothing(&self) -> bool {
-        self.names.is_empty() && self.others == Others::Untouched
+        self.names.is_empty() && self.others == OtherSettings::Untouched
     }
 
     fn note(&mut self, effects: &SqlEffects) {
         // Whatever was found out before, it may change again.
         self.looked_into.clear();
         if effects.unknown_settings != UnknownSettings::None {
-            self.others = Others::Perhaps;
+            self.others = OtherSettings::Perhaps;
         }
         for placed in effects.commands.iter().flat_map(|commands| commands.iter()) {
             match &placed.command {
@@ -98,7 +98,7 @@ impl Explained {
                 | SessionCommand::Reset { name }
                 | SessionCommand::ResetLocal { name, .. } => self.add(std::iter::once(&**name)),
                 SessionCommand::ResetAll | SessionCommand::DiscardAll | SessionCommand::UnknownSet => {
-                    self.others = Others::Perhaps;
+                    self.others = OtherSettings::Perhaps;
                 }
                 _ => {}
             }
@@ -111,7 +111,7 @@ impl Machine<'_> {
     ///
     /// # Errors
     /// What the client is told instead if it must not be sent.
-    pub(super) fn consider(&mut self, effects: &SqlEffects) -> Result<(), Fault> {
+    pub(super) fn consider(&mut self, effects: &SqlEffects) -> Result<(), ClientError> {
         if effects.is_nothing() {
             return Ok(());
         }
@@ -169,6 +169,7 @@ impl Machine<'_> {
     /// A command of the client's has completed with `tag`. Says whether it is pgferry's own, which the client does not
     /// see.
     pub(super) fn completed(&mut self, tag: &[u8], next: Option<&SessionCommand>) -> bool {
+        self.server.completed(tag);
         self.pins.add(sql_effects::of_tag(tag));
         if [&b"INSERT "[..], b"MERGE ", b"COPY "].iter().any(|given| tag.starts_with(given)) {
             self.note_sequences();
@@ -186,14 +187,12 @@ impl Machine<'_> {
         match tag {
             b"DISCARD ALL" => {
                 self.client.discard_all();
-                self.server.on_discard_all();
                 self.pins = self.pins.among(Pins::SURVIVES_DISCARD);
             }
             b"DEALLOCATE ALL" => {
                 // What follows in the same text may name one of them.
                 self.client.names.iter().for_each(|(name, id)| self.aliases.given_up(id, name));
                 self.client.names.clear();
-                self.server.prepared.clear();
             }
             _ if [&b"CREATE "[..], b"ALTER ", b"DROP ", b"IMPORT "].iter().any(|d| tag.starts_with(d)) => {
                 self.definitions = Definitions::Changed;
@@ -205,15 +204,7 @@ impl Machine<'_> {
 
     fn succeeded(&mut self, command: &SessionCommand, tag: &[u8]) {
         match command {
-            SessionCommand::Deallocate { name } => {
-                if let Some(id) = self.client.names.get(name).map(|named| named.statement.id) {
-                    self.server.prepared.remove(id);
-                    for alias in self.aliases.of(id) {
-                        self.server.prepared.remove(alias);
-                    }
-                    self.give_up_name(name);
-                }
-            }
+            SessionCommand::Deallocate { name } => self.deallocated(name),
             SessionCommand::Commit | SessionCommand::Rollback => self.transaction_ended(tag),
             _ if self.carries() => {
                 self.client.succeeded(command);
@@ -303,7 +294,7 @@ impl Machine<'_> {
     pub(super) fn pack(&mut self) {
         self.aliases.clear();
         self.server.kept.clone_from(self.client.ledger.kept());
-        self.explained = Explained::default();
+        self.explained = AnnouncedSettings::default();
         if self.server.params.is(&self.start) {
             return;
         }
@@ -327,9 +318,9 @@ impl Machine<'_> {
 }
 
 /// `pin = "refuse"`.
-fn would_pin(pins: Pins) -> Fault {
-    Fault::error(
-        Blame::Client,
+fn would_pin(pins: Pins) -> ClientError {
+    ClientError::error(
+        ErrorSource::Client,
         sqlstate::FEATURE_NOT_SUPPORTED,
         "the statement needs an upstream connection of its own, which this database's clients may not keep",
     )
@@ -338,9 +329,9 @@ fn would_pin(pins: Pins) -> Fault {
 }
 
 /// A sequence's state is asked for, and what the connection has is another client's.
-fn sequence_elsewhere() -> Fault {
-    Fault::error(
-        Blame::Client,
+fn sequence_elsewhere() -> ClientError {
+    ClientError::error(
+        ErrorSource::Client,
         sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
         "lastval and currval are not known on the upstream connection that now serves this client",
     )

@@ -5,29 +5,31 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::ensure_prepared::Prepare;
-use super::from_client::{Beginning, Incoming, Sent, body};
+use super::from_client::{Incoming, MessageHead, Sent, body};
 use super::portals::{Portal, PortalOf};
 use super::{Buffers, Gate, Machine, flush_forwarded};
 use crate::config::Mode;
-use crate::error::{Blame, Fault, sqlstate};
-use crate::track::names::{About, about};
+use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::track::message_target::{MessageTarget, target_of};
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Rollback, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
 use crate::track::session_command::{Commands, SessionCommand};
 use crate::track::sql_effects::{self, UnknownSettings};
 use crate::track::statement_mentions::mentions;
-use crate::track::statements::{self, Named, Statement};
-use crate::track::text_edit::{self, Edit};
-use crate::track::{Params, Pins, Reply, Request, SqlEffects};
+use crate::track::statements::{self, NamedStatement, Statement};
+use crate::track::text_edit;
+use crate::track::{Pins, Request, ResponseAction, ServerParams, SqlEffects};
 use crate::wire::{cstr, frame, frontend};
-
-/// Where a text mentions statements, and which.
-type Mentioned = Vec<(std::ops::Range<usize>, Arc<Statement>)>;
 
 impl Machine<'_> {
     /// A simple query.
     pub(super) fn query(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
+        if incoming.is_whole() && !frontend::is_query(body(io, incoming)) {
+            // The server refuses it, and drops no statement for it.
+            self.pass(io, incoming, None);
+            return Sent::Done;
+        }
         let backslashes = self.client.backslashes();
         let sql = frontend::query(body(io, incoming));
         let (effects, mentioned) = if incoming.is_whole() {
@@ -61,53 +63,21 @@ impl Machine<'_> {
         let sql = sql.to_vec();
         // A Sync of pgferry's own would commit what the client has not, or end what the server discards.
         let apart = !self.pipeline.unsynced() && !self.may_be_discarded();
-        let reply = if apart { Reply::Swallow } else { Reply::Assist };
-        edits.extend(self.rename_mentioned(io, mentioned, reply));
+        let action = if apart { ResponseAction::Swallow } else { ResponseAction::ForwardErrorOnly };
+        edits.extend(self.rename_mentioned(io, &mentioned, action));
         let (sql, positions) = text_edit::apply(&sql, edits);
         note.positions = Some(positions);
         flush_forwarded(io);
         frontend::put_query(io.to_server, &sql);
-        self.pipeline.request_with(Request::Query, Reply::Forward, Some(note));
+        self.pipeline.request_with(Request::Query, ResponseAction::Forward, Some(note));
         self.undo();
         self.drop_message(io, incoming);
         Sent::Done
     }
 
-    /// Notes what statements do that SQL's `EXECUTE` runs.
-    pub(super) fn consider_mentioned(&mut self, mentioned: &Mentioned) -> Result<(), Fault> {
-        for text in mentioned.iter().filter_map(|(_, statement)| statement.text.as_ref()) {
-            let mut effects = text.effects.clone();
-            if effects.sets() {
-                // Its tag is not among those that this text's commands expect.
-                effects.unknown_settings = UnknownSettings::ForSession;
-            }
-            self.consider(&effects)?;
-        }
-        Ok(())
-    }
-
-    /// The names that statements have on the server, for where a text mentions them; they are prepared first if that is
-    /// possible, with `reply` to that.
-    pub(super) fn rename_mentioned(&mut self, io: &mut Buffers<'_>, mentioned: Mentioned, reply: Reply) -> Vec<Edit> {
-        let owed = self.pipeline.owed();
-        let mut edits = Vec::new();
-        for (at, statement) in mentioned {
-            let ready = match self.ensure_prepared(io, &statement, None, reply) {
-                Prepare::Ready(ready) => ready,
-                _ => statement,
-            };
-            edits.push(Edit { at, with: ready.name().into_bytes() });
-        }
-        if self.pipeline.owed() > owed && reply == Reply::Swallow {
-            // Without it an error would make the server discard the query too. What is missing it will say itself.
-            self.put_own_sync(io);
-        }
-        edits
-    }
-
     /// A function called by its OID.
     pub(super) fn function(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
-        let effects = SqlEffects { pins: Pins::CODE, ..SqlEffects::default() };
+        let effects = SqlEffects { pins: Pins::SERVER_CODE, ..SqlEffects::default() };
         match self.consider(&effects) {
             Ok(()) => self.pass(io, incoming, None),
             Err(refusal) => self.refuse(io, &refusal, incoming),
@@ -117,7 +87,7 @@ impl Machine<'_> {
 
     /// A text to be prepared.
     pub(super) fn parse(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
-        let About::Statement { name, rest, .. } = about(frontend::PARSE, body(io, incoming)) else {
+        let MessageTarget::Statement { name, rest, .. } = target_of(frontend::PARSE, body(io, incoming)) else {
             self.without_name(io, incoming);
             return Sent::Done;
         };
@@ -191,18 +161,18 @@ impl Machine<'_> {
             return Sent::Done;
         }
         let statement = self.context.statements.uncached();
-        self.client.names.set(name, Some(Named { statement: Arc::clone(&statement), described: None }));
+        self.client.names.set(name, Some(NamedStatement { statement: Arc::clone(&statement), described: None }));
         self.server.prepared.add(&statement);
         let rollback =
             Rollback { name: Some((name.into(), None)), prepared: Some(statement.id), ..Rollback::default() };
         let note = Note::of(rollback);
-        let cut = frame::HEADER + name.len() + 1;
-        self.pass_renamed(io, incoming, Some(note), &Beginning { cut, before: b"", name: &statement.name() });
+        let cut = frame::HEADER_BYTES + name.len() + 1;
+        self.pass_renamed(io, incoming, Some(note), &MessageHead { cut, before: b"", name: &statement.name() });
         Sent::Done
     }
 
     fn parse_named(&mut self, io: &mut Buffers<'_>, name: &[u8], rest: &[u8], incoming: Incoming) -> Sent {
-        let cut = frame::HEADER + name.len() + 1;
+        let cut = frame::HEADER_BYTES + name.len() + 1;
         let statement = self.client.intern(self.context.statements, rest, self.pins);
         if let Some(text) = &statement.text
             && let Err(refusal) = self.consider(&text.effects)
@@ -212,12 +182,12 @@ impl Machine<'_> {
         }
         if self.client.names.get(name).is_some() {
             // The server says first what is wrong with the text, and then that the statement exists.
-            let checked = self.put_checked(io, rest);
+            let checked = self.put_apart(io, rest, ResponseAction::ForwardErrorOnly);
             self.aliases.given_up(checked.id, name);
-            self.pass_renamed(io, incoming, None, &Beginning { cut, before: b"", name: &checked.name() });
+            self.pass_renamed(io, incoming, None, &MessageHead { cut, before: b"", name: &checked.name() });
             return Sent::Done;
         }
-        self.client.names.set(name, Some(Named { statement: Arc::clone(&statement), described: None }));
+        self.client.names.set(name, Some(NamedStatement { statement: Arc::clone(&statement), described: None }));
         let mut rollback = Rollback { name: Some((name.into(), None)), ..Rollback::default() };
         if self.server.prepared.has(&statement) {
             if self.pipeline.knows_status() && self.pipeline.status() != b'E' {
@@ -230,18 +200,18 @@ impl Machine<'_> {
         rollback.prepared = Some(statement.id);
         self.add_prepared(io, &statement);
         let note = Note::of(rollback);
-        self.pass_renamed(io, incoming, Some(note), &Beginning { cut, before: b"", name: &statement.name() });
+        self.pass_renamed(io, incoming, Some(note), &MessageHead { cut, before: b"", name: &statement.name() });
         Sent::Done
     }
 
     /// `Bind`, `Describe` or `Close`, of a statement or a portal.
     pub(super) fn named(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
-        let (portal, name, cut) = match about(incoming.head.tag, body(io, incoming)) {
-            About::Statement { portal, name, rest } => {
+        let (portal, name, cut) = match target_of(incoming.head.tag, body(io, incoming)) {
+            MessageTarget::Statement { portal, name, rest } => {
                 let cut = incoming.here - rest.len();
                 (Box::<[u8]>::from(portal), Box::<[u8]>::from(name), cut)
             }
-            About::Portal(portal) if incoming.request == Request::Describe => {
+            MessageTarget::Portal(portal) if incoming.request == Request::Describe => {
                 let describes = self.describes_portal(portal);
                 let note = describes.map(|describes| Note { describes: Some(describes), ..Note::default() });
                 self.pass(io, incoming, note);
@@ -271,7 +241,7 @@ impl Machine<'_> {
 
     /// A message of which can't be told what it is about.
     fn without_name(&mut self, io: &mut Buffers<'_>, incoming: Incoming) {
-        if incoming.is_whole() || about(incoming.head.tag, body(io, incoming)) != About::Unseen {
+        if incoming.is_whole() || target_of(incoming.head.tag, body(io, incoming)) != MessageTarget::Unseen {
             // Malformed, which the server says; or about a portal.
             self.pass(io, incoming, None);
         } else {
@@ -304,7 +274,7 @@ impl Machine<'_> {
         io: &mut Buffers<'_>,
         portal: &[u8],
         name: &[u8],
-        named: &Named,
+        named: &NamedStatement,
         cut: usize,
         incoming: Incoming,
     ) -> Sent {
@@ -321,7 +291,7 @@ impl Machine<'_> {
             let describes = Describes { server: ready.id, client: Some((name.into(), named.statement.id)) };
             (Some(Note { describes: Some(describes), ..Note::default() }), Cow::Borrowed(&b"S"[..]))
         };
-        self.pass_renamed(io, incoming, note, &Beginning { cut, before: &before, name: &ready.name() });
+        self.pass_renamed(io, incoming, note, &MessageHead { cut, before: &before, name: &ready.name() });
         Sent::Done
     }
 
@@ -331,23 +301,29 @@ impl Machine<'_> {
         &mut self,
         io: &mut Buffers<'_>,
         name: &[u8],
-        named: &Named,
+        named: &NamedStatement,
         incoming: Incoming,
     ) -> Result<Arc<Statement>, Sent> {
-        if let Some(text) = &named.statement.text
-            && let Err(refusal) = self.consider(&text.effects)
-        {
-            self.refuse(io, &refusal, incoming);
-            return Err(Sent::Done);
+        let mut statement = Arc::clone(&named.statement);
+        if let Some(text) = &named.statement.text {
+            let mentioned = self.mentioned_in(text);
+            let considered = self.consider(&text.effects).and_then(|()| self.consider_mentioned(&mentioned));
+            if let Err(refusal) = considered {
+                self.refuse(io, &refusal, incoming);
+                return Err(Sent::Done);
+            }
+            if !mentioned.is_empty() {
+                statement = self.translate(io, &statement, text, &mentioned);
+            }
         }
-        match self.ensure_prepared(io, &named.statement, Some(name), Reply::Assist) {
+        match self.ensure_prepared(io, &statement, Some(name), ResponseAction::ForwardErrorOnly) {
             Prepare::Ready(ready) => {
                 self.uses_in_replay(&ready);
                 Ok(ready)
             }
             Prepare::Waits => Err(Sent::Waits),
-            Prepare::Refused(fault) => {
-                self.refuse(io, &fault, incoming);
+            Prepare::Refused(client_error) => {
+                self.refuse(io, &client_error, incoming);
                 Err(Sent::Done)
             }
         }
@@ -362,7 +338,7 @@ impl Machine<'_> {
 
     /// The running of a portal.
     pub(super) fn execute(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
-        let About::Portal(name) = about(frontend::EXECUTE, body(io, incoming)) else {
+        let MessageTarget::Portal(name) = target_of(frontend::EXECUTE, body(io, incoming)) else {
             self.without_name(io, incoming);
             return Sent::Done;
         };
@@ -401,30 +377,34 @@ impl Machine<'_> {
     }
 
     /// The settings in which a text of the client's is prepared.
-    pub(super) fn current_params(&self) -> Params {
+    pub(super) fn current_params(&self) -> ServerParams {
         self.client.view.clone()
     }
 }
 
 /// What PostgreSQL says of a statement that does not exist.
-fn unknown_statement(name: &[u8]) -> Fault {
+fn unknown_statement(name: &[u8]) -> ClientError {
     let name = String::from_utf8_lossy(name);
-    Fault::error(Blame::Client, sqlstate::UNDEFINED_STATEMENT, format!("prepared statement \"{name}\" does not exist"))
+    ClientError::error(
+        ErrorSource::Client,
+        sqlstate::UNDEFINED_STATEMENT,
+        format!("prepared statement \"{name}\" does not exist"),
+    )
 }
 
 /// A name without an end as far as it is kept. PostgreSQL reads it whole, and compares its first 63 bytes.
-fn endless_name() -> Fault {
-    Fault::error(
-        Blame::Client,
+fn endless_name() -> ClientError {
+    ClientError::error(
+        ErrorSource::Client,
         sqlstate::PROGRAM_LIMIT_EXCEEDED,
         "the name of a prepared statement or portal is too long",
     )
 }
 
 /// A client in session mode has prepared more statements that reset settings than are remembered.
-fn too_many_resetting() -> Fault {
-    Fault::error(
-        Blame::Client,
+fn too_many_resetting() -> ClientError {
+    ClientError::error(
+        ErrorSource::Client,
         sqlstate::PROGRAM_LIMIT_EXCEEDED,
         "too many prepared statements that reset settings in this session",
     )
@@ -432,9 +412,13 @@ fn too_many_resetting() -> Fault {
 }
 
 /// What PostgreSQL says of a statement that exists already.
-pub(super) fn existing_statement(name: &[u8]) -> Fault {
+pub(super) fn existing_statement(name: &[u8]) -> ClientError {
     let name = String::from_utf8_lossy(name);
-    Fault::error(Blame::Client, sqlstate::DUPLICATE_STATEMENT, format!("prepared statement \"{name}\" already exists"))
+    ClientError::error(
+        ErrorSource::Client,
+        sqlstate::DUPLICATE_STATEMENT,
+        format!("prepared statement \"{name}\" already exists"),
+    )
 }
 
 /// Whether what follows the name of a `Parse` is a text, a count and as many types.

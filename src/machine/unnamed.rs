@@ -11,9 +11,8 @@ use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Stake, UnnamedCause, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
 use crate::track::sql_effects;
-use crate::track::statement_mentions::mentions;
-use crate::track::statements::{Text, Unnamed};
-use crate::track::{Reply, Request};
+use crate::track::statements::{ParsedQuery, Unnamed};
+use crate::track::{Request, ResponseAction};
 use crate::wire::frontend;
 
 impl Machine<'_> {
@@ -27,19 +26,17 @@ impl Machine<'_> {
             (Some(text), _) => (Some(Arc::clone(text)), text.effects.clone()),
             (None, Some(rest)) => {
                 let effects = sql_effects::analyze(frontend::query(&rest), backslashes);
-                (Some(Arc::new(Text { body: rest, effects: effects.clone() })), effects)
+                (Some(Arc::new(ParsedQuery { body: rest, effects: effects.clone() })), effects)
             }
             (None, None) => (None, self.effects_of_parse(io, incoming)),
         };
-        let mentioned = text
-            .as_ref()
-            .map_or(Vec::new(), |text| mentions(frontend::query(&text.body), &self.client.names, backslashes));
+        let mentioned = text.as_ref().map_or(Vec::new(), |text| self.mentioned_in(text));
         let considered = self.consider(&effects).and_then(|()| self.consider_mentioned(&mentioned));
         if let Err(refusal) = considered {
             self.refuse(io, &refusal, incoming);
             return Sent::Done;
         }
-        let edits = self.rename_mentioned(io, mentioned, Reply::Assist);
+        let edits = self.rename_mentioned(io, &mentioned, ResponseAction::ForwardErrorOnly);
         let id = self.context.statements.next_id();
         let kept = text.clone().filter(|_| self.carries());
         let unnamed = Arc::new(Unnamed::new(id, kept, &effects, self.client.view.clone()));
@@ -51,7 +48,7 @@ impl Machine<'_> {
                 note.positions = Some(positions);
                 flush_forwarded(io);
                 frontend::put_parse(io.to_server, "", &renamed);
-                self.pipeline.request_with(Request::Parse, Reply::Forward, Some(note));
+                self.pipeline.request_with(Request::Parse, ResponseAction::Forward, Some(note));
                 self.undo();
                 self.drop_message(io, incoming);
             }
@@ -80,8 +77,8 @@ impl Machine<'_> {
         match self.ensure_unnamed(io) {
             Prepare::Ready(()) => {}
             Prepare::Waits => return Sent::Waits,
-            Prepare::Refused(fault) => {
-                self.refuse(io, &fault, incoming);
+            Prepare::Refused(client_error) => {
+                self.refuse(io, &client_error, incoming);
                 return Sent::Done;
             }
         }

@@ -12,7 +12,7 @@ use crate::buffer::{Buffer, BufferPool};
 use crate::wire::{self, BadLength};
 
 /// How much room for output an idle connection keeps at most.
-const KEPT: usize = 1024;
+const MAX_IDLE_OUTPUT_BYTES: usize = 1024;
 
 /// Why a message could not be received.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +100,7 @@ impl Conn {
         ready!(self.stream.poll_flush(cx))?;
         self.output.clear();
         self.written = 0;
-        if self.output.capacity() > KEPT {
+        if self.output.capacity() > MAX_IDLE_OUTPUT_BYTES {
             self.trim();
         }
         Poll::Ready(Ok(()))
@@ -241,7 +241,7 @@ impl Conn {
     /// # Errors
     /// As [`Conn::fill`], or a length out of bounds.
     pub async fn peek_frame(&mut self, limit: usize) -> Result<wire::Frame<'_>, RecvError> {
-        let header = self.peek(wire::frame::HEADER).await?;
+        let header = self.peek(wire::frame::HEADER_BYTES).await?;
         let Some(head) = wire::head(header, limit)? else { return Err(RecvError::Closed) };
         let bytes = self.peek(head.size).await?;
         Ok(wire::Frame { tag: head.tag, bytes })

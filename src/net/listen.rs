@@ -24,19 +24,19 @@ use tokio::io::unix::AsyncFd;
 
 use crate::permission::{Attempt, describe};
 
-use super::claim::{Claim, SocketFile};
 use super::socket;
+use super::socket_lock::{SocketFile, SocketLock};
 use super::stream::{Stream, probes};
 
 /// The longest path that fits a unix socket's address.
-const MAX_PATH: usize = 107;
+const MAX_PATH_BYTES: usize = 107;
 
 /// Why nobody can connect there.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// The path of the socket file is too long for the kernel.
     #[error(
-        "{path}: the socket's path is {length} bytes long, the kernel takes at most {MAX_PATH}: use a shorter directory"
+        "{path}: the socket's path is {length} bytes long, the kernel takes at most {MAX_PATH_BYTES}: use a shorter directory"
     )]
     TooLong {
         /// The path.
@@ -75,8 +75,8 @@ pub enum ListenError {
 
 /// A listener.
 #[derive(Debug)]
-pub struct Bound {
-    listener: AsyncFd<OwnedFd>,
+pub struct Listener {
+    socket: AsyncFd<OwnedFd>,
     tcp: bool,
     name: String,
     /// A client has been taken since it was last certain that somebody waits.
@@ -85,7 +85,7 @@ pub struct Bound {
     file: Mutex<Option<SocketFile>>,
 }
 
-impl Bound {
+impl Listener {
     /// Listens on a TCP address.
     ///
     /// # Errors
@@ -108,7 +108,7 @@ impl Bound {
     /// As [`ListenError`] lists.
     pub fn abstract_name(name: &str) -> Result<Self, ListenError> {
         let shown = format!("@{name}");
-        if name.len() > MAX_PATH {
+        if name.len() > MAX_PATH_BYTES {
             return Err(ListenError::TooLong { path: shown, length: name.len() });
         }
         let bind = || {
@@ -137,7 +137,7 @@ impl Bound {
         // Shorter than any name PostgreSQL's clients look for, so that the length of `path` alone decides.
         let made = path.with_file_name(format!(".~{}", std::process::id()));
         let length = path.as_os_str().len();
-        if length > MAX_PATH {
+        if length > MAX_PATH_BYTES {
             return Err(ListenError::TooLong { path: shown, length });
         }
         let group = group.map(find_group).transpose()?;
@@ -145,7 +145,7 @@ impl Bound {
             fs::create_dir_all(dir)
                 .map_err(|error| ListenError::Directory { dir: dir.display().to_string(), error })?;
         }
-        let claim = Claim::lock(path)?;
+        let claim = SocketLock::lock(path)?;
         if std_unix::UnixStream::connect(path).is_ok() {
             return Err(ListenError::InUse { at: shown, by: " by a process that holds no lock".into() });
         }
@@ -175,14 +175,14 @@ impl Bound {
         let tcp = socket.domain().map_err(io)? != Domain::UNIX;
         let listener = watch(socket).map_err(io)?;
         let file = match lock {
-            Some(lock) => Some(Claim::inherit(Path::new(name), lock)?.of_file().map_err(io)?),
+            Some(lock) => Some(SocketLock::inherit(Path::new(name), lock)?.of_file().map_err(io)?),
             None => None,
         };
         Ok(Self::new(listener, tcp, name.to_owned(), file))
     }
 
-    fn new(listener: AsyncFd<OwnedFd>, tcp: bool, name: String, file: Option<SocketFile>) -> Self {
-        Self { listener, tcp, name, taken: AtomicBool::new(false), file: Mutex::new(file) }
+    fn new(socket: AsyncFd<OwnedFd>, tcp: bool, name: String, file: Option<SocketFile>) -> Self {
+        Self { socket, tcp, name, taken: AtomicBool::new(false), file: Mutex::new(file) }
     }
 
     /// Where it listens: a path, `@name`, or an address and port.
@@ -206,7 +206,7 @@ impl Bound {
         if !self.tcp {
             return Ok(());
         }
-        let socket = SockRef::from(self.listener.get_ref());
+        let socket = SockRef::from(self.socket.get_ref());
         match idle {
             Some(idle) => socket.set_tcp_keepalive(&probes(idle)),
             None => socket.set_keepalive(true),
@@ -217,8 +217,8 @@ impl Bound {
     ///
     /// # Errors
     /// The system's.
-    pub fn twin(&self) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
-        let listener = self.listener.get_ref().try_clone()?;
+    pub fn try_clone_fd(&self) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
+        let listener = self.socket.get_ref().try_clone()?;
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         Ok((listener, file.as_ref().map(SocketFile::lock).transpose()?))
     }
@@ -237,9 +237,9 @@ impl Bound {
     }
 
     /// Another process has it now: nothing is removed when this goes.
-    pub fn leave(&self) {
+    pub fn detach(&self) {
         if let Some(mut file) = self.file.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            file.leave();
+            file.detach();
         }
     }
 
@@ -247,9 +247,9 @@ impl Bound {
     ///
     /// # Errors
     /// When our pid could not be written into the lock's file; it is ours all the same.
-    pub fn own(&self) -> io::Result<()> {
+    pub fn take_ownership(&self) -> io::Result<()> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.as_mut().map_or(Ok(()), SocketFile::own)
+        file.as_mut().map_or(Ok(()), SocketFile::take_ownership)
     }
 
     /// Takes the next client. Only one task may wait for it.
@@ -258,7 +258,7 @@ impl Bound {
     /// The kernel's; none of them ends the listener.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         loop {
-            let mut ready = ready!(self.listener.poll_read_ready(cx))?;
+            let mut ready = ready!(self.socket.poll_read_ready(cx))?;
             // The kernel makes a socket and a file before it looks whether anybody waits: looking first is a tenth of the
             // price of accepting in vain.
             let may_wait = !self.taken.load(Ordering::Relaxed) || self.has_waiting();
@@ -276,7 +276,7 @@ impl Bound {
     /// # Errors
     /// The kernel's.
     pub fn accept_now(&self) -> Option<io::Result<Stream>> {
-        match accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+        match accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             Err(Errno::AGAIN) => None,
             accepted => Some(accepted.map_err(Into::into).and_then(|socket| self.stream(socket))),
         }
@@ -284,7 +284,7 @@ impl Bound {
 
     /// Whether somebody waits to be taken.
     fn has_waiting(&self) -> bool {
-        let mut listener = [PollFd::new(&self.listener, PollFlags::IN)];
+        let mut listener = [PollFd::new(&self.socket, PollFlags::IN)];
         // What is wrong with it, `accept` says.
         poll(&mut listener, Some(&Timespec::default())) != Ok(0)
     }
@@ -296,7 +296,7 @@ impl Bound {
     /// The same, for those who wait for nothing else.
     ///
     /// # Errors
-    /// As [`Bound::poll_accept`].
+    /// As [`Listener::poll_accept`].
     pub async fn accept(&self) -> io::Result<Stream> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
@@ -357,8 +357,8 @@ mod tests {
 
     use super::*;
 
-    fn bind(path: &Path, mode: u32) -> Result<Bound, ListenError> {
-        Bound::file(path, mode, None)
+    fn bind(path: &Path, mode: u32) -> Result<Listener, ListenError> {
+        Listener::file(path, mode, None)
     }
 
     #[tokio::test]
@@ -421,11 +421,12 @@ mod tests {
         let long = dir.path().join("x".repeat(120));
         let error = bind(&long, 0o777).expect_err("too long").to_string();
         assert!(error.contains("107"), "{error}");
-        let error = Bound::file(&dir.path().join("s"), 0o777, Some("no-such-group")).expect_err("no group").to_string();
+        let error =
+            Listener::file(&dir.path().join("s"), 0o777, Some("no-such-group")).expect_err("no group").to_string();
         assert!(error.contains("no-such-group"), "{error}");
         let error = bind(Path::new("/proc/nowhere/s"), 0o777).expect_err("no directory").to_string();
         assert!(error.contains("/proc/nowhere"), "{error}");
-        let _first = Bound::abstract_name("pgferry-test-one").expect("free");
-        assert!(matches!(Bound::abstract_name("pgferry-test-one"), Err(ListenError::InUse { .. })));
+        let _first = Listener::abstract_name("pgferry-test-one").expect("free");
+        assert!(matches!(Listener::abstract_name("pgferry-test-one"), Err(ListenError::InUse { .. })));
     }
 }

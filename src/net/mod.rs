@@ -7,20 +7,20 @@
 //! - `claim`: whose a socket file is. [`handover`]: listeners on their way to another process.
 //! - [`tls`]: encryption, and who proves what with which certificate.
 
-mod claim;
 pub mod conn;
-pub mod gather;
-pub mod handover;
 pub mod listen;
 pub mod namespace;
+pub mod read_coalescing;
 mod socket;
+mod socket_lock;
 pub mod stream;
+pub mod takeover;
 mod timer;
 pub mod tls;
 
 pub use crate::buffer::{Buffer, BufferPool};
 pub use conn::{Conn, RecvError};
-pub use gather::Gather;
-pub use handover::{Handover, Inherited};
-pub use listen::{Bound, ListenError};
+pub use listen::{ListenError, Listener};
+pub use read_coalescing::ReadCoalescer;
 pub use stream::{Io, Peer, Stream};
+pub use takeover::{InheritedListener, ListenerTransfer};

@@ -107,7 +107,7 @@ impl Socket {
     ///
     /// # Errors
     /// The system's; unix sockets know no such thing.
-    pub(super) fn set_portion(&self, bytes: u32) -> io::Result<()> {
+    pub(super) fn set_low_water(&self, bytes: u32) -> io::Result<()> {
         if !self.tcp {
             return Err(io::ErrorKind::Unsupported.into());
         }
@@ -327,7 +327,7 @@ mod tests {
     async fn a_portion_is_waited_for_and_less_can_be_read() {
         let (socket, mut theirs) = tcp();
         let heard = || tokio::time::timeout(Duration::from_millis(20), poll_fn(|cx| socket.poll_read_ready(cx)));
-        socket.set_portion(100).expect("TCP");
+        socket.set_low_water(100).expect("TCP");
         for _ in 0..2 {
             theirs.write_all(b"hello").expect("written");
             assert!(heard().await.is_err(), "nobody is told of so little");
@@ -338,12 +338,12 @@ mod tests {
         assert_eq!(poll_fn(|cx| socket.poll_read(cx, &mut [0; 1000][..])).await.expect("all"), 100);
         theirs.write_all(b"hello").expect("written");
         assert!(heard().await.is_err(), "nobody is told of so little");
-        socket.set_portion(1).expect("TCP");
+        socket.set_low_water(1).expect("TCP");
         assert_eq!(poll_fn(|cx| socket.poll_read(cx, &mut [0; 100][..])).await.expect("all"), 5);
-        socket.set_portion(100).expect("TCP");
+        socket.set_low_water(100).expect("TCP");
         drop(theirs);
         assert_eq!(poll_fn(|cx| socket.poll_read(cx, &mut [0; 100][..])).await.expect("the end"), 0);
-        assert!(unix().0.set_portion(100).is_err(), "the kernel takes it there and does not heed it");
+        assert!(unix().0.set_low_water(100).is_err(), "the kernel takes it there and does not heed it");
     }
 
     #[tokio::test]

@@ -16,14 +16,14 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::namespace::PeerProcess;
 use super::socket::Socket;
-use super::tls::Session;
+use super::tls::TlsSession;
 use crate::buffer::Buffer;
 
 /// A connection to somebody, encrypted or not.
 #[derive(Debug)]
 pub struct Stream {
     socket: Socket,
-    tls: Option<Box<Session>>,
+    tls: Option<Box<TlsSession>>,
     /// Nobody has tried to read yet.
     untried: bool,
 }
@@ -101,7 +101,7 @@ impl Stream {
         end_point: Option<Vec<u8>>,
         received: &[u8],
     ) -> io::Result<()> {
-        let session = self.tls.insert(Box::new(Session::new(tls, end_point, received)));
+        let session = self.tls.insert(Box::new(TlsSession::new(tls, end_point, received)));
         poll_fn(|cx| session.poll_handshake(&mut self.socket, cx)).await
     }
 
@@ -123,7 +123,7 @@ impl Stream {
 
     /// The encryption, if there is one.
     #[must_use]
-    pub fn tls(&self) -> Option<&Session> {
+    pub fn tls(&self) -> Option<&TlsSession> {
         self.tls.as_deref()
     }
 
@@ -131,8 +131,8 @@ impl Stream {
     ///
     /// # Errors
     /// The system's; unix sockets know no such thing.
-    pub(super) fn set_portion(&self, bytes: u32) -> io::Result<()> {
-        self.socket.set_portion(bytes)
+    pub(super) fn set_low_water(&self, bytes: u32) -> io::Result<()> {
+        self.socket.set_low_water(bytes)
     }
 
     /// Waits until there may be something to read, holding no buffer.
@@ -237,7 +237,7 @@ impl Stream {
     /// `WouldBlock` when there is nothing; else the socket's.
     pub fn take_arrived(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match &mut self.tls {
-            Some(tls) => tls.take_arrived(&mut Arrived(&self.socket), into),
+            Some(tls) => tls.take_arrived(&mut ArrivedBytes(&self.socket), into),
             None => self.socket.take_arrived(into),
         }
     }
@@ -314,9 +314,9 @@ pub(super) fn probes(idle: Duration) -> TcpKeepalive {
 }
 
 /// What has arrived at a socket.
-struct Arrived<'a>(&'a Socket);
+struct ArrivedBytes<'a>(&'a Socket);
 
-impl Read for Arrived<'_> {
+impl Read for ArrivedBytes<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.0.take_arrived(into)
     }

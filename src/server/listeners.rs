@@ -7,24 +7,24 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::crew::{Crew, Presence};
-use super::post::Stop;
-use crate::admin::Desk;
+use super::acceptor::{AcceptorPool, ShutdownTrackers};
+use super::listener_handle::StopSignal;
+use crate::admin::AdminState;
 use crate::config::{Listen, Settings};
-use crate::net::{Bound, Handover, ListenError};
+use crate::net::{ListenError, Listener, ListenerTransfer};
 
 /// A listener that clients are taken from.
 #[derive(Debug)]
 struct Open {
-    bound: Arc<Bound>,
-    stop: Arc<Stop>,
+    bound: Arc<Listener>,
+    stop: Arc<StopSignal>,
 }
 
 /// All listeners, by name.
 #[derive(Debug)]
 pub(super) struct Listeners {
     open: BTreeMap<String, Open>,
-    crew: Arc<Crew>,
+    acceptors: Arc<AcceptorPool>,
     /// They are the service manager's, whatever the settings say.
     managed: bool,
     /// Idle time after which clients that come over TCP are probed.
@@ -32,16 +32,16 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    pub fn new(desk: Arc<Desk>, presence: Presence, managed: bool) -> Self {
-        let keepalive = desk.shared.registry.settings.load().tcp_keepidle;
-        Self { open: BTreeMap::new(), crew: Crew::new(desk, presence), managed, keepalive }
+    pub fn new(admin_state: Arc<AdminState>, trackers: ShutdownTrackers, managed: bool) -> Self {
+        let keepalive = admin_state.shared.registry.settings.load().tcp_keepidle;
+        Self { open: BTreeMap::new(), acceptors: AcceptorPool::new(admin_state, trackers), managed, keepalive }
     }
 
     /// Takes clients from `bound`.
-    pub fn open(&mut self, bound: Bound) {
-        let (bound, stop) = (Arc::new(bound), Arc::new(Stop::default()));
+    pub fn open(&mut self, bound: Listener) {
+        let (bound, stop) = (Arc::new(bound), Arc::new(StopSignal::default()));
         set_keepalive(&bound, self.keepalive);
-        self.crew.open(Arc::clone(&bound), Arc::clone(&stop));
+        self.acceptors.open(Arc::clone(&bound), Arc::clone(&stop));
         self.open.insert(bound.name().to_owned(), Open { bound, stop });
     }
 
@@ -52,7 +52,7 @@ impl Listeners {
     }
 
     /// Has those that `settings` name: `prepared` are new, others close.
-    pub fn change(&mut self, settings: &Settings, prepared: Vec<Bound>) {
+    pub fn change(&mut self, settings: &Settings, prepared: Vec<Listener>) {
         self.keepalive = settings.tcp_keepidle;
         for open in self.open.values() {
             set_keepalive(&open.bound, self.keepalive);
@@ -79,14 +79,14 @@ impl Listeners {
     ///
     /// # Errors
     /// The system's.
-    pub fn hand_over(&self, admin: Option<&Bound>) -> io::Result<Handover> {
-        Handover::of(self.open.values().map(|open| &*open.bound).chain(admin))
+    pub fn hand_over(&self, admin: Option<&Listener>) -> io::Result<ListenerTransfer> {
+        ListenerTransfer::of(self.open.values().map(|open| &*open.bound).chain(admin))
     }
 
     /// The process that they were inherited from has left them.
-    pub fn own(&self) {
+    pub fn take_ownership(&self) {
         for open in self.open.values() {
-            if let Err(error) = open.bound.own() {
+            if let Err(error) = open.bound.take_ownership() {
                 warn!("{}: {error}", open.bound.name());
             }
         }
@@ -100,10 +100,10 @@ impl Listeners {
     }
 
     /// Another process has them.
-    pub fn leave(&mut self) {
+    pub fn detach(&mut self) {
         for open in std::mem::take(&mut self.open).into_values() {
-            open.bound.leave();
-            open.stop.leave();
+            open.bound.detach();
+            open.stop.detach();
         }
     }
 }
@@ -111,7 +111,7 @@ impl Listeners {
 /// The listeners that are open, for what may block: files and groups.
 #[derive(Debug)]
 pub(super) struct Opened {
-    open: Vec<Arc<Bound>>,
+    open: Vec<Arc<Listener>>,
     managed: bool,
 }
 
@@ -120,7 +120,7 @@ impl Opened {
     ///
     /// # Errors
     /// When one can't be opened; nothing has changed then.
-    pub fn prepare(&self, settings: &Settings) -> Result<Vec<Bound>, ListenError> {
+    pub fn prepare(&self, settings: &Settings) -> Result<Vec<Listener>, ListenError> {
         if self.managed {
             return Ok(Vec::new());
         }
@@ -143,7 +143,7 @@ impl Opened {
 }
 
 /// A listener that can't be told costs comfort, not correctness.
-fn set_keepalive(bound: &Bound, idle: Option<Duration>) {
+fn set_keepalive(bound: &Listener, idle: Option<Duration>) {
     if let Err(error) = bound.set_keepalive(idle) {
         warn!("{}: keepalive: {error}", bound.name());
     }
@@ -154,7 +154,7 @@ fn names(settings: &Settings) -> Vec<String> {
     settings.listen.iter().map(|listen| name(listen, settings.port)).collect()
 }
 
-/// A listener's name, as [`Bound::name`] has it.
+/// A listener's name, as [`Listener::name`] has it.
 pub(super) fn name(listen: &Listen, port: u16) -> String {
     match listen {
         Listen::Dir(dir) => dir.join(format!(".s.PGSQL.{port}")).display().to_string(),
@@ -167,13 +167,13 @@ pub(super) fn name(listen: &Listen, port: u16) -> String {
 ///
 /// # Errors
 /// As [`ListenError`] lists.
-pub(super) fn bind(listen: &Listen, settings: &Settings) -> Result<Bound, ListenError> {
+pub(super) fn bind(listen: &Listen, settings: &Settings) -> Result<Listener, ListenError> {
     match listen {
         Listen::Dir(dir) => {
             let path = dir.join(format!(".s.PGSQL.{}", settings.port));
-            Bound::file(&path, settings.unix_socket_mode, settings.unix_socket_group.as_deref())
+            Listener::file(&path, settings.unix_socket_mode, settings.unix_socket_group.as_deref())
         }
-        Listen::Abstract(name) => Bound::abstract_name(&format!("{name}/.s.PGSQL.{}", settings.port)),
-        Listen::Tcp(address) => Bound::tcp(*address),
+        Listen::Abstract(name) => Listener::abstract_name(&format!("{name}/.s.PGSQL.{}", settings.port)),
+        Listen::Tcp(address) => Listener::tcp(*address),
     }
 }

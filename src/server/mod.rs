@@ -3,13 +3,13 @@
 //! `listeners` opens where clients come, the `crew` takes them there, each at a `post`, and serves them; `reload` changes
 //! settings while it runs, `notify` tells the service manager, `signals` is how the process is told from outside; `say` and `limits` are what their names say.
 
-mod crew;
+mod acceptor;
+mod banner;
 mod limits;
+mod listener_handle;
 mod listeners;
 mod notify;
-mod post;
 mod reload;
-mod say;
 mod signals;
 
 use std::collections::VecDeque;
@@ -25,34 +25,34 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::admin::console::command::Shutdown;
-use crate::admin::talk::Predecessor;
-use crate::admin::{Admin, Desk, Order, vitals};
+use crate::admin::console_client::OldProcess;
+use crate::admin::{AdminState, HttpServer, ServerCommand, stats_log};
 use crate::auth::ProcessKey;
 use crate::client::Shared;
-use crate::client::applicant::Applicants;
-use crate::client::complaints::Complaints;
-use crate::client::door::Door;
-use crate::client::places::Places;
+use crate::client::client_auth::ClientAuth;
+use crate::client::client_slots::ClientSlots;
+use crate::client::error_log::ErrorLog;
 use crate::client::sessions::Sessions;
+use crate::client::startup_cache::StartupCache;
 use crate::config::keys::Adjustable;
 use crate::config::{ConfigError, Settings};
 use crate::drain::{Drain, Phase};
 use crate::log::Queue;
-use crate::net::{Bound, BufferPool, Inherited, ListenError};
+use crate::net::{BufferPool, InheritedListener, ListenError, Listener};
 use crate::upstream::Registry;
-use crate::upstream::route::Routes;
-use crew::Presence;
+use crate::upstream::target::UpstreamTargets;
+use acceptor::ShutdownTrackers;
 use limits::raise_file_limit;
 use listeners::Listeners;
 use notify::Notifier;
-use reload::{Running, Wanted};
-use signals::{Signals, Told};
+use reload::{ReloadableServer, Wanted};
+use signals::{SignalEvent, Signals};
 
 /// How long the last farewells and closes may take once the end has come.
-const LAST_CALL: Duration = Duration::from_millis(1500);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// How long clients that have just been accepted may take to do what they came for, where the successor serves those who come later.
-const JUST_ACCEPTED: Duration = Duration::from_secs(2);
+const JUST_ACCEPTED_GRACE: Duration = Duration::from_secs(2);
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +69,7 @@ pub enum StartError {
 pub type Reload = Arc<dyn Fn(&[(Adjustable, String)]) -> Result<Settings, ConfigError> + Send + Sync>;
 
 /// What the server gets from who starts it.
-pub struct Surroundings {
+pub struct ServerContext {
     /// Reads the settings again.
     pub reload: Reload,
     /// The log's queue: what it drops is among the figures.
@@ -77,39 +77,39 @@ pub struct Surroundings {
     /// Makes the log as detailed as that.
     pub set_log_level: Box<dyn Fn(&str)>,
     /// Listeners from outside: of the service manager, or of the process that this one replaces.
-    pub inherited: Vec<Inherited>,
+    pub inherited: Vec<InheritedListener>,
     /// That process.
-    pub predecessor: Option<Predecessor>,
+    pub old_process: Option<OldProcess>,
 }
 
 /// Runs the server until it is told to end.
 ///
 /// # Errors
 /// As [`StartError`] lists; nothing is served then.
-pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), StartError> {
-    let Surroundings { reload, log, set_log_level, inherited, predecessor } = surroundings;
-    let places = raise_file_limit(&settings);
-    let routes = Routes::new(&settings).map_err(StartError::System)?;
-    let door = Door::new(&settings).map_err(StartError::System)?;
+pub async fn run(settings: Settings, context: ServerContext) -> Result<(), StartError> {
+    let ServerContext { reload, log, set_log_level, inherited, old_process } = context;
+    let client_slots = raise_file_limit(&settings);
+    let upstream_targets = UpstreamTargets::new(&settings).map_err(StartError::System)?;
+    let client_auth = ClientAuth::new(&settings).map_err(StartError::System)?;
     let mut given = inherited;
     let admin_name = settings.admin_listen.as_ref().map(ToString::to_string);
-    let admin_given = take_named(&mut given, admin_name.as_deref());
-    let managed = given.iter().any(Inherited::is_managed);
+    let admin_given = take_by_name(&mut given, admin_name.as_deref());
+    let managed = given.iter().any(InheritedListener::is_managed);
     let (bound, not_wanted) = bind_all(&settings, given)?;
     let mut signals = Signals::new().map_err(|error| StartError::System(format!("signals: {error}")))?;
     let address = settings.admin_listen.clone();
-    let shared = share(settings, routes, door, places, log)?;
-    let (desk, mut orders) = Desk::new(Arc::clone(&shared));
-    let admin = address.map(|address| Admin::start(&desk, &address, admin_given)).transpose();
+    let shared = new_shared(settings, upstream_targets, client_auth, client_slots, log)?;
+    let (admin_state, mut commands) = AdminState::new(Arc::clone(&shared));
+    let admin = address.map(|address| HttpServer::start(&admin_state, &address, admin_given)).transpose();
     // Everybody's task holds senders: when all are gone, so are they.
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
     let (present, mut nobody_left) = mpsc::channel::<Infallible>(1);
-    let presence = Presence { clients: alive.downgrade(), all: present.downgrade() };
-    let mut running = Running {
-        listeners: Listeners::new(Arc::clone(&desk), presence, managed),
+    let trackers = ShutdownTrackers { clients: alive.downgrade(), all: present.downgrade() };
+    let mut running = ReloadableServer {
+        listeners: Listeners::new(Arc::clone(&admin_state), trackers, managed),
         // It answers until the very end.
         admin: admin.map_err(StartError::System)?,
-        desk: Arc::clone(&desk),
+        admin_state: Arc::clone(&admin_state),
         reload,
         set_log_level,
         notifier: Notifier::new(),
@@ -118,34 +118,34 @@ pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), S
         making: None,
     };
     let names: Vec<_> = bound.iter().map(|bound| bound.name().to_owned()).collect();
-    say::announce(&shared.registry.settings.load(), &names);
+    banner::announce(&shared.registry.settings.load(), &names);
     reload::warm_up(&shared);
     tokio::spawn(Arc::clone(&shared.registry).janitor());
-    tokio::spawn(vitals::log(Arc::clone(&shared)));
-    tokio::spawn(desk.keep());
+    tokio::spawn(stats_log::log(Arc::clone(&shared)));
+    tokio::spawn(admin_state.run_sampler());
     for bound in bound {
         running.listeners.open(bound);
     }
-    if let Some(predecessor) = predecessor {
+    if let Some(old_process) = old_process {
         // It may take its time, while clients are served here.
-        let thanked = spawn_blocking(move || predecessor.thank()).await;
+        let thanked = spawn_blocking(move || old_process.acknowledge()).await;
         thanked.map_err(|error| StartError::System(error.to_string()))?;
-        running.own();
+        running.take_ownership();
     }
     // What is not configured any more goes, its socket file too.
-    drop(not_wanted.into_iter().inspect(|bound| drop(bound.own())).collect::<Vec<_>>());
+    drop(not_wanted.into_iter().inspect(|bound| drop(bound.take_ownership())).collect::<Vec<_>>());
     running.notifier.tell(&[NotifyState::Ready]);
-    let mut patience = serve(&mut running, &shared, &mut signals, &mut orders).await;
+    let mut patience = serve(&mut running, &shared, &mut signals, &mut commands).await;
     running.notifier.tell(&[NotifyState::Stopping]);
-    if managed && patience == Patience::Drain {
-        patience = Patience::Kept;
+    if managed && patience == DrainPolicy::Drain {
+        patience = DrainPolicy::Kept;
     }
     if managed {
         // Clients in the backlog are the successor's: the service manager starts it now, or when the next client comes.
-        running.listeners.leave();
+        running.listeners.detach();
     }
     drop(alive);
-    let mut ending = Ending { signals, orders };
+    let mut ending = ShutdownController { signals, commands };
     wait_for_clients(&shared, patience, &mut ending, &mut all_gone).await;
     // Whoever still has an order for the server learns that nobody takes it.
     drop(ending);
@@ -154,18 +154,18 @@ pub async fn run(settings: Settings, surroundings: Surroundings) -> Result<(), S
     shared.sessions.wake_all();
     drop(present);
     // Whoever does not take its farewell by then loses it.
-    let _ = timeout(LAST_CALL, nobody_left.recv()).await;
-    close_upstreams(&shared).await;
-    say::report(&shared);
+    let _ = timeout(CLOSE_TIMEOUT, nobody_left.recv()).await;
+    close_server_conns(&shared).await;
+    banner::report(&shared);
     Ok(())
 }
 
 /// What all sessions share, before there are any.
-fn share(
+fn new_shared(
     settings: Settings,
-    routes: Routes,
-    door: Door,
-    places: usize,
+    upstream_targets: UpstreamTargets,
+    client_auth: ClientAuth,
+    client_slots: usize,
     log: Arc<Queue>,
 ) -> Result<Arc<Shared>, StartError> {
     let key = ProcessKey::generate().map_err(|error| StartError::System(format!("no randomness: {error}")))?;
@@ -173,44 +173,44 @@ fn share(
     let buffers = BufferPool::new(settings.buffer_size, 2 * settings.max_upstream.min(64));
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     Ok(Arc::new(Shared {
-        registry: Registry::new(settings, routes, key, buffers),
+        registry: Registry::new(settings, upstream_targets, key, buffers),
         sessions: Sessions::default(),
-        door: ArcSwap::from_pointee(door),
-        applicants: Applicants::default(),
-        errors: Complaints::default(),
+        client_auth: ArcSwap::from_pointee(client_auth),
+        startup_cache: StartupCache::default(),
+        errors: ErrorLog::default(),
         drain: Drain::default(),
         log,
-        places: Places::new(places),
+        client_slots: ClientSlots::new(client_slots),
     }))
 }
 
 /// Does what the process is told, until it is told to end.
 async fn serve(
-    running: &mut Running,
+    running: &mut ReloadableServer,
     shared: &Shared,
     signals: &mut Signals,
-    orders: &mut mpsc::Receiver<Order>,
-) -> Patience {
+    commands: &mut mpsc::Receiver<ServerCommand>,
+) -> DrainPolicy {
     loop {
         tokio::select! {
             told = signals.next() => match told {
-                Told::Reload => running.want(Wanted::BySignal),
-                Told::Report => say::report(shared),
-                Told::Drain => return Patience::Drain,
-                Told::Stop => return Patience::None,
+                SignalEvent::Reload => running.want(Wanted::BySignal),
+                SignalEvent::Report => banner::report(shared),
+                SignalEvent::Drain => return DrainPolicy::Drain,
+                SignalEvent::Stop => return DrainPolicy::None,
             },
-            made = running.made() => running.put_in_force(made),
-            Some(order) = orders.recv() => match order {
-                Order::Reload(answer) => running.want(Wanted::Reload(answer)),
-                Order::Set(key, value, answer) => running.want(Wanted::Set(key, value, answer)),
-                Order::TakeOver(answer) => drop(answer.send(running.hand_over())),
-                Order::TakenOver => {
-                    running.leave();
-                    return Patience::Replaced;
+            made = running.made() => running.apply(made),
+            Some(order) = commands.recv() => match order {
+                ServerCommand::Reload(answer) => running.want(Wanted::Reload(answer)),
+                ServerCommand::Set(key, value, answer) => running.want(Wanted::Set(key, value, answer)),
+                ServerCommand::TakeOver(answer) => drop(answer.send(running.hand_over())),
+                ServerCommand::TakenOver => {
+                    running.detach();
+                    return DrainPolicy::Replaced;
                 }
-                Order::Shutdown(Shutdown::Now) => return Patience::None,
-                Order::Shutdown(Shutdown::WaitForServers) => return Patience::Drain,
-                Order::Shutdown(Shutdown::WaitForClients) => return Patience::Clients,
+                ServerCommand::Shutdown(Shutdown::Now) => return DrainPolicy::None,
+                ServerCommand::Shutdown(Shutdown::WaitForServers) => return DrainPolicy::Drain,
+                ServerCommand::Shutdown(Shutdown::WaitForClients) => return DrainPolicy::Clients,
             },
         }
     }
@@ -218,7 +218,7 @@ async fn serve(
 
 /// How long those who are there may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Patience {
+enum DrainPolicy {
     /// Not at all.
     None,
     /// To their next safe point, within `drain_timeout`.
@@ -227,26 +227,26 @@ enum Patience {
     Clients,
     /// As long as they like within `drain_timeout`, and then to their next safe point: new ones go to another process.
     Replaced,
-    /// As long as they like for [`JUST_ACCEPTED`], and then to their next safe point, within `drain_timeout` altogether: new ones
+    /// As long as they like for [`JUST_ACCEPTED_GRACE`], and then to their next safe point, within `drain_timeout` altogether: new ones
     /// wait in the backlog, which the service manager keeps for the next process.
     Kept,
 }
 
 /// How the process may be told again to end.
-struct Ending {
+struct ShutdownController {
     signals: Signals,
-    orders: mpsc::Receiver<Order>,
+    commands: mpsc::Receiver<ServerCommand>,
 }
 
-impl Ending {
+impl ShutdownController {
     /// The next signal or order to end. Other orders come too late, which those who gave them learn.
-    async fn next(&mut self) -> Told {
+    async fn next(&mut self) -> SignalEvent {
         loop {
             tokio::select! {
-                told = self.signals.next() => if matches!(told, Told::Drain | Told::Stop) { return told },
-                Some(order) = self.orders.recv() => match order {
-                    Order::Shutdown(Shutdown::Now) => return Told::Stop,
-                    Order::Shutdown(Shutdown::WaitForServers) => return Told::Drain,
+                told = self.signals.next() => if matches!(told, SignalEvent::Drain | SignalEvent::Stop) { return told },
+                Some(order) = self.commands.recv() => match order {
+                    ServerCommand::Shutdown(Shutdown::Now) => return SignalEvent::Stop,
+                    ServerCommand::Shutdown(Shutdown::WaitForServers) => return SignalEvent::Drain,
                     other => drop(other),
                 },
             }
@@ -257,19 +257,19 @@ impl Ending {
 /// Waits until the clients are gone, as far as patience goes. Being told again ends it.
 async fn wait_for_clients(
     shared: &Shared,
-    patience: Patience,
-    ending: &mut Ending,
+    patience: DrainPolicy,
+    ending: &mut ShutdownController,
     all_gone: &mut mpsc::Receiver<Infallible>,
 ) {
     let timeout = shared.registry.settings.load().drain_timeout;
     let mut limit = timeout;
     let first = match patience {
-        Patience::None => return,
-        Patience::Drain => None,
-        Patience::Clients => Some((Phase::Closed, "shutting down", Duration::MAX)),
-        Patience::Replaced => Some((Phase::Left, "replaced by another process", limit)),
-        Patience::Kept => {
-            Some((Phase::Left, "shutting down, new clients wait for the next process", JUST_ACCEPTED.min(limit)))
+        DrainPolicy::None => return,
+        DrainPolicy::Drain => None,
+        DrainPolicy::Clients => Some((Phase::Closed, "shutting down", Duration::MAX)),
+        DrainPolicy::Replaced => Some((Phase::Left, "replaced by another process", limit)),
+        DrainPolicy::Kept => {
+            Some((Phase::Left, "shutting down, new clients wait for the next process", JUST_ACCEPTED_GRACE.min(limit)))
         }
     };
     if let Some((phase, why, time)) = first {
@@ -278,10 +278,10 @@ async fn wait_for_clients(
         shared.sessions.wake_all();
         tokio::select! {
             _ = all_gone.recv() => return,
-            told = ending.next() => if told == Told::Stop { return },
+            told = ending.next() => if told == SignalEvent::Stop { return },
             () = sleep(time) => {}
         }
-        if patience == Patience::Kept {
+        if patience == DrainPolicy::Kept {
             // Service managers kill what takes longer than they were told.
             limit = limit.saturating_sub(time);
         }
@@ -301,26 +301,30 @@ async fn wait_for_clients(
 /// # Errors
 /// Which of them can't be used, and why.
 pub fn check(settings: &Settings) -> Result<(), String> {
-    Routes::new(settings)?;
-    Door::new(settings).map(drop)
+    UpstreamTargets::new(settings)?;
+    ClientAuth::new(settings).map(drop)
 }
 
 /// Takes the listener called `name` out of `given`.
-fn take_named(given: &mut Vec<Inherited>, name: Option<&str>) -> Option<Inherited> {
+fn take_by_name(given: &mut Vec<InheritedListener>, name: Option<&str>) -> Option<InheritedListener> {
     let at = given.iter().position(|listener| Some(listener.name()) == name)?;
     Some(given.swap_remove(at))
 }
 
 /// The listeners: those that the service manager gives stand for all that are configured; those of the process that is
 /// replaced, for the ones of the same name. Those that nobody has configured come second.
-fn bind_all(settings: &Settings, mut given: Vec<Inherited>) -> Result<(Vec<Bound>, Vec<Bound>), ListenError> {
-    let adopt = |given: Vec<Inherited>| given.into_iter().map(Inherited::adopt).collect::<Result<Vec<_>, _>>();
-    if given.iter().any(Inherited::is_managed) {
+fn bind_all(
+    settings: &Settings,
+    mut given: Vec<InheritedListener>,
+) -> Result<(Vec<Listener>, Vec<Listener>), ListenError> {
+    let adopt =
+        |given: Vec<InheritedListener>| given.into_iter().map(InheritedListener::adopt).collect::<Result<Vec<_>, _>>();
+    if given.iter().any(InheritedListener::is_managed) {
         return Ok((adopt(given)?, Vec::new()));
     }
     let one = |listen| {
         let name = listeners::name(listen, settings.port);
-        match take_named(&mut given, Some(&name)) {
+        match take_by_name(&mut given, Some(&name)) {
             Some(listener) => listener.adopt(),
             None => listeners::bind(listen, settings),
         }
@@ -330,14 +334,14 @@ fn bind_all(settings: &Settings, mut given: Vec<Inherited>) -> Result<(Vec<Bound
 }
 
 /// Closes the upstream connections in good order, as far as there is time.
-async fn close_upstreams(shared: &Shared) {
+async fn close_server_conns(shared: &Shared) {
     shared.registry.close_idle();
-    shared.door.load().secrets.close(&shared.registry).await;
+    shared.client_auth.load().secrets.close(&shared.registry).await;
     let closed = async {
         while shared.registry.open() > 0 {
             sleep(Duration::from_millis(5)).await;
         }
     };
     // What is left is closed by the kernel.
-    let _ = timeout(LAST_CALL, closed).await;
+    let _ = timeout(CLOSE_TIMEOUT, closed).await;
 }

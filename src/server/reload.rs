@@ -12,20 +12,20 @@ use super::Reload;
 use super::limits::raise_file_limit;
 use super::listeners::{Listeners, Opened};
 use super::notify::Notifier;
-use crate::admin::{Admin, Desk};
+use crate::admin::{AdminState, HttpServer};
 use crate::client::Shared;
-use crate::client::door::Door;
+use crate::client::client_auth::ClientAuth;
 use crate::config::Settings;
 use crate::config::keys::Adjustable;
-use crate::net::{Bound, Handover};
+use crate::net::{Listener, ListenerTransfer};
 use crate::upstream::PoolKey;
-use crate::upstream::route::Routes;
+use crate::upstream::target::UpstreamTargets;
 
 /// What a reload changes.
-pub(super) struct Running {
+pub(super) struct ReloadableServer {
     pub listeners: Listeners,
-    pub admin: Option<Admin>,
-    pub desk: Arc<Desk>,
+    pub admin: Option<HttpServer>,
+    pub admin_state: Arc<AdminState>,
     pub reload: Reload,
     pub set_log_level: Box<dyn Fn(&str)>,
     pub notifier: Notifier,
@@ -52,9 +52,9 @@ pub(super) enum Wanted {
 pub(super) struct Made {
     settings: Settings,
     on_top: Vec<(Adjustable, String)>,
-    routes: Routes,
-    door: Door,
-    bound: Vec<Bound>,
+    upstream_targets: UpstreamTargets,
+    client_auth: ClientAuth,
+    bound: Vec<Listener>,
     admin: Pages,
     live: Vec<&'static str>,
     restart: Vec<&'static str>,
@@ -66,12 +66,12 @@ enum Pages {
     /// It stays.
     Stay,
     /// Another one takes its place.
-    Move(Admin),
+    Move(HttpServer),
     /// It ends.
     End,
 }
 
-impl Running {
+impl ReloadableServer {
     /// Begins a change, or has it wait for those before it. What is made of files is made on a thread for blocking work:
     /// neither clients nor signals wait for a file system or a name service.
     pub fn want(&mut self, wanted: Wanted) {
@@ -106,9 +106,10 @@ impl Running {
                 on_top
             }
         };
-        let (reload, desk, opened) = (Arc::clone(&self.reload), Arc::clone(&self.desk), self.listeners.opened());
+        let (reload, admin_state, opened) =
+            (Arc::clone(&self.reload), Arc::clone(&self.admin_state), self.listeners.opened());
         self.making = Some(spawn_blocking(move || {
-            make(&reload, &desk, &opened, on_top)
+            make(&reload, &admin_state, &opened, on_top)
                 .map_err(|why| format!("the settings were not reloaded, the old ones stay: {why}"))
         }));
     }
@@ -122,7 +123,7 @@ impl Running {
     }
 
     /// Puts in force what was made, tells who wanted it, and begins the next change.
-    pub fn put_in_force(&mut self, made: Result<Made, String>) {
+    pub fn apply(&mut self, made: Result<Made, String>) {
         self.making = None;
         let outcome = made.map(|made| self.change(made));
         match self.wanted.pop_front() {
@@ -140,8 +141,8 @@ impl Running {
 
     /// Puts in force what was made. Says what has changed.
     fn change(&mut self, made: Made) -> String {
-        let Made { settings, on_top, routes, door, bound, admin, live, restart } = made;
-        let shared = &self.desk.shared;
+        let Made { settings, on_top, upstream_targets, client_auth, bound, admin, live, restart } = made;
+        let shared = &self.admin_state.shared;
         let registry = &shared.registry;
         let old = registry.settings.load_full();
         let new = Arc::new(settings);
@@ -152,15 +153,15 @@ impl Running {
         }
         registry.settings.store(Arc::clone(&new));
         self.listeners.change(&new, bound);
-        registry.apply(&old, routes);
+        registry.apply(&old, upstream_targets);
         if new.log_level != old.log_level {
             (self.set_log_level)(&new.log_level);
         }
-        let old_door = shared.door.swap(Arc::new(door));
+        let old_door = shared.client_auth.swap(Arc::new(client_auth));
         warm_up(shared);
         let closing = Arc::clone(registry);
         tokio::spawn(async move { old_door.secrets.close(&closing).await });
-        shared.places.resize(raise_file_limit(&new));
+        shared.client_slots.resize(raise_file_limit(&new));
         self.on_top = on_top;
         // Clients whose connections go elsewhere now move when they are between two pieces of work.
         shared.sessions.wake_all();
@@ -178,24 +179,24 @@ impl Running {
     ///
     /// # Errors
     /// Why it can't have them.
-    pub fn hand_over(&self) -> Result<Handover, String> {
-        let admin = self.admin.as_ref().map(Admin::listener);
+    pub fn hand_over(&self) -> Result<ListenerTransfer, String> {
+        let admin = self.admin.as_ref().map(HttpServer::listener);
         self.listeners.hand_over(admin.as_deref()).map_err(|error| error.to_string())
     }
 
     /// The process that listeners were inherited from has left them.
-    pub fn own(&self) {
-        self.listeners.own();
-        if let Some(Err(error)) = self.admin.as_ref().map(|admin| admin.listener().own()) {
+    pub fn take_ownership(&self) {
+        self.listeners.take_ownership();
+        if let Some(Err(error)) = self.admin.as_ref().map(|admin| admin.listener().take_ownership()) {
             warn!("admin_listen: {error}");
         }
     }
 
     /// Another process has the listeners.
-    pub fn leave(&mut self) {
-        self.listeners.leave();
+    pub fn detach(&mut self) {
+        self.listeners.detach();
         if let Some(admin) = self.admin.take() {
-            admin.leave();
+            admin.detach();
         }
     }
 }
@@ -204,21 +205,26 @@ impl Running {
 ///
 /// # Errors
 /// Why they can't be put in force.
-fn make(reload: &Reload, desk: &Arc<Desk>, opened: &Opened, on_top: Vec<(Adjustable, String)>) -> Result<Made, String> {
-    let old = desk.shared.registry.settings.load_full();
+fn make(
+    reload: &Reload,
+    admin_state: &Arc<AdminState>,
+    opened: &Opened,
+    on_top: Vec<(Adjustable, String)>,
+) -> Result<Made, String> {
+    let old = admin_state.shared.registry.settings.load_full();
     let new = reload(&on_top).map_err(|error| error.to_string())?;
     let (live, restart) = new.changed(&old);
     let settings = new.keeping_fixed_of(&old);
-    let routes = Routes::new(&settings)?;
-    let door = Door::new(&settings)?;
+    let upstream_targets = UpstreamTargets::new(&settings)?;
+    let client_auth = ClientAuth::new(&settings)?;
     let bound = opened.prepare(&settings).map_err(|error| error.to_string())?;
     let admin = match &settings.admin_listen {
         same if *same == old.admin_listen => Pages::Stay,
-        Some(address) => Pages::Move(Admin::start(desk, address, None)?),
+        Some(address) => Pages::Move(HttpServer::start(admin_state, address, None)?),
         None => Pages::End,
     };
     opened.set_access(&settings);
-    Ok(Made { settings, on_top, routes, door, bound, admin, live, restart })
+    Ok(Made { settings, on_top, upstream_targets, client_auth, bound, admin, live, restart })
 }
 
 fn list(names: &[&str]) -> String {
@@ -234,8 +240,8 @@ pub(super) fn warm_up(shared: &Shared) {
         let (database, user) = (database.as_bytes().to_vec(), user.as_bytes().to_vec());
         shared.registry.pool(&PoolKey { database, user, extra: Vec::new() }).warm_up();
     }
-    let door = shared.door.load_full();
+    let client_auth = shared.client_auth.load_full();
     if shared.registry.settings.load().needs_verifiers() {
-        tokio::spawn(async move { door.secrets.warm_up().await });
+        tokio::spawn(async move { client_auth.secrets.warm_up().await });
     }
 }

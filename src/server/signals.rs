@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What the process is told from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum SignalEvent {
     Reload,
     Report,
     Drain,
@@ -32,13 +32,13 @@ impl Signals {
         })
     }
 
-    pub async fn next(&mut self) -> Told {
+    pub async fn next(&mut self) -> SignalEvent {
         tokio::select! {
-            _ = self.hangup.recv() => Told::Reload,
-            _ = self.user.recv() => Told::Report,
-            _ = self.terminate.recv() => Told::Drain,
-            _ = self.interrupt.recv() => Told::Stop,
-            _ = self.quit.recv() => Told::Stop,
+            _ = self.hangup.recv() => SignalEvent::Reload,
+            _ = self.user.recv() => SignalEvent::Report,
+            _ = self.terminate.recv() => SignalEvent::Drain,
+            _ = self.interrupt.recv() => SignalEvent::Stop,
+            _ = self.quit.recv() => SignalEvent::Stop,
         }
     }
 }

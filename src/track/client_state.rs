@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::ledger::Ledger;
-use super::params::{self, Params, Wanted};
+use super::params::{self, RequestedParams, ServerParams};
 use super::pins::Pins;
 use super::rollback::{Rollback, Unfulfilled, UnnamedCause};
 use super::session_command::SessionCommand;
+use super::session_settings::SettingsTracker;
 use super::sql_effects;
-use super::statements::{Flavor, Names, REPORTED, Statement, StatementCache, Text, Unnamed};
+use super::statements::{ClientStatements, ParseContext, ParsedQuery, REPORTED, Statement, StatementCache, Unnamed};
 use crate::wire::frontend;
 
 /// Settings that neither the meaning nor the result of a statement depends on.
@@ -28,20 +28,20 @@ const HARMLESS: [&[u8]; 9] = [
 #[derive(Debug, Default)]
 pub struct ClientState {
     /// The following settings that its startup packet asked for.
-    pub asked: Wanted,
+    pub asked: RequestedParams,
     /// The following settings as it has them now.
-    pub wanted: Wanted,
+    pub wanted: RequestedParams,
     /// The reported settings that it was told.
-    pub view: Params,
+    pub view: ServerParams,
     /// The settings that it has made with plain `SET`s.
-    pub ledger: Ledger,
+    pub ledger: SettingsTracker,
     /// Its named statements.
-    pub names: Names,
+    pub names: ClientStatements,
     /// Its unnamed statement.
     pub unnamed: Option<Arc<Unnamed>>,
     /// How many pieces of work it has had done, each on one connection.
     pub work: u64,
-    flavor: Option<(Params, Arc<Flavor>)>,
+    parse_context: Option<(ServerParams, Arc<ParseContext>)>,
 }
 
 impl ClientState {
@@ -53,45 +53,45 @@ impl ClientState {
 
     /// What a client begins with that asked for `asked` and was told `view`.
     #[must_use]
-    pub fn new(asked: Wanted, view: Params) -> Self {
+    pub fn new(asked: RequestedParams, view: ServerParams) -> Self {
         Self {
             wanted: asked.clone(),
             asked,
             view,
-            ledger: Ledger::default(),
-            names: Names::default(),
+            ledger: SettingsTracker::default(),
+            names: ClientStatements::default(),
             unnamed: None,
             work: 0,
-            flavor: None,
+            parse_context: None,
         }
     }
 
     /// The settings that the meaning of a text depends on, in a session that reports `params` and holds `pins`; `None`
     /// where they are this client's own.
-    pub fn flavor(&mut self, params: &Params, pins: Pins) -> Option<Arc<Flavor>> {
-        if !pins.among(Pins::PRIVATE).is_empty() {
+    pub fn parse_context(&mut self, params: &ServerParams, pins: Pins) -> Option<Arc<ParseContext>> {
+        if !pins.among(Pins::SESSION_LOCAL_MEANING).is_empty() {
             return None;
         }
-        if let Some((known, flavor)) = &self.flavor
+        if let Some((known, parse_context)) = &self.parse_context
             && known == params
         {
-            return Some(Arc::clone(flavor));
+            return Some(Arc::clone(parse_context));
         }
-        let mut flavor = Vec::new();
+        let mut parse_context = Vec::new();
         for name in REPORTED {
-            flavor.extend_from_slice(params.get(name.as_bytes()).unwrap_or_default());
-            flavor.push(0);
+            parse_context.extend_from_slice(params.get(name.as_bytes()).unwrap_or_default());
+            parse_context.push(0);
         }
         for (name, text) in self.ledger.texts()? {
             // Those that are reported are above.
             if !name.contains(&b'.') && !HARMLESS.contains(&name) && params::following(name).is_none() {
-                flavor.extend_from_slice(text);
-                flavor.push(0);
+                parse_context.extend_from_slice(text);
+                parse_context.push(0);
             }
         }
-        let flavor = Arc::new(Flavor::from(flavor));
-        self.flavor = Some((params.clone(), Arc::clone(&flavor)));
-        Some(flavor)
+        let parse_context = Arc::new(ParseContext::from(parse_context));
+        self.parse_context = Some((params.clone(), Arc::clone(&parse_context)));
+        Some(parse_context)
     }
 
     /// What a text is for this client, in a session that holds `pins`. `rest` is the `Parse` message behind its first
@@ -100,17 +100,17 @@ impl ClientState {
         let backslashes = self.backslashes();
         let make = || {
             let effects = sql_effects::analyze(frontend::query(rest), backslashes);
-            Arc::new(Text { body: rest.into(), effects })
+            Arc::new(ParsedQuery { body: rest.into(), effects })
         };
         // Not what the connection reports: that is being made to be this.
         let now = self.view.clone();
-        let flavor = self.flavor(&now, pins);
-        statements.intern(flavor.as_ref(), &now, rest, make)
+        let parse_context = self.parse_context(&now, pins);
+        statements.intern(parse_context.as_ref(), &now, rest, make)
     }
 
     /// `command` has succeeded.
     pub fn succeeded(&mut self, command: &SessionCommand) {
-        self.flavor = None;
+        self.parse_context = None;
         self.ledger.succeeded(command, |name| params::following(name).is_some());
     }
 
@@ -119,21 +119,21 @@ impl ClientState {
         if !self.ledger.has_changes() {
             return false;
         }
-        self.flavor = None;
+        self.parse_context = None;
         self.ledger.completed(tag)
     }
 
     /// The server is ready, with transaction status `status`. Says whether a `RESET ALL` holds from now on.
     pub fn ready(&mut self, status: u8) -> bool {
         if self.ledger.has_changes() {
-            self.flavor = None;
+            self.parse_context = None;
         }
         self.ledger.ready(status)
     }
 
     /// Something has changed settings for the rest of the transaction, in a way that can't be told.
     pub fn mark_unknown(&mut self) {
-        self.flavor = None;
+        self.parse_context = None;
         self.ledger.mark_unknown();
     }
 
@@ -141,7 +141,7 @@ impl ClientState {
     pub fn discard_all(&mut self) {
         self.names.clear();
         self.ledger.clear();
-        self.flavor = None;
+        self.parse_context = None;
         self.wanted.clone_from(&self.asked);
     }
 
@@ -165,8 +165,8 @@ mod tests {
     use super::super::session_command;
     use super::*;
 
-    fn params(timezone: &[u8]) -> Params {
-        let mut params = Params::default();
+    fn params(timezone: &[u8]) -> ServerParams {
+        let mut params = ServerParams::default();
         params.set(b"TimeZone", timezone);
         params.set(b"client_encoding", b"UTF8");
         params
@@ -175,25 +175,25 @@ mod tests {
     #[test]
     fn the_meaning_of_a_text_depends_on_settings() {
         let mut client = ClientState::default();
-        let plain = client.flavor(&params(b"UTC"), Pins::none());
-        assert_eq!(client.flavor(&params(b"UTC"), Pins::LISTEN), plain);
-        assert_ne!(client.flavor(&params(b"GMT"), Pins::none()), plain);
-        assert_eq!(client.flavor(&params(b"UTC"), Pins::TEMP), None);
+        let plain = client.parse_context(&params(b"UTC"), Pins::none());
+        assert_eq!(client.parse_context(&params(b"UTC"), Pins::LISTEN), plain);
+        assert_ne!(client.parse_context(&params(b"GMT"), Pins::none()), plain);
+        assert_eq!(client.parse_context(&params(b"UTC"), Pins::TEMP), None);
         let mut set = |sql: &[u8]| {
             client.succeeded(&session_command::of_sql(sql).expect("a command"));
             client.ready(b'I');
-            client.flavor(&params(b"UTC"), Pins::none())
+            client.parse_context(&params(b"UTC"), Pins::none())
         };
         assert_eq!(set(b"set application.user_id = 7"), plain);
         assert_eq!(set(b"set statement_timeout = 7"), plain);
         assert_ne!(set(b"set search_path = a"), plain);
         assert_eq!(set(b"reset search_path"), plain);
         client.succeeded(&session_command::of_sql(b"set local search_path = a").expect("a command"));
-        assert_ne!(client.flavor(&params(b"UTC"), Pins::none()), plain);
+        assert_ne!(client.parse_context(&params(b"UTC"), Pins::none()), plain);
         client.ready(b'I');
         client.mark_unknown();
-        assert_eq!(client.flavor(&params(b"UTC"), Pins::none()), None);
+        assert_eq!(client.parse_context(&params(b"UTC"), Pins::none()), None);
         client.ready(b'I');
-        assert_eq!(client.flavor(&params(b"UTC"), Pins::none()), plain);
+        assert_eq!(client.parse_context(&params(b"UTC"), Pins::none()), plain);
     }
 }

@@ -20,8 +20,7 @@
 //! - [`sql`]: just enough of SQL's lexis to tell a keyword from a string.
 
 pub mod client_state;
-pub mod ledger;
-pub mod names;
+pub mod message_target;
 pub mod owed;
 pub mod parameter_cache;
 pub mod params;
@@ -32,6 +31,7 @@ pub mod request;
 pub mod rollback;
 pub mod server_state;
 pub mod session_command;
+pub mod session_settings;
 pub mod sql;
 pub mod sql_effects;
 pub mod statement_mentions;
@@ -40,10 +40,10 @@ pub mod text_edit;
 pub mod transaction_block;
 
 pub use client_state::ClientState;
-pub use params::{Params, Wanted};
+pub use params::{RequestedParams, ServerParams};
 pub use pins::Pins;
 pub use pipeline::Pipeline;
-pub use request::{Reply, Request};
+pub use request::{Request, ResponseAction};
 pub use server_state::ServerState;
 pub use sql_effects::SqlEffects;
 

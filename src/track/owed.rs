@@ -1,6 +1,6 @@
 //! What is known of one request that the server still owes an answer to, and of what the server does meanwhile.
 
-use super::request::{Reply, Request};
+use super::request::{Request, ResponseAction};
 use super::rollback::Rollback;
 use super::session_command::Commands;
 use super::text_edit::Positions;
@@ -33,7 +33,7 @@ pub struct Describes {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) request: Request,
-    pub(super) reply: Reply,
+    pub(super) action: ResponseAction,
     pub(super) note: Option<Box<Note>>,
     /// What of copy data was sent between the last statement and this.
     pub(super) data: Data,

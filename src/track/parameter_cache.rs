@@ -4,43 +4,43 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::params::{Params, Wanted};
+use super::params::{RequestedParams, ServerParams};
 use super::server_state::ServerState;
 use crate::wire::backend;
 
 /// How many spellings of a setting's value are remembered.
-const MAX_SPELLINGS: usize = 256;
+const MAX_CANONICAL_VALUES: usize = 256;
 
 /// How many greetings are kept for the next client that asks for the same.
 const MAX_GREETINGS: usize = 8;
 
 /// What the server makes of a setting's value.
-type Spellings = HashMap<(&'static str, Box<[u8]>), Box<[u8]>>;
+type CanonicalValues = HashMap<(&'static str, Box<[u8]>), Box<[u8]>>;
 
 /// What a client begins with.
 #[derive(Debug)]
 pub struct Greeting {
     /// What it asked for, as it spelt it.
-    asked: Wanted,
+    asked: RequestedParams,
     /// The same as the server spells it, where that is known.
-    pub wanted: Wanted,
+    pub wanted: RequestedParams,
     /// The reported settings that it is told.
-    pub view: Params,
+    pub view: ServerParams,
     /// The messages that say so: `AuthenticationOk` and the `ParameterStatus`es.
     pub messages: Box<[u8]>,
 }
 
 /// What is known of the settings.
 #[derive(Debug, Default)]
-struct Learned {
+struct LearnedParams {
     /// The reported settings of a session that asked for none.
-    baseline: Option<Params>,
-    canonical: Spellings,
+    baseline: Option<ServerParams>,
+    canonical: CanonicalValues,
     /// The latest last.
     greetings: VecDeque<Arc<Greeting>>,
 }
 
-impl Learned {
+impl LearnedParams {
     fn canonical(&self, name: &'static str, value: &[u8]) -> Option<Box<[u8]>> {
         if name == "application_name" && value.len() < 64 {
             // Printable ASCII, as all values here are, is taken as it is.
@@ -49,7 +49,7 @@ impl Learned {
         self.canonical.get(&(name, value.into())).cloned()
     }
 
-    fn greeting(&self, asked: &Wanted) -> Greeting {
+    fn greeting(&self, asked: &RequestedParams) -> Greeting {
         let wanted = asked.canonical(|name, value| self.canonical(name, value));
         let mut view = self.baseline.clone().unwrap_or_default();
         for (name, value) in wanted.iter() {
@@ -69,13 +69,13 @@ impl Learned {
 /// What is known of the settings that one pool's connections report. Shared by its clients.
 #[derive(Debug, Default)]
 pub struct ParameterCache {
-    learned: Mutex<Learned>,
+    learned: Mutex<LearnedParams>,
 }
 
 impl ParameterCache {
     /// The reported settings of a client who asked for none; `None` until a connection has been opened.
     #[must_use]
-    pub fn baseline(&self) -> Option<Params> {
+    pub fn baseline(&self) -> Option<ServerParams> {
         self.lock().baseline.clone()
     }
 
@@ -87,7 +87,7 @@ impl ParameterCache {
 
     /// What a client is greeted with that asks for `asked`; `None` while the server has not been heard about that.
     #[must_use]
-    pub fn greeting(&self, asked: &Wanted) -> Option<Arc<Greeting>> {
+    pub fn greeting(&self, asked: &RequestedParams) -> Option<Arc<Greeting>> {
         let mut learned = self.lock();
         if let Some(known) = learned.greetings.iter().rev().find(|known| known.asked == *asked) {
             return Some(Arc::clone(known));
@@ -106,19 +106,19 @@ impl ParameterCache {
 
     /// The same as far as it is known, what is unknown being taken as it was asked for.
     #[must_use]
-    pub fn greeting_as_known(&self, asked: &Wanted) -> Arc<Greeting> {
+    pub fn greeting_as_known(&self, asked: &RequestedParams) -> Arc<Greeting> {
         Arc::new(self.lock().greeting(asked))
     }
 
     /// Notes what the server made of the values that `wanted` asks for.
-    pub fn learn_canonical(&self, wanted: &Wanted, params: &Params) {
+    pub fn learn_canonical(&self, wanted: &RequestedParams, params: &ServerParams) {
         let mut learned = self.lock();
         for (name, value) in wanted.iter() {
             let Some(seen) = params.get(name.as_bytes()) else { continue };
             if learned.canonical(name, value).as_deref() == Some(seen) {
                 continue;
             }
-            if learned.canonical.len() >= MAX_SPELLINGS {
+            if learned.canonical.len() >= MAX_CANONICAL_VALUES {
                 learned.canonical.clear();
             }
             learned.canonical.insert((name, value.into()), seen.into());
@@ -128,7 +128,7 @@ impl ParameterCache {
     }
 
     /// Notes the settings of a session that is as new, but for what was `asked` for at its login.
-    pub fn learn_baseline(&self, params: &mut Params, asked: &Wanted) {
+    pub fn learn_baseline(&self, params: &mut ServerParams, asked: &RequestedParams) {
         let mut learned = self.lock();
         let Some(known) = &mut learned.baseline else {
             learned.baseline = Some(params.clone());
@@ -162,7 +162,7 @@ impl ParameterCache {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Learned> {
+    fn lock(&self) -> MutexGuard<'_, LearnedParams> {
         // What it guards is consistent between any two statements.
         self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }

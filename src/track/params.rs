@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::wire::Startup;
 
 type Pair = (Box<[u8]>, Box<[u8]>);
-type Wish = (&'static str, Box<[u8]>);
+type Param = (&'static str, Box<[u8]>);
 /// Startup parameters by name and value, as the client sent them.
 pub type RawPairs = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -17,25 +17,25 @@ pub const FOLLOWING: [&str; 6] =
 
 /// The reported settings of a session, in the order of the server's first report. Cheap to clone.
 #[derive(Clone, Debug, Default, Eq)]
-pub struct Params {
-    reported: Arc<Reported>,
+pub struct ServerParams {
+    reported: Arc<ReportedParams>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Reported {
+struct ReportedParams {
     pairs: Vec<Pair>,
     /// Where those in [`FOLLOWING`] are, which are looked up for every client.
     following: [Option<u8>; FOLLOWING.len()],
 }
 
-impl PartialEq for Params {
+impl PartialEq for ServerParams {
     fn eq(&self, other: &Self) -> bool {
         // Sessions that are alike share storage, which makes the comparison free.
         self.is(other) || self.reported.pairs == other.reported.pairs
     }
 }
 
-impl Params {
+impl ServerParams {
     /// The value of `name`, in any case.
     #[must_use]
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
@@ -98,11 +98,11 @@ impl Params {
 
 /// The following parameters that a client's startup packet asked for. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
-    pairs: Arc<Vec<Wish>>,
+pub struct RequestedParams {
+    pairs: Arc<Vec<Param>>,
 }
 
-impl Wanted {
+impl RequestedParams {
     /// Splits a startup packet into the parameters that follow the client and those that are part of the pool's key
     /// (`user`, `database` and `replication` are neither).
     ///
@@ -110,7 +110,7 @@ impl Wanted {
     /// client's encoding, in a startup packet it does not.
     #[must_use]
     pub fn split(startup: &Startup) -> (Self, RawPairs) {
-        let mut wanted: Vec<Wish> = Vec::new();
+        let mut wanted: Vec<Param> = Vec::new();
         let mut key = RawPairs::new();
         for (name, value) in &startup.params {
             if matches!(&**name, b"user" | b"database" | b"replication") {
@@ -226,7 +226,7 @@ fn number_of(name: &[u8]) -> Option<usize> {
 /// The `SET`s that make a session that has `have` into what a client that asked for `wanted` expects, everything else
 /// being as in `baseline`.
 #[must_use]
-pub fn differences(have: &Params, wanted: &Wanted, baseline: &Params) -> Vec<Vec<u8>> {
+pub fn differences(have: &ServerParams, wanted: &RequestedParams, baseline: &ServerParams) -> Vec<Vec<u8>> {
     let mut sets = Vec::new();
     if wanted.is_empty() && have.is(baseline) {
         return sets;
@@ -275,7 +275,7 @@ pub fn put_set(sql: &mut Vec<u8>, name: &str, value: &[u8]) {
 /// What sets `unknown` on a connection, to learn what the server makes of it; `baseline` is what it gives to clients that ask
 /// for nothing.
 #[must_use]
-pub fn trial(unknown: &Wanted, baseline: &Params) -> Vec<u8> {
+pub fn trial(unknown: &RequestedParams, baseline: &ServerParams) -> Vec<u8> {
     let mut sql = Vec::new();
     for (name, value) in unknown.iter() {
         if let Some(default) = baseline.get(name.as_bytes()).filter(|_| name == "DateStyle") {
@@ -305,8 +305,8 @@ mod tests {
 
     use super::*;
 
-    fn params(pairs: &[(&str, &str)]) -> Params {
-        let mut params = Params::default();
+    fn params(pairs: &[(&str, &str)]) -> ServerParams {
+        let mut params = ServerParams::default();
         for (name, value) in pairs {
             params.set(name.as_bytes(), value.as_bytes());
         }
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn what_follows_and_what_is_key() {
-        let (wanted, key) = Wanted::split(&startup(&[
+        let (wanted, key) = RequestedParams::split(&startup(&[
             ("user", "u"),
             ("database", "d"),
             ("datestyle", "ISO"),
@@ -338,15 +338,15 @@ mod tests {
     #[test]
     fn only_differences_are_set() {
         let baseline = params(&[("application_name", ""), ("DateStyle", "ISO, MDY"), ("TimeZone", "UTC")]);
-        let (wanted, _) = Wanted::split(&startup(&[("application_name", "it's \\ me")]));
-        let sets = |have: &Params, wanted: &Wanted| {
+        let (wanted, _) = RequestedParams::split(&startup(&[("application_name", "it's \\ me")]));
+        let sets = |have: &ServerParams, wanted: &RequestedParams| {
             let sets = differences(have, wanted, &baseline);
             sets.into_iter().map(|sql| String::from_utf8(sql).expect("UTF-8")).collect::<Vec<_>>()
         };
         assert_eq!(sets(&baseline, &wanted), [r"SET application_name TO E'it''s \\ me'"]);
         let have = params(&[("application_name", "psql"), ("DateStyle", "ISO, MDY"), ("TimeZone", "UTC")]);
-        assert_eq!(sets(&have, &Wanted::default()), ["SET application_name TO ''"]);
-        assert!(sets(&baseline, &Wanted::default()).is_empty());
+        assert_eq!(sets(&have, &RequestedParams::default()), ["SET application_name TO ''"]);
+        assert!(sets(&baseline, &RequestedParams::default()).is_empty());
     }
 
     #[test]

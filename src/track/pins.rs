@@ -28,9 +28,9 @@ impl Pins {
     /// `currval`, `lastval`: they ask for what the session remembers.
     pub const SEQUENCE: Self = Self(1 << 9);
     /// `DO`, or a function called by its OID: code that can do anything.
-    pub const CODE: Self = Self(1 << 10);
+    pub const SERVER_CODE: Self = Self(1 << 10);
     /// A text that could not be looked at: longer than the buffer, or its meaning depends on settings.
-    pub const UNSEEN: Self = Self(1 << 11);
+    pub const UNANALYZED: Self = Self(1 << 11);
     /// `nextval`, `setval`: the session remembers the last value, in case somebody asks for it.
     pub const NEXTVAL: Self = Self(1 << 12);
 
@@ -43,11 +43,11 @@ impl Pins {
         Self(Self::ROLE.0 | Self::TEMP.0 | Self::LISTEN.0 | Self::PREPARE.0 | Self::CURSOR.0 | Self::LOCK.0);
 
     /// Reasons that `DISCARD ALL` does not undo: the connection is closed.
-    pub const SURVIVES_DISCARD: Self = Self(Self::LOAD.0 | Self::UNRESETTABLE.0 | Self::UNSEEN.0);
+    pub const SURVIVES_DISCARD: Self = Self(Self::LOAD.0 | Self::UNRESETTABLE.0 | Self::UNANALYZED.0);
 
     /// State under which the meaning of a text is one session's own: temporary tables hide others, for example.
-    pub const PRIVATE: Self =
-        Self(Self::SURVIVES_DISCARD.0 | Self::CODE.0 | Self::SETTING.0 | Self::ROLE.0 | Self::TEMP.0);
+    pub const SESSION_LOCAL_MEANING: Self =
+        Self(Self::SURVIVES_DISCARD.0 | Self::SERVER_CODE.0 | Self::SETTING.0 | Self::ROLE.0 | Self::TEMP.0);
 
     /// Each reason and its name.
     pub const NAMES: [(Self, &'static str); 14] = [
@@ -61,8 +61,8 @@ impl Pins {
         (Self::LOCK, "lock"),
         (Self::LOAD, "load"),
         (Self::SEQUENCE, "sequence"),
-        (Self::CODE, "code"),
-        (Self::UNSEEN, "unseen"),
+        (Self::SERVER_CODE, "code"),
+        (Self::UNANALYZED, "unseen"),
         (Self::NEXTVAL, "nextval"),
         (Self::UNRESETTABLE, "unresettable"),
     ];

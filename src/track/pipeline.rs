@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 use super::owed::{CopyIn, Course, Data, Entry, Settings};
 pub use super::owed::{Describes, Note};
-use super::request::{Reply, Request};
+use super::request::{Request, ResponseAction};
 use super::rollback::{Rollback, Unfulfilled};
 use super::session_command::SessionCommand;
 use crate::wire::backend;
@@ -25,12 +25,12 @@ pub const IDLE: u8 = b'I';
 /// What the server still owes this session.
 ///
 /// ```
-/// # use pgferry::track::{pipeline::Pipeline, request::{Reply, Request}};
+/// # use pgferry::track::{pipeline::Pipeline, request::{ResponseAction, Request}};
 /// let mut pipeline = Pipeline::new();
-/// pipeline.request(Request::Query, Reply::Swallow); // a reset of pgferry's own
-/// pipeline.request(Request::Query, Reply::Forward);
-/// assert_eq!(pipeline.ready(b'I'), Reply::Swallow);
-/// assert_eq!((pipeline.ready(b'I'), pipeline.settled()), (Reply::Forward, true));
+/// pipeline.request(Request::Query, ResponseAction::Swallow); // a reset of pgferry's own
+/// pipeline.request(Request::Query, ResponseAction::Forward);
+/// assert_eq!(pipeline.ready(b'I'), ResponseAction::Swallow);
+/// assert_eq!((pipeline.ready(b'I'), pipeline.settled()), (ResponseAction::Forward, true));
 /// ```
 #[derive(Debug)]
 pub struct Pipeline {
@@ -87,16 +87,16 @@ impl Pipeline {
     }
 
     /// Notes a request that is being sent (or, to be synthesized, is not).
-    pub fn request(&mut self, request: Request, reply: Reply) {
-        self.request_with(request, reply, None);
+    pub fn request(&mut self, request: Request, action: ResponseAction) {
+        self.request_with(request, action, None);
     }
 
     /// As [`Pipeline::request`], with what is to be known when its answer comes.
-    pub fn request_with(&mut self, request: Request, reply: Reply, note: Option<Note>) {
+    pub fn request_with(&mut self, request: Request, action: ResponseAction, note: Option<Note>) {
         if self.course == Course::Skipping {
             if request == Request::Sync {
                 self.course = Course::Working;
-                self.push(request, reply, None);
+                self.push(request, action, None);
             } else {
                 self.discard(note);
             }
@@ -110,7 +110,7 @@ impl Pipeline {
                     self.copy_in = CopyIn::Ended;
                 }
                 if !self.queue.is_empty() {
-                    self.push(request, reply, None);
+                    self.push(request, action, None);
                 }
             }
             Request::Sync if self.copy_in == CopyIn::Open => self.swallowed += usize::from(self.data == Data::Sent),
@@ -118,7 +118,7 @@ impl Pipeline {
                 self.course = Course::Lost;
                 self.discard(note);
             }
-            _ => self.push(request, reply, note),
+            _ => self.push(request, action, note),
         }
     }
 
@@ -126,7 +126,7 @@ impl Pipeline {
         self.undone.extend(note.map(|note| (note.rollback, Unfulfilled::Discarded)));
     }
 
-    fn push(&mut self, request: Request, reply: Reply, note: Option<Note>) {
+    fn push(&mut self, request: Request, action: ResponseAction, note: Option<Note>) {
         if request == Request::Sync {
             self.synced_stakes = self.stakes;
         }
@@ -139,7 +139,7 @@ impl Pipeline {
         if matches!(request, Request::Query | Request::Execute) {
             self.data = Data::Unsent;
         }
-        let entry = Entry { request, reply, note: note.map(Box::new), data: self.data };
+        let entry = Entry { request, action, note: note.map(Box::new), data: self.data };
         self.stakes += usize::from(entry.is_at_stake());
         self.unnamed_changes += usize::from(entry.changes_unnamed());
         self.queue.push_back(entry);
@@ -222,7 +222,7 @@ impl Pipeline {
 
     /// Takes the next request off whose answer is synthesized, if its turn has come.
     pub fn synthesized(&mut self) -> Option<Request> {
-        let synthesize = self.queue.front().is_some_and(|entry| entry.reply == Reply::Synthesize);
+        let synthesize = self.queue.front().is_some_and(|entry| entry.action == ResponseAction::Synthesize);
         let entry = if synthesize { self.pop() } else { None };
         entry.map(|entry| entry.request)
     }
@@ -242,18 +242,18 @@ impl Pipeline {
 
     /// Notes an answer of type `tag`, and says what becomes of it. `ReadyForQuery` goes to [`Pipeline::ready`]
     /// instead; messages the server sends unasked (notices, notifications, parameter changes) are not noted.
-    pub fn response(&mut self, tag: u8) -> Reply {
-        let Some(&Entry { request, reply, .. }) = self.queue.front() else {
+    pub fn response(&mut self, tag: u8) -> ResponseAction {
+        let Some(&Entry { request, action, .. }) = self.queue.front() else {
             if tag != backend::ERROR {
                 // An error with nothing asked is how a server says good-bye; anything else is not foreseen.
                 self.course = Course::Lost;
             }
-            return Reply::Forward;
+            return ResponseAction::Forward;
         };
         match tag {
             backend::ERROR => {
                 self.error(request);
-                return if reply == Reply::Assist { Reply::Forward } else { reply };
+                return if action == ResponseAction::ForwardErrorOnly { ResponseAction::Forward } else { action };
             }
             backend::COPY_IN => self.copy_in_begins(),
             backend::COPY_BOTH => self.course = Course::Lost,
@@ -265,28 +265,28 @@ impl Pipeline {
             backend::PARSE_COMPLETE | backend::BIND_COMPLETE | backend::CLOSE_COMPLETE => self.course = Course::Lost,
             _ => {}
         }
-        if reply == Reply::Refuse {
+        if action == ResponseAction::Reject {
             // What is to fail must not succeed.
             self.course = Course::Lost;
         }
-        reply
+        action
     }
 
     /// Notes a `ReadyForQuery` with `status`, and says what becomes of it.
-    pub fn ready(&mut self, status: u8) -> Reply {
+    pub fn ready(&mut self, status: u8) -> ResponseAction {
         self.status = status;
         self.settings = Settings::Reported;
         self.copy_in = CopyIn::No;
         self.swallowed = 0;
-        let reply = match self.pop() {
-            Some(entry) if entry.request.ends_ready() => entry.reply,
+        let action = match self.pop() {
+            Some(entry) if entry.request.ends_ready() => entry.action,
             other => {
                 self.course = Course::Lost;
-                other.map_or(Reply::Forward, |entry| entry.reply)
+                other.map_or(ResponseAction::Forward, |entry| entry.action)
             }
         };
         self.drop_late_copy_ends();
-        reply
+        action
     }
 
     /// Nothing is owed, no transaction is open, and the settings are known: the session is between two pieces of work.
@@ -343,18 +343,18 @@ impl Pipeline {
     /// Whether the client does not see the server's next message if it is of type `tag`.
     #[must_use]
     pub fn hides(&self, tag: u8) -> bool {
-        self.queue.front().is_some_and(|entry| match entry.reply {
-            Reply::Forward | Reply::Synthesize => false,
-            Reply::Swallow => true,
-            Reply::Assist => tag != backend::ERROR,
+        self.queue.front().is_some_and(|entry| match entry.action {
+            ResponseAction::Forward | ResponseAction::Synthesize => false,
+            ResponseAction::Swallow => true,
+            ResponseAction::ForwardErrorOnly => tag != backend::ERROR,
             // The `ReadyForQuery` behind the error is the client's.
-            Reply::Refuse => tag != backend::READY,
+            ResponseAction::Reject => tag != backend::READY,
         })
     }
 
     /// Takes what the client is told in answer to a refused request, if its turn has come.
     pub fn take_refusal(&mut self) -> Option<Box<[u8]>> {
-        self.queue.front().filter(|entry| entry.reply == Reply::Refuse)?;
+        self.queue.front().filter(|entry| entry.action == ResponseAction::Reject)?;
         self.front_note()?.refusal.take()
     }
 
@@ -380,7 +380,7 @@ impl Pipeline {
     /// Whether all that is owed are answers that are synthesized.
     #[must_use]
     pub fn owes_synthesized_only(&self) -> bool {
-        self.queue.iter().all(|entry| entry.reply == Reply::Synthesize)
+        self.queue.iter().all(|entry| entry.action == ResponseAction::Synthesize)
     }
 
     /// Whether all that is owed is the answer to one `Sync`.
@@ -392,7 +392,7 @@ impl Pipeline {
     /// Swallows the answer to what is owed last.
     pub fn swallow_last(&mut self) {
         if let Some(last) = self.queue.back_mut() {
-            last.reply = Reply::Swallow;
+            last.action = ResponseAction::Swallow;
         }
     }
 
@@ -505,7 +505,7 @@ mod tests {
 
     fn ask(pipeline: &mut Pipeline, requests: &[Request]) {
         for &request in requests {
-            pipeline.request(request, Reply::Forward);
+            pipeline.request(request, ResponseAction::Forward);
         }
     }
 
@@ -635,14 +635,14 @@ mod tests {
     #[test]
     fn hidden_answers_are_told_apart() {
         let mut p = Pipeline::new();
-        p.request(Request::Query, Reply::Swallow);
-        p.request(Request::Query, Reply::Forward);
+        p.request(Request::Query, ResponseAction::Swallow);
+        p.request(Request::Query, ResponseAction::Forward);
         assert!(p.hides(backend::COMMAND_COMPLETE));
-        assert_eq!(p.response(backend::COMMAND_COMPLETE), Reply::Swallow);
-        assert_eq!(p.ready(IDLE), Reply::Swallow);
+        assert_eq!(p.response(backend::COMMAND_COMPLETE), ResponseAction::Swallow);
+        assert_eq!(p.ready(IDLE), ResponseAction::Swallow);
         assert!(!p.hides(backend::COMMAND_COMPLETE));
-        assert_eq!(p.response(backend::COMMAND_COMPLETE), Reply::Forward);
-        assert_eq!(p.ready(b'T'), Reply::Forward);
+        assert_eq!(p.response(backend::COMMAND_COMPLETE), ResponseAction::Forward);
+        assert_eq!(p.ready(b'T'), ResponseAction::Forward);
         assert!(p.answered() && !p.settled());
     }
 
@@ -710,7 +710,7 @@ mod tests {
                 let answers = serve(&requests[..sent]);
                 let may_answer = answered < answers.len();
                 if sent < requests.len() && (!may_answer || schedule.next().unwrap_or(true)) {
-                    p.request(requests[sent].0, Reply::Forward);
+                    p.request(requests[sent].0, ResponseAction::Forward);
                     sent += 1;
                 } else {
                     match answers[answered] {

@@ -4,16 +4,16 @@ use crate::wire::{backend, frontend};
 
 /// What becomes of the answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reply {
+pub enum ResponseAction {
     /// It goes to the client, who asked.
     Forward,
     /// pgferry asked; the client never sees it.
     Swallow,
     /// pgferry asked for the sake of the client's next request: the client sees only an error, as the answer to that.
-    Assist,
+    ForwardErrorOnly,
     /// The client asked for something that is refused: the server was sent something that fails in its place, so that
     /// it does to the transaction what an error does, and the client sees the refusal instead of the server's words.
-    Refuse,
+    Reject,
     /// The client asked for something that needs no server: the answer is synthesized when its turn comes.
     Synthesize,
 }

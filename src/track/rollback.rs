@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use super::server_state::UnnamedStatement;
 use super::session_command::Commands;
-use super::statements::{Held, Named, Unnamed};
+use super::statements::{NamedStatement, PreparedStatement, Unnamed};
 
 /// What to take back.
 #[derive(Debug, Default)]
 pub struct Rollback {
     /// A client's name, and what it stood for before.
-    pub name: Option<(Box<[u8]>, Option<Named>)>,
+    pub name: Option<(Box<[u8]>, Option<NamedStatement>)>,
     /// The statement that is not prepared on the connection after all.
     pub prepared: Option<u64>,
     /// The statement that is still prepared on the connection.
-    pub closed: Option<(u64, Held)>,
+    pub closed: Option<(u64, PreparedStatement)>,
     /// A name of session mode, and the resetting commands of what it stood for before.
     pub resetting: Option<(Box<[u8]>, Option<Commands>)>,
     /// The unnamed statements before it.

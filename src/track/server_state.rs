@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::ledger::Kept;
-use super::params::{Params, Wanted};
+use super::params::{RequestedParams, ServerParams};
 use super::rollback::{Rollback, Unfulfilled, UnnamedCause};
-use super::statements::{Columns, Prepared, Unnamed};
+use super::session_settings::SettingOverrides;
+use super::statements::{Columns, ServerStatementCache, Unnamed};
 
 /// The statement that makes a session as new.
 pub const RESET: &[u8] = b"DISCARD ALL";
@@ -153,7 +153,7 @@ impl Reports {
 
 /// How a connection may be ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Goodbye {
+pub enum CloseMethod {
     /// With `Terminate`: the server is between two messages.
     #[default]
     Terminate,
@@ -168,15 +168,15 @@ pub enum Goodbye {
 #[derive(Debug, Default)]
 pub struct ServerState {
     /// The reported settings as they are now.
-    pub params: Params,
+    pub params: ServerParams,
     /// The reported settings as they are after a reset.
-    pub base: Params,
+    pub base: ServerParams,
     /// What of those its own startup packet asked for.
-    pub asked: Wanted,
+    pub asked: RequestedParams,
     /// The settings that were made there with plain `SET`s for the client that has it, or had it last.
-    pub kept: Kept,
+    pub kept: SettingOverrides,
     /// The statements that are prepared there.
-    pub prepared: Prepared,
+    pub prepared: ServerStatementCache,
     /// Its unnamed statement.
     pub unnamed: UnnamedStatement,
     /// The columns of the unnamed statement with this number, once the server was asked.
@@ -190,13 +190,13 @@ pub struct ServerState {
     /// When it reports settings that have changed.
     pub reports: Reports,
     /// How it may be ended.
-    pub goodbye: Goodbye,
+    pub close_method: CloseMethod,
 }
 
 impl ServerState {
     /// That of a connection that has just been opened with `asked`, and reports `params`.
     #[must_use]
-    pub fn new(params: Params, asked: Wanted) -> Self {
+    pub fn new(params: ServerParams, asked: RequestedParams) -> Self {
         let version = params.get(b"server_version").unwrap_or_default();
         let (reset_commits, reports) = (ResetCommits::of_version(version), Reports::of_version(version));
         Self { base: params.clone(), params, asked, reset_commits, reports, ..Self::default() }
@@ -207,6 +207,18 @@ impl ServerState {
         self.prepared.clear();
         self.kept.clear();
         self.sequences = Sequences::Untouched;
+    }
+
+    /// Notes what a `CommandComplete` with `tag` tells of the session, wherever the command has come from.
+    pub fn completed(&mut self, tag: &[u8]) {
+        match tag {
+            b"DISCARD ALL" => self.on_discard_all(),
+            b"DEALLOCATE ALL" => self.prepared.clear(),
+            _ if [&b"INSERT "[..], b"MERGE ", b"COPY "].iter().any(|given| tag.starts_with(given)) => {
+                self.sequences = Sequences::GaveValues;
+            }
+            _ => {}
+        }
     }
 
     /// Takes back what has not happened.
@@ -283,7 +295,7 @@ mod tests {
 
     #[test]
     fn unnamed_statements_are_compared_by_number() {
-        let unnamed = |id| Unnamed::new(id, None, &SqlEffects::default(), Params::default());
+        let unnamed = |id| Unnamed::new(id, None, &SqlEffects::default(), ServerParams::default());
         assert!(UnnamedStatement::Absent.is(None) && UnnamedStatement::Is(1).is(Some(&unnamed(1))));
         assert!(!UnnamedStatement::Is(1).is(None) && !UnnamedStatement::Is(1).is(Some(&unnamed(2))));
         assert!(!UnnamedStatement::Unknown.is(None) && !UnnamedStatement::Unknown.is(Some(&unnamed(1))));

@@ -135,11 +135,11 @@ impl SessionCommand {
 }
 
 /// The commands of a text, in its order.
-pub type Commands = Arc<[Placed]>;
+pub type Commands = Arc<[PositionedCommand]>;
 
 /// A command, and where it stands in its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placed {
+pub struct PositionedCommand {
     /// The command.
     pub command: SessionCommand,
     /// Where its statement ends in the text, in bytes: before the semicolon.

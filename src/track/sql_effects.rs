@@ -5,7 +5,7 @@
 
 use super::pins::Pins;
 use super::prefilter;
-use super::session_command::{self, Commands, Placed, SessionCommand};
+use super::session_command::{self, Commands, PositionedCommand, SessionCommand};
 use super::sql::{Token, Tokens};
 
 /// Whether a text changes settings in a way that its commands don't tell.
@@ -34,13 +34,15 @@ pub struct SqlEffects {
     pub unknown_settings: UnknownSettings,
     /// State may be gone after it.
     pub may_release: bool,
+    /// It may make, run or free prepared statements by name.
+    pub names_statements: bool,
 }
 
 impl SqlEffects {
     /// Those of a text that can't be analysed.
     #[must_use]
     pub fn unanalyzed() -> Self {
-        Self { pins: Pins::UNSEEN, ..Self::default() }
+        Self { pins: Pins::UNANALYZED, ..Self::default() }
     }
 
     /// Whether there is nothing to be known of the text.
@@ -63,7 +65,7 @@ impl SqlEffects {
     /// Whether it changes settings of the session or of the transaction.
     #[must_use]
     pub fn sets(&self) -> bool {
-        let local = |placed: &Placed| {
+        let local = |placed: &PositionedCommand| {
             matches!(placed.command, SessionCommand::SetLocal { .. } | SessionCommand::ResetLocal { .. })
         };
         self.pins.contains(Pins::SETTING)
@@ -136,7 +138,7 @@ struct Analysis<'a> {
     sql: &'a [u8],
     backslashes: bool,
     effects: SqlEffects,
-    commands: Vec<Placed>,
+    commands: Vec<PositionedCommand>,
 }
 
 impl<'a> Analysis<'a> {
@@ -144,6 +146,8 @@ impl<'a> Analysis<'a> {
         match token {
             Token::Word(word) => {
                 let first = statement.first.is_none();
+                let names = [&b"execute"[..], b"deallocate", b"prepare"];
+                self.effects.names_statements |= names.iter().any(|names| is(word, names));
                 self.effects.pins.add(statement.word(word));
                 if first {
                     self.keyword(word);
@@ -165,7 +169,7 @@ impl<'a> Analysis<'a> {
             Token::Semicolon => statement.other(),
             Token::Unclear => {
                 statement.other();
-                self.effects.pins.add(Pins::UNSEEN);
+                self.effects.pins.add(Pins::UNANALYZED);
             }
         }
     }
@@ -174,9 +178,9 @@ impl<'a> Analysis<'a> {
     fn text(&mut self, text: &[u8]) {
         let calls = text.contains(&b'(');
         if calls && (contains(text, b"advisory_") || contains(text, b"set_config")) {
-            self.effects.pins.add(Pins::CODE);
+            self.effects.pins.add(Pins::SERVER_CODE);
         }
-        if self.effects.pins.contains(Pins::CODE) && (contains(text, b"reset") || contains(text, b"discard")) {
+        if self.effects.pins.contains(Pins::SERVER_CODE) && (contains(text, b"reset") || contains(text, b"discard")) {
             // What it goes back to is looked into before anything else runs.
             self.effects.add_unknown_settings(UnknownSettings::ForSession);
         }
@@ -193,7 +197,7 @@ impl<'a> Analysis<'a> {
         self.effects.pins.add(match word {
             b"listen" => Pins::LISTEN,
             b"load" => Pins::LOAD,
-            b"do" => Pins::CODE,
+            b"do" => Pins::SERVER_CODE,
             _ => Pins::none(),
         });
         self.effects.may_release |= matches!(
@@ -257,11 +261,12 @@ impl<'a> Analysis<'a> {
             }
             _ => {}
         }
-        self.commands.push(Placed { command, end });
+        self.commands.push(PositionedCommand { command, end });
     }
 
     fn finish(mut self) -> SqlEffects {
-        let told_by_tag = |placed: &Placed| matches!(placed.command, SessionCommand::Commit | SessionCommand::Rollback);
+        let told_by_tag =
+            |placed: &PositionedCommand| matches!(placed.command, SessionCommand::Commit | SessionCommand::Rollback);
         if self.commands.iter().all(told_by_tag) {
             self.effects.statements = 0;
         } else {
@@ -471,10 +476,10 @@ mod tests {
             ("load 'auto_explain'", Pins::LOAD),
             ("select nextval('s')", Pins::NEXTVAL),
             ("select lastval()", Pins::SEQUENCE),
-            ("do $$ begin perform 1; end $$", Pins::CODE),
-            ("select query_to_xml('select pg_advisory_lock(1)', true, true, '')", Pins::CODE),
+            ("do $$ begin perform 1; end $$", Pins::SERVER_CODE),
+            ("select query_to_xml('select pg_advisory_lock(1)', true, true, '')", Pins::SERVER_CODE),
             ("select dblink_connect('c', 'dbname=x')", Pins::UNRESETTABLE),
-            (r"select U&'\0061'", Pins::UNSEEN),
+            (r"select U&'\0061'", Pins::UNANALYZED),
         ] {
             let pins = analyze(sql.as_bytes(), false).pins;
             assert!(pins.contains(pin), "{sql}: {pins}");
@@ -514,7 +519,7 @@ mod tests {
             ("set search_path = a", Pins::none()),
             ("set search_path = a; select 1", Pins::none()),
             ("set a = 1; set b to 2; reset c", Pins::none()),
-            ("set search_path = U&'a'", Pins::SETTING.union(Pins::UNSEEN)),
+            ("set search_path = U&'a'", Pins::SETTING.union(Pins::UNANALYZED)),
             ("reset all", Pins::none()),
             ("reset role", Pins::none()),
             ("select nextval('a')", Pins::none()),

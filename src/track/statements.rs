@@ -2,14 +2,14 @@
 //!
 //! A client's name stands for a [`Statement`], which has a name of its own on every connection where it is prepared.
 //! Equal texts under equal settings are one statement, so that what one client has prepared another one need not; which
-//! statements a connection has is in its [`Prepared`]. Both change when a message is *sent*; what turns out not to have
+//! statements a connection has is in its [`ServerStatementCache`]. Both change when a message is *sent*; what turns out not to have
 //! happened, because the request failed or was discarded, is taken back with [`super::rollback::Rollback`].
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::params::Params;
+use super::params::ServerParams;
 use super::rollback::Rollback;
 use super::session_command::Commands;
 use super::sql_effects::SqlEffects;
@@ -29,7 +29,7 @@ const MAX_UNUSED_BYTES: usize = 4 * 1024 * 1024;
 pub const MAX_CLIENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// The settings that the meaning of a text depends on when it is prepared, as one string.
-pub type Flavor = Box<[u8]>;
+pub type ParseContext = Box<[u8]>;
 
 /// The reported settings among them: which characters a text consists of, and what its constants mean.
 pub const REPORTED: [&str; 5] =
@@ -37,14 +37,14 @@ pub const REPORTED: [&str; 5] =
 
 /// A text to be prepared.
 #[derive(Debug)]
-pub struct Text {
+pub struct ParsedQuery {
     /// The `Parse` message behind its first string: the query's text, and the OIDs of its parameters' types.
     pub body: Box<[u8]>,
     /// What running it does to a session.
     pub effects: SqlEffects,
 }
 
-impl Text {
+impl ParsedQuery {
     /// The body with `edits` of the query's text, and where they lie.
     #[must_use]
     pub fn edited(&self, edits: Vec<Edit>) -> (Vec<u8>, Positions) {
@@ -61,17 +61,23 @@ pub struct Statement {
     /// Its number, which is never used again.
     pub id: u64,
     /// What it says; `None` for one that was too long to be kept, and can be prepared only once.
-    pub text: Option<Arc<Text>>,
+    pub text: Option<Arc<ParsedQuery>>,
     /// The settings it was first prepared under; `None` where those are one client's own.
-    pub flavor: Option<Arc<Flavor>>,
+    pub parse_context: Option<Arc<ParseContext>>,
     /// The settings that the server reported then.
-    pub params: Params,
+    pub params: ServerParams,
     retired: AtomicBool,
+}
+
+/// The number of the statement that has `name` on the server, if one may have it.
+#[must_use]
+pub fn number(name: &[u8]) -> Option<u64> {
+    std::str::from_utf8(name.strip_prefix(PREFIX.as_bytes())?).ok()?.parse().ok()
 }
 
 /// The settings that must be others than in a session that reports `now` while a text is prepared there that was first
 /// prepared under `params`.
-pub fn other_settings<'a>(params: &'a Params, now: &'a Params) -> impl Iterator<Item = &'static str> + 'a {
+pub fn other_settings<'a>(params: &'a ServerParams, now: &'a ServerParams) -> impl Iterator<Item = &'static str> + 'a {
     let same = *params == *now;
     let differs = move |name: &&str| !same && params.get(name.as_bytes()) != now.get(name.as_bytes());
     REPORTED.into_iter().filter(differs)
@@ -100,7 +106,7 @@ impl Statement {
     }
 }
 
-type Texts = HashMap<Arc<Flavor>, HashMap<Box<[u8]>, Arc<Statement>>>;
+type Texts = HashMap<Arc<ParseContext>, HashMap<Box<[u8]>, Arc<Statement>>>;
 
 /// What the statement caches of a process share: numbers for statements, which are never used again, and how often
 /// definitions have changed that texts refer to.
@@ -150,41 +156,41 @@ impl StatementCache {
     /// it is new. Without a flavor it is one that no other client shares.
     pub fn intern(
         &self,
-        flavor: Option<&Arc<Flavor>>,
-        params: &Params,
+        parse_context: Option<&Arc<ParseContext>>,
+        params: &ServerParams,
         body: &[u8],
-        text: impl FnOnce() -> Arc<Text>,
+        text: impl FnOnce() -> Arc<ParsedQuery>,
     ) -> Arc<Statement> {
-        let Some(flavor) = flavor else { return self.make(None, params, Some(text())) };
+        let Some(parse_context) = parse_context else { return self.make(None, params, Some(text())) };
         let mut known = self.known();
         let definitions = self.ids.definitions.load(Ordering::Relaxed);
         if known.definitions != definitions {
             *known = Known { definitions, ..Known::default() };
         }
-        if let Some(statement) = known.texts.get(flavor).and_then(|texts| texts.get(body)) {
+        if let Some(statement) = known.texts.get(parse_context).and_then(|texts| texts.get(body)) {
             return Arc::clone(statement);
         }
         if known.count >= MAX_UNUSED || known.bytes + body.len() > MAX_UNUSED_BYTES {
             known.forget_unused();
         }
-        let statement = self.make(Some(Arc::clone(flavor)), params, Some(text()));
+        let statement = self.make(Some(Arc::clone(parse_context)), params, Some(text()));
         known.count += 1;
         known.bytes += body.len();
-        known.texts.entry(Arc::clone(flavor)).or_default().insert(body.into(), Arc::clone(&statement));
+        known.texts.entry(Arc::clone(parse_context)).or_default().insert(body.into(), Arc::clone(&statement));
         statement
     }
 
     /// A statement whose text is not kept.
     pub fn uncached(&self) -> Arc<Statement> {
-        self.make(None, &Params::default(), None)
+        self.make(None, &ServerParams::default(), None)
     }
 
     /// Servers' plans for `statement` are out of date: its text becomes another statement when it is prepared again.
     pub fn retire(&self, statement: &Statement) {
         statement.retired.store(true, Ordering::Relaxed);
-        let (Some(flavor), Some(text)) = (&statement.flavor, &statement.text) else { return };
+        let (Some(parse_context), Some(text)) = (&statement.parse_context, &statement.text) else { return };
         let mut known = self.known();
-        let Some(texts) = known.texts.get_mut(flavor) else { return };
+        let Some(texts) = known.texts.get_mut(parse_context) else { return };
         if texts.get(&text.body).is_some_and(|now| now.id == statement.id) {
             texts.remove(&text.body);
             known.count -= 1;
@@ -197,9 +203,14 @@ impl StatementCache {
         self.ids.definitions.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn make(&self, flavor: Option<Arc<Flavor>>, params: &Params, text: Option<Arc<Text>>) -> Arc<Statement> {
+    fn make(
+        &self,
+        parse_context: Option<Arc<ParseContext>>,
+        params: &ServerParams,
+        text: Option<Arc<ParsedQuery>>,
+    ) -> Arc<Statement> {
         let retired = AtomicBool::new(false);
-        Arc::new(Statement { id: self.ids.next(), text, flavor, params: params.clone(), retired })
+        Arc::new(Statement { id: self.ids.next(), text, parse_context, params: params.clone(), retired })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -232,11 +243,11 @@ pub struct Unnamed {
     /// A number of its own, by which a connection's unnamed statement is compared with it.
     pub id: u64,
     /// What it says; `None` where it was too long to be kept.
-    pub text: Option<Arc<Text>>,
+    pub text: Option<Arc<ParsedQuery>>,
     /// The commands that running it runs.
     pub commands: Option<Commands>,
     /// The settings that the server reported when it was parsed.
-    pub params: Params,
+    pub params: ServerParams,
     /// The columns that the client was told of it.
     described: OnceLock<Columns>,
 }
@@ -244,7 +255,7 @@ pub struct Unnamed {
 impl Unnamed {
     /// Number `id`, with these `effects`, parsed under `params`.
     #[must_use]
-    pub fn new(id: u64, text: Option<Arc<Text>>, effects: &SqlEffects, params: Params) -> Self {
+    pub fn new(id: u64, text: Option<Arc<ParsedQuery>>, effects: &SqlEffects, params: ServerParams) -> Self {
         Self { id, text, commands: effects.commands.clone(), params, described: OnceLock::new() }
     }
 
@@ -262,26 +273,26 @@ impl Unnamed {
 
 /// A client's names.
 #[derive(Debug, Default)]
-pub struct Names {
+pub struct ClientStatements {
     #[expect(clippy::box_collection, reason = "most clients have none, and every idle one has room for it")]
-    map: Option<Box<HashMap<Box<[u8]>, Named>>>,
+    map: Option<Box<HashMap<Box<[u8]>, NamedStatement>>>,
     /// Bytes of the texts and names.
     bytes: usize,
 }
 
 /// What a client's name stands for.
 #[derive(Clone, Debug)]
-pub struct Named {
+pub struct NamedStatement {
     /// The statement.
     pub statement: Arc<Statement>,
     /// The columns that this client was told of it.
     pub described: Option<Columns>,
 }
 
-impl Names {
+impl ClientStatements {
     /// What `name` stands for.
     #[must_use]
-    pub fn get(&self, name: &[u8]) -> Option<&Named> {
+    pub fn get(&self, name: &[u8]) -> Option<&NamedStatement> {
         self.map.as_ref()?.get(significant(name))
     }
 
@@ -312,9 +323,9 @@ impl Names {
     }
 
     /// Lets `name` stand for `named`, or for nothing. Returns what it stood for.
-    pub fn set(&mut self, name: &[u8], named: Option<Named>) -> Option<Named> {
+    pub fn set(&mut self, name: &[u8], named: Option<NamedStatement>) -> Option<NamedStatement> {
         let name = significant(name);
-        let size = |named: &Named| name.len() + named.statement.size();
+        let size = |named: &NamedStatement| name.len() + named.statement.size();
         let before = match named {
             Some(named) => {
                 self.bytes += size(&named);
@@ -366,15 +377,15 @@ pub struct Limits {
 
 /// The statements that are prepared on a connection; those used longest ago give way.
 #[derive(Debug, Default)]
-pub struct Prepared {
-    map: HashMap<u64, Held>,
+pub struct ServerStatementCache {
+    map: HashMap<u64, PreparedStatement>,
     bytes: usize,
     clock: u64,
 }
 
 /// A statement as a connection has it.
 #[derive(Clone, Debug)]
-pub struct Held {
+pub struct PreparedStatement {
     used: u64,
     size: usize,
     /// The columns that its plan has there, once the server was asked: they don't change (`RevalidateCachedQuery` in
@@ -382,7 +393,7 @@ pub struct Held {
     columns: Option<Columns>,
 }
 
-impl Prepared {
+impl ServerStatementCache {
     /// Whether `statement` is prepared there, before it is used.
     pub fn has(&mut self, statement: &Statement) -> bool {
         self.clock += 1;
@@ -404,19 +415,19 @@ impl Prepared {
 
     /// Notes that `statement` is prepared there.
     pub fn add(&mut self, statement: &Statement) {
-        self.put(statement.id, Held { used: 0, size: statement.size(), columns: None });
+        self.put(statement.id, PreparedStatement { used: 0, size: statement.size(), columns: None });
     }
 
-    fn put(&mut self, id: u64, held: Held) {
+    fn put(&mut self, id: u64, held: PreparedStatement) {
         self.clock += 1;
         self.bytes += held.size;
-        if let Some(before) = self.map.insert(id, Held { used: self.clock, ..held }) {
+        if let Some(before) = self.map.insert(id, PreparedStatement { used: self.clock, ..held }) {
             self.bytes -= before.size;
         }
     }
 
     /// Notes that the statement with number `id` is not prepared there; returns what was.
-    pub fn remove(&mut self, id: u64) -> Option<Held> {
+    pub fn remove(&mut self, id: u64) -> Option<PreparedStatement> {
         let held = self.map.remove(&id)?;
         self.bytes -= held.size;
         Some(held)
@@ -463,24 +474,24 @@ impl Prepared {
 mod tests {
     use super::*;
 
-    fn text(body: &[u8]) -> Arc<Text> {
-        Arc::new(Text { body: body.into(), effects: SqlEffects::default() })
+    fn text(body: &[u8]) -> Arc<ParsedQuery> {
+        Arc::new(ParsedQuery { body: body.into(), effects: SqlEffects::default() })
     }
 
-    fn flavor(others: &[u8]) -> Arc<Flavor> {
+    fn parse_context(others: &[u8]) -> Arc<ParseContext> {
         Arc::new(others.into())
     }
 
-    fn intern(cache: &StatementCache, flavor: Option<&Arc<Flavor>>, body: &[u8]) -> Arc<Statement> {
-        cache.intern(flavor, &Params::default(), body, || text(body))
+    fn intern(cache: &StatementCache, parse_context: Option<&Arc<ParseContext>>, body: &[u8]) -> Arc<Statement> {
+        cache.intern(parse_context, &ServerParams::default(), body, || text(body))
     }
 
     #[test]
     fn equal_texts_under_equal_settings_are_one_statement() {
         let cache = StatementCache::default();
-        let (a, b) = (flavor(b"a"), flavor(b"b"));
+        let (a, b) = (parse_context(b"a"), parse_context(b"b"));
         let first = intern(&cache, Some(&a), b"select 1\0\0\0");
-        assert_eq!(intern(&cache, Some(&flavor(b"a")), b"select 1\0\0\0").id, first.id);
+        assert_eq!(intern(&cache, Some(&parse_context(b"a")), b"select 1\0\0\0").id, first.id);
         for other in [
             intern(&cache, Some(&b), b"select 1\0\0\0"),
             intern(&cache, Some(&a), b"select 1\0\0\x01\0\0\0\x17"),
@@ -496,7 +507,7 @@ mod tests {
     fn a_number_is_never_used_again() {
         let ids = Arc::<StatementIds>::default();
         let (cache, other) = (StatementCache::new(Arc::clone(&ids)), StatementCache::new(ids));
-        let a = flavor(b"a");
+        let a = parse_context(b"a");
         let first = intern(&cache, Some(&a), b"select 1\0\0\0");
         cache.retire(&first);
         let second = intern(&cache, Some(&a), b"select 1\0\0\0");
@@ -512,7 +523,7 @@ mod tests {
     #[test]
     fn statements_without_a_name_are_bounded_by_count_and_bytes() {
         let cache = StatementCache::default();
-        let a = flavor(b"a");
+        let a = parse_context(b"a");
         let kept = intern(&cache, Some(&a), b"kept");
         for n in 0..2 * MAX_UNUSED {
             intern(&cache, Some(&a), &n.to_be_bytes());
@@ -528,8 +539,8 @@ mod tests {
     #[test]
     fn names_count_their_bytes() {
         let cache = StatementCache::default();
-        let mut names = Names::default();
-        let named = |body: &[u8]| Some(Named { statement: intern(&cache, None, body), described: None });
+        let mut names = ClientStatements::default();
+        let named = |body: &[u8]| Some(NamedStatement { statement: intern(&cache, None, body), described: None });
         names.set(b"a", named(b"0123456789"));
         names.set(b"bc", named(b"01234"));
         assert_eq!(names.bytes(), 11 + 7);
@@ -544,14 +555,14 @@ mod tests {
     #[test]
     fn constants_and_characters_depend_on_reported_settings() {
         let params = |timezone: &[u8], name: &[u8]| {
-            let mut params = Params::default();
+            let mut params = ServerParams::default();
             params.set(b"TimeZone", timezone);
             params.set(b"application_name", name);
             params
         };
         let cache = StatementCache::default();
         let statement = cache.intern(None, &params(b"UTC", b"a"), b"x", || text(b"x"));
-        let others = |now: &Params| other_settings(&statement.params, now).collect::<Vec<_>>();
+        let others = |now: &ServerParams| other_settings(&statement.params, now).collect::<Vec<_>>();
         assert_eq!(others(&params(b"UTC", b"b")), [""; 0]);
         assert_eq!(others(&params(b"GMT", b"a")), ["TimeZone"]);
     }
@@ -564,7 +575,7 @@ mod tests {
     fn those_used_longest_ago_give_way() {
         let cache = StatementCache::default();
         let statements: Vec<_> = (0u8..4).map(|n| intern(&cache, None, &[n; 10])).collect();
-        let mut prepared = Prepared::default();
+        let mut prepared = ServerStatementCache::default();
         for statement in &statements {
             prepared.add(statement);
         }

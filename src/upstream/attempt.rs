@@ -6,18 +6,18 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::account::{Account, Freshness, Succession};
-use super::ask;
-use super::counters::Closing;
-use super::dial::{self, DialError, Dialled, Login, Secret};
-use super::link::Link;
+use super::counters::CloseReason;
+use super::dial::{self, DialError, Login, NewConn, Secret};
 use super::login_slots::LoginSlot;
 use super::pool::Pool;
 use super::registry::Registry;
+use super::role_auth::{Freshness, RoleAuth, Succession};
+use super::server_conn::ServerConn;
+use super::simple_query;
 use crate::config::Settings;
-use crate::error::Fault;
-use crate::track::Wanted;
-use crate::track::server_state::Goodbye;
+use crate::error::ClientError;
+use crate::track::RequestedParams;
+use crate::track::server_state::CloseMethod;
 use crate::wire::frontend;
 
 /// Tries to log in upstream as a client asks, in a task of its own that finishes even if the client goes away: what
@@ -37,18 +37,18 @@ pub fn attempt(
         let settings = registry.settings_of(&pool.key.database);
         let limit = match secret {
             // The client's thinking counts too.
-            Secret::Ask(_) => settings.client_login_timeout + settings.server_connect_timeout,
+            Secret::PasswordPrompt(_) => settings.client_login_timeout + settings.server_connect_timeout,
             _ => settings.server_connect_timeout,
         };
         registry.counters.tried.add();
         match dial::dial(&settings, login(&pool, &registry, &settings, secret), &registry, limit).await {
-            Ok(mut dialled) => {
-                let known = pool.account.freshness(Duration::ZERO) == Freshness::Stale;
-                let changed = pool.account.accepted(&registry, dialled.credential.clone());
-                let next = if known { succeed(&mut dialled, &pool, &registry, changed, limit).await } else { None };
+            Ok(mut new_conn) => {
+                let known = pool.role_auth.freshness(Duration::ZERO) == Freshness::Stale;
+                let changed = pool.role_auth.accepted(&registry, new_conn.credential.clone());
+                let next = if known { succeed(&mut new_conn, &pool, &registry, changed, limit).await } else { None };
                 let pool = next.unwrap_or(pool);
                 // The client need not wait for its slot; until it has one it counts as one that logs in.
-                let adopted = pool.adopt(dialled, &settings);
+                let adopted = pool.adopt(new_conn, &settings);
                 tokio::spawn(async move {
                     adopted.await;
                     drop(slot);
@@ -57,13 +57,13 @@ pub fn attempt(
             }
             Err(failed) => {
                 let error = failed.error.clone();
-                registry.counters.fail(&error.fault());
+                registry.counters.fail(&error.client_error());
                 // What a client's own startup settings lead to says nothing of its role.
-                if pool.key.extra.is_empty() && pool.account.is_denied(&registry, &error) {
-                    pool.account.deny(&registry, &error);
-                    registry.retire(&pool.account);
+                if pool.key.extra.is_empty() && pool.role_auth.is_denied(&registry, &error) {
+                    pool.role_auth.deny(&registry, &error);
+                    registry.retire(&pool.role_auth);
                 } else {
-                    pool.account.refused(&registry, &error);
+                    pool.role_auth.refused(&registry, &error);
                 }
                 // The client need not wait for that; the connection still counts as one that logs in.
                 let registry = Arc::clone(&registry);
@@ -84,33 +84,33 @@ pub fn attempt(
 ///
 /// # Errors
 /// The upstream's words, where it does not let the user in.
-pub async fn recheck(pool: &Arc<Pool>, registry: &Arc<Registry>, changed: bool) -> Result<(), Fault> {
+pub async fn recheck(pool: &Arc<Pool>, registry: &Arc<Registry>, changed: bool) -> Result<(), ClientError> {
     let slot = registry.login_slots.take().await;
     let settings = registry.settings_of(&pool.key.database);
     let limit = settings.server_connect_timeout;
-    let mut login = login(pool, registry, &settings, pool.account.secret(&settings));
+    let mut login = login(pool, registry, &settings, pool.role_auth.secret(&settings));
     // Without a client's own settings, which the server could refuse.
     login.params.retain(|(name, _)| name == b"database");
     registry.counters.tried.add();
     let outcome = dial::dial(&settings, login, registry, limit).await;
     let outcome = match outcome {
-        Ok(mut dialled) => {
-            pool.account.note_success();
-            succeed(&mut dialled, pool, registry, changed, limit).await;
-            let how = Link::close(dialled.conn, Goodbye::Terminate).await;
-            registry.closed(how, Closing::Login);
+        Ok(mut new_conn) => {
+            pool.role_auth.note_success();
+            succeed(&mut new_conn, pool, registry, changed, limit).await;
+            let how = ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
+            registry.closed(how, CloseReason::Login);
             Ok(())
         }
         Err(failed) => {
             let error = failed.error.clone();
-            registry.counters.fail(&error.fault());
+            registry.counters.fail(&error.client_error());
             failed.close(registry).await;
             if error.denies_login() {
                 let (database, user) = pool.key.shown();
-                info!(database, user, "the upstream lets this user in no more: {}", error.fault());
-                pool.account.deny(registry, &error);
-                registry.retire(&pool.account);
-                Err(error.fault())
+                info!(database, user, "the upstream lets this user in no more: {}", error.client_error());
+                pool.role_auth.deny(registry, &error);
+                registry.retire(&pool.role_auth);
+                Err(error.client_error())
             } else {
                 Ok(())
             }
@@ -121,20 +121,20 @@ pub async fn recheck(pool: &Arc<Pool>, registry: &Arc<Registry>, changed: bool) 
 }
 
 fn login(pool: &Pool, registry: &Registry, settings: &Settings, secret: Secret) -> Login {
-    let params = pool.startup_params(&Wanted::default(), settings);
-    Login { user: pool.key.user.clone(), params, secret, route: registry.route(&pool.key.database) }
+    let params = pool.startup_params(&RequestedParams::default(), settings);
+    Login { user: pool.key.user.clone(), params, secret, upstream_target: registry.upstream_target(&pool.key.database) }
 }
 
 /// Has the account of `pool` followed by another one, where connections of its are no longer those of the role that has just
 /// logged in; the pool that takes the place of this one, if so.
 async fn succeed(
-    dialled: &mut Dialled,
+    new_conn: &mut NewConn,
     pool: &Pool,
     registry: &Arc<Registry>,
     changed: bool,
     limit: Duration,
 ) -> Option<Arc<Pool>> {
-    let another = timeout(limit, has_another_role(dialled, &pool.account, registry)).await.unwrap_or(false);
+    let another = timeout(limit, has_another_role(new_conn, &pool.role_auth, registry)).await.unwrap_or(false);
     let succession = match (another, changed) {
         (true, _) => Succession::AnotherRole,
         (false, true) => Succession::SameRole,
@@ -142,16 +142,19 @@ async fn succeed(
     };
     let (database, user) = pool.key.shown();
     info!(database, user, ?succession, "this user's connections are replaced");
-    registry.succeed(&pool.account, succession);
+    registry.succeed(&pool.role_auth, succession);
     Some(registry.pool(&pool.key))
 }
 
 /// Whether the connections of `account` to the same server are those of another role than the one that has just logged in: it was
 /// renamed, or dropped and made anew. The server knows by their pids as which role they logged in; behind a pooler there are none such.
-async fn has_another_role(dialled: &mut Dialled, account: &Arc<Account>, registry: &Registry) -> bool {
-    let cards = registry.cards_of(account);
-    let pids: Vec<_> =
-        cards.iter().filter(|card| card.remote == dialled.address).map(|card| card.pid.to_string()).collect();
+async fn has_another_role(new_conn: &mut NewConn, role_auth: &Arc<RoleAuth>, registry: &Registry) -> bool {
+    let conn_infos = registry.cards_of(role_auth);
+    let pids: Vec<_> = conn_infos
+        .iter()
+        .filter(|conn_info| conn_info.remote == new_conn.address)
+        .map(|conn_info| conn_info.pid.to_string())
+        .collect();
     if pids.is_empty() {
         return false;
     }
@@ -162,6 +165,6 @@ async fn has_another_role(dialled: &mut Dialled, account: &Arc<Account>, registr
          AND a.usesysid OPERATOR(pg_catalog.<>) own.usesysid LIMIT 1",
         pids.join(",")
     );
-    frontend::put_query(&mut dialled.conn.output, sql.as_bytes());
-    matches!(ask::rows(&mut dialled.conn).await, Ok(Ok(rows)) if !rows.is_empty())
+    frontend::put_query(&mut new_conn.conn.output, sql.as_bytes());
+    matches!(simple_query::rows(&mut new_conn.conn).await, Ok(Ok(rows)) if !rows.is_empty())
 }

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use super::link::{BackendKey, Closed, InGate};
 use super::registry::Registry;
+use super::server_conn::{BackendKey, CancelGuard, Closed};
 use crate::net::{Conn, Stream};
 use crate::wire::frontend;
 
 /// How long a cancel request may take.
-const LIMIT: Duration = Duration::from_secs(5);
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sends a cancel request and waits until the server has closed the connection: only then has it been acted upon.
 /// The connection must not change hands meanwhile, which the gate ensures.
 ///
 /// Requests for one connection that come while one waits to be sent are one: a storm of them keeps no other client's waiting.
-pub async fn send(registry: &Registry, key: &BackendKey, gate: InGate) {
+pub async fn send(registry: &Registry, key: &BackendKey, gate: CancelGuard) {
     gate.once(|begun| async {
         let Ok(_slot) = registry.cancel_slots.acquire().await else { return };
         begun.note();
@@ -36,8 +36,8 @@ async fn send_now(registry: &Registry, key: &BackendKey) {
                 registry.counters.time_waits.add();
             }
         };
-        if let Some(encryptor) = &key.encryptor
-            && let Err(error) = encryptor.start(&mut stream).await
+        if let Some(server_tls) = &key.server_tls
+            && let Err(error) = server_tls.start(&mut stream).await
         {
             // The secret does not go out in clear text where the session itself was encrypted.
             by_us(&stream);
@@ -46,12 +46,12 @@ async fn send_now(registry: &Registry, key: &BackendKey) {
         let mut conn = Conn::new(stream, registry.buffers.clone());
         frontend::put_cancel(&mut conn.output, key.pid, &key.secret);
         conn.flush().await?;
-        if tokio::time::timeout(LIMIT / 2, conn.drain()).await.is_err() {
+        if tokio::time::timeout(CANCEL_TIMEOUT / 2, conn.drain()).await.is_err() {
             by_us(conn.stream());
         }
         io::Result::Ok(())
     };
-    match tokio::time::timeout(LIMIT, request).await {
+    match tokio::time::timeout(CANCEL_TIMEOUT, request).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(pid = key.pid, %error, "a cancel request failed"),
         Err(_) => debug!(pid = key.pid, "a cancel request timed out"),

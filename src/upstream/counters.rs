@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::histogram::Histogram;
-use crate::error::Fault;
+use crate::error::ClientError;
 use crate::track::Pins;
 
 /// A number that only grows.
@@ -31,7 +31,7 @@ impl Counter {
 
 /// Why an upstream connection was closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Closing {
+pub enum CloseReason {
     /// A client's session could not be made fit for another one, or was its own.
     #[default]
     Session,
@@ -57,7 +57,7 @@ pub enum Closing {
     Moved,
 }
 
-impl Closing {
+impl CloseReason {
     /// Every reason, with its name.
     pub const NAMES: [(Self, &'static str); 11] = [
         (Self::Session, "session"),
@@ -89,8 +89,8 @@ pub struct Counters {
     pub opened: Counter,
     /// Upstream connections closed.
     pub closed: Counter,
-    /// The same by reason, in the order of [`Closing::NAMES`].
-    pub closed_by_reason: [Counter; Closing::NAMES.len()],
+    /// The same by reason, in the order of [`CloseReason::NAMES`].
+    pub closed_by_reason: [Counter; CloseReason::NAMES.len()],
     /// Closes that may have left a TIME_WAIT on this host.
     pub time_waits: Counter,
     /// Attempts to connect for which there was no ephemeral port (`EADDRNOTAVAIL`).
@@ -135,13 +135,13 @@ pub struct Timings {
 pub struct Failures(Mutex<BTreeMap<String, u64>>);
 
 /// How many SQLSTATEs are told apart; a server could make up any number.
-const CODES: usize = 32;
+const MAX_CODES: usize = 32;
 
 impl Failures {
     /// Counts one more with `code`.
     pub fn add(&self, code: &str) {
         let mut codes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let code = if codes.len() < CODES || codes.contains_key(code) { code } else { "other" };
+        let code = if codes.len() < MAX_CODES || codes.contains_key(code) { code } else { "other" };
         *codes.entry(code.to_owned()).or_default() += 1;
     }
 
@@ -164,15 +164,15 @@ impl Counters {
     }
 
     /// An attempt to open a connection failed, with what a client would be told.
-    pub fn fail(&self, fault: &Fault) {
+    pub fn fail(&self, client_error: &ClientError) {
         self.failed.add();
-        self.failures.add(&fault.code());
+        self.failures.add(&client_error.code());
     }
 
     /// A connection was closed because of `why`.
-    pub fn close(&self, why: Closing) {
+    pub fn close(&self, why: CloseReason) {
         self.closed.add();
-        let by_reason = Closing::NAMES.iter().zip(&self.closed_by_reason);
+        let by_reason = CloseReason::NAMES.iter().zip(&self.closed_by_reason);
         if let Some((_, counter)) = by_reason.into_iter().find(|((reason, _), _)| *reason == why) {
             counter.add();
         }
@@ -187,7 +187,7 @@ impl Counters {
     /// The reasons for which connections were closed, with their counts.
     #[must_use]
     pub fn close_reasons(&self) -> String {
-        list(Closing::NAMES.iter().map(|(_, name)| *name).zip(&self.closed_by_reason))
+        list(CloseReason::NAMES.iter().map(|(_, name)| *name).zip(&self.closed_by_reason))
     }
 
     /// The reasons for which clients have kept connections, with their counts.

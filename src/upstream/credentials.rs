@@ -24,10 +24,10 @@ use crate::offload::Lane;
 use crate::permission::{Attempt, describe};
 
 /// The longest password that a program may print: tokens of cloud providers take kilobytes.
-const LONGEST: usize = 65_535;
+const MAX_PASSWORD_BYTES: usize = 65_535;
 
 /// How long the program may take.
-const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The directory that libpq's password files know as `localhost`.
 const DEFAULT_SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
@@ -119,7 +119,7 @@ impl Credentials {
             }
             Host::Unix(dir, port) => (dir.display().to_string(), *port),
         };
-        Ok(pgpass::look_up(&content, &pgpass::Wanted { host: &host, port, database, user }))
+        Ok(pgpass::look_up(&content, &pgpass::PassfileKey { host: &host, port, database, user }))
     }
 
     /// What the program printed lately, or prints now. It runs in a task of its own: whoever comes next has use for what
@@ -143,10 +143,10 @@ impl Credentials {
         let name = self.command[0].clone();
         let task = tokio::spawn(async move {
             let mut printed = printed;
-            let password = match timeout(COMMAND_LIMIT, run(command)).await {
+            let password = match timeout(COMMAND_TIMEOUT, run(command)).await {
                 Ok(outcome) => outcome.map_err(|why| format!("password_command: {name}: {why}"))?,
                 Err(_) => {
-                    return Err(format!("password_command: {name}: took longer than {} s", COMMAND_LIMIT.as_secs()));
+                    return Err(format!("password_command: {name}: took longer than {} s", COMMAND_TIMEOUT.as_secs()));
                 }
             };
             printed.insert(key, (Instant::now(), password.clone()));
@@ -181,7 +181,7 @@ async fn run(mut command: Command) -> Result<Password, String> {
     let mut child = spawned.map_err(|error| error.to_string())?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let complaints = async {
-        let mut lines = stderr.map(|stderr| BufReader::new(stderr.take(LONGEST as u64)).lines());
+        let mut lines = stderr.map(|stderr| BufReader::new(stderr.take(MAX_PASSWORD_BYTES as u64)).lines());
         let mut last = String::new();
         while let Some(Ok(Some(line))) = match &mut lines {
             Some(lines) => Some(lines.next_line().await),
@@ -196,7 +196,7 @@ async fn run(mut command: Command) -> Result<Password, String> {
     let output = async {
         let mut text = Vec::new();
         if let Some(stdout) = stdout {
-            stdout.take(LONGEST as u64 + 2).read_to_end(&mut text).await?;
+            stdout.take(MAX_PASSWORD_BYTES as u64 + 2).read_to_end(&mut text).await?;
         }
         io::Result::Ok(text)
     };
@@ -207,8 +207,8 @@ async fn run(mut command: Command) -> Result<Password, String> {
 }
 
 fn judge(status: ExitStatus, last: &str, password: Password) -> Result<Password, String> {
-    if password.expose().len() > LONGEST {
-        return Err(format!("printed more than {LONGEST} bytes"));
+    if password.expose().len() > MAX_PASSWORD_BYTES {
+        return Err(format!("printed more than {MAX_PASSWORD_BYTES} bytes"));
     }
     if !status.success() {
         let said = if last.is_empty() { String::new() } else { format!(": {last}") };

@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use tracing::info;
 
+use super::cleanup;
 use super::registry::{Registry, lock};
-use super::restore;
-use super::route::{Address, Endpoint};
+use super::target::{Address, TargetHost};
 use crate::config::Reset;
 
 /// How long a used session may stay idle before it is reset without anybody asking for it.
 const RESET_AFTER: Duration = Duration::from_millis(100);
 
 /// How often the janitor comes when nothing is due soon.
-const ROUND: Duration = Duration::from_secs(1);
+const ROUND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// After how long a pool without connections is forgotten.
-const ABANDONED: Duration = Duration::from_secs(600);
+const FORGET_AFTER: Duration = Duration::from_secs(600);
 
 impl Registry {
     /// Looks after idle connections for as long as the process lives.
@@ -28,19 +28,19 @@ impl Registry {
         loop {
             let age = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
             self.last_round.store(age, Ordering::Relaxed);
-            tokio::time::sleep(if dirty { RESET_AFTER } else { ROUND }).await;
+            tokio::time::sleep(if dirty { RESET_AFTER } else { ROUND_INTERVAL }).await;
             dirty = false;
             let pools = self.all_pools();
             for pool in &pools {
                 let settings = self.settings_of(&pool.key.database);
                 let reset_due = (settings.reset == Reset::Always).then_some(RESET_AFTER);
-                let (resets, some_dirty) = pool.tidy(&settings, reset_due);
+                let (resets, some_dirty) = pool.maintain(&settings, reset_due);
                 dirty |= some_dirty;
-                for upstream in resets {
+                for pooled in resets {
                     let pool = Arc::clone(pool);
                     let limit = settings.cleanup_timeout;
                     tokio::spawn(async move {
-                        if let Some(mut fresh) = restore::reset_idle(upstream, limit).await {
+                        if let Some(mut fresh) = cleanup::reset_idle(pooled, limit).await {
                             pool.parameters.learn_reset(&mut fresh.state);
                             pool.hand_out(fresh);
                         }
@@ -50,7 +50,9 @@ impl Registry {
             drop(pools);
             self.look_up_again();
             lock(&self.pools).retain(|_, pool| {
-                Arc::strong_count(pool) > 1 || pool.is_awaited() || !(pool.is_unborn() || pool.is_abandoned(ABANDONED))
+                Arc::strong_count(pool) > 1
+                    || pool.expects_clients()
+                    || !(pool.never_connected() || pool.is_abandoned(FORGET_AFTER))
             });
         }
     }
@@ -59,15 +61,15 @@ impl Registry {
     /// stands for are closed as they come free.
     fn look_up_again(&self) {
         let age = self.settings.load().dns_max_ttl;
-        let routes = self.routes();
-        let due = |endpoint: &Endpoint| endpoint.resolved().is_some_and(|(_, since, _)| since >= age);
-        for route in routes.all() {
-            for at in (0..route.endpoints.len()).filter(|at| due(&route.endpoints[*at])) {
-                let (route, registry) = (Arc::clone(route), self.this.clone());
+        let upstream_targets = self.upstream_targets();
+        let due = |endpoint: &TargetHost| endpoint.resolved().is_some_and(|(_, since, _)| since >= age);
+        for upstream_target in upstream_targets.all() {
+            for at in (0..upstream_target.endpoints.len()).filter(|at| due(&upstream_target.endpoints[*at])) {
+                let (upstream_target, registry) = (Arc::clone(upstream_target), self.this.clone());
                 tokio::spawn(async move {
-                    let vanished = route.endpoints[at].vanished(age).await;
+                    let vanished = upstream_target.endpoints[at].vanished(age).await;
                     if let Some(registry) = registry.upgrade().filter(|_| !vanished.is_empty()) {
-                        info!("{} no longer stands for {vanished:?}", route.endpoints[at].host);
+                        info!("{} no longer stands for {vanished:?}", upstream_target.endpoints[at].host);
                         registry.leave(&vanished);
                     }
                 });
@@ -77,11 +79,11 @@ impl Registry {
 
     /// Has connections to these addresses closed as they come free.
     fn leave(&self, addresses: &[SocketAddr]) {
-        for card in self.all_pools().iter().flat_map(|pool| pool.cards.all()) {
-            if let Address::Tcp(address) = &card.remote
+        for conn_info in self.all_pools().iter().flat_map(|pool| pool.conn_infos.all()) {
+            if let Address::Tcp(address) = &conn_info.remote
                 && addresses.contains(address)
             {
-                card.retire();
+                conn_info.retire();
             }
         }
     }

@@ -7,16 +7,16 @@ use std::time::Instant;
 
 use tokio::runtime::Handle;
 
-use super::link::Link;
 use super::pool::Pool;
-use super::slots::Held;
+use super::server_conn::ServerConn;
+use super::slots::SlotGuard;
 use crate::track::Clean;
 use crate::track::server_state::UsedBy;
 
 /// A connection and the slots it holds. Dropping it closes the connection in the background, and frees the slots
 /// when it is closed.
 #[derive(Debug)]
-pub struct Upstream {
+pub struct PooledConn {
     // Boxed, because it changes hands several times per request.
     open: Option<Box<Open>>,
     pool: Weak<Pool>,
@@ -24,15 +24,15 @@ pub struct Upstream {
 
 #[derive(Debug)]
 struct Open {
-    link: Link,
-    slots: Held,
+    server_conn: ServerConn,
+    slots: SlotGuard,
 }
 
-impl Upstream {
+impl PooledConn {
     /// An open connection that holds its slots.
     #[must_use]
-    pub fn new(link: Link, slots: Held, pool: Weak<Pool>) -> Self {
-        Self { open: Some(Box::new(Open { link, slots })), pool }
+    pub fn new(server_conn: ServerConn, slots: SlotGuard, pool: Weak<Pool>) -> Self {
+        Self { open: Some(Box::new(Open { server_conn, slots })), pool }
     }
 
     fn open(&self) -> &Open {
@@ -48,33 +48,33 @@ impl Upstream {
     }
 }
 
-impl Deref for Upstream {
-    type Target = Link;
+impl Deref for PooledConn {
+    type Target = ServerConn;
 
-    fn deref(&self) -> &Link {
-        &self.open().link
+    fn deref(&self) -> &ServerConn {
+        &self.open().server_conn
     }
 }
 
-impl DerefMut for Upstream {
-    fn deref_mut(&mut self) -> &mut Link {
-        &mut self.open_mut().link
+impl DerefMut for PooledConn {
+    fn deref_mut(&mut self) -> &mut ServerConn {
+        &mut self.open_mut().server_conn
     }
 }
 
-impl Drop for Upstream {
+impl Drop for PooledConn {
     fn drop(&mut self) {
         let Some(open) = self.open.take() else { return };
-        let Open { link, slots } = *open;
+        let Open { server_conn, slots } = *open;
         let pool = self.pool.clone();
         // Without a runtime the process is about to end, and the kernel closes the socket.
         let Ok(runtime) = Handle::try_current() else { return };
         runtime.spawn(async move {
-            link.gate.opened().await;
-            let how = Link::close(link.conn, link.state.goodbye).await;
+            server_conn.gate.opened().await;
+            let how = ServerConn::close(server_conn.conn, server_conn.state.close_method).await;
             drop(slots);
             if let Some(pool) = pool.upgrade() {
-                pool.closed(how, link.closing);
+                pool.closed(how, server_conn.close_reason);
             }
         });
     }
@@ -86,7 +86,7 @@ impl Drop for Upstream {
 /// in the middle of something. Only [`Lease::release`] gives it back, and that takes a proof.
 #[derive(Debug)]
 pub struct Lease {
-    upstream: Option<Upstream>,
+    pooled: Option<PooledConn>,
     pool: Arc<Pool>,
     active: bool,
     /// Its client has not used it yet.
@@ -94,9 +94,9 @@ pub struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(upstream: Upstream, pool: Arc<Pool>) -> Self {
+    pub(super) fn new(pooled: PooledConn, pool: Arc<Pool>) -> Self {
         pool.leased.fetch_add(1, Ordering::Relaxed);
-        Self { upstream: Some(upstream), pool, active: false, unused: false }
+        Self { pooled: Some(pooled), pool, active: false, unused: false }
     }
 
     /// Gives the connection back, which has been used until `now`.
@@ -131,12 +131,12 @@ impl Lease {
     }
 
     /// Its pool, the connection itself, and how it is lent: for the relay, which looks at all of them all the time.
-    pub fn parts(&mut self) -> (&Arc<Pool>, &mut Link, OnLoan<'_>) {
-        let Self { upstream, pool, active, .. } = self;
+    pub fn parts(&mut self) -> (&Arc<Pool>, &mut ServerConn, LeaseActivity<'_>) {
+        let Self { pooled, pool, active, .. } = self;
         let pool = &*pool;
         // As in `deref_mut`.
-        let Some(upstream) = upstream else { unreachable!("a lease has its connection until it ends") };
-        (pool, &mut upstream.open_mut().link, OnLoan { pool, active })
+        let Some(pooled) = pooled else { unreachable!("a lease has its connection until it ends") };
+        (pool, &mut pooled.open_mut().server_conn, LeaseActivity { pool, active })
     }
 
     /// The pool it belongs to.
@@ -146,16 +146,16 @@ impl Lease {
     }
 
     fn give_back(mut self, returned: Instant) {
-        let Some(mut upstream) = self.upstream.take() else { return };
-        upstream.returned = returned;
-        if upstream.gate.is_open() {
-            self.pool.take_back(upstream);
+        let Some(mut pooled) = self.pooled.take() else { return };
+        pooled.returned = returned;
+        if pooled.gate.is_open() {
+            self.pool.take_back(pooled);
         } else {
             let pool = Arc::clone(&self.pool);
             tokio::spawn(async move {
-                let gate = Arc::clone(&upstream.gate);
+                let gate = Arc::clone(&pooled.gate);
                 gate.opened().await;
-                pool.take_back(upstream);
+                pool.take_back(pooled);
             });
         }
     }
@@ -163,12 +163,12 @@ impl Lease {
 
 /// How a connection is lent.
 #[derive(Debug)]
-pub struct OnLoan<'a> {
+pub struct LeaseActivity<'a> {
     pool: &'a Arc<Pool>,
     active: &'a mut bool,
 }
 
-impl OnLoan<'_> {
+impl LeaseActivity<'_> {
     /// The pool it belongs to.
     #[must_use]
     pub fn pool(&self) -> &Arc<Pool> {
@@ -189,26 +189,26 @@ impl OnLoan<'_> {
 }
 
 impl Deref for Lease {
-    type Target = Link;
+    type Target = ServerConn;
 
-    fn deref(&self) -> &Link {
+    fn deref(&self) -> &ServerConn {
         // `upstream` is taken in `give_back` only, which consumes the lease.
-        let Some(upstream) = &self.upstream else { unreachable!("a lease has its connection until it ends") };
-        &upstream.open().link
+        let Some(pooled) = &self.pooled else { unreachable!("a lease has its connection until it ends") };
+        &pooled.open().server_conn
     }
 }
 
 impl DerefMut for Lease {
-    fn deref_mut(&mut self) -> &mut Link {
+    fn deref_mut(&mut self) -> &mut ServerConn {
         // As above.
-        let Some(upstream) = &mut self.upstream else { unreachable!("a lease has its connection until it ends") };
-        &mut upstream.open_mut().link
+        let Some(pooled) = &mut self.pooled else { unreachable!("a lease has its connection until it ends") };
+        &mut pooled.open_mut().server_conn
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        OnLoan { pool: &self.pool, active: &mut self.active }.set_active(false);
+        LeaseActivity { pool: &self.pool, active: &mut self.active }.set_active(false);
         self.set_unused(false);
         self.pool.leased.fetch_sub(1, Ordering::Relaxed);
     }

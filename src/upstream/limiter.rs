@@ -13,17 +13,17 @@ use tokio::time::{sleep, timeout_at};
 use super::registry::lock;
 use super::slots::{Slot, Slots};
 use crate::auth::{Bucket, Source, WrongAnswers};
-use crate::error::{Blame, Fault, sqlstate};
+use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::{Peer, Stream};
 
 /// Most sources that are remembered.
-const SOURCES: usize = 10_000;
+const MAX_SOURCES: usize = 10_000;
 
 /// Most attempts of one source that wait for an account's turn or a login slot.
-const ATTEMPTS: usize = 8;
+const MAX_WAITING_ATTEMPTS: usize = 8;
 
 /// Most replies to wrong answers of one source that are held back at a time.
-const DELAYED: usize = 256;
+const MAX_DELAYED_REPLIES: usize = 256;
 
 /// Wrong cancel keys of one source that are looked at at once.
 const CANCEL_BURST: u32 = 100;
@@ -32,7 +32,7 @@ const CANCEL_BURST: u32 = 100;
 const CANCEL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Most cancel requests of one source that wait for that; more are dropped.
-const CANCELS_WAITING: usize = 256;
+const MAX_WAITING_CANCELS: usize = 256;
 
 /// The attempts of all sources.
 #[derive(Debug, Default)]
@@ -96,12 +96,12 @@ impl Limiter {
         if let Some(known) = sources.get(&source) {
             return Arc::clone(known);
         }
-        if sources.len() >= SOURCES {
+        if sources.len() >= MAX_SOURCES {
             let now = Instant::now();
             sources.retain(|_, limit| Arc::strong_count(limit) > 1 || !limit.is_forgiven(now));
-            if sources.len() >= SOURCES {
+            if sources.len() >= MAX_SOURCES {
                 // Addresses without number: forgetting some lets each have another burst, and the lanes keep the rest apart.
-                let mut places = 0..SOURCES / 2;
+                let mut places = 0..MAX_SOURCES / 2;
                 sources.retain(|_, limit| Arc::strong_count(limit) > 1 || places.next().is_some());
             }
         }
@@ -116,11 +116,11 @@ impl SourceLimit {
             source,
             lane: tokio::sync::Mutex::default(),
             answers: Mutex::new(WrongAnswers::new(now)),
-            attempts: Semaphore::new(ATTEMPTS),
-            delayed: Slots::new(DELAYED),
+            attempts: Semaphore::new(MAX_WAITING_ATTEMPTS),
+            delayed: Slots::new(MAX_DELAYED_REPLIES),
             cancel_lane: tokio::sync::Mutex::default(),
             cancels: Mutex::new(Bucket::new(CANCEL_BURST, CANCEL_INTERVAL, now)),
-            cancels_waiting: Slots::new(CANCELS_WAITING),
+            cancels_waiting: Slots::new(MAX_WAITING_CANCELS),
         }
     }
 
@@ -128,7 +128,7 @@ impl SourceLimit {
     ///
     /// # Errors
     /// When that is too late.
-    pub async fn turn(&self, deadline: tokio::time::Instant) -> Result<Turn<'_>, Fault> {
+    pub async fn turn(&self, deadline: tokio::time::Instant) -> Result<Turn<'_>, ClientError> {
         let turn = async {
             let _lane = self.lane().await;
             let attempt = self.attempts.acquire().await.ok();
@@ -141,7 +141,7 @@ impl SourceLimit {
     ///
     /// # Errors
     /// As [`SourceLimit::turn`].
-    pub async fn turn_to_compare(&self, deadline: tokio::time::Instant) -> Result<Turn<'_>, Fault> {
+    pub async fn turn_to_compare(&self, deadline: tokio::time::Instant) -> Result<Turn<'_>, ClientError> {
         if lock(&self.answers).wait(Instant::now()).is_zero() {
             return Ok(Turn { limit: self, _lane: None, _attempt: None });
         }
@@ -153,7 +153,7 @@ impl SourceLimit {
         turn_in(&self.lane, || lock(&self.answers).wait(Instant::now())).await
     }
 
-    fn late(&self) -> Fault {
+    fn late(&self) -> ClientError {
         self.too_many().detail(
             "Others that came from there before were still being tried when this login's time was over (client_login_timeout).",
         )
@@ -174,9 +174,11 @@ impl SourceLimit {
     ///
     /// # Errors
     /// The reply, when too many are held back already.
-    pub fn delay(&self, longest: Duration) -> Result<Delay, Fault> {
+    pub fn delay(&self, longest: Duration) -> Result<Delay, ClientError> {
         let place = self.delayed.try_take().ok_or_else(|| {
-            self.too_many().detail(format!("The replies to {DELAYED} others that came from there are being held back."))
+            self.too_many().detail(format!(
+                "The replies to {MAX_DELAYED_REPLIES} others that came from there are being held back."
+            ))
         })?;
         Ok(Delay { length: lock(&self.answers).delay(Instant::now(), longest), _place: place })
     }
@@ -200,9 +202,9 @@ impl SourceLimit {
         lock(&self.answers).are_forgiven(now) && lock(&self.cancels).is_full(now)
     }
 
-    fn too_many(&self) -> Fault {
+    fn too_many(&self) -> ClientError {
         let message = format!("too many wrong passwords from {}", self.source);
-        Fault::fatal(Blame::Client, sqlstate::TOO_MANY_CONNECTIONS, message)
+        ClientError::fatal(ErrorSource::Client, sqlstate::TOO_MANY_CONNECTIONS, message)
             .hint("The limit is per user of this machine on unix sockets, and per address on TCP.")
     }
 }
@@ -227,13 +229,13 @@ mod tests {
         for uid in 0..20 {
             limiter.source(Source::Uid(uid)).count();
         }
-        for uid in 100..u32::try_from(SOURCES + 90).expect("small") {
+        for uid in 100..u32::try_from(MAX_SOURCES + 90).expect("small") {
             let _ = limiter.source(Source::Uid(uid));
         }
-        assert!(lock(&limiter.0).len() <= SOURCES);
-        for uid in 100_000..u32::try_from(100_000 + 3 * SOURCES).expect("small") {
+        assert!(lock(&limiter.0).len() <= MAX_SOURCES);
+        for uid in 100_000..u32::try_from(100_000 + 3 * MAX_SOURCES).expect("small") {
             limiter.source(Source::Uid(uid)).count();
         }
-        assert!(lock(&limiter.0).len() <= SOURCES);
+        assert!(lock(&limiter.0).len() <= MAX_SOURCES);
     }
 }

@@ -11,10 +11,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
 /// Time that a client has for its answer while other logins wait.
-const SHORT: Duration = Duration::from_millis(20);
+const BUSY_ANSWER_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// Time that it has while none does.
-const LONG: Duration = Duration::from_millis(250);
+const QUIET_ANSWER_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// The logins that may be under way.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl LoginSlots {
 
     /// Completes when a login that only waits for its client should give its slot up.
     pub(super) async fn patience_ends(&self) {
-        sleep(SHORT).await;
+        sleep(BUSY_ANSWER_TIMEOUT).await;
         let wanted = async {
             loop {
                 let mut notified = std::pin::pin!(self.wanted.notified());
@@ -80,7 +80,7 @@ impl LoginSlots {
         };
         tokio::select! {
             () = wanted => {}
-            () = sleep(LONG.saturating_sub(SHORT)) => {}
+            () = sleep(QUIET_ANSWER_TIMEOUT.saturating_sub(BUSY_ANSWER_TIMEOUT)) => {}
         }
     }
 }
@@ -95,7 +95,7 @@ mod tests {
         let began = tokio::time::Instant::now();
         let taken = slots.take().await;
         slots.patience_ends().await;
-        assert_eq!(began.elapsed(), LONG);
+        assert_eq!(began.elapsed(), QUIET_ANSWER_TIMEOUT);
         let next = tokio::spawn({
             let slots = Arc::clone(&slots);
             async move { slots.take().await }
@@ -103,7 +103,7 @@ mod tests {
         tokio::task::yield_now().await;
         let began = tokio::time::Instant::now();
         slots.patience_ends().await;
-        assert_eq!(began.elapsed(), SHORT);
+        assert_eq!(began.elapsed(), BUSY_ANSWER_TIMEOUT);
         drop(taken);
         drop(next.await);
         assert_eq!(slots.waiting.load(Ordering::SeqCst), 0);

@@ -25,36 +25,36 @@
 //! An [`Upstream`] exists only while it holds a slot of its pool, and is exactly one of: *idle* (in
 //! deadpool's set), *handed* to somebody who waits, *leased*, or *closing*.
 
-pub mod account;
-pub mod ask;
 pub mod attempt;
+pub mod auth_query;
 pub mod cancel;
-pub mod card;
+pub mod cleanup;
+pub mod conn_info;
 pub mod counters;
 pub mod credentials;
 pub mod dial;
-pub mod encrypt;
 pub mod histogram;
 mod janitor;
 pub mod lease;
 pub mod limiter;
-pub mod link;
 pub mod login_slots;
-pub mod lookup;
+pub mod pause;
 pub mod pool;
+pub mod pool_stats;
 pub mod queue;
 pub mod quota;
 pub mod registry;
-pub mod restore;
-pub mod route;
+pub mod role_auth;
+pub mod server_conn;
+pub mod server_tls;
+pub mod simple_query;
 pub mod slots;
-pub mod switches;
-pub mod traffic;
+pub mod target;
 
-pub use account::Account;
-pub use counters::{Closing, Counters};
-pub use dial::{Ask, DialError, Secret};
-pub use lease::{Lease, Upstream};
-pub use link::Link;
+pub use counters::{CloseReason, Counters};
+pub use dial::{DialError, PasswordPrompt, Secret};
+pub use lease::{Lease, PooledConn};
 pub use pool::{CheckoutError, Pool, PoolKey};
 pub use registry::Registry;
+pub use role_auth::RoleAuth;
+pub use server_conn::ServerConn;

@@ -19,15 +19,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Why somebody waited in vain.
 #[derive(Clone, Debug)]
-pub enum InVain {
+pub enum WaitError {
     /// Opening a connection failed.
-    Dial(DialError),
+    Connect(DialError),
     /// It took too long.
-    Late,
+    Timeout,
 }
 
 /// Where what somebody waits for arrives.
-pub type Receiver<T> = oneshot::Receiver<Result<T, InVain>>;
+pub type Receiver<T> = oneshot::Receiver<Result<T, WaitError>>;
 
 /// The waiting, of one pool. `T` is an open connection.
 #[derive(Debug)]
@@ -36,19 +36,19 @@ pub struct Queue<T> {
     waiters: VecDeque<Waiter<T>>,
     next_number: u64,
     /// When somebody looks whose patience is over.
-    watch: Option<Instant>,
+    next_expiry: Option<Instant>,
     dialling: usize,
     pause: Duration,
     not_before: Option<Instant>,
     /// Somebody sees to it that the next attempt is made when the pause is over.
-    alarm_set: bool,
+    retry_timer_set: bool,
     last_error: Option<DialError>,
 }
 
 #[derive(Debug)]
 struct Waiter<T> {
     number: u64,
-    sender: oneshot::Sender<Result<T, InVain>>,
+    sender: oneshot::Sender<Result<T, WaitError>>,
     /// When it gives up; `None` for never.
     until: Option<Instant>,
 }
@@ -58,11 +58,11 @@ impl<T> Default for Queue<T> {
         Self {
             waiters: VecDeque::new(),
             next_number: 0,
-            watch: None,
+            next_expiry: None,
             dialling: 0,
             pause: Duration::ZERO,
             not_before: None,
-            alarm_set: false,
+            retry_timer_set: false,
             last_error: None,
         }
     }
@@ -115,34 +115,34 @@ impl<T> Queue<T> {
     }
 
     /// Whether somebody must be told to look at `until`, because nobody does before.
-    pub fn watch(&mut self, until: Instant) -> bool {
-        let soon_enough = self.watch.is_some_and(|at| at <= until);
+    pub fn set_next_expiry(&mut self, until: Instant) -> bool {
+        let soon_enough = self.next_expiry.is_some_and(|at| at <= until);
         if !soon_enough {
-            self.watch = Some(until);
+            self.next_expiry = Some(until);
         }
         !soon_enough
     }
 
     /// Whoever was told to look at `at` does so now, and sends those away whose patience is over. Says when to look
     /// again, if anybody is still waited for then.
-    pub fn send_away(&mut self, at: Instant, now: Instant) -> Option<Instant> {
+    pub fn expire(&mut self, at: Instant, now: Instant) -> Option<Instant> {
         let is_over = |waiter: &Waiter<T>| waiter.until.is_some_and(|until| until <= now);
         if self.waiters.iter().any(is_over) {
             for waiter in std::mem::take(&mut self.waiters) {
                 if is_over(&waiter) {
                     // Whoever went away needs no answer.
-                    let _ = waiter.sender.send(Err(InVain::Late));
+                    let _ = waiter.sender.send(Err(WaitError::Timeout));
                 } else {
                     self.waiters.push_back(waiter);
                 }
             }
         }
-        if self.watch != Some(at) {
+        if self.next_expiry != Some(at) {
             // Somebody else looks sooner.
             return None;
         }
-        self.watch = self.waiters.iter().filter_map(|waiter| waiter.until).min();
-        self.watch
+        self.next_expiry = self.waiters.iter().filter_map(|waiter| waiter.until).min();
+        self.next_expiry
     }
 
     /// Whether another attempt may start, `beyond` those who wait for one.
@@ -159,13 +159,13 @@ impl<T> Queue<T> {
     }
 
     /// Whether an alarm is to be set for the end of the pause; once, however many ask.
-    pub fn set_alarm(&mut self) -> bool {
-        !std::mem::replace(&mut self.alarm_set, true)
+    pub fn set_retry_timer(&mut self) -> bool {
+        !std::mem::replace(&mut self.retry_timer_set, true)
     }
 
     /// The alarm has gone off.
-    pub fn alarm_rings(&mut self) {
-        self.alarm_set = false;
+    pub fn retry_timer_fired(&mut self) {
+        self.retry_timer_set = false;
     }
 
     /// Notes an attempt that starts.
@@ -194,10 +194,10 @@ impl<T> Queue<T> {
         if !error.may_pass() {
             for waiter in self.waiters.drain(..places.min(self.waiters.len())) {
                 // As above.
-                let _ = waiter.sender.send(Err(InVain::Dial(error.clone())));
+                let _ = waiter.sender.send(Err(WaitError::Connect(error.clone())));
             }
         }
-        let news = self.last_error.as_ref().is_none_or(|last| last.fault() != error.fault());
+        let news = self.last_error.as_ref().is_none_or(|last| last.client_error() != error.client_error());
         self.last_error = Some(error.clone());
         news
     }
@@ -218,17 +218,17 @@ impl<T> Queue<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Blame, Fault, sqlstate};
+    use crate::error::{ClientError, ErrorSource, sqlstate};
 
     fn down() -> DialError {
         DialError::Unreachable { host: "h".into(), why: "Connection refused".into(), refused: true }
     }
 
     fn refused() -> DialError {
-        let fault = Fault::fatal(Blame::Upstream, sqlstate::INVALID_PASSWORD, "no");
+        let client_error = ClientError::fatal(ErrorSource::Server, sqlstate::INVALID_PASSWORD, "no");
         let mut frame = Vec::new();
-        fault.put(&mut frame);
-        DialError::Refused(Fault::Upstream(frame.into()), None)
+        client_error.put(&mut frame);
+        DialError::Refused(ClientError::Server(frame.into()), None)
     }
 
     #[test]
@@ -270,19 +270,22 @@ mod tests {
         let start = Instant::now();
         let at = |secs| start + Duration::from_secs(secs);
         let (_, mut patient) = queue.enter(Some(at(20)));
-        assert!(queue.watch(at(20)));
+        assert!(queue.set_next_expiry(at(20)));
         let (_, mut hasty) = queue.enter(Some(at(5)));
-        assert!(queue.watch(at(5)), "somebody has to look sooner");
+        assert!(queue.set_next_expiry(at(5)), "somebody has to look sooner");
         let (_, mut third) = queue.enter(Some(at(12)));
-        assert!(!queue.watch(at(12)), "somebody looks before");
+        assert!(!queue.set_next_expiry(at(12)), "somebody looks before");
         let (_, _endless) = queue.enter(None);
-        assert_eq!(queue.send_away(at(5), at(5)), Some(at(12)));
-        assert!(matches!(hasty.try_recv(), Ok(Err(InVain::Late))));
+        assert_eq!(queue.expire(at(5), at(5)), Some(at(12)));
+        assert!(matches!(hasty.try_recv(), Ok(Err(WaitError::Timeout))));
         assert!(patient.try_recv().is_err() && third.try_recv().is_err(), "the others still wait");
-        assert_eq!(queue.send_away(at(20), at(21)), None, "the watch is another's");
-        assert!(matches!((patient.try_recv(), third.try_recv()), (Ok(Err(InVain::Late)), Ok(Err(InVain::Late)))));
-        assert_eq!((queue.send_away(at(12), at(21)), queue.waiting()), (None, 1));
-        assert!(queue.watch(at(30)), "nobody looks any more");
+        assert_eq!(queue.expire(at(20), at(21)), None, "the watch is another's");
+        assert!(matches!(
+            (patient.try_recv(), third.try_recv()),
+            (Ok(Err(WaitError::Timeout)), Ok(Err(WaitError::Timeout)))
+        ));
+        assert_eq!((queue.expire(at(12), at(21)), queue.waiting()), (None, 1));
+        assert!(queue.set_next_expiry(at(30)), "nobody looks any more");
     }
 
     #[test]
@@ -298,9 +301,9 @@ mod tests {
             pauses.push((at - now).as_millis());
         }
         assert_eq!(pauses, [50, 100, 200, 250, 250]);
-        assert!(queue.set_alarm() && !queue.set_alarm(), "one alarm, however many wait");
-        queue.alarm_rings();
-        assert!(queue.set_alarm());
+        assert!(queue.set_retry_timer() && !queue.set_retry_timer(), "one alarm, however many wait");
+        queue.retry_timer_fired();
+        assert!(queue.set_retry_timer());
         queue.dial_starts();
         assert_eq!(queue.next(0, 4, now + Duration::from_secs(9)), Next::Nothing, "a single probe");
         assert_eq!(queue.waiting(), 9);
@@ -314,7 +317,7 @@ mod tests {
         let mut receivers: Vec<_> = (0..3).map(|_| queue.enter(None).1).collect();
         queue.failed(&refused(), 2, Instant::now());
         for receiver in &mut receivers[..2] {
-            assert!(matches!(receiver.try_recv(), Ok(Err(InVain::Dial(_)))));
+            assert!(matches!(receiver.try_recv(), Ok(Err(WaitError::Connect(_)))));
         }
         assert!(receivers[2].try_recv().is_err(), "who comes third gets a connection that is open already");
         queue.failed(&refused(), usize::MAX, Instant::now());

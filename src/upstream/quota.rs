@@ -9,57 +9,57 @@ use crate::config::Settings;
 
 /// All places are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
+pub struct QuotaExceeded;
 
 /// A user's places.
 #[derive(Clone, Debug)]
-struct Places {
+struct UserQuota {
     clients: Arc<Slots>,
     upstream: Arc<Slots>,
 }
 
 /// The places of users that are limited.
 #[derive(Debug, Default)]
-pub(super) struct Quotas(Mutex<HashMap<Vec<u8>, Places>>);
+pub(super) struct Quotas(Mutex<HashMap<Vec<u8>, UserQuota>>);
 
 impl Quotas {
     /// Adapts to new limits.
     pub fn resize(&self, settings: &Settings) {
-        for (user, places) in &*lock(&self.0) {
+        for (user, quota) in &*lock(&self.0) {
             let limits = settings.limits.get(user).copied().unwrap_or_default();
-            places.clients.resize(limits.max_user_client_connections.unwrap_or(usize::MAX));
-            places.upstream.resize(limits.max_user_connections.unwrap_or(usize::MAX));
+            quota.clients.resize(limits.max_user_client_connections.unwrap_or(usize::MAX));
+            quota.upstream.resize(limits.max_user_connections.unwrap_or(usize::MAX));
         }
     }
 }
 
 impl Registry {
     /// The places of `user`, if its clients or connections are limited.
-    fn places_of(&self, user: &[u8]) -> Option<Places> {
+    fn user_quota(&self, user: &[u8]) -> Option<UserQuota> {
         let settings = self.settings.load();
         let limits = settings.limits.get(user)?;
         let mut users = lock(&self.quotas.0);
         let unlimited = |limit: Option<usize>| Slots::new(limit.unwrap_or(usize::MAX));
-        let places = users.entry(user.to_vec()).or_insert_with(|| Places {
+        let quota = users.entry(user.to_vec()).or_insert_with(|| UserQuota {
             clients: unlimited(limits.max_user_client_connections),
             upstream: unlimited(limits.max_user_connections),
         });
-        Some(places.clone())
+        Some(quota.clone())
     }
 
     /// A place for an upstream connection of `user`; none is needed where there is no limit.
     ///
     /// # Errors
     /// When all are taken.
-    pub(super) fn user_slot(&self, user: &[u8]) -> Result<Option<Slot>, Full> {
-        self.places_of(user).map(|places| places.upstream.try_take().ok_or(Full)).transpose()
+    pub(super) fn user_slot(&self, user: &[u8]) -> Result<Option<Slot>, QuotaExceeded> {
+        self.user_quota(user).map(|quota| quota.upstream.try_take().ok_or(QuotaExceeded)).transpose()
     }
 
     /// A place for a client of `user`; none is needed where there is no limit.
     ///
     /// # Errors
     /// When all are taken.
-    pub fn client_slot(&self, user: &[u8]) -> Result<Option<Slot>, Full> {
-        self.places_of(user).map(|places| places.clients.try_take().ok_or(Full)).transpose()
+    pub fn client_slot(&self, user: &[u8]) -> Result<Option<Slot>, QuotaExceeded> {
+        self.user_quota(user).map(|quota| quota.clients.try_take().ok_or(QuotaExceeded)).transpose()
     }
 }

@@ -9,32 +9,32 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore};
 
-use super::account::{Account, Succession};
-use super::card::Card;
-use super::counters::{Closing, Counters};
+use super::auth_query::ReclaimableSlots;
+use super::conn_info::ConnInfo;
+use super::counters::{CloseReason, Counters};
 use super::limiter::Limiter;
-use super::link::Closed;
 use super::login_slots::LoginSlots;
-use super::lookup::Keepers;
+use super::pause::PauseState;
 use super::pool::{Pool, PoolKey, Sharing};
+use super::pool_stats::PoolStats;
 use super::quota::Quotas;
-use super::route::{Endpoint, Route, Routes};
+use super::role_auth::{RoleAuth, Succession};
+use super::server_conn::Closed;
 use super::slots::{Slot, Slots};
-use super::switches::Switches;
-use super::traffic::Traffic;
+use super::target::{TargetHost, UpstreamTarget, UpstreamTargets};
 use crate::auth::ProcessKey;
 use crate::config::Settings;
 use crate::net::BufferPool;
 use crate::track::statements::StatementIds;
 
 /// How many (database, user)s may be remembered that have never logged in.
-const STRANGERS: usize = 1000;
+const MAX_UNVERIFIED_ROLES: usize = 1000;
 
 /// A database and a user.
-pub type Whose = (Vec<u8>, Vec<u8>);
+pub type DatabaseUser = (Vec<u8>, Vec<u8>);
 
 /// Accounts by database and user.
-type Accounts = HashMap<Whose, Arc<Account>>;
+type RoleAuths = HashMap<DatabaseUser, Arc<RoleAuth>>;
 
 /// All that the sessions of this process share on the upstream's side.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub struct Registry {
     /// Numbers for prepared statements, which are unique in the process.
     statement_ids: Arc<StatementIds>,
     /// What is switched off by hand.
-    pub switches: Switches,
+    pub pauses: PauseState,
     /// The process's own key.
     pub key: ProcessKey,
     pub(super) global: Arc<Slots>,
@@ -59,17 +59,17 @@ pub struct Registry {
     /// How many cancel requests may be under way.
     pub(super) cancel_slots: Semaphore,
     pub(super) pools: Mutex<BTreeMap<PoolKey, Arc<Pool>>>,
-    accounts: Mutex<Accounts>,
+    role_auths: Mutex<RoleAuths>,
     /// What clients had done for them, by database and user: it outlives the pools.
-    traffic: Mutex<HashMap<Whose, Arc<Traffic>>>,
+    stats: Mutex<HashMap<DatabaseUser, Arc<PoolStats>>>,
     /// The places of users whose clients or connections are limited.
     pub(super) quotas: Quotas,
-    routes: ArcSwap<Routes>,
+    upstream_targets: ArcSwap<UpstreamTargets>,
     generation: AtomicU64,
-    links: AtomicU64,
-    starving: AtomicBool,
+    conn_ids: AtomicU64,
+    rebalance_requested: AtomicBool,
     /// The connections that secrets are looked up on.
-    pub(super) lookups: Keepers,
+    pub(super) auth_query_slots: ReclaimableSlots,
     /// Told when a place or a connection came free while somebody found none.
     freed: Notify,
     /// When the janitor last came, in milliseconds since `born`.
@@ -80,16 +80,16 @@ pub struct Registry {
 
 /// A place under the cap over all pools that belongs to none of them.
 #[derive(Debug)]
-pub struct OwnSlot {
+pub struct UnpooledSlot {
     slot: Option<Slot>,
     registry: Weak<Registry>,
 }
 
-impl Drop for OwnSlot {
+impl Drop for UnpooledSlot {
     fn drop(&mut self) {
         drop(self.slot.take());
         if let Some(registry) = self.registry.upgrade() {
-            registry.feed_starving();
+            registry.serve_waiting_pools();
         }
     }
 }
@@ -99,7 +99,7 @@ impl Registry {
     #[must_use]
     pub fn new(
         settings: Arc<ArcSwap<Settings>>,
-        routes: Routes,
+        upstream_targets: UpstreamTargets,
         key: ProcessKey,
         buffers: Arc<BufferPool>,
     ) -> Arc<Self> {
@@ -109,21 +109,21 @@ impl Registry {
             counters: Counters::default(),
             buffers,
             statement_ids: Arc::default(),
-            switches: Switches::default(),
+            pauses: PauseState::default(),
             key,
             global: Slots::new(now.max_upstream),
             limiter: Limiter::default(),
             login_slots: LoginSlots::new(now.max_connecting),
             cancel_slots: Semaphore::new(now.max_connecting),
             pools: Mutex::default(),
-            accounts: Mutex::default(),
-            traffic: Mutex::default(),
+            role_auths: Mutex::default(),
+            stats: Mutex::default(),
             quotas: Quotas::default(),
-            routes: ArcSwap::from_pointee(routes),
+            upstream_targets: ArcSwap::from_pointee(upstream_targets),
             generation: AtomicU64::new(0),
-            links: AtomicU64::new(1),
-            starving: AtomicBool::new(false),
-            lookups: Keepers::default(),
+            conn_ids: AtomicU64::new(1),
+            rebalance_requested: AtomicBool::new(false),
+            auth_query_slots: ReclaimableSlots::default(),
             freed: Notify::new(),
             last_round: AtomicU64::new(0),
             born: Instant::now(),
@@ -139,41 +139,43 @@ impl Registry {
 
     /// The way to the upstream of `database`.
     #[must_use]
-    pub fn route(&self, database: &[u8]) -> Arc<Route> {
-        Arc::clone(self.routes.load().of(database))
+    pub fn upstream_target(&self, database: &[u8]) -> Arc<UpstreamTarget> {
+        Arc::clone(self.upstream_targets.load().of(database))
     }
 
     /// What hosts' names stood for when they were last looked up, and how long ago that was.
     #[must_use]
     pub fn resolved(&self) -> Vec<(String, Duration, Vec<SocketAddr>)> {
-        let routes = self.routes();
-        let all = routes.all();
-        all.iter().flat_map(|route| route.endpoints.iter().filter_map(Endpoint::resolved)).collect()
+        let upstream_targets = self.upstream_targets();
+        let all = upstream_targets.all();
+        all.iter()
+            .flat_map(|upstream_target| upstream_target.endpoints.iter().filter_map(TargetHost::resolved))
+            .collect()
     }
 
     /// All ways.
     #[must_use]
-    pub fn routes(&self) -> Arc<Routes> {
-        self.routes.load_full()
+    pub fn upstream_targets(&self) -> Arc<UpstreamTargets> {
+        self.upstream_targets.load_full()
     }
 
     /// The pool of `key`.
     #[must_use]
     pub fn pool(&self, key: &PoolKey) -> Arc<Pool> {
-        let is_current = |pool: &&Arc<Pool>| pool.account.succession().is_none();
+        let is_current = |pool: &&Arc<Pool>| pool.role_auth.succession().is_none();
         if let Some(pool) = lock(&self.pools).get(key).filter(is_current) {
             return Arc::clone(pool);
         }
         let size = self.size_of(key);
-        let traffic = self.traffic_of(&key.database, &key.user);
+        let stats = self.pool_stats_of(&key.database, &key.user);
         loop {
-            let account = self.account(&key.database, &key.user);
+            let role_auth = self.role_auth(&key.database, &key.user);
             let mut pools = lock(&self.pools);
             let known = pools.get(key).filter(is_current).map(Arc::clone);
             let pool = known.unwrap_or_else(|| {
-                let (traffic, generation) = (Arc::clone(&traffic), self.generation());
+                let (stats, generation) = (Arc::clone(&stats), self.generation());
                 let statement_ids = Arc::clone(&self.statement_ids);
-                let shared = Sharing { account, traffic, generation, statement_ids, registry: self.this.clone() };
+                let shared = Sharing { role_auth, stats, generation, statement_ids, registry: self.this.clone() };
                 let pool = Pool::new(key.clone(), size, shared);
                 pools.insert(key.clone(), Arc::clone(&pool));
                 pool
@@ -192,20 +194,20 @@ impl Registry {
         own.unwrap_or(settings.pool_size)
     }
 
-    fn traffic_of(&self, database: &[u8], user: &[u8]) -> Arc<Traffic> {
-        let mut traffic = lock(&self.traffic);
-        if traffic.len() >= STRANGERS {
+    fn pool_stats_of(&self, database: &[u8], user: &[u8]) -> Arc<PoolStats> {
+        let mut stats = lock(&self.stats);
+        if stats.len() >= MAX_UNVERIFIED_ROLES {
             // Those whom nobody let in.
-            traffic.retain(|_, traffic| Arc::strong_count(traffic) > 1 || traffic.logins.get() > 0);
+            stats.retain(|_, stats| Arc::strong_count(stats) > 1 || stats.logins.get() > 0);
         }
-        Arc::clone(traffic.entry((database.to_vec(), user.to_vec())).or_default())
+        Arc::clone(stats.entry((database.to_vec(), user.to_vec())).or_default())
     }
 
     /// What clients had done for them since the process began, by database and user.
     #[must_use]
-    pub fn all_traffic(&self) -> Vec<(Whose, Arc<Traffic>)> {
-        let traffic = lock(&self.traffic);
-        traffic.iter().map(|(key, traffic)| (key.clone(), Arc::clone(traffic))).collect()
+    pub fn all_pool_stats(&self) -> Vec<(DatabaseUser, Arc<PoolStats>)> {
+        let stats = lock(&self.stats);
+        stats.iter().map(|(key, stats)| (key.clone(), Arc::clone(stats))).collect()
     }
 
     /// The pools of one database, or of all.
@@ -221,7 +223,7 @@ impl Registry {
     #[must_use]
     pub fn successor(&self, outdated: &Pool) -> Arc<Pool> {
         let pool = self.pool(&outdated.key);
-        pool.account.presume(&outdated.account);
+        pool.role_auth.presume(&outdated.role_auth);
         pool
     }
 
@@ -231,43 +233,47 @@ impl Registry {
         let mut pools = lock(&self.pools);
         // The table's and the caller's.
         let shared = Arc::strong_count(pool) > 2;
-        if !shared && pool.is_unborn() && pools.get(&pool.key).is_some_and(|known| Arc::ptr_eq(known, pool)) {
+        if !shared && pool.never_connected() && pools.get(&pool.key).is_some_and(|known| Arc::ptr_eq(known, pool)) {
             pools.remove(&pool.key);
         }
     }
 
     /// Has `account` followed by another: its pools are no longer found, and their connections closed as they come free.
-    pub(super) fn succeed(&self, account: &Arc<Account>, succession: Succession) {
-        let next = Arc::new(account.next());
-        for known in lock(&self.accounts).values_mut().filter(|known| Arc::ptr_eq(known, account)) {
+    pub(super) fn succeed(&self, role_auth: &Arc<RoleAuth>, succession: Succession) {
+        let next = Arc::new(role_auth.next());
+        for known in lock(&self.role_auths).values_mut().filter(|known| Arc::ptr_eq(known, role_auth)) {
             *known = Arc::clone(&next);
         }
-        account.end(succession);
+        role_auth.end(succession);
         let former: Vec<_> = {
             let mut pools = lock(&self.pools);
-            let keys = pools.iter().filter(|(_, pool)| Arc::ptr_eq(&pool.account, account));
+            let keys = pools.iter().filter(|(_, pool)| Arc::ptr_eq(&pool.role_auth, role_auth));
             let keys: Vec<_> = keys.map(|(key, _)| key.clone()).collect();
             keys.iter().filter_map(|key| pools.remove(key)).collect()
         };
         for pool in former {
-            pool.shed(Closing::Identity);
+            pool.close_unused(CloseReason::Identity);
         }
     }
 
     /// Closes the connections of `account` that no client uses, and the others as they come free.
-    pub(super) fn retire(&self, account: &Arc<Account>) {
-        for card in self.cards_of(account) {
-            card.retire();
+    pub(super) fn retire(&self, role_auth: &Arc<RoleAuth>) {
+        for conn_info in self.cards_of(role_auth) {
+            conn_info.retire();
         }
-        for pool in self.all_pools().iter().filter(|pool| Arc::ptr_eq(&pool.account, account)) {
-            pool.shed(Closing::Identity);
+        for pool in self.all_pools().iter().filter(|pool| Arc::ptr_eq(&pool.role_auth, role_auth)) {
+            pool.close_unused(CloseReason::Identity);
         }
     }
 
     /// The open connections of `account`.
-    pub(super) fn cards_of(&self, account: &Arc<Account>) -> Vec<Arc<Card>> {
+    pub(super) fn cards_of(&self, role_auth: &Arc<RoleAuth>) -> Vec<Arc<ConnInfo>> {
         let pools = self.all_pools();
-        pools.iter().filter(|pool| Arc::ptr_eq(&pool.account, account)).flat_map(|pool| pool.cards.all()).collect()
+        pools
+            .iter()
+            .filter(|pool| Arc::ptr_eq(&pool.role_auth, role_auth))
+            .flat_map(|pool| pool.conn_infos.all())
+            .collect()
     }
 
     /// All pools there are.
@@ -286,9 +292,9 @@ impl Registry {
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         let pools = self.all_pools();
-        let (pool, fault) = pools.iter().find_map(|pool| Some((pool, pool.trouble()?)))?;
+        let (pool, client_error) = pools.iter().find_map(|pool| Some((pool, pool.trouble()?)))?;
         let (database, user) = (String::from_utf8_lossy(&pool.key.database), String::from_utf8_lossy(&pool.key.user));
-        Some(format!("database \"{database}\", user \"{user}\": {fault}"))
+        Some(format!("database \"{database}\", user \"{user}\": {client_error}"))
     }
 
     /// How many pools there are.
@@ -299,27 +305,27 @@ impl Registry {
 
     /// What is known of a (database, user).
     #[must_use]
-    pub fn account(&self, database: &[u8], user: &[u8]) -> Arc<Account> {
-        let mut accounts = lock(&self.accounts);
+    pub fn role_auth(&self, database: &[u8], user: &[u8]) -> Arc<RoleAuth> {
+        let mut role_auths = lock(&self.role_auths);
         let key = (database.to_vec(), user.to_vec());
-        if let Some(account) = accounts.get(&key) {
-            return Arc::clone(account);
+        if let Some(role_auth) = role_auths.get(&key) {
+            return Arc::clone(role_auth);
         }
-        if accounts.len() >= STRANGERS {
-            accounts.retain(|_, account| Arc::strong_count(account) > 1 || !account.is_blank());
+        if role_auths.len() >= MAX_UNVERIFIED_ROLES {
+            role_auths.retain(|_, role_auth| Arc::strong_count(role_auth) > 1 || !role_auth.is_blank());
         }
-        Arc::clone(accounts.entry(key).or_default())
+        Arc::clone(role_auths.entry(key).or_default())
     }
 
     /// A place under the cap over all pools, for a connection that belongs to none. Where all are taken, a connection that
     /// no client uses gives up its own; `None` where there is none such, or it has not closed within `patience`.
-    pub async fn slot(&self, patience: Duration) -> Option<OwnSlot> {
-        let slot = self.place(None, patience).await?;
-        Some(OwnSlot { slot: Some(slot), registry: self.this.clone() })
+    pub async fn slot(&self, patience: Duration) -> Option<UnpooledSlot> {
+        let slot = self.wait_for_slot(None, patience).await?;
+        Some(UnpooledSlot { slot: Some(slot), registry: self.this.clone() })
     }
 
     /// As [`Registry::slot`], for the `hungry` pool.
-    pub(super) async fn place(&self, hungry: Option<&Pool>, patience: Duration) -> Option<Slot> {
+    pub(super) async fn wait_for_slot(&self, waiting_pool: Option<&Pool>, patience: Duration) -> Option<Slot> {
         let taken = async {
             loop {
                 let mut freed = std::pin::pin!(self.freed.notified());
@@ -327,7 +333,7 @@ impl Registry {
                 if let Some(slot) = self.global.try_take() {
                     return Some(slot);
                 }
-                if !self.starve(hungry, |_| true) {
+                if !self.request_rebalance(waiting_pool, |_| true) {
                     return None;
                 }
                 freed.await;
@@ -350,7 +356,7 @@ impl Registry {
     }
 
     /// Counts a connection out.
-    pub fn closed(&self, how: Closed, why: Closing) {
+    pub fn closed(&self, how: Closed, why: CloseReason) {
         self.counters.close(why);
         match how {
             Closed::Politely => {}
@@ -360,8 +366,8 @@ impl Registry {
     }
 
     /// A number for a new connection.
-    pub(super) fn next_link_id(&self) -> u64 {
-        self.links.fetch_add(1, Ordering::Relaxed)
+    pub(super) fn next_conn_id(&self) -> u64 {
+        self.conn_ids.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The generation of settings that connections must belong to.
@@ -383,16 +389,16 @@ impl Registry {
     }
 
     /// Applies the settings in force after `old`: new sizes, `routes`, and new connections where the upstream changed.
-    pub fn apply(&self, old: &Settings, routes: Routes) {
-        self.routes.store(Arc::new(routes));
+    pub fn apply(&self, old: &Settings, upstream_targets: UpstreamTargets) {
+        self.upstream_targets.store(Arc::new(upstream_targets));
         let new = self.settings.load_full();
         if new.ways() != old.ways() || new.rules != old.rules || new.users != old.users {
             self.generation.fetch_add(1, Ordering::Relaxed);
-            lock(&self.accounts).clear();
+            lock(&self.role_auths).clear();
             // Sessions move to new pools when they are between two pieces of work.
             let outdated = std::mem::take(&mut *lock(&self.pools));
             for pool in outdated.values() {
-                pool.shed(Closing::Reload);
+                pool.close_unused(CloseReason::Reload);
             }
         }
         self.global.resize(new.max_upstream);
@@ -409,34 +415,34 @@ impl Registry {
 
     /// No place was found under a cap that is shared by those pools that `shares` picks: makes one by closing an idle
     /// connection of one of them, other than the `hungry` pool. Says whether one will come free.
-    pub(super) fn starve(&self, hungry: Option<&Pool>, shares: impl Fn(&Pool) -> bool) -> bool {
-        self.starving.store(true, Ordering::SeqCst);
+    pub(super) fn request_rebalance(&self, waiting_pool: Option<&Pool>, shares: impl Fn(&Pool) -> bool) -> bool {
+        self.rebalance_requested.store(true, Ordering::SeqCst);
         let pools = self.all_pools();
-        let is_hungry = |pool: &Pool| hungry.is_some_and(|hungry| std::ptr::eq(pool, hungry));
+        let is_hungry = |pool: &Pool| waiting_pool.is_some_and(|waiting_pool| std::ptr::eq(pool, waiting_pool));
         let others = pools.iter().filter(|pool| !is_hungry(pool) && shares(pool));
         let mut others: Vec<_> = others.collect();
         others.sort_by_key(|pool| std::cmp::Reverse(pool.idle_count()));
         match others.first().and_then(|richest| richest.take_idle()) {
             Some(mut idle) => {
-                idle.closing = Closing::Surplus;
+                idle.close_reason = CloseReason::Surplus;
                 true
             }
             // It is given back and then taken from there.
-            None if others.iter().any(|pool| pool.call_in()) => true,
-            None => self.lookups.are_called_in(),
+            None if others.iter().any(|pool| pool.recall_oldest()) => true,
+            None => self.auth_query_slots.reclaim(),
         }
     }
 
     /// A place or a connection came free: lets those try who found none.
-    pub(super) fn feed_starving(&self) {
+    pub(super) fn serve_waiting_pools(&self) {
         // Looked at first: writing would cost more, and this is asked whenever a connection comes back.
-        if !self.starving.load(Ordering::SeqCst) || !self.starving.swap(false, Ordering::SeqCst) {
+        if !self.rebalance_requested.load(Ordering::SeqCst) || !self.rebalance_requested.swap(false, Ordering::SeqCst) {
             return;
         }
         self.freed.notify_waiters();
         let pools = self.all_pools();
         for pool in pools.iter().filter(|pool| pool.has_waiters()) {
-            pool.kick();
+            pool.open_as_needed();
         }
     }
 
@@ -445,7 +451,7 @@ impl Registry {
         let pools = self.all_pools();
         for pool in pools {
             while let Some(mut idle) = pool.take_idle() {
-                idle.closing = Closing::Shutdown;
+                idle.close_reason = CloseReason::Shutdown;
             }
         }
     }

@@ -12,7 +12,7 @@ pub struct Slots {
 
 /// The places that a connection holds.
 #[derive(Debug)]
-pub struct Held {
+pub struct SlotGuard {
     /// In its pool.
     pub pool: Slot,
     /// In the process.

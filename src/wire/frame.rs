@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Bytes of a message header: the tag and the length field.
-pub const HEADER: usize = 5;
+pub const HEADER_BYTES: usize = 5;
 
 /// The longest message PostgreSQL accepts from a client (`PQ_LARGE_MESSAGE_LIMIT`, that is `MaxAllocSize - 1`),
 /// as the value of the length field.
@@ -38,7 +38,7 @@ pub struct Head {
     pub size: usize,
 }
 
-/// Reads the header at the start of `bytes`; `Ok(None)` when fewer than [`HEADER`] bytes are there.
+/// Reads the header at the start of `bytes`; `Ok(None)` when fewer than [`HEADER_BYTES`] bytes are there.
 ///
 /// # Errors
 /// [`BadLength`] unless 4 ≤ length ≤ `limit`.
@@ -82,7 +82,7 @@ impl<'a> Frame<'a> {
     /// What follows the header.
     #[must_use]
     pub fn body(&self) -> &'a [u8] {
-        &self.bytes[HEADER..]
+        &self.bytes[HEADER_BYTES..]
     }
 }
 
@@ -203,7 +203,7 @@ mod tests {
             let mut total = 0;
             for frame in Frames::new(&bytes, limit).take(100) {
                 let Ok(frame) = frame else { break };
-                prop_assert!(frame.bytes.len() >= HEADER && frame.bytes.len() <= limit + 1);
+                prop_assert!(frame.bytes.len() >= HEADER_BYTES && frame.bytes.len() <= limit + 1);
                 total += frame.bytes.len();
             }
             prop_assert!(total <= bytes.len());

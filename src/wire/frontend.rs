@@ -3,7 +3,7 @@
 //! Login and cancel messages are written with `postgres-protocol` where they are sent.
 
 use super::cstr;
-use super::frame::HEADER;
+use super::frame::HEADER_BYTES;
 use super::startup::{CANCEL as CANCEL_REQUEST, SSL as SSL_REQUEST};
 
 /// `Bind`.
@@ -39,6 +39,12 @@ pub const TERMINATE: u8 = b'X';
 #[must_use]
 pub fn query(body: &[u8]) -> &[u8] {
     cstr(body).map_or(body, |(text, _)| text)
+}
+
+/// Whether the body of a `Query` is a text and its terminator, and nothing else.
+#[must_use]
+pub fn is_query(body: &[u8]) -> bool {
+    cstr(body).is_some_and(|(_, rest)| rest.is_empty())
 }
 
 /// Name and text of a `Parse`; `None` when a terminator is missing.
@@ -139,7 +145,7 @@ pub fn sasl_initial(body: &[u8]) -> Result<(&[u8], Option<&[u8]>), &'static str>
 /// Appends a `Query`. A text with a NUL in it would end there: callers pass none.
 pub fn put_query(out: &mut Vec<u8>, text: &[u8]) {
     debug_assert!(!text.contains(&0), "a query text has no NUL");
-    out.reserve(HEADER + text.len() + 1);
+    out.reserve(HEADER_BYTES + text.len() + 1);
     message(out, QUERY, |out| {
         out.extend_from_slice(text);
         out.push(0);

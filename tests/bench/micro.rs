@@ -3,10 +3,12 @@
 use std::hint::black_box;
 
 use divan::{Bencher, counter::BytesCount};
-use pgferry::auth::{Password, ProcessKey, Verified};
-use pgferry::track::{Params, Pipeline, Reply, Request, SqlEffects, Wanted, params, sql_effects};
-use pgferry::upstream::slots::Slots;
-use pgferry::wire::{Frames, backend, frame};
+use pgferry::internals::auth::{Password, ProcessKey, Verified};
+use pgferry::internals::track::{
+    Pipeline, Request, RequestedParams, ResponseAction, ServerParams, SqlEffects, params, sql_effects,
+};
+use pgferry::internals::upstream::slots::Slots;
+use pgferry::internals::wire::{Frames, backend, frame};
 
 fn main() {
     divan::main();
@@ -43,7 +45,7 @@ fn frames_in_runs(bencher: Bencher, rows: usize) {
 #[divan::bench]
 fn pipeline_simple_query() -> bool {
     let mut pipeline = Pipeline::new();
-    pipeline.request(Request::Query, Reply::Forward);
+    pipeline.request(Request::Query, ResponseAction::Forward);
     pipeline.response(backend::ROW_DESCRIPTION);
     pipeline.response(backend::COMMAND_COMPLETE);
     pipeline.ready(b'I');
@@ -54,7 +56,7 @@ fn pipeline_simple_query() -> bool {
 fn pipeline_extended_query() -> bool {
     let mut pipeline = Pipeline::new();
     for request in [Request::Parse, Request::Bind, Request::Describe, Request::Execute, Request::Sync] {
-        pipeline.request(request, Reply::Forward);
+        pipeline.request(request, ResponseAction::Forward);
     }
     for tag in [b'1', b'2', backend::ROW_DESCRIPTION, backend::COMMAND_COMPLETE] {
         pipeline.response(tag);
@@ -76,11 +78,12 @@ fn a_slot_taken_and_freed(bencher: Bencher) {
 
 #[divan::bench]
 fn settings_that_fit(bencher: Bencher) {
-    let mut reported = Params::default();
+    let mut reported = ServerParams::default();
     for name in params::FOLLOWING {
         reported.set(name.as_bytes(), b"value");
     }
-    bencher.bench(|| params::differences(black_box(&reported), &Wanted::default(), &reported.clone()).is_empty());
+    bencher
+        .bench(|| params::differences(black_box(&reported), &RequestedParams::default(), &reported.clone()).is_empty());
 }
 
 #[divan::bench]

@@ -7,12 +7,12 @@ use std::os::unix::net::UnixStream;
 use std::process::Output;
 
 use crate::harness::postgres::free_port;
-use crate::harness::raw::{bind, execute, parse, sync};
-use crate::harness::{Ferry, Postgres, Signal, eventually};
+use crate::harness::protocol_client::{bind, execute, parse, sync};
+use crate::harness::{Pgferry, Postgres, Signal, eventually};
 
 /// A pgferry that answers at `admin.sock` in a directory of its own.
 struct Asked {
-    ferry: Ferry,
+    ferry: Pgferry,
     dir: tempfile::TempDir,
 }
 
@@ -22,7 +22,7 @@ impl Asked {
         let path = dir.path().join("admin.sock");
         let own = ("PGFERRY_ADMIN_LISTEN", path.to_str().expect("UTF-8"));
         let env: Vec<_> = env.iter().copied().chain([own]).collect();
-        let ferry = Ferry::start_with(url, &[], &env);
+        let ferry = Pgferry::start_with(url, &[], &env);
         Self { ferry, dir }
     }
 
@@ -52,7 +52,7 @@ impl Asked {
 }
 
 fn pgferry(args: &[&str], env: &[(&str, &str)]) -> Output {
-    let mut command = crate::harness::ferry::command();
+    let mut command = crate::harness::pgferry::command();
     command.args(args).env("PGFERRY_UPSTREAM", "postgres://127.0.0.1:1").envs(env.iter().copied());
     command.output().expect("pgferry")
 }
@@ -225,9 +225,9 @@ fn a_page_shows_what_happens_and_loads_nothing_from_elsewhere() {
     let mut holder = asked.ferry.session();
     assert_eq!(holder.value("select 1"), "1");
     let mut waiting = asked.ferry.session();
-    waiting.send(&crate::harness::raw::query("select 2"));
+    waiting.send(&crate::harness::protocol_client::query("select 2"));
     let mut refused = asked.ferry.raw();
-    refused.send(&crate::harness::raw::startup(&[("user", "nobody"), ("database", "no<b>where")]));
+    refused.send(&crate::harness::protocol_client::startup(&[("user", "nobody"), ("database", "no<b>where")]));
     refused.read_to_end();
     let (status, page) = asked.get("/");
     assert_eq!(status, 200);
@@ -280,7 +280,7 @@ fn a_name_that_a_site_has_pointed_here_is_not_answered() {
     let port = free_port();
     let listen = format!("127.0.0.1:{port}");
     let env = [("PGFERRY_ADMIN_LISTEN", listen.as_str()), ("PGFERRY_ADMIN_HOSTS", "pgferry.shop.svc")];
-    let _ferry = Ferry::start_with(&Postgres::shared().url(), &[], &env);
+    let _ferry = Pgferry::start_with(&Postgres::shared().url(), &[], &env);
     for path in ["/", "/metrics", "/status.json", "/live", "/ready", "/startup", "/quitquitquit", "/nothing"] {
         for host in ["evil.example", "127.0.0.1.evil.example:80", "localhost@evil.example", ""] {
             assert_eq!(status(port, &format!("GET {path} HTTP/1.1\r\nHost: {host}")), 421, "{host} {path}");
@@ -298,7 +298,7 @@ fn a_name_that_a_site_has_pointed_here_is_not_answered() {
 fn half_requests_keep_nobody_out() {
     let port = free_port();
     let listen = format!("127.0.0.1:{port}");
-    let ferry = Ferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_ADMIN_LISTEN", &listen)]);
+    let ferry = Pgferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_ADMIN_LISTEN", &listen)]);
     let files = ferry.open_files();
     let half: Vec<_> = (0..300)
         .map(|_| {

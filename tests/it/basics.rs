@@ -1,10 +1,10 @@
 //! The main job: short connections, every user's own password, the same answers.
 
-use crate::harness::{Ferry, Postgres, postgres::PASSWORD};
+use crate::harness::{Pgferry, Postgres, postgres::PASSWORD};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_user_logs_in_with_its_own_password() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     for user in ["trust_user", "md5_user", "scram_user", "plain_user"] {
         for _ in 0..3 {
             let client = ferry.try_connect(&format!("user={user} password='pa ss\\'w\\\\ord'")).await.expect(user);

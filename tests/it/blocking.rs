@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::Mode;
 
 use crate::harness::postgres::PASSWORD;
-use crate::harness::raw::startup;
-use crate::harness::{Ferry, Postgres, Raw, Signal, eventually, psql};
+use crate::harness::protocol_client::startup;
+use crate::harness::{Pgferry, Postgres, ProtocolClient, Signal, eventually, psql};
 
 /// Puts a pipe in a file's place.
 fn hang(path: &Path) {
@@ -20,18 +20,18 @@ fn hang(path: &Path) {
 }
 
 /// A pgferry with `config`, in which HERE is its directory, and that directory.
-fn ferry(config: &str) -> (Ferry, PathBuf) {
+fn ferry(config: &str) -> (Pgferry, PathBuf) {
     let dir = tempfile::Builder::new().prefix("ferry-").tempdir().expect("a directory");
     let here = dir.path().to_owned();
     let text = format!("upstream = \"{}\"\nlisten = \"HERE\"\n{config}", Postgres::shared().url());
     let file = here.join("pgferry.toml");
     fs::write(&file, text.replace("HERE", here.to_str().expect("UTF-8"))).expect("written");
     let path = file.to_str().expect("UTF-8").to_owned();
-    (Ferry::spawn(dir, &["-v", "-c", &path], &[]), here)
+    (Pgferry::spawn(dir, &["-v", "-c", &path], &[]), here)
 }
 
 /// A login of `user` that has begun and waits.
-fn begin(ferry: &Ferry, user: &str) -> Raw {
+fn begin(ferry: &Pgferry, user: &str) -> ProtocolClient {
     let mut raw = ferry.raw();
     raw.send(&startup(&[("user", user), ("database", "postgres")]));
     raw
@@ -59,7 +59,7 @@ fn a_file_of_secrets_that_hangs_leaves_the_last_one_in_force() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("users");
     fs::write(&path, format!("\"scram_user\" \"{PASSWORD}\"\n")).expect("written");
-    let ferry = Ferry::start_with(
+    let ferry = Pgferry::start_with(
         &Postgres::shared().url(),
         &["--auth-type", "scram-sha-256"],
         &[("PGFERRY_AUTH_FILE", path.to_str().expect("UTF-8"))],
@@ -78,10 +78,10 @@ fn a_configuration_that_hangs_holds_up_neither_clients_nor_signals() {
     let (mut ferry, here) = ferry("");
     let mut client = ferry.session();
     assert_eq!(client.value("select 1"), "1");
-    let mut admin = Raw::logged_in(ferry.raw(), "u", "pgferry");
+    let mut admin = ProtocolClient::logged_in(ferry.raw(), "u", "pgferry");
     hang(&here.join("pgferry.toml"));
     ferry.signal(Signal::SIGHUP);
-    admin.send(&crate::harness::raw::query("SET pool_size = 7"));
+    admin.send(&crate::harness::protocol_client::query("SET pool_size = 7"));
     for _ in 0..20 {
         assert_eq!(client.value("select 2"), "2");
         assert_eq!(ferry.session().value("select 3"), "3");
@@ -96,10 +96,10 @@ fn changes_are_made_in_the_order_in_which_they_were_wanted() {
     let (ferry, here) = ferry("");
     let path = here.join("pgferry.toml");
     let text = fs::read_to_string(&path).expect("written");
-    let mut admins: Vec<_> = (0..5).map(|_| Raw::logged_in(ferry.raw(), "u", "pgferry")).collect();
+    let mut admins: Vec<_> = (0..5).map(|_| ProtocolClient::logged_in(ferry.raw(), "u", "pgferry")).collect();
     hang(&path);
     for (nth, admin) in (1..).zip(&mut admins) {
-        admin.send(&crate::harness::raw::query(&format!("SET pool_size = {nth}")));
+        admin.send(&crate::harness::protocol_client::query(&format!("SET pool_size = {nth}")));
         let said = format!("console: SET pool_size={nth}");
         eventually("it was heard", || ferry.log().contains(&said));
     }
@@ -111,7 +111,7 @@ fn changes_are_made_in_the_order_in_which_they_were_wanted() {
     std::io::Write::write_all(&mut &pipe, text.as_bytes()).expect("written");
     drop(pipe);
     for admin in &mut admins {
-        assert!(crate::harness::raw::tags(&admin.until_ready()).ends_with("CZ"));
+        assert!(crate::harness::protocol_client::tags(&admin.until_ready()).ends_with("CZ"));
     }
     let shown = admins[0].query("show config");
     let rows = shown.iter().filter(|message| message.tag == b'D').map(crate::harness::Message::columns);

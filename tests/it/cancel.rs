@@ -1,10 +1,10 @@
 //! Cancel requests hit the query they are meant for, and no other.
 
-use crate::harness::raw::{CANCEL_REQUEST, packet, query, startup_version, tags};
-use crate::harness::{Ferry, Message, Postgres, Raw, Signal, eventually};
+use crate::harness::protocol_client::{CANCEL_REQUEST, packet, query, startup_version, tags};
+use crate::harness::{Message, Pgferry, Postgres, ProtocolClient, Signal, eventually};
 
 /// A session and the body of the cancel request for it.
-fn session(ferry: &Ferry, version: u32) -> (Raw, Vec<u8>) {
+fn session(ferry: &Pgferry, version: u32) -> (ProtocolClient, Vec<u8>) {
     let mut raw = ferry.raw();
     raw.send(&startup_version(version, &[("user", "trust_user"), ("database", "postgres")]));
     let welcome = raw.until_ready();
@@ -12,7 +12,7 @@ fn session(ferry: &Ferry, version: u32) -> (Raw, Vec<u8>) {
     (raw, key.body)
 }
 
-fn cancel(ferry: &Ferry, key: &[u8]) {
+fn cancel(ferry: &Pgferry, key: &[u8]) {
     let mut raw = ferry.raw();
     raw.send(&packet(CANCEL_REQUEST, key));
     assert!(raw.recv().is_none(), "a cancel request is answered by closing");
@@ -33,7 +33,7 @@ fn running(postgres: &Postgres) -> usize {
 fn a_running_query_is_cancelled() {
     let postgres = Postgres::start_with(&[]);
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(&postgres, &["--pool-mode", mode]);
+        let ferry = Pgferry::start(&postgres, &["--pool-mode", mode]);
         for version in [3 << 16, 3 << 16 | 2] {
             let (mut raw, key) = session(&ferry, version);
             raw.send(&query("select pg_sleep(61)"));
@@ -49,7 +49,7 @@ fn a_running_query_is_cancelled() {
 #[test]
 fn pids_are_invented_and_secrets_are_checked() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &["--pool-mode", "transaction"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction"]);
     let (mut raw, key) = session(&ferry, 3 << 16);
     let (_other, other_key) = session(&ferry, 3 << 16);
     let pid = i32::from_be_bytes([key[0], key[1], key[2], key[3]]);
@@ -71,7 +71,7 @@ fn pids_are_invented_and_secrets_are_checked() {
 
 #[test]
 fn a_waiting_client_is_cancelled_and_goes_on() {
-    let ferry = Ferry::start(Postgres::shared(), &["--pool-size", "1"]);
+    let ferry = Pgferry::start(Postgres::shared(), &["--pool-size", "1"]);
     let mut holder = ferry.session();
     assert_eq!(holder.value("select 1"), "1");
     let (mut raw, key) = session(&ferry, 3 << 16);
@@ -89,7 +89,7 @@ fn a_waiting_client_is_cancelled_and_goes_on() {
 #[test]
 fn a_late_cancel_hits_nobody() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &["--pool-size", "1", "--pool-mode", "transaction"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-size", "1", "--pool-mode", "transaction"]);
     let (mut first, key) = session(&ferry, 3 << 16);
     assert_eq!(first.value("select 1"), "1");
     // The same connection now works for somebody else.
@@ -106,7 +106,7 @@ fn a_late_cancel_hits_nobody() {
 #[test]
 fn a_storm_of_cancels_hits_only_its_own_session() {
     let postgres = Postgres::start_with(&["log_connections=on"]);
-    let ferry = Ferry::start(&postgres, &["--pool-size", "2", "--pool-mode", "transaction"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-size", "2", "--pool-mode", "transaction"]);
     let (mut victim, key) = session(&ferry, 3 << 16);
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -136,7 +136,7 @@ fn a_storm_of_cancels_hits_only_its_own_session() {
 #[test]
 fn psql_cancels_on_ctrl_c() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &[]);
+    let ferry = Pgferry::start(&postgres, &[]);
     let mut psql = std::process::Command::new("psql")
         .args(["-X", "-h", ferry.host(), "-U", "trust_user", "-d", "postgres", "-c", "select pg_sleep(63)"])
         .stderr(std::process::Stdio::piped())
@@ -153,7 +153,7 @@ fn psql_cancels_on_ctrl_c() {
 fn a_query_is_cancelled_with_the_newest_protocol() {
     let postgres = Postgres::start_with(&[]);
     let url = format!("{}&max_protocol_version=latest", postgres.url());
-    let ferry = Ferry::start_with(&url, &[], &[]);
+    let ferry = Pgferry::start_with(&url, &[], &[]);
     for version in [3 << 16, 3 << 16 | 2] {
         let (mut raw, key) = session(&ferry, version);
         raw.send(&query("select pg_sleep(63)"));
@@ -171,7 +171,7 @@ fn a_query_is_cancelled_with_the_newest_protocol() {
 #[test]
 fn a_cancel_waits_for_nobody_elses_storm() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &["--pool-mode", "transaction"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction"]);
     let (mut storm, storm_key) = session(&ferry, 3 << 16);
     let (mut other, other_key) = session(&ferry, 3 << 16);
     for raw in [&mut storm, &mut other] {
@@ -203,7 +203,7 @@ fn a_cancel_waits_for_nobody_elses_storm() {
 #[test]
 fn wrong_keys_are_counted_and_the_right_one_still_cancels() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &["--pool-mode", "transaction"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction"]);
     let (mut raw, key) = session(&ferry, 3 << 16);
     raw.send(&query("select pg_sleep(66)"));
     eventually("it runs", || running(&postgres) == 1);

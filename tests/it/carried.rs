@@ -1,10 +1,10 @@
 //! Transaction mode: what is carried from connection to connection, what keeps a client on one, and for how long.
 
-use crate::harness::raw::{bind, close, describe, execute, parse, query, startup, sync, tags};
-use crate::harness::{Ferry, Message, Postgres, Raw, Signal, eventually};
+use crate::harness::protocol_client::{bind, close, describe, execute, parse, query, startup, sync, tags};
+use crate::harness::{Message, Pgferry, Postgres, ProtocolClient, Signal, eventually};
 
-fn ferry(postgres: &Postgres, size: &str, settings: &[(&str, &str)]) -> Ferry {
-    Ferry::start_with(&postgres.url(), &["--pool-mode", "transaction", "--pool-size", size], settings)
+fn ferry(postgres: &Postgres, size: &str, settings: &[(&str, &str)]) -> Pgferry {
+    Pgferry::start_with(&postgres.url(), &["--pool-mode", "transaction", "--pool-size", size], settings)
 }
 
 fn error(messages: &[Message]) -> &Message {
@@ -16,7 +16,7 @@ fn run(name: &str) -> Vec<u8> {
 }
 
 /// Whether another client gets the only connection.
-fn is_free(ferry: &Ferry) -> bool {
+fn is_free(ferry: &Pgferry) -> bool {
     let mut other = ferry.session();
     other.query("select 'mine'").iter().all(|message| message.tag != b'E')
 }
@@ -114,7 +114,7 @@ fn databases_may_have_a_mode_of_their_own() {
     );
     std::fs::write(&file, text).expect("written");
     let args = ["-c".to_owned(), file.to_str().expect("UTF-8").to_owned(), "-v".to_owned()];
-    let ferry = Ferry::spawn(dir, &args.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+    let ferry = Pgferry::spawn(dir, &args.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
     let mut there: Vec<_> = (0..3).map(|_| ferry.raw().logged_in("trust_user", "other")).collect();
     for raw in &mut there {
         assert_eq!(raw.value("select current_database()"), "other", "all of them on one connection");
@@ -134,7 +134,7 @@ fn a_client_keeps_the_mode_it_came_in_with() {
     };
     let (before, after) = (text("transaction"), text("session"));
     std::fs::write(&file, before).expect("written");
-    let ferry = Ferry::spawn(dir, &["-c", file.to_str().expect("UTF-8"), "-v"], &[]);
+    let ferry = Pgferry::spawn(dir, &["-c", file.to_str().expect("UTF-8"), "-v"], &[]);
     let mut client = ferry.session();
     client.send(&[parse("s", "select 'carried'"), sync()].concat());
     client.until_ready();
@@ -296,7 +296,7 @@ fn nobody_reaches_statements_by_the_names_they_have_on_the_server() {
     assert_eq!(two.until_ready()[1].columns(), ["two"]);
 }
 
-fn with_settings(ferry: &Ferry, settings: &[(&str, &str)]) -> Raw {
+fn with_settings(ferry: &Pgferry, settings: &[(&str, &str)]) -> ProtocolClient {
     let mut raw = ferry.raw();
     let mut params = vec![("user", "trust_user"), ("database", "postgres")];
     params.extend_from_slice(settings);
@@ -310,7 +310,7 @@ fn a_reset_goes_back_to_what_the_client_asked_for() {
     let postgres = Postgres::start_with(&[]);
     for mode in ["session", "transaction"] {
         for reset in ["always", "on_change"] {
-            let ferry = Ferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "1", "--reset", reset]);
+            let ferry = Pgferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "1", "--reset", reset]);
             let tokyo = [("TimeZone", "Asia/Tokyo"), ("application_name", "tokyo")];
             for settings in [&tokyo[..], &[], &[("TimeZone", "Europe/Berlin")], &tokyo[..1]] {
                 let wanted = settings.first().map_or("Etc/UTC", |(_, value)| value);

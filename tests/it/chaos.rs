@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::harness::raw::{query, startup, tags};
-use crate::harness::{Ferry, Postgres, Raw, Signal, Wire, eventually};
+use crate::harness::protocol_client::{query, startup, tags};
+use crate::harness::{Pgferry, Postgres, ProtocolClient, Signal, TcpProxy, eventually};
 
 /// What became of the requests of clients that connect for each of them and retry nothing.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ impl Tally {
 }
 
 /// One short connection: the SQLSTATE it failed with, if it failed.
-fn one_request(ferry: &Ferry, sql: &str) -> Result<(), String> {
+fn one_request(ferry: &Pgferry, sql: &str) -> Result<(), String> {
     let socket = UnixStream::connect(ferry.socket()).map_err(|error| error.to_string())?;
     drop(socket);
     let mut raw = ferry.raw();
@@ -44,7 +44,7 @@ fn one_request(ferry: &Ferry, sql: &str) -> Result<(), String> {
 }
 
 /// Runs `during` while `clients` threads make short connections, and some time before and after.
-fn under_load(ferry: &Ferry, clients: usize, sql: &str, during: impl FnOnce(&Tally)) -> Tally {
+fn under_load(ferry: &Pgferry, clients: usize, sql: &str, during: impl FnOnce(&Tally)) -> Tally {
     let tally = Tally::default();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -93,7 +93,7 @@ const TERMINATE_LONG_IDLE: &str = "select count(pg_terminate_backend(pid)) from 
 fn idle_backends_that_are_terminated_under_load_cost_next_to_nothing() {
     let postgres = Postgres::start_with(&[]);
     for args in [&["--reset", "always"][..], &["--reset", "always", "--pool-mode", "transaction"]] {
-        let ferry = Ferry::start(&postgres, &[args, &["--pool-size", "8"]].concat());
+        let ferry = Pgferry::start(&postgres, &[args, &["--pool-size", "8"]].concat());
         let tally = under_load(&ferry, 4, "select 1", |tally| {
             for _ in 0..20 {
                 // More than the load needs, so that some are idle for longer.
@@ -119,7 +119,7 @@ fn idle_backends_that_were_terminated_are_not_handed_out_in_any_mode() {
     let postgres = Postgres::start_with(&[]);
     for reset in ["always", "on_change", "never"] {
         for mode in ["session", "transaction"] {
-            let ferry = Ferry::start(&postgres, &["--reset", reset, "--pool-mode", mode, "--pool-size", "4"]);
+            let ferry = Pgferry::start(&postgres, &["--reset", reset, "--pool-mode", mode, "--pool-size", "4"]);
             let mut lasting = ferry.session();
             for _ in 0..5 {
                 let mut sessions: Vec<_> = (0..3).map(|_| ferry.session()).collect();
@@ -144,7 +144,7 @@ fn idle_backends_that_were_terminated_are_not_handed_out_in_any_mode() {
 #[test]
 fn a_restart_fails_only_what_is_in_flight() {
     let mut postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &["--pool-size", "4"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-size", "4"]);
     let tally = under_load(&ferry, 8, "select 1", |_| {
         postgres.stop();
         eventually("it is noticed", || ferry.log().contains("clients wait while it is tried again"));
@@ -161,7 +161,7 @@ fn a_restart_fails_only_what_is_in_flight() {
 #[test]
 fn a_crash_fails_only_what_is_in_flight() {
     let postgres = Postgres::start_with(&["restart_after_crash=on"]);
-    let ferry = Ferry::start(&postgres, &["--pool-size", "4"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-size", "4"]);
     let tally = under_load(&ferry, 8, "select 1", |tally| {
         let pid = postgres.sql("select pid from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid() limit 1");
         crate::harness::signal(pid.parse().expect("a pid"), Signal::SIGKILL);
@@ -177,7 +177,7 @@ fn a_crash_fails_only_what_is_in_flight() {
 #[test]
 fn a_busy_backend_that_is_killed_fails_its_own_client_alone() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &["--pool-size", "4"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-size", "4"]);
     let tally = under_load(&ferry, 3, "select 1", |_| {
         let mut busy = ferry.session();
         busy.send(&query("select pg_sleep(64)"));
@@ -194,7 +194,7 @@ fn a_busy_backend_that_is_killed_fails_its_own_client_alone() {
 #[test]
 fn a_connection_that_breaks_without_a_word_is_reported() {
     let postgres = Postgres::start_with(&["restart_after_crash=on"]);
-    let ferry = Ferry::start(&postgres, &[]);
+    let ferry = Pgferry::start(&postgres, &[]);
     let mut raw = ferry.session();
     let pid = raw.value("select pg_backend_pid()");
     raw.send(&query("select pg_sleep(65)"));
@@ -213,9 +213,9 @@ fn a_connection_that_breaks_without_a_word_is_reported() {
 fn reset_connections_fail_only_what_is_under_way_on_them() {
     let postgres = Postgres::start_with(&[]);
     for reset in ["always", "on_change", "never"] {
-        let wire = Wire::to(postgres.port);
+        let wire = TcpProxy::to(postgres.port);
         let url = format!("postgres://127.0.0.1:{}", wire.port);
-        let ferry = Ferry::start_with(&url, &["--pool-size", "4", "--reset", reset], &[]);
+        let ferry = Pgferry::start_with(&url, &["--pool-size", "4", "--reset", reset], &[]);
         let mut busy = ferry.session();
         busy.send(&query("select pg_sleep(69)"));
         let mut others: Vec<_> = (0..3).map(|_| ferry.session()).collect();
@@ -239,7 +239,7 @@ fn reset_connections_fail_only_what_is_under_way_on_them() {
 fn a_server_that_is_down_is_waited_for_and_then_explained() {
     let mut postgres = Postgres::start_with(&[]);
     let env = [("PGFERRY_QUERY_WAIT_TIMEOUT", "500ms"), ("PGFERRY_CLIENT_LOGIN_TIMEOUT", "700ms")];
-    let ferry = Ferry::start_with(&postgres.url(), &[], &env);
+    let ferry = Pgferry::start_with(&postgres.url(), &[], &env);
     let mut known = ferry.session();
     postgres.stop();
     let messages = known.query("select 1");
@@ -260,7 +260,7 @@ fn a_server_that_is_down_is_waited_for_and_then_explained() {
 fn a_first_login_waits_for_a_server_that_is_down() {
     let mut postgres = Postgres::start_with(&[]);
     postgres.stop();
-    let ferry = Ferry::start(&postgres, &[]);
+    let ferry = Pgferry::start(&postgres, &[]);
     let mut logins: Vec<_> = ["trust_user", "md5_user"]
         .iter()
         .map(|user| {
@@ -279,11 +279,12 @@ fn a_first_login_waits_for_a_server_that_is_down() {
 fn a_server_that_is_starting_or_full_is_waited_for() {
     let postgres =
         Postgres::start_with(&["max_connections=4", "superuser_reserved_connections=0", "max_wal_senders=0"]);
-    let ferry = Ferry::start(&postgres, &["--pool-size", "2"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-size", "2"]);
     drop(ferry.session());
     eventually("its connection is there", || postgres.backends() == 1);
-    let mut direct: Vec<_> =
-        (0..3).map(|_| Raw::logged_in(Raw::tcp(postgres.port), "trust_user", "postgres")).collect();
+    let mut direct: Vec<_> = (0..3)
+        .map(|_| ProtocolClient::logged_in(ProtocolClient::tcp(postgres.port), "trust_user", "postgres"))
+        .collect();
     let mut first = ferry.session();
     assert_eq!(first.value("select 1"), "1");
     let mut second = ferry.session();
@@ -301,7 +302,7 @@ fn a_stalled_server_stalls_nobody_else() {
         ("PGFERRY_QUERY_WAIT_TIMEOUT", "1s"),
         ("PGFERRY_CLEANUP_TIMEOUT", "300ms"),
     ];
-    let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "3"], &env);
+    let ferry = Pgferry::start_with(&postgres.url(), &["--pool-size", "3"], &env);
     let mut stalled = ferry.session();
     let mut fine = ferry.session();
     let pid = stalled.value("select pg_backend_pid()");
@@ -326,7 +327,7 @@ fn a_stalled_server_stalls_nobody_else() {
 #[test]
 fn settings_that_the_server_changes_reach_clients() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &[]);
+    let ferry = Pgferry::start(&postgres, &[]);
     let mut raw = ferry.session();
     assert_eq!(raw.value("show timezone"), "Etc/UTC");
     postgres.configure("timezone='Asia/Tokyo'");
@@ -345,7 +346,7 @@ fn settings_that_the_server_changes_reach_clients() {
 #[test]
 fn killed_clients_leave_nothing() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &["--pool-size", "3"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-size", "3"]);
     let mut clients: Vec<_> = (0..6)
         .map(|_| {
             std::process::Command::new("psql")

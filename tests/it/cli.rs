@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
-use pgferry::config::keys::KEYS;
+use pgferry::internals::config::keys::KEYS;
 
-use crate::harness::ferry::command;
-use crate::harness::{Ferry, Postgres, Signal, run};
+use crate::harness::pgferry::command;
+use crate::harness::{Pgferry, Postgres, Signal, run};
 
 fn pgferry(args: &[&str], env: &[(&str, &str)]) -> Output {
     command().args(args).envs(env.iter().copied()).output().expect("pgferry")
@@ -61,7 +61,7 @@ fn mistakes_are_explained_and_exit_with_1() {
 /// pgferry without the right of root to go past permissions, whoever runs the tests.
 fn without_override(args: &[&str]) -> Output {
     let mut command = if nix::unistd::geteuid().is_root() {
-        let mut setpriv = crate::harness::ferry::program("setpriv");
+        let mut setpriv = crate::harness::pgferry::program("setpriv");
         setpriv.args(["--bounding-set", "-dac_override,-dac_read_search", env!("CARGO_BIN_EXE_pgferry")]);
         setpriv
     } else {
@@ -209,7 +209,7 @@ fn help_and_version() {
 #[test]
 fn the_first_line_says_what_a_newcomer_must_know() {
     let postgres = Postgres::shared();
-    let ferry = Ferry::start(postgres, &[]);
+    let ferry = Pgferry::start(postgres, &[]);
     let log = ferry.log();
     let dsn = format!("\"host={} port=5432\"", ferry.host());
     assert!(log.contains(&dsn) && log.contains(&format!("127.0.0.1:{}", postgres.port)), "{log}");
@@ -223,7 +223,7 @@ fn logs_as_json() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().to_str().expect("UTF-8").to_owned();
     let url = Postgres::shared().url();
-    let mut ferry = Ferry::spawn(dir, &["-u", &url, "-l", &path, "--log-format", "json"], &[]);
+    let mut ferry = Pgferry::spawn(dir, &["-u", &url, "-l", &path, "--log-format", "json"], &[]);
     ferry.signal(Signal::SIGTERM);
     assert!(ferry.wait().success());
     let log = ferry.log();
@@ -237,7 +237,7 @@ fn logs_as_json() {
 fn socket_mode_and_group_are_applied() {
     let group = nix::unistd::getegid().to_string();
     let env = [("PGFERRY_UNIX_SOCKET_MODE", "0750"), ("PGFERRY_UNIX_SOCKET_GROUP", group.as_str())];
-    let ferry = Ferry::start_with(&Postgres::shared().url(), &["--port", "5433"], &env);
+    let ferry = Pgferry::start_with(&Postgres::shared().url(), &["--port", "5433"], &env);
     let socket = ferry.dir().join(".s.PGSQL.5433");
     assert_eq!(fs::metadata(&socket).expect("there").permissions().mode() & 0o777, 0o750);
     let second = pgferry(&["-u", "postgres://db", "-l", ferry.host(), "-p", "5433"], &[]);
@@ -258,7 +258,7 @@ fn a_stale_socket_is_taken_over() {
     killed.kill().expect("killed");
     killed.wait().expect("waited for");
     assert!(dir.path().join(".s.PGSQL.5432").exists(), "nobody has cleaned up");
-    let ferry = Ferry::spawn(dir, &["-u", &url, "-l", &path], &[]);
+    let ferry = Pgferry::spawn(dir, &["-u", &url, "-l", &path], &[]);
     assert_eq!(ferry.session().value("select 1"), "1");
 }
 
@@ -269,7 +269,7 @@ fn running_out_of_descriptors_ends_nothing() {
     let path = dir.path().to_str().expect("UTF-8").to_owned();
     let url = postgres.url();
     // More clients than descriptors: those beyond wait in the backlog.
-    let mut child = crate::harness::ferry::program("sh")
+    let mut child = crate::harness::pgferry::program("sh")
         .args(["-c", "ulimit -n 40; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_pgferry"), "-u", &url, "-l", &path])
         .env("PGFERRY_MAX_CLIENT_CONN", "1000")
         .stderr(std::process::Stdio::piped())
@@ -277,11 +277,11 @@ fn running_out_of_descriptors_ends_nothing() {
         .expect("sh");
     let socket = dir.path().join(".s.PGSQL.5432");
     crate::harness::eventually("it listens", || socket.exists());
-    let mut held: Vec<_> = (0..60).map(|_| crate::harness::Raw::unix(&socket)).collect();
+    let mut held: Vec<_> = (0..60).map(|_| crate::harness::ProtocolClient::unix(&socket)).collect();
     held.clear();
     crate::harness::eventually("clients are served again", || {
-        let mut raw = crate::harness::Raw::unix(&socket);
-        raw.send(&crate::harness::raw::startup(&[("user", "trust_user"), ("database", "postgres")]));
+        let mut raw = crate::harness::ProtocolClient::unix(&socket);
+        raw.send(&crate::harness::protocol_client::startup(&[("user", "trust_user"), ("database", "postgres")]));
         raw.until_ready().last().is_some_and(|message| message.tag == b'Z')
     });
     child.kill().expect("killed");

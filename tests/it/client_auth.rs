@@ -1,14 +1,14 @@
 //! Logins that are compared here: SCRAM, MD5, clear text, looked-up secrets, and the rules about who may use which.
 
 use crate::harness::postgres::{PASSWORD, free_port};
-use crate::harness::raw::{message, password, startup};
-use crate::harness::{Certs, Ferry, Message, Postgres, Raw, Signal, eventually};
+use crate::harness::protocol_client::{message, password, startup};
+use crate::harness::{Certs, Message, Pgferry, Postgres, ProtocolClient, Signal, eventually};
 
 /// pgferry with a configuration file of this text.
-fn ferry(url: &str, file: &str) -> Ferry {
+fn ferry(url: &str, file: &str) -> Pgferry {
     let certs = Certs::new();
     let path = certs.write("pgferry.toml", file);
-    Ferry::start_with(url, &["-c", &path], &[])
+    Pgferry::start_with(url, &["-c", &path], &[])
 }
 
 /// As whom psql comes in, or what it complains about.
@@ -16,7 +16,7 @@ fn psql(connection: &str, secret: &str) -> Result<String, String> {
     crate::harness::psql(connection, secret, "select current_user")
 }
 
-fn through(ferry: &Ferry, user: &str) -> String {
+fn through(ferry: &Pgferry, user: &str) -> String {
     format!("host={} dbname=postgres user={user}", ferry.host())
 }
 
@@ -26,7 +26,7 @@ fn stored(postgres: &Postgres, role: &str) -> String {
 }
 
 /// The messages of one login attempt with a wrong answer to whatever is asked.
-fn refused(ferry: &Ferry, user: &str) -> Vec<Message> {
+fn refused(ferry: &Pgferry, user: &str) -> Vec<Message> {
     let mut raw = ferry.raw();
     raw.send(&startup(&[("user", user), ("database", "postgres")]));
     let mut said = vec![raw.recv().expect("a question")];
@@ -127,7 +127,7 @@ fn who_exists_is_not_told() {
         let unknown = refused(&first, "scram_usex");
         if method == "md5" {
             // Users of both kinds are there: what is asked of a name that is none is asked again, and also after a restart.
-            let kind = |ferry: &Ferry, user: &str| refused(ferry, user)[0].body[..4].to_vec();
+            let kind = |ferry: &Pgferry, user: &str| refused(ferry, user)[0].body[..4].to_vec();
             let names: Vec<_> = (0..12).map(|nth| format!("nobody_{nth}")).collect();
             let kinds: Vec<_> = names.iter().map(|name| kind(&first, name)).collect();
             assert!(kinds.contains(&vec![0, 0, 0, 5]) && kinds.contains(&vec![0, 0, 0, 10]), "{kinds:?}");
@@ -139,7 +139,7 @@ fn who_exists_is_not_told() {
         assert_eq!(unknown.last().expect("an error").field(b'C'), "28P01");
         if method == "scram-sha-256" {
             // A salt that changes at a restart would tell as well.
-            let salt = |ferry: &Ferry, user: &str| {
+            let salt = |ferry: &Pgferry, user: &str| {
                 let said = String::from_utf8(refused(ferry, user)[1].body[4..].to_vec()).expect("text");
                 said.split(',').nth(1).expect("a salt").to_owned()
             };
@@ -286,7 +286,7 @@ fn the_first_rule_that_fits_decides() {
     let host = dir.path().to_str().expect("UTF-8").to_owned();
     let tcp = format!("127.0.0.1:{port}");
     let abstract_name = format!("@pgferry-rules-{port}");
-    let ferry = Ferry::spawn(
+    let ferry = Pgferry::spawn(
         dir,
         &["--upstream", &postgres.url(), "-c", &path, "-l", &host, "-l", &tcp, "-l", &abstract_name, "-v"],
         &[],
@@ -308,7 +308,7 @@ fn a_reload_changes_who_may_come_in() {
     let postgres = Postgres::shared();
     let certs = Certs::new();
     let path = certs.write("f.toml", "auth_type = \"password\"\n[users]\ntrust_user = \"one\"");
-    let ferry = Ferry::start_with(&postgres.url(), &["-c", &path], &[]);
+    let ferry = Pgferry::start_with(&postgres.url(), &["-c", &path], &[]);
     assert!(psql(&through(&ferry, "trust_user"), "one").is_ok());
     let reload = |text: &str, outcome: &str| {
         let before = ferry.log().matches(outcome).count();
@@ -344,7 +344,7 @@ fn broken_exchanges_get_postgresqls_words() {
     let postgres = Postgres::shared();
     let file = format!("auth_type = \"scram-sha-256\"\n[users]\nscram_user = \"{}\"", stored(postgres, "scram_user"));
     let ferry = ferry(&postgres.url(), &file);
-    let direct = || Raw::tcp(postgres.port);
+    let direct = || ProtocolClient::tcp(postgres.port);
     let first = b"n,,n=,r=abcdefgh";
     // PostgreSQL ends without a word here.
     let mut raw = ferry.raw();
@@ -371,7 +371,7 @@ fn broken_exchanges_get_postgresqls_words() {
         vec![message(b'Q', b"select 1\0")],
     ];
     for case in cases {
-        let outcome = |mut raw: Raw| {
+        let outcome = |mut raw: ProtocolClient| {
             raw.send(&startup(&[("user", "scram_user"), ("database", "postgres")]));
             raw.recv().expect("a question");
             for (nth, step) in case.iter().enumerate() {

@@ -3,12 +3,12 @@
 use std::process::Command;
 
 use crate::harness::postgres::{PASSWORD, free_port, program};
-use crate::harness::raw::{SSL_REQUEST, packet, startup};
-use crate::harness::{Certs, Ferry, Postgres, Raw, Wish, eventually};
+use crate::harness::protocol_client::{SSL_REQUEST, packet, startup};
+use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, Wish, eventually};
 
 /// pgferry with a TLS listener, and its port. The certificate is for `localhost`, by way of an intermediate authority.
 struct Encrypted {
-    ferry: Ferry,
+    ferry: Pgferry,
     certs: Certs,
     port: u16,
 }
@@ -27,7 +27,7 @@ impl Encrypted {
             ),
         );
         let listen = format!("127.0.0.1:{port}");
-        let ferry = Ferry::start_with(&postgres.url(), &["-c", &path, "-l", &listen], &[]);
+        let ferry = Pgferry::start_with(&postgres.url(), &["-c", &path, "-l", &listen], &[]);
         Self { ferry, certs, port }
     }
 
@@ -41,8 +41,8 @@ impl Encrypted {
         crate::harness::psql(&connection, secret, "select current_user")
     }
 
-    fn raw(&self) -> Raw {
-        Raw::tcp(self.port)
+    fn raw(&self) -> ProtocolClient {
+        ProtocolClient::tcp(self.port)
     }
 }
 
@@ -164,7 +164,7 @@ fn direct_tls_is_for_those_who_name_the_protocol() {
         server.port,
         server.certs.path("root.crt")
     );
-    let outer = Ferry::start_with(&url, &[], &[]);
+    let outer = Pgferry::start_with(&url, &[], &[]);
     assert_eq!(outer.session().value("select current_user"), "trust_user");
     let count = || server.ferry.report().get("upstream_now");
     assert!(count() >= 1);
@@ -222,7 +222,7 @@ fn remote_clients_need_encryption_for_the_upstreams_passwords() {
         format!("allow_remote = true\nclient_tls_cert_file = \"{certificate}\"\nclient_tls_key_file = \"{key}\"");
     let path = certs.write("f.toml", &file);
     let listen = format!("0.0.0.0:{port}");
-    let ferry = Ferry::start_with(&Postgres::shared().url(), &["-c", &path, "-l", &listen], &[]);
+    let ferry = Pgferry::start_with(&Postgres::shared().url(), &["-c", &path, "-l", &listen], &[]);
     let psql = |mode: &str| {
         let connection = format!("host={address} port={port} dbname=postgres user=scram_user sslmode={mode}");
         crate::harness::psql(&connection, PASSWORD, "select 1")

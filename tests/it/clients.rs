@@ -1,11 +1,11 @@
 //! Real clients, with the same connection string but for its host.
 
 use crate::harness::postgres::{PASSWORD, program};
-use crate::harness::{Ferry, Postgres, run};
+use crate::harness::{Pgferry, Postgres, run};
 
 const MODES: [&str; 2] = ["session", "transaction"];
 
-fn pgbench(ferry: &Ferry, user: &str, args: &[&str]) -> String {
+fn pgbench(ferry: &Pgferry, user: &str, args: &[&str]) -> String {
     let mut all = vec!["-h", ferry.host(), "-U", user, "-n"];
     all.extend_from_slice(args);
     all.push("postgres");
@@ -21,7 +21,7 @@ fn pgbench_with_a_connection_per_transaction() {
     let script = script.to_str().expect("UTF-8");
     for mode in MODES {
         for user in ["trust_user", "md5_user", "scram_user"] {
-            let ferry = Ferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "5"]);
+            let ferry = Pgferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "5"]);
             let before = postgres.connections_received();
             let out = pgbench(&ferry, user, &["-M", "simple", "-C", "-c", "100", "-j", "10", "-t", "10", "-f", script]);
             assert!(out.contains("number of transactions actually processed: 1000/1000"), "{out}");
@@ -34,11 +34,11 @@ fn pgbench_with_a_connection_per_transaction() {
 #[test]
 fn pgbench_with_lasting_connections_in_every_protocol() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &[]);
+    let ferry = Pgferry::start(&postgres, &[]);
     pgbench(&ferry, "scram_user", &["-i", "-s", "1", "-q"]);
     drop(ferry);
     for mode in MODES {
-        let ferry = Ferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "8"]);
+        let ferry = Pgferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "8"]);
         for protocol in ["simple", "extended", "prepared"] {
             for kind in ["-S", "-N"] {
                 let out = pgbench(&ferry, "scram_user", &["-M", protocol, kind, "-c", "8", "-j", "2", "-t", "100"]);
@@ -101,7 +101,7 @@ drop table people;
     let direct = psql("127.0.0.1", postgres.port);
     assert!(direct.contains("Edsger"));
     for mode in MODES {
-        let ferry = Ferry::start(&postgres, &["--pool-mode", mode]);
+        let ferry = Pgferry::start(&postgres, &["--pool-mode", mode]);
         assert_eq!(psql(ferry.host(), 5432), direct, "{mode}");
     }
 }
@@ -126,7 +126,7 @@ fn pg_dump_gives_the_same_dump() {
     let direct = dump("127.0.0.1", postgres.port);
     assert!(direct.len() > 5_000_000);
     for mode in MODES {
-        let ferry = Ferry::start(&postgres, &["--pool-mode", mode]);
+        let ferry = Pgferry::start(&postgres, &["--pool-mode", mode]);
         assert!(dump(ferry.host(), 5432) == direct, "{mode}: the dumps differ");
     }
 }
@@ -136,7 +136,7 @@ fn psycopg_in_ordinary_use() {
     let postgres = Postgres::start_with(&[]);
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/psycopg_ordinary.py");
     for mode in MODES {
-        let ferry = Ferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "4"]);
+        let ferry = Pgferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "4"]);
         let env =
             [("PGHOST", ferry.host()), ("PGUSER", "scram_user"), ("PGPASSWORD", PASSWORD), ("PGDATABASE", "postgres")];
         let out = run("/usr/bin/python3", &[script], &env);
@@ -149,7 +149,7 @@ async fn tokio_postgres_in_ordinary_use() {
     let postgres = Postgres::start_with(&[]);
     ordinary_use(postgres.connect().await, &postgres).await;
     for mode in MODES {
-        let ferry = Ferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "4"]);
+        let ferry = Pgferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "4"]);
         ordinary_use(ferry.connect("trust_user").await, &postgres).await;
     }
 }
@@ -204,8 +204,9 @@ async fn ordinary_use(mut client: tokio_postgres::Client, postgres: &Postgres) {
 fn tcp_clients_that_are_idle_are_probed() {
     let port = crate::harness::postgres::free_port();
     let listen = format!("127.0.0.1:{port}");
-    let ferry = crate::harness::Ferry::start(crate::harness::Postgres::shared(), &["-l", &listen]);
-    let mut client = crate::harness::Raw::logged_in(crate::harness::Raw::tcp(port), "trust_user", "postgres");
+    let ferry = crate::harness::Pgferry::start(crate::harness::Postgres::shared(), &["-l", &listen]);
+    let mut client =
+        crate::harness::ProtocolClient::logged_in(crate::harness::ProtocolClient::tcp(port), "trust_user", "postgres");
     assert_eq!(client.value("select 1"), "1");
     // proc_net(5): the state is 01 (ESTABLISHED), the timer 02 (keepalive).
     let table = || std::fs::read_to_string("/proc/net/tcp").expect("readable");

@@ -2,25 +2,25 @@
 
 use std::process::Output;
 
-use crate::harness::ferry::command;
+use crate::harness::pgferry::command;
 use crate::harness::postgres::{PASSWORD, free_port};
-use crate::harness::raw::{bind, close, describe, execute, parse, password, query, startup, sync, tags};
-use crate::harness::{Certs, Ferry, Message, Postgres, Raw, Signal, eventually, psql};
+use crate::harness::protocol_client::{bind, close, describe, execute, parse, password, query, startup, sync, tags};
+use crate::harness::{Certs, Message, Pgferry, Postgres, ProtocolClient, Signal, eventually, psql};
 
 /// A guest by the unix socket, who is pgferry's own user.
-fn guest(ferry: &Ferry) -> Raw {
-    Raw::logged_in(ferry.raw(), "anybody", "pgferry")
+fn guest(ferry: &Pgferry) -> ProtocolClient {
+    ProtocolClient::logged_in(ferry.raw(), "anybody", "pgferry")
 }
 
 /// The rows of a table.
-fn rows(guest: &mut Raw, sql: &str) -> Vec<Vec<String>> {
+fn rows(guest: &mut ProtocolClient, sql: &str) -> Vec<Vec<String>> {
     let messages = guest.query(sql);
     assert!(tags(&messages).ends_with("CZ"), "{sql}: {messages:?}");
     messages.iter().filter(|message| message.tag == b'D').map(Message::columns).collect()
 }
 
 /// The row of a table whose first cell is `first`.
-fn row(guest: &mut Raw, sql: &str, first: &str) -> Vec<String> {
+fn row(guest: &mut ProtocolClient, sql: &str, first: &str) -> Vec<String> {
     let all = rows(guest, sql);
     all.iter().find(|row| row[0] == first).unwrap_or_else(|| panic!("{sql}: no {first} in {all:?}")).clone()
 }
@@ -96,7 +96,7 @@ const CONNECTION: &str = "type s, user s, database s, replication s, state s, ad
 
 #[test]
 fn tables_are_pgbouncers_column_for_column() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     let mut guest = guest(&ferry);
     assert_eq!(ferry.session().value("select 1"), "1");
     for (table, expected) in PGBOUNCER {
@@ -121,7 +121,7 @@ fn tables_are_pgbouncers_column_for_column() {
     assert_eq!(columns(&guest.query("SHOW VERSION")), [("version".to_owned(), 25)]);
     assert_eq!(columns(&guest.query("show sockets")).len(), 28);
     for alias in ["pgbouncer", "pgferry"] {
-        assert!(Raw::logged_in(ferry.raw(), "u", alias).value("show version").starts_with("pgferry "));
+        assert!(ProtocolClient::logged_in(ferry.raw(), "u", alias).value("show version").starts_with("pgferry "));
     }
     let help = guest.query("SHOW HELP");
     assert_eq!(tags(&help), "NCZ");
@@ -130,7 +130,7 @@ fn tables_are_pgbouncers_column_for_column() {
 
 #[test]
 fn figures_in_tables_are_what_happened() {
-    let ferry = Ferry::start(Postgres::shared(), &["--pool-mode", "transaction"]);
+    let ferry = Pgferry::start(Postgres::shared(), &["--pool-mode", "transaction"]);
     let mut guest = guest(&ferry);
     let mut client = ferry.raw();
     let asked = [("user", "trust_user"), ("database", "postgres"), ("application_name", "it's me")];
@@ -175,13 +175,13 @@ fn figures_in_tables_are_what_happened() {
     assert!(upstream[1].contains("127.0.0.1") && upstream[3] == "no", "{upstream:?}");
 }
 
-fn eventually_row(guest: &mut Raw, sql: &str, first: &str, fits: impl Fn(&[String]) -> bool) -> Vec<String> {
+fn eventually_row(guest: &mut ProtocolClient, sql: &str, first: &str, fits: impl Fn(&[String]) -> bool) -> Vec<String> {
     crate::harness::eventually_some(sql, || rows(guest, sql).into_iter().find(|row| row[0] == first && fits(row)))
 }
 
 #[test]
 fn the_extended_protocol_works_too() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     let mut guest = guest(&ferry);
     let all =
         [parse("s", "show lists"), describe(b'S', "s"), bind("", "s", &[]), execute("", 2), execute("", 0), sync()];
@@ -205,7 +205,7 @@ fn the_extended_protocol_works_too() {
 
 #[tokio::test]
 async fn drivers_that_want_binary_results_get_them() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     let config = format!("host={} user=u dbname=pgferry", ferry.host());
     let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await.expect("a connection");
     let task = tokio::spawn(connection);
@@ -223,7 +223,7 @@ async fn drivers_that_want_binary_results_get_them() {
 #[test]
 fn a_pause_lets_work_end_and_holds_what_comes() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start_with(
+    let ferry = Pgferry::start_with(
         &postgres.url(),
         &["--pool-mode", "transaction"],
         &[("PGFERRY_QUERY_WAIT_TIMEOUT", "300ms"), ("PGFERRY_MIN_POOL_SIZE", "2")],
@@ -265,7 +265,7 @@ fn a_pause_lets_work_end_and_holds_what_comes() {
 
 #[test]
 fn waiting_for_a_pause_can_be_cancelled() {
-    let ferry = Ferry::start(Postgres::shared(), &["--pool-mode", "transaction"]);
+    let ferry = Pgferry::start(Postgres::shared(), &["--pool-mode", "transaction"]);
     let mut busy = ferry.session();
     busy.query("begin");
     let mut pausing = ferry.raw();
@@ -287,7 +287,7 @@ fn waiting_for_a_pause_can_be_cancelled() {
 #[test]
 fn databases_and_clients_are_put_out() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &[]);
+    let ferry = Pgferry::start(&postgres, &[]);
     let mut guest = guest(&ferry);
     let mut client = ferry.session();
     assert_eq!(client.value("select 1"), "1");
@@ -324,7 +324,7 @@ fn databases_and_clients_are_put_out() {
 #[test]
 fn connections_are_replaced_as_they_come_free() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &["--pool-mode", "transaction"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction"]);
     let mut client = ferry.session();
     client.query("begin");
     let before = client.value("select pg_backend_pid()");
@@ -350,7 +350,7 @@ fn each_command_needs_its_right() {
     );
     let path = certs.write("pgferry.toml", &file);
     let dir = tempfile::tempdir().expect("a directory");
-    let ferry = Ferry::spawn(dir, &["-u", &postgres.url(), "-c", &path], &[]);
+    let ferry = Pgferry::spawn(dir, &["-u", &postgres.url(), "-c", &path], &[]);
     let as_user = |user: &str| format!("host=127.0.0.1 port={port} user={user} dbname=pgbouncer");
     let refused = psql(&as_user("plain_user"), PASSWORD, "show pools").expect_err("nobody knows it");
     assert!(refused.contains("may not use pgferry's console") && refused.contains("admin_users"), "{refused}");
@@ -371,7 +371,7 @@ fn each_command_needs_its_right() {
 
 #[test]
 fn it_answers_when_nobody_else_is_served() {
-    let ferry = Ferry::start_with(
+    let ferry = Pgferry::start_with(
         &Postgres::shared().url(),
         &["--pool-size", "1"],
         &[("PGFERRY_MAX_CLIENT_CONN", "2"), ("PGFERRY_QUERY_WAIT_TIMEOUT", "60s")],
@@ -385,7 +385,7 @@ fn it_answers_when_nobody_else_is_served() {
     holder.query("begin");
     ferry.signal(Signal::SIGTERM);
     eventually_row(&mut guest, "show state", "ending", |row| row[1] == "yes");
-    let mut late = Raw::logged_in(ferry.raw(), "u", "pgferry");
+    let mut late = ProtocolClient::logged_in(ferry.raw(), "u", "pgferry");
     assert_eq!(late.value("show version"), concat!("pgferry ", env!("CARGO_PKG_VERSION")));
     let mut client = ferry.raw();
     client.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
@@ -405,7 +405,7 @@ fn a_shutdown_waits_for_what_it_is_told_to_wait_for() {
     for (command, waits_for) in
         [("SHUTDOWN", ""), ("SHUTDOWN WAIT_FOR_SERVERS", "the transaction"), ("SHUTDOWN WAIT_FOR_CLIENTS", "clients")]
     {
-        let mut ferry = Ferry::start(Postgres::shared(), &["--pool-mode", "transaction"]);
+        let mut ferry = Pgferry::start(Postgres::shared(), &["--pool-mode", "transaction"]);
         let mut busy = ferry.session();
         busy.query("begin");
         let mut idle = ferry.session();
@@ -437,7 +437,7 @@ fn pgferry(args: &[&str]) -> Output {
 
 #[test]
 fn no_psql_is_needed() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     assert_eq!(ferry.session().value("select 1"), "1");
     let said = |args: &[&str]| {
         let output = pgferry(&[&["-l", ferry.host()], args].concat());
@@ -466,19 +466,19 @@ fn no_psql_is_needed() {
 
 #[test]
 fn what_makes_no_sense_is_refused() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     let mut guest = guest(&ferry);
     guest.send(b"?\0\0\0\x04");
     let told = guest.read_to_end();
     assert_eq!((told[0].field(b'S').as_str(), told[0].field(b'C').as_str()), ("FATAL", "08P01"));
-    let mut long = Raw::logged_in(ferry.raw(), "u", "pgferry");
+    let mut long = ProtocolClient::logged_in(ferry.raw(), "u", "pgferry");
     long.send(b"Q\x7f\xff\xff\xff");
     assert_eq!(long.read_to_end()[0].field(b'C'), "08P01");
-    let mut with_parameter = Raw::logged_in(ferry.raw(), "u", "pgferry");
+    let mut with_parameter = ProtocolClient::logged_in(ferry.raw(), "u", "pgferry");
     with_parameter.send(&[parse("", "show version"), bind("", "", &["x"]), sync()].concat());
     let told = with_parameter.until_ready();
     assert_eq!((tags(&told).as_str(), told[1].field(b'C').as_str()), ("1EZ", "0A000"));
-    let mut copying = Raw::logged_in(ferry.raw(), "u", "pgferry");
+    let mut copying = ProtocolClient::logged_in(ferry.raw(), "u", "pgferry");
     copying.send(&password("x"));
     assert_eq!(copying.read_to_end()[0].field(b'C'), "08P01");
 }

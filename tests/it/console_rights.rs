@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use crate::harness::ferry::{command, program};
+use crate::harness::pgferry::{command, program};
 use crate::harness::postgres::{PASSWORD, free_port};
-use crate::harness::{Certs, Ferry, Postgres, Raw, psql};
+use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, psql};
 
 /// Settings that name programs, files, credentials, the upstream, listeners, rules or authentication methods, and a value
 /// that would be taken from the configuration file.
@@ -55,8 +55,8 @@ const BEYOND_SET: [(&str, &str); 42] = [
 
 #[test]
 fn set_takes_no_key_that_leads_out_of_the_process() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
-    let mut admin = Raw::logged_in(ferry.raw(), "me", "pgferry");
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
+    let mut admin = ProtocolClient::logged_in(ferry.raw(), "me", "pgferry");
     for (key, value) in BEYOND_SET {
         let error = admin.error(&format!("SET {key} = '{value}'"));
         assert_eq!(error.field(b'C'), "55P02", "{key}: {error:?}");
@@ -78,7 +78,7 @@ fn an_admin_of_a_role_runs_no_program_and_takes_no_listener() {
     );
     let path = certs.write("pgferry.toml", &config);
     let dir = tempfile::tempdir().expect("a directory");
-    let ferry = Ferry::spawn(dir, &["-u", &postgres.url(), "-c", &path], &[]);
+    let ferry = Pgferry::spawn(dir, &["-u", &postgres.url(), "-c", &path], &[]);
     let admin =
         |host: &str, sql: &str| psql(&format!("host={host} port={port} user=scram_user dbname=pgferry"), PASSWORD, sql);
     for sql in [
@@ -101,7 +101,7 @@ fn an_admin_of_a_role_runs_no_program_and_takes_no_listener() {
 }
 
 /// What `pgferry ctl` says when it is run behind `wrapper`; nothing where the wrapper does not work here.
-fn ctl_in(wrapper: &[&str], ferry: &Ferry) -> Option<String> {
+fn ctl_in(wrapper: &[&str], ferry: &Pgferry) -> Option<String> {
     let works = Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").output();
     if !works.is_ok_and(|output| output.status.success()) {
         eprintln!("{wrapper:?} is not allowed here");
@@ -117,7 +117,7 @@ fn ctl_in(wrapper: &[&str], ferry: &Ferry) -> Option<String> {
 
 #[test]
 fn root_of_another_namespace_is_no_admin() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     let own = ctl_in(&["env"], &ferry).expect("env works everywhere");
     assert!(own.contains("settings reloaded"), "{own}");
     for wrapper in [
@@ -135,7 +135,7 @@ fn root_of_another_namespace_is_no_admin() {
 
 #[test]
 fn nobody_is_an_admin_by_uid_where_that_is_off() {
-    let ferry = Ferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_ADMIN_PEER", "false")]);
+    let ferry = Pgferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_ADMIN_PEER", "false")]);
     let said = ctl_in(&["env"], &ferry).expect("env works everywhere");
     assert!(said.contains("admin_peer"), "{said}");
 }

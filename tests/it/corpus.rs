@@ -6,21 +6,21 @@ use std::fs;
 fn the_corpus_replays() {
     type Target = fn(&[u8]);
     let targets: [(&str, Target); 15] = [
-        ("frames", pgferry::fuzz::frames),
-        ("startup", pgferry::fuzz::startup),
-        ("messages", pgferry::fuzz::messages),
-        ("sql", pgferry::fuzz::sql),
-        ("url", pgferry::fuzz::url),
-        ("config", pgferry::fuzz::config),
-        ("scram", pgferry::fuzz::scram),
-        ("secrets", pgferry::fuzz::secrets),
-        ("console", pgferry::fuzz::console),
-        ("ini", pgferry::fuzz::ini),
-        ("http", pgferry::fuzz::http),
-        ("handover", pgferry::fuzz::handover),
-        ("pgpass", pgferry::fuzz::pgpass),
-        ("users", pgferry::fuzz::users),
-        ("hba", pgferry::fuzz::hba),
+        ("frames", pgferry::internals::fuzz::frames),
+        ("startup", pgferry::internals::fuzz::startup),
+        ("messages", pgferry::internals::fuzz::messages),
+        ("sql", pgferry::internals::fuzz::sql),
+        ("url", pgferry::internals::fuzz::url),
+        ("config", pgferry::internals::fuzz::config),
+        ("scram", pgferry::internals::fuzz::scram),
+        ("secrets", pgferry::internals::fuzz::secrets),
+        ("console", pgferry::internals::fuzz::console),
+        ("ini", pgferry::internals::fuzz::ini),
+        ("http", pgferry::internals::fuzz::http),
+        ("handover", pgferry::internals::fuzz::handover),
+        ("pgpass", pgferry::internals::fuzz::pgpass),
+        ("users", pgferry::internals::fuzz::users),
+        ("hba", pgferry::internals::fuzz::hba),
     ];
     for (name, target) in targets {
         let dir = format!("{}/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));

@@ -3,22 +3,22 @@
 use std::os::unix::fs::PermissionsExt;
 
 use crate::harness::postgres::PASSWORD;
-use crate::harness::raw::startup;
-use crate::harness::{Certs, Ferry, Message, Postgres, Raw, eventually};
+use crate::harness::protocol_client::startup;
+use crate::harness::{Certs, Message, Pgferry, Postgres, ProtocolClient, eventually};
 
 /// pgferry that trusts its clients and logs in by itself.
-fn ferry(postgres: &Postgres, user: &str, file: &str, env: &[(&str, &str)]) -> Ferry {
+fn ferry(postgres: &Postgres, user: &str, file: &str, env: &[(&str, &str)]) -> Pgferry {
     let certs = Certs::new();
     let path = certs.write("pgferry.toml", file);
     let at = if user.is_empty() { String::new() } else { format!("{user}@") };
-    Ferry::start_with(
+    Pgferry::start_with(
         &format!("postgres://{at}127.0.0.1:{}", postgres.port),
         &["-c", &path, "--auth-type", "trust"],
         env,
     )
 }
 
-fn log_in(ferry: &Ferry, user: &str) -> Result<Raw, Message> {
+fn log_in(ferry: &Pgferry, user: &str) -> Result<ProtocolClient, Message> {
     let mut raw = ferry.raw();
     raw.send(&startup(&[("user", user), ("database", "postgres")]));
     let said = raw.until_ready();
@@ -156,16 +156,16 @@ fn somebody_elses_password_is_not_used() {
     // The URL's password is scram_user's; md5_user, who comes in by a secret of its own, has another.
     let path = certs.write("f.toml", "auth_type = \"password\"\n[users]\nmd5_user = \"its own\"\nscram_user = \"x\"");
     let url = format!("postgres://scram_user:pa%20ss'w%5Cord@127.0.0.1:{}", postgres.port);
-    let ferry = Ferry::start_with(&url, &["-c", &path], &[]);
+    let ferry = Pgferry::start_with(&url, &["-c", &path], &[]);
     let mut raw = ferry.raw();
     raw.send(&startup(&[("user", "md5_user"), ("database", "postgres")]));
     raw.recv().expect("a question");
-    raw.send(&crate::harness::raw::password("its own"));
+    raw.send(&crate::harness::protocol_client::password("its own"));
     let said = raw.read_to_end();
     assert_eq!(said.last().expect("an error").field(b'C'), "28P01", "{said:?}");
     let mut raw = ferry.raw();
     raw.send(&startup(&[("user", "scram_user"), ("database", "postgres")]));
     raw.recv().expect("a question");
-    raw.send(&crate::harness::raw::password("x"));
+    raw.send(&crate::harness::protocol_client::password("x"));
     assert_eq!(raw.until_ready().last().expect("a welcome").tag, b'Z', "with the URL's");
 }

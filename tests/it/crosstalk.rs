@@ -1,9 +1,9 @@
 //! Many clients on few connections, doing at random what clients do: every answer is the asker's own.
 
-use crate::harness::raw::{
+use crate::harness::protocol_client::{
     bind, close, copy_data, copy_done, describe, execute, extended, parse, query, sync, tags, terminate,
 };
-use crate::harness::{Ferry, Message, Postgres, Raw};
+use crate::harness::{Message, Pgferry, Postgres, ProtocolClient};
 
 /// A small generator of random numbers, the same each time.
 struct Random(u64);
@@ -21,7 +21,7 @@ fn values(messages: &[Message]) -> Vec<String> {
 }
 
 /// One piece of work, whose answers must carry `mark`. Returns false when the client is not to go on.
-fn work(raw: &mut Raw, random: &mut Random, mark: &str) -> bool {
+fn work(raw: &mut ProtocolClient, random: &mut Random, mark: &str) -> bool {
     let select = format!("select '{mark}'");
     match random.below(13) {
         0 => assert_eq!(values(&raw.query(&select)), [mark]),
@@ -102,7 +102,7 @@ fn work(raw: &mut Raw, random: &mut Random, mark: &str) -> bool {
 }
 
 fn mixed_work(args: &[&str]) {
-    let ferry = Ferry::start(Postgres::shared(), args);
+    let ferry = Pgferry::start(Postgres::shared(), args);
     std::thread::scope(|scope| {
         for client in 0..8u64 {
             let ferry = &ferry;
@@ -136,7 +136,7 @@ fn in_transaction_mode_without_resets() {
 fn settings_take_turns() {
     for reset in ["always", "on_change", "never"] {
         let ferry =
-            Ferry::start(Postgres::shared(), &["--pool-mode", "transaction", "--pool-size", "1", "--reset", reset]);
+            Pgferry::start(Postgres::shared(), &["--pool-mode", "transaction", "--pool-size", "1", "--reset", reset]);
         std::thread::scope(|scope| {
             for client in 0..6 {
                 let ferry = &ferry;

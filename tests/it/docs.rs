@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::harness::ferry::{command, program};
-use crate::harness::{Certs, Ferry, Postgres, postgres};
+use crate::harness::pgferry::{command, program};
+use crate::harness::{Certs, Pgferry, Postgres, postgres};
 
 const TOP: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -139,7 +139,7 @@ fn every_command_runs() {
             let host = dir.path().to_str().expect("UTF-8").to_owned();
             let words: Vec<_> = here(&line, &postgres, &host, &admin).split(' ').skip(1).map(str::to_owned).collect();
             let words: Vec<_> = words.iter().map(String::as_str).collect();
-            let ferry = Ferry::spawn(dir, &words, &[("PGFERRY_ADMIN_LISTEN", &admin)]);
+            let ferry = Pgferry::spawn(dir, &words, &[("PGFERRY_ADMIN_LISTEN", &admin)]);
             ferry.logs("INFO ready: clients connect with \"host=");
             served = Some(ferry);
         } else {
@@ -160,7 +160,7 @@ fn every_command_runs() {
 #[test]
 fn every_command_in_the_prose_runs() {
     let postgres = postgres_of_the_examples();
-    let ferry = Ferry::start(&postgres, &[]);
+    let ferry = Pgferry::start(&postgres, &[]);
     let host = ferry.host();
     let server = format!("postgres://127.0.0.1:{}", postgres.port);
     let rules = blocks_of("toml").into_iter().find(|block| block.text.contains("[[rule]]"));
@@ -233,7 +233,7 @@ fn every_configuration_loads() {
 #[test]
 fn every_statement_is_executed_in_transaction_mode() {
     let postgres = postgres_of_the_examples();
-    let ferry = Ferry::start(&postgres, &["--pool-mode", "transaction"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction"]);
     let mut executed = 0;
     for block in blocks_of("sql") {
         let connection = format!("host={} dbname=shop user=app", ferry.host());
@@ -287,7 +287,7 @@ fn targets_exist() {
 #[test]
 fn libpqs_connection_strings_connect() {
     let postgres = postgres_of_the_examples();
-    let ferry = Ferry::start(&postgres, &[]);
+    let ferry = Pgferry::start(&postgres, &[]);
     let mut connected = 0;
     // README has them as "before" and "after", docs/connecting.md has the second only.
     for page in pages().into_iter().filter(|page| ["README.md", "docs/connecting.md"].contains(&page.name.as_str())) {
@@ -357,7 +357,7 @@ fn settings_exist() {
             if !is_name || ["cert_name", "method", "panic"].contains(&name) {
                 continue;
             }
-            assert!(pgferry::config::keys::find(name).is_some(), "{}: {span}", page.name);
+            assert!(pgferry::internals::config::keys::find(name).is_some(), "{}: {span}", page.name);
             named += 1;
         }
     }

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use pgferry::doctor::facts::{Pool, Upstream};
-use pgferry::doctor::kernel::{Kernel, Places};
-use pgferry::doctor::sockets::{State, all, by_state};
-use pgferry::doctor::{Facts, Level, judge, report};
+use pgferry::internals::doctor::facts::{Pool, Upstream};
+use pgferry::internals::doctor::kernel::{Kernel, Paths};
+use pgferry::internals::doctor::sockets::{State, all, by_state};
+use pgferry::internals::doctor::{Facts, Level, diagnose, report};
 
-use crate::harness::ferry::command;
-use crate::harness::{Ferry, Postgres};
+use crate::harness::pgferry::command;
+use crate::harness::{Pgferry, Postgres};
 
 /// Runs the doctor in a network namespace of its own with 200 ports, `held` of which are in TIME_WAIT toward the upstream.
 fn in_namespace(held: usize, args: &[&str]) -> Output {
@@ -26,7 +26,7 @@ fn run_in_namespace(held: usize, command: &str) -> Output {
          echo 0 > /proc/sys/net/ipv4/tcp_tw_reuse; python3 {fill} 10.77.0.1 {held} {command}"
     );
     let user = if nix::unistd::geteuid().is_root() { "--net" } else { "--user --map-root-user --net" };
-    let mut unshare = crate::harness::ferry::program("timeout");
+    let mut unshare = crate::harness::pgferry::program("timeout");
     unshare.args(["60", "unshare"]).args(user.split(' ')).args(["sh", "-c", &script]);
     let output = unshare.output().expect("unshare");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -94,17 +94,17 @@ fn a_server_and_a_pgferry_that_run_are_looked_at() {
     if version >= 14 {
         postgres.sql("alter role trust_user set idle_session_timeout = '5min'");
     }
-    let ferry = Ferry::start(&postgres, &[]);
-    let mut client = ferry.session();
+    let pgferry = Pgferry::start(&postgres, &[]);
+    let mut client = pgferry.session();
     assert_eq!(client.value("select 1"), "1");
     let url = format!("postgres://trust_user@127.0.0.1:{}/postgres?sslmode=disable", postgres.port);
     let permit = |mode| {
         let permissions = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(mode);
-        fs::set_permissions(ferry.dir(), permissions).expect("chmod");
+        fs::set_permissions(pgferry.dir(), permissions).expect("chmod");
     };
     permit(0o700);
     let doctor = |more: &[&str]| {
-        let args = [&["doctor", "-u", &url, "-l", ferry.host()], more].concat();
+        let args = [&["doctor", "-u", &url, "-l", pgferry.host()], more].concat();
         command().args(args).env("PGFERRY_POOL_SIZE", "10").output().expect("pgferry")
     };
     let said = stdout(&doctor(&["--measure", "--as-uid", "12345", "--watch", "1"]));
@@ -114,7 +114,7 @@ fn a_server_and_a_pgferry_that_run_are_looked_at() {
     assert!(said.contains("connect, log in, first row: through pgferry p50 "), "{said}");
     assert!(said.contains("end in TIME_WAIT"), "{said}");
     assert!(said.contains("connections: 1 by pgferry, 0 by others"), "{said}");
-    let denied = format!("uid 12345 may not enter {}", ferry.host());
+    let denied = format!("uid 12345 may not enter {}", pgferry.host());
     assert!(said.contains(&denied), "{said}");
     assert!(!said.contains('\u{1b}'), "no colours where nobody sees them");
     permit(0o755);
@@ -144,11 +144,11 @@ fn mistakes_are_explained() {
 /// The report about a machine whose `/proc` and `/etc` were copied to `tests/doctor/NAME`.
 fn of_machine(name: &str, in_kubernetes: bool) -> String {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doctor").join(name);
-    let places = Places { proc: dir.join("proc"), etc: dir.join("etc"), cgroup: dir.join("cgroup") };
-    let kernel = Kernel::read(&places);
+    let paths = Paths { proc: dir.join("proc"), etc: dir.join("etc"), cgroup: dir.join("cgroup") };
+    let kernel = Kernel::read(&paths);
     let address = "10.1.2.3:5432".parse().expect("an address");
     let found: Vec<_> =
-        all(&places.proc).unwrap_or_default().into_iter().filter(|socket| socket.remote == address).collect();
+        all(&paths.proc).unwrap_or_default().into_iter().filter(|socket| socket.remote == address).collect();
     let states = by_state(&found);
     let upstream = Upstream {
         name: "db.example:5432".into(),
@@ -170,9 +170,9 @@ fn of_machine(name: &str, in_kubernetes: bool) -> String {
         pool: Pool { pool_size: 20, idle_timeout_s: 600 },
         upstreams: vec![upstream],
         listeners_in_range: Vec::new(),
-        ferry: None,
+        pgferry: None,
     };
-    let findings = judge(&facts);
+    let findings = diagnose(&facts);
     assert!(findings.iter().any(|finding| finding.level <= Level::Info));
     let text = report::text(&findings, false);
     text.replace(&format!("{}/", dir.display()), "/")

@@ -1,13 +1,15 @@
 //! The first bytes of a connection.
 
-use crate::harness::raw::{CANCEL_REQUEST, GSS_REQUEST, SSL_REQUEST, packet, startup, startup_version, tags};
-use crate::harness::{Ferry, Postgres, Raw};
+use crate::harness::protocol_client::{
+    CANCEL_REQUEST, GSS_REQUEST, SSL_REQUEST, packet, startup, startup_version, tags,
+};
+use crate::harness::{Pgferry, Postgres, ProtocolClient};
 
 const WHO: [(&str, &str); 2] = [("user", "trust_user"), ("database", "postgres")];
 
 #[test]
 fn encryption_is_declined_in_any_order_and_the_connection_goes_on() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     for requests in
         [vec![SSL_REQUEST], vec![GSS_REQUEST], vec![GSS_REQUEST, SSL_REQUEST], vec![SSL_REQUEST, GSS_REQUEST]]
     {
@@ -16,14 +18,14 @@ fn encryption_is_declined_in_any_order_and_the_connection_goes_on() {
             raw.send(&packet(request, &[]));
             assert_eq!(raw.byte(), b'N');
         }
-        let mut raw = Raw::logged_in(raw, "trust_user", "postgres");
+        let mut raw = ProtocolClient::logged_in(raw, "trust_user", "postgres");
         assert_eq!(raw.value("select 1"), "1");
     }
 }
 
 #[test]
 fn a_second_request_for_the_same_encryption_is_a_version_nobody_knows() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     for request in [SSL_REQUEST, GSS_REQUEST] {
         let mut raw = ferry.raw();
         raw.send(&packet(request, &[]));
@@ -37,7 +39,7 @@ fn a_second_request_for_the_same_encryption_is_a_version_nobody_knows() {
 
 #[test]
 fn bytes_stuffed_behind_an_encryption_request_are_refused() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     for request in [SSL_REQUEST, GSS_REQUEST] {
         let mut raw = ferry.raw();
         raw.send(&[packet(request, &[]), startup(&WHO)].concat());
@@ -50,8 +52,8 @@ fn bytes_stuffed_behind_an_encryption_request_are_refused() {
 
 #[test]
 fn lengths_out_of_bounds_end_the_connection_without_a_word() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
-    let direct = || Raw::tcp(Postgres::shared().port);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
+    let direct = || ProtocolClient::tcp(Postgres::shared().port);
     for length in [0u32, 3, 7, 10_005, 0x7fff_ffff, 0xffff_ffff] {
         let mut bytes = length.to_be_bytes().to_vec();
         bytes.extend([0, 3, 0, 0]);
@@ -72,7 +74,7 @@ fn lengths_out_of_bounds_end_the_connection_without_a_word() {
 
 #[test]
 fn packets_may_come_in_pieces() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     let mut raw = ferry.raw();
     for byte in startup(&WHO) {
         raw.send(&[byte]);
@@ -82,7 +84,7 @@ fn packets_may_come_in_pieces() {
 
 #[test]
 fn other_majors_are_refused() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     for version in [2 << 16, 4 << 16, 1 << 16 | 7] {
         let mut raw = ferry.raw();
         raw.send(&startup_version(version, &WHO));
@@ -95,7 +97,7 @@ fn other_majors_are_refused() {
 
 #[test]
 fn minors_and_protocol_options_are_negotiated_exactly_once() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     let option = ("_pq_.something", "on");
     for (minor, options, told, spoken, key) in [
         (0u32, false, false, 0u32, 4),
@@ -129,7 +131,7 @@ fn minors_and_protocol_options_are_negotiated_exactly_once() {
 
 #[test]
 fn broken_layouts_are_refused() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     for body in [&b"user\0trust_user\0"[..], b"user\0trust_user", b"user\0trust_user\0\0more"] {
         let mut raw = ferry.raw();
         raw.send(&packet(3 << 16, body));
@@ -141,7 +143,7 @@ fn broken_layouts_are_refused() {
 
 #[test]
 fn who_says_nothing_is_no_error() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     for bytes in [&b""[..], b"\0", b"\0\0\0\x08\x04", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"] {
         let mut raw = ferry.raw();
         raw.send(bytes);
@@ -160,7 +162,7 @@ fn who_says_nothing_is_no_error() {
 
 #[test]
 fn a_cancel_request_for_nobody_is_just_closed() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     for body in [vec![0; 8], vec![0xff; 8], vec![1; 36], vec![1; 260], vec![0; 5]] {
         let mut raw = ferry.raw();
         raw.send(&packet(CANCEL_REQUEST, &body));
@@ -170,7 +172,7 @@ fn a_cancel_request_for_nobody_is_just_closed() {
 
 #[test]
 fn a_login_that_takes_too_long_is_refused() {
-    let ferry = Ferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "200ms")]);
+    let ferry = Pgferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "200ms")]);
     let mut silent = ferry.raw();
     let mut slow = ferry.raw();
     slow.send(&startup(&[("user", "scram_user"), ("database", "postgres")]));
@@ -187,7 +189,7 @@ fn a_login_that_takes_too_long_is_refused() {
 
 #[test]
 fn too_many_clients_are_told_so() {
-    let ferry = Ferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_MAX_CLIENT_CONN", "2")]);
+    let ferry = Pgferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_MAX_CLIENT_CONN", "2")]);
     let first = ferry.session();
     let _second = ferry.session();
     let mut third = ferry.raw();

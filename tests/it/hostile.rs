@@ -4,14 +4,14 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Instant;
 
-use crate::harness::raw::{message, password, startup};
-use crate::harness::{Ferry, Message, Postgres, eventually};
+use crate::harness::protocol_client::{message, password, startup};
+use crate::harness::{Message, Pgferry, Postgres, eventually};
 
 /// What a false server says once it has read the startup packet.
 type Script = fn(&mut TcpStream);
 
 /// A false server, and pgferry in front of it; what a client is told that brings a password.
-fn meet(script: Script) -> (Ferry, Message) {
+fn meet(script: Script) -> (Pgferry, Message) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
     std::thread::spawn(move || {
@@ -21,7 +21,7 @@ fn meet(script: Script) -> (Ferry, Message) {
         }
     });
     let url = format!("postgres://127.0.0.1:{port}?sslmode=disable");
-    let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s")]);
+    let ferry = Pgferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s")]);
     let mut raw = ferry.raw();
     raw.send(&startup(&[("user", "me"), ("database", "d")]));
     let first = raw.recv().expect("an answer");
@@ -128,7 +128,7 @@ fn a_server_that_leaves_the_login_out_serves_nobody() {
             }
         });
         let url = format!("postgres://127.0.0.1:{port}?sslmode=disable&{parameters}");
-        let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s")]);
+        let ferry = Pgferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s")]);
         let mut raw = ferry.raw();
         raw.send(&startup(&[("user", "me"), ("database", "d")]));
         let told = raw.read_to_end();
@@ -150,7 +150,7 @@ fn an_error_without_a_code_is_an_error() {
             }
         });
         let url = format!("postgres://127.0.0.1:{port}?sslmode=disable");
-        let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s")]);
+        let ferry = Pgferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s")]);
         let mut raw = ferry.raw();
         raw.send(&startup(&[("user", "me"), ("database", "d")]));
         assert_eq!(raw.read_to_end().first().expect("an answer").tag, b'E');
@@ -172,7 +172,7 @@ fn lengths_that_lie_are_not_believed() {
             }
         });
         let url = format!("postgres://127.0.0.1:{port}?sslmode=disable");
-        let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s")]);
+        let ferry = Pgferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s")]);
         let before = ferry.memory();
         let mut raw = ferry.raw();
         raw.send(&startup(&[("user", "me"), ("database", "d")]));
@@ -185,13 +185,13 @@ fn lengths_that_lie_are_not_believed() {
 fn names_that_fill_the_packet_are_passed_on() {
     // CVE-2012-4575.
     let postgres = Postgres::shared();
-    let ferry = Ferry::start(postgres, &[]);
+    let ferry = Pgferry::start(postgres, &[]);
     for (user, database) in [(5, 9_900), (9_900, 5), (4_900, 4_900)] {
         let (user, database) = ("u".repeat(user), "d".repeat(database));
         let mut raw = ferry.raw();
         raw.send(&startup(&[("user", &user), ("database", &database)]));
         let found = raw.read_to_end();
-        let mut direct = crate::harness::Raw::tcp(postgres.port);
+        let mut direct = crate::harness::ProtocolClient::tcp(postgres.port);
         direct.send(&startup(&[("user", &user), ("database", &database)]));
         let expected = direct.read_to_end();
         let told = |said: &[Message]| said.last().map(|error| (error.field(b'C'), error.field(b'M')));
@@ -207,7 +207,7 @@ fn a_server_that_says_nothing_is_left_in_good_order() {
         let port = listener.local_addr().expect("an address").port();
         let url = format!("postgres://127.0.0.1:{port}?{parameters}");
         let env = [("PGFERRY_CLIENT_LOGIN_TIMEOUT", "1s"), ("PGFERRY_SERVER_CONNECT_TIMEOUT", "300ms")];
-        let ferry = Ferry::start_with(&url, &[], &env);
+        let ferry = Pgferry::start_with(&url, &[], &env);
         let mut raw = ferry.raw();
         raw.send(&startup(&[("user", "me"), ("database", "d")]));
         let error = raw.read_to_end().last().expect("an error").clone();

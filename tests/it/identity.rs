@@ -1,10 +1,10 @@
 //! Roles that change while pgferry remembers them: renamed, dropped and made anew, with another password, revoked.
 
-use crate::harness::raw::{password, startup};
-use crate::harness::{Ferry, Postgres, Raw, eventually, eventually_some};
+use crate::harness::protocol_client::{password, startup};
+use crate::harness::{Pgferry, Postgres, ProtocolClient, eventually, eventually_some};
 
 /// Logs in with `secret` if there is a question for it; else the error.
-fn log_in(ferry: &Ferry, user: &str, secret: &str) -> Result<Raw, (String, String)> {
+fn log_in(ferry: &Pgferry, user: &str, secret: &str) -> Result<ProtocolClient, (String, String)> {
     let mut raw = ferry.raw();
     raw.send(&startup(&[("user", user), ("database", "postgres")]));
     loop {
@@ -39,7 +39,7 @@ fn a_name_that_another_role_has_taken_brings_that_roles_connections() {
     postgres.sql("create role svc login password 'one'");
     postgres.sql("create role svc_new login password 'two'");
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(&postgres, &["--pool-mode", mode]);
+        let ferry = Pgferry::start(&postgres, &["--pool-mode", mode]);
         let mut former = eventually_some("the rule is in force", || {
             let again = log_in(&ferry, "svc", "wrong").is_err();
             log_in(&ferry, "svc", "one").ok().filter(|_| again)
@@ -73,7 +73,7 @@ fn a_name_that_another_role_has_taken_brings_that_roles_connections() {
 fn another_password_of_the_same_role_disturbs_no_client() {
     let postgres = postgres("rotated");
     postgres.sql("create role rotated login password 'one'");
-    let ferry = Ferry::start(&postgres, &["--pool-mode", "transaction"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction"]);
     let mut former = eventually_some("the rule is in force", || {
         let again = log_in(&ferry, "rotated", "wrong").is_err();
         log_in(&ferry, "rotated", "one").ok().filter(|_| again)
@@ -91,7 +91,7 @@ fn a_role_that_was_dropped_and_made_anew_is_noticed() {
     let postgres = Postgres::start_with(&[]);
     for mode in ["session", "transaction"] {
         let env = [("PGFERRY_AUTH_RECHECK", "200ms"), ("PGFERRY_POOL_MODE", mode)];
-        let ferry = Ferry::start_with(&postgres.url(), &[], &env);
+        let ferry = Pgferry::start_with(&postgres.url(), &[], &env);
         postgres.sql("create role made login");
         let before = log_in(&ferry, "made", "").expect("a role").value(ROLE);
         assert_eq!(before, "made");
@@ -121,7 +121,7 @@ fn who_may_log_in_no_more_is_noticed_and_nothing_of_it_stays_open() {
     for recheck in ["200ms", "0"] {
         for (revoke, grant, code) in revocations {
             postgres.sql("grant connect on database postgres to asked");
-            let ferry = Ferry::start_with(&postgres.url(), &[], &[("PGFERRY_AUTH_RECHECK", recheck)]);
+            let ferry = Pgferry::start_with(&postgres.url(), &[], &[("PGFERRY_AUTH_RECHECK", recheck)]);
             let mut raw = eventually_some("it is let in", || log_in(&ferry, "asked", "right").ok());
             assert_eq!(raw.value("select 1"), "1");
             drop(raw);
@@ -144,7 +144,7 @@ fn what_is_compared_here_is_rechecked_too() {
     let certs = crate::harness::Certs::new();
     let file = "auth_type = \"password\"\nauth_recheck = \"200ms\"\n[users]\nasked = \"right\"";
     let path = certs.write("pgferry.toml", file);
-    let ferry = Ferry::start_with(&postgres.url(), &["-c", &path], &[]);
+    let ferry = Pgferry::start_with(&postgres.url(), &["-c", &path], &[]);
     assert_eq!(log_in(&ferry, "asked", "right").expect("right").value("select 1"), "1");
     postgres.sql("alter role asked nologin");
     eventually("it is noticed", || {
@@ -157,7 +157,7 @@ fn what_is_compared_here_is_rechecked_too() {
 fn wrong_passwords_close_no_connection() {
     let postgres = postgres("asked");
     postgres.sql("create role asked login password 'right'");
-    let ferry = Ferry::start(&postgres, &[]);
+    let ferry = Pgferry::start(&postgres, &[]);
     eventually("the rule is in force", || log_in(&ferry, "asked", "wrong").is_err());
     let pid = log_in(&ferry, "asked", "right").expect("right").value("select pg_backend_pid()");
     for nth in 0..3 {

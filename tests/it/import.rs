@@ -4,9 +4,9 @@ use std::fs;
 use std::process::Output;
 use std::sync::Arc;
 
-use pgferry::config::{Auth, Host, Mode, Reset, Settings, SslMode, Written};
+use pgferry::internals::config::{Auth, Host, Mode, RawConfig, Reset, Settings, SslMode};
 
-use crate::harness::ferry::command;
+use crate::harness::pgferry::command;
 
 const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/import");
 
@@ -27,8 +27,8 @@ fn import(name: &str) -> (Output, String) {
     (output, text)
 }
 
-fn resolved(name: &str, text: &str) -> Result<Settings, pgferry::config::ConfigError> {
-    let mut written = Written::default();
+fn resolved(name: &str, text: &str) -> Result<Settings, pgferry::internals::config::ConfigError> {
+    let mut written = RawConfig::default();
     written.file_text(name, text).and_then(|()| Settings::resolve(&written))
 }
 
@@ -156,7 +156,7 @@ fn applications() {
     let app = settings.of(b"app");
     assert_eq!(app.dbname.as_deref(), Some("app_production"));
     assert_eq!(app.force_user.as_deref(), Some("app"));
-    assert_eq!(app.upstream.password.as_ref().map(pgferry::auth::Password::expose), Some(&b"s3cr'et"[..]));
+    assert_eq!(app.upstream.password.as_ref().map(pgferry::internals::auth::Password::expose), Some(&b"s3cr'et"[..]));
     assert_eq!((app.pool_size, app.reset), (40, Reset::Never));
     assert_eq!(settings.of(b"app_ro").upstream.places(), "replica.example.com:5432");
     assert_eq!(settings.upstream.encryption.mode(), SslMode::VerifyFull);

@@ -3,18 +3,18 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::harness::postgres::PASSWORD;
-use crate::harness::raw::{password, startup};
-use crate::harness::{Certs, Ferry, Postgres, Raw, eventually};
+use crate::harness::protocol_client::{password, startup};
+use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, eventually};
 
 /// pgferry with a configuration file of this text.
-fn ferry(url: &str, file: &str) -> Ferry {
+fn ferry(url: &str, file: &str) -> Pgferry {
     let certs = Certs::new();
     let path = certs.write("pgferry.toml", file);
-    Ferry::start_with(url, &["-c", &path], &[])
+    Pgferry::start_with(url, &["-c", &path], &[])
 }
 
 /// How a login that answers with `secret` ends: the SQLSTATE and the message of the error, or nothing.
-fn log_in(raw: &mut Raw, user: &str, database: &str, secret: &str) -> Option<(String, String)> {
+fn log_in(raw: &mut ProtocolClient, user: &str, database: &str, secret: &str) -> Option<(String, String)> {
     raw.send(&startup(&[("user", user), ("database", database)]));
     loop {
         match raw.recv() {
@@ -74,7 +74,7 @@ fn wrong_passwords_for_stored_secrets_do_not_keep_the_right_one_out() {
 fn wrong_passwords_for_the_upstream_do_not_keep_the_right_one_out() {
     let postgres = Postgres::start_with(&[]);
     for come_before in [false, true] {
-        let ferry = Ferry::start(&postgres, &[]);
+        let ferry = Pgferry::start(&postgres, &[]);
         if come_before {
             assert_eq!(log_in(&mut ferry.raw(), "scram_user", "postgres", PASSWORD), None);
         }
@@ -97,7 +97,7 @@ fn a_thousand_roles_that_come_at_once_are_all_served() {
     postgres
         .sql("do $$ begin for n in 1..1000 loop execute format('create role tenant_%s login', n); end loop; end $$");
     // A busy machine forks no faster for that.
-    let ferry = Ferry::start_with(
+    let ferry = Pgferry::start_with(
         &postgres.url(),
         &[],
         &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "120s"), ("PGFERRY_QUERY_WAIT_TIMEOUT", "120s")],
@@ -125,7 +125,7 @@ fn a_thousand_roles_that_come_at_once_are_all_served() {
 #[test]
 fn unknown_names_cost_the_upstream_a_bounded_rate() {
     let postgres = Postgres::start_with(&["log_connections=on"]);
-    let ferry = Ferry::start(&postgres, &[]);
+    let ferry = Pgferry::start(&postgres, &[]);
     let before = postgres.connections_received();
     let started = std::time::Instant::now();
     let mut clients: Vec<_> = (0..400)
@@ -156,14 +156,14 @@ fn many_users_of_many_databases_are_served_at_once() {
     for nth in 0..10 {
         postgres.sql(&format!("create database d_{nth}"));
     }
-    let ferry = Ferry::start(&postgres, &[]);
+    let ferry = Pgferry::start(&postgres, &[]);
     std::thread::scope(|scope| {
         for thread in 0..10 {
             let ferry = &ferry;
             scope.spawn(move || {
                 for nth in 0..40 {
                     let (user, database) = (format!("u_{}", nth % 20), format!("d_{}", (thread + nth / 20) % 10));
-                    let mut raw = Raw::logged_in(ferry.raw(), &user, &database);
+                    let mut raw = ProtocolClient::logged_in(ferry.raw(), &user, &database);
                     let who = raw.value("select current_user || ' ' || current_database()");
                     assert_eq!(who, format!("{user} {database}"));
                 }
@@ -181,7 +181,7 @@ fn a_full_server_is_no_wrong_password() {
     postgres.prepend_hba("host all lim 127.0.0.1/32 scram-sha-256");
     let direct = format!("host=127.0.0.1 port={} user=lim dbname=postgres", postgres.port);
     eventually("the rule is in force", || crate::harness::psql(&direct, "wrong", "select 1").is_err());
-    let ferry = Ferry::start_with(&postgres.url(), &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s")]);
+    let ferry = Pgferry::start_with(&postgres.url(), &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s")]);
     let holding = std::process::Command::new(crate::harness::postgres::program("psql"))
         .args(["-X", "-d", &direct, "-c", "select pg_sleep(600)"])
         .env("PGPASSWORD", "right")
@@ -199,7 +199,7 @@ fn a_full_server_is_no_wrong_password() {
 }
 
 /// Begins to log in, and never answers what is asked.
-fn silent(ferry: &Ferry, params: &[(&str, &str)]) -> Raw {
+fn silent(ferry: &Pgferry, params: &[(&str, &str)]) -> ProtocolClient {
     let mut raw = ferry.raw();
     raw.send(&startup(params));
     raw
@@ -209,7 +209,7 @@ fn silent(ferry: &Ferry, params: &[(&str, &str)]) -> Raw {
 fn silent_logins_hold_up_nobody() {
     let postgres = Postgres::start_with(&["max_wal_senders=20"]);
     // Nobody waits until their time is up.
-    let ferry = Ferry::start_with(
+    let ferry = Pgferry::start_with(
         &postgres.url(),
         &[],
         &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "600s"), ("PGFERRY_MAX_UPSTREAM", "4")],
@@ -224,7 +224,7 @@ fn silent_logins_hold_up_nobody() {
         assert_eq!(raw.recv().expect("a question").body, [0, 0, 0, 3]);
     }
     assert_eq!(log_in(&mut ferry.raw(), "plain_user", "postgres", PASSWORD), None);
-    let mut client = Raw::logged_in(ferry.raw(), "trust_user", "other");
+    let mut client = ProtocolClient::logged_in(ferry.raw(), "trust_user", "other");
     assert_eq!(client.value("select 1"), "1");
     let mut replication = silent(&ferry, &[("user", "scram_user"), ("database", "postgres"), ("replication", "true")]);
     assert_eq!(replication.recv().expect("a question").body, [0, 0, 0, 3]);
@@ -241,8 +241,8 @@ fn silent_logins_hold_up_nobody() {
 fn silent_clients_make_room_for_those_who_log_in() {
     let postgres = Postgres::shared();
     let env = [("PGFERRY_CLIENT_LOGIN_TIMEOUT", "600s"), ("PGFERRY_MAX_CLIENT_CONN", "10")];
-    let ferry = Ferry::start_with(&postgres.url(), &[], &env);
-    let session = Raw::logged_in(ferry.raw(), "trust_user", "postgres");
+    let ferry = Pgferry::start_with(&postgres.url(), &[], &env);
+    let session = ProtocolClient::logged_in(ferry.raw(), "trust_user", "postgres");
     let mut silent: Vec<_> = (0..200).map(|_| ferry.raw()).collect();
     for raw in &mut silent {
         // What is half of a packet is still nothing.
@@ -251,7 +251,7 @@ fn silent_clients_make_room_for_those_who_log_in() {
     let mut asked: Vec<_> =
         (0..20).map(|_| self::silent(&ferry, &[("user", "scram_user"), ("database", "postgres")])).collect();
     for _ in 0..9 {
-        let mut client = Raw::logged_in(ferry.raw(), "trust_user", "postgres");
+        let mut client = ProtocolClient::logged_in(ferry.raw(), "trust_user", "postgres");
         assert_eq!(client.value("select 1"), "1");
     }
     let told = silent[0].recv().expect("the reason");
@@ -282,7 +282,7 @@ fn idle_connections_make_room_for_replication_and_lookups() {
     let ferry = ferry(&url, file);
     let fill = || {
         for database in ["postgres", "other"] {
-            assert_eq!(Raw::logged_in(ferry.raw(), "trust_user", database).value("select 1"), "1");
+            assert_eq!(ProtocolClient::logged_in(ferry.raw(), "trust_user", database).value("select 1"), "1");
         }
     };
     fill();

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::harness::ferry::command;
+use crate::harness::pgferry::command;
 use crate::harness::postgres::free_port;
-use crate::harness::raw::startup;
-use crate::harness::{Ferry, Postgres, Raw, SOON, Signal, eventually, signal};
+use crate::harness::protocol_client::startup;
+use crate::harness::{Pgferry, Postgres, ProtocolClient, SOON, Signal, eventually, signal};
 
 /// A pgferry whose log is read only when a test reads it.
 struct Unread {
@@ -51,8 +51,8 @@ impl Unread {
         self.log.as_mut().expect("it is there")
     }
 
-    fn raw(&self) -> Raw {
-        Raw::unix(&self.dir.path().join(".s.PGSQL.5432"))
+    fn raw(&self) -> ProtocolClient {
+        ProtocolClient::unix(&self.dir.path().join(".s.PGSQL.5432"))
     }
 }
 
@@ -77,7 +77,7 @@ fn a_log_that_is_not_read_stops_nothing() {
     let port = free_port();
     let admin = format!("127.0.0.1:{port}");
     let mut ferry = Unread::start(&[], &[("PGFERRY_ADMIN_LISTEN", &admin)]);
-    let mut guest = Raw::logged_in(ferry.raw(), "u", "pgferry");
+    let mut guest = ProtocolClient::logged_in(ferry.raw(), "u", "pgferry");
     // Each is a line: the pipe's 64 kB, and then the queue, fill up soon.
     let long = format!("RECONNECT \"{}\"", "n".repeat(6_000));
     let mut said = 0;
@@ -87,7 +87,7 @@ fn a_log_that_is_not_read_stops_nothing() {
         assert!(said < 20_000, "the queue has a bound");
     }
     assert!(get(port, "/live").starts_with("HTTP/1.1 200"));
-    assert_eq!(Raw::logged_in(ferry.raw(), "trust_user", "postgres").value("select 1"), "1");
+    assert_eq!(ProtocolClient::logged_in(ferry.raw(), "trust_user", "postgres").value("select 1"), "1");
     // What was dropped is told as soon as somebody reads.
     let mut told = String::new();
     while !told.contains("lines of the log were dropped") {
@@ -110,7 +110,7 @@ fn a_log_whose_reader_is_gone_stops_nothing() {
     // The reading end is closed: writes fail from now on.
     ferry.log = None;
     for _ in 0..50 {
-        assert_eq!(Raw::logged_in(ferry.raw(), "trust_user", "postgres").value("select 1"), "1");
+        assert_eq!(ProtocolClient::logged_in(ferry.raw(), "trust_user", "postgres").value("select 1"), "1");
     }
     assert!(ferry.child.try_wait().expect("a child").is_none());
 }
@@ -126,12 +126,12 @@ const FORGED: [&str; 5] = [
 
 #[test]
 fn what_clients_and_servers_send_stays_in_its_line() {
-    let ferry = Ferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_LOG_CONNECTIONS", "true")]);
+    let ferry = Pgferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_LOG_CONNECTIONS", "true")]);
     for forged in FORGED {
         for (user, database) in [("trust_user", forged), (forged, "postgres"), (forged, "pgferry")] {
             let mut raw = ferry.raw();
             raw.send(&startup(&[("user", user), ("database", database), ("application_name", forged)]));
-            raw.send(&crate::harness::raw::query(&format!("show \"{forged}\"")));
+            raw.send(&crate::harness::protocol_client::query(&format!("show \"{forged}\"")));
             raw.end();
             raw.read_to_end();
         }
@@ -159,7 +159,7 @@ fn lines_of_json_stay_json() {
         raw.send(&startup(&[("user", user), ("database", "d")]));
         raw.read_to_end();
     }
-    Raw::logged_in(ferry.raw(), "u", "pgferry").query(&format!("RECONNECT \"{}\"", "é\\".repeat(9_000)));
+    ProtocolClient::logged_in(ferry.raw(), "u", "pgferry").query(&format!("RECONNECT \"{}\"", "é\\".repeat(9_000)));
     signal(ferry.child.id(), Signal::SIGTERM);
     let mut log = String::new();
     ferry.log().read_to_string(&mut log).expect("UTF-8");

@@ -1,11 +1,11 @@
 //! Who comes in: pass-through, peer, trust.
 
 use crate::harness::postgres::PASSWORD;
-use crate::harness::raw::{message, password, startup, tags};
-use crate::harness::{Ferry, Message, Postgres, Raw, eventually};
+use crate::harness::protocol_client::{message, password, startup, tags};
+use crate::harness::{Message, Pgferry, Postgres, ProtocolClient, eventually};
 
 /// Logs in and answers the question for a password, if there is one; returns all that was said.
-fn log_in(mut raw: Raw, user: &str, secret: &str) -> (Raw, Vec<Message>) {
+fn log_in(mut raw: ProtocolClient, user: &str, secret: &str) -> (ProtocolClient, Vec<Message>) {
     raw.send(&startup(&[("user", user), ("database", "postgres")]));
     let first = raw.recv().expect("an answer");
     let mut said = vec![first.clone()];
@@ -28,7 +28,7 @@ fn code(said: &[Message]) -> String {
 
 #[test]
 fn a_password_is_asked_for_only_where_the_upstream_asks() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     for (user, asked) in [("trust_user", false), ("md5_user", true), ("scram_user", true), ("plain_user", true)] {
         for _ in 0..3 {
             let (mut raw, said) = log_in(ferry.raw(), user, PASSWORD);
@@ -42,7 +42,7 @@ fn a_password_is_asked_for_only_where_the_upstream_asks() {
 #[test]
 fn a_known_password_costs_no_connection_and_a_wrong_one_gets_the_servers_words() {
     let postgres = Postgres::start_with(&["log_connections=on"]);
-    let ferry = Ferry::start(&postgres, &[]);
+    let ferry = Pgferry::start(&postgres, &[]);
     assert!(is_in(&log_in(ferry.raw(), "scram_user", PASSWORD).1));
     let tried = ferry.report().get("logins_tried_upstream");
     for _ in 0..50 {
@@ -60,7 +60,7 @@ fn a_known_password_costs_no_connection_and_a_wrong_one_gets_the_servers_words()
 #[test]
 fn wrong_passwords_in_a_loop_cost_a_bounded_number_of_connections() {
     let postgres = Postgres::start_with(&["log_connections=on"]);
-    let ferry = Ferry::start(&postgres, &[]);
+    let ferry = Pgferry::start(&postgres, &[]);
     assert!(is_in(&log_in(ferry.raw(), "md5_user", PASSWORD).1));
     let before = postgres.connections_received();
     let started = std::time::Instant::now();
@@ -85,7 +85,7 @@ fn wrong_passwords_in_a_loop_cost_a_bounded_number_of_connections() {
 #[test]
 fn clients_that_vanish_cost_a_bounded_number_of_connections() {
     let postgres = Postgres::start_with(&["log_connections=on"]);
-    let ferry = Ferry::start(&postgres, &[]);
+    let ferry = Pgferry::start(&postgres, &[]);
     let before = postgres.connections_received();
     for user in ["trust_user", "scram_user", "nobody_at_all"] {
         for _ in 0..20 {
@@ -104,7 +104,7 @@ fn clients_that_vanish_cost_a_bounded_number_of_connections() {
 
 #[test]
 fn strangers_leave_nothing_in_memory() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     assert!(is_in(&log_in(ferry.raw(), "scram_user", PASSWORD).1));
     for nth in 0..300 {
         let mut raw = ferry.raw();
@@ -119,7 +119,7 @@ fn strangers_leave_nothing_in_memory() {
 #[test]
 fn a_changed_password_is_followed_in_both_directions() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &["--pool-size", "2"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-size", "2"]);
     postgres.sql("create role changing login password 'old'");
     postgres.prepend_hba("host all changing 127.0.0.1/32 scram-sha-256");
     eventually("the rule is in force", || is_in(&log_in(ferry.raw(), "changing", "old").1));
@@ -142,7 +142,7 @@ fn a_changed_password_is_followed_in_both_directions() {
 #[test]
 fn a_herd_of_first_clients_costs_one_try() {
     let postgres = Postgres::start_with(&["log_connections=on"]);
-    let ferry = Ferry::start(&postgres, &["--pool-size", "3"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-size", "3"]);
     let before = postgres.connections_received();
     std::thread::scope(|scope| {
         for _ in 0..30 {
@@ -160,7 +160,7 @@ fn a_herd_of_first_clients_costs_one_try() {
 
 #[test]
 fn answers_that_are_no_passwords_are_refused() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     assert!(is_in(&log_in(ferry.raw(), "scram_user", PASSWORD).1));
     for (answer, expected) in [
         (password(""), "28P01"),
@@ -189,7 +189,7 @@ fn answers_that_are_no_passwords_are_refused() {
 
 #[test]
 fn passwords_are_never_logged() {
-    let ferry = Ferry::start_with(&Postgres::shared().url(), &["-v"], &[("PGFERRY_LOG_CONNECTIONS", "true")]);
+    let ferry = Pgferry::start_with(&Postgres::shared().url(), &["-v"], &[("PGFERRY_LOG_CONNECTIONS", "true")]);
     assert!(is_in(&log_in(ferry.raw(), "scram_user", PASSWORD).1));
     log_in(ferry.raw(), "scram_user", "hunter2");
     assert!(!ferry.log().contains("hunter2") && !ferry.log().contains(PASSWORD), "{}", ferry.log());
@@ -199,7 +199,7 @@ fn passwords_are_never_logged() {
 fn trust_uses_the_urls_credential_and_only_its_user() {
     let postgres = Postgres::shared();
     let url = format!("postgres://scram_user:pa%20ss'w%5Cord@127.0.0.1:{}", postgres.port);
-    let ferry = Ferry::start_with(&url, &["--auth-type", "trust"], &[]);
+    let ferry = Pgferry::start_with(&url, &["--auth-type", "trust"], &[]);
     let (mut raw, said) = log_in(ferry.raw(), "scram_user", "");
     assert!(is_in(&said) && said[0].body == [0; 4], "no password is asked for: {said:?}");
     assert_eq!(raw.value("select current_user"), "scram_user");
@@ -215,7 +215,7 @@ fn peer_lets_in_whom_the_rules_name() {
     let uid = nix::unistd::geteuid();
     let rules = format!("uid={uid} roles=trust_user,scram_user");
     let env = [("PGFERRY_PEER", rules.as_str()), ("PGFERRY_UPSTREAM_PASSWORD", PASSWORD)];
-    let ferry = Ferry::start_with(&url, &["--auth-type", "peer"], &env);
+    let ferry = Pgferry::start_with(&url, &["--auth-type", "peer"], &env);
     for user in ["trust_user", "scram_user"] {
         let (mut raw, said) = log_in(ferry.raw(), user, "");
         assert!(is_in(&said), "{said:?}");
@@ -231,7 +231,7 @@ fn peer_lets_in_whom_the_rules_name() {
 fn a_missing_upstream_credential_is_explained() {
     let postgres = Postgres::shared();
     let url = format!("postgres://scram_user@127.0.0.1:{}", postgres.port);
-    let ferry = Ferry::start_with(&url, &["--auth-type", "trust"], &[]);
+    let ferry = Pgferry::start_with(&url, &["--auth-type", "trust"], &[]);
     let (_, said) = log_in(ferry.raw(), "scram_user", "");
     assert_eq!(code(&said), "28000");
     assert!(said[0].field(b'H').contains("upstream_password"), "{said:?}");
@@ -242,8 +242,8 @@ fn loopback_tcp_and_abstract_sockets_take_passwords_too() {
     let port = crate::harness::postgres::free_port();
     let name = format!("@pgferry-test-{port}");
     let tcp = format!("127.0.0.1:{port}");
-    let ferry = Ferry::start(Postgres::shared(), &["--listen", &tcp, "--listen", &name]);
-    let (mut raw, said) = log_in(Raw::tcp(port), "scram_user", PASSWORD);
+    let ferry = Pgferry::start(Postgres::shared(), &["--listen", &tcp, "--listen", &name]);
+    let (mut raw, said) = log_in(ProtocolClient::tcp(port), "scram_user", PASSWORD);
     assert!(is_in(&said));
     assert_eq!(raw.value("select 1"), "1");
     let out = crate::harness::run(
@@ -258,7 +258,7 @@ fn loopback_tcp_and_abstract_sockets_take_passwords_too() {
 #[test]
 fn replication_is_passed_through() {
     let postgres = Postgres::shared();
-    let ferry = Ferry::start(postgres, &[]);
+    let ferry = Pgferry::start(postgres, &[]);
     for (nth, (user, mode)) in
         [("trust_user", "database"), ("trust_user", "true"), ("scram_user", "database"), ("scram_user", "on")]
             .into_iter()
@@ -278,7 +278,7 @@ fn replication_is_passed_through() {
         let slot = format!("s{}_{nth}", std::process::id());
         let slot = raw.query(&format!("CREATE_REPLICATION_SLOT {slot} TEMPORARY PHYSICAL"));
         assert!(tags(&slot).contains('D'), "{slot:?}");
-        raw.send(&crate::harness::raw::query("START_REPLICATION PHYSICAL 0/1000000"));
+        raw.send(&crate::harness::protocol_client::query("START_REPLICATION PHYSICAL 0/1000000"));
         let begun = raw.recv().expect("an answer");
         // Copy-both, or that this part of the log is gone: the server's answer either way.
         assert!(matches!(begun.tag, b'W' | b'E'), "{begun:?}");

@@ -1,10 +1,10 @@
 //! The pid that a client is given: its backend's own where it can be.
 
-use crate::harness::raw::startup;
-use crate::harness::{Ferry, Message, Postgres, Raw, eventually};
+use crate::harness::protocol_client::startup;
+use crate::harness::{Message, Pgferry, Postgres, ProtocolClient, eventually};
 
 /// Logs in; returns the session and the pid it was given.
-fn log_in(ferry: &Ferry) -> (Raw, i32) {
+fn log_in(ferry: &Pgferry) -> (ProtocolClient, i32) {
     let mut raw = ferry.raw();
     raw.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
     let welcome = raw.until_ready();
@@ -20,7 +20,7 @@ fn notifier(message: &Message) -> i32 {
 #[test]
 fn in_session_mode_it_is_the_backends_own() {
     let postgres = Postgres::shared();
-    let ferry = Ferry::start(postgres, &["--pool-size", "2"]);
+    let ferry = Pgferry::start(postgres, &["--pool-size", "2"]);
     for _ in 0..3 {
         let (mut raw, pid) = log_in(&ferry);
         assert_eq!(raw.value("select pg_backend_pid()"), pid.to_string());
@@ -38,12 +38,12 @@ fn in_session_mode_it_is_the_backends_own() {
 
 #[test]
 fn a_client_that_has_not_used_its_connection_gives_it_up() {
-    let ferry = Ferry::start(Postgres::shared(), &["--pool-size", "1"]);
+    let ferry = Pgferry::start(Postgres::shared(), &["--pool-size", "1"]);
     let (mut first, first_pid) = log_in(&ferry);
     let (mut second, second_pid) = log_in(&ferry);
     assert_ne!(first_pid, second_pid);
     assert_eq!(second.value("select pg_backend_pid()"), first_pid.to_string(), "it has that connection now");
-    first.send(&crate::harness::raw::query("select 'patience'"));
+    first.send(&crate::harness::protocol_client::query("select 'patience'"));
     eventually("the first waits", || ferry.report().get("waiting_now") == 1);
     drop(second);
     assert_eq!(first.until_ready()[1].columns(), ["patience"]);
@@ -52,7 +52,7 @@ fn a_client_that_has_not_used_its_connection_gives_it_up() {
 #[test]
 fn an_unused_connection_goes_to_another_pool_that_finds_no_place() {
     let postgres = Postgres::shared();
-    let ferry = Ferry::start_with(&postgres.url(), &[], &[("PGFERRY_MAX_UPSTREAM", "1")]);
+    let ferry = Pgferry::start_with(&postgres.url(), &[], &[("PGFERRY_MAX_UPSTREAM", "1")]);
     let (mut idle, pid) = log_in(&ferry);
     let mut other = ferry.raw().logged_in("trust_user", "other");
     assert_eq!(other.value("select current_database()"), "other");
@@ -66,7 +66,7 @@ fn an_unused_connection_goes_to_another_pool_that_finds_no_place() {
 fn what_somebody_left_in_it_is_reset_while_it_waits() {
     let postgres = Postgres::start_with(&[]);
     postgres.sql("create function lock_it() returns void language sql as 'select pg_advisory_lock(42)'");
-    let ferry = Ferry::start(&postgres, &["--pool-size", "1"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-size", "1"]);
     let mut holder = ferry.session();
     holder.query("select lock_it()");
     drop(holder);
@@ -81,7 +81,7 @@ fn what_somebody_left_in_it_is_reset_while_it_waits() {
 #[test]
 fn a_client_knows_its_own_notifications() {
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(Postgres::shared(), &["--pool-mode", mode, "--pool-size", "2"]);
+        let ferry = Pgferry::start(Postgres::shared(), &["--pool-mode", mode, "--pool-size", "2"]);
         let (mut first, first_pid) = log_in(&ferry);
         let (mut second, _) = log_in(&ferry);
         let channel = format!("own_{mode}");
@@ -98,7 +98,7 @@ fn a_client_knows_its_own_notifications() {
 #[test]
 fn when_the_unused_connection_dies_another_one_serves() {
     let postgres = Postgres::shared();
-    let ferry = Ferry::start(postgres, &["--pool-size", "2"]);
+    let ferry = Pgferry::start(postgres, &["--pool-size", "2"]);
     let (mut idle, pid) = log_in(&ferry);
     postgres.sql(&format!("select pg_terminate_backend({pid})"));
     eventually("it is gone", || {

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::raw::{query, startup, tags};
-use crate::harness::{Ferry, Postgres, Signal, eventually};
+use crate::harness::protocol_client::{query, startup, tags};
+use crate::harness::{Pgferry, Postgres, Signal, eventually};
 
 #[test]
 fn a_login_never_waits_for_a_connection() {
-    let ferry = Ferry::start(Postgres::shared(), &["--pool-size", "1"]);
+    let ferry = Pgferry::start(Postgres::shared(), &["--pool-size", "1"]);
     let mut holder = ferry.session();
     assert_eq!(holder.value("select 1"), "1");
     // One thread that connects its clients one after another holds what its own next login would wait for.
@@ -25,7 +25,7 @@ fn a_login_never_waits_for_a_connection() {
 
 #[test]
 fn first_come_first_served() {
-    let ferry = Ferry::start(Postgres::shared(), &["--pool-size", "1"]);
+    let ferry = Pgferry::start(Postgres::shared(), &["--pool-size", "1"]);
     let mut holder = ferry.session();
     holder.query("create temp sequence turn");
     let served = std::sync::Mutex::new(Vec::new());
@@ -49,7 +49,7 @@ fn first_come_first_served() {
 fn the_cap_holds_under_a_storm() {
     let postgres = Postgres::start_with(&["log_connections=on"]);
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(&postgres, &["--pool-size", "3", "--pool-mode", mode]);
+        let ferry = Pgferry::start(&postgres, &["--pool-size", "3", "--pool-mode", mode]);
         let before = postgres.connections_received();
         std::thread::scope(|scope| {
             for _ in 0..16 {
@@ -70,7 +70,7 @@ fn the_cap_holds_under_a_storm() {
 #[test]
 fn clients_that_stop_waiting_cost_no_connections() {
     let postgres = Postgres::start_with(&["log_connections=on", "max_connections=100"]);
-    let ferry = Ferry::start(&postgres, &["--pool-size", "10"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-size", "10"]);
     drop(ferry.session());
     let before = ferry.report().get("upstream_opened");
     for _ in 0..20 {
@@ -86,7 +86,7 @@ fn clients_that_stop_waiting_cost_no_connections() {
 #[test]
 fn whoever_waits_in_vain_is_told_why_and_may_go_on() {
     let env = [("PGFERRY_QUERY_WAIT_TIMEOUT", "300ms")];
-    let ferry = Ferry::start_with(&Postgres::shared().url(), &["--pool-size", "1"], &env);
+    let ferry = Pgferry::start_with(&Postgres::shared().url(), &["--pool-size", "1"], &env);
     let mut holder = ferry.session();
     assert_eq!(holder.value("select 1"), "1");
     let mut waiting = ferry.session();
@@ -101,7 +101,7 @@ fn whoever_waits_in_vain_is_told_why_and_may_go_on() {
     );
     assert!(error.field(b'H').contains("pool_mode = \"transaction\""), "{error:?}");
     // An extended request is over with its Sync, and takes what is in it along.
-    waiting.send(&[crate::harness::raw::extended("select 3", &[]), query("select 4")].concat());
+    waiting.send(&[crate::harness::protocol_client::extended("select 3", &[]), query("select 4")].concat());
     let messages = waiting.until_ready();
     assert_eq!(tags(&messages), "EZ");
     drop(holder);
@@ -113,7 +113,7 @@ fn whoever_waits_in_vain_is_told_why_and_may_go_on() {
 fn other_pools_make_room_under_the_cap_over_all() {
     let postgres = Postgres::start_with(&[]);
     let env = [("PGFERRY_MAX_UPSTREAM", "2")];
-    let ferry = Ferry::start_with(&postgres.url(), &[], &env);
+    let ferry = Pgferry::start_with(&postgres.url(), &[], &env);
     let connect = |database: &str| {
         let mut raw = ferry.raw();
         raw.send(&startup(&[("user", "trust_user"), ("database", database)]));
@@ -140,7 +140,7 @@ fn other_pools_make_room_under_the_cap_over_all() {
 fn idle_and_old_connections_are_closed_and_some_are_kept() {
     let postgres = Postgres::start_with(&[]);
     let env = [("PGFERRY_SERVER_IDLE_TIMEOUT", "300ms"), ("PGFERRY_MIN_POOL_SIZE", "2")];
-    let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "6"], &env);
+    let ferry = Pgferry::start_with(&postgres.url(), &["--pool-size", "6"], &env);
     let mut sessions: Vec<_> = (0..5).map(|_| ferry.session()).collect();
     for session in &mut sessions {
         assert_eq!(session.value("select 1"), "1");
@@ -152,7 +152,7 @@ fn idle_and_old_connections_are_closed_and_some_are_kept() {
     assert_eq!(report.get("upstream_reset"), 0, "the server closed first each time");
 
     let env = [("PGFERRY_SERVER_LIFETIME", "400ms")];
-    let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "1"], &env);
+    let ferry = Pgferry::start_with(&postgres.url(), &["--pool-size", "1"], &env);
     let pid = ferry.session().value("select pg_backend_pid()");
     eventually("an old connection is replaced", || ferry.session().value("select pg_backend_pid()") != pid);
 }
@@ -161,7 +161,7 @@ fn idle_and_old_connections_are_closed_and_some_are_kept() {
 fn min_pool_size_counts_connections_in_use() {
     let postgres = Postgres::start_with(&[]);
     let env = [("PGFERRY_SERVER_IDLE_TIMEOUT", "300ms"), ("PGFERRY_MIN_POOL_SIZE", "3")];
-    let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "6"], &env);
+    let ferry = Pgferry::start_with(&postgres.url(), &["--pool-size", "6"], &env);
     let mut sessions: Vec<_> = (0..2).map(|_| ferry.session()).collect();
     for session in &mut sessions {
         assert_eq!(session.value("select 1"), "1");
@@ -190,7 +190,7 @@ fn a_new_upstream_is_used_after_a_reload() {
         let path = dir.path().to_str().expect("UTF-8").to_owned();
         std::fs::write(&file, format!("upstream = \"{}\"\n", old.url())).expect("written");
         let config = file.to_str().expect("UTF-8").to_owned();
-        let ferry = Ferry::spawn(dir, &["--config", &config, "--listen", &path, "--pool-mode", mode, "-v"], &[]);
+        let ferry = Pgferry::spawn(dir, &["--config", &config, "--listen", &path, "--pool-mode", mode, "-v"], &[]);
         let mut lasting = ferry.session();
         assert_eq!(lasting.value("show port"), old.port.to_string());
         std::fs::write(&file, format!("upstream = \"{}\"\n", new.url())).expect("written");
@@ -207,7 +207,7 @@ fn a_new_upstream_is_used_after_a_reload() {
 fn a_full_pool_that_should_have_more_idle_goes_on_serving() {
     let postgres = Postgres::start_with(&[]);
     let env = [("PGFERRY_MIN_POOL_SIZE", "2")];
-    let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "2"], &env);
+    let ferry = Pgferry::start_with(&postgres.url(), &["--pool-size", "2"], &env);
     let mut holder = ferry.session();
     assert_eq!(holder.value("select 1"), "1");
     eventually("the second is opened", || postgres.backends() == 2);
@@ -225,7 +225,7 @@ fn a_full_pool_that_should_have_more_idle_goes_on_serving() {
 fn an_outage_with_many_who_wait_costs_little() {
     let mut postgres = Postgres::start_with(&[]);
     let env = [("PGFERRY_QUERY_WAIT_TIMEOUT", "30s")];
-    let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "2"], &env);
+    let ferry = Pgferry::start_with(&postgres.url(), &["--pool-size", "2"], &env);
     drop(ferry.session());
     postgres.stop();
     let mut waiting: Vec<_> = (0..200).map(|_| ferry.session()).collect();
@@ -247,7 +247,7 @@ fn an_outage_with_many_who_wait_costs_little() {
 
 #[test]
 fn waiting_clients_get_what_comes_back_before_what_is_being_opened() {
-    let ferry = Ferry::start(Postgres::shared(), &["--pool-size", "2"]);
+    let ferry = Pgferry::start(Postgres::shared(), &["--pool-size", "2"]);
     let mut first = ferry.session();
     let mut second = ferry.session();
     assert_eq!((first.value("select 1"), second.value("select 1")), ("1".into(), "1".into()));
@@ -266,7 +266,7 @@ fn a_smaller_pool_shrinks_and_a_larger_one_grows_on_reload() {
     let file = dir.path().join("pgferry.toml");
     let write = |size: u32| std::fs::write(&file, format!("pool_size = {size}\n")).expect("written");
     write(4);
-    let ferry = Ferry::start(&postgres, &["--config", file.to_str().expect("UTF-8")]);
+    let ferry = Pgferry::start(&postgres, &["--config", file.to_str().expect("UTF-8")]);
     let mut sessions: Vec<_> = (0..4).map(|_| ferry.session()).collect();
     for session in &mut sessions {
         assert_eq!(session.value("select 1"), "1");

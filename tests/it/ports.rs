@@ -1,7 +1,7 @@
 //! Ephemeral ports: whatever clients do, TIME_WAIT is left on the server's side.
 
-use crate::harness::raw::{CANCEL_REQUEST, packet, password, query, startup};
-use crate::harness::{Ferry, Postgres, eventually};
+use crate::harness::protocol_client::{CANCEL_REQUEST, packet, password, query, startup};
+use crate::harness::{Pgferry, Postgres, eventually};
 
 /// Sockets in TIME_WAIT that hold an ephemeral port toward `port`, that is, on the side that dialled.
 fn time_waits(port: u16) -> usize {
@@ -16,7 +16,7 @@ fn nothing_that_clients_do_leaves_time_wait_on_our_side() {
     // The harness itself talks to the server over TCP, and leaves its own; a server of our own keeps them apart.
     let postgres = Postgres::start_with(&["log_connections=on"]);
     let env = [("PGFERRY_SERVER_LIFETIME", "50ms"), ("PGFERRY_SERVER_IDLE_TIMEOUT", "50ms")];
-    let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "5"], &env);
+    let ferry = Pgferry::start_with(&postgres.url(), &["--pool-size", "5"], &env);
     let before = time_waits(postgres.port);
     let received = postgres.connections_received();
     for _ in 0..30 {

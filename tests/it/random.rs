@@ -5,8 +5,8 @@
 use std::fmt::Write as _;
 
 use crate::differential::shown;
-use crate::harness::raw::{bind, close, describe, execute, parse, query, sync};
-use crate::harness::{Ferry, Postgres, Raw};
+use crate::harness::protocol_client::{bind, close, describe, execute, parse, query, sync};
+use crate::harness::{Pgferry, Postgres, ProtocolClient};
 
 /// A small generator of our own, so that a seed means the same for ever.
 struct Random(u64);
@@ -26,8 +26,8 @@ impl Random {
 
 /// One client, twice: through pgferry, and directly.
 struct Twin {
-    ferried: Raw,
-    direct: Raw,
+    ferried: ProtocolClient,
+    direct: ProtocolClient,
     /// The transaction status.
     status: u8,
     /// It may have left state that keeps it on its connection.
@@ -121,10 +121,10 @@ fn steps(random: &mut Random) -> (Vec<u8>, usize, bool) {
 }
 
 impl Twin {
-    fn new(ferry: &Ferry, port: u16) -> Self {
+    fn new(ferry: &Pgferry, port: u16) -> Self {
         Self {
             ferried: ferry.raw().logged_in("trust_user", "ferried"),
-            direct: Raw::tcp(port).logged_in("trust_user", "direct"),
+            direct: ProtocolClient::tcp(port).logged_in("trust_user", "direct"),
             status: b'I',
             pinned: false,
         }
@@ -175,14 +175,14 @@ impl Drop for Story {
 
 fn tell(seed: u64, reset: &str, postgres: &Postgres) {
     let args = ["--pool-mode", "transaction", "--pool-size", "2", "--reset", reset];
-    let ferry = Ferry::start_with(&postgres.url(), &args, &[("PGFERRY_QUERY_WAIT_TIMEOUT", "2s")]);
+    let ferry = Pgferry::start_with(&postgres.url(), &args, &[("PGFERRY_QUERY_WAIT_TIMEOUT", "2s")]);
     let mut random = Random(seed);
     let mut story = Story(format!("seed {seed}, reset {reset}\n"));
     let mut twins: Vec<_> = (0..3).map(|_| Twin::new(&ferry, postgres.port)).collect();
     for _ in 0..150 {
         let mut who = random.below(twins.len());
-        let holding = |twin: &Twin| twin.pinned || twin.status != b'I';
-        let others = twins.iter().enumerate().filter(|(at, twin)| *at != who && holding(twin)).count();
+        let holding = |clone: &Twin| clone.pinned || clone.status != b'I';
+        let others = twins.iter().enumerate().filter(|(at, clone)| *at != who && holding(clone)).count();
         if others >= 2 && !holding(&twins[who]) {
             // There are two connections only: somebody has to give one up first.
             who = twins.iter().position(holding).expect("somebody holds one");
@@ -208,7 +208,7 @@ fn tell_many(reset: &str, seeds: std::ops::Range<u64>) {
     for database in ["ferried", "direct"] {
         postgres.sql(&format!("create database {database}"));
         let port = postgres.port;
-        let mut raw = Raw::tcp(port).logged_in("trust_user", database);
+        let mut raw = ProtocolClient::tcp(port).logged_in("trust_user", database);
         raw.query("create table things as select 'public' as v");
         for schema in ["first", "second"] {
             raw.query(&format!("create schema {schema}"));

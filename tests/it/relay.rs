@@ -1,12 +1,14 @@
 //! Bytes in both directions: much, slowly, one-sidedly.
 
-use crate::harness::raw::{bind, copy_data, describe, execute, extended, flush, parse, query, sync, tags, terminate};
-use crate::harness::{Ferry, Postgres, eventually};
+use crate::harness::protocol_client::{
+    bind, copy_data, describe, execute, extended, flush, parse, query, sync, tags, terminate,
+};
+use crate::harness::{Pgferry, Postgres, eventually};
 
 #[test]
 fn thousands_of_messages_in_flight() {
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(Postgres::shared(), &["--pool-mode", mode, "--pool-size", "2"]);
+        let ferry = Pgferry::start(Postgres::shared(), &["--pool-mode", mode, "--pool-size", "2"]);
         let mut raw = ferry.session();
         let many: Vec<u8> = (0..5000).flat_map(|n| extended("select $1::int", &[&n.to_string()])).collect();
         std::thread::scope(|scope| {
@@ -30,9 +32,9 @@ fn thousands_of_messages_in_flight() {
 #[test]
 fn large_requests_and_large_answers_at_once_do_not_block_each_other() {
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(Postgres::shared(), &["--pool-mode", mode]);
+        let ferry = Pgferry::start(Postgres::shared(), &["--pool-mode", mode]);
         let mut reader = ferry.session();
-        let mut writer = reader.twin();
+        let mut writer = reader.try_clone();
         let big = "x".repeat(2_000_000);
         std::thread::scope(|scope| {
             // A driver that reads while it writes: requests and answers are far larger than any buffer between.
@@ -55,7 +57,7 @@ fn a_long_result_of_small_rows_is_whole_and_nothing_of_it_is_kept_back() {
     const ROWS: usize = 200_000;
     let rows = format!("select repeat('x', 49) from generate_series(1, {ROWS})");
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(Postgres::shared(), &["--pool-mode", mode, "--pool-size", "1"]);
+        let ferry = Pgferry::start(Postgres::shared(), &["--pool-mode", mode, "--pool-size", "1"]);
         let mut raw = ferry.session();
         assert_eq!(raw.query(&rows).iter().filter(|message| message.tag == b'D').count(), ROWS);
         // What is short comes as soon as ever on the same connection.
@@ -74,7 +76,7 @@ fn a_long_result_of_small_rows_is_whole_and_nothing_of_it_is_kept_back() {
 
 #[test]
 fn a_client_that_does_not_read_holds_up_nobody_and_no_memory() {
-    let ferry = Ferry::start(Postgres::shared(), &["--pool-size", "3"]);
+    let ferry = Pgferry::start(Postgres::shared(), &["--pool-size", "3"]);
     let mut others = ferry.session();
     assert_eq!(others.value("select 1"), "1");
     let mut slow = ferry.session();
@@ -97,7 +99,7 @@ fn a_client_that_does_not_read_holds_up_nobody_and_no_memory() {
 
 #[test]
 fn messages_of_any_size_are_streamed() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     let mut raw = ferry.session();
     let huge = "y".repeat(64 << 20);
     let answer = {
@@ -113,7 +115,7 @@ fn messages_of_any_size_are_streamed() {
 
 #[test]
 fn a_length_that_can_not_be_right_ends_the_session() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     for length in [0u32, 3, 0x4000_0000, 0xffff_ffff] {
         let bytes = [&b"Q"[..], &length.to_be_bytes()].concat();
         for before in [false, true] {
@@ -132,7 +134,7 @@ fn a_length_that_can_not_be_right_ends_the_session() {
 #[test]
 fn a_client_that_goes_without_a_word_is_cleaned_up_after() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &["--pool-size", "2"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-size", "2"]);
     let active = "select count(*) from pg_stat_activity where state <> 'idle' and pid <> pg_backend_pid() \
                   and backend_type = 'client backend'";
     postgres.sql("create table gone (a int)");
@@ -168,7 +170,7 @@ fn a_query_with_good_bye_behind_it_is_carried_out() {
     let postgres = Postgres::shared();
     postgres.sql("create table last_words (a int)");
     for (nth, mode) in ["session", "transaction"].iter().enumerate() {
-        let ferry = Ferry::start(postgres, &["--pool-mode", mode]);
+        let ferry = Pgferry::start(postgres, &["--pool-mode", mode]);
         let mut raw = ferry.session();
         raw.send(&[query("insert into last_words select 1 from pg_sleep(0.2)"), terminate()].concat());
         assert_eq!(tags(&raw.read_to_end()), "CZ");
@@ -178,9 +180,11 @@ fn a_query_with_good_bye_behind_it_is_carried_out() {
 
 #[test]
 fn late_copy_messages_get_no_connection_and_no_answer() {
-    let ferry = Ferry::start(Postgres::shared(), &["--pool-mode", "transaction", "--pool-size", "1"]);
+    let ferry = Pgferry::start(Postgres::shared(), &["--pool-mode", "transaction", "--pool-size", "1"]);
     let mut raw = ferry.session();
-    raw.send(&[copy_data(&vec![b'x'; 100_000]), crate::harness::raw::copy_done(), query("select 1")].concat());
+    raw.send(
+        &[copy_data(&vec![b'x'; 100_000]), crate::harness::protocol_client::copy_done(), query("select 1")].concat(),
+    );
     assert_eq!(tags(&raw.until_ready()), "TDCZ");
     raw.send(&copy_data(b"late"));
     assert_eq!(ferry.session().value("select 2"), "2", "nobody else is held up");
@@ -190,7 +194,7 @@ fn late_copy_messages_get_no_connection_and_no_answer() {
 fn notifications_come_at_any_time() {
     let postgres = Postgres::shared();
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(postgres, &["--pool-mode", mode, "--pool-size", "2"]);
+        let ferry = Pgferry::start(postgres, &["--pool-mode", mode, "--pool-size", "2"]);
         let mut raw = ferry.session();
         raw.query("listen news");
         for n in 0..3 {
@@ -211,7 +215,7 @@ fn notifications_come_at_any_time() {
 #[test]
 fn half_a_message_takes_no_connection() {
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(Postgres::shared(), &["--pool-mode", mode, "--pool-size", "1"]);
+        let ferry = Pgferry::start(Postgres::shared(), &["--pool-mode", mode, "--pool-size", "1"]);
         let mut dribbling = ferry.session();
         let message = query("select 'slowly'");
         dribbling.send(&message[..10]);
@@ -229,7 +233,7 @@ fn half_a_message_takes_no_connection() {
 
 #[test]
 fn transaction_mode_shares_connections_between_statements() {
-    let ferry = Ferry::start(Postgres::shared(), &["--pool-mode", "transaction", "--pool-size", "1"]);
+    let ferry = Pgferry::start(Postgres::shared(), &["--pool-mode", "transaction", "--pool-size", "1"]);
     let mut sessions: Vec<_> = (0..5).map(|_| ferry.session()).collect();
     for _ in 0..3 {
         for session in &mut sessions {
@@ -257,7 +261,7 @@ fn transaction_mode_shares_connections_between_statements() {
 fn an_unnamed_statement_is_found_again() {
     for reset in ["always", "on_change", "never"] {
         let ferry =
-            Ferry::start(Postgres::shared(), &["--pool-mode", "transaction", "--pool-size", "1", "--reset", reset]);
+            Pgferry::start(Postgres::shared(), &["--pool-mode", "transaction", "--pool-size", "1", "--reset", reset]);
         let mut careful = ferry.session();
         let mut other = ferry.session();
         assert_eq!(other.value("select 'before'"), "before");
@@ -282,7 +286,7 @@ fn an_unnamed_statement_is_found_again() {
 
 #[test]
 fn an_idle_client_holds_neither_connection_nor_much_memory() {
-    let ferry = Ferry::start(Postgres::shared(), &["--pool-size", "1"]);
+    let ferry = Pgferry::start(Postgres::shared(), &["--pool-size", "1"]);
     drop(ferry.session());
     let before = ferry.memory();
     let sessions: Vec<_> = (0..500).map(|_| ferry.session()).collect();

@@ -5,14 +5,14 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command};
 
-use crate::harness::ferry::command;
+use crate::harness::pgferry::command;
 use crate::harness::postgres::{free_port, program};
-use crate::harness::raw::tags;
-use crate::harness::{Certs, Ferry, Postgres, Raw, Signal, eventually};
+use crate::harness::protocol_client::tags;
+use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, Signal, eventually};
 
 /// A pgferry whose settings stand in a file.
 struct Filed {
-    ferry: Ferry,
+    ferry: Pgferry,
     certs: Certs,
 }
 
@@ -22,15 +22,15 @@ impl Filed {
         let dir = tempfile::Builder::new().prefix("ferry-").tempdir().expect("a directory");
         let text = format!("upstream = \"{}\"\n{text}", postgres.url());
         let path = certs.write("pgferry.toml", &text.replace("HERE", dir.path().to_str().expect("UTF-8")));
-        Self { ferry: Ferry::spawn(dir, &["-c", &path, "-v"], &[]), certs }
+        Self { ferry: Pgferry::spawn(dir, &["-c", &path, "-v"], &[]), certs }
     }
 
     fn write(&self, text: &str) {
         self.certs.write("pgferry.toml", &text.replace("HERE", self.ferry.host()));
     }
 
-    fn guest(&self) -> Raw {
-        Raw::logged_in(self.ferry.raw(), "u", "pgferry")
+    fn guest(&self) -> ProtocolClient {
+        ProtocolClient::logged_in(self.ferry.raw(), "u", "pgferry")
     }
 }
 
@@ -48,7 +48,7 @@ fn a_reload_says_what_has_changed_and_a_mistake_changes_nothing() {
         text.contains("changed: pool_size, query_wait_timeout") && text.contains("need a restart: workers"),
         "{text}"
     );
-    let value = |guest: &mut Raw, key: &str| {
+    let value = |guest: &mut ProtocolClient, key: &str| {
         let rows = guest.query("show config");
         let found = rows.iter().filter(|message| message.tag == b'D').find(|row| row.columns()[0] == key);
         found.expect("a key").columns()[1].clone()
@@ -81,8 +81,8 @@ fn a_reload_says_what_has_changed_and_a_mistake_changes_nothing() {
 
 #[test]
 fn the_log_says_more_or_less_at_once() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
-    let mut guest = Raw::logged_in(ferry.raw(), "u", "pgferry");
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
+    let mut guest = ProtocolClient::logged_in(ferry.raw(), "u", "pgferry");
     for sql in ["SET log_level = warn", "PAUSE", "SET log_level = info", "RESUME"] {
         assert!(tags(&guest.query(sql)).ends_with("CZ"), "{sql}");
     }
@@ -105,7 +105,7 @@ fn listeners_come_and_go() {
     let mut guest = filed.guest();
     let said = guest.query("reload")[0].field(b'M');
     assert!(said.contains("listen, unix_socket_mode, admin_listen"), "{said}");
-    assert_eq!(Raw::tcp(port).logged_in("trust_user", "postgres").value("select 2"), "2");
+    assert_eq!(ProtocolClient::tcp(port).logged_in("trust_user", "postgres").value("select 2"), "2");
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(filed.ferry.socket()).expect("it").permissions());
     assert_eq!(mode & 0o777, 0o700);
     assert!(admin.exists());
@@ -114,12 +114,16 @@ fn listeners_come_and_go() {
     filed.write(&format!("{base}listen = [\"HERE\", \"{taken}\"]\npool_size = 1\n"));
     let error = guest.error("reload");
     assert!(error.field(b'M').contains("in use"), "{error:?}");
-    assert_eq!(Raw::tcp(port).logged_in("trust_user", "postgres").value("select 3"), "3", "nothing has changed");
+    assert_eq!(
+        ProtocolClient::tcp(port).logged_in("trust_user", "postgres").value("select 3"),
+        "3",
+        "nothing has changed"
+    );
     filed.write(&format!("{base}listen = [\"127.0.0.1:{port}\"]\n"));
     guest.query("reload");
     eventually("the socket file is gone", || !filed.ferry.socket().exists() && !admin.exists());
     assert_eq!(client.value("select 4"), "4", "who is connected stays");
-    assert_eq!(Raw::tcp(port).logged_in("trust_user", "postgres").value("select 5"), "5");
+    assert_eq!(ProtocolClient::tcp(port).logged_in("trust_user", "postgres").value("select 5"), "5");
 }
 
 #[test]
@@ -182,7 +186,7 @@ fn twenty_replacements_cost_no_client_its_connection() {
     let said = |nth: usize, text: &str| fs::read_to_string(log(nth)).unwrap_or_default().contains(text);
     let mut running = start(0);
     eventually("the first is ready", || said(0, "ready: "));
-    let mut stays = Raw::unix(&dir.path().join(".s.PGSQL.5432")).logged_in("trust_user", "postgres");
+    let mut stays = ProtocolClient::unix(&dir.path().join(".s.PGSQL.5432")).logged_in("trust_user", "postgres");
     assert_eq!(stays.value("select 1"), "1");
     let load = [pgbench(&host, "12"), pgbench(&abstract_name, "12")];
     for nth in 1..=20 {
@@ -192,11 +196,11 @@ fn twenty_replacements_cost_no_client_its_connection() {
         let mut before = std::mem::replace(&mut running, next);
         if nth == 1 {
             assert_eq!(stays.value("select 2"), "2", "who is there may stay");
-            stays.send(&crate::harness::raw::terminate());
+            stays.send(&crate::harness::protocol_client::terminate());
         }
         let ended = crate::harness::eventually_some("it ends", || before.try_wait().expect("a child"));
         assert_eq!(ended.code(), Some(0), "{}", fs::read_to_string(log(nth - 1)).unwrap_or_default());
-        assert_eq!(Raw::tcp(port).logged_in("trust_user", "postgres").value("select 3"), "3");
+        assert_eq!(ProtocolClient::tcp(port).logged_in("trust_user", "postgres").value("select 3"), "3");
         assert!(std::os::unix::net::UnixStream::connect(&admin).is_ok(), "figures are told by the new one");
     }
     for load in load {
@@ -213,7 +217,7 @@ fn twenty_replacements_cost_no_client_its_connection() {
 
 #[test]
 fn a_successor_that_fails_leaves_everything_as_it_was() {
-    let ferry = Ferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = taken.local_addr().expect("an address").to_string();
     let url = Postgres::shared().url();
@@ -229,7 +233,7 @@ fn a_successor_that_fails_leaves_everything_as_it_was() {
 /// pgferry with `listener` as a service manager gives it, logging to `log`.
 fn started_by_a_manager(listener: &UnixListener, log: &Path, url: &str) -> Child {
     let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"";
-    let child = crate::harness::ferry::program("sh")
+    let child = crate::harness::pgferry::program("sh")
         .args(["-c", script, "sh", env!("CARGO_BIN_EXE_pgferry"), "-u", url])
         .stdin(std::os::fd::OwnedFd::from(listener.try_clone().expect("a descriptor")))
         .stderr(fs::File::create(log).expect("a file"))
@@ -249,7 +253,7 @@ fn restarts_by_a_service_manager_abort_no_short_connection() {
     let mut running = started_by_a_manager(&listener, &log(0), &postgres.url());
     let load = pgbench(dir.path().to_str().expect("UTF-8"), "8");
     for nth in 1..=10 {
-        let served = || Raw::unix(&path).logged_in("trust_user", "postgres").value("select 1");
+        let served = || ProtocolClient::unix(&path).logged_in("trust_user", "postgres").value("select 1");
         assert_eq!(served(), "1");
         crate::harness::signal(running.id(), Signal::SIGTERM);
         let ended = crate::harness::ends(&mut running);
@@ -272,13 +276,13 @@ fn a_restart_by_a_service_manager_ends_who_stays_and_keeps_who_comes() {
     let log = |nth: usize| dir.path().join(format!("log.{nth}"));
     let url = Postgres::shared().url();
     let mut first = started_by_a_manager(&listener, &log(0), &url);
-    let mut stays = Raw::unix(&path).logged_in("trust_user", "postgres");
-    let mut just_in = Raw::unix(&path).logged_in("trust_user", "postgres");
+    let mut stays = ProtocolClient::unix(&path).logged_in("trust_user", "postgres");
+    let mut just_in = ProtocolClient::unix(&path).logged_in("trust_user", "postgres");
     crate::harness::signal(first.id(), Signal::SIGTERM);
     eventually("it ends", || fs::read_to_string(log(0)).unwrap_or_default().contains("new clients wait"));
     assert_eq!(just_in.value("select 1"), "1", "a client that was accepted does what it came for");
-    let mut comes = Raw::unix(&path);
-    comes.send(&crate::harness::raw::startup(&[("user", "trust_user"), ("database", "postgres")]));
+    let mut comes = ProtocolClient::unix(&path);
+    comes.send(&crate::harness::protocol_client::startup(&[("user", "trust_user"), ("database", "postgres")]));
     assert_eq!(stays.read_to_end().last().map(|message| message.field(b'C')).as_deref(), Some("57P01"));
     assert!(crate::harness::ends(&mut first).success());
     let mut second = started_by_a_manager(&listener, &log(1), &url);
@@ -288,8 +292,8 @@ fn a_restart_by_a_service_manager_ends_who_stays_and_keeps_who_comes() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         crate::harness::signal(second.id(), signal);
         assert!(crate::harness::ends(&mut second).success());
-        let mut waits = Raw::unix(&path);
-        waits.send(&crate::harness::raw::startup(&[("user", "trust_user"), ("database", "postgres")]));
+        let mut waits = ProtocolClient::unix(&path);
+        waits.send(&crate::harness::protocol_client::startup(&[("user", "trust_user"), ("database", "postgres")]));
         second = started_by_a_manager(&listener, &log(2), &url);
         assert_eq!(waits.until_ready().last().map(|message| message.tag), Some(b'Z'), "{signal}");
     }
@@ -309,7 +313,7 @@ fn a_service_manager_may_hold_the_listener() {
                   os.execv(sys.argv[2], sys.argv[2:])\n";
     let log = dir.path().join("log");
     let url = Postgres::shared().url();
-    let mut child = crate::harness::ferry::program("/usr/bin/python3")
+    let mut child = crate::harness::pgferry::program("/usr/bin/python3")
         .args(["-c", script, path.to_str().expect("UTF-8"), env!("CARGO_BIN_EXE_pgferry"), "-u", &url])
         .stderr(fs::File::create(&log).expect("a file"))
         .spawn()
@@ -317,11 +321,11 @@ fn a_service_manager_may_hold_the_listener() {
     eventually("it is ready", || fs::read_to_string(&log).unwrap_or_default().contains("ready: "));
     let said = fs::read_to_string(&log).expect("a log");
     assert!(said.contains(&format!("host={} port=5432", dir.path().display())), "{said}");
-    assert_eq!(Raw::unix(&path).logged_in("trust_user", "postgres").value("select 1"), "1");
+    assert_eq!(ProtocolClient::unix(&path).logged_in("trust_user", "postgres").value("select 1"), "1");
     crate::harness::signal(child.id(), Signal::SIGHUP);
     eventually("it has reloaded", || fs::read_to_string(&log).unwrap_or_default().contains("settings reloaded"));
     assert_eq!(
-        Raw::unix(&path).logged_in("trust_user", "postgres").value("select 2"),
+        ProtocolClient::unix(&path).logged_in("trust_user", "postgres").value("select 2"),
         "2",
         "a reload changes no listener"
     );

@@ -1,11 +1,11 @@
 //! What one client leaves in a session the next one never sees.
 
-use crate::harness::raw::{bind, execute, flush, parse, terminate};
-use crate::harness::{Ferry, Postgres, eventually};
+use crate::harness::protocol_client::{bind, execute, flush, parse, terminate};
+use crate::harness::{Pgferry, Postgres, eventually};
 
 /// A kind of leftover: what makes it openly, what makes it inside a function, and what shows it to the next client
 /// with the value it must show.
-struct Leftover {
+struct SessionLeftovers {
     name: &'static str,
     openly: &'static str,
     inside: Option<&'static str>,
@@ -13,64 +13,64 @@ struct Leftover {
     clean: &'static str,
 }
 
-const LEFTOVERS: [Leftover; 9] = [
-    Leftover {
+const LEFTOVERS: [SessionLeftovers; 9] = [
+    SessionLeftovers {
         name: "a reported setting",
         openly: "set timezone = 'Asia/Tokyo'",
         inside: Some("perform set_config('timezone', 'Asia/Tokyo', false)"),
         shows: "select current_setting('timezone')",
         clean: "Etc/UTC",
     },
-    Leftover {
+    SessionLeftovers {
         name: "an unreported setting",
         openly: "set search_path = nowhere",
         inside: Some("set search_path = nowhere"),
         shows: "select current_setting('search_path')",
         clean: "\"$user\", public",
     },
-    Leftover {
+    SessionLeftovers {
         name: "a temporary table",
         openly: "create temp table leftover (a int)",
         inside: Some("create temp table leftover (a int)"),
         shows: "select to_regclass('leftover') is null",
         clean: "t",
     },
-    Leftover {
+    SessionLeftovers {
         name: "an advisory lock",
         openly: "select pg_advisory_lock(42)",
         inside: Some("perform pg_advisory_lock(42)"),
         shows: "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()",
         clean: "0",
     },
-    Leftover {
+    SessionLeftovers {
         name: "a LISTEN",
         openly: "listen leftover",
         inside: Some("execute 'listen leftover'"),
         shows: "select count(*) from pg_listening_channels()",
         clean: "0",
     },
-    Leftover {
+    SessionLeftovers {
         name: "a prepared statement",
         openly: "prepare leftover as select 1",
         inside: Some("execute 'prepare leftover as select 1'"),
         shows: "select count(*) from pg_prepared_statements",
         clean: "0",
     },
-    Leftover {
+    SessionLeftovers {
         name: "a cursor",
         openly: "declare leftover cursor with hold for select 1",
         inside: None,
         shows: "select count(*) from pg_cursors where name = 'leftover'",
         clean: "0",
     },
-    Leftover {
+    SessionLeftovers {
         name: "a role",
         openly: "set role limited",
         inside: Some("set role limited"),
         shows: "select current_user",
         clean: "trust_user",
     },
-    Leftover {
+    SessionLeftovers {
         name: "a sequence's last value",
         openly: "select nextval('leftover_sequence')",
         inside: Some("perform nextval('leftover_sequence')"),
@@ -94,7 +94,7 @@ fn prepare(postgres: &Postgres) {
 fn leave_and_look(args: &[&str], inside_too: bool) {
     let postgres = Postgres::start_with(&[]);
     prepare(&postgres);
-    let ferry = Ferry::start(&postgres, args);
+    let ferry = Pgferry::start(&postgres, args);
     for (nth, leftover) in LEFTOVERS.iter().enumerate() {
         let inside = leftover.inside.filter(|_| inside_too).map(|_| format!("select leave_{nth}()"));
         for sql in std::iter::once(leftover.openly.to_owned()).chain(inside) {
@@ -132,7 +132,7 @@ fn on_change_hides_what_was_done_openly() {
 fn locks_and_listens_are_given_back_soon() {
     let postgres = Postgres::start_with(&[]);
     prepare(&postgres);
-    let ferry = Ferry::start(&postgres, &[]);
+    let ferry = Pgferry::start(&postgres, &[]);
     for sql in ["select pg_advisory_lock(42)", "select leave_3()"] {
         let mut holder = ferry.session();
         holder.query(sql);
@@ -147,7 +147,7 @@ fn locks_and_listens_are_given_back_soon() {
 
 #[test]
 fn never_leaves_sessions_as_they_are() {
-    let ferry = Ferry::start(Postgres::shared(), &["--pool-size", "1", "--reset", "never"]);
+    let ferry = Pgferry::start(Postgres::shared(), &["--pool-size", "1", "--reset", "never"]);
     ferry.session().query("set search_path = nowhere");
     assert_eq!(ferry.session().value("select current_setting('search_path')"), "nowhere");
     // What a client asked for at its start is still its own.
@@ -157,12 +157,12 @@ fn never_leaves_sessions_as_they_are() {
 
 #[test]
 fn a_session_that_can_not_be_reset_is_closed() {
-    let ferry = Ferry::start(Postgres::shared(), &["--pool-size", "1"]);
+    let ferry = Pgferry::start(Postgres::shared(), &["--pool-size", "1"]);
     let mut first = ferry.session();
     let pid = first.value("select pg_backend_pid()");
     // Makes DISCARD ALL fail: the time is up before it begins.
     first.query("set statement_timeout = '1ms'; set x.y = 1");
-    first.send(&crate::harness::raw::query("begin"));
+    first.send(&crate::harness::protocol_client::query("begin"));
     first.until_ready();
     drop(first);
     let mut second = ferry.session();
@@ -177,7 +177,7 @@ fn a_session_that_can_not_be_reset_is_closed() {
 fn what_no_sync_has_followed_is_rolled_back() {
     let postgres = Postgres::shared();
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(postgres, &["--pool-size", "1", "--pool-mode", mode]);
+        let ferry = Pgferry::start(postgres, &["--pool-size", "1", "--pool-mode", mode]);
         let table = format!("unsynced_{mode}");
         postgres.sql(&format!("create table {table} (a int unique)"));
         let insert = |value: &str| {
@@ -211,7 +211,7 @@ fn what_no_sync_has_followed_is_rolled_back() {
 fn a_transaction_left_open_is_rolled_back() {
     let postgres = Postgres::shared();
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(postgres, &["--pool-size", "1", "--pool-mode", mode]);
+        let ferry = Pgferry::start(postgres, &["--pool-size", "1", "--pool-mode", mode]);
         let table = format!("left_open_{mode}");
         postgres.sql(&format!("create table {table} (a int)"));
         let mut first = ferry.session();

@@ -1,9 +1,9 @@
 //! What a client asks for in its startup packet follows it from connection to connection.
 
-use crate::harness::raw::{query, startup, tags};
-use crate::harness::{Ferry, Postgres, Raw};
+use crate::harness::protocol_client::{query, startup, tags};
+use crate::harness::{Pgferry, Postgres, ProtocolClient};
 
-fn log_in(ferry: &Ferry, settings: &[(&str, &str)]) -> (Raw, String) {
+fn log_in(ferry: &Pgferry, settings: &[(&str, &str)]) -> (ProtocolClient, String) {
     let mut raw = ferry.raw();
     let mut params = vec![("user", "trust_user"), ("database", "postgres")];
     params.extend_from_slice(settings);
@@ -19,7 +19,7 @@ fn log_in(ferry: &Ferry, settings: &[(&str, &str)]) -> (Raw, String) {
 fn clients_with_other_settings_share_a_connection() {
     for reset in ["always", "on_change", "never"] {
         let ferry =
-            Ferry::start(Postgres::shared(), &["--pool-mode", "transaction", "--pool-size", "1", "--reset", reset]);
+            Pgferry::start(Postgres::shared(), &["--pool-mode", "transaction", "--pool-size", "1", "--reset", reset]);
         let wanted = [
             [("TimeZone", "Asia/Tokyo"), ("application_name", "it's one"), ("DateStyle", "German, DMY")],
             [("TimeZone", "Europe/Berlin"), ("application_name", "back\\slash"), ("DateStyle", "SQL, MDY")],
@@ -41,7 +41,7 @@ fn clients_with_other_settings_share_a_connection() {
 
 #[test]
 fn a_login_with_settings_nobody_has_asked_for_does_not_wait() {
-    let ferry = Ferry::start(Postgres::shared(), &["--pool-size", "1"]);
+    let ferry = Pgferry::start(Postgres::shared(), &["--pool-size", "1"]);
     let mut holder = ferry.session();
     assert_eq!(holder.value("select 1"), "1");
     // The only connection is in use: what the server makes of these is not known yet.
@@ -66,7 +66,7 @@ fn a_login_with_settings_nobody_has_asked_for_does_not_wait() {
 #[test]
 fn what_can_not_follow_gets_connections_of_its_own() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "1"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "1"]);
     let mut plain = ferry.session();
     let (mut patient, _) = log_in(&ferry, &[("options", "-c statement_timeout=77s -c search_path=pg_catalog")]);
     let (mut precise, _) = log_in(&ferry, &[("extra_float_digits", "-3")]);

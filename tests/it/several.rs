@@ -3,23 +3,23 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::harness::ferry::command;
-use crate::harness::raw::{query, startup, tags};
-use crate::harness::{Certs, Ferry, Postgres, Raw, Signal, eventually};
+use crate::harness::pgferry::command;
+use crate::harness::protocol_client::{query, startup, tags};
+use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, Signal, eventually};
 
 /// pgferry with a configuration file of this text.
-fn ferry(url: &str, file: &str) -> Ferry {
+fn ferry(url: &str, file: &str) -> Pgferry {
     let certs = Certs::new();
     let path = certs.write("pgferry.toml", file);
-    Ferry::start_with(url, &["-c", &path], &[])
+    Pgferry::start_with(url, &["-c", &path], &[])
 }
 
-fn log_in(ferry: &Ferry, user: &str, database: &str) -> Raw {
-    Raw::logged_in(ferry.raw(), user, database)
+fn log_in(ferry: &Pgferry, user: &str, database: &str) -> ProtocolClient {
+    ProtocolClient::logged_in(ferry.raw(), user, database)
 }
 
 /// What a client is told that may not come in.
-fn refused(ferry: &Ferry, user: &str, database: &str) -> crate::harness::Message {
+fn refused(ferry: &Pgferry, user: &str, database: &str) -> crate::harness::Message {
     let mut raw = ferry.raw();
     raw.send(&startup(&[("user", user), ("database", database)]));
     raw.read_to_end().pop().expect("a farewell")
@@ -38,7 +38,7 @@ fn databases_may_be_elsewhere_under_another_name_and_role() {
         there.port
     );
     let path = certs.write("pgferry.toml", &file);
-    let ferry = Ferry::start_with(&here.url(), &["-c", &path], &[]);
+    let ferry = Pgferry::start_with(&here.url(), &["-c", &path], &[]);
     let ask = |user: &str, database: &str| {
         let connection = format!("host={} user={user} dbname={database}", ferry.host());
         crate::harness::psql(&connection, "p", "select current_database(), current_user, current_setting('port')")
@@ -96,7 +96,7 @@ fn users_may_be_limited() {
     assert_eq!(log_in(&ferry, "limited", "postgres").value("select 1"), "1", "others may come");
     second.send(&query("select 2"));
     let mut guest = log_in(&ferry, "u", "pgferry");
-    let waiting = |guest: &mut Raw| {
+    let waiting = |guest: &mut ProtocolClient| {
         let rows = guest.query("show pools");
         rows.iter()
             .filter(|message| message.tag == b'D')
@@ -119,7 +119,7 @@ fn users_may_be_limited() {
     assert_eq!(row.expect("a row")[4..], ["1", "1", "2", "1"]);
 }
 
-fn refused_or_not(ferry: &Ferry) -> bool {
+fn refused_or_not(ferry: &Pgferry) -> bool {
     let mut raw = ferry.raw();
     raw.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
     let fine = tags(&raw.until_ready()).ends_with('Z');
@@ -137,13 +137,13 @@ fn a_primary_is_found_and_followed_through_a_failover() {
         standby.port, primary.port
     );
     let env = [("PGFERRY_QUERY_WAIT_TIMEOUT", "60s"), ("PGFERRY_CLIENT_LOGIN_TIMEOUT", "60s")];
-    let ferry = Ferry::start_with(&url, &["-m", "transaction"], &env);
+    let ferry = Pgferry::start_with(&url, &["-m", "transaction"], &env);
     assert_eq!(ferry.session().value("show port"), primary.port.to_string(), "the first host is a standby");
     let replica = format!(
         "postgres://127.0.0.1:{},127.0.0.1:{}?sslmode=disable&target_session_attrs=prefer-standby",
         primary.port, standby.port
     );
-    let readers = Ferry::start_with(&replica, &[], &env);
+    let readers = Pgferry::start_with(&replica, &[], &env);
     assert_eq!(readers.session().value("show port"), standby.port.to_string());
     let (next, failed, over) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
     let confirmed = std::sync::Mutex::new(Vec::new());
@@ -193,9 +193,9 @@ fn a_server_that_becomes_another_kind_is_left() {
             standby.port, primary.port
         )
     };
-    let ferry = Ferry::start_with(&url("standby"), &[], &[("PGFERRY_QUERY_WAIT_TIMEOUT", "300ms")]);
+    let ferry = Pgferry::start_with(&url("standby"), &[], &[("PGFERRY_QUERY_WAIT_TIMEOUT", "300ms")]);
     assert_eq!(ferry.session().value("show port"), standby.port.to_string());
-    let locked = Ferry::start_with(&url("read-write"), &[], &[("PGFERRY_QUERY_WAIT_TIMEOUT", "300ms")]);
+    let locked = Pgferry::start_with(&url("read-write"), &[], &[("PGFERRY_QUERY_WAIT_TIMEOUT", "300ms")]);
     assert_eq!(locked.session().value("show port"), primary.port.to_string());
     standby.sql("select pg_promote()");
     if standby.version() >= 14 {
@@ -228,11 +228,13 @@ fn a_name_is_looked_up_again_and_old_addresses_are_left() {
     let user: &[&str] = if nix::unistd::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
     let log = dir.path().join("log");
     let url = format!("postgres://pg.test:{}?sslmode=disable", postgres.port);
-    let mut child = crate::harness::ferry::program("unshare")
+    let mut child = crate::harness::pgferry::program("unshare")
         .args(user)
         .args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\"", hosts.to_str().expect("UTF-8")])
         .args([env!("CARGO_BIN_EXE_pgferry"), "-u", &url, "-l", &host])
         .env("PGFERRY_DNS_MAX_TTL", "200ms")
+        // Where it has a user namespace of its own, nobody outside is an admin without a password.
+        .env("PGFERRY_STATS_USERS", "trust_user")
         .stderr(std::fs::File::create(&log).expect("a file"))
         .spawn()
         .expect("unshare");
@@ -241,7 +243,10 @@ fn a_name_is_looked_up_again_and_old_addresses_are_left() {
         assert!(child.try_wait().expect("a child").is_none(), "{}", log());
         log().contains("ready: ")
     });
-    let session = || Raw::unix(&dir.path().join(".s.PGSQL.5432")).logged_in("trust_user", "postgres");
+    let login = |database| ProtocolClient::unix(&dir.path().join(".s.PGSQL.5432")).logged_in("trust_user", database);
+    // First: where its role is tried upstream, that opens a connection.
+    let mut guest = login("pgferry");
+    let session = || login("postgres");
     let mut lasting = session();
     let where_to = "select host(inet_server_addr())";
     let first = lasting.value(where_to);
@@ -249,8 +254,7 @@ fn a_name_is_looked_up_again_and_old_addresses_are_left() {
     drop(lasting);
     let other = if first == "127.0.0.1" { "127.0.0.2" } else { "127.0.0.1" };
     name(&["127.0.0.2", "127.0.0.1", "127.0.0.3"]);
-    let mut guest = Raw::unix(&dir.path().join(".s.PGSQL.5432")).logged_in("u", "pgferry");
-    let shown = |guest: &mut Raw| {
+    let shown = |guest: &mut ProtocolClient| {
         let rows = guest.query("show dns_hosts");
         rows.iter().find(|message| message.tag == b'D').map(crate::harness::Message::columns).expect("a row")[2].clone()
     };
@@ -271,11 +275,11 @@ fn where_nobody_will_do_every_reason_is_told() {
     let postgres = Postgres::shared();
     let url =
         format!("postgres://127.0.0.1:1,127.0.0.1:{}?sslmode=disable&target_session_attrs=standby", postgres.port);
-    let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "300ms")]);
+    let ferry = Pgferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "300ms")]);
     let told = refused(&ferry, "trust_user", "postgres");
     assert_eq!(told.field(b'C'), "08001");
     let alone = format!("{}&target_session_attrs=prefer-standby", postgres.url());
-    let alone = Ferry::start_with(&alone, &[], &[]);
+    let alone = Pgferry::start_with(&alone, &[], &[]);
     assert_eq!(alone.session().value("select 1"), "1", "a preference is no condition");
     let message = told.field(b'M');
     assert!(message.contains("127.0.0.1:1: Connection refused"), "{message}");
@@ -290,7 +294,7 @@ fn a_password_serves_for_whichever_server_is_found() {
         "postgres://127.0.0.1:{},127.0.0.1:{}?sslmode=disable&target_session_attrs=primary",
         standby.port, primary.port
     );
-    let ferry = Ferry::start_with(&url, &[], &[]);
+    let ferry = Pgferry::start_with(&url, &[], &[]);
     let connection = format!("host={} user=scram_user dbname=postgres", ferry.host());
     let secret = crate::harness::postgres::PASSWORD;
     for _ in 0..2 {

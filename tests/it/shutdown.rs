@@ -3,14 +3,14 @@
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 
-use crate::harness::raw::{query, startup, tags};
-use crate::harness::{Ferry, Postgres, Signal, eventually};
+use crate::harness::protocol_client::{query, startup, tags};
+use crate::harness::{Pgferry, Postgres, Signal, eventually};
 
 #[test]
 fn sigterm_lets_transactions_end_and_tells_the_others() {
     let postgres = Postgres::start_with(&["log_disconnections=on"]);
     for mode in ["session", "transaction"] {
-        let mut ferry = Ferry::start(&postgres, &["--pool-mode", mode]);
+        let mut ferry = Pgferry::start(&postgres, &["--pool-mode", mode]);
         let mut idle = ferry.session();
         let mut used = ferry.session();
         assert_eq!(used.value("select 1"), "1");
@@ -45,7 +45,7 @@ fn sigterm_lets_transactions_end_and_tells_the_others() {
 #[test]
 fn the_time_to_drain_is_bounded() {
     let env = [("PGFERRY_DRAIN_TIMEOUT", "200ms")];
-    let mut ferry = Ferry::start_with(&Postgres::shared().url(), &[], &env);
+    let mut ferry = Pgferry::start_with(&Postgres::shared().url(), &[], &env);
     let mut busy = ferry.session();
     busy.query("begin");
     ferry.signal(Signal::SIGTERM);
@@ -63,7 +63,7 @@ fn sigint_and_a_second_sigterm_end_it_now() {
         &[Signal::SIGTERM, Signal::SIGINT],
         &[Signal::SIGQUIT],
     ] {
-        let mut ferry = Ferry::start(Postgres::shared(), &[]);
+        let mut ferry = Pgferry::start(Postgres::shared(), &[]);
         let mut busy = ferry.session();
         busy.query("begin");
         ferry.signal(signals[0]);
@@ -82,7 +82,7 @@ fn sigint_and_a_second_sigterm_end_it_now() {
 #[test]
 fn who_waits_to_be_taken_as_it_ends_is_told() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let mut ferry = Ferry::start(Postgres::shared(), &[]);
+        let mut ferry = Pgferry::start(Postgres::shared(), &[]);
         ferry.signal(Signal::SIGSTOP);
         let clients: Vec<_> = (0..5)
             .map(|_| {
@@ -103,12 +103,12 @@ fn who_waits_to_be_taken_as_it_ends_is_told() {
 
 #[test]
 fn the_console_may_say_it_again() {
-    let mut ferry = Ferry::start(Postgres::shared(), &[]);
+    let mut ferry = Pgferry::start(Postgres::shared(), &[]);
     let mut busy = ferry.session();
     busy.query("begin");
     ferry.signal(Signal::SIGTERM);
     eventually("it drains", || ferry.log().contains("waiting for transactions"));
-    crate::harness::Raw::logged_in(ferry.raw(), "u", "pgferry").query("SHUTDOWN");
+    crate::harness::ProtocolClient::logged_in(ferry.raw(), "u", "pgferry").query("SHUTDOWN");
     assert_eq!(busy.read_to_end().last().map(|message| message.field(b'C')).as_deref(), Some("57P01"));
     assert_eq!(ferry.wait().code(), Some(0));
 }
@@ -117,7 +117,7 @@ fn the_console_may_say_it_again() {
 fn sigterm_under_load_breaks_no_query() {
     let postgres = Postgres::start_with(&[]);
     for mode in ["session", "transaction"] {
-        let mut ferry = Ferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "4"]);
+        let mut ferry = Pgferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "4"]);
         let socket = ferry.socket();
         std::thread::scope(|scope| {
             let clients: Vec<_> = (0..8)
@@ -130,7 +130,8 @@ fn sigterm_under_load_breaks_no_query() {
                             if !socket.exists() {
                                 break;
                             }
-                            let Some(mut raw) = std::panic::catch_unwind(|| crate::harness::Raw::unix(&socket)).ok()
+                            let Some(mut raw) =
+                                std::panic::catch_unwind(|| crate::harness::ProtocolClient::unix(&socket)).ok()
                             else {
                                 break;
                             };
@@ -167,7 +168,7 @@ fn sigterm_under_load_breaks_no_query() {
 
 #[test]
 fn the_end_does_not_come_in_the_middle_of_a_message() {
-    let mut ferry = Ferry::start(Postgres::shared(), &[]);
+    let mut ferry = Pgferry::start(Postgres::shared(), &[]);
     let mut raw = ferry.session();
     raw.send(&query("select repeat('x', 100000000)"));
     assert_eq!(raw.recv().map(|message| message.tag), Some(b'T'));
@@ -191,7 +192,7 @@ fn systemd_is_told() {
         String::from_utf8_lossy(&buffer[..n]).into_owned()
     };
     let env = [("NOTIFY_SOCKET", path.to_str().expect("UTF-8"))];
-    let mut ferry = Ferry::start_with(&Postgres::shared().url(), &[], &env);
+    let mut ferry = Pgferry::start_with(&Postgres::shared().url(), &[], &env);
     assert_eq!(recv().trim(), "READY=1");
     ferry.signal(Signal::SIGHUP);
     let reloading = recv();

@@ -5,8 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use crate::harness::postgres::PASSWORD;
-use crate::harness::raw::{password, startup};
-use crate::harness::{Certs, Ferry, Message, Postgres, Raw, Signal, Wish, eventually};
+use crate::harness::protocol_client::{password, startup};
+use crate::harness::{Certs, Message, Pgferry, Postgres, ProtocolClient, Signal, Wish, eventually};
 
 /// A server with a certificate for `localhost` that the root has signed by way of another authority.
 fn tls_postgres(certs: &Certs) -> Postgres {
@@ -15,12 +15,12 @@ fn tls_postgres(certs: &Certs) -> Postgres {
 }
 
 /// pgferry in front of `postgres` with these parameters in the URL.
-fn ferry(postgres: &Postgres, host: &str, parameters: &str) -> Ferry {
-    Ferry::start_with(&format!("postgres://{host}:{}?{parameters}", postgres.port), &[], &[])
+fn ferry(postgres: &Postgres, host: &str, parameters: &str) -> Pgferry {
+    Pgferry::start_with(&format!("postgres://{host}:{}?{parameters}", postgres.port), &[], &[])
 }
 
 /// Logs in as `user`, answering a question for a password.
-fn log_in(ferry: &Ferry, user: &str) -> Result<Raw, Message> {
+fn log_in(ferry: &Pgferry, user: &str) -> Result<ProtocolClient, Message> {
     let mut raw = ferry.raw();
     raw.send(&startup(&[("user", user), ("database", "postgres")]));
     let first = raw.recv().expect("an answer");
@@ -38,7 +38,7 @@ fn log_in(ferry: &Ferry, user: &str) -> Result<Raw, Message> {
 }
 
 /// Whether the session is encrypted, as the server sees it; or what the client was told instead of a welcome.
-fn encrypted(ferry: &Ferry) -> Result<bool, String> {
+fn encrypted(ferry: &Pgferry) -> Result<bool, String> {
     let mut raw = log_in(ferry, "trust_user").map_err(|error| error.field(b'M'))?;
     Ok(raw.value("select ssl from pg_stat_ssl where pid = pg_backend_pid()") == "t")
 }
@@ -130,7 +130,7 @@ fn certificates_that_are_not_good_are_refused() {
         postgres.install(&certificate, "server.crt");
         postgres.install(&key, "server.key");
         postgres.signal(Signal::SIGHUP);
-        let shown = |ferry: &Ferry| encrypted(ferry).err().unwrap_or_default();
+        let shown = |ferry: &Pgferry| encrypted(ferry).err().unwrap_or_default();
         // The server reads them when it gets to it.
         eventually(reason, || shown(&super::upstream_tls::ferry(&postgres, "localhost", &parameters)).contains(reason));
     }
@@ -217,12 +217,12 @@ fn cancel_requests_are_encrypted_too() {
     let certs = Certs::new();
     let postgres = tls_postgres(&certs);
     let (port, openings) = listening_in(postgres.port);
-    let ferry = Ferry::start_with(&format!("postgres://localhost:{port}?sslmode=require"), &[], &[]);
+    let ferry = Pgferry::start_with(&format!("postgres://localhost:{port}?sslmode=require"), &[], &[]);
     let mut raw = ferry.raw();
     raw.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
     let welcome = raw.until_ready();
     let key = welcome.iter().find(|message| message.tag == b'K').expect("a key").body.clone();
-    raw.send(&crate::harness::raw::query("select pg_sleep(60)"));
+    raw.send(&crate::harness::protocol_client::query("select pg_sleep(60)"));
     eventually("it runs", || postgres.sql("select count(*) from pg_stat_activity where wait_event = 'PgSleep'") == "1");
     let mut cancel = ferry.raw();
     cancel.send(&[&[0, 0, 0, 16, 4, 210, 22, 46][..], &key].concat());
@@ -286,13 +286,13 @@ fn what_is_said_before_encryption_is_not_believed() {
         (b"N", ["does not support SSL", ""]),
     ] {
         let port = in_the_middle(answer);
-        let ferry = Ferry::start_with(&format!("postgres://localhost:{port}?sslmode=require"), &[], &[]);
+        let ferry = Pgferry::start_with(&format!("postgres://localhost:{port}?sslmode=require"), &[], &[]);
         let error = encrypted(&ferry).expect_err("not to be trusted");
         assert!(part.iter().any(|part| !part.is_empty() && error.contains(part)), "{error}");
     }
     // An error's text could be anybody's (CVE-2024-10977).
     let port = in_the_middle(b"E\0\0\0\x20SFATAL\0C28000\0Mlook at evil.example\0\0");
-    let ferry = Ferry::start_with(
+    let ferry = Pgferry::start_with(
         &format!("postgres://localhost:{port}?sslmode=require"),
         &[],
         &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "1s")],
@@ -307,7 +307,7 @@ fn direct_tls_needs_no_question() {
     let postgres = tls_postgres(&certs);
     let parameters = format!("sslnegotiation=direct&sslrootcert={}", certs.path("root.crt"));
     let url = format!("postgres://localhost:{}?{parameters}", postgres.port);
-    let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "1s")]);
+    let ferry = Pgferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "1s")]);
     let found = encrypted(&ferry);
     if postgres.version() >= 17 {
         assert_eq!(found, Ok(true));
@@ -362,7 +362,7 @@ fn a_server_that_speaks_no_tls_is_named() {
             let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
         }
     });
-    let ferry = Ferry::start_with(&format!("postgres://localhost:{port}?sslmode=require"), &[], &[]);
+    let ferry = Pgferry::start_with(&format!("postgres://localhost:{port}?sslmode=require"), &[], &[]);
     let error = encrypted(&ferry).expect_err("no TLS");
     assert!(error.contains("does not answer in TLS"), "{error}");
     drop(TcpStream::connect(("127.0.0.1", port)));

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::admin::show::Show;
-use crate::client::Rights;
+use crate::client::AdminRole;
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,11 +126,11 @@ impl Command {
     /// What it takes to have it carried out. Listeners go to the user that the process runs as and to nobody else: through
     /// them come the clients' passwords.
     #[must_use]
-    pub fn right(&self) -> Rights {
+    pub fn right(&self) -> AdminRole {
         match self {
-            Self::TakeOver | Self::TakenOver => Rights::Owner,
-            _ if self.only_looks() => Rights::Stats,
-            _ => Rights::Admin,
+            Self::TakeOver | Self::TakenOver => AdminRole::Owner,
+            _ if self.only_looks() => AdminRole::Stats,
+            _ => AdminRole::Admin,
         }
     }
 

@@ -3,34 +3,34 @@
 //!
 //! [`command`] understands what is said, [`act`] does it, `portals` keeps the extended protocol's statements.
 
-pub mod act;
 pub mod command;
+pub mod execute;
 mod portals;
 
 use std::sync::Arc;
 
 use tracing::info;
 
-use super::Desk;
+use super::AdminState;
 use super::table::Table;
-use crate::client::control::{Control, Whose};
-use crate::client::sessions::Newcomer;
-use crate::client::{Guest, Rights, farewell, session};
+use crate::client::session_handle::{SessionHandle, SessionTarget};
+use crate::client::sessions::SessionSpec;
+use crate::client::{AdminRole, AdminUser, farewell, session};
 use crate::drain::Phase;
-use crate::error::{Blame, Fault, sqlstate};
+use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::{Conn, RecvError};
-use crate::track::Params;
+use crate::track::ServerParams;
 use crate::track::pipeline::IDLE;
 use crate::wire::{backend, frontend};
-use act::Done;
 use command::Command;
+use execute::CommandOutcome;
 use portals::Portals;
 
 /// The longest message: a command is short.
-const LONGEST: usize = 64 * 1024;
+const MAX_COMMAND_BYTES: usize = 64 * 1024;
 
 /// The settings that a guest is told.
-const WELCOME: [(&[u8], &[u8]); 8] = [
+const GREETING_PARAMETERS: [(&[u8], &[u8]); 8] = [
     (b"server_version", concat!(env!("CARGO_PKG_VERSION"), "/pgferry").as_bytes()),
     (b"client_encoding", b"UTF8"),
     (b"server_encoding", b"UTF8"),
@@ -44,62 +44,63 @@ const WELCOME: [(&[u8], &[u8]); 8] = [
 /// Why a guest's session ends.
 enum End {
     Gone,
-    Tell(Fault),
+    Tell(ClientError),
 }
 
 impl From<RecvError> for End {
     fn from(error: RecvError) -> Self {
         match error {
-            RecvError::Length(bad) => Self::Tell(Fault::violation(bad.to_string())),
+            RecvError::Length(bad) => Self::Tell(ClientError::violation(bad.to_string())),
             RecvError::Closed | RecvError::Io(_) => Self::Gone,
         }
     }
 }
 
 /// Serves a guest to its end.
-pub async fn serve(desk: &Arc<Desk>, conn: &mut Conn, guest: Box<Guest>) {
-    let shared = &desk.shared;
-    let mut view = Params::default();
+pub async fn serve(admin_state: &Arc<AdminState>, conn: &mut Conn, admin_user: Box<AdminUser>) {
+    let shared = &admin_state.shared;
+    let mut view = ServerParams::default();
     backend::put_authentication_ok(&mut conn.output);
-    for (name, value) in WELCOME {
+    for (name, value) in GREETING_PARAMETERS {
         view.set(name, value);
         backend::put_parameter_status(&mut conn.output, name, value);
     }
-    let whose = Whose::Console(Box::new(guest.user.clone().into_bytes()));
+    let target = SessionTarget::Console(Box::new(admin_user.user.clone().into_bytes()));
     let secret = match shared.sessions.secret(3 << 16) {
         Ok(secret) => secret,
-        Err(fault) => {
+        Err(client_error) => {
             conn.output.clear();
-            fault.put(&mut conn.output);
+            client_error.put(&mut conn.output);
             return farewell(conn).await;
         }
     };
-    let newcomer = Newcomer { whose, secret, backend: None, view, came: std::time::Instant::now() };
-    let registered = shared.sessions.register(newcomer);
-    let control = Arc::clone(&registered.control);
-    backend::put_key_data(&mut conn.output, control.pid, &control.secret);
+    let spec = SessionSpec { target, secret, backend: None, view, connected_at: std::time::Instant::now() };
+    let registered = shared.sessions.register(spec);
+    let handle = Arc::clone(&registered.handle);
+    backend::put_key_data(&mut conn.output, handle.pid, &handle.secret);
     backend::put_ready(&mut conn.output, IDLE);
-    let mut visit = Visit { desk, conn, guest, control, portals: Portals::default(), skipping: false };
+    let mut visit =
+        ConsoleSession { admin_state, conn, admin_user, handle, portals: Portals::default(), skipping: false };
     let end = visit.converse().await;
-    if let End::Tell(fault) = end {
-        fault.put(&mut visit.conn.output);
+    if let End::Tell(client_error) = end {
+        client_error.put(&mut visit.conn.output);
         farewell(visit.conn).await;
     }
     drop(registered);
 }
 
 /// A guest's visit.
-struct Visit<'a> {
-    desk: &'a Arc<Desk>,
+struct ConsoleSession<'a> {
+    admin_state: &'a Arc<AdminState>,
     conn: &'a mut Conn,
-    guest: Box<Guest>,
-    control: Arc<Control>,
+    admin_user: Box<AdminUser>,
+    handle: Arc<SessionHandle>,
     portals: Portals,
     /// An extended request has failed: nothing is heard until the next `Sync`.
     skipping: bool,
 }
 
-impl Visit<'_> {
+impl ConsoleSession<'_> {
     async fn converse(&mut self) -> End {
         loop {
             match self.next().await {
@@ -115,8 +116,8 @@ impl Visit<'_> {
         let (tag, body) = loop {
             let frame = tokio::select! {
                 biased;
-                frame = self.conn.peek_frame(LONGEST) => Some(frame?),
-                () = self.control.wake.woken() => None,
+                frame = self.conn.peek_frame(MAX_COMMAND_BYTES) => Some(frame?),
+                () = self.handle.wake.woken() => None,
             };
             if let Some(frame) = frame {
                 let (tag, body, size) = (frame.tag, frame.body().to_vec(), frame.bytes.len());
@@ -130,11 +131,11 @@ impl Visit<'_> {
 
     /// Somebody has woken the session.
     fn look_up(&self) -> Result<(), End> {
-        self.control.introduce(self.conn.stream());
-        if self.control.is_killed() {
+        self.handle.publish_addrs(self.conn.stream());
+        if self.handle.is_killed() {
             return Err(End::Tell(session::killed()));
         }
-        if self.desk.shared.drain.phase() == Phase::Stopping {
+        if self.admin_state.shared.drain.phase() == Phase::Stopping {
             return Err(End::Tell(session::shutdown()));
         }
         Ok(())
@@ -157,16 +158,16 @@ impl Visit<'_> {
             frontend::FLUSH => return Ok(()),
             _ => {}
         }
-        let done = match tag {
+        let outcome = match tag {
             frontend::PARSE | frontend::BIND | frontend::DESCRIBE | frontend::CLOSE => {
                 self.portals.message(tag, body, &mut self.conn.output)
             }
             frontend::EXECUTE => self.execute(body).await?,
             frontend::FUNCTION_CALL => Err(unsupported("functions can't be called at the console")),
-            _ => return Err(End::Tell(Fault::unknown_message(tag))),
+            _ => return Err(End::Tell(ClientError::unknown_message(tag))),
         };
-        if let Err(fault) = done {
-            fault.put(&mut self.conn.output);
+        if let Err(client_error) = outcome {
+            client_error.put(&mut self.conn.output);
             self.skipping = true;
         }
         Ok(())
@@ -181,13 +182,13 @@ impl Visit<'_> {
         }
         for statement in statements {
             let outcome = match parse(statement) {
-                Ok(command) => self.perform(&command).await?.map(|done| (command, done)),
-                Err(fault) => Err(fault),
+                Ok(command) => self.run_command(&command).await?.map(|outcome| (command, outcome)),
+                Err(client_error) => Err(client_error),
             };
             match outcome {
-                Ok((command, done)) => self.put(&command, &done),
-                Err(fault) => {
-                    fault.put(&mut self.conn.output);
+                Ok((command, outcome)) => self.put(&command, &outcome),
+                Err(client_error) => {
+                    client_error.put(&mut self.conn.output);
                     return Ok(());
                 }
             }
@@ -195,10 +196,10 @@ impl Visit<'_> {
         Ok(())
     }
 
-    fn put(&mut self, command: &Command, done: &Done) {
+    fn put(&mut self, command: &Command, outcome: &CommandOutcome) {
         let out = &mut self.conn.output;
-        put_notices(done, out);
-        if let Some(table) = &done.table {
+        put_notices(outcome, out);
+        if let Some(table) = &outcome.table {
             table.put_description(out, &[]);
             for at in 0..table.rows.len() {
                 table.put_row(out, at, &[]);
@@ -207,18 +208,20 @@ impl Visit<'_> {
         backend::put_command_complete(out, &command.tag());
     }
 
-    async fn execute(&mut self, body: &[u8]) -> Result<Result<(), Fault>, End> {
-        let Some((name, most)) = frontend::execute(body) else { return Ok(Err(Fault::violation("invalid Execute"))) };
+    async fn execute(&mut self, body: &[u8]) -> Result<Result<(), ClientError>, End> {
+        let Some((name, most)) = frontend::execute(body) else {
+            return Ok(Err(ClientError::violation("invalid Execute")));
+        };
         let Some(portal) = self.portals.portal(name) else { return Ok(Err(portals::no_portal(name))) };
         if portal.result.is_none() {
             let command = portal.command.clone();
-            let done = match self.perform(&command).await? {
-                Ok(done) => done,
-                Err(fault) => return Ok(Err(fault)),
+            let outcome = match self.run_command(&command).await? {
+                Ok(outcome) => outcome,
+                Err(client_error) => return Ok(Err(client_error)),
             };
-            put_notices(&done, &mut self.conn.output);
+            put_notices(&outcome, &mut self.conn.output);
             let Some(portal) = self.portals.portal(name) else { return Ok(Err(portals::no_portal(name))) };
-            portal.result = Some(done.table.unwrap_or_default());
+            portal.result = Some(outcome.table.unwrap_or_default());
         }
         if let Some(portal) = self.portals.portal(name) {
             portal.put_rows(most, &mut self.conn.output);
@@ -227,36 +230,38 @@ impl Visit<'_> {
     }
 
     /// Does what is said, if this guest may, while watching whether it is still there.
-    async fn perform(&mut self, command: &Command) -> Result<Result<Done, Fault>, End> {
-        if self.guest.rights < command.right() {
-            let user = &self.guest.user;
+    async fn run_command(&mut self, command: &Command) -> Result<Result<CommandOutcome, ClientError>, End> {
+        if self.admin_user.role < command.right() {
+            let user = &self.admin_user.user;
             let message = format!("permission denied for user \"{user}\"");
             let hint = match command.right() {
-                Rights::Owner => {
+                AdminRole::Owner => {
                     "Only pgferry's own user and root may do that, over a unix socket and in the same container (admin_peer)."
                 }
                 _ => "Only admin_users, pgferry's own user and root may do that; stats_users may SHOW.",
             };
-            return Ok(Err(Fault::error(Blame::Client, sqlstate::INSUFFICIENT_PRIVILEGE, message).hint(hint)));
+            return Ok(Err(
+                ClientError::error(ErrorSource::Client, sqlstate::INSUFFICIENT_PRIVILEGE, message).hint(hint)
+            ));
         }
         if !command.only_looks() {
-            info!(client = self.control.id, user = %self.guest.user, "console: {command}");
+            info!(client = self.handle.id, user = %self.admin_user.user, "console: {command}");
         }
         if let Command::TakeOver = command {
             // What has been said so far goes first: descriptors travel with a byte.
             self.conn.flush().await.map_err(RecvError::from)?;
-            return Ok(act::hand_over(self.desk, self.conn).await);
+            return Ok(execute::transfer_listeners(self.admin_state, self.conn).await);
         }
-        let desk = Arc::clone(self.desk);
-        let mut work = std::pin::pin!(act::perform(&desk, command));
-        self.control.set_preparing();
-        let done = loop {
+        let admin_state = Arc::clone(self.admin_state);
+        let mut work = std::pin::pin!(execute::execute(&admin_state, command));
+        self.handle.set_preparing();
+        let outcome = loop {
             tokio::select! {
                 biased;
-                done = &mut work => break done,
-                () = self.control.wake.woken() => {
+                outcome = &mut work => break outcome,
+                () = self.handle.wake.woken() => {
                     self.look_up()?;
-                    if self.control.is_cancelled() {
+                    if self.handle.is_cancelled() {
                         break Err(cancelled());
                     }
                 }
@@ -264,42 +269,42 @@ impl Visit<'_> {
                 filled = self.conn.fill(), if !self.conn.input.is_full() => filled?,
             }
         };
-        self.control.set_done();
-        Ok(done)
+        self.handle.set_done();
+        Ok(outcome)
     }
 }
 
-fn put_notices(done: &Done, out: &mut Vec<u8>) {
-    for (message, detail) in &done.notices {
+fn put_notices(outcome: &CommandOutcome, out: &mut Vec<u8>) {
+    for (message, detail) in &outcome.notices {
         let mut fields = vec![(b'S', "NOTICE"), (b'V', "NOTICE"), (b'C', "00000"), (b'M', message.as_str())];
         fields.extend(detail.as_deref().map(|detail| (b'D', detail)));
         backend::put_notice(out, &fields);
     }
 }
 
-fn parse(text: &str) -> Result<Command, Fault> {
+fn parse(text: &str) -> Result<Command, ClientError> {
     Command::parse(text).map_err(|(message, hint)| {
-        let fault = Fault::error(Blame::Client, sqlstate::SYNTAX_ERROR, message);
+        let client_error = ClientError::error(ErrorSource::Client, sqlstate::SYNTAX_ERROR, message);
         match hint {
-            Some(hint) => fault.hint(hint),
-            None => fault,
+            Some(hint) => client_error.hint(hint),
+            None => client_error,
         }
     })
 }
 
-fn cancelled() -> Fault {
-    Fault::error(Blame::Client, sqlstate::QUERY_CANCELED, "canceling statement due to user request")
+fn cancelled() -> ClientError {
+    ClientError::error(ErrorSource::Client, sqlstate::QUERY_CANCELED, "canceling statement due to user request")
 }
 
-fn unsupported(message: &str) -> Fault {
-    Fault::error(Blame::Client, sqlstate::FEATURE_NOT_SUPPORTED, message)
+fn unsupported(message: &str) -> ClientError {
+    ClientError::error(ErrorSource::Client, sqlstate::FEATURE_NOT_SUPPORTED, message)
 }
 
 /// The table that a command will give, before it has.
 fn shape(command: &Command) -> Option<Table> {
     match command {
         Command::Show(show) => Some(show.empty()),
-        Command::Driver(name, true) => Some(act::driver_table(name)),
+        Command::Driver(name, true) => Some(execute::driver_table(name)),
         _ => None,
     }
 }

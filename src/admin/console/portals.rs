@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use super::command::{self, Command};
 use super::{parse, shape, unsupported};
 use crate::admin::table::Table;
-use crate::error::{Blame, Fault, sqlstate};
+use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::wire::{backend, frontend};
 
 /// How many statements and portals a guest may have at a time.
-const MOST: usize = 1000;
+const MAX_NAMES: usize = 1000;
 
 /// A guest's statements and portals.
 #[derive(Debug, Default)]
@@ -33,8 +33,8 @@ impl Portals {
     ///
     /// # Errors
     /// What the guest is told.
-    pub fn message(&mut self, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
-        let malformed = || Fault::violation("insufficient data left in message");
+    pub fn message(&mut self, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Result<(), ClientError> {
+        let malformed = || ClientError::violation("insufficient data left in message");
         match tag {
             frontend::PARSE => {
                 let (name, text) = frontend::parse(body).ok_or_else(malformed)?;
@@ -84,13 +84,13 @@ impl Portals {
         self.portals.get_mut(name)
     }
 
-    fn prepare(&mut self, name: &[u8], text: &str) -> Result<(), Fault> {
+    fn prepare(&mut self, name: &[u8], text: &str) -> Result<(), ClientError> {
         let command = match command::statements(text)[..] {
             [] => Command::Empty,
             [one] => parse(one)?,
             _ => {
                 let message = "cannot insert multiple commands into a prepared statement";
-                return Err(Fault::error(Blame::Client, sqlstate::SYNTAX_ERROR, message));
+                return Err(ClientError::error(ErrorSource::Client, sqlstate::SYNTAX_ERROR, message));
             }
         };
         room(&self.statements)?;
@@ -119,20 +119,20 @@ impl Portal {
     }
 }
 
-fn room<T>(map: &HashMap<Vec<u8>, T>) -> Result<(), Fault> {
-    if map.len() < MOST {
+fn room<T>(map: &HashMap<Vec<u8>, T>) -> Result<(), ClientError> {
+    if map.len() < MAX_NAMES {
         return Ok(());
     }
-    let message = format!("more than {MOST} prepared commands: close some");
-    Err(Fault::error(Blame::Client, sqlstate::TOO_MANY_CONNECTIONS, message))
+    let message = format!("more than {MAX_NAMES} prepared commands: close some");
+    Err(ClientError::error(ErrorSource::Client, sqlstate::TOO_MANY_CONNECTIONS, message))
 }
 
-fn no_statement(name: &[u8]) -> Fault {
+fn no_statement(name: &[u8]) -> ClientError {
     let message = format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name));
-    Fault::error(Blame::Client, sqlstate::UNDEFINED_STATEMENT, message)
+    ClientError::error(ErrorSource::Client, sqlstate::UNDEFINED_STATEMENT, message)
 }
 
-pub(super) fn no_portal(name: &[u8]) -> Fault {
+pub(super) fn no_portal(name: &[u8]) -> ClientError {
     let message = format!("portal \"{}\" does not exist", String::from_utf8_lossy(name));
-    Fault::error(Blame::Client, sqlstate::UNDEFINED_CURSOR, message)
+    ClientError::error(ErrorSource::Client, sqlstate::UNDEFINED_CURSOR, message)
 }

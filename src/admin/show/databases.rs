@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::name;
-use crate::admin::Desk;
+use crate::admin::AdminState;
 use crate::admin::table::{Cell, Type};
 use crate::config::{CONSOLE, Host};
 
@@ -46,21 +46,21 @@ struct Now {
 }
 
 /// Connections and clients by what `key` picks of a (database, user).
-fn now(desk: &Desk, key: impl Fn(&[u8], &[u8]) -> String) -> BTreeMap<String, Now> {
+fn now(admin_state: &AdminState, key: impl Fn(&[u8], &[u8]) -> String) -> BTreeMap<String, Now> {
     let mut now = BTreeMap::<String, Now>::new();
-    for pool in desk.shared.registry.all_pools() {
-        now.entry(key(&pool.key.database, &pool.key.user)).or_default().servers += pool.cards.all().len();
+    for pool in admin_state.shared.registry.all_pools() {
+        now.entry(key(&pool.key.database, &pool.key.user)).or_default().servers += pool.conn_infos.all().len();
     }
-    for session in desk.shared.sessions.all() {
-        now.entry(key(session.whose.database(), session.whose.user())).or_default().clients += 1;
+    for session in admin_state.shared.sessions.all() {
+        now.entry(key(session.target.database(), session.target.user())).or_default().clients += 1;
     }
     now
 }
 
-pub(super) fn databases(desk: &Desk) -> Vec<Vec<Cell>> {
-    let registry = &desk.shared.registry;
+pub(super) fn databases(admin_state: &AdminState) -> Vec<Vec<Cell>> {
+    let registry = &admin_state.shared.registry;
     let general = registry.settings.load_full();
-    let mut now = now(desk, |database, _| name(database));
+    let mut now = now(admin_state, |database, _| name(database));
     for configured in general.databases.keys() {
         now.entry(name(configured)).or_default();
     }
@@ -68,7 +68,7 @@ pub(super) fn databases(desk: &Desk) -> Vec<Vec<Cell>> {
     now.into_iter()
         .map(|(database, now)| {
             let settings = general.of(database.as_bytes());
-            let switch = registry.switches.of(database.as_bytes());
+            let switch = registry.pauses.of(database.as_bytes());
             let hosts: Vec<_> = settings.upstream.endpoints.iter().map(|endpoint| &endpoint.host).collect();
             let shown = |host: &Host| match host {
                 Host::Tcp(host, _) => host.clone(),
@@ -99,9 +99,9 @@ pub(super) fn databases(desk: &Desk) -> Vec<Vec<Cell>> {
         .collect()
 }
 
-pub(super) fn users(desk: &Desk) -> Vec<Vec<Cell>> {
-    let settings = desk.shared.registry.settings.load_full();
-    let mut users = now(desk, |_, user| name(user));
+pub(super) fn users(admin_state: &AdminState) -> Vec<Vec<Cell>> {
+    let settings = admin_state.shared.registry.settings.load_full();
+    let mut users = now(admin_state, |_, user| name(user));
     for limited in settings.limits.keys() {
         users.entry(name(limited)).or_default();
     }

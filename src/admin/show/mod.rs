@@ -2,14 +2,14 @@
 //!
 //! Columns and types are those of PgBouncer 1.25 (`src/admin.c`, `src/stats.c`).
 
-mod counts;
 mod databases;
-mod ours;
+mod pgferry;
 mod pools;
 mod sessions;
 mod settings;
+mod stats;
 
-use crate::admin::Desk;
+use crate::admin::AdminState;
 use crate::admin::table::Table;
 
 macro_rules! shows {
@@ -77,39 +77,41 @@ impl Show {
             Self::State => Table::new(&settings::STATE),
             Self::Version => Table::new(&settings::VERSION),
             Self::Pools => Table::new(&pools::POOLS),
-            Self::Stats => counts::stats(),
-            Self::StatsTotals => counts::totals(),
-            Self::StatsAverages => counts::averages(),
-            Self::Totals => Table::new(&counts::TOTALS),
-            Self::Ports => Table::new(&ours::PORTS),
-            Self::Pins => Table::new(&ours::PINS),
-            Self::Logins => Table::new(&ours::LOGINS),
+            Self::Stats => stats::stats(),
+            Self::StatsTotals => stats::totals(),
+            Self::StatsAverages => stats::averages(),
+            Self::Totals => Table::new(&stats::TOTALS),
+            Self::Ports => Table::new(&pgferry::PORTS),
+            Self::Pins => Table::new(&pgferry::PINS),
+            Self::Logins => Table::new(&pgferry::LOGINS),
         }
     }
 
     /// The table as it is now.
-    pub async fn table(self, desk: &Desk) -> Table {
+    pub async fn table(self, admin_state: &AdminState) -> Table {
         let mut table = self.empty();
         table.rows = match self {
-            Self::Clients => sessions::clients(desk).await,
-            Self::Servers => sessions::servers(desk),
-            Self::Sockets | Self::ActiveSockets => sessions::all_sockets(desk, self == Self::ActiveSockets).await,
-            Self::Config => settings::config(desk),
-            Self::Databases => databases::databases(desk),
-            Self::Users => databases::users(desk),
-            Self::DnsHosts => settings::dns_hosts(desk),
-            Self::Lists => settings::lists(desk),
-            Self::Mem => settings::mem(desk),
-            Self::State => settings::state(desk),
+            Self::Clients => sessions::clients(admin_state).await,
+            Self::Servers => sessions::servers(admin_state),
+            Self::Sockets | Self::ActiveSockets => {
+                sessions::all_sockets(admin_state, self == Self::ActiveSockets).await
+            }
+            Self::Config => settings::config(admin_state),
+            Self::Databases => databases::databases(admin_state),
+            Self::Users => databases::users(admin_state),
+            Self::DnsHosts => settings::dns_hosts(admin_state),
+            Self::Lists => settings::lists(admin_state),
+            Self::Mem => settings::mem(admin_state),
+            Self::State => settings::state(admin_state),
             Self::Version => settings::version(),
-            Self::Pools => pools::pools(desk),
-            Self::Stats => counts::stats_rows(desk),
-            Self::StatsTotals => counts::totals_rows(desk),
-            Self::StatsAverages => counts::averages_rows(desk),
-            Self::Totals => counts::sums(desk),
-            Self::Ports => ours::ports(desk).await,
-            Self::Pins => ours::pins(desk),
-            Self::Logins => ours::logins(desk),
+            Self::Pools => pools::pools(admin_state),
+            Self::Stats => stats::stats_rows(admin_state),
+            Self::StatsTotals => stats::totals_rows(admin_state),
+            Self::StatsAverages => stats::averages_rows(admin_state),
+            Self::Totals => stats::sums(admin_state),
+            Self::Ports => pgferry::ports(admin_state).await,
+            Self::Pins => pgferry::pins(admin_state),
+            Self::Logins => pgferry::logins(admin_state),
         };
         table
     }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::name;
-use crate::admin::Desk;
+use crate::admin::AdminState;
 use crate::admin::table::{Cell, Type};
-use crate::client::control::Activity;
+use crate::client::session_handle::Activity;
 
 pub(super) const POOLS: [(&str, Type); 17] = [
     ("database", Type::Text),
@@ -40,23 +40,23 @@ struct Row {
     mode: String,
 }
 
-pub(super) fn pools(desk: &Desk) -> Vec<Vec<Cell>> {
-    let registry = &desk.shared.registry;
+pub(super) fn pools(admin_state: &AdminState) -> Vec<Vec<Cell>> {
+    let registry = &admin_state.shared.registry;
     let now = Instant::now();
     let mut rows = BTreeMap::<(String, String), Row>::new();
     for pool in registry.all_pools() {
         let row = rows.entry((name(&pool.key.database), name(&pool.key.user))).or_default();
         let state = pool.state();
-        let cards = pool.cards.all();
-        row.being_canceled += cards.iter().filter(|card| !card.gate.is_open()).count();
+        let conn_infos = pool.conn_infos.all();
+        row.being_canceled += conn_infos.iter().filter(|conn_info| !conn_info.gate.is_open()).count();
         row.leased += state.leased;
         row.idle += state.idle;
         row.opening += state.opening;
         row.mode = registry.settings_of(&pool.key.database).pool_mode.to_string();
     }
-    for session in desk.shared.sessions.all() {
-        let row = rows.entry((name(session.whose.database()), name(session.whose.user()))).or_default();
-        let glance = session.glance();
+    for session in admin_state.shared.sessions.all() {
+        let row = rows.entry((name(session.target.database()), name(session.target.user()))).or_default();
+        let glance = session.snapshot();
         if glance.activity == Activity::Waiting {
             row.waiting += 1;
             let waited = glance.requested.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 use x509_cert::der::DateTime;
 
 use super::name;
-use crate::admin::Desk;
+use crate::admin::AdminState;
 use crate::admin::table::{Cell, Table, Type};
-use crate::client::control::{Activity, Control};
+use crate::client::session_handle::{Activity, SessionHandle};
 use crate::net::Peer;
 use crate::upstream::Pool;
-use crate::upstream::card::Card;
-use crate::upstream::route::Address;
+use crate::upstream::conn_info::ConnInfo;
+use crate::upstream::target::Address;
 
 pub(super) const COLUMNS: [(&str, Type); 21] = [
     ("type", Type::Text),
@@ -64,73 +64,76 @@ fn server_ptr(id: u64) -> String {
 }
 
 /// Every upstream connection, and whose pool's it is.
-fn cards(desk: &Desk) -> Vec<(Arc<Pool>, Arc<Card>)> {
-    let pools = desk.shared.registry.all_pools();
-    pools.iter().flat_map(|pool| pool.cards.all().into_iter().map(|card| (Arc::clone(pool), card))).collect()
+fn conn_infos(admin_state: &AdminState) -> Vec<(Arc<Pool>, Arc<ConnInfo>)> {
+    let pools = admin_state.shared.registry.all_pools();
+    pools
+        .iter()
+        .flat_map(|pool| pool.conn_infos.all().into_iter().map(|conn_info| (Arc::clone(pool), conn_info)))
+        .collect()
 }
 
-pub(super) async fn clients(desk: &Desk) -> Vec<Vec<Cell>> {
-    let sessions = desk.shared.sessions.introduced().await;
+pub(super) async fn clients(admin_state: &AdminState) -> Vec<Vec<Cell>> {
+    let sessions = admin_state.shared.sessions.with_addrs().await;
     let links: BTreeMap<u64, u64> =
-        cards(desk).iter().filter_map(|(_, card)| Some((card.client()?, card.id))).collect();
-    let port = desk.shared.registry.settings.load().port;
+        conn_infos(admin_state).iter().filter_map(|(_, conn_info)| Some((conn_info.client()?, conn_info.id))).collect();
+    let port = admin_state.shared.registry.settings.load().port;
     sessions.iter().map(|session| client(session, links.get(&session.id).copied(), port)).collect()
 }
 
-fn client(session: &Control, link: Option<u64>, port: u16) -> Vec<Cell> {
-    let glance = session.glance();
+fn client(session: &SessionHandle, server_conn: Option<u64>, port: u16) -> Vec<Cell> {
+    let glance = session.snapshot();
     let waited = match glance.activity {
         Activity::Waiting => glance.requested.map_or(Duration::ZERO, |since| since.elapsed()),
         _ => Duration::ZERO,
     };
-    let state = match (glance.activity, link) {
+    let state = match (glance.activity, server_conn) {
         (Activity::Waiting, _) => "waiting",
         (Activity::Idle, None) => "idle",
         _ => "active",
     };
-    let ends = session.ends();
-    let (address, port, pid) = match ends.map(|ends| ends.peer) {
+    let addrs = session.addrs();
+    let (address, port, pid) = match addrs.map(|addrs| addrs.peer) {
         Some(Peer::Tcp(address)) => (address.ip().to_string(), address.port(), None),
         Some(Peer::Unix { pid, .. }) => ("unix".to_owned(), port, pid),
         None => ("unix".to_owned(), port, None),
     };
-    let local = ends.and_then(|ends| ends.local);
+    let local = addrs.and_then(|addrs| addrs.local);
     vec![
         "C".into(),
-        name(session.whose.user()).into(),
-        name(session.whose.database()).into(),
-        if session.whose.is_replication() { "database" } else { "none" }.into(),
+        name(session.target.user()).into(),
+        name(session.target.database()).into(),
+        if session.target.is_replication() { "database" } else { "none" }.into(),
         state.into(),
         address.into(),
         u32::from(port).into(),
         local.map_or_else(|| "unix".to_owned(), |local| local.ip().to_string()).into(),
         u32::from(local.map_or(port, |local| local.port())).into(),
-        at(session.came).into(),
-        at(glance.requested.unwrap_or(session.came)).into(),
+        at(session.connected_at).into(),
+        at(glance.requested.unwrap_or(session.connected_at)).into(),
         waited.as_secs().into(),
         waited.subsec_micros().into(),
         session.is_killed().into(),
         client_ptr(session.id).into(),
-        link.map_or_else(String::new, server_ptr).into(),
+        server_conn.map_or_else(String::new, server_ptr).into(),
         pid.map_or(0, i32::unsigned_abs).into(),
-        ends.and_then(|ends| ends.tls.clone()).unwrap_or_default().into(),
+        addrs.and_then(|addrs| addrs.tls.clone()).unwrap_or_default().into(),
         glance.application_name.into(),
         glance.prepared.into(),
         session.id.into(),
     ]
 }
 
-pub(super) fn servers(desk: &Desk) -> Vec<Vec<Cell>> {
-    let sessions: BTreeMap<u64, Arc<Control>> =
-        desk.shared.sessions.all().into_iter().map(|session| (session.id, session)).collect();
-    let server = |(pool, card): &(Arc<Pool>, Arc<Card>)| {
-        let client = card.client().and_then(|id| sessions.get(&id));
-        let glance = client.map(|client| client.glance());
-        let (address, port) = match &card.remote {
+pub(super) fn servers(admin_state: &AdminState) -> Vec<Vec<Cell>> {
+    let sessions: BTreeMap<u64, Arc<SessionHandle>> =
+        admin_state.shared.sessions.all().into_iter().map(|session| (session.id, session)).collect();
+    let server = |(pool, conn_info): &(Arc<Pool>, Arc<ConnInfo>)| {
+        let client = conn_info.client().and_then(|id| sessions.get(&id));
+        let glance = client.map(|client| client.snapshot());
+        let (address, port) = match &conn_info.remote {
             Address::Tcp(address) => (address.ip().to_string(), address.port()),
             Address::Unix(_) => ("unix".to_owned(), 0),
         };
-        let state = if !card.gate.is_open() {
+        let state = if !conn_info.gate.is_open() {
             "being_canceled"
         } else if client.is_some() {
             "active"
@@ -146,28 +149,28 @@ pub(super) fn servers(desk: &Desk) -> Vec<Vec<Cell>> {
             state.into(),
             address.into(),
             u32::from(port).into(),
-            card.local.map_or_else(|| "unix".to_owned(), |local| local.ip().to_string()).into(),
-            u32::from(card.local.map_or(0, |local| local.port())).into(),
-            date(card.opened).into(),
-            requested.map_or_else(|| date(card.opened), at).into(),
+            conn_info.local.map_or_else(|| "unix".to_owned(), |local| local.ip().to_string()).into(),
+            u32::from(conn_info.local.map_or(0, |local| local.port())).into(),
+            date(conn_info.opened).into(),
+            requested.map_or_else(|| date(conn_info.opened), at).into(),
             Cell::Number(0),
             Cell::Number(0),
-            pool.must_close(card).into(),
-            server_ptr(card.id).into(),
+            pool.must_close(conn_info).into(),
+            server_ptr(conn_info.id).into(),
             client.map_or_else(String::new, |client| client_ptr(client.id)).into(),
-            card.pid.unsigned_abs().into(),
-            card.tls.clone().unwrap_or_default().into(),
+            conn_info.pid.unsigned_abs().into(),
+            conn_info.tls.clone().unwrap_or_default().into(),
             glance.map_or_else(String::new, |glance| glance.application_name).into(),
-            card.prepared().into(),
-            card.id.into(),
+            conn_info.prepared().into(),
+            conn_info.id.into(),
         ]
     };
-    cards(desk).iter().map(server).collect()
+    conn_infos(admin_state).iter().map(server).collect()
 }
 
-pub(super) async fn all_sockets(desk: &Desk, active: bool) -> Vec<Vec<Cell>> {
-    let mut rows = clients(desk).await;
-    rows.extend(servers(desk));
+pub(super) async fn all_sockets(admin_state: &AdminState, active: bool) -> Vec<Vec<Cell>> {
+    let mut rows = clients(admin_state).await;
+    rows.extend(servers(admin_state));
     for row in &mut rows {
         // PgBouncer says cl_active, sv_idle here.
         let prefix = if row[0] == "C".into() { "cl" } else { "sv" };

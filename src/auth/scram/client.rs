@@ -1,7 +1,7 @@
 //! The client's half: logs in to a server, and makes sure that the server knows the password as well.
 
 use super::ScramError;
-use super::keys::{ClientKey, KEY, Keys, MAX_ITERATIONS, MAX_SALT, hash, mac, same, xor};
+use super::keys::{ClientKey, KEY_BYTES, Keys, MAX_ITERATIONS, MAX_SALT_BYTES, hash, mac, same, xor};
 use super::message::{Attributes, decode, encode, is_nonce};
 use crate::auth::Credential;
 
@@ -36,7 +36,7 @@ pub struct Client {
 /// The client's half, after its last message.
 #[derive(Debug)]
 pub struct Answered {
-    expected: [u8; KEY],
+    expected: [u8; KEY_BYTES],
 }
 
 impl Client {
@@ -68,7 +68,7 @@ impl Client {
         }
         let salt = said.value('s')?;
         let salt = said.decoded(salt, "salt")?;
-        if salt.is_empty() || salt.len() > MAX_SALT {
+        if salt.is_empty() || salt.len() > MAX_SALT_BYTES {
             return Err(said.malformed("The salt's length is out of bounds."));
         }
         let iterations = said.value('i')?;
@@ -92,7 +92,7 @@ impl Client {
     }
 }
 
-fn keys(credential: &Credential, salt: &[u8], iterations: u32) -> Result<(ClientKey, [u8; KEY]), ScramError> {
+fn keys(credential: &Credential, salt: &[u8], iterations: u32) -> Result<(ClientKey, [u8; KEY_BYTES]), ScramError> {
     match credential {
         Credential::Password(password) => {
             let keys = Keys::of(password, salt, iterations);

@@ -10,20 +10,20 @@ use super::message::{decode, encode};
 use crate::auth::Password;
 
 /// The length of every key.
-pub const KEY: usize = 32;
+pub const KEY_BYTES: usize = 32;
 
 /// The rounds of hashing that a password gets by default (`scram_iterations`).
-pub const ITERATIONS: u32 = 4096;
+pub const DEFAULT_ITERATIONS: u32 = 4096;
 
 /// The most rounds that are done for anybody: a second or so of one core.
 pub const MAX_ITERATIONS: u32 = 2_000_000;
 
 /// The longest salt that is taken from anybody.
-pub const MAX_SALT: usize = 1024;
+pub const MAX_SALT_BYTES: usize = 1024;
 
 /// What only the holder of the password has: the client's key.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-pub struct ClientKey(pub(super) [u8; KEY]);
+pub struct ClientKey(pub(super) [u8; KEY_BYTES]);
 
 impl fmt::Debug for ClientKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -36,8 +36,8 @@ impl fmt::Debug for ClientKey {
 pub struct Verifier {
     pub(super) iterations: u32,
     pub(super) salt: Vec<u8>,
-    pub(super) stored: [u8; KEY],
-    pub(super) server: [u8; KEY],
+    pub(super) stored: [u8; KEY_BYTES],
+    pub(super) server: [u8; KEY_BYTES],
 }
 
 impl fmt::Debug for Verifier {
@@ -57,8 +57,8 @@ impl Verifier {
         let (iterations, salt) = work.split_once(':')?;
         let (stored, server) = keys.split_once(':')?;
         let iterations = iterations.parse().ok().filter(|rounds| (1..=MAX_ITERATIONS).contains(rounds))?;
-        let salt = decode(salt).filter(|salt| (1..=MAX_SALT).contains(&salt.len()))?;
-        let key = |text| decode(text).and_then(|bytes| <[u8; KEY]>::try_from(bytes).ok());
+        let salt = decode(salt).filter(|salt| (1..=MAX_SALT_BYTES).contains(&salt.len()))?;
+        let key = |text| decode(text).and_then(|bytes| <[u8; KEY_BYTES]>::try_from(bytes).ok());
         Some(Self { iterations, salt, stored: key(stored)?, server: key(server)? })
     }
 
@@ -71,7 +71,7 @@ impl Verifier {
 
     /// A verifier that no password fits, for users who are not known.
     #[must_use]
-    pub fn nobodys(salt: Vec<u8>, iterations: u32, noise: [u8; KEY]) -> Self {
+    pub fn nobodys(salt: Vec<u8>, iterations: u32, noise: [u8; KEY_BYTES]) -> Self {
         Self { iterations, salt, stored: noise, server: noise }
     }
 
@@ -100,13 +100,13 @@ impl Verifier {
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub(super) struct Keys {
     pub client: ClientKey,
-    pub server: [u8; KEY],
+    pub server: [u8; KEY_BYTES],
 }
 
 impl Keys {
     /// `SaltedPassword` and the keys made of it (RFC 5802, section 3).
     pub fn of(password: &Password, salt: &[u8], iterations: u32) -> Self {
-        let mut salted = [0; KEY];
+        let mut salted = [0; KEY_BYTES];
         let rounds = NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN);
         pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, prepared(password).expose(), &mut salted);
         let keys = Self { client: ClientKey(mac(&salted, b"Client Key")), server: mac(&salted, b"Server Key") };
@@ -124,23 +124,23 @@ fn prepared(password: &Password) -> Password {
     }
 }
 
-pub(super) fn mac(key: &[u8], message: &[u8]) -> [u8; KEY] {
+pub(super) fn mac(key: &[u8], message: &[u8]) -> [u8; KEY_BYTES] {
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message);
     fixed(tag.as_ref())
 }
 
-pub(super) fn hash(bytes: &[u8]) -> [u8; KEY] {
+pub(super) fn hash(bytes: &[u8]) -> [u8; KEY_BYTES] {
     fixed(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
-fn fixed(bytes: &[u8]) -> [u8; KEY] {
-    let mut key = [0; KEY];
+fn fixed(bytes: &[u8]) -> [u8; KEY_BYTES] {
+    let mut key = [0; KEY_BYTES];
     // SHA-256's are that long.
     key.copy_from_slice(bytes);
     key
 }
 
-pub(super) fn xor(one: &[u8; KEY], other: &[u8; KEY]) -> [u8; KEY] {
+pub(super) fn xor(one: &[u8; KEY_BYTES], other: &[u8; KEY_BYTES]) -> [u8; KEY_BYTES] {
     std::array::from_fn(|at| one[at] ^ other[at])
 }
 

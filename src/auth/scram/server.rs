@@ -2,7 +2,7 @@
 //! (`auth-scram.c`).
 
 use super::ScramError;
-use super::keys::{ClientKey, KEY, Verifier, hash, mac, same, xor};
+use super::keys::{ClientKey, KEY_BYTES, Verifier, hash, mac, same, xor};
 use super::message::{Attributes, encode, is_nonce};
 
 /// What names the client's messages in errors.
@@ -109,8 +109,8 @@ impl Server {
         said.end()?;
         let without_proof = whole[..before].strip_suffix(',').unwrap_or_default();
         let proof = said.decoded(&proof[2..], "proof in client-final-message")?;
-        let proof =
-            <[u8; KEY]>::try_from(proof).map_err(|_| said.malformed("Malformed proof in client-final-message."))?;
+        let proof = <[u8; KEY_BYTES]>::try_from(proof)
+            .map_err(|_| said.malformed("Malformed proof in client-final-message."))?;
         if nonce != self.nonce {
             return Err(ScramError::Malformed("invalid SCRAM response", "Nonce does not match.".into()));
         }

@@ -6,18 +6,18 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::{Entry, PassThrough, Proof, caller, rule_for};
+use super::{AuthResult, LoginAttempt, PassThrough, client_identity, rule_for};
 use crate::client::Shared;
-use crate::client::places::Room;
+use crate::client::client_slots::PendingLogins;
 use crate::config::{Auth, CONSOLE, Settings};
-use crate::error::{Blame, Fault, sqlstate};
+use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::{Conn, Peer};
 use crate::upstream::PoolKey;
 use crate::wire::Startup;
 
 /// Rights at the console; each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rights {
+pub enum AdminRole {
     /// To look.
     Stats,
     /// To control pgferry's work.
@@ -28,11 +28,11 @@ pub enum Rights {
 
 /// Somebody at the console.
 #[derive(Clone, Debug)]
-pub struct Guest {
+pub struct AdminUser {
     /// The user it says to be.
     pub user: String,
     /// What it may do.
-    pub rights: Rights,
+    pub role: AdminRole,
 }
 
 /// Whether a startup packet asks for the console.
@@ -45,34 +45,43 @@ pub fn is_console(startup: &Startup) -> bool {
 ///
 /// # Errors
 /// What it is told when it may not come in.
-pub async fn admit(
+pub async fn authorize(
     shared: &Arc<Shared>,
     conn: &mut Conn,
-    room: &Room,
+    pending_logins: &PendingLogins,
     startup: &Startup,
     settings: &Settings,
-) -> Result<Option<Guest>, Fault> {
+) -> Result<Option<AdminUser>, ClientError> {
     let name = startup.get("user").unwrap_or_default();
     let user = String::from_utf8_lossy(name).into_owned();
     if settings.admin_peer && is_owner(conn).await {
-        return Ok(Some(Guest { user, rights: Rights::Owner }));
+        return Ok(Some(AdminUser { user, role: AdminRole::Owner }));
     }
     let listed = |users: &[String]| users.contains(&user);
-    let rights = match (listed(&settings.admin_users), listed(&settings.stats_users)) {
-        (true, _) => Some(Rights::Admin),
-        (false, true) => Some(Rights::Stats),
+    let role = match (listed(&settings.admin_users), listed(&settings.stats_users)) {
+        (true, _) => Some(AdminRole::Admin),
+        (false, true) => Some(AdminRole::Stats),
         (false, false) => None,
     };
     let database = settings.console_database();
     let deadline = Instant::now() + settings.client_login_timeout;
-    let caller = caller(conn.stream(), database.as_bytes(), name);
-    let rule = rule_for(settings, &caller)?;
+    let client_identity = client_identity(conn.stream(), database.as_bytes(), name);
+    let rule = rule_for(settings, &client_identity)?;
     let key = PoolKey { database: database.clone().into_bytes(), user: name.to_vec(), extra: Vec::new() };
-    let mut entry = Entry { shared, conn, room, settings, deadline, rule, database: database.as_bytes(), user: name };
+    let mut attempt = LoginAttempt {
+        shared,
+        conn,
+        pending_logins,
+        settings,
+        deadline,
+        rule,
+        database: database.as_bytes(),
+        user: name,
+    };
     let came_in = match rule.method {
         Auth::PassThrough => {
             let pool = shared.registry.pool(&key);
-            let mut login = PassThrough { entry: &mut entry, pool: &pool, password_given: false };
+            let mut login = PassThrough { attempt: &mut attempt, pool: &pool, password_given: false };
             let entered = login.run().await;
             let proved = login.password_given;
             shared.registry.forget(&pool);
@@ -84,19 +93,19 @@ pub async fn admit(
             }
             entered
         }
-        _ => !matches!(entry.prove().await?, Proof::Gone),
+        _ => !matches!(attempt.authenticate().await?, AuthResult::Gone),
     };
     if !came_in {
         return Ok(None);
     }
     // Only who has proved who it is learns that: others could ask for names until one is listed.
-    let Some(rights) = rights else {
+    let Some(role) = role else {
         return Err(refused(format!("user \"{user}\" may not use pgferry's console")).hint(
             "Name it in admin_users or stats_users, or connect over the unix socket as pgferry's own user or root of the same \
              container (admin_peer).",
         ));
     };
-    Ok(Some(Guest { user, rights }))
+    Ok(Some(AdminUser { user, role }))
 }
 
 /// Whether the client is a process of pgferry's own user or of root, in pgferry's own PID and user namespaces.
@@ -125,6 +134,6 @@ pub(super) async fn shares_namespaces(conn: &Conn) -> Result<(), String> {
     checked.unwrap_or_else(|error| Err(error.to_string()))
 }
 
-fn refused(message: String) -> Fault {
-    Fault::fatal(Blame::Client, sqlstate::INVALID_AUTHORIZATION, message)
+fn refused(message: String) -> ClientError {
+    ClientError::fatal(ErrorSource::Client, sqlstate::INVALID_AUTHORIZATION, message)
 }

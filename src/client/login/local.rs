@@ -3,10 +3,10 @@
 use nix::unistd::{Uid, User};
 use tokio::time::timeout_at;
 
-use super::Entry;
+use super::LoginAttempt;
 use super::console::shares_namespaces;
 use crate::config::{Auth, CertName, PeerRule};
-use crate::error::{Blame, Fault, sqlstate};
+use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::Peer;
 use crate::net::tls::certificate::Certificate;
 use crate::offload::Lane;
@@ -14,10 +14,10 @@ use crate::offload::Lane;
 /// The uid that stands for those without a mapping (`/proc/sys/kernel/overflowuid`; nobody changes it).
 const OVERFLOW_UID: u32 = 65_534;
 
-impl Entry<'_> {
+impl LoginAttempt<'_> {
     /// The methods `trust`, `peer` and `cert`: whether the client may be the role it wants to be, and whether there may be
     /// a credential for it.
-    pub(super) async fn local(&self) -> Result<(), Fault> {
+    pub(super) async fn local(&self) -> Result<(), ClientError> {
         match self.rule.method {
             Auth::Peer => self.peer().await?,
             Auth::Cert => self.certificate()?,
@@ -38,7 +38,7 @@ impl Entry<'_> {
         }
     }
 
-    async fn peer(&self) -> Result<(), Fault> {
+    async fn peer(&self) -> Result<(), ClientError> {
         let role = self.shown_user();
         let Ok(Peer::Unix { uid, gid, .. }) = self.conn.stream().peer() else {
             return Err(refusal("peer authentication works on unix sockets only".into()));
@@ -51,7 +51,7 @@ impl Entry<'_> {
                 "The client runs as uid {uid}, which stands for the unmapped ones of other user namespaces: {why}."
             )));
         }
-        let names = self.shared.door.load().names.clone();
+        let names = self.shared.client_auth.load().names.clone();
         let limit = self.settings.client_login_timeout;
         let found = timeout_at(self.deadline, peer_may_be(&self.settings.peer, uid, gid, &role, &names)).await;
         if found.map_err(|_| super::timed_out(limit))? {
@@ -63,7 +63,7 @@ impl Entry<'_> {
     }
 
     /// Whether the client's certificate, which was verified in the handshake, is that of the role.
-    fn certificate(&self) -> Result<(), Fault> {
+    fn certificate(&self) -> Result<(), ClientError> {
         let shown = self.conn.stream().tls().and_then(|tls| tls.peer_certificates().first());
         let Some(shown) = shown else {
             return Err(refusal("connection requires a valid client certificate".into()));
@@ -80,8 +80,8 @@ impl Entry<'_> {
     }
 }
 
-fn refusal(message: String) -> Fault {
-    Fault::fatal(Blame::Client, sqlstate::INVALID_AUTHORIZATION, message)
+fn refusal(message: String) -> ClientError {
+    ClientError::fatal(ErrorSource::Client, sqlstate::INVALID_AUTHORIZATION, message)
 }
 
 async fn peer_may_be(rules: &[PeerRule], uid: u32, gid: u32, role: &str, names: &Lane) -> bool {

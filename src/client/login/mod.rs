@@ -3,7 +3,7 @@
 //! The rules (`[[rule]]`, or the one that `auth_type` stands for) say how a client proves who it is: `pass_through` asks the
 //! upstream, `local` looks at what this machine knows, `stored` compares secrets. [`ask`] does the asking.
 
-pub mod ask;
+pub mod challenge;
 mod console;
 mod local;
 mod pass_through;
@@ -16,45 +16,45 @@ use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
 use super::Shared;
-use super::applicant::Applicant;
-use super::cancel::Secret;
+use super::cancel::CancelKey;
+use super::client_slots::PendingLogins;
 use super::greeting;
-use super::places::Room;
+use super::startup_cache::ParsedStartup;
 use crate::auth::Credential;
-use crate::config::{Auth, Caller, Rule, Settings, Transport};
-use crate::error::{Blame, Fault, sqlstate};
+use crate::config::{Auth, ClientIdentity, Rule, Settings, Transport};
+use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::{Conn, Peer, Stream};
 use crate::track::parameter_cache::Greeting;
-use crate::upstream::account::Freshness;
 use crate::upstream::attempt::recheck;
 use crate::upstream::limiter::{SourceLimit, Turn};
+use crate::upstream::role_auth::Freshness;
 use crate::upstream::slots::Slot;
-use crate::upstream::{Account, Pool, PoolKey};
+use crate::upstream::{Pool, PoolKey, RoleAuth};
 use crate::wire::Startup;
-pub(super) use console::admit;
-pub use console::{Guest, Rights, is_console};
+pub(super) use console::authorize;
+pub use console::{AdminRole, AdminUser, is_console};
 use pass_through::PassThrough;
 
 /// A client that may come in.
 #[derive(Debug)]
-pub enum Admitted {
+pub enum AuthOutcome {
     /// To a session.
-    Session(Session),
+    Session(SessionStart),
     /// To a connection of its own: replication.
     Dedicated(Box<Dedicated>),
     /// To the console.
-    Console(Box<Guest>),
+    Console(Box<AdminUser>),
 }
 
 /// What a session begins with.
 #[derive(Debug)]
-pub struct Session {
+pub struct SessionStart {
     /// Where its connections come from.
     pub pool: Arc<Pool>,
     /// The settings that it begins with.
     pub greeting: Arc<Greeting>,
     /// What cancels its queries.
-    pub secret: Secret,
+    pub secret: CancelKey,
     /// Its place among its user's clients, if these are limited.
     pub place: Option<Slot>,
 }
@@ -71,7 +71,7 @@ pub struct Dedicated {
     /// What it can log in upstream with, if its login has shown that.
     pub credential: Option<Credential>,
     /// What cancels its queries.
-    pub secret: Secret,
+    pub secret: CancelKey,
 }
 
 /// Decides whether a client may come in; `None` when it went away.
@@ -81,83 +81,85 @@ pub struct Dedicated {
 pub async fn log_in(
     shared: &Arc<Shared>,
     conn: &mut Conn,
-    room: &Room,
-    applicant: &Applicant,
+    pending_logins: &PendingLogins,
+    parsed_startup: &ParsedStartup,
     settings: &Settings,
-    came: std::time::Instant,
-) -> Result<Option<Admitted>, Fault> {
-    let (database, user) = (applicant.database(), applicant.user());
-    let Some(replication) = applicant.replication else { return Err(no_such_replication(&applicant.startup)) };
-    if shared.registry.switches.of(database).disabled {
+    connected_at: std::time::Instant,
+) -> Result<Option<AuthOutcome>, ClientError> {
+    let (database, user) = (parsed_startup.database(), parsed_startup.user());
+    let Some(replication) = parsed_startup.replication else {
+        return Err(no_such_replication(&parsed_startup.startup));
+    };
+    if shared.registry.pauses.of(database).disabled {
         let shown = String::from_utf8_lossy(database);
-        return Err(Fault::fatal(
-            Blame::Limits,
+        return Err(ClientError::fatal(
+            ErrorSource::Limits,
             sqlstate::CANNOT_CONNECT_NOW,
             format!("database \"{shown}\" is disabled"),
         )
         .hint("ENABLE at pgferry's console lets clients in again."));
     }
     let forced = settings.forced_role(database);
-    let forced = forced.map(|role| PoolKey { user: role.as_bytes().to_vec(), ..applicant.key.clone() });
-    let key = forced.as_ref().unwrap_or(&applicant.key);
-    let deadline = Instant::from_std(came) + settings.client_login_timeout;
+    let forced = forced.map(|role| PoolKey { user: role.as_bytes().to_vec(), ..parsed_startup.key.clone() });
+    let key = forced.as_ref().unwrap_or(&parsed_startup.key);
+    let deadline = Instant::from_std(connected_at) + settings.client_login_timeout;
     let rule = match settings.rules.first() {
         Some(first) if first.fits_all() && first.method != Auth::Reject => first,
-        _ => rule_for(settings, &caller(conn.stream(), database, user))?,
+        _ => rule_for(settings, &client_identity(conn.stream(), database, user))?,
     };
-    let mut entry = Entry { shared, conn, room, settings, deadline, rule, database, user };
+    let mut attempt = LoginAttempt { shared, conn, pending_logins, settings, deadline, rule, database, user };
     if replication {
         let credential = match rule.method {
             Auth::PassThrough => None,
-            _ => match entry.prove().await? {
-                Proof::Gone => return Ok(None),
-                Proof::Given(credential) => credential,
+            _ => match attempt.authenticate().await? {
+                AuthResult::Gone => return Ok(None),
+                AuthResult::Given(credential) => credential,
             },
         };
         let method = rule.method;
         let credential = credential.filter(|_| key.user == *user);
-        let secret = shared.sessions.secret(applicant.startup.negotiated().0)?;
-        let (startup, user) = (applicant.startup.clone(), key.user.clone());
+        let secret = shared.sessions.secret(parsed_startup.startup.negotiated().0)?;
+        let (startup, user) = (parsed_startup.startup.clone(), key.user.clone());
         let dedicated = Dedicated { startup, user, method, credential, secret };
-        return Ok(Some(Admitted::Dedicated(Box::new(dedicated))));
+        return Ok(Some(AuthOutcome::Dedicated(Box::new(dedicated))));
     }
     let mut changed = false;
     // Whoever only knocks leaves no pool behind.
     if rule.method != Auth::PassThrough {
-        match entry.prove().await? {
-            Proof::Gone => return Ok(None),
-            Proof::Given(None) => {}
+        match attempt.authenticate().await? {
+            AuthResult::Gone => return Ok(None),
+            AuthResult::Given(None) => {}
             // What shows who somebody is does not log somebody else in.
-            Proof::Given(Some(_)) if key.user != *user => {}
-            Proof::Given(Some(credential)) => changed = entry.account().learn(credential),
+            AuthResult::Given(Some(_)) if key.user != *user => {}
+            AuthResult::Given(Some(credential)) => changed = attempt.role_auth().learn(credential),
         }
     }
     let Ok(place) = shared.registry.client_slot(user) else {
         let role = String::from_utf8_lossy(user);
-        return Err(Fault::fatal(
-            Blame::Limits,
+        return Err(ClientError::fatal(
+            ErrorSource::Limits,
             sqlstate::TOO_MANY_CONNECTIONS,
             format!("too many connections for role \"{role}\""),
         )
         .hint(format!("The setting is max_user_client_connections in [users.\"{role}\"].")));
     };
     let mut pool = shared.registry.pool(key);
-    pool.touch(came);
+    pool.touch(connected_at);
     let entered = match rule.method {
-        Auth::PassThrough => PassThrough { entry: &mut entry, pool: &pool, password_given: false }.run().await,
-        _ => recheck_first(shared, &pool, settings, deadline, changed).await.map(|()| true),
+        Auth::PassThrough => PassThrough { attempt: &mut attempt, pool: &pool, password_given: false }.run().await,
+        _ => recheck_before_login(shared, &pool, settings, deadline, changed).await.map(|()| true),
     };
-    if pool.account.succession().is_some() {
+    if pool.role_auth.succession().is_some() {
         // The role has turned out to have another password, or to be another one.
         pool = shared.registry.pool(key);
     }
     if let Ok(true) = entered {
-        recheck_behind(shared, &pool, settings);
+        recheck_in_background(shared, &pool, settings);
     }
     let greeting = match entered {
-        Ok(true) => greeting::greet(shared, &pool, &applicant.wanted, deadline).await.map(Some),
+        Ok(true) => greeting::greet(shared, &pool, &parsed_startup.wanted, deadline).await.map(Some),
         Ok(false) => Ok(None),
-        Err(fault) => Err(fault),
+        Err(client_error) => Err(client_error),
     };
     let Ok(Some(greeting)) = greeting else {
         shared.registry.forget(&pool);
@@ -168,29 +170,29 @@ pub async fn log_in(
             database = %String::from_utf8_lossy(database),
             user = %String::from_utf8_lossy(user),
             method = %rule.method,
-            tls = conn.stream().tls().map(crate::net::tls::Session::describe),
+            tls = conn.stream().tls().map(crate::net::tls::TlsSession::describe),
             "client logged in"
         );
     }
-    let secret = shared.sessions.secret(applicant.startup.negotiated().0)?;
-    Ok(Some(Admitted::Session(Session { pool, greeting, secret, place })))
+    let secret = shared.sessions.secret(parsed_startup.startup.negotiated().0)?;
+    Ok(Some(AuthOutcome::Session(SessionStart { pool, greeting, secret, place })))
 }
 
 /// Where pgferry itself has let the client in: tries first whether the upstream does where it is long that it did, or where the
 /// client has another password than before.
-async fn recheck_first(
+async fn recheck_before_login(
     shared: &Arc<Shared>,
     pool: &Arc<Pool>,
     settings: &Settings,
     deadline: Instant,
     changed: bool,
-) -> Result<(), Fault> {
-    let is_needed = || changed || pool.account.freshness(settings.auth_recheck) == Freshness::Stale;
+) -> Result<(), ClientError> {
+    let is_needed = || changed || pool.role_auth.freshness(settings.auth_recheck) == Freshness::Stale;
     if !is_needed() {
         return Ok(());
     }
     let rechecked = Box::pin(async {
-        let _turn = pool.account.turn().await;
+        let _turn = pool.role_auth.turn().await;
         // Another client may have done it meanwhile.
         if is_needed() { recheck(pool, &shared.registry, changed).await } else { Ok(()) }
     });
@@ -198,9 +200,9 @@ async fn recheck_first(
 }
 
 /// Has the upstream asked in the background whether it still lets the user in, where that is due.
-fn recheck_behind(shared: &Arc<Shared>, pool: &Arc<Pool>, settings: &Settings) {
+fn recheck_in_background(shared: &Arc<Shared>, pool: &Arc<Pool>, settings: &Settings) {
     let limit = settings.auth_recheck;
-    if pool.account.freshness(limit) == Freshness::Due && pool.account.claim_recheck(limit) {
+    if pool.role_auth.freshness(limit) == Freshness::Due && pool.role_auth.claim_recheck(limit) {
         let (registry, pool) = (Arc::clone(&shared.registry), Arc::clone(pool));
         // What came of it is seen by the next client.
         tokio::spawn(async move { recheck(&pool, &registry, false).await });
@@ -209,13 +211,13 @@ fn recheck_behind(shared: &Arc<Shared>, pool: &Arc<Pool>, settings: &Settings) {
 
 /// What a client is told that takes too long.
 #[must_use]
-pub fn timed_out(limit: Duration) -> Fault {
-    Fault::fatal(Blame::Client, sqlstate::INVALID_AUTHORIZATION, "canceling authentication due to timeout")
+pub fn timed_out(limit: Duration) -> ClientError {
+    ClientError::fatal(ErrorSource::Client, sqlstate::INVALID_AUTHORIZATION, "canceling authentication due to timeout")
         .detail(format!("The login took longer than {} s (client_login_timeout).", limit.as_secs_f32()))
 }
 
 /// Who wants to come in, as the rules see it.
-fn caller<'a>(stream: &Stream, database: &'a [u8], user: &'a [u8]) -> Caller<'a> {
+fn client_identity<'a>(stream: &Stream, database: &'a [u8], user: &'a [u8]) -> ClientIdentity<'a> {
     let (transport, address, ids) = match stream.peer() {
         Ok(Peer::Tcp(address)) => {
             let transport = if stream.tls().is_some() { Transport::Tls } else { Transport::Tcp };
@@ -228,23 +230,24 @@ fn caller<'a>(stream: &Stream, database: &'a [u8], user: &'a [u8]) -> Caller<'a>
         // Gone already; nobody is left to be let in.
         Err(_) => (Transport::Tcp, None, None),
     };
-    Caller { transport, address, ids, database, user }
+    ClientIdentity { transport, address, ids, database, user }
 }
 
 /// The rule that decides, unless it is that nobody comes in.
-fn rule_for<'a>(settings: &'a Settings, caller: &Caller<'_>) -> Result<&'a Rule, Fault> {
+fn rule_for<'a>(settings: &'a Settings, client_identity: &ClientIdentity<'_>) -> Result<&'a Rule, ClientError> {
     let refused = |why: &str| {
-        let host = caller.address.map_or_else(|| "[local]".to_owned(), |address| address.to_string());
-        let encryption = if caller.transport == Transport::Tls { "SSL encryption" } else { "no encryption" };
-        let (user, database) = (String::from_utf8_lossy(caller.user), String::from_utf8_lossy(caller.database));
-        Fault::fatal(
-            Blame::Client,
+        let host = client_identity.address.map_or_else(|| "[local]".to_owned(), |address| address.to_string());
+        let encryption = if client_identity.transport == Transport::Tls { "SSL encryption" } else { "no encryption" };
+        let (user, database) =
+            (String::from_utf8_lossy(client_identity.user), String::from_utf8_lossy(client_identity.database));
+        ClientError::fatal(
+            ErrorSource::Client,
             sqlstate::INVALID_AUTHORIZATION,
             format!("{why} host \"{host}\", user \"{user}\", database \"{database}\", {encryption}"),
         )
         .hint("The rules are the [[rule]] tables of pgferry's configuration; \"pgferry check --user\" explains them.")
     };
-    match settings.rule(caller) {
+    match settings.rule(client_identity) {
         None => Err(refused("no [[rule]] for")),
         Some((_, rule)) if rule.method == Auth::Reject => Err(refused("a [[rule]] rejects connection for")),
         Some((_, rule)) => Ok(rule),
@@ -265,10 +268,10 @@ pub(super) fn asks_for_replication(startup: &Startup) -> Option<bool> {
     None
 }
 
-fn no_such_replication(startup: &Startup) -> Fault {
+fn no_such_replication(startup: &Startup) -> ClientError {
     let text = String::from_utf8_lossy(startup.get("replication").unwrap_or_default()).into_owned();
-    Fault::fatal(
-        Blame::Client,
+    ClientError::fatal(
+        ErrorSource::Client,
         sqlstate::INVALID_PARAMETER,
         format!("invalid value for parameter \"replication\": \"{text}\""),
     )
@@ -276,7 +279,7 @@ fn no_such_replication(startup: &Startup) -> Fault {
 }
 
 /// How a proof ended, other than with a refusal.
-enum Proof {
+enum AuthResult {
     /// The client went away.
     Gone,
     /// It may come in; and what it can log in upstream with, if the proof has shown that.
@@ -284,11 +287,11 @@ enum Proof {
 }
 
 /// One client at the door.
-struct Entry<'a> {
+struct LoginAttempt<'a> {
     shared: &'a Arc<Shared>,
     conn: &'a mut Conn,
     /// Where the client is waited for.
-    room: &'a Room,
+    pending_logins: &'a PendingLogins,
     settings: &'a Settings,
     deadline: Instant,
     rule: &'a Rule,
@@ -296,12 +299,12 @@ struct Entry<'a> {
     user: &'a [u8],
 }
 
-impl Entry<'_> {
+impl LoginAttempt<'_> {
     /// Lets the client prove who it is, by a method other than pass-through.
-    async fn prove(&mut self) -> Result<Proof, Fault> {
+    async fn authenticate(&mut self) -> Result<AuthResult, ClientError> {
         match self.rule.method {
             Auth::Scram | Auth::Md5 | Auth::Password => Box::pin(self.stored()).await,
-            _ => self.local().await.map(|()| Proof::Given(None)),
+            _ => self.local().await.map(|()| AuthResult::Given(None)),
         }
     }
 
@@ -311,20 +314,20 @@ impl Entry<'_> {
     }
 
     /// Waits for the client's turn to be tried upstream; `None` when it goes away.
-    async fn turn<'s>(&mut self, source: &'s SourceLimit) -> Result<Option<Turn<'s>>, Fault> {
+    async fn turn<'s>(&mut self, source: &'s SourceLimit) -> Result<Option<Turn<'s>>, ClientError> {
         tokio::select! {
             biased;
             // A client that does not wait takes no turn.
-            () = ask::gone(self.conn) => Ok(None),
+            () = challenge::disconnected(self.conn) => Ok(None),
             turn = source.turn(self.deadline) => turn.map(Some),
         }
     }
 
     /// Does `work`, which waits for others; `None` when the client goes away.
-    async fn unless_gone<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, Fault> {
+    async fn or_disconnected<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, ClientError> {
         let work = tokio::select! {
             biased;
-            () = ask::gone(self.conn) => return Ok(None),
+            () = challenge::disconnected(self.conn) => return Ok(None),
             done = timeout_at(self.deadline, work) => done,
         };
         work.map(Some).map_err(|_| timed_out(self.settings.client_login_timeout))
@@ -334,13 +337,13 @@ impl Entry<'_> {
     ///
     /// # Errors
     /// Always: `reply`, or that too many are held back.
-    async fn hold_back<T>(&mut self, source: &SourceLimit, reply: Fault) -> Result<T, Fault> {
+    async fn delay_reply<T>(&mut self, source: &SourceLimit, reply: ClientError) -> Result<T, ClientError> {
         self.shared.registry.counters.wrong_passwords.add();
-        ask::hold_back(self.conn, self.room, source, self.deadline, reply).await
+        challenge::delay_reply(self.conn, self.pending_logins, source, self.deadline, reply).await
     }
 
-    fn account(&self) -> Arc<Account> {
-        self.shared.registry.account(self.database, self.user)
+    fn role_auth(&self) -> Arc<RoleAuth> {
+        self.shared.registry.role_auth(self.database, self.user)
     }
 
     fn shown_user(&self) -> String {

@@ -4,24 +4,24 @@
 
 use tokio::task::spawn_blocking;
 
-use super::{Entry, Proof, ask};
+use super::{AuthResult, LoginAttempt, challenge};
 use crate::auth::scram::server::{Offered, Server};
 use crate::auth::scram::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError, Verifier};
 use crate::auth::stored::is_right;
 use crate::auth::{Credential, Md5Secret, Password, Stored};
 use crate::client::secrets::Secrets;
 use crate::config::Auth;
-use crate::error::{Blame, Fault, sqlstate};
-use crate::net::tls::Session;
+use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::net::tls::TlsSession;
 use crate::upstream::limiter::{SourceLimit, Turn};
 use crate::wire::{backend, frontend};
 
-impl Entry<'_> {
+impl LoginAttempt<'_> {
     /// The methods `scram-sha-256`, `md5` and `password`.
-    pub(super) async fn stored(&mut self) -> Result<Proof, Fault> {
+    pub(super) async fn stored(&mut self) -> Result<AuthResult, ClientError> {
         let source = self.source();
-        let door = self.shared.door.load_full();
-        let secrets = &door.secrets;
+        let client_auth = self.shared.client_auth.load_full();
+        let secrets = &client_auth.secrets;
         let stored = secrets.find(&self.shared.registry, self.database, self.user).await?;
         let outcome = match self.rule.method {
             Auth::Password => self.clear_text(secrets, stored, &source).await,
@@ -34,27 +34,27 @@ impl Entry<'_> {
         match outcome {
             Ok(Some(proof)) => Ok(proof),
             Ok(None) => {
-                secrets.doubt(self.database, self.user);
+                secrets.invalidate(self.database, self.user);
                 let reply = self.wrong_password();
-                self.hold_back(&source, reply).await
+                self.delay_reply(&source, reply).await
             }
-            Err(fault) => Err(fault),
+            Err(client_error) => Err(client_error),
         }
     }
 
     /// Waits for the turn to compare the client's answer; `None` when it goes away.
-    async fn turn_to_compare<'s>(&mut self, source: &'s SourceLimit) -> Result<Option<Turn<'s>>, Fault> {
+    async fn turn_to_compare<'s>(&mut self, source: &'s SourceLimit) -> Result<Option<Turn<'s>>, ClientError> {
         tokio::select! {
             biased;
             // An answer that is not waited for takes no turn.
-            () = ask::gone(self.conn) => Ok(None),
+            () = challenge::disconnected(self.conn) => Ok(None),
             turn = source.turn_to_compare(self.deadline) => turn.map(Some),
         }
     }
 
-    fn wrong_password(&self) -> Fault {
+    fn wrong_password(&self) -> ClientError {
         let message = format!("password authentication failed for user \"{}\"", self.shown_user());
-        Fault::fatal(Blame::Client, sqlstate::INVALID_PASSWORD, message)
+        ClientError::fatal(ErrorSource::Client, sqlstate::INVALID_PASSWORD, message)
     }
 
     async fn clear_text(
@@ -62,12 +62,12 @@ impl Entry<'_> {
         secrets: &Secrets,
         stored: Option<Stored>,
         source: &SourceLimit,
-    ) -> Result<Option<Proof>, Fault> {
+    ) -> Result<Option<AuthResult>, ClientError> {
         let limit = self.settings.client_login_timeout;
-        let Some(given) = ask::password(self.conn, self.room, self.deadline, limit).await? else {
-            return Ok(Some(Proof::Gone));
+        let Some(given) = challenge::password(self.conn, self.pending_logins, self.deadline, limit).await? else {
+            return Ok(Some(AuthResult::Gone));
         };
-        let Some(turn) = self.turn_to_compare(source).await? else { return Ok(Some(Proof::Gone)) };
+        let Some(turn) = self.turn_to_compare(source).await? else { return Ok(Some(AuthResult::Gone)) };
         let (user, rounds) = (self.user.to_vec(), secrets.rounds());
         let right = spawn_blocking({
             let given = given.clone();
@@ -75,19 +75,20 @@ impl Entry<'_> {
         })
         .await
         .unwrap_or(false);
-        Ok(turn.judge(right.then_some(Proof::Given(Some(Credential::Password(given))))))
+        Ok(turn.judge(right.then_some(AuthResult::Given(Some(Credential::Password(given))))))
     }
 
-    async fn md5(&mut self, stored: Option<Stored>, source: &SourceLimit) -> Result<Option<Proof>, Fault> {
+    async fn md5(&mut self, stored: Option<Stored>, source: &SourceLimit) -> Result<Option<AuthResult>, ClientError> {
         let mut salt = [0; 4];
         fill(&mut salt)?;
         backend::put_md5_request(&mut self.conn.output, salt);
         let limit = self.settings.client_login_timeout;
-        let Some(body) = ask::answer(self.conn, self.room, "password", self.deadline, limit).await? else {
-            return Ok(Some(Proof::Gone));
+        let Some(body) = challenge::answer(self.conn, self.pending_logins, "password", self.deadline, limit).await?
+        else {
+            return Ok(Some(AuthResult::Gone));
         };
-        let given = ask::read_password(&body)?;
-        let Some(turn) = self.turn_to_compare(source).await? else { return Ok(Some(Proof::Gone)) };
+        let given = challenge::read_password(&body)?;
+        let Some(turn) = self.turn_to_compare(source).await? else { return Ok(Some(AuthResult::Gone)) };
         let (secret, credential) = match stored {
             Some(Stored::Plain(password)) => {
                 (Md5Secret::of(&password, self.user), Some(Credential::Password(password)))
@@ -101,7 +102,7 @@ impl Entry<'_> {
         };
         let right = Password::new(secret.response(salt).into_bytes()).is(&given);
         let credential = credential.filter(|_| right);
-        Ok(turn.judge(credential.map(|credential| Proof::Given(Some(credential)))))
+        Ok(turn.judge(credential.map(|credential| AuthResult::Given(Some(credential)))))
     }
 
     async fn scram(
@@ -109,15 +110,15 @@ impl Entry<'_> {
         stored: Option<Stored>,
         verifier: Verifier,
         source: &SourceLimit,
-    ) -> Result<Option<Proof>, Fault> {
-        let end_point = self.conn.stream().tls().and_then(Session::own_end_point).map(<[u8]>::to_vec);
+    ) -> Result<Option<AuthResult>, ClientError> {
+        let end_point = self.conn.stream().tls().and_then(TlsSession::own_end_point).map(<[u8]>::to_vec);
         let offered = match &end_point {
             Some(_) => &[SCRAM_SHA_256_PLUS, SCRAM_SHA_256][..],
             None => &[SCRAM_SHA_256],
         };
         backend::put_sasl_request(&mut self.conn.output, offered);
-        let Some(body) = self.answer().await? else { return Ok(Some(Proof::Gone)) };
-        let (mechanism, first) = frontend::sasl_initial(&body).map_err(Fault::violation)?;
+        let Some(body) = self.answer().await? else { return Ok(Some(AuthResult::Gone)) };
+        let (mechanism, first) = frontend::sasl_initial(&body).map_err(ClientError::violation)?;
         let chosen_plus = mechanism == SCRAM_SHA_256_PLUS.as_bytes();
         let binding = match (chosen_plus, end_point) {
             (true, None) => return Err(invalid_mechanism()),
@@ -132,46 +133,49 @@ impl Entry<'_> {
         } else {
             // It wants to be asked for its first message.
             backend::put_sasl_continue(&mut self.conn.output, b"");
-            let Some(body) = self.answer().await? else { return Ok(Some(Proof::Gone)) };
+            let Some(body) = self.answer().await? else { return Ok(Some(AuthResult::Gone)) };
             body.to_vec()
         };
         let server = Server::new(&first, &binding, verifier.clone(), random).map_err(|error| self.explain(error))?;
         backend::put_sasl_continue(&mut self.conn.output, server.first().as_bytes());
-        let Some(last) = self.answer().await? else { return Ok(Some(Proof::Gone)) };
-        let Some(turn) = self.turn_to_compare(source).await? else { return Ok(Some(Proof::Gone)) };
+        let Some(last) = self.answer().await? else { return Ok(Some(AuthResult::Gone)) };
+        let Some(turn) = self.turn_to_compare(source).await? else { return Ok(Some(AuthResult::Gone)) };
         let proven = match server.finish(&last) {
             Ok(proven) => proven,
             Err(ScramError::WrongPassword) => return Ok(turn.judge(None)),
             Err(error) => return Err(self.explain(error)),
         };
         backend::put_sasl_final(&mut self.conn.output, proven.message.as_bytes());
-        Ok(Some(Proof::Given(Some(match stored {
+        Ok(Some(AuthResult::Given(Some(match stored {
             Some(Stored::Plain(password)) => Credential::Password(password),
             _ => Credential::Key(proven.key, Box::new(verifier)),
         }))))
     }
 
-    async fn answer(&mut self) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Fault> {
-        ask::answer(self.conn, self.room, "SASL", self.deadline, self.settings.client_login_timeout).await
+    async fn answer(&mut self) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, ClientError> {
+        challenge::answer(self.conn, self.pending_logins, "SASL", self.deadline, self.settings.client_login_timeout)
+            .await
     }
 
-    fn explain(&self, error: ScramError) -> Fault {
+    fn explain(&self, error: ScramError) -> ClientError {
         match error {
-            ScramError::Malformed(what, detail) if detail.is_empty() => Fault::violation(what),
-            ScramError::Malformed(what, detail) => Fault::violation(what).detail(detail),
-            ScramError::Binding(what) => Fault::fatal(Blame::Client, sqlstate::INVALID_AUTHORIZATION, what),
-            ScramError::Unsupported(what) => Fault::fatal(Blame::Client, sqlstate::FEATURE_NOT_SUPPORTED, what),
+            ScramError::Malformed(what, detail) if detail.is_empty() => ClientError::violation(what),
+            ScramError::Malformed(what, detail) => ClientError::violation(what).detail(detail),
+            ScramError::Binding(what) => ClientError::fatal(ErrorSource::Client, sqlstate::INVALID_AUTHORIZATION, what),
+            ScramError::Unsupported(what) => {
+                ClientError::fatal(ErrorSource::Client, sqlstate::FEATURE_NOT_SUPPORTED, what)
+            }
             // The rest is what only the client's half finds.
             _ => self.wrong_password(),
         }
     }
 }
 
-fn invalid_mechanism() -> Fault {
-    Fault::violation("client selected an invalid SASL authentication mechanism")
+fn invalid_mechanism() -> ClientError {
+    ClientError::violation("client selected an invalid SASL authentication mechanism")
 }
 
-fn fill(bytes: &mut [u8]) -> Result<(), Fault> {
+fn fill(bytes: &mut [u8]) -> Result<(), ClientError> {
     getrandom::fill(bytes)
-        .map_err(|error| Fault::fatal(Blame::Limits, sqlstate::INTERNAL, format!("no randomness: {error}")))
+        .map_err(|error| ClientError::fatal(ErrorSource::Limits, sqlstate::INTERNAL, format!("no randomness: {error}")))
 }

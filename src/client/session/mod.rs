@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::complaints::Mishap;
-use super::control::{Control, Whose};
+use super::error_log::ErrorEvent;
 use super::relay::{End, Relay, max_text_bytes};
-use super::sessions::{Newcomer, Registered};
-use super::{FAREWELL, Shared, checkin, farewell, login};
+use super::session_handle::{SessionHandle, SessionTarget};
+use super::sessions::{RegistrationGuard, SessionSpec};
+use super::{FAREWELL_TIMEOUT, Shared, checkin, farewell, login};
 use crate::config::{Mode, Reset, Settings};
 use crate::drain::Phase;
-use crate::error::{Blame, Fault, sqlstate};
+use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::machine;
 use crate::machine::first_request::{FirstRequest, first_request};
 use crate::machine::preparation::{Preparation, ResetPolicy};
@@ -27,30 +27,38 @@ use crate::net::{Conn, RecvError};
 use crate::track::ClientState;
 use crate::track::params::startup_time;
 use crate::track::server_state::Sequences;
-use crate::upstream::link::MOMENT;
-use crate::upstream::pool::{Called, CheckoutError, Loan};
+use crate::upstream::pool::{CheckoutError, Recall, TentativeLease};
+use crate::upstream::server_conn::RECENTLY_USED;
 use crate::upstream::slots::Slot;
 use crate::upstream::{Lease, Pool};
 use crate::wire::backend;
 
 /// The setting that bounds how long a session may be idle.
-const IDLE_TIMEOUT: &[u8] = b"idle_session_timeout";
+const IDLE_SESSION_TIMEOUT: &[u8] = b"idle_session_timeout";
 
 /// How many dead connections one request may meet before the client is told.
-const STALE_LIMIT: usize = 10;
+const MAX_DEAD_CONNS: usize = 10;
 
 /// What a client is told when the process goes away; the words are PostgreSQL's.
 #[must_use]
-pub fn shutdown() -> Fault {
-    Fault::fatal(Blame::Client, sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
-        .detail("pgferry is shutting down.")
+pub fn shutdown() -> ClientError {
+    ClientError::fatal(
+        ErrorSource::Client,
+        sqlstate::ADMIN_SHUTDOWN,
+        "terminating connection due to administrator command",
+    )
+    .detail("pgferry is shutting down.")
 }
 
 /// What a client is told that somebody ends by hand; the words are PostgreSQL's.
 #[must_use]
-pub fn killed() -> Fault {
-    Fault::fatal(Blame::Client, sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
-        .detail("It was ended at pgferry's console (KILL, KILL_CLIENT).")
+pub fn killed() -> ClientError {
+    ClientError::fatal(
+        ErrorSource::Client,
+        sqlstate::ADMIN_SHUTDOWN,
+        "terminating connection due to administrator command",
+    )
+    .detail("It was ended at pgferry's console (KILL, KILL_CLIENT).")
 }
 
 /// How a session ends.
@@ -60,7 +68,7 @@ enum SessionEnd {
     /// The server has told the client why.
     Told,
     /// The client is told why.
-    Tell(Fault),
+    Tell(ClientError),
 }
 
 /// What waiting for a connection came to.
@@ -81,12 +89,12 @@ enum IdleEvent {
     Received,
     Gone,
     /// Something is to become of the connection on loan.
-    Recalled(Called),
+    Recalled(Recall),
 }
 
 struct Session<'a> {
     shared: &'a Arc<Shared>,
-    control: Arc<Control>,
+    handle: Arc<SessionHandle>,
     conn: &'a mut Conn,
     pool: Arc<Pool>,
     /// What it is to find on whatever connection serves it.
@@ -94,7 +102,7 @@ struct Session<'a> {
     /// The mode it came in with.
     mode: Mode,
     /// A connection that it has not used yet.
-    loan: Option<Box<Loan>>,
+    tentative: Option<Box<TentativeLease>>,
     _place: Option<Slot>,
 }
 
@@ -105,29 +113,29 @@ struct Session<'a> {
 pub fn run<'a>(
     shared: &'a Arc<Shared>,
     conn: &'a mut Conn,
-    admitted: login::Session,
-    came: Instant,
+    admitted: login::SessionStart,
+    connected_at: Instant,
 ) -> impl Future<Output = ()> + 'a {
-    let (mut session, registered) = Session::begin(shared, conn, admitted, came);
+    let (mut session, registered) = Session::begin(shared, conn, admitted, connected_at);
     async move {
         if session.flush_greeting().await.is_err() {
-            session.give_loan_back();
+            session.return_tentative_lease();
             return;
         }
         session.count_login();
         let end = session.serve().await;
-        session.give_loan_back();
+        session.return_tentative_lease();
         drop(registered);
-        let id = session.control.id;
+        let id = session.handle.id;
         if session.shared.registry.settings.load().log_connections {
             tracing::info!(client = id, "client ended");
         }
         match end {
             SessionEnd::Quiet => return,
             SessionEnd::Told => {}
-            SessionEnd::Tell(fault) => {
-                session.shared.errors.note(Mishap::Ended, Some(id), &fault);
-                fault.put(&mut session.conn.output);
+            SessionEnd::Tell(client_error) => {
+                session.shared.errors.note(ErrorEvent::Ended, Some(id), &client_error);
+                client_error.put(&mut session.conn.output);
             }
         }
         Box::pin(farewell(session.conn)).await;
@@ -140,40 +148,48 @@ impl<'a> Session<'a> {
     fn begin(
         shared: &'a Arc<Shared>,
         conn: &'a mut Conn,
-        admitted: login::Session,
-        came: Instant,
-    ) -> (Self, Registered<'a>) {
-        let login::Session { pool, greeting, secret, place } = admitted;
+        admitted: login::SessionStart,
+        connected_at: Instant,
+    ) -> (Self, RegistrationGuard<'a>) {
+        let login::SessionStart { pool, greeting, secret, place } = admitted;
         // Its backend's pid is a client's own in session mode: other sessions see it in pg_locks and pg_stat_activity.
         let mode = shared.registry.settings_of(&pool.key.database).pool_mode;
-        let loan = if mode == Mode::Session { pool.lend(&greeting.wanted) } else { None };
-        let backend = loan.as_ref().map(Loan::pid);
-        let whose = Whose::Pool(Arc::clone(&pool));
-        let registered =
-            shared.sessions.register(Newcomer { whose, secret, backend, view: greeting.view.clone(), came });
-        let control = Arc::clone(&registered.control);
+        let tentative = if mode == Mode::Session { pool.reserve_idle(&greeting.wanted) } else { None };
+        let backend = tentative.as_ref().map(TentativeLease::pid);
+        let target = SessionTarget::Pool(Arc::clone(&pool));
+        let registered = shared.sessions.register(SessionSpec {
+            target,
+            secret,
+            backend,
+            view: greeting.view.clone(),
+            connected_at,
+        });
+        let handle = Arc::clone(&registered.handle);
         let out = &mut conn.output;
         // A `NegotiateProtocolVersion` may be there already.
         out.reserve_exact(greeting.messages.len() + 64);
         out.extend_from_slice(&greeting.messages);
-        backend::put_key_data(out, control.pid, &control.secret);
+        backend::put_key_data(out, handle.pid, &handle.secret);
         backend::put_ready(out, crate::track::pipeline::IDLE);
         let state = ClientState::new(greeting.wanted.clone(), greeting.view.clone());
-        (Self { shared, control, conn, pool, state, mode, loan: loan.map(Box::new), _place: place }, registered)
+        (
+            Self { shared, handle, conn, pool, state, mode, tentative: tentative.map(Box::new), _place: place },
+            registered,
+        )
     }
 
     fn count_login(&mut self) {
         let counters = &self.shared.registry.counters;
         counters.logins.add();
-        counters.timings.login.observe(self.control.came.elapsed());
+        counters.timings.login.observe(self.handle.connected_at.elapsed());
         // What the login took is nobody's work.
         let _ = self.conn.take_traffic();
-        self.pool.traffic.logins.add();
+        self.pool.stats.logins.add();
     }
 
     async fn flush_greeting(&mut self) -> Result<(), RecvError> {
         if !self.conn.flush_now()? {
-            Box::pin(timeout(FAREWELL, self.conn.flush())).await.map_err(|_| RecvError::Closed)??;
+            Box::pin(timeout(FAREWELL_TIMEOUT, self.conn.flush())).await.map_err(|_| RecvError::Closed)??;
         }
         // Most clients get nothing as long again.
         self.conn.trim();
@@ -212,12 +228,12 @@ impl<'a> Session<'a> {
         loop {
             let limit = max_text_bytes(self.conn.input.capacity());
             match first_request(&mut self.conn.input, limit) {
-                FirstRequest::Violation(fault) => return Err(SessionEnd::Tell(fault)),
+                FirstRequest::Violation(client_error) => return Err(SessionEnd::Tell(client_error)),
                 FirstRequest::Terminate => return Err(SessionEnd::Quiet),
                 FirstRequest::Ignored(size) => Box::pin(self.discard(size)).await?,
                 FirstRequest::There => return Ok(()),
                 FirstRequest::NeedMore => {
-                    if self.control.is_killed() {
+                    if self.handle.is_killed() {
                         return Err(SessionEnd::Tell(killed()));
                     }
                     if self.shared.drain.phase() >= Phase::Draining {
@@ -226,8 +242,8 @@ impl<'a> Session<'a> {
                     match self.wait_idle().await? {
                         IdleEvent::Received => {}
                         IdleEvent::Gone => return Err(SessionEnd::Quiet),
-                        IdleEvent::Recalled(Called::In) => self.give_loan_back(),
-                        IdleEvent::Recalled(Called::ToRest) => Box::pin(self.rest()).await,
+                        IdleEvent::Recalled(Recall::Needed) => self.return_tentative_lease(),
+                        IdleEvent::Recalled(Recall::Reset) => Box::pin(self.reset_tentative()).await,
                     }
                 }
             }
@@ -247,14 +263,14 @@ impl<'a> Session<'a> {
 
     /// How long the client has allowed itself to be idle between its transactions, by `SET` or in its startup packet.
     fn idle_limit(&self) -> Option<Duration> {
-        if self.mode == Mode::Session && self.loan.is_none() && self.state.work > 0 {
+        if self.mode == Mode::Session && self.tentative.is_none() && self.state.work > 0 {
             return None;
         }
         let kept = self.state.ledger.kept();
-        if kept.mentions(IDLE_TIMEOUT) {
-            kept.time(IDLE_TIMEOUT)
+        if kept.mentions(IDLE_SESSION_TIMEOUT) {
+            kept.time(IDLE_SESSION_TIMEOUT)
         } else {
-            startup_time(&self.pool.key.extra, IDLE_TIMEOUT)
+            startup_time(&self.pool.key.extra, IDLE_SESSION_TIMEOUT)
         }
     }
 
@@ -263,12 +279,12 @@ impl<'a> Session<'a> {
         if let Poll::Ready(filled) = self.conn.poll_fill(cx) {
             return Poll::Ready(if filled.is_ok_and(|n| n > 0) { IdleEvent::Received } else { IdleEvent::Gone });
         }
-        if self.control.wake.poll_woken(cx).is_ready() {
-            self.control.introduce(self.conn.stream());
+        if self.handle.wake.poll_woken(cx).is_ready() {
+            self.handle.publish_addrs(self.conn.stream());
             return Poll::Ready(IdleEvent::Received);
         }
-        match &self.loan {
-            Some(loan) => loan.poll_called(cx).map(IdleEvent::Recalled),
+        match &self.tentative {
+            Some(tentative) => tentative.poll_recalled(cx).map(IdleEvent::Recalled),
             None => Poll::Pending,
         }
     }
@@ -276,20 +292,20 @@ impl<'a> Session<'a> {
     /// Gets a connection and works on it until it can be given back.
     async fn work(&mut self, settings: &Settings) -> Result<(), SessionEnd> {
         self.state.work += 1;
-        for _ in 0..STALE_LIMIT {
+        for _ in 0..MAX_DEAD_CONNS {
             let (mut lease, now) = match self.acquire(settings).await {
                 Acquired::Lease(lease, now) => (lease, now),
                 Acquired::ClientGone => return Err(SessionEnd::Quiet),
                 Acquired::Stopping => return Err(SessionEnd::Tell(shutdown())),
                 Acquired::Killed => return Err(SessionEnd::Tell(killed())),
                 Acquired::Cancelled => return self.refuse(&cancelled()).await,
-                Acquired::Failed(error) => return self.refuse(&error.fault()).await,
+                Acquired::Failed(error) => return self.refuse(&error.client_error()).await,
             };
             let preparation = self.prepare(&lease, settings, now);
-            let Self { shared, control, conn, state, .. } = self;
-            let outcome = Relay::new(shared, conn, &mut lease, control, state, preparation, settings).run(now).await;
+            let Self { shared, handle, conn, state, .. } = self;
+            let outcome = Relay::new(shared, conn, &mut lease, handle, state, preparation, settings).run(now).await;
             // From here on a cancel request has nothing to hit; one that is under way closes the gate.
-            self.control.set_idle(&self.state);
+            self.handle.set_idle(&self.state);
             let end = match &outcome.end {
                 End::Machine(machine::End::Settled) => Ok(true),
                 End::Machine(machine::End::Stale) => {
@@ -299,10 +315,10 @@ impl<'a> Session<'a> {
                     );
                     Ok(false)
                 }
-                End::Machine(machine::End::Goodbye) | End::ClientGone => Err(SessionEnd::Quiet),
+                End::Machine(machine::End::ClientTerminated) | End::ClientGone => Err(SessionEnd::Quiet),
                 End::Machine(machine::End::ServerLost { told: true }) => Err(SessionEnd::Told),
                 End::Machine(machine::End::ServerLost { told: false }) => Err(SessionEnd::Tell(lost())),
-                End::Machine(machine::End::Refuse(fault)) => Err(SessionEnd::Tell(fault.clone())),
+                End::Machine(machine::End::Refuse(client_error)) => Err(SessionEnd::Tell(client_error.clone())),
                 End::Shutdown => Err(SessionEnd::Tell(shutdown())),
                 End::Killed => Err(SessionEnd::Tell(killed())),
             };
@@ -310,8 +326,8 @@ impl<'a> Session<'a> {
             checkin::check_in(self.shared, settings, lease, outcome);
             match end {
                 // Whatever is sent behind half a message would be taken for its other half.
-                Err(SessionEnd::Tell(fault)) if cut => {
-                    warn!(client = self.control.id, "ended a session in the middle of a message: {fault}");
+                Err(SessionEnd::Tell(client_error)) if cut => {
+                    warn!(client = self.handle.id, "ended a session in the middle of a message: {client_error}");
                     return Err(SessionEnd::Quiet);
                 }
                 Ok(true) => return Ok(()),
@@ -331,37 +347,37 @@ impl<'a> Session<'a> {
             }
             _ => ResetPolicy::Nothing,
         };
-        let probe = now.saturating_duration_since(lease.returned) >= MOMENT;
+        let probe = now.saturating_duration_since(lease.returned) >= RECENTLY_USED;
         let parameters = &lease.pool().parameters;
-        Preparation::new(&lease.state, &self.state, self.control.id, parameters, policy, probe)
+        Preparation::new(&lease.state, &self.state, self.handle.id, parameters, policy, probe)
     }
 
-    fn give_loan_back(&mut self) {
-        if let Some(loan) = self.loan.take() {
-            loan.give_back();
+    fn return_tentative_lease(&mut self) {
+        if let Some(tentative) = self.tentative.take() {
+            tentative.give_back();
         }
     }
 
     /// The client leaves its connection unused: whatever somebody else has left there is reset, as in an idle one.
-    async fn rest(&mut self) {
+    async fn reset_tentative(&mut self) {
         let settings = self.settings();
-        let Some(loan) = self.loan.take().filter(|_| settings.reset == Reset::Always) else { return };
-        self.loan = loan.reset(settings.cleanup_timeout).await.map(Box::new);
+        let Some(tentative) = self.tentative.take().filter(|_| settings.reset == Reset::Always) else { return };
+        self.tentative = tentative.reset(settings.cleanup_timeout).await.map(Box::new);
     }
 
     /// The connection on loan, or one that is idle, or one that is waited for while the client is watched.
     async fn acquire(&mut self, settings: &Settings) -> Acquired {
         let timings = &self.shared.registry.counters.timings;
         if self.pool.is_outdated(&self.shared.registry) {
-            self.give_loan_back();
+            self.return_tentative_lease();
             self.pool = self.shared.registry.successor(&self.pool);
         }
         let now = Instant::now();
-        let own = self.loan.take().and_then(|loan| loan.take());
+        let own = self.tentative.take().and_then(|tentative| tentative.take());
         let at_once = own.or_else(|| self.pool.checkout_idle(&self.state.wanted, now));
         if let Some(lease) = at_once {
             timings.wait.observe_none();
-            self.pool.traffic.assigned(Duration::ZERO);
+            self.pool.stats.assigned(Duration::ZERO);
             return Acquired::Lease(lease, now);
         }
         let acquired = self.wait_for_lease(settings, now).await;
@@ -371,21 +387,21 @@ impl<'a> Session<'a> {
         };
         timings.wait.observe(waited);
         if let Acquired::Lease(..) = acquired {
-            self.pool.traffic.assigned(waited);
+            self.pool.stats.assigned(waited);
         }
         acquired
     }
 
     async fn wait_for_lease(&mut self, settings: &Settings, since: Instant) -> Acquired {
-        self.control.set_waiting(since);
+        self.handle.set_waiting(since);
         // As many may wait as there are clients.
         self.conn.input.shrink();
-        let Self { shared, control, conn, pool, state, .. } = self;
+        let Self { shared, handle, conn, pool, state, .. } = self;
         let mut checkout = pin!(async {
             let mut since = since;
-            if shared.registry.switches.of(&pool.key.database).paused {
+            if shared.registry.pauses.of(&pool.key.database).paused {
                 // Who pauses a database by hand knows how long; the client's patience begins when it is over.
-                Box::pin(shared.registry.switches.resumed(&pool.key.database)).await;
+                Box::pin(shared.registry.pauses.resumed(&pool.key.database)).await;
                 since = Instant::now();
             }
             pool.checkout(&state.wanted, since, settings.query_wait_timeout).await
@@ -396,26 +412,26 @@ impl<'a> Session<'a> {
                     outcome.map_or_else(Acquired::Failed, |lease| Acquired::Lease(lease, Instant::now())),
                 );
             }
-            while control.wake.poll_woken(cx).is_ready() {
-                control.introduce(conn.stream());
-                if control.is_killed() {
+            while handle.wake.poll_woken(cx).is_ready() {
+                handle.publish_addrs(conn.stream());
+                if handle.is_killed() {
                     return Poll::Ready(Acquired::Killed);
                 }
-                if control.is_cancelled() {
+                if handle.is_cancelled() {
                     return Poll::Ready(Acquired::Cancelled);
                 }
                 if shared.drain.phase() == Phase::Stopping {
                     return Poll::Ready(Acquired::Stopping);
                 }
             }
-            poll_gone(conn, cx).map(|()| Acquired::ClientGone)
+            poll_disconnected(conn, cx).map(|()| Acquired::ClientGone)
         })
         .await
     }
 }
 
 /// Completes when the client is gone. What it sends meanwhile is kept, as far as the buffer goes.
-fn poll_gone(conn: &mut Conn, cx: &mut Context<'_>) -> Poll<()> {
+fn poll_disconnected(conn: &mut Conn, cx: &mut Context<'_>) -> Poll<()> {
     while !conn.input.is_full() {
         // Not before something comes is there need for more storage.
         if ready!(conn.poll_readable(cx)).is_err() {
@@ -432,17 +448,21 @@ fn poll_gone(conn: &mut Conn, cx: &mut Context<'_>) -> Poll<()> {
 }
 
 /// What a client is told that was idle for longer than it has allowed itself; the words are PostgreSQL's.
-fn idle_for_too_long() -> Fault {
-    Fault::fatal(Blame::Client, sqlstate::IDLE_SESSION_TIMEOUT, "terminating connection due to idle-session timeout")
+fn idle_for_too_long() -> ClientError {
+    ClientError::fatal(
+        ErrorSource::Client,
+        sqlstate::IDLE_SESSION_TIMEOUT,
+        "terminating connection due to idle-session timeout",
+    )
 }
 
-fn cancelled() -> Fault {
-    Fault::error(Blame::Client, sqlstate::QUERY_CANCELED, "canceling statement due to user request")
+fn cancelled() -> ClientError {
+    ClientError::error(ErrorSource::Client, sqlstate::QUERY_CANCELED, "canceling statement due to user request")
         .detail("The statement was waiting for an upstream connection.")
 }
 
-fn lost() -> Fault {
-    Fault::fatal(Blame::Upstream, sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly")
+fn lost() -> ClientError {
+    ClientError::fatal(ErrorSource::Server, sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly")
         .detail("The upstream server's process ended, or the connection to it broke, while it worked for this client.")
         .hint("The server's log tells more.")
 }

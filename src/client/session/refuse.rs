@@ -4,38 +4,38 @@ use std::future::poll_fn;
 use std::sync::Arc;
 
 use super::{IdleEvent, Session, SessionEnd};
-use crate::client::complaints::Mishap;
+use crate::client::error_log::ErrorEvent;
 use crate::config::Mode;
 use crate::drain::Phase;
-use crate::error::{Fault, Severity};
+use crate::error::{ClientError, Severity};
 use crate::machine::refusal::{Refusal, Step};
 
 impl Session<'_> {
     /// Answers the request at hand with an error of ours, and what follows from it, as PostgreSQL would.
-    pub(super) async fn refuse(&mut self, fault: &Fault) -> Result<(), SessionEnd> {
-        let fatal = match fault {
-            Fault::Upstream(_) => true,
-            Fault::Ours(ours) => ours.severity == Severity::Fatal,
+    pub(super) async fn refuse(&mut self, client_error: &ClientError) -> Result<(), SessionEnd> {
+        let fatal = match client_error {
+            ClientError::Server(_) => true,
+            ClientError::Proxy(ours) => ours.severity == Severity::Fatal,
         };
         if fatal {
-            return Err(SessionEnd::Tell(fault.clone().into_fatal()));
+            return Err(SessionEnd::Tell(client_error.clone().into_fatal()));
         }
-        self.shared.errors.note(Mishap::Failed, Some(self.control.id), fault);
-        self.control.set_idle(&self.state);
-        let mut refusal = Refusal::new(fault.clone());
+        self.shared.errors.note(ErrorEvent::Failed, Some(self.handle.id), client_error);
+        self.handle.set_idle(&self.state);
+        let mut refusal = Refusal::new(client_error.clone());
         let pool = Arc::clone(&self.pool);
         let statements = (self.mode == Mode::Transaction).then_some(&pool.statements);
         loop {
             let step = refusal
                 .advance(&mut self.conn.input, &mut self.conn.output, &mut self.state, statements)
-                .map_err(|bad| SessionEnd::Tell(Fault::violation(bad.to_string())))?;
+                .map_err(|bad| SessionEnd::Tell(ClientError::violation(bad.to_string())))?;
             self.flush().await?;
             match step {
                 Step::Over => break,
                 Step::Terminated => return Err(SessionEnd::Quiet),
                 Step::NeedMore => {}
             }
-            if self.control.is_killed() {
+            if self.handle.is_killed() {
                 return Err(SessionEnd::Tell(super::killed()));
             }
             let drains = self.shared.drain.phase();
@@ -45,7 +45,7 @@ impl Session<'_> {
             match poll_fn(|cx| self.poll_event(cx)).await {
                 IdleEvent::Received => {}
                 IdleEvent::Gone => return Err(SessionEnd::Quiet),
-                IdleEvent::Recalled(_) => self.give_loan_back(),
+                IdleEvent::Recalled(_) => self.return_tentative_lease(),
             }
         }
         // As any simple query, it has dropped the unnamed statement.
@@ -59,12 +59,12 @@ impl Session<'_> {
 
     /// Sends what is to be sent, unless the session is to end first.
     async fn flush(&mut self) -> Result<(), SessionEnd> {
-        let Self { conn, control, .. } = self;
+        let Self { conn, handle, .. } = self;
         poll_fn(|cx| {
-            while control.wake.poll_woken(cx).is_ready() {
-                control.introduce(conn.stream());
+            while handle.wake.poll_woken(cx).is_ready() {
+                handle.publish_addrs(conn.stream());
             }
-            if control.is_killed() {
+            if handle.is_killed() {
                 return std::task::Poll::Ready(Err(SessionEnd::Quiet));
             }
             conn.poll_flush(cx).map_err(|_| SessionEnd::Quiet)

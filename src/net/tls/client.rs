@@ -12,7 +12,7 @@ use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, Supporte
 
 use super::files::{certificates, private_key, revocations};
 use super::verify::Verifier;
-use crate::watch::Watched;
+use crate::file_watch::Reloadable;
 
 /// The application protocol that PostgreSQL 17 and later agree upon.
 pub const ALPN: &[u8] = b"postgresql";
@@ -58,7 +58,7 @@ pub struct ClientOptions {
 
 /// Encrypts connections to servers.
 #[derive(Debug)]
-pub struct Client(Watched<ClientConfig>);
+pub struct Client(Reloadable<ClientConfig>);
 
 impl Client {
     /// Reads the files that `options` name.
@@ -74,7 +74,7 @@ impl Client {
             paths.extend([certificate.clone(), key.clone()]);
         }
         paths.extend(options.revoked.clone());
-        Watched::new("certificates", paths, move || config(&options)).map(Self)
+        Reloadable::new("certificates", paths, move || config(&options)).map(Self)
     }
 
     /// A session with the server `host`, yet without its handshake.

@@ -15,4 +15,4 @@ mod verify;
 
 pub use client::{Client, ClientOptions, Roots, Version};
 pub use server::{Server, ServerOptions};
-pub use session::Session;
+pub use session::TlsSession;

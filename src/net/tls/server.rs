@@ -10,7 +10,7 @@ use rustls::{Connection, ServerConfig, ServerConnection};
 use super::certificate::end_point;
 use super::client::{ALPN, Version, root_store, versions};
 use super::files::{certificates, private_key};
-use crate::watch::Watched;
+use crate::file_watch::Reloadable;
 
 /// What clients see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct ServerOptions {
 
 /// Encrypts connections of clients.
 #[derive(Debug)]
-pub struct Server(Watched<Made>);
+pub struct Server(Reloadable<Made>);
 
 #[derive(Debug)]
 struct Made {
@@ -43,7 +43,7 @@ impl Server {
     pub fn new(options: ServerOptions) -> Result<Self, String> {
         let mut paths = vec![options.certificate.clone(), options.key.clone()];
         paths.extend(options.client_roots.clone());
-        Watched::new("certificates", paths, move || make(&options)).map(Self)
+        Reloadable::new("certificates", paths, move || make(&options)).map(Self)
     }
 
     /// A session with a client, yet without its handshake; and what the client can bind its login to

@@ -13,7 +13,7 @@ use rustls::{Connection, ProtocolVersion};
 use crate::net::socket::Socket;
 
 /// One encrypted connection.
-pub struct Session {
+pub struct TlsSession {
     tls: Connection,
     end_point: Option<Vec<u8>>,
     /// Decrypted bytes that wait to be read.
@@ -24,13 +24,13 @@ pub struct Session {
     failed: Option<io::Error>,
 }
 
-impl fmt::Debug for Session {
+impl fmt::Debug for TlsSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("version", &self.tls.protocol_version()).finish_non_exhaustive()
     }
 }
 
-impl Session {
+impl TlsSession {
     /// A session whose handshake has not begun; `end_point` belongs to our own certificate, `received` is what has been
     /// taken from the socket already.
     #[must_use]
@@ -119,7 +119,7 @@ impl Session {
         Poll::Ready(self.read(into))
     }
 
-    /// As [`Session::poll_read`], from what has arrived.
+    /// As [`TlsSession::poll_read`], from what has arrived.
     pub(in crate::net) fn take_arrived(&mut self, arrived: &mut dyn Read, into: &mut [u8]) -> io::Result<usize> {
         while !self.has_plaintext() {
             if !self.receive(arrived)? {
@@ -147,7 +147,7 @@ impl Session {
     /// Sends what has been encrypted.
     pub(in crate::net) fn poll_flush(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.tls.wants_write() {
-            match self.tls.write_tls(&mut Now(socket)) {
+            match self.tls.write_tls(&mut NonBlocking(socket)) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(socket.poll_write_ready(cx))?,
                 Err(error) => return Poll::Ready(Err(error)),
@@ -173,7 +173,7 @@ impl Session {
     fn poll_receive(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         loop {
             ready!(socket.poll_read_ready(cx))?;
-            match self.receive(&mut Now(socket)) {
+            match self.receive(&mut NonBlocking(socket)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 received => {
                     // Answers to TLS's own messages; what does not fit goes out with the next write.
@@ -197,15 +197,15 @@ impl Session {
 }
 
 /// The socket as rustls wants it: what can't be done now would block.
-struct Now<'a>(&'a Socket);
+struct NonBlocking<'a>(&'a Socket);
 
-impl Read for Now<'_> {
+impl Read for NonBlocking<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.0.try_read(into)
     }
 }
 
-impl Write for Now<'_> {
+impl Write for NonBlocking<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.try_write_vectored(&[IoSlice::new(bytes)])
     }

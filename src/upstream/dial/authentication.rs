@@ -11,10 +11,10 @@ use super::login::{Incoming, send};
 use super::{DialError, Login, Secret, scram};
 use crate::auth::{Credential, Md5Secret, Password};
 use crate::config::{Binding, LoginMethod};
-use crate::error::{Blame, Fault, sqlstate};
+use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::Conn;
 use crate::net::tls::certificate;
-use crate::upstream::route::{Endpoint, Route};
+use crate::upstream::target::{TargetHost, UpstreamTarget};
 
 /// What has been proved so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,26 +39,26 @@ impl Proved {
 pub(super) async fn authenticate(
     incoming: &mut Incoming<'_>,
     login: &mut Login,
-    endpoint: &Endpoint,
+    endpoint: &TargetHost,
     fixed: &mut Option<Password>,
 ) -> Result<Option<Credential>, DialError> {
-    let route = Arc::clone(&login.route);
+    let upstream_target = Arc::clone(&login.upstream_target);
     let mut proved = Proved::NOTHING;
     let mut used: Option<Credential> = None;
     loop {
         let request = incoming.request(used.as_ref()).await?;
         if let Message::AuthenticationOk = request {
-            may_come_in(&route, proved)?;
+            may_come_in(&upstream_target, proved)?;
             return Ok(used);
         }
         let method = method_of(&request)?;
         if proved != Proved::NOTHING {
             return Err(DialError::Protocol("the server asks for a proof twice".into()));
         }
-        may_ask(&route, method)?;
+        may_ask(&upstream_target, method)?;
         proved = match request {
             Message::AuthenticationSasl(body) => {
-                let (mechanism, binding) = choose_mechanism(&body, incoming.conn, &route)?;
+                let (mechanism, binding) = choose_mechanism(&body, incoming.conn, &upstream_target)?;
                 let credential = used.insert(credential(login, endpoint, fixed).await?).clone();
                 scram::exchange(incoming, mechanism, binding, credential).await?;
                 Proved { method, bound: mechanism == sasl::SCRAM_SHA_256_PLUS }
@@ -97,28 +97,28 @@ fn method_of(request: &Message) -> Result<LoginMethod, DialError> {
 }
 
 /// Checks that the server may ask for `method`: an answer to what it may not ask for would already tell it something.
-fn may_ask(route: &Route, method: LoginMethod) -> Result<(), DialError> {
-    if !route.require_auth.allows(method) {
+fn may_ask(upstream_target: &UpstreamTarget, method: LoginMethod) -> Result<(), DialError> {
+    if !upstream_target.require_auth.allows(method) {
         let asked = match method {
             LoginMethod::Password => "server requested a cleartext password",
             LoginMethod::Md5 => "server requested a hashed password",
             LoginMethod::Scram | LoginMethod::None => "server requested SASL authentication",
         };
-        return Err(required(route, asked));
+        return Err(required(upstream_target, asked));
     }
-    if route.binding == Binding::Require && method != LoginMethod::Scram {
+    if upstream_target.binding == Binding::Require && method != LoginMethod::Scram {
         return Err(unbound());
     }
     Ok(())
 }
 
 /// Checks that what has been proved is enough for the server to be believed.
-fn may_come_in(route: &Route, proved: Proved) -> Result<(), DialError> {
-    if route.binding == Binding::Require && !proved.bound {
+fn may_come_in(upstream_target: &UpstreamTarget, proved: Proved) -> Result<(), DialError> {
+    if upstream_target.binding == Binding::Require && !proved.bound {
         return Err(unbound());
     }
-    if !route.require_auth.allows(proved.method) {
-        return Err(required(route, "server did not complete authentication"));
+    if !upstream_target.require_auth.allows(proved.method) {
+        return Err(required(upstream_target, "server did not complete authentication"));
     }
     Ok(())
 }
@@ -126,7 +126,7 @@ fn may_come_in(route: &Route, proved: Proved) -> Result<(), DialError> {
 fn choose_mechanism(
     body: &postgres_protocol::message::backend::AuthenticationSaslBody,
     conn: &Conn,
-    route: &Route,
+    upstream_target: &UpstreamTarget,
 ) -> Result<(&'static str, crate::auth::scram::client::Binding), DialError> {
     let mut mechanisms = body.mechanisms();
     let (mut plain, mut plus) = (false, false);
@@ -134,8 +134,8 @@ fn choose_mechanism(
         plain |= name == sasl::SCRAM_SHA_256;
         plus |= name == sasl::SCRAM_SHA_256_PLUS;
     }
-    scram::choose(plain, plus, end_point(conn), route.binding).ok_or_else(|| {
-        let required = route.binding == Binding::Require && plain;
+    scram::choose(plain, plus, end_point(conn), upstream_target.binding).ok_or_else(|| {
+        let required = upstream_target.binding == Binding::Require && plain;
         if required { unbound() } else { unknown_method("SASL without SCRAM-SHA-256") }
     })
 }
@@ -148,12 +148,12 @@ fn end_point(conn: &Conn) -> Option<Vec<u8>> {
 /// What there is to log in with; a server asks once.
 async fn credential(
     login: &mut Login,
-    endpoint: &Endpoint,
+    endpoint: &TargetHost,
     fixed: &mut Option<Password>,
 ) -> Result<Credential, DialError> {
     match std::mem::replace(&mut login.secret, Secret::Used) {
         Secret::Known(credential) => Ok(credential),
-        Secret::Ask(ask) => ask.password().await.map(Credential::Password),
+        Secret::PasswordPrompt(ask) => ask.password().await.map(Credential::Password),
         Secret::Fixed(other) => {
             let found = endpoint.credentials.password(login.database(), &login.user).await;
             let Some(password) = found.map_err(DialError::Credential)? else {
@@ -175,13 +175,13 @@ fn next_mechanism<'a>(
 }
 
 fn unknown_method(name: &str) -> DialError {
-    let fault = Fault::fatal(
-        Blame::Upstream,
+    let client_error = ClientError::fatal(
+        ErrorSource::Server,
         sqlstate::FEATURE_NOT_SUPPORTED,
         format!("the upstream server asks for an authentication method that pgferry does not speak: {name}"),
     )
     .hint("Methods that work: trust, password, md5, scram-sha-256 (pg_hba.conf).");
-    DialError::Refused(fault, None)
+    DialError::Refused(client_error, None)
 }
 
 /// The server asks for what can't be made of the credential that is there.
@@ -204,6 +204,9 @@ fn unbound() -> DialError {
     DialError::Untrusted("channel binding required, but server authenticated client without channel binding".into())
 }
 
-fn required(route: &Route, why: &str) -> DialError {
-    DialError::Untrusted(format!("authentication method requirement \"{}\" failed: {why}", route.require_auth))
+fn required(upstream_target: &UpstreamTarget, why: &str) -> DialError {
+    DialError::Untrusted(format!(
+        "authentication method requirement \"{}\" failed: {why}",
+        upstream_target.require_auth
+    ))
 }

@@ -3,13 +3,13 @@
 use std::io;
 
 use crate::auth::Credential;
-use crate::error::{Blame, Fault, sqlstate};
+use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::{Conn, RecvError};
-use crate::track::server_state::Goodbye;
-use crate::upstream::counters::Closing;
-use crate::upstream::encrypt::{describe, tls_error};
-use crate::upstream::link::Link;
+use crate::track::server_state::CloseMethod;
+use crate::upstream::counters::CloseReason;
 use crate::upstream::registry::Registry;
+use crate::upstream::server_conn::ServerConn;
+use crate::upstream::server_tls::{describe, tls_error};
 
 /// Why there is no connection.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ pub enum DialError {
         why: &'static str,
     },
     /// The server refused, in its own words, and what it was given to log in with, if anything.
-    Refused(Fault, Option<Credential>),
+    Refused(ClientError, Option<Credential>),
     /// The connection can't be encrypted as it must be, or the server is not who it should be: why.
     Untrusted(String),
     /// What there is to log in with can't be had, or is of no use with this server: why.
@@ -54,7 +54,9 @@ impl DialError {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broke(_) | Self::Misfit { .. } => true,
-            Self::Refused(fault, _) => fault.code() == sqlstate::TOO_MANY_CONNECTIONS || is_going_or_coming(fault),
+            Self::Refused(client_error, _) => {
+                client_error.code() == sqlstate::TOO_MANY_CONNECTIONS || is_going_or_coming(client_error)
+            }
             _ => false,
         }
     }
@@ -65,7 +67,7 @@ impl DialError {
         match self {
             Self::Unreachable { refused, .. } => *refused,
             Self::Broke(_) | Self::Misfit { .. } => true,
-            Self::Refused(fault, _) => is_going_or_coming(fault),
+            Self::Refused(client_error, _) => is_going_or_coming(client_error),
             _ => false,
         }
     }
@@ -75,18 +77,18 @@ impl DialError {
     pub fn another_may_do(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broke(_) | Self::Misfit { .. } => true,
-            Self::Refused(fault, _) => is_going_or_coming(fault),
+            Self::Refused(client_error, _) => is_going_or_coming(client_error),
             _ => false,
         }
     }
 
     /// None of several servers will do.
     #[must_use]
-    pub fn nowhere(places: &str, tried: &[Self]) -> Self {
+    pub fn all_hosts_failed(places: &str, tried: &[Self]) -> Self {
         let why = tried.iter().map(|error| match error {
             Self::Unreachable { host, why, .. } => format!("{host}: {why}"),
             Self::Misfit { host, why } => format!("{host}: {why}"),
-            other => other.fault().message(),
+            other => other.client_error().message(),
         });
         let why = why.collect::<Vec<_>>().join("; ");
         Self::Unreachable { host: places.to_owned(), why, refused: tried.iter().all(Self::is_down) }
@@ -96,8 +98,8 @@ impl DialError {
     #[must_use]
     pub fn is_credential(&self) -> bool {
         match self {
-            Self::Refused(fault, _) => {
-                matches!(fault.code().as_str(), sqlstate::INVALID_PASSWORD | sqlstate::INVALID_AUTHORIZATION)
+            Self::Refused(client_error, _) => {
+                matches!(client_error.code().as_str(), sqlstate::INVALID_PASSWORD | sqlstate::INVALID_AUTHORIZATION)
             }
             Self::NoPassword | Self::Credential(_) => true,
             _ => false,
@@ -108,8 +110,8 @@ impl DialError {
     #[must_use]
     pub fn denies_login(&self) -> bool {
         match self {
-            Self::Refused(fault, _) => matches!(
-                fault.code().as_str(),
+            Self::Refused(client_error, _) => matches!(
+                client_error.code().as_str(),
                 sqlstate::INVALID_PASSWORD
                     | sqlstate::INVALID_AUTHORIZATION
                     | sqlstate::UNDEFINED_DATABASE
@@ -133,23 +135,23 @@ impl DialError {
 
     /// What a client is told.
     #[must_use]
-    pub fn fault(&self) -> Fault {
+    pub fn client_error(&self) -> ClientError {
         match self {
-            Self::Refused(fault, _) => fault.clone(),
-            Self::Unreachable { host, why, .. } => Fault::fatal(
-                Blame::Upstream,
+            Self::Refused(client_error, _) => client_error.clone(),
+            Self::Unreachable { host, why, .. } => ClientError::fatal(
+                ErrorSource::Server,
                 sqlstate::UNABLE_TO_CONNECT,
                 format!("could not connect to the upstream server at {host}: {why}"),
             )
             .hint("Is PostgreSQL running there and does it accept TCP/IP connections? The setting is \"upstream\"."),
-            Self::Misfit { host, why } => Fault::fatal(
-                Blame::Upstream,
+            Self::Misfit { host, why } => ClientError::fatal(
+                ErrorSource::Server,
                 sqlstate::UNABLE_TO_CONNECT,
                 format!("the upstream server at {host} is not what is wanted: {why}"),
             )
             .hint("The setting is target_session_attrs in the upstream URL."),
-            Self::Untrusted(why) => Fault::fatal(
-                Blame::Upstream,
+            Self::Untrusted(why) => ClientError::fatal(
+                ErrorSource::Server,
                 sqlstate::UNABLE_TO_CONNECT,
                 format!("could not connect securely to the upstream server: {why}"),
             )
@@ -157,17 +159,17 @@ impl DialError {
                 "The settings are sslmode and those that begin with ssl, channel_binding and require_auth, in the upstream URL or \
                  the configuration.",
             ),
-            Self::Credential(why) => Fault::fatal(
-                Blame::Upstream,
+            Self::Credential(why) => ClientError::fatal(
+                ErrorSource::Server,
                 sqlstate::INVALID_AUTHORIZATION,
                 "pgferry can't log in to the upstream server for this user",
             )
             .detail(why.clone())
             .hint("The settings are upstream_password, upstream_password_file, password_command, passfile and users."),
-            Self::Broke(why) => Fault::fatal(Blame::Upstream, sqlstate::UNABLE_TO_CONNECT, why.clone())
+            Self::Broke(why) => ClientError::fatal(ErrorSource::Server, sqlstate::UNABLE_TO_CONNECT, why.clone())
                 .hint("Is it PostgreSQL that listens there, and is it up? The setting is \"upstream\"."),
-            Self::NoPassword => Fault::fatal(
-                Blame::Upstream,
+            Self::NoPassword => ClientError::fatal(
+                ErrorSource::Server,
                 sqlstate::INVALID_AUTHORIZATION,
                 "the upstream server asks for a password and there is none",
             )
@@ -176,13 +178,13 @@ impl DialError {
                  upstream_password_file, password_command or passfile.",
             ),
             Self::ClientGone => {
-                Fault::fatal(Blame::Client, sqlstate::CONNECTION_FAILURE, "the client went away during login")
+                ClientError::fatal(ErrorSource::Client, sqlstate::CONNECTION_FAILURE, "the client went away during login")
             }
             Self::Unanswered => {
-                Fault::fatal(Blame::Client, sqlstate::CONNECTION_FAILURE, "the client did not answer in time")
+                ClientError::fatal(ErrorSource::Client, sqlstate::CONNECTION_FAILURE, "the client did not answer in time")
             }
-            Self::Protocol(why) => Fault::fatal(
-                Blame::Upstream,
+            Self::Protocol(why) => ClientError::fatal(
+                ErrorSource::Server,
                 sqlstate::PROTOCOL_VIOLATION,
                 format!("unexpected answer from the upstream server: {why}"),
             )
@@ -208,13 +210,13 @@ impl From<RecvError> for DialError {
 
 /// A failure, and the connection that it leaves to be closed.
 #[derive(Debug)]
-pub struct Failed {
+pub struct DialFailure {
     /// Why there is no connection to use.
     pub error: DialError,
     pub(super) conn: Option<Box<Conn>>,
 }
 
-impl Failed {
+impl DialFailure {
     /// A failure that leaves nothing to close.
     #[must_use]
     pub fn of(error: DialError) -> Self {
@@ -224,8 +226,8 @@ impl Failed {
     /// Closes what is left as any other connection: the server first.
     pub async fn close(self, registry: &Registry) {
         if let Some(conn) = self.conn {
-            let how = Link::close(*conn, Goodbye::Terminate).await;
-            registry.closed(how, Closing::Login);
+            let how = ServerConn::close(*conn, CloseMethod::Terminate).await;
+            registry.closed(how, CloseReason::Login);
         }
     }
 }
@@ -237,6 +239,9 @@ impl From<io::Error> for DialError {
 }
 
 /// The server is shutting down, crashing or starting: `57P01` to `57P03`.
-fn is_going_or_coming(fault: &Fault) -> bool {
-    matches!(fault.code().as_str(), sqlstate::ADMIN_SHUTDOWN | sqlstate::CRASH_SHUTDOWN | sqlstate::CANNOT_CONNECT_NOW)
+fn is_going_or_coming(client_error: &ClientError) -> bool {
+    matches!(
+        client_error.code().as_str(),
+        sqlstate::ADMIN_SHUTDOWN | sqlstate::CRASH_SHUTDOWN | sqlstate::CANNOT_CONNECT_NOW
+    )
 }

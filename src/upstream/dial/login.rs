@@ -9,23 +9,23 @@ use postgres_protocol::message::backend::Message;
 use super::authentication::authenticate;
 use super::{DialError, Login};
 use crate::auth::{Credential, Password};
-use crate::error::Fault;
+use crate::error::ClientError;
 use crate::net::Conn;
-use crate::track::Params;
+use crate::track::ServerParams;
 use crate::track::pipeline::IDLE;
-use crate::upstream::route::Endpoint;
+use crate::upstream::target::TargetHost;
 use crate::wire::{backend, frontend};
 
 /// The longest message, in bytes, that a server may send while it logs us in.
-const LOGIN_LIMIT: usize = 64 * 1024;
+const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// All that it may send meanwhile, in bytes. PostgreSQL's own is about 1 kB.
-const LOGIN_TOTAL: usize = 1 << 20;
+const MAX_LOGIN_BYTES: usize = 1 << 20;
 
 /// What a login yields.
 #[derive(Default)]
-pub(super) struct Session {
-    pub params: Params,
+pub(super) struct LoggedIn {
+    pub params: ServerParams,
     pub pid: i32,
     pub secret: Box<[u8]>,
     pub credential: Option<Credential>,
@@ -35,15 +35,15 @@ pub(super) struct Session {
 pub(super) async fn log_in(
     conn: &mut Conn,
     login: &mut Login,
-    endpoint: &Endpoint,
+    endpoint: &TargetHost,
     fixed: &mut Option<Password>,
-) -> Result<Session, DialError> {
-    let minor = login.route.minor;
+) -> Result<LoggedIn, DialError> {
+    let minor = login.upstream_target.minor;
     let params = login.params.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
     let user = [(&b"user"[..], login.user.as_slice())];
     frontend::put_startup(&mut conn.output, minor, user.into_iter().chain(params));
     conn.flush().await?;
-    let mut incoming = Incoming { conn, left: LOGIN_TOTAL };
+    let mut incoming = Incoming { conn, left: MAX_LOGIN_BYTES };
     incoming.negotiated(minor).await?;
     let credential = authenticate(&mut incoming, login, endpoint, fixed).await?;
     incoming.session(credential).await
@@ -59,10 +59,10 @@ pub(super) struct Incoming<'a> {
 impl Incoming<'_> {
     /// The type of the next message, which stays where it is.
     async fn peek(&mut self) -> Result<u8, DialError> {
-        let frame = self.conn.peek_frame(LOGIN_LIMIT).await?;
+        let frame = self.conn.peek_frame(MAX_MESSAGE_BYTES).await?;
         let (tag, size) = (frame.tag, frame.bytes.len());
         if size > self.left {
-            return Err(DialError::Protocol(format!("more than {LOGIN_TOTAL} bytes during a login")));
+            return Err(DialError::Protocol(format!("more than {MAX_LOGIN_BYTES} bytes during a login")));
         }
         Ok(tag)
     }
@@ -70,12 +70,12 @@ impl Incoming<'_> {
     /// Receives one message: its type, and all of its bytes. An error ends the login.
     async fn next(&mut self, credential: Option<&Credential>) -> Result<(u8, BytesMut), DialError> {
         let tag = self.peek().await?;
-        let frame = self.conn.peek_frame(LOGIN_LIMIT).await?;
+        let frame = self.conn.peek_frame(MAX_MESSAGE_BYTES).await?;
         let bytes = BytesMut::from(frame.bytes);
         self.conn.consume(bytes.len());
         self.left -= bytes.len();
         if tag == backend::ERROR {
-            return Err(DialError::Refused(Fault::Upstream(bytes.as_ref().into()), credential.cloned()));
+            return Err(DialError::Refused(ClientError::Server(bytes.as_ref().into()), credential.cloned()));
         }
         Ok((tag, bytes))
     }
@@ -107,11 +107,11 @@ impl Incoming<'_> {
     }
 
     /// Receives what follows `AuthenticationOk`, up to the first `ReadyForQuery`.
-    async fn session(&mut self, credential: Option<Credential>) -> Result<Session, DialError> {
-        let mut session = Session { credential, ..Session::default() };
+    async fn session(&mut self, credential: Option<Credential>) -> Result<LoggedIn, DialError> {
+        let mut session = LoggedIn { credential, ..LoggedIn::default() };
         loop {
             let (tag, bytes) = self.next(session.credential.as_ref()).await?;
-            let body = &bytes[crate::wire::frame::HEADER..];
+            let body = &bytes[crate::wire::frame::HEADER_BYTES..];
             match tag {
                 backend::PARAMETER_STATUS => {
                     let (name, value) = backend::parameter_status(body).ok_or_else(|| malformed("ParameterStatus"))?;

@@ -17,30 +17,30 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-pub use error::{DialError, Failed};
+pub use error::{DialError, DialFailure};
 
-use super::ask;
-use super::counters::Closing;
-use super::encrypt::{EncryptError, Encryptor};
-use super::link::Closed;
+use super::counters::CloseReason;
 use super::login_slots::LoginSlots;
 use super::registry::Registry;
-use super::route::{self, Address, Encrypt, Endpoint, Route};
+use super::server_conn::Closed;
+use super::server_tls::{ServerTls, ServerTlsError};
+use super::simple_query;
+use super::target::{self, Address, TargetHost, TlsAttempt, UpstreamTarget};
 use crate::auth::{Credential, Password};
-use crate::config::{Settings, Target};
+use crate::config::{Settings, TargetSessionAttrs};
 use crate::error::sqlstate;
 use crate::net::{Conn, Stream};
-use crate::track::Params;
+use crate::track::ServerParams;
 use crate::wire::frontend;
 
 /// A client who can be asked for a password, once.
 #[derive(Debug)]
-pub struct Ask {
+pub struct PasswordPrompt {
     question: oneshot::Sender<oneshot::Sender<Password>>,
     slots: Arc<LoginSlots>,
 }
 
-impl Ask {
+impl PasswordPrompt {
     /// The asker, and where the client's side learns that it is asked: it answers through the sender it gets there.
     #[must_use]
     pub fn new(slots: &Arc<LoginSlots>) -> (Self, oneshot::Receiver<oneshot::Sender<Password>>) {
@@ -69,7 +69,7 @@ pub enum Secret {
     /// It is looked up where the settings say (`credentials`); where nothing is found, this is used.
     Fixed(Option<Credential>),
     /// A client is asked.
-    Ask(Ask),
+    PasswordPrompt(PasswordPrompt),
     /// It has been used: a server asks once.
     Used,
 }
@@ -81,7 +81,7 @@ impl Secret {
             Self::Known(credential) => Some(Self::Known(credential.clone())),
             Self::Fixed(other) => Some(Self::Fixed(other.clone())),
             Self::None => Some(Self::None),
-            Self::Ask(_) | Self::Used => None,
+            Self::PasswordPrompt(_) | Self::Used => None,
         }
     }
 }
@@ -96,7 +96,7 @@ pub struct Login {
     /// The password's source.
     pub secret: Secret,
     /// The way there.
-    pub route: Arc<Route>,
+    pub upstream_target: Arc<UpstreamTarget>,
 }
 
 impl Login {
@@ -108,15 +108,15 @@ impl Login {
 
 /// An open connection that has just logged in.
 #[derive(Debug)]
-pub struct Dialled {
+pub struct NewConn {
     /// The socket.
     pub conn: Conn,
     /// Where it goes.
     pub address: Address,
     /// What the server reported.
-    pub params: Params,
+    pub params: ServerParams,
     /// How it is encrypted, if it is: cancel requests are as well.
-    pub encryptor: Option<Arc<Encryptor>>,
+    pub server_tls: Option<Arc<ServerTls>>,
     /// The backend's process id.
     pub pid: i32,
     /// The backend's cancel secret.
@@ -129,20 +129,34 @@ pub struct Dialled {
 ///
 /// # Errors
 /// As [`DialError`] lists; the caller makes use of it and then closes what is left.
-pub async fn dial(settings: &Settings, login: Login, registry: &Registry, limit: Duration) -> Result<Dialled, Failed> {
-    let route = Arc::clone(&login.route);
+pub async fn dial(
+    settings: &Settings,
+    login: Login,
+    registry: &Registry,
+    limit: Duration,
+) -> Result<NewConn, DialFailure> {
+    let upstream_target = Arc::clone(&login.upstream_target);
     let deadline = Instant::now() + limit;
-    Dial { settings, registry, route: &route, endpoint: &route.endpoints[0], login, fixed: None, limit, deadline }
-        .anywhere()
-        .await
+    Dial {
+        settings,
+        registry,
+        upstream_target: &upstream_target,
+        endpoint: &upstream_target.endpoints[0],
+        login,
+        fixed: None,
+        limit,
+        deadline,
+    }
+    .connect_any_host()
+    .await
 }
 
 /// The attempts that opening one connection may take.
 struct Dial<'a> {
     settings: &'a Settings,
     registry: &'a Registry,
-    route: &'a Route,
-    endpoint: &'a Endpoint,
+    upstream_target: &'a UpstreamTarget,
+    endpoint: &'a TargetHost,
     login: Login,
     /// The looked-up password that was used last.
     fixed: Option<Password>,
@@ -153,23 +167,23 @@ struct Dial<'a> {
 impl Dial<'_> {
     /// Tries one server after another until one will do, as libpq does: another one is tried where a server can't be
     /// reached, is coming or going, or is not what is wanted; each has the whole time.
-    async fn anywhere(mut self) -> Result<Dialled, Failed> {
-        let mut wanted = vec![self.route.target];
-        if self.route.target == Target::PreferStandby {
-            wanted.insert(0, Target::Standby);
+    async fn connect_any_host(mut self) -> Result<NewConn, DialFailure> {
+        let mut wanted = vec![self.upstream_target.target];
+        if self.upstream_target.target == TargetSessionAttrs::PreferStandby {
+            wanted.insert(0, TargetSessionAttrs::Standby);
         }
-        let order = self.route.order(self.registry.counters.opened.get());
+        let order = self.upstream_target.order(self.registry.counters.opened.get());
         let only_one = wanted.len() == 1 && order.len() == 1;
         let mut tried = Vec::new();
         for target in wanted {
             for &at in &order {
-                self.endpoint = &self.route.endpoints[at];
+                self.endpoint = &self.upstream_target.endpoints[at];
                 self.deadline = Instant::now() + self.limit;
                 let spare = self.login.secret.spare();
-                let error = match self.somewhere(target).await {
-                    Ok(dialled) => {
-                        self.route.is_good(at);
-                        return Ok(dialled);
+                let error = match self.connect_host(target).await {
+                    Ok(new_conn) => {
+                        self.upstream_target.is_good(at);
+                        return Ok(new_conn);
                     }
                     Err(failed) if only_one || !failed.error.another_may_do() => return Err(failed),
                     Err(failed) => {
@@ -182,35 +196,35 @@ impl Dial<'_> {
                     match spare {
                         Some(spare) => self.login.secret = spare,
                         // The client has answered, and the server is gone: its login tries again with that.
-                        None => return Err(Failed::of(error)),
+                        None => return Err(DialFailure::of(error)),
                     }
                 }
                 tried.push(error);
             }
         }
-        Err(Failed::of(DialError::nowhere(&self.route.places(), &tried)))
+        Err(DialFailure::of(DialError::all_hosts_failed(&self.upstream_target.places(), &tried)))
     }
 
     /// Tries the server at hand, and whether it is what is wanted.
-    async fn somewhere(&mut self, target: Target) -> Result<Dialled, Failed> {
-        let mut dialled = self.here().await?;
-        match self.in_time(misfit(&mut dialled, target)).await.and_then(|asked| asked) {
-            Ok(None) => Ok(dialled),
+    async fn connect_host(&mut self, target: TargetSessionAttrs) -> Result<NewConn, DialFailure> {
+        let mut new_conn = self.connect_addr().await?;
+        match self.in_time(target_mismatch(&mut new_conn, target)).await.and_then(|asked| asked) {
+            Ok(None) => Ok(new_conn),
             Ok(Some(why)) => {
                 let error = DialError::Misfit { host: self.endpoint.host.to_string(), why };
                 // Whoever was asked for its password is not asked again for the next server.
-                if let Some(credential) = dialled.credential.take() {
+                if let Some(credential) = new_conn.credential.take() {
                     self.login.secret = Secret::Known(credential);
                 }
-                Err(Failed { error, conn: Some(Box::new(dialled.conn)) })
+                Err(DialFailure { error, conn: Some(Box::new(new_conn.conn)) })
             }
-            Err(error) => Err(Failed { error, conn: Some(Box::new(dialled.conn)) }),
+            Err(error) => Err(DialFailure { error, conn: Some(Box::new(new_conn.conn)) }),
         }
     }
 
     /// Tries with and without encryption, as the route allows; and again when a password was refused that has changed
     /// meanwhile where it is looked up.
-    async fn here(&mut self) -> Result<Dialled, Failed> {
+    async fn connect_addr(&mut self) -> Result<NewConn, DialFailure> {
         let failed = match self.with_or_without_encryption().await {
             Err(failed) if failed.error.is_credential() && self.has_changed().await => failed,
             other => return other,
@@ -220,19 +234,19 @@ impl Dial<'_> {
         self.with_or_without_encryption().await
     }
 
-    async fn with_or_without_encryption(&mut self) -> Result<Dialled, Failed> {
-        let mut attempts = self.route.attempts(self.endpoint).iter().peekable();
+    async fn with_or_without_encryption(&mut self) -> Result<NewConn, DialFailure> {
+        let mut attempts = self.upstream_target.attempts(self.endpoint).iter().peekable();
         while let Some(&encrypt) = attempts.next() {
             match self.attempt(encrypt).await {
-                Err((failed, Another::MayHelp)) if attempts.peek().is_some() => failed.close(self.registry).await,
+                Err((failed, TlsRetry::Yes)) if attempts.peek().is_some() => failed.close(self.registry).await,
                 Err((failed, _)) => return Err(failed),
-                Ok(dialled) => return Ok(dialled),
+                Ok(new_conn) => return Ok(new_conn),
             }
         }
-        Err(Failed::of(DialError::Protocol("there is no way to connect".into())))
+        Err(DialFailure::of(DialError::Protocol("there is no way to connect".into())))
     }
 
-    async fn attempt(&mut self, encrypt: Encrypt) -> Result<Dialled, (Failed, Another)> {
+    async fn attempt(&mut self, encrypt: TlsAttempt) -> Result<NewConn, (DialFailure, TlsRetry)> {
         let connected = self.in_time(self.endpoint.connect()).await.and_then(|connected| {
             connected.map_err(|error| {
                 self.registry.note_connect_error(&error);
@@ -240,27 +254,27 @@ impl Dial<'_> {
                 self.unreachable(describe(&error), refused)
             })
         });
-        let (mut stream, address) = connected.map_err(|error| (Failed::of(error), Another::WouldBeTheSame))?;
+        let (mut stream, address) = connected.map_err(|error| (DialFailure::of(error), TlsRetry::No))?;
         self.registry.counters.opened.add();
         // Options that can't be set cost comfort, not correctness.
         let _ = stream.set_upstream_options(self.settings.tcp_keepidle, self.settings.tcp_user_timeout);
         let encrypted = self.in_time(self.encrypt(&mut stream, encrypt)).await.and_then(|encrypted| encrypted);
-        let encryptor = match encrypted {
-            Ok(encryptor) => encryptor,
+        let server_tls = match encrypted {
+            Ok(server_tls) => server_tls,
             Err(error) => {
                 // Nobody is there who would close first.
-                self.registry.closed(Closed::by_us(&stream), Closing::Login);
-                return Err((Failed::of(error), Another::MayHelp));
+                self.registry.closed(Closed::by_us(&stream), CloseReason::Login);
+                return Err((DialFailure::of(error), TlsRetry::Yes));
             }
         };
         let mut conn = Conn::new(stream, Arc::clone(&self.registry.buffers));
         let login = login::log_in(&mut conn, &mut self.login, self.endpoint, &mut self.fixed);
         let session = timeout_at(self.deadline, login).await;
         match session.unwrap_or_else(|_| Err(self.timed_out())) {
-            Ok(session) => Ok(Dialled {
+            Ok(session) => Ok(NewConn {
                 conn,
                 address,
-                encryptor,
+                server_tls,
                 params: session.params,
                 pid: session.pid,
                 secret: session.secret,
@@ -268,41 +282,43 @@ impl Dial<'_> {
             }),
             Err(error) => {
                 // Where the server has offered no encryption, the next attempt would be the same as this one.
-                let another = match (encrypt, &encryptor) {
-                    (Encrypt::IfOffered, None) => Another::WouldBeTheSame,
+                let another = match (encrypt, &server_tls) {
+                    (TlsAttempt::IfOffered, None) => TlsRetry::No,
                     _ => self.may_another_help(&error),
                 };
-                Err((Failed { error, conn: Some(Box::new(conn)) }, another))
+                Err((DialFailure { error, conn: Some(Box::new(conn)) }, another))
             }
         }
     }
 
     /// Whether a server that has refused us may let us in with encryption, or without: as long as it has not asked for a
     /// password, it is `pg_hba.conf` that has no line for us.
-    fn may_another_help(&self, error: &DialError) -> Another {
+    fn may_another_help(&self, error: &DialError) -> TlsRetry {
         let not_asked = !matches!(self.login.secret, Secret::Used);
         match error {
-            DialError::Refused(fault, _) if not_asked && fault.code() == sqlstate::INVALID_AUTHORIZATION => {
-                Another::MayHelp
+            DialError::Refused(client_error, _)
+                if not_asked && client_error.code() == sqlstate::INVALID_AUTHORIZATION =>
+            {
+                TlsRetry::Yes
             }
-            DialError::Untrusted(_) => Another::MayHelp,
-            _ => Another::WouldBeTheSame,
+            DialError::Untrusted(_) => TlsRetry::Yes,
+            _ => TlsRetry::No,
         }
     }
 
-    async fn encrypt(&self, stream: &mut Stream, encrypt: Encrypt) -> Result<Option<Arc<Encryptor>>, DialError> {
-        let encryptor = match (encrypt, &self.endpoint.encryptor) {
-            (Encrypt::No, _) | (_, None) => return Ok(None),
-            (_, Some(encryptor)) => encryptor,
+    async fn encrypt(&self, stream: &mut Stream, encrypt: TlsAttempt) -> Result<Option<Arc<ServerTls>>, DialError> {
+        let server_tls = match (encrypt, &self.endpoint.server_tls) {
+            (TlsAttempt::No, _) | (_, None) => return Ok(None),
+            (_, Some(server_tls)) => server_tls,
         };
-        match encryptor.start(stream).await {
-            Ok(()) => Ok(Some(Arc::clone(encryptor))),
-            Err(EncryptError::NotOffered) if encrypt == Encrypt::IfOffered => Ok(None),
-            Err(EncryptError::NotOffered) => {
+        match server_tls.start(stream).await {
+            Ok(()) => Ok(Some(Arc::clone(server_tls))),
+            Err(ServerTlsError::NotOffered) if encrypt == TlsAttempt::IfOffered => Ok(None),
+            Err(ServerTlsError::NotOffered) => {
                 Err(DialError::Untrusted("server does not support SSL, but SSL was required (sslmode)".into()))
             }
-            Err(EncryptError::Untrusted(why)) => Err(DialError::Untrusted(why)),
-            Err(EncryptError::Broke(why)) => Err(self.unreachable(why, false)),
+            Err(ServerTlsError::Untrusted(why)) => Err(DialError::Untrusted(why)),
+            Err(ServerTlsError::Broke(why)) => Err(self.unreachable(why, false)),
         }
     }
 
@@ -331,29 +347,33 @@ impl Dial<'_> {
 }
 
 /// What keeps a server from being what is wanted; servers before 14 don't report it, and are asked.
-async fn misfit(dialled: &mut Dialled, target: Target) -> Result<Option<&'static str>, DialError> {
-    if matches!(target, Target::Any | Target::PreferStandby) {
+async fn target_mismatch(
+    new_conn: &mut NewConn,
+    target: TargetSessionAttrs,
+) -> Result<Option<&'static str>, DialError> {
+    if matches!(target, TargetSessionAttrs::Any | TargetSessionAttrs::PreferStandby) {
         return Ok(None);
     }
-    if dialled.params.get(b"in_hot_standby").is_some() {
-        return Ok(route::misfit(target, &dialled.params));
+    if new_conn.params.get(b"in_hot_standby").is_some() {
+        return Ok(target::target_mismatch(target, &new_conn.params));
     }
-    let conn = &mut dialled.conn;
-    frontend::put_query(&mut conn.output, STANDING);
-    let answer = ask::rows(conn).await?.map_err(DialError::Protocol)?;
+    let conn = &mut new_conn.conn;
+    frontend::put_query(&mut conn.output, SERVER_ROLE_QUERY);
+    let answer = simple_query::rows(conn).await?.map_err(DialError::Protocol)?;
     let is_on = |at: usize| answer.first().and_then(|row| row.get(at)).is_some_and(|value| value == b"t");
-    Ok(route::misfit_of(target, is_on(0), is_on(1)))
+    Ok(target::mismatch_of(target, is_on(0), is_on(1)))
 }
 
 /// Asks whether the server is a standby, and whether sessions are read-only by default.
-const STANDING: &[u8] = b"SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') \
+const SERVER_ROLE_QUERY: &[u8] =
+    b"SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') \
 OPERATOR(pg_catalog.=) 'on'";
 
 /// Whether trying with encryption instead of without, or the other way round, may lead to something else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Another {
-    MayHelp,
-    WouldBeTheSame,
+enum TlsRetry {
+    Yes,
+    No,
 }
 
 fn describe(error: &io::Error) -> String {

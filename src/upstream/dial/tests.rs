@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::login::log_in;
 use super::{DialError, Login, Secret};
 use crate::auth::{Credential, Password};
-use crate::config::{Settings, Written};
+use crate::config::{RawConfig, Settings};
 use crate::net::{BufferPool, Conn, Stream};
-use crate::upstream::route::Routes;
+use crate::upstream::target::UpstreamTargets;
 use crate::wire::backend;
 
 /// What a server may say, by letter: the message's type, or for `R` what it asks for.
@@ -42,11 +42,11 @@ fn said(letter: u8) -> Vec<u8> {
 
 /// The login's outcome towards a server that says what the letters stand for and closes.
 async fn outcome(parameters: &str, letters: &[u8]) -> Result<(), DialError> {
-    let mut written = Written::default();
+    let mut written = RawConfig::default();
     written.file_text("f", &format!("upstream = \"postgres://h?sslmode=disable&{parameters}\"")).expect("good");
     let settings = Settings::resolve(&written).expect("good");
-    let routes = Routes::new(&settings).expect("a route");
-    let route = Arc::clone(routes.of(b"d"));
+    let upstream_targets = UpstreamTargets::new(&settings).expect("a route");
+    let upstream_target = Arc::clone(upstream_targets.of(b"d"));
     let (ours, mut theirs) = UnixStream::pair().expect("a pair");
     ours.set_nonblocking(true).expect("nonblocking");
     let mut conn = Conn::new(Stream::accepted_unix(ours.into()).expect("a stream"), BufferPool::new(8192, 1));
@@ -54,8 +54,9 @@ async fn outcome(parameters: &str, letters: &[u8]) -> Result<(), DialError> {
     theirs.write_all(&all).expect("it fits");
     theirs.shutdown(std::net::Shutdown::Write).expect("shut down");
     let secret = Secret::Known(Credential::Password(Password::new(b"secret".to_vec())));
-    let mut login = Login { user: b"u".to_vec(), params: Vec::new(), secret, route: Arc::clone(&route) };
-    log_in(&mut conn, &mut login, &route.endpoints[0], &mut None).await.map(drop)
+    let mut login =
+        Login { user: b"u".to_vec(), params: Vec::new(), secret, upstream_target: Arc::clone(&upstream_target) };
+    log_in(&mut conn, &mut login, &upstream_target.endpoints[0], &mut None).await.map(drop)
 }
 
 /// Whether the manual's "Start-up" lets a login succeed where the server says this. A SCRAM exchange can't be guessed.
@@ -118,7 +119,7 @@ async fn what_is_wrong_is_told_as_by_libpq() {
         ("", b"OP", "unexpected"),
         ("", b"Oz", "transaction"),
     ] {
-        let error = outcome(parameters, letters).await.expect_err("wrong").fault().to_string();
+        let error = outcome(parameters, letters).await.expect_err("wrong").client_error().to_string();
         assert!(error.contains(part), "{parameters} {}: {error}", String::from_utf8_lossy(letters));
     }
 }
@@ -138,13 +139,18 @@ async fn a_login_without_end_is_bounded_in_bytes() {
             assert!(sent < 100_000_000, "nobody stops it");
         }
     });
-    let mut written = Written::default();
+    let mut written = RawConfig::default();
     written.file_text("f", "upstream = \"postgres://h\"").expect("good");
-    let routes = Routes::new(&Settings::resolve(&written).expect("good")).expect("a route");
-    let route = Arc::clone(routes.of(b"d"));
+    let upstream_targets = UpstreamTargets::new(&Settings::resolve(&written).expect("good")).expect("a route");
+    let upstream_target = Arc::clone(upstream_targets.of(b"d"));
     let mut conn = Conn::new(Stream::accepted_unix(ours.into()).expect("a stream"), BufferPool::new(8192, 1));
-    let mut login = Login { user: b"u".to_vec(), params: Vec::new(), secret: Secret::None, route: Arc::clone(&route) };
-    let outcome = log_in(&mut conn, &mut login, &route.endpoints[0], &mut None).await.map(drop);
+    let mut login = Login {
+        user: b"u".to_vec(),
+        params: Vec::new(),
+        secret: Secret::None,
+        upstream_target: Arc::clone(&upstream_target),
+    };
+    let outcome = log_in(&mut conn, &mut login, &upstream_target.endpoints[0], &mut None).await.map(drop);
     assert!(matches!(outcome, Err(DialError::Protocol(_))));
     drop(conn);
     flood.join().expect("it ends");

@@ -39,7 +39,7 @@ impl<T> Idle<T> {
     }
 
     /// Takes those out that `unfit` picks; it is shown them from the one on that has been idle longest.
-    pub(super) fn sift(&self, mut unfit: impl FnMut(&T) -> bool) -> Vec<T> {
+    pub(super) fn take_matching(&self, mut unfit: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut all: Vec<_> = std::iter::from_fn(|| self.take()).collect();
         all.reverse();
         let (mut picked, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|connection| unfit(connection));
@@ -76,7 +76,7 @@ mod tests {
     fn the_last_one_goes_first_and_a_look_changes_no_order() {
         let idle = filled(5, 0..5);
         let mut shown = Vec::new();
-        let picked = idle.sift(|connection| {
+        let picked = idle.take_matching(|connection| {
             shown.push(*connection);
             connection % 2 == 1
         });

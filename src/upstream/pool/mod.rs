@@ -4,12 +4,12 @@
 //! to the first of whom a connection goes that comes back or opens. Opening never happens in a client's future, and at
 //! most `max_connecting` times at once (`opening`). Slots are what a connection exists by.
 
+mod admin_ops;
 mod idle;
-mod loans;
+mod maintenance;
 mod opening;
-mod orders;
 mod state;
-mod tidy;
+mod tentative;
 mod waiting;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -17,23 +17,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use idle::Idle;
-use loans::Loans;
-pub use loans::{Called, Loan};
 pub use state::State;
+use tentative::TentativeLeases;
+pub use tentative::{Recall, TentativeLease};
 
-use super::account::{Account, Succession};
-use super::card::Cards;
-use super::counters::Closing;
+use super::conn_info::ConnInfos;
+use super::counters::CloseReason;
 use super::dial::DialError;
-use super::lease::Upstream;
-use super::link::{Closed, Link};
+use super::lease::PooledConn;
+use super::pool_stats::PoolStats;
 use super::queue::Queue;
 use super::registry::Registry;
-use super::route;
+use super::role_auth::{RoleAuth, Succession};
+use super::server_conn::{Closed, ServerConn};
 use super::slots::Slots;
-use super::traffic::Traffic;
-use crate::error::{Blame, Fault, sqlstate};
-use crate::track::Wanted;
+use super::target;
+use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::track::RequestedParams;
 use crate::track::parameter_cache::ParameterCache;
 use crate::track::statements::{StatementCache, StatementIds};
 
@@ -62,7 +62,7 @@ pub enum CheckoutError {
     /// Opening one failed.
     Dial(DialError),
     /// All were in use for as long as the client may wait.
-    Exhausted(Fault),
+    Exhausted(ClientError),
     /// The role that the client logged in as has been renamed or dropped.
     Replaced,
     /// pgferry is going away.
@@ -72,18 +72,18 @@ pub enum CheckoutError {
 impl CheckoutError {
     /// What a client is told.
     #[must_use]
-    pub fn fault(&self) -> Fault {
+    pub fn client_error(&self) -> ClientError {
         match self {
-            Self::Dial(error) => error.fault(),
-            Self::Exhausted(fault) => fault.clone(),
-            Self::Replaced => Fault::fatal(
-                Blame::Upstream,
+            Self::Dial(error) => error.client_error(),
+            Self::Exhausted(client_error) => client_error.clone(),
+            Self::Replaced => ClientError::fatal(
+                ErrorSource::Server,
                 sqlstate::ADMIN_SHUTDOWN,
                 "terminating connection: its role was renamed or dropped, and its name is another role's",
             )
             .hint("Connect again."),
-            Self::Closed => Fault::fatal(
-                Blame::Limits,
+            Self::Closed => ClientError::fatal(
+                ErrorSource::Limits,
                 sqlstate::ADMIN_SHUTDOWN,
                 "terminating connection: pgferry is shutting down",
             ),
@@ -95,9 +95,9 @@ impl CheckoutError {
 #[derive(Debug)]
 pub struct Sharing {
     /// What is known of its user.
-    pub account: Arc<Account>,
+    pub role_auth: Arc<RoleAuth>,
     /// What its user's clients had done for them.
-    pub traffic: Arc<Traffic>,
+    pub stats: Arc<PoolStats>,
     /// The generation of settings.
     pub generation: u64,
     /// Numbers for prepared statements.
@@ -112,9 +112,9 @@ pub struct Pool {
     /// Whose they are.
     pub key: PoolKey,
     /// What is known of that user there.
-    pub account: Arc<Account>,
-    idle: Idle<Upstream>,
-    queue: Mutex<Queue<Upstream>>,
+    pub role_auth: Arc<RoleAuth>,
+    idle: Idle<PooledConn>,
+    queue: Mutex<Queue<PooledConn>>,
     slots: Arc<Slots>,
     registry: Weak<Registry>,
     this: Weak<Self>,
@@ -123,18 +123,18 @@ pub struct Pool {
     /// The prepared statements of its clients.
     pub statements: StatementCache,
     /// What the clients of its database and user had done for them.
-    pub traffic: Arc<Traffic>,
+    pub stats: Arc<PoolStats>,
     /// Its connections, as seen from outside.
-    pub cards: Cards,
+    pub conn_infos: ConnInfos,
     /// Connections of lower numbers are to be closed.
     oldest: AtomicU64,
     /// The generation of settings it belongs to.
     generation: u64,
     /// It is known that clients will come.
-    awaited: AtomicBool,
+    expects_clients: AtomicBool,
     /// What the last client asked for: the next one probably asks for the same.
-    wanted: Mutex<Wanted>,
-    loans: Mutex<Loans>,
+    wanted: Mutex<RequestedParams>,
+    tentative_leases: Mutex<TentativeLeases>,
     /// How many connections are on loan.
     pub(super) leased: AtomicUsize,
     /// How many of those wait for the server.
@@ -149,10 +149,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Closes connections for which there is no place any more.
-fn close_surplus(surplus: impl IntoIterator<Item = Upstream>) {
-    for mut upstream in surplus {
+fn close_surplus(surplus: impl IntoIterator<Item = PooledConn>) {
+    for mut pooled in surplus {
         // Dropping it closes it.
-        upstream.closing = Closing::Surplus;
+        pooled.close_reason = CloseReason::Surplus;
     }
 }
 
@@ -160,10 +160,10 @@ impl Pool {
     /// An empty pool.
     #[must_use]
     pub fn new(key: PoolKey, size: usize, shared: Sharing) -> Arc<Self> {
-        let Sharing { account, traffic, generation, statement_ids, registry } = shared;
+        let Sharing { role_auth, stats, generation, statement_ids, registry } = shared;
         Arc::new_cyclic(|this: &Weak<Self>| Self {
             key,
-            account,
+            role_auth,
             idle: Idle::new(size),
             queue: Mutex::default(),
             slots: Slots::new(size),
@@ -171,13 +171,13 @@ impl Pool {
             this: this.clone(),
             parameters: ParameterCache::default(),
             statements: StatementCache::new(statement_ids),
-            traffic,
-            cards: Cards::default(),
+            stats,
+            conn_infos: ConnInfos::default(),
             oldest: AtomicU64::new(0),
             generation,
-            awaited: AtomicBool::new(false),
+            expects_clients: AtomicBool::new(false),
             wanted: Mutex::default(),
-            loans: Mutex::default(),
+            tentative_leases: Mutex::default(),
             leased: AtomicUsize::new(0),
             active: AtomicUsize::new(0),
             last_used: Mutex::new(Instant::now()),
@@ -185,98 +185,100 @@ impl Pool {
     }
 
     /// Gives a connection to whoever has waited longest, or keeps it.
-    pub(super) fn hand_out(&self, upstream: Upstream) {
+    pub(super) fn hand_out(&self, pooled: PooledConn) {
         let mut queue = self.queue();
-        let surplus = queue.deliver(upstream).and_then(|nobodys| self.idle.put(nobodys).err());
+        let surplus = queue.deliver(pooled).and_then(|nobodys| self.idle.put(nobodys).err());
         drop(queue);
         close_surplus(surplus);
     }
 
     /// Takes a connection back from a lease.
-    pub(super) fn take_back(&self, mut upstream: Upstream) {
-        match self.unfit(&upstream, upstream.returned) {
+    pub(super) fn take_back(&self, mut pooled: PooledConn) {
+        match self.unfit(&pooled, pooled.returned) {
             Some(why) => {
-                upstream.closing = why;
-                drop(upstream);
+                pooled.close_reason = why;
+                drop(pooled);
             }
-            None => self.hand_out(upstream),
+            None => self.hand_out(pooled),
         }
         if let Some(registry) = self.registry.upgrade() {
-            registry.feed_starving();
+            registry.serve_waiting_pools();
         }
     }
 
     /// Notes that a connection has been closed.
-    pub(super) fn closed(&self, how: Closed, why: Closing) {
+    pub(super) fn closed(&self, how: Closed, why: CloseReason) {
         let Some(registry) = self.registry.upgrade() else { return };
         registry.closed(how, why);
-        self.kick();
-        registry.feed_starving();
+        self.open_as_needed();
+        registry.serve_waiting_pools();
     }
 
     /// Takes an idle connection out: the one that has been idle longest.
-    pub(super) fn take_idle(&self) -> Option<Upstream> {
+    pub(super) fn take_idle(&self) -> Option<PooledConn> {
         let mut taken = false;
-        let mut picked = self.sift(|_| !std::mem::replace(&mut taken, true)).into_iter();
+        let mut picked = self.take_matching(|_| !std::mem::replace(&mut taken, true)).into_iter();
         let oldest = picked.next();
         close_surplus(picked);
         oldest
     }
 
     /// Takes the idle connections out that `unfit` picks, longest idle first.
-    fn sift(&self, unfit: impl FnMut(&Upstream) -> bool) -> Vec<Upstream> {
+    fn take_matching(&self, unfit: impl FnMut(&PooledConn) -> bool) -> Vec<PooledConn> {
         // Nobody begins to wait while they are looked at.
         let _queue = self.queue();
-        self.idle.sift(unfit)
+        self.idle.take_matching(unfit)
     }
 
     /// Whether an idle connection can be used at `now`; if not, dropping it closes it.
-    fn is_fit(&self, upstream: &mut Upstream, now: Instant) -> bool {
-        let unfit = self.unfit(upstream, now);
-        if unfit.is_none() && upstream.was_just_used(now) {
+    fn is_fit(&self, pooled: &mut PooledConn, now: Instant) -> bool {
+        let unfit = self.unfit(pooled, now);
+        if unfit.is_none() && pooled.was_just_used(now) {
             return true;
         }
-        let before = upstream.state.base.clone();
-        if unfit.is_some() || !upstream.look() {
-            upstream.closing = unfit.unwrap_or(Closing::Dead);
+        let before = pooled.state.base.clone();
+        if unfit.is_some() || !pooled.check_alive() {
+            pooled.close_reason = unfit.unwrap_or(CloseReason::Dead);
             return false;
         }
-        if upstream.state.base != before {
+        if pooled.state.base != before {
             // What it has just said may be that it is another kind of server by now.
-            if let Some(why) = self.unfit(upstream, now) {
-                upstream.closing = why;
+            if let Some(why) = self.unfit(pooled, now) {
+                pooled.close_reason = why;
                 return false;
             }
-            self.parameters.learn_base(&mut upstream.state);
+            self.parameters.learn_base(&mut pooled.state);
         }
         true
     }
 
     /// Why a connection must go at `now`, if it must.
-    fn unfit(&self, link: &Link, now: Instant) -> Option<Closing> {
-        let Some(registry) = self.registry.upgrade() else { return Some(Closing::Shutdown) };
-        if registry.generation() != link.generation {
-            return Some(Closing::Reload);
+    fn unfit(&self, server_conn: &ServerConn, now: Instant) -> Option<CloseReason> {
+        let Some(registry) = self.registry.upgrade() else { return Some(CloseReason::Shutdown) };
+        if registry.generation() != server_conn.generation {
+            return Some(CloseReason::Reload);
         }
-        if link.id < self.oldest.load(Ordering::Relaxed) || registry.switches.of(&self.key.database).paused {
-            return Some(Closing::Command);
+        if server_conn.id < self.oldest.load(Ordering::Relaxed) || registry.pauses.of(&self.key.database).paused {
+            return Some(CloseReason::Command);
         }
-        if self.account.succession().is_some() {
-            return Some(Closing::Identity);
+        if self.role_auth.succession().is_some() {
+            return Some(CloseReason::Identity);
         }
-        if link.card.is_retired() || route::misfit(link.target, &link.state.params).is_some() {
-            return Some(Closing::Moved);
+        if server_conn.conn_info.is_retired()
+            || target::target_mismatch(server_conn.target, &server_conn.state.params).is_some()
+        {
+            return Some(CloseReason::Moved);
         }
-        if link.retire_at.is_some_and(|at| now >= at) {
-            return Some(Closing::Lifetime);
+        if server_conn.retire_at.is_some_and(|at| now >= at) {
+            return Some(CloseReason::Lifetime);
         }
-        self.slots.over().then_some(Closing::Surplus)
+        self.slots.over().then_some(CloseReason::Surplus)
     }
 
     /// Whether it belongs to settings that are no longer in force.
     #[must_use]
     pub fn is_outdated(&self, registry: &Registry) -> bool {
-        registry.generation() != self.generation || self.account.succession() == Some(Succession::SameRole)
+        registry.generation() != self.generation || self.role_auth.succession() == Some(Succession::SameRole)
     }
 
     /// Adapts to a new size.
@@ -286,11 +288,11 @@ impl Pool {
         let surplus = self.idle.resize(size);
         drop(queue);
         close_surplus(surplus);
-        self.kick();
+        self.open_as_needed();
     }
 
     /// Whether it has never had a connection.
-    pub(super) fn is_unborn(&self) -> bool {
+    pub(super) fn never_connected(&self) -> bool {
         self.slots.used() == 0 && self.parameters.baseline().is_none()
     }
 
@@ -313,7 +315,7 @@ impl Pool {
         self.queue().waiting() > 0
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue<Upstream>> {
+    fn queue(&self) -> MutexGuard<'_, Queue<PooledConn>> {
         lock(&self.queue)
     }
 

@@ -7,72 +7,72 @@ use tracing::{debug, info, warn};
 
 use super::{Pool, lock};
 use crate::config::Settings;
-use crate::net::tls::Session;
-use crate::track::server_state::Goodbye;
-use crate::track::{ServerState, Wanted};
-use crate::upstream::card::Card;
-use crate::upstream::counters::Closing;
-use crate::upstream::dial::{self, DialError, Dialled, Login};
-use crate::upstream::lease::Upstream;
-use crate::upstream::link::{BackendKey, Gate, Link};
+use crate::net::tls::TlsSession;
+use crate::track::server_state::CloseMethod;
+use crate::track::{RequestedParams, ServerState};
+use crate::upstream::conn_info::ConnInfo;
+use crate::upstream::counters::CloseReason;
+use crate::upstream::dial::{self, DialError, Login, NewConn};
+use crate::upstream::lease::PooledConn;
 use crate::upstream::queue::Next;
 use crate::upstream::registry::Registry;
-use crate::upstream::slots::Held;
+use crate::upstream::server_conn::{BackendKey, CancelGate, ServerConn};
+use crate::upstream::slots::SlotGuard;
 
 impl Pool {
     /// Opens connections for those who wait, as far as slots, pauses and `max_connecting` allow.
-    pub fn kick(&self) {
+    pub fn open_as_needed(&self) {
         self.dial_for(0);
     }
 
     /// Takes over a connection that was opened to try a password, as soon as there is a slot for it; closes it if there is none.
-    pub fn adopt(self: &Arc<Self>, dialled: Dialled, settings: &Settings) -> impl Future<Output = ()> + use<> {
+    pub fn adopt(self: &Arc<Self>, new_conn: NewConn, settings: &Settings) -> impl Future<Output = ()> + use<> {
         let (pool, patience) = (Arc::clone(self), settings.server_connect_timeout);
         // What the server told at login is known from now on, and clients who come to wait meanwhile need no other.
-        let link = self.registry.upgrade().map(|registry| {
-            let link = self.link(dialled, Wanted::default(), &registry, settings);
-            if let Some(slots) = self.held_now(&registry) {
-                self.hand_out(Upstream::new(link, slots, self.this.clone()));
+        let server_conn = self.registry.upgrade().map(|registry| {
+            let server_conn = self.server_conn(new_conn, RequestedParams::default(), &registry, settings);
+            if let Some(slots) = self.try_take_slots(&registry) {
+                self.hand_out(PooledConn::new(server_conn, slots, self.this.clone()));
                 return None;
             }
             self.queue().dial_starts();
-            Some((link, registry))
+            Some((server_conn, registry))
         });
         async move {
-            let Some((link, registry)) = link.flatten() else { return };
+            let Some((server_conn, registry)) = server_conn.flatten() else { return };
             let ends = DialEnds(&pool);
-            if let Some(slots) = pool.held(&registry, patience).await {
-                pool.hand_out(Upstream::new(link, slots, pool.this.clone()));
+            if let Some(slots) = pool.wait_for_slots(&registry, patience).await {
+                pool.hand_out(PooledConn::new(server_conn, slots, pool.this.clone()));
             } else {
-                let how = Link::close(link.conn, Goodbye::Terminate).await;
-                registry.closed(how, Closing::Login);
+                let how = ServerConn::close(server_conn.conn, CloseMethod::Terminate).await;
+                registry.closed(how, CloseReason::Login);
             }
             drop(ends);
-            pool.kick();
+            pool.open_as_needed();
         }
     }
 
     /// The slots of a connection that is open already, if they are free.
-    fn held_now(&self, registry: &Registry) -> Option<Held> {
+    fn try_take_slots(&self, registry: &Registry) -> Option<SlotGuard> {
         let user = registry.user_slot(&self.key.user).ok()?;
-        Some(Held { pool: self.slots.try_take()?, process: registry.global.try_take()?, user })
+        Some(SlotGuard { pool: self.slots.try_take()?, process: registry.global.try_take()?, user })
     }
 
     /// The slots of a connection that is open already, for which an idle one of another pool makes room.
-    async fn held(&self, registry: &Registry, patience: Duration) -> Option<Held> {
+    async fn wait_for_slots(&self, registry: &Registry, patience: Duration) -> Option<SlotGuard> {
         let user = registry.user_slot(&self.key.user).ok()?;
         let pool = self.slots.try_take()?;
-        Some(Held { pool, process: registry.place(Some(self), patience).await?, user })
+        Some(SlotGuard { pool, process: registry.wait_for_slot(Some(self), patience).await?, user })
     }
 
-    /// As [`Pool::kick`], and `beyond` more that nobody waits for yet.
+    /// As [`Pool::open_as_needed`], and `beyond` more that nobody waits for yet.
     pub(super) fn dial_for(&self, beyond: usize) {
         if self.slots.is_full() {
             return;
         }
         let Some(registry) = self.registry.upgrade() else { return };
         let settings = registry.settings_of(&self.key.database);
-        if registry.switches.of(&self.key.database).paused {
+        if registry.pauses.of(&self.key.database).paused {
             return;
         }
         loop {
@@ -80,8 +80,8 @@ impl Pool {
             match queue.next(beyond, settings.max_connecting, Instant::now()) {
                 Next::Nothing => return,
                 Next::At(at) => {
-                    if queue.set_alarm() {
-                        self.kick_at(at);
+                    if queue.set_retry_timer() {
+                        self.open_as_needed_at(at);
                     }
                     return;
                 }
@@ -93,79 +93,84 @@ impl Pool {
             let Some(process) = registry.global.try_take() else {
                 drop(queue);
                 drop(slot);
-                registry.starve(Some(self), |_| true);
+                registry.request_rebalance(Some(self), |_| true);
                 return;
             };
             let Ok(user) = registry.user_slot(&self.key.user) else {
                 drop(queue);
                 drop((slot, process));
-                registry.starve(Some(self), |other| other.key.user == self.key.user);
+                registry.request_rebalance(Some(self), |other| other.key.user == self.key.user);
                 return;
             };
             queue.dial_starts();
             drop(queue);
             let Some(this) = self.this.upgrade() else { return };
-            let slots = Held { pool: slot, process, user };
+            let slots = SlotGuard { pool: slot, process, user };
             tokio::spawn(this.dial(slots, Arc::clone(&registry), Arc::clone(&settings)));
         }
     }
 
-    fn kick_at(&self, at: Instant) {
+    fn open_as_needed_at(&self, at: Instant) {
         let pool = self.this.clone();
         tokio::spawn(async move {
             tokio::time::sleep_until(at.into()).await;
             if let Some(pool) = pool.upgrade() {
-                pool.queue().alarm_rings();
-                pool.kick();
+                pool.queue().retry_timer_fired();
+                pool.open_as_needed();
             }
         });
     }
 
-    async fn dial(self: Arc<Self>, slots: Held, registry: Arc<Registry>, settings: Arc<Settings>) {
+    async fn dial(self: Arc<Self>, slots: SlotGuard, registry: Arc<Registry>, settings: Arc<Settings>) {
         let ends = DialEnds(&self);
         // The first connection asks for nothing, so that what the server gives to clients who ask for nothing is
         // known. Later ones ask for what their client asks for, which then needs no SET.
-        let asked = if self.parameters.baseline().is_some() { self.startup_wanted() } else { Wanted::default() };
-        let secret = self.account.secret(&settings);
-        let route = registry.route(&self.key.database);
-        let login =
-            Login { user: self.key.user.clone(), params: self.startup_params(&asked, &settings), secret, route };
+        let asked =
+            if self.parameters.baseline().is_some() { self.startup_wanted() } else { RequestedParams::default() };
+        let secret = self.role_auth.secret(&settings);
+        let upstream_target = registry.upstream_target(&self.key.database);
+        let login = Login {
+            user: self.key.user.clone(),
+            params: self.startup_params(&asked, &settings),
+            secret,
+            upstream_target,
+        };
         let began = Instant::now();
         let outcome = dial::dial(&settings, login, &registry, settings.server_connect_timeout).await;
         match outcome {
-            Ok(dialled) => {
+            Ok(new_conn) => {
                 registry.counters.timings.connect.observe(began.elapsed());
-                self.account.note_success();
+                self.role_auth.note_success();
                 if self.queue().succeeded() {
                     info!(database = %self.database(), user = %self.user(), "upstream is back");
                 }
-                let link = self.link(dialled, asked, &registry, &settings);
-                self.hand_out(Upstream::new(link, slots, self.this.clone()));
+                let server_conn = self.server_conn(new_conn, asked, &registry, &settings);
+                self.hand_out(PooledConn::new(server_conn, slots, self.this.clone()));
             }
             Err(failed) => {
                 let error = &failed.error;
-                registry.counters.fail(&error.fault());
-                if self.key.extra.is_empty() && self.account.is_denied(&registry, error) {
-                    self.account.deny(&registry, error);
-                    registry.retire(&self.account);
+                registry.counters.fail(&error.client_error());
+                if self.key.extra.is_empty() && self.role_auth.is_denied(&registry, error) {
+                    self.role_auth.deny(&registry, error);
+                    registry.retire(&self.role_auth);
                 } else {
-                    self.account.note_failure(&registry, error);
+                    self.role_auth.note_failure(&registry, error);
                 }
-                if self.tell_of(error) {
+                if self.report_failure(error) {
                     let again = if error.may_pass() { "; clients wait while it is tried again" } else { "" };
-                    warn!(database = %self.database(), user = %self.user(), "{}{again}", error.fault());
+                    warn!(database = %self.database(), user = %self.user(), "{}{again}", error.client_error());
                 }
                 failed.close(&registry).await;
                 drop(slots);
             }
         }
         drop(ends);
-        self.kick();
+        self.open_as_needed();
     }
 
     /// The parameters of a startup packet: those of the key, and `asked`.
     #[must_use]
-    pub fn startup_params(&self, asked: &Wanted, settings: &Settings) -> Vec<(Vec<u8>, Vec<u8>)> {
+    pub fn startup_params(&self, asked: &RequestedParams, settings: &Settings) -> Vec<(Vec<u8>, Vec<u8>)> {
         let database =
             settings.dbname.as_ref().map_or_else(|| self.key.database.clone(), |name| name.as_bytes().to_vec());
         let mut params = vec![(b"database".to_vec(), database)];
@@ -177,7 +182,7 @@ impl Pool {
     /// What the last client wanted, as far as the server is known to take it. A value that it would refuse must not
     /// get into a startup packet: that would fail the connection instead of the one client.
     /// Tells those who wait of a failed attempt, where waiting won't help. Says whether it is news.
-    fn tell_of(&self, error: &DialError) -> bool {
+    fn report_failure(&self, error: &DialError) -> bool {
         let mut queue = self.queue();
         let live = self.slots.used().saturating_sub(queue.dialling());
         // Who waits for one of those that are open waits on.
@@ -185,38 +190,45 @@ impl Pool {
         queue.failed(error, places, Instant::now())
     }
 
-    fn startup_wanted(&self) -> Wanted {
+    fn startup_wanted(&self) -> RequestedParams {
         lock(&self.wanted).known(|name, value| self.parameters.canonical(name, value))
     }
 
-    fn link(&self, dialled: Dialled, asked: Wanted, registry: &Registry, settings: &Settings) -> Link {
-        let mut params = dialled.params;
+    fn server_conn(
+        &self,
+        new_conn: NewConn,
+        asked: RequestedParams,
+        registry: &Registry,
+        settings: &Settings,
+    ) -> ServerConn {
+        let mut params = new_conn.params;
         self.parameters.learn_baseline(&mut params, &asked);
-        let id = registry.next_link_id();
+        let id = registry.next_conn_id();
         let now = Instant::now();
-        let tls = dialled.conn.stream().tls().map(Session::describe);
-        let gate = Arc::new(Gate::default());
-        let card = Card::new(id, dialled.pid, dialled.address.clone(), registry.generation(), Arc::clone(&gate));
-        let card = Arc::new(card.over(dialled.conn.stream().local(), tls.clone()));
-        self.cards.add(&card);
-        debug!(server = id, pid = dialled.pid, database = %self.database(), user = %self.user(), tls, "upstream opened");
-        Link {
-            conn: dialled.conn,
+        let tls = new_conn.conn.stream().tls().map(TlsSession::describe);
+        let gate = Arc::new(CancelGate::default());
+        let conn_info =
+            ConnInfo::new(id, new_conn.pid, new_conn.address.clone(), registry.generation(), Arc::clone(&gate));
+        let conn_info = Arc::new(conn_info.over(new_conn.conn.stream().local(), tls.clone()));
+        self.conn_infos.add(&conn_info);
+        debug!(server = id, pid = new_conn.pid, database = %self.database(), user = %self.user(), tls, "upstream opened");
+        ServerConn {
+            conn: new_conn.conn,
             id,
             key: Arc::new(BackendKey {
-                address: dialled.address,
-                encryptor: dialled.encryptor,
-                pid: dialled.pid,
-                secret: dialled.secret,
+                address: new_conn.address,
+                server_tls: new_conn.server_tls,
+                pid: new_conn.pid,
+                secret: new_conn.secret,
             }),
             state: ServerState::new(params, asked),
             returned: now,
             retire_at: settings.server_lifetime.map(|lifetime| now + jitter(lifetime, id)),
             generation: registry.generation(),
-            closing: Closing::default(),
+            close_reason: CloseReason::default(),
             gate,
             target: settings.upstream.target,
-            card,
+            conn_info,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Pool;
 use crate::config::Mode;
-use crate::error::{Blame, Fault, sqlstate};
+use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::upstream::dial::DialError;
 
 /// A pool in numbers, at one moment.
@@ -40,19 +40,22 @@ impl Pool {
     /// Why there is no connection, if there is none and the last attempt to open one failed in a way that may pass. What
     /// concerns one user only, as a wrong password does, is no trouble of the upstream's, unless it is pgferry's own.
     #[must_use]
-    pub fn trouble(&self) -> Option<Fault> {
+    pub fn trouble(&self) -> Option<ClientError> {
         let queue = self.queue();
         // An attempt under way has its slot already.
         let has_some = self.slots.used() > queue.dialling();
-        queue.last_error().filter(|error| !has_some && (error.may_pass() || self.is_awaited())).map(DialError::fault)
+        queue
+            .last_error()
+            .filter(|error| !has_some && (error.may_pass() || self.expects_clients()))
+            .map(DialError::client_error)
     }
 
     /// What a client is told who has waited in vain: why, by whom connections are held, and which setting helps.
-    pub(super) fn exhausted(&self, waited: Duration) -> Fault {
+    pub(super) fn exhausted(&self, waited: Duration) -> ClientError {
         let registry = self.registry.upgrade();
-        if registry.as_ref().is_some_and(|registry| registry.switches.of(&self.key.database).paused) {
+        if registry.as_ref().is_some_and(|registry| registry.pauses.of(&self.key.database).paused) {
             let paused = format!("database \"{}\" is paused", self.database());
-            return Fault::error(Blame::Limits, sqlstate::CANNOT_CONNECT_NOW, paused)
+            return ClientError::error(ErrorSource::Limits, sqlstate::CANNOT_CONNECT_NOW, paused)
                 .detail(format!("waited {:.1} s", waited.as_secs_f32()))
                 .hint("RESUME at pgferry's console lets work go on.");
         }
@@ -60,11 +63,11 @@ impl Pool {
         let active = self.active.load(Ordering::Relaxed).min(leased);
         let waited = format!("waited {:.1} s (query_wait_timeout)", waited.as_secs_f32());
         if let Some(error) = self.queue().last_error() {
-            let fault = error.fault();
-            return Fault::error(Blame::Upstream, sqlstate::CANNOT_CONNECT_NOW, fault.message())
+            let client_error = error.client_error();
+            return ClientError::error(ErrorSource::Server, sqlstate::CANNOT_CONNECT_NOW, client_error.message())
                 .detail(format!(
                     "{waited}; the upstream server could not be reached or refused: SQLSTATE {}",
-                    fault.code()
+                    client_error.code()
                 ))
                 .hint("Check that PostgreSQL is up and accepts connections; pgferry goes on trying.");
         }
@@ -74,8 +77,8 @@ impl Pool {
         });
         let cap = self.slots.cap();
         let full = registry.is_some_and(|registry| registry.global.used() >= registry.global.cap());
-        let fault = Fault::error(
-            Blame::Limits,
+        let client_error = ClientError::error(
+            ErrorSource::Limits,
             sqlstate::TOO_MANY_CONNECTIONS,
             format!("no upstream connection came free for database \"{}\", user \"{}\"", self.database(), self.user()),
         )
@@ -85,12 +88,12 @@ impl Pool {
         ));
         match (leased >= cap, full, mode) {
             (false, true, _) => {
-                fault.hint(format!("All {max} upstream connections of this pgferry are in use: raise max_upstream."))
+                client_error.hint(format!("All {max} upstream connections of this pgferry are in use: raise max_upstream."))
             }
-            (_, _, Mode::Session) if leased > active => fault.hint(
+            (_, _, Mode::Session) if leased > active => client_error.hint(
                 "Idle clients keep their connection in session mode: try pool_mode = \"transaction\", or raise pool_size.",
             ),
-            _ => fault.hint("Raise pool_size if the server can take more connections, or query_wait_timeout."),
+            _ => client_error.hint("Raise pool_size if the server can take more connections, or query_wait_timeout."),
         }
     }
 }

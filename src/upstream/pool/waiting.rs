@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{CheckoutError, Pool, lock};
-use crate::track::Wanted;
-use crate::upstream::account::Succession;
-use crate::upstream::lease::{Lease, Upstream};
-use crate::upstream::queue::{InVain, Receiver};
+use crate::track::RequestedParams;
+use crate::upstream::lease::{Lease, PooledConn};
+use crate::upstream::queue::{Receiver, WaitError};
+use crate::upstream::role_auth::Succession;
 
 /// A place in the queue. Whoever leaves it hands on what was delivered in the same moment.
 struct Place<'a> {
-    receiver: Receiver<Upstream>,
+    receiver: Receiver<PooledConn>,
     number: u64,
     /// Nothing will arrive any more.
     done: bool,
@@ -25,7 +25,7 @@ impl Drop for Place<'_> {
         }
         self.receiver.close();
         match self.receiver.try_recv() {
-            Ok(Ok(upstream)) => self.pool.hand_out(upstream),
+            Ok(Ok(pooled)) => self.pool.hand_out(pooled),
             _ => self.pool.queue().leave(self.number),
         }
     }
@@ -39,11 +39,11 @@ impl Pool {
     /// As [`CheckoutError`] lists, after `patience` at the latest.
     pub async fn checkout(
         self: &Arc<Self>,
-        wanted: &Wanted,
+        wanted: &RequestedParams,
         since: Instant,
         patience: Duration,
     ) -> Result<Lease, CheckoutError> {
-        if self.account.succession() == Some(Succession::AnotherRole) {
+        if self.role_auth.succession() == Some(Succession::AnotherRole) {
             return Err(CheckoutError::Replaced);
         }
         let mut place = loop {
@@ -55,32 +55,32 @@ impl Pool {
             }
         };
         self.note_wanted(wanted);
-        self.kick();
+        self.open_as_needed();
         // Whoever has a connection without using it gives it up.
-        self.call_in();
+        self.recall_oldest();
         let got = (&mut place.receiver).await;
         place.done = true;
         match got {
             // Opened as the other role, or before that was known.
-            Ok(Ok(_)) if self.account.succession() == Some(Succession::AnotherRole) => Err(CheckoutError::Replaced),
-            Ok(Ok(upstream)) => Ok(Lease::new(upstream, Arc::clone(self))),
-            Ok(Err(InVain::Dial(error))) => Err(CheckoutError::Dial(error)),
-            Ok(Err(InVain::Late)) => Err(CheckoutError::Exhausted(self.exhausted(patience))),
+            Ok(Ok(_)) if self.role_auth.succession() == Some(Succession::AnotherRole) => Err(CheckoutError::Replaced),
+            Ok(Ok(pooled)) => Ok(Lease::new(pooled, Arc::clone(self))),
+            Ok(Err(WaitError::Connect(error))) => Err(CheckoutError::Dial(error)),
+            Ok(Err(WaitError::Timeout)) => Err(CheckoutError::Exhausted(self.exhausted(patience))),
             Err(_) => Err(CheckoutError::Closed),
         }
     }
 
     /// A connection if one is idle `now`.
     #[must_use]
-    pub fn checkout_idle(self: &Arc<Self>, wanted: &Wanted, now: Instant) -> Option<Lease> {
-        let mut upstream = self.idle.take()?;
+    pub fn checkout_idle(self: &Arc<Self>, wanted: &RequestedParams, now: Instant) -> Option<Lease> {
+        let mut pooled = self.idle.take()?;
         self.note_wanted(wanted);
         loop {
-            if self.is_fit(&mut upstream, now) {
-                return Some(Lease::new(upstream, Arc::clone(self)));
+            if self.is_fit(&mut pooled, now) {
+                return Some(Lease::new(pooled, Arc::clone(self)));
             }
             // Dropping the unfit one closes it.
-            upstream = self.idle.take()?;
+            pooled = self.idle.take()?;
         }
     }
 
@@ -93,21 +93,21 @@ impl Pool {
         }
         let (number, receiver) = queue.enter(until);
         if let Some(until) = until
-            && queue.watch(until)
+            && queue.set_next_expiry(until)
         {
-            self.send_away_at(until);
+            self.expire_at(until);
         }
         Some(Place { receiver, number, done: false, pool: self })
     }
 
     /// Sends those away whose patience is over at `at`, and so on for as long as anybody waits.
-    fn send_away_at(&self, mut at: Instant) {
+    fn expire_at(&self, mut at: Instant) {
         let pool = self.this.clone();
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep_until(at.into()).await;
                 let Some(pool) = pool.upgrade() else { return };
-                match pool.queue().send_away(at, Instant::now()) {
+                match pool.queue().expire(at, Instant::now()) {
                     Some(next) => at = next,
                     None => return,
                 }
@@ -115,7 +115,7 @@ impl Pool {
         });
     }
 
-    fn note_wanted(&self, wanted: &Wanted) {
+    fn note_wanted(&self, wanted: &RequestedParams) {
         let mut last = lock(&self.wanted);
         if *last != *wanted {
             last.clone_from(wanted);

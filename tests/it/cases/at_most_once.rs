@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::network::{Network, State};
 use super::script::{Findings, PATIENCE, SESSION, Setup, TRANSACTION, run, step};
-use crate::harness::raw::{copy_data, copy_done, describe, parse, query, startup, sync, terminate};
-use crate::harness::{Ferry, Message, Postgres, Raw, Received, eventually};
+use crate::harness::protocol_client::{copy_data, copy_done, describe, parse, query, startup, sync, terminate};
+use crate::harness::{Message, Pgferry, Postgres, ProtocolClient, Received, eventually};
 
 /// Over one connection, which is the one that fails.
 const SETUPS: [Setup; 5] = [SESSION[0], SESSION[2], TRANSACTION[0], TRANSACTION[2], TRANSACTION[4]];
@@ -15,13 +15,13 @@ const SETUPS: [Setup; 5] = [SESSION[0], SESSION[2], TRANSACTION[0], TRANSACTION[
 /// A table of tokens and pgferry behind a network.
 struct Place {
     postgres: Postgres,
-    aside: std::cell::RefCell<Raw>,
+    aside: std::cell::RefCell<ProtocolClient>,
 }
 
 impl Place {
     fn new() -> Self {
         let postgres = Postgres::start_with(&[]);
-        let mut aside = Raw::tcp(postgres.port).logged_in("trust_user", "postgres");
+        let mut aside = ProtocolClient::tcp(postgres.port).logged_in("trust_user", "postgres");
         aside.query("create table tokens (token text)");
         Self { postgres, aside: aside.into() }
     }
@@ -32,7 +32,7 @@ impl Place {
 }
 
 /// Everything that comes, up to `ready` ReadyForQuery or the end.
-fn answers(raw: &mut Raw, ready: usize, patience: Duration) -> (Vec<Message>, &'static str) {
+fn answers(raw: &mut ProtocolClient, ready: usize, patience: Duration) -> (Vec<Message>, &'static str) {
     let mut messages = Vec::new();
     while messages.iter().filter(|message: &&Message| message.tag == b'Z').count() < ready {
         match raw.receive(patience) {
@@ -241,7 +241,7 @@ fn storm(place: &Place, setup: Setup, cuts: usize) -> Vec<String> {
 }
 
 /// Inserts tokens until it is told to stop, with a connection for each ten of them.
-fn insert_tokens(ferry: &Ferry, name: &str, stop: &AtomicBool, done: &AtomicUsize) -> Vec<(String, bool)> {
+fn insert_tokens(ferry: &Pgferry, name: &str, stop: &AtomicBool, done: &AtomicUsize) -> Vec<(String, bool)> {
     let mut told = Vec::new();
     while !stop.load(Ordering::SeqCst) {
         let mut raw = ferry.raw();

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::script::{Findings, PATIENCE, SESSION, Setup, TRANSACTION, step};
-use crate::harness::raw::{bind, close, describe, execute, flush, parse, query, sync};
-use crate::harness::{Ferry, Postgres, Raw, Received};
+use crate::harness::protocol_client::{bind, close, describe, execute, flush, parse, query, sync};
+use crate::harness::{Pgferry, Postgres, ProtocolClient, Received};
 
 /// Growth of the process that is put up with, in kB. A build for tests and the allocator's own habits are in it.
 const GROWTH: u64 = 16_000;
@@ -36,7 +36,7 @@ const REQUESTS: [Request; 8] = [
 ];
 
 /// Sends `count` requests, each behind the answer to the one before it.
-fn send_all(ferry: &Ferry, request: fn(usize) -> Vec<u8>, count: usize) -> Raw {
+fn send_all(ferry: &Pgferry, request: fn(usize) -> Vec<u8>, count: usize) -> ProtocolClient {
     let mut raw = ferry.session();
     for nth in 0..count {
         let bytes = request(nth);
@@ -91,13 +91,13 @@ const FLOODS: [Request; 8] = [
 /// Most bytes that a flood sends.
 const FLOOD: usize = 16 << 20;
 
-fn flood(ferry: Ferry, request: fn(usize) -> Vec<u8>) -> u64 {
+fn flood(ferry: Pgferry, request: fn(usize) -> Vec<u8>) -> u64 {
     let mut raw = ferry.session();
     raw.send(&[parse("s", "select 1"), sync()].concat());
     raw.until_ready();
     let before = ferry.memory();
     raw.send(&[step("select pg_sleep(8)"), sync()].concat());
-    let mut writer = raw.twin();
+    let mut writer = raw.try_clone();
     // What is not taken is not taken: then the writer waits, as it does directly.
     let writer = std::thread::spawn(move || {
         let mut sent = 0;

@@ -2,8 +2,8 @@
 
 use super::network::{Network, State};
 use super::script::{Findings, PATIENCE, Setup, TRANSACTION};
-use crate::harness::raw::{execute, parse, query, sync, tags};
-use crate::harness::{Message, Postgres, Raw, Received, eventually};
+use crate::harness::protocol_client::{execute, parse, query, sync, tags};
+use crate::harness::{Message, Postgres, ProtocolClient, Received, eventually};
 
 /// What a client has sent, whose answer comes together with the end of the server's process.
 type Request = (&'static str, fn() -> Vec<u8>, usize);
@@ -15,7 +15,7 @@ const REQUESTS: [Request; 4] = [
     ("a query that fails", || query("select 1/0"), 1),
 ];
 
-fn answers(raw: &mut Raw, ready: usize) -> (Vec<Message>, &'static str) {
+fn answers(raw: &mut ProtocolClient, ready: usize) -> (Vec<Message>, &'static str) {
     let mut messages = Vec::new();
     while messages.iter().filter(|message: &&Message| message.tag == b'Z').count() < ready {
         match raw.receive(PATIENCE) {
@@ -28,7 +28,7 @@ fn answers(raw: &mut Raw, ready: usize) -> (Vec<Message>, &'static str) {
 }
 
 /// Terminates the server processes of pgferry once they have answered, with what they say on its way.
-fn terminate(aside: &mut Raw) {
+fn terminate(aside: &mut ProtocolClient) {
     let idle = "select count(*) from pg_stat_activity where backend_type = 'client backend' and state = 'active' and pid <> pg_backend_pid()";
     eventually("the server has answered", || aside.value(idle) == "0");
     aside.value(
@@ -40,7 +40,13 @@ fn terminate(aside: &mut Raw) {
     eventually("they have ended", || aside.value(others) == "0");
 }
 
-fn die_behind_an_answer(postgres: &Postgres, aside: &mut Raw, setup: Setup, request: Request, findings: &mut Findings) {
+fn die_behind_an_answer(
+    postgres: &Postgres,
+    aside: &mut ProtocolClient,
+    setup: Setup,
+    request: Request,
+    findings: &mut Findings,
+) {
     let (name, request, ready) = request;
     let network = Network::to(postgres.port);
     let ferry = setup.start_with(&network.url(), &[]);
@@ -73,7 +79,7 @@ fn die_behind_an_answer(postgres: &Postgres, aside: &mut Raw, setup: Setup, requ
 #[test]
 fn server_that_dies_behind_its_answer_costs_the_client_nothing() {
     let postgres = Postgres::start_with(&[]);
-    let mut aside = Raw::tcp(postgres.port).logged_in("trust_user", "postgres");
+    let mut aside = ProtocolClient::tcp(postgres.port).logged_in("trust_user", "postgres");
     aside.query("create table acknowledged (a int)");
     let mut findings = Findings::default();
     for setup in [TRANSACTION[0], TRANSACTION[1], TRANSACTION[2], TRANSACTION[4]] {
@@ -88,7 +94,7 @@ fn server_that_dies_behind_its_answer_costs_the_client_nothing() {
 #[test]
 fn server_that_dies_within_its_answer_is_told() {
     let postgres = Postgres::start_with(&[]);
-    let mut aside = Raw::tcp(postgres.port).logged_in("trust_user", "postgres");
+    let mut aside = ProtocolClient::tcp(postgres.port).logged_in("trust_user", "postgres");
     let mut findings = Findings::default();
     for setup in [super::script::SESSION[0], TRANSACTION[0], TRANSACTION[2], TRANSACTION[4]] {
         for (name, request) in [
@@ -123,7 +129,7 @@ fn server_that_dies_within_its_answer_is_told() {
 #[test]
 fn server_that_dies_while_nothing_is_owed_is_not_told() {
     let postgres = Postgres::start_with(&[]);
-    let mut aside = Raw::tcp(postgres.port).logged_in("trust_user", "postgres");
+    let mut aside = ProtocolClient::tcp(postgres.port).logged_in("trust_user", "postgres");
     let mut findings = Findings::default();
     for setup in TRANSACTION {
         let ferry = setup.start(&postgres);

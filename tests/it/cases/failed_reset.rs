@@ -1,8 +1,8 @@
 //! A reset that fails: nothing behind it runs in the former client's session, and nothing is learnt from it.
 
 use super::script::{Findings, PATIENCE, SESSION, Setup, TRANSACTION};
-use crate::harness::raw::{parse, query, startup, sync, tags, terminate};
-use crate::harness::{Ferry, Message, Postgres, Raw, Received};
+use crate::harness::protocol_client::{parse, query, startup, sync, tags, terminate};
+use crate::harness::{Message, Pgferry, Postgres, ProtocolClient, Received};
 
 /// Code that leaves temporary tables, a tenant, a time zone, and something that makes `DISCARD ALL` fail.
 const CODE: &str = "\
@@ -22,7 +22,7 @@ const CODE: &str = "\
       perform set_config('statement_timeout', '3ms', false); \
     end $$";
 
-fn answers(raw: &mut Raw) -> Vec<Message> {
+fn answers(raw: &mut ProtocolClient) -> Vec<Message> {
     let mut messages = Vec::new();
     loop {
         match raw.receive(PATIENCE) {
@@ -40,7 +40,7 @@ fn answers(raw: &mut Raw) -> Vec<Message> {
 }
 
 /// A client of row-level security's role.
-fn limited(ferry: &Ferry) -> (Raw, Vec<Message>) {
+fn limited(ferry: &Pgferry) -> (ProtocolClient, Vec<Message>) {
     let mut raw = ferry.raw();
     raw.send(&startup(&[("user", "limited"), ("database", "postgres")]));
     let greeting = answers(&mut raw);
@@ -48,7 +48,7 @@ fn limited(ferry: &Ferry) -> (Raw, Vec<Message>) {
 }
 
 /// What a client must not find: the former one's tenant, rows, temporary table, time zone.
-fn leaks(ferry: &Ferry, aside: &mut Raw, setup: Setup, findings: &mut Findings) {
+fn leaks(ferry: &Pgferry, aside: &mut ProtocolClient, setup: Setup, findings: &mut Findings) {
     for nth in 0..6 {
         let (mut raw, greeting) = limited(ferry);
         let tokyo = |messages: &[Message]| {
@@ -102,7 +102,7 @@ fn after(leaves: &[&str], settings: &[&str]) {
         // Each time a server of its own: what could not be dropped burdens whatever comes after it.
         let postgres = Postgres::start_with(settings);
         postgres.sql(CODE);
-        let mut aside = Raw::tcp(postgres.port).logged_in("trust_user", "postgres");
+        let mut aside = ProtocolClient::tcp(postgres.port).logged_in("trust_user", "postgres");
         let ferry = setup.start(&postgres);
         let (mut former, _) = limited(&ferry);
         for sql in leaves {

@@ -1,8 +1,8 @@
 //! A client that dies in the middle of a message: nothing that pgferry sends completes it.
 
 use super::script::{DEFAULTS, Findings, PATIENCE, SESSION, TRANSACTION};
-use crate::harness::raw::{bind, copy_data, copy_done, execute, message, parse, query, sync};
-use crate::harness::{Postgres, Raw};
+use crate::harness::protocol_client::{bind, copy_data, copy_done, execute, message, parse, query, sync};
+use crate::harness::{Postgres, ProtocolClient};
 
 /// Longer than a buffer, so that its first part is on its way before its end has come.
 const LONG: usize = 40_000;
@@ -41,7 +41,7 @@ const MISSING: [usize; 5] = [1, 2, 3, 5, 600];
 fn message_that_a_client_did_not_finish_is_not_carried_out() {
     let postgres = Postgres::start_with(&[]);
     postgres.sql("create table half_rows (a int)");
-    let mut aside = Raw::tcp(postgres.port).logged_in("trust_user", "postgres");
+    let mut aside = ProtocolClient::tcp(postgres.port).logged_in("trust_user", "postgres");
     let mut findings = Findings::default();
     for setup in [SESSION[0], TRANSACTION[0], TRANSACTION[2]] {
         let ferry = setup.start_with(&postgres.url(), &[("PGFERRY_CLEANUP_TIMEOUT", "500ms")]);

@@ -2,7 +2,7 @@
 
 use super::script::{A, B, DEFAULTS, Params, Script, TRANSACTION, compare, step};
 use crate::harness::Postgres;
-use crate::harness::raw::sync;
+use crate::harness::protocol_client::sync;
 
 const AT_START: Params = &[("options", "-c idle_session_timeout=300ms")];
 

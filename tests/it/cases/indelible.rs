@@ -1,13 +1,13 @@
 //! What no reset undoes: it never reaches the next client.
 
 use super::script::{Findings, SESSION, Setup, TRANSACTION};
-use crate::harness::raw::{bind, execute, parse, query, sync, terminate};
-use crate::harness::{Ferry, Postgres, Raw, eventually};
+use crate::harness::protocol_client::{bind, execute, parse, query, sync, terminate};
+use crate::harness::{Pgferry, Postgres, ProtocolClient, eventually};
 
 const SETUPS: [Setup; 4] = [SESSION[0], SESSION[2], TRANSACTION[0], TRANSACTION[2]];
 
 /// Runs `leaves` in a session that ends, and returns another one's view on the same pool.
-fn next(ferry: &Ferry, leaves: &[u8], shows: &str) -> String {
+fn next(ferry: &Pgferry, leaves: &[u8], shows: &str) -> String {
     let mut former = ferry.session();
     former.send(leaves);
     let answer = former.until_ready();
@@ -48,7 +48,7 @@ fn check(postgres: &Postgres, leaves: &[(String, Vec<u8>)], shows: &str, leaked:
 #[test]
 fn seed_does_not_reach_the_next_client() {
     let postgres = Postgres::start_with(&[]);
-    let mut direct = Raw::tcp(postgres.port).logged_in("trust_user", "postgres");
+    let mut direct = ProtocolClient::tcp(postgres.port).logged_in("trust_user", "postgres");
     direct.query("select setseed(0.5)");
     let foretold = direct.value("select random()");
     let mut leaves = texts(&[
@@ -113,7 +113,7 @@ fn temporary_replication_slot_does_not_stay() {
         "do $$ begin perform pg_create_physical_replication_slot('left_slot', false, true); end $$",
     ]);
     let mut findings = Findings::default();
-    let mut aside = Raw::tcp(postgres.port).logged_in("trust_user", "postgres");
+    let mut aside = ProtocolClient::tcp(postgres.port).logged_in("trust_user", "postgres");
     for setup in SETUPS {
         for (name, leaves) in &leaves {
             let ferry = setup.start(&postgres);

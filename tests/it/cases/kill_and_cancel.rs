@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::script::{Findings, PATIENCE, SESSION, Setup, TRANSACTION, step};
-use crate::harness::raw::{CANCEL_REQUEST, copy_data, flush, packet, parse, query, startup, sync, tags};
-use crate::harness::{Ferry, Message, Postgres, Raw, Received, Signal, eventually};
+use crate::harness::protocol_client::{CANCEL_REQUEST, copy_data, flush, packet, parse, query, startup, sync, tags};
+use crate::harness::{Message, Pgferry, Postgres, ProtocolClient, Received, Signal, eventually};
 
 /// A client, and the body of the cancel request for it.
-fn client(ferry: &Ferry) -> (Raw, Vec<u8>) {
+fn client(ferry: &Pgferry) -> (ProtocolClient, Vec<u8>) {
     let mut raw = ferry.raw();
     raw.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
     let greeting = raw.until_ready();
@@ -15,12 +15,12 @@ fn client(ferry: &Ferry) -> (Raw, Vec<u8>) {
     (raw, key.body)
 }
 
-fn cancel(ferry: &Ferry, key: &[u8]) {
+fn cancel(ferry: &Pgferry, key: &[u8]) {
     ferry.raw().send(&packet(CANCEL_REQUEST, key));
 }
 
 /// What comes until the end, if that comes in time.
-fn until_the_end(raw: &mut Raw, patience: Duration) -> Result<Vec<Message>, Vec<Message>> {
+fn until_the_end(raw: &mut ProtocolClient, patience: Duration) -> Result<Vec<Message>, Vec<Message>> {
     let mut messages = Vec::new();
     let deadline = Instant::now() + patience;
     loop {
@@ -33,7 +33,7 @@ fn until_the_end(raw: &mut Raw, patience: Duration) -> Result<Vec<Message>, Vec<
 }
 
 /// A phase that a client is brought to; `bool`: while another one holds the only connection.
-type Phase = (&'static str, bool, fn(&mut Raw));
+type Phase = (&'static str, bool, fn(&mut ProtocolClient));
 
 const PHASES: [Phase; 15] = [
     ("idle", false, |raw| drop(raw.query("select 1"))),
@@ -79,7 +79,11 @@ const PHASES: [Phase; 15] = [
 ];
 
 /// pgferry with a client in `phase`, and the client that holds the connection, if any does.
-fn in_phase(postgres: &Postgres, setup: Setup, (_, held, enter): Phase) -> (Ferry, Raw, Option<Raw>) {
+fn in_phase(
+    postgres: &Postgres,
+    setup: Setup,
+    (_, held, enter): Phase,
+) -> (Pgferry, ProtocolClient, Option<ProtocolClient>) {
     let waits = if held { "600ms" } else { "5s" };
     let env = [("PGFERRY_PIN", "refuse"), ("PGFERRY_DRAIN_TIMEOUT", "1s"), ("PGFERRY_QUERY_WAIT_TIMEOUT", waits)];
     let ferry = setup.start_with(&postgres.url(), &env);
@@ -105,7 +109,7 @@ fn kill_ends_a_client_in_every_phase() {
     for setup in [SESSION[0], TRANSACTION[0]] {
         for phase in phases(setup) {
             let (ferry, mut raw, _holder) = in_phase(&postgres, setup, phase);
-            let mut console = Raw::logged_in(ferry.raw(), "anybody", "pgferry");
+            let mut console = ProtocolClient::logged_in(ferry.raw(), "anybody", "pgferry");
             assert_eq!(tags(&console.query("KILL postgres")), "CZ");
             match until_the_end(&mut raw, findings.patience()) {
                 Ok(told)

@@ -1,11 +1,11 @@
 //! Notifications name the process they come from: a client's own pid stands for itself and for no other.
 
 use super::script::{Findings, PATIENCE, SESSION, Setup, TRANSACTION};
-use crate::harness::raw::{query, startup, terminate};
-use crate::harness::{Ferry, Postgres, Raw, Received, eventually};
+use crate::harness::protocol_client::{query, startup, terminate};
+use crate::harness::{Pgferry, Postgres, ProtocolClient, Received, eventually};
 
 /// A client and the pid it was told.
-fn client(ferry: &Ferry) -> (Raw, i32) {
+fn client(ferry: &Pgferry) -> (ProtocolClient, i32) {
     let mut raw = ferry.raw();
     raw.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
     let greeting = raw.until_ready();
@@ -15,7 +15,7 @@ fn client(ferry: &Ferry) -> (Raw, i32) {
 }
 
 /// The pid of the next notification.
-fn notified_by(raw: &mut Raw) -> i32 {
+fn notified_by(raw: &mut ProtocolClient) -> i32 {
     loop {
         match raw.receive(PATIENCE) {
             Received::Message(message) if message.tag == b'A' => {

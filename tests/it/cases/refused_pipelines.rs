@@ -1,8 +1,8 @@
 //! A request that pgferry refuses: what was sent behind it is refused with it, as far as it belongs to it.
 
 use super::script::{Findings, PATIENCE, SESSION, Setup, TRANSACTION, run, step};
-use crate::harness::raw::{copy_data, copy_done, parse, query, sync, tags, terminate};
-use crate::harness::{Ferry, Message, Postgres, Raw, Received, eventually};
+use crate::harness::protocol_client::{copy_data, copy_done, parse, query, sync, tags, terminate};
+use crate::harness::{Message, Pgferry, Postgres, ProtocolClient, Received, eventually};
 
 /// A pipeline and how many ReadyForQuery it gets; of its rows all below 100 are one transaction, which can't begin.
 type Pipeline = (&'static str, fn() -> Vec<Vec<u8>>, usize);
@@ -61,7 +61,7 @@ const PIPELINES: [Pipeline; 14] = [
 ];
 
 /// Messages up to `ready` ReadyForQuery, with `noticed` called at the first error.
-fn answers(raw: &mut Raw, ready: usize, mut noticed: impl FnMut()) -> (Vec<Message>, &'static str) {
+fn answers(raw: &mut ProtocolClient, ready: usize, mut noticed: impl FnMut()) -> (Vec<Message>, &'static str) {
     let mut messages: Vec<Message> = Vec::new();
     while messages.iter().filter(|message| message.tag == b'Z').count() < ready {
         match raw.receive(PATIENCE) {
@@ -78,7 +78,13 @@ fn answers(raw: &mut Raw, ready: usize, mut noticed: impl FnMut()) -> (Vec<Messa
     (messages, "ready")
 }
 
-fn busy(ferry: &Ferry, aside: &mut Raw, setup: Setup, (name, pipeline, ready): Pipeline, findings: &mut Findings) {
+fn busy(
+    ferry: &Pgferry,
+    aside: &mut ProtocolClient,
+    setup: Setup,
+    (name, pipeline, ready): Pipeline,
+    findings: &mut Findings,
+) {
     aside.query("truncate all_or_none");
     let mut raw = ferry.session();
     let mut holder = ferry.session();
@@ -103,7 +109,7 @@ fn busy(ferry: &Ferry, aside: &mut Raw, setup: Setup, (name, pipeline, ready): P
 #[test]
 fn refused_begin_refuses_its_transaction() {
     let postgres = Postgres::start_with(&[]);
-    let mut aside = Raw::tcp(postgres.port).logged_in("trust_user", "postgres");
+    let mut aside = ProtocolClient::tcp(postgres.port).logged_in("trust_user", "postgres");
     aside.query("create table all_or_none (a int unique)");
     let mut findings = Findings::default();
     for setup in [SESSION[0], TRANSACTION[0], TRANSACTION[2], TRANSACTION[4]] {
@@ -119,7 +125,7 @@ fn refused_begin_refuses_its_transaction() {
 #[test]
 fn refused_execute_of_a_prepared_begin_refuses_its_transaction() {
     let postgres = Postgres::start_with(&[]);
-    let mut aside = Raw::tcp(postgres.port).logged_in("trust_user", "postgres");
+    let mut aside = ProtocolClient::tcp(postgres.port).logged_in("trust_user", "postgres");
     aside.query("create table all_or_none (a int unique)");
     let ferry = TRANSACTION[0].start_with(&postgres.url(), &[("PGFERRY_QUERY_WAIT_TIMEOUT", "250ms")]);
     let mut raw = ferry.session();
@@ -141,7 +147,7 @@ fn refused_execute_of_a_prepared_begin_refuses_its_transaction() {
 #[test]
 fn statement_refused_for_its_session_state_fails_its_transaction() {
     let postgres = Postgres::start_with(&[]);
-    let mut aside = Raw::tcp(postgres.port).logged_in("trust_user", "postgres");
+    let mut aside = ProtocolClient::tcp(postgres.port).logged_in("trust_user", "postgres");
     aside.query("create table all_or_none (a int unique)");
     let pipelines: [Pipeline; 7] = [
         ("in a transaction", || vec![query("begin"), insert(1), query("listen a"), insert(2), query("commit")], 5),

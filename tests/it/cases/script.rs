@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::harness::raw::{bind, execute, query, startup, sync, terminate};
-use crate::harness::{Ferry, Message, Postgres, Raw, Received};
+use crate::harness::protocol_client::{bind, execute, query, startup, sync, terminate};
+use crate::harness::{Message, Pgferry, Postgres, ProtocolClient, Received};
 
 /// The longest time that a script waits for a message.
 pub const PATIENCE: Duration = Duration::from_secs(8);
@@ -130,7 +130,7 @@ pub fn run(name: &str, params: &[&str]) -> Vec<u8> {
 
 /// Parse, Bind and Execute of the unnamed statement, without a Sync.
 pub fn step(sql: &str) -> Vec<u8> {
-    [crate::harness::raw::parse("", sql), bind("", "", &[]), execute("", 0)].concat()
+    [crate::harness::protocol_client::parse("", sql), bind("", "", &[]), execute("", 0)].concat()
 }
 
 /// How pgferry runs.
@@ -142,13 +142,13 @@ pub struct Setup {
 }
 
 impl Setup {
-    pub fn start(self, postgres: &Postgres) -> Ferry {
+    pub fn start(self, postgres: &Postgres) -> Pgferry {
         self.start_with(&postgres.url(), &[])
     }
 
-    pub fn start_with(self, url: &str, env: &[(&str, &str)]) -> Ferry {
+    pub fn start_with(self, url: &str, env: &[(&str, &str)]) -> Pgferry {
         let args = ["--pool-mode", self.mode, "--reset", self.reset, "--pool-size", self.pool];
-        Ferry::start_with(url, &args, &[&[("PGFERRY_QUERY_WAIT_TIMEOUT", "5s")], env].concat())
+        Pgferry::start_with(url, &args, &[&[("PGFERRY_QUERY_WAIT_TIMEOUT", "5s")], env].concat())
     }
 }
 
@@ -199,12 +199,12 @@ pub fn shown(message: &Message) -> String {
 
 /// The state of a script's run.
 struct Stage<'a> {
-    connect: &'a dyn Fn() -> Raw,
-    aside: &'a mut Raw,
+    connect: &'a dyn Fn() -> ProtocolClient,
+    aside: &'a mut ProtocolClient,
     patience: Duration,
     /// The server is older than PostgreSQL 14.
     reports_at_once: bool,
-    clients: BTreeMap<usize, Raw>,
+    clients: BTreeMap<usize, ProtocolClient>,
     seen: Vec<String>,
 }
 
@@ -259,7 +259,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    fn client(&mut self, script: &Script, client: usize) -> Result<&mut Raw, Hang> {
+    fn client(&mut self, script: &Script, client: usize) -> Result<&mut ProtocolClient, Hang> {
         if !self.clients.contains_key(&client) {
             let mut raw = (self.connect)();
             let mine = script.params.get(&client).copied().unwrap_or_default();
@@ -335,7 +335,12 @@ impl Stage<'_> {
     }
 }
 
-fn play(script: &Script, connect: &dyn Fn() -> Raw, aside: &mut Raw, patience: Duration) -> Vec<String> {
+fn play(
+    script: &Script,
+    connect: &dyn Fn() -> ProtocolClient,
+    aside: &mut ProtocolClient,
+    patience: Duration,
+) -> Vec<String> {
     let version: u32 = aside.value("show server_version_num").parse().expect("a number");
     let reports_at_once = version < 140_000;
     let mut stage = Stage { connect, aside, patience, reports_at_once, clients: BTreeMap::new(), seen: Vec::new() };
@@ -386,10 +391,12 @@ pub fn compare(postgres: &Postgres, setups: &[Setup], scripts: &[Script]) {
 
 /// Like [`compare`], with settings in pgferry's environment.
 pub fn compare_with(postgres: &Postgres, setups: &[Setup], env: &[(&str, &str)], scripts: &[Script]) {
-    let mut aside = Raw::tcp(postgres.port).logged_in("trust_user", "postgres");
+    let mut aside = ProtocolClient::tcp(postgres.port).logged_in("trust_user", "postgres");
     let mut findings = Findings::default();
-    let direct: Vec<_> =
-        scripts.iter().map(|script| play(script, &|| Raw::tcp(postgres.port), &mut aside, PATIENCE)).collect();
+    let direct: Vec<_> = scripts
+        .iter()
+        .map(|script| play(script, &|| ProtocolClient::tcp(postgres.port), &mut aside, PATIENCE))
+        .collect();
     for (script, seen) in scripts.iter().zip(&direct) {
         assert!(seen.iter().all(|line| !line.contains("HANGS")), "{}, directly: {seen:#?}", script.name);
     }
@@ -413,7 +420,7 @@ pub fn compare_with(postgres: &Postgres, setups: &[Setup], env: &[(&str, &str)],
 }
 
 /// Clients and leases that stay when all clients have gone.
-fn left_behind(ferry: &Ferry) -> Option<String> {
+fn left_behind(ferry: &Pgferry) -> Option<String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let report = ferry.report();

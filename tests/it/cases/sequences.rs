@@ -1,8 +1,8 @@
 //! lastval() and currval(): a client's own number, or an error, never another client's.
 
 use super::script::{Findings, SESSION, Setup, TRANSACTION};
-use crate::harness::raw::tags;
-use crate::harness::{Ferry, Postgres, Raw};
+use crate::harness::protocol_client::tags;
+use crate::harness::{Pgferry, Postgres, ProtocolClient};
 
 const HARMLESS: [&str; 5] =
     ["select 1", "set a.b = 'c'", "begin; commit", "show work_mem", "create temp table t (a int); drop table t"];
@@ -14,11 +14,11 @@ const DRAWS: [&str; 4] = [
     "insert into serials default values returning id",
 ];
 
-fn is_refused(raw: &mut Raw, sql: &str) -> bool {
+fn is_refused(raw: &mut ProtocolClient, sql: &str) -> bool {
     tags(&raw.query(sql)).contains('E')
 }
 
-fn foreign_numbers(setup: Setup, ferry: &Ferry, findings: &mut Findings) {
+fn foreign_numbers(setup: Setup, ferry: &Pgferry, findings: &mut Findings) {
     for draws in DRAWS {
         for harmless in HARMLESS {
             for looks in [
@@ -30,7 +30,7 @@ fn foreign_numbers(setup: Setup, ferry: &Ferry, findings: &mut Findings) {
                 let (mut one, mut two) = (ferry.session(), ferry.session());
                 one.query(draws);
                 if setup.mode == "session" {
-                    one.send(&crate::harness::raw::terminate());
+                    one.send(&crate::harness::protocol_client::terminate());
                     one.read_to_end();
                 }
                 two.query(harmless);

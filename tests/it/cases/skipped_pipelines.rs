@@ -2,7 +2,7 @@
 
 use super::script::{A, B, DEFAULTS, SESSION, Script, TRANSACTION, compare, run, step};
 use crate::harness::Postgres;
-use crate::harness::raw::{close, copy_data, copy_done, describe, execute, flush, parse, query, sync};
+use crate::harness::protocol_client::{close, copy_data, copy_done, describe, execute, flush, parse, query, sync};
 
 fn pipeline(name: &str, parts: &[Vec<u8>]) -> Script {
     Script::new(name).ask(A, parts).sql(A, "select 'goes on', current_setting('lock_timeout')")

@@ -2,7 +2,7 @@
 
 use super::script::{A, DEFAULTS, Script, compare};
 use crate::harness::Postgres;
-use crate::harness::raw::{extended, query};
+use crate::harness::protocol_client::{extended, query};
 
 /// The server has answered, or waits for somebody to read.
 const ANSWERED: &str = "select count(*) from pg_stat_activity where backend_type = 'client backend' \

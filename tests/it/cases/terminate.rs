@@ -2,7 +2,7 @@
 
 use super::script::{A, B, DEFAULTS, Script, compare, step};
 use crate::harness::Postgres;
-use crate::harness::raw::{
+use crate::harness::protocol_client::{
     bind, copy_data, copy_done, describe, execute, extended, flush, parse, query, sync, terminate,
 };
 

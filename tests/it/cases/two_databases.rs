@@ -2,7 +2,7 @@
 
 use super::script::{A, B, Params, Script, TRANSACTION, TRANSACTION_TWO, compare, run};
 use crate::harness::Postgres;
-use crate::harness::raw::{describe, parse, query, sync};
+use crate::harness::protocol_client::{describe, parse, query, sync};
 
 const SELECT: &str = "select * from people";
 
@@ -36,7 +36,7 @@ fn same_text(name: &str, a: Params, b: Params, each: &[&str]) -> Vec<Script> {
 
 fn server() -> Postgres {
     let postgres = Postgres::start_with(&[]);
-    let mut other = crate::harness::Raw::tcp(postgres.port).logged_in("trust_user", "other");
+    let mut other = crate::harness::ProtocolClient::tcp(postgres.port).logged_in("trust_user", "other");
     other.query("create table people as select 'other'::text as name, 7 as age");
     postgres.sql(
         "create table people as select 1 as id; \

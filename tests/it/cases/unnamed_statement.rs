@@ -2,7 +2,7 @@
 
 use super::script::{A, B, Script, TRANSACTION, TRANSACTION_TWO, compare, run, step};
 use crate::harness::Postgres;
-use crate::harness::raw::{bind, close, describe, execute, parse, query, sync};
+use crate::harness::protocol_client::{bind, close, describe, execute, parse, query, sync};
 
 /// Two clients that drive each other from one connection to the other.
 fn pushed_aside(name: &str, by: &[Vec<u8>]) -> Script {

@@ -2,7 +2,7 @@
 
 use super::script::{A, B, SESSION, Script, TRANSACTION, compare, step};
 use crate::harness::Postgres;
-use crate::harness::raw::sync;
+use crate::harness::protocol_client::sync;
 
 // A setting of an extension's kind that was reset is empty, not absent: PostgreSQL never forgets its name.
 const MAKES: [(&str, &str); 24] = [

@@ -5,8 +5,8 @@ mod protocol;
 mod settings;
 mod statements;
 
-use crate::harness::raw::{bind, execute, parse, startup, sync};
-use crate::harness::{Ferry, Message, Postgres, Raw};
+use crate::harness::protocol_client::{bind, execute, parse, startup, sync};
+use crate::harness::{Message, Pgferry, Postgres, ProtocolClient};
 use protocol::Script;
 use protocol::Step::{self, Drip, End, Ready, Send, Until};
 
@@ -20,10 +20,10 @@ fn scripts() -> Vec<Script> {
 }
 
 /// Somebody else on the same connections, who does what would show.
-struct Intruder(Raw);
+struct Intruder(ProtocolClient);
 
 impl Intruder {
-    fn enter(ferry: &Ferry) -> Self {
+    fn enter(ferry: &Pgferry) -> Self {
         let mut raw = ferry.raw();
         raw.send(&startup(&[("user", "trust_user"), ("database", "postgres"), ("application_name", "intruder")]));
         raw.until_ready();
@@ -57,7 +57,7 @@ impl Intruder {
 }
 
 /// What a client sees, with what differs from session to session taken out. Between its steps `meanwhile` is called.
-fn transcript(mut raw: Raw, script: &[Step], mut meanwhile: impl FnMut()) -> Vec<String> {
+fn transcript(mut raw: ProtocolClient, script: &[Step], mut meanwhile: impl FnMut()) -> Vec<String> {
     let mut seen = Vec::new();
     // Before 14 a server reports settings that were set to what they were, at other times than when they were.
     let untimely = Postgres::shared().version() < 14;
@@ -122,13 +122,17 @@ fn without_table_oids(body: &[u8]) -> Vec<(String, Vec<u8>)> {
 fn compare(args: &[&str]) {
     // Of its own: what one script notifies another one hears.
     let postgres = &Postgres::start_with(&[]);
-    let ferry = Ferry::start(postgres, args);
+    let ferry = Pgferry::start(postgres, args);
     let scripts = scripts();
     assert!(scripts.len() >= 40);
     for (name, script) in &scripts {
         // Somebody else has been there before, so that what is handed on is used.
         assert_eq!(ferry.session().value("select 'x' from set_config('a.b', 'c', false)"), "x");
-        let direct = transcript(Raw::logged_in(Raw::tcp(postgres.port), "trust_user", "postgres"), script, || {});
+        let direct = transcript(
+            ProtocolClient::logged_in(ProtocolClient::tcp(postgres.port), "trust_user", "postgres"),
+            script,
+            || {},
+        );
         let ferried = transcript(ferry.session(), script, || {});
         assert_same(&format!("{name} {args:?}"), &ferried, &direct);
     }
@@ -154,9 +158,13 @@ fn transaction_mode_with_small_buffers() {
     let postgres = &Postgres::start_with(&[]);
     let settings =
         [("PGFERRY_BUFFER_SIZE", "4kB"), ("PGFERRY_MAX_PREPARED_STATEMENTS", "3"), ("PGFERRY_RESET", "on_change")];
-    let ferry = Ferry::start_with(&postgres.url(), &["--pool-mode", "transaction"], &settings);
+    let ferry = Pgferry::start_with(&postgres.url(), &["--pool-mode", "transaction"], &settings);
     for (name, script) in scripts().into_iter().filter(|(name, _)| *name != "sequences in a transaction") {
-        let direct = transcript(Raw::logged_in(Raw::tcp(postgres.port), "trust_user", "postgres"), &script, || {});
+        let direct = transcript(
+            ProtocolClient::logged_in(ProtocolClient::tcp(postgres.port), "trust_user", "postgres"),
+            &script,
+            || {},
+        );
         assert_same(name, &transcript(ferry.session(), &script, || {}), &direct);
     }
 }
@@ -164,9 +172,13 @@ fn transaction_mode_with_small_buffers() {
 #[test]
 fn transaction_mode_with_two_workers() {
     let postgres = &Postgres::start_with(&[]);
-    let ferry = Ferry::start_with(&postgres.url(), &["--pool-mode", "transaction"], &[("PGFERRY_WORKERS", "2")]);
+    let ferry = Pgferry::start_with(&postgres.url(), &["--pool-mode", "transaction"], &[("PGFERRY_WORKERS", "2")]);
     for (name, script) in scripts() {
-        let direct = transcript(Raw::logged_in(Raw::tcp(postgres.port), "trust_user", "postgres"), &script, || {});
+        let direct = transcript(
+            ProtocolClient::logged_in(ProtocolClient::tcp(postgres.port), "trust_user", "postgres"),
+            &script,
+            || {},
+        );
         assert_same(name, &transcript(ferry.session(), &script, || {}), &direct);
     }
 }
@@ -176,13 +188,17 @@ fn transaction_mode_with_two_workers() {
 fn compare_with_an_intruder(reset: &str) {
     let postgres = &Postgres::start_with(&[]);
     let args = ["--pool-mode", "transaction", "--pool-size", "1", "--reset", reset];
-    let ferry = Ferry::start_with(&postgres.url(), &args, &[("PGFERRY_QUERY_WAIT_TIMEOUT", "20ms")]);
+    let ferry = Pgferry::start_with(&postgres.url(), &args, &[("PGFERRY_QUERY_WAIT_TIMEOUT", "20ms")]);
     let mut intruder = Intruder::enter(&ferry);
     let scripts = scripts();
     // Without resets a sequence's state could be anybody's, and is refused: a stated limit.
     let fair = |name: &str| reset == "always" || name != "sequences in a transaction";
     for (name, script) in scripts.iter().filter(|(name, _)| fair(name)) {
-        let direct = transcript(Raw::logged_in(Raw::tcp(postgres.port), "trust_user", "postgres"), script, || {});
+        let direct = transcript(
+            ProtocolClient::logged_in(ProtocolClient::tcp(postgres.port), "trust_user", "postgres"),
+            script,
+            || {},
+        );
         // On a busy machine the intruder may not be gone within the query_wait_timeout, which is short for its sake.
         let refused =
             |ferried: &Vec<String>| ferried.iter().any(|message| message.contains("no upstream connection came free"));
@@ -223,7 +239,7 @@ fn assert_same(name: &str, ferried: &[String], direct: &[String]) {
 #[test]
 fn welcomes() {
     let postgres = &Postgres::start_with(&[]);
-    let ferry = Ferry::start(postgres, &[]);
+    let ferry = Pgferry::start(postgres, &[]);
     let user = ("user", "trust_user");
     let database = ("database", "postgres");
     let packets: &[&[(&str, &str)]] = &[
@@ -257,7 +273,7 @@ fn welcomes() {
         current_setting('application_name'), current_setting('work_mem'), current_setting('search_path'), \
         current_setting('extra_float_digits'), current_setting('statement_timeout'), current_setting('intervalstyle'), \
         current_setting('standard_conforming_strings'), current_setting('a.b', true), current_database()";
-    let welcome = |mut raw: Raw, packet: &[(&str, &str)]| {
+    let welcome = |mut raw: ProtocolClient, packet: &[(&str, &str)]| {
         raw.send(&startup(packet));
         let mut seen = raw.until_ready();
         // The key and the order of the settings are the server's own business; that a long application_name is cut
@@ -286,7 +302,7 @@ fn welcomes() {
     // Twice: with a connection that has to be opened, and with one that has been used.
     for _ in 0..2 {
         for packet in packets {
-            let direct = welcome(Raw::tcp(postgres.port), packet);
+            let direct = welcome(ProtocolClient::tcp(postgres.port), packet);
             let ferried = welcome(ferry.raw(), packet);
             assert_eq!(ferried, direct, "{packet:?}");
         }

@@ -1,7 +1,7 @@
 //! Scripts for what keeps a client on its connection.
 
 use super::protocol::{Script, each, one_by_one, run, with_probes};
-use crate::harness::raw::{parse, query, sync};
+use crate::harness::protocol_client::{parse, query, sync};
 
 #[expect(clippy::too_many_lines, reason = "a table of scripts")]
 pub fn pins() -> Vec<Script> {

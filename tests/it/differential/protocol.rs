@@ -1,6 +1,6 @@
 //! Scripts for all of the protocol: what a client sends, and how far it reads between.
 
-use crate::harness::raw::{
+use crate::harness::protocol_client::{
     bind, close, copy_data, copy_done, copy_fail, describe, execute, extended, flush, message, parse, query, sync,
     terminate,
 };

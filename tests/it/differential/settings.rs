@@ -1,7 +1,7 @@
 //! Scripts for what a client has set.
 
 use super::protocol::{Script, all, each, one_by_one, run, with_probes};
-use crate::harness::raw::{bind, execute, extended, parse, query, sync};
+use crate::harness::protocol_client::{bind, execute, extended, parse, query, sync};
 
 #[expect(clippy::too_many_lines, reason = "a table of scripts")]
 pub fn settings() -> Vec<Script> {

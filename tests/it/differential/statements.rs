@@ -2,7 +2,7 @@
 
 use super::protocol::Step::{Ready, Send, Until};
 use super::protocol::{Script, all, each, run, with_probes};
-use crate::harness::raw::{bind, close, describe, execute, extended, flush, parse, query, sync};
+use crate::harness::protocol_client::{bind, close, describe, execute, extended, flush, parse, query, sync};
 
 #[expect(clippy::too_many_lines, reason = "a table of scripts")]
 pub fn statements() -> Vec<Script> {
@@ -83,7 +83,7 @@ pub fn statements() -> Vec<Script> {
                 let mut body = format!("{name}\0select $1\0").into_bytes();
                 body.extend([0, 1]);
                 body.extend(oid.to_be_bytes());
-                crate::harness::raw::message(b'P', &body)
+                crate::harness::protocol_client::message(b'P', &body)
             };
             each(&[
                 [typed("i", 23), typed("t", 25), sync()].concat(),
@@ -95,7 +95,7 @@ pub fn statements() -> Vec<Script> {
         (
             "a malformed parse",
             each(&[
-                [crate::harness::raw::message(b'P', b"s\0select 1\0\0\x05"), sync()].concat(),
+                [crate::harness::protocol_client::message(b'P', b"s\0select 1\0\0\x05"), sync()].concat(),
                 prepared("select 1"),
                 run("s", &[]),
             ]),

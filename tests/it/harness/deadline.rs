@@ -118,7 +118,7 @@ fn say(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-/// Kills the processes that the test `name`, or any test if it is empty, has started by `ferry::program`.
+/// Kills the processes that the test `name`, or any test if it is empty, has started by `pgferry::program`.
 fn kill_children(name: &str) {
     let us = format!("{}", std::process::id());
     let owner = if name.is_empty() { format!("\0{OWNER}=") } else { format!("\0{OWNER}={name}\0") };

@@ -2,10 +2,10 @@
 
 pub mod certs;
 pub mod deadline;
-pub mod ferry;
+pub mod pgferry;
 pub mod postgres;
-pub mod raw;
-pub mod wire;
+pub mod protocol_client;
+pub mod tcp_proxy;
 
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -15,11 +15,11 @@ use nix::unistd::Pid;
 
 pub use certs::{Certs, Wish};
 pub use deadline::waits_for;
-pub use ferry::Ferry;
 pub use nix::sys::signal::Signal;
+pub use pgferry::Pgferry;
 pub use postgres::Postgres;
-pub use raw::{Message, Raw, Received};
-pub use wire::Wire;
+pub use protocol_client::{Message, ProtocolClient, Received};
+pub use tcp_proxy::TcpProxy;
 
 /// How long anything may take that should happen soon.
 pub const SOON: Duration = Duration::from_secs(20);

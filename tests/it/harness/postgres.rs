@@ -59,7 +59,7 @@ pub struct Postgres {
 /// The server process, below a shell that stops it when our end of its standard input closes.
 struct Server {
     shell: Child,
-    leash: Option<ChildStdin>,
+    kill_on_parent_exit: Option<ChildStdin>,
 }
 
 impl Postgres {
@@ -159,8 +159,8 @@ impl Postgres {
             .stderr(log)
             .spawn()
             .expect("sh");
-        let leash = shell.stdin.take();
-        self.server = Some(Server { shell, leash });
+        let kill_on_parent_exit = shell.stdin.take();
+        self.server = Some(Server { shell, kill_on_parent_exit });
     }
 
     /// Waits until the server accepts connections.
@@ -188,7 +188,7 @@ impl Postgres {
     /// Stops the server as `pg_ctl stop -m fast` does.
     pub fn stop(&mut self) {
         let Some(mut server) = self.server.take() else { return };
-        drop(server.leash.take());
+        drop(server.kill_on_parent_exit.take());
         super::waits_for(|| format!("PostgreSQL at port {} to stop", self.port));
         let deadline = Instant::now() + Duration::from_secs(60);
         while server.shell.try_wait().expect("a child").is_none() {
@@ -371,7 +371,7 @@ fn as_owner(command: &[&str]) {
 }
 
 /// Removes directories when this process has ended, however it ends: statics, which most tests share, are never dropped.
-fn reap(dir: &Path) {
+fn kill_stale_postgres(dir: &Path) {
     static REAPER: OnceLock<Mutex<Child>> = OnceLock::new();
     let reaper = REAPER.get_or_init(|| {
         // A server may be at its end in there: until it is through, some of it comes back.
@@ -387,7 +387,7 @@ fn reap(dir: &Path) {
 
 fn temp_dir() -> TempDir {
     let temp = tempfile::Builder::new().prefix("pgferry-test-").tempdir().expect("a directory");
-    reap(temp.path());
+    kill_stale_postgres(temp.path());
     if nix::unistd::geteuid().is_root() {
         let user = nix::unistd::User::from_name(owner()).ok().flatten().expect("a user");
         nix::unistd::chown(temp.path(), Some(user.uid), Some(user.gid)).expect("chown");

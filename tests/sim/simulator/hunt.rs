@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use pgferry::config::{Mode, Reset};
+use pgferry::internals::config::{Mode, Reset};
 
 use super::case::{Case, Wishes};
 use super::check::{Finding, Kind, check};

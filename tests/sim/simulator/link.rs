@@ -4,17 +4,18 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use pgferry::track::server_state::{Goodbye, RESET, UnnamedStatement, UsedBy};
-use pgferry::track::{Clean, Pins, Pipeline, Reply, Request, ServerState};
-use pgferry::wire::{Frames, backend, frame, frontend, head};
+use pgferry::internals::track::server_state::{CloseMethod, RESET, UnnamedStatement, UsedBy};
+use pgferry::internals::track::{Clean, Pins, Pipeline, Request, ResponseAction, ServerState};
+use pgferry::internals::wire::{Frames, backend, frame, frontend, head};
 
+use super::cancel;
 use super::pool::Pool;
 use super::wire::{Broken, Conn};
 use super::world::World;
 use crate::model::BackendId;
 
 /// For how long a connection counts as just used, in microseconds.
-const MOMENT: u64 = 1000;
+pub const MOMENT: u64 = 1000;
 
 /// How long a connection's end is waited for.
 const GOODBYE: u64 = 1_000_000;
@@ -34,6 +35,7 @@ pub struct Link {
     pub backend: BackendId,
     pub pid: i32,
     pub returned: u64,
+    opened: u64,
 }
 
 impl Link {
@@ -46,7 +48,7 @@ impl Link {
         pid: i32,
     ) -> Self {
         let returned = world.now();
-        Self { world: Rc::clone(world), pool: Rc::clone(pool), conn, state, backend, pid, returned }
+        Self { world: Rc::clone(world), pool: Rc::clone(pool), conn, state, backend, pid, returned, opened: returned }
     }
 
     pub fn number(&self) -> usize {
@@ -95,9 +97,36 @@ impl Link {
         true
     }
 
+    /// Whether it is to be replaced.
+    pub fn is_too_old(&self) -> bool {
+        self.world.setup.lifetime > 0 && self.world.now() - self.opened >= self.world.setup.lifetime
+    }
+
     /// Gives it back.
     pub fn release(mut self, _: Clean) {
         self.returned = self.world.now();
+        self.release_unused();
+    }
+
+    /// Gives it back without having used it, once no cancel request for it is under way.
+    pub fn release_unused(self) {
+        let number = self.number();
+        let world = Rc::clone(&self.world);
+        if world.links.borrow()[number].cancels == 0 {
+            return self.take_back();
+        }
+        world.clone().spawn(format!("gives link {number} back"), async move {
+            cancel::gone_by(&world, number).await;
+            self.take_back();
+        });
+    }
+
+    fn take_back(self) {
+        if self.is_too_old() { close(self) } else { self.release_as_it_is() }
+    }
+
+    /// Gives it to whoever has waited longest, or to the pool.
+    pub fn release_as_it_is(self) {
         let (pool, world) = (Rc::clone(&self.pool), Rc::clone(&self.world));
         pool.hand_out(&world, self);
     }
@@ -114,13 +143,14 @@ impl Link {
 /// Closes a connection, in a task of its own.
 pub fn close(mut link: Link) {
     let world = Rc::clone(&link.world);
-    let goodbye = link.state.goodbye;
-    world.tell(|| format!("link {} is closed: {goodbye:?}", link.number()));
+    let close_method = link.state.close_method;
+    world.tell(|| format!("link {} is closed: {close_method:?}", link.number()));
     world.clone().spawn(format!("closes link {}", link.number()), async move {
-        match goodbye {
-            Goodbye::Silent => {}
-            Goodbye::CopyFail | Goodbye::Terminate => {
-                if goodbye == Goodbye::CopyFail {
+        cancel::gone_by(&world, link.number()).await;
+        match close_method {
+            CloseMethod::Silent => {}
+            CloseMethod::CopyFail | CloseMethod::Terminate => {
+                if close_method == CloseMethod::CopyFail {
                     frontend::put_copy_fail(&mut link.conn.output, "the client is gone");
                 }
                 frontend::put_terminate(&mut link.conn.output);
@@ -144,8 +174,28 @@ pub fn close(mut link: Link) {
     });
 }
 
+/// Resets an idle session; `None`, closing the connection, where that fails.
+pub async fn reset(mut link: Link) -> Option<Link> {
+    if link.state.used == UsedBy::Nothing {
+        return Some(link);
+    }
+    let world = Rc::clone(&link.world);
+    let mut pipeline = Pipeline::new();
+    let until = world.now() + CLEANUP_TIMEOUT;
+    let done = world.timeout(until, run(&mut link, &mut pipeline, RESET)).await;
+    if !matches!(done, Some(Ok(()))) {
+        close(link);
+        return None;
+    }
+    link.state.on_discard_all();
+    link.state.used = UsedBy::Nothing;
+    let pool = Rc::clone(&link.pool);
+    pool.parameters.learn_reset(&mut link.state);
+    Some(link)
+}
+
 /// What a client left behind.
-pub struct Leftover {
+pub struct SessionLeftovers {
     pub pipeline: Pipeline,
     pub partial: usize,
     pub cancel: bool,
@@ -153,7 +203,7 @@ pub struct Leftover {
 }
 
 /// Restores a session, in a task of its own; closes the connection where that fails.
-pub fn restore(link: Link, leftover: Leftover) {
+pub fn restore(link: Link, leftover: SessionLeftovers) {
     let world = Rc::clone(&link.world);
     world.tell(|| format!("link {} is restored, reset: {}", link.number(), leftover.reset));
     world.clone().spawn(format!("restores link {}", link.number()), async move {
@@ -178,9 +228,9 @@ pub fn restore(link: Link, leftover: Leftover) {
     });
 }
 
-async fn clean_up(link: &mut Link, leftover: Leftover) -> Result<Clean, &'static str> {
-    let Leftover { mut pipeline, partial, cancel, reset } = leftover;
-    link.state.goodbye = Goodbye::Silent;
+async fn clean_up(link: &mut Link, leftover: SessionLeftovers) -> Result<Clean, &'static str> {
+    let SessionLeftovers { mut pipeline, partial, cancel, reset } = leftover;
+    link.state.close_method = CloseMethod::Silent;
     let untaken = link.conn.input.unsent().len();
     link.conn.input.sent(untaken);
     if pipeline.lost() {
@@ -188,15 +238,15 @@ async fn clean_up(link: &mut Link, leftover: Leftover) -> Result<Clean, &'static
     }
     if pipeline.copying_in() {
         frontend::put_copy_fail(&mut link.conn.output, "the client is gone");
-        pipeline.request(Request::CopyEnd, Reply::Swallow);
+        pipeline.request(Request::CopyEnd, ResponseAction::Swallow);
     }
     if pipeline.unsynced() {
         frontend::put_query(&mut link.conn.output, b"ROLLBACK");
-        pipeline.request(Request::Query, Reply::Swallow);
+        pipeline.request(Request::Query, ResponseAction::Swallow);
     }
     if !pipeline.answered() {
         frontend::put_sync(&mut link.conn.output);
-        pipeline.request(Request::Sync, Reply::Swallow);
+        pipeline.request(Request::Sync, ResponseAction::Swallow);
         link.conn.flush().await.map_err(|_| "broken")?;
     }
     link.conn.discard(partial).await.map_err(|_| "broken")?;
@@ -207,7 +257,7 @@ async fn clean_up(link: &mut Link, leftover: Leftover) -> Result<Clean, &'static
             settle(link, &mut pipeline).await?;
         }
     }
-    link.state.goodbye = Goodbye::Terminate;
+    link.state.close_method = CloseMethod::Terminate;
     if !pipeline.settled() {
         run(link, &mut pipeline, b"ROLLBACK").await?;
     }
@@ -220,7 +270,7 @@ async fn clean_up(link: &mut Link, leftover: Leftover) -> Result<Clean, &'static
 
 async fn settle_cancelling(link: &mut Link, pipeline: &mut Pipeline) -> Result<(), &'static str> {
     let world = Rc::clone(&link.world);
-    let (pid, secret) = world.cluster.borrow().key(link.backend);
+    let (number, backend) = (link.number(), link.backend);
     let mut settled = std::pin::pin!(settle(link, pipeline));
     let mut pause = CANCEL_AGAIN;
     let mut at = world.now();
@@ -232,7 +282,7 @@ async fn settle_cancelling(link: &mut Link, pipeline: &mut Pipeline) -> Result<(
             if world.now() < at {
                 return Poll::Pending;
             }
-            world.cluster.borrow_mut().cancel(pid, secret);
+            cancel::send(&world, number, backend);
             at = world.now() + pause;
             pause *= 2;
             world.wake_at(at);
@@ -252,7 +302,7 @@ async fn run(link: &mut Link, pipeline: &mut Pipeline, sql: &[u8]) -> Result<(),
 pub async fn query(link: &mut Link, pipeline: &mut Pipeline, sql: &[u8]) -> Result<Option<Box<[u8]>>, &'static str> {
     frontend::put_query(&mut link.conn.output, sql);
     link.state.unnamed = UnnamedStatement::Absent;
-    pipeline.request(Request::Query, Reply::Swallow);
+    pipeline.request(Request::Query, ResponseAction::Swallow);
     link.conn.flush().await.map_err(|_| "broken")?;
     settle(link, pipeline).await
 }
@@ -265,7 +315,7 @@ async fn settle(link: &mut Link, pipeline: &mut Pipeline) -> Result<Option<Box<[
         if pipeline.lost() {
             return Err("lost");
         }
-        let header = link.conn.peek(frame::HEADER).await.map_err(broken)?;
+        let header = link.conn.peek(frame::HEADER_BYTES).await.map_err(broken)?;
         let Ok(Some(head)) = head(header, frame::BACKEND_LIMIT) else { return Err("lost") };
         match head.tag {
             backend::READY => {
@@ -274,10 +324,16 @@ async fn settle(link: &mut Link, pipeline: &mut Pipeline) -> Result<Option<Box<[
             }
             backend::PARAMETER_STATUS => {
                 let bytes = link.conn.peek(head.size).await.map_err(broken)?;
-                if let Some((name, value)) = backend::parameter_status(&bytes[frame::HEADER..]) {
+                if let Some((name, value)) = backend::parameter_status(&bytes[frame::HEADER_BYTES..]) {
                     let (name, value) = (name.to_vec(), value.to_vec());
                     link.state.params.set(&name, &value);
                 }
+            }
+            backend::COMMAND_COMPLETE => {
+                let bytes = link.conn.peek(head.size).await.map_err(broken)?;
+                let tag = backend::command_tag(&bytes[frame::HEADER_BYTES..]).to_vec();
+                link.state.completed(&tag);
+                pipeline.response(head.tag);
             }
             backend::NOTICE | backend::NOTIFICATION => {}
             backend::ERROR => {

@@ -2,9 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::time::Duration;
 
-use super::case::{Case, Fault};
+use super::cancel;
+use super::case::{Case, ClientError};
+use super::check::was_refused;
 use super::client::Client;
+use super::janitor;
 use super::session;
 use super::wire::Close;
 use super::world::{TaskId, Tasks, World};
@@ -14,7 +18,10 @@ use crate::script::{Message, Script, Write};
 use crate::transcript::Transcript;
 
 /// The most steps of a run; a longer one goes round in circles.
-const MOST_STEPS: usize = 300_000;
+const MOST_STEPS: usize = 40_000;
+
+/// How long a slow statement takes.
+const SLOW: Duration = Duration::from_millis(20);
 
 /// How long a stalled server reads nothing, in microseconds.
 const STALL: u64 = 300_000;
@@ -113,7 +120,7 @@ struct Player {
     tasks: Tasks,
     clients: Vec<Client>,
     alone: Vec<Alone>,
-    faults: Vec<(usize, Fault)>,
+    faults: Vec<(usize, ClientError)>,
     /// Connections that are to be reset or read on, and when.
     later: Vec<(u64, usize)>,
     weights: Vec<usize>,
@@ -126,6 +133,9 @@ impl Player {
         for (id, member) in case.members.iter().enumerate() {
             let packet = member.script.startup_packet(alone::USER);
             world.spawn(format!("serves client {id}"), session::run(Rc::clone(&world), id, packet));
+        }
+        if case.setup.janitor > 0 {
+            world.spawn("looks after idle connections".to_owned(), janitor::run(Rc::clone(&world)));
         }
         tasks.take_spawned(&world);
         let clients = case.members.iter().zip(&alone).enumerate();
@@ -302,12 +312,21 @@ impl Player {
         }
     }
 
-    fn go_wrong(&mut self, fault: Fault) {
+    fn go_wrong(&mut self, fault: ClientError) {
         let world = Rc::clone(&self.world);
         world.tell(|| format!("fault {fault:?}"));
-        if matches!(fault, Fault::Vanish | Fault::ClientReset) {
+        if matches!(fault, ClientError::Vanish | ClientError::ClientReset) {
             let client = world.below(self.clients.len());
-            self.clients[client].vanish(&world, fault == Fault::ClientReset);
+            self.clients[client].vanish(&world, fault == ClientError::ClientReset);
+            return;
+        }
+        if fault == ClientError::Cancel {
+            let client = world.below(self.clients.len());
+            self.clients[client].cancelled = true;
+            if let Some(backend) = world.controls[client].borrow().backend() {
+                world.cluster.borrow_mut().slow_down(backend, SLOW);
+            }
+            cancel::request(&world, client);
             return;
         }
         let mut links = world.links.borrow_mut();
@@ -320,25 +339,26 @@ impl Player {
         let mut cluster = world.cluster.borrow_mut();
         world.tell(|| format!("… to link {number}"));
         match fault {
-            Fault::Terminate => cluster.terminate(wire.backend),
-            Fault::FatalNext => cluster.fatal_at_next_message(wire.backend, "57P01"),
-            Fault::Crash => cluster.crash(wire.backend),
-            Fault::Reset => {
+            ClientError::Terminate => cluster.terminate(wire.backend),
+            ClientError::FatalNext => cluster.fatal_at_next_message(wire.backend, "57P01"),
+            ClientError::Crash => cluster.crash(wire.backend),
+            ClientError::Reset => {
                 wire.break_off();
                 cluster.disconnect(wire.backend);
                 world.wake(wire.task);
             }
-            Fault::LoseAnswers => {
+            ClientError::LoseAnswers => {
                 wire.loses_answers = true;
                 wire.sent.clear();
                 self.later.push((world.now() + STALL, number));
             }
-            Fault::RefuseDiscard => cluster.refuse_discard(wire.backend, "53200"),
-            Fault::Stall => {
+            ClientError::RefuseDiscard => cluster.refuse_discard(wire.backend, "53200"),
+            ClientError::Stall => {
                 wire.stalled = true;
                 self.later.push((world.now() + STALL, number));
             }
-            Fault::Vanish | Fault::ClientReset => {}
+            ClientError::Slow => cluster.slow_down(wire.backend, SLOW),
+            ClientError::Vanish | ClientError::ClientReset | ClientError::Cancel => {}
         }
     }
 
@@ -363,9 +383,10 @@ impl Player {
 
     /// Nothing can happen before time passes, or a client gives up. Says whether anything can then.
     fn waits_out(&mut self) -> bool {
-        if !self.world.setup.is_calm() {
+        if !self.world.setup.answers_all() {
             let mut any = false;
-            for client in &mut self.clients {
+            let calm = self.world.setup.is_calm();
+            for client in self.clients.iter_mut().filter(|client| !calm || was_refused(&client.transcript)) {
                 any |= client.gives_up_waiting();
             }
             if any {

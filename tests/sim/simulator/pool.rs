@@ -7,20 +7,22 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use pgferry::error::{Blame, Fault, sqlstate};
-use pgferry::track::parameter_cache::ParameterCache;
-use pgferry::track::params::RawPairs;
-use pgferry::track::statements::StatementCache;
-use pgferry::track::{Params, ServerState, Wanted};
-use pgferry::wire::{Frames, backend, frame, frontend};
+use pgferry::internals::error::{ClientError, ErrorSource, sqlstate};
+use pgferry::internals::track::parameter_cache::ParameterCache;
+use pgferry::internals::track::params::RawPairs;
+use pgferry::internals::track::statements::StatementCache;
+use pgferry::internals::track::{RequestedParams, ServerParams, ServerState};
+use pgferry::internals::wire::{Frames, backend, frame, frontend};
 
 use super::link::{Link, close};
+use super::session::NoLink;
+use super::tentative::Open;
 use super::wire::{Conn, Peer, ServerWire};
 use super::world::{TaskId, World};
 use crate::alone::USER;
 
 /// What a waiting task gets.
-type Slot = Rc<RefCell<Option<Result<Link, Fault>>>>;
+type Slot = Rc<RefCell<Option<Result<Link, ClientError>>>>;
 
 /// The connections for one database and the startup values that can't be changed afterwards.
 pub struct Pool {
@@ -30,7 +32,8 @@ pub struct Pool {
     pub statements: StatementCache,
     idle: RefCell<Vec<Link>>,
     waiting: RefCell<VecDeque<(TaskId, Slot)>>,
-    wanted: RefCell<Wanted>,
+    wanted: RefCell<RequestedParams>,
+    pub loans: RefCell<Vec<Open>>,
     pub open: Cell<usize>,
     dialling: Cell<usize>,
 }
@@ -50,6 +53,7 @@ impl Pool {
             idle: RefCell::default(),
             waiting: RefCell::default(),
             wanted: RefCell::default(),
+            loans: RefCell::default(),
             open: Cell::new(0),
             dialling: Cell::new(0),
         });
@@ -68,12 +72,12 @@ impl Pool {
     }
 
     /// A connection if one is idle and fit.
-    pub fn checkout_idle(&self, world: &Rc<World>, wanted: &Wanted) -> Option<Link> {
+    pub fn checkout_idle(&self, world: &Rc<World>, wanted: &RequestedParams) -> Option<Link> {
         loop {
             let mut link = self.idle.borrow_mut().pop()?;
             self.wanted.borrow_mut().clone_from(wanted);
             let before = link.state.base.clone();
-            if link.was_just_used() || link.look() {
+            if !link.is_too_old() && (link.was_just_used() || link.look()) {
                 if link.state.base != before {
                     self.parameters.learn_base(&mut link.state);
                 }
@@ -88,10 +92,10 @@ impl Pool {
     pub async fn checkout(
         self: &Rc<Self>,
         world: &Rc<World>,
-        wanted: &Wanted,
+        wanted: &RequestedParams,
         until: Option<u64>,
-        mut gone: impl FnMut() -> bool,
-    ) -> Result<Link, Option<Fault>> {
+        mut gone: impl FnMut() -> Option<NoLink>,
+    ) -> Result<Link, NoLink> {
         if let Some(link) = self.checkout_idle(world, wanted) {
             return Ok(link);
         }
@@ -99,18 +103,19 @@ impl Pool {
         let slot: Slot = Rc::default();
         self.waiting.borrow_mut().push_back((world.me(), Rc::clone(&slot)));
         self.kick(world);
+        self.call_in(world);
         if let Some(until) = until {
             world.wake_at(until);
         }
         let got = poll_fn(|_| {
             if let Some(got) = slot.take() {
-                return Poll::Ready(got.map_err(Some));
+                return Poll::Ready(got.map_err(NoLink::Failed));
             }
-            if gone() {
-                return Poll::Ready(Err(None));
+            if let Some(no) = gone() {
+                return Poll::Ready(Err(no));
             }
             if until.is_some_and(|until| world.now() >= until) {
-                return Poll::Ready(Err(Some(exhausted())));
+                return Poll::Ready(Err(NoLink::Failed(exhausted())));
             }
             Poll::Pending
         })
@@ -153,8 +158,11 @@ impl Pool {
         world.step_aside().await;
         // The first asks for nothing, so that what clients get that ask for nothing is known.
         let known = |name, value: &[u8]| self.parameters.canonical(name, value);
-        let asked =
-            if self.parameters.baseline().is_some() { self.wanted.borrow().known(known) } else { Wanted::default() };
+        let asked = if self.parameters.baseline().is_some() {
+            self.wanted.borrow().known(known)
+        } else {
+            RequestedParams::default()
+        };
         let opened = self.log_in(world, &asked);
         self.dialling.set(self.dialling.get() - 1);
         match opened {
@@ -170,7 +178,7 @@ impl Pool {
         self.kick(world);
     }
 
-    fn log_in(self: &Rc<Self>, world: &Rc<World>, asked: &Wanted) -> Result<Link, Fault> {
+    fn log_in(self: &Rc<Self>, world: &Rc<World>, asked: &RequestedParams) -> Result<Link, ClientError> {
         let mut cluster = world.cluster.borrow_mut();
         let backend = cluster.connect();
         let mut startup = Vec::new();
@@ -181,14 +189,14 @@ impl Pool {
         cluster.receive(backend, &startup);
         let answer = cluster.take_output(backend);
         drop(cluster);
-        let (mut params, mut pid) = (Params::default(), 0);
+        let (mut params, mut pid) = (ServerParams::default(), 0);
         for message in Frames::new(&answer, frame::BACKEND_LIMIT).flatten() {
             match message.tag {
                 backend::PARAMETER_STATUS => {
                     let Some((name, value)) = backend::parameter_status(message.body()) else { continue };
                     params.set(name, value);
                 }
-                backend::ERROR => return Err(Fault::upstream_fatal(message.bytes)),
+                backend::ERROR => return Err(ClientError::upstream_fatal(message.bytes)),
                 b'K' => pid = backend::key_data(message.body()).map_or(0, |(pid, _)| pid),
                 _ => {}
             }
@@ -206,6 +214,6 @@ impl Pool {
 }
 
 /// What a client is told that has waited long enough.
-fn exhausted() -> Fault {
-    Fault::error(Blame::Limits, sqlstate::TOO_MANY_CONNECTIONS, "no connection became free")
+fn exhausted() -> ClientError {
+    ClientError::error(ErrorSource::Limits, sqlstate::TOO_MANY_CONNECTIONS, "no connection became free")
 }

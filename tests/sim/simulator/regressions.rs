@@ -156,6 +156,45 @@ const FOUND: &[(&str, &str)] = &[
      [P(b,'discard all') B(p,b) E(p,0) P('','declare w cursor for select 1') B(p,'') E(p,0) S P(c,'select $1::int + 1 as n') S Q('show datestyle')]",
     ),
     (
+        "a statement's stand-in that was closed to make room is found to be closed",
+        "setup mode=transaction reset=never statements=1
+     client half_close
+     [Q('begin') P(a,'select 1') D(S,a) S Q('create temp table x (a int)') P(b,'select 2') S B('',a) E S P(c,'select 3') S B('',a) E S]",
+    ),
+    (
+        "a Query that is no text drops no unnamed statement",
+        "setup mode=session reset=on_change connections=2
+     client hang_up
+     {DateStyle=German}
+     {options= -c a.b= -c c.d=}
+     [R(510000000861626364) B('','','x0') S]
+     client hang_up
+     {options= -c a.b= -c c.d=}
+     [P('','select 1') S] |
+     [R(510000000861626364) B('','') E S]",
+    ),
+    (
+        "a statement that ends a failed transaction is prepared in it, whatever the settings were",
+        "setup mode=transaction reset=never connections=3 statements=2 buffer=512
+     client half_close
+     [P(c,'commit and chain') S] |
+     [Q('set timezone = ''Asia/Tokyo''') Q('begin') Q('selec') B('',c) E S] |
+     client half_close
+     [Q('begin')] | [Q('select 1')] | [Q('select 1')] | [Q('commit')]
+     client half_close
+     [Q('begin')] | [Q('select 1')] | [Q('select 1')] | [Q('commit')]",
+    ),
+    (
+        "what a client that is gone has freed is not there for the next",
+        "setup mode=transaction reset=never connections=1 faults=true
+     fault 26 vanish
+     client half_close
+     [P(a,'select 1') S] |
+     [Q('deallocate all')] |
+     [Q('select 1')] |
+     [Q('select 1')] |",
+    ),
+    (
         "half a CopyFail",
         "setup mode=transaction connections=3 socket=64 step=0
      client half_close

@@ -5,22 +5,23 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use pgferry::config::{Mode, Reset};
-use pgferry::error::{Blame, Fault, Severity, sqlstate};
-use pgferry::machine::first_request::{FirstRequest, first_request};
-use pgferry::machine::preparation::{Preparation, ResetPolicy};
-use pgferry::machine::refusal::{Refusal, Step};
-use pgferry::machine::{self, Remains};
-use pgferry::track::parameter_cache::Greeting;
-use pgferry::track::pipeline::IDLE;
-use pgferry::track::server_state::{Goodbye, Sequences, UsedBy};
-use pgferry::track::statements::{Limits, MAX_CLIENT_BYTES};
-use pgferry::track::{Clean, ClientState, Pins, Pipeline, Wanted, params};
-use pgferry::wire::{Opening, backend, startup};
+use pgferry::internals::config::{Mode, Reset};
+use pgferry::internals::error::{ClientError, ErrorSource, Severity, sqlstate};
+use pgferry::internals::machine::first_request::{FirstRequest, first_request};
+use pgferry::internals::machine::preparation::{Preparation, ResetPolicy};
+use pgferry::internals::machine::refusal::{Refusal, Step};
+use pgferry::internals::machine::{self, MachineResult};
+use pgferry::internals::track::parameter_cache::Greeting;
+use pgferry::internals::track::pipeline::IDLE;
+use pgferry::internals::track::server_state::{CloseMethod, Sequences, UsedBy};
+use pgferry::internals::track::statements::{Limits, MAX_CLIENT_BYTES};
+use pgferry::internals::track::{Clean, ClientState, Pins, Pipeline, RequestedParams, params};
+use pgferry::internals::wire::{Opening, backend, startup};
 
-use super::link::{self, Leftover, Link};
+use super::link::{self, Link, SessionLeftovers};
 use super::pool::Pool;
 use super::relay::{End, Relay};
+use super::tentative::{Recall, TentativeLease};
 use super::wire::{Close, Conn, Peer};
 use super::world::World;
 
@@ -34,7 +35,13 @@ const NO_CLIENT: u64 = u64::MAX;
 enum SessionEnd {
     Quiet,
     Told,
-    Tell(Fault),
+    Tell(ClientError),
+}
+
+/// Why a client has no connection.
+pub enum NoLink {
+    ClientGone,
+    Failed(ClientError),
 }
 
 struct Session {
@@ -44,6 +51,8 @@ struct Session {
     pool: Rc<Pool>,
     state: ClientState,
     given_pid: i32,
+    /// A connection that it has not used yet.
+    loan: Option<TentativeLease>,
 }
 
 /// Serves client `id`, whose startup packet is `packet`.
@@ -51,17 +60,20 @@ pub async fn run(world: Rc<World>, id: usize, packet: Vec<u8>) {
     world.clients[id].borrow_mut().task = world.me();
     let mut conn = Conn::new(&world, Peer::Client(id));
     let Ok(Opening::Startup(opening)) = startup::parse(&packet.into()) else { return };
-    let (asked, extra) = Wanted::split(&opening);
+    let (asked, extra) = RequestedParams::split(&opening);
     let pool = Pool::of(&world, opening.get("database").unwrap_or_default(), &extra);
     match greet(&world, &pool, &asked).await {
         Ok(greeting) => {
             conn.output.extend_from_slice(&greeting.messages);
-            let given_pid = 100_000 + i32::try_from(id).unwrap_or(0);
+            let lends = world.setup.mode == Mode::Session;
+            let loan = if lends { pool.reserve_idle(&world, &greeting.wanted) } else { None };
+            let given_pid = loan.as_ref().map_or(100_000 + i32::try_from(id).unwrap_or(0), TentativeLease::pid);
             backend::put_key_data(&mut conn.output, given_pid, b"sesa");
             backend::put_ready(&mut conn.output, IDLE);
             let state = ClientState::new(greeting.wanted.clone(), greeting.view.clone());
-            let mut session = Session { world: Rc::clone(&world), id, conn, pool, state, given_pid };
+            let mut session = Session { world: Rc::clone(&world), id, conn, pool, state, given_pid, loan };
             let end = if session.conn.flush().await.is_ok() { session.serve().await } else { SessionEnd::Quiet };
+            session.give_loan_back();
             conn = session.conn;
             if let SessionEnd::Tell(fault) = end {
                 world.tell(|| format!("client {id} is told {fault}"));
@@ -75,18 +87,19 @@ pub async fn run(world: Rc<World>, id: usize, packet: Vec<u8>) {
     }
     let _ = conn.flush().await;
     world.tell(|| format!("client {id} has been served"));
+    world.served.set(world.served.get() + 1);
     let mut wire = world.clients[id].borrow_mut();
     wire.down.close = Close::Ended;
 }
 
-async fn greet(world: &Rc<World>, pool: &Rc<Pool>, asked: &Wanted) -> Result<Arc<Greeting>, Fault> {
+async fn greet(world: &Rc<World>, pool: &Rc<Pool>, asked: &RequestedParams) -> Result<Arc<Greeting>, ClientError> {
     if let Some(known) = pool.parameters.greeting(asked) {
         return Ok(known);
     }
     let mut first = None;
     if pool.parameters.baseline().is_none() {
-        let got = pool.checkout(world, asked, world.setup.patience_from(world.now()), || false).await;
-        first = Some(got.map_err(|fault| fault.map_or_else(lost, Fault::into_fatal))?);
+        let got = pool.checkout(world, asked, world.setup.patience_from(world.now()), || None).await;
+        first = Some(got.map_err(|no| if let NoLink::Failed(fault) = no { fault.into_fatal() } else { lost() })?);
     }
     let unknown = asked.only(|name, value| pool.parameters.canonical(name, value).is_none());
     if !unknown.is_empty() && first.is_none() {
@@ -98,7 +111,7 @@ async fn greet(world: &Rc<World>, pool: &Rc<Pool>, asked: &Wanted) -> Result<Arc
     Ok(pool.parameters.greeting(asked).unwrap_or_else(|| pool.parameters.greeting_as_known(asked)))
 }
 
-async fn try_settings(mut link: Link, unknown: &Wanted) -> Result<(), Fault> {
+async fn try_settings(mut link: Link, unknown: &RequestedParams) -> Result<(), ClientError> {
     let pool = Rc::clone(&link.pool);
     let sql = params::trial(unknown, &pool.parameters.baseline().unwrap_or_default());
     let mut pipeline = Pipeline::new();
@@ -127,7 +140,7 @@ async fn try_settings(mut link: Link, unknown: &Wanted) -> Result<(), Fault> {
         link.state.used = link.state.used.and(NO_CLIENT, 0);
         link.release(clean);
     }
-    refused.map_or(Ok(()), |error| Err(Fault::upstream_fatal(&error)))
+    refused.map_or(Ok(()), |error| Err(ClientError::upstream_fatal(&error)))
 }
 
 impl Session {
@@ -142,10 +155,30 @@ impl Session {
         }
     }
 
+    /// Waits for the client's bytes, or for what is to become of its loan.
     async fn receive(&mut self) -> Result<(), SessionEnd> {
-        match poll_fn(|_| self.conn.poll_fill()).await {
-            Ok(1..) => Ok(()),
-            Ok(0) | Err(_) => Err(SessionEnd::Quiet),
+        let event = poll_fn(|_| {
+            if let Poll::Ready(filled) = self.conn.poll_fill() {
+                return Poll::Ready(Err(filled));
+            }
+            self.loan.as_ref().and_then(TentativeLease::called).map_or(Poll::Pending, |called| Poll::Ready(Ok(called)))
+        });
+        match event.await {
+            Err(Ok(1..)) => {}
+            Err(_) => return Err(SessionEnd::Quiet),
+            Ok(Recall::Needed) => self.give_loan_back(),
+            Ok(Recall::Reset) => {
+                if let Some(loan) = self.loan.take().filter(|_| self.world.setup.reset == Reset::Always) {
+                    self.loan = loan.reset().await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn give_loan_back(&mut self) {
+        if let Some(loan) = self.loan.take() {
+            loan.give_back();
         }
     }
 
@@ -171,8 +204,8 @@ impl Session {
         for _ in 0..STALE_LIMIT {
             let mut link = match self.acquire().await {
                 Ok(link) => link,
-                Err(None) => return Err(SessionEnd::Quiet),
-                Err(Some(fault)) => return self.refuse(&fault).await,
+                Err(NoLink::ClientGone) => return Err(SessionEnd::Quiet),
+                Err(NoLink::Failed(fault)) => return self.refuse(&fault).await,
             };
             let preparation = self.prepare(&link);
             let pool = Rc::clone(&link.pool);
@@ -193,12 +226,13 @@ impl Session {
             self.world.tell(|| format!("client {id} has link {number}: {preparation:?}"));
             let Self { world, conn, state, .. } = self;
             let (end, remains) = Relay::new(world, conn, &mut link, context, state, preparation).run().await;
+            world.controls[id].borrow_mut().set_idle();
             world.tell(|| format!("client {id} leaves link {number}: {end:?}, pins: {}", remains.pins));
             let cut = remains.cut;
             let over = match &end {
                 End::Machine(machine::End::Settled) => Ok(true),
                 End::Machine(machine::End::Stale) => Ok(false),
-                End::Machine(machine::End::Goodbye) | End::ClientGone => Err(SessionEnd::Quiet),
+                End::Machine(machine::End::ClientTerminated) | End::ClientGone => Err(SessionEnd::Quiet),
                 End::Machine(machine::End::ServerLost { told: true }) => Err(SessionEnd::Told),
                 End::Machine(machine::End::ServerLost { told: false }) => Err(SessionEnd::Tell(lost())),
                 End::Machine(machine::End::Refuse(fault)) => Err(SessionEnd::Tell(fault.clone())),
@@ -225,39 +259,50 @@ impl Session {
         Preparation::new(&link.state, &self.state, self.id as u64, &link.pool.parameters, policy, probe)
     }
 
-    async fn acquire(&mut self) -> Result<Link, Option<Fault>> {
-        let Self { world, pool, conn, state, .. } = self;
+    async fn acquire(&mut self) -> Result<Link, NoLink> {
+        if let Some(link) = self.loan.take().and_then(TentativeLease::take) {
+            return Ok(link);
+        }
+        if let Some(link) = self.pool.checkout_idle(&self.world, &self.state.wanted) {
+            return Ok(link);
+        }
+        let Self { world, pool, conn, state, id, .. } = self;
+        world.controls[*id].borrow_mut().set_waiting();
         // As in `poll_gone`: what it sends meanwhile is kept, as far as the buffer goes.
         let gone = || {
+            if world.controls[*id].borrow().is_cancelled() {
+                return Some(NoLink::Failed(cancelled()));
+            }
             while !conn.input.is_full() {
                 match conn.poll_fill() {
-                    Poll::Pending => return false,
+                    Poll::Pending => return None,
                     Poll::Ready(Ok(1..)) => {}
-                    Poll::Ready(Ok(0)) if !conn.is_hung_up() => return false,
-                    Poll::Ready(_) => return true,
+                    Poll::Ready(Ok(0)) if !conn.is_hung_up() => return None,
+                    Poll::Ready(_) => return Some(NoLink::ClientGone),
                 }
             }
-            false
+            None
         };
         let until = world.setup.patience_from(world.now());
         pool.checkout(world, &state.wanted, until, gone).await
     }
 
-    async fn refuse(&mut self, fault: &Fault) -> Result<(), SessionEnd> {
+    async fn refuse(&mut self, fault: &ClientError) -> Result<(), SessionEnd> {
         let fatal = match fault {
-            Fault::Upstream(_) => true,
-            Fault::Ours(ours) => ours.severity == Severity::Fatal,
+            ClientError::Server(_) => true,
+            ClientError::Proxy(ours) => ours.severity == Severity::Fatal,
         };
         if fatal {
             return Err(SessionEnd::Tell(fault.clone().into_fatal()));
         }
+        self.world.controls[self.id].borrow_mut().set_idle();
         let mut refusal = Refusal::new(fault.clone());
         let pool = Rc::clone(&self.pool);
         let statements = (self.world.setup.mode == Mode::Transaction).then_some(&pool.statements);
         loop {
             let step = refusal
                 .advance(&mut self.conn.input, &mut self.conn.output, &mut self.state, statements)
-                .map_err(|bad| SessionEnd::Tell(Fault::violation(bad.to_string())))?;
+                .map_err(|bad| SessionEnd::Tell(ClientError::violation(bad.to_string())))?;
             self.conn.flush().await.map_err(|_| SessionEnd::Quiet)?;
             match step {
                 Step::Over => break,
@@ -269,9 +314,9 @@ impl Session {
         Ok(())
     }
 
-    fn check_in(&self, mut link: Link, end: &End, remains: Remains) {
+    fn check_in(&self, mut link: Link, end: &End, remains: MachineResult) {
         let setup = &self.world.setup;
-        if link.state.goodbye == Goodbye::Silent {
+        if link.state.close_method == CloseMethod::Silent {
             return link::close(link);
         }
         let may_reset = setup.reset != Reset::Never || setup.mode == Mode::Transaction;
@@ -289,13 +334,18 @@ impl Session {
             Some(clean) if at_rest => link.release(clean),
             _ => {
                 let cancel = matches!(end, End::ClientGone | End::Machine(machine::End::Refuse(_)));
-                let leftover = Leftover { pipeline: remains.pipeline, partial: remains.partial_down, cancel, reset };
+                let leftover =
+                    SessionLeftovers { pipeline: remains.pipeline, partial: remains.partial_down, cancel, reset };
                 link::restore(link, leftover);
             }
         }
     }
 }
 
-fn lost() -> Fault {
-    Fault::fatal(Blame::Upstream, sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly")
+fn cancelled() -> ClientError {
+    ClientError::error(ErrorSource::Client, sqlstate::QUERY_CANCELED, "canceling statement due to user request")
+}
+
+fn lost() -> ClientError {
+    ClientError::fatal(ErrorSource::Server, sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly")
 }

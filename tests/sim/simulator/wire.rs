@@ -5,8 +5,8 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use pgferry::buffer::Buffer;
-use pgferry::machine::ServerEnd;
+use pgferry::internals::buffer::Buffer;
+use pgferry::internals::machine::ServerEnd;
 
 use super::world::{TaskId, World};
 use crate::model::BackendId;
@@ -101,6 +101,10 @@ pub struct ServerWire {
     pub closed: bool,
     /// The server has seen the end.
     pub over: bool,
+    /// How many cancel requests for it are under way.
+    pub cancels: usize,
+    /// The task that waits until none is.
+    pub awaits_cancels: TaskId,
 }
 
 impl ServerWire {
@@ -116,6 +120,8 @@ impl ServerWire {
             task,
             closed: false,
             over: false,
+            cancels: 0,
+            awaits_cancels: task,
         }
     }
 

@@ -1,0 +1,210 @@
+//! What the commands do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use super::command::{Command, DRIVERS, VERBS};
+use crate::admin::show::Show;
+use crate::admin::state::{AdminState, ServerCommand};
+use crate::admin::table::{Table, Type};
+use crate::client::session_handle::SessionTarget;
+use crate::config::keys::{self, Adjustable, NotAdjustable};
+use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::net::Conn;
+use crate::upstream::{CloseReason, Pool};
+
+/// How often to look whether what is waited for has come about.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What came of a command.
+#[derive(Debug, Default)]
+pub struct CommandOutcome {
+    /// Its result.
+    pub table: Option<Table>,
+    /// What else there is to say, each with particulars.
+    pub notices: Vec<(String, Option<String>)>,
+}
+
+/// Does what `command` says. Cancel-safe: who stops waiting leaves what has been begun as it is.
+///
+/// # Errors
+/// What the guest is told.
+pub async fn execute(admin_state: &Arc<AdminState>, command: &Command) -> Result<CommandOutcome, ClientError> {
+    let shared = &admin_state.shared;
+    let registry = &shared.registry;
+    match command {
+        Command::Show(show) => {
+            return Ok(CommandOutcome { table: Some(show.table(admin_state).await), ..CommandOutcome::default() });
+        }
+        Command::Driver(name, true) => {
+            return Ok(CommandOutcome { table: Some(driver_table(name)), ..CommandOutcome::default() });
+        }
+        Command::Help => return Ok(help()),
+        Command::Pause(database) => {
+            let name = database.as_deref().map(str::as_bytes);
+            known(admin_state, database.as_deref())?;
+            registry.pauses.pause(name);
+            let pools = || registry.pools_of(name);
+            for pool in pools() {
+                pool.close_unused(CloseReason::Command);
+            }
+            until(pools, |pool| !pool.has_connections()).await;
+        }
+        Command::Resume(database) => {
+            known(admin_state, database.as_deref())?;
+            let name = database.as_deref().map(str::as_bytes);
+            if !registry.pauses.resume(name) {
+                let what = database.as_ref().map_or("nothing".to_owned(), |name| format!("database \"{name}\""));
+                let not = if database.is_some() { " is not" } else { " is" };
+                return Err(refused(format!("{what}{not} paused")));
+            }
+            for pool in registry.pools_of(name) {
+                pool.open_as_needed();
+            }
+        }
+        Command::Disable(database) => registry.pauses.disable(database.as_bytes(), true),
+        Command::Enable(database) => registry.pauses.disable(database.as_bytes(), false),
+        Command::Reconnect(database) => {
+            known(admin_state, database.as_deref())?;
+            let name = database.as_deref().map(str::as_bytes);
+            for pool in registry.pools_of(name) {
+                pool.reconnect();
+            }
+        }
+        Command::WaitClose(database) => {
+            known(admin_state, database.as_deref())?;
+            let name = database.as_deref().map(str::as_bytes);
+            until(|| registry.pools_of(name), |pool| !pool.has_conns_to_close()).await;
+        }
+        Command::Kill(database) => {
+            known(admin_state, database.as_deref())?;
+            let name = database.as_deref().map(str::as_bytes);
+            registry.pauses.pause(name);
+            let mine = |target: &SessionTarget| {
+                !matches!(target, SessionTarget::Console(_)) && name.is_none_or(|name| target.database() == name)
+            };
+            for session in shared.sessions.all().iter().filter(|session| mine(&session.target)) {
+                session.kill();
+            }
+            for pool in registry.pools_of(name) {
+                pool.close_unused(CloseReason::Command);
+            }
+        }
+        Command::KillClient(id) => match shared.sessions.all().iter().find(|session| session.id == *id) {
+            Some(session) => session.kill(),
+            None => {
+                return Err(refused(format!("there is no client {id}")).hint("SHOW CLIENTS lists ids."));
+            }
+        },
+        Command::Reload => return send_and_wait(admin_state, ServerCommand::Reload).await,
+        Command::Set(name, value) => {
+            let key = Adjustable::find(name).map_err(|why| not_adjustable(name, why))?;
+            return send_and_wait(admin_state, |answer| ServerCommand::Set(key, value.clone(), answer)).await;
+        }
+        Command::Shutdown(how) => admin_state.send_command(ServerCommand::Shutdown(*how)).await,
+        Command::TakenOver => admin_state.send_command(ServerCommand::TakenOver).await,
+        // The last is done where the connection is at hand.
+        Command::Driver(_, false) | Command::Empty | Command::TakeOver => {}
+    }
+    Ok(CommandOutcome::default())
+}
+
+/// The error for a setting that `SET` does not change.
+fn not_adjustable(name: &str, why: NotAdjustable) -> ClientError {
+    let fixed = |how: &str| {
+        let message = format!("parameter \"{name}\" cannot be changed {how}");
+        ClientError::error(ErrorSource::Client, sqlstate::CANT_CHANGE_RUNTIME_PARAM, message)
+    };
+    match why {
+        NotAdjustable::Unknown => {
+            let message = format!("unrecognized configuration parameter \"{name}\"");
+            let near = keys::nearest(name, keys::KEYS.iter().map(|key| key.name));
+            let hint = near.map_or("SHOW CONFIG lists them.".to_owned(), |near| format!("Did you mean \"{near}\"?"));
+            ClientError::error(ErrorSource::Client, sqlstate::UNDEFINED_OBJECT, message).hint(hint)
+        }
+        NotAdjustable::ByReload => fixed("at the console")
+            .hint("Change it where it is written (file, environment or flag), then RELOAD; SHOW CONFIG tells which are changeable here."),
+        NotAdjustable::ByRestart => fixed("without a restart"),
+    }
+}
+
+/// Gives the listeners to the process at the other end.
+///
+/// # Errors
+/// What it is told: its connection can't carry them, for example.
+pub async fn transfer_listeners(admin_state: &Arc<AdminState>, conn: &mut Conn) -> Result<CommandOutcome, ClientError> {
+    let (answer, answered) = oneshot::channel();
+    admin_state.send_command(ServerCommand::TakeOver(answer)).await;
+    let handover = answered.await.unwrap_or_else(|_| Err("the process is ending".to_owned())).map_err(refused)?;
+    let sent = handover.send(conn).await;
+    sent.map_err(|error| refused(format!("the listeners could not be handed over: {error}")))?;
+    let mut table = Table::new(&[("listener", Type::Text)]);
+    table.rows = handover.names().into_iter().map(|name| vec![name.into()]).collect();
+    Ok(CommandOutcome { table: Some(table), ..CommandOutcome::default() })
+}
+
+/// Has the server's own loop do something, and tells what came of it.
+async fn send_and_wait(
+    admin_state: &AdminState,
+    order: impl FnOnce(oneshot::Sender<Result<String, String>>) -> ServerCommand,
+) -> Result<CommandOutcome, ClientError> {
+    let (answer, answered) = oneshot::channel();
+    admin_state.send_command(order(answer)).await;
+    match answered.await.unwrap_or_else(|_| Err("the process is ending".to_owned())) {
+        Ok(changed) => Ok(CommandOutcome { notices: vec![(changed, None)], ..CommandOutcome::default() }),
+        Err(why) => {
+            let (message, hint) = why.split_once("\n  hint: ").map_or((why.as_str(), None), |(m, h)| (m, Some(h)));
+            let client_error = ClientError::error(ErrorSource::Client, sqlstate::CONFIG_FILE_ERROR, message);
+            Err(match hint {
+                Some(hint) => client_error.hint(hint),
+                None => client_error,
+            })
+        }
+    }
+}
+
+/// Waits until all pools are as they should be.
+async fn until(pools: impl Fn() -> Vec<Arc<Pool>>, fine: impl Fn(&Pool) -> bool) {
+    while !pools().iter().all(|pool| fine(pool)) {
+        sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// A database that nobody has asked for and no table names is a slip of the pen.
+fn known(admin_state: &AdminState, database: Option<&str>) -> Result<(), ClientError> {
+    let Some(name) = database else { return Ok(()) };
+    let registry = &admin_state.shared.registry;
+    let configured = registry.settings.load().databases.contains_key(name.as_bytes());
+    let switched = registry.pauses.of(name.as_bytes()) != crate::upstream::pause::DatabaseState::default();
+    let seen = registry.all_pool_stats().iter().any(|((database, _), _)| database == name.as_bytes());
+    if configured || seen || switched {
+        return Ok(());
+    }
+    let client_error =
+        ClientError::error(ErrorSource::Client, sqlstate::UNDEFINED_DATABASE, format!("no such database: \"{name}\""));
+    Err(client_error
+        .hint("SHOW DATABASES lists those that clients have asked for; quote names with capitals: \"Shop\"."))
+}
+
+fn refused(message: String) -> ClientError {
+    ClientError::error(ErrorSource::Client, sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+}
+
+/// The answer to `SHOW` of a setting that drivers ask for.
+pub(super) fn driver_table(name: &'static str) -> Table {
+    let value = DRIVERS.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value);
+    let mut table = Table::new(&[(name, Type::Text)]);
+    table.rows.push(vec![value.into()]);
+    table
+}
+
+fn help() -> CommandOutcome {
+    let verbs: Vec<_> = VERBS.iter().map(|verb| format!("\t{}", verb.replace("WHAT", &Show::list()))).collect();
+    CommandOutcome {
+        notices: vec![("Console usage".to_owned(), Some(format!("\n{}", verbs.join("\n"))))],
+        ..CommandOutcome::default()
+    }
+}

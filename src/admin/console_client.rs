@@ -1,0 +1,193 @@
+//! Speaking with a running pgferry at its console, from another process: `pgferry show`, `pgferry ctl`, and a process that
+//! replaces it.
+
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::time::Duration;
+
+use crate::config::{Listen, Settings};
+use crate::net::InheritedListener;
+use crate::net::takeover::receive;
+use crate::permission::{Attempt, describe};
+use crate::wire::{backend, frame, frontend, head};
+
+/// How long a login may take; what is asked then may take long (`WAIT_CLOSE`).
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest message: a table's row.
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
+
+/// A conversation.
+#[derive(Debug)]
+pub struct ConsoleClient {
+    socket: UnixStream,
+    input: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
+}
+
+/// What was answered.
+#[derive(Debug, Default)]
+pub struct ConsoleReply {
+    /// The columns' names, and whether they are numbers.
+    pub columns: Vec<(String, bool)>,
+    /// The rows.
+    pub rows: Vec<Vec<Option<String>>>,
+    /// What else was said.
+    pub notices: Vec<String>,
+    /// What was done.
+    pub tag: String,
+}
+
+impl ConsoleClient {
+    /// Speaks to the pgferry that listens as `settings` say; `None` where nobody listens.
+    ///
+    /// # Errors
+    /// When somebody does, and can't be spoken with.
+    pub fn connect(settings: &Settings) -> Result<Option<Self>, String> {
+        let mut any = false;
+        for listen in &settings.listen {
+            let address = match listen {
+                Listen::Dir(dir) => SocketAddr::from_pathname(dir.join(format!(".s.PGSQL.{}", settings.port))),
+                Listen::Abstract(name) => SocketAddr::from_abstract_name(format!("{name}/.s.PGSQL.{}", settings.port)),
+                Listen::Tcp(_) => continue,
+            };
+            any = true;
+            let connected = address.and_then(|address| UnixStream::connect_addr(&address));
+            match connected {
+                Ok(socket) => return Self::log_in(socket).map(Some),
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
+                Err(error) => return Err(describe(Attempt::Connect, listen, &error)),
+            }
+        }
+        if any { Ok(None) } else { Err("it can only be spoken with over a unix or abstract socket (listen)".into()) }
+    }
+
+    fn log_in(socket: UnixStream) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("the connection broke: {error}");
+        socket.set_read_timeout(Some(LOGIN_TIMEOUT)).map_err(failed)?;
+        let mut client = Self { socket, input: Vec::new(), descriptors: Vec::new() };
+        let mut hello = Vec::new();
+        frontend::put_startup(&mut hello, 0, [(&b"user"[..], &b"pgferry"[..]), (b"database", b"pgferry")]);
+        client.socket.write_all(&hello).map_err(failed)?;
+        client.answer().map_err(|why| {
+            format!("{why}\n  hint: pgferry's own user and root need no password, in its own container (admin_peer)")
+        })?;
+        client.socket.set_read_timeout(None).map_err(failed)?;
+        Ok(client)
+    }
+
+    /// Says something and waits for the answer.
+    ///
+    /// # Errors
+    /// The console's own, with its hint, or what broke the connection.
+    pub fn say(&mut self, text: &str) -> Result<ConsoleReply, String> {
+        let mut message = Vec::new();
+        frontend::put_query(&mut message, text.replace('\0', " ").as_bytes());
+        self.socket.write_all(&message).map_err(|error| format!("the connection broke: {error}"))?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<ConsoleReply, String> {
+        let mut answer = ConsoleReply::default();
+        let mut failed = None;
+        loop {
+            let Some((tag, body)) = self.message()? else {
+                // A farewell comes before the end.
+                return Err(failed.unwrap_or_else(|| "it closed the connection".into()));
+            };
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let field = |kind| backend::error_field(&body, kind).map(text);
+            match tag {
+                backend::ROW_DESCRIPTION => answer.columns = columns(&body),
+                backend::DATA_ROW => answer.rows.push(row(&body)),
+                backend::NOTICE => {
+                    let detail = field(b'D').map(|detail| format!("{detail}\n")).unwrap_or_default();
+                    answer.notices.push(format!("{}\n{detail}", field(b'M').unwrap_or_default()));
+                }
+                backend::COMMAND_COMPLETE => answer.tag = text(backend::command_tag(&body)),
+                backend::ERROR => {
+                    let hint = field(b'H').map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
+                    failed = Some(format!("{}{hint}", field(b'M').unwrap_or_default()));
+                }
+                backend::AUTHENTICATION if !body.starts_with(&[0; 4]) => {
+                    return Err("it wants a password".into());
+                }
+                backend::READY => return failed.map_or(Ok(answer), Err),
+                _ => {}
+            }
+        }
+    }
+
+    fn message(&mut self) -> Result<Option<(u8, Vec<u8>)>, String> {
+        loop {
+            let next = head(&self.input, MAX_MESSAGE_BYTES).map_err(|error| error.to_string())?;
+            if let Some(head) = next.filter(|head| self.input.len() >= head.size) {
+                let rest = self.input.split_off(head.size);
+                let message = std::mem::replace(&mut self.input, rest);
+                return Ok(Some((head.tag, message[frame::HEADER_BYTES..].to_vec())));
+            }
+            let mut bytes = [0; 16 * 1024];
+            match receive(&self.socket, &mut bytes, &mut self.descriptors) {
+                Ok(0) => return Ok(None),
+                Ok(n) => self.input.extend_from_slice(&bytes[..n]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(format!("the connection broke: {error}")),
+            }
+        }
+    }
+}
+
+pub(crate) fn columns(body: &[u8]) -> Vec<(String, bool)> {
+    let mut columns = Vec::new();
+    let mut rest = body.get(2..).unwrap_or_default();
+    while let Some((name, after)) = crate::wire::cstr(rest) {
+        let Some((fields, after)) = after.split_at_checked(18) else { break };
+        let oid = u32::from_be_bytes([fields[6], fields[7], fields[8], fields[9]]);
+        columns.push((String::from_utf8_lossy(name).into_owned(), oid != 25));
+        rest = after;
+    }
+    columns
+}
+
+pub(crate) fn row(body: &[u8]) -> Vec<Option<String>> {
+    let mut cells = Vec::new();
+    let mut rest = body.get(2..).unwrap_or_default();
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let length = i32::from_be_bytes(*length);
+        let Some((value, after)) = after.split_at_checked(usize::try_from(length).unwrap_or(0)) else { break };
+        cells.push((length >= 0).then(|| String::from_utf8_lossy(value).into_owned()));
+        rest = after;
+    }
+    cells
+}
+
+/// The process that this one replaces: it goes on as before until it is thanked.
+#[derive(Debug)]
+pub struct OldProcess {
+    client: ConsoleClient,
+}
+
+impl OldProcess {
+    /// Asks the process that listens as `settings` say for its listeners; `None` where nobody listens.
+    ///
+    /// # Errors
+    /// Why it does not give them.
+    pub fn ask(settings: &Settings) -> Result<Option<(Self, Vec<InheritedListener>)>, String> {
+        let Some(mut client) = ConsoleClient::connect(settings)? else { return Ok(None) };
+        let answer = client.say("TAKE_OVER")?;
+        let names: Vec<_> = answer.rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
+        let inherited = InheritedListener::from_process(&names, std::mem::take(&mut client.descriptors))?;
+        Ok(Some((Self { client }, inherited)))
+    }
+
+    /// Tells it that clients are taken here from now on.
+    pub fn acknowledge(mut self) {
+        // Whatever it does: clients are waiting.
+        let _ = self.client.socket.set_read_timeout(Some(LOGIN_TIMEOUT));
+        if let Err(error) = self.client.say("TAKEN_OVER") {
+            tracing::warn!("the process that was replaced could not be told: {error}");
+        }
+    }
+}

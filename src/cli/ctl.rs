@@ -1,0 +1,66 @@
+//! Speaking with a running pgferry: `show` and `ctl`.
+
+use std::io::IsTerminal as _;
+
+use pgferry::admin::console_client::ConsoleClient;
+use pgferry::admin::show::Show;
+use pgferry::admin::table;
+
+use super::options::Options;
+
+#[derive(clap::Args)]
+pub(super) struct ShowOptions {
+    #[command(flatten)]
+    pub options: Options,
+    /// Table: pools, clients, servers, databases, stats, ports, pins, config, …
+    #[arg(value_name = "WHAT", default_value = "pools")]
+    pub what: String,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct CtlOptions {
+    #[command(flatten)]
+    pub options: Options,
+    /// The command, in quotes or as words: PAUSE shop; RELOAD; SET log_level = debug; SHOW HELP lists them.
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
+    pub words: Vec<String>,
+    /// JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub(super) fn show(show: ShowOptions, before: Options) -> Result<(), String> {
+    if Show::find(&show.what.to_ascii_lowercase()).is_none() && !show.what.eq_ignore_ascii_case("help") {
+        let names = Show::ALL.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ");
+        return Err(format!("there is no \"{}\" to show\n  hint: there are {names}", show.what));
+    }
+    say(&show.options.or(before), &format!("SHOW {}", show.what), show.json)
+}
+
+pub(super) fn ctl(ctl: CtlOptions, before: Options) -> Result<(), String> {
+    say(&ctl.options.or(before), &ctl.words.join(" "), ctl.json)
+}
+
+fn say(options: &Options, text: &str, json: bool) -> Result<(), String> {
+    let settings = options.for_talk().map_err(|error| error.to_string())?;
+    let places = || settings.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let talk = ConsoleClient::connect(&settings)?;
+    let mut talk = talk.ok_or_else(|| format!("no pgferry listens at {} (--listen, --port)", places()))?;
+    let answer = talk.say(text)?;
+    for notice in &answer.notices {
+        eprint!("{notice}");
+    }
+    if json {
+        print!("{}", table::json(&answer.columns, &answer.rows));
+    } else if answer.columns.is_empty() {
+        if std::io::stdout().is_terminal() || answer.notices.is_empty() {
+            println!("{}", answer.tag);
+        }
+    } else {
+        print!("{}", table::aligned(&answer.columns, &answer.rows));
+    }
+    Ok(())
+}

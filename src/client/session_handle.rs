@@ -1,0 +1,288 @@
+//! How others reach one session: to cancel its query, to end it, to see what it does.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::cancel::CancelKey;
+use crate::config::CONSOLE;
+use crate::net::{Peer, Stream};
+use crate::track::{ClientState, Pins, ServerParams};
+use crate::upstream::Pool;
+use crate::upstream::server_conn::{BackendKey, CancelGate};
+use crate::wake::Wake;
+
+/// What a session is doing.
+#[derive(Debug)]
+pub(super) enum SessionPhase {
+    /// Nothing that could be cancelled.
+    Idle,
+    /// It waits for a connection.
+    Waiting,
+    /// Its connection is being prepared; a cancel request must not hit that work.
+    Preparing,
+    /// Its query runs there.
+    Running(Arc<BackendKey>, Arc<CancelGate>),
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub phase: SessionPhase,
+    /// A cancel request came that has not been acted upon.
+    pub cancelled: bool,
+    /// When it last began to wait, or its query to run: milliseconds after it came, and one.
+    requested: Option<NonZeroU32>,
+    /// The reported settings that it was told.
+    view: ServerParams,
+    /// How many prepared statements it has.
+    names: u32,
+}
+
+/// Whose a session is. What is seldom is boxed: every client has one of these.
+#[derive(Clone, Debug)]
+pub enum SessionTarget {
+    /// Its connections come from a pool.
+    Pool(Arc<Pool>),
+    /// It has a connection of its own, replication: its database and role.
+    Dedicated(Box<(Vec<u8>, Vec<u8>)>),
+    /// It speaks with pgferry itself, as this user.
+    Console(Box<Vec<u8>>),
+}
+
+impl SessionTarget {
+    /// Whether it is a replication connection.
+    #[must_use]
+    pub fn is_replication(&self) -> bool {
+        matches!(self, Self::Dedicated(_))
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn database(&self) -> &[u8] {
+        match self {
+            Self::Pool(pool) => &pool.key.database,
+            Self::Dedicated(own) => &own.0,
+            Self::Console(_) => CONSOLE[0].as_bytes(),
+        }
+    }
+
+    /// The role.
+    #[must_use]
+    pub fn user(&self) -> &[u8] {
+        match self {
+            Self::Pool(pool) => &pool.key.user,
+            Self::Dedicated(own) => &own.1,
+            Self::Console(user) => user,
+        }
+    }
+}
+
+/// The ends of a client's connection.
+#[derive(Clone, Debug)]
+pub struct ClientAddrs {
+    /// The client.
+    pub peer: Peer,
+    /// Our end, if it is a TCP address.
+    pub local: Option<SocketAddr>,
+    /// How it is encrypted, if it is.
+    pub tls: Option<String>,
+}
+
+/// What a session does, for those who watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// Nothing.
+    Idle,
+    /// It waits for a connection.
+    Waiting,
+    /// Its request is being worked on.
+    Active,
+}
+
+/// A session as it was at one moment, for those who watch.
+#[derive(Clone, Debug)]
+pub struct SessionSnapshot {
+    /// What it does.
+    pub activity: Activity,
+    /// When it last asked for something.
+    pub requested: Option<Instant>,
+    /// Its `application_name`.
+    pub application_name: String,
+    /// How many prepared statements it has.
+    pub prepared: usize,
+}
+
+/// How others reach a session.
+#[derive(Debug)]
+pub struct SessionHandle {
+    /// A number of its own, for logs and for the books of its connections.
+    pub id: u64,
+    /// The pid it was given.
+    pub pid: i32,
+    /// Its secret.
+    pub secret: CancelKey,
+    /// Wakes it to look at the process's phase, at cancel requests, and whether it is to end.
+    pub wake: Wake,
+    /// Whose it is.
+    pub target: SessionTarget,
+    /// When it came.
+    pub connected_at: Instant,
+    killed: AtomicBool,
+    /// Why it keeps its connection.
+    pins: AtomicU16,
+    /// Somebody wants to know its ends.
+    addrs_requested: AtomicBool,
+    addrs: OnceLock<Box<ClientAddrs>>,
+    state: Mutex<State>,
+}
+
+impl SessionHandle {
+    /// That of an idle session, which was told `view`.
+    pub(super) fn new(
+        id: u64,
+        pid: i32,
+        secret: CancelKey,
+        target: SessionTarget,
+        connected_at: Instant,
+        view: ServerParams,
+    ) -> Self {
+        let state = State { phase: SessionPhase::Idle, cancelled: false, requested: None, view, names: 0 };
+        Self {
+            id,
+            pid,
+            secret,
+            wake: Wake::default(),
+            target,
+            connected_at,
+            killed: AtomicBool::new(false),
+            pins: AtomicU16::new(0),
+            addrs_requested: AtomicBool::new(false),
+            addrs: OnceLock::new(),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// The session has nothing that could be cancelled; its books are `client` by now.
+    pub fn set_idle(&self, client: &ClientState) {
+        let mut state = self.state();
+        state.phase = SessionPhase::Idle;
+        state.cancelled = false;
+        state.names = u32::try_from(client.names.len()).unwrap_or(u32::MAX);
+        if !state.view.is(&client.view) {
+            state.view = client.view.clone();
+        }
+    }
+
+    /// The session has nothing that could be cancelled.
+    pub fn set_done(&self) {
+        let mut state = self.state();
+        state.phase = SessionPhase::Idle;
+        state.cancelled = false;
+    }
+
+    /// The session waits for a connection since `since`.
+    pub fn set_waiting(&self, since: Instant) {
+        let mut state = self.state();
+        state.phase = SessionPhase::Waiting;
+        state.cancelled = false;
+        state.requested = self.after(since);
+    }
+
+    /// The session's connection is being prepared. A request that comes meanwhile is kept.
+    pub fn set_preparing(&self) {
+        self.state().phase = SessionPhase::Preparing;
+    }
+
+    /// The session's query runs since `since`. Says whether a cancel request came before that is now due.
+    #[must_use]
+    pub fn set_running(&self, key: &Arc<BackendKey>, gate: &Arc<CancelGate>, since: Instant) -> bool {
+        let mut state = self.state();
+        state.phase = SessionPhase::Running(Arc::clone(key), Arc::clone(gate));
+        state.requested = self.after(since);
+        std::mem::take(&mut state.cancelled)
+    }
+
+    /// How long after it came `moment` is.
+    fn after(&self, moment: Instant) -> Option<NonZeroU32> {
+        let milliseconds = moment.saturating_duration_since(self.connected_at).as_millis();
+        NonZeroU32::new(u32::try_from(milliseconds).unwrap_or(u32::MAX).saturating_add(1))
+    }
+
+    /// Whether a cancel request came while the session waited.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.state().cancelled
+    }
+
+    /// Ends the session, whatever it is doing.
+    pub fn kill(&self) {
+        self.killed.store(true, Ordering::SeqCst);
+        self.wake.wake();
+    }
+
+    /// Whether somebody has ended it.
+    #[must_use]
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
+    }
+
+    /// Notes why it keeps its connection.
+    pub fn set_pins(&self, pins: Pins) {
+        self.pins.store(pins.bits(), Ordering::Relaxed);
+    }
+
+    /// Why it keeps its connection.
+    #[must_use]
+    pub fn pins(&self) -> Pins {
+        Pins::from_bits(self.pins.load(Ordering::Relaxed))
+    }
+
+    /// Asks it for the ends of its connection.
+    pub(super) fn request_addrs(&self) {
+        self.addrs_requested.store(true, Ordering::SeqCst);
+        self.wake.wake();
+    }
+
+    /// Says what the ends of its connection are, if anybody has asked: nobody does while it is short.
+    pub fn publish_addrs(&self, stream: &Stream) {
+        if !self.addrs_requested.load(Ordering::Relaxed) || self.addrs.get().is_some() {
+            return;
+        }
+        if let Ok(peer) = stream.peer() {
+            let tls = stream.tls().map(crate::net::tls::TlsSession::describe);
+            // Nobody else sets it.
+            let _ = self.addrs.set(Box::new(ClientAddrs { peer, local: stream.local(), tls }));
+        }
+    }
+
+    /// The ends of its connection, once it has said so.
+    #[must_use]
+    pub fn addrs(&self) -> Option<&ClientAddrs> {
+        self.addrs.get().map(|addrs| &**addrs)
+    }
+
+    /// What it does.
+    #[must_use]
+    pub fn snapshot(&self) -> SessionSnapshot {
+        let state = self.state();
+        let application_name = state.view.get(b"application_name").unwrap_or_default();
+        SessionSnapshot {
+            activity: match state.phase {
+                SessionPhase::Idle => Activity::Idle,
+                SessionPhase::Waiting => Activity::Waiting,
+                SessionPhase::Preparing | SessionPhase::Running(..) => Activity::Active,
+            },
+            requested: state
+                .requested
+                .map(|after| self.connected_at + Duration::from_millis(u64::from(after.get() - 1))),
+            application_name: String::from_utf8_lossy(application_name).into_owned(),
+            prepared: state.names as usize,
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,120 @@
+//! Who wants to come in, as its startup packet says. Programs that connect all the time send the same packet each time: what
+//! was made of the last ones is remembered.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::login;
+use crate::track::RequestedParams;
+use crate::upstream::PoolKey;
+use crate::wire::Startup;
+
+/// How many packets are remembered, and how long they may be.
+const MAX_ENTRIES: usize = 8;
+const MAX_PACKET_BYTES: usize = 1024;
+
+/// What a startup packet says, taken apart.
+#[derive(Debug)]
+pub struct ParsedStartup {
+    /// The packet.
+    pub startup: Startup,
+    /// Whose connections it needs, unless the settings say that it is to be somebody else upstream.
+    pub key: PoolKey,
+    /// What it asks for that follows it from connection to connection.
+    pub wanted: RequestedParams,
+    /// Whether it asks for replication; `None` when that can't be told.
+    pub replication: Option<bool>,
+    /// Whether it wants to speak with pgferry itself.
+    pub console: bool,
+}
+
+impl ParsedStartup {
+    /// Takes a packet apart.
+    #[must_use]
+    pub fn new(startup: Startup) -> Self {
+        let user = startup.get("user").unwrap_or_default().to_vec();
+        let database = startup.get("database").map_or_else(|| user.clone(), <[u8]>::to_vec);
+        let (wanted, extra) = RequestedParams::split(&startup);
+        let replication = login::asks_for_replication(&startup);
+        let console = login::is_console(&startup);
+        Self { startup, key: PoolKey { database, user, extra }, wanted, replication, console }
+    }
+
+    /// Who it says to be.
+    #[must_use]
+    pub fn user(&self) -> &[u8] {
+        &self.key.user
+    }
+
+    /// The database it wants.
+    #[must_use]
+    pub fn database(&self) -> &[u8] {
+        &self.key.database
+    }
+}
+
+/// A packet, and what was made of it.
+type CachedStartup = (Box<[u8]>, Arc<ParsedStartup>);
+
+/// Those who came last, by their packets.
+#[derive(Debug, Default)]
+pub struct StartupCache {
+    /// The latest last.
+    known: Mutex<VecDeque<CachedStartup>>,
+}
+
+impl StartupCache {
+    /// What was made of this very packet before.
+    #[must_use]
+    pub fn find(&self, packet: &[u8]) -> Option<Arc<ParsedStartup>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().rev().find(|(seen, _)| **seen == *packet).map(|(_, parsed_startup)| Arc::clone(parsed_startup))
+    }
+
+    /// Remembers what was made of a packet.
+    pub fn remember(&self, packet: &[u8], parsed_startup: &Arc<ParsedStartup>) {
+        if packet.len() > MAX_PACKET_BYTES {
+            return;
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MAX_ENTRIES {
+            known.pop_front();
+        }
+        known.push_back((packet.into(), Arc::clone(parsed_startup)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed_startup(user: &'static str) -> Arc<ParsedStartup> {
+        let params = vec![("user".into(), user.into())];
+        Arc::new(ParsedStartup::new(Startup { params, ..Startup::default() }))
+    }
+
+    #[test]
+    fn the_database_is_the_users_name_if_none_is_given() {
+        let one = parsed_startup("me");
+        assert_eq!((one.user(), one.database()), (&b"me"[..], &b"me"[..]));
+        assert_eq!((one.replication, one.console), (Some(false), false));
+    }
+
+    #[test]
+    fn the_last_few_are_remembered_by_all_their_bytes() {
+        let startup_cache = StartupCache::default();
+        let first = parsed_startup("me");
+        startup_cache.remember(b"me", &first);
+        assert!(Arc::ptr_eq(&startup_cache.find(b"me").expect("seen"), &first));
+        for stranger in [&b"m"[..], b"me\0", b"ME", b""] {
+            assert!(startup_cache.find(stranger).is_none(), "{stranger:?}");
+        }
+        for n in 0..MAX_ENTRIES {
+            startup_cache.remember(n.to_string().as_bytes(), &parsed_startup("you"));
+        }
+        assert!(startup_cache.find(b"me").is_none(), "others have come since");
+        assert!(startup_cache.find(b"0").is_some());
+        startup_cache.remember(&[b'x'; MAX_PACKET_BYTES + 1], &first);
+        assert!(startup_cache.find(&[b'x'; MAX_PACKET_BYTES + 1]).is_none(), "too long");
+    }
+}

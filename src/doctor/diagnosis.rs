@@ -1,0 +1,312 @@
+//! What the facts mean, and what would help.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::facts::{Facts, Upstream};
+use super::kernel::Kernel;
+use super::sysctl_advice::{self, sysctl};
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// Good to know.
+    Info,
+    /// It may hurt soon.
+    Warn,
+    /// It hurts.
+    Crit,
+}
+
+/// One thing that was found out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub level: Level,
+    /// What it is about.
+    pub topic: String,
+    /// What it is.
+    pub text: String,
+    /// What would help, each with its risk.
+    pub advice: Vec<String>,
+}
+
+pub(super) fn finding(level: Level, topic: impl Into<String>, text: impl Into<String>) -> Finding {
+    Finding { level, topic: topic.into(), text: text.into(), advice: Vec::new() }
+}
+
+impl Finding {
+    pub(super) fn advise(mut self, advice: impl Into<String>) -> Self {
+        self.advice.push(advice.into());
+        self
+    }
+}
+
+/// What the facts mean.
+#[must_use]
+pub fn diagnose(facts: &Facts) -> Vec<Finding> {
+    let mut all = Vec::new();
+    for upstream in &facts.upstreams {
+        all.push(ports(facts, upstream));
+        all.extend(rate(&facts.kernel, upstream));
+        all.extend(bypass(upstream));
+        all.extend(server(facts, upstream));
+    }
+    all.extend(pgferry(facts));
+    all.extend(sysctl_advice::diagnose(facts));
+    all.extend(host(facts));
+    all
+}
+
+/// How many of the ports toward an address are held.
+fn ports(facts: &Facts, upstream: &Upstream) -> Finding {
+    let kernel = &facts.kernel;
+    let topic = format!("ports {}", upstream.address.map_or_else(|| upstream.name.clone(), |at| at.to_string()));
+    if let Some(why) = &upstream.unresolved {
+        let level = if upstream.name.starts_with('/') { Level::Ok } else { Level::Crit };
+        return finding(level, topic, why.clone());
+    }
+    let (total, held) = (kernel.ports().max(1), upstream.held);
+    let share = held * 100 / total;
+    let refused = matches!(&upstream.server, Some(Err(error)) if error.contains("Cannot assign requested address"));
+    let mut text = format!("{share} % of {total} ports held: {held}");
+    for (name, count) in &upstream.states {
+        let _ = write!(text, ", {name} {count}");
+    }
+    let level = match share {
+        _ if refused => Level::Crit,
+        50.. => Level::Crit,
+        40.. => Level::Warn,
+        25.. => Level::Info,
+        _ => Level::Ok,
+    };
+    if refused || share >= 95 {
+        text.push_str("; new connections fail: Cannot assign requested address (EADDRNOTAVAIL)");
+    } else if share >= 50 {
+        text.push_str("; above half of them connecting takes a hundred times as long, at the end of them it fails");
+    }
+    let found = finding(level, topic, text);
+    if level < Level::Warn {
+        return found;
+    }
+    let reuse = if kernel.reuses(upstream.is_local) {
+        None
+    } else {
+        Some(sysctl(
+            facts,
+            "net.ipv4.tcp_tw_reuse=1",
+            "ports in TIME_WAIT are used again after a second; safe with timestamps on both sides",
+            false,
+        ))
+    };
+    let wider = sysctl(
+        facts,
+        "net.ipv4.ip_local_port_range=\"15000 65000\"",
+        "reserve the ports of listeners in it (net.ipv4.ip_local_reserved_ports) first",
+        true,
+    );
+    let found =
+        found.advise("let programs connect through pgferry: it needs no port per connection (no risk to others)");
+    reuse.into_iter().fold(found, Finding::advise).advise(wider)
+}
+
+/// How many direct connections a second last.
+fn rate(kernel: &Kernel, upstream: &Upstream) -> Option<Finding> {
+    upstream.address?;
+    let (ports, seconds) = (kernel.ports(), kernel.time_wait_seconds());
+    let topic = format!("rate {}", upstream.name);
+    let mut text = if kernel.reuses(upstream.is_local) {
+        format!("direct connections: about {ports}/s, since ports are used again after a second")
+    } else {
+        format!(
+            "direct connections: slow from about {}/s on, failing from {}/s on ({ports} ports, {seconds} s of TIME_WAIT each)",
+            ports / 2 / seconds,
+            ports / seconds
+        )
+    };
+    text.push_str("; through pgferry: no such limit");
+    let mut level = Level::Info;
+    if let Some(churn) = upstream.churn {
+        let _ = write!(text, "; now: {churn:.0} a second end in TIME_WAIT");
+        let limit = u32::try_from(ports / 2 / seconds).map_or(f64::MAX, f64::from);
+        if churn >= limit && !kernel.reuses(upstream.is_local) {
+            level = Level::Warn;
+        }
+    }
+    Some(finding(level, topic, text))
+}
+
+/// Who connects without pgferry.
+fn bypass(upstream: &Upstream) -> Option<Finding> {
+    let address = upstream.address?;
+    let (ours, others): (Vec<_>, Vec<_>) = upstream.holders.iter().partition(|holder| holder.name == "pgferry");
+    let count = |holders: &[&super::processes::Holder]| holders.iter().map(|holder| holder.connections).sum::<usize>();
+    if ours.is_empty() && others.is_empty() {
+        return None;
+    }
+    let names: Vec<_> = others
+        .iter()
+        .take(5)
+        .map(|holder| format!("{} (pid {}): {}", holder.name, holder.pid, holder.connections))
+        .collect();
+    let mut text = format!("connections: {} by pgferry, {} by others", count(&ours), count(&others));
+    if !names.is_empty() {
+        let _ = write!(text, ": {}", names.join(", "));
+    }
+    Some(finding(Level::Info, format!("processes {address}"), text))
+}
+
+/// What the server allows.
+fn server(facts: &Facts, upstream: &Upstream) -> Vec<Finding> {
+    let topic = format!("server {}", upstream.name);
+    let said = match &upstream.server {
+        None => return Vec::new(),
+        Some(Err(error)) => {
+            let level = if error.contains("names no user") { Level::Info } else { Level::Warn };
+            return vec![finding(level, topic, format!("not asked: {error}"))];
+        }
+        Some(Ok(said)) => said,
+    };
+    let free = said.max_connections - said.reserved;
+    let mut limit = free;
+    let mut text = format!(
+        "PostgreSQL {}, {}; {:.1} ms to connect, {:.1} ms a round trip; {} of {free} connections in use ({} reserved)",
+        said.version,
+        said.tls.as_deref().unwrap_or("not encrypted"),
+        said.connect_ms,
+        said.round_trip_ms,
+        said.connected,
+        said.reserved
+    );
+    if said.role_limit >= 0 {
+        let _ = write!(text, ", {} for this role (CONNECTION LIMIT)", said.role_limit);
+        limit = limit.min(said.role_limit);
+    }
+    let mut all = Vec::new();
+    let mut level = Level::Ok;
+    let size = i64::try_from(facts.pool.pool_size).unwrap_or(i64::MAX).max(1);
+    let fit = limit / size;
+    let _ = write!(text, "; {fit} sidecars with pool_size = {size} fit");
+    if fit == 0 {
+        level = Level::Warn;
+    }
+    let idle = said.idle_session_timeout_ms / 1000;
+    let ours = i64::try_from(facts.pool.idle_timeout_s).ok().filter(|ours| *ours > 0).unwrap_or(i64::MAX);
+    if idle > 0 && idle < ours {
+        let why = format!("idle_session_timeout is {idle} s: the server closes idle connections before pgferry does");
+        let advice =
+            format!("set server_idle_timeout = \"{}s\" in pgferry's configuration (no risk)", (idle * 9 / 10).max(1));
+        all.push(finding(Level::Warn, topic.clone(), why).advise(advice));
+    }
+    if said.connected * 10 >= free * 9 {
+        level = level.max(Level::Warn);
+        text.push_str("; it is nearly full");
+    }
+    all.insert(0, finding(level, topic, text));
+    all
+}
+
+/// The pgferry that is configured here.
+fn pgferry(facts: &Facts) -> Vec<Finding> {
+    let Some(pgferry) = &facts.pgferry else { return Vec::new() };
+    let mut all = Vec::new();
+    for listener in &pgferry.listeners {
+        let topic = format!("listener {}", listener.at);
+        all.push(match (&listener.denied, listener.alive) {
+            (Some(why), _) => finding(Level::Crit, topic, why.clone()),
+            (None, true) => finding(Level::Ok, topic, "answers"),
+            (None, false) => finding(Level::Warn, topic, "nobody answers").advise("start pgferry, or see its log"),
+        });
+    }
+    if let Some(measured) = &pgferry.measured {
+        let show = |outcome: &Result<(f64, f64), String>| match outcome {
+            Ok((half, most)) => format!("p50 {half:.2} ms, p99 {most:.2} ms"),
+            Err(error) => format!("not measured: {error}"),
+        };
+        let text = format!(
+            "connect, log in, first row: through pgferry {}; directly {}",
+            show(&measured.pgferry),
+            show(&measured.direct)
+        );
+        let level = if measured.pgferry.is_ok() { Level::Info } else { Level::Warn };
+        all.push(finding(level, "latency", text));
+    }
+    all
+}
+
+/// What else there is on this host.
+fn host(facts: &Facts) -> Vec<Finding> {
+    let kernel = &facts.kernel;
+    let mut all = Vec::new();
+    if !facts.listeners_in_range.is_empty() {
+        let ports: Vec<_> = facts.listeners_in_range.iter().take(10).map(u16::to_string).collect();
+        all.push(
+            finding(
+                Level::Info,
+                "listeners",
+                format!(
+                    "listen inside the ephemeral range, where a connection may take their port while they are down: {}",
+                    ports.join(", ")
+                ),
+            )
+            .advise(sysctl(
+                facts,
+                &format!("net.ipv4.ip_local_reserved_ports={}", ports.join(",")),
+                "those ports are then never given out",
+                false,
+            )),
+        );
+    }
+    if let (Some(count), Some(max)) = (kernel.conntrack_count, kernel.conntrack_max) {
+        let share = count * 100 / max.max(1);
+        let level = if share >= 80 { Level::Warn } else { Level::Ok };
+        all.push(finding(
+            level,
+            "conntrack",
+            format!("{share} % of {max} entries: {count}; a closed connection stays in it for two minutes"),
+        ));
+    }
+    if let Some(backlog) = kernel.somaxconn.as_ref().and_then(|text| text.parse::<u64>().ok()) {
+        let found = finding(
+            if backlog < 1024 { Level::Warn } else { Level::Ok },
+            "net.core.somaxconn",
+            format!(
+                "= {backlog}: so many clients may wait to be accepted; more than that fail at once on a unix socket"
+            ),
+        );
+        all.push(if backlog < 1024 {
+            found.advise(sysctl(facts, "net.core.somaxconn=4096", "it is the default since Linux 5.4", false))
+        } else {
+            found
+        });
+    }
+    if let Some((soft, hard)) = facts.open_files {
+        let level = if hard < 4096 { Level::Warn } else { Level::Ok };
+        let text = format!("{soft}, may be raised to {hard}: pgferry does so; a client needs one, a connection two");
+        all.push(finding(level, "open files", text));
+    }
+    let mib = |bytes: u64| format!("{} MiB of memory", bytes >> 20);
+    let limits: Vec<_> = facts
+        .container
+        .0
+        .map(mib)
+        .into_iter()
+        .chain(facts.container.1.map(|pids| format!("{pids} processes")))
+        .collect();
+    if !limits.is_empty() {
+        all.push(finding(Level::Info, "container", format!("limited to {}", limits.join(", "))));
+    }
+    let place = match (kernel.is_host_namespace, facts.in_kubernetes) {
+        (Some(false), _) => "a network namespace of its own: all of this is about it alone",
+        (Some(true), true) => "the first process's network namespace: in a pod with hostNetwork that is the node's",
+        (Some(true), false) => "the host's network namespace",
+        (None, _) => "a network namespace that can't be told from the host's",
+    };
+    let waiting = kernel.time_wait.map_or_else(String::new, |count| format!("; {count} sockets in TIME_WAIT in all"));
+    all.push(finding(Level::Info, "host", format!("Linux {}, {place}{waiting}", kernel.release)));
+    all
+}

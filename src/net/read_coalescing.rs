@@ -1,0 +1,435 @@
+//! Waiting for more at once, where much comes in small pieces.
+//!
+//! A server that sends a long result sends a piece whenever its buffer of 8 kB is full. Whoever reads each of them is woken
+//! for each, and so is whoever it is passed on to: most of what that takes is going to sleep and waking up, for the server
+//! too. So what comes is left in the kernel until it is worth it (`SO_RCVLOWAT`), but no longer than a moment.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use nix::sys::resource::{UsageWho, getrusage};
+use tokio::time::Instant;
+
+use super::conn::Conn;
+use super::timer::Timer;
+
+/// After how much it is looked at how it comes; the first look starts the count.
+const SAMPLE_BYTES: usize = 512 << 10;
+
+/// It comes in small pieces if the process goes to sleep for less than this each time. A server that is faster sends more
+/// while it is read, so that nobody goes to sleep, and waiting would cost it time.
+const SMALL_READ_BYTES: usize = 32 << 10;
+
+/// How much may be waited for, the most first.
+const BATCH_BYTES: [u32; 2] = [128 << 10, 64 << 10];
+
+/// How many portions of a size have come before one is waited for. What is waited for in vain at the end is little of the
+/// time that those took.
+const MIN_BATCHES: usize = 24;
+
+/// For how long a portion is waited for at most. If it takes longer than was to be expected, what is there is taken.
+const MAX_WAIT: Duration = Duration::from_millis(2);
+
+/// For how long one is waited for at least, since all take turns.
+const MIN_WAIT: Duration = Duration::from_micros(200);
+
+/// After how much it is looked at anew whether portions are worth it.
+const RESAMPLE_BYTES: usize = 128 << 20;
+
+/// How one connection is read, which may be by larger portions.
+#[derive(Debug, Default)]
+pub struct ReadCoalescer {
+    /// What has come since the server began.
+    came: usize,
+    /// What there was to see.
+    seen: Option<Box<Seen>>,
+    /// The kernel may have kept quiet about something: before 4.18 it did when the portion became smaller.
+    unsure: bool,
+}
+
+/// How it comes.
+#[derive(Debug)]
+struct Seen {
+    since: Instant,
+    /// What had come by then.
+    from: usize,
+    /// How often the process had gone to sleep by then.
+    wakeups: usize,
+    /// When what has come is that much, it is looked at again.
+    again: usize,
+    /// What is waited for.
+    batch: Option<BatchWait>,
+}
+
+/// What is waited for.
+#[derive(Debug)]
+struct BatchWait {
+    size: u32,
+    patience: Duration,
+    timer: Timer,
+    /// The timer runs.
+    waits: bool,
+    /// The kernel waits for it. It does not after it was waited for in vain, until something comes.
+    held: bool,
+    /// What has come since it was waited for in vain.
+    came: usize,
+}
+
+impl ReadCoalescer {
+    /// As [`Conn::poll_fill`] of `conn`, which is always the same.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, conn: &mut Conn) -> Poll<io::Result<usize>> {
+        self.poll_fill_by(cx, conn, wakeups)
+    }
+
+    /// The same, by what `naps` says of how often the process has gone to sleep.
+    fn poll_fill_by(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: &mut Conn,
+        wakeups: impl Fn() -> usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let filled = match conn.poll_fill(cx) {
+                Poll::Pending if std::mem::take(&mut self.unsure) => conn.take_arrived(),
+                Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+                Poll::Ready(filled) => filled,
+            };
+            match filled {
+                Ok(n) => {
+                    self.came(n, conn, wakeups);
+                    return Poll::Ready(Ok(n));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_patience(cx, conn)),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Has what follows passed on as it comes: the server has said what there was to say.
+    pub fn end(&mut self, conn: &Conn) {
+        self.came = 0;
+        let batch = self.seen.take().and_then(|seen| seen.batch);
+        if batch.is_some_and(|batch| batch.held) {
+            self.release(conn);
+        }
+    }
+
+    /// Has the kernel tell of all that comes.
+    fn release(&mut self, conn: &Conn) {
+        // What it took before it takes again.
+        self.unsure = conn.stream().set_low_water(1).is_ok();
+    }
+
+    fn came(&mut self, n: usize, conn: &Conn, wakeups: impl Fn() -> usize) {
+        self.came += n;
+        let again = match &mut self.seen {
+            Some(seen) => {
+                seen.came(n, conn);
+                seen.again
+            }
+            None => SAMPLE_BYTES,
+        };
+        if self.came >= again {
+            self.look(conn, wakeups());
+        }
+    }
+
+    fn look(&mut self, conn: &Conn, wakeups: usize) {
+        let Some(seen) = &mut self.seen else {
+            self.seen = Some(Box::new(Seen::new(self.came, wakeups)));
+            return;
+        };
+        seen.again = self.came + SAMPLE_BYTES;
+        if seen.batch.is_some() && self.came - seen.from >= RESAMPLE_BYTES {
+            self.end(conn);
+            return;
+        }
+        if self.came < least() * MIN_BATCHES {
+            return;
+        }
+        match seen.affordable(self.came, wakeups) {
+            Some((size, patience)) => seen.wait_for(size, patience, conn),
+            None if seen.batch.is_none() => **seen = Seen::new(self.came, wakeups),
+            None => {}
+        }
+    }
+
+    /// Nothing is there, or too little: ready when it is to be looked at again.
+    fn poll_patience(&mut self, cx: &mut Context<'_>, conn: &Conn) -> Poll<()> {
+        let batch = self.seen.as_mut().and_then(|seen| seen.batch.as_mut());
+        let Some(batch) = batch.filter(|batch| batch.held) else { return Poll::Pending };
+        // Without a timer it is not waited at all.
+        let _gone_off_or_broken = ready!(batch.poll_patience(cx));
+        if batch.came >= batch.size as usize {
+            // The server, or who is before it, has paused; it may go on as it was.
+            (batch.held, batch.came) = (false, 0);
+            self.release(conn);
+        } else {
+            self.end(conn);
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Seen {
+    fn new(from: usize, wakeups: usize) -> Self {
+        Self { since: Instant::now(), from, wakeups, again: from + SAMPLE_BYTES, batch: None }
+    }
+
+    fn came(&mut self, n: usize, conn: &Conn) {
+        if let Some(batch) = &mut self.batch {
+            batch.waits = false;
+            batch.came += n;
+            batch.held = batch.held || conn.stream().set_low_water(batch.size).is_ok();
+        }
+    }
+
+    /// The largest portion that may be waited for, `came` having come and the process having slept so often, and for how
+    /// long: half as long again as it should take.
+    fn affordable(&self, came: usize, wakeups: usize) -> Option<(u32, Duration)> {
+        let took = self.since.elapsed();
+        let lately = came - self.from;
+        let worth =
+            self.batch.is_some() || wakeups.saturating_sub(self.wakeups).saturating_mul(SMALL_READ_BYTES) >= lately;
+        BATCH_BYTES.into_iter().filter(|_| worth).find_map(|size| {
+            let portions = u32::try_from(lately / size as usize).unwrap_or(u32::MAX);
+            let patience = took.checked_div(portions)? * 3 / 2;
+            let affordable = came >= size as usize * MIN_BATCHES && patience <= MAX_WAIT;
+            affordable.then_some((size, patience.max(MIN_WAIT)))
+        })
+    }
+
+    /// Has the kernel wait for portions of `size`, if it can.
+    fn wait_for(&mut self, size: u32, patience: Duration, conn: &Conn) {
+        if let Some(batch) = &mut self.batch {
+            if batch.size != size && conn.stream().set_low_water(size).is_ok() {
+                (batch.size, batch.held) = (size, true);
+            }
+            batch.patience = patience;
+        } else if conn.stream().is_tcp()
+            && let Ok(timer) = Timer::new()
+            && conn.stream().set_low_water(size).is_ok()
+        {
+            self.batch = Some(BatchWait { size, patience, timer, waits: false, held: true, came: 0 });
+        }
+    }
+}
+
+impl BatchWait {
+    /// Waits as long as there is patience.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.waits {
+            self.timer.set(self.patience)?;
+            self.waits = true;
+        }
+        self.timer.poll_gone_off(cx)
+    }
+}
+
+/// The smallest portion.
+fn least() -> usize {
+    BATCH_BYTES[BATCH_BYTES.len() - 1] as usize
+}
+
+/// How often this process has gone to sleep.
+fn wakeups() -> usize {
+    let usage = getrusage(UsageWho::RUSAGE_SELF);
+    usage.ok().and_then(|usage| usage.voluntary_context_switches().try_into().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Write;
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::task::Waker;
+
+    use rustix::io::ioctl_fionread;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::net::{BufferPool, Stream};
+
+    /// What PostgreSQL sends at a time.
+    const PIECE: usize = 8 << 10;
+    const LEAST: usize = BATCH_BYTES[1] as usize;
+    const MOST: usize = BATCH_BYTES[0] as usize;
+    /// How long it takes for a piece to come, where the least portion may be waited for in 1.2 ms and the largest may not.
+    const SLOWLY: Duration = Duration::from_micros(100);
+
+    /// A connection that is read by portions or not, and its other end.
+    struct Lab {
+        coalescer: ReadCoalescer,
+        conn: Conn,
+        /// The connection's socket once more.
+        ours: TcpStream,
+        theirs: TcpStream,
+        /// How often the process has gone to sleep.
+        wakeups: usize,
+    }
+
+    impl Lab {
+        fn new() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let theirs = TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
+            let ours = listener.accept().expect("a client").0;
+            let stream = Stream::accepted_tcp(ours.try_clone().expect("a twin").into()).expect("a stream");
+            let conn = Conn::new(stream, BufferPool::new(32 << 10, 1));
+            Self { coalescer: ReadCoalescer::default(), conn, ours, theirs, wakeups: 0 }
+        }
+
+        fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+            self.coalescer.poll_fill_by(cx, &mut self.conn, || self.wakeups)
+        }
+
+        /// What comes next.
+        async fn next(&mut self) -> usize {
+            let n = poll_fn(|cx| self.poll(cx)).await.expect("something");
+            self.conn.consume(n);
+            n
+        }
+
+        /// Has `bytes` arrive.
+        fn arrive(&mut self, bytes: usize) {
+            self.theirs.write_all(&vec![b'x'; bytes]).expect("written");
+            while ioctl_fionread(&self.ours).expect("a socket") < bytes as u64 {
+                std::thread::yield_now();
+            }
+        }
+
+        /// Waits for something that is not there yet.
+        fn wait(&mut self) {
+            assert!(self.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+
+        fn have_patience(&mut self, patience: Duration) {
+            if let Some(batch) = self.coalescer.seen.as_mut().and_then(|seen| seen.batch.as_mut()) {
+                batch.patience = patience;
+            }
+        }
+
+        /// Has `bytes` come in pieces, each waited for `each`, and for a portion as long as it takes.
+        async fn come(&mut self, bytes: usize, piece: usize, each: Duration) {
+            for _ in 0..bytes / piece {
+                self.have_patience(Duration::from_secs(3600));
+                self.wait();
+                self.wakeups += 1;
+                advance(each).await;
+                self.arrive(piece);
+                let mut came = 0;
+                while came < piece {
+                    came += self.next().await;
+                }
+            }
+        }
+
+        /// What is waited for.
+        fn batch_wait(&self) -> Option<usize> {
+            self.coalescer.seen.as_ref()?.batch.as_ref().map(|batch| batch.size as usize)
+        }
+
+        /// Whether the kernel waits for that.
+        fn held(&self) -> Option<bool> {
+            self.coalescer.seen.as_ref()?.batch.as_ref().map(|batch| batch.held)
+        }
+
+        /// Much has come in small pieces.
+        async fn by_portions() -> Self {
+            let mut lab = Self::new();
+            lab.come(MIN_BATCHES * LEAST - SAMPLE_BYTES, PIECE, SLOWLY).await;
+            assert_eq!(lab.batch_wait(), None, "it is too early");
+            lab.come(SAMPLE_BYTES, PIECE, SLOWLY).await;
+            assert_eq!(lab.batch_wait(), Some(LEAST), "now it is worth it");
+            lab
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn little_is_waited_for_no_longer_than_a_moment() {
+        let mut lab = Lab::by_portions().await;
+        lab.arrive(5);
+        let began = std::time::Instant::now();
+        assert_eq!(lab.next().await, 5);
+        assert!(began.elapsed() >= Duration::from_micros(1200), "more was waited for");
+        assert_eq!(lab.batch_wait(), None, "what follows is passed on as it comes");
+        lab.arrive(5);
+        assert_eq!(lab.next().await, 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_ends_with_what_comes_first() {
+        let mut lab = Lab::by_portions().await;
+        lab.come(LEAST, LEAST, SLOWLY).await;
+        lab.have_patience(MIN_WAIT);
+        while lab.held() == Some(true) {
+            lab.wait();
+            tokio::task::yield_now().await;
+        }
+        lab.arrive(5);
+        assert_eq!(lab.next().await, 5);
+        assert_eq!(lab.held(), Some(true), "it goes on");
+        lab.arrive(5);
+        assert_eq!(lab.next().await, 5);
+        assert_eq!(lab.held(), None, "little has come since the last time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_whole_portion_is_taken_as_soon_as_it_is_there_until_it_is_looked_at_anew() {
+        let mut lab = Lab::by_portions().await;
+        lab.come(RESAMPLE_BYTES - MIN_BATCHES * LEAST, MOST, Duration::ZERO).await;
+        assert_eq!(lab.batch_wait(), Some(MOST), "it has become faster, and much has come");
+        lab.come(SAMPLE_BYTES, MOST, Duration::ZERO).await;
+        assert_eq!(lab.batch_wait(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_portion_is_as_large_as_may_be_waited_for() {
+        let mut lab = Lab::by_portions().await;
+        lab.come(MIN_BATCHES * MOST, LEAST, 8 * SLOWLY).await;
+        assert_eq!(lab.batch_wait(), Some(LEAST), "a large one takes too long");
+        for (each, batch) in [(SLOWLY / 2, Some(MOST)), (2 * SLOWLY, None)] {
+            let mut lab = Lab::new();
+            lab.come(MIN_BATCHES * LEAST, PIECE, each).await;
+            assert_eq!(lab.batch_wait(), batch.map(|_| LEAST), "little has come yet");
+            lab.come(MIN_BATCHES * (MOST - LEAST), if batch.is_some() { LEAST } else { PIECE }, each).await;
+            assert_eq!(lab.batch_wait(), batch);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_is_heard_of_and_what_is_last_is_not_lost() {
+        let mut lab = Lab::by_portions().await;
+        lab.arrive(5);
+        lab.coalescer.end(&lab.conn);
+        assert_eq!(lab.next().await, 5);
+        assert_eq!(lab.batch_wait(), None);
+        let mut lab = Lab::by_portions().await;
+        lab.theirs.shutdown(Shutdown::Write).expect("open");
+        assert_eq!(lab.next().await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_in_large_pieces_or_is_short_is_passed_on_as_it_comes() {
+        let mut lab = Lab::new();
+        lab.come(2 * MIN_BATCHES * LEAST, 2 * SMALL_READ_BYTES, SLOWLY).await;
+        assert_eq!(lab.batch_wait(), None, "nobody has slept much");
+        lab.come(SAMPLE_BYTES, PIECE, SLOWLY).await;
+        assert_eq!(lab.batch_wait(), Some(LEAST), "what was before does not count");
+        for _ in 0..3 {
+            lab.coalescer.end(&lab.conn);
+            lab.come(MIN_BATCHES * LEAST - SAMPLE_BYTES, PIECE, SLOWLY).await;
+            assert_eq!(lab.batch_wait(), None, "each is short");
+        }
+    }
+
+    #[test]
+    fn who_goes_to_sleep_is_counted() {
+        let before = wakeups();
+        let (_sender, receiver) = std::sync::mpsc::channel::<()>();
+        for _ in 0..3 {
+            receiver.recv_timeout(Duration::from_millis(1)).expect_err("nobody sends");
+        }
+        assert!(wakeups() >= before + 3);
+    }
+}

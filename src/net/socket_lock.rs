@@ -1,0 +1,145 @@
+//! Whose a socket file is: a lock file beside it, as PostgreSQL keeps one, tells a live owner from a stale file.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use super::listen::ListenError;
+
+/// The lock on a place for a socket file.
+#[derive(Debug)]
+pub(super) struct SocketLock {
+    path: PathBuf,
+    lock_path: PathBuf,
+    lock: Flock<File>,
+    inherited: bool,
+}
+
+/// A socket file that is ours while its lock is held. It goes with this.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    /// Device and inode, to tell ours from a successor's.
+    id: (u64, u64),
+    // Empty only once it has been left to another process.
+    claim: Option<SocketLock>,
+    /// Another process still counts on it: nothing is removed or unlocked.
+    shared: bool,
+}
+
+impl SocketLock {
+    /// Takes the lock beside `path`, writing our pid into its file.
+    ///
+    /// # Errors
+    /// When another process has it, or the system refuses.
+    pub fn lock(path: &Path) -> Result<Self, ListenError> {
+        let at = path.display().to_string();
+        let lock_path = PathBuf::from(format!("{at}.lock"));
+        let io = |error| ListenError::Io { at: lock_path.display().to_string(), error };
+        loop {
+            let mut options = File::options();
+            options.read(true).write(true).create(true).truncate(false).mode(0o600);
+            let file = options.open(&lock_path).map_err(io)?;
+            let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => lock,
+                Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+                    let pid = fs::read_to_string(&lock_path).unwrap_or_default();
+                    let by = pid.lines().next().map(|pid| format!(" by process {pid}")).unwrap_or_default();
+                    return Err(ListenError::InUse { at, by });
+                }
+                Err((_, errno)) => return Err(io(errno.into())),
+            };
+            // The former owner removes the file while it holds the lock: ours must be the one that is there now.
+            let ours = nix::sys::stat::fstat(lock.as_fd()).map_err(|errno| io(errno.into()))?;
+            if fs::metadata(&lock_path).is_ok_and(|now| (now.dev(), now.ino()) == (ours.st_dev, ours.st_ino)) {
+                return Self { path: path.to_owned(), lock_path: lock_path.clone(), lock, inherited: false }
+                    .signed()
+                    .map_err(io);
+            }
+        }
+    }
+
+    /// The lock that another process has taken, by the descriptor that it has given us. It counts on the file until it
+    /// is told otherwise.
+    ///
+    /// # Errors
+    /// As [`SocketLock::lock`].
+    pub fn inherit(path: &Path, lock: OwnedFd) -> Result<Self, ListenError> {
+        let at = path.display().to_string();
+        let lock_path = PathBuf::from(format!("{at}.lock"));
+        let io = |error| ListenError::Io { at, error };
+        // A lock belongs to what was opened, by whichever descriptor: this one has it already.
+        let lock = Flock::lock(File::from(lock), FlockArg::LockExclusiveNonblock);
+        let lock = lock.map_err(|(_, errno)| io(errno.into()))?;
+        Ok(Self { path: path.to_owned(), lock_path, lock, inherited: true })
+    }
+
+    fn signed(mut self) -> io::Result<Self> {
+        self.sign()?;
+        Ok(self)
+    }
+
+    /// Writes our pid into the lock's file.
+    fn sign(&mut self) -> io::Result<()> {
+        self.lock.set_len(0)?;
+        io::Seek::rewind(&mut *self.lock)?;
+        writeln!(self.lock, "{}", std::process::id())
+    }
+
+    /// The socket file that is there now.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn of_file(self) -> io::Result<SocketFile> {
+        let metadata = fs::metadata(&self.path)?;
+        let shared = self.inherited;
+        Ok(SocketFile { id: (metadata.dev(), metadata.ino()), claim: Some(self), shared })
+    }
+}
+
+impl SocketFile {
+    /// The lock's descriptor once more.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn lock(&self) -> io::Result<OwnedFd> {
+        match &self.claim {
+            Some(claim) => claim.lock.as_fd().try_clone_to_owned(),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Leaves it to another process, which has the lock's descriptor too: it must not be unlocked here.
+    pub fn detach(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            std::mem::forget(claim.lock);
+        }
+    }
+
+    /// The process that it was inherited from has left it.
+    ///
+    /// # Errors
+    /// When our pid could not be written into the lock's file; it is ours all the same.
+    pub fn take_ownership(&mut self) -> io::Result<()> {
+        self.shared = false;
+        self.claim.as_mut().map_or(Ok(()), SocketLock::sign)
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.shared {
+            self.detach();
+        }
+        let Some(claim) = &self.claim else { return };
+        let still_ours = fs::symlink_metadata(&claim.path).is_ok_and(|now| (now.dev(), now.ino()) == self.id);
+        if still_ours {
+            // Nobody is left to tell if this fails; the next owner replaces the file.
+            let _ = fs::remove_file(&claim.path);
+            let _ = fs::remove_file(&claim.lock_path);
+        }
+    }
+}

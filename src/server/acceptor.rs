@@ -1,0 +1,175 @@
+//! The tasks that take clients and serve them. At every listener one of them waits; it serves whom it takes itself, at once,
+//! and has another wait in its place. So a new client does not wait behind those who are ready by now, and no task is woken
+//! for it. A task whose client is gone rests until it is to wait somewhere again: where clients come and go all the time,
+//! making a task for each costs more than waking one.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::mpsc;
+
+use super::listener_handle::{ListenerHandle, StopSignal};
+use crate::admin::{AdminState, console};
+use crate::client;
+use crate::net::{Conn, Listener, Stream};
+use crate::wake::Wake;
+
+/// How many tasks may rest.
+const MAX_IDLE_TASKS: usize = 64;
+
+/// Held by those who are to be waited for.
+pub(super) type ShutdownToken = mpsc::Sender<Infallible>;
+
+/// A client that has just come.
+#[derive(Debug)]
+struct Accepted {
+    conn: Conn,
+    /// Held while it is a client, whose work is waited for.
+    client: Option<ShutdownToken>,
+    /// Held as long as it is there.
+    _all: Option<ShutdownToken>,
+}
+
+/// Who is there: whoever has clones of these is waited for.
+#[derive(Debug)]
+pub(super) struct ShutdownTrackers {
+    /// Clients, whose work is waited for.
+    pub clients: mpsc::WeakSender<Infallible>,
+    /// Everybody, guests of the console too, who get a farewell.
+    pub all: mpsc::WeakSender<Infallible>,
+}
+
+/// All tasks.
+#[derive(Debug)]
+pub(super) struct AcceptorPool {
+    admin_state: Arc<AdminState>,
+    trackers: ShutdownTrackers,
+    /// Those that rest, the latest last.
+    idle_tasks: Mutex<Vec<Arc<IdleTask>>>,
+}
+
+/// Where a task rests.
+#[derive(Debug, Default)]
+struct IdleTask {
+    handle: Mutex<Option<Box<ListenerHandle>>>,
+    wake: Wake,
+}
+
+impl IdleTask {
+    async fn woken(&self) -> Box<ListenerHandle> {
+        loop {
+            let handle = lock(&self.handle).take();
+            if let Some(handle) = handle {
+                return handle;
+            }
+            self.wake.woken().await;
+        }
+    }
+}
+
+impl AcceptorPool {
+    pub fn new(admin_state: Arc<AdminState>, trackers: ShutdownTrackers) -> Arc<Self> {
+        Arc::new(Self { admin_state, trackers, idle_tasks: Mutex::default() })
+    }
+
+    /// Has clients taken from `listener`. While that is so it counts as somebody who is there: those who have connected when
+    /// all comes to its end are not forgotten.
+    pub fn open(self: &Arc<Self>, listener: Arc<Listener>, stop: Arc<StopSignal>) {
+        self.spawn_acceptor(Box::new(ListenerHandle::new(listener, stop, self.trackers.all.upgrade())));
+    }
+
+    /// Has somebody wait for clients at `post`.
+    fn spawn_acceptor(self: &Arc<Self>, handle: Box<ListenerHandle>) {
+        let rested = lock(&self.idle_tasks).pop();
+        match rested {
+            Some(idle_task) => {
+                *lock(&idle_task.handle) = Some(handle);
+                idle_task.wake.wake();
+            }
+            None => drop(tokio::spawn(work(Arc::clone(self), handle))),
+        }
+    }
+
+    fn accepted(&self, stream: Stream) -> Accepted {
+        let conn = Conn::new(stream, Arc::clone(&self.admin_state.shared.registry.buffers));
+        let ShutdownTrackers { clients, all } = &self.trackers;
+        Accepted { conn, client: clients.upgrade(), _all: all.upgrade() }
+    }
+
+    /// Whether a task may rest at `seat`, where it is called from there.
+    fn park(&self, idle_task: &Arc<IdleTask>) -> bool {
+        let mut idle_tasks = lock(&self.idle_tasks);
+        let room = idle_tasks.len() < MAX_IDLE_TASKS;
+        if room {
+            idle_tasks.push(Arc::clone(idle_task));
+        }
+        room
+    }
+}
+
+/// Takes one client after another and serves it. A panic ends the task, and takes nobody but its client along.
+///
+/// Not an `async fn`, for the sake of the memory that a client takes: see [`client::session::run`].
+fn work(acceptors: Arc<AcceptorPool>, handle: Box<ListenerHandle>) -> impl Future<Output = ()> {
+    let mut idle_task: Option<Arc<IdleTask>> = None;
+    let mut first = Some(handle);
+    async move {
+        loop {
+            let mut accepted = {
+                let mut handle = match first.take() {
+                    Some(handle) => handle,
+                    None => idle_task.get_or_insert_default().woken().await,
+                };
+                let Some(stream) = handle.next().await else { return };
+                // First of all, so that nothing that happens to this client is the listener's matter.
+                acceptors.spawn_acceptor(handle);
+                acceptors.accepted(stream)
+            };
+            let admin_user = client::serve(&acceptors.admin_state.shared, &mut accepted.conn).await;
+            // Nobody waits for those who watch.
+            accepted.client = None;
+            if let Some(admin_user) = admin_user {
+                Box::pin(console::serve(&acceptors.admin_state, &mut accepted.conn, admin_user)).await;
+            }
+            // It is closed before anybody is told that it is gone.
+            drop(accepted);
+            if !acceptors.park(idle_task.get_or_insert_default()) {
+                return;
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_rests_is_called_before_and_after_it_lies_down() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let idle_task = Arc::new(IdleTask::default());
+        for early in [true, false] {
+            let handle = ListenerHandle::of_test(&dir.path().join("s")).0;
+            let call = || {
+                *lock(&idle_task.handle) = Some(Box::new(handle));
+                idle_task.wake.wake();
+            };
+            let mut called = std::pin::pin!(idle_task.woken());
+            if early {
+                call();
+            } else {
+                let waits = tokio::time::timeout(Duration::ZERO, called.as_mut()).await;
+                assert!(waits.is_err(), "nobody has called");
+                call();
+            }
+            called.await;
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Where a task waits for clients: one listener, until it is told that this is over.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use tokio::time::sleep;
+use tracing::warn;
+
+use super::acceptor::ShutdownToken;
+use crate::net::{Listener, Stream};
+use crate::wake::Wake;
+
+/// How long to wait before accepting again when the process or the system is out of descriptors.
+const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(50);
+
+/// How many clients that wait in the backlog are still taken when a listener closes: as many as the kernel keeps by
+/// default.
+const MAX_BACKLOG_AT_END: u32 = 4096;
+
+/// How taking clients from a listener ends.
+#[derive(Debug, Default)]
+pub(super) struct StopSignal {
+    how: AtomicU8,
+    wake: Wake,
+}
+
+impl StopSignal {
+    const CLOSED: u8 = 1;
+    const DETACHED: u8 = 2;
+
+    /// It closes: those who have connected are taken still, since a closed backlog would only break their connections.
+    pub fn close(&self) {
+        self.signal(Self::CLOSED);
+    }
+
+    /// Another process has it: nobody is taken from it any more.
+    pub fn detach(&self) {
+        self.signal(Self::DETACHED);
+    }
+
+    fn signal(&self, how: u8) {
+        self.how.store(how, Ordering::SeqCst);
+        self.wake.wake();
+    }
+}
+
+/// Where clients are taken from, by whoever has it.
+#[derive(Debug)]
+pub(super) struct ListenerHandle {
+    listener: Arc<Listener>,
+    stop: Arc<StopSignal>,
+    /// How many may still be taken, once it closes.
+    last: Option<u32>,
+    /// Held until nobody is taken from it any more.
+    _all: Option<ShutdownToken>,
+}
+
+impl ListenerHandle {
+    pub fn new(listener: Arc<Listener>, stop: Arc<StopSignal>, all: Option<ShutdownToken>) -> Self {
+        Self { listener, stop, last: None, _all: all }
+    }
+
+    /// The next client; `None` when there will be none.
+    pub async fn next(&mut self) -> Option<Stream> {
+        loop {
+            match poll_fn(|cx| self.poll_next(cx)).await? {
+                Ok(stream) => return Some(stream),
+                Err(error) => note_accept_error(&error).await,
+            }
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Stream>>> {
+        loop {
+            match self.stop.how.load(Ordering::SeqCst) {
+                StopSignal::DETACHED => return Poll::Ready(None),
+                StopSignal::CLOSED => {
+                    let left = self.last.get_or_insert(MAX_BACKLOG_AT_END);
+                    let Some(fewer) = left.checked_sub(1) else { return Poll::Ready(None) };
+                    *left = fewer;
+                    // Nothing that goes wrong now will be better in time.
+                    return Poll::Ready(self.listener.accept_now().filter(Result::is_ok));
+                }
+                _ => {}
+            }
+            if let Poll::Ready(accepted) = self.listener.poll_accept(cx) {
+                return Poll::Ready(Some(accepted));
+            }
+            ready!(self.stop.wake.poll_woken(cx));
+        }
+    }
+}
+
+/// A failure to accept concerns one client, or everything is in use for the moment; the listener goes on.
+async fn note_accept_error(error: &io::Error) {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    if let Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) = errno {
+        warn!("can't accept clients for the moment: {error}; they wait in the backlog");
+        sleep(OUT_OF_FILES_PAUSE).await;
+    } else {
+        warn!("a client could not be accepted: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+
+    use super::*;
+
+    impl ListenerHandle {
+        /// One whose clients connect at `path`, and what ends it.
+        pub fn of_test(path: &Path) -> (Self, Arc<StopSignal>) {
+            let stop = Arc::new(StopSignal::default());
+            let listener = Listener::file(path, 0o777, None).expect("free");
+            (Self::new(Arc::new(listener), Arc::clone(&stop), None), stop)
+        }
+    }
+
+    #[tokio::test]
+    async fn who_has_connected_is_taken_when_it_closes_and_not_when_it_is_left() {
+        for (closes, taken) in [(true, 3), (false, 0)] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let path = dir.path().join("s");
+            let (mut handle, stop) = ListenerHandle::of_test(&path);
+            let _clients = [(); 3].map(|()| UnixStream::connect(&path).expect("heard"));
+            let end = if closes { StopSignal::close } else { StopSignal::detach };
+            end(&stop);
+            for _ in 0..taken {
+                handle.next().await.expect("a client");
+            }
+            assert!(handle.next().await.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_told_also_where_somebody_else_has_waited_before() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for told_between in [false, true] {
+            let (mut handle, stop) = ListenerHandle::of_test(&dir.path().join("s"));
+            let nobody = tokio::time::timeout(Duration::ZERO, handle.next()).await;
+            assert!(nobody.is_err(), "nobody has come");
+            if told_between {
+                stop.close();
+            }
+            let waiting = tokio::spawn(async move { handle.next().await.is_none() });
+            tokio::task::yield_now().await;
+            assert_eq!(waiting.is_finished(), told_between);
+            stop.close();
+            assert!(waiting.await.expect("no panic"));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_gets_the_next_client_also_where_somebody_else_has_waited_before() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("s");
+        let (mut handle, _stop) = ListenerHandle::of_test(&path);
+        let nobody = tokio::time::timeout(Duration::ZERO, handle.next()).await;
+        assert!(nobody.is_err(), "nobody has come");
+        let waiting = tokio::spawn(async move { handle.next().await.is_some() });
+        tokio::task::yield_now().await;
+        let _client = UnixStream::connect(&path).expect("heard");
+        assert!(waiting.await.expect("no panic"));
+    }
+}

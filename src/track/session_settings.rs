@@ -1,0 +1,391 @@
+//! The settings that a client has made with plain `SET`s: what of them holds now, and what will hold if the
+//! transaction commits. They are carried to the next connection by saying the statements again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::params::parse_time;
+use super::pipeline::IDLE;
+use super::session_command::SessionCommand;
+
+/// Settings that hold in a session beyond what its login gave it: name and statement, in the order in which they were
+/// said, since one may need another. Cheap to clone.
+#[derive(Clone, Debug, Default, Eq)]
+pub struct SettingOverrides {
+    sets: Option<Arc<Vec<Set>>>,
+}
+
+/// A setting's name and the statement that makes it.
+type Set = (Box<[u8]>, Box<[u8]>);
+
+impl PartialEq for SettingOverrides {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.sets, &other.sets) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+            _ => self.is_empty() && other.is_empty(),
+        }
+    }
+}
+
+impl SettingOverrides {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sets().is_empty()
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.sets = None;
+    }
+
+    /// Whether setting `name`, in any case, is among them.
+    #[must_use]
+    pub fn mentions(&self, name: &[u8]) -> bool {
+        self.sets().iter().any(|(known, _)| known.eq_ignore_ascii_case(name))
+    }
+
+    fn sets(&self) -> &[Set] {
+        self.sets.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    /// The statement that made setting `name`, which is in lower case.
+    #[must_use]
+    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        self.sets().iter().find(|(n, _)| **n == *name).map(|(_, text)| &**text)
+    }
+
+    /// The time that setting `name`, of which the unit is a millisecond, was set to; `None` where it was not set, is off,
+    /// or is not understood.
+    #[must_use]
+    pub fn time(&self, name: &[u8]) -> Option<Duration> {
+        let text = std::str::from_utf8(self.get(name)?).ok()?;
+        parse_time(text.rsplit(['=', ' ', '\t', '\n']).next()?)
+    }
+
+    /// Bytes of the names and statements.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.sets().iter().map(|(name, text)| name.len() + text.len()).sum()
+    }
+
+    fn set(&mut self, name: &[u8], text: Option<&[u8]>) {
+        if text.is_none() && self.get(name).is_none() {
+            return;
+        }
+        let sets = Arc::make_mut(self.sets.get_or_insert_default());
+        sets.retain(|(n, _)| **n != *name);
+        sets.extend(text.map(|text| (name.into(), text.into())));
+    }
+
+    /// The statements that make a session in which `have` holds into one in which this holds, in their order.
+    #[must_use]
+    pub fn difference(&self, have: &Self) -> Vec<Vec<u8>> {
+        if self == have {
+            return Vec::new();
+        }
+        let gone = have.sets().iter().filter(|(name, _)| self.get(name).is_none());
+        let resets = gone.map(|(name, _)| {
+            let mut sql = b"RESET ".to_vec();
+            put_name(&mut sql, name);
+            sql
+        });
+        let other = self.sets().iter().filter(|(name, text)| have.get(name) != Some(text));
+        resets.chain(other.map(|(_, text)| text.to_vec())).collect()
+    }
+}
+
+/// A setting's name, each part quoted.
+fn put_name(sql: &mut Vec<u8>, name: &[u8]) {
+    for (nth, part) in name.split(|&b| b == b'.').enumerate() {
+        if nth > 0 {
+            sql.push(b'.');
+        }
+        sql.push(b'"');
+        sql.extend_from_slice(part);
+        sql.push(b'"');
+    }
+}
+
+/// A change that becomes lasting, or not, when the transaction ends.
+#[derive(Clone, Debug)]
+enum Change {
+    Set {
+        name: Box<[u8]>,
+        text: Box<[u8]>,
+    },
+    Reset {
+        name: Box<[u8]>,
+    },
+    ResetAll,
+    /// It holds until the transaction ends.
+    Local {
+        name: Box<[u8]>,
+        text: Box<[u8]>,
+    },
+    /// Something holds until the transaction ends, and what it is can't be told.
+    Unknown,
+    Savepoint {
+        name: Box<[u8]>,
+    },
+}
+
+/// What one client has set.
+#[derive(Debug, Default)]
+pub struct SettingsTracker {
+    kept: SettingOverrides,
+    open: Vec<Change>,
+    /// Something has failed since the last `ReadyForQuery`.
+    failed: bool,
+}
+
+impl SettingsTracker {
+    /// What holds when no transaction is open.
+    #[must_use]
+    pub fn kept(&self) -> &SettingOverrides {
+        &self.kept
+    }
+
+    /// Whether anything depends on how the transaction ends.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open.iter().any(|change| !matches!(change, Change::Savepoint { .. }))
+    }
+
+    /// Whether anything is noted of the transaction that is open.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// The statements whose effect holds right now, those of the open transaction included, with the names of their
+    /// settings; `None` when that can't be told.
+    pub fn texts(&self) -> Option<impl Iterator<Item = (&[u8], &[u8])>> {
+        let unknown = self.open.iter().any(|change| matches!(change, Change::Unknown));
+        let open = self.open.iter().filter_map(|change| match change {
+            Change::Set { name, text } | Change::Local { name, text } => Some((&**name, &**text)),
+            Change::Reset { name } => Some((&**name, &**name)),
+            Change::ResetAll => Some((&b"all"[..], &b"reset all"[..])),
+            Change::Unknown | Change::Savepoint { .. } => None,
+        });
+        let kept = self.kept.sets().iter().map(|(name, text)| (&**name, &**text));
+        (!unknown).then(|| kept.chain(open))
+    }
+
+    /// Forgets everything: the session has been swept.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Something set in a way that can't be told holds until the transaction ends.
+    pub fn mark_unknown(&mut self) {
+        if !self.open.iter().any(|change| matches!(change, Change::Unknown)) {
+            self.open.push(Change::Unknown);
+        }
+    }
+
+    /// `command` has succeeded. Settings for which `follows` says so are carried in another way.
+    pub fn succeeded(&mut self, command: &SessionCommand, follows: impl Fn(&[u8]) -> bool) {
+        use SessionCommand as Command;
+        let change = match command {
+            Command::Set { name, text } if !follows(name) => Change::Set { name: name.clone(), text: text.clone() },
+            Command::Reset { name } if !follows(name) => Change::Reset { name: name.clone() },
+            Command::SetLocal { name, text } | Command::ResetLocal { name, text } => {
+                Change::Local { name: name.clone(), text: text.clone() }
+            }
+            Command::ResetAll => Change::ResetAll,
+            // Nothing is noted that going back to it would keep.
+            Command::Savepoint { .. } if self.open.is_empty() => return,
+            Command::Savepoint { name } => Change::Savepoint { name: name.clone() },
+            Command::RollbackTo { name } => return self.back_to(name),
+            Command::Release { name } => return self.release(name),
+            _ => return,
+        };
+        self.open.push(change);
+    }
+
+    /// Bytes of the names and statements that are noted.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let open = self.open.iter().map(|change| match change {
+            Change::Set { name, text } | Change::Local { name, text } => name.len() + text.len(),
+            Change::Reset { name } | Change::Savepoint { name } => name.len(),
+            Change::ResetAll | Change::Unknown => 0,
+        });
+        self.kept.bytes() + self.open.len() * size_of::<Change>() + open.sum::<usize>()
+    }
+
+    /// A command has completed with `tag`. Says whether a `RESET ALL` holds from now on.
+    pub fn completed(&mut self, tag: &[u8]) -> bool {
+        match tag {
+            b"COMMIT" | b"PREPARE TRANSACTION" => return self.commit(),
+            b"ROLLBACK" => self.open.clear(),
+            _ => {}
+        }
+        false
+    }
+
+    /// Something has failed.
+    pub fn failed(&mut self) {
+        self.failed = true;
+    }
+
+    /// The server is ready, with transaction status `status`. Says whether a `RESET ALL` holds from now on.
+    pub fn ready(&mut self, status: u8) -> bool {
+        let mut reset_all = false;
+        if status == IDLE && !self.open.is_empty() {
+            if self.failed {
+                self.open.clear();
+            } else {
+                reset_all = self.commit();
+            }
+        }
+        self.failed = false;
+        reset_all
+    }
+
+    fn commit(&mut self) -> bool {
+        let reset_all = self.open.iter().any(|change| matches!(change, Change::ResetAll));
+        for change in std::mem::take(&mut self.open) {
+            match change {
+                Change::Set { name, text } => self.kept.set(&name, Some(&text)),
+                Change::Reset { name } => self.kept.set(&name, None),
+                Change::ResetAll => self.kept.clear(),
+                Change::Local { .. } | Change::Unknown | Change::Savepoint { .. } => {}
+            }
+        }
+        reset_all
+    }
+
+    /// Goes back to the last savepoint of that name, which stays.
+    fn back_to(&mut self, to: &[u8]) {
+        // One that is not known was set when nothing was open.
+        let keep = self.last_savepoint(to).map_or(0, |at| at + 1);
+        self.open.truncate(keep);
+    }
+
+    /// Forgets the last savepoint of that name, and those within it.
+    fn release(&mut self, name: &[u8]) {
+        let from = self.last_savepoint(name).unwrap_or(self.open.len());
+        let mut at = 0;
+        self.open.retain(|change| {
+            at += 1;
+            at <= from || !matches!(change, Change::Savepoint { .. })
+        });
+    }
+
+    fn last_savepoint(&self, wanted: &[u8]) -> Option<usize> {
+        self.open.iter().rposition(|change| matches!(change, Change::Savepoint { name } if **name == *wanted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::session_command;
+    use super::*;
+
+    /// Runs statements that all succeed; an empty one fails. The status is what it would be.
+    fn run(ledger: &mut SettingsTracker, statements: &[&str]) {
+        let mut open = false;
+        for sql in statements {
+            match *sql {
+                "" => ledger.failed(),
+                "begin" => open = true,
+                "commit" | "rollback" => {
+                    open = false;
+                    ledger.completed(sql.to_ascii_uppercase().as_bytes());
+                }
+                _ => {
+                    let command = session_command::of_sql(sql.as_bytes()).expect(sql);
+                    ledger.succeeded(&command, |name| name == b"timezone");
+                }
+            }
+            ledger.ready(if open { b'T' } else { IDLE });
+        }
+    }
+
+    fn kept(statements: &[&str]) -> Vec<String> {
+        let mut ledger = SettingsTracker::default();
+        run(&mut ledger, statements);
+        ledger.kept.sets().iter().map(|(_, text)| String::from_utf8_lossy(text).into_owned()).collect()
+    }
+
+    #[test]
+    fn what_commits_is_kept() {
+        assert_eq!(kept(&["set b = 1", "set a = 2"]), ["set b = 1", "set a = 2"], "as they were said");
+        assert_eq!(kept(&["set b = 1", "set a = 2", "set b = 3"]), ["set a = 2", "set b = 3"]);
+        assert_eq!(kept(&["begin", "set a = 1", "commit"]), ["set a = 1"]);
+        assert_eq!(kept(&["begin", "set a = 1", "rollback"]), [""; 0]);
+        assert_eq!(kept(&["set a = 1", "begin", "reset a", "rollback"]), ["set a = 1"]);
+        assert_eq!(kept(&["set a = 1", "reset a"]), [""; 0]);
+        assert_eq!(kept(&["set a = 1", "set b = 1", "reset all"]), [""; 0]);
+        assert_eq!(kept(&["set local a = 1"]), [""; 0]);
+        assert_eq!(kept(&["set timezone = 'UTC'"]), [""; 0], "it follows in another way");
+    }
+
+    #[test]
+    fn times() {
+        let time = |sql: &str| {
+            let mut ledger = SettingsTracker::default();
+            run(&mut ledger, &[sql]);
+            ledger.kept.time(b"idle_session_timeout").map(|time| time.as_millis())
+        };
+        assert_eq!(time("set idle_session_timeout = 50"), Some(50));
+        assert_eq!(time("set idle_session_timeout to '50ms'"), Some(50));
+        assert_eq!(time("SET idle_session_timeout='2s'"), Some(2000));
+        assert_eq!(time("set session idle_session_timeout to '3min'"), Some(180_000));
+        assert_eq!(time("set idle_session_timeout = 0"), None);
+        assert_eq!(time("set statement_timeout = 50"), None);
+    }
+
+    #[test]
+    fn savepoints() {
+        let inside = ["begin", "set a = 1", "savepoint s", "set a = 2", "savepoint t", "set a = 3"];
+        let after = |more: &[&str]| kept(&[&inside[..], more, &["commit"]].concat());
+        assert_eq!(after(&[]), ["set a = 3"]);
+        assert_eq!(after(&["rollback to t"]), ["set a = 2"]);
+        assert_eq!(after(&["rollback to s"]), ["set a = 1"]);
+        assert_eq!(after(&["rollback to s", "set b = 1", "rollback to s"]), ["set a = 1"]);
+        assert_eq!(after(&["release t", "rollback to s"]), ["set a = 1"]);
+        assert_eq!(after(&["savepoint s", "release s", "rollback to s"]), ["set a = 1"]);
+    }
+
+    #[test]
+    fn a_failure_outside_a_transaction_block_undoes_what_came_with_it() {
+        let mut ledger = SettingsTracker::default();
+        ledger.succeeded(&session_command::of_sql(b"set a = 1").expect("a command"), |_| false);
+        ledger.failed();
+        ledger.ready(IDLE);
+        assert!(ledger.kept().is_empty());
+    }
+
+    #[test]
+    fn differences() {
+        let kept = |statements: &[&str]| {
+            let mut ledger = SettingsTracker::default();
+            run(&mut ledger, statements);
+            ledger.kept
+        };
+        let difference = |have: &SettingOverrides, want: &SettingOverrides| {
+            let sql: Vec<_> =
+                want.difference(have).into_iter().map(|sql| String::from_utf8(sql).expect("UTF-8")).collect();
+            sql.join(";")
+        };
+        let (one, two) = (kept(&["set a = 1", "set c.d = 1"]), kept(&["set b = 1", "set a = 2"]));
+        assert_eq!(difference(&one, &one.clone()), "");
+        assert_eq!(difference(&one, &two), "RESET \"c\".\"d\";set b = 1;set a = 2");
+        assert_eq!(difference(&one, &SettingOverrides::default()), "RESET \"a\";RESET \"c\".\"d\"");
+    }
+
+    #[test]
+    fn what_holds_now() {
+        let mut ledger = SettingsTracker::default();
+        run(&mut ledger, &["set a = 1", "begin", "set local b = 2"]);
+        let texts: Vec<_> = ledger.texts().expect("known").map(|(_, text)| text).collect();
+        assert_eq!(texts, [&b"set a = 1"[..], b"set local b = 2"]);
+        ledger.mark_unknown();
+        assert!(ledger.texts().is_none());
+        run(&mut ledger, &["rollback"]);
+        assert!(ledger.texts().is_some());
+    }
+}

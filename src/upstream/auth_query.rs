@@ -1,0 +1,341 @@
+//! Secrets that the upstream is asked for (`auth_query`): on connections of their own, which never carry a setting of
+//! any client's (CVE-2025-12819), and with the answer remembered for a while.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use postgres_protocol::IsNull;
+use postgres_protocol::message::frontend as protocol;
+use tokio::sync::{Mutex, Notify};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use super::counters::CloseReason;
+use super::dial::{self, Login, Secret};
+use super::registry::{Registry, UnpooledSlot};
+use super::server_conn::ServerConn;
+use super::simple_query::{self, Row};
+use crate::auth::{Credential, Stored};
+use crate::config::Settings;
+use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::net::{Conn, RecvError};
+use crate::track::server_state::CloseMethod;
+
+/// How many answers are remembered.
+const MAX_ANSWERS: usize = 10_000;
+
+/// How many databases it is asked in at a time: clients name them before they have logged in.
+const MAX_CONNECTIONS: usize = 4;
+
+/// Asks the upstream for secrets.
+#[derive(Debug)]
+pub struct AuthQuery {
+    user: String,
+    query: String,
+    database: Option<String>,
+    ttl: Duration,
+    limit: Duration,
+    /// The secret of `user` itself, where it is stored here.
+    own: Option<Credential>,
+    /// An MD5 secret was among the answers.
+    md5: std::sync::OnceLock<()>,
+    /// Answers by database and user.
+    known: std::sync::Mutex<Answers>,
+    /// A connection for each database.
+    open: Arc<Mutex<Open>>,
+}
+
+/// Open connections by database.
+type Open = HashMap<Vec<u8>, (Conn, ReclaimableSlot)>;
+
+/// Those that give a connection up when its place is needed.
+#[derive(Debug, Default)]
+pub struct ReclaimableSlots {
+    count: Arc<AtomicUsize>,
+    needed: Arc<Notify>,
+}
+
+/// The place of an open connection, which is given up when it is needed.
+#[derive(Debug)]
+struct ReclaimableSlot {
+    _slot: UnpooledSlot,
+    count: Arc<AtomicUsize>,
+    keeper: AbortHandle,
+}
+
+impl Drop for ReclaimableSlot {
+    fn drop(&mut self) {
+        self.keeper.abort();
+        self.count.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl ReclaimableSlots {
+    /// Has connections closed as soon as nothing is asked there; says whether there are any.
+    pub(super) fn reclaim(&self) -> bool {
+        self.needed.notify_waiters();
+        self.count.load(Ordering::SeqCst) > 0
+    }
+
+    /// Keeps `slot` for the connection to `database` until it is called in.
+    fn keep(
+        &self,
+        slot: UnpooledSlot,
+        open: &Arc<Mutex<Open>>,
+        registry: &Registry,
+        database: &[u8],
+    ) -> ReclaimableSlot {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        let needed = Arc::clone(&self.needed).notified_owned();
+        let (open, registry, database) = (Arc::downgrade(open), registry.this.clone(), database.to_vec());
+        let keeper = tokio::spawn(async move {
+            needed.await;
+            let Some((open, registry)) = open.upgrade().zip(registry.upgrade()) else { return };
+            let called_in = open.lock().await.remove(&database);
+            // Dropping what is kept ends this task.
+            tokio::spawn(async move {
+                let Some((conn, kept)) = called_in else { return };
+                let how = ServerConn::close(conn, CloseMethod::Terminate).await;
+                registry.closed(how, CloseReason::Surplus);
+                drop(kept);
+            });
+        });
+        ReclaimableSlot { _slot: slot, count: Arc::clone(&self.count), keeper: keeper.abort_handle() }
+    }
+}
+
+/// Answers by database and user.
+type Answers = HashMap<(Vec<u8>, Vec<u8>), Known>;
+
+/// An answer that is remembered.
+#[derive(Clone, Debug)]
+struct Known {
+    since: Instant,
+    secret: Option<Stored>,
+}
+
+/// Why a secret could not be looked up.
+enum Failure {
+    /// The connection is of no use any more; a new one may be.
+    Broke(String),
+    /// The server answered with an error, or with what can't be understood.
+    Answer(String),
+}
+
+impl From<RecvError> for Failure {
+    fn from(error: RecvError) -> Self {
+        Self::Broke(error.to_string())
+    }
+}
+
+impl AuthQuery {
+    /// What `settings` say; `None` when nobody is to ask.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Option<Self> {
+        let user = settings.auth_user.clone()?;
+        let own = match settings.users.get(user.as_bytes()) {
+            Some(Stored::Plain(password)) => Some(Credential::Password(password.clone())),
+            Some(Stored::Md5(secret)) => Some(Credential::Md5(secret.clone())),
+            Some(Stored::Scram(_)) | None => None,
+        };
+        Some(Self {
+            user,
+            query: settings.auth_query.clone(),
+            database: settings.auth_dbname.clone(),
+            ttl: settings.auth_query_ttl,
+            limit: settings.server_connect_timeout,
+            own,
+            md5: std::sync::OnceLock::new(),
+            known: std::sync::Mutex::default(),
+            open: Arc::default(),
+        })
+    }
+
+    /// The secret of `user`, who wants `database`; `None` when there is none, and so no login.
+    ///
+    /// # Errors
+    /// What the client is told when the upstream can't be asked.
+    pub async fn secret(
+        &self,
+        registry: &Registry,
+        database: &[u8],
+        user: &[u8],
+    ) -> Result<Option<Stored>, ClientError> {
+        let database = self.database.as_ref().map_or(database, |own| own.as_bytes());
+        let key = (database.to_vec(), user.to_vec());
+        if let Some(known) = self.known(&key) {
+            return Ok(known.secret);
+        }
+        let found = self.ask(registry, database, user).await?;
+        if let Some(Stored::Md5(_)) = found {
+            self.md5.get_or_init(|| ());
+        }
+        let mut known = self.answers();
+        if known.len() >= MAX_ANSWERS {
+            known.clear();
+        }
+        known.insert(key, Known { since: Instant::now(), secret: found.clone() });
+        Ok(found)
+    }
+
+    /// Whether an MD5 secret was found so far.
+    #[must_use]
+    pub fn has_found_md5(&self) -> bool {
+        self.md5.get().is_some()
+    }
+
+    /// A wrong password was given for what was looked up: whoever comes next may have a newer one, so it is asked again.
+    pub fn invalidate(&self, database: &[u8], user: &[u8]) {
+        let database = self.database.as_ref().map_or(database, |own| own.as_bytes());
+        let mut known = self.answers();
+        known.remove(&(database.to_vec(), user.to_vec()));
+    }
+
+    /// Closes what is open, the server first.
+    pub async fn close(&self, registry: &Registry) {
+        for (_, (conn, _slot)) in self.open.lock().await.drain() {
+            let how = ServerConn::close(conn, CloseMethod::Terminate).await;
+            registry.closed(how, CloseReason::Session);
+        }
+    }
+
+    fn answers(&self) -> std::sync::MutexGuard<'_, Answers> {
+        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn known(&self, key: &(Vec<u8>, Vec<u8>)) -> Option<Known> {
+        self.answers().get(key).filter(|known| known.since.elapsed() < self.ttl).cloned()
+    }
+
+    async fn ask(&self, registry: &Registry, database: &[u8], user: &[u8]) -> Result<Option<Stored>, ClientError> {
+        let open = timeout(self.limit, self.open.lock()).await;
+        let mut open = open.map_err(|_| failed("too many ask at once"))?;
+        let key = (database.to_vec(), user.to_vec());
+        // Who has waited for the connection may find that somebody else had the same question.
+        if let Some(known) = self.known(&key) {
+            return Ok(known.secret);
+        }
+        if let Some((conn, slot)) = open.remove(database) {
+            match self.run(registry, conn, slot, &mut open, database, user).await {
+                Ok(found) => return Ok(found),
+                Err(Failure::Answer(why)) => return Err(failed(&why)),
+                // It has been idle for a while, perhaps the server was restarted.
+                Err(Failure::Broke(_)) => {}
+            }
+        }
+        let (conn, slot) = self.connect(registry, database).await?;
+        match self.run(registry, conn, slot, &mut open, database, user).await {
+            Ok(found) => Ok(found),
+            Err(Failure::Answer(why) | Failure::Broke(why)) => Err(failed(&why)),
+        }
+    }
+
+    async fn connect(&self, registry: &Registry, database: &[u8]) -> Result<(Conn, ReclaimableSlot), ClientError> {
+        let slot =
+            registry.slot(self.limit).await.ok_or_else(|| failed("no upstream connection is free (max_upstream)"))?;
+        let settings = registry.settings.load_full();
+        let params = vec![
+            (b"database".to_vec(), database.to_vec()),
+            (b"application_name".to_vec(), b"pgferry auth_query".to_vec()),
+        ];
+        let secret = Secret::Fixed(self.own.clone());
+        let login = Login {
+            user: self.user.clone().into_bytes(),
+            params,
+            secret,
+            upstream_target: registry.upstream_target(database),
+        };
+        match dial::dial(&settings, login, registry, self.limit).await {
+            Ok(new_conn) => Ok((new_conn.conn, registry.auth_query_slots.keep(slot, &self.open, registry, database))),
+            Err(failure) => {
+                registry.counters.failed.add();
+                let client_error = failure.error.client_error();
+                failure.close(registry).await;
+                Err(failed(&client_error.to_string()))
+            }
+        }
+    }
+
+    /// Asks over `conn`, which is kept for the next one if it is still good.
+    async fn run(
+        &self,
+        registry: &Registry,
+        mut conn: Conn,
+        slot: ReclaimableSlot,
+        open: &mut Open,
+        database: &[u8],
+        user: &[u8],
+    ) -> Result<Option<Stored>, Failure> {
+        // A time limit around all of this would leave the connection without a farewell.
+        let answer = timeout(self.limit, self.exchange(&mut conn, user)).await;
+        let answer = answer.unwrap_or_else(|_| Err(Failure::Broke("timed out (server_connect_timeout)".into())));
+        if let Err(Failure::Broke(_)) = &answer {
+            let how = ServerConn::close(conn, CloseMethod::Terminate).await;
+            registry.closed(how, CloseReason::Dead);
+        } else {
+            if open.len() >= MAX_CONNECTIONS
+                && let Some((_, (other, slot))) =
+                    open.keys().next().cloned().and_then(|other| open.remove_entry(&other))
+            {
+                let how = ServerConn::close(other, CloseMethod::Terminate).await;
+                registry.closed(how, CloseReason::Surplus);
+                drop(slot);
+            }
+            open.insert(database.to_vec(), (conn, slot));
+        }
+        answer
+    }
+
+    async fn exchange(&self, conn: &mut Conn, user: &[u8]) -> Result<Option<Stored>, Failure> {
+        let mut out = BytesMut::new();
+        let write = |out: &mut BytesMut| {
+            protocol::parse("", &self.query, [], out)?;
+            let value = |(): &(), buf: &mut BytesMut| {
+                buf.extend_from_slice(user);
+                Ok(IsNull::No)
+            };
+            protocol::bind("", "", [0], [()], |unit, buf| value(&unit, buf), [0], out)
+                .map_err(|_| std::io::Error::other("a user name with a NUL"))?;
+            protocol::execute("", 2, out)?;
+            protocol::sync(out);
+            std::io::Result::Ok(())
+        };
+        write(&mut out).map_err(|error| Failure::Answer(error.to_string()))?;
+        conn.output.extend_from_slice(&out);
+        match simple_query::rows(conn).await?.map_err(Failure::Answer)?.as_slice() {
+            [] => Ok(None),
+            [row] => read(row, user).map_err(Failure::Answer),
+            _ => Err(Failure::Answer("it gives more than one row".into())),
+        }
+    }
+}
+
+/// A row of user and secret. A row that is about somebody else would let that user's password in (CVE-2015-6817).
+fn read(row: &Row, user: &[u8]) -> Result<Option<Stored>, String> {
+    match row.as_slice() {
+        [name, _] if name != user => Err("it gives somebody else's secret".into()),
+        // No secret, or none that is still valid.
+        [_, secret] if secret.is_empty() => Ok(None),
+        [_, secret] => {
+            let text = std::str::from_utf8(secret).map_err(|_| "it gives a secret that is not text".to_owned())?;
+            match Stored::parse(text) {
+                // pg_authid has no plain passwords: what looks like one is another kind that nobody here knows.
+                Ok(Stored::Plain(_)) | Err(_) => {
+                    Err("it gives a secret that is neither md5… nor SCRAM-SHA-256$…".into())
+                }
+                Ok(stored) => Ok(Some(stored)),
+            }
+        }
+        columns => Err(format!("it gives {} columns, not the user's name and secret", columns.len())),
+    }
+}
+
+fn failed(why: &str) -> ClientError {
+    tracing::warn!("auth_query: {why}");
+    // Before the login nobody is told what the upstream says.
+    ClientError::fatal(ErrorSource::Server, sqlstate::UNABLE_TO_CONNECT, "the user's secret could not be looked up")
+        .hint("pgferry's log says why (auth_query, auth_user).")
+}

@@ -1,0 +1,242 @@
+//! Makes a used session fit for the next client: cancel what runs, roll back what is open, reset what is left.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+use tracing::debug;
+
+use super::cancel;
+use super::lease::{Lease, PooledConn};
+use super::registry::Registry;
+use super::server_conn::ServerConn;
+use crate::net::RecvError;
+use crate::track::server_state::{CloseMethod, RESET, UnnamedStatement, UsedBy};
+use crate::track::{Clean, Pins, Pipeline, Request, ResponseAction};
+use crate::wire::{backend, frame, frontend, head};
+
+/// The first pause before another cancel request for the same statement.
+const FIRST_CANCEL_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a client left behind.
+#[derive(Debug)]
+pub struct SessionLeftovers {
+    /// What the server still owes.
+    pub pipeline: Pipeline,
+    /// Bytes of a message from the server that are still to come.
+    pub partial: usize,
+    /// Whether what runs is to be cancelled: its client went away without waiting for it.
+    pub cancel: bool,
+    /// Whether the session is to be reset at once.
+    pub reset: bool,
+}
+
+/// Restores a session within `limit`, in a task of its own; closes the connection where that fails.
+pub fn clean_up_in_background(lease: Lease, registry: Arc<Registry>, leftover: SessionLeftovers, limit: Duration) {
+    tokio::spawn(async move {
+        let mut lease = lease;
+        let id = lease.id;
+        let outcome = tokio::time::timeout(limit, clean_up(&mut lease, &registry, leftover)).await;
+        match outcome {
+            Ok(Ok((clean, RestoredSession::Used))) => lease.release(clean, Instant::now()),
+            Ok(Ok((clean, RestoredSession::AsNew))) => lease.release_fresh(clean),
+            Ok(Err(error)) => debug!(server = id, %error, "closing an upstream connection that could not be restored"),
+            Err(_) => {
+                debug!(
+                    server = id,
+                    "closing an upstream connection that could not be restored in time (cleanup_timeout)"
+                );
+            }
+        }
+    });
+}
+
+/// Resets an idle session within `limit`; `None`, closing the connection, where that fails.
+pub async fn reset_idle(mut pooled: PooledConn, limit: Duration) -> Option<PooledConn> {
+    reset(&mut pooled, limit).await.then_some(pooled)
+}
+
+/// Resets an idle session within `limit`; says whether that succeeded.
+pub async fn reset(server_conn: &mut ServerConn, limit: Duration) -> bool {
+    let mut pipeline = Pipeline::new();
+    let done = tokio::time::timeout(limit, run(server_conn, &mut pipeline, RESET)).await;
+    if !matches!(done, Ok(Ok(()))) {
+        return false;
+    }
+    server_conn.state.on_discard_all();
+    server_conn.state.used = UsedBy::Nothing;
+    true
+}
+
+/// Why a session can't be made fit.
+#[derive(Debug, thiserror::Error)]
+pub enum CleanupError {
+    /// The connection failed.
+    #[error(transparent)]
+    Recv(#[from] RecvError),
+    /// The server answered with an error.
+    #[error("the server answered with an error")]
+    Refused,
+    /// The books don't say what the server still owes.
+    #[error("what the server still owes is not known")]
+    Lost,
+}
+
+/// What a session is like that has been restored.
+enum RestoredSession {
+    /// As new.
+    AsNew,
+    /// Its client may have left something that was not seen.
+    Used,
+}
+
+async fn clean_up(
+    lease: &mut Lease,
+    registry: &Arc<Registry>,
+    leftover: SessionLeftovers,
+) -> Result<(Clean, RestoredSession), CleanupError> {
+    let SessionLeftovers { mut pipeline, partial, cancel, reset } = leftover;
+    // Until the server is between two messages again.
+    lease.state.close_method = CloseMethod::Silent;
+    // What the client has not taken nobody will.
+    let untaken = lease.conn.input.unsent().len();
+    lease.conn.input.sent(untaken);
+    if pipeline.lost() {
+        return Err(CleanupError::Lost);
+    }
+    if pipeline.copying_in() {
+        frontend::put_copy_fail(&mut lease.conn.output, "the client is gone");
+        pipeline.request(Request::CopyEnd, ResponseAction::Swallow);
+    }
+    if pipeline.unsynced() {
+        // Without a Sync its client's work is not committed; a Sync alone would.
+        frontend::put_query(&mut lease.conn.output, b"ROLLBACK");
+        pipeline.request(Request::Query, ResponseAction::Swallow);
+    }
+    if !pipeline.answered() {
+        // After an error the server discards everything up to a Sync, that ROLLBACK too.
+        frontend::put_sync(&mut lease.conn.output);
+        pipeline.request(Request::Sync, ResponseAction::Swallow);
+        lease.conn.flush().await.map_err(RecvError::from)?;
+    }
+    // The server may have kept back the rest of a message until then.
+    lease.conn.discard(partial).await?;
+    if !pipeline.answered() {
+        if cancel {
+            settle_cancelling(lease, registry, &mut pipeline).await?;
+        } else {
+            settle(lease, &mut pipeline).await?;
+        }
+    }
+    lease.state.close_method = CloseMethod::Terminate;
+    if !pipeline.settled() {
+        run(lease, &mut pipeline, b"ROLLBACK").await?;
+    }
+    if reset {
+        run(lease, &mut pipeline, RESET).await?;
+        lease.state.on_discard_all();
+    }
+    let clean = Clean::prove(&pipeline, Pins::none()).ok_or(CleanupError::Lost)?;
+    Ok((clean, if reset { RestoredSession::AsNew } else { RestoredSession::Used }))
+}
+
+/// Receives and drops until nothing is owed, asking the server again and again to cancel: a request that comes before
+/// the statement has begun is lost.
+async fn settle_cancelling(
+    lease: &mut Lease,
+    registry: &Arc<Registry>,
+    pipeline: &mut Pipeline,
+) -> Result<(), CleanupError> {
+    let (key, gate) = (Arc::clone(&lease.key), Arc::clone(&lease.gate));
+    let settled = settle(lease, pipeline);
+    tokio::pin!(settled);
+    let mut pause = FIRST_CANCEL_PAUSE;
+    loop {
+        // In a task of its own: a request that is under way must be waited for, which the gate sees to.
+        let (registry, key, inside) = (Arc::clone(registry), Arc::clone(&key), gate.enter());
+        let request = tokio::spawn(async move { cancel::send(&registry, &key, inside).await });
+        tokio::select! {
+            biased;
+            settled = &mut settled => return settled.map(drop),
+            _ = async { (request.await, sleep(pause).await) } => pause *= 2,
+        }
+    }
+}
+
+/// Runs a statement of our own; an error of any kind is a failure.
+async fn run(server_conn: &mut ServerConn, pipeline: &mut Pipeline, sql: &[u8]) -> Result<(), CleanupError> {
+    match query(server_conn, pipeline, sql).await? {
+        None => Ok(()),
+        Some(_) => Err(CleanupError::Refused),
+    }
+}
+
+/// Runs a statement of our own on a connection that owes nothing; returns the server's `ErrorResponse`, if it
+/// answered with one.
+///
+/// # Errors
+/// When the connection is of no use any more.
+pub async fn query(
+    server_conn: &mut ServerConn,
+    pipeline: &mut Pipeline,
+    sql: &[u8],
+) -> Result<Option<Box<[u8]>>, CleanupError> {
+    frontend::put_query(&mut server_conn.conn.output, sql);
+    server_conn.state.unnamed = UnnamedStatement::Absent;
+    pipeline.request(Request::Query, ResponseAction::Swallow);
+    server_conn.conn.flush().await.map_err(RecvError::from)?;
+    settle(server_conn, pipeline).await
+}
+
+/// Receives and drops until nothing is owed. Returns the first error that was among it.
+async fn settle(server_conn: &mut ServerConn, pipeline: &mut Pipeline) -> Result<Option<Box<[u8]>>, CleanupError> {
+    let mut failed = None;
+    // What is made up for the client nobody waits for.
+    while pipeline.synthesized().is_some() {}
+    while !pipeline.answered() {
+        if pipeline.lost() {
+            return Err(CleanupError::Lost);
+        }
+        let header = server_conn.conn.peek(frame::HEADER_BYTES).await?;
+        let Some(head) = head(header, frame::BACKEND_LIMIT).map_err(RecvError::from)? else {
+            return Err(CleanupError::Lost);
+        };
+        match head.tag {
+            backend::READY => {
+                let status = server_conn.conn.peek(head.size).await?.last().copied().unwrap_or_default();
+                pipeline.ready(status);
+            }
+            backend::PARAMETER_STATUS if head.size <= server_conn.conn.input.capacity() => {
+                let bytes = server_conn.conn.peek(head.size).await?;
+                if let Some((name, value)) = backend::parameter_status(&bytes[frame::HEADER_BYTES..]) {
+                    let (name, value) = (name.to_vec(), value.to_vec());
+                    server_conn.state.params.set(&name, &value);
+                }
+            }
+            backend::COMMAND_COMPLETE if head.size <= server_conn.conn.input.capacity() => {
+                let bytes = server_conn.conn.peek(head.size).await?;
+                let tag = backend::command_tag(&bytes[frame::HEADER_BYTES..]).to_vec();
+                server_conn.state.completed(&tag);
+                pipeline.response(head.tag);
+            }
+            backend::NOTICE | backend::NOTIFICATION => {}
+            backend::ERROR if head.size <= server_conn.conn.input.capacity() => {
+                let error = server_conn.conn.peek(head.size).await?;
+                failed.get_or_insert_with(|| error.into());
+                pipeline.response(head.tag);
+            }
+            tag => {
+                if tag == backend::ERROR {
+                    failed.get_or_insert_with(Box::default);
+                }
+                pipeline.response(tag);
+            }
+        }
+        for (mut rollback, how) in pipeline.take_undone() {
+            server_conn.state.undo(&mut rollback, how);
+        }
+        server_conn.conn.discard(head.size).await?;
+        while pipeline.synthesized().is_some() {}
+    }
+    Ok(failed)
+}

@@ -1,0 +1,177 @@
+//! Connections that clients have and have not used: given at login so that a client knows its backend's pid, and called
+//! in as soon as anybody waits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use super::{Pool, lock};
+use crate::track::RequestedParams;
+use crate::track::server_state::UsedBy;
+use crate::upstream::cleanup;
+use crate::upstream::counters::CloseReason;
+use crate::upstream::lease::Lease;
+use crate::upstream::server_conn::RECENTLY_USED;
+use crate::wake::Wake;
+
+/// What is to become of a loan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recall {
+    /// Somebody else needs the connection.
+    Needed,
+    /// What somebody has left in it is to be reset: nobody uses it.
+    Reset,
+}
+
+/// How a client is told that.
+#[derive(Debug, Default)]
+struct RecallSignal {
+    back: AtomicBool,
+    reset: AtomicBool,
+    wake: Wake,
+}
+
+/// A connection that its client has not used. Dropping it closes the connection, as with any lease.
+#[derive(Debug)]
+pub struct TentativeLease {
+    // Empty only once it has been taken.
+    lease: Option<Lease>,
+    number: u64,
+    recall: Arc<RecallSignal>,
+    pool: Arc<Pool>,
+    since: Instant,
+}
+
+/// The loans of a pool, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct TentativeLeases {
+    open: BTreeMap<u64, Open>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Open {
+    recall: Arc<RecallSignal>,
+    since: Instant,
+    /// Somebody has used the connection, and it has not been reset since.
+    used: bool,
+}
+
+impl Pool {
+    /// A connection on loan, if one is idle right now.
+    #[must_use]
+    pub fn reserve_idle(self: &Arc<Self>, wanted: &RequestedParams) -> Option<TentativeLease> {
+        let since = Instant::now();
+        let mut lease = self.checkout_idle(wanted, since)?;
+        lease.set_unused(true);
+        let recall = Arc::new(RecallSignal::default());
+        let mut tentative_leases = lock(&self.tentative_leases);
+        let number = tentative_leases.next;
+        tentative_leases.next += 1;
+        let used = lease.state.used != UsedBy::Nothing;
+        tentative_leases.open.insert(number, Open { recall: Arc::clone(&recall), since, used });
+        drop(tentative_leases);
+        let tentative = TentativeLease { lease: Some(lease), number, recall, pool: Arc::clone(self), since };
+        if self.has_waiters() {
+            // Somebody has come to wait in the same moment.
+            tentative.recall.make(&tentative.recall.back);
+        }
+        Some(tentative)
+    }
+
+    /// Has those reset that have been used by somebody and are on loan for longer than `after`; says whether there are
+    /// others.
+    pub(super) fn reset_tentative(&self, after: Duration) -> bool {
+        let mut others = false;
+        for open in lock(&self.tentative_leases).open.values_mut().filter(|open| open.used) {
+            if open.since.elapsed() >= after {
+                open.used = false;
+                open.recall.make(&open.recall.reset);
+            } else {
+                others = true;
+            }
+        }
+        others
+    }
+
+    /// Calls the oldest loan in; says whether there is one.
+    pub(in crate::upstream) fn recall_oldest(&self) -> bool {
+        let oldest = lock(&self.tentative_leases).open.pop_first();
+        oldest.is_some_and(|(_, open)| {
+            open.recall.make(&open.recall.back);
+            true
+        })
+    }
+}
+
+impl RecallSignal {
+    fn make(&self, what: &AtomicBool) {
+        what.store(true, Ordering::SeqCst);
+        self.wake.wake();
+    }
+}
+
+impl TentativeLease {
+    /// The pid of the connection's backend.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.lease.as_ref().map_or(0, |lease| lease.key.pid)
+    }
+
+    /// Waits until something is to become of it.
+    pub fn poll_recalled(&self, cx: &mut Context<'_>) -> Poll<Recall> {
+        loop {
+            if self.recall.back.load(Ordering::SeqCst) {
+                return Poll::Ready(Recall::Needed);
+            }
+            if self.recall.reset.swap(false, Ordering::SeqCst) {
+                return Poll::Ready(Recall::Reset);
+            }
+            ready!(self.recall.wake.poll_woken(cx));
+        }
+    }
+
+    /// The connection, to be used; `None`, closing it, if it is not fit any more.
+    #[must_use]
+    pub fn take(mut self) -> Option<Lease> {
+        let mut lease = self.lease.take()?;
+        lease.set_unused(false);
+        let now = Instant::now();
+        let looks_fine = now.saturating_duration_since(self.since) < RECENTLY_USED || lease.check_alive();
+        let unfit = self.pool.unfit(&lease, now).or((!looks_fine).then_some(CloseReason::Dead));
+        match unfit {
+            None => Some(lease),
+            Some(why) => {
+                lease.close_reason = why;
+                None
+            }
+        }
+    }
+
+    /// Gives the connection back as it was.
+    pub fn give_back(mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.release_unused();
+        }
+    }
+
+    /// Resets the session within `limit` if somebody has used it; `None`, closing it, where that fails.
+    pub async fn reset(mut self, limit: Duration) -> Option<Self> {
+        let lease = self.lease.as_mut()?;
+        if lease.state.used != UsedBy::Nothing {
+            if !cleanup::reset(lease, limit).await {
+                return None;
+            }
+            self.pool.parameters.learn_reset(&mut lease.state);
+        }
+        Some(self)
+    }
+}
+
+impl Drop for TentativeLease {
+    fn drop(&mut self) {
+        lock(&self.pool.tentative_leases).open.remove(&self.number);
+    }
+}

@@ -1,0 +1,153 @@
+//! What clients had done for them, in numbers, by pool.
+
+use std::time::{Duration, Instant};
+
+use super::counters::Counter;
+
+/// What a pool's clients had done for them. Times are in microseconds.
+#[derive(Debug, Default)]
+pub struct PoolStats {
+    /// Clients that logged in.
+    pub logins: Counter,
+    /// How often a client was given a connection to work on.
+    pub assignments: Counter,
+    /// How long clients waited for one.
+    pub waited: Counter,
+    /// Requests that the server was ready after: simple queries, and whatever a `Sync` ended.
+    pub queries: Counter,
+    /// How long the server worked on them.
+    pub query_time: Counter,
+    /// Transactions that ended, single statements included.
+    pub transactions: Counter,
+    /// How long they lasted.
+    pub transaction_time: Counter,
+    /// Bytes received from clients after their login.
+    pub received: Counter,
+    /// Bytes sent to clients after their login.
+    pub sent: Counter,
+    /// `Parse` messages of clients.
+    pub client_parses: Counter,
+    /// `Parse` messages sent to the server.
+    pub server_parses: Counter,
+    /// `Bind` messages of clients.
+    pub binds: Counter,
+}
+
+/// The same of one client, until it is handed to the pool between two pieces of work: plain numbers, which cost nothing.
+#[derive(Debug, Default)]
+pub struct LocalStats {
+    /// Its `Parse` messages.
+    pub client_parses: u64,
+    /// `Parse` messages sent to the server.
+    pub server_parses: u64,
+    /// Its `Bind` messages.
+    pub binds: u64,
+    queries: u64,
+    transactions: u64,
+    query_time: Duration,
+    transaction_time: Duration,
+    query_since: Option<Instant>,
+    transaction_since: Option<Instant>,
+}
+
+/// What ended when the server became ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompletedWork {
+    /// How long the request took.
+    pub query: Duration,
+    /// How long the transaction lasted, if it ended too.
+    pub transaction: Option<Duration>,
+}
+
+impl LocalStats {
+    /// The server begins to work for the client.
+    pub fn begins(&mut self, now: Instant) {
+        self.query_since.get_or_insert(now);
+        self.transaction_since.get_or_insert(now);
+    }
+
+    /// The server is ready; `idle` says that no transaction is open, `more` that it has the next request already.
+    pub fn ready(&mut self, now: Instant, idle: bool, more: bool) -> CompletedWork {
+        let query = self.query_since.take().map_or(Duration::ZERO, |since| now.duration_since(since));
+        self.queries += 1;
+        self.query_time += query;
+        let transaction = if idle {
+            self.transactions += 1;
+            let lasted = self.transaction_since.take().map_or(query, |since| now.duration_since(since));
+            self.transaction_time += lasted;
+            Some(lasted)
+        } else {
+            None
+        };
+        if more {
+            self.begins(now);
+        }
+        CompletedWork { query, transaction }
+    }
+}
+
+impl PoolStats {
+    /// Takes over what a client's session has counted, and the bytes `received` from it and `sent` to it.
+    pub fn take(&self, tally: &mut LocalStats, received: u64, sent: u64) {
+        let since = (tally.query_since, tally.transaction_since);
+        let now = std::mem::take(tally);
+        (tally.query_since, tally.transaction_since) = since;
+        let numbers = [
+            (&self.received, received),
+            (&self.sent, sent),
+            (&self.client_parses, now.client_parses),
+            (&self.server_parses, now.server_parses),
+            (&self.binds, now.binds),
+            (&self.queries, now.queries),
+            (&self.transactions, now.transactions),
+            (&self.query_time, micros(now.query_time)),
+            (&self.transaction_time, micros(now.transaction_time)),
+        ];
+        for (counter, number) in numbers {
+            if number > 0 {
+                counter.add_many(number);
+            }
+        }
+    }
+
+    /// A client was given a connection, after waiting for it.
+    pub fn assigned(&self, waited: Duration) {
+        self.assignments.add();
+        if !waited.is_zero() {
+            self.waited.add_many(micros(waited));
+        }
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_and_transactions_are_told_apart() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut tally = LocalStats::default();
+        tally.begins(at(0));
+        tally.begins(at(1));
+        let begin = tally.ready(at(2), false, false);
+        assert_eq!(begin, CompletedWork { query: Duration::from_millis(2), transaction: None });
+        let stats = PoolStats::default();
+        stats.take(&mut tally, 10, 0);
+        tally.begins(at(5));
+        let commit = tally.ready(at(6), true, true);
+        assert_eq!(commit.query, Duration::from_millis(1));
+        assert_eq!(commit.transaction, Some(Duration::from_millis(6)), "from its first request on");
+        let pipelined = tally.ready(at(9), true, false);
+        assert_eq!(pipelined.query, Duration::from_millis(3), "from when the server came to it");
+        stats.take(&mut tally, 5, 7);
+        assert_eq!((stats.queries.get(), stats.transactions.get()), (3, 2));
+        assert_eq!((stats.received.get(), stats.sent.get()), (15, 7));
+        assert_eq!((stats.query_time.get(), stats.transaction_time.get()), (6_000, 9_000));
+        assert_eq!(tally.queries, 0, "nothing is counted twice");
+    }
+}

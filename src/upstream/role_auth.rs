@@ -1,0 +1,341 @@
+//! What is known of one (database, user): does the upstream ask for a password, and which one does it take?
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::dial::{DialError, Secret};
+use super::registry::Registry;
+use crate::auth::{Credential, Password, Source, Verified};
+use crate::config::Settings;
+use crate::error::ClientError;
+
+/// The first and the longest pause between attempts while the upstream is down or full.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
+
+/// What the upstream is known to do when this user comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuthRequirement {
+    /// Nobody has tried.
+    #[default]
+    Unknown,
+    /// It asks for no password.
+    Open,
+    /// It asks for a password.
+    Asks,
+}
+
+/// What is known of one (database, user).
+#[derive(Debug)]
+pub struct RoleAuth {
+    memory: Mutex<CachedAuth>,
+    /// What came after it, if anything did.
+    succession: OnceLock<Succession>,
+    /// The attempts of each source that wait for their turn, or have it.
+    lanes: Mutex<HashMap<Source, Arc<tokio::sync::Mutex<()>>>>,
+    /// One attempt at a time, so that a herd of first clients costs one connection.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// What an account is followed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Succession {
+    /// The same role, with another password: its clients go on with new connections.
+    SameRole,
+    /// Another role of the same name: connections and clients of the former one are no longer its.
+    AnotherRole,
+}
+
+/// How old the memory of an account is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// It can be relied on.
+    Fresh,
+    /// It can be relied on once more, while the upstream is asked again.
+    Due,
+    /// The upstream is to be asked first.
+    Stale,
+}
+
+#[derive(Clone, Debug)]
+struct CachedAuth {
+    requirement: AuthRequirement,
+    /// When the upstream last let the user in.
+    proved: Option<Instant>,
+    /// When that was last tried again in the background.
+    rechecked: Option<Instant>,
+    verified: Verified<ClientError>,
+    /// What somebody who logged in by another method than pass-through can log in upstream with.
+    learned: Option<Credential>,
+    /// What was right under settings that are no longer in force: good enough to try, not to let anybody in.
+    presumed: Option<Credential>,
+    trouble: Option<RecentFailure>,
+}
+
+/// An attempt that failed because the upstream is down or full.
+#[derive(Clone, Debug)]
+struct RecentFailure {
+    until: Instant,
+    pause: Duration,
+    client_error: ClientError,
+}
+
+impl CachedAuth {
+    /// That a name is asked for a password says nothing: servers ask also for names that they do not know.
+    fn is_blank(&self) -> bool {
+        self.requirement != AuthRequirement::Open && self.verified.password().is_none() && self.learned.is_none()
+    }
+}
+
+impl Default for RoleAuth {
+    fn default() -> Self {
+        let memory = CachedAuth {
+            requirement: AuthRequirement::Unknown,
+            proved: None,
+            rechecked: None,
+            verified: Verified::default(),
+            learned: None,
+            presumed: None,
+            trouble: None,
+        };
+        Self {
+            memory: Mutex::new(memory),
+            succession: OnceLock::new(),
+            lanes: Mutex::default(),
+            turn: tokio::sync::Mutex::new(()),
+        }
+    }
+}
+
+impl RoleAuth {
+    /// What the upstream is known to do.
+    #[must_use]
+    pub fn requirement(&self) -> AuthRequirement {
+        self.memory().requirement
+    }
+
+    /// How old the memory is that the upstream lets the user in; fresh where it never has, so that there is none to rely on.
+    #[must_use]
+    pub fn freshness(&self, recheck: Duration) -> Freshness {
+        match self.memory().proved.map(|at| at.elapsed()) {
+            Some(age) if age >= recheck * 2 => Freshness::Stale,
+            Some(age) if age >= recheck => Freshness::Due,
+            _ => Freshness::Fresh,
+        }
+    }
+
+    /// Whether the caller is to try again in the background whether the upstream lets the user in: one does within
+    /// `recheck`.
+    #[must_use]
+    pub fn claim_recheck(&self, recheck: Duration) -> bool {
+        let mut memory = self.memory();
+        let due = memory.rechecked.is_none_or(|at| at.elapsed() >= recheck);
+        if due {
+            memory.rechecked = Some(Instant::now());
+        }
+        due
+    }
+
+    /// The upstream has let the user in.
+    pub fn note_success(&self) {
+        self.memory().proved = Some(Instant::now());
+    }
+
+    /// What it is followed by, if it is out of date.
+    #[must_use]
+    pub fn succession(&self) -> Option<Succession> {
+        self.succession.get().copied()
+    }
+
+    /// An account that is to follow this one, with all that it knows.
+    pub(super) fn next(&self) -> Self {
+        Self { memory: Mutex::new(self.memory().clone()), ..Self::default() }
+    }
+
+    /// It is followed by another one.
+    pub(super) fn end(&self, succession: Succession) {
+        // What came first holds.
+        let _ = self.succession.set(succession);
+        if succession == Succession::AnotherRole {
+            self.forget();
+        }
+    }
+
+    /// Notes that the upstream lets the user in no more.
+    pub(super) fn deny(&self, registry: &Registry, error: &DialError) {
+        self.refused(registry, error);
+        self.forget();
+    }
+
+    /// Whether an attempt that failed with `error` shows that the upstream lets the user in no more: it was not a wrong password.
+    pub(super) fn is_denied(&self, registry: &Registry, error: &DialError) -> bool {
+        error.denies_login()
+            && match error {
+                DialError::Refused(_, Some(Credential::Password(password))) => self.matches(registry, password),
+                _ => true,
+            }
+    }
+
+    /// Forgets all that would let the user in.
+    fn forget(&self) {
+        let mut memory = self.memory();
+        let refusals = std::mem::take(&mut memory.verified).without_password();
+        *memory = CachedAuth { verified: refusals, ..Self::default().into_memory() };
+    }
+
+    fn into_memory(self) -> CachedAuth {
+        self.memory.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the upstream is known to take `password`.
+    #[must_use]
+    pub fn matches(&self, registry: &Registry, password: &Password) -> bool {
+        self.memory().verified.matches(&registry.key, password)
+    }
+
+    /// Where a pool's own connections get the password from.
+    #[must_use]
+    pub fn secret(&self, settings: &Settings) -> Secret {
+        let memory = self.memory();
+        let verified = || memory.verified.password().cloned().map(Credential::Password);
+        let presumed = || memory.presumed.clone();
+        if settings.is_pass_through() {
+            return verified().or_else(presumed).map_or(Secret::None, Secret::Known);
+        }
+        Secret::Fixed(memory.learned.clone().or_else(verified).or_else(presumed))
+    }
+
+    /// Takes over what was right under settings that are no longer in force, to log in upstream with.
+    pub fn presume(&self, before: &Self) {
+        let known = before.known();
+        self.memory().presumed = known;
+    }
+
+    fn known(&self) -> Option<Credential> {
+        let memory = self.memory();
+        let verified = memory.verified.password().cloned().map(Credential::Password);
+        memory.learned.clone().or(verified).or_else(|| memory.presumed.clone())
+    }
+
+    /// What somebody who has logged in here can log in upstream with. Says whether it was something else before.
+    pub fn learn(&self, credential: Credential) -> bool {
+        let mut memory = self.memory();
+        let changed = memory.learned.as_ref().is_some_and(|before| *before != credential);
+        memory.learned = Some(credential);
+        changed
+    }
+
+    /// Notes that a pool's connection could not be opened: a refused password is forgotten.
+    pub fn note_failure(&self, registry: &Registry, error: &DialError) {
+        if !error.is_credential() {
+            return;
+        }
+        let mut memory = self.memory();
+        match error {
+            DialError::Refused(client_error, Some(Credential::Password(password))) => {
+                memory.verified.refuse(&registry.key, password, client_error.clone(), Instant::now());
+            }
+            _ => memory.requirement = AuthRequirement::Unknown,
+        }
+    }
+
+    /// Where the attempts of `source` wait for each other, so that only one of them waits for its turn.
+    #[must_use]
+    pub fn lane(&self, source: Source) -> Arc<tokio::sync::Mutex<()>> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
+        Arc::clone(lanes.entry(source).or_default())
+    }
+
+    /// Waits for a turn to try a password (or its absence) upstream. Who has waited looks first whether somebody
+    /// else has found out meanwhile.
+    pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    /// Why the upstream could not be asked lately, and when it may be asked again, if that is not over `now`.
+    #[must_use]
+    pub fn trouble(&self, now: Instant) -> Option<(Instant, ClientError)> {
+        let memory = self.memory();
+        memory
+            .trouble
+            .as_ref()
+            .filter(|trouble| trouble.until > now)
+            .map(|trouble| (trouble.until, trouble.client_error.clone()))
+    }
+
+    /// Notes that the upstream could not be asked, which may pass.
+    pub fn note_trouble(&self, error: &DialError) {
+        let mut memory = self.memory();
+        let pause = memory.trouble.as_ref().map_or(PAUSES.0, |before| (before.pause * 2).min(PAUSES.1));
+        memory.trouble =
+            Some(RecentFailure { until: Instant::now() + pause, pause, client_error: error.client_error() });
+    }
+
+    /// The upstream has asked somebody for a password.
+    pub fn asks(&self) {
+        self.memory().requirement = AuthRequirement::Asks;
+    }
+
+    /// What the upstream lately answered to `password`, if it refused it.
+    #[must_use]
+    pub fn refusal(&self, registry: &Registry, password: &Password) -> Option<ClientError> {
+        self.memory().verified.refusal(&registry.key, password, Instant::now())
+    }
+
+    /// The upstream has let the user in with `credential`. Says whether it was another password before.
+    pub(super) fn accepted(&self, registry: &Registry, credential: Option<Credential>) -> bool {
+        let mut memory = self.memory();
+        memory.trouble = None;
+        memory.proved = Some(Instant::now());
+        let before = memory.verified.password().cloned();
+        let changed = match (&before, &credential) {
+            (Some(before), Some(Credential::Password(now))) => !before.is(now),
+            _ => false,
+        };
+        match credential {
+            Some(Credential::Md5(_) | Credential::Key(..)) => memory.requirement = AuthRequirement::Asks,
+            Some(Credential::Password(password)) => {
+                memory.requirement = AuthRequirement::Asks;
+                memory.verified.accept(&registry.key, password);
+            }
+            None => memory.requirement = AuthRequirement::Open,
+        }
+        changed
+    }
+
+    pub(super) fn refused(&self, registry: &Registry, error: &DialError) {
+        if let DialError::Refused(client_error, Some(Credential::Password(password))) = error {
+            let mut memory = self.memory();
+            memory.requirement = AuthRequirement::Asks;
+            if error.is_credential() {
+                memory.verified.refuse(&registry.key, password, client_error.clone(), Instant::now());
+            }
+        }
+    }
+
+    /// Whether nothing is known that would be missed.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.memory().is_blank()
+    }
+
+    fn memory(&self) -> MutexGuard<'_, CachedAuth> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_is_blank_until_something_is_known() {
+        let role_auth = RoleAuth::default();
+        assert!(role_auth.is_blank());
+        role_auth.asks();
+        assert!(role_auth.is_blank(), "servers ask whoever comes");
+        role_auth.learn(Credential::Password(Password::new(b"x".to_vec())));
+        assert!(!role_auth.is_blank());
+    }
+}

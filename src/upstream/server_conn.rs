@@ -1,0 +1,228 @@
+//! One open, logged-in connection.
+
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, OnceCell};
+
+use super::conn_info::ConnInfo;
+use super::counters::CloseReason;
+use super::server_tls::ServerTls;
+use super::target::Address;
+use crate::config::TargetSessionAttrs;
+use crate::net::{Conn, Stream};
+use crate::track::ServerState;
+use crate::track::server_state::CloseMethod;
+use crate::wire::{Frames, backend, frame, frontend};
+
+/// How long a server may take to close after a `Terminate`.
+const TERMINATE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// For how long the last answer on a connection proves it alive. Under load connections change hands within microseconds.
+pub const RECENTLY_USED: Duration = Duration::from_millis(1);
+
+/// What a `CancelRequest` needs.
+#[derive(Debug)]
+pub struct BackendKey {
+    /// Where the backend is.
+    pub address: Address,
+    /// How connections there are encrypted, if they are.
+    pub server_tls: Option<Arc<ServerTls>>,
+    /// Its process id.
+    pub pid: i32,
+    /// Its secret: 4 bytes in protocol 3.0, up to 256 in 3.2.
+    pub secret: Box<[u8]>,
+}
+
+/// Keeps a connection from changing hands while a cancel request for it is under way: the request would hit whoever
+/// has the connection when it arrives.
+#[derive(Debug, Default)]
+pub struct CancelGate {
+    inside: AtomicUsize,
+    left: Notify,
+    /// The request that waits to be sent: however many are made meanwhile, it stands for all of them.
+    waiting: Mutex<Option<Arc<OnceCell<()>>>>,
+}
+
+/// A cancel request that is under way.
+#[derive(Debug)]
+pub struct CancelGuard(Arc<CancelGate>);
+
+impl CancelGate {
+    /// Notes a cancel request that begins.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>) -> CancelGuard {
+        self.inside.fetch_add(1, Ordering::SeqCst);
+        CancelGuard(Arc::clone(self))
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<Arc<OnceCell<()>>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether no cancel request is under way.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.inside.load(Ordering::SeqCst) == 0
+    }
+
+    /// Waits until no cancel request is under way.
+    pub async fn opened(&self) {
+        loop {
+            let left = self.left.notified();
+            if self.is_open() {
+                return;
+            }
+            left.await;
+        }
+    }
+}
+
+impl CancelGuard {
+    /// Sends a cancel request, or waits for the end of one that is yet to be sent: `send` is given what is to be called when
+    /// the sending begins.
+    pub async fn once<F: Future<Output = ()>>(&self, send: impl FnOnce(SendingCancel) -> F) {
+        let request = Arc::clone(self.0.waiting().get_or_insert_default());
+        let begun = SendingCancel { gate: Arc::clone(&self.0), request: Arc::clone(&request) };
+        request.get_or_init(|| send(begun)).await;
+    }
+}
+
+/// A cancel request that stands for all that come until it is sent.
+#[derive(Debug)]
+pub struct SendingCancel {
+    gate: Arc<CancelGate>,
+    request: Arc<OnceCell<()>>,
+}
+
+impl SendingCancel {
+    /// Notes that the request is being sent: those that come from now on need one of their own, since the query may be
+    /// another one by then.
+    pub fn note(self) {
+        let mut waiting = self.gate.waiting();
+        if waiting.as_ref().is_some_and(|request| Arc::ptr_eq(request, &self.request)) {
+            *waiting = None;
+        }
+    }
+}
+
+impl Drop for CancelGuard {
+    fn drop(&mut self) {
+        self.0.inside.fetch_sub(1, Ordering::SeqCst);
+        self.0.left.notify_waiters();
+    }
+}
+
+/// How a connection was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The server closed first, and has the TIME_WAIT.
+    Politely,
+    /// With a reset, which leaves no TIME_WAIT.
+    Reset,
+    /// We closed first, and have the TIME_WAIT.
+    First,
+}
+
+impl Closed {
+    /// Makes the coming close of `stream` a reset.
+    #[must_use]
+    pub fn by_us(stream: &Stream) -> Self {
+        if stream.reset_on_close() { Self::Reset } else { Self::First }
+    }
+}
+
+/// One open, logged-in connection.
+#[derive(Debug)]
+pub struct ServerConn {
+    /// The socket.
+    pub conn: Conn,
+    /// A number of its own, for logs.
+    pub id: u64,
+    /// What a cancel request needs.
+    pub key: Arc<BackendKey>,
+    /// What the session there has.
+    pub state: ServerState,
+    /// When it was last given back.
+    pub returned: Instant,
+    /// When it is to be replaced.
+    pub retire_at: Option<Instant>,
+    /// The generation of settings it was opened under.
+    pub generation: u64,
+    /// Why it is closed, if it is dropped now.
+    pub close_reason: CloseReason,
+    /// Its cancel requests.
+    pub gate: Arc<CancelGate>,
+    /// What its server is wanted to be.
+    pub target: TargetSessionAttrs,
+    /// What others see of it.
+    pub conn_info: Arc<ConnInfo>,
+}
+
+impl ServerConn {
+    /// Whether it has been used within the last moment before `now` and nothing is known to have arrived since: then a look is not
+    /// worth a system call. What the server says a moment later is met by the client's own request in any case.
+    #[must_use]
+    pub fn was_just_used(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.returned) < RECENTLY_USED
+            && self.conn.input.is_empty()
+            && !self.conn.is_known_readable()
+    }
+
+    /// Looks at what the server said while nobody used the connection: `false` when it must be closed. Notices and
+    /// changed settings are taken note of; the end, an error, or anything unexpected ends it.
+    pub fn check_alive(&mut self) -> bool {
+        loop {
+            if !self.read_notices() || self.conn.input.is_full() {
+                return false;
+            }
+            match self.conn.take_arrived() {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.conn.input.is_empty(),
+                Err(_) => return false,
+            }
+        }
+    }
+
+    fn read_notices(&mut self) -> bool {
+        let mut frames = Frames::new(self.conn.input.unparsed(), frame::BACKEND_LIMIT);
+        let before = self.conn.input.unparsed().len();
+        for frame in frames.by_ref() {
+            match frame {
+                Ok(frame) if frame.tag == backend::PARAMETER_STATUS => {
+                    let Some((name, value)) = backend::parameter_status(frame.body()) else { return false };
+                    self.state.params.set(name, value);
+                    self.state.base.set(name, value);
+                }
+                Ok(frame) if matches!(frame.tag, backend::NOTICE | backend::NOTIFICATION) => {}
+                _ => return false,
+            }
+        }
+        let seen = before - frames.rest().len();
+        self.conn.consume(seen);
+        true
+    }
+
+    /// Says good-bye, as far as it may, and waits for the server to close first, so that TIME_WAIT falls on its side.
+    pub async fn close(mut conn: Conn, close_method: CloseMethod) -> Closed {
+        match close_method {
+            // What is sent now would complete a message of which the server has part.
+            CloseMethod::Silent => return Closed::by_us(conn.stream()),
+            CloseMethod::CopyFail => frontend::put_copy_fail(&mut conn.output, "the client is gone"),
+            CloseMethod::Terminate => {}
+        }
+        frontend::put_terminate(&mut conn.output);
+        let close_method = async {
+            if conn.flush().await.is_ok() {
+                conn.drain().await;
+            }
+        };
+        if tokio::time::timeout(TERMINATE_TIMEOUT, close_method).await.is_ok() {
+            return Closed::Politely;
+        }
+        Closed::by_us(conn.stream())
+    }
+}

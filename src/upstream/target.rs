@@ -1,0 +1,358 @@
+//! The way to the upstream: where it is, how connections there are encrypted, and where passwords come from.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::credentials::Credentials;
+use super::server_tls::ServerTls;
+use crate::config::{Binding, Host, Negotiation, RequireAuth, Settings, SslMode, TargetSessionAttrs, Upstream};
+use crate::net::{Stream, tls};
+use crate::offload::Lane;
+use crate::track::ServerParams;
+
+/// How much later each further address of a host is tried while the ones before have not answered (RFC 8305 calls
+/// it the connection attempt delay).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Where a connection goes, resolved: what a cancel request is sent to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// The path of a unix socket.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// Connects once more to where a connection goes.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub async fn connect(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(address) => Stream::connect_tcp(*address).await,
+            Self::Unix(path) => Stream::connect_unix(path).await,
+        }
+    }
+}
+
+/// What one attempt to connect does about encryption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsAttempt {
+    /// Nothing.
+    No,
+    /// Asks for it, and does without if the server has none.
+    IfOffered,
+    /// Insists on it.
+    Yes,
+}
+
+/// All ways: that of most databases, and those of databases that are elsewhere.
+#[derive(Debug)]
+pub struct UpstreamTargets {
+    general: Arc<UpstreamTarget>,
+    own: BTreeMap<Vec<u8>, Arc<UpstreamTarget>>,
+    /// That of databases that no table names, if it is another one (`*`).
+    others: Option<Arc<UpstreamTarget>>,
+}
+
+impl UpstreamTargets {
+    /// The ways that `settings` describe.
+    ///
+    /// # Errors
+    /// When certificates can't be used: which, and why.
+    pub fn new(settings: &Settings) -> Result<Self, String> {
+        let general = Arc::new(UpstreamTarget::new(settings)?);
+        let mut own = BTreeMap::new();
+        for (name, other) in &settings.databases {
+            let same = other.way() == settings.way();
+            let upstream_target = if same { Arc::clone(&general) } else { Arc::new(UpstreamTarget::new(other)?) };
+            own.insert(name.clone(), upstream_target);
+        }
+        let others = own.remove(Settings::OTHERS);
+        Ok(Self { general, own, others })
+    }
+
+    /// The way to `database`.
+    #[must_use]
+    pub fn of(&self, database: &[u8]) -> &Arc<UpstreamTarget> {
+        self.own.get(database).or(self.others.as_ref()).unwrap_or(&self.general)
+    }
+
+    /// All of them, once each.
+    #[must_use]
+    pub fn all(&self) -> Vec<&Arc<UpstreamTarget>> {
+        let mut all: Vec<_> = [&self.general].into_iter().chain(self.own.values()).chain(&self.others).collect();
+        all.sort_by_key(|upstream_target| Arc::as_ptr(upstream_target));
+        all.dedup_by_key(|upstream_target| Arc::as_ptr(upstream_target));
+        all
+    }
+}
+
+/// The way to the upstream.
+#[derive(Debug)]
+pub struct UpstreamTarget {
+    /// Where it is: the first that will do is used.
+    pub endpoints: Vec<TargetHost>,
+    /// Which will do.
+    pub target: TargetSessionAttrs,
+    /// The minor version of the protocol that is asked for.
+    pub minor: u16,
+    /// Whether logins are bound to the channel.
+    pub binding: Binding,
+    /// The methods by which the server may have logins proved.
+    pub require_auth: RequireAuth,
+    /// Whether the endpoints are tried in changing order.
+    balance: bool,
+    mode: SslMode,
+    /// The endpoint that was good last: it is tried first.
+    good: AtomicUsize,
+}
+
+/// One place.
+#[derive(Debug)]
+pub struct TargetHost {
+    /// Where it is.
+    pub host: Host,
+    /// Where passwords come from.
+    pub credentials: Credentials,
+    /// Encrypts; `None` where connections are never encrypted.
+    pub server_tls: Option<Arc<ServerTls>>,
+    address: Option<IpAddr>,
+    /// What the host's name stood for when it was last looked up.
+    looked_up: Arc<Mutex<Option<LookedUp>>>,
+    looking_up: Lane,
+}
+
+/// When a name was looked up, and what it stood for.
+type LookedUp = (Instant, Vec<SocketAddr>);
+
+impl UpstreamTarget {
+    /// The way that `settings` describe.
+    ///
+    /// # Errors
+    /// When certificates can't be used: which, and why.
+    pub fn new(settings: &Settings) -> Result<Self, String> {
+        let upstream = &settings.upstream;
+        let endpoint = |endpoint: &crate::config::Endpoint| {
+            Ok(TargetHost {
+                host: endpoint.host.clone(),
+                credentials: Credentials::new(settings, &endpoint.host),
+                server_tls: server_tls(upstream, &endpoint.host)?,
+                address: endpoint.address,
+                looked_up: Arc::default(),
+                looking_up: Lane::default(),
+            })
+        };
+        Ok(Self {
+            endpoints: upstream.endpoints.iter().map(endpoint).collect::<Result<_, String>>()?,
+            target: upstream.target,
+            minor: upstream.minor,
+            binding: upstream.encryption.binding,
+            require_auth: upstream.encryption.require_auth.clone(),
+            balance: upstream.balance,
+            mode: upstream.encryption.mode(),
+            good: AtomicUsize::new(0),
+        })
+    }
+
+    /// The endpoints in the order in which they are tried: the one that was good last first. `number` makes the order
+    /// where load is to be balanced.
+    #[must_use]
+    pub fn order(&self, number: u64) -> Vec<usize> {
+        let count = self.endpoints.len();
+        let first = if self.balance {
+            // The golden ratio spreads consecutive numbers evenly.
+            usize::try_from(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).unwrap_or_default()
+        } else {
+            self.good.load(Ordering::Relaxed)
+        };
+        (0..count).map(|nth| (first + nth) % count).collect()
+    }
+
+    /// Endpoint number `at` was good.
+    pub fn is_good(&self, at: usize) {
+        self.good.store(at, Ordering::Relaxed);
+    }
+
+    /// What to try about encryption at `endpoint`, in order.
+    #[must_use]
+    pub fn attempts(&self, endpoint: &TargetHost) -> &'static [TlsAttempt] {
+        match (&endpoint.server_tls, self.mode) {
+            (None, _) | (_, SslMode::Disable) => &[TlsAttempt::No],
+            (_, SslMode::Allow) => &[TlsAttempt::No, TlsAttempt::Yes],
+            (_, SslMode::Prefer) => &[TlsAttempt::IfOffered, TlsAttempt::No],
+            (_, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) => &[TlsAttempt::Yes],
+        }
+    }
+
+    /// All endpoints as text.
+    #[must_use]
+    pub fn places(&self) -> String {
+        self.endpoints.iter().map(|endpoint| endpoint.host.to_string()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn server_tls(upstream: &Upstream, host: &Host) -> Result<Option<Arc<ServerTls>>, String> {
+    let encryption = &upstream.encryption;
+    match (host, encryption.mode()) {
+        // As libpq: nobody listens in on a unix socket.
+        (Host::Unix(..), _) | (_, SslMode::Disable) => Ok(None),
+        (Host::Tcp(name, _), _) => Ok(Some(Arc::new(ServerTls {
+            client: tls::Client::new(encryption.options()?)?,
+            host: name.clone(),
+            direct: encryption.negotiation == Negotiation::Direct,
+        }))),
+    }
+}
+
+impl TargetHost {
+    /// The host's name, how long ago it was looked up, and what it stood for; `None` before that.
+    #[must_use]
+    pub fn resolved(&self) -> Option<(String, Duration, Vec<SocketAddr>)> {
+        let Host::Tcp(name, _) = &self.host else { return None };
+        let looked_up = self.looked_up.lock().unwrap_or_else(PoisonError::into_inner);
+        looked_up.as_ref().map(|(when, addresses)| (name.clone(), when.elapsed(), addresses.clone()))
+    }
+
+    /// Looks the host's name up again if the answer is older than `age`; says which addresses it no longer stands for. That
+    /// they come in another order, or that nobody answers, means nothing.
+    pub async fn vanished(&self, age: Duration) -> Vec<SocketAddr> {
+        let (Host::Tcp(name, port), None) = (&self.host, self.address) else { return Vec::new() };
+        let Some((_, since, before)) = self.resolved().filter(|(_, since, _)| *since >= age) else { return Vec::new() };
+        let _ = since;
+        match self.look_up(name, *port).await {
+            Ok(now) if !now.is_empty() => before.into_iter().filter(|address| !now.contains(address)).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Looks a name up, for all at once who want it: a name service that does not answer holds one thread.
+    async fn look_up(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let wanted = Instant::now();
+        let turn = self.looking_up.turn().await;
+        if let Some((_, since, addresses)) = self.resolved()
+            && since <= wanted.elapsed()
+        {
+            return Ok(addresses);
+        }
+        let (name, known) = (name.to_owned(), Arc::clone(&self.looked_up));
+        let looked_up = turn.run(move || {
+            let addresses: Vec<_> = (name.as_str(), port).to_socket_addrs()?.collect();
+            let known_now = (Instant::now(), addresses.clone());
+            *known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known_now);
+            Ok(addresses)
+        });
+        looked_up.await?
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// The name service's or the socket's.
+    pub async fn connect(&self) -> io::Result<(Stream, Address)> {
+        match &self.host {
+            Host::Unix(dir, port) => {
+                let path = dir.join(format!(".s.PGSQL.{port}"));
+                let stream = Stream::connect_unix(&path).await?;
+                Ok((stream, Address::Unix(path)))
+            }
+            Host::Tcp(name, port) => {
+                let addresses: Vec<SocketAddr> = match self.address {
+                    Some(address) => vec![(address, *port).into()],
+                    None => self.look_up(name, *port).await?,
+                };
+                let (stream, address) = connect_any(&addresses).await?;
+                Ok((stream, Address::Tcp(address)))
+            }
+        }
+    }
+}
+
+/// What keeps a server that reports `params` from being what is wanted, in libpq's words; nothing for one that does not
+/// report it.
+#[must_use]
+pub fn target_mismatch(target: TargetSessionAttrs, params: &ServerParams) -> Option<&'static str> {
+    if matches!(target, TargetSessionAttrs::Any | TargetSessionAttrs::PreferStandby) {
+        return None;
+    }
+    let is_on = |name: &[u8]| params.get(name).map(|value| value == b"on");
+    let standby = is_on(b"in_hot_standby")?;
+    let read_only = standby || is_on(b"default_transaction_read_only")?;
+    mismatch_of(target, standby, read_only)
+}
+
+/// The same for a server of which it is known.
+#[must_use]
+pub fn mismatch_of(target: TargetSessionAttrs, standby: bool, read_only: bool) -> Option<&'static str> {
+    match target {
+        TargetSessionAttrs::ReadWrite if read_only => Some("session is read-only"),
+        TargetSessionAttrs::ReadOnly if !read_only => Some("session is not read-only"),
+        TargetSessionAttrs::Primary if standby => Some("server is in hot standby mode"),
+        TargetSessionAttrs::Standby if !standby => Some("server is not in hot standby mode"),
+        _ => None,
+    }
+}
+
+/// Tries addresses in order, each a little after the one before; the first that answers wins.
+async fn connect_any(addresses: &[SocketAddr]) -> io::Result<(Stream, SocketAddr)> {
+    if let [only] = *addresses {
+        return Stream::connect_tcp(only).await.map(|stream| (stream, only));
+    }
+    let mut attempts = JoinSet::new();
+    for (nth, &address) in (0u32..).zip(addresses) {
+        attempts.spawn(async move {
+            sleep(ATTEMPT_DELAY * nth).await;
+            Stream::connect_tcp(address).await.map(|stream| (stream, address))
+        });
+    }
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
+    while let Some(outcome) = attempts.join_next().await {
+        match outcome {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(error)) => last = error,
+            Err(error) => last = io::Error::other(error),
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_what_they_report() {
+        let params = |standby: &str, read_only: &str| {
+            let mut params = ServerParams::default();
+            params.set(b"in_hot_standby", standby.as_bytes());
+            params.set(b"default_transaction_read_only", read_only.as_bytes());
+            params
+        };
+        let (primary, standby, locked) = (params("off", "off"), params("on", "off"), params("off", "on"));
+        for (target, fits) in [
+            (TargetSessionAttrs::Any, [true, true, true]),
+            (TargetSessionAttrs::ReadWrite, [true, false, false]),
+            (TargetSessionAttrs::ReadOnly, [false, true, true]),
+            (TargetSessionAttrs::Primary, [true, false, true]),
+            (TargetSessionAttrs::Standby, [false, true, false]),
+            (TargetSessionAttrs::PreferStandby, [true, true, true]),
+        ] {
+            let found = [&primary, &standby, &locked].map(|params| target_mismatch(target, params).is_none());
+            assert_eq!(found, fits, "{target}");
+        }
+        assert_eq!(
+            target_mismatch(TargetSessionAttrs::Primary, &ServerParams::default()),
+            None,
+            "an old server does not report it"
+        );
+    }
+}
