@@ -381,3 +381,25 @@ fn files_exist() {
     }
     assert!(named >= 20, "{named}");
 }
+
+/// Where a page says that something is in a file, the file has it.
+#[test]
+fn names_are_in_the_files_that_pages_give() {
+    let mut found = 0;
+    for page in pages() {
+        let prose = page.prose().replace('\n', " ");
+        let parts: Vec<_> = prose.split('`').collect();
+        for (name, between, file) in parts.windows(3).skip(1).step_by(2).map(|three| (three[0], three[1], three[2])) {
+            if between != " in " || !file.starts_with("src/") || !Path::new(file).extension().is_some_and(|e| e == "rs")
+            {
+                continue;
+            }
+            let text = fs::read_to_string(format!("{TOP}/{file}")).expect("readable");
+            let last = name.rsplit("::").next().expect("a name");
+            let defined = ["fn ", "const ", "struct "].iter().any(|kind| text.contains(&format!("{kind}{last}")));
+            assert!(defined, "{}: {name} in {file}", page.name);
+            found += 1;
+        }
+    }
+    assert!(found >= 6, "{found}");
+}
