@@ -25,6 +25,8 @@ pub enum Mishap {
     Failed,
     /// Its session was ended.
     Ended,
+    /// It left before its login, because of what it was answered.
+    Left,
 }
 
 impl Mishap {
@@ -33,12 +35,15 @@ impl Mishap {
             Self::Refused => "refused a client",
             Self::Failed => "failed a statement",
             Self::Ended => "ended a session",
+            Self::Left => "a client left",
         }
     }
 
     /// How loudly it is told.
     fn level(self, fault: &Fault) -> Level {
         match (fault.blame(), self) {
+            // Its own program may not say why.
+            (_, Self::Left) => Level::INFO,
             (Blame::Client, _) => Level::DEBUG,
             // PostgreSQL has told others so already.
             (Blame::Upstream, Self::Refused) => Level::INFO,

@@ -2,7 +2,7 @@
 //!
 //! [`serve`] is the table of contents: [`handshake`] → [`login`] ([`greeting`]) → [`session`], which waits for work, gets a
 //! connection, and moves bytes with [`relay`] until the connection can be given back ([`checkin`]).
-//! [`places`] is how many may come, [`door`] is what clients meet first, [`secrets`] what they must know there.
+//! [`places`] is how many may come, [`door`] is what clients meet first: [`tls_offer`] and [`secrets`].
 //! [`complaints`] is what the log tells of errors. [`sessions`] are all of them and [`control`] is how others reach one, [`cancel`] how cancel requests do; [`dedicated`] is what replication gets instead of a session.
 
 pub mod applicant;
@@ -20,6 +20,7 @@ pub mod relay;
 pub mod secrets;
 pub mod session;
 pub mod sessions;
+pub mod tls_offer;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

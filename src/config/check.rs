@@ -4,7 +4,7 @@ use super::reader::Reader;
 use super::rule::Rule;
 use super::settings::Settings;
 use super::source::ConfigError;
-use super::value::{Auth, Listen};
+use super::value::{Auth, ClientTls, Listen};
 
 /// The names of the console, where clients put the database's. The second is what PgBouncer's tools ask for.
 pub const CONSOLE: [&str; 2] = ["pgferry", "pgbouncer"];
@@ -54,7 +54,12 @@ impl Settings {
             (None, None) if self.tls_client_ca.is_some() => return lacks("tls_cert", "tls_client_ca"),
             _ => {}
         }
-        if self.rules.iter().any(|rule| rule.method == Auth::Cert) && self.tls_client_ca.is_none() {
+        let by_certificate = self.rules.iter().any(|rule| rule.method == Auth::Cert);
+        if by_certificate && self.client_tls != ClientTls::Auto {
+            let error = format!("the method \"cert\" needs TLS over TCP, not \"{}\"", self.client_tls);
+            return Err(reader.error("client_tls", error).hint("leave out client_tls"));
+        }
+        if by_certificate && self.tls_client_ca.is_none() {
             return Err(self
                 .rule_error(reader, Auth::Cert, "\"cert\" needs to know which authorities may sign".into())
                 .hint("set tls_cert, tls_key and tls_client_ca"));

@@ -94,7 +94,7 @@ const fn secret(name: &'static str, doc: &'static str) -> Key {
 }
 
 /// Every setting, in the order of the reference.
-pub const KEYS: [Key; 72] = [
+pub const KEYS: [Key; 73] = [
     secret(
         "upstream",
         "Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database][?sslmode=…&connect_timeout=…].",
@@ -248,9 +248,14 @@ pub const KEYS: [Key; 72] = [
         "4096",
         "Rounds of hashing for SCRAM logins with secrets that are stored as plain passwords.",
     ),
+    key(
+        "client_tls",
+        "\"auto\"",
+        "Where TLS is offered to clients that ask for it: \"auto\" (unix and abstract sockets, loopback TCP, and with tls_cert TCP from anywhere), \"unix\" (unix and abstract sockets) or \"off\".",
+    ),
     optional(
         "tls_cert",
-        "The certificate to show to clients on TCP (PEM, with its chain); TLS is offered where it is set.",
+        "The certificate to show to clients (PEM, with its chain); without one pgferry makes one at its start, which nobody can verify, for clients on this machine.",
     ),
     optional("tls_key", "Its private key (PEM, no passphrase, mode 0600)."),
     optional("tls_client_ca", "The authorities that may sign clients' certificates (PEM), for the method \"cert\"."),

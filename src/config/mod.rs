@@ -33,4 +33,4 @@ pub use settings::Settings;
 pub use source::{ConfigError, Written};
 pub use url::{Endpoint, Host, Upstream};
 pub use user::Limits;
-pub use value::{AdminListen, Auth, Listen, LogFormat, Mode, PeerRule, Pin, Reset, Target};
+pub use value::{AdminListen, Auth, ClientTls, Listen, LogFormat, Mode, PeerRule, Pin, Reset, Target};

@@ -13,7 +13,7 @@ use super::rule::{Caller, Rule};
 use super::source::{ConfigError, Place, Value, Written};
 use super::url::Upstream;
 use super::user::{Limits, UserEntry};
-use super::value::{self, AdminListen, Auth, Listen, LogFormat, Mode, PeerRule, Pin, Reset};
+use super::value::{self, AdminListen, Auth, ClientTls, Listen, LogFormat, Mode, PeerRule, Pin, Reset};
 use crate::auth::Stored;
 use crate::auth::scram::keys::MAX_ITERATIONS;
 use crate::net::tls::Version;
@@ -67,6 +67,7 @@ pub struct Settings {
     pub auth_dbname: Option<String>,
     pub auth_query_ttl: Duration,
     pub scram_iterations: u32,
+    pub client_tls: ClientTls,
     pub tls_cert: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
     pub tls_client_ca: Option<PathBuf>,
@@ -173,6 +174,7 @@ impl Settings {
                 Ok(rounds @ 1..=MAX_ITERATIONS) => Ok(rounds),
                 _ => Err(format!("\"{text}\" is not a number from 1 to {MAX_ITERATIONS}")),
             })?,
+            client_tls: reader.read("client_tls", ClientTls::parse)?,
             tls_cert: reader.path("tls_cert"),
             tls_key: reader.path("tls_key"),
             tls_client_ca: reader.path("tls_client_ca"),

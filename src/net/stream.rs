@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::namespace::PeerProcess;
 use super::socket::Socket;
-use super::tls::Session;
+use super::tls::{OwnCertificate, Session};
 use crate::buffer::Buffer;
 
 /// A connection to somebody, encrypted or not.
@@ -90,18 +91,18 @@ impl Stream {
         Ok(Self { untried: true, ..Socket::unix(socket)?.into() })
     }
 
-    /// Encrypts what follows: runs the handshake of `tls`, to which the bytes in `received` belong. `end_point` is what
-    /// our own certificate gives the other end to bind its login to.
+    /// Encrypts what follows: runs the handshake of `tls`, to which the bytes in `received` belong. `own` is the
+    /// certificate that a client is shown.
     ///
     /// # Errors
     /// The socket's, or the handshake's; the stream is of no use then.
     pub async fn secure(
         &mut self,
         tls: rustls::Connection,
-        end_point: Option<Vec<u8>>,
+        own: Option<Arc<OwnCertificate>>,
         received: &[u8],
     ) -> io::Result<()> {
-        let session = self.tls.insert(Box::new(Session::new(tls, end_point, received)));
+        let session = self.tls.insert(Box::new(Session::new(tls, own, received)));
         poll_fn(|cx| session.poll_handshake(&mut self.socket, cx)).await
     }
 

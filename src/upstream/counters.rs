@@ -83,6 +83,8 @@ pub struct Counters {
     pub refused: Counter,
     /// The same by SQLSTATE.
     pub refusals: Failures,
+    /// What became of clients' requests for TLS.
+    pub client_tls: ClientTlsCounters,
     /// Passwords that had to be tried upstream.
     pub tried: Counter,
     /// TCP (or unix) connections opened to the upstream, cancel requests not counted.
@@ -113,6 +115,17 @@ pub struct Counters {
     pub failures: Failures,
     /// How long things took.
     pub timings: Timings,
+}
+
+/// What became of clients' requests for TLS.
+#[derive(Debug, Default)]
+pub struct ClientTlsCounters {
+    /// Connections that are encrypted.
+    pub established: Counter,
+    /// Clients that were told that there is no TLS.
+    pub declined: Counter,
+    /// TLS handshakes that failed.
+    pub failed: Counter,
 }
 
 /// How long things took.

@@ -37,6 +37,7 @@ mod readme;
 mod relay;
 mod reload;
 mod reset;
+mod self_signed_tls;
 mod settings;
 mod several;
 mod shutdown;

@@ -23,6 +23,7 @@ use super::places::Room;
 use crate::auth::Credential;
 use crate::config::{Auth, Caller, Rule, Settings, Transport};
 use crate::error::{Blame, Fault, sqlstate};
+use crate::net::tls::{self, CertificateOrigin};
 use crate::net::{Conn, Peer, Stream};
 use crate::track::parameter_cache::Greeting;
 use crate::upstream::account::Freshness;
@@ -168,7 +169,7 @@ pub async fn log_in(
             database = %String::from_utf8_lossy(database),
             user = %String::from_utf8_lossy(user),
             method = %rule.method,
-            tls = conn.stream().tls().map(crate::net::tls::Session::describe),
+            tls = conn.stream().tls().map(tls::Session::describe),
             "client logged in"
         );
     }
@@ -218,7 +219,10 @@ pub fn timed_out(limit: Duration) -> Fault {
 fn caller<'a>(stream: &Stream, database: &'a [u8], user: &'a [u8]) -> Caller<'a> {
     let (transport, address, ids) = match stream.peer() {
         Ok(Peer::Tcp(address)) => {
-            let transport = if stream.tls().is_some() { Transport::Tls } else { Transport::Tcp };
+            let certificate = stream.tls().and_then(tls::Session::own_certificate);
+            // One that proves nothing makes TCP on this machine neither more nor less trustworthy.
+            let is_proof = certificate.is_some_and(|shown| shown.origin == CertificateOrigin::Configured);
+            let transport = if is_proof { Transport::Tls } else { Transport::Tcp };
             (transport, Some(address.ip()), None)
         }
         Ok(Peer::Unix { uid, gid, .. }) => {
