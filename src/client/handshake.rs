@@ -10,6 +10,7 @@ use tracing::debug;
 use super::Shared;
 use super::applicant::Applicant;
 use super::complaints::Mishap;
+use super::tls_incapable::Program;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::tls::client::ALPN;
 use crate::net::tls::session::rejects_certificate;
@@ -43,14 +44,23 @@ pub enum Hello {
 }
 
 /// What has become of a client's wish for TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Encryption {
     /// It has not asked.
     Unasked,
     /// It was told that there is none.
-    Declined,
+    Declined(Declined),
     /// All that it says is encrypted.
     Established(CertificateOrigin),
+}
+
+/// Why a client was told that there is no TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Declined {
+    /// It is not offered to it.
+    NotOffered,
+    /// Its program is known to leave where it is offered.
+    Incapable(Program),
 }
 
 /// How a client asks for TLS.
@@ -72,7 +82,7 @@ pub async fn handshake(conn: &mut Conn, shared: &Shared) -> Result<Hello, Fault>
     if matches!(conn.peek(1).await, Ok([TLS_HANDSHAKE])) {
         match Box::pin(encrypt(conn, shared, TlsRequest::Direct)).await {
             Some(Encryption::Established(origin)) => encryption = Encryption::Established(origin),
-            Some(declined) => return Ok(gone(shared, declined)),
+            Some(declined) => return Ok(gone(shared, &declined)),
             None => return Ok(Hello::Gone),
         }
         if conn.stream().tls().and_then(Session::alpn) != Some(ALPN) {
@@ -83,7 +93,7 @@ pub async fn handshake(conn: &mut Conn, shared: &Shared) -> Result<Hello, Fault>
     }
     loop {
         // PostgreSQL too closes without a word: what speaks like that does not read answers.
-        let Ok(packet) = receive(conn).await else { return Ok(gone(shared, encryption)) };
+        let Ok(packet) = receive(conn).await else { return Ok(gone(shared, &encryption)) };
         let size = packet.len();
         if let Some(known) = shared.applicants.find(packet) {
             conn.consume(size);
@@ -127,15 +137,33 @@ pub async fn handshake(conn: &mut Conn, shared: &Shared) -> Result<Hello, Fault>
 async fn encrypt(conn: &mut Conn, shared: &Shared, request: TlsRequest) -> Option<Encryption> {
     let counters = &shared.registry.counters.client_tls;
     let door = shared.door.load_full();
-    let server = door.tls.to(conn.stream());
+    let program = Program::of(conn.stream());
+    let offered = match (door.tls.to(conn.stream()), &program) {
+        (None, _) => Err(Declined::NotOffered),
+        (Some(_), Some(program)) if request == TlsRequest::Postgres && shared.tls_incapable.contains(program) => {
+            Err(Declined::Incapable(program.clone()))
+        }
+        (Some(server), _) => Ok(server),
+    };
     if request == TlsRequest::Postgres {
-        conn.output.push(if server.is_some() { b'S' } else { b'N' });
+        conn.output.push(if offered.is_ok() { b'S' } else { b'N' });
         conn.flush().await.ok()?;
     }
-    let Some(server) = server else {
-        counters.declined.add();
-        return Some(Encryption::Declined);
+    let server = match offered {
+        Ok(server) => server,
+        Err(why) => {
+            counters.declined.add();
+            return Some(Encryption::Declined(why));
+        }
     };
+    if conn.peek(1).await.is_err() {
+        counters.failed.add();
+        if let Some(program) = program {
+            shared.tls_incapable.insert(program);
+            shared.errors.note(Mishap::Left, None, &incapable());
+        }
+        return None;
+    }
     let secured = match server.accept().await {
         Ok((session, certificate)) => conn.secure(session, Some(certificate)).await,
         Err(error) => Err(error),
@@ -158,14 +186,23 @@ async fn encrypt(conn: &mut Conn, shared: &Shared, request: TlsRequest) -> Optio
 
 /// The end of a client that does not log in. One that leaves because of the answer to its request for TLS is logged: its user
 /// sees an error of the driver's, which names neither the cause nor the remedy.
-fn gone(shared: &Shared, encryption: Encryption) -> Hello {
+fn gone(shared: &Shared, encryption: &Encryption) -> Hello {
     match encryption {
         Encryption::Unasked => {}
-        Encryption::Declined => shared.errors.note(Mishap::Left, None, &declined()),
+        Encryption::Declined(Declined::NotOffered) => shared.errors.note(Mishap::Left, None, &declined()),
+        Encryption::Declined(Declined::Incapable(program)) => shared.tls_incapable.remove(program),
         // Some drivers look at the certificate only when TLS's handshake is over.
-        Encryption::Established(origin) => shared.errors.note(Mishap::Left, None, &distrusted(origin)),
+        Encryption::Established(origin) => shared.errors.note(Mishap::Left, None, &distrusted(*origin)),
     }
     Hello::Gone
+}
+
+fn incapable() -> Fault {
+    let message = "it asked for TLS over a unix socket and closed the connection when that was offered";
+    Fault::fatal(Blame::Client, sqlstate::UNABLE_TO_CONNECT, message).hint(
+        "It may have no host name to begin TLS with (tokio-postgres). From now on its program is told that there is no TLS, until \
+         it closes a connection for that; sslmode=disable in its connection string spares the attempt.",
+    )
 }
 
 fn declined() -> Fault {

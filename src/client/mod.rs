@@ -2,7 +2,7 @@
 //!
 //! [`serve`] is the table of contents: [`handshake`] → [`login`] ([`greeting`]) → [`session`], which waits for work, gets a
 //! connection, and moves bytes with [`relay`] until the connection can be given back ([`checkin`]).
-//! [`places`] is how many may come, [`door`] is what clients meet first: [`tls_offer`] and [`secrets`].
+//! [`places`] is how many may come, [`door`] is what clients meet first: [`tls_offer`] and [`secrets`]; [`tls_incapable`] is for whom there is none.
 //! [`complaints`] is what the log tells of errors. [`sessions`] are all of them and [`control`] is how others reach one, [`cancel`] how cancel requests do; [`dedicated`] is what replication gets instead of a session.
 
 pub mod applicant;
@@ -20,6 +20,7 @@ pub mod relay;
 pub mod secrets;
 pub mod session;
 pub mod sessions;
+pub mod tls_incapable;
 pub mod tls_offer;
 
 use std::future::{Future, poll_fn};
@@ -43,6 +44,7 @@ use login::Admitted;
 pub use login::{Guest, Rights};
 use places::{Place, Places};
 use sessions::Sessions;
+use tls_incapable::TlsIncapable;
 
 /// How long a farewell may take to arrive.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -56,6 +58,8 @@ pub struct Shared {
     pub sessions: Sessions,
     /// What clients meet before they are let in.
     pub door: ArcSwap<Door>,
+    /// Programs that can't use TLS where they ask for it.
+    pub tls_incapable: TlsIncapable,
     /// Those who came last.
     pub applicants: Applicants,
     /// The errors that clients were told lately.
@@ -176,6 +180,14 @@ fn put_refusal(shared: &Shared, conn: &mut Conn, fault: &Fault) {
     shared.registry.counters.refusals.add(&fault.code());
     shared.errors.note(Mishap::Refused, None, fault);
     fault.put(&mut conn.output);
+}
+
+/// Closes the connection of a client that has said goodbye. Inside TLS, TLS's own goodbye comes behind PostgreSQL's: over a
+/// unix socket it would fail (EPIPE), and some drivers would report that.
+pub async fn close(conn: &mut Conn) {
+    if conn.stream().tls().is_some() && !conn.stream().is_tcp() {
+        Box::pin(farewell(conn)).await;
+    }
 }
 
 /// Sends what is to be sent last, in a way that it arrives, and closes.

@@ -34,6 +34,7 @@ use crate::client::complaints::Complaints;
 use crate::client::door::Door;
 use crate::client::places::Places;
 use crate::client::sessions::Sessions;
+use crate::client::tls_incapable::TlsIncapable;
 use crate::config::keys::Adjustable;
 use crate::config::{ConfigError, Settings};
 use crate::drain::{Drain, Phase};
@@ -176,6 +177,7 @@ fn share(
         registry: Registry::new(settings, routes, key, buffers),
         sessions: Sessions::default(),
         door: ArcSwap::from_pointee(door),
+        tls_incapable: TlsIncapable::default(),
         applicants: Applicants::default(),
         errors: Complaints::default(),
         drain: Drain::default(),

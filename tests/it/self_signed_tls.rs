@@ -1,7 +1,7 @@
 //! TLS for clients that insist on it, where no certificate is configured.
 
 use crate::harness::postgres::{PASSWORD, free_port};
-use crate::harness::raw::{SSL_REQUEST, packet};
+use crate::harness::raw::{SSL_REQUEST, packet, terminate};
 use crate::harness::{Certs, Ferry, Postgres, Raw, Wish, psql};
 
 /// pgferry on a unix socket, an abstract socket and loopback TCP, all with the port that is returned.
@@ -165,5 +165,46 @@ fn rules_take_a_certificate_that_proves_nothing_for_none() {
     let (_ferry, port) = everywhere(&Postgres::shared().url(), &["-c", &file]);
     for ssl in ["disable", "require"] {
         assert_eq!(over_tcp(port, &format!("user=trust_user sslmode={ssl}"), "", "select 1"), Ok("1".into()), "{ssl}");
+    }
+}
+
+#[test]
+fn a_program_that_leaves_for_being_offered_tls_is_told_that_there_is_none() {
+    let (ferry, port) = everywhere(&Postgres::shared().url(), &[]);
+    let ask = || {
+        let mut raw = unix(&ferry, port);
+        raw.send(&packet(SSL_REQUEST, b""));
+        (raw.byte(), raw)
+    };
+    // As tokio-postgres does, which has no host name on a unix socket.
+    let (answer, raw) = ask();
+    assert_eq!(answer, b'S');
+    drop(raw);
+    ferry.logs("closed the connection when that was offered");
+    let (answer, raw) = ask();
+    assert_eq!(answer, b'N');
+    let mut raw = Raw::logged_in(raw, "trust_user", "postgres");
+    assert_eq!(raw.value("select 1"), "1");
+    // Another program is offered it all the same; so is this one over TCP, and once it has left for not being offered it.
+    assert_eq!(over_tcp(port, "user=trust_user sslmode=require", "", "select 1"), Ok("1".into()));
+    let mut tcp = Raw::tcp(port);
+    tcp.send(&packet(SSL_REQUEST, b""));
+    assert_eq!(tcp.byte(), b'S');
+    let (answer, raw) = ask();
+    assert_eq!(answer, b'N');
+    drop(raw);
+    crate::harness::eventually("the program insists", || ask().0 == b'S');
+}
+
+#[test]
+fn a_client_that_says_goodbye_inside_tls_on_a_unix_socket_meets_no_broken_pipe() {
+    let (ferry, port) = everywhere(&Postgres::shared().url(), &[]);
+    for _ in 0..50 {
+        let mut raw = Raw::logged_in(unix(&ferry, port).encrypted(), "trust_user", "postgres");
+        assert_eq!(raw.value("select 1"), "1");
+        raw.send(&terminate());
+        assert_eq!(raw.drain(), b"", "TLS's own goodbye is all that comes");
+        // The server reads until the client has closed.
+        raw.send(&terminate());
     }
 }

@@ -15,7 +15,7 @@ use super::Desk;
 use super::table::Table;
 use crate::client::control::{Control, Whose};
 use crate::client::sessions::Newcomer;
-use crate::client::{Guest, Rights, farewell, session};
+use crate::client::{Guest, Rights, close, farewell, session};
 use crate::drain::Phase;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, RecvError};
@@ -81,9 +81,12 @@ pub async fn serve(desk: &Arc<Desk>, conn: &mut Conn, guest: Box<Guest>) {
     backend::put_ready(&mut conn.output, IDLE);
     let mut visit = Visit { desk, conn, guest, control, portals: Portals::default(), skipping: false };
     let end = visit.converse().await;
-    if let End::Tell(fault) = end {
-        fault.put(&mut visit.conn.output);
-        farewell(visit.conn).await;
+    match end {
+        End::Tell(fault) => {
+            fault.put(&mut visit.conn.output);
+            farewell(visit.conn).await;
+        }
+        End::Gone => close(visit.conn).await,
     }
     drop(registered);
 }

@@ -16,7 +16,7 @@ use super::complaints::Mishap;
 use super::control::{Control, Whose};
 use super::relay::{End, Relay, max_text_bytes};
 use super::sessions::{Newcomer, Registered};
-use super::{FAREWELL, Shared, checkin, farewell, login};
+use super::{FAREWELL, Shared, checkin, close, farewell, login};
 use crate::config::{Mode, Reset, Settings};
 use crate::drain::Phase;
 use crate::error::{Blame, Fault, sqlstate};
@@ -123,7 +123,7 @@ pub fn run<'a>(
             tracing::info!(client = id, "client ended");
         }
         match end {
-            SessionEnd::Quiet => return,
+            SessionEnd::Quiet => return close(session.conn).await,
             SessionEnd::Told => {}
             SessionEnd::Tell(fault) => {
                 session.shared.errors.note(Mishap::Ended, Some(id), &fault);
