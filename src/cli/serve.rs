@@ -7,7 +7,7 @@ use std::sync::Arc;
 use listenfd::ListenFd;
 use pgferry::admin::talk::Predecessor;
 use pgferry::config::keys::Adjustable;
-use pgferry::config::{LogFormat, Settings};
+use pgferry::config::{Contact, LogFormat, Settings};
 use pgferry::log::{Form, Log};
 use pgferry::net::Inherited;
 use pgferry::server::{self, Surroundings};
@@ -28,7 +28,7 @@ pub(super) fn serve(options: &Options) -> Result<(), String> {
     let mut inherited = of_service_manager().map_err(|error| format!("LISTEN_FDS: {error}"))?;
     let mut predecessor = None;
     if options.replace {
-        let asked = Predecessor::ask(&settings).map_err(|error| format!("--replace: {error}"))?;
+        let asked = Predecessor::ask(&Contact::of(&settings)).map_err(|error| format!("--replace: {error}"))?;
         if let Some((process, listeners)) = asked {
             predecessor = Some(process);
             inherited.extend(listeners);

@@ -151,7 +151,10 @@ pub const KEYS: [Key; 73] = [
         "[\"/run/pgferry\"]",
         "Where clients connect: a directory, \"@name\" (abstract socket) or \"host:port\"; any number.",
     ),
-    key("port", "5432", "The port number in socket file names (.s.PGSQL.PORT)."),
+    optional(
+        "port",
+        "The port in the names of sockets (.s.PGSQL.PORT), or a list of several; default: those of the upstreams, and after a reload those of the former ones too.",
+    ),
     key("socket_mode", "\"0777\"", "Permissions of the socket file."),
     optional("socket_group", "Group of the socket file (name or number); default: the process's own."),
     key("allow_remote", "false", "Allow TCP listeners on addresses other than loopback."),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::address::{ClientAddress, SocketPorts};
 use super::encryption;
 use super::keys::{KEYS, Key, PER_DATABASE};
 use super::reader::{Reader, number, optional_duration, positive_duration, socket_mode, truth};
@@ -32,7 +33,7 @@ pub struct Settings {
     pub password_ttl: Duration,
     pub passfile: Option<PathBuf>,
     pub listen: Vec<Listen>,
-    pub port: u16,
+    pub ports: SocketPorts,
     pub socket_mode: u32,
     pub socket_group: Option<String>,
     pub allow_remote: bool,
@@ -115,6 +116,15 @@ impl Settings {
             (None, Some(from_url)) => from_url,
             _ => reader.read("connect_timeout", positive_duration)?,
         };
+        let databases = written
+            .databases()
+            .into_iter()
+            .map(|(name, own)| Ok((name.as_bytes().to_vec(), Arc::new(Self::resolve(&own)?))))
+            .collect::<Result<BTreeMap<_, _>, ConfigError>>()?;
+        let ports = reader.read_optional("port", SocketPorts::parse)?.map_or_else(
+            || SocketPorts::of([&upstream].into_iter().chain(databases.values().map(|own| &own.upstream))),
+            SocketPorts::Set,
+        );
         let settings = Self {
             upstream_password_file: reader.path("upstream_password_file"),
             password_command: reader.list("password_command"),
@@ -127,10 +137,7 @@ impl Settings {
                 .or_else(|| upstream.passfile.clone())
                 .or_else(|| written.default_passfile()),
             listen: reader.listen()?,
-            port: reader.read("port", |text| match text.parse() {
-                Ok(port @ 1..) => Ok(port),
-                _ => Err(format!("\"{text}\" is not a port number")),
-            })?,
+            ports,
             socket_mode: reader.read("socket_mode", socket_mode)?,
             socket_group: reader.text("socket_group"),
             allow_remote: reader.read("allow_remote", truth)?,
@@ -203,11 +210,7 @@ impl Settings {
                 if (4096..=16 << 20).contains(&size) { Ok(size) } else { Err("must be from 4kB to 16MB".into()) }
             })?,
             upstream,
-            databases: written
-                .databases()
-                .into_iter()
-                .map(|(name, own)| Ok((name.as_bytes().to_vec(), Arc::new(Self::resolve(&own)?))))
-                .collect::<Result<_, ConfigError>>()?,
+            databases,
             shown: KEYS.iter().map(|key| reader.show(key)).collect(),
         };
         settings.check(&reader)?;
@@ -224,6 +227,12 @@ impl Settings {
             return self;
         }
         self.databases.get(database).or_else(|| self.databases.get(Self::OTHERS)).unwrap_or(self)
+    }
+
+    /// The addresses that clients connect to.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<ClientAddress> {
+        ClientAddress::all(&self.listen, self.ports.all())
     }
 
     /// The role as which clients of `database` work, whoever they are.

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -269,6 +270,15 @@ impl Stream {
 
     fn own_address(&self) -> Option<SockAddr> {
         SockRef::from(&self.socket.fd().ok()?).local_addr().ok()
+    }
+
+    /// Our own end's name, if it is a unix or abstract socket.
+    #[must_use]
+    pub fn socket_name(&self) -> Option<String> {
+        let address = self.own_address()?;
+        let name =
+            address.as_pathname().map(|path| path.as_os_str().as_bytes()).or_else(|| address.as_abstract_namespace());
+        name.map(|name| String::from_utf8_lossy(name).into_owned())
     }
 
     /// Whether it is TCP.

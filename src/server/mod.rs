@@ -36,7 +36,7 @@ use crate::client::places::Places;
 use crate::client::sessions::Sessions;
 use crate::client::tls_incapable::TlsIncapable;
 use crate::config::keys::Adjustable;
-use crate::config::{ConfigError, Settings};
+use crate::config::{ClientAddress, ConfigError, Settings};
 use crate::drain::{Drain, Phase};
 use crate::log::Queue;
 use crate::net::{Bound, BufferPool, Inherited, ListenError};
@@ -320,14 +320,11 @@ fn bind_all(settings: &Settings, mut given: Vec<Inherited>) -> Result<(Vec<Bound
     if given.iter().any(Inherited::is_managed) {
         return Ok((adopt(given)?, Vec::new()));
     }
-    let one = |listen| {
-        let name = listeners::name(listen, settings.port);
-        match take_named(&mut given, Some(&name)) {
-            Some(listener) => listener.adopt(),
-            None => listeners::bind(listen, settings),
-        }
+    let one = |address: &ClientAddress| match take_named(&mut given, Some(&address.to_string())) {
+        Some(listener) => listener.adopt(),
+        None => listeners::bind(address, settings),
     };
-    let bound = settings.listen.iter().map(one).collect::<Result<_, _>>()?;
+    let bound = settings.addresses().iter().map(one).collect::<Result<_, _>>()?;
     Ok((bound, adopt(given)?))
 }
 

@@ -73,11 +73,10 @@ pub(super) async fn clients(desk: &Desk) -> Vec<Vec<Cell>> {
     let sessions = desk.shared.sessions.introduced().await;
     let links: BTreeMap<u64, u64> =
         cards(desk).iter().filter_map(|(_, card)| Some((card.client()?, card.id))).collect();
-    let port = desk.shared.registry.settings.load().port;
-    sessions.iter().map(|session| client(session, links.get(&session.id).copied(), port)).collect()
+    sessions.iter().map(|session| client(session, links.get(&session.id).copied())).collect()
 }
 
-fn client(session: &Control, link: Option<u64>, port: u16) -> Vec<Cell> {
+fn client(session: &Control, link: Option<u64>) -> Vec<Cell> {
     let glance = session.glance();
     let waited = match glance.activity {
         Activity::Waiting => glance.requested.map_or(Duration::ZERO, |since| since.elapsed()),
@@ -89,6 +88,7 @@ fn client(session: &Control, link: Option<u64>, port: u16) -> Vec<Cell> {
         _ => "active",
     };
     let ends = session.ends();
+    let port = ends.and_then(|ends| ends.socket_port).unwrap_or_default();
     let (address, port, pid) = match ends.map(|ends| ends.peer) {
         Some(Peer::Tcp(address)) => (address.ip().to_string(), address.port(), None),
         Some(Peer::Unix { pid, .. }) => ("unix".to_owned(), port, pid),
