@@ -33,7 +33,9 @@ pub struct Leftover {
 
 /// Restores a session within `limit`, in a task of its own; closes the connection where that fails.
 pub fn restore(lease: Lease, registry: Arc<Registry>, leftover: Leftover, limit: Duration) {
+    let returning = lease.pool().begin_return();
     tokio::spawn(async move {
+        let _returning = returning;
         let mut lease = lease;
         let id = lease.id;
         let outcome = tokio::time::timeout(limit, clean_up(&mut lease, &registry, leftover)).await;

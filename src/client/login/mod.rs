@@ -21,7 +21,7 @@ use super::cancel::Secret;
 use super::greeting;
 use super::places::Room;
 use crate::auth::Credential;
-use crate::config::{Auth, Caller, Rule, Settings, Transport};
+use crate::config::{Auth, Caller, Mode, Rule, Settings, Transport};
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::tls::{self, CertificateOrigin};
 use crate::net::{Conn, Peer, Stream};
@@ -172,6 +172,9 @@ pub async fn log_in(
             tls = conn.stream().tls().map(tls::Session::describe),
             "client logged in"
         );
+    }
+    if shared.registry.settings_of(database).mode == Mode::Session {
+        pool.let_return().await;
     }
     let secret = shared.sessions.secret(applicant.startup.negotiated().0)?;
     Ok(Some(Admitted::Session(Session { pool, greeting, secret, place })))

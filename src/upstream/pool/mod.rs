@@ -8,6 +8,7 @@ mod idle;
 mod loans;
 mod opening;
 mod orders;
+mod returning;
 mod state;
 mod tidy;
 mod waiting;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 use idle::Idle;
 use loans::Loans;
 pub use loans::{Called, Loan};
+use returning::Returning;
 pub use state::State;
 
 use super::account::{Account, Succession};
@@ -135,6 +137,7 @@ pub struct Pool {
     /// What the last client asked for: the next one probably asks for the same.
     wanted: Mutex<Wanted>,
     loans: Mutex<Loans>,
+    returning: Returning,
     /// How many connections are on loan.
     pub(super) leased: AtomicUsize,
     /// How many of those wait for the server.
@@ -178,6 +181,7 @@ impl Pool {
             awaited: AtomicBool::new(false),
             wanted: Mutex::default(),
             loans: Mutex::default(),
+            returning: Returning::default(),
             leased: AtomicUsize::new(0),
             active: AtomicUsize::new(0),
             last_used: Mutex::new(Instant::now()),
