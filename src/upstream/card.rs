@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use super::link::Gate;
+use super::loops::LoopedClients;
 use super::route::Address;
 
 /// Nobody has it.
@@ -30,6 +31,8 @@ pub struct Card {
     pub generation: u64,
     /// Its cancel requests.
     pub gate: Arc<Gate>,
+    /// The clients of pgferry that its backend is.
+    pub looped: LoopedClients,
     client: AtomicU64,
     prepared: AtomicU64,
     retired: AtomicBool,
@@ -48,6 +51,7 @@ impl Card {
             tls: None,
             generation,
             gate,
+            looped: LoopedClients::default(),
             client: AtomicU64::new(NOBODY),
             prepared: AtomicU64::new(0),
             retired: AtomicBool::new(false),

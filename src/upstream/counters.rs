@@ -55,11 +55,13 @@ pub enum Closing {
     Identity,
     /// The host's name no longer stands for its address, or the server is not what is wanted any more.
     Moved,
+    /// Its backend has clients here, which no reset ends.
+    Looped,
 }
 
 impl Closing {
     /// Every reason, with its name.
-    pub const NAMES: [(Self, &'static str); 11] = [
+    pub const NAMES: [(Self, &'static str); 12] = [
         (Self::Session, "session"),
         (Self::Idle, "idle"),
         (Self::Lifetime, "lifetime"),
@@ -71,6 +73,7 @@ impl Closing {
         (Self::Command, "command"),
         (Self::Identity, "identity"),
         (Self::Moved, "moved"),
+        (Self::Looped, "looped"),
     ];
 }
 

@@ -17,6 +17,7 @@
 //! - [`login_slots`]: how many logins may be under way upstream.
 //! - [`attempt`]: trying a login upstream.
 //! - [`ask`]: questions of our own to the server.
+//! - [`loops`]: clients that are PostgreSQL's own backends.
 //! - [`lookup`]: secrets that the upstream is asked for.
 //! - [`registry`]: all pools and accounts, and the cap over all of them; `janitor` looks after them, [`quota`] limits users.
 //! - [`cancel`]: `CancelRequest`s to the upstream.
@@ -41,6 +42,7 @@ pub mod limiter;
 pub mod link;
 pub mod login_slots;
 pub mod lookup;
+pub mod loops;
 pub mod pool;
 pub mod queue;
 pub mod quota;

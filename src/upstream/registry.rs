@@ -16,6 +16,7 @@ use super::limiter::Limiter;
 use super::link::Closed;
 use super::login_slots::LoginSlots;
 use super::lookup::Keepers;
+use super::loops::LocalBackends;
 use super::pool::{Pool, PoolKey, Sharing};
 use super::quota::Quotas;
 use super::route::{Endpoint, Route, Routes};
@@ -56,6 +57,8 @@ pub struct Registry {
     pub limiter: Limiter,
     /// The logins that may be under way.
     pub login_slots: Arc<LoginSlots>,
+    /// Backends on this machine, some of which may be clients as well.
+    pub local_backends: LocalBackends,
     /// How many cancel requests may be under way.
     pub(super) cancel_slots: Semaphore,
     pub(super) pools: Mutex<BTreeMap<PoolKey, Arc<Pool>>>,
@@ -114,6 +117,7 @@ impl Registry {
             global: Slots::new(now.max_upstream),
             limiter: Limiter::default(),
             login_slots: LoginSlots::new(now.max_dialling),
+            local_backends: LocalBackends::default(),
             cancel_slots: Semaphore::new(now.max_dialling),
             pools: Mutex::default(),
             accounts: Mutex::default(),

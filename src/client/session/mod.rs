@@ -24,10 +24,11 @@ use crate::machine;
 use crate::machine::first_request::{FirstRequest, first_request};
 use crate::machine::preparation::{Preparation, ResetPolicy};
 use crate::net::{Conn, RecvError};
-use crate::track::ClientState;
 use crate::track::params::startup_time;
 use crate::track::server_state::Sequences;
+use crate::track::{ClientState, Params};
 use crate::upstream::link::MOMENT;
+use crate::upstream::loops::{self, LoopedClient};
 use crate::upstream::pool::{Called, CheckoutError, Loan};
 use crate::upstream::slots::Slot;
 use crate::upstream::{Lease, Pool};
@@ -96,6 +97,8 @@ struct Session<'a> {
     /// A connection that it has not used yet.
     loan: Option<Box<Loan>>,
     _place: Option<Slot>,
+    /// What it is to the backends that it may have come out of.
+    _origins: Option<Box<[Arc<LoopedClient>]>>,
 }
 
 /// Runs a session from its welcome to its end.
@@ -134,6 +137,18 @@ pub fn run<'a>(
     }
 }
 
+/// Notes the client with the backends that it may have come out of.
+fn trace_origins(shared: &Shared, conn: &Conn, view: &Params) -> Option<Box<[Arc<LoopedClient>]>> {
+    let registry = &shared.registry;
+    let busy = || {
+        let cards = registry.all_pools().into_iter().flat_map(|pool| pool.cards.all());
+        cards.filter(|card| card.client().is_some()).collect()
+    };
+    let name = view.get(b"application_name").unwrap_or_default();
+    let may_be_remote = conn.stream().is_tcp() && registry.settings.load().allow_remote;
+    loops::trace(conn.stream(), name, &registry.local_backends, may_be_remote, busy)
+}
+
 impl<'a> Session<'a> {
     /// Gives the client its number and secret, and puts all that it must know into one write: it has not got a
     /// connection that it could wait for.
@@ -159,7 +174,9 @@ impl<'a> Session<'a> {
         backend::put_key_data(out, control.pid, &control.secret);
         backend::put_ready(out, crate::track::pipeline::IDLE);
         let state = ClientState::new(greeting.wanted.clone(), greeting.view.clone());
-        (Self { shared, control, conn, pool, state, mode, loan: loan.map(Box::new), _place: place }, registered)
+        let origins = trace_origins(shared, conn, &greeting.view);
+        let loan = loan.map(Box::new);
+        (Self { shared, control, conn, pool, state, mode, loan, _place: place, _origins: origins }, registered)
     }
 
     fn count_login(&mut self) {

@@ -199,6 +199,7 @@ impl Pool {
         let card = Card::new(id, dialled.pid, dialled.address.clone(), registry.generation(), Arc::clone(&gate));
         let card = Arc::new(card.over(dialled.conn.stream().local(), tls.clone()));
         self.cards.add(&card);
+        registry.local_backends.add(&card);
         debug!(link = id, pid = dialled.pid, database = %self.database(), user = %self.user(), tls, "upstream opened");
         Link {
             conn: dialled.conn,
