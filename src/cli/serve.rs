@@ -7,7 +7,7 @@ use std::sync::Arc;
 use listenfd::ListenFd;
 use pgferry::admin::console_client::OldProcess;
 use pgferry::config::keys::Adjustable;
-use pgferry::config::{LogFormat, Settings};
+use pgferry::config::{Contact, LogFormat, Settings};
 use pgferry::log::{Form, Log};
 use pgferry::net::InheritedListener;
 use pgferry::server::{self, ServerContext};
@@ -28,7 +28,7 @@ pub(super) fn serve(options: &Options) -> Result<(), String> {
     let mut inherited = of_service_manager().map_err(|error| format!("LISTEN_FDS: {error}"))?;
     let mut old_process = None;
     if options.replace {
-        let asked = OldProcess::ask(&settings).map_err(|error| format!("--replace: {error}"))?;
+        let asked = OldProcess::ask(&Contact::of(&settings)).map_err(|error| format!("--replace: {error}"))?;
         if let Some((process, listeners)) = asked {
             old_process = Some(process);
             inherited.extend(listeners);

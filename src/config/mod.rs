@@ -6,11 +6,13 @@
 //! - [`encryption`], [`require_auth`]: TLS towards the upstream, and how it may have logins proved, in libpq's terms.
 //! - [`rule`]: who may come in, and how they prove who they are.
 //! - [`user`]: what is said of one user.
+//! - [`address`]: where clients connect, and where other processes find a running pgferry.
 //! - [`value`]: parsers for single values: durations, modes, addresses.
 //! - `tables`, `reader`: the file's tables, and how values are found and understood.
 //! - [`settings`]: what the program works with: resolved, checked, immutable; `check` holds them against each
 //!   other, `reload` against those before.
 
+pub mod address;
 mod check;
 pub mod encryption;
 pub mod keys;
@@ -26,6 +28,7 @@ pub mod url;
 pub mod user;
 pub mod value;
 
+pub use address::{ClientAddress, Contact, SocketPorts};
 pub use check::CONSOLE;
 pub use encryption::{Binding, Encryption, Negotiation, SslMode};
 pub use require_auth::{LoginMethod, RequireAuth};
@@ -34,4 +37,4 @@ pub use settings::Settings;
 pub use source::{ConfigError, RawConfig};
 pub use url::{Endpoint, Host, Upstream};
 pub use user::Limits;
-pub use value::{AdminListen, Auth, Listen, LogFormat, Mode, PeerRule, Pin, Reset, TargetSessionAttrs};
+pub use value::{AdminListen, Auth, ClientTls, Listen, LogFormat, Mode, PeerRule, Pin, Reset, TargetSessionAttrs};

@@ -33,7 +33,9 @@ pub struct SessionLeftovers {
 
 /// Restores a session within `limit`, in a task of its own; closes the connection where that fails.
 pub fn clean_up_in_background(lease: Lease, registry: Arc<Registry>, leftover: SessionLeftovers, limit: Duration) {
+    let returning = lease.pool().begin_return();
     tokio::spawn(async move {
+        let _returning = returning;
         let mut lease = lease;
         let id = lease.id;
         let outcome = tokio::time::timeout(limit, clean_up(&mut lease, &registry, leftover)).await;

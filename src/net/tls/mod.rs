@@ -14,5 +14,5 @@ pub mod session;
 mod verify;
 
 pub use client::{Client, ClientOptions, Roots, Version};
-pub use server::{Server, ServerOptions};
+pub use server::{CertificateOrigin, OwnCertificate, Server, ServerOptions};
 pub use session::TlsSession;

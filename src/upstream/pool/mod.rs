@@ -8,6 +8,7 @@ mod admin_ops;
 mod idle;
 mod maintenance;
 mod opening;
+mod returning;
 mod state;
 mod tentative;
 mod waiting;
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use idle::Idle;
+use returning::Returning;
 pub use state::State;
 use tentative::TentativeLeases;
 pub use tentative::{Recall, TentativeLease};
@@ -135,6 +137,7 @@ pub struct Pool {
     /// What the last client asked for: the next one probably asks for the same.
     wanted: Mutex<RequestedParams>,
     tentative_leases: Mutex<TentativeLeases>,
+    returning: Returning,
     /// How many connections are on loan.
     pub(super) leased: AtomicUsize,
     /// How many of those wait for the server.
@@ -178,6 +181,7 @@ impl Pool {
             expects_clients: AtomicBool::new(false),
             wanted: Mutex::default(),
             tentative_leases: Mutex::default(),
+            returning: Returning::default(),
             leased: AtomicUsize::new(0),
             active: AtomicUsize::new(0),
             last_used: Mutex::new(Instant::now()),
