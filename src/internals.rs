@@ -199,3 +199,11 @@ pub mod wire {
         pub use crate::wire::startup::{Opening, parse, size};
     }
 }
+
+/// Streams.
+pub mod net {
+    /// TLS towards a server, with which tests are clients.
+    pub mod tls {
+        pub use crate::net::tls::{Client, ClientOptions, Roots, Version};
+    }
+}

@@ -13,6 +13,6 @@ pub(crate) mod server;
 pub(crate) mod session;
 mod verify;
 
-pub(crate) use client::{Client, ClientOptions, Roots, Version};
-pub(crate) use server::{Server, ServerOptions};
+pub use client::{Client, ClientOptions, Roots, Version};
+pub(crate) use server::{CertificateOrigin, OwnCertificate, Server, ServerOptions};
 pub(crate) use session::TlsSession;
