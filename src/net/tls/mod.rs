@@ -14,5 +14,5 @@ pub(crate) mod session;
 mod verify;
 
 pub(crate) use client::{Client, ClientOptions, Roots, Version};
-pub(crate) use server::{Server, ServerOptions};
+pub(crate) use server::{CertificateOrigin, OwnCertificate, Server, ServerOptions};
 pub(crate) use session::TlsSession;
