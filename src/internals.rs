@@ -30,6 +30,7 @@ pub mod buffer {
 
 /// The configuration.
 pub mod config {
+    pub use crate::config::address::SocketPorts;
     pub use crate::config::encryption::SslMode;
     pub use crate::config::settings::Settings;
     pub use crate::config::source::{ConfigError, RawConfig};

@@ -231,7 +231,7 @@ impl Settings {
 
     /// The addresses that clients connect to.
     #[must_use]
-    pub fn addresses(&self) -> Vec<ClientAddress> {
+    pub(crate) fn addresses(&self) -> Vec<ClientAddress> {
         ClientAddress::all(&self.listen, self.ports.all())
     }
 

@@ -37,7 +37,7 @@ fn nothing_stays(mode: &str, name: &str, sql: &str, by_tcp: bool) {
     let postgres = Postgres::start_with(&[]);
     let tcp = free_port();
     let listen = format!("127.0.0.1:{tcp}");
-    let ferry = Pgferry::start(&postgres, &["--mode", mode, "--pool-size", "8", "-l", &listen]);
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "8", "-l", &listen]);
     let (host, port) = if by_tcp { ("127.0.0.1", tcp) } else { (ferry.host(), 5432) };
     // PostgreSQL runs as another user.
     let open = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);

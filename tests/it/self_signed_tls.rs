@@ -25,7 +25,7 @@ fn unix(ferry: &Pgferry, port: u16) -> ProtocolClient {
 #[test]
 fn tls_is_there_without_a_certificate_for_those_who_ask() {
     for mode in ["session", "transaction"] {
-        let (ferry, port) = everywhere(&Postgres::shared().url(), &["--mode", mode]);
+        let (ferry, port) = everywhere(&Postgres::shared().url(), &["--pool-mode", mode]);
         for (user, secret) in [("trust_user", ""), ("scram_user", PASSWORD), ("md5_user", PASSWORD)] {
             for ssl in ["require", "prefer", "allow", "disable"] {
                 let parameters = format!("user={user} sslmode={ssl}");
@@ -68,7 +68,8 @@ fn logins_are_bound_to_a_certificate_that_pgferry_made() {
     let postgres = Postgres::shared();
     let certs = Certs::new();
     let secret = postgres.sql("select rolpassword from pg_authid where rolname = 'scram_user'");
-    let file = certs.write("pgferry.toml", &format!("auth = \"scram-sha-256\"\n[users]\nscram_user = \"{secret}\""));
+    let file =
+        certs.write("pgferry.toml", &format!("auth_type = \"scram-sha-256\"\n[users]\nscram_user = \"{secret}\""));
     let (_ferry, port) = everywhere(&postgres.url(), &["-c", &file]);
     for binding in ["require", "prefer", "disable"] {
         let parameters = format!("user=scram_user sslmode=require channel_binding={binding}");
@@ -85,8 +86,8 @@ fn what_one_side_binds_to_does_not_meet_the_other() {
     let pair = certs.make("server", &Wish { name: "db", hosts: &["localhost"], ..Wish::default() });
     let postgres = Postgres::start_tls(&pair, &certs.path("root.crt"));
     let secret = postgres.sql("select rolpassword from pg_authid where rolname = 'scram_user'");
-    let by_scram = certs.write("s.toml", &format!("auth = \"scram-sha-256\"\n[users]\nscram_user = \"{secret}\""));
-    let by_upstream = certs.write("p.toml", "auth = \"pass-through\"");
+    let by_scram = certs.write("s.toml", &format!("auth_type = \"scram-sha-256\"\n[users]\nscram_user = \"{secret}\""));
+    let by_upstream = certs.write("p.toml", "auth_type = \"pass-through\"");
     let plain = format!("postgres://127.0.0.1:{}?sslmode=", postgres.port);
     for upstream in ["disable", "require&channel_binding=disable", "require&channel_binding=require"] {
         for file in [&by_scram, &by_upstream] {

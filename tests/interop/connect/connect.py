@@ -75,7 +75,7 @@ class Pgferry:
             self.port = free.getsockname()[1]
         self.log = self.dir / "log"
         listen = [part for at in (self.dir, self.name, f"127.0.0.1:{self.port}") for part in ("--listen", str(at))]
-        command = [options.pgferry, "--upstream", f"postgres://{options.upstream}", "--port", "5432", "--mode", mode, *listen]
+        command = [options.pgferry, "--upstream", f"postgres://{options.upstream}", "--port", "5432", "--pool-mode", mode, *listen]
         environment = {**os.environ, "PGFERRY_LOG_CONNECTIONS": "true"}
         self.child = subprocess.Popen(command, stderr=self.log.open("w"), env=environment)
         while "ready: " not in self.log.read_text():
