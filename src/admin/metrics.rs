@@ -8,7 +8,21 @@ use crate::log;
 use crate::track::Pins;
 use crate::upstream::counters::Counter;
 use crate::upstream::histogram::{BOUNDS, Histogram};
+use crate::upstream::occupancy::Occupancy;
 use crate::upstream::{Closing, Registry};
+
+/// What a server has said of its connections: name, help, value.
+const SERVER: [(&str, &str, fn(&Occupancy) -> usize); 3] = [
+    (
+        "pgferry_server_connections_max",
+        "Connections that PostgreSQL has for those who are no superusers.",
+        Occupancy::places,
+    ),
+    ("pgferry_server_connections", "Client connections to PostgreSQL at the last look, of everybody.", |seen| {
+        seen.used
+    }),
+    ("pgferry_server_connections_idle", "Those of them that are known to be idle.", |seen| seen.idle),
+];
 
 /// How many (database, user)s get lines of their own; what is beyond is summed up under `other`.
 const MOST_POOLS: usize = 100;
@@ -185,8 +199,21 @@ impl Page {
         self.counter("pgferry_upstream_resets", "Upstream connections that had to be reset to close.", &counters.reset);
         self.counter("pgferry_logins_tried_upstream", "Passwords that had to be tried upstream.", &counters.tried);
         self.gauge("pgferry_upstream_connections", "Upstream connections, in any state.", registry.open());
-        let max = registry.settings.load().max_upstream;
+        let max = registry.max_upstream();
         self.gauge("pgferry_upstream_connections_max", "The most there may be.", max);
+        self.gauge(
+            "pgferry_upstream_connections_share",
+            "Those of them that are opened without closing idle ones of other pools.",
+            registry.share().min(max),
+        );
+        let routes = registry.routes();
+        let seen: Vec<_> = routes.all().iter().filter_map(|route| Some((route.places(), route.room.seen()?))).collect();
+        for (name, help, value) in SERVER {
+            self.head(name, "gauge", help);
+            for (places, occupancy) in &seen {
+                self.line(name, &[("upstream", places)], value(occupancy));
+            }
+        }
     }
 
     fn ports(&mut self, shared: &Shared) {

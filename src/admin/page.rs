@@ -102,7 +102,7 @@ pub fn figures(desk: &Desk) -> String {
         },
         mode: settings.mode.to_string(),
         upstream: settings.upstream.places(),
-        max_upstream: settings.max_upstream,
+        max_upstream: registry.max_upstream(),
         bounds: BOUNDS,
         now: desk.sample(),
         samples: desk.samples(),

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::control::{Control, Whose};
 use super::login::{self, Dedicated};
@@ -18,8 +18,12 @@ use crate::net::Conn;
 use crate::track::server_state::Goodbye;
 use crate::upstream::dial::{self, Dialled, Login};
 use crate::upstream::link::{BackendKey, Gate, Link};
+use crate::upstream::queue::between;
 use crate::upstream::{Ask, Closing, DialError, Registry, Secret};
 use crate::wire::backend;
+
+/// The shortest and the longest pause before a server is tried again that is full.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 
 /// Serves a replication client to its end.
 pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, place: &mut Option<Place>, admitted: Dedicated, came: Instant) {
@@ -157,6 +161,7 @@ async fn open(
             Ok(dialled) => return Ok(Some(dialled)),
             Err(error) => error,
         };
+        registry.counters.fail(&error.fault());
         if error.is_clients() {
             source.count();
         }
@@ -164,6 +169,16 @@ async fn open(
             (_, Some(Err(fault))) => return Err(fault),
             (_, Some(Ok(None))) => return Ok(None),
             (DialError::Unanswered, _) => {}
+            (error, _) if error.is_full() => {
+                let database = admitted.startup.get("database").unwrap_or(&admitted.user);
+                registry.server_is_full(None, database, &error);
+                let pause = tokio::time::sleep(between(PAUSES.0, PAUSES.1));
+                tokio::select! {
+                    biased;
+                    () = login::ask::gone(conn) => return Ok(None),
+                    paused = tokio::time::timeout_at(deadline, pause) => paused.map_err(|_| error.fault())?,
+                }
+            }
             (error, _) if error.is_credential() && given.is_some() => {
                 registry.counters.wrong_passwords.add();
                 return login::ask::hold_back(conn, room, &source, deadline, error.fault()).await;

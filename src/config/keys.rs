@@ -94,7 +94,7 @@ const fn secret(name: &'static str, doc: &'static str) -> Key {
 }
 
 /// Every setting, in the order of the reference.
-pub const KEYS: [Key; 72] = [
+pub const KEYS: [Key; 74] = [
     secret(
         "upstream",
         "Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database][?sslmode=…&connect_timeout=…].",
@@ -172,9 +172,27 @@ pub const KEYS: [Key; 72] = [
         "Prepared statements kept on an upstream connection in transaction mode; those used longest ago give way.",
     ),
     adjustable("max_prepared_bytes", "\"4MB\"", "Bytes of text of those statements."),
-    adjustable("pool_size", "20", "Most upstream connections per (database, user, startup settings)."),
+    adjustable(
+        "pool_size",
+        "20",
+        "Upstream connections per (database, user, startup settings) that short connections share; a pool gets more only as reserve_pool_size says.",
+    ),
+    adjustable(
+        "reserve_pool_size",
+        "\"auto\"",
+        "Further connections of a pool while those who have the others keep them; \"auto\" = as many as max_upstream allows, 0 = none.",
+    ),
+    adjustable(
+        "reserve_pool_timeout",
+        "\"50ms\"",
+        "How long no connection of a pool has come free while a client waits, before it gets one of the reserve.",
+    ),
     adjustable("min_idle", "0", "Upstream connections kept open per known pool even when idle."),
-    adjustable("max_upstream", "100", "Most upstream connections over all pools."),
+    adjustable(
+        "max_upstream",
+        "\"auto\"",
+        "Most upstream connections over all pools; \"auto\" = as many as the server has (max_connections), which is asked.",
+    ),
     adjustable("max_dialling", "4", "Most upstream connections being opened at a time, per pool."),
     adjustable("idle_timeout", "\"600s\"", "Close an upstream connection that was idle this long; 0 = never."),
     adjustable(
@@ -296,7 +314,7 @@ pub const KEYS: [Key; 72] = [
 ];
 
 /// The settings that a `[databases.NAME]` table may have.
-pub const PER_DATABASE: [&str; 18] = [
+pub const PER_DATABASE: [&str; 20] = [
     "upstream",
     "upstream_password",
     "upstream_password_file",
@@ -309,6 +327,8 @@ pub const PER_DATABASE: [&str; 18] = [
     "pin",
     "reset",
     "pool_size",
+    "reserve_pool_size",
+    "reserve_pool_timeout",
     "min_idle",
     "idle_timeout",
     "wait_timeout",

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::encryption;
 use super::keys::{KEYS, Key, PER_DATABASE};
-use super::reader::{Reader, number, optional_duration, positive_duration, socket_mode, truth};
+use super::reader::{Reader, number, number_or_auto, optional_duration, positive_duration, socket_mode, truth};
 use super::rule::{Caller, Rule};
 use super::source::{ConfigError, Place, Value, Written};
 use super::url::Upstream;
@@ -42,8 +42,12 @@ pub struct Settings {
     pub max_prepared_statements: usize,
     pub max_prepared_bytes: usize,
     pub pool_size: usize,
+    /// `None` for as many as [`Settings::max_upstream`] allows.
+    pub reserve_pool_size: Option<usize>,
+    pub reserve_pool_timeout: Duration,
     pub min_idle: usize,
-    pub max_upstream: usize,
+    /// `None` for as many as the server has.
+    pub max_upstream: Option<usize>,
     pub max_dialling: usize,
     pub idle_timeout: Option<Duration>,
     pub lifetime: Option<Duration>,
@@ -139,8 +143,10 @@ impl Settings {
             max_prepared_statements: reader.read("max_prepared_statements", |text| number(text, 1, 10_000))?,
             max_prepared_bytes: reader.read("max_prepared_bytes", value::size)?,
             pool_size: reader.read("pool_size", |text| number(text, 1, 10_000))?,
+            reserve_pool_size: reader.read("reserve_pool_size", |text| number_or_auto(text, 0, 10_000))?,
+            reserve_pool_timeout: reader.read("reserve_pool_timeout", positive_duration)?,
             min_idle: reader.read("min_idle", |text| number(text, 0, 10_000))?,
-            max_upstream: reader.read("max_upstream", |text| number(text, 1, 10_000))?,
+            max_upstream: reader.read("max_upstream", |text| number_or_auto(text, 1, 10_000))?,
             max_dialling: reader.read("max_dialling", |text| number(text, 1, 1_000))?,
             idle_timeout: reader.read("idle_timeout", optional_duration)?,
             lifetime: reader.read("lifetime", optional_duration)?,

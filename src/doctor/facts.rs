@@ -55,6 +55,8 @@ pub struct Facts {
 pub struct Pool {
     /// Connections per database and user at most.
     pub pool_size: usize,
+    /// Connections over all pools at most; `None` for as many as the server has.
+    pub max_upstream: Option<usize>,
     /// Seconds after which it closes an idle one; 0 = never.
     pub idle_timeout_s: u64,
 }
@@ -121,9 +123,12 @@ impl Facts {
             container: (limit(places, "memory.max"), limit(places, "pids.max")),
             in_kubernetes: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
             listeners_in_range: in_range,
-            pool: all.first().map_or(Pool { pool_size: 20, idle_timeout_s: 600 }, |settings| Pool {
-                pool_size: settings.pool_size,
-                idle_timeout_s: settings.idle_timeout.unwrap_or_default().as_secs(),
+            pool: all.first().map_or(Pool { pool_size: 20, max_upstream: None, idle_timeout_s: 600 }, |settings| {
+                Pool {
+                    pool_size: settings.pool_size,
+                    max_upstream: settings.max_upstream,
+                    idle_timeout_s: settings.idle_timeout.unwrap_or_default().as_secs(),
+                }
             }),
             upstreams,
             ferry,

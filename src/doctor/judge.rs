@@ -194,6 +194,18 @@ fn server(facts: &Facts, upstream: &Upstream) -> Vec<Finding> {
     if fit == 0 {
         level = Level::Warn;
     }
+    match facts.pool.max_upstream {
+        Some(most) => {
+            let _ = write!(text, "; max_upstream = {most}");
+        }
+        None => {
+            let _ = write!(text, "; max_upstream = \"auto\" comes to {} for one more", said.share());
+        }
+    }
+    if let Some(refused) = &said.refused {
+        level = Level::Warn;
+        let _ = write!(text, "; asked through pgferry, since it takes no other connection now: {refused}");
+    }
     let idle = said.idle_session_timeout_ms / 1000;
     let ours = i64::try_from(facts.pool.idle_timeout_s).ok().filter(|ours| *ours > 0).unwrap_or(i64::MAX);
     if idle > 0 && idle < ours {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use serde::Serialize;
 
+use super::ferry;
 use crate::auth::ProcessKey;
 use crate::config::Settings;
 use crate::net::tls::Session;
@@ -14,6 +15,7 @@ use crate::track::server_state::Goodbye;
 use crate::upstream::ask;
 use crate::upstream::dial::{self, Dialled, Login};
 use crate::upstream::link::Link;
+use crate::upstream::occupancy::Occupancy;
 use crate::upstream::route::Routes;
 use crate::upstream::{Registry, Secret};
 use crate::wire::frontend;
@@ -23,6 +25,8 @@ use crate::wire::frontend;
 pub struct Server {
     /// Its version.
     pub version: String,
+    /// Why it does not take another connection, if so: then it was asked through the pgferry that runs here.
+    pub refused: Option<String>,
     /// Milliseconds to connect and log in.
     pub connect_ms: f64,
     /// Milliseconds of a round trip.
@@ -53,11 +57,39 @@ const QUESTION: &str = "select current_setting('max_connections')::bigint, \
     (select setting from pg_catalog.pg_settings where name = 'idle_in_transaction_session_timeout')::bigint, \
     current_setting('server_version')";
 
-/// Asks the upstream of `settings`, as its user.
+impl Server {
+    /// How many connections a process that has none yet may have without leaving too few to others: what `max_upstream = "auto"`
+    /// comes to.
+    #[must_use]
+    pub fn share(&self) -> usize {
+        let number = |number: i64| usize::try_from(number).unwrap_or_default();
+        let occupancy = Occupancy {
+            max_connections: number(self.max_connections),
+            reserved: number(self.reserved),
+            used: number(self.connected),
+            ..Occupancy::default()
+        };
+        occupancy.share(0)
+    }
+}
+
+/// Asks the upstream of `settings`, as its user; where it takes no more connections, through a pgferry that listens as `settings` say.
 ///
 /// # Errors
 /// Why it could not be asked.
 pub async fn ask(settings: &Settings) -> Result<Server, String> {
+    let refused = match ask_directly(settings).await {
+        Err(refused) => refused,
+        asked => return asked,
+    };
+    let Some(through) = ferry::through(settings) else { return Err(refused) };
+    match ask_directly(&through).await {
+        Ok(server) => Ok(Server { refused: Some(refused), ..server }),
+        Err(_) => Err(refused),
+    }
+}
+
+async fn ask_directly(settings: &Settings) -> Result<Server, String> {
     let started = Instant::now();
     let mut dialled = connect(settings).await?;
     let connect_ms = milliseconds(started);
@@ -73,6 +105,7 @@ pub async fn ask(settings: &Settings) -> Result<Server, String> {
     let number = |at: usize| text(at).parse().unwrap_or_default();
     Ok(Server {
         version: text(6),
+        refused: None,
         connect_ms,
         round_trip_ms,
         tls,

@@ -164,6 +164,16 @@ pub struct Machine<'a> {
     aliases: ensure_prepared::Aliases,
     replay: Replay,
     counts: Counts,
+    administration: Administration,
+}
+
+/// What the client's work means for other connections, since this was last taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Administration {
+    /// The database to which nobody is to be connected.
+    pub vacated: Option<Vec<u8>>,
+    /// Whether what sessions begin with has changed.
+    pub outdates_sessions: bool,
 }
 
 impl<'a> Machine<'a> {
@@ -201,6 +211,7 @@ impl<'a> Machine<'a> {
             aliases: ensure_prepared::Aliases::default(),
             replay: Replay::default(),
             counts: Counts::default(),
+            administration: Administration::default(),
         }
     }
 
@@ -355,6 +366,16 @@ impl<'a> Machine<'a> {
     /// What was counted since this was last asked.
     pub fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.counts)
+    }
+
+    /// The database to which the client's work wants nobody connected, once.
+    pub fn take_vacated(&mut self) -> Option<Vec<u8>> {
+        self.administration.vacated.take()
+    }
+
+    /// Whether the client's work has changed what sessions begin with, once.
+    pub fn take_outdated_sessions(&mut self) -> bool {
+        std::mem::take(&mut self.administration.outdates_sessions)
     }
 
     /// What the client has been told, for others to see.

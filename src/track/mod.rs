@@ -1,5 +1,6 @@
 //! What is known of a client and of a server connection, pure: messages in, decisions out. No sockets, no `async`.
 //!
+//! - [`administration`]: what a client does to databases and roles, which concerns other connections.
 //! - [`client_state`]: what a client is to find on whatever connection serves it.
 //! - [`server_state`]: what one connection has.
 //! - [`pipeline`]: what the server still owes, so that a connection changes hands only between answers.
@@ -19,6 +20,7 @@
 //! - [`prefilter`]: a quick pass that spares most statements the analysis.
 //! - [`sql`]: just enough of SQL's lexis to tell a keyword from a string.
 
+pub mod administration;
 pub mod client_state;
 pub mod ledger;
 pub mod names;

@@ -41,7 +41,8 @@ pub fn attempt(
             _ => settings.connect_timeout,
         };
         registry.counters.tried.add();
-        match dial::dial(&settings, login(&pool, &registry, &settings, secret), &registry, limit).await {
+        let outcome = dial::dial(&settings, login(&pool, &registry, &settings, secret), &registry, limit).await;
+        match pool.looked_at(outcome, &registry, &settings).await {
             Ok(mut dialled) => {
                 let known = pool.account.freshness(Duration::ZERO) == Freshness::Stale;
                 let changed = pool.account.accepted(&registry, dialled.credential.clone());
@@ -58,6 +59,9 @@ pub fn attempt(
             Err(failed) => {
                 let error = failed.error.clone();
                 registry.counters.fail(&error.fault());
+                if error.is_full() {
+                    registry.server_is_full(Some(&pool), &pool.key.database, &error);
+                }
                 // What a client's own startup settings lead to says nothing of its role.
                 if pool.key.extra.is_empty() && pool.account.is_denied(&registry, &error) {
                     pool.account.deny(&registry, &error);

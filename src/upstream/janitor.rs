@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::info;
 
@@ -33,8 +33,9 @@ impl Registry {
             let pools = self.all_pools();
             for pool in &pools {
                 let settings = self.settings_of(&pool.key.database);
+                let keep = self.route(&pool.key.database).room.keep();
                 let reset_due = (settings.reset == Reset::Always).then_some(RESET_AFTER);
-                let (resets, some_dirty) = pool.tidy(&settings, reset_due);
+                let (resets, some_dirty) = pool.tidy(&settings, reset_due, keep);
                 dirty |= some_dirty;
                 for upstream in resets {
                     let pool = Arc::clone(pool);
@@ -49,8 +50,11 @@ impl Registry {
             }
             drop(pools);
             self.look_up_again();
+            self.look_at_servers();
+            let now = Instant::now();
             lock(&self.pools).retain(|_, pool| {
-                Arc::strong_count(pool) > 1 || pool.is_awaited() || !(pool.is_unborn() || pool.is_abandoned(ABANDONED))
+                let came_to_nothing = || pool.is_unborn() && pool.account.last_trouble(now).is_none();
+                Arc::strong_count(pool) > 1 || pool.is_awaited() || !(came_to_nothing() || pool.is_abandoned(ABANDONED))
             });
         }
     }

@@ -14,10 +14,12 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::ask::{self, Row};
+use super::capacity::OwnSlot;
 use super::counters::Closing;
 use super::dial::{self, Login, Secret};
 use super::link::Link;
-use super::registry::{OwnSlot, Registry};
+use super::queue::between;
+use super::registry::Registry;
 use crate::auth::{Credential, Stored};
 use crate::config::Settings;
 use crate::error::{Blame, Fault, sqlstate};
@@ -29,6 +31,9 @@ const REMEMBERED: usize = 10_000;
 
 /// How many databases it is asked in at a time: clients name them before they have logged in.
 const OPEN: usize = 4;
+
+/// The shortest and the longest pause before a server is tried again that is full.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 
 /// Asks the upstream for secrets.
 #[derive(Debug)]
@@ -230,16 +235,22 @@ impl Lookup {
             (b"database".to_vec(), database.to_vec()),
             (b"application_name".to_vec(), b"pgferry auth_query".to_vec()),
         ];
-        let secret = Secret::Fixed(self.own.clone());
-        let login = Login { user: self.user.clone().into_bytes(), params, secret, route: registry.route(database) };
-        match dial::dial(&settings, login, registry, self.limit).await {
-            Ok(dialled) => Ok((dialled.conn, registry.lookups.keep(slot, &self.open, registry, database))),
-            Err(failure) => {
-                registry.counters.failed.add();
-                let fault = failure.error.fault();
-                failure.close(registry).await;
-                Err(failed(&fault.to_string()))
+        let deadline = Instant::now() + self.limit;
+        loop {
+            let (params, secret) = (params.clone(), Secret::Fixed(self.own.clone()));
+            let login = Login { user: self.user.clone().into_bytes(), params, secret, route: registry.route(database) };
+            let failure = match dial::dial(&settings, login, registry, self.limit).await {
+                Ok(dialled) => return Ok((dialled.conn, registry.lookups.keep(slot, &self.open, registry, database))),
+                Err(failure) => failure,
+            };
+            registry.counters.failed.add();
+            let error = failure.error.clone();
+            failure.close(registry).await;
+            if !error.is_full() || Instant::now() >= deadline {
+                return Err(failed(&error.fault().to_string()));
             }
+            registry.server_is_full(None, database, &error);
+            tokio::time::sleep(between(PAUSES.0, PAUSES.1)).await;
         }
     }
 

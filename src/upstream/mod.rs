@@ -8,7 +8,10 @@
 //! - [`card`]: what is known of an open connection from outside.
 //! - [`switches`]: what somebody has paused or disabled by hand.
 //! - [`slots`]: how many there may be, exactly.
+//! - [`capacity`]: how many there may be over all pools, and who makes room for whom; [`occupancy`] how full a server is.
+//! - `outdated`: connections in the way of what a client does to databases and roles, or out of date behind it.
 //! - [`queue`]: who waits for a connection, in what order and how long, and when the next attempt to open one may start.
+//! - [`turnover`]: whether connections come free, or those who have them keep them.
 //! - [`pool`]: the connections of one (database, user, startup settings); the idle ones are in a set of `deadpool`'s.
 //! - [`lease`]: a connection in use; dropping it closes the connection.
 //! - [`restore`]: makes a used session fit for the next client: cancel, roll back, reset.
@@ -29,6 +32,7 @@ pub mod account;
 pub mod ask;
 pub mod attempt;
 pub mod cancel;
+pub mod capacity;
 pub mod card;
 pub mod counters;
 pub mod credentials;
@@ -41,6 +45,8 @@ pub mod limiter;
 pub mod link;
 pub mod login_slots;
 pub mod lookup;
+pub mod occupancy;
+mod outdated;
 pub mod pool;
 pub mod queue;
 pub mod quota;
@@ -50,6 +56,7 @@ pub mod route;
 pub mod slots;
 pub mod switches;
 pub mod traffic;
+pub mod turnover;
 
 pub use account::Account;
 pub use counters::{Closing, Counters};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -10,16 +10,18 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore};
 
 use super::account::{Account, Succession};
+use super::capacity;
 use super::card::Card;
 use super::counters::{Closing, Counters};
 use super::limiter::Limiter;
 use super::link::Closed;
 use super::login_slots::LoginSlots;
 use super::lookup::Keepers;
+use super::occupancy::Hunger;
 use super::pool::{Pool, PoolKey, Sharing};
 use super::quota::Quotas;
 use super::route::{Endpoint, Route, Routes};
-use super::slots::{Slot, Slots};
+use super::slots::Slots;
 use super::switches::Switches;
 use super::traffic::Traffic;
 use crate::auth::ProcessKey;
@@ -29,6 +31,9 @@ use crate::track::statements::StatementIds;
 
 /// How many (database, user)s may be remembered that have never logged in.
 const STRANGERS: usize = 1000;
+
+/// How long clients must have got no connection for that to be trouble.
+const STARVED: Duration = Duration::from_secs(10);
 
 /// A database and a user.
 pub type Whose = (Vec<u8>, Vec<u8>);
@@ -52,6 +57,10 @@ pub struct Registry {
     /// The process's own key.
     pub key: ProcessKey,
     pub(super) global: Arc<Slots>,
+    /// How many of those places may be taken without making room first.
+    pub(super) share: AtomicUsize,
+    /// For how long connections could not be had.
+    pub hunger: Hunger,
     /// The login attempts and cancel requests of each source.
     pub limiter: Limiter,
     /// The logins that may be under way.
@@ -67,31 +76,15 @@ pub struct Registry {
     routes: ArcSwap<Routes>,
     generation: AtomicU64,
     links: AtomicU64,
-    starving: AtomicBool,
+    pub(super) starving: AtomicBool,
     /// The connections that secrets are looked up on.
     pub(super) lookups: Keepers,
     /// Told when a place or a connection came free while somebody found none.
-    freed: Notify,
+    pub(super) freed: Notify,
     /// When the janitor last came, in milliseconds since `born`.
     pub(super) last_round: AtomicU64,
     pub(super) born: Instant,
     pub(super) this: Weak<Self>,
-}
-
-/// A place under the cap over all pools that belongs to none of them.
-#[derive(Debug)]
-pub struct OwnSlot {
-    slot: Option<Slot>,
-    registry: Weak<Registry>,
-}
-
-impl Drop for OwnSlot {
-    fn drop(&mut self) {
-        drop(self.slot.take());
-        if let Some(registry) = self.registry.upgrade() {
-            registry.feed_starving();
-        }
-    }
 }
 
 impl Registry {
@@ -111,7 +104,9 @@ impl Registry {
             statement_ids: Arc::default(),
             switches: Switches::default(),
             key,
-            global: Slots::new(now.max_upstream),
+            global: Slots::new(now.max_upstream.unwrap_or(capacity::UNKNOWN)),
+            share: AtomicUsize::new(now.max_upstream.unwrap_or(capacity::UNKNOWN)),
+            hunger: Hunger::default(),
             limiter: Limiter::default(),
             login_slots: LoginSlots::new(now.max_dialling),
             cancel_slots: Semaphore::new(now.max_dialling),
@@ -164,7 +159,7 @@ impl Registry {
         if let Some(pool) = lock(&self.pools).get(key).filter(is_current) {
             return Arc::clone(pool);
         }
-        let size = self.size_of(key);
+        let (size, reserve) = self.size_of(key);
         let traffic = self.traffic_of(&key.database, &key.user);
         loop {
             let account = self.account(&key.database, &key.user);
@@ -173,8 +168,9 @@ impl Registry {
             let pool = known.unwrap_or_else(|| {
                 let (traffic, generation) = (Arc::clone(&traffic), self.generation());
                 let statement_ids = Arc::clone(&self.statement_ids);
-                let shared = Sharing { account, traffic, generation, statement_ids, registry: self.this.clone() };
-                let pool = Pool::new(key.clone(), size, shared);
+                let (real_database, registry) = (self.real_database(&key.database), self.this.clone());
+                let shared = Sharing { account, traffic, generation, real_database, statement_ids, registry };
+                let pool = Pool::new(key.clone(), size, reserve, shared);
                 pools.insert(key.clone(), Arc::clone(&pool));
                 pool
             });
@@ -185,11 +181,11 @@ impl Registry {
         }
     }
 
-    /// How many connections the pool of `key` may have.
-    fn size_of(&self, key: &PoolKey) -> usize {
+    /// How many connections the pool of `key` may have, and how many more while those who have them keep them.
+    fn size_of(&self, key: &PoolKey) -> (usize, usize) {
         let settings = self.settings_of(&key.database);
         let own = settings.limits.get(&key.user).and_then(|limits| limits.pool_size);
-        own.unwrap_or(settings.pool_size)
+        (own.unwrap_or(settings.pool_size), settings.reserve_pool_size.unwrap_or(usize::MAX))
     }
 
     fn traffic_of(&self, database: &[u8], user: &[u8]) -> Arc<Traffic> {
@@ -226,9 +222,12 @@ impl Registry {
     }
 
     /// Forgets a pool that came to nothing: whoever asked for it was not let in. Otherwise strangers could fill the memory
-    /// with pools.
+    /// with pools. One whose upstream could not be asked is kept for a while, for those who watch.
     pub fn forget(&self, pool: &Arc<Pool>) {
         let mut pools = lock(&self.pools);
+        if pools.len() < STRANGERS && pool.account.last_trouble(Instant::now()).is_some() {
+            return;
+        }
         // The table's and the caller's.
         let shared = Arc::strong_count(pool) > 2;
         if !shared && pool.is_unborn() && pools.get(&pool.key).is_some_and(|known| Arc::ptr_eq(known, pool)) {
@@ -282,11 +281,15 @@ impl Registry {
         self.born.elapsed().saturating_sub(Duration::from_millis(self.last_round.load(Ordering::Relaxed)))
     }
 
-    /// Why clients can't be served, if a pool without a connection could not open one: see [`Pool::trouble`].
+    /// Why clients can't be served, if a pool without a connection could not open one (see [`Pool::trouble`]), or if for
+    /// [`STARVED`] no client got one that wanted one.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
+        if let Some((since, why)) = self.hunger.lasts(Instant::now()).filter(|(since, _)| *since >= STARVED) {
+            return Some(format!("no client could be served for {} s for want of connections: {why}", since.as_secs()));
+        }
         let pools = self.all_pools();
-        let (pool, fault) = pools.iter().find_map(|pool| Some((pool, pool.trouble()?)))?;
+        let (pool, fault) = pools.iter().find_map(|pool| Some((pool, pool.outage()?)))?;
         let (database, user) = (String::from_utf8_lossy(&pool.key.database), String::from_utf8_lossy(&pool.key.user));
         Some(format!("database \"{database}\", user \"{user}\": {fault}"))
     }
@@ -309,31 +312,6 @@ impl Registry {
             accounts.retain(|_, account| Arc::strong_count(account) > 1 || !account.is_blank());
         }
         Arc::clone(accounts.entry(key).or_default())
-    }
-
-    /// A place under the cap over all pools, for a connection that belongs to none. Where all are taken, a connection that
-    /// no client uses gives up its own; `None` where there is none such, or it has not closed within `patience`.
-    pub async fn slot(&self, patience: Duration) -> Option<OwnSlot> {
-        let slot = self.place(None, patience).await?;
-        Some(OwnSlot { slot: Some(slot), registry: self.this.clone() })
-    }
-
-    /// As [`Registry::slot`], for the `hungry` pool.
-    pub(super) async fn place(&self, hungry: Option<&Pool>, patience: Duration) -> Option<Slot> {
-        let taken = async {
-            loop {
-                let mut freed = std::pin::pin!(self.freed.notified());
-                freed.as_mut().enable();
-                if let Some(slot) = self.global.try_take() {
-                    return Some(slot);
-                }
-                if !self.starve(hungry, |_| true) {
-                    return None;
-                }
-                freed.await;
-            }
-        };
-        tokio::time::timeout(patience, taken).await.ok().flatten()
     }
 
     /// Takes note of an attempt to connect that failed.
@@ -395,7 +373,7 @@ impl Registry {
                 pool.shed(Closing::Reload);
             }
         }
-        self.global.resize(new.max_upstream);
+        self.fit_to_servers();
         self.login_slots.resize(old.max_dialling, new.max_dialling);
         // Those that are taken when their number shrinks are not missed for long.
         self.cancel_slots.add_permits(new.max_dialling.saturating_sub(old.max_dialling));
@@ -403,40 +381,8 @@ impl Registry {
         self.quotas.resize(&new);
         let pools = self.all_pools();
         for pool in pools {
-            pool.resize(self.size_of(&pool.key));
-        }
-    }
-
-    /// No place was found under a cap that is shared by those pools that `shares` picks: makes one by closing an idle
-    /// connection of one of them, other than the `hungry` pool. Says whether one will come free.
-    pub(super) fn starve(&self, hungry: Option<&Pool>, shares: impl Fn(&Pool) -> bool) -> bool {
-        self.starving.store(true, Ordering::SeqCst);
-        let pools = self.all_pools();
-        let is_hungry = |pool: &Pool| hungry.is_some_and(|hungry| std::ptr::eq(pool, hungry));
-        let others = pools.iter().filter(|pool| !is_hungry(pool) && shares(pool));
-        let mut others: Vec<_> = others.collect();
-        others.sort_by_key(|pool| std::cmp::Reverse(pool.idle_count()));
-        match others.first().and_then(|richest| richest.take_idle()) {
-            Some(mut idle) => {
-                idle.closing = Closing::Surplus;
-                true
-            }
-            // It is given back and then taken from there.
-            None if others.iter().any(|pool| pool.call_in()) => true,
-            None => self.lookups.are_called_in(),
-        }
-    }
-
-    /// A place or a connection came free: lets those try who found none.
-    pub(super) fn feed_starving(&self) {
-        // Looked at first: writing would cost more, and this is asked whenever a connection comes back.
-        if !self.starving.load(Ordering::SeqCst) || !self.starving.swap(false, Ordering::SeqCst) {
-            return;
-        }
-        self.freed.notify_waiters();
-        let pools = self.all_pools();
-        for pool in pools.iter().filter(|pool| pool.has_waiters()) {
-            pool.kick();
+            let (size, reserve) = self.size_of(&pool.key);
+            pool.resize(size, reserve);
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use super::credentials::Credentials;
 use super::encrypt::Encryptor;
+use super::occupancy::Room;
 use crate::config::{Binding, Host, Negotiation, RequireAuth, Settings, SslMode, Target, Upstream};
 use crate::net::{Stream, tls};
 use crate::offload::Lane;
@@ -115,6 +116,8 @@ pub struct Route {
     mode: SslMode,
     /// The endpoint that was good last: it is tried first.
     good: AtomicUsize,
+    /// How full the server is.
+    pub room: Room,
 }
 
 /// One place.
@@ -161,6 +164,7 @@ impl Route {
             balance: upstream.balance,
             mode: upstream.encryption.mode(),
             good: AtomicUsize::new(0),
+            room: Room::default(),
         })
     }
 

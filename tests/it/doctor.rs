@@ -110,6 +110,7 @@ fn a_server_and_a_pgferry_that_run_are_looked_at() {
     let said = stdout(&doctor(&["--measure", "--as-uid", "12345", "--watch", "1"]));
     assert!(said.contains("of 37 connections in use (3 reserved)"), "{said}");
     assert!(said.contains("3 sidecars with pool_size = 10 fit"), "{said}");
+    assert!(said.contains("max_upstream = \"auto\" comes to 32"), "{said}");
     assert_eq!(said.contains("idle_session_timeout is 300 s"), version >= 14, "{said}");
     assert!(said.contains("connect, log in, first row: through pgferry p50 "), "{said}");
     assert!(said.contains("end in TIME_WAIT"), "{said}");
@@ -167,7 +168,7 @@ fn of_machine(name: &str, in_kubernetes: bool) -> String {
         open_files: Some((1024, 524_288)),
         container: if in_kubernetes { (Some(128 << 20), Some(1024)) } else { (None, None) },
         in_kubernetes,
-        pool: Pool { pool_size: 20, idle_timeout_s: 600 },
+        pool: Pool { pool_size: 20, max_upstream: None, idle_timeout_s: 600 },
         upstreams: vec![upstream],
         listeners_in_range: Vec::new(),
         ferry: None,

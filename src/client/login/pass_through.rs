@@ -26,7 +26,16 @@ impl PassThrough<'_, '_> {
     pub async fn run(&mut self) -> Result<bool, Fault> {
         match self.knowledge(&self.pool.account) {
             Knowledge::Open => Ok(true),
-            _ => Box::pin(self.decide()).await,
+            _ => {
+                let pool = Arc::clone(self.pool);
+                let _waiting = pool.logs_in();
+                // Where the time is over that the upstream was not to be asked in, it says why.
+                Box::pin(self.decide()).await.map_err(|fault| {
+                    let is_late = Instant::now() >= self.entry.deadline;
+                    let trouble = pool.account.last_trouble(std::time::Instant::now());
+                    trouble.filter(|_| is_late).unwrap_or(fault)
+                })
+            }
         }
     }
 

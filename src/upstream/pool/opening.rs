@@ -12,12 +12,13 @@ use crate::track::server_state::Goodbye;
 use crate::track::{ServerState, Wanted};
 use crate::upstream::card::Card;
 use crate::upstream::counters::Closing;
-use crate::upstream::dial::{self, DialError, Dialled, Login};
+use crate::upstream::dial::{self, DialError, Dialled, Failed, Login};
 use crate::upstream::lease::Upstream;
 use crate::upstream::link::{BackendKey, Gate, Link};
-use crate::upstream::queue::Next;
+use crate::upstream::queue::{Next, Queue};
 use crate::upstream::registry::Registry;
-use crate::upstream::slots::Held;
+use crate::upstream::slots::{Held, Slot};
+use crate::upstream::turnover::Turnover;
 
 impl Pool {
     /// Opens connections for those who wait, as far as slots, pauses and `max_dialling` allow.
@@ -55,13 +56,14 @@ impl Pool {
     /// The slots of a connection that is open already, if they are free.
     fn held_now(&self, registry: &Registry) -> Option<Held> {
         let user = registry.user_slot(&self.key.user).ok()?;
-        Some(Held { pool: self.slots.try_take()?, process: registry.global.try_take()?, user })
+        let pool = self.slot(&self.queue())?;
+        Some(Held { pool, process: registry.global.try_take_of(registry.share())?, user })
     }
 
     /// The slots of a connection that is open already, for which an idle one of another pool makes room.
     async fn held(&self, registry: &Registry, patience: Duration) -> Option<Held> {
         let user = registry.user_slot(&self.key.user).ok()?;
-        let pool = self.slots.try_take()?;
+        let pool = self.slot(&self.queue())?;
         Some(Held { pool, process: registry.place(Some(self), patience).await?, user })
     }
 
@@ -75,6 +77,7 @@ impl Pool {
         if registry.switches.of(&self.key.database).paused {
             return;
         }
+        let mut share = registry.share();
         loop {
             let mut queue = self.queue();
             match queue.next(beyond, settings.max_dialling, Instant::now()) {
@@ -87,14 +90,21 @@ impl Pool {
                 }
                 Next::Dial => {}
             }
-            let Some(slot) = self.slots.try_take() else {
+            let Some(slot) = self.slot(&queue) else {
+                if queue.waiting() > 0 && !self.slots.is_full() && queue.turnover.set_watch() {
+                    self.watch_turnover(settings.reserve_pool_timeout);
+                }
                 return;
             };
-            let Some(process) = registry.global.try_take() else {
+            let Some(process) = registry.global.try_take_of(share) else {
                 drop(queue);
                 drop(slot);
-                registry.starve(Some(self), |_| true);
-                return;
+                if share == usize::MAX || registry.starve(Some(self), |_| true) {
+                    return;
+                }
+                // Nobody can make room: what is beyond the share is taken as far as there is any.
+                share = usize::MAX;
+                continue;
             };
             let Ok(user) = registry.user_slot(&self.key.user) else {
                 drop(queue);
@@ -108,6 +118,38 @@ impl Pool {
             let slots = Held { pool: slot, process, user };
             tokio::spawn(this.dial(slots, Arc::clone(&registry), Arc::clone(&settings)));
         }
+    }
+
+    /// A place in the pool: one of the reserve while clients wait and those who have the others keep them.
+    fn slot(&self, queue: &Queue<Upstream>) -> Option<Slot> {
+        let reserve = queue.waiting() > 0 && queue.turnover.has_ceased();
+        self.slots.try_take_of(if reserve { usize::MAX } else { self.size() })
+    }
+
+    /// Looks again and again whether connections come free, for as long as clients wait; opens others once none has for
+    /// `timeout`.
+    fn watch_turnover(&self, timeout: Duration) {
+        let pool = self.this.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Turnover::interval(timeout)).await;
+                let Some(pool) = pool.upgrade() else { return };
+                let mut queue = pool.queue();
+                if queue.waiting() == 0 {
+                    queue.turnover.watch_ends();
+                    return;
+                }
+                // What is being opened comes soon.
+                if queue.dialling() == 0 {
+                    queue.turnover.looked();
+                }
+                let ceased = queue.turnover.has_ceased();
+                drop(queue);
+                if ceased {
+                    pool.kick();
+                }
+            }
+        });
     }
 
     fn kick_at(&self, at: Instant) {
@@ -132,8 +174,10 @@ impl Pool {
             Login { user: self.key.user.clone(), params: self.startup_params(&asked, &settings), secret, route };
         let began = Instant::now();
         let outcome = dial::dial(&settings, login, &registry, settings.connect_timeout).await;
+        let outcome = self.looked_at(outcome, &registry, &settings).await;
         match outcome {
             Ok(dialled) => {
+                registry.hunger.stilled();
                 registry.counters.timings.connect.observe(began.elapsed());
                 self.account.note_success();
                 if self.queue().succeeded() {
@@ -151,7 +195,10 @@ impl Pool {
                 } else {
                     self.account.note_failure(&registry, error);
                 }
-                if self.tell_of(error) {
+                if error.is_full() {
+                    registry.server_is_full(Some(&self), &self.key.database, error);
+                }
+                if self.tell_of(error) && !error.is_server_full() {
                     let again = if error.may_pass() { "; clients wait while it is tried again" } else { "" };
                     warn!(database = %self.database(), user = %self.user(), "{}{again}", error.fault());
                 }
@@ -161,6 +208,20 @@ impl Pool {
         }
         drop(ends);
         self.kick();
+    }
+
+    /// The outcome of opening a connection, on which the server was asked how full it is where nobody had.
+    pub(in crate::upstream) async fn looked_at(
+        &self,
+        outcome: Result<Dialled, Failed>,
+        registry: &Registry,
+        settings: &Settings,
+    ) -> Result<Dialled, Failed> {
+        let mut dialled = outcome?;
+        match registry.first_look(&mut dialled, &self.key.database, settings.connect_timeout).await {
+            Ok(()) => Ok(dialled),
+            Err(error) => Err(Failed::with(error, dialled.conn)),
+        }
     }
 
     /// The parameters of a startup packet: those of the key, and `asked`.
@@ -181,7 +242,7 @@ impl Pool {
         let mut queue = self.queue();
         let live = self.slots.used().saturating_sub(queue.dialling());
         // Who waits for one of those that are open waits on.
-        let places = if live == 0 { usize::MAX } else { self.slots.cap().saturating_sub(live) };
+        let places = if live == 0 { usize::MAX } else { self.size().saturating_sub(live) };
         queue.failed(error, places, Instant::now())
     }
 

@@ -7,32 +7,86 @@ use crate::config::Settings;
 use crate::track::server_state::UsedBy;
 use crate::upstream::counters::Closing;
 use crate::upstream::lease::Upstream;
+use crate::upstream::occupancy::Keep;
+
+/// How long a connection of the reserve is kept idle.
+const RESERVE_IDLE: Duration = Duration::from_secs(10);
+
+/// How long one to `template1` waits for the client on whose behalf it was opened.
+const UNUSED_TEMPLATE: Duration = Duration::from_secs(1);
+
+/// How long one is kept idle while the server is filling up.
+const PRESSED_IDLE: Duration = Duration::from_secs(1);
+
+/// Which idle connections of a pool are kept; it is asked of one after another, the one that has been idle longest first.
+#[derive(Clone, Copy, Debug)]
+struct Retention {
+    idle_timeout: Option<Duration>,
+    /// How many are kept in any case (`min_idle`).
+    least: usize,
+    room: Keep,
+    /// How many are idle.
+    idle: usize,
+    /// How many connections of the reserve there are, in any state.
+    reserve: usize,
+}
+
+impl Retention {
+    /// Why one that has been idle for `age` is to be closed, if it is.
+    fn ends(&mut self, age: Duration) -> Option<Closing> {
+        let kept_under_pressure = match self.room {
+            Keep::All => usize::MAX,
+            Keep::One => self.least.max(1),
+            Keep::None => self.least,
+        };
+        let why = if self.idle_timeout.is_some_and(|limit| age >= limit) && self.idle > self.least {
+            Closing::Idle
+        } else if (self.reserve > 0 && age >= RESERVE_IDLE) || (self.idle > kept_under_pressure && age >= PRESSED_IDLE)
+        {
+            Closing::Surplus
+        } else {
+            return None;
+        };
+        self.idle -= 1;
+        self.reserve = self.reserve.saturating_sub(1);
+        Some(why)
+    }
+}
 
 impl Pool {
-    /// Once in a while: closes what is too old, idle for too long or dead; returns those whose reset is due; keeps
+    /// Once in a while: closes what is too old, idle for too long, dead, or needed by others as the server has `room`; returns those whose reset is due; keeps
     /// `min_idle` open; tries again what has failed. Says whether anything is left to look after soon.
-    pub(in crate::upstream) fn tidy(&self, settings: &Settings, reset_due: Option<Duration>) -> (Vec<Upstream>, bool) {
+    pub(in crate::upstream) fn tidy(
+        &self,
+        settings: &Settings,
+        reset_due: Option<Duration>,
+        room: Keep,
+    ) -> (Vec<Upstream>, bool) {
         let now = Instant::now();
-        let keep = settings.min_idle;
-        let mut idle = self.idle_count();
+        let mut retention = Retention {
+            idle_timeout: if self.leaves_server { Some(UNUSED_TEMPLATE) } else { settings.idle_timeout },
+            least: if self.leaves_server { 0 } else { settings.min_idle },
+            room,
+            idle: self.idle_count(),
+            reserve: self.connections().saturating_sub(self.size()),
+        };
         let mut dirty = false;
+        let mut why = Vec::new();
         let mut due = |upstream: &Upstream| {
             let age = now.saturating_duration_since(upstream.returned);
-            let too_old = settings.idle_timeout.is_some_and(|limit| age >= limit) && idle > keep;
-            if too_old || self.unfit(upstream, now).is_some() || upstream.conn.stream().has_arrived() {
-                idle = idle.saturating_sub(1);
-                return true;
+            let unfit = retention.ends(age).or_else(|| self.unfit(upstream, now));
+            let reset_is_due = || reset_due.is_some_and(|after| age >= after);
+            let is_used = upstream.state.used != UsedBy::Nothing && reset_due.is_some();
+            let picked = unfit.is_some() || upstream.conn.stream().has_arrived() || (is_used && reset_is_due());
+            dirty |= is_used && unfit.is_none();
+            if picked {
+                why.push(unfit);
             }
-            let Some(after) = reset_due.filter(|_| upstream.state.used != UsedBy::Nothing) else { return false };
-            dirty = true;
-            age >= after
+            picked
         };
         let taken = self.sift(&mut due);
         let mut resets = Vec::new();
-        for mut upstream in taken {
-            let age = now.saturating_duration_since(upstream.returned);
-            let too_old = settings.idle_timeout.is_some_and(|limit| age >= limit);
-            let unfit = if too_old { Some(Closing::Idle) } else { self.unfit(&upstream, now) };
+        for (mut upstream, unfit) in taken.into_iter().zip(why) {
             if let Some(why) = unfit {
                 upstream.closing = why;
             } else if !upstream.look() {
@@ -52,5 +106,32 @@ impl Pool {
             self.dial_for(1);
         }
         (resets, dirty)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_connections_are_kept_as_the_settings_and_the_server_allow() {
+        let at_rest =
+            Retention { idle_timeout: Some(Duration::from_secs(600)), least: 0, room: Keep::All, idle: 5, reserve: 0 };
+        // How many of five that have been idle for `age` seconds are closed, and why the first one is.
+        let closed = |retention: Retention, age: u64| {
+            let mut retention = retention;
+            let why: Vec<_> = (0..5).filter_map(|_| retention.ends(Duration::from_secs(age))).collect();
+            (why.len(), why.first().copied())
+        };
+        assert_eq!(closed(at_rest, 599), (0, None));
+        assert_eq!(closed(at_rest, 600), (5, Some(Closing::Idle)));
+        assert_eq!(closed(Retention { least: 2, ..at_rest }, 600), (3, Some(Closing::Idle)));
+        assert_eq!(closed(Retention { reserve: 2, ..at_rest }, 10), (2, Some(Closing::Surplus)));
+        assert_eq!(closed(Retention { reserve: 2, ..at_rest }, 9), (0, None));
+        assert_eq!(closed(Retention { room: Keep::One, ..at_rest }, 1), (4, Some(Closing::Surplus)));
+        assert_eq!(closed(Retention { room: Keep::None, ..at_rest }, 1), (5, Some(Closing::Surplus)));
+        assert_eq!(closed(Retention { room: Keep::None, least: 3, ..at_rest }, 1), (2, Some(Closing::Surplus)));
+        assert_eq!(closed(Retention { room: Keep::None, ..at_rest }, 0), (0, None));
+        assert_eq!(closed(Retention { idle_timeout: None, ..at_rest }, 9999), (0, None));
     }
 }

@@ -1,0 +1,251 @@
+//! How many connections there may be over all pools, and who makes room for whom.
+//!
+//! Where `max_upstream` is "auto" the servers say how many they have. Up to its share a pool opens connections as it needs
+//! them; beyond it, idle ones of other pools are closed first. The last word is the server's: what it refuses is tried again.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::counters::Closing;
+use super::dial::{DialError, Dialled};
+use super::lease::Upstream;
+use super::occupancy::{News, Occupancy};
+use super::pool::Pool;
+use super::registry::Registry;
+use super::route::Route;
+use super::slots::Slot;
+use crate::track::server_state::UnnamedStatement;
+
+/// How many connections a server is taken to have until it has said so: PostgreSQL's default for `max_connections`.
+pub const UNKNOWN: usize = 100;
+
+/// A place under the cap over all pools that belongs to none of them.
+#[derive(Debug)]
+pub struct OwnSlot {
+    slot: Option<Slot>,
+    registry: Weak<Registry>,
+}
+
+impl Drop for OwnSlot {
+    fn drop(&mut self) {
+        drop(self.slot.take());
+        if let Some(registry) = self.registry.upgrade() {
+            registry.feed_starving();
+        }
+    }
+}
+
+impl Registry {
+    /// How many connections may be open without making room first.
+    #[must_use]
+    pub fn share(&self) -> usize {
+        self.share.load(Ordering::Relaxed)
+    }
+
+    /// The most connections that there may be.
+    #[must_use]
+    pub fn max_upstream(&self) -> usize {
+        self.global.cap()
+    }
+
+    /// Adapts the number of connections to the settings in force, and to what the servers are known to have.
+    pub(super) fn fit_to_servers(&self) {
+        let (most, share) = match self.settings.load().max_upstream {
+            Some(most) => (most, most),
+            None => {
+                let routes = self.routes();
+                let all = routes
+                    .all()
+                    .into_iter()
+                    .map(|route| route.room.limits(self.ours_at(route)).unwrap_or((UNKNOWN, UNKNOWN)));
+                all.reduce(|sum, one| (sum.0 + one.0, sum.1 + one.1)).unwrap_or((UNKNOWN, UNKNOWN))
+            }
+        };
+        self.global.resize(most);
+        self.share.store(share, Ordering::Relaxed);
+        self.feed_starving();
+    }
+
+    /// How many connections the pools have at the end of `route`.
+    fn ours_at(&self, route: &Arc<Route>) -> usize {
+        self.pools_at(route).iter().map(|pool| pool.connections()).sum()
+    }
+
+    /// Asks on a connection that has just been opened for `database` how full the server is, if nobody has.
+    ///
+    /// # Errors
+    /// When the connection is of no use any more.
+    pub(super) async fn first_look(
+        &self,
+        dialled: &mut Dialled,
+        database: &[u8],
+        limit: Duration,
+    ) -> Result<(), DialError> {
+        let route = self.route(database);
+        if !route.room.claim_first_look(Instant::now()) {
+            return Ok(());
+        }
+        let Dialled { conn, params, .. } = dialled;
+        let ask = Occupancy::ask(conn, |name, value| {
+            params.set(name, value);
+        });
+        let seen = timeout(limit, ask).await;
+        let seen = seen.map_err(|_| DialError::Broke("the server did not answer in time (connect_timeout)".into()))?;
+        self.learn(&route, seen?);
+        Ok(())
+    }
+
+    /// Has a look at how full each server is, on a connection that is idle anyway, where that is due.
+    pub(super) fn look_at_servers(&self) {
+        for route in self.routes().all() {
+            if let Some(news) = route.room.overdue(Instant::now()) {
+                tell(route, &news);
+            }
+            let pools = self.pools_at(route);
+            let Some(pool) = pools.into_iter().find(|pool| pool.idle_count() > 0) else { continue };
+            if !route.room.claim_look(Instant::now()) {
+                continue;
+            }
+            let Some(registry) = self.this.upgrade() else { return };
+            let Some(upstream) = pool.take_idle() else { continue };
+            let (route, limit) = (Arc::clone(route), self.settings_of(&pool.key.database).cleanup_timeout);
+            tokio::spawn(async move {
+                if let Some((upstream, seen)) = look(upstream, limit).await {
+                    pool.hand_out(upstream);
+                    registry.learn(&route, seen);
+                }
+            });
+        }
+    }
+
+    fn learn(&self, route: &Arc<Route>, seen: Option<Occupancy>) {
+        let Some(seen) = seen else { return };
+        let is_first = route.room.seen().is_none_or(|before| before.places() != seen.places());
+        if is_first {
+            let ours = self.ours_at(route);
+            info!(
+                "PostgreSQL at {} has max_connections = {}, of which {} are reserved and {} in use by others: {}",
+                route.places(),
+                seen.max_connections,
+                seen.reserved,
+                seen.used.saturating_sub(ours),
+                match self.settings.load().max_upstream {
+                    Some(most) => format!("max_upstream = {most} is set"),
+                    None => format!("max_upstream = \"auto\" comes to {}", seen.share(ours)),
+                }
+            );
+        }
+        let outdated = route.room.seen().is_some_and(|before| before.settings != seen.settings);
+        if let Some(news) = route.room.learn(seen, Instant::now()) {
+            tell(route, &news);
+        }
+        if outdated {
+            self.outdate_sessions_at(route);
+        }
+        self.fit_to_servers();
+    }
+
+    /// The server has refused a connection of `pool` (or one that belongs to none, to `database`) because it has none left:
+    /// has an idle one of another pool closed, the same role's first.
+    pub fn server_is_full(&self, pool: Option<&Pool>, database: &[u8], error: &DialError) {
+        let route = self.route(database);
+        let now = Instant::now();
+        self.hunger.felt(error.fault().message(), now);
+        if error.is_server_full() {
+            route.room.refused(self.ours_at(&route), now);
+            self.fit_to_servers();
+        }
+        let same_role = |other: &Pool| pool.is_none_or(|pool| pool.key.user == other.key.user);
+        if !self.starve(pool, |other| self.is_at(other, &route) && same_role(other)) {
+            self.starve(pool, |other| self.is_at(other, &route));
+        }
+    }
+
+    /// A place under the cap over all pools, for a connection that belongs to none. Where all are taken, a connection that
+    /// no client uses gives up its own; `None` where there is none such, or it has not closed within `patience`.
+    pub async fn slot(&self, patience: Duration) -> Option<OwnSlot> {
+        let slot = self.place(None, patience).await?;
+        Some(OwnSlot { slot: Some(slot), registry: self.this.clone() })
+    }
+
+    /// As [`Registry::slot`], for the `hungry` pool.
+    pub(super) async fn place(&self, hungry: Option<&Pool>, patience: Duration) -> Option<Slot> {
+        let taken = async {
+            loop {
+                let mut freed = std::pin::pin!(self.freed.notified());
+                freed.as_mut().enable();
+                if let Some(slot) = self.global.try_take_of(self.share()) {
+                    return Some(slot);
+                }
+                if !self.starve(hungry, |_| true) {
+                    return self.global.try_take();
+                }
+                freed.await;
+            }
+        };
+        tokio::time::timeout(patience, taken).await.ok().flatten()
+    }
+
+    /// No place was found under a cap that is shared by those pools that `shares` picks: makes one by closing an idle
+    /// connection of one of them, other than the `hungry` pool. Says whether one will come free.
+    pub(super) fn starve(&self, hungry: Option<&Pool>, shares: impl Fn(&Pool) -> bool) -> bool {
+        self.starving.store(true, Ordering::SeqCst);
+        let pools = self.all_pools();
+        let is_hungry = |pool: &Pool| hungry.is_some_and(|hungry| std::ptr::eq(pool, hungry));
+        let others = pools.iter().filter(|pool| !is_hungry(pool) && shares(pool));
+        let mut others: Vec<_> = others.collect();
+        others.sort_by_key(|pool| std::cmp::Reverse(pool.idle_count()));
+        match others.first().and_then(|richest| richest.take_idle()) {
+            Some(mut idle) => {
+                idle.closing = Closing::Surplus;
+                true
+            }
+            // It is given back and then taken from there.
+            None if others.iter().any(|pool| pool.call_in()) => true,
+            None => self.lookups.are_called_in(),
+        }
+    }
+
+    /// A place or a connection came free: lets those try who found none.
+    pub(super) fn feed_starving(&self) {
+        // Looked at first: writing would cost more, and this is asked whenever a connection comes back.
+        if !self.starving.load(Ordering::SeqCst) || !self.starving.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        self.freed.notify_waiters();
+        let pools = self.all_pools();
+        for pool in pools.iter().filter(|pool| pool.has_waiters()) {
+            pool.kick();
+        }
+    }
+}
+
+/// Asks on `upstream` how full its server is; `None`, closing the connection, where that fails.
+async fn look(mut upstream: Upstream, limit: Duration) -> Option<(Upstream, Option<Occupancy>)> {
+    let link = &mut *upstream;
+    link.state.unnamed = UnnamedStatement::Absent;
+    let params = &mut link.state.params;
+    let ask = Occupancy::ask(&mut link.conn, |name, value| {
+        params.set(name, value);
+    });
+    match timeout(limit, ask).await {
+        Ok(Ok(seen)) => Some((upstream, seen)),
+        Ok(Err(_)) | Err(_) => {
+            upstream.closing = Closing::Dead;
+            None
+        }
+    }
+}
+
+/// Tells that a server is full, and by whom its places are held.
+fn tell(route: &Route, news: &News) {
+    let numbers = news.0.as_ref().map_or_else(String::new, |seen| format!(": {}", seen.idle_ones()));
+    warn!(
+        "PostgreSQL at {} is full and refuses connections{numbers}; clients wait while it is tried again",
+        route.places()
+    );
+}
