@@ -108,7 +108,10 @@ pub(super) fn check(mut check: CheckOptions, before: Options) -> Result<(), Stri
 fn capacity(settings: &Settings) -> String {
     let mut hasty = settings.clone();
     hasty.connect_timeout = hasty.connect_timeout.min(HASTE);
-    let asked = runtime(1).map_err(|error| error.to_string()).and_then(|runtime| runtime.block_on(server::ask(&hasty)));
+    let asked = match runtime(1) {
+        Ok(runtime) => runtime.block_on(server::ask(&hasty)).map_err(|unasked| unasked.why),
+        Err(error) => Err(error.to_string()),
+    };
     match asked {
         Ok(server) => format!(
             "max_upstream = \"auto\" comes to {}: PostgreSQL has max_connections = {}, of which {} are reserved and {} in use",

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::ferry::{self, Ferry};
 use super::kernel::{Kernel, Places};
 use super::processes::{Holder, holders};
-use super::server::{self, Server};
+use super::server::{self, Server, Unasked};
 use super::sockets::{self, Socket, State};
 use crate::config::{Endpoint, Host, Settings};
 
@@ -83,7 +83,7 @@ pub struct Upstream {
     /// Processes with connections of their own.
     pub holders: Vec<Holder>,
     /// What the server says, if it could be asked; else why not.
-    pub server: Option<Result<Server, String>>,
+    pub server: Option<Result<Server, Unasked>>,
 }
 
 impl Facts {

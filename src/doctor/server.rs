@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::ferry;
 use crate::auth::ProcessKey;
-use crate::config::Settings;
+use crate::config::{CONSOLE, Settings};
 use crate::net::tls::Session;
 use crate::net::{BufferPool, Conn};
 use crate::track::server_state::Goodbye;
@@ -25,8 +25,6 @@ use crate::wire::frontend;
 pub struct Server {
     /// Its version.
     pub version: String,
-    /// Why it does not take another connection, if so: then it was asked through the pgferry that runs here.
-    pub refused: Option<String>,
     /// Milliseconds to connect and log in.
     pub connect_ms: f64,
     /// Milliseconds of a round trip.
@@ -73,20 +71,51 @@ impl Server {
     }
 }
 
-/// Asks the upstream of `settings`, as its user; where it takes no more connections, through a pgferry that listens as `settings` say.
+/// Why a server could not be asked, and what is known of it nevertheless.
+#[derive(Clone, Debug, Serialize)]
+pub struct Unasked {
+    /// Why.
+    pub why: String,
+    /// What the pgferry that runs here has seen of it.
+    pub seen: Option<Seen>,
+}
+
+/// What a pgferry has seen of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Seen {
+    /// `max_connections`.
+    pub max_connections: i64,
+    /// Those that are kept for superusers.
+    pub reserved: i64,
+    /// How many clients were connected.
+    pub connected: i64,
+}
+
+/// Asks the upstream of `settings`, as its user; where it takes no connection, the pgferry that listens as `settings` say is asked
+/// what it has seen of it.
 ///
 /// # Errors
 /// Why it could not be asked.
-pub async fn ask(settings: &Settings) -> Result<Server, String> {
-    let refused = match ask_directly(settings).await {
-        Err(refused) => refused,
-        asked => return asked,
-    };
-    let Some(through) = ferry::through(settings) else { return Err(refused) };
-    match ask_directly(&through).await {
-        Ok(server) => Ok(Server { refused: Some(refused), ..server }),
-        Err(_) => Err(refused),
+pub async fn ask(settings: &Settings) -> Result<Server, Unasked> {
+    match ask_directly(settings).await {
+        Ok(server) => Ok(server),
+        Err(why) => Err(Unasked { why, seen: seen(settings).await }),
     }
+}
+
+/// What the console of the pgferry says that listens as `settings` say, if it may be asked.
+async fn seen(settings: &Settings) -> Option<Seen> {
+    let mut console = ferry::through(settings)?;
+    console.upstream.database = Some(CONSOLE[0].to_owned());
+    let mut dialled = connect(&console).await.ok()?;
+    frontend::put_query(&mut dialled.conn.output, b"SHOW CAPACITY");
+    let answer = ask::rows(&mut dialled.conn).await;
+    Link::close(dialled.conn, Goodbye::Terminate).await;
+    let rows = answer.ok()?.ok()?;
+    let places = settings.upstream.places().into_bytes();
+    let row = rows.iter().find(|row| row.first() == Some(&places))?;
+    let number = |at: usize| std::str::from_utf8(row.get(at)?).ok()?.parse().ok();
+    Some(Seen { max_connections: number(1)?, reserved: number(2)?, connected: number(3)? })
 }
 
 async fn ask_directly(settings: &Settings) -> Result<Server, String> {
@@ -105,7 +134,6 @@ async fn ask_directly(settings: &Settings) -> Result<Server, String> {
     let number = |at: usize| text(at).parse().unwrap_or_default();
     Ok(Server {
         version: text(6),
-        refused: None,
         connect_ms,
         round_trip_ms,
         tls,

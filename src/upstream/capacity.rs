@@ -71,7 +71,8 @@ impl Registry {
     }
 
     /// How many connections the pools have at the end of `route`.
-    fn ours_at(&self, route: &Arc<Route>) -> usize {
+    #[must_use]
+    pub fn ours_at(&self, route: &Arc<Route>) -> usize {
         self.pools_at(route).iter().map(|pool| pool.connections()).sum()
     }
 
@@ -127,16 +128,16 @@ impl Registry {
         let is_first = route.room.seen().is_none_or(|before| before.places() != seen.places());
         if is_first {
             let ours = self.ours_at(route);
+            let comes_to = match self.settings.load().max_upstream {
+                Some(most) => format!("max_upstream = {most} is set"),
+                None => format!("max_upstream = \"auto\" comes to {}", seen.share(ours)),
+            };
             info!(
-                "PostgreSQL at {} has max_connections = {}, of which {} are reserved and {} in use by others: {}",
+                "{comes_to}: PostgreSQL at {} has max_connections = {} ({} reserved, {} in use by others)",
                 route.places(),
                 seen.max_connections,
                 seen.reserved,
                 seen.used.saturating_sub(ours),
-                match self.settings.load().max_upstream {
-                    Some(most) => format!("max_upstream = {most} is set"),
-                    None => format!("max_upstream = \"auto\" comes to {}", seen.share(ours)),
-                }
             );
         }
         let outdated = route.room.seen().is_some_and(|before| before.settings != seen.settings);

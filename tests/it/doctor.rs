@@ -10,7 +10,7 @@ use pgferry::doctor::sockets::{State, all, by_state};
 use pgferry::doctor::{Facts, Level, judge, report};
 
 use crate::harness::ferry::command;
-use crate::harness::{Ferry, Postgres};
+use crate::harness::{Ferry, Postgres, Raw};
 
 /// Runs the doctor in a network namespace of its own with 200 ports, `held` of which are in TIME_WAIT toward the upstream.
 fn in_namespace(held: usize, args: &[&str]) -> Output {
@@ -73,6 +73,19 @@ fn a_pgferry_that_finds_no_port_says_and_counts_so() {
     let at = said.find("no_port=").expect("the figure");
     let count: String = said[at + 8..].chars().take_while(char::is_ascii_digit).collect();
     assert!(count.parse::<u32>().expect("a number") >= 1, "{said}");
+}
+
+#[test]
+fn a_full_server_is_judged_by_what_a_pgferry_has_seen() {
+    let postgres = Postgres::start_with(&["max_connections=23"]);
+    let ferry = Ferry::start(&postgres, &[]);
+    assert_eq!(Raw::logged_in(ferry.raw(), "limited", "postgres").value("select 1"), "1");
+    let held: Vec<_> = (0..22).map(|_| Raw::tcp(postgres.port).logged_in("trust_user", "postgres")).collect();
+    let url = format!("postgres://limited@127.0.0.1:{}/postgres?sslmode=disable", postgres.port);
+    let output = command().args(["doctor", "-u", &url, "-l", ferry.host()]).output().expect("pgferry");
+    let said = stdout(&output);
+    assert!(said.contains("not asked: ") && said.contains("1 sidecars with pool_size = 20 fit"), "{said}");
+    drop(held);
 }
 
 #[test]

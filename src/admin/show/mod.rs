@@ -27,6 +27,7 @@ macro_rules! shows {
 }
 
 shows! {
+    Capacity = "capacity",
     Clients = "clients",
     Config = "config",
     Databases = "databases",
@@ -81,6 +82,7 @@ impl Show {
             Self::StatsTotals => counts::totals(),
             Self::StatsAverages => counts::averages(),
             Self::Totals => Table::new(&counts::TOTALS),
+            Self::Capacity => Table::new(&ours::CAPACITY),
             Self::Ports => Table::new(&ours::PORTS),
             Self::Pins => Table::new(&ours::PINS),
             Self::Logins => Table::new(&ours::LOGINS),
@@ -107,6 +109,7 @@ impl Show {
             Self::StatsTotals => counts::totals_rows(desk),
             Self::StatsAverages => counts::averages_rows(desk),
             Self::Totals => counts::sums(desk),
+            Self::Capacity => ours::capacity(desk),
             Self::Ports => ours::ports(desk).await,
             Self::Pins => ours::pins(desk),
             Self::Logins => ours::logins(desk),

@@ -1,4 +1,4 @@
-//! What PgBouncer has no word for: ports, reasons for keeping connections, logins.
+//! What PgBouncer has no word for: ports, room on servers, reasons for keeping connections, logins.
 
 use std::path::Path;
 
@@ -6,6 +6,7 @@ use crate::admin::Desk;
 use crate::admin::table::{Cell, Type};
 use crate::doctor::kernel::{Kernel, Places};
 use crate::doctor::sockets::{self, State};
+use crate::upstream::occupancy::Occupancy;
 use crate::upstream::route::Address;
 
 pub(super) const PORTS: [(&str, Type); 9] = [
@@ -18,6 +19,16 @@ pub(super) const PORTS: [(&str, Type); 9] = [
     ("share", Type::Text),
     ("saved", Type::Numeric),
     ("unavailable", Type::Numeric),
+];
+pub(super) const CAPACITY: [(&str, Type); 8] = [
+    ("upstream", Type::Text),
+    ("max_connections", Type::Int),
+    ("reserved", Type::Int),
+    ("used", Type::Int),
+    ("idle", Type::Int),
+    ("ours", Type::Int),
+    ("share", Type::Int),
+    ("max_upstream", Type::Int),
 ];
 pub(super) const PINS: [(&str, Type); 3] = [("reason", Type::Text), ("count", Type::Numeric), ("live", Type::Int)];
 pub(super) const LOGINS: [(&str, Type); 2] = [("logins", Type::Text), ("count", Type::Numeric)];
@@ -66,6 +77,28 @@ pub(super) async fn ports(desk: &Desk) -> Vec<Vec<Cell>> {
             ]
         })
         .collect()
+}
+
+/// By upstream: its connections at the last look, and how many of them this process may have.
+pub(super) fn capacity(desk: &Desk) -> Vec<Vec<Cell>> {
+    let registry = &desk.shared.registry;
+    let routes = registry.routes();
+    let all = routes.all().into_iter().map(|route| {
+        let seen = route.room.seen();
+        let number = |of: fn(&Occupancy) -> usize| seen.as_ref().map(of).into();
+        let ours = registry.ours_at(route);
+        vec![
+            route.places().into(),
+            number(|seen| seen.max_connections),
+            number(|seen| seen.reserved),
+            number(|seen| seen.used),
+            number(|seen| seen.idle),
+            ours.into(),
+            route.room.limits(ours).map(|(_, share)| share).into(),
+            registry.max_upstream().into(),
+        ]
+    });
+    all.collect()
 }
 
 pub(super) fn pins(desk: &Desk) -> Vec<Vec<Cell>> {
