@@ -36,6 +36,8 @@ pub mod sqlstate {
     pub const UNDEFINED_CURSOR: &str = "34000";
     /// `invalid_catalog_name`.
     pub const UNDEFINED_DATABASE: &str = "3D000";
+    /// `program_limit_exceeded`.
+    pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
     /// `insufficient_privilege`.
     pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
     /// `syntax_error`.

@@ -17,7 +17,7 @@ use crate::machine::preparation::Preparation;
 use crate::machine::{self, Buffers, Machine, Next, Remains, ServerEnd};
 use crate::net::{Conn, Gather};
 use crate::track::names::MAX_TEXT_BYTES;
-use crate::track::statements::Limits;
+use crate::track::statements::{Limits, MAX_CLIENT_BYTES};
 use crate::track::{ClientState, Pins};
 use crate::upstream::lease::OnLoan;
 use crate::upstream::link::Link;
@@ -26,9 +26,6 @@ use crate::upstream::{Closing, Lease, cancel};
 
 /// Bytes that are copied to go out with others in one write, rather than with a write of their own.
 const SMALL_BYTES: usize = 8 * 1024;
-
-/// How many bytes of prepared statements one client may have kept. A client with more keeps its connection.
-const MAX_CLIENT_STATEMENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Why a relay ended.
 #[derive(Debug)]
@@ -146,7 +143,7 @@ impl<'a> Relay<'a> {
             limits: Limits {
                 count: settings.max_prepared_statements,
                 bytes: settings.max_prepared_bytes,
-                client_bytes: MAX_CLIENT_STATEMENT_BYTES,
+                client_bytes: MAX_CLIENT_BYTES,
             },
             max_text_bytes,
             statements: &pool.statements,

@@ -30,6 +30,7 @@ mod portals;
 pub mod preparation;
 pub mod refusal;
 mod replay;
+mod resetting;
 mod session_sync;
 mod statements;
 mod unnamed;
@@ -160,6 +161,7 @@ pub struct Machine<'a> {
     /// What sequences have done in this piece of work.
     sequences: Sequences,
     portals: Vec<Portal>,
+    resetting: resetting::Resetting,
     /// Statements of the client that stand under other names for the time being, or did lately.
     aliases: ensure_prepared::Aliases,
     replay: Replay,
@@ -208,6 +210,7 @@ impl<'a> Machine<'a> {
             definitions: Definitions::Unchanged,
             sequences: Sequences::Untouched,
             portals: Vec::new(),
+            resetting: resetting::Resetting::default(),
             aliases: ensure_prepared::Aliases::default(),
             replay: Replay::default(),
             counts: Counts::default(),
@@ -471,6 +474,9 @@ impl<'a> Machine<'a> {
                 && let Some(named) = self.client.names.get(name)
             {
                 self.aliases.given_up(named.statement.id, name);
+            }
+            if let Some((name, before)) = rollback.resetting.take() {
+                self.resetting.set(&name, before);
             }
             self.server.undo(&mut rollback, how);
             self.client.undo(&mut rollback, how);

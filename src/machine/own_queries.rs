@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::{Buffers, Gate, Machine, Phase, flush_forwarded};
 use crate::track::params::{self, put_literal, set_to, set_to_local};
-use crate::track::session_command::{Placed, SessionCommand};
+use crate::track::pipeline::IDLE;
+use crate::track::session_command::{Commands, Placed, SessionCommand};
 use crate::track::text_edit::Edit;
 use crate::track::{Pins, Pipeline, Reply, Request, SqlEffects};
 use crate::wire::{backend, frontend};
@@ -78,7 +79,7 @@ impl Machine<'_> {
 
     /// The commands of a simple query, with `SET`s put into its text behind a `RESET` that would go back to what another
     /// client asked for.
-    pub(super) fn insert_corrections(&self, effects: &SqlEffects) -> (Option<Arc<[Placed]>>, Vec<Edit>) {
+    pub(super) fn insert_corrections(&self, effects: &SqlEffects) -> (Option<Commands>, Vec<Edit>) {
         let Some(commands) = &effects.commands else { return (None, Vec::new()) };
         let mut edits = Vec::new();
         let mut list = Vec::new();
@@ -86,6 +87,11 @@ impl Machine<'_> {
             list.push(placed.clone());
             // Nothing can stand beside DISCARD ALL; it is corrected afterwards.
             if placed.command == SessionCommand::DiscardAll {
+                continue;
+            }
+            // Alone it lasts no longer than itself, and the server says so of a single statement only.
+            let alone = effects.statements == 1 && self.pipeline.knows_status() && self.pipeline.status() == IDLE;
+            if alone && matches!(placed.command, SessionCommand::ResetLocal { .. }) {
                 continue;
             }
             let mut with = Vec::new();
@@ -170,7 +176,7 @@ impl Machine<'_> {
             return false;
         }
         self.ask(io, &[origins_query(&doubtful)], Question::Origins { status, reset: Vec::new() });
-        self.explained.add(doubtful.iter().map(|name| name.as_bytes()));
+        self.explained.looked_into(doubtful);
         true
     }
 
@@ -187,7 +193,9 @@ impl Machine<'_> {
             let anothers = Some(*now) == base && Some(*now) != self.own_reset_value(name, &baseline);
             // In transaction mode the client takes it along, unless it is the server's doing.
             let unexplained = self.carries() && !self.explained.may_be_others();
-            !self.explained.names(name.as_bytes()) && (anothers || unexplained)
+            // A statement that sets it to just that may have been followed by code that resets it.
+            (anothers && !self.explained.is_looked_into(name))
+                || (unexplained && !self.explained.names(name.as_bytes()))
         };
         changed.filter(doubtful).map(|(name, _)| name).collect()
     }

@@ -1,12 +1,11 @@
 //! Portals, of which it is known what they were made of: running one runs the commands of its statement, and describing one
 //! tells the columns of that.
 
-use std::sync::Arc;
-
 use super::Machine;
 use crate::track::Pins;
 use crate::track::pipeline::Describes;
-use crate::track::session_command::Placed;
+use crate::track::session_command::Commands;
+use crate::track::statements::significant;
 
 /// How many portals are remembered at a time.
 const MAX_PORTALS: usize = 1024;
@@ -16,7 +15,7 @@ const MAX_PORTALS: usize = 1024;
 pub(super) struct Portal {
     pub(super) name: Box<[u8]>,
     /// The commands that running it runs.
-    pub(super) commands: Option<Arc<[Placed]>>,
+    pub(super) commands: Option<Commands>,
     /// The statement; `None` where it is not the client's.
     pub(super) of: Option<PortalOf>,
 }
@@ -32,10 +31,17 @@ pub(super) struct PortalOf {
     pub(super) server: u64,
 }
 
+impl Portal {
+    /// Whether it is what PostgreSQL finds by `name` (`MAX_PORTALNAME_LEN` in `src/backend/utils/mmgr/portalmem.c`).
+    fn is_named(&self, name: &[u8]) -> bool {
+        significant(&self.name) == significant(name)
+    }
+}
+
 impl Machine<'_> {
     /// Notes what a portal is made of.
     pub(super) fn set_portal(&mut self, portal: Portal) {
-        self.portals.retain(|known| known.name != portal.name);
+        self.portals.retain(|known| !known.is_named(&portal.name));
         if self.portals.len() >= MAX_PORTALS {
             if self.portals.iter().any(|portal| portal.commands.is_some()) {
                 self.pins.add(Pins::SETTING);
@@ -47,12 +53,12 @@ impl Machine<'_> {
 
     /// What a `Describe` of a portal tells the columns of.
     pub(super) fn describes_portal(&self, portal: &[u8]) -> Option<Describes> {
-        let of = self.portals.iter().find(|known| *known.name == *portal)?.of.as_ref()?;
+        let of = self.portals.iter().find(|known| known.is_named(portal))?.of.as_ref()?;
         Some(Describes { server: of.server, client: Some((of.name.clone(), of.statement)) })
     }
 
     /// The commands that running a portal runs, where that is known.
-    pub(super) fn commands_of_portal(&self, portal: &[u8]) -> Option<Arc<[Placed]>> {
-        self.portals.iter().find(|known| *known.name == *portal)?.commands.clone()
+    pub(super) fn commands_of_portal(&self, portal: &[u8]) -> Option<Commands> {
+        self.portals.iter().find(|known| known.is_named(portal))?.commands.clone()
     }
 }

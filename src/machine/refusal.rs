@@ -4,12 +4,14 @@
 //! transaction leaves the client in a failed one: what it has sent behind it counts on being part of that, and must not be
 //! carried out by itself.
 
+use super::statements::existing_statement;
 use crate::buffer::Buffer;
 use crate::error::{Blame, Fault, sqlstate};
 use crate::track::names::{About, about};
 use crate::track::pipeline::IDLE;
+use crate::track::statements::{MAX_CLIENT_BYTES, Named, StatementCache};
 use crate::track::transaction_block::{self, Block};
-use crate::track::{ClientState, Request};
+use crate::track::{ClientState, Pins, Request};
 use crate::wire::{BadLength, backend, cstr, frame, frontend, head};
 
 /// The transaction status of a failed transaction.
@@ -65,7 +67,8 @@ pub struct Refusal {
 struct Message<'m> {
     tag: u8,
     body: &'m [u8],
-    client: &'m ClientState,
+    client: &'m mut ClientState,
+    statements: Option<&'m StatementCache>,
 }
 
 impl Message<'_> {
@@ -100,6 +103,35 @@ impl Message<'_> {
     fn only_ends_transaction(&self) -> bool {
         self.text().is_some_and(|text| transaction_block::only_ends(&text, self.client.backslashes()))
     }
+
+    /// Prepares its text for the client, which is on no connection.
+    ///
+    /// # Errors
+    /// What the client is told.
+    fn prepare(&mut self) -> Result<(), Fault> {
+        let (Some(statements), About::Statement { name, rest, .. }) = (self.statements, about(self.tag, self.body))
+        else {
+            return Err(aborted());
+        };
+        if self.client.names.get(name).is_some() {
+            return Err(existing_statement(name));
+        }
+        if self.client.names.bytes() + name.len() + rest.len() > MAX_CLIENT_BYTES {
+            return Err(aborted());
+        }
+        let statement = self.client.intern(statements, rest, Pins::none());
+        self.client.names.set(name, Some(Named { statement, described: None }));
+        Ok(())
+    }
+
+    /// Frees the name that it closes.
+    fn close(&mut self) {
+        match about(self.tag, self.body) {
+            About::Statement { name: b"", .. } => self.client.unnamed = None,
+            About::Statement { name, .. } => drop(self.client.names.set(name, None)),
+            _ => {}
+        }
+    }
 }
 
 impl Refusal {
@@ -115,11 +147,18 @@ impl Refusal {
         self.state == State::Failed && self.left == 0
     }
 
-    /// Goes as far as what the client has sent allows; answers are appended to `out`.
+    /// Goes as far as what the client has sent allows; answers are appended to `out`. `statements` are those that follow
+    /// clients from connection to connection, where they do.
     ///
     /// # Errors
     /// A length that can't be right.
-    pub fn advance(&mut self, input: &mut Buffer, out: &mut Vec<u8>, client: &ClientState) -> Result<Step, BadLength> {
+    pub fn advance(
+        &mut self,
+        input: &mut Buffer,
+        out: &mut Vec<u8>,
+        client: &mut ClientState,
+        statements: Option<&StatementCache>,
+    ) -> Result<Step, BadLength> {
         loop {
             let here = self.left.min(input.unparsed().len());
             input.skip(here);
@@ -140,13 +179,13 @@ impl Refusal {
                 return Ok(Step::NeedMore);
             }
             let body = bytes.get(frame::HEADER..head.size.min(bytes.len())).unwrap_or_default();
-            self.message(&Message { tag: head.tag, body, client }, out);
+            self.message(&mut Message { tag: head.tag, body, client, statements }, out);
             self.left = head.size;
         }
     }
 
     /// Answers one message.
-    fn message(&mut self, message: &Message<'_>, out: &mut Vec<u8>) {
+    fn message(&mut self, message: &mut Message<'_>, out: &mut Vec<u8>) {
         match self.state {
             State::Refusing => self.refuse(message, out),
             State::Skipping(block) => self.skip(message, block, out),
@@ -157,6 +196,9 @@ impl Refusal {
     }
 
     fn refuse(&mut self, message: &Message<'_>, out: &mut Vec<u8>) {
+        if is_ignored(message.tag) {
+            return;
+        }
         let block = message.block().unwrap_or(Block::Closed);
         if message.tag == frontend::SYNC {
             return self.ready(Block::Closed, out);
@@ -189,7 +231,7 @@ impl Refusal {
         }
     }
 
-    fn in_failed_transaction(&mut self, message: &Message<'_>, out: &mut Vec<u8>) {
+    fn in_failed_transaction(&mut self, message: &mut Message<'_>, out: &mut Vec<u8>) {
         match message.tag {
             frontend::QUERY if message.only_ends_transaction() => {
                 backend::put_command_complete(out, "ROLLBACK");
@@ -204,12 +246,25 @@ impl Refusal {
                 backend::put_parse_complete(out);
                 self.state = State::Ending(Ending::Parsed);
             }
+            frontend::PARSE if message.only_ends_transaction() => match message.prepare() {
+                Ok(()) => {
+                    backend::put_parse_complete(out);
+                    self.state = State::Ending(Ending::Parsed);
+                }
+                Err(fault) => {
+                    fault.put(out);
+                    self.state = State::Skipping(Block::Open);
+                }
+            },
             frontend::BIND if !message.is_unnamed() && message.only_ends_transaction() => {
                 backend::put_bind_complete(out);
                 self.state = State::Ending(Ending::Bound);
             }
-            frontend::FLUSH | frontend::COPY_DATA | frontend::COPY_DONE | frontend::COPY_FAIL => {}
-            frontend::CLOSE => backend::put_close_complete(out),
+            _ if is_ignored(message.tag) => {}
+            frontend::CLOSE => {
+                message.close();
+                backend::put_close_complete(out);
+            }
             _ => {
                 aborted().put(out);
                 self.state = State::Skipping(Block::Open);
@@ -217,16 +272,16 @@ impl Refusal {
         }
     }
 
-    fn end(&mut self, message: &Message<'_>, ending: Ending, out: &mut Vec<u8>) {
+    fn end(&mut self, message: &mut Message<'_>, ending: Ending, out: &mut Vec<u8>) {
         match (message.tag, ending) {
-            (frontend::FLUSH, _) => {}
+            (tag, _) if is_ignored(tag) => {}
             (frontend::DESCRIBE, _) => {
                 if message.body.first() == Some(&b'S') {
                     backend::put_no_parameters(out);
                 }
                 backend::put_no_data(out);
             }
-            (frontend::BIND, Ending::Parsed) if message.is_unnamed() => {
+            (frontend::BIND, Ending::Parsed) if message.is_unnamed() || message.only_ends_transaction() => {
                 backend::put_bind_complete(out);
                 self.state = State::Ending(Ending::Bound);
             }
@@ -234,7 +289,10 @@ impl Refusal {
                 backend::put_command_complete(out, "ROLLBACK");
                 self.state = State::Ending(Ending::Executed);
             }
-            (frontend::CLOSE, _) => backend::put_close_complete(out),
+            (frontend::CLOSE, _) => {
+                message.close();
+                backend::put_close_complete(out);
+            }
             (frontend::SYNC, Ending::Executed) => self.ready(Block::Closed, out),
             (frontend::SYNC, _) => self.ready(Block::Open, out),
             _ => {
@@ -244,6 +302,11 @@ impl Refusal {
             }
         }
     }
+}
+
+/// Whether PostgreSQL answers a message with nothing where it is not copying.
+fn is_ignored(tag: u8) -> bool {
+    matches!(tag, frontend::FLUSH | frontend::COPY_DATA | frontend::COPY_DONE | frontend::COPY_FAIL)
 }
 
 /// PostgreSQL's words for what comes in a failed transaction.
@@ -279,8 +342,12 @@ mod tests {
 
     /// The tags of the answers, with the status of `ReadyForQuery`, and the last step.
     fn answers(pieces: &[Vec<u8>]) -> (String, Step) {
+        answers_to(&mut ClientState::default(), pieces)
+    }
+
+    fn answers_to(client: &mut ClientState, pieces: &[Vec<u8>]) -> (String, Step) {
+        let statements = StatementCache::default();
         let mut refusal = Refusal::new(Fault::error(Blame::Limits, sqlstate::TOO_MANY_CONNECTIONS, "full"));
-        let client = ClientState::default();
         let mut input = Buffer::new(BufferPool::new(4096, 1));
         let mut out = Vec::new();
         let mut step = Step::NeedMore;
@@ -288,7 +355,7 @@ mod tests {
             let space = input.space();
             space[..piece.len()].copy_from_slice(piece);
             input.received(piece.len());
-            step = refusal.advance(&mut input, &mut out, &client).expect("good lengths");
+            step = refusal.advance(&mut input, &mut out, client, Some(&statements)).expect("good lengths");
         }
         let mut seen = String::new();
         for frame in crate::wire::Frames::new(&out, frame::BACKEND_LIMIT) {
@@ -318,6 +385,30 @@ mod tests {
         assert_eq!(answers(&extended), ("EZeEZe12CZi".into(), Step::Over));
         assert_eq!(answers(&[query("begin; insert 1; commit")]), ("EZi".into(), Step::Over));
         assert_eq!(answers(&[query("begin"), query("rollback to s")]), ("EZeEZe".into(), Step::NeedMore));
+    }
+
+    #[test]
+    fn named_statements_that_end_a_refused_transaction_are_kept() {
+        let named = |tag: u8, name: &str, rest: &str| message(tag, format!("{name}{rest}").as_bytes());
+        let ends = |name: &str| {
+            let bind = named(b'B', &format!("\0{name}"), "\0\0\0\0\0\0\0");
+            [bind, message(b'E', &[0; 5]), message(b'S', b"")].concat()
+        };
+        let mut client = ClientState::default();
+        let first = [query("begin"), named(b'P', "s1\0", "rollback\0\0\0"), ends("s1")];
+        assert_eq!(answers_to(&mut client, &first), ("EZe12CZi".into(), Step::Over));
+        let again = [query("begin"), named(b'P', "s1\0", "rollback\0\0\0"), message(b'S', b""), ends("s1")];
+        assert_eq!(answers_to(&mut client, &again), ("EZeEZe2CZi".into(), Step::Over));
+        assert!(client.names.get(b"s1").is_some());
+        let closed = [query("begin"), named(b'C', "S", "s1\0"), message(b'S', b""), query("rollback")];
+        assert_eq!(answers_to(&mut client, &closed), ("EZe3ZeCZi".into(), Step::Over));
+        assert!(client.names.is_empty());
+    }
+
+    #[test]
+    fn messages_without_an_answer_are_not_refused() {
+        assert_eq!(answers(&[message(b'H', b""), query("select 1")]), ("EZi".into(), Step::Over));
+        assert_eq!(answers(&[query("begin"), message(b'c', b""), query("rollback")]), ("EZeCZi".into(), Step::Over));
     }
 
     #[test]

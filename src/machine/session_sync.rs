@@ -40,6 +40,8 @@ pub(super) enum Definitions {
 pub(super) struct Explained {
     names: Vec<Box<[u8]>>,
     others: Others,
+    /// Those whose origins the server was asked for.
+    looked_into: Vec<&'static str>,
 }
 
 /// Whether the client's statements set others than those that are named.
@@ -55,6 +57,17 @@ impl Explained {
     /// Adds settings.
     pub(super) fn add<'n>(&mut self, names: impl Iterator<Item = &'n [u8]>) {
         self.names.extend(names.map(Box::from));
+    }
+
+    /// Notes that the server is asked where the values of these come from.
+    pub(super) fn looked_into(&mut self, names: Vec<&'static str>) {
+        self.add(names.iter().map(|name| name.as_bytes()));
+        self.looked_into.extend(names);
+    }
+
+    /// Whether the server was asked where the value of `name` comes from.
+    pub(super) fn is_looked_into(&self, name: &str) -> bool {
+        self.looked_into.contains(&name)
     }
 
     /// Whether a statement is known to set `name`, in any case.
@@ -73,6 +86,8 @@ impl Explained {
     }
 
     fn note(&mut self, effects: &SqlEffects) {
+        // Whatever was found out before, it may change again.
+        self.looked_into.clear();
         if effects.unknown_settings != UnknownSettings::None {
             self.others = Others::Perhaps;
         }

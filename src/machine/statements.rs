@@ -14,10 +14,10 @@ use crate::track::names::{About, about};
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Rollback, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
-use crate::track::session_command::{Placed, SessionCommand};
+use crate::track::session_command::{Commands, SessionCommand};
 use crate::track::sql_effects::{self, UnknownSettings};
 use crate::track::statement_mentions::mentions;
-use crate::track::statements::{self, Named, Statement, Text};
+use crate::track::statements::{self, Named, Statement};
 use crate::track::text_edit::{self, Edit};
 use crate::track::{Params, Pins, Reply, Request, SqlEffects};
 use crate::wire::{cstr, frame, frontend};
@@ -118,8 +118,7 @@ impl Machine<'_> {
     /// A text to be prepared.
     pub(super) fn parse(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
         let About::Statement { name, rest, .. } = about(frontend::PARSE, body(io, incoming)) else {
-            // Malformed; the server says so.
-            self.pass(io, incoming, None);
+            self.without_name(io, incoming);
             return Sent::Done;
         };
         let keeps = incoming.is_whole() && is_well_formed(rest);
@@ -130,13 +129,7 @@ impl Machine<'_> {
         let name: Box<[u8]> = name.into();
         if !self.carries() {
             let effects = self.effects_of_parse(io, incoming);
-            self.pins.add(Pins::STATEMENT);
-            // It is not known here when it runs: a setting that it resets is looked into when it has changed.
-            match self.consider(&SqlEffects { commands: None, ..effects }) {
-                Ok(()) => self.pass(io, incoming, None),
-                Err(refusal) => self.refuse(io, &refusal, incoming),
-            }
-            return Sent::Done;
+            return self.parse_in_session(io, &name, &effects, incoming);
         }
         let fits = self.client.names.bytes() + name.len() + rest.len() <= self.context.limits.client_bytes;
         if keeps && fits {
@@ -153,6 +146,35 @@ impl Machine<'_> {
             Some((sql, _)) if incoming.is_whole() => sql_effects::analyze(sql, self.client.backslashes()),
             _ => SqlEffects::unanalyzed(),
         }
+    }
+
+    /// A named text in session mode, where the connection has it for as long as the client is there.
+    fn parse_in_session(
+        &mut self,
+        io: &mut Buffers<'_>,
+        name: &[u8],
+        effects: &SqlEffects,
+        incoming: Incoming,
+    ) -> Sent {
+        self.pins.add(Pins::STATEMENT);
+        let resets = |commands: &Commands| commands.iter().any(|placed| placed.command.resets());
+        let commands = effects.commands.clone().filter(resets);
+        let refused = match self.consider(effects) {
+            Ok(()) if commands.is_some() && !self.resetting.has_room_for(name) => Err(too_many_resetting()),
+            considered => considered,
+        };
+        if let Err(refusal) = refused {
+            self.refuse(io, &refusal, incoming);
+            return Sent::Done;
+        }
+        let resets = commands.is_some();
+        let before = self.resetting.set(name, commands);
+        let note = (resets || before.is_some()).then(|| {
+            let rollback = Rollback { resetting: Some((name.into(), before)), ..Rollback::default() };
+            Note::of(rollback)
+        });
+        self.pass(io, incoming, note);
+        Sent::Done
     }
 
     /// A named text that is not kept, because it is too long: it goes to the server under a name of its own, and the
@@ -181,15 +203,7 @@ impl Machine<'_> {
 
     fn parse_named(&mut self, io: &mut Buffers<'_>, name: &[u8], rest: &[u8], incoming: Incoming) -> Sent {
         let cut = frame::HEADER + name.len() + 1;
-        let backslashes = self.client.backslashes();
-        let make = || {
-            let effects = sql_effects::analyze(frontend::query(rest), backslashes);
-            Arc::new(Text { body: rest.into(), effects })
-        };
-        // Not what the connection reports: that is being made to be this.
-        let now = self.client.view.clone();
-        let flavor = self.client.flavor(&now, self.pins);
-        let statement = self.context.statements.intern(flavor.as_ref(), &now, rest, make);
+        let statement = self.client.intern(self.context.statements, rest, self.pins);
         if let Some(text) = &statement.text
             && let Err(refusal) = self.consider(&text.effects)
         {
@@ -234,7 +248,7 @@ impl Machine<'_> {
                 return Sent::Done;
             }
             _ => {
-                self.pass(io, incoming, None);
+                self.without_name(io, incoming);
                 return Sent::Done;
             }
         };
@@ -255,6 +269,16 @@ impl Machine<'_> {
         }
     }
 
+    /// A message of which can't be told what it is about.
+    fn without_name(&mut self, io: &mut Buffers<'_>, incoming: Incoming) {
+        if incoming.is_whole() || about(incoming.head.tag, body(io, incoming)) != About::Unseen {
+            // Malformed, which the server says; or about a portal.
+            self.pass(io, incoming, None);
+        } else {
+            self.refuse(io, &endless_name(), incoming);
+        }
+    }
+
     /// A statement that the client has not prepared, or has made with SQL's `PREPARE`.
     fn unknown_name(&mut self, io: &mut Buffers<'_>, portal: &[u8], name: &[u8], incoming: Incoming) -> Sent {
         if self.carries() && name.starts_with(statements::PREFIX.as_bytes()) {
@@ -266,7 +290,8 @@ impl Machine<'_> {
             return Sent::Done;
         }
         if incoming.request == Request::Bind {
-            self.set_portal(Portal { name: portal.into(), commands: None, of: None });
+            let commands = self.resetting.get(name);
+            self.set_portal(Portal { name: portal.into(), commands, of: None });
         }
         // The server says that it does not exist, or runs it.
         self.pass(io, incoming, None);
@@ -338,7 +363,7 @@ impl Machine<'_> {
     /// The running of a portal.
     pub(super) fn execute(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
         let About::Portal(name) = about(frontend::EXECUTE, body(io, incoming)) else {
-            self.pass(io, incoming, None);
+            self.without_name(io, incoming);
             return Sent::Done;
         };
         let Some(commands) = self.commands_of_portal(name) else {
@@ -355,7 +380,7 @@ impl Machine<'_> {
 
     /// Notes with a request that it runs `commands`. The client's next messages wait until it is known which of them
     /// succeed, where that decides what these mean.
-    pub(super) fn note_commands(&mut self, note: &mut Note, commands: Option<Arc<[Placed]>>, effects: &SqlEffects) {
+    pub(super) fn note_commands(&mut self, note: &mut Note, commands: Option<Commands>, effects: &SqlEffects) {
         let list = commands.as_deref().unwrap_or_default();
         if self.context.mode == Mode::Transaction {
             let decides = effects.unknown_settings != UnknownSettings::None
@@ -387,8 +412,27 @@ fn unknown_statement(name: &[u8]) -> Fault {
     Fault::error(Blame::Client, sqlstate::UNDEFINED_STATEMENT, format!("prepared statement \"{name}\" does not exist"))
 }
 
+/// A name without an end as far as it is kept. PostgreSQL reads it whole, and compares its first 63 bytes.
+fn endless_name() -> Fault {
+    Fault::error(
+        Blame::Client,
+        sqlstate::PROGRAM_LIMIT_EXCEEDED,
+        "the name of a prepared statement or portal is too long",
+    )
+}
+
+/// A client in session mode has prepared more statements that reset settings than are remembered.
+fn too_many_resetting() -> Fault {
+    Fault::error(
+        Blame::Client,
+        sqlstate::PROGRAM_LIMIT_EXCEEDED,
+        "too many prepared statements that reset settings in this session",
+    )
+    .hint("Free some of them, or run RESET, SET … TO DEFAULT and DISCARD ALL without preparing them.")
+}
+
 /// What PostgreSQL says of a statement that exists already.
-fn existing_statement(name: &[u8]) -> Fault {
+pub(super) fn existing_statement(name: &[u8]) -> Fault {
     let name = String::from_utf8_lossy(name);
     Fault::error(Blame::Client, sqlstate::DUPLICATE_STATEMENT, format!("prepared statement \"{name}\" already exists"))
 }

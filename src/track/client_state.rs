@@ -7,7 +7,9 @@ use super::params::{self, Params, Wanted};
 use super::pins::Pins;
 use super::rollback::{Rollback, Unfulfilled, UnnamedCause};
 use super::session_command::SessionCommand;
-use super::statements::{Flavor, Names, REPORTED, Unnamed};
+use super::sql_effects;
+use super::statements::{Flavor, Names, REPORTED, Statement, StatementCache, Text, Unnamed};
+use crate::wire::frontend;
 
 /// Settings that neither the meaning nor the result of a statement depends on.
 const HARMLESS: [&[u8]; 9] = [
@@ -90,6 +92,20 @@ impl ClientState {
         let flavor = Arc::new(Flavor::from(flavor));
         self.flavor = Some((params.clone(), Arc::clone(&flavor)));
         Some(flavor)
+    }
+
+    /// What a text is for this client, in a session that holds `pins`. `rest` is the `Parse` message behind its first
+    /// string.
+    pub fn intern(&mut self, statements: &StatementCache, rest: &[u8], pins: Pins) -> Arc<Statement> {
+        let backslashes = self.backslashes();
+        let make = || {
+            let effects = sql_effects::analyze(frontend::query(rest), backslashes);
+            Arc::new(Text { body: rest.into(), effects })
+        };
+        // Not what the connection reports: that is being made to be this.
+        let now = self.view.clone();
+        let flavor = self.flavor(&now, pins);
+        statements.intern(flavor.as_ref(), &now, rest, make)
     }
 
     /// `command` has succeeded.

@@ -44,7 +44,7 @@ pub fn about(tag: u8, body: &[u8]) -> About<'_> {
 }
 
 /// Whether enough of a message is there to judge it: all of a text of up to `limit` bytes or an `Execute`, and the names
-/// that it is about. `bytes` is what is there of it, header included.
+/// that it is about, as far as they stand in its first `limit` bytes. `bytes` is what is there of it, header included.
 #[must_use]
 pub fn can_judge(head: Head, bytes: &[u8], limit: usize) -> bool {
     if bytes.len() >= head.size {
@@ -54,6 +54,7 @@ pub fn can_judge(head: Head, bytes: &[u8], limit: usize) -> bool {
         frontend::QUERY => head.size > limit,
         // Something may have to be sent behind an Execute.
         frontend::PARSE | frontend::EXECUTE if head.size <= limit => false,
+        _ if bytes.len() >= limit => true,
         _ => about(head.tag, bytes.get(frame::HEADER..).unwrap_or_default()) != About::Unseen,
     }
 }
@@ -99,6 +100,8 @@ mod tests {
         assert!(judge(frontend::PARSE, 101, b"s\0"));
         assert!(judge(frontend::BIND, 1000, b"p\0s\0"));
         assert!(!judge(frontend::BIND, 1000, b"p\0s"));
+        assert!(judge(frontend::BIND, 1000, &[b'p'; 95]), "a name that does not end is not waited for");
+        assert!(!judge(frontend::BIND, 1000, &[b'p'; 94]));
         assert!(judge(frontend::COPY_DATA, 1000, b""));
     }
 

@@ -1,10 +1,8 @@
 //! What is known of one request that the server still owes an answer to, and of what the server does meanwhile.
 
-use std::sync::Arc;
-
 use super::request::{Reply, Request};
 use super::rollback::Rollback;
-use super::session_command::Placed;
+use super::session_command::Commands;
 use super::text_edit::Positions;
 
 /// What is to be known of a request when its answer comes.
@@ -17,7 +15,7 @@ pub struct Note {
     /// The `ErrorResponse` that the client gets instead of the server's.
     pub refusal: Option<Box<[u8]>>,
     /// The commands that the request runs, and how many of them have succeeded.
-    pub commands: Option<(Arc<[Placed]>, usize)>,
+    pub commands: Option<(Commands, usize)>,
     /// Where the text that was sent is another than the client's.
     pub positions: Option<Positions>,
 }

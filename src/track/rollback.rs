@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::server_state::UnnamedStatement;
+use super::session_command::Commands;
 use super::statements::{Held, Named, Unnamed};
 
 /// What to take back.
@@ -14,6 +15,8 @@ pub struct Rollback {
     pub prepared: Option<u64>,
     /// The statement that is still prepared on the connection.
     pub closed: Option<(u64, Held)>,
+    /// A name of session mode, and the resetting commands of what it stood for before.
+    pub resetting: Option<(Box<[u8]>, Option<Commands>)>,
     /// The unnamed statements before it.
     pub unnamed: Option<UnnamedChange>,
 }
@@ -86,7 +89,7 @@ impl Rollback {
     /// one is.
     #[must_use]
     pub fn is_at_stake(&self) -> bool {
-        let names = self.name.is_some() || self.prepared.is_some() || self.closed.is_some();
+        let names = self.name.is_some() || self.resetting.is_some() || self.prepared.is_some() || self.closed.is_some();
         names || self.unnamed.as_ref().is_some_and(|change| change.stake == Stake::WhatIsFound)
     }
 }

@@ -3,6 +3,8 @@
 //! Only what is certain is recognised: forms whose effect can be read off their words. The server's `CommandComplete`
 //! says which of them have succeeded, in the order in which they stand in the text ([`SessionCommand::has_tag`]).
 
+use std::sync::Arc;
+
 use super::sql::{Token, Tokens};
 
 /// The longest `SET` that is kept, in bytes. A longer one pins.
@@ -116,6 +118,12 @@ impl SessionCommand {
         TAGS.contains(&tag)
     }
 
+    /// Whether it resets settings.
+    #[must_use]
+    pub fn resets(&self) -> bool {
+        matches!(self, Self::Reset { .. } | Self::ResetLocal { .. } | Self::ResetAll | Self::DiscardAll)
+    }
+
     /// Whether it only opens or closes a transaction or a savepoint.
     #[must_use]
     pub fn controls_transaction(&self) -> bool {
@@ -125,6 +133,9 @@ impl SessionCommand {
         )
     }
 }
+
+/// The commands of a text, in its order.
+pub type Commands = Arc<[Placed]>;
 
 /// A command, and where it stands in its text.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,11 +3,9 @@
 //! The analysis errs on one side only: a needless pin costs a little sharing, a missed one gives a client another
 //! client's state. What code inside the database does unseen is covered by the reset between clients, not here.
 
-use std::sync::Arc;
-
 use super::pins::Pins;
 use super::prefilter;
-use super::session_command::{self, Placed, SessionCommand};
+use super::session_command::{self, Commands, Placed, SessionCommand};
 use super::sql::{Token, Tokens};
 
 /// Whether a text changes settings in a way that its commands don't tell.
@@ -29,7 +27,9 @@ pub struct SqlEffects {
     pub pins: Pins,
     /// The commands in it whose effects are followed, in their order; `None` where there are none but the end of a
     /// transaction, of which the tag alone tells enough.
-    pub commands: Option<Arc<[Placed]>>,
+    pub commands: Option<Commands>,
+    /// How many statements it has, where there are commands.
+    pub statements: usize,
     /// Settings that it changes beyond what the commands say.
     pub unknown_settings: UnknownSettings,
     /// State may be gone after it.
@@ -103,18 +103,21 @@ pub(crate) fn analyze_tokens(sql: &[u8], backslashes: bool) -> SqlEffects {
     let mut analysis = Analysis { sql, backslashes, effects: SqlEffects::default(), commands: Vec::new() };
     let mut statement = Statement::default();
     let mut tokens = Tokens::new(sql, backslashes);
+    // Behind the last token: what is put behind a statement must not be in a comment that follows it.
+    let mut end = 0;
     loop {
         let at = sql.len() - tokens.skip_to_token();
         let Some(token) = tokens.next() else { break };
         if token == Token::Semicolon && !statement.is_nested() {
-            analysis.end_statement(&statement, at);
+            analysis.end_statement(&statement, end);
             statement = Statement::default();
             continue;
         }
         statement.start.get_or_insert(at);
         analysis.token(token, &mut statement, &tokens);
+        end = sql.len() - tokens.rest().len();
     }
-    analysis.end_statement(&statement, sql.len());
+    analysis.end_statement(&statement, end);
     analysis.finish()
 }
 
@@ -225,6 +228,7 @@ impl<'a> Analysis<'a> {
     }
 
     fn end_statement(&mut self, statement: &Statement<'_>, end: usize) {
+        self.effects.statements += usize::from(statement.start.is_some());
         let Some(start) = statement.start.filter(|_| statement.may_be_command()) else { return };
         let Some(text) = self.sql.get(start..end) else { return };
         let Some(command) = session_command::of_statement(text, self.backslashes) else { return };
@@ -243,13 +247,14 @@ impl<'a> Analysis<'a> {
             }
             _ => {}
         }
-        let end = start + text.trim_ascii_end().len();
         self.commands.push(Placed { command, end });
     }
 
     fn finish(mut self) -> SqlEffects {
         let told_by_tag = |placed: &Placed| matches!(placed.command, SessionCommand::Commit | SessionCommand::Rollback);
-        if !self.commands.iter().all(told_by_tag) {
+        if self.commands.iter().all(told_by_tag) {
+            self.effects.statements = 0;
+        } else {
             self.effects.commands = Some(self.commands.into());
         }
         self.effects
@@ -521,7 +526,7 @@ mod tests {
         let commands = effects.commands.expect("commands");
         let ends: Vec<_> = commands.iter().map(|placed| &sql[..placed.end]).collect();
         assert_eq!(ends[0], "begin; set a = 1");
-        assert_eq!(commands.len(), 6);
+        assert_eq!((commands.len(), effects.statements), (6, 8));
         assert_eq!(commands[2].command, SessionCommand::ResetAll);
         assert_eq!(commands[4].command, SessionCommand::Deallocate { name: (*b"x").into() });
         assert_eq!(commands[5].command, SessionCommand::Commit);

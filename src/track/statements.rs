@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::params::Params;
 use super::rollback::Rollback;
-use super::session_command::Placed;
+use super::session_command::Commands;
 use super::sql_effects::SqlEffects;
 use super::text_edit::{self, Edit, Positions};
 use crate::wire::frontend;
@@ -24,6 +24,9 @@ const MAX_UNUSED: usize = 5_000;
 
 /// How many bytes of text they may have.
 const MAX_UNUSED_BYTES: usize = 4 * 1024 * 1024;
+
+/// How many bytes of prepared statements one client may have kept. A client with more keeps its connection.
+pub const MAX_CLIENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// The settings that the meaning of a text depends on when it is prepared, as one string.
 pub type Flavor = Box<[u8]>;
@@ -231,7 +234,7 @@ pub struct Unnamed {
     /// What it says; `None` where it was too long to be kept.
     pub text: Option<Arc<Text>>,
     /// The commands that running it runs.
-    pub commands: Option<Arc<[Placed]>>,
+    pub commands: Option<Commands>,
     /// The settings that the server reported when it was parsed.
     pub params: Params,
     /// The columns that the client was told of it.
@@ -345,7 +348,8 @@ impl Names {
 }
 
 /// The part of a name that PostgreSQL compares (`NAMEDATALEN`; the table in `commands/prepare.c` has keys of that size).
-fn significant(name: &[u8]) -> &[u8] {
+#[must_use]
+pub fn significant(name: &[u8]) -> &[u8] {
     &name[..name.len().min(63)]
 }
 

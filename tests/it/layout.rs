@@ -66,6 +66,19 @@ fn there_is_no_global_state_and_no_unsafe() {
     }
 }
 
+/// A bare Debian has no procps, and no test needs it: signals are sent by the library, processes are read in /proc.
+#[test]
+fn tests_run_no_program_of_procps() {
+    let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
+    for path in sources(Path::new(tests)).into_iter().filter(|path| path.extension() == Some("rs".as_ref())) {
+        let text = fs::read_to_string(&path).expect("readable");
+        for program in ["kill", "pkill", "pgrep", "ps", "top", "free", "watch"] {
+            let call = ["run(", "bounded(", "Command::new("].map(|call| format!("{call}\"{program}\""));
+            assert!(!call.iter().any(|call| text.contains(call)), "{} runs {program}", path.display());
+        }
+    }
+}
+
 #[test]
 fn files_keep_to_one_concept() {
     for path in sources(Path::new(SRC)) {

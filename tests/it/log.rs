@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::harness::ferry::command;
 use crate::harness::postgres::free_port;
 use crate::harness::raw::startup;
-use crate::harness::{Ferry, Postgres, Raw, SOON, eventually};
+use crate::harness::{Ferry, Postgres, Raw, SOON, Signal, eventually, signal};
 
 /// A pgferry whose log is read only when a test reads it.
 struct Unread {
@@ -98,8 +98,7 @@ fn a_log_that_is_not_read_stops_nothing() {
     for _ in 0..300 {
         guest.query(&long);
     }
-    let pid = ferry.child.id().to_string();
-    crate::harness::run("kill", &["-TERM", &pid], &[]);
+    signal(ferry.child.id(), Signal::SIGTERM);
     let since = Instant::now();
     eventually("it ends", || ferry.child.try_wait().expect("a child").is_some());
     assert!(since.elapsed() < Duration::from_secs(15));
@@ -161,7 +160,7 @@ fn lines_of_json_stay_json() {
         raw.read_to_end();
     }
     Raw::logged_in(ferry.raw(), "u", "pgferry").query(&format!("RECONNECT \"{}\"", "é\\".repeat(9_000)));
-    crate::harness::run("kill", &["-TERM", &ferry.child.id().to_string()], &[]);
+    signal(ferry.child.id(), Signal::SIGTERM);
     let mut log = String::new();
     ferry.log().read_to_string(&mut log).expect("UTF-8");
     assert!(log.contains("forged") && log.contains("bytes more"), "{log}");

@@ -1,9 +1,11 @@
 //! Answering requests with an error of pgferry's own, without a connection.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 
 use super::{IdleEvent, Session, SessionEnd};
 use crate::client::complaints::Mishap;
+use crate::config::Mode;
 use crate::drain::Phase;
 use crate::error::{Fault, Severity};
 use crate::machine::refusal::{Refusal, Step};
@@ -21,9 +23,11 @@ impl Session<'_> {
         self.shared.errors.note(Mishap::Failed, Some(self.control.id), fault);
         self.control.set_idle(&self.state);
         let mut refusal = Refusal::new(fault.clone());
+        let pool = Arc::clone(&self.pool);
+        let statements = (self.mode == Mode::Transaction).then_some(&pool.statements);
         loop {
             let step = refusal
-                .advance(&mut self.conn.input, &mut self.conn.output, &self.state)
+                .advance(&mut self.conn.input, &mut self.conn.output, &mut self.state, statements)
                 .map_err(|bad| SessionEnd::Tell(Fault::violation(bad.to_string())))?;
             self.flush().await?;
             match step {

@@ -13,6 +13,9 @@ const OTHER: Params = &[
 ];
 const MINE: Params = &[("application_name", "mine"), ("TimeZone", "Europe/Berlin")];
 
+/// A name of 40 bytes: PostgreSQL compares the first 63.
+const LONG: &str = "a_name_of_forty_bytes_of_which_two_makes";
+
 const SHOWS: &str = "select current_setting('datestyle'), current_setting('application_name'), current_setting('timezone'), \
     current_setting('client_encoding'), current_setting('intervalstyle'), current_setting('work_mem'), now()::date > '2020-01-01'";
 
@@ -61,6 +64,13 @@ fn settings_after_a_reset_among_several_statements_are_the_clients_own() {
         "do $$ begin reset all; end $$",
         "do $$ begin execute 'reset timezone'; end $$",
         "set names default; select 1",
+        "reset all -- a comment\n; set application_name = 'mine too'",
+        "reset all -- a comment\n",
+        "reset timezone -- a comment",
+        "reset timezone /* a comment -- */; select 1 -- another",
+        "set datestyle to default /* a /* nested */ comment */ -- and another\n\n ; select 1",
+        "set local timezone to default",
+        "begin; set local timezone to default",
     ]);
     compare(Postgres::shared(), &SESSION, &scripts);
     compare(Postgres::shared(), &[TRANSACTION[0], TRANSACTION[2]], &scripts);
@@ -98,6 +108,8 @@ fn settings_after_a_reset_in_a_pipeline_are_the_clients_own() {
             4,
         ),
         then("RESET ALL twice", &[query("reset all"), query("reset all")], 2),
+        then("SET LOCAL TO DEFAULT", &[step("set local timezone to default"), step("show timezone"), sync()], 1),
+        then("a comment behind it", &[step("reset all -- a comment"), step(SHOWS), sync()], 1),
         then("described and not executed", &[parse("", "reset all"), describe(b'S', ""), sync()], 1),
     ]
     .concat();
@@ -262,4 +274,77 @@ fn settings_after_discard_all_are_the_clients_own_before_the_next_message() {
     ];
     compare(Postgres::shared(), &TRANSACTION, &scripts.concat());
     compare(Postgres::shared(), &SESSION, &scripts.concat());
+}
+
+#[test]
+fn settings_after_a_reset_by_a_named_statement_are_the_clients_own() {
+    let named = |sql: &str| [parse("n", sql), bind("", "n", &[]), execute("", 0)].concat();
+    let again = || [bind("", "n", &[]), execute("", 0)].concat();
+    let freed = || [close(b'S', "n"), parse("n", "set timezone = 'Asia/Seoul'")].concat();
+    let scripts = [
+        then("RESET", &[named("reset timezone"), sync()], 1),
+        then("RESET ALL, and a look at it", &[named("reset all"), step(SHOWS), sync()], 1),
+        then("SET TO DEFAULT, and a look at it", &[named("set datestyle to default"), step(SHOWS), sync()], 1),
+        then("DISCARD ALL", &[named("discard all"), step(SHOWS), sync()], 1),
+        then("prepared before", &[parse("n", "reset all"), sync(), again(), step(SHOWS), sync()], 2),
+        then(
+            "names of more than 63 bytes",
+            &[
+                parse(&LONG.repeat(2), "reset all"),
+                bind(&LONG.repeat(3), &LONG.repeat(4), &[]),
+                execute(&LONG.repeat(2), 0),
+                step(SHOWS),
+                sync(),
+            ],
+            1,
+        ),
+        then("a name that is given again", &[named("reset all"), freed(), again(), step(SHOWS), sync()], 1),
+        then(
+            "a name that can't be given again",
+            &[named("reset all"), sync(), parse("n", "select 1"), sync(), again(), step(SHOWS), sync()],
+            3,
+        ),
+        then(
+            "a name that can't be given to a reset",
+            &[
+                parse("n", "set timezone = 'Asia/Seoul'"),
+                sync(),
+                parse("n", "reset all"),
+                sync(),
+                again(),
+                step(SHOWS),
+                sync(),
+            ],
+            3,
+        ),
+    ];
+    compare(Postgres::shared(), &SESSION, &scripts.concat());
+    compare(Postgres::shared(), &TRANSACTION, &scripts.concat());
+}
+
+#[test]
+fn settings_after_a_hidden_reset_behind_a_plain_set_are_the_clients_own() {
+    let hidden = |name: &str, parts: &[Vec<u8>], ready: usize| {
+        Script::new(name)
+            .aside(
+                "create or replace function resets_all() returns text language plpgsql \
+                 as $f$ begin execute 'reset all'; return 'done'; end $f$",
+            )
+            .comes_with(A, OTHER)
+            .send(A, parts)
+            .ready(A, ready)
+            .sql(A, SHOWS)
+            .sql(A, "select 'again'")
+            .sql(A, SHOWS)
+    };
+    let set = "set datestyle = 'ISO, MDY'; select resets_all()";
+    let scripts = [
+        hidden("in one text", &[query(set)], 1),
+        hidden("in a transaction", &[query(&format!("begin; {set}"))], 1),
+        hidden("in a pipeline", &[step("set datestyle = 'ISO, MDY'"), step("select resets_all()"), sync()], 1),
+        hidden("without a reset", &[query("set datestyle = 'ISO, MDY'")], 1),
+        hidden("without a reset, in a transaction", &[query("begin; set datestyle = 'ISO, MDY'")], 1),
+    ];
+    compare(Postgres::shared(), &SESSION, &scripts);
+    compare(Postgres::shared(), &TRANSACTION, &scripts);
 }

@@ -14,7 +14,7 @@ use pgferry::machine::{self, Remains};
 use pgferry::track::parameter_cache::Greeting;
 use pgferry::track::pipeline::IDLE;
 use pgferry::track::server_state::{Goodbye, Sequences, UsedBy};
-use pgferry::track::statements::Limits;
+use pgferry::track::statements::{Limits, MAX_CLIENT_BYTES};
 use pgferry::track::{Clean, ClientState, Pins, Pipeline, Wanted, params};
 use pgferry::wire::{Opening, backend, startup};
 
@@ -29,9 +29,6 @@ const STALE_LIMIT: usize = 10;
 
 /// The number of the client for which pgferry uses a connection on its own behalf.
 const NO_CLIENT: u64 = u64::MAX;
-
-/// How many bytes of prepared statements one client may have kept.
-const MAX_CLIENT_STATEMENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// How a session ends.
 enum SessionEnd {
@@ -183,11 +180,7 @@ impl Session {
             let context = machine::Context {
                 mode: setup.mode,
                 pin: setup.pin,
-                limits: Limits {
-                    count: setup.statements,
-                    bytes: usize::MAX >> 1,
-                    client_bytes: MAX_CLIENT_STATEMENT_BYTES,
-                },
+                limits: Limits { count: setup.statements, bytes: usize::MAX >> 1, client_bytes: MAX_CLIENT_BYTES },
                 max_text_bytes: self.max_text_bytes(),
                 statements: &pool.statements,
                 parameters: &pool.parameters,
@@ -259,9 +252,11 @@ impl Session {
             return Err(SessionEnd::Tell(fault.clone().into_fatal()));
         }
         let mut refusal = Refusal::new(fault.clone());
+        let pool = Rc::clone(&self.pool);
+        let statements = (self.world.setup.mode == Mode::Transaction).then_some(&pool.statements);
         loop {
             let step = refusal
-                .advance(&mut self.conn.input, &mut self.conn.output, &self.state)
+                .advance(&mut self.conn.input, &mut self.conn.output, &mut self.state, statements)
                 .map_err(|bad| SessionEnd::Tell(Fault::violation(bad.to_string())))?;
             self.conn.flush().await.map_err(|_| SessionEnd::Quiet)?;
             match step {
