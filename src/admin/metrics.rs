@@ -11,8 +11,11 @@ use crate::upstream::histogram::{BOUNDS, Histogram};
 use crate::upstream::occupancy::Occupancy;
 use crate::upstream::{Closing, Registry};
 
+/// A figure of a server's.
+type Of = fn(&Occupancy) -> usize;
+
 /// What a server has said of its connections: name, help, value.
-const SERVER: [(&str, &str, fn(&Occupancy) -> usize); 3] = [
+const SERVER: [(&str, &str, Of); 3] = [
     (
         "pgferry_server_connections_max",
         "Connections that PostgreSQL has for those who are no superusers.",

@@ -3,10 +3,10 @@
 use super::{Buffers, End, Gate, Machine, Phase, flush_forwarded};
 use crate::config::Mode;
 use crate::error::Fault;
+use crate::track::names;
 use crate::track::pipeline::{IDLE, Note};
 use crate::track::transaction_block::{self, Block};
 use crate::track::{Pipeline, Reply, Request};
-use crate::track::{administration, names};
 use crate::wire::{Head, frame, frontend, head};
 
 /// The text that is sent in place of what is refused: no server understands it.
@@ -278,17 +278,6 @@ impl Machine<'_> {
                 self.pass(io, incoming, None);
                 Sent::Done
             }
-        }
-    }
-
-    fn note_vacated(&mut self, io: &Buffers<'_>, incoming: Incoming) {
-        let sql = match incoming.request {
-            Request::Query => frontend::query(body(io, incoming)),
-            Request::Parse => administration::text_of_parse(body(io, incoming)),
-            _ => return,
-        };
-        if let Some(database) = administration::vacated(sql, self.client.backslashes()) {
-            self.administration.vacated = Some(database);
         }
     }
 

@@ -5,7 +5,7 @@ use super::{Buffers, End, Machine, Phase, ServerEnd, buffer_for_client};
 use crate::config::Mode;
 use crate::track::server_state::Reports;
 use crate::track::session_command::SessionCommand;
-use crate::track::{Pins, Request, administration, params};
+use crate::track::{Pins, Request, params};
 use crate::wire::{backend, frame, frontend, head};
 
 /// The longest server message that is held whole in memory to be looked at, in bytes. Longer errors are passed on unseen.
@@ -267,7 +267,7 @@ impl Machine<'_> {
         let length = command.len().min(MAX_TAG_BYTES);
         room[..length].copy_from_slice(&command[..length]);
         let tag = &room[..length];
-        self.administration.outdates_sessions |= administration::outdates_sessions(tag);
+        self.note_outdated_sessions(tag);
         let next = if SessionCommand::is_tag(tag) { self.pipeline.next_command(tag) } else { None };
         if next == Some(SessionCommand::DiscardAll) && self.pipeline.answers(Request::Query) {
             self.corrections = self.wrongly_reset(&SessionCommand::DiscardAll);

@@ -12,11 +12,13 @@
 //! - `from_server`: walks the server's messages; `errors` edits errors.
 //! - `portals`: what those were made of.
 //! - `session_sync`: what statements do to the session; `own_queries` what pgferry itself asks and tells the server.
+//! - `administration`: what it means for connections of others.
 //! - `boundary`: what is next between two messages.
 //! - `replay`: does work again that an outdated plan has spoilt.
 //! - [`first_request`]: what a client sends next that has no connection.
 //! - [`refusal`]: answers requests for which there is no connection.
 
+mod administration;
 mod boundary;
 mod counts;
 mod ensure_prepared;
@@ -45,6 +47,7 @@ use crate::track::params::Params;
 use crate::track::server_state::{Goodbye, Sequences};
 use crate::track::statements::{Limits, StatementCache};
 use crate::track::{ClientState, Pins, Pipeline, Reply, Request, ServerState};
+use administration::Administration;
 pub use counts::{Counts, Readies};
 use from_client::{ClientSide, Upward};
 use from_server::Downward;
@@ -167,15 +170,6 @@ pub struct Machine<'a> {
     replay: Replay,
     counts: Counts,
     administration: Administration,
-}
-
-/// What the client's work means for other connections, since this was last taken.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Administration {
-    /// The database to which nobody is to be connected.
-    pub vacated: Option<Vec<u8>>,
-    /// Whether what sessions begin with has changed.
-    pub outdates_sessions: bool,
 }
 
 impl<'a> Machine<'a> {
@@ -369,16 +363,6 @@ impl<'a> Machine<'a> {
     /// What was counted since this was last asked.
     pub fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.counts)
-    }
-
-    /// The database to which the client's work wants nobody connected, once.
-    pub fn take_vacated(&mut self) -> Option<Vec<u8>> {
-        self.administration.vacated.take()
-    }
-
-    /// Whether the client's work has changed what sessions begin with, once.
-    pub fn take_outdated_sessions(&mut self) -> bool {
-        std::mem::take(&mut self.administration.outdates_sessions)
     }
 
     /// What the client has been told, for others to see.

@@ -54,20 +54,21 @@ impl Registry {
 
     /// Adapts the number of connections to the settings in force, and to what the servers are known to have.
     pub(super) fn fit_to_servers(&self) {
-        let (most, share) = match self.settings.load().max_upstream {
-            Some(most) => (most, most),
-            None => {
-                let routes = self.routes();
-                let all = routes
-                    .all()
-                    .into_iter()
-                    .map(|route| route.room.limits(self.ours_at(route)).unwrap_or((UNKNOWN, UNKNOWN)));
-                all.reduce(|sum, one| (sum.0 + one.0, sum.1 + one.1)).unwrap_or((UNKNOWN, UNKNOWN))
-            }
-        };
+        let (most, share) =
+            self.settings.load().max_upstream.map_or_else(|| self.limits_of_servers(), |most| (most, most));
         self.global.resize(most);
         self.share.store(share, Ordering::Relaxed);
         self.feed_starving();
+    }
+
+    /// The most connections that the servers have for this process, and its share of them.
+    fn limits_of_servers(&self) -> (usize, usize) {
+        let routes = self.routes();
+        let limits = routes.all().into_iter().map(|route| {
+            let known = route.room.limits(self.ours_at(route));
+            known.unwrap_or((UNKNOWN, UNKNOWN))
+        });
+        limits.reduce(|sum, one| (sum.0 + one.0, sum.1 + one.1)).unwrap_or((UNKNOWN, UNKNOWN))
     }
 
     /// How many connections the pools have at the end of `route`.
@@ -233,13 +234,11 @@ async fn look(mut upstream: Upstream, limit: Duration) -> Option<(Upstream, Opti
     let ask = Occupancy::ask(&mut link.conn, |name, value| {
         params.set(name, value);
     });
-    match timeout(limit, ask).await {
-        Ok(Ok(seen)) => Some((upstream, seen)),
-        Ok(Err(_)) | Err(_) => {
-            upstream.closing = Closing::Dead;
-            None
-        }
-    }
+    let Ok(Ok(seen)) = timeout(limit, ask).await else {
+        upstream.closing = Closing::Dead;
+        return None;
+    };
+    Some((upstream, seen))
 }
 
 /// Tells that a server is full, and by whom its places are held.

@@ -233,7 +233,7 @@ impl<T> Queue<T> {
 pub fn between(shortest: Duration, longest: Duration) -> Duration {
     // The standard library seeds its hashers at random.
     let random = RandomState::new().hash_one(0u8) % 1024;
-    shortest + (longest - shortest) * u32::try_from(random).unwrap_or(0) / 1024
+    shortest + longest.saturating_sub(shortest) * u32::try_from(random).unwrap_or(0) / 1024
 }
 
 #[cfg(test)]

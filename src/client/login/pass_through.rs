@@ -24,19 +24,18 @@ pub(super) struct PassThrough<'a, 'b> {
 impl PassThrough<'_, '_> {
     /// The upstream decides: by what it is known to do, or by trying. `false` when the client went away.
     pub async fn run(&mut self) -> Result<bool, Fault> {
-        match self.knowledge(&self.pool.account) {
-            Knowledge::Open => Ok(true),
-            _ => {
-                let pool = Arc::clone(self.pool);
-                let _waiting = pool.logs_in();
-                // Where the time is over that the upstream was not to be asked in, it says why.
-                Box::pin(self.decide()).await.map_err(|fault| {
-                    let is_late = Instant::now() >= self.entry.deadline;
-                    let trouble = pool.account.last_trouble(std::time::Instant::now());
-                    trouble.filter(|_| is_late).unwrap_or(fault)
-                })
-            }
+        if self.knowledge(&self.pool.account) == Knowledge::Open {
+            return Ok(true);
         }
+        let pool = Arc::clone(self.pool);
+        let _waiting = pool.logs_in();
+        let outcome = Box::pin(self.decide()).await;
+        outcome.map_err(|fault| {
+            // Where the time is over in which the upstream could not be asked, that is told.
+            let is_late = Instant::now() >= self.entry.deadline;
+            let trouble = pool.account.last_trouble(std::time::Instant::now());
+            trouble.filter(|_| is_late).unwrap_or(fault)
+        })
     }
 
     /// Asks the client where the upstream asks, and tries upstream what is not known. Nothing of the upstream is held while the

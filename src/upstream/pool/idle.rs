@@ -55,7 +55,9 @@ impl<T> Idle<T> {
         let mut all: Vec<_> = std::iter::from_fn(|| self.take()).collect();
         all.reverse();
         let (picked, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(unfit);
-        kept.into_iter().for_each(|connection| self.put(connection));
+        for connection in kept {
+            self.put(connection);
+        }
         picked
     }
 }

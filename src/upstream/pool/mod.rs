@@ -222,22 +222,17 @@ impl Pool {
 
     /// Takes a connection back from a lease.
     pub(super) fn take_back(&self, mut upstream: Upstream) {
-        match self.unfit(&upstream, upstream.returned) {
-            Some(why) => {
-                upstream.closing = why;
-                drop(upstream);
-            }
-            None => {
-                let mut queue = self.queue();
-                queue.turnover.happened();
-                if queue.waiting() == 0 && self.leaves_server {
-                    drop(queue);
-                    upstream.closing = Closing::Idle;
-                    drop(upstream);
-                } else {
-                    self.put(&mut queue, upstream);
-                }
-            }
+        let unfit = self.unfit(&upstream, upstream.returned);
+        let mut queue = self.queue();
+        queue.turnover.happened();
+        let unneeded = (self.leaves_server && queue.waiting() == 0).then_some(Closing::Idle);
+        if let Some(why) = unfit.or(unneeded) {
+            drop(queue);
+            upstream.closing = why;
+            drop(upstream);
+        } else {
+            self.put(&mut queue, upstream);
+            drop(queue);
         }
         if let Some(registry) = self.registry.upgrade() {
             registry.feed_starving();
