@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Shared;
+use super::applicant::Applicant;
 use crate::error::Fault;
 use crate::track::parameter_cache::Greeting;
 use crate::track::server_state::UsedBy;
+use crate::track::startup_settings::StartupSettings;
 use crate::track::{Clean, Pins, Pipeline, Wanted, params};
 use crate::upstream::{Lease, Pool, restore};
 
@@ -25,41 +27,50 @@ const NO_CLIENT: u64 = u64::MAX;
 pub async fn greet(
     shared: &Arc<Shared>,
     pool: &Arc<Pool>,
-    asked: &Wanted,
+    applicant: &Applicant,
     deadline: tokio::time::Instant,
 ) -> Result<Arc<Greeting>, Fault> {
-    match pool.parameters.greeting(asked) {
-        Some(known) => Ok(known),
+    match pool.parameters.greeting(&applicant.wanted) {
+        Some(known) if pool.parameters.has_taken(&applicant.settings) => Ok(known),
         // Seldom, and large while it is under way.
-        None => Box::pin(find_out(shared, pool, asked, deadline)).await,
+        _ => Box::pin(find_out(shared, pool, applicant, deadline)).await,
     }
 }
 
 async fn find_out(
     shared: &Arc<Shared>,
     pool: &Arc<Pool>,
-    asked: &Wanted,
+    applicant: &Applicant,
     deadline: tokio::time::Instant,
 ) -> Result<Arc<Greeting>, Fault> {
+    let Applicant { wanted: asked, settings, .. } = applicant;
     let mut first = None;
     if pool.parameters.baseline().is_none() {
         let patience = deadline.saturating_duration_since(tokio::time::Instant::now());
         first = Some(pool.checkout(asked, Instant::now(), patience).await.map_err(|error| error.fault().into_fatal())?);
     }
     let unknown = asked.only(|name, value| pool.parameters.canonical(name, value).is_none());
-    if !unknown.is_empty() && first.is_none() {
+    let is_known = pool.parameters.has_taken(settings);
+    if (!unknown.is_empty() || !is_known) && first.is_none() {
         first = pool.checkout_idle(asked, Instant::now());
     }
     if let Some(lease) = first {
-        try_settings(shared, lease, &unknown).await?;
+        try_settings(shared, lease, &unknown, if is_known { None } else { Some(settings) }).await?;
     }
     Ok(pool.parameters.greeting(asked).unwrap_or_else(|| pool.parameters.greeting_as_known(asked)))
 }
 
-/// Sets `unknown` on a connection, to learn what the server makes of it.
-async fn try_settings(shared: &Arc<Shared>, mut lease: Lease, unknown: &Wanted) -> Result<(), Fault> {
+/// Sets `unknown` and `settings` on a connection, to learn what the server makes of them.
+async fn try_settings(
+    shared: &Arc<Shared>,
+    mut lease: Lease,
+    unknown: &Wanted,
+    settings: Option<&StartupSettings>,
+) -> Result<(), Fault> {
     let pool = Arc::clone(lease.pool());
-    let sql = params::trial(unknown, &pool.parameters.baseline().unwrap_or_default());
+    // What leaves nothing comes first: an error ends the text.
+    let mut sql = settings.map(StartupSettings::trial).unwrap_or_default();
+    sql.extend(params::trial(unknown, &pool.parameters.baseline().unwrap_or_default()));
     let mut pipeline = Pipeline::new();
     let limit = shared.registry.settings.load().connect_timeout;
     let refused = if sql.is_empty() {
@@ -72,8 +83,17 @@ async fn try_settings(shared: &Arc<Shared>, mut lease: Lease, unknown: &Wanted) 
             Ok(Err(_)) | Err(_) => return Ok(()),
         }
     };
-    let Some(clean) = Clean::prove(&pipeline, Pins::none()) else { return Ok(()) };
+    if refused.is_some() && !pipeline.settled() {
+        // What comes of it shows in the proof.
+        let _ = tokio::time::timeout(limit, restore::query(&mut lease, &mut pipeline, b"ROLLBACK")).await;
+    }
+    let Some(clean) = Clean::prove(&pipeline, Pins::none()) else {
+        return refused.map_or(Ok(()), |error| Err(Fault::upstream_fatal(&error)));
+    };
     if refused.is_none() {
+        if let Some(settings) = settings {
+            pool.parameters.note_taken(settings);
+        }
         pool.parameters.learn_canonical(unknown, &lease.state.params);
     }
     if sql.is_empty() && lease.state.used == UsedBy::Nothing {

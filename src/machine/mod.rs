@@ -159,7 +159,7 @@ pub struct Machine<'a> {
     /// The settings that the client's statements are known to set in it.
     explained: Explained,
     /// Settings that a `DISCARD ALL` took to what another client asked for, and what they should be.
-    corrections: Vec<(&'static str, Box<[u8]>)>,
+    corrections: Vec<own_queries::OwnSetting>,
     definitions: Definitions,
     /// What sequences have done in this piece of work.
     sequences: Sequences,

@@ -8,6 +8,7 @@ use super::pins::Pins;
 use super::rollback::{Rollback, Unfulfilled, UnnamedCause};
 use super::session_command::SessionCommand;
 use super::sql_effects;
+use super::startup_settings::StartupSettings;
 use super::statements::{Flavor, Names, REPORTED, Statement, StatementCache, Text, Unnamed};
 use crate::wire::frontend;
 
@@ -31,6 +32,8 @@ pub struct ClientState {
     pub asked: Wanted,
     /// The following settings as it has them now.
     pub wanted: Wanted,
+    /// The other settings of its startup packet that follow it.
+    pub startup: StartupSettings,
     /// The reported settings that it was told.
     pub view: Params,
     /// The settings that it has made with plain `SET`s.
@@ -57,6 +60,7 @@ impl ClientState {
         Self {
             wanted: asked.clone(),
             asked,
+            startup: StartupSettings::default(),
             view,
             ledger: Ledger::default(),
             names: Names::default(),
@@ -64,6 +68,12 @@ impl ClientState {
             work: 0,
             flavor: None,
         }
+    }
+
+    /// The same, of a client whose startup packet has set `startup` too.
+    #[must_use]
+    pub fn with_startup(self, startup: StartupSettings) -> Self {
+        Self { ledger: Ledger::starting_with(startup.kept().clone()), startup, ..self }
     }
 
     /// The settings that the meaning of a text depends on, in a session that reports `params` and holds `pins`; `None`

@@ -12,6 +12,7 @@
 //! - [`session_command`]: commands whose effect on the session can be followed: `SET`, `RESET`, savepoints, `DEALLOCATE`.
 //! - [`ledger`]: what a client has set with them, as far as its transactions commit.
 //! - [`params`]: the reported settings (`ParameterStatus`) of a client and of a connection, and their difference.
+//! - [`startup_settings`]: other settings of a startup packet that follow their client.
 //! - [`parameter_cache`]: what the server makes of settings, and so what clients are greeted with.
 //! - [`statements`]: prepared statements of clients, and on connections; [`statement_mentions`] finds them in SQL.
 //! - [`names`]: which statement and which portal a message is about.
@@ -36,6 +37,7 @@ pub mod server_state;
 pub mod session_command;
 pub mod sql;
 pub mod sql_effects;
+pub mod startup_settings;
 pub mod statement_mentions;
 pub mod statements;
 pub mod text_edit;

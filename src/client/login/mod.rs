@@ -25,6 +25,7 @@ use crate::config::{Auth, Caller, Rule, Settings, Transport};
 use crate::error::{Blame, Fault, sqlstate};
 use crate::net::{Conn, Peer, Stream};
 use crate::track::parameter_cache::Greeting;
+use crate::track::startup_settings::StartupSettings;
 use crate::upstream::account::Freshness;
 use crate::upstream::attempt::recheck;
 use crate::upstream::limiter::{SourceLimit, Turn};
@@ -53,6 +54,8 @@ pub struct Session {
     pub pool: Arc<Pool>,
     /// The settings that it begins with.
     pub greeting: Arc<Greeting>,
+    /// What else its startup packet has set.
+    pub settings: StartupSettings,
     /// What cancels its queries.
     pub secret: Secret,
     /// Its place among its user's clients, if these are limited.
@@ -155,7 +158,7 @@ pub async fn log_in(
         recheck_behind(shared, &pool, settings);
     }
     let greeting = match entered {
-        Ok(true) => greeting::greet(shared, &pool, &applicant.wanted, deadline).await.map(Some),
+        Ok(true) => greeting::greet(shared, &pool, applicant, deadline).await.map(Some),
         Ok(false) => Ok(None),
         Err(fault) => Err(fault),
     };
@@ -173,7 +176,8 @@ pub async fn log_in(
         );
     }
     let secret = shared.sessions.secret(applicant.startup.negotiated().0)?;
-    Ok(Some(Admitted::Session(Session { pool, greeting, secret, place })))
+    let settings = applicant.settings.clone();
+    Ok(Some(Admitted::Session(Session { pool, greeting, settings, secret, place })))
 }
 
 /// Where pgferry itself has let the client in: tries first whether the upstream does where it is long that it did, or where the

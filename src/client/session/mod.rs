@@ -143,7 +143,7 @@ impl<'a> Session<'a> {
         admitted: login::Session,
         came: Instant,
     ) -> (Self, Registered<'a>) {
-        let login::Session { pool, greeting, secret, place } = admitted;
+        let login::Session { pool, greeting, settings, secret, place } = admitted;
         // Its backend's pid is a client's own in session mode: other sessions see it in pg_locks and pg_stat_activity.
         let mode = shared.registry.settings_of(&pool.key.database).mode;
         let loan = if mode == Mode::Session { pool.lend(&greeting.wanted) } else { None };
@@ -158,7 +158,7 @@ impl<'a> Session<'a> {
         out.extend_from_slice(&greeting.messages);
         backend::put_key_data(out, control.pid, &control.secret);
         backend::put_ready(out, crate::track::pipeline::IDLE);
-        let state = ClientState::new(greeting.wanted.clone(), greeting.view.clone());
+        let state = ClientState::new(greeting.wanted.clone(), greeting.view.clone()).with_startup(settings);
         (Self { shared, control, conn, pool, state, mode, loan: loan.map(Box::new), _place: place }, registered)
     }
 

@@ -163,3 +163,13 @@ fn many_roles_that_come_at_once_are_all_served() {
         });
     }
 }
+
+#[test]
+fn idle_connections_make_room_for_replication() {
+    let ferry = Ferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_MAX_UPSTREAM", "1")]);
+    for _ in 0..2 {
+        assert_eq!(ferry.session().value("select 1"), "1");
+        let connection = format!("host={} user=trust_user dbname=postgres replication=database", ferry.host());
+        assert!(psql(&connection, "", "IDENTIFY_SYSTEM").is_ok());
+    }
+}

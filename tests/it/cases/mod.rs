@@ -22,6 +22,7 @@ mod sequences;
 mod skipped_pipelines;
 mod slow_readers;
 mod standing;
+mod tenants;
 mod terminate;
 mod two_databases;
 mod unnamed_statement;
