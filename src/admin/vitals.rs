@@ -13,11 +13,11 @@ use crate::upstream::histogram::{BOUNDS, Snapshot};
 /// How often to look whether the line is wanted by now.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Logs a line every `log_stats`, as long as the process lives. Nothing is said of a time in which nothing happened.
+/// Logs a line every `log_stats_interval`, as long as the process lives. Nothing is said of a time in which nothing happened.
 pub async fn log(shared: Arc<Shared>) {
     let mut before = Totals::of(&shared);
     loop {
-        let interval = shared.registry.settings.load().log_stats;
+        let interval = shared.registry.settings.load().log_stats_interval;
         sleep(interval.unwrap_or(LOOK)).await;
         let now = Totals::of(&shared);
         if interval.is_some()

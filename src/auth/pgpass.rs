@@ -17,6 +17,14 @@ pub struct Wanted<'a> {
 }
 
 /// The password in the first line of `file` that fits.
+///
+/// ```
+/// use pgferry::auth::pgpass::{Wanted, look_up};
+///
+/// let wanted = Wanted { host: "db.example", port: 5432, database: b"shop", user: b"app" };
+/// let password = look_up(b"db.example:*:shop:app:correct horse", &wanted).expect("the line fits");
+/// assert_eq!(password.expose(), b"correct horse");
+/// ```
 #[must_use]
 pub fn look_up(file: &[u8], wanted: &Wanted<'_>) -> Option<Password> {
     file.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).find_map(|line| {

@@ -22,7 +22,7 @@ const HASTE: Duration = Duration::from_secs(2);
 pub(super) struct HealthOptions {
     #[command(flatten)]
     pub options: Options,
-    /// Only whether it works, not whether it can serve clients.
+    /// Check only that the process works, not that it can serve clients.
     #[arg(long)]
     pub live: bool,
 }
@@ -31,7 +31,7 @@ pub(super) struct HealthOptions {
 pub(super) struct WaitOptions {
     #[command(flatten)]
     pub options: Options,
-    /// How long to wait at most, such as 30s; then the exit status is 1 and nothing is run.
+    /// Maximum time to wait, such as 30s; then the exit status is 1 and nothing is run.
     #[arg(long = "for", value_name = "TIME", default_value = "60s")]
     pub patience: String,
     /// The command and its arguments, behind --.
@@ -44,25 +44,25 @@ pub(super) struct DoctorOptions {
     /// Configuration file (TOML) [env: PGFERRY_CONFIG].
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// An upstream to look at, in place of the configured one. Repeatable.
+    /// PostgreSQL server to look at, in place of the configured one. Repeatable.
     #[arg(short, long, value_name = "URL")]
     pub upstream: Vec<String>,
-    /// Where a pgferry listens here, if not as configured. Repeatable.
+    /// Where pgferry listens, if not as configured. Repeatable.
     #[arg(short, long, value_name = "ADDR")]
     pub listen: Vec<String>,
-    /// The port number in its socket names.
+    /// Port number in the names of its sockets.
     #[arg(short, long, value_name = "PORT")]
     pub port: Option<String>,
-    /// Count new TIME_WAITs for so many seconds.
+    /// Count new TIME_WAITs for this many seconds.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5")]
     pub watch: Option<u16>,
     /// Measure connecting through pgferry and directly, 100 times each.
     #[arg(long)]
     pub measure: bool,
-    /// Say whether this user of the machine may connect to the socket files.
+    /// Tell whether this user of the machine may connect to the socket files.
     #[arg(long, value_name = "UID")]
     pub as_uid: Option<u32>,
-    /// JSON instead of a table.
+    /// Print JSON instead of a table.
     #[arg(long)]
     pub json: bool,
 }
@@ -71,19 +71,19 @@ pub(super) struct DoctorOptions {
 pub(super) struct CheckOptions {
     #[command(flatten)]
     pub options: Options,
-    /// The role of a client: which rule would it meet?
+    /// Role of a client, to tell which rule it would meet.
     #[arg(long, value_name = "ROLE")]
     pub user: Option<String>,
-    /// The database that it wants [default: named like the role].
+    /// Database that the client wants [default: named like the role].
     #[arg(long, value_name = "NAME", requires = "user")]
     pub database: Option<String>,
-    /// How it comes: unix, abstract, tcp or tls, the last two with an address (tls:10.0.0.7).
+    /// How the client connects: unix, abstract, tcp or tls, the last two with an address (tls:10.0.0.7).
     #[arg(long, value_name = "WAY", default_value = "unix", requires = "user")]
     pub from: String,
-    /// Its user on this machine [default: yours].
+    /// The client's user on this machine [default: yours].
     #[arg(long, requires = "user")]
     pub uid: Option<u32>,
-    /// Its group on this machine [default: yours].
+    /// The client's group on this machine [default: yours].
     #[arg(long, requires = "user")]
     pub gid: Option<u32>,
 }
@@ -107,7 +107,7 @@ pub(super) fn check(mut check: CheckOptions, before: Options) -> Result<(), Stri
 /// What `max_upstream = "auto"` comes to, as a sentence.
 fn capacity(settings: &Settings) -> String {
     let mut hasty = settings.clone();
-    hasty.connect_timeout = hasty.connect_timeout.min(HASTE);
+    hasty.server_connect_timeout = hasty.server_connect_timeout.min(HASTE);
     let asked = match runtime(1) {
         Ok(runtime) => runtime.block_on(server::ask(&hasty)).map_err(|unasked| unasked.why),
         Err(error) => Err(error.to_string()),
@@ -185,7 +185,7 @@ impl CheckOptions {
             Some((nth, rule)) if settings.has_rules() => {
                 format!("rule {nth} of {}: {rule}{place}", settings.rules.len())
             }
-            Some((_, rule)) => format!("auth = \"{}\"", rule.method),
+            Some((_, rule)) => format!("auth_type = \"{}\"", rule.method),
         })
     }
 }

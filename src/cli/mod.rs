@@ -1,5 +1,7 @@
-//! The command line: `options` says how pgferry is configured, `serve` serves, `inspect` and `talk` are the subcommands.
+//! The command line: `options` says how pgferry is configured, `serve` serves, `inspect`, `talk` and `generate` are
+//! the subcommands.
 
+mod generate;
 mod inspect;
 mod options;
 mod serve;
@@ -7,13 +9,13 @@ mod talk;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use inspect::{CheckOptions, DoctorOptions, HealthOptions, WaitOptions};
 use options::Options;
 use talk::{CtlOptions, ShowOptions};
 
-/// A PostgreSQL sidecar: serves short-lived connections over a few long-lived ones.
+/// A PostgreSQL sidecar for short-lived connections, which it serves over a few long-lived ones.
 ///
 /// Clients change the host in their connection string to the directory of pgferry's socket, and nothing else.
 #[derive(Parser)]
@@ -31,8 +33,8 @@ its name in capitals (PGFERRY_POOL_SIZE=50); secrets also as a file
 (PGFERRY_UPSTREAM_FILE=/run/secrets/url). Without an upstream of its own pgferry takes
 DATABASE_URL. A flag beats the environment, which beats the file.
 
-Signals: TERM ends when transactions have ended, INT at once, HUP reloads the settings,
-USR1 logs the figures.
+Signals: TERM shuts down when transactions have ended, INT at once; HUP reloads the settings;
+USR1 logs statistics.
 
 Examples:
   pgferry --upstream postgres://db.example:5432 --listen /run/pgferry
@@ -45,17 +47,17 @@ Examples:
 enum Command {
     /// Check the configuration and print the settings in force, secrets hidden.
     ///
-    /// With --user, also say which rule a client of that name would meet.
+    /// With --user, tell which rule a client of that name would meet.
     Check(CheckOptions),
-    /// Say why ports run out on this host, and what would help. Reads only; exit status 0, 1 or 2 by the worst verdict.
+    /// Diagnose port exhaustion on this host. Changes nothing; exit status 0, 1 or 2 by the worst verdict.
     Doctor(DoctorOptions),
-    /// Ask a running pgferry whether it is well; exit status 0 or 1. For exec probes.
+    /// Check the health of a running pgferry; exit status 0 or 1. For exec probes.
     ///
-    /// Where the configuration has no admin_listen, looks whether clients can connect.
+    /// Where the configuration has no admin_listen, checks that clients can connect.
     Health(HealthOptions),
-    /// Wait until a pgferry is ready, then run a command in place of this one.
+    /// Wait until pgferry is ready, then run a command in place of this one.
     Wait(WaitOptions),
-    /// Say in pgferry's words what a configuration of PgBouncer says; print it.
+    /// Translate a configuration of PgBouncer and print it.
     ImportPgbouncer {
         /// PgBouncer's configuration file.
         #[arg(value_name = "FILE")]
@@ -63,10 +65,22 @@ enum Command {
     },
     /// Print every setting with its default and meaning.
     Settings,
-    /// Show a table of a running pgferry's console: pools, clients, servers, stats, ports, …
+    /// Show a table of a running pgferry: pools, clients, servers, stats, ports, …
     Show(ShowOptions),
-    /// Tell a running pgferry something: PAUSE, RESUME, RECONNECT, KILL, RELOAD, SET, SHUTDOWN, …
+    /// Send a command to a running pgferry: PAUSE, RESUME, RECONNECT, KILL, RELOAD, SET, SHUTDOWN, …
     Ctl(CtlOptions),
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages: pgferry(1) and one for each command.
+    Man {
+        /// The directory for the pages.
+        #[arg(value_name = "DIR")]
+        dir: std::path::PathBuf,
+    },
 }
 
 /// Does what the command line says.
@@ -84,6 +98,8 @@ pub(crate) fn run() -> ExitCode {
         }
         Some(Command::Show(after)) => talk::show(after, options),
         Some(Command::Ctl(after)) => talk::ctl(after, options),
+        Some(Command::Completions { shell }) => generate::completions(shell, Cli::command()),
+        Some(Command::Man { dir }) => generate::man_pages(&dir, Cli::command()),
         None => serve::serve(&options),
     };
     match outcome {

@@ -11,7 +11,7 @@ pub(super) struct Options {
     /// Configuration file (TOML) [env: PGFERRY_CONFIG].
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database].
+    /// The PostgreSQL server: postgres://[user[:password]@]host[:port][/database].
     #[arg(short, long, value_name = "URL")]
     pub upstream: Option<String>,
     /// Where clients connect: a directory, @name (abstract socket) or host:port. Repeatable.
@@ -20,25 +20,25 @@ pub(super) struct Options {
     /// The port number in socket names [default: 5432].
     #[arg(short, long, value_name = "PORT")]
     pub port: Option<String>,
-    /// How long a client keeps its upstream connection: session or transaction [default: session].
-    #[arg(short, long, value_name = "MODE")]
-    pub mode: Option<String>,
-    /// Most upstream connections per database and user [default: 20].
+    /// How long a client keeps its server connection: session or transaction [default: session].
+    #[arg(short = 'm', long, value_name = "MODE")]
+    pub pool_mode: Option<String>,
+    /// Maximum number of server connections per database and user [default: 20].
     #[arg(short = 's', long, value_name = "N")]
     pub pool_size: Option<String>,
-    /// When a used session is reset: always, smart or never [default: always].
+    /// When a used session is reset: always, on_change or never [default: always].
     #[arg(long, value_name = "WHEN")]
     pub reset: Option<String>,
     /// How clients log in: pass-through, scram-sha-256, md5, password, peer, cert, trust or reject [default: pass-through].
     #[arg(long, value_name = "HOW")]
-    pub auth: Option<String>,
-    /// text or json [default: text].
+    pub auth_type: Option<String>,
+    /// Format of the log: text or json [default: text].
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
-    /// Take the listeners over from the pgferry that has them; it ends when its clients have.
+    /// Take the listeners over from a running pgferry, which ends when its clients have.
     #[arg(long)]
     pub replace: bool,
-    /// Log more; twice for everything.
+    /// Log debug messages; twice for everything.
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Log warnings and errors only.
@@ -54,10 +54,10 @@ impl Options {
             upstream: self.upstream.or(before.upstream),
             listen: if self.listen.is_empty() { before.listen } else { self.listen },
             port: self.port.or(before.port),
-            mode: self.mode.or(before.mode),
+            pool_mode: self.pool_mode.or(before.pool_mode),
             pool_size: self.pool_size.or(before.pool_size),
             reset: self.reset.or(before.reset),
-            auth: self.auth.or(before.auth),
+            auth_type: self.auth_type.or(before.auth_type),
             log_format: self.log_format.or(before.log_format),
             verbose: self.verbose.max(before.verbose),
             quiet: self.quiet || before.quiet,
@@ -95,10 +95,10 @@ impl Options {
         let flags = [
             ("upstream", "--upstream", &self.upstream),
             ("port", "--port", &self.port),
-            ("mode", "--mode", &self.mode),
+            ("pool_mode", "--pool-mode", &self.pool_mode),
             ("pool_size", "--pool-size", &self.pool_size),
             ("reset", "--reset", &self.reset),
-            ("auth", "--auth", &self.auth),
+            ("auth_type", "--auth-type", &self.auth_type),
             ("log_format", "--log-format", &self.log_format),
         ];
         for (key, flag, value) in flags {

@@ -12,10 +12,10 @@ use super::options::Options;
 pub(super) struct ShowOptions {
     #[command(flatten)]
     pub options: Options,
-    /// What: pools, clients, servers, databases, stats, ports, pins, config, …
+    /// Table: pools, clients, servers, databases, stats, ports, pins, config, …
     #[arg(value_name = "WHAT", default_value = "pools")]
     pub what: String,
-    /// JSON instead of a table.
+    /// Print JSON instead of a table.
     #[arg(long)]
     pub json: bool,
 }

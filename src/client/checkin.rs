@@ -23,7 +23,7 @@ pub fn check_in(shared: &Arc<Shared>, settings: &Settings, mut lease: Lease, out
         return;
     }
     // In transaction mode clients count on it that no other client has left anything.
-    let may_reset = settings.reset != Reset::Never || settings.mode == Mode::Transaction;
+    let may_reset = settings.reset != Reset::Never || settings.pool_mode == Mode::Transaction;
     if may_reset && !remains.pins.among(Pins::SURVIVES_DISCARD).is_empty() {
         return;
     }

@@ -36,7 +36,7 @@ pub async fn run(shared: &Arc<Shared>, conn: &mut Conn, place: &mut Option<Place
     place.iter_mut().for_each(Place::logged_in);
     // Only who has been let in takes a place that others need.
     let settings = shared.registry.settings.load_full();
-    let Some(_slot) = shared.registry.slot(settings.connect_timeout).await else {
+    let Some(_slot) = shared.registry.slot(settings.server_connect_timeout).await else {
         let fault = Fault::fatal(
             Blame::Limits,
             sqlstate::TOO_MANY_CONNECTIONS,
@@ -101,7 +101,7 @@ async fn open(
 ) -> Result<Option<Dialled>, Fault> {
     let registry = &shared.registry;
     let settings = registry.settings.load_full();
-    let deadline = tokio::time::Instant::from_std(came) + settings.login_timeout;
+    let deadline = tokio::time::Instant::from_std(came) + settings.client_login_timeout;
     let source = registry.limiter.of(conn.stream());
     let mut given: Option<Password> = None;
     loop {
@@ -111,7 +111,7 @@ async fn open(
             turn = source.turn(deadline) => turn?,
         };
         let slot = tokio::time::timeout_at(deadline, registry.login_slots.take()).await;
-        let slot = slot.map_err(|_| login::timed_out(settings.login_timeout))?;
+        let slot = slot.map_err(|_| login::timed_out(settings.client_login_timeout))?;
         // The next of the same source may wait for a slot.
         drop(turn);
         let (ask, asked) = Ask::new(&registry.login_slots);
@@ -130,7 +130,7 @@ async fn open(
             let (registry, settings) = (Arc::clone(registry), Arc::clone(&settings));
             let login = as_asked(&registry, admitted, secret);
             async move {
-                let limit = settings.login_timeout + settings.connect_timeout;
+                let limit = settings.client_login_timeout + settings.server_connect_timeout;
                 let outcome = dial::dial(&settings, login, &registry, limit).await;
                 outcome.map_err(|failed| {
                     let error = failed.error.clone();
@@ -146,7 +146,7 @@ async fn open(
         // An attempt that asks nothing lets go of its end.
         let asked = match asked.await {
             Ok(answer) => {
-                let answered = login::ask::password(conn, room, deadline, settings.login_timeout).await;
+                let answered = login::ask::password(conn, room, deadline, settings.client_login_timeout).await;
                 if let Ok(Some(password)) = &answered {
                     // An attempt that has ended meanwhile says so.
                     let _ = answer.send(password.clone());

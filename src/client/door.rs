@@ -22,12 +22,12 @@ impl Door {
     /// # Errors
     /// When a certificate or a file of secrets can't be used: which, and why.
     pub fn new(settings: &Settings) -> Result<Self, String> {
-        let tls = match (&settings.tls_cert, &settings.tls_key) {
+        let tls = match (&settings.client_tls_cert_file, &settings.client_tls_key_file) {
             (Some(certificate), Some(key)) => Some(Server::new(ServerOptions {
                 certificate: certificate.clone(),
                 key: key.clone(),
-                client_roots: settings.tls_client_ca.clone(),
-                oldest: settings.tls_min_protocol_version,
+                client_roots: settings.client_tls_ca_file.clone(),
+                oldest: settings.client_tls_min_protocol_version,
             })?),
             _ => None,
         };

@@ -114,7 +114,7 @@ async fn greet(
     came: Instant,
 ) -> Result<Option<Admitted>, Fault> {
     let settings = shared.registry.settings.load_full();
-    let limit = settings.login_timeout;
+    let limit = settings.client_login_timeout;
     if place.is_none() {
         *place = shared.places.take().await;
     }

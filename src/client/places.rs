@@ -190,7 +190,7 @@ impl Places {
     pub fn none_left(&self) -> Fault {
         Fault::fatal(Blame::Limits, sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
             .detail(format!("{} clients are connected to this pgferry.", self.cap()))
-            .hint("Raise max_clients, and the limit on open files if it is lower.")
+            .hint("Raise max_client_conn, and the limit on open files if it is lower.")
     }
 }
 
@@ -199,7 +199,7 @@ impl Places {
 pub fn evicted() -> Fault {
     Fault::fatal(Blame::Limits, sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
         .detail("Another client needed the place of this one, which had not logged in yet.")
-        .hint("Raise max_clients, and the limit on open files if it is lower.")
+        .hint("Raise max_client_conn, and the limit on open files if it is lower.")
 }
 
 #[cfg(test)]

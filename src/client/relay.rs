@@ -138,7 +138,7 @@ impl<'a> Relay<'a> {
         let Link { conn, state: server_state, id, key, gate, card, closing, .. } = link;
         card.taken(control.id);
         let context = machine::Context {
-            mode: settings.mode,
+            mode: settings.pool_mode,
             pin: settings.pin,
             limits: Limits {
                 count: settings.max_prepared_statements,

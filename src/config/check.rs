@@ -19,9 +19,9 @@ impl Settings {
                 .hint("listen on 127.0.0.1, or set allow_remote = true"));
         }
         let written = |key| reader.written.get(key).is_some();
-        if written("rule") && written("auth") {
+        if written("rule") && written("auth_type") {
             return Err(reader
-                .error("auth", "[[rule]] tables say how clients log in: one of them is too much".into())
+                .error("auth_type", "[[rule]] tables say how clients log in: one of them is too much".into())
                 .hint("make it the last [[rule]], without conditions"));
         }
         if let Some(name) = CONSOLE.iter().find(|name| self.databases.contains_key(name.as_bytes())) {
@@ -48,16 +48,18 @@ impl Settings {
 
     fn check_tls(&self, reader: &Reader<'_>) -> Result<(), ConfigError> {
         let lacks = |key, of: &str| Err(reader.error(key, format!("{key} is needed with {of}")));
-        match (&self.tls_cert, &self.tls_key) {
-            (Some(_), None) => return lacks("tls_key", "tls_cert"),
-            (None, Some(_)) => return lacks("tls_cert", "tls_key"),
-            (None, None) if self.tls_client_ca.is_some() => return lacks("tls_cert", "tls_client_ca"),
+        match (&self.client_tls_cert_file, &self.client_tls_key_file) {
+            (Some(_), None) => return lacks("client_tls_key_file", "client_tls_cert_file"),
+            (None, Some(_)) => return lacks("client_tls_cert_file", "client_tls_key_file"),
+            (None, None) if self.client_tls_ca_file.is_some() => {
+                return lacks("client_tls_cert_file", "client_tls_ca_file");
+            }
             _ => {}
         }
-        if self.rules.iter().any(|rule| rule.method == Auth::Cert) && self.tls_client_ca.is_none() {
+        if self.rules.iter().any(|rule| rule.method == Auth::Cert) && self.client_tls_ca_file.is_none() {
             return Err(self
                 .rule_error(reader, Auth::Cert, "\"cert\" needs to know which authorities may sign".into())
-                .hint("set tls_cert, tls_key and tls_client_ca"));
+                .hint("set client_tls_cert_file, client_tls_key_file and client_tls_ca_file"));
         }
         Ok(())
     }
@@ -82,7 +84,7 @@ impl Settings {
                     "force_user",
                     format!("with pass-through PostgreSQL decides by the client's own user, not \"{role}\""),
                 )
-                .hint("set auth to another method: scram-sha-256 with secrets, peer, cert or trust"));
+                .hint("set auth_type to another method: scram-sha-256 with secrets, peer, cert or trust"));
         }
         if method == Auth::Peer && self.peer.is_empty() {
             return Err(self
@@ -114,6 +116,6 @@ impl Settings {
 
     fn rule_error(&self, reader: &Reader<'_>, method: Auth, message: String) -> ConfigError {
         debug_assert!(self.rules.iter().any(|rule| rule.method == method), "it is about one of them");
-        reader.error(if reader.written.get("rule").is_some() { "rule" } else { "auth" }, message)
+        reader.error(if reader.written.get("rule").is_some() { "rule" } else { "auth_type" }, message)
     }
 }

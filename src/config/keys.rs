@@ -97,69 +97,69 @@ const fn secret(name: &'static str, doc: &'static str) -> Key {
 pub const KEYS: [Key; 74] = [
     secret(
         "upstream",
-        "Where PostgreSQL is: postgres://[user[:password]@]host[:port][/database][?sslmode=…&connect_timeout=…].",
+        "The PostgreSQL server: postgres://[user[:password]@]host[:port][/database][?sslmode=…&connect_timeout=…].",
     ),
-    optional(
-        "dbname",
-        "The database to connect to, for a [databases.NAME] table; default: the one that the client names.",
-    ),
+    optional("dbname", "Database to connect to, for a [databases.NAME] table; default: the one that the client names."),
     optional(
         "force_user",
-        "The role to connect as, whoever the client is; its password comes from the URL or upstream_password and its kin.",
+        "Role to connect as, whatever the client's; its password comes from the URL, upstream_password or their kin.",
     ),
     adjustable(
         "dns_max_ttl",
         "\"15s\"",
-        "How often the upstream's name is looked up again, to leave addresses that it no longer stands for.",
+        "Interval at which the upstream's name is looked up again; connections to addresses that are no longer in DNS are replaced.",
     ),
-    secret("upstream_password", "The upstream's password for clients that bring none of their own, if not in the URL."),
-    optional("upstream_password_file", "A file with that password, read whenever a connection is opened."),
+    secret("upstream_password", "Password for clients that bring none of their own, if it is not in the URL."),
+    optional("upstream_password_file", "File with that password; read whenever a connection is opened."),
     optional(
         "password_command",
-        "A program (and its arguments, as a list) that prints that password; PGHOST, PGPORT, PGUSER and PGDATABASE say for what.",
+        "Program (and its arguments, as a list) that prints that password; it finds PGHOST, PGPORT, PGUSER and PGDATABASE in its environment.",
     ),
-    key("password_ttl", "\"600s\"", "How long what password_command printed is used before it is run again."),
-    optional(
-        "passfile",
-        "A file of passwords in .pgpass's form [env: PGPASSFILE]; default: ~/.pgpass, if it is there.",
-    ),
+    key("password_ttl", "\"600s\"", "Time for which the output of password_command is used before it runs again."),
+    optional("passfile", "Password file in the format of .pgpass [env: PGPASSFILE]; default: ~/.pgpass, if it exists."),
     optional(
         "sslmode",
-        "\"disable\", \"allow\", \"prefer\", \"require\", \"verify-ca\" or \"verify-full\"; default: \"prefer\", or \"verify-full\" when sslrootcert is given.",
+        "TLS towards PostgreSQL: \"disable\", \"allow\", \"prefer\", \"require\", \"verify-ca\" or \"verify-full\"; default: \"prefer\", or \"verify-full\" when sslrootcert is given.",
     ),
     optional(
         "sslnegotiation",
-        "\"postgres\", or \"direct\": TLS from the first byte, one round trip less (PostgreSQL 17+).",
+        "\"postgres\", or \"direct\": TLS from the first byte, one round trip less (PostgreSQL 17 and later).",
     ),
-    optional("sslrootcert", "The authorities that may sign the upstream's certificate: a PEM file, or \"system\"."),
-    optional("sslcert", "The certificate to show to the upstream (PEM)."),
-    optional("sslkey", "Its private key (PEM, no passphrase, mode 0600)."),
-    optional("sslcrl", "Certificates that are revoked (PEM)."),
-    optional("ssl_min_protocol_version", "\"TLSv1.2\" (default) or \"TLSv1.3\"."),
-    optional("ssl_max_protocol_version", "\"TLSv1.2\" or \"TLSv1.3\" (default)."),
-    optional("sslsni", "0 keeps the upstream's name out of the handshake; default: 1."),
+    optional("sslrootcert", "Authorities that may sign the server's certificate: a PEM file, or \"system\"."),
+    optional("sslcert", "Certificate to present to the server (PEM)."),
+    optional("sslkey", "Private key of sslcert (PEM, no passphrase, mode 0600)."),
+    optional("sslcrl", "Revoked certificates (PEM)."),
+    optional(
+        "ssl_min_protocol_version",
+        "Oldest TLS version towards PostgreSQL: \"TLSv1.2\" (default) or \"TLSv1.3\".",
+    ),
+    optional(
+        "ssl_max_protocol_version",
+        "Newest TLS version towards PostgreSQL: \"TLSv1.2\" or \"TLSv1.3\" (default).",
+    ),
+    optional("sslsni", "0 leaves the server's name out of the handshake; default: 1."),
     optional(
         "channel_binding",
-        "Bind SCRAM logins to the encrypted channel: \"disable\", \"prefer\" (default) or \"require\".",
+        "Bind SCRAM logins to the TLS channel: \"disable\", \"prefer\" (default) or \"require\".",
     ),
     optional(
         "require_auth",
-        "The methods by which the upstream may have logins proved, as in libpq: a list of \"password\", \"md5\", \"scram-sha-256\" and \"none\", or of those that it may not use, each with \"!\" in front; default: all.",
+        "Authentication methods that the server may ask for, as in libpq: a list of \"password\", \"md5\", \"scram-sha-256\" and \"none\", or of those that it may not, each with \"!\" in front; default: all.",
     ),
     key(
         "listen",
         "[\"/run/pgferry\"]",
         "Where clients connect: a directory, \"@name\" (abstract socket) or \"host:port\"; any number.",
     ),
-    key("port", "5432", "The port number in socket file names (.s.PGSQL.PORT)."),
-    key("socket_mode", "\"0777\"", "Permissions of the socket file."),
-    optional("socket_group", "Group of the socket file (name or number); default: the process's own."),
+    key("port", "5432", "Port number in the names of socket files (.s.PGSQL.PORT)."),
+    key("unix_socket_mode", "\"0777\"", "Permissions of the socket file."),
+    optional("unix_socket_group", "Group of the socket file (name or number); default: the process's own."),
     key("allow_remote", "false", "Allow TCP listeners on addresses other than loopback."),
-    adjustable("max_clients", "0", "Most clients at a time; 0 = as many as the limit on open files allows."),
+    adjustable("max_client_conn", "0", "Maximum number of clients; 0 = as many as the limit on open files allows."),
     adjustable(
-        "mode",
+        "pool_mode",
         "\"session\"",
-        "How long a client keeps its upstream connection: \"session\" or \"transaction\"; a change holds for new clients.",
+        "How long a client keeps its server connection: for its \"session\" or for a \"transaction\"; a change applies to new clients.",
     ),
     adjustable(
         "pin",
@@ -169,148 +169,152 @@ pub const KEYS: [Key; 74] = [
     adjustable(
         "max_prepared_statements",
         "200",
-        "Prepared statements kept on an upstream connection in transaction mode; those used longest ago give way.",
+        "Prepared statements kept on a server connection in transaction mode; the least recently used ones are closed.",
     ),
     adjustable("max_prepared_bytes", "\"4MB\"", "Bytes of text of those statements."),
     adjustable(
         "pool_size",
         "20",
-        "Upstream connections per (database, user, startup settings) that short connections share; a pool gets more only as reserve_pool_size says.",
+        "Server connections per (database, user, startup settings) that short connections share; a pool gets more only as reserve_pool_size allows.",
     ),
     adjustable(
         "reserve_pool_size",
         "\"auto\"",
-        "Further connections of a pool while those who have the others keep them; \"auto\" = as many as max_upstream allows, 0 = none.",
+        "Additional connections of a pool while clients keep the others; \"auto\" = as many as max_upstream allows, 0 = none.",
     ),
     adjustable(
         "reserve_pool_timeout",
         "\"50ms\"",
-        "How long no connection of a pool has come free while a client waits, before it gets one of the reserve.",
+        "Time without a connection coming free, while a client waits, after which the reserve is used.",
     ),
-    adjustable("min_idle", "0", "Upstream connections kept open per known pool even when idle."),
+    adjustable(
+        "min_pool_size",
+        "0",
+        "Server connections that a pool keeps open once a client has come, those in use included.",
+    ),
     adjustable(
         "max_upstream",
         "\"auto\"",
-        "Most upstream connections over all pools; \"auto\" = as many as the server has (max_connections), which is asked.",
+        "Maximum number of server connections, over all pools; \"auto\" = as many as the server has (max_connections), which is asked.",
     ),
-    adjustable("max_dialling", "4", "Most upstream connections being opened at a time, per pool."),
-    adjustable("idle_timeout", "\"600s\"", "Close an upstream connection that was idle this long; 0 = never."),
+    adjustable("max_connecting", "4", "Maximum number of server connections being opened at a time, per pool."),
+    adjustable("server_idle_timeout", "\"600s\"", "Idle time after which a server connection is closed; 0 = never."),
     adjustable(
-        "lifetime",
+        "server_lifetime",
         "\"3600s\"",
-        "Replace an upstream connection of this age (±10 %) when it is idle; 0 = never.",
+        "Age (±10 %) at which a server connection is replaced when it is idle; 0 = never.",
     ),
-    adjustable("wait_timeout", "\"10s\"", "Longest wait of a client for an upstream connection."),
+    adjustable("query_wait_timeout", "\"10s\"", "Maximum time that a client waits for a server connection."),
     adjustable(
-        "connect_timeout",
+        "server_connect_timeout",
         "\"5s\"",
-        "Longest time to open an upstream connection: name look-up, TCP and login.",
+        "Maximum time to open a server connection: name look-up, TCP, TLS and login.",
     ),
-    adjustable("login_timeout", "\"10s\"", "Longest time for a client to log in."),
+    adjustable("client_login_timeout", "\"10s\"", "Maximum time for a client to log in."),
     adjustable(
         "cleanup_timeout",
         "\"5s\"",
-        "Longest time to cancel, roll back and reset what a client left behind; then the connection is closed.",
+        "Maximum time to cancel, roll back and reset what a client left behind; then the connection is closed.",
     ),
     adjustable(
-        "keepalive",
+        "tcp_keepidle",
         "\"60s\"",
-        "Idle time after which TCP probes the upstream and clients; 0 = the system's default.",
+        "Idle time after which TCP probes servers and clients; 0 = the system's default.",
     ),
     adjustable(
         "tcp_user_timeout",
         "\"0\"",
-        "How long sent data may stay unacknowledged, or a full server unwilling to read, before it counts as dead; 0 = the system's default.",
+        "Time that sent data may stay unacknowledged, or a full server unwilling to read, before the connection counts as dead; 0 = the system's default.",
     ),
     adjustable(
         "reset",
         "\"always\"",
-        "Reset a used session before anybody else gets it: \"always\", \"smart\" (only where session state was seen) or \"never\".",
+        "When a used session is reset before another client gets it: \"always\", \"on_change\" (only where session state was seen) or \"never\".",
     ),
     key(
-        "auth",
+        "auth_type",
         "\"pass-through\"",
-        "How clients log in where no [[rule]] is written: \"pass-through\" (the upstream decides), \"scram-sha-256\", \"md5\", \"password\", \"peer\", \"cert\", \"trust\" or \"reject\".",
+        "How clients log in where there is no [[rule]]: \"pass-through\" (PostgreSQL decides), \"scram-sha-256\", \"md5\", \"password\", \"peer\", \"cert\", \"trust\" or \"reject\".",
     ),
     key(
         "auth_recheck",
         "\"60s\"",
-        "How long it is taken for granted that PostgreSQL still lets a role in: a login after that has it tried again, in the background up to twice as long; 0 = every login.",
+        "Time for which PostgreSQL is trusted to still let a role in; a later login has that checked again, in the background up to twice as long; 0 = every login.",
     ),
     optional(
         "rule",
-        "[[rule]] tables: transport, database, user, address, uid, gid and the method for clients that fit; the first that fits decides, and who fits none is refused.",
+        "[[rule]] tables: transport, database, user, address, uid, gid and the method for clients that fit; the first that fits decides, and a client that fits none is refused.",
     ),
-    optional("peer", "For the method \"peer\": [[peer]] tables, each with uid, gid or user and the roles they may be."),
+    optional(
+        "peer",
+        "For the method \"peer\": [[peer]] tables, each with uid, gid or user, and the roles that it may be.",
+    ),
     Key {
         secret: true,
         ..optional(
             "users",
-            "A [users] table of secrets for the methods that need them: a password, md5… or SCRAM-SHA-256$…; or [users.NAME] tables with password, pool_size, max_clients, max_upstream.",
+            "A [users] table of secrets for the methods that need them: a password, md5… or SCRAM-SHA-256$…; or [users.NAME] tables with password, pool_size, max_user_client_connections, max_user_connections.",
         )
     },
     optional(
         "auth_file",
-        "A file of such secrets in the form of PgBouncer's userlist.txt; it is read again when it changes.",
+        "File of such secrets in the format of PgBouncer's userlist.txt; read again when it changes.",
     ),
-    optional("auth_user", "The role that looks up secrets in the upstream with auth_query; unset = nobody does."),
+    optional("auth_user", "Role that looks up secrets in the database with auth_query; unset = none are looked up."),
     key(
         "auth_query",
         "\"SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END FROM pg_catalog.pg_authid WHERE rolname OPERATOR(pg_catalog.=) $1 AND rolcanlogin\"",
-        "The query that gives the user's name and secret, for the name $1; no secret = no login.",
+        "Query that gives the name and the secret of the user $1; no secret = no login.",
     ),
-    optional("auth_dbname", "The database that auth_query runs in; default: the one that the client wants."),
-    key("auth_query_ttl", "\"60s\"", "How long what auth_query gave is used before it is asked again."),
-    key(
-        "scram_iterations",
-        "4096",
-        "Rounds of hashing for SCRAM logins with secrets that are stored as plain passwords.",
-    ),
+    optional("auth_dbname", "Database in which auth_query runs; default: the one that the client wants."),
+    key("auth_query_ttl", "\"60s\"", "Time for which a result of auth_query is used."),
+    key("scram_iterations", "4096", "Iterations for SCRAM logins with secrets that are stored as plain passwords."),
     optional(
-        "tls_cert",
-        "The certificate to show to clients on TCP (PEM, with its chain); TLS is offered where it is set.",
+        "client_tls_cert_file",
+        "Certificate to present to clients on TCP (PEM, with its chain); TLS is offered where it is set.",
     ),
-    optional("tls_key", "Its private key (PEM, no passphrase, mode 0600)."),
-    optional("tls_client_ca", "The authorities that may sign clients' certificates (PEM), for the method \"cert\"."),
+    optional("client_tls_key_file", "Private key of client_tls_cert_file (PEM, no passphrase, mode 0600)."),
+    optional("client_tls_ca_file", "Authorities that may sign clients' certificates (PEM), for the method \"cert\"."),
     key(
-        "tls_min_protocol_version",
+        "client_tls_min_protocol_version",
         "\"TLSv1.2\"",
-        "\"TLSv1.2\" or \"TLSv1.3\": the oldest version that clients may use.",
+        "Oldest TLS version for clients: \"TLSv1.2\" or \"TLSv1.3\".",
     ),
-    adjustable("drain_timeout", "\"25s\"", "On SIGTERM, how long transactions may take to end."),
-    fixed("log_format", "\"text\"", "\"text\" or \"json\"."),
+    adjustable("drain_timeout", "\"25s\"", "Time that transactions have to end after SIGTERM."),
+    fixed("log_format", "\"text\"", "Format of the log: \"text\" or \"json\"."),
     adjustable("log_level", "\"info\"", "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"."),
     adjustable("log_connections", "false", "Log each client's login and end."),
     adjustable(
-        "log_stats",
+        "log_stats_interval",
         "\"60s\"",
-        "How often a line of vital figures is logged, where anything happened; 0 = never.",
+        "Interval of the log's line of statistics, if anything happened; 0 = never.",
     ),
-    optional(
-        "admin_listen",
-        "Where figures and health are asked for over HTTP: host:port, or the path of a socket file.",
-    ),
+    optional("admin_listen", "Where metrics and health are served over HTTP: host:port, or the path of a socket file."),
     optional(
         "admin_hosts",
-        "Names that requests to admin_listen may be addressed to (Host), besides addresses, localhost and this machine's own name.",
+        "Names that requests to admin_listen may have as their Host, besides addresses, localhost and this machine's own name.",
     ),
     optional(
         "admin_users",
-        "Roles that may do everything at the console (database \"pgferry\"), once they have logged in.",
+        "Roles that may use every command of the console (database \"pgferry\"), once they have logged in.",
     ),
-    optional("stats_users", "Roles that may look at what the console shows."),
+    optional("stats_users", "Roles that may use the console's SHOW."),
     key(
         "admin_peer",
         "true",
-        "Whether root and pgferry's own user may do everything at the console without a password, over a unix socket and in pgferry's own container (PID and user namespace).",
+        "Whether root and pgferry's own user may use every command of the console without a password, over a unix socket and in pgferry's own container (PID and user namespace).",
     ),
     key("quit_endpoint", "false", "Whether POST /quitquitquit at admin_listen ends the process as SIGTERM does."),
     fixed("workers", "1", "Threads that serve clients."),
     optional(
         "databases",
-        "[databases.NAME] tables for the clients of one database: upstream, dbname, force_user, mode, pin, reset, pool_size and other limits; \"*\" stands for all that have no table.",
+        "[databases.NAME] tables for the clients of one database: upstream, dbname, force_user, pool_mode, pin, reset, pool_size and other limits; \"*\" stands for every database without a table.",
     ),
-    fixed("buffer_size", "\"32kB\"", "Buffer lent to each direction of a connection while data is under way."),
+    fixed(
+        "buffer_size",
+        "\"32kB\"",
+        "Size of the buffer lent to each direction of a connection while data is under way.",
+    ),
 ];
 
 /// The settings that a `[databases.NAME]` table may have.
@@ -322,30 +326,47 @@ pub const PER_DATABASE: [&str; 20] = [
     "sslrootcert",
     "dbname",
     "force_user",
-    "connect_timeout",
-    "mode",
+    "server_connect_timeout",
+    "pool_mode",
     "pin",
     "reset",
     "pool_size",
     "reserve_pool_size",
     "reserve_pool_timeout",
-    "min_idle",
-    "idle_timeout",
-    "wait_timeout",
+    "min_pool_size",
+    "server_idle_timeout",
+    "query_wait_timeout",
     "cleanup_timeout",
     "max_prepared_statements",
     "max_prepared_bytes",
 ];
 
-/// All settings as a page: what `config/REFERENCE.md` holds.
+/// The sections of the reference: the first setting of each, and its heading.
+const SECTIONS: [(&str, &str); 10] = [
+    ("upstream", "Server"),
+    ("sslmode", "TLS towards the server"),
+    ("listen", "Listeners"),
+    ("max_client_conn", "Clients and pools"),
+    ("server_idle_timeout", "Timeouts and the reset"),
+    ("auth_type", "Authentication"),
+    ("client_tls_cert_file", "TLS towards clients"),
+    ("drain_timeout", "Shutdown and log"),
+    ("admin_listen", "Administration"),
+    ("workers", "Process and databases"),
+];
+
+/// All settings as a page: the content of `config/REFERENCE.md`.
 #[must_use]
 pub fn reference() -> String {
     let mut page = String::from(
-        "# Settings\n\nMade from the source (`pgferry settings`); a test holds it against that. A flag beats the environment \
+        "# Settings\n\nGenerated from the source (`pgferry settings`); a test compares the two. A flag beats the environment \
          (`PGFERRY_` and the name in capitals), which beats the file; `SET` at the console beats all of them until the \
-         next reload.\n\n| key | default | changed by | in `[databases.NAME]` | |\n|---|---|---|---|---|\n",
+         next reload. [docs/configuration.md](../docs/configuration.md) explains how they work together.\n",
     );
     for key in &KEYS {
+        if let Some((_, heading)) = SECTIONS.iter().find(|(first, _)| *first == key.name) {
+            page.push_str(&["\n## ", heading, "\n\n", HEAD].concat());
+        }
         let default = key.default.map_or_else(String::new, |default| format!("`{default}`"));
         let change = match key.change {
             Change::Restart => "restart",
@@ -359,15 +380,22 @@ pub fn reference() -> String {
     page
 }
 
+/// The head of each table.
+const HEAD: &str = "| setting | default | changed by | in `[databases.NAME]` | meaning |\n|---|---|---|---|---|\n";
+
 /// The setting called `name`.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
-/// The known name nearest to `name`, if one is near.
+/// The name among `known` that `name` stands for: the present one of a setting that was renamed, that of PgBouncer's setting
+/// of the name, or one that is spelled nearly alike.
 #[must_use]
-pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    if let Some(renamed) = super::renamed::present(name, known.clone()) {
+        return Some(renamed);
+    }
     let scored = known.into_iter().map(|known| (strsim::damerau_levenshtein(name, known), known));
     let (distance, best) = scored.min_by_key(|(distance, _)| *distance)?;
     (distance <= 2.max(name.len() / 3)).then_some(best)

@@ -16,6 +16,7 @@ pub mod encryption;
 pub mod keys;
 mod reader;
 mod reload;
+mod renamed;
 pub mod require_auth;
 pub mod rule;
 pub mod settings;

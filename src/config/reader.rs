@@ -175,7 +175,7 @@ pub(super) fn optional_duration(text: &str) -> Result<Option<Duration>, String> 
     value::duration(text).map(|duration| (!duration.is_zero()).then_some(duration))
 }
 
-pub(super) fn socket_mode(text: &str) -> Result<u32, String> {
+pub(super) fn unix_socket_mode(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
         Ok(mode @ 0..=0o777) => Ok(mode),
         _ => Err(format!("\"{text}\" is not an octal mode such as \"0770\"")),

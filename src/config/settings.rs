@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::encryption;
 use super::keys::{KEYS, Key, PER_DATABASE};
-use super::reader::{Reader, number, number_or_auto, optional_duration, positive_duration, socket_mode, truth};
+use super::reader::{Reader, number, number_or_auto, optional_duration, positive_duration, truth, unix_socket_mode};
 use super::rule::{Caller, Rule};
 use super::source::{ConfigError, Place, Value, Written};
 use super::url::Upstream;
@@ -33,11 +33,11 @@ pub struct Settings {
     pub passfile: Option<PathBuf>,
     pub listen: Vec<Listen>,
     pub port: u16,
-    pub socket_mode: u32,
-    pub socket_group: Option<String>,
+    pub unix_socket_mode: u32,
+    pub unix_socket_group: Option<String>,
     pub allow_remote: bool,
-    pub max_clients: usize,
-    pub mode: Mode,
+    pub max_client_conn: usize,
+    pub pool_mode: Mode,
     pub pin: Pin,
     pub max_prepared_statements: usize,
     pub max_prepared_bytes: usize,
@@ -45,20 +45,20 @@ pub struct Settings {
     /// `None` for as many as [`Settings::max_upstream`] allows.
     pub reserve_pool_size: Option<usize>,
     pub reserve_pool_timeout: Duration,
-    pub min_idle: usize,
+    pub min_pool_size: usize,
     /// `None` for as many as the server has.
     pub max_upstream: Option<usize>,
-    pub max_dialling: usize,
-    pub idle_timeout: Option<Duration>,
-    pub lifetime: Option<Duration>,
-    pub wait_timeout: Duration,
-    pub connect_timeout: Duration,
-    pub login_timeout: Duration,
+    pub max_connecting: usize,
+    pub server_idle_timeout: Option<Duration>,
+    pub server_lifetime: Option<Duration>,
+    pub query_wait_timeout: Duration,
+    pub server_connect_timeout: Duration,
+    pub client_login_timeout: Duration,
     pub cleanup_timeout: Duration,
-    pub keepalive: Option<Duration>,
+    pub tcp_keepidle: Option<Duration>,
     pub tcp_user_timeout: Option<Duration>,
     pub reset: Reset,
-    /// Who may come in how: the `[[rule]]` tables, or one that is `auth`.
+    /// Who may come in how: the `[[rule]]` tables, or one that is `auth_type`.
     pub rules: Vec<Rule>,
     pub auth_recheck: Duration,
     pub peer: Vec<PeerRule>,
@@ -71,15 +71,15 @@ pub struct Settings {
     pub auth_dbname: Option<String>,
     pub auth_query_ttl: Duration,
     pub scram_iterations: u32,
-    pub tls_cert: Option<PathBuf>,
-    pub tls_key: Option<PathBuf>,
-    pub tls_client_ca: Option<PathBuf>,
-    pub tls_min_protocol_version: Version,
+    pub client_tls_cert_file: Option<PathBuf>,
+    pub client_tls_key_file: Option<PathBuf>,
+    pub client_tls_ca_file: Option<PathBuf>,
+    pub client_tls_min_protocol_version: Version,
     pub drain_timeout: Duration,
     pub log_format: LogFormat,
     pub log_level: String,
     pub log_connections: bool,
-    pub log_stats: Option<Duration>,
+    pub log_stats_interval: Option<Duration>,
     pub admin_listen: Option<AdminListen>,
     pub admin_hosts: Vec<String>,
     pub admin_users: Vec<String>,
@@ -114,9 +114,9 @@ impl Settings {
     pub fn resolve(written: &Written) -> Result<Self, ConfigError> {
         let reader = Reader { written };
         let upstream = reader.upstream()?;
-        let connect_timeout = match (written.get("connect_timeout"), upstream.connect_timeout) {
+        let server_connect_timeout = match (written.get("server_connect_timeout"), upstream.connect_timeout) {
             (None, Some(from_url)) => from_url,
-            _ => reader.read("connect_timeout", positive_duration)?,
+            _ => reader.read("server_connect_timeout", positive_duration)?,
         };
         let settings = Self {
             upstream_password_file: reader.path("upstream_password_file"),
@@ -134,32 +134,32 @@ impl Settings {
                 Ok(port @ 1..) => Ok(port),
                 _ => Err(format!("\"{text}\" is not a port number")),
             })?,
-            socket_mode: reader.read("socket_mode", socket_mode)?,
-            socket_group: reader.text("socket_group"),
+            unix_socket_mode: reader.read("unix_socket_mode", unix_socket_mode)?,
+            unix_socket_group: reader.text("unix_socket_group"),
             allow_remote: reader.read("allow_remote", truth)?,
-            max_clients: reader.read("max_clients", |text| number(text, 0, 1_000_000))?,
-            mode: reader.read("mode", Mode::parse)?,
+            max_client_conn: reader.read("max_client_conn", |text| number(text, 0, 1_000_000))?,
+            pool_mode: reader.read("pool_mode", Mode::parse)?,
             pin: reader.read("pin", Pin::parse)?,
             max_prepared_statements: reader.read("max_prepared_statements", |text| number(text, 1, 10_000))?,
             max_prepared_bytes: reader.read("max_prepared_bytes", value::size)?,
             pool_size: reader.read("pool_size", |text| number(text, 1, 10_000))?,
             reserve_pool_size: reader.read("reserve_pool_size", |text| number_or_auto(text, 0, 10_000))?,
             reserve_pool_timeout: reader.read("reserve_pool_timeout", positive_duration)?,
-            min_idle: reader.read("min_idle", |text| number(text, 0, 10_000))?,
+            min_pool_size: reader.read("min_pool_size", |text| number(text, 0, 10_000))?,
             max_upstream: reader.read("max_upstream", |text| number_or_auto(text, 1, 10_000))?,
-            max_dialling: reader.read("max_dialling", |text| number(text, 1, 1_000))?,
-            idle_timeout: reader.read("idle_timeout", optional_duration)?,
-            lifetime: reader.read("lifetime", optional_duration)?,
-            wait_timeout: reader.read("wait_timeout", positive_duration)?,
-            connect_timeout,
-            login_timeout: reader.read("login_timeout", positive_duration)?,
+            max_connecting: reader.read("max_connecting", |text| number(text, 1, 1_000))?,
+            server_idle_timeout: reader.read("server_idle_timeout", optional_duration)?,
+            server_lifetime: reader.read("server_lifetime", optional_duration)?,
+            query_wait_timeout: reader.read("query_wait_timeout", positive_duration)?,
+            server_connect_timeout,
+            client_login_timeout: reader.read("client_login_timeout", positive_duration)?,
             cleanup_timeout: reader.read("cleanup_timeout", positive_duration)?,
-            keepalive: reader.read("keepalive", optional_duration)?,
+            tcp_keepidle: reader.read("tcp_keepidle", optional_duration)?,
             tcp_user_timeout: reader.read("tcp_user_timeout", optional_duration)?,
             reset: reader.read("reset", Reset::parse)?,
             rules: match written.get("rule") {
                 Some((_, Value::Rules(rules))) if !rules.is_empty() => rules.clone(),
-                _ => vec![Rule::for_all(reader.read("auth", Auth::parse)?)],
+                _ => vec![Rule::for_all(reader.read("auth_type", Auth::parse)?)],
             },
             users: match written.get("users") {
                 Some((_, Value::Users(users))) => stored(users),
@@ -179,10 +179,10 @@ impl Settings {
                 Ok(rounds @ 1..=MAX_ITERATIONS) => Ok(rounds),
                 _ => Err(format!("\"{text}\" is not a number from 1 to {MAX_ITERATIONS}")),
             })?,
-            tls_cert: reader.path("tls_cert"),
-            tls_key: reader.path("tls_key"),
-            tls_client_ca: reader.path("tls_client_ca"),
-            tls_min_protocol_version: reader.read("tls_min_protocol_version", encryption::version)?,
+            client_tls_cert_file: reader.path("client_tls_cert_file"),
+            client_tls_key_file: reader.path("client_tls_key_file"),
+            client_tls_ca_file: reader.path("client_tls_ca_file"),
+            client_tls_min_protocol_version: reader.read("client_tls_min_protocol_version", encryption::version)?,
             peer: match written.get("peer") {
                 Some((_, Value::Peers(rules))) => rules.clone(),
                 _ => Vec::new(),
@@ -194,7 +194,7 @@ impl Settings {
                 _ => Err(format!("\"{text}\" is not one of error, warn, info, debug, trace")),
             })?,
             log_connections: reader.read("log_connections", truth)?,
-            log_stats: reader.read("log_stats", optional_duration)?,
+            log_stats_interval: reader.read("log_stats_interval", optional_duration)?,
             admin_listen: reader.read_optional("admin_listen", AdminListen::parse)?,
             admin_hosts: reader.names("admin_hosts"),
             admin_users: reader.names("admin_users"),
@@ -293,8 +293,8 @@ impl Settings {
         for (user, limits) in &self.limits {
             let shown = [
                 ("pool_size", limits.pool_size),
-                ("max_clients", limits.max_clients),
-                ("max_upstream", limits.max_upstream),
+                ("max_user_client_connections", limits.max_user_client_connections),
+                ("max_user_connections", limits.max_user_connections),
             ];
             let shown = shown.iter().filter_map(|(name, limit)| Some(format!("{name} = {}", (*limit)?)));
             let _ =
@@ -325,7 +325,7 @@ impl Settings {
             .filter(|place| **place != Place::Default)
     }
 
-    /// Whether rules were written, and not only `auth`.
+    /// Whether rules were written, and not only `auth_type`.
     #[must_use]
     pub fn has_rules(&self) -> bool {
         self.place("rule").is_some()
@@ -383,7 +383,7 @@ mod tests {
     fn an_upstream_is_enough() {
         let settings = resolve("upstream = \"postgres://db\"").expect("good");
         assert_eq!(settings.pool_size, 20);
-        assert_eq!(settings.wait_timeout, Duration::from_secs(10));
+        assert_eq!(settings.query_wait_timeout, Duration::from_secs(10));
         assert_eq!(settings.listen, [Listen::Dir("/run/pgferry".into())]);
         let error = Settings::resolve(&Written::default()).expect_err("nothing to front");
         assert!(error.to_string().contains("--upstream"), "{error}");
@@ -393,22 +393,22 @@ mod tests {
     fn mistakes_name_their_place() {
         for (line, part) in [
             ("pool_size = 0", "f.toml:2: pool_size: \"0\" is not a number from 1"),
-            ("mode = \"statement\"", "session, transaction"),
-            ("idle_timeout = \"soon\"", "f.toml:2: idle_timeout"),
+            ("pool_mode = \"statement\"", "session, transaction"),
+            ("server_idle_timeout = \"soon\"", "f.toml:2: server_idle_timeout"),
             ("listen = [\"0.0.0.0:5432\"]", "allow_remote"),
             ("listen = []", "no address"),
-            ("auth = \"trust\"", "needs an upstream credential"),
-            ("auth = \"peer\"", "lets nobody in"),
-            ("socket_mode = \"999\"", "octal"),
+            ("auth_type = \"trust\"", "needs an upstream credential"),
+            ("auth_type = \"peer\"", "lets nobody in"),
+            ("unix_socket_mode = \"999\"", "octal"),
             ("buffer_size = 1", "from 4kB"),
             ("allow_remote = \"maybe\"", "neither true nor false"),
         ] {
             let error = resolve(&format!("upstream = \"postgres://db\"\n{line}")).expect_err(line).to_string();
             assert!(error.contains(part), "{line}: {error}");
         }
-        let error =
-            resolve("upstream = \"postgres://u@db\"\nauth = \"trust\"\nlisten = \"127.0.0.1:1\"").expect_err("tcp");
-        assert!(error.to_string().contains("f.toml:2: auth"), "{error}");
+        let error = resolve("upstream = \"postgres://u@db\"\nauth_type = \"trust\"\nlisten = \"127.0.0.1:1\"")
+            .expect_err("tcp");
+        assert!(error.to_string().contains("f.toml:2: auth_type"), "{error}");
     }
 
     #[test]
@@ -429,17 +429,16 @@ mod tests {
 
     #[test]
     fn databases_have_settings_of_their_own() {
-        let text =
-            "upstream = \"postgres://db\"\npool_size = 7\n[databases.shop]\nmode = \"transaction\"\npin = \"refuse\"";
+        let text = "upstream = \"postgres://db\"\npool_size = 7\n[databases.shop]\npool_mode = \"transaction\"\npin = \"refuse\"";
         let settings = Arc::new(resolve(text).expect("good"));
         let (shop, other) = (settings.of(b"shop"), settings.of(b"other"));
-        assert_eq!((shop.mode, shop.pin, shop.pool_size), (Mode::Transaction, Pin::Refuse, 7));
-        assert_eq!((other.mode, other.pin, other.pool_size), (Mode::Session, Pin::Auto, 7));
+        assert_eq!((shop.pool_mode, shop.pin, shop.pool_size), (Mode::Transaction, Pin::Refuse, 7));
+        assert_eq!((other.pool_mode, other.pin, other.pool_size), (Mode::Session, Pin::Auto, 7));
         let again = resolve(&settings.show()).expect("shown settings are a configuration");
         assert_eq!(settings.changed(&again), (vec![], vec![]));
         let changed = resolve(&text.replace("refuse", "auto")).expect("good");
         assert_eq!(settings.changed(&changed), (vec!["databases"], vec![]));
-        let elsewhere = text.replace("mode = \"transaction\"", "upstream = \"postgres://me:one@other/x\"");
+        let elsewhere = text.replace("pool_mode = \"transaction\"", "upstream = \"postgres://me:one@other/x\"");
         let settings = resolve(&elsewhere).expect("good");
         assert!(
             settings.show().contains("\nupstream = \"postgres://me:(hidden)@other:5432/x\""),

@@ -299,7 +299,7 @@ impl Written {
     }
 }
 
-pub(super) fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> ConfigError {
+pub(super) fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> ConfigError {
     let error = ConfigError::new("there is no such key");
     match keys::nearest(name, known) {
         Some(near) => error.hint(format!("did you mean \"{near}\"?")),
@@ -337,10 +337,10 @@ mod tests {
         let mut written = Written::default();
         written.flag("pool_size", "--pool-size", Value::One("3".into()));
         written.env([("PGFERRY_POOL_SIZE".into(), "2".into()), ("PGFERRY_PORT".into(), "7".into())]).expect("good");
-        written.file_text("f", "pool_size = 1\nport = 1\nmode = \"transaction\"").expect("good");
+        written.file_text("f", "pool_size = 1\nport = 1\npool_mode = \"transaction\"").expect("good");
         assert_eq!(written.get("pool_size").expect("set").1, Value::One("3".into()));
         assert_eq!(written.get("port").expect("set").1, Value::One("7".into()));
-        assert_eq!(written.get("mode").expect("set").0, Place::File { path: "f".into(), line: 3 });
+        assert_eq!(written.get("pool_mode").expect("set").0, Place::File { path: "f".into(), line: 3 });
     }
 
     #[test]
@@ -350,6 +350,11 @@ mod tests {
             say("port = 5432\npool_sise = 3\n"),
             "/etc/pgferry.toml:2: pool_sise: there is no such key\n  hint: did you mean \"pool_size\"?"
         );
+        assert_eq!(
+            say("max_dialling = 4"),
+            "/etc/pgferry.toml:1: max_dialling: there is no such key\n  hint: did you mean \"max_connecting\"?"
+        );
+        assert!(say("[users.a]\nmax_clients = 4").contains("\"max_user_client_connections\""), "the user's own");
         assert!(say("\nport = \n").starts_with("/etc/pgferry.toml:2: "), "{}", say("\nport = \n"));
         assert!(say("[port]\nx = 1").contains("/etc/pgferry.toml:1: port: a table"), "{}", say("[port]\nx = 1"));
         assert!(say("[[peer]]\nuid = 1\nrole = \"x\"").contains("3: peer.role"), "line of the field");

@@ -61,7 +61,7 @@ pub struct Upstream {
     pub target: Target,
     /// Whether they are tried in random order (`load_balance_hosts`).
     pub balance: bool,
-    /// The role for `auth = "trust"` and `"peer"`.
+    /// The role for `auth_type = "trust"` and `"peer"`.
     pub user: Option<String>,
     /// That role's password.
     pub password: Option<Password>,
@@ -134,6 +134,15 @@ impl Upstream {
     ///
     /// # Errors
     /// Says which part is wrong; a password never appears in the message.
+    ///
+    /// ```
+    /// use pgferry::config::url::Upstream;
+    ///
+    /// let upstream = Upstream::parse("postgres://app@pg-1,pg-2:5433/shop?connect_timeout=3").expect("good");
+    /// assert_eq!(upstream.places(), "pg-1:5432, pg-2:5433");
+    /// assert_eq!(upstream.database.as_deref(), Some("shop"));
+    /// assert!(Upstream::parse("db.example:5432").is_err());
+    /// ```
     pub fn parse(text: &str) -> Result<Self, String> {
         let fields = match text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://")) {
             Some(rest) => uri(rest)?,

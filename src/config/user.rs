@@ -3,7 +3,7 @@
 use super::reader::number;
 
 /// The fields of a `[users.NAME]` table.
-pub(super) const FIELDS: [&str; 4] = ["password", "pool_size", "max_clients", "max_upstream"];
+pub(super) const FIELDS: [&str; 4] = ["password", "pool_size", "max_user_client_connections", "max_user_connections"];
 
 /// What is written of one user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,9 +20,9 @@ pub struct Limits {
     /// Most upstream connections of each of its pools.
     pub pool_size: Option<usize>,
     /// Most clients at a time.
-    pub max_clients: Option<usize>,
+    pub max_user_client_connections: Option<usize>,
     /// Most upstream connections over all of its pools.
-    pub max_upstream: Option<usize>,
+    pub max_user_connections: Option<usize>,
 }
 
 impl Limits {
@@ -34,8 +34,8 @@ impl Limits {
         let number = Some(number(value, 1, 1_000_000)?);
         match name {
             "pool_size" => self.pool_size = number,
-            "max_clients" => self.max_clients = number,
-            _ => self.max_upstream = number,
+            "max_user_client_connections" => self.max_user_client_connections = number,
+            _ => self.max_user_connections = number,
         }
         Ok(())
     }

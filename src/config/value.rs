@@ -63,7 +63,7 @@ choice! {
         /// Every time.
         Always = "always",
         /// Where session state was seen.
-        Smart = "smart",
+        OnChange = "on_change",
         /// Not at all.
         Never = "never",
     }
@@ -123,6 +123,14 @@ choice! {
 ///
 /// # Errors
 /// Says what was expected.
+///
+/// ```
+/// use pgferry::config::value::duration;
+/// use std::time::Duration;
+///
+/// assert_eq!(duration("5min"), Ok(Duration::from_secs(300)));
+/// assert!(duration("5 parsecs").is_err());
+/// ```
 pub fn duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

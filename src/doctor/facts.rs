@@ -127,7 +127,7 @@ impl Facts {
                 Pool {
                     pool_size: settings.pool_size,
                     max_upstream: settings.max_upstream,
-                    idle_timeout_s: settings.idle_timeout.unwrap_or_default().as_secs(),
+                    idle_timeout_s: settings.server_idle_timeout.unwrap_or_default().as_secs(),
                 }
             }),
             upstreams,

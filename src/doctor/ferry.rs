@@ -102,7 +102,9 @@ fn denied(path: &Path, uid: u32) -> Option<String> {
     }
     match may(path, 2) {
         Ok(true) => None,
-        Ok(false) => Some(format!("uid {uid} may not write to {} (socket_mode, socket_group)", path.display())),
+        Ok(false) => {
+            Some(format!("uid {uid} may not write to {} (unix_socket_mode, unix_socket_group)", path.display()))
+        }
         Err(error) => Some(error),
     }
 }

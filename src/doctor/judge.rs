@@ -215,7 +215,8 @@ fn server(facts: &Facts, upstream: &Upstream) -> Vec<Finding> {
     let ours = i64::try_from(facts.pool.idle_timeout_s).ok().filter(|ours| *ours > 0).unwrap_or(i64::MAX);
     if idle > 0 && idle < ours {
         let why = format!("idle_session_timeout is {idle} s: the server closes idle connections before pgferry does");
-        let advice = format!("set idle_timeout = \"{}s\" in pgferry's configuration (no risk)", (idle * 9 / 10).max(1));
+        let advice =
+            format!("set server_idle_timeout = \"{}s\" in pgferry's configuration (no risk)", (idle * 9 / 10).max(1));
         all.push(finding(Level::Warn, topic.clone(), why).advise(advice));
     }
     if said.connected * 10 >= free * 9 {

@@ -174,7 +174,7 @@ async fn connect(settings: &Settings) -> Result<Dialled, String> {
     let params =
         vec![(b"database".to_vec(), database.into_bytes()), (b"application_name".to_vec(), b"pgferry doctor".to_vec())];
     let login = Login { user: user.into_bytes(), params, secret: Secret::Fixed(None), route };
-    match dial::dial(settings, login, &registry, settings.connect_timeout).await {
+    match dial::dial(settings, login, &registry, settings.server_connect_timeout).await {
         Ok(dialled) => Ok(dialled),
         Err(failed) => {
             let error = failed.error.fault().to_string();

@@ -33,7 +33,7 @@ pub(super) fn write(ini: &Ini, out: &mut Toml) {
         out.comment("\"trust\" needs a user in the URL, or force_user, to log in to PostgreSQL as.");
     }
     if listed.iter().any(|name| name == "*") || listed.is_empty() {
-        out.set("auth", &quoted(method));
+        out.set("auth_type", &quoted(method));
         return;
     }
     // Others than these PgBouncer does not let in to.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::general::{MIN_POOL_SIZE, is_on};
+use super::general::is_on;
 use super::ini::{Ini, words};
 use super::{Toml, Words, number, one_line, quoted};
 
@@ -98,17 +98,17 @@ fn database(name: &str, words: &Words, upstream: &str, lines: &mut Vec<String>) 
             "user" => format!("force_user = {}", quoted(value)),
             "password" => format!("upstream_password = {}", quoted(value)),
             "pool_size" => format!("pool_size = {}", number(value)),
-            "min_pool_size" => format!("min_idle = {} # min_pool_size, {MIN_POOL_SIZE}", number(value)),
-            "pool_mode" if value == "statement" => "mode = \"transaction\" # for statement mode".to_owned(),
-            "pool_mode" => format!("mode = {}", quoted(value)),
-            "query_wait_timeout" if value == "0" => "wait_timeout = \"1d\"".to_owned(),
-            "query_wait_timeout" => format!("wait_timeout = {}", quoted(&format!("{value}s"))),
+            "min_pool_size" => format!("min_pool_size = {}", number(value)),
+            "pool_mode" if value == "statement" => "pool_mode = \"transaction\" # for statement mode".to_owned(),
+            "pool_mode" => format!("pool_mode = {}", quoted(value)),
+            "query_wait_timeout" if value == "0" => "query_wait_timeout = \"1d\"".to_owned(),
+            "query_wait_timeout" => format!("query_wait_timeout = {}", quoted(&format!("{value}s"))),
             "connect_query" => none("no query is run on new connections: ALTER ROLE … SET, or ALTER DATABASE … SET"),
             "client_encoding" | "datestyle" | "timezone" => none("clients say it, or ALTER ROLE … SET"),
             "reserve_pool" | "reserve_pool_size" => format!("reserve_pool_size = {}", number(value)),
             "auth_user" | "auth_query" | "auth_dbname" => none("it holds for all databases here"),
             "max_db_connections" | "max_db_client_connections" => none("pool_size and max_upstream limit connections"),
-            "server_lifetime" => none("lifetime holds for all databases"),
+            "server_lifetime" => none("server_lifetime holds for all databases"),
             _ => none("PgBouncer has no such word"),
         });
     }
@@ -118,8 +118,8 @@ fn user(words: &Words, lines: &mut Vec<String>) {
     for (word, value) in words {
         lines.push(match word.as_str() {
             "pool_size" => format!("pool_size = {}", number(value)),
-            "max_user_connections" if value != "0" => format!("max_upstream = {}", number(value)),
-            "max_user_client_connections" if value != "0" => format!("max_clients = {}", number(value)),
+            "max_user_connections" if value != "0" => format!("max_user_connections = {}", number(value)),
+            "max_user_client_connections" if value != "0" => format!("max_user_client_connections = {}", number(value)),
             "pool_mode" => format!("# pool_mode = {}: modes are per database", one_line(value)),
             _ if is_on(value) || value != "0" => {
                 format!("# {word} = {}: ALTER ROLE … SET in PostgreSQL has timeouts", one_line(value))

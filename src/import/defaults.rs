@@ -16,26 +16,26 @@ enum Unit {
 
 /// PgBouncer 1.25's defaults of settings that have a counterpart: name, default, counterpart.
 const DEFAULTS: [(&str, &str, Unit, &str); 13] = [
-    ("client_login_timeout", "60", Unit::Seconds, "login_timeout"),
+    ("client_login_timeout", "60", Unit::Seconds, "client_login_timeout"),
     ("default_pool_size", "20", Unit::Number, "pool_size"),
     ("dns_max_ttl", "15", Unit::Seconds, "dns_max_ttl"),
     ("log_connections", "1", Unit::Switch, "log_connections"),
-    ("max_client_conn", "100", Unit::Number, "max_clients"),
+    ("max_client_conn", "100", Unit::Number, "max_client_conn"),
     ("max_prepared_statements", "200", Unit::Number, "max_prepared_statements"),
-    ("query_wait_timeout", "120", Unit::Seconds, "wait_timeout"),
+    ("query_wait_timeout", "120", Unit::Seconds, "query_wait_timeout"),
     ("reserve_pool_size", "0", Unit::Number, "reserve_pool_size"),
     ("reserve_pool_timeout", "5", Unit::Seconds, "reserve_pool_timeout"),
     ("scram_iterations", "4096", Unit::Number, "scram_iterations"),
-    ("server_connect_timeout", "15", Unit::Seconds, "connect_timeout"),
-    ("server_idle_timeout", "600", Unit::Seconds, "idle_timeout"),
-    ("server_lifetime", "3600", Unit::Seconds, "lifetime"),
+    ("server_connect_timeout", "15", Unit::Seconds, "server_connect_timeout"),
+    ("server_idle_timeout", "600", Unit::Seconds, "server_idle_timeout"),
+    ("server_lifetime", "3600", Unit::Seconds, "server_lifetime"),
 ];
 
 /// Defaults of settings that have no counterpart, and what pgferry does: name, default, what is done here.
 const FIXED: [(&str, &str, &str); 5] = [
     ("autodb_idle_timeout", "3600", "pools without clients and connections are forgotten after 10 minutes"),
     ("cancel_wait_timeout", "10", "a cancel request takes 5 s at most"),
-    ("query_wait_notify", "5", "a client that waits gets no notice before wait_timeout is over"),
+    ("query_wait_notify", "5", "a client that waits gets no notice before query_wait_timeout is over"),
     (
         "server_login_retry",
         "15",
@@ -44,7 +44,7 @@ const FIXED: [(&str, &str, &str); 5] = [
     (
         "tcp_keepidle",
         "0",
-        "that is the system's default, 2 hours mostly; an idle connection is probed after keepalive = \"60s\"",
+        "that is the system's default, 2 hours mostly; an idle connection is probed after tcp_keepidle = \"60s\"",
     ),
 ];
 

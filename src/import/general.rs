@@ -24,8 +24,6 @@ use Fate::{Elsewhere, Limit, Number, Seconds, Text};
 const LOG: &str = "pgferry logs to standard error; let the service manager or the shell keep it";
 const PEERS: &str = "one pgferry has several threads (workers): no peers are needed for cancel requests";
 const CIPHERS: &str = "TLS 1.2 and 1.3 with modern ciphers only, which can't be chosen";
-/// What differs in the counterpart of `min_pool_size`.
-pub(super) const MIN_POOL_SIZE: &str = "a total there; min_idle counts idle connections only, beside those in use";
 /// The pool size in place of an unlimited one.
 const UNLIMITED: usize = 1000;
 /// The largest `max_upstream`.
@@ -47,7 +45,7 @@ const FATES: [(&str, Fate); 101] = [
     ("autodb_idle_timeout", Fate::None("pools that nobody uses are forgotten after 10 minutes")),
     ("cancel_wait_timeout", Fate::None("a cancel request takes 5 s at most")),
     ("client_idle_timeout", Fate::None("set idle_session_timeout in PostgreSQL (14 and later)")),
-    ("client_login_timeout", Limit("login_timeout")),
+    ("client_login_timeout", Limit("client_login_timeout")),
     ("client_tls13_ciphers", Fate::None(CIPHERS)),
     ("client_tls_ca_file", Elsewhere),
     ("client_tls_cert_file", Elsewhere),
@@ -76,17 +74,17 @@ const FATES: [(&str, Fate); 101] = [
     ("log_stats", Elsewhere),
     ("logfile", Fate::None(LOG)),
     ("login_notify_message", Fate::None("clients see PostgreSQL's messages only")),
-    ("max_client_conn", Number("max_clients")),
+    ("max_client_conn", Number("max_client_conn")),
     (
         "max_db_client_connections",
-        Fate::None("clients can be limited as a whole (max_clients) and per user ([users.NAME])"),
+        Fate::None("clients can be limited as a whole (max_client_conn) and per user ([users.NAME])"),
     ),
     ("max_db_connections", Elsewhere),
     ("max_packet_size", Fate::None("messages stream through; their length is checked as PostgreSQL does")),
     ("max_prepared_statements", Elsewhere),
-    ("max_user_client_connections", Fate::None("say it for each user: max_clients in [users.NAME]")),
+    ("max_user_client_connections", Fate::None("say it for each user: max_user_client_connections in [users.NAME]")),
     ("max_user_connections", Elsewhere),
-    ("min_pool_size", Elsewhere),
+    ("min_pool_size", Number("min_pool_size")),
     ("peer_id", Fate::None(PEERS)),
     ("pidfile", Fate::None("the socket's lock file has the pid; service managers need none")),
     ("pkt_buf", Fate::None(NO_TUNING)),
@@ -94,7 +92,7 @@ const FATES: [(&str, Fate); 101] = [
     ("pool_mode", Elsewhere),
     ("query_timeout", Fate::None("set statement_timeout in PostgreSQL")),
     ("query_wait_notify", Fate::None("who waits in vain is told why; nobody is told before")),
-    ("query_wait_timeout", Limit("wait_timeout")),
+    ("query_wait_timeout", Limit("query_wait_timeout")),
     ("reserve_pool_size", Number("reserve_pool_size")),
     ("reserve_pool_timeout", Limit("reserve_pool_timeout")),
     ("resolv_conf", Fate::None("the system's resolver is used")),
@@ -102,9 +100,9 @@ const FATES: [(&str, Fate); 101] = [
     ("scram_iterations", Number("scram_iterations")),
     ("server_check_delay", Fate::None("a connection is looked at whenever it changes hands")),
     ("server_check_query", Fate::None("what is sent in front of a client's first message proves the connection alive")),
-    ("server_connect_timeout", Limit("connect_timeout")),
+    ("server_connect_timeout", Limit("server_connect_timeout")),
     ("server_fast_close", Fate::None("the console's RECONNECT replaces connections as they come free")),
-    ("server_idle_timeout", Seconds("idle_timeout")),
+    ("server_idle_timeout", Seconds("server_idle_timeout")),
     ("server_lifetime", Elsewhere),
     ("server_login_retry", Fate::None("tried again after 50 ms, then at growing intervals, while clients wait")),
     ("server_reset_query", Elsewhere),
@@ -126,16 +124,16 @@ const FATES: [(&str, Fate); 101] = [
     ("syslog_ident", Fate::None(LOG)),
     ("tcp_defer_accept", Fate::None(NO_TUNING)),
     ("tcp_keepalive", Elsewhere),
-    ("tcp_keepcnt", Fate::None("three probes, at a quarter of the interval that keepalive says")),
-    ("tcp_keepidle", Seconds("keepalive")),
-    ("tcp_keepintvl", Fate::None("a quarter of what keepalive says")),
+    ("tcp_keepcnt", Fate::None("three probes, at a quarter of the interval that tcp_keepidle says")),
+    ("tcp_keepidle", Seconds("tcp_keepidle")),
+    ("tcp_keepintvl", Fate::None("a quarter of what tcp_keepidle says")),
     ("tcp_socket_buffer", Fate::None(NO_TUNING)),
     ("tcp_user_timeout", Elsewhere),
     ("track_extra_parameters", Fate::None("every setting that PostgreSQL reports follows its client")),
     ("transaction_timeout", Fate::None("set transaction_timeout in PostgreSQL (17 and later)")),
     ("unix_socket_dir", Elsewhere),
-    ("unix_socket_group", Text("socket_group")),
-    ("unix_socket_mode", Text("socket_mode")),
+    ("unix_socket_group", Text("unix_socket_group")),
+    ("unix_socket_mode", Text("unix_socket_mode")),
     ("user", Fate::None("start pgferry as the user that it is to be: User= in its unit")),
     ("verbose", Elsewhere),
 ];
@@ -206,33 +204,30 @@ fn particular(ini: &Ini, name: &str, value: &str, out: &mut Toml) {
         }
         "log_connections" => out.set("log_connections", if is_on(value) { "true" } else { "false" }),
         "log_disconnections" => out.comment("log_connections logs both ends of a connection."),
-        "log_stats" if !is_on(value) => out.set("log_stats", "\"0\""),
-        "stats_period" if ini.get("log_stats").is_none_or(is_on) => out.set("log_stats", &quoted(&format!("{value}s"))),
+        "log_stats" if !is_on(value) => out.set("log_stats_interval", "\"0\""),
+        "stats_period" if ini.get("log_stats").is_none_or(is_on) => {
+            out.set("log_stats_interval", &quoted(&format!("{value}s")));
+        }
         "verbose" => out.set("log_level", if is_zero(value) { "\"info\"" } else { "\"debug\"" }),
-        "tcp_keepalive" if !is_on(value) => out.set("keepalive", "\"0\""),
+        "tcp_keepalive" if !is_on(value) => out.set("tcp_keepidle", "\"0\""),
         "tcp_user_timeout" => out.set("tcp_user_timeout", &quoted(&format!("{value}ms"))),
         "server_lifetime" if is_zero(value) => {
             out.without(name, value, "a connection for one client only is what pgferry avoids; it is kept for an hour");
         }
-        "server_lifetime" => out.set("lifetime", &quoted(&format!("{value}s"))),
-        "min_pool_size" if is_zero(value) => out.set("min_idle", "0"),
-        "min_pool_size" => {
-            out.without(name, value, MIN_POOL_SIZE);
-            out.set("min_idle", &number(value));
-        }
+        "server_lifetime" => out.set("server_lifetime", &quoted(&format!("{value}s"))),
         "max_prepared_statements" if is_zero(value) => {
             out.without(name, value, "prepared statements always work in transaction mode");
         }
         "max_prepared_statements" => out.set("max_prepared_statements", &number(value)),
         "pool_mode" => match value {
-            "session" | "transaction" => out.set("mode", &quoted(value)),
+            "session" | "transaction" => out.set("pool_mode", &quoted(value)),
             other => {
                 out.without(name, other, "statement mode forbids transactions; transaction mode comes next to it");
-                out.set("mode", "\"transaction\"");
+                out.set("pool_mode", "\"transaction\"");
             }
         },
         "max_user_connections" if !is_zero(value) => {
-            out.without(name, value, "say it for each user: max_upstream in [users.NAME]");
+            out.without(name, value, "say it for each user: max_user_connections in [users.NAME]");
         }
         "auth_dbname" => out.set("auth_dbname", &quoted(value)),
         _ => {}
@@ -271,7 +266,7 @@ fn reset(ini: &Ini, out: &mut Toml) {
         out.set("reset", "\"never\"");
     } else if !session && !always {
         out.comment("PgBouncer resets nothing in transaction mode; here what was seen to be left is.");
-        out.set("reset", "\"smart\"");
+        out.set("reset", "\"on_change\"");
     } else if !query.trim_end_matches(';').eq_ignore_ascii_case("discard all") {
         out.without("server_reset_query", query, "sessions are reset with DISCARD ALL");
     }
@@ -301,16 +296,18 @@ fn tls(ini: &Ini, out: &mut Toml) {
             );
         }
     }
-    for (name, key) in [("client_tls_cert_file", "tls_cert"), ("client_tls_key_file", "tls_key")] {
+    for (name, key) in
+        [("client_tls_cert_file", "client_tls_cert_file"), ("client_tls_key_file", "client_tls_key_file")]
+    {
         if let Some(file) = get(name) {
             out.set(key, &quoted(file));
         }
     }
     if let Some(file) = get("client_tls_ca_file").filter(|_| get("client_tls_cert_file").is_some()) {
-        out.set("tls_client_ca", &quoted(file));
+        out.set("client_tls_ca_file", &quoted(file));
     }
     if let Some(oldest) = get("client_tls_protocols").and_then(oldest) {
-        out.set("tls_min_protocol_version", &quoted(oldest));
+        out.set("client_tls_min_protocol_version", &quoted(oldest));
     }
 }
 

@@ -9,7 +9,7 @@ use crate::track::params::set_to_local;
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Rollback, UnnamedCause, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
-use crate::track::statement_mentions::mentions;
+use crate::track::session_command;
 use crate::track::statements::{self, Columns, Statement, Text, Unnamed};
 use crate::track::{Params, Reply, Request};
 use crate::wire::{backend, frontend};
@@ -44,9 +44,11 @@ impl Aliases {
         self.former.push((statement, name.into()));
     }
 
-    /// The numbers of the statements that stand in for number `of`.
-    pub(super) fn of(&self, of: u64) -> impl Iterator<Item = u64> {
-        self.variants.iter().filter(move |variant| variant.of == of).map(|variant| variant.statement.id)
+    /// Notes that `statement` stands in for the one with number `of`.
+    pub(super) fn stands_for(&mut self, statement: &Arc<Statement>, of: u64) {
+        if !self.variants.iter().any(|known| known.statement.id == statement.id) {
+            self.variants.push(Variant { of, statement: Arc::clone(statement), for_transaction: false });
+        }
     }
 
     /// The number of what the client means by statement `id` of the server.
@@ -100,8 +102,11 @@ impl Machine<'_> {
             self.variant(io, statement, text, name, reply)
         };
         match told {
-            Some(told) => self.compare_columns(io, here.id, &here.name(), &told).map(|()| here),
-            None => Prepare::Ready(here),
+            // What it runs in its turn may be another one by now.
+            Some(told) if !text.effects.names_statements => {
+                self.compare_columns(io, here.id, &here.name(), &told).map(|()| here)
+            }
+            _ => Prepare::Ready(here),
         }
     }
 
@@ -114,11 +119,12 @@ impl Machine<'_> {
         name: Option<&[u8]>,
         reply: Reply,
     ) -> Arc<Statement> {
-        let own = self.aliases.variants.iter().find(|variant| variant.of == statement.id && variant.for_transaction);
-        if let Some(own) = own.map(|own| Arc::clone(&own.statement))
-            && self.server.prepared.has(&own)
-        {
-            return own;
+        // An earlier one may have been closed to make room.
+        let own = self.aliases.variants.iter().find(|variant| {
+            variant.of == statement.id && variant.for_transaction && self.server.prepared.has(&variant.statement)
+        });
+        if let Some(own) = own {
+            return Arc::clone(&own.statement);
         }
         // Its constants mean what they meant when it was prepared first; but where a search_path has changed since, the
         // server looks at the text anew, under the settings of now.
@@ -176,8 +182,8 @@ impl Machine<'_> {
     }
 
     fn prepare_unnamed(&mut self, io: &mut Buffers<'_>, unnamed: &Unnamed, text: &Text) {
-        let mentioned = mentions(frontend::query(&text.body), &self.client.names, self.client.backslashes());
-        let edits = self.rename_mentioned(io, mentioned, Reply::Assist);
+        let mentioned = self.mentioned_in(text);
+        let edits = self.rename_mentioned(io, &mentioned, Reply::Assist);
         let (body, _) = text.edited(edits);
         let client = self.client.unnamed.clone();
         let change = self.set_unnamed(UnnamedCause::OwnParse, client, UnnamedStatement::Is(unnamed.id));
@@ -222,7 +228,12 @@ impl Machine<'_> {
     fn put_parse(&mut self, io: &mut Buffers<'_>, name: &str, body: &[u8], params: &Params, reply: Reply, note: Note) {
         flush_forwarded(io);
         let now = self.current_params();
-        let others: Vec<_> = statements::other_settings(params, &now).collect();
+        let mut others: Vec<_> = statements::other_settings(params, &now).collect();
+        let controls = |text| session_command::of_sql(text).is_some_and(|command| command.controls_transaction());
+        if !others.is_empty() && controls(frontend::query(body)) {
+            // It means the same under all settings, and a transaction that has failed takes no other statement.
+            others.clear();
+        }
         self.set_meanwhile(io, &others, params, reply);
         self.counts.server_parses += 1;
         frontend::put_parse(io.to_server, name, body);
@@ -231,15 +242,15 @@ impl Machine<'_> {
         self.set_meanwhile(io, &others, &now, reply);
     }
 
-    /// Prepares a text under a name of its own, for the name that the client gives it is taken.
-    pub(super) fn put_checked(&mut self, io: &mut Buffers<'_>, body: &[u8]) -> Arc<Statement> {
-        let checked = self.context.statements.uncached();
-        self.add_prepared(io, &checked);
-        let rollback = Rollback { prepared: Some(checked.id), ..Rollback::default() };
+    /// Prepares a text under a name that no other one has.
+    pub(super) fn put_apart(&mut self, io: &mut Buffers<'_>, body: &[u8], reply: Reply) -> Arc<Statement> {
+        let apart = self.context.statements.uncached();
+        self.add_prepared(io, &apart);
+        let rollback = Rollback { prepared: Some(apart.id), ..Rollback::default() };
         let note = Note::of(rollback);
         let now = self.current_params();
-        self.put_parse(io, &checked.name(), body, &now, Reply::Assist, note);
-        checked
+        self.put_parse(io, &apart.name(), body, &now, reply, note);
+        apart
     }
 
     /// Sets `names` to what they are in `params`, in the middle of whatever the client does: until the transaction ends,

@@ -26,6 +26,7 @@ mod errors;
 pub mod first_request;
 mod from_client;
 mod from_server;
+mod mentioned;
 mod outcome;
 mod own_queries;
 mod portals;

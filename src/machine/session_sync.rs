@@ -11,6 +11,7 @@ use crate::track::pipeline::{Describes, IDLE};
 use crate::track::server_state::Sequences;
 use crate::track::session_command::SessionCommand;
 use crate::track::sql_effects::{self, UnknownSettings};
+use crate::track::statements::number;
 use crate::track::{Pins, SqlEffects};
 
 /// Reported settings that change without the client's doing.
@@ -206,12 +207,10 @@ impl Machine<'_> {
     fn succeeded(&mut self, command: &SessionCommand, tag: &[u8]) {
         match command {
             SessionCommand::Deallocate { name } => {
-                if let Some(id) = self.client.names.get(name).map(|named| named.statement.id) {
+                // What has been freed on the server was prepared for just that.
+                self.give_up_name(name);
+                if let Some(id) = number(name) {
                     self.server.prepared.remove(id);
-                    for alias in self.aliases.of(id) {
-                        self.server.prepared.remove(alias);
-                    }
-                    self.give_up_name(name);
                 }
             }
             SessionCommand::Commit | SessionCommand::Rollback => self.transaction_ended(tag),
@@ -333,8 +332,8 @@ fn would_pin(pins: Pins) -> Fault {
         sqlstate::FEATURE_NOT_SUPPORTED,
         "the statement needs an upstream connection of its own, which this database's clients may not keep",
     )
-    .detail(format!("It leaves state in its session ({pins}), and pgferry runs with mode = \"transaction\", pin = \"refuse\"."))
-    .hint("Leave no state behind (SET LOCAL, pg_advisory_xact_lock, ON COMMIT DROP), or set pin = \"auto\" or mode = \"session\".")
+    .detail(format!("It leaves state in its session ({pins}), and pgferry runs with pool_mode = \"transaction\", pin = \"refuse\"."))
+    .hint("Leave no state behind (SET LOCAL, pg_advisory_xact_lock, ON COMMIT DROP), or set pin = \"auto\" or pool_mode = \"session\".")
 }
 
 /// A sequence's state is asked for, and what the connection has is another client's.
@@ -350,4 +349,4 @@ fn sequence_elsewhere() -> Fault {
 
 /// What helps clients that miss a sequence's state.
 pub(super) const SEQUENCE_HINT: &str =
-    "pgferry runs with mode = \"transaction\": use RETURNING or nextval's own result, or mode = \"session\".";
+    "pgferry runs with pool_mode = \"transaction\": use RETURNING or nextval's own result, or pool_mode = \"session\".";

@@ -18,16 +18,18 @@ use crate::track::session_command::{Commands, SessionCommand};
 use crate::track::sql_effects::{self, UnknownSettings};
 use crate::track::statement_mentions::mentions;
 use crate::track::statements::{self, Named, Statement};
-use crate::track::text_edit::{self, Edit};
+use crate::track::text_edit;
 use crate::track::{Params, Pins, Reply, Request, SqlEffects};
 use crate::wire::{cstr, frame, frontend};
-
-/// Where a text mentions statements, and which.
-type Mentioned = Vec<(std::ops::Range<usize>, Arc<Statement>)>;
 
 impl Machine<'_> {
     /// A simple query.
     pub(super) fn query(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
+        if incoming.is_whole() && !frontend::is_query(body(io, incoming)) {
+            // The server refuses it, and drops no statement for it.
+            self.pass(io, incoming, None);
+            return Sent::Done;
+        }
         let backslashes = self.client.backslashes();
         let sql = frontend::query(body(io, incoming));
         let (effects, mentioned) = if incoming.is_whole() {
@@ -62,7 +64,7 @@ impl Machine<'_> {
         // A Sync of pgferry's own would commit what the client has not, or end what the server discards.
         let apart = !self.pipeline.unsynced() && !self.may_be_discarded();
         let reply = if apart { Reply::Swallow } else { Reply::Assist };
-        edits.extend(self.rename_mentioned(io, mentioned, reply));
+        edits.extend(self.rename_mentioned(io, &mentioned, reply));
         let (sql, positions) = text_edit::apply(&sql, edits);
         note.positions = Some(positions);
         flush_forwarded(io);
@@ -71,38 +73,6 @@ impl Machine<'_> {
         self.undo();
         self.drop_message(io, incoming);
         Sent::Done
-    }
-
-    /// Notes what statements do that SQL's `EXECUTE` runs.
-    pub(super) fn consider_mentioned(&mut self, mentioned: &Mentioned) -> Result<(), Fault> {
-        for text in mentioned.iter().filter_map(|(_, statement)| statement.text.as_ref()) {
-            let mut effects = text.effects.clone();
-            if effects.sets() {
-                // Its tag is not among those that this text's commands expect.
-                effects.unknown_settings = UnknownSettings::ForSession;
-            }
-            self.consider(&effects)?;
-        }
-        Ok(())
-    }
-
-    /// The names that statements have on the server, for where a text mentions them; they are prepared first if that is
-    /// possible, with `reply` to that.
-    pub(super) fn rename_mentioned(&mut self, io: &mut Buffers<'_>, mentioned: Mentioned, reply: Reply) -> Vec<Edit> {
-        let owed = self.pipeline.owed();
-        let mut edits = Vec::new();
-        for (at, statement) in mentioned {
-            let ready = match self.ensure_prepared(io, &statement, None, reply) {
-                Prepare::Ready(ready) => ready,
-                _ => statement,
-            };
-            edits.push(Edit { at, with: ready.name().into_bytes() });
-        }
-        if self.pipeline.owed() > owed && reply == Reply::Swallow {
-            // Without it an error would make the server discard the query too. What is missing it will say itself.
-            self.put_own_sync(io);
-        }
-        edits
     }
 
     /// A function called by its OID.
@@ -212,7 +182,7 @@ impl Machine<'_> {
         }
         if self.client.names.get(name).is_some() {
             // The server says first what is wrong with the text, and then that the statement exists.
-            let checked = self.put_checked(io, rest);
+            let checked = self.put_apart(io, rest, Reply::Assist);
             self.aliases.given_up(checked.id, name);
             self.pass_renamed(io, incoming, None, &Beginning { cut, before: b"", name: &checked.name() });
             return Sent::Done;
@@ -334,13 +304,19 @@ impl Machine<'_> {
         named: &Named,
         incoming: Incoming,
     ) -> Result<Arc<Statement>, Sent> {
-        if let Some(text) = &named.statement.text
-            && let Err(refusal) = self.consider(&text.effects)
-        {
-            self.refuse(io, &refusal, incoming);
-            return Err(Sent::Done);
+        let mut statement = Arc::clone(&named.statement);
+        if let Some(text) = &named.statement.text {
+            let mentioned = self.mentioned_in(text);
+            let considered = self.consider(&text.effects).and_then(|()| self.consider_mentioned(&mentioned));
+            if let Err(refusal) = considered {
+                self.refuse(io, &refusal, incoming);
+                return Err(Sent::Done);
+            }
+            if !mentioned.is_empty() {
+                statement = self.translate(io, &statement, text, &mentioned);
+            }
         }
-        match self.ensure_prepared(io, &named.statement, Some(name), Reply::Assist) {
+        match self.ensure_prepared(io, &statement, Some(name), Reply::Assist) {
             Prepare::Ready(ready) => {
                 self.uses_in_replay(&ready);
                 Ok(ready)

@@ -11,7 +11,6 @@ use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Stake, UnnamedCause, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
 use crate::track::sql_effects;
-use crate::track::statement_mentions::mentions;
 use crate::track::statements::{Text, Unnamed};
 use crate::track::{Reply, Request};
 use crate::wire::frontend;
@@ -31,15 +30,13 @@ impl Machine<'_> {
             }
             (None, None) => (None, self.effects_of_parse(io, incoming)),
         };
-        let mentioned = text
-            .as_ref()
-            .map_or(Vec::new(), |text| mentions(frontend::query(&text.body), &self.client.names, backslashes));
+        let mentioned = text.as_ref().map_or(Vec::new(), |text| self.mentioned_in(text));
         let considered = self.consider(&effects).and_then(|()| self.consider_mentioned(&mentioned));
         if let Err(refusal) = considered {
             self.refuse(io, &refusal, incoming);
             return Sent::Done;
         }
-        let edits = self.rename_mentioned(io, mentioned, Reply::Assist);
+        let edits = self.rename_mentioned(io, &mentioned, Reply::Assist);
         let id = self.context.statements.next_id();
         let kept = text.clone().filter(|_| self.carries());
         let unnamed = Arc::new(Unnamed::new(id, kept, &effects, self.client.view.clone()));

@@ -53,7 +53,7 @@ pub enum ListenError {
         by: String,
     },
     /// There is no such group.
-    #[error("socket_group: there is no group \"{0}\"")]
+    #[error("unix_socket_group: there is no group \"{0}\"")]
     NoGroup(String),
     /// The socket file's directory can't be made.
     #[error("{}", describe(Attempt::MakeDirectory, dir, error))]

@@ -19,12 +19,12 @@ pub(super) fn raise_file_limit(settings: &Settings) -> usize {
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     // An upstream connection may have a timer, while a long result comes.
-    let others = SPARE_FILES + 2 * settings.max_upstream.unwrap_or(UNKNOWN) + 3 * settings.max_dialling;
+    let others = SPARE_FILES + 2 * settings.max_upstream.unwrap_or(UNKNOWN) + 3 * settings.max_connecting;
     let room = limit.saturating_sub(others).max(1);
-    match settings.max_clients {
+    match settings.max_client_conn {
         0 => room,
         wanted if wanted > room => {
-            warn!("max_clients = {wanted} does not fit the limit of {limit} open files (ulimit -n): {room} it is");
+            warn!("max_client_conn = {wanted} does not fit the limit of {limit} open files (ulimit -n): {room} it is");
             room
         }
         wanted => wanted,

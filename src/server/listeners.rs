@@ -33,7 +33,7 @@ pub(super) struct Listeners {
 
 impl Listeners {
     pub fn new(desk: Arc<Desk>, presence: Presence, managed: bool) -> Self {
-        let keepalive = desk.shared.registry.settings.load().keepalive;
+        let keepalive = desk.shared.registry.settings.load().tcp_keepidle;
         Self { open: BTreeMap::new(), crew: Crew::new(desk, presence), managed, keepalive }
     }
 
@@ -53,7 +53,7 @@ impl Listeners {
 
     /// Has those that `settings` name: `prepared` are new, others close.
     pub fn change(&mut self, settings: &Settings, prepared: Vec<Bound>) {
-        self.keepalive = settings.keepalive;
+        self.keepalive = settings.tcp_keepidle;
         for open in self.open.values() {
             set_keepalive(&open.bound, self.keepalive);
         }
@@ -135,7 +135,7 @@ impl Opened {
     pub fn set_access(&self, settings: &Settings) {
         let wanted = names(settings);
         for bound in self.open.iter().filter(|bound| !self.managed && wanted.iter().any(|name| name == bound.name())) {
-            if let Err(error) = bound.set_access(settings.socket_mode, settings.socket_group.as_deref()) {
+            if let Err(error) = bound.set_access(settings.unix_socket_mode, settings.unix_socket_group.as_deref()) {
                 warn!("{error}");
             }
         }
@@ -171,7 +171,7 @@ pub(super) fn bind(listen: &Listen, settings: &Settings) -> Result<Bound, Listen
     match listen {
         Listen::Dir(dir) => {
             let path = dir.join(format!(".s.PGSQL.{}", settings.port));
-            Bound::file(&path, settings.socket_mode, settings.socket_group.as_deref())
+            Bound::file(&path, settings.unix_socket_mode, settings.unix_socket_group.as_deref())
         }
         Listen::Abstract(name) => Bound::abstract_name(&format!("{name}/.s.PGSQL.{}", settings.port)),
         Listen::Tcp(address) => Bound::tcp(*address),

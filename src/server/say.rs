@@ -12,12 +12,14 @@ pub(super) fn announce(settings: &Settings, listeners: &[String]) {
         "ready: clients connect with {}, PostgreSQL is at {}; {} mode, {} connections per pool, at most {}",
         dsns.join(" or "),
         settings.upstream.places(),
-        settings.mode,
+        settings.pool_mode,
         settings.pool_size,
         settings.max_upstream.map_or("as many as the server has".to_owned(), |most| format!("{most} over all"))
     );
     if settings.is_pass_through() && settings.upstream.password.is_some() {
-        warn!("the password in the upstream URL is not used: with auth = \"pass-through\" clients bring their own");
+        warn!(
+            "the password in the upstream URL is not used: with auth_type = \"pass-through\" clients bring their own"
+        );
     }
     let shows_certificate = settings.upstream.encryption.options().is_ok_and(|options| options.identity.is_some());
     if settings.rules.iter().any(|rule| rule.method == Auth::PassThrough) && shows_certificate {
@@ -33,10 +35,10 @@ pub(super) fn announce(settings: &Settings, listeners: &[String]) {
     if let Some(address) = settings.admin_listen.as_ref().filter(|address| address.is_remote()) {
         warn!("admin_listen = \"{address}\": every machine that gets there can read the figures");
     }
-    if trusts_all && settings.socket_mode & 0o007 != 0 {
+    if trusts_all && settings.unix_socket_mode & 0o007 != 0 {
         warn!(
-            "auth = \"trust\" and socket_mode = \"{:04o}\": every user of this machine gets in without a password",
-            settings.socket_mode
+            "auth_type = \"trust\" and unix_socket_mode = \"{:04o}\": every user of this machine gets in without a password",
+            settings.unix_socket_mode
         );
     }
 }

@@ -23,6 +23,23 @@ use crate::wire::backend;
 pub const IDLE: u8 = b'I';
 
 /// What the server still owes this session.
+///
+/// ```
+/// use pgferry::track::pipeline::Pipeline;
+/// use pgferry::track::request::{Reply, Request};
+/// use pgferry::wire::backend;
+///
+/// let mut pipeline = Pipeline::new();
+/// // A reset of pgferry's own, and behind it a query of the client's.
+/// pipeline.request(Request::Query, Reply::Swallow);
+/// pipeline.request(Request::Query, Reply::Forward);
+/// assert_eq!(pipeline.response(backend::COMMAND_COMPLETE), Reply::Swallow);
+/// assert_eq!(pipeline.ready(b'I'), Reply::Swallow);
+/// assert_eq!(pipeline.response(backend::COMMAND_COMPLETE), Reply::Forward);
+/// assert!(!pipeline.settled(), "ReadyForQuery is still owed");
+/// assert_eq!(pipeline.ready(b'I'), Reply::Forward);
+/// assert!(pipeline.settled());
+/// ```
 #[derive(Debug)]
 pub struct Pipeline {
     queue: VecDeque<Entry>,

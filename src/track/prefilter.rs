@@ -7,6 +7,14 @@
 use super::sql::is_word;
 
 /// Whether `sql` is certain to do nothing that [`super::sql_effects::analyze`] looks for.
+///
+/// ```
+/// use pgferry::track::prefilter::is_stateless;
+///
+/// assert!(is_stateless(b"select id from basket where customer = $1"));
+/// assert!(!is_stateless(b"set work_mem = '1GB'"));
+/// assert!(!is_stateless(b"select 'a string is for the analysis'"));
+/// ```
 #[must_use]
 pub fn is_stateless(sql: &[u8]) -> bool {
     let mut at = 0;

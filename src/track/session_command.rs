@@ -148,6 +148,14 @@ pub struct Placed {
 
 /// What one statement does, if it is one of these. `sql` is the statement without a semicolon; `backslashes` says
 /// whether a backslash escapes in plain strings (`standard_conforming_strings = off`).
+///
+/// ```
+/// use pgferry::track::session_command::{SessionCommand, of_statement};
+///
+/// let Some(SessionCommand::Set { name, .. }) = of_statement(b"SET TimeZone TO 'UTC'", false) else { panic!("a SET") };
+/// assert_eq!(&*name, b"timezone");
+/// assert_eq!(of_statement(b"select 1", false), None);
+/// ```
 #[must_use]
 pub fn of_statement(sql: &[u8], backslashes: bool) -> Option<SessionCommand> {
     use SessionCommand::{Commit, OtherSet, Release, Savepoint, UnknownSet};

@@ -34,6 +34,8 @@ pub struct SqlEffects {
     pub unknown_settings: UnknownSettings,
     /// State may be gone after it.
     pub may_release: bool,
+    /// It may make, run or free prepared statements by name.
+    pub names_statements: bool,
 }
 
 impl SqlEffects {
@@ -91,7 +93,17 @@ pub fn of_tag(tag: &[u8]) -> Pins {
     }
 }
 
-/// What a text of one or more statements may do. `backslashes` says whether a backslash escapes in plain strings
+/// What a text of one or more statements may do to its session.
+///
+/// ```
+/// use pgferry::track::{Pins, sql_effects};
+///
+/// let effects = sql_effects::analyze(b"select 1; listen jobs", false);
+/// assert_eq!(effects.holds(), Pins::LISTEN);
+/// assert!(sql_effects::analyze(b"select 'listen jobs'", false).is_nothing());
+/// ```
+///
+/// `backslashes` says whether a backslash escapes in plain strings
 /// (`standard_conforming_strings = off`).
 #[must_use]
 pub fn analyze(sql: &[u8], backslashes: bool) -> SqlEffects {
@@ -134,6 +146,8 @@ impl<'a> Analysis<'a> {
         match token {
             Token::Word(word) => {
                 let first = statement.first.is_none();
+                let names = [&b"execute"[..], b"deallocate", b"prepare"];
+                self.effects.names_statements |= names.iter().any(|names| is(word, names));
                 self.effects.pins.add(statement.word(word));
                 if first {
                     self.keyword(word);

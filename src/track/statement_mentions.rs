@@ -6,16 +6,40 @@ use std::sync::Arc;
 use super::sql::{Token, Tokens};
 use super::statements::{Names, Statement};
 
-/// Where a text says `EXECUTE name` or `DEALLOCATE name` of a statement that `names` knows: SQL sees the statements of
+/// Where a text names a statement, and for what.
+#[derive(Clone, Debug)]
+pub struct Mention {
+    /// Where in the text, in bytes.
+    pub at: Range<usize>,
+    /// The name.
+    pub name: Box<[u8]>,
+    /// The statement.
+    pub statement: Arc<Statement>,
+    /// What becomes of it.
+    pub purpose: Purpose,
+}
+
+/// What a text names a statement for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It is run, by `EXECUTE`.
+    Run,
+    /// It is freed, by `DEALLOCATE`.
+    Free,
+    /// Another one is to be made of its name, by `PREPARE`, which fails.
+    Make,
+}
+
+/// Where a text says `EXECUTE name`, `DEALLOCATE name` or `PREPARE name` of a statement that `names` knows: SQL sees the statements of
 /// the extended protocol too, but under the names they have on the server. `backslashes` as for [`Tokens::new`].
 #[must_use]
-pub fn mentions(sql: &[u8], names: &Names, backslashes: bool) -> Vec<(Range<usize>, Arc<Statement>)> {
+pub fn mentions(sql: &[u8], names: &Names, backslashes: bool) -> Vec<Mention> {
     let mut found = Vec::new();
     if names.is_empty() {
         return found;
     }
     let mut tokens = Tokens::new(sql, backslashes);
-    let mut expected = false;
+    let mut expected = None;
     loop {
         let start = sql.len() - tokens.skip_to_token();
         let Some(token) = tokens.next() else { return found };
@@ -26,16 +50,28 @@ pub fn mentions(sql: &[u8], names: &Names, backslashes: bool) -> Vec<(Range<usiz
         };
         let keyword = matches!(token, Token::Word(_));
         match name {
-            Some(name) if expected && names.get(&name).is_some() => {
-                let end = sql.len() - tokens.rest().len();
-                found.extend(names.get(&name).map(|named| (start..end, Arc::clone(&named.statement))));
-                expected = false;
-            }
-            Some(word) if keyword => {
-                expected = matches!(&*word, b"execute" | b"deallocate") || (expected && *word == *b"prepare");
-            }
-            _ => expected = false,
+            Some(name) => match (expected, names.get(&name)) {
+                // PREPARE TRANSACTION names none.
+                (Some(purpose), Some(named)) if purpose != Purpose::Make || *name != *b"transaction" => {
+                    let at = start..sql.len() - tokens.rest().len();
+                    found.push(Mention { at, name, statement: Arc::clone(&named.statement), purpose });
+                    expected = None;
+                }
+                _ if keyword => expected = purpose_behind(&name, expected),
+                _ => expected = None,
+            },
+            None => expected = None,
         }
+    }
+}
+
+/// What a statement is named for behind `keyword`, in front of which one was named for `expected`.
+fn purpose_behind(keyword: &[u8], expected: Option<Purpose>) -> Option<Purpose> {
+    match keyword {
+        b"execute" => Some(Purpose::Run),
+        b"deallocate" => Some(Purpose::Free),
+        b"prepare" => expected.filter(|purpose| *purpose == Purpose::Free).or(Some(Purpose::Make)),
+        _ => None,
     }
 }
 
@@ -59,11 +95,15 @@ mod tests {
             ("explain analyze execute s1", vec!["s1"]),
             ("select s1, 'execute s1' from s1", vec![]),
             ("execute s3", vec![]),
+            ("prepare s1 as select 1", vec!["s1"]),
+            ("prepare transaction 's1'", vec![]),
             ("deallocate all", vec![]),
             ("grant execute on function s1() to s1", vec![]),
         ] {
             let found = mentions(sql.as_bytes(), &names, false);
-            assert_eq!(found.iter().map(|(at, _)| &sql[at.clone()]).collect::<Vec<_>>(), mentioned, "{sql}");
+            assert_eq!(found.iter().map(|mention| &sql[mention.at.clone()]).collect::<Vec<_>>(), mentioned, "{sql}");
+            let frees = sql.to_ascii_lowercase().starts_with("deallocate");
+            assert!(found.iter().all(|mention| (mention.purpose == Purpose::Free) == frees), "{sql}");
         }
     }
 }

@@ -69,6 +69,12 @@ pub struct Statement {
     retired: AtomicBool,
 }
 
+/// The number of the statement that has `name` on the server, if one may have it.
+#[must_use]
+pub fn number(name: &[u8]) -> Option<u64> {
+    std::str::from_utf8(name.strip_prefix(PREFIX.as_bytes())?).ok()?.parse().ok()
+}
+
 /// The settings that must be others than in a session that reports `now` while a text is prepared there that was first
 /// prepared under `params`.
 pub fn other_settings<'a>(params: &'a Params, now: &'a Params) -> impl Iterator<Item = &'static str> + 'a {

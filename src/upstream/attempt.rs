@@ -37,8 +37,8 @@ pub fn attempt(
         let settings = registry.settings_of(&pool.key.database);
         let limit = match secret {
             // The client's thinking counts too.
-            Secret::Ask(_) => settings.login_timeout + settings.connect_timeout,
-            _ => settings.connect_timeout,
+            Secret::Ask(_) => settings.client_login_timeout + settings.server_connect_timeout,
+            _ => settings.server_connect_timeout,
         };
         registry.counters.tried.add();
         let outcome = dial::dial(&settings, login(&pool, &registry, &settings, secret), &registry, limit).await;
@@ -91,7 +91,7 @@ pub fn attempt(
 pub async fn recheck(pool: &Arc<Pool>, registry: &Arc<Registry>, changed: bool) -> Result<(), Fault> {
     let slot = registry.login_slots.take().await;
     let settings = registry.settings_of(&pool.key.database);
-    let limit = settings.connect_timeout;
+    let limit = settings.server_connect_timeout;
     let mut login = login(pool, registry, &settings, pool.account.secret(&settings));
     // Without a client's own settings, which the server could refuse.
     login.params.retain(|(name, _)| name == b"database");

@@ -96,7 +96,8 @@ impl Registry {
             params.set(name, value);
         });
         let seen = timeout(limit, ask).await;
-        let seen = seen.map_err(|_| DialError::Broke("the server did not answer in time (connect_timeout)".into()))?;
+        let seen =
+            seen.map_err(|_| DialError::Broke("the server did not answer in time (server_connect_timeout)".into()))?;
         self.learn(&route, seen?);
         Ok(())
     }

@@ -157,12 +157,12 @@ impl SourceLimit {
         let late = if lock(&self.answers).wait(Instant::now()).is_zero() {
             let message = format!("too many logins at a time from {}", self.source);
             Fault::fatal(Blame::Limits, sqlstate::TOO_MANY_CONNECTIONS, message)
-                .hint("Logins that PostgreSQL is to decide about are tried max_dialling at a time.")
+                .hint("Logins that PostgreSQL is to decide about are tried max_connecting at a time.")
         } else {
             self.too_many()
         };
         late.detail(
-            "Others that came from there before were still being tried when this login's time was over (login_timeout).",
+            "Others that came from there before were still being tried when this login's time was over (client_login_timeout).",
         )
     }
 

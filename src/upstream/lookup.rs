@@ -145,7 +145,7 @@ impl Lookup {
             query: settings.auth_query.clone(),
             database: settings.auth_dbname.clone(),
             ttl: settings.auth_query_ttl,
-            limit: settings.connect_timeout,
+            limit: settings.server_connect_timeout,
             own,
             md5: std::sync::OnceLock::new(),
             known: std::sync::Mutex::default(),
@@ -266,7 +266,7 @@ impl Lookup {
     ) -> Result<Option<Stored>, Failure> {
         // A time limit around all of this would leave the connection without a farewell.
         let answer = timeout(self.limit, self.exchange(&mut conn, user)).await;
-        let answer = answer.unwrap_or_else(|_| Err(Failure::Broke("timed out (connect_timeout)".into())));
+        let answer = answer.unwrap_or_else(|_| Err(Failure::Broke("timed out (server_connect_timeout)".into())));
         if let Err(Failure::Broke(_)) = &answer {
             let how = Link::close(conn, Goodbye::Terminate).await;
             registry.closed(how, Closing::Dead);

@@ -156,8 +156,8 @@ impl<T> Queue<T> {
 
     /// Whether another attempt may start, `beyond` those who wait for one.
     #[must_use]
-    pub fn next(&self, beyond: usize, max_dialling: usize, now: Instant) -> Next {
-        let limit = if self.last_error.is_some() { 1 } else { max_dialling };
+    pub fn next(&self, beyond: usize, max_connecting: usize, now: Instant) -> Next {
+        let limit = if self.last_error.is_some() { 1 } else { max_connecting };
         if self.dialling >= (self.waiters.len() + beyond).min(limit) {
             return Next::Nothing;
         }

@@ -27,8 +27,8 @@ impl Quotas {
     pub fn resize(&self, settings: &Settings) {
         for (user, places) in &*lock(&self.0) {
             let limits = settings.limits.get(user).copied().unwrap_or_default();
-            places.clients.resize(limits.max_clients.unwrap_or(usize::MAX));
-            places.upstream.resize(limits.max_upstream.unwrap_or(usize::MAX));
+            places.clients.resize(limits.max_user_client_connections.unwrap_or(usize::MAX));
+            places.upstream.resize(limits.max_user_connections.unwrap_or(usize::MAX));
         }
     }
 }
@@ -41,8 +41,8 @@ impl Registry {
         let mut users = lock(&self.quotas.0);
         let unlimited = |limit: Option<usize>| Slots::new(limit.unwrap_or(usize::MAX));
         let places = users.entry(user.to_vec()).or_insert_with(|| Places {
-            clients: unlimited(limits.max_clients),
-            upstream: unlimited(limits.max_upstream),
+            clients: unlimited(limits.max_user_client_connections),
+            upstream: unlimited(limits.max_user_connections),
         });
         Some(places.clone())
     }

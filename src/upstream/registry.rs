@@ -108,8 +108,8 @@ impl Registry {
             share: AtomicUsize::new(now.max_upstream.unwrap_or(capacity::UNKNOWN)),
             hunger: Hunger::default(),
             limiter: Limiter::default(),
-            login_slots: LoginSlots::new(now.max_dialling),
-            cancel_slots: Semaphore::new(now.max_dialling),
+            login_slots: LoginSlots::new(now.max_connecting),
+            cancel_slots: Semaphore::new(now.max_connecting),
             pools: Mutex::default(),
             accounts: Mutex::default(),
             traffic: Mutex::default(),
@@ -374,10 +374,10 @@ impl Registry {
             }
         }
         self.fit_to_servers();
-        self.login_slots.resize(old.max_dialling, new.max_dialling);
+        self.login_slots.resize(old.max_connecting, new.max_connecting);
         // Those that are taken when their number shrinks are not missed for long.
-        self.cancel_slots.add_permits(new.max_dialling.saturating_sub(old.max_dialling));
-        self.cancel_slots.forget_permits(old.max_dialling.saturating_sub(new.max_dialling));
+        self.cancel_slots.add_permits(new.max_connecting.saturating_sub(old.max_connecting));
+        self.cancel_slots.forget_permits(old.max_connecting.saturating_sub(new.max_connecting));
         self.quotas.resize(&new);
         let pools = self.all_pools();
         for pool in pools {

@@ -40,10 +40,10 @@ pub fn restore(lease: Lease, registry: Arc<Registry>, leftover: Leftover, limit:
         match outcome {
             Ok(Ok((clean, Session::Used))) => lease.release(clean, Instant::now()),
             Ok(Ok((clean, Session::AsNew))) => lease.release_fresh(clean),
-            Ok(Err(error)) => debug!(link = id, %error, "closing an upstream connection that could not be restored"),
+            Ok(Err(error)) => debug!(server = id, %error, "closing an upstream connection that could not be restored"),
             Err(_) => {
                 debug!(
-                    link = id,
+                    server = id,
                     "closing an upstream connection that could not be restored in time (cleanup_timeout)"
                 );
             }

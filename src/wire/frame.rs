@@ -87,6 +87,16 @@ impl<'a> Frame<'a> {
 }
 
 /// Walks the whole messages at the front of a slice; never yields part of one, never looks into a body.
+///
+/// ```
+/// use pgferry::wire::frame::Frames;
+///
+/// // A Sync, and the first three bytes of another message.
+/// let mut frames = Frames::new(b"S\0\0\0\x04Q\0\0", 1000);
+/// assert_eq!(frames.next().expect("whole").expect("good").tag, b'S');
+/// assert!(frames.next().is_none());
+/// assert_eq!(frames.rest(), b"Q\0\0");
+/// ```
 #[derive(Clone, Debug)]
 pub struct Frames<'a> {
     rest: &'a [u8],

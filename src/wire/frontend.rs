@@ -41,6 +41,12 @@ pub fn query(body: &[u8]) -> &[u8] {
     cstr(body).map_or(body, |(text, _)| text)
 }
 
+/// Whether the body of a `Query` is a text and its terminator, and nothing else.
+#[must_use]
+pub fn is_query(body: &[u8]) -> bool {
+    cstr(body).is_some_and(|(_, rest)| rest.is_empty())
+}
+
 /// Name and text of a `Parse`; `None` when a terminator is missing.
 #[must_use]
 pub fn parse(body: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -63,6 +69,15 @@ pub struct Bind<'a> {
 }
 
 /// Reads a `Bind`; `None` when it is malformed. The values of parameters are passed over.
+///
+/// ```
+/// use pgferry::wire::frontend;
+///
+/// let mut message = Vec::new();
+/// frontend::put_bind(&mut message, "portal", "statement");
+/// let bind = frontend::bind(&message[5..]).expect("well-formed");
+/// assert_eq!((bind.portal, bind.statement, bind.parameters), (&b"portal"[..], &b"statement"[..], 0));
+/// ```
 #[must_use]
 pub fn bind(body: &[u8]) -> Option<Bind<'_>> {
     let (portal, rest) = cstr(body)?;

@@ -101,6 +101,17 @@ pub fn size(bytes: &[u8]) -> Result<Option<usize>, StartupError> {
 ///
 /// # Errors
 /// As [`StartupError`] lists.
+///
+/// ```
+/// use pgferry::wire::frontend;
+/// use pgferry::wire::startup::{self, Opening};
+///
+/// let mut packet = Vec::new();
+/// frontend::put_startup(&mut packet, 0, [(&b"user"[..], &b"app"[..])]);
+/// assert_eq!(startup::size(&packet), Ok(Some(packet.len())));
+/// let Ok(Opening::Startup(startup)) = startup::parse(&packet.into()) else { panic!("a startup packet") };
+/// assert_eq!(startup.get("user"), Some(&b"app"[..]));
+/// ```
 pub fn parse(packet: &Bytes) -> Result<Opening, StartupError> {
     let (Some(code), Some(body)) = (int32(packet, LENGTH), packet.get(LENGTH + 4..)) else {
         return Err(StartupError::Length);

@@ -16,11 +16,11 @@ cat >"$work/pgferry.toml" <<TOML
 upstream = "postgres://127.0.0.1:$port"
 listen = ["$work/socket", "127.0.0.1:$own"]
 port = $own
-mode = "transaction"
+pool_mode = "transaction"
 admin_listen = "127.0.0.1:$admin"
 stats_users = ["monitor"]
 pool_size = 4
-wait_timeout = "60s"
+query_wait_timeout = "60s"
 TOML
 "$pgferry" -c "$work/pgferry.toml" 2>"$work/pgferry.log" &
 children="$children $!"

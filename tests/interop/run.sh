@@ -56,7 +56,7 @@ status=0
 for driver in $drivers; do
     run "$driver" 127.0.0.1 "$port" >"$work/direct.out"
     [ -s "$work/direct.out" ] || { echo "interop: $driver says nothing"; status=1; }
-    for how in session/always/8 transaction/always/2 transaction/smart/2 transaction/never/2; do
+    for how in session/always/8 transaction/always/2 transaction/on_change/2 transaction/never/2; do
         mode=${how%%/*} reset=${how#*/}
         listen=$work/socket where=$work/socket
         # Java has no unix sockets.
@@ -64,7 +64,7 @@ for driver in $drivers; do
         if [ "$driver" = jdbc ]; then listen=127.0.0.1:$own where=127.0.0.1; fi
         mkdir -p "$work/socket"
         "$top/target/release/pgferry" --upstream "postgres://127.0.0.1:$port" --listen "$listen" --port "$own" \
-            --mode "$mode" --reset "${reset%/*}" --pool-size "${reset#*/}" 2>"$work/pgferry.log" &
+            --pool-mode "$mode" --reset "${reset%/*}" --pool-size "${reset#*/}" 2>"$work/pgferry.log" &
         ferry=$!
         until grep -q 'ready: ' "$work/pgferry.log"; do sleep 0.1; done
         if run "$driver" "$where" "$own" >"$work/ferried.out" 2>"$work/ferried.err" &&
@@ -105,9 +105,9 @@ admin_listen = "127.0.0.1:$admin"
 upstream = "postgres://127.0.0.1:$port"
 listen = ["$work/socket", "127.0.0.1:$own"]
 port = $own
-tls_cert = "$certs/server.crt"
-tls_key = "$certs/server.key"
-tls_client_ca = "$certs/root.crt"
+client_tls_cert_file = "$certs/server.crt"
+client_tls_key_file = "$certs/server.key"
+client_tls_ca_file = "$certs/root.crt"
 [users]
 scram_user = "$(query "select rolpassword from pg_authid where rolname = 'scram_user'")"
 md5_user = "$(query "select rolpassword from pg_authid where rolname = 'md5_user'")"

@@ -118,7 +118,7 @@ fn figures_are_what_happened() {
     assert_eq!(figures[&of("pgferry_pool_binds_total")], 1);
     assert!(figures[&of("pgferry_pool_received_bytes_total")] > 100);
     assert!(figures[&of("pgferry_pool_sent_bytes_total")] > 300);
-    let leased = "pgferry_pool_connections{database=\"postgres\",user=\"trust_user\",state=\"leased\"}";
+    let leased = "pgferry_pool_connections{database=\"postgres\",user=\"trust_user\",state=\"active\"}";
     assert_eq!(figures[leased], 1);
     assert_eq!(figures["pgferry_query_seconds_count"], 7);
     assert_eq!(figures["pgferry_query_seconds_bucket{le=\"+Inf\"}"], 7);
@@ -146,7 +146,7 @@ fn openmetrics_is_written_for_those_who_ask_for_it() {
 
 #[test]
 fn the_log_tells_now_and_then_what_happens() {
-    let asked = Asked::start(&Postgres::shared().url(), &[("PGFERRY_LOG_STATS", "20ms")]);
+    let asked = Asked::start(&Postgres::shared().url(), &[("PGFERRY_LOG_STATS_INTERVAL", "20ms")]);
     eventually("a line of figures", || {
         asked.ferry.session().query("select 1");
         let log = asked.ferry.log();
@@ -157,8 +157,10 @@ fn the_log_tells_now_and_then_what_happens() {
 #[test]
 fn health_says_why_not() {
     let mut postgres = Postgres::start_with(&[]);
-    let mut asked =
-        Asked::start(&postgres.url(), &[("PGFERRY_WAIT_TIMEOUT", "200ms"), ("PGFERRY_LOGIN_TIMEOUT", "200ms")]);
+    let mut asked = Asked::start(
+        &postgres.url(),
+        &[("PGFERRY_QUERY_WAIT_TIMEOUT", "200ms"), ("PGFERRY_CLIENT_LOGIN_TIMEOUT", "200ms")],
+    );
     assert_eq!(asked.ferry.session().value("select 1"), "1");
     for path in ["/startup", "/live", "/ready"] {
         assert_eq!(asked.get(path).0, 200, "{path}");
@@ -194,13 +196,13 @@ fn health_says_why_not() {
 fn where_it_is_known_who_comes_readiness_is_known_before() {
     let mut postgres = Postgres::start_with(&[]);
     let url = postgres.url().replace("postgres://", "postgres://trust_user@").replace('?', "/postgres?");
-    let asked = Asked::start(&url, &[("PGFERRY_AUTH", "trust")]);
+    let asked = Asked::start(&url, &[("PGFERRY_AUTH_TYPE", "trust")]);
     eventually("a connection is there before anybody comes", || postgres.backends() == 1);
     assert_eq!(asked.get("/ready").0, 200);
-    let wrong = Asked::start(&url.replace("trust_user", "rejected"), &[("PGFERRY_AUTH", "trust")]);
+    let wrong = Asked::start(&url.replace("trust_user", "rejected"), &[("PGFERRY_AUTH_TYPE", "trust")]);
     eventually("what is wrong is known before anybody comes", || wrong.get("/ready").0 == 503);
     postgres.stop();
-    let down = Asked::start(&url, &[("PGFERRY_AUTH", "trust")]);
+    let down = Asked::start(&url, &[("PGFERRY_AUTH_TYPE", "trust")]);
     eventually("it is not ready", || down.get("/ready").0 == 503);
     postgres.start();
     eventually("now it is", || down.get("/ready").0 == 200);
@@ -251,7 +253,8 @@ fn clients_that_starve_for_want_of_connections_are_seen() {
 
 #[test]
 fn a_page_shows_what_happens_and_loads_nothing_from_elsewhere() {
-    let asked = Asked::start(&Postgres::shared().url(), &[("PGFERRY_POOL_SIZE", "1"), ("PGFERRY_WAIT_TIMEOUT", "60s")]);
+    let asked =
+        Asked::start(&Postgres::shared().url(), &[("PGFERRY_POOL_SIZE", "1"), ("PGFERRY_QUERY_WAIT_TIMEOUT", "60s")]);
     let mut holder = asked.ferry.session();
     assert_eq!(holder.value("select 1"), "1");
     let mut waiting = asked.ferry.session();
@@ -382,7 +385,7 @@ fn named(text: &str) -> BTreeSet<&str> {
 #[test]
 fn the_dashboard_and_the_alerts_speak_of_figures_that_exist() {
     let mut postgres = Postgres::start_with(&[]);
-    let asked = Asked::start(&postgres.url(), &[("PGFERRY_WAIT_TIMEOUT", "200ms")]);
+    let asked = Asked::start(&postgres.url(), &[("PGFERRY_QUERY_WAIT_TIMEOUT", "200ms")]);
     asked.ferry.session().query("select 1");
     // A failure, so that there is one of every figure.
     postgres.stop();

@@ -39,7 +39,7 @@ fn begin(ferry: &Ferry, user: &str) -> Raw {
 
 #[test]
 fn a_password_file_that_hangs_holds_up_only_who_needs_it() {
-    let (ferry, here) = ferry("auth = \"trust\"\nupstream_password_file = \"HERE/secret\"\n");
+    let (ferry, here) = ferry("auth_type = \"trust\"\nupstream_password_file = \"HERE/secret\"\n");
     let path = here.join("secret");
     hang(&path);
     let mut other = ferry.session();
@@ -61,7 +61,7 @@ fn a_file_of_secrets_that_hangs_leaves_the_last_one_in_force() {
     fs::write(&path, format!("\"scram_user\" \"{PASSWORD}\"\n")).expect("written");
     let ferry = Ferry::start_with(
         &Postgres::shared().url(),
-        &["--auth", "scram-sha-256"],
+        &["--auth-type", "scram-sha-256"],
         &[("PGFERRY_AUTH_FILE", path.to_str().expect("UTF-8"))],
     );
     let log_in = || psql(&format!("host={} user=scram_user dbname=postgres", ferry.host()), PASSWORD, "select 1");

@@ -33,7 +33,7 @@ fn running(postgres: &Postgres) -> usize {
 fn a_running_query_is_cancelled() {
     let postgres = Postgres::start_with(&[]);
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(&postgres, &["--mode", mode]);
+        let ferry = Ferry::start(&postgres, &["--pool-mode", mode]);
         for version in [3 << 16, 3 << 16 | 2] {
             let (mut raw, key) = session(&ferry, version);
             raw.send(&query("select pg_sleep(61)"));
@@ -49,7 +49,7 @@ fn a_running_query_is_cancelled() {
 #[test]
 fn pids_are_invented_and_secrets_are_checked() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &["--mode", "transaction"]);
+    let ferry = Ferry::start(&postgres, &["--pool-mode", "transaction"]);
     let (mut raw, key) = session(&ferry, 3 << 16);
     let (_other, other_key) = session(&ferry, 3 << 16);
     let pid = i32::from_be_bytes([key[0], key[1], key[2], key[3]]);
@@ -89,7 +89,7 @@ fn a_waiting_client_is_cancelled_and_goes_on() {
 #[test]
 fn a_late_cancel_hits_nobody() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &["--pool-size", "1", "--mode", "transaction"]);
+    let ferry = Ferry::start(&postgres, &["--pool-size", "1", "--pool-mode", "transaction"]);
     let (mut first, key) = session(&ferry, 3 << 16);
     assert_eq!(first.value("select 1"), "1");
     // The same connection now works for somebody else.
@@ -106,7 +106,7 @@ fn a_late_cancel_hits_nobody() {
 #[test]
 fn a_storm_of_cancels_hits_only_its_own_session() {
     let postgres = Postgres::start_with(&["log_connections=on"]);
-    let ferry = Ferry::start(&postgres, &["--pool-size", "2", "--mode", "transaction"]);
+    let ferry = Ferry::start(&postgres, &["--pool-size", "2", "--pool-mode", "transaction"]);
     let (mut victim, key) = session(&ferry, 3 << 16);
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -171,7 +171,7 @@ fn a_query_is_cancelled_with_the_newest_protocol() {
 #[test]
 fn a_cancel_waits_for_nobody_elses_storm() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &["--mode", "transaction"]);
+    let ferry = Ferry::start(&postgres, &["--pool-mode", "transaction"]);
     let (mut storm, storm_key) = session(&ferry, 3 << 16);
     let (mut other, other_key) = session(&ferry, 3 << 16);
     for raw in [&mut storm, &mut other] {
@@ -203,7 +203,7 @@ fn a_cancel_waits_for_nobody_elses_storm() {
 #[test]
 fn wrong_keys_are_counted_and_the_right_one_still_cancels() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &["--mode", "transaction"]);
+    let ferry = Ferry::start(&postgres, &["--pool-mode", "transaction"]);
     let (mut raw, key) = session(&ferry, 3 << 16);
     raw.send(&query("select pg_sleep(66)"));
     eventually("it runs", || running(&postgres) == 1);

@@ -4,7 +4,7 @@ use crate::harness::raw::{bind, close, describe, execute, parse, query, startup,
 use crate::harness::{Ferry, Message, Postgres, Raw, Signal, eventually};
 
 fn ferry(postgres: &Postgres, size: &str, settings: &[(&str, &str)]) -> Ferry {
-    Ferry::start_with(&postgres.url(), &["--mode", "transaction", "--pool-size", size], settings)
+    Ferry::start_with(&postgres.url(), &["--pool-mode", "transaction", "--pool-size", size], settings)
 }
 
 fn error(messages: &[Message]) -> &Message {
@@ -40,7 +40,7 @@ const REASONS: [(&str, &[&str], &[&str]); 8] = [
 #[test]
 fn a_connection_is_kept_as_long_as_there_is_a_reason() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = ferry(&postgres, "1", &[("PGFERRY_WAIT_TIMEOUT", "50ms")]);
+    let ferry = ferry(&postgres, "1", &[("PGFERRY_QUERY_WAIT_TIMEOUT", "50ms")]);
     for (reason, come, go) in REASONS {
         let mut client = ferry.session();
         let before = ferry.report().get("pinned");
@@ -108,7 +108,7 @@ fn databases_may_have_a_mode_of_their_own() {
     let dir = tempfile::Builder::new().prefix("ferry-").tempdir().expect("a directory");
     let file = dir.path().join("pgferry.toml");
     let text = format!(
-        "upstream = \"{}\"\nlisten = \"{}\"\n[databases.other]\nmode = \"transaction\"\npin = \"refuse\"\npool_size = 1\n",
+        "upstream = \"{}\"\nlisten = \"{}\"\n[databases.other]\npool_mode = \"transaction\"\npin = \"refuse\"\npool_size = 1\n",
         postgres.url(),
         dir.path().display()
     );
@@ -130,7 +130,7 @@ fn a_client_keeps_the_mode_it_came_in_with() {
     let file = dir.path().join("pgferry.toml");
     let text = |mode: &str| {
         let (url, socket) = (postgres.url(), dir.path().display().to_string());
-        format!("upstream = \"{url}\"\nlisten = \"{socket}\"\nmode = \"{mode}\"\npool_size = 1\n")
+        format!("upstream = \"{url}\"\nlisten = \"{socket}\"\npool_mode = \"{mode}\"\npool_size = 1\n")
     };
     let (before, after) = (text("transaction"), text("session"));
     std::fs::write(&file, before).expect("written");
@@ -140,7 +140,7 @@ fn a_client_keeps_the_mode_it_came_in_with() {
     client.until_ready();
     std::fs::write(&file, after).expect("written");
     ferry.signal(Signal::SIGHUP);
-    eventually("the settings are in force", || ferry.log().contains("settings reloaded; changed: mode"));
+    eventually("the settings are in force", || ferry.log().contains("settings reloaded; changed: pool_mode"));
     assert!(is_free(&ferry));
     client.send(&run("s"));
     assert_eq!(client.until_ready()[1].columns(), ["carried"]);
@@ -150,7 +150,7 @@ fn a_client_keeps_the_mode_it_came_in_with() {
 #[test]
 fn a_sequences_state_is_never_somebody_elses() {
     let postgres = Postgres::start_with(&[]);
-    for reset in ["always", "smart", "never"] {
+    for reset in ["always", "on_change", "never"] {
         let ferry = ferry(&postgres, "1", &[("PGFERRY_RESET", reset)]);
         let (mut one, mut two) = (ferry.session(), ferry.session());
         one.query("select nextval('shared_sequence')");
@@ -159,7 +159,7 @@ fn a_sequences_state_is_never_somebody_elses() {
             let messages = one.query(sql);
             let refusal = error(&messages);
             assert_eq!(refusal.field(b'C'), "55000", "{reset}: {sql}: {messages:?}");
-            assert!(refusal.field(b'H').contains("mode = \"session\""), "{reset}: {refusal:?}");
+            assert!(refusal.field(b'H').contains("pool_mode = \"session\""), "{reset}: {refusal:?}");
             one.query("discard all");
         }
         if reset == "always" {
@@ -176,7 +176,7 @@ fn a_sequences_state_is_never_somebody_elses() {
 #[test]
 fn a_plan_that_is_out_of_date_is_made_anew() {
     let postgres = Postgres::start_with(&[]);
-    for reset in ["always", "smart"] {
+    for reset in ["always", "on_change"] {
         let ferry = ferry(&postgres, "1", &[("PGFERRY_RESET", reset)]);
         postgres.sql("drop table if exists changing; create table changing as select 1 as a");
         let (mut one, mut told) = (ferry.session(), ferry.session());
@@ -204,7 +204,7 @@ fn a_plan_that_is_out_of_date_is_made_anew() {
 fn a_statement_that_is_gone_from_the_server_is_prepared_again() {
     let postgres = Postgres::start_with(&[]);
     postgres.sql("create function sweep() returns void language plpgsql as 'begin execute ''deallocate all''; end'");
-    let ferry = ferry(&postgres, "1", &[("PGFERRY_RESET", "smart")]);
+    let ferry = ferry(&postgres, "1", &[("PGFERRY_RESET", "on_change")]);
     let (mut one, mut two) = (ferry.session(), ferry.session());
     one.send(&[parse("s", "select 'here'"), sync(), run("s")].concat());
     one.until_ready();
@@ -251,7 +251,7 @@ fn an_unnamed_statement_comes_along_to_a_connection_that_nobody_has_used() {
 #[test]
 fn statements_on_a_connection_are_bounded() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = ferry(&postgres, "1", &[("PGFERRY_RESET", "smart"), ("PGFERRY_MAX_PREPARED_STATEMENTS", "10")]);
+    let ferry = ferry(&postgres, "1", &[("PGFERRY_RESET", "on_change"), ("PGFERRY_MAX_PREPARED_STATEMENTS", "10")]);
     let mut client = ferry.session();
     let count = "select count(*) from pg_prepared_statements";
     for n in 0..50 {
@@ -278,7 +278,7 @@ fn statements_on_a_connection_are_bounded() {
 
 #[test]
 fn nobody_reaches_statements_by_the_names_they_have_on_the_server() {
-    let ferry = ferry(Postgres::shared(), "1", &[("PGFERRY_RESET", "smart")]);
+    let ferry = ferry(Postgres::shared(), "1", &[("PGFERRY_RESET", "on_change")]);
     let (mut one, mut two) = (ferry.session(), ferry.session());
     one.send(&[parse("s", "select 'secret'"), sync()].concat());
     one.until_ready();
@@ -309,8 +309,8 @@ fn with_settings(ferry: &Ferry, settings: &[(&str, &str)]) -> Raw {
 fn a_reset_goes_back_to_what_the_client_asked_for() {
     let postgres = Postgres::start_with(&[]);
     for mode in ["session", "transaction"] {
-        for reset in ["always", "smart"] {
-            let ferry = Ferry::start(&postgres, &["--mode", mode, "--pool-size", "1", "--reset", reset]);
+        for reset in ["always", "on_change"] {
+            let ferry = Ferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "1", "--reset", reset]);
             let tokyo = [("TimeZone", "Asia/Tokyo"), ("application_name", "tokyo")];
             for settings in [&tokyo[..], &[], &[("TimeZone", "Europe/Berlin")], &tokyo[..1]] {
                 let wanted = settings.first().map_or("Etc/UTC", |(_, value)| value);
@@ -350,7 +350,7 @@ fn a_setting_that_the_server_refuses_later_harms_nobody_else() {
 #[test]
 fn what_the_server_changes_reaches_clients_between_transactions() {
     let postgres = Postgres::start_with(&[]);
-    for reset in ["always", "smart"] {
+    for reset in ["always", "on_change"] {
         let ferry = ferry(&postgres, "1", &[("PGFERRY_RESET", reset)]);
         let mut clients = [ferry.session(), ferry.session()];
         let zone = if reset == "always" { "Asia/Tokyo" } else { "Europe/Berlin" };

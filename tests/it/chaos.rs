@@ -92,7 +92,7 @@ const TERMINATE_LONG_IDLE: &str = "select count(pg_terminate_backend(pid)) from 
 #[test]
 fn idle_backends_that_are_terminated_under_load_cost_next_to_nothing() {
     let postgres = Postgres::start_with(&[]);
-    for args in [&["--reset", "always"][..], &["--reset", "always", "--mode", "transaction"]] {
+    for args in [&["--reset", "always"][..], &["--reset", "always", "--pool-mode", "transaction"]] {
         let ferry = Ferry::start(&postgres, &[args, &["--pool-size", "8"]].concat());
         let tally = under_load(&ferry, 4, "select 1", |tally| {
             for _ in 0..20 {
@@ -117,9 +117,9 @@ fn idle_backends_that_are_terminated_under_load_cost_next_to_nothing() {
 #[test]
 fn idle_backends_that_were_terminated_are_not_handed_out_in_any_mode() {
     let postgres = Postgres::start_with(&[]);
-    for reset in ["always", "smart", "never"] {
+    for reset in ["always", "on_change", "never"] {
         for mode in ["session", "transaction"] {
-            let ferry = Ferry::start(&postgres, &["--reset", reset, "--mode", mode, "--pool-size", "4"]);
+            let ferry = Ferry::start(&postgres, &["--reset", reset, "--pool-mode", mode, "--pool-size", "4"]);
             let mut lasting = ferry.session();
             for _ in 0..5 {
                 let mut sessions: Vec<_> = (0..3).map(|_| ferry.session()).collect();
@@ -212,7 +212,7 @@ fn a_connection_that_breaks_without_a_word_is_reported() {
 #[test]
 fn reset_connections_fail_only_what_is_under_way_on_them() {
     let postgres = Postgres::start_with(&[]);
-    for reset in ["always", "smart", "never"] {
+    for reset in ["always", "on_change", "never"] {
         let wire = Wire::to(postgres.port);
         let url = format!("postgres://127.0.0.1:{}", wire.port);
         let ferry = Ferry::start_with(&url, &["--pool-size", "4", "--reset", reset], &[]);
@@ -238,7 +238,7 @@ fn reset_connections_fail_only_what_is_under_way_on_them() {
 #[test]
 fn a_server_that_is_down_is_waited_for_and_then_explained() {
     let mut postgres = Postgres::start_with(&[]);
-    let env = [("PGFERRY_WAIT_TIMEOUT", "500ms"), ("PGFERRY_LOGIN_TIMEOUT", "700ms")];
+    let env = [("PGFERRY_QUERY_WAIT_TIMEOUT", "500ms"), ("PGFERRY_CLIENT_LOGIN_TIMEOUT", "700ms")];
     let ferry = Ferry::start_with(&postgres.url(), &[], &env);
     let mut known = ferry.session();
     postgres.stop();
@@ -296,8 +296,11 @@ fn a_server_that_is_starting_or_full_is_waited_for() {
 #[test]
 fn a_stalled_server_stalls_nobody_else() {
     let postgres = Postgres::start_with(&[]);
-    let env =
-        [("PGFERRY_CONNECT_TIMEOUT", "200ms"), ("PGFERRY_WAIT_TIMEOUT", "1s"), ("PGFERRY_CLEANUP_TIMEOUT", "300ms")];
+    let env = [
+        ("PGFERRY_SERVER_CONNECT_TIMEOUT", "200ms"),
+        ("PGFERRY_QUERY_WAIT_TIMEOUT", "1s"),
+        ("PGFERRY_CLEANUP_TIMEOUT", "300ms"),
+    ];
     let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "3"], &env);
     let mut stalled = ferry.session();
     let mut fine = ferry.session();

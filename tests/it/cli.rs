@@ -35,7 +35,7 @@ fn mistakes_are_explained_and_exit_with_1() {
         (
             &["check", "-u", "postgres://db", "-m", "statement"],
             &[],
-            &["--mode: mode: \"statement\" is not one of session, transaction"],
+            &["--pool-mode: pool_mode: \"statement\" is not one of session, transaction"],
         ),
         (&["check", "-u", "postgres://a,b/?port=1,2,3"], &[], &["could not match 3 port numbers to 2 hosts"]),
         (&["check", "-u", "postgres://db", "-l", "0.0.0.0:5432"], &[], &["allow_remote"]),
@@ -87,8 +87,8 @@ fn denied_permissions_name_the_user_and_the_remedy() {
         (&["-c", &file, "check"], "chmod"),
         (&["-u", &with_key, "check"], "chmod"),
         (&["import-pgbouncer", &file], "chmod"),
-        (&["-u", url, "-l", &inner, "health"], "socket_mode"),
-        (&["-u", url, "-l", &inner, "show", "pools"], "socket_mode"),
+        (&["-u", url, "-l", &inner, "health"], "unix_socket_mode"),
+        (&["-u", url, "-l", &inner, "show", "pools"], "unix_socket_mode"),
     ] {
         let output = without_override(args);
         let said = stderr(&output);
@@ -113,8 +113,8 @@ fn check_prints_the_settings_in_force_without_secrets() {
         "{text}"
     );
     assert!(text.contains("pool_size = 7") && text.contains("# PGFERRY_POOL_SIZE"), "{text}");
-    assert!(text.contains("mode = \"transaction\"") && text.contains("# --mode"), "{text}");
-    assert!(text.contains("wait_timeout = \"10s\""), "{text}");
+    assert!(text.contains("pool_mode = \"transaction\"") && text.contains("# --pool-mode"), "{text}");
+    assert!(text.contains("query_wait_timeout = \"10s\""), "{text}");
     assert!(!text.contains("hunter2"));
     let output = pgferry(&["-s", "9", "check"], &[("DATABASE_URL", "postgres://db")]);
     assert!(stdout(&output).contains("pool_size = 9"), "flags may stand before the subcommand");
@@ -141,7 +141,7 @@ fn check_says_which_rule_a_client_would_meet() {
         assert!(output.status.success() && said.contains(expected), "{args:?}: {said} {}", stderr(&output));
     }
     let output = pgferry(&["check", "-u", "postgres://db", "--user", "app"], &[]);
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "auth = \"pass-through\"\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "auth_type = \"pass-through\"\n");
     for (args, part) in [
         (&["check", "-u", "postgres://db", "--user", "app", "--from", "pigeon"][..], "unix, abstract, tcp, tls"),
         (&["check", "-u", "postgres://db", "--user", "app", "--from", "unix:1.2.3.4"], "has no address"),
@@ -200,7 +200,7 @@ fn the_reference_is_what_the_program_says() {
 fn help_and_version() {
     let output = pgferry(&["--help"], &[]);
     let text = stdout(&output);
-    for part in ["--upstream", "--listen", "--mode", "PGFERRY_", "DATABASE_URL", "Examples:", "check", "doctor"] {
+    for part in ["--upstream", "--listen", "--pool-mode", "PGFERRY_", "DATABASE_URL", "Examples:", "check", "doctor"] {
         assert!(text.contains(part), "{text}");
     }
     assert_eq!(stdout(&pgferry(&["--version"], &[])).trim(), concat!("pgferry ", env!("CARGO_PKG_VERSION")));
@@ -236,7 +236,7 @@ fn logs_as_json() {
 #[test]
 fn socket_mode_and_group_are_applied() {
     let group = nix::unistd::getegid().to_string();
-    let env = [("PGFERRY_SOCKET_MODE", "0750"), ("PGFERRY_SOCKET_GROUP", group.as_str())];
+    let env = [("PGFERRY_UNIX_SOCKET_MODE", "0750"), ("PGFERRY_UNIX_SOCKET_GROUP", group.as_str())];
     let ferry = Ferry::start_with(&Postgres::shared().url(), &["--port", "5433"], &env);
     let socket = ferry.dir().join(".s.PGSQL.5433");
     assert_eq!(fs::metadata(&socket).expect("there").permissions().mode() & 0o777, 0o750);
@@ -271,7 +271,7 @@ fn running_out_of_descriptors_ends_nothing() {
     // More clients than descriptors: those beyond wait in the backlog.
     let mut child = crate::harness::ferry::program("sh")
         .args(["-c", "ulimit -n 40; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_pgferry"), "-u", &url, "-l", &path])
-        .env("PGFERRY_MAX_CLIENTS", "1000")
+        .env("PGFERRY_MAX_CLIENT_CONN", "1000")
         .stderr(std::process::Stdio::piped())
         .spawn()
         .expect("sh");
@@ -286,4 +286,35 @@ fn running_out_of_descriptors_ends_nothing() {
     });
     child.kill().expect("killed");
     child.wait().expect("waited for");
+}
+
+#[test]
+fn completions_and_man_pages_know_every_command() {
+    let help = pgferry(&["--help"], &[]);
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    let commands: Vec<_> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')))
+        .filter_map(|line| line.split(' ').next())
+        .filter(|name| *name != "help")
+        .collect();
+    assert!(commands.len() >= 10, "{commands:?}");
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = pgferry(&["completions", shell], &[]);
+        let script = String::from_utf8_lossy(&script.stdout).into_owned();
+        assert!(commands.iter().all(|name| script.contains(name)) && script.contains("pool-mode"), "{shell}: {script}");
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = dir.path().join("man");
+    let output = pgferry(&["man", at.to_str().expect("UTF-8")], &[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    for (page, part) in [("pgferry", "PGFERRY_POOL_SIZE"), ("pgferry-doctor", "measure")] {
+        let text = std::fs::read_to_string(at.join(format!("{page}.1"))).expect("a page");
+        assert!(text.contains(part), "{page}: {text}");
+    }
+    assert!(commands.iter().all(|name| at.join(format!("pgferry-{name}.1")).exists()));
+    assert_eq!(pgferry(&["completions", "tcsh"], &[]).status.code(), Some(2));
 }

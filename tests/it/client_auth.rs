@@ -56,7 +56,7 @@ fn secrets_of_every_kind_let_in_and_log_in_upstream() {
     let plain = toml(PASSWORD);
     for method in ["scram-sha-256", "md5", "password"] {
         let users = format!("scram_user = \"{scram}\"\nmd5_user = \"{md5}\"\nplain_user = {plain}\ntrust_user = \"x\"");
-        let ferry = ferry(&postgres.url(), &format!("auth = \"{method}\"\n[users]\n{users}"));
+        let ferry = ferry(&postgres.url(), &format!("auth_type = \"{method}\"\n[users]\n{users}"));
         for (user, secret) in
             [("scram_user", PASSWORD), ("md5_user", PASSWORD), ("plain_user", PASSWORD), ("trust_user", "x")]
         {
@@ -78,7 +78,7 @@ fn toml(text: &str) -> String {
 #[test]
 fn a_verifier_is_enough_to_reconnect() {
     let postgres = Postgres::start_with(&["log_connections=on"]);
-    let file = format!("auth = \"scram-sha-256\"\n[users]\nscram_user = \"{}\"", stored(&postgres, "scram_user"));
+    let file = format!("auth_type = \"scram-sha-256\"\n[users]\nscram_user = \"{}\"", stored(&postgres, "scram_user"));
     let ferry = ferry(&postgres.url(), &file);
     for _ in 0..3 {
         assert_eq!(psql(&through(&ferry, "scram_user"), PASSWORD), Ok("scram_user".into()));
@@ -101,10 +101,10 @@ fn a_verifier_that_is_not_the_servers_is_explained() {
     let other = "SCRAM-SHA-256$4096:AAAAAAAAAAAAAAAAAAAAAA==$";
     let known = stored(postgres, "scram_user");
     let keys = known.rsplit('$').next().expect("keys");
-    let file = format!("auth = \"scram-sha-256\"\n[users]\nscram_user = \"{other}{keys}\"");
+    let file = format!("auth_type = \"scram-sha-256\"\n[users]\nscram_user = \"{other}{keys}\"");
     let wrong = ferry(&postgres.url(), &file);
     assert!(psql(&through(&wrong, "scram_user"), PASSWORD).is_err(), "another salt is another password");
-    let file = "auth = \"scram-sha-256\"\n[users]\nscram_user = \"another password\"";
+    let file = "auth_type = \"scram-sha-256\"\n[users]\nscram_user = \"another password\"";
     let ferry = ferry(&postgres.url(), file);
     let error = psql(&through(&ferry, "scram_user"), "another password").expect_err("not the upstream's");
     assert!(error.contains("password authentication failed"), "{error}");
@@ -115,7 +115,7 @@ fn who_exists_is_not_told() {
     let postgres = Postgres::shared();
     for method in ["scram-sha-256", "md5", "password"] {
         let file = format!(
-            "auth = \"{method}\"\n[users]\nscram_user = \"{}\"\nplain_user = \"x\"",
+            "auth_type = \"{method}\"\n[users]\nscram_user = \"{}\"\nplain_user = \"x\"",
             stored(postgres, "scram_user")
         );
         let start = || ferry(&postgres.url(), &file);
@@ -155,7 +155,7 @@ fn who_exists_is_not_told() {
 #[test]
 fn guessing_is_slow_and_bounded() {
     let postgres = Postgres::shared();
-    let ferry = ferry(&postgres.url(), "auth = \"password\"\n[users]\ntrust_user = \"right\"");
+    let ferry = ferry(&postgres.url(), "auth_type = \"password\"\n[users]\ntrust_user = \"right\"");
     let guess = || {
         let mut raw = ferry.raw();
         raw.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
@@ -187,7 +187,7 @@ fn pgbouncers_file_is_read_and_followed() {
     let postgres = Postgres::shared();
     let certs = Certs::new();
     let list = certs.write("userlist.txt", &format!("\"scram_user\" \"{}\"\n", stored(postgres, "scram_user")));
-    let ferry = ferry(&postgres.url(), &format!("auth = \"scram-sha-256\"\nauth_file = \"{list}\""));
+    let ferry = ferry(&postgres.url(), &format!("auth_type = \"scram-sha-256\"\nauth_file = \"{list}\""));
     assert!(psql(&through(&ferry, "scram_user"), PASSWORD).is_ok());
     assert!(psql(&through(&ferry, "trust_user"), "new").is_err());
     certs.write("userlist.txt", "\"trust_user\" \"new\"\n");
@@ -205,7 +205,7 @@ fn secrets_are_looked_up_in_the_upstream() {
     postgres.sql("create role still_good login password 'x' valid until 'infinity'");
     postgres.sql("create role nologin_role password 'x'");
     postgres.prepend_hba("host all expired,still_good,nologin_role 127.0.0.1/32 scram-sha-256");
-    let ferry = ferry(&postgres.url(), "auth = \"scram-sha-256\"\nauth_user = \"trust_user\"");
+    let ferry = ferry(&postgres.url(), "auth_type = \"scram-sha-256\"\nauth_user = \"trust_user\"");
     assert_eq!(psql(&through(&ferry, "scram_user"), PASSWORD), Ok("scram_user".into()));
     assert_eq!(psql(&through(&ferry, "still_good"), "x"), Ok("still_good".into()));
     // CVE-2025-2291, and CVE-2015-6817: nobody comes in as somebody else, least of all as auth_user.
@@ -241,7 +241,7 @@ fn a_clients_settings_do_not_reach_the_lookup() {
     postgres.sql("alter role plain_user password 'the right one'");
     postgres.sql("truncate public.secrets");
     postgres.sql("insert into public.secrets select rolname, rolpassword from pg_authid");
-    let file = "auth = \"scram-sha-256\"\nauth_user = \"trust_user\"\n\
+    let file = "auth_type = \"scram-sha-256\"\nauth_user = \"trust_user\"\n\
                 auth_query = \"select rolname, rolpassword from secrets where rolname = $1\"";
     let ferry = ferry(&postgres.url(), file);
     let connection = format!("{} options='-c search_path=evil'", through(&ferry, "plain_user"));
@@ -259,7 +259,7 @@ fn lookups_that_fail_say_why_in_the_log_only() {
         ("select $1::text, 'plain'", "neither md5"),
         ("select nothing from nowhere where x = $1", "does not exist"),
     ] {
-        let file = format!("auth = \"scram-sha-256\"\nauth_user = \"trust_user\"\nauth_query = \"{query}\"");
+        let file = format!("auth_type = \"scram-sha-256\"\nauth_user = \"trust_user\"\nauth_query = \"{query}\"");
         let ferry = ferry(&postgres.url(), &file);
         let error = psql(&through(&ferry, "scram_user"), PASSWORD).expect_err(reason);
         assert!(error.contains("could not be looked up") && !error.contains(reason), "{error}");
@@ -307,7 +307,7 @@ fn the_first_rule_that_fits_decides() {
 fn a_reload_changes_who_may_come_in() {
     let postgres = Postgres::shared();
     let certs = Certs::new();
-    let path = certs.write("f.toml", "auth = \"password\"\n[users]\ntrust_user = \"one\"");
+    let path = certs.write("f.toml", "auth_type = \"password\"\n[users]\ntrust_user = \"one\"");
     let ferry = Ferry::start_with(&postgres.url(), &["-c", &path], &[]);
     assert!(psql(&through(&ferry, "trust_user"), "one").is_ok());
     let reload = |text: &str, outcome: &str| {
@@ -316,20 +316,20 @@ fn a_reload_changes_who_may_come_in() {
         ferry.signal(Signal::SIGHUP);
         eventually(outcome, || ferry.log().matches(outcome).count() > before);
     };
-    reload("auth = \"password\"\n[users]\ntrust_user = \"two\"", "changed: users");
+    reload("auth_type = \"password\"\n[users]\ntrust_user = \"two\"", "changed: users");
     assert!(psql(&through(&ferry, "trust_user"), "one").is_err());
     assert!(psql(&through(&ferry, "trust_user"), "two").is_ok());
-    reload("[[rule]]\nuser = \"scram_user\"\nmethod = \"pass-through\"", "changed: auth, rule, users");
+    reload("[[rule]]\nuser = \"scram_user\"\nmethod = \"pass-through\"", "changed: auth_type, rule, users");
     assert!(psql(&through(&ferry, "trust_user"), "two").is_err());
     assert!(psql(&through(&ferry, "scram_user"), PASSWORD).is_ok());
-    reload("auth = \"scram-sha-256\"\nauth_file = \"/no/such/file\"", "were not reloaded");
+    reload("auth_type = \"scram-sha-256\"\nauth_file = \"/no/such/file\"", "were not reloaded");
     assert!(psql(&through(&ferry, "scram_user"), PASSWORD).is_ok());
 }
 
 #[test]
 fn replication_takes_the_same_way_in() {
     let postgres = Postgres::shared();
-    let file = format!("auth = \"scram-sha-256\"\n[users]\nscram_user = \"{}\"", stored(postgres, "scram_user"));
+    let file = format!("auth_type = \"scram-sha-256\"\n[users]\nscram_user = \"{}\"", stored(postgres, "scram_user"));
     let ferry = ferry(&postgres.url(), &file);
     let identify = |secret: &str| {
         let connection = format!("{} replication=database", through(&ferry, "scram_user"));
@@ -342,7 +342,7 @@ fn replication_takes_the_same_way_in() {
 #[test]
 fn broken_exchanges_get_postgresqls_words() {
     let postgres = Postgres::shared();
-    let file = format!("auth = \"scram-sha-256\"\n[users]\nscram_user = \"{}\"", stored(postgres, "scram_user"));
+    let file = format!("auth_type = \"scram-sha-256\"\n[users]\nscram_user = \"{}\"", stored(postgres, "scram_user"));
     let ferry = ferry(&postgres.url(), &file);
     let direct = || Raw::tcp(postgres.port);
     let first = b"n,,n=,r=abcdefgh";

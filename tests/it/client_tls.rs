@@ -22,7 +22,7 @@ impl Encrypted {
         let path = certs.write(
             "pgferry.toml",
             &format!(
-                "tls_cert = \"{certificate}\"\ntls_key = \"{key}\"\ntls_client_ca = \"{}\"\n{file}",
+                "client_tls_cert_file = \"{certificate}\"\nclient_tls_key_file = \"{key}\"\nclient_tls_ca_file = \"{}\"\n{file}",
                 certs.path("root.crt")
             ),
         );
@@ -50,7 +50,7 @@ impl Encrypted {
 fn psql_verifies_the_certificate_and_binds_its_login() {
     let postgres = Postgres::shared();
     let secret = postgres.sql("select rolpassword from pg_authid where rolname = 'scram_user'");
-    let file = format!("auth = \"scram-sha-256\"\n[users]\nscram_user = \"{secret}\"");
+    let file = format!("auth_type = \"scram-sha-256\"\n[users]\nscram_user = \"{secret}\"");
     let server = Encrypted::start(postgres, &file);
     for parameters in [
         "sslmode=disable",
@@ -218,7 +218,8 @@ fn remote_clients_need_encryption_for_the_upstreams_passwords() {
     let certs = Certs::new();
     let (certificate, key) = certs.make("ferry", &Wish { name: "pgferry", hosts: &["localhost"], ..Wish::default() });
     let port = free_port();
-    let file = format!("allow_remote = true\ntls_cert = \"{certificate}\"\ntls_key = \"{key}\"");
+    let file =
+        format!("allow_remote = true\nclient_tls_cert_file = \"{certificate}\"\nclient_tls_key_file = \"{key}\"");
     let path = certs.write("f.toml", &file);
     let listen = format!("0.0.0.0:{port}");
     let ferry = Ferry::start_with(&Postgres::shared().url(), &["-c", &path, "-l", &listen], &[]);

@@ -21,7 +21,7 @@ fn pgbench_with_a_connection_per_transaction() {
     let script = script.to_str().expect("UTF-8");
     for mode in MODES {
         for user in ["trust_user", "md5_user", "scram_user"] {
-            let ferry = Ferry::start(&postgres, &["--mode", mode, "--pool-size", "5"]);
+            let ferry = Ferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "5"]);
             let before = postgres.connections_received();
             let out = pgbench(&ferry, user, &["-M", "simple", "-C", "-c", "100", "-j", "10", "-t", "10", "-f", script]);
             assert!(out.contains("number of transactions actually processed: 1000/1000"), "{out}");
@@ -38,7 +38,7 @@ fn pgbench_with_lasting_connections_in_every_protocol() {
     pgbench(&ferry, "scram_user", &["-i", "-s", "1", "-q"]);
     drop(ferry);
     for mode in MODES {
-        let ferry = Ferry::start(&postgres, &["--mode", mode, "--pool-size", "8"]);
+        let ferry = Ferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "8"]);
         for protocol in ["simple", "extended", "prepared"] {
             for kind in ["-S", "-N"] {
                 let out = pgbench(&ferry, "scram_user", &["-M", protocol, kind, "-c", "8", "-j", "2", "-t", "100"]);
@@ -101,7 +101,7 @@ drop table people;
     let direct = psql("127.0.0.1", postgres.port);
     assert!(direct.contains("Edsger"));
     for mode in MODES {
-        let ferry = Ferry::start(&postgres, &["--mode", mode]);
+        let ferry = Ferry::start(&postgres, &["--pool-mode", mode]);
         assert_eq!(psql(ferry.host(), 5432), direct, "{mode}");
     }
 }
@@ -126,7 +126,7 @@ fn pg_dump_gives_the_same_dump() {
     let direct = dump("127.0.0.1", postgres.port);
     assert!(direct.len() > 5_000_000);
     for mode in MODES {
-        let ferry = Ferry::start(&postgres, &["--mode", mode]);
+        let ferry = Ferry::start(&postgres, &["--pool-mode", mode]);
         assert!(dump(ferry.host(), 5432) == direct, "{mode}: the dumps differ");
     }
 }
@@ -136,7 +136,7 @@ fn psycopg_in_ordinary_use() {
     let postgres = Postgres::start_with(&[]);
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/psycopg_ordinary.py");
     for mode in MODES {
-        let ferry = Ferry::start(&postgres, &["--mode", mode, "--pool-size", "4"]);
+        let ferry = Ferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "4"]);
         let env =
             [("PGHOST", ferry.host()), ("PGUSER", "scram_user"), ("PGPASSWORD", PASSWORD), ("PGDATABASE", "postgres")];
         let out = run("/usr/bin/python3", &[script], &env);
@@ -149,7 +149,7 @@ async fn tokio_postgres_in_ordinary_use() {
     let postgres = Postgres::start_with(&[]);
     ordinary_use(postgres.connect().await, &postgres).await;
     for mode in MODES {
-        let ferry = Ferry::start(&postgres, &["--mode", mode, "--pool-size", "4"]);
+        let ferry = Ferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "4"]);
         ordinary_use(ferry.connect("trust_user").await, &postgres).await;
     }
 }

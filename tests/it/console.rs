@@ -130,7 +130,7 @@ fn tables_are_pgbouncers_column_for_column() {
 
 #[test]
 fn figures_in_tables_are_what_happened() {
-    let ferry = Ferry::start(Postgres::shared(), &["--mode", "transaction"]);
+    let ferry = Ferry::start(Postgres::shared(), &["--pool-mode", "transaction"]);
     let mut guest = guest(&ferry);
     let mut client = ferry.raw();
     let asked = [("user", "trust_user"), ("database", "postgres"), ("application_name", "it's me")];
@@ -170,7 +170,7 @@ fn figures_in_tables_are_what_happened() {
     assert_eq!(row(&mut guest, "show logins", "accepted")[1], "1");
     let ports = rows(&mut guest, "show ports");
     assert_eq!((ports.len(), ports[0][1].as_str()), (1, "1"), "{ports:?}");
-    assert_eq!(row(&mut guest, "show config", "max_client_conn")[3], "no");
+    assert_eq!(row(&mut guest, "show config", "max_client_conn")[3], "yes");
     let upstream = row(&mut guest, "show config", "upstream");
     assert!(upstream[1].contains("127.0.0.1") && upstream[3] == "no", "{upstream:?}");
 }
@@ -225,8 +225,8 @@ fn a_pause_lets_work_end_and_holds_what_comes() {
     let postgres = Postgres::start_with(&[]);
     let ferry = Ferry::start_with(
         &postgres.url(),
-        &["--mode", "transaction"],
-        &[("PGFERRY_WAIT_TIMEOUT", "300ms"), ("PGFERRY_MIN_IDLE", "2")],
+        &["--pool-mode", "transaction"],
+        &[("PGFERRY_QUERY_WAIT_TIMEOUT", "300ms"), ("PGFERRY_MIN_POOL_SIZE", "2")],
     );
     let mut busy = ferry.session();
     busy.query("begin");
@@ -236,6 +236,7 @@ fn a_pause_lets_work_end_and_holds_what_comes() {
     pausing.send(&query("PAUSE postgres"));
     let mut looking = guest(&ferry);
     eventually_row(&mut looking, "show databases", "postgres", |row| row[15] == "1");
+    assert_eq!(row(&mut looking, "show databases", "postgres")[6], "2", "min_pool_size");
     other.send(&query("select 2"));
     eventually_row(&mut looking, "show pools", "postgres", |row| row[3] == "1");
     assert_eq!(busy.value("select 3"), "3", "a transaction goes on");
@@ -243,7 +244,7 @@ fn a_pause_lets_work_end_and_holds_what_comes() {
     assert_eq!(tags(&pausing.until_ready()), "CZ", "the last connection is gone");
     assert_eq!(postgres.backends(), 0);
     assert_eq!(row(&mut looking, "show pools", "postgres")[6..10], ["0", "0", "0", "0"]);
-    // Longer than wait_timeout: whoever pauses knows for how long.
+    // Longer than query_wait_timeout: whoever pauses knows for how long.
     let mut late = ferry.session();
     late.send(&query("select 4"));
     eventually("both have waited for longer than they would", || {
@@ -264,7 +265,7 @@ fn a_pause_lets_work_end_and_holds_what_comes() {
 
 #[test]
 fn waiting_for_a_pause_can_be_cancelled() {
-    let ferry = Ferry::start(Postgres::shared(), &["--mode", "transaction"]);
+    let ferry = Ferry::start(Postgres::shared(), &["--pool-mode", "transaction"]);
     let mut busy = ferry.session();
     busy.query("begin");
     let mut pausing = ferry.raw();
@@ -323,7 +324,7 @@ fn databases_and_clients_are_put_out() {
 #[test]
 fn connections_are_replaced_as_they_come_free() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &["--mode", "transaction"]);
+    let ferry = Ferry::start(&postgres, &["--pool-mode", "transaction"]);
     let mut client = ferry.session();
     client.query("begin");
     let before = client.value("select pg_backend_pid()");
@@ -373,7 +374,7 @@ fn it_answers_when_nobody_else_is_served() {
     let ferry = Ferry::start_with(
         &Postgres::shared().url(),
         &["--pool-size", "1"],
-        &[("PGFERRY_MAX_CLIENTS", "2"), ("PGFERRY_WAIT_TIMEOUT", "60s")],
+        &[("PGFERRY_MAX_CLIENT_CONN", "2"), ("PGFERRY_QUERY_WAIT_TIMEOUT", "60s")],
     );
     let mut holder = ferry.session();
     assert_eq!(holder.value("select 1"), "1");
@@ -404,7 +405,7 @@ fn a_shutdown_waits_for_what_it_is_told_to_wait_for() {
     for (command, waits_for) in
         [("SHUTDOWN", ""), ("SHUTDOWN WAIT_FOR_SERVERS", "the transaction"), ("SHUTDOWN WAIT_FOR_CLIENTS", "clients")]
     {
-        let mut ferry = Ferry::start(Postgres::shared(), &["--mode", "transaction"]);
+        let mut ferry = Ferry::start(Postgres::shared(), &["--pool-mode", "transaction"]);
         let mut busy = ferry.session();
         busy.query("begin");
         let mut idle = ferry.session();

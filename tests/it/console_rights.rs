@@ -30,10 +30,10 @@ const BEYOND_SET: [(&str, &str); 42] = [
     ("require_auth", "none"),
     ("listen", "/tmp"),
     ("port", "6543"),
-    ("socket_mode", "0777"),
-    ("socket_group", "0"),
+    ("unix_socket_mode", "0777"),
+    ("unix_socket_group", "0"),
     ("allow_remote", "true"),
-    ("auth", "trust"),
+    ("auth_type", "trust"),
     ("rule", "x"),
     ("peer", "uid=1"),
     ("users", "x"),
@@ -42,9 +42,9 @@ const BEYOND_SET: [(&str, &str); 42] = [
     ("auth_query", "select 1"),
     ("auth_dbname", "postgres"),
     ("scram_iterations", "1"),
-    ("tls_cert", "/tmp/x"),
-    ("tls_key", "/tmp/x"),
-    ("tls_client_ca", "/tmp/x"),
+    ("client_tls_cert_file", "/tmp/x"),
+    ("client_tls_key_file", "/tmp/x"),
+    ("client_tls_ca_file", "/tmp/x"),
     ("admin_listen", "0.0.0.0:80"),
     ("admin_hosts", "evil.example"),
     ("admin_users", "mallory"),
@@ -83,7 +83,7 @@ fn an_admin_of_a_role_runs_no_program_and_takes_no_listener() {
         |host: &str, sql: &str| psql(&format!("host={host} port={port} user=scram_user dbname=pgferry"), PASSWORD, sql);
     for sql in [
         format!("SET password_command = 'sh -c \"touch {}\"'", mark.display()),
-        "SET auth = 'scram-sha-256'".into(),
+        "SET auth_type = 'scram-sha-256'".into(),
         "SET upstream = 'postgres://127.0.0.1:1'".into(),
     ] {
         let refused = admin("127.0.0.1", &sql).expect_err("it leads out of the process");

@@ -11,7 +11,11 @@ fn ferry(postgres: &Postgres, user: &str, file: &str, env: &[(&str, &str)]) -> F
     let certs = Certs::new();
     let path = certs.write("pgferry.toml", file);
     let at = if user.is_empty() { String::new() } else { format!("{user}@") };
-    Ferry::start_with(&format!("postgres://{at}127.0.0.1:{}", postgres.port), &["-c", &path, "--auth", "trust"], env)
+    Ferry::start_with(
+        &format!("postgres://{at}127.0.0.1:{}", postgres.port),
+        &["-c", &path, "--auth-type", "trust"],
+        env,
+    )
 }
 
 fn log_in(ferry: &Ferry, user: &str) -> Result<Raw, Message> {
@@ -150,7 +154,7 @@ fn somebody_elses_password_is_not_used() {
     let postgres = Postgres::shared();
     let certs = Certs::new();
     // The URL's password is scram_user's; md5_user, who comes in by a secret of its own, has another.
-    let path = certs.write("f.toml", "auth = \"password\"\n[users]\nmd5_user = \"its own\"\nscram_user = \"x\"");
+    let path = certs.write("f.toml", "auth_type = \"password\"\n[users]\nmd5_user = \"its own\"\nscram_user = \"x\"");
     let url = format!("postgres://scram_user:pa%20ss'w%5Cord@127.0.0.1:{}", postgres.port);
     let ferry = Ferry::start_with(&url, &["-c", &path], &[]);
     let mut raw = ferry.raw();

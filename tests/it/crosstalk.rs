@@ -123,19 +123,20 @@ fn mixed_work(args: &[&str]) {
 
 #[test]
 fn in_transaction_mode_on_two_connections() {
-    mixed_work(&["--mode", "transaction", "--pool-size", "2"]);
+    mixed_work(&["--pool-mode", "transaction", "--pool-size", "2"]);
 }
 
 #[test]
 fn in_transaction_mode_without_resets() {
-    mixed_work(&["--mode", "transaction", "--pool-size", "3", "--reset", "smart"]);
+    mixed_work(&["--pool-mode", "transaction", "--pool-size", "3", "--reset", "on_change"]);
 }
 
 /// Clients that differ in what they have set take turns on one connection, each finding its own.
 #[test]
 fn settings_take_turns() {
-    for reset in ["always", "smart", "never"] {
-        let ferry = Ferry::start(Postgres::shared(), &["--mode", "transaction", "--pool-size", "1", "--reset", reset]);
+    for reset in ["always", "on_change", "never"] {
+        let ferry =
+            Ferry::start(Postgres::shared(), &["--pool-mode", "transaction", "--pool-size", "1", "--reset", reset]);
         std::thread::scope(|scope| {
             for client in 0..6 {
                 let ferry = &ferry;

@@ -170,28 +170,31 @@ fn a_cancel_request_for_nobody_is_just_closed() {
 
 #[test]
 fn a_login_that_takes_too_long_is_refused() {
-    let ferry = Ferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_LOGIN_TIMEOUT", "200ms")]);
+    let ferry = Ferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "200ms")]);
     let mut silent = ferry.raw();
     let mut slow = ferry.raw();
     slow.send(&startup(&[("user", "scram_user"), ("database", "postgres")]));
     assert_eq!(slow.recv().map(|message| message.tag), Some(b'R'));
     for raw in [&mut silent, &mut slow] {
         let error = raw.recv().expect("an error");
-        assert!(error.field(b'M').contains("timeout") && error.field(b'D').contains("login_timeout"), "{error:?}");
+        assert!(
+            error.field(b'M').contains("timeout") && error.field(b'D').contains("client_login_timeout"),
+            "{error:?}"
+        );
         assert!(raw.recv().is_none());
     }
 }
 
 #[test]
 fn too_many_clients_are_told_so() {
-    let ferry = Ferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_MAX_CLIENTS", "2")]);
+    let ferry = Ferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_MAX_CLIENT_CONN", "2")]);
     let first = ferry.session();
     let _second = ferry.session();
     let mut third = ferry.raw();
     third.send(&startup(&WHO));
     let error = third.recv().expect("an error");
     assert_eq!((error.field(b'S').as_str(), error.field(b'C').as_str()), ("FATAL", "53300"));
-    assert!(error.field(b'H').contains("max_clients"), "{error:?}");
+    assert!(error.field(b'H').contains("max_client_conn"), "{error:?}");
     assert!(third.recv().is_none());
     drop(first);
     crate::harness::eventually("a place comes free", || {

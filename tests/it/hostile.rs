@@ -21,7 +21,7 @@ fn meet(script: Script) -> (Ferry, Message) {
         }
     });
     let url = format!("postgres://127.0.0.1:{port}?sslmode=disable");
-    let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_LOGIN_TIMEOUT", "2s")]);
+    let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s")]);
     let mut raw = ferry.raw();
     raw.send(&startup(&[("user", "me"), ("database", "d")]));
     let first = raw.recv().expect("an answer");
@@ -128,7 +128,7 @@ fn a_server_that_leaves_the_login_out_serves_nobody() {
             }
         });
         let url = format!("postgres://127.0.0.1:{port}?sslmode=disable&{parameters}");
-        let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_LOGIN_TIMEOUT", "2s")]);
+        let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s")]);
         let mut raw = ferry.raw();
         raw.send(&startup(&[("user", "me"), ("database", "d")]));
         let told = raw.read_to_end();
@@ -150,7 +150,7 @@ fn an_error_without_a_code_is_an_error() {
             }
         });
         let url = format!("postgres://127.0.0.1:{port}?sslmode=disable");
-        let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_LOGIN_TIMEOUT", "2s")]);
+        let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s")]);
         let mut raw = ferry.raw();
         raw.send(&startup(&[("user", "me"), ("database", "d")]));
         assert_eq!(raw.read_to_end().first().expect("an answer").tag, b'E');
@@ -172,7 +172,7 @@ fn lengths_that_lie_are_not_believed() {
             }
         });
         let url = format!("postgres://127.0.0.1:{port}?sslmode=disable");
-        let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_LOGIN_TIMEOUT", "2s")]);
+        let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s")]);
         let before = ferry.memory();
         let mut raw = ferry.raw();
         raw.send(&startup(&[("user", "me"), ("database", "d")]));
@@ -206,7 +206,7 @@ fn a_server_that_says_nothing_is_left_in_good_order() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let url = format!("postgres://127.0.0.1:{port}?{parameters}");
-        let env = [("PGFERRY_LOGIN_TIMEOUT", "1s"), ("PGFERRY_CONNECT_TIMEOUT", "300ms")];
+        let env = [("PGFERRY_CLIENT_LOGIN_TIMEOUT", "1s"), ("PGFERRY_SERVER_CONNECT_TIMEOUT", "300ms")];
         let ferry = Ferry::start_with(&url, &[], &env);
         let mut raw = ferry.raw();
         raw.send(&startup(&[("user", "me"), ("database", "d")]));

@@ -39,7 +39,7 @@ fn a_name_that_another_role_has_taken_brings_that_roles_connections() {
     postgres.sql("create role svc login password 'one'");
     postgres.sql("create role svc_new login password 'two'");
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(&postgres, &["--mode", mode]);
+        let ferry = Ferry::start(&postgres, &["--pool-mode", mode]);
         let mut former = eventually_some("the rule is in force", || {
             let again = log_in(&ferry, "svc", "wrong").is_err();
             log_in(&ferry, "svc", "one").ok().filter(|_| again)
@@ -73,7 +73,7 @@ fn a_name_that_another_role_has_taken_brings_that_roles_connections() {
 fn another_password_of_the_same_role_disturbs_no_client() {
     let postgres = postgres("rotated");
     postgres.sql("create role rotated login password 'one'");
-    let ferry = Ferry::start(&postgres, &["--mode", "transaction"]);
+    let ferry = Ferry::start(&postgres, &["--pool-mode", "transaction"]);
     let mut former = eventually_some("the rule is in force", || {
         let again = log_in(&ferry, "rotated", "wrong").is_err();
         log_in(&ferry, "rotated", "one").ok().filter(|_| again)
@@ -90,7 +90,7 @@ fn another_password_of_the_same_role_disturbs_no_client() {
 fn a_role_that_was_dropped_and_made_anew_is_noticed() {
     let postgres = Postgres::start_with(&[]);
     for mode in ["session", "transaction"] {
-        let env = [("PGFERRY_AUTH_RECHECK", "200ms"), ("PGFERRY_MODE", mode)];
+        let env = [("PGFERRY_AUTH_RECHECK", "200ms"), ("PGFERRY_POOL_MODE", mode)];
         let ferry = Ferry::start_with(&postgres.url(), &[], &env);
         postgres.sql("create role made login");
         let before = log_in(&ferry, "made", "").expect("a role").value(ROLE);
@@ -142,7 +142,7 @@ fn what_is_compared_here_is_rechecked_too() {
     let postgres = postgres("asked");
     postgres.sql("create role asked login password 'right'");
     let certs = crate::harness::Certs::new();
-    let file = "auth = \"password\"\nauth_recheck = \"200ms\"\n[users]\nasked = \"right\"";
+    let file = "auth_type = \"password\"\nauth_recheck = \"200ms\"\n[users]\nasked = \"right\"";
     let path = certs.write("pgferry.toml", file);
     let ferry = Ferry::start_with(&postgres.url(), &["-c", &path], &[]);
     assert_eq!(log_in(&ferry, "asked", "right").expect("right").value("select 1"), "1");

@@ -86,35 +86,35 @@ const KEYS: [(&str, &str); 35] = [
     ("reserve_pool_timeout", "reserve_pool_timeout"),
     ("admin_users", "admin_users"),
     ("stats_users", "stats_users"),
-    ("auth_type", "auth"),
+    ("auth_type", "auth_type"),
     ("auth_type", "method"),
     ("auth_file", "auth_file"),
     ("auth_user", "auth_user"),
     ("auth_query", "auth_query"),
     ("auth_dbname", "auth_dbname"),
-    ("pool_mode", "mode"),
-    ("max_client_conn", "max_clients"),
+    ("pool_mode", "pool_mode"),
+    ("max_client_conn", "max_client_conn"),
     ("default_pool_size", "pool_size"),
-    ("min_pool_size", "min_idle"),
-    ("unix_socket_mode", "socket_mode"),
-    ("unix_socket_group", "socket_group"),
+    ("min_pool_size", "min_pool_size"),
+    ("unix_socket_mode", "unix_socket_mode"),
+    ("unix_socket_group", "unix_socket_group"),
     ("server_tls_sslmode", "sslmode"),
     ("server_tls_ca_file", "sslrootcert"),
     ("server_tls_cert_file", "sslcert"),
     ("server_tls_key_file", "sslkey"),
     ("server_tls_protocols", "ssl_min_protocol_version"),
-    ("client_tls_cert_file", "tls_cert"),
-    ("client_tls_key_file", "tls_key"),
-    ("client_tls_ca_file", "tls_client_ca"),
-    ("client_tls_protocols", "tls_min_protocol_version"),
-    ("server_lifetime", "lifetime"),
-    ("server_idle_timeout", "idle_timeout"),
-    ("query_wait_timeout", "wait_timeout"),
-    ("server_connect_timeout", "connect_timeout"),
-    ("client_login_timeout", "login_timeout"),
+    ("client_tls_cert_file", "client_tls_cert_file"),
+    ("client_tls_key_file", "client_tls_key_file"),
+    ("client_tls_ca_file", "client_tls_ca_file"),
+    ("client_tls_protocols", "client_tls_min_protocol_version"),
+    ("server_lifetime", "server_lifetime"),
+    ("server_idle_timeout", "server_idle_timeout"),
+    ("query_wait_timeout", "query_wait_timeout"),
+    ("server_connect_timeout", "server_connect_timeout"),
+    ("client_login_timeout", "client_login_timeout"),
     ("log_connections", "log_connections"),
     ("dns_max_ttl", "dns_max_ttl"),
-    ("tcp_keepidle", "keepalive"),
+    ("tcp_keepidle", "tcp_keepidle"),
     ("tcp_user_timeout", "tcp_user_timeout"),
     ("max_prepared_statements", "max_prepared_statements"),
 ];
@@ -138,7 +138,10 @@ fn a_tutorials_configuration() {
 #[test]
 fn containers_and_operators() {
     let (settings, text) = settings("container.ini");
-    assert_eq!((settings.mode, settings.reset, settings.max_clients), (Mode::Transaction, Reset::Smart, 1000));
+    assert_eq!(
+        (settings.pool_mode, settings.reset, settings.max_client_conn),
+        (Mode::Transaction, Reset::OnChange, 1000)
+    );
     assert!(settings.allow_remote && settings.auth_query.contains("user_search"));
     assert!(text.contains("# ignore_startup_parameters = extra_float_digits,search_path: not needed"), "{text}");
     let (output, text) = import("operator.ini");
@@ -146,7 +149,7 @@ fn containers_and_operators() {
     assert_eq!(output.status.code(), Some(1), "the peers are to be added");
     assert!(text.contains("transport = [\"tls\"]\ndatabase = [\"shop\", \"orders\"]\nuser = [\"app\"]"), "{text}");
     assert!(text.contains("write the mask 255.255.0.0") && text.contains("the method gss is not supported"), "{text}");
-    assert!(text.contains("sslmode = \"verify-ca\"") && text.contains("log_stats = \"0\""), "{text}");
+    assert!(text.contains("sslmode = \"verify-ca\"") && text.contains("log_stats_interval = \"0\""), "{text}");
 }
 
 #[test]
@@ -159,10 +162,10 @@ fn applications() {
     assert_eq!((app.pool_size, app.reset), (40, Reset::Never));
     assert_eq!(settings.of(b"app_ro").upstream.places(), "replica.example.com:5432");
     assert_eq!(settings.upstream.encryption.mode(), SslMode::VerifyFull);
-    assert_eq!((settings.socket_mode, settings.socket_group.as_deref()), (0o770, Some("www-data")));
+    assert_eq!((settings.unix_socket_mode, settings.unix_socket_group.as_deref()), (0o770, Some("www-data")));
     assert!(text.contains("# connect_query = SET search_path TO app: "), "{text}");
     let (settings, _) = self::settings("included.ini");
-    assert_eq!((settings.mode, settings.pool_size, settings.max_clients), (Mode::Transaction, 100, 2048));
+    assert_eq!((settings.pool_mode, settings.pool_size, settings.max_client_conn), (Mode::Transaction, 100, 2048));
     assert!(!settings.has_rules() || settings.rules[0].databases == ["app_production"]);
 }
 
@@ -170,13 +173,13 @@ fn applications() {
 fn many_databases_and_users() {
     let (settings, text) = settings("tenants.ini");
     assert_eq!(settings.upstream.places(), "10.0.0.1:5432", "where most are");
-    assert_eq!((settings.of(b"alpha").mode, settings.of(b"alpha").pool_size), (Mode::Session, 5));
-    assert_eq!((settings.of(b"beta").pool_size, settings.of(b"beta").min_idle), (50, 5));
+    assert_eq!((settings.of(b"alpha").pool_mode, settings.of(b"alpha").pool_size), (Mode::Session, 5));
+    assert_eq!((settings.of(b"beta").pool_size, settings.of(b"beta").min_pool_size), (50, 5));
     let gamma = settings.of(b"gamma");
     assert_eq!((gamma.upstream.places().as_str(), gamma.dbname.as_deref()), ("10.0.0.2:5433", Some("g")));
-    assert_eq!(settings.of(b"odd name").mode, Mode::Transaction);
-    assert_eq!(settings.limits[&b"report"[..]].max_upstream, Some(5));
-    assert_eq!(settings.limits[&b"batch"[..]].max_clients, Some(10));
+    assert_eq!(settings.of(b"odd name").pool_mode, Mode::Transaction);
+    assert_eq!(settings.limits[&b"report"[..]].max_user_connections, Some(5));
+    assert_eq!(settings.limits[&b"batch"[..]].max_user_client_connections, Some(10));
     assert!(text.contains("# query_timeout = 300: ALTER ROLE"), "{text}");
     assert_eq!(settings.listen.len(), 3);
 }
@@ -209,7 +212,7 @@ fn what_can_not_be_carried_over_is_explained() {
         "# pool_mode = statement: ",
         "# query_timeout = 30: set statement_timeout",
         "# auth_type = any: ",
-        "wait_timeout = \"1d\"",
+        "query_wait_timeout = \"1d\"",
         "log_level = \"debug\"",
     ] {
         assert!(text.contains(part), "{part}: {text}");
@@ -237,10 +240,10 @@ fn defaults_that_differ_are_written_and_explained() {
     let (status, text, said) = import_lines("* = host=db", "auth_file = /u");
     assert_eq!(status, Some(0), "{said}");
     for (name, default, here) in [
-        ("query_wait_timeout", "120", "wait_timeout = \"120s\""),
-        ("server_connect_timeout", "15", "connect_timeout = \"15s\""),
-        ("client_login_timeout", "60", "login_timeout = \"60s\""),
-        ("max_client_conn", "100", "max_clients = 100"),
+        ("query_wait_timeout", "120", "query_wait_timeout = \"120s\""),
+        ("server_connect_timeout", "15", "server_connect_timeout = \"15s\""),
+        ("client_login_timeout", "60", "client_login_timeout = \"60s\""),
+        ("max_client_conn", "100", "max_client_conn = 100"),
         ("log_connections", "1", "log_connections = true"),
         ("max_db_connections", "0", "# "),
         ("cancel_wait_timeout", "10", "# "),
@@ -251,9 +254,9 @@ fn defaults_that_differ_are_written_and_explained() {
     }
     assert!(!text.contains("dns_max_ttl") && !text.contains("server_lifetime"), "equal defaults need no word: {text}");
     let settings = resolved("the result", &text).expect("it loads");
-    assert_eq!((settings.max_upstream, settings.reserve_pool_size, settings.max_clients), (None, Some(0), 100));
+    assert_eq!((settings.max_upstream, settings.reserve_pool_size, settings.max_client_conn), (None, Some(0), 100));
     let (_, text, _) = import_lines("* = host=db", "query_wait_timeout = 7\nlog_connections = 0");
-    assert!(text.contains("\nwait_timeout = \"7s\"") && !text.contains("120"), "{text}");
+    assert!(text.contains("\nquery_wait_timeout = \"7s\"") && !text.contains("120"), "{text}");
 }
 
 #[test]
@@ -272,8 +275,8 @@ fn pools_keep_their_sizes() {
     assert_eq!((settings.max_upstream, settings.pool_size, settings.reserve_pool_size), (None, 300, Some(5)), "{text}");
     assert!(text.contains("\nreserve_pool_timeout = \"5s\"") && text.contains("\nreserve_pool_size = 4\n"), "{text}");
     let (_, text, _) = import_lines("a = host=db min_pool_size=3", "min_pool_size = 5");
-    assert!(text.contains("\n# min_pool_size = 5: a total there;") && text.contains("\nmin_idle = 5\n"), "{text}");
-    assert!(text.contains("\nmin_idle = 3 # min_pool_size, a total there;"), "{text}");
+    assert!(text.contains("\nmin_pool_size = 5\n") && text.contains("\nmin_pool_size = 3\n"), "{text}");
+    assert!(!text.contains("# min_pool_size"), "it means the same: {text}");
 }
 
 #[test]
@@ -283,7 +286,7 @@ fn a_result_that_does_not_load_is_a_failure() {
         ("* = host=db", "auth_type = any", "trust"),
         ("* = host=db", "auth_type = scram-sha-256", "secrets"),
         ("* = host=db pool_size=many", "", "pool_size"),
-        ("* = host=db", "query_wait_timeout = soon", "wait_timeout"),
+        ("* = host=db", "query_wait_timeout = soon", "query_wait_timeout"),
     ] {
         let (status, text, said) = import_lines(databases, pgbouncer);
         assert_eq!(status, Some(1), "{text}");

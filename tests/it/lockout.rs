@@ -56,7 +56,7 @@ fn under_attack(threads: usize, attack: impl Fn(usize) + Sync, work: impl FnOnce
 fn wrong_passwords_for_stored_secrets_do_not_keep_the_right_one_out() {
     let postgres = Postgres::shared();
     for method in ["scram-sha-256", "md5", "password"] {
-        let ferry = ferry(&postgres.url(), &format!("auth = \"{method}\"\n[users]\ntrust_user = \"right\""));
+        let ferry = ferry(&postgres.url(), &format!("auth_type = \"{method}\"\n[users]\ntrust_user = \"right\""));
         let connection = format!("host={} dbname=postgres user=trust_user", ferry.host());
         let wrong = |_| {
             let error = crate::harness::psql(&connection, "wrong", "select 1").expect_err("wrong");
@@ -97,8 +97,11 @@ fn a_thousand_roles_that_come_at_once_are_all_served() {
     postgres
         .sql("do $$ begin for n in 1..1000 loop execute format('create role tenant_%s login', n); end loop; end $$");
     // A busy machine forks no faster for that.
-    let ferry =
-        Ferry::start_with(&postgres.url(), &[], &[("PGFERRY_LOGIN_TIMEOUT", "120s"), ("PGFERRY_WAIT_TIMEOUT", "120s")]);
+    let ferry = Ferry::start_with(
+        &postgres.url(),
+        &[],
+        &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "120s"), ("PGFERRY_QUERY_WAIT_TIMEOUT", "120s")],
+    );
     let mut clients: Vec<_> = (1..=1000)
         .map(|nth| {
             let mut raw = ferry.raw();
@@ -178,7 +181,7 @@ fn a_full_server_is_no_wrong_password() {
     postgres.prepend_hba("host all lim 127.0.0.1/32 scram-sha-256");
     let direct = format!("host=127.0.0.1 port={} user=lim dbname=postgres", postgres.port);
     eventually("the rule is in force", || crate::harness::psql(&direct, "wrong", "select 1").is_err());
-    let ferry = Ferry::start_with(&postgres.url(), &[], &[("PGFERRY_LOGIN_TIMEOUT", "2s")]);
+    let ferry = Ferry::start_with(&postgres.url(), &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s")]);
     let holding = std::process::Command::new(crate::harness::postgres::program("psql"))
         .args(["-X", "-d", &direct, "-c", "select pg_sleep(600)"])
         .env("PGPASSWORD", "right")
@@ -206,8 +209,11 @@ fn silent(ferry: &Ferry, params: &[(&str, &str)]) -> Raw {
 fn silent_logins_hold_up_nobody() {
     let postgres = Postgres::start_with(&["max_wal_senders=20"]);
     // Nobody waits until their time is up.
-    let ferry =
-        Ferry::start_with(&postgres.url(), &[], &[("PGFERRY_LOGIN_TIMEOUT", "600s"), ("PGFERRY_MAX_UPSTREAM", "4")]);
+    let ferry = Ferry::start_with(
+        &postgres.url(),
+        &[],
+        &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "600s"), ("PGFERRY_MAX_UPSTREAM", "4")],
+    );
     let databases: Vec<_> = (0..40).map(|nth| format!("db_{nth}")).collect();
     let mut waiting: Vec<_> =
         databases.iter().map(|database| silent(&ferry, &[("user", "scram_user"), ("database", database)])).collect();
@@ -234,7 +240,7 @@ fn silent_logins_hold_up_nobody() {
 #[test]
 fn silent_clients_make_room_for_those_who_log_in() {
     let postgres = Postgres::shared();
-    let env = [("PGFERRY_LOGIN_TIMEOUT", "600s"), ("PGFERRY_MAX_CLIENTS", "10")];
+    let env = [("PGFERRY_CLIENT_LOGIN_TIMEOUT", "600s"), ("PGFERRY_MAX_CLIENT_CONN", "10")];
     let ferry = Ferry::start_with(&postgres.url(), &[], &env);
     let session = Raw::logged_in(ferry.raw(), "trust_user", "postgres");
     let mut silent: Vec<_> = (0..200).map(|_| ferry.raw()).collect();

@@ -199,7 +199,7 @@ fn passwords_are_never_logged() {
 fn trust_uses_the_urls_credential_and_only_its_user() {
     let postgres = Postgres::shared();
     let url = format!("postgres://scram_user:pa%20ss'w%5Cord@127.0.0.1:{}", postgres.port);
-    let ferry = Ferry::start_with(&url, &["--auth", "trust"], &[]);
+    let ferry = Ferry::start_with(&url, &["--auth-type", "trust"], &[]);
     let (mut raw, said) = log_in(ferry.raw(), "scram_user", "");
     assert!(is_in(&said) && said[0].body == [0; 4], "no password is asked for: {said:?}");
     assert_eq!(raw.value("select current_user"), "scram_user");
@@ -215,7 +215,7 @@ fn peer_lets_in_whom_the_rules_name() {
     let uid = nix::unistd::geteuid();
     let rules = format!("uid={uid} roles=trust_user,scram_user");
     let env = [("PGFERRY_PEER", rules.as_str()), ("PGFERRY_UPSTREAM_PASSWORD", PASSWORD)];
-    let ferry = Ferry::start_with(&url, &["--auth", "peer"], &env);
+    let ferry = Ferry::start_with(&url, &["--auth-type", "peer"], &env);
     for user in ["trust_user", "scram_user"] {
         let (mut raw, said) = log_in(ferry.raw(), user, "");
         assert!(is_in(&said), "{said:?}");
@@ -231,7 +231,7 @@ fn peer_lets_in_whom_the_rules_name() {
 fn a_missing_upstream_credential_is_explained() {
     let postgres = Postgres::shared();
     let url = format!("postgres://scram_user@127.0.0.1:{}", postgres.port);
-    let ferry = Ferry::start_with(&url, &["--auth", "trust"], &[]);
+    let ferry = Ferry::start_with(&url, &["--auth-type", "trust"], &[]);
     let (_, said) = log_in(ferry.raw(), "scram_user", "");
     assert_eq!(code(&said), "28000");
     assert!(said[0].field(b'H').contains("upstream_password"), "{said:?}");

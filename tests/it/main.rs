@@ -19,6 +19,7 @@ mod corpus;
 mod credentials;
 mod crosstalk;
 mod differential;
+mod docs;
 mod doctor;
 mod handshake;
 mod hangs;
@@ -33,7 +34,7 @@ mod pids;
 mod pool;
 mod ports;
 mod random;
-mod readme;
+
 mod relay;
 mod reload;
 mod reset;

@@ -81,7 +81,7 @@ fn what_somebody_left_in_it_is_reset_while_it_waits() {
 #[test]
 fn a_client_knows_its_own_notifications() {
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(Postgres::shared(), &["--mode", mode, "--pool-size", "2"]);
+        let ferry = Ferry::start(Postgres::shared(), &["--pool-mode", mode, "--pool-size", "2"]);
         let (mut first, first_pid) = log_in(&ferry);
         let (mut second, _) = log_in(&ferry);
         let channel = format!("own_{mode}");

@@ -49,7 +49,7 @@ fn first_come_first_served() {
 fn the_cap_holds_under_a_storm() {
     let postgres = Postgres::start_with(&["log_connections=on"]);
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(&postgres, &["--pool-size", "3", "--mode", mode]);
+        let ferry = Ferry::start(&postgres, &["--pool-size", "3", "--pool-mode", mode]);
         let before = postgres.connections_received();
         std::thread::scope(|scope| {
             for _ in 0..16 {
@@ -85,7 +85,7 @@ fn clients_that_stop_waiting_cost_no_connections() {
 
 #[test]
 fn whoever_waits_in_vain_is_told_why_and_may_go_on() {
-    let env = [("PGFERRY_WAIT_TIMEOUT", "300ms")];
+    let env = [("PGFERRY_QUERY_WAIT_TIMEOUT", "300ms")];
     let ferry = Ferry::start_with(&Postgres::shared().url(), &["--pool-size", "1"], &env);
     let mut holder = ferry.session();
     assert_eq!(holder.value("select 1"), "1");
@@ -99,7 +99,7 @@ fn whoever_waits_in_vain_is_told_why_and_may_go_on() {
         detail.contains("waited 0.3 s") && detail.contains("1 of 1") && detail.contains("1 by clients that are idle"),
         "{detail}"
     );
-    assert!(error.field(b'H').contains("mode = \"transaction\""), "{error:?}");
+    assert!(error.field(b'H').contains("pool_mode = \"transaction\""), "{error:?}");
     // An extended request is over with its Sync, and takes what is in it along.
     waiting.send(&[crate::harness::raw::extended("select 3", &[]), query("select 4")].concat());
     let messages = waiting.until_ready();
@@ -139,7 +139,7 @@ fn other_pools_make_room_under_the_cap_over_all() {
 #[test]
 fn idle_and_old_connections_are_closed_and_some_are_kept() {
     let postgres = Postgres::start_with(&[]);
-    let env = [("PGFERRY_IDLE_TIMEOUT", "300ms"), ("PGFERRY_MIN_IDLE", "2")];
+    let env = [("PGFERRY_SERVER_IDLE_TIMEOUT", "300ms"), ("PGFERRY_MIN_POOL_SIZE", "2")];
     let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "6"], &env);
     let mut sessions: Vec<_> = (0..5).map(|_| ferry.session()).collect();
     for session in &mut sessions {
@@ -151,10 +151,33 @@ fn idle_and_old_connections_are_closed_and_some_are_kept() {
     let report = ferry.report();
     assert_eq!(report.get("upstream_reset"), 0, "the server closed first each time");
 
-    let env = [("PGFERRY_LIFETIME", "400ms")];
+    let env = [("PGFERRY_SERVER_LIFETIME", "400ms")];
     let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "1"], &env);
     let pid = ferry.session().value("select pg_backend_pid()");
     eventually("an old connection is replaced", || ferry.session().value("select pg_backend_pid()") != pid);
+}
+
+#[test]
+fn min_pool_size_counts_connections_in_use() {
+    let postgres = Postgres::start_with(&[]);
+    let env = [("PGFERRY_SERVER_IDLE_TIMEOUT", "300ms"), ("PGFERRY_MIN_POOL_SIZE", "3")];
+    let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "6"], &env);
+    let mut sessions: Vec<_> = (0..2).map(|_| ferry.session()).collect();
+    for session in &mut sessions {
+        assert_eq!(session.value("select 1"), "1");
+    }
+    eventually("a third is opened beside the two in use", || postgres.backends() == 3);
+    let mut more: Vec<_> = (0..3).map(|_| ferry.session()).collect();
+    for session in &mut more {
+        assert_eq!(session.value("select 1"), "1");
+    }
+    assert_eq!(postgres.backends(), 5);
+    drop(more);
+    // Were only idle connections counted, the three that were given back would stay.
+    eventually("one of the three stays", || postgres.backends() == 3);
+    for session in &mut sessions {
+        assert_eq!(session.value("select 1"), "1");
+    }
 }
 
 #[test]
@@ -167,7 +190,7 @@ fn a_new_upstream_is_used_after_a_reload() {
         let path = dir.path().to_str().expect("UTF-8").to_owned();
         std::fs::write(&file, format!("upstream = \"{}\"\n", old.url())).expect("written");
         let config = file.to_str().expect("UTF-8").to_owned();
-        let ferry = Ferry::spawn(dir, &["--config", &config, "--listen", &path, "--mode", mode, "-v"], &[]);
+        let ferry = Ferry::spawn(dir, &["--config", &config, "--listen", &path, "--pool-mode", mode, "-v"], &[]);
         let mut lasting = ferry.session();
         assert_eq!(lasting.value("show port"), old.port.to_string());
         std::fs::write(&file, format!("upstream = \"{}\"\n", new.url())).expect("written");
@@ -183,7 +206,7 @@ fn a_new_upstream_is_used_after_a_reload() {
 #[test]
 fn a_full_pool_that_should_have_more_idle_goes_on_serving() {
     let postgres = Postgres::start_with(&[]);
-    let env = [("PGFERRY_MIN_IDLE", "2")];
+    let env = [("PGFERRY_MIN_POOL_SIZE", "2")];
     let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "2"], &env);
     let mut holder = ferry.session();
     assert_eq!(holder.value("select 1"), "1");
@@ -201,7 +224,7 @@ fn a_full_pool_that_should_have_more_idle_goes_on_serving() {
 #[test]
 fn an_outage_with_many_who_wait_costs_little() {
     let mut postgres = Postgres::start_with(&[]);
-    let env = [("PGFERRY_WAIT_TIMEOUT", "30s")];
+    let env = [("PGFERRY_QUERY_WAIT_TIMEOUT", "30s")];
     let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "2"], &env);
     drop(ferry.session());
     postgres.stop();

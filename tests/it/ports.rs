@@ -15,7 +15,7 @@ fn time_waits(port: u16) -> usize {
 fn nothing_that_clients_do_leaves_time_wait_on_our_side() {
     // The harness itself talks to the server over TCP, and leaves its own; a server of our own keeps them apart.
     let postgres = Postgres::start_with(&["log_connections=on"]);
-    let env = [("PGFERRY_LIFETIME", "50ms"), ("PGFERRY_IDLE_TIMEOUT", "50ms")];
+    let env = [("PGFERRY_SERVER_LIFETIME", "50ms"), ("PGFERRY_SERVER_IDLE_TIMEOUT", "50ms")];
     let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "5"], &env);
     let before = time_waits(postgres.port);
     let received = postgres.connections_received();

@@ -174,8 +174,8 @@ impl Drop for Story {
 }
 
 fn tell(seed: u64, reset: &str, postgres: &Postgres) {
-    let args = ["--mode", "transaction", "--pool-size", "2", "--reset", reset];
-    let ferry = Ferry::start_with(&postgres.url(), &args, &[("PGFERRY_WAIT_TIMEOUT", "2s")]);
+    let args = ["--pool-mode", "transaction", "--pool-size", "2", "--reset", reset];
+    let ferry = Ferry::start_with(&postgres.url(), &args, &[("PGFERRY_QUERY_WAIT_TIMEOUT", "2s")]);
     let mut random = Random(seed);
     let mut story = Story(format!("seed {seed}, reset {reset}\n"));
     let mut twins: Vec<_> = (0..3).map(|_| Twin::new(&ferry, postgres.port)).collect();
@@ -233,6 +233,6 @@ fn with_resets() {
 }
 
 #[test]
-fn with_smart_resets() {
-    tell_many("smart", 101..109);
+fn with_resets_on_change() {
+    tell_many("on_change", 101..109);
 }

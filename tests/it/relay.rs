@@ -6,7 +6,7 @@ use crate::harness::{Ferry, Postgres, eventually};
 #[test]
 fn thousands_of_messages_in_flight() {
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(Postgres::shared(), &["--mode", mode, "--pool-size", "2"]);
+        let ferry = Ferry::start(Postgres::shared(), &["--pool-mode", mode, "--pool-size", "2"]);
         let mut raw = ferry.session();
         let many: Vec<u8> = (0..5000).flat_map(|n| extended("select $1::int", &[&n.to_string()])).collect();
         std::thread::scope(|scope| {
@@ -30,7 +30,7 @@ fn thousands_of_messages_in_flight() {
 #[test]
 fn large_requests_and_large_answers_at_once_do_not_block_each_other() {
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(Postgres::shared(), &["--mode", mode]);
+        let ferry = Ferry::start(Postgres::shared(), &["--pool-mode", mode]);
         let mut reader = ferry.session();
         let mut writer = reader.twin();
         let big = "x".repeat(2_000_000);
@@ -55,7 +55,7 @@ fn a_long_result_of_small_rows_is_whole_and_nothing_of_it_is_kept_back() {
     const ROWS: usize = 200_000;
     let rows = format!("select repeat('x', 49) from generate_series(1, {ROWS})");
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(Postgres::shared(), &["--mode", mode, "--pool-size", "1"]);
+        let ferry = Ferry::start(Postgres::shared(), &["--pool-mode", mode, "--pool-size", "1"]);
         let mut raw = ferry.session();
         assert_eq!(raw.query(&rows).iter().filter(|message| message.tag == b'D').count(), ROWS);
         // What is short comes as soon as ever on the same connection.
@@ -168,7 +168,7 @@ fn a_query_with_good_bye_behind_it_is_carried_out() {
     let postgres = Postgres::shared();
     postgres.sql("create table last_words (a int)");
     for (nth, mode) in ["session", "transaction"].iter().enumerate() {
-        let ferry = Ferry::start(postgres, &["--mode", mode]);
+        let ferry = Ferry::start(postgres, &["--pool-mode", mode]);
         let mut raw = ferry.session();
         raw.send(&[query("insert into last_words select 1 from pg_sleep(0.2)"), terminate()].concat());
         assert_eq!(tags(&raw.read_to_end()), "CZ");
@@ -178,7 +178,7 @@ fn a_query_with_good_bye_behind_it_is_carried_out() {
 
 #[test]
 fn late_copy_messages_get_no_connection_and_no_answer() {
-    let ferry = Ferry::start(Postgres::shared(), &["--mode", "transaction", "--pool-size", "1"]);
+    let ferry = Ferry::start(Postgres::shared(), &["--pool-mode", "transaction", "--pool-size", "1"]);
     let mut raw = ferry.session();
     raw.send(&[copy_data(&vec![b'x'; 100_000]), crate::harness::raw::copy_done(), query("select 1")].concat());
     assert_eq!(tags(&raw.until_ready()), "TDCZ");
@@ -190,7 +190,7 @@ fn late_copy_messages_get_no_connection_and_no_answer() {
 fn notifications_come_at_any_time() {
     let postgres = Postgres::shared();
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(postgres, &["--mode", mode, "--pool-size", "2"]);
+        let ferry = Ferry::start(postgres, &["--pool-mode", mode, "--pool-size", "2"]);
         let mut raw = ferry.session();
         raw.query("listen news");
         for n in 0..3 {
@@ -211,7 +211,7 @@ fn notifications_come_at_any_time() {
 #[test]
 fn half_a_message_takes_no_connection() {
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(Postgres::shared(), &["--mode", mode, "--pool-size", "1"]);
+        let ferry = Ferry::start(Postgres::shared(), &["--pool-mode", mode, "--pool-size", "1"]);
         let mut dribbling = ferry.session();
         let message = query("select 'slowly'");
         dribbling.send(&message[..10]);
@@ -229,7 +229,7 @@ fn half_a_message_takes_no_connection() {
 
 #[test]
 fn transaction_mode_shares_connections_between_statements() {
-    let ferry = Ferry::start(Postgres::shared(), &["--mode", "transaction", "--pool-size", "1"]);
+    let ferry = Ferry::start(Postgres::shared(), &["--pool-mode", "transaction", "--pool-size", "1"]);
     let mut sessions: Vec<_> = (0..5).map(|_| ferry.session()).collect();
     for _ in 0..3 {
         for session in &mut sessions {
@@ -255,8 +255,9 @@ fn transaction_mode_shares_connections_between_statements() {
 /// As Go's lib/pq does it: parse and describe, wait for the answer, then bind.
 #[test]
 fn an_unnamed_statement_is_found_again() {
-    for reset in ["always", "smart", "never"] {
-        let ferry = Ferry::start(Postgres::shared(), &["--mode", "transaction", "--pool-size", "1", "--reset", reset]);
+    for reset in ["always", "on_change", "never"] {
+        let ferry =
+            Ferry::start(Postgres::shared(), &["--pool-mode", "transaction", "--pool-size", "1", "--reset", reset]);
         let mut careful = ferry.session();
         let mut other = ferry.session();
         assert_eq!(other.value("select 'before'"), "before");

@@ -40,11 +40,14 @@ fn a_reload_says_what_has_changed_and_a_mistake_changes_nothing() {
     let filed = Filed::start(postgres, "listen = \"HERE\"\npool_size = 5\n");
     let mut guest = filed.guest();
     let base = format!("upstream = \"{}\"\nlisten = \"HERE\"\n", postgres.url());
-    filed.write(&format!("{base}pool_size = 3\nwait_timeout = \"7s\"\nworkers = 2\n"));
+    filed.write(&format!("{base}pool_size = 3\nquery_wait_timeout = \"7s\"\nworkers = 2\n"));
     let said = guest.query("RELOAD");
     assert_eq!(tags(&said), "NCZ");
     let text = said[0].field(b'M');
-    assert!(text.contains("changed: pool_size, wait_timeout") && text.contains("need a restart: workers"), "{text}");
+    assert!(
+        text.contains("changed: pool_size, query_wait_timeout") && text.contains("need a restart: workers"),
+        "{text}"
+    );
     let value = |guest: &mut Raw, key: &str| {
         let rows = guest.query("show config");
         let found = rows.iter().filter(|message| message.tag == b'D').find(|row| row.columns()[0] == key);
@@ -60,7 +63,7 @@ fn a_reload_says_what_has_changed_and_a_mistake_changes_nothing() {
     filed.write(&base);
     assert_eq!(tags(&guest.query("SET pool_size = 9")), "NCZ");
     assert_eq!(value(&mut guest, "pool_size"), "9");
-    assert_eq!(tags(&guest.query("SET wait_timeout = '1s'; SET log_level = debug")), "NCNCZ");
+    assert_eq!(tags(&guest.query("SET query_wait_timeout = '1s'; SET log_level = debug")), "NCNCZ");
     assert_eq!(value(&mut guest, "pool_size"), "9", "what was set stays set");
     for (sql, part) in [
         ("SET pool_size = many", "SET: pool_size: \"many\""),
@@ -97,11 +100,11 @@ fn listeners_come_and_go() {
     let base = format!("upstream = \"{}\"\n", postgres.url());
     let admin = filed.ferry.dir().join("admin.sock");
     filed.write(&format!(
-        "{base}listen = [\"HERE\", \"127.0.0.1:{port}\"]\nsocket_mode = \"0700\"\nadmin_listen = \"HERE/admin.sock\"\n"
+        "{base}listen = [\"HERE\", \"127.0.0.1:{port}\"]\nunix_socket_mode = \"0700\"\nadmin_listen = \"HERE/admin.sock\"\n"
     ));
     let mut guest = filed.guest();
     let said = guest.query("reload")[0].field(b'M');
-    assert!(said.contains("listen, socket_mode, admin_listen"), "{said}");
+    assert!(said.contains("listen, unix_socket_mode, admin_listen"), "{said}");
     assert_eq!(Raw::tcp(port).logged_in("trust_user", "postgres").value("select 2"), "2");
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(filed.ferry.socket()).expect("it").permissions());
     assert_eq!(mode & 0o777, 0o700);
@@ -123,7 +126,7 @@ fn listeners_come_and_go() {
 fn clients_move_to_a_new_upstream_when_they_are_between_two_pieces_of_work() {
     let (old, new) = (Postgres::start_with(&[]), Postgres::start_with(&[]));
     for mode in ["session", "transaction"] {
-        let filed = Filed::start(&old, &format!("listen = \"HERE\"\nmode = \"{mode}\"\n"));
+        let filed = Filed::start(&old, &format!("listen = \"HERE\"\npool_mode = \"{mode}\"\n"));
         let mut free = filed.ferry.session();
         assert_eq!(free.value("show port"), old.port.to_string());
         let mut busy = filed.ferry.session();
@@ -131,7 +134,7 @@ fn clients_move_to_a_new_upstream_when_they_are_between_two_pieces_of_work() {
         busy.query("select 1");
         let mut stateful = filed.ferry.session();
         stateful.query("create temp table mine as select 1 a");
-        filed.write(&format!("upstream = \"{}\"\nlisten = \"HERE\"\nmode = \"{mode}\"\n", new.url()));
+        filed.write(&format!("upstream = \"{}\"\nlisten = \"HERE\"\npool_mode = \"{mode}\"\n", new.url()));
         assert!(filed.guest().query("reload")[0].field(b'M').contains("upstream"));
         assert_eq!(free.value("show port"), new.port.to_string(), "{mode}");
         assert_eq!(busy.value("show port"), old.port.to_string(), "{mode}: a transaction ends where it began");

@@ -120,12 +120,12 @@ fn the_default_hides_everything_in_session_mode() {
 
 #[test]
 fn the_default_hides_everything_in_transaction_mode() {
-    leave_and_look(&["--pool-size", "1", "--mode", "transaction"], true);
+    leave_and_look(&["--pool-size", "1", "--pool-mode", "transaction"], true);
 }
 
 #[test]
-fn smart_hides_what_was_done_openly() {
-    leave_and_look(&["--pool-size", "1", "--reset", "smart"], false);
+fn on_change_hides_what_was_done_openly() {
+    leave_and_look(&["--pool-size", "1", "--reset", "on_change"], false);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_session_that_can_not_be_reset_is_closed() {
 fn what_no_sync_has_followed_is_rolled_back() {
     let postgres = Postgres::shared();
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(postgres, &["--pool-size", "1", "--mode", mode]);
+        let ferry = Ferry::start(postgres, &["--pool-size", "1", "--pool-mode", mode]);
         let table = format!("unsynced_{mode}");
         postgres.sql(&format!("create table {table} (a int unique)"));
         let insert = |value: &str| {
@@ -211,7 +211,7 @@ fn what_no_sync_has_followed_is_rolled_back() {
 fn a_transaction_left_open_is_rolled_back() {
     let postgres = Postgres::shared();
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(postgres, &["--pool-size", "1", "--mode", mode]);
+        let ferry = Ferry::start(postgres, &["--pool-size", "1", "--pool-mode", mode]);
         let table = format!("left_open_{mode}");
         postgres.sql(&format!("create table {table} (a int)"));
         let mut first = ferry.session();

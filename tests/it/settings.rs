@@ -17,8 +17,9 @@ fn log_in(ferry: &Ferry, settings: &[(&str, &str)]) -> (Raw, String) {
 
 #[test]
 fn clients_with_other_settings_share_a_connection() {
-    for reset in ["always", "smart", "never"] {
-        let ferry = Ferry::start(Postgres::shared(), &["--mode", "transaction", "--pool-size", "1", "--reset", reset]);
+    for reset in ["always", "on_change", "never"] {
+        let ferry =
+            Ferry::start(Postgres::shared(), &["--pool-mode", "transaction", "--pool-size", "1", "--reset", reset]);
         let wanted = [
             [("TimeZone", "Asia/Tokyo"), ("application_name", "it's one"), ("DateStyle", "German, DMY")],
             [("TimeZone", "Europe/Berlin"), ("application_name", "back\\slash"), ("DateStyle", "SQL, MDY")],
@@ -65,7 +66,7 @@ fn a_login_with_settings_nobody_has_asked_for_does_not_wait() {
 #[test]
 fn what_can_not_follow_gets_connections_of_its_own() {
     let postgres = Postgres::start_with(&[]);
-    let ferry = Ferry::start(&postgres, &["--mode", "transaction", "--pool-size", "1"]);
+    let ferry = Ferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "1"]);
     let mut plain = ferry.session();
     let (mut patient, _) = log_in(&ferry, &[("options", "-c statement_timeout=77s -c log_disconnections=on")]);
     let (mut precise, _) = log_in(&ferry, &[("temp_buffers", "100")]);

@@ -30,10 +30,10 @@ fn databases_may_be_elsewhere_under_another_name_and_role() {
     let (here, there) = (Postgres::start_with(&[]), Postgres::start_with(&[]));
     let certs = Certs::new();
     let file = format!(
-        "auth = \"scram-sha-256\"\nmode = \"transaction\"\nupstream_password = \"x\"\n\
+        "auth_type = \"scram-sha-256\"\npool_mode = \"transaction\"\nupstream_password = \"x\"\n\
          [users]\ntrust_user = \"p\"\nlimited = \"p\"\n\
          [databases.shop]\nupstream = \"postgres://127.0.0.1:{}\"\ndbname = \"other\"\npool_size = 1\n\
-         [databases.reports]\ndbname = \"other\"\nforce_user = \"trust_user\"\nmode = \"session\"\n\
+         [databases.reports]\ndbname = \"other\"\nforce_user = \"trust_user\"\npool_mode = \"session\"\n\
          [databases.\"*\"]\ndbname = \"postgres\"\npool_size = 2\n",
         there.port
     );
@@ -72,16 +72,20 @@ fn a_forced_role_needs_another_proof_than_pass_through() {
         !output.status.success() && said.contains("f.toml:3: force_user") && said.contains("pass-through"),
         "{said}"
     );
-    let path = certs.write("f.toml", "upstream = \"postgres://db\"\n[users.app]\nmax_client = 3\n");
+    let path = certs.write("f.toml", "upstream = \"postgres://db\"\n[users.app]\nmax_user_client_connection = 3\n");
     let output = command().args(["check", "-c", &path]).output().expect("pgferry");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("f.toml:3: users.app.max_client") && said.contains("\"max_clients\""), "{said}");
+    assert!(
+        said.contains("f.toml:3: users.app.max_user_client_connection")
+            && said.contains("\"max_user_client_connections\""),
+        "{said}"
+    );
 }
 
 #[test]
 fn users_may_be_limited() {
     let postgres = Postgres::start_with(&[]);
-    let file = "[users.trust_user]\nmax_clients = 2\nmax_upstream = 1\n[users.limited]\npool_size = 3\n";
+    let file = "[users.trust_user]\nmax_user_client_connections = 2\nmax_user_connections = 1\n[users.limited]\npool_size = 3\n";
     let ferry = ferry(&postgres.url(), file);
     let mut first = log_in(&ferry, "trust_user", "postgres");
     assert_eq!(first.value("select 1"), "1");
@@ -132,7 +136,7 @@ fn a_primary_is_found_and_followed_through_a_failover() {
         "postgres://127.0.0.1:{},127.0.0.1:{}?sslmode=disable&target_session_attrs=read-write",
         standby.port, primary.port
     );
-    let env = [("PGFERRY_WAIT_TIMEOUT", "60s"), ("PGFERRY_LOGIN_TIMEOUT", "60s")];
+    let env = [("PGFERRY_QUERY_WAIT_TIMEOUT", "60s"), ("PGFERRY_CLIENT_LOGIN_TIMEOUT", "60s")];
     let ferry = Ferry::start_with(&url, &["-m", "transaction"], &env);
     assert_eq!(ferry.session().value("show port"), primary.port.to_string(), "the first host is a standby");
     let replica = format!(
@@ -189,9 +193,9 @@ fn a_server_that_becomes_another_kind_is_left() {
             standby.port, primary.port
         )
     };
-    let ferry = Ferry::start_with(&url("standby"), &[], &[("PGFERRY_WAIT_TIMEOUT", "300ms")]);
+    let ferry = Ferry::start_with(&url("standby"), &[], &[("PGFERRY_QUERY_WAIT_TIMEOUT", "300ms")]);
     assert_eq!(ferry.session().value("show port"), standby.port.to_string());
-    let locked = Ferry::start_with(&url("read-write"), &[], &[("PGFERRY_WAIT_TIMEOUT", "300ms")]);
+    let locked = Ferry::start_with(&url("read-write"), &[], &[("PGFERRY_QUERY_WAIT_TIMEOUT", "300ms")]);
     assert_eq!(locked.session().value("show port"), primary.port.to_string());
     standby.sql("select pg_promote()");
     if standby.version() >= 14 {
@@ -229,6 +233,8 @@ fn a_name_is_looked_up_again_and_old_addresses_are_left() {
         .args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\"", hosts.to_str().expect("UTF-8")])
         .args([env!("CARGO_BIN_EXE_pgferry"), "-u", &url, "-l", &host])
         .env("PGFERRY_DNS_MAX_TTL", "200ms")
+        // Where it has a user namespace of its own, nobody outside is an admin without a password.
+        .env("PGFERRY_STATS_USERS", "trust_user")
         .stderr(std::fs::File::create(&log).expect("a file"))
         .spawn()
         .expect("unshare");
@@ -237,7 +243,10 @@ fn a_name_is_looked_up_again_and_old_addresses_are_left() {
         assert!(child.try_wait().expect("a child").is_none(), "{}", log());
         log().contains("ready: ")
     });
-    let session = || Raw::unix(&dir.path().join(".s.PGSQL.5432")).logged_in("trust_user", "postgres");
+    let login = |database| Raw::unix(&dir.path().join(".s.PGSQL.5432")).logged_in("trust_user", database);
+    // First: where its role is tried upstream, that opens a connection.
+    let mut guest = login("pgferry");
+    let session = || login("postgres");
     let mut lasting = session();
     let where_to = "select host(inet_server_addr())";
     let first = lasting.value(where_to);
@@ -245,7 +254,6 @@ fn a_name_is_looked_up_again_and_old_addresses_are_left() {
     drop(lasting);
     let other = if first == "127.0.0.1" { "127.0.0.2" } else { "127.0.0.1" };
     name(&["127.0.0.2", "127.0.0.1", "127.0.0.3"]);
-    let mut guest = Raw::unix(&dir.path().join(".s.PGSQL.5432")).logged_in("u", "pgferry");
     let shown = |guest: &mut Raw| {
         let rows = guest.query("show dns_hosts");
         rows.iter().find(|message| message.tag == b'D').map(crate::harness::Message::columns).expect("a row")[2].clone()
@@ -267,7 +275,7 @@ fn where_nobody_will_do_every_reason_is_told() {
     let postgres = Postgres::shared();
     let url =
         format!("postgres://127.0.0.1:1,127.0.0.1:{}?sslmode=disable&target_session_attrs=standby", postgres.port);
-    let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_LOGIN_TIMEOUT", "300ms")]);
+    let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "300ms")]);
     let told = refused(&ferry, "trust_user", "postgres");
     assert_eq!(told.field(b'C'), "08001");
     let alone = format!("{}&target_session_attrs=prefer-standby", postgres.url());

@@ -10,7 +10,7 @@ use crate::harness::{Ferry, Postgres, Signal, eventually};
 fn sigterm_lets_transactions_end_and_tells_the_others() {
     let postgres = Postgres::start_with(&["log_disconnections=on"]);
     for mode in ["session", "transaction"] {
-        let mut ferry = Ferry::start(&postgres, &["--mode", mode]);
+        let mut ferry = Ferry::start(&postgres, &["--pool-mode", mode]);
         let mut idle = ferry.session();
         let mut used = ferry.session();
         assert_eq!(used.value("select 1"), "1");
@@ -117,7 +117,7 @@ fn the_console_may_say_it_again() {
 fn sigterm_under_load_breaks_no_query() {
     let postgres = Postgres::start_with(&[]);
     for mode in ["session", "transaction"] {
-        let mut ferry = Ferry::start(&postgres, &["--mode", mode, "--pool-size", "4"]);
+        let mut ferry = Ferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "4"]);
         let socket = ferry.socket();
         std::thread::scope(|scope| {
             let clients: Vec<_> = (0..8)

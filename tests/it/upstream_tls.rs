@@ -295,7 +295,7 @@ fn what_is_said_before_encryption_is_not_believed() {
     let ferry = Ferry::start_with(
         &format!("postgres://localhost:{port}?sslmode=require"),
         &[],
-        &[("PGFERRY_LOGIN_TIMEOUT", "1s")],
+        &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "1s")],
     );
     let error = encrypted(&ferry).expect_err("not to be trusted");
     assert!(!error.contains("evil"), "{error}");
@@ -307,7 +307,7 @@ fn direct_tls_needs_no_question() {
     let postgres = tls_postgres(&certs);
     let parameters = format!("sslnegotiation=direct&sslrootcert={}", certs.path("root.crt"));
     let url = format!("postgres://localhost:{}?{parameters}", postgres.port);
-    let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_LOGIN_TIMEOUT", "1s")]);
+    let ferry = Ferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "1s")]);
     let found = encrypted(&ferry);
     if postgres.version() >= 17 {
         assert_eq!(found, Ok(true));

@@ -103,9 +103,9 @@ CONF
     [ "$mode" != direct ] || return 0
     host=$dir/socket
     mkdir -p "$host"
-    PGFERRY_WAIT_TIMEOUT=60s PGFERRY_MAX_UPSTREAM=180 PGFERRY_MIN_IDLE=4 "$top/target/release/pgferry" \
+    PGFERRY_QUERY_WAIT_TIMEOUT=60s PGFERRY_MAX_UPSTREAM=180 PGFERRY_MIN_POOL_SIZE=4 "$top/target/release/pgferry" \
         --upstream "postgres://127.0.0.1:$port" --listen "$host" --port "$port" \
-        --mode "$mode" --pool-size 40 2>"$dir/pgferry.log" &
+        --pool-mode "$mode" --pool-size 40 2>"$dir/pgferry.log" &
     ferry=$!
     until grep -qs 'ready: ' "$dir/pgferry.log"; do
         kill -0 "$ferry" || fail "pgferry did not start: $(cat "$dir/pgferry.log")"

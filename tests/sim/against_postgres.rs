@@ -8,9 +8,11 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::alone::{self, USER};
+use crate::decoration;
 use crate::generator::{self, Options};
 use crate::harness::{Message, Postgres, Raw, raw};
-use crate::model::Cluster;
+use crate::model::{self, Cluster};
+use crate::random::Random;
 use crate::script::Script;
 use crate::shrink::shrink;
 use crate::together::{self, Moment, Played, Story};
@@ -25,7 +27,7 @@ const TABLES: [(&str, &str); 6] =
 
 /// What makes tables and sequences as they were, unless they were altered.
 const EMPTY: &str = "delete from public.t; delete from public.u; delete from public.numbered; \
-    select setval('code.seq', 1, false), setval('code.numbers', 1, false)";
+    select setval(name, 1, false) from unnest(array['code.seq', 'code.seq0', 'code.seq1', 'code.seq2', 'code.seq3', 'code.numbers']) name";
 
 /// How long the server may take to say what the model says.
 const SOON: Duration = Duration::from_secs(1);
@@ -142,6 +144,9 @@ impl Real {
         for moment in rest {
             if let Some((client, write)) = story.steps.get(moment.step) {
                 let _ = clients[*client].0.write_all(&write.bytes());
+                if write.cut.is_some() {
+                    let _ = clients[*client].0.shutdown(Shutdown::Write);
+                }
             } else {
                 let client = moment.step - story.steps.len();
                 let _ = clients[client].0.shutdown(Shutdown::Write);
@@ -161,8 +166,9 @@ impl Real {
     }
 
     fn wait_for(&mut self, clients: &mut [(TcpStream, Transcript)], moment: &Moment) {
-        for ((socket, transcript), enough) in clients.iter_mut().zip(&moment.seen) {
-            while transcript.seen.len() < *enough && receive(socket, transcript) {}
+        for ((socket, transcript), (enough, closed)) in clients.iter_mut().zip(moment.seen.iter().zip(&moment.closed)) {
+            // A session that has ended holds its locks until its connection has.
+            while (transcript.seen.len() < *enough || (*closed && !transcript.closed)) && receive(socket, transcript) {}
         }
         // A client that waits must have begun to before the next one does anything.
         let deadline = Instant::now() + SOON;
@@ -178,10 +184,13 @@ impl Real {
 
 /// How the model and the server differ on `story`.
 fn story_difference(real: &mut Real, story: &Story) -> Option<String> {
-    let mut cluster = Cluster::new(&DATABASES);
+    let mut cluster = cluster(real.postgres.version());
     let model = together::play(&mut cluster, story);
-    // Which of those in a deadlock fails depends on who looks for one first.
-    if !cluster.beyond().is_empty() || model.transcripts.iter().any(|transcript| transcript.has_error("40P01")) {
+    // Which of those in a deadlock fails depends on who looks for one first; what goes on at once has no order.
+    if cluster.raced()
+        || !cluster.beyond().is_empty()
+        || model.transcripts.iter().any(|transcript| transcript.has_error("40P01"))
+    {
         return None;
     }
     let model_rows = model_rows(&cluster, "alpha");
@@ -243,9 +252,13 @@ fn receive(socket: &mut TcpStream, transcript: &mut Transcript) -> bool {
     }
 }
 
+fn cluster(version: u32) -> Cluster {
+    Cluster::new(&model::Options { version, ..model::Options::default() })
+}
+
 /// What the model makes of `script`, unless that is beyond it.
-fn modelled(script: &Script) -> Option<Outcome> {
-    let mut cluster = Cluster::new(&DATABASES);
+fn modelled(script: &Script, version: u32) -> Option<Outcome> {
+    let mut cluster = cluster(version);
     let transcript = alone::run(&mut cluster, script);
     assert!(cluster.is_quiet(), "locks are left:\n{script}");
     let all = model_rows(&cluster, script.database());
@@ -267,7 +280,7 @@ fn model_rows(cluster: &Cluster, database: &str) -> Vec<String> {
 
 /// How the model and the server differ on `script`.
 fn difference(real: &mut Real, script: &Script) -> Option<String> {
-    let (model, model_rows) = modelled(script)?;
+    let (model, model_rows) = modelled(script, real.postgres.version())?;
     let (server, server_rows) = real.run(script, &model);
     if let Some(difference) = model.difference(&server) {
         return Some(format!("message {}\n model: {}\nserver: {}", difference.at, difference.left, difference.right));
@@ -291,7 +304,8 @@ fn check_story(real: &mut Real, seed: u64) -> Option<String> {
 }
 
 fn check(real: &mut Real, seed: u64) -> Option<String> {
-    let script = generator::script(seed, Options::default());
+    let mut script = generator::script(seed, Options::default());
+    decoration::decorate(&mut script, &mut Random::new(seed));
     if number("SIM_VERBOSE").is_some() {
         eprintln!("seed {seed}\n{script}");
     }

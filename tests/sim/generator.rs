@@ -24,12 +24,28 @@ impl Default for Options {
 
 /// The script of `seed`.
 pub fn script(seed: u64, options: Options) -> Script {
-    Generator { random: Random::new(seed), options, token: 0 }.script()
+    let mut random = Random::new(seed);
+    let long = random.chance(12);
+    let (names, portals) = if long { (LONG_NAMES, LONG_PORTALS) } else { (NAMES, PORTALS) };
+    let cursors = [portals[2], "w"];
+    Generator { random, options, token: 0, names, portals, cursors }.script()
 }
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
+const PORTALS: [&str; 3] = ["p", "q", "k"];
+
+/// Two of them are the same to PostgreSQL, which compares 63 bytes.
+const LONG_NAMES: [&str; 3] = [
+    "a",
+    "long_nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn_1",
+    "long_nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn_2",
+];
+const LONG_PORTALS: [&str; 3] = [
+    "p",
+    "wide_nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn_1",
+    "wide_nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn_2",
+];
 const SAVEPOINTS: [&str; 2] = ["s", "r"];
-const CURSORS: [&str; 2] = ["k", "w"];
 const TEMPS: [&str; 2] = ["x", "v"];
 const CHANNELS: [&str; 2] = ["m", "n"];
 const KEYS: [&str; 2] = ["1", "2"];
@@ -39,6 +55,10 @@ struct Generator {
     random: Random,
     options: Options,
     token: usize,
+    /// Names of statements.
+    names: [&'static str; 3],
+    portals: [&'static str; 3],
+    cursors: [&'static str; 2],
 }
 
 fn query(statements: &[&str]) -> Message {
@@ -252,11 +272,11 @@ impl Generator {
     }
 
     fn name(&mut self) -> &'static str {
-        if self.random.chance(35) { "" } else { self.random.pick(&NAMES) }
+        if self.random.chance(35) { "" } else { self.random.pick(&self.names) }
     }
 
     fn portal(&mut self) -> &'static str {
-        if self.random.chance(75) { "" } else { self.random.pick(&["p", "q", "k"]) }
+        if self.random.chance(75) { "" } else { self.random.pick(&self.portals) }
     }
 
     fn params(&mut self, text: &str) -> Vec<Option<String>> {
@@ -322,7 +342,7 @@ impl Generator {
             "fetch 3 from k",
             "select 1",
         ]);
-        let portal = self.random.pick(&["", "p"]);
+        let portal = self.random.pick(&["", self.portals[0]]);
         out.push(parse("", text.to_owned()));
         let name = String::new();
         out.push(Message::Bind { portal: portal.to_owned(), name, params: vec![], binary: false });
@@ -477,7 +497,7 @@ impl Generator {
         if self.options.contend && self.random.chance(40) {
             return self.contended();
         }
-        match self.random.below(60) {
+        match self.random.below(62) {
             0..=9 => self.select(),
             10..=14 => self.write(),
             15..=17 => "begin".to_owned(),
@@ -510,7 +530,7 @@ impl Generator {
                 .pick(&["discard all", "discard all", "discard temp", "discard plans", "discard sequences"])
                 .to_owned(),
             35..=36 => {
-                let name = self.random.pick(&NAMES);
+                let name = self.random.pick(&self.names);
                 self.random
                     .pick(
                         &[
@@ -523,7 +543,7 @@ impl Generator {
                     .clone()
             }
             37..=38 => {
-                let name = self.random.pick(&NAMES);
+                let name = self.random.pick(&self.names);
                 let body = self.random.pick(&[
                     "select 'sql'",
                     "select $1::text",
@@ -534,16 +554,17 @@ impl Generator {
                 format!("prepare {name} as {body}")
             }
             39..=40 => {
-                let name = self.random.pick(&NAMES);
+                let name = self.random.pick(&self.names);
                 format!("execute {name}{}", self.random.pick(&["", "", "('v')"]))
             }
             41..=45 => self.cursor(),
             46..=48 => self.temporary(),
             49..=50 => self.listening(),
             51..=53 => self.hidden(),
-            54 => self.sequence(),
-            55 => self.lock(),
-            56 => format!("show {}", self.setting_name()),
+            54 | 55 => self.sequence(),
+            56 => self.lock(),
+            57 => format!("show {}", self.setting_name()),
+            58 => self.block(),
             _ => self.wrong(),
         }
     }
@@ -577,7 +598,7 @@ impl Generator {
     }
 
     fn cursor(&mut self) -> String {
-        let name = self.random.pick(&CURSORS);
+        let name = self.random.pick(&self.cursors);
         match self.random.below(10) {
             0 => format!("declare {name} cursor for select token from t order by token"),
             1 => format!("declare {name} cursor with hold for select n from generate_series(1, 5) n"),
@@ -622,30 +643,44 @@ impl Generator {
     /// Code in the database that does what no text shows.
     fn hidden(&mut self) -> String {
         let token = self.token();
-        match self.random.below(10) {
+        match self.random.below(13) {
             0..=1 => format!("select code.set('{}', 'hid')", self.random.pick(&["a.b", "application_name"])),
             2 => "select code.set('timezone', 'Asia/Tokyo') as z".to_owned(),
             3 => "select code.deallocate()".to_owned(),
             4 => "select code.temp()".to_owned(),
             5 => "select code.lock(3)".to_owned(),
-            6 if self.options.global => "select code.next()".to_owned(),
+            6 => format!("select code.next('code.seq{}')", self.options.client),
+            9..=11 => format!("select code.reset('{}')", self.setting_name()),
+            12 => "select code.reset_all()".to_owned(),
             7 => "select code.listen()".to_owned(),
             8 => "select code.fail('on purpose')".to_owned(),
             _ => format!("select code.insert('{token}')"),
         }
     }
 
+    /// Each client has a sequence of its own, so that values are what they are alone.
     fn sequence(&mut self) -> String {
-        if !self.options.global {
-            return "select 'no sequence'".to_owned();
+        let client = self.options.client;
+        match self.random.below(8) {
+            0..=2 => format!("select nextval('code.seq{client}')"),
+            3 | 4 => format!("select currval('code.seq{client}')"),
+            5 => "select lastval()".to_owned(),
+            6 => format!("select setval('code.seq{client}', {})", self.random.pick(&[30, 70])),
+            _ if self.options.global => "insert into numbered(token) values ('n') returning id".to_owned(),
+            _ => "insert into u(token) values ('counted')".to_owned(),
         }
-        let text = self.random.pick(&[
-            "select nextval('code.seq')",
-            "select currval('code.seq')",
-            "select lastval()",
-            "insert into numbered(token) values ('n') returning id",
-        ]);
-        text.to_owned()
+    }
+
+    /// Code that is sent as a text.
+    fn block(&mut self) -> String {
+        let statement = match self.random.below(6) {
+            0 => "reset all".to_owned(),
+            1 | 2 => format!("reset {}", self.setting_name()),
+            3 => format!("set {}", self.setting()),
+            4 => "listen hidden".to_owned(),
+            _ => "deallocate all".to_owned(),
+        };
+        format!("do $$ begin {statement}; end $$")
     }
 
     fn lock(&mut self) -> String {

@@ -11,6 +11,7 @@
 
 mod against_postgres;
 mod alone;
+mod decoration;
 mod generator;
 #[allow(dead_code, unused_imports, reason = "the integration tests use all of it")]
 #[path = "../it/harness/mod.rs"]

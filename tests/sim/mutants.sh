@@ -1,5 +1,6 @@
 #!/bin/bash
-# Puts faults into a copy of the sources, one by one, and shows that the simulator finds each within a minute on one core.
+# Puts faults into a copy of the sources and shows that the simulator finds each within a minute of one core's time.
+# All of them are built into one program, each behind a name: MUTANT=name has it make that fault.
 # MUTANTS="name name" runs some; SECONDS_EACH=60 is how long each may take; WORK is where the copy is made.
 set -u
 cd "$(dirname "$0")/../.."
@@ -8,89 +9,126 @@ work=${WORK:-$here/target/mutants}
 limit=${SECONDS_EACH:-60}
 mkdir -p "$work"
 
-# name, file, and what perl makes of it.
+# Name, file, what perl finds there (an expression, or a statement with its semicolon; all such where the file ends in `*`), and what
+# is run instead. Nothing found stands for a place in front of a statement.
 table() {
     cat <<'TABLE'
-broken-proves|src/machine/mod.rs|s/self\.is_preparing\(\) && how == ServerEnd::Orderly/self.is_preparing()/
-reset-end-is-stale|src/machine/mod.rs|s/if unread \|\| self\.owes_nothing\(io\)/if unread || self.pipeline.owed() > 0 || self.owes_nothing(io)/
-dying-word-told|src/machine/errors.rs|s/if fatal && self\.owes_nothing\(io\)/if fatal \&\& false \&\& self.owes_nothing(io)/
-unnamed-by-presence|src/track/server_state.rs|s/self == unnamed\.map_or\(Self::Absent, \|unnamed\| Self::Is\(unnamed\.id\)\)/(self == Self::Absent) == unnamed.is_none()/
-unnamed-not-dropped|src/machine/unnamed.rs|s/self\.set_unnamed\(UnnamedCause::Drop, None, UnnamedStatement::Absent\)/self.set_unnamed(UnnamedCause::Drop, None, self.server.unnamed)/
-unnamed-later-undone|src/track/pipeline.rs|s/later\.follows_undone\(undone, how\);/rollback.unnamed = Some(undone);/
-preparation-keeps-unnamed|src/machine/preparation.rs|s/server\.unnamed = UnnamedStatement::Unknown;//
-deallocate-ignored|src/machine/session_sync.rs|s/self\.server\.prepared\.remove\(id\);\n//
-deallocate-all-ignored|src/machine/session_sync.rs|s/(b"DEALLOCATE ALL" => \{\n[^}]*?)\s+self\.client\.names\.clear\(\);/$1/
-names-not-rolled-back|src/track/client_state.rs|s/self\.names\.set\(&name, before\);/let _ = (name, before);/
-prepared-not-rolled-back|src/track/server_state.rs|s/self\.prepared\.undo\(rollback\);//
-discard-all-forgotten|src/track/server_state.rs|s/(pub fn on_discard_all\(&mut self\) \{\n)\s+self\.prepared\.clear\(\);/$1/
-gate-waits-for-skipped|src/machine/from_client.rs|s/self\.pipeline\.copying_in\(\) \|\| self\.pipeline\.has_no_answer_due\(\)/self.pipeline.copying_in()/
-gate-never-waits|src/machine/from_client.rs|s/Gate::Answers => !harmless,/Gate::Answers => false,/
-stakes-ignored|src/machine/from_client.rs|s/about_statements && self\.pipeline\.at_stake\(\)/false/
-first-request-unlimited|src/machine/from_client.rs|s/if self\.is_preparing\(\) && request\.ends_ready\(\)/if false/
-differences-behind-ready|src/machine/from_server.rs|s/(if self\.hold_ready\(io, status\) \{\n\s+return Fate::Swallow;\n\s+\}\n)\s+self\.tell_differences\(io\);/$1/
-reset-failure-ignored|src/machine/errors.rs|s/if fatal \|\| self\.preparation\.was_resetting\(left\) =>/if fatal =>/
-sets-not-committed|src/machine/preparation.rs|s/preparation\.put_statement\(b"(BEGIN|COMMIT)"\);//g
-kept-not-carried|src/machine/preparation.rs|s/following\.iter\(\)\.chain\(&carried\)/following.iter()/
-kept-in-reverse|src/machine/preparation.rs|s/following\.iter\(\)\.chain\(&carried\)/following.iter().chain(carried.iter().rev())/
-ledger-commits-failed|src/machine/session_sync.rs|s/self\.client\.ledger\.failed\(\);//
-ledger-ignores-rollback|src/machine/session_sync.rs|s/let reset_all = self\.client\.completed\(tag\);/let reset_all = self.client.completed(b"COMMIT");/
-corrections-left-out|src/machine/own_queries.rs|s/if edits\.is_empty\(\) \{ \(Some/edits.clear(); if edits.is_empty() { (Some/
-corrections-not-put|src/machine/own_queries.rs|s/if self\.pipeline\.skipping\(\) \{\n\s+return;/if true {\n            return;/
-prompted-off-by-one|src/track/pipeline.rs|s/self\.prompted = self\.prompted\.saturating_sub\(1\);//
-prompt-forgotten|src/machine/from_client.rs|s/if waits && !self\.is_preparing\(\)/if false/
-synced-in-copy-counts|src/track/pipeline.rs|s/self\.unsynced = since\.filter/let _ = since.filter/
-terminate-drops-answers|src/machine/boundary.rs|s/let still = self\.pipeline\.answered\(\) \|\| \(ended && \(/let still = ended || self.pipeline.answered() || (ended && (/
-half-close-is-gone|src/machine/mod.rs|s/self\.up\.client = ClientSide::Ending;/self.up.client = ClientSide::Ended;/
-goodbye-completes-half|src/machine/mod.rs|s/\(\) if partial \|\| gone => Goodbye::Silent/() if gone => Goodbye::Silent/
-boundary-for-good|src/machine/from_server.rs|s/Place::Boundary if self\.pipeline\.answered\(\) =>/Place::Boundary =>/
-put-behind-half-execute|src/track/names.rs|s/frontend::PARSE \| frontend::EXECUTE if head/frontend::PARSE if head/
-own-sync-ends-skip|src/machine/statements.rs|s/let apart = .*;/let apart = true;/
-pins-ignored|src/machine/session_sync.rs|s/self\.pins\.add\(holds\);//
-kept-not-noted|src/machine/session_sync.rs|s/self\.server\.kept\.clone_from\(self\.client\.ledger\.kept\(\)\);//
-date-style-order|src/track/params.rs|s/name == "DateStyle" && !want\.contains\(&b','\)/false/
-columns-unchecked|src/machine/ensure_prepared.rs|s/Some\(_\) => return Prepare::Refused\(changed_columns\(\)\),/Some(_) => return Prepare::Ready(()),/
-flavor-ignored|src/track/client_state.rs|s/for name in REPORTED \{/for name in REPORTED.into_iter().take(0) {/
-used-by-not-noted|src/machine/mod.rs|s/self\.server\.used = self\.server\.used\.and\(self\.context\.client, self\.client\.work\);//g
+broken-proves | src/machine/mod.rs | self\.is_preparing\(\) && \Khow == ServerEnd::Orderly | true
+reset-end-is-stale | src/machine/mod.rs | unread \|\| self\.owes_nothing\(io\) | unread \|\| self.pipeline.owed() > 0 \|\| self.owes_nothing(io)
+dying-word-told | src/machine/errors.rs | fatal && self\.owes_nothing\(io\) | false
+unnamed-by-presence | src/track/server_state.rs | self == unnamed\.map_or\(Self::Absent, \|unnamed\| Self::Is\(unnamed\.id\)\) | (self == Self::Absent) == unnamed.is_none()
+unnamed-not-dropped | src/machine/unnamed.rs | self\.set_unnamed\(UnnamedCause::Drop, None, UnnamedStatement::Absent\) | self.set_unnamed(UnnamedCause::Drop, None, self.server.unnamed)
+unnamed-later-undone | src/track/pipeline.rs | later\.follows_undone\(undone, how\); | rollback.unnamed = Some(undone);
+preparation-keeps-unnamed | src/machine/preparation.rs | server\.unnamed = UnnamedStatement::Unknown; |
+deallocate-ignored | src/machine/session_sync.rs | self\.server\.prepared\.remove\(id\); |
+deallocate-all-ignored | src/machine/session_sync.rs | b"DEALLOCATE ALL" => \{\n[^}]*?\Kself\.client\.names\.clear\(\); |
+names-not-rolled-back | src/track/client_state.rs | self\.names\.set\(&name, before\); | let _ = (name, before);
+prepared-not-rolled-back | src/track/server_state.rs | self\.prepared\.undo\(rollback\); |
+discard-all-forgotten | src/track/server_state.rs | pub fn on_discard_all\(&mut self\) \{\n\s+\Kself\.prepared\.clear\(\); |
+gate-waits-for-skipped | src/machine/from_client.rs | self\.pipeline\.copying_in\(\) \|\| self\.pipeline\.has_no_answer_due\(\) | self.pipeline.copying_in()
+gate-never-waits | src/machine/from_client.rs | Gate::Answers => \K!harmless | false
+stakes-ignored | src/machine/from_client.rs | about_statements && self\.pipeline\.at_stake\(\) | false
+first-request-unlimited | src/machine/from_client.rs | self\.is_preparing\(\) && request\.ends_ready\(\) | false
+differences-behind-ready | src/machine/from_server.rs | self\.hold_ready\(io, status\) \{\n\s+return Fate::Swallow;\n\s+\}\n\s+\Kself\.tell_differences\(io\); |
+reset-failure-ignored | src/machine/errors.rs | fatal \|\| self\.preparation\.was_resetting\(left\) | fatal
+sets-not-committed | src/machine/preparation.rs* | preparation\.put_statement\(b"(?:BEGIN|COMMIT)"\); |
+kept-not-carried | src/machine/preparation.rs | for sql in following\.iter\(\)\.chain\(&carried\) \{[^}]*\} | for sql in &following { preparation.put_statement(sql); }
+kept-in-reverse | src/machine/preparation.rs | for sql in following\.iter\(\)\.chain\(&carried\) \{[^}]*\} | for sql in following.iter().chain(carried.iter().rev()) { preparation.put_statement(sql); }
+ledger-commits-failed | src/machine/session_sync.rs | self\.client\.ledger\.failed\(\); |
+ledger-ignores-rollback | src/machine/session_sync.rs | self\.client\.completed\(\Ktag(?=\)) | b"COMMIT".as_slice()
+corrections-left-out | src/machine/own_queries.rs | (?=if edits\.is_empty\(\) \{ \(Some) | edits.clear();
+corrections-not-put | src/machine/own_queries.rs | if \Kself\.pipeline\.skipping\(\)(?= \{\n\s+return;) | true
+prompted-off-by-one | src/track/pipeline.rs | self\.prompted = self\.prompted\.saturating_sub\(1\); |
+prompt-forgotten | src/machine/from_client.rs | waits && !self\.is_preparing\(\) | false
+synced-in-copy-counts | src/track/pipeline.rs | self\.unsynced = since\.filter[^;]*; |
+terminate-drops-answers | src/machine/boundary.rs | let still = \K[^;]*(?=;) | ended \|\| self.pipeline.answered()
+half-close-is-gone | src/machine/mod.rs | self\.up\.client = ClientSide::Ending; | self.up.client = ClientSide::Ended;
+goodbye-completes-half | src/machine/mod.rs | \(\) if \Kpartial \|\| gone | gone
+boundary-for-good | src/machine/from_server.rs | Place::Boundary if \Kself\.pipeline\.answered\(\) | true
+put-behind-half-execute | src/track/names.rs | frontend::PARSE \| frontend::EXECUTE if \Khead\.size <= limit | head.size <= limit && head.tag == frontend::PARSE
+own-sync-ends-skip | src/machine/statements.rs | let apart = \K[^;]*(?=;) | true
+pins-ignored | src/machine/session_sync.rs | self\.pins\.add\(holds\); |
+kept-not-noted | src/machine/session_sync.rs | self\.server\.kept\.clone_from\(self\.client\.ledger\.kept\(\)\); |
+date-style-order | src/track/params.rs | name == "DateStyle" && !want\.contains\(&b','\) | false
+columns-unchecked | src/machine/ensure_prepared.rs | Some\(_\) => \Kreturn Prepare::Refused\(changed_columns\(\)\) | return Prepare::Ready(())
+flavor-ignored | src/track/client_state.rs | for name in REPORTED \{[^}]*\} |
+used-by-not-noted | src/machine/mod.rs* | self\.server\.used = self\.server\.used\.and\(self\.context\.client, self\.client\.work\); |
+long-names-whole | src/track/statements.rs | name\.len\(\)\.min\(63\) | name.len()
+sequences-anywhere | src/machine/session_sync.rs | holds\.contains\(Pins::SEQUENCE\) && !self\.knows_sequences\(\) | false
+pins-not-refused | src/machine/session_sync.rs | self\.context\.pin == Pin::Refuse && !holds\.is_empty\(\) | false
+resets-in-code-unseen | src/machine/own_queries.rs | if \Kdoubtful\.is_empty\(\)(?= \{\n\s+return false) | true
 TABLE
 }
 
-# A copy that cargo builds by itself, without what debuggers need.
-export RUSTFLAGS=-Awarnings CARGO_TARGET_DIR=$work/target CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0
-rm -rf "$work/src" "$work/tests" "$work/pristine"
-cp -a src "$work/pristine"
+# A copy that cargo builds by itself, without what takes long to build.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$work/target} CARGO_PROFILE_RELEASE_LTO=false CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
+export CARGO_PROFILE_RELEASE_STRIP=false CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true
+rm -rf "$work/src" "$work/tests" "$work/config"
 cp -a Cargo.toml Cargo.lock src tests config "$work/"
 for extra in build.rs README.md benches .cargo rust-toolchain.toml; do
     [ -e "$extra" ] && cp -a "$extra" "$work/"
 done
+cat >>"$work/src/lib.rs" <<'RUST'
 
-found=0 missed=0 broken=0
-while IFS='|' read -r name file edit; do
-    [ -n "${MUTANTS:-}" ] && [[ " $MUTANTS " != *" $name "* ]] && continue
-    # An expression may have a `|` of its own: read takes all that is left.
-    cp -a "$work/pristine/." "$work/src/"
-    perl -0pi -e "$edit" "$work/$file"
-    touch "$work/$file"
-    if cmp -s "$work/pristine/${file#src/}" "$work/$file"; then
-        echo "$name: the fault is not in $file any more"
+/// Whether the program is to make the fault of this name.
+#[doc(hidden)]
+pub fn mutant(name: &str) -> bool {
+    static CHOSEN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    CHOSEN.get_or_init(|| std::env::var("MUTANT").ok()).as_deref() == Some(name)
+}
+RUST
+
+found=0 missed=0 broken=0 names=
+while IFS= read -r line; do
+    name=${line%% *}
+    if LINE=$line perl -e '
+        use strict;
+        my ($name, $file, $find, $instead) = map { s/^\s+|\s+$//gr } split / \|(?: |$)/, $ENV{LINE}, 4;
+        s/\\\|/|/g for $instead;
+        my $all = $file =~ s/\*$//;
+        $file = "$ARGV[0]/$file";
+        open my $in, "<", $file or exit 1;
+        my $text = do { local $/; <$in> };
+        my $chosen = qq{crate::mutant("$name")};
+        my $put = sub {
+            my $is = shift;
+            return "if $chosen { $instead } else { $is }" if $is =~ /[;}]$/;
+            return $is eq "" ? "if $chosen { $instead }\n" : "(if $chosen { $instead } else { $is })";
+        };
+        my $done = $all ? $text =~ s/$find/$put->($&)/ge : $text =~ s/$find/$put->($&)/e;
+        exit 1 unless $done;
+        open my $out, ">", $file or exit 1;
+        print $out $text;
+    ' "$work"; then
+        [ -n "${MUTANTS:-}" ] && [[ " $MUTANTS " != *" $name "* ]] || names="$names $name"
+    else
+        echo "$name: what it changes is not there any more"
         broken=$((broken + 1))
-        continue
     fi
-    if ! (cd "$work" && cargo test --locked --test sim --no-run) >"$work/build.log" 2>&1; then
-        echo "$name: does not compile"
-        grep -m1 '^error' "$work/build.log"
-        broken=$((broken + 1))
-        continue
-    fi
-    began=$(date +%s)
-    (cd "$work" && SIM_STEPS=100000000 SIM_SHRINK=0 RUST_BACKTRACE=0 \
-        timeout "$limit" cargo test --locked --test sim -- simulator::hunt --nocapture) >"$work/run.log" 2>&1
-    if grep -q '^seed ' "$work/run.log"; then
-        echo "$name: found after $(($(date +%s) - began)) s: $(grep -m1 '^seed ' "$work/run.log" | cut -c1-110)"
+done < <(table)
+if ! (cd "$work" && cargo test --release --locked --test sim --no-run) >"$work/build.log" 2>&1; then
+    grep -A12 '^error' "$work/build.log"
+    exit 1
+fi
+program=$(sed -n 's/.*Executable .*(\(.*\))$/\1/p' "$work/build.log")
+
+# What it finds without a fault says nothing of those.
+for name in none $names; do
+    # Of the core's time, not the clock's: other work may go on beside it.
+    took=$({ TIMEFORMAT=%U; time (cd "$work" && ulimit -t "$limit" && MUTANT=$name SIM_STEPS=1000000000 SIM_SHRINK=0 RUST_BACKTRACE=0 \
+        exec "$program" simulator::hunt --nocapture) >"$work/run.log" 2>&1; } 2>&1 | tail -1)
+    if [ "$name" = none ]; then
+        if grep -m1 '^seed ' "$work/run.log"; then
+            echo "something is found without any of these faults"
+            exit 1
+        fi
+    elif grep -q '^seed ' "$work/run.log"; then
+        echo "$name: found after $took s: $(grep -m1 '^seed ' "$work/run.log" | cut -c1-110)"
         found=$((found + 1))
     else
         echo "$name: NOT FOUND in $limit s"
         missed=$((missed + 1))
     fi
-done < <(table)
+done
 echo "$found found, $missed not found, $broken not run"
 [ "$missed" -eq 0 ] && [ "$broken" -eq 0 ]

@@ -6,6 +6,10 @@ create schema two;
 create schema code;
 grant all on schema public, one, two, code to public;
 create sequence code.seq;
+create sequence code.seq0;
+create sequence code.seq1;
+create sequence code.seq2;
+create sequence code.seq3;
 create sequence code.numbers;
 create table public.t (token text unique);
 create table public.u (token text, n int);
@@ -38,6 +42,12 @@ create function code.lock(int8) returns text volatile language plpgsql as
     $$ begin perform pg_catalog.pg_advisory_lock($1); return 'done'; end $$;
 create function code.next() returns int8 volatile language plpgsql as
     $$ begin return pg_catalog.nextval('code.seq'); end $$;
+create function code.next(text) returns int8 volatile language plpgsql as
+    $$ begin return pg_catalog.nextval($1::pg_catalog.regclass); end $$;
+create function code.reset(text) returns text volatile language plpgsql as
+    $$ begin execute 'reset ' || $1; return 'done'; end $$;
+create function code.reset_all() returns text volatile language plpgsql as
+    $$ begin execute 'reset all'; return 'done'; end $$;
 create function code.insert(text) returns text volatile language plpgsql as
     $$ begin insert into public.t(token) values ($1); return $1; end $$;
 create function code.fail(text) returns text volatile language plpgsql as

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The units of config/ under a systemd that is process 1: in a container of Debian 12, whose systemd is the oldest that they are for.
-# README's commands install them there. Needs root, and installs podman, runc and debootstrap where they are missing.
+# The commands of docs/install.md install them there. Needs root, and installs podman, runc and debootstrap where they are missing.
 #
 #   PGFERRY=target/debug/pgferry   another program than target/release/pgferry
 #   SUITE=trixie                   another Debian
@@ -75,13 +75,13 @@ inside sh -euc '
     setpriv --reuid postgres --regid postgres --clear-groups psql -qc "create role app login password \$\$pw\$\$" -c "create database shop owner app"
 '
 
-step "Installing as README says"
-commands=$(sed -n '/^## As a service/,/^## /p' README.md | sed -n '/^```console/,/^```/s/^# //p' | sed 's/  #.*//')
-[ "$(printf '%s\n' "$commands" | wc -l)" -ge 5 ] || fail "README has no commands under \"As a service\""
+step "Installing as docs/install.md says"
+commands=$(sed -n '/^## As a service/,/^## /p' docs/install.md | sed -n '/^```console/,/^```/s/^# //p' | sed 's/  #.*//')
+[ "$(printf '%s\n' "$commands" | wc -l)" -ge 5 ] || fail "docs/install.md has no commands under \"As a service\""
 edit="sed -i 's|^upstream = .*|upstream = \"postgres://127.0.0.1:5432\"|'"
 commands=${commands/editor /$edit }
 printf '%s\n' "$commands" | sed 's/^/  # /'
-inside sh -euc "$commands" || { status; fail "README's commands"; }
+inside sh -euc "$commands" || { status; fail "the commands of docs/install.md"; }
 
 as_nobody() { inside env PGPASSWORD=pw setpriv --reuid nobody --regid nogroup --clear-groups "$@"; }
 main_pid() { inside systemctl show --property MainPID --value pgferry.service; }

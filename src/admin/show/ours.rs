@@ -10,15 +10,15 @@ use crate::upstream::occupancy::Occupancy;
 use crate::upstream::route::Address;
 
 pub(super) const PORTS: [(&str, Type); 9] = [
-    ("upstream", Type::Text),
-    ("open", Type::Int),
+    ("server", Type::Text),
+    ("connections", Type::Int),
     ("closing", Type::Int),
     ("established", Type::Int),
     ("time_wait", Type::Int),
-    ("range", Type::Int),
+    ("port_range", Type::Int),
     ("share", Type::Text),
-    ("saved", Type::Numeric),
-    ("unavailable", Type::Numeric),
+    ("ports_saved", Type::Numeric),
+    ("ports_unavailable", Type::Numeric),
 ];
 pub(super) const CAPACITY: [(&str, Type); 8] = [
     ("upstream", Type::Text),
@@ -30,8 +30,8 @@ pub(super) const CAPACITY: [(&str, Type); 8] = [
     ("share", Type::Int),
     ("max_upstream", Type::Int),
 ];
-pub(super) const PINS: [(&str, Type); 3] = [("reason", Type::Text), ("count", Type::Numeric), ("live", Type::Int)];
-pub(super) const LOGINS: [(&str, Type); 2] = [("logins", Type::Text), ("count", Type::Numeric)];
+pub(super) const PINS: [(&str, Type); 3] = [("reason", Type::Text), ("total", Type::Numeric), ("current", Type::Int)];
+pub(super) const LOGINS: [(&str, Type); 2] = [("event", Type::Text), ("count", Type::Numeric)];
 
 /// By upstream address: our connections, and all sockets of this host toward it.
 pub(super) async fn ports(desk: &Desk) -> Vec<Vec<Cell>> {
@@ -110,13 +110,13 @@ pub(super) fn logins(desk: &Desk) -> Vec<Vec<Cell>> {
     let counters = &desk.shared.registry.counters;
     let mut rows = vec![
         vec!["accepted".into(), counters.logins.get().into()],
-        vec!["refused".into(), counters.refused.get().into()],
-        vec!["tried upstream".into(), counters.tried.get().into()],
+        vec!["rejected".into(), counters.refused.get().into()],
+        vec!["upstream attempts".into(), counters.tried.get().into()],
         vec!["wrong passwords".into(), counters.wrong_passwords.get().into()],
         vec!["wrong cancel keys".into(), counters.wrong_cancels.get().into()],
     ];
     for (code, count) in counters.refusals.by_code() {
-        rows.push(vec![format!("refused with {code}").into(), Cell::Number(count)]);
+        rows.push(vec![format!("rejected with {code}").into(), Cell::Number(count)]);
     }
     rows
 }

@@ -53,7 +53,7 @@ pub(super) fn pools(desk: &Desk) -> Vec<Vec<Cell>> {
         row.idle += state.idle;
         row.opening += state.opening;
         row.waiting += pool.logging_in();
-        row.mode = registry.settings_of(&pool.key.database).mode.to_string();
+        row.mode = registry.settings_of(&pool.key.database).pool_mode.to_string();
     }
     for session in desk.shared.sessions.all() {
         let row = rows.entry((name(session.whose.database()), name(session.whose.user()))).or_default();

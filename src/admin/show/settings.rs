@@ -23,16 +23,19 @@ pub(super) fn config(desk: &Desk) -> Vec<Vec<Cell>> {
     let mut rows: Vec<Vec<Cell>> = settings
         .shown()
         .map(|(key, value, _)| {
-            let value = if key.name == "upstream" { settings.upstream.to_string() } else { plain(value) };
+            let value = match key.name {
+                "upstream" => settings.upstream.to_string(),
+                // The limit in force; what is written may be 0.
+                "max_client_conn" => desk.shared.places.cap().to_string(),
+                _ => plain(value),
+            };
             let changeable = if key.change == Change::Console { "yes" } else { "no" };
             vec![key.name.into(), value.into(), key.default.map(plain).into(), changeable.into()]
         })
         .collect();
     let alias = |name: &str, value: String| vec![name.into(), value.into(), Cell::Null, "no".into()];
     rows.push(alias("default_pool_size", settings.pool_size.to_string()));
-    rows.push(alias("max_client_conn", desk.shared.places.cap().to_string()));
     rows.push(alias("max_user_connections", "0".into()));
-    rows.push(alias("pool_mode", settings.mode.to_string()));
     rows
 }
 

@@ -38,7 +38,7 @@ pub async fn password(
             "password authentication over an unencrypted network connection is refused",
         )
         .detail("Pass-through login needs the password in clear text.")
-        .hint("Connect with TLS (tls_cert, sslmode=require), through the unix socket, or over loopback."));
+        .hint("Connect with TLS (client_tls_cert_file, sslmode=require), through the unix socket, or over loopback."));
     }
     backend::put_cleartext_request(&mut conn.output);
     let Some(body) = answer(conn, room, "password", deadline, limit).await? else { return Ok(None) };

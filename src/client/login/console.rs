@@ -64,7 +64,7 @@ pub async fn admit(
         (false, false) => None,
     };
     let database = settings.console_database();
-    let deadline = Instant::now() + settings.login_timeout;
+    let deadline = Instant::now() + settings.client_login_timeout;
     let caller = caller(conn.stream(), database.as_bytes(), name);
     let rule = rule_for(settings, &caller)?;
     let key = PoolKey { database: database.clone().into_bytes(), user: name.to_vec(), extra: Vec::new() };

@@ -52,7 +52,7 @@ impl Entry<'_> {
             )));
         }
         let names = self.shared.door.load().names.clone();
-        let limit = self.settings.login_timeout;
+        let limit = self.settings.client_login_timeout;
         let found = timeout_at(self.deadline, peer_may_be(&self.settings.peer, uid, gid, &role, &names)).await;
         if found.map_err(|_| super::timed_out(limit))? {
             return Ok(());

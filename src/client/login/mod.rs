@@ -1,6 +1,6 @@
 //! Who comes in, and the welcome.
 //!
-//! The rules (`[[rule]]`, or the one that `auth` stands for) say how a client proves who it is: `pass_through` asks the
+//! The rules (`[[rule]]`, or the one that `auth_type` stands for) say how a client proves who it is: `pass_through` asks the
 //! upstream, `local` looks at what this machine knows, `stored` compares secrets. [`ask`] does the asking.
 
 pub mod ask;
@@ -103,7 +103,7 @@ pub async fn log_in(
     let forced = settings.forced_role(database);
     let forced = forced.map(|role| PoolKey { user: role.as_bytes().to_vec(), ..applicant.key.clone() });
     let key = forced.as_ref().unwrap_or(&applicant.key);
-    let deadline = Instant::from_std(came) + settings.login_timeout;
+    let deadline = Instant::from_std(came) + settings.client_login_timeout;
     let rule = match settings.rules.first() {
         Some(first) if first.fits_all() && first.method != Auth::Reject => first,
         _ => rule_for(settings, &caller(conn.stream(), database, user))?,
@@ -142,7 +142,7 @@ pub async fn log_in(
             sqlstate::TOO_MANY_CONNECTIONS,
             format!("too many connections for role \"{role}\""),
         )
-        .hint(format!("The setting is max_clients in [users.\"{role}\"].")));
+        .hint(format!("The setting is max_user_client_connections in [users.\"{role}\"].")));
     };
     let mut pool = shared.registry.pool(key);
     pool.touch(came);
@@ -198,7 +198,7 @@ async fn recheck_first(
         // Another client may have done it meanwhile.
         if is_needed() { recheck(pool, &shared.registry, changed).await } else { Ok(()) }
     });
-    timeout_at(deadline, rechecked).await.map_err(|_| timed_out(settings.login_timeout))?
+    timeout_at(deadline, rechecked).await.map_err(|_| timed_out(settings.client_login_timeout))?
 }
 
 /// Has the upstream asked in the background whether it still lets the user in, where that is due.
@@ -215,7 +215,7 @@ fn recheck_behind(shared: &Arc<Shared>, pool: &Arc<Pool>, settings: &Settings) {
 #[must_use]
 pub fn timed_out(limit: Duration) -> Fault {
     Fault::fatal(Blame::Client, sqlstate::INVALID_AUTHORIZATION, "canceling authentication due to timeout")
-        .detail(format!("The login took longer than {} s (login_timeout).", limit.as_secs_f32()))
+        .detail(format!("The login took longer than {} s (client_login_timeout).", limit.as_secs_f32()))
 }
 
 /// Who wants to come in, as the rules see it.
@@ -331,7 +331,7 @@ impl Entry<'_> {
             () = ask::gone(self.conn) => return Ok(None),
             done = timeout_at(self.deadline, work) => done,
         };
-        work.map(Some).map_err(|_| timed_out(self.settings.login_timeout))
+        work.map(Some).map_err(|_| timed_out(self.settings.client_login_timeout))
     }
 
     /// Holds back the reply to a wrong answer: the longer, the more of them came from there.

@@ -182,13 +182,17 @@ impl PassThrough<'_, '_> {
 
     async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, Fault> {
         let done = timeout_at(self.entry.deadline, work).await;
-        done.map_err(|_| timed_out(self.entry.settings.login_timeout))
+        done.map_err(|_| timed_out(self.entry.settings.client_login_timeout))
     }
 
     async fn ask(&mut self) -> Result<Option<Password>, Fault> {
-        let password =
-            ask::password(self.entry.conn, self.entry.room, self.entry.deadline, self.entry.settings.login_timeout)
-                .await?;
+        let password = ask::password(
+            self.entry.conn,
+            self.entry.room,
+            self.entry.deadline,
+            self.entry.settings.client_login_timeout,
+        )
+        .await?;
         self.password_given = password.is_some();
         Ok(password)
     }

@@ -63,7 +63,7 @@ impl Entry<'_> {
         stored: Option<Stored>,
         source: &SourceLimit,
     ) -> Result<Option<Proof>, Fault> {
-        let limit = self.settings.login_timeout;
+        let limit = self.settings.client_login_timeout;
         let Some(given) = ask::password(self.conn, self.room, self.deadline, limit).await? else {
             return Ok(Some(Proof::Gone));
         };
@@ -82,7 +82,7 @@ impl Entry<'_> {
         let mut salt = [0; 4];
         fill(&mut salt)?;
         backend::put_md5_request(&mut self.conn.output, salt);
-        let limit = self.settings.login_timeout;
+        let limit = self.settings.client_login_timeout;
         let Some(body) = ask::answer(self.conn, self.room, "password", self.deadline, limit).await? else {
             return Ok(Some(Proof::Gone));
         };
@@ -152,7 +152,7 @@ impl Entry<'_> {
     }
 
     async fn answer(&mut self) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Fault> {
-        ask::answer(self.conn, self.room, "SASL", self.deadline, self.settings.login_timeout).await
+        ask::answer(self.conn, self.room, "SASL", self.deadline, self.settings.client_login_timeout).await
     }
 
     fn explain(&self, error: ScramError) -> Fault {

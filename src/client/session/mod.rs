@@ -145,7 +145,7 @@ impl<'a> Session<'a> {
     ) -> (Self, Registered<'a>) {
         let login::Session { pool, greeting, settings, secret, place } = admitted;
         // Its backend's pid is a client's own in session mode: other sessions see it in pg_locks and pg_stat_activity.
-        let mode = shared.registry.settings_of(&pool.key.database).mode;
+        let mode = shared.registry.settings_of(&pool.key.database).pool_mode;
         let loan = if mode == Mode::Session { pool.lend(&greeting.wanted) } else { None };
         let backend = loan.as_ref().map(Loan::pid);
         let whose = Whose::Pool(Arc::clone(&pool));
@@ -184,11 +184,11 @@ impl<'a> Session<'a> {
     /// can't be followed in another one.
     fn settings(&self) -> Arc<Settings> {
         let now = self.shared.registry.settings_of(&self.pool.key.database);
-        if now.mode == self.mode {
+        if now.pool_mode == self.mode {
             return now;
         }
         let mut own = (*now).clone();
-        own.mode = self.mode;
+        own.pool_mode = self.mode;
         Arc::new(own)
     }
 
@@ -294,7 +294,7 @@ impl<'a> Session<'a> {
                 End::Machine(machine::End::Settled) => Ok(true),
                 End::Machine(machine::End::Stale) => {
                     debug!(
-                        link = lease.id,
+                        server = lease.id,
                         "an upstream connection was dead or could not be reset; the request goes elsewhere"
                     );
                     Ok(false)
@@ -326,7 +326,9 @@ impl<'a> Session<'a> {
     fn prepare(&self, lease: &Lease, settings: &Settings, now: Instant) -> Preparation {
         let policy = match (settings.reset, self.mode) {
             (Reset::Always, _) => ResetPolicy::All,
-            (Reset::Smart, Mode::Session) if lease.state.sequences == Sequences::GaveValues => ResetPolicy::Sequences,
+            (Reset::OnChange, Mode::Session) if lease.state.sequences == Sequences::GaveValues => {
+                ResetPolicy::Sequences
+            }
             _ => ResetPolicy::Nothing,
         };
         let probe = now.saturating_duration_since(lease.returned) >= MOMENT;
@@ -386,7 +388,7 @@ impl<'a> Session<'a> {
                 Box::pin(shared.registry.switches.resumed(&pool.key.database)).await;
                 since = Instant::now();
             }
-            pool.checkout(&state.wanted, since, settings.wait_timeout).await
+            pool.checkout(&state.wanted, since, settings.query_wait_timeout).await
         });
         poll_fn(|cx| {
             if let Poll::Ready(outcome) = checkout.as_mut().poll(cx) {

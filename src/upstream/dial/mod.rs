@@ -243,7 +243,7 @@ impl Dial<'_> {
         let (mut stream, address) = connected.map_err(|error| (Failed::of(error), Another::WouldBeTheSame))?;
         self.registry.counters.opened.add();
         // Options that can't be set cost comfort, not correctness.
-        let _ = stream.set_upstream_options(self.settings.keepalive, self.settings.tcp_user_timeout);
+        let _ = stream.set_upstream_options(self.settings.tcp_keepidle, self.settings.tcp_user_timeout);
         let encrypted = self.in_time(self.encrypt(&mut stream, encrypt)).await.and_then(|encrypted| encrypted);
         let encryptor = match encrypted {
             Ok(encryptor) => encryptor,
@@ -322,7 +322,7 @@ impl Dial<'_> {
     }
 
     fn timed_out(&self) -> DialError {
-        self.unreachable(format!("timed out after {} s (connect_timeout)", self.limit.as_secs_f32()), false)
+        self.unreachable(format!("timed out after {} s (server_connect_timeout)", self.limit.as_secs_f32()), false)
     }
 
     fn unreachable(&self, why: String, refused: bool) -> DialError {

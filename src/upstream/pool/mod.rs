@@ -2,7 +2,7 @@
 //!
 //! `idle` keeps those nobody uses, in a set of `deadpool`'s; `waiting` the queue of those who wait while all are in use,
 //! to the first of whom a connection goes that comes back or opens. Opening never happens in a client's future, and at
-//! most `max_dialling` times at once (`opening`). Slots are what a connection exists by.
+//! most `max_connecting` times at once (`opening`). Slots are what a connection exists by.
 
 mod idle;
 mod loans;

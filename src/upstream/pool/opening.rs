@@ -1,4 +1,4 @@
-//! Opening a pool's connections: never in a client's future, and never more than slots, pauses and `max_dialling` allow.
+//! Opening a pool's connections: never in a client's future, and never more than slots, pauses and `max_connecting` allow.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,14 +21,14 @@ use crate::upstream::slots::{Held, Slot};
 use crate::upstream::turnover::Turnover;
 
 impl Pool {
-    /// Opens connections for those who wait, as far as slots, pauses and `max_dialling` allow.
+    /// Opens connections for those who wait, as far as slots, pauses and `max_connecting` allow.
     pub fn kick(&self) {
         self.dial_for(0);
     }
 
     /// Takes over a connection that was opened to try a password, as soon as there is a slot for it; closes it if there is none.
     pub fn adopt(self: &Arc<Self>, dialled: Dialled, settings: &Settings) -> impl Future<Output = ()> + use<> {
-        let (pool, patience) = (Arc::clone(self), settings.connect_timeout);
+        let (pool, patience) = (Arc::clone(self), settings.server_connect_timeout);
         // What the server told at login is known from now on, and clients who come to wait meanwhile need no other.
         let link = self.registry.upgrade().map(|registry| {
             let link = self.link(dialled, Wanted::default(), &registry, settings);
@@ -80,7 +80,7 @@ impl Pool {
         let mut share = registry.share();
         loop {
             let mut queue = self.queue();
-            match queue.next(beyond, settings.max_dialling, Instant::now()) {
+            match queue.next(beyond, settings.max_connecting, Instant::now()) {
                 Next::Nothing => return,
                 Next::At(at) => {
                     if queue.set_alarm() {
@@ -173,7 +173,7 @@ impl Pool {
         let login =
             Login { user: self.key.user.clone(), params: self.startup_params(&asked, &settings), secret, route };
         let began = Instant::now();
-        let outcome = dial::dial(&settings, login, &registry, settings.connect_timeout).await;
+        let outcome = dial::dial(&settings, login, &registry, settings.server_connect_timeout).await;
         let outcome = self.looked_at(outcome, &registry, &settings).await;
         match outcome {
             Ok(dialled) => {
@@ -218,7 +218,7 @@ impl Pool {
         settings: &Settings,
     ) -> Result<Dialled, Failed> {
         let mut dialled = outcome?;
-        match registry.first_look(&mut dialled, &self.key.database, settings.connect_timeout).await {
+        match registry.first_look(&mut dialled, &self.key.database, settings.server_connect_timeout).await {
             Ok(()) => Ok(dialled),
             Err(error) => Err(Failed::with(error, dialled.conn)),
         }
@@ -260,7 +260,7 @@ impl Pool {
         let card = Card::new(id, dialled.pid, dialled.address.clone(), registry.generation(), Arc::clone(&gate));
         let card = Arc::new(card.over(dialled.conn.stream().local(), tls.clone()));
         self.cards.add(&card);
-        debug!(link = id, pid = dialled.pid, database = %self.database(), user = %self.user(), tls, "upstream opened");
+        debug!(server = id, pid = dialled.pid, database = %self.database(), user = %self.user(), tls, "upstream opened");
         Link {
             conn: dialled.conn,
             id,
@@ -272,7 +272,7 @@ impl Pool {
             }),
             state: ServerState::new(params, asked),
             returned: now,
-            retire_at: settings.lifetime.map(|lifetime| now + jitter(lifetime, id)),
+            retire_at: settings.server_lifetime.map(|lifetime| now + jitter(lifetime, id)),
             generation: registry.generation(),
             closing: Closing::default(),
             gate,
@@ -291,7 +291,7 @@ impl Drop for DialEnds<'_> {
     }
 }
 
-/// `lifetime` ± 10 %, so that connections opened together don't end together.
+/// `server_lifetime` ± 10 %, so that connections opened together don't end together.
 fn jitter(lifetime: Duration, id: u64) -> Duration {
     // The golden ratio spreads consecutive numbers evenly.
     let spread = (id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u32 % 2001;

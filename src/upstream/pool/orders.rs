@@ -28,12 +28,12 @@ impl Pool {
         self.awaited.load(Ordering::Relaxed)
     }
 
-    /// Clients will come: opens a connection that nobody waits for yet, or as many as are to be kept.
+    /// Prepares for clients that will come: opens `min_pool_size` connections, or one.
     pub fn warm_up(&self) {
         let Some(registry) = self.registry.upgrade() else { return };
         self.awaited.store(true, Ordering::Relaxed);
-        let wanted = registry.settings_of(&self.key.database).min_idle.max(1);
-        self.dial_for(wanted.saturating_sub(self.idle_count()));
+        let missing = self.missing(&registry.settings_of(&self.key.database));
+        self.dial_for(missing.max(usize::from(self.slots.used() == 0)));
     }
 
     /// Whether a connection is to be closed as soon as nobody uses it.

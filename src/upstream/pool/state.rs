@@ -67,7 +67,7 @@ impl Pool {
         }
         let leased = self.leased.load(Ordering::Relaxed);
         let active = self.active.load(Ordering::Relaxed).min(leased);
-        let waited = format!("waited {:.1} s (wait_timeout)", waited.as_secs_f32());
+        let waited = format!("waited {:.1} s (query_wait_timeout)", waited.as_secs_f32());
         if let Some(error) = self.queue().last_error() {
             let fault = error.fault();
             if error.is_full() {
@@ -87,7 +87,8 @@ impl Pool {
                 ))
                 .hint("Check that PostgreSQL is up and accepts connections; pgferry goes on trying.");
         }
-        let mode = registry.as_ref().map_or(Mode::Session, |registry| registry.settings_of(&self.key.database).mode);
+        let mode =
+            registry.as_ref().map_or(Mode::Session, |registry| registry.settings_of(&self.key.database).pool_mode);
         let max = registry.as_ref().map_or(0, |registry| registry.max_upstream());
         let cap = self.slots.cap().min(max);
         let full = registry.is_some_and(|registry| registry.global.is_full());
@@ -105,9 +106,9 @@ impl Pool {
                 fault.hint(format!("All {max} upstream connections of this pgferry are in use: raise max_upstream."))
             }
             (_, _, Mode::Session) if leased > active => fault.hint(
-                "Idle clients keep their connection in session mode: try mode = \"transaction\", or raise pool_size or reserve_pool_size.",
+                "Idle clients keep their connection in session mode: try pool_mode = \"transaction\", or raise pool_size or reserve_pool_size.",
             ),
-            _ => fault.hint("Raise pool_size if the server can take more connections, or wait_timeout."),
+            _ => fault.hint("Raise pool_size if the server can take more connections, or query_wait_timeout."),
         }
     }
 }

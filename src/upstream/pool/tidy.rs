@@ -22,11 +22,13 @@ const PRESSED_IDLE: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 struct Retention {
     idle_timeout: Option<Duration>,
-    /// How many are kept in any case (`min_idle`).
+    /// How many connections are kept in any case, those in use included (`min_pool_size`).
     least: usize,
     room: Keep,
     /// How many are idle.
     idle: usize,
+    /// How many there are.
+    open: usize,
     /// How many connections of the reserve there are, in any state.
     reserve: usize,
 }
@@ -34,28 +36,37 @@ struct Retention {
 impl Retention {
     /// Why one that has been idle for `age` is to be closed, if it is.
     fn ends(&mut self, age: Duration) -> Option<Closing> {
-        let kept_under_pressure = match self.room {
+        let idle_under_pressure = match self.room {
             Keep::All => usize::MAX,
-            Keep::One => self.least.max(1),
-            Keep::None => self.least,
+            Keep::One => 1,
+            Keep::None => 0,
         };
-        let why = if self.idle_timeout.is_some_and(|limit| age >= limit) && self.idle > self.least {
+        let why = if self.open <= self.least {
+            return None;
+        } else if self.idle_timeout.is_some_and(|limit| age >= limit) {
             Closing::Idle
-        } else if (self.reserve > 0 && age >= RESERVE_IDLE) || (self.idle > kept_under_pressure && age >= PRESSED_IDLE)
+        } else if (self.reserve > 0 && age >= RESERVE_IDLE) || (self.idle > idle_under_pressure && age >= PRESSED_IDLE)
         {
             Closing::Surplus
         } else {
             return None;
         };
-        self.idle -= 1;
-        self.reserve = self.reserve.saturating_sub(1);
+        self.loses_one();
         Some(why)
+    }
+
+    /// One of them is closed.
+    fn loses_one(&mut self) {
+        self.idle = self.idle.saturating_sub(1);
+        self.open = self.open.saturating_sub(1);
+        self.reserve = self.reserve.saturating_sub(1);
     }
 }
 
 impl Pool {
-    /// Once in a while: closes what is too old, idle for too long, dead, or needed by others as the server has `room`; returns those whose reset is due; keeps
-    /// `min_idle` open; tries again what has failed. Says whether anything is left to look after soon.
+    /// Closes connections that are too old, idle for too long, dead, or needed by others as the server has `room`; returns those
+    /// whose reset is due; opens what `min_pool_size` lacks; tries again what has failed. Says whether anything is left to look
+    /// after soon.
     pub(in crate::upstream) fn tidy(
         &self,
         settings: &Settings,
@@ -64,17 +75,18 @@ impl Pool {
     ) -> (Vec<Upstream>, bool) {
         let now = Instant::now();
         let mut retention = Retention {
-            idle_timeout: if self.leaves_server { Some(UNUSED_TEMPLATE) } else { settings.idle_timeout },
-            least: if self.leaves_server { 0 } else { settings.min_idle },
+            idle_timeout: if self.leaves_server { Some(UNUSED_TEMPLATE) } else { settings.server_idle_timeout },
+            least: if self.leaves_server { 0 } else { settings.min_pool_size },
             room,
             idle: self.idle_count(),
+            open: self.open(),
             reserve: self.connections().saturating_sub(self.size()),
         };
         let mut dirty = false;
         let mut why = Vec::new();
         let mut due = |upstream: &Upstream| {
             let age = now.saturating_duration_since(upstream.returned);
-            let unfit = retention.ends(age).or_else(|| self.unfit(upstream, now));
+            let unfit = retention.ends(age).or_else(|| self.unfit(upstream, now).inspect(|_| retention.loses_one()));
             let reset_is_due = || reset_due.is_some_and(|after| age >= after);
             let is_used = upstream.state.used != UsedBy::Nothing && reset_due.is_some();
             let picked = unfit.is_some() || upstream.conn.stream().has_arrived() || (is_used && reset_is_due());
@@ -98,14 +110,27 @@ impl Pool {
             }
         }
         dirty |= reset_due.is_some_and(|after| self.rest_loans(after));
-        let ready = self.idle_count() + resets.len();
-        if self.parameters.baseline().is_some() && ready < settings.min_idle {
-            self.dial_for(settings.min_idle - ready);
+        let missing = self.missing(settings);
+        if self.parameters.baseline().is_some() && missing > 0 {
+            self.dial_for(missing);
         } else if self.trouble().is_some() {
             // Who waits until pgferry is well again asks for nothing meanwhile, so that nobody else would find out.
             self.dial_for(1);
         }
         (resets, dirty)
+    }
+
+    /// The number of connections to open that no client waits for, so that there are `min_pool_size`.
+    pub(super) fn missing(&self, settings: &Settings) -> usize {
+        let least = if self.leaves_server { 0 } else { settings.min_pool_size };
+        least.saturating_sub(self.open() + self.queue().waiting())
+    }
+
+    /// The number of connections that are open, those in use included.
+    fn open(&self) -> usize {
+        // A connection that is being opened has its slot already.
+        let opening = self.queue().dialling();
+        self.slots.used().saturating_sub(opening)
     }
 }
 
@@ -115,8 +140,14 @@ mod tests {
 
     #[test]
     fn idle_connections_are_kept_as_the_settings_and_the_server_allow() {
-        let at_rest =
-            Retention { idle_timeout: Some(Duration::from_secs(600)), least: 0, room: Keep::All, idle: 5, reserve: 0 };
+        let at_rest = Retention {
+            idle_timeout: Some(Duration::from_secs(600)),
+            least: 0,
+            room: Keep::All,
+            idle: 5,
+            open: 5,
+            reserve: 0,
+        };
         // How many of five that have been idle for `age` seconds are closed, and why the first one is.
         let closed = |retention: Retention, age: u64| {
             let mut retention = retention;
@@ -126,6 +157,7 @@ mod tests {
         assert_eq!(closed(at_rest, 599), (0, None));
         assert_eq!(closed(at_rest, 600), (5, Some(Closing::Idle)));
         assert_eq!(closed(Retention { least: 2, ..at_rest }, 600), (3, Some(Closing::Idle)));
+        assert_eq!(closed(Retention { least: 2, open: 6, ..at_rest }, 600), (4, Some(Closing::Idle)));
         assert_eq!(closed(Retention { reserve: 2, ..at_rest }, 10), (2, Some(Closing::Surplus)));
         assert_eq!(closed(Retention { reserve: 2, ..at_rest }, 9), (0, None));
         assert_eq!(closed(Retention { room: Keep::One, ..at_rest }, 1), (4, Some(Closing::Surplus)));

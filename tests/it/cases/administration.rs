@@ -11,7 +11,7 @@ fn client(ferry: &Ferry, database: &str) -> Raw {
 fn databases_that_were_visited_can_be_dropped_renamed_and_copied() {
     for mode in ["session", "transaction"] {
         let postgres = Postgres::start_with(&[]);
-        let ferry = Ferry::start(&postgres, &["--mode", mode]);
+        let ferry = Ferry::start(&postgres, &["--pool-mode", mode]);
         let visit = |database: &str| assert_eq!(client(&ferry, database).value("select current_database()"), database);
         let mut admin = client(&ferry, "postgres");
         let mut run = |message: Vec<u8>| {
@@ -51,7 +51,7 @@ fn nobody_is_kept_from_creating_databases() {
 fn changed_roles_and_databases_are_seen_by_the_next_client() {
     for mode in ["session", "transaction"] {
         let postgres = Postgres::start_with(&[]);
-        let ferry = Ferry::start(&postgres, &["--mode", mode]);
+        let ferry = Ferry::start(&postgres, &["--pool-mode", mode]);
         let seen = |setting: &str| client(&ferry, "postgres").value(&format!("show {setting}"));
         assert_eq!((seen("work_mem"), seen("timezone")), ("4MB".into(), "Etc/UTC".into()));
         let mut admin = client(&ferry, "postgres");

@@ -1,6 +1,6 @@
 //! Columns that a client was told of: it never gets rows of other ones.
 
-use super::script::{A, B, Script, TRANSACTION, compare, run};
+use super::script::{A, B, Script, TRANSACTION, compare, compare_with, run};
 use crate::harness::Postgres;
 use crate::harness::raw::{describe, execute, message, parse, query, sync};
 
@@ -118,4 +118,19 @@ fn columns_described_again_after_a_change_are_the_ones_of_the_statement() {
             .ask(A, &[run_binary("s")]),
     ];
     compare(&Postgres::start_with(&[]), &TRANSACTION, &scripts);
+}
+
+#[test]
+fn a_statement_that_was_closed_to_make_room_is_prepared_once_more() {
+    let scripts = [Script::new("a temporary table, and another statement")
+        .ask(A, &[query("begin")])
+        .ask(A, &[parse("s", "select 42 as a"), describe(b'S', "s"), sync()])
+        .sql(A, "create temp table hidden (a int)")
+        .ask(A, &[parse("second", "select 43 as a"), sync()])
+        .ask(A, &[run_binary("s")])
+        .ask(A, &[parse("third", "select 44 as a"), sync()])
+        .ask(A, &[run_binary("s")])
+        .sql(A, "rollback")];
+    let env = [("PGFERRY_MAX_PREPARED_STATEMENTS", "1")];
+    compare_with(&Postgres::start_with(&[]), &TRANSACTION, &env, &scripts);
 }

@@ -95,8 +95,8 @@ fn after(leaves: &[&str], settings: &[&str]) {
     let mut findings = Findings::default();
     for setup in [SESSION[0], SESSION[2], TRANSACTION[0], TRANSACTION[2]] {
         let sets = leaves.iter().any(|sql| sql.starts_with("set"));
-        if setup.reset == "smart" && (setup.mode == "transaction" || !sets) {
-            // Nothing says that anything was left, which is what "smart" is told to trust.
+        if setup.reset == "on_change" && (setup.mode == "transaction" || !sets) {
+            // Nothing says that anything was left, which is what "on_change" is told to trust.
             continue;
         }
         // Each time a server of its own: what could not be dropped burdens whatever comes after it.

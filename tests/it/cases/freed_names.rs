@@ -2,7 +2,7 @@
 
 use super::script::{A, B, Script, TRANSACTION, TRANSACTION_TWO, compare, run, step};
 use crate::harness::Postgres;
-use crate::harness::raw::{close, describe, parse, query, sync};
+use crate::harness::raw::{bind, close, describe, execute, parse, query, sync};
 
 const FIRST: &str = "select 'first' where $1::int = 1";
 const SECOND: &str = "select 2 where $1::int = 1";
@@ -212,5 +212,85 @@ fn name_freed_with_all_others_is_the_clients_own_in_errors() {
             .ask(A, &[parse("x", SECOND), describe(b'S', "x"), sync()])
     };
     let scripts = ["deallocate all; deallocate x", "deallocate all; select 1; execute y(1)"].map(freed);
+    compare(Postgres::shared(), &TRANSACTION, &scripts);
+}
+
+#[test]
+fn name_in_the_text_of_a_named_statement_is_the_clients_own() {
+    let elsewhere = || [step("select 'other'"), sync()].concat();
+    let scripts = [
+        Script::new("a statement that frees itself")
+            .ask(A, &[parse("x", "deallocate x"), describe(b'S', "x"), sync()])
+            .ask(B, &[elsewhere()])
+            .ask(A, &[run("x", &[])])
+            .ask(A, &[run("x", &[])])
+            .ask(A, &[parse("x", SECOND), run("x", &["1"])]),
+        Script::new("one that frees another, twice")
+            .ask(A, &[parse("y", "deallocate prepare x"), parse("x", FIRST), sync()])
+            .ask(B, &[elsewhere()])
+            .ask(A, &[run("y", &[])])
+            .ask(A, &[run("x", &["1"])])
+            .ask(A, &[run("y", &[])])
+            .ask(A, &[parse("x", SECOND), sync()])
+            .ask(A, &[run("y", &[])])
+            .ask(A, &[run("x", &["1"])]),
+        Script::new("one that frees another, twice in one pipeline")
+            .ask(A, &[parse("y", "deallocate x"), parse("x", FIRST), sync()])
+            .ask(A, &[bind("", "y", &[]), execute("", 0), bind("", "y", &[]), execute("", 0), sync()])
+            .ask(A, &[run("x", &["1"])]),
+        Script::new("one that runs another")
+            .ask(A, &[parse("x", FIRST), parse("y", "execute x(1)"), describe(b'S', "y"), sync()])
+            .ask(B, &[elsewhere()])
+            .ask(A, &[run("y", &[])])
+            .ask(A, &[describe(b'S', "y"), run("y", &[])])
+            .sql(A, "deallocate x")
+            .ask(A, &[run("y", &[])])
+            .ask(A, &[parse("x", "select 'third' where $1::int = 1"), sync()])
+            .ask(B, &[elsewhere()])
+            .ask(A, &[run("y", &[])]),
+        Script::new("one that shows the plan of another")
+            .ask(A, &[parse("x", FIRST), parse("y", "explain execute x(1)"), run("y", &[])])
+            .ask(A, &[run("y", &[])]),
+        Script::new("two clients that share both")
+            .ask(A, &[parse("x", FIRST), parse("y", "execute x(1)"), sync()])
+            .ask(B, &[parse("x", SECOND), parse("y", "execute x(1)"), sync()])
+            .ask(A, &[run("y", &[])])
+            .ask(B, &[run("y", &[])])
+            .sql(B, "deallocate x")
+            .ask(A, &[run("y", &[])])
+            .ask(B, &[run("y", &[])]),
+        Script::new("a text that frees and then runs")
+            .ask(A, &[parse("x", FIRST), sync()])
+            .sql(A, "select 1; deallocate x; execute x(1)")
+            .ask(A, &[run("x", &["1"])]),
+        Script::new("a text that frees and then prepares")
+            .ask(A, &[parse("x", FIRST), sync()])
+            .sql(A, "deallocate x; prepare x (int) as select 'again' where $1 = 1; execute x(1)")
+            .sql(A, "execute x(1)"),
+        Script::new("PREPARE of a name that is taken")
+            .ask(A, &[parse("x", FIRST), sync()])
+            .ask(B, &[elsewhere()])
+            .sql(A, "prepare x as select 'second'")
+            .ask(A, &[step("prepare x as select 'second'"), sync()])
+            .ask(A, &[parse("y", "prepare x as select 'second'"), run("y", &[])])
+            .ask(A, &[run("x", &["1"])]),
+    ];
+    compare(Postgres::shared(), &TRANSACTION, &scripts);
+}
+
+#[test]
+fn name_freed_by_one_client_is_there_for_another_that_shares_the_statement() {
+    let scripts: Vec<_> = [vec![query("deallocate x")], vec![step("deallocate x"), sync()]]
+        .into_iter()
+        .map(|frees| {
+            Script::new("a shared statement")
+                .ask(A, &[parse("x", FIRST), run("x", &["1"])])
+                .ask(B, &[parse("z", FIRST), run("z", &["1"])])
+                .ask(A, &frees)
+                .ask(B, &[run("z", &["1"])])
+                .ask(A, &[parse("x", FIRST), run("x", &["1"])])
+                .ask(B, &[run("z", &["1"])])
+        })
+        .collect();
     compare(Postgres::shared(), &TRANSACTION, &scripts);
 }

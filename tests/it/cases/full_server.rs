@@ -28,7 +28,7 @@ fn refused_login(ferry: &Ferry, user: &str) -> Message {
 #[test]
 fn a_login_waits_for_a_full_server_and_is_told_its_words() {
     let postgres = Postgres::start_with(&["max_connections=10"]);
-    let ferry = Ferry::start_with(&postgres.url(), &[], &[("PGFERRY_LOGIN_TIMEOUT", "2s")]);
+    let ferry = Ferry::start_with(&postgres.url(), &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s")]);
     let held = hold(&postgres, "limited", 7);
     // Several at a time, since they wait for each other.
     std::thread::scope(|scope| {
@@ -54,7 +54,7 @@ fn a_login_waits_for_a_full_server_and_is_told_its_words() {
 #[test]
 fn idle_connections_of_other_pools_are_closed_for_those_that_the_server_refuses() {
     let postgres = Postgres::start_with(&["max_connections=10"]);
-    let ferry = Ferry::start(&postgres, &["--mode", "transaction"]);
+    let ferry = Ferry::start(&postgres, &["--pool-mode", "transaction"]);
     let _held = hold(&postgres, "limited", 5);
     // Two places are left, and each database takes one.
     for _ in 0..3 {
@@ -67,7 +67,8 @@ fn idle_connections_of_other_pools_are_closed_for_those_that_the_server_refuses(
 #[test]
 fn the_log_says_whose_idle_connections_fill_the_server() {
     let postgres = Postgres::start_with(&["max_connections=20"]);
-    let ferry = Ferry::start_with(&postgres.url(), &["--mode", "transaction"], &[("PGFERRY_WAIT_TIMEOUT", "1s")]);
+    let ferry =
+        Ferry::start_with(&postgres.url(), &["--pool-mode", "transaction"], &[("PGFERRY_QUERY_WAIT_TIMEOUT", "1s")]);
     let mut busy = client(&ferry, "limited", "postgres");
     busy.query("begin");
     let mut held = hold(&postgres, "limited", 16);
@@ -85,7 +86,7 @@ fn the_log_says_whose_idle_connections_fill_the_server() {
 fn a_role_at_its_limit_is_told_so_and_others_are_not_bothered() {
     let postgres = Postgres::start_with(&[]);
     postgres.sql("alter role limited connection limit 2");
-    let ferry = Ferry::start_with(&postgres.url(), &[], &[("PGFERRY_WAIT_TIMEOUT", "500ms")]);
+    let ferry = Ferry::start_with(&postgres.url(), &[], &[("PGFERRY_QUERY_WAIT_TIMEOUT", "500ms")]);
     let mut standing: Vec<_> = (0..2).map(|_| client(&ferry, "limited", "postgres")).collect();
     for raw in &mut standing {
         assert_eq!(raw.value("select 1"), "1");
@@ -149,7 +150,7 @@ fn many_roles_that_come_at_once_are_all_served() {
         "do $$ begin for n in 1..{ROLES} loop execute format('create role r%s login', n); end loop; end $$"
     ));
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(&postgres, &["--mode", mode]);
+        let ferry = Ferry::start(&postgres, &["--pool-mode", mode]);
         let next = AtomicUsize::new(1);
         std::thread::scope(|scope| {
             for _ in 0..50 {

@@ -81,7 +81,7 @@ const PHASES: [Phase; 15] = [
 /// pgferry with a client in `phase`, and the client that holds the connection, if any does.
 fn in_phase(postgres: &Postgres, setup: Setup, (_, held, enter): Phase) -> (Ferry, Raw, Option<Raw>) {
     let waits = if held { "600ms" } else { "5s" };
-    let env = [("PGFERRY_PIN", "refuse"), ("PGFERRY_DRAIN_TIMEOUT", "1s"), ("PGFERRY_WAIT_TIMEOUT", waits)];
+    let env = [("PGFERRY_PIN", "refuse"), ("PGFERRY_DRAIN_TIMEOUT", "1s"), ("PGFERRY_QUERY_WAIT_TIMEOUT", waits)];
     let ferry = setup.start_with(&postgres.url(), &env);
     let holder = held.then(|| {
         let mut holder = ferry.session();

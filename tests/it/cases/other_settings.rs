@@ -1,6 +1,6 @@
 //! Settings of a client that came earlier: they are never those of a later one, whatever it resets and however.
 
-use super::script::{A, B, DEFAULTS, Params, SESSION, Script, Setup, TRANSACTION, compare, step};
+use super::script::{A, B, DEFAULTS, Params, SESSION, Script, Setup, TRANSACTION, compare, run, step};
 use crate::harness::Postgres;
 use crate::harness::raw::{bind, close, describe, execute, extended, flush, parse, query, sync};
 
@@ -201,6 +201,27 @@ fn settings_survive_the_release_query_of_asyncpg() {
     compare(Postgres::shared(), &DEFAULTS, std::slice::from_ref(&script));
     compare(Postgres::shared(), &TRANSACTION, &[script, with_another.clone()]);
     compare(Postgres::shared(), &super::script::SESSION_TWO, &[with_another]);
+}
+
+/// A failed transaction takes no SET beside the statement that ends it.
+#[test]
+fn a_named_statement_ends_a_failed_transaction_elsewhere() {
+    let scripts: Vec<_> = ["rollback", "commit", "rollback to s"]
+        .iter()
+        .map(|text| {
+            Script::new(text)
+                .sql(A, "select 1")
+                .ask(A, &[parse("ends", text), sync()])
+                .sql(B, "begin")
+                .sql(A, "set timezone = 'Asia/Tokyo'")
+                .sql(A, "begin; savepoint s")
+                .sql(A, "selec")
+                .ask(A, &[run("ends", &[])])
+                .sql(A, "rollback")
+                .sql(B, "rollback")
+        })
+        .collect();
+    compare(Postgres::shared(), &super::script::TRANSACTION_TWO, &scripts);
 }
 
 #[test]

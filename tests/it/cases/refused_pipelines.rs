@@ -107,7 +107,7 @@ fn refused_begin_refuses_its_transaction() {
     aside.query("create table all_or_none (a int unique)");
     let mut findings = Findings::default();
     for setup in [SESSION[0], TRANSACTION[0], TRANSACTION[2], TRANSACTION[4]] {
-        let ferry = setup.start_with(&postgres.url(), &[("PGFERRY_WAIT_TIMEOUT", "250ms")]);
+        let ferry = setup.start_with(&postgres.url(), &[("PGFERRY_QUERY_WAIT_TIMEOUT", "250ms")]);
         for pipeline in PIPELINES {
             busy(&ferry, &mut aside, setup, pipeline, &mut findings);
         }
@@ -121,7 +121,7 @@ fn refused_execute_of_a_prepared_begin_refuses_its_transaction() {
     let postgres = Postgres::start_with(&[]);
     let mut aside = Raw::tcp(postgres.port).logged_in("trust_user", "postgres");
     aside.query("create table all_or_none (a int unique)");
-    let ferry = TRANSACTION[0].start_with(&postgres.url(), &[("PGFERRY_WAIT_TIMEOUT", "250ms")]);
+    let ferry = TRANSACTION[0].start_with(&postgres.url(), &[("PGFERRY_QUERY_WAIT_TIMEOUT", "250ms")]);
     let mut raw = ferry.session();
     let prepares =
         [parse("b", "begin"), parse("i", "insert into all_or_none values ($1::int)"), parse("c", "commit"), sync()];

@@ -147,8 +147,8 @@ impl Setup {
     }
 
     pub fn start_with(self, url: &str, env: &[(&str, &str)]) -> Ferry {
-        let args = ["--mode", self.mode, "--reset", self.reset, "--pool-size", self.pool];
-        Ferry::start_with(url, &args, &[&[("PGFERRY_WAIT_TIMEOUT", "5s")], env].concat())
+        let args = ["--pool-mode", self.mode, "--reset", self.reset, "--pool-size", self.pool];
+        Ferry::start_with(url, &args, &[&[("PGFERRY_QUERY_WAIT_TIMEOUT", "5s")], env].concat())
     }
 }
 
@@ -160,8 +160,8 @@ const fn setup(mode: &'static str, reset: &'static str, pool: &'static str) -> S
 pub const TRANSACTION: [Setup; 6] = [
     setup("transaction", "always", "1"),
     setup("transaction", "always", "2"),
-    setup("transaction", "smart", "1"),
-    setup("transaction", "smart", "2"),
+    setup("transaction", "on_change", "1"),
+    setup("transaction", "on_change", "2"),
     setup("transaction", "never", "1"),
     setup("transaction", "never", "2"),
 ];
@@ -173,8 +173,8 @@ pub const TRANSACTION_TWO: [Setup; 3] = [TRANSACTION[1], TRANSACTION[3], TRANSAC
 pub const SESSION: [Setup; 4] = [
     setup("session", "always", "1"),
     setup("session", "always", "2"),
-    setup("session", "smart", "1"),
-    setup("session", "smart", "2"),
+    setup("session", "on_change", "1"),
+    setup("session", "on_change", "2"),
 ];
 
 /// Session mode for two clients at a time.

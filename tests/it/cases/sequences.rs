@@ -49,7 +49,7 @@ fn sequence_numbers_of_another_client_are_out_of_reach() {
     let mut findings = Findings::default();
     for setup in [SESSION[0], SESSION[2], TRANSACTION[0], TRANSACTION[2], TRANSACTION[4]] {
         // A client that keeps the only connection is as good as a refusal.
-        let ferry = setup.start_with(&postgres.url(), &[("PGFERRY_WAIT_TIMEOUT", "100ms")]);
+        let ferry = setup.start_with(&postgres.url(), &[("PGFERRY_QUERY_WAIT_TIMEOUT", "100ms")]);
         foreign_numbers(setup, &ferry, &mut findings);
         ferry.give_up();
     }

@@ -12,7 +12,7 @@ fn client(ferry: &Ferry, user: &str) -> Raw {
 #[test]
 fn standing_connections_are_served_as_far_as_the_server_goes() {
     let postgres = Postgres::start_with(&["max_connections=100"]);
-    let ferry = Ferry::start_with(&postgres.url(), &[], &[("PGFERRY_WAIT_TIMEOUT", "1s")]);
+    let ferry = Ferry::start_with(&postgres.url(), &[], &[("PGFERRY_QUERY_WAIT_TIMEOUT", "1s")]);
     let mut standing = Vec::new();
     for nth in 0..97 {
         let mut raw = client(&ferry, "limited");
@@ -37,7 +37,7 @@ fn standing_connections_are_served_as_far_as_the_server_goes() {
 fn standing_connections_that_come_together_are_served() {
     for mode in ["session", "transaction"] {
         let postgres = Postgres::start_with(&["max_connections=100"]);
-        let ferry = Ferry::start(&postgres, &["--mode", mode]);
+        let ferry = Ferry::start(&postgres, &["--pool-mode", mode]);
         let gate = std::sync::Barrier::new(60);
         std::thread::scope(|scope| {
             for _ in 0..60 {
@@ -88,7 +88,7 @@ fn short_connections_share_a_pool_beside_standing_ones() {
 #[test]
 fn a_reserve_is_exact() {
     let postgres = Postgres::start_with(&[]);
-    let env = [("PGFERRY_RESERVE_POOL_SIZE", "1"), ("PGFERRY_WAIT_TIMEOUT", "500ms")];
+    let env = [("PGFERRY_RESERVE_POOL_SIZE", "1"), ("PGFERRY_QUERY_WAIT_TIMEOUT", "500ms")];
     let ferry = Ferry::start_with(&postgres.url(), &["--pool-size", "2"], &env);
     let mut standing: Vec<_> = (0..3).map(|_| ferry.session()).collect();
     for raw in &mut standing {
@@ -103,7 +103,7 @@ fn a_reserve_is_exact() {
 fn while_connections_come_free_the_reserve_is_not_touched() {
     let ferry = Ferry::start_with(
         &Postgres::shared().url(),
-        &["--pool-size", "2", "--mode", "transaction"],
+        &["--pool-size", "2", "--pool-mode", "transaction"],
         &[("PGFERRY_RESERVE_POOL_SIZE", "auto"), ("PGFERRY_RESERVE_POOL_TIMEOUT", "2s")],
     );
     let over = AtomicBool::new(false);

@@ -32,9 +32,9 @@ fn with_tenants() -> Postgres {
 fn tenants_share_a_pool() {
     let postgres = with_tenants();
     for (mode, reset) in
-        [("session", "always"), ("session", "smart"), ("transaction", "always"), ("transaction", "smart")]
+        [("session", "always"), ("session", "on_change"), ("transaction", "always"), ("transaction", "on_change")]
     {
-        let ferry = Ferry::start(&postgres, &["--mode", mode, "--reset", reset]);
+        let ferry = Ferry::start(&postgres, &["--pool-mode", mode, "--reset", reset]);
         std::thread::scope(|scope| {
             for first in 0..8 {
                 let ferry = &ferry;
@@ -80,14 +80,14 @@ fn a_reset_goes_back_to_what_the_startup_packet_said() {
         "set work_mem = '3MB'",
         "discard all",
     ];
-    for (mode, reset) in [("session", "always"), ("transaction", "always"), ("transaction", "smart")] {
-        let ferry = Ferry::start(&postgres, &["--mode", mode, "--reset", reset]);
+    for (mode, reset) in [("session", "always"), ("transaction", "always"), ("transaction", "on_change")] {
+        let ferry = Ferry::start(&postgres, &["--pool-mode", mode, "--reset", reset]);
         for send in [query as fn(&str) -> Vec<u8>, |sql| extended(sql, &[])] {
             let mut direct = client(Raw::tcp(postgres.port), &params);
             let mut through = client(ferry.raw(), &params);
             let mut other = client(ferry.raw(), &[("options", "-c work_mem=9MB -c app.tenant=two")]);
             for text in texts {
-                let mut run = |raw: &mut Raw| {
+                let run = |raw: &mut Raw| {
                     raw.send(&send(text));
                     raw.until_ready();
                     row(&raw.query(show))
@@ -113,7 +113,7 @@ fn row(answer: &[Message]) -> Vec<String> {
 fn a_wrong_value_is_its_clients_own_error() {
     let postgres = Postgres::shared();
     for mode in ["session", "transaction"] {
-        let ferry = Ferry::start(postgres, &["--mode", mode]);
+        let ferry = Ferry::start(postgres, &["--pool-mode", mode]);
         assert_eq!(ferry.session().value("select 1"), "1");
         for (options, code) in
             [("-c work_mem=much", "22023"), ("-c no_such_setting=1", "42704"), ("-c port=1", "55P02")]

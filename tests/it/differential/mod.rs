@@ -141,20 +141,20 @@ fn session_mode() {
 
 #[test]
 fn session_mode_without_reset() {
-    compare(&["--pool-size", "3", "--reset", "smart"]);
+    compare(&["--pool-size", "3", "--reset", "on_change"]);
 }
 
 #[test]
 fn transaction_mode() {
-    compare(&["--mode", "transaction", "--pool-size", "1"]);
+    compare(&["--pool-mode", "transaction", "--pool-size", "1"]);
 }
 
 #[test]
 fn transaction_mode_with_small_buffers() {
     let postgres = &Postgres::start_with(&[]);
     let settings =
-        [("PGFERRY_BUFFER_SIZE", "4kB"), ("PGFERRY_MAX_PREPARED_STATEMENTS", "3"), ("PGFERRY_RESET", "smart")];
-    let ferry = Ferry::start_with(&postgres.url(), &["--mode", "transaction"], &settings);
+        [("PGFERRY_BUFFER_SIZE", "4kB"), ("PGFERRY_MAX_PREPARED_STATEMENTS", "3"), ("PGFERRY_RESET", "on_change")];
+    let ferry = Ferry::start_with(&postgres.url(), &["--pool-mode", "transaction"], &settings);
     for (name, script) in scripts().into_iter().filter(|(name, _)| *name != "sequences in a transaction") {
         let direct = transcript(Raw::logged_in(Raw::tcp(postgres.port), "trust_user", "postgres"), &script, || {});
         assert_same(name, &transcript(ferry.session(), &script, || {}), &direct);
@@ -164,7 +164,7 @@ fn transaction_mode_with_small_buffers() {
 #[test]
 fn transaction_mode_with_two_workers() {
     let postgres = &Postgres::start_with(&[]);
-    let ferry = Ferry::start_with(&postgres.url(), &["--mode", "transaction"], &[("PGFERRY_WORKERS", "2")]);
+    let ferry = Ferry::start_with(&postgres.url(), &["--pool-mode", "transaction"], &[("PGFERRY_WORKERS", "2")]);
     for (name, script) in scripts() {
         let direct = transcript(Raw::logged_in(Raw::tcp(postgres.port), "trust_user", "postgres"), &script, || {});
         assert_same(name, &transcript(ferry.session(), &script, || {}), &direct);
@@ -175,15 +175,15 @@ fn transaction_mode_with_two_workers() {
 /// and does not need to keep the connection.
 fn compare_with_an_intruder(reset: &str) {
     let postgres = &Postgres::start_with(&[]);
-    let args = ["--mode", "transaction", "--pool-size", "1", "--reset", reset];
-    let ferry = Ferry::start_with(&postgres.url(), &args, &[("PGFERRY_WAIT_TIMEOUT", "20ms")]);
+    let args = ["--pool-mode", "transaction", "--pool-size", "1", "--reset", reset];
+    let ferry = Ferry::start_with(&postgres.url(), &args, &[("PGFERRY_QUERY_WAIT_TIMEOUT", "20ms")]);
     let mut intruder = Intruder::enter(&ferry);
     let scripts = scripts();
     // Without resets a sequence's state could be anybody's, and is refused: a stated limit.
     let fair = |name: &str| reset == "always" || name != "sequences in a transaction";
     for (name, script) in scripts.iter().filter(|(name, _)| fair(name)) {
         let direct = transcript(Raw::logged_in(Raw::tcp(postgres.port), "trust_user", "postgres"), script, || {});
-        // On a busy machine the intruder may not be gone within the wait_timeout, which is short for its sake.
+        // On a busy machine the intruder may not be gone within the query_wait_timeout, which is short for its sake.
         let refused =
             |ferried: &Vec<String>| ferried.iter().any(|message| message.contains("no upstream connection came free"));
         let mut attempts = (0..20).map(|_| transcript(ferry.session(), script, || intruder.intrude()));
@@ -198,8 +198,8 @@ fn transaction_mode_with_an_intruder() {
 }
 
 #[test]
-fn transaction_mode_with_an_intruder_and_smart_resets() {
-    compare_with_an_intruder("smart");
+fn transaction_mode_with_an_intruder_and_resets_on_change() {
+    compare_with_an_intruder("on_change");
 }
 
 #[test]

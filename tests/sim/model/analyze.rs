@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::backend::Backend;
 use super::catalog::{TableId, Xid};
 use super::error::Report;
+use super::eval::Target;
 use super::functions::{signature, view};
 use super::lock::Mode;
 use super::shared::Shared;
@@ -37,6 +38,13 @@ pub struct Meaning {
     pub tables: Vec<(TableId, u64, Mode)>,
     /// The schemas that were looked through.
     pub path: Rc<[Rc<str>]>,
+}
+
+impl Meaning {
+    /// The table that the statement is about.
+    pub fn target(&self) -> Target {
+        self.tables.first().map(|(id, ..)| *id)
+    }
 }
 
 /// The types of parameters, as far as they are known.

@@ -16,11 +16,16 @@ use super::shared::Shared;
 use super::simple::Texts;
 use super::sql::ast::Name;
 use super::transaction::Transaction;
-use super::wire::{Body, Framed, Output, frame, put_string};
+use super::wire::{Body, Framed, Output, frame, frame_any, put_string};
+
+/// Since this version what follows the first Execute of a pipeline is an implicit transaction block.
+pub const PIPELINES_ARE_BLOCKS: u32 = 18;
 
 /// What a backend is made to do wrong.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
+    /// How long its next statement takes.
+    pub slow: Option<std::time::Duration>,
     /// The error that the next DISCARD ALL fails with.
     pub discard: Option<&'static str>,
     /// It ends with a FATAL of this code when it comes to its next message.
@@ -54,6 +59,8 @@ pub struct Backend {
     pub path: Rc<[Rc<str>]>,
     path_generation: (u64, bool),
     pub transaction: Transaction,
+    /// `xact_started`: a command has begun, and what it did has not been finished.
+    pub in_command: bool,
     pub statements: BTreeMap<Box<str>, Prepared>,
     pub unnamed: Option<Prepared>,
     pub portals: BTreeMap<Box<str>, Portal>,
@@ -99,10 +106,11 @@ impl Backend {
             read: 0,
             eof: false,
             output: Output::default(),
-            settings: Settings::new(""),
+            settings: Settings::new("", 15),
             path: Rc::new([]),
             path_generation: (u64::MAX, false),
             transaction: Transaction::default(),
+            in_command: false,
             statements: BTreeMap::new(),
             unnamed: None,
             portals: BTreeMap::new(),
@@ -174,7 +182,15 @@ impl Backend {
             self.tell_notifications(true);
         }
         let message = self.input.get(self.read..).unwrap_or_default();
-        let size = match frame(message) {
+        // Before 14 a copy reads a message before it looks at its type.
+        let framed = if self.copy.is_some() && shared.version < 14 { frame_any(message) } else { frame(message) };
+        if let (Some(&tag @ (b'Q' | b'F' | b'B' | b'P' | b'X' | b'C' | b'D' | b'E')), true) =
+            (message.first(), self.copy.is_some() && shared.version >= 14)
+        {
+            // Its type alone ends the session.
+            return self.unexpected_in_copy(shared, tag);
+        }
+        let size = match framed {
             Framed::Partial if !self.eof => return false,
             Framed::Partial | Framed::BadLength => {
                 if self.copy.is_some() {
@@ -198,6 +214,7 @@ impl Backend {
             return false;
         }
         let tag = message[0];
+        shared.locks.goes_on(self.id);
         // Taken out, since the work on it changes the rest of the backend.
         let input = std::mem::take(&mut self.input);
         let result = self.message(shared, tag, &input[self.read + 5..self.read + size]);
@@ -222,14 +239,14 @@ impl Backend {
                 self.error(shared, &report);
                 self.phase != Phase::Closed
             }
-            Err(Stop::Wait(Wait::Lock(tag, mode))) if shared.is_deadlock(tag, mode, self.id) => {
-                self.interrupt(shared, &Report::error("40P01", "deadlock detected"));
-                true
-            }
             Err(Stop::Wait(wait)) => {
                 self.waiting = true;
-                shared.waiting.push((self.id, wait));
-                false
+                shared.locks.waiting.push((self.id, wait));
+                let deadlock = shared.locks.is_deadlock(self.id);
+                if deadlock {
+                    self.interrupt(shared, &Report::error("40P01", "deadlock detected"));
+                }
+                deadlock
             }
         }
     }
@@ -241,9 +258,10 @@ impl Backend {
 
     /// Fails what waits.
     pub fn interrupt(&mut self, shared: &mut Shared, report: &Report) {
-        shared.waiting.retain(|(waiting, _)| *waiting != self.id);
+        shared.locks.leave(self.id);
         self.waiting = false;
         self.asleep_until = None;
+        self.faults.slow = None;
         let read = self.is_in_texts();
         self.error(shared, report);
         if !read
@@ -305,12 +323,15 @@ impl Backend {
             }
             b'S' => {
                 body.end()?;
+                if shared.version >= PIPELINES_ARE_BLOCKS {
+                    self.end_implicit();
+                }
                 self.finish(shared)?;
                 self.ready = true;
                 Ok(())
             }
             b'F' => {
-                self.begin_command();
+                self.begin_command(shared)?;
                 if self.transaction.is_aborted() {
                     return Err(aborted().into());
                 }
@@ -331,12 +352,15 @@ impl Backend {
         self.copy = None;
         self.cancelled = false;
         self.waiting = false;
+        self.report_at_once();
         self.output.report(report);
         if report.severity == Severity::Fatal {
             self.close(shared);
             return;
         }
         self.abort_current(shared);
+        self.report_at_once();
+        self.in_command = false;
         if stale {
             self.set_state("", State::Stale);
         }
@@ -356,6 +380,9 @@ impl Backend {
     pub fn unexpected_in_copy(&mut self, shared: &mut Shared, tag: u8) -> bool {
         let report = Report::error("08P01", format!("unexpected message type 0x{tag:02X} during COPY from stdin"));
         self.error(shared, &report);
+        if shared.version < 14 {
+            return true;
+        }
         self.lose_sync(shared);
         false
     }
@@ -365,6 +392,13 @@ impl Backend {
         if !self.transaction.is_any() {
             self.tell_notifications(false);
         }
+        self.report_changed();
+        let status = self.transaction.status();
+        self.output.message(b'Z', |body| body.push(status));
+        self.output.flush();
+    }
+
+    fn report_changed(&mut self) {
         let output = &mut self.output;
         self.settings.changed(|name, value| {
             output.message(b'S', |body| {
@@ -372,9 +406,13 @@ impl Backend {
                 put_string(body, value);
             });
         });
-        let status = self.transaction.status();
-        self.output.message(b'Z', |body| body.push(status));
-        self.output.flush();
+    }
+
+    /// Reports settings before anything else is sent, as servers before 14 do.
+    pub fn report_at_once(&mut self) {
+        if self.settings.reports_at_once() {
+            self.report_changed();
+        }
     }
 
     fn tell_notifications(&mut self, flush: bool) {
@@ -408,7 +446,7 @@ impl Backend {
             self.unlock_all(shared);
             self.drop_temp(shared);
         }
-        shared.waiting.retain(|(waiting, _)| *waiting != self.id);
+        shared.locks.leave(self.id);
         self.waiting = false;
         self.phase = Phase::Closed;
         self.input = Vec::new();

@@ -10,6 +10,21 @@ use super::lock::Wait;
 use super::shared::Shared;
 use super::value::Value;
 
+/// What a cluster is like.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Its databases. `beta` has a table `v` of other columns than others have.
+    pub databases: &'static [&'static str],
+    /// The major version of PostgreSQL: 13, 14 to 17, or 18.
+    pub version: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { databases: &["alpha", "beta"], version: 15 }
+    }
+}
+
 /// A server with its databases, and the backends of its connections.
 ///
 /// It has no thread, no clock and no randomness of its own: the same calls give the same bytes.
@@ -21,15 +36,16 @@ pub struct Cluster {
 
 impl Default for Cluster {
     fn default() -> Self {
-        Self::new(&["alpha", "beta"])
+        Self::new(&Options::default())
     }
 }
 
 impl Cluster {
-    /// A cluster with these databases.
-    pub fn new(databases: &[&str]) -> Self {
+    /// A cluster as `options` say.
+    pub fn new(options: &Options) -> Self {
         let mut shared = Shared::default();
-        for name in databases {
+        shared.version = options.version;
+        for name in options.databases {
             shared.create_database(name);
         }
         Self { shared, backends: Vec::new() }
@@ -136,6 +152,11 @@ impl Cluster {
         self.with(id, |backend, _| backend.faults.discard = Some(code));
     }
 
+    /// Lets its next statement take so long.
+    pub fn slow_down(&mut self, id: BackendId, by: Duration) {
+        self.with(id, |backend, _| backend.faults.slow = Some(by));
+    }
+
     /// Lets it read nothing, or read on.
     pub fn stall(&mut self, id: BackendId, stalled: bool) {
         self.with(id, |backend, shared| {
@@ -175,7 +196,7 @@ impl Cluster {
             Wait::Until(at) => Some(*at),
             Wait::Lock(..) => None,
         };
-        self.shared.waiting.iter().filter_map(|(_, wait)| until(wait)).min()
+        self.shared.locks.waiting.iter().filter_map(|(_, wait)| until(wait)).min()
     }
 
     /// Connections that are open.
@@ -212,7 +233,7 @@ impl Cluster {
 
     /// Whether no lock is held and nothing waits.
     pub fn is_quiet(&self) -> bool {
-        self.shared.locks.is_empty() && self.shared.waiting.is_empty()
+        self.shared.locks.is_empty() && self.shared.locks.waiting.is_empty()
     }
 
     /// Texts that are not of the dialect, the first hundred of them.
@@ -223,6 +244,12 @@ impl Cluster {
     /// What was done that the model does not do as the server does: what followed proves nothing.
     pub fn beyond(&self) -> &[&'static str] {
         &self.shared.beyond
+    }
+
+    /// Whether two backends have gone on at the same time after one had waited for the other. Then a server might have
+    /// done what they did in another order.
+    pub fn raced(&self) -> bool {
+        self.shared.locks.raced()
     }
 
     /// What one backend's work means to others: signals, notifications, locks.
@@ -262,7 +289,8 @@ impl Cluster {
                 }
             }
             if std::mem::take(&mut self.shared.locks.released) {
-                for (id, wait) in self.shared.waiting.clone() {
+                let mut woken = 0;
+                for (id, wait) in self.shared.locks.waiting.clone() {
                     let free = match wait {
                         Wait::Lock(tag, mode) => self.shared.locks.is_free(tag, mode, id),
                         Wait::Until(at) => at <= self.shared.now,
@@ -270,9 +298,15 @@ impl Cluster {
                     let Some(backend) = self.backends.get_mut(id).and_then(Option::as_mut).filter(|_| free) else {
                         continue;
                     };
-                    self.shared.waiting.retain(|(waiting, _)| *waiting != id);
+                    self.shared.locks.waiting.retain(|(waiting, _)| *waiting != id);
                     backend.waiting = false;
+                    if let Wait::Lock(tag, _) = wait {
+                        self.shared.locks.granted = Some((id, tag));
+                    }
+                    woken += 1;
+                    self.shared.locks.go_on(woken);
                     backend.run(&mut self.shared);
+                    self.shared.locks.granted = None;
                     progress = true;
                 }
             }

@@ -6,7 +6,7 @@ use super::analyze::{ResultColumn, no_relation};
 use super::backend::Backend;
 use super::catalog::{Row, Table, TableId};
 use super::error::{Report, Stop, fail};
-use super::eval::{Cells, Scope};
+use super::eval::{Cells, Scope, Target};
 use super::lock::{Mode, Tag, Wait};
 use super::shared::Shared;
 use super::sql::ast::{Delete, Expr, Insert, Name, Update};
@@ -26,8 +26,10 @@ fn tokens() -> Name {
 }
 
 impl Backend {
-    fn table_id(&self, shared: &Shared, name: &Name) -> Result<TableId, Report> {
-        self.find_table(shared, name, self.transaction.xid).ok_or_else(|| no_relation(name))
+    /// The table of a statement.
+    pub fn table_id(&self, shared: &Shared, name: &Name, target: Target) -> Result<TableId, Report> {
+        let known = target.or_else(|| self.find_table(shared, name, self.transaction.xid));
+        known.ok_or_else(|| no_relation(name))
     }
 
     fn result_columns(&self, shared: &Shared, id: TableId) -> Vec<ResultColumn> {
@@ -46,7 +48,7 @@ impl Backend {
         let me = self.transaction.xid;
         let table = &shared.databases[&self.database].tables[&id];
         for row in table.same(value) {
-            let wait = |xid| Err(Stop::Wait(Wait::Lock(Tag::Transaction(xid), Mode::Exclusive)));
+            let wait = |xid| Err(Stop::Wait(Wait::Lock(Tag::Transaction(xid), Mode::Shared)));
             match (row.inserted_by, row.deleted_by) {
                 (Some(xid), _) | (_, Some(xid)) if Some(xid) != me => return wait(xid),
                 (_, Some(_)) => {}
@@ -66,14 +68,19 @@ impl Backend {
 
     /// Whether `code.insert` must wait; locks its table.
     pub fn check_token(&mut self, shared: &mut Shared, value: &Value) -> Result<(), Stop> {
-        let Ok(id) = self.table_id(shared, &tokens()) else { return Ok(()) };
+        let Ok(id) = self.table_id(shared, &tokens(), None) else { return Ok(()) };
         self.lock(shared, Tag::Table(id), Mode::Shared)?;
         self.check_wait(shared, id, value)
     }
 
     /// Whether an insert must wait.
-    pub fn check_insert(&mut self, shared: &mut Shared, insert: &Insert, params: &[Value]) -> Result<(), Stop> {
-        let id = self.table_id(shared, &insert.table)?;
+    pub fn check_insert(
+        &mut self,
+        shared: &mut Shared,
+        id: TableId,
+        insert: &Insert,
+        params: &[Value],
+    ) -> Result<(), Stop> {
         let table = &shared.databases[&self.database].tables[&id];
         let Some(unique) = table.unique else { return Ok(()) };
         let name = Rc::clone(&table.columns[unique].name);
@@ -94,15 +101,14 @@ impl Backend {
     pub fn check_changed(
         &mut self,
         shared: &mut Shared,
-        name: &Name,
+        id: TableId,
         filter: Option<&Expr>,
         params: &[Value],
     ) -> Result<(), Stop> {
-        let id = self.table_id(shared, name)?;
         let me = self.transaction.xid;
         for row in self.matching(shared, id, filter, params)? {
             if let Some(xid) = row.deleted_by.filter(|xid| Some(*xid) != me) {
-                return Err(Stop::Wait(Wait::Lock(Tag::Transaction(xid), Mode::Exclusive)));
+                return Err(Stop::Wait(Wait::Lock(Tag::Transaction(xid), Mode::Shared)));
             }
         }
         Ok(())
@@ -149,13 +155,19 @@ impl Backend {
     }
 
     pub fn insert_token(&mut self, shared: &mut Shared, token: &str) -> Result<(), Stop> {
-        let id = self.table_id(shared, &tokens())?;
+        let id = self.table_id(shared, &tokens(), None)?;
         self.lock(shared, Tag::Table(id), Mode::Shared)?;
         self.insert_row(shared, id, Cells::from([Value::text(token)]))
     }
 
-    pub fn insert(&mut self, shared: &mut Shared, insert: &Insert, params: &[Value]) -> Result<Changed, Stop> {
-        let id = self.table_id(shared, &insert.table)?;
+    pub fn insert(
+        &mut self,
+        shared: &mut Shared,
+        insert: &Insert,
+        target: Target,
+        params: &[Value],
+    ) -> Result<Changed, Stop> {
+        let id = self.table_id(shared, &insert.table, target)?;
         let columns = Rc::clone(&shared.databases[&self.database].tables[&id].columns);
         let named = self.result_columns(shared, id);
         let mut returned = Vec::new();
@@ -183,8 +195,14 @@ impl Backend {
         Ok((insert.rows.len(), returned))
     }
 
-    pub fn delete(&mut self, shared: &mut Shared, delete: &Delete, params: &[Value]) -> Result<Changed, Stop> {
-        let id = self.table_id(shared, &delete.table)?;
+    pub fn delete(
+        &mut self,
+        shared: &mut Shared,
+        delete: &Delete,
+        target: Target,
+        params: &[Value],
+    ) -> Result<Changed, Stop> {
+        let id = self.table_id(shared, &delete.table, target)?;
         let columns = self.result_columns(shared, id);
         let rows = self.matching(shared, id, delete.filter.as_ref(), params)?;
         let mut returned = Vec::new();
@@ -206,8 +224,14 @@ impl Backend {
         }
     }
 
-    pub fn update(&mut self, shared: &mut Shared, update: &Update, params: &[Value]) -> Result<usize, Stop> {
-        let id = self.table_id(shared, &update.table)?;
+    pub fn update(
+        &mut self,
+        shared: &mut Shared,
+        update: &Update,
+        target: Target,
+        params: &[Value],
+    ) -> Result<usize, Stop> {
+        let id = self.table_id(shared, &update.table, target)?;
         let columns = self.result_columns(shared, id);
         let at = columns.iter().position(|column| column.name == update.column);
         let Some(at) = at else { return fail("42703", "column does not exist") };

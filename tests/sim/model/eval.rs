@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::analyze::{Columns, ResultColumn};
 use super::backend::Backend;
-use super::catalog::Table;
+use super::catalog::{Table, TableId};
 use super::error::{Report, Stop, fail};
 use super::functions::view;
 use super::lock::{Mode, Tag, Wait};
@@ -13,6 +13,10 @@ use super::portal::{Portal, Rows, Strategy};
 use super::shared::Shared;
 use super::sql::ast::{Expr, From, Item, Operator, Select, Statement};
 use super::value::{Type, Value};
+
+/// The table that a planned statement is about. It was looked up when the statement was planned, and stays the same when
+/// another one of its name would be found first by now; `None` where there is no plan.
+pub type Target = Option<TableId>;
 
 /// Cells of one row.
 pub type Cells = Rc<[Value]>;
@@ -73,7 +77,7 @@ fn division_by_zero() -> Report {
 
 impl Backend {
     /// The columns of a select's source, as they are now.
-    pub fn source_columns(&self, shared: &Shared, from: &From) -> Result<Columns, Stop> {
+    pub fn source_columns(&self, shared: &Shared, from: &From, target: Target) -> Result<Columns, Stop> {
         let plain = |name: &str, ty| ResultColumn { name: name.into(), ty, table: 0, number: 0 };
         match from {
             From::Nothing => Ok(Vec::new()),
@@ -85,8 +89,7 @@ impl Backend {
                 if let Some(columns) = view(name.schema.as_deref(), &name.name) {
                     return Ok(columns.iter().map(|(name, ty)| plain(name, *ty)).collect());
                 }
-                let id = self.find_table(shared, name, self.transaction.xid);
-                let id = id.ok_or_else(|| super::analyze::no_relation(name))?;
+                let id = self.table_id(shared, name, target)?;
                 let table = &shared.databases[&self.database].tables[&id];
                 Ok(table.columns.iter().map(|column| plain(&column.name, column.ty)).collect())
             }
@@ -94,8 +97,14 @@ impl Backend {
     }
 
     /// The rows of a select's source that it keeps, in its order.
-    pub fn source(&mut self, shared: &mut Shared, select: &Select, params: &[Value]) -> Result<Vec<Cells>, Stop> {
-        let columns = self.source_columns(shared, &select.from)?;
+    pub fn source(
+        &mut self,
+        shared: &mut Shared,
+        select: &Select,
+        target: Target,
+        params: &[Value],
+    ) -> Result<Vec<Cells>, Stop> {
+        let columns = self.source_columns(shared, &select.from, target)?;
         let mut rows = match &select.from {
             From::Nothing => vec![Cells::from([])],
             From::Function(name, args, _) => {
@@ -118,8 +127,7 @@ impl Backend {
             }
             From::Table(name) => {
                 let me = self.transaction.xid;
-                let id = self.find_table(shared, name, me);
-                let id = id.ok_or_else(|| super::analyze::no_relation(name))?;
+                let id = self.table_id(shared, name, target)?;
                 let table = &shared.databases[&self.database].tables[&id];
                 table.rows.iter().filter(|row| Table::sees(row, me)).map(|row| Rc::clone(&row.cells)).collect()
             }
@@ -174,9 +182,7 @@ impl Backend {
                 (0..held).map(|_| row()).collect()
             }
             "pg_settings" => {
-                let row = |(name, value, reset): (&Rc<str>, &Rc<str>, &Rc<str>)| {
-                    // A value that was set to what it is reset to anyway passes for one that was not set.
-                    let source = if value == reset { "default" } else { "session" };
+                let row = |(name, value, reset, source): (&Rc<str>, &Rc<str>, &Rc<str>, &str)| {
                     let [name, value, reset] = [name, value, reset].map(|text| Value::Text(Rc::clone(text)));
                     Cells::from([name, value, reset, Value::text(source)])
                 };
@@ -197,7 +203,7 @@ impl Backend {
             && let Statement::Select(select) = &*statement
         {
             let params = Rc::clone(&portal.params);
-            portal.rows = Rows::Source(self.source(shared, select, &params)?.into());
+            portal.rows = Rows::Source(self.source(shared, select, portal.target, &params)?.into());
         }
         Ok(match &portal.rows {
             Rows::Source(rows) | Rows::Result(rows) => rows.len(),
@@ -216,7 +222,7 @@ impl Backend {
         if let [Item::All] = select.items.as_slice() {
             return Ok(cells);
         }
-        let columns = self.source_columns(shared, &select.from)?;
+        let columns = self.source_columns(shared, &select.from, portal.target)?;
         self.items(shared, &select.items, Scope { columns: &columns, cells: &cells, params: &portal.params })
     }
 
@@ -256,7 +262,7 @@ impl Backend {
                 }
                 Value::Null
             }
-            Expr::Exists(select) => Value::Bool(!self.source(shared, select, scope.params)?.is_empty()),
+            Expr::Exists(select) => Value::Bool(!self.source(shared, select, None, scope.params)?.is_empty()),
             Expr::Any(left, list) => {
                 let left = self.eval(shared, left, scope)?;
                 let list = self.eval(shared, list, scope)?;
@@ -289,7 +295,17 @@ impl Backend {
     }
 
     /// Sees whether `statement` can be run without waiting.
-    pub fn check_waits(&mut self, shared: &mut Shared, statement: &Statement, params: &[Value]) -> Result<(), Stop> {
+    pub fn check_waits(
+        &mut self,
+        shared: &mut Shared,
+        statement: &Statement,
+        target: Target,
+        params: &[Value],
+    ) -> Result<(), Stop> {
+        if let Some(length) = self.faults.slow {
+            self.sleep(shared, length)?;
+            self.faults.slow = None;
+        }
         match statement {
             Statement::Select(select) => {
                 for item in &select.items {
@@ -299,11 +315,30 @@ impl Backend {
                 }
                 Ok(())
             }
-            Statement::Insert(insert) => self.check_insert(shared, insert, params),
-            Statement::Delete(delete) => self.check_changed(shared, &delete.table, delete.filter.as_ref(), params),
-            Statement::Update(update) => self.check_changed(shared, &update.table, update.filter.as_ref(), params),
+            Statement::Insert(insert) => {
+                let id = self.table_id(shared, &insert.table, target)?;
+                self.check_insert(shared, id, insert, params)
+            }
+            Statement::Delete(delete) => {
+                let id = self.table_id(shared, &delete.table, target)?;
+                self.check_changed(shared, id, delete.filter.as_ref(), params)
+            }
+            Statement::Update(update) => {
+                let id = self.table_id(shared, &update.table, target)?;
+                self.check_changed(shared, id, update.filter.as_ref(), params)
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Lets `length` pass once.
+    fn sleep(&mut self, shared: &Shared, length: Duration) -> Result<(), Stop> {
+        let until = *self.asleep_until.get_or_insert(shared.now + length);
+        if until > shared.now {
+            return Err(Stop::Wait(Wait::Until(until)));
+        }
+        self.asleep_until = None;
+        Ok(())
     }
 
     fn check_expr(&mut self, shared: &mut Shared, expr: &Expr, params: &[Value]) -> Result<(), Stop> {
@@ -331,12 +366,7 @@ impl Backend {
             (_, "pg_sleep") => {
                 let Ok(Value::Int(seconds)) = value.cast(Type::Int4) else { return Ok(()) };
                 let length = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-                let until = *self.asleep_until.get_or_insert(shared.now + length);
-                if until > shared.now {
-                    return Err(Stop::Wait(Wait::Until(until)));
-                }
-                self.asleep_until = None;
-                Ok(())
+                self.sleep(shared, length)
             }
             (Some("code"), "insert") => {
                 let Ok(value) = value.cast(Type::Text) else { return Ok(()) };
@@ -378,6 +408,15 @@ impl Backend {
                     Some(value) => Value::Int(*value),
                     None => return fail("55000", "currval is not yet defined in this session"),
                 }
+            }
+            "setval" => {
+                let sequence = self.find_sequence(shared, &text(0))?;
+                let database = shared.databases.get_mut(&self.database);
+                if let Some(found) = database.and_then(|database| database.sequences.get_mut(&sequence)) {
+                    found.last = int(1);
+                }
+                self.sequences.insert(sequence, int(1));
+                Value::Int(int(1))
             }
             "lastval" => match self.last_sequence.as_ref().and_then(|last| self.sequences.get(last)) {
                 Some(value) => Value::Int(*value),
@@ -474,7 +513,18 @@ impl Backend {
                 }
                 done
             }
-            "next" => self.nextval(shared, "code.seq"),
+            "next" if args.is_empty() => self.nextval(shared, "code.seq"),
+            "next" => self.nextval(shared, &text(0)),
+            "reset" => {
+                self.settings.set(&text(0), None, super::settings::Action::Set)?;
+                self.refresh_path(shared);
+                done
+            }
+            "reset_all" => {
+                self.settings.reset_all();
+                self.refresh_path(shared);
+                done
+            }
             "insert" => {
                 self.insert_token(shared, &text(0))?;
                 Ok(args[0].clone())

@@ -10,6 +10,7 @@ use super::lock::{Mode, Tag};
 use super::portal::{CommandTag, Portal, Rows, State, Strategy, is_binary};
 use super::shared::Shared;
 use super::sql::ast::{From, Statement};
+use super::sql::lexer::shortened;
 use super::statement::Ran;
 use super::value::{Type, Value, utf8};
 use super::wire::{Body, put_string};
@@ -57,8 +58,9 @@ pub fn strategy(statement: &Statement, columns: bool) -> Strategy {
     }
 }
 
+/// The name of a statement or portal: a key of a table, which is so long at most.
 fn name(bytes: &[u8]) -> Result<Box<str>, Report> {
-    utf8(bytes).map(String::into_boxed_str)
+    utf8(bytes).map(|name| shortened(&name).into())
 }
 
 fn formats(body: &mut Body<'_>) -> Result<Vec<u16>, Report> {
@@ -78,7 +80,7 @@ impl Backend {
             types.push(known.ok_or_else(|| Report::error("42704", format!("type with OID {oid} does not exist")))?);
         }
         body.end()?;
-        self.begin_command();
+        self.begin_command(shared)?;
         if name.is_empty() {
             self.unnamed = None;
         }
@@ -169,8 +171,8 @@ impl Backend {
     pub fn bind(&mut self, shared: &mut Shared, mut body: Body<'_>) -> Result<(), Stop> {
         let portal_name = name(body.string()?)?;
         let name = name(body.string()?)?;
-        self.begin_command();
         let prepared = self.find_prepared(&name)?.clone();
+        self.begin_command(shared)?;
         let param_formats = formats(&mut body)?;
         let count = usize::from(body.u16()?);
         if param_formats.len() > 1 && param_formats.len() != count {
@@ -194,6 +196,35 @@ impl Backend {
         if !portal_name.is_empty() && self.portals.contains_key(&portal_name) {
             return fail("42P03", format!("cursor \"{portal_name}\" already exists"));
         }
+        // There is an empty portal from here on, also where what follows fails.
+        self.portals.insert(portal_name.clone(), Portal::empty(self.transaction.depth()));
+        let bound = self.bound(shared, body, &name, &param_formats);
+        match bound {
+            Ok(portal) => {
+                self.portals.insert(portal_name, portal);
+                self.output.empty(b'2');
+                Ok(())
+            }
+            Err(stop) => {
+                if matches!(stop, Stop::Wait(_)) {
+                    self.portals.remove(&portal_name);
+                }
+                Err(stop)
+            }
+        }
+    }
+
+    /// The portal for a statement and what is left of a Bind message: the parameters and the formats of the result.
+    fn bound(
+        &mut self,
+        shared: &mut Shared,
+        mut body: Body<'_>,
+        name: &str,
+        param_formats: &[u16],
+    ) -> Result<Portal, Stop> {
+        let prepared = self.find_prepared(name)?;
+        let types = &prepared.meaning.params;
+        let count = types.len();
         let mut params = Vec::with_capacity(count);
         for (at, ty) in types.iter().enumerate() {
             let length = body.i32()?;
@@ -210,11 +241,8 @@ impl Backend {
         }
         let result_formats = formats(&mut body)?;
         body.end()?;
-        let prepared = self.prepared(shared, &name)?;
-        let portal = self.open(shared, &prepared, params.into(), result_formats.into())?;
-        self.portals.insert(portal_name, portal);
-        self.output.empty(b'2');
-        Ok(())
+        let prepared = self.prepared(shared, name)?;
+        self.open(shared, &prepared, params.into(), result_formats.into())
     }
 
     /// `PortalStart`.
@@ -228,6 +256,7 @@ impl Backend {
         let mut columns = prepared.meaning.columns.clone();
         let mut found = Strategy::Multi;
         let mut rows = Rows::Unrun;
+        let target = prepared.meaning.target();
         let mut tables: Rc<[u32]> = Rc::new([]);
         if let Some(statement) = &prepared.statement {
             fold(statement)?;
@@ -239,7 +268,7 @@ impl Backend {
                 && matches!(select.from, From::Table(_))
                 && !prepared.meaning.tables.is_empty()
             {
-                rows = Rows::Source(self.source(shared, select, &params)?.into());
+                rows = Rows::Source(self.source(shared, select, target, &params)?.into());
             }
             if found == Strategy::OneSelect {
                 tables = prepared.meaning.tables.iter().map(|(id, ..)| *id).collect();
@@ -249,28 +278,16 @@ impl Backend {
             let (formats, columns) = (formats.len(), columns.len());
             return fail("08P01", format!("bind message has {formats} result formats but query has {columns} columns"));
         }
-        Ok(Portal {
-            statement: prepared.statement.clone(),
-            params,
-            columns,
-            formats,
-            strategy: found,
-            state: State::Ready,
-            rows,
-            position: 0,
-            at_end: false,
-            tag: None,
-            level: Some(self.transaction.depth()),
-            hold: false,
-            tables,
-        })
+        let empty = Portal::empty(self.transaction.depth());
+        let statement = prepared.statement.clone();
+        Ok(Portal { statement, params, columns, formats, strategy: found, rows, target, tables, ..empty })
     }
 
     pub fn describe(&mut self, shared: &mut Shared, kind: u8, name_bytes: &[u8]) -> Result<(), Stop> {
         let name = name(name_bytes)?;
         match kind {
             b'S' => {
-                self.begin_command();
+                self.begin_command(shared)?;
                 let found = self.find_prepared(&name)?;
                 if self.transaction.is_aborted() && found.columns().is_some() {
                     return Err(aborted().into());
@@ -285,7 +302,7 @@ impl Backend {
                 Ok(())
             }
             b'P' => {
-                self.begin_command();
+                self.begin_command(shared)?;
                 let Some(portal) = self.portals.get(&name) else {
                     return fail("34000", format!("portal \"{name}\" does not exist"));
                 };
@@ -302,6 +319,7 @@ impl Backend {
 
     /// Sends RowDescription or NoData.
     pub fn row_description(&mut self, columns: Option<&[ResultColumn]>, formats: &[u16]) {
+        self.report_at_once();
         let Some(columns) = columns else { return self.output.empty(b'n') };
         self.output.message(b'T', |body| {
             body.extend(u16::try_from(columns.len()).unwrap_or(u16::MAX).to_be_bytes());
@@ -318,6 +336,7 @@ impl Backend {
     }
 
     pub fn data_row(&mut self, columns: &[ResultColumn], formats: &[u16], cells: &Cells) {
+        self.report_at_once();
         self.output.message(b'D', |body| {
             body.extend(u16::try_from(cells.len()).unwrap_or(u16::MAX).to_be_bytes());
             for (n, cell) in cells.iter().enumerate() {
@@ -356,7 +375,7 @@ impl Backend {
         if portal.state == State::Stale {
             shared.beyond.push("Execute of the portal that a failed simple query left behind");
         }
-        self.begin_command();
+        self.begin_command(shared)?;
         if self.transaction.is_aborted() && !statement.is_exit() {
             return Err(aborted().into());
         }
@@ -365,7 +384,7 @@ impl Backend {
         }
         let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0);
         let tag = match portal.strategy {
-            Strategy::Multi => match self.run_portal(shared, &name, &statement, &portal.params)? {
+            Strategy::Multi => match self.run_portal(shared, &name, &statement, &portal)? {
                 Ran::Done(tag, _) => Some(tag),
                 Ran::Copying => {
                     self.set_state(&name, State::Done);
@@ -373,13 +392,13 @@ impl Backend {
                 }
             },
             Strategy::OneSelect => {
-                self.check_waits(shared, &statement, &portal.params)?;
+                self.check_waits(shared, &statement, portal.target, &portal.params)?;
                 portal.tag = Some(CommandTag::Counted("SELECT", 0));
                 self.run_rows(shared, &mut portal, limit)?
             }
             Strategy::OneReturning | Strategy::UtilSelect => {
                 if matches!(portal.rows, Rows::Unrun)
-                    && let Ran::Done(tag, rows) = self.run_portal(shared, &name, &statement, &portal.params)?
+                    && let Ran::Done(tag, rows) = self.run_portal(shared, &name, &statement, &portal)?
                 {
                     portal.rows = Rows::Result(rows.into());
                     portal.tag = Some(tag);
@@ -406,11 +425,11 @@ impl Backend {
         shared: &mut Shared,
         name: &str,
         statement: &Statement,
-        params: &[Value],
+        portal: &Portal,
     ) -> Result<Ran, Stop> {
-        self.check_waits(shared, statement, params)?;
+        self.check_waits(shared, statement, portal.target, &portal.params)?;
         self.set_state(name, State::Active);
-        let ran = self.run_statement(shared, statement, params, true);
+        let ran = self.run_statement(shared, statement, portal.target, &portal.params, true);
         if matches!(ran, Err(Stop::Wait(_))) {
             self.set_state(name, State::Ready);
         }
@@ -435,6 +454,7 @@ impl Backend {
     }
 
     pub fn command_complete(&mut self, tag: &CommandTag) {
+        self.report_at_once();
         self.output.message(b'C', |body| put_string(body, &tag.text()));
     }
 

@@ -16,9 +16,11 @@ pub fn signature(schema: Option<&str>, name: &str, args: usize) -> Option<Signat
     if schema == Some("code") {
         return match (name, args) {
             ("set", 2) => of(&[Text, Text], Text),
-            ("deallocate" | "temp" | "listen", 0) | ("insert" | "fail", 1) => of(&[Text][..args], Text),
+            ("deallocate" | "temp" | "listen" | "reset_all", 0) | ("insert" | "fail" | "reset", 1) => {
+                of(&[Text][..args], Text)
+            }
             ("lock", 1) => of(&[Int8], Text),
-            ("next", 0) => of(&[], Int8),
+            ("next", 0 | 1) => of(&[Text][..args], Int8),
             _ => None,
         };
     }
@@ -30,6 +32,7 @@ pub fn signature(schema: Option<&str>, name: &str, args: usize) -> Option<Signat
         ("set_config", 3) => of(&[Text, Text, Bool], Text),
         ("nextval" | "currval", 1) => of(&[Text], Int8),
         ("lastval", 0) => of(&[], Int8),
+        ("setval", 2) => of(&[Text, Int8], Int8),
         ("pg_advisory_lock" | "pg_advisory_xact_lock", 1) => of(&[Int8], Void),
         ("pg_try_advisory_lock" | "pg_advisory_unlock" | "pg_try_advisory_xact_lock", 1) => of(&[Int8], Bool),
         ("pg_advisory_unlock_all", 0) => of(&[], Void),

@@ -27,7 +27,7 @@ mod value;
 mod wire;
 mod xact;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Options};
 
 /// A backend's number, which is never used again.
 pub type BackendId = usize;

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::analyze::ResultColumn;
 use super::catalog::TableId;
+use super::eval::Target;
 use super::sql::ast::Statement;
 use super::value::Value;
 
@@ -80,8 +81,32 @@ pub struct Portal {
     /// How many savepoints there were when it was made; `None` for those that outlive their transaction.
     pub level: Option<usize>,
     pub hold: bool,
+    /// The table that its statement is about.
+    pub target: Target,
     /// The tables that it has open.
     pub tables: Rc<[TableId]>,
+}
+
+impl Portal {
+    /// A portal that has no query yet, made when there were `level` savepoints.
+    pub fn empty(level: usize) -> Self {
+        Self {
+            statement: None,
+            params: Rc::new([]),
+            columns: None,
+            formats: Rc::new([]),
+            strategy: Strategy::Multi,
+            state: State::Ready,
+            rows: Rows::Unrun,
+            position: 0,
+            at_end: false,
+            tag: None,
+            level: Some(level),
+            hold: false,
+            target: None,
+            tables: Rc::new([]),
+        }
+    }
 }
 
 /// Whether column `n` is sent in binary, given result formats.

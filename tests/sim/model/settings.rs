@@ -27,27 +27,41 @@ enum Kind {
     Custom,
 }
 
+/// A value, and where it comes from.
+#[derive(Clone, Debug)]
+struct Held {
+    text: Rc<str>,
+    source: Source,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// What RESET gives.
+    Start,
+    Session,
+}
+
 /// What a level of the stack remembers, as `GucStackState`.
 #[derive(Clone, Debug)]
 enum Remembered {
     Set,
     Local,
     /// SET, and then SET LOCAL: with the value of SET.
-    SetLocal(Rc<str>),
+    SetLocal(Held),
 }
 
 #[derive(Clone, Debug)]
 struct Level {
     nest: usize,
     state: Remembered,
-    prior: Rc<str>,
+    prior: Held,
 }
 
 #[derive(Clone, Debug)]
 struct Setting {
     name: Rc<str>,
     kind: Kind,
-    value: Rc<str>,
+    held: Held,
     reset: Rc<str>,
     stack: Vec<Level>,
     /// The value that was reported last, for those that are.
@@ -102,13 +116,15 @@ pub struct Settings {
     stacked: bool,
     /// Whether any reported setting may have changed.
     report: bool,
+    /// What is to be reported at once, before 14; `None` where changes are reported when the server is ready.
+    at_once: Option<Vec<(Rc<str>, Rc<str>)>>,
     /// Grows with every change of `search_path`, `role` or `standard_conforming_strings`.
     pub generation: u64,
 }
 
 impl Settings {
-    /// The server's defaults, for a session of `user`.
-    pub fn new(user: &str) -> Self {
+    /// The defaults of a server of this major version, for a session of `user`.
+    pub fn new(user: &str, version: u32) -> Self {
         let make = |reported: bool| {
             move |&(name, kind, value): &(&'static str, Kind, &'static str)| {
                 let value: Rc<str> = if name == "session_authorization" { user.into() } else { value.into() };
@@ -117,13 +133,13 @@ impl Settings {
                     kind,
                     reset: Rc::clone(&value),
                     reported: reported.then(|| Rc::clone(&value)),
-                    value,
+                    held: Held { text: value, source: Source::Start },
                     stack: Vec::new(),
                 }
             }
         };
         let all = REPORTED.iter().map(make(true)).chain(OTHERS.iter().map(make(false))).collect();
-        Self { all, nest: 0, stacked: false, report: false, generation: 0 }
+        Self { all, nest: 0, stacked: false, report: false, at_once: (version < 14).then(Vec::new), generation: 0 }
     }
 
     fn find(&self, name: &str) -> Option<usize> {
@@ -132,12 +148,13 @@ impl Settings {
 
     /// A setting's value, if it exists.
     pub fn get(&self, name: &str) -> Option<&Rc<str>> {
-        self.find(name).map(|at| &self.all[at].value)
+        self.find(name).map(|at| &self.all[at].held.text)
     }
 
     /// The setting's name as PostgreSQL spells it, its value, and what RESET makes of it.
-    pub fn iter(&self) -> impl Iterator<Item = (&Rc<str>, &Rc<str>, &Rc<str>)> {
-        self.all.iter().map(|setting| (&setting.name, &setting.value, &setting.reset))
+    pub fn iter(&self) -> impl Iterator<Item = (&Rc<str>, &Rc<str>, &Rc<str>, &'static str)> {
+        let source = |held: &Held| if held.source == Source::Session { "session" } else { "default" };
+        self.all.iter().map(move |setting| (&setting.name, &setting.held.text, &setting.reset, source(&setting.held)))
     }
 
     /// Takes a value from the startup packet as the session's default.
@@ -145,7 +162,7 @@ impl Settings {
         let at = self.find_or_create(name)?;
         let value = self.check(at, value)?;
         let setting = &mut self.all[at];
-        setting.value = Rc::clone(&value);
+        setting.held.text = Rc::clone(&value);
         setting.reset = Rc::clone(&value);
         if setting.reported.is_some() {
             setting.reported = Some(value);
@@ -156,20 +173,29 @@ impl Settings {
     /// All that is reported at the start.
     pub fn reported(&self) -> impl Iterator<Item = (&str, &str)> {
         let reported = self.all.iter().filter(|setting| setting.reported.is_some());
-        reported.map(|setting| (&*setting.name, &*setting.value))
+        reported.map(|setting| (&*setting.name, &*setting.held.text))
+    }
+
+    /// Whether changes are to be reported now.
+    pub fn reports_at_once(&self) -> bool {
+        self.at_once.as_ref().is_some_and(|reports| !reports.is_empty())
     }
 
     /// What has changed since it was reported last: `ReportChangedGUCOptions`.
     pub fn changed(&mut self, mut report: impl FnMut(&str, &str)) {
+        if let Some(at_once) = &mut self.at_once {
+            at_once.drain(..).for_each(|(name, value)| report(&name, &value));
+            return;
+        }
         if !std::mem::take(&mut self.report) {
             return;
         }
         for setting in &mut self.all {
             if let Some(reported) = &mut setting.reported
-                && *reported != setting.value
+                && *reported != setting.held.text
             {
-                *reported = Rc::clone(&setting.value);
-                report(&setting.name, &setting.value);
+                *reported = Rc::clone(&setting.held.text);
+                report(&setting.name, &setting.held.text);
             }
         }
     }
@@ -188,7 +214,7 @@ impl Settings {
         self.all.push(Setting {
             name: name.into(),
             kind: Kind::Custom,
-            value: "".into(),
+            held: Held { text: "".into(), source: Source::Start },
             reset: "".into(),
             stack: Vec::new(),
             reported: None,
@@ -202,37 +228,51 @@ impl Settings {
         if self.all[at].kind == Kind::Internal {
             return Err(Report::error("55P02", format!("parameter \"{name}\" cannot be changed")));
         }
-        let value = match value {
-            Some(value) => self.check(at, value)?,
-            None => Rc::clone(&self.all[at].reset),
+        let (text, source) = match value {
+            Some(value) => (self.check(at, value)?, Source::Session),
+            None => (Rc::clone(&self.all[at].reset), Source::Start),
         };
+        let value = Held { text, source };
         if self.all[at].kind == Kind::Role {
-            let superuser = if &*value == "none" { "on" } else { "off" };
+            let superuser = if &*value.text == "none" { "on" } else { "off" };
             if let Some(at) = self.find("is_superuser") {
-                self.put(at, superuser.into(), action);
+                self.put(at, Held { text: superuser.into(), source: Source::Session }, action);
             }
         }
         self.put(at, value, action);
         Ok(())
     }
 
+    /// `SET SESSION AUTHORIZATION DEFAULT`, which ends a role that was set too.
+    pub fn reset_authorization(&mut self) -> Result<(), Report> {
+        if let Some(at) = self.find("is_superuser") {
+            self.put(at, Held { text: "on".into(), source: Source::Session }, Action::Set);
+        }
+        self.set("role", Some("none"), Action::Set)
+    }
+
     /// `RESET ALL`.
     pub fn reset_all(&mut self) {
         for at in 0..self.all.len() {
             let setting = &self.all[at];
-            if setting.kind != Kind::Internal && setting.kind != Kind::Role && setting.value != setting.reset {
-                let reset = Rc::clone(&setting.reset);
+            if setting.kind != Kind::Internal && setting.kind != Kind::Role && setting.held.source == Source::Session {
+                let reset = Held { text: Rc::clone(&setting.reset), source: Source::Start };
                 self.put(at, reset, Action::Set);
             }
         }
     }
 
-    fn put(&mut self, at: usize, value: Rc<str>, action: Action) {
+    fn put(&mut self, at: usize, value: Held, action: Action) {
         let setting = &mut self.all[at];
         remember(setting, self.nest, action);
         self.stacked = true;
         self.report |= setting.reported.is_some();
-        setting.value = value;
+        setting.held = value;
+        if setting.reported.is_some()
+            && let Some(at_once) = &mut self.at_once
+        {
+            at_once.push((Rc::clone(&setting.name), Rc::clone(&setting.held.text)));
+        }
         self.generation += 1;
     }
 
@@ -256,6 +296,11 @@ impl Settings {
             if !setting.stack.is_empty() && end(setting, nest, commit) {
                 self.report |= setting.reported.is_some();
                 self.generation += 1;
+                if setting.reported.is_some()
+                    && let Some(at_once) = &mut self.at_once
+                {
+                    at_once.push((Rc::clone(&setting.name), Rc::clone(&setting.held.text)));
+                }
             }
         }
         self.stacked = self.nest > 0;
@@ -280,7 +325,7 @@ impl Settings {
             Kind::Text | Kind::Custom | Kind::Path => Some(value.into()),
             Kind::Bool => boolean(value).map(|on| if on { "on".into() } else { "off".into() }),
             Kind::Encoding => encoding(value).map(Into::into),
-            Kind::DateStyle => date_style(&setting.value, value).map(Into::into),
+            Kind::DateStyle => date_style(&setting.held.text, value).map(Into::into),
             Kind::IntervalStyle => {
                 let lower = value.to_ascii_lowercase();
                 let styles = ["postgres", "postgres_verbose", "sql_standard", "iso_8601"];
@@ -314,7 +359,7 @@ fn remember(setting: &mut Setting, nest: usize, action: Action) {
     if nest == 0 {
         return;
     }
-    let value = Rc::clone(&setting.value);
+    let value = setting.held.clone();
     if let Some(level) = setting.stack.last_mut().filter(|level| level.nest >= nest) {
         match (action, &level.state) {
             (Action::Set, _) => level.state = Remembered::Set,
@@ -362,8 +407,13 @@ fn end(setting: &mut Setting, nest: usize, commit: bool) -> bool {
             Remembered::SetLocal(masked) => Some(masked),
         };
         if let Some(value) = restored {
-            changed |= setting.value != value;
-            setting.value = value;
+            // Texts are compared by where they are, others by what they are.
+            let same = match setting.kind {
+                Kind::Bool | Kind::IntervalStyle => setting.held.text == value.text,
+                _ => Rc::ptr_eq(&setting.held.text, &value.text),
+            };
+            changed |= !same;
+            setting.held = value;
         }
     }
     changed

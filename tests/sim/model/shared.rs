@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::BackendId;
 use super::catalog::{Column, Database, TableId, Xid};
 use super::error::Report;
-use super::lock::{Locks, Mode, Tag, Wait};
+use super::lock::Locks;
 use super::sql::{self, ast::Statement};
 use super::value::{Type, Value};
 
@@ -29,16 +28,16 @@ pub struct Notification {
 pub struct Shared {
     pub databases: BTreeMap<Rc<str>, Database>,
     pub locks: Locks,
-    /// Those that wait, and for what, in the order in which they came.
-    pub waiting: Vec<(BackendId, Wait)>,
     pub notifications: Vec<Notification>,
     pub terminated: Vec<i32>,
     /// Pids, with the secrets of those who ask from outside.
     pub cancelled: Vec<(i32, Option<i32>)>,
     pub now: Duration,
+    /// The major version of the server.
+    pub version: u32,
     next_xid: Xid,
     next_table: TableId,
-    version: u64,
+    table_version: u64,
     /// By whether backslashes are escapes.
     parsed: [HashMap<Box<[u8]>, Parsed>; 2],
     /// What was done that the model does not do as the server does.
@@ -84,29 +83,8 @@ impl Shared {
     }
 
     pub fn new_version(&mut self) -> u64 {
-        self.version += 1;
-        self.version
-    }
-
-    /// Whether `me` waiting for `tag` would make a circle.
-    pub fn is_deadlock(&self, tag: Tag, mode: Mode, me: BackendId) -> bool {
-        let mut seen = vec![me];
-        let mut next: Vec<BackendId> = self.locks.blockers(tag, mode, me).collect();
-        while let Some(backend) = next.pop() {
-            if backend == me {
-                return true;
-            }
-            if seen.contains(&backend) {
-                continue;
-            }
-            seen.push(backend);
-            for (_, wait) in self.waiting.iter().filter(|(waiting, _)| *waiting == backend) {
-                if let Wait::Lock(tag, mode) = wait {
-                    next.extend(self.locks.blockers(*tag, *mode, backend));
-                }
-            }
-        }
-        false
+        self.table_version += 1;
+        self.table_version
     }
 
     /// Makes a database with the tables and sequences that the scripts use. [`super::setup`] says the same in SQL.
@@ -115,8 +93,9 @@ impl Shared {
         let schemas = ["public", "one", "two", "code"].map(Rc::from).to_vec();
         let mut database = Database::new(number, schemas);
         let column = |name: &str, ty| Column { name: name.into(), ty, sequence: None };
-        let sequence: (Rc<str>, Rc<str>) = ("code".into(), "seq".into());
-        database.sequences.entry(sequence).or_default();
+        for name in ["seq", "seq0", "seq1", "seq2", "seq3"] {
+            database.sequences.entry(("code".into(), name.into())).or_default();
+        }
         let numbers: (Rc<str>, Rc<str>) = ("code".into(), "numbers".into());
         database.sequences.entry(numbers.clone()).or_default();
         let numbered = Column { name: "id".into(), ty: Type::Int8, sequence: Some(numbers) };

@@ -20,7 +20,7 @@ pub struct Texts {
 
 impl Backend {
     pub fn simple_query(&mut self, shared: &mut Shared, text: &[u8]) -> Result<(), Stop> {
-        self.begin_command();
+        self.begin_command(shared)?;
         self.unnamed = None;
         let statements = shared.parse(text, self.settings.escapes())?;
         self.texts = Some(Texts { statements, next: 0 });
@@ -41,11 +41,12 @@ impl Backend {
                 break;
             };
             let statement = Rc::clone(statement);
+            shared.locks.goes_on(self.id);
             if self.transaction.is_aborted() && !statement.is_exit() {
                 return Err(aborted().into());
             }
             let several = texts.statements.len() > 1;
-            self.begin_command();
+            self.begin_command(shared)?;
             if several {
                 self.begin_implicit();
             }
@@ -66,14 +67,15 @@ impl Backend {
         } else {
             super::analyze::Meaning::default()
         };
-        self.check_waits(shared, statement, &[])?;
+        let target = meaning.target();
+        self.check_waits(shared, statement, target, &[])?;
         let prepared = Prepared { statement: Some(Rc::clone(statement)), meaning: meaning.into(), from_sql: false };
         let mut portal = self.open(shared, &prepared, Rc::new([]), Rc::new([]))?;
         // It uses the unnamed portal, which stays behind where it fails in a transaction.
         self.portals.insert("".into(), Portal { state: State::Active, ..portal.clone() });
         match portal.strategy {
             Strategy::OneSelect => portal.tag = Some(CommandTag::Counted("SELECT", 0)),
-            _ => match self.run_statement(shared, statement, &[], true)? {
+            _ => match self.run_statement(shared, statement, target, &[], true)? {
                 Ran::Copying => return Ok(None),
                 Ran::Done(tag, _) if portal.strategy == Strategy::Multi => {
                     self.portals.remove("");

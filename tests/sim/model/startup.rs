@@ -76,7 +76,7 @@ impl Backend {
         if !shared.databases.contains_key(&*database) {
             return Err(Report::fatal("3D000", format!("database \"{database}\" does not exist")));
         }
-        self.settings = super::settings::Settings::new(&user);
+        self.settings = super::settings::Settings::new(&user, shared.version);
         for (name, value) in wanted {
             self.settings.start(&name, &value).map_err(|error| Report::fatal(error.code, error.message))?;
         }

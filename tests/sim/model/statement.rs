@@ -8,7 +8,7 @@ use super::catalog::{Column, TableId};
 use super::copy::CopyIn;
 use super::dml::{converts, copy_field};
 use super::error::{Report, Stop, fail};
-use super::eval::{Cells, Scope, fold};
+use super::eval::{Cells, Scope, Target, fold};
 use super::extended::Prepared;
 use super::lock::{Mode, Tag};
 use super::portal::{CommandTag, State, Strategy};
@@ -44,6 +44,7 @@ impl Backend {
         &mut self,
         shared: &mut Shared,
         statement: &Statement,
+        target: Target,
         params: &[Value],
         top: bool,
     ) -> Result<Ran, Stop> {
@@ -141,20 +142,26 @@ impl Backend {
                 self.lock(shared, Tag::Table(id), Mode::Exclusive)?;
                 done("LOCK TABLE")
             }
+            Statement::Do(statements) => {
+                for statement in statements {
+                    self.run_statement(shared, statement, None, &[], false)?;
+                }
+                done("DO")
+            }
             Statement::Insert(insert) => {
-                let (count, rows) = self.insert(shared, insert, params)?;
+                let (count, rows) = self.insert(shared, insert, target, params)?;
                 Ok(Ran::Done(CommandTag::Counted("INSERT 0", count), rows))
             }
             Statement::Delete(delete) => {
-                let (count, rows) = self.delete(shared, delete, params)?;
+                let (count, rows) = self.delete(shared, delete, target, params)?;
                 Ok(Ran::Done(CommandTag::Counted("DELETE", count), rows))
             }
             Statement::Update(update) => {
-                let count = self.update(shared, update, params)?;
+                let count = self.update(shared, update, target, params)?;
                 counted("UPDATE", count)
             }
             Statement::Select(select) => {
-                let rows = self.select_all(shared, select, params)?;
+                let rows = self.select_all(shared, select, target, params)?;
                 Ok(Ran::Done(CommandTag::Counted("SELECT", rows.len()), rows))
             }
             Statement::CopyIn { table, columns } => self.begin_copy(shared, table, columns),
@@ -173,10 +180,16 @@ impl Backend {
         self.find_table(shared, name, self.transaction.xid).ok_or_else(|| no_relation(name))
     }
 
-    fn select_all(&mut self, shared: &mut Shared, select: &Select, params: &[Value]) -> Result<Vec<Cells>, Stop> {
-        let columns = self.source_columns(shared, &select.from)?;
+    fn select_all(
+        &mut self,
+        shared: &mut Shared,
+        select: &Select,
+        target: Target,
+        params: &[Value],
+    ) -> Result<Vec<Cells>, Stop> {
+        let columns = self.source_columns(shared, &select.from, target)?;
         let mut rows = Vec::new();
-        for cells in self.source(shared, select, params)? {
+        for cells in self.source(shared, select, target, params)? {
             rows.push(self.items(shared, &select.items, Scope { columns: &columns, cells: &cells, params })?);
         }
         Ok(rows)
@@ -217,7 +230,7 @@ impl Backend {
             return fail(code, "out of shared memory");
         }
         self.portals.retain(|_, portal| portal.state == State::Active);
-        self.settings.set("role", Some("none"), Action::Set)?;
+        self.settings.reset_authorization()?;
         self.settings.reset_all();
         self.statements.clear();
         self.transaction.listening.push(Listening::UnlistenAll);
@@ -269,12 +282,13 @@ impl Backend {
             return Err(Report::fatal("XX000", "unexpected transaction state").into());
         }
         fold(&statement)?;
-        self.check_waits(shared, &statement, &params)?;
+        let target = prepared.meaning.target();
+        self.check_waits(shared, &statement, target, &params)?;
         if self.depth >= DEEPEST {
             return fail("54001", "stack depth limit exceeded");
         }
         self.depth += 1;
-        let ran = self.run_statement(shared, &statement, &params, false);
+        let ran = self.run_statement(shared, &statement, target, &params, false);
         self.depth -= 1;
         ran
     }
@@ -342,10 +356,10 @@ impl Backend {
         let meaning = analyze(self, shared, &statement, Params::none())?;
         self.lock_tables(shared, &meaning)?;
         fold(&statement)?;
-        self.check_waits(shared, &statement, &[])?;
+        self.check_waits(shared, &statement, meaning.target(), &[])?;
         let count = meaning.columns.as_ref().map_or(0, |columns| columns.len());
         self.output.message(b'H', |body| put_copy(body, count));
-        let rows = self.select_all(shared, select, &[])?;
+        let rows = self.select_all(shared, select, meaning.target(), &[])?;
         for row in &rows {
             let fields: Vec<String> = row.iter().map(copy_field).collect();
             self.output.message(b'd', |body| {
@@ -448,7 +462,7 @@ impl Backend {
         let statement = Statement::Select(select.clone());
         let meaning = analyze(self, shared, &statement, Params::none())?;
         self.lock_tables(shared, &meaning)?;
-        let rows = self.select_all(shared, select, &[])?;
+        let rows = self.select_all(shared, select, meaning.target(), &[])?;
         let schema = self.new_schema(shared, temp, name)?;
         if shared.databases[&self.database].find(&schema, &name.name, self.transaction.xid).is_some() {
             return fail("42P07", format!("relation \"{}\" already exists", name.name));

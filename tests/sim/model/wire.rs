@@ -21,6 +21,11 @@ pub enum Framed {
     Whole(usize),
 }
 
+/// Looks for a message of any type at the start of `bytes`.
+pub fn frame_any(bytes: &[u8]) -> Framed {
+    frame_up_to(bytes, LARGE)
+}
+
 /// Looks for a message at the start of `bytes`.
 pub fn frame(bytes: &[u8]) -> Framed {
     let Some(&tag) = bytes.first() else { return Framed::Partial };
@@ -29,6 +34,10 @@ pub fn frame(bytes: &[u8]) -> Framed {
         b'X' | b'C' | b'D' | b'E' | b'H' | b'S' | b'c' | b'f' => SMALL,
         _ => return Framed::UnknownType(tag),
     };
+    frame_up_to(bytes, limit)
+}
+
+fn frame_up_to(bytes: &[u8], limit: usize) -> Framed {
     let Some(length) = bytes.get(1..5).and_then(<[u8]>::first_chunk) else { return Framed::Partial };
     let length = u32::from_be_bytes(*length) as usize;
     if length < 4 || length > limit {

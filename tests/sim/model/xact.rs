@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use super::backend::Backend;
+use super::backend::{Backend, PIPELINES_ARE_BLOCKS};
 use super::catalog::{TableId, Xid};
 use super::error::{Report, Stop, fail};
 use super::lock::{Mode, Tag};
@@ -17,15 +17,36 @@ fn only_in_blocks(what: &str) -> Report {
 
 impl Backend {
     /// `start_xact_command`.
-    pub fn begin_command(&mut self) {
-        if self.transaction.block == Block::Default {
-            self.transaction.block = Block::Started;
-            self.settings.begin();
+    ///
+    /// # Errors
+    /// XX000 where a Sync has left a transaction open that a simple query in the pipeline had gone on with: servers of
+    /// version 18 do that.
+    pub fn begin_command(&mut self, shared: &Shared) -> Result<(), Stop> {
+        if self.in_command {
+            if self.transaction.pipelining && shared.version >= PIPELINES_ARE_BLOCKS {
+                self.begin_implicit();
+            }
+            return Ok(());
         }
+        match self.transaction.block {
+            Block::Default => self.start(),
+            Block::Started => return fail("XX000", "StartTransactionCommand: unexpected state STARTED"),
+            _ => {}
+        }
+        self.in_command = true;
+        Ok(())
+    }
+
+    fn start(&mut self) {
+        self.transaction.block = Block::Started;
+        self.settings.begin();
     }
 
     /// `finish_xact_command`.
     pub fn finish(&mut self, shared: &mut Shared) -> Result<(), Stop> {
+        if !self.in_command {
+            return Ok(());
+        }
         match self.transaction.block {
             Block::Started | Block::End => {
                 let chain = self.transaction.chain;
@@ -40,12 +61,13 @@ impl Backend {
             }
             Block::Default | Block::InProgress | Block::Implicit | Block::Abort | Block::SubAbort => {}
         }
+        self.in_command = false;
         Ok(())
     }
 
     fn chain(&mut self, chain: bool) {
         if chain {
-            self.begin_command();
+            self.start();
             self.transaction.block = Block::InProgress;
         }
     }

@@ -10,6 +10,7 @@ use pgferry::config::{Mode, Pin, Reset};
 
 use super::expected;
 use super::tokens::{self, Unit};
+use crate::decoration;
 use crate::generator::{self, Options};
 use crate::random::Random;
 use crate::script::Script;
@@ -35,9 +36,13 @@ pub enum Fault {
     Vanish,
     /// A client's socket is reset.
     ClientReset,
+    /// A client's next statement takes a while, and it asks for that to be cancelled.
+    Cancel,
+    /// A connection's next statement takes a while.
+    Slow,
 }
 
-const FAULTS: [(Fault, &str); 9] = [
+const FAULTS: [(Fault, &str); 11] = [
     (Fault::Terminate, "terminate"),
     (Fault::FatalNext, "fatal_next"),
     (Fault::Crash, "crash"),
@@ -47,6 +52,8 @@ const FAULTS: [(Fault, &str); 9] = [
     (Fault::Stall, "stall"),
     (Fault::Vanish, "vanish"),
     (Fault::ClientReset, "client_reset"),
+    (Fault::Cancel, "cancel"),
+    (Fault::Slow, "slow"),
 ];
 
 /// What pgferry and the network are like.
@@ -73,12 +80,24 @@ pub struct Setup {
     pub patience: u64,
     /// Whether something goes wrong in the run.
     pub faults: bool,
+    /// Whether clients say what pgferry refuses by design.
+    pub refusals: bool,
+    /// How often idle connections are looked after, in microseconds; 0 for never.
+    pub janitor: u64,
+    /// How long connections are kept idle, and at all, in microseconds; 0 for ever.
+    pub idle: u64,
+    pub lifetime: u64,
 }
 
 impl Setup {
     /// When the patience is over that begins `now`.
     pub fn patience_from(&self, now: u64) -> Option<u64> {
         (self.patience > 0).then(|| now + self.patience)
+    }
+
+    /// Whether all get the answers that they wait for.
+    pub fn answers_all(&self) -> bool {
+        self.is_calm() && !self.refusals
     }
 
     /// Whether nothing goes wrong that a client could see.
@@ -142,11 +161,15 @@ impl Case {
         }
         for (client, member) in members.iter_mut().enumerate() {
             expected::localize(&mut member.script, &setup, client);
+            if member.units.is_none() {
+                decoration::decorate(&mut member.script, &mut Random::new(seed ^ 0xdec0));
+            }
         }
         let mut faults = Vec::new();
         if setup.faults {
             for _ in 0..=random.below(4) {
-                faults.push((random.below(400), random.pick(&FAULTS).0));
+                let fault = random.pick(&FAULTS).0;
+                faults.push((random.below(400), fault));
             }
         }
         Self { setup, members, faults, schedule: seed }
@@ -155,13 +178,16 @@ impl Case {
     fn setup(random: &mut Random, wishes: Wishes) -> Setup {
         let faults = random.chance(40);
         let mode = random.pick(&[Mode::Transaction, Mode::Transaction, Mode::Session]);
-        let reset = random.pick(&[Reset::Always, Reset::Smart, Reset::Never]);
+        let reset = random.pick(&[Reset::Always, Reset::OnChange, Reset::Never]);
         let faults = wishes.faults.unwrap_or(faults);
         let buffer = random.pick(&[512, 4096, 32 * 1024]);
+        let refusals = random.chance(15);
+        let looked_after = random.chance(30);
+        let timing = |random: &mut Random, of: u64| if looked_after { random.pick(&[0, of, of]) } else { 0 };
         Setup {
             mode: wishes.mode.unwrap_or(mode),
             reset: wishes.reset.unwrap_or(reset),
-            pin: Pin::Auto,
+            pin: if refusals && random.chance(40) { Pin::Refuse } else { Pin::Auto },
             connections: random.pick(&[1, 1, 2, 2, 2, 3]),
             dialling: random.pick(&[1, 2]),
             buffer,
@@ -171,6 +197,10 @@ impl Case {
             step: random.pick(&[0, 40, 400]),
             patience: if faults && random.chance(30) { 20_000 } else { 0 },
             faults,
+            refusals,
+            janitor: timing(random, 3_000),
+            idle: timing(random, 5_000),
+            lifetime: timing(random, 20_000),
         }
     }
 
@@ -194,18 +224,35 @@ fn name_of<T: PartialEq>(table: &[(T, &'static str)], value: &T) -> &'static str
 }
 
 const MODES: [(Mode, &str); 2] = [(Mode::Transaction, "transaction"), (Mode::Session, "session")];
-const RESETS: [(Reset, &str); 3] = [(Reset::Always, "always"), (Reset::Smart, "smart"), (Reset::Never, "never")];
+const RESETS: [(Reset, &str); 3] = [(Reset::Always, "always"), (Reset::OnChange, "on_change"), (Reset::Never, "never")];
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Setup {
-            mode, reset, connections, dialling, buffer, text, statements, socket, step, patience, faults, ..
+            mode,
+            reset,
+            pin,
+            connections,
+            dialling,
+            buffer,
+            text,
+            statements,
+            socket,
+            step,
+            patience,
+            faults,
+            refusals,
+            janitor,
+            idle,
+            lifetime,
         } = &self.setup;
+        let pin = if *pin == Pin::Refuse { "refuse" } else { "auto" };
         let (mode, reset) = (name_of(&MODES, mode), name_of(&RESETS, reset));
         writeln!(
             f,
             "setup mode={mode} reset={reset} connections={connections} dialling={dialling} buffer={buffer} text={text} \
-             statements={statements} socket={socket} step={step} patience={patience} faults={faults} schedule={}",
+             statements={statements} socket={socket} step={step} patience={patience} faults={faults} \
+             pin={pin} refusals={refusals} janitor={janitor} idle={idle} lifetime={lifetime} schedule={}",
             self.schedule
         )?;
         for (step, fault) in &self.faults {
@@ -238,6 +285,10 @@ impl FromStr for Case {
                 step: 40,
                 patience: 0,
                 faults: false,
+                refusals: false,
+                janitor: 0,
+                idle: 0,
+                lifetime: 0,
             },
             members: Vec::new(),
             faults: Vec::new(),
@@ -293,6 +344,11 @@ impl Case {
             "socket" => setup.socket = number()?,
             "step" => setup.step = number()?,
             "patience" => setup.patience = number()? as u64,
+            "pin" => setup.pin = if value == "refuse" { Pin::Refuse } else { Pin::Auto },
+            "refusals" => setup.refusals = value == "true",
+            "janitor" => setup.janitor = number()? as u64,
+            "idle" => setup.idle = number()? as u64,
+            "lifetime" => setup.lifetime = number()? as u64,
             "faults" => setup.faults = value == "true",
             "schedule" => self.schedule = number()? as u64,
             _ => return Err(format!("no setting is called {name}")),

@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::case::{Case, Member};
 use super::client::Client;
 use super::play::{Alone, Played, TABLES};
 use super::tokens::Unit;
-use crate::script::Script;
+use crate::script::{Message, Script, Write};
 use crate::transcript::{Seen, Transcript};
 
 /// Errors by which a client is told that something has gone wrong which is none of its doing.
 const TOLD: [&str; 6] = ["FATAL 57P01", "FATAL 08006", "ERROR 53300", "FATAL 53300", "FATAL 53200", "ERROR 53200"];
+
+/// Errors by which a client is told that what it says can't be done in this mode.
+const REFUSALS: [&str; 3] = ["ERROR 55000", "ERROR 0A000", "ERROR 26000"];
 
 /// What is wrong with a run, if anything is.
 pub fn check(case: &Case, played: &Played) -> Option<Finding> {
@@ -111,10 +115,16 @@ fn against_alone(client: &Client, alone: &Alone, case: &Case) -> Told {
         // A client that ends in the middle of a copy or a message is told of it in other words, or not at all.
         return Told::TheSame;
     }
-    let cut = case.members.iter().any(|member| member.script.writes.last().is_some_and(|write| write.cut.is_some()));
+    let ends_in_half = |write: &Write| write.cut.is_some() || matches!(write.messages.last(), Some(Message::Raw(_)));
+    let cut = case.members.iter().any(|member| member.script.writes.last().is_some_and(ends_in_half));
     if cut && at >= own.seen.len() && expected.seen[at..].iter().all(|seen| seen.tag != b'Z') {
         // What it has not asked for with a `Sync` or `Flush` a client that ends in the middle of a message may not get.
         return Told::TheSame;
+    }
+    let told =
+        |of: &[&str]| seen.is_some_and(|seen| seen.tag == b'E' && of.iter().any(|told| *seen.body == *told.as_bytes()));
+    if (case.setup.refusals && told(&REFUSALS)) || (client.cancelled && told(&["ERROR 57014"])) {
+        return Told::OfFaults;
     }
     if client.vanished && at >= own.seen.len() {
         return Told::OfFaults;
@@ -122,9 +132,7 @@ fn against_alone(client: &Client, alone: &Alone, case: &Case) -> Told {
     if !case.setup.is_calm() {
         match seen {
             None => return Told::OfFaults,
-            Some(seen) if seen.tag == b'E' && TOLD.iter().any(|told| *seen.body == *told.as_bytes()) => {
-                return Told::OfFaults;
-            }
+            Some(_) if told(&TOLD) => return Told::OfFaults,
             Some(_) => {}
         }
     }
@@ -188,7 +196,12 @@ fn check_counts(played: &Played) -> Option<String> {
     let wires = world.links.borrow();
     let cluster = world.cluster.borrow();
     let open = wires.iter().filter(|wire| !wire.closed).count();
-    let left = wires.iter().filter(|wire| wire.closed && !wire.stalled && !cluster.is_closed(wire.backend)).count();
+    let left = wires
+        .iter()
+        .filter(|wire| {
+            wire.closed && !wire.stalled && !cluster.is_waiting(wire.backend) && !cluster.is_closed(wire.backend)
+        })
+        .count();
     if open != idle || left > 0 {
         return Some(format!(
             "{open} connections are open, {idle} in the pools; the server has {left} that were closed"
@@ -207,6 +220,7 @@ fn check_books(case: &Case, played: &Played) -> Option<String> {
                 continue;
             }
             let mut cluster = world.cluster.borrow_mut();
+            cluster.slow_down(link.backend, Duration::ZERO);
             let ask = "[Q('show timezone;show datestyle;show application_name;show standard_conforming_strings;\
                        select name from pg_prepared_statements')]";
             let script: Script = ask.parse().unwrap_or_default();
@@ -260,6 +274,8 @@ fn check_units(case: &Case, played: &Played) -> Option<String> {
         let mut answers = Answers::of(&client.transcript);
         for unit in units {
             let verdict = answers.next(unit.readies);
+            // A BEGIN that was cancelled lets what follows it stand alone.
+            let verdict = if client.cancelled && verdict == Verdict::Failed { Verdict::Partly } else { verdict };
             if let Some(why) = judge(unit, verdict, &found) {
                 return Some(format!("client {id}: {why}\n  it was told {}", client.transcript));
             }
@@ -272,6 +288,8 @@ fn check_units(case: &Case, played: &Played) -> Option<String> {
 enum Verdict {
     Done,
     Failed,
+    /// Some of it, at most once.
+    Partly,
     Open,
 }
 
@@ -302,6 +320,7 @@ fn judge(unit: &Unit, verdict: Verdict, found: &BTreeMap<String, usize>) -> Opti
     let right = match verdict {
         Verdict::Done => counts.iter().all(|count| *count == 1),
         Verdict::Failed => counts.iter().all(|count| *count == 0),
+        Verdict::Partly => counts.iter().all(|count| *count <= 1),
         Verdict::Open => counts.windows(2).all(|two| two[0] == two[1]) && counts.iter().all(|count| *count <= 1),
     };
     (!right).then(|| format!("{:?} is {verdict:?}, and there {counts:?} times", unit.tokens))

@@ -32,6 +32,8 @@ pub struct Client {
     pub transcript: Transcript,
     /// It has gone before its time.
     pub vanished: bool,
+    /// It has asked for something to be cancelled.
+    pub cancelled: bool,
     /// It has read to the end.
     pub ended: bool,
     /// How many of the script's bytes it has written.
@@ -58,6 +60,7 @@ impl Client {
             next: 0,
             transcript: Transcript::default(),
             vanished: false,
+            cancelled: false,
             ended: false,
             written: 0,
             down: 0,

@@ -4,7 +4,7 @@
 use pgferry::config::{Mode, Reset};
 
 use super::case::Setup;
-use crate::script::{Message, Script};
+use crate::script::{Message, Script, Write};
 
 /// Texts that are replaced, where and why.
 struct Rule {
@@ -37,6 +37,15 @@ fn leaks_all(setup: &Setup) -> bool {
     setup.mode == Mode::Session && setup.reset == Reset::Never
 }
 
+fn leaks_sequences(setup: &Setup) -> bool {
+    setup.mode == Mode::Session && setup.reset != Reset::Always
+}
+
+/// What sequences gave last is not known on another connection, which is refused.
+fn forgets_sequences(setup: &Setup) -> bool {
+    transaction(setup) && !setup.refusals
+}
+
 fn always(_: &Setup) -> bool {
     true
 }
@@ -57,6 +66,17 @@ const RULES: &[Rule] = &[
         "what corrects it makes it one of two, which spares a warning",
     ),
     rule(leaks_hidden, "code.set('a.b'", "select code.set('application_name', 'hid')", "not reported: not seen"),
+    rule(leaks_hidden, "code.reset_all", "select code.reset('timezone')", "not all of it is seen"),
+    rule(leaks_hidden, "code.reset('search_path'", "select code.reset('datestyle')", "not reported: not seen"),
+    rule(leaks_hidden, "code.reset('work_mem'", "select code.reset('application_name')", "not reported: not seen"),
+    rule(leaks_hidden, "code.reset('a.b'", "select code.reset('timezone')", "not reported: not seen"),
+    rule(leaks_sequences, "code.next", "select 'no sequence'", "not seen"),
+    rule(forgets_sequences, "currval", "select 'no sequence'", "refused where it is not known"),
+    rule(forgets_sequences, "lastval", "select 'no sequence'", "refused where it is not known"),
+    rule(transaction, "do $$ begin deallocate", "select 'not freed'", "as names freed inside a function"),
+    rule(leaks_all, "do $$", "select code.reset('timezone')", "nothing is reset"),
+    rule(leaks_all, "currval", "select 'no sequence'", "nothing is reset"),
+    rule(leaks_all, "lastval", "select 'no sequence'", "nothing is reset"),
     rule(leaks_hidden, "code.lock", "select 'no lock'", "a lock that is not seen stays on the connection"),
     rule(leaks_hidden, "code.listen", "select 'no listen'", "not seen"),
     rule(leaks_hidden, "code.temp", "select 'no table'", "not seen"),
@@ -84,6 +104,9 @@ const RULES: &[Rule] = &[
     rule(leaks_all, "c.d", "show timezone", "nothing is reset"),
     rule(leaks_all, "_timeout", "show timezone", "nothing is reset"),
 ];
+
+/// What long names of statements contain.
+const LONG: &str = "_nnnn";
 
 fn text(original: &str, setup: &Setup, client: usize) -> String {
     let mut text = original.to_owned();
@@ -120,6 +143,7 @@ fn text(original: &str, setup: &Setup, client: usize) -> String {
     }
     text = text.replace("('v')", &format!("('v{client}')"));
     if leaks_all(setup) {
+        text = text.replace(LONG, &format!("{client}{LONG}"));
         for verb in ["prepare ", "execute ", "deallocate ", "deallocate prepare "] {
             for name in ["a", "b", "c"] {
                 let named = format!("{verb}{name}");
@@ -168,6 +192,59 @@ fn close_copies(script: &mut Script) {
     }
 }
 
+/// Has nothing come behind code that resets a setting before the client has seen the answer: what comes behind it in the
+/// same text or pipeline finds what the connection was opened with.
+fn part_resets(script: &mut Script) {
+    let resets = |text: &String| text.contains("code.reset") || (text.contains("do $$") && text.contains("reset"));
+    let mut writes = Vec::new();
+    for mut write in script.writes.drain(..) {
+        let mut messages = Vec::new();
+        let mut ends_at_sync = false;
+        let mut part = |messages: &mut Vec<Message>| {
+            let write = Write { messages: std::mem::take(messages), cut: None, wait: true };
+            if !write.messages.is_empty() {
+                writes.push(write);
+            }
+        };
+        for mut message in write.messages.drain(..) {
+            let mut parts = false;
+            match &mut message {
+                Message::Query(statements) => {
+                    if let Some(reset) = statements.iter().position(&resets) {
+                        *statements = vec![statements.swap_remove(reset)];
+                        parts = true;
+                    }
+                }
+                Message::Parse { name, text } if resets(text) => {
+                    if name.is_empty() {
+                        ends_at_sync = true;
+                    } else {
+                        "select 'no reset'".clone_into(text);
+                    }
+                }
+                Message::Parse { text, .. } if ends_at_sync => "select 'behind'".clone_into(text),
+                Message::Bind { name, .. } if ends_at_sync && !name.is_empty() => "nothing".clone_into(name),
+                Message::Sync if ends_at_sync => parts = true,
+                _ => {}
+            }
+            messages.push(message);
+            if parts {
+                ends_at_sync = false;
+                part(&mut messages);
+            }
+        }
+        write.messages = messages;
+        if ends_at_sync {
+            write.messages.push(Message::Sync);
+            write.wait = true;
+        }
+        if !write.messages.is_empty() || write.cut.is_some() {
+            writes.push(write);
+        }
+    }
+    script.writes = writes;
+}
+
 /// Where a script is in a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Copy {
@@ -177,7 +254,11 @@ enum Copy {
 }
 
 fn own_name(name: &mut String, setup: &Setup, client: usize) {
-    if leaks_all(setup) && !name.is_empty() && !name.ends_with(|c: char| c.is_ascii_digit()) && name != "nothing" {
+    if leaks_all(setup) && name.contains(LONG) {
+        // What comes behind 63 bytes does not count.
+        *name = name.replace(LONG, &format!("{client}{LONG}"));
+    } else if leaks_all(setup) && !name.is_empty() && !name.ends_with(|c: char| c.is_ascii_digit()) && name != "nothing"
+    {
         name.push_str(&client.to_string());
     }
 }
@@ -210,14 +291,8 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
             Message::Parse { name, text: sql } => {
                 own_name(name, setup, client);
                 *sql = text(sql, setup, client);
-                if setup.mode == Mode::Session
-                    && !name.is_empty()
-                    && (sql.starts_with("reset") || sql.starts_with("discard"))
-                {
-                    // Found open: with requests behind it that are not waited for, another client's startup values are told.
-                    "select 'no reset'".clone_into(sql);
-                }
                 if transaction(setup)
+                    && !setup.refusals
                     && !name.is_empty()
                     && ["execute ", "deallocate "].iter().any(|verb| sql.starts_with(verb))
                 {
@@ -240,6 +315,7 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
             _ => {}
         }
     }
+    part_resets(script);
 }
 
 /// The same script with the tokens of another client than the first.
@@ -249,6 +325,7 @@ pub fn as_others(script: &Script, client: usize) -> Script {
             ("k0_", format!("k{client}_")),
             ("dup0_", format!("dup{client}_")),
             ("(100)", format!("({})", 100 + client)),
+            ("code.seq0", format!("code.seq{client}")),
         ] {
             *text = text.replace(own, &others);
         }

@@ -97,7 +97,7 @@ fn wishes() -> Wishes {
         },
         reset: match text("SIM_RESET").as_str() {
             "always" => Some(Reset::Always),
-            "smart" => Some(Reset::Smart),
+            "on_change" => Some(Reset::OnChange),
             "never" => Some(Reset::Never),
             _ => None,
         },

@@ -8,13 +8,14 @@ use pgferry::track::server_state::{Goodbye, RESET, UnnamedStatement, UsedBy};
 use pgferry::track::{Clean, Pins, Pipeline, Reply, Request, ServerState};
 use pgferry::wire::{Frames, backend, frame, frontend, head};
 
+use super::cancel;
 use super::pool::Pool;
 use super::wire::{Broken, Conn};
 use super::world::World;
 use crate::model::BackendId;
 
 /// For how long a connection counts as just used, in microseconds.
-const MOMENT: u64 = 1000;
+pub const MOMENT: u64 = 1000;
 
 /// How long a connection's end is waited for.
 const GOODBYE: u64 = 1_000_000;
@@ -34,6 +35,7 @@ pub struct Link {
     pub backend: BackendId,
     pub pid: i32,
     pub returned: u64,
+    opened: u64,
 }
 
 impl Link {
@@ -46,7 +48,7 @@ impl Link {
         pid: i32,
     ) -> Self {
         let returned = world.now();
-        Self { world: Rc::clone(world), pool: Rc::clone(pool), conn, state, backend, pid, returned }
+        Self { world: Rc::clone(world), pool: Rc::clone(pool), conn, state, backend, pid, returned, opened: returned }
     }
 
     pub fn number(&self) -> usize {
@@ -95,9 +97,36 @@ impl Link {
         true
     }
 
+    /// Whether it is to be replaced.
+    pub fn is_too_old(&self) -> bool {
+        self.world.setup.lifetime > 0 && self.world.now() - self.opened >= self.world.setup.lifetime
+    }
+
     /// Gives it back.
     pub fn release(mut self, _: Clean) {
         self.returned = self.world.now();
+        self.release_unused();
+    }
+
+    /// Gives it back without having used it, once no cancel request for it is under way.
+    pub fn release_unused(self) {
+        let number = self.number();
+        let world = Rc::clone(&self.world);
+        if world.links.borrow()[number].cancels == 0 {
+            return self.take_back();
+        }
+        world.clone().spawn(format!("gives link {number} back"), async move {
+            cancel::gone_by(&world, number).await;
+            self.take_back();
+        });
+    }
+
+    fn take_back(self) {
+        if self.is_too_old() { close(self) } else { self.release_as_it_is() }
+    }
+
+    /// Gives it to whoever has waited longest, or to the pool.
+    pub fn release_as_it_is(self) {
         let (pool, world) = (Rc::clone(&self.pool), Rc::clone(&self.world));
         pool.hand_out(&world, self);
     }
@@ -117,6 +146,7 @@ pub fn close(mut link: Link) {
     let goodbye = link.state.goodbye;
     world.tell(|| format!("link {} is closed: {goodbye:?}", link.number()));
     world.clone().spawn(format!("closes link {}", link.number()), async move {
+        cancel::gone_by(&world, link.number()).await;
         match goodbye {
             Goodbye::Silent => {}
             Goodbye::CopyFail | Goodbye::Terminate => {
@@ -142,6 +172,26 @@ pub fn close(mut link: Link) {
         world.links.borrow_mut()[link.conn.number()].closed = true;
         link.pool.closed(&world);
     });
+}
+
+/// Resets an idle session; `None`, closing the connection, where that fails.
+pub async fn reset(mut link: Link) -> Option<Link> {
+    if link.state.used == UsedBy::Nothing {
+        return Some(link);
+    }
+    let world = Rc::clone(&link.world);
+    let mut pipeline = Pipeline::new();
+    let until = world.now() + CLEANUP_TIMEOUT;
+    let done = world.timeout(until, run(&mut link, &mut pipeline, RESET)).await;
+    if !matches!(done, Some(Ok(()))) {
+        close(link);
+        return None;
+    }
+    link.state.on_discard_all();
+    link.state.used = UsedBy::Nothing;
+    let pool = Rc::clone(&link.pool);
+    pool.parameters.learn_reset(&mut link.state);
+    Some(link)
 }
 
 /// What a client left behind.
@@ -220,7 +270,7 @@ async fn clean_up(link: &mut Link, leftover: Leftover) -> Result<Clean, &'static
 
 async fn settle_cancelling(link: &mut Link, pipeline: &mut Pipeline) -> Result<(), &'static str> {
     let world = Rc::clone(&link.world);
-    let (pid, secret) = world.cluster.borrow().key(link.backend);
+    let (number, backend) = (link.number(), link.backend);
     let mut settled = std::pin::pin!(settle(link, pipeline));
     let mut pause = CANCEL_AGAIN;
     let mut at = world.now();
@@ -232,7 +282,7 @@ async fn settle_cancelling(link: &mut Link, pipeline: &mut Pipeline) -> Result<(
             if world.now() < at {
                 return Poll::Pending;
             }
-            world.cluster.borrow_mut().cancel(pid, secret);
+            cancel::send(&world, number, backend);
             at = world.now() + pause;
             pause *= 2;
             world.wake_at(at);

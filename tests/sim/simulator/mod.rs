@@ -10,12 +10,15 @@
 //! `SIM_STEPS=10000000 make sim` runs as many steps. `SIM_SEED=7` runs one seed and tells what happens; `SIM_FROM=7` begins
 //! there. `SIM_CASE=file` runs a case in the notation in which findings are printed. `SIM_MODE`, `SIM_RESET` and `SIM_FAULTS` choose.
 
+mod cancel;
 mod case;
 mod check;
 mod client;
 mod expected;
 mod hunt;
+mod janitor;
 mod link;
+mod loans;
 mod play;
 mod pool;
 mod regressions;

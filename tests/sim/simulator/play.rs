@@ -2,9 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::time::Duration;
 
+use super::cancel;
 use super::case::{Case, Fault};
 use super::client::Client;
+use super::janitor;
 use super::session;
 use super::wire::Close;
 use super::world::{TaskId, Tasks, World};
@@ -14,7 +17,10 @@ use crate::script::{Message, Script, Write};
 use crate::transcript::Transcript;
 
 /// The most steps of a run; a longer one goes round in circles.
-const MOST_STEPS: usize = 300_000;
+const MOST_STEPS: usize = 40_000;
+
+/// How long a slow statement takes.
+const SLOW: Duration = Duration::from_millis(20);
 
 /// How long a stalled server reads nothing, in microseconds.
 const STALL: u64 = 300_000;
@@ -126,6 +132,9 @@ impl Player {
         for (id, member) in case.members.iter().enumerate() {
             let packet = member.script.startup_packet(alone::USER);
             world.spawn(format!("serves client {id}"), session::run(Rc::clone(&world), id, packet));
+        }
+        if case.setup.janitor > 0 {
+            world.spawn("looks after idle connections".to_owned(), janitor::run(Rc::clone(&world)));
         }
         tasks.take_spawned(&world);
         let clients = case.members.iter().zip(&alone).enumerate();
@@ -310,6 +319,15 @@ impl Player {
             self.clients[client].vanish(&world, fault == Fault::ClientReset);
             return;
         }
+        if fault == Fault::Cancel {
+            let client = world.below(self.clients.len());
+            self.clients[client].cancelled = true;
+            if let Some(backend) = world.controls[client].borrow().backend() {
+                world.cluster.borrow_mut().slow_down(backend, SLOW);
+            }
+            cancel::request(&world, client);
+            return;
+        }
         let mut links = world.links.borrow_mut();
         let open: Vec<usize> = (0..links.len()).filter(|at| !links[*at].over && !links[*at].refuses).collect();
         if open.is_empty() {
@@ -338,7 +356,8 @@ impl Player {
                 wire.stalled = true;
                 self.later.push((world.now() + STALL, number));
             }
-            Fault::Vanish | Fault::ClientReset => {}
+            Fault::Slow => cluster.slow_down(wire.backend, SLOW),
+            Fault::Vanish | Fault::ClientReset | Fault::Cancel => {}
         }
     }
 
@@ -363,7 +382,7 @@ impl Player {
 
     /// Nothing can happen before time passes, or a client gives up. Says whether anything can then.
     fn waits_out(&mut self) -> bool {
-        if !self.world.setup.is_calm() {
+        if !self.world.setup.answers_all() {
             let mut any = false;
             for client in &mut self.clients {
                 any |= client.gives_up_waiting();

@@ -15,6 +15,8 @@ use pgferry::track::{Params, ServerState, Wanted};
 use pgferry::wire::{Frames, backend, frame, frontend};
 
 use super::link::{Link, close};
+use super::loans::Open;
+use super::session::NoLink;
 use super::wire::{Conn, Peer, ServerWire};
 use super::world::{TaskId, World};
 use crate::alone::USER;
@@ -31,6 +33,7 @@ pub struct Pool {
     idle: RefCell<Vec<Link>>,
     waiting: RefCell<VecDeque<(TaskId, Slot)>>,
     wanted: RefCell<Wanted>,
+    pub loans: RefCell<Vec<Open>>,
     pub open: Cell<usize>,
     dialling: Cell<usize>,
 }
@@ -50,6 +53,7 @@ impl Pool {
             idle: RefCell::default(),
             waiting: RefCell::default(),
             wanted: RefCell::default(),
+            loans: RefCell::default(),
             open: Cell::new(0),
             dialling: Cell::new(0),
         });
@@ -73,7 +77,7 @@ impl Pool {
             let mut link = self.idle.borrow_mut().pop()?;
             self.wanted.borrow_mut().clone_from(wanted);
             let before = link.state.base.clone();
-            if link.was_just_used() || link.look() {
+            if !link.is_too_old() && (link.was_just_used() || link.look()) {
                 if link.state.base != before {
                     self.parameters.learn_base(&mut link.state);
                 }
@@ -90,8 +94,8 @@ impl Pool {
         world: &Rc<World>,
         wanted: &Wanted,
         until: Option<u64>,
-        mut gone: impl FnMut() -> bool,
-    ) -> Result<Link, Option<Fault>> {
+        mut gone: impl FnMut() -> Option<NoLink>,
+    ) -> Result<Link, NoLink> {
         if let Some(link) = self.checkout_idle(world, wanted) {
             return Ok(link);
         }
@@ -99,18 +103,19 @@ impl Pool {
         let slot: Slot = Rc::default();
         self.waiting.borrow_mut().push_back((world.me(), Rc::clone(&slot)));
         self.kick(world);
+        self.call_in(world);
         if let Some(until) = until {
             world.wake_at(until);
         }
         let got = poll_fn(|_| {
             if let Some(got) = slot.take() {
-                return Poll::Ready(got.map_err(Some));
+                return Poll::Ready(got.map_err(NoLink::Failed));
             }
-            if gone() {
-                return Poll::Ready(Err(None));
+            if let Some(no) = gone() {
+                return Poll::Ready(Err(no));
             }
             if until.is_some_and(|until| world.now() >= until) {
-                return Poll::Ready(Err(Some(exhausted())));
+                return Poll::Ready(Err(NoLink::Failed(exhausted())));
             }
             Poll::Pending
         })

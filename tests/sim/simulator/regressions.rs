@@ -46,13 +46,13 @@ const FOUND: &[(&str, &str)] = &[
     ),
     (
         "data that fails a copy, just before the end",
-        "setup mode=transaction reset=smart connections=3
+        "setup mode=transaction reset=on_change connections=3
      client half_close
      [P('','copy t(token) from stdin') B('','') E S d('dup2_0\\t1\\t2\\n')]",
     ),
     (
         "a copy whose Sync came too early to commit it",
-        "setup mode=session reset=smart
+        "setup mode=session reset=on_change
      client half_close
      [Q('select 1')]
      client half_close
@@ -60,7 +60,7 @@ const FOUND: &[(&str, &str)] = &[
     ),
     (
         "a failed copy with its Sync ahead of the data leaves the connection usable",
-        "setup mode=transaction reset=smart
+        "setup mode=transaction reset=on_change
      client half_close
      [P('','copy t(token) from stdin') B('','') E S d('dup2_0\\t1\\t2\\n') c S]
      [P(c,'') P(c,'select $1::text') S]",
@@ -123,14 +123,14 @@ const FOUND: &[(&str, &str)] = &[
     ),
     (
         "the end of a transaction ends no portal that was bound behind it",
-        "setup mode=transaction reset=smart socket=64 step=400
+        "setup mode=transaction reset=on_change socket=64 step=400
      client half_close
      {application_name=it''s \\ me}
      [Q('select code.set(''application_name'', ''hid'')') P('','select * from v') F P('','reset application_name') B('','') E S]",
     ),
     (
         "more than the server's buffer holds, and no Sync before the end",
-        "setup mode=transaction reset=smart
+        "setup mode=transaction reset=on_change
      client hang_up
      [P('','select n, repeat(''z'', 90) from generate_series(1, 200) n') B(p,'') E(p,0) X]",
     ),
@@ -142,7 +142,7 @@ const FOUND: &[(&str, &str)] = &[
     ),
     (
         "a correction goes behind the whole of an Execute",
-        "setup mode=session reset=smart step=400
+        "setup mode=session reset=on_change step=400
      client half_close
      client half_close
      {application_name=mine}
@@ -154,6 +154,35 @@ const FOUND: &[(&str, &str)] = &[
      client half_close
      {DateStyle=German}
      [P(b,'discard all') B(p,b) E(p,0) P('','declare w cursor for select 1') B(p,'') E(p,0) S P(c,'select $1::int + 1 as n') S Q('show datestyle')]",
+    ),
+    (
+        "a statement's stand-in that was closed to make room is found to be closed",
+        "setup mode=transaction reset=never statements=1
+     client half_close
+     [Q('begin') P(a,'select 1') D(S,a) S Q('create temp table x (a int)') P(b,'select 2') S B('',a) E S P(c,'select 3') S B('',a) E S]",
+    ),
+    (
+        "a Query that is no text drops no unnamed statement",
+        "setup mode=session reset=smart connections=2
+     client hang_up
+     {DateStyle=German}
+     {options= -c a.b= -c c.d=}
+     [R(510000000861626364) B('','','x0') S]
+     client hang_up
+     {options= -c a.b= -c c.d=}
+     [P('','select 1') S] |
+     [R(510000000861626364) B('','') E S]",
+    ),
+    (
+        "a statement that ends a failed transaction is prepared in it, whatever the settings were",
+        "setup mode=transaction reset=never connections=3 statements=2 buffer=512
+     client half_close
+     [P(c,'commit and chain') S] |
+     [Q('set timezone = ''Asia/Tokyo''') Q('begin') Q('selec') B('',c) E S] |
+     client half_close
+     [Q('begin')] | [Q('select 1')] | [Q('select 1')] | [Q('commit')]
+     client half_close
+     [Q('begin')] | [Q('select 1')] | [Q('select 1')] | [Q('commit')]",
     ),
     (
         "half a CopyFail",

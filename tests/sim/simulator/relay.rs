@@ -9,12 +9,22 @@ use pgferry::machine::preparation::Preparation;
 use pgferry::machine::{self, Buffers, Machine, Next, Remains, ServerEnd};
 use pgferry::track::ClientState;
 
+use super::cancel;
 use super::link::Link;
 use super::wire::{Broken, Conn, end_of};
 use super::world::World;
+use crate::model::BackendId;
 
 /// Bytes that are copied to go out with others in one write.
 const SMALL_BYTES: usize = 8 * 1024;
+
+/// What of the client's work others see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    Preparing,
+    Running,
+    Idle,
+}
 
 /// Why a relay ended.
 #[derive(Debug)]
@@ -34,6 +44,9 @@ pub struct Relay<'a> {
     world: Rc<World>,
     client: &'a mut Conn,
     server: &'a mut Conn,
+    id: usize,
+    backend: BackendId,
+    shown: Shown,
     machine: Machine<'a>,
     takes_no_more: bool,
     client_readable: bool,
@@ -49,11 +62,15 @@ impl<'a> Relay<'a> {
         state: &'a mut ClientState,
         preparation: Preparation,
     ) -> Self {
-        let Link { conn, state: server_state, .. } = link;
+        let Link { conn, state: server_state, backend, .. } = link;
+        let id = client.number();
         Self {
             world: Rc::clone(world),
             client,
             server: conn,
+            id,
+            backend: *backend,
+            shown: Shown::Preparing,
             machine: Machine::new(context, state, server_state, preparation),
             takes_no_more: false,
             client_readable: true,
@@ -90,8 +107,19 @@ impl<'a> Relay<'a> {
     }
 
     fn open(&mut self) -> Result<(), End> {
+        self.world.controls[self.id].borrow_mut().set_preparing();
         let (machine, mut io) = self.parts();
-        Ok(machine.open(&mut io)?)
+        machine.open(&mut io)?;
+        self.note_running();
+        Ok(())
+    }
+
+    /// The server works for the client, and a cancel request would hit that.
+    fn note_running(&mut self) {
+        if self.shown != Shown::Running && self.machine.is_working() {
+            self.shown = Shown::Running;
+            cancel::set_running(&self.world, self.id, self.server.number(), self.backend);
+        }
     }
 
     fn poll(&mut self) -> Poll<End> {
@@ -107,7 +135,12 @@ impl<'a> Relay<'a> {
             };
             let all_sent = self.client.is_flushed() && self.server.is_flushed();
             let (machine, mut io) = self.parts();
-            match machine.boundary(&mut io, all_sent) {
+            let next = machine.boundary(&mut io, all_sent);
+            if all_sent && self.shown != Shown::Idle && self.machine.is_answered() && !self.machine.is_preparing() {
+                self.shown = Shown::Idle;
+                self.world.controls[self.id].borrow_mut().set_idle();
+            }
+            match next {
                 Next::End(end) => return Poll::Ready(end.into()),
                 Next::Again => {}
                 Next::Idle(_) | Next::Wait if down => {}
@@ -150,6 +183,7 @@ impl<'a> Relay<'a> {
             }
             let (machine, mut io) = self.parts();
             if machine.client_sent(&mut io)? {
+                self.note_running();
                 continue;
             }
             if !self.server.is_flushed() {
@@ -217,6 +251,7 @@ impl<'a> Relay<'a> {
             }
             let (machine, mut io) = self.parts();
             if machine.server_sent(&mut io)? {
+                self.note_running();
                 progress = true;
                 continue;
             }

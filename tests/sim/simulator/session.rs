@@ -19,6 +19,7 @@ use pgferry::track::{Clean, ClientState, Pins, Pipeline, Wanted, params};
 use pgferry::wire::{Opening, backend, startup};
 
 use super::link::{self, Leftover, Link};
+use super::loans::{Called, Loan};
 use super::pool::Pool;
 use super::relay::{End, Relay};
 use super::wire::{Close, Conn, Peer};
@@ -37,6 +38,12 @@ enum SessionEnd {
     Tell(Fault),
 }
 
+/// Why a client has no connection.
+pub enum NoLink {
+    ClientGone,
+    Failed(Fault),
+}
+
 struct Session {
     world: Rc<World>,
     id: usize,
@@ -44,6 +51,8 @@ struct Session {
     pool: Rc<Pool>,
     state: ClientState,
     given_pid: i32,
+    /// A connection that it has not used yet.
+    loan: Option<Loan>,
 }
 
 /// Serves client `id`, whose startup packet is `packet`.
@@ -56,12 +65,15 @@ pub async fn run(world: Rc<World>, id: usize, packet: Vec<u8>) {
     match greet(&world, &pool, &asked).await {
         Ok(greeting) => {
             conn.output.extend_from_slice(&greeting.messages);
-            let given_pid = 100_000 + i32::try_from(id).unwrap_or(0);
+            let lends = world.setup.mode == Mode::Session;
+            let loan = if lends { pool.lend(&world, &greeting.wanted) } else { None };
+            let given_pid = loan.as_ref().map_or(100_000 + i32::try_from(id).unwrap_or(0), Loan::pid);
             backend::put_key_data(&mut conn.output, given_pid, b"sesa");
             backend::put_ready(&mut conn.output, IDLE);
             let state = ClientState::new(greeting.wanted.clone(), greeting.view.clone());
-            let mut session = Session { world: Rc::clone(&world), id, conn, pool, state, given_pid };
+            let mut session = Session { world: Rc::clone(&world), id, conn, pool, state, given_pid, loan };
             let end = if session.conn.flush().await.is_ok() { session.serve().await } else { SessionEnd::Quiet };
+            session.give_loan_back();
             conn = session.conn;
             if let SessionEnd::Tell(fault) = end {
                 world.tell(|| format!("client {id} is told {fault}"));
@@ -75,6 +87,7 @@ pub async fn run(world: Rc<World>, id: usize, packet: Vec<u8>) {
     }
     let _ = conn.flush().await;
     world.tell(|| format!("client {id} has been served"));
+    world.served.set(world.served.get() + 1);
     let mut wire = world.clients[id].borrow_mut();
     wire.down.close = Close::Ended;
 }
@@ -85,8 +98,8 @@ async fn greet(world: &Rc<World>, pool: &Rc<Pool>, asked: &Wanted) -> Result<Arc
     }
     let mut first = None;
     if pool.parameters.baseline().is_none() {
-        let got = pool.checkout(world, asked, world.setup.patience_from(world.now()), || false).await;
-        first = Some(got.map_err(|fault| fault.map_or_else(lost, Fault::into_fatal))?);
+        let got = pool.checkout(world, asked, world.setup.patience_from(world.now()), || None).await;
+        first = Some(got.map_err(|no| if let NoLink::Failed(fault) = no { fault.into_fatal() } else { lost() })?);
     }
     let unknown = asked.only(|name, value| pool.parameters.canonical(name, value).is_none());
     if !unknown.is_empty() && first.is_none() {
@@ -142,10 +155,30 @@ impl Session {
         }
     }
 
+    /// Waits for the client's bytes, or for what is to become of its loan.
     async fn receive(&mut self) -> Result<(), SessionEnd> {
-        match poll_fn(|_| self.conn.poll_fill()).await {
-            Ok(1..) => Ok(()),
-            Ok(0) | Err(_) => Err(SessionEnd::Quiet),
+        let event = poll_fn(|_| {
+            if let Poll::Ready(filled) = self.conn.poll_fill() {
+                return Poll::Ready(Err(filled));
+            }
+            self.loan.as_ref().and_then(Loan::called).map_or(Poll::Pending, |called| Poll::Ready(Ok(called)))
+        });
+        match event.await {
+            Err(Ok(1..)) => {}
+            Err(_) => return Err(SessionEnd::Quiet),
+            Ok(Called::In) => self.give_loan_back(),
+            Ok(Called::ToRest) => {
+                if let Some(loan) = self.loan.take().filter(|_| self.world.setup.reset == Reset::Always) {
+                    self.loan = loan.reset().await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn give_loan_back(&mut self) {
+        if let Some(loan) = self.loan.take() {
+            loan.give_back();
         }
     }
 
@@ -171,8 +204,8 @@ impl Session {
         for _ in 0..STALE_LIMIT {
             let mut link = match self.acquire().await {
                 Ok(link) => link,
-                Err(None) => return Err(SessionEnd::Quiet),
-                Err(Some(fault)) => return self.refuse(&fault).await,
+                Err(NoLink::ClientGone) => return Err(SessionEnd::Quiet),
+                Err(NoLink::Failed(fault)) => return self.refuse(&fault).await,
             };
             let preparation = self.prepare(&link);
             let pool = Rc::clone(&link.pool);
@@ -193,6 +226,7 @@ impl Session {
             self.world.tell(|| format!("client {id} has link {number}: {preparation:?}"));
             let Self { world, conn, state, .. } = self;
             let (end, remains) = Relay::new(world, conn, &mut link, context, state, preparation).run().await;
+            world.controls[id].borrow_mut().set_idle();
             world.tell(|| format!("client {id} leaves link {number}: {end:?}, pins: {}", remains.pins));
             let cut = remains.cut;
             let over = match &end {
@@ -218,26 +252,36 @@ impl Session {
         let setup = &self.world.setup;
         let policy = match (setup.reset, setup.mode) {
             (Reset::Always, _) => ResetPolicy::All,
-            (Reset::Smart, Mode::Session) if link.state.sequences == Sequences::GaveValues => ResetPolicy::Sequences,
+            (Reset::OnChange, Mode::Session) if link.state.sequences == Sequences::GaveValues => ResetPolicy::Sequences,
             _ => ResetPolicy::Nothing,
         };
         let probe = link.is_probed();
         Preparation::new(&link.state, &self.state, self.id as u64, &link.pool.parameters, policy, probe)
     }
 
-    async fn acquire(&mut self) -> Result<Link, Option<Fault>> {
-        let Self { world, pool, conn, state, .. } = self;
+    async fn acquire(&mut self) -> Result<Link, NoLink> {
+        if let Some(link) = self.loan.take().and_then(Loan::take) {
+            return Ok(link);
+        }
+        if let Some(link) = self.pool.checkout_idle(&self.world, &self.state.wanted) {
+            return Ok(link);
+        }
+        let Self { world, pool, conn, state, id, .. } = self;
+        world.controls[*id].borrow_mut().set_waiting();
         // As in `poll_gone`: what it sends meanwhile is kept, as far as the buffer goes.
         let gone = || {
+            if world.controls[*id].borrow().is_cancelled() {
+                return Some(NoLink::Failed(cancelled()));
+            }
             while !conn.input.is_full() {
                 match conn.poll_fill() {
-                    Poll::Pending => return false,
+                    Poll::Pending => return None,
                     Poll::Ready(Ok(1..)) => {}
-                    Poll::Ready(Ok(0)) if !conn.is_hung_up() => return false,
-                    Poll::Ready(_) => return true,
+                    Poll::Ready(Ok(0)) if !conn.is_hung_up() => return None,
+                    Poll::Ready(_) => return Some(NoLink::ClientGone),
                 }
             }
-            false
+            None
         };
         let until = world.setup.patience_from(world.now());
         pool.checkout(world, &state.wanted, until, gone).await
@@ -251,6 +295,7 @@ impl Session {
         if fatal {
             return Err(SessionEnd::Tell(fault.clone().into_fatal()));
         }
+        self.world.controls[self.id].borrow_mut().set_idle();
         let mut refusal = Refusal::new(fault.clone());
         let pool = Rc::clone(&self.pool);
         let statements = (self.world.setup.mode == Mode::Transaction).then_some(&pool.statements);
@@ -294,6 +339,10 @@ impl Session {
             }
         }
     }
+}
+
+fn cancelled() -> Fault {
+    Fault::error(Blame::Client, sqlstate::QUERY_CANCELED, "canceling statement due to user request")
 }
 
 fn lost() -> Fault {

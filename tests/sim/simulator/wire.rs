@@ -101,6 +101,10 @@ pub struct ServerWire {
     pub closed: bool,
     /// The server has seen the end.
     pub over: bool,
+    /// How many cancel requests for it are under way.
+    pub cancels: usize,
+    /// The task that waits until none is.
+    pub awaits_cancels: TaskId,
 }
 
 impl ServerWire {
@@ -116,6 +120,8 @@ impl ServerWire {
             task,
             closed: false,
             over: false,
+            cancels: 0,
+            awaits_cancels: task,
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use pgferry::buffer::BufferPool;
 use pgferry::track::statements::StatementIds;
 
+use super::cancel::Control;
 use super::case::Setup;
 use super::pool::Pool;
 use super::wire::{ClientWire, ServerWire};
@@ -29,6 +30,9 @@ pub struct World {
     pub random: RefCell<Random>,
     pub cluster: RefCell<Cluster>,
     pub clients: Vec<RefCell<ClientWire>>,
+    pub controls: Vec<RefCell<Control>>,
+    /// How many clients' sessions have ended.
+    pub served: Cell<usize>,
     pub links: RefCell<Vec<ServerWire>>,
     pub pools: RefCell<Vec<Rc<Pool>>>,
     pub statement_ids: Arc<StatementIds>,
@@ -53,6 +57,8 @@ impl World {
             random: RefCell::new(Random::new(seed)),
             cluster: RefCell::new(Cluster::default()),
             clients: (0..clients).map(|_| RefCell::default()).collect(),
+            controls: (0..clients).map(|_| RefCell::default()).collect(),
+            served: Cell::new(0),
             links: RefCell::default(),
             pools: RefCell::default(),
             statement_ids: Arc::default(),

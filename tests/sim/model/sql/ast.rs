@@ -205,6 +205,8 @@ pub enum Statement {
     },
     CopyOut(Select),
     LockTable(Name),
+    /// The statements of a block of code.
+    Do(Vec<Rc<Statement>>),
 }
 
 impl Statement {

@@ -21,6 +21,9 @@ pub enum Token {
     Sign(&'static str),
 }
 
+/// The longest name, in bytes: `NAMEDATALEN` - 1. Of a longer one this much counts.
+pub const LONGEST_NAME: usize = 63;
+
 const SIGNS: [&str; 22] = [
     "::", "||", "<>", "<=", ">=", ":=", "!=", "(", ")", ",", ";", ".", "=", "+", "-", "/", "*", "<", ">", "[", "]", "%",
 ];
@@ -57,7 +60,7 @@ pub fn tokens(sql: &str, escapes: bool) -> Result<Vec<Token>, Report> {
                 if end == 0 {
                     return Err(syntax_error(rest));
                 }
-                out.push(Token::Quoted(rest[1..=end].into()));
+                out.push(Token::Quoted(shortened(&rest[1..=end]).into()));
                 at += end + 2;
             }
             b'$' if next.is_ascii_digit() => {
@@ -78,7 +81,7 @@ pub fn tokens(sql: &str, escapes: bool) -> Result<Vec<Token>, Report> {
             }
             _ if byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80 => {
                 let size = run(rest, |b| b.is_ascii_alphanumeric() || b == b'_' || b == b'$' || b >= 0x80);
-                out.push(Token::Word(rest[..size].to_ascii_lowercase().into()));
+                out.push(Token::Word(shortened(&rest[..size]).to_ascii_lowercase().into()));
                 at += size;
             }
             _ => {
@@ -89,6 +92,15 @@ pub fn tokens(sql: &str, escapes: bool) -> Result<Vec<Token>, Report> {
         }
     }
     Ok(out)
+}
+
+/// What counts of a name.
+pub fn shortened(name: &str) -> &str {
+    let mut end = name.len().min(LONGEST_NAME);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    &name[..end]
 }
 
 fn run(text: &str, goes_on: impl Fn(u8) -> bool) -> usize {

@@ -1,7 +1,7 @@
 //! The dialect: a small part of SQL that PostgreSQL understands in the same way.
 
 pub mod ast;
-mod lexer;
+pub mod lexer;
 mod parser;
 
 pub use parser::parse;

@@ -244,6 +244,7 @@ impl Parser<'_> {
                 Ok(Statement::Update(Update { table, column, to, filter }))
             }
             "copy" => self.copy(),
+            "do" => self.block(),
             "lock" => {
                 self.word("table");
                 self.qualified().map(Statement::LockTable)
@@ -253,6 +254,19 @@ impl Parser<'_> {
                 Err(self.wrong())
             }
         }
+    }
+
+    /// A block of code: of utility statements only.
+    fn block(&mut self) -> Parsed<Statement> {
+        let tokens = tokens(&self.text()?, false)?;
+        let mut parser = Parser { tokens: &tokens, at: 0 };
+        parser.need_word("begin")?;
+        let mut statements = Vec::new();
+        while !parser.word("end") {
+            statements.push(parser.statement()?.into());
+            parser.need_sign(";")?;
+        }
+        Ok(Statement::Do(statements))
     }
 
     fn transaction_noise(&mut self) {

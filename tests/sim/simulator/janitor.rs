@@ -1,0 +1,49 @@
+//! What becomes of connections that nobody uses, as `upstream::janitor` and `upstream::pool::tidy` have it.
+
+use std::rc::Rc;
+
+use pgferry::config::Reset;
+use pgferry::track::server_state::UsedBy;
+
+use super::link;
+use super::pool::Pool;
+use super::world::World;
+
+/// How many rounds it makes at most, so that a run in which nothing else happens ends.
+const MOST_ROUNDS: usize = 200;
+
+/// Looks after idle connections until all clients have been served.
+pub async fn run(world: Rc<World>) {
+    for _ in 0..MOST_ROUNDS {
+        if world.served.get() == world.clients.len() {
+            return;
+        }
+        let until = world.now() + world.setup.janitor;
+        world.timeout(until, std::future::pending::<()>()).await;
+        let pools = world.pools.borrow().clone();
+        for pool in &pools {
+            tidy(&world, pool);
+        }
+    }
+}
+
+fn tidy(world: &Rc<World>, pool: &Rc<Pool>) {
+    let resets = world.setup.reset == Reset::Always;
+    for mut link in pool.take_all() {
+        let age = world.now() - link.returned;
+        if link.is_too_old() || (world.setup.idle > 0 && age >= world.setup.idle) || !link.look() {
+            link::close(link);
+        } else if resets && link.state.used != UsedBy::Nothing && age >= world.setup.janitor {
+            world.spawn(format!("resets link {}", link.number()), async move {
+                if let Some(link) = link::reset(link).await {
+                    link.release_as_it_is();
+                }
+            });
+        } else {
+            link.release_as_it_is();
+        }
+    }
+    if resets {
+        pool.rest_loans(world, world.setup.janitor);
+    }
+}
