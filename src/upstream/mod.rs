@@ -8,7 +8,10 @@
 //! - [`card`]: what is known of an open connection from outside.
 //! - [`switches`]: what somebody has paused or disabled by hand.
 //! - [`slots`]: how many there may be, exactly.
+//! - [`capacity`]: how many there may be over all pools, and who makes room for whom; [`occupancy`] how full a server is.
+//! - `outdated`: connections in the way of what a client does to databases and roles, or out of date behind it.
 //! - [`queue`]: who waits for a connection, in what order and how long, and when the next attempt to open one may start.
+//! - [`turnover`]: whether connections come free, or those who have them keep them.
 //! - [`pool`]: the connections of one (database, user, startup settings); the idle ones are in a set of `deadpool`'s.
 //! - [`lease`]: a connection in use; dropping it closes the connection.
 //! - [`restore`]: makes a used session fit for the next client: cancel, roll back, reset.
@@ -28,6 +31,7 @@
 pub mod attempt;
 pub mod auth_query;
 pub mod cancel;
+pub mod capacity;
 pub mod cleanup;
 pub mod conn_info;
 pub mod counters;
@@ -38,6 +42,8 @@ mod janitor;
 pub mod lease;
 pub mod limiter;
 pub mod login_slots;
+pub mod occupancy;
+mod outdated;
 pub mod pause;
 pub mod pool;
 pub mod pool_stats;
@@ -50,6 +56,7 @@ pub mod server_tls;
 pub mod simple_query;
 pub mod slots;
 pub mod target;
+pub mod turnover;
 
 pub use counters::{CloseReason, Counters};
 pub use dial::{DialError, PasswordPrompt, Secret};

@@ -57,9 +57,11 @@ impl Pgferry {
         Self::spawn(dir, &all, env)
     }
 
-    /// With exactly these arguments, in `dir`.
+    /// With exactly these arguments, in `dir`. Where they say how large a pool is, it has no reserve.
     pub fn spawn(dir: TempDir, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut child = command().args(args).envs(env.iter().copied()).stderr(Stdio::piped()).spawn().expect("pgferry");
+        let reserve = args.contains(&"--pool-size").then_some(("PGFERRY_RESERVE_POOL_SIZE", "0"));
+        let env = reserve.into_iter().chain(env.iter().copied());
+        let mut child = command().args(args).envs(env).stderr(Stdio::piped()).spawn().expect("pgferry");
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let sink = Arc::clone(&log);
