@@ -19,7 +19,7 @@ const SERVER: [(&str, &str, Of); 3] = [
     (
         "pgferry_server_connections_max",
         "Connections that PostgreSQL has for those who are no superusers.",
-        Occupancy::client_slots,
+        Occupancy::places,
     ),
     ("pgferry_server_connections", "Client connections to PostgreSQL at the last look, of everybody.", |seen| {
         seen.used
@@ -209,12 +209,12 @@ impl Page {
         let seen: Vec<_> = upstream_targets
             .all()
             .iter()
-            .filter_map(|upstream_target| Some((upstream_target.client_slots(), upstream_target.room.seen()?)))
+            .filter_map(|upstream_target| Some((upstream_target.places(), upstream_target.room.seen()?)))
             .collect();
         for (name, help, value) in SERVER {
             self.head(name, "gauge", help);
-            for (client_slots, occupancy) in &seen {
-                self.line(name, &[("upstream", client_slots)], value(occupancy));
+            for (places, occupancy) in &seen {
+                self.line(name, &[("upstream", places)], value(occupancy));
             }
         }
     }

@@ -232,9 +232,9 @@ fn pool_size(facts: &Facts) -> i64 {
 }
 
 /// How many sidecars of these settings fit a server with `places` for them.
-fn fit(facts: &Facts, paths: i64) -> String {
+fn fit(facts: &Facts, places: i64) -> String {
     let size = pool_size(facts);
-    format!("{} sidecars with pool_size = {size} fit", paths / size)
+    format!("{} sidecars with pool_size = {size} fit", places / size)
 }
 
 /// The pgferry that is configured here.

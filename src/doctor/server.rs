@@ -112,8 +112,8 @@ async fn seen(settings: &Settings) -> Option<Seen> {
     let answer = simple_query::rows(&mut new_conn.conn).await;
     ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
     let rows = answer.ok()?.ok()?;
-    let paths = settings.upstream.paths().into_bytes();
-    let row = rows.iter().find(|row| row.first() == Some(&paths))?;
+    let places = settings.upstream.places().into_bytes();
+    let row = rows.iter().find(|row| row.first() == Some(&places))?;
     let number = |at: usize| std::str::from_utf8(row.get(at)?).ok()?.parse().ok();
     Some(Seen { max_connections: number(1)?, reserved: number(2)?, connected: number(3)? })
 }

@@ -118,8 +118,8 @@ impl Registry {
             let (upstream_target, limit) =
                 (Arc::clone(upstream_target), self.settings_of(&pool.key.database).cleanup_timeout);
             tokio::spawn(async move {
-                if let Some((upstream, seen)) = check_alive(upstream, limit).await {
-                    pool.hand_out(upstream);
+                if let Some((pooled_conn, seen)) = look(upstream, limit).await {
+                    pool.hand_out(pooled_conn);
                     registry.learn(&upstream_target, seen);
                 }
             });
@@ -228,19 +228,19 @@ impl Registry {
     }
 }
 
-/// Asks on `upstream` how full its server is; `None`, closing the connection, where that fails.
-async fn check_alive(mut upstream: Upstream, limit: Duration) -> Option<(Upstream, Option<Occupancy>)> {
-    let server_conn = &mut *upstream;
+/// Asks on a connection how full its server is; `None`, closing the connection, where that fails.
+async fn look(mut pooled_conn: PooledConn, limit: Duration) -> Option<(PooledConn, Option<Occupancy>)> {
+    let server_conn = &mut *pooled_conn;
     server_conn.state.unnamed = UnnamedStatement::Absent;
     let params = &mut server_conn.state.params;
     let ask = Occupancy::ask(&mut server_conn.conn, |name, value| {
         params.set(name, value);
     });
     let Ok(Ok(seen)) = timeout(limit, ask).await else {
-        upstream.close_reason = CloseReason::Dead;
+        pooled_conn.close_reason = CloseReason::Dead;
         return None;
     };
-    Some((upstream, seen))
+    Some((pooled_conn, seen))
 }
 
 /// Tells that a server is full, and by whom its places are held.

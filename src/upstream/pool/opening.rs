@@ -12,7 +12,7 @@ use crate::track::server_state::CloseMethod;
 use crate::track::{RequestedParams, ServerState};
 use crate::upstream::conn_info::ConnInfo;
 use crate::upstream::counters::CloseReason;
-use crate::upstream::dial::{self, DialError, Failed, Login, NewConn};
+use crate::upstream::dial::{self, DialError, DialFailure, Login, NewConn};
 use crate::upstream::lease::PooledConn;
 use crate::upstream::queue::{Next, Queue};
 use crate::upstream::registry::Registry;
@@ -218,14 +218,14 @@ impl Pool {
     /// The outcome of opening a connection, on which the server was asked how full it is where nobody had.
     pub(in crate::upstream) async fn looked_at(
         &self,
-        outcome: Result<NewConn, Failed>,
+        outcome: Result<NewConn, DialFailure>,
         registry: &Registry,
         settings: &Settings,
-    ) -> Result<NewConn, Failed> {
+    ) -> Result<NewConn, DialFailure> {
         let mut new_conn = outcome?;
         match registry.first_look(&mut new_conn, &self.key.database, settings.server_connect_timeout).await {
             Ok(()) => Ok(new_conn),
-            Err(error) => Err(Failed::with(error, new_conn.conn)),
+            Err(error) => Err(DialFailure::with(error, new_conn.conn)),
         }
     }
 
