@@ -18,12 +18,14 @@ type Of = fn(&Occupancy) -> usize;
 const SERVER: [(&str, &str, Of); 3] = [
     (
         "pgferry_server_connections_max",
-        "Connections that PostgreSQL has for those who are no superusers.",
+        "Connections that PostgreSQL has for roles that are no superusers.",
         Occupancy::places,
     ),
-    ("pgferry_server_connections", "Client connections to PostgreSQL at the last look, of everybody.", |seen| {
-        seen.used
-    }),
+    (
+        "pgferry_server_connections",
+        "Client connections to PostgreSQL at the last look, those of others included.",
+        |seen| seen.used,
+    ),
     ("pgferry_server_connections_idle", "Those of them that are known to be idle.", |seen| seen.idle),
 ];
 

@@ -8,14 +8,14 @@ use crate::wire::frontend;
 /// What the client's work means for connections of others, since this was last taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Administration {
-    /// The database to which nobody is to be connected.
+    /// The database to which no connection may be open.
     vacated: Option<Vec<u8>>,
     /// A command has changed what sessions begin with.
     outdates_sessions: bool,
 }
 
 impl Machine<'_> {
-    /// The database to which the client's work wants nobody connected, once.
+    /// The database to which the client's work wants no connection, once.
     pub fn take_vacated(&mut self) -> Option<Vec<u8>> {
         self.administration.vacated.take()
     }

@@ -6,7 +6,7 @@ use super::sql::{Token, Tokens};
 /// The database that others are copied from where a text names none.
 const DEFAULT_TEMPLATE: &[u8] = b"template1";
 
-/// The database to which a text wants nobody connected: that it drops, renames, moves or copies.
+/// The database to which a text wants no connection: that it drops, renames, moves or copies.
 ///
 /// Such commands stand alone in a text, since they can't be part of a transaction.
 #[must_use]

@@ -1,4 +1,4 @@
-//! How many connections there may be over all pools, and who makes room for whom.
+//! How many connections there may be over all pools, and which of them make room for others.
 //!
 //! Where `max_upstream` is "auto" the servers say how many they have. Up to its share a pool opens connections as it needs
 //! them; beyond it, idle ones of other pools are closed first. The last word is the server's: what it refuses is tried again.

@@ -8,10 +8,10 @@
 //! - [`card`]: what is known of an open connection from outside.
 //! - [`switches`]: what somebody has paused or disabled by hand.
 //! - [`slots`]: how many there may be, exactly.
-//! - [`capacity`]: how many there may be over all pools, and who makes room for whom; [`occupancy`] how full a server is.
+//! - [`capacity`]: how many there may be over all pools, and which of them make room for others; [`occupancy`] how full a server is.
 //! - `outdated`: connections in the way of what a client does to databases and roles, or out of date behind it.
 //! - [`queue`]: who waits for a connection, in what order and how long, and when the next attempt to open one may start.
-//! - [`turnover`]: whether connections come free, or those who have them keep them.
+//! - [`turnover`]: whether connections come free, or clients keep them.
 //! - [`pool`]: the connections of one (database, user, startup settings); the idle ones are in a set of `deadpool`'s.
 //! - [`lease`]: a connection in use; dropping it closes the connection.
 //! - [`restore`]: makes a used session fit for the next client: cancel, roll back, reset.

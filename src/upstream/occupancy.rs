@@ -23,7 +23,7 @@ const QUIET: Duration = Duration::from_secs(60);
 /// How long a look is waited for that says by whom a full server's places are held.
 const UNTOLD: Duration = Duration::from_secs(5);
 
-/// Limits and connections of a server, a row per role of those who have most idle ones. `state` and `backend_type` of other roles' connections are hidden
+/// Limits and connections of a server, a row per role, those with most idle ones. `state` and `backend_type` of other roles' connections are hidden
 /// from those who don't have pg_read_all_stats.
 const QUESTION: &[u8] = b"SELECT pg_catalog.current_setting('max_connections'), \
 pg_catalog.current_setting('superuser_reserved_connections'), \
@@ -55,7 +55,7 @@ pub struct Occupancy {
     pub idle_of: Vec<(String, usize)>,
 }
 
-/// What becomes of connections that nobody uses.
+/// What becomes of idle connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
     /// They are kept for as long as the settings say.
@@ -95,7 +95,7 @@ impl Occupancy {
         Ok(simple_query::rows_and(conn, reported).await?.ok().and_then(|rows| Self::read(&rows)))
     }
 
-    /// Places for those who are no superusers.
+    /// Places for roles that are no superusers.
     #[must_use]
     pub fn places(&self) -> usize {
         self.max_connections.saturating_sub(self.reserved).max(1)
@@ -115,7 +115,7 @@ impl Occupancy {
         left.saturating_sub(LOGINS.min(self.places() / 8)).max(1)
     }
 
-    /// What becomes of connections that nobody uses.
+    /// What becomes of idle connections.
     #[must_use]
     pub fn keep(&self) -> Keep {
         match (self.free(), self.places()) {
@@ -125,7 +125,7 @@ impl Occupancy {
         }
     }
 
-    /// Its idle connections, and whose they are.
+    /// Its idle connections, by role.
     #[must_use]
     pub fn idle_ones(&self) -> String {
         let mut text = format!("{} of its {} places are idle connections", self.idle, self.places());
@@ -145,7 +145,7 @@ pub struct Room(Mutex<State>);
 struct State {
     /// What the last look has shown, and when that was.
     seen: Option<(Instant, Occupancy)>,
-    /// When somebody last began to look.
+    /// When the last look began.
     asked: Option<Instant>,
     /// How many connections of this process the server had when it refused another one, after the last look.
     refused_at: Option<usize>,
@@ -166,7 +166,7 @@ impl Room {
         lock(&self.0).seen.as_ref().map(|(_, seen)| seen.clone())
     }
 
-    /// Whether the caller is to look, because nobody has, or because a refusal is to be told of.
+    /// Whether the caller is to look, because there was no look yet, or because a refusal is to be told of.
     pub fn claim_first_look(&self, now: Instant) -> bool {
         let mut state = lock(&self.0);
         let first = state.asked.is_none() || (state.untold.is_some() && Self::is_due(&state, now));
@@ -176,7 +176,7 @@ impl Room {
         first
     }
 
-    /// Whether the caller is to look, because it is long that somebody has.
+    /// Whether the caller is to look, because the last look is long past.
     pub fn claim_look(&self, now: Instant) -> bool {
         let mut state = lock(&self.0);
         let due = Self::is_due(&state, now);
@@ -212,7 +212,7 @@ impl Room {
         }
     }
 
-    /// What is to be told of a refusal, though no look has shown whose connections there are.
+    /// What is to be told of a refusal, though no look has shown by which roles places are held.
     pub fn overdue(&self, now: Instant) -> Option<News> {
         let mut state = lock(&self.0);
         state.untold.take_if(|at| now.saturating_duration_since(*at) >= UNTOLD).map(|_| News(None))
@@ -229,7 +229,7 @@ impl Room {
         Some((seen.max_connections.max(1), share))
     }
 
-    /// What becomes of connections that nobody uses.
+    /// What becomes of idle connections.
     #[must_use]
     pub fn keep(&self) -> Keep {
         let state = lock(&self.0);
@@ -256,7 +256,7 @@ struct Want {
     why: String,
 }
 
-/// How long a want that nobody has felt again is remembered.
+/// How long a want is remembered that was not felt again.
 const FORGOTTEN: Duration = Duration::from_secs(15);
 
 impl Hunger {

@@ -1,4 +1,4 @@
-//! Whether connections come free, or those who have them keep them.
+//! Whether connections come free, or clients keep them.
 
 use std::time::Duration;
 

@@ -21,7 +21,7 @@ pub(super) const PORTS: [(&str, Type); 9] = [
     ("ports_unavailable", Type::Numeric),
 ];
 pub(super) const CAPACITY: [(&str, Type); 8] = [
-    ("upstream", Type::Text),
+    ("server", Type::Text),
     ("max_connections", Type::Int),
     ("reserved", Type::Int),
     ("used", Type::Int),

@@ -8,7 +8,7 @@ use deadpool::unmanaged;
 /// How many connections a set has room for at first.
 const ROOM: usize = 8;
 
-/// A set of idle connections: the one that came last goes first, so that those nobody needs grow old.
+/// A set of idle connections: the one that came last goes first, so that those that are not needed grow old.
 ///
 /// `T` is a connection. It is put into under the lock of the pool's queue only, so that nobody begins to wait while something comes in.
 #[derive(Debug)]

@@ -148,7 +148,7 @@ pub struct Pool {
     oldest: AtomicU64,
     /// The generation of settings it belongs to.
     generation: u64,
-    /// Its connections are closed as they come free: while one is open to `template1`, nobody can create a database.
+    /// Its connections are closed as they come free: while one is open to `template1`, no database can be created.
     leaves_server: bool,
     /// It is known that clients will come.
     expects_clients: AtomicBool,
@@ -179,7 +179,7 @@ fn close_surplus(surplus: impl IntoIterator<Item = PooledConn>) {
 }
 
 impl Pool {
-    /// An empty pool for `size` connections, and `reserve` more while those who have them keep them.
+    /// An empty pool for `size` connections, and `reserve` more while clients keep them.
     #[must_use]
     pub fn new(key: PoolKey, size: usize, reserve: usize, shared: Sharing) -> Arc<Self> {
         let Sharing { role_auth, stats, generation, real_database, statement_ids, registry } = shared;
