@@ -1,8 +1,8 @@
-//! The command line: `options` says how pgferry is configured, `serve` serves, `inspect`, `talk` and `generate` are
-//! the subcommands.
+//! The command line: `options` says how pgferry is configured, `serve` serves, `inspect`, `ctl` and `completions`
+//! are the subcommands.
 
+mod completions;
 mod ctl;
-mod generate;
 mod inspect;
 mod options;
 mod serve;
@@ -73,18 +73,18 @@ enum Command {
     Completions {
         /// The shell.
         #[arg(value_name = "SHELL")]
-        shell: clap_complete::Shell,
-    },
-    /// Write man pages: pgferry(1) and one for each command.
-    Man {
-        /// The directory for the pages.
-        #[arg(value_name = "DIR")]
-        dir: std::path::PathBuf,
+        shell: completions::Shell,
     },
 }
 
+/// The definition of the command line, of which completions and man pages are made.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
 /// Does what the command line says.
-pub(crate) fn run() -> ExitCode {
+#[must_use]
+pub fn run() -> ExitCode {
     let Cli { command, options } = Cli::parse();
     let outcome = match command {
         Some(Command::Check(after)) => inspect::check(after, options),
@@ -93,13 +93,12 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Wait(after)) => inspect::wait(after, options),
         Some(Command::ImportPgbouncer { file }) => inspect::import(&file),
         Some(Command::Settings) => {
-            print!("{}", pgferry::config::keys::reference());
+            print!("{}", crate::config::keys::reference());
             Ok(())
         }
         Some(Command::Show(after)) => ctl::show(after, options),
         Some(Command::Ctl(after)) => ctl::ctl(after, options),
-        Some(Command::Completions { shell }) => generate::completions(shell, Cli::command()),
-        Some(Command::Man { dir }) => generate::man_pages(&dir, Cli::command()),
+        Some(Command::Completions { shell }) => completions::print(shell, &mut definition()),
         None => serve::serve(&options),
     };
     match outcome {

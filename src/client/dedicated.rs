@@ -26,7 +26,7 @@ use crate::wire::backend;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 
 /// Serves a replication client to its end.
-pub async fn run(
+pub(crate) async fn run(
     shared: &Arc<Shared>,
     conn: &mut Conn,
     place: &mut Option<ClientSlot>,

@@ -59,7 +59,7 @@ impl Server {
     /// How many connections a process that has none yet may have without leaving too few to others: what `max_upstream = "auto"`
     /// comes to.
     #[must_use]
-    pub fn share(&self) -> usize {
+    pub(crate) fn share(&self) -> usize {
         let number = |number: i64| usize::try_from(number).unwrap_or_default();
         let occupancy = Occupancy {
             max_connections: number(self.max_connections),
@@ -96,7 +96,7 @@ pub struct Seen {
 ///
 /// # Errors
 /// Why it could not be asked.
-pub async fn ask(settings: &Settings) -> Result<Server, Unasked> {
+pub(crate) async fn ask(settings: &Settings) -> Result<Server, Unasked> {
     match ask_directly(settings).await {
         Ok(server) => Ok(server),
         Err(why) => Err(Unasked { why, seen: seen(settings).await }),
@@ -150,7 +150,7 @@ async fn ask_directly(settings: &Settings) -> Result<Server, String> {
 ///
 /// # Errors
 /// Why that can't be done.
-pub async fn first_row_ms(settings: &Settings) -> Result<f64, String> {
+pub(crate) async fn first_row_ms(settings: &Settings) -> Result<f64, String> {
     let started = Instant::now();
     let mut new_conn = connect(settings).await?;
     let answer = query(&mut new_conn.conn, "select 1").await;

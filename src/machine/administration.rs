@@ -16,12 +16,12 @@ pub(super) struct Administration {
 
 impl Machine<'_> {
     /// The database to which the client's work wants no connection, once.
-    pub fn take_vacated(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn take_vacated(&mut self) -> Option<Vec<u8>> {
         self.administration.vacated.take()
     }
 
     /// Whether the client's work has changed what sessions begin with, once.
-    pub fn take_outdated_sessions(&mut self) -> bool {
+    pub(crate) fn take_outdated_sessions(&mut self) -> bool {
         std::mem::take(&mut self.administration.outdates_sessions)
     }
 

@@ -10,7 +10,7 @@ const DEFAULT_TEMPLATE: &[u8] = b"template1";
 ///
 /// Such commands stand alone in a text, since they can't be part of a transaction.
 #[must_use]
-pub fn vacated(sql: &[u8], backslashes: bool) -> Option<Vec<u8>> {
+pub(crate) fn vacated(sql: &[u8], backslashes: bool) -> Option<Vec<u8>> {
     let mut tokens = Tokens::new(sql, backslashes);
     let command = tokens.next()?;
     // By far most texts begin otherwise.
@@ -40,14 +40,14 @@ pub fn vacated(sql: &[u8], backslashes: bool) -> Option<Vec<u8>> {
 
 /// The text of a `Parse` message, whose body this is.
 #[must_use]
-pub fn text_of_parse(body: &[u8]) -> &[u8] {
+pub(crate) fn text_of_parse(body: &[u8]) -> &[u8] {
     body.split(|byte| *byte == 0).nth(1).unwrap_or_default()
 }
 
 /// Whether a command with this tag (`CommandComplete`) may have changed what sessions of some role or in some database begin with, or
 /// who may have one.
 #[must_use]
-pub fn outdates_sessions(tag: &[u8]) -> bool {
+pub(crate) fn outdates_sessions(tag: &[u8]) -> bool {
     matches!(tag, b"ALTER ROLE" | b"ALTER DATABASE" | b"DROP ROLE" | b"REVOKE" | b"REVOKE ROLE" | b"GRANT ROLE")
 }
 

@@ -72,7 +72,7 @@ impl ClientState {
 
     /// The same, of a client whose startup packet has set `startup` too.
     #[must_use]
-    pub fn with_startup(self, startup: StartupSettings) -> Self {
+    pub(crate) fn with_startup(self, startup: StartupSettings) -> Self {
         Self { ledger: SettingsTracker::starting_with(startup.kept().clone()), startup, ..self }
     }
 
@@ -106,7 +106,7 @@ impl ClientState {
 
     /// What a text is for this client, in a session that holds `pins`. `rest` is the `Parse` message behind its first
     /// string.
-    pub fn intern(&mut self, statements: &StatementCache, rest: &[u8], pins: Pins) -> Arc<Statement> {
+    pub(crate) fn intern(&mut self, statements: &StatementCache, rest: &[u8], pins: Pins) -> Arc<Statement> {
         let backslashes = self.backslashes();
         let make = || {
             let effects = sql_effects::analyze(frontend::query(rest), backslashes);

@@ -94,7 +94,7 @@ impl ParameterCache {
 
     /// Whether the server has taken `settings` before.
     #[must_use]
-    pub fn has_taken(&self, settings: &StartupSettings) -> bool {
+    pub(crate) fn has_taken(&self, settings: &StartupSettings) -> bool {
         settings.is_empty() || {
             let learned = self.lock();
             settings.iter().all(|(name, value)| learned.taken.contains(&(name.into(), value.into())))
@@ -102,7 +102,7 @@ impl ParameterCache {
     }
 
     /// Notes that the server has taken `settings`.
-    pub fn note_taken(&self, settings: &StartupSettings) {
+    pub(crate) fn note_taken(&self, settings: &StartupSettings) {
         let mut learned = self.lock();
         if learned.taken.len() >= MAX_TAKEN {
             learned.taken.clear();

@@ -144,7 +144,7 @@ pub struct SettingsTracker {
 impl SettingsTracker {
     /// That of a client whose startup packet has set `base`.
     #[must_use]
-    pub fn starting_with(base: SettingOverrides) -> Self {
+    pub(crate) fn starting_with(base: SettingOverrides) -> Self {
         Self { kept: base.clone(), base, ..Self::default() }
     }
 

@@ -48,7 +48,7 @@ pub struct StartupSettings {
 impl StartupSettings {
     /// Splits parameters of a startup packet into those that follow the client and the others.
     #[must_use]
-    pub fn split(params: RawPairs) -> (Self, RawPairs) {
+    pub(crate) fn split(params: RawPairs) -> (Self, RawPairs) {
         let mut settings: Vec<Setting> = Vec::new();
         let mut key = RawPairs::new();
         for (name, value) in params {
@@ -75,30 +75,30 @@ impl StartupSettings {
 
     /// Whether there are none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.settings.is_empty()
     }
 
     /// All names and values.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.settings.iter().map(|(name, value)| (&**name, &**value))
     }
 
     /// The value of setting `name`, which is in lower case.
     #[must_use]
-    pub fn get(&self, name: &[u8]) -> Option<(&str, &[u8])> {
+    pub(crate) fn get(&self, name: &[u8]) -> Option<(&str, &[u8])> {
         self.iter().find(|(known, _)| known.as_bytes() == name)
     }
 
     /// What a session has in which they hold and nothing else.
     #[must_use]
-    pub fn kept(&self) -> &SettingOverrides {
+    pub(crate) fn kept(&self) -> &SettingOverrides {
         &self.kept
     }
 
     /// Statements that try them and leave nothing.
     #[must_use]
-    pub fn trial(&self) -> Vec<u8> {
+    pub(crate) fn trial(&self) -> Vec<u8> {
         if self.is_empty() {
             return Vec::new();
         }
@@ -124,7 +124,7 @@ fn making(name: &str, value: &[u8], is_local: &str) -> Vec<u8> {
 
 /// `SET name TO …` (or `SET LOCAL`), for texts that must give no rows.
 #[must_use]
-pub fn set(verb: &str, name: &str, value: &[u8]) -> Vec<u8> {
+pub(crate) fn set(verb: &str, name: &str, value: &[u8]) -> Vec<u8> {
     let mut sql = verb.as_bytes().to_vec();
     for (nth, part) in name.split('.').enumerate() {
         sql.extend_from_slice(if nth > 0 { b".\"" } else { b" \"" });

@@ -21,11 +21,11 @@ use super::target::UpstreamTarget;
 use crate::track::server_state::UnnamedStatement;
 
 /// How many connections a server is taken to have until it has said so: PostgreSQL's default for `max_connections`.
-pub const UNKNOWN: usize = 100;
+pub(crate) const UNKNOWN: usize = 100;
 
 /// A place under the cap over all pools that belongs to none of them.
 #[derive(Debug)]
-pub struct UnpooledSlot {
+pub(crate) struct UnpooledSlot {
     slot: Option<Slot>,
     registry: Weak<Registry>,
 }
@@ -42,13 +42,13 @@ impl Drop for UnpooledSlot {
 impl Registry {
     /// How many connections may be open without making room first.
     #[must_use]
-    pub fn share(&self) -> usize {
+    pub(crate) fn share(&self) -> usize {
         self.share.load(Ordering::Relaxed)
     }
 
     /// The most connections that there may be.
     #[must_use]
-    pub fn max_upstream(&self) -> usize {
+    pub(crate) fn max_upstream(&self) -> usize {
         self.global.cap()
     }
 
@@ -73,7 +73,7 @@ impl Registry {
 
     /// How many connections the pools have at the end of `route`.
     #[must_use]
-    pub fn ours_at(&self, upstream_target: &Arc<UpstreamTarget>) -> usize {
+    pub(crate) fn ours_at(&self, upstream_target: &Arc<UpstreamTarget>) -> usize {
         self.pools_at(upstream_target).iter().map(|pool| pool.connections()).sum()
     }
 
@@ -118,7 +118,7 @@ impl Registry {
             let (upstream_target, limit) =
                 (Arc::clone(upstream_target), self.settings_of(&pool.key.database).cleanup_timeout);
             tokio::spawn(async move {
-                if let Some((pooled_conn, seen)) = look(upstream, limit).await {
+                if let Some((pooled_conn, seen)) = ask_on(upstream, limit).await {
                     pool.hand_out(pooled_conn);
                     registry.learn(&upstream_target, seen);
                 }
@@ -155,7 +155,7 @@ impl Registry {
 
     /// The server has refused a connection of `pool` (or one that belongs to none, to `database`) because it has none left:
     /// has an idle one of another pool closed, the same role's first.
-    pub fn server_is_full(&self, pool: Option<&Pool>, database: &[u8], error: &DialError) {
+    pub(crate) fn server_is_full(&self, pool: Option<&Pool>, database: &[u8], error: &DialError) {
         let upstream_target = self.upstream_target(database);
         let now = Instant::now();
         self.hunger.felt(error.client_error().message(), now);
@@ -171,7 +171,7 @@ impl Registry {
 
     /// A place under the cap over all pools, for a connection that belongs to none. Where all are taken, a connection that
     /// no client uses gives up its own; `None` where there is none such, or it has not closed within `patience`.
-    pub async fn slot(&self, patience: Duration) -> Option<UnpooledSlot> {
+    pub(crate) async fn slot(&self, patience: Duration) -> Option<UnpooledSlot> {
         let slot = self.wait_for_slot(None, patience).await?;
         Some(UnpooledSlot { slot: Some(slot), registry: self.this.clone() })
     }
@@ -229,7 +229,7 @@ impl Registry {
 }
 
 /// Asks on a connection how full its server is; `None`, closing the connection, where that fails.
-async fn look(mut pooled_conn: PooledConn, limit: Duration) -> Option<(PooledConn, Option<Occupancy>)> {
+async fn ask_on(mut pooled_conn: PooledConn, limit: Duration) -> Option<(PooledConn, Option<Occupancy>)> {
     let server_conn = &mut *pooled_conn;
     server_conn.state.unnamed = UnnamedStatement::Absent;
     let params = &mut server_conn.state.params;

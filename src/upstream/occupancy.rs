@@ -40,7 +40,7 @@ GROUP BY usesysid ORDER BY 7 DESC LIMIT 5";
 
 /// A server's limits and connections at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Occupancy {
+pub(crate) struct Occupancy {
     /// `max_connections`.
     pub max_connections: usize,
     /// Those of them that are reserved: `superuser_reserved_connections` and `reserved_connections`.
@@ -57,7 +57,7 @@ pub struct Occupancy {
 
 /// What becomes of idle connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
+pub(crate) enum Keep {
     /// They are kept for as long as the settings say.
     All,
     /// The server is filling up: each pool keeps one.
@@ -90,26 +90,26 @@ impl Occupancy {
     ///
     /// # Errors
     /// When the connection is of no use any more.
-    pub async fn ask(conn: &mut Conn, reported: impl FnMut(&[u8], &[u8])) -> Result<Option<Self>, RecvError> {
+    pub(crate) async fn ask(conn: &mut Conn, reported: impl FnMut(&[u8], &[u8])) -> Result<Option<Self>, RecvError> {
         frontend::put_query(&mut conn.output, QUESTION);
         Ok(simple_query::rows_and(conn, reported).await?.ok().and_then(|rows| Self::read(&rows)))
     }
 
     /// Places for roles that are no superusers.
     #[must_use]
-    pub fn places(&self) -> usize {
+    pub(crate) fn places(&self) -> usize {
         self.max_connections.saturating_sub(self.reserved).max(1)
     }
 
     /// Those of them that are free.
     #[must_use]
-    pub fn free(&self) -> usize {
+    pub(crate) fn free(&self) -> usize {
         self.places().saturating_sub(self.used)
     }
 
     /// How many connections a process that has `ours` of them may have without leaving too few to others.
     #[must_use]
-    pub fn share(&self, ours: usize) -> usize {
+    pub(crate) fn share(&self, ours: usize) -> usize {
         let others = self.used.saturating_sub(ours);
         let left = self.places().saturating_sub(others);
         left.saturating_sub(LOGINS.min(self.places() / 8)).max(1)
@@ -117,7 +117,7 @@ impl Occupancy {
 
     /// What becomes of idle connections.
     #[must_use]
-    pub fn keep(&self) -> Keep {
+    pub(crate) fn keep(&self) -> Keep {
         match (self.free(), self.places()) {
             (free, places) if free * 8 >= places => Keep::All,
             (free, places) if free * 20 >= places => Keep::One,
@@ -127,7 +127,7 @@ impl Occupancy {
 
     /// Its idle connections, by role.
     #[must_use]
-    pub fn idle_ones(&self) -> String {
+    pub(crate) fn idle_ones(&self) -> String {
         let mut text = format!("{} of its {} places are idle connections", self.idle, self.places());
         for (nth, (role, count)) in self.idle_of.iter().enumerate() {
             // Writing to a string can't fail.
@@ -139,7 +139,7 @@ impl Occupancy {
 
 /// What is known of the room that a server has.
 #[derive(Debug, Default)]
-pub struct Room(Mutex<State>);
+pub(crate) struct Room(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -157,17 +157,17 @@ struct State {
 
 /// A refusal that is to be told, with what the server's places were held by, if that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct News(pub Option<Occupancy>);
+pub(crate) struct News(pub Option<Occupancy>);
 
 impl Room {
     /// What the last look has shown.
     #[must_use]
-    pub fn seen(&self) -> Option<Occupancy> {
+    pub(crate) fn seen(&self) -> Option<Occupancy> {
         lock(&self.0).seen.as_ref().map(|(_, seen)| seen.clone())
     }
 
     /// Whether the caller is to look, because there was no look yet, or because a refusal is to be told of.
-    pub fn claim_first_look(&self, now: Instant) -> bool {
+    pub(crate) fn claim_first_look(&self, now: Instant) -> bool {
         let mut state = lock(&self.0);
         let first = state.asked.is_none() || (state.untold.is_some() && Self::is_due(&state, now));
         if first {
@@ -177,7 +177,7 @@ impl Room {
     }
 
     /// Whether the caller is to look, because the last look is long past.
-    pub fn claim_look(&self, now: Instant) -> bool {
+    pub(crate) fn claim_look(&self, now: Instant) -> bool {
         let mut state = lock(&self.0);
         let due = Self::is_due(&state, now);
         if due {
@@ -194,7 +194,7 @@ impl Room {
     }
 
     /// Notes what a look has shown. Says what is to be told of an earlier refusal.
-    pub fn learn(&self, seen: Occupancy, now: Instant) -> Option<News> {
+    pub(crate) fn learn(&self, seen: Occupancy, now: Instant) -> Option<News> {
         let mut state = lock(&self.0);
         state.refused_at = None;
         let news = state.untold.take().map(|_| News(Some(seen.clone())));
@@ -203,7 +203,7 @@ impl Room {
     }
 
     /// Notes that the server refused a connection while this process had `ours`.
-    pub fn refused(&self, ours: usize, now: Instant) {
+    pub(crate) fn refused(&self, ours: usize, now: Instant) {
         let mut state = lock(&self.0);
         state.refused_at = Some(ours);
         let before = state.refused.replace(now);
@@ -213,7 +213,7 @@ impl Room {
     }
 
     /// What is to be told of a refusal, though no look has shown by which roles places are held.
-    pub fn overdue(&self, now: Instant) -> Option<News> {
+    pub(crate) fn overdue(&self, now: Instant) -> Option<News> {
         let mut state = lock(&self.0);
         state.untold.take_if(|at| now.saturating_duration_since(*at) >= UNTOLD).map(|_| News(None))
     }
@@ -221,7 +221,7 @@ impl Room {
     /// The most connections that the server has for this process, which has `ours`, and how many of them may be had without
     /// leaving too few to others; `None` where nothing is known.
     #[must_use]
-    pub fn limits(&self, ours: usize) -> Option<(usize, usize)> {
+    pub(crate) fn limits(&self, ours: usize) -> Option<(usize, usize)> {
         let state = lock(&self.0);
         let (_, seen) = state.seen.as_ref()?;
         let share = seen.share(ours).min(state.refused_at.unwrap_or(usize::MAX)).max(1);
@@ -231,7 +231,7 @@ impl Room {
 
     /// What becomes of idle connections.
     #[must_use]
-    pub fn keep(&self) -> Keep {
+    pub(crate) fn keep(&self) -> Keep {
         let state = lock(&self.0);
         match (&state.refused_at, &state.seen) {
             (Some(_), _) => Keep::None,
@@ -243,7 +243,7 @@ impl Room {
 
 /// For how long clients have waited in vain, because no connection could be had.
 #[derive(Debug, Default)]
-pub struct Hunger {
+pub(crate) struct Hunger {
     want: Mutex<Option<Want>>,
     /// Whether there is one: a connection that comes back asks for no more than that.
     any: AtomicBool,
@@ -261,7 +261,7 @@ const FORGOTTEN: Duration = Duration::from_secs(15);
 
 impl Hunger {
     /// Notes that a connection was wanted and could not be had: why.
-    pub fn felt(&self, why: String, now: Instant) {
+    pub(crate) fn felt(&self, why: String, now: Instant) {
         let mut want = lock(&self.want);
         self.any.store(true, Ordering::Relaxed);
         let recent = want.as_ref().filter(|want| now.saturating_duration_since(want.last) < FORGOTTEN);
@@ -270,7 +270,7 @@ impl Hunger {
     }
 
     /// Notes that one came free or was opened.
-    pub fn stilled(&self) {
+    pub(crate) fn stilled(&self) {
         if self.any.load(Ordering::Relaxed) {
             self.any.store(false, Ordering::Relaxed);
             *lock(&self.want) = None;
@@ -279,7 +279,7 @@ impl Hunger {
 
     /// For how long none could be had, and why.
     #[must_use]
-    pub fn lasts(&self, now: Instant) -> Option<(Duration, String)> {
+    pub(crate) fn lasts(&self, now: Instant) -> Option<(Duration, String)> {
         let want = lock(&self.want).clone()?;
         let is_recent = now.saturating_duration_since(want.last) < FORGOTTEN;
         is_recent.then(|| (now.saturating_duration_since(want.since), want.why))

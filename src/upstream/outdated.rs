@@ -10,7 +10,7 @@ use super::target::UpstreamTarget;
 impl Registry {
     /// Has the connections closed that lead to the `doomed` database of the server behind clients' `database`: those that are
     /// idle now, and the others as they come free.
-    pub fn vacate(&self, database: &[u8], doomed: &[u8]) {
+    pub(crate) fn vacate(&self, database: &[u8], doomed: &[u8]) {
         for pool in self.pools_at(&self.upstream_target(database)) {
             if self.real_database(&pool.key.database) == doomed {
                 pool.reconnect();
@@ -20,7 +20,7 @@ impl Registry {
     }
 
     /// What sessions begin with has changed on the server behind clients' `database`: they go on with new connections.
-    pub fn outdate_sessions(&self, database: &[u8]) {
+    pub(crate) fn outdate_sessions(&self, database: &[u8]) {
         self.outdate_sessions_at(&self.upstream_target(database));
     }
 

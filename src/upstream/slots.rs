@@ -12,7 +12,8 @@ pub struct Slots {
 
 /// The places that a connection holds.
 #[derive(Debug)]
-pub struct SlotGuard {
+#[expect(dead_code, reason = "held")]
+pub(crate) struct SlotGuard {
     /// In its pool.
     pub pool: Slot,
     /// In the process.
@@ -40,7 +41,7 @@ impl Slots {
 
     /// Takes one of the first `share` places if one is free.
     #[must_use]
-    pub fn try_take_of(self: &Arc<Self>, share: usize) -> Option<Slot> {
+    pub(crate) fn try_take_of(self: &Arc<Self>, share: usize) -> Option<Slot> {
         let cap = self.cap.load(Ordering::Relaxed).min(share);
         let taken =
             self.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| (used < cap).then_some(used + 1));

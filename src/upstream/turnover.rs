@@ -8,7 +8,7 @@ const LOOKS: u32 = 5;
 
 /// What looks at a pool have shown in which clients wait: a *turnover* is a connection that comes back.
 #[derive(Debug, Default)]
-pub struct Turnover {
+pub(crate) struct Turnover {
     /// Looks since the last one.
     looks: u32,
     /// A task looks.
@@ -18,33 +18,33 @@ pub struct Turnover {
 impl Turnover {
     /// Time between two looks, where `timeout` without a turnover is to show that there is none.
     #[must_use]
-    pub fn interval(timeout: Duration) -> Duration {
+    pub(crate) fn interval(timeout: Duration) -> Duration {
         timeout / LOOKS
     }
 
     /// Notes a connection that came back.
-    pub fn happened(&mut self) {
+    pub(crate) fn happened(&mut self) {
         self.looks = 0;
     }
 
     /// Notes a look at which clients waited, and nothing had come back since the last one.
-    pub fn looked(&mut self) {
+    pub(crate) fn looked(&mut self) {
         self.looks = self.looks.saturating_add(1).min(LOOKS);
     }
 
     /// Whether those who have connections keep them.
     #[must_use]
-    pub fn has_ceased(&self) -> bool {
+    pub(crate) fn has_ceased(&self) -> bool {
         self.looks >= LOOKS
     }
 
     /// Whether a task is to be set to looking; once, however many ask.
-    pub fn set_watch(&mut self) -> bool {
+    pub(crate) fn set_watch(&mut self) -> bool {
         !std::mem::replace(&mut self.watched, true)
     }
 
     /// The task looks no more.
-    pub fn watch_ends(&mut self) {
+    pub(crate) fn watch_ends(&mut self) {
         self.watched = false;
     }
 }

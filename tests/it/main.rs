@@ -1,4 +1,5 @@
 //! Integration tests, against a real PostgreSQL that the harness starts.
+#![allow(unreachable_pub, reason = "nothing is exported from a test binary")]
 
 mod harness;
 
@@ -8,6 +9,7 @@ mod blocking;
 mod cancel;
 mod carried;
 mod cases;
+mod catalogue;
 mod chaos;
 mod cli;
 mod client_auth;
@@ -34,7 +36,6 @@ mod pids;
 mod pool;
 mod ports;
 mod random;
-
 mod relay;
 mod reload;
 mod reset;

@@ -15,7 +15,7 @@ use crate::wire::frame::HEADER_BYTES;
 
 /// Why there is no connection.
 #[derive(Clone, Debug)]
-pub enum DialError {
+pub(crate) enum DialError {
     /// The way to the server is blocked: no such host, refused, timed out.
     Unreachable {
         /// What was dialled.
@@ -53,7 +53,7 @@ pub enum DialError {
 impl DialError {
     /// Whether waiting may help: the server is starting, full, or out of reach.
     #[must_use]
-    pub fn may_pass(&self) -> bool {
+    pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broke(_) | Self::Misfit { .. } => true,
             Self::Refused(client_error, _) => self.is_full() || is_going_or_coming(client_error),
@@ -63,14 +63,14 @@ impl DialError {
 
     /// Whether the server has no connection left for this client: in all, for its role or for its database.
     #[must_use]
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         matches!(self, Self::Refused(client_error, _) if client_error.code() == sqlstate::TOO_MANY_CONNECTIONS)
     }
 
     /// Whether the server has no connection left for anybody like this client. Texts may be translated; the name of the function in
     /// PostgreSQL that complains is not.
     #[must_use]
-    pub fn is_server_full(&self) -> bool {
+    pub(crate) fn is_server_full(&self) -> bool {
         let of_role_or_database = |routine: &[u8]| matches!(routine, b"InitializeSessionUserId" | b"CheckMyDatabase");
         self.is_full()
             && match self {
@@ -84,7 +84,7 @@ impl DialError {
 
     /// Whether the server is just not up, so that frequent attempts are cheap and worth it.
     #[must_use]
-    pub fn is_down(&self) -> bool {
+    pub(crate) fn is_down(&self) -> bool {
         match self {
             Self::Unreachable { refused, .. } => *refused,
             Self::Broke(_) | Self::Misfit { .. } => true,
@@ -95,7 +95,7 @@ impl DialError {
 
     /// Whether another of several servers may do where this one does not.
     #[must_use]
-    pub fn another_may_do(&self) -> bool {
+    pub(crate) fn another_may_do(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broke(_) | Self::Misfit { .. } => true,
             Self::Refused(client_error, _) => is_going_or_coming(client_error),
@@ -105,7 +105,7 @@ impl DialError {
 
     /// None of several servers will do.
     #[must_use]
-    pub fn all_hosts_failed(places: &str, tried: &[Self]) -> Self {
+    pub(crate) fn all_hosts_failed(places: &str, tried: &[Self]) -> Self {
         let why = tried.iter().map(|error| match error {
             Self::Unreachable { host, why, .. } => format!("{host}: {why}"),
             Self::Misfit { host, why } => format!("{host}: {why}"),
@@ -117,7 +117,7 @@ impl DialError {
 
     /// Whether the server refused the user or the password.
     #[must_use]
-    pub fn is_credential(&self) -> bool {
+    pub(crate) fn is_credential(&self) -> bool {
         match self {
             Self::Refused(client_error, _) => {
                 matches!(client_error.code().as_str(), sqlstate::INVALID_PASSWORD | sqlstate::INVALID_AUTHORIZATION)
@@ -129,7 +129,7 @@ impl DialError {
 
     /// Whether the server does not let the user in, and will not as things are.
     #[must_use]
-    pub fn denies_login(&self) -> bool {
+    pub(crate) fn denies_login(&self) -> bool {
         match self {
             Self::Refused(client_error, _) => matches!(
                 client_error.code().as_str(),
@@ -146,7 +146,7 @@ impl DialError {
 
     /// Whether the attempt was the client's failure: the server refused it, or the client left its question open.
     #[must_use]
-    pub fn is_clients(&self) -> bool {
+    pub(crate) fn is_clients(&self) -> bool {
         match self {
             Self::Refused(..) => !self.may_pass(),
             Self::ClientGone | Self::Unanswered => true,
@@ -156,7 +156,7 @@ impl DialError {
 
     /// What a client is told.
     #[must_use]
-    pub fn client_error(&self) -> ClientError {
+    pub(crate) fn client_error(&self) -> ClientError {
         match self {
             Self::Refused(client_error, _) => client_error.clone(),
             Self::Unreachable { host, why, .. } => ClientError::fatal(
@@ -231,7 +231,7 @@ impl From<RecvError> for DialError {
 
 /// A failure, and the connection that it leaves to be closed.
 #[derive(Debug)]
-pub struct DialFailure {
+pub(crate) struct DialFailure {
     /// Why there is no connection to use.
     pub error: DialError,
     pub(super) conn: Option<Box<Conn>>,
@@ -240,18 +240,18 @@ pub struct DialFailure {
 impl DialFailure {
     /// A failure that leaves nothing to close.
     #[must_use]
-    pub fn of(error: DialError) -> Self {
+    pub(crate) fn of(error: DialError) -> Self {
         Self { error, conn: None }
     }
 
     /// A failure of a connection that had been opened.
     #[must_use]
-    pub fn with(error: DialError, conn: Conn) -> Self {
+    pub(crate) fn with(error: DialError, conn: Conn) -> Self {
         Self { error, conn: Some(Box::new(conn)) }
     }
 
     /// Closes what is left as any other connection: the server first.
-    pub async fn close(self, registry: &Registry) {
+    pub(crate) async fn close(self, registry: &Registry) {
         if let Some(conn) = self.conn {
             let how = ServerConn::close(*conn, CloseMethod::Terminate).await;
             registry.closed(how, CloseReason::Login);

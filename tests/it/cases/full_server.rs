@@ -109,7 +109,7 @@ fn a_role_at_its_limit_is_told_so_and_others_are_not_bothered() {
 fn lookups_wait_for_a_full_server() {
     let postgres = Postgres::start_with(&["max_connections=10"]);
     let certs = Certs::new();
-    let path = certs.write("pgferry.toml", "auth = \"scram-sha-256\"\nauth_user = \"trust_user\"\n");
+    let path = certs.write("pgferry.toml", "auth_type = \"scram-sha-256\"\nauth_user = \"trust_user\"\n");
     let ferry = Pgferry::start_with(&postgres.url(), &["-c", &path], &[]);
     let held = hold(&postgres, "trust_user", 10);
     std::thread::scope(|scope| {
