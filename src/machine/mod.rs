@@ -12,8 +12,7 @@
 //! - `from_server`: walks the server's messages; `errors` edits errors.
 //! - `portals`: what those were made of.
 //! - `session_sync`: what statements do to the session; `own_queries` what pgferry itself asks and tells the server.
-//! - `administration`: what it means for connections of others.
-//! - `boundary`: what is next between two messages.
+//! - `administration`: what it means for others' connections; `boundary`: what is next between two messages.
 //! - `replay`: does work again that an outdated plan has spoilt.
 //! - [`first_request`]: what a client sends next that has no connection.
 //! - [`refusal`]: answers requests for which there is no connection.
@@ -48,7 +47,6 @@ use crate::track::params::ServerParams;
 use crate::track::server_state::{CloseMethod, Sequences};
 use crate::track::statements::{Limits, StatementCache};
 use crate::track::{ClientState, Pins, Pipeline, Request, ResponseAction, ServerState};
-use administration::Administration;
 pub(crate) use counts::Counts;
 use from_client::{ClientSide, ClientStream};
 use from_server::ServerStream;
@@ -170,7 +168,7 @@ pub struct Machine<'a> {
     aliases: ensure_prepared::Aliases,
     replay: Replay,
     counts: Counts,
-    administration: Administration,
+    administration: administration::Administration,
 }
 
 impl<'a> Machine<'a> {
@@ -209,7 +207,7 @@ impl<'a> Machine<'a> {
             aliases: ensure_prepared::Aliases::default(),
             replay: Replay::default(),
             counts: Counts::default(),
-            administration: Administration::default(),
+            administration: administration::Administration::default(),
         }
     }
 
