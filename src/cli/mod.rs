@@ -84,7 +84,8 @@ enum Command {
 }
 
 /// Does what the command line says.
-pub(crate) fn run() -> ExitCode {
+#[must_use]
+pub fn run() -> ExitCode {
     let Cli { command, options } = Cli::parse();
     let outcome = match command {
         Some(Command::Check(after)) => inspect::check(after, options),
@@ -93,7 +94,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Wait(after)) => inspect::wait(after, options),
         Some(Command::ImportPgbouncer { file }) => inspect::import(&file),
         Some(Command::Settings) => {
-            print!("{}", pgferry::config::keys::reference());
+            print!("{}", crate::config::keys::reference());
             Ok(())
         }
         Some(Command::Show(after)) => ctl::show(after, options),

@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 
 use super::owed::{CopyIn, Course, Data, Entry, Settings};
-pub use super::owed::{Describes, Note};
+pub(crate) use super::owed::{Describes, Note};
 use super::request::{Request, ResponseAction};
 use super::rollback::{Rollback, Unfulfilled};
 use super::session_command::SessionCommand;
@@ -25,9 +25,9 @@ pub const IDLE: u8 = b'I';
 /// What the server still owes this session.
 ///
 /// ```
-/// use pgferry::track::pipeline::Pipeline;
-/// use pgferry::track::request::{ResponseAction, Request};
-/// use pgferry::wire::backend;
+/// use pgferry::internals::track::pipeline::Pipeline;
+/// use pgferry::internals::track::request::{ResponseAction, Request};
+/// use pgferry::internals::wire::backend;
 ///
 /// let mut pipeline = Pipeline::new();
 /// // A reset of pgferry's own, and behind it a query of the client's.
