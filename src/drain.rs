@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 /// Where in its life the process is. It only moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Clients are served.
     Running,
     /// New clients go to another process; those there go on as long as they like.
@@ -21,7 +21,7 @@ pub enum Phase {
 
 /// The process's phase, and who wants to know.
 #[derive(Debug)]
-pub struct Drain {
+pub(crate) struct Drain {
     phase: watch::Sender<Phase>,
     /// The same as a number, which everybody looks at all the time.
     now: AtomicU8,
@@ -36,7 +36,7 @@ impl Default for Drain {
 impl Drain {
     /// The phase now.
     #[must_use]
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         match self.now.load(Ordering::SeqCst) {
             0 => Phase::Running,
             1 => Phase::Left,
@@ -47,7 +47,7 @@ impl Drain {
     }
 
     /// Moves on to `phase`; never back. Says whether that was news.
-    pub fn advance(&self, phase: Phase) -> bool {
+    pub(crate) fn advance(&self, phase: Phase) -> bool {
         self.phase.send_if_modified(|now| {
             let news = phase > *now;
             if news {
@@ -59,7 +59,7 @@ impl Drain {
     }
 
     /// Waits until the phase is at least `phase`.
-    pub async fn reached(&self, phase: Phase) {
+    pub(crate) async fn reached(&self, phase: Phase) {
         // The sender lives as long as this future.
         let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;
     }

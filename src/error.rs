@@ -7,59 +7,59 @@ use crate::wire::backend;
 use crate::wire::frame::HEADER_BYTES;
 
 /// SQLSTATEs that pgferry raises itself, named as in PostgreSQL's manual, appendix "Error Codes".
-pub mod sqlstate {
+pub(crate) mod sqlstate {
     /// `connection_failure`.
     pub const CONNECTION_FAILURE: &str = "08006";
     /// `sqlclient_unable_to_establish_sqlconnection`.
-    pub const UNABLE_TO_CONNECT: &str = "08001";
+    pub(crate) const UNABLE_TO_CONNECT: &str = "08001";
     /// `protocol_violation`.
-    pub const PROTOCOL_VIOLATION: &str = "08P01";
+    pub(crate) const PROTOCOL_VIOLATION: &str = "08P01";
     /// `feature_not_supported`.
-    pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
+    pub(crate) const FEATURE_NOT_SUPPORTED: &str = "0A000";
     /// `invalid_authorization_specification`.
-    pub const INVALID_AUTHORIZATION: &str = "28000";
+    pub(crate) const INVALID_AUTHORIZATION: &str = "28000";
     /// `invalid_password`.
-    pub const INVALID_PASSWORD: &str = "28P01";
+    pub(crate) const INVALID_PASSWORD: &str = "28P01";
     /// `invalid_parameter_value`.
-    pub const INVALID_PARAMETER: &str = "22023";
+    pub(crate) const INVALID_PARAMETER: &str = "22023";
     /// `invalid_sql_statement_name`.
-    pub const UNDEFINED_STATEMENT: &str = "26000";
+    pub(crate) const UNDEFINED_STATEMENT: &str = "26000";
     /// A prepared statement whose name is taken.
-    pub const DUPLICATE_STATEMENT: &str = "42P05";
+    pub(crate) const DUPLICATE_STATEMENT: &str = "42P05";
     /// A command in a transaction that has failed.
-    pub const IN_FAILED_SQL_TRANSACTION: &str = "25P02";
+    pub(crate) const IN_FAILED_SQL_TRANSACTION: &str = "25P02";
     /// A session that was idle for longer than `idle_session_timeout`.
-    pub const IDLE_SESSION_TIMEOUT: &str = "57P05";
+    pub(crate) const IDLE_SESSION_TIMEOUT: &str = "57P05";
     /// `too_many_connections`.
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
     /// `invalid_cursor_name`.
-    pub const UNDEFINED_CURSOR: &str = "34000";
+    pub(crate) const UNDEFINED_CURSOR: &str = "34000";
     /// `invalid_catalog_name`.
-    pub const UNDEFINED_DATABASE: &str = "3D000";
+    pub(crate) const UNDEFINED_DATABASE: &str = "3D000";
     /// `program_limit_exceeded`.
-    pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
+    pub(crate) const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
     /// `insufficient_privilege`.
-    pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    pub(crate) const INSUFFICIENT_PRIVILEGE: &str = "42501";
     /// `syntax_error`.
-    pub const SYNTAX_ERROR: &str = "42601";
+    pub(crate) const SYNTAX_ERROR: &str = "42601";
     /// `config_file_error`.
-    pub const CONFIG_FILE_ERROR: &str = "F0000";
+    pub(crate) const CONFIG_FILE_ERROR: &str = "F0000";
     /// `object_not_in_prerequisite_state`.
-    pub const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
+    pub(crate) const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
     /// `cant_change_runtime_param`.
-    pub const CANT_CHANGE_RUNTIME_PARAM: &str = "55P02";
+    pub(crate) const CANT_CHANGE_RUNTIME_PARAM: &str = "55P02";
     /// `undefined_object`.
-    pub const UNDEFINED_OBJECT: &str = "42704";
+    pub(crate) const UNDEFINED_OBJECT: &str = "42704";
     /// `query_canceled`.
     pub const QUERY_CANCELED: &str = "57014";
     /// `admin_shutdown`.
-    pub const ADMIN_SHUTDOWN: &str = "57P01";
+    pub(crate) const ADMIN_SHUTDOWN: &str = "57P01";
     /// `crash_shutdown`.
-    pub const CRASH_SHUTDOWN: &str = "57P02";
+    pub(crate) const CRASH_SHUTDOWN: &str = "57P02";
     /// `cannot_connect_now`.
-    pub const CANNOT_CONNECT_NOW: &str = "57P03";
+    pub(crate) const CANNOT_CONNECT_NOW: &str = "57P03";
     /// `internal_error`.
-    pub const INTERNAL: &str = "XX000";
+    pub(crate) const INTERNAL: &str = "XX000";
 }
 
 /// Whether an error ends the connection.

@@ -17,7 +17,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is made of files: a change is noticed when the thing is next wanted. While new files can't be used, or the file
 /// system does not answer, what the old ones gave goes on.
-pub struct Reloadable<T>(Arc<Inner<T>>);
+pub(crate) struct Reloadable<T>(Arc<Inner<T>>);
 
 struct Inner<T> {
     what: &'static str,
@@ -41,7 +41,7 @@ impl<T: Send + Sync + 'static> Reloadable<T> {
     ///
     /// # Errors
     /// Why it can't be made.
-    pub fn new(
+    pub(crate) fn new(
         what: &'static str,
         paths: Vec<PathBuf>,
         make: impl Fn() -> Result<T, String> + Send + Sync + 'static,
@@ -52,7 +52,7 @@ impl<T: Send + Sync + 'static> Reloadable<T> {
     }
 
     /// What is made of the files as they are now.
-    pub async fn current(&self) -> Arc<T> {
+    pub(crate) async fn current(&self) -> Arc<T> {
         if !self.0.paths.is_empty() {
             let inner = Arc::clone(&self.0);
             // Whether it was in time or not: the last state is what there is.
@@ -63,7 +63,7 @@ impl<T: Send + Sync + 'static> Reloadable<T> {
 
     /// What was made of the files when they were last looked at.
     #[must_use]
-    pub fn last(&self) -> Arc<T> {
+    pub(crate) fn last(&self) -> Arc<T> {
         Arc::clone(&self.0.state().1)
     }
 }

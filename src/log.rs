@@ -33,7 +33,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The form of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     /// Text for people and files.
     Text,
     /// Text with colours, for a terminal.
@@ -44,7 +44,7 @@ pub enum Form {
 
 /// Lines on their way to standard error.
 #[derive(Debug, Default)]
-pub struct Queue {
+pub(crate) struct Queue {
     state: Mutex<State>,
     /// Something has been put in, or the queue is closed.
     filled: Condvar,
@@ -67,7 +67,7 @@ struct State {
 impl Queue {
     /// How many lines were dropped since the start.
     #[must_use]
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
@@ -121,7 +121,7 @@ impl Queue {
 
 /// Where log lines are put.
 #[derive(Clone, Debug)]
-pub struct Writer(Arc<Queue>);
+pub(crate) struct Writer(Arc<Queue>);
 
 impl<'a> MakeWriter<'a> for Writer {
     type Writer = Line<'a>;
@@ -133,7 +133,7 @@ impl<'a> MakeWriter<'a> for Writer {
 
 /// One line: it is written whole.
 #[derive(Debug)]
-pub struct Line<'a>(&'a Queue);
+pub(crate) struct Line<'a>(&'a Queue);
 
 impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
@@ -148,14 +148,14 @@ impl Write for Line<'_> {
 
 /// The thread that writes. Dropping it waits a while for what is in the queue.
 #[derive(Debug)]
-pub struct Log(Arc<Queue>);
+pub(crate) struct Log(Arc<Queue>);
 
 impl Log {
     /// Begins to write lines of `form` to standard error.
     ///
     /// # Errors
     /// The system's, when there can be no thread.
-    pub fn to_stderr(form: Form) -> io::Result<Self> {
+    pub(crate) fn to_stderr(form: Form) -> io::Result<Self> {
         let queue = Arc::new(Queue::default());
         let own = Arc::clone(&queue);
         thread::Builder::new().name("log".into()).spawn(move || write_all(&own, form, &mut io::stderr()))?;
@@ -164,13 +164,13 @@ impl Log {
 
     /// Where lines are put.
     #[must_use]
-    pub fn writer(&self) -> Writer {
+    pub(crate) fn writer(&self) -> Writer {
         Writer(Arc::clone(&self.0))
     }
 
     /// The queue, for those who look at its figures.
     #[must_use]
-    pub fn queue(&self) -> Arc<Queue> {
+    pub(crate) fn queue(&self) -> Arc<Queue> {
         Arc::clone(&self.0)
     }
 }
@@ -217,7 +217,7 @@ fn write(out: &mut (impl Write + AsFd), mut bytes: &[u8]) -> io::Result<()> {
 /// new line in Unicode or change the direction of writing), except for its end. Colours come from the formatter, which
 /// escapes what would be a colour in the data.
 #[must_use]
-pub fn clean(line: &[u8], form: Form) -> Vec<u8> {
+pub(crate) fn clean(line: &[u8], form: Form) -> Vec<u8> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let text = String::from_utf8_lossy(line);
     let mut out = match form {
@@ -283,7 +283,7 @@ fn shortened(text: &str) -> String {
 
 /// As many whole characters of `text` as `most` bytes hold.
 #[must_use]
-pub fn cut(text: &str, most: usize) -> &str {
+pub(crate) fn cut(text: &str, most: usize) -> &str {
     let mut end = most.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;

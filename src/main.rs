@@ -1,9 +1,7 @@
 //! The program.
 
-mod cli;
-
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::run()
+    pgferry::run()
 }

@@ -9,11 +9,11 @@ use tokio::task::spawn_blocking;
 /// A place where blocking work is done, one piece after another, on the runtime's threads for that. However many tasks ask, a
 /// piece that hangs (a file of a dead network file system, a name service without an answer) holds one thread.
 #[derive(Clone, Debug, Default)]
-pub struct Lane(Arc<Mutex<()>>);
+pub(crate) struct Lane(Arc<Mutex<()>>);
 
 impl Lane {
     /// Waits for a turn. Turns are given in the order of asking.
-    pub async fn turn(&self) -> Turn {
+    pub(crate) async fn turn(&self) -> Turn {
         Turn { _guard: Arc::clone(&self.0).lock_owned().await }
     }
 
@@ -21,14 +21,14 @@ impl Lane {
     ///
     /// # Errors
     /// When it panicked, or the runtime has ended.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    pub(crate) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
         self.turn().await.run(work).await
     }
 }
 
 /// A turn to do blocking work.
 #[derive(Debug)]
-pub struct Turn {
+pub(crate) struct Turn {
     _guard: OwnedMutexGuard<()>,
 }
 
@@ -37,7 +37,7 @@ impl Turn {
     ///
     /// # Errors
     /// When it panicked, or the runtime has ended.
-    pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    pub(crate) async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
         let done = spawn_blocking(move || {
             let outcome = work();
             drop(self);

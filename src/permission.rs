@@ -8,7 +8,7 @@ use nix::unistd::{getegid, geteuid};
 
 /// What was attempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attempt {
+pub(crate) enum Attempt {
     /// Reading a file.
     Read,
     /// Listening on a socket file or an address.
@@ -21,7 +21,7 @@ pub enum Attempt {
 
 /// Describes `error`, which `attempt` met at `place`: a path or an address.
 #[must_use]
-pub fn describe(attempt: Attempt, place: &dyn Display, error: &io::Error) -> String {
+pub(crate) fn describe(attempt: Attempt, place: &dyn Display, error: &io::Error) -> String {
     let place = place.to_string();
     if !matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) {
         return format!("{place}: {error}");

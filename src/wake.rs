@@ -11,20 +11,20 @@ use atomic_waker::AtomicWaker;
 /// Unlike tokio's `Notify` it knows no queue, so that waiting takes no memory beyond this: every client that is idle
 /// waits for two of them.
 #[derive(Debug, Default)]
-pub struct Wake {
+pub(crate) struct Wake {
     woken: AtomicBool,
     waker: AtomicWaker,
 }
 
 impl Wake {
     /// Wakes whoever waits, or will.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.woken.store(true, Ordering::SeqCst);
         self.waker.wake();
     }
 
     /// Whether it was woken since the last time; if not, the task is woken when it is. Only one task may ask.
-    pub fn poll_woken(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_woken(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.woken.swap(false, Ordering::SeqCst) {
             return Poll::Ready(());
         }
@@ -34,7 +34,7 @@ impl Wake {
     }
 
     /// Waits to be woken. Cancel-safe.
-    pub async fn woken(&self) {
+    pub(crate) async fn woken(&self) {
         poll_fn(|cx| self.poll_woken(cx)).await;
     }
 }

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pgferry::fuzz::config(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pgferry::internals::fuzz::config(bytes));

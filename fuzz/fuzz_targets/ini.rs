@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pgferry::fuzz::ini(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pgferry::internals::fuzz::ini(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pgferry::fuzz::pgpass(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pgferry::internals::fuzz::pgpass(bytes));

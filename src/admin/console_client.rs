@@ -21,7 +21,7 @@ const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
 /// A conversation.
 #[derive(Debug)]
-pub struct ConsoleClient {
+pub(crate) struct ConsoleClient {
     socket: UnixStream,
     input: Vec<u8>,
     descriptors: Vec<OwnedFd>,
@@ -29,7 +29,7 @@ pub struct ConsoleClient {
 
 /// What was answered.
 #[derive(Debug, Default)]
-pub struct ConsoleReply {
+pub(crate) struct ConsoleReply {
     /// The columns' names, and whether they are numbers.
     pub columns: Vec<(String, bool)>,
     /// The rows.
@@ -45,7 +45,7 @@ impl ConsoleClient {
     ///
     /// # Errors
     /// When somebody does, and can't be spoken with.
-    pub fn connect(settings: &Settings) -> Result<Option<Self>, String> {
+    pub(crate) fn connect(settings: &Settings) -> Result<Option<Self>, String> {
         let mut any = false;
         for listen in &settings.listen {
             let address = match listen {
@@ -82,7 +82,7 @@ impl ConsoleClient {
     ///
     /// # Errors
     /// The console's own, with its hint, or what broke the connection.
-    pub fn say(&mut self, text: &str) -> Result<ConsoleReply, String> {
+    pub(crate) fn say(&mut self, text: &str) -> Result<ConsoleReply, String> {
         let mut message = Vec::new();
         frontend::put_query(&mut message, text.replace('\0', " ").as_bytes());
         self.socket.write_all(&message).map_err(|error| format!("the connection broke: {error}"))?;
@@ -165,7 +165,7 @@ pub(crate) fn row(body: &[u8]) -> Vec<Option<String>> {
 
 /// The process that this one replaces: it goes on as before until it is thanked.
 #[derive(Debug)]
-pub struct OldProcess {
+pub(crate) struct OldProcess {
     client: ConsoleClient,
 }
 
@@ -174,7 +174,7 @@ impl OldProcess {
     ///
     /// # Errors
     /// Why it does not give them.
-    pub fn ask(settings: &Settings) -> Result<Option<(Self, Vec<InheritedListener>)>, String> {
+    pub(crate) fn ask(settings: &Settings) -> Result<Option<(Self, Vec<InheritedListener>)>, String> {
         let Some(mut client) = ConsoleClient::connect(settings)? else { return Ok(None) };
         let answer = client.say("TAKE_OVER")?;
         let names: Vec<_> = answer.rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
@@ -183,7 +183,7 @@ impl OldProcess {
     }
 
     /// Tells it that clients are taken here from now on.
-    pub fn acknowledge(mut self) {
+    pub(crate) fn acknowledge(mut self) {
         // Whatever it does: clients are waiting.
         let _ = self.client.socket.set_read_timeout(Some(LOGIN_TIMEOUT));
         if let Err(error) = self.client.say("TAKEN_OVER") {

@@ -12,7 +12,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// Why not.
-pub fn live(shared: &Shared) -> Result<(), String> {
+pub(crate) fn live(shared: &Shared) -> Result<(), String> {
     let silent = shared.registry.silent_for();
     if silent > STUCK_AFTER {
         return Err(format!("the workers have done nothing for {} s", silent.as_secs()));
@@ -25,7 +25,7 @@ pub fn live(shared: &Shared) -> Result<(), String> {
 ///
 /// # Errors
 /// Why not.
-pub fn ready(shared: &Shared) -> Result<(), String> {
+pub(crate) fn ready(shared: &Shared) -> Result<(), String> {
     live(shared)?;
     if shared.drain.phase() != Phase::Running {
         return Err("shutting down".to_owned());

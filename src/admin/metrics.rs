@@ -18,7 +18,7 @@ const MAX_LABEL_BYTES: usize = 64;
 
 /// How the page is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// OpenMetrics 1.0.
     OpenMetrics,
     /// Prometheus's text format 0.0.4.
@@ -28,13 +28,13 @@ pub enum Format {
 impl Format {
     /// What a client wants that says so in `Accept`.
     #[must_use]
-    pub fn wanted(accept: &str) -> Self {
+    pub(crate) fn wanted(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Text }
     }
 
     /// The page's `Content-Type`.
     #[must_use]
-    pub fn content_type(self) -> &'static str {
+    pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
@@ -44,7 +44,7 @@ impl Format {
 
 /// All figures.
 #[must_use]
-pub fn page(shared: &Shared, format: Format) -> String {
+pub(crate) fn page(shared: &Shared, format: Format) -> String {
     let mut page = Page { text: String::with_capacity(16 * 1024), format };
     page.process(shared);
     page.clients(shared);

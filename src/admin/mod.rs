@@ -7,17 +7,17 @@
 //!   [`page`] shows them to people, [`health`] judges them, [`probe`] asks from outside.
 //! - [`vitals`]: a line in the log now and then.
 
-pub mod console;
-pub mod console_client;
-pub mod health;
-pub mod metrics;
-pub mod page;
-pub mod probe;
-pub mod request;
-pub mod show;
-pub mod state;
-pub mod stats_log;
-pub mod table;
+pub(crate) mod console;
+pub(crate) mod console_client;
+pub(crate) mod health;
+pub(crate) mod metrics;
+pub(crate) mod page;
+pub(crate) mod probe;
+pub(crate) mod request;
+pub(crate) mod show;
+pub(crate) mod state;
+pub(crate) mod stats_log;
+pub(crate) mod table;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -46,7 +46,7 @@ use crate::client::Shared;
 use crate::config::AdminListen;
 use crate::net::{InheritedListener, Io, Listener};
 use request::{Endpoint, Names};
-pub use state::{AdminState, ServerCommand};
+pub(crate) use state::{AdminState, ServerCommand};
 
 /// How long a client may take to send its request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,7 +56,7 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// The thread that answers. Dropping it ends it.
 #[derive(Debug)]
-pub struct HttpServer {
+pub(crate) struct HttpServer {
     listener: Arc<Listener>,
     stop: Option<oneshot::Sender<Infallible>>,
     thread: Option<JoinHandle<()>>,
@@ -67,7 +67,7 @@ impl HttpServer {
     ///
     /// # Errors
     /// What keeps it from listening, with the address.
-    pub fn start(
+    pub(crate) fn start(
         admin_state: &Arc<AdminState>,
         address: &AdminListen,
         given: Option<InheritedListener>,
@@ -100,12 +100,12 @@ impl HttpServer {
 
     /// The listener, for another process.
     #[must_use]
-    pub fn listener(&self) -> Arc<Listener> {
+    pub(crate) fn listener(&self) -> Arc<Listener> {
         Arc::clone(&self.listener)
     }
 
     /// Another process has the listener.
-    pub fn detach(self) {
+    pub(crate) fn detach(self) {
         self.listener.detach();
     }
 

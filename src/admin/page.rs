@@ -12,10 +12,10 @@ use crate::drain::Phase;
 use crate::upstream::histogram::BOUNDS;
 
 /// The page: it loads nothing but its figures.
-pub const HTML: &str = include_str!("page.html");
+pub(crate) const HTML: &str = include_str!("page.html");
 
 /// What the page may do: run and look as it is written, and ask for its figures.
-pub const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
+pub(crate) const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
     frame-ancestors 'none'";
 
 /// How many of those who wait are told by name.
@@ -86,7 +86,7 @@ impl Pin {
 
 /// The page's figures, as JSON.
 #[must_use]
-pub fn figures(admin_state: &AdminState) -> String {
+pub(crate) fn figures(admin_state: &AdminState) -> String {
     let shared = &admin_state.shared;
     let registry = &shared.registry;
     let settings = registry.settings.load_full();

@@ -22,7 +22,7 @@ const MAX_REPLY_BYTES: u64 = 64 * 1024;
 ///
 /// # Errors
 /// Why it is not well, or can't be asked.
-pub fn ask(settings: &Settings, path: &str) -> Result<(), String> {
+pub(crate) fn ask(settings: &Settings, path: &str) -> Result<(), String> {
     match &settings.admin_listen {
         Some(address) => get(address, path),
         None => try_connect(settings),
@@ -33,7 +33,7 @@ pub fn ask(settings: &Settings, path: &str) -> Result<(), String> {
 ///
 /// # Errors
 /// The last answer.
-pub fn wait(settings: &Settings, patience: Duration) -> Result<(), String> {
+pub(crate) fn wait(settings: &Settings, patience: Duration) -> Result<(), String> {
     let deadline = Instant::now() + patience;
     loop {
         match ask(settings, "/ready") {

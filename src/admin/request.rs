@@ -12,11 +12,11 @@ use hyper::{Method, StatusCode, Uri};
 
 /// The header without which nothing is changed, and what it must say. No form can send it, and a script of another site has to
 /// ask first, which is refused.
-pub const ACTION: (HeaderName, &str) = (HeaderName::from_static("pgferry-action"), "quit");
+pub(crate) const ACTION: (HeaderName, &str) = (HeaderName::from_static("pgferry-action"), "quit");
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Endpoint {
+pub(crate) enum Endpoint {
     /// `/`.
     Page,
     /// `/status.json`.
@@ -36,27 +36,27 @@ pub enum Endpoint {
 impl Endpoint {
     /// Whether answering changes anything.
     #[must_use]
-    pub fn changes(self) -> bool {
+    pub(crate) fn changes(self) -> bool {
         self == Self::Quit
     }
 }
 
 /// Why a request is not answered: the status, and a text.
-pub type Refusal = (StatusCode, &'static str);
+pub(crate) type Refusal = (StatusCode, &'static str);
 
 /// The names that a `Host` may have.
 #[derive(Clone, Debug, Default)]
-pub struct Names(Vec<String>);
+pub(crate) struct Names(Vec<String>);
 
 impl Names {
     /// `localhost`, every address (a site can point its name here, but not be an address), and `more`.
-    pub fn new(more: impl IntoIterator<Item = String>) -> Self {
+    pub(crate) fn new(more: impl IntoIterator<Item = String>) -> Self {
         Self(more.into_iter().map(|name| name.trim().trim_end_matches('.').to_ascii_lowercase()).collect())
     }
 
     /// Whether `host`, with or without a port, is one of them.
     #[must_use]
-    pub fn fit(&self, host: &str) -> bool {
+    pub(crate) fn fit(&self, host: &str) -> bool {
         let Ok(authority) = host.parse::<Authority>() else { return false };
         if authority.as_str().contains('@') {
             return false;
@@ -71,7 +71,12 @@ impl Names {
 ///
 /// # Errors
 /// Why it is not answered.
-pub fn understand(method: &Method, uri: &Uri, headers: &HeaderMap, names: Option<&Names>) -> Result<Endpoint, Refusal> {
+pub(crate) fn understand(
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    names: Option<&Names>,
+) -> Result<Endpoint, Refusal> {
     if let Some(names) = names {
         let mut hosts = headers.get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
         let named = uri.authority().map(Authority::as_str).into_iter().chain(&mut hosts);

@@ -30,7 +30,7 @@ const MAX_RECENT_ERRORS: usize = 20;
 
 /// What only the server's own loop does.
 #[derive(Debug)]
-pub enum ServerCommand {
+pub(crate) enum ServerCommand {
     /// Reads the settings again; the answer says what has changed, or why nothing has.
     Reload(oneshot::Sender<Result<String, String>>),
     /// The same with a setting on top of what is written, until the next reload.
@@ -45,7 +45,7 @@ pub enum ServerCommand {
 
 /// Counts of one database: in the order of `SHOW STATS_TOTALS`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StatTotals(pub [u64; 12]);
+pub(crate) struct StatTotals(pub [u64; 12]);
 
 impl StatTotals {
     /// What happened between two moments: counts and bytes per second, times per thing that took them.
@@ -77,7 +77,7 @@ struct Period {
 
 /// The figures at one moment.
 #[derive(Clone, Debug, Serialize)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// When, in seconds since the process began.
     pub at: u64,
     /// Clients that had logged in.
@@ -106,7 +106,7 @@ pub struct Sample {
 
 /// An error that was told to a client or kept one waiting.
 #[derive(Clone, Debug, Serialize)]
-pub struct RecentError {
+pub(crate) struct RecentError {
     /// When it was last seen, in seconds since the process began.
     pub at: u64,
     /// How often.
@@ -117,7 +117,7 @@ pub struct RecentError {
 
 /// What those who operate pgferry share.
 #[derive(Debug)]
-pub struct AdminState {
+pub(crate) struct AdminState {
     /// What all sessions share.
     pub shared: Arc<Shared>,
     commands: mpsc::Sender<ServerCommand>,
@@ -129,7 +129,7 @@ pub struct AdminState {
 impl AdminState {
     /// An empty desk; who receives the orders carries them out.
     #[must_use]
-    pub fn new(shared: Arc<Shared>) -> (Arc<Self>, mpsc::Receiver<ServerCommand>) {
+    pub(crate) fn new(shared: Arc<Shared>) -> (Arc<Self>, mpsc::Receiver<ServerCommand>) {
         let (commands, receiver) = mpsc::channel(8);
         let began = Instant::now();
         let period = Period { began, then: BTreeMap::new(), averages: BTreeMap::new(), ended_once: false };
@@ -138,12 +138,12 @@ impl AdminState {
     }
 
     /// Gives an order. The process is about to end if nobody takes it.
-    pub async fn send_command(&self, order: ServerCommand) {
+    pub(crate) async fn send_command(&self, order: ServerCommand) {
         let _ = self.commands.send(order).await;
     }
 
     /// Keeps the figures for as long as the process lives.
-    pub async fn run_sampler(self: Arc<Self>) {
+    pub(crate) async fn run_sampler(self: Arc<Self>) {
         loop {
             self.record_sample();
             self.roll_period();
@@ -163,7 +163,7 @@ impl AdminState {
 
     /// The figures now.
     #[must_use]
-    pub fn sample(&self) -> Sample {
+    pub(crate) fn sample(&self) -> Sample {
         let registry = &self.shared.registry;
         let counters = &registry.counters;
         let parts = |snapshot: Snapshot| {
@@ -188,19 +188,19 @@ impl AdminState {
 
     /// The figures of the last ten minutes, the oldest first.
     #[must_use]
-    pub fn samples(&self) -> Vec<Sample> {
+    pub(crate) fn samples(&self) -> Vec<Sample> {
         lock(&self.samples).iter().cloned().collect()
     }
 
     /// Seconds since the process began.
     #[must_use]
-    pub fn uptime_s(&self) -> u64 {
+    pub(crate) fn uptime_s(&self) -> u64 {
         self.began.elapsed().as_secs()
     }
 
     /// The counts by database since the process began.
     #[must_use]
-    pub fn sums(&self) -> BTreeMap<String, StatTotals> {
+    pub(crate) fn sums(&self) -> BTreeMap<String, StatTotals> {
         // The console is a database like others, as in PgBouncer: there is always a row, which exporters count on.
         let mut sums = BTreeMap::from([(CONSOLE[0].to_owned(), StatTotals::default())]);
         for ((database, _), stats) in self.shared.registry.all_pool_stats() {
@@ -228,7 +228,7 @@ impl AdminState {
 
     /// Averages by database over the last whole period; over the time so far in the first.
     #[must_use]
-    pub fn averages(&self) -> BTreeMap<String, StatTotals> {
+    pub(crate) fn averages(&self) -> BTreeMap<String, StatTotals> {
         let period = lock(&self.period);
         if period.ended_once {
             return period.averages.clone();
@@ -251,7 +251,7 @@ impl AdminState {
 
     /// Why clients keep connections: each reason, how often it has been one, and how many keep one for it now.
     #[must_use]
-    pub fn pins(&self) -> Vec<(&'static str, u64, usize)> {
+    pub(crate) fn pins(&self) -> Vec<(&'static str, u64, usize)> {
         let held: Vec<_> = self.shared.sessions.all().iter().map(|session| session.pins()).collect();
         let counters = &self.shared.registry.counters.pins_by_reason;
         let live = |pin: Pins| held.iter().filter(|pins| pins.contains(pin)).count();
@@ -260,7 +260,7 @@ impl AdminState {
 
     /// The latest errors, the last first.
     #[must_use]
-    pub fn errors(&self) -> Vec<RecentError> {
+    pub(crate) fn errors(&self) -> Vec<RecentError> {
         let seen = self.shared.errors.latest();
         let at = |when: Instant| when.saturating_duration_since(self.began).as_secs();
         seen.into_iter()
@@ -284,7 +284,7 @@ fn averages(
 
 /// How many bytes of memory the process has.
 #[must_use]
-pub fn resident_memory_bytes() -> Option<u64> {
+pub(crate) fn resident_memory_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;

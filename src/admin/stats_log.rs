@@ -14,7 +14,7 @@ use crate::upstream::histogram::{BOUNDS, Snapshot};
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Logs a line every `log_stats_interval`, as long as the process lives. Nothing is said of a time in which nothing happened.
-pub async fn log(shared: Arc<Shared>) {
+pub(crate) async fn log(shared: Arc<Shared>) {
     let mut before = CounterTotals::of(&shared);
     loop {
         let interval = shared.registry.settings.load().log_stats_interval;

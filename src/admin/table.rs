@@ -6,7 +6,7 @@ use crate::wire::backend;
 
 /// A column's type, as far as the console has any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Type {
+pub(crate) enum Type {
     /// `text`.
     Text,
     /// `int4`.
@@ -31,7 +31,7 @@ impl Type {
 
 /// A value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cell {
+pub(crate) enum Cell {
     /// NULL.
     Null,
     /// A text.
@@ -123,7 +123,7 @@ fn numeric(mut number: u64) -> Vec<u8> {
 
 /// Columns and rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Table {
+pub(crate) struct Table {
     /// Names and types.
     pub columns: Vec<(&'static str, Type)>,
     /// As many cells each as there are columns.
@@ -133,12 +133,12 @@ pub struct Table {
 impl Table {
     /// No rows yet.
     #[must_use]
-    pub fn new(columns: &[(&'static str, Type)]) -> Self {
+    pub(crate) fn new(columns: &[(&'static str, Type)]) -> Self {
         Self { columns: columns.to_vec(), rows: Vec::new() }
     }
 
     /// Appends a `RowDescription` whose columns have these format codes.
-    pub fn put_description(&self, out: &mut Vec<u8>, formats: &[i16]) {
+    pub(crate) fn put_description(&self, out: &mut Vec<u8>, formats: &[i16]) {
         let columns = self.columns.iter().enumerate().map(|(at, (name, kind))| {
             let (oid, length) = kind.oid();
             backend::Column { name, oid, length, format: format_of(formats, at) }
@@ -147,7 +147,7 @@ impl Table {
     }
 
     /// Appends row number `at` as a `DataRow`.
-    pub fn put_row(&self, out: &mut Vec<u8>, at: usize, formats: &[i16]) {
+    pub(crate) fn put_row(&self, out: &mut Vec<u8>, at: usize, formats: &[i16]) {
         let cells = self.rows[at].iter().zip(&self.columns).enumerate();
         let cells = cells.map(|(at, (cell, (_, kind)))| match format_of(formats, at) {
             0 => cell.text().map(String::into_bytes),
@@ -168,7 +168,7 @@ fn format_of(formats: &[i16], at: usize) -> i16 {
 
 /// A table for people: columns aligned as psql aligns them, numbers to the right.
 #[must_use]
-pub fn aligned(columns: &[(String, bool)], rows: &[Vec<Option<String>>]) -> String {
+pub(crate) fn aligned(columns: &[(String, bool)], rows: &[Vec<Option<String>>]) -> String {
     let width = |text: &str| text.chars().count();
     let cell = |row: &Vec<Option<String>>, at: usize| row.get(at).cloned().flatten().unwrap_or_default();
     let widths: Vec<_> = columns
@@ -195,7 +195,7 @@ pub fn aligned(columns: &[(String, bool)], rows: &[Vec<Option<String>>]) -> Stri
 
 /// The same for programs: an array of objects.
 #[must_use]
-pub fn json(columns: &[(String, bool)], rows: &[Vec<Option<String>>]) -> String {
+pub(crate) fn json(columns: &[(String, bool)], rows: &[Vec<Option<String>>]) -> String {
     let object = |row: &Vec<Option<String>>| {
         let fields = columns.iter().zip(row).map(|((name, is_number), cell)| {
             let number = cell.as_ref().filter(|_| *is_number).and_then(|text| text.parse::<u64>().ok());

@@ -22,14 +22,14 @@ const REPLY_BURST: u32 = 5;
 const REPLY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Longest delay of the reply to a wrong answer.
-pub const LONGEST_DELAY: Duration = Duration::from_secs(5);
+pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(5);
 
 /// Bits of an IPv6 address that tell sources apart: a host has a network of that size to itself.
 const NETWORK_BITS: u32 = 64;
 
 /// The peer that login attempts and cancel requests are counted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Source {
+pub(crate) enum Source {
     /// A user of this machine, on a unix socket.
     Uid(u32),
     /// An address, on TCP: of IPv6 the network.
@@ -41,7 +41,7 @@ pub enum Source {
 impl Source {
     /// The source that an address belongs to.
     #[must_use]
-    pub fn of_address(address: IpAddr) -> Self {
+    pub(crate) fn of_address(address: IpAddr) -> Self {
         Self::Address(match address.to_canonical() {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (128 - NETWORK_BITS))).into(),
             address @ IpAddr::V4(_) => address,
@@ -62,7 +62,7 @@ impl fmt::Display for Source {
 
 /// The wrong answers of one source.
 #[derive(Debug)]
-pub struct WrongAnswers {
+pub(crate) struct WrongAnswers {
     checks: Bucket,
     replies: Bucket,
 }
@@ -70,7 +70,7 @@ pub struct WrongAnswers {
 impl WrongAnswers {
     /// None so far.
     #[must_use]
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             checks: Bucket::new(CHECK_BURST, CHECK_INTERVAL, now),
             replies: Bucket::new(REPLY_BURST, REPLY_INTERVAL, now),
@@ -79,24 +79,24 @@ impl WrongAnswers {
 
     /// Time until the next answer may be checked.
     #[must_use]
-    pub fn wait(&self, now: Instant) -> Duration {
+    pub(crate) fn wait(&self, now: Instant) -> Duration {
         self.checks.wait(now)
     }
 
     /// Counts an attempt that was not accepted.
-    pub fn count(&mut self, now: Instant) {
+    pub(crate) fn count(&mut self, now: Instant) {
         self.checks.spend(now);
     }
 
     /// Delay of the reply to a wrong answer, at most `longest`.
-    pub fn delay(&mut self, now: Instant, longest: Duration) -> Duration {
+    pub(crate) fn delay(&mut self, now: Instant, longest: Duration) -> Duration {
         let longest = longest.min(LONGEST_DELAY);
         self.replies.take(now, longest).unwrap_or(longest)
     }
 
     /// Whether they are so long ago that they make no difference any more.
     #[must_use]
-    pub fn are_forgiven(&self, now: Instant) -> bool {
+    pub(crate) fn are_forgiven(&self, now: Instant) -> bool {
         self.checks.is_full(now) && self.replies.is_full(now)
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// How often something may be tried: `burst` times at once, then once every `interval`.
 #[derive(Debug)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     burst: u32,
     interval: Duration,
     /// When the bucket was, or will be, full again.
@@ -14,20 +14,20 @@ pub struct Bucket {
 impl Bucket {
     /// A full bucket.
     #[must_use]
-    pub fn new(burst: u32, interval: Duration, now: Instant) -> Self {
+    pub(crate) fn new(burst: u32, interval: Duration, now: Instant) -> Self {
         Self { burst, interval, full_at: now }
     }
 
     /// How long the next token would have to be waited for.
     #[must_use]
-    pub fn wait(&self, now: Instant) -> Duration {
+    pub(crate) fn wait(&self, now: Instant) -> Duration {
         let debt = (self.full_at.max(now) + self.interval).saturating_duration_since(now);
         debt.saturating_sub(self.interval * self.burst)
     }
 
     /// Takes a token and says how long to wait before using it; `None`, taking nothing, when that would be longer
     /// than `patience`.
-    pub fn take(&mut self, now: Instant, patience: Duration) -> Option<Duration> {
+    pub(crate) fn take(&mut self, now: Instant, patience: Duration) -> Option<Duration> {
         let wait = self.wait(now);
         if wait > patience {
             return None;
@@ -37,13 +37,13 @@ impl Bucket {
     }
 
     /// Takes a token, however many are left.
-    pub fn spend(&mut self, now: Instant) {
+    pub(crate) fn spend(&mut self, now: Instant) {
         self.full_at = self.full_at.max(now) + self.interval;
     }
 
     /// Whether no token is missing.
     #[must_use]
-    pub fn is_full(&self, now: Instant) -> bool {
+    pub(crate) fn is_full(&self, now: Instant) -> bool {
         self.full_at <= now
     }
 }

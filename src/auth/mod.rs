@@ -9,18 +9,18 @@
 //! - [`bucket`]: how often something may be tried.
 //! - [`attempts`]: wrong answers, by where they come from.
 
-pub mod attempts;
-pub mod bucket;
-pub mod md5;
-pub mod pgpass;
-pub mod scram;
-pub mod secret;
-pub mod stored;
-pub mod verified;
+pub(crate) mod attempts;
+pub(crate) mod bucket;
+pub(crate) mod md5;
+pub(crate) mod pgpass;
+pub(crate) mod scram;
+pub(crate) mod secret;
+pub(crate) mod stored;
+pub(crate) mod verified;
 
-pub use attempts::{Source, WrongAnswers};
-pub use bucket::Bucket;
-pub use md5::Md5Secret;
-pub use secret::{Credential, Mac, Password, ProcessKey};
-pub use stored::Stored;
-pub use verified::Verified;
+pub(crate) use attempts::{Source, WrongAnswers};
+pub(crate) use bucket::Bucket;
+pub(crate) use md5::Md5Secret;
+pub(crate) use secret::{Credential, Password, ProcessKey};
+pub(crate) use stored::Stored;
+pub(crate) use verified::Verified;

@@ -19,7 +19,7 @@ pub struct PassfileKey<'a> {
 /// The password in the first line of `file` that fits.
 ///
 /// ```
-/// use pgferry::auth::pgpass::{PassfileKey, look_up};
+/// use pgferry::internals::auth::pgpass::{PassfileKey, look_up};
 ///
 /// let wanted = PassfileKey { host: "db.example", port: 5432, database: b"shop", user: b"app" };
 /// let password = look_up(b"db.example:*:shop:app:correct horse", &wanted).expect("the line fits");

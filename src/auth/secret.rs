@@ -41,7 +41,7 @@ impl fmt::Debug for Password {
 
 /// What one can log in with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Credential {
+pub(crate) enum Credential {
     /// A password.
     Password(Password),
     /// A stored MD5 password: good where MD5 is asked for.

@@ -36,7 +36,7 @@ impl Stored {
 /// Whether `given` is the password of `user`, whose secret is `stored`, if there is such a user. Takes `rounds` rounds of hashing
 /// whatever the kind of the secret, as long as no verifier has more.
 #[must_use]
-pub fn is_right(stored: Option<&Stored>, user: &[u8], given: &Password, rounds: u32) -> bool {
+pub(crate) fn is_right(stored: Option<&Stored>, user: &[u8], given: &Password, rounds: u32) -> bool {
     let (right, done) = match stored {
         Some(Stored::Plain(password)) => (password.is(given), 0),
         Some(Stored::Scram(verifier)) => (verifier.matches(given), verifier.iterations()),
@@ -51,14 +51,14 @@ pub fn is_right(stored: Option<&Stored>, user: &[u8], given: &Password, rounds: 
 }
 
 /// Secrets by user.
-pub type Users = HashMap<Vec<u8>, Stored>;
+pub(crate) type Users = HashMap<Vec<u8>, Stored>;
 
 /// Reads PgBouncer's `userlist.txt`: a line is `"user" "secret"`, a quote inside is doubled; lines that begin with `;` or
 /// `#` are comments.
 ///
 /// # Errors
 /// The number of the first line that is wrong, and in what way; no secret appears in it.
-pub fn userlist(text: &str) -> Result<Users, String> {
+pub(crate) fn userlist(text: &str) -> Result<Users, String> {
     let mut users = Users::new();
     for (nth, line) in (1..).zip(text.lines()) {
         let line = line.trim();

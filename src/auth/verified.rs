@@ -6,7 +6,7 @@ use super::secret::{Mac, Password, ProcessKey};
 
 /// How long a refusal is repeated without asking the upstream again. A password that becomes right meanwhile works
 /// after this time at the latest.
-pub const REFUSAL_TTL: Duration = Duration::from_secs(5);
+pub(crate) const REFUSAL_TTL: Duration = Duration::from_secs(5);
 
 /// How many refused passwords are remembered.
 const MAX_REFUSALS: usize = 8;

@@ -2,9 +2,9 @@
 
 use std::io::IsTerminal as _;
 
-use pgferry::admin::console_client::ConsoleClient;
-use pgferry::admin::show::Show;
-use pgferry::admin::table;
+use crate::admin::console_client::ConsoleClient;
+use crate::admin::show::Show;
+use crate::admin::table;
 
 use super::options::Options;
 

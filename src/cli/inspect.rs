@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use pgferry::admin::probe;
-use pgferry::config::value;
-use pgferry::config::{ClientIdentity, RawConfig, Settings, Transport};
-use pgferry::doctor::{Examination, Facts, diagnose, report};
-use pgferry::server;
+use crate::admin::probe;
+use crate::config::value;
+use crate::config::{ClientIdentity, RawConfig, Settings, Transport};
+use crate::doctor::{Examination, Facts, diagnose, report};
+use crate::server;
 
 use super::options::Options;
 use super::serve::runtime;
@@ -102,7 +102,7 @@ pub(super) fn check(mut check: CheckOptions, before: Options) -> Result<(), Stri
 /// # Errors
 /// When PgBouncer's can't be read, or when the result does not load as it is; the result is printed all the same.
 pub(super) fn import(file: &std::path::Path) -> Result<(), String> {
-    let text = pgferry::import::import(file)?;
+    let text = crate::import::import(file)?;
     print!("{text}");
     let mut written = RawConfig::default();
     let usable = written.file_text("the result", &text).and_then(|()| Settings::resolve(&written));

@@ -78,12 +78,13 @@ enum Command {
 }
 
 /// The definition of the command line, of which completions and man pages are made.
-pub(crate) fn definition() -> clap::Command {
+pub fn definition() -> clap::Command {
     Cli::command()
 }
 
 /// Does what the command line says.
-pub(crate) fn run() -> ExitCode {
+#[must_use]
+pub fn run() -> ExitCode {
     let Cli { command, options } = Cli::parse();
     let outcome = match command {
         Some(Command::Check(after)) => inspect::check(after, options),
@@ -92,7 +93,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Wait(after)) => inspect::wait(after, options),
         Some(Command::ImportPgbouncer { file }) => inspect::import(&file),
         Some(Command::Settings) => {
-            print!("{}", pgferry::config::keys::reference());
+            print!("{}", crate::config::keys::reference());
             Ok(())
         }
         Some(Command::Show(after)) => ctl::show(after, options),

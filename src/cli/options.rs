@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use pgferry::config::keys::Adjustable;
-use pgferry::config::source::Value;
-use pgferry::config::{ConfigError, RawConfig, Settings};
+use crate::config::keys::Adjustable;
+use crate::config::source::Value;
+use crate::config::{ConfigError, RawConfig, Settings};
 
 #[derive(clap::Args, Clone, Default)]
 pub(super) struct Options {
@@ -48,7 +48,7 @@ pub(super) struct Options {
 
 impl Options {
     /// The options given before the subcommand, where there are none behind it.
-    pub fn or(self, before: Self) -> Self {
+    pub(super) fn or(self, before: Self) -> Self {
         Self {
             config: self.config.or(before.config),
             upstream: self.upstream.or(before.upstream),
@@ -66,12 +66,12 @@ impl Options {
     }
 
     /// Reads the settings: flags, environment and file.
-    pub fn settings(&self) -> Result<Settings, ConfigError> {
+    pub(super) fn settings(&self) -> Result<Settings, ConfigError> {
         self.settings_with(&[])
     }
 
     /// The settings for speaking with a running pgferry: where it listens. Its upstream need not be known here.
-    pub fn for_talk(&self) -> Result<Settings, ConfigError> {
+    pub(super) fn for_talk(&self) -> Result<Settings, ConfigError> {
         match self.settings() {
             Err(error) if error.is_no_upstream() => {
                 let upstream = Some("postgres://".to_owned());
@@ -82,7 +82,7 @@ impl Options {
     }
 
     /// The same with some set on top of that.
-    pub fn settings_with(&self, on_top: &[(Adjustable, String)]) -> Result<Settings, ConfigError> {
+    pub(super) fn settings_with(&self, on_top: &[(Adjustable, String)]) -> Result<Settings, ConfigError> {
         let mut written = RawConfig::default();
         written.env(
             std::env::vars_os()

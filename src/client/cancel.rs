@@ -34,7 +34,7 @@ impl RandomPool {
     ///
     /// # Errors
     /// When the system gives none.
-    pub fn secret(&mut self, version: u32) -> Result<CancelKey, getrandom::Error> {
+    pub(super) fn secret(&mut self, version: u32) -> Result<CancelKey, getrandom::Error> {
         Ok(CancelKey(if version > 3 << 16 { Bytes::Long(Box::new(self.take()?)) } else { Bytes::Short(self.take()?) }))
     }
 
@@ -52,7 +52,7 @@ impl RandomPool {
 
 /// What whoever cancels a session's query must know: 4 bytes in protocol 3.0, 32 from 3.2.
 #[derive(Clone)]
-pub struct CancelKey(Bytes);
+pub(crate) struct CancelKey(Bytes);
 
 /// Most clients have a short one.
 #[derive(Clone)]
@@ -83,7 +83,7 @@ impl Sessions {
     ///
     /// # Errors
     /// When the system has no randomness to give; the words are PostgreSQL's.
-    pub fn secret(&self, version: u32) -> Result<CancelKey, ClientError> {
+    pub(crate) fn secret(&self, version: u32) -> Result<CancelKey, ClientError> {
         self.random_pool().secret(version).map_err(|error| {
             ClientError::fatal(ErrorSource::Limits, sqlstate::INTERNAL, "could not generate random cancel key")
                 .detail(error.to_string())
@@ -92,7 +92,7 @@ impl Sessions {
 
     /// Acts upon a cancel request, and returns when it has been acted upon. Whether there was anything to cancel, or
     /// anybody of that name, the requester does not learn.
-    pub async fn cancel(&self, registry: &Registry, source: &SourceLimit, pid: i32, secret: &[u8]) {
+    pub(crate) async fn cancel(&self, registry: &Registry, source: &SourceLimit, pid: i32, secret: &[u8]) {
         let turn = source.cancel_turn().await;
         let handle =
             self.find(pid).filter(|handle| turn.is_some() && verify_slices_are_equal(secret, &handle.secret).is_ok());

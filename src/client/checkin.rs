@@ -16,7 +16,7 @@ use crate::upstream::{CloseReason, Lease};
 ///
 /// A session in which state was seen is reset now. Any other is reset in front of its next client's first message (or
 /// by the janitor), so that no client waits for it.
-pub fn check_in(shared: &Arc<Shared>, settings: &Settings, mut lease: Lease, outcome: Outcome) {
+pub(crate) fn check_in(shared: &Arc<Shared>, settings: &Settings, mut lease: Lease, outcome: Outcome) {
     let Outcome { end, ready, remains } = outcome;
     if lease.state.close_method == CloseMethod::Silent {
         // Dropping a lease closes its connection.

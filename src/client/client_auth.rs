@@ -7,7 +7,7 @@ use crate::offload::Lane;
 
 /// What clients meet before they are let in.
 #[derive(Debug)]
-pub struct ClientAuth {
+pub(crate) struct ClientAuth {
     /// Encrypts connections over TCP, where a certificate is configured.
     pub tls: Option<Server>,
     /// What they must know.
@@ -21,7 +21,7 @@ impl ClientAuth {
     ///
     /// # Errors
     /// When a certificate or a file of secrets can't be used: which, and why.
-    pub fn new(settings: &Settings) -> Result<Self, String> {
+    pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
         let tls = match (&settings.client_tls_cert_file, &settings.client_tls_key_file) {
             (Some(certificate), Some(key)) => Some(Server::new(ServerOptions {
                 certificate: certificate.clone(),

@@ -19,7 +19,7 @@ const EVICTION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Places for clients.
 #[derive(Debug)]
-pub struct ClientSlots {
+pub(crate) struct ClientSlots {
     slots: Arc<Slots>,
     /// Counts the clients with a place that have not logged in.
     newcomers: Arc<Slots>,
@@ -30,21 +30,21 @@ pub struct ClientSlots {
 
 /// A client's place.
 #[derive(Debug)]
-pub struct ClientSlot {
+pub(crate) struct ClientSlot {
     _slot: Slot,
     spec: Option<Slot>,
 }
 
 impl ClientSlot {
     /// The client has logged in, and makes room for no other.
-    pub fn logged_in(&mut self) {
+    pub(crate) fn logged_in(&mut self) {
         self.spec = None;
     }
 }
 
 /// Clients that are waited for before they have logged in.
 #[derive(Debug)]
-pub struct PendingLogins {
+pub(crate) struct PendingLogins {
     waiting: Mutex<Waiting>,
     /// Told when there is another client to evict.
     changed: Arc<Notify>,
@@ -75,7 +75,7 @@ impl PendingLogins {
     }
 
     /// Does `work`, which waits for a client; `None` when the client is evicted.
-    pub async fn wait<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn wait<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let evicted = Arc::new(Notify::new());
         let number = {
             let mut waiting = self.lock();
@@ -110,7 +110,7 @@ impl PendingLogins {
 impl ClientSlots {
     /// `count` free places.
     #[must_use]
-    pub fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         let changed = Arc::new(Notify::new());
         let (placed, placeless) = (PendingLogins::new(&changed), PendingLogins::new(&changed));
         Self { slots: Slots::new(count), newcomers: Slots::new(usize::MAX), changed, placed, placeless }
@@ -118,29 +118,29 @@ impl ClientSlots {
 
     /// How many there are.
     #[must_use]
-    pub fn cap(&self) -> usize {
+    pub(crate) fn cap(&self) -> usize {
         self.slots.cap()
     }
 
     /// How many are taken.
     #[must_use]
-    pub fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.slots.used()
     }
 
     /// Changes how many there are.
-    pub fn resize(&self, count: usize) {
+    pub(crate) fn resize(&self, count: usize) {
         self.slots.resize(count);
     }
 
     /// Takes a place if one is free.
     #[must_use]
-    pub fn try_take(&self) -> Option<ClientSlot> {
+    pub(crate) fn try_take(&self) -> Option<ClientSlot> {
         Some(ClientSlot { _slot: self.slots.try_take()?, spec: self.newcomers.try_take() })
     }
 
     /// Takes a place, for which a client that has not logged in is evicted if need be; `None` when none can be had.
-    pub async fn take(&self) -> Option<ClientSlot> {
+    pub(crate) async fn take(&self) -> Option<ClientSlot> {
         let taken = async {
             loop {
                 let mut changed = std::pin::pin!(self.changed.notified());
@@ -160,12 +160,12 @@ impl ClientSlots {
 
     /// Whether all are taken.
     #[must_use]
-    pub fn are_taken(&self) -> bool {
+    pub(crate) fn are_taken(&self) -> bool {
         self.slots.is_full()
     }
 
     /// Gives a place back.
-    pub fn give_back(&self, place: Option<ClientSlot>) {
+    pub(crate) fn give_back(&self, place: Option<ClientSlot>) {
         if place.is_some() {
             drop(place);
             self.changed.notify_waiters();
@@ -174,7 +174,7 @@ impl ClientSlots {
 
     /// Where a client is waited for that has `place`.
     #[must_use]
-    pub fn pending_logins(&self, place: Option<&ClientSlot>) -> &PendingLogins {
+    pub(crate) fn pending_logins(&self, place: Option<&ClientSlot>) -> &PendingLogins {
         if place.is_some() {
             return &self.placed;
         }
@@ -187,7 +187,7 @@ impl ClientSlots {
 
     /// What a client is told for which there is no place.
     #[must_use]
-    pub fn none_left(&self) -> ClientError {
+    pub(crate) fn none_left(&self) -> ClientError {
         ClientError::fatal(ErrorSource::Limits, sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
             .detail(format!("{} clients are connected to this pgferry.", self.cap()))
             .hint("Raise max_client_conn, and the limit on open files if it is lower.")
@@ -196,7 +196,7 @@ impl ClientSlots {
 
 /// What a client is told that is evicted.
 #[must_use]
-pub fn evicted() -> ClientError {
+pub(crate) fn evicted() -> ClientError {
     ClientError::fatal(ErrorSource::Limits, sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
         .detail("Another client needed the place of this one, which had not logged in yet.")
         .hint("Raise max_client_conn, and the limit on open files if it is lower.")

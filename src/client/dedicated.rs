@@ -22,7 +22,7 @@ use crate::upstream::{CloseReason, DialError, PasswordPrompt, Registry, Secret};
 use crate::wire::backend;
 
 /// Serves a replication client to its end.
-pub async fn run(
+pub(crate) async fn run(
     shared: &Arc<Shared>,
     conn: &mut Conn,
     place: &mut Option<ClientSlot>,

@@ -18,7 +18,7 @@ const MAX_KINDS: usize = 50;
 
 /// What happened to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorEvent {
+pub(crate) enum ErrorEvent {
     /// It was not let in.
     Refused,
     /// A statement of its was not carried out.
@@ -64,14 +64,14 @@ struct Kind {
 
 /// The errors that clients were told lately.
 #[derive(Debug, Default)]
-pub struct ErrorLog {
+pub(crate) struct ErrorLog {
     /// The one that came last is the last.
     kinds: Mutex<VecDeque<Kind>>,
 }
 
 impl ErrorLog {
     /// Notes that `what` happened to a client because of `fault`.
-    pub fn note(&self, what: ErrorEvent, client: Option<u64>, client_error: &ClientError) {
+    pub(crate) fn note(&self, what: ErrorEvent, client: Option<u64>, client_error: &ClientError) {
         if self.is_news(what, client_error, Instant::now()) {
             log(what.level(client_error), client, format_args!("{}: {client_error}", what.name()));
         }
@@ -100,7 +100,7 @@ impl ErrorLog {
     }
 
     /// Tells of those that have been counted for long enough.
-    pub fn tell(&self) {
+    pub(crate) fn tell(&self) {
         for (level, line) in self.due(Instant::now()) {
             log(level, None, format_args!("{line}"));
         }
@@ -122,7 +122,7 @@ impl ErrorLog {
 
     /// What was noted lately, the last first: the text, when, and how often.
     #[must_use]
-    pub fn latest(&self) -> Vec<(String, Instant, u64)> {
+    pub(crate) fn latest(&self) -> Vec<(String, Instant, u64)> {
         let kinds = self.kinds();
         kinds
             .iter()

@@ -22,7 +22,7 @@ const OWN_USE: u64 = u64::MAX;
 ///
 /// # Errors
 /// The server's, if it refuses a setting, or no first connection can be opened.
-pub async fn greet(
+pub(crate) async fn greet(
     shared: &Arc<Shared>,
     pool: &Arc<Pool>,
     asked: &RequestedParams,

@@ -23,7 +23,7 @@ const SSL_MINOR: u16 = 5679;
 
 /// What a client wants.
 #[derive(Debug)]
-pub enum Hello {
+pub(crate) enum Hello {
     /// Nothing: a health check, or a client that changed its mind.
     Gone,
     /// To cancel somebody's query.
@@ -41,7 +41,7 @@ pub enum Hello {
 ///
 /// # Errors
 /// What the client is told when it says what it should not.
-pub async fn handshake(conn: &mut Conn, shared: &Shared) -> Result<Hello, ClientError> {
+pub(crate) async fn handshake(conn: &mut Conn, shared: &Shared) -> Result<Hello, ClientError> {
     let (mut asked_ssl, mut asked_gss) = (false, false);
     // As in PostgreSQL, there is no encryption on unix sockets.
     let client_auth = conn.stream().is_tcp().then(|| shared.client_auth.load_full());

@@ -5,21 +5,21 @@
 //! [`places`] is how many may come, [`door`] is what clients meet first, [`secrets`] what they must know there.
 //! [`complaints`] is what the log tells of errors. [`sessions`] are all of them and [`control`] is how others reach one, [`cancel`] how cancel requests do; [`dedicated`] is what replication gets instead of a session.
 
-pub mod cancel;
-pub mod checkin;
-pub mod client_auth;
-pub mod client_slots;
-pub mod dedicated;
-pub mod error_log;
-pub mod greeting;
-pub mod handshake;
-pub mod login;
-pub mod relay;
-pub mod secrets;
-pub mod session;
-pub mod session_handle;
-pub mod sessions;
-pub mod startup_cache;
+pub(crate) mod cancel;
+pub(crate) mod checkin;
+pub(crate) mod client_auth;
+pub(crate) mod client_slots;
+pub(crate) mod dedicated;
+pub(crate) mod error_log;
+pub(crate) mod greeting;
+pub(crate) mod handshake;
+pub(crate) mod login;
+pub(crate) mod relay;
+pub(crate) mod secrets;
+pub(crate) mod session;
+pub(crate) mod session_handle;
+pub(crate) mod sessions;
+pub(crate) mod startup_cache;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -39,7 +39,7 @@ use client_slots::{ClientSlot, ClientSlots};
 use error_log::{ErrorEvent, ErrorLog};
 use handshake::Hello;
 use login::AuthOutcome;
-pub use login::{AdminRole, AdminUser};
+pub(crate) use login::{AdminRole, AdminUser};
 use sessions::Sessions;
 use startup_cache::StartupCache;
 
@@ -48,7 +48,7 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What all sessions share.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// The upstream's side, and the settings.
     pub registry: Arc<Registry>,
     /// Who can be cancelled.
@@ -68,7 +68,7 @@ pub struct Shared {
 }
 
 /// Serves one client to its end, unless it wants to speak with pgferry itself: then it is returned.
-pub async fn serve(shared: &Arc<Shared>, conn: &mut Conn) -> Option<Box<AdminUser>> {
+pub(crate) async fn serve(shared: &Arc<Shared>, conn: &mut Conn) -> Option<Box<AdminUser>> {
     let connected_at = Instant::now();
     let mut place = shared.client_slots.try_take();
     // What is over when the session begins, or seldom, lies elsewhere: an idle client should cost little memory.
@@ -184,7 +184,7 @@ fn put_refusal(shared: &Shared, conn: &mut Conn, client_error: &ClientError) {
 }
 
 /// Sends what is to be sent last, in a way that it arrives, and closes.
-pub async fn farewell(conn: &mut Conn) {
+pub(crate) async fn farewell(conn: &mut Conn) {
     // A client that does not take its farewell gets a plain close.
     let _ = tokio::time::timeout(FAREWELL_TIMEOUT, conn.linger()).await;
 }

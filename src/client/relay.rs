@@ -29,7 +29,7 @@ const SMALL_BYTES: usize = 8 * 1024;
 
 /// Why a relay ended.
 #[derive(Debug)]
-pub enum End {
+pub(crate) enum End {
     /// The machine says so.
     Machine(machine::End),
     /// The client is gone without a word.
@@ -48,7 +48,7 @@ impl From<machine::End> for End {
 
 /// How a relay left things.
 #[derive(Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Why it ended.
     pub end: End,
     /// When the server was last ready for more, if that is why it ended.
@@ -75,7 +75,7 @@ enum ServerSide {
 
 /// One client on one connection.
 #[derive(Debug)]
-pub struct Relay<'a> {
+pub(crate) struct Relay<'a> {
     shared: &'a Arc<Shared>,
     handle: &'a SessionHandle,
     client: &'a mut Conn,
@@ -124,7 +124,7 @@ struct ConnExtras<'a> {
 impl<'a> Relay<'a> {
     /// Joins `client`, whose books are `state`, and `lease`, which `preparation` makes fit for it.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         shared: &'a Arc<Shared>,
         client: &'a mut Conn,
         lease: &'a mut Lease,
@@ -175,7 +175,7 @@ impl<'a> Relay<'a> {
     }
 
     /// Sends the preparation and the client's first messages at `now`, then moves bytes until the end.
-    pub async fn run(&mut self, now: Instant) -> Outcome {
+    pub(crate) async fn run(&mut self, now: Instant) -> Outcome {
         let end = match self.open(now) {
             Ok(()) => poll_fn(|cx| self.poll(cx)).await,
             Err(end) => end,
@@ -477,6 +477,6 @@ impl<'a> Relay<'a> {
 
 /// The longest text that is held whole to be analysed, in bytes, with buffers of `capacity`.
 #[must_use]
-pub fn max_text_bytes(capacity: usize) -> usize {
+pub(crate) fn max_text_bytes(capacity: usize) -> usize {
     capacity.max(MAX_TEXT_BYTES)
 }

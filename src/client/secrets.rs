@@ -25,7 +25,7 @@ const MAX_VERIFIERS: usize = 10_000;
 
 /// Secrets of users.
 #[derive(Debug)]
-pub struct Secrets {
+pub(crate) struct Secrets {
     users: BTreeMap<Vec<u8>, Stored>,
     file: Option<Reloadable<Users>>,
     auth_query: Option<AuthQuery>,
@@ -42,7 +42,7 @@ impl Secrets {
     ///
     /// # Errors
     /// When `auth_file` can't be used: why, and in which line.
-    pub fn new(settings: &Settings) -> Result<Self, String> {
+    pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
         let file = settings.auth_file.clone().map(|path| {
             let read = {
                 let path = path.clone();
@@ -70,7 +70,12 @@ impl Secrets {
     ///
     /// # Errors
     /// What the client is told when it could not be looked up.
-    pub async fn find(&self, registry: &Registry, database: &[u8], user: &[u8]) -> Result<Option<Stored>, ClientError> {
+    pub(crate) async fn find(
+        &self,
+        registry: &Registry,
+        database: &[u8],
+        user: &[u8],
+    ) -> Result<Option<Stored>, ClientError> {
         if let Some(stored) = self.users.get(user) {
             return Ok(Some(stored.clone()));
         }
@@ -86,7 +91,7 @@ impl Secrets {
     }
 
     /// A wrong password was given: what was looked up may be out of date.
-    pub fn invalidate(&self, database: &[u8], user: &[u8]) {
+    pub(crate) fn invalidate(&self, database: &[u8], user: &[u8]) {
         if let Some(auth_query) = &self.auth_query {
             auth_query.invalidate(database, user);
         }
@@ -96,7 +101,7 @@ impl Secrets {
     /// can't answer MD5, so SCRAM it is. Where there are users of both kinds, a name without a secret is taken for one of either, and
     /// always for the same.
     #[must_use]
-    pub fn answers_md5(&self, user: &[u8], stored: Option<&Stored>) -> bool {
+    pub(crate) fn answers_md5(&self, user: &[u8], stored: Option<&Stored>) -> bool {
         match stored {
             Some(Stored::Scram(_)) => false,
             Some(_) => true,
@@ -112,7 +117,7 @@ impl Secrets {
     /// The rounds of hashing after which an answer in clear text is judged, whatever the kind of the secret; 0 where there is no
     /// verifier, so that none takes any.
     #[must_use]
-    pub fn rounds(&self) -> u32 {
+    pub(crate) fn rounds(&self) -> u32 {
         let mut most = if self.auth_query.is_some() { self.iterations } else { 0 };
         self.any(|stored| {
             if let Stored::Scram(verifier) = stored {
@@ -130,7 +135,7 @@ impl Secrets {
 
     /// What SCRAM compares with: for somebody who has no secret that will do, a verifier that no password fits, which
     /// looks like everybody else's.
-    pub async fn verifier(&self, user: &[u8], stored: Option<&Stored>) -> Verifier {
+    pub(crate) async fn verifier(&self, user: &[u8], stored: Option<&Stored>) -> Verifier {
         match stored {
             Some(Stored::Scram(verifier)) => verifier.clone(),
             Some(Stored::Plain(password)) => self.made(user, password).await,
@@ -143,7 +148,7 @@ impl Secrets {
 
     /// Makes the verifiers of plain passwords before anybody asks for them, so that a first login takes no longer than
     /// others and does not tell that there is such a user.
-    pub async fn warm_up(&self) {
+    pub(crate) async fn warm_up(&self) {
         let file = self.file.as_ref().map(Reloadable::last);
         let all = self.users.iter().chain(file.iter().flat_map(|users| users.iter()));
         for (user, stored) in all {
@@ -154,7 +159,7 @@ impl Secrets {
     }
 
     /// Closes the connections that secrets are looked up on.
-    pub async fn close(&self, registry: &Registry) {
+    pub(crate) async fn close(&self, registry: &Registry) {
         if let Some(auth_query) = &self.auth_query {
             auth_query.close(registry).await;
         }

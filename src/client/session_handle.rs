@@ -42,7 +42,8 @@ pub(super) struct State {
 
 /// Whose a session is. What is seldom is boxed: every client has one of these.
 #[derive(Clone, Debug)]
-pub enum SessionTarget {
+#[expect(clippy::box_collection, reason = "every client has one of these")]
+pub(crate) enum SessionTarget {
     /// Its connections come from a pool.
     Pool(Arc<Pool>),
     /// It has a connection of its own, replication: its database and role.
@@ -54,13 +55,13 @@ pub enum SessionTarget {
 impl SessionTarget {
     /// Whether it is a replication connection.
     #[must_use]
-    pub fn is_replication(&self) -> bool {
+    pub(crate) fn is_replication(&self) -> bool {
         matches!(self, Self::Dedicated(_))
     }
 
     /// The database.
     #[must_use]
-    pub fn database(&self) -> &[u8] {
+    pub(crate) fn database(&self) -> &[u8] {
         match self {
             Self::Pool(pool) => &pool.key.database,
             Self::Dedicated(own) => &own.0,
@@ -70,7 +71,7 @@ impl SessionTarget {
 
     /// The role.
     #[must_use]
-    pub fn user(&self) -> &[u8] {
+    pub(crate) fn user(&self) -> &[u8] {
         match self {
             Self::Pool(pool) => &pool.key.user,
             Self::Dedicated(own) => &own.1,
@@ -81,7 +82,7 @@ impl SessionTarget {
 
 /// The ends of a client's connection.
 #[derive(Clone, Debug)]
-pub struct ClientAddrs {
+pub(crate) struct ClientAddrs {
     /// The client.
     pub peer: Peer,
     /// Our end, if it is a TCP address.
@@ -92,7 +93,7 @@ pub struct ClientAddrs {
 
 /// What a session does, for those who watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activity {
+pub(crate) enum Activity {
     /// Nothing.
     Idle,
     /// It waits for a connection.
@@ -103,7 +104,7 @@ pub enum Activity {
 
 /// A session as it was at one moment, for those who watch.
 #[derive(Clone, Debug)]
-pub struct SessionSnapshot {
+pub(crate) struct SessionSnapshot {
     /// What it does.
     pub activity: Activity,
     /// When it last asked for something.
@@ -116,7 +117,7 @@ pub struct SessionSnapshot {
 
 /// How others reach a session.
 #[derive(Debug)]
-pub struct SessionHandle {
+pub(crate) struct SessionHandle {
     /// A number of its own, for logs and for the books of its connections.
     pub id: u64,
     /// The pid it was given.
@@ -165,7 +166,7 @@ impl SessionHandle {
     }
 
     /// The session has nothing that could be cancelled; its books are `client` by now.
-    pub fn set_idle(&self, client: &ClientState) {
+    pub(crate) fn set_idle(&self, client: &ClientState) {
         let mut state = self.state();
         state.phase = SessionPhase::Idle;
         state.cancelled = false;
@@ -176,14 +177,14 @@ impl SessionHandle {
     }
 
     /// The session has nothing that could be cancelled.
-    pub fn set_done(&self) {
+    pub(crate) fn set_done(&self) {
         let mut state = self.state();
         state.phase = SessionPhase::Idle;
         state.cancelled = false;
     }
 
     /// The session waits for a connection since `since`.
-    pub fn set_waiting(&self, since: Instant) {
+    pub(crate) fn set_waiting(&self, since: Instant) {
         let mut state = self.state();
         state.phase = SessionPhase::Waiting;
         state.cancelled = false;
@@ -191,13 +192,13 @@ impl SessionHandle {
     }
 
     /// The session's connection is being prepared. A request that comes meanwhile is kept.
-    pub fn set_preparing(&self) {
+    pub(crate) fn set_preparing(&self) {
         self.state().phase = SessionPhase::Preparing;
     }
 
     /// The session's query runs since `since`. Says whether a cancel request came before that is now due.
     #[must_use]
-    pub fn set_running(&self, key: &Arc<BackendKey>, gate: &Arc<CancelGate>, since: Instant) -> bool {
+    pub(crate) fn set_running(&self, key: &Arc<BackendKey>, gate: &Arc<CancelGate>, since: Instant) -> bool {
         let mut state = self.state();
         state.phase = SessionPhase::Running(Arc::clone(key), Arc::clone(gate));
         state.requested = self.after(since);
@@ -212,30 +213,30 @@ impl SessionHandle {
 
     /// Whether a cancel request came while the session waited.
     #[must_use]
-    pub fn is_cancelled(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         self.state().cancelled
     }
 
     /// Ends the session, whatever it is doing.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.killed.store(true, Ordering::SeqCst);
         self.wake.wake();
     }
 
     /// Whether somebody has ended it.
     #[must_use]
-    pub fn is_killed(&self) -> bool {
+    pub(crate) fn is_killed(&self) -> bool {
         self.killed.load(Ordering::Relaxed)
     }
 
     /// Notes why it keeps its connection.
-    pub fn set_pins(&self, pins: Pins) {
+    pub(crate) fn set_pins(&self, pins: Pins) {
         self.pins.store(pins.bits(), Ordering::Relaxed);
     }
 
     /// Why it keeps its connection.
     #[must_use]
-    pub fn pins(&self) -> Pins {
+    pub(crate) fn pins(&self) -> Pins {
         Pins::from_bits(self.pins.load(Ordering::Relaxed))
     }
 
@@ -246,7 +247,7 @@ impl SessionHandle {
     }
 
     /// Says what the ends of its connection are, if anybody has asked: nobody does while it is short.
-    pub fn publish_addrs(&self, stream: &Stream) {
+    pub(crate) fn publish_addrs(&self, stream: &Stream) {
         if !self.addrs_requested.load(Ordering::Relaxed) || self.addrs.get().is_some() {
             return;
         }
@@ -259,13 +260,13 @@ impl SessionHandle {
 
     /// The ends of its connection, once it has said so.
     #[must_use]
-    pub fn addrs(&self) -> Option<&ClientAddrs> {
+    pub(crate) fn addrs(&self) -> Option<&ClientAddrs> {
         self.addrs.get().map(|addrs| &**addrs)
     }
 
     /// What it does.
     #[must_use]
-    pub fn snapshot(&self) -> SessionSnapshot {
+    pub(crate) fn snapshot(&self) -> SessionSnapshot {
         let state = self.state();
         let application_name = state.view.get(b"application_name").unwrap_or_default();
         SessionSnapshot {

@@ -21,7 +21,7 @@ const ADDRS_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// All sessions, by the pid they were given.
 #[derive(Debug, Default)]
-pub struct Sessions {
+pub(crate) struct Sessions {
     table: Mutex<Table>,
     next: AtomicU64,
     random_pool: Mutex<RandomPool>,
@@ -52,7 +52,7 @@ impl Hasher for PidHasher {
 
 /// Who comes.
 #[derive(Debug)]
-pub struct SessionSpec {
+pub(crate) struct SessionSpec {
     /// Whose the session is.
     pub target: SessionTarget,
     /// Its secret.
@@ -67,7 +67,7 @@ pub struct SessionSpec {
 
 /// A session's place in the table, until it ends.
 #[derive(Debug)]
-pub struct RegistrationGuard<'a> {
+pub(crate) struct RegistrationGuard<'a> {
     sessions: &'a Sessions,
     /// How others reach it.
     pub handle: Arc<SessionHandle>,
@@ -75,7 +75,7 @@ pub struct RegistrationGuard<'a> {
 
 impl Sessions {
     /// Gives a session its pid: that of its backend if it has one and nobody was given the same.
-    pub fn register(&self, spec: SessionSpec) -> RegistrationGuard<'_> {
+    pub(crate) fn register(&self, spec: SessionSpec) -> RegistrationGuard<'_> {
         let SessionSpec { target, secret, backend, view, connected_at } = spec;
         let mut table = self.table();
         let (id, pid) = loop {
@@ -96,7 +96,7 @@ impl Sessions {
     }
 
     /// Wakes every session, to look at the process's phase.
-    pub fn wake_all(&self) {
+    pub(crate) fn wake_all(&self) {
         for handle in self.table().values() {
             handle.wake.wake();
         }
@@ -104,7 +104,7 @@ impl Sessions {
 
     /// All sessions, the oldest first.
     #[must_use]
-    pub fn all(&self) -> Vec<Arc<SessionHandle>> {
+    pub(crate) fn all(&self) -> Vec<Arc<SessionHandle>> {
         let mut all: Vec<_> = self.table().values().cloned().collect();
         all.sort_by_key(|handle| handle.id);
         all
@@ -116,7 +116,7 @@ impl Sessions {
     }
 
     /// All sessions, once they have said what the ends of their connections are: those that come to it.
-    pub async fn with_addrs(&self) -> Vec<Arc<SessionHandle>> {
+    pub(crate) async fn with_addrs(&self) -> Vec<Arc<SessionHandle>> {
         let all = self.all();
         all.iter().filter(|handle| handle.addrs().is_none()).for_each(|handle| handle.request_addrs());
         let deadline = Instant::now() + ADDRS_TIMEOUT;
@@ -129,13 +129,13 @@ impl Sessions {
 
     /// How many sessions wait for a connection.
     #[must_use]
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.table().values().filter(|handle| matches!(handle.state().phase, SessionPhase::Waiting)).count()
     }
 
     /// How many sessions there are.
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.table().len()
     }
 

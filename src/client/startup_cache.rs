@@ -15,7 +15,7 @@ const MAX_PACKET_BYTES: usize = 1024;
 
 /// What a startup packet says, taken apart.
 #[derive(Debug)]
-pub struct ParsedStartup {
+pub(crate) struct ParsedStartup {
     /// The packet.
     pub startup: Startup,
     /// Whose connections it needs, unless the settings say that it is to be somebody else upstream.
@@ -31,7 +31,7 @@ pub struct ParsedStartup {
 impl ParsedStartup {
     /// Takes a packet apart.
     #[must_use]
-    pub fn new(startup: Startup) -> Self {
+    pub(crate) fn new(startup: Startup) -> Self {
         let user = startup.get("user").unwrap_or_default().to_vec();
         let database = startup.get("database").map_or_else(|| user.clone(), <[u8]>::to_vec);
         let (wanted, extra) = RequestedParams::split(&startup);
@@ -42,13 +42,13 @@ impl ParsedStartup {
 
     /// Who it says to be.
     #[must_use]
-    pub fn user(&self) -> &[u8] {
+    pub(crate) fn user(&self) -> &[u8] {
         &self.key.user
     }
 
     /// The database it wants.
     #[must_use]
-    pub fn database(&self) -> &[u8] {
+    pub(crate) fn database(&self) -> &[u8] {
         &self.key.database
     }
 }
@@ -58,7 +58,7 @@ type CachedStartup = (Box<[u8]>, Arc<ParsedStartup>);
 
 /// Those who came last, by their packets.
 #[derive(Debug, Default)]
-pub struct StartupCache {
+pub(crate) struct StartupCache {
     /// The latest last.
     known: Mutex<VecDeque<CachedStartup>>,
 }
@@ -66,13 +66,13 @@ pub struct StartupCache {
 impl StartupCache {
     /// What was made of this very packet before.
     #[must_use]
-    pub fn find(&self, packet: &[u8]) -> Option<Arc<ParsedStartup>> {
+    pub(crate) fn find(&self, packet: &[u8]) -> Option<Arc<ParsedStartup>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.iter().rev().find(|(seen, _)| **seen == *packet).map(|(_, parsed_startup)| Arc::clone(parsed_startup))
     }
 
     /// Remembers what was made of a packet.
-    pub fn remember(&self, packet: &[u8], parsed_startup: &Arc<ParsedStartup>) {
+    pub(crate) fn remember(&self, packet: &[u8], parsed_startup: &Arc<ParsedStartup>) {
         if packet.len() > MAX_PACKET_BYTES {
             return;
         }

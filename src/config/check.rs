@@ -7,7 +7,7 @@ use super::source::ConfigError;
 use super::value::{Auth, Listen};
 
 /// The names of the console, where clients put the database's. The second is what PgBouncer's tools ask for.
-pub const CONSOLE: [&str; 2] = ["pgferry", "pgbouncer"];
+pub(crate) const CONSOLE: [&str; 2] = ["pgferry", "pgbouncer"];
 
 impl Settings {
     pub(super) fn check(&self, reader: &Reader<'_>) -> Result<(), ConfigError> {

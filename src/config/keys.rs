@@ -300,7 +300,7 @@ pub const KEYS: [Key; 72] = [
 ];
 
 /// The settings that a `[databases.NAME]` table may have.
-pub const PER_DATABASE: [&str; 18] = [
+pub(crate) const PER_DATABASE: [&str; 18] = [
     "upstream",
     "upstream_password",
     "upstream_password_file",
@@ -337,7 +337,7 @@ const SECTIONS: [(&str, &str); 10] = [
 
 /// All settings as a page: the content of `config/REFERENCE.md`.
 #[must_use]
-pub fn reference() -> String {
+pub(crate) fn reference() -> String {
     let mut page = String::from(
         "# Settings\n\nGenerated from the source (`pgferry settings`); a test compares the two. A flag beats the environment \
          (`PGFERRY_` and the name in capitals), which beats the file; `SET` at the console beats all of them until the \
@@ -372,7 +372,7 @@ pub fn find(name: &str) -> Option<&'static Key> {
 /// The name among `known` that `name` stands for: the present one of a setting that was renamed, that of PgBouncer's setting
 /// of the name, or one that is spelled nearly alike.
 #[must_use]
-pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<&'a str> {
     if let Some(renamed) = super::renamed::present(name, known.clone()) {
         return Some(renamed);
     }

@@ -12,26 +12,25 @@
 //!   other, `reload` against those before.
 
 mod check;
-pub mod encryption;
-pub mod keys;
+pub(crate) mod encryption;
+pub(crate) mod keys;
 mod reader;
 mod reload;
 mod renamed;
-pub mod require_auth;
-pub mod rule;
-pub mod settings;
-pub mod source;
+pub(crate) mod require_auth;
+pub(crate) mod rule;
+pub(crate) mod settings;
+pub(crate) mod source;
 mod tables;
-pub mod url;
-pub mod user;
-pub mod value;
+pub(crate) mod url;
+pub(crate) mod user;
+pub(crate) mod value;
 
-pub use check::CONSOLE;
-pub use encryption::{Binding, Encryption, Negotiation, SslMode};
-pub use require_auth::{LoginMethod, RequireAuth};
-pub use rule::{CertName, ClientIdentity, Rule, Transport};
-pub use settings::Settings;
-pub use source::{ConfigError, RawConfig};
-pub use url::{Endpoint, Host, Upstream};
-pub use user::Limits;
-pub use value::{AdminListen, Auth, Listen, LogFormat, Mode, PeerRule, Pin, Reset, TargetSessionAttrs};
+pub(crate) use check::CONSOLE;
+pub(crate) use encryption::{Binding, Encryption, Negotiation, SslMode};
+pub(crate) use require_auth::{LoginMethod, RequireAuth};
+pub(crate) use rule::{CertName, ClientIdentity, Rule, Transport};
+pub(crate) use settings::Settings;
+pub(crate) use source::{ConfigError, RawConfig};
+pub(crate) use url::{Endpoint, Host, Upstream};
+pub(crate) use value::{AdminListen, Auth, Listen, LogFormat, Mode, PeerRule, Pin, Reset, TargetSessionAttrs};

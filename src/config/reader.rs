@@ -16,7 +16,11 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    pub fn read<T>(&self, name: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
+    pub(super) fn read<T>(
+        &self,
+        name: &'static str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
         let (text, place) = match self.written.get(name) {
             Some((place, value)) => (text_of(value), place.clone()),
             None => (default_text(name), Origin::Default),
@@ -25,7 +29,7 @@ impl Reader<'_> {
     }
 
     /// As [`Reader::read`], for a key that may be left out.
-    pub fn read_optional<T>(
+    pub(super) fn read_optional<T>(
         &self,
         name: &'static str,
         parse: impl Fn(&str) -> Result<T, String>,
@@ -37,7 +41,7 @@ impl Reader<'_> {
     }
 
     /// The upstream, with what other keys say of it.
-    pub fn upstream(&self) -> Result<Upstream, ConfigError> {
+    pub(super) fn upstream(&self) -> Result<Upstream, ConfigError> {
         let mut upstream = self.upstream_url()?;
         for name in Encryption::NAMES {
             if let Some((place, value)) = self.written.get(name) {
@@ -56,7 +60,7 @@ impl Reader<'_> {
         Ok(upstream)
     }
 
-    pub fn upstream_url(&self) -> Result<Upstream, ConfigError> {
+    pub(super) fn upstream_url(&self) -> Result<Upstream, ConfigError> {
         let Some((place, value)) = self.written.get("upstream") else {
             return Err(ConfigError::new(format!("{NO_UPSTREAM}: which PostgreSQL is to be fronted?")).hint(
                 "pgferry --upstream postgres://db.example:5432 (or PGFERRY_UPSTREAM, or upstream = in the file)",
@@ -65,7 +69,7 @@ impl Reader<'_> {
         Upstream::parse(text_of(value).trim()).map_err(|message| ConfigError::new(message).at(place, "upstream"))
     }
 
-    pub fn listen(&self) -> Result<Vec<Listen>, ConfigError> {
+    pub(super) fn listen(&self) -> Result<Vec<Listen>, ConfigError> {
         let (place, items) = match self.written.get("listen") {
             Some((place, Value::Many(items))) => (place.clone(), items.clone()),
             Some((place, value)) => (place.clone(), vec![text_of(value)]),
@@ -78,15 +82,15 @@ impl Reader<'_> {
         }
     }
 
-    pub fn text(&self, name: &str) -> Option<String> {
+    pub(super) fn text(&self, name: &str) -> Option<String> {
         self.written.get(name).map(|(_, value)| text_of(value)).filter(|text| !text.is_empty())
     }
 
-    pub fn path(&self, name: &str) -> Option<PathBuf> {
+    pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
         self.text(name).map(PathBuf::from)
     }
 
-    pub fn list(&self, name: &str) -> Vec<String> {
+    pub(super) fn list(&self, name: &str) -> Vec<String> {
         match self.written.get(name) {
             Some((_, Value::Many(items))) => items.clone(),
             Some((_, Value::One(text))) => text.split_whitespace().map(str::to_owned).collect(),
@@ -95,7 +99,7 @@ impl Reader<'_> {
     }
 
     /// A list of names, which may also be written as PgBouncer has them: with commas between.
-    pub fn names(&self, name: &str) -> Vec<String> {
+    pub(super) fn names(&self, name: &str) -> Vec<String> {
         let names = match self.written.get(name) {
             Some((_, Value::Many(items))) => items.clone(),
             Some((_, Value::One(text))) => text.split(',').map(|name| name.trim().to_owned()).collect(),
@@ -104,12 +108,12 @@ impl Reader<'_> {
         names.into_iter().filter(|name| !name.is_empty()).collect()
     }
 
-    pub fn error(&self, name: &'static str, message: String) -> ConfigError {
+    pub(super) fn error(&self, name: &'static str, message: String) -> ConfigError {
         let place = self.written.get(name).map_or(Origin::Default, |(place, _)| place.clone());
         ConfigError::new(message).at(&place, name)
     }
 
-    pub fn show(&self, key: &'static Key) -> (&'static Key, String, Origin) {
+    pub(super) fn show(&self, key: &'static Key) -> (&'static Key, String, Origin) {
         let (value, place) = match self.written.get(key.name) {
             Some((place, value)) => (value.clone(), place.clone()),
             None => return (key, key.default.unwrap_or_default().to_owned(), Origin::Default),

@@ -138,7 +138,7 @@ impl Upstream {
     /// Says which part is wrong; a password never appears in the message.
     ///
     /// ```
-    /// use pgferry::config::url::Upstream;
+    /// use pgferry::internals::config::url::Upstream;
     ///
     /// let upstream = Upstream::parse("postgres://app@pg-1,pg-2:5433/shop?connect_timeout=3").expect("good");
     /// assert_eq!(upstream.places(), "pg-1:5432, pg-2:5433");

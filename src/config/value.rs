@@ -125,7 +125,7 @@ choice! {
 /// Says what was expected.
 ///
 /// ```
-/// use pgferry::config::value::duration;
+/// use pgferry::internals::config::value::duration;
 /// use std::time::Duration;
 ///
 /// assert_eq!(duration("5min"), Ok(Duration::from_secs(300)));
@@ -150,21 +150,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// Shows a duration as [`duration`] reads it.
-#[must_use]
-pub fn show_duration(duration: Duration) -> String {
-    if duration.subsec_millis() == 0 {
-        format!("{}s", duration.as_secs())
-    } else {
-        format!("{}ms", duration.as_millis())
-    }
-}
-
 /// Reads a size in bytes: a number, or a number with `B`, `kB`, `MB` (powers of 1024, as PostgreSQL counts).
 ///
 /// # Errors
 /// Says what was expected.
-pub fn size(text: &str) -> Result<usize, String> {
+pub(crate) fn size(text: &str) -> Result<usize, String> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let expected = || format!("\"{text}\" is not a size such as \"32kB\"");
@@ -274,7 +264,7 @@ impl Listen {
 
 /// Whether `ip` is this machine talking to itself.
 #[must_use]
-pub fn is_loopback(ip: IpAddr) -> bool {
+pub(crate) fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 
@@ -384,7 +374,6 @@ mod tests {
         for text in ["", "s", "-1", "10 parsecs", "1e9", "99999999999d", "1..5"] {
             assert!(duration(text).is_err(), "{text}");
         }
-        assert_eq!(show_duration(Duration::from_millis(1500)), "1500ms");
     }
 
     #[test]

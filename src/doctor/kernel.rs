@@ -68,7 +68,7 @@ pub struct Kernel {
 }
 
 /// The settings of which old recipes speak; files are searched for them.
-pub const RECIPES: [&str; 10] = [
+pub(crate) const RECIPES: [&str; 10] = [
     "net.ipv4.tcp_syncookies",
     "net.ipv4.tcp_tw_recycle",
     "net.ipv4.tcp_tw_reuse",

@@ -10,15 +10,15 @@
 //! - `recipes`: the same for the sysctls of old recipes.
 //! - [`report`]: how it is told.
 
-pub mod diagnosis;
-pub mod facts;
-pub mod kernel;
-pub mod pgferry;
-pub mod processes;
-pub mod report;
-pub mod server;
-pub mod sockets;
+pub(crate) mod diagnosis;
+pub(crate) mod facts;
+pub(crate) mod kernel;
+pub(crate) mod pgferry;
+pub(crate) mod processes;
+pub(crate) mod report;
+pub(crate) mod server;
+pub(crate) mod sockets;
 mod sysctl_advice;
 
-pub use diagnosis::{Finding, Level, diagnose};
-pub use facts::{Examination, Facts};
+pub(crate) use diagnosis::diagnose;
+pub(crate) use facts::{Examination, Facts};

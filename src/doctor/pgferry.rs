@@ -50,7 +50,7 @@ pub struct Measured {
 }
 
 /// Looks at the listeners; `None` when there are none.
-pub async fn look(settings: &Settings, examination: &Examination) -> Option<Pgferry> {
+pub(crate) async fn look(settings: &Settings, examination: &Examination) -> Option<Pgferry> {
     let listeners: Vec<_> = settings.listen.iter().map(|listen| listener(listen, settings.port, examination)).collect();
     let alive = listeners.iter().any(|listener| listener.alive);
     if !alive && examination.as_uid.is_none() && !examination.measure {

@@ -19,7 +19,7 @@ pub struct Holder {
 
 /// The processes that have the sockets with these inode numbers, the one with most first.
 #[must_use]
-pub fn holders(proc: &Path, inodes: &[u64]) -> Vec<Holder> {
+pub(crate) fn holders(proc: &Path, inodes: &[u64]) -> Vec<Holder> {
     let mut wanted: HashSet<u64> = inodes.iter().copied().filter(|inode| *inode != 0).collect();
     let mut found = Vec::new();
     for entry in fs::read_dir(proc).into_iter().flatten().flatten() {

@@ -39,21 +39,21 @@ pub fn text(findings: &[Finding], colour: bool) -> String {
 
 /// The report for programs: facts and findings.
 #[must_use]
-pub fn json(facts: &Facts, findings: &[Finding]) -> String {
+pub(crate) fn json(facts: &Facts, findings: &[Finding]) -> String {
     let all = json!({ "verdict": worst(findings), "findings": findings, "facts": facts });
     format!("{all:#}\n")
 }
 
 /// The worst of all levels; what is only good to know is fine.
 #[must_use]
-pub fn worst(findings: &[Finding]) -> Level {
+pub(crate) fn worst(findings: &[Finding]) -> Level {
     let worst = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok);
     if worst == Level::Info { Level::Ok } else { worst }
 }
 
 /// The exit status that says so: 0, 1 or 2.
 #[must_use]
-pub fn status(findings: &[Finding]) -> u8 {
+pub(crate) fn status(findings: &[Finding]) -> u8 {
     match worst(findings) {
         Level::Ok | Level::Info => 0,
         Level::Warn => 1,

@@ -57,7 +57,7 @@ const QUESTION: &str = "select current_setting('max_connections')::bigint, \
 ///
 /// # Errors
 /// Why it could not be asked.
-pub async fn ask(settings: &Settings) -> Result<Server, String> {
+pub(crate) async fn ask(settings: &Settings) -> Result<Server, String> {
     let started = Instant::now();
     let mut new_conn = connect(settings).await?;
     let connect_ms = milliseconds(started);
@@ -89,7 +89,7 @@ pub async fn ask(settings: &Settings) -> Result<Server, String> {
 ///
 /// # Errors
 /// Why that can't be done.
-pub async fn first_row_ms(settings: &Settings) -> Result<f64, String> {
+pub(crate) async fn first_row_ms(settings: &Settings) -> Result<f64, String> {
     let started = Instant::now();
     let mut new_conn = connect(settings).await?;
     let answer = query(&mut new_conn.conn, "select 1").await;

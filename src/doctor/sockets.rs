@@ -58,7 +58,7 @@ pub struct Socket {
 }
 
 /// How many sockets there are, by state.
-pub type ByState = BTreeMap<State, usize>;
+pub(crate) type ByState = BTreeMap<State, usize>;
 
 /// Counts sockets by state.
 #[must_use]
@@ -74,7 +74,7 @@ pub fn by_state(sockets: &[Socket]) -> ByState {
 ///
 /// # Errors
 /// When neither is possible.
-pub fn toward(remote: SocketAddr, proc: &Path) -> io::Result<Vec<Socket>> {
+pub(crate) fn toward(remote: SocketAddr, proc: &Path) -> io::Result<Vec<Socket>> {
     // A copy of another machine's tables has no kernel behind it.
     if proc == Path::new("/proc")
         && let [Ok(mut found), Ok(six)] = [AddressFamily::Inet, AddressFamily::Inet6].map(|family| ask(family, remote))

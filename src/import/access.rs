@@ -42,7 +42,7 @@ pub(super) fn write(ini: &Ini, out: &mut Toml) {
 
 /// The rules of an HBA file: the number of each line that says anything, its fields, and the rule in TOML's form or what is
 /// wrong with it.
-pub fn hba_rules(text: &str) -> impl Iterator<Item = (usize, String, Result<Vec<String>, String>)> + '_ {
+pub(crate) fn hba_rules(text: &str) -> impl Iterator<Item = (usize, String, Result<Vec<String>, String>)> + '_ {
     (1..).zip(text.lines()).filter_map(|(nth, line)| {
         let line = line.split('#').next().unwrap_or_default();
         let fields: Vec<_> = line.split_whitespace().map(|field| field.trim_matches('"')).collect();

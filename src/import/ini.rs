@@ -11,7 +11,7 @@ const MAX_INCLUDE_DEPTH: usize = 10;
 
 /// An entry, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The section, in lower case.
     pub section: String,
     /// The key.
@@ -24,7 +24,7 @@ pub struct Entry {
 
 /// What a file and those that it includes say, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ini {
+pub(crate) struct Ini {
     /// All entries.
     pub entries: Vec<Entry>,
 }
@@ -34,7 +34,7 @@ impl Ini {
     ///
     /// # Errors
     /// What can't be read or makes no sense, with file and line.
-    pub fn read(path: &Path) -> Result<Self, String> {
+    pub(crate) fn read(path: &Path) -> Result<Self, String> {
         let mut ini = Self::default();
         ini.include(path, MAX_INCLUDE_DEPTH)?;
         Ok(ini)
@@ -54,7 +54,7 @@ impl Ini {
     ///
     /// # Errors
     /// As [`Ini::read`].
-    pub fn text(
+    pub(crate) fn text(
         &mut self,
         path: &str,
         text: &str,
@@ -82,13 +82,13 @@ impl Ini {
 
     /// The last value of a setting in `[pgbouncer]`.
     #[must_use]
-    pub fn get(&self, key: &str) -> Option<&str> {
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
         let mine = |entry: &&Entry| entry.section == "pgbouncer" && entry.key == key;
         self.entries.iter().rev().find(mine).map(|entry| entry.value.as_str())
     }
 
     /// The entries of a section.
-    pub fn section<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Entry> {
+    pub(crate) fn section<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Entry> {
         self.entries.iter().filter(move |entry| entry.section == name)
     }
 }
@@ -127,7 +127,7 @@ fn unquote(text: &str, quote: char) -> Option<(String, &str)> {
 ///
 /// # Errors
 /// What makes no sense.
-pub fn words(text: &str) -> Result<Words, String> {
+pub(crate) fn words(text: &str) -> Result<Words, String> {
     let mut words = Words::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {

@@ -3,11 +3,11 @@
 //! [`ini`] reads PgBouncer's files, `general` says what becomes of each setting, `defaults` of those that are left out, `databases`
 //! of `[databases]` and `[users]`, `access` of who may log in how. What has no counterpart becomes a comment that says why.
 
-pub mod access;
+pub(crate) mod access;
 mod databases;
 mod defaults;
 mod general;
-pub mod ini;
+pub(crate) mod ini;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,7 +19,7 @@ use ini::Ini;
 ///
 /// # Errors
 /// What can't be read or makes no sense, with file and line.
-pub fn import(path: &Path) -> Result<String, String> {
+pub(crate) fn import(path: &Path) -> Result<String, String> {
     let ini = Ini::read(path)?;
     let mut out = Toml::default();
     out.comment(&format!(

@@ -293,7 +293,6 @@ impl Machine<'_> {
     /// The client is between two pieces of work: takes along what it has set.
     pub(super) fn pack(&mut self) {
         self.aliases.clear();
-        self.server.kept.clone_from(self.client.ledger.kept());
         self.explained = AnnouncedSettings::default();
         if self.server.params.is(&self.start) {
             return;

@@ -16,7 +16,7 @@ const MAX_IDLE_OUTPUT_BYTES: usize = 1024;
 
 /// Why a message could not be received.
 #[derive(Debug, thiserror::Error)]
-pub enum RecvError {
+pub(crate) enum RecvError {
     /// The other end is gone.
     #[error("connection closed")]
     Closed,
@@ -30,7 +30,7 @@ pub enum RecvError {
 
 /// A connection with what was received from it and what is to be sent to it.
 #[derive(Debug)]
-pub struct Conn {
+pub(crate) struct Conn {
     stream: Stream,
     /// What was received.
     pub input: Buffer,
@@ -44,13 +44,13 @@ pub struct Conn {
 impl Conn {
     /// Wraps `stream`, borrowing storage from `buffers`.
     #[must_use]
-    pub fn new(stream: Stream, buffers: Arc<BufferPool>) -> Self {
+    pub(crate) fn new(stream: Stream, buffers: Arc<BufferPool>) -> Self {
         Self { stream, input: Buffer::new(buffers), output: Vec::new(), written: 0, traffic: (0, 0) }
     }
 
     /// The socket, for its options and its peer.
     #[must_use]
-    pub fn stream(&self) -> &Stream {
+    pub(crate) fn stream(&self) -> &Stream {
         &self.stream
     }
 
@@ -60,19 +60,19 @@ impl Conn {
     }
 
     /// How many bytes have been received and sent since this was last asked.
-    pub fn take_traffic(&mut self) -> (u64, u64) {
+    pub(crate) fn take_traffic(&mut self) -> (u64, u64) {
         std::mem::take(&mut self.traffic)
     }
 
     /// Whether the runtime has heard that there is something to read; it may not know yet.
     #[must_use]
-    pub fn is_known_readable(&self) -> bool {
+    pub(crate) fn is_known_readable(&self) -> bool {
         self.stream.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     /// Receives more into [`Conn::input`]; `Ready(Ok(0))` is the end. Holds no storage while it waits with an empty
     /// buffer. The caller has seen to it that the buffer is not full.
-    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match self.stream.poll_fill(cx, &mut self.input) {
             Poll::Ready(Ok(n)) => {
                 self.input.received(n);
@@ -87,7 +87,7 @@ impl Conn {
     }
 
     /// Writes what is in [`Conn::output`].
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.output.len() {
             match ready!(self.stream.poll_write(cx, &self.output[self.written..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -111,7 +111,7 @@ impl Conn {
     ///
     /// # Errors
     /// `WouldBlock` when there is nothing; else the socket's.
-    pub fn take_arrived(&mut self) -> io::Result<usize> {
+    pub(crate) fn take_arrived(&mut self) -> io::Result<usize> {
         let taken = self.stream.take_arrived(self.input.space());
         self.input.received(*taken.as_ref().unwrap_or(&0));
         taken
@@ -119,7 +119,7 @@ impl Conn {
 
     /// Whether all that was written is with the kernel.
     #[must_use]
-    pub fn is_flushed(&self) -> bool {
+    pub(crate) fn is_flushed(&self) -> bool {
         self.output.is_empty() && self.stream.is_flushed()
     }
 
@@ -127,7 +127,7 @@ impl Conn {
     ///
     /// # Errors
     /// As [`Stream::secure`].
-    pub async fn secure(&mut self, tls: rustls::Connection, end_point: Option<Vec<u8>>) -> io::Result<()> {
+    pub(crate) async fn secure(&mut self, tls: rustls::Connection, end_point: Option<Vec<u8>>) -> io::Result<()> {
         let received = self.input.unparsed().to_vec();
         self.consume(received.len());
         self.stream.secure(tls, end_point, &received).await
@@ -135,12 +135,12 @@ impl Conn {
 
     /// How much of [`Conn::output`] the socket has taken.
     #[must_use]
-    pub fn flushed(&self) -> usize {
+    pub(crate) fn flushed(&self) -> usize {
         self.written
     }
 
     /// Writes `bytes` past the buffer, as many as fit: for bytes that lie in another connection's buffer.
-    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let wrote = self.stream.poll_write(cx, bytes);
         if let Poll::Ready(Ok(n)) = wrote {
             self.traffic.1 += n as u64;
@@ -152,7 +152,7 @@ impl Conn {
     ///
     /// # Errors
     /// The socket's.
-    pub async fn flush(&mut self) -> io::Result<()> {
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.poll_flush(cx)).await
     }
 
@@ -160,7 +160,7 @@ impl Conn {
     ///
     /// # Errors
     /// The socket's.
-    pub fn flush_now(&mut self) -> io::Result<bool> {
+    pub(crate) fn flush_now(&mut self) -> io::Result<bool> {
         match self.poll_flush(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(flushed) => flushed.map(|()| true),
             Poll::Pending => Ok(false),
@@ -168,7 +168,7 @@ impl Conn {
     }
 
     /// Gives back the room for output, where nothing waits in it.
-    pub fn trim(&mut self) {
+    pub(crate) fn trim(&mut self) {
         if self.output.is_empty() {
             self.output = Vec::new();
         }
@@ -179,7 +179,7 @@ impl Conn {
     ///
     /// # Errors
     /// The socket's.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream.poll_read_ready(cx)
     }
 
@@ -187,7 +187,7 @@ impl Conn {
     ///
     /// # Errors
     /// The socket's, or [`RecvError::Closed`] at the end.
-    pub async fn fill(&mut self) -> Result<(), RecvError> {
+    pub(crate) async fn fill(&mut self) -> Result<(), RecvError> {
         match poll_fn(|cx| self.poll_fill(cx)).await? {
             0 => Err(RecvError::Closed),
             _ => Ok(()),
@@ -199,7 +199,7 @@ impl Conn {
     ///
     /// # Errors
     /// As [`Conn::fill`].
-    pub async fn peek(&mut self, size: usize) -> Result<&[u8], RecvError> {
+    pub(crate) async fn peek(&mut self, size: usize) -> Result<&[u8], RecvError> {
         while self.input.unparsed().len() < size {
             if self.input.is_full() {
                 self.input.reserve(size.min(2 * self.input.capacity()));
@@ -210,12 +210,12 @@ impl Conn {
     }
 
     /// Drops the next `n` received bytes.
-    pub fn consume(&mut self, n: usize) {
+    pub(crate) fn consume(&mut self, n: usize) {
         self.input.skip(n);
     }
 
     /// Drops the next `n` received bytes and overwrites them: they were a secret, and the storage goes to others.
-    pub fn wipe(&mut self, n: usize) {
+    pub(crate) fn wipe(&mut self, n: usize) {
         self.input.wipe(n);
     }
 
@@ -223,7 +223,7 @@ impl Conn {
     ///
     /// # Errors
     /// As [`Conn::fill`].
-    pub async fn discard(&mut self, mut n: usize) -> Result<(), RecvError> {
+    pub(crate) async fn discard(&mut self, mut n: usize) -> Result<(), RecvError> {
         loop {
             let here = self.input.unparsed().len().min(n);
             self.consume(here);
@@ -240,7 +240,7 @@ impl Conn {
     ///
     /// # Errors
     /// As [`Conn::fill`], or a length out of bounds.
-    pub async fn peek_frame(&mut self, limit: usize) -> Result<wire::Frame<'_>, RecvError> {
+    pub(crate) async fn peek_frame(&mut self, limit: usize) -> Result<wire::Frame<'_>, RecvError> {
         let header = self.peek(wire::frame::HEADER_BYTES).await?;
         let Some(head) = wire::head(header, limit)? else { return Err(RecvError::Closed) };
         let bytes = self.peek(head.size).await?;
@@ -251,7 +251,7 @@ impl Conn {
     /// that nothing more comes, then reads to the end. The caller bounds the time.
     ///
     /// Closing with unread input would make the kernel send a reset, which destroys what the peer has not read yet.
-    pub async fn linger(&mut self) {
+    pub(crate) async fn linger(&mut self) {
         if self.flush().await.is_err() {
             return;
         }
@@ -262,7 +262,7 @@ impl Conn {
     }
 
     /// Reads and drops to the end: that of the socket, which TLS announces.
-    pub async fn drain(&mut self) {
+    pub(crate) async fn drain(&mut self) {
         loop {
             self.input.clear();
             if self.fill().await.is_err() {

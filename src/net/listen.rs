@@ -33,7 +33,7 @@ const MAX_PATH_BYTES: usize = 107;
 
 /// Why nobody can connect there.
 #[derive(Debug, thiserror::Error)]
-pub enum ListenError {
+pub(crate) enum ListenError {
     /// The path of the socket file is too long for the kernel.
     #[error(
         "{path}: the socket's path is {length} bytes long, the kernel takes at most {MAX_PATH_BYTES}: use a shorter directory"
@@ -75,7 +75,7 @@ pub enum ListenError {
 
 /// A listener.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     socket: AsyncFd<OwnedFd>,
     tcp: bool,
     name: String,
@@ -90,7 +90,7 @@ impl Listener {
     ///
     /// # Errors
     /// As [`ListenError`] lists.
-    pub fn tcp(address: SocketAddr) -> Result<Self, ListenError> {
+    pub(crate) fn tcp(address: SocketAddr) -> Result<Self, ListenError> {
         let bind = || {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
             socket.set_reuse_address(true)?;
@@ -106,7 +106,7 @@ impl Listener {
     ///
     /// # Errors
     /// As [`ListenError`] lists.
-    pub fn abstract_name(name: &str) -> Result<Self, ListenError> {
+    pub(crate) fn abstract_name(name: &str) -> Result<Self, ListenError> {
         let shown = format!("@{name}");
         if name.len() > MAX_PATH_BYTES {
             return Err(ListenError::TooLong { path: shown, length: name.len() });
@@ -131,7 +131,7 @@ impl Listener {
     ///
     /// # Errors
     /// As [`ListenError`] lists.
-    pub fn file(path: &Path, mode: u32, group: Option<&str>) -> Result<Self, ListenError> {
+    pub(crate) fn file(path: &Path, mode: u32, group: Option<&str>) -> Result<Self, ListenError> {
         let shown = path.display().to_string();
         let io = |error| ListenError::Io { at: shown.clone(), error };
         // Shorter than any name PostgreSQL's clients look for, so that the length of `path` alone decides.
@@ -168,7 +168,7 @@ impl Listener {
     ///
     /// # Errors
     /// When it is none of ours to use.
-    pub fn adopt(name: &str, listener: OwnedFd, lock: Option<OwnedFd>) -> Result<Self, ListenError> {
+    pub(crate) fn adopt(name: &str, listener: OwnedFd, lock: Option<OwnedFd>) -> Result<Self, ListenError> {
         let io = |error| ListenError::Io { at: name.to_owned(), error };
         let socket = Socket::from(listener);
         socket.set_nonblocking(true).map_err(io)?;
@@ -187,13 +187,13 @@ impl Listener {
 
     /// Where it listens: a path, `@name`, or an address and port.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Whether it is TCP.
     #[must_use]
-    pub fn is_tcp(&self) -> bool {
+    pub(crate) fn is_tcp(&self) -> bool {
         self.tcp
     }
 
@@ -202,7 +202,7 @@ impl Listener {
     ///
     /// # Errors
     /// The system's.
-    pub fn set_keepalive(&self, idle: Option<Duration>) -> io::Result<()> {
+    pub(crate) fn set_keepalive(&self, idle: Option<Duration>) -> io::Result<()> {
         if !self.tcp {
             return Ok(());
         }
@@ -217,7 +217,7 @@ impl Listener {
     ///
     /// # Errors
     /// The system's.
-    pub fn try_clone_fd(&self) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
+    pub(crate) fn try_clone_fd(&self) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
         let listener = self.socket.get_ref().try_clone()?;
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         Ok((listener, file.as_ref().map(SocketFile::lock).transpose()?))
@@ -227,7 +227,7 @@ impl Listener {
     ///
     /// # Errors
     /// As [`ListenError`] lists.
-    pub fn set_access(&self, mode: u32, group: Option<&str>) -> Result<(), ListenError> {
+    pub(crate) fn set_access(&self, mode: u32, group: Option<&str>) -> Result<(), ListenError> {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         if file.is_none() {
             return Ok(());
@@ -237,7 +237,7 @@ impl Listener {
     }
 
     /// Another process has it now: nothing is removed when this goes.
-    pub fn detach(&self) {
+    pub(crate) fn detach(&self) {
         if let Some(mut file) = self.file.lock().unwrap_or_else(PoisonError::into_inner).take() {
             file.detach();
         }
@@ -247,7 +247,7 @@ impl Listener {
     ///
     /// # Errors
     /// When our pid could not be written into the lock's file; it is ours all the same.
-    pub fn take_ownership(&self) -> io::Result<()> {
+    pub(crate) fn take_ownership(&self) -> io::Result<()> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.as_mut().map_or(Ok(()), SocketFile::take_ownership)
     }
@@ -256,7 +256,7 @@ impl Listener {
     ///
     /// # Errors
     /// The kernel's; none of them ends the listener.
-    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         loop {
             let mut ready = ready!(self.socket.poll_read_ready(cx))?;
             // The kernel makes a socket and a file before it looks whether anybody waits: looking first is a tenth of the
@@ -275,7 +275,7 @@ impl Listener {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn accept_now(&self) -> Option<io::Result<Stream>> {
+    pub(crate) fn accept_now(&self) -> Option<io::Result<Stream>> {
         match accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             Err(Errno::AGAIN) => None,
             accepted => Some(accepted.map_err(Into::into).and_then(|socket| self.stream(socket))),
@@ -297,7 +297,7 @@ impl Listener {
     ///
     /// # Errors
     /// As [`Listener::poll_accept`].
-    pub async fn accept(&self) -> io::Result<Stream> {
+    pub(crate) async fn accept(&self) -> io::Result<Stream> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
 }

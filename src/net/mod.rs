@@ -7,20 +7,20 @@
 //! - `claim`: whose a socket file is. [`handover`]: listeners on their way to another process.
 //! - [`tls`]: encryption, and who proves what with which certificate.
 
-pub mod conn;
-pub mod listen;
-pub mod namespace;
-pub mod read_coalescing;
+pub(crate) mod conn;
+pub(crate) mod listen;
+pub(crate) mod namespace;
+pub(crate) mod read_coalescing;
 mod socket;
 mod socket_lock;
-pub mod stream;
-pub mod takeover;
+pub(crate) mod stream;
+pub(crate) mod takeover;
 mod timer;
-pub mod tls;
+pub(crate) mod tls;
 
-pub use crate::buffer::{Buffer, BufferPool};
-pub use conn::{Conn, RecvError};
-pub use listen::{ListenError, Listener};
-pub use read_coalescing::ReadCoalescer;
-pub use stream::{Io, Peer, Stream};
-pub use takeover::{InheritedListener, ListenerTransfer};
+pub(crate) use crate::buffer::BufferPool;
+pub(crate) use conn::{Conn, RecvError};
+pub(crate) use listen::{ListenError, Listener};
+pub(crate) use read_coalescing::ReadCoalescer;
+pub(crate) use stream::{Io, Peer, Stream};
+pub(crate) use takeover::{InheritedListener, ListenerTransfer};

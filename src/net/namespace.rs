@@ -12,7 +12,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 /// A process at the other end of a unix socket.
 #[derive(Debug)]
-pub struct PeerProcess {
+pub(crate) struct PeerProcess {
     /// Its id in this process's PID namespace.
     pid: i32,
     /// What holds on to the process, so that its id can't come to mean another one unnoticed (Linux 6.5 and later).
@@ -23,7 +23,7 @@ impl PeerProcess {
     /// The process that connected `socket`, whose `SO_PEERCRED` names `pid`; `None` where it is of a PID namespace that
     /// this process does not see.
     #[must_use]
-    pub fn of(socket: BorrowedFd<'_>, pid: Option<i32>) -> Option<Self> {
+    pub(crate) fn of(socket: BorrowedFd<'_>, pid: Option<i32>) -> Option<Self> {
         let pidfd = getsockopt(&socket, sockopt::PeerPidfd).ok();
         Some(Self { pid: pid?, pidfd })
     }
@@ -32,7 +32,7 @@ impl PeerProcess {
     ///
     /// # Errors
     /// Why it is not, or why that can't be known.
-    pub fn check_namespaces(&self) -> Result<(), String> {
+    pub(crate) fn check_namespaces(&self) -> Result<(), String> {
         // A /proc of another PID namespace has other processes under the same numbers.
         let own = fs::read_link("/proc/self").map_err(|error| format!("/proc can't be read: {error}"))?;
         if own != Path::new(&std::process::id().to_string()) {

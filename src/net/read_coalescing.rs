@@ -39,7 +39,7 @@ const RESAMPLE_BYTES: usize = 128 << 20;
 
 /// How one connection is read, which may be by larger portions.
 #[derive(Debug, Default)]
-pub struct ReadCoalescer {
+pub(crate) struct ReadCoalescer {
     /// What has come since the server began.
     came: usize,
     /// What there was to see.
@@ -78,7 +78,7 @@ struct BatchWait {
 
 impl ReadCoalescer {
     /// As [`Conn::poll_fill`] of `conn`, which is always the same.
-    pub fn poll_fill(&mut self, cx: &mut Context<'_>, conn: &mut Conn) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, conn: &mut Conn) -> Poll<io::Result<usize>> {
         self.poll_fill_by(cx, conn, wakeups)
     }
 
@@ -107,7 +107,7 @@ impl ReadCoalescer {
     }
 
     /// Has what follows passed on as it comes: the server has said what there was to say.
-    pub fn end(&mut self, conn: &Conn) {
+    pub(crate) fn end(&mut self, conn: &Conn) {
         self.came = 0;
         let batch = self.seen.take().and_then(|seen| seen.batch);
         if batch.is_some_and(|batch| batch.held) {

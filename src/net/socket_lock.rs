@@ -35,7 +35,7 @@ impl SocketLock {
     ///
     /// # Errors
     /// When another process has it, or the system refuses.
-    pub fn lock(path: &Path) -> Result<Self, ListenError> {
+    pub(super) fn lock(path: &Path) -> Result<Self, ListenError> {
         let at = path.display().to_string();
         let lock_path = PathBuf::from(format!("{at}.lock"));
         let io = |error| ListenError::Io { at: lock_path.display().to_string(), error };
@@ -67,7 +67,7 @@ impl SocketLock {
     ///
     /// # Errors
     /// As [`SocketLock::lock`].
-    pub fn inherit(path: &Path, lock: OwnedFd) -> Result<Self, ListenError> {
+    pub(super) fn inherit(path: &Path, lock: OwnedFd) -> Result<Self, ListenError> {
         let at = path.display().to_string();
         let lock_path = PathBuf::from(format!("{at}.lock"));
         let io = |error| ListenError::Io { at, error };
@@ -93,7 +93,7 @@ impl SocketLock {
     ///
     /// # Errors
     /// When there is none.
-    pub fn of_file(self) -> io::Result<SocketFile> {
+    pub(super) fn of_file(self) -> io::Result<SocketFile> {
         let metadata = fs::metadata(&self.path)?;
         let shared = self.inherited;
         Ok(SocketFile { id: (metadata.dev(), metadata.ino()), claim: Some(self), shared })
@@ -105,7 +105,7 @@ impl SocketFile {
     ///
     /// # Errors
     /// The system's.
-    pub fn lock(&self) -> io::Result<OwnedFd> {
+    pub(super) fn lock(&self) -> io::Result<OwnedFd> {
         match &self.claim {
             Some(claim) => claim.lock.as_fd().try_clone_to_owned(),
             None => Err(io::ErrorKind::NotFound.into()),
@@ -113,7 +113,7 @@ impl SocketFile {
     }
 
     /// Leaves it to another process, which has the lock's descriptor too: it must not be unlocked here.
-    pub fn detach(&mut self) {
+    pub(super) fn detach(&mut self) {
         if let Some(claim) = self.claim.take() {
             std::mem::forget(claim.lock);
         }
@@ -123,7 +123,7 @@ impl SocketFile {
     ///
     /// # Errors
     /// When our pid could not be written into the lock's file; it is ours all the same.
-    pub fn take_ownership(&mut self) -> io::Result<()> {
+    pub(super) fn take_ownership(&mut self) -> io::Result<()> {
         self.shared = false;
         self.claim.as_mut().map_or(Ok(()), SocketLock::sign)
     }

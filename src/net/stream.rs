@@ -21,7 +21,7 @@ use crate::buffer::Buffer;
 
 /// A connection to somebody, encrypted or not.
 #[derive(Debug)]
-pub struct Stream {
+pub(crate) struct Stream {
     socket: Socket,
     tls: Option<Box<TlsSession>>,
     /// Nobody has tried to read yet.
@@ -35,13 +35,13 @@ impl From<Socket> for Stream {
 }
 
 /// Bytes in and out, whatever carries them.
-pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
+pub(crate) enum Peer {
     /// A TCP address.
     Tcp(SocketAddr),
     /// A process on this machine, as the kernel knew it when it connected (`SO_PEERCRED`).
@@ -60,7 +60,7 @@ impl Stream {
     ///
     /// # Errors
     /// The system's.
-    pub async fn connect_tcp(to: SocketAddr) -> io::Result<Self> {
+    pub(crate) async fn connect_tcp(to: SocketAddr) -> io::Result<Self> {
         Ok(Socket::tcp(TcpStream::connect(to).await?.into_std()?.into())?.into())
     }
 
@@ -68,7 +68,7 @@ impl Stream {
     ///
     /// # Errors
     /// The system's.
-    pub async fn connect_unix(to: &Path) -> io::Result<Self> {
+    pub(crate) async fn connect_unix(to: &Path) -> io::Result<Self> {
         Ok(Socket::unix(UnixStream::connect(to).await?.into_std()?.into())?.into())
     }
 
@@ -77,7 +77,7 @@ impl Stream {
     ///
     /// # Errors
     /// The system's.
-    pub fn accepted_tcp(socket: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn accepted_tcp(socket: OwnedFd) -> io::Result<Self> {
         SockRef::from(&socket).set_tcp_nodelay(true)?;
         Ok(Self { untried: true, ..Socket::tcp(socket)?.into() })
     }
@@ -86,7 +86,7 @@ impl Stream {
     ///
     /// # Errors
     /// The system's.
-    pub fn accepted_unix(socket: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn accepted_unix(socket: OwnedFd) -> io::Result<Self> {
         Ok(Self { untried: true, ..Socket::unix(socket)?.into() })
     }
 
@@ -95,7 +95,7 @@ impl Stream {
     ///
     /// # Errors
     /// The socket's, or the handshake's; the stream is of no use then.
-    pub async fn secure(
+    pub(crate) async fn secure(
         &mut self,
         tls: rustls::Connection,
         end_point: Option<Vec<u8>>,
@@ -109,7 +109,7 @@ impl Stream {
     ///
     /// # Errors
     /// The system's.
-    pub fn into_io(self) -> io::Result<Box<dyn Io>> {
+    pub(crate) fn into_io(self) -> io::Result<Box<dyn Io>> {
         self.socket.into_io()
     }
 
@@ -123,7 +123,7 @@ impl Stream {
 
     /// The encryption, if there is one.
     #[must_use]
-    pub fn tls(&self) -> Option<&TlsSession> {
+    pub(crate) fn tls(&self) -> Option<&TlsSession> {
         self.tls.as_deref()
     }
 
@@ -136,7 +136,7 @@ impl Stream {
     }
 
     /// Waits until there may be something to read, holding no buffer.
-    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.tls {
             Some(tls) if tls.has_plaintext() => Poll::Ready(Ok(())),
             None if self.untried => Poll::Ready(Ok(())),
@@ -145,13 +145,13 @@ impl Stream {
     }
 
     /// Reads what is there, before there is encryption; `Ready(Ok(0))` is the end.
-    pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         self.socket.poll_read(cx, into)
     }
 
     /// Reads what is there into `buffer`, which lends storage only when there may be something; `Ready(Ok(0))` is the end.
     /// The caller tells the buffer how much it was.
-    pub fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
         if let Some(tls) = &mut self.tls {
             if buffer.is_empty() && !tls.has_plaintext() {
                 ready!(self.socket.poll_read_ready(cx))?;
@@ -168,7 +168,7 @@ impl Stream {
     }
 
     /// Writes what fits. What has been encrypted may still wait to be sent: see [`Stream::poll_flush`].
-    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.tls {
             Some(tls) => tls.poll_write(&mut self.socket, cx, bytes),
             None => self.socket.poll_write(cx, bytes),
@@ -176,7 +176,7 @@ impl Stream {
     }
 
     /// Sends what was written.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.tls {
             Some(tls) => tls.poll_flush(&mut self.socket, cx),
             None => Poll::Ready(Ok(())),
@@ -185,12 +185,12 @@ impl Stream {
 
     /// Whether all that was written is with the kernel.
     #[must_use]
-    pub fn is_flushed(&self) -> bool {
+    pub(crate) fn is_flushed(&self) -> bool {
         self.tls.as_ref().is_none_or(|tls| tls.is_flushed())
     }
 
     /// Says that no more will be written.
-    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(tls) = &mut self.tls {
             tls.farewell();
             ready!(tls.poll_flush(&mut self.socket, cx))?;
@@ -200,7 +200,7 @@ impl Stream {
 
     /// Waits until the other end has closed, after it has said that nothing more comes. Whoever closes first has the
     /// TIME_WAIT, and TLS's farewell comes before that.
-    pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.tls.is_none() {
             return Poll::Ready(());
         }
@@ -215,19 +215,19 @@ impl Stream {
     /// Whether the other end is gone altogether, as far as the kernel knows. One that has only said that it sends no more
     /// is not.
     #[must_use]
-    pub fn is_hung_up(&self) -> bool {
+    pub(crate) fn is_hung_up(&self) -> bool {
         self.socket.is_hung_up()
     }
 
     /// Whether something has arrived, be it the end: one look at the socket itself, nothing is taken.
     #[must_use]
-    pub fn has_arrived(&self) -> bool {
+    pub(crate) fn has_arrived(&self) -> bool {
         !self.socket.peek().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Whether bytes have arrived that nobody has taken.
     #[must_use]
-    pub fn has_unread(&self) -> bool {
+    pub(crate) fn has_unread(&self) -> bool {
         self.socket.peek().is_ok_and(|n| n > 0)
     }
 
@@ -235,7 +235,7 @@ impl Stream {
     ///
     /// # Errors
     /// `WouldBlock` when there is nothing; else the socket's.
-    pub fn take_arrived(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn take_arrived(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match &mut self.tls {
             Some(tls) => tls.take_arrived(&mut ArrivedBytes(&self.socket), into),
             None => self.socket.take_arrived(into),
@@ -243,7 +243,7 @@ impl Stream {
     }
 
     /// Who is at the other end.
-    pub fn peer(&self) -> io::Result<Peer> {
+    pub(crate) fn peer(&self) -> io::Result<Peer> {
         let socket = self.socket.fd()?;
         if self.is_tcp() {
             let address = SockRef::from(&socket).peer_addr()?.as_socket();
@@ -255,14 +255,14 @@ impl Stream {
 
     /// The process at the other end of a unix socket, as far as this process sees it.
     #[must_use]
-    pub fn peer_process(&self) -> Option<PeerProcess> {
+    pub(crate) fn peer_process(&self) -> Option<PeerProcess> {
         let Ok(Peer::Unix { pid, .. }) = self.peer() else { return None };
         PeerProcess::of(self.socket.fd().ok()?, pid)
     }
 
     /// Our own end, if it is a TCP address.
     #[must_use]
-    pub fn local(&self) -> Option<SocketAddr> {
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
         self.own_address()?.as_socket()
     }
 
@@ -272,18 +272,22 @@ impl Stream {
 
     /// Whether it is TCP.
     #[must_use]
-    pub fn is_tcp(&self) -> bool {
+    pub(crate) fn is_tcp(&self) -> bool {
         self.socket.is_tcp()
     }
 
     /// Whether it came over an abstract socket.
     #[must_use]
-    pub fn is_abstract(&self) -> bool {
+    pub(crate) fn is_abstract(&self) -> bool {
         !self.is_tcp() && self.own_address().is_some_and(|address| address.as_pathname().is_none())
     }
 
     /// Sets the options of an upstream connection: no delay, keepalive, and how long data may stay unacknowledged.
-    pub fn set_upstream_options(&self, keepalive: Option<Duration>, user_timeout: Option<Duration>) -> io::Result<()> {
+    pub(crate) fn set_upstream_options(
+        &self,
+        keepalive: Option<Duration>,
+        user_timeout: Option<Duration>,
+    ) -> io::Result<()> {
         if !self.is_tcp() {
             return Ok(());
         }
@@ -302,7 +306,7 @@ impl Stream {
     /// Makes the coming close send a reset, which leaves no TIME_WAIT behind; `false` where that can't be done, and the
     /// connection closes in the ordinary way.
     #[must_use]
-    pub fn reset_on_close(&self) -> bool {
+    pub(crate) fn reset_on_close(&self) -> bool {
         let reset = |socket| SockRef::from(&socket).set_linger(Some(Duration::ZERO)).is_ok();
         !self.is_tcp() || self.socket.fd().is_ok_and(reset)
     }

@@ -21,7 +21,7 @@ const MAX_DESCRIPTORS: usize = 64;
 
 /// Listeners on their way to another process.
 #[derive(Debug)]
-pub struct ListenerTransfer {
+pub(crate) struct ListenerTransfer {
     items: Vec<Item>,
 }
 
@@ -38,7 +38,7 @@ impl ListenerTransfer {
     ///
     /// # Errors
     /// The system's, or when there are too many.
-    pub fn of<'a>(listeners: impl IntoIterator<Item = &'a Listener>) -> io::Result<Self> {
+    pub(crate) fn of<'a>(listeners: impl IntoIterator<Item = &'a Listener>) -> io::Result<Self> {
         let items = listeners.into_iter().map(|bound| {
             let (listener, lock) = bound.try_clone_fd()?;
             Ok(Item { name: bound.name().to_owned(), listener, lock })
@@ -53,7 +53,7 @@ impl ListenerTransfer {
     /// What the other process must know to tell the descriptors apart: each listener's name, behind a `+` where the lock
     /// of its socket file follows.
     #[must_use]
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let name = |item: &Item| format!("{}{}", if item.lock.is_some() { "+" } else { "-" }, item.name);
         self.items.iter().map(name).collect()
     }
@@ -62,7 +62,7 @@ impl ListenerTransfer {
     ///
     /// # Errors
     /// The socket's; anything but a unix socket can't carry them.
-    pub async fn send(&self, conn: &mut Conn) -> io::Result<()> {
+    pub(crate) async fn send(&self, conn: &mut Conn) -> io::Result<()> {
         if conn.stream().is_tcp() {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "they can only go over a unix socket"));
         }
@@ -92,7 +92,7 @@ impl ListenerTransfer {
 
 /// A listener from outside: of the process that this one replaces, or of the service manager.
 #[derive(Debug)]
-pub struct InheritedListener {
+pub(crate) struct InheritedListener {
     name: String,
     listener: OwnedFd,
     lock: Option<OwnedFd>,
@@ -104,7 +104,7 @@ impl InheritedListener {
     ///
     /// # Errors
     /// When they don't belong together.
-    pub fn from_process(names: &[String], descriptors: Vec<OwnedFd>) -> Result<Vec<Self>, String> {
+    pub(crate) fn from_process(names: &[String], descriptors: Vec<OwnedFd>) -> Result<Vec<Self>, String> {
         let mut descriptors = descriptors.into_iter();
         let all: Option<Vec<_>> = names
             .iter()
@@ -124,7 +124,7 @@ impl InheritedListener {
     ///
     /// # Errors
     /// When it is no listening socket.
-    pub fn managed(listener: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn managed(listener: OwnedFd) -> io::Result<Self> {
         let socket = SockRef::from(&listener);
         if !socket.is_listener()? {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a socket that does not listen"));
@@ -143,13 +143,13 @@ impl InheritedListener {
 
     /// Where it listens: a path, `@name`, or an address and port.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Whether it is the service manager's, whose files are none of ours to remove.
     #[must_use]
-    pub fn is_managed(&self) -> bool {
+    pub(crate) fn is_managed(&self) -> bool {
         self.managed
     }
 
@@ -157,7 +157,7 @@ impl InheritedListener {
     ///
     /// # Errors
     /// As [`Listener::adopt`].
-    pub fn adopt(self) -> Result<Listener, ListenError> {
+    pub(crate) fn adopt(self) -> Result<Listener, ListenError> {
         Listener::adopt(&self.name, self.listener, self.lock)
     }
 }
@@ -166,7 +166,7 @@ impl InheritedListener {
 ///
 /// # Errors
 /// The socket's.
-pub fn receive(socket: &UnixStream, into: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
+pub(crate) fn receive(socket: &UnixStream, into: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = recvmsg(socket, &mut [IoSliceMut::new(into)], &mut control, RecvFlags::CMSG_CLOEXEC)?;

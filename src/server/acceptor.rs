@@ -69,13 +69,13 @@ impl IdleTask {
 }
 
 impl AcceptorPool {
-    pub fn new(admin_state: Arc<AdminState>, trackers: ShutdownTrackers) -> Arc<Self> {
+    pub(super) fn new(admin_state: Arc<AdminState>, trackers: ShutdownTrackers) -> Arc<Self> {
         Arc::new(Self { admin_state, trackers, idle_tasks: Mutex::default() })
     }
 
     /// Has clients taken from `listener`. While that is so it counts as somebody who is there: those who have connected when
     /// all comes to its end are not forgotten.
-    pub fn open(self: &Arc<Self>, listener: Arc<Listener>, stop: Arc<StopSignal>) {
+    pub(super) fn open(self: &Arc<Self>, listener: Arc<Listener>, stop: Arc<StopSignal>) {
         self.spawn_acceptor(Box::new(ListenerHandle::new(listener, stop, self.trackers.all.upgrade())));
     }
 

@@ -34,12 +34,12 @@ impl StopSignal {
     const DETACHED: u8 = 2;
 
     /// It closes: those who have connected are taken still, since a closed backlog would only break their connections.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.signal(Self::CLOSED);
     }
 
     /// Another process has it: nobody is taken from it any more.
-    pub fn detach(&self) {
+    pub(super) fn detach(&self) {
         self.signal(Self::DETACHED);
     }
 
@@ -61,12 +61,12 @@ pub(super) struct ListenerHandle {
 }
 
 impl ListenerHandle {
-    pub fn new(listener: Arc<Listener>, stop: Arc<StopSignal>, all: Option<ShutdownToken>) -> Self {
+    pub(super) fn new(listener: Arc<Listener>, stop: Arc<StopSignal>, all: Option<ShutdownToken>) -> Self {
         Self { listener, stop, last: None, _all: all }
     }
 
     /// The next client; `None` when there will be none.
-    pub async fn next(&mut self) -> Option<Stream> {
+    pub(super) async fn next(&mut self) -> Option<Stream> {
         loop {
             match poll_fn(|cx| self.poll_next(cx)).await? {
                 Ok(stream) => return Some(stream),
@@ -116,7 +116,7 @@ mod tests {
 
     impl ListenerHandle {
         /// One whose clients connect at `path`, and what ends it.
-        pub fn of_test(path: &Path) -> (Self, Arc<StopSignal>) {
+        pub(crate) fn of_test(path: &Path) -> (Self, Arc<StopSignal>) {
             let stop = Arc::new(StopSignal::default());
             let listener = Listener::file(path, 0o777, None).expect("free");
             (Self::new(Arc::new(listener), Arc::clone(&stop), None), stop)

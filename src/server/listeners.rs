@@ -32,13 +32,13 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    pub fn new(admin_state: Arc<AdminState>, trackers: ShutdownTrackers, managed: bool) -> Self {
+    pub(crate) fn new(admin_state: Arc<AdminState>, trackers: ShutdownTrackers, managed: bool) -> Self {
         let keepalive = admin_state.shared.registry.settings.load().tcp_keepidle;
         Self { open: BTreeMap::new(), acceptors: AcceptorPool::new(admin_state, trackers), managed, keepalive }
     }
 
     /// Takes clients from `bound`.
-    pub fn open(&mut self, bound: Listener) {
+    pub(super) fn open(&mut self, bound: Listener) {
         let (bound, stop) = (Arc::new(bound), Arc::new(StopSignal::default()));
         set_keepalive(&bound, self.keepalive);
         self.acceptors.open(Arc::clone(&bound), Arc::clone(&stop));
@@ -46,13 +46,13 @@ impl Listeners {
     }
 
     /// Those that are open.
-    pub fn opened(&self) -> Opened {
+    pub(super) fn opened(&self) -> Opened {
         let open = self.open.values().map(|open| Arc::clone(&open.bound)).collect();
         Opened { open, managed: self.managed }
     }
 
     /// Has those that `settings` name: `prepared` are new, others close.
-    pub fn change(&mut self, settings: &Settings, prepared: Vec<Listener>) {
+    pub(crate) fn change(&mut self, settings: &Settings, prepared: Vec<Listener>) {
         self.keepalive = settings.tcp_keepidle;
         for open in self.open.values() {
             set_keepalive(&open.bound, self.keepalive);
@@ -79,12 +79,12 @@ impl Listeners {
     ///
     /// # Errors
     /// The system's.
-    pub fn hand_over(&self, admin: Option<&Listener>) -> io::Result<ListenerTransfer> {
+    pub(super) fn hand_over(&self, admin: Option<&Listener>) -> io::Result<ListenerTransfer> {
         ListenerTransfer::of(self.open.values().map(|open| &*open.bound).chain(admin))
     }
 
     /// The process that they were inherited from has left them.
-    pub fn take_ownership(&self) {
+    pub(super) fn take_ownership(&self) {
         for open in self.open.values() {
             if let Err(error) = open.bound.take_ownership() {
                 warn!("{}: {error}", open.bound.name());
@@ -93,14 +93,14 @@ impl Listeners {
     }
 
     /// The process ends: those who have connected are taken to be told so.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         for open in self.open.values() {
             open.stop.close();
         }
     }
 
     /// Another process has them.
-    pub fn detach(&mut self) {
+    pub(super) fn detach(&mut self) {
         for open in std::mem::take(&mut self.open).into_values() {
             open.bound.detach();
             open.stop.detach();
@@ -120,7 +120,7 @@ impl Opened {
     ///
     /// # Errors
     /// When one can't be opened; nothing has changed then.
-    pub fn prepare(&self, settings: &Settings) -> Result<Vec<Listener>, ListenError> {
+    pub(super) fn prepare(&self, settings: &Settings) -> Result<Vec<Listener>, ListenError> {
         if self.managed {
             return Ok(Vec::new());
         }
@@ -132,7 +132,7 @@ impl Opened {
     }
 
     /// Gives the socket files of those that stay the mode and group that `settings` say.
-    pub fn set_access(&self, settings: &Settings) {
+    pub(super) fn set_access(&self, settings: &Settings) {
         let wanted = names(settings);
         for bound in self.open.iter().filter(|bound| !self.managed && wanted.iter().any(|name| name == bound.name())) {
             if let Err(error) = bound.set_access(settings.unix_socket_mode, settings.unix_socket_group.as_deref()) {

@@ -56,7 +56,7 @@ const JUST_ACCEPTED_GRACE: Duration = Duration::from_secs(2);
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// It can't listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -66,10 +66,10 @@ pub enum StartError {
 }
 
 /// Reads the settings again, with some keys and values on top of what is written.
-pub type Reload = Arc<dyn Fn(&[(Adjustable, String)]) -> Result<Settings, ConfigError> + Send + Sync>;
+pub(crate) type Reload = Arc<dyn Fn(&[(Adjustable, String)]) -> Result<Settings, ConfigError> + Send + Sync>;
 
 /// What the server gets from who starts it.
-pub struct ServerContext {
+pub(crate) struct ServerContext {
     /// Reads the settings again.
     pub reload: Reload,
     /// The log's queue: what it drops is among the figures.
@@ -86,7 +86,7 @@ pub struct ServerContext {
 ///
 /// # Errors
 /// As [`StartError`] lists; nothing is served then.
-pub async fn run(settings: Settings, context: ServerContext) -> Result<(), StartError> {
+pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<(), StartError> {
     let ServerContext { reload, log, set_log_level, inherited, old_process } = context;
     let client_slots = raise_file_limit(&settings);
     let upstream_targets = UpstreamTargets::new(&settings).map_err(StartError::System)?;
@@ -300,7 +300,7 @@ async fn wait_for_clients(
 ///
 /// # Errors
 /// Which of them can't be used, and why.
-pub fn check(settings: &Settings) -> Result<(), String> {
+pub(crate) fn check(settings: &Settings) -> Result<(), String> {
     UpstreamTargets::new(settings)?;
     ClientAuth::new(settings).map(drop)
 }

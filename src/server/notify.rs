@@ -12,7 +12,7 @@ pub(super) struct Notifier(Option<Sender<Vec<NotifyState<'static>>>>);
 
 impl Notifier {
     /// The way to the service manager that the environment names, if it names one.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
             return Self(None);
         }
@@ -32,7 +32,7 @@ impl Notifier {
     }
 
     /// Tells it `states`, in one message.
-    pub fn tell(&self, states: &[NotifyState<'static>]) {
+    pub(super) fn tell(&self, states: &[NotifyState<'static>]) {
         if let Some(queue) = &self.0 {
             // The thread lives as long as this does.
             let _ = queue.send(states.to_vec());

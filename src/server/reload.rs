@@ -74,7 +74,7 @@ enum Pages {
 impl ReloadableServer {
     /// Begins a change, or has it wait for those before it. What is made of files is made on a thread for blocking work:
     /// neither clients nor signals wait for a file system or a name service.
-    pub fn want(&mut self, wanted: Wanted) {
+    pub(super) fn want(&mut self, wanted: Wanted) {
         let is_signal = |wanted: &Wanted| matches!(wanted, Wanted::BySignal);
         // A second signal asks for what the first one, if it is still waiting, will give.
         if is_signal(&wanted) && self.wanted.iter().skip(1).any(is_signal) {
@@ -115,7 +115,7 @@ impl ReloadableServer {
     }
 
     /// Waits until what a change needs has been made; for ever where nothing is being made. Cancel-safe.
-    pub async fn made(&mut self) -> Result<Made, String> {
+    pub(super) async fn made(&mut self) -> Result<Made, String> {
         match &mut self.making {
             Some(making) => making.await.unwrap_or_else(|error| Err(error.to_string())),
             None => std::future::pending().await,
@@ -123,7 +123,7 @@ impl ReloadableServer {
     }
 
     /// Puts in force what was made, tells who wanted it, and begins the next change.
-    pub fn apply(&mut self, made: Result<Made, String>) {
+    pub(super) fn apply(&mut self, made: Result<Made, String>) {
         self.making = None;
         let outcome = made.map(|made| self.change(made));
         match self.wanted.pop_front() {
@@ -179,13 +179,13 @@ impl ReloadableServer {
     ///
     /// # Errors
     /// Why it can't have them.
-    pub fn hand_over(&self) -> Result<ListenerTransfer, String> {
+    pub(super) fn hand_over(&self) -> Result<ListenerTransfer, String> {
         let admin = self.admin.as_ref().map(HttpServer::listener);
         self.listeners.hand_over(admin.as_deref()).map_err(|error| error.to_string())
     }
 
     /// The process that listeners were inherited from has left them.
-    pub fn take_ownership(&self) {
+    pub(super) fn take_ownership(&self) {
         self.listeners.take_ownership();
         if let Some(Err(error)) = self.admin.as_ref().map(|admin| admin.listener().take_ownership()) {
             warn!("admin_listen: {error}");
@@ -193,7 +193,7 @@ impl ReloadableServer {
     }
 
     /// Another process has the listeners.
-    pub fn detach(&mut self) {
+    pub(super) fn detach(&mut self) {
         self.listeners.detach();
         if let Some(admin) = self.admin.take() {
             admin.detach();

@@ -22,7 +22,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    pub fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
             user: signal(SignalKind::user_defined1())?,
@@ -32,7 +32,7 @@ impl Signals {
         })
     }
 
-    pub async fn next(&mut self) -> SignalEvent {
+    pub(super) async fn next(&mut self) -> SignalEvent {
         tokio::select! {
             _ = self.hangup.recv() => SignalEvent::Reload,
             _ = self.user.recv() => SignalEvent::Report,

@@ -3,11 +3,11 @@
 use crate::wire::{Head, cstr, frame, frontend};
 
 /// The longest text that is held whole in memory to be analysed, in bytes.
-pub const MAX_TEXT_BYTES: usize = 1 << 20;
+pub(crate) const MAX_TEXT_BYTES: usize = 1 << 20;
 
 /// What a message names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MessageTarget<'a> {
+pub(crate) enum MessageTarget<'a> {
     /// A statement; `rest` is what follows its name in the message.
     Statement {
         /// The portal that a `Bind` makes of it; empty in other messages.
@@ -27,7 +27,7 @@ pub enum MessageTarget<'a> {
 
 /// What a message is about, by the beginning of its body.
 #[must_use]
-pub fn target_of(tag: u8, body: &[u8]) -> MessageTarget<'_> {
+pub(crate) fn target_of(tag: u8, body: &[u8]) -> MessageTarget<'_> {
     let statement = |portal, text| {
         cstr(text).map_or(MessageTarget::Unseen, |(name, rest)| MessageTarget::Statement { portal, name, rest })
     };
@@ -47,7 +47,7 @@ pub fn target_of(tag: u8, body: &[u8]) -> MessageTarget<'_> {
 /// Whether enough of a message is there to judge it: all of a text of up to `limit` bytes or an `Execute`, and the names
 /// that it is about, as far as they stand in its first `limit` bytes. `bytes` is what is there of it, header included.
 #[must_use]
-pub fn is_complete_enough(head: Head, bytes: &[u8], limit: usize) -> bool {
+pub(crate) fn is_complete_enough(head: Head, bytes: &[u8], limit: usize) -> bool {
     if bytes.len() >= head.size {
         return true;
     }

@@ -19,25 +19,25 @@
 //! - [`prefilter`]: a quick pass that spares most statements the analysis.
 //! - [`sql`]: just enough of SQL's lexis to tell a keyword from a string.
 
-pub mod client_state;
-pub mod message_target;
-pub mod owed;
-pub mod parameter_cache;
-pub mod params;
-pub mod pins;
-pub mod pipeline;
-pub mod prefilter;
-pub mod request;
-pub mod rollback;
-pub mod server_state;
-pub mod session_command;
-pub mod session_settings;
-pub mod sql;
-pub mod sql_effects;
-pub mod statement_mentions;
-pub mod statements;
-pub mod text_edit;
-pub mod transaction_block;
+pub(crate) mod client_state;
+pub(crate) mod message_target;
+pub(crate) mod owed;
+pub(crate) mod parameter_cache;
+pub(crate) mod params;
+pub(crate) mod pins;
+pub(crate) mod pipeline;
+pub(crate) mod prefilter;
+pub(crate) mod request;
+pub(crate) mod rollback;
+pub(crate) mod server_state;
+pub(crate) mod session_command;
+pub(crate) mod session_settings;
+pub(crate) mod sql;
+pub(crate) mod sql_effects;
+pub(crate) mod statement_mentions;
+pub(crate) mod statements;
+pub(crate) mod text_edit;
+pub(crate) mod transaction_block;
 
 pub use client_state::ClientState;
 pub use params::{RequestedParams, ServerParams};

@@ -174,7 +174,7 @@ impl RequestedParams {
 
 /// The time that startup parameters, `options` among them, set setting `name` to, of which the unit is a millisecond.
 #[must_use]
-pub fn startup_time(params: &[(Vec<u8>, Vec<u8>)], name: &[u8]) -> Option<Duration> {
+pub(crate) fn startup_time(params: &[(Vec<u8>, Vec<u8>)], name: &[u8]) -> Option<Duration> {
     let mut found = None;
     for (key, value) in params {
         if key.eq_ignore_ascii_case(name) {
@@ -197,7 +197,7 @@ pub fn startup_time(params: &[(Vec<u8>, Vec<u8>)], name: &[u8]) -> Option<Durati
 /// A time as PostgreSQL reads one where the unit is a millisecond; `None` where it is 0, which means off, or not
 /// understood.
 #[must_use]
-pub fn parse_time(value: &str) -> Option<Duration> {
+pub(crate) fn parse_time(value: &str) -> Option<Duration> {
     let value = value.trim_matches(|c: char| c == '\'' || c.is_whitespace());
     let digits = value.len() - value.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let number: u64 = value[..digits].parse().ok()?;
@@ -214,7 +214,7 @@ pub fn parse_time(value: &str) -> Option<Duration> {
 
 /// The canonical spelling of a following parameter's name.
 #[must_use]
-pub fn following(name: &[u8]) -> Option<&'static str> {
+pub(crate) fn following(name: &[u8]) -> Option<&'static str> {
     number_of(name).map(|known| FOLLOWING[known])
 }
 
@@ -248,7 +248,7 @@ pub fn differences(have: &ServerParams, wanted: &RequestedParams, baseline: &Ser
 
 /// `SET name TO 'value'`.
 #[must_use]
-pub fn set_to(name: &str, value: &[u8]) -> Vec<u8> {
+pub(crate) fn set_to(name: &str, value: &[u8]) -> Vec<u8> {
     let mut sql = b"SET ".to_vec();
     sql.extend_from_slice(name.as_bytes());
     sql.extend_from_slice(b" TO ");
@@ -258,7 +258,7 @@ pub fn set_to(name: &str, value: &[u8]) -> Vec<u8> {
 
 /// `SET LOCAL name TO 'value'`.
 #[must_use]
-pub fn set_to_local(name: &str, value: &[u8]) -> Vec<u8> {
+pub(crate) fn set_to_local(name: &str, value: &[u8]) -> Vec<u8> {
     let mut sql = b"SET LOCAL ".to_vec();
     sql.extend_from_slice(name.as_bytes());
     sql.extend_from_slice(b" TO ");
@@ -267,7 +267,7 @@ pub fn set_to_local(name: &str, value: &[u8]) -> Vec<u8> {
 }
 
 /// Appends `SET name TO 'value';`.
-pub fn put_set(sql: &mut Vec<u8>, name: &str, value: &[u8]) {
+pub(crate) fn put_set(sql: &mut Vec<u8>, name: &str, value: &[u8]) {
     sql.extend_from_slice(&set_to(name, value));
     sql.push(b';');
 }
@@ -288,7 +288,7 @@ pub fn trial(unknown: &RequestedParams, baseline: &ServerParams) -> Vec<u8> {
 }
 
 /// Appends a string constant that means the same under all settings.
-pub fn put_literal(sql: &mut Vec<u8>, value: &[u8]) {
+pub(crate) fn put_literal(sql: &mut Vec<u8>, value: &[u8]) {
     sql.extend_from_slice(if value.contains(&b'\\') { b"E'" } else { b"'" });
     for &byte in value {
         if byte == b'\'' || byte == b'\\' {

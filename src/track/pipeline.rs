@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 
 use super::owed::{CopyIn, Course, Data, Entry, Settings};
-pub use super::owed::{Describes, Note};
+pub(crate) use super::owed::{Describes, Note};
 use super::request::{Request, ResponseAction};
 use super::rollback::{Rollback, Unfulfilled};
 use super::session_command::SessionCommand;
@@ -25,7 +25,7 @@ pub const IDLE: u8 = b'I';
 /// What the server still owes this session.
 ///
 /// ```
-/// # use pgferry::track::{pipeline::Pipeline, request::{ResponseAction, Request}};
+/// # use pgferry::internals::track::{pipeline::Pipeline, request::{Request, ResponseAction}};
 /// let mut pipeline = Pipeline::new();
 /// pipeline.request(Request::Query, ResponseAction::Swallow); // a reset of pgferry's own
 /// pipeline.request(Request::Query, ResponseAction::Forward);

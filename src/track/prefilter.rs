@@ -9,7 +9,7 @@ use super::sql::is_word;
 /// Whether `sql` is certain to do nothing that [`super::sql_effects::analyze`] looks for.
 ///
 /// ```
-/// use pgferry::track::prefilter::is_stateless;
+/// use pgferry::internals::track::prefilter::is_stateless;
 ///
 /// assert!(is_stateless(b"select id from basket where customer = $1"));
 /// assert!(!is_stateless(b"set work_mem = '1GB'"));

@@ -120,7 +120,7 @@ impl SessionCommand {
 
     /// Whether it resets settings.
     #[must_use]
-    pub fn resets(&self) -> bool {
+    pub(crate) fn resets(&self) -> bool {
         matches!(self, Self::Reset { .. } | Self::ResetLocal { .. } | Self::ResetAll | Self::DiscardAll)
     }
 
@@ -135,7 +135,7 @@ impl SessionCommand {
 }
 
 /// The commands of a text, in its order.
-pub type Commands = Arc<[PositionedCommand]>;
+pub(crate) type Commands = Arc<[PositionedCommand]>;
 
 /// A command, and where it stands in its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,7 +150,7 @@ pub struct PositionedCommand {
 /// whether a backslash escapes in plain strings (`standard_conforming_strings = off`).
 ///
 /// ```
-/// use pgferry::track::session_command::{SessionCommand, of_statement};
+/// use pgferry::internals::track::session_command::{SessionCommand, of_statement};
 ///
 /// let Some(SessionCommand::Set { name, .. }) = of_statement(b"SET TimeZone TO 'UTC'", false) else { panic!("a SET") };
 /// assert_eq!(&*name, b"timezone");
@@ -182,7 +182,7 @@ pub fn of_statement(sql: &[u8], backslashes: bool) -> Option<SessionCommand> {
 
 /// What the first statement of `sql` does, if nothing follows it.
 #[must_use]
-pub fn of_sql(sql: &[u8]) -> Option<SessionCommand> {
+pub(crate) fn of_sql(sql: &[u8]) -> Option<SessionCommand> {
     let mut tokens = Tokens::new(sql, false);
     let mut end = sql.len();
     let mut over = false;

@@ -4,7 +4,7 @@
 
 /// A piece of SQL text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Token<'a> {
+pub(crate) enum Token<'a> {
     /// A keyword or an unquoted name, as written.
     Word(&'a [u8]),
     /// What stands between double quotes.
@@ -21,7 +21,7 @@ pub enum Token<'a> {
 
 /// Walks the tokens of a text. Comments are passed over; an unfinished string or comment reaches to the end.
 #[derive(Clone, Debug)]
-pub struct Tokens<'a> {
+pub(crate) struct Tokens<'a> {
     rest: &'a [u8],
     /// A backslash escapes in plain strings too.
     backslashes: bool,
@@ -31,18 +31,18 @@ impl<'a> Tokens<'a> {
     /// Walks `sql`; `backslashes` says whether a backslash escapes in plain strings, as it does where the server
     /// reports `standard_conforming_strings = off`.
     #[must_use]
-    pub fn new(sql: &'a [u8], backslashes: bool) -> Self {
+    pub(crate) fn new(sql: &'a [u8], backslashes: bool) -> Self {
         Self { rest: sql, backslashes }
     }
 
     /// What has not been walked.
     #[must_use]
-    pub fn rest(&self) -> &'a [u8] {
+    pub(crate) fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
     /// Passes over blanks and comments; returns how many bytes that leaves.
-    pub fn skip_to_token(&mut self) -> usize {
+    pub(crate) fn skip_to_token(&mut self) -> usize {
         self.skip_blanks_and_comments();
         self.rest.len()
     }

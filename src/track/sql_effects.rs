@@ -84,7 +84,7 @@ impl SqlEffects {
 /// What the command that a `CommandComplete` tag names left behind, where the tag alone is proof: a second net for
 /// what [`analyze`] might not recognise.
 #[must_use]
-pub fn of_tag(tag: &[u8]) -> Pins {
+pub(crate) fn of_tag(tag: &[u8]) -> Pins {
     match tag {
         b"LISTEN" => Pins::LISTEN,
         b"PREPARE" => Pins::PREPARE,
@@ -96,7 +96,7 @@ pub fn of_tag(tag: &[u8]) -> Pins {
 /// What a text of one or more statements may do to its session.
 ///
 /// ```
-/// use pgferry::track::{Pins, sql_effects};
+/// use pgferry::internals::track::{Pins, sql_effects};
 ///
 /// let effects = sql_effects::analyze(b"select 1; listen jobs", false);
 /// assert_eq!(effects.holds(), Pins::LISTEN);

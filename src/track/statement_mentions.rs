@@ -8,7 +8,7 @@ use super::statements::{ClientStatements, Statement};
 
 /// Where a text names a statement, and for what.
 #[derive(Clone, Debug)]
-pub struct Mention {
+pub(crate) struct Mention {
     /// Where in the text, in bytes.
     pub at: Range<usize>,
     /// The name.
@@ -21,7 +21,7 @@ pub struct Mention {
 
 /// What a text names a statement for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// It is run, by `EXECUTE`.
     Run,
     /// It is freed, by `DEALLOCATE`.
@@ -33,7 +33,7 @@ pub enum Purpose {
 /// Where a text says `EXECUTE name`, `DEALLOCATE name` or `PREPARE name` of a statement that `names` knows: SQL sees the statements of
 /// the extended protocol too, but under the names they have on the server. `backslashes` as for [`Tokens::new`].
 #[must_use]
-pub fn mentions(sql: &[u8], names: &ClientStatements, backslashes: bool) -> Vec<Mention> {
+pub(crate) fn mentions(sql: &[u8], names: &ClientStatements, backslashes: bool) -> Vec<Mention> {
     let mut found = Vec::new();
     if names.is_empty() {
         return found;

@@ -17,7 +17,7 @@ use super::text_edit::{self, Edit, Positions};
 use crate::wire::frontend;
 
 /// What every server-side name begins with.
-pub const PREFIX: &str = "pgferry_";
+pub(crate) const PREFIX: &str = "pgferry_";
 
 /// How many statements a cache keeps that no client has a name for.
 const MAX_UNUSED: usize = 5_000;
@@ -29,10 +29,10 @@ const MAX_UNUSED_BYTES: usize = 4 * 1024 * 1024;
 pub const MAX_CLIENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// The settings that the meaning of a text depends on when it is prepared, as one string.
-pub type ParseContext = Box<[u8]>;
+pub(crate) type ParseContext = Box<[u8]>;
 
 /// The reported settings among them: which characters a text consists of, and what its constants mean.
-pub const REPORTED: [&str; 5] =
+pub(crate) const REPORTED: [&str; 5] =
     ["client_encoding", "standard_conforming_strings", "DateStyle", "IntervalStyle", "TimeZone"];
 
 /// A text to be prepared.
@@ -71,20 +71,23 @@ pub struct Statement {
 
 /// The number of the statement that has `name` on the server, if one may have it.
 #[must_use]
-pub fn number(name: &[u8]) -> Option<u64> {
+pub(crate) fn number(name: &[u8]) -> Option<u64> {
     std::str::from_utf8(name.strip_prefix(PREFIX.as_bytes())?).ok()?.parse().ok()
 }
 
 /// The settings that must be others than in a session that reports `now` while a text is prepared there that was first
 /// prepared under `params`.
-pub fn other_settings<'a>(params: &'a ServerParams, now: &'a ServerParams) -> impl Iterator<Item = &'static str> + 'a {
+pub(crate) fn other_settings<'a>(
+    params: &'a ServerParams,
+    now: &'a ServerParams,
+) -> impl Iterator<Item = &'static str> + 'a {
     let same = *params == *now;
     let differs = move |name: &&str| !same && params.get(name.as_bytes()) != now.get(name.as_bytes());
     REPORTED.into_iter().filter(differs)
 }
 
 /// The columns of a statement's result, as [`crate::wire::backend::shape`] reads them; empty where it has none.
-pub type Columns = Arc<[u8]>;
+pub(crate) type Columns = Arc<[u8]>;
 
 impl Statement {
     /// Its name on every connection where it is prepared.
@@ -360,7 +363,7 @@ impl ClientStatements {
 
 /// The part of a name that PostgreSQL compares (`NAMEDATALEN`; the table in `commands/prepare.c` has keys of that size).
 #[must_use]
-pub fn significant(name: &[u8]) -> &[u8] {
+pub(crate) fn significant(name: &[u8]) -> &[u8] {
     &name[..name.len().min(63)]
 }
 

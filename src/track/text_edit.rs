@@ -20,7 +20,7 @@ pub struct Positions {
 
 /// The text with `edits`, which don't overlap.
 #[must_use]
-pub fn apply(sql: &[u8], mut edits: Vec<Edit>) -> (Vec<u8>, Positions) {
+pub(crate) fn apply(sql: &[u8], mut edits: Vec<Edit>) -> (Vec<u8>, Positions) {
     edits.sort_by_key(|edit| edit.at.start);
     let mut changed = Vec::new();
     let mut positions = Vec::new();

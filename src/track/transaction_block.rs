@@ -4,7 +4,7 @@ use super::sql::{Token, Tokens};
 
 /// What a text leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Block {
+pub(crate) enum Block {
     /// An open transaction block.
     Open,
     /// None.
@@ -14,7 +14,7 @@ pub enum Block {
 impl Block {
     /// Whether one is open.
     #[must_use]
-    pub fn is_open(self) -> bool {
+    pub(crate) fn is_open(self) -> bool {
         self == Self::Open
     }
 }
@@ -22,7 +22,7 @@ impl Block {
 /// What `sql` leaves if all of it succeeds; `None` where it neither begins nor ends a block. `backslashes` as for
 /// [`Tokens::new`].
 #[must_use]
-pub fn after(sql: &[u8], backslashes: bool) -> Option<Block> {
+pub(crate) fn after(sql: &[u8], backslashes: bool) -> Option<Block> {
     let mut block = None;
     let mut tokens = Tokens::new(sql, backslashes);
     let mut begins = true;
@@ -41,7 +41,7 @@ pub fn after(sql: &[u8], backslashes: bool) -> Option<Block> {
 
 /// Whether `sql` is nothing but the end of a transaction.
 #[must_use]
-pub fn only_ends(sql: &[u8], backslashes: bool) -> bool {
+pub(crate) fn only_ends(sql: &[u8], backslashes: bool) -> bool {
     let mut tokens = Tokens::new(sql, backslashes);
     let Some(Token::Word(first)) = tokens.next() else { return false };
     let ends = of_statement(first, tokens.clone()) == Some(Block::Closed);

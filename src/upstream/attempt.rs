@@ -25,7 +25,7 @@ use crate::wire::frontend;
 ///
 /// # Errors
 /// As [`DialError`] lists.
-pub fn attempt(
+pub(crate) fn attempt(
     pool: &Arc<Pool>,
     registry: &Arc<Registry>,
     secret: Secret,
@@ -84,7 +84,7 @@ pub fn attempt(
 ///
 /// # Errors
 /// The upstream's words, where it does not let the user in.
-pub async fn recheck(pool: &Arc<Pool>, registry: &Arc<Registry>, changed: bool) -> Result<(), ClientError> {
+pub(crate) async fn recheck(pool: &Arc<Pool>, registry: &Arc<Registry>, changed: bool) -> Result<(), ClientError> {
     let slot = registry.login_slots.take().await;
     let settings = registry.settings_of(&pool.key.database);
     let limit = settings.server_connect_timeout;

@@ -32,7 +32,7 @@ const MAX_CONNECTIONS: usize = 4;
 
 /// Asks the upstream for secrets.
 #[derive(Debug)]
-pub struct AuthQuery {
+pub(crate) struct AuthQuery {
     user: String,
     query: String,
     database: Option<String>,
@@ -53,7 +53,7 @@ type Open = HashMap<Vec<u8>, (Conn, ReclaimableSlot)>;
 
 /// Those that give a connection up when its place is needed.
 #[derive(Debug, Default)]
-pub struct ReclaimableSlots {
+pub(crate) struct ReclaimableSlots {
     count: Arc<AtomicUsize>,
     needed: Arc<Notify>,
 }
@@ -134,7 +134,7 @@ impl From<RecvError> for Failure {
 impl AuthQuery {
     /// What `settings` say; `None` when nobody is to ask.
     #[must_use]
-    pub fn new(settings: &Settings) -> Option<Self> {
+    pub(crate) fn new(settings: &Settings) -> Option<Self> {
         let user = settings.auth_user.clone()?;
         let own = match settings.users.get(user.as_bytes()) {
             Some(Stored::Plain(password)) => Some(Credential::Password(password.clone())),
@@ -158,7 +158,7 @@ impl AuthQuery {
     ///
     /// # Errors
     /// What the client is told when the upstream can't be asked.
-    pub async fn secret(
+    pub(crate) async fn secret(
         &self,
         registry: &Registry,
         database: &[u8],
@@ -183,19 +183,19 @@ impl AuthQuery {
 
     /// Whether an MD5 secret was found so far.
     #[must_use]
-    pub fn has_found_md5(&self) -> bool {
+    pub(crate) fn has_found_md5(&self) -> bool {
         self.md5.get().is_some()
     }
 
     /// A wrong password was given for what was looked up: whoever comes next may have a newer one, so it is asked again.
-    pub fn invalidate(&self, database: &[u8], user: &[u8]) {
+    pub(crate) fn invalidate(&self, database: &[u8], user: &[u8]) {
         let database = self.database.as_ref().map_or(database, |own| own.as_bytes());
         let mut known = self.answers();
         known.remove(&(database.to_vec(), user.to_vec()));
     }
 
     /// Closes what is open, the server first.
-    pub async fn close(&self, registry: &Registry) {
+    pub(crate) async fn close(&self, registry: &Registry) {
         for (_, (conn, _slot)) in self.open.lock().await.drain() {
             let how = ServerConn::close(conn, CloseMethod::Terminate).await;
             registry.closed(how, CloseReason::Session);

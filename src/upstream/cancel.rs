@@ -17,7 +17,7 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The connection must not change hands meanwhile, which the gate ensures.
 ///
 /// Requests for one connection that come while one waits to be sent are one: a storm of them keeps no other client's waiting.
-pub async fn send(registry: &Registry, key: &BackendKey, gate: CancelGuard) {
+pub(crate) async fn send(registry: &Registry, key: &BackendKey, gate: CancelGuard) {
     gate.once(|begun| async {
         let Ok(_slot) = registry.cancel_slots.acquire().await else { return };
         begun.note();

@@ -20,7 +20,7 @@ const FIRST_CANCEL_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a client left behind.
 #[derive(Debug)]
-pub struct SessionLeftovers {
+pub(crate) struct SessionLeftovers {
     /// What the server still owes.
     pub pipeline: Pipeline,
     /// Bytes of a message from the server that are still to come.
@@ -32,7 +32,12 @@ pub struct SessionLeftovers {
 }
 
 /// Restores a session within `limit`, in a task of its own; closes the connection where that fails.
-pub fn clean_up_in_background(lease: Lease, registry: Arc<Registry>, leftover: SessionLeftovers, limit: Duration) {
+pub(crate) fn clean_up_in_background(
+    lease: Lease,
+    registry: Arc<Registry>,
+    leftover: SessionLeftovers,
+    limit: Duration,
+) {
     tokio::spawn(async move {
         let mut lease = lease;
         let id = lease.id;
@@ -52,12 +57,12 @@ pub fn clean_up_in_background(lease: Lease, registry: Arc<Registry>, leftover: S
 }
 
 /// Resets an idle session within `limit`; `None`, closing the connection, where that fails.
-pub async fn reset_idle(mut pooled: PooledConn, limit: Duration) -> Option<PooledConn> {
+pub(crate) async fn reset_idle(mut pooled: PooledConn, limit: Duration) -> Option<PooledConn> {
     reset(&mut pooled, limit).await.then_some(pooled)
 }
 
 /// Resets an idle session within `limit`; says whether that succeeded.
-pub async fn reset(server_conn: &mut ServerConn, limit: Duration) -> bool {
+pub(crate) async fn reset(server_conn: &mut ServerConn, limit: Duration) -> bool {
     let mut pipeline = Pipeline::new();
     let done = tokio::time::timeout(limit, run(server_conn, &mut pipeline, RESET)).await;
     if !matches!(done, Ok(Ok(()))) {
@@ -70,7 +75,7 @@ pub async fn reset(server_conn: &mut ServerConn, limit: Duration) -> bool {
 
 /// Why a session can't be made fit.
 #[derive(Debug, thiserror::Error)]
-pub enum CleanupError {
+pub(crate) enum CleanupError {
     /// The connection failed.
     #[error(transparent)]
     Recv(#[from] RecvError),
@@ -176,7 +181,7 @@ async fn run(server_conn: &mut ServerConn, pipeline: &mut Pipeline, sql: &[u8]) 
 ///
 /// # Errors
 /// When the connection is of no use any more.
-pub async fn query(
+pub(crate) async fn query(
     server_conn: &mut ServerConn,
     pipeline: &mut Pipeline,
     sql: &[u8],

@@ -13,7 +13,7 @@ const NO_CLIENT: u64 = u64::MAX;
 
 /// What is known of an open connection from outside.
 #[derive(Debug)]
-pub struct ConnInfo {
+pub(crate) struct ConnInfo {
     /// The connection's number.
     pub id: u64,
     /// Its backend's process id.
@@ -38,7 +38,7 @@ pub struct ConnInfo {
 impl ConnInfo {
     /// The card of a connection that nobody has yet.
     #[must_use]
-    pub fn new(id: u64, pid: i32, remote: Address, generation: u64, gate: Arc<CancelGate>) -> Self {
+    pub(crate) fn new(id: u64, pid: i32, remote: Address, generation: u64, gate: Arc<CancelGate>) -> Self {
         Self {
             id,
             pid,
@@ -56,52 +56,52 @@ impl ConnInfo {
 
     /// The same, with what is known of the socket.
     #[must_use]
-    pub fn over(self, local: Option<std::net::SocketAddr>, tls: Option<String>) -> Self {
+    pub(crate) fn over(self, local: Option<std::net::SocketAddr>, tls: Option<String>) -> Self {
         Self { local, tls, ..self }
     }
 
     /// Client number `client` has it.
-    pub fn taken(&self, client: u64) {
+    pub(crate) fn taken(&self, client: u64) {
         self.client.store(client, Ordering::Relaxed);
     }
 
     /// Nobody has it any more; `prepared` statements are there.
-    pub fn left(&self, prepared: usize) {
+    pub(crate) fn left(&self, prepared: usize) {
         self.client.store(NO_CLIENT, Ordering::Relaxed);
         self.prepared.store(prepared as u64, Ordering::Relaxed);
     }
 
     /// It is to be closed as soon as nobody uses it.
-    pub fn retire(&self) {
+    pub(crate) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
     }
 
     /// Whether it is.
     #[must_use]
-    pub fn is_retired(&self) -> bool {
+    pub(crate) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
     }
 
     /// The client who has it.
     #[must_use]
-    pub fn client(&self) -> Option<u64> {
+    pub(crate) fn client(&self) -> Option<u64> {
         Some(self.client.load(Ordering::Relaxed)).filter(|client| *client != NO_CLIENT)
     }
 
     /// How many statements were prepared there when it was last left.
     #[must_use]
-    pub fn prepared(&self) -> u64 {
+    pub(crate) fn prepared(&self) -> u64 {
         self.prepared.load(Ordering::Relaxed)
     }
 }
 
 /// The open connections of a pool, by number.
 #[derive(Debug, Default)]
-pub struct ConnInfos(Mutex<BTreeMap<u64, Weak<ConnInfo>>>);
+pub(crate) struct ConnInfos(Mutex<BTreeMap<u64, Weak<ConnInfo>>>);
 
 impl ConnInfos {
     /// Notes a connection that has been opened. Those that are gone are forgotten.
-    pub fn add(&self, conn_info: &Arc<ConnInfo>) {
+    pub(crate) fn add(&self, conn_info: &Arc<ConnInfo>) {
         let mut conn_infos = self.conn_infos();
         conn_infos.retain(|_, conn_info| conn_info.strong_count() > 0);
         conn_infos.insert(conn_info.id, Arc::downgrade(conn_info));
@@ -109,7 +109,7 @@ impl ConnInfos {
 
     /// All connections that are open, the oldest first.
     #[must_use]
-    pub fn all(&self) -> Vec<Arc<ConnInfo>> {
+    pub(crate) fn all(&self) -> Vec<Arc<ConnInfo>> {
         self.conn_infos().values().filter_map(Weak::upgrade).collect()
     }
 

@@ -10,28 +10,28 @@ use crate::track::Pins;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     /// Counts one more, and returns how many there were before.
-    pub fn add(&self) -> u64 {
+    pub(crate) fn add(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Counts `many` more.
-    pub fn add_many(&self, many: u64) {
+    pub(crate) fn add_many(&self, many: u64) {
         self.0.fetch_add(many, Ordering::Relaxed);
     }
 
     /// How many there were.
-    pub fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 /// Why an upstream connection was closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CloseReason {
+pub(crate) enum CloseReason {
     /// A client's session could not be made fit for another one, or was its own.
     #[default]
     Session,
@@ -59,7 +59,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, with its name.
-    pub const NAMES: [(Self, &'static str); 11] = [
+    pub(crate) const NAMES: [(Self, &'static str); 11] = [
         (Self::Session, "session"),
         (Self::Idle, "idle"),
         (Self::Lifetime, "lifetime"),
@@ -76,7 +76,7 @@ impl CloseReason {
 
 /// The counts of one process.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub(crate) struct Counters {
     /// Clients that logged in.
     pub logins: Counter,
     /// Clients that were refused.
@@ -117,7 +117,7 @@ pub struct Counters {
 
 /// How long things took.
 #[derive(Debug, Default)]
-pub struct Timings {
+pub(crate) struct Timings {
     /// From accepting a client to its welcome.
     pub login: Histogram,
     /// A client's wait for a connection to work on.
@@ -132,14 +132,14 @@ pub struct Timings {
 
 /// Failures by SQLSTATE.
 #[derive(Debug, Default)]
-pub struct Failures(Mutex<BTreeMap<String, u64>>);
+pub(crate) struct Failures(Mutex<BTreeMap<String, u64>>);
 
 /// How many SQLSTATEs are told apart; a server could make up any number.
 const MAX_CODES: usize = 32;
 
 impl Failures {
     /// Counts one more with `code`.
-    pub fn add(&self, code: &str) {
+    pub(crate) fn add(&self, code: &str) {
         let mut codes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let code = if codes.len() < MAX_CODES || codes.contains_key(code) { code } else { "other" };
         *codes.entry(code.to_owned()).or_default() += 1;
@@ -147,14 +147,14 @@ impl Failures {
 
     /// How many there were of each.
     #[must_use]
-    pub fn by_code(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn by_code(&self) -> BTreeMap<String, u64> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Counters {
     /// A client keeps its connection because of `pins`.
-    pub fn pinned(&self, pins: Pins) {
+    pub(crate) fn pinned(&self, pins: Pins) {
         self.pins.add();
         for ((pin, _), counter) in Pins::NAMES.iter().zip(&self.pins_by_reason) {
             if pins.contains(*pin) {
@@ -164,13 +164,13 @@ impl Counters {
     }
 
     /// An attempt to open a connection failed, with what a client would be told.
-    pub fn fail(&self, client_error: &ClientError) {
+    pub(crate) fn fail(&self, client_error: &ClientError) {
         self.failed.add();
         self.failures.add(&client_error.code());
     }
 
     /// A connection was closed because of `why`.
-    pub fn close(&self, why: CloseReason) {
+    pub(crate) fn close(&self, why: CloseReason) {
         self.closed.add();
         let by_reason = CloseReason::NAMES.iter().zip(&self.closed_by_reason);
         if let Some((_, counter)) = by_reason.into_iter().find(|((reason, _), _)| *reason == why) {
@@ -180,19 +180,19 @@ impl Counters {
 
     /// Connections of clients that cost no port.
     #[must_use]
-    pub fn ports_saved(&self) -> u64 {
+    pub(crate) fn ports_saved(&self) -> u64 {
         self.logins.get().saturating_sub(self.opened.get())
     }
 
     /// The reasons for which connections were closed, with their counts.
     #[must_use]
-    pub fn close_reasons(&self) -> String {
+    pub(crate) fn close_reasons(&self) -> String {
         list(CloseReason::NAMES.iter().map(|(_, name)| *name).zip(&self.closed_by_reason))
     }
 
     /// The reasons for which clients have kept connections, with their counts.
     #[must_use]
-    pub fn pin_reasons(&self) -> String {
+    pub(crate) fn pin_reasons(&self) -> String {
         list(Pins::NAMES.iter().map(|(_, name)| *name).zip(&self.pins_by_reason))
     }
 }

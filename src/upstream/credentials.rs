@@ -34,7 +34,7 @@ const DEFAULT_SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
 /// Where passwords come from.
 #[derive(Debug)]
-pub struct Credentials {
+pub(crate) struct Credentials {
     host: Host,
     /// Whose password the settings give, if they say so.
     user: Option<String>,
@@ -54,7 +54,7 @@ type Printed = HashMap<(Vec<u8>, Vec<u8>), (Instant, Password)>;
 impl Credentials {
     /// The sources that `settings` name, for the server at `host`.
     #[must_use]
-    pub fn new(settings: &Settings, host: &Host) -> Self {
+    pub(crate) fn new(settings: &Settings, host: &Host) -> Self {
         Self {
             host: host.clone(),
             user: settings.upstream.user.clone(),
@@ -72,7 +72,7 @@ impl Credentials {
     ///
     /// # Errors
     /// Why the source that should have one can't give it.
-    pub async fn password(&self, database: &[u8], user: &[u8]) -> Result<Option<Password>, String> {
+    pub(crate) async fn password(&self, database: &[u8], user: &[u8]) -> Result<Option<Password>, String> {
         if self.user.as_ref().is_some_and(|fixed| fixed.as_bytes() != user) {
             // What is given with a user is that user's.
             return self.in_passfile(database, user).await;
@@ -99,7 +99,7 @@ impl Credentials {
     }
 
     /// The server refused what [`Credentials::password`] gave: a kept one is not used again.
-    pub async fn refused(&self, database: &[u8], user: &[u8], refused: &Password) {
+    pub(crate) async fn refused(&self, database: &[u8], user: &[u8], refused: &Password) {
         let mut printed = self.printed.lock().await;
         let key = (database.to_vec(), user.to_vec());
         if printed.get(&key).is_some_and(|(_, password)| password == refused) {

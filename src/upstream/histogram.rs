@@ -5,14 +5,14 @@ use std::time::Duration;
 use super::counters::Counter;
 
 /// The upper bounds of the buckets, in microseconds: from what a local answer takes to what a timeout allows.
-pub const BOUNDS: [u64; 16] = [
+pub(crate) const BOUNDS: [u64; 16] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
     10_000_000, 60_000_000,
 ];
 
 /// Durations, counted.
 #[derive(Debug, Default)]
-pub struct Histogram {
+pub(crate) struct Histogram {
     /// By bucket; the last one holds what is above all bounds.
     buckets: [Counter; BOUNDS.len() + 1],
     micros: Counter,
@@ -20,7 +20,7 @@ pub struct Histogram {
 
 /// A histogram as it was at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// How many were at most as long as the bound of the same number; the last is how many there were at all.
     pub cumulative: [u64; BOUNDS.len() + 1],
     /// The sum of all.
@@ -29,20 +29,20 @@ pub struct Snapshot {
 
 impl Histogram {
     /// Counts one.
-    pub fn observe(&self, took: Duration) {
+    pub(crate) fn observe(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.buckets[BOUNDS.partition_point(|bound| *bound < micros)].add();
         self.micros.add_many(micros);
     }
 
     /// Counts one that took no time worth a look at the clock.
-    pub fn observe_none(&self) {
+    pub(crate) fn observe_none(&self) {
         self.buckets[0].add();
     }
 
     /// What has been counted so far.
     #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         let mut total = 0;
         let cumulative = std::array::from_fn(|at| {
             total += self.buckets[at].get();

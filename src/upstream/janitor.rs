@@ -23,7 +23,7 @@ const FORGET_AFTER: Duration = Duration::from_secs(600);
 
 impl Registry {
     /// Looks after idle connections for as long as the process lives.
-    pub async fn janitor(self: Arc<Self>) {
+    pub(crate) async fn janitor(self: Arc<Self>) {
         let mut dirty = false;
         loop {
             let age = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -16,7 +16,7 @@ use crate::track::server_state::UsedBy;
 /// A connection and the slots it holds. Dropping it closes the connection in the background, and frees the slots
 /// when it is closed.
 #[derive(Debug)]
-pub struct PooledConn {
+pub(crate) struct PooledConn {
     // Boxed, because it changes hands several times per request.
     open: Option<Box<Open>>,
     pool: Weak<Pool>,
@@ -31,7 +31,7 @@ struct Open {
 impl PooledConn {
     /// An open connection that holds its slots.
     #[must_use]
-    pub fn new(server_conn: ServerConn, slots: SlotGuard, pool: Weak<Pool>) -> Self {
+    pub(crate) fn new(server_conn: ServerConn, slots: SlotGuard, pool: Weak<Pool>) -> Self {
         Self { open: Some(Box::new(Open { server_conn, slots })), pool }
     }
 
@@ -85,7 +85,7 @@ impl Drop for PooledConn {
 /// Dropping it *closes* the connection, so that a cancelled, failed or panicking session can't hand on a connection
 /// in the middle of something. Only [`Lease::release`] gives it back, and that takes a proof.
 #[derive(Debug)]
-pub struct Lease {
+pub(crate) struct Lease {
     pooled: Option<PooledConn>,
     pool: Arc<Pool>,
     active: bool,
@@ -100,12 +100,12 @@ impl Lease {
     }
 
     /// Gives the connection back, which has been used until `now`.
-    pub fn release(self, _: Clean, now: Instant) {
+    pub(crate) fn release(self, _: Clean, now: Instant) {
         self.give_back(now);
     }
 
     /// Gives the connection back as new: its session has been reset.
-    pub fn release_fresh(mut self, _: Clean) {
+    pub(crate) fn release_fresh(mut self, _: Clean) {
         self.state.used = UsedBy::Nothing;
         let pool = Arc::clone(&self.pool);
         pool.parameters.learn_reset(&mut self.state);
@@ -131,7 +131,7 @@ impl Lease {
     }
 
     /// Its pool, the connection itself, and how it is lent: for the relay, which looks at all of them all the time.
-    pub fn parts(&mut self) -> (&Arc<Pool>, &mut ServerConn, LeaseActivity<'_>) {
+    pub(crate) fn parts(&mut self) -> (&Arc<Pool>, &mut ServerConn, LeaseActivity<'_>) {
         let Self { pooled, pool, active, .. } = self;
         let pool = &*pool;
         // As in `deref_mut`.
@@ -141,7 +141,7 @@ impl Lease {
 
     /// The pool it belongs to.
     #[must_use]
-    pub fn pool(&self) -> &Arc<Pool> {
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
         &self.pool
     }
 
@@ -163,7 +163,7 @@ impl Lease {
 
 /// How a connection is lent.
 #[derive(Debug)]
-pub struct LeaseActivity<'a> {
+pub(crate) struct LeaseActivity<'a> {
     pool: &'a Arc<Pool>,
     active: &'a mut bool,
 }
@@ -171,12 +171,12 @@ pub struct LeaseActivity<'a> {
 impl LeaseActivity<'_> {
     /// The pool it belongs to.
     #[must_use]
-    pub fn pool(&self) -> &Arc<Pool> {
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
         self.pool
     }
 
     /// Notes whether the client is waiting for the server, for the numbers in error messages.
-    pub fn set_active(&mut self, active: bool) {
+    pub(crate) fn set_active(&mut self, active: bool) {
         if active != *self.active {
             *self.active = active;
             if active {

@@ -36,11 +36,11 @@ const MAX_WAITING_CANCELS: usize = 256;
 
 /// The attempts of all sources.
 #[derive(Debug, Default)]
-pub struct Limiter(Mutex<HashMap<Source, Arc<SourceLimit>>>);
+pub(crate) struct Limiter(Mutex<HashMap<Source, Arc<SourceLimit>>>);
 
 /// The attempts of one source.
 #[derive(Debug)]
-pub struct SourceLimit {
+pub(crate) struct SourceLimit {
     source: Source,
     /// Held by the attempt that is next.
     lane: tokio::sync::Mutex<()>,
@@ -55,7 +55,7 @@ pub struct SourceLimit {
 
 /// The turn of an attempt: where attempts of its source have to wait for each other, the next one does until this is dropped.
 #[derive(Debug)]
-pub struct Turn<'a> {
+pub(crate) struct Turn<'a> {
     limit: &'a SourceLimit,
     _lane: Option<MutexGuard<'a, ()>>,
     _attempt: Option<SemaphorePermit<'a>>,
@@ -64,7 +64,7 @@ pub struct Turn<'a> {
 impl Turn<'_> {
     /// The outcome of comparing an answer; a wrong one (`None`) is counted before the next one is compared.
     #[must_use]
-    pub fn judge<T>(self, right: Option<T>) -> Option<T> {
+    pub(crate) fn judge<T>(self, right: Option<T>) -> Option<T> {
         if right.is_none() {
             self.limit.count();
         }
@@ -74,7 +74,7 @@ impl Turn<'_> {
 
 /// A reply that is held back: how long, and its place among those of its source.
 #[derive(Debug)]
-pub struct Delay {
+pub(crate) struct Delay {
     /// How long.
     pub length: Duration,
     _place: Slot,
@@ -83,7 +83,7 @@ pub struct Delay {
 impl Limiter {
     /// The attempts of the peer of `stream`.
     #[must_use]
-    pub fn of(&self, stream: &Stream) -> Arc<SourceLimit> {
+    pub(crate) fn of(&self, stream: &Stream) -> Arc<SourceLimit> {
         self.source(match stream.peer() {
             Ok(Peer::Tcp(address)) => Source::of_address(address.ip()),
             Ok(Peer::Unix { uid, .. }) => Source::Uid(uid),
@@ -128,7 +128,7 @@ impl SourceLimit {
     ///
     /// # Errors
     /// When that is too late.
-    pub async fn turn(&self, deadline: tokio::time::Instant) -> Result<Turn<'_>, ClientError> {
+    pub(crate) async fn turn(&self, deadline: tokio::time::Instant) -> Result<Turn<'_>, ClientError> {
         let turn = async {
             let _lane = self.lane().await;
             let attempt = self.attempts.acquire().await.ok();
@@ -141,7 +141,7 @@ impl SourceLimit {
     ///
     /// # Errors
     /// As [`SourceLimit::turn`].
-    pub async fn turn_to_compare(&self, deadline: tokio::time::Instant) -> Result<Turn<'_>, ClientError> {
+    pub(crate) async fn turn_to_compare(&self, deadline: tokio::time::Instant) -> Result<Turn<'_>, ClientError> {
         if lock(&self.answers).wait(Instant::now()).is_zero() {
             return Ok(Turn { limit: self, _lane: None, _attempt: None });
         }
@@ -161,12 +161,12 @@ impl SourceLimit {
 
     /// Which source it is.
     #[must_use]
-    pub fn source(&self) -> Source {
+    pub(crate) fn source(&self) -> Source {
         self.source
     }
 
     /// Counts an attempt that was not accepted.
-    pub fn count(&self) {
+    pub(crate) fn count(&self) {
         lock(&self.answers).count(Instant::now());
     }
 
@@ -174,7 +174,7 @@ impl SourceLimit {
     ///
     /// # Errors
     /// The reply, when too many are held back already.
-    pub fn delay(&self, longest: Duration) -> Result<Delay, ClientError> {
+    pub(crate) fn delay(&self, longest: Duration) -> Result<Delay, ClientError> {
         let place = self.delayed.try_take().ok_or_else(|| {
             self.too_many().detail(format!(
                 "The replies to {MAX_DELAYED_REPLIES} others that came from there are being held back."
@@ -184,7 +184,7 @@ impl SourceLimit {
     }
 
     /// Waits for the turn of a cancel request, where many from there had a wrong key; `None` when too many wait.
-    pub async fn cancel_turn(&self) -> Option<Turn<'_>> {
+    pub(crate) async fn cancel_turn(&self) -> Option<Turn<'_>> {
         if lock(&self.cancels).wait(Instant::now()).is_zero() {
             return Some(Turn { limit: self, _lane: None, _attempt: None });
         }
@@ -194,7 +194,7 @@ impl SourceLimit {
     }
 
     /// Counts a cancel request whose key was wrong.
-    pub fn count_cancel(&self) {
+    pub(crate) fn count_cancel(&self) {
         lock(&self.cancels).spend(Instant::now());
     }
 

@@ -18,7 +18,7 @@ const QUIET_ANSWER_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// The logins that may be under way.
 #[derive(Debug)]
-pub struct LoginSlots {
+pub(crate) struct LoginSlots {
     slots: Arc<Semaphore>,
     waiting: AtomicUsize,
     wanted: Notify,
@@ -26,7 +26,7 @@ pub struct LoginSlots {
 
 /// A login that is under way, until this is dropped.
 #[derive(Debug)]
-pub struct LoginSlot(#[allow(dead_code, reason = "held")] OwnedSemaphorePermit);
+pub(crate) struct LoginSlot(#[allow(dead_code, reason = "held")] OwnedSemaphorePermit);
 
 /// A login that waits for its slot.
 struct Waiting<'a>(&'a AtomicUsize);
@@ -40,19 +40,19 @@ impl Drop for Waiting<'_> {
 impl LoginSlots {
     /// `count` free slots.
     #[must_use]
-    pub fn new(count: usize) -> Arc<Self> {
+    pub(crate) fn new(count: usize) -> Arc<Self> {
         let slots = Arc::new(Semaphore::new(count));
         Arc::new(Self { slots, waiting: AtomicUsize::new(0), wanted: Notify::new() })
     }
 
     /// Changes how many there are. Those that are taken when their number shrinks are not missed for long.
-    pub fn resize(&self, old: usize, new: usize) {
+    pub(crate) fn resize(&self, old: usize, new: usize) {
         self.slots.add_permits(new.saturating_sub(old));
         self.slots.forget_permits(old.saturating_sub(new));
     }
 
     /// Takes a slot, in the order of asking. Cancel-safe.
-    pub async fn take(&self) -> LoginSlot {
+    pub(crate) async fn take(&self) -> LoginSlot {
         if let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() {
             return LoginSlot(permit);
         }

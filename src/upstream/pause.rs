@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 /// What is switched off.
 #[derive(Debug, Default)]
-pub struct PauseState {
+pub(crate) struct PauseState {
     /// Whether anything is: one look in the common case.
     any: AtomicBool,
     state: Mutex<State>,
@@ -23,7 +23,7 @@ struct State {
 
 /// What is switched off for one database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DatabaseState {
+pub(crate) struct DatabaseState {
     /// Nobody gets a connection; who wants one waits.
     pub paused: bool,
     /// Nobody logs in.
@@ -33,7 +33,7 @@ pub struct DatabaseState {
 impl PauseState {
     /// What is switched off for `database`.
     #[must_use]
-    pub fn of(&self, database: &[u8]) -> DatabaseState {
+    pub(crate) fn of(&self, database: &[u8]) -> DatabaseState {
         if !self.any.load(Ordering::SeqCst) {
             return DatabaseState::default();
         }
@@ -44,12 +44,12 @@ impl PauseState {
 
     /// Whether everything is paused.
     #[must_use]
-    pub fn all_paused(&self) -> bool {
+    pub(crate) fn all_paused(&self) -> bool {
         self.state().all_paused
     }
 
     /// Waits until work on `database` is not paused. Cancel-safe.
-    pub async fn resumed(&self, database: &[u8]) {
+    pub(crate) async fn resumed(&self, database: &[u8]) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
@@ -61,7 +61,7 @@ impl PauseState {
     }
 
     /// Pauses work on one database, or on all.
-    pub fn pause(&self, database: Option<&[u8]>) {
+    pub(crate) fn pause(&self, database: Option<&[u8]>) {
         self.change(|state| match database {
             Some(name) => state.databases.entry(name.to_vec()).or_default().paused = true,
             None => state.all_paused = true,
@@ -69,7 +69,7 @@ impl PauseState {
     }
 
     /// Lets work on one database go on, or on all; says whether any was paused.
-    pub fn resume(&self, database: Option<&[u8]>) -> bool {
+    pub(crate) fn resume(&self, database: Option<&[u8]>) -> bool {
         let mut was = false;
         self.change(|state| {
             was = database.is_none() && std::mem::take(&mut state.all_paused);
@@ -83,7 +83,7 @@ impl PauseState {
     }
 
     /// Lets nobody log in to `database`, or again.
-    pub fn disable(&self, database: &[u8], disabled: bool) {
+    pub(crate) fn disable(&self, database: &[u8], disabled: bool) {
         self.change(|state| state.databases.entry(database.to_vec()).or_default().disabled = disabled);
     }
 

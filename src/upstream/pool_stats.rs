@@ -6,7 +6,7 @@ use super::counters::Counter;
 
 /// What a pool's clients had done for them. Times are in microseconds.
 #[derive(Debug, Default)]
-pub struct PoolStats {
+pub(crate) struct PoolStats {
     /// Clients that logged in.
     pub logins: Counter,
     /// How often a client was given a connection to work on.
@@ -35,7 +35,7 @@ pub struct PoolStats {
 
 /// The same of one client, until it is handed to the pool between two pieces of work: plain numbers, which cost nothing.
 #[derive(Debug, Default)]
-pub struct LocalStats {
+pub(crate) struct LocalStats {
     /// Its `Parse` messages.
     pub client_parses: u64,
     /// `Parse` messages sent to the server.
@@ -52,7 +52,7 @@ pub struct LocalStats {
 
 /// What ended when the server became ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CompletedWork {
+pub(crate) struct CompletedWork {
     /// How long the request took.
     pub query: Duration,
     /// How long the transaction lasted, if it ended too.
@@ -61,13 +61,13 @@ pub struct CompletedWork {
 
 impl LocalStats {
     /// The server begins to work for the client.
-    pub fn begins(&mut self, now: Instant) {
+    pub(crate) fn begins(&mut self, now: Instant) {
         self.query_since.get_or_insert(now);
         self.transaction_since.get_or_insert(now);
     }
 
     /// The server is ready; `idle` says that no transaction is open, `more` that it has the next request already.
-    pub fn ready(&mut self, now: Instant, idle: bool, more: bool) -> CompletedWork {
+    pub(crate) fn ready(&mut self, now: Instant, idle: bool, more: bool) -> CompletedWork {
         let query = self.query_since.take().map_or(Duration::ZERO, |since| now.duration_since(since));
         self.queries += 1;
         self.query_time += query;
@@ -88,7 +88,7 @@ impl LocalStats {
 
 impl PoolStats {
     /// Takes over what a client's session has counted, and the bytes `received` from it and `sent` to it.
-    pub fn take(&self, tally: &mut LocalStats, received: u64, sent: u64) {
+    pub(crate) fn take(&self, tally: &mut LocalStats, received: u64, sent: u64) {
         let since = (tally.query_since, tally.transaction_since);
         let now = std::mem::take(tally);
         (tally.query_since, tally.transaction_since) = since;
@@ -111,7 +111,7 @@ impl PoolStats {
     }
 
     /// A client was given a connection, after waiting for it.
-    pub fn assigned(&self, waited: Duration) {
+    pub(crate) fn assigned(&self, waited: Duration) {
         self.assignments.add();
         if !waited.is_zero() {
             self.waited.add_many(micros(waited));

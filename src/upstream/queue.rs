@@ -19,7 +19,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Why somebody waited in vain.
 #[derive(Clone, Debug)]
-pub enum WaitError {
+pub(crate) enum WaitError {
     /// Opening a connection failed.
     Connect(DialError),
     /// It took too long.
@@ -27,11 +27,11 @@ pub enum WaitError {
 }
 
 /// Where what somebody waits for arrives.
-pub type Receiver<T> = oneshot::Receiver<Result<T, WaitError>>;
+pub(crate) type Receiver<T> = oneshot::Receiver<Result<T, WaitError>>;
 
 /// The waiting, of one pool. `T` is an open connection.
 #[derive(Debug)]
-pub struct Queue<T> {
+pub(crate) struct Queue<T> {
     /// In the order of their numbers.
     waiters: VecDeque<Waiter<T>>,
     next_number: u64,
@@ -70,7 +70,7 @@ impl<T> Default for Queue<T> {
 
 /// Whether another attempt may start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub(crate) enum Next {
     /// Now.
     Dial,
     /// At this time, if anybody still waits then.
@@ -81,7 +81,7 @@ pub enum Next {
 
 impl<T> Queue<T> {
     /// A place at the end of the queue, until `until`: its number, and where the connection arrives.
-    pub fn enter(&mut self, until: Option<Instant>) -> (u64, Receiver<T>) {
+    pub(crate) fn enter(&mut self, until: Option<Instant>) -> (u64, Receiver<T>) {
         let (sender, receiver) = oneshot::channel();
         let number = self.next_number;
         self.next_number += 1;
@@ -90,14 +90,14 @@ impl<T> Queue<T> {
     }
 
     /// Gives up a place.
-    pub fn leave(&mut self, number: u64) {
+    pub(crate) fn leave(&mut self, number: u64) {
         if let Ok(at) = self.waiters.binary_search_by_key(&number, |waiter| waiter.number) {
             self.waiters.remove(at);
         }
     }
 
     /// Hands a connection to whoever has waited longest, or back when nobody waits.
-    pub fn deliver(&mut self, connection: T) -> Option<T> {
+    pub(crate) fn deliver(&mut self, connection: T) -> Option<T> {
         let mut connection = Ok(connection);
         while let Some(waiter) = self.waiters.pop_front() {
             match waiter.sender.send(connection) {
@@ -110,12 +110,12 @@ impl<T> Queue<T> {
 
     /// How many wait.
     #[must_use]
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.waiters.len()
     }
 
     /// Whether somebody must be told to look at `until`, because nobody does before.
-    pub fn set_next_expiry(&mut self, until: Instant) -> bool {
+    pub(crate) fn set_next_expiry(&mut self, until: Instant) -> bool {
         let soon_enough = self.next_expiry.is_some_and(|at| at <= until);
         if !soon_enough {
             self.next_expiry = Some(until);
@@ -125,7 +125,7 @@ impl<T> Queue<T> {
 
     /// Whoever was told to look at `at` does so now, and sends those away whose patience is over. Says when to look
     /// again, if anybody is still waited for then.
-    pub fn expire(&mut self, at: Instant, now: Instant) -> Option<Instant> {
+    pub(crate) fn expire(&mut self, at: Instant, now: Instant) -> Option<Instant> {
         let is_over = |waiter: &Waiter<T>| waiter.until.is_some_and(|until| until <= now);
         if self.waiters.iter().any(is_over) {
             for waiter in std::mem::take(&mut self.waiters) {
@@ -147,7 +147,7 @@ impl<T> Queue<T> {
 
     /// Whether another attempt may start, `beyond` those who wait for one.
     #[must_use]
-    pub fn next(&self, beyond: usize, max_connecting: usize, now: Instant) -> Next {
+    pub(crate) fn next(&self, beyond: usize, max_connecting: usize, now: Instant) -> Next {
         let limit = if self.last_error.is_some() { 1 } else { max_connecting };
         if self.dialling >= (self.waiters.len() + beyond).min(limit) {
             return Next::Nothing;
@@ -159,27 +159,27 @@ impl<T> Queue<T> {
     }
 
     /// Whether an alarm is to be set for the end of the pause; once, however many ask.
-    pub fn set_retry_timer(&mut self) -> bool {
+    pub(crate) fn set_retry_timer(&mut self) -> bool {
         !std::mem::replace(&mut self.retry_timer_set, true)
     }
 
     /// The alarm has gone off.
-    pub fn retry_timer_fired(&mut self) {
+    pub(crate) fn retry_timer_fired(&mut self) {
         self.retry_timer_set = false;
     }
 
     /// Notes an attempt that starts.
-    pub fn dial_starts(&mut self) {
+    pub(crate) fn dial_starts(&mut self) {
         self.dialling += 1;
     }
 
     /// Notes an attempt that ended.
-    pub fn dial_ends(&mut self) {
+    pub(crate) fn dial_ends(&mut self) {
         self.dialling -= 1;
     }
 
     /// Notes that the upstream can be reached. Says whether it could not before.
-    pub fn succeeded(&mut self) -> bool {
+    pub(crate) fn succeeded(&mut self) -> bool {
         self.pause = Duration::ZERO;
         self.not_before = None;
         self.last_error.take().is_some()
@@ -187,7 +187,7 @@ impl<T> Queue<T> {
 
     /// Notes a failure: those who wait go on waiting if that may help; of the others those are told who could have had
     /// one of `places` connections. Says whether this is news.
-    pub fn failed(&mut self, error: &DialError, places: usize, now: Instant) -> bool {
+    pub(crate) fn failed(&mut self, error: &DialError, places: usize, now: Instant) -> bool {
         let longest = if error.is_down() { LONGEST_PAUSE_DOWN } else { LONGEST_PAUSE };
         self.pause = (self.pause * 2).clamp(FIRST_PAUSE, longest);
         self.not_before = Some(now + self.pause);
@@ -204,13 +204,13 @@ impl<T> Queue<T> {
 
     /// Why the last attempt failed, if none has succeeded since.
     #[must_use]
-    pub fn last_error(&self) -> Option<&DialError> {
+    pub(crate) fn last_error(&self) -> Option<&DialError> {
         self.last_error.as_ref()
     }
 
     /// How many attempts are under way.
     #[must_use]
-    pub fn dialling(&self) -> usize {
+    pub(crate) fn dialling(&self) -> usize {
         self.dialling
     }
 }

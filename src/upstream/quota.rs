@@ -9,7 +9,7 @@ use crate::config::Settings;
 
 /// All places are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QuotaExceeded;
+pub(crate) struct QuotaExceeded;
 
 /// A user's places.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Quotas(Mutex<HashMap<Vec<u8>, UserQuota>>);
 
 impl Quotas {
     /// Adapts to new limits.
-    pub fn resize(&self, settings: &Settings) {
+    pub(super) fn resize(&self, settings: &Settings) {
         for (user, quota) in &*lock(&self.0) {
             let limits = settings.limits.get(user).copied().unwrap_or_default();
             quota.clients.resize(limits.max_user_client_connections.unwrap_or(usize::MAX));
@@ -59,7 +59,7 @@ impl Registry {
     ///
     /// # Errors
     /// When all are taken.
-    pub fn client_slot(&self, user: &[u8]) -> Result<Option<Slot>, QuotaExceeded> {
+    pub(crate) fn client_slot(&self, user: &[u8]) -> Result<Option<Slot>, QuotaExceeded> {
         self.user_quota(user).map(|quota| quota.clients.try_take().ok_or(QuotaExceeded)).transpose()
     }
 }

@@ -31,14 +31,14 @@ use crate::track::statements::StatementIds;
 const MAX_UNVERIFIED_ROLES: usize = 1000;
 
 /// A database and a user.
-pub type DatabaseUser = (Vec<u8>, Vec<u8>);
+pub(crate) type DatabaseUser = (Vec<u8>, Vec<u8>);
 
 /// Accounts by database and user.
 type RoleAuths = HashMap<DatabaseUser, Arc<RoleAuth>>;
 
 /// All that the sessions of this process share on the upstream's side.
 #[derive(Debug)]
-pub struct Registry {
+pub(crate) struct Registry {
     /// The settings in force.
     pub settings: Arc<ArcSwap<Settings>>,
     /// What happened, in numbers.
@@ -80,7 +80,7 @@ pub struct Registry {
 
 /// A place under the cap over all pools that belongs to none of them.
 #[derive(Debug)]
-pub struct UnpooledSlot {
+pub(crate) struct UnpooledSlot {
     slot: Option<Slot>,
     registry: Weak<Registry>,
 }
@@ -97,7 +97,7 @@ impl Drop for UnpooledSlot {
 impl Registry {
     /// No pools yet.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         settings: Arc<ArcSwap<Settings>>,
         upstream_targets: UpstreamTargets,
         key: ProcessKey,
@@ -133,19 +133,19 @@ impl Registry {
 
     /// The settings in force for the clients of `database`.
     #[must_use]
-    pub fn settings_of(&self, database: &[u8]) -> Arc<Settings> {
+    pub(crate) fn settings_of(&self, database: &[u8]) -> Arc<Settings> {
         Arc::clone(self.settings.load().of(database))
     }
 
     /// The way to the upstream of `database`.
     #[must_use]
-    pub fn upstream_target(&self, database: &[u8]) -> Arc<UpstreamTarget> {
+    pub(crate) fn upstream_target(&self, database: &[u8]) -> Arc<UpstreamTarget> {
         Arc::clone(self.upstream_targets.load().of(database))
     }
 
     /// What hosts' names stood for when they were last looked up, and how long ago that was.
     #[must_use]
-    pub fn resolved(&self) -> Vec<(String, Duration, Vec<SocketAddr>)> {
+    pub(crate) fn resolved(&self) -> Vec<(String, Duration, Vec<SocketAddr>)> {
         let upstream_targets = self.upstream_targets();
         let all = upstream_targets.all();
         all.iter()
@@ -155,13 +155,13 @@ impl Registry {
 
     /// All ways.
     #[must_use]
-    pub fn upstream_targets(&self) -> Arc<UpstreamTargets> {
+    pub(crate) fn upstream_targets(&self) -> Arc<UpstreamTargets> {
         self.upstream_targets.load_full()
     }
 
     /// The pool of `key`.
     #[must_use]
-    pub fn pool(&self, key: &PoolKey) -> Arc<Pool> {
+    pub(crate) fn pool(&self, key: &PoolKey) -> Arc<Pool> {
         let is_current = |pool: &&Arc<Pool>| pool.role_auth.succession().is_none();
         if let Some(pool) = lock(&self.pools).get(key).filter(is_current) {
             return Arc::clone(pool);
@@ -205,14 +205,14 @@ impl Registry {
 
     /// What clients had done for them since the process began, by database and user.
     #[must_use]
-    pub fn all_pool_stats(&self) -> Vec<(DatabaseUser, Arc<PoolStats>)> {
+    pub(crate) fn all_pool_stats(&self) -> Vec<(DatabaseUser, Arc<PoolStats>)> {
         let stats = lock(&self.stats);
         stats.iter().map(|(key, stats)| (key.clone(), Arc::clone(stats))).collect()
     }
 
     /// The pools of one database, or of all.
     #[must_use]
-    pub fn pools_of(&self, database: Option<&[u8]>) -> Vec<Arc<Pool>> {
+    pub(crate) fn pools_of(&self, database: Option<&[u8]>) -> Vec<Arc<Pool>> {
         let mut pools = self.all_pools();
         pools.retain(|pool| database.is_none_or(|name| pool.key.database == name));
         pools
@@ -221,7 +221,7 @@ impl Registry {
     /// The pool that stands in for one that belongs to settings no longer in force. What its user has logged in with
     /// before is tried there as well.
     #[must_use]
-    pub fn successor(&self, outdated: &Pool) -> Arc<Pool> {
+    pub(crate) fn successor(&self, outdated: &Pool) -> Arc<Pool> {
         let pool = self.pool(&outdated.key);
         pool.role_auth.presume(&outdated.role_auth);
         pool
@@ -229,7 +229,7 @@ impl Registry {
 
     /// Forgets a pool that came to nothing: whoever asked for it was not let in. Otherwise strangers could fill the memory
     /// with pools.
-    pub fn forget(&self, pool: &Arc<Pool>) {
+    pub(crate) fn forget(&self, pool: &Arc<Pool>) {
         let mut pools = lock(&self.pools);
         // The table's and the caller's.
         let shared = Arc::strong_count(pool) > 2;
@@ -278,19 +278,19 @@ impl Registry {
 
     /// All pools there are.
     #[must_use]
-    pub fn all_pools(&self) -> Vec<Arc<Pool>> {
+    pub(crate) fn all_pools(&self) -> Vec<Arc<Pool>> {
         lock(&self.pools).values().cloned().collect()
     }
 
     /// For how long the workers have not come round to anything.
     #[must_use]
-    pub fn silent_for(&self) -> Duration {
+    pub(crate) fn silent_for(&self) -> Duration {
         self.born.elapsed().saturating_sub(Duration::from_millis(self.last_round.load(Ordering::Relaxed)))
     }
 
     /// Why clients can't be served, if a pool without a connection could not open one: see [`Pool::trouble`].
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
+    pub(crate) fn trouble(&self) -> Option<String> {
         let pools = self.all_pools();
         let (pool, client_error) = pools.iter().find_map(|pool| Some((pool, pool.trouble()?)))?;
         let (database, user) = (String::from_utf8_lossy(&pool.key.database), String::from_utf8_lossy(&pool.key.user));
@@ -299,13 +299,13 @@ impl Registry {
 
     /// How many pools there are.
     #[must_use]
-    pub fn pools(&self) -> usize {
+    pub(crate) fn pools(&self) -> usize {
         lock(&self.pools).len()
     }
 
     /// What is known of a (database, user).
     #[must_use]
-    pub fn role_auth(&self, database: &[u8], user: &[u8]) -> Arc<RoleAuth> {
+    pub(crate) fn role_auth(&self, database: &[u8], user: &[u8]) -> Arc<RoleAuth> {
         let mut role_auths = lock(&self.role_auths);
         let key = (database.to_vec(), user.to_vec());
         if let Some(role_auth) = role_auths.get(&key) {
@@ -319,7 +319,7 @@ impl Registry {
 
     /// A place under the cap over all pools, for a connection that belongs to none. Where all are taken, a connection that
     /// no client uses gives up its own; `None` where there is none such, or it has not closed within `patience`.
-    pub async fn slot(&self, patience: Duration) -> Option<UnpooledSlot> {
+    pub(crate) async fn slot(&self, patience: Duration) -> Option<UnpooledSlot> {
         let slot = self.wait_for_slot(None, patience).await?;
         Some(UnpooledSlot { slot: Some(slot), registry: self.this.clone() })
     }
@@ -343,7 +343,7 @@ impl Registry {
     }
 
     /// Takes note of an attempt to connect that failed.
-    pub fn note_connect_error(&self, error: &std::io::Error) {
+    pub(crate) fn note_connect_error(&self, error: &std::io::Error) {
         if error.kind() == std::io::ErrorKind::AddrNotAvailable {
             self.counters.no_port.add();
         }
@@ -351,12 +351,12 @@ impl Registry {
 
     /// How many upstream connections are idle.
     #[must_use]
-    pub fn idle(&self) -> usize {
+    pub(crate) fn idle(&self) -> usize {
         lock(&self.pools).values().map(|pool| pool.idle_count()).sum()
     }
 
     /// Counts a connection out.
-    pub fn closed(&self, how: Closed, why: CloseReason) {
+    pub(crate) fn closed(&self, how: Closed, why: CloseReason) {
         self.counters.close(why);
         match how {
             Closed::Politely => {}
@@ -372,24 +372,24 @@ impl Registry {
 
     /// The generation of settings that connections must belong to.
     #[must_use]
-    pub fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
     }
 
     /// How many upstream connections there are, in any state.
     #[must_use]
-    pub fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.global.used()
     }
 
     /// How many upstream connections are in clients' hands.
     #[must_use]
-    pub fn leased(&self) -> usize {
+    pub(crate) fn leased(&self) -> usize {
         lock(&self.pools).values().map(|pool| pool.leased.load(Ordering::Relaxed)).sum()
     }
 
     /// Applies the settings in force after `old`: new sizes, `routes`, and new connections where the upstream changed.
-    pub fn apply(&self, old: &Settings, upstream_targets: UpstreamTargets) {
+    pub(crate) fn apply(&self, old: &Settings, upstream_targets: UpstreamTargets) {
         self.upstream_targets.store(Arc::new(upstream_targets));
         let new = self.settings.load_full();
         if new.ways() != old.ways() || new.rules != old.rules || new.users != old.users {
@@ -447,7 +447,7 @@ impl Registry {
     }
 
     /// Closes every idle connection, the server first.
-    pub fn close_idle(&self) {
+    pub(crate) fn close_idle(&self) {
         let pools = self.all_pools();
         for pool in pools {
             while let Some(mut idle) = pool.take_idle() {

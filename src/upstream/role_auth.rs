@@ -15,7 +15,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 
 /// What the upstream is known to do when this user comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AuthRequirement {
+pub(crate) enum AuthRequirement {
     /// Nobody has tried.
     #[default]
     Unknown,
@@ -27,7 +27,7 @@ pub enum AuthRequirement {
 
 /// What is known of one (database, user).
 #[derive(Debug)]
-pub struct RoleAuth {
+pub(crate) struct RoleAuth {
     memory: Mutex<CachedAuth>,
     /// What came after it, if anything did.
     succession: OnceLock<Succession>,
@@ -39,7 +39,7 @@ pub struct RoleAuth {
 
 /// What an account is followed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Succession {
+pub(crate) enum Succession {
     /// The same role, with another password: its clients go on with new connections.
     SameRole,
     /// Another role of the same name: connections and clients of the former one are no longer its.
@@ -48,7 +48,7 @@ pub enum Succession {
 
 /// How old the memory of an account is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Freshness {
+pub(crate) enum Freshness {
     /// It can be relied on.
     Fresh,
     /// It can be relied on once more, while the upstream is asked again.
@@ -110,13 +110,13 @@ impl Default for RoleAuth {
 impl RoleAuth {
     /// What the upstream is known to do.
     #[must_use]
-    pub fn requirement(&self) -> AuthRequirement {
+    pub(crate) fn requirement(&self) -> AuthRequirement {
         self.memory().requirement
     }
 
     /// How old the memory is that the upstream lets the user in; fresh where it never has, so that there is none to rely on.
     #[must_use]
-    pub fn freshness(&self, recheck: Duration) -> Freshness {
+    pub(crate) fn freshness(&self, recheck: Duration) -> Freshness {
         match self.memory().proved.map(|at| at.elapsed()) {
             Some(age) if age >= recheck * 2 => Freshness::Stale,
             Some(age) if age >= recheck => Freshness::Due,
@@ -127,7 +127,7 @@ impl RoleAuth {
     /// Whether the caller is to try again in the background whether the upstream lets the user in: one does within
     /// `recheck`.
     #[must_use]
-    pub fn claim_recheck(&self, recheck: Duration) -> bool {
+    pub(crate) fn claim_recheck(&self, recheck: Duration) -> bool {
         let mut memory = self.memory();
         let due = memory.rechecked.is_none_or(|at| at.elapsed() >= recheck);
         if due {
@@ -137,13 +137,13 @@ impl RoleAuth {
     }
 
     /// The upstream has let the user in.
-    pub fn note_success(&self) {
+    pub(crate) fn note_success(&self) {
         self.memory().proved = Some(Instant::now());
     }
 
     /// What it is followed by, if it is out of date.
     #[must_use]
-    pub fn succession(&self) -> Option<Succession> {
+    pub(crate) fn succession(&self) -> Option<Succession> {
         self.succession.get().copied()
     }
 
@@ -189,13 +189,13 @@ impl RoleAuth {
 
     /// Whether the upstream is known to take `password`.
     #[must_use]
-    pub fn matches(&self, registry: &Registry, password: &Password) -> bool {
+    pub(crate) fn matches(&self, registry: &Registry, password: &Password) -> bool {
         self.memory().verified.matches(&registry.key, password)
     }
 
     /// Where a pool's own connections get the password from.
     #[must_use]
-    pub fn secret(&self, settings: &Settings) -> Secret {
+    pub(crate) fn secret(&self, settings: &Settings) -> Secret {
         let memory = self.memory();
         let verified = || memory.verified.password().cloned().map(Credential::Password);
         let presumed = || memory.presumed.clone();
@@ -206,7 +206,7 @@ impl RoleAuth {
     }
 
     /// Takes over what was right under settings that are no longer in force, to log in upstream with.
-    pub fn presume(&self, before: &Self) {
+    pub(crate) fn presume(&self, before: &Self) {
         let known = before.known();
         self.memory().presumed = known;
     }
@@ -218,7 +218,7 @@ impl RoleAuth {
     }
 
     /// What somebody who has logged in here can log in upstream with. Says whether it was something else before.
-    pub fn learn(&self, credential: Credential) -> bool {
+    pub(crate) fn learn(&self, credential: Credential) -> bool {
         let mut memory = self.memory();
         let changed = memory.learned.as_ref().is_some_and(|before| *before != credential);
         memory.learned = Some(credential);
@@ -226,7 +226,7 @@ impl RoleAuth {
     }
 
     /// Notes that a pool's connection could not be opened: a refused password is forgotten.
-    pub fn note_failure(&self, registry: &Registry, error: &DialError) {
+    pub(crate) fn note_failure(&self, registry: &Registry, error: &DialError) {
         if !error.is_credential() {
             return;
         }
@@ -241,7 +241,7 @@ impl RoleAuth {
 
     /// Where the attempts of `source` wait for each other, so that only one of them waits for its turn.
     #[must_use]
-    pub fn lane(&self, source: Source) -> Arc<tokio::sync::Mutex<()>> {
+    pub(crate) fn lane(&self, source: Source) -> Arc<tokio::sync::Mutex<()>> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
         Arc::clone(lanes.entry(source).or_default())
@@ -249,13 +249,13 @@ impl RoleAuth {
 
     /// Waits for a turn to try a password (or its absence) upstream. Who has waited looks first whether somebody
     /// else has found out meanwhile.
-    pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.turn.lock().await
     }
 
     /// Why the upstream could not be asked lately, and when it may be asked again, if that is not over `now`.
     #[must_use]
-    pub fn trouble(&self, now: Instant) -> Option<(Instant, ClientError)> {
+    pub(crate) fn trouble(&self, now: Instant) -> Option<(Instant, ClientError)> {
         let memory = self.memory();
         memory
             .trouble
@@ -265,7 +265,7 @@ impl RoleAuth {
     }
 
     /// Notes that the upstream could not be asked, which may pass.
-    pub fn note_trouble(&self, error: &DialError) {
+    pub(crate) fn note_trouble(&self, error: &DialError) {
         let mut memory = self.memory();
         let pause = memory.trouble.as_ref().map_or(PAUSES.0, |before| (before.pause * 2).min(PAUSES.1));
         memory.trouble =
@@ -273,13 +273,13 @@ impl RoleAuth {
     }
 
     /// The upstream has asked somebody for a password.
-    pub fn asks(&self) {
+    pub(crate) fn asks(&self) {
         self.memory().requirement = AuthRequirement::Asks;
     }
 
     /// What the upstream lately answered to `password`, if it refused it.
     #[must_use]
-    pub fn refusal(&self, registry: &Registry, password: &Password) -> Option<ClientError> {
+    pub(crate) fn refusal(&self, registry: &Registry, password: &Password) -> Option<ClientError> {
         self.memory().verified.refusal(&registry.key, password, Instant::now())
     }
 
@@ -316,7 +316,7 @@ impl RoleAuth {
 
     /// Whether nothing is known that would be missed.
     #[must_use]
-    pub fn is_blank(&self) -> bool {
+    pub(crate) fn is_blank(&self) -> bool {
         self.memory().is_blank()
     }
 

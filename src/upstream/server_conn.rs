@@ -21,11 +21,11 @@ use crate::wire::{Frames, backend, frame, frontend};
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// For how long the last answer on a connection proves it alive. Under load connections change hands within microseconds.
-pub const RECENTLY_USED: Duration = Duration::from_millis(1);
+pub(crate) const RECENTLY_USED: Duration = Duration::from_millis(1);
 
 /// What a `CancelRequest` needs.
 #[derive(Debug)]
-pub struct BackendKey {
+pub(crate) struct BackendKey {
     /// Where the backend is.
     pub address: Address,
     /// How connections there are encrypted, if they are.
@@ -39,7 +39,7 @@ pub struct BackendKey {
 /// Keeps a connection from changing hands while a cancel request for it is under way: the request would hit whoever
 /// has the connection when it arrives.
 #[derive(Debug, Default)]
-pub struct CancelGate {
+pub(crate) struct CancelGate {
     inside: AtomicUsize,
     left: Notify,
     /// The request that waits to be sent: however many are made meanwhile, it stands for all of them.
@@ -48,12 +48,12 @@ pub struct CancelGate {
 
 /// A cancel request that is under way.
 #[derive(Debug)]
-pub struct CancelGuard(Arc<CancelGate>);
+pub(crate) struct CancelGuard(Arc<CancelGate>);
 
 impl CancelGate {
     /// Notes a cancel request that begins.
     #[must_use]
-    pub fn enter(self: &Arc<Self>) -> CancelGuard {
+    pub(crate) fn enter(self: &Arc<Self>) -> CancelGuard {
         self.inside.fetch_add(1, Ordering::SeqCst);
         CancelGuard(Arc::clone(self))
     }
@@ -64,12 +64,12 @@ impl CancelGate {
 
     /// Whether no cancel request is under way.
     #[must_use]
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.inside.load(Ordering::SeqCst) == 0
     }
 
     /// Waits until no cancel request is under way.
-    pub async fn opened(&self) {
+    pub(crate) async fn opened(&self) {
         loop {
             let left = self.left.notified();
             if self.is_open() {
@@ -83,7 +83,7 @@ impl CancelGate {
 impl CancelGuard {
     /// Sends a cancel request, or waits for the end of one that is yet to be sent: `send` is given what is to be called when
     /// the sending begins.
-    pub async fn once<F: Future<Output = ()>>(&self, send: impl FnOnce(SendingCancel) -> F) {
+    pub(crate) async fn once<F: Future<Output = ()>>(&self, send: impl FnOnce(SendingCancel) -> F) {
         let request = Arc::clone(self.0.waiting().get_or_insert_default());
         let begun = SendingCancel { gate: Arc::clone(&self.0), request: Arc::clone(&request) };
         request.get_or_init(|| send(begun)).await;
@@ -92,7 +92,7 @@ impl CancelGuard {
 
 /// A cancel request that stands for all that come until it is sent.
 #[derive(Debug)]
-pub struct SendingCancel {
+pub(crate) struct SendingCancel {
     gate: Arc<CancelGate>,
     request: Arc<OnceCell<()>>,
 }
@@ -100,7 +100,7 @@ pub struct SendingCancel {
 impl SendingCancel {
     /// Notes that the request is being sent: those that come from now on need one of their own, since the query may be
     /// another one by then.
-    pub fn note(self) {
+    pub(crate) fn note(self) {
         let mut waiting = self.gate.waiting();
         if waiting.as_ref().is_some_and(|request| Arc::ptr_eq(request, &self.request)) {
             *waiting = None;
@@ -117,7 +117,7 @@ impl Drop for CancelGuard {
 
 /// How a connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Closed {
+pub(crate) enum Closed {
     /// The server closed first, and has the TIME_WAIT.
     Politely,
     /// With a reset, which leaves no TIME_WAIT.
@@ -129,14 +129,14 @@ pub enum Closed {
 impl Closed {
     /// Makes the coming close of `stream` a reset.
     #[must_use]
-    pub fn by_us(stream: &Stream) -> Self {
+    pub(crate) fn by_us(stream: &Stream) -> Self {
         if stream.reset_on_close() { Self::Reset } else { Self::First }
     }
 }
 
 /// One open, logged-in connection.
 #[derive(Debug)]
-pub struct ServerConn {
+pub(crate) struct ServerConn {
     /// The socket.
     pub conn: Conn,
     /// A number of its own, for logs.
@@ -165,7 +165,7 @@ impl ServerConn {
     /// Whether it has been used within the last moment before `now` and nothing is known to have arrived since: then a look is not
     /// worth a system call. What the server says a moment later is met by the client's own request in any case.
     #[must_use]
-    pub fn was_just_used(&self, now: Instant) -> bool {
+    pub(crate) fn was_just_used(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.returned) < RECENTLY_USED
             && self.conn.input.is_empty()
             && !self.conn.is_known_readable()
@@ -173,7 +173,7 @@ impl ServerConn {
 
     /// Looks at what the server said while nobody used the connection: `false` when it must be closed. Notices and
     /// changed settings are taken note of; the end, an error, or anything unexpected ends it.
-    pub fn check_alive(&mut self) -> bool {
+    pub(crate) fn check_alive(&mut self) -> bool {
         loop {
             if !self.read_notices() || self.conn.input.is_full() {
                 return false;
@@ -207,7 +207,7 @@ impl ServerConn {
     }
 
     /// Says good-bye, as far as it may, and waits for the server to close first, so that TIME_WAIT falls on its side.
-    pub async fn close(mut conn: Conn, close_method: CloseMethod) -> Closed {
+    pub(crate) async fn close(mut conn: Conn, close_method: CloseMethod) -> Closed {
         match close_method {
             // What is sent now would complete a message of which the server has part.
             CloseMethod::Silent => return Closed::by_us(conn.stream()),

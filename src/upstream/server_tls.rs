@@ -10,7 +10,7 @@ use crate::wire::frontend;
 
 /// Encrypts connections to one host.
 #[derive(Debug)]
-pub struct ServerTls {
+pub(crate) struct ServerTls {
     /// Certificates, and what is trusted.
     pub client: tls::Client,
     /// The host's name or address, as the certificate should have it.
@@ -21,7 +21,7 @@ pub struct ServerTls {
 
 /// Why a connection could not be encrypted.
 #[derive(Debug)]
-pub enum ServerTlsError {
+pub(crate) enum ServerTlsError {
     /// The server can't, or does not want to.
     NotOffered,
     /// The server is not who it should be, or does not speak TLS as we do: why.
@@ -35,7 +35,7 @@ impl ServerTls {
     ///
     /// # Errors
     /// As [`ServerTlsError`] lists. After [`ServerTlsError::NotOffered`] the connection can be used without encryption.
-    pub async fn start(&self, stream: &mut Stream) -> Result<(), ServerTlsError> {
+    pub(crate) async fn start(&self, stream: &mut Stream) -> Result<(), ServerTlsError> {
         if !self.direct {
             self.ask(stream).await?;
         }
@@ -91,13 +91,13 @@ impl ServerTls {
 
 /// TLS's own reason, if that is what failed.
 #[must_use]
-pub fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+pub(crate) fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
 /// Says what is wrong in the words of those who have to mend it.
 #[must_use]
-pub fn describe(error: &rustls::Error, host: &str) -> String {
+pub(crate) fn describe(error: &rustls::Error, host: &str) -> String {
     use CertificateError as E;
     match error {
         rustls::Error::InvalidCertificate(why) => match why {

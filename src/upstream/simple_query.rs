@@ -7,14 +7,14 @@ use crate::wire::backend;
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// The columns of a row; NULL is as empty as an empty text.
-pub type Row = Vec<Vec<u8>>;
+pub(crate) type Row = Vec<Vec<u8>>;
 
 /// Sends what is in the connection's output, and receives the rows of the answer up to the `ReadyForQuery`; or else the
 /// server's complaint.
 ///
 /// # Errors
 /// When the connection is of no use any more.
-pub async fn rows(conn: &mut Conn) -> Result<Result<Vec<Row>, String>, RecvError> {
+pub(crate) async fn rows(conn: &mut Conn) -> Result<Result<Vec<Row>, String>, RecvError> {
     conn.flush().await?;
     let mut answer = Ok(Vec::new());
     loop {

@@ -12,7 +12,8 @@ pub struct Slots {
 
 /// The places that a connection holds.
 #[derive(Debug)]
-pub struct SlotGuard {
+#[expect(dead_code, reason = "held")]
+pub(crate) struct SlotGuard {
     /// In its pool.
     pub pool: Slot,
     /// In the process.

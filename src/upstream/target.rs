@@ -24,7 +24,7 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Where a connection goes, resolved: what a cancel request is sent to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
+pub(crate) enum Address {
     /// A TCP address.
     Tcp(SocketAddr),
     /// The path of a unix socket.
@@ -36,7 +36,7 @@ impl Address {
     ///
     /// # Errors
     /// The socket's.
-    pub async fn connect(&self) -> io::Result<Stream> {
+    pub(crate) async fn connect(&self) -> io::Result<Stream> {
         match self {
             Self::Tcp(address) => Stream::connect_tcp(*address).await,
             Self::Unix(path) => Stream::connect_unix(path).await,
@@ -46,7 +46,7 @@ impl Address {
 
 /// What one attempt to connect does about encryption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsAttempt {
+pub(crate) enum TlsAttempt {
     /// Nothing.
     No,
     /// Asks for it, and does without if the server has none.
@@ -57,7 +57,7 @@ pub enum TlsAttempt {
 
 /// All ways: that of most databases, and those of databases that are elsewhere.
 #[derive(Debug)]
-pub struct UpstreamTargets {
+pub(crate) struct UpstreamTargets {
     general: Arc<UpstreamTarget>,
     own: BTreeMap<Vec<u8>, Arc<UpstreamTarget>>,
     /// That of databases that no table names, if it is another one (`*`).
@@ -69,7 +69,7 @@ impl UpstreamTargets {
     ///
     /// # Errors
     /// When certificates can't be used: which, and why.
-    pub fn new(settings: &Settings) -> Result<Self, String> {
+    pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
         let general = Arc::new(UpstreamTarget::new(settings)?);
         let mut own = BTreeMap::new();
         for (name, other) in &settings.databases {
@@ -83,13 +83,13 @@ impl UpstreamTargets {
 
     /// The way to `database`.
     #[must_use]
-    pub fn of(&self, database: &[u8]) -> &Arc<UpstreamTarget> {
+    pub(crate) fn of(&self, database: &[u8]) -> &Arc<UpstreamTarget> {
         self.own.get(database).or(self.others.as_ref()).unwrap_or(&self.general)
     }
 
     /// All of them, once each.
     #[must_use]
-    pub fn all(&self) -> Vec<&Arc<UpstreamTarget>> {
+    pub(crate) fn all(&self) -> Vec<&Arc<UpstreamTarget>> {
         let mut all: Vec<_> = [&self.general].into_iter().chain(self.own.values()).chain(&self.others).collect();
         all.sort_by_key(|upstream_target| Arc::as_ptr(upstream_target));
         all.dedup_by_key(|upstream_target| Arc::as_ptr(upstream_target));
@@ -99,7 +99,7 @@ impl UpstreamTargets {
 
 /// The way to the upstream.
 #[derive(Debug)]
-pub struct UpstreamTarget {
+pub(crate) struct UpstreamTarget {
     /// Where it is: the first that will do is used.
     pub endpoints: Vec<TargetHost>,
     /// Which will do.
@@ -119,7 +119,7 @@ pub struct UpstreamTarget {
 
 /// One place.
 #[derive(Debug)]
-pub struct TargetHost {
+pub(crate) struct TargetHost {
     /// Where it is.
     pub host: Host,
     /// Where passwords come from.
@@ -140,7 +140,7 @@ impl UpstreamTarget {
     ///
     /// # Errors
     /// When certificates can't be used: which, and why.
-    pub fn new(settings: &Settings) -> Result<Self, String> {
+    pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
         let upstream = &settings.upstream;
         let endpoint = |endpoint: &crate::config::Endpoint| {
             Ok(TargetHost {
@@ -167,7 +167,7 @@ impl UpstreamTarget {
     /// The endpoints in the order in which they are tried: the one that was good last first. `number` makes the order
     /// where load is to be balanced.
     #[must_use]
-    pub fn order(&self, number: u64) -> Vec<usize> {
+    pub(crate) fn order(&self, number: u64) -> Vec<usize> {
         let count = self.endpoints.len();
         let first = if self.balance {
             // The golden ratio spreads consecutive numbers evenly.
@@ -179,13 +179,13 @@ impl UpstreamTarget {
     }
 
     /// Endpoint number `at` was good.
-    pub fn is_good(&self, at: usize) {
+    pub(crate) fn is_good(&self, at: usize) {
         self.good.store(at, Ordering::Relaxed);
     }
 
     /// What to try about encryption at `endpoint`, in order.
     #[must_use]
-    pub fn attempts(&self, endpoint: &TargetHost) -> &'static [TlsAttempt] {
+    pub(crate) fn attempts(&self, endpoint: &TargetHost) -> &'static [TlsAttempt] {
         match (&endpoint.server_tls, self.mode) {
             (None, _) | (_, SslMode::Disable) => &[TlsAttempt::No],
             (_, SslMode::Allow) => &[TlsAttempt::No, TlsAttempt::Yes],
@@ -196,7 +196,7 @@ impl UpstreamTarget {
 
     /// All endpoints as text.
     #[must_use]
-    pub fn places(&self) -> String {
+    pub(crate) fn places(&self) -> String {
         self.endpoints.iter().map(|endpoint| endpoint.host.to_string()).collect::<Vec<_>>().join(", ")
     }
 }
@@ -217,7 +217,7 @@ fn server_tls(upstream: &Upstream, host: &Host) -> Result<Option<Arc<ServerTls>>
 impl TargetHost {
     /// The host's name, how long ago it was looked up, and what it stood for; `None` before that.
     #[must_use]
-    pub fn resolved(&self) -> Option<(String, Duration, Vec<SocketAddr>)> {
+    pub(crate) fn resolved(&self) -> Option<(String, Duration, Vec<SocketAddr>)> {
         let Host::Tcp(name, _) = &self.host else { return None };
         let looked_up = self.looked_up.lock().unwrap_or_else(PoisonError::into_inner);
         looked_up.as_ref().map(|(when, addresses)| (name.clone(), when.elapsed(), addresses.clone()))
@@ -225,7 +225,7 @@ impl TargetHost {
 
     /// Looks the host's name up again if the answer is older than `age`; says which addresses it no longer stands for. That
     /// they come in another order, or that nobody answers, means nothing.
-    pub async fn vanished(&self, age: Duration) -> Vec<SocketAddr> {
+    pub(crate) async fn vanished(&self, age: Duration) -> Vec<SocketAddr> {
         let (Host::Tcp(name, port), None) = (&self.host, self.address) else { return Vec::new() };
         let Some((_, since, before)) = self.resolved().filter(|(_, since, _)| *since >= age) else { return Vec::new() };
         let _ = since;
@@ -258,7 +258,7 @@ impl TargetHost {
     ///
     /// # Errors
     /// The name service's or the socket's.
-    pub async fn connect(&self) -> io::Result<(Stream, Address)> {
+    pub(crate) async fn connect(&self) -> io::Result<(Stream, Address)> {
         match &self.host {
             Host::Unix(dir, port) => {
                 let path = dir.join(format!(".s.PGSQL.{port}"));
@@ -280,7 +280,7 @@ impl TargetHost {
 /// What keeps a server that reports `params` from being what is wanted, in libpq's words; nothing for one that does not
 /// report it.
 #[must_use]
-pub fn target_mismatch(target: TargetSessionAttrs, params: &ServerParams) -> Option<&'static str> {
+pub(crate) fn target_mismatch(target: TargetSessionAttrs, params: &ServerParams) -> Option<&'static str> {
     if matches!(target, TargetSessionAttrs::Any | TargetSessionAttrs::PreferStandby) {
         return None;
     }
@@ -292,7 +292,7 @@ pub fn target_mismatch(target: TargetSessionAttrs, params: &ServerParams) -> Opt
 
 /// The same for a server of which it is known.
 #[must_use]
-pub fn mismatch_of(target: TargetSessionAttrs, standby: bool, read_only: bool) -> Option<&'static str> {
+pub(crate) fn mismatch_of(target: TargetSessionAttrs, standby: bool, read_only: bool) -> Option<&'static str> {
     match target {
         TargetSessionAttrs::ReadWrite if read_only => Some("session is read-only"),
         TargetSessionAttrs::ReadOnly if !read_only => Some("session is not read-only"),

@@ -6,29 +6,29 @@ use super::cstr;
 use super::frontend::message;
 
 /// `Authentication…`.
-pub const AUTHENTICATION: u8 = b'R';
+pub(crate) const AUTHENTICATION: u8 = b'R';
 /// `BackendKeyData`.
-pub const BACKEND_KEY_DATA: u8 = b'K';
+pub(crate) const BACKEND_KEY_DATA: u8 = b'K';
 /// `BindComplete`.
-pub const BIND_COMPLETE: u8 = b'2';
+pub(crate) const BIND_COMPLETE: u8 = b'2';
 /// `CloseComplete`.
-pub const CLOSE_COMPLETE: u8 = b'3';
+pub(crate) const CLOSE_COMPLETE: u8 = b'3';
 /// `CommandComplete`.
 pub const COMMAND_COMPLETE: u8 = b'C';
 /// `CopyBothResponse`.
-pub const COPY_BOTH: u8 = b'W';
+pub(crate) const COPY_BOTH: u8 = b'W';
 /// `CopyInResponse`.
-pub const COPY_IN: u8 = b'G';
+pub(crate) const COPY_IN: u8 = b'G';
 /// `DataRow`.
 pub const DATA_ROW: u8 = b'D';
 /// `EmptyQueryResponse`.
-pub const EMPTY_QUERY: u8 = b'I';
+pub(crate) const EMPTY_QUERY: u8 = b'I';
 /// `ErrorResponse`.
 pub const ERROR: u8 = b'E';
 /// `NegotiateProtocolVersion`.
-pub const NEGOTIATE: u8 = b'v';
+pub(crate) const NEGOTIATE: u8 = b'v';
 /// `NoData`.
-pub const NO_DATA: u8 = b'n';
+pub(crate) const NO_DATA: u8 = b'n';
 /// `NoticeResponse`.
 pub const NOTICE: u8 = b'N';
 /// `NotificationResponse`.
@@ -36,11 +36,11 @@ pub const NOTIFICATION: u8 = b'A';
 /// `ParameterStatus`.
 pub const PARAMETER_STATUS: u8 = b'S';
 /// `ParseComplete`.
-pub const PARSE_COMPLETE: u8 = b'1';
+pub(crate) const PARSE_COMPLETE: u8 = b'1';
 /// `ParameterDescription`.
-pub const PARAMETER_DESCRIPTION: u8 = b't';
+pub(crate) const PARAMETER_DESCRIPTION: u8 = b't';
 /// `PortalSuspended`.
-pub const PORTAL_SUSPENDED: u8 = b's';
+pub(crate) const PORTAL_SUSPENDED: u8 = b's';
 /// `ReadyForQuery`.
 pub const READY: u8 = b'Z';
 /// `RowDescription`.
@@ -48,7 +48,7 @@ pub const ROW_DESCRIPTION: u8 = b'T';
 
 /// The value of field `field` in the body of an `ErrorResponse` or `NoticeResponse`.
 #[must_use]
-pub fn error_field(body: &[u8], field: u8) -> Option<&[u8]> {
+pub(crate) fn error_field(body: &[u8], field: u8) -> Option<&[u8]> {
     let mut rest = body;
     while let Some((&kind, after)) = rest.split_first() {
         if kind == 0 {
@@ -65,7 +65,7 @@ pub fn error_field(body: &[u8], field: u8) -> Option<&[u8]> {
 
 /// Whether an error ends the connection: its severity (`V`, or `S` from servers before 9.6) is FATAL or PANIC.
 #[must_use]
-pub fn is_fatal(body: &[u8]) -> bool {
+pub(crate) fn is_fatal(body: &[u8]) -> bool {
     let severity = error_field(body, b'V').or_else(|| error_field(body, b'S'));
     matches!(severity, Some(b"FATAL" | b"PANIC"))
 }
@@ -80,7 +80,7 @@ pub fn parameter_status(body: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// The tag of a `CommandComplete`.
 #[must_use]
-pub fn command_tag(body: &[u8]) -> &[u8] {
+pub(crate) fn command_tag(body: &[u8]) -> &[u8] {
     cstr(body).map_or(body, |(tag, _)| tag)
 }
 
@@ -96,7 +96,7 @@ pub fn key_data(body: &[u8]) -> Option<(i32, &[u8])> {
 
 /// The columns of a `DataRow` in text format, NULL as nothing; what is malformed ends them.
 #[must_use]
-pub fn columns(body: &[u8]) -> Vec<&[u8]> {
+pub(crate) fn columns(body: &[u8]) -> Vec<&[u8]> {
     let mut columns = Vec::new();
     let mut rest = body.get(2..).unwrap_or_default();
     while let Some((length, after)) = rest.split_first_chunk::<4>() {
@@ -111,7 +111,7 @@ pub fn columns(body: &[u8]) -> Vec<&[u8]> {
 /// The columns of a `RowDescription` as far as a prepared statement must not change them: names and types. Not which
 /// table they come from, and not their format.
 #[must_use]
-pub fn shape(body: &[u8]) -> Vec<u8> {
+pub(crate) fn shape(body: &[u8]) -> Vec<u8> {
     let mut shape = Vec::new();
     let mut rest = body.get(2..).unwrap_or_default();
     while let Some((name, after)) = cstr(rest) {
@@ -126,12 +126,12 @@ pub fn shape(body: &[u8]) -> Vec<u8> {
 }
 
 /// Appends `ParseComplete`.
-pub fn put_parse_complete(out: &mut Vec<u8>) {
+pub(crate) fn put_parse_complete(out: &mut Vec<u8>) {
     out.extend_from_slice(&[PARSE_COMPLETE, 0, 0, 0, 4]);
 }
 
 /// Appends `CloseComplete`.
-pub fn put_close_complete(out: &mut Vec<u8>) {
+pub(crate) fn put_close_complete(out: &mut Vec<u8>) {
     out.extend_from_slice(&[CLOSE_COMPLETE, 0, 0, 0, 4]);
 }
 
@@ -141,29 +141,29 @@ pub fn put_authentication_ok(out: &mut Vec<u8>) {
 }
 
 /// Appends `AuthenticationCleartextPassword`.
-pub fn put_cleartext_request(out: &mut Vec<u8>) {
+pub(crate) fn put_cleartext_request(out: &mut Vec<u8>) {
     out.extend_from_slice(b"R\0\0\0\x08\0\0\0\x03");
 }
 
 /// Appends an `AuthenticationMD5Password` with `salt`.
-pub fn put_md5_request(out: &mut Vec<u8>, salt: [u8; 4]) {
+pub(crate) fn put_md5_request(out: &mut Vec<u8>, salt: [u8; 4]) {
     put_authentication(out, 5, &[&salt]);
 }
 
 /// Appends an `AuthenticationSASL` that offers `mechanisms`, the best first.
-pub fn put_sasl_request(out: &mut Vec<u8>, mechanisms: &[&str]) {
+pub(crate) fn put_sasl_request(out: &mut Vec<u8>, mechanisms: &[&str]) {
     let mut parts: Vec<&[u8]> = mechanisms.iter().flat_map(|name| [name.as_bytes(), &b"\0"[..]]).collect();
     parts.push(b"\0");
     put_authentication(out, 10, &parts);
 }
 
 /// Appends an `AuthenticationSASLContinue`.
-pub fn put_sasl_continue(out: &mut Vec<u8>, data: &[u8]) {
+pub(crate) fn put_sasl_continue(out: &mut Vec<u8>, data: &[u8]) {
     put_authentication(out, 11, &[data]);
 }
 
 /// Appends an `AuthenticationSASLFinal`.
-pub fn put_sasl_final(out: &mut Vec<u8>, data: &[u8]) {
+pub(crate) fn put_sasl_final(out: &mut Vec<u8>, data: &[u8]) {
     put_authentication(out, 12, &[data]);
 }
 
@@ -177,7 +177,7 @@ fn put_authentication(out: &mut Vec<u8>, kind: u32, parts: &[&[u8]]) {
 }
 
 /// Appends `ParameterStatus`.
-pub fn put_parameter_status(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(crate) fn put_parameter_status(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     message(out, PARAMETER_STATUS, |out| {
         out.extend_from_slice(name);
         out.push(0);
@@ -195,32 +195,32 @@ pub fn put_key_data(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
 }
 
 /// Appends `BindComplete`.
-pub fn put_bind_complete(out: &mut Vec<u8>) {
+pub(crate) fn put_bind_complete(out: &mut Vec<u8>) {
     out.extend_from_slice(&[BIND_COMPLETE, 0, 0, 0, 4]);
 }
 
 /// Appends `NoData`.
-pub fn put_no_data(out: &mut Vec<u8>) {
+pub(crate) fn put_no_data(out: &mut Vec<u8>) {
     out.extend_from_slice(&[NO_DATA, 0, 0, 0, 4]);
 }
 
 /// Appends `EmptyQueryResponse`.
-pub fn put_empty_query(out: &mut Vec<u8>) {
+pub(crate) fn put_empty_query(out: &mut Vec<u8>) {
     out.extend_from_slice(&[EMPTY_QUERY, 0, 0, 0, 4]);
 }
 
 /// Appends `PortalSuspended`.
-pub fn put_portal_suspended(out: &mut Vec<u8>) {
+pub(crate) fn put_portal_suspended(out: &mut Vec<u8>) {
     out.extend_from_slice(&[PORTAL_SUSPENDED, 0, 0, 0, 4]);
 }
 
 /// Appends the `ParameterDescription` of a statement without parameters.
-pub fn put_no_parameters(out: &mut Vec<u8>) {
+pub(crate) fn put_no_parameters(out: &mut Vec<u8>) {
     out.extend_from_slice(b"t\0\0\0\x06\0\0");
 }
 
 /// Appends `CommandComplete`.
-pub fn put_command_complete(out: &mut Vec<u8>, tag: &str) {
+pub(crate) fn put_command_complete(out: &mut Vec<u8>, tag: &str) {
     message(out, COMMAND_COMPLETE, |out| {
         out.extend_from_slice(tag.as_bytes());
         out.push(0);
@@ -229,7 +229,7 @@ pub fn put_command_complete(out: &mut Vec<u8>, tag: &str) {
 
 /// A column of a `RowDescription` that belongs to no table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Column<'a> {
+pub(crate) struct Column<'a> {
     /// Its name.
     pub name: &'a str,
     /// Its type's OID.
@@ -241,7 +241,7 @@ pub struct Column<'a> {
 }
 
 /// Appends a `RowDescription`.
-pub fn put_row_description<'a>(out: &mut Vec<u8>, columns: impl ExactSizeIterator<Item = Column<'a>>) {
+pub(crate) fn put_row_description<'a>(out: &mut Vec<u8>, columns: impl ExactSizeIterator<Item = Column<'a>>) {
     message(out, ROW_DESCRIPTION, |out| {
         // pgferry's own tables have a few dozen columns at most.
         out.extend_from_slice(&u16::try_from(columns.len()).unwrap_or_default().to_be_bytes());
@@ -257,7 +257,7 @@ pub fn put_row_description<'a>(out: &mut Vec<u8>, columns: impl ExactSizeIterato
 }
 
 /// Appends a `DataRow`; a cell that is nothing is NULL.
-pub fn put_data_row(out: &mut Vec<u8>, cells: impl ExactSizeIterator<Item = Option<Vec<u8>>>) {
+pub(crate) fn put_data_row(out: &mut Vec<u8>, cells: impl ExactSizeIterator<Item = Option<Vec<u8>>>) {
     message(out, DATA_ROW, |out| {
         // As above.
         out.extend_from_slice(&u16::try_from(cells.len()).unwrap_or_default().to_be_bytes());
@@ -274,7 +274,7 @@ pub fn put_data_row(out: &mut Vec<u8>, cells: impl ExactSizeIterator<Item = Opti
 }
 
 /// Appends a `NoticeResponse` of `fields` in the order given.
-pub fn put_notice(out: &mut Vec<u8>, fields: &[(u8, &str)]) {
+pub(crate) fn put_notice(out: &mut Vec<u8>, fields: &[(u8, &str)]) {
     put_fields(out, NOTICE, fields);
 }
 
@@ -285,7 +285,7 @@ pub fn put_ready(out: &mut Vec<u8>, status: u8) {
 
 /// Appends `NegotiateProtocolVersion`: the version to be spoken (PostgreSQL sends it whole, major and minor) and
 /// the options that are not known.
-pub fn put_negotiate(out: &mut Vec<u8>, version: u32, options: &[Vec<u8>]) {
+pub(crate) fn put_negotiate(out: &mut Vec<u8>, version: u32, options: &[Vec<u8>]) {
     message(out, NEGOTIATE, |out| {
         out.extend_from_slice(&version.to_be_bytes());
         // At most 10,000 bytes of startup packet: the count fits.
@@ -300,7 +300,7 @@ pub fn put_negotiate(out: &mut Vec<u8>, version: u32, options: &[Vec<u8>]) {
 
 /// Appends an `ErrorResponse` of `fields` in the order given. NULs inside values end them early, so they are
 /// left out.
-pub fn put_error(out: &mut Vec<u8>, fields: &[(u8, &str)]) {
+pub(crate) fn put_error(out: &mut Vec<u8>, fields: &[(u8, &str)]) {
     put_fields(out, ERROR, fields);
 }
 
@@ -317,7 +317,7 @@ fn put_fields(out: &mut Vec<u8>, tag: u8, fields: &[(u8, &str)]) {
 
 /// Appends the error in `body` as one that ends the connection: as PostgreSQL reports it when a setting in a startup
 /// packet is refused, where a `SET` would get an ERROR.
-pub fn put_error_as_fatal(out: &mut Vec<u8>, body: &[u8]) {
+pub(crate) fn put_error_as_fatal(out: &mut Vec<u8>, body: &[u8]) {
     put_error_with(out, body, None, |kind, value| match kind {
         b'S' | b'V' => b"FATAL".to_vec(),
         _ => value.to_vec(),
@@ -325,7 +325,7 @@ pub fn put_error_as_fatal(out: &mut Vec<u8>, body: &[u8]) {
 }
 
 /// Appends the error in `body` with each field's value as `edit` makes it, and with `hint` if it has none.
-pub fn put_error_with(out: &mut Vec<u8>, body: &[u8], hint: Option<&str>, edit: impl Fn(u8, &[u8]) -> Vec<u8>) {
+pub(crate) fn put_error_with(out: &mut Vec<u8>, body: &[u8], hint: Option<&str>, edit: impl Fn(u8, &[u8]) -> Vec<u8>) {
     message(out, ERROR, |out| {
         let mut rest = body;
         while let Some((&kind, after)) = rest.split_first().filter(|(kind, _)| **kind != 0) {

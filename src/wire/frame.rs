@@ -7,7 +7,7 @@ pub const HEADER_BYTES: usize = 5;
 
 /// The longest message PostgreSQL accepts from a client (`PQ_LARGE_MESSAGE_LIMIT`, that is `MaxAllocSize - 1`),
 /// as the value of the length field.
-pub const FRONTEND_LIMIT: usize = 0x3fff_fffe;
+pub(crate) const FRONTEND_LIMIT: usize = 0x3fff_fffe;
 
 /// The longest message a server may send: the length field is a signed 32-bit number.
 pub const BACKEND_LIMIT: usize = 0x7fff_ffff;
@@ -89,7 +89,7 @@ impl<'a> Frame<'a> {
 /// Walks the whole messages at the front of a slice; never yields part of one, never looks into a body.
 ///
 /// ```
-/// use pgferry::wire::frame::Frames;
+/// use pgferry::internals::wire::frame::Frames;
 ///
 /// // A Sync, and the first three bytes of another message.
 /// let mut frames = Frames::new(b"S\0\0\0\x04Q\0\0", 1000);

@@ -7,49 +7,49 @@ use super::frame::HEADER_BYTES;
 use super::startup::{CANCEL as CANCEL_REQUEST, SSL as SSL_REQUEST};
 
 /// `Bind`.
-pub const BIND: u8 = b'B';
+pub(crate) const BIND: u8 = b'B';
 /// `Close`.
-pub const CLOSE: u8 = b'C';
+pub(crate) const CLOSE: u8 = b'C';
 /// `CopyData`, in either direction.
-pub const COPY_DATA: u8 = b'd';
+pub(crate) const COPY_DATA: u8 = b'd';
 /// `CopyDone`, in either direction.
-pub const COPY_DONE: u8 = b'c';
+pub(crate) const COPY_DONE: u8 = b'c';
 /// `CopyFail`.
-pub const COPY_FAIL: u8 = b'f';
+pub(crate) const COPY_FAIL: u8 = b'f';
 /// `Describe`.
-pub const DESCRIBE: u8 = b'D';
+pub(crate) const DESCRIBE: u8 = b'D';
 /// `Execute`.
-pub const EXECUTE: u8 = b'E';
+pub(crate) const EXECUTE: u8 = b'E';
 /// `Flush`.
-pub const FLUSH: u8 = b'H';
+pub(crate) const FLUSH: u8 = b'H';
 /// `FunctionCall`.
-pub const FUNCTION_CALL: u8 = b'F';
+pub(crate) const FUNCTION_CALL: u8 = b'F';
 /// `Parse`.
-pub const PARSE: u8 = b'P';
+pub(crate) const PARSE: u8 = b'P';
 /// `PasswordMessage` and every other authentication response.
-pub const PASSWORD: u8 = b'p';
+pub(crate) const PASSWORD: u8 = b'p';
 /// `Query`.
-pub const QUERY: u8 = b'Q';
+pub(crate) const QUERY: u8 = b'Q';
 /// `Sync`.
-pub const SYNC: u8 = b'S';
+pub(crate) const SYNC: u8 = b'S';
 /// `Terminate`.
-pub const TERMINATE: u8 = b'X';
+pub(crate) const TERMINATE: u8 = b'X';
 
 /// The text of a `Query`; what is there when its terminator is missing, which the server will refuse.
 #[must_use]
-pub fn query(body: &[u8]) -> &[u8] {
+pub(crate) fn query(body: &[u8]) -> &[u8] {
     cstr(body).map_or(body, |(text, _)| text)
 }
 
 /// Whether the body of a `Query` is a text and its terminator, and nothing else.
 #[must_use]
-pub fn is_query(body: &[u8]) -> bool {
+pub(crate) fn is_query(body: &[u8]) -> bool {
     cstr(body).is_some_and(|(_, rest)| rest.is_empty())
 }
 
 /// Name and text of a `Parse`; `None` when a terminator is missing.
 #[must_use]
-pub fn parse(body: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn parse(body: &[u8]) -> Option<(&[u8], &[u8])> {
     let (name, rest) = cstr(body)?;
     let (text, _) = cstr(rest)?;
     Some((name, text))
@@ -71,7 +71,7 @@ pub struct Bind<'a> {
 /// Reads a `Bind`; `None` when it is malformed. The values of parameters are passed over.
 ///
 /// ```
-/// use pgferry::wire::frontend;
+/// use pgferry::internals::wire::frontend;
 ///
 /// let mut message = Vec::new();
 /// frontend::put_bind(&mut message, "portal", "statement");
@@ -103,14 +103,14 @@ pub fn bind(body: &[u8]) -> Option<Bind<'_>> {
 
 /// The kind (`S` or `P`) and name in a `Describe` or `Close`; `None` when it is malformed.
 #[must_use]
-pub fn target(body: &[u8]) -> Option<(u8, &[u8])> {
+pub(crate) fn target(body: &[u8]) -> Option<(u8, &[u8])> {
     let (kind, rest) = body.split_first()?;
     cstr(rest).map(|(name, _)| (*kind, name))
 }
 
 /// The portal and the most rows of an `Execute`, 0 being all; `None` when it is malformed.
 #[must_use]
-pub fn execute(body: &[u8]) -> Option<(&[u8], u32)> {
+pub(crate) fn execute(body: &[u8]) -> Option<(&[u8], u32)> {
     let (portal, rest) = cstr(body)?;
     let rows = rest.first_chunk::<4>()?;
     Some((portal, u32::from_be_bytes(*rows)))
@@ -118,7 +118,7 @@ pub fn execute(body: &[u8]) -> Option<(&[u8], u32)> {
 
 /// The password of a `PasswordMessage`; `None` when the terminator is missing or not last.
 #[must_use]
-pub fn password(body: &[u8]) -> Option<&[u8]> {
+pub(crate) fn password(body: &[u8]) -> Option<&[u8]> {
     match cstr(body) {
         Some((password, [])) => Some(password),
         _ => None,
@@ -130,7 +130,7 @@ pub fn password(body: &[u8]) -> Option<&[u8]> {
 ///
 /// # Errors
 /// What is wrong with it, in PostgreSQL's words (`pqformat.c`).
-pub fn sasl_initial(body: &[u8]) -> Result<(&[u8], Option<&[u8]>), &'static str> {
+pub(crate) fn sasl_initial(body: &[u8]) -> Result<(&[u8], Option<&[u8]>), &'static str> {
     let (mechanism, rest) = cstr(body).ok_or("invalid string in message")?;
     let (length, data) = rest.split_first_chunk::<4>().ok_or("insufficient data left in message")?;
     let (length, there) = (i32::from_be_bytes(*length), data.len());
@@ -153,14 +153,14 @@ pub fn put_query(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 /// Appends a `Parse` of statement `name`; `body` is what follows the name: text and parameter types.
-pub fn put_parse(out: &mut Vec<u8>, name: &str, body: &[u8]) {
+pub(crate) fn put_parse(out: &mut Vec<u8>, name: &str, body: &[u8]) {
     put_renamed(out, PARSE, b"", name, body.len());
     out.extend_from_slice(body);
 }
 
 /// Appends the beginning of a `Parse`, `Bind`, `Describe` or `Close` of statement `name`, up to and with that name:
 /// `before` is what precedes the name in the body, and `rest` bytes are to follow.
-pub fn put_renamed(out: &mut Vec<u8>, tag: u8, before: &[u8], name: &str, rest: usize) {
+pub(crate) fn put_renamed(out: &mut Vec<u8>, tag: u8, before: &[u8], name: &str, rest: usize) {
     let size = 4 + before.len() + name.len() + 1 + rest;
     out.push(tag);
     out.extend_from_slice(&u32::try_from(size).unwrap_or(u32::MAX).to_be_bytes());
@@ -178,23 +178,23 @@ pub fn put_bind(out: &mut Vec<u8>, portal: &str, name: &str) {
 }
 
 /// Appends an `Execute` of `portal`, to its end.
-pub fn put_execute(out: &mut Vec<u8>, portal: &str) {
+pub(crate) fn put_execute(out: &mut Vec<u8>, portal: &str) {
     put_renamed(out, EXECUTE, b"", portal, 4);
     out.extend_from_slice(&[0; 4]);
 }
 
 /// Appends a `Close` of statement `name`.
-pub fn put_close(out: &mut Vec<u8>, name: &str) {
+pub(crate) fn put_close(out: &mut Vec<u8>, name: &str) {
     put_renamed(out, CLOSE, b"S", name, 0);
 }
 
 /// Appends a `Close` of `portal`.
-pub fn put_close_portal(out: &mut Vec<u8>, portal: &str) {
+pub(crate) fn put_close_portal(out: &mut Vec<u8>, portal: &str) {
     put_renamed(out, CLOSE, b"P", portal, 0);
 }
 
 /// Appends a `Flush`.
-pub fn put_flush(out: &mut Vec<u8>) {
+pub(crate) fn put_flush(out: &mut Vec<u8>) {
     out.extend_from_slice(&[FLUSH, 0, 0, 0, 4]);
 }
 
@@ -217,7 +217,7 @@ pub fn put_copy_fail(out: &mut Vec<u8>, why: &str) {
 }
 
 /// Appends a `CancelRequest`.
-pub fn put_cancel(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
+pub(crate) fn put_cancel(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
     let size = u32::try_from(12 + secret.len()).unwrap_or(u32::MAX);
     out.extend_from_slice(&size.to_be_bytes());
     out.extend_from_slice(&CANCEL_REQUEST.to_be_bytes());
@@ -226,7 +226,7 @@ pub fn put_cancel(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
 }
 
 /// Appends an `SSLRequest`.
-pub fn put_ssl_request(out: &mut Vec<u8>) {
+pub(crate) fn put_ssl_request(out: &mut Vec<u8>) {
     out.extend_from_slice(&8u32.to_be_bytes());
     out.extend_from_slice(&SSL_REQUEST.to_be_bytes());
 }

@@ -11,17 +11,17 @@
 //! Protocol facts are from PostgreSQL's manual, chapter "Frontend/Backend Protocol", and where that is
 //! silent from `src/backend/tcop/postgres.c` and `backend_startup.c`.
 
-pub mod backend;
-pub mod frame;
-pub mod frontend;
-pub mod startup;
+pub(crate) mod backend;
+pub(crate) mod frame;
+pub(crate) mod frontend;
+pub(crate) mod startup;
 
-pub use frame::{BadLength, Frame, Frames, Head, head};
-pub use startup::{Opening, Startup, StartupError};
+pub(crate) use frame::{BadLength, Frame, Frames, Head, head};
+pub(crate) use startup::{Opening, Startup, StartupError};
 
 /// Splits a NUL-terminated string off the front of `bytes`; `None` if there is no NUL.
 #[must_use]
-pub fn cstr(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn cstr(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = memchr::memchr(0, bytes)?;
     Some((&bytes[..end], &bytes[end + 1..]))
 }

@@ -4,11 +4,8 @@ use bytes::Bytes;
 
 use super::cstr;
 
-/// The protocol version pgferry speaks at most: 3.2, whose cancel keys are longer.
-pub const LATEST: u32 = 3 << 16 | 2;
-
 /// Bytes of the length field that starts every opening packet.
-pub const LENGTH: usize = 4;
+pub(crate) const LENGTH: usize = 4;
 
 pub(super) const SSL: u32 = 80_877_103;
 const GSSENC: u32 = 80_877_104;
@@ -103,8 +100,8 @@ pub fn size(bytes: &[u8]) -> Result<Option<usize>, StartupError> {
 /// As [`StartupError`] lists.
 ///
 /// ```
-/// use pgferry::wire::frontend;
-/// use pgferry::wire::startup::{self, Opening};
+/// use pgferry::internals::wire::frontend;
+/// use pgferry::internals::wire::startup::{self, Opening};
 ///
 /// let mut packet = Vec::new();
 /// frontend::put_startup(&mut packet, 0, [(&b"user"[..], &b"app"[..])]);

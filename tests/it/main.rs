@@ -1,4 +1,5 @@
 //! Integration tests, against a real PostgreSQL that the harness starts.
+#![allow(unreachable_pub, reason = "nothing is exported from a test binary")]
 
 mod harness;
 

@@ -2,12 +2,10 @@
 //!
 //! `cargo run --example man -- DIR`. It is no part of the program, which would grow by the generator.
 
-#[expect(dead_code, reason = "the definition of the command line is taken, and what it does is not")]
-#[path = "../../src/cli/mod.rs"]
-mod cli;
-
 use std::path::{Path, PathBuf};
 use std::{fs, io};
+
+use pgferry::internals::cli;
 
 fn main() -> io::Result<()> {
     let dir = std::env::args_os().nth(1).map(PathBuf::from);

@@ -1,5 +1,5 @@
 //! The simulator's parts: a model of PostgreSQL, scripts for clients, and the proof that the model is right.
-
+#![allow(unreachable_pub, reason = "nothing is exported from a test binary")]
 #![expect(
     clippy::struct_excessive_bools,
     clippy::too_many_lines,

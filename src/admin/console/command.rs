@@ -7,7 +7,7 @@ use crate::client::AdminRole;
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
+pub(crate) enum Command {
     /// `SHOW …`.
     Show(Show),
     /// `SHOW HELP`.
@@ -46,7 +46,7 @@ pub enum Command {
 
 /// How the process is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shutdown {
+pub(crate) enum Shutdown {
     /// At once.
     Now,
     /// When transactions have ended (in session mode: requests outside of them).
@@ -56,7 +56,7 @@ pub enum Shutdown {
 }
 
 /// Settings that drivers ask for, and what they are here.
-pub const DRIVERS: [(&str, &str); 6] = [
+pub(crate) const DRIVERS: [(&str, &str); 6] = [
     ("client_encoding", "UTF8"),
     ("standard_conforming_strings", "on"),
     ("datestyle", "ISO"),
@@ -70,7 +70,7 @@ impl Command {
     ///
     /// # Errors
     /// What is wrong with it, and a hint.
-    pub fn parse(text: &str) -> Result<Self, (String, Option<String>)> {
+    pub(crate) fn parse(text: &str) -> Result<Self, (String, Option<String>)> {
         let words = words(text).map_err(|error| (error, None))?;
         let Some((verb, rest)) = words.split_first() else { return Ok(Self::Empty) };
         let verb_lower = verb.text.to_ascii_lowercase();
@@ -119,14 +119,14 @@ impl Command {
 
     /// Whether it only looks.
     #[must_use]
-    pub fn only_looks(&self) -> bool {
+    pub(crate) fn only_looks(&self) -> bool {
         matches!(self, Self::Show(_) | Self::Help | Self::Driver(..) | Self::Empty)
     }
 
     /// What it takes to have it carried out. Listeners go to the user that the process runs as and to nobody else: through
     /// them come the clients' passwords.
     #[must_use]
-    pub fn right(&self) -> AdminRole {
+    pub(crate) fn right(&self) -> AdminRole {
         match self {
             Self::TakeOver | Self::TakenOver => AdminRole::Owner,
             _ if self.only_looks() => AdminRole::Stats,
@@ -136,7 +136,7 @@ impl Command {
 
     /// What `CommandComplete` says when it is done.
     #[must_use]
-    pub fn tag(&self) -> String {
+    pub(crate) fn tag(&self) -> String {
         match self {
             Self::Show(_) | Self::Help | Self::Driver(_, true) => "SHOW".into(),
             Self::Driver(_, false) => "SET".into(),
@@ -184,7 +184,7 @@ impl fmt::Display for Command {
 }
 
 /// The commands, as help shows them.
-pub const VERBS: [&str; 14] = [
+pub(crate) const VERBS: [&str; 14] = [
     "SHOW HELP|WHAT",
     "PAUSE [db]",
     "RESUME [db]",
@@ -203,7 +203,7 @@ pub const VERBS: [&str; 14] = [
 
 /// The statements of a text: what stands between semicolons that are not in quotes.
 #[must_use]
-pub fn statements(text: &str) -> Vec<&str> {
+pub(crate) fn statements(text: &str) -> Vec<&str> {
     let mut all = Vec::new();
     let (mut start, mut quote) = (0, None);
     for (at, c) in text.char_indices() {

@@ -21,7 +21,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What came of a command.
 #[derive(Debug, Default)]
-pub struct CommandOutcome {
+pub(crate) struct CommandOutcome {
     /// Its result.
     pub table: Option<Table>,
     /// What else there is to say, each with particulars.
@@ -32,7 +32,7 @@ pub struct CommandOutcome {
 ///
 /// # Errors
 /// What the guest is told.
-pub async fn execute(admin_state: &Arc<AdminState>, command: &Command) -> Result<CommandOutcome, ClientError> {
+pub(crate) async fn execute(admin_state: &Arc<AdminState>, command: &Command) -> Result<CommandOutcome, ClientError> {
     let shared = &admin_state.shared;
     let registry = &shared.registry;
     match command {
@@ -135,7 +135,10 @@ fn not_adjustable(name: &str, why: NotAdjustable) -> ClientError {
 ///
 /// # Errors
 /// What it is told: its connection can't carry them, for example.
-pub async fn transfer_listeners(admin_state: &Arc<AdminState>, conn: &mut Conn) -> Result<CommandOutcome, ClientError> {
+pub(crate) async fn transfer_listeners(
+    admin_state: &Arc<AdminState>,
+    conn: &mut Conn,
+) -> Result<CommandOutcome, ClientError> {
     let (answer, answered) = oneshot::channel();
     admin_state.send_command(ServerCommand::TakeOver(answer)).await;
     let handover = answered.await.unwrap_or_else(|_| Err("the process is ending".to_owned())).map_err(refused)?;

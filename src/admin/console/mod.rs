@@ -3,8 +3,8 @@
 //!
 //! [`command`] understands what is said, [`act`] does it, `portals` keeps the extended protocol's statements.
 
-pub mod command;
-pub mod execute;
+pub(crate) mod command;
+pub(crate) mod execute;
 mod portals;
 
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl From<RecvError> for End {
 }
 
 /// Serves a guest to its end.
-pub async fn serve(admin_state: &Arc<AdminState>, conn: &mut Conn, admin_user: Box<AdminUser>) {
+pub(crate) async fn serve(admin_state: &Arc<AdminState>, conn: &mut Conn, admin_user: Box<AdminUser>) {
     let shared = &admin_state.shared;
     let mut view = ServerParams::default();
     backend::put_authentication_ok(&mut conn.output);

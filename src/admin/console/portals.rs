@@ -33,7 +33,7 @@ impl Portals {
     ///
     /// # Errors
     /// What the guest is told.
-    pub fn message(&mut self, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Result<(), ClientError> {
+    pub(super) fn message(&mut self, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Result<(), ClientError> {
         let malformed = || ClientError::violation("insufficient data left in message");
         match tag {
             frontend::PARSE => {
@@ -80,7 +80,7 @@ impl Portals {
     }
 
     /// The portal called `name`.
-    pub fn portal(&mut self, name: &[u8]) -> Option<&mut Portal> {
+    pub(super) fn portal(&mut self, name: &[u8]) -> Option<&mut Portal> {
         self.portals.get_mut(name)
     }
 
@@ -101,7 +101,7 @@ impl Portals {
 
 impl Portal {
     /// Appends the next rows, `most` of them unless that is 0, and what comes behind.
-    pub fn put_rows(&mut self, most: u32, out: &mut Vec<u8>) {
+    pub(super) fn put_rows(&mut self, most: u32, out: &mut Vec<u8>) {
         let Some(table) = &self.result else { return };
         let most = if most == 0 { usize::MAX } else { most as usize };
         let end = table.rows.len().min(self.next.saturating_add(most));

@@ -17,11 +17,11 @@ macro_rules! shows {
         /// A table.
         #[allow(missing_docs, reason = "each is the SHOW of the same name")]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Show { $($variant),+ }
+        pub(crate) enum Show { $($variant),+ }
 
         impl Show {
             /// Every table and its name.
-            pub const ALL: &'static [(Self, &'static str)] = &[$((Self::$variant, $name)),+];
+            pub(crate) const ALL: &'static [(Self, &'static str)] = &[$((Self::$variant, $name)),+];
         }
     };
 }
@@ -52,19 +52,19 @@ shows! {
 impl Show {
     /// The table called `name`.
     #[must_use]
-    pub fn find(name: &str) -> Option<Self> {
+    pub(crate) fn find(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|(_, known)| *known == name).map(|(show, _)| *show)
     }
 
     /// All names, as help shows them.
     #[must_use]
-    pub fn list() -> String {
+    pub(crate) fn list() -> String {
         Self::ALL.iter().map(|(_, name)| name.to_uppercase()).collect::<Vec<_>>().join("|")
     }
 
     /// The table's columns, without a row.
     #[must_use]
-    pub fn empty(self) -> Table {
+    pub(crate) fn empty(self) -> Table {
         match self {
             Self::Clients | Self::Servers => Table::new(&sessions::COLUMNS),
             Self::Sockets | Self::ActiveSockets => sessions::sockets(),
@@ -88,7 +88,7 @@ impl Show {
     }
 
     /// The table as it is now.
-    pub async fn table(self, admin_state: &AdminState) -> Table {
+    pub(crate) async fn table(self, admin_state: &AdminState) -> Table {
         let mut table = self.empty();
         table.rows = match self {
             Self::Clients => sessions::clients(admin_state).await,

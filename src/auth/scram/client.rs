@@ -7,7 +7,7 @@ use crate::auth::Credential;
 
 /// What the client's half does about channel binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Binding {
+pub(crate) enum Binding {
     /// It can't, or shall not.
     None,
     /// It could, but the server does not offer it.
@@ -28,27 +28,27 @@ impl Binding {
 
 /// The client's half, before the server has said anything.
 #[derive(Debug)]
-pub struct Client {
+pub(crate) struct Client {
     binding: Binding,
     nonce: String,
 }
 
 /// The client's half, after its last message.
 #[derive(Debug)]
-pub struct Answered {
+pub(crate) struct Answered {
     expected: [u8; KEY_BYTES],
 }
 
 impl Client {
     /// An exchange with the given 18 random bytes.
     #[must_use]
-    pub fn new(binding: Binding, random: [u8; 18]) -> Self {
+    pub(crate) fn new(binding: Binding, random: [u8; 18]) -> Self {
         Self { binding, nonce: encode(&random) }
     }
 
     /// `client-first-message`.
     #[must_use]
-    pub fn first(&self) -> String {
+    pub(crate) fn first(&self) -> String {
         format!("{}{}", self.binding.header(), self.first_bare())
     }
 
@@ -60,7 +60,7 @@ impl Client {
     ///
     /// # Errors
     /// What is wrong with the message, or that it asks for too much.
-    pub fn answer(self, server_first: &[u8], credential: &Credential) -> Result<(String, Answered), ScramError> {
+    pub(crate) fn answer(self, server_first: &[u8], credential: &Credential) -> Result<(String, Answered), ScramError> {
         let mut said = Attributes::of(server_first, "server-first-message")?;
         let nonce = said.value('r')?;
         if !is_nonce(nonce) || nonce.len() <= self.nonce.len() || !nonce.starts_with(&self.nonce) {
@@ -110,7 +110,7 @@ impl Answered {
     ///
     /// # Errors
     /// When the server refuses, or can't prove that it knows the password.
-    pub fn finish(self, server_final: &[u8]) -> Result<(), ScramError> {
+    pub(crate) fn finish(self, server_final: &[u8]) -> Result<(), ScramError> {
         let mut said = Attributes::of(server_final, "server-final-message")?;
         if let Some(error) = said.rest().strip_prefix("e=") {
             return Err(ScramError::Refused(error.to_owned()));

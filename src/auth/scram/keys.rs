@@ -10,20 +10,17 @@ use super::message::{decode, encode};
 use crate::auth::Password;
 
 /// The length of every key.
-pub const KEY_BYTES: usize = 32;
-
-/// The rounds of hashing that a password gets by default (`scram_iterations`).
-pub const DEFAULT_ITERATIONS: u32 = 4096;
+pub(crate) const KEY_BYTES: usize = 32;
 
 /// The most rounds that are done for anybody: a second or so of one core.
-pub const MAX_ITERATIONS: u32 = 2_000_000;
+pub(crate) const MAX_ITERATIONS: u32 = 2_000_000;
 
 /// The longest salt that is taken from anybody.
-pub const MAX_SALT_BYTES: usize = 1024;
+pub(crate) const MAX_SALT_BYTES: usize = 1024;
 
 /// What only the holder of the password has: the client's key.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-pub struct ClientKey(pub(super) [u8; KEY_BYTES]);
+pub(crate) struct ClientKey(pub(super) [u8; KEY_BYTES]);
 
 impl fmt::Debug for ClientKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -105,7 +102,7 @@ pub(super) struct Keys {
 
 impl Keys {
     /// `SaltedPassword` and the keys made of it (RFC 5802, section 3).
-    pub fn of(password: &Password, salt: &[u8], iterations: u32) -> Self {
+    pub(super) fn of(password: &Password, salt: &[u8], iterations: u32) -> Self {
         let mut salted = [0; KEY_BYTES];
         let rounds = NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN);
         pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, prepared(password).expose(), &mut salted);

@@ -6,14 +6,14 @@ use base64::engine::general_purpose::STANDARD;
 use super::ScramError;
 
 /// Reads the attributes of one message in their order.
-pub struct Attributes<'a> {
+pub(super) struct Attributes<'a> {
     rest: Option<&'a str>,
     what: &'static str,
 }
 
 impl<'a> Attributes<'a> {
     /// The attributes of `text`; `what` names it in errors.
-    pub fn of(text: &'a [u8], what: &'static str) -> Result<Self, ScramError> {
+    pub(super) fn of(text: &'a [u8], what: &'static str) -> Result<Self, ScramError> {
         if text.is_empty() {
             return Err(ScramError::Malformed(what, "The message is empty.".into()));
         }
@@ -24,12 +24,12 @@ impl<'a> Attributes<'a> {
     }
 
     /// What has not been read.
-    pub fn rest(&self) -> &'a str {
+    pub(super) fn rest(&self) -> &'a str {
         self.rest.unwrap_or_default()
     }
 
     /// The part up to the next comma, without it.
-    pub fn part(&mut self) -> Result<&'a str, ScramError> {
+    pub(super) fn part(&mut self) -> Result<&'a str, ScramError> {
         let rest = self.rest.ok_or_else(|| self.malformed("Expected another attribute, but the message ends."))?;
         let (part, rest) = rest.split_once(',').map_or((rest, None), |(part, rest)| (part, Some(rest)));
         self.rest = rest;
@@ -37,7 +37,7 @@ impl<'a> Attributes<'a> {
     }
 
     /// The value of the next attribute, which must be `letter`.
-    pub fn value(&mut self, letter: char) -> Result<&'a str, ScramError> {
+    pub(super) fn value(&mut self, letter: char) -> Result<&'a str, ScramError> {
         let part = self.part()?;
         let value = part.strip_prefix(letter).and_then(|part| part.strip_prefix('='));
         value.ok_or_else(|| {
@@ -48,34 +48,34 @@ impl<'a> Attributes<'a> {
     }
 
     /// Nothing may follow.
-    pub fn end(&self) -> Result<(), ScramError> {
+    pub(super) fn end(&self) -> Result<(), ScramError> {
         match self.rest {
             None => Ok(()),
             Some(_) => Err(self.malformed("Garbage found at the end of the message.")),
         }
     }
 
-    pub fn malformed(&self, detail: &str) -> ScramError {
+    pub(super) fn malformed(&self, detail: &str) -> ScramError {
         ScramError::Malformed(self.what, detail.to_owned())
     }
 
     /// The bytes of a base64 value.
-    pub fn decoded(&self, value: &str, name: &str) -> Result<Vec<u8>, ScramError> {
+    pub(super) fn decoded(&self, value: &str, name: &str) -> Result<Vec<u8>, ScramError> {
         decode(value).ok_or_else(|| self.malformed(&format!("Malformed {name}: not base64.")))
     }
 }
 
 /// Whether a nonce is one: printable ASCII without commas (RFC 5802, section 7).
-pub fn is_nonce(text: &str) -> bool {
+pub(super) fn is_nonce(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| (0x21..=0x7e).contains(&b) && b != b',')
 }
 
 /// Writes base64.
-pub fn encode(bytes: &[u8]) -> String {
+pub(super) fn encode(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
 /// Reads base64, strictly: with its padding and without stray bits.
-pub fn decode(text: &str) -> Option<Vec<u8>> {
+pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok()
 }

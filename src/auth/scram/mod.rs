@@ -6,26 +6,24 @@
 //! - [`server`]: lets in.
 //! - `message`: the attributes that messages consist of.
 
-pub mod client;
-pub mod keys;
+pub(crate) mod client;
+pub(crate) mod keys;
 mod message;
-pub mod server;
+pub(crate) mod server;
 #[cfg(test)]
 mod tests;
 
-pub use client::Client;
-pub use keys::{ClientKey, Verifier};
-pub use server::Server;
+pub(crate) use keys::{ClientKey, Verifier};
 
 /// The mechanism without channel binding.
-pub const SCRAM_SHA_256: &str = "SCRAM-SHA-256";
+pub(crate) const SCRAM_SHA_256: &str = "SCRAM-SHA-256";
 
 /// The mechanism with channel binding.
-pub const SCRAM_SHA_256_PLUS: &str = "SCRAM-SHA-256-PLUS";
+pub(crate) const SCRAM_SHA_256_PLUS: &str = "SCRAM-SHA-256-PLUS";
 
 /// Why an exchange failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ScramError {
+pub(crate) enum ScramError {
     /// A message is not what it should be: what, and in what way.
     Malformed(&'static str, String),
     /// The two sides do not agree about channel binding.

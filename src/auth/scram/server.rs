@@ -10,7 +10,7 @@ const WHAT: &str = "malformed SCRAM message";
 
 /// What the server's half offered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Offered {
+pub(crate) enum Offered {
     /// No channel binding.
     Plain,
     /// Channel binding as well, with this `tls-server-end-point` data; and whether the client chose it.
@@ -19,7 +19,7 @@ pub enum Offered {
 
 /// The server's half, after its first message.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     verifier: Verifier,
     /// The header of the client's first message and the binding data, which its last must repeat.
     bound: Vec<u8>,
@@ -30,7 +30,7 @@ pub struct Server {
 
 /// A client that knows the password.
 #[derive(Debug)]
-pub struct Proven {
+pub(crate) struct Proven {
     /// `server-final-message`.
     pub message: String,
     /// The client's key, good for logging in wherever the verifier is the same.
@@ -42,7 +42,7 @@ impl Server {
     ///
     /// # Errors
     /// What is wrong with the message.
-    pub fn new(
+    pub(crate) fn new(
         client_first: &[u8],
         offered: &Offered,
         verifier: Verifier,
@@ -78,7 +78,7 @@ impl Server {
 
     /// `server-first-message`.
     #[must_use]
-    pub fn first(&self) -> &str {
+    pub(crate) fn first(&self) -> &str {
         &self.first
     }
 
@@ -86,7 +86,7 @@ impl Server {
     ///
     /// # Errors
     /// What is wrong with the message, or that the password is.
-    pub fn finish(self, client_final: &[u8]) -> Result<Proven, ScramError> {
+    pub(crate) fn finish(self, client_final: &[u8]) -> Result<Proven, ScramError> {
         let mut said = Attributes::of(client_final, WHAT)?;
         let whole = said.rest();
         if said.value('c')? != encode(&self.bound) {

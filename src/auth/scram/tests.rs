@@ -1,8 +1,10 @@
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use proptest::prelude::*;
 
+use super::client::Client;
 use super::client::{Answered, Binding};
 use super::server::Offered;
+use super::server::Server;
 use super::*;
 use crate::auth::{Credential, Password};
 

@@ -22,7 +22,7 @@ const MAX_ANSWER_BYTES: usize = 65_535;
 ///
 /// # Errors
 /// When others could listen in, the client takes too long or answers with something else.
-pub async fn password(
+pub(crate) async fn password(
     conn: &mut Conn,
     pending_logins: &PendingLogins,
     deadline: Instant,
@@ -49,7 +49,7 @@ pub async fn password(
 ///
 /// # Errors
 /// When it is empty or not one.
-pub fn read_password(body: &[u8]) -> Result<Password, ClientError> {
+pub(crate) fn read_password(body: &[u8]) -> Result<Password, ClientError> {
     match frontend::password(body) {
         Some([]) => Err(ClientError::fatal(
             ErrorSource::Client,
@@ -62,7 +62,7 @@ pub fn read_password(body: &[u8]) -> Result<Password, ClientError> {
 }
 
 /// Completes when the client is gone. What it sends meanwhile is kept, as far as the buffer goes.
-pub async fn disconnected(conn: &mut Conn) {
+pub(crate) async fn disconnected(conn: &mut Conn) {
     poll_fn(|cx| {
         while !conn.input.is_full() {
             if ready!(conn.poll_readable(cx)).is_err() || !matches!(ready!(conn.poll_fill(cx)), Ok(1..)) {
@@ -78,7 +78,7 @@ pub async fn disconnected(conn: &mut Conn) {
 ///
 /// # Errors
 /// Always: `reply`, or why it is not held back.
-pub async fn delay_reply<T>(
+pub(crate) async fn delay_reply<T>(
     conn: &mut Conn,
     pending_logins: &PendingLogins,
     source: &SourceLimit,
@@ -105,7 +105,7 @@ pub async fn delay_reply<T>(
 ///
 /// # Errors
 /// When the client takes too long or sends something else.
-pub async fn answer(
+pub(crate) async fn answer(
     conn: &mut Conn,
     pending_logins: &PendingLogins,
     what: &str,

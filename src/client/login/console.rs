@@ -17,7 +17,7 @@ use crate::wire::Startup;
 
 /// Rights at the console; each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AdminRole {
+pub(crate) enum AdminRole {
     /// To look.
     Stats,
     /// To control pgferry's work.
@@ -28,7 +28,7 @@ pub enum AdminRole {
 
 /// Somebody at the console.
 #[derive(Clone, Debug)]
-pub struct AdminUser {
+pub(crate) struct AdminUser {
     /// The user it says to be.
     pub user: String,
     /// What it may do.
@@ -37,7 +37,7 @@ pub struct AdminUser {
 
 /// Whether a startup packet asks for the console.
 #[must_use]
-pub fn is_console(startup: &Startup) -> bool {
+pub(crate) fn is_console(startup: &Startup) -> bool {
     startup.get("database").is_some_and(|asked| CONSOLE.iter().any(|name| name.as_bytes() == asked))
 }
 
@@ -45,7 +45,7 @@ pub fn is_console(startup: &Startup) -> bool {
 ///
 /// # Errors
 /// What it is told when it may not come in.
-pub async fn authorize(
+pub(crate) async fn authorize(
     shared: &Arc<Shared>,
     conn: &mut Conn,
     pending_logins: &PendingLogins,

@@ -3,7 +3,7 @@
 //! The rules (`[[rule]]`, or the one that `auth_type` stands for) say how a client proves who it is: `pass_through` asks the
 //! upstream, `local` looks at what this machine knows, `stored` compares secrets. [`ask`] does the asking.
 
-pub mod challenge;
+pub(crate) mod challenge;
 mod console;
 mod local;
 mod pass_through;
@@ -32,12 +32,12 @@ use crate::upstream::slots::Slot;
 use crate::upstream::{Pool, PoolKey, RoleAuth};
 use crate::wire::Startup;
 pub(super) use console::authorize;
-pub use console::{AdminRole, AdminUser, is_console};
+pub(crate) use console::{AdminRole, AdminUser, is_console};
 use pass_through::PassThrough;
 
 /// A client that may come in.
 #[derive(Debug)]
-pub enum AuthOutcome {
+pub(crate) enum AuthOutcome {
     /// To a session.
     Session(SessionStart),
     /// To a connection of its own: replication.
@@ -48,7 +48,7 @@ pub enum AuthOutcome {
 
 /// What a session begins with.
 #[derive(Debug)]
-pub struct SessionStart {
+pub(crate) struct SessionStart {
     /// Where its connections come from.
     pub pool: Arc<Pool>,
     /// The settings that it begins with.
@@ -61,7 +61,7 @@ pub struct SessionStart {
 
 /// What a dedicated connection begins with.
 #[derive(Debug)]
-pub struct Dedicated {
+pub(crate) struct Dedicated {
     /// The client's startup packet.
     pub startup: Startup,
     /// Who it is.
@@ -78,7 +78,7 @@ pub struct Dedicated {
 ///
 /// # Errors
 /// What the client is told when it may not.
-pub async fn log_in(
+pub(crate) async fn log_in(
     shared: &Arc<Shared>,
     conn: &mut Conn,
     pending_logins: &PendingLogins,
@@ -211,7 +211,7 @@ fn recheck_in_background(shared: &Arc<Shared>, pool: &Arc<Pool>, settings: &Sett
 
 /// What a client is told that takes too long.
 #[must_use]
-pub fn timed_out(limit: Duration) -> ClientError {
+pub(crate) fn timed_out(limit: Duration) -> ClientError {
     ClientError::fatal(ErrorSource::Client, sqlstate::INVALID_AUTHORIZATION, "canceling authentication due to timeout")
         .detail(format!("The login took longer than {} s (client_login_timeout).", limit.as_secs_f32()))
 }

@@ -23,7 +23,7 @@ pub(super) struct PassThrough<'a, 'b> {
 
 impl PassThrough<'_, '_> {
     /// The upstream decides: by what it is known to do, or by trying. `false` when the client went away.
-    pub async fn run(&mut self) -> Result<bool, ClientError> {
+    pub(super) async fn run(&mut self) -> Result<bool, ClientError> {
         match self.requirement(&self.pool.role_auth) {
             AuthRequirement::Open => Ok(true),
             _ => Box::pin(self.decide()).await,

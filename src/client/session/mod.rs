@@ -41,7 +41,7 @@ const MAX_DEAD_CONNS: usize = 10;
 
 /// What a client is told when the process goes away; the words are PostgreSQL's.
 #[must_use]
-pub fn shutdown() -> ClientError {
+pub(crate) fn shutdown() -> ClientError {
     ClientError::fatal(
         ErrorSource::Client,
         sqlstate::ADMIN_SHUTDOWN,
@@ -52,7 +52,7 @@ pub fn shutdown() -> ClientError {
 
 /// What a client is told that somebody ends by hand; the words are PostgreSQL's.
 #[must_use]
-pub fn killed() -> ClientError {
+pub(crate) fn killed() -> ClientError {
     ClientError::fatal(
         ErrorSource::Client,
         sqlstate::ADMIN_SHUTDOWN,
@@ -110,7 +110,7 @@ struct Session<'a> {
 ///
 /// Not an `async fn`, which would keep what it is called with beside what it makes of that, for as long as the client is
 /// there.
-pub fn run<'a>(
+pub(crate) fn run<'a>(
     shared: &'a Arc<Shared>,
     conn: &'a mut Conn,
     admitted: login::SessionStart,

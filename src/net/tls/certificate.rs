@@ -15,7 +15,7 @@ use x509_cert::ext::pkix::name::GeneralName;
 
 /// A certificate that has been read.
 #[derive(Debug)]
-pub struct Certificate(CertificateInner<Raw>);
+pub(crate) struct Certificate(CertificateInner<Raw>);
 
 /// Signature algorithms by the hash they use: `sha1`, `md5` and older ones count as SHA-256, as RFC 5929 says.
 const HASHES: [(&str, &digest::Algorithm); 13] = [
@@ -45,21 +45,21 @@ const PSS_HASHES: [(&str, &digest::Algorithm); 3] = [
 impl Certificate {
     /// Reads a certificate; `None` when it is none.
     #[must_use]
-    pub fn read(der: &CertificateDer<'_>) -> Option<Self> {
+    pub(crate) fn read(der: &CertificateDer<'_>) -> Option<Self> {
         CertificateInner::from_der(der).ok().map(Self)
     }
 
     /// The subject's common name; `None` when there is none, or it has a NUL byte, which only an attacker would put
     /// there.
     #[must_use]
-    pub fn common_name(&self) -> Option<String> {
+    pub(crate) fn common_name(&self) -> Option<String> {
         let name = self.0.tbs_certificate().subject().common_name().ok()??;
         Some(name.value().into_owned()).filter(|name| !name.contains('\0'))
     }
 
     /// The alternative names that are text: of hosts, mail boxes and resources.
     #[must_use]
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let text = |name: &GeneralName| match name {
             GeneralName::DnsName(name)
             | GeneralName::Rfc822Name(name)
@@ -71,7 +71,7 @@ impl Certificate {
 
     /// Whether it names hosts or addresses, in which case its common name says nothing about them (RFC 6125).
     #[must_use]
-    pub fn names_hosts(&self) -> bool {
+    pub(crate) fn names_hosts(&self) -> bool {
         let is_host = |name: &GeneralName| matches!(name, GeneralName::DnsName(_) | GeneralName::IpAddress(_));
         self.alternatives().is_some_and(|names| names.0.iter().any(is_host))
     }
@@ -82,20 +82,20 @@ impl Certificate {
 
     /// Whether it is of version 1, which has no extensions.
     #[must_use]
-    pub fn is_version_1(&self) -> bool {
+    pub(crate) fn is_version_1(&self) -> bool {
         self.0.tbs_certificate().version() == Version::V1
     }
 
     /// Whether it is valid at `now`.
     #[must_use]
-    pub fn is_valid_at(&self, now: SystemTime) -> bool {
+    pub(crate) fn is_valid_at(&self, now: SystemTime) -> bool {
         let validity = self.0.tbs_certificate().validity();
         (validity.not_before.to_system_time()..=validity.not_after.to_system_time()).contains(&now)
     }
 
     /// Whether `issuer` has signed it.
     #[must_use]
-    pub fn is_signed_by(&self, issuer: &Self, algorithms: &WebPkiSupportedAlgorithms) -> bool {
+    pub(crate) fn is_signed_by(&self, issuer: &Self, algorithms: &WebPkiSupportedAlgorithms) -> bool {
         let (ours, theirs) = (self.0.tbs_certificate(), issuer.0.tbs_certificate());
         if ours.issuer() != theirs.subject() || ours.signature() != self.0.signature_algorithm() {
             return false;
@@ -109,7 +109,7 @@ impl Certificate {
 
     /// Whether the holder of its key has made `signature` in a handshake.
     #[must_use]
-    pub fn has_made(
+    pub(crate) fn has_made(
         &self,
         scheme: SignatureScheme,
         message: &[u8],
@@ -149,7 +149,7 @@ impl Certificate {
 /// The channel-binding data `tls-server-end-point` of a server that showed `der` (RFC 5929); `None` where that is not
 /// defined.
 #[must_use]
-pub fn end_point(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
+pub(crate) fn end_point(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let hash = Certificate::read(der)?.binding_hash()?;
     Some(digest::digest(hash, der).as_ref().to_vec())
 }

@@ -14,7 +14,7 @@ use crate::file_watch::Reloadable;
 
 /// What clients see.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerOptions {
+pub(crate) struct ServerOptions {
     /// The certificate, with its chain.
     pub certificate: PathBuf,
     /// Its private key.
@@ -27,7 +27,7 @@ pub struct ServerOptions {
 
 /// Encrypts connections of clients.
 #[derive(Debug)]
-pub struct Server(Reloadable<Made>);
+pub(crate) struct Server(Reloadable<Made>);
 
 #[derive(Debug)]
 struct Made {
@@ -40,7 +40,7 @@ impl Server {
     ///
     /// # Errors
     /// Which of them can't be used, and why.
-    pub fn new(options: ServerOptions) -> Result<Self, String> {
+    pub(crate) fn new(options: ServerOptions) -> Result<Self, String> {
         let mut paths = vec![options.certificate.clone(), options.key.clone()];
         paths.extend(options.client_roots.clone());
         Reloadable::new("certificates", paths, move || make(&options)).map(Self)
@@ -51,7 +51,7 @@ impl Server {
     ///
     /// # Errors
     /// When rustls has no memory for it.
-    pub async fn accept(&self) -> std::io::Result<(Connection, Option<Vec<u8>>)> {
+    pub(crate) async fn accept(&self) -> std::io::Result<(Connection, Option<Vec<u8>>)> {
         let made = self.0.current().await;
         let session = ServerConnection::new(Arc::clone(&made.config)).map_err(std::io::Error::other)?;
         Ok((session.into(), made.end_point.clone()))

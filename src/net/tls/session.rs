@@ -13,7 +13,7 @@ use rustls::{Connection, ProtocolVersion};
 use crate::net::socket::Socket;
 
 /// One encrypted connection.
-pub struct TlsSession {
+pub(crate) struct TlsSession {
     tls: Connection,
     end_point: Option<Vec<u8>>,
     /// Decrypted bytes that wait to be read.
@@ -34,7 +34,7 @@ impl TlsSession {
     /// A session whose handshake has not begun; `end_point` belongs to our own certificate, `received` is what has been
     /// taken from the socket already.
     #[must_use]
-    pub fn new(tls: Connection, end_point: Option<Vec<u8>>, mut received: &[u8]) -> Self {
+    pub(crate) fn new(tls: Connection, end_point: Option<Vec<u8>>, mut received: &[u8]) -> Self {
         let mut session = Self { tls, end_point, plaintext: 0, ended: false, failed: None };
         while !received.is_empty() && session.failed.is_none() {
             session.failed = session.receive(&mut received).err();
@@ -66,25 +66,25 @@ impl TlsSession {
 
     /// The certificates that the other end has shown, its own first.
     #[must_use]
-    pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+    pub(crate) fn peer_certificates(&self) -> &[CertificateDer<'static>] {
         self.tls.peer_certificates().unwrap_or_default()
     }
 
     /// What our own certificate gives the other end to bind its login to (`tls-server-end-point`).
     #[must_use]
-    pub fn own_end_point(&self) -> Option<&[u8]> {
+    pub(crate) fn own_end_point(&self) -> Option<&[u8]> {
         self.end_point.as_deref()
     }
 
     /// The application protocol that was agreed upon.
     #[must_use]
-    pub fn alpn(&self) -> Option<&[u8]> {
+    pub(crate) fn alpn(&self) -> Option<&[u8]> {
         self.tls.alpn_protocol()
     }
 
     /// The version and cipher suite in use, for logs.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let version = match self.tls.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
             _ => "TLSv1.2",

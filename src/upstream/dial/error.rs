@@ -13,7 +13,7 @@ use crate::upstream::server_tls::{describe, tls_error};
 
 /// Why there is no connection.
 #[derive(Clone, Debug)]
-pub enum DialError {
+pub(crate) enum DialError {
     /// The way to the server is blocked: no such host, refused, timed out.
     Unreachable {
         /// What was dialled.
@@ -51,7 +51,7 @@ pub enum DialError {
 impl DialError {
     /// Whether waiting may help: the server is starting, full, or out of reach.
     #[must_use]
-    pub fn may_pass(&self) -> bool {
+    pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broke(_) | Self::Misfit { .. } => true,
             Self::Refused(client_error, _) => {
@@ -63,7 +63,7 @@ impl DialError {
 
     /// Whether the server is just not up, so that frequent attempts are cheap and worth it.
     #[must_use]
-    pub fn is_down(&self) -> bool {
+    pub(crate) fn is_down(&self) -> bool {
         match self {
             Self::Unreachable { refused, .. } => *refused,
             Self::Broke(_) | Self::Misfit { .. } => true,
@@ -74,7 +74,7 @@ impl DialError {
 
     /// Whether another of several servers may do where this one does not.
     #[must_use]
-    pub fn another_may_do(&self) -> bool {
+    pub(crate) fn another_may_do(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broke(_) | Self::Misfit { .. } => true,
             Self::Refused(client_error, _) => is_going_or_coming(client_error),
@@ -84,7 +84,7 @@ impl DialError {
 
     /// None of several servers will do.
     #[must_use]
-    pub fn all_hosts_failed(places: &str, tried: &[Self]) -> Self {
+    pub(crate) fn all_hosts_failed(places: &str, tried: &[Self]) -> Self {
         let why = tried.iter().map(|error| match error {
             Self::Unreachable { host, why, .. } => format!("{host}: {why}"),
             Self::Misfit { host, why } => format!("{host}: {why}"),
@@ -96,7 +96,7 @@ impl DialError {
 
     /// Whether the server refused the user or the password.
     #[must_use]
-    pub fn is_credential(&self) -> bool {
+    pub(crate) fn is_credential(&self) -> bool {
         match self {
             Self::Refused(client_error, _) => {
                 matches!(client_error.code().as_str(), sqlstate::INVALID_PASSWORD | sqlstate::INVALID_AUTHORIZATION)
@@ -108,7 +108,7 @@ impl DialError {
 
     /// Whether the server does not let the user in, and will not as things are.
     #[must_use]
-    pub fn denies_login(&self) -> bool {
+    pub(crate) fn denies_login(&self) -> bool {
         match self {
             Self::Refused(client_error, _) => matches!(
                 client_error.code().as_str(),
@@ -125,7 +125,7 @@ impl DialError {
 
     /// Whether the attempt was the client's failure: the server refused it, or the client left its question open.
     #[must_use]
-    pub fn is_clients(&self) -> bool {
+    pub(crate) fn is_clients(&self) -> bool {
         match self {
             Self::Refused(..) => !self.may_pass(),
             Self::ClientGone | Self::Unanswered => true,
@@ -135,7 +135,7 @@ impl DialError {
 
     /// What a client is told.
     #[must_use]
-    pub fn client_error(&self) -> ClientError {
+    pub(crate) fn client_error(&self) -> ClientError {
         match self {
             Self::Refused(client_error, _) => client_error.clone(),
             Self::Unreachable { host, why, .. } => ClientError::fatal(
@@ -210,7 +210,7 @@ impl From<RecvError> for DialError {
 
 /// A failure, and the connection that it leaves to be closed.
 #[derive(Debug)]
-pub struct DialFailure {
+pub(crate) struct DialFailure {
     /// Why there is no connection to use.
     pub error: DialError,
     pub(super) conn: Option<Box<Conn>>,
@@ -219,12 +219,12 @@ pub struct DialFailure {
 impl DialFailure {
     /// A failure that leaves nothing to close.
     #[must_use]
-    pub fn of(error: DialError) -> Self {
+    pub(crate) fn of(error: DialError) -> Self {
         Self { error, conn: None }
     }
 
     /// Closes what is left as any other connection: the server first.
-    pub async fn close(self, registry: &Registry) {
+    pub(crate) async fn close(self, registry: &Registry) {
         if let Some(conn) = self.conn {
             let how = ServerConn::close(*conn, CloseMethod::Terminate).await;
             registry.closed(how, CloseReason::Login);

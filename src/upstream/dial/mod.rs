@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-pub use error::{DialError, DialFailure};
+pub(crate) use error::{DialError, DialFailure};
 
 use super::counters::CloseReason;
 use super::login_slots::LoginSlots;
@@ -35,7 +35,7 @@ use crate::wire::frontend;
 
 /// A client who can be asked for a password, once.
 #[derive(Debug)]
-pub struct PasswordPrompt {
+pub(crate) struct PasswordPrompt {
     question: oneshot::Sender<oneshot::Sender<Password>>,
     slots: Arc<LoginSlots>,
 }
@@ -43,7 +43,7 @@ pub struct PasswordPrompt {
 impl PasswordPrompt {
     /// The asker, and where the client's side learns that it is asked: it answers through the sender it gets there.
     #[must_use]
-    pub fn new(slots: &Arc<LoginSlots>) -> (Self, oneshot::Receiver<oneshot::Sender<Password>>) {
+    pub(crate) fn new(slots: &Arc<LoginSlots>) -> (Self, oneshot::Receiver<oneshot::Sender<Password>>) {
         let (question, asked) = oneshot::channel();
         (Self { question, slots: Arc::clone(slots) }, asked)
     }
@@ -61,7 +61,7 @@ impl PasswordPrompt {
 
 /// Where the password comes from if the upstream asks for one.
 #[derive(Debug)]
-pub enum Secret {
+pub(crate) enum Secret {
     /// There is none.
     None,
     /// It is known.
@@ -88,7 +88,7 @@ impl Secret {
 
 /// Who logs in, and with what.
 #[derive(Debug)]
-pub struct Login {
+pub(crate) struct Login {
     /// The role.
     pub user: Vec<u8>,
     /// `database`, `options` and all else that goes into the startup packet.
@@ -108,7 +108,7 @@ impl Login {
 
 /// An open connection that has just logged in.
 #[derive(Debug)]
-pub struct NewConn {
+pub(crate) struct NewConn {
     /// The socket.
     pub conn: Conn,
     /// Where it goes.
@@ -129,7 +129,7 @@ pub struct NewConn {
 ///
 /// # Errors
 /// As [`DialError`] lists; the caller makes use of it and then closes what is left.
-pub async fn dial(
+pub(crate) async fn dial(
     settings: &Settings,
     login: Login,
     registry: &Registry,

@@ -8,14 +8,14 @@ use crate::upstream::counters::CloseReason;
 
 impl Pool {
     /// Replaces all connections there are: those that nobody uses now, the others when they are given back.
-    pub fn reconnect(&self) {
+    pub(crate) fn reconnect(&self) {
         let Some(registry) = self.registry.upgrade() else { return };
         self.oldest.store(registry.next_conn_id(), Ordering::Relaxed);
         self.close_unused(CloseReason::Command);
     }
 
     /// Closes the connections that nobody uses because of `why`, and calls in those that clients have not used yet.
-    pub fn close_unused(&self, why: CloseReason) {
+    pub(crate) fn close_unused(&self, why: CloseReason) {
         while let Some(mut idle) = self.take_idle() {
             idle.close_reason = why;
         }
@@ -24,12 +24,12 @@ impl Pool {
 
     /// Whether it is known that clients will come.
     #[must_use]
-    pub fn expects_clients(&self) -> bool {
+    pub(crate) fn expects_clients(&self) -> bool {
         self.expects_clients.load(Ordering::Relaxed)
     }
 
     /// Prepares for clients that will come: opens `min_pool_size` connections, or one.
-    pub fn warm_up(&self) {
+    pub(crate) fn warm_up(&self) {
         let Some(registry) = self.registry.upgrade() else { return };
         self.expects_clients.store(true, Ordering::Relaxed);
         let missing = self.missing(&registry.settings_of(&self.key.database));
@@ -38,7 +38,7 @@ impl Pool {
 
     /// Whether a connection is to be closed as soon as nobody uses it.
     #[must_use]
-    pub fn must_close(&self, conn_info: &ConnInfo) -> bool {
+    pub(crate) fn must_close(&self, conn_info: &ConnInfo) -> bool {
         let generation = self.registry.upgrade().map(|registry| registry.generation());
         conn_info.id < self.oldest.load(Ordering::Relaxed)
             || conn_info.is_retired()
@@ -47,13 +47,13 @@ impl Pool {
 
     /// Whether any such connection is still open.
     #[must_use]
-    pub fn has_conns_to_close(&self) -> bool {
+    pub(crate) fn has_conns_to_close(&self) -> bool {
         self.conn_infos.all().iter().any(|conn_info| self.must_close(conn_info))
     }
 
     /// Whether it has any connection, one that is being closed included.
     #[must_use]
-    pub fn has_connections(&self) -> bool {
+    pub(crate) fn has_connections(&self) -> bool {
         self.slots.used() > 0
     }
 }

@@ -17,9 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use idle::Idle;
-pub use state::State;
 use tentative::TentativeLeases;
-pub use tentative::{Recall, TentativeLease};
+pub(crate) use tentative::{Recall, TentativeLease};
 
 use super::conn_info::ConnInfos;
 use super::counters::CloseReason;
@@ -39,7 +38,7 @@ use crate::track::statements::{StatementCache, StatementIds};
 
 /// What connections have in common that serve the same clients.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PoolKey {
+pub(crate) struct PoolKey {
     /// The database.
     pub database: Vec<u8>,
     /// The role.
@@ -51,14 +50,14 @@ pub struct PoolKey {
 impl PoolKey {
     /// The database and the role, for logs.
     #[must_use]
-    pub fn shown(&self) -> (String, String) {
+    pub(crate) fn shown(&self) -> (String, String) {
         (String::from_utf8_lossy(&self.database).into_owned(), String::from_utf8_lossy(&self.user).into_owned())
     }
 }
 
 /// Why a client gets no connection.
 #[derive(Clone, Debug)]
-pub enum CheckoutError {
+pub(crate) enum CheckoutError {
     /// Opening one failed.
     Dial(DialError),
     /// All were in use for as long as the client may wait.
@@ -72,7 +71,7 @@ pub enum CheckoutError {
 impl CheckoutError {
     /// What a client is told.
     #[must_use]
-    pub fn client_error(&self) -> ClientError {
+    pub(crate) fn client_error(&self) -> ClientError {
         match self {
             Self::Dial(error) => error.client_error(),
             Self::Exhausted(client_error) => client_error.clone(),
@@ -93,7 +92,7 @@ impl CheckoutError {
 
 /// What a pool has in common with others.
 #[derive(Debug)]
-pub struct Sharing {
+pub(crate) struct Sharing {
     /// What is known of its user.
     pub role_auth: Arc<RoleAuth>,
     /// What its user's clients had done for them.
@@ -108,7 +107,7 @@ pub struct Sharing {
 
 /// The connections of one key.
 #[derive(Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     /// Whose they are.
     pub key: PoolKey,
     /// What is known of that user there.
@@ -159,7 +158,7 @@ fn close_surplus(surplus: impl IntoIterator<Item = PooledConn>) {
 impl Pool {
     /// An empty pool.
     #[must_use]
-    pub fn new(key: PoolKey, size: usize, shared: Sharing) -> Arc<Self> {
+    pub(crate) fn new(key: PoolKey, size: usize, shared: Sharing) -> Arc<Self> {
         let Sharing { role_auth, stats, generation, statement_ids, registry } = shared;
         Arc::new_cyclic(|this: &Weak<Self>| Self {
             key,
@@ -277,7 +276,7 @@ impl Pool {
 
     /// Whether it belongs to settings that are no longer in force.
     #[must_use]
-    pub fn is_outdated(&self, registry: &Registry) -> bool {
+    pub(crate) fn is_outdated(&self, registry: &Registry) -> bool {
         registry.generation() != self.generation || self.role_auth.succession() == Some(Succession::SameRole)
     }
 
@@ -302,7 +301,7 @@ impl Pool {
     }
 
     /// Notes that a client came at `now`.
-    pub fn touch(&self, now: Instant) {
+    pub(crate) fn touch(&self, now: Instant) {
         *lock(&self.last_used) = now;
     }
 

@@ -21,12 +21,12 @@ use crate::upstream::slots::SlotGuard;
 
 impl Pool {
     /// Opens connections for those who wait, as far as slots, pauses and `max_connecting` allow.
-    pub fn open_as_needed(&self) {
+    pub(crate) fn open_as_needed(&self) {
         self.dial_for(0);
     }
 
     /// Takes over a connection that was opened to try a password, as soon as there is a slot for it; closes it if there is none.
-    pub fn adopt(self: &Arc<Self>, new_conn: NewConn, settings: &Settings) -> impl Future<Output = ()> + use<> {
+    pub(crate) fn adopt(self: &Arc<Self>, new_conn: NewConn, settings: &Settings) -> impl Future<Output = ()> + use<> {
         let (pool, patience) = (Arc::clone(self), settings.server_connect_timeout);
         // What the server told at login is known from now on, and clients who come to wait meanwhile need no other.
         let server_conn = self.registry.upgrade().map(|registry| {
@@ -170,7 +170,7 @@ impl Pool {
 
     /// The parameters of a startup packet: those of the key, and `asked`.
     #[must_use]
-    pub fn startup_params(&self, asked: &RequestedParams, settings: &Settings) -> Vec<(Vec<u8>, Vec<u8>)> {
+    pub(crate) fn startup_params(&self, asked: &RequestedParams, settings: &Settings) -> Vec<(Vec<u8>, Vec<u8>)> {
         let database =
             settings.dbname.as_ref().map_or_else(|| self.key.database.clone(), |name| name.as_bytes().to_vec());
         let mut params = vec![(b"database".to_vec(), database)];

@@ -10,7 +10,7 @@ use crate::upstream::dial::DialError;
 
 /// A pool in numbers, at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct State {
+pub(crate) struct State {
     /// Connections in clients' hands.
     pub leased: usize,
     /// Connections that nobody uses.
@@ -26,7 +26,7 @@ pub struct State {
 impl Pool {
     /// What it has, and who wants it.
     #[must_use]
-    pub fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         let queue = self.queue();
         State {
             leased: self.leased.load(Ordering::Relaxed),
@@ -40,7 +40,7 @@ impl Pool {
     /// Why there is no connection, if there is none and the last attempt to open one failed in a way that may pass. What
     /// concerns one user only, as a wrong password does, is no trouble of the upstream's, unless it is pgferry's own.
     #[must_use]
-    pub fn trouble(&self) -> Option<ClientError> {
+    pub(crate) fn trouble(&self) -> Option<ClientError> {
         let queue = self.queue();
         // An attempt under way has its slot already.
         let has_some = self.slots.used() > queue.dialling();

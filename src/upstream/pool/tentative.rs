@@ -18,7 +18,7 @@ use crate::wake::Wake;
 
 /// What is to become of a loan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recall {
+pub(crate) enum Recall {
     /// Somebody else needs the connection.
     Needed,
     /// What somebody has left in it is to be reset: nobody uses it.
@@ -35,7 +35,7 @@ struct RecallSignal {
 
 /// A connection that its client has not used. Dropping it closes the connection, as with any lease.
 #[derive(Debug)]
-pub struct TentativeLease {
+pub(crate) struct TentativeLease {
     // Empty only once it has been taken.
     lease: Option<Lease>,
     number: u64,
@@ -62,7 +62,7 @@ struct Open {
 impl Pool {
     /// A connection on loan, if one is idle right now.
     #[must_use]
-    pub fn reserve_idle(self: &Arc<Self>, wanted: &RequestedParams) -> Option<TentativeLease> {
+    pub(crate) fn reserve_idle(self: &Arc<Self>, wanted: &RequestedParams) -> Option<TentativeLease> {
         let since = Instant::now();
         let mut lease = self.checkout_idle(wanted, since)?;
         lease.set_unused(true);
@@ -116,12 +116,12 @@ impl RecallSignal {
 impl TentativeLease {
     /// The pid of the connection's backend.
     #[must_use]
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.lease.as_ref().map_or(0, |lease| lease.key.pid)
     }
 
     /// Waits until something is to become of it.
-    pub fn poll_recalled(&self, cx: &mut Context<'_>) -> Poll<Recall> {
+    pub(crate) fn poll_recalled(&self, cx: &mut Context<'_>) -> Poll<Recall> {
         loop {
             if self.recall.back.load(Ordering::SeqCst) {
                 return Poll::Ready(Recall::Needed);
@@ -135,7 +135,7 @@ impl TentativeLease {
 
     /// The connection, to be used; `None`, closing it, if it is not fit any more.
     #[must_use]
-    pub fn take(mut self) -> Option<Lease> {
+    pub(crate) fn take(mut self) -> Option<Lease> {
         let mut lease = self.lease.take()?;
         lease.set_unused(false);
         let now = Instant::now();
@@ -151,14 +151,14 @@ impl TentativeLease {
     }
 
     /// Gives the connection back as it was.
-    pub fn give_back(mut self) {
+    pub(crate) fn give_back(mut self) {
         if let Some(lease) = self.lease.take() {
             lease.release_unused();
         }
     }
 
     /// Resets the session within `limit` if somebody has used it; `None`, closing it, where that fails.
-    pub async fn reset(mut self, limit: Duration) -> Option<Self> {
+    pub(crate) async fn reset(mut self, limit: Duration) -> Option<Self> {
         let lease = self.lease.as_mut()?;
         if lease.state.used != UsedBy::Nothing {
             if !cleanup::reset(lease, limit).await {

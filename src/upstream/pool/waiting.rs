@@ -37,7 +37,7 @@ impl Pool {
     ///
     /// # Errors
     /// As [`CheckoutError`] lists, after `patience` at the latest.
-    pub async fn checkout(
+    pub(crate) async fn checkout(
         self: &Arc<Self>,
         wanted: &RequestedParams,
         since: Instant,
@@ -72,7 +72,7 @@ impl Pool {
 
     /// A connection if one is idle `now`.
     #[must_use]
-    pub fn checkout_idle(self: &Arc<Self>, wanted: &RequestedParams, now: Instant) -> Option<Lease> {
+    pub(crate) fn checkout_idle(self: &Arc<Self>, wanted: &RequestedParams, now: Instant) -> Option<Lease> {
         let mut pooled = self.idle.take()?;
         self.note_wanted(wanted);
         loop {

@@ -129,17 +129,31 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
     }
     let ends_in_half = |write: &Write| write.cut.is_some() || matches!(write.messages.last(), Some(Message::Raw(_)));
     let cut = case.members.iter().any(|member| member.script.writes.last().is_some_and(ends_in_half));
+    let lost = seen.is_some_and(|seen| is_one_of(seen, &["FATAL 08006"]));
+    if cut && lost && at + 1 >= expected.seen.len() {
+        // Its last ReadyForQuery waited for a question to the server, which half a message of its own was in front of.
+        return Told::TheSame;
+    }
     if cut && at >= own.seen.len() && expected.seen[at..].iter().all(|seen| seen.tag != b'Z') {
         // What it has not asked for with a `Sync` or `Flush` a client that ends in the middle of a message may not get.
         return Told::TheSame;
     }
     let told = |of: &[&str]| seen.is_some_and(|seen| is_one_of(seen, of));
+    let discards = || says(member, |text| text.to_ascii_lowercase().contains("discard all"));
+    if case.setup.faults && told(&["ERROR 53200"]) && discards() {
+        return Told::OfFaults;
+    }
     if (case.setup.refusals && told(&REFUSALS)) || (client.cancelled && told(&["ERROR 57014"])) {
         return Told::OfFaults;
     }
     let refused = expected.seen.get(at).is_some_and(|seen| is_one_of(seen, &["ERROR 0A000"]));
     if refused && seen.is_some_and(|seen| seen.tag != b'E') && hides_tables(member) {
         // Where the connection has had temporary tables before, a plan does not find out that a new one hides its table.
+        return Told::OfFaults;
+    }
+    let more = seen.is_some_and(|seen| seen.tag == b'S') && says(member, expected::resets_in_code);
+    if more && says(member, expected::changes_settings) {
+        // Found open: code that resets what a statement in the same piece of work has set.
         return Told::OfFaults;
     }
     let untold = expected.seen.get(at).is_some_and(|seen| seen.tag == b'S') && seen.is_none_or(|seen| seen.tag != b'S');
@@ -320,7 +334,7 @@ fn check_units(case: &Case, played: &Played) -> Option<String> {
         for unit in units {
             let verdict = answers.next(unit.readies);
             // A BEGIN that was cancelled lets what follows it stand alone.
-            let verdict = if client.cancelled && verdict == Verdict::Failed { Verdict::Partly } else { verdict };
+            let verdict = if client.cancelled && verdict != Verdict::Done { Verdict::Partly } else { verdict };
             if let Some(why) = judge(unit, verdict, &found) {
                 return Some(format!("client {id}: {why}\n  it was told {}", client.transcript));
             }

@@ -4,6 +4,7 @@
 use pgferry::internals::config::{Mode, Reset};
 
 use super::case::Setup;
+use crate::model::shortened;
 use crate::script::{Message, Script, Write};
 
 /// Texts that are replaced, where and why.
@@ -100,6 +101,7 @@ const RULES: &[Rule] = &[
     rule(leaks_all, "pg_cursors", "select 'no cursor'", "nothing is reset"),
     rule(leaks_all, "search_path", "show timezone", "nothing is reset"),
     rule(leaks_all, "work_mem", "show timezone", "nothing is reset"),
+    rule(leaks_all, "default_text", "show timezone", "nothing is reset"),
     rule(leaks_all, "a.b", "show timezone", "nothing is reset"),
     rule(leaks_all, "c.d", "show timezone", "nothing is reset"),
     rule(leaks_all, "_timeout", "show timezone", "nothing is reset"),
@@ -198,10 +200,22 @@ pub fn resets_in_code(text: &str) -> bool {
     text.contains("code.reset") || (text.contains("do $$") && text.contains("reset"))
 }
 
+/// Whether a text changes settings itself.
+pub fn changes_settings(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["set ", "reset ", "discard ", "execute "].iter().any(|verb| text.contains(verb)) && !text.contains("code.")
+}
+
 /// Has nothing come behind code that resets a setting before the client has seen the answer: what comes behind it in the
 /// same text or pipeline finds what the connection was opened with.
 fn part_resets(script: &mut Script, setup: &Setup) {
-    let resets = |text: &String| resets_in_code(text);
+    let named = |message: &Message| match message {
+        Message::Parse { name, text } => !name.is_empty() && (text.starts_with("reset") || text.starts_with("discard")),
+        _ => false,
+    };
+    // By SQL's EXECUTE a named statement resets as code does.
+    let executes = script.writes.iter().flat_map(|write| &write.messages).any(named);
+    let resets = |text: &String| resets_in_code(text) || (executes && text.starts_with("execute "));
     if !setup.is_calm() {
         // Clients do not always wait.
         for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
@@ -334,7 +348,8 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
                 own_name(name, setup, client);
                 *sql = text(sql, setup, client);
                 let few = setup.statements < 4;
-                if !name.is_empty() && sql.starts_with("execute ") && (few || sql.contains(name.as_str())) {
+                let names = sql.starts_with("execute ") || sql.starts_with("deallocate ");
+                if !name.is_empty() && names && (few || sql.contains(shortened(name))) {
                     // One that runs itself, or for which there is no room beside the other.
                     "select 'no name'".clone_into(sql);
                 }

@@ -1,0 +1,201 @@
+//! The items that tests, benchmarks and fuzz targets use, by the module that they are from.
+
+/// The checks of the fuzz targets.
+pub mod fuzz {
+    pub use crate::fuzz::{
+        config, console, frames, handover, hba, http, ini, messages, pgpass, scram, secrets, sql, startup, url, users,
+    };
+}
+
+/// Passwords.
+pub mod auth {
+    pub use crate::auth::secret::{Password, ProcessKey};
+    pub use crate::auth::verified::Verified;
+
+    /// Password files.
+    pub mod pgpass {
+        pub use crate::auth::pgpass::{PassfileKey, look_up};
+    }
+}
+
+/// Storage for what is under way.
+pub mod buffer {
+    pub use crate::buffer::{Buffer, BufferPool};
+}
+
+/// The command line.
+pub mod cli {
+    pub use crate::cli::definition;
+}
+
+/// The configuration.
+pub mod config {
+    pub use crate::config::encryption::SslMode;
+    pub use crate::config::settings::Settings;
+    pub use crate::config::source::{ConfigError, RawConfig};
+    pub use crate::config::url::Host;
+    pub use crate::config::value::{Auth, Mode, Pin, Reset};
+
+    /// The table of settings.
+    pub mod keys {
+        pub use crate::config::keys::{KEYS, find};
+    }
+
+    /// The upstream's address.
+    pub mod url {
+        pub use crate::config::url::Upstream;
+    }
+
+    /// Single values.
+    pub mod value {
+        pub use crate::config::value::duration;
+    }
+}
+
+/// The findings of `pgferry doctor`.
+pub mod doctor {
+    pub use crate::doctor::diagnosis::{Level, diagnose};
+    pub use crate::doctor::facts::Facts;
+
+    /// Facts about the host.
+    pub mod facts {
+        pub use crate::doctor::facts::{Pool, Upstream};
+    }
+
+    /// The kernel's settings.
+    pub mod kernel {
+        pub use crate::doctor::kernel::{Kernel, Paths};
+    }
+
+    /// The findings as text.
+    pub mod report {
+        pub use crate::doctor::report::text;
+    }
+
+    /// The host's sockets.
+    pub mod sockets {
+        pub use crate::doctor::sockets::{State, all, by_state};
+    }
+}
+
+/// Errors for clients.
+pub mod error {
+    pub use crate::error::{ClientError, ErrorSource, Severity};
+
+    /// SQLSTATEs.
+    pub mod sqlstate {
+        pub use crate::error::sqlstate::{CONNECTION_FAILURE, QUERY_CANCELED, TOO_MANY_CONNECTIONS};
+    }
+}
+
+/// The protocol logic of one client on one server connection.
+pub mod machine {
+    pub use crate::machine::{Buffers, Context, End, Machine, MachineResult, Next, ServerEnd};
+
+    /// The next message of a client without a connection.
+    pub mod first_request {
+        pub use crate::machine::first_request::{FirstRequest, first_request};
+    }
+
+    /// The messages in front of a client's first one.
+    pub mod preparation {
+        pub use crate::machine::preparation::{Preparation, ResetPolicy};
+    }
+
+    /// Refused requests.
+    pub mod refusal {
+        pub use crate::machine::refusal::{Refusal, Step};
+    }
+}
+
+/// The state of clients and of server connections.
+pub mod track {
+    pub use crate::track::{
+        Clean, ClientState, Pins, Pipeline, Request, RequestedParams, ResponseAction, ServerParams, ServerState,
+        SqlEffects,
+    };
+
+    /// The settings that a server reports to its clients.
+    pub mod parameter_cache {
+        pub use crate::track::parameter_cache::{Greeting, ParameterCache};
+    }
+
+    /// Startup parameters.
+    pub mod params {
+        pub use crate::track::params::{FOLLOWING, RawPairs, differences, trial};
+    }
+
+    /// The requests that a server owes an answer to.
+    pub mod pipeline {
+        pub use crate::track::pipeline::{IDLE, Pipeline};
+    }
+
+    /// The quick pass over SQL.
+    pub mod prefilter {
+        pub use crate::track::prefilter::is_stateless;
+    }
+
+    /// Requests and their answers.
+    pub mod request {
+        pub use crate::track::request::{Request, ResponseAction};
+    }
+
+    /// The state of a server connection.
+    pub mod server_state {
+        pub use crate::track::server_state::{CloseMethod, RESET, Sequences, UnnamedStatement, UsedBy};
+    }
+
+    /// Commands that change a session.
+    pub mod session_command {
+        pub use crate::track::session_command::{SessionCommand, of_statement};
+    }
+
+    /// The analysis of SQL.
+    pub mod sql_effects {
+        pub use crate::track::sql_effects::analyze;
+    }
+
+    /// Prepared statements.
+    pub mod statements {
+        pub use crate::track::statements::{Limits, MAX_CLIENT_BYTES, StatementCache, StatementIds};
+    }
+}
+
+/// Server connections.
+pub mod upstream {
+    /// The limit on their number.
+    pub mod slots {
+        pub use crate::upstream::slots::Slots;
+    }
+}
+
+/// The protocol's messages.
+pub mod wire {
+    pub use crate::wire::frame::{Frames, head};
+    pub use crate::wire::startup::Opening;
+
+    /// The server's messages.
+    pub mod backend {
+        pub use crate::wire::backend::{
+            COMMAND_COMPLETE, DATA_ROW, ERROR, NOTICE, NOTIFICATION, PARAMETER_STATUS, READY, ROW_DESCRIPTION,
+            key_data, parameter_status, put_authentication_ok, put_key_data, put_ready,
+        };
+    }
+
+    /// Message boundaries.
+    pub mod frame {
+        pub use crate::wire::frame::{BACKEND_LIMIT, Frames, HEADER_BYTES, run};
+    }
+
+    /// The client's messages.
+    pub mod frontend {
+        pub use crate::wire::frontend::{
+            bind, put_bind, put_copy_fail, put_query, put_startup, put_sync, put_terminate,
+        };
+    }
+
+    /// The packets that clients begin with.
+    pub mod startup {
+        pub use crate::wire::startup::{Opening, parse, size};
+    }
+}
