@@ -125,7 +125,7 @@ fn every_error_is_in_the_catalogue() {
     let codes: BTreeMap<&str, &str> = source
         .lines()
         .filter_map(|line| {
-            let (name, value) = line.trim().strip_prefix("pub const ")?.split_once(": &str = ")?;
+            let (name, value) = line.split_once("const ")?.1.split_once(": &str = ")?;
             Some((name, value.trim_matches(|c| c == '"' || c == ';')))
         })
         .collect();
