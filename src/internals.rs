@@ -7,6 +7,11 @@ pub mod fuzz {
     };
 }
 
+/// The command line.
+pub mod cli {
+    pub use crate::cli::definition;
+}
+
 /// Passwords.
 pub mod auth {
     pub use crate::auth::secret::{Password, ProcessKey};
@@ -178,7 +183,7 @@ pub mod wire {
     pub mod backend {
         pub use crate::wire::backend::{
             COMMAND_COMPLETE, DATA_ROW, ERROR, NOTICE, NOTIFICATION, PARAMETER_STATUS, READY, ROW_DESCRIPTION,
-            key_data, parameter_status, put_authentication_ok, put_key_data, put_ready,
+            command_tag, key_data, parameter_status, put_authentication_ok, put_key_data, put_ready,
         };
     }
 

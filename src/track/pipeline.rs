@@ -25,7 +25,7 @@ pub const IDLE: u8 = b'I';
 /// What the server still owes this session.
 ///
 /// ```
-/// # use pgferry::internals::track::{pipeline::Pipeline, request::{Request, ResponseAction}};
+/// # use pgferry::internals::track::{pipeline::Pipeline, request::{ResponseAction, Request}};
 /// let mut pipeline = Pipeline::new();
 /// pipeline.request(Request::Query, ResponseAction::Swallow); // a reset of pgferry's own
 /// pipeline.request(Request::Query, ResponseAction::Forward);
