@@ -28,11 +28,6 @@ pub mod buffer {
     pub use crate::buffer::{Buffer, BufferPool};
 }
 
-/// The command line.
-pub mod cli {
-    pub use crate::cli::definition;
-}
-
 /// The configuration.
 pub mod config {
     pub use crate::config::encryption::SslMode;
