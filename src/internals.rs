@@ -30,6 +30,7 @@ pub mod buffer {
 
 /// The configuration.
 pub mod config {
+    pub use crate::config::address::SocketPorts;
     pub use crate::config::encryption::SslMode;
     pub use crate::config::settings::Settings;
     pub use crate::config::source::{ConfigError, RawConfig};
@@ -197,5 +198,13 @@ pub mod wire {
     /// The packets that clients begin with.
     pub mod startup {
         pub use crate::wire::startup::{Opening, parse, size};
+    }
+}
+
+/// Streams.
+pub mod net {
+    /// TLS towards a server, with which tests are clients.
+    pub mod tls {
+        pub use crate::net::tls::{Client, ClientOptions, Roots, Version};
     }
 }

@@ -3,11 +3,10 @@
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::config::{Listen, Settings};
+use crate::config::{ClientAddress, Contact};
 use crate::net::InheritedListener;
 use crate::net::takeover::receive;
 use crate::permission::{Attempt, describe};
@@ -41,27 +40,24 @@ pub(crate) struct ConsoleReply {
 }
 
 impl ConsoleClient {
-    /// Speaks to the pgferry that listens as `settings` say; `None` where nobody listens.
+    /// Speaks to the pgferry that `contact` leads to; `None` where none listens.
     ///
     /// # Errors
-    /// When somebody does, and can't be spoken with.
-    pub(crate) fn connect(settings: &Settings) -> Result<Option<Self>, String> {
-        let mut any = false;
-        for listen in &settings.listen {
-            let address = match listen {
-                Listen::Dir(dir) => SocketAddr::from_pathname(dir.join(format!(".s.PGSQL.{}", settings.port))),
-                Listen::Abstract(name) => SocketAddr::from_abstract_name(format!("{name}/.s.PGSQL.{}", settings.port)),
-                Listen::Tcp(_) => continue,
-            };
-            any = true;
-            let connected = address.and_then(|address| UnixStream::connect_addr(&address));
-            match connected {
+    /// When one does, and can't be spoken with.
+    pub(crate) fn connect(contact: &Contact) -> Result<Option<Self>, String> {
+        let addresses = contact.addresses();
+        let is_tcp = |address: &ClientAddress| matches!(address, ClientAddress::Tcp(_));
+        if !addresses.is_empty() && addresses.iter().all(is_tcp) {
+            return Err("it can only be spoken with over a unix or abstract socket (listen)".into());
+        }
+        for address in addresses.iter().filter(|address| !is_tcp(address)) {
+            match address.connect_unix() {
                 Ok(socket) => return Self::log_in(socket).map(Some),
                 Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
-                Err(error) => return Err(describe(Attempt::Connect, listen, &error)),
+                Err(error) => return Err(describe(Attempt::Connect, address, &error)),
             }
         }
-        if any { Ok(None) } else { Err("it can only be spoken with over a unix or abstract socket (listen)".into()) }
+        Ok(None)
     }
 
     fn log_in(socket: UnixStream) -> Result<Self, String> {
@@ -170,12 +166,12 @@ pub(crate) struct OldProcess {
 }
 
 impl OldProcess {
-    /// Asks the process that listens as `settings` say for its listeners; `None` where nobody listens.
+    /// Asks the process that `contact` leads to for its listeners; `None` where none listens.
     ///
     /// # Errors
     /// Why it does not give them.
-    pub(crate) fn ask(settings: &Settings) -> Result<Option<(Self, Vec<InheritedListener>)>, String> {
-        let Some(mut client) = ConsoleClient::connect(settings)? else { return Ok(None) };
+    pub(crate) fn ask(contact: &Contact) -> Result<Option<(Self, Vec<InheritedListener>)>, String> {
+        let Some(mut client) = ConsoleClient::connect(contact)? else { return Ok(None) };
         let answer = client.say("TAKE_OVER")?;
         let names: Vec<_> = answer.rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
         let inherited = InheritedListener::from_process(&names, std::mem::take(&mut client.descriptors))?;

@@ -149,6 +149,13 @@ impl Page {
         let counters = &shared.registry.counters;
         self.counter("pgferry_client_logins", "Clients that logged in.", &counters.logins);
         self.counter("pgferry_clients_rejected", "Clients that were not let in.", &counters.refused);
+        self.head_counter("pgferry_client_tls_requests", "Clients that asked for TLS, by outcome.");
+        let tls = &counters.client_tls;
+        for (outcome, counter) in
+            [("established", &tls.established), ("declined", &tls.declined), ("failed", &tls.failed)]
+        {
+            self.line("pgferry_client_tls_requests_total", &[("outcome", outcome)], counter.get());
+        }
         self.gauge("pgferry_clients", "Clients that are logged in.", shared.sessions.count());
         self.gauge("pgferry_clients_waiting", "Clients waiting for a server connection.", shared.sessions.waiting());
         self.gauge("pgferry_clients_max", "Maximum number of clients.", shared.client_slots.cap());

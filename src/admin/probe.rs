@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use crate::config::{AdminListen, Listen, Settings};
+use crate::config::{AdminListen, ClientAddress, Contact};
 use crate::permission::{Attempt, describe};
 
 /// How long the answer may take.
@@ -17,15 +17,15 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// The longest answer that is read.
 const MAX_REPLY_BYTES: u64 = 64 * 1024;
 
-/// Asks the pgferry that runs with `settings` for `path` (`/ready`, `/live`, `/startup`); where it has no `admin_listen`, looks
+/// Asks the pgferry that `contact` leads to for `path` (`/ready`, `/live`, `/startup`); where it has no `admin_listen`, looks
 /// whether clients can connect.
 ///
 /// # Errors
 /// Why it is not well, or can't be asked.
-pub(crate) fn ask(settings: &Settings, path: &str) -> Result<(), String> {
-    match &settings.admin_listen {
+pub(crate) fn ask(contact: &Contact, path: &str) -> Result<(), String> {
+    match &contact.admin_listen {
         Some(address) => get(address, path),
-        None => try_connect(settings),
+        None => try_connect(contact),
     }
 }
 
@@ -33,10 +33,10 @@ pub(crate) fn ask(settings: &Settings, path: &str) -> Result<(), String> {
 ///
 /// # Errors
 /// The last answer.
-pub(crate) fn wait(settings: &Settings, patience: Duration) -> Result<(), String> {
+pub(crate) fn wait(contact: &Contact, patience: Duration) -> Result<(), String> {
     let deadline = Instant::now() + patience;
     loop {
-        match ask(settings, "/ready") {
+        match ask(contact, "/ready") {
             Ok(()) => return Ok(()),
             Err(why) if Instant::now() >= deadline => return Err(why),
             Err(_) => std::thread::sleep(RETRY_INTERVAL),
@@ -85,26 +85,20 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Whether anybody listens where clients connect.
-fn try_connect(settings: &Settings) -> Result<(), String> {
-    let Some(first) = settings.listen.first() else { return Err("pgferry listens nowhere".to_owned()) };
-    match first {
-        Listen::Dir(dir) => {
-            let path = dir.join(format!(".s.PGSQL.{}", settings.port));
-            let connected = UnixStream::connect(&path).map(drop);
-            connected.map_err(|error| describe(Attempt::Connect, &path.display(), &error))
+/// Looks whether clients can connect.
+fn try_connect(contact: &Contact) -> Result<(), String> {
+    let mut failed = None;
+    for address in contact.addresses() {
+        let connected = match &address {
+            ClientAddress::Tcp(at) => TcpStream::connect_timeout(&reachable(*at), REPLY_TIMEOUT).map(drop),
+            _ => address.connect_unix().map(drop),
+        };
+        match connected {
+            Ok(()) => return Ok(()),
+            Err(error) => failed = Some(describe(Attempt::Connect, &address, &error)),
         }
-        Listen::Abstract(name) => {
-            use std::os::linux::net::SocketAddrExt;
-            let name = format!("{name}/.s.PGSQL.{}", settings.port);
-            let address = std::os::unix::net::SocketAddr::from_abstract_name(&name);
-            let connected = address.and_then(|address| UnixStream::connect_addr(&address));
-            connected.map(drop).map_err(|error| format!("@{name}: {error}"))
-        }
-        Listen::Tcp(address) => TcpStream::connect_timeout(&reachable(*address), REPLY_TIMEOUT)
-            .map(drop)
-            .map_err(|error| format!("{address}: {error}")),
     }
+    Err(failed.unwrap_or_else(|| format!("no pgferry listens at {} (--listen, --port)", contact.places())))
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ pub(super) struct CtlOptions {
     #[command(flatten)]
     pub options: Options,
     /// The command, in quotes or as words: PAUSE shop; RELOAD; SET log_level = debug; SHOW HELP lists them.
-    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
+    #[arg(value_name = "COMMAND", required = true, allow_negative_numbers = true)]
     pub words: Vec<String>,
     /// JSON instead of a table.
     #[arg(long)]
@@ -45,10 +45,9 @@ pub(super) fn ctl(ctl: CtlOptions, before: Options) -> Result<(), String> {
 }
 
 fn say(options: &Options, text: &str, json: bool) -> Result<(), String> {
-    let settings = options.for_talk().map_err(|error| error.to_string())?;
-    let places = || settings.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let talk = ConsoleClient::connect(&settings)?;
-    let mut talk = talk.ok_or_else(|| format!("no pgferry listens at {} (--listen, --port)", places()))?;
+    let contact = options.contact().map_err(|error| error.to_string())?;
+    let talk = ConsoleClient::connect(&contact)?;
+    let mut talk = talk.ok_or_else(|| format!("no pgferry listens at {} (--listen, --port)", contact.places()))?;
     let answer = talk.say(text)?;
     for notice in &answer.notices {
         eprint!("{notice}");

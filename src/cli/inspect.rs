@@ -112,14 +112,14 @@ pub(super) fn import(file: &std::path::Path) -> Result<(), String> {
 }
 
 pub(super) fn health(health: HealthOptions, before: Options) -> Result<(), String> {
-    let settings = health.options.or(before).settings().map_err(|error| error.to_string())?;
-    probe::ask(&settings, if health.live { "/live" } else { "/ready" })
+    let contact = health.options.or(before).contact().map_err(|error| error.to_string())?;
+    probe::ask(&contact, if health.live { "/live" } else { "/ready" })
 }
 
 pub(super) fn wait(wait: WaitOptions, before: Options) -> Result<(), String> {
-    let settings = wait.options.or(before).settings().map_err(|error| error.to_string())?;
+    let contact = wait.options.or(before).contact().map_err(|error| error.to_string())?;
     let patience = value::duration(&wait.patience).map_err(|error| format!("--for: {error}"))?;
-    probe::wait(&settings, patience).map_err(|why| format!("not ready within {}: {why}", wait.patience))?;
+    probe::wait(&contact, patience).map_err(|why| format!("not ready within {}: {why}", wait.patience))?;
     let Some((program, arguments)) = wait.command.split_first() else { return Ok(()) };
     // Comes back only if it fails.
     let error = std::process::Command::new(program).args(arguments).exec();

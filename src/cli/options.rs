@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::config::keys::Adjustable;
 use crate::config::source::Value;
-use crate::config::{ConfigError, RawConfig, Settings};
+use crate::config::{ConfigError, Contact, RawConfig, Settings};
 
 #[derive(clap::Args, Clone, Default)]
 pub(super) struct Options {
@@ -17,7 +17,7 @@ pub(super) struct Options {
     /// Where clients connect: a directory, @name (abstract socket) or host:port. Repeatable.
     #[arg(short, long, value_name = "ADDR")]
     pub listen: Vec<String>,
-    /// The port number in socket names [default: 5432].
+    /// The port in the names of sockets, or several with commas [default: the upstream's].
     #[arg(short, long, value_name = "PORT")]
     pub port: Option<String>,
     /// How long a client keeps its server connection: session or transaction [default: session].
@@ -70,19 +70,17 @@ impl Options {
         self.settings_with(&[])
     }
 
-    /// The settings for speaking with a running pgferry: where it listens. Its upstream need not be known here.
-    pub(super) fn for_talk(&self) -> Result<Settings, ConfigError> {
-        match self.settings() {
-            Err(error) if error.is_no_upstream() => {
-                let upstream = Some("postgres://".to_owned());
-                Self { upstream, ..self.clone() }.settings()
-            }
-            other => other,
-        }
+    /// The ways to a running pgferry. Its upstream need not be known here.
+    pub(super) fn contact(&self) -> Result<Contact, ConfigError> {
+        Contact::resolve(&self.written(&[])?)
     }
 
     /// The same with some set on top of that.
     pub(super) fn settings_with(&self, on_top: &[(Adjustable, String)]) -> Result<Settings, ConfigError> {
+        Settings::resolve(&self.written(on_top)?)
+    }
+
+    fn written(&self, on_top: &[(Adjustable, String)]) -> Result<RawConfig, ConfigError> {
         let mut written = RawConfig::default();
         written.env(
             std::env::vars_os()
@@ -121,6 +119,6 @@ impl Options {
         for (key, value) in on_top {
             written.set(*key, value);
         }
-        Settings::resolve(&written)
+        Ok(written)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::admin::console_client::OldProcess;
 use crate::config::keys::Adjustable;
-use crate::config::{LogFormat, Settings};
+use crate::config::{Contact, LogFormat, Settings};
 use crate::log::{Form, Log};
 use crate::net::InheritedListener;
 use crate::server::{self, ServerContext};
@@ -28,7 +28,7 @@ pub(super) fn serve(options: &Options) -> Result<(), String> {
     let mut inherited = of_service_manager().map_err(|error| format!("LISTEN_FDS: {error}"))?;
     let mut old_process = None;
     if options.replace {
-        let asked = OldProcess::ask(&settings).map_err(|error| format!("--replace: {error}"))?;
+        let asked = OldProcess::ask(&Contact::of(&settings)).map_err(|error| format!("--replace: {error}"))?;
         if let Some((process, listeners)) = asked {
             old_process = Some(process);
             inherited.extend(listeners);

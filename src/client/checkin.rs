@@ -27,6 +27,11 @@ pub(crate) fn check_in(shared: &Arc<Shared>, settings: &Settings, mut lease: Lea
     if may_reset && !remains.pins.among(Pins::SURVIVES_DISCARD).is_empty() {
         return;
     }
+    // What no reset closes: see `upstream::loops`.
+    if lease.conn_info.looped.any() {
+        lease.close_reason = CloseReason::Looped;
+        return;
+    }
     // A server that is to end idle sessions would end one that waits for its next client.
     let times_out = lease.state.kept.mentions(b"idle_session_timeout");
     let reset = may_reset && (!remains.pins.is_empty() || times_out);

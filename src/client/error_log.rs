@@ -25,6 +25,8 @@ pub(crate) enum ErrorEvent {
     Failed,
     /// Its session was ended.
     Ended,
+    /// It left before its login, because of what it was answered.
+    Left,
 }
 
 impl ErrorEvent {
@@ -33,12 +35,15 @@ impl ErrorEvent {
             Self::Refused => "refused a client",
             Self::Failed => "failed a statement",
             Self::Ended => "ended a session",
+            Self::Left => "a client left",
         }
     }
 
     /// How loudly it is told.
     fn level(self, client_error: &ClientError) -> Level {
         match (client_error.error_source(), self) {
+            // Its own program may not say why.
+            (_, Self::Left) => Level::INFO,
             (ErrorSource::Client, _) => Level::DEBUG,
             // PostgreSQL has told others so already.
             (ErrorSource::Server, Self::Refused) => Level::INFO,

@@ -8,10 +8,13 @@ use bytes::Bytes;
 use tracing::debug;
 
 use super::Shared;
+use super::error_log::ErrorEvent;
 use super::startup_cache::ParsedStartup;
+use super::tls_incapable::Program;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::tls::client::ALPN;
-use crate::net::tls::{Server, TlsSession};
+use crate::net::tls::session::rejects_certificate;
+use crate::net::tls::{CertificateOrigin, TlsSession};
 use crate::net::{Conn, RecvError};
 use crate::wire::{Opening, StartupError, backend, startup};
 
@@ -20,6 +23,9 @@ const TLS_HANDSHAKE: u8 = 0x16;
 
 /// The minor version under which `SSLRequest` is known.
 const SSL_MINOR: u16 = 5679;
+
+/// The minor version under which `GSSENCRequest` is known.
+const GSS_MINOR: u16 = 5680;
 
 /// What a client wants.
 #[derive(Debug)]
@@ -37,32 +43,57 @@ pub(crate) enum Hello {
     Startup(Arc<ParsedStartup>),
 }
 
+/// What has become of a client's wish for TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Encryption {
+    /// It has not asked.
+    Unasked,
+    /// It was told that there is none.
+    Declined(Declined),
+    /// All that it says is encrypted.
+    Established(CertificateOrigin),
+}
+
+/// Why a client was told that there is no TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Declined {
+    /// It is not offered to it.
+    NotOffered,
+    /// Its program is known to leave where it is offered.
+    Incapable(Program),
+}
+
+/// How a client asks for TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TlsRequest {
+    /// With `SSLRequest`, which is answered before TLS begins.
+    Postgres,
+    /// With TLS's own first message.
+    Direct,
+}
+
 /// Reads the opening packets. A `NegotiateProtocolVersion` that is due is left in the connection's output.
 ///
 /// # Errors
 /// What the client is told when it says what it should not.
 pub(crate) async fn handshake(conn: &mut Conn, shared: &Shared) -> Result<Hello, ClientError> {
-    let (mut asked_ssl, mut asked_gss) = (false, false);
-    // As in PostgreSQL, there is no encryption on unix sockets.
-    let client_auth = conn.stream().is_tcp().then(|| shared.client_auth.load_full());
-    let tls = client_auth.as_ref().and_then(|client_auth| client_auth.tls.as_ref());
-    if let Some(tls) = tls {
-        let Ok(first) = conn.peek(1).await else { return Ok(Hello::Gone) };
-        if first == [TLS_HANDSHAKE] {
-            if !Box::pin(secure(conn, tls)).await {
-                return Ok(Hello::Gone);
-            }
-            if conn.stream().tls().and_then(TlsSession::alpn) != Some(ALPN) {
-                return Err(ClientError::violation(
-                    "received direct SSL connection request without ALPN protocol negotiation extension",
-                ));
-            }
-            asked_ssl = true;
+    let mut encryption = Encryption::Unasked;
+    let mut asked_gss = false;
+    if matches!(conn.peek(1).await, Ok([TLS_HANDSHAKE])) {
+        match Box::pin(encrypt(conn, shared, TlsRequest::Direct)).await {
+            Some(Encryption::Established(origin)) => encryption = Encryption::Established(origin),
+            Some(declined) => return Ok(disconnected(shared, &declined)),
+            None => return Ok(Hello::Gone),
+        }
+        if conn.stream().tls().and_then(TlsSession::alpn) != Some(ALPN) {
+            return Err(ClientError::violation(
+                "received direct SSL connection request without ALPN protocol negotiation extension",
+            ));
         }
     }
     loop {
         // PostgreSQL too closes without a word: what speaks like that does not read answers.
-        let Ok(packet) = receive(conn).await else { return Ok(Hello::Gone) };
+        let Ok(packet) = receive(conn).await else { return Ok(disconnected(shared, &encryption)) };
         let size = packet.len();
         if let Some(known) = shared.startup_cache.find(packet) {
             conn.consume(size);
@@ -70,54 +101,146 @@ pub(crate) async fn handshake(conn: &mut Conn, shared: &Shared) -> Result<Hello,
         }
         let packet = Bytes::copy_from_slice(packet);
         conn.consume(size);
-        let opening = startup::parse(&packet).map_err(|error| refusal(&error))?;
-        let (asked, what, minor) = match opening {
+        match startup::parse(&packet).map_err(|error| refusal(&error))? {
             Opening::Cancel { pid, secret } => return Ok(Hello::Cancel { pid, secret }),
             Opening::Startup(startup) => {
                 let parsed_startup = Arc::new(ParsedStartup::new(startup));
                 shared.startup_cache.remember(&packet, &parsed_startup);
                 return finish(conn, parsed_startup).map(Hello::Startup);
             }
-            Opening::Ssl => (&mut asked_ssl, "SSL", SSL_MINOR),
-            Opening::GssEnc => (&mut asked_gss, "GSSAPI encryption", 5680),
-        };
-        if std::mem::replace(asked, true) {
-            return Err(refusal(&StartupError::Version { major: 1234, minor }));
-        }
-        if !conn.input.is_empty() {
-            // What was sent before the answer could be smuggled in front of an encrypted session (CVE-2021-23214).
-            return Err(ClientError::fatal(
-                ErrorSource::Client,
-                sqlstate::PROTOCOL_VIOLATION,
-                format!("received unencrypted data after {what} request"),
-            )
-            .detail(
-                "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
-            ));
-        }
-        let encrypt = tls.filter(|_| minor == SSL_MINOR);
-        conn.output.push(if encrypt.is_some() { b'S' } else { b'N' });
-        if conn.flush().await.is_err() {
-            return Ok(Hello::Gone);
-        }
-        if let Some(tls) = encrypt
-            && !Box::pin(secure(conn, tls)).await
-        {
-            return Ok(Hello::Gone);
+            Opening::Ssl => {
+                if encryption != Encryption::Unasked {
+                    return Err(asked_twice(SSL_MINOR));
+                }
+                refuse_smuggled(conn, "SSL")?;
+                match Box::pin(encrypt(conn, shared, TlsRequest::Postgres)).await {
+                    Some(answered) => encryption = answered,
+                    None => return Ok(Hello::Gone),
+                }
+            }
+            Opening::GssEnc => {
+                if std::mem::replace(&mut asked_gss, true) {
+                    return Err(asked_twice(GSS_MINOR));
+                }
+                refuse_smuggled(conn, "GSSAPI encryption")?;
+                conn.output.push(b'N');
+                if conn.flush().await.is_err() {
+                    return Ok(Hello::Gone);
+                }
+            }
         }
     }
 }
 
-/// Encrypts; `false` when that fails, of which the client has been told in TLS's own words.
-async fn secure(conn: &mut Conn, tls: &Server) -> bool {
-    let secured = match tls.accept().await {
-        Ok((session, end_point)) => conn.secure(session, end_point).await,
+/// Encrypts the connection where the client is offered that; `None` when it goes away, or the TLS handshake fails, of which it
+/// has been told in TLS's own words.
+async fn encrypt(conn: &mut Conn, shared: &Shared, request: TlsRequest) -> Option<Encryption> {
+    let counters = &shared.registry.counters.client_tls;
+    let client_auth = shared.client_auth.load_full();
+    let program = Program::of(conn.stream());
+    let offered = match (client_auth.tls.to(conn.stream()), &program) {
+        (None, _) => Err(Declined::NotOffered),
+        (Some(_), Some(program)) if request == TlsRequest::Postgres && shared.tls_incapable.contains(program) => {
+            Err(Declined::Incapable(program.clone()))
+        }
+        (Some(server), _) => Ok(server),
+    };
+    if request == TlsRequest::Postgres {
+        conn.output.push(if offered.is_ok() { b'S' } else { b'N' });
+        conn.flush().await.ok()?;
+    }
+    let server = match offered {
+        Ok(server) => server,
+        Err(why) => {
+            counters.declined.add();
+            return Some(Encryption::Declined(why));
+        }
+    };
+    if conn.peek(1).await.is_err() {
+        counters.failed.add();
+        if let Some(program) = program {
+            shared.tls_incapable.insert(program);
+            shared.errors.note(ErrorEvent::Left, None, &incapable());
+        }
+        return None;
+    }
+    let secured = match server.accept().await {
+        Ok((session, certificate)) => conn.secure(session, Some(certificate)).await,
         Err(error) => Err(error),
     };
-    if let Err(error) = &secured {
-        debug!("could not accept SSL connection: {error}");
+    match secured {
+        Ok(()) => {
+            counters.established.add();
+            Some(Encryption::Established(server.origin()))
+        }
+        Err(error) => {
+            counters.failed.add();
+            debug!("could not accept SSL connection: {error}");
+            if rejects_certificate(&error) {
+                shared.errors.note(ErrorEvent::Left, None, &distrusted(server.origin()));
+            }
+            None
+        }
     }
-    secured.is_ok()
+}
+
+/// The end of a client that does not log in. One that leaves because of the answer to its request for TLS is logged: its user
+/// sees an error of the driver's, which names neither the cause nor the remedy.
+fn disconnected(shared: &Shared, encryption: &Encryption) -> Hello {
+    match encryption {
+        Encryption::Unasked => {}
+        Encryption::Declined(Declined::NotOffered) => shared.errors.note(ErrorEvent::Left, None, &declined()),
+        Encryption::Declined(Declined::Incapable(program)) => shared.tls_incapable.remove(program),
+        // Some drivers look at the certificate only when TLS's handshake is over.
+        Encryption::Established(origin) => shared.errors.note(ErrorEvent::Left, None, &distrusted(*origin)),
+    }
+    Hello::Gone
+}
+
+fn incapable() -> ClientError {
+    let message = "it asked for TLS over a unix socket and closed the connection when that was offered";
+    ClientError::fatal(ErrorSource::Client, sqlstate::UNABLE_TO_CONNECT, message).hint(
+        "It may have no host name to begin TLS with (tokio-postgres). From now on its program is told that there is no TLS, until \
+         it closes a connection for that; sslmode=disable in its connection string spares the attempt.",
+    )
+}
+
+fn declined() -> ClientError {
+    let message = "it asked for TLS, was told that there is none, and closed the connection";
+    ClientError::fatal(ErrorSource::Client, sqlstate::UNABLE_TO_CONNECT, message).hint(
+        "Offer TLS (client_tls = \"auto\"; to other machines client_tls_cert_file and client_tls_key_file), or connect with sslmode=disable or \
+         prefer.",
+    )
+}
+
+fn distrusted(origin: CertificateOrigin) -> ClientError {
+    let message = "it closed the connection when it had seen the certificate, which it may not trust";
+    let client_error = ClientError::fatal(ErrorSource::Client, sqlstate::UNABLE_TO_CONNECT, message);
+    match origin {
+        CertificateOrigin::SelfSigned => client_error.hint(
+            "pgferry made the certificate itself, and no client can verify it. Set client_tls_cert_file and client_tls_key_file, or connect with \
+             sslmode=require in libpq's meaning (node-postgres: no-verify).",
+        ),
+        CertificateOrigin::Configured => client_error.hint("The certificate is that of client_tls_cert_file."),
+    }
+}
+
+fn asked_twice(minor: u16) -> ClientError {
+    refusal(&StartupError::Version { major: 1234, minor })
+}
+
+/// Refuses what was sent before the answer to a request for encryption: it could be smuggled in front of an encrypted session
+/// (CVE-2021-23214).
+fn refuse_smuggled(conn: &Conn, what: &str) -> Result<(), ClientError> {
+    if conn.input.is_empty() {
+        return Ok(());
+    }
+    Err(ClientError::fatal(
+        ErrorSource::Client,
+        sqlstate::PROTOCOL_VIOLATION,
+        format!("received unencrypted data after {what} request"),
+    )
+    .detail("This could be either a client-software bug or evidence of an attempted man-in-the-middle attack."))
 }
 
 /// The next opening packet, which stays where it is.

@@ -2,7 +2,7 @@
 //!
 //! [`serve`] is the table of contents: [`handshake`] → [`login`] ([`greeting`]) → [`session`], which waits for work, gets a
 //! connection, and moves bytes with [`relay`] until the connection can be given back ([`checkin`]).
-//! [`places`] is how many may come, [`door`] is what clients meet first, [`secrets`] what they must know there.
+//! [`places`] is how many may come, [`door`] is what clients meet first: [`tls_offer`] and [`secrets`]; [`tls_incapable`] is for whom there is none.
 //! [`complaints`] is what the log tells of errors. [`sessions`] are all of them and [`control`] is how others reach one, [`cancel`] how cancel requests do; [`dedicated`] is what replication gets instead of a session.
 
 pub(crate) mod cancel;
@@ -20,6 +20,8 @@ pub(crate) mod session;
 pub(crate) mod session_handle;
 pub(crate) mod sessions;
 pub(crate) mod startup_cache;
+pub(crate) mod tls_incapable;
+pub(crate) mod tls_offer;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -42,6 +44,7 @@ use login::AuthOutcome;
 pub(crate) use login::{AdminRole, AdminUser};
 use sessions::Sessions;
 use startup_cache::StartupCache;
+use tls_incapable::TlsIncapable;
 
 /// How long a farewell may take to arrive.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -55,6 +58,8 @@ pub(crate) struct Shared {
     pub sessions: Sessions,
     /// What clients meet before they are let in.
     pub client_auth: ArcSwap<ClientAuth>,
+    /// Programs that can't use TLS where they ask for it.
+    pub tls_incapable: TlsIncapable,
     /// Those who came last.
     pub startup_cache: StartupCache,
     /// The errors that clients were told lately.
@@ -181,6 +186,14 @@ fn put_refusal(shared: &Shared, conn: &mut Conn, client_error: &ClientError) {
     shared.registry.counters.refusals.add(&client_error.code());
     shared.errors.note(ErrorEvent::Refused, None, client_error);
     client_error.put(&mut conn.output);
+}
+
+/// Closes the connection of a client that has said goodbye. Inside TLS, TLS's own goodbye comes behind PostgreSQL's: over a
+/// unix socket it would fail (EPIPE), and some drivers would report that.
+pub(crate) async fn close(conn: &mut Conn) {
+    if conn.stream().tls().is_some() && !conn.stream().is_tcp() {
+        Box::pin(farewell(conn)).await;
+    }
 }
 
 /// Sends what is to be sent last, in a way that it arrives, and closes.

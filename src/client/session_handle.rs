@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::cancel::CancelKey;
 use crate::config::CONSOLE;
+use crate::config::address::port_in;
 use crate::net::{Peer, Stream};
 use crate::track::{ClientState, Pins, ServerParams};
 use crate::upstream::Pool;
@@ -87,6 +88,8 @@ pub(crate) struct ClientAddrs {
     pub peer: Peer,
     /// Our end, if it is a TCP address.
     pub local: Option<SocketAddr>,
+    /// The port in the name of our end, if it is a unix or abstract socket.
+    pub socket_port: Option<u16>,
     /// How it is encrypted, if it is.
     pub tls: Option<String>,
 }
@@ -253,8 +256,9 @@ impl SessionHandle {
         }
         if let Ok(peer) = stream.peer() {
             let tls = stream.tls().map(crate::net::tls::TlsSession::describe);
+            let socket_port = stream.socket_name().and_then(|name| port_in(&name));
             // Nobody else sets it.
-            let _ = self.addrs.set(Box::new(ClientAddrs { peer, local: stream.local(), tls }));
+            let _ = self.addrs.set(Box::new(ClientAddrs { peer, local: stream.local(), socket_port, tls }));
         }
     }
 

@@ -4,7 +4,7 @@ use super::reader::Reader;
 use super::rule::Rule;
 use super::settings::Settings;
 use super::source::ConfigError;
-use super::value::{Auth, Listen};
+use super::value::{Auth, ClientTls, Listen};
 
 /// The names of the console, where clients put the database's. The second is what PgBouncer's tools ask for.
 pub(crate) const CONSOLE: [&str; 2] = ["pgferry", "pgbouncer"];
@@ -56,7 +56,12 @@ impl Settings {
             }
             _ => {}
         }
-        if self.rules.iter().any(|rule| rule.method == Auth::Cert) && self.client_tls_ca_file.is_none() {
+        let by_certificate = self.rules.iter().any(|rule| rule.method == Auth::Cert);
+        if by_certificate && self.client_tls != ClientTls::Auto {
+            let error = format!("the method \"cert\" needs TLS over TCP, not \"{}\"", self.client_tls);
+            return Err(reader.error("client_tls", error).hint("leave out client_tls"));
+        }
+        if by_certificate && self.client_tls_ca_file.is_none() {
             return Err(self
                 .rule_error(reader, Auth::Cert, "\"cert\" needs to know which authorities may sign".into())
                 .hint("set client_tls_cert_file, client_tls_key_file and client_tls_ca_file"));

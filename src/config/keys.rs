@@ -94,7 +94,7 @@ const fn secret(name: &'static str, doc: &'static str) -> Key {
 }
 
 /// Every setting, in the order of the reference.
-pub const KEYS: [Key; 72] = [
+pub const KEYS: [Key; 73] = [
     secret(
         "upstream",
         "The PostgreSQL server: postgres://[user[:password]@]host[:port][/database][?sslmode=…&connect_timeout=…].",
@@ -151,7 +151,10 @@ pub const KEYS: [Key; 72] = [
         "[\"/run/pgferry\"]",
         "Where clients connect: a directory, \"@name\" (abstract socket) or \"host:port\"; any number.",
     ),
-    key("port", "5432", "Port number in the names of socket files (.s.PGSQL.PORT)."),
+    optional(
+        "port",
+        "Port in the names of sockets (.s.PGSQL.PORT), or a list of several; default: those of the upstreams, and after a reload those of the former ones too.",
+    ),
     key("unix_socket_mode", "\"0777\"", "Permissions of the socket file."),
     optional("unix_socket_group", "Group of the socket file (name or number); default: the process's own."),
     key("allow_remote", "false", "Allow TCP listeners on addresses other than loopback."),
@@ -251,9 +254,14 @@ pub const KEYS: [Key; 72] = [
     optional("auth_dbname", "Database in which auth_query runs; default: the one that the client wants."),
     key("auth_query_ttl", "\"60s\"", "Time for which a result of auth_query is used."),
     key("scram_iterations", "4096", "Iterations for SCRAM logins with secrets that are stored as plain passwords."),
+    key(
+        "client_tls",
+        "\"auto\"",
+        "Where TLS is offered to clients that ask for it: \"auto\" (unix and abstract sockets, loopback TCP, and with client_tls_cert_file TCP from anywhere), \"unix\" (unix and abstract sockets) or \"off\".",
+    ),
     optional(
         "client_tls_cert_file",
-        "Certificate to present to clients on TCP (PEM, with its chain); TLS is offered where it is set.",
+        "Certificate to present to clients (PEM, with its chain); without one pgferry makes one at its start, which no client can verify, for clients on this machine.",
     ),
     optional("client_tls_key_file", "Private key of client_tls_cert_file (PEM, no passphrase, mode 0600)."),
     optional("client_tls_ca_file", "Authorities that may sign clients' certificates (PEM), for the method \"cert\"."),

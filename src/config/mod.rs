@@ -6,11 +6,13 @@
 //! - [`encryption`], [`require_auth`]: TLS towards the upstream, and how it may have logins proved, in libpq's terms.
 //! - [`rule`]: who may come in, and how they prove who they are.
 //! - [`user`]: what is said of one user.
+//! - [`address`]: where clients connect, and where other processes find a running pgferry.
 //! - [`value`]: parsers for single values: durations, modes, addresses.
 //! - `tables`, `reader`: the file's tables, and how values are found and understood.
 //! - [`settings`]: what the program works with: resolved, checked, immutable; `check` holds them against each
 //!   other, `reload` against those before.
 
+pub(crate) mod address;
 mod check;
 pub(crate) mod encryption;
 pub(crate) mod keys;
@@ -26,6 +28,7 @@ pub(crate) mod url;
 pub(crate) mod user;
 pub(crate) mod value;
 
+pub(crate) use address::{ClientAddress, Contact};
 pub(crate) use check::CONSOLE;
 pub(crate) use encryption::{Binding, Encryption, Negotiation, SslMode};
 pub(crate) use require_auth::{LoginMethod, RequireAuth};
@@ -33,4 +36,6 @@ pub(crate) use rule::{CertName, ClientIdentity, Rule, Transport};
 pub(crate) use settings::Settings;
 pub(crate) use source::{ConfigError, RawConfig};
 pub(crate) use url::{Endpoint, Host, Upstream};
-pub(crate) use value::{AdminListen, Auth, Listen, LogFormat, Mode, PeerRule, Pin, Reset, TargetSessionAttrs};
+pub(crate) use value::{
+    AdminListen, Auth, ClientTls, Listen, LogFormat, Mode, PeerRule, Pin, Reset, TargetSessionAttrs,
+};

@@ -33,6 +33,7 @@ impl Settings {
             log_format: running.log_format,
             workers: running.workers,
             buffer_size: running.buffer_size,
+            ports: self.ports.following(&running.ports),
             shown: shown.map(|(new, old)| if new.0.change.by_reload() { new } else { old.clone() }).collect(),
             ..self
         }

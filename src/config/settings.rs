@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::address::{ClientAddress, SocketPorts};
 use super::encryption;
 use super::keys::{KEYS, Key, PER_DATABASE};
 use super::reader::{Reader, number, optional_duration, positive_duration, truth, unix_socket_mode};
@@ -13,7 +14,7 @@ use super::rule::{ClientIdentity, Rule};
 use super::source::{ConfigError, Origin, RawConfig, Value};
 use super::url::Upstream;
 use super::user::{Limits, UserEntry};
-use super::value::{self, AdminListen, Auth, Listen, LogFormat, Mode, PeerRule, Pin, Reset};
+use super::value::{self, AdminListen, Auth, ClientTls, Listen, LogFormat, Mode, PeerRule, Pin, Reset};
 use crate::auth::Stored;
 use crate::auth::scram::keys::MAX_ITERATIONS;
 use crate::net::tls::Version;
@@ -32,7 +33,7 @@ pub struct Settings {
     pub password_ttl: Duration,
     pub passfile: Option<PathBuf>,
     pub listen: Vec<Listen>,
-    pub port: u16,
+    pub ports: SocketPorts,
     pub unix_socket_mode: u32,
     pub unix_socket_group: Option<String>,
     pub allow_remote: bool,
@@ -67,6 +68,7 @@ pub struct Settings {
     pub auth_dbname: Option<String>,
     pub auth_query_ttl: Duration,
     pub scram_iterations: u32,
+    pub client_tls: ClientTls,
     pub client_tls_cert_file: Option<PathBuf>,
     pub client_tls_key_file: Option<PathBuf>,
     pub client_tls_ca_file: Option<PathBuf>,
@@ -114,6 +116,15 @@ impl Settings {
             (None, Some(from_url)) => from_url,
             _ => reader.read("server_connect_timeout", positive_duration)?,
         };
+        let databases = written
+            .databases()
+            .into_iter()
+            .map(|(name, own)| Ok((name.as_bytes().to_vec(), Arc::new(Self::resolve(&own)?))))
+            .collect::<Result<BTreeMap<_, _>, ConfigError>>()?;
+        let ports = reader.read_optional("port", SocketPorts::parse)?.map_or_else(
+            || SocketPorts::of([&upstream].into_iter().chain(databases.values().map(|own| &own.upstream))),
+            SocketPorts::Set,
+        );
         let settings = Self {
             upstream_password_file: reader.path("upstream_password_file"),
             password_command: reader.list("password_command"),
@@ -126,10 +137,7 @@ impl Settings {
                 .or_else(|| upstream.passfile.clone())
                 .or_else(|| written.default_passfile()),
             listen: reader.listen()?,
-            port: reader.read("port", |text| match text.parse() {
-                Ok(port @ 1..) => Ok(port),
-                _ => Err(format!("\"{text}\" is not a port number")),
-            })?,
+            ports,
             unix_socket_mode: reader.read("unix_socket_mode", unix_socket_mode)?,
             unix_socket_group: reader.text("unix_socket_group"),
             allow_remote: reader.read("allow_remote", truth)?,
@@ -173,6 +181,7 @@ impl Settings {
                 Ok(rounds @ 1..=MAX_ITERATIONS) => Ok(rounds),
                 _ => Err(format!("\"{text}\" is not a number from 1 to {MAX_ITERATIONS}")),
             })?,
+            client_tls: reader.read("client_tls", ClientTls::parse)?,
             client_tls_cert_file: reader.path("client_tls_cert_file"),
             client_tls_key_file: reader.path("client_tls_key_file"),
             client_tls_ca_file: reader.path("client_tls_ca_file"),
@@ -201,11 +210,7 @@ impl Settings {
                 if (4096..=16 << 20).contains(&size) { Ok(size) } else { Err("must be from 4kB to 16MB".into()) }
             })?,
             upstream,
-            databases: written
-                .databases()
-                .into_iter()
-                .map(|(name, own)| Ok((name.as_bytes().to_vec(), Arc::new(Self::resolve(&own)?))))
-                .collect::<Result<_, ConfigError>>()?,
+            databases,
             shown: KEYS.iter().map(|key| reader.show(key)).collect(),
         };
         settings.check(&reader)?;
@@ -222,6 +227,12 @@ impl Settings {
             return self;
         }
         self.databases.get(database).or_else(|| self.databases.get(Self::OTHERS)).unwrap_or(self)
+    }
+
+    /// The addresses that clients connect to.
+    #[must_use]
+    pub(crate) fn addresses(&self) -> Vec<ClientAddress> {
+        ClientAddress::all(&self.listen, self.ports.all())
     }
 
     /// The role as which clients of `database` work, whoever they are.

@@ -92,6 +92,18 @@ choice! {
 }
 
 choice! {
+    /// Where TLS is offered to clients that ask for it.
+    ClientTls {
+        /// Over unix and abstract sockets, and over TCP; from other machines with a configured certificate only.
+        Auto = "auto",
+        /// Over unix and abstract sockets.
+        Unix = "unix",
+        /// Nowhere.
+        Off = "off",
+    }
+}
+
+choice! {
     /// Which of several servers will do (libpq's `target_session_attrs`).
     TargetSessionAttrs {
         /// The first that can be reached.

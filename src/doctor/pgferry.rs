@@ -2,9 +2,7 @@
 
 use std::fs;
 use std::net::TcpStream;
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +10,7 @@ use serde::Serialize;
 
 use super::facts::Examination;
 use super::server;
-use crate::config::{Encryption, Endpoint, Host, Listen, Settings, SslMode};
+use crate::config::{ClientAddress, Encryption, Endpoint, Host, Listen, Settings, SslMode};
 
 /// How often it is measured.
 const ROUNDS: usize = 100;
@@ -51,7 +49,7 @@ pub struct Measured {
 
 /// Looks at the listeners; `None` when there are none.
 pub(crate) async fn look(settings: &Settings, examination: &Examination) -> Option<Pgferry> {
-    let listeners: Vec<_> = settings.listen.iter().map(|listen| listener(listen, settings.port, examination)).collect();
+    let listeners: Vec<_> = settings.addresses().iter().map(|address| listener(address, examination)).collect();
     let alive = listeners.iter().any(|listener| listener.alive);
     if !alive && examination.as_uid.is_none() && !examination.measure {
         return None;
@@ -60,17 +58,12 @@ pub(crate) async fn look(settings: &Settings, examination: &Examination) -> Opti
     Some(Pgferry { listeners, measured })
 }
 
-fn listener(listen: &Listen, port: u16, examination: &Examination) -> Listener {
-    let (at, denied) = match listen {
-        Listen::Dir(dir) => {
-            let path = dir.join(format!(".s.PGSQL.{port}"));
-            let denied = examination.as_uid.and_then(|uid| denied(&path, uid));
-            (path.display().to_string(), denied)
-        }
-        Listen::Abstract(_) => (listen.dsn_host(), None),
-        Listen::Tcp(address) => (address.to_string(), None),
+fn listener(address: &ClientAddress, examination: &Examination) -> Listener {
+    let denied = match address {
+        ClientAddress::File(path) => examination.as_uid.and_then(|uid| denied(path, uid)),
+        ClientAddress::Abstract(_) | ClientAddress::Tcp(_) => None,
     };
-    Listener { at, alive: answers(listen, port), denied }
+    Listener { at: address.to_string(), alive: answers(address), denied }
 }
 
 /// What keeps user `uid` from connecting to the socket at `path`: write permission on it, and search permission on every
@@ -110,20 +103,16 @@ fn denied(path: &Path, uid: u32) -> Option<String> {
 }
 
 /// Whether anybody answers there.
-fn answers(listen: &Listen, port: u16) -> bool {
-    match listen {
-        Listen::Dir(dir) => UnixStream::connect(dir.join(format!(".s.PGSQL.{port}"))).is_ok(),
-        Listen::Abstract(name) => {
-            let address = SocketAddr::from_abstract_name(format!("{name}/.s.PGSQL.{port}"));
-            address.is_ok_and(|address| UnixStream::connect_addr(&address).is_ok())
-        }
-        Listen::Tcp(address) => TcpStream::connect_timeout(address, ROUND_TIMEOUT).is_ok(),
+fn answers(address: &ClientAddress) -> bool {
+    match address {
+        ClientAddress::Tcp(address) => TcpStream::connect_timeout(address, ROUND_TIMEOUT).is_ok(),
+        _ => address.connect_unix().is_ok(),
     }
 }
 
 async fn measure(settings: &Settings) -> Measured {
     let through = settings.listen.iter().find_map(|listen| match listen {
-        Listen::Dir(dir) => Some(Host::Unix(dir.clone(), settings.port)),
+        Listen::Dir(dir) => Some(Host::Unix(dir.clone(), *settings.ports.all().first()?)),
         Listen::Tcp(address) => Some(Host::Tcp(address.ip().to_string(), address.port())),
         Listen::Abstract(_) => None,
     });

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use super::stream::Stream;
+use super::tls::OwnCertificate;
 use crate::buffer::{Buffer, BufferPool};
 use crate::wire::{self, BadLength};
 
@@ -127,10 +128,10 @@ impl Conn {
     ///
     /// # Errors
     /// As [`Stream::secure`].
-    pub(crate) async fn secure(&mut self, tls: rustls::Connection, end_point: Option<Vec<u8>>) -> io::Result<()> {
+    pub(crate) async fn secure(&mut self, tls: rustls::Connection, own: Option<Arc<OwnCertificate>>) -> io::Result<()> {
         let received = self.input.unparsed().to_vec();
         self.consume(received.len());
-        self.stream.secure(tls, end_point, &received).await
+        self.stream.secure(tls, own, &received).await
     }
 
     /// How much of [`Conn::output`] the socket has taken.

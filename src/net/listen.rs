@@ -125,17 +125,14 @@ impl Listener {
 
     /// Listens on the socket file `path`.
     ///
-    /// The file appears at its place only when clients may connect: it is made under another name with mode 0600,
-    /// given its mode and group, and renamed. A lock file beside it, as PostgreSQL keeps one, tells a live owner from
-    /// a stale file.
+    /// It is bound under the name that it keeps, which is what clients are told it is (`getpeername`): some connect there once
+    /// more to cancel. Between its appearance and the first client that may connect lies one system call. A lock file beside
+    /// it, as PostgreSQL keeps one, tells a live owner from a stale file.
     ///
     /// # Errors
     /// As [`ListenError`] lists.
     pub(crate) fn file(path: &Path, mode: u32, group: Option<&str>) -> Result<Self, ListenError> {
         let shown = path.display().to_string();
-        let io = |error| ListenError::Io { at: shown.clone(), error };
-        // Shorter than any name PostgreSQL's clients look for, so that the length of `path` alone decides.
-        let made = path.with_file_name(format!(".~{}", std::process::id()));
         let length = path.as_os_str().len();
         if length > MAX_PATH_BYTES {
             return Err(ListenError::TooLong { path: shown, length });
@@ -149,19 +146,43 @@ impl Listener {
         if std_unix::UnixStream::connect(path).is_ok() {
             return Err(ListenError::InUse { at: shown, by: " by a process that holds no lock".into() });
         }
-        remove_if_there(&made).map_err(io)?;
-        let address = SockAddr::unix(&made).map_err(io)?;
-        let old = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
-        let listener = listen_unix(&address);
-        nix::sys::stat::umask(old);
-        let listener = listener.map_err(io)?;
-        let settle = || {
-            set_access(&made, mode, group)?;
-            fs::rename(&made, path)
-        };
-        settle().map_err(io)?;
+        let io = |error| ListenError::Io { at: shown.clone(), error };
+        let listener = listen_file(path, mode, group).map_err(io)?;
         let file = claim.of_file().map_err(io)?;
         Ok(Self::new(listener, false, shown, Some(file)))
+    }
+
+    /// Whether clients can't get here any more, since the socket file was removed.
+    #[must_use]
+    pub(crate) fn has_lost_its_file(&self) -> bool {
+        let has_file = self.file.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let is_gone = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+        has_file && fs::symlink_metadata(&self.name).is_err_and(is_gone)
+    }
+
+    /// A listener in place of this one, whose socket file was removed. This one still has the clients that had connected.
+    ///
+    /// # Errors
+    /// As [`ListenError`] lists.
+    pub(crate) fn remake(&self, mode: u32, group: Option<&str>) -> Result<Self, ListenError> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let claim = file.as_mut().and_then(SocketFile::surrender).filter(SocketLock::is_in_place);
+        // The lock, which is held by this process already, goes along with the place.
+        let path = Path::new(&self.name);
+        let Some(claim) = claim else { return Self::file(path, mode, group) };
+        let made = group.map(find_group).transpose().and_then(|group| {
+            listen_file(path, mode, group).map_err(|error| ListenError::Io { at: self.name.clone(), error })
+        });
+        match made {
+            Ok(listener) => {
+                let new = claim.of_file().map_err(|error| ListenError::Io { at: self.name.clone(), error })?;
+                Ok(Self::new(listener, false, self.name.clone(), Some(new)))
+            }
+            Err(error) => {
+                *file = Some(SocketFile::without_file(claim));
+                Err(error)
+            }
+        }
     }
 
     /// A listener that another process has opened, under the name that it has there; `lock` is that of its socket file.
@@ -307,6 +328,21 @@ fn backlog() -> i32 {
     i32::MAX
 }
 
+/// Makes a socket file with `mode` and `group` in place of a stale one, and listens there.
+fn listen_file(path: &Path, mode: u32, group: Option<Gid>) -> io::Result<AsyncFd<OwnedFd>> {
+    remove_if_there(path)?;
+    // The group that it has at first gets no permissions where it is to have another one.
+    let at_first = if group.is_some() { mode & !0o070 } else { mode };
+    let mask = nix::sys::stat::Mode::from_bits_truncate(0o777 & !at_first);
+    let address = SockAddr::unix(path)?;
+    let old = nix::sys::stat::umask(mask);
+    let listener = listen_unix(&address);
+    nix::sys::stat::umask(old);
+    let listener = listener?;
+    set_access(path, mode, group)?;
+    Ok(listener)
+}
+
 fn listen_unix(address: &SockAddr) -> io::Result<AsyncFd<OwnedFd>> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
     socket.bind(address)?;
@@ -327,11 +363,10 @@ fn failed(at: String, error: io::Error) -> ListenError {
 }
 
 fn set_access(path: &Path, mode: u32, group: Option<Gid>) -> io::Result<()> {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     if let Some(group) = group {
         chown(path, None, Some(group))?;
     }
-    Ok(())
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
 fn find_group(name: &str) -> Result<Gid, ListenError> {

@@ -77,6 +77,13 @@ impl SocketLock {
         Ok(Self { path: path.to_owned(), lock_path, lock, inherited: true })
     }
 
+    /// Whether the lock is on the file that is there now.
+    #[must_use]
+    pub(super) fn is_in_place(&self) -> bool {
+        let Ok(ours) = nix::sys::stat::fstat(self.lock.as_fd()) else { return false };
+        fs::metadata(&self.lock_path).is_ok_and(|now| (now.dev(), now.ino()) == (ours.st_dev, ours.st_ino))
+    }
+
     fn signed(mut self) -> io::Result<Self> {
         self.sign()?;
         Ok(self)
@@ -110,6 +117,18 @@ impl SocketFile {
             Some(claim) => claim.lock.as_fd().try_clone_to_owned(),
             None => Err(io::ErrorKind::NotFound.into()),
         }
+    }
+
+    /// The lock of a place whose socket file is gone.
+    pub(super) fn without_file(claim: SocketLock) -> Self {
+        let shared = claim.inherited;
+        // No file has this number.
+        Self { id: (0, 0), claim: Some(claim), shared }
+    }
+
+    /// Gives up the place, for another socket file of this process's.
+    pub(super) fn surrender(&mut self) -> Option<SocketLock> {
+        self.claim.take()
     }
 
     /// Leaves it to another process, which has the lock's descriptor too: it must not be unlocked here.

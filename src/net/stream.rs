@@ -4,7 +4,9 @@ use std::future::poll_fn;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::namespace::PeerProcess;
 use super::socket::Socket;
-use super::tls::TlsSession;
+use super::tls::{OwnCertificate, TlsSession};
 use crate::buffer::Buffer;
 
 /// A connection to somebody, encrypted or not.
@@ -90,18 +92,18 @@ impl Stream {
         Ok(Self { untried: true, ..Socket::unix(socket)?.into() })
     }
 
-    /// Encrypts what follows: runs the handshake of `tls`, to which the bytes in `received` belong. `end_point` is what
-    /// our own certificate gives the other end to bind its login to.
+    /// Encrypts what follows: runs the handshake of `tls`, to which the bytes in `received` belong. `own` is the
+    /// certificate that a client is shown.
     ///
     /// # Errors
     /// The socket's, or the handshake's; the stream is of no use then.
     pub(crate) async fn secure(
         &mut self,
         tls: rustls::Connection,
-        end_point: Option<Vec<u8>>,
+        own: Option<Arc<OwnCertificate>>,
         received: &[u8],
     ) -> io::Result<()> {
-        let session = self.tls.insert(Box::new(TlsSession::new(tls, end_point, received)));
+        let session = self.tls.insert(Box::new(TlsSession::new(tls, own, received)));
         poll_fn(|cx| session.poll_handshake(&mut self.socket, cx)).await
     }
 
@@ -268,6 +270,15 @@ impl Stream {
 
     fn own_address(&self) -> Option<SockAddr> {
         SockRef::from(&self.socket.fd().ok()?).local_addr().ok()
+    }
+
+    /// Our own end's name, if it is a unix or abstract socket.
+    #[must_use]
+    pub(crate) fn socket_name(&self) -> Option<String> {
+        let address = self.own_address()?;
+        let name =
+            address.as_pathname().map(|path| path.as_os_str().as_bytes()).or_else(|| address.as_abstract_namespace());
+        name.map(|name| String::from_utf8_lossy(name).into_owned())
     }
 
     /// Whether it is TCP.

@@ -63,8 +63,8 @@ impl ListenerTransfer {
     /// # Errors
     /// The socket's; anything but a unix socket can't carry them.
     pub(crate) async fn send(&self, conn: &mut Conn) -> io::Result<()> {
-        if conn.stream().is_tcp() {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "they can only go over a unix socket"));
+        if conn.stream().is_tcp() || conn.stream().tls().is_some() {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "they can only go over a unix socket, without TLS"));
         }
         let mut notice = Vec::new();
         backend::put_notice(&mut notice, &[(b'S', "NOTICE"), (b'V', "NOTICE"), (b'C', "00000"), (b'M', "listeners")]);

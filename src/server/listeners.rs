@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::acceptor::{AcceptorPool, ShutdownTrackers};
 use super::listener_handle::StopSignal;
 use crate::admin::AdminState;
-use crate::config::{Listen, Settings};
+use crate::config::{ClientAddress, Settings};
 use crate::net::{ListenError, Listener, ListenerTransfer};
 
 /// A listener that clients are taken from.
@@ -32,7 +32,7 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    pub(crate) fn new(admin_state: Arc<AdminState>, trackers: ShutdownTrackers, managed: bool) -> Self {
+    pub(super) fn new(admin_state: Arc<AdminState>, trackers: ShutdownTrackers, managed: bool) -> Self {
         let keepalive = admin_state.shared.registry.settings.load().tcp_keepidle;
         Self { open: BTreeMap::new(), acceptors: AcceptorPool::new(admin_state, trackers), managed, keepalive }
     }
@@ -52,7 +52,7 @@ impl Listeners {
     }
 
     /// Has those that `settings` name: `prepared` are new, others close.
-    pub(crate) fn change(&mut self, settings: &Settings, prepared: Vec<Listener>) {
+    pub(super) fn change(&mut self, settings: &Settings, prepared: Vec<Listener>) {
         self.keepalive = settings.tcp_keepidle;
         for open in self.open.values() {
             set_keepalive(&open.bound, self.keepalive);
@@ -71,6 +71,9 @@ impl Listeners {
         });
         for bound in prepared {
             info!("clients may connect at {}", bound.name());
+            if let Some(former) = self.open.remove(bound.name()) {
+                former.stop.close();
+            }
             self.open(bound);
         }
     }
@@ -116,7 +119,8 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Opens those that `settings` name and that are not open yet, without taking clients from them.
+    /// Opens those that `settings` name and that are not open yet, or whose socket files are gone, without taking clients from
+    /// them.
     ///
     /// # Errors
     /// When one can't be opened; nothing has changed then.
@@ -124,11 +128,19 @@ impl Opened {
         if self.managed {
             return Ok(Vec::new());
         }
-        let is_open = |listen: &&Listen| {
-            let name = name(listen, settings.port);
-            self.open.iter().any(|bound| bound.name() == name)
-        };
-        settings.listen.iter().filter(|listen| !is_open(listen)).map(|listen| bind(listen, settings)).collect()
+        let group = settings.unix_socket_group.as_deref();
+        let mut prepared = Vec::new();
+        for address in settings.addresses() {
+            let name = address.to_string();
+            match self.open.iter().find(|bound| bound.name() == name) {
+                None => prepared.push(bind(&address, settings)?),
+                Some(bound) if bound.has_lost_its_file() => {
+                    prepared.push(bound.remake(settings.unix_socket_mode, group)?)
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(prepared)
     }
 
     /// Gives the socket files of those that stay the mode and group that `settings` say.
@@ -151,29 +163,19 @@ fn set_keepalive(bound: &Listener, idle: Option<Duration>) {
 
 /// The names of the listeners that `settings` want.
 fn names(settings: &Settings) -> Vec<String> {
-    settings.listen.iter().map(|listen| name(listen, settings.port)).collect()
+    settings.addresses().iter().map(ToString::to_string).collect()
 }
 
-/// A listener's name, as [`Listener::name`] has it.
-pub(super) fn name(listen: &Listen, port: u16) -> String {
-    match listen {
-        Listen::Dir(dir) => dir.join(format!(".s.PGSQL.{port}")).display().to_string(),
-        Listen::Abstract(name) => format!("@{name}/.s.PGSQL.{port}"),
-        Listen::Tcp(address) => address.to_string(),
-    }
-}
-
-/// Opens a listener.
+/// Opens a listener, whose name is `address` as it is shown.
 ///
 /// # Errors
 /// As [`ListenError`] lists.
-pub(super) fn bind(listen: &Listen, settings: &Settings) -> Result<Listener, ListenError> {
-    match listen {
-        Listen::Dir(dir) => {
-            let path = dir.join(format!(".s.PGSQL.{}", settings.port));
-            Listener::file(&path, settings.unix_socket_mode, settings.unix_socket_group.as_deref())
+pub(super) fn bind(address: &ClientAddress, settings: &Settings) -> Result<Listener, ListenError> {
+    match address {
+        ClientAddress::File(path) => {
+            Listener::file(path, settings.unix_socket_mode, settings.unix_socket_group.as_deref())
         }
-        Listen::Abstract(name) => Listener::abstract_name(&format!("{name}/.s.PGSQL.{}", settings.port)),
-        Listen::Tcp(address) => Listener::tcp(*address),
+        ClientAddress::Abstract(name) => Listener::abstract_name(name),
+        ClientAddress::Tcp(address) => Listener::tcp(*address),
     }
 }

@@ -34,8 +34,9 @@ use crate::client::client_slots::ClientSlots;
 use crate::client::error_log::ErrorLog;
 use crate::client::sessions::Sessions;
 use crate::client::startup_cache::StartupCache;
+use crate::client::tls_incapable::TlsIncapable;
 use crate::config::keys::Adjustable;
-use crate::config::{ConfigError, Settings};
+use crate::config::{ClientAddress, ConfigError, Settings};
 use crate::drain::{Drain, Phase};
 use crate::log::Queue;
 use crate::net::{BufferPool, InheritedListener, ListenError, Listener};
@@ -176,6 +177,7 @@ fn new_shared(
         registry: Registry::new(settings, upstream_targets, key, buffers),
         sessions: Sessions::default(),
         client_auth: ArcSwap::from_pointee(client_auth),
+        tls_incapable: TlsIncapable::default(),
         startup_cache: StartupCache::default(),
         errors: ErrorLog::default(),
         drain: Drain::default(),
@@ -322,14 +324,11 @@ fn bind_all(
     if given.iter().any(InheritedListener::is_managed) {
         return Ok((adopt(given)?, Vec::new()));
     }
-    let one = |listen| {
-        let name = listeners::name(listen, settings.port);
-        match take_by_name(&mut given, Some(&name)) {
-            Some(listener) => listener.adopt(),
-            None => listeners::bind(listen, settings),
-        }
+    let one = |address: &ClientAddress| match take_by_name(&mut given, Some(&address.to_string())) {
+        Some(listener) => listener.adopt(),
+        None => listeners::bind(address, settings),
     };
-    let bound = settings.listen.iter().map(one).collect::<Result<_, _>>()?;
+    let bound = settings.addresses().iter().map(one).collect::<Result<_, _>>()?;
     Ok((bound, adopt(given)?))
 }
 

@@ -96,7 +96,7 @@ impl ClientState {
 
     /// What a text is for this client, in a session that holds `pins`. `rest` is the `Parse` message behind its first
     /// string.
-    pub(crate) fn intern(&mut self, statements: &StatementCache, rest: &[u8], pins: Pins) -> Arc<Statement> {
+    pub fn intern(&mut self, statements: &StatementCache, rest: &[u8], pins: Pins) -> Arc<Statement> {
         let backslashes = self.backslashes();
         let make = || {
             let effects = sql_effects::analyze(frontend::query(rest), backslashes);

@@ -120,7 +120,7 @@ impl SessionCommand {
 
     /// Whether it resets settings.
     #[must_use]
-    pub(crate) fn resets(&self) -> bool {
+    pub fn resets(&self) -> bool {
         matches!(self, Self::Reset { .. } | Self::ResetLocal { .. } | Self::ResetAll | Self::DiscardAll)
     }
 

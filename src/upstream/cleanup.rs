@@ -38,7 +38,9 @@ pub(crate) fn clean_up_in_background(
     leftover: SessionLeftovers,
     limit: Duration,
 ) {
+    let returning = lease.pool().begin_return();
     tokio::spawn(async move {
+        let _returning = returning;
         let mut lease = lease;
         let id = lease.id;
         let outcome = tokio::time::timeout(limit, clean_up(&mut lease, &registry, leftover)).await;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
+use super::loops::LoopedClients;
 use super::server_conn::CancelGate;
 use super::target::Address;
 
@@ -30,6 +31,8 @@ pub(crate) struct ConnInfo {
     pub generation: u64,
     /// Its cancel requests.
     pub gate: Arc<CancelGate>,
+    /// The clients of pgferry that its backend is.
+    pub looped: LoopedClients,
     client: AtomicU64,
     prepared: AtomicU64,
     retired: AtomicBool,
@@ -48,6 +51,7 @@ impl ConnInfo {
             tls: None,
             generation,
             gate,
+            looped: LoopedClients::default(),
             client: AtomicU64::new(NO_CLIENT),
             prepared: AtomicU64::new(0),
             retired: AtomicBool::new(false),

@@ -55,11 +55,13 @@ pub(crate) enum CloseReason {
     Identity,
     /// The host's name no longer stands for its address, or the server is not what is wanted any more.
     Moved,
+    /// Its backend has clients here, which no reset ends.
+    Looped,
 }
 
 impl CloseReason {
     /// Every reason, with its name.
-    pub(crate) const NAMES: [(Self, &'static str); 11] = [
+    pub(crate) const NAMES: [(Self, &'static str); 12] = [
         (Self::Session, "session"),
         (Self::Idle, "idle"),
         (Self::Lifetime, "lifetime"),
@@ -71,6 +73,7 @@ impl CloseReason {
         (Self::Command, "command"),
         (Self::Identity, "identity"),
         (Self::Moved, "moved"),
+        (Self::Looped, "looped"),
     ];
 }
 
@@ -83,6 +86,8 @@ pub(crate) struct Counters {
     pub refused: Counter,
     /// The same by SQLSTATE.
     pub refusals: Failures,
+    /// What became of clients' requests for TLS.
+    pub client_tls: ClientTlsCounters,
     /// Passwords that had to be tried upstream.
     pub tried: Counter,
     /// TCP (or unix) connections opened to the upstream, cancel requests not counted.
@@ -113,6 +118,17 @@ pub(crate) struct Counters {
     pub failures: Failures,
     /// How long things took.
     pub timings: Timings,
+}
+
+/// What became of clients' requests for TLS.
+#[derive(Debug, Default)]
+pub(crate) struct ClientTlsCounters {
+    /// Connections that are encrypted.
+    pub established: Counter,
+    /// Clients that were told that there is no TLS.
+    pub declined: Counter,
+    /// TLS handshakes that failed.
+    pub failed: Counter,
 }
 
 /// How long things took.

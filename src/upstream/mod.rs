@@ -17,6 +17,7 @@
 //! - [`login_slots`]: how many logins may be under way upstream.
 //! - [`attempt`]: trying a login upstream.
 //! - [`ask`]: questions of our own to the server.
+//! - [`loops`]: clients that are PostgreSQL's own backends.
 //! - [`lookup`]: secrets that the upstream is asked for.
 //! - [`registry`]: all pools and accounts, and the cap over all of them; `janitor` looks after them, [`quota`] limits users.
 //! - [`cancel`]: `CancelRequest`s to the upstream.
@@ -38,6 +39,7 @@ mod janitor;
 pub(crate) mod lease;
 pub(crate) mod limiter;
 pub(crate) mod login_slots;
+pub(crate) mod loops;
 pub(crate) mod pause;
 pub(crate) mod pool;
 pub(crate) mod pool_stats;

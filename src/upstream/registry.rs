@@ -14,6 +14,7 @@ use super::conn_info::ConnInfo;
 use super::counters::{CloseReason, Counters};
 use super::limiter::Limiter;
 use super::login_slots::LoginSlots;
+use super::loops::LocalBackends;
 use super::pause::PauseState;
 use super::pool::{Pool, PoolKey, Sharing};
 use super::pool_stats::PoolStats;
@@ -56,6 +57,8 @@ pub(crate) struct Registry {
     pub limiter: Limiter,
     /// The logins that may be under way.
     pub login_slots: Arc<LoginSlots>,
+    /// Backends on this machine, some of which may be clients as well.
+    pub local_backends: LocalBackends,
     /// How many cancel requests may be under way.
     pub(super) cancel_slots: Semaphore,
     pub(super) pools: Mutex<BTreeMap<PoolKey, Arc<Pool>>>,
@@ -114,6 +117,7 @@ impl Registry {
             global: Slots::new(now.max_upstream),
             limiter: Limiter::default(),
             login_slots: LoginSlots::new(now.max_connecting),
+            local_backends: LocalBackends::default(),
             cancel_slots: Semaphore::new(now.max_connecting),
             pools: Mutex::default(),
             role_auths: Mutex::default(),

@@ -138,7 +138,7 @@ done
 
 step "Starting pgferry beside the application"
 : >"$work/ferry.log"
-"${on_app[@]}" "$ferry" --upstream "postgres://$host:$port" --listen "$work/ferry" >"$work/ferry.log" 2>&1 &
+"${on_app[@]}" "$ferry" --upstream "postgres://$host:$port" --listen "$work/ferry" --port 5432 >"$work/ferry.log" 2>&1 &
 ferry_pid=$!
 children+=("$ferry_pid")
 for _ in $(seq 200); do

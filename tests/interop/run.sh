@@ -1,6 +1,7 @@
 #!/bin/sh
 # Drivers that keep prepared statements, defaults untouched: each script says the same directly and through pgferry, in
-# both modes, with more clients than connections. Then they log in by every method. DRIVERS="asyncpg …" picks some.
+# both modes, with more clients than connections. Then they log in by every method, and every connection string of docs/connecting.md is
+# tried. DRIVERS="asyncpg …" picks some of the former.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
@@ -152,4 +153,11 @@ else
     status=1
 fi
 stop
+
+# Every connection string that docs/connecting.md recommends.
+query "create role app login password 'pw'" >/dev/null
+query 'create database shop owner app' >/dev/null
+sed -i '1i host all app 127.0.0.1/32 scram-sha-256' "$work/data/pg_hba.conf"
+query 'select pg_reload_conf()' >/dev/null
+"$here/connect/run.sh" "$top/target/release/pgferry" "$port" "$work" "$venv/bin/python" || status=1
 exit "$status"

@@ -7,8 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::process::Output;
 
 use crate::harness::postgres::free_port;
-use crate::harness::protocol_client::{bind, execute, parse, sync};
-use crate::harness::{Pgferry, Postgres, Signal, eventually};
+use crate::harness::protocol_client::{SSL_REQUEST, bind, execute, packet, parse, startup, sync};
+use crate::harness::{Pgferry, Postgres, ProtocolClient, Signal, eventually};
 
 /// A pgferry that answers at `admin.sock` in a directory of its own.
 struct Asked {
@@ -371,5 +371,22 @@ fn the_dashboard_and_the_alerts_speak_of_figures_that_exist() {
         assert!(names.len() > 5, "{file}");
         let missing: Vec<_> = names.difference(&exists).collect();
         assert!(missing.is_empty(), "{file} speaks of {missing:?}");
+    }
+}
+
+#[test]
+fn requests_for_tls_are_counted() {
+    let asked = Asked::start(&Postgres::shared().url(), &[]);
+    let mut raw = ProtocolClient::logged_in(asked.ferry.raw().encrypted(), "trust_user", "postgres");
+    assert_eq!(raw.value("select 1"), "1");
+    let mut broken = asked.ferry.raw();
+    broken.send(&packet(SSL_REQUEST, b""));
+    assert_eq!(broken.byte(), b'S');
+    broken.send(&startup(&[("user", "trust_user")]));
+    broken.drain();
+    let figures = asked.metrics();
+    for (outcome, count) in [("established", 1), ("declined", 0), ("failed", 1)] {
+        let name = format!("pgferry_client_tls_requests_total{{outcome=\"{outcome}\"}}");
+        assert_eq!(figures.get(&name), Some(&count), "{name}");
     }
 }

@@ -14,3 +14,11 @@ async fn every_kind_of_user_logs_in_with_its_own_password() {
     }
     assert_eq!(PASSWORD, "pa ss'w\\ord");
 }
+
+#[test]
+fn clients_are_told_the_path_that_they_connected_to() {
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
+    let client = std::os::unix::net::UnixStream::connect(ferry.socket()).expect("heard");
+    let peer = client.peer_addr().expect("an address");
+    assert_eq!(peer.as_pathname(), Some(ferry.socket().as_path()));
+}

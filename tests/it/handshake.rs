@@ -9,7 +9,7 @@ const WHO: [(&str, &str); 2] = [("user", "trust_user"), ("database", "postgres")
 
 #[test]
 fn encryption_is_declined_in_any_order_and_the_connection_goes_on() {
-    let ferry = Pgferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_CLIENT_TLS", "off")]);
     for requests in
         [vec![SSL_REQUEST], vec![GSS_REQUEST], vec![GSS_REQUEST, SSL_REQUEST], vec![SSL_REQUEST, GSS_REQUEST]]
     {
@@ -25,7 +25,7 @@ fn encryption_is_declined_in_any_order_and_the_connection_goes_on() {
 
 #[test]
 fn a_second_request_for_the_same_encryption_is_a_version_nobody_knows() {
-    let ferry = Pgferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_CLIENT_TLS", "off")]);
     for request in [SSL_REQUEST, GSS_REQUEST] {
         let mut raw = ferry.raw();
         raw.send(&packet(request, &[]));
@@ -143,7 +143,7 @@ fn broken_layouts_are_refused() {
 
 #[test]
 fn who_says_nothing_is_no_error() {
-    let ferry = Pgferry::start(Postgres::shared(), &[]);
+    let ferry = Pgferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_CLIENT_TLS", "off")]);
     for bytes in [&b""[..], b"\0", b"\0\0\0\x08\x04", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"] {
         let mut raw = ferry.raw();
         raw.send(bytes);

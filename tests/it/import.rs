@@ -121,7 +121,7 @@ const KEYS: [(&str, &str); 33] = [
 fn a_tutorials_configuration() {
     let (settings, text) = settings("minimal.ini");
     assert_eq!(settings.upstream.places(), "127.0.0.1:5432");
-    assert_eq!(settings.port, 6432);
+    assert_eq!(settings.ports.all(), [6432]);
     let shown: Vec<_> = settings.listen.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["/tmp", "127.0.0.1:6432"]);
     assert_eq!(settings.rules.len(), 1);

@@ -1,6 +1,6 @@
 //! The pid that a client is given: its backend's own where it can be.
 
-use crate::harness::protocol_client::startup;
+use crate::harness::protocol_client::{startup, terminate};
 use crate::harness::{Message, Pgferry, Postgres, ProtocolClient, eventually};
 
 /// Logs in; returns the session and the pid it was given.
@@ -105,4 +105,21 @@ fn when_the_unused_connection_dies_another_one_serves() {
         postgres.sql(&format!("select count(*) from pg_stat_activity where pid = {pid}")) == "0"
     });
     assert_eq!(idle.value("select 'served'"), "served");
+}
+
+#[test]
+fn a_client_right_behind_another_gets_a_pid_that_exists() {
+    // What the client leaves is reset in front of the next one, or at once where it was seen.
+    for (leaves, most) in [("select 1", 1), ("set work_mem = '5MB'", 10)] {
+        let ferry = Pgferry::start(Postgres::shared(), &[]);
+        let mut invented = 0;
+        for _ in 0..30 {
+            let (mut raw, pid) = log_in(&ferry);
+            raw.query(leaves);
+            raw.send(&terminate());
+            drop(raw);
+            invented += u32::from(pid > 4_194_304);
+        }
+        assert!(invented <= most, "{leaves}: {invented} of 30 are invented");
+    }
 }

@@ -333,3 +333,23 @@ fn a_service_manager_may_hold_the_listener() {
     assert!(crate::harness::ends(&mut child).success());
     assert!(path.exists(), "it is the service manager's");
 }
+
+#[test]
+fn a_socket_file_that_was_removed_is_made_again() {
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
+    let mut before = ferry.session();
+    let lock = ferry.dir().join(".s.PGSQL.5432.lock");
+    for (nth, removed) in [vec![ferry.socket()], vec![ferry.socket(), lock.clone()]].into_iter().enumerate() {
+        removed.iter().for_each(|path| fs::remove_file(path).expect("removed"));
+        ferry.signal(Signal::SIGHUP);
+        eventually("it is made again", || ferry.log().matches("settings reloaded").count() > nth);
+        assert_eq!(ferry.session().value("select 1"), "1");
+        assert!(lock.exists());
+    }
+    assert_eq!(before.value("select 1"), "1", "clients stay");
+    let output = command().args(["-u", &Postgres::shared().url(), "-l", ferry.host()]).output().expect("pgferry");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("in use by process"), "{output:?}");
+    ferry.signal(Signal::SIGHUP);
+    eventually("one more", || ferry.log().matches("settings reloaded").count() > 2);
+    assert_eq!(ferry.log().matches("clients may connect at").count(), 2, "what is there stays");
+}

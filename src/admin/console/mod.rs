@@ -15,7 +15,7 @@ use super::AdminState;
 use super::table::Table;
 use crate::client::session_handle::{SessionHandle, SessionTarget};
 use crate::client::sessions::SessionSpec;
-use crate::client::{AdminRole, AdminUser, farewell, session};
+use crate::client::{AdminRole, AdminUser, close, farewell, session};
 use crate::drain::Phase;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::{Conn, RecvError};
@@ -82,9 +82,12 @@ pub(crate) async fn serve(admin_state: &Arc<AdminState>, conn: &mut Conn, admin_
     let mut visit =
         ConsoleSession { admin_state, conn, admin_user, handle, portals: Portals::default(), skipping: false };
     let end = visit.converse().await;
-    if let End::Tell(client_error) = end {
-        client_error.put(&mut visit.conn.output);
-        farewell(visit.conn).await;
+    match end {
+        End::Tell(client_error) => {
+            client_error.put(&mut visit.conn.output);
+            farewell(visit.conn).await;
+        }
+        End::Gone => close(visit.conn).await,
     }
     drop(registered);
 }

@@ -76,11 +76,10 @@ pub(super) async fn clients(admin_state: &AdminState) -> Vec<Vec<Cell>> {
     let sessions = admin_state.shared.sessions.with_addrs().await;
     let links: BTreeMap<u64, u64> =
         conn_infos(admin_state).iter().filter_map(|(_, conn_info)| Some((conn_info.client()?, conn_info.id))).collect();
-    let port = admin_state.shared.registry.settings.load().port;
-    sessions.iter().map(|session| client(session, links.get(&session.id).copied(), port)).collect()
+    sessions.iter().map(|session| client(session, links.get(&session.id).copied())).collect()
 }
 
-fn client(session: &SessionHandle, server_conn: Option<u64>, port: u16) -> Vec<Cell> {
+fn client(session: &SessionHandle, server_conn: Option<u64>) -> Vec<Cell> {
     let glance = session.snapshot();
     let waited = match glance.activity {
         Activity::Waiting => glance.requested.map_or(Duration::ZERO, |since| since.elapsed()),
@@ -92,6 +91,7 @@ fn client(session: &SessionHandle, server_conn: Option<u64>, port: u16) -> Vec<C
         _ => "active",
     };
     let addrs = session.addrs();
+    let port = addrs.and_then(|addrs| addrs.socket_port).unwrap_or_default();
     let (address, port, pid) = match addrs.map(|addrs| addrs.peer) {
         Some(Peer::Tcp(address)) => (address.ip().to_string(), address.port(), None),
         Some(Peer::Unix { pid, .. }) => ("unix".to_owned(), port, pid),

@@ -21,8 +21,9 @@ use super::client_slots::PendingLogins;
 use super::greeting;
 use super::startup_cache::ParsedStartup;
 use crate::auth::Credential;
-use crate::config::{Auth, ClientIdentity, Rule, Settings, Transport};
+use crate::config::{Auth, ClientIdentity, Mode, Rule, Settings, Transport};
 use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::net::tls::{self, CertificateOrigin};
 use crate::net::{Conn, Peer, Stream};
 use crate::track::parameter_cache::Greeting;
 use crate::upstream::attempt::recheck;
@@ -170,9 +171,12 @@ pub(crate) async fn log_in(
             database = %String::from_utf8_lossy(database),
             user = %String::from_utf8_lossy(user),
             method = %rule.method,
-            tls = conn.stream().tls().map(crate::net::tls::TlsSession::describe),
+            tls = conn.stream().tls().map(tls::TlsSession::describe),
             "client logged in"
         );
+    }
+    if shared.registry.settings_of(database).pool_mode == Mode::Session {
+        pool.let_return().await;
     }
     let secret = shared.sessions.secret(parsed_startup.startup.negotiated().0)?;
     Ok(Some(AuthOutcome::Session(SessionStart { pool, greeting, secret, place })))
@@ -220,7 +224,10 @@ pub(crate) fn timed_out(limit: Duration) -> ClientError {
 fn client_identity<'a>(stream: &Stream, database: &'a [u8], user: &'a [u8]) -> ClientIdentity<'a> {
     let (transport, address, ids) = match stream.peer() {
         Ok(Peer::Tcp(address)) => {
-            let transport = if stream.tls().is_some() { Transport::Tls } else { Transport::Tcp };
+            let certificate = stream.tls().and_then(tls::TlsSession::own_certificate);
+            // One that proves nothing makes TCP on this machine neither more nor less trustworthy.
+            let is_proof = certificate.is_some_and(|shown| shown.origin == CertificateOrigin::Configured);
+            let transport = if is_proof { Transport::Tls } else { Transport::Tcp };
             (transport, Some(address.ip()), None)
         }
         Ok(Peer::Unix { uid, gid, .. }) => {

@@ -111,7 +111,8 @@ impl LoginAttempt<'_> {
         verifier: Verifier,
         source: &SourceLimit,
     ) -> Result<Option<AuthResult>, ClientError> {
-        let end_point = self.conn.stream().tls().and_then(TlsSession::own_end_point).map(<[u8]>::to_vec);
+        let certificate = self.conn.stream().tls().and_then(TlsSession::own_certificate);
+        let end_point = certificate.and_then(|certificate| certificate.end_point.clone());
         let offered = match &end_point {
             Some(_) => &[SCRAM_SHA_256_PLUS, SCRAM_SHA_256][..],
             None => &[SCRAM_SHA_256],

@@ -16,7 +16,7 @@ use super::error_log::ErrorEvent;
 use super::relay::{End, Relay, max_text_bytes};
 use super::session_handle::{SessionHandle, SessionTarget};
 use super::sessions::{RegistrationGuard, SessionSpec};
-use super::{FAREWELL_TIMEOUT, Shared, checkin, farewell, login};
+use super::{FAREWELL_TIMEOUT, Shared, checkin, close, farewell, login};
 use crate::config::{Mode, Reset, Settings};
 use crate::drain::Phase;
 use crate::error::{ClientError, ErrorSource, sqlstate};
@@ -24,9 +24,10 @@ use crate::machine;
 use crate::machine::first_request::{FirstRequest, first_request};
 use crate::machine::preparation::{Preparation, ResetPolicy};
 use crate::net::{Conn, RecvError};
-use crate::track::ClientState;
 use crate::track::params::startup_time;
 use crate::track::server_state::Sequences;
+use crate::track::{ClientState, ServerParams};
+use crate::upstream::loops::{self, LoopedClient};
 use crate::upstream::pool::{CheckoutError, Recall, TentativeLease};
 use crate::upstream::server_conn::RECENTLY_USED;
 use crate::upstream::slots::Slot;
@@ -104,6 +105,8 @@ struct Session<'a> {
     /// A connection that it has not used yet.
     tentative: Option<Box<TentativeLease>>,
     _place: Option<Slot>,
+    /// What it is to the backends that it may have come out of.
+    _origins: Option<Box<[Arc<LoopedClient>]>>,
 }
 
 /// Runs a session from its welcome to its end.
@@ -131,7 +134,7 @@ pub(crate) fn run<'a>(
             tracing::info!(client = id, "client ended");
         }
         match end {
-            SessionEnd::Quiet => return,
+            SessionEnd::Quiet => return close(session.conn).await,
             SessionEnd::Told => {}
             SessionEnd::Tell(client_error) => {
                 session.shared.errors.note(ErrorEvent::Ended, Some(id), &client_error);
@@ -140,6 +143,18 @@ pub(crate) fn run<'a>(
         }
         Box::pin(farewell(session.conn)).await;
     }
+}
+
+/// Notes the client with the backends that it may have come out of.
+fn trace_origins(shared: &Shared, conn: &Conn, view: &ServerParams) -> Option<Box<[Arc<LoopedClient>]>> {
+    let registry = &shared.registry;
+    let busy = || {
+        let conn_infos = registry.all_pools().into_iter().flat_map(|pool| pool.conn_infos.all());
+        conn_infos.filter(|conn_info| conn_info.client().is_some()).collect()
+    };
+    let name = view.get(b"application_name").unwrap_or_default();
+    let may_be_remote = conn.stream().is_tcp() && registry.settings.load().allow_remote;
+    loops::trace(conn.stream(), name, &registry.local_backends, may_be_remote, busy)
 }
 
 impl<'a> Session<'a> {
@@ -172,10 +187,9 @@ impl<'a> Session<'a> {
         backend::put_key_data(out, handle.pid, &handle.secret);
         backend::put_ready(out, crate::track::pipeline::IDLE);
         let state = ClientState::new(greeting.wanted.clone(), greeting.view.clone());
-        (
-            Self { shared, handle, conn, pool, state, mode, tentative: tentative.map(Box::new), _place: place },
-            registered,
-        )
+        let origins = trace_origins(shared, conn, &greeting.view);
+        let tentative = tentative.map(Box::new);
+        (Self { shared, handle, conn, pool, state, mode, tentative, _place: place, _origins: origins }, registered)
     }
 
     fn count_login(&mut self) {

@@ -58,14 +58,14 @@ pub struct ClientOptions {
 
 /// Encrypts connections to servers.
 #[derive(Debug)]
-pub(crate) struct Client(Reloadable<ClientConfig>);
+pub struct Client(Reloadable<ClientConfig>);
 
 impl Client {
     /// Reads the files that `options` name.
     ///
     /// # Errors
     /// Which of them can't be used, and why.
-    pub(crate) fn new(options: ClientOptions) -> Result<Self, String> {
+    pub fn new(options: ClientOptions) -> Result<Self, String> {
         let mut paths = Vec::new();
         if let Roots::File(path) = &options.roots {
             paths.push(path.clone());
@@ -81,7 +81,7 @@ impl Client {
     ///
     /// # Errors
     /// When `host` can be no server's name.
-    pub(crate) async fn connect(&self, host: &str) -> io::Result<Connection> {
+    pub async fn connect(&self, host: &str) -> io::Result<Connection> {
         let name = ServerName::try_from(host.trim_end_matches('.').to_owned()).map_err(io::Error::other)?;
         let config = self.0.current().await;
         ClientConnection::new(config, name).map(Connection::from).map_err(io::Error::other)

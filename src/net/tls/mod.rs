@@ -6,13 +6,13 @@
 //! - [`certificate`]: what certificates say where rustls does not tell.
 //! - `files`: certificates and keys as files.
 
-pub(crate) mod certificate;
-pub(crate) mod client;
+pub mod certificate;
+pub mod client;
 mod files;
-pub(crate) mod server;
-pub(crate) mod session;
+pub mod server;
+pub mod session;
 mod verify;
 
-pub(crate) use client::{Client, ClientOptions, Roots, Version};
-pub(crate) use server::{Server, ServerOptions};
-pub(crate) use session::TlsSession;
+pub use client::{Client, ClientOptions, Roots, Version};
+pub use server::{CertificateOrigin, OwnCertificate, Server, ServerOptions};
+pub use session::TlsSession;

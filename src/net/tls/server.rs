@@ -3,14 +3,20 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::crypto::aws_lc_rs;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{Connection, ServerConfig, ServerConnection};
+use rustls::{ConfigBuilder, Connection, ServerConfig, ServerConnection, WantsVerifier};
 
 use super::certificate::end_point;
 use super::client::{ALPN, Version, root_store, versions};
 use super::files::{certificates, private_key};
 use crate::file_watch::Reloadable;
+
+/// The names in a self-signed certificate.
+const LOCAL_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
 /// What clients see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,14 +31,35 @@ pub(crate) struct ServerOptions {
     pub oldest: Version,
 }
 
+/// The origin of a certificate that clients see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CertificateOrigin {
+    /// The files that the settings name.
+    Configured,
+    /// This process, at its start: it encrypts, but proves to no client which server it has reached.
+    SelfSigned,
+}
+
+/// A certificate that clients see.
+#[derive(Debug)]
+pub(crate) struct OwnCertificate {
+    /// Where it comes from.
+    pub origin: CertificateOrigin,
+    /// What a client can bind its login to (`tls-server-end-point`, RFC 5929); `None` where that is not defined.
+    pub end_point: Option<Vec<u8>>,
+}
+
 /// Encrypts connections of clients.
 #[derive(Debug)]
-pub(crate) struct Server(Reloadable<Made>);
+pub(crate) struct Server {
+    origin: CertificateOrigin,
+    made: Reloadable<Made>,
+}
 
 #[derive(Debug)]
 struct Made {
     config: Arc<ServerConfig>,
-    end_point: Option<Vec<u8>>,
+    certificate: Arc<OwnCertificate>,
 }
 
 impl Server {
@@ -43,26 +70,39 @@ impl Server {
     pub(crate) fn new(options: ServerOptions) -> Result<Self, String> {
         let mut paths = vec![options.certificate.clone(), options.key.clone()];
         paths.extend(options.client_roots.clone());
-        Reloadable::new("certificates", paths, move || make(&options)).map(Self)
+        let made = Reloadable::new("certificates", paths, move || configured(&options))?;
+        Ok(Self { origin: CertificateOrigin::Configured, made })
     }
 
-    /// A session with a client, yet without its handshake; and what the client can bind its login to
-    /// (`tls-server-end-point`).
+    /// Makes a certificate for this machine's own names, signed with its own key, which exists in memory only.
+    ///
+    /// # Errors
+    /// When there is no randomness.
+    pub(crate) fn self_signed(oldest: Version) -> Result<Self, String> {
+        let made = Reloadable::new("certificates", Vec::new(), move || self_signed(oldest))?;
+        Ok(Self { origin: CertificateOrigin::SelfSigned, made })
+    }
+
+    /// The origin of the certificate that it shows.
+    #[must_use]
+    pub(crate) fn origin(&self) -> CertificateOrigin {
+        self.origin
+    }
+
+    /// A session with a client, yet without its handshake, and the certificate that it shows.
     ///
     /// # Errors
     /// When rustls has no memory for it.
-    pub(crate) async fn accept(&self) -> std::io::Result<(Connection, Option<Vec<u8>>)> {
-        let made = self.0.current().await;
+    pub(crate) async fn accept(&self) -> std::io::Result<(Connection, Arc<OwnCertificate>)> {
+        let made = self.made.current().await;
         let session = ServerConnection::new(Arc::clone(&made.config)).map_err(std::io::Error::other)?;
-        Ok((session.into(), made.end_point.clone()))
+        Ok((session.into(), Arc::clone(&made.certificate)))
     }
 }
 
-fn make(options: &ServerOptions) -> Result<Made, String> {
+fn configured(options: &ServerOptions) -> Result<Made, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&versions(options.oldest, Version::V13))
-        .map_err(|error| error.to_string())?;
+    let builder = builder(&provider, options.oldest)?;
     let builder = match &options.client_roots {
         None => builder.with_no_client_auth(),
         Some(path) => {
@@ -78,12 +118,57 @@ fn make(options: &ServerOptions) -> Result<Made, String> {
     let (certificate, key) = (&options.certificate, &options.key);
     let chain = certificates(certificate)?;
     let end_point = chain.first().and_then(end_point);
-    let mut config = builder
+    let config = builder
         .with_single_cert(chain, private_key(key)?)
         .map_err(|error| format!("{} and {}: {error}", certificate.display(), key.display()))?;
+    Ok(made(config, OwnCertificate { origin: CertificateOrigin::Configured, end_point }))
+}
+
+fn self_signed(oldest: Version) -> Result<Made, String> {
+    let failed = |error: rcgen::Error| format!("no certificate could be made: {error}");
+    let mut params = CertificateParams::new(LOCAL_NAMES.map(str::to_owned)).map_err(failed)?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "pgferry");
+    // ECDSA with P-256, which every client knows; signing takes a tenth of RSA's time.
+    let key = KeyPair::generate().map_err(failed)?;
+    let certificate = CertificateDer::from(params.self_signed(&key).map_err(failed)?);
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let end_point = end_point(&certificate);
+    let mut config = builder(&Arc::new(local_provider()), oldest)?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .map_err(|error| error.to_string())?;
+    config.ignore_client_order = true;
+    Ok(made(config, OwnCertificate { origin: CertificateOrigin::SelfSigned, end_point }))
+}
+
+/// What costs least. No byte leaves the machine, so that nothing is recorded for later, when there may be quantum computers.
+fn local_provider() -> CryptoProvider {
+    let cheap: [&'static dyn SupportedKxGroup; 2] = [kx_group::X25519, kx_group::SECP256R1];
+    let mut provider = aws_lc_rs::default_provider();
+    provider.kx_groups = cheap.to_vec();
+    let is_cheap = |suite: &rustls::SupportedCipherSuite| {
+        *suite == cipher_suite::TLS13_AES_128_GCM_SHA256
+            || *suite == cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+    };
+    provider.cipher_suites.sort_by_key(|suite| !is_cheap(suite));
+    provider
+}
+
+fn builder(
+    provider: &Arc<CryptoProvider>,
+    oldest: Version,
+) -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, String> {
+    ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&versions(oldest, Version::V13))
+        .map_err(|error| error.to_string())
+}
+
+fn made(mut config: ServerConfig, certificate: OwnCertificate) -> Made {
     config.alpn_protocols = vec![ALPN.to_vec()];
-    // As PostgreSQL: no tickets, no sessions to resume. Clients are near, and the keys of tickets would outlive them.
+    // As PostgreSQL: no tickets, no sessions to resume. PostgreSQL's clients begin each connection with a context of its own, so
+    // that a ticket would be made and sent for nothing; and the keys of tickets would outlive their sessions.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(Made { config: Arc::new(config), end_point })
+    Made { config: Arc::new(config), certificate: Arc::new(certificate) }
 }

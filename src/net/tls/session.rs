@@ -5,17 +5,19 @@
 
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::pki_types::CertificateDer;
-use rustls::{Connection, ProtocolVersion};
+use rustls::{AlertDescription, Connection, ProtocolVersion};
 
+use super::server::OwnCertificate;
 use crate::net::socket::Socket;
 
 /// One encrypted connection.
 pub(crate) struct TlsSession {
     tls: Connection,
-    end_point: Option<Vec<u8>>,
+    own: Option<Arc<OwnCertificate>>,
     /// Decrypted bytes that wait to be read.
     plaintext: usize,
     /// The other end has said that nothing more comes.
@@ -31,11 +33,11 @@ impl fmt::Debug for TlsSession {
 }
 
 impl TlsSession {
-    /// A session whose handshake has not begun; `end_point` belongs to our own certificate, `received` is what has been
+    /// A session whose handshake has not begun; `own` is the certificate that a client is shown, `received` is what has been
     /// taken from the socket already.
     #[must_use]
-    pub(crate) fn new(tls: Connection, end_point: Option<Vec<u8>>, mut received: &[u8]) -> Self {
-        let mut session = Self { tls, end_point, plaintext: 0, ended: false, failed: None };
+    pub(crate) fn new(tls: Connection, own: Option<Arc<OwnCertificate>>, mut received: &[u8]) -> Self {
+        let mut session = Self { tls, own, plaintext: 0, ended: false, failed: None };
         while !received.is_empty() && session.failed.is_none() {
             session.failed = session.receive(&mut received).err();
         }
@@ -70,10 +72,10 @@ impl TlsSession {
         self.tls.peer_certificates().unwrap_or_default()
     }
 
-    /// What our own certificate gives the other end to bind its login to (`tls-server-end-point`).
+    /// The certificate that the other end, a client, has been shown.
     #[must_use]
-    pub(crate) fn own_end_point(&self) -> Option<&[u8]> {
-        self.end_point.as_deref()
+    pub(crate) fn own_certificate(&self) -> Option<&OwnCertificate> {
+        self.own.as_deref()
     }
 
     /// The application protocol that was agreed upon.
@@ -194,6 +196,19 @@ impl TlsSession {
         self.ended = state.peer_has_closed();
         Ok(true)
     }
+}
+
+/// Whether `error`, with which a handshake ended, says that the other end does not take the certificate that it was shown.
+#[must_use]
+pub(crate) fn rejects_certificate(error: &io::Error) -> bool {
+    use AlertDescription as A;
+    let inner = error.get_ref().and_then(|error| error.downcast_ref());
+    let Some(rustls::Error::AlertReceived(alert)) = inner else { return false };
+    // OpenSSL, Java, Go and Schannel each have an alert of their own for it.
+    matches!(
+        alert,
+        A::BadCertificate | A::UnsupportedCertificate | A::CertificateExpired | A::CertificateUnknown | A::UnknownCA
+    )
 }
 
 /// The socket as rustls wants it: what can't be done now would block.

@@ -8,6 +8,7 @@ mod admin_ops;
 mod idle;
 mod maintenance;
 mod opening;
+mod returning;
 mod state;
 mod tentative;
 mod waiting;
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use idle::Idle;
+use returning::Returning;
 use tentative::TentativeLeases;
 pub(crate) use tentative::{Recall, TentativeLease};
 
@@ -134,6 +136,7 @@ pub(crate) struct Pool {
     /// What the last client asked for: the next one probably asks for the same.
     wanted: Mutex<RequestedParams>,
     tentative_leases: Mutex<TentativeLeases>,
+    returning: Returning,
     /// How many connections are on loan.
     pub(super) leased: AtomicUsize,
     /// How many of those wait for the server.
@@ -177,6 +180,7 @@ impl Pool {
             expects_clients: AtomicBool::new(false),
             wanted: Mutex::default(),
             tentative_leases: Mutex::default(),
+            returning: Returning::default(),
             leased: AtomicUsize::new(0),
             active: AtomicUsize::new(0),
             last_used: Mutex::new(Instant::now()),

@@ -211,6 +211,7 @@ impl Pool {
             ConnInfo::new(id, new_conn.pid, new_conn.address.clone(), registry.generation(), Arc::clone(&gate));
         let conn_info = Arc::new(conn_info.over(new_conn.conn.stream().local(), tls.clone()));
         self.conn_infos.add(&conn_info);
+        registry.local_backends.add(&conn_info);
         debug!(server = id, pid = new_conn.pid, database = %self.database(), user = %self.user(), tls, "upstream opened");
         ServerConn {
             conn: new_conn.conn,

@@ -59,7 +59,16 @@ impl Pgferry {
 
     /// With exactly these arguments, in `dir`.
     pub fn spawn(dir: TempDir, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut child = command().args(args).envs(env.iter().copied()).stderr(Stdio::piped()).spawn().expect("pgferry");
+        Self::spawn_command(dir, command().args(args).envs(env.iter().copied()))
+    }
+
+    /// With exactly these arguments, and the port that pgferry chooses for its sockets.
+    pub fn spawn_with_own_port(dir: TempDir, args: &[&str]) -> Self {
+        Self::spawn_command(dir, command().args(args).env_remove("PGFERRY_PORT"))
+    }
+
+    fn spawn_command(dir: TempDir, command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("pgferry");
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let sink = Arc::clone(&log);
@@ -223,7 +232,8 @@ impl Drop for Pgferry {
     }
 }
 
-/// pgferry's program, with an environment that says nothing to it.
+/// pgferry's program, with an environment that says nothing to it, but for the port in the names of its sockets: that of
+/// the upstream is another one in each test.
 pub fn command() -> Command {
     program(env!("CARGO_BIN_EXE_pgferry"))
 }
@@ -238,5 +248,6 @@ pub fn program(name: &str) -> Command {
             command.env_remove(name);
         }
     }
+    command.env("PGFERRY_PORT", "5432");
     command
 }

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::Path;
 use std::time::Duration;
+
+use pgferry::internals::net::tls::{Client, ClientOptions, Roots, Version};
 
 use super::SOON;
 
@@ -94,6 +97,39 @@ impl Socket for TcpStream {
     }
 }
 
+/// A socket inside TLS, of a client that believes any certificate.
+struct Encrypted(rustls::StreamOwned<rustls::ClientConnection, Box<dyn Socket>>);
+
+impl Read for Encrypted {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(into)
+    }
+}
+
+impl Write for Encrypted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Socket for Encrypted {
+    fn end(&self) {
+        self.0.sock.end();
+    }
+
+    fn wait_at_most(&self, time: Duration) {
+        self.0.sock.wait_at_most(time);
+    }
+
+    fn try_clone(&self) -> Box<dyn Socket> {
+        unimplemented!("TLS has one reader");
+    }
+}
+
 pub struct ProtocolClient {
     socket: Box<dyn Socket>,
 }
@@ -105,11 +141,39 @@ impl ProtocolClient {
         Self { socket: Box::new(socket) }
     }
 
+    /// Over the abstract socket that libpq finds as `host=@NAME`.
+    pub fn abstract_name(name: &str, port: u16) -> Self {
+        let address = SocketAddr::from_abstract_name(format!("{name}/.s.PGSQL.{port}")).expect("an address");
+        let socket = UnixStream::connect_addr(&address).expect("a connection");
+        socket.set_read_timeout(Some(SOON)).expect("a timeout");
+        Self { socket: Box::new(socket) }
+    }
+
     pub fn tcp(port: u16) -> Self {
         let socket = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
         socket.set_read_timeout(Some(SOON)).expect("a timeout");
         socket.set_nodelay(true).expect("no delay");
         Self { socket: Box::new(socket) }
+    }
+
+    /// Asks for TLS and begins it.
+    pub fn encrypted(mut self) -> Self {
+        self.send(&packet(SSL_REQUEST, b""));
+        assert_eq!(self.byte(), b'S', "TLS is offered");
+        let options = ClientOptions {
+            roots: Roots::Unchecked,
+            names: false,
+            identity: None,
+            revoked: None,
+            oldest: Version::V12,
+            newest: Version::V13,
+            sni: false,
+        };
+        let client = Client::new(options).expect("a client");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let session = runtime.block_on(client.connect("localhost")).expect("a session");
+        let rustls::Connection::Client(session) = session else { unreachable!("a client's") };
+        Self { socket: Box::new(Encrypted(rustls::StreamOwned::new(session, self.socket))) }
     }
 
     /// Logs in without a password.

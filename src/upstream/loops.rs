@@ -1,0 +1,131 @@
+//! Clients that are PostgreSQL's own backends: `postgres_fdw` and `dblink` connect from inside a session, and may come back
+//! through pgferry.
+//!
+//! `DISCARD ALL` does not close such connections. If the session were reused, they would be there for good, and hold connections for
+//! nobody. So a connection whose backend has clients here is closed when its own client is done with it.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::conn_info::ConnInfo;
+use super::target::Address;
+use crate::net::{Peer, Stream};
+
+/// The name that `postgres_fdw` gives its connections (`fallback_application_name`).
+const POSTGRES_FDW: &[u8] = b"postgres_fdw";
+
+/// A client that came out of a backend. It is there for as long as this is held.
+#[derive(Debug)]
+pub(crate) struct LoopedClient(());
+
+/// The clients that came out of one backend.
+#[derive(Debug, Default)]
+pub(crate) struct LoopedClients(Mutex<Vec<Weak<LoopedClient>>>);
+
+impl LoopedClients {
+    /// Notes one more. Those that are gone are forgotten.
+    fn add(&self) -> Arc<LoopedClient> {
+        let client = Arc::new(LoopedClient(()));
+        let mut clients = self.clients();
+        clients.retain(|client| client.strong_count() > 0);
+        clients.push(Arc::downgrade(&client));
+        client
+    }
+
+    /// Whether one of them is still there.
+    #[must_use]
+    pub(crate) fn any(&self) -> bool {
+        self.clients().iter().any(|client| client.strong_count() > 0)
+    }
+
+    fn clients(&self) -> MutexGuard<'_, Vec<Weak<LoopedClient>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The open connections to servers on this machine, by the pid of their backend.
+#[derive(Debug, Default)]
+pub(crate) struct LocalBackends(Mutex<HashMap<i32, Weak<ConnInfo>>>);
+
+impl LocalBackends {
+    /// Notes a connection that has been opened, if its server is on this machine. Those that are gone are forgotten.
+    pub(crate) fn add(&self, conn_info: &Arc<ConnInfo>) {
+        let is_local = match (&conn_info.remote, conn_info.local) {
+            (Address::Unix(_), _) => true,
+            // A machine that connects to itself uses the same address at both ends.
+            (Address::Tcp(remote), local) => local.is_some_and(|local| local.ip() == remote.ip()),
+        };
+        if is_local {
+            let mut backends = self.backends();
+            backends.retain(|_, conn_info| conn_info.strong_count() > 0);
+            backends.insert(conn_info.pid, Arc::downgrade(conn_info));
+        }
+    }
+
+    fn find(&self, pid: impl FnOnce() -> Option<i32>) -> Option<Arc<ConnInfo>> {
+        let backends = self.backends();
+        if backends.is_empty() {
+            return None;
+        }
+        backends.get(&pid()?)?.upgrade()
+    }
+
+    fn backends(&self) -> MutexGuard<'_, HashMap<i32, Weak<ConnInfo>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes a new client with the backends that it may have come out of: the process at the other end of a unix socket tells which
+/// one; over TCP its name or its address tells that it is one, and then it is one of those that are at work right now (`busy`).
+pub(crate) fn trace(
+    stream: &Stream,
+    application_name: &[u8],
+    local: &LocalBackends,
+    may_be_remote: bool,
+    busy: impl FnOnce() -> Vec<Arc<ConnInfo>>,
+) -> Option<Box<[Arc<LoopedClient>]>> {
+    let peer = || stream.peer().ok();
+    if !stream.is_tcp()
+        && let Some(conn_info) = local.find(|| match peer()? {
+            Peer::Unix { pid, .. } => pid,
+            Peer::Tcp(_) => None,
+        })
+    {
+        return Some([conn_info.looped.add()].into());
+    }
+    let is_fdw = application_name == POSTGRES_FDW;
+    let server = match stream.is_tcp() && may_be_remote {
+        true => match peer()? {
+            Peer::Tcp(address) => Some(address.ip().to_canonical()).filter(|ip| !ip.is_loopback()),
+            Peer::Unix { .. } => None,
+        },
+        false => None,
+    };
+    if !is_fdw && server.is_none() {
+        return None;
+    }
+    let goes_to = |conn_info: &ConnInfo, ip: IpAddr| matches!(&conn_info.remote, Address::Tcp(to) if to.ip().to_canonical() == ip);
+    let origins = busy().into_iter().filter(|conn_info| is_fdw || server.is_some_and(|ip| goes_to(conn_info, ip)));
+    Some(origins.map(|conn_info| conn_info.looped.add()).collect()).filter(|all: &Box<[_]>| !all.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_count_for_as_long_as_they_are_there() {
+        let clients = LoopedClients::default();
+        assert!(!clients.any());
+        let (one, two) = (clients.add(), clients.add());
+        drop(one);
+        assert!(clients.any());
+        drop(two);
+        assert!(!clients.any());
+        for _ in 0..100 {
+            clients.add();
+        }
+        assert_eq!(clients.clients().len(), 1, "the last one, which is gone too");
+    }
+}
