@@ -8,7 +8,26 @@ use crate::log;
 use crate::track::Pins;
 use crate::upstream::counters::Counter;
 use crate::upstream::histogram::{BOUNDS, Histogram};
+use crate::upstream::occupancy::Occupancy;
 use crate::upstream::{CloseReason, Registry};
+
+/// A figure of a server's.
+type Of = fn(&Occupancy) -> usize;
+
+/// What a server has said of its connections: name, help, value.
+const SERVER: [(&str, &str, Of); 3] = [
+    (
+        "pgferry_server_connections_max",
+        "Connections that PostgreSQL has for roles that are no superusers.",
+        Occupancy::places,
+    ),
+    (
+        "pgferry_server_connections",
+        "Client connections to PostgreSQL at the last look, those of others included.",
+        |seen| seen.used,
+    ),
+    ("pgferry_server_connections_idle", "Those of them that are known to be idle.", |seen| seen.idle),
+];
 
 /// How many (database, user)s get lines of their own; what is beyond is summed up under `other`.
 const MAX_POOLS: usize = 100;
@@ -188,8 +207,25 @@ impl Page {
         self.counter("pgferry_upstream_aborted", "Server connections closed by an abort (RST).", &counters.reset);
         self.counter("pgferry_auth_attempts_upstream", "Logins that had to be tried at PostgreSQL.", &counters.tried);
         self.gauge("pgferry_upstream_connections", "Server connections, in any state.", registry.open());
-        let max = registry.settings.load().max_upstream;
+        let max = registry.max_upstream();
         self.gauge("pgferry_upstream_connections_max", "Maximum number of server connections (max_upstream).", max);
+        self.gauge(
+            "pgferry_upstream_connections_share",
+            "Those of them that are opened without closing idle ones of other pools.",
+            registry.share().min(max),
+        );
+        let upstream_targets = registry.upstream_targets();
+        let seen: Vec<_> = upstream_targets
+            .all()
+            .iter()
+            .filter_map(|upstream_target| Some((upstream_target.places(), upstream_target.room.seen()?)))
+            .collect();
+        for (name, help, value) in SERVER {
+            self.head(name, "gauge", help);
+            for (places, occupancy) in &seen {
+                self.line(name, &[("upstream", places)], value(occupancy));
+            }
+        }
     }
 
     fn ports(&mut self, shared: &Shared) {

@@ -102,7 +102,7 @@ pub(crate) fn figures(admin_state: &AdminState) -> String {
         },
         mode: settings.pool_mode.to_string(),
         upstream: settings.upstream.places(),
-        max_upstream: settings.max_upstream,
+        max_upstream: registry.max_upstream(),
         bounds: BOUNDS,
         now: admin_state.sample(),
         samples: admin_state.samples(),

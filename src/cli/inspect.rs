@@ -10,11 +10,13 @@ use std::time::Duration;
 use crate::admin::probe;
 use crate::config::value;
 use crate::config::{ClientIdentity, RawConfig, Settings, Transport};
-use crate::doctor::{Examination, Facts, diagnose, report};
-use crate::server;
+use crate::doctor::{Examination, Facts, diagnose, report, server};
 
 use super::options::Options;
 use super::serve::runtime;
+
+/// Longest time for asking the server while the configuration is checked.
+const HASTE: Duration = Duration::from_secs(2);
 
 #[derive(clap::Args)]
 pub(super) struct HealthOptions {
@@ -89,12 +91,39 @@ pub(super) struct CheckOptions {
 pub(super) fn check(mut check: CheckOptions, before: Options) -> Result<(), String> {
     check.options = std::mem::take(&mut check.options).or(before);
     let settings = check.options.settings().map_err(|error| error.to_string())?;
-    server::check(&settings)?;
+    crate::server::check(&settings)?;
     match &check.user {
-        None => print!("{}", settings.show()),
+        None => {
+            print!("{}", settings.show());
+            if settings.max_upstream.is_none() {
+                println!("# {}", capacity(&settings));
+            }
+        }
         Some(user) => println!("{}", check.explain(&settings, user)?),
     }
     Ok(())
+}
+
+/// What `max_upstream = "auto"` comes to, as a sentence.
+fn capacity(settings: &Settings) -> String {
+    let mut hasty = settings.clone();
+    hasty.server_connect_timeout = hasty.server_connect_timeout.min(HASTE);
+    let asked = match runtime(1) {
+        Ok(runtime) => runtime.block_on(server::ask(&hasty)).map_err(|unasked| unasked.why),
+        Err(error) => Err(error.to_string()),
+    };
+    match asked {
+        Ok(server) => format!(
+            "max_upstream = \"auto\" comes to {}: PostgreSQL has max_connections = {}, of which {} are reserved and {} in use",
+            server.share(),
+            server.max_connections,
+            server.reserved,
+            server.connected
+        ),
+        Err(why) => {
+            format!("max_upstream = \"auto\": PostgreSQL is asked on the first connection; not asked now: {why}")
+        }
+    }
 }
 
 /// Prints what a configuration of PgBouncer's becomes.

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::client_slots::{ClientSlot, PendingLogins};
 use super::login::{self, Dedicated};
@@ -17,9 +17,13 @@ use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::Conn;
 use crate::track::server_state::CloseMethod;
 use crate::upstream::dial::{self, Login, NewConn};
+use crate::upstream::queue::between;
 use crate::upstream::server_conn::{BackendKey, CancelGate, ServerConn};
 use crate::upstream::{CloseReason, DialError, PasswordPrompt, Registry, Secret};
 use crate::wire::backend;
+
+/// The shortest and the longest pause before a server is tried again that is full.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 
 /// Serves a replication client to its end.
 pub(crate) async fn run(
@@ -164,6 +168,7 @@ async fn open(
             Ok(new_conn) => return Ok(Some(new_conn)),
             Err(error) => error,
         };
+        registry.counters.fail(&error.client_error());
         if error.is_clients() {
             source.count();
         }
@@ -171,6 +176,16 @@ async fn open(
             (_, Some(Err(client_error))) => return Err(client_error),
             (_, Some(Ok(None))) => return Ok(None),
             (DialError::Unanswered, _) => {}
+            (error, _) if error.is_full() => {
+                let database = admitted.startup.get("database").unwrap_or(&admitted.user);
+                registry.server_is_full(None, database, &error);
+                let pause = tokio::time::sleep(between(PAUSES.0, PAUSES.1));
+                tokio::select! {
+                    biased;
+                    () = login::challenge::disconnected(conn) => return Ok(None),
+                    paused = tokio::time::timeout_at(deadline, pause) => paused.map_err(|_| error.client_error())?,
+                }
+            }
             (error, _) if error.is_credential() && given.is_some() => {
                 registry.counters.wrong_passwords.add();
                 return login::challenge::delay_reply(conn, pending_logins, &source, deadline, error.client_error())

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Shared;
+use super::startup_cache::ParsedStartup;
 use crate::error::ClientError;
 use crate::track::parameter_cache::Greeting;
 use crate::track::server_state::UsedBy;
+use crate::track::startup_settings::StartupSettings;
 use crate::track::{Clean, Pins, Pipeline, RequestedParams, params};
 use crate::upstream::{Lease, Pool, cleanup};
 
@@ -25,22 +27,23 @@ const OWN_USE: u64 = u64::MAX;
 pub(crate) async fn greet(
     shared: &Arc<Shared>,
     pool: &Arc<Pool>,
-    asked: &RequestedParams,
+    parsed_startup: &ParsedStartup,
     deadline: tokio::time::Instant,
 ) -> Result<Arc<Greeting>, ClientError> {
-    match pool.parameters.greeting(asked) {
-        Some(known) => Ok(known),
+    match pool.parameters.greeting(&parsed_startup.wanted) {
+        Some(known) if pool.parameters.has_taken(&parsed_startup.settings) => Ok(known),
         // Seldom, and large while it is under way.
-        None => Box::pin(learn_parameters(shared, pool, asked, deadline)).await,
+        _ => Box::pin(learn_parameters(shared, pool, parsed_startup, deadline)).await,
     }
 }
 
 async fn learn_parameters(
     shared: &Arc<Shared>,
     pool: &Arc<Pool>,
-    asked: &RequestedParams,
+    parsed_startup: &ParsedStartup,
     deadline: tokio::time::Instant,
 ) -> Result<Arc<Greeting>, ClientError> {
+    let ParsedStartup { wanted: asked, settings, .. } = parsed_startup;
     let mut first = None;
     if pool.parameters.baseline().is_none() {
         let patience = deadline.saturating_duration_since(tokio::time::Instant::now());
@@ -49,19 +52,27 @@ async fn learn_parameters(
         );
     }
     let unknown = asked.only(|name, value| pool.parameters.canonical(name, value).is_none());
-    if !unknown.is_empty() && first.is_none() {
+    let is_known = pool.parameters.has_taken(settings);
+    if (!unknown.is_empty() || !is_known) && first.is_none() {
         first = pool.checkout_idle(asked, Instant::now());
     }
     if let Some(lease) = first {
-        try_settings(shared, lease, &unknown).await?;
+        try_settings(shared, lease, &unknown, if is_known { None } else { Some(settings) }).await?;
     }
     Ok(pool.parameters.greeting(asked).unwrap_or_else(|| pool.parameters.greeting_as_known(asked)))
 }
 
-/// Sets `unknown` on a connection, to learn what the server makes of it.
-async fn try_settings(shared: &Arc<Shared>, mut lease: Lease, unknown: &RequestedParams) -> Result<(), ClientError> {
+/// Sets `unknown` and `settings` on a connection, to learn what the server makes of them.
+async fn try_settings(
+    shared: &Arc<Shared>,
+    mut lease: Lease,
+    unknown: &RequestedParams,
+    settings: Option<&StartupSettings>,
+) -> Result<(), ClientError> {
     let pool = Arc::clone(lease.pool());
-    let sql = params::trial(unknown, &pool.parameters.baseline().unwrap_or_default());
+    // What leaves nothing comes first: an error ends the text.
+    let mut sql = settings.map(StartupSettings::trial).unwrap_or_default();
+    sql.extend(params::trial(unknown, &pool.parameters.baseline().unwrap_or_default()));
     let mut pipeline = Pipeline::new();
     let limit = shared.registry.settings.load().server_connect_timeout;
     let refused = if sql.is_empty() {
@@ -74,8 +85,17 @@ async fn try_settings(shared: &Arc<Shared>, mut lease: Lease, unknown: &Requeste
             Ok(Err(_)) | Err(_) => return Ok(()),
         }
     };
-    let Some(clean) = Clean::prove(&pipeline, Pins::none()) else { return Ok(()) };
+    if refused.is_some() && !pipeline.settled() {
+        // What comes of it shows in the proof.
+        let _ = tokio::time::timeout(limit, cleanup::query(&mut lease, &mut pipeline, b"ROLLBACK")).await;
+    }
+    let Some(clean) = Clean::prove(&pipeline, Pins::none()) else {
+        return refused.map_or(Ok(()), |error| Err(ClientError::upstream_fatal(&error)));
+    };
     if refused.is_none() {
+        if let Some(settings) = settings {
+            pool.parameters.note_taken(settings);
+        }
         pool.parameters.learn_canonical(unknown, &lease.state.params);
     }
     if sql.is_empty() && lease.state.used == UsedBy::Nothing {

@@ -210,6 +210,7 @@ impl<'a> Relay<'a> {
         self.handle.set_preparing();
         let (machine, mut io) = self.parts();
         machine.open(&mut io)?;
+        self.vacate();
         self.note_running(|| now);
         Ok(())
     }
@@ -328,6 +329,7 @@ impl<'a> Relay<'a> {
             }
             let (machine, mut io) = self.parts();
             if machine.client_sent(&mut io)? {
+                self.vacate();
                 self.note_running(Instant::now);
                 continue;
             }
@@ -424,6 +426,14 @@ impl<'a> Relay<'a> {
         }
     }
 
+    /// Has idle connections closed that would be in the way of what the client wants. The server waits 5 s for such
+    /// (`CountOtherDBBackends`).
+    fn vacate(&mut self) {
+        if let Some(database) = self.machine.take_vacated() {
+            self.shared.registry.vacate(&self.server.activity.pool().key.database, &database);
+        }
+    }
+
     fn client_failed(&self) -> End {
         if self.machine.client_has_ended() { End::Machine(machine::End::ClientTerminated) } else { End::ClientGone }
     }
@@ -436,6 +446,9 @@ impl<'a> Relay<'a> {
         self.tally.binds += counts.binds;
         if counts.readies.queries == 0 {
             return;
+        }
+        if counts.readies.transactions > 0 && self.machine.take_outdated_sessions() {
+            self.shared.registry.outdate_sessions(&self.server.activity.pool().key.database);
         }
         let now = Instant::now();
         self.ready = Some(now);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::login;
 use crate::track::RequestedParams;
+use crate::track::startup_settings::StartupSettings;
 use crate::upstream::PoolKey;
 use crate::wire::Startup;
 
@@ -22,6 +23,8 @@ pub(crate) struct ParsedStartup {
     pub key: PoolKey,
     /// What it asks for that follows it from connection to connection.
     pub wanted: RequestedParams,
+    /// The other settings that follow it.
+    pub settings: StartupSettings,
     /// Whether it asks for replication; `None` when that can't be told.
     pub replication: Option<bool>,
     /// Whether it wants to speak with pgferry itself.
@@ -35,9 +38,10 @@ impl ParsedStartup {
         let user = startup.get("user").unwrap_or_default().to_vec();
         let database = startup.get("database").map_or_else(|| user.clone(), <[u8]>::to_vec);
         let (wanted, extra) = RequestedParams::split(&startup);
+        let (settings, extra) = StartupSettings::split(extra);
         let replication = login::asks_for_replication(&startup);
         let console = login::is_console(&startup);
-        Self { startup, key: PoolKey { database, user, extra }, wanted, replication, console }
+        Self { startup, key: PoolKey { database, user, extra }, wanted, settings, replication, console }
     }
 
     /// Who it says to be.

@@ -77,7 +77,7 @@ impl fmt::Display for ClientAddress {
 
 /// The port in the name of a socket, with whatever stands in front; `None` where it has none.
 #[must_use]
-pub fn port_in(name: &str) -> Option<u16> {
+pub(crate) fn port_in(name: &str) -> Option<u16> {
     let (_, port) = name.rsplit_once(SOCKET_NAME)?;
     port.parse().ok()
 }
@@ -140,7 +140,7 @@ fn each_once(ports: impl IntoIterator<Item = u16>) -> Vec<u16> {
 
 /// The ways to a running pgferry, for other processes of this machine. Its upstream need not be known.
 #[derive(Clone, Debug)]
-pub struct Contact {
+pub(crate) struct Contact {
     listen: Vec<Listen>,
     /// Ports in the names of its sockets, as far as they are known.
     ports: Vec<u16>,
@@ -155,7 +155,7 @@ impl Contact {
     ///
     /// # Errors
     /// What is wrong with `listen`, `port` or `admin_listen`.
-    pub fn resolve(written: &RawConfig) -> Result<Self, ConfigError> {
+    pub(crate) fn resolve(written: &RawConfig) -> Result<Self, ConfigError> {
         let reader = Reader { written };
         let set = reader.read_optional("port", SocketPorts::parse)?;
         let search = set.is_none();
@@ -169,14 +169,14 @@ impl Contact {
 
     /// The ways to the process that `settings` describe.
     #[must_use]
-    pub fn of(settings: &Settings) -> Self {
+    pub(crate) fn of(settings: &Settings) -> Self {
         let (listen, ports) = (settings.listen.clone(), settings.ports.all().to_vec());
         Self { listen, ports, search: false, admin_listen: settings.admin_listen.clone() }
     }
 
     /// The addresses as they are now: where no port is set, sockets are looked for as well.
     #[must_use]
-    pub fn addresses(&self) -> Vec<ClientAddress> {
+    pub(crate) fn addresses(&self) -> Vec<ClientAddress> {
         let mut all = ClientAddress::all(&self.listen, &self.ports);
         for listen in self.listen.iter().filter(|_| self.search) {
             all.extend(found_ports(listen).into_iter().map(|port| ClientAddress::of(listen, port)));
@@ -195,7 +195,7 @@ impl Contact {
 
     /// The places that are written, for messages.
     #[must_use]
-    pub fn places(&self) -> String {
+    pub(crate) fn places(&self) -> String {
         self.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
 }

@@ -94,7 +94,7 @@ const fn secret(name: &'static str, doc: &'static str) -> Key {
 }
 
 /// Every setting, in the order of the reference.
-pub const KEYS: [Key; 73] = [
+pub const KEYS: [Key; 75] = [
     secret(
         "upstream",
         "The PostgreSQL server: postgres://[user[:password]@]host[:port][/database][?sslmode=…&connect_timeout=…].",
@@ -175,13 +175,31 @@ pub const KEYS: [Key; 73] = [
         "Prepared statements kept on a server connection in transaction mode; the least recently used ones are closed.",
     ),
     adjustable("max_prepared_bytes", "\"4MB\"", "Bytes of text of those statements."),
-    adjustable("pool_size", "20", "Maximum number of server connections per (database, user, startup settings)."),
+    adjustable(
+        "pool_size",
+        "20",
+        "Server connections per (database, user, startup settings) that short connections share; a pool gets more only as reserve_pool_size allows.",
+    ),
+    adjustable(
+        "reserve_pool_size",
+        "\"auto\"",
+        "Additional connections of a pool while clients keep the others; \"auto\" = as many as max_upstream allows, 0 = none.",
+    ),
+    adjustable(
+        "reserve_pool_timeout",
+        "\"50ms\"",
+        "Time without a connection coming free, while a client waits, after which the reserve is used.",
+    ),
     adjustable(
         "min_pool_size",
         "0",
         "Server connections that a pool keeps open once a client has come, those in use included.",
     ),
-    adjustable("max_upstream", "100", "Maximum number of server connections, over all pools."),
+    adjustable(
+        "max_upstream",
+        "\"auto\"",
+        "Maximum number of server connections, over all pools; \"auto\" = as many as the server has (max_connections), which is asked.",
+    ),
     adjustable("max_connecting", "4", "Maximum number of server connections being opened at a time, per pool."),
     adjustable("server_idle_timeout", "\"600s\"", "Idle time after which a server connection is closed; 0 = never."),
     adjustable(
@@ -308,7 +326,7 @@ pub const KEYS: [Key; 73] = [
 ];
 
 /// The settings that a `[databases.NAME]` table may have.
-pub(crate) const PER_DATABASE: [&str; 18] = [
+pub(crate) const PER_DATABASE: [&str; 20] = [
     "upstream",
     "upstream_password",
     "upstream_password_file",
@@ -321,6 +339,8 @@ pub(crate) const PER_DATABASE: [&str; 18] = [
     "pin",
     "reset",
     "pool_size",
+    "reserve_pool_size",
+    "reserve_pool_timeout",
     "min_pool_size",
     "server_idle_timeout",
     "query_wait_timeout",

@@ -150,6 +150,16 @@ pub(super) fn number(text: &str, min: usize, max: usize) -> Result<usize, String
     }
 }
 
+/// A number, or `None` for "auto".
+pub(super) fn number_or_auto(text: &str, min: usize, max: usize) -> Result<Option<usize>, String> {
+    match text {
+        "auto" => Ok(None),
+        _ => number(text, min, max)
+            .map(Some)
+            .map_err(|_| format!("\"{text}\" is neither \"auto\" nor a number from {min} to {max}")),
+    }
+}
+
 pub(super) fn truth(text: &str) -> Result<bool, String> {
     match text {
         "true" | "on" | "yes" | "1" => Ok(true),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::address::{ClientAddress, SocketPorts};
 use super::encryption;
 use super::keys::{KEYS, Key, PER_DATABASE};
-use super::reader::{Reader, number, optional_duration, positive_duration, truth, unix_socket_mode};
+use super::reader::{Reader, number, number_or_auto, optional_duration, positive_duration, truth, unix_socket_mode};
 use super::rule::{ClientIdentity, Rule};
 use super::source::{ConfigError, Origin, RawConfig, Value};
 use super::url::Upstream;
@@ -43,8 +43,12 @@ pub struct Settings {
     pub max_prepared_statements: usize,
     pub max_prepared_bytes: usize,
     pub pool_size: usize,
+    /// `None` for as many as [`Settings::max_upstream`] allows.
+    pub reserve_pool_size: Option<usize>,
+    pub reserve_pool_timeout: Duration,
     pub min_pool_size: usize,
-    pub max_upstream: usize,
+    /// `None` for as many as the server has.
+    pub max_upstream: Option<usize>,
     pub max_connecting: usize,
     pub server_idle_timeout: Option<Duration>,
     pub server_lifetime: Option<Duration>,
@@ -147,8 +151,10 @@ impl Settings {
             max_prepared_statements: reader.read("max_prepared_statements", |text| number(text, 1, 10_000))?,
             max_prepared_bytes: reader.read("max_prepared_bytes", value::size)?,
             pool_size: reader.read("pool_size", |text| number(text, 1, 10_000))?,
+            reserve_pool_size: reader.read("reserve_pool_size", |text| number_or_auto(text, 0, 10_000))?,
+            reserve_pool_timeout: reader.read("reserve_pool_timeout", positive_duration)?,
             min_pool_size: reader.read("min_pool_size", |text| number(text, 0, 10_000))?,
-            max_upstream: reader.read("max_upstream", |text| number(text, 1, 10_000))?,
+            max_upstream: reader.read("max_upstream", |text| number_or_auto(text, 1, 10_000))?,
             max_connecting: reader.read("max_connecting", |text| number(text, 1, 1_000))?,
             server_idle_timeout: reader.read("server_idle_timeout", optional_duration)?,
             server_lifetime: reader.read("server_lifetime", optional_duration)?,
@@ -231,7 +237,7 @@ impl Settings {
 
     /// The addresses that clients connect to.
     #[must_use]
-    pub(crate) fn addresses(&self) -> Vec<ClientAddress> {
+    pub fn addresses(&self) -> Vec<ClientAddress> {
         ClientAddress::all(&self.listen, self.ports.all())
     }
 

@@ -72,7 +72,7 @@ fn ports(facts: &Facts, upstream: &Upstream) -> Finding {
     }
     let (total, held) = (kernel.ports().max(1), upstream.held);
     let share = held * 100 / total;
-    let refused = matches!(&upstream.server, Some(Err(error)) if error.contains("Cannot assign requested address"));
+    let refused = matches!(&upstream.server, Some(Err(error)) if error.why.contains("Cannot assign requested address"));
     let mut text = format!("{share} % of {total} ports held: {held}");
     for (name, count) in &upstream.states {
         let _ = write!(text, ", {name} {count}");
@@ -166,8 +166,19 @@ fn server(facts: &Facts, upstream: &Upstream) -> Vec<Finding> {
     let said = match &upstream.server {
         None => return Vec::new(),
         Some(Err(error)) => {
-            let level = if error.contains("names no user") { Level::Info } else { Level::Warn };
-            return vec![finding(level, topic, format!("not asked: {error}"))];
+            let level = if error.why.contains("names no user") { Level::Info } else { Level::Warn };
+            let mut text = format!("not asked: {}", error.why);
+            if let Some(seen) = &error.seen {
+                let free = seen.max_connections - seen.reserved;
+                let _ = write!(
+                    text,
+                    "; at the last look of the pgferry here {} of {free} connections were in use ({} reserved); {}",
+                    seen.connected,
+                    seen.reserved,
+                    fit(facts, free)
+                );
+            }
+            return vec![finding(level, topic, text)];
         }
         Some(Ok(said)) => said,
     };
@@ -188,11 +199,17 @@ fn server(facts: &Facts, upstream: &Upstream) -> Vec<Finding> {
     }
     let mut all = Vec::new();
     let mut level = Level::Ok;
-    let size = i64::try_from(facts.pool.pool_size).unwrap_or(i64::MAX).max(1);
-    let fit = limit / size;
-    let _ = write!(text, "; {fit} sidecars with pool_size = {size} fit");
-    if fit == 0 {
+    let _ = write!(text, "; {}", fit(facts, limit));
+    if limit < pool_size(facts) {
         level = Level::Warn;
+    }
+    match facts.pool.max_upstream {
+        Some(most) => {
+            let _ = write!(text, "; max_upstream = {most}");
+        }
+        None => {
+            let _ = write!(text, "; max_upstream = \"auto\" comes to {} for one more", said.share());
+        }
     }
     let idle = said.idle_session_timeout_ms / 1000;
     let ours = i64::try_from(facts.pool.idle_timeout_s).ok().filter(|ours| *ours > 0).unwrap_or(i64::MAX);
@@ -208,6 +225,16 @@ fn server(facts: &Facts, upstream: &Upstream) -> Vec<Finding> {
     }
     all.insert(0, finding(level, topic, text));
     all
+}
+
+fn pool_size(facts: &Facts) -> i64 {
+    i64::try_from(facts.pool.pool_size).unwrap_or(i64::MAX).max(1)
+}
+
+/// How many sidecars of these settings fit a server with `places` for them.
+fn fit(facts: &Facts, places: i64) -> String {
+    let size = pool_size(facts);
+    format!("{} sidecars with pool_size = {size} fit", places / size)
 }
 
 /// The pgferry that is configured here.

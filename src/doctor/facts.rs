@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::kernel::{Kernel, Paths};
 use super::pgferry::{self, Pgferry};
 use super::processes::{Holder, holders};
-use super::server::{self, Server};
+use super::server::{self, Server, Unasked};
 use super::sockets::{self, Socket, State};
 use crate::config::{Endpoint, Host, Settings};
 
@@ -55,6 +55,8 @@ pub struct Facts {
 pub struct Pool {
     /// Connections per database and user at most.
     pub pool_size: usize,
+    /// Connections over all pools at most; `None` for as many as the server has.
+    pub max_upstream: Option<usize>,
     /// Seconds after which it closes an idle one; 0 = never.
     pub idle_timeout_s: u64,
 }
@@ -81,7 +83,7 @@ pub struct Upstream {
     /// Processes with connections of their own.
     pub holders: Vec<Holder>,
     /// What the server says, if it could be asked; else why not.
-    pub server: Option<Result<Server, String>>,
+    pub server: Option<Result<Server, Unasked>>,
 }
 
 impl Facts {
@@ -121,9 +123,12 @@ impl Facts {
             container: (limit(paths, "memory.max"), limit(paths, "pids.max")),
             in_kubernetes: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
             listeners_in_range: in_range,
-            pool: all.first().map_or(Pool { pool_size: 20, idle_timeout_s: 600 }, |settings| Pool {
-                pool_size: settings.pool_size,
-                idle_timeout_s: settings.server_idle_timeout.unwrap_or_default().as_secs(),
+            pool: all.first().map_or(Pool { pool_size: 20, max_upstream: None, idle_timeout_s: 600 }, |settings| {
+                Pool {
+                    pool_size: settings.pool_size,
+                    max_upstream: settings.max_upstream,
+                    idle_timeout_s: settings.server_idle_timeout.unwrap_or_default().as_secs(),
+                }
             }),
             upstreams,
             pgferry,

@@ -110,20 +110,24 @@ fn answers(address: &ClientAddress) -> bool {
     }
 }
 
-async fn measure(settings: &Settings) -> Measured {
-    let through = settings.listen.iter().find_map(|listen| match listen {
+/// Settings by which a client would connect to the pgferry that listens as `settings` say; `None` where it has only listeners
+/// without a file or an address.
+pub(super) fn through(settings: &Settings) -> Option<Settings> {
+    let host = settings.listen.iter().find_map(|listen| match listen {
         Listen::Dir(dir) => Some(Host::Unix(dir.clone(), *settings.ports.all().first()?)),
         Listen::Tcp(address) => Some(Host::Tcp(address.ip().to_string(), address.port())),
         Listen::Abstract(_) => None,
-    });
-    let pgferry = match through {
+    })?;
+    let mut through = settings.clone();
+    through.upstream.endpoints = vec![Endpoint { host, address: None }];
+    through.upstream.encryption = Encryption { mode: Some(SslMode::Disable), ..Encryption::default() };
+    Some(through)
+}
+
+async fn measure(settings: &Settings) -> Measured {
+    let pgferry = match through(settings) {
         None => Err("only listeners with a file or an address are measured".to_owned()),
-        Some(host) => {
-            let mut through = settings.clone();
-            through.upstream.endpoints = vec![Endpoint { host, address: None }];
-            through.upstream.encryption = Encryption { mode: Some(SslMode::Disable), ..Encryption::default() };
-            rounds(&through).await
-        }
+        Some(through) => rounds(&through).await,
     };
     Measured { pgferry, direct: rounds(settings).await }
 }

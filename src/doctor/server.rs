@@ -6,12 +6,14 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use serde::Serialize;
 
+use super::pgferry;
 use crate::auth::ProcessKey;
-use crate::config::Settings;
+use crate::config::{CONSOLE, Settings};
 use crate::net::tls::TlsSession;
 use crate::net::{BufferPool, Conn};
 use crate::track::server_state::CloseMethod;
 use crate::upstream::dial::{self, Login, NewConn};
+use crate::upstream::occupancy::Occupancy;
 use crate::upstream::server_conn::ServerConn;
 use crate::upstream::simple_query;
 use crate::upstream::target::UpstreamTargets;
@@ -53,11 +55,70 @@ const QUESTION: &str = "select current_setting('max_connections')::bigint, \
     (select setting from pg_catalog.pg_settings where name = 'idle_in_transaction_session_timeout')::bigint, \
     current_setting('server_version')";
 
-/// Asks the upstream of `settings`, as its user.
+impl Server {
+    /// How many connections a process that has none yet may have without leaving too few to others: what `max_upstream = "auto"`
+    /// comes to.
+    #[must_use]
+    pub fn share(&self) -> usize {
+        let number = |number: i64| usize::try_from(number).unwrap_or_default();
+        let occupancy = Occupancy {
+            max_connections: number(self.max_connections),
+            reserved: number(self.reserved),
+            used: number(self.connected),
+            ..Occupancy::default()
+        };
+        occupancy.share(0)
+    }
+}
+
+/// Why a server could not be asked, and what is known of it nevertheless.
+#[derive(Clone, Debug, Serialize)]
+pub struct Unasked {
+    /// Why.
+    pub why: String,
+    /// What the pgferry that runs here has seen of it.
+    pub seen: Option<Seen>,
+}
+
+/// What a pgferry has seen of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Seen {
+    /// `max_connections`.
+    pub max_connections: i64,
+    /// Those that are kept for superusers.
+    pub reserved: i64,
+    /// How many clients were connected.
+    pub connected: i64,
+}
+
+/// Asks the upstream of `settings`, as its user; where it takes no connection, the pgferry that listens as `settings` say is asked
+/// what it has seen of it.
 ///
 /// # Errors
 /// Why it could not be asked.
-pub(crate) async fn ask(settings: &Settings) -> Result<Server, String> {
+pub(crate) async fn ask(settings: &Settings) -> Result<Server, Unasked> {
+    match ask_directly(settings).await {
+        Ok(server) => Ok(server),
+        Err(why) => Err(Unasked { why, seen: seen(settings).await }),
+    }
+}
+
+/// What the console of the pgferry says that listens as `settings` say, if it may be asked.
+async fn seen(settings: &Settings) -> Option<Seen> {
+    let mut console = pgferry::through(settings)?;
+    console.upstream.database = Some(CONSOLE[0].to_owned());
+    let mut new_conn = connect(&console).await.ok()?;
+    frontend::put_query(&mut new_conn.conn.output, b"SHOW CAPACITY");
+    let answer = simple_query::rows(&mut new_conn.conn).await;
+    ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
+    let rows = answer.ok()?.ok()?;
+    let places = settings.upstream.places().into_bytes();
+    let row = rows.iter().find(|row| row.first() == Some(&places))?;
+    let number = |at: usize| std::str::from_utf8(row.get(at)?).ok()?.parse().ok();
+    Some(Seen { max_connections: number(1)?, reserved: number(2)?, connected: number(3)? })
+}
+
+async fn ask_directly(settings: &Settings) -> Result<Server, String> {
     let started = Instant::now();
     let mut new_conn = connect(settings).await?;
     let connect_ms = milliseconds(started);

@@ -105,7 +105,7 @@ fn database(name: &str, words: &Words, upstream: &str, lines: &mut Vec<String>) 
             "query_wait_timeout" => format!("query_wait_timeout = {}", quoted(&format!("{value}s"))),
             "connect_query" => none("no query is run on new connections: ALTER ROLE … SET, or ALTER DATABASE … SET"),
             "client_encoding" | "datestyle" | "timezone" => none("clients say it, or ALTER ROLE … SET"),
-            "reserve_pool" | "reserve_pool_size" => none("there is no second pool"),
+            "reserve_pool" | "reserve_pool_size" => format!("reserve_pool_size = {}", number(value)),
             "auth_user" | "auth_query" | "auth_dbname" => none("it holds for all databases here"),
             "max_db_connections" | "max_db_client_connections" => none("pool_size and max_upstream limit connections"),
             "server_lifetime" => none("server_lifetime holds for all databases"),

@@ -15,7 +15,7 @@ enum Unit {
 }
 
 /// PgBouncer 1.25's defaults of settings that have a counterpart: name, default, counterpart.
-const DEFAULTS: [(&str, &str, Unit, &str); 11] = [
+const DEFAULTS: [(&str, &str, Unit, &str); 13] = [
     ("client_login_timeout", "60", Unit::Seconds, "client_login_timeout"),
     ("default_pool_size", "20", Unit::Number, "pool_size"),
     ("dns_max_ttl", "15", Unit::Seconds, "dns_max_ttl"),
@@ -23,6 +23,8 @@ const DEFAULTS: [(&str, &str, Unit, &str); 11] = [
     ("max_client_conn", "100", Unit::Number, "max_client_conn"),
     ("max_prepared_statements", "200", Unit::Number, "max_prepared_statements"),
     ("query_wait_timeout", "120", Unit::Seconds, "query_wait_timeout"),
+    ("reserve_pool_size", "0", Unit::Number, "reserve_pool_size"),
+    ("reserve_pool_timeout", "5", Unit::Seconds, "reserve_pool_timeout"),
     ("scram_iterations", "4096", Unit::Number, "scram_iterations"),
     ("server_connect_timeout", "15", Unit::Seconds, "server_connect_timeout"),
     ("server_idle_timeout", "600", Unit::Seconds, "server_idle_timeout"),

@@ -1,8 +1,7 @@
 //! What becomes of each setting in `[pgbouncer]`.
 
-use super::ini::{Entry, Ini, words};
+use super::ini::Ini;
 use super::{Toml, list, number, quoted};
-use crate::config::keys;
 
 /// What becomes of a setting.
 enum Mapping {
@@ -94,8 +93,8 @@ const MAPPINGS: [(&str, Mapping); 101] = [
     ("query_timeout", Mapping::None("set statement_timeout in PostgreSQL")),
     ("query_wait_notify", Mapping::None("who waits in vain is told why; nobody is told before")),
     ("query_wait_timeout", Limit("query_wait_timeout")),
-    ("reserve_pool_size", Mapping::None("there is no second pool: make pool_size as large as it may get")),
-    ("reserve_pool_timeout", Mapping::None("there is no second pool")),
+    ("reserve_pool_size", Number("reserve_pool_size")),
+    ("reserve_pool_timeout", Limit("reserve_pool_timeout")),
     ("resolv_conf", Mapping::None("the system's resolver is used")),
     ("sbuf_loopcnt", Mapping::None(NO_TUNING)),
     ("scram_iterations", Number("scram_iterations")),
@@ -255,30 +254,10 @@ fn sizes(ini: &Ini, out: &mut Toml) {
         }
         return;
     }
-    let wanted = pools(ini).clamp(1, MOST_UPSTREAM);
-    let ours = keys::find("max_upstream").and_then(|key| key.default).and_then(|text| text.parse().ok());
-    if ours.is_some_and(|ours: usize| wanted > ours) {
-        out.comment(&format!(
-            "PgBouncer limits each pool and not their sum (max_db_connections = 0); max_upstream does, and has to hold them all: \
-             {wanted} is enough for one user per database."
-        ));
-        out.set("max_upstream", &wanted.to_string());
-    } else if let Some(ours) = ours {
-        out.comment(&format!(
-            "max_db_connections = 0 is PgBouncer's default: no limit over all pools; here max_upstream = {ours} limits them together."
-        ));
-    }
-}
-
-/// The connections of all pools together, for one user per database.
-fn pools(ini: &Ini) -> usize {
-    let size = |text: &str| text.parse::<usize>().ok().map(|size| if size == 0 { UNLIMITED } else { size });
-    let general = ini.get("default_pool_size").and_then(size).unwrap_or(20);
-    let of = |entry: &Entry| words(&entry.value).ok().and_then(|words| size(words.get("pool_size")?));
-    let databases = ini.section("databases").map(|entry| of(entry).unwrap_or(general));
-    // A user's pool_size holds in whichever database.
-    let users = ini.section("users").filter_map(of).max().unwrap_or_default();
-    databases.fold(0_usize, usize::saturating_add).max(general).max(users)
+    out.comment(
+        "max_db_connections = 0 is PgBouncer's default: no limit over all pools; here max_upstream = \"auto\" is as many as the \
+         server has.",
+    );
 }
 
 /// In PgBouncer a session is reset between clients in session mode only, unless told otherwise.

@@ -267,6 +267,7 @@ impl Machine<'_> {
             Request::Bind => self.counts.binds += 1,
             _ => {}
         }
+        self.note_vacated(io, incoming);
         match incoming.request {
             Request::Query => self.query(io, incoming),
             Request::Parse => self.parse(io, incoming),

@@ -12,11 +12,12 @@
 //! - `from_server`: walks the server's messages; `errors` edits errors.
 //! - `portals`: what those were made of.
 //! - `session_sync`: what statements do to the session; `own_queries` what pgferry itself asks and tells the server.
-//! - `boundary`: what is next between two messages.
+//! - `administration`: what it means for others' connections; `boundary`: what is next between two messages.
 //! - `replay`: does work again that an outdated plan has spoilt.
 //! - [`first_request`]: what a client sends next that has no connection.
 //! - [`refusal`]: answers requests for which there is no connection.
 
+mod administration;
 mod boundary;
 mod counts;
 mod ensure_prepared;
@@ -157,7 +158,7 @@ pub struct Machine<'a> {
     /// The settings that the client's statements are known to set in it.
     explained: AnnouncedSettings,
     /// Settings that a `DISCARD ALL` took to what another client asked for, and what they should be.
-    corrections: Vec<(&'static str, Box<[u8]>)>,
+    corrections: Vec<own_queries::OwnSetting>,
     definitions: Definitions,
     /// What sequences have done in this piece of work.
     sequences: Sequences,
@@ -167,6 +168,7 @@ pub struct Machine<'a> {
     aliases: ensure_prepared::Aliases,
     replay: Replay,
     counts: Counts,
+    administration: administration::Administration,
 }
 
 impl<'a> Machine<'a> {
@@ -205,6 +207,7 @@ impl<'a> Machine<'a> {
             aliases: ensure_prepared::Aliases::default(),
             replay: Replay::default(),
             counts: Counts::default(),
+            administration: administration::Administration::default(),
         }
     }
 

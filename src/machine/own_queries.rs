@@ -1,12 +1,14 @@
 //! What pgferry itself asks and tells the server between a client's messages: which reasons for keeping the connection are
 //! still there, where a changed setting comes from, and what a `RESET` should have gone back to.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{Buffers, Gate, Machine, Phase, flush_forwarded};
 use crate::track::params::{self, put_literal, set_to, set_to_local};
 use crate::track::pipeline::IDLE;
 use crate::track::session_command::{Commands, PositionedCommand, SessionCommand};
+use crate::track::startup_settings;
 use crate::track::text_edit::Edit;
 use crate::track::{Pins, Pipeline, Request, ResponseAction, SqlEffects};
 use crate::wire::{backend, frontend};
@@ -50,10 +52,28 @@ pub(super) fn put_own_statement(out: &mut Vec<u8>, pipeline: &mut Pipeline, sql:
     }
 }
 
+/// A setting's name, and the value that this client's startup packet gives it.
+pub(super) type OwnSetting = (Cow<'static, str>, Box<[u8]>);
+
 impl Machine<'_> {
     /// The settings that `command` resets to something else than this client's startup packet asked for: a `RESET` goes
     /// back to what the connection was opened with.
-    pub(super) fn wrongly_reset(&self, command: &SessionCommand) -> Vec<(&'static str, Box<[u8]>)> {
+    pub(super) fn wrongly_reset(&self, command: &SessionCommand) -> Vec<OwnSetting> {
+        let mut wrong = self.wrongly_reset_reported(command);
+        let startup = &self.client.startup;
+        let own = |(name, value): (&str, &[u8])| (Cow::Owned(name.to_owned()), value.into());
+        match command {
+            // No connection was opened with them.
+            SessionCommand::Reset { name } | SessionCommand::ResetLocal { name, .. } => {
+                wrong.extend(startup.get(name).map(own));
+            }
+            SessionCommand::ResetAll | SessionCommand::DiscardAll => wrong.extend(startup.iter().map(own)),
+            _ => {}
+        }
+        wrong
+    }
+
+    fn wrongly_reset_reported(&self, command: &SessionCommand) -> Vec<OwnSetting> {
         let one;
         let names: &[&'static str] = match command {
             SessionCommand::Reset { name } | SessionCommand::ResetLocal { name, .. } => match params::following(name) {
@@ -72,7 +92,7 @@ impl Machine<'_> {
         let Some(baseline) = self.context.parameters.baseline() else { return Vec::new() };
         let wrong = |name: &&'static str| {
             let own = self.own_reset_value(name, &baseline)?;
-            (self.server.base.get(name.as_bytes()) != Some(own)).then(|| (*name, own.into()))
+            (self.server.base.get(name.as_bytes()) != Some(own)).then(|| (Cow::Borrowed(*name), own.into()))
         };
         names.iter().filter_map(wrong).collect()
     }
@@ -97,7 +117,7 @@ impl Machine<'_> {
             let mut with = Vec::new();
             for (name, value) in self.wrongly_reset(&placed.command) {
                 with.push(b';');
-                with.extend(put_right(&placed.command, name, &value));
+                with.extend(put_right(&placed.command, &name, &value));
                 list.push(PositionedCommand { command: SessionCommand::Inserted, end: placed.end });
             }
             if !with.is_empty() {
@@ -126,7 +146,7 @@ impl Machine<'_> {
                 put(b"BEGIN");
             }
             for (name, value) in wrong {
-                put(&put_right(&placed.command, name, &value));
+                put(&put_right(&placed.command, &name, &value));
             }
             if commits {
                 put(b"COMMIT");
@@ -165,9 +185,9 @@ impl Machine<'_> {
             return false;
         }
         let wrong = std::mem::take(&mut self.corrections);
-        let is_wrong =
-            |(name, own): &(&'static str, Box<[u8]>)| self.server.params.get(name.as_bytes()) != Some(&**own);
-        let wrong: Vec<_> = wrong.iter().filter(|wrong| is_wrong(wrong)).map(|(name, own)| set_to(name, own)).collect();
+        let is_wrong = |(name, own): &OwnSetting| self.server.params.get(name.as_bytes()) != Some(&**own);
+        let put_right = |(name, own): &OwnSetting| put_right(&SessionCommand::DiscardAll, name, own);
+        let wrong: Vec<_> = wrong.iter().filter(|wrong| is_wrong(wrong)).map(put_right).collect();
         if !wrong.is_empty() {
             self.ask(io, &wrong, Question::Correction { status });
             return true;
@@ -260,7 +280,10 @@ impl Machine<'_> {
 
 /// What sets `name` to what it should have gone back to with `command`, for as long as that lasts.
 fn put_right(command: &SessionCommand, name: &str, value: &[u8]) -> Vec<u8> {
+    let is_reported = params::following(name.as_bytes()).is_some();
     match command {
+        SessionCommand::ResetLocal { .. } if !is_reported => startup_settings::set("SET LOCAL", name, value),
+        _ if !is_reported => startup_settings::set("SET", name, value),
         SessionCommand::ResetLocal { .. } => set_to_local(name, value),
         _ => set_to(name, value),
     }

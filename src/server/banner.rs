@@ -9,11 +9,12 @@ use crate::config::{Auth, Listen, Rule, Settings};
 pub(super) fn announce(settings: &Settings, listeners: &[String]) {
     let dsns: Vec<_> = listeners.iter().map(|name| dsn(name)).collect();
     info!(
-        "ready: clients connect with {}, PostgreSQL is at {}; {} mode, at most {} connections per pool",
+        "ready: clients connect with {}, PostgreSQL is at {}; {} mode, {} connections per pool, at most {}",
         dsns.join(" or "),
         settings.upstream.places(),
         settings.pool_mode,
-        settings.pool_size
+        settings.pool_size,
+        settings.max_upstream.map_or("as many as the server has".to_owned(), |most| format!("{most} over all"))
     );
     if settings.is_pass_through() && settings.upstream.password.is_some() {
         warn!(

@@ -4,6 +4,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::warn;
 
 use crate::config::Settings;
+use crate::upstream::capacity::UNKNOWN;
 
 /// Descriptors that are not clients' or upstreams': listeners, logs, the runtime's own, clients without a place, and some to
 /// spare.
@@ -18,7 +19,7 @@ pub(super) fn raise_file_limit(settings: &Settings) -> usize {
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     // An upstream connection may have a timer, while a long result comes.
-    let others = SPARE_FILES + 2 * settings.max_upstream + 3 * settings.max_connecting;
+    let others = SPARE_FILES + 2 * settings.max_upstream.unwrap_or(UNKNOWN) + 3 * settings.max_connecting;
     let room = limit.saturating_sub(others).max(1);
     match settings.max_client_conn {
         0 => room,

@@ -171,7 +171,7 @@ fn new_shared(
 ) -> Result<Arc<Shared>, StartError> {
     let key = ProcessKey::generate().map_err(|error| StartError::System(format!("no randomness: {error}")))?;
     // Enough for the traffic of a burst; what is beyond goes back to the system.
-    let buffers = BufferPool::new(settings.buffer_size, 2 * settings.max_upstream.min(64));
+    let buffers = BufferPool::new(settings.buffer_size, 2 * settings.max_upstream.map_or(64, |most| most.min(64)));
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     Ok(Arc::new(Shared {
         registry: Registry::new(settings, upstream_targets, key, buffers),

@@ -8,6 +8,7 @@ use super::rollback::{Rollback, Unfulfilled, UnnamedCause};
 use super::session_command::SessionCommand;
 use super::session_settings::SettingsTracker;
 use super::sql_effects;
+use super::startup_settings::StartupSettings;
 use super::statements::{ClientStatements, ParseContext, ParsedQuery, REPORTED, Statement, StatementCache, Unnamed};
 use crate::wire::frontend;
 
@@ -31,6 +32,8 @@ pub struct ClientState {
     pub asked: RequestedParams,
     /// The following settings as it has them now.
     pub wanted: RequestedParams,
+    /// The other settings of its startup packet that follow it.
+    pub startup: StartupSettings,
     /// The reported settings that it was told.
     pub view: ServerParams,
     /// The settings that it has made with plain `SET`s.
@@ -57,6 +60,7 @@ impl ClientState {
         Self {
             wanted: asked.clone(),
             asked,
+            startup: StartupSettings::default(),
             view,
             ledger: SettingsTracker::default(),
             names: ClientStatements::default(),
@@ -64,6 +68,12 @@ impl ClientState {
             work: 0,
             parse_context: None,
         }
+    }
+
+    /// The same, of a client whose startup packet has set `startup` too.
+    #[must_use]
+    pub fn with_startup(self, startup: StartupSettings) -> Self {
+        Self { ledger: SettingsTracker::starting_with(startup.kept().clone()), startup, ..self }
     }
 
     /// The settings that the meaning of a text depends on, in a session that reports `params` and holds `pins`; `None`

@@ -1,5 +1,6 @@
 //! What is known of a client and of a server connection, pure: messages in, decisions out. No sockets, no `async`.
 //!
+//! - [`administration`]: what a client does to databases and roles, which concerns other connections.
 //! - [`client_state`]: what a client is to find on whatever connection serves it.
 //! - [`server_state`]: what one connection has.
 //! - [`pipeline`]: what the server still owes, so that a connection changes hands only between answers.
@@ -11,6 +12,7 @@
 //! - [`session_command`]: commands whose effect on the session can be followed: `SET`, `RESET`, savepoints, `DEALLOCATE`.
 //! - [`ledger`]: what a client has set with them, as far as its transactions commit.
 //! - [`params`]: the reported settings (`ParameterStatus`) of a client and of a connection, and their difference.
+//! - [`startup_settings`]: other settings of a startup packet that follow their client.
 //! - [`parameter_cache`]: what the server makes of settings, and so what clients are greeted with.
 //! - [`statements`]: prepared statements of clients, and on connections; [`statement_mentions`] finds them in SQL.
 //! - [`names`]: which statement and which portal a message is about.
@@ -19,6 +21,7 @@
 //! - [`prefilter`]: a quick pass that spares most statements the analysis.
 //! - [`sql`]: just enough of SQL's lexis to tell a keyword from a string.
 
+pub(crate) mod administration;
 pub(crate) mod client_state;
 pub(crate) mod message_target;
 pub(crate) mod owed;
@@ -34,6 +37,7 @@ pub(crate) mod session_command;
 pub(crate) mod session_settings;
 pub(crate) mod sql;
 pub(crate) mod sql_effects;
+pub(crate) mod startup_settings;
 pub(crate) mod statement_mentions;
 pub(crate) mod statements;
 pub(crate) mod text_edit;

@@ -1,15 +1,20 @@
 //! What a pool has learned of the server's settings: what it gives to clients that ask for nothing, how it spells what
 //! others ask for, and so what clients are greeted with.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::params::{RequestedParams, ServerParams};
 use super::server_state::ServerState;
+use super::startup_settings::StartupSettings;
 use crate::wire::backend;
 
 /// How many spellings of a setting's value are remembered.
 const MAX_CANONICAL_VALUES: usize = 256;
+
+/// How many other settings are remembered, and how long each may be, in bytes; longer ones are tried at each login.
+const MAX_TAKEN: usize = 1024;
+const MAX_TAKEN_BYTES: usize = 256;
 
 /// How many greetings are kept for the next client that asks for the same.
 const MAX_GREETINGS: usize = 8;
@@ -36,6 +41,8 @@ struct LearnedParams {
     /// The reported settings of a session that asked for none.
     baseline: Option<ServerParams>,
     canonical: CanonicalValues,
+    /// Other settings of startup packets that the server has taken, by name and value.
+    taken: HashSet<(Box<str>, Box<[u8]>)>,
     /// The latest last.
     greetings: VecDeque<Arc<Greeting>>,
 }
@@ -83,6 +90,25 @@ impl ParameterCache {
     #[must_use]
     pub fn canonical(&self, name: &'static str, value: &[u8]) -> Option<Box<[u8]>> {
         self.lock().canonical(name, value)
+    }
+
+    /// Whether the server has taken `settings` before.
+    #[must_use]
+    pub fn has_taken(&self, settings: &StartupSettings) -> bool {
+        settings.is_empty() || {
+            let learned = self.lock();
+            settings.iter().all(|(name, value)| learned.taken.contains(&(name.into(), value.into())))
+        }
+    }
+
+    /// Notes that the server has taken `settings`.
+    pub fn note_taken(&self, settings: &StartupSettings) {
+        let mut learned = self.lock();
+        if learned.taken.len() >= MAX_TAKEN {
+            learned.taken.clear();
+        }
+        let short = settings.iter().filter(|(name, value)| name.len() + value.len() <= MAX_TAKEN_BYTES);
+        learned.taken.extend(short.map(|(name, value)| (name.into(), value.into())));
     }
 
     /// What a client is greeted with that asks for `asked`; `None` while the server has not been heard about that.

@@ -69,7 +69,7 @@ impl SettingOverrides {
         self.sets().iter().map(|(name, text)| name.len() + text.len()).sum()
     }
 
-    fn set(&mut self, name: &[u8], text: Option<&[u8]>) {
+    pub(super) fn set(&mut self, name: &[u8], text: Option<&[u8]>) {
         if text.is_none() && self.get(name).is_none() {
             return;
         }
@@ -133,6 +133,8 @@ enum Change {
 /// What one client has set.
 #[derive(Debug, Default)]
 pub struct SettingsTracker {
+    /// What a reset goes back to: what its startup packet set.
+    base: SettingOverrides,
     kept: SettingOverrides,
     open: Vec<Change>,
     /// Something has failed since the last `ReadyForQuery`.
@@ -140,6 +142,12 @@ pub struct SettingsTracker {
 }
 
 impl SettingsTracker {
+    /// That of a client whose startup packet has set `base`.
+    #[must_use]
+    pub fn starting_with(base: SettingOverrides) -> Self {
+        Self { kept: base.clone(), base, ..Self::default() }
+    }
+
     /// What holds when no transaction is open.
     #[must_use]
     pub fn kept(&self) -> &SettingOverrides {
@@ -174,7 +182,7 @@ impl SettingsTracker {
 
     /// Forgets everything: the session has been swept.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self::starting_with(std::mem::take(&mut self.base));
     }
 
     /// Something set in a way that can't be told holds until the transaction ends.
@@ -249,8 +257,8 @@ impl SettingsTracker {
         for change in std::mem::take(&mut self.open) {
             match change {
                 Change::Set { name, text } => self.kept.set(&name, Some(&text)),
-                Change::Reset { name } => self.kept.set(&name, None),
-                Change::ResetAll => self.kept.clear(),
+                Change::Reset { name } => self.kept.set(&name, self.base.get(&name)),
+                Change::ResetAll => self.kept = self.base.clone(),
                 Change::Local { .. } | Change::Unknown | Change::Savepoint { .. } => {}
             }
         }

@@ -41,7 +41,8 @@ pub(crate) fn attempt(
             _ => settings.server_connect_timeout,
         };
         registry.counters.tried.add();
-        match dial::dial(&settings, login(&pool, &registry, &settings, secret), &registry, limit).await {
+        let outcome = dial::dial(&settings, login(&pool, &registry, &settings, secret), &registry, limit).await;
+        match pool.looked_at(outcome, &registry, &settings).await {
             Ok(mut new_conn) => {
                 let known = pool.role_auth.freshness(Duration::ZERO) == Freshness::Stale;
                 let changed = pool.role_auth.accepted(&registry, new_conn.credential.clone());
@@ -58,6 +59,9 @@ pub(crate) fn attempt(
             Err(failed) => {
                 let error = failed.error.clone();
                 registry.counters.fail(&error.client_error());
+                if error.is_full() {
+                    registry.server_is_full(Some(&pool), &pool.key.database, &error);
+                }
                 // What a client's own startup settings lead to says nothing of its role.
                 if pool.key.extra.is_empty() && pool.role_auth.is_denied(&registry, &error) {
                     pool.role_auth.deny(&registry, &error);

@@ -13,9 +13,11 @@ use tokio::sync::{Mutex, Notify};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use super::capacity::UnpooledSlot;
 use super::counters::CloseReason;
 use super::dial::{self, Login, Secret};
-use super::registry::{Registry, UnpooledSlot};
+use super::queue::between;
+use super::registry::Registry;
 use super::server_conn::ServerConn;
 use super::simple_query::{self, Row};
 use crate::auth::{Credential, Stored};
@@ -29,6 +31,9 @@ const MAX_ANSWERS: usize = 10_000;
 
 /// How many databases it is asked in at a time: clients name them before they have logged in.
 const MAX_CONNECTIONS: usize = 4;
+
+/// The shortest and the longest pause before a server is tried again that is full.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 
 /// Asks the upstream for secrets.
 #[derive(Debug)]
@@ -241,21 +246,29 @@ impl AuthQuery {
             (b"database".to_vec(), database.to_vec()),
             (b"application_name".to_vec(), b"pgferry auth_query".to_vec()),
         ];
-        let secret = Secret::Fixed(self.own.clone());
-        let login = Login {
-            user: self.user.clone().into_bytes(),
-            params,
-            secret,
-            upstream_target: registry.upstream_target(database),
-        };
-        match dial::dial(&settings, login, registry, self.limit).await {
-            Ok(new_conn) => Ok((new_conn.conn, registry.auth_query_slots.keep(slot, &self.open, registry, database))),
-            Err(failure) => {
-                registry.counters.failed.add();
-                let client_error = failure.error.client_error();
-                failure.close(registry).await;
-                Err(failed(&client_error.to_string()))
+        let deadline = Instant::now() + self.limit;
+        loop {
+            let (params, secret) = (params.clone(), Secret::Fixed(self.own.clone()));
+            let login = Login {
+                user: self.user.clone().into_bytes(),
+                params,
+                secret,
+                upstream_target: registry.upstream_target(database),
+            };
+            let failure = match dial::dial(&settings, login, registry, self.limit).await {
+                Ok(new_conn) => {
+                    return Ok((new_conn.conn, registry.auth_query_slots.keep(slot, &self.open, registry, database)));
+                }
+                Err(failure) => failure,
+            };
+            registry.counters.failed.add();
+            let error = failure.error.clone();
+            failure.close(registry).await;
+            if !error.is_full() || Instant::now() >= deadline {
+                return Err(failed(&error.client_error().to_string()));
             }
+            registry.server_is_full(None, database, &error);
+            tokio::time::sleep(between(PAUSES.0, PAUSES.1)).await;
         }
     }
 

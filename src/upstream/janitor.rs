@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::info;
 
@@ -33,8 +33,9 @@ impl Registry {
             let pools = self.all_pools();
             for pool in &pools {
                 let settings = self.settings_of(&pool.key.database);
+                let keep = self.upstream_target(&pool.key.database).room.keep();
                 let reset_due = (settings.reset == Reset::Always).then_some(RESET_AFTER);
-                let (resets, some_dirty) = pool.maintain(&settings, reset_due);
+                let (resets, some_dirty) = pool.maintain(&settings, reset_due, keep);
                 dirty |= some_dirty;
                 for pooled in resets {
                     let pool = Arc::clone(pool);
@@ -49,10 +50,13 @@ impl Registry {
             }
             drop(pools);
             self.look_up_again();
+            self.look_at_servers();
+            let now = Instant::now();
             lock(&self.pools).retain(|_, pool| {
+                let came_to_nothing = || pool.never_connected() && pool.role_auth.last_trouble(now).is_none();
                 Arc::strong_count(pool) > 1
                     || pool.expects_clients()
-                    || !(pool.never_connected() || pool.is_abandoned(FORGET_AFTER))
+                    || !(came_to_nothing() || pool.is_abandoned(FORGET_AFTER))
             });
         }
     }

@@ -154,7 +154,14 @@ impl SourceLimit {
     }
 
     fn late(&self) -> ClientError {
-        self.too_many().detail(
+        let late = if lock(&self.answers).wait(Instant::now()).is_zero() {
+            let message = format!("too many logins at a time from {}", self.source);
+            ClientError::fatal(ErrorSource::Limits, sqlstate::TOO_MANY_CONNECTIONS, message)
+                .hint("Logins that PostgreSQL is to decide about are tried max_connecting at a time.")
+        } else {
+            self.too_many()
+        };
+        late.detail(
             "Others that came from there before were still being tried when this login's time was over (client_login_timeout).",
         )
     }

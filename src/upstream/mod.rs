@@ -8,7 +8,10 @@
 //! - [`card`]: what is known of an open connection from outside.
 //! - [`switches`]: what somebody has paused or disabled by hand.
 //! - [`slots`]: how many there may be, exactly.
+//! - [`capacity`]: how many there may be over all pools, and which of them make room for others; [`occupancy`] how full a server is.
+//! - `outdated`: connections in the way of what a client does to databases and roles, or out of date behind it.
 //! - [`queue`]: who waits for a connection, in what order and how long, and when the next attempt to open one may start.
+//! - [`turnover`]: whether connections come free, or clients keep them.
 //! - [`pool`]: the connections of one (database, user, startup settings); the idle ones are in a set of `deadpool`'s.
 //! - [`lease`]: a connection in use; dropping it closes the connection.
 //! - [`restore`]: makes a used session fit for the next client: cancel, roll back, reset.
@@ -29,6 +32,7 @@
 pub(crate) mod attempt;
 pub(crate) mod auth_query;
 pub(crate) mod cancel;
+pub(crate) mod capacity;
 pub(crate) mod cleanup;
 pub(crate) mod conn_info;
 pub(crate) mod counters;
@@ -40,6 +44,8 @@ pub(crate) mod lease;
 pub(crate) mod limiter;
 pub(crate) mod login_slots;
 pub(crate) mod loops;
+pub(crate) mod occupancy;
+mod outdated;
 pub(crate) mod pause;
 pub(crate) mod pool;
 pub(crate) mod pool_stats;
@@ -52,6 +58,7 @@ pub(crate) mod server_tls;
 pub(crate) mod simple_query;
 pub(crate) mod slots;
 pub(crate) mod target;
+pub(crate) mod turnover;
 
 pub(crate) use counters::CloseReason;
 pub(crate) use dial::{DialError, PasswordPrompt, Secret};

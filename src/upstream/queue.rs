@@ -1,11 +1,17 @@
 //! Who waits for a connection, how many are being opened for them, and when the next attempt may start.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::dial::DialError;
+use super::turnover::Turnover;
+
+/// The shortest and the longest pause while the server is full: it may have a free place at any time, and looking costs
+/// it a process.
+const PAUSES_FULL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 
 /// The first pause after a failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -37,6 +43,8 @@ pub(crate) struct Queue<T> {
     next_number: u64,
     /// When somebody looks whose patience is over.
     next_expiry: Option<Instant>,
+    /// Whether connections come free.
+    pub turnover: Turnover,
     dialling: usize,
     pause: Duration,
     not_before: Option<Instant>,
@@ -59,6 +67,7 @@ impl<T> Default for Queue<T> {
             waiters: VecDeque::new(),
             next_number: 0,
             next_expiry: None,
+            turnover: Turnover::default(),
             dialling: 0,
             pause: Duration::ZERO,
             not_before: None,
@@ -189,7 +198,11 @@ impl<T> Queue<T> {
     /// one of `places` connections. Says whether this is news.
     pub(crate) fn failed(&mut self, error: &DialError, places: usize, now: Instant) -> bool {
         let longest = if error.is_down() { LONGEST_PAUSE_DOWN } else { LONGEST_PAUSE };
-        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, longest);
+        self.pause = if error.is_full() {
+            between(PAUSES_FULL.0, PAUSES_FULL.1)
+        } else {
+            (self.pause * 2).clamp(FIRST_PAUSE, longest)
+        };
         self.not_before = Some(now + self.pause);
         if !error.may_pass() {
             for waiter in self.waiters.drain(..places.min(self.waiters.len())) {
@@ -215,6 +228,14 @@ impl<T> Queue<T> {
     }
 }
 
+/// A time at random from `shortest` to `longest`, so that those who failed together don't come back together.
+#[must_use]
+pub(crate) fn between(shortest: Duration, longest: Duration) -> Duration {
+    // The standard library seeds its hashers at random.
+    let random = RandomState::new().hash_one(0u8) % 1024;
+    shortest + longest.saturating_sub(shortest) * u32::try_from(random).unwrap_or(0) / 1024
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,8 +245,16 @@ mod tests {
         DialError::Unreachable { host: "h".into(), why: "Connection refused".into(), refused: true }
     }
 
+    fn full() -> DialError {
+        refused_with(sqlstate::TOO_MANY_CONNECTIONS)
+    }
+
     fn refused() -> DialError {
-        let client_error = ClientError::fatal(ErrorSource::Server, sqlstate::INVALID_PASSWORD, "no");
+        refused_with(sqlstate::INVALID_PASSWORD)
+    }
+
+    fn refused_with(code: &'static str) -> DialError {
+        let client_error = ClientError::fatal(ErrorSource::Server, code, "no");
         let mut frame = Vec::new();
         client_error.put(&mut frame);
         DialError::Refused(ClientError::Server(frame.into()), None)
@@ -309,6 +338,21 @@ mod tests {
         assert_eq!(queue.waiting(), 9);
         assert!(queue.succeeded());
         assert_eq!(queue.next(0, 4, now), Next::Dial);
+    }
+
+    #[test]
+    fn a_full_server_is_tried_with_one_probe_again_and_again() {
+        let mut queue = Queue::<u32>::default();
+        let now = Instant::now();
+        let _waiting: Vec<_> = (0..9).map(|_| queue.enter(None)).collect();
+        for _ in 0..50 {
+            queue.failed(&full(), 9, now);
+            let Next::At(at) = queue.next(0, 4, now) else { panic!("a pause is due") };
+            assert!((PAUSES_FULL.0..=PAUSES_FULL.1).contains(&(at - now)));
+        }
+        assert_eq!(queue.next(0, 4, now + PAUSES_FULL.1), Next::Dial);
+        queue.dial_starts();
+        assert_eq!((queue.next(0, 4, now + PAUSES_FULL.1), queue.waiting()), (Next::Nothing, 9), "a single probe");
     }
 
     #[test]

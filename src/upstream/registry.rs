@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -10,18 +10,20 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore};
 
 use super::auth_query::ReclaimableSlots;
+use super::capacity;
 use super::conn_info::ConnInfo;
 use super::counters::{CloseReason, Counters};
 use super::limiter::Limiter;
 use super::login_slots::LoginSlots;
 use super::loops::LocalBackends;
+use super::occupancy::Hunger;
 use super::pause::PauseState;
 use super::pool::{Pool, PoolKey, Sharing};
 use super::pool_stats::PoolStats;
 use super::quota::Quotas;
 use super::role_auth::{RoleAuth, Succession};
 use super::server_conn::Closed;
-use super::slots::{Slot, Slots};
+use super::slots::Slots;
 use super::target::{TargetHost, UpstreamTarget, UpstreamTargets};
 use crate::auth::ProcessKey;
 use crate::config::Settings;
@@ -30,6 +32,9 @@ use crate::track::statements::StatementIds;
 
 /// How many (database, user)s may be remembered that have never logged in.
 const MAX_UNVERIFIED_ROLES: usize = 1000;
+
+/// How long clients must have got no connection for that to be trouble.
+const STARVED: Duration = Duration::from_secs(10);
 
 /// A database and a user.
 pub(crate) type DatabaseUser = (Vec<u8>, Vec<u8>);
@@ -53,6 +58,10 @@ pub(crate) struct Registry {
     /// The process's own key.
     pub key: ProcessKey,
     pub(super) global: Arc<Slots>,
+    /// How many of those places may be taken without making room first.
+    pub(super) share: AtomicUsize,
+    /// For how long connections could not be had.
+    pub hunger: Hunger,
     /// The login attempts and cancel requests of each source.
     pub limiter: Limiter,
     /// The logins that may be under way.
@@ -70,31 +79,15 @@ pub(crate) struct Registry {
     upstream_targets: ArcSwap<UpstreamTargets>,
     generation: AtomicU64,
     conn_ids: AtomicU64,
-    rebalance_requested: AtomicBool,
+    pub(super) rebalance_requested: AtomicBool,
     /// The connections that secrets are looked up on.
     pub(super) auth_query_slots: ReclaimableSlots,
     /// Told when a place or a connection came free while somebody found none.
-    freed: Notify,
+    pub(super) freed: Notify,
     /// When the janitor last came, in milliseconds since `born`.
     pub(super) last_round: AtomicU64,
     pub(super) born: Instant,
     pub(super) this: Weak<Self>,
-}
-
-/// A place under the cap over all pools that belongs to none of them.
-#[derive(Debug)]
-pub(crate) struct UnpooledSlot {
-    slot: Option<Slot>,
-    registry: Weak<Registry>,
-}
-
-impl Drop for UnpooledSlot {
-    fn drop(&mut self) {
-        drop(self.slot.take());
-        if let Some(registry) = self.registry.upgrade() {
-            registry.serve_waiting_pools();
-        }
-    }
 }
 
 impl Registry {
@@ -114,7 +107,9 @@ impl Registry {
             statement_ids: Arc::default(),
             pauses: PauseState::default(),
             key,
-            global: Slots::new(now.max_upstream),
+            global: Slots::new(now.max_upstream.unwrap_or(capacity::UNKNOWN)),
+            share: AtomicUsize::new(now.max_upstream.unwrap_or(capacity::UNKNOWN)),
+            hunger: Hunger::default(),
             limiter: Limiter::default(),
             login_slots: LoginSlots::new(now.max_connecting),
             local_backends: LocalBackends::default(),
@@ -170,7 +165,7 @@ impl Registry {
         if let Some(pool) = lock(&self.pools).get(key).filter(is_current) {
             return Arc::clone(pool);
         }
-        let size = self.size_of(key);
+        let (size, reserve) = self.size_of(key);
         let stats = self.pool_stats_of(&key.database, &key.user);
         loop {
             let role_auth = self.role_auth(&key.database, &key.user);
@@ -179,8 +174,9 @@ impl Registry {
             let pool = known.unwrap_or_else(|| {
                 let (stats, generation) = (Arc::clone(&stats), self.generation());
                 let statement_ids = Arc::clone(&self.statement_ids);
-                let shared = Sharing { role_auth, stats, generation, statement_ids, registry: self.this.clone() };
-                let pool = Pool::new(key.clone(), size, shared);
+                let (real_database, registry) = (self.real_database(&key.database), self.this.clone());
+                let shared = Sharing { role_auth, stats, generation, real_database, statement_ids, registry };
+                let pool = Pool::new(key.clone(), size, reserve, shared);
                 pools.insert(key.clone(), Arc::clone(&pool));
                 pool
             });
@@ -191,11 +187,11 @@ impl Registry {
         }
     }
 
-    /// How many connections the pool of `key` may have.
-    fn size_of(&self, key: &PoolKey) -> usize {
+    /// How many connections the pool of `key` may have, and how many more while those who have them keep them.
+    fn size_of(&self, key: &PoolKey) -> (usize, usize) {
         let settings = self.settings_of(&key.database);
         let own = settings.limits.get(&key.user).and_then(|limits| limits.pool_size);
-        own.unwrap_or(settings.pool_size)
+        (own.unwrap_or(settings.pool_size), settings.reserve_pool_size.unwrap_or(usize::MAX))
     }
 
     fn pool_stats_of(&self, database: &[u8], user: &[u8]) -> Arc<PoolStats> {
@@ -232,9 +228,12 @@ impl Registry {
     }
 
     /// Forgets a pool that came to nothing: whoever asked for it was not let in. Otherwise strangers could fill the memory
-    /// with pools.
+    /// with pools. One whose upstream could not be asked is kept for a while, for those who watch.
     pub(crate) fn forget(&self, pool: &Arc<Pool>) {
         let mut pools = lock(&self.pools);
+        if pools.len() < MAX_UNVERIFIED_ROLES && pool.role_auth.last_trouble(Instant::now()).is_some() {
+            return;
+        }
         // The table's and the caller's.
         let shared = Arc::strong_count(pool) > 2;
         if !shared && pool.never_connected() && pools.get(&pool.key).is_some_and(|known| Arc::ptr_eq(known, pool)) {
@@ -292,11 +291,15 @@ impl Registry {
         self.born.elapsed().saturating_sub(Duration::from_millis(self.last_round.load(Ordering::Relaxed)))
     }
 
-    /// Why clients can't be served, if a pool without a connection could not open one: see [`Pool::trouble`].
+    /// Why clients can't be served, if a pool without a connection could not open one (see [`Pool::trouble`]), or if for
+    /// [`STARVED`] no client got one that wanted one.
     #[must_use]
     pub(crate) fn trouble(&self) -> Option<String> {
+        if let Some((since, why)) = self.hunger.lasts(Instant::now()).filter(|(since, _)| *since >= STARVED) {
+            return Some(format!("no client could be served for {} s for want of connections: {why}", since.as_secs()));
+        }
         let pools = self.all_pools();
-        let (pool, client_error) = pools.iter().find_map(|pool| Some((pool, pool.trouble()?)))?;
+        let (pool, client_error) = pools.iter().find_map(|pool| Some((pool, pool.outage()?)))?;
         let (database, user) = (String::from_utf8_lossy(&pool.key.database), String::from_utf8_lossy(&pool.key.user));
         Some(format!("database \"{database}\", user \"{user}\": {client_error}"))
     }
@@ -319,31 +322,6 @@ impl Registry {
             role_auths.retain(|_, role_auth| Arc::strong_count(role_auth) > 1 || !role_auth.is_blank());
         }
         Arc::clone(role_auths.entry(key).or_default())
-    }
-
-    /// A place under the cap over all pools, for a connection that belongs to none. Where all are taken, a connection that
-    /// no client uses gives up its own; `None` where there is none such, or it has not closed within `patience`.
-    pub(crate) async fn slot(&self, patience: Duration) -> Option<UnpooledSlot> {
-        let slot = self.wait_for_slot(None, patience).await?;
-        Some(UnpooledSlot { slot: Some(slot), registry: self.this.clone() })
-    }
-
-    /// As [`Registry::slot`], for the `hungry` pool.
-    pub(super) async fn wait_for_slot(&self, waiting_pool: Option<&Pool>, patience: Duration) -> Option<Slot> {
-        let taken = async {
-            loop {
-                let mut freed = std::pin::pin!(self.freed.notified());
-                freed.as_mut().enable();
-                if let Some(slot) = self.global.try_take() {
-                    return Some(slot);
-                }
-                if !self.request_rebalance(waiting_pool, |_| true) {
-                    return None;
-                }
-                freed.await;
-            }
-        };
-        tokio::time::timeout(patience, taken).await.ok().flatten()
     }
 
     /// Takes note of an attempt to connect that failed.
@@ -405,7 +383,7 @@ impl Registry {
                 pool.close_unused(CloseReason::Reload);
             }
         }
-        self.global.resize(new.max_upstream);
+        self.fit_to_servers();
         self.login_slots.resize(old.max_connecting, new.max_connecting);
         // Those that are taken when their number shrinks are not missed for long.
         self.cancel_slots.add_permits(new.max_connecting.saturating_sub(old.max_connecting));
@@ -413,40 +391,8 @@ impl Registry {
         self.quotas.resize(&new);
         let pools = self.all_pools();
         for pool in pools {
-            pool.resize(self.size_of(&pool.key));
-        }
-    }
-
-    /// No place was found under a cap that is shared by those pools that `shares` picks: makes one by closing an idle
-    /// connection of one of them, other than the `hungry` pool. Says whether one will come free.
-    pub(super) fn request_rebalance(&self, waiting_pool: Option<&Pool>, shares: impl Fn(&Pool) -> bool) -> bool {
-        self.rebalance_requested.store(true, Ordering::SeqCst);
-        let pools = self.all_pools();
-        let is_hungry = |pool: &Pool| waiting_pool.is_some_and(|waiting_pool| std::ptr::eq(pool, waiting_pool));
-        let others = pools.iter().filter(|pool| !is_hungry(pool) && shares(pool));
-        let mut others: Vec<_> = others.collect();
-        others.sort_by_key(|pool| std::cmp::Reverse(pool.idle_count()));
-        match others.first().and_then(|richest| richest.take_idle()) {
-            Some(mut idle) => {
-                idle.close_reason = CloseReason::Surplus;
-                true
-            }
-            // It is given back and then taken from there.
-            None if others.iter().any(|pool| pool.recall_oldest()) => true,
-            None => self.auth_query_slots.reclaim(),
-        }
-    }
-
-    /// A place or a connection came free: lets those try who found none.
-    pub(super) fn serve_waiting_pools(&self) {
-        // Looked at first: writing would cost more, and this is asked whenever a connection comes back.
-        if !self.rebalance_requested.load(Ordering::SeqCst) || !self.rebalance_requested.swap(false, Ordering::SeqCst) {
-            return;
-        }
-        self.freed.notify_waiters();
-        let pools = self.all_pools();
-        for pool in pools.iter().filter(|pool| pool.has_waiters()) {
-            pool.open_as_needed();
+            let (size, reserve) = self.size_of(&pool.key);
+            pool.resize(size, reserve);
         }
     }
 

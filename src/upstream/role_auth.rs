@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::dial::{DialError, Secret};
+use super::queue::between;
 use super::registry::Registry;
 use crate::auth::{Credential, Password, Source, Verified};
 use crate::config::Settings;
@@ -12,6 +13,9 @@ use crate::error::ClientError;
 
 /// The first and the longest pause between attempts while the upstream is down or full.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
+
+/// How long it is remembered that the upstream could not be asked.
+const TROUBLED: Duration = Duration::from_secs(60);
 
 /// What the upstream is known to do when this user comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -264,10 +268,22 @@ impl RoleAuth {
             .map(|trouble| (trouble.until, trouble.client_error.clone()))
     }
 
+    /// Why the upstream could not be asked when that was last tried, if it has not been since, and that was not long before `now`.
+    #[must_use]
+    pub(crate) fn last_trouble(&self, now: Instant) -> Option<ClientError> {
+        let memory = self.memory();
+        let recent = memory.trouble.as_ref().filter(|trouble| now.saturating_duration_since(trouble.until) < TROUBLED);
+        recent.map(|trouble| trouble.client_error.clone())
+    }
+
     /// Notes that the upstream could not be asked, which may pass.
     pub(crate) fn note_trouble(&self, error: &DialError) {
         let mut memory = self.memory();
-        let pause = memory.trouble.as_ref().map_or(PAUSES.0, |before| (before.pause * 2).min(PAUSES.1));
+        let pause = if error.is_full() {
+            between(PAUSES.0, PAUSES.1)
+        } else {
+            memory.trouble.as_ref().map_or(PAUSES.0, |before| (before.pause * 2).min(PAUSES.1))
+        };
         memory.trouble =
             Some(RecentFailure { until: Instant::now() + pause, pause, client_error: error.client_error() });
     }
@@ -307,6 +323,9 @@ impl RoleAuth {
     pub(super) fn refused(&self, registry: &Registry, error: &DialError) {
         if let DialError::Refused(client_error, Some(Credential::Password(password))) = error {
             let mut memory = self.memory();
+            if !error.may_pass() {
+                memory.trouble = None;
+            }
             memory.requirement = AuthRequirement::Asks;
             if error.is_credential() {
                 memory.verified.refuse(&registry.key, password, client_error.clone(), Instant::now());

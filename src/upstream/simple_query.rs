@@ -15,6 +15,17 @@ pub(crate) type Row = Vec<Vec<u8>>;
 /// # Errors
 /// When the connection is of no use any more.
 pub(crate) async fn rows(conn: &mut Conn) -> Result<Result<Vec<Row>, String>, RecvError> {
+    rows_and(conn, |_, _| ()).await
+}
+
+/// As [`rows`]; settings that the server reports meanwhile, by name and value, go to `reported`.
+///
+/// # Errors
+/// As [`rows`].
+pub(crate) async fn rows_and(
+    conn: &mut Conn,
+    mut reported: impl FnMut(&[u8], &[u8]),
+) -> Result<Result<Vec<Row>, String>, RecvError> {
     conn.flush().await?;
     let mut answer = Ok(Vec::new());
     loop {
@@ -26,6 +37,11 @@ pub(crate) async fn rows(conn: &mut Conn) -> Result<Result<Vec<Row>, String>, Re
             (backend::ERROR, Ok(_)) => {
                 let message = backend::error_field(frame.body(), b'M').unwrap_or_default();
                 answer = Err(String::from_utf8_lossy(message).into_owned());
+            }
+            (backend::PARAMETER_STATUS, _) => {
+                if let Some((name, value)) = backend::parameter_status(frame.body()) {
+                    reported(name, value);
+                }
             }
             _ => {}
         }

@@ -36,7 +36,13 @@ impl Slots {
     /// Takes a place if one is free.
     #[must_use]
     pub fn try_take(self: &Arc<Self>) -> Option<Slot> {
-        let cap = self.cap.load(Ordering::Relaxed);
+        self.try_take_of(usize::MAX)
+    }
+
+    /// Takes one of the first `share` places if one is free.
+    #[must_use]
+    pub fn try_take_of(self: &Arc<Self>, share: usize) -> Option<Slot> {
+        let cap = self.cap.load(Ordering::Relaxed).min(share);
         let taken =
             self.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| (used < cap).then_some(used + 1));
         taken.is_ok().then(|| Slot(Arc::clone(self)))
@@ -94,5 +100,7 @@ mod tests {
         slots.resize(10);
         taken.extend(std::iter::from_fn(|| slots.try_take()));
         assert_eq!((taken.len(), slots.used()), (10, 10));
+        taken.truncate(6);
+        assert!(slots.try_take_of(6).is_none() && slots.try_take_of(7).is_some());
     }
 }

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::credentials::Credentials;
+use super::occupancy::Room;
 use super::server_tls::ServerTls;
 use crate::config::{Binding, Host, Negotiation, RequireAuth, Settings, SslMode, TargetSessionAttrs, Upstream};
 use crate::net::{Stream, tls};
@@ -115,6 +116,8 @@ pub(crate) struct UpstreamTarget {
     mode: SslMode,
     /// The endpoint that was good last: it is tried first.
     good: AtomicUsize,
+    /// How full the server is.
+    pub room: Room,
 }
 
 /// One place.
@@ -161,6 +164,7 @@ impl UpstreamTarget {
             balance: upstream.balance,
             mode: upstream.encryption.mode(),
             good: AtomicUsize::new(0),
+            room: Room::default(),
         })
     }
 

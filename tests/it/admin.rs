@@ -219,6 +219,39 @@ fn what_is_not_there_is_not_answered() {
 }
 
 #[test]
+fn clients_that_starve_for_want_of_connections_are_seen() {
+    let postgres = Postgres::start_with(&["max_connections=10"]);
+    let asked = Asked::start(&postgres.url(), &[]);
+    let starving = |raw: &mut ProtocolClient| {
+        raw.send(&startup(&[("user", "limited"), ("database", "postgres")]));
+        raw.read_to_end().pop().expect("a refusal").field(b'C')
+    };
+    let pool = || {
+        let rows = ProtocolClient::logged_in(asked.ferry.raw(), "u", "pgferry").query("show pools");
+        let rows = rows.iter().filter(|row| row.tag == b'D').map(crate::harness::Message::columns);
+        rows.into_iter().find(|row| row[1] == "limited")
+    };
+    let held: Vec<_> = (0..7).map(|_| ProtocolClient::tcp(postgres.port).logged_in("limited", "postgres")).collect();
+    assert_eq!(asked.get("/ready").0, 200);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| assert_eq!(starving(&mut asked.ferry.raw()), "53300"));
+        }
+        eventually("they are shown", || pool().is_some_and(|row| row[3] == "2"));
+    });
+    assert!(pool().is_some(), "as long as that is not long ago");
+    eventually("it is not ready", || {
+        let (status, why) = asked.get("/ready");
+        status == 503 && why.contains("no client could be served for ") && why.contains("for want of connections")
+    });
+    drop(held);
+    assert_eq!(ProtocolClient::logged_in(asked.ferry.raw(), "limited", "postgres").value("select 1"), "1");
+    assert_eq!(asked.get("/ready").0, 200);
+    let metrics = asked.metrics();
+    assert_eq!(metrics.get("pgferry_upstream_connections_max"), Some(&10), "{metrics:?}");
+}
+
+#[test]
 fn a_page_shows_what_happens_and_loads_nothing_from_elsewhere() {
     let asked =
         Asked::start(&Postgres::shared().url(), &[("PGFERRY_POOL_SIZE", "1"), ("PGFERRY_QUERY_WAIT_TIMEOUT", "60s")]);

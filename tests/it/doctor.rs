@@ -10,7 +10,7 @@ use pgferry::internals::doctor::sockets::{State, all, by_state};
 use pgferry::internals::doctor::{Facts, Level, diagnose, report};
 
 use crate::harness::pgferry::command;
-use crate::harness::{Pgferry, Postgres};
+use crate::harness::{Pgferry, Postgres, ProtocolClient};
 
 /// Runs the doctor in a network namespace of its own with 200 ports, `held` of which are in TIME_WAIT toward the upstream.
 fn in_namespace(held: usize, args: &[&str]) -> Output {
@@ -76,6 +76,20 @@ fn a_pgferry_that_finds_no_port_says_and_counts_so() {
 }
 
 #[test]
+fn a_full_server_is_judged_by_what_a_pgferry_has_seen() {
+    let postgres = Postgres::start_with(&["max_connections=23"]);
+    let pgferry = Pgferry::start(&postgres, &[]);
+    assert_eq!(ProtocolClient::logged_in(pgferry.raw(), "limited", "postgres").value("select 1"), "1");
+    let held: Vec<_> =
+        (0..22).map(|_| ProtocolClient::tcp(postgres.port).logged_in("trust_user", "postgres")).collect();
+    let url = format!("postgres://limited@127.0.0.1:{}/postgres?sslmode=disable", postgres.port);
+    let output = command().args(["doctor", "-u", &url, "-l", pgferry.host()]).output().expect("pgferry");
+    let said = stdout(&output);
+    assert!(said.contains("not asked: ") && said.contains("1 sidecars with pool_size = 20 fit"), "{said}");
+    drop(held);
+}
+
+#[test]
 fn programs_get_json() {
     let output = in_namespace(120, &["--json"]);
     let said: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("JSON");
@@ -110,6 +124,7 @@ fn a_server_and_a_pgferry_that_run_are_looked_at() {
     let said = stdout(&doctor(&["--measure", "--as-uid", "12345", "--watch", "1"]));
     assert!(said.contains("of 37 connections in use (3 reserved)"), "{said}");
     assert!(said.contains("3 sidecars with pool_size = 10 fit"), "{said}");
+    assert!(said.contains("max_upstream = \"auto\" comes to 32"), "{said}");
     assert_eq!(said.contains("idle_session_timeout is 300 s"), version >= 14, "{said}");
     assert!(said.contains("connect, log in, first row: through pgferry p50 "), "{said}");
     assert!(said.contains("end in TIME_WAIT"), "{said}");
@@ -167,7 +182,7 @@ fn of_machine(name: &str, in_kubernetes: bool) -> String {
         open_files: Some((1024, 524_288)),
         container: if in_kubernetes { (Some(128 << 20), Some(1024)) } else { (None, None) },
         in_kubernetes,
-        pool: Pool { pool_size: 20, idle_timeout_s: 600 },
+        pool: Pool { pool_size: 20, max_upstream: None, idle_timeout_s: 600 },
         upstreams: vec![upstream],
         listeners_in_range: Vec::new(),
         pgferry: None,

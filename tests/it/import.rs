@@ -81,7 +81,9 @@ fn every_setting_is_carried_over_or_explained() {
 }
 
 /// What some settings are called here.
-const KEYS: [(&str, &str); 33] = [
+const KEYS: [(&str, &str); 35] = [
+    ("reserve_pool_size", "reserve_pool_size"),
+    ("reserve_pool_timeout", "reserve_pool_timeout"),
     ("admin_users", "admin_users"),
     ("stats_users", "stats_users"),
     ("auth_type", "auth_type"),
@@ -252,7 +254,7 @@ fn defaults_that_differ_are_written_and_explained() {
     }
     assert!(!text.contains("dns_max_ttl") && !text.contains("server_lifetime"), "equal defaults need no word: {text}");
     let settings = resolved("the result", &text).expect("it loads");
-    assert_eq!((settings.max_upstream, settings.max_client_conn), (100, 100));
+    assert_eq!((settings.max_upstream, settings.reserve_pool_size, settings.max_client_conn), (None, Some(0), 100));
     let (_, text, _) = import_lines("* = host=db", "query_wait_timeout = 7\nlog_connections = 0");
     assert!(text.contains("\nquery_wait_timeout = \"7s\"") && !text.contains("120"), "{text}");
 }
@@ -260,17 +262,18 @@ fn defaults_that_differ_are_written_and_explained() {
 #[test]
 fn pools_keep_their_sizes() {
     for (databases, pgbouncer, most) in [
-        ("* = host=db", "default_pool_size = 300", 300),
-        ("a = host=db\nb = host=db pool_size=400", "default_pool_size = 50", 450),
         ("a = host=db\nb = host=db", "default_pool_size = 300\nmax_db_connections = 120", 240),
-        ("* = host=db", "default_pool_size = 0", 1000),
         ("* = host=db", "max_db_connections = 18446744073709551615", 10_000),
-        ("* = host=db pool_size=18446744073709551615", "", 10_000),
     ] {
         let (_, text, _) = import_lines(databases, pgbouncer);
         assert!(text.contains(&format!("\nmax_upstream = {most}\n")), "{databases} {pgbouncer}: {text}");
         assert!(text.contains("max_db_connections = "), "{databases} {pgbouncer}: {text}");
     }
+    let (_, text, _) =
+        import_lines("a = host=db reserve_pool=4", "auth_file = /u\ndefault_pool_size = 300\nreserve_pool_size = 5");
+    let settings = resolved("the result", &text).expect("it loads");
+    assert_eq!((settings.max_upstream, settings.pool_size, settings.reserve_pool_size), (None, 300, Some(5)), "{text}");
+    assert!(text.contains("\nreserve_pool_timeout = \"5s\"") && text.contains("\nreserve_pool_size = 4\n"), "{text}");
     let (_, text, _) = import_lines("a = host=db min_pool_size=3", "min_pool_size = 5");
     assert!(text.contains("\nmin_pool_size = 5\n") && text.contains("\nmin_pool_size = 3\n"), "{text}");
     assert!(!text.contains("# min_pool_size"), "it means the same: {text}");

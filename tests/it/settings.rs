@@ -68,15 +68,15 @@ fn what_can_not_follow_gets_connections_of_its_own() {
     let postgres = Postgres::start_with(&[]);
     let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "1"]);
     let mut plain = ferry.session();
-    let (mut patient, _) = log_in(&ferry, &[("options", "-c statement_timeout=77s -c search_path=pg_catalog")]);
-    let (mut precise, _) = log_in(&ferry, &[("extra_float_digits", "-3")]);
+    let (mut patient, _) = log_in(&ferry, &[("options", "-c statement_timeout=77s -c log_disconnections=on")]);
+    let (mut precise, _) = log_in(&ferry, &[("temp_buffers", "100")]);
     for _ in 0..3 {
         assert_eq!(plain.value("show statement_timeout"), "0");
         assert_eq!(
-            patient.value("select concat(current_setting('statement_timeout'), current_setting('search_path'))"),
-            "77spg_catalog"
+            patient.value("select concat(current_setting('statement_timeout'), current_setting('log_disconnections'))"),
+            "77son"
         );
-        assert_eq!(precise.value("show extra_float_digits"), "-3");
+        assert_eq!(precise.value("show temp_buffers"), "800kB");
     }
     assert_eq!(postgres.backends(), 3);
 }

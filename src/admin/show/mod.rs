@@ -27,6 +27,7 @@ macro_rules! shows {
 }
 
 shows! {
+    Capacity = "capacity",
     Clients = "clients",
     Config = "config",
     Databases = "databases",
@@ -81,6 +82,7 @@ impl Show {
             Self::StatsTotals => stats::totals(),
             Self::StatsAverages => stats::averages(),
             Self::Totals => Table::new(&stats::TOTALS),
+            Self::Capacity => Table::new(&pgferry::CAPACITY),
             Self::Ports => Table::new(&pgferry::PORTS),
             Self::Pins => Table::new(&pgferry::PINS),
             Self::Logins => Table::new(&pgferry::LOGINS),
@@ -109,6 +111,7 @@ impl Show {
             Self::StatsTotals => stats::totals_rows(admin_state),
             Self::StatsAverages => stats::averages_rows(admin_state),
             Self::Totals => stats::sums(admin_state),
+            Self::Capacity => pgferry::capacity(admin_state),
             Self::Ports => pgferry::ports(admin_state).await,
             Self::Pins => pgferry::pins(admin_state),
             Self::Logins => pgferry::logins(admin_state),

@@ -1,4 +1,4 @@
-//! What PgBouncer has no word for: ports, reasons for keeping connections, logins.
+//! What PgBouncer has no word for: ports, room on servers, reasons for keeping connections, logins.
 
 use std::path::Path;
 
@@ -6,6 +6,7 @@ use crate::admin::AdminState;
 use crate::admin::table::{Cell, Type};
 use crate::doctor::kernel::{Kernel, Paths};
 use crate::doctor::sockets::{self, State};
+use crate::upstream::occupancy::Occupancy;
 use crate::upstream::target::Address;
 
 pub(super) const PORTS: [(&str, Type); 9] = [
@@ -18,6 +19,16 @@ pub(super) const PORTS: [(&str, Type); 9] = [
     ("share", Type::Text),
     ("ports_saved", Type::Numeric),
     ("ports_unavailable", Type::Numeric),
+];
+pub(super) const CAPACITY: [(&str, Type); 8] = [
+    ("server", Type::Text),
+    ("max_connections", Type::Int),
+    ("reserved", Type::Int),
+    ("used", Type::Int),
+    ("idle", Type::Int),
+    ("ours", Type::Int),
+    ("share", Type::Int),
+    ("max_upstream", Type::Int),
 ];
 pub(super) const PINS: [(&str, Type); 3] = [("reason", Type::Text), ("total", Type::Numeric), ("current", Type::Int)];
 pub(super) const LOGINS: [(&str, Type); 2] = [("event", Type::Text), ("count", Type::Numeric)];
@@ -66,6 +77,28 @@ pub(super) async fn ports(admin_state: &AdminState) -> Vec<Vec<Cell>> {
             ]
         })
         .collect()
+}
+
+/// By upstream: its connections at the last look, and how many of them this process may have.
+pub(super) fn capacity(admin_state: &AdminState) -> Vec<Vec<Cell>> {
+    let registry = &admin_state.shared.registry;
+    let upstream_targets = registry.upstream_targets();
+    let all = upstream_targets.all().into_iter().map(|upstream_target| {
+        let seen = upstream_target.room.seen();
+        let number = |of: fn(&Occupancy) -> usize| seen.as_ref().map(of).into();
+        let ours = registry.ours_at(upstream_target);
+        vec![
+            upstream_target.places().into(),
+            number(|seen| seen.max_connections),
+            number(|seen| seen.reserved),
+            number(|seen| seen.used),
+            number(|seen| seen.idle),
+            ours.into(),
+            upstream_target.room.limits(ours).map(|(_, share)| share).into(),
+            registry.max_upstream().into(),
+        ]
+    });
+    all.collect()
 }
 
 pub(super) fn pins(admin_state: &AdminState) -> Vec<Vec<Cell>> {

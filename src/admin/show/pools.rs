@@ -52,6 +52,7 @@ pub(super) fn pools(admin_state: &AdminState) -> Vec<Vec<Cell>> {
         row.leased += state.leased;
         row.idle += state.idle;
         row.opening += state.opening;
+        row.waiting += pool.logging_in();
         row.mode = registry.settings_of(&pool.key.database).pool_mode.to_string();
     }
     for session in admin_state.shared.sessions.all() {

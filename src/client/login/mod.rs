@@ -26,6 +26,7 @@ use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::tls::{self, CertificateOrigin};
 use crate::net::{Conn, Peer, Stream};
 use crate::track::parameter_cache::Greeting;
+use crate::track::startup_settings::StartupSettings;
 use crate::upstream::attempt::recheck;
 use crate::upstream::limiter::{SourceLimit, Turn};
 use crate::upstream::role_auth::Freshness;
@@ -54,6 +55,8 @@ pub(crate) struct SessionStart {
     pub pool: Arc<Pool>,
     /// The settings that it begins with.
     pub greeting: Arc<Greeting>,
+    /// What else its startup packet has set.
+    pub settings: StartupSettings,
     /// What cancels its queries.
     pub secret: CancelKey,
     /// Its place among its user's clients, if these are limited.
@@ -158,7 +161,7 @@ pub(crate) async fn log_in(
         recheck_in_background(shared, &pool, settings);
     }
     let greeting = match entered {
-        Ok(true) => greeting::greet(shared, &pool, &parsed_startup.wanted, deadline).await.map(Some),
+        Ok(true) => greeting::greet(shared, &pool, parsed_startup, deadline).await.map(Some),
         Ok(false) => Ok(None),
         Err(client_error) => Err(client_error),
     };
@@ -179,7 +182,8 @@ pub(crate) async fn log_in(
         pool.let_return().await;
     }
     let secret = shared.sessions.secret(parsed_startup.startup.negotiated().0)?;
-    Ok(Some(AuthOutcome::Session(SessionStart { pool, greeting, secret, place })))
+    let settings = parsed_startup.settings.clone();
+    Ok(Some(AuthOutcome::Session(SessionStart { pool, greeting, settings, secret, place })))
 }
 
 /// Where pgferry itself has let the client in: tries first whether the upstream does where it is long that it did, or where the

@@ -24,10 +24,18 @@ pub(super) struct PassThrough<'a, 'b> {
 impl PassThrough<'_, '_> {
     /// The upstream decides: by what it is known to do, or by trying. `false` when the client went away.
     pub(super) async fn run(&mut self) -> Result<bool, ClientError> {
-        match self.requirement(&self.pool.role_auth) {
-            AuthRequirement::Open => Ok(true),
-            _ => Box::pin(self.decide()).await,
+        if self.requirement(&self.pool.role_auth) == AuthRequirement::Open {
+            return Ok(true);
         }
+        let pool = Arc::clone(self.pool);
+        let _waiting = pool.logs_in();
+        let outcome = Box::pin(self.decide()).await;
+        outcome.map_err(|client_error| {
+            // Where the time is over in which the upstream could not be asked, that is told.
+            let is_late = Instant::now() >= self.attempt.deadline;
+            let trouble = pool.role_auth.last_trouble(std::time::Instant::now());
+            trouble.filter(|_| is_late).unwrap_or(client_error)
+        })
     }
 
     /// Asks the client where the upstream asks, and tries upstream what is not known. Nothing of the upstream is held while the

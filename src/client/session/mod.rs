@@ -166,7 +166,7 @@ impl<'a> Session<'a> {
         admitted: login::SessionStart,
         connected_at: Instant,
     ) -> (Self, RegistrationGuard<'a>) {
-        let login::SessionStart { pool, greeting, secret, place } = admitted;
+        let login::SessionStart { pool, greeting, settings, secret, place } = admitted;
         // Its backend's pid is a client's own in session mode: other sessions see it in pg_locks and pg_stat_activity.
         let mode = shared.registry.settings_of(&pool.key.database).pool_mode;
         let tentative = if mode == Mode::Session { pool.reserve_idle(&greeting.wanted) } else { None };
@@ -186,7 +186,7 @@ impl<'a> Session<'a> {
         out.extend_from_slice(&greeting.messages);
         backend::put_key_data(out, handle.pid, &handle.secret);
         backend::put_ready(out, crate::track::pipeline::IDLE);
-        let state = ClientState::new(greeting.wanted.clone(), greeting.view.clone());
+        let state = ClientState::new(greeting.wanted.clone(), greeting.view.clone()).with_startup(settings);
         let origins = trace_origins(shared, conn, &greeting.view);
         let tentative = tentative.map(Box::new);
         (Self { shared, handle, conn, pool, state, mode, tentative, _place: place, _origins: origins }, registered)

@@ -6,13 +6,13 @@
 //! - [`certificate`]: what certificates say where rustls does not tell.
 //! - `files`: certificates and keys as files.
 
-pub mod certificate;
-pub mod client;
+pub(crate) mod certificate;
+pub(crate) mod client;
 mod files;
-pub mod server;
-pub mod session;
+pub(crate) mod server;
+pub(crate) mod session;
 mod verify;
 
 pub use client::{Client, ClientOptions, Roots, Version};
-pub use server::{CertificateOrigin, OwnCertificate, Server, ServerOptions};
-pub use session::TlsSession;
+pub(crate) use server::{CertificateOrigin, OwnCertificate, Server, ServerOptions};
+pub(crate) use session::TlsSession;

@@ -10,6 +10,8 @@ use crate::upstream::counters::CloseReason;
 use crate::upstream::registry::Registry;
 use crate::upstream::server_conn::ServerConn;
 use crate::upstream::server_tls::{describe, tls_error};
+use crate::wire::backend;
+use crate::wire::frame::HEADER_BYTES;
 
 /// Why there is no connection.
 #[derive(Clone, Debug)]
@@ -54,11 +56,30 @@ impl DialError {
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broke(_) | Self::Misfit { .. } => true,
-            Self::Refused(client_error, _) => {
-                client_error.code() == sqlstate::TOO_MANY_CONNECTIONS || is_going_or_coming(client_error)
-            }
+            Self::Refused(client_error, _) => self.is_full() || is_going_or_coming(client_error),
             _ => false,
         }
+    }
+
+    /// Whether the server has no connection left for this client: in all, for its role or for its database.
+    #[must_use]
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Refused(client_error, _) if client_error.code() == sqlstate::TOO_MANY_CONNECTIONS)
+    }
+
+    /// Whether the server has no connection left for anybody like this client. Texts may be translated; the name of the function in
+    /// PostgreSQL that complains is not.
+    #[must_use]
+    pub(crate) fn is_server_full(&self) -> bool {
+        let of_role_or_database = |routine: &[u8]| matches!(routine, b"InitializeSessionUserId" | b"CheckMyDatabase");
+        self.is_full()
+            && match self {
+                Self::Refused(ClientError::Server(frame), _) => {
+                    let body = frame.get(HEADER_BYTES..).unwrap_or_default();
+                    !backend::error_field(body, b'R').is_some_and(of_role_or_database)
+                }
+                _ => true,
+            }
     }
 
     /// Whether the server is just not up, so that frequent attempts are cheap and worth it.
@@ -221,6 +242,12 @@ impl DialFailure {
     #[must_use]
     pub(crate) fn of(error: DialError) -> Self {
         Self { error, conn: None }
+    }
+
+    /// A failure of a connection that had been opened.
+    #[must_use]
+    pub(crate) fn with(error: DialError, conn: Conn) -> Self {
+        Self { error, conn: Some(Box::new(conn)) }
     }
 
     /// Closes what is left as any other connection: the server first.

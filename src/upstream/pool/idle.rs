@@ -5,27 +5,39 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use deadpool::unmanaged;
 
-/// A bounded set of idle connections: the one that came last goes first, so that those nobody needs grow old.
+/// How many connections a set has room for at first.
+const ROOM: usize = 8;
+
+/// A set of idle connections: the one that came last goes first, so that those that are not needed grow old.
 ///
 /// `T` is a connection. It is put into under the lock of the pool's queue only, so that nobody begins to wait while something comes in.
 #[derive(Debug)]
 pub(super) struct Idle<T> {
-    // deadpool's sets keep the size they are made with.
+    // deadpool's sets keep the size they are made with, and make room for as many.
     set: ArcSwap<unmanaged::Pool<T>>,
 }
 
-impl<T> Idle<T> {
-    /// An empty set for `size` connections.
-    pub(super) fn new(size: usize) -> Self {
-        Self { set: ArcSwap::from_pointee(unmanaged::Pool::new(size)) }
+impl<T> Default for Idle<T> {
+    fn default() -> Self {
+        Self { set: ArcSwap::from_pointee(unmanaged::Pool::new(ROOM)) }
     }
+}
 
+impl<T> Idle<T> {
     /// Puts a connection in.
-    ///
-    /// # Errors
-    /// Hands it back when the set is full, which it is only after it was made smaller.
-    pub(super) fn put(&self, connection: T) -> Result<(), T> {
-        self.set.load().try_add(connection).map_err(|(connection, _)| connection)
+    pub(super) fn put(&self, mut connection: T) {
+        loop {
+            let set = self.set.load_full();
+            match set.try_add(connection) {
+                Ok(()) => return,
+                Err((back, _)) => connection = back,
+            }
+            // Nothing else is put in meanwhile, and who takes one takes it from either.
+            let larger = unmanaged::Pool::new(set.status().max_size * 2);
+            let mut all: Vec<_> = std::iter::from_fn(|| set.try_remove().ok()).collect();
+            while let Some(Ok(())) = all.pop().map(|oldest| larger.try_add(oldest)) {}
+            self.set.store(Arc::new(larger));
+        }
     }
 
     /// Takes the connection out that came last.
@@ -39,22 +51,14 @@ impl<T> Idle<T> {
     }
 
     /// Takes those out that `unfit` picks; it is shown them from the one on that has been idle longest.
-    pub(super) fn take_matching(&self, mut unfit: impl FnMut(&T) -> bool) -> Vec<T> {
+    pub(super) fn take_matching(&self, unfit: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut all: Vec<_> = std::iter::from_fn(|| self.take()).collect();
         all.reverse();
-        let (mut picked, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|connection| unfit(connection));
-        picked.extend(kept.into_iter().filter_map(|connection| self.put(connection).err()));
+        let (picked, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(unfit);
+        for connection in kept {
+            self.put(connection);
+        }
         picked
-    }
-
-    /// Adapts to a new size; returns those for whom there is no place any more.
-    pub(super) fn resize(&self, size: usize) -> Vec<T> {
-        let old = self.set.swap(Arc::new(unmanaged::Pool::new(size)));
-        let mut all: Vec<_> = std::iter::from_fn(|| old.try_remove().ok()).collect();
-        let surplus = all.split_off(all.len().min(size));
-        // The newest goes in last.
-        let overtaken = all.into_iter().rev().filter_map(|connection| self.put(connection).err());
-        surplus.into_iter().chain(overtaken).collect()
     }
 }
 
@@ -62,9 +66,9 @@ impl<T> Idle<T> {
 mod tests {
     use super::*;
 
-    fn filled(size: usize, with: std::ops::Range<u32>) -> Idle<u32> {
-        let idle = Idle::new(size);
-        with.for_each(|connection| idle.put(connection).expect("room for all"));
+    fn filled(with: std::ops::Range<u32>) -> Idle<u32> {
+        let idle = Idle::default();
+        with.for_each(|connection| idle.put(connection));
         idle
     }
 
@@ -74,7 +78,7 @@ mod tests {
 
     #[test]
     fn the_last_one_goes_first_and_a_look_changes_no_order() {
-        let idle = filled(5, 0..5);
+        let idle = filled(0..5);
         let mut shown = Vec::new();
         let picked = idle.take_matching(|connection| {
             shown.push(*connection);
@@ -87,12 +91,9 @@ mod tests {
     }
 
     #[test]
-    fn a_smaller_set_keeps_those_used_last() {
-        let idle = filled(4, 0..4);
-        assert_eq!(idle.resize(2), [1, 0]);
-        assert_eq!((idle.put(9), idle.count()), (Err(9), 2), "it is full");
-        assert!(idle.resize(3).is_empty());
-        assert_eq!(idle.put(9), Ok(()));
-        assert_eq!(emptied(&idle), [9, 3, 2]);
+    fn there_is_room_for_any_number_in_the_same_order() {
+        let idle = filled(0..100);
+        assert_eq!(idle.count(), 100);
+        assert!(emptied(&idle).into_iter().eq((0..100).rev()));
     }
 }

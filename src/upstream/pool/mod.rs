@@ -38,6 +38,9 @@ use crate::track::RequestedParams;
 use crate::track::parameter_cache::ParameterCache;
 use crate::track::statements::{StatementCache, StatementIds};
 
+/// The database that new ones are copied from.
+const TEMPLATE: &[u8] = b"template1";
+
 /// What connections have in common that serve the same clients.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PoolKey {
@@ -101,10 +104,22 @@ pub(crate) struct Sharing {
     pub stats: Arc<PoolStats>,
     /// The generation of settings.
     pub generation: u64,
+    /// What the database is called on the server.
+    pub real_database: Vec<u8>,
     /// Numbers for prepared statements.
     pub statement_ids: Arc<StatementIds>,
     /// All pools.
     pub registry: Weak<Registry>,
+}
+
+/// A client whose login is tried upstream.
+#[derive(Debug)]
+pub(crate) struct LogsIn<'a>(&'a Pool);
+
+impl Drop for LogsIn<'_> {
+    fn drop(&mut self) {
+        self.0.logging_in.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The connections of one key.
@@ -116,7 +131,10 @@ pub(crate) struct Pool {
     pub role_auth: Arc<RoleAuth>,
     idle: Idle<PooledConn>,
     queue: Mutex<Queue<PooledConn>>,
+    /// As many as there may be, the reserve included.
     slots: Arc<Slots>,
+    /// How many of them are not the reserve.
+    size: AtomicUsize,
     registry: Weak<Registry>,
     this: Weak<Self>,
     /// What is known of the settings that its connections report.
@@ -131,12 +149,16 @@ pub(crate) struct Pool {
     oldest: AtomicU64,
     /// The generation of settings it belongs to.
     generation: u64,
+    /// Its connections are closed as they come free: while one is open to `template1`, no database can be created.
+    leaves_server: bool,
     /// It is known that clients will come.
     expects_clients: AtomicBool,
     /// What the last client asked for: the next one probably asks for the same.
     wanted: Mutex<RequestedParams>,
     tentative_leases: Mutex<TentativeLeases>,
     returning: Returning,
+    /// How many clients have their login tried upstream, or wait for that.
+    logging_in: AtomicUsize,
     /// How many connections are on loan.
     pub(super) leased: AtomicUsize,
     /// How many of those wait for the server.
@@ -159,16 +181,17 @@ fn close_surplus(surplus: impl IntoIterator<Item = PooledConn>) {
 }
 
 impl Pool {
-    /// An empty pool.
+    /// An empty pool for `size` connections, and `reserve` more while clients keep them.
     #[must_use]
-    pub(crate) fn new(key: PoolKey, size: usize, shared: Sharing) -> Arc<Self> {
-        let Sharing { role_auth, stats, generation, statement_ids, registry } = shared;
+    pub(crate) fn new(key: PoolKey, size: usize, reserve: usize, shared: Sharing) -> Arc<Self> {
+        let Sharing { role_auth, stats, generation, real_database, statement_ids, registry } = shared;
         Arc::new_cyclic(|this: &Weak<Self>| Self {
             key,
             role_auth,
-            idle: Idle::new(size),
+            idle: Idle::default(),
             queue: Mutex::default(),
-            slots: Slots::new(size),
+            slots: Slots::new(size.saturating_add(reserve)),
+            size: AtomicUsize::new(size),
             registry,
             this: this.clone(),
             parameters: ParameterCache::default(),
@@ -177,10 +200,12 @@ impl Pool {
             conn_infos: ConnInfos::default(),
             oldest: AtomicU64::new(0),
             generation,
+            leaves_server: real_database == TEMPLATE,
             expects_clients: AtomicBool::new(false),
             wanted: Mutex::default(),
             tentative_leases: Mutex::default(),
             returning: Returning::default(),
+            logging_in: AtomicUsize::new(0),
             leased: AtomicUsize::new(0),
             active: AtomicUsize::new(0),
             last_used: Mutex::new(Instant::now()),
@@ -189,23 +214,32 @@ impl Pool {
 
     /// Gives a connection to whoever has waited longest, or keeps it.
     pub(super) fn hand_out(&self, pooled: PooledConn) {
-        let mut queue = self.queue();
-        let surplus = queue.deliver(pooled).and_then(|nobodys| self.idle.put(nobodys).err());
-        drop(queue);
-        close_surplus(surplus);
+        self.put(&mut self.queue(), pooled);
+    }
+
+    fn put(&self, queue: &mut Queue<PooledConn>, pooled: PooledConn) {
+        if let Some(nobodys) = queue.deliver(pooled) {
+            self.idle.put(nobodys);
+        }
     }
 
     /// Takes a connection back from a lease.
     pub(super) fn take_back(&self, mut pooled: PooledConn) {
-        match self.unfit(&pooled, pooled.returned) {
-            Some(why) => {
-                pooled.close_reason = why;
-                drop(pooled);
-            }
-            None => self.hand_out(pooled),
+        let unfit = self.unfit(&pooled, pooled.returned);
+        let mut queue = self.queue();
+        queue.turnover.happened();
+        let unneeded = (self.leaves_server && queue.waiting() == 0).then_some(CloseReason::Idle);
+        if let Some(why) = unfit.or(unneeded) {
+            drop(queue);
+            pooled.close_reason = why;
+            drop(pooled);
+        } else {
+            self.put(&mut queue, pooled);
+            drop(queue);
         }
         if let Some(registry) = self.registry.upgrade() {
             registry.serve_waiting_pools();
+            registry.hunger.stilled();
         }
     }
 
@@ -213,6 +247,7 @@ impl Pool {
     pub(super) fn closed(&self, how: Closed, why: CloseReason) {
         let Some(registry) = self.registry.upgrade() else { return };
         registry.closed(how, why);
+        self.queue().turnover.happened();
         self.open_as_needed();
         registry.serve_waiting_pools();
     }
@@ -220,10 +255,7 @@ impl Pool {
     /// Takes an idle connection out: the one that has been idle longest.
     pub(super) fn take_idle(&self) -> Option<PooledConn> {
         let mut taken = false;
-        let mut picked = self.take_matching(|_| !std::mem::replace(&mut taken, true)).into_iter();
-        let oldest = picked.next();
-        close_surplus(picked);
-        oldest
+        self.take_matching(|_| !std::mem::replace(&mut taken, true)).into_iter().next()
     }
 
     /// Takes the idle connections out that `unfit` picks, longest idle first.
@@ -285,13 +317,26 @@ impl Pool {
     }
 
     /// Adapts to a new size.
-    pub(super) fn resize(&self, size: usize) {
-        self.slots.resize(size);
-        let queue = self.queue();
-        let surplus = self.idle.resize(size);
-        drop(queue);
-        close_surplus(surplus);
+    pub(super) fn resize(&self, size: usize, reserve: usize) {
+        self.size.store(size, Ordering::Relaxed);
+        self.slots.resize(size.saturating_add(reserve));
+        let mut surplus = self.slots.used().saturating_sub(self.slots.cap());
+        close_surplus(self.take_matching(|_| {
+            let goes = surplus > 0;
+            surplus = surplus.saturating_sub(1);
+            goes
+        }));
         self.open_as_needed();
+    }
+
+    /// How many connections it may have, the reserve not counted.
+    fn size(&self) -> usize {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    /// How many connections it has, in any state.
+    pub(super) fn connections(&self) -> usize {
+        self.slots.used()
     }
 
     /// Whether it has never had a connection.
@@ -302,6 +347,19 @@ impl Pool {
     /// Whether nobody has used it for `span` and it has no connection.
     pub(super) fn is_abandoned(&self, span: Duration) -> bool {
         self.slots.used() == 0 && lock(&self.last_used).elapsed() > span
+    }
+
+    /// Counts a client whose login is tried upstream, until what is returned is dropped.
+    #[must_use]
+    pub(crate) fn logs_in(&self) -> LogsIn<'_> {
+        self.logging_in.fetch_add(1, Ordering::Relaxed);
+        LogsIn(self)
+    }
+
+    /// How many clients have their login tried upstream, or wait for that.
+    #[must_use]
+    pub(crate) fn logging_in(&self) -> usize {
+        self.logging_in.load(Ordering::Relaxed)
     }
 
     /// Notes that a client came at `now`.

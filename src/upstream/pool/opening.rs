@@ -12,12 +12,13 @@ use crate::track::server_state::CloseMethod;
 use crate::track::{RequestedParams, ServerState};
 use crate::upstream::conn_info::ConnInfo;
 use crate::upstream::counters::CloseReason;
-use crate::upstream::dial::{self, DialError, Login, NewConn};
+use crate::upstream::dial::{self, DialError, DialFailure, Login, NewConn};
 use crate::upstream::lease::PooledConn;
-use crate::upstream::queue::Next;
+use crate::upstream::queue::{Next, Queue};
 use crate::upstream::registry::Registry;
 use crate::upstream::server_conn::{BackendKey, CancelGate, ServerConn};
-use crate::upstream::slots::SlotGuard;
+use crate::upstream::slots::{Slot, SlotGuard};
+use crate::upstream::turnover::Turnover;
 
 impl Pool {
     /// Opens connections for those who wait, as far as slots, pauses and `max_connecting` allow.
@@ -55,13 +56,14 @@ impl Pool {
     /// The slots of a connection that is open already, if they are free.
     fn try_take_slots(&self, registry: &Registry) -> Option<SlotGuard> {
         let user = registry.user_slot(&self.key.user).ok()?;
-        Some(SlotGuard { pool: self.slots.try_take()?, process: registry.global.try_take()?, user })
+        let pool = self.slot(&self.queue())?;
+        Some(SlotGuard { pool, process: registry.global.try_take_of(registry.share())?, user })
     }
 
     /// The slots of a connection that is open already, for which an idle one of another pool makes room.
     async fn wait_for_slots(&self, registry: &Registry, patience: Duration) -> Option<SlotGuard> {
         let user = registry.user_slot(&self.key.user).ok()?;
-        let pool = self.slots.try_take()?;
+        let pool = self.slot(&self.queue())?;
         Some(SlotGuard { pool, process: registry.wait_for_slot(Some(self), patience).await?, user })
     }
 
@@ -75,6 +77,7 @@ impl Pool {
         if registry.pauses.of(&self.key.database).paused {
             return;
         }
+        let mut share = registry.share();
         loop {
             let mut queue = self.queue();
             match queue.next(beyond, settings.max_connecting, Instant::now()) {
@@ -87,14 +90,21 @@ impl Pool {
                 }
                 Next::Dial => {}
             }
-            let Some(slot) = self.slots.try_take() else {
+            let Some(slot) = self.slot(&queue) else {
+                if queue.waiting() > 0 && !self.slots.is_full() && queue.turnover.set_watch() {
+                    self.watch_turnover(settings.reserve_pool_timeout);
+                }
                 return;
             };
-            let Some(process) = registry.global.try_take() else {
+            let Some(process) = registry.global.try_take_of(share) else {
                 drop(queue);
                 drop(slot);
-                registry.request_rebalance(Some(self), |_| true);
-                return;
+                if share == usize::MAX || registry.request_rebalance(Some(self), |_| true) {
+                    return;
+                }
+                // Nobody can make room: what is beyond the share is taken as far as there is any.
+                share = usize::MAX;
+                continue;
             };
             let Ok(user) = registry.user_slot(&self.key.user) else {
                 drop(queue);
@@ -108,6 +118,38 @@ impl Pool {
             let slots = SlotGuard { pool: slot, process, user };
             tokio::spawn(this.dial(slots, Arc::clone(&registry), Arc::clone(&settings)));
         }
+    }
+
+    /// A place in the pool: one of the reserve while clients wait and those who have the others keep them.
+    fn slot(&self, queue: &Queue<PooledConn>) -> Option<Slot> {
+        let reserve = queue.waiting() > 0 && queue.turnover.has_ceased();
+        self.slots.try_take_of(if reserve { usize::MAX } else { self.size() })
+    }
+
+    /// Looks again and again whether connections come free, for as long as clients wait; opens others once none has for
+    /// `timeout`.
+    fn watch_turnover(&self, timeout: Duration) {
+        let pool = self.this.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Turnover::interval(timeout)).await;
+                let Some(pool) = pool.upgrade() else { return };
+                let mut queue = pool.queue();
+                if queue.waiting() == 0 {
+                    queue.turnover.watch_ends();
+                    return;
+                }
+                // What is being opened comes soon.
+                if queue.dialling() == 0 {
+                    queue.turnover.looked();
+                }
+                let ceased = queue.turnover.has_ceased();
+                drop(queue);
+                if ceased {
+                    pool.open_as_needed();
+                }
+            }
+        });
     }
 
     fn open_as_needed_at(&self, at: Instant) {
@@ -137,8 +179,10 @@ impl Pool {
         };
         let began = Instant::now();
         let outcome = dial::dial(&settings, login, &registry, settings.server_connect_timeout).await;
+        let outcome = self.looked_at(outcome, &registry, &settings).await;
         match outcome {
             Ok(new_conn) => {
+                registry.hunger.stilled();
                 registry.counters.timings.connect.observe(began.elapsed());
                 self.role_auth.note_success();
                 if self.queue().succeeded() {
@@ -156,7 +200,10 @@ impl Pool {
                 } else {
                     self.role_auth.note_failure(&registry, error);
                 }
-                if self.report_failure(error) {
+                if error.is_full() {
+                    registry.server_is_full(Some(&self), &self.key.database, error);
+                }
+                if self.report_failure(error) && !error.is_server_full() {
                     let again = if error.may_pass() { "; clients wait while it is tried again" } else { "" };
                     warn!(database = %self.database(), user = %self.user(), "{}{again}", error.client_error());
                 }
@@ -166,6 +213,20 @@ impl Pool {
         }
         drop(ends);
         self.open_as_needed();
+    }
+
+    /// The outcome of opening a connection, on which the server was asked how full it is where nobody had.
+    pub(in crate::upstream) async fn looked_at(
+        &self,
+        outcome: Result<NewConn, DialFailure>,
+        registry: &Registry,
+        settings: &Settings,
+    ) -> Result<NewConn, DialFailure> {
+        let mut new_conn = outcome?;
+        match registry.first_look(&mut new_conn, &self.key.database, settings.server_connect_timeout).await {
+            Ok(()) => Ok(new_conn),
+            Err(error) => Err(DialFailure::with(error, new_conn.conn)),
+        }
     }
 
     /// The parameters of a startup packet: those of the key, and `asked`.
@@ -186,7 +247,7 @@ impl Pool {
         let mut queue = self.queue();
         let live = self.slots.used().saturating_sub(queue.dialling());
         // Who waits for one of those that are open waits on.
-        let places = if live == 0 { usize::MAX } else { self.slots.cap().saturating_sub(live) };
+        let places = if live == 0 { usize::MAX } else { self.size().saturating_sub(live) };
         queue.failed(error, places, Instant::now())
     }
 

@@ -19,7 +19,7 @@ pub(crate) struct State {
     pub opening: usize,
     /// Clients that wait for one.
     pub waiting: usize,
-    /// The most there may be.
+    /// The most there may be, the reserve not counted.
     pub size: usize,
 }
 
@@ -33,8 +33,17 @@ impl Pool {
             idle: self.idle_count(),
             opening: queue.dialling(),
             waiting: queue.waiting(),
-            size: self.slots.cap(),
+            size: self.size(),
         }
+    }
+
+    /// Why there is no connection, if that is not only that the server has none left: see [`Pool::trouble`].
+    #[must_use]
+    pub(crate) fn outage(&self) -> Option<ClientError> {
+        let queue = self.queue();
+        let is_full = queue.last_error().is_some_and(DialError::is_full);
+        drop(queue);
+        self.trouble().filter(|_| !is_full)
     }
 
     /// Why there is no connection, if there is none and the last attempt to open one failed in a way that may pass. What
@@ -64,6 +73,16 @@ impl Pool {
         let waited = format!("waited {:.1} s (query_wait_timeout)", waited.as_secs_f32());
         if let Some(error) = self.queue().last_error() {
             let client_error = error.client_error();
+            if error.is_full() {
+                // As if the client had connected directly.
+                return ClientError::error(ErrorSource::Server, sqlstate::TOO_MANY_CONNECTIONS, client_error.message())
+                    .detail(format!(
+                        "{waited}; the upstream server refused another connection; {leased} of this pool's are in use: {active} by \
+                         active clients, {} by clients that are idle.",
+                        leased - active
+                    ))
+                    .hint("The limits are PostgreSQL's: max_connections, and CONNECTION LIMIT of roles and databases.");
+            }
             return ClientError::error(ErrorSource::Server, sqlstate::CANNOT_CONNECT_NOW, client_error.message())
                 .detail(format!(
                     "{waited}; the upstream server could not be reached or refused: SQLSTATE {}",
@@ -71,12 +90,11 @@ impl Pool {
                 ))
                 .hint("Check that PostgreSQL is up and accepts connections; pgferry goes on trying.");
         }
-        let (mode, max) = registry.as_ref().map_or((Mode::Session, 0), |registry| {
-            let settings = registry.settings_of(&self.key.database);
-            (settings.pool_mode, settings.max_upstream)
-        });
-        let cap = self.slots.cap();
-        let full = registry.is_some_and(|registry| registry.global.used() >= registry.global.cap());
+        let mode =
+            registry.as_ref().map_or(Mode::Session, |registry| registry.settings_of(&self.key.database).pool_mode);
+        let max = registry.as_ref().map_or(0, |registry| registry.max_upstream());
+        let cap = self.slots.cap().min(max);
+        let full = registry.is_some_and(|registry| registry.global.is_full());
         let client_error = ClientError::error(
             ErrorSource::Limits,
             sqlstate::TOO_MANY_CONNECTIONS,
@@ -91,7 +109,7 @@ impl Pool {
                 client_error.hint(format!("All {max} upstream connections of this pgferry are in use: raise max_upstream."))
             }
             (_, _, Mode::Session) if leased > active => client_error.hint(
-                "Idle clients keep their connection in session mode: try pool_mode = \"transaction\", or raise pool_size.",
+                "Idle clients keep their connection in session mode: try pool_mode = \"transaction\", or raise pool_size or reserve_pool_size.",
             ),
             _ => client_error.hint("Raise pool_size if the server can take more connections, or query_wait_timeout."),
         }

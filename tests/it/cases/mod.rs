@@ -1,11 +1,13 @@
 //! What clients of PostgreSQL rely on, as scripts that must give the same directly and through pgferry.
 
+mod administration;
 mod at_most_once;
 mod bounded_memory;
 mod described_columns;
 mod dying_server;
 mod failed_reset;
 mod freed_names;
+mod full_server;
 mod half_messages;
 mod idle_session_timeout;
 mod indelible;
@@ -19,6 +21,8 @@ mod script;
 mod sequences;
 mod skipped_pipelines;
 mod slow_readers;
+mod standing;
+mod tenants;
 mod terminate;
 mod two_databases;
 mod unnamed_statement;

@@ -57,9 +57,10 @@ impl Pgferry {
         Self::spawn(dir, &all, env)
     }
 
-    /// With exactly these arguments, in `dir`.
+    /// With exactly these arguments, in `dir`. Where they say how large a pool is, it has no reserve.
     pub fn spawn(dir: TempDir, args: &[&str], env: &[(&str, &str)]) -> Self {
-        Self::spawn_command(dir, command().args(args).envs(env.iter().copied()))
+        let reserve = args.contains(&"--pool-size").then_some(("PGFERRY_RESERVE_POOL_SIZE", "0"));
+        Self::spawn_command(dir, command().args(args).envs(reserve).envs(env.iter().copied()))
     }
 
     /// With exactly these arguments, and the port that pgferry chooses for its sockets.

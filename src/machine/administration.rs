@@ -1,0 +1,42 @@
+//! What the client's work means for connections of others.
+
+use super::from_client::{Incoming, body};
+use super::{Buffers, Machine};
+use crate::track::{Request, administration};
+use crate::wire::frontend;
+
+/// What the client's work means for connections of others, since this was last taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Administration {
+    /// The database to which no connection may be open.
+    vacated: Option<Vec<u8>>,
+    /// A command has changed what sessions begin with.
+    outdates_sessions: bool,
+}
+
+impl Machine<'_> {
+    /// The database to which the client's work wants no connection, once.
+    pub fn take_vacated(&mut self) -> Option<Vec<u8>> {
+        self.administration.vacated.take()
+    }
+
+    /// Whether the client's work has changed what sessions begin with, once.
+    pub fn take_outdated_sessions(&mut self) -> bool {
+        std::mem::take(&mut self.administration.outdates_sessions)
+    }
+
+    pub(super) fn note_vacated(&mut self, io: &Buffers<'_>, incoming: Incoming) {
+        let sql = match incoming.request {
+            Request::Query => frontend::query(body(io, incoming)),
+            Request::Parse => administration::text_of_parse(body(io, incoming)),
+            _ => return,
+        };
+        if let Some(database) = administration::vacated(sql, self.client.backslashes()) {
+            self.administration.vacated = Some(database);
+        }
+    }
+
+    pub(super) fn note_outdated_sessions(&mut self, tag: &[u8]) {
+        self.administration.outdates_sessions |= administration::outdates_sessions(tag);
+    }
+}

@@ -1,0 +1,114 @@
+//! What a client does to the databases and roles of its server: other connections may stand in its way, or be out of date
+//! behind it.
+
+use super::sql::{Token, Tokens};
+
+/// The database that others are copied from where a text names none.
+const DEFAULT_TEMPLATE: &[u8] = b"template1";
+
+/// The database to which a text wants no connection: that it drops, renames, moves or copies.
+///
+/// Such commands stand alone in a text, since they can't be part of a transaction.
+#[must_use]
+pub(crate) fn vacated(sql: &[u8], backslashes: bool) -> Option<Vec<u8>> {
+    let mut tokens = Tokens::new(sql, backslashes);
+    let command = tokens.next()?;
+    // By far most texts begin otherwise.
+    let [drops, alters, creates] = [&b"drop"[..], b"alter", b"create"].map(|word| is(&command, word));
+    if !(drops || alters || creates) || !is(&tokens.next()?, b"database") {
+        return None;
+    }
+    let mut name = tokens.next()?;
+    if drops && is(&name, b"if") {
+        tokens.next();
+        name = tokens.next()?;
+    }
+    let name = identifier(&name)?;
+    if drops {
+        return Some(name);
+    }
+    let statement = tokens.take_while(|token| *token != Token::Semicolon).collect::<Vec<_>>();
+    let place_of = |word: &[u8]| statement.iter().position(|token| is(token, word));
+    if alters {
+        let moves = place_of(b"rename") == Some(0) || place_of(b"tablespace") == Some(1);
+        return moves.then_some(name);
+    }
+    let Some(at) = place_of(b"template") else { return Some(DEFAULT_TEMPLATE.to_vec()) };
+    let template = statement.get(at + 1..)?.iter().find(|token| **token != Token::Other(b'='))?;
+    if is(template, b"default") { Some(DEFAULT_TEMPLATE.to_vec()) } else { identifier(template) }
+}
+
+/// The text of a `Parse` message, whose body this is.
+#[must_use]
+pub(crate) fn text_of_parse(body: &[u8]) -> &[u8] {
+    body.split(|byte| *byte == 0).nth(1).unwrap_or_default()
+}
+
+/// Whether a command with this tag (`CommandComplete`) may have changed what sessions of some role or in some database begin with, or
+/// who may have one.
+#[must_use]
+pub(crate) fn outdates_sessions(tag: &[u8]) -> bool {
+    matches!(tag, b"ALTER ROLE" | b"ALTER DATABASE" | b"DROP ROLE" | b"REVOKE" | b"REVOKE ROLE" | b"GRANT ROLE")
+}
+
+fn is(token: &Token<'_>, word: &[u8]) -> bool {
+    matches!(token, Token::Word(written) if written.eq_ignore_ascii_case(word))
+}
+
+/// The name that stands for an object; those that are not quoted are in lower case.
+fn identifier(token: &Token<'_>) -> Option<Vec<u8>> {
+    match token {
+        Token::Word(name) => Some(name.to_ascii_lowercase()),
+        Token::Quoted(name) => {
+            let mut rest = *name;
+            let mut plain = Vec::with_capacity(name.len());
+            while let [byte, tail @ ..] = rest {
+                plain.push(*byte);
+                // Quotes are doubled inside of quotes.
+                rest = if *byte == b'"' { tail.strip_prefix(b"\"").unwrap_or(tail) } else { tail };
+            }
+            Some(plain)
+        }
+        Token::Text(name) => Some(name.to_vec()),
+        Token::Semicolon | Token::Other(_) | Token::Unclear => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn databases_that_nobody_may_use_are_named() {
+        for (sql, database) in [
+            ("drop database shop", Some("shop")),
+            ("/* by dropdb */ DROP DATABASE IF EXISTS Shop WITH (FORCE);", Some("shop")),
+            ("drop database \"A \"\"b\"\"\"", Some("A \"b\"")),
+            ("alter database shop rename to old", Some("shop")),
+            ("ALTER DATABASE shop SET TABLESPACE fast", Some("shop")),
+            ("alter database shop set work_mem = '1MB'", None),
+            ("alter database shop owner to somebody", None),
+            ("create database shop", Some("template1")),
+            ("CREATE DATABASE shop OWNER = me ENCODING 'UTF8'", Some("template1")),
+            ("create database test_shop with template = \"Shop\" owner me", Some("Shop")),
+            ("create database test_shop template shop;", Some("shop")),
+            ("create database test_shop template default", Some("template1")),
+            ("create database test_shop template 'shop'", Some("shop")),
+            ("drop table database", None),
+            ("select 'drop database shop'", None),
+            ("create table template (a int)", None),
+            ("drop database", None),
+            ("drop", None),
+            ("", None),
+        ] {
+            let expected = database.map(|name| name.as_bytes().to_vec());
+            assert_eq!(vacated(sql.as_bytes(), false), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn tags_tell_of_changed_roles() {
+        assert!(outdates_sessions(b"ALTER ROLE") && outdates_sessions(b"REVOKE"));
+        assert!(!outdates_sessions(b"ALTER TABLE") && !outdates_sessions(b"GRANT"));
+    }
+}

@@ -1,0 +1,280 @@
+//! Settings of a startup packet that follow their client from connection to connection as if it had said them by `SET`.
+//!
+//! The six that servers report are in [`super::params`]; these are any others whose meaning is the same by `SET`. What
+//! can only be said in a startup packet is part of the pool's key instead.
+
+use std::sync::Arc;
+
+use super::params::{self, RawPairs, put_literal};
+use super::session_settings::SettingOverrides;
+
+/// Settings that can't be made behind the login, that are another thing there, or that pgferry must know of a connection.
+const ONLY_AT_LOGIN: [&str; 20] = [
+    "allow_system_table_mods",
+    "default_transaction_read_only",
+    "idle_session_timeout",
+    "ignore_system_indexes",
+    "is_superuser",
+    "jit_debugging_support",
+    "jit_profiling_support",
+    "local_preload_libraries",
+    "log_connections",
+    "log_disconnections",
+    "post_auth_delay",
+    "role",
+    "seed",
+    "session_authorization",
+    "session_preload_libraries",
+    "session_replication_role",
+    "temp_buffers",
+    "transaction_deferrable",
+    "transaction_isolation",
+    "transaction_read_only",
+];
+
+/// The one whose value is a list of names.
+const SEARCH_PATH: &str = "search_path";
+
+/// A setting's name, in lower case, and its value as the startup packet has it.
+type Setting = (Box<str>, Box<[u8]>);
+
+/// The settings, in their order. Cheap to clone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StartupSettings {
+    settings: Arc<Vec<Setting>>,
+    kept: SettingOverrides,
+}
+
+impl StartupSettings {
+    /// Splits parameters of a startup packet into those that follow the client and the others.
+    #[must_use]
+    pub fn split(params: RawPairs) -> (Self, RawPairs) {
+        let mut settings: Vec<Setting> = Vec::new();
+        let mut key = RawPairs::new();
+        for (name, value) in params {
+            let found = if name == b"options" { options(&value) } else { setting(&name, &value).map(|one| vec![one]) };
+            match found {
+                Some(found) => {
+                    for (name, value) in found {
+                        settings.retain(|(known, _)| *known != name);
+                        settings.push((name, value));
+                    }
+                }
+                None => key.push((name, value)),
+            }
+        }
+        if settings.is_empty() {
+            return (Self::default(), key);
+        }
+        let mut kept = SettingOverrides::default();
+        for (name, value) in &settings {
+            kept.set(name.as_bytes(), Some(&making(name, value, "false")));
+        }
+        (Self { settings: Arc::new(settings), kept }, key)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.settings.is_empty()
+    }
+
+    /// All names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.settings.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// The value of setting `name`, which is in lower case.
+    #[must_use]
+    pub fn get(&self, name: &[u8]) -> Option<(&str, &[u8])> {
+        self.iter().find(|(known, _)| known.as_bytes() == name)
+    }
+
+    /// What a session has in which they hold and nothing else.
+    #[must_use]
+    pub fn kept(&self) -> &SettingOverrides {
+        &self.kept
+    }
+
+    /// Statements that try them and leave nothing.
+    #[must_use]
+    pub fn trial(&self) -> Vec<u8> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        let mut sql = b"BEGIN;".to_vec();
+        for (name, value) in self.iter() {
+            sql.extend(making(name, value, "true"));
+            sql.push(b';');
+        }
+        sql.extend_from_slice(b"ROLLBACK;");
+        sql
+    }
+}
+
+/// The statement that gives setting `name` just this value, which a `SET` would spell otherwise where it is a list.
+fn making(name: &str, value: &[u8], is_local: &str) -> Vec<u8> {
+    let mut sql = b"SELECT pg_catalog.set_config(".to_vec();
+    put_literal(&mut sql, name.as_bytes());
+    sql.push(b',');
+    put_literal(&mut sql, value);
+    sql.extend_from_slice(format!(",{is_local})").as_bytes());
+    sql
+}
+
+/// `SET name TO …` (or `SET LOCAL`), for texts that must give no rows.
+#[must_use]
+pub(crate) fn set(verb: &str, name: &str, value: &[u8]) -> Vec<u8> {
+    let mut sql = verb.as_bytes().to_vec();
+    for (nth, part) in name.split('.').enumerate() {
+        sql.extend_from_slice(if nth > 0 { b".\"" } else { b" \"" });
+        sql.extend_from_slice(part.as_bytes());
+        sql.push(b'"');
+    }
+    sql.extend_from_slice(b" TO ");
+    match names(value).filter(|_| name == SEARCH_PATH) {
+        Some(names) => {
+            for (nth, name) in names.iter().enumerate() {
+                if nth > 0 {
+                    sql.push(b',');
+                }
+                put_literal(&mut sql, name);
+            }
+        }
+        None => put_literal(&mut sql, value),
+    }
+    sql
+}
+
+/// The setting that `name` and `value` make, if it may follow its client.
+fn setting(name: &[u8], value: &[u8]) -> Option<Setting> {
+    let name = std::str::from_utf8(name).ok()?.to_ascii_lowercase();
+    let is_word = |word: &str| {
+        let mut bytes = word.bytes();
+        bytes.next().is_some_and(|first| first.is_ascii_lowercase() || first == b'_')
+            && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    let is_name = name.split('.').count() <= 2 && name.split('.').all(is_word) && !name.starts_with("_pq_");
+    let elsewhere = ONLY_AT_LOGIN.contains(&name.as_str()) || params::following(name.as_bytes()).is_some();
+    // In a SET what is not ASCII would be converted from the client's encoding; in a startup packet it is not.
+    let is_plain = value.iter().all(|byte| (0x20..0x7f).contains(byte));
+    let means_the_same = if name == SEARCH_PATH {
+        names(value).is_some_and(|names| !names.iter().any(|name| name.starts_with(b"pg_temp")))
+    } else {
+        !value.contains(&b',') && !value.contains(&b'"')
+    };
+    (is_name && !elsewhere && is_plain && means_the_same).then(|| (name.into(), value.into()))
+}
+
+/// The settings that `options` make by `-c name=value` and `--name=value`; `None` where there is anything else in it, or one of
+/// them may not follow its client. As `pg_split_opts` reads it: blanks part, and a backslash takes the next byte along.
+fn options(text: &[u8]) -> Option<Vec<Setting>> {
+    let mut words: Vec<Vec<u8>> = Vec::new();
+    let mut rest = text.iter();
+    let mut word: Option<Vec<u8>> = None;
+    while let Some(&byte) = rest.next() {
+        match byte {
+            b'\\' => word.get_or_insert_default().extend(rest.next()),
+            _ if byte.is_ascii_whitespace() => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(byte),
+        }
+    }
+    words.extend(word);
+    let mut words = words.into_iter();
+    let mut found = Vec::new();
+    while let Some(word) = words.next() {
+        let assignment = match word.as_slice() {
+            b"-c" => words.next()?,
+            [b'-', b'c', assignment @ ..] => assignment.to_vec(),
+            [b'-', b'-', assignment @ ..] if !assignment.is_empty() => assignment.to_vec(),
+            _ => return None,
+        };
+        let at = assignment.iter().position(|byte| *byte == b'=')?;
+        // `ParseLongOption`.
+        let name: Vec<u8> = assignment[..at].iter().map(|&byte| if byte == b'-' { b'_' } else { byte }).collect();
+        found.push(setting(&name, &assignment[at + 1..])?);
+    }
+    Some(found)
+}
+
+/// The names in a list, as `SplitIdentifierString` reads it; `None` where they are not plainly written.
+fn names(value: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let trimmed = value.trim_ascii();
+    if trimmed.is_empty() {
+        return Some(vec![Vec::new()]);
+    }
+    let name = |part: &[u8]| {
+        let part = part.trim_ascii();
+        let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$');
+        match part {
+            [b'"', inner @ .., b'"']
+                if !inner.is_empty() && inner.iter().all(|byte| is_word(byte) || *byte == b'-') =>
+            {
+                Some(inner.to_vec())
+            }
+            [first, ..] if (first.is_ascii_alphabetic() || *first == b'_') && part.iter().all(is_word) => {
+                Some(part.to_ascii_lowercase())
+            }
+            _ => None,
+        }
+    };
+    trimmed.split(|byte| *byte == b',').map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(pairs: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
+        let raw = pairs.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect();
+        let (settings, key) = StartupSettings::split(raw);
+        let follow = settings.iter().map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(value)));
+        let key = key.iter().map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect();
+        (follow.collect(), key)
+    }
+
+    #[test]
+    fn settings_follow_where_they_mean_the_same_by_set() {
+        let (follow, key) = split(&[
+            ("search_path", "tenant_1, public"),
+            ("Statement_Timeout", "5s"),
+            ("extra_float_digits", "2"),
+            ("app.tenant", "it's"),
+            ("log_connections", "on"),
+            ("role", "somebody"),
+            ("temp_tablespaces", "a,b"),
+            ("app.name", "Zürich"),
+            ("_pq_.some", "x"),
+        ]);
+        assert_eq!(
+            follow,
+            ["search_path=tenant_1, public", "statement_timeout=5s", "extra_float_digits=2", "app.tenant=it's"]
+        );
+        assert_eq!(key, ["log_connections", "role", "temp_tablespaces", "app.name", "_pq_.some"]);
+    }
+
+    #[test]
+    fn options_are_read_as_the_server_reads_them() {
+        let of = |text: &str| split(&[("options", text)]);
+        assert_eq!(
+            of("-c search_path=tenant_7 --work-mem=1MB  -cstatement_timeout=7").0,
+            ["search_path=tenant_7", "work_mem=1MB", "statement_timeout=7"]
+        );
+        assert_eq!(of(r"-c app.tenant=a\ b\\c").0, [r"app.tenant=a b\c"]);
+        for other in ["-W 5", "-c", "-c x", "-c role=a", "-c search_path=pg_temp", "--", "-c search_path=\"a\"\"b\""] {
+            assert_eq!(of(other), (Vec::new(), vec!["options".to_owned()]), "{other}");
+        }
+    }
+
+    #[test]
+    fn statements_say_what_the_packet_said() {
+        let text = |sql: Vec<u8>| String::from_utf8(sql).expect("UTF-8");
+        assert_eq!(
+            text(making("search_path", b"\"$user\", a", "false")),
+            "SELECT pg_catalog.set_config('search_path','\"$user\", a',false)"
+        );
+        assert_eq!(text(set("SET", "search_path", b"\"$user\", A")), "SET \"search_path\" TO '$user','a'");
+        assert_eq!(text(set("SET LOCAL", "app.user", b"it's")), "SET LOCAL \"app\".\"user\" TO 'it''s'");
+        assert_eq!(text(set("SET", "search_path", b"")), "SET \"search_path\" TO ''");
+    }
+}

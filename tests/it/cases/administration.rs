@@ -1,0 +1,73 @@
+//! Databases that are created, renamed and dropped, and roles that are changed, while pgferry has idle connections.
+
+use crate::harness::protocol_client::{ProtocolClient, extended, query, tags};
+use crate::harness::{Pgferry, Postgres, eventually};
+
+fn client(ferry: &Pgferry, database: &str) -> ProtocolClient {
+    ProtocolClient::logged_in(ferry.raw(), "trust_user", database)
+}
+
+#[test]
+fn databases_that_were_visited_can_be_dropped_renamed_and_copied() {
+    for mode in ["session", "transaction"] {
+        let postgres = Postgres::start_with(&[]);
+        let ferry = Pgferry::start(&postgres, &["--pool-mode", mode]);
+        let visit = |database: &str| assert_eq!(client(&ferry, database).value("select current_database()"), database);
+        let mut admin = client(&ferry, "postgres");
+        let mut run = |message: Vec<u8>| {
+            admin.send(&message);
+            let answer = admin.until_ready();
+            let tags = tags(&answer);
+            assert!(!tags.contains('E'), "{mode}: {answer:?}");
+        };
+        for send in [query as fn(&str) -> Vec<u8>, |sql| extended(sql, &[])] {
+            run(send("create database shop"));
+            visit("shop");
+            run(send("alter database shop rename to \"Old shop\""));
+            visit("Old shop");
+            run(send("/* a copy */ create database copy template \"Old shop\""));
+            visit("copy");
+            visit("template1");
+            run(send("create database another"));
+            for database in ["copy", "\"Old shop\"", "another"] {
+                run(send(&format!("drop database if exists {database}")));
+            }
+        }
+    }
+}
+
+#[test]
+fn nobody_is_kept_from_creating_databases() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = Pgferry::start(&postgres, &[]);
+    assert_eq!(client(&ferry, "template1").value("select 1"), "1");
+    // The server itself waits 5 s for it to be gone.
+    postgres.sql("create database directly");
+    drop(client(&ferry, "template1"));
+    eventually("what nobody used is closed", || postgres.backends() == 0);
+}
+
+#[test]
+fn changed_roles_and_databases_are_seen_by_the_next_client() {
+    for mode in ["session", "transaction"] {
+        let postgres = Postgres::start_with(&[]);
+        let ferry = Pgferry::start(&postgres, &["--pool-mode", mode]);
+        let seen = |setting: &str| client(&ferry, "postgres").value(&format!("show {setting}"));
+        assert_eq!((seen("work_mem"), seen("timezone")), ("4MB".into(), "Etc/UTC".into()));
+        let mut admin = client(&ferry, "postgres");
+        admin.query("alter role trust_user set work_mem = '7MB'");
+        assert_eq!(seen("work_mem"), "7MB", "{mode}");
+        admin.query("begin");
+        admin.query("alter database postgres set timezone = 'Asia/Tokyo'");
+        admin.query("select 1");
+        admin.query("commit");
+        assert_eq!(seen("timezone"), "Asia/Tokyo", "{mode}");
+        let mut told = ferry.raw();
+        told.send(&crate::harness::protocol_client::startup(&[("user", "trust_user"), ("database", "postgres")]));
+        let told = told.until_ready();
+        assert!(told.iter().any(|message| message.body.starts_with(b"TimeZone\0Asia/Tokyo")), "{mode}: {told:?}");
+        // By somebody else, whom nobody hears.
+        postgres.sql("alter role trust_user set work_mem = '9MB'");
+        eventually("it is noticed", || seen("work_mem") == "9MB");
+    }
+}
