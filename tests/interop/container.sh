@@ -28,7 +28,7 @@ fi
 inside() { env -i PATH="$PATH" $environment PGFERRY_UPSTREAM="postgres://127.0.0.1:$port" PGFERRY_PORT=5432 $enter "$root" "$program" "$@"; }
 
 check "what the image takes from the sources is there" eval \
-    'for file in $(sed -n "s/^COPY \([^-].*\) [^ ]*$/\1/p" "$top/docker/Dockerfile"); do [ -e "$top/$file" ]; done'
+    '(for file in $(sed -n "s/^COPY \([^-].*\) [^ ]*$/\1/p" "$top/docker/Dockerfile"); do [ -e "$top/$file" ] || exit 1; done)'
 check "the program tells its version in a root of its own" inside --version
 check "nobody is there yet, and health says so" eval '! inside health 2>/dev/null'
 env -i PATH="$PATH" $environment PGFERRY_UPSTREAM="postgres://127.0.0.1:$port" PGFERRY_PORT=5432 $enter "$root" "$program" 2>"$work/pgferry.log" &

@@ -8,7 +8,7 @@ const TOP: &str = env!("CARGO_MANIFEST_DIR");
 
 /// A place in the source where a client is told something: the SQLSTATE's name, if it is there, and the message's text.
 #[derive(Debug)]
-struct Told {
+struct ErrorMessage {
     place: String,
     code: Option<String>,
     message: String,
@@ -68,11 +68,11 @@ fn variable(before: &str, given: &str) -> Option<String> {
 
 /// Every message for clients in the source: the first literal of a call that makes an error, or where the call is given a
 /// variable, the literal that the variable was given last. Functions that make errors of their parameter count as calls.
-fn messages() -> Vec<Told> {
+fn messages() -> Vec<ErrorMessage> {
     const CALLS: [&str; 10] = [
-        "Fault::fatal(",
-        "Fault::error(",
-        "Fault::violation(",
+        "ClientError::fatal(",
+        "ClientError::error(",
+        "ClientError::violation(",
         "ScramError::Binding(",
         "ScramError::Unsupported(",
         "ScramError::Malformed(",
@@ -110,7 +110,7 @@ fn messages() -> Vec<Told> {
                 .map(|rest| rest.chars().take_while(|c| c.is_ascii_uppercase() || *c == '_').collect::<String>());
             let message =
                 given.find('"').map_or_else(|| variable(&source[..at], given), |quote| literal(&given[quote..]));
-            all.extend(message.map(|message| Told { place, code, message }));
+            all.extend(message.map(|message| ErrorMessage { place, code, message }));
         }
     }
     all
@@ -125,14 +125,14 @@ fn every_error_is_in_the_catalogue() {
     let codes: BTreeMap<&str, &str> = source
         .lines()
         .filter_map(|line| {
-            let (name, value) = line.trim().strip_prefix("pub const ")?.split_once(": &str = ")?;
+            let (name, value) = line.split_once("const ")?.1.split_once(": &str = ")?;
             Some((name, value.trim_matches(|c| c == '"' || c == ';')))
         })
         .collect();
-    let told = messages();
-    assert!(told.len() >= 60, "{} messages found", told.len());
+    let all = messages();
+    assert!(all.len() >= 60, "{} messages found", all.len());
     let mut missing = Vec::new();
-    for Told { place, code, message } in &told {
+    for ErrorMessage { place, code, message } in &all {
         // The catalogue has "…" for what is filled in.
         let mut parts = Vec::new();
         let mut rest = message.as_str();
