@@ -19,7 +19,7 @@ struct FreeList {
 }
 
 impl BufferPool {
-    /// Lends buffers of `size` bytes, and keeps at most `keep` that nobody uses.
+    /// Lends buffers of `size` bytes, and keeps at most `keep` unused ones.
     #[must_use]
     pub fn new(size: usize, keep: usize) -> Arc<Self> {
         Arc::new(Self { free_list: Mutex::default(), size, keep })
@@ -44,7 +44,7 @@ impl BufferPool {
         }
     }
 
-    /// Whether so many are lent that who waits long should do without.
+    /// Returns whether so many are lent that long waits should do without.
     fn is_scarce(&self) -> bool {
         self.free_list().lent > self.keep / 2
     }
@@ -212,7 +212,7 @@ impl Buffer {
     }
 
     /// Holds what is under way in as little storage as it needs, where that is little and many others hold some: for those
-    /// who wait long. More storage is borrowed as soon as more comes.
+    /// that wait long. More storage is borrowed as soon as more comes.
     pub fn shrink(&mut self) {
         let here = self.filled - self.done;
         let usual = self.storage.as_ref().is_some_and(|storage| storage.len() == self.pool.size);
@@ -378,6 +378,6 @@ mod tests {
                 })
                 .collect::<Vec<_>>(),
         );
-        assert_eq!(pool.usage().2, 4, "what nobody uses is bounded");
+        assert_eq!(pool.usage().2, 4, "what is unused is bounded");
     }
 }

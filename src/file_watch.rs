@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::offload::Lane;
 
-/// How long a look at the files may hold up who wants what is made of them; then the last state has to do.
+/// Time that a check of the files may take; then the last state is used.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is made of files: a change is noticed when the thing is next wanted. While new files can't be used, or the file
@@ -141,7 +141,7 @@ mod tests {
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
         assert_eq!(*number.current().await, "1");
         assert_eq!(*number.current().await, "1", "nor does another one wait for it without end");
-        // The reader that waits gets this; the file is one again before anybody looks again.
+        // The reader that waits gets this; the file is one again before the next check.
         let pipe = fs::File::options().write(true).open(&path).expect("the reader is there");
         fs::write(dir.path().join("new"), "3").expect("written");
         fs::rename(dir.path().join("new"), &path).expect("renamed");

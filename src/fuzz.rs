@@ -161,7 +161,7 @@ pub fn config(bytes: &[u8]) {
     }
 }
 
-/// SCRAM's halves with an attacker at the other end, who does not know the password.
+/// SCRAM's halves with an attacker at the other end that does not know the password.
 ///
 /// # Panics
 /// When that is enough.

@@ -1,8 +1,8 @@
 //! The log's way to standard error: a queue that is bounded in bytes, and a thread that writes.
 //!
-//! Whatever logs only puts a line into the queue, so a log that nobody reads stops nothing. Lines that find the queue full are
+//! Whatever logs only puts a line into the queue, so a log that is not read stops nothing. Lines that find the queue full are
 //! dropped and counted, and the log tells how many as soon as it moves again. `tracing-appender` has such a queue as well, but
-//! bounds it by lines, which here may be long, and tells of what it has dropped only to those who ask.
+//! bounds it by lines, which here may be long, and tells of what it has dropped only when asked.
 //!
 //! A line of text holds nothing that could be taken for another line or for a terminal's command: see [`clean`].
 
@@ -168,7 +168,7 @@ impl Log {
         Writer(Arc::clone(&self.0))
     }
 
-    /// The queue, for those who look at its figures.
+    /// The queue, for its figures.
     #[must_use]
     pub(crate) fn queue(&self) -> Arc<Queue> {
         Arc::clone(&self.0)
@@ -186,7 +186,7 @@ fn write_all(queue: &Queue, form: Form, out: &mut (impl Write + AsFd)) {
     while let Some((lines, dropped)) = queue.take() {
         for line in lines {
             if write(out, &clean(&line, form)).is_err() {
-                // Nobody reads any more; somebody may later.
+                // The reader is gone; another may come.
                 queue.dropped.fetch_add(1, Ordering::Relaxed);
             }
             queue.done(line.len() + LINE_OVERHEAD_BYTES);
@@ -197,7 +197,7 @@ fn write_all(queue: &Queue, form: Form, out: &mut (impl Write + AsFd)) {
     }
 }
 
-/// Writes all of `bytes`, also to a descriptor that somebody has made nonblocking.
+/// Writes all of `bytes`, also to a descriptor that was made nonblocking.
 fn write(out: &mut (impl Write + AsFd), mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match out.write(bytes) {
@@ -266,7 +266,7 @@ fn is_invisible(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// A JSON object whose texts are cut so that it becomes short enough.
+/// A JSON object with its texts cut so that it becomes short enough.
 fn shortened(text: &str) -> String {
     let Ok(serde_json::Value::Object(fields)) = serde_json::from_str(text) else { return "{}".into() };
     let most = MAX_LINE_BYTES / 2 / fields.len().max(1);

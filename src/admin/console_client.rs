@@ -41,10 +41,10 @@ pub(crate) struct ConsoleReply {
 }
 
 impl ConsoleClient {
-    /// Speaks to the pgferry that listens as `settings` say; `None` where nobody listens.
+    /// Speaks to the pgferry that listens as `settings` say; `None` where no process listens.
     ///
     /// # Errors
-    /// When somebody does, and can't be spoken with.
+    /// When one listens and the login fails.
     pub(crate) fn connect(settings: &Settings) -> Result<Option<Self>, String> {
         let mut any = false;
         for listen in &settings.listen {
@@ -170,7 +170,7 @@ pub(crate) struct OldProcess {
 }
 
 impl OldProcess {
-    /// Asks the process that listens as `settings` say for its listeners; `None` where nobody listens.
+    /// Asks the process that listens as `settings` say for its listeners; `None` where no process listens.
     ///
     /// # Errors
     /// Why it does not give them.

@@ -1,4 +1,4 @@
-//! What those who operate pgferry ask it and tell it.
+//! Operating pgferry: the console, metrics and health over HTTP.
 //!
 //! - [`desk`]: what all of this looks at: the figures as they were, and the way to the server's own loop.
 //! - [`console`]: SQL, as PgBouncer's; [`show`] are its tables, [`table`] how they are sent and printed.
@@ -80,7 +80,7 @@ impl HttpServer {
         let (mode, group) = (settings.unix_socket_mode, settings.unix_socket_group.clone());
         let serve = move || match Self::prepare(&own, given, mode, group.as_deref()) {
             Ok((runtime, listener)) => {
-                // Nobody but `start` receives, and it waits for this.
+                // Only `start` receives, and it waits for this.
                 let _ = told.send(Ok(Arc::clone(&listener)));
                 runtime.block_on(async {
                     tokio::select! {
@@ -137,7 +137,7 @@ impl Drop for HttpServer {
     }
 }
 
-/// Connections at a time. Where there are more, the oldest goes: half a request, kept open, keeps out nobody.
+/// Connections at a time. Where there are more, the oldest goes: half a request, kept open, keeps out no other.
 const MAX_CONNECTIONS: usize = 32;
 
 /// How long a connection may last: what asks now and then connects again.

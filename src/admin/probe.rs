@@ -85,7 +85,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Whether anybody listens where clients connect.
+/// Checks that pgferry listens where clients connect.
 fn try_connect(settings: &Settings) -> Result<(), String> {
     let Some(first) = settings.listen.first() else { return Err("pgferry listens nowhere".to_owned()) };
     match first {

@@ -1,4 +1,4 @@
-//! What those who operate pgferry look at and act through: the figures as they were, and the way to the server's loop.
+//! State of the console, the metrics and the page: samples of the figures, and the channel to the server's loop.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -115,7 +115,7 @@ pub(crate) struct RecentError {
     pub text: String,
 }
 
-/// What those who operate pgferry share.
+/// State that the console, the metrics and the page share.
 #[derive(Debug)]
 pub(crate) struct AdminState {
     /// What all sessions share.
@@ -127,7 +127,7 @@ pub(crate) struct AdminState {
 }
 
 impl AdminState {
-    /// An empty desk; who receives the orders carries them out.
+    /// Creates the state; the receiver executes its commands.
     #[must_use]
     pub(crate) fn new(shared: Arc<Shared>) -> (Arc<Self>, mpsc::Receiver<ServerCommand>) {
         let (commands, receiver) = mpsc::channel(8);
@@ -137,7 +137,7 @@ impl AdminState {
         (Arc::new(Self { shared, commands, began, period: Mutex::new(period), samples }), receiver)
     }
 
-    /// Gives an order. The process is about to end if nobody takes it.
+    /// Sends a command. It is lost only if the process is about to end.
     pub(crate) async fn send_command(&self, order: ServerCommand) {
         let _ = self.commands.send(order).await;
     }

@@ -1,4 +1,4 @@
-//! A line of vital figures now and then, for those who read logs.
+//! A line of statistics in the log, every `log_stats`.
 
 use std::fmt;
 use std::sync::Arc;

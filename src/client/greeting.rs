@@ -16,7 +16,7 @@ const OWN_USE: u64 = u64::MAX;
 /// The settings a client gets and is told, before it has a connection: from what is known, or, where nothing is known
 /// yet, from the server.
 ///
-/// A value that nobody has asked for before is tried on the server, so that a bad one fails the login as it does on
+/// A value that no client has asked for before is tried on the server, so that a bad one fails the login as it does on
 /// PostgreSQL; but only if a connection is idle, since a login must not wait for one. Otherwise a bad value fails the
 /// client's first statement.
 ///

@@ -26,7 +26,7 @@ const SSL_MINOR: u16 = 5679;
 pub(crate) enum Hello {
     /// Nothing: a health check, or a client that changed its mind.
     Gone,
-    /// To cancel somebody's query.
+    /// To cancel a session's query.
     Cancel {
         /// The pid of the session.
         pid: i32,

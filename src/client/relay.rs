@@ -122,7 +122,7 @@ struct ConnExtras<'a> {
 }
 
 impl<'a> Relay<'a> {
-    /// Joins `client`, whose books are `state`, and `lease`, which `preparation` makes fit for it.
+    /// Joins `client` with its `state` and `lease`, which `preparation` makes fit for it.
     #[must_use]
     pub(crate) fn new(
         shared: &'a Arc<Shared>,

@@ -30,7 +30,7 @@ pub(crate) struct Secrets {
     file: Option<Reloadable<Users>>,
     auth_query: Option<AuthQuery>,
     iterations: u32,
-    /// Makes salts: the same after a restart as long as the stored secrets are the same, so that nobody can tell from a
+    /// Makes salts: the same after a restart as long as the stored secrets are the same, so that a client can't tell from a
     /// salt that changes which users there are.
     seed: ProcessKey,
     /// Verifiers that were made of plain passwords: that takes milliseconds.
@@ -66,7 +66,7 @@ impl Secrets {
         })
     }
 
-    /// The secret of `user`, who wants `database`, if there is one.
+    /// Looks up the secret of `user` for `database`, if there is one.
     ///
     /// # Errors
     /// What the client is told when it could not be looked up.
@@ -97,7 +97,7 @@ impl Secrets {
         }
     }
 
-    /// Whether the method `md5` asks `user` for an MD5 answer, whose secret is `stored`. As in PostgreSQL, a SCRAM verifier
+    /// Returns whether the method `md5` asks `user`, with the secret `stored`, for an MD5 answer. As in PostgreSQL, a SCRAM verifier
     /// can't answer MD5, so SCRAM it is. Where there are users of both kinds, a name without a secret is taken for one of either, and
     /// always for the same.
     #[must_use]
@@ -133,7 +133,7 @@ impl Secrets {
         self.users.values().any(&mut is) || self.file.as_ref().is_some_and(|file| file.last().values().any(&mut is))
     }
 
-    /// What SCRAM compares with: for somebody who has no secret that will do, a verifier that no password fits, which
+    /// Returns the verifier that SCRAM compares with: for a user without a suitable secret, a verifier that no password fits, which
     /// looks like everybody else's.
     pub(crate) async fn verifier(&self, user: &[u8], stored: Option<&Stored>) -> Verifier {
         match stored {
@@ -146,7 +146,7 @@ impl Secrets {
         }
     }
 
-    /// Makes the verifiers of plain passwords before anybody asks for them, so that a first login takes no longer than
+    /// Makes the verifiers of plain passwords before they are asked for, so that a first login takes no longer than
     /// others and does not tell that there is such a user.
     pub(crate) async fn warm_up(&self) {
         let file = self.file.as_ref().map(Reloadable::last);
@@ -172,7 +172,7 @@ impl Secrets {
         }
         let (of, salt, iterations) = (password.clone(), self.salt(user), self.iterations);
         let made = spawn_blocking(move || Verifier::of(&of, salt, iterations)).await;
-        // Hashing does not panic; if the runtime ends, nobody will use it.
+        // Hashing does not panic; if the runtime ends, it is not used.
         let noise = [0; 32];
         let verifier = made.unwrap_or_else(|_| Verifier::nobodys(self.salt(user), self.iterations, noise));
         let mut kept = self.kept();

@@ -40,7 +40,7 @@ pub(super) struct State {
     names: u32,
 }
 
-/// Whose a session is. What is seldom is boxed: every client has one of these.
+/// What a session serves. What is seldom is boxed: every client has one of these.
 #[derive(Clone, Debug)]
 #[expect(clippy::box_collection, reason = "every client has one of these")]
 pub(crate) enum SessionTarget {
@@ -91,7 +91,7 @@ pub(crate) struct ClientAddrs {
     pub tls: Option<String>,
 }
 
-/// What a session does, for those who watch.
+/// Activity of a session, for the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activity {
     /// Nothing.
@@ -102,7 +102,7 @@ pub(crate) enum Activity {
     Active,
 }
 
-/// A session as it was at one moment, for those who watch.
+/// A session as it was at one moment, for the console.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionSnapshot {
     /// What it does.
@@ -126,14 +126,14 @@ pub(crate) struct SessionHandle {
     pub secret: CancelKey,
     /// Wakes it to look at the process's phase, at cancel requests, and whether it is to end.
     pub wake: Wake,
-    /// Whose it is.
+    /// What it serves.
     pub target: SessionTarget,
     /// When it came.
     pub connected_at: Instant,
     killed: AtomicBool,
     /// Why it keeps its connection.
     pins: AtomicU16,
-    /// Somebody wants to know its ends.
+    /// Its addresses have been asked for.
     addrs_requested: AtomicBool,
     addrs: OnceLock<Box<ClientAddrs>>,
     state: Mutex<State>,
@@ -223,7 +223,7 @@ impl SessionHandle {
         self.wake.wake();
     }
 
-    /// Whether somebody has ended it.
+    /// Returns whether it has been ended by hand.
     #[must_use]
     pub(crate) fn is_killed(&self) -> bool {
         self.killed.load(Ordering::Relaxed)
@@ -246,14 +246,14 @@ impl SessionHandle {
         self.wake.wake();
     }
 
-    /// Says what the ends of its connection are, if anybody has asked: nobody does while it is short.
+    /// Publishes its addresses, if they have been asked for: not while it is short.
     pub(crate) fn publish_addrs(&self, stream: &Stream) {
         if !self.addrs_requested.load(Ordering::Relaxed) || self.addrs.get().is_some() {
             return;
         }
         if let Ok(peer) = stream.peer() {
             let tls = stream.tls().map(crate::net::tls::TlsSession::describe);
-            // Nobody else sets it.
+            // It is set only here.
             let _ = self.addrs.set(Box::new(ClientAddrs { peer, local: stream.local(), tls }));
         }
     }

@@ -13,10 +13,10 @@ use super::session_handle::{SessionHandle, SessionPhase, SessionTarget};
 use crate::track::ServerParams;
 
 /// The first pid that is given to a client: above every real one (Linux's `PID_MAX_LIMIT` is 4194304), so that
-/// nobody takes it for a process.
+/// it is not taken for a process.
 const FIRST_PID: i32 = 4_194_305;
 
-/// How long sessions may take to introduce themselves: one that does not come to it is at work for somebody.
+/// Time that sessions get to publish their addresses: one that does not come to it is at work.
 const ADDRS_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// All sessions, by the pid they were given.
@@ -29,7 +29,7 @@ pub(crate) struct Sessions {
 
 type Table = HashMap<i32, Arc<SessionHandle>, BuildHasherDefault<PidHasher>>;
 
-/// Spreads pids over a table. They are of our own choosing, or PostgreSQL's: nobody can choose them to collide.
+/// Spreads pids over a table. They are of our own choosing, or PostgreSQL's: a client can't choose them to collide.
 #[derive(Debug, Default)]
 struct PidHasher(u64);
 
@@ -50,10 +50,10 @@ impl Hasher for PidHasher {
     }
 }
 
-/// Who comes.
+/// A session to be registered.
 #[derive(Debug)]
 pub(crate) struct SessionSpec {
-    /// Whose the session is.
+    /// What it serves.
     pub target: SessionTarget,
     /// Its secret.
     pub secret: CancelKey,
@@ -74,7 +74,7 @@ pub(crate) struct RegistrationGuard<'a> {
 }
 
 impl Sessions {
-    /// Gives a session its pid: that of its backend if it has one and nobody was given the same.
+    /// Gives a session its pid: that of its backend if it has one and no session was given the same.
     pub(crate) fn register(&self, spec: SessionSpec) -> RegistrationGuard<'_> {
         let SessionSpec { target, secret, backend, view, connected_at } = spec;
         let mut table = self.table();

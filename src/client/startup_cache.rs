@@ -1,4 +1,4 @@
-//! Who wants to come in, as its startup packet says. Programs that connect all the time send the same packet each time: what
+//! Parsed startup packets, and a small cache of them. Programs that connect all the time send the same packet each time: what
 //! was made of the last ones is remembered.
 
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ const MAX_PACKET_BYTES: usize = 1024;
 pub(crate) struct ParsedStartup {
     /// The packet.
     pub startup: Startup,
-    /// Whose connections it needs, unless the settings say that it is to be somebody else upstream.
+    /// The pool that it needs, unless the settings name another role.
     pub key: PoolKey,
     /// What it asks for that follows it from connection to connection.
     pub wanted: RequestedParams,
@@ -40,7 +40,7 @@ impl ParsedStartup {
         Self { startup, key: PoolKey { database, user, extra }, wanted, replication, console }
     }
 
-    /// Who it says to be.
+    /// The user that it names.
     #[must_use]
     pub(crate) fn user(&self) -> &[u8] {
         &self.key.user
@@ -56,7 +56,7 @@ impl ParsedStartup {
 /// A packet, and what was made of it.
 type CachedStartup = (Box<[u8]>, Arc<ParsedStartup>);
 
-/// Those who came last, by their packets.
+/// Cache of recently seen startup packets.
 #[derive(Debug, Default)]
 pub(crate) struct StartupCache {
     /// The latest last.

@@ -4,7 +4,7 @@
 //! - [`source`]: where a value was written (flag, environment, file, default) and which one wins.
 //! - [`url`]: the upstream's connection URI, in libpq's forms.
 //! - [`encryption`], [`require_auth`]: TLS towards the upstream, and how it may have logins proved, in libpq's terms.
-//! - [`rule`]: who may come in, and how they prove who they are.
+//! - [`rule`]: the rules by which clients log in.
 //! - [`user`]: what is said of one user.
 //! - [`value`]: parsers for single values: durations, modes, addresses.
 //! - `tables`, `reader`: the file's tables, and how values are found and understood.

@@ -54,7 +54,7 @@ pub struct Settings {
     pub tcp_keepidle: Option<Duration>,
     pub tcp_user_timeout: Option<Duration>,
     pub reset: Reset,
-    /// Who may come in how: the `[[rule]]` tables, or one that is `auth_type`.
+    /// The rules of logins: the `[[rule]]` tables, or one that is `auth_type`.
     pub rules: Vec<Rule>,
     pub auth_recheck: Duration,
     pub peer: Vec<PeerRule>,
@@ -224,7 +224,7 @@ impl Settings {
         self.databases.get(database).or_else(|| self.databases.get(Self::OTHERS)).unwrap_or(self)
     }
 
-    /// The role as which clients of `database` work, whoever they are.
+    /// The role that all clients of `database` use, if it is fixed.
     #[must_use]
     pub fn forced_role(&self, database: &[u8]) -> Option<&str> {
         let own = self.databases.get(database).or_else(|| self.databases.get(Self::OTHERS));
@@ -250,7 +250,7 @@ impl Settings {
         [(&b""[..], self.way())].into_iter().chain(own).collect()
     }
 
-    /// The database in which the passwords of those are tried who come to the console by pass-through.
+    /// The database in which passwords for the console are tried by pass-through.
     #[must_use]
     pub fn console_database(&self) -> String {
         self.auth_dbname.clone().or_else(|| self.upstream.database.clone()).unwrap_or_else(|| "postgres".to_owned())
@@ -343,7 +343,7 @@ impl Settings {
         self.rules.iter().any(|rule| rule.method == Auth::Scram)
     }
 
-    /// Whether the upstream alone decides who comes in, by passwords that clients bring.
+    /// Returns whether the upstream alone decides on logins, by the clients' passwords.
     #[must_use]
     pub fn is_pass_through(&self) -> bool {
         self.rules.iter().all(|rule| matches!(rule.method, Auth::PassThrough | Auth::Reject))
@@ -392,7 +392,7 @@ mod tests {
             ("listen = [\"0.0.0.0:5432\"]", "allow_remote"),
             ("listen = []", "no address"),
             ("auth_type = \"trust\"", "needs an upstream credential"),
-            ("auth_type = \"peer\"", "lets nobody in"),
+            ("auth_type = \"peer\"", "rejects every client"),
             ("unix_socket_mode = \"999\"", "octal"),
             ("buffer_size = 1", "from 4kB"),
             ("allow_remote = \"maybe\"", "neither true nor false"),

@@ -140,7 +140,7 @@ fn rate(kernel: &Kernel, upstream: &Upstream) -> Option<Finding> {
     Some(finding(level, topic, text))
 }
 
-/// Who connects without pgferry.
+/// Processes that connect without pgferry.
 fn bypass(upstream: &Upstream) -> Option<Finding> {
     let address = upstream.address?;
     let (ours, others): (Vec<_>, Vec<_>) = upstream.holders.iter().partition(|holder| holder.name == "pgferry");
@@ -219,7 +219,7 @@ fn pgferry(facts: &Facts) -> Vec<Finding> {
         all.push(match (&listener.denied, listener.alive) {
             (Some(why), _) => finding(Level::Crit, topic, why.clone()),
             (None, true) => finding(Level::Ok, topic, "answers"),
-            (None, false) => finding(Level::Warn, topic, "nobody answers").advise("start pgferry, or see its log"),
+            (None, false) => finding(Level::Warn, topic, "no answer").advise("start pgferry, or see its log"),
         });
     }
     if let Some(measured) = &pgferry.measured {

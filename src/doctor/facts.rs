@@ -24,7 +24,7 @@ pub struct Examination {
     pub watch: Option<Duration>,
     /// Whether connections may be opened to measure.
     pub measure: bool,
-    /// Whether somebody of this user may connect to the socket files.
+    /// The user to check the permissions of the socket files for.
     pub as_uid: Option<u32>,
 }
 
@@ -42,11 +42,11 @@ pub struct Facts {
     pub in_kubernetes: bool,
     /// The upstreams' addresses.
     pub upstreams: Vec<Upstream>,
-    /// Listeners whose port lies in the range of ephemeral ports.
+    /// Listeners with a port in the range of ephemeral ports.
     pub listeners_in_range: Vec<u16>,
     /// What a pgferry with these settings would keep open.
     pub pool: Pool,
-    /// The pgferry that is configured here, if anybody answers or it was asked about.
+    /// The pgferry that is configured here, if it answers or was asked about.
     pub pgferry: Option<Pgferry>,
 }
 

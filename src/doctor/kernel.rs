@@ -10,7 +10,7 @@ use serde::Serialize;
 pub struct Paths {
     /// `/proc`.
     pub proc: PathBuf,
-    /// `/etc`, whose `sysctl.conf` and `sysctl.d` count.
+    /// `/etc`, with `sysctl.conf` and `sysctl.d`.
     pub etc: PathBuf,
     /// `/sys/fs/cgroup`: the limits of this container.
     pub cgroup: PathBuf,

@@ -1,4 +1,4 @@
-//! A pgferry that is configured here: does anybody listen, who may connect, and how fast is it?
+//! The pgferry that is configured here: its listeners, their permissions, and its speed.
 
 use std::fs;
 use std::net::TcpStream;
@@ -34,7 +34,7 @@ pub struct Pgferry {
 pub struct Listener {
     /// Where it is, as a client names it.
     pub at: String,
-    /// Whether somebody answers.
+    /// True if it answers.
     pub alive: bool,
     /// What keeps the user in question from connecting, if anything does.
     pub denied: Option<String>,
@@ -109,7 +109,7 @@ fn denied(path: &Path, uid: u32) -> Option<String> {
     }
 }
 
-/// Whether anybody answers there.
+/// Returns whether pgferry answers there.
 fn answers(listen: &Listen, port: u16) -> bool {
     match listen {
         Listen::Dir(dir) => UnixStream::connect(dir.join(format!(".s.PGSQL.{port}"))).is_ok(),

@@ -1,4 +1,4 @@
-//! Whose sockets are these? As far as this process may look into others.
+//! The owners of sockets, as far as this process may look into others.
 
 use std::collections::HashSet;
 use std::fs;

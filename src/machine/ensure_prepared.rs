@@ -305,7 +305,7 @@ impl<T> Prepare<T> {
     }
 }
 
-/// What PostgreSQL says of a prepared statement whose result has changed since its client was told of it; drivers know it
+/// PostgreSQL's error for a prepared statement with another result than its client was told of; drivers know it
 /// by the name of the routine.
 fn changed_columns() -> ClientError {
     let mut error = Vec::new();

@@ -170,7 +170,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Answers those requests whose turn has come and that the server was not asked.
+    /// Answers the requests that are next in turn and that the server was not asked.
     fn put_synthesized(&mut self, io: &mut Buffers<'_>) -> bool {
         let mut any = false;
         while let Some(request) = self.pipeline.synthesized() {
@@ -308,7 +308,7 @@ impl Machine<'_> {
         let Some((name, value)) = backend::parameter_status(body) else { return action };
         self.server.params.set(name, value);
         if self.is_preparing() && self.preparation.is_probe() {
-            // It has changed without anybody's doing: that is what a reset goes back to.
+            // It has changed without a statement: that is what a reset goes back to.
             self.server.base.set(name, value);
             self.start.set(name, value);
             self.context.parameters.learn_base(self.server);

@@ -41,7 +41,7 @@ pub(super) enum Definitions {
 pub(super) struct AnnouncedSettings {
     names: Vec<Box<[u8]>>,
     others: OtherSettings,
-    /// Those whose origins the server was asked for.
+    /// Those with origins that the server was asked for.
     looked_into: Vec<&'static str>,
 }
 

@@ -1,6 +1,6 @@
 //! A stream with its buffers: framed reading and ordered writing.
 //!
-//! A `Conn` implements neither `AsyncRead` nor `AsyncWrite`, so that nobody reads past its buffer by mistake.
+//! A `Conn` implements neither `AsyncRead` nor `AsyncWrite`, so that no code reads past its buffer by mistake.
 
 use std::future::poll_fn;
 use std::io;
@@ -37,7 +37,7 @@ pub(crate) struct Conn {
     /// What is to be sent before anything else.
     pub output: Vec<u8>,
     written: usize,
-    /// Bytes that came and went since somebody last asked.
+    /// Bytes that came and went since they were last taken.
     traffic: (u64, u64),
 }
 
@@ -54,7 +54,7 @@ impl Conn {
         &self.stream
     }
 
-    /// The socket, for those who send more than bytes on it.
+    /// The socket, for more than bytes.
     pub(super) fn stream_mut(&mut self) -> &mut Stream {
         &mut self.stream
     }
@@ -219,7 +219,7 @@ impl Conn {
         self.input.wipe(n);
     }
 
-    /// Drops the next `n` bytes, receiving them as needed. Not cancel-safe: who gives up does not know how many are left.
+    /// Drops the next `n` bytes, receiving them as needed. Not cancel-safe: after that the number left is unknown.
     ///
     /// # Errors
     /// As [`Conn::fill`].
@@ -247,7 +247,7 @@ impl Conn {
         Ok(wire::Frame { tag: head.tag, bytes })
     }
 
-    /// Closes a connection whose other end may still be sending, in a way that what was written last arrives: says
+    /// Closes a connection while the peer may still be sending, in a way that what was written last arrives: says
     /// that nothing more comes, then reads to the end. The caller bounds the time.
     ///
     /// Closing with unread input would make the kernel send a reset, which destroys what the peer has not read yet.

@@ -31,7 +31,7 @@ use super::stream::{Stream, probes};
 /// The longest path that fits a unix socket's address.
 const MAX_PATH_BYTES: usize = 107;
 
-/// Why nobody can connect there.
+/// Reason why a listener can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListenError {
     /// The path of the socket file is too long for the kernel.
@@ -44,12 +44,12 @@ pub(crate) enum ListenError {
         /// Its length.
         length: usize,
     },
-    /// Somebody listens there.
+    /// Another process listens there.
     #[error("{at} is in use{by}: stop it, take its place (--replace), or listen elsewhere (--listen, --port)")]
     InUse {
         /// The address.
         at: String,
-        /// Who it is, if known.
+        /// That process, if known.
         by: String,
     },
     /// There is no such group.
@@ -79,7 +79,7 @@ pub(crate) struct Listener {
     socket: AsyncFd<OwnedFd>,
     tcp: bool,
     name: String,
-    /// A client has been taken since it was last certain that somebody waits.
+    /// A client has been taken since it was last certain that another waits.
     taken: AtomicBool,
     /// Removes the socket file when the listener goes.
     file: Mutex<Option<SocketFile>>,
@@ -259,7 +259,7 @@ impl Listener {
     pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         loop {
             let mut ready = ready!(self.socket.poll_read_ready(cx))?;
-            // The kernel makes a socket and a file before it looks whether anybody waits: looking first is a tenth of the
+            // The kernel makes a socket and a file before it looks whether a client waits: looking first is a tenth of the
             // price of accepting in vain.
             let may_wait = !self.taken.load(Ordering::Relaxed) || self.has_waiting();
             if may_wait && let Some(accepted) = self.accept_now() {
@@ -271,7 +271,7 @@ impl Listener {
         }
     }
 
-    /// Takes the next client if somebody waits, whatever the runtime has heard.
+    /// Takes the next client if one waits, whatever the runtime has heard.
     ///
     /// # Errors
     /// The kernel's.
@@ -282,7 +282,7 @@ impl Listener {
         }
     }
 
-    /// Whether somebody waits to be taken.
+    /// Returns whether a client waits to be taken.
     fn has_waiting(&self) -> bool {
         let mut listener = [PollFd::new(&self.socket, PollFlags::IN)];
         // What is wrong with it, `accept` says.
@@ -293,7 +293,7 @@ impl Listener {
         if self.tcp { Stream::accepted_tcp(socket) } else { Stream::accepted_unix(socket) }
     }
 
-    /// The same, for those who wait for nothing else.
+    /// The same, as a future.
     ///
     /// # Errors
     /// As [`Listener::poll_accept`].
@@ -314,7 +314,7 @@ fn listen_unix(address: &SockAddr) -> io::Result<AsyncFd<OwnedFd>> {
     watch(socket)
 }
 
-/// Has the runtime tell when somebody waits.
+/// Registers the listener with the runtime.
 fn watch(listener: Socket) -> io::Result<AsyncFd<OwnedFd>> {
     socket::watch(listener.into(), Interest::READABLE)
 }
@@ -387,7 +387,7 @@ mod tests {
                 bound.accept().await.expect("a client");
             }
             let more = poll_fn(|cx| Poll::Ready(bound.poll_accept(cx))).await;
-            assert!(more.is_pending(), "nobody waits");
+            assert!(more.is_pending(), "no client waits");
         }
     }
 

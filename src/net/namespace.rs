@@ -20,7 +20,7 @@ pub(crate) struct PeerProcess {
 }
 
 impl PeerProcess {
-    /// The process that connected `socket`, whose `SO_PEERCRED` names `pid`; `None` where it is of a PID namespace that
+    /// The process that connected `socket`, with `pid` from `SO_PEERCRED`; `None` where it is of a PID namespace that
     /// this process does not see.
     #[must_use]
     pub(crate) fn of(socket: BorrowedFd<'_>, pid: Option<i32>) -> Option<Self> {

@@ -19,12 +19,12 @@ use super::socket::Socket;
 use super::tls::TlsSession;
 use crate::buffer::Buffer;
 
-/// A connection to somebody, encrypted or not.
+/// A connection to a peer, encrypted or not.
 #[derive(Debug)]
 pub(crate) struct Stream {
     socket: Socket,
     tls: Option<Box<TlsSession>>,
-    /// Nobody has tried to read yet.
+    /// No read has been tried yet.
     untried: bool,
 }
 
@@ -39,7 +39,7 @@ pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// Who is at the other end.
+/// The peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     /// A TCP address.
@@ -105,7 +105,7 @@ impl Stream {
         poll_fn(|cx| session.poll_handshake(&mut self.socket, cx)).await
     }
 
-    /// The socket itself, for those who speak another protocol on it, in clear text.
+    /// The socket itself, for another protocol in clear text.
     ///
     /// # Errors
     /// The system's.
@@ -127,7 +127,7 @@ impl Stream {
         self.tls.as_deref()
     }
 
-    /// Whoever waits to read is woken when `bytes` have arrived, encrypted or not, or the end.
+    /// Has readers woken when `bytes` have arrived, encrypted or not, or the end.
     ///
     /// # Errors
     /// The system's; unix sockets know no such thing.
@@ -198,7 +198,7 @@ impl Stream {
         Poll::Ready(self.socket.shutdown())
     }
 
-    /// Waits until the other end has closed, after it has said that nothing more comes. Whoever closes first has the
+    /// Waits until the other end has closed, after it has said that nothing more comes. The side that closes first has the
     /// TIME_WAIT, and TLS's farewell comes before that.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.tls.is_none() {
@@ -225,7 +225,7 @@ impl Stream {
         !self.socket.peek().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Whether bytes have arrived that nobody has taken.
+    /// Returns whether bytes have arrived that have not been read.
     #[must_use]
     pub(crate) fn has_unread(&self) -> bool {
         self.socket.peek().is_ok_and(|n| n > 0)
@@ -242,7 +242,7 @@ impl Stream {
         }
     }
 
-    /// Who is at the other end.
+    /// The peer.
     pub(crate) fn peer(&self) -> io::Result<Peer> {
         let socket = self.socket.fd()?;
         if self.is_tcp() {

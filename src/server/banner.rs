@@ -23,7 +23,7 @@ pub(super) fn announce(settings: &Settings, listeners: &[String]) {
     let shows_certificate = settings.upstream.encryption.options().is_ok_and(|options| options.identity.is_some());
     if settings.rules.iter().any(|rule| rule.method == Auth::PassThrough) && shows_certificate {
         warn!(
-            "pgferry shows PostgreSQL a certificate of its own (sslcert): whoever is let in by that needs no password \
+            "pgferry shows PostgreSQL a certificate of its own (sslcert): clients that are let in by that need no password \
              here with the method \"pass-through\""
         );
     }

@@ -73,7 +73,7 @@ pub struct ParameterCache {
 }
 
 impl ParameterCache {
-    /// The reported settings of a client who asked for none; `None` until a connection has been opened.
+    /// The reported settings of a client that asked for none; `None` until a connection has been opened.
     #[must_use]
     pub fn baseline(&self) -> Option<ServerParams> {
         self.lock().baseline.clone()

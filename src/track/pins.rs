@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Reasons why a session must stay with its client, and be reset before anybody else gets it.
+/// Reasons why a session must stay with its client, and be reset before another client gets it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pins(u16);
 
@@ -31,7 +31,7 @@ impl Pins {
     pub const SERVER_CODE: Self = Self(1 << 10);
     /// A text that could not be looked at: longer than the buffer, or its meaning depends on settings.
     pub const UNANALYZED: Self = Self(1 << 11);
-    /// `nextval`, `setval`: the session remembers the last value, in case somebody asks for it.
+    /// `nextval`, `setval`: the session remembers the last value, in case it is asked for.
     pub const NEXTVAL: Self = Self(1 << 12);
 
     /// What a reset does not undo: a random seed, connections that dblink keeps, replication origins, temporary

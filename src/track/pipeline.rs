@@ -189,7 +189,7 @@ impl Pipeline {
         self.unnamed_changes > 0
     }
 
-    /// What was noted of the request whose answer comes next.
+    /// The note of the request that is answered next.
     pub fn front_note(&mut self) -> Option<&mut Note> {
         self.queue.front_mut()?.note.as_deref_mut()
     }
@@ -200,7 +200,7 @@ impl Pipeline {
         self.queue.front().is_some_and(|entry| entry.request == request)
     }
 
-    /// The next command that the request whose answer comes next runs, if `tag` is that of its success.
+    /// The next command that the request that is answered next runs, if `tag` is that of its success.
     pub fn next_command(&mut self, tag: &[u8]) -> Option<SessionCommand> {
         let (commands, done) = self.front_note()?.commands.as_mut()?;
         let placed = commands.get(*done).filter(|placed| placed.command.has_tag(tag))?;
@@ -228,7 +228,7 @@ impl Pipeline {
         next.is_some_and(|placed| placed.command == SessionCommand::Inserted)
     }
 
-    /// Takes the next request off whose answer is synthesized, if its turn has come.
+    /// Takes the next request off if its answer is synthesized and its turn has come.
     pub fn synthesized(&mut self) -> Option<Request> {
         let synthesize = self.queue.front().is_some_and(|entry| entry.action == ResponseAction::Synthesize);
         let entry = if synthesize { self.pop() } else { None };

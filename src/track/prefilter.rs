@@ -57,7 +57,7 @@ fn is_harmless(word: &[u8]) -> bool {
     !WORDS.iter().any(|matters| word.eq_ignore_ascii_case(matters)) && !may_name_state(word)
 }
 
-/// Whether `name` may be that of a function or schema whose very name means session state, by how those begin, or because
+/// Whether `name` may be that of a function or schema that means session state by its name, by how those begin, or because
 /// it may hold `advisory_` behind something.
 pub(super) fn may_name_state(name: &[u8]) -> bool {
     let &[a, b, c, _, _, _, ..] = name else { return false };

@@ -5,7 +5,7 @@ use crate::wire::{backend, frontend};
 /// What becomes of the answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseAction {
-    /// It goes to the client, who asked.
+    /// It goes to the client, which asked.
     Forward,
     /// pgferry asked; the client never sees it.
     Swallow,

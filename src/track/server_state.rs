@@ -76,7 +76,7 @@ impl UsedBy {
         }
     }
 
-    /// Whether what a sequence's state says here is what it says in a session of `client`'s own whose next piece of
+    /// Whether what a sequence's state says here is what it says in a session of `client`'s own with its next piece of
     /// work is number `work`, or is not defined.
     #[must_use]
     pub fn knows_sequences(self, client: u64, work: u64) -> bool {
@@ -181,7 +181,7 @@ pub struct ServerState {
     pub unnamed: UnnamedStatement,
     /// The columns of the unnamed statement with this number, once the server was asked.
     pub unnamed_columns: Option<(u64, Columns)>,
-    /// Whose work it has done.
+    /// The client that it has last worked for.
     pub used: UsedBy,
     /// What its sequences have done since it was as new.
     pub sequences: Sequences,

@@ -1,6 +1,6 @@
 //! Commands that change a session in a way that can be followed: what each does if it succeeds.
 //!
-//! Only what is certain is recognised: forms whose effect can be read off their words. The server's `CommandComplete`
+//! Only what is certain is recognised: forms with an effect that can be read off their words. The server's `CommandComplete`
 //! says which of them have succeeded, in the order in which they stand in the text ([`SessionCommand::has_tag`]).
 
 use std::sync::Arc;
@@ -72,7 +72,7 @@ pub enum SessionCommand {
     DiscardAll,
     /// A `SET` or `RESET` that changes no setting that is followed: of a role, a transaction, constraints.
     OtherSet,
-    /// A `SET` or `RESET` whose effect can't be read off its words.
+    /// A `SET` or `RESET` with an effect that can't be read off its words.
     UnknownSet,
     /// A `SET` that pgferry has put into the client's text: the client does not see its `CommandComplete`.
     Inserted,

@@ -158,7 +158,7 @@ impl SettingsTracker {
         !self.open.is_empty()
     }
 
-    /// The statements whose effect holds right now, those of the open transaction included, with the names of their
+    /// The statements in force right now, those of the open transaction included, with the names of their
     /// settings; `None` when that can't be told.
     pub fn texts(&self) -> Option<impl Iterator<Item = (&[u8], &[u8])>> {
         let unknown = self.open.iter().any(|change| matches!(change, Change::Unknown));

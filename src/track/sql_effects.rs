@@ -25,7 +25,7 @@ pub enum UnknownSettings {
 pub struct SqlEffects {
     /// State that it may leave behind.
     pub pins: Pins,
-    /// The commands in it whose effects are followed, in their order; `None` where there are none but the end of a
+    /// The commands in it that are followed, in their order; `None` where there are none but the end of a
     /// transaction, of which the tag alone tells enough.
     pub commands: Option<Commands>,
     /// How many statements it has, where there are commands.
@@ -206,7 +206,7 @@ impl<'a> Analysis<'a> {
         );
     }
 
-    /// Functions and schemas whose very name means session state.
+    /// Functions and schemas that mean session state by their name.
     fn name(&mut self, name: &[u8], statement: &Statement<'_>, behind: &Tokens<'_>) {
         if !prefilter::may_name_state(name) {
             return;

@@ -183,7 +183,7 @@ impl StatementCache {
         statement
     }
 
-    /// A statement whose text is not kept.
+    /// Creates a statement that is not kept in the cache.
     pub fn uncached(&self) -> Arc<Statement> {
         self.make(None, &ServerParams::default(), None)
     }

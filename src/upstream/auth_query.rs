@@ -132,7 +132,7 @@ impl From<RecvError> for Failure {
 }
 
 impl AuthQuery {
-    /// What `settings` say; `None` when nobody is to ask.
+    /// Creates it as `settings` say; `None` without an `auth_query`.
     #[must_use]
     pub(crate) fn new(settings: &Settings) -> Option<Self> {
         let user = settings.auth_user.clone()?;
@@ -154,7 +154,7 @@ impl AuthQuery {
         })
     }
 
-    /// The secret of `user`, who wants `database`; `None` when there is none, and so no login.
+    /// Looks up the secret of `user` for `database`; `None` if there is none, and so no login.
     ///
     /// # Errors
     /// What the client is told when the upstream can't be asked.
@@ -187,7 +187,7 @@ impl AuthQuery {
         self.md5.get().is_some()
     }
 
-    /// A wrong password was given for what was looked up: whoever comes next may have a newer one, so it is asked again.
+    /// Drops a cached answer after a wrong password: the next client may have a newer one, so the server is asked again.
     pub(crate) fn invalidate(&self, database: &[u8], user: &[u8]) {
         let database = self.database.as_ref().map_or(database, |own| own.as_bytes());
         let mut known = self.answers();
@@ -214,7 +214,7 @@ impl AuthQuery {
         let open = timeout(self.limit, self.open.lock()).await;
         let mut open = open.map_err(|_| failed("too many ask at once"))?;
         let key = (database.to_vec(), user.to_vec());
-        // Who has waited for the connection may find that somebody else had the same question.
+        // Another task may have asked the same while this one waited for the connection.
         if let Some(known) = self.known(&key) {
             return Ok(known.secret);
         }
@@ -313,16 +313,16 @@ impl AuthQuery {
     }
 }
 
-/// A row of user and secret. A row that is about somebody else would let that user's password in (CVE-2015-6817).
+/// A row of user and secret. A row about another user would let that user's password in (CVE-2015-6817).
 fn read(row: &Row, user: &[u8]) -> Result<Option<Stored>, String> {
     match row.as_slice() {
-        [name, _] if name != user => Err("it gives somebody else's secret".into()),
+        [name, _] if name != user => Err("it returned another user's secret".into()),
         // No secret, or none that is still valid.
         [_, secret] if secret.is_empty() => Ok(None),
         [_, secret] => {
             let text = std::str::from_utf8(secret).map_err(|_| "it gives a secret that is not text".to_owned())?;
             match Stored::parse(text) {
-                // pg_authid has no plain passwords: what looks like one is another kind that nobody here knows.
+                // pg_authid has no plain passwords: what looks like one is of a kind that is not known here.
                 Ok(Stored::Plain(_)) | Err(_) => {
                     Err("it gives a secret that is neither md5… nor SCRAM-SHA-256$…".into())
                 }
@@ -335,7 +335,7 @@ fn read(row: &Row, user: &[u8]) -> Result<Option<Stored>, String> {
 
 fn failed(why: &str) -> ClientError {
     tracing::warn!("auth_query: {why}");
-    // Before the login nobody is told what the upstream says.
+    // Before the login the server's words are not passed on.
     ClientError::fatal(ErrorSource::Server, sqlstate::UNABLE_TO_CONNECT, "the user's secret could not be looked up")
         .hint("pgferry's log says why (auth_query, auth_user).")
 }

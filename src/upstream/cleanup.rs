@@ -103,7 +103,7 @@ async fn clean_up(
     let SessionLeftovers { mut pipeline, partial, cancel, reset } = leftover;
     // Until the server is between two messages again.
     lease.state.close_method = CloseMethod::Silent;
-    // What the client has not taken nobody will.
+    // What the client has not taken is dropped.
     let untaken = lease.conn.input.unsent().len();
     lease.conn.input.sent(untaken);
     if pipeline.lost() {
@@ -196,7 +196,7 @@ pub(crate) async fn query(
 /// Receives and drops until nothing is owed. Returns the first error that was among it.
 async fn settle(server_conn: &mut ServerConn, pipeline: &mut Pipeline) -> Result<Option<Box<[u8]>>, CleanupError> {
     let mut failed = None;
-    // What is made up for the client nobody waits for.
+    // Synthesized answers are for the client, which is gone.
     while pipeline.synthesized().is_some() {}
     while !pipeline.answered() {
         if pipeline.lost() {

@@ -41,7 +41,7 @@ pub(crate) enum CloseReason {
     Lifetime,
     /// The settings it was opened under are no longer in force.
     Reload,
-    /// There are more than there may be, or somebody else needs the place.
+    /// The limit was exceeded, or another pool needs the slot.
     Surplus,
     /// The server closed it, or it broke.
     Dead,
@@ -49,7 +49,7 @@ pub(crate) enum CloseReason {
     Login,
     /// The process ends.
     Shutdown,
-    /// Somebody has said so at the console.
+    /// A command at the console.
     Command,
     /// Its role has another password or is another one by now, or is let in no more.
     Identity,

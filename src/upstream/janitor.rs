@@ -12,7 +12,7 @@ use super::registry::{Registry, lock};
 use super::target::{Address, TargetHost};
 use crate::config::Reset;
 
-/// How long a used session may stay idle before it is reset without anybody asking for it.
+/// Idle time after which a used session is reset without being asked for.
 const RESET_AFTER: Duration = Duration::from_millis(100);
 
 /// How often the janitor comes when nothing is due soon.

@@ -193,7 +193,7 @@ impl SourceLimit {
         Some(Turn { limit: self, _lane: Some(lane), _attempt: None })
     }
 
-    /// Counts a cancel request whose key was wrong.
+    /// Counts a cancel request with a wrong key.
     pub(crate) fn count_cancel(&self) {
         lock(&self.cancels).spend(Instant::now());
     }

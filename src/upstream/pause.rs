@@ -1,4 +1,4 @@
-//! What somebody has switched off by hand: work on all databases or on one, logins to one.
+//! Databases that an administrator has paused (all or one) or disabled.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,9 +24,9 @@ struct State {
 /// What is switched off for one database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DatabaseState {
-    /// Nobody gets a connection; who wants one waits.
+    /// No client gets a connection; it waits for one.
     pub paused: bool,
-    /// Nobody logs in.
+    /// Logins are rejected.
     pub disabled: bool,
 }
 
@@ -82,7 +82,7 @@ impl PauseState {
         was
     }
 
-    /// Lets nobody log in to `database`, or again.
+    /// Disables or enables logins to `database`.
     pub(crate) fn disable(&self, database: &[u8], disabled: bool) {
         self.change(|state| state.databases.entry(database.to_vec()).or_default().disabled = disabled);
     }

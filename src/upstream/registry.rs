@@ -62,7 +62,7 @@ pub(crate) struct Registry {
     role_auths: Mutex<RoleAuths>,
     /// What clients had done for them, by database and user: it outlives the pools.
     stats: Mutex<HashMap<DatabaseUser, Arc<PoolStats>>>,
-    /// The places of users whose clients or connections are limited.
+    /// The slots of users with limited clients or connections.
     pub(super) quotas: Quotas,
     upstream_targets: ArcSwap<UpstreamTargets>,
     generation: AtomicU64,
@@ -70,7 +70,7 @@ pub(crate) struct Registry {
     rebalance_requested: AtomicBool,
     /// The connections that secrets are looked up on.
     pub(super) auth_query_slots: ReclaimableSlots,
-    /// Told when a place or a connection came free while somebody found none.
+    /// Notified when a slot or a connection came free while another task found none.
     freed: Notify,
     /// When the janitor last came, in milliseconds since `born`.
     pub(super) last_round: AtomicU64,
@@ -197,7 +197,7 @@ impl Registry {
     fn pool_stats_of(&self, database: &[u8], user: &[u8]) -> Arc<PoolStats> {
         let mut stats = lock(&self.stats);
         if stats.len() >= MAX_UNVERIFIED_ROLES {
-            // Those whom nobody let in.
+            // Those that have never logged in.
             stats.retain(|_, stats| Arc::strong_count(stats) > 1 || stats.logins.get() > 0);
         }
         Arc::clone(stats.entry((database.to_vec(), user.to_vec())).or_default())
@@ -227,7 +227,7 @@ impl Registry {
         pool
     }
 
-    /// Forgets a pool that came to nothing: whoever asked for it was not let in. Otherwise strangers could fill the memory
+    /// Forgets a pool that came to nothing: its client was rejected. Otherwise unknown clients could fill the memory
     /// with pools.
     pub(crate) fn forget(&self, pool: &Arc<Pool>) {
         let mut pools = lock(&self.pools);
@@ -433,7 +433,7 @@ impl Registry {
         }
     }
 
-    /// A place or a connection came free: lets those try who found none.
+    /// Wakes the tasks that found no slot or connection, since one came free.
     pub(super) fn serve_waiting_pools(&self) {
         // Looked at first: writing would cost more, and this is asked whenever a connection comes back.
         if !self.rebalance_requested.load(Ordering::SeqCst) || !self.rebalance_requested.swap(false, Ordering::SeqCst) {

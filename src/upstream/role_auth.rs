@@ -16,7 +16,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// What the upstream is known to do when this user comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum AuthRequirement {
-    /// Nobody has tried.
+    /// No login has been tried.
     #[default]
     Unknown,
     /// It asks for no password.
@@ -65,9 +65,9 @@ struct CachedAuth {
     /// When that was last tried again in the background.
     rechecked: Option<Instant>,
     verified: Verified<ClientError>,
-    /// What somebody who logged in by another method than pass-through can log in upstream with.
+    /// The upstream credential of clients that log in by another method than pass-through.
     learned: Option<Credential>,
-    /// What was right under settings that are no longer in force: good enough to try, not to let anybody in.
+    /// What was right under settings that are no longer in force: good enough to try, not to accept a client by.
     presumed: Option<Credential>,
     trouble: Option<RecentFailure>,
 }
@@ -217,7 +217,7 @@ impl RoleAuth {
         memory.learned.clone().or(verified).or_else(|| memory.presumed.clone())
     }
 
-    /// What somebody who has logged in here can log in upstream with. Says whether it was something else before.
+    /// Notes the upstream credential of a client that has logged in here. Returns whether it has changed.
     pub(crate) fn learn(&self, credential: Credential) -> bool {
         let mut memory = self.memory();
         let changed = memory.learned.as_ref().is_some_and(|before| *before != credential);
@@ -247,7 +247,7 @@ impl RoleAuth {
         Arc::clone(lanes.entry(source).or_default())
     }
 
-    /// Waits for a turn to try a password (or its absence) upstream. Who has waited looks first whether somebody
+    /// Waits for a turn to try a password (or its absence) upstream. A task that has waited checks first whether another
     /// else has found out meanwhile.
     pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.turn.lock().await
@@ -272,7 +272,7 @@ impl RoleAuth {
             Some(RecentFailure { until: Instant::now() + pause, pause, client_error: error.client_error() });
     }
 
-    /// The upstream has asked somebody for a password.
+    /// Notes that the upstream has asked for a password.
     pub(crate) fn asks(&self) {
         self.memory().requirement = AuthRequirement::Asks;
     }
@@ -334,7 +334,7 @@ mod tests {
         let role_auth = RoleAuth::default();
         assert!(role_auth.is_blank());
         role_auth.asks();
-        assert!(role_auth.is_blank(), "servers ask whoever comes");
+        assert!(role_auth.is_blank(), "servers ask every client");
         role_auth.learn(Credential::Password(Password::new(b"x".to_vec())));
         assert!(!role_auth.is_blank());
     }

@@ -36,7 +36,7 @@ pub(crate) struct BackendKey {
     pub secret: Box<[u8]>,
 }
 
-/// Keeps a connection from changing hands while a cancel request for it is under way: the request would hit whoever
+/// Keeps a connection from changing hands while a cancel request for it is under way: the request would hit the client that
 /// has the connection when it arrives.
 #[derive(Debug, Default)]
 pub(crate) struct CancelGate {
@@ -171,7 +171,7 @@ impl ServerConn {
             && !self.conn.is_known_readable()
     }
 
-    /// Looks at what the server said while nobody used the connection: `false` when it must be closed. Notices and
+    /// Reads what the server said while the connection was unused: `false` when it must be closed. Notices and
     /// changed settings are taken note of; the end, an error, or anything unexpected ends it.
     pub(crate) fn check_alive(&mut self) -> bool {
         loop {

@@ -1,4 +1,4 @@
-//! Questions of our own to the server, on connections that are nobody else's: a few short rows.
+//! Simple queries of pgferry's own, on connections that no client has: a few short rows.
 
 use crate::net::{Conn, RecvError};
 use crate::wire::backend;

@@ -204,7 +204,7 @@ impl UpstreamTarget {
 fn server_tls(upstream: &Upstream, host: &Host) -> Result<Option<Arc<ServerTls>>, String> {
     let encryption = &upstream.encryption;
     match (host, encryption.mode()) {
-        // As libpq: nobody listens in on a unix socket.
+        // As libpq: a unix socket can't be listened in on.
         (Host::Unix(..), _) | (_, SslMode::Disable) => Ok(None),
         (Host::Tcp(name, _), _) => Ok(Some(Arc::new(ServerTls {
             client: tls::Client::new(encryption.options()?)?,
@@ -224,7 +224,7 @@ impl TargetHost {
     }
 
     /// Looks the host's name up again if the answer is older than `age`; says which addresses it no longer stands for. That
-    /// they come in another order, or that nobody answers, means nothing.
+    /// they come in another order, or that no name server answers, means nothing.
     pub(crate) async fn vanished(&self, age: Duration) -> Vec<SocketAddr> {
         let (Host::Tcp(name, port), None) = (&self.host, self.address) else { return Vec::new() };
         let Some((_, since, before)) = self.resolved().filter(|(_, since, _)| *since >= age) else { return Vec::new() };
@@ -235,7 +235,7 @@ impl TargetHost {
         }
     }
 
-    /// Looks a name up, for all at once who want it: a name service that does not answer holds one thread.
+    /// Looks a name up, once for all tasks that want it: a name service that does not answer holds one thread.
     async fn look_up(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         let wanted = Instant::now();
         let turn = self.looking_up.turn().await;

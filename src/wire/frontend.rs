@@ -248,7 +248,7 @@ pub fn put_startup<'a>(out: &mut Vec<u8>, minor: u16, params: impl IntoIterator<
     out[start..start + 4].copy_from_slice(&size.to_be_bytes());
 }
 
-/// Appends a message with tag `tag` whose body `write` appends.
+/// Appends a message with tag `tag` and the body that `write` appends.
 pub(super) fn message(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
     out.push(tag);
     let start = out.len();

@@ -29,7 +29,7 @@ struct Block {
 fn pages() -> Vec<Page> {
     let docs = fs::read_dir(format!("{TOP}/docs")).expect("docs/");
     let docs = docs.map(|entry| format!("docs/{}", entry.expect("a file").file_name().to_string_lossy()));
-    let mut names: Vec<_> = docs.filter(|name| name.ends_with(".md")).collect();
+    let mut names: Vec<_> = docs.filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "md")).collect();
     names.sort();
     let top = ["README.md", "CONTRIBUTING.md", "RELEASING.md", "SECURITY.md", "ARCHITECTURE.md"].map(str::to_owned);
     let names = top.into_iter().chain(names);
@@ -292,7 +292,7 @@ fn libpqs_connection_strings_connect() {
     for page in pages().into_iter().filter(|page| ["README.md", "docs/connecting.md"].contains(&page.name.as_str())) {
         let rows = ["| libpq URI", "| libpq keywords"];
         for row in page.text.lines().filter(|line| rows.iter().any(|row| line.starts_with(row))) {
-            let after = row.split('`').filter(|part| part.contains("/run/pgferry")).next_back().expect("a string");
+            let after = row.split('`').rfind(|part| part.contains("/run/pgferry")).expect("a string");
             let string = here(after, &postgres, ferry.host(), "");
             let said = crate::harness::psql(&string, "pw", "select current_user || ' ' || current_database()");
             assert_eq!(said.as_deref(), Ok("app shop"), "{row}");
@@ -430,9 +430,9 @@ fn arguments(text: &str) -> Option<&str> {
 /// variable, the literal that the variable was given last. Functions that make errors of their parameter count as calls.
 fn messages() -> Vec<Told> {
     const CALLS: [&str; 10] = [
-        "Fault::fatal(",
-        "Fault::error(",
-        "Fault::violation(",
+        "ClientError::fatal(",
+        "ClientError::error(",
+        "ClientError::violation(",
         "ScramError::Binding(",
         "ScramError::Unsupported(",
         "ScramError::Malformed(",
@@ -473,7 +473,7 @@ fn messages() -> Vec<Told> {
                 None => {
                     let name = given.split(',').next_back().unwrap_or_default().trim();
                     let before = source[..at].rfind(&format!("let {name} = "));
-                    let function = ["\nfn ", "\nasync fn ", "\npub ", " fn ", " async fn "];
+                    let function = ["\nfn ", "\nasync fn ", "\npub ", "\npub(crate) ", " fn ", " async fn "];
                     let function = function.iter().filter_map(|word| source[..at].rfind(word)).max();
                     // A parameter is looked at where it is given.
                     let before = before.filter(|before| function.is_none_or(|function| function < *before));
@@ -498,7 +498,12 @@ fn every_error_is_in_the_catalogue() {
     let codes: BTreeMap<&str, &str> = source
         .lines()
         .filter_map(|line| {
-            let (name, value) = line.trim().strip_prefix("pub const ")?.split_once(": &str = ")?;
+            let (name, value) = line
+                .trim()
+                .trim_start_matches("pub(crate) ")
+                .trim_start_matches("pub ")
+                .strip_prefix("const ")?
+                .split_once(": &str = ")?;
             Some((name, value.trim_matches(|c| c == '"' || c == ';')))
         })
         .collect();

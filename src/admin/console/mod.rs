@@ -1,4 +1,4 @@
-//! The console: somebody who logs in to database `pgferry` (or `pgbouncer`) speaks with pgferry itself, in PgBouncer's
+//! The console: the virtual database `pgferry` (or `pgbouncer`), which takes PgBouncer's
 //! commands, by the simple or the extended protocol.
 //!
 //! [`command`] understands what is said, [`act`] does it, `portals` keeps the extended protocol's statements.
@@ -129,7 +129,7 @@ impl ConsoleSession<'_> {
         self.answer(tag, &body).await
     }
 
-    /// Somebody has woken the session.
+    /// The session was woken.
     fn look_up(&self) -> Result<(), End> {
         self.handle.publish_addrs(self.conn.stream());
         if self.handle.is_killed() {

@@ -63,7 +63,7 @@ fn server_ptr(id: u64) -> String {
     format!("s{id}")
 }
 
-/// Every upstream connection, and whose pool's it is.
+/// All server connections, each with its pool.
 fn conn_infos(admin_state: &AdminState) -> Vec<(Arc<Pool>, Arc<ConnInfo>)> {
     let pools = admin_state.shared.registry.all_pools();
     pools

@@ -32,11 +32,11 @@ pub(crate) enum ScramError {
     Unsupported(&'static str),
     /// The password is wrong, or the user unknown.
     WrongPassword,
-    /// The server does not know the password either: it is not who it says it is.
+    /// The server does not know the password either: it is another server.
     Impostor,
     /// The server refuses.
     Refused(String),
-    /// The server asks for more work than anybody should.
+    /// The server asks for more work than is accepted.
     TooMuchWork(u32),
     /// The keys that are there are not those that the server's verifier was made of.
     OtherVerifier,

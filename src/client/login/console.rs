@@ -22,11 +22,11 @@ pub(crate) enum AdminRole {
     Stats,
     /// To control pgferry's work.
     Admin,
-    /// To take the listeners: those of the user that the process runs as, who could do so anyway.
+    /// To take the listeners: those of the user that the process runs as could do so anyway.
     Owner,
 }
 
-/// Somebody at the console.
+/// A user of the console.
 #[derive(Clone, Debug)]
 pub(crate) struct AdminUser {
     /// The user it says to be.
@@ -41,7 +41,7 @@ pub(crate) fn is_console(startup: &Startup) -> bool {
     startup.get("database").is_some_and(|asked| CONSOLE.iter().any(|name| name.as_bytes() == asked))
 }
 
-/// Lets somebody in to the console; `None` when it went away.
+/// Logs a client in to the console; `None` when it went away.
 ///
 /// # Errors
 /// What it is told when it may not come in.
@@ -98,7 +98,7 @@ pub(crate) async fn authorize(
     if !came_in {
         return Ok(None);
     }
-    // Only who has proved who it is learns that: others could ask for names until one is listed.
+    // Only an authenticated client learns that: others could ask for names until one is listed.
     let Some(role) = role else {
         return Err(refused(format!("user \"{user}\" may not use pgferry's console")).hint(
             "Name it in admin_users or stats_users, or connect over the unix socket as pgferry's own user or root of the same \

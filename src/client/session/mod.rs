@@ -50,7 +50,7 @@ pub(crate) fn shutdown() -> ClientError {
     .detail("pgferry is shutting down.")
 }
 
-/// What a client is told that somebody ends by hand; the words are PostgreSQL's.
+/// Error for a client that is ended by hand; the words are PostgreSQL's.
 #[must_use]
 pub(crate) fn killed() -> ClientError {
     ClientError::fatal(
@@ -182,7 +182,7 @@ impl<'a> Session<'a> {
         let counters = &self.shared.registry.counters;
         counters.logins.add();
         counters.timings.login.observe(self.handle.connected_at.elapsed());
-        // What the login took is nobody's work.
+        // The login's time is not a query's.
         let _ = self.conn.take_traffic();
         self.pool.stats.logins.add();
     }
@@ -214,7 +214,7 @@ impl<'a> Session<'a> {
                 return end;
             }
             let settings = self.settings();
-            // Boxed, so that who is idle costs little memory.
+            // Boxed, so that an idle client costs little memory.
             if let Err(end) = Box::pin(self.work(&settings)).await {
                 return end;
             }
@@ -358,7 +358,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The client leaves its connection unused: whatever somebody else has left there is reset, as in an idle one.
+    /// Resets what another client has left in the reserved connection, as in an idle one, since the client does not use it.
     async fn reset_tentative(&mut self) {
         let settings = self.settings();
         let Some(tentative) = self.tentative.take().filter(|_| settings.reset == Reset::Always) else { return };
@@ -400,7 +400,7 @@ impl<'a> Session<'a> {
         let mut checkout = pin!(async {
             let mut since = since;
             if shared.registry.pauses.of(&pool.key.database).paused {
-                // Who pauses a database by hand knows how long; the client's patience begins when it is over.
+                // A pause is meant; the client's timeout begins when it is over.
                 Box::pin(shared.registry.pauses.resumed(&pool.key.database)).await;
                 since = Instant::now();
             }

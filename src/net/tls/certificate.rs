@@ -34,7 +34,7 @@ const HASHES: [(&str, &digest::Algorithm); 13] = [
     ("2.16.840.1.101.3.4.3.2", &digest::SHA256),
 ];
 
-/// RSA-PSS, whose parameters name the hash: by one of these, or SHA-1 when there is none.
+/// RSA-PSS; its parameters name the hash: by one of these, or SHA-1 when there is none.
 const RSA_PSS: &str = "1.2.840.113549.1.1.10";
 const PSS_HASHES: [(&str, &digest::Algorithm); 3] = [
     ("2.16.840.1.101.3.4.2.1", &digest::SHA256),

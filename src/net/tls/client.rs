@@ -142,7 +142,7 @@ pub(super) fn root_store(
     roots: &[rustls::pki_types::CertificateDer<'static>],
 ) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
-    // Files of roots may have some that are of no use to anybody; but not only such.
+    // Files of roots may have some that are of no use; but not only such.
     let (added, _) = store.add_parsable_certificates(roots.iter().cloned());
     if added == 0 { Err(format!("{}: no certificate that can serve as a root", path.display())) } else { Ok(store) }
 }

@@ -31,7 +31,7 @@ impl fmt::Debug for TlsSession {
 }
 
 impl TlsSession {
-    /// A session whose handshake has not begun; `end_point` belongs to our own certificate, `received` is what has been
+    /// A session before its handshake; `end_point` belongs to our own certificate, `received` is what has been
     /// taken from the socket already.
     #[must_use]
     pub(crate) fn new(tls: Connection, end_point: Option<Vec<u8>>, mut received: &[u8]) -> Self {

@@ -12,7 +12,7 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::certificate::Certificate;
 
-/// Who is trusted, and how far.
+/// Verifies server certificates with libpq's levels.
 #[derive(Debug)]
 pub(super) struct Verifier {
     /// Checks chains; `None` when nothing is checked.

@@ -20,7 +20,7 @@ pub(crate) enum DialError {
         host: String,
         /// Why it failed.
         why: String,
-        /// Whether trying again soon costs next to nothing: nobody listens.
+        /// True if trying again soon costs next to nothing: no server listens.
         refused: bool,
     },
     /// The server is not what is wanted (`target_session_attrs`).
@@ -32,15 +32,15 @@ pub(crate) enum DialError {
     },
     /// The server refused, in its own words, and what it was given to log in with, if anything.
     Refused(ClientError, Option<Credential>),
-    /// The connection can't be encrypted as it must be, or the server is not who it should be: why.
+    /// The connection can't be encrypted as it must be, or the server's identity is wrong; the reason.
     Untrusted(String),
     /// What there is to log in with can't be had, or is of no use with this server: why.
     Credential(String),
     /// The server asks for a password and there is none.
     NoPassword,
-    /// The client who was asked for a password went away.
+    /// The client that was asked for a password went away.
     ClientGone,
-    /// The client who was asked for a password had not answered when other logins wanted the slot.
+    /// The client that was asked for a password had not answered when other logins wanted the slot.
     Unanswered,
     /// The connection ended before the login did, as it does when the server goes down or comes up.
     Broke(String),

@@ -136,7 +136,7 @@ async fn a_login_without_end_is_bounded_in_bytes() {
         let mut sent = 0_usize;
         while theirs.write_all(&status).is_ok() {
             sent += status.len();
-            assert!(sent < 100_000_000, "nobody stops it");
+            assert!(sent < 100_000_000, "nothing stops it");
         }
     });
     let mut written = RawConfig::default();

@@ -1,13 +1,13 @@
-//! The connections of a pool that nobody uses.
+//! The idle connections of a pool.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use deadpool::unmanaged;
 
-/// A bounded set of idle connections: the one that came last goes first, so that those nobody needs grow old.
+/// A bounded set of idle connections: the one that came last goes first, so that surplus ones grow old.
 ///
-/// `T` is a connection. It is put into under the lock of the pool's queue only, so that nobody begins to wait while something comes in.
+/// `T` is a connection. It is put into under the lock of the pool's queue only, so that no client begins to wait while one comes in.
 #[derive(Debug)]
 pub(super) struct Idle<T> {
     // deadpool's sets keep the size they are made with.

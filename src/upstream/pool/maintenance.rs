@@ -1,4 +1,4 @@
-//! What becomes of connections that nobody uses.
+//! Maintenance of idle connections.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::upstream::counters::CloseReason;
 use crate::upstream::lease::PooledConn;
 
 impl Pool {
-    /// Closes connections that are too old, idle for too long or dead; returns those whose reset is due; opens what
+    /// Closes connections that are too old, idle for too long or dead; returns those with a reset due; opens what
     /// `min_pool_size` lacks; tries again what has failed. Says whether anything is left to look after soon.
     pub(in crate::upstream) fn maintain(
         &self,
@@ -55,7 +55,7 @@ impl Pool {
         if self.parameters.baseline().is_some() && missing > 0 {
             self.dial_for(missing);
         } else if self.trouble().is_some() {
-            // Who waits until pgferry is well again asks for nothing meanwhile, so that nobody else would find out.
+            // Clients that wait until pgferry is ready ask for nothing meanwhile, so no other attempt would find out.
             self.dial_for(1);
         }
         (resets, dirty)

@@ -1,6 +1,6 @@
 //! The connections of one (database, user, startup settings).
 //!
-//! `idle` keeps those nobody uses, in a set of `deadpool`'s; `waiting` the queue of those who wait while all are in use,
+//! `idle` keeps unused ones, in a set of `deadpool`'s; `waiting` the queue of clients while all are in use,
 //! to the first of whom a connection goes that comes back or opens. Opening never happens in a client's future, and at
 //! most `max_connecting` times at once (`opening`). Slots are what a connection exists by.
 
@@ -108,7 +108,7 @@ pub(crate) struct Sharing {
 /// The connections of one key.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    /// Whose they are.
+    /// The role that they belong to.
     pub key: PoolKey,
     /// What is known of that user there.
     pub role_auth: Arc<RoleAuth>,
@@ -138,7 +138,7 @@ pub(crate) struct Pool {
     pub(super) leased: AtomicUsize,
     /// How many of those wait for the server.
     pub(super) active: AtomicUsize,
-    /// When somebody last asked for a connection.
+    /// When a client last asked for a connection.
     last_used: Mutex<Instant>,
 }
 
@@ -183,7 +183,7 @@ impl Pool {
         })
     }
 
-    /// Gives a connection to whoever has waited longest, or keeps it.
+    /// Gives a connection to the client that has waited longest, or keeps it.
     pub(super) fn hand_out(&self, pooled: PooledConn) {
         let mut queue = self.queue();
         let surplus = queue.deliver(pooled).and_then(|nobodys| self.idle.put(nobodys).err());
@@ -224,7 +224,7 @@ impl Pool {
 
     /// Takes the idle connections out that `unfit` picks, longest idle first.
     fn take_matching(&self, unfit: impl FnMut(&PooledConn) -> bool) -> Vec<PooledConn> {
-        // Nobody begins to wait while they are looked at.
+        // No client begins to wait while they are looked at.
         let _queue = self.queue();
         self.idle.take_matching(unfit)
     }
@@ -295,7 +295,7 @@ impl Pool {
         self.slots.used() == 0 && self.parameters.baseline().is_none()
     }
 
-    /// Whether nobody has used it for `span` and it has no connection.
+    /// Returns whether it has been unused for `span` and has no connection.
     pub(super) fn is_abandoned(&self, span: Duration) -> bool {
         self.slots.used() == 0 && lock(&self.last_used).elapsed() > span
     }
