@@ -33,6 +33,8 @@ pub(super) struct Aliases {
     variants: Vec<Variant>,
     /// Names that the client has given up lately, by the numbers of their statements.
     former: Vec<(u64, Box<[u8]>)>,
+    /// What `DEALLOCATE` of a client's name frees on the connection.
+    placeholders: Vec<(Box<[u8]>, Arc<Statement>)>,
 }
 
 impl Aliases {
@@ -51,6 +53,11 @@ impl Aliases {
         }
     }
 
+    /// Whether `DEALLOCATE` may free something that it has not freed so far.
+    pub(super) fn is_freeing(&self) -> bool {
+        !self.placeholders.is_empty()
+    }
+
     /// The number of what the client means by statement `id` of the server.
     pub(super) fn original(&self, id: u64) -> u64 {
         self.variants.iter().find(|variant| variant.statement.id == id).map_or(id, |variant| variant.of)
@@ -59,6 +66,27 @@ impl Aliases {
     /// The name that the client has had for statement `id` until lately.
     pub(super) fn former_name(&self, id: u64) -> Option<&[u8]> {
         self.former.iter().rfind(|(former, _)| *former == id).map(|(_, name)| &**name)
+    }
+
+    /// What `DEALLOCATE` of `name` frees.
+    pub(super) fn placeholder(&self, name: &[u8]) -> Option<Arc<Statement>> {
+        self.placeholders.iter().find(|(known, _)| **known == *name).map(|(_, placeholder)| Arc::clone(placeholder))
+    }
+
+    /// Lets `DEALLOCATE` of `name` free `placeholder`.
+    pub(super) fn set_placeholder(&mut self, name: &[u8], placeholder: &Arc<Statement>) {
+        self.take_placeholder(name);
+        if self.placeholders.len() >= MAX_FORMER_NAMES {
+            // What is not freed is closed to make room for others in the end.
+            self.placeholders.clear();
+        }
+        self.placeholders.push((name.into(), Arc::clone(placeholder)));
+    }
+
+    /// Forgets what `DEALLOCATE` of `name` frees.
+    pub(super) fn take_placeholder(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
+        let at = self.placeholders.iter().position(|(known, _)| **known == *name)?;
+        Some(self.placeholders.swap_remove(at).1)
     }
 
     /// The transaction is over.
@@ -70,6 +98,7 @@ impl Aliases {
     pub(super) fn clear(&mut self) {
         self.variants.clear();
         self.former.clear();
+        self.placeholders.clear();
     }
 }
 

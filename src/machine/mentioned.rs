@@ -8,7 +8,7 @@ use crate::error::ClientError;
 use crate::track::ResponseAction;
 use crate::track::sql_effects::UnknownSettings;
 use crate::track::statement_mentions::{Mention, Purpose, mentions};
-use crate::track::statements::{ParsedQuery, Statement};
+use crate::track::statements::{ParsedQuery, Statement, number, significant};
 use crate::track::text_edit::Edit;
 use crate::wire::frontend;
 
@@ -47,33 +47,32 @@ impl Machine<'_> {
         action: ResponseAction,
     ) -> Vec<Edit> {
         let owed = self.pipeline.owed();
-        let mut freed: Vec<u64> = Vec::new();
+        let mut freed: Vec<&[u8]> = Vec::new();
         // Of these the text has made another one itself, which has the client's name on the server too.
-        let mut made: Vec<u64> = Vec::new();
+        let mut made: Vec<&[u8]> = Vec::new();
         let mut edits = Vec::new();
         for Mention { at, name, statement, purpose } in mentioned {
-            if *purpose == Purpose::Make && freed.contains(&statement.id) {
-                made.push(statement.id);
+            let known = significant(name);
+            if *purpose == Purpose::Make && freed.contains(&known) {
+                made.push(known);
             }
-            if made.contains(&statement.id) {
+            if made.contains(&known) {
                 continue;
             }
-            let ready = if freed.contains(&statement.id) {
+            let ready = if freed.contains(&known) {
                 // What the text has freed itself is not there.
-                self.context.statements.uncached()
+                let absent = self.context.statements.uncached();
+                self.aliases.given_up(absent.id, name);
+                absent
             } else if *purpose == Purpose::Free {
-                freed.push(statement.id);
-                // Other clients have the statement too.
-                self.put_apart(io, EMPTY, action)
+                freed.push(known);
+                self.ready_to_free(io, known, action)
             } else {
                 match self.ensure_prepared(io, statement, None, action) {
                     Prepare::Ready(ready) => ready,
                     _ => Arc::clone(statement),
                 }
             };
-            if freed.contains(&statement.id) {
-                self.aliases.given_up(ready.id, name);
-            }
             edits.push(Edit { at: at.clone(), with: ready.name().into_bytes() });
         }
         if self.pipeline.owed() > owed && action == ResponseAction::Swallow {
@@ -81,6 +80,29 @@ impl Machine<'_> {
             self.put_own_sync(io);
         }
         edits
+    }
+
+    /// What is freed in place of the statement that the client knows as `name`, which others share.
+    fn ready_to_free(&mut self, io: &mut Buffers<'_>, name: &[u8], action: ResponseAction) -> Arc<Statement> {
+        if let Some(placeholder) = self.aliases.placeholder(name)
+            && self.server.prepared.has(&placeholder)
+        {
+            return placeholder;
+        }
+        let placeholder = self.put_apart(io, EMPTY, action);
+        self.aliases.given_up(placeholder.id, name);
+        self.aliases.set_placeholder(name, &placeholder);
+        placeholder
+    }
+
+    /// Notes that the client has freed `name` by `DEALLOCATE`.
+    pub(super) fn deallocated(&mut self, name: &[u8]) {
+        self.give_up_name(name);
+        let freed = self.aliases.take_placeholder(significant(name)).map(|placeholder| placeholder.id);
+        // Or one of pgferry's, under the name that it has on the server.
+        if let Some(id) = freed.or_else(|| number(name)) {
+            self.server.prepared.remove(id);
+        }
     }
 
     /// What stands for a statement that runs or frees others by name: the same with the names that those have on the server

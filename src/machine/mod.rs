@@ -386,6 +386,10 @@ impl<'a> Machine<'a> {
             // Which settings the session has is not known.
             self.pins.add(Pins::SETTING);
         }
+        if self.pipeline.owed() > 0 && self.aliases.is_freeing() {
+            // Which statements the session has is not known.
+            self.pins.add(Pins::STATEMENT);
+        }
         if self.context.mode == Mode::Transaction && !self.is_preparing() {
             self.server.kept.clone_from(self.client.ledger.kept());
         }

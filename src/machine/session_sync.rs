@@ -11,7 +11,6 @@ use crate::track::pipeline::{Describes, IDLE};
 use crate::track::server_state::Sequences;
 use crate::track::session_command::SessionCommand;
 use crate::track::sql_effects::{self, UnknownSettings};
-use crate::track::statements::number;
 use crate::track::{Pins, SqlEffects};
 
 /// Reported settings that change without the client's doing.
@@ -170,6 +169,7 @@ impl Machine<'_> {
     /// A command of the client's has completed with `tag`. Says whether it is pgferry's own, which the client does not
     /// see.
     pub(super) fn completed(&mut self, tag: &[u8], next: Option<&SessionCommand>) -> bool {
+        self.server.completed(tag);
         self.pins.add(sql_effects::of_tag(tag));
         if [&b"INSERT "[..], b"MERGE ", b"COPY "].iter().any(|given| tag.starts_with(given)) {
             self.note_sequences();
@@ -187,14 +187,12 @@ impl Machine<'_> {
         match tag {
             b"DISCARD ALL" => {
                 self.client.discard_all();
-                self.server.on_discard_all();
                 self.pins = self.pins.among(Pins::SURVIVES_DISCARD);
             }
             b"DEALLOCATE ALL" => {
                 // What follows in the same text may name one of them.
                 self.client.names.iter().for_each(|(name, id)| self.aliases.given_up(id, name));
                 self.client.names.clear();
-                self.server.prepared.clear();
             }
             _ if [&b"CREATE "[..], b"ALTER ", b"DROP ", b"IMPORT "].iter().any(|d| tag.starts_with(d)) => {
                 self.definitions = Definitions::Changed;
@@ -206,13 +204,7 @@ impl Machine<'_> {
 
     fn succeeded(&mut self, command: &SessionCommand, tag: &[u8]) {
         match command {
-            SessionCommand::Deallocate { name } => {
-                // What has been freed on the server was prepared for just that.
-                self.give_up_name(name);
-                if let Some(id) = number(name) {
-                    self.server.prepared.remove(id);
-                }
-            }
+            SessionCommand::Deallocate { name } => self.deallocated(name),
             SessionCommand::Commit | SessionCommand::Rollback => self.transaction_ended(tag),
             _ if self.carries() => {
                 self.client.succeeded(command);
@@ -301,7 +293,6 @@ impl Machine<'_> {
     /// The client is between two pieces of work: takes along what it has set.
     pub(super) fn pack(&mut self) {
         self.aliases.clear();
-        self.server.kept.clone_from(self.client.ledger.kept());
         self.explained = AnnouncedSettings::default();
         if self.server.params.is(&self.start) {
             return;

@@ -209,6 +209,18 @@ impl ServerState {
         self.sequences = Sequences::Untouched;
     }
 
+    /// Notes what a `CommandComplete` with `tag` tells of the session, wherever the command has come from.
+    pub fn completed(&mut self, tag: &[u8]) {
+        match tag {
+            b"DISCARD ALL" => self.on_discard_all(),
+            b"DEALLOCATE ALL" => self.prepared.clear(),
+            _ if [&b"INSERT "[..], b"MERGE ", b"COPY "].iter().any(|given| tag.starts_with(given)) => {
+                self.sequences = Sequences::GaveValues;
+            }
+            _ => {}
+        }
+    }
+
     /// Takes back what has not happened.
     pub fn undo(&mut self, rollback: &mut Rollback, how: Unfulfilled) {
         self.prepared.undo(rollback);

@@ -218,6 +218,12 @@ async fn settle(server_conn: &mut ServerConn, pipeline: &mut Pipeline) -> Result
                     server_conn.state.params.set(&name, &value);
                 }
             }
+            backend::COMMAND_COMPLETE if head.size <= server_conn.conn.input.capacity() => {
+                let bytes = server_conn.conn.peek(head.size).await?;
+                let tag = backend::command_tag(&bytes[frame::HEADER_BYTES..]).to_vec();
+                server_conn.state.completed(&tag);
+                pipeline.response(head.tag);
+            }
             backend::NOTICE | backend::NOTIFICATION => {}
             backend::ERROR if head.size <= server_conn.conn.input.capacity() => {
                 let error = server_conn.conn.peek(head.size).await?;

@@ -14,11 +14,13 @@ pub struct Options {
     pub contend: bool,
     /// Whether results tell what differs from one run to another with several clients: sequences' values, counts of rows.
     pub global: bool,
+    /// Whether sequences are used a lot.
+    pub sequences: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { writes: 12, client: 0, contend: false, global: true }
+        Self { writes: 12, client: 0, contend: false, global: true, sequences: false }
     }
 }
 
@@ -424,7 +426,8 @@ impl Generator {
 
     /// A text to be prepared: with parameters, perhaps.
     fn prepared_text(&mut self) -> String {
-        match self.random.below(12) {
+        match self.random.below(13) {
+            12 => self.random.pick(&["select 'a\\qb' as s", "select 'it\\'s'"]).to_owned(),
             0 => "select $1::text".to_owned(),
             1 => "select $1::int + 1 as n".to_owned(),
             2 => "insert into t(token) values ($1)".to_owned(),
@@ -441,7 +444,8 @@ impl Generator {
 
     fn setting(&mut self) -> String {
         let random = &mut self.random;
-        match random.below(10) {
+        match random.below(11) {
+            10 => format!("default_text_search_config = {}", random.pick(&["mine", "'mine'", "simple", "nothing"])),
             0 => format!("timezone = '{}'", random.pick(&ZONES)),
             1 => format!(
                 "datestyle = {}",
@@ -484,7 +488,10 @@ impl Generator {
             8 => "select b from v".to_owned(),
             9 => "select n from generate_series(1, 4) n".to_owned(),
             10 => "select n, repeat('y', 100) from generate_series(1, 150) n".to_owned(),
-            11 => format!("select current_setting('{}')", random.pick(&["a.b", "timezone", "search_path", "work_mem"])),
+            11 => format!(
+                "select current_setting('{}')",
+                random.pick(&["a.b", "timezone", "search_path", "work_mem", "default_text_search_config"])
+            ),
             12 => format!("select * from {}", random.pick(&TEMPS)),
             13 => "select 1 from t where token = 'nobody'".to_owned(),
             14 => "select current_user, session_user, current_database()".to_owned(),
@@ -496,6 +503,9 @@ impl Generator {
     fn statement(&mut self) -> String {
         if self.options.contend && self.random.chance(40) {
             return self.contended();
+        }
+        if self.options.sequences && self.random.chance(15) {
+            return self.sequence();
         }
         match self.random.below(62) {
             0..=9 => self.select(),

@@ -20,7 +20,7 @@ unnamed-by-presence | src/track/server_state.rs | self == unnamed\.map_or\(Self:
 unnamed-not-dropped | src/machine/unnamed.rs | self\.set_unnamed\(UnnamedCause::Drop, None, UnnamedStatement::Absent\) | self.set_unnamed(UnnamedCause::Drop, None, self.server.unnamed)
 unnamed-later-undone | src/track/pipeline.rs | later\.follows_undone\(undone, how\); | rollback.unnamed = Some(undone);
 preparation-keeps-unnamed | src/machine/preparation.rs | server\.unnamed = UnnamedStatement::Unknown; |
-deallocate-ignored | src/machine/session_sync.rs | self\.server\.prepared\.remove\(id\); |
+deallocate-ignored | src/machine/mentioned.rs | self\.server\.prepared\.remove\(id\); |
 deallocate-all-ignored | src/machine/session_sync.rs | b"DEALLOCATE ALL" => \{\n[^}]*?\Kself\.client\.names\.clear\(\); |
 names-not-rolled-back | src/track/client_state.rs | self\.names\.set\(&name, before\); | let _ = (name, before);
 prepared-not-rolled-back | src/track/server_state.rs | self\.prepared\.undo\(rollback\); |
@@ -29,7 +29,7 @@ gate-waits-for-skipped | src/machine/from_client.rs | self\.pipeline\.copying_in
 gate-never-waits | src/machine/from_client.rs | Gate::Answers => \K!harmless | false
 stakes-ignored | src/machine/from_client.rs | about_statements && self\.pipeline\.at_stake\(\) | false
 first-request-unlimited | src/machine/from_client.rs | self\.is_preparing\(\) && request\.ends_ready\(\) | false
-differences-behind-ready | src/machine/from_server.rs | self\.hold_ready\(io, status\) \{\n\s+return Fate::Swallow;\n\s+\}\n\s+\Kself\.tell_differences\(io\); |
+differences-behind-ready | src/machine/from_server.rs | self\.hold_ready\(io, status\) \{\n\s+return MessageAction::Swallow;\n\s+\}\n\s+\Kself\.tell_differences\(io\); |
 reset-failure-ignored | src/machine/errors.rs | fatal \|\| self\.preparation\.was_resetting\(left\) | fatal
 sets-not-committed | src/machine/preparation.rs* | preparation\.put_statement\(b"(?:BEGIN|COMMIT)"\); |
 kept-not-carried | src/machine/preparation.rs | for sql in following\.iter\(\)\.chain\(&carried\) \{[^}]*\} | for sql in &following { preparation.put_statement(sql); }
@@ -42,13 +42,13 @@ prompted-off-by-one | src/track/pipeline.rs | self\.prompted = self\.prompted\.s
 prompt-forgotten | src/machine/from_client.rs | waits && !self\.is_preparing\(\) | false
 synced-in-copy-counts | src/track/pipeline.rs | self\.unsynced = since\.filter[^;]*; |
 terminate-drops-answers | src/machine/boundary.rs | let still = \K[^;]*(?=;) | ended \|\| self.pipeline.answered()
-half-close-is-gone | src/machine/mod.rs | self\.up\.client = ClientSide::Ending; | self.up.client = ClientSide::Ended;
+half-close-is-gone | src/machine/mod.rs | self\.client_stream\.client = ClientSide::Ending; | self.client_stream.client = ClientSide::Ended;
 goodbye-completes-half | src/machine/mod.rs | \(\) if \Kpartial \|\| gone | gone
 boundary-for-good | src/machine/from_server.rs | Place::Boundary if \Kself\.pipeline\.answered\(\) | true
 put-behind-half-execute | src/track/message_target.rs | frontend::PARSE \| frontend::EXECUTE if \Khead\.size <= limit | head.size <= limit && head.tag == frontend::PARSE
 own-sync-ends-skip | src/machine/statements.rs | let apart = \K[^;]*(?=;) | true
 pins-ignored | src/machine/session_sync.rs | self\.pins\.add\(holds\); |
-kept-not-noted | src/machine/session_sync.rs | self\.server\.kept\.clone_from\(self\.client\.ledger\.kept\(\)\); |
+kept-not-noted | src/machine/mod.rs | Mode::Transaction && !self\.is_preparing\(\) \{\n\s+\Kself\.server\.kept\.clone_from\(self\.client\.ledger\.kept\(\)\); |
 date-style-order | src/track/params.rs | name == "DateStyle" && !want\.contains\(&b','\) | false
 columns-unchecked | src/machine/ensure_prepared.rs | Some\(_\) => \Kreturn Prepare::Refused\(changed_columns\(\)\) | return Prepare::Ready(())
 flavor-ignored | src/track/client_state.rs | for name in REPORTED \{[^}]*\} |

@@ -5,6 +5,7 @@ create schema one;
 create schema two;
 create schema code;
 grant all on schema public, one, two, code to public;
+create text search configuration one.mine (copy = pg_catalog.simple);
 create sequence code.seq;
 create sequence code.seq0;
 create sequence code.seq1;

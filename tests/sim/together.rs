@@ -43,7 +43,7 @@ impl Story {
     pub fn of(seed: u64, clients: usize) -> Self {
         let mut random = Random::new(seed);
         let script = |client: usize| {
-            let options = Options { writes: 10, client, contend: true, global: true };
+            let options = Options { writes: 10, client, contend: true, global: true, sequences: false };
             generator::script(seed * 16 + client as u64, options)
         };
         let mut scripts: Vec<Script> = (0..clients).map(script).collect();

@@ -114,6 +114,27 @@ impl Backend {
         Ok(())
     }
 
+    /// Whether an update's new value must wait.
+    pub fn check_updated(
+        &mut self,
+        shared: &mut Shared,
+        id: TableId,
+        update: &Update,
+        params: &[Value],
+    ) -> Result<(), Stop> {
+        let table = &shared.databases[&self.database].tables[&id];
+        let unique = table.unique.is_some_and(|at| table.columns[at].name == update.column);
+        let value = match &update.to {
+            Expr::Constant(value) if unique => value.clone(),
+            Expr::Param(n) if unique => params.get(n - 1).cloned().unwrap_or(Value::Null),
+            _ => return Ok(()),
+        };
+        if self.matching(shared, id, update.filter.as_ref(), params)?.is_empty() {
+            return Ok(());
+        }
+        self.check_wait(shared, id, &value)
+    }
+
     fn matching(
         &mut self,
         shared: &mut Shared,

@@ -325,7 +325,8 @@ impl Backend {
             }
             Statement::Update(update) => {
                 let id = self.table_id(shared, &update.table, target)?;
-                self.check_changed(shared, id, update.filter.as_ref(), params)
+                self.check_changed(shared, id, update.filter.as_ref(), params)?;
+                self.check_updated(shared, id, update, params)
             }
             _ => Ok(()),
         }

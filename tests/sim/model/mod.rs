@@ -28,6 +28,7 @@ mod wire;
 mod xact;
 
 pub use cluster::{Cluster, Options};
+pub use sql::lexer::shortened;
 
 /// A backend's number, which is never used again.
 pub type BackendId = usize;

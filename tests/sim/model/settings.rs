@@ -22,6 +22,8 @@ enum Kind {
     Memory,
     Int,
     Role,
+    /// A text search configuration. There is `mine`, in schema `one`, and PostgreSQL's own `simple`.
+    SearchConfig,
     Internal,
     /// A placeholder with a dot in its name.
     Custom,
@@ -92,7 +94,8 @@ const REPORTED: [(&str, Kind, &str); 13] = [
     ("TimeZone", Kind::TimeZone, "UTC"),
 ];
 
-const OTHERS: [(&str, Kind, &str); 8] = [
+const OTHERS: [(&str, Kind, &str); 9] = [
+    ("default_text_search_config", Kind::SearchConfig, "pg_catalog.english"),
     ("search_path", Kind::Path, "\"$user\", public"),
     ("statement_timeout", Kind::Time, "0"),
     ("lock_timeout", Kind::Time, "0"),
@@ -340,6 +343,15 @@ impl Settings {
             }
             Kind::Int => value.parse::<i64>().ok().filter(|n| (-15..=3).contains(n)).map(|n| n.to_string().into()),
             Kind::Role => ["none", "limited"].into_iter().find(|role| *role == value).map(Into::into),
+            Kind::SearchConfig => {
+                let path = self.get("search_path").map(|path| identifiers(path)).unwrap_or_default();
+                match value {
+                    "simple" | "pg_catalog.simple" => Some("pg_catalog.simple".into()),
+                    "one.mine" => Some("one.mine".into()),
+                    "mine" if path.iter().any(|schema| **schema == *"one") => Some("one.mine".into()),
+                    _ => None,
+                }
+            }
             Kind::Internal => None,
         };
         if checked.is_none() && setting.kind == Kind::Role {

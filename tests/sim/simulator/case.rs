@@ -210,7 +210,13 @@ impl Case {
             let (script, units) = tokens::script(seed, client);
             return Member { script, ending, units: Some(units) };
         }
-        let options = Options { writes: random.pick(&[4, 8, 14]), client, contend: false, global: false };
+        let options = Options {
+            writes: random.pick(&[4, 8, 14]),
+            client,
+            contend: false,
+            global: false,
+            sequences: setup.refusals,
+        };
         let mut script = generator::script(seed, options);
         if alike {
             script.startup.retain(|(name, _)| !matches!(name.as_str(), "database" | "options" | "search_path"));

@@ -4,6 +4,7 @@
 use pgferry::internals::config::{Mode, Reset};
 
 use super::case::Setup;
+use crate::model::shortened;
 use crate::script::{Message, Script, Write};
 
 /// Texts that are replaced, where and why.
@@ -100,6 +101,7 @@ const RULES: &[Rule] = &[
     rule(leaks_all, "pg_cursors", "select 'no cursor'", "nothing is reset"),
     rule(leaks_all, "search_path", "show timezone", "nothing is reset"),
     rule(leaks_all, "work_mem", "show timezone", "nothing is reset"),
+    rule(leaks_all, "default_text", "show timezone", "nothing is reset"),
     rule(leaks_all, "a.b", "show timezone", "nothing is reset"),
     rule(leaks_all, "c.d", "show timezone", "nothing is reset"),
     rule(leaks_all, "_timeout", "show timezone", "nothing is reset"),
@@ -192,10 +194,42 @@ fn close_copies(script: &mut Script) {
     }
 }
 
+/// Whether a text runs code that resets settings.
+pub fn resets_in_code(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    text.contains("code.reset") || (text.contains("do $$") && text.contains("reset"))
+}
+
+/// Whether a text changes settings itself.
+pub fn changes_settings(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["set ", "reset ", "discard ", "execute "].iter().any(|verb| text.contains(verb)) && !text.contains("code.")
+}
+
 /// Has nothing come behind code that resets a setting before the client has seen the answer: what comes behind it in the
 /// same text or pipeline finds what the connection was opened with.
-fn part_resets(script: &mut Script) {
-    let resets = |text: &String| text.contains("code.reset") || (text.contains("do $$") && text.contains("reset"));
+fn part_resets(script: &mut Script, setup: &Setup) {
+    let named = |message: &Message| match message {
+        Message::Parse { name, text } => !name.is_empty() && (text.starts_with("reset") || text.starts_with("discard")),
+        _ => false,
+    };
+    // By SQL's EXECUTE a named statement resets as code does.
+    let executes = script.writes.iter().flat_map(|write| &write.messages).any(named);
+    let resets = |text: &String| resets_in_code(text) || (executes && text.starts_with("execute "));
+    if !setup.is_calm() {
+        // Clients do not always wait.
+        for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
+            match message {
+                Message::Query(statements) => statements
+                    .iter_mut()
+                    .filter(|text| resets(text))
+                    .for_each(|text| "select 'no reset'".clone_into(text)),
+                Message::Parse { text, .. } if resets(text) => "select 'no reset'".clone_into(text),
+                _ => {}
+            }
+        }
+        return;
+    }
     let mut writes = Vec::new();
     for mut write in script.writes.drain(..) {
         let mut messages = Vec::new();
@@ -208,6 +242,11 @@ fn part_resets(script: &mut Script) {
         };
         for mut message in write.messages.drain(..) {
             let mut parts = false;
+            if ends_at_sync && matches!(message, Message::Query(_) | Message::Function) {
+                messages.push(Message::Sync);
+                ends_at_sync = false;
+                part(&mut messages);
+            }
             match &mut message {
                 Message::Query(statements) => {
                     if let Some(reset) = statements.iter().position(&resets) {
@@ -243,6 +282,23 @@ fn part_resets(script: &mut Script) {
         }
     }
     script.writes = writes;
+}
+
+/// Has the client be told the columns of what it prepares: of those that it was not told pgferry does not see to it that they
+/// stay what they were.
+fn describe_prepared(script: &mut Script) {
+    for write in &mut script.writes {
+        let mut messages = Vec::new();
+        for message in write.messages.drain(..) {
+            let told = match &message {
+                Message::Parse { name, text } if text.contains("from v") => Some(name.clone()),
+                _ => None,
+            };
+            messages.push(message);
+            messages.extend(told.map(|name| Message::Describe { kind: 'S', name }));
+        }
+        write.messages = messages;
+    }
 }
 
 /// Where a script is in a copy.
@@ -291,12 +347,10 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
             Message::Parse { name, text: sql } => {
                 own_name(name, setup, client);
                 *sql = text(sql, setup, client);
-                if transaction(setup)
-                    && !setup.refusals
-                    && !name.is_empty()
-                    && ["execute ", "deallocate "].iter().any(|verb| sql.starts_with(verb))
-                {
-                    // A name in a text that others share stands for what each of them calls so.
+                let few = setup.statements < 4;
+                let names = sql.starts_with("execute ") || sql.starts_with("deallocate ");
+                if !name.is_empty() && names && (few || sql.contains(shortened(name))) {
+                    // One that runs itself, or for which there is no room beside the other.
                     "select 'no name'".clone_into(sql);
                 }
             }
@@ -315,7 +369,10 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
             _ => {}
         }
     }
-    part_resets(script);
+    part_resets(script, setup);
+    if transaction(setup) {
+        describe_prepared(script);
+    }
 }
 
 /// The same script with the tokens of another client than the first.

@@ -329,6 +329,12 @@ async fn settle(link: &mut Link, pipeline: &mut Pipeline) -> Result<Option<Box<[
                     link.state.params.set(&name, &value);
                 }
             }
+            backend::COMMAND_COMPLETE => {
+                let bytes = link.conn.peek(head.size).await.map_err(broken)?;
+                let tag = backend::command_tag(&bytes[frame::HEADER_BYTES..]).to_vec();
+                link.state.completed(&tag);
+                pipeline.response(head.tag);
+            }
             backend::NOTICE | backend::NOTIFICATION => {}
             backend::ERROR => {
                 let error = link.conn.peek(head.size).await.map_err(broken)?;

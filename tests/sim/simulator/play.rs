@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::cancel;
 use super::case::{Case, ClientError};
+use super::check::was_refused;
 use super::client::Client;
 use super::janitor;
 use super::session;
@@ -384,7 +385,8 @@ impl Player {
     fn waits_out(&mut self) -> bool {
         if !self.world.setup.answers_all() {
             let mut any = false;
-            for client in &mut self.clients {
+            let calm = self.world.setup.is_calm();
+            for client in self.clients.iter_mut().filter(|client| !calm || was_refused(&client.transcript)) {
                 any |= client.gives_up_waiting();
             }
             if any {

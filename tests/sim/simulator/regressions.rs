@@ -163,7 +163,7 @@ const FOUND: &[(&str, &str)] = &[
     ),
     (
         "a Query that is no text drops no unnamed statement",
-        "setup mode=session reset=smart connections=2
+        "setup mode=session reset=on_change connections=2
      client hang_up
      {DateStyle=German}
      {options= -c a.b= -c c.d=}
@@ -183,6 +183,16 @@ const FOUND: &[(&str, &str)] = &[
      [Q('begin')] | [Q('select 1')] | [Q('select 1')] | [Q('commit')]
      client half_close
      [Q('begin')] | [Q('select 1')] | [Q('select 1')] | [Q('commit')]",
+    ),
+    (
+        "what a client that is gone has freed is not there for the next",
+        "setup mode=transaction reset=never connections=1 faults=true
+     fault 26 vanish
+     client half_close
+     [P(a,'select 1') S] |
+     [Q('deallocate all')] |
+     [Q('select 1')] |
+     [Q('select 1')] |",
     ),
     (
         "half a CopyFail",
