@@ -14,7 +14,7 @@ pub struct BufferPool {
 #[derive(Debug, Default)]
 struct FreeList {
     free: Vec<Box<[u8]>>,
-    /// How many of the usual size are lent.
+    /// Number of buffers of the usual size that are lent.
     lent: usize,
 }
 
@@ -81,7 +81,7 @@ impl Buffer {
         Self { pool, storage: None, done: 0, parsed: 0, filled: 0 }
     }
 
-    /// Whether nothing is under way.
+    /// Returns whether nothing is under way.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.done == self.filled
@@ -111,7 +111,7 @@ impl Buffer {
         self.storage.as_ref().map_or(0, |storage| storage.len()).max(self.pool.size)
     }
 
-    /// Whether no more can be received until something has been sent on.
+    /// Returns whether no more can be received until something has been sent on.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.filled - self.done == self.capacity()

@@ -50,7 +50,7 @@ pub(crate) struct Queue {
     filled: Condvar,
     /// Everything has been written.
     written: Condvar,
-    /// How many lines were dropped since the start.
+    /// Number of lines that were dropped since the start.
     dropped: AtomicU64,
 }
 
@@ -59,13 +59,13 @@ struct State {
     lines: VecDeque<Vec<u8>>,
     /// Bytes of the lines, and of those that are being written.
     bytes: usize,
-    /// How many lines were dropped since that was last told.
+    /// Number of lines that were dropped since that was last told.
     dropped: u64,
     closed: bool,
 }
 
 impl Queue {
-    /// How many lines were dropped since the start.
+    /// Number of lines that were dropped since the start.
     #[must_use]
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
@@ -260,7 +260,7 @@ fn escaped_in_json(text: &str) -> String {
     out
 }
 
-/// Whether a character is not seen itself and changes how others are: line and paragraph separators, and the marks,
+/// Returns whether a character is not seen itself and changes how others are: line and paragraph separators, and the marks,
 /// embeddings, overrides and isolates of bidirectional text.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

@@ -23,7 +23,7 @@ impl Wake {
         self.waker.wake();
     }
 
-    /// Whether it was woken since the last time; if not, the task is woken when it is. Only one task may ask.
+    /// Returns whether it was woken since the last time; if not, the task is woken when it is. Only one task may ask.
     pub(crate) fn poll_woken(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.woken.swap(false, Ordering::SeqCst) {
             return Poll::Ready(());

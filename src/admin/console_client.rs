@@ -13,7 +13,7 @@ use crate::net::takeover::receive;
 use crate::permission::{Attempt, describe};
 use crate::wire::{backend, frame, frontend, head};
 
-/// How long a login may take; what is asked then may take long (`WAIT_CLOSE`).
+/// Longest time that a login may take; what is asked then may take long (`WAIT_CLOSE`).
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest message: a table's row.

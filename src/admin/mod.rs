@@ -48,10 +48,10 @@ use crate::net::{InheritedListener, Io, Listener};
 use request::{Endpoint, Names};
 pub(crate) use state::{AdminState, ServerCommand};
 
-/// How long a client may take to send its request's headers.
+/// Longest time that a client may take to send its request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long to wait before accepting again when that has failed.
+/// Time to wait before accepting again when that has failed.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// The thread that answers. Dropping it ends it.
@@ -140,7 +140,7 @@ impl Drop for HttpServer {
 /// Connections at a time. Where there are more, the oldest goes: half a request, kept open, keeps out no other.
 const MAX_CONNECTIONS: usize = 32;
 
-/// How long a connection may last: what asks now and then connects again.
+/// Longest time that a connection may last: what asks now and then connects again.
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(60);
 
 async fn answer_all(admin_state: &Arc<AdminState>, listener: &Listener) {

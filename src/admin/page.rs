@@ -21,14 +21,14 @@ pub(crate) const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; 
 /// Number of waiting clients that are named.
 const MAX_WAITING_SHOWN: usize = 20;
 
-/// How many pools are shown.
+/// Number of pools that are shown.
 const MAX_POOLS_SHOWN: usize = 100;
 
 #[derive(Serialize)]
 struct Status {
     version: &'static str,
     ready: bool,
-    /// Why not.
+    /// Reason why it is not ready.
     why: Option<String>,
     phase: &'static str,
     mode: String,

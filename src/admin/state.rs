@@ -25,7 +25,7 @@ const MAX_SAMPLES: usize = 121;
 /// Over which time STATS's averages go, as PgBouncer's `stats_period`.
 const STATS_PERIOD: Duration = Duration::from_secs(60);
 
-/// How many errors are kept to be looked at.
+/// Number of errors that are kept to be looked at.
 const MAX_RECENT_ERRORS: usize = 20;
 
 /// What only the server's own loop does.
@@ -107,7 +107,7 @@ pub(crate) struct Sample {
 /// An error that was told to a client or kept one waiting.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct RecentError {
-    /// When it was last seen, in seconds since the process began.
+    /// Time at which it was last seen, in seconds since the process began.
     pub at: u64,
     /// How often.
     pub count: u64,
@@ -249,7 +249,7 @@ impl AdminState {
         period.ended_once = true;
     }
 
-    /// Why clients keep connections: each reason, how often it has been one, and how many keep one for it now.
+    /// Reasons why clients keep connections: how often each has been one, and how many keep one for it now.
     #[must_use]
     pub(crate) fn pins(&self) -> Vec<(&'static str, u64, usize)> {
         let held: Vec<_> = self.shared.sessions.all().iter().map(|session| session.pins()).collect();

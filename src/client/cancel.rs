@@ -13,7 +13,7 @@ use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::upstream::limiter::SourceLimit;
 use crate::upstream::{Registry, cancel};
 
-/// How many random bytes are taken from the system at once.
+/// Number of random bytes that are taken from the system at once.
 const POOL_BYTES: usize = 256;
 
 /// Random bytes for secrets: taken from the system many at a time, each used once.

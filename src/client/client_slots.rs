@@ -116,7 +116,7 @@ impl ClientSlots {
         Self { slots: Slots::new(count), newcomers: Slots::new(usize::MAX), changed, placed, placeless }
     }
 
-    /// How many there are.
+    /// Number of slots.
     #[must_use]
     pub(crate) fn cap(&self) -> usize {
         self.slots.cap()
@@ -158,7 +158,7 @@ impl ClientSlots {
         timeout(EVICTION_TIMEOUT, taken).await.ok().flatten()
     }
 
-    /// Whether all are taken.
+    /// Returns whether all are taken.
     #[must_use]
     pub(crate) fn are_taken(&self) -> bool {
         self.slots.is_full()

@@ -13,7 +13,7 @@ use crate::error::{ClientError, ErrorSource};
 /// For how long errors of a kind are counted before they are told of again.
 const FOLD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How many kinds are kept.
+/// Number of kinds that are kept.
 const MAX_KINDS: usize = 50;
 
 /// What happened to a client.
@@ -58,7 +58,7 @@ struct Kind {
     told: Instant,
     last: Instant,
     count: u64,
-    /// How many have come since it was told of.
+    /// Number of errors since it was last logged.
     folded: u64,
 }
 
@@ -77,7 +77,7 @@ impl ErrorLog {
         }
     }
 
-    /// Whether it is to be told at once.
+    /// Returns whether it is to be told at once.
     fn is_news(&self, what: ErrorEvent, client_error: &ClientError, now: Instant) -> bool {
         let key = (what, client_error.code(), client_error.message());
         let mut kinds = self.kinds();

@@ -43,7 +43,7 @@ pub(crate) use login::{AdminRole, AdminUser};
 use sessions::Sessions;
 use startup_cache::StartupCache;
 
-/// How long a farewell may take to arrive.
+/// Longest time that a farewell may take to arrive.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What all sessions share.

@@ -27,7 +27,7 @@ use crate::upstream::{CloseReason, Lease, cancel};
 /// Bytes that are copied to go out with others in one write, rather than with a write of their own.
 const SMALL_BYTES: usize = 8 * 1024;
 
-/// Why a relay ended.
+/// Reason why a relay ended.
 #[derive(Debug)]
 pub(crate) enum End {
     /// The machine says so.
@@ -49,9 +49,9 @@ impl From<machine::End> for End {
 /// How a relay left things.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    /// Why it ended.
+    /// Reason why it ended.
     pub end: End,
-    /// When the server was last ready for more, if that is why it ended.
+    /// Time at which the server was last ready for more, if that is why it ended.
     pub ready: Option<Instant>,
     /// What is left on the connection.
     pub remains: MachineResult,
@@ -82,7 +82,7 @@ pub(crate) struct Relay<'a> {
     server: LeasedConn<'a>,
     machine: Machine<'a>,
     tally: LocalStats,
-    /// When the server was last ready for more.
+    /// Time at which the server was last ready for more.
     ready: Option<Instant>,
     /// Reasons for keeping the connection that have been counted.
     counted: Pins,

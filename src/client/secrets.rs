@@ -128,7 +128,7 @@ impl Secrets {
         most
     }
 
-    /// Whether `is` holds for the secret of any user, as far as they are known without looking any up.
+    /// Returns whether `is` holds for the secret of any user, as far as they are known without looking any up.
     fn any(&self, mut is: impl FnMut(&Stored) -> bool) -> bool {
         self.users.values().any(&mut is) || self.file.as_ref().is_some_and(|file| file.last().values().any(&mut is))
     }

@@ -32,7 +32,7 @@ pub(super) struct State {
     pub phase: SessionPhase,
     /// A cancel request came that has not been acted upon.
     pub cancelled: bool,
-    /// When it last began to wait, or its query to run: milliseconds after it came, and one.
+    /// Time at which it last began to wait, or its query to run: milliseconds after it came, and one.
     requested: Option<NonZeroU32>,
     /// The reported settings that it was told.
     view: ServerParams,
@@ -53,7 +53,7 @@ pub(crate) enum SessionTarget {
 }
 
 impl SessionTarget {
-    /// Whether it is a replication connection.
+    /// Returns whether it is a replication connection.
     #[must_use]
     pub(crate) fn is_replication(&self) -> bool {
         matches!(self, Self::Dedicated(_))
@@ -107,7 +107,7 @@ pub(crate) enum Activity {
 pub(crate) struct SessionSnapshot {
     /// What it does.
     pub activity: Activity,
-    /// When it last asked for something.
+    /// Time at which it last asked for something.
     pub requested: Option<Instant>,
     /// Its `application_name`.
     pub application_name: String,
@@ -128,10 +128,10 @@ pub(crate) struct SessionHandle {
     pub wake: Wake,
     /// What it serves.
     pub target: SessionTarget,
-    /// When it came.
+    /// Time at which it came.
     pub connected_at: Instant,
     killed: AtomicBool,
-    /// Why it keeps its connection.
+    /// Reason why it keeps its connection.
     pins: AtomicU16,
     /// Its addresses have been asked for.
     addrs_requested: AtomicBool,
@@ -211,7 +211,7 @@ impl SessionHandle {
         NonZeroU32::new(u32::try_from(milliseconds).unwrap_or(u32::MAX).saturating_add(1))
     }
 
-    /// Whether a cancel request came while the session waited.
+    /// Returns whether a cancel request came while the session waited.
     #[must_use]
     pub(crate) fn is_cancelled(&self) -> bool {
         self.state().cancelled
@@ -234,7 +234,7 @@ impl SessionHandle {
         self.pins.store(pins.bits(), Ordering::Relaxed);
     }
 
-    /// Why it keeps its connection.
+    /// Reason why it keeps its connection.
     #[must_use]
     pub(crate) fn pins(&self) -> Pins {
         Pins::from_bits(self.pins.load(Ordering::Relaxed))

@@ -61,7 +61,7 @@ pub(crate) struct SessionSpec {
     pub backend: Option<i32>,
     /// The reported settings that it was told.
     pub view: ServerParams,
-    /// When it came.
+    /// Time at which it came.
     pub connected_at: Instant,
 }
 
@@ -133,7 +133,7 @@ impl Sessions {
         self.table().values().filter(|handle| matches!(handle.state().phase, SessionPhase::Waiting)).count()
     }
 
-    /// How many sessions there are.
+    /// Number of sessions.
     #[must_use]
     pub(crate) fn count(&self) -> usize {
         self.table().len()

@@ -9,7 +9,7 @@ use crate::track::RequestedParams;
 use crate::upstream::PoolKey;
 use crate::wire::Startup;
 
-/// How many packets are remembered, and how long they may be.
+/// Number of packets that are remembered, and how long they may be.
 const MAX_ENTRIES: usize = 8;
 const MAX_PACKET_BYTES: usize = 1024;
 
@@ -24,7 +24,7 @@ pub(crate) struct ParsedStartup {
     pub wanted: RequestedParams,
     /// Whether it asks for replication; `None` when that can't be told.
     pub replication: Option<bool>,
-    /// Whether it wants to speak with pgferry itself.
+    /// True if it wants to speak with pgferry itself.
     pub console: bool,
 }
 

@@ -105,7 +105,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Whether there is anything to log in with for clients that bring no password that could be used.
+    /// Returns whether there is anything to log in with for clients that bring no password that could be used.
     fn has_credentials(&self) -> bool {
         self.upstream.user.is_some()
             || self.upstream_password_file.is_some()

@@ -144,7 +144,7 @@ impl Encryption {
         self.mode.unwrap_or(if self.root.is_some() { SslMode::VerifyFull } else { SslMode::Prefer })
     }
 
-    /// Whether the parameters go together.
+    /// Returns whether the parameters go together.
     ///
     /// # Errors
     /// Which don't.

@@ -65,7 +65,7 @@ impl Network {
         if bits > most { Err(expected()) } else { Ok(Self { base, bits }) }
     }
 
-    /// Whether `address` is one of them.
+    /// Returns whether `address` is one of them.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.base, address.to_canonical()) {
@@ -160,7 +160,7 @@ impl Rule {
         rule.check().map(|()| rule)
     }
 
-    /// Whether it can ever fit, and be kept to.
+    /// Returns whether it can ever fit, and be kept to.
     fn check(&self) -> Result<(), String> {
         let only = |transports: &[Transport]| self.transports.iter().all(|transport| transports.contains(transport));
         if !only(&[Transport::Unix, Transport::Abstract])
@@ -187,7 +187,7 @@ impl Rule {
             && gid.is_none()
     }
 
-    /// Whether it decides about `caller`.
+    /// Returns whether it decides about `caller`.
     #[must_use]
     pub fn fits(&self, caller: &ClientIdentity<'_>) -> bool {
         let any = |names: &[String], name: &[u8]| {

@@ -319,7 +319,7 @@ impl Settings {
             .filter(|place| **place != Origin::Default)
     }
 
-    /// Whether rules were written, and not only `auth_type`.
+    /// Returns whether rules were written, and not only `auth_type`.
     #[must_use]
     pub fn has_rules(&self) -> bool {
         self.place("rule").is_some()
@@ -337,7 +337,7 @@ impl Settings {
         (1..).zip(&self.rules).find(|(_, rule)| rule.fits(caller))
     }
 
-    /// Whether clients may log in by SCRAM with secrets that are stored here.
+    /// Returns whether clients may log in by SCRAM with secrets that are stored here.
     #[must_use]
     pub fn needs_verifiers(&self) -> bool {
         self.rules.iter().any(|rule| rule.method == Auth::Scram)

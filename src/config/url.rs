@@ -59,7 +59,7 @@ pub struct Upstream {
     pub endpoints: Vec<Endpoint>,
     /// Which of them will do (`target_session_attrs`).
     pub target: TargetSessionAttrs,
-    /// Whether they are tried in random order (`load_balance_hosts`).
+    /// True if they are tried in random order (`load_balance_hosts`).
     pub balance: bool,
     /// The role for `auth_type = "trust"` and `"peer"`.
     pub user: Option<String>,

@@ -201,7 +201,7 @@ impl AdminListen {
         }
     }
 
-    /// Whether other machines can reach it.
+    /// Returns whether other machines can reach it.
     #[must_use]
     pub fn is_remote(&self) -> bool {
         matches!(self, Self::Tcp(address) if !is_loopback(address.ip()))
@@ -245,7 +245,7 @@ impl Listen {
         }
     }
 
-    /// Whether clients from other machines can reach it.
+    /// Returns whether clients from other machines can reach it.
     #[must_use]
     pub fn is_remote(&self) -> bool {
         matches!(self, Self::Tcp(address) if !is_loopback(address.ip()))
@@ -262,7 +262,7 @@ impl Listen {
     }
 }
 
-/// Whether `ip` is this machine talking to itself.
+/// Returns whether `ip` is this machine talking to itself.
 #[must_use]
 pub(crate) fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()

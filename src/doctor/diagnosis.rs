@@ -62,7 +62,7 @@ pub fn diagnose(facts: &Facts) -> Vec<Finding> {
     all
 }
 
-/// How many of the ports toward an address are held.
+/// Judges how many of the ports toward an address are held.
 fn ports(facts: &Facts, upstream: &Upstream) -> Finding {
     let kernel = &facts.kernel;
     let topic = format!("ports {}", upstream.address.map_or_else(|| upstream.name.clone(), |at| at.to_string()));

@@ -17,7 +17,7 @@ use crate::config::{Encryption, Endpoint, Host, Listen, Settings, SslMode};
 /// How often it is measured.
 const ROUNDS: usize = 100;
 
-/// How long one round may take.
+/// Longest time that one round may take.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A pgferry as its settings describe it.

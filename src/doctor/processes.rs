@@ -13,7 +13,7 @@ pub struct Holder {
     pub pid: u32,
     /// Its name.
     pub name: String,
-    /// How many of the connections are its own.
+    /// Number of the connections that are its own.
     pub connections: usize,
 }
 

@@ -57,7 +57,7 @@ pub struct Socket {
     pub inode: u64,
 }
 
-/// How many sockets there are, by state.
+/// Number of sockets, by state.
 pub(crate) type ByState = BTreeMap<State, usize>;
 
 /// Counts sockets by state.

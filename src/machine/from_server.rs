@@ -57,12 +57,12 @@ enum Place {
 }
 
 impl ServerStream {
-    /// Whether the client has got part of a message.
+    /// Returns whether the client has got part of a message.
     pub(super) fn is_passing(&self) -> bool {
         matches!(self.place, Place::In(MessageAction::Forward, left) if left > 0)
     }
 
-    /// Whether a message has not come whole.
+    /// Returns whether a message has not come whole.
     pub(super) fn is_partial(&self) -> bool {
         self.left() > 0
     }
@@ -75,7 +75,7 @@ impl ServerStream {
         }
     }
 
-    /// Whether the answer to all that was asked has been walked, and nothing behind it.
+    /// Returns whether the answer to all that was asked has been walked, and nothing behind it.
     pub(super) fn is_at_boundary(&self) -> bool {
         self.place == Place::Boundary
     }
@@ -184,7 +184,7 @@ impl Machine<'_> {
         any
     }
 
-    /// Whether the rows that come are an answer to pgferry itself.
+    /// Returns whether the rows that come are an answer to pgferry itself.
     fn reads_rows(&self) -> bool {
         matches!(self.phase, Phase::Asking(Question::Pins | Question::Origins { .. }))
     }

@@ -65,22 +65,22 @@ impl AnnouncedSettings {
         self.looked_into.extend(names);
     }
 
-    /// Whether the server was asked where the value of `name` comes from.
+    /// Returns whether the server was asked where the value of `name` comes from.
     pub(super) fn is_looked_into(&self, name: &str) -> bool {
         self.looked_into.contains(&name)
     }
 
-    /// Whether a statement is known to set `name`, in any case.
+    /// Returns whether a statement is known to set `name`, in any case.
     pub(super) fn names(&self, name: &[u8]) -> bool {
         self.names.iter().any(|known| known.eq_ignore_ascii_case(name))
     }
 
-    /// Whether some statement may have set settings that are not named.
+    /// Returns whether some statement may have set settings that are not named.
     pub(super) fn may_be_others(&self) -> bool {
         self.others == OtherSettings::Perhaps
     }
 
-    /// Whether the client's statements set nothing.
+    /// Returns whether the client's statements set nothing.
     pub(super) fn is_nothing(&self) -> bool {
         self.names.is_empty() && self.others == OtherSettings::Untouched
     }
@@ -140,7 +140,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Whether what sequences have given last on this connection is what the client expects.
+    /// Returns whether what sequences have given last on this connection is what the client expects.
     fn knows_sequences(&self) -> bool {
         self.pins.contains(Pins::SEQUENCE)
             || self.sequences == Sequences::GaveValues
@@ -152,7 +152,7 @@ impl Machine<'_> {
         self.server.sequences = Sequences::GaveValues;
     }
 
-    /// Whether the success of `command` decides what the client's later messages mean to pgferry.
+    /// Returns whether the success of `command` decides what the client's later messages mean to pgferry.
     pub(super) fn decides_what_follows(&self, command: &SessionCommand) -> bool {
         match command {
             SessionCommand::Commit | SessionCommand::Rollback | SessionCommand::OtherSet | SessionCommand::Inserted => {
@@ -267,7 +267,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Whether the settings that the session has are not known, since an answer about them is still owed.
+    /// Returns whether the settings that the session has are not known, since an answer about them is still owed.
     pub(super) fn awaits_settings(&self) -> bool {
         let setting = matches!(self.phase, Phase::Asking(Question::Correction { .. } | Question::Origins { .. }));
         setting

@@ -14,7 +14,7 @@ use crate::wire::{self, BadLength};
 /// How much room for output an idle connection keeps at most.
 const MAX_IDLE_OUTPUT_BYTES: usize = 1024;
 
-/// Why a message could not be received.
+/// Reason why a message could not be received.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecvError {
     /// The other end is gone.
@@ -59,12 +59,12 @@ impl Conn {
         &mut self.stream
     }
 
-    /// How many bytes have been received and sent since this was last asked.
+    /// Number of bytes that have been received and sent since this was last asked.
     pub(crate) fn take_traffic(&mut self) -> (u64, u64) {
         std::mem::take(&mut self.traffic)
     }
 
-    /// Whether the runtime has heard that there is something to read; it may not know yet.
+    /// Returns whether the runtime has heard that there is something to read; it may not know yet.
     #[must_use]
     pub(crate) fn is_known_readable(&self) -> bool {
         self.stream.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_ready()
@@ -117,7 +117,7 @@ impl Conn {
         taken
     }
 
-    /// Whether all that was written is with the kernel.
+    /// Returns whether all that was written is with the kernel.
     #[must_use]
     pub(crate) fn is_flushed(&self) -> bool {
         self.output.is_empty() && self.stream.is_flushed()
@@ -174,7 +174,7 @@ impl Conn {
         }
     }
 
-    /// Whether there is something to read, as far as the runtime knows; if not, the task is woken when there is. Borrows
+    /// Returns whether there is something to read, as far as the runtime knows; if not, the task is woken when there is. Borrows
     /// no storage.
     ///
     /// # Errors

@@ -191,7 +191,7 @@ impl Listener {
         &self.name
     }
 
-    /// Whether it is TCP.
+    /// Returns whether it is TCP.
     #[must_use]
     pub(crate) fn is_tcp(&self) -> bool {
         self.tcp

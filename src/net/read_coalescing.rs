@@ -56,7 +56,7 @@ struct Seen {
     from: usize,
     /// How often the process had gone to sleep by then.
     wakeups: usize,
-    /// When what has come is that much, it is looked at again.
+    /// Number of bytes received at which the stream is looked at again.
     again: usize,
     /// What is waited for.
     batch: Option<BatchWait>,
@@ -329,7 +329,7 @@ mod tests {
             self.coalescer.seen.as_ref()?.batch.as_ref().map(|batch| batch.size as usize)
         }
 
-        /// Whether the kernel waits for that.
+        /// Returns whether the kernel waits for that.
         fn held(&self) -> Option<bool> {
             self.coalescer.seen.as_ref()?.batch.as_ref().map(|batch| batch.held)
         }

@@ -193,7 +193,7 @@ impl Socket {
         receive(self.watched()?.get_ref(), into)
     }
 
-    /// Whether the other end has closed both directions, or is gone: then nothing that is sent arrives. Of TCP this is
+    /// Returns whether the other end has closed both directions, or is gone: then nothing that is sent arrives. Of TCP this is
     /// known only once something was sent.
     pub(super) fn is_hung_up(&self) -> bool {
         let Ok(fd) = self.fd() else { return true };

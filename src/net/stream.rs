@@ -183,7 +183,7 @@ impl Stream {
         }
     }
 
-    /// Whether all that was written is with the kernel.
+    /// Returns whether all that was written is with the kernel.
     #[must_use]
     pub(crate) fn is_flushed(&self) -> bool {
         self.tls.as_ref().is_none_or(|tls| tls.is_flushed())
@@ -212,14 +212,14 @@ impl Stream {
         }
     }
 
-    /// Whether the other end is gone altogether, as far as the kernel knows. One that has only said that it sends no more
+    /// Returns whether the other end is gone altogether, as far as the kernel knows. One that has only said that it sends no more
     /// is not.
     #[must_use]
     pub(crate) fn is_hung_up(&self) -> bool {
         self.socket.is_hung_up()
     }
 
-    /// Whether something has arrived, be it the end: one look at the socket itself, nothing is taken.
+    /// Returns whether something has arrived, be it the end: one look at the socket itself, nothing is taken.
     #[must_use]
     pub(crate) fn has_arrived(&self) -> bool {
         !self.socket.peek().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
@@ -270,13 +270,13 @@ impl Stream {
         SockRef::from(&self.socket.fd().ok()?).local_addr().ok()
     }
 
-    /// Whether it is TCP.
+    /// Returns whether it is TCP.
     #[must_use]
     pub(crate) fn is_tcp(&self) -> bool {
         self.socket.is_tcp()
     }
 
-    /// Whether it came over an abstract socket.
+    /// Returns whether it came over an abstract socket.
     #[must_use]
     pub(crate) fn is_abstract(&self) -> bool {
         !self.is_tcp() && self.own_address().is_some_and(|address| address.as_pathname().is_none())

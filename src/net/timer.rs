@@ -39,7 +39,7 @@ impl Timer {
         Ok(())
     }
 
-    /// Whether it has gone off since it was set; if not, the task is woken when it does.
+    /// Returns whether it has gone off since it was set; if not, the task is woken when it does.
     ///
     /// # Errors
     /// The system's; none is known.

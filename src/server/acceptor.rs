@@ -15,7 +15,7 @@ use crate::client;
 use crate::net::{Conn, Listener, Stream};
 use crate::wake::Wake;
 
-/// How many tasks may rest.
+/// Number of tasks that may rest.
 const MAX_IDLE_TASKS: usize = 64;
 
 /// Held by tasks that the shutdown waits for.
@@ -97,7 +97,7 @@ impl AcceptorPool {
         Accepted { conn, client: clients.upgrade(), _all: all.upgrade() }
     }
 
-    /// Whether a task may rest at `seat`, where it is called from there.
+    /// Returns whether a task may rest at `seat`, where it is called from there.
     fn park(&self, idle_task: &Arc<IdleTask>) -> bool {
         let mut idle_tasks = lock(&self.idle_tasks);
         let room = idle_tasks.len() < MAX_IDLE_TASKS;

@@ -15,10 +15,10 @@ use super::acceptor::ShutdownToken;
 use crate::net::{Listener, Stream};
 use crate::wake::Wake;
 
-/// How long to wait before accepting again when the process or the system is out of descriptors.
+/// Time to wait before accepting again when the process or the system is out of descriptors.
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(50);
 
-/// How many clients that wait in the backlog are still taken when a listener closes: as many as the kernel keeps by
+/// Number of clients that wait in the backlog that are still taken when a listener closes: as many as the kernel keeps by
 /// default.
 const MAX_BACKLOG_AT_END: u32 = 4096;
 

@@ -48,13 +48,13 @@ use notify::Notifier;
 use reload::{ReloadableServer, Wanted};
 use signals::{SignalEvent, Signals};
 
-/// How long the last farewells and closes may take once the end has come.
+/// Longest time that the last farewells and closes may take once the end has come.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Time that just accepted clients get for their work, where the successor serves later ones.
 const JUST_ACCEPTED_GRACE: Duration = Duration::from_secs(2);
 
-/// Why the server does not start.
+/// Reason why the server does not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
     /// It can't listen.

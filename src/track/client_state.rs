@@ -45,7 +45,7 @@ pub struct ClientState {
 }
 
 impl ClientState {
-    /// Whether a backslash escapes in the plain strings of its texts.
+    /// Returns whether a backslash escapes in the plain strings of its texts.
     #[must_use]
     pub fn backslashes(&self) -> bool {
         self.view.get(b"standard_conforming_strings") == Some(b"off")

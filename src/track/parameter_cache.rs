@@ -11,7 +11,7 @@ use crate::wire::backend;
 /// How many spellings of a setting's value are remembered.
 const MAX_CANONICAL_VALUES: usize = 256;
 
-/// How many greetings are kept for the next client that asks for the same.
+/// Number of greetings that are kept for the next client that asks for the same.
 const MAX_GREETINGS: usize = 8;
 
 /// What the server makes of a setting's value.

@@ -85,13 +85,13 @@ impl Pins {
         Self(bits)
     }
 
-    /// Whether nothing pins.
+    /// Returns whether nothing pins.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether every reason in `other` is in `self`.
+    /// Returns whether every reason in `other` is in `self`.
     #[must_use]
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0

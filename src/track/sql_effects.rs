@@ -45,7 +45,7 @@ impl SqlEffects {
         Self { pins: Pins::UNANALYZED, ..Self::default() }
     }
 
-    /// Whether there is nothing to be known of the text.
+    /// Returns whether there is nothing to be known of the text.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         self.pins.is_empty()
@@ -62,7 +62,7 @@ impl SqlEffects {
         if self.unknown_settings == UnknownSettings::ForSession { pins } else { pins.without(Pins::SETTING) }
     }
 
-    /// Whether it changes settings of the session or of the transaction.
+    /// Returns whether it changes settings of the session or of the transaction.
     #[must_use]
     pub fn sets(&self) -> bool {
         let local = |placed: &PositionedCommand| {
@@ -276,7 +276,7 @@ impl<'a> Analysis<'a> {
     }
 }
 
-/// Whether function `name` leaves something that `DISCARD ALL` does not undo.
+/// Returns whether function `name` leaves something that `DISCARD ALL` does not undo.
 fn survives_discard(name: &[u8]) -> bool {
     UNRESETTABLE.iter().any(|unresettable| name.starts_with(unresettable))
 }
@@ -294,7 +294,7 @@ const UNRESETTABLE: [&[u8]; 9] = [
     b"pg_replication_origin_session_setup",
 ];
 
-/// Whether a name holds `advisory_`, as those of functions for locks do.
+/// Returns whether a name holds `advisory_`, as those of functions for locks do.
 fn is_advisory(name: &[u8]) -> bool {
     const WORD: &[u8] = b"advisory";
     name.windows(WORD.len() + 1).any(|window| window[WORD.len()] == b'_' && is(&window[..WORD.len()], WORD))
@@ -308,7 +308,7 @@ fn lower<'a>(word: &[u8], room: &'a mut [u8; 16]) -> Option<&'a [u8]> {
     Some(lowered)
 }
 
-/// Whether the arguments behind `set_config` end in a plain `true`: it holds for the transaction only.
+/// Returns whether the arguments behind `set_config` end in a plain `true`: it holds for the transaction only.
 fn is_local_set_config(tokens: Tokens<'_>) -> bool {
     let mut depth = 0;
     let mut commas = 0;
@@ -372,7 +372,7 @@ impl<'a> Statement<'a> {
         self.depth > 0 || self.atomic
     }
 
-    /// Whether its first word is that of a command which [`session_command`] knows.
+    /// Returns whether its first word is that of a command which [`session_command`] knows.
     fn may_be_command(&self) -> bool {
         const FIRST: [&[u8]; 11] = [
             b"set",

@@ -96,7 +96,7 @@ impl Statement {
         format!("{PREFIX}{}", self.id)
     }
 
-    /// Whether servers' plans for it are known to be out of date.
+    /// Returns whether servers' plans for it are known to be out of date.
     #[must_use]
     pub fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
@@ -307,13 +307,13 @@ impl ClientStatements {
         }
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.map.is_none()
     }
 
-    /// How many there are.
+    /// Number of statements.
     #[must_use]
     pub fn len(&self) -> usize {
         self.map.as_ref().map_or(0, |map| map.len())
@@ -397,7 +397,7 @@ pub struct PreparedStatement {
 }
 
 impl ServerStatementCache {
-    /// Whether `statement` is prepared there, before it is used.
+    /// Returns whether `statement` is prepared there, before it is used.
     pub fn has(&mut self, statement: &Statement) -> bool {
         self.clock += 1;
         self.map.get_mut(&statement.id).map(|held| held.used = self.clock).is_some()
@@ -460,13 +460,13 @@ impl ServerStatementCache {
         }
     }
 
-    /// How many there are.
+    /// Number of statements.
     #[must_use]
     pub fn len(&self) -> usize {
         self.map.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()

@@ -24,7 +24,7 @@ use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::{Conn, RecvError};
 use crate::track::server_state::CloseMethod;
 
-/// How many answers are remembered.
+/// Number of answers that are remembered.
 const MAX_ANSWERS: usize = 10_000;
 
 /// How many databases it is asked in at a time: clients name them before they have logged in.
@@ -117,7 +117,7 @@ struct Known {
     secret: Option<Stored>,
 }
 
-/// Why a secret could not be looked up.
+/// Reason why a secret could not be looked up.
 enum Failure {
     /// The connection is of no use any more; a new one may be.
     Broke(String),
@@ -181,7 +181,7 @@ impl AuthQuery {
         Ok(found)
     }
 
-    /// Whether an MD5 secret was found so far.
+    /// Returns whether an MD5 secret was found so far.
     #[must_use]
     pub(crate) fn has_found_md5(&self) -> bool {
         self.md5.get().is_some()

@@ -25,9 +25,9 @@ pub(crate) struct SessionLeftovers {
     pub pipeline: Pipeline,
     /// Bytes of a message from the server that are still to come.
     pub partial: usize,
-    /// Whether what runs is to be cancelled: its client went away without waiting for it.
+    /// True if what runs is to be cancelled: its client went away without waiting for it.
     pub cancel: bool,
-    /// Whether the session is to be reset at once.
+    /// True if the session is to be reset at once.
     pub reset: bool,
 }
 
@@ -73,7 +73,7 @@ pub(crate) async fn reset(server_conn: &mut ServerConn, limit: Duration) -> bool
     true
 }
 
-/// Why a session can't be made fit.
+/// Reason why a session can't be made fit.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CleanupError {
     /// The connection failed.

@@ -18,7 +18,7 @@ pub(crate) struct ConnInfo {
     pub id: u64,
     /// Its backend's process id.
     pub pid: i32,
-    /// When it was opened.
+    /// Time at which it was opened.
     pub opened: SystemTime,
     /// Where it goes.
     pub remote: Address,

@@ -23,13 +23,13 @@ impl Counter {
         self.0.fetch_add(many, Ordering::Relaxed);
     }
 
-    /// How many there were.
+    /// The count.
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Why an upstream connection was closed.
+/// Reason why an upstream connection was closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum CloseReason {
     /// A client's session could not be made fit for another one, or was its own.
@@ -145,7 +145,7 @@ impl Failures {
         *codes.entry(code.to_owned()).or_default() += 1;
     }
 
-    /// How many there were of each.
+    /// Counts of each.
     #[must_use]
     pub(crate) fn by_code(&self) -> BTreeMap<String, u64> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -26,7 +26,7 @@ use crate::permission::{Attempt, describe};
 /// The longest password that a program may print: tokens of cloud providers take kilobytes.
 const MAX_PASSWORD_BYTES: usize = 65_535;
 
-/// How long the program may take.
+/// Longest time that the program may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The directory that libpq's password files know as `localhost`.

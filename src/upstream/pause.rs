@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 /// What is switched off.
 #[derive(Debug, Default)]
 pub(crate) struct PauseState {
-    /// Whether anything is: one look in the common case.
+    /// True if anything is: one look in the common case.
     any: AtomicBool,
     state: Mutex<State>,
     changed: Notify,
@@ -42,7 +42,7 @@ impl PauseState {
         DatabaseState { paused: own.paused || state.all_paused, ..own }
     }
 
-    /// Whether everything is paused.
+    /// Returns whether everything is paused.
     #[must_use]
     pub(crate) fn all_paused(&self) -> bool {
         self.state().all_paused

@@ -49,7 +49,7 @@ pub(crate) struct Queue<T> {
 struct Waiter<T> {
     number: u64,
     sender: oneshot::Sender<Result<T, WaitError>>,
-    /// When it gives up; `None` for never.
+    /// Time at which it gives up; `None` for never.
     until: Option<Instant>,
 }
 
@@ -158,7 +158,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Whether an alarm is to be set for the end of the pause; once, however many ask.
+    /// Returns whether an alarm is to be set for the end of the pause; once, however many ask.
     pub(crate) fn set_retry_timer(&mut self) -> bool {
         !std::mem::replace(&mut self.retry_timer_set, true)
     }
@@ -202,13 +202,13 @@ impl<T> Queue<T> {
         news
     }
 
-    /// Why the last attempt failed, if none has succeeded since.
+    /// Reason why the last attempt failed, if none has succeeded since.
     #[must_use]
     pub(crate) fn last_error(&self) -> Option<&DialError> {
         self.last_error.as_ref()
     }
 
-    /// How many attempts are under way.
+    /// Number of attempts that are under way.
     #[must_use]
     pub(crate) fn dialling(&self) -> usize {
         self.dialling

@@ -56,7 +56,7 @@ pub(crate) struct Registry {
     pub limiter: Limiter,
     /// The logins that may be under way.
     pub login_slots: Arc<LoginSlots>,
-    /// How many cancel requests may be under way.
+    /// Number of cancel requests that may be under way.
     pub(super) cancel_slots: Semaphore,
     pub(super) pools: Mutex<BTreeMap<PoolKey, Arc<Pool>>>,
     role_auths: Mutex<RoleAuths>,
@@ -72,7 +72,7 @@ pub(crate) struct Registry {
     pub(super) auth_query_slots: ReclaimableSlots,
     /// Notified when a slot or a connection came free while another task found none.
     freed: Notify,
-    /// When the janitor last came, in milliseconds since `born`.
+    /// Time at which the janitor last came, in milliseconds since `born`.
     pub(super) last_round: AtomicU64,
     pub(super) born: Instant,
     pub(super) this: Weak<Self>,
@@ -288,7 +288,7 @@ impl Registry {
         self.born.elapsed().saturating_sub(Duration::from_millis(self.last_round.load(Ordering::Relaxed)))
     }
 
-    /// Why clients can't be served, if a pool without a connection could not open one: see [`Pool::trouble`].
+    /// Reason why clients can't be served, if a pool without a connection could not open one: see [`Pool::trouble`].
     #[must_use]
     pub(crate) fn trouble(&self) -> Option<String> {
         let pools = self.all_pools();
@@ -297,7 +297,7 @@ impl Registry {
         Some(format!("database \"{database}\", user \"{user}\": {client_error}"))
     }
 
-    /// How many pools there are.
+    /// Number of pools.
     #[must_use]
     pub(crate) fn pools(&self) -> usize {
         lock(&self.pools).len()
@@ -349,7 +349,7 @@ impl Registry {
         }
     }
 
-    /// How many upstream connections are idle.
+    /// Number of upstream connections that are idle.
     #[must_use]
     pub(crate) fn idle(&self) -> usize {
         lock(&self.pools).values().map(|pool| pool.idle_count()).sum()
@@ -376,13 +376,13 @@ impl Registry {
         self.generation.load(Ordering::Relaxed)
     }
 
-    /// How many upstream connections there are, in any state.
+    /// Number of upstream connections, in any state.
     #[must_use]
     pub(crate) fn open(&self) -> usize {
         self.global.used()
     }
 
-    /// How many upstream connections are in clients' hands.
+    /// Number of upstream connections that are in clients' hands.
     #[must_use]
     pub(crate) fn leased(&self) -> usize {
         lock(&self.pools).values().map(|pool| pool.leased.load(Ordering::Relaxed)).sum()

@@ -60,9 +60,9 @@ pub(crate) enum Freshness {
 #[derive(Clone, Debug)]
 struct CachedAuth {
     requirement: AuthRequirement,
-    /// When the upstream last let the user in.
+    /// Time at which the upstream last let the user in.
     proved: Option<Instant>,
-    /// When that was last tried again in the background.
+    /// Time at which that was last tried again in the background.
     rechecked: Option<Instant>,
     verified: Verified<ClientError>,
     /// The upstream credential of clients that log in by another method than pass-through.
@@ -124,7 +124,7 @@ impl RoleAuth {
         }
     }
 
-    /// Whether the caller is to try again in the background whether the upstream lets the user in: one does within
+    /// Returns whether the caller is to try again in the background whether the upstream lets the user in: one does within
     /// `recheck`.
     #[must_use]
     pub(crate) fn claim_recheck(&self, recheck: Duration) -> bool {
@@ -167,7 +167,7 @@ impl RoleAuth {
         self.forget();
     }
 
-    /// Whether an attempt that failed with `error` shows that the upstream lets the user in no more: it was not a wrong password.
+    /// Returns whether an attempt that failed with `error` shows that the upstream lets the user in no more: it was not a wrong password.
     pub(super) fn is_denied(&self, registry: &Registry, error: &DialError) -> bool {
         error.denies_login()
             && match error {
@@ -187,7 +187,7 @@ impl RoleAuth {
         self.memory.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the upstream is known to take `password`.
+    /// Returns whether the upstream is known to take `password`.
     #[must_use]
     pub(crate) fn matches(&self, registry: &Registry, password: &Password) -> bool {
         self.memory().verified.matches(&registry.key, password)
@@ -253,7 +253,7 @@ impl RoleAuth {
         self.turn.lock().await
     }
 
-    /// Why the upstream could not be asked lately, and when it may be asked again, if that is not over `now`.
+    /// Reason why the upstream could not be asked lately, and when it may be asked again, if that is not over `now`.
     #[must_use]
     pub(crate) fn trouble(&self, now: Instant) -> Option<(Instant, ClientError)> {
         let memory = self.memory();
@@ -314,7 +314,7 @@ impl RoleAuth {
         }
     }
 
-    /// Whether nothing is known that would be missed.
+    /// Returns whether nothing is known that would be missed.
     #[must_use]
     pub(crate) fn is_blank(&self) -> bool {
         self.memory().is_blank()

@@ -17,7 +17,7 @@ use crate::track::ServerState;
 use crate::track::server_state::CloseMethod;
 use crate::wire::{Frames, backend, frame, frontend};
 
-/// How long a server may take to close after a `Terminate`.
+/// Longest time that a server may take to close after a `Terminate`.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// For how long the last answer on a connection proves it alive. Under load connections change hands within microseconds.
@@ -62,7 +62,7 @@ impl CancelGate {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether no cancel request is under way.
+    /// Returns whether no cancel request is under way.
     #[must_use]
     pub(crate) fn is_open(&self) -> bool {
         self.inside.load(Ordering::SeqCst) == 0
@@ -145,13 +145,13 @@ pub(crate) struct ServerConn {
     pub key: Arc<BackendKey>,
     /// What the session there has.
     pub state: ServerState,
-    /// When it was last given back.
+    /// Time at which it was last given back.
     pub returned: Instant,
-    /// When it is to be replaced.
+    /// Time at which it is to be replaced.
     pub retire_at: Option<Instant>,
     /// The generation of settings it was opened under.
     pub generation: u64,
-    /// Why it is closed, if it is dropped now.
+    /// Reason why it is closed, if it is dropped now.
     pub close_reason: CloseReason,
     /// Its cancel requests.
     pub gate: Arc<CancelGate>,
@@ -162,7 +162,7 @@ pub(crate) struct ServerConn {
 }
 
 impl ServerConn {
-    /// Whether it has been used within the last moment before `now` and nothing is known to have arrived since: then a look is not
+    /// Returns whether it has been used within the last moment before `now` and nothing is known to have arrived since: then a look is not
     /// worth a system call. What the server says a moment later is met by the client's own request in any case.
     #[must_use]
     pub(crate) fn was_just_used(&self, now: Instant) -> bool {

@@ -15,11 +15,11 @@ pub(crate) struct ServerTls {
     pub client: tls::Client,
     /// The host's name or address, as the certificate should have it.
     pub host: String,
-    /// Whether to begin at once.
+    /// True if to begin at once.
     pub direct: bool,
 }
 
-/// Why a connection could not be encrypted.
+/// Reason why a connection could not be encrypted.
 #[derive(Debug)]
 pub(crate) enum ServerTlsError {
     /// The server can't, or does not want to.

@@ -110,7 +110,7 @@ pub(crate) struct UpstreamTarget {
     pub binding: Binding,
     /// The methods by which the server may have logins proved.
     pub require_auth: RequireAuth,
-    /// Whether the endpoints are tried in changing order.
+    /// True if the endpoints are tried in changing order.
     balance: bool,
     mode: SslMode,
     /// The endpoint that was good last: it is tried first.

@@ -63,7 +63,7 @@ pub(crate) fn error_field(body: &[u8], field: u8) -> Option<&[u8]> {
     None
 }
 
-/// Whether an error ends the connection: its severity (`V`, or `S` from servers before 9.6) is FATAL or PANIC.
+/// Returns whether an error ends the connection: its severity (`V`, or `S` from servers before 9.6) is FATAL or PANIC.
 #[must_use]
 pub(crate) fn is_fatal(body: &[u8]) -> bool {
     let severity = error_field(body, b'V').or_else(|| error_field(body, b'S'));

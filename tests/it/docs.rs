@@ -29,7 +29,8 @@ struct Block {
 fn pages() -> Vec<Page> {
     let docs = fs::read_dir(format!("{TOP}/docs")).expect("docs/");
     let docs = docs.map(|entry| format!("docs/{}", entry.expect("a file").file_name().to_string_lossy()));
-    let mut names: Vec<_> = docs.filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "md")).collect();
+    let mut names: Vec<_> =
+        docs.filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "md")).collect();
     names.sort();
     let top = ["README.md", "CONTRIBUTING.md", "RELEASING.md", "SECURITY.md", "ARCHITECTURE.md"].map(str::to_owned);
     let names = top.into_iter().chain(names);

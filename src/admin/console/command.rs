@@ -117,7 +117,7 @@ impl Command {
         }
     }
 
-    /// Whether it only looks.
+    /// Returns whether it only looks.
     #[must_use]
     pub(crate) fn only_looks(&self) -> bool {
         matches!(self, Self::Show(_) | Self::Help | Self::Driver(..) | Self::Empty)

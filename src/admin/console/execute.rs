@@ -16,7 +16,7 @@ use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::Conn;
 use crate::upstream::{CloseReason, Pool};
 
-/// How often to look whether what is waited for has come about.
+/// Interval at which to look whether what is waited for has come about.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What came of a command.

@@ -41,7 +41,7 @@ const GREETING_PARAMETERS: [(&[u8], &[u8]); 8] = [
     (b"is_superuser", b"on"),
 ];
 
-/// Why a guest's session ends.
+/// Reason why a guest's session ends.
 enum End {
     Gone,
     Tell(ClientError),

@@ -185,7 +185,7 @@ pub(super) async fn all_sockets(admin_state: &AdminState, active: bool) -> Vec<V
     rows
 }
 
-/// When a moment was, by the clock on the wall.
+/// Time at which a moment was, by the clock on the wall.
 fn at(moment: Instant) -> String {
     date(SystemTime::now() - moment.elapsed())
 }

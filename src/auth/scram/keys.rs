@@ -85,7 +85,7 @@ impl Verifier {
         format!("{}{}:{salt}${stored}:{server}", Self::PREFIX, self.iterations)
     }
 
-    /// Whether `password` is the one it was made of. Takes as long as making it.
+    /// Returns whether `password` is the one it was made of. Takes as long as making it.
     #[must_use]
     pub fn matches(&self, password: &Password) -> bool {
         let keys = Keys::of(password, &self.salt, self.iterations);

@@ -21,7 +21,7 @@ pub(crate) const SCRAM_SHA_256: &str = "SCRAM-SHA-256";
 /// The mechanism with channel binding.
 pub(crate) const SCRAM_SHA_256_PLUS: &str = "SCRAM-SHA-256-PLUS";
 
-/// Why an exchange failed.
+/// Reason why an exchange failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ScramError {
     /// A message is not what it should be: what, and in what way.

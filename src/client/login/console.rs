@@ -35,7 +35,7 @@ pub(crate) struct AdminUser {
     pub role: AdminRole,
 }
 
-/// Whether a startup packet asks for the console.
+/// Returns whether a startup packet asks for the console.
 #[must_use]
 pub(crate) fn is_console(startup: &Startup) -> bool {
     startup.get("database").is_some_and(|asked| CONSOLE.iter().any(|name| name.as_bytes() == asked))
@@ -108,7 +108,7 @@ pub(crate) async fn authorize(
     Ok(Some(AdminUser { user, role }))
 }
 
-/// Whether the client is a process of pgferry's own user or of root, in pgferry's own PID and user namespaces.
+/// Returns whether the client is a process of pgferry's own user or of root, in pgferry's own PID and user namespaces.
 async fn is_owner(conn: &Conn) -> bool {
     let Ok(Peer::Unix { uid, .. }) = conn.stream().peer() else { return false };
     if uid != 0 && uid != nix::unistd::geteuid().as_raw() {

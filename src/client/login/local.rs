@@ -62,7 +62,7 @@ impl LoginAttempt<'_> {
             .hint("The rules are the [[peer]] tables of pgferry's configuration."))
     }
 
-    /// Whether the client's certificate, which was verified in the handshake, is that of the role.
+    /// Returns whether the client's certificate, which was verified in the handshake, is that of the role.
     fn certificate(&self) -> Result<(), ClientError> {
         let shown = self.conn.stream().tls().and_then(|tls| tls.peer_certificates().first());
         let Some(shown) = shown else {

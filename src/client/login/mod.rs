@@ -254,7 +254,7 @@ fn rule_for<'a>(settings: &'a Settings, client_identity: &ClientIdentity<'_>) ->
     }
 }
 
-/// Whether a startup packet asks for replication, as PostgreSQL reads it; `None` when PostgreSQL could not say.
+/// Returns whether a startup packet asks for replication, as PostgreSQL reads it; `None` when PostgreSQL could not say.
 pub(super) fn asks_for_replication(startup: &Startup) -> Option<bool> {
     let Some(text) = startup.get("replication") else { return Some(false) };
     let text = String::from_utf8_lossy(text).to_ascii_lowercase();

@@ -36,7 +36,7 @@ use crate::wire::backend;
 /// The setting that bounds how long a session may be idle.
 const IDLE_SESSION_TIMEOUT: &[u8] = b"idle_session_timeout";
 
-/// How many dead connections one request may meet before the client is told.
+/// Number of dead connections one request that may meet before the client is told.
 const MAX_DEAD_CONNS: usize = 10;
 
 /// What a client is told when the process goes away; the words are PostgreSQL's.

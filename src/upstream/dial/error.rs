@@ -11,14 +11,14 @@ use crate::upstream::registry::Registry;
 use crate::upstream::server_conn::ServerConn;
 use crate::upstream::server_tls::{describe, tls_error};
 
-/// Why there is no connection.
+/// Reason why there is no connection.
 #[derive(Clone, Debug)]
 pub(crate) enum DialError {
     /// The way to the server is blocked: no such host, refused, timed out.
     Unreachable {
         /// What was dialled.
         host: String,
-        /// Why it failed.
+        /// Reason why it failed.
         why: String,
         /// True if trying again soon costs next to nothing: no server listens.
         refused: bool,
@@ -49,7 +49,7 @@ pub(crate) enum DialError {
 }
 
 impl DialError {
-    /// Whether waiting may help: the server is starting, full, or out of reach.
+    /// Returns whether waiting may help: the server is starting, full, or out of reach.
     #[must_use]
     pub(crate) fn may_pass(&self) -> bool {
         match self {
@@ -61,7 +61,7 @@ impl DialError {
         }
     }
 
-    /// Whether the server is just not up, so that frequent attempts are cheap and worth it.
+    /// Returns whether the server is just not up, so that frequent attempts are cheap and worth it.
     #[must_use]
     pub(crate) fn is_down(&self) -> bool {
         match self {
@@ -72,7 +72,7 @@ impl DialError {
         }
     }
 
-    /// Whether another of several servers may do where this one does not.
+    /// Returns whether another of several servers may do where this one does not.
     #[must_use]
     pub(crate) fn another_may_do(&self) -> bool {
         match self {
@@ -94,7 +94,7 @@ impl DialError {
         Self::Unreachable { host: places.to_owned(), why, refused: tried.iter().all(Self::is_down) }
     }
 
-    /// Whether the server refused the user or the password.
+    /// Returns whether the server refused the user or the password.
     #[must_use]
     pub(crate) fn is_credential(&self) -> bool {
         match self {
@@ -106,7 +106,7 @@ impl DialError {
         }
     }
 
-    /// Whether the server does not let the user in, and will not as things are.
+    /// Returns whether the server does not let the user in, and will not as things are.
     #[must_use]
     pub(crate) fn denies_login(&self) -> bool {
         match self {
@@ -123,7 +123,7 @@ impl DialError {
         }
     }
 
-    /// Whether the attempt was the client's failure: the server refused it, or the client left its question open.
+    /// Returns whether the attempt was the client's failure: the server refused it, or the client left its question open.
     #[must_use]
     pub(crate) fn is_clients(&self) -> bool {
         match self {
@@ -211,7 +211,7 @@ impl From<RecvError> for DialError {
 /// A failure, and the connection that it leaves to be closed.
 #[derive(Debug)]
 pub(crate) struct DialFailure {
-    /// Why there is no connection to use.
+    /// Reason why there is no connection to use.
     pub error: DialError,
     pub(super) conn: Option<Box<Conn>>,
 }

@@ -291,7 +291,7 @@ impl Dial<'_> {
         }
     }
 
-    /// Whether a server that has refused us may let us in with encryption, or without: as long as it has not asked for a
+    /// Returns whether a server that has refused us may let us in with encryption, or without: as long as it has not asked for a
     /// password, it is `pg_hba.conf` that has no line for us.
     fn may_another_help(&self, error: &DialError) -> TlsRetry {
         let not_asked = !matches!(self.login.secret, Secret::Used);
@@ -322,7 +322,7 @@ impl Dial<'_> {
         }
     }
 
-    /// Whether the password that was refused is another one by now.
+    /// Returns whether the password that was refused is another one by now.
     async fn has_changed(&self) -> bool {
         let Some(refused) = &self.fixed else { return false };
         let credentials = &self.endpoint.credentials;

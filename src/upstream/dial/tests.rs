@@ -59,7 +59,7 @@ async fn outcome(parameters: &str, letters: &[u8]) -> Result<(), DialError> {
     log_in(&mut conn, &mut login, &upstream_target.endpoints[0], &mut None).await.map(drop)
 }
 
-/// Whether the manual's "Start-up" lets a login succeed where the server says this. A SCRAM exchange can't be guessed.
+/// Returns whether the manual's "Start-up" lets a login succeed where the server says this. A SCRAM exchange can't be guessed.
 fn is_good(letters: &[u8], may_ask: &[u8]) -> bool {
     let rest = letters.strip_prefix(b"v").unwrap_or(letters);
     let rest = match rest {

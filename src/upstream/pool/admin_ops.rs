@@ -22,7 +22,7 @@ impl Pool {
         while self.recall_oldest() {}
     }
 
-    /// Whether it is known that clients will come.
+    /// Returns whether it is known that clients will come.
     #[must_use]
     pub(crate) fn expects_clients(&self) -> bool {
         self.expects_clients.load(Ordering::Relaxed)
@@ -45,13 +45,13 @@ impl Pool {
             || generation != Some(conn_info.generation)
     }
 
-    /// Whether any such connection is still open.
+    /// Returns whether any such connection is still open.
     #[must_use]
     pub(crate) fn has_conns_to_close(&self) -> bool {
         self.conn_infos.all().iter().any(|conn_info| self.must_close(conn_info))
     }
 
-    /// Whether it has any connection, one that is being closed included.
+    /// Returns whether it has any connection, one that is being closed included.
     #[must_use]
     pub(crate) fn has_connections(&self) -> bool {
         self.slots.used() > 0

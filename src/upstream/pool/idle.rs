@@ -33,7 +33,7 @@ impl<T> Idle<T> {
         self.set.load().try_remove().ok()
     }
 
-    /// How many there are, and at least as many as can be taken right now.
+    /// Number of idle connections: at least as many as can be taken right now.
     pub(super) fn count(&self) -> usize {
         self.set.load().status().available
     }

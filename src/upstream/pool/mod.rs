@@ -55,7 +55,7 @@ impl PoolKey {
     }
 }
 
-/// Why a client gets no connection.
+/// Reason why a client gets no connection.
 #[derive(Clone, Debug)]
 pub(crate) enum CheckoutError {
     /// Opening one failed.
@@ -134,11 +134,11 @@ pub(crate) struct Pool {
     /// What the last client asked for: the next one probably asks for the same.
     wanted: Mutex<RequestedParams>,
     tentative_leases: Mutex<TentativeLeases>,
-    /// How many connections are on loan.
+    /// Number of connections that are on loan.
     pub(super) leased: AtomicUsize,
     /// How many of those wait for the server.
     pub(super) active: AtomicUsize,
-    /// When a client last asked for a connection.
+    /// Time at which a client last asked for a connection.
     last_used: Mutex<Instant>,
 }
 
@@ -229,7 +229,7 @@ impl Pool {
         self.idle.take_matching(unfit)
     }
 
-    /// Whether an idle connection can be used at `now`; if not, dropping it closes it.
+    /// Returns whether an idle connection can be used at `now`; if not, dropping it closes it.
     fn is_fit(&self, pooled: &mut PooledConn, now: Instant) -> bool {
         let unfit = self.unfit(pooled, now);
         if unfit.is_none() && pooled.was_just_used(now) {
@@ -251,7 +251,7 @@ impl Pool {
         true
     }
 
-    /// Why a connection must go at `now`, if it must.
+    /// Reason why a connection must go at `now`, if it must.
     fn unfit(&self, server_conn: &ServerConn, now: Instant) -> Option<CloseReason> {
         let Some(registry) = self.registry.upgrade() else { return Some(CloseReason::Shutdown) };
         if registry.generation() != server_conn.generation {
@@ -274,7 +274,7 @@ impl Pool {
         self.slots.over().then_some(CloseReason::Surplus)
     }
 
-    /// Whether it belongs to settings that are no longer in force.
+    /// Returns whether it belongs to settings that are no longer in force.
     #[must_use]
     pub(crate) fn is_outdated(&self, registry: &Registry) -> bool {
         registry.generation() != self.generation || self.role_auth.succession() == Some(Succession::SameRole)
@@ -290,7 +290,7 @@ impl Pool {
         self.open_as_needed();
     }
 
-    /// Whether it has never had a connection.
+    /// Returns whether it has never had a connection.
     pub(super) fn never_connected(&self) -> bool {
         self.slots.used() == 0 && self.parameters.baseline().is_none()
     }
@@ -305,7 +305,7 @@ impl Pool {
         *lock(&self.last_used) = now;
     }
 
-    /// How many connections are idle.
+    /// Number of connections that are idle.
     pub(super) fn idle_count(&self) -> usize {
         self.idle.count()
     }

@@ -37,7 +37,7 @@ impl Pool {
         }
     }
 
-    /// Why there is no connection, if there is none and the last attempt to open one failed in a way that may pass. What
+    /// Reason why there is no connection, if there is none and the last attempt to open one failed in a way that may pass. What
     /// concerns one user only, as a wrong password does, is no trouble of the upstream's, unless it is pgferry's own.
     #[must_use]
     pub(crate) fn trouble(&self) -> Option<ClientError> {
