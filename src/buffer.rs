@@ -1,7 +1,9 @@
 //! Storage that is lent while bytes are under way and given back when they are gone, so that memory follows the
 //! connections that are active, not those that are open.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::lock::lock;
 
 /// Storage that is not in use.
 #[derive(Debug)]
@@ -57,7 +59,7 @@ impl BufferPool {
     }
 
     fn free_list(&self) -> MutexGuard<'_, FreeList> {
-        self.free_list.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.free_list)
     }
 }
 

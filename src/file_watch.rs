@@ -4,12 +4,13 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::lock::lock;
 use crate::offload::Lane;
 
 /// Time that a check of the files may take; then the last state is used.
@@ -70,7 +71,7 @@ impl<T: Send + Sync + 'static> Reloadable<T> {
 
 impl<T> Inner<T> {
     fn state(&self) -> MutexGuard<'_, (Vec<Stamp>, Arc<T>)> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Looks at the files, and makes it anew if they have changed. Blocks; one call at a time.

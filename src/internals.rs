@@ -173,7 +173,7 @@ pub mod wire {
     pub mod backend {
         pub use crate::wire::backend::{
             COMMAND_COMPLETE, DATA_ROW, ERROR, NOTICE, NOTIFICATION, PARAMETER_STATUS, READY, ROW_DESCRIPTION,
-            key_data, parameter_status, put_authentication_ok, put_key_data, put_ready,
+            command_tag, key_data, parameter_status, put_authentication_ok, put_key_data, put_ready,
         };
     }
 

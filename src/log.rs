@@ -19,6 +19,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::lock::lock;
+
 /// The lines that may wait, in bytes.
 const MAX_QUEUE_BYTES: usize = 1 << 20;
 
@@ -72,7 +74,7 @@ impl Queue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn put(&self, line: &[u8]) {

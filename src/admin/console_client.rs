@@ -7,6 +7,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::Duration;
 
+use crate::config::socket_path::{abstract_socket_name, socket_path};
 use crate::config::{Listen, Settings};
 use crate::net::InheritedListener;
 use crate::net::takeover::receive;
@@ -49,8 +50,8 @@ impl ConsoleClient {
         let mut any = false;
         for listen in &settings.listen {
             let address = match listen {
-                Listen::Dir(dir) => SocketAddr::from_pathname(dir.join(format!(".s.PGSQL.{}", settings.port))),
-                Listen::Abstract(name) => SocketAddr::from_abstract_name(format!("{name}/.s.PGSQL.{}", settings.port)),
+                Listen::Dir(dir) => SocketAddr::from_pathname(socket_path(dir, settings.port)),
+                Listen::Abstract(name) => SocketAddr::from_abstract_name(abstract_socket_name(name, settings.port)),
                 Listen::Tcp(_) => continue,
             };
             any = true;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use crate::config::socket_path::{abstract_socket_name, socket_path};
 use crate::config::{AdminListen, Listen, Settings};
 use crate::permission::{Attempt, describe};
 
@@ -90,13 +91,13 @@ fn try_connect(settings: &Settings) -> Result<(), String> {
     let Some(first) = settings.listen.first() else { return Err("pgferry listens nowhere".to_owned()) };
     match first {
         Listen::Dir(dir) => {
-            let path = dir.join(format!(".s.PGSQL.{}", settings.port));
+            let path = socket_path(dir, settings.port);
             let connected = UnixStream::connect(&path).map(drop);
             connected.map_err(|error| describe(Attempt::Connect, &path.display(), &error))
         }
         Listen::Abstract(name) => {
             use std::os::linux::net::SocketAddrExt;
-            let name = format!("{name}/.s.PGSQL.{}", settings.port);
+            let name = abstract_socket_name(name, settings.port);
             let address = std::os::unix::net::SocketAddr::from_abstract_name(&name);
             let connected = address.and_then(|address| UnixStream::connect_addr(&address));
             connected.map(drop).map_err(|error| format!("@{name}: {error}"))

@@ -1,7 +1,7 @@
 //! State of the console, the metrics and the page: samples of the figures, and the channel to the server's loop.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -12,6 +12,7 @@ use super::console::command::Shutdown;
 use crate::client::Shared;
 use crate::config::CONSOLE;
 use crate::config::keys::Adjustable;
+use crate::lock::lock;
 use crate::net::ListenerTransfer;
 use crate::track::Pins;
 use crate::upstream::histogram::Snapshot;
@@ -289,10 +290,6 @@ pub(crate) fn resident_memory_bytes() -> Option<u64> {
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
     Some(pages * u64::try_from(page).ok()?)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 //! has let itself be waited for longest makes room for the next one.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::lock::lock;
 use crate::upstream::slots::{Slot, Slots};
 
 /// Most clients that may begin to log in without a place: for cancel requests, the console, and to be told why.
@@ -103,7 +104,7 @@ impl PendingLogins {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 }
 

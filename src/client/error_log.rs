@@ -3,12 +3,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tracing::{Level, debug, info, warn};
 
 use crate::error::{ClientError, ErrorSource};
+use crate::lock::lock;
 
 /// For how long errors of a kind are counted before they are told of again.
 const FOLD_INTERVAL: Duration = Duration::from_secs(10);
@@ -132,7 +133,7 @@ impl ErrorLog {
     }
 
     fn kinds(&self) -> MutexGuard<'_, VecDeque<Kind>> {
-        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.kinds)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Secrets of users that are stored here or looked up: the settings, PgBouncer's file, the upstream.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
@@ -13,6 +13,7 @@ use crate::auth::{Password, ProcessKey, Stored};
 use crate::config::Settings;
 use crate::error::ClientError;
 use crate::file_watch::Reloadable;
+use crate::lock::lock;
 use crate::permission::{Attempt, describe};
 use crate::upstream::Registry;
 use crate::upstream::auth_query::AuthQuery;
@@ -188,7 +189,7 @@ impl Secrets {
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<Vec<u8>, (Password, Verifier)>> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.made)
     }
 }
 

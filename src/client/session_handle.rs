@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::cancel::CancelKey;
 use crate::config::CONSOLE;
+use crate::lock::lock;
 use crate::net::{Peer, Stream};
 use crate::track::{ClientState, Pins, ServerParams};
 use crate::upstream::Pool;
@@ -284,6 +285,6 @@ impl SessionHandle {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
 use super::cancel::{CancelKey, RandomPool};
 use super::session_handle::{SessionHandle, SessionPhase, SessionTarget};
+use crate::lock::lock;
 use crate::track::ServerParams;
 
 /// The first pid that is given to a client: above every real one (Linux's `PID_MAX_LIMIT` is 4194304), so that
@@ -140,11 +141,11 @@ impl Sessions {
     }
 
     pub(super) fn random_pool(&self) -> MutexGuard<'_, RandomPool> {
-        self.random_pool.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.random_pool)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 }
 

@@ -2,9 +2,10 @@
 //! was made of the last ones is remembered.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::login;
+use crate::lock::lock;
 use crate::track::RequestedParams;
 use crate::upstream::PoolKey;
 use crate::wire::Startup;
@@ -67,7 +68,7 @@ impl StartupCache {
     /// What was made of this very packet before.
     #[must_use]
     pub(crate) fn find(&self, packet: &[u8]) -> Option<Arc<ParsedStartup>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock(&self.known);
         known.iter().rev().find(|(seen, _)| **seen == *packet).map(|(_, parsed_startup)| Arc::clone(parsed_startup))
     }
 
@@ -76,7 +77,7 @@ impl StartupCache {
         if packet.len() > MAX_PACKET_BYTES {
             return;
         }
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.known);
         if known.len() >= MAX_ENTRIES {
             known.pop_front();
         }

@@ -20,6 +20,7 @@ mod renamed;
 pub(crate) mod require_auth;
 pub(crate) mod rule;
 pub(crate) mod settings;
+pub(crate) mod socket_path;
 pub(crate) mod source;
 mod tables;
 pub(crate) mod url;

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::facts::Examination;
 use super::server;
+use crate::config::socket_path::{abstract_socket_name, socket_path};
 use crate::config::{Encryption, Endpoint, Host, Listen, Settings, SslMode};
 
 /// How often it is measured.
@@ -63,7 +64,7 @@ pub(crate) async fn look(settings: &Settings, examination: &Examination) -> Opti
 fn listener(listen: &Listen, port: u16, examination: &Examination) -> Listener {
     let (at, denied) = match listen {
         Listen::Dir(dir) => {
-            let path = dir.join(format!(".s.PGSQL.{port}"));
+            let path = socket_path(dir, port);
             let denied = examination.as_uid.and_then(|uid| denied(&path, uid));
             (path.display().to_string(), denied)
         }
@@ -112,9 +113,9 @@ fn denied(path: &Path, uid: u32) -> Option<String> {
 /// Returns whether pgferry answers there.
 fn answers(listen: &Listen, port: u16) -> bool {
     match listen {
-        Listen::Dir(dir) => UnixStream::connect(dir.join(format!(".s.PGSQL.{port}"))).is_ok(),
+        Listen::Dir(dir) => UnixStream::connect(socket_path(dir, port)).is_ok(),
         Listen::Abstract(name) => {
-            let address = SocketAddr::from_abstract_name(format!("{name}/.s.PGSQL.{port}"));
+            let address = SocketAddr::from_abstract_name(abstract_socket_name(name, port));
             address.is_ok_and(|address| UnixStream::connect_addr(&address).is_ok())
         }
         Listen::Tcp(address) => TcpStream::connect_timeout(address, ROUND_TIMEOUT).is_ok(),

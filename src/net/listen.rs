@@ -9,8 +9,8 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net as std_unix;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::lock::lock;
 use crate::permission::{Attempt, describe};
 
 use super::socket;
@@ -219,7 +220,7 @@ impl Listener {
     /// The system's.
     pub(crate) fn try_clone_fd(&self) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
         let listener = self.socket.get_ref().try_clone()?;
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = lock(&self.file);
         Ok((listener, file.as_ref().map(SocketFile::lock).transpose()?))
     }
 
@@ -228,7 +229,7 @@ impl Listener {
     /// # Errors
     /// As [`ListenError`] lists.
     pub(crate) fn set_access(&self, mode: u32, group: Option<&str>) -> Result<(), ListenError> {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = lock(&self.file);
         if file.is_none() {
             return Ok(());
         }
@@ -238,7 +239,7 @@ impl Listener {
 
     /// Another process has it now: nothing is removed when this goes.
     pub(crate) fn detach(&self) {
-        if let Some(mut file) = self.file.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(mut file) = lock(&self.file).take() {
             file.detach();
         }
     }
@@ -248,7 +249,7 @@ impl Listener {
     /// # Errors
     /// When our pid could not be written into the lock's file; it is ours all the same.
     pub(crate) fn take_ownership(&self) -> io::Result<()> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = lock(&self.file);
         file.as_mut().map_or(Ok(()), SocketFile::take_ownership)
     }
 

@@ -5,13 +5,14 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
 
 use super::listener_handle::{ListenerHandle, StopSignal};
 use crate::admin::{AdminState, console};
 use crate::client;
+use crate::lock::lock;
 use crate::net::{Conn, Listener, Stream};
 use crate::wake::Wake;
 
@@ -139,10 +140,6 @@ fn work(acceptors: Arc<AcceptorPool>, handle: Box<ListenerHandle>) -> impl Futur
             }
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use tracing::{info, warn};
 
 use crate::client::Shared;
+use crate::config::socket_path::split_socket_path;
 use crate::config::{Auth, Listen, Rule, Settings};
 
 /// The one line that says what a newcomer must know.
@@ -44,7 +45,7 @@ pub(super) fn announce(settings: &Settings, listeners: &[String]) {
 
 /// What clients put into their connection strings for the listener called `name`.
 fn dsn(name: &str) -> String {
-    let (host, port) = match name.rsplit_once("/.s.PGSQL.") {
+    let (host, port) = match split_socket_path(name) {
         Some(dir_and_port) => dir_and_port,
         None => name.rsplit_once(':').unwrap_or((name, "5432")),
     };

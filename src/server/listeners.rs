@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::acceptor::{AcceptorPool, ShutdownTrackers};
 use super::listener_handle::StopSignal;
 use crate::admin::AdminState;
+use crate::config::socket_path::{abstract_socket_name, socket_path};
 use crate::config::{Listen, Settings};
 use crate::net::{ListenError, Listener, ListenerTransfer};
 
@@ -157,8 +158,8 @@ fn names(settings: &Settings) -> Vec<String> {
 /// A listener's name, as [`Listener::name`] has it.
 pub(super) fn name(listen: &Listen, port: u16) -> String {
     match listen {
-        Listen::Dir(dir) => dir.join(format!(".s.PGSQL.{port}")).display().to_string(),
-        Listen::Abstract(name) => format!("@{name}/.s.PGSQL.{port}"),
+        Listen::Dir(dir) => socket_path(dir, port).display().to_string(),
+        Listen::Abstract(name) => format!("@{}", abstract_socket_name(name, port)),
         Listen::Tcp(address) => address.to_string(),
     }
 }
@@ -170,10 +171,10 @@ pub(super) fn name(listen: &Listen, port: u16) -> String {
 pub(super) fn bind(listen: &Listen, settings: &Settings) -> Result<Listener, ListenError> {
     match listen {
         Listen::Dir(dir) => {
-            let path = dir.join(format!(".s.PGSQL.{}", settings.port));
+            let path = socket_path(dir, settings.port);
             Listener::file(&path, settings.unix_socket_mode, settings.unix_socket_group.as_deref())
         }
-        Listen::Abstract(name) => Listener::abstract_name(&format!("{name}/.s.PGSQL.{}", settings.port)),
+        Listen::Abstract(name) => Listener::abstract_name(&abstract_socket_name(name, settings.port)),
         Listen::Tcp(address) => Listener::tcp(*address),
     }
 }

@@ -2,10 +2,11 @@
 //! others ask for, and so what clients are greeted with.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::params::{RequestedParams, ServerParams};
 use super::server_state::ServerState;
+use crate::lock::lock;
 use crate::wire::backend;
 
 /// How many spellings of a setting's value are remembered.
@@ -164,6 +165,6 @@ impl ParameterCache {
 
     fn lock(&self) -> MutexGuard<'_, LearnedParams> {
         // What it guards is consistent between any two statements.
-        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.learned)
     }
 }

@@ -7,13 +7,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use super::params::ServerParams;
 use super::rollback::Rollback;
 use super::session_command::Commands;
 use super::sql_effects::SqlEffects;
 use super::text_edit::{self, Edit, Positions};
+use crate::lock::lock;
 use crate::wire::frontend;
 
 /// What every server-side name begins with.
@@ -217,7 +218,7 @@ impl StatementCache {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 }
 

@@ -21,6 +21,7 @@ use super::simple_query::{self, Row};
 use crate::auth::{Credential, Stored};
 use crate::config::Settings;
 use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::lock::lock;
 use crate::net::{Conn, RecvError};
 use crate::track::server_state::CloseMethod;
 
@@ -203,7 +204,7 @@ impl AuthQuery {
     }
 
     fn answers(&self) -> std::sync::MutexGuard<'_, Answers> {
-        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.known)
     }
 
     fn known(&self, key: &(Vec<u8>, Vec<u8>)) -> Option<Known> {

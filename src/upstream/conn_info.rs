@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::SystemTime;
 
 use super::server_conn::CancelGate;
 use super::target::Address;
+
+use crate::lock::lock;
 
 /// No client has it.
 const NO_CLIENT: u64 = u64::MAX;
@@ -114,6 +116,6 @@ impl ConnInfos {
     }
 
     fn conn_infos(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<ConnInfo>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }

@@ -1,11 +1,12 @@
 //! What happened, in numbers.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use super::histogram::Histogram;
 use crate::error::ClientError;
+use crate::lock::lock;
 use crate::track::Pins;
 
 /// A number that only grows.
@@ -140,7 +141,7 @@ const MAX_CODES: usize = 32;
 impl Failures {
     /// Counts one more with `code`.
     pub(crate) fn add(&self, code: &str) {
-        let mut codes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut codes = lock(&self.0);
         let code = if codes.len() < MAX_CODES || codes.contains_key(code) { code } else { "other" };
         *codes.entry(code.to_owned()).or_default() += 1;
     }
@@ -148,7 +149,7 @@ impl Failures {
     /// Counts of each.
     #[must_use]
     pub(crate) fn by_code(&self) -> BTreeMap<String, u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 }
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 use tracing::info;
 
 use super::cleanup;
-use super::registry::{Registry, lock};
+use super::registry::Registry;
 use super::target::{Address, TargetHost};
 use crate::config::Reset;
+use crate::lock::lock;
 
 /// Idle time after which a used session is reset without being asked for.
 const RESET_AFTER: Duration = Duration::from_millis(100);

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 use tokio::time::{sleep, timeout_at};
 
-use super::registry::lock;
 use super::slots::{Slot, Slots};
 use crate::auth::{Bucket, Source, WrongAnswers};
 use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::lock::lock;
 use crate::net::{Peer, Stream};
 
 /// Most sources that are remembered.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -24,6 +24,7 @@ use super::slots::{Slot, Slots};
 use super::target::{TargetHost, UpstreamTarget, UpstreamTargets};
 use crate::auth::ProcessKey;
 use crate::config::Settings;
+use crate::lock::lock;
 use crate::net::BufferPool;
 use crate::track::statements::StatementIds;
 
@@ -455,8 +456,4 @@ impl Registry {
             }
         }
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,6 +9,7 @@ use super::registry::Registry;
 use crate::auth::{Credential, Password, Source, Verified};
 use crate::config::Settings;
 use crate::error::ClientError;
+use crate::lock::lock;
 
 /// The first and the longest pause between attempts while the upstream is down or full.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
@@ -242,7 +243,7 @@ impl RoleAuth {
     /// Where the attempts of `source` wait for each other, so that only one of them waits for its turn.
     #[must_use]
     pub(crate) fn lane(&self, source: Source) -> Arc<tokio::sync::Mutex<()>> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = lock(&self.lanes);
         lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
         Arc::clone(lanes.entry(source).or_default())
     }
@@ -321,7 +322,7 @@ impl RoleAuth {
     }
 
     fn memory(&self) -> MutexGuard<'_, CachedAuth> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.memory)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OnceCell};
@@ -12,6 +12,7 @@ use super::counters::CloseReason;
 use super::server_tls::ServerTls;
 use super::target::Address;
 use crate::config::TargetSessionAttrs;
+use crate::lock::lock;
 use crate::net::{Conn, Stream};
 use crate::track::ServerState;
 use crate::track::server_state::CloseMethod;
@@ -59,7 +60,7 @@ impl CancelGate {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Option<Arc<OnceCell<()>>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 
     /// Returns whether no cancel request is under way.

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -13,7 +13,9 @@ use tokio::time::sleep;
 
 use super::credentials::Credentials;
 use super::server_tls::ServerTls;
+use crate::config::socket_path::socket_path;
 use crate::config::{Binding, Host, Negotiation, RequireAuth, Settings, SslMode, TargetSessionAttrs, Upstream};
+use crate::lock::lock;
 use crate::net::{Stream, tls};
 use crate::offload::Lane;
 use crate::track::ServerParams;
@@ -219,7 +221,7 @@ impl TargetHost {
     #[must_use]
     pub(crate) fn resolved(&self) -> Option<(String, Duration, Vec<SocketAddr>)> {
         let Host::Tcp(name, _) = &self.host else { return None };
-        let looked_up = self.looked_up.lock().unwrap_or_else(PoisonError::into_inner);
+        let looked_up = lock(&self.looked_up);
         looked_up.as_ref().map(|(when, addresses)| (name.clone(), when.elapsed(), addresses.clone()))
     }
 
@@ -248,7 +250,7 @@ impl TargetHost {
         let looked_up = turn.run(move || {
             let addresses: Vec<_> = (name.as_str(), port).to_socket_addrs()?.collect();
             let known_now = (Instant::now(), addresses.clone());
-            *known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known_now);
+            *lock(&known) = Some(known_now);
             Ok(addresses)
         });
         looked_up.await?
@@ -261,7 +263,7 @@ impl TargetHost {
     pub(crate) async fn connect(&self) -> io::Result<(Stream, Address)> {
         match &self.host {
             Host::Unix(dir, port) => {
-                let path = dir.join(format!(".s.PGSQL.{port}"));
+                let path = socket_path(dir, *port);
                 let stream = Stream::connect_unix(&path).await?;
                 Ok((stream, Address::Unix(path)))
             }

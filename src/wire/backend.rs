@@ -80,7 +80,7 @@ pub fn parameter_status(body: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// The tag of a `CommandComplete`.
 #[must_use]
-pub(crate) fn command_tag(body: &[u8]) -> &[u8] {
+pub fn command_tag(body: &[u8]) -> &[u8] {
     cstr(body).map_or(body, |(tag, _)| tag)
 }
 

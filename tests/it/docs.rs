@@ -469,20 +469,19 @@ fn messages() -> Vec<Told> {
                 .split("sqlstate::")
                 .nth(1)
                 .map(|rest| rest.chars().take_while(|c| c.is_ascii_uppercase() || *c == '_').collect::<String>());
-            let message = match given.find('"') {
-                Some(quote) => literal(&given[quote..]),
-                None => {
-                    let name = given.split(',').next_back().unwrap_or_default().trim();
-                    let before = source[..at].rfind(&format!("let {name} = "));
-                    let function = ["\nfn ", "\nasync fn ", "\npub ", "\npub(crate) ", " fn ", " async fn "];
-                    let function = function.iter().filter_map(|word| source[..at].rfind(word)).max();
-                    // A parameter is looked at where it is given.
-                    let before = before.filter(|before| function.is_none_or(|function| function < *before));
-                    before.and_then(|before| {
-                        let quote = source[before..at].find('"')?;
-                        literal(&source[before + quote..])
-                    })
-                }
+            let message = if let Some(quote) = given.find('"') {
+                literal(&given[quote..])
+            } else {
+                let name = given.split(',').next_back().unwrap_or_default().trim();
+                let before = source[..at].rfind(&format!("let {name} = "));
+                let function = ["\nfn ", "\nasync fn ", "\npub ", "\npub(crate) ", " fn ", " async fn "];
+                let function = function.iter().filter_map(|word| source[..at].rfind(word)).max();
+                // A parameter is looked at where it is given.
+                let before = before.filter(|before| function.is_none_or(|function| function < *before));
+                before.and_then(|before| {
+                    let quote = source[before..at].find('"')?;
+                    literal(&source[before + quote..])
+                })
             };
             all.extend(message.map(|message| Told { place, code, message }));
         }

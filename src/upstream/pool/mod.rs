@@ -13,7 +13,7 @@ mod tentative;
 mod waiting;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use idle::Idle;
@@ -32,6 +32,7 @@ use super::server_conn::{Closed, ServerConn};
 use super::slots::Slots;
 use super::target;
 use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::lock::lock;
 use crate::track::RequestedParams;
 use crate::track::parameter_cache::ParameterCache;
 use crate::track::statements::{StatementCache, StatementIds};
@@ -140,11 +141,6 @@ pub(crate) struct Pool {
     pub(super) active: AtomicUsize,
     /// Time at which a client last asked for a connection.
     last_used: Mutex<Instant>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What these locks guard is consistent between any two statements.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Closes connections for which there is no place any more.

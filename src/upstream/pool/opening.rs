@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
-use super::{Pool, lock};
+use super::Pool;
 use crate::config::Settings;
+use crate::lock::lock;
 use crate::net::tls::TlsSession;
 use crate::track::server_state::CloseMethod;
 use crate::track::{RequestedParams, ServerState};

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use super::{Pool, lock};
+use super::Pool;
+use crate::lock::lock;
 use crate::track::RequestedParams;
 use crate::track::server_state::UsedBy;
 use crate::upstream::cleanup;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{CheckoutError, Pool, lock};
+use super::{CheckoutError, Pool};
+use crate::lock::lock;
 use crate::track::RequestedParams;
 use crate::upstream::lease::{Lease, PooledConn};
 use crate::upstream::queue::{Receiver, WaitError};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use pgferry::config::Mode;
+use pgferry::internals::config::Mode;
 
 use super::case::{Case, Member};
 use super::client::Client;
