@@ -22,7 +22,7 @@ setup: ## Install what the tests need (PostgreSQL, psycopg), where it is missing
 	tests/setup.sh
 
 man: ## Man pages: target/man
-	cargo run --release --locked --quiet -- man target/man
+	cargo run --locked --quiet --example man -- target/man
 
 test: setup ## Run every test, against a PostgreSQL that the tests start themselves
 	cargo test --locked

@@ -7,6 +7,11 @@ pub mod fuzz {
     };
 }
 
+/// The command line.
+pub mod cli {
+    pub use crate::cli::definition;
+}
+
 /// Passwords.
 pub mod auth {
     pub use crate::auth::secret::{Password, ProcessKey};

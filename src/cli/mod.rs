@@ -1,8 +1,8 @@
-//! The command line: `options` says how pgferry is configured, `serve` serves, `inspect`, `talk` and `generate` are
-//! the subcommands.
+//! The command line: `options` says how pgferry is configured, `serve` serves, `inspect`, `ctl` and `completions`
+//! are the subcommands.
 
+mod completions;
 mod ctl;
-mod generate;
 mod inspect;
 mod options;
 mod serve;
@@ -73,14 +73,13 @@ enum Command {
     Completions {
         /// The shell.
         #[arg(value_name = "SHELL")]
-        shell: clap_complete::Shell,
+        shell: completions::Shell,
     },
-    /// Write man pages: pgferry(1) and one for each command.
-    Man {
-        /// The directory for the pages.
-        #[arg(value_name = "DIR")]
-        dir: std::path::PathBuf,
-    },
+}
+
+/// The definition of the command line, of which completions and man pages are made.
+pub fn definition() -> clap::Command {
+    Cli::command()
 }
 
 /// Does what the command line says.
@@ -99,8 +98,7 @@ pub fn run() -> ExitCode {
         }
         Some(Command::Show(after)) => ctl::show(after, options),
         Some(Command::Ctl(after)) => ctl::ctl(after, options),
-        Some(Command::Completions { shell }) => generate::completions(shell, Cli::command()),
-        Some(Command::Man { dir }) => generate::man_pages(&dir, Cli::command()),
+        Some(Command::Completions { shell }) => completions::print(shell, &mut definition()),
         None => serve::serve(&options),
     };
     match outcome {

@@ -29,7 +29,6 @@ inside() { env -i PATH="$PATH" $environment PGFERRY_UPSTREAM="postgres://127.0.0
 
 check "what the image takes from the sources is there" eval \
     'for file in $(sed -n "s/^COPY \([^-].*\) [^ ]*$/\1/p" "$top/docker/Dockerfile"); do [ -e "$top/$file" ]; done'
-check "the program writes its man pages" eval '"$pgferry" man "$work/man" && [ -s "$work/man/pgferry.1" ]'
 check "the program tells its version in a root of its own" inside --version
 check "nobody is there yet, and health says so" eval '! inside health 2>/dev/null'
 env -i PATH="$PATH" $environment PGFERRY_UPSTREAM="postgres://127.0.0.1:$port" $enter "$root" "$program" 2>"$work/pgferry.log" &

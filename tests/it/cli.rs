@@ -289,7 +289,7 @@ fn running_out_of_descriptors_ends_nothing() {
 }
 
 #[test]
-fn completions_and_man_pages_know_every_command() {
+fn completions_know_every_command() {
     let help = pgferry(&["--help"], &[]);
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
     let commands: Vec<_> = help
@@ -301,20 +301,11 @@ fn completions_and_man_pages_know_every_command() {
         .filter_map(|line| line.split(' ').next())
         .filter(|name| *name != "help")
         .collect();
-    assert!(commands.len() >= 10, "{commands:?}");
-    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+    assert!(commands.len() >= 9, "{commands:?}");
+    for shell in ["bash", "fish", "zsh"] {
         let script = pgferry(&["completions", shell], &[]);
         let script = String::from_utf8_lossy(&script.stdout).into_owned();
         assert!(commands.iter().all(|name| script.contains(name)) && script.contains("pool-mode"), "{shell}: {script}");
     }
-    let dir = tempfile::tempdir().expect("a directory");
-    let at = dir.path().join("man");
-    let output = pgferry(&["man", at.to_str().expect("UTF-8")], &[]);
-    assert!(output.status.success(), "{}", stderr(&output));
-    for (page, part) in [("pgferry", "PGFERRY_POOL_SIZE"), ("pgferry-doctor", "measure")] {
-        let text = std::fs::read_to_string(at.join(format!("{page}.1"))).expect("a page");
-        assert!(text.contains(part), "{page}: {text}");
-    }
-    assert!(commands.iter().all(|name| at.join(format!("pgferry-{name}.1")).exists()));
     assert_eq!(pgferry(&["completions", "tcsh"], &[]).status.code(), Some(2));
 }

@@ -9,6 +9,7 @@ mod blocking;
 mod cancel;
 mod carried;
 mod cases;
+mod catalogue;
 mod chaos;
 mod cli;
 mod client_auth;
@@ -35,7 +36,6 @@ mod pids;
 mod pool;
 mod ports;
 mod random;
-
 mod relay;
 mod reload;
 mod reset;
