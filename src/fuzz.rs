@@ -80,7 +80,7 @@ pub fn messages(bytes: &[u8]) {
     let _ = backend::key_data(body);
     let mut out = Vec::new();
     backend::put_error_as_fatal(&mut out, body);
-    let _ = backend::columns(body);
+    let _ = backend::values(body);
     let _ = message_target::target_of(field, body);
 }
 

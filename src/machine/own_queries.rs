@@ -203,7 +203,7 @@ impl Machine<'_> {
 
     /// A row of the answer to a question.
     pub(super) fn learn_answer(&mut self, row: &[u8]) {
-        let columns = backend::columns(row);
+        let columns: Vec<&[u8]> = backend::values(row).into_iter().map(Option::unwrap_or_default).collect();
         match &mut self.phase {
             Phase::Asking(Question::Pins) => {
                 for (pin, held) in ASKED.into_iter().zip(columns) {

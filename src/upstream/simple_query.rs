@@ -21,7 +21,9 @@ pub(crate) async fn rows(conn: &mut Conn) -> Result<Result<Vec<Row>, String>, Re
         let frame = conn.peek_frame(MAX_MESSAGE_BYTES).await?;
         match (frame.tag, &mut answer) {
             (backend::DATA_ROW, Ok(rows)) => {
-                rows.push(backend::columns(frame.body()).into_iter().map(<[u8]>::to_vec).collect());
+                rows.push(
+                    backend::values(frame.body()).into_iter().map(|value| value.unwrap_or_default().to_vec()).collect(),
+                );
             }
             (backend::ERROR, Ok(_)) => {
                 let message = backend::error_field(frame.body(), b'M').unwrap_or_default();

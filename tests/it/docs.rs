@@ -390,8 +390,7 @@ fn names_are_in_the_files_that_pages_give() {
         let prose = page.prose().replace('\n', " ");
         let parts: Vec<_> = prose.split('`').collect();
         for (name, between, file) in parts.windows(3).skip(1).step_by(2).map(|three| (three[0], three[1], three[2])) {
-            if between != " in " || !file.starts_with("src/") || Path::new(file).extension().is_none_or(|e| e != "rs")
-            {
+            if between != " in " || !file.starts_with("src/") || Path::new(file).extension().is_none_or(|e| e != "rs") {
                 continue;
             }
             let text = fs::read_to_string(format!("{TOP}/{file}")).expect("readable");
