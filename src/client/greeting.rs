@@ -74,7 +74,7 @@ async fn try_settings(shared: &Arc<Shared>, mut lease: Lease, unknown: &Requeste
             Ok(Err(_)) | Err(_) => return Ok(()),
         }
     };
-    let Some(clean) = Clean::prove(&pipeline, Pins::none()) else { return Ok(()) };
+    let Some(clean) = Clean::prove(&pipeline, Pins::empty()) else { return Ok(()) };
     if refused.is_none() {
         pool.parameters.learn_canonical(unknown, &lease.state.params);
     }

@@ -169,7 +169,7 @@ impl<'a> Relay<'a> {
             machine: Machine::new(context, state, server_state, preparation),
             tally: LocalStats::default(),
             ready: None,
-            counted: Pins::none(),
+            counted: Pins::empty(),
             shown: Shown::Idle,
         }
     }
@@ -185,7 +185,7 @@ impl<'a> Relay<'a> {
         self.server.activity.set_active(false);
         self.server.about.conn_info.left(self.machine.prepared());
         if !self.counted.is_empty() {
-            self.handle.set_pins(Pins::none());
+            self.handle.set_pins(Pins::empty());
         }
         let all_sent = self.server.conn.is_flushed();
         let (machine, mut io) = self.parts();
@@ -283,9 +283,9 @@ impl<'a> Relay<'a> {
     }
 
     fn count_pins(&mut self, pins: Pins) {
-        let new = pins.without(self.counted);
+        let new = pins.difference(self.counted);
         if !new.is_empty() {
-            self.counted.add(new);
+            self.counted.insert(new);
             self.handle.set_pins(pins);
             self.shared.registry.counters.pinned(new);
             let (client, server_conn) = (self.handle.id, self.server.about.id);

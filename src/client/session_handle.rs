@@ -238,7 +238,7 @@ impl SessionHandle {
     /// Reason why it keeps its connection.
     #[must_use]
     pub(crate) fn pins(&self) -> Pins {
-        Pins::from_bits(self.pins.load(Ordering::Relaxed))
+        Pins::from_bits_truncate(self.pins.load(Ordering::Relaxed))
     }
 
     /// Asks it for the ends of its connection.

@@ -64,9 +64,9 @@ impl Machine<'_> {
             self.explained = super::session_sync::AnnouncedSettings::default();
             return Next::Idle(self.kept_for_session());
         }
-        let askable = !self.pins.is_empty() && self.pins.without(Pins::QUERYABLE).is_empty();
-        let stale = std::mem::replace(&mut self.stale_pins, Pins::none());
-        if askable && !self.pins.among(stale).is_empty() {
+        let askable = !self.pins.is_empty() && self.pins.difference(Pins::QUERYABLE).is_empty();
+        let stale = std::mem::replace(&mut self.stale_pins, Pins::empty());
+        if askable && !self.pins.intersection(stale).is_empty() {
             self.ask_for_pins(io);
             return Next::Again;
         }

@@ -333,7 +333,7 @@ impl Machine<'_> {
         }
         self.client.view.set(name, value);
         if self.context.mode == Mode::Session {
-            self.pins.add(Pins::SETTING);
+            self.pins.insert(Pins::SETTING);
         }
         MessageAction::Forward
     }

@@ -193,8 +193,8 @@ impl<'a> Machine<'a> {
             server_stream: ServerStream::default(),
             first: FirstBytes::Forgotten,
             preparation,
-            pins: Pins::none(),
-            stale_pins: Pins::none(),
+            pins: Pins::empty(),
+            stale_pins: Pins::empty(),
             start: client_view,
             explained: AnnouncedSettings::default(),
             corrections: Vec::new(),
@@ -384,11 +384,11 @@ impl<'a> Machine<'a> {
         }
         if self.awaits_settings() {
             // Which settings the session has is not known.
-            self.pins.add(Pins::SETTING);
+            self.pins.insert(Pins::SETTING);
         }
         if self.pipeline.owed() > 0 && self.aliases.is_freeing() {
             // Which statements the session has is not known.
-            self.pins.add(Pins::STATEMENT);
+            self.pins.insert(Pins::STATEMENT);
         }
         if self.context.mode == Mode::Transaction && !self.is_preparing() {
             self.server.kept.clone_from(self.client.ledger.kept());

@@ -208,7 +208,7 @@ impl Machine<'_> {
             Phase::Asking(Question::Pins) => {
                 for (pin, held) in ASKED.into_iter().zip(columns) {
                     if held == b"f" {
-                        self.pins = self.pins.without(pin);
+                        self.pins = self.pins.difference(pin);
                     }
                 }
             }

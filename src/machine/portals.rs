@@ -44,7 +44,7 @@ impl Machine<'_> {
         self.portals.retain(|known| !known.is_named(&portal.name));
         if self.portals.len() >= MAX_PORTALS {
             if self.portals.iter().any(|portal| portal.commands.is_some()) {
-                self.pins.add(Pins::SETTING);
+                self.pins.insert(Pins::SETTING);
             }
             self.portals.clear();
         }

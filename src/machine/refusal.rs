@@ -120,7 +120,7 @@ impl Message<'_> {
         if self.client.names.bytes() + name.len() + rest.len() > MAX_CLIENT_BYTES {
             return Err(aborted());
         }
-        let statement = self.client.intern(statements, rest, Pins::none());
+        let statement = self.client.intern(statements, rest, Pins::empty());
         self.client.names.set(name, Some(NamedStatement { statement, described: None }));
         Ok(())
     }

@@ -117,7 +117,7 @@ impl Machine<'_> {
         }
         self.explained.note(effects);
         if self.context.mode == Mode::Session {
-            self.pins.add(effects.pins);
+            self.pins.insert(effects.pins);
             return Ok(());
         }
         let holds = effects.holds();
@@ -127,7 +127,7 @@ impl Machine<'_> {
         if self.context.pin == Pin::Refuse && !holds.is_empty() {
             return Err(would_pin(holds));
         }
-        self.pins.add(holds);
+        self.pins.insert(holds);
         if effects.pins.contains(Pins::NEXTVAL) {
             self.note_sequences();
         }
@@ -170,7 +170,7 @@ impl Machine<'_> {
     /// see.
     pub(super) fn completed(&mut self, tag: &[u8], next: Option<&SessionCommand>) -> bool {
         self.server.completed(tag);
-        self.pins.add(sql_effects::of_tag(tag));
+        self.pins.insert(sql_effects::of_tag(tag));
         if [&b"INSERT "[..], b"MERGE ", b"COPY "].iter().any(|given| tag.starts_with(given)) {
             self.note_sequences();
         }
@@ -180,14 +180,14 @@ impl Machine<'_> {
             None if matches!(tag, b"COMMIT" | b"ROLLBACK" | b"PREPARE TRANSACTION") => self.transaction_ended(tag),
             None if SessionCommand::is_tag(tag) && !matches!(tag, b"SAVEPOINT" | b"RELEASE" | b"SET CONSTRAINTS") => {
                 // Something has run that no text has shown.
-                self.pins.add(Pins::SETTING);
+                self.pins.insert(Pins::SETTING);
             }
             None => {}
         }
         match tag {
             b"DISCARD ALL" => {
                 self.client.discard_all();
-                self.pins = self.pins.among(Pins::SURVIVES_DISCARD);
+                self.pins = self.pins.intersection(Pins::SURVIVES_DISCARD);
             }
             b"DEALLOCATE ALL" => {
                 // What follows in the same text may name one of them.
@@ -209,7 +209,7 @@ impl Machine<'_> {
             _ if self.carries() => {
                 self.client.succeeded(command);
                 if self.client.ledger.bytes() > MAX_CARRIED_BYTES {
-                    self.pins.add(Pins::SETTING);
+                    self.pins.insert(Pins::SETTING);
                     self.client.mark_unknown();
                 }
             }
@@ -228,7 +228,7 @@ impl Machine<'_> {
 
     fn on_reset_all(&mut self, reset_all: bool) {
         if reset_all {
-            self.pins = self.pins.without(Pins::SETTING);
+            self.pins = self.pins.difference(Pins::SETTING);
         }
     }
 
@@ -308,7 +308,7 @@ impl Machine<'_> {
                 None if THE_SERVERS_OWN.contains(&name) || self.client.ledger.kept().mentions(name) => {}
                 // It has been reset.
                 None if self.server.base.get(name) == Some(value) => {}
-                None => self.pins.add(Pins::SETTING),
+                None => self.pins.insert(Pins::SETTING),
             }
         }
         self.context.parameters.learn_canonical(&self.client.wanted, &now);

@@ -126,7 +126,7 @@ impl Machine<'_> {
         effects: &SqlEffects,
         incoming: Incoming,
     ) -> Sent {
-        self.pins.add(Pins::STATEMENT);
+        self.pins.insert(Pins::STATEMENT);
         let resets = |commands: &Commands| commands.iter().any(|placed| placed.command.resets());
         let commands = effects.commands.clone().filter(resets);
         let refused = match self.consider(effects) {

@@ -141,7 +141,7 @@ async fn clean_up(
         run(lease, &mut pipeline, RESET).await?;
         lease.state.on_discard_all();
     }
-    let clean = Clean::prove(&pipeline, Pins::none()).ok_or(CleanupError::Lost)?;
+    let clean = Clean::prove(&pipeline, Pins::empty()).ok_or(CleanupError::Lost)?;
     Ok((clean, if reset { RestoredSession::AsNew } else { RestoredSession::Used }))
 }
 
