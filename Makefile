@@ -16,7 +16,7 @@ build: ## Build an optimised binary: target/release/pgferry
 release: target/pgo/pgferry ## Build the binary of the image, a tenth cheaper to run: target/pgo/pgferry (6 minutes)
 
 target/pgo/pgferry: Cargo.toml Cargo.lock $(shell find src -name '*.rs')
-	tests/bench/release.sh $@
+	docker/release.sh $@
 
 setup: ## Install what the tests need (PostgreSQL, psycopg), where it is missing
 	tests/setup.sh

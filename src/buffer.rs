@@ -1,7 +1,9 @@
 //! Storage that is lent while bytes are under way and given back when they are gone, so that memory follows the
 //! connections that are active, not those that are open.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::lock::lock;
 
 /// Storage that is not in use.
 #[derive(Debug)]
@@ -14,12 +16,12 @@ pub struct BufferPool {
 #[derive(Debug, Default)]
 struct FreeList {
     free: Vec<Box<[u8]>>,
-    /// How many of the usual size are lent.
+    /// Number of buffers of the usual size that are lent.
     lent: usize,
 }
 
 impl BufferPool {
-    /// Lends buffers of `size` bytes, and keeps at most `keep` that nobody uses.
+    /// Lends buffers of `size` bytes, and keeps at most `keep` unused ones.
     #[must_use]
     pub fn new(size: usize, keep: usize) -> Arc<Self> {
         Arc::new(Self { free_list: Mutex::default(), size, keep })
@@ -44,7 +46,7 @@ impl BufferPool {
         }
     }
 
-    /// Whether so many are lent that who waits long should do without.
+    /// Returns whether so many are lent that long waits should do without.
     fn is_scarce(&self) -> bool {
         self.free_list().lent > self.keep / 2
     }
@@ -57,7 +59,7 @@ impl BufferPool {
     }
 
     fn free_list(&self) -> MutexGuard<'_, FreeList> {
-        self.free_list.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.free_list)
     }
 }
 
@@ -81,7 +83,7 @@ impl Buffer {
         Self { pool, storage: None, done: 0, parsed: 0, filled: 0 }
     }
 
-    /// Whether nothing is under way.
+    /// Returns whether nothing is under way.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.done == self.filled
@@ -111,7 +113,7 @@ impl Buffer {
         self.storage.as_ref().map_or(0, |storage| storage.len()).max(self.pool.size)
     }
 
-    /// Whether no more can be received until something has been sent on.
+    /// Returns whether no more can be received until something has been sent on.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.filled - self.done == self.capacity()
@@ -212,7 +214,7 @@ impl Buffer {
     }
 
     /// Holds what is under way in as little storage as it needs, where that is little and many others hold some: for those
-    /// who wait long. More storage is borrowed as soon as more comes.
+    /// that wait long. More storage is borrowed as soon as more comes.
     pub fn shrink(&mut self) {
         let here = self.filled - self.done;
         let usual = self.storage.as_ref().is_some_and(|storage| storage.len() == self.pool.size);
@@ -378,6 +380,6 @@ mod tests {
                 })
                 .collect::<Vec<_>>(),
         );
-        assert_eq!(pool.usage().2, 4, "what nobody uses is bounded");
+        assert_eq!(pool.usage().2, 4, "what is unused is bounded");
     }
 }

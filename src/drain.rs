@@ -19,7 +19,7 @@ pub(crate) enum Phase {
     Stopping,
 }
 
-/// The process's phase, and who wants to know.
+/// The process's phase, and the tasks that wait for it.
 #[derive(Debug)]
 pub(crate) struct Drain {
     phase: watch::Sender<Phase>,

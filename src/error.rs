@@ -1,4 +1,4 @@
-//! What a client is told when something fails: SQLSTATE, cause and hint, and who is to blame.
+//! Errors for clients: SQLSTATE, cause, hint, and source.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) mod sqlstate {
     pub(crate) const INVALID_PARAMETER: &str = "22023";
     /// `invalid_sql_statement_name`.
     pub(crate) const UNDEFINED_STATEMENT: &str = "26000";
-    /// A prepared statement whose name is taken.
+    /// `duplicate_prepared_statement`.
     pub(crate) const DUPLICATE_STATEMENT: &str = "42P05";
     /// A command in a transaction that has failed.
     pub(crate) const IN_FAILED_SQL_TRANSACTION: &str = "25P02";
@@ -71,7 +71,7 @@ pub enum Severity {
     Fatal,
 }
 
-/// Who is to blame: decides how loudly it is logged.
+/// Source of an error: decides the level at which it is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorSource {
     /// The client: its own business.
@@ -98,7 +98,7 @@ pub struct Proxy {
     pub severity: Severity,
     /// The SQLSTATE.
     pub code: &'static str,
-    /// Who is to blame.
+    /// The source of the error.
     pub error_source: ErrorSource,
     /// What went wrong.
     pub message: String,
@@ -206,7 +206,7 @@ impl ClientError {
         }
     }
 
-    /// Who is to blame.
+    /// The source of the error.
     #[must_use]
     pub fn error_source(&self) -> ErrorSource {
         match self {

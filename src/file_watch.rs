@@ -4,15 +4,16 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::lock::lock;
 use crate::offload::Lane;
 
-/// How long a look at the files may hold up who wants what is made of them; then the last state has to do.
+/// Time that a check of the files may take; then the last state is used.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is made of files: a change is noticed when the thing is next wanted. While new files can't be used, or the file
@@ -70,7 +71,7 @@ impl<T: Send + Sync + 'static> Reloadable<T> {
 
 impl<T> Inner<T> {
     fn state(&self) -> MutexGuard<'_, (Vec<Stamp>, Arc<T>)> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Looks at the files, and makes it anew if they have changed. Blocks; one call at a time.
@@ -141,7 +142,7 @@ mod tests {
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
         assert_eq!(*number.current().await, "1");
         assert_eq!(*number.current().await, "1", "nor does another one wait for it without end");
-        // The reader that waits gets this; the file is one again before anybody looks again.
+        // The reader that waits gets this; the file is one again before the next check.
         let pipe = fs::File::options().write(true).open(&path).expect("the reader is there");
         fs::write(dir.path().join("new"), "3").expect("written");
         fs::rename(dir.path().join("new"), &path).expect("renamed");

@@ -80,7 +80,7 @@ pub fn messages(bytes: &[u8]) {
     let _ = backend::key_data(body);
     let mut out = Vec::new();
     backend::put_error_as_fatal(&mut out, body);
-    let _ = backend::columns(body);
+    let _ = backend::values(body);
     let _ = message_target::target_of(field, body);
 }
 
@@ -161,7 +161,7 @@ pub fn config(bytes: &[u8]) {
     }
 }
 
-/// SCRAM's halves with an attacker at the other end, who does not know the password.
+/// SCRAM's halves with an attacker at the other end that does not know the password.
 ///
 /// # Panics
 /// When that is enough.

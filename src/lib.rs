@@ -15,6 +15,7 @@ mod error;
 mod file_watch;
 mod fuzz;
 mod import;
+mod lock;
 mod log;
 mod machine;
 mod net;

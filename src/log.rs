@@ -1,8 +1,8 @@
 //! The log's way to standard error: a queue that is bounded in bytes, and a thread that writes.
 //!
-//! Whatever logs only puts a line into the queue, so a log that nobody reads stops nothing. Lines that find the queue full are
+//! Whatever logs only puts a line into the queue, so a log that is not read stops nothing. Lines that find the queue full are
 //! dropped and counted, and the log tells how many as soon as it moves again. `tracing-appender` has such a queue as well, but
-//! bounds it by lines, which here may be long, and tells of what it has dropped only to those who ask.
+//! bounds it by lines, which here may be long, and tells of what it has dropped only when asked.
 //!
 //! A line of text holds nothing that could be taken for another line or for a terminal's command: see [`clean`].
 
@@ -18,6 +18,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
+
+use crate::lock::lock;
 
 /// The lines that may wait, in bytes.
 const MAX_QUEUE_BYTES: usize = 1 << 20;
@@ -50,7 +52,7 @@ pub(crate) struct Queue {
     filled: Condvar,
     /// Everything has been written.
     written: Condvar,
-    /// How many lines were dropped since the start.
+    /// Number of lines that were dropped since the start.
     dropped: AtomicU64,
 }
 
@@ -59,20 +61,20 @@ struct State {
     lines: VecDeque<Vec<u8>>,
     /// Bytes of the lines, and of those that are being written.
     bytes: usize,
-    /// How many lines were dropped since that was last told.
+    /// Number of lines that were dropped since that was last told.
     dropped: u64,
     closed: bool,
 }
 
 impl Queue {
-    /// How many lines were dropped since the start.
+    /// Number of lines that were dropped since the start.
     #[must_use]
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn put(&self, line: &[u8]) {
@@ -168,7 +170,7 @@ impl Log {
         Writer(Arc::clone(&self.0))
     }
 
-    /// The queue, for those who look at its figures.
+    /// The queue, for its figures.
     #[must_use]
     pub(crate) fn queue(&self) -> Arc<Queue> {
         Arc::clone(&self.0)
@@ -186,7 +188,7 @@ fn write_all(queue: &Queue, form: Form, out: &mut (impl Write + AsFd)) {
     while let Some((lines, dropped)) = queue.take() {
         for line in lines {
             if write(out, &clean(&line, form)).is_err() {
-                // Nobody reads any more; somebody may later.
+                // The reader is gone; another may come.
                 queue.dropped.fetch_add(1, Ordering::Relaxed);
             }
             queue.done(line.len() + LINE_OVERHEAD_BYTES);
@@ -197,7 +199,7 @@ fn write_all(queue: &Queue, form: Form, out: &mut (impl Write + AsFd)) {
     }
 }
 
-/// Writes all of `bytes`, also to a descriptor that somebody has made nonblocking.
+/// Writes all of `bytes`, also to a descriptor that was made nonblocking.
 fn write(out: &mut (impl Write + AsFd), mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match out.write(bytes) {
@@ -260,13 +262,13 @@ fn escaped_in_json(text: &str) -> String {
     out
 }
 
-/// Whether a character is not seen itself and changes how others are: line and paragraph separators, and the marks,
+/// Returns whether a character is not seen itself and changes how others are: line and paragraph separators, and the marks,
 /// embeddings, overrides and isolates of bidirectional text.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// A JSON object whose texts are cut so that it becomes short enough.
+/// A JSON object with its texts cut so that it becomes short enough.
 fn shortened(text: &str) -> String {
     let Ok(serde_json::Value::Object(fields)) = serde_json::from_str(text) else { return "{}".into() };
     let most = MAX_LINE_BYTES / 2 / fields.len().max(1);

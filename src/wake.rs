@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
 
-/// Wakes the one task that waits for it. A wake while nobody waits is kept, one of them.
+/// Wakes the one task that waits for it. A wake while no task waits is kept, one of them.
 ///
 /// Unlike tokio's `Notify` it knows no queue, so that waiting takes no memory beyond this: every client that is idle
 /// waits for two of them.
@@ -17,13 +17,13 @@ pub(crate) struct Wake {
 }
 
 impl Wake {
-    /// Wakes whoever waits, or will.
+    /// Wakes the task that waits, or will.
     pub(crate) fn wake(&self) {
         self.woken.store(true, Ordering::SeqCst);
         self.waker.wake();
     }
 
-    /// Whether it was woken since the last time; if not, the task is woken when it is. Only one task may ask.
+    /// Returns whether it was woken since the last time; if not, the task is woken when it is. Only one task may ask.
     pub(crate) fn poll_woken(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.woken.swap(false, Ordering::SeqCst) {
             return Poll::Ready(());
@@ -56,7 +56,7 @@ mod tests {
             async move { wake.woken().await }
         });
         tokio::task::yield_now().await;
-        assert!(!waiting.is_finished(), "two wakes while nobody waited are one");
+        assert!(!waiting.is_finished(), "two wakes while no task waited are one");
         wake.wake();
         waiting.await.expect("woken");
     }

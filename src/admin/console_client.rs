@@ -12,7 +12,7 @@ use crate::net::takeover::receive;
 use crate::permission::{Attempt, describe};
 use crate::wire::{backend, frame, frontend, head};
 
-/// How long a login may take; what is asked then may take long (`WAIT_CLOSE`).
+/// Longest time that a login may take; what is asked then may take long (`WAIT_CLOSE`).
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest message: a table's row.
@@ -148,15 +148,8 @@ pub(crate) fn columns(body: &[u8]) -> Vec<(String, bool)> {
 }
 
 pub(crate) fn row(body: &[u8]) -> Vec<Option<String>> {
-    let mut cells = Vec::new();
-    let mut rest = body.get(2..).unwrap_or_default();
-    while let Some((length, after)) = rest.split_first_chunk::<4>() {
-        let length = i32::from_be_bytes(*length);
-        let Some((value, after)) = after.split_at_checked(usize::try_from(length).unwrap_or(0)) else { break };
-        cells.push((length >= 0).then(|| String::from_utf8_lossy(value).into_owned()));
-        rest = after;
-    }
-    cells
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    backend::values(body).into_iter().map(|value| value.map(text)).collect()
 }
 
 /// The process that this one replaces: it goes on as before until it is thanked.

@@ -8,7 +8,7 @@ use crate::drain::Phase;
 /// For how long the workers may say nothing. They look around every second at the latest.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// Whether the workers work.
+/// Returns whether the workers work.
 ///
 /// # Errors
 /// Why not.
@@ -20,7 +20,7 @@ pub(crate) fn live(shared: &Shared) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether clients should come here: the workers work, the process is not ending, and no upstream connection that is
+/// Returns whether clients should come here: the workers work, the process is not ending, and no upstream connection that is
 /// needed can't be had.
 ///
 /// # Errors

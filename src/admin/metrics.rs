@@ -1,4 +1,4 @@
-//! The figures as Prometheus reads them: OpenMetrics, or the older text format for those who don't ask for it.
+//! The figures as Prometheus reads them: OpenMetrics, or the older text format for scrapers that don't ask for it.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};

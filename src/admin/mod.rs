@@ -1,4 +1,4 @@
-//! What those who operate pgferry ask it and tell it.
+//! Operating pgferry: the console, metrics and health over HTTP.
 //!
 //! - [`desk`]: what all of this looks at: the figures as they were, and the way to the server's own loop.
 //! - [`console`]: SQL, as PgBouncer's; [`show`] are its tables, [`table`] how they are sent and printed.
@@ -48,10 +48,10 @@ use crate::net::{InheritedListener, Io, Listener};
 use request::{Endpoint, Names};
 pub(crate) use state::{AdminState, ServerCommand};
 
-/// How long a client may take to send its request's headers.
+/// Longest time that a client may take to send its request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long to wait before accepting again when that has failed.
+/// Time to wait before accepting again when that has failed.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// The thread that answers. Dropping it ends it.
@@ -80,7 +80,7 @@ impl HttpServer {
         let (mode, group) = (settings.unix_socket_mode, settings.unix_socket_group.clone());
         let serve = move || match Self::prepare(&own, given, mode, group.as_deref()) {
             Ok((runtime, listener)) => {
-                // Nobody but `start` receives, and it waits for this.
+                // Only `start` receives, and it waits for this.
                 let _ = told.send(Ok(Arc::clone(&listener)));
                 runtime.block_on(async {
                     tokio::select! {
@@ -137,10 +137,10 @@ impl Drop for HttpServer {
     }
 }
 
-/// Connections at a time. Where there are more, the oldest goes: half a request, kept open, keeps out nobody.
+/// Connections at a time. Where there are more, the oldest goes: half a request, kept open, keeps out no other.
 const MAX_CONNECTIONS: usize = 32;
 
-/// How long a connection may last: what asks now and then connects again.
+/// Longest time that a connection may last: what asks now and then connects again.
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(60);
 
 async fn answer_all(admin_state: &Arc<AdminState>, listener: &Listener) {

@@ -18,17 +18,17 @@ pub(crate) const HTML: &str = include_str!("page.html");
 pub(crate) const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
     frame-ancestors 'none'";
 
-/// How many of those who wait are told by name.
+/// Number of waiting clients that are named.
 const MAX_WAITING_SHOWN: usize = 20;
 
-/// How many pools are shown.
+/// Number of pools that are shown.
 const MAX_POOLS_SHOWN: usize = 100;
 
 #[derive(Serialize)]
 struct Status {
     version: &'static str,
     ready: bool,
-    /// Why not.
+    /// Reason why it is not ready.
     why: Option<String>,
     phase: &'static str,
     mode: String,
@@ -141,7 +141,7 @@ fn pools(admin_state: &AdminState) -> Vec<Pool> {
     pools
 }
 
-/// Those who have waited longest first.
+/// Waiting clients, the longest first.
 fn waiting(admin_state: &AdminState) -> Vec<Waiting> {
     let now = Instant::now();
     let all = admin_state.shared.sessions.all();

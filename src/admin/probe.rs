@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use crate::config::{AdminListen, ClientAddress, Contact};
 use crate::permission::{Attempt, describe};
 
-/// How long the answer may take.
+/// Longest time that the answer may take.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long to wait before asking again.
+/// Time to wait before asking again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The longest answer that is read.

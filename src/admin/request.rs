@@ -34,7 +34,7 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
-    /// Whether answering changes anything.
+    /// Returns whether answering changes anything.
     #[must_use]
     pub(crate) fn changes(self) -> bool {
         self == Self::Quit
@@ -54,7 +54,7 @@ impl Names {
         Self(more.into_iter().map(|name| name.trim().trim_end_matches('.').to_ascii_lowercase()).collect())
     }
 
-    /// Whether `host`, with or without a port, is one of them.
+    /// Returns whether `host`, with or without a port, is one of them.
     #[must_use]
     pub(crate) fn fit(&self, host: &str) -> bool {
         let Ok(authority) = host.parse::<Authority>() else { return false };

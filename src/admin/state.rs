@@ -1,7 +1,7 @@
-//! What those who operate pgferry look at and act through: the figures as they were, and the way to the server's loop.
+//! State of the console, the metrics and the page: samples of the figures, and the channel to the server's loop.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -12,6 +12,7 @@ use super::console::command::Shutdown;
 use crate::client::Shared;
 use crate::config::CONSOLE;
 use crate::config::keys::Adjustable;
+use crate::lock::lock;
 use crate::net::ListenerTransfer;
 use crate::track::Pins;
 use crate::upstream::histogram::Snapshot;
@@ -25,7 +26,7 @@ const MAX_SAMPLES: usize = 121;
 /// Over which time STATS's averages go, as PgBouncer's `stats_period`.
 const STATS_PERIOD: Duration = Duration::from_secs(60);
 
-/// How many errors are kept to be looked at.
+/// Number of errors that are kept to be looked at.
 const MAX_RECENT_ERRORS: usize = 20;
 
 /// What only the server's own loop does.
@@ -107,7 +108,7 @@ pub(crate) struct Sample {
 /// An error that was told to a client or kept one waiting.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct RecentError {
-    /// When it was last seen, in seconds since the process began.
+    /// Time at which it was last seen, in seconds since the process began.
     pub at: u64,
     /// How often.
     pub count: u64,
@@ -115,7 +116,7 @@ pub(crate) struct RecentError {
     pub text: String,
 }
 
-/// What those who operate pgferry share.
+/// State that the console, the metrics and the page share.
 #[derive(Debug)]
 pub(crate) struct AdminState {
     /// What all sessions share.
@@ -127,7 +128,7 @@ pub(crate) struct AdminState {
 }
 
 impl AdminState {
-    /// An empty desk; who receives the orders carries them out.
+    /// Creates the state; the receiver executes its commands.
     #[must_use]
     pub(crate) fn new(shared: Arc<Shared>) -> (Arc<Self>, mpsc::Receiver<ServerCommand>) {
         let (commands, receiver) = mpsc::channel(8);
@@ -137,7 +138,7 @@ impl AdminState {
         (Arc::new(Self { shared, commands, began, period: Mutex::new(period), samples }), receiver)
     }
 
-    /// Gives an order. The process is about to end if nobody takes it.
+    /// Sends a command. It is lost only if the process is about to end.
     pub(crate) async fn send_command(&self, order: ServerCommand) {
         let _ = self.commands.send(order).await;
     }
@@ -249,7 +250,7 @@ impl AdminState {
         period.ended_once = true;
     }
 
-    /// Why clients keep connections: each reason, how often it has been one, and how many keep one for it now.
+    /// Reasons why clients keep connections: how often each has been one, and how many keep one for it now.
     #[must_use]
     pub(crate) fn pins(&self) -> Vec<(&'static str, u64, usize)> {
         let held: Vec<_> = self.shared.sessions.all().iter().map(|session| session.pins()).collect();
@@ -289,10 +290,6 @@ pub(crate) fn resident_memory_bytes() -> Option<u64> {
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
     Some(pages * u64::try_from(page).ok()?)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A line of vital figures now and then, for those who read logs.
+//! A line of statistics in the log, every `log_stats`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tracing::info;
 use crate::client::Shared;
 use crate::upstream::histogram::{BOUNDS, Snapshot};
 
-/// How often to look whether the line is wanted by now.
+/// Interval at which to look whether the line is wanted by now.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Logs a line every `log_stats_interval`, as long as the process lives. Nothing is said of a time in which nothing happened.
@@ -91,7 +91,7 @@ fn count(snapshot: &Snapshot) -> u64 {
     snapshot.cumulative[BOUNDS.len()]
 }
 
-/// How many there were in between, and how long they took on average, in milliseconds.
+/// Number of events in between, and their average duration in milliseconds.
 fn mean(now: &Snapshot, before: &Snapshot) -> (u64, f64) {
     let number = count(now) - count(before);
     let took = now.sum.saturating_sub(before.sum);

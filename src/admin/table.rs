@@ -137,7 +137,7 @@ impl Table {
         Self { columns: columns.to_vec(), rows: Vec::new() }
     }
 
-    /// Appends a `RowDescription` whose columns have these format codes.
+    /// Appends a `RowDescription` with these format codes.
     pub(crate) fn put_description(&self, out: &mut Vec<u8>, formats: &[i16]) {
         let columns = self.columns.iter().enumerate().map(|(at, (name, kind))| {
             let (oid, length) = kind.oid();

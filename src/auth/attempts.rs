@@ -94,7 +94,7 @@ impl WrongAnswers {
         self.replies.take(now, longest).unwrap_or(longest)
     }
 
-    /// Whether they are so long ago that they make no difference any more.
+    /// Returns whether they are so long ago that they make no difference any more.
     #[must_use]
     pub(crate) fn are_forgiven(&self, now: Instant) -> bool {
         self.checks.is_full(now) && self.replies.is_full(now)

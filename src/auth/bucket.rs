@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Bucket {
     burst: u32,
     interval: Duration,
-    /// When the bucket was, or will be, full again.
+    /// Time at which the bucket was, or will be, full again.
     full_at: Instant,
 }
 
@@ -41,7 +41,7 @@ impl Bucket {
         self.full_at = self.full_at.max(now) + self.interval;
     }
 
-    /// Whether no token is missing.
+    /// Returns whether no token is missing.
     #[must_use]
     pub(crate) fn is_full(&self, now: Instant) -> bool {
         self.full_at <= now

@@ -25,7 +25,7 @@ impl Md5Secret {
         is_hash.then(|| Self(Password::new(hash.as_bytes().to_vec())))
     }
 
-    /// Whether `other` is the same, compared in constant time.
+    /// Returns whether `other` is the same, compared in constant time.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         self.0.is(&other.0)

@@ -1,4 +1,4 @@
-//! Who may come in, pure: no sockets, no `async`.
+//! Authentication, pure: no sockets, no `async`.
 //!
 //! - [`secret`]: passwords that are wiped and never printed, and the process's own key.
 //! - [`verified`]: what is remembered of a user's password, so that most logins need no upstream connection.

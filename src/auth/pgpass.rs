@@ -75,7 +75,7 @@ mod tests {
             *:*:*:ad\\:min:p\\:w\\\\d\n\
             broken line\n\
             db:5432:shop:reader:one:two\n\
-            db:5432:shop:nobody:\n\
+            db:5432:shop:guest:\n\
             *:*:*:*:last";
         for (port, database, user, expected) in [
             (5432, "shop", "app", "first"),
@@ -83,7 +83,7 @@ mod tests {
             (5433, "shop", "app", "last"),
             (1, "x", "ad:min", "p:w\\d"),
             (5432, "shop", "reader", "one"),
-            (5432, "shop", "nobody", "last"),
+            (5432, "shop", "guest", "last"),
         ] {
             let wanted = PassfileKey { host: "db", port, database: database.as_bytes(), user: user.as_bytes() };
             let found = look_up(file, &wanted).map(|password| password.expose().to_vec());

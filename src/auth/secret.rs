@@ -20,7 +20,7 @@ impl Password {
         Self(Zeroizing::new(bytes))
     }
 
-    /// Whether `other` is the same, compared in constant time.
+    /// Returns whether `other` is the same, compared in constant time.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         aws_lc_rs::constant_time::verify_slices_are_equal(self.expose(), other.expose()).is_ok()
@@ -88,7 +88,7 @@ impl ProcessKey {
         Mac(self.hmac(parts).finalize().into_bytes().into())
     }
 
-    /// Whether `mac` is that of `parts`, compared in constant time.
+    /// Returns whether `mac` is that of `parts`, compared in constant time.
     #[must_use]
     pub fn verify(&self, parts: &[&[u8]], mac: &Mac) -> bool {
         self.hmac(parts).verify_slice(&mac.0).is_ok()

@@ -21,7 +21,7 @@ impl Stored {
     /// Understands a secret as `pg_authid` and PgBouncer do: what is in neither's form is a plain password.
     ///
     /// # Errors
-    /// When it begins like a SCRAM verifier and is none, which nobody means as a password.
+    /// When it begins like a SCRAM verifier and is none, which is not meant as a password.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         if text.starts_with(Verifier::PREFIX) {
             return Verifier::parse(text).map(Self::Scram).ok_or("this is not a SCRAM verifier as in pg_authid");
@@ -33,7 +33,7 @@ impl Stored {
     }
 }
 
-/// Whether `given` is the password of `user`, whose secret is `stored`, if there is such a user. Takes `rounds` rounds of hashing
+/// Returns whether `given` is the password of `user`, with the secret `stored`, if there is such a user. Takes `rounds` rounds of hashing
 /// whatever the kind of the secret, as long as no verifier has more.
 #[must_use]
 pub(crate) fn is_right(stored: Option<&Stored>, user: &[u8], given: &Password, rounds: u32) -> bool {

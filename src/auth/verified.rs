@@ -8,7 +8,7 @@ use super::secret::{Mac, Password, ProcessKey};
 /// after this time at the latest.
 pub(crate) const REFUSAL_TTL: Duration = Duration::from_secs(5);
 
-/// How many refused passwords are remembered.
+/// Number of refused passwords that are remembered.
 const MAX_REFUSALS: usize = 8;
 
 /// The memory of one user's passwords. `R` is what a refusal was answered with.
@@ -25,7 +25,7 @@ impl<R> Default for Verified<R> {
 }
 
 impl<R: Clone> Verified<R> {
-    /// Whether `password` is the one the upstream took.
+    /// Returns whether `password` is the one the upstream took.
     #[must_use]
     pub fn matches(&self, key: &ProcessKey, password: &Password) -> bool {
         self.known.as_ref().is_some_and(|(mac, _)| key.verify(&[password.expose()], mac))

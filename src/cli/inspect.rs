@@ -195,7 +195,7 @@ pub(super) fn doctor(doctor: &DoctorOptions, before: &Options) -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(message) => {
             eprintln!("pgferry: {message}");
-            // As for the worst verdict: whoever watches must notice.
+            // As for the worst verdict: monitoring must notice.
             ExitCode::from(2)
         }
     }

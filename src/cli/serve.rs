@@ -39,7 +39,7 @@ pub(super) fn serve(options: &Options) -> Result<(), String> {
     let reload = Arc::new(move |on_top: &[(Adjustable, String)]| own.settings_with(on_top));
     let context = ServerContext { reload, set_log_level, log: log.queue(), inherited, old_process };
     let outcome = runtime.block_on(server::run(settings, context)).map_err(|error| error.to_string());
-    // Whoever still has something to say has had the time.
+    // Tasks that still run have had their time.
     runtime.shutdown_background();
     outcome
 }

@@ -13,7 +13,7 @@ use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::upstream::limiter::SourceLimit;
 use crate::upstream::{Registry, cancel};
 
-/// How many random bytes are taken from the system at once.
+/// Number of random bytes that are taken from the system at once.
 const POOL_BYTES: usize = 256;
 
 /// Random bytes for secrets: taken from the system many at a time, each used once.
@@ -50,7 +50,7 @@ impl RandomPool {
     }
 }
 
-/// What whoever cancels a session's query must know: 4 bytes in protocol 3.0, 32 from 3.2.
+/// The key that a cancel request must have: 4 bytes in protocol 3.0, 32 from 3.2.
 #[derive(Clone)]
 pub(crate) struct CancelKey(Bytes);
 
@@ -79,7 +79,7 @@ impl fmt::Debug for CancelKey {
 }
 
 impl Sessions {
-    /// A secret for somebody who speaks protocol `version`.
+    /// Creates a key for a client of protocol `version`.
     ///
     /// # Errors
     /// When the system has no randomness to give; the words are PostgreSQL's.
@@ -91,7 +91,7 @@ impl Sessions {
     }
 
     /// Acts upon a cancel request, and returns when it has been acted upon. Whether there was anything to cancel, or
-    /// anybody of that name, the requester does not learn.
+    /// any such session, the requester does not learn.
     pub(crate) async fn cancel(&self, registry: &Registry, source: &SourceLimit, pid: i32, secret: &[u8]) {
         let turn = source.cancel_turn().await;
         let handle =

@@ -24,7 +24,7 @@ pub(crate) fn check_in(shared: &Arc<Shared>, settings: &Settings, mut lease: Lea
     }
     // In transaction mode clients count on it that no other client has left anything.
     let may_reset = settings.reset != Reset::Never || settings.pool_mode == Mode::Transaction;
-    if may_reset && !remains.pins.among(Pins::SURVIVES_DISCARD).is_empty() {
+    if may_reset && !remains.pins.intersection(Pins::SURVIVES_DISCARD).is_empty() {
         return;
     }
     // What no reset closes: see `upstream::loops`.
@@ -41,7 +41,7 @@ pub(crate) fn check_in(shared: &Arc<Shared>, settings: &Settings, mut lease: Lea
         return;
     }
     let at_rest = remains.partial_down == 0 && lease.conn.input.is_empty() && !times_out;
-    let ignored = if may_reset { remains.pins } else { Pins::none() };
+    let ignored = if may_reset { remains.pins } else { Pins::empty() };
     match Clean::prove(&remains.pipeline, ignored) {
         Some(clean) if at_rest => lease.release(clean, ready.unwrap_or_else(Instant::now)),
         _ => {

@@ -2,13 +2,14 @@
 //! has let itself be waited for longest makes room for the next one.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::lock::lock;
 use crate::upstream::slots::{Slot, Slots};
 
 /// Most clients that may begin to log in without a place: for cancel requests, the console, and to be told why.
@@ -103,7 +104,7 @@ impl PendingLogins {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 }
 
@@ -116,7 +117,7 @@ impl ClientSlots {
         Self { slots: Slots::new(count), newcomers: Slots::new(usize::MAX), changed, placed, placeless }
     }
 
-    /// How many there are.
+    /// Number of slots.
     #[must_use]
     pub(crate) fn cap(&self) -> usize {
         self.slots.cap()
@@ -158,7 +159,7 @@ impl ClientSlots {
         timeout(EVICTION_TIMEOUT, taken).await.ok().flatten()
     }
 
-    /// Whether all are taken.
+    /// Returns whether all are taken.
     #[must_use]
     pub(crate) fn are_taken(&self) -> bool {
         self.slots.is_full()

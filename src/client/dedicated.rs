@@ -40,7 +40,7 @@ pub(crate) async fn run(
         Err(client_error) => return refuse(shared, conn, &client_error).await,
     };
     place.iter_mut().for_each(ClientSlot::logged_in);
-    // Only who has been let in takes a place that others need.
+    // Only a client that has logged in takes a slot that others need.
     let settings = shared.registry.settings.load_full();
     let Some(_slot) = shared.registry.slot(settings.server_connect_timeout).await else {
         let client_error = ClientError::fatal(
@@ -72,7 +72,7 @@ pub(crate) async fn run(
         secret: new_conn.secret,
     });
     let gate = Arc::new(CancelGate::default());
-    // There is nobody else whom a request could hit, so it may always be sent.
+    // No other client could be hit by a request, so it may always be sent.
     let _ = handle.set_running(&key, &gate, connected_at);
     shared.registry.counters.logins.add();
     let mut upstream = new_conn.conn;
@@ -89,7 +89,7 @@ pub(crate) async fn run(
     farewell(conn).await;
 }
 
-/// Waits until somebody ends the session.
+/// Waits until the session is ended by hand.
 async fn until_killed(handle: &SessionHandle) {
     while !handle.is_killed() {
         handle.wake.woken().await;

@@ -3,17 +3,18 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tracing::{Level, debug, info, warn};
 
 use crate::error::{ClientError, ErrorSource};
+use crate::lock::lock;
 
 /// For how long errors of a kind are counted before they are told of again.
 const FOLD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How many kinds are kept.
+/// Number of kinds that are kept.
 const MAX_KINDS: usize = 50;
 
 /// What happened to a client.
@@ -63,7 +64,7 @@ struct Kind {
     told: Instant,
     last: Instant,
     count: u64,
-    /// How many have come since it was told of.
+    /// Number of errors since it was last logged.
     folded: u64,
 }
 
@@ -82,7 +83,7 @@ impl ErrorLog {
         }
     }
 
-    /// Whether it is to be told at once.
+    /// Returns whether it is to be told at once.
     fn is_news(&self, what: ErrorEvent, client_error: &ClientError, now: Instant) -> bool {
         let key = (what, client_error.code(), client_error.message());
         let mut kinds = self.kinds();
@@ -137,7 +138,7 @@ impl ErrorLog {
     }
 
     fn kinds(&self) -> MutexGuard<'_, VecDeque<Kind>> {
-        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.kinds)
     }
 }
 

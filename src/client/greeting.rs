@@ -18,7 +18,7 @@ const OWN_USE: u64 = u64::MAX;
 /// The settings a client gets and is told, before it has a connection: from what is known, or, where nothing is known
 /// yet, from the server.
 ///
-/// A value that nobody has asked for before is tried on the server, so that a bad one fails the login as it does on
+/// A value that no client has asked for before is tried on the server, so that a bad one fails the login as it does on
 /// PostgreSQL; but only if a connection is idle, since a login must not wait for one. Otherwise a bad value fails the
 /// client's first statement.
 ///
@@ -89,7 +89,7 @@ async fn try_settings(
         // What comes of it shows in the proof.
         let _ = tokio::time::timeout(limit, cleanup::query(&mut lease, &mut pipeline, b"ROLLBACK")).await;
     }
-    let Some(clean) = Clean::prove(&pipeline, Pins::none()) else {
+    let Some(clean) = Clean::prove(&pipeline, Pins::empty()) else {
         return refused.map_or(Ok(()), |error| Err(ClientError::upstream_fatal(&error)));
     };
     if refused.is_none() {

@@ -32,7 +32,7 @@ const GSS_MINOR: u16 = 5680;
 pub(crate) enum Hello {
     /// Nothing: a health check, or a client that changed its mind.
     Gone,
-    /// To cancel somebody's query.
+    /// To cancel a session's query.
     Cancel {
         /// The pid of the session.
         pid: i32,

@@ -46,7 +46,7 @@ use sessions::Sessions;
 use startup_cache::StartupCache;
 use tls_incapable::TlsIncapable;
 
-/// How long a farewell may take to arrive.
+/// Longest time that a farewell may take to arrive.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What all sessions share.
@@ -54,7 +54,7 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Shared {
     /// The upstream's side, and the settings.
     pub registry: Arc<Registry>,
-    /// Who can be cancelled.
+    /// All sessions, by their cancel keys.
     pub sessions: Sessions,
     /// What clients meet before they are let in.
     pub client_auth: ArcSwap<ClientAuth>,
@@ -89,7 +89,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, conn: &mut Conn) -> Option<Box<A
     admin_user
 }
 
-/// Those who get no session.
+/// Serves a client that gets no session.
 async fn serve_others(
     shared: &Arc<Shared>,
     conn: &mut Conn,
@@ -144,7 +144,7 @@ async fn greet(
             Box::pin(shared.sessions.cancel(&shared.registry, &source, pid, &secret)).await;
             Ok(None)
         }
-        // Who operates pgferry gets in when nobody else does.
+        // An administrator gets in when no other client does.
         Hello::Startup(parsed_startup) if parsed_startup.console => Box::pin(login::authorize(
             shared,
             conn,
@@ -177,7 +177,7 @@ async fn refuse(shared: &Shared, conn: &mut Conn, client_error: &ClientError) {
 /// Tells a client why it is refused, as far as that takes no time.
 fn refuse_at_once(shared: &Shared, conn: &mut Conn, client_error: &ClientError) {
     put_refusal(shared, conn, client_error);
-    // Whoever does not take it gets a plain close.
+    // A client that does not take it gets a plain close.
     let _ = conn.flush_now();
 }
 

@@ -27,7 +27,7 @@ use crate::upstream::{CloseReason, Lease, cancel};
 /// Bytes that are copied to go out with others in one write, rather than with a write of their own.
 const SMALL_BYTES: usize = 8 * 1024;
 
-/// Why a relay ended.
+/// Reason why a relay ended.
 #[derive(Debug)]
 pub(crate) enum End {
     /// The machine says so.
@@ -49,9 +49,9 @@ impl From<machine::End> for End {
 /// How a relay left things.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    /// Why it ended.
+    /// Reason why it ended.
     pub end: End,
-    /// When the server was last ready for more, if that is why it ended.
+    /// Time at which the server was last ready for more, if that is why it ended.
     pub ready: Option<Instant>,
     /// What is left on the connection.
     pub remains: MachineResult,
@@ -82,7 +82,7 @@ pub(crate) struct Relay<'a> {
     server: LeasedConn<'a>,
     machine: Machine<'a>,
     tally: LocalStats,
-    /// When the server was last ready for more.
+    /// Time at which the server was last ready for more.
     ready: Option<Instant>,
     /// Reasons for keeping the connection that have been counted.
     counted: Pins,
@@ -122,7 +122,7 @@ struct ConnExtras<'a> {
 }
 
 impl<'a> Relay<'a> {
-    /// Joins `client`, whose books are `state`, and `lease`, which `preparation` makes fit for it.
+    /// Joins `client` with its `state` and `lease`, which `preparation` makes fit for it.
     #[must_use]
     pub(crate) fn new(
         shared: &'a Arc<Shared>,
@@ -169,7 +169,7 @@ impl<'a> Relay<'a> {
             machine: Machine::new(context, state, server_state, preparation),
             tally: LocalStats::default(),
             ready: None,
-            counted: Pins::none(),
+            counted: Pins::empty(),
             shown: Shown::Idle,
         }
     }
@@ -185,7 +185,7 @@ impl<'a> Relay<'a> {
         self.server.activity.set_active(false);
         self.server.about.conn_info.left(self.machine.prepared());
         if !self.counted.is_empty() {
-            self.handle.set_pins(Pins::none());
+            self.handle.set_pins(Pins::empty());
         }
         let all_sent = self.server.conn.is_flushed();
         let (machine, mut io) = self.parts();
@@ -284,9 +284,9 @@ impl<'a> Relay<'a> {
     }
 
     fn count_pins(&mut self, pins: Pins) {
-        let new = pins.without(self.counted);
+        let new = pins.difference(self.counted);
         if !new.is_empty() {
-            self.counted.add(new);
+            self.counted.insert(new);
             self.handle.set_pins(pins);
             self.shared.registry.counters.pinned(new);
             let (client, server_conn) = (self.handle.id, self.server.about.id);

@@ -1,7 +1,7 @@
 //! Secrets of users that are stored here or looked up: the settings, PgBouncer's file, the upstream.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
@@ -13,6 +13,7 @@ use crate::auth::{Password, ProcessKey, Stored};
 use crate::config::Settings;
 use crate::error::ClientError;
 use crate::file_watch::Reloadable;
+use crate::lock::lock;
 use crate::permission::{Attempt, describe};
 use crate::upstream::Registry;
 use crate::upstream::auth_query::AuthQuery;
@@ -30,7 +31,7 @@ pub(crate) struct Secrets {
     file: Option<Reloadable<Users>>,
     auth_query: Option<AuthQuery>,
     iterations: u32,
-    /// Makes salts: the same after a restart as long as the stored secrets are the same, so that nobody can tell from a
+    /// Makes salts: the same after a restart as long as the stored secrets are the same, so that a client can't tell from a
     /// salt that changes which users there are.
     seed: ProcessKey,
     /// Verifiers that were made of plain passwords: that takes milliseconds.
@@ -66,7 +67,7 @@ impl Secrets {
         })
     }
 
-    /// The secret of `user`, who wants `database`, if there is one.
+    /// Looks up the secret of `user` for `database`, if there is one.
     ///
     /// # Errors
     /// What the client is told when it could not be looked up.
@@ -97,7 +98,7 @@ impl Secrets {
         }
     }
 
-    /// Whether the method `md5` asks `user` for an MD5 answer, whose secret is `stored`. As in PostgreSQL, a SCRAM verifier
+    /// Returns whether the method `md5` asks `user`, with the secret `stored`, for an MD5 answer. As in PostgreSQL, a SCRAM verifier
     /// can't answer MD5, so SCRAM it is. Where there are users of both kinds, a name without a secret is taken for one of either, and
     /// always for the same.
     #[must_use]
@@ -128,12 +129,12 @@ impl Secrets {
         most
     }
 
-    /// Whether `is` holds for the secret of any user, as far as they are known without looking any up.
+    /// Returns whether `is` holds for the secret of any user, as far as they are known without looking any up.
     fn any(&self, mut is: impl FnMut(&Stored) -> bool) -> bool {
         self.users.values().any(&mut is) || self.file.as_ref().is_some_and(|file| file.last().values().any(&mut is))
     }
 
-    /// What SCRAM compares with: for somebody who has no secret that will do, a verifier that no password fits, which
+    /// Returns the verifier that SCRAM compares with: for a user without a suitable secret, a verifier that no password fits, which
     /// looks like everybody else's.
     pub(crate) async fn verifier(&self, user: &[u8], stored: Option<&Stored>) -> Verifier {
         match stored {
@@ -146,7 +147,7 @@ impl Secrets {
         }
     }
 
-    /// Makes the verifiers of plain passwords before anybody asks for them, so that a first login takes no longer than
+    /// Makes the verifiers of plain passwords before they are asked for, so that a first login takes no longer than
     /// others and does not tell that there is such a user.
     pub(crate) async fn warm_up(&self) {
         let file = self.file.as_ref().map(Reloadable::last);
@@ -172,7 +173,7 @@ impl Secrets {
         }
         let (of, salt, iterations) = (password.clone(), self.salt(user), self.iterations);
         let made = spawn_blocking(move || Verifier::of(&of, salt, iterations)).await;
-        // Hashing does not panic; if the runtime ends, nobody will use it.
+        // Hashing does not panic; if the runtime ends, it is not used.
         let noise = [0; 32];
         let verifier = made.unwrap_or_else(|_| Verifier::nobodys(self.salt(user), self.iterations, noise));
         let mut kept = self.kept();
@@ -188,7 +189,7 @@ impl Secrets {
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<Vec<u8>, (Password, Verifier)>> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.made)
     }
 }
 

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::cancel::CancelKey;
 use crate::config::CONSOLE;
-use crate::config::address::port_in;
+use crate::config::socket_path::split_socket_path;
+use crate::lock::lock;
 use crate::net::{Peer, Stream};
 use crate::track::{ClientState, Pins, ServerParams};
 use crate::upstream::Pool;
@@ -33,7 +34,7 @@ pub(super) struct State {
     pub phase: SessionPhase,
     /// A cancel request came that has not been acted upon.
     pub cancelled: bool,
-    /// When it last began to wait, or its query to run: milliseconds after it came, and one.
+    /// Time at which it last began to wait, or its query to run: milliseconds after it came, and one.
     requested: Option<NonZeroU32>,
     /// The reported settings that it was told.
     view: ServerParams,
@@ -41,7 +42,7 @@ pub(super) struct State {
     names: u32,
 }
 
-/// Whose a session is. What is seldom is boxed: every client has one of these.
+/// What a session serves. What is seldom is boxed: every client has one of these.
 #[derive(Clone, Debug)]
 #[expect(clippy::box_collection, reason = "every client has one of these")]
 pub(crate) enum SessionTarget {
@@ -54,7 +55,7 @@ pub(crate) enum SessionTarget {
 }
 
 impl SessionTarget {
-    /// Whether it is a replication connection.
+    /// Returns whether it is a replication connection.
     #[must_use]
     pub(crate) fn is_replication(&self) -> bool {
         matches!(self, Self::Dedicated(_))
@@ -94,7 +95,7 @@ pub(crate) struct ClientAddrs {
     pub tls: Option<String>,
 }
 
-/// What a session does, for those who watch.
+/// Activity of a session, for the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activity {
     /// Nothing.
@@ -105,12 +106,12 @@ pub(crate) enum Activity {
     Active,
 }
 
-/// A session as it was at one moment, for those who watch.
+/// A session as it was at one moment, for the console.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionSnapshot {
     /// What it does.
     pub activity: Activity,
-    /// When it last asked for something.
+    /// Time at which it last asked for something.
     pub requested: Option<Instant>,
     /// Its `application_name`.
     pub application_name: String,
@@ -129,14 +130,14 @@ pub(crate) struct SessionHandle {
     pub secret: CancelKey,
     /// Wakes it to look at the process's phase, at cancel requests, and whether it is to end.
     pub wake: Wake,
-    /// Whose it is.
+    /// What it serves.
     pub target: SessionTarget,
-    /// When it came.
+    /// Time at which it came.
     pub connected_at: Instant,
     killed: AtomicBool,
-    /// Why it keeps its connection.
+    /// Reason why it keeps its connection.
     pins: AtomicU16,
-    /// Somebody wants to know its ends.
+    /// Its addresses have been asked for.
     addrs_requested: AtomicBool,
     addrs: OnceLock<Box<ClientAddrs>>,
     state: Mutex<State>,
@@ -214,7 +215,7 @@ impl SessionHandle {
         NonZeroU32::new(u32::try_from(milliseconds).unwrap_or(u32::MAX).saturating_add(1))
     }
 
-    /// Whether a cancel request came while the session waited.
+    /// Returns whether a cancel request came while the session waited.
     #[must_use]
     pub(crate) fn is_cancelled(&self) -> bool {
         self.state().cancelled
@@ -226,7 +227,7 @@ impl SessionHandle {
         self.wake.wake();
     }
 
-    /// Whether somebody has ended it.
+    /// Returns whether it has been ended by hand.
     #[must_use]
     pub(crate) fn is_killed(&self) -> bool {
         self.killed.load(Ordering::Relaxed)
@@ -237,10 +238,10 @@ impl SessionHandle {
         self.pins.store(pins.bits(), Ordering::Relaxed);
     }
 
-    /// Why it keeps its connection.
+    /// Reason why it keeps its connection.
     #[must_use]
     pub(crate) fn pins(&self) -> Pins {
-        Pins::from_bits(self.pins.load(Ordering::Relaxed))
+        Pins::from_bits_truncate(self.pins.load(Ordering::Relaxed))
     }
 
     /// Asks it for the ends of its connection.
@@ -249,14 +250,14 @@ impl SessionHandle {
         self.wake.wake();
     }
 
-    /// Says what the ends of its connection are, if anybody has asked: nobody does while it is short.
+    /// Publishes its addresses, if they have been asked for: not while it is short.
     pub(crate) fn publish_addrs(&self, stream: &Stream) {
         if !self.addrs_requested.load(Ordering::Relaxed) || self.addrs.get().is_some() {
             return;
         }
         if let Ok(peer) = stream.peer() {
             let tls = stream.tls().map(crate::net::tls::TlsSession::describe);
-            let socket_port = stream.socket_name().and_then(|name| port_in(&name));
+            let socket_port = stream.socket_name().and_then(|name| split_socket_path(&name)?.1.parse().ok());
             // Nobody else sets it.
             let _ = self.addrs.set(Box::new(ClientAddrs { peer, local: stream.local(), socket_port, tls }));
         }
@@ -288,6 +289,6 @@ impl SessionHandle {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }

@@ -3,20 +3,21 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
 use super::cancel::{CancelKey, RandomPool};
 use super::session_handle::{SessionHandle, SessionPhase, SessionTarget};
+use crate::lock::lock;
 use crate::track::ServerParams;
 
 /// The first pid that is given to a client: above every real one (Linux's `PID_MAX_LIMIT` is 4194304), so that
-/// nobody takes it for a process.
+/// it is not taken for a process.
 const FIRST_PID: i32 = 4_194_305;
 
-/// How long sessions may take to introduce themselves: one that does not come to it is at work for somebody.
+/// Time that sessions get to publish their addresses: one that does not come to it is at work.
 const ADDRS_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// All sessions, by the pid they were given.
@@ -29,7 +30,7 @@ pub(crate) struct Sessions {
 
 type Table = HashMap<i32, Arc<SessionHandle>, BuildHasherDefault<PidHasher>>;
 
-/// Spreads pids over a table. They are of our own choosing, or PostgreSQL's: nobody can choose them to collide.
+/// Spreads pids over a table. They are of our own choosing, or PostgreSQL's: a client can't choose them to collide.
 #[derive(Debug, Default)]
 struct PidHasher(u64);
 
@@ -50,10 +51,10 @@ impl Hasher for PidHasher {
     }
 }
 
-/// Who comes.
+/// A session to be registered.
 #[derive(Debug)]
 pub(crate) struct SessionSpec {
-    /// Whose the session is.
+    /// What it serves.
     pub target: SessionTarget,
     /// Its secret.
     pub secret: CancelKey,
@@ -61,7 +62,7 @@ pub(crate) struct SessionSpec {
     pub backend: Option<i32>,
     /// The reported settings that it was told.
     pub view: ServerParams,
-    /// When it came.
+    /// Time at which it came.
     pub connected_at: Instant,
 }
 
@@ -74,7 +75,7 @@ pub(crate) struct RegistrationGuard<'a> {
 }
 
 impl Sessions {
-    /// Gives a session its pid: that of its backend if it has one and nobody was given the same.
+    /// Gives a session its pid: that of its backend if it has one and no session was given the same.
     pub(crate) fn register(&self, spec: SessionSpec) -> RegistrationGuard<'_> {
         let SessionSpec { target, secret, backend, view, connected_at } = spec;
         let mut table = self.table();
@@ -133,18 +134,18 @@ impl Sessions {
         self.table().values().filter(|handle| matches!(handle.state().phase, SessionPhase::Waiting)).count()
     }
 
-    /// How many sessions there are.
+    /// Number of sessions.
     #[must_use]
     pub(crate) fn count(&self) -> usize {
         self.table().len()
     }
 
     pub(super) fn random_pool(&self) -> MutexGuard<'_, RandomPool> {
-        self.random_pool.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.random_pool)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 }
 

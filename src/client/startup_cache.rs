@@ -1,16 +1,17 @@
-//! Who wants to come in, as its startup packet says. Programs that connect all the time send the same packet each time: what
+//! Parsed startup packets, and a small cache of them. Programs that connect all the time send the same packet each time: what
 //! was made of the last ones is remembered.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::login;
+use crate::lock::lock;
 use crate::track::RequestedParams;
 use crate::track::startup_settings::StartupSettings;
 use crate::upstream::PoolKey;
 use crate::wire::Startup;
 
-/// How many packets are remembered, and how long they may be.
+/// Number of packets that are remembered, and how long they may be.
 const MAX_ENTRIES: usize = 8;
 const MAX_PACKET_BYTES: usize = 1024;
 
@@ -19,7 +20,7 @@ const MAX_PACKET_BYTES: usize = 1024;
 pub(crate) struct ParsedStartup {
     /// The packet.
     pub startup: Startup,
-    /// Whose connections it needs, unless the settings say that it is to be somebody else upstream.
+    /// The pool that it needs, unless the settings name another role.
     pub key: PoolKey,
     /// What it asks for that follows it from connection to connection.
     pub wanted: RequestedParams,
@@ -27,7 +28,7 @@ pub(crate) struct ParsedStartup {
     pub settings: StartupSettings,
     /// Whether it asks for replication; `None` when that can't be told.
     pub replication: Option<bool>,
-    /// Whether it wants to speak with pgferry itself.
+    /// True if it wants to speak with pgferry itself.
     pub console: bool,
 }
 
@@ -44,7 +45,7 @@ impl ParsedStartup {
         Self { startup, key: PoolKey { database, user, extra }, wanted, settings, replication, console }
     }
 
-    /// Who it says to be.
+    /// The user that it names.
     #[must_use]
     pub(crate) fn user(&self) -> &[u8] {
         &self.key.user
@@ -60,7 +61,7 @@ impl ParsedStartup {
 /// A packet, and what was made of it.
 type CachedStartup = (Box<[u8]>, Arc<ParsedStartup>);
 
-/// Those who came last, by their packets.
+/// Cache of recently seen startup packets.
 #[derive(Debug, Default)]
 pub(crate) struct StartupCache {
     /// The latest last.
@@ -71,7 +72,7 @@ impl StartupCache {
     /// What was made of this very packet before.
     #[must_use]
     pub(crate) fn find(&self, packet: &[u8]) -> Option<Arc<ParsedStartup>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock(&self.known);
         known.iter().rev().find(|(seen, _)| **seen == *packet).map(|(_, parsed_startup)| Arc::clone(parsed_startup))
     }
 
@@ -80,7 +81,7 @@ impl StartupCache {
         if packet.len() > MAX_PACKET_BYTES {
             return;
         }
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.known);
         if known.len() >= MAX_ENTRIES {
             known.pop_front();
         }

@@ -6,8 +6,9 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
+use crate::lock::lock;
 use crate::net::{Peer, Stream};
 
 /// How many programs are remembered.
@@ -63,7 +64,7 @@ impl TlsIncapable {
     }
 
     fn programs(&self) -> MutexGuard<'_, VecDeque<Program>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

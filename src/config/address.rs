@@ -10,12 +10,10 @@ use std::path::{Path, PathBuf};
 
 use super::reader::Reader;
 use super::settings::Settings;
+use super::socket_path::{abstract_socket_name, port_of, socket_path};
 use super::source::{ConfigError, RawConfig};
 use super::url::Upstream;
 use super::value::{AdminListen, Listen};
-
-/// What stands in front of the port in the name of a socket.
-const SOCKET_NAME: &str = ".s.PGSQL.";
 
 /// One address that clients connect to. Shown as the name of its listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +31,8 @@ impl ClientAddress {
     #[must_use]
     pub fn of(listen: &Listen, port: u16) -> Self {
         match listen {
-            Listen::Dir(dir) => Self::File(dir.join(format!("{SOCKET_NAME}{port}"))),
-            Listen::Abstract(name) => Self::Abstract(format!("{name}/{SOCKET_NAME}{port}")),
+            Listen::Dir(dir) => Self::File(socket_path(dir, port)),
+            Listen::Abstract(name) => Self::Abstract(abstract_socket_name(name, port)),
             Listen::Tcp(address) => Self::Tcp(*address),
         }
     }
@@ -73,13 +71,6 @@ impl fmt::Display for ClientAddress {
             Self::Tcp(address) => write!(f, "{address}"),
         }
     }
-}
-
-/// The port in the name of a socket, with whatever stands in front; `None` where it has none.
-#[must_use]
-pub(crate) fn port_in(name: &str) -> Option<u16> {
-    let (_, port) = name.rsplit_once(SOCKET_NAME)?;
-    port.parse().ok()
 }
 
 /// The ports in the names of sockets. There is one at least.
@@ -214,14 +205,14 @@ fn found_ports(listen: &Listen) -> Vec<u16> {
 
 fn in_directory(dir: &Path) -> Vec<u16> {
     let names = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names.filter_map(|name| name.to_str()?.strip_prefix(SOCKET_NAME)?.parse().ok()).collect()
+    names.filter_map(|name| port_of(name.to_str()?)).collect()
 }
 
 fn abstract_sockets(name: &str) -> Vec<u16> {
     // Its lines end in the name, with an `@` for the NUL in front of an abstract one.
     let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-    let prefix = format!("@{name}/{SOCKET_NAME}");
-    sockets.lines().filter_map(|line| line.rsplit(' ').next()?.strip_prefix(&prefix)?.parse().ok()).collect()
+    let prefix = format!("@{name}/");
+    sockets.lines().filter_map(|line| port_of(line.rsplit(' ').next()?.strip_prefix(&prefix)?)).collect()
 }
 
 #[cfg(test)]
@@ -236,8 +227,6 @@ mod tests {
             names,
             ["/run/x/.s.PGSQL.5432", "/run/x/.s.PGSQL.6543", "@x/.s.PGSQL.5432", "@x/.s.PGSQL.6543", "127.0.0.1:1"]
         );
-        assert_eq!(port_in(&names[1]), Some(6543));
-        assert_eq!(port_in("/run/x.sock"), None);
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Settings {
             && matches!(method, Auth::Trust | Auth::Peer)
             && let Some(tcp) = self.listen.iter().find(|listen| matches!(listen, Listen::Tcp(_)))
         {
-            let error = format!("\"{method}\" does not work on TCP: {tcp} can't tell who connects");
+            let error = format!("\"{method}\" does not work on TCP: {tcp} can't tell the user of a client");
             return Err(self
                 .rule_error(reader, method, error)
                 .hint("listen on unix or abstract sockets only, or write [[rule]] tables"));
@@ -93,7 +93,7 @@ impl Settings {
         }
         if method == Auth::Peer && self.peer.is_empty() {
             return Err(self
-                .rule_error(reader, method, "\"peer\" without a [[peer]] rule lets nobody in".into())
+                .rule_error(reader, method, "\"peer\" without a [[peer]] rule rejects every client".into())
                 .hint("add for example: [[peer]] with uid = 1000 and roles = [\"app\"]"));
         }
         if method == Auth::Trust && !self.has_credentials() {
@@ -104,13 +104,13 @@ impl Settings {
         let needs_secrets = matches!(method, Auth::Scram | Auth::Md5 | Auth::Password);
         if needs_secrets && self.users.is_empty() && self.auth_file.is_none() && self.auth_user.is_none() {
             return Err(self
-                .rule_error(reader, method, format!("\"{method}\" without secrets lets nobody in"))
+                .rule_error(reader, method, format!("\"{method}\" without secrets rejects every client"))
                 .hint("add a [users] table, auth_file or auth_user"));
         }
         Ok(())
     }
 
-    /// Whether there is anything to log in with for clients that bring no password that could be used.
+    /// Returns whether there is anything to log in with for clients that bring no password that could be used.
     fn has_credentials(&self) -> bool {
         self.upstream.user.is_some()
             || self.upstream_password_file.is_some()

@@ -17,9 +17,9 @@ choice! {
         Prefer = "prefer",
         /// Always.
         Require = "require",
-        /// Always, and only with a server whose certificate a trusted authority has signed.
+        /// Always, and only with a server that a trusted authority has certified.
         VerifyCa = "verify-ca",
-        /// Always, and only with a server whose certificate a trusted authority has signed for this host.
+        /// Always, and only with a server that a trusted authority has certified for this host.
         VerifyFull = "verify-full",
     }
 }
@@ -144,7 +144,7 @@ impl Encryption {
         self.mode.unwrap_or(if self.root.is_some() { SslMode::VerifyFull } else { SslMode::Prefer })
     }
 
-    /// Whether the parameters go together.
+    /// Returns whether the parameters go together.
     ///
     /// # Errors
     /// Which don't.
@@ -239,7 +239,7 @@ impl Encryption {
     }
 }
 
-/// TLS 1.0 and 1.1 are spoken by nobody here: as the oldest version they stand for 1.2.
+/// Reads a version. TLS 1.0 and 1.1 are not supported: as the oldest version they stand for 1.2.
 pub(super) fn version(text: &str) -> Result<Version, String> {
     match text.to_ascii_lowercase().as_str() {
         "tlsv1" | "tlsv1.1" | "tlsv1.2" => Ok(Version::V12),

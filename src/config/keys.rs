@@ -9,7 +9,7 @@ pub struct Key {
     pub default: Option<&'static str>,
     /// What it does, in one line.
     pub doc: &'static str,
-    /// Whether the value must never be shown.
+    /// True if the value must never be shown.
     pub secret: bool,
     /// What applies a change.
     pub change: Change,
@@ -29,7 +29,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// Whether a reload applies it.
+    /// Returns whether a reload applies it.
     #[must_use]
     pub fn by_reload(self) -> bool {
         self != Self::Restart
@@ -40,7 +40,7 @@ impl Change {
 #[derive(Clone, Copy, Debug)]
 pub struct Adjustable(&'static Key);
 
-/// Why `SET` does not change a setting.
+/// Reason why `SET` does not change a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotAdjustable {
     /// There is none of that name.

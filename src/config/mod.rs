@@ -4,7 +4,7 @@
 //! - [`source`]: where a value was written (flag, environment, file, default) and which one wins.
 //! - [`url`]: the upstream's connection URI, in libpq's forms.
 //! - [`encryption`], [`require_auth`]: TLS towards the upstream, and how it may have logins proved, in libpq's terms.
-//! - [`rule`]: who may come in, and how they prove who they are.
+//! - [`rule`]: the rules by which clients log in.
 //! - [`user`]: what is said of one user.
 //! - [`address`]: where clients connect, and where other processes find a running pgferry.
 //! - [`value`]: parsers for single values: durations, modes, addresses.
@@ -22,6 +22,7 @@ mod renamed;
 pub(crate) mod require_auth;
 pub(crate) mod rule;
 pub(crate) mod settings;
+pub(crate) mod socket_path;
 pub(crate) mod source;
 mod tables;
 pub(crate) mod url;

@@ -3,7 +3,7 @@
 use super::settings::Settings;
 
 impl Settings {
-    /// The keys whose values differ from `old`'s: those that apply at once, and those that need a restart.
+    /// The keys with other values than in `old`: those that apply at once, and those that need a restart.
     #[must_use]
     pub fn changed(&self, old: &Self) -> (Vec<&'static str>, Vec<&'static str>) {
         let mut live = Vec::new();

@@ -28,7 +28,7 @@ pub struct RequireAuth {
     text: String,
     /// Those that are named.
     named: Vec<LoginMethod>,
-    /// Whether the named ones are those that may not be used.
+    /// True if the named ones are those that may not be used.
     negated: bool,
 }
 
@@ -64,7 +64,7 @@ impl RequireAuth {
         Ok(parsed)
     }
 
-    /// Whether a server may use `method`.
+    /// Returns whether a server may use `method`.
     #[must_use]
     pub fn allows(&self, method: LoginMethod) -> bool {
         self.text.is_empty() || self.named.contains(&method) != self.negated

@@ -1,4 +1,4 @@
-//! Who may come in, and how they prove who they are: an ordered list, of which the first that fits decides.
+//! The rules by which clients log in: an ordered list, of which the first that fits decides.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -65,7 +65,7 @@ impl Network {
         if bits > most { Err(expected()) } else { Ok(Self { base, bits }) }
     }
 
-    /// Whether `address` is one of them.
+    /// Returns whether `address` is one of them.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.base, address.to_canonical()) {
@@ -100,11 +100,11 @@ pub struct Rule {
     pub users: Vec<String>,
     /// Where they are.
     pub addresses: Vec<Network>,
-    /// Who they are on this machine.
+    /// The users of this machine that it fits.
     pub uid: Option<u32>,
     /// Their group on this machine.
     pub gid: Option<u32>,
-    /// How they prove who they are.
+    /// The method by which they log in.
     pub method: Auth,
     /// For the method `cert`: which of the certificate's names must be the role.
     pub cert_name: CertName,
@@ -160,13 +160,13 @@ impl Rule {
         rule.check().map(|()| rule)
     }
 
-    /// Whether it can ever fit, and be kept to.
+    /// Returns whether it can ever fit, and be kept to.
     fn check(&self) -> Result<(), String> {
         let only = |transports: &[Transport]| self.transports.iter().all(|transport| transports.contains(transport));
         if !only(&[Transport::Unix, Transport::Abstract])
             && (self.method == Auth::Peer || self.uid.is_some() || self.gid.is_some())
         {
-            return Err("only unix sockets tell who connects: leave out transport = \"tcp\" and \"tls\"".into());
+            return Err("only unix sockets tell the user of a client: leave out transport = \"tcp\" and \"tls\"".into());
         }
         if self.method == Auth::Cert && !only(&[Transport::Tls]) {
             return Err("the method \"cert\" needs transport = \"tls\"".into());
@@ -174,7 +174,7 @@ impl Rule {
         Ok(())
     }
 
-    /// Whether it fits whoever comes, so that nobody need look at who that is.
+    /// Returns whether it fits every client, so that its user need not be looked up.
     #[must_use]
     pub fn fits_all(&self) -> bool {
         let Self { transports, databases, users, addresses, uid, gid, method, cert_name: _ } = self;
@@ -187,7 +187,7 @@ impl Rule {
             && gid.is_none()
     }
 
-    /// Whether it decides about `caller`.
+    /// Returns whether it decides about `caller`.
     #[must_use]
     pub fn fits(&self, caller: &ClientIdentity<'_>) -> bool {
         let any = |names: &[String], name: &[u8]| {

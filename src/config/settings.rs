@@ -59,7 +59,7 @@ pub struct Settings {
     pub tcp_keepidle: Option<Duration>,
     pub tcp_user_timeout: Option<Duration>,
     pub reset: Reset,
-    /// Who may come in how: the `[[rule]]` tables, or one that is `auth_type`.
+    /// The rules of logins: the `[[rule]]` tables, or one that is `auth_type`.
     pub rules: Vec<Rule>,
     pub auth_recheck: Duration,
     pub peer: Vec<PeerRule>,
@@ -267,7 +267,7 @@ impl Settings {
         [(&b""[..], self.way())].into_iter().chain(own).collect()
     }
 
-    /// The database in which the passwords of those are tried who come to the console by pass-through.
+    /// The database in which passwords for the console are tried by pass-through.
     #[must_use]
     pub fn console_database(&self) -> String {
         self.auth_dbname.clone().or_else(|| self.upstream.database.clone()).unwrap_or_else(|| "postgres".to_owned())
@@ -336,7 +336,7 @@ impl Settings {
             .filter(|place| **place != Origin::Default)
     }
 
-    /// Whether rules were written, and not only `auth_type`.
+    /// Returns whether rules were written, and not only `auth_type`.
     #[must_use]
     pub fn has_rules(&self) -> bool {
         self.place("rule").is_some()
@@ -354,13 +354,13 @@ impl Settings {
         (1..).zip(&self.rules).find(|(_, rule)| rule.fits(caller))
     }
 
-    /// Whether clients may log in by SCRAM with secrets that are stored here.
+    /// Returns whether clients may log in by SCRAM with secrets that are stored here.
     #[must_use]
     pub fn needs_verifiers(&self) -> bool {
         self.rules.iter().any(|rule| rule.method == Auth::Scram)
     }
 
-    /// Whether the upstream alone decides who comes in, by passwords that clients bring.
+    /// Returns whether the upstream alone decides on logins, by the clients' passwords.
     #[must_use]
     pub fn is_pass_through(&self) -> bool {
         self.rules.iter().all(|rule| matches!(rule.method, Auth::PassThrough | Auth::Reject))
@@ -409,7 +409,7 @@ mod tests {
             ("listen = [\"0.0.0.0:5432\"]", "allow_remote"),
             ("listen = []", "no address"),
             ("auth_type = \"trust\"", "needs an upstream credential"),
-            ("auth_type = \"peer\"", "lets nobody in"),
+            ("auth_type = \"peer\"", "rejects every client"),
             ("unix_socket_mode = \"999\"", "octal"),
             ("buffer_size = 1", "from 4kB"),
             ("allow_remote = \"maybe\"", "neither true nor false"),

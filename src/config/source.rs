@@ -75,7 +75,7 @@ impl ConfigError {
         Self { place: Some(place.clone()), key: Some(key.to_owned()), ..self }
     }
 
-    /// Whether all that is wrong is that no upstream is named.
+    /// Returns whether all that is wrong is that no upstream is named.
     #[must_use]
     pub fn is_no_upstream(&self) -> bool {
         self.message.starts_with(NO_UPSTREAM)

@@ -11,6 +11,7 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use super::encryption::Encryption;
+use super::socket_path::socket_path;
 use super::value::TargetSessionAttrs;
 use crate::auth::Password;
 
@@ -28,7 +29,7 @@ impl fmt::Display for Host {
         match self {
             Self::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Tcp(host, port) => write!(f, "{host}:{port}"),
-            Self::Unix(dir, port) => write!(f, "{}/.s.PGSQL.{port}", dir.display()),
+            Self::Unix(dir, port) => write!(f, "{}", socket_path(dir, *port).display()),
         }
     }
 }
@@ -59,7 +60,7 @@ pub struct Upstream {
     pub endpoints: Vec<Endpoint>,
     /// Which of them will do (`target_session_attrs`).
     pub target: TargetSessionAttrs,
-    /// Whether they are tried in random order (`load_balance_hosts`).
+    /// True if they are tried in random order (`load_balance_hosts`).
     pub balance: bool,
     /// The role for `auth_type = "trust"` and `"peer"`.
     pub user: Option<String>,

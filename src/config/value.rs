@@ -58,7 +58,7 @@ choice! {
 }
 
 choice! {
-    /// When a used session is reset before somebody else gets it.
+    /// When a used session is reset before another client gets it.
     Reset {
         /// Every time.
         Always = "always",
@@ -76,7 +76,7 @@ choice! {
         PassThrough = "pass-through",
         /// The client's operating system user decides.
         Peer = "peer",
-        /// Whoever reaches the socket may come in.
+        /// Every connection is accepted.
         Trust = "trust",
         /// SCRAM, with secrets that are stored here.
         Scram = "scram-sha-256",
@@ -86,7 +86,7 @@ choice! {
         Password = "password",
         /// The client's certificate decides.
         Cert = "cert",
-        /// Nobody may come in.
+        /// Every connection is rejected.
         Reject = "reject",
     }
 }
@@ -157,7 +157,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(expected()),
     };
     Duration::try_from_secs_f64(number * unit).map_err(|_| expected()).and_then(|duration| {
-        // A hundred years: far enough for anybody, near enough for clocks.
+        // A hundred years: far enough for any use, near enough for clocks.
         if duration.as_secs() > 100 * 365 * 86400 { Err(format!("\"{text}\" is too long")) } else { Ok(duration) }
     })
 }
@@ -213,7 +213,7 @@ impl AdminListen {
         }
     }
 
-    /// Whether other machines can reach it.
+    /// Returns whether other machines can reach it.
     #[must_use]
     pub fn is_remote(&self) -> bool {
         matches!(self, Self::Tcp(address) if !is_loopback(address.ip()))
@@ -257,7 +257,7 @@ impl Listen {
         }
     }
 
-    /// Whether clients from other machines can reach it.
+    /// Returns whether clients from other machines can reach it.
     #[must_use]
     pub fn is_remote(&self) -> bool {
         matches!(self, Self::Tcp(address) if !is_loopback(address.ip()))
@@ -274,7 +274,7 @@ impl Listen {
     }
 }
 
-/// Whether `ip` is this machine talking to itself.
+/// Returns whether `ip` is this machine talking to itself.
 #[must_use]
 pub(crate) fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
@@ -352,12 +352,12 @@ impl PeerRule {
 
 impl fmt::Display for PeerRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let who = [
+        let rules = [
             ("uid", self.uid.map(|n| n.to_string())),
             ("gid", self.gid.map(|n| n.to_string())),
             ("user", self.user.clone()),
         ];
-        for (name, value) in who {
+        for (name, value) in rules {
             if let Some(value) = value {
                 write!(f, "{name}={value} ")?;
             }

@@ -62,7 +62,7 @@ pub fn diagnose(facts: &Facts) -> Vec<Finding> {
     all
 }
 
-/// How many of the ports toward an address are held.
+/// Judges how many of the ports toward an address are held.
 fn ports(facts: &Facts, upstream: &Upstream) -> Finding {
     let kernel = &facts.kernel;
     let topic = format!("ports {}", upstream.address.map_or_else(|| upstream.name.clone(), |at| at.to_string()));
@@ -140,7 +140,7 @@ fn rate(kernel: &Kernel, upstream: &Upstream) -> Option<Finding> {
     Some(finding(level, topic, text))
 }
 
-/// Who connects without pgferry.
+/// Processes that connect without pgferry.
 fn bypass(upstream: &Upstream) -> Option<Finding> {
     let address = upstream.address?;
     let (ours, others): (Vec<_>, Vec<_>) = upstream.holders.iter().partition(|holder| holder.name == "pgferry");
@@ -246,7 +246,7 @@ fn pgferry(facts: &Facts) -> Vec<Finding> {
         all.push(match (&listener.denied, listener.alive) {
             (Some(why), _) => finding(Level::Crit, topic, why.clone()),
             (None, true) => finding(Level::Ok, topic, "answers"),
-            (None, false) => finding(Level::Warn, topic, "nobody answers").advise("start pgferry, or see its log"),
+            (None, false) => finding(Level::Warn, topic, "no answer").advise("start pgferry, or see its log"),
         });
     }
     if let Some(measured) = &pgferry.measured {

@@ -22,9 +22,9 @@ pub struct Examination {
     pub paths: Paths,
     /// For how long to count new TIME_WAITs.
     pub watch: Option<Duration>,
-    /// Whether connections may be opened to measure.
+    /// True if connections may be opened to measure.
     pub measure: bool,
-    /// Whether somebody of this user may connect to the socket files.
+    /// The user to check the permissions of the socket files for.
     pub as_uid: Option<u32>,
 }
 
@@ -38,15 +38,15 @@ pub struct Facts {
     /// The most memory, in bytes, that this container may have, and the most processes and threads (`memory.max` and
     /// `pids.max` of its control group).
     pub container: (Option<u64>, Option<u64>),
-    /// Whether this is inside Kubernetes.
+    /// True if this is inside Kubernetes.
     pub in_kubernetes: bool,
     /// The upstreams' addresses.
     pub upstreams: Vec<Upstream>,
-    /// Listeners whose port lies in the range of ephemeral ports.
+    /// Listeners with a port in the range of ephemeral ports.
     pub listeners_in_range: Vec<u16>,
     /// What a pgferry with these settings would keep open.
     pub pool: Pool,
-    /// The pgferry that is configured here, if anybody answers or it was asked about.
+    /// The pgferry that is configured here, if it answers or was asked about.
     pub pgferry: Option<Pgferry>,
 }
 
@@ -68,9 +68,9 @@ pub struct Upstream {
     pub name: String,
     /// Where it is; `None` where that can't be found out, or it is a unix socket.
     pub address: Option<SocketAddr>,
-    /// Whether it is this machine itself, so that the kernel treats connections there as loopback.
+    /// True if it is this machine itself, so that the kernel treats connections there as loopback.
     pub is_local: bool,
-    /// Why there is no address.
+    /// Reason why there is no address.
     pub unresolved: Option<String>,
     /// Sockets toward it, by state.
     pub states: Vec<(&'static str, usize)>,
@@ -137,7 +137,7 @@ impl Facts {
     }
 }
 
-/// Whether `address` is one of this machine's own: connections there come from the same one. No packet is sent.
+/// Returns whether `address` is one of this machine's own: connections there come from the same one. No packet is sent.
 fn is_local(address: SocketAddr) -> bool {
     let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
     let source = UdpSocket::bind(any).and_then(|socket| socket.connect(address).and_then(|()| socket.local_addr()));

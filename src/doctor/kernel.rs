@@ -10,7 +10,7 @@ use serde::Serialize;
 pub struct Paths {
     /// `/proc`.
     pub proc: PathBuf,
-    /// `/etc`, whose `sysctl.conf` and `sysctl.d` count.
+    /// `/etc`, with `sysctl.conf` and `sysctl.d`.
     pub etc: PathBuf,
     /// `/sys/fs/cgroup`: the limits of this container.
     pub cgroup: PathBuf,
@@ -119,7 +119,7 @@ impl Kernel {
         }
     }
 
-    /// How many ephemeral ports there are toward one address.
+    /// Number of ephemeral ports toward one address.
     #[must_use]
     pub fn ports(&self) -> usize {
         let (low, high) = self.ip_local_port_range;
@@ -131,7 +131,7 @@ impl Kernel {
         (usize::from(high.saturating_sub(low)) + 1).saturating_sub(reserved)
     }
 
-    /// Whether a port in TIME_WAIT toward `loopback` or a remote address may be used again after a second.
+    /// Returns whether a port in TIME_WAIT toward `loopback` or a remote address may be used again after a second.
     #[must_use]
     pub fn reuses(&self, loopback: bool) -> bool {
         let timestamps = self.tcp_timestamps.as_deref() != Some("0");

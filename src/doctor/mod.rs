@@ -2,7 +2,7 @@
 //!
 //! - [`kernel`]: what the kernel is set to, and which files say so.
 //! - [`sockets`]: sockets toward an address, by state.
-//! - [`processes`]: whose they are.
+//! - [`processes`]: their owners.
 //! - [`server`]: what PostgreSQL says of its own limits.
 //! - [`ferry`]: a pgferry that runs here: its listeners, and how fast they are.
 //! - [`facts`]: all of that together.

@@ -1,4 +1,4 @@
-//! A pgferry that is configured here: does anybody listen, who may connect, and how fast is it?
+//! The pgferry that is configured here: its listeners, their permissions, and its speed.
 
 use std::fs;
 use std::net::TcpStream;
@@ -15,7 +15,7 @@ use crate::config::{ClientAddress, Encryption, Endpoint, Host, Listen, Settings,
 /// How often it is measured.
 const ROUNDS: usize = 100;
 
-/// How long one round may take.
+/// Longest time that one round may take.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A pgferry as its settings describe it.
@@ -32,7 +32,7 @@ pub struct Pgferry {
 pub struct Listener {
     /// Where it is, as a client names it.
     pub at: String,
-    /// Whether somebody answers.
+    /// True if it answers.
     pub alive: bool,
     /// What keeps the user in question from connecting, if anything does.
     pub denied: Option<String>,

@@ -1,4 +1,4 @@
-//! Whose sockets are these? As far as this process may look into others.
+//! The owners of sockets, as far as this process may look into others.
 
 use std::collections::HashSet;
 use std::fs;
@@ -13,7 +13,7 @@ pub struct Holder {
     pub pid: u32,
     /// Its name.
     pub name: String,
-    /// How many of the connections are its own.
+    /// Number of the connections that are its own.
     pub connections: usize,
 }
 

@@ -35,7 +35,7 @@ pub struct Server {
     pub max_connections: i64,
     /// Those that are kept for superusers.
     pub reserved: i64,
-    /// How many clients are connected now.
+    /// Number of clients that are connected now.
     pub connected: i64,
     /// The role's `CONNECTION LIMIT`; -1 = none.
     pub role_limit: i64,

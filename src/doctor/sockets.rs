@@ -53,11 +53,11 @@ pub struct Socket {
     pub local: SocketAddr,
     /// The other end.
     pub remote: SocketAddr,
-    /// Its number, which tells whose it is; 0 where it is nobody's any more.
+    /// Its inode number, which leads to its process; 0 without one.
     pub inode: u64,
 }
 
-/// How many sockets there are, by state.
+/// Number of sockets, by state.
 pub(crate) type ByState = BTreeMap<State, usize>;
 
 /// Counts sockets by state.
@@ -137,7 +137,7 @@ const HEADER: usize = 16;
 const MESSAGE: usize = 72;
 const IPPROTO_TCP: u8 = 6;
 
-/// Asks the kernel for the sockets of `family` whose other end is `remote`.
+/// Asks the kernel for the sockets of `family` to `remote`.
 fn ask(family: AddressFamily, remote: SocketAddr) -> io::Result<Vec<Socket>> {
     let diag = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
     let request = request(family, remote);

@@ -1,11 +1,11 @@
-//! What becomes of the settings that say who may log in how.
+//! PgBouncer's settings of authentication, as pgferry's rules.
 
 use std::path::Path;
 
 use super::ini::{Ini, words};
 use super::{Toml, list, quoted};
 
-/// Says who may log in how.
+/// Writes the rules of logins.
 pub(super) fn write(ini: &Ini, out: &mut Toml) {
     let get = |name| ini.get(name).filter(|value| !value.is_empty());
     for key in ["auth_file", "auth_user", "auth_query"] {
@@ -19,7 +19,11 @@ pub(super) fn write(ini: &Ini, out: &mut Toml) {
         "plain" => "password",
         "hba" => return hba(ini, out),
         "any" => {
-            out.without("auth_type", kind, "every client says who it is: the nearest is trust, with force_user");
+            out.without(
+                "auth_type",
+                kind,
+                "every client names its user without proof: the nearest is trust, with force_user",
+            );
             "trust"
         }
         other => {

@@ -72,7 +72,7 @@ pub(super) fn write(ini: &Ini, out: &mut Toml) {
     }
 }
 
-/// Whether two values, as a file has them, mean the same.
+/// Returns whether two values, as a file has them, mean the same.
 fn is_same(one: &str, other: &str) -> bool {
     let time = |text: &str| text.strip_prefix('"').and_then(|text| value::duration(text.trim_end_matches('"')).ok());
     one == other || time(one).is_some_and(|one| time(other) == Some(one))

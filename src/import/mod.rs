@@ -1,7 +1,7 @@
 //! Moving from PgBouncer: its configuration, said in pgferry's words.
 //!
 //! [`ini`] reads PgBouncer's files, `general` says what becomes of each setting, `defaults` of those that are left out, `databases`
-//! of `[databases]` and `[users]`, `access` of who may log in how. What has no counterpart becomes a comment that says why.
+//! of `[databases]` and `[users]`, `access` of the rules of logins. What has no counterpart becomes a comment that says why.
 
 pub(crate) mod access;
 mod databases;

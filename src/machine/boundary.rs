@@ -64,9 +64,9 @@ impl Machine<'_> {
             self.explained = super::session_sync::AnnouncedSettings::default();
             return Next::Idle(self.kept_for_session());
         }
-        let askable = !self.pins.is_empty() && self.pins.without(Pins::QUERYABLE).is_empty();
-        let stale = std::mem::replace(&mut self.stale_pins, Pins::none());
-        if askable && !self.pins.among(stale).is_empty() {
+        let askable = !self.pins.is_empty() && self.pins.difference(Pins::QUERYABLE).is_empty();
+        let stale = std::mem::replace(&mut self.stale_pins, Pins::empty());
+        if askable && !self.pins.intersection(stale).is_empty() {
             self.ask_for_pins(io);
             return Next::Again;
         }
@@ -74,7 +74,7 @@ impl Machine<'_> {
         if self.pins.is_empty() { Next::End(super::End::Settled) } else { Next::Idle(self.pins) }
     }
 
-    /// Whether the server keeps back the answers to all that is owed, which no `Sync` or `Flush` has followed. If one of the
+    /// Returns whether the server keeps back the answers to all that is owed, which no `Sync` or `Flush` has followed. If one of the
     /// requests fails, it says so at once, and the client is to have that; what it goes on keeping back is lost with the
     /// session. Only the session's end tells the one from the other.
     fn is_kept_back(&self) -> bool {
@@ -94,7 +94,7 @@ impl Machine<'_> {
         Next::Again
     }
 
-    /// Why a session stays on its connection: what it has left there, its unnamed statement included.
+    /// Reason why a session stays on its connection: what it has left there, its unnamed statement included.
     fn kept_for_session(&self) -> Pins {
         if self.client.unnamed.is_some() { self.pins.union(Pins::STATEMENT) } else { self.pins }
     }

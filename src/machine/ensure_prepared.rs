@@ -14,7 +14,7 @@ use crate::track::statements::{self, Columns, ParsedQuery, Statement, Unnamed};
 use crate::track::{Request, ResponseAction, ServerParams};
 use crate::wire::{backend, frontend};
 
-/// How many names are remembered that a client has given up, for the sake of errors that may still come.
+/// Number of names that are remembered that a client has given up, for the sake of errors that may still come.
 const MAX_FORMER_NAMES: usize = 256;
 
 /// A statement that stands in for another one for the time being.
@@ -53,7 +53,7 @@ impl Aliases {
         }
     }
 
-    /// Whether `DEALLOCATE` may free something that it has not freed so far.
+    /// Returns whether `DEALLOCATE` may free something that it has not freed so far.
     pub(super) fn is_freeing(&self) -> bool {
         !self.placeholders.is_empty()
     }
@@ -237,7 +237,7 @@ impl Machine<'_> {
         Note::of(Rollback { unnamed: Some(change), ..Rollback::default() })
     }
 
-    /// Whether statement `id` has the columns that the client was `told`; asks the server where that is not known.
+    /// Returns whether statement `id` has the columns that the client was `told`; asks the server where that is not known.
     fn compare_columns(&mut self, io: &mut Buffers<'_>, id: u64, name: &str, told: &Columns) -> Prepare<()> {
         match self.server.columns(id) {
             Some(columns) if columns == told => return Prepare::Ready(()),
@@ -334,7 +334,7 @@ impl<T> Prepare<T> {
     }
 }
 
-/// What PostgreSQL says of a prepared statement whose result has changed since its client was told of it; drivers know it
+/// PostgreSQL's error for a prepared statement with another result than its client was told of; drivers know it
 /// by the name of the routine.
 fn changed_columns() -> ClientError {
     let mut error = Vec::new();

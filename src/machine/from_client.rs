@@ -12,10 +12,10 @@ use crate::wire::{Head, frame, frontend, head};
 /// The text that is sent in place of what is refused: no server understands it.
 const REFUSED: &[u8] = b"!pgferry refused this statement";
 
-/// How many requests may be owed before the client's next messages wait.
+/// Number of requests that may be owed before the client's next messages wait.
 const MAX_OWED: usize = 4096;
 
-/// How many bytes may wait to be sent to the server, beside what is in the client's buffer, before the client's next
+/// Number of bytes that may wait to be sent to the server, beside what is in the client's buffer, before the client's next
 /// messages wait.
 const MAX_UNSENT_BYTES: usize = 256 * 1024;
 
@@ -47,7 +47,7 @@ pub(super) struct ClientStream {
     pub(super) client: ClientSide,
     /// The message that was sent last, and how many answers were not due before its rest, its own among them.
     last: (Request, usize),
-    /// Why the client's stream has ended, if it is told so.
+    /// Reason why the client's stream has ended, if it is told so.
     violation: Option<ClientError>,
 }
 
@@ -58,7 +58,7 @@ impl Default for ClientStream {
 }
 
 impl ClientStream {
-    /// Whether part of a message has been sent on, and the rest has not come.
+    /// Returns whether part of a message has been sent on, and the rest has not come.
     pub(super) fn is_partial(&self) -> bool {
         matches!(self.rest, Rest::Forward(left) if left > 0)
     }
@@ -80,7 +80,7 @@ impl ClientStream {
         self.violation = Some(client_error);
     }
 
-    /// Whether the client is told why its stream has ended.
+    /// Returns whether the client is told why its stream has ended.
     pub(super) fn is_in_violation(&self) -> bool {
         self.violation.is_some()
     }
@@ -90,7 +90,7 @@ impl ClientStream {
         self.violation.take().map_or(End::ClientTerminated, End::Refuse)
     }
 
-    /// Whether nothing more is answered without the rest of the current message.
+    /// Returns whether nothing more is answered without the rest of the current message.
     pub(super) fn rest_is_awaited(&self, pipeline: &Pipeline) -> bool {
         let (request, behind) = self.last;
         let ends_copy = request == Request::CopyEnd && pipeline.in_copy();
@@ -214,7 +214,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Whether the client's next message may go.
+    /// Returns whether the client's next message may go.
     fn may_pass(&mut self, io: &mut Buffers<'_>, request: Option<Request>) -> bool {
         if !matches!(self.phase, Phase::Working | Phase::Preparing { .. }) {
             return false;

@@ -57,12 +57,12 @@ enum Place {
 }
 
 impl ServerStream {
-    /// Whether the client has got part of a message.
+    /// Returns whether the client has got part of a message.
     pub(super) fn is_passing(&self) -> bool {
         matches!(self.place, Place::In(MessageAction::Forward, left) if left > 0)
     }
 
-    /// Whether a message has not come whole.
+    /// Returns whether a message has not come whole.
     pub(super) fn is_partial(&self) -> bool {
         self.left() > 0
     }
@@ -75,7 +75,7 @@ impl ServerStream {
         }
     }
 
-    /// Whether the answer to all that was asked has been walked, and nothing behind it.
+    /// Returns whether the answer to all that was asked has been walked, and nothing behind it.
     pub(super) fn is_at_boundary(&self) -> bool {
         self.place == Place::Boundary
     }
@@ -170,7 +170,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Answers those requests whose turn has come and that the server was not asked.
+    /// Answers the requests that are next in turn and that the server was not asked.
     fn put_synthesized(&mut self, io: &mut Buffers<'_>) -> bool {
         let mut any = false;
         while let Some(request) = self.pipeline.synthesized() {
@@ -184,7 +184,7 @@ impl Machine<'_> {
         any
     }
 
-    /// Whether the rows that come are an answer to pgferry itself.
+    /// Returns whether the rows that come are an answer to pgferry itself.
     fn reads_rows(&self) -> bool {
         matches!(self.phase, Phase::Asking(Question::Pins | Question::Origins { .. }))
     }
@@ -309,7 +309,7 @@ impl Machine<'_> {
         let Some((name, value)) = backend::parameter_status(body) else { return action };
         self.server.params.set(name, value);
         if self.is_preparing() && self.preparation.is_probe() {
-            // It has changed without anybody's doing: that is what a reset goes back to.
+            // It has changed without a statement: that is what a reset goes back to.
             self.server.base.set(name, value);
             self.start.set(name, value);
             self.context.parameters.learn_base(self.server);
@@ -334,7 +334,7 @@ impl Machine<'_> {
         }
         self.client.view.set(name, value);
         if self.context.mode == Mode::Session {
-            self.pins.add(Pins::SETTING);
+            self.pins.insert(Pins::SETTING);
         }
         MessageAction::Forward
     }

@@ -77,7 +77,7 @@ pub struct Context<'a> {
     pub mode: Mode,
     /// What becomes of a client that leaves session state.
     pub pin: Pin,
-    /// How many statements may be prepared on the connection.
+    /// Number of statements that may be prepared on the connection.
     pub limits: Limits,
     /// The longest text that is held whole to be analysed, in bytes.
     pub max_text_bytes: usize,
@@ -100,7 +100,7 @@ pub struct Context<'a> {
 enum Phase {
     /// Messages of pgferry's own in front of the client's first have not been answered.
     Preparing {
-        /// How many answers are still to come.
+        /// Number of answers that are still to come.
         left: usize,
     },
     /// The server works for the client.
@@ -149,7 +149,7 @@ pub struct Machine<'a> {
     server_stream: ServerStream,
     first: FirstBytes,
     preparation: Preparation,
-    /// Why the client keeps the connection.
+    /// Reason why the client keeps the connection.
     pins: Pins,
     /// Which of these may be gone: the server should be asked.
     stale_pins: Pins,
@@ -195,8 +195,8 @@ impl<'a> Machine<'a> {
             server_stream: ServerStream::default(),
             first: FirstBytes::Forgotten,
             preparation,
-            pins: Pins::none(),
-            stale_pins: Pins::none(),
+            pins: Pins::empty(),
+            stale_pins: Pins::empty(),
             start: client_view,
             explained: AnnouncedSettings::default(),
             corrections: Vec::new(),
@@ -256,37 +256,37 @@ impl<'a> Machine<'a> {
         };
     }
 
-    /// Whether messages of pgferry's own in front of the client's first have not been answered.
+    /// Returns whether messages of pgferry's own in front of the client's first have not been answered.
     #[must_use]
     pub fn is_preparing(&self) -> bool {
         matches!(self.phase, Phase::Preparing { .. })
     }
 
-    /// Whether the server works for the client.
+    /// Returns whether the server works for the client.
     #[must_use]
     pub fn is_working(&self) -> bool {
         !self.is_preparing() && !self.pipeline.answered()
     }
 
-    /// Whether all has been answered that was sent.
+    /// Returns whether all has been answered that was sent.
     #[must_use]
     pub fn is_answered(&self) -> bool {
         self.pipeline.answered()
     }
 
-    /// Whether the client's session lasts for its connection.
+    /// Returns whether the client's session lasts for its connection.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.context.mode
     }
 
-    /// Whether the kernel has taken none of the client's first messages.
+    /// Returns whether the kernel has taken none of the client's first messages.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
         matches!(self.first, FirstBytes::Unsent(_))
     }
 
-    /// Whether all that the server has said so far has been answered for, and what comes next is looked at only if the
+    /// Returns whether all that the server has said so far has been answered for, and what comes next is looked at only if the
     /// machine goes on.
     #[must_use]
     pub fn is_at_boundary(&self) -> bool {
@@ -298,7 +298,7 @@ impl<'a> Machine<'a> {
         self.server_stream.walk_to_end();
     }
 
-    /// Whether the client's next bytes are of no use yet.
+    /// Returns whether the client's next bytes are of no use yet.
     #[must_use]
     pub fn holds_client(&self) -> bool {
         match self.phase {
@@ -307,7 +307,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Whether the client is known to send no more.
+    /// Returns whether the client is known to send no more.
     #[must_use]
     pub fn client_has_ended(&self) -> bool {
         self.client_stream.client != ClientSide::Open
@@ -336,7 +336,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Whether the client is between two pieces of work, and has nothing on this connection: that it ends is no matter of
+    /// Returns whether the client is between two pieces of work, and has nothing on this connection: that it ends is no matter of
     /// the client's.
     fn owes_nothing(&self, io: &Buffers<'_>) -> bool {
         self.carries()
@@ -372,7 +372,7 @@ impl<'a> Machine<'a> {
         self.client
     }
 
-    /// How many statements are prepared on the connection.
+    /// Number of statements that are prepared on the connection.
     #[must_use]
     pub fn prepared(&self) -> usize {
         self.server.prepared.len()
@@ -387,11 +387,11 @@ impl<'a> Machine<'a> {
         }
         if self.awaits_settings() {
             // Which settings the session has is not known.
-            self.pins.add(Pins::SETTING);
+            self.pins.insert(Pins::SETTING);
         }
         if self.pipeline.owed() > 0 && self.aliases.is_freeing() {
             // Which statements the session has is not known.
-            self.pins.add(Pins::STATEMENT);
+            self.pins.insert(Pins::STATEMENT);
         }
         if self.context.mode == Mode::Transaction && !self.is_preparing() {
             self.server.kept.clone_from(self.client.ledger.kept());
@@ -454,7 +454,7 @@ impl<'a> Machine<'a> {
         self.client.asked.get(name).or_else(|| baseline.get(name.as_bytes()))
     }
 
-    /// Whether a message that is sent now may be discarded, since an extended request of the client's before it may fail.
+    /// Returns whether a message that is sent now may be discarded, since an extended request of the client's before it may fail.
     /// If the preparation fails, the connection is not used again.
     fn may_be_discarded(&self) -> bool {
         let preparing = if let Phase::Preparing { left } = self.phase { left } else { 0 };

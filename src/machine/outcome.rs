@@ -3,7 +3,7 @@
 use crate::error::ClientError;
 use crate::track::{Pins, Pipeline};
 
-/// Why a machine ended.
+/// Reason why a machine ended.
 #[derive(Debug)]
 pub enum End {
     /// The connection is between two pieces of work and can be given back.
@@ -15,7 +15,7 @@ pub enum End {
     /// The connection broke, and what the server did of the client's work is not known; whether the server's last word
     /// was an error that the client has seen.
     ServerLost {
-        /// Whether the client has been told why.
+        /// True if the client has been told why.
         told: bool,
     },
     /// The server has not come to anything of the client's: all of that is unread again, to be sent elsewhere.
@@ -53,6 +53,6 @@ pub struct MachineResult {
     pub pins: Pins,
     /// Bytes of the server's current message that are still to come.
     pub partial_down: usize,
-    /// Whether the client has got part of a server's message, and won't get the rest.
+    /// True if the client has got part of a server's message, and won't get the rest.
     pub cut: bool,
 }

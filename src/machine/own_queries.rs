@@ -223,12 +223,12 @@ impl Machine<'_> {
 
     /// A row of the answer to a question.
     pub(super) fn learn_answer(&mut self, row: &[u8]) {
-        let columns = backend::columns(row);
+        let columns: Vec<&[u8]> = backend::values(row).into_iter().map(Option::unwrap_or_default).collect();
         match &mut self.phase {
             Phase::Asking(Question::Pins) => {
                 for (pin, held) in ASKED.into_iter().zip(columns) {
                     if held == b"f" {
-                        self.pins = self.pins.without(pin);
+                        self.pins = self.pins.difference(pin);
                     }
                 }
             }

@@ -7,7 +7,7 @@ use crate::track::pipeline::Describes;
 use crate::track::session_command::Commands;
 use crate::track::statements::significant;
 
-/// How many portals are remembered at a time.
+/// Number of portals that are remembered at a time.
 const MAX_PORTALS: usize = 1024;
 
 /// What a portal was made of.
@@ -32,7 +32,7 @@ pub(super) struct PortalOf {
 }
 
 impl Portal {
-    /// Whether it is what PostgreSQL finds by `name` (`MAX_PORTALNAME_LEN` in `src/backend/utils/mmgr/portalmem.c`).
+    /// Returns whether it is what PostgreSQL finds by `name` (`MAX_PORTALNAME_LEN` in `src/backend/utils/mmgr/portalmem.c`).
     fn is_named(&self, name: &[u8]) -> bool {
         significant(&self.name) == significant(name)
     }
@@ -44,7 +44,7 @@ impl Machine<'_> {
         self.portals.retain(|known| !known.is_named(&portal.name));
         if self.portals.len() >= MAX_PORTALS {
             if self.portals.iter().any(|portal| portal.commands.is_some()) {
-                self.pins.add(Pins::SETTING);
+                self.pins.insert(Pins::SETTING);
             }
             self.portals.clear();
         }

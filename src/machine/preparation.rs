@@ -164,25 +164,25 @@ impl Preparation {
         &self.requests
     }
 
-    /// Whether the client's messages may go with it.
+    /// Returns whether the client's messages may go with it.
     #[must_use]
     pub fn goes_together(&self) -> bool {
         self.proceed == Proceed::Together
     }
 
-    /// Whether it only asks whether the connection is alive.
+    /// Returns whether it only asks whether the connection is alive.
     #[must_use]
     pub fn is_probe(&self) -> bool {
         self.kind == Kind::Probe
     }
 
-    /// Whether it changes settings or makes the session as new.
+    /// Returns whether it changes settings or makes the session as new.
     #[must_use]
     pub fn has_statements(&self) -> bool {
         matches!(self.kind, Kind::Statements { .. })
     }
 
-    /// Whether an error means that the session can't be reset, rather than that the server refuses a setting of the
+    /// Returns whether an error means that the session can't be reset, rather than that the server refuses a setting of the
     /// client's: `left` answers were still to come.
     #[must_use]
     pub fn was_resetting(&self, left: usize) -> bool {

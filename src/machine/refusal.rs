@@ -120,7 +120,7 @@ impl Message<'_> {
         if self.client.names.bytes() + name.len() + rest.len() > MAX_CLIENT_BYTES {
             return Err(aborted());
         }
-        let statement = self.client.intern(statements, rest, Pins::none());
+        let statement = self.client.intern(statements, rest, Pins::empty());
         self.client.names.set(name, Some(NamedStatement { statement, described: None }));
         Ok(())
     }
@@ -142,7 +142,7 @@ impl Refusal {
         Self { state: State::Refusing, client_error, left: 0 }
     }
 
-    /// Whether the client is between two requests of a failed transaction.
+    /// Returns whether the client is between two requests of a failed transaction.
     #[must_use]
     pub fn waits_in_failed_transaction(&self) -> bool {
         self.state == State::Failed && self.left == 0
@@ -305,7 +305,7 @@ impl Refusal {
     }
 }
 
-/// Whether PostgreSQL answers a message with nothing where it is not copying.
+/// Returns whether PostgreSQL answers a message with nothing where it is not copying.
 fn is_ignored(tag: u8) -> bool {
     matches!(tag, frontend::FLUSH | frontend::COPY_DATA | frontend::COPY_DONE | frontend::COPY_FAIL)
 }

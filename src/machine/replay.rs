@@ -16,7 +16,7 @@ use crate::wire::backend;
 /// The longest work that is kept to be done again, in bytes.
 const MAX_WORK_BYTES: usize = 16 * 1024;
 
-/// How many statements are remembered that may have to be prepared again.
+/// Number of statements that are remembered that may have to be prepared again.
 const MAX_USED: usize = 64;
 
 /// Whether the work at hand can be done again.
@@ -42,7 +42,7 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    /// Whether the work may be done again.
+    /// Returns whether the work may be done again.
     pub(super) fn is_kept(&self) -> bool {
         matches!(self.work, Work::SettingOverrides(_))
     }
@@ -158,7 +158,7 @@ impl Machine<'_> {
     }
 }
 
-/// Whether a message has `name` in it, and not only a longer one that begins like it.
+/// Returns whether a message has `name` in it, and not only a longer one that begins like it.
 fn names(message: &[u8], name: &[u8]) -> bool {
     let mut places = message.windows(name.len()).enumerate().filter(|(_, window)| *window == name);
     places.any(|(at, _)| !message.get(at + name.len()).is_some_and(u8::is_ascii_digit))

@@ -20,7 +20,7 @@ impl Resetting {
         statement.map(|(_, commands)| commands.clone())
     }
 
-    /// Whether there is room for one more of this name.
+    /// Returns whether there is room for one more of this name.
     pub(super) fn has_room_for(&self, name: &[u8]) -> bool {
         self.statements.len() < MAX_STATEMENTS || self.get(name).is_some()
     }

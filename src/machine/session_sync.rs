@@ -40,7 +40,7 @@ pub(super) enum Definitions {
 pub(super) struct AnnouncedSettings {
     names: Vec<Box<[u8]>>,
     others: OtherSettings,
-    /// Those whose origins the server was asked for.
+    /// Those with origins that the server was asked for.
     looked_into: Vec<&'static str>,
 }
 
@@ -65,22 +65,22 @@ impl AnnouncedSettings {
         self.looked_into.extend(names);
     }
 
-    /// Whether the server was asked where the value of `name` comes from.
+    /// Returns whether the server was asked where the value of `name` comes from.
     pub(super) fn is_looked_into(&self, name: &str) -> bool {
         self.looked_into.contains(&name)
     }
 
-    /// Whether a statement is known to set `name`, in any case.
+    /// Returns whether a statement is known to set `name`, in any case.
     pub(super) fn names(&self, name: &[u8]) -> bool {
         self.names.iter().any(|known| known.eq_ignore_ascii_case(name))
     }
 
-    /// Whether some statement may have set settings that are not named.
+    /// Returns whether some statement may have set settings that are not named.
     pub(super) fn may_be_others(&self) -> bool {
         self.others == OtherSettings::Perhaps
     }
 
-    /// Whether the client's statements set nothing.
+    /// Returns whether the client's statements set nothing.
     pub(super) fn is_nothing(&self) -> bool {
         self.names.is_empty() && self.others == OtherSettings::Untouched
     }
@@ -117,7 +117,7 @@ impl Machine<'_> {
         }
         self.explained.note(effects);
         if self.context.mode == Mode::Session {
-            self.pins.add(effects.pins);
+            self.pins.insert(effects.pins);
             return Ok(());
         }
         let holds = effects.holds();
@@ -127,7 +127,7 @@ impl Machine<'_> {
         if self.context.pin == Pin::Refuse && !holds.is_empty() {
             return Err(would_pin(holds));
         }
-        self.pins.add(holds);
+        self.pins.insert(holds);
         if effects.pins.contains(Pins::NEXTVAL) {
             self.note_sequences();
         }
@@ -140,7 +140,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Whether what sequences have given last on this connection is what the client expects.
+    /// Returns whether what sequences have given last on this connection is what the client expects.
     fn knows_sequences(&self) -> bool {
         self.pins.contains(Pins::SEQUENCE)
             || self.sequences == Sequences::GaveValues
@@ -152,7 +152,7 @@ impl Machine<'_> {
         self.server.sequences = Sequences::GaveValues;
     }
 
-    /// Whether the success of `command` decides what the client's later messages mean to pgferry.
+    /// Returns whether the success of `command` decides what the client's later messages mean to pgferry.
     pub(super) fn decides_what_follows(&self, command: &SessionCommand) -> bool {
         match command {
             SessionCommand::Commit | SessionCommand::Rollback | SessionCommand::OtherSet | SessionCommand::Inserted => {
@@ -170,7 +170,7 @@ impl Machine<'_> {
     /// see.
     pub(super) fn completed(&mut self, tag: &[u8], next: Option<&SessionCommand>) -> bool {
         self.server.completed(tag);
-        self.pins.add(sql_effects::of_tag(tag));
+        self.pins.insert(sql_effects::of_tag(tag));
         if [&b"INSERT "[..], b"MERGE ", b"COPY "].iter().any(|given| tag.starts_with(given)) {
             self.note_sequences();
         }
@@ -180,14 +180,14 @@ impl Machine<'_> {
             None if matches!(tag, b"COMMIT" | b"ROLLBACK" | b"PREPARE TRANSACTION") => self.transaction_ended(tag),
             None if SessionCommand::is_tag(tag) && !matches!(tag, b"SAVEPOINT" | b"RELEASE" | b"SET CONSTRAINTS") => {
                 // Something has run that no text has shown.
-                self.pins.add(Pins::SETTING);
+                self.pins.insert(Pins::SETTING);
             }
             None => {}
         }
         match tag {
             b"DISCARD ALL" => {
                 self.client.discard_all();
-                self.pins = self.pins.among(Pins::SURVIVES_DISCARD);
+                self.pins = self.pins.intersection(Pins::SURVIVES_DISCARD);
             }
             b"DEALLOCATE ALL" => {
                 // What follows in the same text may name one of them.
@@ -209,7 +209,7 @@ impl Machine<'_> {
             _ if self.carries() => {
                 self.client.succeeded(command);
                 if self.client.ledger.bytes() > MAX_CARRIED_BYTES {
-                    self.pins.add(Pins::SETTING);
+                    self.pins.insert(Pins::SETTING);
                     self.client.mark_unknown();
                 }
             }
@@ -228,7 +228,7 @@ impl Machine<'_> {
 
     fn on_reset_all(&mut self, reset_all: bool) {
         if reset_all {
-            self.pins = self.pins.without(Pins::SETTING);
+            self.pins = self.pins.difference(Pins::SETTING);
         }
     }
 
@@ -267,7 +267,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Whether the settings that the session has are not known, since an answer about them is still owed.
+    /// Returns whether the settings that the session has are not known, since an answer about them is still owed.
     pub(super) fn awaits_settings(&self) -> bool {
         let setting = matches!(self.phase, Phase::Asking(Question::Correction { .. } | Question::Origins { .. }));
         setting
@@ -308,7 +308,7 @@ impl Machine<'_> {
                 None if THE_SERVERS_OWN.contains(&name) || self.client.ledger.kept().mentions(name) => {}
                 // It has been reset.
                 None if self.server.base.get(name) == Some(value) => {}
-                None => self.pins.add(Pins::SETTING),
+                None => self.pins.insert(Pins::SETTING),
             }
         }
         self.context.parameters.learn_canonical(&self.client.wanted, &now);

@@ -126,7 +126,7 @@ impl Machine<'_> {
         effects: &SqlEffects,
         incoming: Incoming,
     ) -> Sent {
-        self.pins.add(Pins::STATEMENT);
+        self.pins.insert(Pins::STATEMENT);
         let resets = |commands: &Commands| commands.iter().any(|placed| placed.command.resets());
         let commands = effects.commands.clone().filter(resets);
         let refused = match self.consider(effects) {
@@ -421,7 +421,7 @@ pub(super) fn existing_statement(name: &[u8]) -> ClientError {
     )
 }
 
-/// Whether what follows the name of a `Parse` is a text, a count and as many types.
+/// Returns whether what follows the name of a `Parse` is a text, a count and as many types.
 fn is_well_formed(rest: &[u8]) -> bool {
     let Some((_, types)) = cstr(rest) else { return false };
     match types.split_first_chunk::<2>() {

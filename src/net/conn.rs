@@ -1,6 +1,6 @@
 //! A stream with its buffers: framed reading and ordered writing.
 //!
-//! A `Conn` implements neither `AsyncRead` nor `AsyncWrite`, so that nobody reads past its buffer by mistake.
+//! A `Conn` implements neither `AsyncRead` nor `AsyncWrite`, so that no code reads past its buffer by mistake.
 
 use std::future::poll_fn;
 use std::io;
@@ -15,7 +15,7 @@ use crate::wire::{self, BadLength};
 /// How much room for output an idle connection keeps at most.
 const MAX_IDLE_OUTPUT_BYTES: usize = 1024;
 
-/// Why a message could not be received.
+/// Reason why a message could not be received.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecvError {
     /// The other end is gone.
@@ -38,7 +38,7 @@ pub(crate) struct Conn {
     /// What is to be sent before anything else.
     pub output: Vec<u8>,
     written: usize,
-    /// Bytes that came and went since somebody last asked.
+    /// Bytes that came and went since they were last taken.
     traffic: (u64, u64),
 }
 
@@ -55,17 +55,17 @@ impl Conn {
         &self.stream
     }
 
-    /// The socket, for those who send more than bytes on it.
+    /// The socket, for more than bytes.
     pub(super) fn stream_mut(&mut self) -> &mut Stream {
         &mut self.stream
     }
 
-    /// How many bytes have been received and sent since this was last asked.
+    /// Number of bytes that have been received and sent since this was last asked.
     pub(crate) fn take_traffic(&mut self) -> (u64, u64) {
         std::mem::take(&mut self.traffic)
     }
 
-    /// Whether the runtime has heard that there is something to read; it may not know yet.
+    /// Returns whether the runtime has heard that there is something to read; it may not know yet.
     #[must_use]
     pub(crate) fn is_known_readable(&self) -> bool {
         self.stream.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_ready()
@@ -118,7 +118,7 @@ impl Conn {
         taken
     }
 
-    /// Whether all that was written is with the kernel.
+    /// Returns whether all that was written is with the kernel.
     #[must_use]
     pub(crate) fn is_flushed(&self) -> bool {
         self.output.is_empty() && self.stream.is_flushed()
@@ -175,7 +175,7 @@ impl Conn {
         }
     }
 
-    /// Whether there is something to read, as far as the runtime knows; if not, the task is woken when there is. Borrows
+    /// Returns whether there is something to read, as far as the runtime knows; if not, the task is woken when there is. Borrows
     /// no storage.
     ///
     /// # Errors
@@ -220,7 +220,7 @@ impl Conn {
         self.input.wipe(n);
     }
 
-    /// Drops the next `n` bytes, receiving them as needed. Not cancel-safe: who gives up does not know how many are left.
+    /// Drops the next `n` bytes, receiving them as needed. Not cancel-safe: after that the number left is unknown.
     ///
     /// # Errors
     /// As [`Conn::fill`].
@@ -248,7 +248,7 @@ impl Conn {
         Ok(wire::Frame { tag: head.tag, bytes })
     }
 
-    /// Closes a connection whose other end may still be sending, in a way that what was written last arrives: says
+    /// Closes a connection while the peer may still be sending, in a way that what was written last arrives: says
     /// that nothing more comes, then reads to the end. The caller bounds the time.
     ///
     /// Closing with unread input would make the kernel send a reset, which destroys what the peer has not read yet.

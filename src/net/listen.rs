@@ -9,8 +9,8 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net as std_unix;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::lock::lock;
 use crate::permission::{Attempt, describe};
 
 use super::socket;
@@ -31,7 +32,7 @@ use super::stream::{Stream, probes};
 /// The longest path that fits a unix socket's address.
 const MAX_PATH_BYTES: usize = 107;
 
-/// Why nobody can connect there.
+/// Reason why a listener can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListenError {
     /// The path of the socket file is too long for the kernel.
@@ -44,12 +45,12 @@ pub(crate) enum ListenError {
         /// Its length.
         length: usize,
     },
-    /// Somebody listens there.
+    /// Another process listens there.
     #[error("{at} is in use{by}: stop it, take its place (--replace), or listen elsewhere (--listen, --port)")]
     InUse {
         /// The address.
         at: String,
-        /// Who it is, if known.
+        /// That process, if known.
         by: String,
     },
     /// There is no such group.
@@ -79,7 +80,7 @@ pub(crate) struct Listener {
     socket: AsyncFd<OwnedFd>,
     tcp: bool,
     name: String,
-    /// A client has been taken since it was last certain that somebody waits.
+    /// A client has been taken since it was last certain that another waits.
     taken: AtomicBool,
     /// Removes the socket file when the listener goes.
     file: Mutex<Option<SocketFile>>,
@@ -155,7 +156,7 @@ impl Listener {
     /// Whether clients can't get here any more, since the socket file was removed.
     #[must_use]
     pub(crate) fn has_lost_its_file(&self) -> bool {
-        let has_file = self.file.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let has_file = lock(&self.file).is_some();
         let is_gone = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
         has_file && fs::symlink_metadata(&self.name).is_err_and(is_gone)
     }
@@ -165,7 +166,7 @@ impl Listener {
     /// # Errors
     /// As [`ListenError`] lists.
     pub(crate) fn remake(&self, mode: u32, group: Option<&str>) -> Result<Self, ListenError> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = lock(&self.file);
         let claim = file.as_mut().and_then(SocketFile::surrender).filter(SocketLock::is_in_place);
         // The lock, which is held by this process already, goes along with the place.
         let path = Path::new(&self.name);
@@ -212,7 +213,7 @@ impl Listener {
         &self.name
     }
 
-    /// Whether it is TCP.
+    /// Returns whether it is TCP.
     #[must_use]
     pub(crate) fn is_tcp(&self) -> bool {
         self.tcp
@@ -240,7 +241,7 @@ impl Listener {
     /// The system's.
     pub(crate) fn try_clone_fd(&self) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
         let listener = self.socket.get_ref().try_clone()?;
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = lock(&self.file);
         Ok((listener, file.as_ref().map(SocketFile::lock).transpose()?))
     }
 
@@ -249,7 +250,7 @@ impl Listener {
     /// # Errors
     /// As [`ListenError`] lists.
     pub(crate) fn set_access(&self, mode: u32, group: Option<&str>) -> Result<(), ListenError> {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = lock(&self.file);
         if file.is_none() {
             return Ok(());
         }
@@ -259,7 +260,7 @@ impl Listener {
 
     /// Another process has it now: nothing is removed when this goes.
     pub(crate) fn detach(&self) {
-        if let Some(mut file) = self.file.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(mut file) = lock(&self.file).take() {
             file.detach();
         }
     }
@@ -269,7 +270,7 @@ impl Listener {
     /// # Errors
     /// When our pid could not be written into the lock's file; it is ours all the same.
     pub(crate) fn take_ownership(&self) -> io::Result<()> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = lock(&self.file);
         file.as_mut().map_or(Ok(()), SocketFile::take_ownership)
     }
 
@@ -280,7 +281,7 @@ impl Listener {
     pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         loop {
             let mut ready = ready!(self.socket.poll_read_ready(cx))?;
-            // The kernel makes a socket and a file before it looks whether anybody waits: looking first is a tenth of the
+            // The kernel makes a socket and a file before it looks whether a client waits: looking first is a tenth of the
             // price of accepting in vain.
             let may_wait = !self.taken.load(Ordering::Relaxed) || self.has_waiting();
             if may_wait && let Some(accepted) = self.accept_now() {
@@ -292,7 +293,7 @@ impl Listener {
         }
     }
 
-    /// Takes the next client if somebody waits, whatever the runtime has heard.
+    /// Takes the next client if one waits, whatever the runtime has heard.
     ///
     /// # Errors
     /// The kernel's.
@@ -303,7 +304,7 @@ impl Listener {
         }
     }
 
-    /// Whether somebody waits to be taken.
+    /// Returns whether a client waits to be taken.
     fn has_waiting(&self) -> bool {
         let mut listener = [PollFd::new(&self.socket, PollFlags::IN)];
         // What is wrong with it, `accept` says.
@@ -314,7 +315,7 @@ impl Listener {
         if self.tcp { Stream::accepted_tcp(socket) } else { Stream::accepted_unix(socket) }
     }
 
-    /// The same, for those who wait for nothing else.
+    /// The same, as a future.
     ///
     /// # Errors
     /// As [`Listener::poll_accept`].
@@ -350,7 +351,7 @@ fn listen_unix(address: &SockAddr) -> io::Result<AsyncFd<OwnedFd>> {
     watch(socket)
 }
 
-/// Has the runtime tell when somebody waits.
+/// Registers the listener with the runtime.
 fn watch(listener: Socket) -> io::Result<AsyncFd<OwnedFd>> {
     socket::watch(listener.into(), Interest::READABLE)
 }
@@ -422,7 +423,7 @@ mod tests {
                 bound.accept().await.expect("a client");
             }
             let more = poll_fn(|cx| Poll::Ready(bound.poll_accept(cx))).await;
-            assert!(more.is_pending(), "nobody waits");
+            assert!(more.is_pending(), "no client waits");
         }
     }
 

@@ -4,8 +4,8 @@
 //! - [`conn`]: a stream with its buffers: framed reading and ordered writing.
 //! - [`gather`]: waiting for more at once, where much comes in small pieces.
 //! - [`listen`]: listeners: socket files with an owner, abstract sockets, TCP.
-//! - `claim`: whose a socket file is. [`handover`]: listeners on their way to another process.
-//! - [`tls`]: encryption, and who proves what with which certificate.
+//! - `socket_lock`: locks on socket files. [`takeover`]: listeners on their way to another process.
+//! - [`tls`]: encryption and certificates.
 
 pub(crate) mod conn;
 pub(crate) mod listen;

@@ -20,7 +20,7 @@ pub(crate) struct PeerProcess {
 }
 
 impl PeerProcess {
-    /// The process that connected `socket`, whose `SO_PEERCRED` names `pid`; `None` where it is of a PID namespace that
+    /// The process that connected `socket`, with `pid` from `SO_PEERCRED`; `None` where it is of a PID namespace that
     /// this process does not see.
     #[must_use]
     pub(crate) fn of(socket: BorrowedFd<'_>, pid: Option<i32>) -> Option<Self> {
@@ -85,7 +85,7 @@ fn unreadable(error: &io::Error) -> String {
     format!("its namespaces can't be read in /proc: {error}")
 }
 
-/// Whether the process of `pidfd` runs and has the id `pid` (proc_pid_fdinfo(5)).
+/// Returns whether the process of `pidfd` runs and has the id `pid` (proc_pid_fdinfo(5)).
 fn is_running_as(pidfd: BorrowedFd<'_>, pid: i32) -> bool {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap_or_default();
     let found = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<i32>().ok());

@@ -1,7 +1,7 @@
 //! Waiting for more at once, where much comes in small pieces.
 //!
-//! A server that sends a long result sends a piece whenever its buffer of 8 kB is full. Whoever reads each of them is woken
-//! for each, and so is whoever it is passed on to: most of what that takes is going to sleep and waking up, for the server
+//! A server that sends a long result sends a piece whenever its buffer of 8 kB is full. A process that reads each of them is woken
+//! for each, and so is the one that it is passed on to: most of what that takes is going to sleep and waking up, for the server
 //! too. So what comes is left in the kernel until it is worth it (`SO_RCVLOWAT`), but no longer than a moment.
 
 use std::io;
@@ -18,7 +18,7 @@ use super::timer::Timer;
 const SAMPLE_BYTES: usize = 512 << 10;
 
 /// It comes in small pieces if the process goes to sleep for less than this each time. A server that is faster sends more
-/// while it is read, so that nobody goes to sleep, and waiting would cost it time.
+/// while it is read, so that no process goes to sleep, and waiting would cost it time.
 const SMALL_READ_BYTES: usize = 32 << 10;
 
 /// How much may be waited for, the most first.
@@ -56,7 +56,7 @@ struct Seen {
     from: usize,
     /// How often the process had gone to sleep by then.
     wakeups: usize,
-    /// When what has come is that much, it is looked at again.
+    /// Number of bytes received at which the stream is looked at again.
     again: usize,
     /// What is waited for.
     batch: Option<BatchWait>,
@@ -162,7 +162,7 @@ impl ReadCoalescer {
         // Without a timer it is not waited at all.
         let _gone_off_or_broken = ready!(batch.poll_patience(cx));
         if batch.came >= batch.size as usize {
-            // The server, or who is before it, has paused; it may go on as it was.
+            // The server, or what is before it, has paused; it may go on as it was.
             (batch.held, batch.came) = (false, 0);
             self.release(conn);
         } else {
@@ -329,7 +329,7 @@ mod tests {
             self.coalescer.seen.as_ref()?.batch.as_ref().map(|batch| batch.size as usize)
         }
 
-        /// Whether the kernel waits for that.
+        /// Returns whether the kernel waits for that.
         fn held(&self) -> Option<bool> {
             self.coalescer.seen.as_ref()?.batch.as_ref().map(|batch| batch.held)
         }
@@ -413,7 +413,7 @@ mod tests {
     async fn what_comes_in_large_pieces_or_is_short_is_passed_on_as_it_comes() {
         let mut lab = Lab::new();
         lab.come(2 * MIN_BATCHES * LEAST, 2 * SMALL_READ_BYTES, SLOWLY).await;
-        assert_eq!(lab.batch_wait(), None, "nobody has slept much");
+        assert_eq!(lab.batch_wait(), None, "no process has slept much");
         lab.come(SAMPLE_BYTES, PIECE, SLOWLY).await;
         assert_eq!(lab.batch_wait(), Some(LEAST), "what was before does not count");
         for _ in 0..3 {
@@ -428,7 +428,7 @@ mod tests {
         let before = wakeups();
         let (_sender, receiver) = std::sync::mpsc::channel::<()>();
         for _ in 0..3 {
-            receiver.recv_timeout(Duration::from_millis(1)).expect_err("nobody sends");
+            receiver.recv_timeout(Duration::from_millis(1)).expect_err("nothing is sent");
         }
         assert!(wakeups() >= before + 3);
     }

@@ -16,13 +16,13 @@ use tokio::net::{TcpStream, UnixStream};
 use super::stream::Io;
 use crate::buffer::Buffer;
 
-/// How much must be there before anybody is told of it.
+/// Number of bytes that must be there before a reader is woken.
 #[derive(Clone, Debug)]
 struct LowWater;
 
 nix::setsockopt_impl!(LowWater, libc::SOL_SOCKET, libc::SO_RCVLOWAT, u32, SetStruct<'_, u32>);
 
-/// What a write does where there is no room, or nobody at the other end: it fails.
+/// Flags of a write that fails where there is no room, or no peer any more.
 pub(super) const AT_ONCE: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
 /// Where something is read to.
@@ -46,7 +46,7 @@ impl Space for Buffer {
 /// A connected TCP or unix socket.
 ///
 /// The runtime watches it for what comes in, and for room only once a write has found none: on a unix socket it would
-/// hear of room whenever the other end has read something, and wake up for nobody.
+/// hear of room whenever the other end has read something, and wake up for nothing.
 #[derive(Debug)]
 pub(super) struct Socket {
     /// Empty when it could not be watched any more, which closed it.
@@ -103,7 +103,7 @@ impl Socket {
         self.watched.as_ref().ok_or(io::ErrorKind::NotConnected.into())
     }
 
-    /// Whoever waits to read is woken when `bytes` are there, or the end; what is there can be read all the same.
+    /// Has readers woken when `bytes` are there, or the end; what is there can be read all the same.
     ///
     /// # Errors
     /// The system's; unix sockets know no such thing.
@@ -193,7 +193,7 @@ impl Socket {
         receive(self.watched()?.get_ref(), into)
     }
 
-    /// Whether the other end has closed both directions, or is gone: then nothing that is sent arrives. Of TCP this is
+    /// Returns whether the other end has closed both directions, or is gone: then nothing that is sent arrives. Of TCP this is
     /// known only once something was sent.
     pub(super) fn is_hung_up(&self) -> bool {
         let Ok(fd) = self.fd() else { return true };
@@ -219,7 +219,7 @@ impl Socket {
         let socket = self.watched.take().ok_or(io::ErrorKind::NotConnected)?.into_inner();
         self.watched = Some(watch(socket, Interest::READABLE | Interest::WRITABLE)?);
         self.for_room = true;
-        // Whoever waits to read waits in the old place.
+        // A task that waits to read waits in the old place.
         cx.waker().wake_by_ref();
         Ok(())
     }
@@ -233,7 +233,7 @@ fn receive(socket: &OwnedFd, into: &mut [u8]) -> io::Result<usize> {
 ///
 /// # Errors
 /// The system's.
-#[expect(deprecated, reason = "an `OwnedFd` is what those who deprecated it ask for: it stays open and the same")]
+#[expect(deprecated, reason = "an `OwnedFd` is what the deprecation asks for: it stays open and the same")]
 pub(super) fn watch(socket: OwnedFd, what: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(socket, what)
 }
@@ -269,7 +269,7 @@ mod tests {
         sum
     }
 
-    /// All that is written arrives though the reader is slow, and who waits to read hears of what comes while the writer
+    /// All that is written arrives though the reader is slow, and a waiting reader hears of what comes while the writer
     /// waits for room.
     async fn slow_reader(mut socket: Socket, mut theirs: impl Read + Write + Send + 'static) {
         assert!(!socket.for_room);
@@ -330,14 +330,14 @@ mod tests {
         socket.set_low_water(100).expect("TCP");
         for _ in 0..2 {
             theirs.write_all(b"hello").expect("written");
-            assert!(heard().await.is_err(), "nobody is told of so little");
+            assert!(heard().await.is_err(), "no reader is woken for so little");
             assert_eq!(socket.take_arrived(&mut [0; 100]).expect("all"), 5);
         }
         theirs.write_all(&[b'x'; 100]).expect("written");
         poll_fn(|cx| socket.poll_read_ready(cx)).await.expect("told");
         assert_eq!(poll_fn(|cx| socket.poll_read(cx, &mut [0; 1000][..])).await.expect("all"), 100);
         theirs.write_all(b"hello").expect("written");
-        assert!(heard().await.is_err(), "nobody is told of so little");
+        assert!(heard().await.is_err(), "no reader is woken for so little");
         socket.set_low_water(1).expect("TCP");
         assert_eq!(poll_fn(|cx| socket.poll_read(cx, &mut [0; 100][..])).await.expect("all"), 5);
         socket.set_low_water(100).expect("TCP");
@@ -356,6 +356,6 @@ mod tests {
         assert_eq!(socket.take_arrived(&mut [0; 9]).expect("all"), 5);
         drop(theirs);
         assert_eq!(socket.peek().expect("the end"), 0);
-        assert!(socket.try_write_vectored(&[IoSlice::new(b"x")]).is_err(), "nobody takes it, and no signal comes");
+        assert!(socket.try_write_vectored(&[IoSlice::new(b"x")]).is_err(), "no peer takes it, and no signal comes");
     }
 }

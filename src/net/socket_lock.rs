@@ -1,4 +1,4 @@
-//! Whose a socket file is: a lock file beside it, as PostgreSQL keeps one, tells a live owner from a stale file.
+//! Locks on socket files: a lock file beside each, as PostgreSQL keeps one, tells a live owner from a stale file.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -156,7 +156,7 @@ impl Drop for SocketFile {
         let Some(claim) = &self.claim else { return };
         let still_ours = fs::symlink_metadata(&claim.path).is_ok_and(|now| (now.dev(), now.ino()) == self.id);
         if still_ours {
-            // Nobody is left to tell if this fails; the next owner replaces the file.
+            // A failure can't be reported any more; the next owner replaces the file.
             let _ = fs::remove_file(&claim.path);
             let _ = fs::remove_file(&claim.lock_path);
         }

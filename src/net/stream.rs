@@ -21,12 +21,12 @@ use super::socket::Socket;
 use super::tls::{OwnCertificate, TlsSession};
 use crate::buffer::Buffer;
 
-/// A connection to somebody, encrypted or not.
+/// A connection to a peer, encrypted or not.
 #[derive(Debug)]
 pub(crate) struct Stream {
     socket: Socket,
     tls: Option<Box<TlsSession>>,
-    /// Nobody has tried to read yet.
+    /// No read has been tried yet.
     untried: bool,
 }
 
@@ -41,7 +41,7 @@ pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// Who is at the other end.
+/// The peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     /// A TCP address.
@@ -107,7 +107,7 @@ impl Stream {
         poll_fn(|cx| session.poll_handshake(&mut self.socket, cx)).await
     }
 
-    /// The socket itself, for those who speak another protocol on it, in clear text.
+    /// The socket itself, for another protocol in clear text.
     ///
     /// # Errors
     /// The system's.
@@ -129,7 +129,7 @@ impl Stream {
         self.tls.as_deref()
     }
 
-    /// Whoever waits to read is woken when `bytes` have arrived, encrypted or not, or the end.
+    /// Has readers woken when `bytes` have arrived, encrypted or not, or the end.
     ///
     /// # Errors
     /// The system's; unix sockets know no such thing.
@@ -185,7 +185,7 @@ impl Stream {
         }
     }
 
-    /// Whether all that was written is with the kernel.
+    /// Returns whether all that was written is with the kernel.
     #[must_use]
     pub(crate) fn is_flushed(&self) -> bool {
         self.tls.as_ref().is_none_or(|tls| tls.is_flushed())
@@ -200,7 +200,7 @@ impl Stream {
         Poll::Ready(self.socket.shutdown())
     }
 
-    /// Waits until the other end has closed, after it has said that nothing more comes. Whoever closes first has the
+    /// Waits until the other end has closed, after it has said that nothing more comes. The side that closes first has the
     /// TIME_WAIT, and TLS's farewell comes before that.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.tls.is_none() {
@@ -214,20 +214,20 @@ impl Stream {
         }
     }
 
-    /// Whether the other end is gone altogether, as far as the kernel knows. One that has only said that it sends no more
+    /// Returns whether the other end is gone altogether, as far as the kernel knows. One that has only said that it sends no more
     /// is not.
     #[must_use]
     pub(crate) fn is_hung_up(&self) -> bool {
         self.socket.is_hung_up()
     }
 
-    /// Whether something has arrived, be it the end: one look at the socket itself, nothing is taken.
+    /// Returns whether something has arrived, be it the end: one look at the socket itself, nothing is taken.
     #[must_use]
     pub(crate) fn has_arrived(&self) -> bool {
         !self.socket.peek().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Whether bytes have arrived that nobody has taken.
+    /// Returns whether bytes have arrived that have not been read.
     #[must_use]
     pub(crate) fn has_unread(&self) -> bool {
         self.socket.peek().is_ok_and(|n| n > 0)
@@ -244,7 +244,7 @@ impl Stream {
         }
     }
 
-    /// Who is at the other end.
+    /// The peer.
     pub(crate) fn peer(&self) -> io::Result<Peer> {
         let socket = self.socket.fd()?;
         if self.is_tcp() {
@@ -287,7 +287,7 @@ impl Stream {
         self.socket.is_tcp()
     }
 
-    /// Whether it came over an abstract socket.
+    /// Returns whether it came over an abstract socket.
     #[must_use]
     pub(crate) fn is_abstract(&self) -> bool {
         !self.is_tcp() && self.own_address().is_some_and(|address| address.as_pathname().is_none())

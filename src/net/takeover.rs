@@ -34,7 +34,7 @@ struct Item {
 }
 
 impl ListenerTransfer {
-    /// The listeners, whose owner keeps them as well until it is told that the other process has them.
+    /// The listeners; their owner keeps them as well until it is told that the other process has them.
     ///
     /// # Errors
     /// The system's, or when there are too many.
@@ -58,7 +58,7 @@ impl ListenerTransfer {
         self.items.iter().map(name).collect()
     }
 
-    /// Sends the descriptors to whoever is at the other end, with a notice.
+    /// Sends the descriptors to the other end, with a notice.
     ///
     /// # Errors
     /// The socket's; anything but a unix socket can't carry them.
@@ -147,7 +147,7 @@ impl InheritedListener {
         &self.name
     }
 
-    /// Whether it is the service manager's, whose files are none of ours to remove.
+    /// Returns whether it is the service manager's, which removes its files itself.
     #[must_use]
     pub(crate) fn is_managed(&self) -> bool {
         self.managed
@@ -204,7 +204,7 @@ mod tests {
         drop(first);
         second.take_ownership().expect("signed");
         assert!(path.exists(), "it is the second's now");
-        let _client = tokio::net::UnixStream::connect(&path).await.expect("somebody listens");
+        let _client = tokio::net::UnixStream::connect(&path).await.expect("a listener");
         second.accept().await.expect("a client");
         assert!(Listener::file(&path, 0o777, None).is_err(), "it is locked still");
         drop(second);

@@ -39,7 +39,7 @@ impl Timer {
         Ok(())
     }
 
-    /// Whether it has gone off since it was set; if not, the task is woken when it does.
+    /// Returns whether it has gone off since it was set; if not, the task is woken when it does.
     ///
     /// # Errors
     /// The system's; none is known.
@@ -68,14 +68,14 @@ mod tests {
         let began = Instant::now();
         let short = Duration::from_micros(1);
         timer.set(short).expect("set");
-        // The runtime hears of that, and nobody else.
+        // Only the runtime hears of that.
         timer.0.readable().await.expect("gone off").retain_ready();
         let long = Duration::from_millis(3);
         timer.set(long).expect("set");
         poll_fn(|cx| timer.poll_gone_off(cx)).await.expect("gone off");
         assert!(began.elapsed() >= long);
         let again = poll_fn(|cx| Poll::Ready(timer.poll_gone_off(cx))).await;
-        assert!(again.is_pending(), "nobody has set it");
+        assert!(again.is_pending(), "it has not been set");
         timer.set(short).expect("set");
         poll_fn(|cx| timer.poll_gone_off(cx)).await.expect("gone off");
     }

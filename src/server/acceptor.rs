@@ -1,42 +1,43 @@
 //! The tasks that take clients and serve them. At every listener one of them waits; it serves whom it takes itself, at once,
-//! and has another wait in its place. So a new client does not wait behind those who are ready by now, and no task is woken
-//! for it. A task whose client is gone rests until it is to wait somewhere again: where clients come and go all the time,
+//! and has another wait in its place. So a new client does not wait behind tasks that are ready by now, and no task is woken
+//! for it. A task without a client rests until it is to wait somewhere again: where clients come and go all the time,
 //! making a task for each costs more than waking one.
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
 
 use super::listener_handle::{ListenerHandle, StopSignal};
 use crate::admin::{AdminState, console};
 use crate::client;
+use crate::lock::lock;
 use crate::net::{Conn, Listener, Stream};
 use crate::wake::Wake;
 
-/// How many tasks may rest.
+/// Number of tasks that may rest.
 const MAX_IDLE_TASKS: usize = 64;
 
-/// Held by those who are to be waited for.
+/// Held by tasks that the shutdown waits for.
 pub(super) type ShutdownToken = mpsc::Sender<Infallible>;
 
 /// A client that has just come.
 #[derive(Debug)]
 struct Accepted {
     conn: Conn,
-    /// Held while it is a client, whose work is waited for.
+    /// Held while its work is waited for.
     client: Option<ShutdownToken>,
     /// Held as long as it is there.
     _all: Option<ShutdownToken>,
 }
 
-/// Who is there: whoever has clones of these is waited for.
+/// The shutdown waits for tasks that hold clones of these.
 #[derive(Debug)]
 pub(super) struct ShutdownTrackers {
-    /// Clients, whose work is waited for.
+    /// Clients with work to finish.
     pub clients: mpsc::WeakSender<Infallible>,
-    /// Everybody, guests of the console too, who get a farewell.
+    /// All connections, the console's too, which get a farewell.
     pub all: mpsc::WeakSender<Infallible>,
 }
 
@@ -73,13 +74,13 @@ impl AcceptorPool {
         Arc::new(Self { admin_state, trackers, idle_tasks: Mutex::default() })
     }
 
-    /// Has clients taken from `listener`. While that is so it counts as somebody who is there: those who have connected when
+    /// Has clients taken from `listener`. Meanwhile it counts as a client, so that those that have connected when
     /// all comes to its end are not forgotten.
     pub(super) fn open(self: &Arc<Self>, listener: Arc<Listener>, stop: Arc<StopSignal>) {
         self.spawn_acceptor(Box::new(ListenerHandle::new(listener, stop, self.trackers.all.upgrade())));
     }
 
-    /// Has somebody wait for clients at `post`.
+    /// Has a task wait for clients at the listener of `handle`.
     fn spawn_acceptor(self: &Arc<Self>, handle: Box<ListenerHandle>) {
         let rested = lock(&self.idle_tasks).pop();
         match rested {
@@ -97,7 +98,7 @@ impl AcceptorPool {
         Accepted { conn, client: clients.upgrade(), _all: all.upgrade() }
     }
 
-    /// Whether a task may rest at `seat`, where it is called from there.
+    /// Returns whether a task may rest at `seat`, where it is called from there.
     fn park(&self, idle_task: &Arc<IdleTask>) -> bool {
         let mut idle_tasks = lock(&self.idle_tasks);
         let room = idle_tasks.len() < MAX_IDLE_TASKS;
@@ -108,7 +109,7 @@ impl AcceptorPool {
     }
 }
 
-/// Takes one client after another and serves it. A panic ends the task, and takes nobody but its client along.
+/// Takes one client after another and serves it. A panic ends the task and its client's session, and nothing else.
 ///
 /// Not an `async fn`, for the sake of the memory that a client takes: see [`client::session::run`].
 fn work(acceptors: Arc<AcceptorPool>, handle: Box<ListenerHandle>) -> impl Future<Output = ()> {
@@ -127,22 +128,18 @@ fn work(acceptors: Arc<AcceptorPool>, handle: Box<ListenerHandle>) -> impl Futur
                 acceptors.accepted(stream)
             };
             let admin_user = client::serve(&acceptors.admin_state.shared, &mut accepted.conn).await;
-            // Nobody waits for those who watch.
+            // The shutdown does not wait for sessions of the console.
             accepted.client = None;
             if let Some(admin_user) = admin_user {
                 Box::pin(console::serve(&acceptors.admin_state, &mut accepted.conn, admin_user)).await;
             }
-            // It is closed before anybody is told that it is gone.
+            // It is closed before it counts as gone.
             drop(accepted);
             if !acceptors.park(idle_task.get_or_insert_default()) {
                 return;
             }
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -166,7 +163,7 @@ mod tests {
                 call();
             } else {
                 let waits = tokio::time::timeout(Duration::ZERO, called.as_mut()).await;
-                assert!(waits.is_err(), "nobody has called");
+                assert!(waits.is_err(), "nothing has woken it");
                 call();
             }
             called.await;

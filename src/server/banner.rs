@@ -3,6 +3,7 @@
 use tracing::{info, warn};
 
 use crate::client::Shared;
+use crate::config::socket_path::split_socket_path;
 use crate::config::{Auth, Listen, Rule, Settings};
 
 /// The one line that says what a newcomer must know.
@@ -24,7 +25,7 @@ pub(super) fn announce(settings: &Settings, listeners: &[String]) {
     let shows_certificate = settings.upstream.encryption.options().is_ok_and(|options| options.identity.is_some());
     if settings.rules.iter().any(|rule| rule.method == Auth::PassThrough) && shows_certificate {
         warn!(
-            "pgferry shows PostgreSQL a certificate of its own (sslcert): whoever is let in by that needs no password \
+            "pgferry shows PostgreSQL a certificate of its own (sslcert): clients that are let in by that need no password \
              here with the method \"pass-through\""
         );
     }
@@ -45,7 +46,7 @@ pub(super) fn announce(settings: &Settings, listeners: &[String]) {
 
 /// What clients put into their connection strings for the listener called `name`.
 fn dsn(name: &str) -> String {
-    let (host, port) = match name.rsplit_once("/.s.PGSQL.") {
+    let (host, port) = match split_socket_path(name) {
         Some(dir_and_port) => dir_and_port,
         None => name.rsplit_once(':').unwrap_or((name, "5432")),
     };

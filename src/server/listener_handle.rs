@@ -15,10 +15,10 @@ use super::acceptor::ShutdownToken;
 use crate::net::{Listener, Stream};
 use crate::wake::Wake;
 
-/// How long to wait before accepting again when the process or the system is out of descriptors.
+/// Time to wait before accepting again when the process or the system is out of descriptors.
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(50);
 
-/// How many clients that wait in the backlog are still taken when a listener closes: as many as the kernel keeps by
+/// Number of clients that wait in the backlog that are still taken when a listener closes: as many as the kernel keeps by
 /// default.
 const MAX_BACKLOG_AT_END: u32 = 4096;
 
@@ -33,12 +33,12 @@ impl StopSignal {
     const CLOSED: u8 = 1;
     const DETACHED: u8 = 2;
 
-    /// It closes: those who have connected are taken still, since a closed backlog would only break their connections.
+    /// It closes: clients that have connected are taken still, since a closed backlog would only break their connections.
     pub(super) fn close(&self) {
         self.signal(Self::CLOSED);
     }
 
-    /// Another process has it: nobody is taken from it any more.
+    /// Another process has it: no client is taken from it any more.
     pub(super) fn detach(&self) {
         self.signal(Self::DETACHED);
     }
@@ -49,14 +49,14 @@ impl StopSignal {
     }
 }
 
-/// Where clients are taken from, by whoever has it.
+/// A listener that one acceptor task owns at a time.
 #[derive(Debug)]
 pub(super) struct ListenerHandle {
     listener: Arc<Listener>,
     stop: Arc<StopSignal>,
     /// How many may still be taken, once it closes.
     last: Option<u32>,
-    /// Held until nobody is taken from it any more.
+    /// Held until no client is taken from it any more.
     _all: Option<ShutdownToken>,
 }
 
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     impl ListenerHandle {
-        /// One whose clients connect at `path`, and what ends it.
+        /// Creates one at `path`, and what ends it.
         pub(crate) fn of_test(path: &Path) -> (Self, Arc<StopSignal>) {
             let stop = Arc::new(StopSignal::default());
             let listener = Listener::file(path, 0o777, None).expect("free");
@@ -144,8 +144,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         for told_between in [false, true] {
             let (mut handle, stop) = ListenerHandle::of_test(&dir.path().join("s"));
-            let nobody = tokio::time::timeout(Duration::ZERO, handle.next()).await;
-            assert!(nobody.is_err(), "nobody has come");
+            let none = tokio::time::timeout(Duration::ZERO, handle.next()).await;
+            assert!(none.is_err(), "no client has come");
             if told_between {
                 stop.close();
             }
@@ -162,8 +162,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("s");
         let (mut handle, _stop) = ListenerHandle::of_test(&path);
-        let nobody = tokio::time::timeout(Duration::ZERO, handle.next()).await;
-        assert!(nobody.is_err(), "nobody has come");
+        let none = tokio::time::timeout(Duration::ZERO, handle.next()).await;
+        assert!(none.is_err(), "no client has come");
         let waiting = tokio::spawn(async move { handle.next().await.is_some() });
         tokio::task::yield_now().await;
         let _client = UnixStream::connect(&path).expect("heard");

@@ -95,7 +95,7 @@ impl Listeners {
         }
     }
 
-    /// The process ends: those who have connected are taken to be told so.
+    /// Closes all, as the process ends: clients that have connected are taken to be told so.
     pub(super) fn close(&self) {
         for open in self.open.values() {
             open.stop.close();

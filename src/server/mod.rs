@@ -49,13 +49,13 @@ use notify::Notifier;
 use reload::{ReloadableServer, Wanted};
 use signals::{SignalEvent, Signals};
 
-/// How long the last farewells and closes may take once the end has come.
+/// Longest time that the last farewells and closes may take once the end has come.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// How long clients that have just been accepted may take to do what they came for, where the successor serves those who come later.
+/// Time that just accepted clients get for their work, where the successor serves later ones.
 const JUST_ACCEPTED_GRACE: Duration = Duration::from_secs(2);
 
-/// Why the server does not start.
+/// Reason why the server does not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
     /// It can't listen.
@@ -69,7 +69,7 @@ pub(crate) enum StartError {
 /// Reads the settings again, with some keys and values on top of what is written.
 pub(crate) type Reload = Arc<dyn Fn(&[(Adjustable, String)]) -> Result<Settings, ConfigError> + Send + Sync>;
 
-/// What the server gets from who starts it.
+/// Everything that the server gets from its caller besides the settings.
 pub(crate) struct ServerContext {
     /// Reads the settings again.
     pub reload: Reload,
@@ -148,13 +148,13 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     drop(alive);
     let mut ending = ShutdownController { signals, commands };
     wait_for_clients(&shared, patience, &mut ending, &mut all_gone).await;
-    // Whoever still has an order for the server learns that nobody takes it.
+    // Later commands fail, since the receiver is gone.
     drop(ending);
     shared.drain.advance(Phase::Stopping);
     running.listeners.close();
     shared.sessions.wake_all();
     drop(present);
-    // Whoever does not take its farewell by then loses it.
+    // A client that does not take its farewell by then loses it.
     let _ = timeout(CLOSE_TIMEOUT, nobody_left.recv()).await;
     close_server_conns(&shared).await;
     banner::report(&shared);
@@ -218,7 +218,7 @@ async fn serve(
     }
 }
 
-/// How long those who are there may go on.
+/// How long connected clients may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DrainPolicy {
     /// Not at all.
@@ -241,7 +241,7 @@ struct ShutdownController {
 }
 
 impl ShutdownController {
-    /// The next signal or order to end. Other orders come too late, which those who gave them learn.
+    /// Waits for the next signal or command to end. Other commands come too late, and fail.
     async fn next(&mut self) -> SignalEvent {
         loop {
             tokio::select! {
@@ -298,7 +298,7 @@ async fn wait_for_clients(
     }
 }
 
-/// Reads what `settings` name without serving anybody: certificates, keys, files of secrets.
+/// Reads what `settings` name without serving clients: certificates, keys, files of secrets.
 ///
 /// # Errors
 /// Which of them can't be used, and why.
@@ -314,7 +314,7 @@ fn take_by_name(given: &mut Vec<InheritedListener>, name: Option<&str>) -> Optio
 }
 
 /// The listeners: those that the service manager gives stand for all that are configured; those of the process that is
-/// replaced, for the ones of the same name. Those that nobody has configured come second.
+/// replaced, for the ones of the same name. Those that are not configured come second.
 fn bind_all(
     settings: &Settings,
     mut given: Vec<InheritedListener>,

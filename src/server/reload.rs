@@ -122,7 +122,7 @@ impl ReloadableServer {
         }
     }
 
-    /// Puts in force what was made, tells who wanted it, and begins the next change.
+    /// Applies what was made, answers the command that wanted it, and begins the next change.
     pub(super) fn apply(&mut self, made: Result<Made, String>) {
         self.making = None;
         let outcome = made.map(|made| self.change(made));
@@ -163,7 +163,7 @@ impl ReloadableServer {
         tokio::spawn(async move { old_door.secrets.close(&closing).await });
         shared.client_slots.resize(raise_file_limit(&new));
         self.on_top = on_top;
-        // Clients whose connections go elsewhere now move when they are between two pieces of work.
+        // Clients of a changed upstream move at their next transaction boundary.
         shared.sessions.wake_all();
         let mut said = format!("settings reloaded; changed: {}", list(&live));
         if !restart.is_empty() {

@@ -48,7 +48,7 @@ pub struct ClientState {
 }
 
 impl ClientState {
-    /// Whether a backslash escapes in the plain strings of its texts.
+    /// Returns whether a backslash escapes in the plain strings of its texts.
     #[must_use]
     pub fn backslashes(&self) -> bool {
         self.view.get(b"standard_conforming_strings") == Some(b"off")
@@ -79,7 +79,7 @@ impl ClientState {
     /// The settings that the meaning of a text depends on, in a session that reports `params` and holds `pins`; `None`
     /// where they are this client's own.
     pub fn parse_context(&mut self, params: &ServerParams, pins: Pins) -> Option<Arc<ParseContext>> {
-        if !pins.among(Pins::SESSION_LOCAL_MEANING).is_empty() {
+        if !pins.intersection(Pins::SESSION_LOCAL_MEANING).is_empty() {
             return None;
         }
         if let Some((known, parse_context)) = &self.parse_context
@@ -185,25 +185,25 @@ mod tests {
     #[test]
     fn the_meaning_of_a_text_depends_on_settings() {
         let mut client = ClientState::default();
-        let plain = client.parse_context(&params(b"UTC"), Pins::none());
+        let plain = client.parse_context(&params(b"UTC"), Pins::empty());
         assert_eq!(client.parse_context(&params(b"UTC"), Pins::LISTEN), plain);
-        assert_ne!(client.parse_context(&params(b"GMT"), Pins::none()), plain);
+        assert_ne!(client.parse_context(&params(b"GMT"), Pins::empty()), plain);
         assert_eq!(client.parse_context(&params(b"UTC"), Pins::TEMP), None);
         let mut set = |sql: &[u8]| {
             client.succeeded(&session_command::of_sql(sql).expect("a command"));
             client.ready(b'I');
-            client.parse_context(&params(b"UTC"), Pins::none())
+            client.parse_context(&params(b"UTC"), Pins::empty())
         };
         assert_eq!(set(b"set application.user_id = 7"), plain);
         assert_eq!(set(b"set statement_timeout = 7"), plain);
         assert_ne!(set(b"set search_path = a"), plain);
         assert_eq!(set(b"reset search_path"), plain);
         client.succeeded(&session_command::of_sql(b"set local search_path = a").expect("a command"));
-        assert_ne!(client.parse_context(&params(b"UTC"), Pins::none()), plain);
+        assert_ne!(client.parse_context(&params(b"UTC"), Pins::empty()), plain);
         client.ready(b'I');
         client.mark_unknown();
-        assert_eq!(client.parse_context(&params(b"UTC"), Pins::none()), None);
+        assert_eq!(client.parse_context(&params(b"UTC"), Pins::empty()), None);
         client.ready(b'I');
-        assert_eq!(client.parse_context(&params(b"UTC"), Pins::none()), plain);
+        assert_eq!(client.parse_context(&params(b"UTC"), Pins::empty()), plain);
     }
 }

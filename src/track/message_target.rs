@@ -44,7 +44,7 @@ pub(crate) fn target_of(tag: u8, body: &[u8]) -> MessageTarget<'_> {
     }
 }
 
-/// Whether enough of a message is there to judge it: all of a text of up to `limit` bytes or an `Execute`, and the names
+/// Returns whether enough of a message is there to judge it: all of a text of up to `limit` bytes or an `Execute`, and the names
 /// that it is about, as far as they stand in its first `limit` bytes. `bytes` is what is there of it, header included.
 #[must_use]
 pub(crate) fn is_complete_enough(head: Head, bytes: &[u8], limit: usize) -> bool {

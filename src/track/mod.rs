@@ -9,7 +9,7 @@
 //! - [`rollback`]: what to take back when a request fails.
 //! - [`sql_effects`]: what a text may leave behind in a session, so that it changes hands only when clean.
 //! - [`pins`]: the reasons why a session must stay with its client.
-//! - [`session_command`]: commands whose effect on the session can be followed: `SET`, `RESET`, savepoints, `DEALLOCATE`.
+//! - [`session_command`]: commands with an effect on the session that can be followed: `SET`, `RESET`, savepoints, `DEALLOCATE`.
 //! - [`ledger`]: what a client has set with them, as far as its transactions commit.
 //! - [`params`]: the reported settings (`ParameterStatus`) of a client and of a connection, and their difference.
 //! - [`startup_settings`]: other settings of a startup packet that follow their client.

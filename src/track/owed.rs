@@ -52,7 +52,7 @@ impl Entry {
         self.note.as_ref().is_some_and(|note| note.rollback.unnamed.is_some())
     }
 
-    /// Whether its failure decides what requests behind the next `Sync` find.
+    /// Returns whether its failure decides what requests behind the next `Sync` find.
     pub(super) fn is_at_stake(&self) -> bool {
         self.note.as_ref().is_some_and(|note| note.rollback.is_at_stake())
     }

@@ -2,11 +2,12 @@
 //! others ask for, and so what clients are greeted with.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::params::{RequestedParams, ServerParams};
 use super::server_state::ServerState;
 use super::startup_settings::StartupSettings;
+use crate::lock::lock;
 use crate::wire::backend;
 
 /// How many spellings of a setting's value are remembered.
@@ -80,7 +81,7 @@ pub struct ParameterCache {
 }
 
 impl ParameterCache {
-    /// The reported settings of a client who asked for none; `None` until a connection has been opened.
+    /// The reported settings of a client that asked for none; `None` until a connection has been opened.
     #[must_use]
     pub fn baseline(&self) -> Option<ServerParams> {
         self.lock().baseline.clone()
@@ -190,6 +191,6 @@ impl ParameterCache {
 
     fn lock(&self) -> MutexGuard<'_, LearnedParams> {
         // What it guards is consistent between any two statements.
-        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.learned)
     }
 }

@@ -69,13 +69,13 @@ impl ServerParams {
         self.reported.pairs.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// Whether nothing has been reported.
+    /// Returns whether nothing has been reported.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.reported.pairs.is_empty()
     }
 
-    /// Whether both are the same storage: then they are equal, at the price of one comparison.
+    /// Returns whether both are the same storage: then they are equal, at the price of one comparison.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.reported, &other.reported)
@@ -158,7 +158,7 @@ impl RequestedParams {
         self.known(|name, value| pick(name, value).then(|| value.into()))
     }
 
-    /// Whether nothing is asked for.
+    /// Returns whether nothing is asked for.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()

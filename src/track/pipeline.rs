@@ -46,9 +46,9 @@ pub struct Pipeline {
     swallowed: usize,
     /// What requests that failed or were discarded would have done.
     undone: Vec<(Rollback, Unfulfilled)>,
-    /// How many requests in the queue are at stake.
+    /// Number of requests in the queue that are at stake.
     stakes: usize,
-    /// How many of those have a `Sync` behind them.
+    /// Number of those that have a `Sync` behind them.
     synced_stakes: usize,
     /// How many requests in the queue change the unnamed statements.
     unnamed_changes: usize,
@@ -160,14 +160,14 @@ impl Pipeline {
         Some(entry)
     }
 
-    /// Whether it is not known yet which statements there are for requests that come now: some requests that change them
+    /// Returns whether it is not known yet which statements there are for requests that come now: some requests that change them
     /// may yet fail, and these would be carried out all the same, since a `Sync` is in between.
     #[must_use]
     pub fn at_stake(&self) -> bool {
         self.synced_stakes > 0
     }
 
-    /// How many extended requests are owed that no `Sync` has followed: if one of them fails, what is sent now is
+    /// Number of owed extended requests that no `Sync` has followed: if one of them fails, what is sent now is
     /// discarded.
     #[must_use]
     pub fn unsynced_owed(&self) -> usize {
@@ -175,24 +175,24 @@ impl Pipeline {
         since_sync.filter(|entry| entry.request.is_extended()).count()
     }
 
-    /// Whether a request that is owed changes the unnamed statements.
+    /// Returns whether a request that is owed changes the unnamed statements.
     #[must_use]
     pub fn changes_unnamed(&self) -> bool {
         self.unnamed_changes > 0
     }
 
-    /// What was noted of the request whose answer comes next.
+    /// The note of the request that is answered next.
     pub fn front_note(&mut self) -> Option<&mut Note> {
         self.queue.front_mut()?.note.as_deref_mut()
     }
 
-    /// Whether the next answer is to a request of this kind.
+    /// Returns whether the next answer is to a request of this kind.
     #[must_use]
     pub fn answers(&self, request: Request) -> bool {
         self.queue.front().is_some_and(|entry| entry.request == request)
     }
 
-    /// The next command that the request whose answer comes next runs, if `tag` is that of its success.
+    /// The next command that the request that is answered next runs, if `tag` is that of its success.
     pub fn next_command(&mut self, tag: &[u8]) -> Option<SessionCommand> {
         let (commands, done) = self.front_note()?.commands.as_mut()?;
         let placed = commands.get(*done).filter(|placed| placed.command.has_tag(tag))?;
@@ -206,13 +206,13 @@ impl Pipeline {
         self.settings = Settings::Changed;
     }
 
-    /// Whether the session would be settled if the server had reported the settings that pgferry has changed.
+    /// Returns whether the session would be settled if the server had reported the settings that pgferry has changed.
     #[must_use]
     pub fn settled_but_for_reports(&self) -> bool {
         self.answered() && self.status == IDLE && self.unsynced == 0 && self.settings == Settings::Changed
     }
 
-    /// Whether the next answer is that to a command which pgferry has put into the client's text.
+    /// Returns whether the next answer is that to a command which pgferry has put into the client's text.
     #[must_use]
     pub fn is_inserted(&self) -> bool {
         let front = self.queue.front().and_then(|entry| entry.note.as_ref());
@@ -220,7 +220,7 @@ impl Pipeline {
         next.is_some_and(|placed| placed.command == SessionCommand::Inserted)
     }
 
-    /// Takes the next request off whose answer is synthesized, if its turn has come.
+    /// Takes the next request off if its answer is synthesized and its turn has come.
     pub fn synthesized(&mut self) -> Option<Request> {
         let synthesize = self.queue.front().is_some_and(|entry| entry.action == ResponseAction::Synthesize);
         let entry = if synthesize { self.pop() } else { None };
@@ -295,32 +295,32 @@ impl Pipeline {
         self.answered() && self.status == IDLE && self.unsynced == 0 && self.settings == Settings::Reported
     }
 
-    /// Whether a transaction is open for extended requests that no `Sync` has followed.
+    /// Returns whether a transaction is open for extended requests that no `Sync` has followed.
     #[must_use]
     pub fn unsynced(&self) -> bool {
         self.unsynced > 0 && self.course != Course::Skipping
     }
 
-    /// Whether nothing will come from the server unless something is sent: it has answered all, or keeps its answers
+    /// Returns whether nothing will come from the server unless something is sent: it has answered all, or keeps its answers
     /// back, or discards what comes, until a `Sync`.
     #[must_use]
     pub fn is_still(&self) -> bool {
         self.course == Course::Lost || self.prompted == 0
     }
 
-    /// Whether the server has been asked for all the answers that it owes.
+    /// Returns whether the server has been asked for all the answers that it owes.
     #[must_use]
     pub fn is_prompted(&self) -> bool {
         self.prompted == self.queue.len()
     }
 
-    /// How many of the requests that are owed the server answers only after it has heard more.
+    /// Number of owed requests that the server answers only after it has heard more.
     #[must_use]
     pub fn unprompted(&self) -> usize {
         self.queue.len() - self.prompted
     }
 
-    /// Whether a request that is sent now finds the transaction status that [`Pipeline::status`] tells, unless it is
+    /// Returns whether a request that is sent now finds the transaction status that [`Pipeline::status`] tells, unless it is
     /// discarded.
     #[must_use]
     pub fn knows_status(&self) -> bool {
@@ -333,14 +333,14 @@ impl Pipeline {
         self.queue.is_empty() && self.course == Course::Working
     }
 
-    /// Whether no answer is to be waited for: nothing is owed, or the server discards what comes and says nothing before
+    /// Returns whether no answer is to be waited for: nothing is owed, or the server discards what comes and says nothing before
     /// it has read a `Sync`, or what it owes is not known.
     #[must_use]
     pub fn has_no_answer_due(&self) -> bool {
         self.queue.is_empty() || self.course == Course::Lost
     }
 
-    /// Whether the client does not see the server's next message if it is of type `tag`.
+    /// Returns whether the client does not see the server's next message if it is of type `tag`.
     #[must_use]
     pub fn hides(&self, tag: u8) -> bool {
         self.queue.front().is_some_and(|entry| match entry.action {
@@ -358,32 +358,32 @@ impl Pipeline {
         self.front_note()?.refusal.take()
     }
 
-    /// Whether the next answer tells the columns of a statement.
+    /// Returns whether the next answer tells the columns of a statement.
     #[must_use]
     pub fn describes(&self) -> bool {
         let front = self.queue.front().and_then(|entry| entry.note.as_ref());
         front.is_some_and(|note| note.describes.is_some())
     }
 
-    /// Whether the server discards everything up to the next `Sync`.
+    /// Returns whether the server discards everything up to the next `Sync`.
     #[must_use]
     pub fn skipping(&self) -> bool {
         self.course == Course::Skipping
     }
 
-    /// How many requests are owed.
+    /// Number of requests that are owed.
     #[must_use]
     pub fn owed(&self) -> usize {
         self.queue.len()
     }
 
-    /// Whether all that is owed are answers that are synthesized.
+    /// Returns whether all that is owed are answers that are synthesized.
     #[must_use]
     pub fn owes_synthesized_only(&self) -> bool {
         self.queue.iter().all(|entry| entry.action == ResponseAction::Synthesize)
     }
 
-    /// Whether all that is owed is the answer to one `Sync`.
+    /// Returns whether all that is owed is the answer to one `Sync`.
     #[must_use]
     pub fn owes_a_sync_only(&self) -> bool {
         self.queue.len() == 1 && self.queue.front().is_some_and(|entry| entry.request == Request::Sync)
@@ -396,19 +396,19 @@ impl Pipeline {
         }
     }
 
-    /// Whether the server waits for copy data.
+    /// Returns whether the server waits for copy data.
     #[must_use]
     pub fn copying_in(&self) -> bool {
         self.copy_in == CopyIn::Open
     }
 
-    /// Whether a copy to the server has begun and is not known to be over.
+    /// Returns whether a copy to the server has begun and is not known to be over.
     #[must_use]
     pub fn in_copy(&self) -> bool {
         self.copy_in != CopyIn::No
     }
 
-    /// Whether the books can't be trusted any more: the session must end with its client.
+    /// Returns whether the books can't be trusted any more: the session must end with its client.
     #[must_use]
     pub fn lost(&self) -> bool {
         self.course == Course::Lost

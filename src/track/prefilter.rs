@@ -6,7 +6,7 @@
 
 use super::sql::is_word;
 
-/// Whether `sql` is certain to do nothing that [`super::sql_effects::analyze`] looks for.
+/// Returns whether `sql` is certain to do nothing that [`super::sql_effects::analyze`] looks for.
 ///
 /// ```
 /// use pgferry::internals::track::prefilter::is_stateless;
@@ -44,20 +44,20 @@ pub fn is_stateless(sql: &[u8]) -> bool {
     true
 }
 
-/// Whether the first word of a statement says that it only reads and writes rows, or begins or ends a transaction.
+/// Returns whether the first word of a statement says that it only reads and writes rows, or begins or ends a transaction.
 fn begins_harmlessly(word: &[u8]) -> bool {
     const WORDS: [&[u8]; 9] =
         [b"select", b"insert", b"update", b"delete", b"with", b"values", b"begin", b"commit", b"end"];
     WORDS.iter().any(|harmless| word.eq_ignore_ascii_case(harmless))
 }
 
-/// Whether a word behind that is none that matters, and begins or holds none of the names that do.
+/// Returns whether a word behind that is none that matters, and begins or holds none of the names that do.
 fn is_harmless(word: &[u8]) -> bool {
     const WORDS: [&[u8]; 3] = [b"temp", b"temporary", b"hold"];
     !WORDS.iter().any(|matters| word.eq_ignore_ascii_case(matters)) && !may_name_state(word)
 }
 
-/// Whether `name` may be that of a function or schema whose very name means session state, by how those begin, or because
+/// Returns whether `name` may be that of a function or schema that means session state by its name, by how those begin, or because
 /// it may hold `advisory_` behind something.
 pub(super) fn may_name_state(name: &[u8]) -> bool {
     let &[a, b, c, _, _, _, ..] = name else { return false };
@@ -66,7 +66,7 @@ pub(super) fn may_name_state(name: &[u8]) -> bool {
     begins || may_be_advisory(name)
 }
 
-/// Whether `word` may hold `advisory_`.
+/// Returns whether `word` may hold `advisory_`.
 fn may_be_advisory(word: &[u8]) -> bool {
     word.get(b"advisor".len()..).is_some_and(|end| end.windows(2).any(|two| matches!(two, b"y_" | b"Y_")))
 }

@@ -5,7 +5,7 @@ use crate::wire::{backend, frontend};
 /// What becomes of the answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseAction {
-    /// It goes to the client, who asked.
+    /// It goes to the client, which asked.
     Forward,
     /// pgferry asked; the client never sees it.
     Swallow,
@@ -65,18 +65,18 @@ impl Request {
         })
     }
 
-    /// Whether an error while the server works on it makes the server skip to the next `Sync`.
+    /// Returns whether an error while the server works on it makes the server skip to the next `Sync`.
     pub(super) fn is_extended(self) -> bool {
         matches!(self, Self::Parse | Self::Bind | Self::Describe | Self::Execute | Self::Close)
     }
 
-    /// Whether `ReadyForQuery` ends it.
+    /// Returns whether `ReadyForQuery` ends it.
     #[must_use]
     pub fn ends_ready(self) -> bool {
         matches!(self, Self::Query | Self::Function | Self::Sync)
     }
 
-    /// Whether a backend message of type `tag` is the last of its answer.
+    /// Returns whether a backend message of type `tag` is the last of its answer.
     pub(super) fn ended_by(self, tag: u8) -> bool {
         match self {
             Self::Parse => tag == backend::PARSE_COMPLETE,

@@ -85,7 +85,7 @@ pub enum Unfulfilled {
 }
 
 impl Rollback {
-    /// Whether it decides what requests behind the next `Sync` find: which named statements there are, or whose the unnamed
+    /// Returns whether it decides what requests behind the next `Sync` find: which named statements there are, or which client's the unnamed
     /// one is.
     #[must_use]
     pub fn is_at_stake(&self) -> bool {

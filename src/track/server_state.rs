@@ -23,7 +23,7 @@ pub enum UnnamedStatement {
 }
 
 impl UnnamedStatement {
-    /// Whether it is what a client has that has `unnamed`.
+    /// Returns whether it is what a client has that has `unnamed`.
     #[must_use]
     pub fn is(self, unnamed: Option<&Unnamed>) -> bool {
         self == unnamed.map_or(Self::Absent, |unnamed| Self::Is(unnamed.id))
@@ -54,7 +54,7 @@ pub enum UsedBy {
 }
 
 impl UsedBy {
-    /// Whether another client than number `client` may have left something.
+    /// Returns whether another client than number `client` may have left something.
     #[must_use]
     pub fn is_foreign_to(self, client: u64) -> bool {
         match self {
@@ -76,7 +76,7 @@ impl UsedBy {
         }
     }
 
-    /// Whether what a sequence's state says here is what it says in a session of `client`'s own whose next piece of
+    /// Returns whether what a sequence's state says here is what it says in a session of `client`'s own with its next piece of
     /// work is number `work`, or is not defined.
     #[must_use]
     pub fn knows_sequences(self, client: u64, work: u64) -> bool {
@@ -181,7 +181,7 @@ pub struct ServerState {
     pub unnamed: UnnamedStatement,
     /// The columns of the unnamed statement with this number, once the server was asked.
     pub unnamed_columns: Option<(u64, Columns)>,
-    /// Whose work it has done.
+    /// The client that it has last worked for.
     pub used: UsedBy,
     /// What its sequences have done since it was as new.
     pub sequences: Sequences,
@@ -234,7 +234,7 @@ impl ServerState {
         }
     }
 
-    /// Whether its unnamed statement is `unnamed`.
+    /// Returns whether its unnamed statement is `unnamed`.
     #[must_use]
     pub fn has_unnamed(&self, unnamed: Option<&Arc<Unnamed>>) -> bool {
         self.unnamed.is(unnamed.map(|unnamed| &**unnamed))

@@ -1,6 +1,6 @@
 //! Commands that change a session in a way that can be followed: what each does if it succeeds.
 //!
-//! Only what is certain is recognised: forms whose effect can be read off their words. The server's `CommandComplete`
+//! Only what is certain is recognised: forms with an effect that can be read off their words. The server's `CommandComplete`
 //! says which of them have succeeded, in the order in which they stand in the text ([`SessionCommand::has_tag`]).
 
 use std::sync::Arc;
@@ -72,14 +72,14 @@ pub enum SessionCommand {
     DiscardAll,
     /// A `SET` or `RESET` that changes no setting that is followed: of a role, a transaction, constraints.
     OtherSet,
-    /// A `SET` or `RESET` whose effect can't be read off its words.
+    /// A `SET` or `RESET` with an effect that can't be read off its words.
     UnknownSet,
     /// A `SET` that pgferry has put into the client's text: the client does not see its `CommandComplete`.
     Inserted,
 }
 
 impl SessionCommand {
-    /// Whether a `CommandComplete` with `tag` says that it has succeeded (`CreateCommandTag` in
+    /// Returns whether a `CommandComplete` with `tag` says that it has succeeded (`CreateCommandTag` in
     /// `src/backend/tcop/utility.c`).
     #[must_use]
     pub fn has_tag(&self, tag: &[u8]) -> bool {
@@ -99,7 +99,7 @@ impl SessionCommand {
         }
     }
 
-    /// Whether `tag` is that of some command here: then one of them is expected.
+    /// Returns whether `tag` is that of some command here: then one of them is expected.
     #[must_use]
     pub fn is_tag(tag: &[u8]) -> bool {
         const TAGS: [&[u8]; 11] = [
@@ -118,13 +118,13 @@ impl SessionCommand {
         TAGS.contains(&tag)
     }
 
-    /// Whether it resets settings.
+    /// Returns whether it resets settings.
     #[must_use]
     pub fn resets(&self) -> bool {
         matches!(self, Self::Reset { .. } | Self::ResetLocal { .. } | Self::ResetAll | Self::DiscardAll)
     }
 
-    /// Whether it only opens or closes a transaction or a savepoint.
+    /// Returns whether it only opens or closes a transaction or a savepoint.
     #[must_use]
     pub fn controls_transaction(&self) -> bool {
         matches!(
@@ -202,7 +202,7 @@ fn is(a: &[u8], b: &[u8]) -> bool {
     a.eq_ignore_ascii_case(b)
 }
 
-/// Whether another statement can stand behind `text`.
+/// Returns whether another statement can stand behind `text`.
 fn is_finished(text: &[u8], backslashes: bool) -> bool {
     let closed = [text, b";"].concat();
     Tokens::new(&closed, backslashes).last() == Some(Token::Semicolon)
@@ -241,7 +241,7 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Whether nothing follows.
+    /// Returns whether nothing follows.
     fn ends(&mut self) -> bool {
         self.next().is_none()
     }
@@ -252,7 +252,7 @@ impl<'a> Words<'a> {
         self.ends().then_some(name)
     }
 
-    /// Whether what follows `SET` or `RESET` is no setting that is followed: a role, a transaction's properties,
+    /// Returns whether what follows `SET` or `RESET` is no setting that is followed: a role, a transaction's properties,
     /// constraints. A name may begin with such a word too (`SET transaction.x = 1`).
     fn sets_other(&self) -> bool {
         let mut ahead = self.tokens.clone();
@@ -433,7 +433,7 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Whether a setting can be set again elsewhere by the same words: some are what a transaction or a login is, and some
+/// Returns whether a setting can be set again elsewhere by the same words: some are what a transaction or a login is, and some
 /// name an object that may be another or gone by then.
 fn is_followed(name: &[u8]) -> bool {
     const UNLIKE: [&[u8]; 7] = [

@@ -28,7 +28,7 @@ impl PartialEq for SettingOverrides {
 }
 
 impl SettingOverrides {
-    /// Whether there are none.
+    /// Returns whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sets().is_empty()
@@ -39,7 +39,7 @@ impl SettingOverrides {
         self.sets = None;
     }
 
-    /// Whether setting `name`, in any case, is among them.
+    /// Returns whether setting `name`, in any case, is among them.
     #[must_use]
     pub fn mentions(&self, name: &[u8]) -> bool {
         self.sets().iter().any(|(known, _)| known.eq_ignore_ascii_case(name))
@@ -154,19 +154,19 @@ impl SettingsTracker {
         &self.kept
     }
 
-    /// Whether anything depends on how the transaction ends.
+    /// Returns whether anything depends on how the transaction ends.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.open.iter().any(|change| !matches!(change, Change::Savepoint { .. }))
     }
 
-    /// Whether anything is noted of the transaction that is open.
+    /// Returns whether anything is noted of the transaction that is open.
     #[must_use]
     pub fn has_changes(&self) -> bool {
         !self.open.is_empty()
     }
 
-    /// The statements whose effect holds right now, those of the open transaction included, with the names of their
+    /// The statements in force right now, those of the open transaction included, with the names of their
     /// settings; `None` when that can't be told.
     pub fn texts(&self) -> Option<impl Iterator<Item = (&[u8], &[u8])>> {
         let unknown = self.open.iter().any(|change| matches!(change, Change::Unknown));

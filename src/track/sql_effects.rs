@@ -25,7 +25,7 @@ pub enum UnknownSettings {
 pub struct SqlEffects {
     /// State that it may leave behind.
     pub pins: Pins,
-    /// The commands in it whose effects are followed, in their order; `None` where there are none but the end of a
+    /// The commands in it that are followed, in their order; `None` where there are none but the end of a
     /// transaction, of which the tag alone tells enough.
     pub commands: Option<Commands>,
     /// How many statements it has, where there are commands.
@@ -45,7 +45,7 @@ impl SqlEffects {
         Self { pins: Pins::UNANALYZED, ..Self::default() }
     }
 
-    /// Whether there is nothing to be known of the text.
+    /// Returns whether there is nothing to be known of the text.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         self.pins.is_empty()
@@ -58,11 +58,11 @@ impl SqlEffects {
     /// is asked for later.
     #[must_use]
     pub fn holds(&self) -> Pins {
-        let pins = self.pins.without(Pins::NEXTVAL);
-        if self.unknown_settings == UnknownSettings::ForSession { pins } else { pins.without(Pins::SETTING) }
+        let pins = self.pins.difference(Pins::NEXTVAL);
+        if self.unknown_settings == UnknownSettings::ForSession { pins } else { pins.difference(Pins::SETTING) }
     }
 
-    /// Whether it changes settings of the session or of the transaction.
+    /// Returns whether it changes settings of the session or of the transaction.
     #[must_use]
     pub fn sets(&self) -> bool {
         let local = |placed: &PositionedCommand| {
@@ -76,7 +76,7 @@ impl SqlEffects {
     fn add_unknown_settings(&mut self, unknown: UnknownSettings) {
         self.unknown_settings = self.unknown_settings.max(unknown);
         if unknown == UnknownSettings::ForSession {
-            self.pins.add(Pins::SETTING);
+            self.pins.insert(Pins::SETTING);
         }
     }
 }
@@ -89,7 +89,7 @@ pub(crate) fn of_tag(tag: &[u8]) -> Pins {
         b"LISTEN" => Pins::LISTEN,
         b"PREPARE" => Pins::PREPARE,
         b"LOAD" => Pins::LOAD,
-        _ => Pins::none(),
+        _ => Pins::empty(),
     }
 }
 
@@ -148,7 +148,7 @@ impl<'a> Analysis<'a> {
                 let first = statement.first.is_none();
                 let names = [&b"execute"[..], b"deallocate", b"prepare"];
                 self.effects.names_statements |= names.iter().any(|names| is(word, names));
-                self.effects.pins.add(statement.word(word));
+                self.effects.pins.insert(statement.word(word));
                 if first {
                     self.keyword(word);
                 }
@@ -169,7 +169,7 @@ impl<'a> Analysis<'a> {
             Token::Semicolon => statement.other(),
             Token::Unclear => {
                 statement.other();
-                self.effects.pins.add(Pins::UNANALYZED);
+                self.effects.pins.insert(Pins::UNANALYZED);
             }
         }
     }
@@ -178,7 +178,7 @@ impl<'a> Analysis<'a> {
     fn text(&mut self, text: &[u8]) {
         let calls = text.contains(&b'(');
         if calls && (contains(text, b"advisory_") || contains(text, b"set_config")) {
-            self.effects.pins.add(Pins::SERVER_CODE);
+            self.effects.pins.insert(Pins::SERVER_CODE);
         }
         if self.effects.pins.contains(Pins::SERVER_CODE) && (contains(text, b"reset") || contains(text, b"discard")) {
             // What it goes back to is looked into before anything else runs.
@@ -186,7 +186,7 @@ impl<'a> Analysis<'a> {
         }
         let seed = is(text, b"seed") || (contains(text, b"seed") && contains(text, b"set"));
         if seed || (calls && UNRESETTABLE.iter().any(|name| contains(text, name))) {
-            self.effects.pins.add(Pins::UNRESETTABLE);
+            self.effects.pins.insert(Pins::UNRESETTABLE);
         }
     }
 
@@ -194,11 +194,11 @@ impl<'a> Analysis<'a> {
     fn keyword(&mut self, word: &[u8]) {
         let mut room = [0; 16];
         let Some(word) = lower(word, &mut room) else { return };
-        self.effects.pins.add(match word {
+        self.effects.pins.insert(match word {
             b"listen" => Pins::LISTEN,
             b"load" => Pins::LOAD,
             b"do" => Pins::SERVER_CODE,
-            _ => Pins::none(),
+            _ => Pins::empty(),
         });
         self.effects.may_release |= matches!(
             word,
@@ -206,7 +206,7 @@ impl<'a> Analysis<'a> {
         );
     }
 
-    /// Functions and schemas whose very name means session state.
+    /// Functions and schemas that mean session state by their name.
     fn name(&mut self, name: &[u8], statement: &Statement<'_>, behind: &Tokens<'_>) {
         if !prefilter::may_name_state(name) {
             return;
@@ -215,16 +215,16 @@ impl<'a> Analysis<'a> {
         let effects = &mut self.effects;
         match name.as_slice() {
             b"pg_settings" if statement.updates => return effects.add_unknown_settings(UnknownSettings::ForSession),
-            _ if name.starts_with(b"pg_temp") => return effects.pins.add(Pins::TEMP),
+            _ if name.starts_with(b"pg_temp") => return effects.pins.insert(Pins::TEMP),
             _ if !matches!(behind.clone().next(), Some(Token::Other(b'('))) => return,
             _ => {}
         }
-        effects.pins.add(match name.as_slice() {
+        effects.pins.insert(match name.as_slice() {
             b"set_config" => {
                 let local = is_local_set_config(behind.clone());
                 let constant = matches!(behind.clone().nth(1), Some(Token::Text(_)));
                 if !local && !constant {
-                    effects.pins.add(Pins::UNRESETTABLE);
+                    effects.pins.insert(Pins::UNRESETTABLE);
                 }
                 let unknown = if local { UnknownSettings::ForTransaction } else { UnknownSettings::ForSession };
                 return effects.add_unknown_settings(unknown);
@@ -233,11 +233,11 @@ impl<'a> Analysis<'a> {
             b"currval" | b"lastval" => Pins::SEQUENCE,
             _ if contains(&name, b"advisory_unlock") => {
                 effects.may_release = true;
-                Pins::none()
+                Pins::empty()
             }
             _ if is_advisory(&name) && !contains(&name, b"_xact_") => Pins::LOCK,
             _ if survives_discard(&name) => Pins::UNRESETTABLE,
-            _ => Pins::none(),
+            _ => Pins::empty(),
         });
     }
 
@@ -250,14 +250,14 @@ impl<'a> Analysis<'a> {
             SessionCommand::UnknownSet => {
                 self.effects.add_unknown_settings(UnknownSettings::ForSession);
                 if contains(text, b"seed") {
-                    self.effects.pins.add(Pins::UNRESETTABLE);
+                    self.effects.pins.insert(Pins::UNRESETTABLE);
                 }
                 if contains(text, b"pg_temp") {
-                    self.effects.pins.add(Pins::TEMP);
+                    self.effects.pins.insert(Pins::TEMP);
                 }
             }
             SessionCommand::Set { .. } | SessionCommand::Reset { .. } | SessionCommand::ResetAll => {
-                self.effects.pins.add(Pins::SETTING);
+                self.effects.pins.insert(Pins::SETTING);
             }
             _ => {}
         }
@@ -276,7 +276,7 @@ impl<'a> Analysis<'a> {
     }
 }
 
-/// Whether function `name` leaves something that `DISCARD ALL` does not undo.
+/// Returns whether function `name` leaves something that `DISCARD ALL` does not undo.
 fn survives_discard(name: &[u8]) -> bool {
     UNRESETTABLE.iter().any(|unresettable| name.starts_with(unresettable))
 }
@@ -294,7 +294,7 @@ const UNRESETTABLE: [&[u8]; 9] = [
     b"pg_replication_origin_session_setup",
 ];
 
-/// Whether a name holds `advisory_`, as those of functions for locks do.
+/// Returns whether a name holds `advisory_`, as those of functions for locks do.
 fn is_advisory(name: &[u8]) -> bool {
     const WORD: &[u8] = b"advisory";
     name.windows(WORD.len() + 1).any(|window| window[WORD.len()] == b'_' && is(&window[..WORD.len()], WORD))
@@ -308,7 +308,7 @@ fn lower<'a>(word: &[u8], room: &'a mut [u8; 16]) -> Option<&'a [u8]> {
     Some(lowered)
 }
 
-/// Whether the arguments behind `set_config` end in a plain `true`: it holds for the transaction only.
+/// Returns whether the arguments behind `set_config` end in a plain `true`: it holds for the transaction only.
 fn is_local_set_config(tokens: Tokens<'_>) -> bool {
     let mut depth = 0;
     let mut commas = 0;
@@ -372,7 +372,7 @@ impl<'a> Statement<'a> {
         self.depth > 0 || self.atomic
     }
 
-    /// Whether its first word is that of a command which [`session_command`] knows.
+    /// Returns whether its first word is that of a command which [`session_command`] knows.
     fn may_be_command(&self) -> bool {
         const FIRST: [&[u8]; 11] = [
             b"set",
@@ -399,7 +399,7 @@ impl<'a> Statement<'a> {
         let Some(first) = self.first else {
             self.first = Some(word);
             self.updates = is(word, b"update");
-            return Pins::none();
+            return Pins::empty();
         };
         let after = |words: &[&[u8]]| last.is_some_and(|last| words.iter().any(|&w| is(last, w)));
         if self.second.is_none() {
@@ -423,7 +423,7 @@ impl<'a> Statement<'a> {
         if is(word, b"hold") && after(&[b"with"]) {
             return Pins::CURSOR;
         }
-        Pins::none()
+        Pins::empty()
     }
 }
 
@@ -516,16 +516,16 @@ mod tests {
     #[test]
     fn what_can_be_carried_does_not_hold() {
         for (sql, holds) in [
-            ("set search_path = a", Pins::none()),
-            ("set search_path = a; select 1", Pins::none()),
-            ("set a = 1; set b to 2; reset c", Pins::none()),
+            ("set search_path = a", Pins::empty()),
+            ("set search_path = a; select 1", Pins::empty()),
+            ("set a = 1; set b to 2; reset c", Pins::empty()),
             ("set search_path = U&'a'", Pins::SETTING.union(Pins::UNANALYZED)),
-            ("reset all", Pins::none()),
-            ("reset role", Pins::none()),
-            ("select nextval('a')", Pins::none()),
+            ("reset all", Pins::empty()),
+            ("reset role", Pins::empty()),
+            ("select nextval('a')", Pins::empty()),
             ("select currval('a')", Pins::SEQUENCE),
-            ("select set_config('a.b', $1, true)", Pins::none()),
-            ("select pg_catalog.set_config('a.b', f(1, 2), true), set_config('role', $1, TRUE)", Pins::none()),
+            ("select set_config('a.b', $1, true)", Pins::empty()),
+            ("select pg_catalog.set_config('a.b', f(1, 2), true), set_config('role', $1, TRUE)", Pins::empty()),
             ("select set_config('a.b', 'c', false), set_config('a.b', 'c', true)", Pins::SETTING),
             ("select set_config('a.b', 'c', $1)", Pins::SETTING),
             ("select set_config('a.b', 'c', true or f())", Pins::SETTING),

@@ -7,13 +7,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use super::params::ServerParams;
 use super::rollback::Rollback;
 use super::session_command::Commands;
 use super::sql_effects::SqlEffects;
 use super::text_edit::{self, Edit, Positions};
+use crate::lock::lock;
 use crate::wire::frontend;
 
 /// What every server-side name begins with.
@@ -96,7 +97,7 @@ impl Statement {
         format!("{PREFIX}{}", self.id)
     }
 
-    /// Whether servers' plans for it are known to be out of date.
+    /// Returns whether servers' plans for it are known to be out of date.
     #[must_use]
     pub fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
@@ -183,7 +184,7 @@ impl StatementCache {
         statement
     }
 
-    /// A statement whose text is not kept.
+    /// Creates a statement that is not kept in the cache.
     pub fn uncached(&self) -> Arc<Statement> {
         self.make(None, &ServerParams::default(), None)
     }
@@ -217,7 +218,7 @@ impl StatementCache {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 }
 
@@ -307,13 +308,13 @@ impl ClientStatements {
         }
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.map.is_none()
     }
 
-    /// How many there are.
+    /// Number of statements.
     #[must_use]
     pub fn len(&self) -> usize {
         self.map.as_ref().map_or(0, |map| map.len())
@@ -397,7 +398,7 @@ pub struct PreparedStatement {
 }
 
 impl ServerStatementCache {
-    /// Whether `statement` is prepared there, before it is used.
+    /// Returns whether `statement` is prepared there, before it is used.
     pub fn has(&mut self, statement: &Statement) -> bool {
         self.clock += 1;
         self.map.get_mut(&statement.id).map(|held| held.used = self.clock).is_some()
@@ -460,13 +461,13 @@ impl ServerStatementCache {
         }
     }
 
-    /// How many there are.
+    /// Number of statements.
     #[must_use]
     pub fn len(&self) -> usize {
         self.map.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()

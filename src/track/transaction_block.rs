@@ -12,7 +12,7 @@ pub(crate) enum Block {
 }
 
 impl Block {
-    /// Whether one is open.
+    /// Returns whether one is open.
     #[must_use]
     pub(crate) fn is_open(self) -> bool {
         self == Self::Open
@@ -39,7 +39,7 @@ pub(crate) fn after(sql: &[u8], backslashes: bool) -> Option<Block> {
     block
 }
 
-/// Whether `sql` is nothing but the end of a transaction.
+/// Returns whether `sql` is nothing but the end of a transaction.
 #[must_use]
 pub(crate) fn only_ends(sql: &[u8], backslashes: bool) -> bool {
     let mut tokens = Tokens::new(sql, backslashes);

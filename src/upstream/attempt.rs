@@ -150,7 +150,7 @@ async fn succeed(
     Some(registry.pool(&pool.key))
 }
 
-/// Whether the connections of `account` to the same server are those of another role than the one that has just logged in: it was
+/// Returns whether the connections of `account` to the same server are those of another role than the one that has just logged in: it was
 /// renamed, or dropped and made anew. The server knows by their pids as which role they logged in; behind a pooler there are none such.
 async fn has_another_role(new_conn: &mut NewConn, role_auth: &Arc<RoleAuth>, registry: &Registry) -> bool {
     let conn_infos = registry.cards_of(role_auth);

@@ -23,10 +23,11 @@ use super::simple_query::{self, Row};
 use crate::auth::{Credential, Stored};
 use crate::config::Settings;
 use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::lock::lock;
 use crate::net::{Conn, RecvError};
 use crate::track::server_state::CloseMethod;
 
-/// How many answers are remembered.
+/// Number of answers that are remembered.
 const MAX_ANSWERS: usize = 10_000;
 
 /// How many databases it is asked in at a time: clients name them before they have logged in.
@@ -122,7 +123,7 @@ struct Known {
     secret: Option<Stored>,
 }
 
-/// Why a secret could not be looked up.
+/// Reason why a secret could not be looked up.
 enum Failure {
     /// The connection is of no use any more; a new one may be.
     Broke(String),
@@ -137,7 +138,7 @@ impl From<RecvError> for Failure {
 }
 
 impl AuthQuery {
-    /// What `settings` say; `None` when nobody is to ask.
+    /// Creates it as `settings` say; `None` without an `auth_query`.
     #[must_use]
     pub(crate) fn new(settings: &Settings) -> Option<Self> {
         let user = settings.auth_user.clone()?;
@@ -159,7 +160,7 @@ impl AuthQuery {
         })
     }
 
-    /// The secret of `user`, who wants `database`; `None` when there is none, and so no login.
+    /// Looks up the secret of `user` for `database`; `None` if there is none, and so no login.
     ///
     /// # Errors
     /// What the client is told when the upstream can't be asked.
@@ -186,13 +187,13 @@ impl AuthQuery {
         Ok(found)
     }
 
-    /// Whether an MD5 secret was found so far.
+    /// Returns whether an MD5 secret was found so far.
     #[must_use]
     pub(crate) fn has_found_md5(&self) -> bool {
         self.md5.get().is_some()
     }
 
-    /// A wrong password was given for what was looked up: whoever comes next may have a newer one, so it is asked again.
+    /// Drops a cached answer after a wrong password: the next client may have a newer one, so the server is asked again.
     pub(crate) fn invalidate(&self, database: &[u8], user: &[u8]) {
         let database = self.database.as_ref().map_or(database, |own| own.as_bytes());
         let mut known = self.answers();
@@ -208,7 +209,7 @@ impl AuthQuery {
     }
 
     fn answers(&self) -> std::sync::MutexGuard<'_, Answers> {
-        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.known)
     }
 
     fn known(&self, key: &(Vec<u8>, Vec<u8>)) -> Option<Known> {
@@ -219,7 +220,7 @@ impl AuthQuery {
         let open = timeout(self.limit, self.open.lock()).await;
         let mut open = open.map_err(|_| failed("too many ask at once"))?;
         let key = (database.to_vec(), user.to_vec());
-        // Who has waited for the connection may find that somebody else had the same question.
+        // Another task may have asked the same while this one waited for the connection.
         if let Some(known) = self.known(&key) {
             return Ok(known.secret);
         }
@@ -326,16 +327,16 @@ impl AuthQuery {
     }
 }
 
-/// A row of user and secret. A row that is about somebody else would let that user's password in (CVE-2015-6817).
+/// A row of user and secret. A row about another user would let that user's password in (CVE-2015-6817).
 fn read(row: &Row, user: &[u8]) -> Result<Option<Stored>, String> {
     match row.as_slice() {
-        [name, _] if name != user => Err("it gives somebody else's secret".into()),
+        [name, _] if name != user => Err("it returned another user's secret".into()),
         // No secret, or none that is still valid.
         [_, secret] if secret.is_empty() => Ok(None),
         [_, secret] => {
             let text = std::str::from_utf8(secret).map_err(|_| "it gives a secret that is not text".to_owned())?;
             match Stored::parse(text) {
-                // pg_authid has no plain passwords: what looks like one is another kind that nobody here knows.
+                // pg_authid has no plain passwords: what looks like one is of a kind that is not known here.
                 Ok(Stored::Plain(_)) | Err(_) => {
                     Err("it gives a secret that is neither md5… nor SCRAM-SHA-256$…".into())
                 }
@@ -348,7 +349,7 @@ fn read(row: &Row, user: &[u8]) -> Result<Option<Stored>, String> {
 
 fn failed(why: &str) -> ClientError {
     tracing::warn!("auth_query: {why}");
-    // Before the login nobody is told what the upstream says.
+    // Before the login the server's words are not passed on.
     ClientError::fatal(ErrorSource::Server, sqlstate::UNABLE_TO_CONNECT, "the user's secret could not be looked up")
         .hint("pgferry's log says why (auth_query, auth_user).")
 }

@@ -10,7 +10,7 @@ use super::server_conn::{BackendKey, CancelGuard, Closed};
 use crate::net::{Conn, Stream};
 use crate::wire::frontend;
 
-/// How long a cancel request may take.
+/// Longest time that a cancel request may take.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sends a cancel request and waits until the server has closed the connection: only then has it been acted upon.

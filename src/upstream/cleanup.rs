@@ -25,9 +25,9 @@ pub(crate) struct SessionLeftovers {
     pub pipeline: Pipeline,
     /// Bytes of a message from the server that are still to come.
     pub partial: usize,
-    /// Whether what runs is to be cancelled: its client went away without waiting for it.
+    /// True if what runs is to be cancelled: its client went away without waiting for it.
     pub cancel: bool,
-    /// Whether the session is to be reset at once.
+    /// True if the session is to be reset at once.
     pub reset: bool,
 }
 
@@ -75,7 +75,7 @@ pub(crate) async fn reset(server_conn: &mut ServerConn, limit: Duration) -> bool
     true
 }
 
-/// Why a session can't be made fit.
+/// Reason why a session can't be made fit.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CleanupError {
     /// The connection failed.
@@ -105,7 +105,7 @@ async fn clean_up(
     let SessionLeftovers { mut pipeline, partial, cancel, reset } = leftover;
     // Until the server is between two messages again.
     lease.state.close_method = CloseMethod::Silent;
-    // What the client has not taken nobody will.
+    // What the client has not taken is dropped.
     let untaken = lease.conn.input.unsent().len();
     lease.conn.input.sent(untaken);
     if pipeline.lost() {
@@ -143,7 +143,7 @@ async fn clean_up(
         run(lease, &mut pipeline, RESET).await?;
         lease.state.on_discard_all();
     }
-    let clean = Clean::prove(&pipeline, Pins::none()).ok_or(CleanupError::Lost)?;
+    let clean = Clean::prove(&pipeline, Pins::empty()).ok_or(CleanupError::Lost)?;
     Ok((clean, if reset { RestoredSession::AsNew } else { RestoredSession::Used }))
 }
 
@@ -198,7 +198,7 @@ pub(crate) async fn query(
 /// Receives and drops until nothing is owed. Returns the first error that was among it.
 async fn settle(server_conn: &mut ServerConn, pipeline: &mut Pipeline) -> Result<Option<Box<[u8]>>, CleanupError> {
     let mut failed = None;
-    // What is made up for the client nobody waits for.
+    // Synthesized answers are for the client, which is gone.
     while pipeline.synthesized().is_some() {}
     while !pipeline.answered() {
         if pipeline.lost() {

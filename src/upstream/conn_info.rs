@@ -1,25 +1,27 @@
-//! What is known of an open connection from outside, whoever has it: for those who watch.
+//! Metadata of an open server connection, for the console and the metrics.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::SystemTime;
 
 use super::loops::LoopedClients;
 use super::server_conn::CancelGate;
 use super::target::Address;
 
-/// Nobody has it.
+use crate::lock::lock;
+
+/// No client has it.
 const NO_CLIENT: u64 = u64::MAX;
 
-/// What is known of an open connection from outside.
+/// Metadata of an open server connection.
 #[derive(Debug)]
 pub(crate) struct ConnInfo {
     /// The connection's number.
     pub id: u64,
     /// Its backend's process id.
     pub pid: i32,
-    /// When it was opened.
+    /// Time at which it was opened.
     pub opened: SystemTime,
     /// Where it goes.
     pub remote: Address,
@@ -39,7 +41,7 @@ pub(crate) struct ConnInfo {
 }
 
 impl ConnInfo {
-    /// The card of a connection that nobody has yet.
+    /// Creates the metadata of a connection that no client has yet.
     #[must_use]
     pub(crate) fn new(id: u64, pid: i32, remote: Address, generation: u64, gate: Arc<CancelGate>) -> Self {
         Self {
@@ -64,35 +66,35 @@ impl ConnInfo {
         Self { local, tls, ..self }
     }
 
-    /// Client number `client` has it.
+    /// Notes that client number `client` has it.
     pub(crate) fn taken(&self, client: u64) {
         self.client.store(client, Ordering::Relaxed);
     }
 
-    /// Nobody has it any more; `prepared` statements are there.
+    /// Notes that no client has it any more; `prepared` statements are there.
     pub(crate) fn left(&self, prepared: usize) {
         self.client.store(NO_CLIENT, Ordering::Relaxed);
         self.prepared.store(prepared as u64, Ordering::Relaxed);
     }
 
-    /// It is to be closed as soon as nobody uses it.
+    /// Marks it as to be closed as soon as it is unused.
     pub(crate) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it is.
+    /// Returns whether it is marked so.
     #[must_use]
     pub(crate) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
     }
 
-    /// The client who has it.
+    /// The client that has it.
     #[must_use]
     pub(crate) fn client(&self) -> Option<u64> {
         Some(self.client.load(Ordering::Relaxed)).filter(|client| *client != NO_CLIENT)
     }
 
-    /// How many statements were prepared there when it was last left.
+    /// Number of statements that were prepared there when it was last returned.
     #[must_use]
     pub(crate) fn prepared(&self) -> u64 {
         self.prepared.load(Ordering::Relaxed)
@@ -118,6 +120,6 @@ impl ConnInfos {
     }
 
     fn conn_infos(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<ConnInfo>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }

@@ -1,11 +1,12 @@
 //! What happened, in numbers.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use super::histogram::Histogram;
 use crate::error::ClientError;
+use crate::lock::lock;
 use crate::track::Pins;
 
 /// A number that only grows.
@@ -23,13 +24,13 @@ impl Counter {
         self.0.fetch_add(many, Ordering::Relaxed);
     }
 
-    /// How many there were.
+    /// The count.
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Why an upstream connection was closed.
+/// Reason why an upstream connection was closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum CloseReason {
     /// A client's session could not be made fit for another one, or was its own.
@@ -41,7 +42,7 @@ pub(crate) enum CloseReason {
     Lifetime,
     /// The settings it was opened under are no longer in force.
     Reload,
-    /// There are more than there may be, or somebody else needs the place.
+    /// The limit was exceeded, or another pool needs the slot.
     Surplus,
     /// The server closed it, or it broke.
     Dead,
@@ -49,7 +50,7 @@ pub(crate) enum CloseReason {
     Login,
     /// The process ends.
     Shutdown,
-    /// Somebody has said so at the console.
+    /// A command at the console.
     Command,
     /// Its role has another password or is another one by now, or is let in no more.
     Identity,
@@ -156,15 +157,15 @@ const MAX_CODES: usize = 32;
 impl Failures {
     /// Counts one more with `code`.
     pub(crate) fn add(&self, code: &str) {
-        let mut codes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut codes = lock(&self.0);
         let code = if codes.len() < MAX_CODES || codes.contains_key(code) { code } else { "other" };
         *codes.entry(code.to_owned()).or_default() += 1;
     }
 
-    /// How many there were of each.
+    /// Counts of each.
     #[must_use]
     pub(crate) fn by_code(&self) -> BTreeMap<String, u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 }
 

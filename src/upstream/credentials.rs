@@ -26,7 +26,7 @@ use crate::permission::{Attempt, describe};
 /// The longest password that a program may print: tokens of cloud providers take kilobytes.
 const MAX_PASSWORD_BYTES: usize = 65_535;
 
-/// How long the program may take.
+/// Longest time that the program may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The directory that libpq's password files know as `localhost`.
@@ -36,7 +36,7 @@ const DEFAULT_SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 #[derive(Debug)]
 pub(crate) struct Credentials {
     host: Host,
-    /// Whose password the settings give, if they say so.
+    /// The user that the settings give a password for, if they name one.
     user: Option<String>,
     fixed: Option<Password>,
     file: Option<PathBuf>,
@@ -122,8 +122,8 @@ impl Credentials {
         Ok(pgpass::look_up(&content, &pgpass::PassfileKey { host: &host, port, database, user }))
     }
 
-    /// What the program printed lately, or prints now. It runs in a task of its own: whoever comes next has use for what
-    /// it prints even if nobody waits any more.
+    /// What the program printed lately, or prints now. It runs in a task of its own: the next login has use for what
+    /// it prints even if no login waits any more.
     async fn printed(&self, database: &[u8], user: &[u8]) -> Result<Password, String> {
         let printed = Arc::clone(&self.printed).lock_owned().await;
         let key = (database.to_vec(), user.to_vec());

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use tracing::info;
 
 use super::cleanup;
-use super::registry::{Registry, lock};
+use super::registry::Registry;
 use super::target::{Address, TargetHost};
 use crate::config::Reset;
+use crate::lock::lock;
 
-/// How long a used session may stay idle before it is reset without anybody asking for it.
+/// Idle time after which a used session is reset without being asked for.
 const RESET_AFTER: Duration = Duration::from_millis(100);
 
 /// How often the janitor comes when nothing is due soon.

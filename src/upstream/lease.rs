@@ -1,4 +1,4 @@
-//! A connection in somebody's hands.
+//! A server connection that is lent to a client.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering;

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 use tokio::time::{sleep, timeout_at};
 
-use super::registry::lock;
 use super::slots::{Slot, Slots};
 use crate::auth::{Bucket, Source, WrongAnswers};
 use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::lock::lock;
 use crate::net::{Peer, Stream};
 
 /// Most sources that are remembered.
@@ -200,7 +200,7 @@ impl SourceLimit {
         Some(Turn { limit: self, _lane: Some(lane), _attempt: None })
     }
 
-    /// Counts a cancel request whose key was wrong.
+    /// Counts a cancel request with a wrong key.
     pub(crate) fn count_cancel(&self) {
         lock(&self.cancels).spend(Instant::now());
     }

@@ -6,10 +6,11 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use super::conn_info::ConnInfo;
 use super::target::Address;
+use crate::lock::lock;
 use crate::net::{Peer, Stream};
 
 /// The name that `postgres_fdw` gives its connections (`fallback_application_name`).
@@ -40,7 +41,7 @@ impl LoopedClients {
     }
 
     fn clients(&self) -> MutexGuard<'_, Vec<Weak<LoopedClient>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
@@ -72,7 +73,7 @@ impl LocalBackends {
     }
 
     fn backends(&self) -> MutexGuard<'_, HashMap<i32, Weak<ConnInfo>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Connections to PostgreSQL: who may open one, who has it, and what becomes of it.
+//! Connections to PostgreSQL: opening, pooling, leasing, cleaning up, closing.
 //!
 //! - [`route`]: the way to the upstream: where it is, and how it is to be connected to.
 //! - [`encrypt`]: encryption of a new connection.
@@ -6,7 +6,7 @@
 //! - [`dial`]: opens one connection and logs in.
 //! - [`link`]: one open connection: its settings, its backend's key, what it was used for.
 //! - [`card`]: what is known of an open connection from outside.
-//! - [`switches`]: what somebody has paused or disabled by hand.
+//! - [`switches`]: databases that an administrator has paused or disabled.
 //! - [`slots`]: how many there may be, exactly.
 //! - [`capacity`]: how many there may be over all pools, and which of them make room for others; [`occupancy`] how full a server is.
 //! - `outdated`: connections in the way of what a client does to databases and roles, or out of date behind it.
@@ -27,7 +27,7 @@
 //! - [`counters`]: what happened, in numbers; [`traffic`] what of it was done for a pool's clients, [`histogram`] how long it took.
 //!
 //! An [`Upstream`] exists only while it holds a slot of its pool, and is exactly one of: *idle* (in
-//! deadpool's set), *handed* to somebody who waits, *leased*, or *closing*.
+//! deadpool's set), *handed* to a client that waits, *leased*, or *closing*.
 
 pub(crate) mod attempt;
 pub(crate) mod auth_query;

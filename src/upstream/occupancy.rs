@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::registry::lock;
 use super::simple_query::{self, Row};
+use crate::lock::lock;
 use crate::net::{Conn, RecvError};
 use crate::wire::frontend;
 

@@ -1,15 +1,17 @@
-//! What somebody has switched off by hand: work on all databases or on one, logins to one.
+//! Databases that an administrator has paused (all or one) or disabled.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
+
+use crate::lock::lock;
 
 /// What is switched off.
 #[derive(Debug, Default)]
 pub(crate) struct PauseState {
-    /// Whether anything is: one look in the common case.
+    /// True if anything is: one look in the common case.
     any: AtomicBool,
     state: Mutex<State>,
     changed: Notify,
@@ -24,9 +26,9 @@ struct State {
 /// What is switched off for one database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DatabaseState {
-    /// Nobody gets a connection; who wants one waits.
+    /// No client gets a connection; it waits for one.
     pub paused: bool,
-    /// Nobody logs in.
+    /// Logins are rejected.
     pub disabled: bool,
 }
 
@@ -42,7 +44,7 @@ impl PauseState {
         DatabaseState { paused: own.paused || state.all_paused, ..own }
     }
 
-    /// Whether everything is paused.
+    /// Returns whether everything is paused.
     #[must_use]
     pub(crate) fn all_paused(&self) -> bool {
         self.state().all_paused
@@ -82,7 +84,7 @@ impl PauseState {
         was
     }
 
-    /// Lets nobody log in to `database`, or again.
+    /// Disables or enables logins to `database`.
     pub(crate) fn disable(&self, database: &[u8], disabled: bool) {
         self.change(|state| state.databases.entry(database.to_vec()).or_default().disabled = disabled);
     }
@@ -97,7 +99,7 @@ impl PauseState {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

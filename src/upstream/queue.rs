@@ -1,4 +1,4 @@
-//! Who waits for a connection, how many are being opened for them, and when the next attempt may start.
+//! The queue of clients that wait for a connection, the number being opened for them, and the time of the next attempt.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -16,14 +16,14 @@ const PAUSES_FULL: (Duration, Duration) = (Duration::from_millis(50), Duration::
 /// The first pause after a failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// The longest pause while the server is just not up: a refused connect costs neither side anything, and whoever
-/// waits should have a row soon after the server is back.
+/// The longest pause while the server is just not up: a refused connect costs neither side anything, and clients that
+/// wait should have a row soon after the server is back.
 const LONGEST_PAUSE_DOWN: Duration = Duration::from_millis(250);
 
 /// The longest pause after any other failure.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Why somebody waited in vain.
+/// Reason why a client got no connection.
 #[derive(Clone, Debug)]
 pub(crate) enum WaitError {
     /// Opening a connection failed.
@@ -32,7 +32,7 @@ pub(crate) enum WaitError {
     Timeout,
 }
 
-/// Where what somebody waits for arrives.
+/// The end of the channel that a waiting client receives its connection from.
 pub(crate) type Receiver<T> = oneshot::Receiver<Result<T, WaitError>>;
 
 /// The waiting, of one pool. `T` is an open connection.
@@ -41,14 +41,14 @@ pub(crate) struct Queue<T> {
     /// In the order of their numbers.
     waiters: VecDeque<Waiter<T>>,
     next_number: u64,
-    /// When somebody looks whose patience is over.
+    /// Next time at which expired waiters are removed.
     next_expiry: Option<Instant>,
     /// Whether connections come free.
     pub turnover: Turnover,
     dialling: usize,
     pause: Duration,
     not_before: Option<Instant>,
-    /// Somebody sees to it that the next attempt is made when the pause is over.
+    /// A timer is set that makes the next attempt at the end of the pause.
     retry_timer_set: bool,
     last_error: Option<DialError>,
 }
@@ -57,7 +57,7 @@ pub(crate) struct Queue<T> {
 struct Waiter<T> {
     number: u64,
     sender: oneshot::Sender<Result<T, WaitError>>,
-    /// When it gives up; `None` for never.
+    /// Time at which it gives up; `None` for never.
     until: Option<Instant>,
 }
 
@@ -82,9 +82,9 @@ impl<T> Default for Queue<T> {
 pub(crate) enum Next {
     /// Now.
     Dial,
-    /// At this time, if anybody still waits then.
+    /// At this time, if a client still waits then.
     At(Instant),
-    /// Enough are under way for those who wait.
+    /// Enough are under way for the clients that wait.
     Nothing,
 }
 
@@ -105,7 +105,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Hands a connection to whoever has waited longest, or back when nobody waits.
+    /// Hands a connection to the client that has waited longest, or back if none waits.
     pub(crate) fn deliver(&mut self, connection: T) -> Option<T> {
         let mut connection = Ok(connection);
         while let Some(waiter) = self.waiters.pop_front() {
@@ -123,7 +123,7 @@ impl<T> Queue<T> {
         self.waiters.len()
     }
 
-    /// Whether somebody must be told to look at `until`, because nobody does before.
+    /// Returns whether a timer must be set for `until`, because none fires before.
     pub(crate) fn set_next_expiry(&mut self, until: Instant) -> bool {
         let soon_enough = self.next_expiry.is_some_and(|at| at <= until);
         if !soon_enough {
@@ -132,14 +132,14 @@ impl<T> Queue<T> {
         !soon_enough
     }
 
-    /// Whoever was told to look at `at` does so now, and sends those away whose patience is over. Says when to look
-    /// again, if anybody is still waited for then.
+    /// Removes the waiters that have expired by `now`, for the timer that was set for `at`. Returns when to look
+    /// again, if a waiter expires later.
     pub(crate) fn expire(&mut self, at: Instant, now: Instant) -> Option<Instant> {
         let is_over = |waiter: &Waiter<T>| waiter.until.is_some_and(|until| until <= now);
         if self.waiters.iter().any(is_over) {
             for waiter in std::mem::take(&mut self.waiters) {
                 if is_over(&waiter) {
-                    // Whoever went away needs no answer.
+                    // A client that went away needs no answer.
                     let _ = waiter.sender.send(Err(WaitError::Timeout));
                 } else {
                     self.waiters.push_back(waiter);
@@ -147,14 +147,14 @@ impl<T> Queue<T> {
             }
         }
         if self.next_expiry != Some(at) {
-            // Somebody else looks sooner.
+            // Another timer fires sooner.
             return None;
         }
         self.next_expiry = self.waiters.iter().filter_map(|waiter| waiter.until).min();
         self.next_expiry
     }
 
-    /// Whether another attempt may start, `beyond` those who wait for one.
+    /// Returns whether another attempt may start, for the waiting clients and `beyond` more connections.
     #[must_use]
     pub(crate) fn next(&self, beyond: usize, max_connecting: usize, now: Instant) -> Next {
         let limit = if self.last_error.is_some() { 1 } else { max_connecting };
@@ -167,7 +167,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Whether an alarm is to be set for the end of the pause; once, however many ask.
+    /// Returns whether an alarm is to be set for the end of the pause; once, however many ask.
     pub(crate) fn set_retry_timer(&mut self) -> bool {
         !std::mem::replace(&mut self.retry_timer_set, true)
     }
@@ -194,7 +194,7 @@ impl<T> Queue<T> {
         self.last_error.take().is_some()
     }
 
-    /// Notes a failure: those who wait go on waiting if that may help; of the others those are told who could have had
+    /// Notes a failure: clients go on waiting if that may help; otherwise those get the error that could have had
     /// one of `places` connections. Says whether this is news.
     pub(crate) fn failed(&mut self, error: &DialError, places: usize, now: Instant) -> bool {
         let longest = if error.is_down() { LONGEST_PAUSE_DOWN } else { LONGEST_PAUSE };
@@ -215,13 +215,13 @@ impl<T> Queue<T> {
         news
     }
 
-    /// Why the last attempt failed, if none has succeeded since.
+    /// Reason why the last attempt failed, if none has succeeded since.
     #[must_use]
     pub(crate) fn last_error(&self) -> Option<&DialError> {
         self.last_error.as_ref()
     }
 
-    /// How many attempts are under way.
+    /// Number of attempts that are under way.
     #[must_use]
     pub(crate) fn dialling(&self) -> usize {
         self.dialling
@@ -274,7 +274,7 @@ mod tests {
         }
         assert_eq!((queue.dialling(), queue.waiting()), (1, 0));
         queue.dial_ends();
-        assert_eq!(queue.deliver(7), Some(7), "nobody is there to take it");
+        assert_eq!(queue.deliver(7), Some(7), "no client is there to take it");
         assert_eq!(queue.next(0, 4, now), Next::Nothing);
     }
 
@@ -282,7 +282,7 @@ mod tests {
     fn first_come_first_served() {
         let mut queue = Queue::<u32>::default();
         let mut receivers: Vec<_> = (0..4).map(|_| queue.enter(None)).collect();
-        // One who leaves properly, and one whose connection may come in the same moment.
+        // One that leaves properly, and one that leaves in the moment in which its connection comes.
         let (number, _) = receivers.remove(1);
         queue.leave(number);
         queue.leave(number);
@@ -301,9 +301,9 @@ mod tests {
         let (_, mut patient) = queue.enter(Some(at(20)));
         assert!(queue.set_next_expiry(at(20)));
         let (_, mut hasty) = queue.enter(Some(at(5)));
-        assert!(queue.set_next_expiry(at(5)), "somebody has to look sooner");
+        assert!(queue.set_next_expiry(at(5)), "a timer has to fire sooner");
         let (_, mut third) = queue.enter(Some(at(12)));
-        assert!(!queue.set_next_expiry(at(12)), "somebody looks before");
+        assert!(!queue.set_next_expiry(at(12)), "a timer fires before");
         let (_, _endless) = queue.enter(None);
         assert_eq!(queue.expire(at(5), at(5)), Some(at(12)));
         assert!(matches!(hasty.try_recv(), Ok(Err(WaitError::Timeout))));
@@ -314,7 +314,7 @@ mod tests {
             (Ok(Err(WaitError::Timeout)), Ok(Err(WaitError::Timeout)))
         ));
         assert_eq!((queue.expire(at(12), at(21)), queue.waiting()), (None, 1));
-        assert!(queue.set_next_expiry(at(30)), "nobody looks any more");
+        assert!(queue.set_next_expiry(at(30)), "no timer is set any more");
     }
 
     #[test]
@@ -363,7 +363,7 @@ mod tests {
         for receiver in &mut receivers[..2] {
             assert!(matches!(receiver.try_recv(), Ok(Err(WaitError::Connect(_)))));
         }
-        assert!(receivers[2].try_recv().is_err(), "who comes third gets a connection that is open already");
+        assert!(receivers[2].try_recv().is_err(), "the third gets a connection that is open already");
         queue.failed(&refused(), usize::MAX, Instant::now());
         assert_eq!(queue.waiting(), 0);
     }

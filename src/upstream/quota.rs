@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use super::registry::{Registry, lock};
+use super::registry::Registry;
 use super::slots::{Slot, Slots};
 use crate::config::Settings;
+use crate::lock::lock;
 
 /// All places are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

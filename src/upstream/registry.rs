@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -27,6 +27,7 @@ use super::slots::Slots;
 use super::target::{TargetHost, UpstreamTarget, UpstreamTargets};
 use crate::auth::ProcessKey;
 use crate::config::Settings;
+use crate::lock::lock;
 use crate::net::BufferPool;
 use crate::track::statements::StatementIds;
 
@@ -74,7 +75,7 @@ pub(crate) struct Registry {
     role_auths: Mutex<RoleAuths>,
     /// What clients had done for them, by database and user: it outlives the pools.
     stats: Mutex<HashMap<DatabaseUser, Arc<PoolStats>>>,
-    /// The places of users whose clients or connections are limited.
+    /// The slots of users with limited clients or connections.
     pub(super) quotas: Quotas,
     upstream_targets: ArcSwap<UpstreamTargets>,
     generation: AtomicU64,
@@ -197,7 +198,7 @@ impl Registry {
     fn pool_stats_of(&self, database: &[u8], user: &[u8]) -> Arc<PoolStats> {
         let mut stats = lock(&self.stats);
         if stats.len() >= MAX_UNVERIFIED_ROLES {
-            // Those whom nobody let in.
+            // Those that have never logged in.
             stats.retain(|_, stats| Arc::strong_count(stats) > 1 || stats.logins.get() > 0);
         }
         Arc::clone(stats.entry((database.to_vec(), user.to_vec())).or_default())
@@ -304,7 +305,7 @@ impl Registry {
         Some(format!("database \"{database}\", user \"{user}\": {client_error}"))
     }
 
-    /// How many pools there are.
+    /// Number of pools.
     #[must_use]
     pub(crate) fn pools(&self) -> usize {
         lock(&self.pools).len()
@@ -331,7 +332,7 @@ impl Registry {
         }
     }
 
-    /// How many upstream connections are idle.
+    /// Number of upstream connections that are idle.
     #[must_use]
     pub(crate) fn idle(&self) -> usize {
         lock(&self.pools).values().map(|pool| pool.idle_count()).sum()
@@ -358,13 +359,13 @@ impl Registry {
         self.generation.load(Ordering::Relaxed)
     }
 
-    /// How many upstream connections there are, in any state.
+    /// Number of upstream connections, in any state.
     #[must_use]
     pub(crate) fn open(&self) -> usize {
         self.global.used()
     }
 
-    /// How many upstream connections are in clients' hands.
+    /// Number of upstream connections that are in clients' hands.
     #[must_use]
     pub(crate) fn leased(&self) -> usize {
         lock(&self.pools).values().map(|pool| pool.leased.load(Ordering::Relaxed)).sum()
@@ -405,8 +406,4 @@ impl Registry {
             }
         }
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

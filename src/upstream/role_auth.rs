@@ -10,6 +10,7 @@ use super::registry::Registry;
 use crate::auth::{Credential, Password, Source, Verified};
 use crate::config::Settings;
 use crate::error::ClientError;
+use crate::lock::lock;
 
 /// The first and the longest pause between attempts while the upstream is down or full.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
@@ -20,7 +21,7 @@ const TROUBLED: Duration = Duration::from_secs(60);
 /// What the upstream is known to do when this user comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum AuthRequirement {
-    /// Nobody has tried.
+    /// No login has been tried.
     #[default]
     Unknown,
     /// It asks for no password.
@@ -64,14 +65,14 @@ pub(crate) enum Freshness {
 #[derive(Clone, Debug)]
 struct CachedAuth {
     requirement: AuthRequirement,
-    /// When the upstream last let the user in.
+    /// Time at which the upstream last let the user in.
     proved: Option<Instant>,
-    /// When that was last tried again in the background.
+    /// Time at which that was last tried again in the background.
     rechecked: Option<Instant>,
     verified: Verified<ClientError>,
-    /// What somebody who logged in by another method than pass-through can log in upstream with.
+    /// The upstream credential of clients that log in by another method than pass-through.
     learned: Option<Credential>,
-    /// What was right under settings that are no longer in force: good enough to try, not to let anybody in.
+    /// What was right under settings that are no longer in force: good enough to try, not to accept a client by.
     presumed: Option<Credential>,
     trouble: Option<RecentFailure>,
 }
@@ -128,7 +129,7 @@ impl RoleAuth {
         }
     }
 
-    /// Whether the caller is to try again in the background whether the upstream lets the user in: one does within
+    /// Returns whether the caller is to try again in the background whether the upstream lets the user in: one does within
     /// `recheck`.
     #[must_use]
     pub(crate) fn claim_recheck(&self, recheck: Duration) -> bool {
@@ -171,7 +172,7 @@ impl RoleAuth {
         self.forget();
     }
 
-    /// Whether an attempt that failed with `error` shows that the upstream lets the user in no more: it was not a wrong password.
+    /// Returns whether an attempt that failed with `error` shows that the upstream lets the user in no more: it was not a wrong password.
     pub(super) fn is_denied(&self, registry: &Registry, error: &DialError) -> bool {
         error.denies_login()
             && match error {
@@ -191,7 +192,7 @@ impl RoleAuth {
         self.memory.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the upstream is known to take `password`.
+    /// Returns whether the upstream is known to take `password`.
     #[must_use]
     pub(crate) fn matches(&self, registry: &Registry, password: &Password) -> bool {
         self.memory().verified.matches(&registry.key, password)
@@ -221,7 +222,7 @@ impl RoleAuth {
         memory.learned.clone().or(verified).or_else(|| memory.presumed.clone())
     }
 
-    /// What somebody who has logged in here can log in upstream with. Says whether it was something else before.
+    /// Notes the upstream credential of a client that has logged in here. Returns whether it has changed.
     pub(crate) fn learn(&self, credential: Credential) -> bool {
         let mut memory = self.memory();
         let changed = memory.learned.as_ref().is_some_and(|before| *before != credential);
@@ -246,18 +247,18 @@ impl RoleAuth {
     /// Where the attempts of `source` wait for each other, so that only one of them waits for its turn.
     #[must_use]
     pub(crate) fn lane(&self, source: Source) -> Arc<tokio::sync::Mutex<()>> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = lock(&self.lanes);
         lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
         Arc::clone(lanes.entry(source).or_default())
     }
 
-    /// Waits for a turn to try a password (or its absence) upstream. Who has waited looks first whether somebody
+    /// Waits for a turn to try a password (or its absence) upstream. A task that has waited checks first whether another
     /// else has found out meanwhile.
     pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.turn.lock().await
     }
 
-    /// Why the upstream could not be asked lately, and when it may be asked again, if that is not over `now`.
+    /// Reason why the upstream could not be asked lately, and when it may be asked again, if that is not over `now`.
     #[must_use]
     pub(crate) fn trouble(&self, now: Instant) -> Option<(Instant, ClientError)> {
         let memory = self.memory();
@@ -288,7 +289,7 @@ impl RoleAuth {
             Some(RecentFailure { until: Instant::now() + pause, pause, client_error: error.client_error() });
     }
 
-    /// The upstream has asked somebody for a password.
+    /// Notes that the upstream has asked for a password.
     pub(crate) fn asks(&self) {
         self.memory().requirement = AuthRequirement::Asks;
     }
@@ -333,14 +334,14 @@ impl RoleAuth {
         }
     }
 
-    /// Whether nothing is known that would be missed.
+    /// Returns whether nothing is known that would be missed.
     #[must_use]
     pub(crate) fn is_blank(&self) -> bool {
         self.memory().is_blank()
     }
 
     fn memory(&self) -> MutexGuard<'_, CachedAuth> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.memory)
     }
 }
 
@@ -353,7 +354,7 @@ mod tests {
         let role_auth = RoleAuth::default();
         assert!(role_auth.is_blank());
         role_auth.asks();
-        assert!(role_auth.is_blank(), "servers ask whoever comes");
+        assert!(role_auth.is_blank(), "servers ask every client");
         role_auth.learn(Credential::Password(Password::new(b"x".to_vec())));
         assert!(!role_auth.is_blank());
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OnceCell};
@@ -12,12 +12,13 @@ use super::counters::CloseReason;
 use super::server_tls::ServerTls;
 use super::target::Address;
 use crate::config::TargetSessionAttrs;
+use crate::lock::lock;
 use crate::net::{Conn, Stream};
 use crate::track::ServerState;
 use crate::track::server_state::CloseMethod;
 use crate::wire::{Frames, backend, frame, frontend};
 
-/// How long a server may take to close after a `Terminate`.
+/// Longest time that a server may take to close after a `Terminate`.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// For how long the last answer on a connection proves it alive. Under load connections change hands within microseconds.
@@ -36,7 +37,7 @@ pub(crate) struct BackendKey {
     pub secret: Box<[u8]>,
 }
 
-/// Keeps a connection from changing hands while a cancel request for it is under way: the request would hit whoever
+/// Keeps a connection from changing hands while a cancel request for it is under way: the request would hit the client that
 /// has the connection when it arrives.
 #[derive(Debug, Default)]
 pub(crate) struct CancelGate {
@@ -59,10 +60,10 @@ impl CancelGate {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Option<Arc<OnceCell<()>>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 
-    /// Whether no cancel request is under way.
+    /// Returns whether no cancel request is under way.
     #[must_use]
     pub(crate) fn is_open(&self) -> bool {
         self.inside.load(Ordering::SeqCst) == 0
@@ -145,13 +146,13 @@ pub(crate) struct ServerConn {
     pub key: Arc<BackendKey>,
     /// What the session there has.
     pub state: ServerState,
-    /// When it was last given back.
+    /// Time at which it was last given back.
     pub returned: Instant,
-    /// When it is to be replaced.
+    /// Time at which it is to be replaced.
     pub retire_at: Option<Instant>,
     /// The generation of settings it was opened under.
     pub generation: u64,
-    /// Why it is closed, if it is dropped now.
+    /// Reason why it is closed, if it is dropped now.
     pub close_reason: CloseReason,
     /// Its cancel requests.
     pub gate: Arc<CancelGate>,
@@ -162,7 +163,7 @@ pub(crate) struct ServerConn {
 }
 
 impl ServerConn {
-    /// Whether it has been used within the last moment before `now` and nothing is known to have arrived since: then a look is not
+    /// Returns whether it has been used within the last moment before `now` and nothing is known to have arrived since: then a look is not
     /// worth a system call. What the server says a moment later is met by the client's own request in any case.
     #[must_use]
     pub(crate) fn was_just_used(&self, now: Instant) -> bool {
@@ -171,7 +172,7 @@ impl ServerConn {
             && !self.conn.is_known_readable()
     }
 
-    /// Looks at what the server said while nobody used the connection: `false` when it must be closed. Notices and
+    /// Reads what the server said while the connection was unused: `false` when it must be closed. Notices and
     /// changed settings are taken note of; the end, an error, or anything unexpected ends it.
     pub(crate) fn check_alive(&mut self) -> bool {
         loop {

@@ -15,16 +15,16 @@ pub(crate) struct ServerTls {
     pub client: tls::Client,
     /// The host's name or address, as the certificate should have it.
     pub host: String,
-    /// Whether to begin at once.
+    /// True if to begin at once.
     pub direct: bool,
 }
 
-/// Why a connection could not be encrypted.
+/// Reason why a connection could not be encrypted.
 #[derive(Debug)]
 pub(crate) enum ServerTlsError {
     /// The server can't, or does not want to.
     NotOffered,
-    /// The server is not who it should be, or does not speak TLS as we do: why.
+    /// The server's identity is wrong, or no common TLS parameters exist; the reason.
     Untrusted(String),
     /// The connection broke.
     Broke(String),
@@ -51,7 +51,7 @@ impl ServerTls {
         Ok(())
     }
 
-    /// Asks for encryption. Of the answer exactly one byte is read: whatever somebody may have put behind it must not
+    /// Asks for encryption. Of the answer exactly one byte is read: bytes that an attacker may have put behind it must not
     /// count as part of the encrypted session (CVE-2021-23222).
     async fn ask(&self, stream: &mut Stream) -> Result<(), ServerTlsError> {
         let broke = |error: io::Error| ServerTlsError::Broke(error.to_string());
@@ -70,7 +70,7 @@ impl ServerTls {
             }
             (_, b'S') => Ok(()),
             (_, b'N') => Err(ServerTlsError::NotOffered),
-            // Its text is not to be trusted: nobody knows yet who says it (CVE-2024-10977).
+            // Its text is not to be trusted: its sender is not known yet (CVE-2024-10977).
             (_, b'E') => Err(ServerTlsError::Broke("server sent an error response during SSL exchange".into())),
             (_, other) => {
                 Err(ServerTlsError::Untrusted(format!("received invalid response to SSL negotiation: {other:#04x}")))
@@ -95,7 +95,7 @@ pub(crate) fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
-/// Says what is wrong in the words of those who have to mend it.
+/// Describes the error for the operator that has to fix it.
 #[must_use]
 pub(crate) fn describe(error: &rustls::Error, host: &str) -> String {
     use CertificateError as E;

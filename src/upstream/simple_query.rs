@@ -1,4 +1,4 @@
-//! Questions of our own to the server, on connections that are nobody else's: a few short rows.
+//! Simple queries of pgferry's own, on connections that no client has: a few short rows.
 
 use crate::net::{Conn, RecvError};
 use crate::wire::backend;
@@ -32,7 +32,9 @@ pub(crate) async fn rows_and(
         let frame = conn.peek_frame(MAX_MESSAGE_BYTES).await?;
         match (frame.tag, &mut answer) {
             (backend::DATA_ROW, Ok(rows)) => {
-                rows.push(backend::columns(frame.body()).into_iter().map(<[u8]>::to_vec).collect());
+                rows.push(
+                    backend::values(frame.body()).into_iter().map(|value| value.unwrap_or_default().to_vec()).collect(),
+                );
             }
             (backend::ERROR, Ok(_)) => {
                 let message = backend::error_field(frame.body(), b'M').unwrap_or_default();

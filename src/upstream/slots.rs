@@ -48,7 +48,7 @@ impl Slots {
         taken.is_ok().then(|| Slot(Arc::clone(self)))
     }
 
-    /// How many there are.
+    /// Number of slots.
     #[must_use]
     pub fn cap(&self) -> usize {
         self.cap.load(Ordering::Relaxed)
@@ -60,13 +60,13 @@ impl Slots {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Whether none is free.
+    /// Returns whether none is free.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.used() >= self.cap()
     }
 
-    /// Whether more are taken than there are, since the cap was lowered.
+    /// Returns whether more are taken than there are, since the cap was lowered.
     #[must_use]
     pub fn over(&self) -> bool {
         self.used() > self.cap()

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -14,7 +14,9 @@ use tokio::time::sleep;
 use super::credentials::Credentials;
 use super::occupancy::Room;
 use super::server_tls::ServerTls;
+use crate::config::socket_path::socket_path;
 use crate::config::{Binding, Host, Negotiation, RequireAuth, Settings, SslMode, TargetSessionAttrs, Upstream};
+use crate::lock::lock;
 use crate::net::{Stream, tls};
 use crate::offload::Lane;
 use crate::track::ServerParams;
@@ -111,7 +113,7 @@ pub(crate) struct UpstreamTarget {
     pub binding: Binding,
     /// The methods by which the server may have logins proved.
     pub require_auth: RequireAuth,
-    /// Whether the endpoints are tried in changing order.
+    /// True if the endpoints are tried in changing order.
     balance: bool,
     mode: SslMode,
     /// The endpoint that was good last: it is tried first.
@@ -208,7 +210,7 @@ impl UpstreamTarget {
 fn server_tls(upstream: &Upstream, host: &Host) -> Result<Option<Arc<ServerTls>>, String> {
     let encryption = &upstream.encryption;
     match (host, encryption.mode()) {
-        // As libpq: nobody listens in on a unix socket.
+        // As libpq: a unix socket can't be listened in on.
         (Host::Unix(..), _) | (_, SslMode::Disable) => Ok(None),
         (Host::Tcp(name, _), _) => Ok(Some(Arc::new(ServerTls {
             client: tls::Client::new(encryption.options()?)?,
@@ -223,12 +225,12 @@ impl TargetHost {
     #[must_use]
     pub(crate) fn resolved(&self) -> Option<(String, Duration, Vec<SocketAddr>)> {
         let Host::Tcp(name, _) = &self.host else { return None };
-        let looked_up = self.looked_up.lock().unwrap_or_else(PoisonError::into_inner);
+        let looked_up = lock(&self.looked_up);
         looked_up.as_ref().map(|(when, addresses)| (name.clone(), when.elapsed(), addresses.clone()))
     }
 
     /// Looks the host's name up again if the answer is older than `age`; says which addresses it no longer stands for. That
-    /// they come in another order, or that nobody answers, means nothing.
+    /// they come in another order, or that no name server answers, means nothing.
     pub(crate) async fn vanished(&self, age: Duration) -> Vec<SocketAddr> {
         let (Host::Tcp(name, port), None) = (&self.host, self.address) else { return Vec::new() };
         let Some((_, since, before)) = self.resolved().filter(|(_, since, _)| *since >= age) else { return Vec::new() };
@@ -239,7 +241,7 @@ impl TargetHost {
         }
     }
 
-    /// Looks a name up, for all at once who want it: a name service that does not answer holds one thread.
+    /// Looks a name up, once for all tasks that want it: a name service that does not answer holds one thread.
     async fn look_up(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         let wanted = Instant::now();
         let turn = self.looking_up.turn().await;
@@ -252,7 +254,7 @@ impl TargetHost {
         let looked_up = turn.run(move || {
             let addresses: Vec<_> = (name.as_str(), port).to_socket_addrs()?.collect();
             let known_now = (Instant::now(), addresses.clone());
-            *known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known_now);
+            *lock(&known) = Some(known_now);
             Ok(addresses)
         });
         looked_up.await?
@@ -265,7 +267,7 @@ impl TargetHost {
     pub(crate) async fn connect(&self) -> io::Result<(Stream, Address)> {
         match &self.host {
             Host::Unix(dir, port) => {
-                let path = dir.join(format!(".s.PGSQL.{port}"));
+                let path = socket_path(dir, *port);
                 let stream = Stream::connect_unix(&path).await?;
                 Ok((stream, Address::Unix(path)))
             }

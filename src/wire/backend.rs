@@ -63,7 +63,7 @@ pub(crate) fn error_field(body: &[u8], field: u8) -> Option<&[u8]> {
     None
 }
 
-/// Whether an error ends the connection: its severity (`V`, or `S` from servers before 9.6) is FATAL or PANIC.
+/// Returns whether an error ends the connection: its severity (`V`, or `S` from servers before 9.6) is FATAL or PANIC.
 #[must_use]
 pub(crate) fn is_fatal(body: &[u8]) -> bool {
     let severity = error_field(body, b'V').or_else(|| error_field(body, b'S'));
@@ -94,18 +94,18 @@ pub fn key_data(body: &[u8]) -> Option<(i32, &[u8])> {
     Some((i32::from_be_bytes(*pid), secret))
 }
 
-/// The columns of a `DataRow` in text format, NULL as nothing; what is malformed ends them.
+/// Reads the values of a `DataRow`, `None` being NULL; what is malformed ends them.
 #[must_use]
-pub(crate) fn columns(body: &[u8]) -> Vec<&[u8]> {
-    let mut columns = Vec::new();
+pub(crate) fn values(body: &[u8]) -> Vec<Option<&[u8]>> {
+    let mut values = Vec::new();
     let mut rest = body.get(2..).unwrap_or_default();
     while let Some((length, after)) = rest.split_first_chunk::<4>() {
-        let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
-        let Some((value, after)) = after.split_at_checked(length) else { break };
-        columns.push(value);
+        let length = usize::try_from(i32::from_be_bytes(*length)).ok();
+        let Some((value, after)) = after.split_at_checked(length.unwrap_or(0)) else { break };
+        values.push(length.map(|_| value));
         rest = after;
     }
-    columns
+    values
 }
 
 /// The columns of a `RowDescription` as far as a prepared statement must not change them: names and types. Not which
@@ -390,7 +390,7 @@ mod tests {
             let _ = parameter_status(&body);
             let _ = command_tag(&body);
             let _ = key_data(&body);
-            let _ = columns(&body);
+            let _ = values(&body);
             let _ = shape(&body);
             put_error_as_fatal(&mut Vec::new(), &body);
         }

@@ -104,7 +104,7 @@ pub struct Frames<'a> {
 }
 
 impl<'a> Frames<'a> {
-    /// Walks `bytes`, refusing messages whose length field exceeds `limit`.
+    /// Walks `bytes`, refusing messages with a length field above `limit`.
     #[must_use]
     pub fn new(bytes: &'a [u8], limit: usize) -> Self {
         Self { rest: bytes, limit }

@@ -41,7 +41,7 @@ pub(crate) fn query(body: &[u8]) -> &[u8] {
     cstr(body).map_or(body, |(text, _)| text)
 }
 
-/// Whether the body of a `Query` is a text and its terminator, and nothing else.
+/// Returns whether the body of a `Query` is a text and its terminator, and nothing else.
 #[must_use]
 pub(crate) fn is_query(body: &[u8]) -> bool {
     cstr(body).is_some_and(|(_, rest)| rest.is_empty())
@@ -62,7 +62,7 @@ pub struct Bind<'a> {
     pub portal: &'a [u8],
     /// The statement's name.
     pub statement: &'a [u8],
-    /// How many parameters there are.
+    /// Number of parameters.
     pub parameters: usize,
     /// The formats of the result's columns.
     pub formats: Vec<i16>,
@@ -248,7 +248,7 @@ pub fn put_startup<'a>(out: &mut Vec<u8>, minor: u16, params: impl IntoIterator<
     out[start..start + 4].copy_from_slice(&size.to_be_bytes());
 }
 
-/// Appends a message with tag `tag` whose body `write` appends.
+/// Appends a message with tag `tag` and the body that `write` appends.
 pub(super) fn message(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
     out.push(tag);
     let start = out.len();

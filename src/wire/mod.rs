@@ -1,7 +1,7 @@
 //! PostgreSQL's wire protocol as bytes, and nothing else.
 //!
 //! No sockets, no `async`, no allocation when reading: functions look at a slice and say what is in it.
-//! What a length field claims is checked before anybody allocates or waits for that many bytes.
+//! What a length field claims is checked before that many bytes are allocated or waited for.
 //!
 //! - [`frame`]: message boundaries, the only thing the data path needs to know of most messages.
 //! - [`startup`]: the packets that come before the first tagged message.

@@ -61,7 +61,7 @@ impl Startup {
     }
 }
 
-/// Why an opening packet is refused.
+/// Reason why an opening packet is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StartupError {
     /// The length field is outside PostgreSQL's bounds.

@@ -56,7 +56,7 @@ fn arguments(text: &str) -> Option<&str> {
 fn variable(before: &str, given: &str) -> Option<String> {
     let name = given.split(',').next_back().unwrap_or_default().trim();
     let set = before.rfind(&format!("let {name} = "))?;
-    let function = ["\nfn ", "\nasync fn ", "\npub ", " fn ", " async fn "];
+    let function = ["\nfn ", "\nasync fn ", "\npub ", "\npub ", " fn ", " async fn "];
     // A parameter is looked at where it is given.
     let begins = function.iter().filter_map(|word| before.rfind(word)).max();
     if begins.is_some_and(|begins| begins > set) {

@@ -254,7 +254,7 @@ fn lookups_that_fail_say_why_in_the_log_only() {
     let postgres = Postgres::shared();
     for (query, reason) in [
         ("select rolname from pg_authid where rolname = $1", "1 columns"),
-        ("select 'postgres', 'x' where $1 <> ''", "somebody else's secret"),
+        ("select 'postgres', 'x' where $1 <> ''", "another user's secret"),
         ("select $1::text, rolpassword from pg_authid where rolpassword is not null", "more than one row"),
         ("select $1::text, 'plain'", "neither md5"),
         ("select nothing from nowhere where x = $1", "does not exist"),

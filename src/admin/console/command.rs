@@ -117,13 +117,13 @@ impl Command {
         }
     }
 
-    /// Whether it only looks.
+    /// Returns whether it only looks.
     #[must_use]
     pub(crate) fn only_looks(&self) -> bool {
         matches!(self, Self::Show(_) | Self::Help | Self::Driver(..) | Self::Empty)
     }
 
-    /// What it takes to have it carried out. Listeners go to the user that the process runs as and to nobody else: through
+    /// What it takes to have it carried out. Listeners go to the user that the process runs as and to no other: through
     /// them come the clients' passwords.
     #[must_use]
     pub(crate) fn right(&self) -> AdminRole {

@@ -16,7 +16,7 @@ use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::Conn;
 use crate::upstream::{CloseReason, Pool};
 
-/// How often to look whether what is waited for has come about.
+/// Interval at which to look whether what is waited for has come about.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What came of a command.
@@ -28,7 +28,7 @@ pub(crate) struct CommandOutcome {
     pub notices: Vec<(String, Option<String>)>,
 }
 
-/// Does what `command` says. Cancel-safe: who stops waiting leaves what has been begun as it is.
+/// Does what `command` says. Cancel-safe: dropping the future leaves what has been begun as it is.
 ///
 /// # Errors
 /// What the guest is told.
@@ -176,7 +176,7 @@ async fn until(pools: impl Fn() -> Vec<Arc<Pool>>, fine: impl Fn(&Pool) -> bool)
     }
 }
 
-/// A database that nobody has asked for and no table names is a slip of the pen.
+/// Checks that a database is known: one that no client has asked for and no table names is a slip of the pen.
 fn known(admin_state: &AdminState, database: Option<&str>) -> Result<(), ClientError> {
     let Some(name) = database else { return Ok(()) };
     let registry = &admin_state.shared.registry;

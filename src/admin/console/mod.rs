@@ -1,4 +1,4 @@
-//! The console: somebody who logs in to database `pgferry` (or `pgbouncer`) speaks with pgferry itself, in PgBouncer's
+//! The console: the virtual database `pgferry` (or `pgbouncer`), which takes PgBouncer's
 //! commands, by the simple or the extended protocol.
 //!
 //! [`command`] understands what is said, [`act`] does it, `portals` keeps the extended protocol's statements.
@@ -41,7 +41,7 @@ const GREETING_PARAMETERS: [(&[u8], &[u8]); 8] = [
     (b"is_superuser", b"on"),
 ];
 
-/// Why a guest's session ends.
+/// Reason why a guest's session ends.
 enum End {
     Gone,
     Tell(ClientError),
@@ -132,7 +132,7 @@ impl ConsoleSession<'_> {
         self.answer(tag, &body).await
     }
 
-    /// Somebody has woken the session.
+    /// The session was woken.
     fn look_up(&self) -> Result<(), End> {
         self.handle.publish_addrs(self.conn.stream());
         if self.handle.is_killed() {

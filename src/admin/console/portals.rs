@@ -8,7 +8,7 @@ use crate::admin::table::Table;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::wire::{backend, frontend};
 
-/// How many statements and portals a guest may have at a time.
+/// Number of statements and portals a guest that may have at a time.
 const MAX_NAMES: usize = 1000;
 
 /// A guest's statements and portals.

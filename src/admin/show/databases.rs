@@ -38,7 +38,7 @@ pub(super) const USERS: [(&str, Type); 8] = [
     ("current_client_connections", Type::Int),
 ];
 
-/// How many there are of what.
+/// Numbers of connections and clients.
 #[derive(Clone, Copy, Default)]
 struct Now {
     servers: usize,

@@ -1,4 +1,4 @@
-//! SHOW POOLS: who has connections, and who waits for them, by database and user.
+//! SHOW POOLS: connections and waiting clients, by database and user.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

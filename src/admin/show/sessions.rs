@@ -63,7 +63,7 @@ fn server_ptr(id: u64) -> String {
     format!("s{id}")
 }
 
-/// Every upstream connection, and whose pool's it is.
+/// All server connections, each with its pool.
 fn conn_infos(admin_state: &AdminState) -> Vec<(Arc<Pool>, Arc<ConnInfo>)> {
     let pools = admin_state.shared.registry.all_pools();
     pools
@@ -185,7 +185,7 @@ pub(super) async fn all_sockets(admin_state: &AdminState, active: bool) -> Vec<V
     rows
 }
 
-/// When a moment was, by the clock on the wall.
+/// Time at which a moment was, by the clock on the wall.
 fn at(moment: Instant) -> String {
     date(SystemTime::now() - moment.elapsed())
 }

@@ -12,10 +12,10 @@ use crate::auth::Password;
 /// The length of every key.
 pub(crate) const KEY_BYTES: usize = 32;
 
-/// The most rounds that are done for anybody: a second or so of one core.
+/// The most rounds that are done: a second or so of one core.
 pub(crate) const MAX_ITERATIONS: u32 = 2_000_000;
 
-/// The longest salt that is taken from anybody.
+/// The longest salt that is accepted.
 pub(crate) const MAX_SALT_BYTES: usize = 1024;
 
 /// What only the holder of the password has: the client's key.
@@ -66,7 +66,7 @@ impl Verifier {
         Self { iterations, salt, stored: hash(&keys.client.0), server: keys.server }
     }
 
-    /// A verifier that no password fits, for users who are not known.
+    /// A verifier that no password fits, for unknown users.
     #[must_use]
     pub fn nobodys(salt: Vec<u8>, iterations: u32, noise: [u8; KEY_BYTES]) -> Self {
         Self { iterations, salt, stored: noise, server: noise }
@@ -85,7 +85,7 @@ impl Verifier {
         format!("{}{}:{salt}${stored}:{server}", Self::PREFIX, self.iterations)
     }
 
-    /// Whether `password` is the one it was made of. Takes as long as making it.
+    /// Returns whether `password` is the one it was made of. Takes as long as making it.
     #[must_use]
     pub fn matches(&self, password: &Password) -> bool {
         let keys = Keys::of(password, &self.salt, self.iterations);

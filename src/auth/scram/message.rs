@@ -65,7 +65,7 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// Whether a nonce is one: printable ASCII without commas (RFC 5802, section 7).
+/// Returns whether a nonce is one: printable ASCII without commas (RFC 5802, section 7).
 pub(super) fn is_nonce(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| (0x21..=0x7e).contains(&b) && b != b',')
 }

@@ -21,7 +21,7 @@ pub(crate) const SCRAM_SHA_256: &str = "SCRAM-SHA-256";
 /// The mechanism with channel binding.
 pub(crate) const SCRAM_SHA_256_PLUS: &str = "SCRAM-SHA-256-PLUS";
 
-/// Why an exchange failed.
+/// Reason why an exchange failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ScramError {
     /// A message is not what it should be: what, and in what way.
@@ -32,11 +32,11 @@ pub(crate) enum ScramError {
     Unsupported(&'static str),
     /// The password is wrong, or the user unknown.
     WrongPassword,
-    /// The server does not know the password either: it is not who it says it is.
+    /// The server does not know the password either: it is another server.
     Impostor,
     /// The server refuses.
     Refused(String),
-    /// The server asks for more work than anybody should.
+    /// The server asks for more work than is accepted.
     TooMuchWork(u32),
     /// The keys that are there are not those that the server's verifier was made of.
     OtherVerifier,

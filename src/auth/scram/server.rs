@@ -1,4 +1,4 @@
-//! The server's half: lets clients in who know the password. The order of checks and the texts are PostgreSQL's
+//! The server's half: accepts clients that know the password. The order of checks and the texts are PostgreSQL's
 //! (`auth-scram.c`).
 
 use super::ScramError;
@@ -138,7 +138,7 @@ fn check_flag<'a>(flag: &str, offered: &'a Offered, said: &Attributes<'_>) -> Re
     let negotiation = ScramError::Binding("SCRAM channel binding negotiation error");
     match (flag, offered) {
         ("n", Offered::Plain | Offered::Plus(_, false)) | ("y", Offered::Plain) => Ok(&[]),
-        // It believes that we do not offer it, though we do: somebody stands between us.
+        // It believes that we do not offer it, though we do: an attacker is in between.
         ("y", Offered::Plus(_, false)) => Err(negotiation),
         ("n" | "y", Offered::Plus(_, true)) => Err(said.malformed(
             "The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel binding data.",

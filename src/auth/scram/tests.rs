@@ -76,7 +76,7 @@ fn channel_binding_is_agreed_upon() {
         (Binding::None, plus(false), true),
         (Binding::NotOffered, Offered::Plain, true),
         (bound(), plus(true), true),
-        // Somebody has hidden the offer.
+        // An attacker has hidden the offer.
         (Binding::NotOffered, plus(false), false),
         (Binding::None, plus(true), false),
         (Binding::NotOffered, plus(true), false),

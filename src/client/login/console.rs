@@ -22,11 +22,11 @@ pub(crate) enum AdminRole {
     Stats,
     /// To control pgferry's work.
     Admin,
-    /// To take the listeners: those of the user that the process runs as, who could do so anyway.
+    /// To take the listeners: those of the user that the process runs as could do so anyway.
     Owner,
 }
 
-/// Somebody at the console.
+/// A user of the console.
 #[derive(Clone, Debug)]
 pub(crate) struct AdminUser {
     /// The user it says to be.
@@ -35,13 +35,13 @@ pub(crate) struct AdminUser {
     pub role: AdminRole,
 }
 
-/// Whether a startup packet asks for the console.
+/// Returns whether a startup packet asks for the console.
 #[must_use]
 pub(crate) fn is_console(startup: &Startup) -> bool {
     startup.get("database").is_some_and(|asked| CONSOLE.iter().any(|name| name.as_bytes() == asked))
 }
 
-/// Lets somebody in to the console; `None` when it went away.
+/// Logs a client in to the console; `None` when it went away.
 ///
 /// # Errors
 /// What it is told when it may not come in.
@@ -98,7 +98,7 @@ pub(crate) async fn authorize(
     if !came_in {
         return Ok(None);
     }
-    // Only who has proved who it is learns that: others could ask for names until one is listed.
+    // Only an authenticated client learns that: others could ask for names until one is listed.
     let Some(role) = role else {
         return Err(refused(format!("user \"{user}\" may not use pgferry's console")).hint(
             "Name it in admin_users or stats_users, or connect over the unix socket as pgferry's own user or root of the same \
@@ -108,7 +108,7 @@ pub(crate) async fn authorize(
     Ok(Some(AdminUser { user, role }))
 }
 
-/// Whether the client is a process of pgferry's own user or of root, in pgferry's own PID and user namespaces.
+/// Returns whether the client is a process of pgferry's own user or of root, in pgferry's own PID and user namespaces.
 async fn is_owner(conn: &Conn) -> bool {
     let Ok(Peer::Unix { uid, .. }) = conn.stream().peer() else { return false };
     if uid != 0 && uid != nix::unistd::geteuid().as_raw() {

@@ -11,7 +11,7 @@ use crate::net::Peer;
 use crate::net::tls::certificate::Certificate;
 use crate::offload::Lane;
 
-/// The uid that stands for those without a mapping (`/proc/sys/kernel/overflowuid`; nobody changes it).
+/// The uid that stands for those without a mapping (`/proc/sys/kernel/overflowuid`; its default).
 const OVERFLOW_UID: u32 = 65_534;
 
 impl LoginAttempt<'_> {
@@ -62,7 +62,7 @@ impl LoginAttempt<'_> {
             .hint("The rules are the [[peer]] tables of pgferry's configuration."))
     }
 
-    /// Whether the client's certificate, which was verified in the handshake, is that of the role.
+    /// Returns whether the client's certificate, which was verified in the handshake, is that of the role.
     fn certificate(&self) -> Result<(), ClientError> {
         let shown = self.conn.stream().tls().and_then(|tls| tls.peer_certificates().first());
         let Some(shown) = shown else {
@@ -114,8 +114,8 @@ mod tests {
         let names = Lane::default();
         assert!(peer_may_be(&rules, 1000, 5, "app", &names).await);
         assert!(!peer_may_be(&rules, 1000, 5, "root", &names).await);
-        assert!(peer_may_be(&rules, 7, 33, "anybody", &names).await);
-        assert!(!peer_may_be(&rules, 7, 34, "anybody", &names).await);
+        assert!(peer_may_be(&rules, 7, 33, "any", &names).await);
+        assert!(!peer_may_be(&rules, 7, 34, "any", &names).await);
         assert!(peer_may_be(&rules, 0, 0, "root", &names).await, "no roles: the role named like the user");
         assert!(!peer_may_be(&rules, 0, 0, "app", &names).await);
     }

@@ -1,6 +1,6 @@
-//! Who comes in, and the welcome.
+//! The login of a client, by the rules.
 //!
-//! The rules (`[[rule]]`, or the one that `auth_type` stands for) say how a client proves who it is: `pass_through` asks the
+//! The rules (`[[rule]]`, or the one that `auth_type` stands for) say how a client logs in: `pass_through` asks the
 //! upstream, `local` looks at what this machine knows, `stored` compares secrets. [`ask`] does the asking.
 
 pub(crate) mod challenge;
@@ -68,7 +68,7 @@ pub(crate) struct SessionStart {
 pub(crate) struct Dedicated {
     /// The client's startup packet.
     pub startup: Startup,
-    /// Who it is.
+    /// Its user.
     pub user: Vec<u8>,
     /// How it got in; with pass-through the upstream asks it for its password.
     pub method: Auth,
@@ -128,12 +128,12 @@ pub(crate) async fn log_in(
         return Ok(Some(AuthOutcome::Dedicated(Box::new(dedicated))));
     }
     let mut changed = false;
-    // Whoever only knocks leaves no pool behind.
+    // A client that only connects leaves no pool behind.
     if rule.method != Auth::PassThrough {
         match attempt.authenticate().await? {
             AuthResult::Gone => return Ok(None),
             AuthResult::Given(None) => {}
-            // What shows who somebody is does not log somebody else in.
+            // A proof of one user does not log another one in.
             AuthResult::Given(Some(_)) if key.user != *user => {}
             AuthResult::Given(Some(credential)) => changed = attempt.role_auth().learn(credential),
         }
@@ -224,7 +224,7 @@ pub(crate) fn timed_out(limit: Duration) -> ClientError {
         .detail(format!("The login took longer than {} s (client_login_timeout).", limit.as_secs_f32()))
 }
 
-/// Who wants to come in, as the rules see it.
+/// Builds the client's identity, as the rules see it.
 fn client_identity<'a>(stream: &Stream, database: &'a [u8], user: &'a [u8]) -> ClientIdentity<'a> {
     let (transport, address, ids) = match stream.peer() {
         Ok(Peer::Tcp(address)) => {
@@ -238,13 +238,13 @@ fn client_identity<'a>(stream: &Stream, database: &'a [u8], user: &'a [u8]) -> C
             let transport = if stream.is_abstract() { Transport::Abstract } else { Transport::Unix };
             (transport, None, Some((uid, gid)))
         }
-        // Gone already; nobody is left to be let in.
+        // Gone already.
         Err(_) => (Transport::Tcp, None, None),
     };
     ClientIdentity { transport, address, ids, database, user }
 }
 
-/// The rule that decides, unless it is that nobody comes in.
+/// Finds the rule that decides, unless it rejects.
 fn rule_for<'a>(settings: &'a Settings, client_identity: &ClientIdentity<'_>) -> Result<&'a Rule, ClientError> {
     let refused = |why: &str| {
         let host = client_identity.address.map_or_else(|| "[local]".to_owned(), |address| address.to_string());
@@ -265,7 +265,7 @@ fn rule_for<'a>(settings: &'a Settings, client_identity: &ClientIdentity<'_>) ->
     }
 }
 
-/// Whether a startup packet asks for replication, as PostgreSQL reads it; `None` when PostgreSQL could not say.
+/// Returns whether a startup packet asks for replication, as PostgreSQL reads it; `None` when PostgreSQL could not say.
 pub(super) fn asks_for_replication(startup: &Startup) -> Option<bool> {
     let Some(text) = startup.get("replication") else { return Some(false) };
     let text = String::from_utf8_lossy(text).to_ascii_lowercase();
@@ -311,7 +311,7 @@ struct LoginAttempt<'a> {
 }
 
 impl LoginAttempt<'_> {
-    /// Lets the client prove who it is, by a method other than pass-through.
+    /// Authenticates the client by a method other than pass-through.
     async fn authenticate(&mut self) -> Result<AuthResult, ClientError> {
         match self.rule.method {
             Auth::Scram | Auth::Md5 | Auth::Password => Box::pin(self.stored()).await,

@@ -108,7 +108,7 @@ impl PassThrough<'_, '_> {
         }
     }
 
-    /// Whether it is known by now how the login ends, or that the client is to be asked first.
+    /// Returns whether it is known by now how the login ends, or that the client is to be asked first.
     fn is_settled(&self, role_auth: &RoleAuth, given: Option<&Password>) -> bool {
         let registry = &self.attempt.shared.registry;
         match given {
@@ -125,12 +125,12 @@ impl PassThrough<'_, '_> {
         }
     }
 
-    /// Whether `password` is known to be the right one, and that is not too old.
+    /// Returns whether `password` is known to be the right one, and that is not too old.
     fn is_known(&self, role_auth: &RoleAuth, password: &Password) -> bool {
         role_auth.matches(&self.attempt.shared.registry, password) && !self.is_stale(role_auth)
     }
 
-    /// Whether the client would be let in by what is known, however old.
+    /// Returns whether the client would be let in by what is known, however old.
     fn is_remembered(&self, role_auth: &RoleAuth, given: Option<&Password>) -> bool {
         match given {
             None => role_auth.requirement() == AuthRequirement::Open,

@@ -1,6 +1,6 @@
 //! Passwords that are compared here, with secrets that are stored or looked up: in clear text, with MD5, with SCRAM.
 //!
-//! Who is unknown goes the same way as who is known, and fails where a wrong password fails, with the same words.
+//! An unknown user goes the same way as a known one, and fails where a wrong password fails, with the same words.
 
 use tokio::task::spawn_blocking;
 
@@ -94,7 +94,7 @@ impl LoginAttempt<'_> {
                 (Md5Secret::of(&password, self.user), Some(Credential::Password(password)))
             }
             Some(Stored::Md5(secret)) => (secret.clone(), Some(Credential::Md5(secret))),
-            // Whoever has no secret is compared with one all the same.
+            // A user without a secret is compared with one all the same.
             Some(Stored::Scram(_)) | None => {
                 let none = Password::new(Vec::new());
                 (Md5Secret::of(&none, self.user), None)

@@ -37,7 +37,7 @@ use crate::wire::backend;
 /// The setting that bounds how long a session may be idle.
 const IDLE_SESSION_TIMEOUT: &[u8] = b"idle_session_timeout";
 
-/// How many dead connections one request may meet before the client is told.
+/// Number of dead connections one request that may meet before the client is told.
 const MAX_DEAD_CONNS: usize = 10;
 
 /// What a client is told when the process goes away; the words are PostgreSQL's.
@@ -51,7 +51,7 @@ pub(crate) fn shutdown() -> ClientError {
     .detail("pgferry is shutting down.")
 }
 
-/// What a client is told that somebody ends by hand; the words are PostgreSQL's.
+/// Error for a client that is ended by hand; the words are PostgreSQL's.
 #[must_use]
 pub(crate) fn killed() -> ClientError {
     ClientError::fatal(
@@ -196,7 +196,7 @@ impl<'a> Session<'a> {
         let counters = &self.shared.registry.counters;
         counters.logins.add();
         counters.timings.login.observe(self.handle.connected_at.elapsed());
-        // What the login took is nobody's work.
+        // The login's time is not a query's.
         let _ = self.conn.take_traffic();
         self.pool.stats.logins.add();
     }
@@ -228,7 +228,7 @@ impl<'a> Session<'a> {
                 return end;
             }
             let settings = self.settings();
-            // Boxed, so that who is idle costs little memory.
+            // Boxed, so that an idle client costs little memory.
             if let Err(end) = Box::pin(self.work(&settings)).await {
                 return end;
             }
@@ -372,7 +372,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The client leaves its connection unused: whatever somebody else has left there is reset, as in an idle one.
+    /// Resets what another client has left in the reserved connection, as in an idle one, since the client does not use it.
     async fn reset_tentative(&mut self) {
         let settings = self.settings();
         let Some(tentative) = self.tentative.take().filter(|_| settings.reset == Reset::Always) else { return };
@@ -414,7 +414,7 @@ impl<'a> Session<'a> {
         let mut checkout = pin!(async {
             let mut since = since;
             if shared.registry.pauses.of(&pool.key.database).paused {
-                // Who pauses a database by hand knows how long; the client's patience begins when it is over.
+                // A pause is meant; the client's timeout begins when it is over.
                 Box::pin(shared.registry.pauses.resumed(&pool.key.database)).await;
                 since = Instant::now();
             }

@@ -34,7 +34,7 @@ const HASHES: [(&str, &digest::Algorithm); 13] = [
     ("2.16.840.1.101.3.4.3.2", &digest::SHA256),
 ];
 
-/// RSA-PSS, whose parameters name the hash: by one of these, or SHA-1 when there is none.
+/// RSA-PSS; its parameters name the hash: by one of these, or SHA-1 when there is none.
 const RSA_PSS: &str = "1.2.840.113549.1.1.10";
 const PSS_HASHES: [(&str, &digest::Algorithm); 3] = [
     ("2.16.840.1.101.3.4.2.1", &digest::SHA256),
@@ -69,7 +69,7 @@ impl Certificate {
         self.alternatives().map(|names| names.0.iter().filter_map(text).collect()).unwrap_or_default()
     }
 
-    /// Whether it names hosts or addresses, in which case its common name says nothing about them (RFC 6125).
+    /// Returns whether it names hosts or addresses, in which case its common name says nothing about them (RFC 6125).
     #[must_use]
     pub(crate) fn names_hosts(&self) -> bool {
         let is_host = |name: &GeneralName| matches!(name, GeneralName::DnsName(_) | GeneralName::IpAddress(_));
@@ -80,20 +80,20 @@ impl Certificate {
         self.0.tbs_certificate().get_extension::<SubjectAltName>().ok()?.map(|(_, names)| names)
     }
 
-    /// Whether it is of version 1, which has no extensions.
+    /// Returns whether it is of version 1, which has no extensions.
     #[must_use]
     pub(crate) fn is_version_1(&self) -> bool {
         self.0.tbs_certificate().version() == Version::V1
     }
 
-    /// Whether it is valid at `now`.
+    /// Returns whether it is valid at `now`.
     #[must_use]
     pub(crate) fn is_valid_at(&self, now: SystemTime) -> bool {
         let validity = self.0.tbs_certificate().validity();
         (validity.not_before.to_system_time()..=validity.not_after.to_system_time()).contains(&now)
     }
 
-    /// Whether `issuer` has signed it.
+    /// Returns whether `issuer` has signed it.
     #[must_use]
     pub(crate) fn is_signed_by(&self, issuer: &Self, algorithms: &WebPkiSupportedAlgorithms) -> bool {
         let (ours, theirs) = (self.0.tbs_certificate(), issuer.0.tbs_certificate());
@@ -107,7 +107,7 @@ impl Certificate {
         usable.into_iter().any(|algorithm| issuer.verifies(*algorithm, &message, signature))
     }
 
-    /// Whether the holder of its key has made `signature` in a handshake.
+    /// Returns whether the holder of its key has made `signature` in a handshake.
     #[must_use]
     pub(crate) fn has_made(
         &self,

@@ -42,7 +42,7 @@ pub enum Version {
 pub struct ClientOptions {
     /// Which authorities are trusted.
     pub roots: Roots,
-    /// Whether the certificate must name the host.
+    /// True if the certificate must name the host.
     pub names: bool,
     /// Our certificate and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
@@ -52,7 +52,7 @@ pub struct ClientOptions {
     pub oldest: Version,
     /// The newest version to speak.
     pub newest: Version,
-    /// Whether servers are told which host is meant, where that is a name.
+    /// True if servers are told which host is meant, where that is a name.
     pub sni: bool,
 }
 
@@ -142,7 +142,7 @@ pub(super) fn root_store(
     roots: &[rustls::pki_types::CertificateDer<'static>],
 ) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
-    // Files of roots may have some that are of no use to anybody; but not only such.
+    // Files of roots may have some that are of no use; but not only such.
     let (added, _) = store.add_parsable_certificates(roots.iter().cloned());
     if added == 0 { Err(format!("{}: no certificate that can serve as a root", path.display())) } else { Ok(store) }
 }

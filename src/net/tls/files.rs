@@ -26,7 +26,7 @@ pub(super) fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDe
     if all.is_empty() { Err(at(path, &"no certificate revocation list in PEM format")) } else { Ok(all) }
 }
 
-/// Reads a private key, if its file is nobody else's business: libpq's rule.
+/// Reads a private key, if its file is private: libpq's rule.
 pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let file = fs::metadata(path).map_err(|error| describe(Attempt::Read, &path.display(), &error))?;
     let forbidden = if file.uid() == 0 { 0o037 } else { 0o077 };

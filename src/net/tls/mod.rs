@@ -1,8 +1,8 @@
-//! Encryption, and who proves what with which certificate.
+//! TLS, towards clients and towards servers.
 //!
 //! - [`session`]: one encrypted connection.
 //! - [`client`]: how carefully servers are looked at, and what is shown to them; `verify` does the looking.
-//! - [`server`]: the certificate that clients see, and whose certificates we believe.
+//! - [`server`]: the certificate that clients see, and the authorities that theirs must be from.
 //! - [`certificate`]: what certificates say where rustls does not tell.
 //! - `files`: certificates and keys as files.
 

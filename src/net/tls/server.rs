@@ -1,4 +1,4 @@
-//! Our side as a server: the certificate that clients see, and whose certificates we believe.
+//! TLS towards clients: the certificate that they see, and the authorities that theirs must be from.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -108,7 +108,7 @@ fn configured(options: &ServerOptions) -> Result<Made, String> {
         Some(path) => {
             let roots = root_store(path, &certificates(path)?)?;
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                // Who has none may still have a password; the rules decide.
+                // A client without one may still have a password; the rules decide.
                 .allow_unauthenticated()
                 .build()
                 .map_err(|error| format!("{}: {error}", path.display()))?;

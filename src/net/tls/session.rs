@@ -95,12 +95,12 @@ impl TlsSession {
         format!("{version}, {}", suite.and_then(|suite| suite.as_str()).unwrap_or("no cipher"))
     }
 
-    /// Whether there may be something to read.
+    /// Returns whether there may be something to read.
     pub(in crate::net) fn has_plaintext(&self) -> bool {
         self.plaintext > 0 || self.ended
     }
 
-    /// Whether all that was written has gone to the socket.
+    /// Returns whether all that was written has gone to the socket.
     pub(in crate::net) fn is_flushed(&self) -> bool {
         !self.tls.wants_write()
     }

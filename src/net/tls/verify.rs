@@ -12,16 +12,16 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::certificate::Certificate;
 
-/// Who is trusted, and how far.
+/// Verifies server certificates with libpq's levels.
 #[derive(Debug)]
 pub(super) struct Verifier {
     /// Checks chains; `None` when nothing is checked.
     pub chains: Option<Arc<WebPkiServerVerifier>>,
     /// The roots as they stand in the file.
     pub roots: Vec<CertificateDer<'static>>,
-    /// Whether revocation lists are kept, which only `chains` looks at.
+    /// True if revocation lists are kept, which only `chains` looks at.
     pub revocation: bool,
-    /// Whether the certificate must name the host.
+    /// True if the certificate must name the host.
     pub names: bool,
     pub algorithms: WebPkiSupportedAlgorithms,
 }
@@ -46,7 +46,7 @@ impl Verifier {
         if certificate.is_valid_at(now) { Ok(true) } else { Err(CertificateError::Expired.into()) }
     }
 
-    /// Whether the certificate names the host; where it names no host at all, its common name counts.
+    /// Returns whether the certificate names the host; where it names no host at all, its common name counts.
     fn check_name(&self, end: &CertificateDer<'_>, host: &ServerName<'_>) -> Result<(), Error> {
         if !self.names {
             return Ok(());
@@ -149,7 +149,7 @@ fn is_for_tls13(scheme: SignatureScheme) -> bool {
     )
 }
 
-/// Whether a common name is that of `host`; a `*` stands for the whole of the first label (libpq's `wildcard_match`).
+/// Returns whether a common name is that of `host`; a `*` stands for the whole of the first label (libpq's `wildcard_match`).
 fn matches(name: &str, host: &str) -> bool {
     if name.eq_ignore_ascii_case(host) {
         return true;

@@ -20,7 +20,7 @@ use crate::upstream::target::{TargetHost, UpstreamTarget};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Proved {
     method: LoginMethod,
-    /// Whether to this server alone (SCRAM-SHA-256-PLUS).
+    /// True if to this server alone (SCRAM-SHA-256-PLUS).
     bound: bool,
 }
 

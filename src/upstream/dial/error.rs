@@ -13,16 +13,16 @@ use crate::upstream::server_tls::{describe, tls_error};
 use crate::wire::backend;
 use crate::wire::frame::HEADER_BYTES;
 
-/// Why there is no connection.
+/// Reason why there is no connection.
 #[derive(Clone, Debug)]
 pub(crate) enum DialError {
     /// The way to the server is blocked: no such host, refused, timed out.
     Unreachable {
         /// What was dialled.
         host: String,
-        /// Why it failed.
+        /// Reason why it failed.
         why: String,
-        /// Whether trying again soon costs next to nothing: nobody listens.
+        /// True if trying again soon costs next to nothing: no server listens.
         refused: bool,
     },
     /// The server is not what is wanted (`target_session_attrs`).
@@ -34,15 +34,15 @@ pub(crate) enum DialError {
     },
     /// The server refused, in its own words, and what it was given to log in with, if anything.
     Refused(ClientError, Option<Credential>),
-    /// The connection can't be encrypted as it must be, or the server is not who it should be: why.
+    /// The connection can't be encrypted as it must be, or the server's identity is wrong; the reason.
     Untrusted(String),
     /// What there is to log in with can't be had, or is of no use with this server: why.
     Credential(String),
     /// The server asks for a password and there is none.
     NoPassword,
-    /// The client who was asked for a password went away.
+    /// The client that was asked for a password went away.
     ClientGone,
-    /// The client who was asked for a password had not answered when other logins wanted the slot.
+    /// The client that was asked for a password had not answered when other logins wanted the slot.
     Unanswered,
     /// The connection ended before the login did, as it does when the server goes down or comes up.
     Broke(String),
@@ -51,7 +51,7 @@ pub(crate) enum DialError {
 }
 
 impl DialError {
-    /// Whether waiting may help: the server is starting, full, or out of reach.
+    /// Returns whether waiting may help: the server is starting, full, or out of reach.
     #[must_use]
     pub(crate) fn may_pass(&self) -> bool {
         match self {
@@ -93,7 +93,7 @@ impl DialError {
         }
     }
 
-    /// Whether another of several servers may do where this one does not.
+    /// Returns whether another of several servers may do where this one does not.
     #[must_use]
     pub(crate) fn another_may_do(&self) -> bool {
         match self {
@@ -115,7 +115,7 @@ impl DialError {
         Self::Unreachable { host: places.to_owned(), why, refused: tried.iter().all(Self::is_down) }
     }
 
-    /// Whether the server refused the user or the password.
+    /// Returns whether the server refused the user or the password.
     #[must_use]
     pub(crate) fn is_credential(&self) -> bool {
         match self {
@@ -127,7 +127,7 @@ impl DialError {
         }
     }
 
-    /// Whether the server does not let the user in, and will not as things are.
+    /// Returns whether the server does not let the user in, and will not as things are.
     #[must_use]
     pub(crate) fn denies_login(&self) -> bool {
         match self {
@@ -144,7 +144,7 @@ impl DialError {
         }
     }
 
-    /// Whether the attempt was the client's failure: the server refused it, or the client left its question open.
+    /// Returns whether the attempt was the client's failure: the server refused it, or the client left its question open.
     #[must_use]
     pub(crate) fn is_clients(&self) -> bool {
         match self {
@@ -232,7 +232,7 @@ impl From<RecvError> for DialError {
 /// A failure, and the connection that it leaves to be closed.
 #[derive(Debug)]
 pub(crate) struct DialFailure {
-    /// Why there is no connection to use.
+    /// Reason why there is no connection to use.
     pub error: DialError,
     pub(super) conn: Option<Box<Conn>>,
 }

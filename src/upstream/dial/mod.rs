@@ -33,7 +33,7 @@ use crate::net::{Conn, Stream};
 use crate::track::ServerParams;
 use crate::wire::frontend;
 
-/// A client who can be asked for a password, once.
+/// A client that can be asked for its password, once.
 #[derive(Debug)]
 pub(crate) struct PasswordPrompt {
     question: oneshot::Sender<oneshot::Sender<Password>>,
@@ -86,7 +86,7 @@ impl Secret {
     }
 }
 
-/// Who logs in, and with what.
+/// A login: role, parameters, credentials.
 #[derive(Debug)]
 pub(crate) struct Login {
     /// The role.
@@ -212,7 +212,7 @@ impl Dial<'_> {
             Ok(None) => Ok(new_conn),
             Ok(Some(why)) => {
                 let error = DialError::Misfit { host: self.endpoint.host.to_string(), why };
-                // Whoever was asked for its password is not asked again for the next server.
+                // A client is asked for its password once, not again for the next server.
                 if let Some(credential) = new_conn.credential.take() {
                     self.login.secret = Secret::Known(credential);
                 }
@@ -262,7 +262,7 @@ impl Dial<'_> {
         let server_tls = match encrypted {
             Ok(server_tls) => server_tls,
             Err(error) => {
-                // Nobody is there who would close first.
+                // No server is there that would close first.
                 self.registry.closed(Closed::by_us(&stream), CloseReason::Login);
                 return Err((DialFailure::of(error), TlsRetry::Yes));
             }
@@ -291,7 +291,7 @@ impl Dial<'_> {
         }
     }
 
-    /// Whether a server that has refused us may let us in with encryption, or without: as long as it has not asked for a
+    /// Returns whether a server that has refused us may let us in with encryption, or without: as long as it has not asked for a
     /// password, it is `pg_hba.conf` that has no line for us.
     fn may_another_help(&self, error: &DialError) -> TlsRetry {
         let not_asked = !matches!(self.login.secret, Secret::Used);
@@ -322,7 +322,7 @@ impl Dial<'_> {
         }
     }
 
-    /// Whether the password that was refused is another one by now.
+    /// Returns whether the password that was refused is another one by now.
     async fn has_changed(&self) -> bool {
         let Some(refused) = &self.fixed else { return false };
         let credentials = &self.endpoint.credentials;
@@ -331,7 +331,7 @@ impl Dial<'_> {
         matches!(credentials.password(database, user).await, Ok(Some(now)) if now != *refused)
     }
 
-    /// What is left behind by whoever is out of time is closed as after any other failure: hence no time limit around
+    /// A connection that is left behind at a timeout is closed as after any other failure: hence no time limit around
     /// all of this.
     async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, DialError> {
         timeout_at(self.deadline, work).await.map_err(|_| self.timed_out())

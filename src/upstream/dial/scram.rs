@@ -14,7 +14,7 @@ use crate::auth::scram::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError};
 use crate::config::Binding;
 
 /// The mechanism to use, and what is said about channel binding; `None` when the server offers none that will do.
-/// `end_point` is what the connection gives to bind to: `None` for one that is not encrypted, or whose server has a
+/// `end_point` is what the connection gives to bind to: `None` for one that is not encrypted, or that leads to a server with a
 /// certificate that gives nothing of the kind.
 pub(super) fn choose(
     plain: bool,
@@ -25,7 +25,7 @@ pub(super) fn choose(
     match (end_point, wish) {
         (Some(data), Binding::Prefer | Binding::Require) if plus => Some((SCRAM_SHA_256_PLUS, Bound::EndPoint(data))),
         (_, Binding::Require) => None,
-        // To say that it was not offered helps a server notice somebody in between who has hidden the offer.
+        // To say that it was not offered helps a server notice an attacker in between that has hidden the offer.
         (Some(_), Binding::Prefer) => plain.then_some((SCRAM_SHA_256, Bound::NotOffered)),
         _ => plain.then_some((SCRAM_SHA_256, Bound::None)),
     }

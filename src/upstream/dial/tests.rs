@@ -59,7 +59,7 @@ async fn outcome(parameters: &str, letters: &[u8]) -> Result<(), DialError> {
     log_in(&mut conn, &mut login, &upstream_target.endpoints[0], &mut None).await.map(drop)
 }
 
-/// Whether the manual's "Start-up" lets a login succeed where the server says this. A SCRAM exchange can't be guessed.
+/// Returns whether the manual's "Start-up" lets a login succeed where the server says this. A SCRAM exchange can't be guessed.
 fn is_good(letters: &[u8], may_ask: &[u8]) -> bool {
     let rest = letters.strip_prefix(b"v").unwrap_or(letters);
     let rest = match rest {
@@ -136,7 +136,7 @@ async fn a_login_without_end_is_bounded_in_bytes() {
         let mut sent = 0_usize;
         while theirs.write_all(&status).is_ok() {
             sent += status.len();
-            assert!(sent < 100_000_000, "nobody stops it");
+            assert!(sent < 100_000_000, "nothing stops it");
         }
     });
     let mut written = RawConfig::default();

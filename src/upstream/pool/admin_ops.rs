@@ -1,4 +1,4 @@
-//! What somebody has told a pool by hand.
+//! The console's commands on a pool.
 
 use std::sync::atomic::Ordering;
 
@@ -7,14 +7,14 @@ use crate::upstream::conn_info::ConnInfo;
 use crate::upstream::counters::CloseReason;
 
 impl Pool {
-    /// Replaces all connections there are: those that nobody uses now, the others when they are given back.
+    /// Replaces all connections there are: idle ones now, the others when they are given back.
     pub(crate) fn reconnect(&self) {
         let Some(registry) = self.registry.upgrade() else { return };
         self.oldest.store(registry.next_conn_id(), Ordering::Relaxed);
         self.close_unused(CloseReason::Command);
     }
 
-    /// Closes the connections that nobody uses because of `why`, and calls in those that clients have not used yet.
+    /// Closes idle connections because of `why`, and recalls those that clients have not used yet.
     pub(crate) fn close_unused(&self, why: CloseReason) {
         while let Some(mut idle) = self.take_idle() {
             idle.close_reason = why;
@@ -22,7 +22,7 @@ impl Pool {
         while self.recall_oldest() {}
     }
 
-    /// Whether it is known that clients will come.
+    /// Returns whether it is known that clients will come.
     #[must_use]
     pub(crate) fn expects_clients(&self) -> bool {
         self.expects_clients.load(Ordering::Relaxed)
@@ -36,7 +36,7 @@ impl Pool {
         self.dial_for(missing.max(usize::from(self.slots.used() == 0)));
     }
 
-    /// Whether a connection is to be closed as soon as nobody uses it.
+    /// Returns whether a connection is to be closed as soon as it is idle.
     #[must_use]
     pub(crate) fn must_close(&self, conn_info: &ConnInfo) -> bool {
         let generation = self.registry.upgrade().map(|registry| registry.generation());
@@ -45,13 +45,13 @@ impl Pool {
             || generation != Some(conn_info.generation)
     }
 
-    /// Whether any such connection is still open.
+    /// Returns whether any such connection is still open.
     #[must_use]
     pub(crate) fn has_conns_to_close(&self) -> bool {
         self.conn_infos.all().iter().any(|conn_info| self.must_close(conn_info))
     }
 
-    /// Whether it has any connection, one that is being closed included.
+    /// Returns whether it has any connection, one that is being closed included.
     #[must_use]
     pub(crate) fn has_connections(&self) -> bool {
         self.slots.used() > 0

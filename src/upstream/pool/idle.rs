@@ -1,4 +1,4 @@
-//! The connections of a pool that nobody uses.
+//! The idle connections of a pool.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ const ROOM: usize = 8;
 
 /// A set of idle connections: the one that came last goes first, so that those that are not needed grow old.
 ///
-/// `T` is a connection. It is put into under the lock of the pool's queue only, so that nobody begins to wait while something comes in.
+/// `T` is a connection. It is put into under the lock of the pool's queue only, so that no client begins to wait while one comes in.
 #[derive(Debug)]
 pub(super) struct Idle<T> {
     // deadpool's sets keep the size they are made with, and make room for as many.
@@ -45,7 +45,7 @@ impl<T> Idle<T> {
         self.set.load().try_remove().ok()
     }
 
-    /// How many there are, and at least as many as can be taken right now.
+    /// Number of idle connections: at least as many as can be taken right now.
     pub(super) fn count(&self) -> usize {
         self.set.load().status().available
     }

@@ -1,4 +1,4 @@
-//! What becomes of connections that nobody uses.
+//! Maintenance of idle connections.
 
 use std::time::{Duration, Instant};
 
@@ -114,7 +114,7 @@ impl Pool {
         if self.parameters.baseline().is_some() && missing > 0 {
             self.dial_for(missing);
         } else if self.trouble().is_some() {
-            // Who waits until pgferry is well again asks for nothing meanwhile, so that nobody else would find out.
+            // Clients that wait until pgferry is ready ask for nothing meanwhile, so no other attempt would find out.
             self.dial_for(1);
         }
         (resets, dirty)

@@ -1,6 +1,6 @@
 //! The connections of one (database, user, startup settings).
 //!
-//! `idle` keeps those nobody uses, in a set of `deadpool`'s; `waiting` the queue of those who wait while all are in use,
+//! `idle` keeps unused ones, in a set of `deadpool`'s; `waiting` the queue of clients while all are in use,
 //! to the first of whom a connection goes that comes back or opens. Opening never happens in a client's future, and at
 //! most `max_connecting` times at once (`opening`). Slots are what a connection exists by.
 
@@ -14,7 +14,7 @@ mod tentative;
 mod waiting;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use idle::Idle;
@@ -34,6 +34,7 @@ use super::server_conn::{Closed, ServerConn};
 use super::slots::Slots;
 use super::target;
 use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::lock::lock;
 use crate::track::RequestedParams;
 use crate::track::parameter_cache::ParameterCache;
 use crate::track::statements::{StatementCache, StatementIds};
@@ -60,7 +61,7 @@ impl PoolKey {
     }
 }
 
-/// Why a client gets no connection.
+/// Reason why a client gets no connection.
 #[derive(Clone, Debug)]
 pub(crate) enum CheckoutError {
     /// Opening one failed.
@@ -125,7 +126,7 @@ impl Drop for LogsIn<'_> {
 /// The connections of one key.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    /// Whose they are.
+    /// The role that they belong to.
     pub key: PoolKey,
     /// What is known of that user there.
     pub role_auth: Arc<RoleAuth>,
@@ -163,13 +164,8 @@ pub(crate) struct Pool {
     pub(super) leased: AtomicUsize,
     /// How many of those wait for the server.
     pub(super) active: AtomicUsize,
-    /// When somebody last asked for a connection.
+    /// Time at which a client last asked for a connection.
     last_used: Mutex<Instant>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What these locks guard is consistent between any two statements.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Closes connections for which there is no place any more.
@@ -212,7 +208,7 @@ impl Pool {
         })
     }
 
-    /// Gives a connection to whoever has waited longest, or keeps it.
+    /// Gives a connection to the client that has waited longest, or keeps it.
     pub(super) fn hand_out(&self, pooled: PooledConn) {
         self.put(&mut self.queue(), pooled);
     }
@@ -260,12 +256,12 @@ impl Pool {
 
     /// Takes the idle connections out that `unfit` picks, longest idle first.
     fn take_matching(&self, unfit: impl FnMut(&PooledConn) -> bool) -> Vec<PooledConn> {
-        // Nobody begins to wait while they are looked at.
+        // No client begins to wait while they are looked at.
         let _queue = self.queue();
         self.idle.take_matching(unfit)
     }
 
-    /// Whether an idle connection can be used at `now`; if not, dropping it closes it.
+    /// Returns whether an idle connection can be used at `now`; if not, dropping it closes it.
     fn is_fit(&self, pooled: &mut PooledConn, now: Instant) -> bool {
         let unfit = self.unfit(pooled, now);
         if unfit.is_none() && pooled.was_just_used(now) {
@@ -287,7 +283,7 @@ impl Pool {
         true
     }
 
-    /// Why a connection must go at `now`, if it must.
+    /// Reason why a connection must go at `now`, if it must.
     fn unfit(&self, server_conn: &ServerConn, now: Instant) -> Option<CloseReason> {
         let Some(registry) = self.registry.upgrade() else { return Some(CloseReason::Shutdown) };
         if registry.generation() != server_conn.generation {
@@ -310,7 +306,7 @@ impl Pool {
         self.slots.over().then_some(CloseReason::Surplus)
     }
 
-    /// Whether it belongs to settings that are no longer in force.
+    /// Returns whether it belongs to settings that are no longer in force.
     #[must_use]
     pub(crate) fn is_outdated(&self, registry: &Registry) -> bool {
         registry.generation() != self.generation || self.role_auth.succession() == Some(Succession::SameRole)
@@ -344,7 +340,7 @@ impl Pool {
         self.slots.used() == 0 && self.parameters.baseline().is_none()
     }
 
-    /// Whether nobody has used it for `span` and it has no connection.
+    /// Returns whether it has been unused for `span` and has no connection.
     pub(super) fn is_abandoned(&self, span: Duration) -> bool {
         self.slots.used() == 0 && lock(&self.last_used).elapsed() > span
     }
@@ -367,7 +363,7 @@ impl Pool {
         *lock(&self.last_used) = now;
     }
 
-    /// How many connections are idle.
+    /// Number of connections that are idle.
     pub(super) fn idle_count(&self) -> usize {
         self.idle.count()
     }

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
-use super::{Pool, lock};
+use super::Pool;
 use crate::config::Settings;
+use crate::lock::lock;
 use crate::net::tls::TlsSession;
 use crate::track::server_state::CloseMethod;
 use crate::track::{RequestedParams, ServerState};
@@ -21,7 +22,7 @@ use crate::upstream::slots::{Slot, SlotGuard};
 use crate::upstream::turnover::Turnover;
 
 impl Pool {
-    /// Opens connections for those who wait, as far as slots, pauses and `max_connecting` allow.
+    /// Opens connections for the clients that wait, as far as slots, pauses and `max_connecting` allow.
     pub(crate) fn open_as_needed(&self) {
         self.dial_for(0);
     }
@@ -29,7 +30,7 @@ impl Pool {
     /// Takes over a connection that was opened to try a password, as soon as there is a slot for it; closes it if there is none.
     pub(crate) fn adopt(self: &Arc<Self>, new_conn: NewConn, settings: &Settings) -> impl Future<Output = ()> + use<> {
         let (pool, patience) = (Arc::clone(self), settings.server_connect_timeout);
-        // What the server told at login is known from now on, and clients who come to wait meanwhile need no other.
+        // What the server told at login is known from now on, and clients that come to wait meanwhile need no other.
         let server_conn = self.registry.upgrade().map(|registry| {
             let server_conn = self.server_conn(new_conn, RequestedParams::default(), &registry, settings);
             if let Some(slots) = self.try_take_slots(&registry) {
@@ -67,7 +68,7 @@ impl Pool {
         Some(SlotGuard { pool, process: registry.wait_for_slot(Some(self), patience).await?, user })
     }
 
-    /// As [`Pool::open_as_needed`], and `beyond` more that nobody waits for yet.
+    /// As [`Pool::open_as_needed`], and `beyond` more that no client waits for yet.
     pub(super) fn dial_for(&self, beyond: usize) {
         if self.slots.is_full() {
             return;
@@ -165,7 +166,7 @@ impl Pool {
 
     async fn dial(self: Arc<Self>, slots: SlotGuard, registry: Arc<Registry>, settings: Arc<Settings>) {
         let ends = DialEnds(&self);
-        // The first connection asks for nothing, so that what the server gives to clients who ask for nothing is
+        // The first connection asks for nothing, so that what the server gives to clients that ask for nothing is
         // known. Later ones ask for what their client asks for, which then needs no SET.
         let asked =
             if self.parameters.baseline().is_some() { self.startup_wanted() } else { RequestedParams::default() };
@@ -242,7 +243,7 @@ impl Pool {
 
     /// What the last client wanted, as far as the server is known to take it. A value that it would refuse must not
     /// get into a startup packet: that would fail the connection instead of the one client.
-    /// Tells those who wait of a failed attempt, where waiting won't help. Says whether it is news.
+    /// Passes a failure on to the clients that wait, where waiting won't help. Returns whether it is news.
     fn report_failure(&self, error: &DialError) -> bool {
         let mut queue = self.queue();
         let live = self.slots.used().saturating_sub(queue.dialling());

@@ -1,4 +1,4 @@
-//! How a pool does, for those who watch it and those who wait for it in vain.
+//! The state of a pool, for the console and for errors to clients that got no connection.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::upstream::dial::DialError;
 pub(crate) struct State {
     /// Connections in clients' hands.
     pub leased: usize,
-    /// Connections that nobody uses.
+    /// Idle connections.
     pub idle: usize,
     /// Connections that are being opened.
     pub opening: usize,
@@ -24,7 +24,7 @@ pub(crate) struct State {
 }
 
 impl Pool {
-    /// What it has, and who wants it.
+    /// Returns the pool's numbers.
     #[must_use]
     pub(crate) fn state(&self) -> State {
         let queue = self.queue();
@@ -59,7 +59,7 @@ impl Pool {
             .map(DialError::client_error)
     }
 
-    /// What a client is told who has waited in vain: why, by whom connections are held, and which setting helps.
+    /// Builds the error for a client that has waited in vain: the cause, the users of the connections, the setting that helps.
     pub(super) fn exhausted(&self, waited: Duration) -> ClientError {
         let registry = self.registry.upgrade();
         if registry.as_ref().is_some_and(|registry| registry.pauses.of(&self.key.database).paused) {

@@ -1,5 +1,5 @@
 //! Connections that clients have and have not used: given at login so that a client knows its backend's pid, and called
-//! in as soon as anybody waits.
+//! back as soon as another client waits.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use super::{Pool, lock};
+use super::Pool;
+use crate::lock::lock;
 use crate::track::RequestedParams;
 use crate::track::server_state::UsedBy;
 use crate::upstream::cleanup;
@@ -19,9 +20,9 @@ use crate::wake::Wake;
 /// What is to become of a loan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recall {
-    /// Somebody else needs the connection.
+    /// Another client needs the connection.
     Needed,
-    /// What somebody has left in it is to be reset: nobody uses it.
+    /// Its session is to be reset, since the client does not use it.
     Reset,
 }
 
@@ -55,7 +56,7 @@ pub(super) struct TentativeLeases {
 struct Open {
     recall: Arc<RecallSignal>,
     since: Instant,
-    /// Somebody has used the connection, and it has not been reset since.
+    /// A client has used the connection, and it has not been reset since.
     used: bool,
 }
 
@@ -75,13 +76,13 @@ impl Pool {
         drop(tentative_leases);
         let tentative = TentativeLease { lease: Some(lease), number, recall, pool: Arc::clone(self), since };
         if self.has_waiters() {
-            // Somebody has come to wait in the same moment.
+            // A client has come to wait in the same moment.
             tentative.recall.make(&tentative.recall.back);
         }
         Some(tentative)
     }
 
-    /// Has those reset that have been used by somebody and are on loan for longer than `after`; says whether there are
+    /// Requests a reset of used ones that have been reserved for longer than `after`; returns whether there are
     /// others.
     pub(super) fn reset_tentative(&self, after: Duration) -> bool {
         let mut others = false;
@@ -157,7 +158,7 @@ impl TentativeLease {
         }
     }
 
-    /// Resets the session within `limit` if somebody has used it; `None`, closing it, where that fails.
+    /// Resets the session within `limit` if a client has used it; `None`, closing it, where that fails.
     pub(crate) async fn reset(mut self, limit: Duration) -> Option<Self> {
         let lease = self.lease.as_mut()?;
         if lease.state.used != UsedBy::Nothing {

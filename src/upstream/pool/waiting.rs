@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{CheckoutError, Pool, lock};
+use super::{CheckoutError, Pool};
+use crate::lock::lock;
 use crate::track::RequestedParams;
 use crate::upstream::lease::{Lease, PooledConn};
 use crate::upstream::queue::{Receiver, WaitError};
 use crate::upstream::role_auth::Succession;
 
-/// A place in the queue. Whoever leaves it hands on what was delivered in the same moment.
+/// A place in the queue. Dropping it hands on a connection that was delivered in the same moment.
 struct Place<'a> {
     receiver: Receiver<PooledConn>,
     number: u64,
@@ -33,7 +34,7 @@ impl Drop for Place<'_> {
 
 impl Pool {
     /// A connection, at once or when one comes free or open, in the order of asking; `since` is now. Cancel-safe:
-    /// whoever stops waiting costs no connection.
+    /// a client that stops waiting costs no connection.
     ///
     /// # Errors
     /// As [`CheckoutError`] lists, after `patience` at the latest.
@@ -56,7 +57,7 @@ impl Pool {
         };
         self.note_wanted(wanted);
         self.open_as_needed();
-        // Whoever has a connection without using it gives it up.
+        // A client that has a connection without using it gives it up.
         self.recall_oldest();
         let got = (&mut place.receiver).await;
         place.done = true;
@@ -100,7 +101,7 @@ impl Pool {
         Some(Place { receiver, number, done: false, pool: self })
     }
 
-    /// Sends those away whose patience is over at `at`, and so on for as long as anybody waits.
+    /// Expires waiters at `at`, and later ones at their time, for as long as any waits.
     fn expire_at(&self, mut at: Instant) {
         let pool = self.this.clone();
         tokio::spawn(async move {

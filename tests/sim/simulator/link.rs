@@ -265,7 +265,7 @@ async fn clean_up(link: &mut Link, leftover: SessionLeftovers) -> Result<Clean, 
         run(link, &mut pipeline, RESET).await?;
         link.state.on_discard_all();
     }
-    Clean::prove(&pipeline, Pins::none()).ok_or("not clean")
+    Clean::prove(&pipeline, Pins::empty()).ok_or("not clean")
 }
 
 async fn settle_cancelling(link: &mut Link, pipeline: &mut Pipeline) -> Result<(), &'static str> {

@@ -127,7 +127,7 @@ async fn try_settings(mut link: Link, unknown: &RequestedParams) -> Result<(), C
             return Ok(());
         }
     };
-    let Some(clean) = Clean::prove(&pipeline, Pins::none()) else {
+    let Some(clean) = Clean::prove(&pipeline, Pins::empty()) else {
         link::close(link);
         return Ok(());
     };
@@ -320,7 +320,7 @@ impl Session {
             return link::close(link);
         }
         let may_reset = setup.reset != Reset::Never || setup.mode == Mode::Transaction;
-        if may_reset && !remains.pins.among(Pins::SURVIVES_DISCARD).is_empty() {
+        if may_reset && !remains.pins.intersection(Pins::SURVIVES_DISCARD).is_empty() {
             return link::close(link);
         }
         let times_out = link.state.kept.mentions(b"idle_session_timeout");
@@ -329,7 +329,7 @@ impl Session {
             return link::close(link);
         }
         let at_rest = remains.partial_down == 0 && link.conn.input.is_empty() && !times_out;
-        let ignored = if may_reset { remains.pins } else { Pins::none() };
+        let ignored = if may_reset { remains.pins } else { Pins::empty() };
         match Clean::prove(&remains.pipeline, ignored) {
             Some(clean) if at_rest => link.release(clean),
             _ => {

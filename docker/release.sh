@@ -2,9 +2,9 @@
 # Builds the program as it is released: the compiler lays it out by what it does when it works (profile-guided
 # optimisation). A build that counts serves the bench's cases once, and what it has counted guides the second build.
 #
-#   tests/bench/release.sh [where the program goes: target/pgo/pgferry]
+#   docker/release.sh [where the program goes: target/pgo/pgferry]
 set -eu
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/.."
 program=${1:-target/pgo/pgferry}
 # What it is measured by, but for those cases that add nothing to what others do.
 cases=short,short-session,short-smart,short-password,long-simple,long-extended,long-prepared,copy-out,copy-out-small,copy-in,burst
