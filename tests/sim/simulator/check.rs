@@ -180,9 +180,12 @@ fn is_one_of(seen: &Seen, errors: &[&str]) -> bool {
     seen.tag == b'E' && errors.iter().any(|error| *seen.body == *error.as_bytes())
 }
 
-/// Whether a client is told that something can't be done in this mode.
-pub fn was_refused(transcript: &Transcript) -> bool {
-    transcript.seen.iter().any(|seen| is_one_of(seen, &REFUSALS))
+/// Whether a client is told that something can't be done in this mode, which it would not be told alone.
+pub fn was_refused(transcript: &Transcript, alone: &Transcript) -> bool {
+    let own = transcript.seen.iter().filter(|seen| seen.tag != b'S');
+    let expected = alone.seen.iter().filter(|seen| seen.tag != b'S');
+    let other = own.zip(expected).find(|(own, expected)| own != expected);
+    other.is_some_and(|(own, _)| is_one_of(own, &REFUSALS))
 }
 
 /// Whether a client makes temporary tables.

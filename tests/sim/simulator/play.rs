@@ -386,8 +386,10 @@ impl Player {
         if !self.world.setup.answers_all() {
             let mut any = false;
             let calm = self.world.setup.is_calm();
-            for client in self.clients.iter_mut().filter(|client| !calm || was_refused(&client.transcript)) {
-                any |= client.gives_up_waiting();
+            for (client, alone) in self.clients.iter_mut().zip(&self.alone) {
+                if !calm || was_refused(&client.transcript, &alone.transcript) {
+                    any |= client.gives_up_waiting();
+                }
             }
             if any {
                 return true;
