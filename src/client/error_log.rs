@@ -43,11 +43,9 @@ impl ErrorEvent {
     /// How loudly it is told.
     fn level(self, client_error: &ClientError) -> Level {
         match (client_error.error_source(), self) {
-            // Its own program may not say why.
-            (_, Self::Left) => Level::INFO,
+            // Its own program may not say why; and PostgreSQL has told others so already.
+            (_, Self::Left) | (ErrorSource::Server, Self::Refused) => Level::INFO,
             (ErrorSource::Client, _) => Level::DEBUG,
-            // PostgreSQL has told others so already.
-            (ErrorSource::Server, Self::Refused) => Level::INFO,
             (ErrorSource::Server | ErrorSource::Limits, _) => Level::WARN,
         }
     }

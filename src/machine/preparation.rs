@@ -92,7 +92,12 @@ impl Preparation {
                 preparation.messages = Cow::Borrowed(RESET_MESSAGES);
                 preparation.requests = Cow::Borrowed(RESET_REQUESTS);
             }
-            ResetPolicy::Sequences => preparation.put_statement(RESET_SEQUENCES),
+            ResetPolicy::Sequences => {
+                // In a transaction that ends, for what the client says may have to be the first statement of one.
+                for sql in [&b"BEGIN"[..], RESET_SEQUENCES, b"COMMIT"] {
+                    preparation.put_statement(sql);
+                }
+            }
             ResetPolicy::Nothing => {}
         }
         let resets = preparation.requests.iter().filter(|request| **request != Request::Flush).count();

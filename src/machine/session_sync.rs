@@ -174,6 +174,7 @@ impl Machine<'_> {
         if [&b"INSERT "[..], b"MERGE ", b"COPY "].iter().any(|given| tag.starts_with(given)) {
             self.note_sequences();
         }
+        let announced = next.is_some();
         match next {
             Some(SessionCommand::Inserted) => return true,
             Some(command) => self.succeeded(command, tag),
@@ -187,7 +188,10 @@ impl Machine<'_> {
         match tag {
             b"DISCARD ALL" => {
                 self.client.discard_all();
-                self.pins = self.pins.intersection(Pins::SURVIVES_DISCARD);
+                // Behind one that no text has shown the client may have sent more already.
+                if announced {
+                    self.pins = self.pins.intersection(Pins::SURVIVES_DISCARD);
+                }
             }
             b"DEALLOCATE ALL" => {
                 // What follows in the same text may name one of them.

@@ -366,11 +366,11 @@ impl Machine<'_> {
             } else if list.iter().any(|placed| matches!(placed.command, SessionCommand::SetLocal { .. })) {
                 self.client.mark_unknown();
             }
-        } else if (effects.unknown_settings == UnknownSettings::ForSession
-            || list.iter().any(|placed| placed.command == SessionCommand::DiscardAll))
-            && !self.wrongly_reset(&SessionCommand::DiscardAll).is_empty()
+        } else if list.iter().any(|placed| placed.command == SessionCommand::DiscardAll)
+            || (effects.unknown_settings == UnknownSettings::ForSession
+                && !self.wrongly_reset(&SessionCommand::DiscardAll).is_empty())
         {
-            // It is corrected before anything else runs.
+            // What follows is not undone by it; and what it resets is corrected before anything else runs.
             self.gate = Gate::Answers;
         }
         note.commands = commands.map(|commands| (commands, 0));

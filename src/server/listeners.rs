@@ -135,7 +135,7 @@ impl Opened {
             match self.open.iter().find(|bound| bound.name() == name) {
                 None => prepared.push(bind(&address, settings)?),
                 Some(bound) if bound.has_lost_its_file() => {
-                    prepared.push(bound.remake(settings.unix_socket_mode, group)?)
+                    prepared.push(bound.remake(settings.unix_socket_mode, group)?);
                 }
                 Some(_) => {}
             }

@@ -96,19 +96,21 @@ pub(crate) fn trace(
         return Some([conn_info.looped.add()].into());
     }
     let is_fdw = application_name == POSTGRES_FDW;
-    let server = match stream.is_tcp() && may_be_remote {
-        true => match peer()? {
+    let server = if stream.is_tcp() && may_be_remote {
+        match peer()? {
             Peer::Tcp(address) => Some(address.ip().to_canonical()).filter(|ip| !ip.is_loopback()),
             Peer::Unix { .. } => None,
-        },
-        false => None,
+        }
+    } else {
+        None
     };
     if !is_fdw && server.is_none() {
         return None;
     }
     let goes_to = |conn_info: &ConnInfo, ip: IpAddr| matches!(&conn_info.remote, Address::Tcp(to) if to.ip().to_canonical() == ip);
     let origins = busy().into_iter().filter(|conn_info| is_fdw || server.is_some_and(|ip| goes_to(conn_info, ip)));
-    Some(origins.map(|conn_info| conn_info.looped.add()).collect()).filter(|all: &Box<[_]>| !all.is_empty())
+    let origins: Box<[_]> = origins.map(|conn_info| conn_info.looped.add()).collect();
+    (!origins.is_empty()).then_some(origins)
 }
 
 #[cfg(test)]

@@ -340,7 +340,9 @@ fn a_socket_file_that_was_removed_is_made_again() {
     let mut before = ferry.session();
     let lock = ferry.dir().join(".s.PGSQL.5432.lock");
     for (nth, removed) in [vec![ferry.socket()], vec![ferry.socket(), lock.clone()]].into_iter().enumerate() {
-        removed.iter().for_each(|path| fs::remove_file(path).expect("removed"));
+        for path in &removed {
+            fs::remove_file(path).expect("removed");
+        }
         ferry.signal(Signal::SIGHUP);
         eventually("it is made again", || ferry.log().matches("settings reloaded").count() > nth);
         assert_eq!(ferry.session().value("select 1"), "1");

@@ -356,9 +356,7 @@ impl<'a> Session<'a> {
     fn prepare(&self, lease: &Lease, settings: &Settings, now: Instant) -> Preparation {
         let policy = match (settings.reset, self.mode) {
             (Reset::Always, _) => ResetPolicy::All,
-            (Reset::OnChange, Mode::Session) if lease.state.sequences == Sequences::GaveValues => {
-                ResetPolicy::Sequences
-            }
+            (Reset::OnChange, _) if lease.state.sequences == Sequences::GaveValues => ResetPolicy::Sequences,
             _ => ResetPolicy::Nothing,
         };
         let probe = now.saturating_duration_since(lease.returned) >= RECENTLY_USED;

@@ -252,7 +252,7 @@ impl Session {
         let setup = &self.world.setup;
         let policy = match (setup.reset, setup.mode) {
             (Reset::Always, _) => ResetPolicy::All,
-            (Reset::OnChange, Mode::Session) if link.state.sequences == Sequences::GaveValues => ResetPolicy::Sequences,
+            (Reset::OnChange, _) if link.state.sequences == Sequences::GaveValues => ResetPolicy::Sequences,
             _ => ResetPolicy::Nothing,
         };
         let probe = link.is_probed();
