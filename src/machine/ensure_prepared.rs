@@ -242,6 +242,8 @@ impl Machine<'_> {
         match self.server.columns(id) {
             Some(columns) if columns == told => return Prepare::Ready(()),
             Some(_) => return Prepare::Refused(changed_columns()),
+            // What the server says can't be told apart any more, and the session ends with its client.
+            None if self.pipeline.lost() => return Prepare::Ready(()),
             None => {}
         }
         flush_forwarded(io);

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::from_server::{MessageAction, message};
 use super::own_queries::Question;
 use super::session_sync::SEQUENCE_HINT;
-use super::{Buffers, End, Machine, Phase, buffer_for_client, refused};
+use super::{Buffers, End, Machine, Phase, buffer_for_client, flush_forwarded, refused};
 use crate::error::sqlstate;
 use crate::track::statements::PREFIX;
 use crate::track::text_edit::Positions;
-use crate::wire::{backend, frame};
+use crate::track::{Request, ResponseAction};
+use crate::wire::{backend, frame, frontend};
 
 impl Machine<'_> {
     /// Notes an error.
@@ -32,9 +33,16 @@ impl Machine<'_> {
         if action == MessageAction::Swallow && refusal.is_none() {
             return self.own_request_failed(io, &body, fatal);
         }
+        let discards_query = self.pipeline.discards_query();
         self.pipeline.response(backend::ERROR);
         self.undo();
         self.failed();
+        if discards_query && !fatal {
+            // In place of the query, which would have ended the transaction that no Sync has ended.
+            flush_forwarded(io);
+            frontend::put_sync(io.to_server);
+            self.pipeline.request(Request::Sync, ResponseAction::Forward);
+        }
         if fatal {
             // What follows is the end.
             self.phase = Phase::Ended;

@@ -64,7 +64,12 @@ impl Machine<'_> {
         // A Sync of pgferry's own would commit what the client has not, or end what the server discards.
         let apart = !self.pipeline.unsynced() && !self.may_be_discarded();
         let action = if apart { ResponseAction::Swallow } else { ResponseAction::ForwardErrorOnly };
+        let owed = self.pipeline.owed();
         edits.extend(self.rename_mentioned(io, &mentioned, action));
+        if !apart && self.pipeline.owed() > owed {
+            // If what is in front of it fails, the server discards it, and would discard what follows.
+            self.gate = Gate::Answers;
+        }
         let (sql, positions) = text_edit::apply(&sql, edits);
         note.positions = Some(positions);
         flush_forwarded(io);

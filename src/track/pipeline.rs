@@ -223,8 +223,17 @@ impl Pipeline {
     /// Takes the next request off if its answer is synthesized and its turn has come.
     pub fn synthesized(&mut self) -> Option<Request> {
         let synthesize = self.queue.front().is_some_and(|entry| entry.action == ResponseAction::Synthesize);
-        let entry = if synthesize { self.pop() } else { None };
-        entry.map(|entry| entry.request)
+        let entry = if synthesize { self.pop() } else { None }?;
+        self.drop_late_copy_ends();
+        Some(entry.request)
+    }
+
+    /// Returns whether an error now would have the server discard a `Query` of the client's for the sake of what pgferry has
+    /// sent just in front of it: then nothing is ready before another `Sync`.
+    #[must_use]
+    pub fn discards_query(&self) -> bool {
+        let ahead = self.queue.iter().take_while(|entry| entry.action == ResponseAction::ForwardErrorOnly).count();
+        ahead > 0 && self.queue.get(ahead).is_some_and(|entry| entry.request == Request::Query)
     }
 
     /// Takes what is to be undone since the last time, in that order.

@@ -200,6 +200,44 @@ const FOUND: &[(&str, &str)] = &[
      client half_close
      [P('','copy t(token) from stdin') B('','') E H f('no more')]/75",
     ),
+    (
+        "a statement that is prepared behind DISCARD ALL is not forgotten",
+        "setup mode=session reset=on_change connections=1
+     client half_close
+     [P('','discard all') B('','') E P(c,'select $1') S]
+     client half_close
+     [P(c,'select 1') S]",
+    ),
+    (
+        "a reset of sequences leaves no transaction open",
+        "setup mode=session reset=on_change connections=1
+     client half_close
+     [Q('insert into t(token) values (''x'')')]
+     client half_close
+     [P('','discard all') B('','') E S]",
+    ),
+    (
+        "a query that is discarded for the sake of what is prepared in front of it is answered",
+        "setup mode=transaction connections=3
+     client half_close
+     [P(b,'select 1') S] |
+     [Q('begin') B('','') S C(S,a) Q('execute b')]
+     client half_close
+     [Q('begin')] | [Q('select 1')] | [Q('commit')]
+     client half_close
+     [Q('begin')] | [Q('select 1')] | [Q('commit')]",
+    ),
+    (
+        "a CopyDone that ends no copy",
+        "setup mode=transaction connections=3
+     client half_close
+     [P(b,'abort') D(S,b) S] |
+     [P(a,'insert into t(token) values ($1)') C(S,a) c B(k,b,'10') S]
+     client half_close
+     [Q('begin')] | [Q('select 1')] | [Q('commit')]
+     client half_close
+     [Q('begin')] | [Q('select 1')] | [Q('commit')]",
+    ),
 ];
 
 #[test]
