@@ -54,7 +54,7 @@ enum Encryption {
     Established(CertificateOrigin),
 }
 
-/// Why a client was told that there is no TLS.
+/// Reason why a client was told that there is no TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Declined {
     /// It is not offered to it.

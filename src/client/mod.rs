@@ -60,7 +60,7 @@ pub(crate) struct Shared {
     pub client_auth: ArcSwap<ClientAuth>,
     /// Programs that can't use TLS where they ask for it.
     pub tls_incapable: TlsIncapable,
-    /// Those who came last.
+    /// Cache of recently seen startup packets.
     pub startup_cache: StartupCache,
     /// The errors that clients were told lately.
     pub errors: ErrorLog,

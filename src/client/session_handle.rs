@@ -258,7 +258,7 @@ impl SessionHandle {
         if let Ok(peer) = stream.peer() {
             let tls = stream.tls().map(crate::net::tls::TlsSession::describe);
             let socket_port = stream.socket_name().and_then(|name| split_socket_path(&name)?.1.parse().ok());
-            // Nobody else sets it.
+            // It is set only here.
             let _ = self.addrs.set(Box::new(ClientAddrs { peer, local: stream.local(), socket_port, tls }));
         }
     }

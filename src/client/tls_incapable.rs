@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard};
 use crate::lock::lock;
 use crate::net::{Peer, Stream};
 
-/// How many programs are remembered.
+/// Number of programs that are remembered.
 const REMEMBERED: usize = 64;
 
 /// A program of this machine, as far as it can be told from others without its help.
@@ -42,7 +42,7 @@ impl Program {
 pub(crate) struct TlsIncapable(Mutex<VecDeque<Program>>);
 
 impl TlsIncapable {
-    /// Whether `program` is one of them.
+    /// Returns whether `program` is one of them.
     #[must_use]
     pub(crate) fn contains(&self, program: &Program) -> bool {
         self.programs().contains(program)

@@ -135,7 +135,7 @@ pub(crate) struct Contact {
     listen: Vec<Listen>,
     /// Ports in the names of its sockets, as far as they are known.
     ports: Vec<u16>,
-    /// Whether there may be others.
+    /// True if there may be others.
     search: bool,
     /// Where it answers over HTTP.
     pub admin_listen: Option<AdminListen>,

@@ -241,7 +241,7 @@ impl Settings {
         ClientAddress::all(&self.listen, self.ports.all())
     }
 
-    /// The role as which clients of `database` work, whoever they are.
+    /// The role that all clients of `database` use, if it is fixed.
     #[must_use]
     pub fn forced_role(&self, database: &[u8]) -> Option<&str> {
         let own = self.databases.get(database).or_else(|| self.databases.get(Self::OTHERS));

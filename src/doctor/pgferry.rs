@@ -102,7 +102,7 @@ fn denied(path: &Path, uid: u32) -> Option<String> {
     }
 }
 
-/// Whether anybody answers there.
+/// Returns whether pgferry answers there.
 fn answers(address: &ClientAddress) -> bool {
     match address {
         ClientAddress::Tcp(address) => TcpStream::connect_timeout(address, ROUND_TIMEOUT).is_ok(),

@@ -56,7 +56,7 @@ const QUESTION: &str = "select current_setting('max_connections')::bigint, \
     current_setting('server_version')";
 
 impl Server {
-    /// How many connections a process that has none yet may have without leaving too few to others: what `max_upstream = "auto"`
+    /// Number of connections a process that has none yet that may have without leaving too few to others: what `max_upstream = "auto"`
     /// comes to.
     #[must_use]
     pub fn share(&self) -> usize {
@@ -71,7 +71,7 @@ impl Server {
     }
 }
 
-/// Why a server could not be asked, and what is known of it nevertheless.
+/// Reason why a server could not be asked, and what is known of it nevertheless.
 #[derive(Clone, Debug, Serialize)]
 pub struct Unasked {
     /// Why.
@@ -87,7 +87,7 @@ pub struct Seen {
     pub max_connections: i64,
     /// Those that are kept for superusers.
     pub reserved: i64,
-    /// How many clients were connected.
+    /// Number of clients that were connected.
     pub connected: i64,
 }
 

@@ -20,7 +20,7 @@ impl Machine<'_> {
         self.administration.vacated.take()
     }
 
-    /// Whether the client's work has changed what sessions begin with, once.
+    /// Returns whether the client's work has changed what sessions begin with, once.
     pub fn take_outdated_sessions(&mut self) -> bool {
         std::mem::take(&mut self.administration.outdates_sessions)
     }

@@ -153,7 +153,7 @@ impl Listener {
         Ok(Self::new(listener, false, shown, Some(file)))
     }
 
-    /// Whether clients can't get here any more, since the socket file was removed.
+    /// Returns whether clients can't get here any more, since the socket file was removed.
     #[must_use]
     pub(crate) fn has_lost_its_file(&self) -> bool {
         let has_file = lock(&self.file).is_some();
@@ -161,7 +161,7 @@ impl Listener {
         has_file && fs::symlink_metadata(&self.name).is_err_and(is_gone)
     }
 
-    /// A listener in place of this one, whose socket file was removed. This one still has the clients that had connected.
+    /// Opens a listener in place of this one after its socket file was removed. This one still has the clients that had connected.
     ///
     /// # Errors
     /// As [`ListenError`] lists.

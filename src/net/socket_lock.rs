@@ -77,7 +77,7 @@ impl SocketLock {
         Ok(Self { path: path.to_owned(), lock_path, lock, inherited: true })
     }
 
-    /// Whether the lock is on the file that is there now.
+    /// Returns whether the lock is on the file that is there now.
     #[must_use]
     pub(super) fn is_in_place(&self) -> bool {
         let Ok(ours) = nix::sys::stat::fstat(self.lock.as_fd()) else { return false };
@@ -119,7 +119,7 @@ impl SocketFile {
         }
     }
 
-    /// The lock of a place whose socket file is gone.
+    /// The lock of a place that has lost its socket file.
     pub(super) fn without_file(claim: SocketLock) -> Self {
         let shared = claim.inherited;
         // No file has this number.

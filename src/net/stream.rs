@@ -281,7 +281,7 @@ impl Stream {
         name.map(|name| String::from_utf8_lossy(name).into_owned())
     }
 
-    /// Whether it is TCP.
+    /// Returns whether it is TCP.
     #[must_use]
     pub(crate) fn is_tcp(&self) -> bool {
         self.socket.is_tcp()

@@ -119,7 +119,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Opens those that `settings` name and that are not open yet, or whose socket files are gone, without taking clients from
+    /// Opens those that `settings` name and that are not open yet, or have lost their socket files, without taking clients from
     /// them.
     ///
     /// # Errors
@@ -166,7 +166,7 @@ fn names(settings: &Settings) -> Vec<String> {
     settings.addresses().iter().map(ToString::to_string).collect()
 }
 
-/// Opens a listener, whose name is `address` as it is shown.
+/// Opens a listener named `address` as it is shown.
 ///
 /// # Errors
 /// As [`ListenError`] lists.

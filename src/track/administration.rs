@@ -38,14 +38,14 @@ pub(crate) fn vacated(sql: &[u8], backslashes: bool) -> Option<Vec<u8>> {
     if is(template, b"default") { Some(DEFAULT_TEMPLATE.to_vec()) } else { identifier(template) }
 }
 
-/// The text of a `Parse` message, whose body this is.
+/// The text of a `Parse` message with this body.
 #[must_use]
 pub(crate) fn text_of_parse(body: &[u8]) -> &[u8] {
     body.split(|byte| *byte == 0).nth(1).unwrap_or_default()
 }
 
-/// Whether a command with this tag (`CommandComplete`) may have changed what sessions of some role or in some database begin with, or
-/// who may have one.
+/// Returns whether a command with this tag (`CommandComplete`) may have changed what sessions of some role or in some database begin with, or which
+/// roles may have one.
 #[must_use]
 pub(crate) fn outdates_sessions(tag: &[u8]) -> bool {
     matches!(tag, b"ALTER ROLE" | b"ALTER DATABASE" | b"DROP ROLE" | b"REVOKE" | b"REVOKE ROLE" | b"GRANT ROLE")
@@ -87,7 +87,7 @@ mod tests {
             ("alter database shop rename to old", Some("shop")),
             ("ALTER DATABASE shop SET TABLESPACE fast", Some("shop")),
             ("alter database shop set work_mem = '1MB'", None),
-            ("alter database shop owner to somebody", None),
+            ("alter database shop owner to reader", None),
             ("create database shop", Some("template1")),
             ("CREATE DATABASE shop OWNER = me ENCODING 'UTF8'", Some("template1")),
             ("create database test_shop with template = \"Shop\" owner me", Some("Shop")),

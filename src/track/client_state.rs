@@ -70,7 +70,7 @@ impl ClientState {
         }
     }
 
-    /// The same, of a client whose startup packet has set `startup` too.
+    /// The same, of a client with a startup packet that has set `startup` too.
     #[must_use]
     pub fn with_startup(self, startup: StartupSettings) -> Self {
         Self { ledger: SettingsTracker::starting_with(startup.kept().clone()), startup, ..self }

@@ -13,11 +13,11 @@ use crate::wire::backend;
 /// How many spellings of a setting's value are remembered.
 const MAX_CANONICAL_VALUES: usize = 256;
 
-/// How many other settings are remembered, and how long each may be, in bytes; longer ones are tried at each login.
+/// Number of other settings that are remembered, and how long each may be, in bytes; longer ones are tried at each login.
 const MAX_TAKEN: usize = 1024;
 const MAX_TAKEN_BYTES: usize = 256;
 
-/// How many greetings are kept for the next client that asks for the same.
+/// Number of greetings that are kept for the next client that asks for the same.
 const MAX_GREETINGS: usize = 8;
 
 /// What the server makes of a setting's value.
@@ -93,7 +93,7 @@ impl ParameterCache {
         self.lock().canonical(name, value)
     }
 
-    /// Whether the server has taken `settings` before.
+    /// Returns whether the server has taken `settings` before.
     #[must_use]
     pub fn has_taken(&self, settings: &StartupSettings) -> bool {
         settings.is_empty() || {

@@ -142,7 +142,7 @@ pub struct SettingsTracker {
 }
 
 impl SettingsTracker {
-    /// That of a client whose startup packet has set `base`.
+    /// Creates that of a client with a startup packet that has set `base`.
     #[must_use]
     pub fn starting_with(base: SettingOverrides) -> Self {
         Self { kept: base.clone(), base, ..Self::default() }

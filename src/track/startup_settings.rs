@@ -1,6 +1,6 @@
 //! Settings of a startup packet that follow their client from connection to connection as if it had said them by `SET`.
 //!
-//! The six that servers report are in [`super::params`]; these are any others whose meaning is the same by `SET`. What
+//! The six that servers report are in [`super::params`]; these are any others that mean the same by `SET`. What
 //! can only be said in a startup packet is part of the pool's key instead.
 
 use std::sync::Arc;
@@ -32,7 +32,7 @@ const ONLY_AT_LOGIN: [&str; 20] = [
     "transaction_read_only",
 ];
 
-/// The one whose value is a list of names.
+/// The one with a list of names as its value.
 const SEARCH_PATH: &str = "search_path";
 
 /// A setting's name, in lower case, and its value as the startup packet has it.
@@ -73,7 +73,7 @@ impl StartupSettings {
         (Self { settings: Arc::new(settings), kept }, key)
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.settings.is_empty()
@@ -241,7 +241,7 @@ mod tests {
             ("extra_float_digits", "2"),
             ("app.tenant", "it's"),
             ("log_connections", "on"),
-            ("role", "somebody"),
+            ("role", "reader"),
             ("temp_tablespaces", "a,b"),
             ("app.name", "Zürich"),
             ("_pq_.some", "x"),

@@ -20,7 +20,7 @@ use super::slots::Slot;
 use super::target::UpstreamTarget;
 use crate::track::server_state::UnnamedStatement;
 
-/// How many connections a server is taken to have until it has said so: PostgreSQL's default for `max_connections`.
+/// Number of connections a server is taken to that have until it has said so: PostgreSQL's default for `max_connections`.
 pub(crate) const UNKNOWN: usize = 100;
 
 /// A place under the cap over all pools that belongs to none of them.
@@ -40,7 +40,7 @@ impl Drop for UnpooledSlot {
 }
 
 impl Registry {
-    /// How many connections may be open without making room first.
+    /// Number of connections that may be open without making room first.
     #[must_use]
     pub(crate) fn share(&self) -> usize {
         self.share.load(Ordering::Relaxed)
@@ -71,13 +71,13 @@ impl Registry {
         limits.reduce(|sum, one| (sum.0 + one.0, sum.1 + one.1)).unwrap_or((UNKNOWN, UNKNOWN))
     }
 
-    /// How many connections the pools have at the end of `route`.
+    /// Number of connections the pools that have at the end of `route`.
     #[must_use]
     pub(crate) fn ours_at(&self, upstream_target: &Arc<UpstreamTarget>) -> usize {
         self.pools_at(upstream_target).iter().map(|pool| pool.connections()).sum()
     }
 
-    /// Asks on a connection that has just been opened for `database` how full the server is, if nobody has.
+    /// Asks on a connection that has just been opened for `database` how full the server is, if it has not been asked.
     ///
     /// # Errors
     /// When the connection is of no use any more.
@@ -214,7 +214,7 @@ impl Registry {
         }
     }
 
-    /// A place or a connection came free: lets those try who found none.
+    /// Wakes the tasks that found no slot or connection, since one came free.
     pub(super) fn serve_waiting_pools(&self) {
         // Looked at first: writing would cost more, and this is asked whenever a connection comes back.
         if !self.rebalance_requested.load(Ordering::SeqCst) || !self.rebalance_requested.swap(false, Ordering::SeqCst) {

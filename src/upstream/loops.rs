@@ -2,7 +2,7 @@
 //! through pgferry.
 //!
 //! `DISCARD ALL` does not close such connections. If the session were reused, they would be there for good, and hold connections for
-//! nobody. So a connection whose backend has clients here is closed when its own client is done with it.
+//! no client. So a connection is closed at checkin if its backend has clients here.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -34,7 +34,7 @@ impl LoopedClients {
         client
     }
 
-    /// Whether one of them is still there.
+    /// Returns whether one of them is still there.
     #[must_use]
     pub(crate) fn any(&self) -> bool {
         self.clients().iter().any(|client| client.strong_count() > 0)

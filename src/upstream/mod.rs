@@ -10,7 +10,7 @@
 //! - [`slots`]: how many there may be, exactly.
 //! - [`capacity`]: how many there may be over all pools, and which of them make room for others; [`occupancy`] how full a server is.
 //! - `outdated`: connections in the way of what a client does to databases and roles, or out of date behind it.
-//! - [`queue`]: who waits for a connection, in what order and how long, and when the next attempt to open one may start.
+//! - [`queue`]: the clients that wait for a connection, in their order, and the time of the next attempt to open one.
 //! - [`turnover`]: whether connections come free, or clients keep them.
 //! - [`pool`]: the connections of one (database, user, startup settings); the idle ones are in a set of `deadpool`'s.
 //! - [`lease`]: a connection in use; dropping it closes the connection.

@@ -24,7 +24,7 @@ const QUIET: Duration = Duration::from_secs(60);
 const UNTOLD: Duration = Duration::from_secs(5);
 
 /// Limits and connections of a server, a row per role, those with most idle ones. `state` and `backend_type` of other roles' connections are hidden
-/// from those who don't have pg_read_all_stats.
+/// from roles without pg_read_all_stats.
 const QUESTION: &[u8] = b"SELECT pg_catalog.current_setting('max_connections'), \
 pg_catalog.current_setting('superuser_reserved_connections'), \
 coalesce(pg_catalog.current_setting('reserved_connections', true), '0'), \
@@ -145,13 +145,13 @@ pub(crate) struct Room(Mutex<State>);
 struct State {
     /// What the last look has shown, and when that was.
     seen: Option<(Instant, Occupancy)>,
-    /// When the last look began.
+    /// Time at which the last look began.
     asked: Option<Instant>,
     /// How many connections of this process the server had when it refused another one, after the last look.
     refused_at: Option<usize>,
-    /// When it last refused one.
+    /// Time at which it last refused one.
     refused: Option<Instant>,
-    /// When it did what the log has not told.
+    /// Time at which it did what the log has not told.
     untold: Option<Instant>,
 }
 
@@ -166,7 +166,7 @@ impl Room {
         lock(&self.0).seen.as_ref().map(|(_, seen)| seen.clone())
     }
 
-    /// Whether the caller is to look, because there was no look yet, or because a refusal is to be told of.
+    /// Returns whether the caller is to look, because there was no look yet, or because a refusal is to be told of.
     pub(crate) fn claim_first_look(&self, now: Instant) -> bool {
         let mut state = lock(&self.0);
         let first = state.asked.is_none() || (state.untold.is_some() && Self::is_due(&state, now));
@@ -176,7 +176,7 @@ impl Room {
         first
     }
 
-    /// Whether the caller is to look, because the last look is long past.
+    /// Returns whether the caller is to look, because the last look is long past.
     pub(crate) fn claim_look(&self, now: Instant) -> bool {
         let mut state = lock(&self.0);
         let due = Self::is_due(&state, now);
@@ -245,7 +245,7 @@ impl Room {
 #[derive(Debug, Default)]
 pub(crate) struct Hunger {
     want: Mutex<Option<Want>>,
-    /// Whether there is one: a connection that comes back asks for no more than that.
+    /// True if there is one: a connection that comes back asks for no more than that.
     any: AtomicBool,
 }
 
@@ -338,7 +338,7 @@ mod tests {
         hunger.felt("full".into(), at(0));
         hunger.felt("full".into(), at(9));
         assert_eq!(hunger.lasts(at(10)), Some((Duration::from_secs(10), "full".into())));
-        assert_eq!(hunger.lasts(at(25)), None, "nobody has wanted any for long");
+        assert_eq!(hunger.lasts(at(25)), None, "no client has wanted any for long");
         hunger.felt("full".into(), at(26));
         assert_eq!(hunger.lasts(at(27)), Some((Duration::from_secs(1), "full".into())));
         hunger.stilled();

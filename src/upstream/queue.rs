@@ -228,7 +228,7 @@ impl<T> Queue<T> {
     }
 }
 
-/// A time at random from `shortest` to `longest`, so that those who failed together don't come back together.
+/// A time at random from `shortest` to `longest`, so that clients that failed together don't come back together.
 #[must_use]
 pub(crate) fn between(shortest: Duration, longest: Duration) -> Duration {
     // The standard library seeds its hashers at random.

@@ -59,7 +59,7 @@ pub(crate) struct Registry {
     /// The process's own key.
     pub key: ProcessKey,
     pub(super) global: Arc<Slots>,
-    /// How many of those places may be taken without making room first.
+    /// Number of those places that may be taken without making room first.
     pub(super) share: AtomicUsize,
     /// For how long connections could not be had.
     pub hunger: Hunger,
@@ -69,7 +69,7 @@ pub(crate) struct Registry {
     pub login_slots: Arc<LoginSlots>,
     /// Backends on this machine, some of which may be clients as well.
     pub local_backends: LocalBackends,
-    /// How many cancel requests may be under way.
+    /// Number of cancel requests that may be under way.
     pub(super) cancel_slots: Semaphore,
     pub(super) pools: Mutex<BTreeMap<PoolKey, Arc<Pool>>>,
     role_auths: Mutex<RoleAuths>,
@@ -83,9 +83,9 @@ pub(crate) struct Registry {
     pub(super) rebalance_requested: AtomicBool,
     /// The connections that secrets are looked up on.
     pub(super) auth_query_slots: ReclaimableSlots,
-    /// Told when a place or a connection came free while somebody found none.
+    /// Notified when a slot or a connection came free while another task found none.
     pub(super) freed: Notify,
-    /// When the janitor last came, in milliseconds since `born`.
+    /// Time at which the janitor last came, in milliseconds since `born`.
     pub(super) last_round: AtomicU64,
     pub(super) born: Instant,
     pub(super) this: Weak<Self>,
@@ -188,7 +188,7 @@ impl Registry {
         }
     }
 
-    /// How many connections the pool of `key` may have, and how many more while those who have them keep them.
+    /// Number of connections that the pool of `key` may have, and how many more while clients keep theirs.
     fn size_of(&self, key: &PoolKey) -> (usize, usize) {
         let settings = self.settings_of(&key.database);
         let own = settings.limits.get(&key.user).and_then(|limits| limits.pool_size);
@@ -228,8 +228,8 @@ impl Registry {
         pool
     }
 
-    /// Forgets a pool that came to nothing: whoever asked for it was not let in. Otherwise strangers could fill the memory
-    /// with pools. One whose upstream could not be asked is kept for a while, for those who watch.
+    /// Forgets a pool that came to nothing: its client was rejected. Otherwise unknown clients could fill the memory
+    /// with pools. One with an upstream that could not be asked is kept for a while, for the console.
     pub(crate) fn forget(&self, pool: &Arc<Pool>) {
         let mut pools = lock(&self.pools);
         if pools.len() < MAX_UNVERIFIED_ROLES && pool.role_auth.last_trouble(Instant::now()).is_some() {
@@ -292,7 +292,7 @@ impl Registry {
         self.born.elapsed().saturating_sub(Duration::from_millis(self.last_round.load(Ordering::Relaxed)))
     }
 
-    /// Why clients can't be served, if a pool without a connection could not open one (see [`Pool::trouble`]), or if for
+    /// Reason why clients can't be served, if a pool without a connection could not open one (see [`Pool::trouble`]), or if for
     /// [`STARVED`] no client got one that wanted one.
     #[must_use]
     pub(crate) fn trouble(&self) -> Option<String> {

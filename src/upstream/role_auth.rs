@@ -269,7 +269,7 @@ impl RoleAuth {
             .map(|trouble| (trouble.until, trouble.client_error.clone()))
     }
 
-    /// Why the upstream could not be asked when that was last tried, if it has not been since, and that was not long before `now`.
+    /// Reason why the upstream could not be asked when that was last tried, if it has not been since, and that was not long before `now`.
     #[must_use]
     pub(crate) fn last_trouble(&self, now: Instant) -> Option<ClientError> {
         let memory = self.memory();

@@ -32,13 +32,13 @@ impl Turnover {
         self.looks = self.looks.saturating_add(1).min(LOOKS);
     }
 
-    /// Whether those who have connections keep them.
+    /// Returns whether clients with connections keep them.
     #[must_use]
     pub(crate) fn has_ceased(&self) -> bool {
         self.looks >= LOOKS
     }
 
-    /// Whether a task is to be set to looking; once, however many ask.
+    /// Returns whether a task is to be set to looking; once, however many ask.
     pub(crate) fn set_watch(&mut self) -> bool {
         !std::mem::replace(&mut self.watched, true)
     }

@@ -33,7 +33,7 @@ impl fmt::Debug for TlsSession {
 }
 
 impl TlsSession {
-    /// A session whose handshake has not begun; `own` is the certificate that a client is shown, `received` is what has been
+    /// Creates a session before its handshake; `own` is the certificate that a client is shown, `received` is what has been
     /// taken from the socket already.
     #[must_use]
     pub(crate) fn new(tls: Connection, own: Option<Arc<OwnCertificate>>, mut received: &[u8]) -> Self {
@@ -198,7 +198,7 @@ impl TlsSession {
     }
 }
 
-/// Whether `error`, with which a handshake ended, says that the other end does not take the certificate that it was shown.
+/// Returns whether `error`, with which a handshake ended, says that the other end does not take the certificate that it was shown.
 #[must_use]
 pub(crate) fn rejects_certificate(error: &io::Error) -> bool {
     use AlertDescription as A;

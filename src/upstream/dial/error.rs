@@ -61,13 +61,13 @@ impl DialError {
         }
     }
 
-    /// Whether the server has no connection left for this client: in all, for its role or for its database.
+    /// Returns whether the server has no connection left for this client: in all, for its role or for its database.
     #[must_use]
     pub(crate) fn is_full(&self) -> bool {
         matches!(self, Self::Refused(client_error, _) if client_error.code() == sqlstate::TOO_MANY_CONNECTIONS)
     }
 
-    /// Whether the server has no connection left for anybody like this client. Texts may be translated; the name of the function in
+    /// Returns whether the server has no connection left for clients like this one. Texts may be translated; the name of the function in
     /// PostgreSQL that complains is not.
     #[must_use]
     pub(crate) fn is_server_full(&self) -> bool {
@@ -82,7 +82,7 @@ impl DialError {
             }
     }
 
-    /// Whether the server is just not up, so that frequent attempts are cheap and worth it.
+    /// Returns whether the server is just not up, so that frequent attempts are cheap and worth it.
     #[must_use]
     pub(crate) fn is_down(&self) -> bool {
         match self {

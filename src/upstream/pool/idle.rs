@@ -32,7 +32,7 @@ impl<T> Idle<T> {
                 Ok(()) => return,
                 Err((back, _)) => connection = back,
             }
-            // Nothing else is put in meanwhile, and who takes one takes it from either.
+            // Nothing else is put in meanwhile, and one is taken from either.
             let larger = unmanaged::Pool::new(set.status().max_size * 2);
             let mut all: Vec<_> = std::iter::from_fn(|| set.try_remove().ok()).collect();
             while let Some(Ok(())) = all.pop().map(|oldest| larger.try_add(oldest)) {}

@@ -12,7 +12,7 @@ use crate::upstream::occupancy::Keep;
 /// How long a connection of the reserve is kept idle.
 const RESERVE_IDLE: Duration = Duration::from_secs(10);
 
-/// How long one to `template1` waits for the client on whose behalf it was opened.
+/// Time that one to `template1` waits for the client that it was opened for.
 const UNUSED_TEMPLATE: Duration = Duration::from_secs(1);
 
 /// How long one is kept idle while the server is filling up.
@@ -22,19 +22,19 @@ const PRESSED_IDLE: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 struct Retention {
     idle_timeout: Option<Duration>,
-    /// How many connections are kept in any case, those in use included (`min_pool_size`).
+    /// Number of connections that are kept in any case, those in use included (`min_pool_size`).
     least: usize,
     room: Keep,
     /// How many are idle.
     idle: usize,
-    /// How many there are.
+    /// Their number.
     open: usize,
     /// How many connections of the reserve there are, in any state.
     reserve: usize,
 }
 
 impl Retention {
-    /// Why one that has been idle for `age` is to be closed, if it is.
+    /// Reason why one that has been idle for `age` is to be closed, if it is.
     fn ends(&mut self, age: Duration) -> Option<CloseReason> {
         let idle_under_pressure = match self.room {
             Keep::All => usize::MAX,
@@ -65,7 +65,7 @@ impl Retention {
 
 impl Pool {
     /// Closes connections that are too old, idle for too long, dead, or needed by others as the server has `room`; returns those
-    /// whose reset is due; opens what `min_pool_size` lacks; tries again what has failed. Says whether anything is left to look
+    /// with a reset due; opens what `min_pool_size` lacks; tries again what has failed. Says whether anything is left to look
     /// after soon.
     pub(in crate::upstream) fn maintain(
         &self,

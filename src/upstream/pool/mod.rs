@@ -113,7 +113,7 @@ pub(crate) struct Sharing {
     pub registry: Weak<Registry>,
 }
 
-/// A client whose login is tried upstream.
+/// A client with a login that is tried upstream.
 #[derive(Debug)]
 pub(crate) struct LogsIn<'a>(&'a Pool);
 
@@ -134,7 +134,7 @@ pub(crate) struct Pool {
     queue: Mutex<Queue<PooledConn>>,
     /// As many as there may be, the reserve included.
     slots: Arc<Slots>,
-    /// How many of them are not the reserve.
+    /// Number of them that are not the reserve.
     size: AtomicUsize,
     registry: Weak<Registry>,
     this: Weak<Self>,
@@ -158,9 +158,9 @@ pub(crate) struct Pool {
     wanted: Mutex<RequestedParams>,
     tentative_leases: Mutex<TentativeLeases>,
     returning: Returning,
-    /// How many clients have their login tried upstream, or wait for that.
+    /// Number of clients that have their login tried upstream, or wait for that.
     logging_in: AtomicUsize,
-    /// How many connections are on loan.
+    /// Number of connections that are on loan.
     pub(super) leased: AtomicUsize,
     /// How many of those wait for the server.
     pub(super) active: AtomicUsize,
@@ -325,7 +325,7 @@ impl Pool {
         self.open_as_needed();
     }
 
-    /// How many connections it may have, the reserve not counted.
+    /// Number of connections it that may have, the reserve not counted.
     fn size(&self) -> usize {
         self.size.load(Ordering::Relaxed)
     }
@@ -335,7 +335,7 @@ impl Pool {
         self.slots.used()
     }
 
-    /// Whether it has never had a connection.
+    /// Returns whether it has never had a connection.
     pub(super) fn never_connected(&self) -> bool {
         self.slots.used() == 0 && self.parameters.baseline().is_none()
     }
@@ -345,14 +345,14 @@ impl Pool {
         self.slots.used() == 0 && lock(&self.last_used).elapsed() > span
     }
 
-    /// Counts a client whose login is tried upstream, until what is returned is dropped.
+    /// Counts a client with a login that is tried upstream, until what is returned is dropped.
     #[must_use]
     pub(crate) fn logs_in(&self) -> LogsIn<'_> {
         self.logging_in.fetch_add(1, Ordering::Relaxed);
         LogsIn(self)
     }
 
-    /// How many clients have their login tried upstream, or wait for that.
+    /// Number of clients that have their login tried upstream, or wait for that.
     #[must_use]
     pub(crate) fn logging_in(&self) -> usize {
         self.logging_in.load(Ordering::Relaxed)

@@ -103,7 +103,7 @@ impl Pool {
                 if share == usize::MAX || registry.request_rebalance(Some(self), |_| true) {
                     return;
                 }
-                // Nobody can make room: what is beyond the share is taken as far as there is any.
+                // No other pool can make room: what is beyond the share is taken as far as there is any.
                 share = usize::MAX;
                 continue;
             };
@@ -121,7 +121,7 @@ impl Pool {
         }
     }
 
-    /// A place in the pool: one of the reserve while clients wait and those who have the others keep them.
+    /// A place in the pool: one of the reserve while clients wait and others keep theirs.
     fn slot(&self, queue: &Queue<PooledConn>) -> Option<Slot> {
         let reserve = queue.waiting() > 0 && queue.turnover.has_ceased();
         self.slots.try_take_of(if reserve { usize::MAX } else { self.size() })
@@ -216,7 +216,7 @@ impl Pool {
         self.open_as_needed();
     }
 
-    /// The outcome of opening a connection, on which the server was asked how full it is where nobody had.
+    /// The outcome of opening a connection, on which the server was asked how full it is if it had not been.
     pub(in crate::upstream) async fn looked_at(
         &self,
         outcome: Result<NewConn, DialFailure>,
@@ -247,7 +247,7 @@ impl Pool {
     fn report_failure(&self, error: &DialError) -> bool {
         let mut queue = self.queue();
         let live = self.slots.used().saturating_sub(queue.dialling());
-        // Who waits for one of those that are open waits on.
+        // A client that waits for one of the open ones waits on.
         let places = if live == 0 { usize::MAX } else { self.size().saturating_sub(live) };
         queue.failed(error, places, Instant::now())
     }

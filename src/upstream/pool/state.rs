@@ -37,7 +37,7 @@ impl Pool {
         }
     }
 
-    /// Why there is no connection, if that is not only that the server has none left: see [`Pool::trouble`].
+    /// Reason why there is no connection, if that is not only that the server has none left: see [`Pool::trouble`].
     #[must_use]
     pub(crate) fn outage(&self) -> Option<ClientError> {
         let queue = self.queue();
@@ -46,7 +46,7 @@ impl Pool {
         self.trouble().filter(|_| !is_full)
     }
 
-    /// Why there is no connection, if there is none and the last attempt to open one failed in a way that may pass. What
+    /// Reason why there is no connection, if there is none and the last attempt to open one failed in a way that may pass. What
     /// concerns one user only, as a wrong password does, is no trouble of the upstream's, unless it is pgferry's own.
     #[must_use]
     pub(crate) fn trouble(&self) -> Option<ClientError> {
