@@ -177,7 +177,10 @@ impl Machine<'_> {
                 self.client_stream.violates(ClientError::unknown_message(head.tag));
                 return Ok(true);
             };
-            if !message_target::is_complete_enough(head, io.from_client.unparsed(), self.context.max_text_bytes) {
+            // In a copy the server refuses whatever has no place there by its type.
+            let complete = self.pipeline.copying_in()
+                || message_target::is_complete_enough(head, io.from_client.unparsed(), self.context.max_text_bytes);
+            if !complete {
                 io.from_client.make_room(head.size);
                 self.client_stream.nothing_more();
                 return Ok(progress);

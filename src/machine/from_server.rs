@@ -1,7 +1,7 @@
 //! Server to client: walks the server's messages, notes what they say, and marks what the client gets.
 
 use super::own_queries::Question;
-use super::{Buffers, End, Machine, Phase, ServerEnd, buffer_for_client};
+use super::{Buffers, End, Machine, Phase, ServerEnd, buffer_for_client, flush_forwarded};
 use crate::config::Mode;
 use crate::track::server_state::Reports;
 use crate::track::session_command::SessionCommand;
@@ -238,6 +238,15 @@ impl Machine<'_> {
                 }
                 self.release_held(io, action);
                 self.pipeline.response(tag);
+            }
+            backend::COPY_IN => {
+                let dropped = self.pipeline.owes_synthesized();
+                self.pipeline.response(tag);
+                if dropped {
+                    // The server has not seen what the client has sent behind it, and ends the copy for such a message.
+                    flush_forwarded(io);
+                    frontend::put_close(io.to_server, "");
+                }
             }
             backend::COMMAND_COMPLETE if whole && action == MessageAction::Forward => {
                 return Ok(self.command_complete(io));

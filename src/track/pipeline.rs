@@ -389,6 +389,12 @@ impl Pipeline {
         self.queue.len()
     }
 
+    /// Returns whether the answer to something that is owed is synthesized.
+    #[must_use]
+    pub fn owes_synthesized(&self) -> bool {
+        self.queue.iter().any(|entry| entry.action == ResponseAction::Synthesize)
+    }
+
     /// Returns whether all that is owed are answers that are synthesized.
     #[must_use]
     pub fn owes_synthesized_only(&self) -> bool {

@@ -265,6 +265,18 @@ const FOUND: &[(&str, &str)] = &[
      client half_close
      {application_name=mine}
      [Q('set application_name = ''''') Q('begin') Q('reset all') Q('commit') Q('select code.reset(''application_name'')')]"),
+    (
+        "a Close that has no place in a copy and that the server has not seen",
+        "setup mode=transaction
+     client half_close
+     [P(a,'select 1') P('','copy t from stdin') B('','') E C(S,a)]",
+    ),
+    (
+        "half a message that has no place in a copy",
+        "setup mode=transaction
+     client hang_up
+     [P('','copy t(token) from stdin') B(k,'') E(k,0)] [P(a,'insert into u(token) values (''counted'')')]/21",
+    ),
 ];
 
 #[test]
