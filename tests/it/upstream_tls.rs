@@ -175,7 +175,7 @@ fn pgferry_shows_its_own_certificate() {
     let parameters = format!("sslmode=require&sslcert={certificate}&sslkey={key}");
     let with = ferry(&postgres, "localhost", &parameters);
     assert!(log_in(&with, "cert_user").is_ok(), "{}", with.log());
-    with.logs("needs no password here");
+    with.logs("need no password here");
     let without = ferry(&postgres, "localhost", "sslmode=require");
     let error = log_in(&without, "cert_user").err().expect("no certificate").field(b'M');
     assert!(error.contains("valid client certificate"), "{error}");
