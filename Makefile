@@ -57,7 +57,7 @@ regress: ## PostgreSQL's own suites, directly and through pgferry (needs apt's s
 lint: ## Formatting, clippy, documentation, dependencies (licences, sources, advisories, the least Rust)
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --no-deps --document-private-items --quiet
 	tests/check-dependencies.sh
 
 demo: ## The problem and its cure, side by side, in a minute

@@ -136,7 +136,7 @@ impl Row {
     }
 }
 
-/// What the numbers of [`Row::pool_stats`] are, in their order.
+/// What the numbers of `Row::stats` are, in their order.
 const TRAFFIC: [(&str, &str); 9] = [
     ("pgferry_pool_logins", "Clients that logged in."),
     ("pgferry_pool_assignments", "Server connections given to clients."),

@@ -1,11 +1,11 @@
 //! Operating pgferry: the console, metrics and health over HTTP.
 //!
-//! - [`desk`]: what all of this looks at: the figures as they were, and the way to the server's own loop.
+//! - [`state`]: what all of this looks at: the figures as they were, and the way to the server's own loop.
 //! - [`console`]: SQL, as PgBouncer's; [`show`] are its tables, [`table`] how they are sent and printed.
-//! - [`talk`]: the other end of that: `pgferry show`, `pgferry ctl`, and a process that replaces another.
+//! - [`console_client`]: the other end of that: `pgferry show`, `pgferry ctl`, and a process that replaces another.
 //! - HTTP, here, on a thread of its own, so that it answers when workers are stuck: [`request`] says what is answered, [`metrics`] writes the figures,
 //!   [`page`] shows them to people, [`health`] judges them, [`probe`] asks from outside.
-//! - [`vitals`]: a line in the log now and then.
+//! - [`stats_log`]: a line in the log now and then.
 
 pub(crate) mod console;
 pub(crate) mod console_client;

@@ -11,7 +11,7 @@ pub(super) struct Options {
     /// Configuration file (TOML) [env: PGFERRY_CONFIG].
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The PostgreSQL server: postgres://[user[:password]@]host[:port][/database].
+    /// The PostgreSQL server: `postgres://[user[:password]@]host[:port][/database]`.
     #[arg(short, long, value_name = "URL")]
     pub upstream: Option<String>,
     /// Where clients connect: a directory, @name (abstract socket) or host:port. Repeatable.

@@ -2,8 +2,8 @@
 //!
 //! [`serve`] is the table of contents: [`handshake`] → [`login`] ([`greeting`]) → [`session`], which waits for work, gets a
 //! connection, and moves bytes with [`relay`] until the connection can be given back ([`checkin`]).
-//! [`places`] is how many may come, [`door`] is what clients meet first: [`tls_offer`] and [`secrets`]; [`tls_incapable`] is for whom there is none.
-//! [`complaints`] is what the log tells of errors. [`sessions`] are all of them and [`control`] is how others reach one, [`cancel`] how cancel requests do; [`dedicated`] is what replication gets instead of a session.
+//! [`client_slots`] is how many may come, [`client_auth`] is what clients meet first: [`tls_offer`] and [`secrets`]; [`tls_incapable`] is for whom there is none.
+//! [`error_log`] is what the log tells of errors. [`sessions`] are all of them and [`session_handle`] is how others reach one, [`cancel`] how cancel requests do; [`dedicated`] is what replication gets instead of a session.
 
 pub(crate) mod cancel;
 pub(crate) mod checkin;

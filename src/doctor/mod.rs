@@ -4,7 +4,7 @@
 //! - [`sockets`]: sockets toward an address, by state.
 //! - [`processes`]: their owners.
 //! - [`server`]: what PostgreSQL says of its own limits.
-//! - [`ferry`]: a pgferry that runs here: its listeners, and how fast they are.
+//! - [`pgferry`]: a pgferry that runs here: its listeners, and how fast they are.
 //! - [`facts`]: all of that together.
 //! - `judge`: what it means, and what would help.
 //! - `recipes`: the same for the sysctls of old recipes.

@@ -219,6 +219,10 @@ impl Machine<'_> {
         if !matches!(self.phase, Phase::Working | Phase::Preparing { .. }) {
             return false;
         }
+        if self.pipeline.copying_in() && matches!(request, Some(Request::CopyData | Request::CopyEnd)) {
+            // The text that copies goes on behind it, and what that does decides what comes then.
+            return true;
+        }
         if self.pipeline.copying_in() || self.pipeline.has_no_answer_due() {
             // Nothing is waited for that the server won't say before it hears more.
             self.gate = Gate::Open;

@@ -18,7 +18,7 @@ use crate::wire::frontend;
 /// What makes a session forget what its sequences have given.
 const RESET_SEQUENCES: &[u8] = b"DISCARD SEQUENCES";
 
-/// [`RESET`] in the extended protocol, and a `Flush`: what most short connections need.
+/// `DISCARD ALL` in the extended protocol, and a `Flush`: what most short connections need.
 const RESET_MESSAGES: &[u8] =
     b"P\0\0\0\x13\0DISCARD ALL\0\0\0B\0\0\0\x0c\0\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0H\0\0\0\x04";
 

@@ -2,7 +2,7 @@
 //!
 //! - `socket`: a connected socket that the runtime watches. [`stream`]: the same, encrypted or not.
 //! - [`conn`]: a stream with its buffers: framed reading and ordered writing.
-//! - [`gather`]: waiting for more at once, where much comes in small pieces.
+//! - [`read_coalescing`]: waiting for more at once, where much comes in small pieces.
 //! - [`listen`]: listeners: socket files with an owner, abstract sockets, TCP.
 //! - `socket_lock`: locks on socket files. [`takeover`]: listeners on their way to another process.
 //! - [`tls`]: encryption and certificates.

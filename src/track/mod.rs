@@ -10,12 +10,12 @@
 //! - [`sql_effects`]: what a text may leave behind in a session, so that it changes hands only when clean.
 //! - [`pins`]: the reasons why a session must stay with its client.
 //! - [`session_command`]: commands with an effect on the session that can be followed: `SET`, `RESET`, savepoints, `DEALLOCATE`.
-//! - [`ledger`]: what a client has set with them, as far as its transactions commit.
+//! - [`session_settings`]: what a client has set with them, as far as its transactions commit.
 //! - [`params`]: the reported settings (`ParameterStatus`) of a client and of a connection, and their difference.
 //! - [`startup_settings`]: other settings of a startup packet that follow their client.
 //! - [`parameter_cache`]: what the server makes of settings, and so what clients are greeted with.
 //! - [`statements`]: prepared statements of clients, and on connections; [`statement_mentions`] finds them in SQL.
-//! - [`names`]: which statement and which portal a message is about.
+//! - [`message_target`]: which statement and which portal a message is about.
 //! - [`text_edit`]: changes to a text, and what they do to positions in errors.
 //! - [`transaction_block`]: whether a text leaves a transaction block open.
 //! - [`prefilter`]: a quick pass that spares most statements the analysis.

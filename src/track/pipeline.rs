@@ -289,9 +289,9 @@ impl Pipeline {
         self.swallowed = 0;
         let action = match self.pop() {
             Some(entry) if entry.request.ends_ready() => entry.action,
-            other => {
+            _ => {
                 self.course = Course::Lost;
-                other.map_or(ResponseAction::Forward, |entry| entry.action)
+                ResponseAction::Forward
             }
         };
         self.drop_late_copy_ends();
@@ -352,7 +352,10 @@ impl Pipeline {
     /// Returns whether the client does not see the server's next message if it is of type `tag`.
     #[must_use]
     pub fn hides(&self, tag: u8) -> bool {
+        // One that no request at hand asks for is owed to a `Sync` that a copy has not ignored after all.
+        let stray = |entry: &Entry| tag == backend::READY && !entry.request.ends_ready();
         self.queue.front().is_some_and(|entry| match entry.action {
+            _ if stray(entry) => false,
             ResponseAction::Forward | ResponseAction::Synthesize => false,
             ResponseAction::Swallow => true,
             ResponseAction::ForwardErrorOnly => tag != backend::ERROR,

@@ -1,12 +1,12 @@
 //! Connections to PostgreSQL: opening, pooling, leasing, cleaning up, closing.
 //!
-//! - [`route`]: the way to the upstream: where it is, and how it is to be connected to.
-//! - [`encrypt`]: encryption of a new connection.
+//! - [`target`]: the way to the upstream: where it is, and how it is to be connected to.
+//! - [`server_tls`]: encryption of a new connection.
 //! - [`credentials`]: where passwords come from that no client brings.
 //! - [`dial`]: opens one connection and logs in.
-//! - [`link`]: one open connection: its settings, its backend's key, what it was used for.
-//! - [`card`]: what is known of an open connection from outside.
-//! - [`switches`]: databases that an administrator has paused or disabled.
+//! - [`server_conn`]: one open connection: its settings, its backend's key, what it was used for.
+//! - [`conn_info`]: what is known of an open connection from outside.
+//! - [`pause`]: databases that an administrator has paused or disabled.
 //! - [`slots`]: how many there may be, exactly.
 //! - [`capacity`]: how many there may be over all pools, and which of them make room for others; [`occupancy`] how full a server is.
 //! - `outdated`: connections in the way of what a client does to databases and roles, or out of date behind it.
@@ -14,19 +14,19 @@
 //! - [`turnover`]: whether connections come free, or clients keep them.
 //! - [`pool`]: the connections of one (database, user, startup settings); the idle ones are in a set of `deadpool`'s.
 //! - [`lease`]: a connection in use; dropping it closes the connection.
-//! - [`restore`]: makes a used session fit for the next client: cancel, roll back, reset.
-//! - [`account`]: what is known of one (database, user): does the upstream ask for a password, and which one.
+//! - [`cleanup`]: makes a used session fit for the next client: cancel, roll back, reset.
+//! - [`role_auth`]: what is known of one (database, user): does the upstream ask for a password, and which one.
 //! - [`limiter`]: limits on login attempts and cancel requests, by source.
 //! - [`login_slots`]: how many logins may be under way upstream.
 //! - [`attempt`]: trying a login upstream.
-//! - [`ask`]: questions of our own to the server.
+//! - [`simple_query`]: questions of our own to the server.
 //! - [`loops`]: clients that are PostgreSQL's own backends.
-//! - [`lookup`]: secrets that the upstream is asked for.
+//! - [`auth_query`]: secrets that the upstream is asked for.
 //! - [`registry`]: all pools and accounts, and the cap over all of them; `janitor` looks after them, [`quota`] limits users.
 //! - [`cancel`]: `CancelRequest`s to the upstream.
-//! - [`counters`]: what happened, in numbers; [`traffic`] what of it was done for a pool's clients, [`histogram`] how long it took.
+//! - [`counters`]: what happened, in numbers; [`pool_stats`] what of it was done for a pool's clients, [`histogram`] how long it took.
 //!
-//! An [`Upstream`] exists only while it holds a slot of its pool, and is exactly one of: *idle* (in
+//! A [`lease::PooledConn`] exists only while it holds a slot of its pool, and is exactly one of: *idle* (in
 //! deadpool's set), *handed* to a client that waits, *leased*, or *closing*.
 
 pub(crate) mod attempt;

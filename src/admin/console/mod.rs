@@ -1,7 +1,7 @@
 //! The console: the virtual database `pgferry` (or `pgbouncer`), which takes PgBouncer's
 //! commands, by the simple or the extended protocol.
 //!
-//! [`command`] understands what is said, [`act`] does it, `portals` keeps the extended protocol's statements.
+//! [`command`] understands what is said, [`execute`] does it, `portals` keeps the extended protocol's statements.
 
 pub(crate) mod command;
 pub(crate) mod execute;

@@ -1,7 +1,7 @@
 //! The login of a client, by the rules.
 //!
 //! The rules (`[[rule]]`, or the one that `auth_type` stands for) say how a client logs in: `pass_through` asks the
-//! upstream, `local` looks at what this machine knows, `stored` compares secrets. [`ask`] does the asking.
+//! upstream, `local` looks at what this machine knows, `stored` compares secrets. [`challenge`] does the asking.
 
 pub(crate) mod challenge;
 mod console;

@@ -238,6 +238,33 @@ const FOUND: &[(&str, &str)] = &[
      client half_close
      [Q('begin')] | [Q('select 1')] | [Q('commit')]",
     ),
+    (
+        "the ReadyForQuery of a Sync that a copy did not ignore",
+        "setup mode=transaction reset=on_change connections=3
+     client half_close
+     [P(a,'select $1::text') P('','copy t(token) from stdin') B('','') E d('k\\tnumber\\n') S P(a,'select $2::int')]"),
+    (
+        "what is sent behind a copy waits for what its text does then",
+        "setup mode=transaction reset=on_change connections=3
+     client half_close
+     [Q('copy u from stdin;deallocate all') c E('',2) E('',2) E('',2) S Q('select code.fail(''x'')') P(c,'listen m0') D(S,c) Q('select 1')] |"),
+    (
+        "a name that is given behind a copy whose text frees all names",
+        "setup mode=transaction reset=on_change connections=3
+     client half_close
+     [Q('copy t from stdin;deallocate all') c P(a,'select 1') P(a,'commit') E]"),
+    (
+        "a RESET in code behind one in a transaction, in session mode",
+        "setup mode=session reset=on_change connections=1
+     client half_close
+     {application_name=mine}
+     [Q('set application_name = ''''') Q('begin') Q('reset all') Q('commit') Q('select code.reset(''application_name'')')]"),
+    (
+        "a RESET in code behind one in a transaction, in transaction mode",
+        "setup mode=transaction reset=on_change connections=1
+     client half_close
+     {application_name=mine}
+     [Q('set application_name = ''''') Q('begin') Q('reset all') Q('commit') Q('select code.reset(''application_name'')')]"),
 ];
 
 #[test]
