@@ -110,7 +110,7 @@ impl Machine<'_> {
                 continue;
             }
             // Alone it lasts no longer than itself, and the server says so of a single statement only.
-            let alone = effects.statements == 1 && self.pipeline.knows_status() && self.pipeline.status() == IDLE;
+            let alone = effects.statements == 1 && self.is_idle();
             if alone && matches!(placed.command, SessionCommand::ResetLocal { .. }) {
                 continue;
             }
@@ -125,6 +125,12 @@ impl Machine<'_> {
             }
         }
         if edits.is_empty() { (Some(Arc::clone(commands)), edits) } else { (Some(list.into()), edits) }
+    }
+
+    /// Returns whether a request that is sent now finds no open transaction, unless the preparation of the session fails.
+    fn is_idle(&self) -> bool {
+        let is_first = matches!(self.phase, Phase::Preparing { left } if left == self.pipeline.owed());
+        self.pipeline.status() == IDLE && (is_first || self.pipeline.knows_status())
     }
 
     /// Sends, behind the execution of a portal, what its `RESET` should have gone back to.
