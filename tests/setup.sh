@@ -21,6 +21,7 @@ else
     /usr/bin/python3 -c 'import psycopg' 2>/dev/null || missing="$missing python3-psycopg"
     command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
     command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
+    command -v curl >/dev/null 2>&1 || missing="$missing curl"
     command -v setpriv >/dev/null 2>&1 || missing="$missing util-linux"
 fi
 for package in "$@"; do
