@@ -142,7 +142,8 @@ impl Backend {
             rows = kept;
         }
         if let Some(at) = select.order.as_ref().and_then(|order| columns.iter().position(|c| c.name == *order)) {
-            rows.sort_by(|a, b| a[at].cmp(&b[at]));
+            // NULLs come last.
+            rows.sort_by_key(|row| (row[at] == Value::Null, row[at].clone()));
         }
         if select.items.iter().any(|item| matches!(item, Item::Expr { expr: Expr::Count, .. })) {
             let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
