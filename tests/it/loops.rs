@@ -17,7 +17,7 @@ fn database(postgres: &Postgres, name: &str, host: &str, port: u16) {
          create function hidden() returns text language sql security definer as
              $$ select dblink_connect('kept', 'host={host} port={port} dbname={name} user=trust_user') $$"
     );
-    let connection = format!("host=127.0.0.1 port={} dbname={name} user=postgres", postgres.port);
+    let connection = format!("host=127.0.0.1 port={} dbname={name} user=trust_user", postgres.port);
     crate::harness::run(
         &crate::harness::postgres::program("psql"),
         &["-X", "-q", "-d", &connection, "-c", &setup],
