@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::harness::pgferry::command;
-use crate::harness::protocol_client::{query, startup, tags};
+use crate::harness::protocol_client::{password, query, startup, tags};
 use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, Signal, eventually};
 
 /// pgferry with a configuration file of this text.
@@ -234,7 +234,7 @@ fn a_name_is_looked_up_again_and_old_addresses_are_left() {
         .args([env!("CARGO_BIN_EXE_pgferry"), "-u", &url, "-l", &host])
         .env("PGFERRY_DNS_MAX_TTL", "200ms")
         // Where it has a user namespace of its own, nobody outside is an admin without a password.
-        .env("PGFERRY_STATS_USERS", "trust_user")
+        .env("PGFERRY_STATS_USERS", "scram_user")
         .stderr(std::fs::File::create(&log).expect("a file"))
         .spawn()
         .expect("unshare");
@@ -243,10 +243,14 @@ fn a_name_is_looked_up_again_and_old_addresses_are_left() {
         assert!(child.try_wait().expect("a child").is_none(), "{}", log());
         log().contains("ready: ")
     });
-    let login = |database| ProtocolClient::unix(&dir.path().join(".s.PGSQL.5432")).logged_in("trust_user", database);
-    // First: where its role is tried upstream, that opens a connection.
-    let mut guest = login("pgferry");
-    let session = || login("postgres");
+    let socket = dir.path().join(".s.PGSQL.5432");
+    let session = || ProtocolClient::unix(&socket).logged_in("trust_user", "postgres");
+    let mut guest = ProtocolClient::unix(&socket);
+    guest.send(&startup(&[("user", "scram_user"), ("database", "pgferry")]));
+    if guest.recv().expect("an authentication request").body == [0, 0, 0, 3] {
+        guest.send(&password("pa ss'w\\ord"));
+    }
+    guest.until_ready();
     let mut lasting = session();
     let where_to = "select host(inet_server_addr())";
     let first = lasting.value(where_to);
