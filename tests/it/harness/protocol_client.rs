@@ -3,12 +3,14 @@
 use std::fmt;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
 use pgferry::internals::net::tls::{Client, ClientOptions, Roots, Version};
+use socket2::SockRef;
 
 use super::SOON;
 
@@ -67,33 +69,19 @@ trait Socket: Read + Write + Send {
     fn try_clone(&self) -> Box<dyn Socket>;
 }
 
-impl Socket for UnixStream {
+impl<S: Read + Write + Send + AsFd + From<OwnedFd> + 'static> Socket for S {
     fn end(&self) {
-        self.shutdown(Shutdown::Write).expect("shutdown");
+        SockRef::from(self).shutdown(Shutdown::Write).expect("shutdown");
     }
 
     fn wait_at_most(&self, time: Duration) {
-        self.set_read_timeout(Some(time)).expect("a timeout");
-        self.set_write_timeout(Some(time)).expect("a timeout");
+        let socket = SockRef::from(self);
+        socket.set_read_timeout(Some(time)).expect("a timeout");
+        socket.set_write_timeout(Some(time)).expect("a timeout");
     }
 
     fn try_clone(&self) -> Box<dyn Socket> {
-        Box::new(self.try_clone().expect("another descriptor"))
-    }
-}
-
-impl Socket for TcpStream {
-    fn end(&self) {
-        self.shutdown(Shutdown::Write).expect("shutdown");
-    }
-
-    fn wait_at_most(&self, time: Duration) {
-        self.set_read_timeout(Some(time)).expect("a timeout");
-        self.set_write_timeout(Some(time)).expect("a timeout");
-    }
-
-    fn try_clone(&self) -> Box<dyn Socket> {
-        Box::new(self.try_clone().expect("another descriptor"))
+        Box::new(Self::from(self.as_fd().try_clone_to_owned().expect("another descriptor")))
     }
 }
 
