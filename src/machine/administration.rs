@@ -27,10 +27,11 @@ impl Machine<'_> {
 
     pub(super) fn note_vacated(&mut self, io: &Buffers<'_>, incoming: Incoming) {
         let sql = match incoming.request {
-            Request::Query => frontend::query(body(io, incoming)),
-            Request::Parse => administration::text_of_parse(body(io, incoming)),
-            _ => return,
+            Request::Query => Some(frontend::query(body(io, incoming))),
+            Request::Parse => frontend::parse(body(io, incoming)).map(|(_, sql)| sql),
+            _ => None,
         };
+        let Some(sql) = sql else { return };
         if let Some(database) = administration::vacated(sql, self.client.backslashes()) {
             self.administration.vacated = Some(database);
         }

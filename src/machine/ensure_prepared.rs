@@ -211,7 +211,7 @@ impl Machine<'_> {
     }
 
     fn prepare_unnamed(&mut self, io: &mut Buffers<'_>, unnamed: &Unnamed, text: &ParsedQuery) {
-        let mentioned = self.mentioned_in(text);
+        let mentioned = self.mentioned_in(frontend::query(&text.body), &text.effects);
         let edits = self.rename_mentioned(io, &mentioned, ResponseAction::ForwardErrorOnly);
         let (body, _) = text.edited(edits);
         let client = self.client.unnamed.clone();

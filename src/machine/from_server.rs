@@ -128,7 +128,7 @@ impl Machine<'_> {
                 let rows = frame::run(bytes, head.tag, frame::BACKEND_LIMIT);
                 if rows > 0 {
                     let action = MessageAction::swallow(self.pipeline.hides(head.tag));
-                    self.note_fate(head.tag, action);
+                    self.note_action(head.tag, action);
                     put(io, rows, action);
                     progress = true;
                     continue;
@@ -141,7 +141,7 @@ impl Machine<'_> {
             }
             let owed = self.pipeline.owed();
             let action = self.answer(io, head.tag, here == head.size)?;
-            self.note_fate(head.tag, action);
+            self.note_action(head.tag, action);
             put(io, here, action);
             self.server_stream.place = Place::In(action, head.size - here);
             progress = true;
@@ -163,7 +163,7 @@ impl Machine<'_> {
         }
     }
 
-    fn note_fate(&mut self, tag: u8, action: MessageAction) {
+    fn note_action(&mut self, tag: u8, action: MessageAction) {
         let unasked = matches!(tag, backend::NOTICE | backend::NOTIFICATION | backend::PARAMETER_STATUS);
         if action == MessageAction::Forward && !unasked {
             self.replay.part_was_answered();

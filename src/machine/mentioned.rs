@@ -5,23 +5,22 @@ use std::sync::Arc;
 use super::ensure_prepared::Prepare;
 use super::{Buffers, Machine};
 use crate::error::ClientError;
-use crate::track::ResponseAction;
 use crate::track::sql_effects::UnknownSettings;
 use crate::track::statement_mentions::{Mention, Purpose, mentions};
 use crate::track::statements::{ParsedQuery, Statement, number, significant};
 use crate::track::text_edit::Edit;
-use crate::wire::frontend;
+use crate::track::{ResponseAction, SqlEffects};
 
 /// What is prepared to be freed in place of a statement that others share: an empty text, without parameters.
 const EMPTY: &[u8] = b"\0\0\0";
 
 impl Machine<'_> {
     /// The client's statements that a text runs or frees by name.
-    pub(super) fn mentioned_in(&self, text: &ParsedQuery) -> Vec<Mention> {
-        if !text.effects.names_statements {
+    pub(super) fn mentioned_in(&self, sql: &[u8], effects: &SqlEffects) -> Vec<Mention> {
+        if !effects.names_statements {
             return Vec::new();
         }
-        mentions(frontend::query(&text.body), &self.client.names, self.client.backslashes())
+        mentions(sql, &self.client.names, self.client.backslashes())
     }
 
     /// Notes what statements do that SQL's `EXECUTE` runs.
@@ -39,7 +38,7 @@ impl Machine<'_> {
     }
 
     /// The names that statements have on the server, for where a text mentions them; they are prepared first if that is
-    /// possible, with `reply` to that.
+    /// possible, with `action` for the answers to that.
     pub(super) fn rename_mentioned(
         &mut self,
         io: &mut Buffers<'_>,

@@ -8,7 +8,7 @@ use crate::config::{Mode, Pin};
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::params;
 use crate::track::pipeline::{Describes, IDLE};
-use crate::track::server_state::Sequences;
+use crate::track::server_state::{Sequences, may_give_values};
 use crate::track::session_command::SessionCommand;
 use crate::track::sql_effects::{self, UnknownSettings};
 use crate::track::{Pins, SqlEffects};
@@ -171,10 +171,9 @@ impl Machine<'_> {
     pub(super) fn completed(&mut self, tag: &[u8], next: Option<&SessionCommand>) -> bool {
         self.server.completed(tag);
         self.pins.insert(sql_effects::of_tag(tag));
-        if [&b"INSERT "[..], b"MERGE ", b"COPY "].iter().any(|given| tag.starts_with(given)) {
-            self.note_sequences();
+        if may_give_values(tag) {
+            self.sequences = Sequences::GaveValues;
         }
-        let announced = next.is_some();
         match next {
             Some(SessionCommand::Inserted) => return true,
             Some(command) => self.succeeded(command, tag),
@@ -189,7 +188,7 @@ impl Machine<'_> {
             b"DISCARD ALL" => {
                 self.client.discard_all();
                 // Behind one that no text has shown the client may have sent more already.
-                if announced {
+                if next.is_some() {
                     self.pins = self.pins.intersection(Pins::SURVIVES_DISCARD);
                 }
             }

@@ -16,7 +16,6 @@ use crate::track::rollback::{Rollback, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
 use crate::track::session_command::{Commands, SessionCommand};
 use crate::track::sql_effects::{self, UnknownSettings};
-use crate::track::statement_mentions::mentions;
 use crate::track::statements::{self, NamedStatement, Statement};
 use crate::track::text_edit;
 use crate::track::{Pins, Request, ResponseAction, ServerParams, SqlEffects};
@@ -30,10 +29,11 @@ impl Machine<'_> {
             self.pass(io, incoming, None);
             return Sent::Done;
         }
-        let backslashes = self.client.backslashes();
         let sql = frontend::query(body(io, incoming));
         let (effects, mentioned) = if incoming.is_whole() {
-            (sql_effects::analyze(sql, backslashes), mentions(sql, &self.client.names, backslashes))
+            let effects = sql_effects::analyze(sql, self.client.backslashes());
+            let mentioned = self.mentioned_in(sql, &effects);
+            (effects, mentioned)
         } else {
             (SqlEffects::unanalyzed(), Vec::new())
         };
@@ -311,7 +311,7 @@ impl Machine<'_> {
     ) -> Result<Arc<Statement>, Sent> {
         let mut statement = Arc::clone(&named.statement);
         if let Some(text) = &named.statement.text {
-            let mentioned = self.mentioned_in(text);
+            let mentioned = self.mentioned_in(frontend::query(&text.body), &text.effects);
             let considered = self.consider(&text.effects).and_then(|()| self.consider_mentioned(&mentioned));
             if let Err(refusal) = considered {
                 self.refuse(io, &refusal, incoming);

@@ -30,7 +30,8 @@ impl Machine<'_> {
             }
             (None, None) => (None, self.effects_of_parse(io, incoming)),
         };
-        let mentioned = text.as_ref().map_or(Vec::new(), |text| self.mentioned_in(text));
+        let mentioned =
+            text.as_ref().map_or(Vec::new(), |text| self.mentioned_in(frontend::query(&text.body), &effects));
         let considered = self.consider(&effects).and_then(|()| self.consider_mentioned(&mentioned));
         if let Err(refusal) = considered {
             self.refuse(io, &refusal, incoming);

@@ -38,12 +38,6 @@ pub(crate) fn vacated(sql: &[u8], backslashes: bool) -> Option<Vec<u8>> {
     if is(template, b"default") { Some(DEFAULT_TEMPLATE.to_vec()) } else { identifier(template) }
 }
 
-/// The text of a `Parse` message with this body.
-#[must_use]
-pub(crate) fn text_of_parse(body: &[u8]) -> &[u8] {
-    body.split(|byte| *byte == 0).nth(1).unwrap_or_default()
-}
-
 /// Returns whether a command with this tag (`CommandComplete`) may have changed what sessions of some role or in some database begin with, or which
 /// roles may have one.
 #[must_use]
@@ -79,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn databases_that_nobody_may_use_are_named() {
+    fn databases_that_must_be_free_of_connections_are_named() {
         for (sql, database) in [
             ("drop database shop", Some("shop")),
             ("/* by dropdb */ DROP DATABASE IF EXISTS Shop WITH (FORCE);", Some("shop")),

@@ -88,6 +88,12 @@ impl UsedBy {
     }
 }
 
+/// Returns whether a command with this tag may have had sequences give values, by the defaults of columns.
+#[must_use]
+pub(crate) fn may_give_values(tag: &[u8]) -> bool {
+    [&b"INSERT "[..], b"MERGE ", b"COPY "].iter().any(|given| tag.starts_with(given))
+}
+
 /// What sequences have done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sequences {
@@ -214,9 +220,7 @@ impl ServerState {
         match tag {
             b"DISCARD ALL" => self.on_discard_all(),
             b"DEALLOCATE ALL" => self.prepared.clear(),
-            _ if [&b"INSERT "[..], b"MERGE ", b"COPY "].iter().any(|given| tag.starts_with(given)) => {
-                self.sequences = Sequences::GaveValues;
-            }
+            _ if may_give_values(tag) => self.sequences = Sequences::GaveValues,
             _ => {}
         }
     }
