@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")/.."
 program=${1:-target/pgo/pgferry}
 # What it is measured by, but for those cases that add nothing to what others do.
-cases=short,short-session,short-smart,short-password,long-simple,long-extended,long-prepared,copy-out,copy-out-small,copy-in,burst
+cases=short,short-session,short-on-change,short-password,long-simple,long-extended,long-prepared,copy-out,copy-out-small,copy-in,burst
 
 tests/setup.sh postgresql
 # What the compiler's own version of LLVM has written, only its own tools are certain to read.

@@ -157,7 +157,7 @@ def rows_in(at, size):
 CASES = {
     "short": (short(), "transaction", 'short connections, transaction mode, reset = "never"', ("direct", "floor")),
     "short-session": (short(), "session", 'short connections, session mode, reset = "always"', ()),
-    "short-smart": (short(), "smart", 'short connections, session mode, reset = "on_change"', ()),
+    "short-on-change": (short(), "on_change", 'short connections, session mode, reset = "on_change"', ()),
     "short-password": (short(user="secret"), "scram", "short connections with a password", ()),
     "short-800": (short("-c", "800", "-j", "80"), "transaction", "short connections, 800 clients at once", ()),
     "long-simple": (long("simple"), "transaction", "long-lived clients, simple protocol", ("direct",)),
