@@ -33,7 +33,7 @@ type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
 impl<T> fmt::Debug for Reloadable<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watched").field("paths", &self.0.paths).finish_non_exhaustive()
+        f.debug_struct("Reloadable").field("paths", &self.0.paths).finish_non_exhaustive()
     }
 }
 

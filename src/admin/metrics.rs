@@ -136,8 +136,8 @@ impl Row {
     }
 }
 
-/// What the numbers of `Row::stats` are, in their order.
-const TRAFFIC: [(&str, &str); 9] = [
+/// What the numbers of a row's `stats` are, in their order.
+const POOL_STATS: [(&str, &str); 9] = [
     ("pgferry_pool_logins", "Clients that logged in."),
     ("pgferry_pool_assignments", "Server connections given to clients."),
     ("pgferry_pool_queries", "Requests answered by PostgreSQL with ReadyForQuery."),
@@ -252,11 +252,15 @@ impl Page {
         self.head("pgferry_pool_connections", "gauge", "Open server connections of a pool, by state.");
         each(self, "pgferry_pool_connections", &[("state", "active")], |row| row.leased);
         each(self, "pgferry_pool_connections", &[("state", "idle")], |row| row.idle);
-        self.head("pgferry_pool_connections_max", "gauge", "Maximum number of server connections of a pool.");
+        self.head(
+            "pgferry_pool_connections_max",
+            "gauge",
+            "Server connections that a pool may have without its reserve (pool_size).",
+        );
         each(self, "pgferry_pool_connections_max", &[], |row| row.size);
         self.head("pgferry_pool_waiting", "gauge", "Clients waiting for a connection of a pool.");
         each(self, "pgferry_pool_waiting", &[], |row| row.waiting);
-        for (at, (name, help)) in TRAFFIC.into_iter().enumerate() {
+        for (at, (name, help)) in POOL_STATS.into_iter().enumerate() {
             self.head_counter(name, help);
             for ((database, user), row) in rows {
                 self.line(&format!("{name}_total"), &[("database", database), ("user", user)], row.stats[at]);

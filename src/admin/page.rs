@@ -1,4 +1,4 @@
-//! A page that shows at a glance what figures can't, and the figures that it shows.
+//! A page that shows at a snapshot what figures can't, and the figures that it shows.
 
 use std::time::Instant;
 
@@ -146,13 +146,13 @@ fn waiting(admin_state: &AdminState) -> Vec<Waiting> {
     let now = Instant::now();
     let all = admin_state.shared.sessions.all();
     let waiting = all.iter().filter_map(|session| {
-        let glance = session.snapshot();
-        let since = glance.requested.filter(|_| glance.activity == Activity::Waiting)?;
+        let snapshot = session.snapshot();
+        let since = snapshot.requested.filter(|_| snapshot.activity == Activity::Waiting)?;
         Some(Waiting {
             client: session.id,
             database: text(session.target.database()),
             user: text(session.target.user()),
-            application_name: glance.application_name,
+            application_name: snapshot.application_name,
             milliseconds: now.saturating_duration_since(since).as_millis(),
         })
     });

@@ -1,4 +1,4 @@
-//! A line of statistics in the log, every `log_stats`.
+//! A line of statistics in the log, every `log_stats_interval`.
 
 use std::fmt;
 use std::sync::Arc;

@@ -17,7 +17,7 @@ pub(crate) struct ClientAuth {
 }
 
 impl ClientAuth {
-    /// The door that `settings` describe.
+    /// What `settings` describe.
     ///
     /// # Errors
     /// When a certificate or a file of secrets can't be used: which, and why.

@@ -33,13 +33,13 @@ pub(crate) struct ClientSlots {
 #[derive(Debug)]
 pub(crate) struct ClientSlot {
     _slot: Slot,
-    spec: Option<Slot>,
+    newcomer: Option<Slot>,
 }
 
 impl ClientSlot {
     /// The client has logged in, and makes room for no other.
     pub(crate) fn logged_in(&mut self) {
-        self.spec = None;
+        self.newcomer = None;
     }
 }
 
@@ -58,7 +58,7 @@ struct Waiting {
     evictions: BTreeMap<u64, Arc<Notify>>,
 }
 
-/// A client's entry in a room.
+/// A client's entry among those that are waited for.
 struct Entry<'a> {
     pending_logins: &'a PendingLogins,
     number: u64,
@@ -137,7 +137,7 @@ impl ClientSlots {
     /// Takes a place if one is free.
     #[must_use]
     pub(crate) fn try_take(&self) -> Option<ClientSlot> {
-        Some(ClientSlot { _slot: self.slots.try_take()?, spec: self.newcomers.try_take() })
+        Some(ClientSlot { _slot: self.slots.try_take()?, newcomer: self.newcomers.try_take() })
     }
 
     /// Takes a place, for which a client that has not logged in is evicted if need be; `None` when none can be had.

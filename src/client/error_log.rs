@@ -74,7 +74,7 @@ pub(crate) struct ErrorLog {
 }
 
 impl ErrorLog {
-    /// Notes that `what` happened to a client because of `fault`.
+    /// Notes that `what` happened to a client because of `client_error`.
     pub(crate) fn note(&self, what: ErrorEvent, client: Option<u64>, client_error: &ClientError) {
         if self.is_news(what, client_error, Instant::now()) {
             log(what.level(client_error), client, format_args!("{}: {client_error}", what.name()));

@@ -6,8 +6,8 @@
 //! - [`server`]: what PostgreSQL says of its own limits.
 //! - [`pgferry`]: a pgferry that runs here: its listeners, and how fast they are.
 //! - [`facts`]: all of that together.
-//! - `judge`: what it means, and what would help.
-//! - `recipes`: the same for the sysctls of old recipes.
+//! - [`diagnosis`]: what it means, and what would help.
+//! - `sysctl_advice`: the same for the sysctls of old recipes.
 //! - [`report`]: how it is told.
 
 pub(crate) mod diagnosis;

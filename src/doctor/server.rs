@@ -56,7 +56,7 @@ const QUESTION: &str = "select current_setting('max_connections')::bigint, \
     current_setting('server_version')";
 
 impl Server {
-    /// Number of connections a process that has none yet that may have without leaving too few to others: what `max_upstream = "auto"`
+    /// Number of connections that a process that has none yet may have without leaving too few to others: what `max_upstream = "auto"`
     /// comes to.
     #[must_use]
     pub fn share(&self) -> usize {

@@ -295,11 +295,7 @@ fn tls(ini: &Ini, out: &mut Toml) {
         None | Some("disable") => return,
         Some("allow" | "prefer") => {}
         Some(mode) => {
-            out.without(
-                "client_tls_sslmode",
-                mode,
-                "[[rule]] tables with transport = \"tls\" let others on TCP not in",
-            );
+            out.without("client_tls_sslmode", mode, "[[rule]] tables with transport = \"tls\" keep others on TCP out");
         }
     }
     for (name, key) in

@@ -82,7 +82,7 @@ impl ReadCoalescer {
         self.poll_fill_by(cx, conn, wakeups)
     }
 
-    /// The same, by what `naps` says of how often the process has gone to sleep.
+    /// The same, by what `wakeups` says of how often the process has gone to sleep.
     fn poll_fill_by(
         &mut self,
         cx: &mut Context<'_>,

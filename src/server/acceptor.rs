@@ -98,7 +98,7 @@ impl AcceptorPool {
         Accepted { conn, client: clients.upgrade(), _all: all.upgrade() }
     }
 
-    /// Returns whether a task may rest at `seat`, where it is called from there.
+    /// Returns whether there is room for a task to rest; then it is woken through `idle_task`.
     fn park(&self, idle_task: &Arc<IdleTask>) -> bool {
         let mut idle_tasks = lock(&self.idle_tasks);
         let room = idle_tasks.len() < MAX_IDLE_TASKS;

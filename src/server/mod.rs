@@ -1,7 +1,8 @@
 //! Wiring: listeners, sessions, what the process is told, and the end.
 //!
-//! `listeners` opens where clients come, the `crew` takes them there, each at a `post`, and serves them; `reload` changes
-//! settings while it runs, `notify` tells the service manager, `signals` is how the process is told from outside; `say` and `limits` are what their names say.
+//! `listeners` opens where clients come, `acceptor` takes them there, a listener in one `listener_handle` at a time, and serves them;
+//! `reload` changes
+//! settings while it runs, `notify` tells the service manager, `signals` is how the process is told from outside; `banner` and `limits` are what their names say.
 
 mod acceptor;
 mod banner;

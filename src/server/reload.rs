@@ -157,10 +157,10 @@ impl ReloadableServer {
         if new.log_level != old.log_level {
             (self.set_log_level)(&new.log_level);
         }
-        let old_door = shared.client_auth.swap(Arc::new(client_auth));
+        let old_client_auth = shared.client_auth.swap(Arc::new(client_auth));
         warm_up(shared);
         let closing = Arc::clone(registry);
-        tokio::spawn(async move { old_door.secrets.close(&closing).await });
+        tokio::spawn(async move { old_client_auth.secrets.close(&closing).await });
         shared.client_slots.resize(raise_file_limit(&new));
         self.on_top = on_top;
         // Clients of a changed upstream move at their next transaction boundary.

@@ -129,7 +129,7 @@ fn login(pool: &Pool, registry: &Registry, settings: &Settings, secret: Secret) 
     Login { user: pool.key.user.clone(), params, secret, upstream_target: registry.upstream_target(&pool.key.database) }
 }
 
-/// Has the account of `pool` followed by another one, where connections of its are no longer those of the role that has just
+/// Has the `RoleAuth` of `pool` followed by another one, where connections of its are no longer those of the role that has just
 /// logged in; the pool that takes the place of this one, if so.
 async fn succeed(
     new_conn: &mut NewConn,
@@ -150,10 +150,10 @@ async fn succeed(
     Some(registry.pool(&pool.key))
 }
 
-/// Returns whether the connections of `account` to the same server are those of another role than the one that has just logged in: it was
+/// Returns whether the connections of `role_auth` to the same server are those of another role than the one that has just logged in: it was
 /// renamed, or dropped and made anew. The server knows by their pids as which role they logged in; behind a pooler there are none such.
 async fn has_another_role(new_conn: &mut NewConn, role_auth: &Arc<RoleAuth>, registry: &Registry) -> bool {
-    let conn_infos = registry.cards_of(role_auth);
+    let conn_infos = registry.conn_infos_of(role_auth);
     let pids: Vec<_> = conn_infos
         .iter()
         .filter(|conn_info| conn_info.remote == new_conn.address)

@@ -20,7 +20,7 @@ use super::slots::Slot;
 use super::target::UpstreamTarget;
 use crate::track::server_state::UnnamedStatement;
 
-/// Number of connections a server is taken to that have until it has said so: PostgreSQL's default for `max_connections`.
+/// Number of connections that a server is taken to have until it has said so: PostgreSQL's default for `max_connections`.
 pub(crate) const UNKNOWN: usize = 100;
 
 /// A place under the cap over all pools that belongs to none of them.
@@ -71,7 +71,7 @@ impl Registry {
         limits.reduce(|sum, one| (sum.0 + one.0, sum.1 + one.1)).unwrap_or((UNKNOWN, UNKNOWN))
     }
 
-    /// Number of connections the pools that have at the end of `route`.
+    /// Number of connections that the pools of `upstream_target` have.
     #[must_use]
     pub(crate) fn ours_at(&self, upstream_target: &Arc<UpstreamTarget>) -> usize {
         self.pools_at(upstream_target).iter().map(|pool| pool.connections()).sum()
@@ -176,7 +176,7 @@ impl Registry {
         Some(UnpooledSlot { slot: Some(slot), registry: self.this.clone() })
     }
 
-    /// As [`Registry::slot`], for the `hungry` pool.
+    /// As [`Registry::slot`], for `waiting_pool`.
     pub(super) async fn wait_for_slot(&self, waiting_pool: Option<&Pool>, patience: Duration) -> Option<Slot> {
         let taken = async {
             loop {
@@ -195,15 +195,15 @@ impl Registry {
     }
 
     /// No place was found under a cap that is shared by those pools that `shares` picks: makes one by closing an idle
-    /// connection of one of them, other than the `hungry` pool. Says whether one will come free.
+    /// connection of one of them, other than `waiting_pool`. Returns whether one will come free.
     pub(super) fn request_rebalance(&self, waiting_pool: Option<&Pool>, shares: impl Fn(&Pool) -> bool) -> bool {
         self.rebalance_requested.store(true, Ordering::SeqCst);
         let pools = self.all_pools();
-        let is_hungry = |pool: &Pool| waiting_pool.is_some_and(|waiting_pool| std::ptr::eq(pool, waiting_pool));
-        let others = pools.iter().filter(|pool| !is_hungry(pool) && shares(pool));
+        let is_waiting = |pool: &Pool| waiting_pool.is_some_and(|waiting_pool| std::ptr::eq(pool, waiting_pool));
+        let others = pools.iter().filter(|pool| !is_waiting(pool) && shares(pool));
         let mut others: Vec<_> = others.collect();
         others.sort_by_key(|pool| std::cmp::Reverse(pool.idle_count()));
-        match others.first().and_then(|richest| richest.take_idle()) {
+        match others.first().and_then(|most_idle| most_idle.take_idle()) {
             Some(mut idle) => {
                 idle.close_reason = CloseReason::Surplus;
                 true

@@ -37,13 +37,13 @@ impl PooledConn {
 
     fn open(&self) -> &Open {
         // `open` is taken in `drop` only.
-        let Some(open) = &self.open else { unreachable!("an upstream is open until it is dropped") };
+        let Some(open) = &self.open else { unreachable!("a connection is open until it is dropped") };
         open
     }
 
     fn open_mut(&mut self) -> &mut Open {
         // As above.
-        let Some(open) = &mut self.open else { unreachable!("an upstream is open until it is dropped") };
+        let Some(open) = &mut self.open else { unreachable!("a connection is open until it is dropped") };
         open
     }
 }
@@ -80,7 +80,7 @@ impl Drop for PooledConn {
     }
 }
 
-/// A connection on loan to a client.
+/// A connection in use by a client.
 ///
 /// Dropping it *closes* the connection, so that a cancelled, failed or panicking session can't hand on a connection
 /// in the middle of something. Only [`Lease::release`] gives it back, and that takes a proof.
@@ -192,7 +192,7 @@ impl Deref for Lease {
     type Target = ServerConn;
 
     fn deref(&self) -> &ServerConn {
-        // `upstream` is taken in `give_back` only, which consumes the lease.
+        // `pooled` is taken in `give_back` only, which consumes the lease.
         let Some(pooled) = &self.pooled else { unreachable!("a lease has its connection until it ends") };
         &pooled.open().server_conn
     }

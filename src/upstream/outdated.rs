@@ -39,7 +39,7 @@ impl Registry {
         settings.dbname.as_ref().map_or_else(|| database.to_vec(), |name| name.as_bytes().to_vec())
     }
 
-    /// The pools with connections to `route`.
+    /// The pools with connections to `upstream_target`.
     pub(super) fn pools_at(&self, upstream_target: &Arc<UpstreamTarget>) -> Vec<Arc<Pool>> {
         let mut pools = self.all_pools();
         pools.retain(|pool| self.is_at(pool, upstream_target));

@@ -88,20 +88,20 @@ impl LocalStats {
 
 impl PoolStats {
     /// Takes over what a client's session has counted, and the bytes `received` from it and `sent` to it.
-    pub(crate) fn take(&self, tally: &mut LocalStats, received: u64, sent: u64) {
-        let since = (tally.query_since, tally.transaction_since);
-        let now = std::mem::take(tally);
-        (tally.query_since, tally.transaction_since) = since;
+    pub(crate) fn take(&self, local: &mut LocalStats, received: u64, sent: u64) {
+        let since = (local.query_since, local.transaction_since);
+        let counted = std::mem::take(local);
+        (local.query_since, local.transaction_since) = since;
         let numbers = [
             (&self.received, received),
             (&self.sent, sent),
-            (&self.client_parses, now.client_parses),
-            (&self.server_parses, now.server_parses),
-            (&self.binds, now.binds),
-            (&self.queries, now.queries),
-            (&self.transactions, now.transactions),
-            (&self.query_time, micros(now.query_time)),
-            (&self.transaction_time, micros(now.transaction_time)),
+            (&self.client_parses, counted.client_parses),
+            (&self.server_parses, counted.server_parses),
+            (&self.binds, counted.binds),
+            (&self.queries, counted.queries),
+            (&self.transactions, counted.transactions),
+            (&self.query_time, micros(counted.query_time)),
+            (&self.transaction_time, micros(counted.transaction_time)),
         ];
         for (counter, number) in numbers {
             if number > 0 {
@@ -131,23 +131,23 @@ mod tests {
     fn queries_and_transactions_are_told_apart() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut tally = LocalStats::default();
-        tally.begins(at(0));
-        tally.begins(at(1));
-        let begin = tally.ready(at(2), false, false);
+        let mut local = LocalStats::default();
+        local.begins(at(0));
+        local.begins(at(1));
+        let begin = local.ready(at(2), false, false);
         assert_eq!(begin, CompletedWork { query: Duration::from_millis(2), transaction: None });
         let stats = PoolStats::default();
-        stats.take(&mut tally, 10, 0);
-        tally.begins(at(5));
-        let commit = tally.ready(at(6), true, true);
+        stats.take(&mut local, 10, 0);
+        local.begins(at(5));
+        let commit = local.ready(at(6), true, true);
         assert_eq!(commit.query, Duration::from_millis(1));
         assert_eq!(commit.transaction, Some(Duration::from_millis(6)), "from its first request on");
-        let pipelined = tally.ready(at(9), true, false);
+        let pipelined = local.ready(at(9), true, false);
         assert_eq!(pipelined.query, Duration::from_millis(3), "from when the server came to it");
-        stats.take(&mut tally, 5, 7);
+        stats.take(&mut local, 5, 7);
         assert_eq!((stats.queries.get(), stats.transactions.get()), (3, 2));
         assert_eq!((stats.received.get(), stats.sent.get()), (15, 7));
         assert_eq!((stats.query_time.get(), stats.transaction_time.get()), (6_000, 9_000));
-        assert_eq!(tally.queries, 0, "nothing is counted twice");
+        assert_eq!(local.queries, 0, "nothing is counted twice");
     }
 }

@@ -1,4 +1,4 @@
-//! All pools and accounts, the cap over all of them, and the janitor.
+//! All pools and what is known of roles, the cap over all of them, and the janitor.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -181,7 +181,7 @@ impl Registry {
                 pools.insert(key.clone(), Arc::clone(&pool));
                 pool
             });
-            // An account that was followed by another just now has its pools removed, or this one is made again.
+            // A `RoleAuth` that was followed by another just now has its pools removed, or this one is made again.
             if is_current(&&pool) {
                 return pool;
             }
@@ -242,7 +242,7 @@ impl Registry {
         }
     }
 
-    /// Has `account` followed by another: its pools are no longer found, and their connections closed as they come free.
+    /// Has `role_auth` followed by another: its pools are no longer found, and their connections closed as they come free.
     pub(super) fn succeed(&self, role_auth: &Arc<RoleAuth>, succession: Succession) {
         let next = Arc::new(role_auth.next());
         for known in lock(&self.role_auths).values_mut().filter(|known| Arc::ptr_eq(known, role_auth)) {
@@ -260,9 +260,9 @@ impl Registry {
         }
     }
 
-    /// Closes the connections of `account` that no client uses, and the others as they come free.
+    /// Closes the connections of `role_auth` that no client uses, and the others as they come free.
     pub(super) fn retire(&self, role_auth: &Arc<RoleAuth>) {
-        for conn_info in self.cards_of(role_auth) {
+        for conn_info in self.conn_infos_of(role_auth) {
             conn_info.retire();
         }
         for pool in self.all_pools().iter().filter(|pool| Arc::ptr_eq(&pool.role_auth, role_auth)) {
@@ -270,8 +270,8 @@ impl Registry {
         }
     }
 
-    /// The open connections of `account`.
-    pub(super) fn cards_of(&self, role_auth: &Arc<RoleAuth>) -> Vec<Arc<ConnInfo>> {
+    /// The open connections of `role_auth`.
+    pub(super) fn conn_infos_of(&self, role_auth: &Arc<RoleAuth>) -> Vec<Arc<ConnInfo>> {
         let pools = self.all_pools();
         pools
             .iter()
@@ -371,7 +371,7 @@ impl Registry {
         lock(&self.pools).values().map(|pool| pool.leased.load(Ordering::Relaxed)).sum()
     }
 
-    /// Applies the settings in force after `old`: new sizes, `routes`, and new connections where the upstream changed.
+    /// Applies the settings in force after `old`: new sizes, `upstream_targets`, and new connections where the upstream changed.
     pub(crate) fn apply(&self, old: &Settings, upstream_targets: UpstreamTargets) {
         self.upstream_targets.store(Arc::new(upstream_targets));
         let new = self.settings.load_full();

@@ -253,7 +253,7 @@ impl RoleAuth {
     }
 
     /// Waits for a turn to try a password (or its absence) upstream. A task that has waited checks first whether another
-    /// else has found out meanwhile.
+    /// has found out meanwhile.
     pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.turn.lock().await
     }

@@ -181,8 +181,8 @@ fn tell(seed: u64, reset: &str, postgres: &Postgres) {
     let mut twins: Vec<_> = (0..3).map(|_| Twin::new(&ferry, postgres.port)).collect();
     for _ in 0..150 {
         let mut who = random.below(twins.len());
-        let holding = |clone: &Twin| clone.pinned || clone.status != b'I';
-        let others = twins.iter().enumerate().filter(|(at, clone)| *at != who && holding(clone)).count();
+        let holding = |twin: &Twin| twin.pinned || twin.status != b'I';
+        let others = twins.iter().enumerate().filter(|(at, twin)| *at != who && holding(twin)).count();
         if others >= 2 && !holding(&twins[who]) {
             // There are two connections only: somebody has to give one up first.
             who = twins.iter().position(holding).expect("somebody holds one");

@@ -5,7 +5,7 @@ use crate::harness::{Pgferry, Postgres, eventually};
 
 /// A kind of leftover: what makes it openly, what makes it inside a function, and what shows it to the next client
 /// with the value it must show.
-struct SessionLeftovers {
+struct Leftover {
     name: &'static str,
     openly: &'static str,
     inside: Option<&'static str>,
@@ -13,64 +13,64 @@ struct SessionLeftovers {
     clean: &'static str,
 }
 
-const LEFTOVERS: [SessionLeftovers; 9] = [
-    SessionLeftovers {
+const LEFTOVERS: [Leftover; 9] = [
+    Leftover {
         name: "a reported setting",
         openly: "set timezone = 'Asia/Tokyo'",
         inside: Some("perform set_config('timezone', 'Asia/Tokyo', false)"),
         shows: "select current_setting('timezone')",
         clean: "Etc/UTC",
     },
-    SessionLeftovers {
+    Leftover {
         name: "an unreported setting",
         openly: "set search_path = nowhere",
         inside: Some("set search_path = nowhere"),
         shows: "select current_setting('search_path')",
         clean: "\"$user\", public",
     },
-    SessionLeftovers {
+    Leftover {
         name: "a temporary table",
         openly: "create temp table leftover (a int)",
         inside: Some("create temp table leftover (a int)"),
         shows: "select to_regclass('leftover') is null",
         clean: "t",
     },
-    SessionLeftovers {
+    Leftover {
         name: "an advisory lock",
         openly: "select pg_advisory_lock(42)",
         inside: Some("perform pg_advisory_lock(42)"),
         shows: "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()",
         clean: "0",
     },
-    SessionLeftovers {
+    Leftover {
         name: "a LISTEN",
         openly: "listen leftover",
         inside: Some("execute 'listen leftover'"),
         shows: "select count(*) from pg_listening_channels()",
         clean: "0",
     },
-    SessionLeftovers {
+    Leftover {
         name: "a prepared statement",
         openly: "prepare leftover as select 1",
         inside: Some("execute 'prepare leftover as select 1'"),
         shows: "select count(*) from pg_prepared_statements",
         clean: "0",
     },
-    SessionLeftovers {
+    Leftover {
         name: "a cursor",
         openly: "declare leftover cursor with hold for select 1",
         inside: None,
         shows: "select count(*) from pg_cursors where name = 'leftover'",
         clean: "0",
     },
-    SessionLeftovers {
+    Leftover {
         name: "a role",
         openly: "set role limited",
         inside: Some("set role limited"),
         shows: "select current_user",
         clean: "trust_user",
     },
-    SessionLeftovers {
+    Leftover {
         name: "a sequence's last value",
         openly: "select nextval('leftover_sequence')",
         inside: Some("perform nextval('leftover_sequence')"),

@@ -297,7 +297,7 @@ enum AuthResult {
     Given(Option<Credential>),
 }
 
-/// One client at the door.
+/// One client's attempt to log in.
 struct LoginAttempt<'a> {
     shared: &'a Arc<Shared>,
     conn: &'a mut Conn,

@@ -37,7 +37,7 @@ use crate::wire::backend;
 /// The setting that bounds how long a session may be idle.
 const IDLE_SESSION_TIMEOUT: &[u8] = b"idle_session_timeout";
 
-/// Number of dead connections one request that may meet before the client is told.
+/// Number of dead connections that one request may meet before its client is told.
 const MAX_DEAD_CONNS: usize = 10;
 
 /// What a client is told when the process goes away; the words are PostgreSQL's.
@@ -89,7 +89,7 @@ enum IdleEvent {
     /// It has sent something, or there may be something to see to.
     Received,
     Gone,
-    /// Something is to become of the connection on loan.
+    /// Something is to become of the reserved connection.
     Recalled(Recall),
 }
 
@@ -377,7 +377,7 @@ impl<'a> Session<'a> {
         self.tentative = tentative.reset(settings.cleanup_timeout).await.map(Box::new);
     }
 
-    /// The connection on loan, or one that is idle, or one that is waited for while the client is watched.
+    /// The reserved connection, or one that is idle, or one that is waited for while the client is watched.
     async fn acquire(&mut self, settings: &Settings) -> Acquired {
         let timings = &self.shared.registry.counters.timings;
         if self.pool.is_outdated(&self.shared.registry) {

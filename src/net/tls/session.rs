@@ -28,7 +28,7 @@ pub(crate) struct TlsSession {
 
 impl fmt::Debug for TlsSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("version", &self.tls.protocol_version()).finish_non_exhaustive()
+        f.debug_struct("TlsSession").field("version", &self.tls.protocol_version()).finish_non_exhaustive()
     }
 }
 

@@ -34,7 +34,7 @@ impl Proved {
 
 /// Answers the server's requests up to `AuthenticationOk`; gives what was accepted, if anything was asked for.
 ///
-/// A request is held against the route's `channel_binding` and `require_auth` before it is answered, and `AuthenticationOk`
+/// A request is held against the target's `channel_binding` and `require_auth` before it is answered, and `AuthenticationOk`
 /// against what has been proved by then: a server can't get around them by what it leaves out.
 pub(super) async fn authenticate(
     incoming: &mut Incoming<'_>,

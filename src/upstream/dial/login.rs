@@ -52,7 +52,7 @@ pub(super) async fn log_in(
 /// What a server sends during a login.
 pub(super) struct Incoming<'a> {
     pub conn: &'a mut Conn,
-    /// Number of bytes it that may still send.
+    /// Number of bytes that it may still send.
     left: usize,
 }
 

@@ -41,7 +41,7 @@ pub(crate) struct PasswordPrompt {
 }
 
 impl PasswordPrompt {
-    /// The asker, and where the client's side learns that it is asked: it answers through the sender it gets there.
+    /// The prompt, and where the client's side learns that it is asked: it answers through the sender it gets there.
     #[must_use]
     pub(crate) fn new(slots: &Arc<LoginSlots>) -> (Self, oneshot::Receiver<oneshot::Sender<Password>>) {
         let (question, asked) = oneshot::channel();
@@ -222,7 +222,7 @@ impl Dial<'_> {
         }
     }
 
-    /// Tries with and without encryption, as the route allows; and again when a password was refused that has changed
+    /// Tries with and without encryption, as the target allows; and again when a password was refused that has changed
     /// meanwhile where it is looked up.
     async fn connect_addr(&mut self) -> Result<NewConn, DialFailure> {
         let failed = match self.with_or_without_encryption().await {

@@ -160,7 +160,7 @@ pub(crate) struct Pool {
     returning: Returning,
     /// Number of clients that have their login tried upstream, or wait for that.
     logging_in: AtomicUsize,
-    /// Number of connections that are on loan.
+    /// Number of connections that are reserved by tentative leases.
     pub(super) leased: AtomicUsize,
     /// How many of those wait for the server.
     pub(super) active: AtomicUsize,
@@ -325,7 +325,7 @@ impl Pool {
         self.open_as_needed();
     }
 
-    /// Number of connections it that may have, the reserve not counted.
+    /// Number of connections that it may have, the reserve not counted.
     fn size(&self) -> usize {
         self.size.load(Ordering::Relaxed)
     }

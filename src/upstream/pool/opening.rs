@@ -241,8 +241,6 @@ impl Pool {
         params
     }
 
-    /// What the last client wanted, as far as the server is known to take it. A value that it would refuse must not
-    /// get into a startup packet: that would fail the connection instead of the one client.
     /// Passes a failure on to the clients that wait, where waiting won't help. Returns whether it is news.
     fn report_failure(&self, error: &DialError) -> bool {
         let mut queue = self.queue();
@@ -252,6 +250,8 @@ impl Pool {
         queue.failed(error, places, Instant::now())
     }
 
+    /// What the last client wanted, as far as the server is known to take it. A value that it would refuse must not
+    /// get into a startup packet: that would fail the connection instead of the one client.
     fn startup_wanted(&self) -> RequestedParams {
         lock(&self.wanted).known(|name, value| self.parameters.canonical(name, value))
     }

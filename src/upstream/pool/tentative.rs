@@ -17,7 +17,7 @@ use crate::upstream::lease::Lease;
 use crate::upstream::server_conn::RECENTLY_USED;
 use crate::wake::Wake;
 
-/// What is to become of a loan.
+/// What is to become of a tentative lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recall {
     /// Another client needs the connection.
@@ -45,7 +45,7 @@ pub(crate) struct TentativeLease {
     since: Instant,
 }
 
-/// The loans of a pool, the oldest first.
+/// The tentative leases of a pool, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct TentativeLeases {
     open: BTreeMap<u64, Open>,
@@ -61,7 +61,7 @@ struct Open {
 }
 
 impl Pool {
-    /// A connection on loan, if one is idle right now.
+    /// A connection to reserve, if one is idle right now.
     #[must_use]
     pub(crate) fn reserve_idle(self: &Arc<Self>, wanted: &RequestedParams) -> Option<TentativeLease> {
         let since = Instant::now();
@@ -97,7 +97,7 @@ impl Pool {
         others
     }
 
-    /// Calls the oldest loan in; says whether there is one.
+    /// Recalls the oldest tentative lease; says whether there is one.
     pub(in crate::upstream) fn recall_oldest(&self) -> bool {
         let oldest = lock(&self.tentative_leases).open.pop_first();
         oldest.is_some_and(|(_, open)| {

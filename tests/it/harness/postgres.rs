@@ -371,7 +371,7 @@ fn as_owner(command: &[&str]) {
 }
 
 /// Removes directories when this process has ended, however it ends: statics, which most tests share, are never dropped.
-fn kill_stale_postgres(dir: &Path) {
+fn remove_at_exit(dir: &Path) {
     static REAPER: OnceLock<Mutex<Child>> = OnceLock::new();
     let reaper = REAPER.get_or_init(|| {
         // A server may be at its end in there: until it is through, some of it comes back.
@@ -387,7 +387,7 @@ fn kill_stale_postgres(dir: &Path) {
 
 fn temp_dir() -> TempDir {
     let temp = tempfile::Builder::new().prefix("pgferry-test-").tempdir().expect("a directory");
-    kill_stale_postgres(temp.path());
+    remove_at_exit(temp.path());
     if nix::unistd::geteuid().is_root() {
         let user = nix::unistd::User::from_name(owner()).ok().flatten().expect("a user");
         nix::unistd::chown(temp.path(), Some(user.uid), Some(user.gid)).expect("chown");

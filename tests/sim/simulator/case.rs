@@ -17,7 +17,7 @@ use crate::script::Script;
 
 /// What goes wrong, or what the clients can't count on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientError {
+pub enum Fault {
     /// `pg_terminate_backend`.
     Terminate,
     /// A FATAL in place of the answer to the next message.
@@ -42,18 +42,18 @@ pub enum ClientError {
     Slow,
 }
 
-const FAULTS: [(ClientError, &str); 11] = [
-    (ClientError::Terminate, "terminate"),
-    (ClientError::FatalNext, "fatal_next"),
-    (ClientError::Crash, "crash"),
-    (ClientError::Reset, "reset"),
-    (ClientError::LoseAnswers, "lose_answers"),
-    (ClientError::RefuseDiscard, "refuse_discard"),
-    (ClientError::Stall, "stall"),
-    (ClientError::Vanish, "vanish"),
-    (ClientError::ClientReset, "client_reset"),
-    (ClientError::Cancel, "cancel"),
-    (ClientError::Slow, "slow"),
+const FAULTS: [(Fault, &str); 11] = [
+    (Fault::Terminate, "terminate"),
+    (Fault::FatalNext, "fatal_next"),
+    (Fault::Crash, "crash"),
+    (Fault::Reset, "reset"),
+    (Fault::LoseAnswers, "lose_answers"),
+    (Fault::RefuseDiscard, "refuse_discard"),
+    (Fault::Stall, "stall"),
+    (Fault::Vanish, "vanish"),
+    (Fault::ClientReset, "client_reset"),
+    (Fault::Cancel, "cancel"),
+    (Fault::Slow, "slow"),
 ];
 
 /// What pgferry and the network are like.
@@ -130,7 +130,7 @@ pub struct Case {
     pub setup: Setup,
     pub members: Vec<Member>,
     /// What goes wrong, and at which step.
-    pub faults: Vec<(usize, ClientError)>,
+    pub faults: Vec<(usize, Fault)>,
     /// The seed of the interleaving.
     pub schedule: u64,
 }

@@ -44,6 +44,6 @@ fn tidy(world: &Rc<World>, pool: &Rc<Pool>) {
         }
     }
     if resets {
-        pool.rest_loans(world, world.setup.janitor);
+        pool.reset_tentative_leases(world, world.setup.janitor);
     }
 }

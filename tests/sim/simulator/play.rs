@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::cancel;
-use super::case::{Case, ClientError};
+use super::case::{Case, Fault};
 use super::check::was_refused;
 use super::client::Client;
 use super::janitor;
@@ -120,7 +120,7 @@ struct Player {
     tasks: Tasks,
     clients: Vec<Client>,
     alone: Vec<Alone>,
-    faults: Vec<(usize, ClientError)>,
+    faults: Vec<(usize, Fault)>,
     /// Connections that are to be reset or read on, and when.
     later: Vec<(u64, usize)>,
     weights: Vec<usize>,
@@ -312,15 +312,15 @@ impl Player {
         }
     }
 
-    fn go_wrong(&mut self, fault: ClientError) {
+    fn go_wrong(&mut self, fault: Fault) {
         let world = Rc::clone(&self.world);
         world.tell(|| format!("fault {fault:?}"));
-        if matches!(fault, ClientError::Vanish | ClientError::ClientReset) {
+        if matches!(fault, Fault::Vanish | Fault::ClientReset) {
             let client = world.below(self.clients.len());
-            self.clients[client].vanish(&world, fault == ClientError::ClientReset);
+            self.clients[client].vanish(&world, fault == Fault::ClientReset);
             return;
         }
-        if fault == ClientError::Cancel {
+        if fault == Fault::Cancel {
             let client = world.below(self.clients.len());
             self.clients[client].cancelled = true;
             if let Some(backend) = world.controls[client].borrow().backend() {
@@ -339,26 +339,26 @@ impl Player {
         let mut cluster = world.cluster.borrow_mut();
         world.tell(|| format!("… to link {number}"));
         match fault {
-            ClientError::Terminate => cluster.terminate(wire.backend),
-            ClientError::FatalNext => cluster.fatal_at_next_message(wire.backend, "57P01"),
-            ClientError::Crash => cluster.crash(wire.backend),
-            ClientError::Reset => {
+            Fault::Terminate => cluster.terminate(wire.backend),
+            Fault::FatalNext => cluster.fatal_at_next_message(wire.backend, "57P01"),
+            Fault::Crash => cluster.crash(wire.backend),
+            Fault::Reset => {
                 wire.break_off();
                 cluster.disconnect(wire.backend);
                 world.wake(wire.task);
             }
-            ClientError::LoseAnswers => {
+            Fault::LoseAnswers => {
                 wire.loses_answers = true;
                 wire.sent.clear();
                 self.later.push((world.now() + STALL, number));
             }
-            ClientError::RefuseDiscard => cluster.refuse_discard(wire.backend, "53200"),
-            ClientError::Stall => {
+            Fault::RefuseDiscard => cluster.refuse_discard(wire.backend, "53200"),
+            Fault::Stall => {
                 wire.stalled = true;
                 self.later.push((world.now() + STALL, number));
             }
-            ClientError::Slow => cluster.slow_down(wire.backend, SLOW),
-            ClientError::Vanish | ClientError::ClientReset | ClientError::Cancel => {}
+            Fault::Slow => cluster.slow_down(wire.backend, SLOW),
+            Fault::Vanish | Fault::ClientReset | Fault::Cancel => {}
         }
     }
 

@@ -33,7 +33,7 @@ pub struct Pool {
     idle: RefCell<Vec<Link>>,
     waiting: RefCell<VecDeque<(TaskId, Slot)>>,
     wanted: RefCell<RequestedParams>,
-    pub loans: RefCell<Vec<Open>>,
+    pub tentative_leases: RefCell<Vec<Open>>,
     pub open: Cell<usize>,
     dialling: Cell<usize>,
 }
@@ -53,7 +53,7 @@ impl Pool {
             idle: RefCell::default(),
             waiting: RefCell::default(),
             wanted: RefCell::default(),
-            loans: RefCell::default(),
+            tentative_leases: RefCell::default(),
             open: Cell::new(0),
             dialling: Cell::new(0),
         });

@@ -52,7 +52,7 @@ struct Session {
     state: ClientState,
     given_pid: i32,
     /// A connection that it has not used yet.
-    loan: Option<TentativeLease>,
+    tentative: Option<TentativeLease>,
 }
 
 /// Serves client `id`, whose startup packet is `packet`.
@@ -66,14 +66,14 @@ pub async fn run(world: Rc<World>, id: usize, packet: Vec<u8>) {
         Ok(greeting) => {
             conn.output.extend_from_slice(&greeting.messages);
             let lends = world.setup.mode == Mode::Session;
-            let loan = if lends { pool.reserve_idle(&world, &greeting.wanted) } else { None };
-            let given_pid = loan.as_ref().map_or(100_000 + i32::try_from(id).unwrap_or(0), TentativeLease::pid);
+            let tentative = if lends { pool.reserve_idle(&world, &greeting.wanted) } else { None };
+            let given_pid = tentative.as_ref().map_or(100_000 + i32::try_from(id).unwrap_or(0), TentativeLease::pid);
             backend::put_key_data(&mut conn.output, given_pid, b"sesa");
             backend::put_ready(&mut conn.output, IDLE);
             let state = ClientState::new(greeting.wanted.clone(), greeting.view.clone());
-            let mut session = Session { world: Rc::clone(&world), id, conn, pool, state, given_pid, loan };
+            let mut session = Session { world: Rc::clone(&world), id, conn, pool, state, given_pid, tentative };
             let end = if session.conn.flush().await.is_ok() { session.serve().await } else { SessionEnd::Quiet };
-            session.give_loan_back();
+            session.return_tentative_lease();
             conn = session.conn;
             if let SessionEnd::Tell(fault) = end {
                 world.tell(|| format!("client {id} is told {fault}"));
@@ -155,30 +155,33 @@ impl Session {
         }
     }
 
-    /// Waits for the client's bytes, or for what is to become of its loan.
+    /// Waits for the client's bytes, or for what is to become of its tentative lease.
     async fn receive(&mut self) -> Result<(), SessionEnd> {
         let event = poll_fn(|_| {
             if let Poll::Ready(filled) = self.conn.poll_fill() {
                 return Poll::Ready(Err(filled));
             }
-            self.loan.as_ref().and_then(TentativeLease::called).map_or(Poll::Pending, |called| Poll::Ready(Ok(called)))
+            self.tentative
+                .as_ref()
+                .and_then(TentativeLease::called)
+                .map_or(Poll::Pending, |called| Poll::Ready(Ok(called)))
         });
         match event.await {
             Err(Ok(1..)) => {}
             Err(_) => return Err(SessionEnd::Quiet),
-            Ok(Recall::Needed) => self.give_loan_back(),
+            Ok(Recall::Needed) => self.return_tentative_lease(),
             Ok(Recall::Reset) => {
-                if let Some(loan) = self.loan.take().filter(|_| self.world.setup.reset == Reset::Always) {
-                    self.loan = loan.reset().await;
+                if let Some(tentative) = self.tentative.take().filter(|_| self.world.setup.reset == Reset::Always) {
+                    self.tentative = tentative.reset().await;
                 }
             }
         }
         Ok(())
     }
 
-    fn give_loan_back(&mut self) {
-        if let Some(loan) = self.loan.take() {
-            loan.give_back();
+    fn return_tentative_lease(&mut self) {
+        if let Some(tentative) = self.tentative.take() {
+            tentative.give_back();
         }
     }
 
@@ -260,7 +263,7 @@ impl Session {
     }
 
     async fn acquire(&mut self) -> Result<Link, NoLink> {
-        if let Some(link) = self.loan.take().and_then(TentativeLease::take) {
+        if let Some(link) = self.tentative.take().and_then(TentativeLease::take) {
             return Ok(link);
         }
         if let Some(link) = self.pool.checkout_idle(&self.world, &self.state.wanted) {

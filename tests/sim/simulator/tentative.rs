@@ -10,7 +10,7 @@ use super::link::{self, Link};
 use super::pool::Pool;
 use super::world::{TaskId, World};
 
-/// What is to become of a loan.
+/// What is to become of a tentative lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recall {
     /// Somebody else needs the connection.
@@ -32,7 +32,7 @@ pub struct TentativeLease {
     since: u64,
 }
 
-/// What the pool knows of a loan.
+/// What the pool knows of a tentative lease.
 #[derive(Debug)]
 pub struct Open {
     call: Rc<Call>,
@@ -42,29 +42,31 @@ pub struct Open {
 }
 
 impl Pool {
-    /// A connection on loan to the client whose task runs, if one is idle right now.
+    /// A connection that the client whose task runs reserves, if one is idle right now.
     pub fn reserve_idle(&self, world: &Rc<World>, wanted: &RequestedParams) -> Option<TentativeLease> {
         let link = self.checkout_idle(world, wanted)?;
         let call = Rc::new(Call::default());
         let (since, used) = (world.now(), link.state.used != UsedBy::Nothing);
-        world.tell(|| format!("link {} is on loan", link.number()));
-        self.loans.borrow_mut().push(Open { call: Rc::clone(&call), task: world.me(), since, used });
+        world.tell(|| format!("link {} is reserved", link.number()));
+        self.tentative_leases.borrow_mut().push(Open { call: Rc::clone(&call), task: world.me(), since, used });
         Some(TentativeLease { link: Some(link), call, since })
     }
 
-    /// Calls the oldest loan in.
+    /// Recalls the oldest tentative lease.
     pub fn call_in(&self, world: &World) {
-        let mut loans = self.loans.borrow_mut();
-        if !loans.is_empty() {
-            let open = loans.remove(0);
+        let mut tentative_leases = self.tentative_leases.borrow_mut();
+        if !tentative_leases.is_empty() {
+            let open = tentative_leases.remove(0);
             open.call.back.set(true);
             world.wake(open.task);
         }
     }
 
-    /// Has those reset that have been used by somebody and are on loan for longer than `after`.
-    pub fn rest_loans(&self, world: &World, after: u64) {
-        for open in self.loans.borrow_mut().iter_mut().filter(|open| open.used && world.now() - open.since >= after) {
+    /// Has those reset that have been used and are reserved for longer than `after`.
+    pub fn reset_tentative_leases(&self, world: &World, after: u64) {
+        for open in
+            self.tentative_leases.borrow_mut().iter_mut().filter(|open| open.used && world.now() - open.since >= after)
+        {
             open.used = false;
             open.call.rest.set(true);
             world.wake(open.task);
@@ -88,7 +90,7 @@ impl TentativeLease {
 
     fn forget(&self) {
         if let Some(link) = &self.link {
-            link.pool.loans.borrow_mut().retain(|open| !Rc::ptr_eq(&open.call, &self.call));
+            link.pool.tentative_leases.borrow_mut().retain(|open| !Rc::ptr_eq(&open.call, &self.call));
         }
     }
 
