@@ -147,9 +147,8 @@ impl Machine<'_> {
                 self.server.prepared.remove(statement.id);
             }
         }
-        let alone = matches!(self.replay.work, Work::SettingOverrides(_)) && self.pipeline.owes_a_sync_only();
-        if alone && self.pipeline.status() == IDLE {
-            self.pipeline.swallow_last();
+        let alone = matches!(self.replay.work, Work::SettingOverrides(_)) && self.pipeline.status() == IDLE;
+        if alone && self.pipeline.swallow_lone_sync() {
             self.replay.held.clear();
             self.phase = Phase::Replaying;
             return true;

@@ -2,8 +2,9 @@
 
 use super::request::{Request, ResponseAction};
 use super::rollback::Rollback;
-use super::session_command::Commands;
+use super::session_command::{Commands, SessionCommand};
 use super::text_edit::Positions;
+use crate::wire::backend;
 
 /// What is to be known of a request when its answer comes.
 #[derive(Debug, Default)]
@@ -45,9 +46,37 @@ impl Note {
     pub fn of(rollback: Rollback) -> Self {
         Self { rollback, ..Self::default() }
     }
+
+    /// The next of its commands.
+    pub(super) fn next_command(&self) -> Option<&SessionCommand> {
+        let (commands, done) = self.commands.as_ref()?;
+        commands.get(*done).map(|placed| &placed.command)
+    }
+
+    /// The next of its commands, if `tag` is that of its success: then it is done.
+    pub(super) fn take_command(&mut self, tag: &[u8]) -> Option<SessionCommand> {
+        let command = self.next_command().filter(|command| command.has_tag(tag))?.clone();
+        if let Some((_, done)) = &mut self.commands {
+            *done += 1;
+        }
+        Some(command)
+    }
 }
 
 impl Entry {
+    /// Returns whether the client does not see an answer of type `tag`.
+    pub(super) fn hides(&self, tag: u8) -> bool {
+        match self.action {
+            // One that this request does not ask for is owed to a `Sync` that a copy has not ignored after all.
+            _ if tag == backend::READY && !self.request.ends_ready() => false,
+            ResponseAction::Forward | ResponseAction::Synthesize => false,
+            ResponseAction::Swallow => true,
+            ResponseAction::ForwardErrorOnly => tag != backend::ERROR,
+            // The `ReadyForQuery` behind the error is the client's.
+            ResponseAction::Reject => tag != backend::READY,
+        }
+    }
+
     pub(super) fn changes_unnamed(&self) -> bool {
         self.note.as_ref().is_some_and(|note| note.rollback.unnamed.is_some())
     }

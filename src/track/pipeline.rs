@@ -194,10 +194,7 @@ impl Pipeline {
 
     /// The next command that the request that is answered next runs, if `tag` is that of its success.
     pub fn next_command(&mut self, tag: &[u8]) -> Option<SessionCommand> {
-        let (commands, done) = self.front_note()?.commands.as_mut()?;
-        let placed = commands.get(*done).filter(|placed| placed.command.has_tag(tag))?;
-        *done += 1;
-        Some(placed.command.clone())
+        self.front_note()?.take_command(tag)
     }
 
     /// Notes that all owed so far is pgferry's own preparation, which changes settings and commits what it does.
@@ -216,8 +213,7 @@ impl Pipeline {
     #[must_use]
     pub fn is_inserted(&self) -> bool {
         let front = self.queue.front().and_then(|entry| entry.note.as_ref());
-        let next = front.and_then(|note| note.commands.as_ref()).and_then(|(commands, done)| commands.get(*done));
-        next.is_some_and(|placed| placed.command == SessionCommand::Inserted)
+        front.and_then(|note| note.next_command()).is_some_and(|command| *command == SessionCommand::Inserted)
     }
 
     /// Takes the next request off if its answer is synthesized and its turn has come.
@@ -352,16 +348,7 @@ impl Pipeline {
     /// Returns whether the client does not see the server's next message if it is of type `tag`.
     #[must_use]
     pub fn hides(&self, tag: u8) -> bool {
-        // One that no request at hand asks for is owed to a `Sync` that a copy has not ignored after all.
-        let stray = |entry: &Entry| tag == backend::READY && !entry.request.ends_ready();
-        self.queue.front().is_some_and(|entry| match entry.action {
-            _ if stray(entry) => false,
-            ResponseAction::Forward | ResponseAction::Synthesize => false,
-            ResponseAction::Swallow => true,
-            ResponseAction::ForwardErrorOnly => tag != backend::ERROR,
-            // The `ReadyForQuery` behind the error is the client's.
-            ResponseAction::Reject => tag != backend::READY,
-        })
+        self.queue.front().is_some_and(|entry| entry.hides(tag))
     }
 
     /// Takes what the client is told in answer to a refused request, if its turn has come.
@@ -401,17 +388,12 @@ impl Pipeline {
         self.queue.iter().all(|entry| entry.action == ResponseAction::Synthesize)
     }
 
-    /// Returns whether all that is owed is the answer to one `Sync`.
-    #[must_use]
-    pub fn owes_a_sync_only(&self) -> bool {
-        self.queue.len() == 1 && self.queue.front().is_some_and(|entry| entry.request == Request::Sync)
-    }
-
-    /// Swallows the answer to what is owed last.
-    pub fn swallow_last(&mut self) {
-        if let Some(last) = self.queue.back_mut() {
-            last.action = ResponseAction::Swallow;
-        }
+    /// Swallows the answer to the `Sync` that is all that is owed. Returns whether it is.
+    pub fn swallow_lone_sync(&mut self) -> bool {
+        let [only] = self.queue.make_contiguous() else { return false };
+        let is_sync = only.request == Request::Sync;
+        only.action = if is_sync { ResponseAction::Swallow } else { only.action };
+        is_sync
     }
 
     /// Returns whether the server waits for copy data.

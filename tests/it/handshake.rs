@@ -143,20 +143,22 @@ fn broken_layouts_are_refused() {
 
 #[test]
 fn who_says_nothing_is_no_error() {
-    let ferry = Pgferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_CLIENT_TLS", "off")]);
-    for bytes in [&b""[..], b"\0", b"\0\0\0\x08\x04", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"] {
+    for (tls, offered) in [("auto", b'S'), ("off", b'N')] {
+        let ferry = Pgferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_CLIENT_TLS", tls)]);
+        for bytes in [&b""[..], b"\0", b"\0\0\0\x08\x04", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"] {
+            let mut raw = ferry.raw();
+            raw.send(bytes);
+            raw.end();
+            assert!(raw.recv().is_none(), "{bytes:?}");
+        }
         let mut raw = ferry.raw();
-        raw.send(bytes);
-        raw.end();
-        assert!(raw.recv().is_none(), "{bytes:?}");
-    }
-    let mut raw = ferry.raw();
-    raw.send(&packet(SSL_REQUEST, &[]));
-    assert_eq!(raw.byte(), b'N');
-    drop(raw);
-    assert_eq!(ferry.session().value("select 1"), "1");
-    for word in ["WARN", "ERROR", "INFO refused"] {
-        assert!(!ferry.log().contains(word), "{}", ferry.log());
+        raw.send(&packet(SSL_REQUEST, &[]));
+        assert_eq!(raw.byte(), offered);
+        drop(raw);
+        assert_eq!(ferry.session().value("select 1"), "1");
+        for word in ["WARN", "ERROR", "INFO refused"] {
+            assert!(!ferry.log().contains(word), "{}", ferry.log());
+        }
     }
 }
 

@@ -269,6 +269,13 @@ fn pools_keep_their_sizes() {
         assert!(text.contains(&format!("\nmax_upstream = {most}\n")), "{databases} {pgbouncer}: {text}");
         assert!(text.contains("max_db_connections = "), "{databases} {pgbouncer}: {text}");
     }
+    for (databases, pgbouncer, part) in [
+        ("* = host=db", "default_pool_size = 0", "\npool_size = 1000\n"),
+        ("a = host=db\nb = host=db pool_size=400", "default_pool_size = 50", "\npool_size = 400\n"),
+    ] {
+        let (_, text, _) = import_lines(databases, pgbouncer);
+        assert!(text.contains(part) && !text.contains("\nmax_upstream = "), "{databases} {pgbouncer}: {text}");
+    }
     let (_, text, _) =
         import_lines("a = host=db reserve_pool=4", "auth_file = /u\ndefault_pool_size = 300\nreserve_pool_size = 5");
     let settings = resolved("the result", &text).expect("it loads");

@@ -57,9 +57,10 @@ impl Pgferry {
         Self::spawn(dir, &all, env)
     }
 
-    /// With exactly these arguments, in `dir`. Where they say how large a pool is, it has no reserve.
+    /// With exactly these arguments, in `dir`. Where they or the environment say how large a pool is, it has no reserve.
     pub fn spawn(dir: TempDir, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let reserve = args.contains(&"--pool-size").then_some(("PGFERRY_RESERVE_POOL_SIZE", "0"));
+        let is_sized = args.contains(&"--pool-size") || env.iter().any(|(name, _)| *name == "PGFERRY_POOL_SIZE");
+        let reserve = is_sized.then_some(("PGFERRY_RESERVE_POOL_SIZE", "0"));
         Self::spawn_command(dir, command().args(args).envs(reserve).envs(env.iter().copied()))
     }
 
