@@ -11,7 +11,7 @@ enum Unit {
     /// A number.
     Number,
     /// 0 or 1.
-    DatabaseState,
+    Boolean,
 }
 
 /// PgBouncer 1.25's defaults of settings that have a counterpart: name, default, counterpart.
@@ -19,7 +19,7 @@ const DEFAULTS: [(&str, &str, Unit, &str); 13] = [
     ("client_login_timeout", "60", Unit::Seconds, "client_login_timeout"),
     ("default_pool_size", "20", Unit::Number, "pool_size"),
     ("dns_max_ttl", "15", Unit::Seconds, "dns_max_ttl"),
-    ("log_connections", "1", Unit::DatabaseState, "log_connections"),
+    ("log_connections", "1", Unit::Boolean, "log_connections"),
     ("max_client_conn", "100", Unit::Number, "max_client_conn"),
     ("max_prepared_statements", "200", Unit::Number, "max_prepared_statements"),
     ("query_wait_timeout", "120", Unit::Seconds, "query_wait_timeout"),
@@ -58,7 +58,7 @@ pub(super) fn write(ini: &Ini, out: &mut Toml) {
         let value = match unit {
             Unit::Seconds => quoted(&format!("{theirs}s")),
             Unit::Number => theirs.to_owned(),
-            Unit::DatabaseState => (theirs == "1").to_string(),
+            Unit::Boolean => (theirs == "1").to_string(),
         };
         if !is_same(&value, ours) {
             out.comment(&format!("{name} = {theirs} is PgBouncer's default; pgferry's is {key} = {ours}."));

@@ -26,7 +26,7 @@ enum Work {
     #[default]
     NotKept,
     /// These messages are one use of a prepared statement, and nothing of the answer has been passed on.
-    SettingOverrides(Vec<u8>),
+    Kept(Vec<u8>),
     /// It is being done for the second time.
     Second,
 }
@@ -44,7 +44,7 @@ pub(super) struct Replay {
 impl Replay {
     /// Returns whether the work may be done again.
     pub(super) fn is_kept(&self) -> bool {
-        matches!(self.work, Work::SettingOverrides(_))
+        matches!(self.work, Work::Kept(_))
     }
 
     /// Holds `message` back, the beginning of an answer, if the work may be done again. Says whether it does.
@@ -76,7 +76,7 @@ impl Replay {
     }
 
     fn forget(&mut self) {
-        if matches!(self.work, Work::SettingOverrides(_)) {
+        if matches!(self.work, Work::Kept(_)) {
             self.work = Work::NotKept;
         }
     }
@@ -95,12 +95,12 @@ impl Machine<'_> {
             self.replay.used.clear();
             let begins = matches!(incoming.request, Request::Bind | Request::Describe);
             if !again {
-                self.replay.work = if begins { Work::SettingOverrides(Vec::new()) } else { Work::NotKept };
+                self.replay.work = if begins { Work::Kept(Vec::new()) } else { Work::NotKept };
             }
         } else if !matches!(incoming.request, Request::Describe | Request::Execute | Request::Sync | Request::Flush) {
             self.replay.forget();
         }
-        if let Work::SettingOverrides(kept) = &mut self.replay.work {
+        if let Work::Kept(kept) = &mut self.replay.work {
             let bytes = io.from_client.unparsed().get(..incoming.here).unwrap_or_default();
             if incoming.is_whole() && kept.len() + bytes.len() <= MAX_WORK_BYTES {
                 kept.extend_from_slice(bytes);
@@ -121,7 +121,7 @@ impl Machine<'_> {
     /// The server is ready: the work becomes the client's next messages.
     pub(super) fn replay_now(&mut self, io: &mut Buffers<'_>) {
         self.phase = Phase::Working;
-        let Work::SettingOverrides(bytes) = std::mem::replace(&mut self.replay.work, Work::Second) else { return };
+        let Work::Kept(bytes) = std::mem::replace(&mut self.replay.work, Work::Second) else { return };
         flush_forwarded(io);
         io.from_client.put_back(&bytes);
     }
@@ -147,7 +147,7 @@ impl Machine<'_> {
                 self.server.prepared.remove(statement.id);
             }
         }
-        let alone = matches!(self.replay.work, Work::SettingOverrides(_)) && self.pipeline.status() == IDLE;
+        let alone = matches!(self.replay.work, Work::Kept(_)) && self.pipeline.status() == IDLE;
         if alone && self.pipeline.swallow_lone_sync() {
             self.replay.held.clear();
             self.phase = Phase::Replaying;
