@@ -17,11 +17,12 @@ pub(crate) struct ClientAuth {
 }
 
 impl ClientAuth {
-    /// What `settings` describe.
+    /// What `settings` describe, in place of the `former` ones.
     ///
     /// # Errors
     /// When a certificate or a file of secrets can't be used: which, and why.
-    pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
-        Ok(Self { tls: TlsOffer::new(settings)?, secrets: Secrets::new(settings)?, names: Lane::default() })
+    pub(crate) fn new(settings: &Settings, former: Option<&Self>) -> Result<Self, String> {
+        let tls = TlsOffer::new(settings, former.map(|former| &former.tls))?;
+        Ok(Self { tls, secrets: Secrets::new(settings)?, names: Lane::default() })
     }
 }

@@ -137,12 +137,12 @@ pub(crate) async fn handshake(conn: &mut Conn, shared: &Shared) -> Result<Hello,
 async fn encrypt(conn: &mut Conn, shared: &Shared, request: TlsRequest) -> Option<Encryption> {
     let counters = &shared.registry.counters.client_tls;
     let client_auth = shared.client_auth.load_full();
-    let program = Program::of(conn.stream());
-    let offered = match (client_auth.tls.to(conn.stream()), &program) {
+    let server = client_auth.tls.to(conn.stream());
+    // It may be gone when it has seen the answer.
+    let program = server.filter(|_| request == TlsRequest::Postgres).and_then(|_| Program::of(conn.stream()));
+    let offered = match (server, &program) {
         (None, _) => Err(Declined::NotOffered),
-        (Some(_), Some(program)) if request == TlsRequest::Postgres && shared.tls_incapable.contains(program) => {
-            Err(Declined::Incapable(program.clone()))
-        }
+        (Some(_), Some(program)) if shared.tls_incapable.contains(program) => Err(Declined::Incapable(program.clone())),
         (Some(server), _) => Ok(server),
     };
     if request == TlsRequest::Postgres {

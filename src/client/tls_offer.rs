@@ -1,34 +1,41 @@
 //! TLS as clients are offered it: to which of them, and with which certificate.
 
+use std::sync::Arc;
+
 use crate::config::{ClientTls, Settings, value};
-use crate::net::tls::{CertificateOrigin, Server, ServerOptions};
+use crate::net::tls::{CertificateOrigin, Server, ServerOptions, Version};
 use crate::net::{Peer, Stream};
 
 /// TLS for the clients that ask for it.
 #[derive(Debug)]
 pub(crate) struct TlsOffer {
     over_tcp: bool,
+    oldest: Version,
     /// `None` where it is offered to none.
-    server: Option<Server>,
+    server: Option<Arc<Server>>,
 }
 
 impl TlsOffer {
-    /// The offer that `settings` describe: with the certificate that they name, or else with one made here.
+    /// The offer that `settings` describe: with the certificate that they name, or else with one made here. One that was made for
+    /// the `former` offer stays.
     ///
     /// # Errors
     /// When the certificate can't be used, or none can be made: why.
-    pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
+    pub(crate) fn new(settings: &Settings, former: Option<&Self>) -> Result<Self, String> {
+        let oldest = settings.client_tls_min_protocol_version;
+        let former = former.filter(|former| former.oldest == oldest).and_then(|former| former.server.clone());
+        let made = former.filter(|server| server.origin() == CertificateOrigin::SelfSigned);
         let server = match (settings.client_tls, &settings.client_tls_cert_file, &settings.client_tls_key_file) {
             (ClientTls::Off, ..) => None,
-            (_, Some(certificate), Some(key)) => Some(Server::new(ServerOptions {
+            (_, Some(certificate), Some(key)) => Some(Arc::new(Server::new(ServerOptions {
                 certificate: certificate.clone(),
                 key: key.clone(),
                 client_roots: settings.client_tls_ca_file.clone(),
-                oldest: settings.client_tls_min_protocol_version,
-            })?),
-            _ => Some(Server::self_signed(settings.client_tls_min_protocol_version)?),
+                oldest,
+            })?)),
+            _ => Some(made.map_or_else(|| Server::self_signed(oldest).map(Arc::new), Ok)?),
         };
-        Ok(Self { over_tcp: settings.client_tls == ClientTls::Auto, server })
+        Ok(Self { over_tcp: settings.client_tls == ClientTls::Auto, oldest, server })
     }
 
     /// What encrypts the connection of the client behind `stream`; `None` where it is told that there is no TLS.
@@ -37,7 +44,7 @@ impl TlsOffer {
     /// certificate that proves nothing is for this machine: across a network it would only look safe.
     #[must_use]
     pub(crate) fn to(&self, stream: &Stream) -> Option<&Server> {
-        let server = self.server.as_ref()?;
+        let server = self.server.as_deref()?;
         let is_offered = match stream.peer() {
             Ok(Peer::Unix { .. }) => true,
             Ok(Peer::Tcp(address)) => {

@@ -92,7 +92,7 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     let ServerContext { reload, log, set_log_level, inherited, old_process } = context;
     let client_slots = raise_file_limit(&settings);
     let upstream_targets = UpstreamTargets::new(&settings).map_err(StartError::System)?;
-    let client_auth = ClientAuth::new(&settings).map_err(StartError::System)?;
+    let client_auth = ClientAuth::new(&settings, None).map_err(StartError::System)?;
     let mut given = inherited;
     let admin_name = settings.admin_listen.as_ref().map(ToString::to_string);
     let admin_given = take_by_name(&mut given, admin_name.as_deref());
@@ -305,7 +305,7 @@ async fn wait_for_clients(
 /// Which of them can't be used, and why.
 pub(crate) fn check(settings: &Settings) -> Result<(), String> {
     UpstreamTargets::new(settings)?;
-    ClientAuth::new(settings).map(drop)
+    ClientAuth::new(settings, None).map(drop)
 }
 
 /// Takes the listener called `name` out of `given`.

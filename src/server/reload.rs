@@ -216,7 +216,7 @@ fn make(
     let (live, restart) = new.changed(&old);
     let settings = new.keeping_fixed_of(&old);
     let upstream_targets = UpstreamTargets::new(&settings)?;
-    let client_auth = ClientAuth::new(&settings)?;
+    let client_auth = ClientAuth::new(&settings, Some(&admin_state.shared.client_auth.load()))?;
     let bound = opened.prepare(&settings).map_err(|error| error.to_string())?;
     let admin = match &settings.admin_listen {
         same if *same == old.admin_listen => Pages::Stay,

@@ -2,7 +2,7 @@
 
 use crate::harness::postgres::{PASSWORD, free_port};
 use crate::harness::protocol_client::{SSL_REQUEST, packet, terminate};
-use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, Wish, psql};
+use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, Wish, psql, run};
 
 /// pgferry on a unix socket, an abstract socket and loopback TCP, all with the port that is returned.
 fn everywhere(url: &str, args: &[&str]) -> (Pgferry, u16) {
@@ -61,6 +61,22 @@ fn the_versions_and_the_direct_way_are_those_of_a_configured_certificate() {
     let url = format!("postgres://127.0.0.1:{port}?sslmode=require&sslnegotiation=direct");
     let outer = Pgferry::start_with(&url, &[], &[]);
     assert_eq!(outer.session().value("select current_user"), "trust_user");
+}
+
+#[test]
+fn a_certificate_that_pgferry_made_stays_when_settings_are_reloaded() {
+    let (ferry, port) = everywhere(&Postgres::shared().url(), &[]);
+    let shown = || {
+        let client = format!("openssl s_client -starttls postgres -connect 127.0.0.1:{port} </dev/null 2>/dev/null");
+        run("sh", &["-c", &format!("{client} | openssl x509 -noout -fingerprint -sha256")], &[])
+    };
+    let before = shown();
+    assert!(before.contains("Fingerprint="), "{before}");
+    let console = format!("host={} port={port} dbname=pgferry user=x", ferry.host());
+    for command in ["reload", "set log_level = 'debug'"] {
+        psql(&console, "", command).expect("the console");
+        assert_eq!(shown(), before, "{command}");
+    }
 }
 
 #[test]
