@@ -98,7 +98,7 @@ fn try_connect(contact: &Contact) -> Result<(), String> {
             Err(error) => failed = Some(describe(Attempt::Connect, &address, &error)),
         }
     }
-    Err(failed.unwrap_or_else(|| format!("no pgferry listens at {} (--listen, --port)", contact.places())))
+    Err(failed.unwrap_or_else(|| contact.no_answer()))
 }
 
 #[cfg(test)]

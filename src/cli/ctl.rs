@@ -46,9 +46,8 @@ pub(super) fn ctl(ctl: CtlOptions, before: Options) -> Result<(), String> {
 
 fn say(options: &Options, text: &str, json: bool) -> Result<(), String> {
     let contact = options.contact().map_err(|error| error.to_string())?;
-    let talk = ConsoleClient::connect(&contact)?;
-    let mut talk = talk.ok_or_else(|| format!("no pgferry listens at {} (--listen, --port)", contact.places()))?;
-    let answer = talk.say(text)?;
+    let mut client = ConsoleClient::connect(&contact)?.ok_or_else(|| contact.no_answer())?;
+    let answer = client.say(text)?;
     for notice in &answer.notices {
         eprint!("{notice}");
     }

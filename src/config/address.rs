@@ -40,13 +40,7 @@ impl ClientAddress {
     /// All addresses of `listen`, each once.
     #[must_use]
     pub fn all(listen: &[Listen], ports: &[u16]) -> Vec<Self> {
-        let mut all = Vec::new();
-        for address in listen.iter().flat_map(|listen| ports.iter().map(|port| Self::of(listen, *port))) {
-            if !all.contains(&address) {
-                all.push(address);
-            }
-        }
-        all
+        each_once(listen.iter().flat_map(|listen| ports.iter().map(|port| Self::of(listen, *port))))
     }
 
     /// Connects to a unix or abstract socket.
@@ -119,11 +113,12 @@ impl SocketPorts {
     }
 }
 
-fn each_once(ports: impl IntoIterator<Item = u16>) -> Vec<u16> {
+/// The items, each once, in their order.
+fn each_once<T: PartialEq>(items: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut all = Vec::new();
-    for port in ports {
-        if !all.contains(&port) {
-            all.push(port);
+    for item in items {
+        if !all.contains(&item) {
+            all.push(item);
         }
     }
     all
@@ -175,19 +170,14 @@ impl Contact {
         // TCP addresses have no port to be found.
         let tcp = self.listen.iter().filter(|listen| matches!(listen, Listen::Tcp(_)));
         all.extend(tcp.map(|listen| ClientAddress::of(listen, 0)));
-        let mut each_once = Vec::new();
-        for address in all {
-            if !each_once.contains(&address) {
-                each_once.push(address);
-            }
-        }
-        each_once
+        each_once(all)
     }
 
-    /// The places that are written, for messages.
+    /// The message where no pgferry answers.
     #[must_use]
-    pub(crate) fn places(&self) -> String {
-        self.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    pub(crate) fn no_answer(&self) -> String {
+        let places = self.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        format!("no pgferry listens at {places} (--listen, --port)")
     }
 }
 

@@ -252,13 +252,10 @@ pub const KEYS: [Key; 75] = [
         "peer",
         "For the method \"peer\": [[peer]] tables, each with uid, gid or user, and the roles that it may be.",
     ),
-    Key {
-        secret: true,
-        ..optional(
-            "users",
-            "A [users] table of secrets for the methods that need them: a password, md5… or SCRAM-SHA-256$…; or [users.NAME] tables with password, pool_size, max_user_client_connections, max_user_connections.",
-        )
-    },
+    secret(
+        "users",
+        "A [users] table of secrets for the methods that need them: a password, md5… or SCRAM-SHA-256$…; or [users.NAME] tables with password, pool_size, max_user_client_connections, max_user_connections.",
+    ),
     optional(
         "auth_file",
         "File of such secrets in the format of PgBouncer's userlist.txt; read again when it changes.",
@@ -357,7 +354,7 @@ const SECTIONS: [(&str, &str); 10] = [
     ("max_client_conn", "Clients and pools"),
     ("server_idle_timeout", "Timeouts and the reset"),
     ("auth_type", "Authentication"),
-    ("client_tls_cert_file", "TLS towards clients"),
+    ("client_tls", "TLS towards clients"),
     ("drain_timeout", "Shutdown and log"),
     ("admin_listen", "Administration"),
     ("workers", "Process and databases"),

@@ -53,8 +53,7 @@ impl SocketLock {
                 Err((_, errno)) => return Err(io(errno.into())),
             };
             // The former owner removes the file while it holds the lock: ours must be the one that is there now.
-            let ours = nix::sys::stat::fstat(lock.as_fd()).map_err(|errno| io(errno.into()))?;
-            if fs::metadata(&lock_path).is_ok_and(|now| (now.dev(), now.ino()) == (ours.st_dev, ours.st_ino)) {
+            if is_at(&lock, &lock_path).map_err(io)? {
                 return Self { path: path.to_owned(), lock_path: lock_path.clone(), lock, inherited: false }
                     .signed()
                     .map_err(io);
@@ -80,8 +79,7 @@ impl SocketLock {
     /// Returns whether the lock is on the file that is there now.
     #[must_use]
     pub(super) fn is_in_place(&self) -> bool {
-        let Ok(ours) = nix::sys::stat::fstat(self.lock.as_fd()) else { return false };
-        fs::metadata(&self.lock_path).is_ok_and(|now| (now.dev(), now.ino()) == (ours.st_dev, ours.st_ino))
+        is_at(&self.lock, &self.lock_path).unwrap_or(false)
     }
 
     fn signed(mut self) -> io::Result<Self> {
@@ -105,6 +103,12 @@ impl SocketLock {
         let shared = self.inherited;
         Ok(SocketFile { id: (metadata.dev(), metadata.ino()), claim: Some(self), shared })
     }
+}
+
+/// Returns whether `lock` is on the file that is at `path` now.
+fn is_at(lock: &Flock<File>, path: &Path) -> io::Result<bool> {
+    let ours = nix::sys::stat::fstat(lock.as_fd())?;
+    Ok(fs::metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (ours.st_dev, ours.st_ino)))
 }
 
 impl SocketFile {
