@@ -1,11 +1,12 @@
 //! Names of settings that are not pgferry's: those it had before its first release, and PgBouncer's own.
 
 /// A name and the settings that it stands for: the first of them that is known where the name was written.
-const NAMES: [(&str, &[&str]); 42] = [
+const NAMES: [(&str, &[&str]); 43] = [
     ("auth", &["auth_type"]),
     ("auth_hba_file", &["rule"]),
     ("auth_ident_file", &["peer"]),
     ("client_tls_protocols", &["client_tls_min_protocol_version"]),
+    ("client_tls_sslmode", &["client_tls"]),
     ("connect_timeout", &["server_connect_timeout"]),
     ("default_pool_size", &["pool_size"]),
     ("idle_timeout", &["server_idle_timeout"]),

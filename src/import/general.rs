@@ -292,7 +292,8 @@ fn tls(ini: &Ini, out: &mut Toml) {
         out.set("ssl_min_protocol_version", &quoted(oldest));
     }
     match get("client_tls_sslmode") {
-        None | Some("disable") => return,
+        None => return,
+        Some("disable") => return out.set("client_tls", "\"off\""),
         Some("allow" | "prefer") => {}
         Some(mode) => {
             out.without("client_tls_sslmode", mode, "[[rule]] tables with transport = \"tls\" keep others on TCP out");

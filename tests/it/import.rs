@@ -287,6 +287,12 @@ fn pools_keep_their_sizes() {
 }
 
 #[test]
+fn tls_that_is_turned_off_towards_clients_stays_off() {
+    let (_, text, _) = import_lines("a = host=db", "client_tls_sslmode = disable");
+    assert!(text.contains("\nclient_tls = \"off\"\n"), "{text}");
+}
+
+#[test]
 fn a_result_that_does_not_load_is_a_failure() {
     for (databases, pgbouncer, part) in [
         ("* = host=db", "auth_type = trust", "trust"),
