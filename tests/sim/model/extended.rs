@@ -310,6 +310,14 @@ impl Backend {
                     return Err(aborted().into());
                 }
                 let (columns, formats) = (portal.columns.clone(), Rc::clone(&portal.formats));
+                let executes = match portal.statement.as_deref() {
+                    Some(Statement::Execute { name, .. }) if columns.is_some() => Some(name.clone()),
+                    _ => None,
+                };
+                // `FetchPortalTargetList` looks at the statement once more.
+                if let Some(name) = executes {
+                    self.prepared(shared, &name)?;
+                }
                 self.row_description(columns.as_deref(), &formats);
                 Ok(())
             }
