@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::client_slots::{ClientSlot, PendingLogins};
 use super::login::{self, Dedicated};
@@ -17,13 +17,10 @@ use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::Conn;
 use crate::track::server_state::CloseMethod;
 use crate::upstream::dial::{self, Login, NewConn};
-use crate::upstream::queue::between;
+use crate::upstream::queue::pause_while_full;
 use crate::upstream::server_conn::{BackendKey, CancelGate, ServerConn};
 use crate::upstream::{CloseReason, DialError, PasswordPrompt, Registry, Secret};
 use crate::wire::backend;
-
-/// The shortest and the longest pause before a server is tried again that is full.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 
 /// Serves a replication client to its end.
 pub(crate) async fn run(
@@ -179,7 +176,7 @@ async fn open(
             (error, _) if error.is_full() => {
                 let database = admitted.startup.get("database").unwrap_or(&admitted.user);
                 registry.server_is_full(None, database, &error);
-                let pause = tokio::time::sleep(between(PAUSES.0, PAUSES.1));
+                let pause = tokio::time::sleep(pause_while_full());
                 tokio::select! {
                     biased;
                     () = login::challenge::disconnected(conn) => return Ok(None),

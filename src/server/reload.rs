@@ -241,7 +241,7 @@ pub(super) fn warm_up(shared: &Shared) {
         shared.registry.pool(&PoolKey { database, user, extra: Vec::new() }).warm_up();
     }
     let client_auth = shared.client_auth.load_full();
-    if shared.registry.settings.load().needs_verifiers() {
+    if settings.needs_verifiers() {
         tokio::spawn(async move { client_auth.secrets.warm_up().await });
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::capacity::UnpooledSlot;
 use super::counters::CloseReason;
 use super::dial::{self, Login, Secret};
-use super::queue::between;
+use super::queue::pause_while_full;
 use super::registry::Registry;
 use super::server_conn::ServerConn;
 use super::simple_query::{self, Row};
@@ -32,9 +32,6 @@ const MAX_ANSWERS: usize = 10_000;
 
 /// How many databases it is asked in at a time: clients name them before they have logged in.
 const MAX_CONNECTIONS: usize = 4;
-
-/// The shortest and the longest pause before a server is tried again that is full.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 
 /// Asks the upstream for secrets.
 #[derive(Debug)]
@@ -262,14 +259,14 @@ impl AuthQuery {
                 }
                 Err(failure) => failure,
             };
-            registry.counters.failed.add();
+            registry.counters.fail(&failure.error.client_error());
             let error = failure.error.clone();
             failure.close(registry).await;
             if !error.is_full() || Instant::now() >= deadline {
                 return Err(failed(&error.client_error().to_string()));
             }
             registry.server_is_full(None, database, &error);
-            tokio::time::sleep(between(PAUSES.0, PAUSES.1)).await;
+            tokio::time::sleep(pause_while_full()).await;
         }
     }
 

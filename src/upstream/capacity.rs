@@ -128,8 +128,8 @@ impl Registry {
 
     fn learn(&self, upstream_target: &Arc<UpstreamTarget>, seen: Option<Occupancy>) {
         let Some(seen) = seen else { return };
-        let is_first = upstream_target.room.seen().is_none_or(|before| before.places() != seen.places());
-        if is_first {
+        let before = upstream_target.room.seen();
+        if before.as_ref().is_none_or(|before| before.places() != seen.places()) {
             let ours = self.ours_at(upstream_target);
             let comes_to = match self.settings.load().max_upstream {
                 Some(most) => format!("max_upstream = {most} is set"),
@@ -143,8 +143,8 @@ impl Registry {
                 seen.used.saturating_sub(ours),
             );
         }
-        let outdated = upstream_target.room.seen().is_some_and(|before| before.settings != seen.settings);
-        if let Some(news) = upstream_target.room.learn(seen, Instant::now()) {
+        let outdated = before.is_some_and(|before| before.settings != seen.settings);
+        if let Some(news) = upstream_target.room.learn(seen) {
             tell(upstream_target, &news);
         }
         if outdated {

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::cancel;
-use super::lease::{Lease, PooledConn};
+use super::lease::Lease;
 use super::registry::Registry;
 use super::server_conn::ServerConn;
 use crate::net::RecvError;
@@ -56,11 +56,6 @@ pub(crate) fn clean_up_in_background(
             }
         }
     });
-}
-
-/// Resets an idle session within `limit`; `None`, closing the connection, where that fails.
-pub(crate) async fn reset_idle(mut pooled: PooledConn, limit: Duration) -> Option<PooledConn> {
-    reset(&mut pooled, limit).await.then_some(pooled)
 }
 
 /// Resets an idle session within `limit`; says whether that succeeded.

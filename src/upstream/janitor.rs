@@ -42,9 +42,10 @@ impl Registry {
                     let pool = Arc::clone(pool);
                     let limit = settings.cleanup_timeout;
                     tokio::spawn(async move {
-                        if let Some(mut fresh) = cleanup::reset_idle(pooled, limit).await {
-                            pool.parameters.learn_reset(&mut fresh.state);
-                            pool.hand_out(fresh);
+                        let mut pooled = pooled;
+                        if cleanup::reset(&mut pooled, limit).await {
+                            pool.parameters.learn_reset(&mut pooled.state);
+                            pool.hand_out(pooled);
                         }
                     });
                 }

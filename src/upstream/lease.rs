@@ -89,14 +89,12 @@ pub(crate) struct Lease {
     pooled: Option<PooledConn>,
     pool: Arc<Pool>,
     active: bool,
-    /// Its client has not used it yet.
-    unused: bool,
 }
 
 impl Lease {
     pub(super) fn new(pooled: PooledConn, pool: Arc<Pool>) -> Self {
         pool.leased.fetch_add(1, Ordering::Relaxed);
-        Self { pooled: Some(pooled), pool, active: false, unused: false }
+        Self { pooled: Some(pooled), pool, active: false }
     }
 
     /// Gives the connection back, which has been used until `now`.
@@ -112,27 +110,9 @@ impl Lease {
         self.give_back(Instant::now());
     }
 
-    /// Gives the connection back without having used it.
-    pub(super) fn release_unused(self) {
-        let returned = self.returned;
-        self.give_back(returned);
-    }
-
-    /// Notes whether the client has the connection without having used it: then it does not count as leased.
-    pub(super) fn set_unused(&mut self, unused: bool) {
-        if unused != self.unused {
-            self.unused = unused;
-            if unused {
-                self.pool.leased.fetch_sub(1, Ordering::Relaxed);
-            } else {
-                self.pool.leased.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
     /// Its pool, the connection itself, and how it is lent: for the relay, which looks at all of them all the time.
     pub(crate) fn parts(&mut self) -> (&Arc<Pool>, &mut ServerConn, LeaseActivity<'_>) {
-        let Self { pooled, pool, active, .. } = self;
+        let Self { pooled, pool, active } = self;
         let pool = &*pool;
         // As in `deref_mut`.
         let Some(pooled) = pooled else { unreachable!("a lease has its connection until it ends") };
@@ -209,7 +189,6 @@ impl DerefMut for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         LeaseActivity { pool: &self.pool, active: &mut self.active }.set_active(false);
-        self.set_unused(false);
         self.pool.leased.fetch_sub(1, Ordering::Relaxed);
     }
 }

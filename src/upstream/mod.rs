@@ -27,7 +27,8 @@
 //! - [`counters`]: what happened, in numbers; [`pool_stats`] what of it was done for a pool's clients, [`histogram`] how long it took.
 //!
 //! A [`lease::PooledConn`] exists only while it holds a slot of its pool, and is exactly one of: *idle* (in
-//! deadpool's set), *handed* to a client that waits, *leased*, or *closing*.
+//! deadpool's set), *handed* to a client that waits, *reserved* (a tentative lease), *leased*, or
+//! *closing*.
 
 pub(crate) mod attempt;
 pub(crate) mod auth_query;

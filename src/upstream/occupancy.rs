@@ -143,8 +143,8 @@ pub(crate) struct Room(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// What the last look has shown, and when that was.
-    seen: Option<(Instant, Occupancy)>,
+    /// What the last look has shown.
+    seen: Option<Occupancy>,
     /// Time at which the last look began.
     asked: Option<Instant>,
     /// How many connections of this process the server had when it refused another one, after the last look.
@@ -163,7 +163,7 @@ impl Room {
     /// What the last look has shown.
     #[must_use]
     pub(crate) fn seen(&self) -> Option<Occupancy> {
-        lock(&self.0).seen.as_ref().map(|(_, seen)| seen.clone())
+        lock(&self.0).seen.clone()
     }
 
     /// Returns whether the caller is to look, because there was no look yet, or because a refusal is to be told of.
@@ -188,17 +188,17 @@ impl Room {
 
     fn is_due(state: &State, now: Instant) -> bool {
         let has_room =
-            state.refused_at.is_none() && state.seen.as_ref().is_some_and(|(_, seen)| seen.free() * 2 >= seen.places());
+            state.refused_at.is_none() && state.seen.as_ref().is_some_and(|seen| seen.free() * 2 >= seen.places());
         let interval = if has_room { INTERVALS.0 } else { INTERVALS.1 };
         state.asked.is_none_or(|at| now.saturating_duration_since(at) >= interval)
     }
 
     /// Notes what a look has shown. Says what is to be told of an earlier refusal.
-    pub(crate) fn learn(&self, seen: Occupancy, now: Instant) -> Option<News> {
+    pub(crate) fn learn(&self, seen: Occupancy) -> Option<News> {
         let mut state = lock(&self.0);
         state.refused_at = None;
         let news = state.untold.take().map(|_| News(Some(seen.clone())));
-        state.seen = Some((now, seen));
+        state.seen = Some(seen);
         news
     }
 
@@ -223,7 +223,7 @@ impl Room {
     #[must_use]
     pub(crate) fn limits(&self, ours: usize) -> Option<(usize, usize)> {
         let state = lock(&self.0);
-        let (_, seen) = state.seen.as_ref()?;
+        let seen = state.seen.as_ref()?;
         let share = seen.share(ours).min(state.refused_at.unwrap_or(usize::MAX)).max(1);
         // Whether the last of them are to be had is the server's to say.
         Some((seen.max_connections.max(1), share))
@@ -235,7 +235,7 @@ impl Room {
         let state = lock(&self.0);
         match (&state.refused_at, &state.seen) {
             (Some(_), _) => Keep::None,
-            (None, Some((_, seen))) => seen.keep(),
+            (None, Some(seen)) => seen.keep(),
             (None, None) => Keep::All,
         }
     }
@@ -318,17 +318,17 @@ mod tests {
         let (room, now) = (Room::default(), Instant::now());
         let at = |secs| now + Duration::from_secs(secs);
         assert!(room.claim_first_look(now) && !room.claim_first_look(now));
-        assert_eq!(room.learn(server(100, 3, 50), at(1)), None);
+        assert_eq!(room.learn(server(100, 3, 50)), None);
         assert_eq!(room.limits(20), Some((100, 63)));
         room.refused(20, at(2));
         assert_eq!((room.limits(20), room.keep()), (Some((100, 20)), Keep::None));
         assert!(room.claim_first_look(at(3)));
-        assert_eq!(room.learn(server(100, 3, 97), at(3)), Some(News(Some(server(100, 3, 97)))));
+        assert_eq!(room.learn(server(100, 3, 97)), Some(News(Some(server(100, 3, 97)))));
         room.refused(20, at(30));
-        assert_eq!((room.overdue(at(60)), room.learn(server(100, 3, 97), at(61))), (None, None), "it has been told");
+        assert_eq!((room.overdue(at(60)), room.learn(server(100, 3, 97))), (None, None), "it has been told");
         room.refused(20, at(95));
         assert_eq!((room.overdue(at(99)), room.overdue(at(100))), (None, Some(News(None))));
-        assert_eq!((room.overdue(at(105)), room.learn(server(100, 3, 97), at(106))), (None, None));
+        assert_eq!((room.overdue(at(105)), room.learn(server(100, 3, 97))), (None, None));
     }
 
     #[test]

@@ -198,11 +198,7 @@ impl<T> Queue<T> {
     /// one of `places` connections. Says whether this is news.
     pub(crate) fn failed(&mut self, error: &DialError, places: usize, now: Instant) -> bool {
         let longest = if error.is_down() { LONGEST_PAUSE_DOWN } else { LONGEST_PAUSE };
-        self.pause = if error.is_full() {
-            between(PAUSES_FULL.0, PAUSES_FULL.1)
-        } else {
-            (self.pause * 2).clamp(FIRST_PAUSE, longest)
-        };
+        self.pause = if error.is_full() { pause_while_full() } else { (self.pause * 2).clamp(FIRST_PAUSE, longest) };
         self.not_before = Some(now + self.pause);
         if !error.may_pass() {
             for waiter in self.waiters.drain(..places.min(self.waiters.len())) {
@@ -228,9 +224,14 @@ impl<T> Queue<T> {
     }
 }
 
-/// A time at random from `shortest` to `longest`, so that clients that failed together don't come back together.
+/// The pause before a server is tried again that is full.
 #[must_use]
-pub(crate) fn between(shortest: Duration, longest: Duration) -> Duration {
+pub(crate) fn pause_while_full() -> Duration {
+    between(PAUSES_FULL.0, PAUSES_FULL.1)
+}
+
+/// A time at random from `shortest` to `longest`, so that clients that failed together don't come back together.
+fn between(shortest: Duration, longest: Duration) -> Duration {
     // The standard library seeds its hashers at random.
     let random = RandomState::new().hash_one(0u8) % 1024;
     shortest + longest.saturating_sub(shortest) * u32::try_from(random).unwrap_or(0) / 1024

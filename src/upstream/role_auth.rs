@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::dial::{DialError, Secret};
-use super::queue::between;
+use super::queue::pause_while_full;
 use super::registry::Registry;
 use crate::auth::{Credential, Password, Source, Verified};
 use crate::config::Settings;
 use crate::error::ClientError;
 use crate::lock::lock;
 
-/// The first and the longest pause between attempts while the upstream is down or full.
+/// The first and the longest pause between attempts while the upstream is down.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 
 /// How long it is remembered that the upstream could not be asked.
@@ -281,7 +281,7 @@ impl RoleAuth {
     pub(crate) fn note_trouble(&self, error: &DialError) {
         let mut memory = self.memory();
         let pause = if error.is_full() {
-            between(PAUSES.0, PAUSES.1)
+            pause_while_full()
         } else {
             memory.trouble.as_ref().map_or(PAUSES.0, |before| (before.pause * 2).min(PAUSES.1))
         };

@@ -216,12 +216,12 @@ impl ServerConn {
             CloseMethod::Terminate => {}
         }
         frontend::put_terminate(&mut conn.output);
-        let close_method = async {
+        let farewell = async {
             if conn.flush().await.is_ok() {
                 conn.drain().await;
             }
         };
-        if tokio::time::timeout(TERMINATE_TIMEOUT, close_method).await.is_ok() {
+        if tokio::time::timeout(TERMINATE_TIMEOUT, farewell).await.is_ok() {
             return Closed::Politely;
         }
         Closed::by_us(conn.stream())

@@ -233,8 +233,7 @@ impl TargetHost {
     /// they come in another order, or that no name server answers, means nothing.
     pub(crate) async fn vanished(&self, age: Duration) -> Vec<SocketAddr> {
         let (Host::Tcp(name, port), None) = (&self.host, self.address) else { return Vec::new() };
-        let Some((_, since, before)) = self.resolved().filter(|(_, since, _)| *since >= age) else { return Vec::new() };
-        let _ = since;
+        let Some((_, _, before)) = self.resolved().filter(|(_, since, _)| *since >= age) else { return Vec::new() };
         match self.look_up(name, *port).await {
             Ok(now) if !now.is_empty() => before.into_iter().filter(|address| !now.contains(address)).collect(),
             _ => Vec::new(),

@@ -54,11 +54,7 @@ impl DialError {
     /// Returns whether waiting may help: the server is starting, full, or out of reach.
     #[must_use]
     pub(crate) fn may_pass(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::Broke(_) | Self::Misfit { .. } => true,
-            Self::Refused(client_error, _) => self.is_full() || is_going_or_coming(client_error),
-            _ => false,
-        }
+        self.another_may_do() || self.is_full()
     }
 
     /// Returns whether the server has no connection left for this client: in all, for its role or for its database.
@@ -96,11 +92,7 @@ impl DialError {
     /// Returns whether another of several servers may do where this one does not.
     #[must_use]
     pub(crate) fn another_may_do(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::Broke(_) | Self::Misfit { .. } => true,
-            Self::Refused(client_error, _) => is_going_or_coming(client_error),
-            _ => false,
-        }
+        matches!(self, Self::Unreachable { .. }) || self.is_down()
     }
 
     /// None of several servers will do.

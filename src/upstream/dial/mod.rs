@@ -216,9 +216,9 @@ impl Dial<'_> {
                 if let Some(credential) = new_conn.credential.take() {
                     self.login.secret = Secret::Known(credential);
                 }
-                Err(DialFailure { error, conn: Some(Box::new(new_conn.conn)) })
+                Err(DialFailure::with(error, new_conn.conn))
             }
-            Err(error) => Err(DialFailure { error, conn: Some(Box::new(new_conn.conn)) }),
+            Err(error) => Err(DialFailure::with(error, new_conn.conn)),
         }
     }
 
@@ -286,7 +286,7 @@ impl Dial<'_> {
                     (TlsAttempt::IfOffered, None) => TlsRetry::No,
                     _ => self.may_another_help(&error),
                 };
-                Err((DialFailure { error, conn: Some(Box::new(conn)) }, another))
+                Err((DialFailure::with(error, conn), another))
             }
         }
     }

@@ -8,6 +8,7 @@ use crate::track::server_state::UsedBy;
 use crate::upstream::counters::CloseReason;
 use crate::upstream::lease::PooledConn;
 use crate::upstream::occupancy::Keep;
+use crate::upstream::queue::Queue;
 
 /// How long a connection of the reserve is kept idle.
 const RESERVE_IDLE: Duration = Duration::from_secs(10);
@@ -79,7 +80,7 @@ impl Pool {
             least: if self.leaves_server { 0 } else { settings.min_pool_size },
             room,
             idle: self.idle_count(),
-            open: self.open(),
+            open: self.open(&self.queue()),
             reserve: self.connections().saturating_sub(self.size()),
         };
         let mut dirty = false;
@@ -123,14 +124,14 @@ impl Pool {
     /// The number of connections to open that no client waits for, so that there are `min_pool_size`.
     pub(super) fn missing(&self, settings: &Settings) -> usize {
         let least = if self.leaves_server { 0 } else { settings.min_pool_size };
-        least.saturating_sub(self.open() + self.queue().waiting())
+        let queue = self.queue();
+        least.saturating_sub(self.open(&queue) + queue.waiting())
     }
 
     /// The number of connections that are open, those in use included.
-    fn open(&self) -> usize {
+    pub(super) fn open(&self, queue: &Queue<PooledConn>) -> usize {
         // A connection that is being opened has its slot already.
-        let opening = self.queue().dialling();
-        self.slots.used().saturating_sub(opening)
+        self.slots.used().saturating_sub(queue.dialling())
     }
 }
 

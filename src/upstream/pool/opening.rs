@@ -244,7 +244,7 @@ impl Pool {
     /// Passes a failure on to the clients that wait, where waiting won't help. Returns whether it is news.
     fn report_failure(&self, error: &DialError) -> bool {
         let mut queue = self.queue();
-        let live = self.slots.used().saturating_sub(queue.dialling());
+        let live = self.open(&queue);
         // A client that waits for one of the open ones waits on.
         let places = if live == 0 { usize::MAX } else { self.size().saturating_sub(live) };
         queue.failed(error, places, Instant::now())

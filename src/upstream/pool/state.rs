@@ -51,8 +51,7 @@ impl Pool {
     #[must_use]
     pub(crate) fn trouble(&self) -> Option<ClientError> {
         let queue = self.queue();
-        // An attempt under way has its slot already.
-        let has_some = self.slots.used() > queue.dialling();
+        let has_some = self.open(&queue) > 0;
         queue
             .last_error()
             .filter(|error| !has_some && (error.may_pass() || self.expects_clients()))

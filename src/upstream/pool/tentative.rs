@@ -13,7 +13,7 @@ use crate::track::RequestedParams;
 use crate::track::server_state::UsedBy;
 use crate::upstream::cleanup;
 use crate::upstream::counters::CloseReason;
-use crate::upstream::lease::Lease;
+use crate::upstream::lease::{Lease, PooledConn};
 use crate::upstream::server_conn::RECENTLY_USED;
 use crate::wake::Wake;
 
@@ -34,11 +34,12 @@ struct RecallSignal {
     wake: Wake,
 }
 
-/// A connection that its client has not used. Dropping it closes the connection, as with any lease.
+/// A connection that its client has not used, and that does not count as leased. Dropping it closes the connection, as with any
+/// lease.
 #[derive(Debug)]
 pub(crate) struct TentativeLease {
     // Empty only once it has been taken.
-    lease: Option<Lease>,
+    pooled: Option<PooledConn>,
     number: u64,
     recall: Arc<RecallSignal>,
     pool: Arc<Pool>,
@@ -65,16 +66,15 @@ impl Pool {
     #[must_use]
     pub(crate) fn reserve_idle(self: &Arc<Self>, wanted: &RequestedParams) -> Option<TentativeLease> {
         let since = Instant::now();
-        let mut lease = self.checkout_idle(wanted, since)?;
-        lease.set_unused(true);
+        let pooled = self.take_fit(wanted, since)?;
         let recall = Arc::new(RecallSignal::default());
         let mut tentative_leases = lock(&self.tentative_leases);
         let number = tentative_leases.next;
         tentative_leases.next += 1;
-        let used = lease.state.used != UsedBy::Nothing;
+        let used = pooled.state.used != UsedBy::Nothing;
         tentative_leases.open.insert(number, Open { recall: Arc::clone(&recall), since, used });
         drop(tentative_leases);
-        let tentative = TentativeLease { lease: Some(lease), number, recall, pool: Arc::clone(self), since };
+        let tentative = TentativeLease { pooled: Some(pooled), number, recall, pool: Arc::clone(self), since };
         if self.has_waiters() {
             // A client has come to wait in the same moment.
             tentative.recall.make(&tentative.recall.back);
@@ -118,7 +118,7 @@ impl TentativeLease {
     /// The pid of the connection's backend.
     #[must_use]
     pub(crate) fn pid(&self) -> i32 {
-        self.lease.as_ref().map_or(0, |lease| lease.key.pid)
+        self.pooled.as_ref().map_or(0, |pooled| pooled.key.pid)
     }
 
     /// Waits until something is to become of it.
@@ -137,15 +137,14 @@ impl TentativeLease {
     /// The connection, to be used; `None`, closing it, if it is not fit any more.
     #[must_use]
     pub(crate) fn take(mut self) -> Option<Lease> {
-        let mut lease = self.lease.take()?;
-        lease.set_unused(false);
+        let mut pooled = self.pooled.take()?;
         let now = Instant::now();
-        let looks_fine = now.saturating_duration_since(self.since) < RECENTLY_USED || lease.check_alive();
-        let unfit = self.pool.unfit(&lease, now).or((!looks_fine).then_some(CloseReason::Dead));
+        let looks_fine = now.saturating_duration_since(self.since) < RECENTLY_USED || pooled.check_alive();
+        let unfit = self.pool.unfit(&pooled, now).or((!looks_fine).then_some(CloseReason::Dead));
         match unfit {
-            None => Some(lease),
+            None => Some(Lease::new(pooled, Arc::clone(&self.pool))),
             Some(why) => {
-                lease.close_reason = why;
+                pooled.close_reason = why;
                 None
             }
         }
@@ -153,19 +152,19 @@ impl TentativeLease {
 
     /// Gives the connection back as it was.
     pub(crate) fn give_back(mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.release_unused();
+        if let Some(pooled) = self.pooled.take() {
+            self.pool.take_back(pooled);
         }
     }
 
     /// Resets the session within `limit` if a client has used it; `None`, closing it, where that fails.
     pub(crate) async fn reset(mut self, limit: Duration) -> Option<Self> {
-        let lease = self.lease.as_mut()?;
-        if lease.state.used != UsedBy::Nothing {
-            if !cleanup::reset(lease, limit).await {
+        let pooled = self.pooled.as_mut()?;
+        if pooled.state.used != UsedBy::Nothing {
+            if !cleanup::reset(pooled, limit).await {
                 return None;
             }
-            self.pool.parameters.learn_reset(&mut lease.state);
+            self.pool.parameters.learn_reset(&mut pooled.state);
         }
         Some(self)
     }

@@ -74,11 +74,16 @@ impl Pool {
     /// A connection if one is idle `now`.
     #[must_use]
     pub(crate) fn checkout_idle(self: &Arc<Self>, wanted: &RequestedParams, now: Instant) -> Option<Lease> {
+        Some(Lease::new(self.take_fit(wanted, now)?, Arc::clone(self)))
+    }
+
+    /// Takes an idle connection out that is fit `now`.
+    pub(super) fn take_fit(&self, wanted: &RequestedParams, now: Instant) -> Option<PooledConn> {
         let mut pooled = self.idle.take()?;
         self.note_wanted(wanted);
         loop {
             if self.is_fit(&mut pooled, now) {
-                return Some(Lease::new(pooled, Arc::clone(self)));
+                return Some(pooled);
             }
             // Dropping the unfit one closes it.
             pooled = self.idle.take()?;
