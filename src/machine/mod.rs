@@ -233,12 +233,12 @@ impl<'a> Machine<'a> {
             self.server.used = self.server.used.and(self.context.client, self.client.work);
         }
         if together {
-            let before = io.from_client.unparsed().to_vec();
-            self.client_sent(io)?;
-            let taken = before.len() - io.from_client.unparsed().len();
-            let mut first = before;
-            first.truncate(taken);
+            let (first, before) = (io.from_client.unparsed().to_vec(), io.from_client.unparsed().len());
             self.first = FirstBytes::Unsent(first);
+            self.client_sent(io)?;
+            if let FirstBytes::Unsent(first) = &mut self.first {
+                first.truncate(before - io.from_client.unparsed().len());
+            }
             flush_forwarded(io);
         }
         if left == 0 {
