@@ -42,13 +42,16 @@ class Ferry:
     def replace(self):
         self.spawn("--replace")
 
-    def show(self, table):
-        """A table of the console's, as a list of dicts."""
+    def command(self, text):
+        """Runs a command at the console; returns its rows as dicts."""
         with psycopg.connect(host=str(self.work), port=self.port, user="postgres", dbname="pgferry", autocommit=True) as conn:
             cursor = psycopg.ClientCursor(conn)
-            cursor.execute(f"show {table}")
-            names = [column.name for column in cursor.description]
-            return [dict(zip(names, row)) for row in cursor.fetchall()]
+            cursor.execute(text)
+            names = [column.name for column in cursor.description or ()]
+            return [dict(zip(names, row)) for row in cursor.fetchall()] if names else []
+
+    def show(self, table):
+        return self.command(f"show {table}")
 
     def clients(self):
         """How many clients pgferry counts, by its list and by its pools."""

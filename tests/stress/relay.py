@@ -4,7 +4,8 @@
     stall SHARE SECONDS         nothing passes for a time
     swallow SHARE SECONDS WAY   what goes one way (to-server, to-client) is lost; then the connection is reset
 
-What passes is not changed: an orderly end stays one, a reset stays one, and a connection that has lost a byte ends by a reset.
+What passes is not changed, though some of it comes in pieces: an orderly end stays one, a reset stays one, and a connection that has
+lost a byte ends by a reset.
 """
 import asyncio
 import random
@@ -16,10 +17,10 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class Link:
-    """One connection through the relay."""
+    """One connection through the relay. With `pieces` the beginning of whatever passes comes in small pieces."""
 
-    def __init__(self, near, far):
-        self.sides = (near, far)
+    def __init__(self, near, far, pieces):
+        self.sides, self.pieces = (near, far), pieces
         self.flowing = asyncio.Event()
         self.flowing.set()
         self.swallows = None
@@ -45,13 +46,24 @@ class Link:
             if not data:
                 writer.write_eof()
                 return
-            writer.write(data)
-            await writer.drain()
+            for piece in cut(data) if self.pieces else (data,):
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0)
 
     def reset(self):
         for _, writer in self.sides:
             abort(writer)
         self.flowing.set()
+
+
+def cut(data):
+    """The same bytes, of which the first are apart: inside a message's header, or just behind one."""
+    for size in (1, 4, 7):
+        if len(data) > size:
+            yield data[:size]
+            data = data[size:]
+    yield data
 
 
 def abort(writer):
@@ -74,7 +86,7 @@ class Relay:
         except OSError:
             abort(writer)
             return
-        link = Link((reader, writer), far)
+        link = Link((reader, writer), far, pieces=self.random.random() < 0.3)
         self.links.append(link)
         try:
             await link.run()

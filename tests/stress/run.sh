@@ -3,10 +3,16 @@
 # network is cut: rounds of half a minute for STRESS_SECONDS (600). STRESS_SEED=7 begins with that round, STRESS_DIRECT=1
 # leaves pgferry out, STRESS_DRIVERS="psycopg …" picks some, PGFERRY=… is another program. Installs the drivers.
 set -eu
+export PYTHONDONTWRITEBYTECODE=1
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
-"$top/tests/setup.sh" python3-venv golang-go golang-github-lib-pq-dev golang-github-jackc-pgx-v4-dev libpostgresql-jdbc-java \
-    default-jdk-headless nodejs npm
+packages="python3-venv golang-github-lib-pq-dev golang-github-jackc-pgx-v4-dev libpostgresql-jdbc-java"
+for program in go:golang-go javac:default-jdk-headless node:nodejs npm:npm; do
+    # Whatever package has brought it.
+    command -v "${program%:*}" >/dev/null || packages="$packages ${program#*:}"
+done
+# shellcheck disable=SC2086 # a list of words
+"$top/tests/setup.sh" $packages
 bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)
 pgferry=${PGFERRY:-$top/target/release/pgferry}
 [ -n "${PGFERRY:-}" ] || cargo build --release --locked --quiet --manifest-path "$top/Cargo.toml"

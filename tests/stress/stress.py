@@ -149,7 +149,7 @@ class Round:
     def _disturb(self):
         gentle = {self._alter: 3}
         if self.ferry:
-            gentle |= {self._reload: 2, self._replace: 1}
+            gentle |= {self._reload: 2, self._replace: 1, self._reconnect: 1}
         rough = {self._terminate: 5, self._relay: 6, self._kill: 0.4, self._restart: 0.6}
         kinds = gentle if self.plan.gentle else gentle | rough
         self.random.choices(list(kinds), list(kinds.values()))[0]()
@@ -168,6 +168,9 @@ class Round:
     def _replace(self):
         self.verdict.replaced = True
         self.ferry.replace()
+
+    def _reconnect(self):
+        self.ferry.command("reconnect")
 
     def _terminate(self):
         share = self.random.choice((0.1, 0.5, 1))

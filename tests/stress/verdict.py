@@ -13,13 +13,17 @@ AWAY = {
     "57P02",  # another backend has crashed
     "57P03",  # the server is starting up or shutting down
 }
-# The words of drivers for an end without words, by which they have no SQLSTATE.
-BROKEN = re.compile(
-    r"closed the connection unexpectedly|connection is closed|connection was closed|connection already closed|consuming input failed"
-    r"|connection terminated|Connection terminated|the connection is lost|connection lost|unexpected EOF|unexpected end of file"
-    r"|conn closed|bad connection|broken pipe|reset by peer|ECONNRESET|EPIPE|end of file|expected to read|I/O error occurred"
-    r"|This connection has been closed|pipeline aborted|not queryable|use of closed network|closed in the middle|conn busy"
-    r"|EOF|cannot exit pipeline mode while busy|the database system is|could not connect to the upstream server|discarding connection|connection_lost|cannot switch to state|another operation is in progress|socket has been closed|underlying connection is closed|released back to the pool|connection is already closed", re.I)
+# What drivers say, without a SQLSTATE, of a connection that ended.
+BROKEN = re.compile("|".join((
+    "closed the connection unexpectedly", "(connection|conn|socket) (is|was|has been)( already)? closed", "conn(ection)? closed",
+    "connection already closed", "connection terminated", "the connection is lost", "connection_lost", "EOF", "end of file",
+    "expected to read", "bad connection", "broken pipe", "EPIPE", "reset by peer", "ECONNRESET", "I/O error occurred",
+    "consuming input failed", "use of closed network", "conn busy", "not queryable", "closed in the middle",
+    "discarding connection", "released back to the pool", "This connection has been closed",
+    # By drivers to which the end came while they did something else.
+    "cannot exit pipeline mode while busy", "pipeline aborted", "cannot switch to state", "another operation is in progress",
+    # The server's and pgferry's words where a driver drops the SQLSTATE of a failed login.
+    "the database system is", "could not connect to the upstream server")), re.I)
 # What a client of PostgreSQL itself is told when there is no PostgreSQL.
 REFUSED = re.compile(r"refused|Connect call failed|timeout expired", re.I)
 

@@ -289,7 +289,8 @@ class Worker {
   }
 
   async settings() {
-    const text = "select name, current_setting('search_path') as path, current_setting('application_name') as title from spot where 1 = $1::int"
+    const shown = "current_setting('search_path') as path, current_setting('application_name') as title"
+    const text = `select name, ${shown} from spot where 1 = $1::int`
     const expected = { name: this.path ?? 'public', path: this.path ?? '"$user", public', title: this.title }
     this.same('settings', await this.row(text, [1], this.random.below(2) ? 'settings' : undefined), expected)
   }

@@ -43,9 +43,10 @@ class Psycopg(Client):
 
     def connect(self):
         options = f"-csearch_path={self.start_path}" if self.start_path else None
+        told = self.arguments
         conn = psycopg.connect(
-            host=self.arguments.host, port=self.arguments.port, user=self.arguments.user, password=self.arguments.password or None,
-            dbname=self.database, application_name=self.title, options=options, sslmode="disable", autocommit=True,
+            host=told.host, port=told.port, user=told.user, password=told.password or None, dbname=self.database,
+            application_name=self.title, options=options, sslmode="disable", autocommit=True,
             prepare_threshold=self.random.choice((None, 0, 1, 5)) if self.arguments.leaves else None)
         conn.prepared_max = self.random.choice((2, 100))
         return conn
@@ -140,7 +141,8 @@ class Psycopg(Client):
             if self.random.random() < 0.5:
                 self.conn.execute("insert into public.token values (%s)", (token.name,))
             else:
-                self.same("returning", self.value(f"insert into public.token values ('{token.name}') returning token"), (token.name,))
+                row = self.value(f"insert into public.token values ('{token.name}') returning token")
+                self.same("returning", row, (token.name,))
 
     def several(self):
         ends = self.random.choice(("acked", "failed"))
@@ -259,7 +261,8 @@ class Psycopg(Client):
 
     def settings(self):
         name, path = self.found_path()
-        got = self.value("select name, current_setting('search_path'), current_setting('application_name') from spot where 1 = %s", 1)
+        shown = "current_setting('search_path'), current_setting('application_name')"
+        got = self.value(f"select name, {shown} from spot where 1 = %s", 1)
         self.same("settings", got, (name, path, self.title))
 
     def set_path(self):
