@@ -84,9 +84,9 @@ fn what_can_not_follow_gets_connections_of_its_own() {
 /// Behind a client's `DISCARD ALL` its startup settings are said again, and the connection has them.
 #[test]
 fn startup_settings_do_not_stay_behind_a_discard_all() {
-    let ferries = ["always", "on_change", "never"].into_iter().flat_map(|reset| {
-        ["session", "transaction"].map(|mode| (mode, reset))
-    });
+    let ferries = ["always", "on_change", "never"]
+        .into_iter()
+        .flat_map(|reset| ["session", "transaction"].map(|mode| (mode, reset)));
     let extended = [parse("", "discard all"), bind("", "", &[]), execute("", 0), sync()].concat();
     let failing = [query("discard all"), query("begin"), query("select 1/0")].concat();
     let resets = [(query("discard all"), 1), (extended, 1), (failing, 3)];
