@@ -277,6 +277,22 @@ const FOUND: &[(&str, &str)] = &[
      client hang_up
      [P('','copy t(token) from stdin') B(k,'') E(k,0)] [P(a,'insert into u(token) values (''counted'')')]/21",
     ),
+    (
+        "startup settings that are said again behind DISCARD ALL, in session mode",
+        "setup mode=session reset=on_change connections=1
+     client half_close
+     {options=-c search_path=one}
+     [Q('discard all')]
+     client half_close
+     [Q('show search_path')]",
+    ),
+    (
+        "the unnamed statement in front of a simple query, on a connection that has ended before either is sent",
+        "setup mode=transaction reset=on_change connections=1 faults=true
+     fault 11 reset
+     client hang_up
+     [P('','select 1') S] | [B('','') S Q('select 1')]",
+    ),
 ];
 
 #[test]
