@@ -23,6 +23,7 @@ import contextlib
 import random
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -89,32 +90,42 @@ class Round:
         self.options, self.plan, self.server, self.work, self.seconds = options, plan, server, work, seconds
         self.random = plan.random
         self.verdict = Verdict(away=not plan.gentle, direct=plan.direct)
-        self.ferry = None
+        self.relay = self.ferry = None
+        self.relay_port = free_port()
+        self.processes, self.readers = {}, []
 
     def run(self):
         self.server.clear()
-        self.relay_port = free_port()
-        here = Path(__file__).parent
-        command = [sys.executable, here / "relay.py", str(self.relay_port), str(self.server.port), str(self.plan.seed)]
-        self.relay = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.relay.stdout.readline()
-        if not self.plan.direct:
-            port = free_port()
-            self.ferry = Ferry(self.options.pgferry, self.work, port, self.plan.settings(self.relay_port, self.work, port))
-        self._start_workers()
         try:
+            self._start_relay()
+            if not self.plan.direct:
+                port = free_port()
+                settings = self.plan.settings(self.relay_port, self.work, port)
+                self.ferry = Ferry(self.options.pgferry, self.work, port, settings)
+            self._start_workers()
             self._work()
         finally:
-            for process in self.processes.values():
-                if process.poll() is None:
-                    process.kill()
-                process.wait()
-            self.verdict.wrong += self.ferry.end() if self.ferry else []
-            self.relay.kill()
-            self.relay.wait()
-        self._nothing_left()
+            self._end()
+        if not eventually(lambda: not self.server.backends()):
+            self.verdict.wrong.append(f"connections stay at the server: {self.server.backends()}")
         self.verdict.judge(self.server.tokens())
         return self.verdict
+
+    def _start_relay(self):
+        command = [sys.executable, Path(__file__).parent / "relay.py", self.relay_port, self.server.port, self.plan.seed]
+        self.relay = subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.relay.stdout.readline()
+
+    def _end(self):
+        """Ends all that the round has started: what hangs, too."""
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        self.verdict.wrong += self.ferry.end() if self.ferry else []
+        if self.relay:
+            self.relay.kill()
+            self.relay.wait()
 
     def _work(self):
         started = eventually(lambda: self.verdict.lines > 0)
@@ -126,7 +137,6 @@ class Round:
             self._counted_out()
 
     def _start_workers(self):
-        self.processes, self.readers = {}, []
         for number, (driver, clients) in enumerate(self.plan.shares.items()):
             over_tcp = self.plan.tcp or self.plan.direct or driver == "pgjdbc"
             port = self.ferry.port if self.ferry else self.relay_port
@@ -237,10 +247,6 @@ class Round:
         if not eventually(lambda: not self.server.query("select * from pg_locks where locktype = 'advisory'")):
             self.verdict.wrong.append(f"locks of no client are held: {self.server.backends()}")
 
-    def _nothing_left(self):
-        if not eventually(lambda: not self.server.backends()):
-            self.verdict.wrong.append(f"connections stay at the server: {self.server.backends()}")
-
 
 def alike(lines):
     """One of each kind of line, and how many there are of it."""
@@ -264,6 +270,7 @@ def arguments():
 
 def main():
     options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     server = Server(options.bin, options.work)
     failures, seed, end = 0, options.seed, time.monotonic() + options.seconds
     try:
