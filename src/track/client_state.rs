@@ -124,6 +124,12 @@ impl ClientState {
         self.ledger.succeeded(command, |name| params::following(name).is_some());
     }
 
+    /// The server has said what setting `name` is (see [`SettingsTracker::learned`]).
+    pub fn learned(&mut self, name: &[u8], value: Option<&[u8]>) {
+        self.parse_context = None;
+        self.ledger.learned(name, value);
+    }
+
     /// A command has completed with `tag`. Says whether a `RESET ALL` holds from now on.
     pub fn completed(&mut self, tag: &[u8]) -> bool {
         if !self.ledger.has_changes() {

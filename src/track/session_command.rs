@@ -72,8 +72,16 @@ pub enum SessionCommand {
     DiscardAll,
     /// A `SET` or `RESET` that changes no setting that is followed: of a role, a transaction, constraints.
     OtherSet,
+    /// `SET SESSION CHARACTERISTICS AS TRANSACTION …`: the settings that it makes, in its order.
+    SetCharacteristics {
+        /// Each setting's name, in lower case, and a statement that makes it.
+        sets: Box<[(Box<[u8]>, Box<[u8]>)]>,
+    },
     /// A `SET` or `RESET` with an effect that can't be read off its words.
-    UnknownSet,
+    UnknownSet {
+        /// The setting that it changes, in lower case, where that is known and the server can be asked for what it is then.
+        name: Option<Box<[u8]>>,
+    },
     /// A `SET` that pgferry has put into the client's text: the client does not see its `CommandComplete`.
     Inserted,
 }
@@ -84,8 +92,12 @@ impl SessionCommand {
     #[must_use]
     pub fn has_tag(&self, tag: &[u8]) -> bool {
         match self {
-            Self::Set { .. } | Self::SetLocal { .. } | Self::ResetLocal { .. } | Self::Inserted => tag == b"SET",
-            Self::Reset { .. } | Self::OtherSet | Self::UnknownSet => {
+            Self::Set { .. }
+            | Self::SetLocal { .. }
+            | Self::ResetLocal { .. }
+            | Self::SetCharacteristics { .. }
+            | Self::Inserted => tag == b"SET",
+            Self::Reset { .. } | Self::OtherSet | Self::UnknownSet { .. } => {
                 matches!(tag, b"SET" | b"RESET" | b"SET CONSTRAINTS")
             }
             Self::ResetAll => tag == b"RESET",
@@ -159,6 +171,7 @@ pub struct PositionedCommand {
 #[must_use]
 pub fn of_statement(sql: &[u8], backslashes: bool) -> Option<SessionCommand> {
     use SessionCommand::{Commit, OtherSet, Release, Savepoint, UnknownSet};
+    let unknown = UnknownSet { name: None };
     let mut words = Words { sql, tokens: Tokens::new(sql, backslashes), backslashes };
     let (first, start) = words.next_at()?;
     let Token::Word(first) = first else { return None };
@@ -168,8 +181,8 @@ pub fn of_statement(sql: &[u8], backslashes: bool) -> Option<SessionCommand> {
     room.make_ascii_lowercase();
     match &*room {
         b"set" | b"reset" if words.sets_other() => Some(OtherSet),
-        b"set" => Some(words.set(start).unwrap_or(UnknownSet)),
-        b"reset" => Some(words.reset().unwrap_or(UnknownSet)),
+        b"set" => Some(words.set(start).unwrap_or(unknown)),
+        b"reset" => Some(words.reset().unwrap_or(unknown)),
         b"savepoint" => words.last_name().map(|name| Savepoint { name }),
         b"release" => words.savepoint().map(|name| Release { name }),
         b"rollback" | b"abort" => Some(words.rollback()),
@@ -282,22 +295,24 @@ impl<'a> Words<'a> {
         {
             local = is(word, b"local");
             token = self.next()?;
+            if !local && matches!(token, Token::Word(word) if is(word, b"characteristics")) && !self.is_at_dot() {
+                return self.characteristics();
+            }
         }
         let name = self.setting(token)?;
         let (default, end) = self.value()?;
-        let text = self.sql.get(start..end).filter(|text| text.len() <= MAX_SET_BYTES)?;
-        // What these mean depends on settings that may be others when the statement is said again; and what is not
-        // finished would swallow what is said behind it.
-        if text.iter().any(|&b| b == b'\\' || b >= 0x80) || !is_finished(text, self.backslashes) {
+        let text = self.sql.get(start..end)?;
+        // What is not finished would swallow what is said behind it. A schema for temporary tables in a search_path makes
+        // tables that belong to the session.
+        if !is_finished(text, self.backslashes) || text.windows(7).any(|window| is(window, b"pg_temp")) {
             return None;
         }
+        // What these mean depends on settings that may be others when the statement is said again.
+        let varies = text.iter().any(|&b| b == b'\\' || b >= 0x80);
         // Which configuration a plain name means depends on the search_path of then.
-        if *name == *b"default_text_search_config" && !text.contains(&b'.') {
-            return None;
-        }
-        // A schema for temporary tables in a search_path makes tables that belong to the session.
-        if text.windows(7).any(|window| is(window, b"pg_temp")) {
-            return None;
+        let plain = *name == *b"default_text_search_config" && !text.contains(&b'.') && !default;
+        if text.len() > MAX_SET_BYTES || varies || plain {
+            return (!local).then_some(SessionCommand::UnknownSet { name: Some(name) });
         }
         Some(match (default, local) {
             (true, false) => SessionCommand::Reset { name },
@@ -305,6 +320,58 @@ impl<'a> Words<'a> {
             (false, true) => SessionCommand::SetLocal { name, text: text.into() },
             (false, false) => SessionCommand::Set { name, text: text.into() },
         })
+    }
+
+    /// What follows `SET SESSION CHARACTERISTICS` (`transaction_mode_list` in `src/backend/parser/gram.y`).
+    fn characteristics(&mut self) -> Option<SessionCommand> {
+        if !is(self.word()?, b"as") || !is(self.word()?, b"transaction") {
+            return None;
+        }
+        let mut sets: Vec<(Box<[u8]>, Box<[u8]>)> = Vec::new();
+        loop {
+            let mut mode = self.next();
+            if mode == Some(Token::Other(b',')) && !sets.is_empty() {
+                mode = Some(self.next()?);
+            }
+            let Some(mode) = mode else { break };
+            let Token::Word(mode) = mode else { return None };
+            let (name, value) = self.characteristic(mode)?;
+            let text = format!("SET {name} TO '{value}'");
+            sets.push((name.as_bytes().into(), text.into_bytes().into()));
+        }
+        (!sets.is_empty()).then(|| SessionCommand::SetCharacteristics { sets: sets.into() })
+    }
+
+    /// The setting that a transaction's property which begins with `first` is by default, and its value.
+    fn characteristic(&mut self, first: &[u8]) -> Option<(&'static str, &'static str)> {
+        const DEFERRABLE: &str = "default_transaction_deferrable";
+        const READ_ONLY: &str = "default_transaction_read_only";
+        if is(first, b"deferrable") {
+            return Some((DEFERRABLE, "on"));
+        }
+        let second = self.word()?;
+        if is(first, b"not") {
+            return is(second, b"deferrable").then_some((DEFERRABLE, "off"));
+        }
+        if is(first, b"read") {
+            let value = if is(second, b"only") { Some("on") } else { is(second, b"write").then_some("off") };
+            return value.map(|value| (READ_ONLY, value));
+        }
+        if !is(first, b"isolation") || !is(second, b"level") {
+            return None;
+        }
+        let level = self.word()?;
+        if is(level, b"serializable") {
+            return Some(("default_transaction_isolation", "serializable"));
+        }
+        let second = self.word()?;
+        let levels = [
+            (&b"repeatable"[..], &b"read"[..], "repeatable read"),
+            (b"read", b"committed", "read committed"),
+            (b"read", b"uncommitted", "read uncommitted"),
+        ];
+        let known = levels.iter().find(|(one, two, _)| is(level, one) && is(second, two));
+        known.map(|(_, _, value)| ("default_transaction_isolation", *value))
     }
 
     fn is_at_dot(&self) -> bool {
@@ -322,6 +389,12 @@ impl<'a> Words<'a> {
                         return None;
                     }
                     return Some((*b"timezone").into());
+                }
+                b"xml" => {
+                    if !is(self.word()?, b"option") {
+                        return None;
+                    }
+                    return Some((*b"xmloption").into());
                 }
                 b"names" => return Some((*b"client_encoding").into()),
                 b"schema" => return Some((*b"search_path").into()),
@@ -435,7 +508,7 @@ impl<'a> Words<'a> {
 
 /// Returns whether a setting can be set again elsewhere by the same words: some are what a transaction or a login is, and some
 /// name an object that may be another or gone by then.
-fn is_followed(name: &[u8]) -> bool {
+pub(super) fn is_followed(name: &[u8]) -> bool {
     const UNLIKE: [&[u8]; 7] = [
         b"role",
         b"session_authorization",
@@ -497,13 +570,13 @@ mod tests {
     #[test]
     fn what_is_not_certain_is_not() {
         for sql in [
-            "set session characteristics as transaction read only",
+            "set session characteristics as transaction",
+            "set session characteristics as transaction read",
+            "set local session characteristics as transaction read only",
             "set transaction_isolation = 'serializable'",
-            "set xml option document",
+            "set xml option",
             "set seed to 0.5",
-            "set default_text_search_config = 'mine'",
-            "set a = 'b\\c'",
-            "set a = 'ü'",
+            "set local default_text_search_config = 'mine'",
             "set a = U&'b'",
             "set a = 'b",
             "set a = $$b",
@@ -513,12 +586,41 @@ mod tests {
             "set search_path = 'pg_temp'",
             "reset",
         ] {
-            assert_eq!(of_sql(sql.as_bytes()), Some(SessionCommand::UnknownSet), "{sql}");
+            assert_eq!(of_sql(sql.as_bytes()), Some(SessionCommand::UnknownSet { name: None }), "{sql}");
+        }
+        for (sql, name) in [
+            ("set default_text_search_config = 'mine'", "default_text_search_config"),
+            ("set a = 'b\\c'", "a"),
+            ("set A.b = 'ü'", "a.b"),
+        ] {
+            let name = Some(name.as_bytes().into());
+            assert_eq!(of_sql(sql.as_bytes()), Some(SessionCommand::UnknownSet { name }), "{sql}");
         }
         for sql in
             ["set a = 1; select 1", "reset all; select 1", "update t set a = 1", "select 1", "begin; savepoint a"]
         {
             assert_eq!(of_sql(sql.as_bytes()), None, "{sql}");
+        }
+    }
+
+    #[test]
+    fn characteristics_are_settings() {
+        let sets = |sql: &str| match of_sql(sql.as_bytes()) {
+            Some(SessionCommand::SetCharacteristics { sets }) => {
+                sets.iter().map(|(_, text)| String::from_utf8_lossy(text).into_owned()).collect::<Vec<_>>().join(";")
+            }
+            other => panic!("{sql}: {other:?}"),
+        };
+        for (modes, expected) in [
+            ("READ ONLY", "SET default_transaction_read_only TO 'on'"),
+            ("isolation level repeatable read", "SET default_transaction_isolation TO 'repeatable read'"),
+            (
+                "ISOLATION LEVEL SERIALIZABLE, READ WRITE NOT DEFERRABLE;",
+                "SET default_transaction_isolation TO 'serializable';SET default_transaction_read_only TO 'off';\
+                SET default_transaction_deferrable TO 'off'",
+            ),
+        ] {
+            assert_eq!(sets(&format!("set session characteristics as transaction {modes}")), expected);
         }
     }
 

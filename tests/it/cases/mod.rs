@@ -4,6 +4,7 @@ mod administration;
 mod at_most_once;
 mod bounded_memory;
 mod described_columns;
+mod drivers;
 mod dying_server;
 mod failed_reset;
 mod freed_names;
