@@ -16,7 +16,7 @@ use crate::track::rollback::{Rollback, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
 use crate::track::session_command::{Commands, SessionCommand};
 use crate::track::sql_effects::{self, UnknownSettings};
-use crate::track::statements::{self, NamedStatement, Statement};
+use crate::track::statements::{self, NamedStatement, Standing, Statement};
 use crate::track::text_edit;
 use crate::track::{Pins, Request, ResponseAction, ServerParams, SqlEffects};
 use crate::wire::{cstr, frame, frontend};
@@ -167,7 +167,7 @@ impl Machine<'_> {
         }
         let statement = self.context.statements.uncached();
         self.client.names.set(name, Some(NamedStatement { statement: Arc::clone(&statement), described: None }));
-        self.server.prepared.add(&statement);
+        self.server.prepared.add(&statement, Standing::Doubtful);
         let rollback =
             Rollback { name: Some((name.into(), None)), prepared: Some(statement.id), ..Rollback::default() };
         let note = Note::of(rollback);
@@ -195,11 +195,13 @@ impl Machine<'_> {
         self.client.names.set(name, Some(NamedStatement { statement: Arc::clone(&statement), described: None }));
         let mut rollback = Rollback { name: Some((name.into(), None)), ..Rollback::default() };
         if self.server.prepared.has(&statement) {
-            if self.pipeline.knows_status() && self.pipeline.status() != b'E' {
+            let failed = !self.pipeline.knows_status() || self.pipeline.status() == b'E';
+            if !failed && self.server.prepared.standing(statement.id) == Some(self.server.standing_of(&statement)) {
                 self.synthesize(io, incoming, Note::of(rollback));
                 return Sent::Done;
             }
-            // In a failed transaction most texts are refused, which only the server can do.
+            // In a failed transaction most texts are refused, which only the server can do; and where code has run, it may
+            // mean something else now than it has in a session that was as new.
             self.close_prepared(io, statement.id);
         }
         rollback.prepared = Some(statement.id);

@@ -104,6 +104,14 @@ impl ClientState {
         Some(parse_context)
     }
 
+    /// The settings that the meaning of a text depends on between two transactions, where they were asked for last under the
+    /// settings of now.
+    #[must_use]
+    pub fn current_parse_context(&self) -> Option<&Arc<ParseContext>> {
+        let known = self.parse_context.as_ref().filter(|(params, _)| *params == self.view);
+        known.filter(|_| !self.ledger.has_changes()).map(|(_, parse_context)| parse_context)
+    }
+
     /// What a text is for this client, in a session that holds `pins`. `rest` is the `Parse` message behind its first
     /// string.
     pub fn intern(&mut self, statements: &StatementCache, rest: &[u8], pins: Pins) -> Arc<Statement> {

@@ -14,6 +14,7 @@
 //! - [`params`]: the reported settings (`ParameterStatus`) of a client and of a connection, and their difference.
 //! - [`startup_settings`]: other settings of a startup packet that follow their client.
 //! - [`parameter_cache`]: what the server makes of settings, and so what clients are greeted with.
+//! - [`keeping_reset`]: a reset that keeps the statements that pgferry has prepared.
 //! - [`statements`]: prepared statements of clients, and on connections; [`statement_mentions`] finds them in SQL.
 //! - [`message_target`]: which statement and which portal a message is about.
 //! - [`text_edit`]: changes to a text, and what they do to positions in errors.
@@ -23,6 +24,7 @@
 
 pub(crate) mod administration;
 pub(crate) mod client_state;
+pub(crate) mod keeping_reset;
 pub(crate) mod message_target;
 pub(crate) mod owed;
 pub(crate) mod parameter_cache;

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+use super::keeping_reset::KeepsStatements;
 use super::params::ServerParams;
 use super::rollback::Rollback;
 use super::session_command::Commands;
@@ -68,6 +69,8 @@ pub struct Statement {
     /// The settings that the server reported then.
     pub params: ServerParams,
     retired: AtomicBool,
+    /// The server has refused to prepare it anew ahead of its use.
+    unrenewable: AtomicBool,
 }
 
 /// The number of the statement that has `name` on the server, if one may have it.
@@ -103,6 +106,17 @@ impl Statement {
         self.retired.load(Ordering::Relaxed)
     }
 
+    /// Returns whether it may be prepared anew ahead of its use.
+    #[must_use]
+    pub fn is_renewable(&self) -> bool {
+        !self.unrenewable.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the server has refused to prepare it anew ahead of its use.
+    pub fn is_not_renewed(&self) {
+        self.unrenewable.store(true, Ordering::Relaxed);
+    }
+
     /// Bytes of its text.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -133,6 +147,8 @@ impl StatementIds {
 pub struct StatementCache {
     known: Mutex<Known>,
     ids: Arc<StatementIds>,
+    /// Whether resets of the pool's connections may keep their statements.
+    pub keeps: KeepsStatements,
 }
 
 #[derive(Debug, Default)]
@@ -148,7 +164,7 @@ impl StatementCache {
     /// An empty cache that takes its numbers from `ids`.
     #[must_use]
     pub fn new(ids: Arc<StatementIds>) -> Self {
-        Self { known: Mutex::default(), ids }
+        Self { ids, ..Self::default() }
     }
 
     /// A number of its own for anything that is told from statements by it.
@@ -213,8 +229,8 @@ impl StatementCache {
         params: &ServerParams,
         text: Option<Arc<ParsedQuery>>,
     ) -> Arc<Statement> {
-        let retired = AtomicBool::new(false);
-        Arc::new(Statement { id: self.ids.next(), text, parse_context, params: params.clone(), retired })
+        let (retired, unrenewable) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Statement { id: self.ids.next(), text, parse_context, params: params.clone(), retired, unrenewable })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -354,6 +370,11 @@ impl ClientStatements {
         self.map.iter().flat_map(|map| map.iter()).map(|(name, named)| (&**name, named.statement.id))
     }
 
+    /// The statement that each name stands for.
+    pub(super) fn statements(&self) -> impl Iterator<Item = &Arc<Statement>> {
+        self.map.iter().flat_map(|map| map.values()).map(|named| &named.statement)
+    }
+
     /// A name for the statement with number `id`.
     #[must_use]
     pub fn name_of(&self, id: u64) -> Option<&[u8]> {
@@ -387,11 +408,21 @@ pub struct ServerStatementCache {
     clock: u64,
 }
 
+/// Whether a statement may stay on its connection when the session is reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It was prepared when nothing had run since the session was as new.
+    Trusted,
+    /// Code that had run by then may have changed what its text means.
+    Doubtful,
+}
+
 /// A statement as a connection has it.
 #[derive(Clone, Debug)]
 pub struct PreparedStatement {
     used: u64,
     size: usize,
+    standing: Standing,
     /// The columns that its plan has there, once the server was asked: they don't change (`RevalidateCachedQuery` in
     /// `src/backend/utils/cache/plancache.c`).
     columns: Option<Columns>,
@@ -418,8 +449,19 @@ impl ServerStatementCache {
     }
 
     /// Notes that `statement` is prepared there.
-    pub fn add(&mut self, statement: &Statement) {
-        self.put(statement.id, PreparedStatement { used: 0, size: statement.size(), columns: None });
+    pub fn add(&mut self, statement: &Statement, standing: Standing) {
+        self.put(statement.id, PreparedStatement { used: 0, size: statement.size(), standing, columns: None });
+    }
+
+    /// The standing of statement `id`, if it is prepared there.
+    #[must_use]
+    pub fn standing(&self, id: u64) -> Option<Standing> {
+        self.map.get(&id).map(|held| held.standing)
+    }
+
+    /// Numbers of the statements that don't outlive a reset.
+    pub fn doubtful(&self) -> impl Iterator<Item = u64> {
+        self.map.iter().filter(|(_, held)| held.standing == Standing::Doubtful).map(|(&id, _)| id)
     }
 
     fn put(&mut self, id: u64, held: PreparedStatement) {
@@ -581,9 +623,9 @@ mod tests {
         let statements: Vec<_> = (0u8..4).map(|n| intern(&cache, None, &[n; 10])).collect();
         let mut prepared = ServerStatementCache::default();
         for statement in &statements {
-            prepared.add(statement);
+            prepared.add(statement, Standing::Trusted);
         }
-        assert!(prepared.has(&statements[0]));
+        assert!(prepared.has(&statements[0]) && prepared.doubtful().next().is_none());
         assert_eq!(prepared.excess(limits(4, 40)), None);
         assert_eq!(prepared.excess(limits(3, 40)), Some(statements[1].id));
         assert_eq!(prepared.excess(limits(9, 39)), Some(statements[1].id));
@@ -594,7 +636,7 @@ mod tests {
         assert!(prepared.has(&statements[1]) && !prepared.has(&statements[2]));
         assert_eq!(prepared.bytes, 30);
         prepared.clear();
-        prepared.add(&statements[0]);
+        prepared.add(&statements[0], Standing::Doubtful);
         assert_eq!(prepared.excess(limits(9, 5)), None, "the one that is used now stays");
     }
 }

@@ -12,6 +12,7 @@ mod full_server;
 mod half_messages;
 mod idle_session_timeout;
 mod indelible;
+mod kept_statements;
 mod kill_and_cancel;
 mod network;
 mod notifications;

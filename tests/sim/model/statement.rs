@@ -212,6 +212,10 @@ impl Backend {
         match what {
             Discard::Plans => return done("DISCARD PLANS"),
             Discard::Temp => {
+                // As when DISCARD ALL fails.
+                if let Some(code) = self.faults.discard.take() {
+                    return fail(code, "out of shared memory");
+                }
                 self.discard_temp(shared)?;
                 return done("DISCARD TEMP");
             }
