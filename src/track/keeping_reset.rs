@@ -50,6 +50,17 @@ pub enum ResetStatements {
     Prepared,
 }
 
+impl ResetStatements {
+    /// Number of statements.
+    #[must_use]
+    pub fn count(self) -> usize {
+        match self {
+            Self::Absent => 0,
+            Self::Prepared => STATEMENTS.len(),
+        }
+    }
+}
+
 /// Whether resets of a pool's connections may keep their statements.
 #[derive(Debug, Default)]
 pub struct KeepsStatements {
@@ -109,9 +120,8 @@ impl KeepingReset {
     }
 
     fn of(server: &ServerState) -> Option<Self> {
-        let own = if server.reset_statements == ResetStatements::Prepared { STATEMENTS.len() } else { 0 };
         let closes: Vec<u64> = server.prepared.doubtful().take(MAX_DOUBTFUL + 1).collect();
-        let expected = server.prepared.len() + own;
+        let expected = server.prepared.len() + server.reset_statements.count();
         let reset = Self { expected, statements: server.reset_statements, closes, renews: Vec::new() };
         (reset.closes.len() <= MAX_DOUBTFUL).then_some(reset)
     }

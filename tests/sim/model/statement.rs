@@ -199,6 +199,11 @@ impl Backend {
         if local && top && !self.transaction.is_block() {
             self.notice(&Report::warning("25P01", "SET LOCAL can only be used in transaction blocks"));
         }
+        if name == "session_authorization" && *to == SetTo::Default && !local {
+            self.settings.reset_authorization()?;
+            self.refresh_path(shared);
+            return done("SET");
+        }
         let value = match to {
             SetTo::Default => None,
             SetTo::Values(values) => Some(self.settings.flatten(name, values)?),

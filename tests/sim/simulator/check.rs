@@ -314,7 +314,7 @@ fn check_books(case: &Case, played: &Played) -> Option<String> {
                 }
             }
             let here = rows[4..].iter().filter(|row| row.starts_with("D(pgferry_")).count();
-            let known = link.state.prepared.len();
+            let known = link.state.prepared.len() + link.state.reset_statements.count();
             if here != known {
                 return Some(format!("link {} has {rows:?} prepared, and the books say {known}", link.number()));
             }

@@ -163,6 +163,8 @@ impl Parser<'_> {
         match &*first {
             "begin" => {
                 self.transaction_noise();
+                // The only one that there is.
+                self.words(&["isolation", "level", "read", "committed"]);
                 Ok(Statement::Begin("BEGIN"))
             }
             "start" => {
