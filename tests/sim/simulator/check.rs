@@ -139,7 +139,10 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         return Told::TheSame;
     }
     let told = |of: &[&str]| seen.is_some_and(|seen| is_one_of(seen, of));
-    let discards = || says(member, |text| text.to_ascii_lowercase().contains("discard all"));
+    let discards = || {
+        let lower = |text: &str| text.to_ascii_lowercase();
+        says(member, |text| ["discard all", "discard temp"].iter().any(|discard| lower(text).contains(discard)))
+    };
     if case.setup.faults && told(&["ERROR 53200"]) && discards() {
         return Told::OfFaults;
     }
