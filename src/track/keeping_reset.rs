@@ -34,6 +34,21 @@ const CHECK: &str = "SELECT pg_catalog.pg_advisory_unlock_all(), \
     ELSE ('pgferry: not its own prepared statements: ' OPERATOR(pg_catalog.||) pg_catalog.count(*)::pg_catalog.text)\
     ::pg_catalog.int4 END FROM pg_catalog.pg_prepared_statements";
 
+/// The place of [`CHECK`] among the statements.
+const CHECK_AT: usize = 5;
+
+/// `Bind` and `Execute` of the statements in front of [`CHECK`].
+const MESSAGES_BEFORE: &[u8] = b"B\0\0\0\x1b\0pgferry_reset_0\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0\
+    B\0\0\0\x1b\0pgferry_reset_1\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0\
+    B\0\0\0\x1b\0pgferry_reset_2\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0\
+    B\0\0\0\x1b\0pgferry_reset_3\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0\
+    B\0\0\0\x1b\0pgferry_reset_4\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0";
+
+/// The same of those behind it.
+const MESSAGES_AFTER: &[u8] = b"B\0\0\0\x1b\0pgferry_reset_6\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0\
+    B\0\0\0\x1b\0pgferry_reset_7\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0\
+    B\0\0\0\x1b\0pgferry_reset_8\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0";
+
 /// The time that preparing a statement anew may wait for a lock: it is not known whether the client wants it now.
 const LOCK_TIMEOUT: &[u8] = b"SET LOCAL lock_timeout = 10";
 
@@ -141,14 +156,10 @@ impl KeepingReset {
             expected += STATEMENTS.len();
             parses = STATEMENTS.len();
         }
-        for (nth, sql) in STATEMENTS.iter().enumerate() {
-            if *sql == CHECK {
-                frontend::put_bind_one(out, &name(nth), expected.to_string().as_bytes());
-            } else {
-                frontend::put_bind(out, "", &name(nth));
-            }
-            frontend::put_execute(out, "");
-        }
+        out.extend_from_slice(MESSAGES_BEFORE);
+        frontend::put_bind_one(out, &name(CHECK_AT), expected.to_string().as_bytes());
+        frontend::put_execute(out, "");
+        out.extend_from_slice(MESSAGES_AFTER);
         (parses, STATEMENTS.len())
     }
 
@@ -202,5 +213,90 @@ impl ClientState {
             }
         }
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::params::{RequestedParams, ServerParams};
+    use super::super::server_state::Ran;
+    use super::super::sql_effects::SqlEffects;
+    use super::super::statements::{NamedStatement, ParsedQuery, StatementCache};
+    use super::*;
+
+    fn statement(client: &mut ClientState, cache: &StatementCache, name: &str) -> Arc<Statement> {
+        let params = client.view.clone();
+        let parse_context = client.parse_context(&params, super::super::Pins::empty());
+        let body = [name.as_bytes(), b"\0\0\0"].concat();
+        let text = || Arc::new(ParsedQuery { body: body.clone().into(), effects: SqlEffects::default() });
+        let statement = cache.intern(parse_context.as_ref(), &params, &body, text);
+        client.names.set(name.as_bytes(), Some(NamedStatement { statement: Arc::clone(&statement), described: None }));
+        statement
+    }
+
+    #[test]
+    fn messages_are_what_they_would_be_written_as() {
+        let mut written = Vec::new();
+        for (nth, sql) in STATEMENTS.iter().enumerate() {
+            assert_eq!(nth == CHECK_AT, *sql == CHECK);
+            if nth == CHECK_AT {
+                frontend::put_bind_one(&mut written, &name(nth), b"12");
+            } else {
+                frontend::put_bind(&mut written, "", &name(nth));
+            }
+            frontend::put_execute(&mut written, "");
+        }
+        let reset = KeepingReset {
+            expected: 12,
+            statements: ResetStatements::Prepared,
+            closes: Vec::new(),
+            renews: Vec::new(),
+        };
+        let mut put = Vec::new();
+        assert_eq!((reset.put(&mut put), put), ((0, STATEMENTS.len()), written));
+    }
+
+    #[test]
+    fn statements_are_kept_closed_or_prepared_anew() {
+        let cache = StatementCache::default();
+        let mut client = ClientState::new(RequestedParams::default(), ServerParams::default());
+        let mut server = ServerState::default();
+        let keeps = KeepsStatements::default();
+        assert!(KeepingReset::before(&server, &client, &keeps).is_none(), "there is nothing to keep");
+        let first = statement(&mut client, &cache, "first");
+        let standing = server.standing_of(&first);
+        server.prepared.add(&first, standing);
+        server.ran = Ran::Something;
+        let behind = statement(&mut client, &cache, "behind");
+        let standing = server.standing_of(&behind);
+        server.prepared.add(&behind, standing);
+        assert!(KeepingReset::alone(&server).expect("one to keep").1.ends_with(b"COMMIT;DEALLOCATE pgferry_2"));
+
+        let stranger = ClientState::new(RequestedParams::default(), ServerParams::default());
+        let reset = KeepingReset::before(&server, &stranger, &keeps).expect("one to keep");
+        assert_eq!((reset.closes.as_slice(), reset.renews.len()), (&[behind.id][..], 0));
+        let reset = KeepingReset::before(&server, &client, &keeps).expect("both to keep");
+        assert_eq!((reset.closes.as_slice(), reset.renews[0].id), (&[behind.id][..], behind.id));
+        reset.apply(&mut server);
+        assert_eq!((server.prepared.len(), server.ran), (2, Ran::Nothing));
+        assert!(server.prepared.doubtful().next().is_none());
+
+        keeps.refused(b"57014");
+        assert!(KeepingReset::before(&server, &client, &keeps).is_some(), "that may not come again");
+        keeps.refused(b"22P02");
+        assert!(KeepingReset::before(&server, &client, &keeps).is_none());
+    }
+
+    #[test]
+    fn one_that_could_not_be_prepared_anew_is_not_tried_again() {
+        let cache = StatementCache::default();
+        let mut client = ClientState::new(RequestedParams::default(), ServerParams::default());
+        let (kept, behind) = (statement(&mut client, &cache, "kept"), statement(&mut client, &cache, "behind"));
+        let mut server = ServerState::default();
+        server.prepared.add(&kept, Standing::Trusted);
+        server.prepared.add(&behind, Standing::Doubtful);
+        let keeps = KeepsStatements::default();
+        KeepingReset::before(&server, &client, &keeps).expect("one to keep").on_refused_renewal();
+        assert!(KeepingReset::before(&server, &client, &keeps).expect("one to keep").renews.is_empty());
     }
 }

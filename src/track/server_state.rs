@@ -89,10 +89,10 @@ impl UsedBy {
     }
 }
 
-/// Returns whether a command with this tag may have had sequences give values, by the defaults of columns.
+/// Returns whether a command with this tag may have had sequences give values, by the defaults of columns or by what a `DO` ran.
 #[must_use]
 pub(crate) fn may_give_values(tag: &[u8]) -> bool {
-    [&b"INSERT "[..], b"MERGE ", b"COPY "].iter().any(|given| tag.starts_with(given))
+    tag == b"DO" || [&b"INSERT "[..], b"MERGE ", b"COPY "].iter().any(|given| tag.starts_with(given))
 }
 
 /// What sequences have done.
