@@ -146,9 +146,9 @@ impl AnnouncedSettings {
                 SessionCommand::Set { name, .. }
                 | SessionCommand::SetLocal { name, .. }
                 | SessionCommand::Reset { name }
-                | SessionCommand::ResetLocal { name, .. } => self.add(std::iter::once(&**name)),
+                | SessionCommand::ResetLocal { name, .. }
+                | SessionCommand::UnknownSet { name: Some(name) } => self.add(std::iter::once(&**name)),
                 SessionCommand::SetCharacteristics { sets } => self.add(sets.iter().map(|(name, _)| &**name)),
-                SessionCommand::UnknownSet { name: Some(name) } => self.add(std::iter::once(&**name)),
                 SessionCommand::ResetAll | SessionCommand::DiscardAll | SessionCommand::UnknownSet { name: None } => {
                     self.others = OtherSettings::Perhaps;
                 }

@@ -129,7 +129,9 @@ impl KeepingReset {
         let reset = Self::of(server).filter(|reset| reset.keeps_any(server))?;
         let mut sql = STATEMENTS.join(";").replace("$1", &reset.expected.to_string());
         for id in &reset.closes {
-            sql.push_str(&format!(";DEALLOCATE {PREFIX}{id}"));
+            sql.push_str(";DEALLOCATE ");
+            sql.push_str(PREFIX);
+            sql.push_str(&id.to_string());
         }
         Some((reset, sql.into_bytes()))
     }

@@ -10,6 +10,9 @@ use super::sql::{Token, Tokens};
 /// The longest `SET` that is kept, in bytes. A longer one pins.
 const MAX_SET_BYTES: usize = 4096;
 
+/// A setting's name and the statement that makes it.
+pub(super) type Set = (Box<[u8]>, Box<[u8]>);
+
 /// What one statement does to its session if it succeeds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionCommand {
@@ -75,7 +78,7 @@ pub enum SessionCommand {
     /// `SET SESSION CHARACTERISTICS AS TRANSACTION …`: the settings that it makes, in its order.
     SetCharacteristics {
         /// Each setting's name, in lower case, and a statement that makes it.
-        sets: Box<[(Box<[u8]>, Box<[u8]>)]>,
+        sets: Box<[Set]>,
     },
     /// A `SET` or `RESET` with an effect that can't be read off its words.
     UnknownSet {
@@ -327,7 +330,7 @@ impl<'a> Words<'a> {
         if !is(self.word()?, b"as") || !is(self.word()?, b"transaction") {
             return None;
         }
-        let mut sets: Vec<(Box<[u8]>, Box<[u8]>)> = Vec::new();
+        let mut sets: Vec<Set> = Vec::new();
         loop {
             let mut mode = self.next();
             if mode == Some(Token::Other(b',')) && !sets.is_empty() {

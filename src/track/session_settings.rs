@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::params::parse_time;
 use super::pipeline::IDLE;
-use super::session_command::SessionCommand;
+use super::session_command::{SessionCommand, Set};
 use super::startup_settings;
 
 /// Settings that hold in a session beyond what its login gave it: name and statement, in the order in which they were
@@ -15,9 +15,6 @@ use super::startup_settings;
 pub struct SettingOverrides {
     sets: Option<Arc<Vec<Set>>>,
 }
-
-/// A setting's name and the statement that makes it.
-type Set = (Box<[u8]>, Box<[u8]>);
 
 impl PartialEq for SettingOverrides {
     fn eq(&self, other: &Self) -> bool {

@@ -508,6 +508,15 @@ enum Language {
     Other,
 }
 
+/// What a token comes behind.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Behind {
+    /// A name in double quotes, which may be that of a function.
+    QuotedName,
+    #[default]
+    Other,
+}
+
 /// The words of one statement that decide what it is.
 #[derive(Default)]
 struct Statement<'a> {
@@ -520,8 +529,8 @@ struct Statement<'a> {
     depth: usize,
     /// How many of them were, where the arguments of a function began.
     call: Option<usize>,
-    /// The last token was a name in double quotes.
-    quoted: bool,
+    /// What the next token comes behind.
+    behind: Behind,
     /// It is a `SET` of a role.
     role: bool,
     /// What it runs, if it is a `DO`.
@@ -539,13 +548,13 @@ impl<'a> Statement<'a> {
             self.second.get_or_insert(b"");
         }
         self.last = Some(b"");
-        self.quoted = false;
+        self.behind = Behind::Other;
     }
 
     /// A name in double quotes.
     fn named(&mut self, name: &'a [u8]) {
         self.other();
-        self.quoted = true;
+        self.behind = Behind::QuotedName;
         self.names_language(name);
     }
 
@@ -573,7 +582,7 @@ impl<'a> Statement<'a> {
         match byte {
             b'(' => {
                 let called = |last: &[u8]| !last.is_empty() && !NOT_CALLED.iter().any(|word| is(last, word));
-                if self.quoted || self.last.is_some_and(called) {
+                if self.behind == Behind::QuotedName || self.last.is_some_and(called) {
                     self.call.get_or_insert(self.depth);
                 }
                 self.depth += 1;
@@ -625,7 +634,7 @@ impl<'a> Statement<'a> {
 
     fn word(&mut self, word: &'a [u8]) -> Pins {
         let last = self.last.replace(word);
-        self.quoted = false;
+        self.behind = Behind::Other;
         let Some(first) = self.first else {
             self.first = Some(word);
             self.updates = is(word, b"update");
