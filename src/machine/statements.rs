@@ -289,13 +289,15 @@ impl Machine<'_> {
             Ok(ready) => ready,
             Err(sent) => return sent,
         };
+        // In place of one with an outdated plan the name may stand for another one by now.
+        let statement = self.client.names.get(name).map_or(named.statement.id, |now| now.statement.id);
         let (note, before) = if incoming.request == Request::Bind {
             let commands = named.statement.text.as_ref().and_then(|text| text.effects.commands.clone());
-            let of = PortalOf { name: name.into(), statement: named.statement.id, server: ready.id };
+            let of = PortalOf { name: name.into(), statement, server: ready.id };
             self.set_portal(Portal { name: portal.into(), commands, of: Some(of) });
             (None, Cow::Owned([portal, b"\0"].concat()))
         } else {
-            let describes = Describes { server: ready.id, client: Some((name.into(), named.statement.id)) };
+            let describes = Describes { server: ready.id, client: Some((name.into(), statement)) };
             (Some(Note { describes: Some(describes), ..Note::default() }), Cow::Borrowed(&b"S"[..]))
         };
         self.pass_renamed(io, incoming, note, &MessageHead { cut, before: &before, name: &ready.name() });
