@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::client_state::ClientState;
 use super::server_state::ServerState;
-use super::statements::{self, PREFIX, Standing, Statement};
+use super::server_statements::Standing;
+use super::statements::{self, PREFIX, Statement};
 use crate::wire::frontend;
 
 /// The statements in their order. What is left of a transaction's properties by a default must not make it wait, so that its

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::keeping_reset::ResetStatements;
 use super::params::{RequestedParams, ServerParams};
 use super::rollback::{Rollback, Unfulfilled, UnnamedCause};
+use super::server_statements::{ServerStatementCache, Standing};
 use super::session_settings::SettingOverrides;
-use super::statements::{Columns, ServerStatementCache, Standing, Statement, Unnamed};
+use super::statements::{Columns, Statement, Unnamed};
 
 /// The statement that makes a session as new.
 pub const RESET: &[u8] = b"DISCARD ALL";

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::characteristics;
 use super::sql::{Token, Tokens};
 
 /// The longest `SET` that is kept, in bytes. A longer one pins.
@@ -299,7 +300,7 @@ impl<'a> Words<'a> {
             local = is(word, b"local");
             token = self.next()?;
             if !local && matches!(token, Token::Word(word) if is(word, b"characteristics")) && !self.is_at_dot() {
-                return self.characteristics();
+                return characteristics::sets(&mut self.tokens).map(|sets| SessionCommand::SetCharacteristics { sets });
             }
         }
         let name = self.setting(token)?;
@@ -323,58 +324,6 @@ impl<'a> Words<'a> {
             (false, true) => SessionCommand::SetLocal { name, text: text.into() },
             (false, false) => SessionCommand::Set { name, text: text.into() },
         })
-    }
-
-    /// What follows `SET SESSION CHARACTERISTICS` (`transaction_mode_list` in `src/backend/parser/gram.y`).
-    fn characteristics(&mut self) -> Option<SessionCommand> {
-        if !is(self.word()?, b"as") || !is(self.word()?, b"transaction") {
-            return None;
-        }
-        let mut sets: Vec<Set> = Vec::new();
-        loop {
-            let mut mode = self.next();
-            if mode == Some(Token::Other(b',')) && !sets.is_empty() {
-                mode = Some(self.next()?);
-            }
-            let Some(mode) = mode else { break };
-            let Token::Word(mode) = mode else { return None };
-            let (name, value) = self.characteristic(mode)?;
-            let text = format!("SET {name} TO '{value}'");
-            sets.push((name.as_bytes().into(), text.into_bytes().into()));
-        }
-        (!sets.is_empty()).then(|| SessionCommand::SetCharacteristics { sets: sets.into() })
-    }
-
-    /// The setting that a transaction's property which begins with `first` is by default, and its value.
-    fn characteristic(&mut self, first: &[u8]) -> Option<(&'static str, &'static str)> {
-        const DEFERRABLE: &str = "default_transaction_deferrable";
-        const READ_ONLY: &str = "default_transaction_read_only";
-        if is(first, b"deferrable") {
-            return Some((DEFERRABLE, "on"));
-        }
-        let second = self.word()?;
-        if is(first, b"not") {
-            return is(second, b"deferrable").then_some((DEFERRABLE, "off"));
-        }
-        if is(first, b"read") {
-            let value = if is(second, b"only") { Some("on") } else { is(second, b"write").then_some("off") };
-            return value.map(|value| (READ_ONLY, value));
-        }
-        if !is(first, b"isolation") || !is(second, b"level") {
-            return None;
-        }
-        let level = self.word()?;
-        if is(level, b"serializable") {
-            return Some(("default_transaction_isolation", "serializable"));
-        }
-        let second = self.word()?;
-        let levels = [
-            (&b"repeatable"[..], &b"read"[..], "repeatable read"),
-            (b"read", b"committed", "read committed"),
-            (b"read", b"uncommitted", "read uncommitted"),
-        ];
-        let known = levels.iter().find(|(one, two, _)| is(level, one) && is(second, two));
-        known.map(|(_, _, value)| ("default_transaction_isolation", *value))
     }
 
     fn is_at_dot(&self) -> bool {
