@@ -116,6 +116,11 @@ pub mod track {
         SqlEffects,
     };
 
+    /// Resets that keep prepared statements.
+    pub mod keeping_reset {
+        pub use crate::track::keeping_reset::KeepingReset;
+    }
+
     /// The settings that a server reports to its clients.
     pub mod parameter_cache {
         pub use crate::track::parameter_cache::{Greeting, ParameterCache};

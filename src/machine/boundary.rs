@@ -63,13 +63,20 @@ impl Machine<'_> {
             self.explained = super::session_sync::AnnouncedSettings::default();
             return Next::Idle(self.kept_for_session());
         }
-        let askable = !self.pins.is_empty() && self.pins.difference(Pins::QUERYABLE).is_empty();
+        self.drop_rolled_back();
+        let askable =
+            !self.pins.is_empty() && self.pins.difference(Pins::QUERYABLE.union(Pins::NAMED_SETTING)).is_empty();
+        if askable && self.pins.contains(Pins::NAMED_SETTING) {
+            self.ask_for_settings(io);
+            return Next::Again;
+        }
         let stale = std::mem::replace(&mut self.stale_pins, Pins::empty());
         if askable && !self.pins.intersection(stale).is_empty() {
             self.ask_for_pins(io);
             return Next::Again;
         }
         self.pack();
+        self.former_pins = self.pins;
         if self.pins.is_empty() { Next::End(super::End::Settled) } else { Next::Idle(self.pins) }
     }
 

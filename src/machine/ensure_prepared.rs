@@ -314,7 +314,8 @@ impl Machine<'_> {
 
     /// Notes that `statement` is about to be prepared on this connection, and makes room for it.
     pub(super) fn add_prepared(&mut self, io: &mut Buffers<'_>, statement: &Statement) {
-        self.server.prepared.add(statement);
+        let standing = self.server.standing_of(statement);
+        self.server.prepared.add(statement, standing);
         while let Some(id) = self.server.prepared.excess(self.context.limits).filter(|id| *id != statement.id) {
             self.close_prepared(io, id);
         }

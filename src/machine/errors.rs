@@ -70,7 +70,16 @@ impl Machine<'_> {
         match self.phase {
             // It stands in place of the answer to our own message: the server has not come to the client's, and discards
             // it.
-            Phase::Preparing { left } if fatal || self.preparation.was_resetting(left) => Err(self.give_up(io)),
+            Phase::Preparing { left }
+                if fatal
+                    || self.preparation.failed(
+                        left,
+                        backend::error_field(body, b'C').unwrap_or_default(),
+                        self.context.statements,
+                    ) =>
+            {
+                Err(self.give_up(io))
+            }
             _ if fatal => Err(End::ServerLost { told: false }),
             Phase::Asking(Question::Origins { status, .. }) => {
                 let error = own_error(io, body).into();

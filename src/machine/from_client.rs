@@ -5,6 +5,7 @@ use crate::config::Mode;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::message_target;
 use crate::track::pipeline::{IDLE, Note};
+use crate::track::server_state::Ran;
 use crate::track::transaction_block::{self, Block};
 use crate::track::{Request, ResponseAction};
 use crate::wire::{Head, frame, frontend, head};
@@ -291,6 +292,27 @@ impl Machine<'_> {
             _ => {}
         }
         self.note_vacated(io, incoming);
+        let runs = self.server.ran == Ran::Nothing && self.may_run_code(io, incoming);
+        let sent = self.forward_request(io, incoming);
+        if runs && sent == Sent::Done {
+            self.server.ran = Ran::Something;
+        }
+        sent
+    }
+
+    /// Returns whether the message may run code inside the database: values are read and plans are made by functions too.
+    fn may_run_code(&self, io: &Buffers<'_>, incoming: Incoming) -> bool {
+        match incoming.request {
+            Request::Bind | Request::Execute | Request::Function => true,
+            Request::Query => {
+                let sql = frontend::query(body(io, incoming));
+                !incoming.is_whole() || !transaction_block::only_begins(sql, self.client.backslashes())
+            }
+            _ => false,
+        }
+    }
+
+    fn forward_request(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
         match incoming.request {
             Request::Query => self.query(io, incoming),
             Request::Parse => self.parse(io, incoming),

@@ -189,7 +189,7 @@ impl Machine<'_> {
 
     /// Returns whether the rows that come are an answer to pgferry itself.
     fn reads_rows(&self) -> bool {
-        matches!(self.phase, Phase::Asking(Question::Pins | Question::Origins { .. }))
+        matches!(self.phase, Phase::Asking(Question::Pins | Question::Settings(_) | Question::Origins { .. }))
     }
 
     fn must_see(&self, tag: u8) -> bool {
@@ -218,7 +218,14 @@ impl Machine<'_> {
                 }
             }
             frontend::COPY_DATA | backend::NOTICE => {}
-            backend::NOTIFICATION => self.rename_notifier(io),
+            backend::NOTIFICATION => {
+                self.rename_notifier(io);
+                // It is no answer, and may come in the middle of one that the client does not see. In front of the client's
+                // first message it is about what another client has asked for.
+                if !self.is_preparing() {
+                    return Ok(MessageAction::Forward);
+                }
+            }
             backend::READY => return Ok(self.ready(io, action)),
             backend::PARAMETER_STATUS => {
                 if whole {
@@ -276,6 +283,7 @@ impl Machine<'_> {
         if command.starts_with(b"SELECT ") {
             // By far the most frequent, and none that changes a session.
             self.pipeline.response(backend::COMMAND_COMPLETE);
+            self.work.completed(b"SELECT", false);
             return MessageAction::Forward;
         }
         let mut room = [0; MAX_TAG_BYTES];

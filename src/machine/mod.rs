@@ -145,6 +145,12 @@ pub struct Machine<'a> {
     pins: Pins,
     /// Which of these may be gone: the server should be asked.
     stale_pins: Pins,
+    /// The reasons that there were when the client was last between two pieces of work.
+    former_pins: Pins,
+    /// What has become of the client's transactions since then.
+    work: session_sync::WorkOutcome,
+    /// Settings that the server is to be asked for, since the client's statements have changed them in ways that don't tell.
+    named_settings: Vec<Box<[u8]>>,
     /// The reported settings when this piece of work began.
     start: ServerParams,
     /// The settings that the client's statements are known to set in it.
@@ -189,6 +195,9 @@ impl<'a> Machine<'a> {
             preparation,
             pins: Pins::empty(),
             stale_pins: Pins::empty(),
+            former_pins: Pins::empty(),
+            work: session_sync::WorkOutcome::default(),
+            named_settings: Vec::new(),
             start: client_view,
             explained: AnnouncedSettings::default(),
             corrections: Vec::new(),

@@ -24,6 +24,8 @@ const ASKED: [Pins; 6] = [Pins::ROLE, Pins::TEMP, Pins::LISTEN, Pins::PREPARE, P
 pub(super) enum Question {
     /// Which of the reasons for keeping the connection are still there.
     Pins,
+    /// What settings are, of which the client's statements don't tell.
+    Settings(Vec<Box<[u8]>>),
     /// Where settings come from that have changed without a statement that is known to set them. The client's
     /// `ReadyForQuery`, with this status, is held back.
     Origins {
@@ -203,6 +205,15 @@ impl Machine<'_> {
         self.ask(io, &[sql], Question::Pins);
     }
 
+    /// Asks what settings are that the client's statements have changed.
+    pub(super) fn ask_for_settings(&mut self, io: &mut Buffers<'_>) {
+        let names = std::mem::take(&mut self.named_settings);
+        self.pins = self.pins.difference(Pins::NAMED_SETTING);
+        if !names.is_empty() {
+            self.ask(io, &[settings_query(&names)], Question::Settings(names));
+        }
+    }
+
     /// The client is about to be told that the server is ready, with `status`. Where settings have changed in a way that
     /// must be looked into or corrected before, its `ReadyForQuery` is held back. Says whether it is.
     pub(super) fn hold_ready(&mut self, io: &mut Buffers<'_>, status: u8) -> bool {
@@ -253,7 +264,16 @@ impl Machine<'_> {
 
     /// A row of the answer to a question.
     pub(super) fn learn_answer(&mut self, row: &[u8]) {
-        let columns: Vec<&[u8]> = backend::values(row).into_iter().map(Option::unwrap_or_default).collect();
+        let values = backend::values(row);
+        if let Phase::Asking(Question::Settings(names)) = &mut self.phase {
+            let names = std::mem::take(names);
+            for (name, value) in names.iter().zip(values.chunks(2)) {
+                let &[value, is_reset] = value else { continue };
+                self.learn_setting(name, value, is_reset == Some(b"t"));
+            }
+            return;
+        }
+        let columns: Vec<&[u8]> = values.into_iter().map(Option::unwrap_or_default).collect();
         match &mut self.phase {
             Phase::Asking(Question::Pins) => {
                 for (pin, held) in ASKED.into_iter().zip(columns) {
@@ -288,6 +308,12 @@ impl Machine<'_> {
         let Phase::Asking(question) = std::mem::replace(&mut self.phase, Phase::Working) else { return None };
         match question {
             Question::Pins => None,
+            Question::Settings(unanswered) => {
+                if !unanswered.is_empty() {
+                    self.pins.insert(Pins::SETTING);
+                }
+                None
+            }
             Question::Correction { status, .. } => Some(status),
             Question::CancelledCorrection { status, again } => {
                 self.ask(io, &again, Question::Correction { status, again: Vec::new() });
@@ -352,6 +378,26 @@ fn pins_query(user: &[u8]) -> Vec<u8> {
         EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
         AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())",
     );
+    sql
+}
+
+/// What asks the server what settings are, and whether a reset makes them that, two columns each. Of those with a prefix that is
+/// not asked: the server does not list all of them.
+fn settings_query(names: &[Box<[u8]>]) -> Vec<u8> {
+    let mut sql = b"SELECT ".to_vec();
+    for (nth, name) in names.iter().enumerate() {
+        sql.extend_from_slice(if nth > 0 { b", " } else { b"" });
+        sql.extend_from_slice(b"pg_catalog.current_setting(");
+        put_literal(&mut sql, name);
+        sql.extend_from_slice(b", true), ");
+        if name.contains(&b'.') {
+            sql.extend_from_slice(b"false");
+            continue;
+        }
+        sql.extend_from_slice(b"EXISTS (SELECT FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ");
+        put_literal(&mut sql, name);
+        sql.extend_from_slice(b" AND setting OPERATOR(pg_catalog.=) reset_val)");
+    }
     sql
 }
 

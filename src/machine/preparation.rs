@@ -8,10 +8,12 @@
 
 use std::borrow::Cow;
 
+use crate::track::keeping_reset::{KeepingReset, ResetStatements};
 use crate::track::parameter_cache::ParameterCache;
 use crate::track::params;
-use crate::track::server_state::{ResetCommits, Sequences, ServerState, UnnamedStatement, UsedBy};
+use crate::track::server_state::{ResetCommits, Sequences, ServerState, UnnamedStatement};
 use crate::track::session_settings::SettingOverrides;
+use crate::track::statements::StatementCache;
 use crate::track::{ClientState, Request};
 use crate::wire::frontend;
 
@@ -28,7 +30,7 @@ const RESET_REQUESTS: &[Request] = &[Request::Parse, Request::Bind, Request::Exe
 /// How much of what another client may have left is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResetPolicy {
-    /// Everything, by `DISCARD ALL`.
+    /// Everything, by `DISCARD ALL` or a reset that keeps pgferry's own prepared statements.
     All,
     /// The state of sequences: nothing else was seen to be left.
     Sequences,
@@ -52,8 +54,9 @@ enum Kind {
     Nothing,
     /// A `Sync`, to see whether the connection is alive.
     Probe,
-    /// Statements, of which the first `resets` requests reset the session.
-    Statements { resets: usize },
+    /// Statements, of which the first `resets` requests reset the session, and those from number `renews` on prepare statements
+    /// anew.
+    Statements { resets: usize, renews: usize },
 }
 
 /// What is sent in front of a client's first message.
@@ -64,6 +67,8 @@ pub struct Preparation {
     kind: Kind,
     proceed: Proceed,
     policy: ResetPolicy,
+    /// The reset, where it keeps statements.
+    keeping: Option<KeepingReset>,
 }
 
 impl Preparation {
@@ -75,7 +80,7 @@ impl Preparation {
         server: &ServerState,
         client: &ClientState,
         id: u64,
-        parameters: &ParameterCache,
+        (parameters, statements): (&ParameterCache, &StatementCache),
         policy: ResetPolicy,
         probe: bool,
     ) -> Self {
@@ -86,8 +91,13 @@ impl Preparation {
             kind: Kind::Nothing,
             proceed: Proceed::Together,
             policy,
+            keeping: None,
         };
+        if policy == ResetPolicy::All {
+            preparation.keeping = KeepingReset::before(server, client, &statements.keeps);
+        }
         match policy {
+            ResetPolicy::All if preparation.keeping.is_some() => preparation.put_keeping_reset(),
             ResetPolicy::All => {
                 preparation.messages = Cow::Borrowed(RESET_MESSAGES);
                 preparation.requests = Cow::Borrowed(RESET_REQUESTS);
@@ -100,7 +110,8 @@ impl Preparation {
             }
             ResetPolicy::Nothing => {}
         }
-        let resets = preparation.requests.iter().filter(|request| **request != Request::Flush).count();
+        let resets = preparation.answers();
+        preparation.put_closes();
         let reset = policy == ResetPolicy::All;
         let nothing = SettingOverrides::default();
         let (have, kept) = if reset { (&server.base, &nothing) } else { (&server.params, &server.kept) };
@@ -119,7 +130,9 @@ impl Preparation {
             }
             preparation.put_statement(b"COMMIT");
         }
-        if reset && server.reset_commits == ResetCommits::WithSync {
+        let renews = preparation.answers();
+        preparation.put_renewals();
+        if reset && preparation.keeping.is_none() && server.reset_commits == ResetCommits::WithSync {
             preparation.proceed = Proceed::After;
         }
         match (preparation.requests.is_empty(), preparation.proceed) {
@@ -129,7 +142,7 @@ impl Preparation {
             }
             (true, _) => {}
             (false, proceed) => {
-                preparation.kind = Kind::Statements { resets };
+                preparation.kind = Kind::Statements { resets, renews };
                 match proceed {
                     Proceed::After => preparation.put_end(Request::Sync),
                     Proceed::Together if preparation.requests.last() == Some(&Request::Flush) => {}
@@ -138,6 +151,39 @@ impl Preparation {
             }
         }
         preparation
+    }
+
+    /// Number of answers that it gets.
+    fn answers(&self) -> usize {
+        self.requests.iter().filter(|request| **request != Request::Flush).count()
+    }
+
+    fn put_keeping_reset(&mut self) {
+        let Some(reset) = &self.keeping else { return };
+        let (parses, runs) = reset.put(self.messages.to_mut());
+        let requests = self.requests.to_mut();
+        requests.extend(std::iter::repeat_n(Request::Parse, parses));
+        requests.extend(std::iter::repeat_n([Request::Bind, Request::Execute], runs).flatten());
+    }
+
+    fn put_closes(&mut self) {
+        let Some(reset) = &self.keeping else { return };
+        let closes = reset.put_closes(self.messages.to_mut());
+        self.requests.to_mut().extend(std::iter::repeat_n(Request::Close, closes));
+    }
+
+    /// Prepares statements anew, with the client's settings, in a transaction that ends: they are not to hold locks.
+    fn put_renewals(&mut self) {
+        let Some((limit, statements)) = self.keeping.as_ref().and_then(KeepingReset::renews) else { return };
+        let statements = statements.to_vec();
+        self.put_statement(b"BEGIN");
+        self.put_statement(limit);
+        for statement in &statements {
+            let body = statement.text.as_ref().map_or(&b"\0\0\0"[..], |text| &text.body);
+            frontend::put_parse(self.messages.to_mut(), &statement.name(), body);
+            self.requests.to_mut().push(Request::Parse);
+        }
+        self.put_statement(b"COMMIT");
     }
 
     fn put_statement(&mut self, sql: &[u8]) {
@@ -191,8 +237,24 @@ impl Preparation {
     /// client's: `left` answers were still to come.
     #[must_use]
     pub fn was_resetting(&self, left: usize) -> bool {
-        let answers = self.requests.iter().filter(|request| **request != Request::Flush).count();
-        matches!(self.kind, Kind::Statements { resets } if answers - left < resets)
+        let answered = self.answers() - left;
+        matches!(self.kind, Kind::Statements { resets, .. } if answered < resets)
+    }
+
+    /// Notes an error with this SQLSTATE while `left` answers were still to come. Says whether it is no matter of the client's: its
+    /// work goes to another connection.
+    pub(super) fn failed(&self, left: usize, sqlstate: &[u8], statements: &StatementCache) -> bool {
+        let answered = self.answers() - left;
+        let Kind::Statements { resets, renews } = self.kind else { return false };
+        let Some(reset) = &self.keeping else { return answered < resets };
+        if answered < resets {
+            statements.keeps.refused(sqlstate);
+        } else if answered >= renews {
+            reset.on_refused_renewal();
+        } else {
+            return false;
+        }
+        true
     }
 
     /// Notes in the books what is being sent; they run ahead of the server.
@@ -201,10 +263,13 @@ impl Preparation {
             server.unnamed = UnnamedStatement::Unknown;
         }
         match self.policy {
-            ResetPolicy::All => {
-                server.on_discard_all();
-                server.used = UsedBy::Nothing;
-            }
+            ResetPolicy::All => match &self.keeping {
+                Some(reset) => {
+                    reset.apply(server);
+                    server.reset_statements = ResetStatements::Prepared;
+                }
+                None => server.on_reset(),
+            },
             ResetPolicy::Sequences => server.sequences = Sequences::Untouched,
             ResetPolicy::Nothing => {}
         }
@@ -214,7 +279,7 @@ impl Preparation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::track::server_state::RESET;
+    use crate::track::server_state::{RESET, UsedBy};
     use crate::track::{RequestedParams, ServerParams};
 
     fn server(version: &str) -> ServerState {
@@ -240,9 +305,11 @@ mod tests {
         let parameters = ParameterCache::default();
         parameters.learn_baseline(&mut server.params.clone(), &RequestedParams::default());
         let client = ClientState::new(RequestedParams::default(), server.params.clone());
-        let idle = Preparation::new(&server, &client, 1, &parameters, ResetPolicy::All, false);
+        let idle =
+            Preparation::new(&server, &client, 1, (&parameters, &StatementCache::default()), ResetPolicy::All, false);
         assert!(idle.requests().is_empty() && idle.messages().is_empty());
-        let probe = Preparation::new(&server, &client, 1, &parameters, ResetPolicy::All, true);
+        let probe =
+            Preparation::new(&server, &client, 1, (&parameters, &StatementCache::default()), ResetPolicy::All, true);
         assert_eq!((probe.requests(), probe.is_probe()), (&[Request::Sync][..], true));
     }
 
@@ -257,11 +324,13 @@ mod tests {
         server.params.set(b"application_name", b"");
         server.base.set(b"application_name", b"");
         let client = ClientState::new(wanted, server.params.clone());
-        let preparation = Preparation::new(&server, &client, 1, &parameters, ResetPolicy::All, false);
+        let preparation =
+            Preparation::new(&server, &client, 1, (&parameters, &StatementCache::default()), ResetPolicy::All, false);
         // DISCARD ALL and a Flush; BEGIN, SET, COMMIT and a Flush.
         assert_eq!(preparation.requests().len(), 4 * 3 + 2);
         assert!(preparation.was_resetting(12) && preparation.was_resetting(10) && !preparation.was_resetting(9));
-        let own = Preparation::new(&server, &client, 7, &parameters, ResetPolicy::All, false);
+        let own =
+            Preparation::new(&server, &client, 7, (&parameters, &StatementCache::default()), ResetPolicy::All, false);
         assert_eq!(own.requests().len(), 3 * 3 + 1, "its own state is not reset");
     }
 }

@@ -86,9 +86,11 @@ impl Machine<'_> {
     /// Notes a message of the client's that is about to be sent on.
     pub(super) fn keep_for_replay(&mut self, io: &Buffers<'_>, incoming: Incoming) {
         // Behind a preparation is as good as behind nothing.
-        let first = match self.phase {
-            Phase::Preparing { left } => self.pipeline.owed() == left,
-            _ => self.pipeline.settled() || (self.pipeline.owes_synthesized_only() && self.pipeline.status() == IDLE),
+        let first = if let Phase::Preparing { left } = self.phase {
+            self.pipeline.owes_synthesized_only_behind(left)
+        } else {
+            let nothing = self.pipeline.owes_synthesized_only_behind(0);
+            self.pipeline.settled() || (nothing && self.pipeline.status() == IDLE)
         };
         let again = matches!(self.replay.work, Work::Second);
         if first {

@@ -26,6 +26,55 @@ const THE_SERVERS_OWN: [&[u8]; 6] = [
 /// How many bytes of settings a client may carry. One with more keeps its connection.
 const MAX_CARRIED_BYTES: usize = 64 * 1024;
 
+/// How many settings the server is asked for at a time. A client with more keeps its connection.
+const MAX_NAMED_SETTINGS: usize = 64;
+
+/// What has become of the transactions of a piece of work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct WorkOutcome {
+    /// That of the one that is open.
+    open: TransactionOutcome,
+    /// That of those that are over; `None` where none is.
+    over: Option<TransactionOutcome>,
+}
+
+/// What has become of a transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum TransactionOutcome {
+    /// What it does will last, or has.
+    #[default]
+    Lasts,
+    /// What it has done is undone.
+    Undone,
+}
+
+impl WorkOutcome {
+    /// A command has completed with `tag`; `rolls_back` says that it has ended the transaction by undoing it.
+    pub(super) fn completed(&mut self, tag: &[u8], rolls_back: bool) {
+        self.open = if rolls_back { TransactionOutcome::Undone } else { TransactionOutcome::Lasts };
+        // Code may have committed.
+        if matches!(tag, b"COMMIT" | b"PREPARE TRANSACTION" | b"CALL" | b"DO") {
+            self.over = Some(TransactionOutcome::Lasts);
+        }
+    }
+
+    /// Something has failed.
+    pub(super) fn failed(&mut self) {
+        self.open = TransactionOutcome::Undone;
+    }
+
+    /// The server is ready outside a transaction.
+    pub(super) fn ended(&mut self) {
+        let open = std::mem::take(&mut self.open);
+        self.over = Some(if self.over == Some(TransactionOutcome::Lasts) { TransactionOutcome::Lasts } else { open });
+    }
+
+    /// Returns whether all of it is undone.
+    fn was_rolled_back(self) -> bool {
+        self.over == Some(TransactionOutcome::Undone)
+    }
+}
+
 /// Whether definitions have changed that other sessions see once the transaction commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Definitions {
@@ -88,16 +137,19 @@ impl AnnouncedSettings {
     fn note(&mut self, effects: &SqlEffects) {
         // Whatever was found out before, it may change again.
         self.looked_into.clear();
-        if effects.unknown_settings != UnknownSettings::None {
+        if !matches!(effects.unknown_settings, UnknownSettings::None | UnknownSettings::Named) {
             self.others = OtherSettings::Perhaps;
         }
+        self.add(effects.named_settings.iter().map(|name| &**name));
         for placed in effects.commands.iter().flat_map(|commands| commands.iter()) {
             match &placed.command {
                 SessionCommand::Set { name, .. }
                 | SessionCommand::SetLocal { name, .. }
                 | SessionCommand::Reset { name }
-                | SessionCommand::ResetLocal { name, .. } => self.add(std::iter::once(&**name)),
-                SessionCommand::ResetAll | SessionCommand::DiscardAll | SessionCommand::UnknownSet => {
+                | SessionCommand::ResetLocal { name, .. }
+                | SessionCommand::UnknownSet { name: Some(name) } => self.add(std::iter::once(&**name)),
+                SessionCommand::SetCharacteristics { sets } => self.add(sets.iter().map(|(name, _)| &**name)),
+                SessionCommand::ResetAll | SessionCommand::DiscardAll | SessionCommand::UnknownSet { name: None } => {
                     self.others = OtherSettings::Perhaps;
                 }
                 _ => {}
@@ -124,10 +176,14 @@ impl Machine<'_> {
         if holds.contains(Pins::SEQUENCE) && !self.knows_sequences() {
             return Err(sequence_elsewhere());
         }
-        if self.context.pin == Pin::Refuse && !holds.is_empty() {
-            return Err(would_pin(holds));
+        let refused = holds.difference(Pins::NAMED_SETTING);
+        if self.context.pin == Pin::Refuse && !refused.is_empty() {
+            return Err(would_pin(refused));
         }
         self.pins.insert(holds);
+        // Whether it is there in the end is asked when the transaction is over.
+        self.stale_pins.insert(holds);
+        self.note_named_settings(&effects.named_settings);
         if effects.pins.contains(Pins::NEXTVAL) {
             self.note_sequences();
         }
@@ -138,6 +194,49 @@ impl Machine<'_> {
             self.client.mark_unknown();
         }
         Ok(())
+    }
+
+    /// Notes settings that the server is to be asked for between two pieces of work.
+    fn note_named_settings(&mut self, names: &[Box<[u8]>]) {
+        for name in names {
+            // The others are reported.
+            if params::following(name).is_none() && !self.named_settings.contains(name) {
+                self.named_settings.push(name.clone());
+            }
+        }
+        if self.named_settings.len() > MAX_NAMED_SETTINGS {
+            self.pins.insert(Pins::SETTING);
+            self.named_settings.clear();
+        }
+    }
+
+    /// Forgets reasons for keeping the connection that have gone with the transactions in which they came up: all since the
+    /// last piece of work were rolled back.
+    pub(super) fn drop_rolled_back(&mut self) {
+        if std::mem::take(&mut self.work).was_rolled_back() {
+            let new = self.pins.difference(self.former_pins);
+            self.pins = self.pins.difference(new.intersection(Pins::ROLLED_BACK));
+            self.named_settings.clear();
+        }
+    }
+
+    /// The server has said what a setting is that the client's statements have changed: it is carried from now on, or keeps
+    /// the client on its connection. `is_reset` says that it is what a reset makes it.
+    pub(super) fn learn_setting(&mut self, name: &[u8], value: Option<&[u8]>, is_reset: bool) {
+        let value = value.filter(|_| !is_reset || self.client.ledger.has_base(name));
+        // What is not ASCII would be converted from the client's encoding of then; and in the schema for temporary tables a
+        // session makes tables of its own.
+        let plain = |value: &[u8]| {
+            value.iter().all(|byte| (0x20..0x7f).contains(byte)) && !value.windows(7).any(|part| part == b"pg_temp")
+        };
+        if value.is_some_and(|value| !plain(value)) {
+            self.pins.insert(Pins::SETTING);
+            return;
+        }
+        self.client.learned(name, value);
+        if self.client.ledger.bytes() > MAX_CARRIED_BYTES {
+            self.pins.insert(Pins::SETTING);
+        }
     }
 
     /// Returns whether what sequences have given last on this connection is what the client expects.
@@ -169,6 +268,8 @@ impl Machine<'_> {
     /// A command of the client's has completed with `tag`. Says whether it is pgferry's own, which the client does not
     /// see.
     pub(super) fn completed(&mut self, tag: &[u8], next: Option<&SessionCommand>) -> bool {
+        let rolls_back = tag == b"ROLLBACK" && !matches!(next, Some(SessionCommand::RollbackTo { .. }));
+        self.work.completed(tag, rolls_back);
         if may_give_values(tag) && self.server.sequences == Sequences::Untouched {
             // Where another client's are remembered, it may have left them as they were.
             self.sequences = Sequences::GaveValues;
@@ -234,13 +335,18 @@ impl Machine<'_> {
 
     fn on_reset_all(&mut self, reset_all: bool) {
         if reset_all {
-            self.pins = self.pins.difference(Pins::SETTING);
+            self.pins = self.pins.difference(Pins::SETTING.union(Pins::NAMED_SETTING));
+            // Named ones are asked for: they may have been set again.
+            if !self.named_settings.is_empty() {
+                self.pins.insert(Pins::NAMED_SETTING);
+            }
         }
     }
 
     /// The server has failed a request of the client's.
     pub(super) fn failed(&mut self) {
         self.client.ledger.failed();
+        self.work.failed();
         if !self.pins.is_empty() {
             // What it would have left it has not.
             self.stale_pins = Pins::QUERYABLE;
@@ -257,6 +363,9 @@ impl Machine<'_> {
         }
         let reset_all = self.client.ready(status);
         self.on_reset_all(reset_all);
+        if idle {
+            self.work.ended();
+        }
         if self.definitions == Definitions::Changed {
             // Others see it when it is committed; this client at once.
             self.context.statements.definitions_changed();

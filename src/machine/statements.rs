@@ -14,6 +14,7 @@ use crate::track::message_target::{MessageTarget, target_of};
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Rollback, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
+use crate::track::server_statements::Standing;
 use crate::track::session_command::{Commands, SessionCommand};
 use crate::track::sql_effects::{self, UnknownSettings};
 use crate::track::statements::{self, NamedStatement, Statement};
@@ -168,7 +169,7 @@ impl Machine<'_> {
         }
         let statement = self.context.statements.uncached();
         self.client.names.set(name, Some(NamedStatement { statement: Arc::clone(&statement), described: None }));
-        self.server.prepared.add(&statement);
+        self.server.prepared.add(&statement, Standing::Doubtful);
         let rollback =
             Rollback { name: Some((name.into(), None)), prepared: Some(statement.id), ..Rollback::default() };
         let note = Note::of(rollback);
@@ -196,11 +197,13 @@ impl Machine<'_> {
         self.client.names.set(name, Some(NamedStatement { statement: Arc::clone(&statement), described: None }));
         let mut rollback = Rollback { name: Some((name.into(), None)), ..Rollback::default() };
         if self.server.prepared.has(&statement) {
-            if self.pipeline.knows_status() && self.pipeline.status() != b'E' {
+            let failed = !self.pipeline.knows_status() || self.pipeline.status() == b'E';
+            if !failed && self.server.prepared.standing(statement.id) == Some(self.server.standing_of(&statement)) {
                 self.synthesize(io, incoming, Note::of(rollback));
                 return Sent::Done;
             }
-            // In a failed transaction most texts are refused, which only the server can do.
+            // In a failed transaction most texts are refused, which only the server can do; and where code has run, it may
+            // mean something else now than it has in a session that was as new.
             self.close_prepared(io, statement.id);
         }
         rollback.prepared = Some(statement.id);
@@ -288,13 +291,15 @@ impl Machine<'_> {
             Ok(ready) => ready,
             Err(sent) => return sent,
         };
+        // In place of one with an outdated plan the name may stand for another one by now.
+        let statement = self.client.names.get(name).map_or(named.statement.id, |now| now.statement.id);
         let (note, before) = if incoming.request == Request::Bind {
             let commands = named.statement.text.as_ref().and_then(|text| text.effects.commands.clone());
-            let of = PortalOf { name: name.into(), statement: named.statement.id, server: ready.id };
+            let of = PortalOf { name: name.into(), statement, server: ready.id };
             self.set_portal(Portal { name: portal.into(), commands, of: Some(of) });
             (None, Cow::Owned([portal, b"\0"].concat()))
         } else {
-            let describes = Describes { server: ready.id, client: Some((name.into(), named.statement.id)) };
+            let describes = Describes { server: ready.id, client: Some((name.into(), statement)) };
             (Some(Note { describes: Some(describes), ..Note::default() }), Cow::Borrowed(&b"S"[..]))
         };
         self.pass_renamed(io, incoming, note, &MessageHead { cut, before: &before, name: &ready.name() });
@@ -373,7 +378,7 @@ impl Machine<'_> {
                 self.client.mark_unknown();
             }
         } else if list.iter().any(|placed| placed.command == SessionCommand::DiscardAll)
-            || (effects.unknown_settings == UnknownSettings::ForSession
+            || (effects.unknown_settings.outlast_transaction()
                 && !self.wrongly_reset(&SessionCommand::DiscardAll).is_empty())
         {
             // What follows is not undone by it; and what it resets is corrected before anything else runs.

@@ -104,6 +104,14 @@ impl ClientState {
         Some(parse_context)
     }
 
+    /// The settings that the meaning of a text depends on between two transactions, where they were asked for last under the
+    /// settings of now.
+    #[must_use]
+    pub fn current_parse_context(&self) -> Option<&Arc<ParseContext>> {
+        let known = self.parse_context.as_ref().filter(|(params, _)| *params == self.view);
+        known.filter(|_| !self.ledger.has_changes()).map(|(_, parse_context)| parse_context)
+    }
+
     /// What a text is for this client, in a session that holds `pins`. `rest` is the `Parse` message behind its first
     /// string.
     pub fn intern(&mut self, statements: &StatementCache, rest: &[u8], pins: Pins) -> Arc<Statement> {
@@ -122,6 +130,12 @@ impl ClientState {
     pub fn succeeded(&mut self, command: &SessionCommand) {
         self.parse_context = None;
         self.ledger.succeeded(command, |name| params::following(name).is_some());
+    }
+
+    /// The server has said what setting `name` is (see [`SettingsTracker::learned`]).
+    pub fn learned(&mut self, name: &[u8], value: Option<&[u8]>) {
+        self.parse_context = None;
+        self.ledger.learned(name, value);
     }
 
     /// A command has completed with `tag`. Says whether a `RESET ALL` holds from now on.

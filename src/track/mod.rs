@@ -8,13 +8,16 @@
 //! - [`request`]: what a client's message asks for, and what becomes of the answer.
 //! - [`rollback`]: what to take back when a request fails.
 //! - [`sql_effects`]: what a text may leave behind in a session, so that it changes hands only when clean.
+//! - [`sql_statement`]: what decides, of the words of one statement, what it is.
 //! - [`pins`]: the reasons why a session must stay with its client.
 //! - [`session_command`]: commands with an effect on the session that can be followed: `SET`, `RESET`, savepoints, `DEALLOCATE`.
+//! - [`characteristics`]: what `SET SESSION CHARACTERISTICS` sets.
 //! - [`session_settings`]: what a client has set with them, as far as its transactions commit.
 //! - [`params`]: the reported settings (`ParameterStatus`) of a client and of a connection, and their difference.
 //! - [`startup_settings`]: other settings of a startup packet that follow their client.
 //! - [`parameter_cache`]: what the server makes of settings, and so what clients are greeted with.
-//! - [`statements`]: prepared statements of clients, and on connections; [`statement_mentions`] finds them in SQL.
+//! - [`keeping_reset`]: a reset that keeps the statements that pgferry has prepared.
+//! - [`statements`]: prepared statements of clients; [`server_statements`]: those of a connection; [`statement_mentions`] finds them in SQL.
 //! - [`message_target`]: which statement and which portal a message is about.
 //! - [`text_edit`]: changes to a text, and what they do to positions in errors.
 //! - [`transaction_block`]: whether a text leaves a transaction block open.
@@ -22,7 +25,9 @@
 //! - [`sql`]: just enough of SQL's lexis to tell a keyword from a string.
 
 pub(crate) mod administration;
+pub(crate) mod characteristics;
 pub(crate) mod client_state;
+pub(crate) mod keeping_reset;
 pub(crate) mod message_target;
 pub(crate) mod owed;
 pub(crate) mod parameter_cache;
@@ -33,10 +38,12 @@ pub(crate) mod prefilter;
 pub(crate) mod request;
 pub(crate) mod rollback;
 pub(crate) mod server_state;
+pub(crate) mod server_statements;
 pub(crate) mod session_command;
 pub(crate) mod session_settings;
 pub(crate) mod sql;
 pub(crate) mod sql_effects;
+pub(crate) mod sql_statement;
 pub(crate) mod startup_settings;
 pub(crate) mod statement_mentions;
 pub(crate) mod statements;

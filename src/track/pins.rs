@@ -38,19 +38,25 @@ bitflags! {
         /// replication slots, a backup that was started.
         const UNRESETTABLE = 1 << 13;
 
+        /// A setting that can be carried to another connection once the server has been asked what it is.
+        const NAMED_SETTING = 1 << 14;
+
         /// Reasons of which the server can tell whether they are gone.
         const QUERYABLE = Self::ROLE.bits() | Self::TEMP.bits() | Self::LISTEN.bits() | Self::PREPARE.bits() | Self::CURSOR.bits() | Self::LOCK.bits();
 
         /// Reasons that `DISCARD ALL` does not undo: the connection is closed.
         const SURVIVES_DISCARD = Self::LOAD.bits() | Self::UNRESETTABLE.bits() | Self::UNANALYZED.bits();
 
+        /// Reasons that are gone if the transaction is rolled back in which they have come up.
+        const ROLLED_BACK = Self::SETTING.bits() | Self::NAMED_SETTING.bits() | Self::SEQUENCE.bits();
+
         /// State under which the meaning of a text is one session's own: temporary tables hide others, for example.
-        const SESSION_LOCAL_MEANING = Self::SURVIVES_DISCARD.bits() | Self::SERVER_CODE.bits() | Self::SETTING.bits() | Self::ROLE.bits() | Self::TEMP.bits();
+        const SESSION_LOCAL_MEANING = Self::SURVIVES_DISCARD.bits() | Self::SERVER_CODE.bits() | Self::SETTING.bits() | Self::NAMED_SETTING.bits() | Self::ROLE.bits() | Self::TEMP.bits();
     }
 }
 
 impl Pins {
-    /// Each reason and its name.
+    /// Each reason that a client can have between two transactions, and its name.
     pub const NAMES: [(Self, &'static str); 14] = [
         (Self::SETTING, "setting"),
         (Self::ROLE, "role"),

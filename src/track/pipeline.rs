@@ -382,10 +382,10 @@ impl Pipeline {
         self.queue.iter().any(|entry| entry.action == ResponseAction::Synthesize)
     }
 
-    /// Returns whether all that is owed are answers that are synthesized.
+    /// Returns whether all that is owed behind the next `n` answers is synthesized.
     #[must_use]
-    pub fn owes_synthesized_only(&self) -> bool {
-        self.queue.iter().all(|entry| entry.action == ResponseAction::Synthesize)
+    pub fn owes_synthesized_only_behind(&self, n: usize) -> bool {
+        self.queue.iter().skip(n).all(|entry| entry.action == ResponseAction::Synthesize)
     }
 
     /// Swallows the answer to the `Sync` that is all that is owed. Returns whether it is.

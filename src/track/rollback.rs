@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::server_state::UnnamedStatement;
+use super::server_statements::PreparedStatement;
 use super::session_command::Commands;
-use super::statements::{NamedStatement, PreparedStatement, Unnamed};
+use super::statements::{NamedStatement, Unnamed};
 
 /// What to take back.
 #[derive(Debug, Default)]

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use super::keeping_reset::ResetStatements;
 use super::params::{RequestedParams, ServerParams};
 use super::rollback::{Rollback, Unfulfilled, UnnamedCause};
+use super::server_statements::{ServerStatementCache, Standing};
 use super::session_settings::SettingOverrides;
-use super::statements::{Columns, ServerStatementCache, Unnamed};
+use super::statements::{Columns, Statement, Unnamed};
 
 /// The statement that makes a session as new.
 pub const RESET: &[u8] = b"DISCARD ALL";
@@ -88,10 +90,10 @@ impl UsedBy {
     }
 }
 
-/// Returns whether a command with this tag may have had sequences give values, by the defaults of columns.
+/// Returns whether a command with this tag may have had sequences give values, by the defaults of columns or by what a `DO` ran.
 #[must_use]
 pub(crate) fn may_give_values(tag: &[u8]) -> bool {
-    [&b"INSERT "[..], b"MERGE ", b"COPY "].iter().any(|given| tag.starts_with(given))
+    tag == b"DO" || [&b"INSERT "[..], b"MERGE ", b"COPY "].iter().any(|given| tag.starts_with(given))
 }
 
 /// What sequences have done.
@@ -102,6 +104,16 @@ pub enum Sequences {
     Untouched,
     /// Some have probably given values, of which the session remembers the latest.
     GaveValues,
+}
+
+/// What the client's requests have done on a connection since its session was as new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ran {
+    /// Nothing but opening a transaction and preparing statements.
+    #[default]
+    Nothing,
+    /// Something that may have run code inside the database.
+    Something,
 }
 
 /// When a reset in the extended protocol is committed.
@@ -191,6 +203,10 @@ pub struct ServerState {
     pub used: UsedBy,
     /// What its sequences have done since it was as new.
     pub sequences: Sequences,
+    /// What has run there since the session was as new.
+    pub ran: Ran,
+    /// Whether it has the statements of a [`super::keeping_reset::KeepingReset`].
+    pub reset_statements: ResetStatements,
     /// When a reset that is sent to it is committed.
     pub reset_commits: ResetCommits,
     /// When it reports settings that have changed.
@@ -208,18 +224,51 @@ impl ServerState {
         Self { base: params.clone(), params, asked, reset_commits, reports, ..Self::default() }
     }
 
+    /// Between two clients, pgferry's own `DISCARD ALL` makes it as new.
+    pub fn on_reset(&mut self) {
+        self.on_discard_all();
+        self.is_as_new();
+    }
+
+    /// Between two clients, what pgferry sends makes it as new but for its statements.
+    pub(super) fn on_keeping_reset(&mut self) {
+        self.on_discard_of_all_else();
+        self.is_as_new();
+    }
+
+    fn is_as_new(&mut self) {
+        self.used = UsedBy::Nothing;
+        self.ran = Ran::Nothing;
+    }
+
     /// `DISCARD ALL` has been sent: its statements and settings are gone.
     pub fn on_discard_all(&mut self) {
-        self.prepared.clear();
+        self.on_deallocate_all();
+        self.on_discard_of_all_else();
+    }
+
+    fn on_discard_of_all_else(&mut self) {
         self.kept.clear();
         self.sequences = Sequences::Untouched;
+    }
+
+    fn on_deallocate_all(&mut self) {
+        self.prepared.clear();
+        self.reset_statements = ResetStatements::Absent;
+    }
+
+    /// The standing of `statement`, which is about to be prepared there.
+    #[must_use]
+    pub fn standing_of(&self, statement: &Statement) -> Standing {
+        let own = statement.parse_context.is_none();
+        if own || self.ran == Ran::Something { Standing::Doubtful } else { Standing::Trusted }
     }
 
     /// Notes what a `CommandComplete` with `tag` tells of the session, wherever the command has come from.
     pub fn completed(&mut self, tag: &[u8]) {
         match tag {
             b"DISCARD ALL" => self.on_discard_all(),
-            b"DEALLOCATE ALL" => self.prepared.clear(),
+            b"DEALLOCATE ALL" => self.on_deallocate_all(),
             _ if may_give_values(tag) => self.sequences = Sequences::GaveValues,
             _ => {}
         }

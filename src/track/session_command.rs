@@ -5,10 +5,14 @@
 
 use std::sync::Arc;
 
+use super::characteristics;
 use super::sql::{Token, Tokens};
 
 /// The longest `SET` that is kept, in bytes. A longer one pins.
 const MAX_SET_BYTES: usize = 4096;
+
+/// A setting's name and the statement that makes it.
+pub(super) type Set = (Box<[u8]>, Box<[u8]>);
 
 /// What one statement does to its session if it succeeds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,8 +76,16 @@ pub enum SessionCommand {
     DiscardAll,
     /// A `SET` or `RESET` that changes no setting that is followed: of a role, a transaction, constraints.
     OtherSet,
+    /// `SET SESSION CHARACTERISTICS AS TRANSACTION …`: the settings that it makes, in its order.
+    SetCharacteristics {
+        /// Each setting's name, in lower case, and a statement that makes it.
+        sets: Box<[Set]>,
+    },
     /// A `SET` or `RESET` with an effect that can't be read off its words.
-    UnknownSet,
+    UnknownSet {
+        /// The setting that it changes, in lower case, where that is known and the server can be asked for what it is then.
+        name: Option<Box<[u8]>>,
+    },
     /// A `SET` that pgferry has put into the client's text: the client does not see its `CommandComplete`.
     Inserted,
 }
@@ -84,8 +96,12 @@ impl SessionCommand {
     #[must_use]
     pub fn has_tag(&self, tag: &[u8]) -> bool {
         match self {
-            Self::Set { .. } | Self::SetLocal { .. } | Self::ResetLocal { .. } | Self::Inserted => tag == b"SET",
-            Self::Reset { .. } | Self::OtherSet | Self::UnknownSet => {
+            Self::Set { .. }
+            | Self::SetLocal { .. }
+            | Self::ResetLocal { .. }
+            | Self::SetCharacteristics { .. }
+            | Self::Inserted => tag == b"SET",
+            Self::Reset { .. } | Self::OtherSet | Self::UnknownSet { .. } => {
                 matches!(tag, b"SET" | b"RESET" | b"SET CONSTRAINTS")
             }
             Self::ResetAll => tag == b"RESET",
@@ -159,6 +175,7 @@ pub struct PositionedCommand {
 #[must_use]
 pub fn of_statement(sql: &[u8], backslashes: bool) -> Option<SessionCommand> {
     use SessionCommand::{Commit, OtherSet, Release, Savepoint, UnknownSet};
+    let unknown = UnknownSet { name: None };
     let mut words = Words { sql, tokens: Tokens::new(sql, backslashes), backslashes };
     let (first, start) = words.next_at()?;
     let Token::Word(first) = first else { return None };
@@ -168,8 +185,8 @@ pub fn of_statement(sql: &[u8], backslashes: bool) -> Option<SessionCommand> {
     room.make_ascii_lowercase();
     match &*room {
         b"set" | b"reset" if words.sets_other() => Some(OtherSet),
-        b"set" => Some(words.set(start).unwrap_or(UnknownSet)),
-        b"reset" => Some(words.reset().unwrap_or(UnknownSet)),
+        b"set" => Some(words.set(start).unwrap_or(unknown)),
+        b"reset" => Some(words.reset().unwrap_or(unknown)),
         b"savepoint" => words.last_name().map(|name| Savepoint { name }),
         b"release" => words.savepoint().map(|name| Release { name }),
         b"rollback" | b"abort" => Some(words.rollback()),
@@ -282,22 +299,24 @@ impl<'a> Words<'a> {
         {
             local = is(word, b"local");
             token = self.next()?;
+            if !local && matches!(token, Token::Word(word) if is(word, b"characteristics")) && !self.is_at_dot() {
+                return characteristics::sets(&mut self.tokens).map(|sets| SessionCommand::SetCharacteristics { sets });
+            }
         }
         let name = self.setting(token)?;
         let (default, end) = self.value()?;
-        let text = self.sql.get(start..end).filter(|text| text.len() <= MAX_SET_BYTES)?;
-        // What these mean depends on settings that may be others when the statement is said again; and what is not
-        // finished would swallow what is said behind it.
-        if text.iter().any(|&b| b == b'\\' || b >= 0x80) || !is_finished(text, self.backslashes) {
+        let text = self.sql.get(start..end)?;
+        // What is not finished would swallow what is said behind it. A schema for temporary tables in a search_path makes
+        // tables that belong to the session.
+        if !is_finished(text, self.backslashes) || text.windows(7).any(|window| is(window, b"pg_temp")) {
             return None;
         }
+        // What these mean depends on settings that may be others when the statement is said again.
+        let varies = text.iter().any(|&b| b == b'\\' || b >= 0x80);
         // Which configuration a plain name means depends on the search_path of then.
-        if *name == *b"default_text_search_config" && !text.contains(&b'.') {
-            return None;
-        }
-        // A schema for temporary tables in a search_path makes tables that belong to the session.
-        if text.windows(7).any(|window| is(window, b"pg_temp")) {
-            return None;
+        let plain = *name == *b"default_text_search_config" && !text.contains(&b'.') && !default;
+        if text.len() > MAX_SET_BYTES || varies || plain {
+            return (!local).then_some(SessionCommand::UnknownSet { name: Some(name) });
         }
         Some(match (default, local) {
             (true, false) => SessionCommand::Reset { name },
@@ -322,6 +341,12 @@ impl<'a> Words<'a> {
                         return None;
                     }
                     return Some((*b"timezone").into());
+                }
+                b"xml" => {
+                    if !is(self.word()?, b"option") {
+                        return None;
+                    }
+                    return Some((*b"xmloption").into());
                 }
                 b"names" => return Some((*b"client_encoding").into()),
                 b"schema" => return Some((*b"search_path").into()),
@@ -435,7 +460,7 @@ impl<'a> Words<'a> {
 
 /// Returns whether a setting can be set again elsewhere by the same words: some are what a transaction or a login is, and some
 /// name an object that may be another or gone by then.
-fn is_followed(name: &[u8]) -> bool {
+pub(super) fn is_followed(name: &[u8]) -> bool {
     const UNLIKE: [&[u8]; 7] = [
         b"role",
         b"session_authorization",
@@ -497,13 +522,13 @@ mod tests {
     #[test]
     fn what_is_not_certain_is_not() {
         for sql in [
-            "set session characteristics as transaction read only",
+            "set session characteristics as transaction",
+            "set session characteristics as transaction read",
+            "set local session characteristics as transaction read only",
             "set transaction_isolation = 'serializable'",
-            "set xml option document",
+            "set xml option",
             "set seed to 0.5",
-            "set default_text_search_config = 'mine'",
-            "set a = 'b\\c'",
-            "set a = 'ü'",
+            "set local default_text_search_config = 'mine'",
             "set a = U&'b'",
             "set a = 'b",
             "set a = $$b",
@@ -513,12 +538,41 @@ mod tests {
             "set search_path = 'pg_temp'",
             "reset",
         ] {
-            assert_eq!(of_sql(sql.as_bytes()), Some(SessionCommand::UnknownSet), "{sql}");
+            assert_eq!(of_sql(sql.as_bytes()), Some(SessionCommand::UnknownSet { name: None }), "{sql}");
+        }
+        for (sql, name) in [
+            ("set default_text_search_config = 'mine'", "default_text_search_config"),
+            ("set a = 'b\\c'", "a"),
+            ("set A.b = 'ü'", "a.b"),
+        ] {
+            let name = Some(name.as_bytes().into());
+            assert_eq!(of_sql(sql.as_bytes()), Some(SessionCommand::UnknownSet { name }), "{sql}");
         }
         for sql in
             ["set a = 1; select 1", "reset all; select 1", "update t set a = 1", "select 1", "begin; savepoint a"]
         {
             assert_eq!(of_sql(sql.as_bytes()), None, "{sql}");
+        }
+    }
+
+    #[test]
+    fn characteristics_are_settings() {
+        let sets = |sql: &str| match of_sql(sql.as_bytes()) {
+            Some(SessionCommand::SetCharacteristics { sets }) => {
+                sets.iter().map(|(_, text)| String::from_utf8_lossy(text).into_owned()).collect::<Vec<_>>().join(";")
+            }
+            other => panic!("{sql}: {other:?}"),
+        };
+        for (modes, expected) in [
+            ("READ ONLY", "SET default_transaction_read_only TO 'on'"),
+            ("isolation level repeatable read", "SET default_transaction_isolation TO 'repeatable read'"),
+            (
+                "ISOLATION LEVEL SERIALIZABLE, READ WRITE NOT DEFERRABLE;",
+                "SET default_transaction_isolation TO 'serializable';SET default_transaction_read_only TO 'off';\
+                SET default_transaction_deferrable TO 'off'",
+            ),
+        ] {
+            assert_eq!(sets(&format!("set session characteristics as transaction {modes}")), expected);
         }
     }
 

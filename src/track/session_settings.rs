@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::params::parse_time;
 use super::pipeline::IDLE;
-use super::session_command::SessionCommand;
+use super::session_command::{SessionCommand, Set};
+use super::startup_settings;
 
 /// Settings that hold in a session beyond what its login gave it: name and statement, in the order in which they were
 /// said, since one may need another. Cheap to clone.
@@ -14,9 +15,6 @@ use super::session_command::SessionCommand;
 pub struct SettingOverrides {
     sets: Option<Arc<Vec<Set>>>,
 }
-
-/// A setting's name and the statement that makes it.
-type Set = (Box<[u8]>, Box<[u8]>);
 
 impl PartialEq for SettingOverrides {
     fn eq(&self, other: &Self) -> bool {
@@ -180,6 +178,24 @@ impl SettingsTracker {
         (!unknown).then(|| kept.chain(open))
     }
 
+    /// The server has said, while no transaction is open, that setting `name` is `value`, or, without one, that it is what a
+    /// reset of the connection makes it.
+    pub fn learned(&mut self, name: &[u8], value: Option<&[u8]>) {
+        match value {
+            Some(value) => {
+                let name_text = String::from_utf8_lossy(name);
+                self.kept.set(name, Some(&startup_settings::setting_again(&name_text, value)));
+            }
+            None => self.kept.set(name, self.base.get(name)),
+        }
+    }
+
+    /// Returns whether a reset makes setting `name` what this client's startup packet has said.
+    #[must_use]
+    pub fn has_base(&self, name: &[u8]) -> bool {
+        self.base.get(name).is_some()
+    }
+
     /// Forgets everything: the session has been swept.
     pub fn clear(&mut self) {
         *self = Self::starting_with(std::mem::take(&mut self.base));
@@ -196,6 +212,10 @@ impl SettingsTracker {
     pub fn succeeded(&mut self, command: &SessionCommand, follows: impl Fn(&[u8]) -> bool) {
         use SessionCommand as Command;
         let change = match command {
+            Command::SetCharacteristics { sets } => {
+                let sets = sets.iter().filter(|(name, _)| !follows(name)).cloned();
+                return self.open.extend(sets.map(|(name, text)| Change::Set { name, text }));
+            }
             Command::Set { name, text } if !follows(name) => Change::Set { name: name.clone(), text: text.clone() },
             Command::Reset { name } if !follows(name) => Change::Reset { name: name.clone() },
             Command::SetLocal { name, text } | Command::ResetLocal { name, text } => {

@@ -7,6 +7,7 @@ use super::pins::Pins;
 use super::prefilter;
 use super::session_command::{self, Commands, PositionedCommand, SessionCommand};
 use super::sql::{Token, Tokens};
+use super::sql_statement::{Code, Language, Statement, is};
 
 /// Whether a text changes settings in a way that its commands don't tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,8 +17,19 @@ pub enum UnknownSettings {
     None,
     /// For the rest of the transaction.
     ForTransaction,
+    /// For the rest of the session, and those that it changes are known ([`SqlEffects::named_settings`]): the server can be
+    /// asked what they are.
+    Named,
     /// For the rest of the session.
     ForSession,
+}
+
+impl UnknownSettings {
+    /// Returns whether they last longer than the transaction.
+    #[must_use]
+    pub fn outlast_transaction(self) -> bool {
+        self >= Self::Named
+    }
 }
 
 /// What a text of one or more statements may do to its session.
@@ -32,6 +44,8 @@ pub struct SqlEffects {
     pub statements: usize,
     /// Settings that it changes beyond what the commands say.
     pub unknown_settings: UnknownSettings,
+    /// The settings among them of which the names are known, in lower case.
+    pub named_settings: Vec<Box<[u8]>>,
     /// State may be gone after it.
     pub may_release: bool,
     /// It may make, run or free prepared statements by name.
@@ -59,7 +73,11 @@ impl SqlEffects {
     #[must_use]
     pub fn holds(&self) -> Pins {
         let pins = self.pins.difference(Pins::NEXTVAL);
-        if self.unknown_settings == UnknownSettings::ForSession { pins } else { pins.difference(Pins::SETTING) }
+        match self.unknown_settings {
+            UnknownSettings::ForSession => pins,
+            UnknownSettings::Named => pins.difference(Pins::SETTING).union(Pins::NAMED_SETTING),
+            UnknownSettings::None | UnknownSettings::ForTransaction => pins.difference(Pins::SETTING),
+        }
     }
 
     /// Returns whether it changes settings of the session or of the transaction.
@@ -75,9 +93,14 @@ impl SqlEffects {
 
     fn add_unknown_settings(&mut self, unknown: UnknownSettings) {
         self.unknown_settings = self.unknown_settings.max(unknown);
-        if unknown == UnknownSettings::ForSession {
+        if unknown.outlast_transaction() {
             self.pins.insert(Pins::SETTING);
         }
+    }
+
+    fn add_named_setting(&mut self, name: Box<[u8]>) {
+        self.add_unknown_settings(UnknownSettings::Named);
+        self.named_settings.push(name);
     }
 }
 
@@ -152,15 +175,17 @@ impl<'a> Analysis<'a> {
                 if first {
                     self.keyword(word);
                 }
-                self.name(word, statement, behind);
+                self.name(word, statement.updates, behind);
             }
             Token::Quoted(name) => {
-                statement.other();
-                self.name(name, statement, behind);
+                statement.named(name);
+                self.name(name, statement.updates, behind);
             }
             Token::Text(text) => {
+                if !statement.takes_code(text) {
+                    self.text(text, statement);
+                }
                 statement.other();
-                self.text(text);
             }
             Token::Other(byte) => {
                 statement.parenthesis(byte);
@@ -174,18 +199,81 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    /// A constant, which may be code: the body of a `DO`, or what a function is to run.
-    fn text(&mut self, text: &[u8]) {
-        let calls = text.contains(&b'(');
-        if calls && (contains(text, b"advisory_") || contains(text, b"set_config")) {
+    /// A constant, which is code where it is given to a function that runs it.
+    fn text(&mut self, text: &[u8], statement: &Statement<'_>) {
+        let seed = is(text, b"seed") || (contains(text, b"seed") && contains(text, b"set"));
+        if seed && (statement.is_in_call() || statement.updates) {
+            self.effects.pins.insert(Pins::UNRESETTABLE);
+        }
+        if !statement.is_in_call() {
+            return;
+        }
+        if contains(text, b"pg_temp") {
+            self.effects.pins.insert(Pins::TEMP);
+        }
+        if !text.contains(&b'(') {
+            return;
+        }
+        if contains(text, b"advisory_") {
+            self.effects.pins.insert(Pins::LOCK);
+        }
+        if contains(text, b"set_config") {
             self.effects.pins.insert(Pins::SERVER_CODE);
         }
-        if self.effects.pins.contains(Pins::SERVER_CODE) && (contains(text, b"reset") || contains(text, b"discard")) {
+        if UNRESETTABLE.iter().any(|name| contains(text, name)) {
+            self.effects.pins.insert(Pins::UNRESETTABLE);
+        }
+    }
+
+    /// What a `DO` runs.
+    fn code(&mut self, code: &Code<'_>) {
+        let text = code.text;
+        let mut tokens = Tokens::new(text, self.backslashes);
+        let mut statement = Statement::in_code();
+        let mut does_anything = code.language == Language::Other || text.contains(&b'\\');
+        let mut begins = true;
+        while let Some(token) = tokens.next() {
+            let word = if let Token::Word(word) = token { word } else { b"" };
+            does_anything |= token == Token::Unclear || is(word, b"execute") || (begins && begins_effect(word));
+            self.effects.may_release |= RELEASING.iter().any(|releasing| is(word, releasing));
+            begins = token == Token::Semicolon
+                || token == Token::Other(b'>')
+                || [&b"begin"[..], b"then", b"else", b"loop"].iter().any(|before| is(word, before))
+                || (begins && !matches!(token, Token::Word(_)));
+            match token {
+                Token::Word(word) => {
+                    self.effects.pins.insert(statement.word(word));
+                    self.name(word, statement.updates, &tokens);
+                }
+                Token::Quoted(name) => {
+                    statement.named(name);
+                    self.name(name, statement.updates, &tokens);
+                }
+                Token::Text(text) => {
+                    self.text(text, &statement);
+                    statement.other();
+                }
+                Token::Other(byte) => {
+                    statement.parenthesis(byte);
+                    statement.other();
+                }
+                Token::Semicolon | Token::Unclear => statement.other(),
+            }
+        }
+        if does_anything {
+            self.effects.pins.insert(Pins::SERVER_CODE);
+            self.dynamic(text);
+        }
+    }
+
+    /// Code that may run any text that it makes of what stands in it.
+    fn dynamic(&mut self, text: &[u8]) {
+        if contains(text, b"reset") || contains(text, b"discard") {
             // What it goes back to is looked into before anything else runs.
             self.effects.add_unknown_settings(UnknownSettings::ForSession);
         }
-        let seed = is(text, b"seed") || (contains(text, b"seed") && contains(text, b"set"));
-        if seed || (calls && UNRESETTABLE.iter().any(|name| contains(text, name))) {
+        let seed = contains(text, b"seed") && contains(text, b"set");
+        if seed || UNRESETTABLE.iter().any(|name| contains(text, name)) {
             self.effects.pins.insert(Pins::UNRESETTABLE);
         }
     }
@@ -197,37 +285,40 @@ impl<'a> Analysis<'a> {
         self.effects.pins.insert(match word {
             b"listen" => Pins::LISTEN,
             b"load" => Pins::LOAD,
-            b"do" => Pins::SERVER_CODE,
             _ => Pins::empty(),
         });
-        self.effects.may_release |= matches!(
-            word,
-            b"unlisten" | b"deallocate" | b"discard" | b"close" | b"drop" | b"reset" | b"set" | b"rollback" | b"abort"
-        );
+        self.effects.may_release |= RELEASING.contains(&word);
     }
 
     /// Functions and schemas that mean session state by their name.
-    fn name(&mut self, name: &[u8], statement: &Statement<'_>, behind: &Tokens<'_>) {
+    fn name(&mut self, name: &[u8], updates: bool, behind: &Tokens<'_>) {
         if !prefilter::may_name_state(name) {
             return;
         }
         let name = name.to_ascii_lowercase();
         let effects = &mut self.effects;
         match name.as_slice() {
-            b"pg_settings" if statement.updates => return effects.add_unknown_settings(UnknownSettings::ForSession),
+            b"pg_settings" if updates => return effects.add_unknown_settings(UnknownSettings::ForSession),
             _ if name.starts_with(b"pg_temp") => return effects.pins.insert(Pins::TEMP),
             _ if !matches!(behind.clone().next(), Some(Token::Other(b'('))) => return,
             _ => {}
         }
         effects.pins.insert(match name.as_slice() {
             b"set_config" => {
-                let local = is_local_set_config(behind.clone());
-                let constant = matches!(behind.clone().nth(1), Some(Token::Text(_)));
-                if !local && !constant {
-                    effects.pins.insert(Pins::UNRESETTABLE);
+                if is_local_set_config(behind.clone()) {
+                    return effects.add_unknown_settings(UnknownSettings::ForTransaction);
                 }
-                let unknown = if local { UnknownSettings::ForTransaction } else { UnknownSettings::ForSession };
-                return effects.add_unknown_settings(unknown);
+                let mut arguments = behind.clone().skip(1);
+                match (arguments.next(), arguments.next()) {
+                    (Some(Token::Text(name)), Some(Token::Other(b','))) if is_plain(name) => {
+                        let name = name.to_ascii_lowercase();
+                        if session_command::is_followed(&name) {
+                            return effects.add_named_setting(name.into());
+                        }
+                    }
+                    _ => effects.pins.insert(Pins::UNRESETTABLE),
+                }
+                return effects.add_unknown_settings(UnknownSettings::ForSession);
             }
             b"nextval" | b"setval" => Pins::NEXTVAL,
             b"currval" | b"lastval" => Pins::SEQUENCE,
@@ -243,11 +334,17 @@ impl<'a> Analysis<'a> {
 
     fn end_statement(&mut self, statement: &Statement<'_>, end: usize) {
         self.effects.statements += usize::from(statement.start.is_some());
+        if let Some(code) = &statement.code {
+            self.code(code);
+        }
         let Some(start) = statement.start.filter(|_| statement.may_be_command()) else { return };
         let Some(text) = self.sql.get(start..end) else { return };
         let Some(command) = session_command::of_statement(text, self.backslashes) else { return };
         match command {
-            SessionCommand::UnknownSet => {
+            SessionCommand::UnknownSet { name: Some(ref name) } if is_plain(name) => {
+                self.effects.add_named_setting(name.clone());
+            }
+            SessionCommand::UnknownSet { .. } => {
                 self.effects.add_unknown_settings(UnknownSettings::ForSession);
                 if contains(text, b"seed") {
                     self.effects.pins.insert(Pins::UNRESETTABLE);
@@ -256,9 +353,13 @@ impl<'a> Analysis<'a> {
                     self.effects.pins.insert(Pins::TEMP);
                 }
             }
-            SessionCommand::Set { .. } | SessionCommand::Reset { .. } | SessionCommand::ResetAll => {
+            SessionCommand::Set { .. }
+            | SessionCommand::SetCharacteristics { .. }
+            | SessionCommand::Reset { .. }
+            | SessionCommand::ResetAll => {
                 self.effects.pins.insert(Pins::SETTING);
             }
+            SessionCommand::OtherSet if statement.takes_role() => self.effects.pins.insert(Pins::ROLE),
             _ => {}
         }
         self.commands.push(PositionedCommand { command, end });
@@ -293,6 +394,27 @@ const UNRESETTABLE: [&[u8]; 9] = [
     b"pg_copy_logical_replication_slot",
     b"pg_replication_origin_session_setup",
 ];
+
+/// First words of statements that may end what another one has left.
+const RELEASING: [&[u8]; 9] =
+    [b"unlisten", b"deallocate", b"discard", b"close", b"drop", b"reset", b"set", b"rollback", b"abort"];
+
+/// Returns whether a statement in PL/pgSQL that begins with `word` may leave something, or end the transaction.
+fn begins_effect(word: &[u8]) -> bool {
+    const WORDS: [&[u8]; 10] =
+        [b"set", b"reset", b"listen", b"load", b"prepare", b"deallocate", b"discard", b"do", b"call", b"commit"];
+    WORDS.iter().any(|effect| is(word, effect))
+}
+
+/// Returns whether the name of a setting needs no quotes.
+fn is_plain(name: &[u8]) -> bool {
+    !name.is_empty()
+        && name.len() <= MAX_SETTING_BYTES
+        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.'))
+}
+
+/// The longest name of a setting that the server is asked for, in bytes.
+const MAX_SETTING_BYTES: usize = 128;
 
 /// Returns whether a name holds `advisory_`, as those of functions for locks do.
 fn is_advisory(name: &[u8]) -> bool {
@@ -335,102 +457,6 @@ fn is_local_set_config(tokens: Tokens<'_>) -> bool {
     false
 }
 
-/// The words of one statement that decide what it is.
-#[derive(Default)]
-struct Statement<'a> {
-    /// Where it begins in its text.
-    start: Option<usize>,
-    first: Option<&'a [u8]>,
-    second: Option<&'a [u8]>,
-    last: Option<&'a [u8]>,
-    /// Parentheses that are open.
-    depth: usize,
-    /// The body of a function in SQL's own form has begun: its semicolons end no statement of the text.
-    atomic: bool,
-    /// It has said `UPDATE`.
-    updates: bool,
-}
-
-impl<'a> Statement<'a> {
-    fn other(&mut self) {
-        self.first.get_or_insert(b"");
-        if self.last.is_some() {
-            self.second.get_or_insert(b"");
-        }
-        self.last = Some(b"");
-    }
-
-    fn parenthesis(&mut self, byte: u8) {
-        match byte {
-            b'(' => self.depth += 1,
-            b')' => self.depth = self.depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-
-    fn is_nested(&self) -> bool {
-        self.depth > 0 || self.atomic
-    }
-
-    /// Returns whether its first word is that of a command which [`session_command`] knows.
-    fn may_be_command(&self) -> bool {
-        const FIRST: [&[u8]; 11] = [
-            b"set",
-            b"reset",
-            b"savepoint",
-            b"release",
-            b"rollback",
-            b"abort",
-            b"commit",
-            b"end",
-            b"prepare",
-            b"deallocate",
-            b"discard",
-        ];
-        FIRST.iter().any(|word| self.begins(word))
-    }
-
-    fn begins(&self, word: &[u8]) -> bool {
-        self.first.is_some_and(|first| first.eq_ignore_ascii_case(word))
-    }
-
-    fn word(&mut self, word: &'a [u8]) -> Pins {
-        let last = self.last.replace(word);
-        let Some(first) = self.first else {
-            self.first = Some(word);
-            self.updates = is(word, b"update");
-            return Pins::empty();
-        };
-        let after = |words: &[&[u8]]| last.is_some_and(|last| words.iter().any(|&w| is(last, w)));
-        if self.second.is_none() {
-            self.second = Some(word);
-            if is(first, b"set") && is(word, b"role") {
-                return Pins::ROLE;
-            }
-            if is(first, b"prepare") && !is(word, b"transaction") {
-                return Pins::PREPARE;
-            }
-        } else if is(first, b"set") && after(&[b"session"]) && (is(word, b"authorization") || is(word, b"role")) {
-            return Pins::ROLE;
-        }
-        self.updates |= is(word, b"update");
-        self.atomic |= is(word, b"atomic") && after(&[b"begin"]);
-        if (is(word, b"temp") || is(word, b"temporary"))
-            && after(&[b"create", b"replace", b"local", b"global", b"into"])
-        {
-            return Pins::TEMP;
-        }
-        if is(word, b"hold") && after(&[b"with"]) {
-            return Pins::CURSOR;
-        }
-        Pins::empty()
-    }
-}
-
-fn is(a: &[u8], b: &[u8]) -> bool {
-    a.eq_ignore_ascii_case(b)
-}
-
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window.eq_ignore_ascii_case(needle))
 }
@@ -447,6 +473,7 @@ mod tests {
             ("SET timezone = 'UTC'", Pins::SETTING),
             ("set session timezone to 'UTC'", Pins::SETTING),
             ("set session characteristics as transaction read only", Pins::SETTING),
+            ("set default_text_search_config = 'mine'", Pins::SETTING),
             ("begin; set x.y = 1; commit", Pins::SETTING),
             ("/* hi */ -- there\n set a to b", Pins::SETTING),
             ("reset all", Pins::SETTING),
@@ -476,8 +503,23 @@ mod tests {
             ("load 'auto_explain'", Pins::LOAD),
             ("select nextval('s')", Pins::NEXTVAL),
             ("select lastval()", Pins::SEQUENCE),
-            ("do $$ begin perform 1; end $$", Pins::SERVER_CODE),
-            ("select query_to_xml('select pg_advisory_lock(1)', true, true, '')", Pins::SERVER_CODE),
+            ("do $$ begin execute 'set a.b = 1'; end $$", Pins::SERVER_CODE),
+            ("do $$ <<a>> begin if true then set a.b = 1; end if; end $$", Pins::SERVER_CODE),
+            ("do $$ <<a>>set a.b = 1 $$", Pins::SERVER_CODE),
+            ("do e'begin e\\x78ecute 1; end'", Pins::SERVER_CODE),
+            ("do language plpython3u $$ x $$", Pins::SERVER_CODE),
+            ("do $$ x $$ language 'plpython3u'", Pins::SERVER_CODE),
+            ("do $$ x $$ language \"plpython3u\"", Pins::SERVER_CODE),
+            ("do $$ begin insert into t values (1); commit; end $$", Pins::SERVER_CODE),
+            ("do $$ begin perform pg_advisory_lock(1); end $$", Pins::LOCK),
+            ("do $$ begin create temp table t (a int); end $$", Pins::TEMP),
+            ("do $$ begin perform setseed(0.5); end $$", Pins::UNRESETTABLE),
+            ("do $$ begin perform set_config('a.b', 'c', false); end $$", Pins::SETTING),
+            ("select query_to_xml('select pg_advisory_lock(1)', true, true, '')", Pins::LOCK),
+            ("select query_to_xml($$select set_config('a', 'b', false)$$, true, true, '')", Pins::SERVER_CODE),
+            ("select \"query_to_xml\"('select setseed(1)', true, true, '')", Pins::UNRESETTABLE),
+            ("select set_config('search_path', 'pg_temp', false)", Pins::TEMP),
+            ("update pg_settings set setting = 1 where name = 'seed'", Pins::UNRESETTABLE),
             ("select dblink_connect('c', 'dbname=x')", Pins::UNRESETTABLE),
             (r"select U&'\0061'", Pins::UNANALYZED),
         ] {
@@ -504,6 +546,14 @@ mod tests {
             "prepare transaction 'x'",
             "alter table t set (fillfactor = 70)",
             "with x as (select 1) select * from x",
+            "set role none",
+            "set session authorization default; reset role",
+            "insert into log (text) values ('pg_advisory_lock(1)'), ('select set_config(1)')",
+            "select * from t where a in ('setseed(1)') or lower(b) = 'dblink_connect(1)'",
+            "create function f() returns void language sql as 'select pg_advisory_lock(1)'",
+            "do $$ declare n int; begin select 1 into n; update t set a = n; if n > 1 then raise notice '%', n; end if; end $$",
+            "do language plpgsql 'begin insert into t values (1) on conflict do nothing; end'",
+            "do $$ begin create type t as enum ('a'); exception when duplicate_object then null; end $$ language 'plpgsql'",
             "copy t from stdin",
             "select 'listen a'; -- listen b",
             "(select 1) union (select 2)",
@@ -526,9 +576,14 @@ mod tests {
             ("select currval('a')", Pins::SEQUENCE),
             ("select set_config('a.b', $1, true)", Pins::empty()),
             ("select pg_catalog.set_config('a.b', f(1, 2), true), set_config('role', $1, TRUE)", Pins::empty()),
-            ("select set_config('a.b', 'c', false), set_config('a.b', 'c', true)", Pins::SETTING),
-            ("select set_config('a.b', 'c', $1)", Pins::SETTING),
-            ("select set_config('a.b', 'c', true or f())", Pins::SETTING),
+            ("set session characteristics as transaction read only", Pins::empty()),
+            ("set a = 'ü'", Pins::NAMED_SETTING),
+            ("select set_config('a.b', 'c', false), set_config('a.b', 'c', true)", Pins::NAMED_SETTING),
+            ("select set_config('a.b', 'c', $1)", Pins::NAMED_SETTING),
+            ("select set_config('a.b', 'c', true or f())", Pins::NAMED_SETTING),
+            ("select set_config('role', 'c', false)", Pins::SETTING),
+            ("select set_config('a' || '.b', 'c', false)", Pins::SETTING.union(Pins::UNRESETTABLE)),
+            ("select set_config($1, 'c', false)", Pins::SETTING.union(Pins::UNRESETTABLE)),
         ] {
             assert_eq!(analyze(sql.as_bytes(), false).holds(), holds, "{sql}");
         }

@@ -122,6 +122,12 @@ fn making(name: &str, value: &[u8], is_local: &str) -> Vec<u8> {
     sql
 }
 
+/// The statement that gives a session's setting `name` the value that the server has said it has.
+#[must_use]
+pub(super) fn setting_again(name: &str, value: &[u8]) -> Vec<u8> {
+    if name == SEARCH_PATH { making(name, value, "false") } else { set("SET", name, value) }
+}
+
 /// `SET name TO …` (or `SET LOCAL`), for texts that must give no rows.
 #[must_use]
 pub(crate) fn set(verb: &str, name: &str, value: &[u8]) -> Vec<u8> {

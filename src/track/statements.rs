@@ -2,15 +2,15 @@
 //!
 //! A client's name stands for a [`Statement`], which has a name of its own on every connection where it is prepared.
 //! Equal texts under equal settings are one statement, so that what one client has prepared another one need not; which
-//! statements a connection has is in its [`ServerStatementCache`]. Both change when a message is *sent*; what turns out not to have
+//! statements a connection has is in its [`super::server_statements::ServerStatementCache`]. Both change when a message is *sent*; what turns out not to have
 //! happened, because the request failed or was discarded, is taken back with [`super::rollback::Rollback`].
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+use super::keeping_reset::KeepsStatements;
 use super::params::ServerParams;
-use super::rollback::Rollback;
 use super::session_command::Commands;
 use super::sql_effects::SqlEffects;
 use super::text_edit::{self, Edit, Positions};
@@ -68,6 +68,8 @@ pub struct Statement {
     /// The settings that the server reported then.
     pub params: ServerParams,
     retired: AtomicBool,
+    /// The server has refused to prepare it anew ahead of its use.
+    unrenewable: AtomicBool,
 }
 
 /// The number of the statement that has `name` on the server, if one may have it.
@@ -103,6 +105,17 @@ impl Statement {
         self.retired.load(Ordering::Relaxed)
     }
 
+    /// Returns whether it may be prepared anew ahead of its use.
+    #[must_use]
+    pub fn is_renewable(&self) -> bool {
+        !self.unrenewable.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the server has refused to prepare it anew ahead of its use.
+    pub fn is_not_renewed(&self) {
+        self.unrenewable.store(true, Ordering::Relaxed);
+    }
+
     /// Bytes of its text.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -133,6 +146,8 @@ impl StatementIds {
 pub struct StatementCache {
     known: Mutex<Known>,
     ids: Arc<StatementIds>,
+    /// Whether resets of the pool's connections may keep their statements.
+    pub keeps: KeepsStatements,
 }
 
 #[derive(Debug, Default)]
@@ -148,7 +163,7 @@ impl StatementCache {
     /// An empty cache that takes its numbers from `ids`.
     #[must_use]
     pub fn new(ids: Arc<StatementIds>) -> Self {
-        Self { known: Mutex::default(), ids }
+        Self { ids, ..Self::default() }
     }
 
     /// A number of its own for anything that is told from statements by it.
@@ -213,8 +228,8 @@ impl StatementCache {
         params: &ServerParams,
         text: Option<Arc<ParsedQuery>>,
     ) -> Arc<Statement> {
-        let retired = AtomicBool::new(false);
-        Arc::new(Statement { id: self.ids.next(), text, parse_context, params: params.clone(), retired })
+        let (retired, unrenewable) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Statement { id: self.ids.next(), text, parse_context, params: params.clone(), retired, unrenewable })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -377,6 +392,11 @@ impl ClientStatements {
         self.map.iter().flat_map(|map| map.iter()).map(|(name, named)| (&**name, named.statement.id))
     }
 
+    /// The statement that each name stands for.
+    pub(super) fn statements(&self) -> impl Iterator<Item = &Arc<Statement>> {
+        self.map.iter().flat_map(|map| map.values()).map(|named| &named.statement)
+    }
+
     /// A name for the statement with number `id`.
     #[must_use]
     pub fn name_of(&self, id: u64) -> Option<&[u8]> {
@@ -402,103 +422,10 @@ pub struct Limits {
     pub client_bytes: usize,
 }
 
-/// The statements that are prepared on a connection; those used longest ago give way.
-#[derive(Debug, Default)]
-pub struct ServerStatementCache {
-    map: HashMap<u64, PreparedStatement>,
-    bytes: usize,
-    clock: u64,
-}
-
-/// A statement as a connection has it.
-#[derive(Clone, Debug)]
-pub struct PreparedStatement {
-    used: u64,
-    size: usize,
-    /// The columns that its plan has there, once the server was asked: they don't change (`RevalidateCachedQuery` in
-    /// `src/backend/utils/cache/plancache.c`).
-    columns: Option<Columns>,
-}
-
-impl ServerStatementCache {
-    /// Returns whether `statement` is prepared there, before it is used.
-    pub fn has(&mut self, statement: &Statement) -> bool {
-        self.clock += 1;
-        self.map.get_mut(&statement.id).map(|held| held.used = self.clock).is_some()
-    }
-
-    /// The columns of statement `id` there, where they are known.
-    #[must_use]
-    pub fn columns(&self, id: u64) -> Option<&Columns> {
-        self.map.get(&id)?.columns.as_ref()
-    }
-
-    /// Notes the columns that statement `id` has there.
-    pub fn describe(&mut self, id: u64, columns: &Columns) {
-        if let Some(held) = self.map.get_mut(&id) {
-            held.columns = Some(Arc::clone(columns));
-        }
-    }
-
-    /// Notes that `statement` is prepared there.
-    pub fn add(&mut self, statement: &Statement) {
-        self.put(statement.id, PreparedStatement { used: 0, size: statement.size(), columns: None });
-    }
-
-    fn put(&mut self, id: u64, held: PreparedStatement) {
-        self.clock += 1;
-        self.bytes += held.size;
-        if let Some(before) = self.map.insert(id, PreparedStatement { used: self.clock, ..held }) {
-            self.bytes -= before.size;
-        }
-    }
-
-    /// Notes that the statement with number `id` is not prepared there; returns what was.
-    pub fn remove(&mut self, id: u64) -> Option<PreparedStatement> {
-        let held = self.map.remove(&id)?;
-        self.bytes -= held.size;
-        Some(held)
-    }
-
-    /// The statement that must give way to keep to `limits`.
-    #[must_use]
-    pub fn excess(&self, limits: Limits) -> Option<u64> {
-        if self.map.len() <= limits.count && (self.bytes <= limits.bytes || self.map.len() <= 1) {
-            return None;
-        }
-        self.map.iter().min_by_key(|(_, held)| held.used).map(|(&id, _)| id)
-    }
-
-    /// The session has been swept.
-    pub fn clear(&mut self) {
-        *self = Self::default();
-    }
-
-    /// Takes back what has not happened on this connection.
-    pub fn undo(&mut self, rollback: &mut Rollback) {
-        if let Some(id) = rollback.prepared {
-            self.remove(id);
-        }
-        if let Some((id, held)) = rollback.closed.take() {
-            self.put(id, held);
-        }
-    }
-
-    /// Number of statements.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.map.len()
-    }
-
-    /// Returns whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::rollback::Rollback;
+    use super::super::server_statements::{ServerStatementCache, Standing};
     use super::*;
 
     fn text(body: &[u8]) -> Arc<ParsedQuery> {
@@ -604,9 +531,9 @@ mod tests {
         let statements: Vec<_> = (0u8..4).map(|n| intern(&cache, None, &[n; 10])).collect();
         let mut prepared = ServerStatementCache::default();
         for statement in &statements {
-            prepared.add(statement);
+            prepared.add(statement, Standing::Trusted);
         }
-        assert!(prepared.has(&statements[0]));
+        assert!(prepared.has(&statements[0]) && prepared.doubtful().next().is_none());
         assert_eq!(prepared.excess(limits(4, 40)), None);
         assert_eq!(prepared.excess(limits(3, 40)), Some(statements[1].id));
         assert_eq!(prepared.excess(limits(9, 39)), Some(statements[1].id));
@@ -617,7 +544,7 @@ mod tests {
         assert!(prepared.has(&statements[1]) && !prepared.has(&statements[2]));
         assert_eq!(prepared.bytes, 30);
         prepared.clear();
-        prepared.add(&statements[0]);
+        prepared.add(&statements[0], Standing::Doubtful);
         assert_eq!(prepared.excess(limits(9, 5)), None, "the one that is used now stays");
     }
 }

@@ -49,6 +49,15 @@ pub(crate) fn only_ends(sql: &[u8], backslashes: bool) -> bool {
     ends && !behind.any(|token| token != Token::Semicolon)
 }
 
+/// Returns whether `sql` is nothing but the beginning of a transaction.
+#[must_use]
+pub(crate) fn only_begins(sql: &[u8], backslashes: bool) -> bool {
+    let mut tokens = Tokens::new(sql, backslashes);
+    let Some(Token::Word(first)) = tokens.next() else { return false };
+    let begins = of_statement(first, tokens.clone()) == Some(Block::Open);
+    begins && !tokens.skip_while(|token| *token != Token::Semicolon).any(|token| token != Token::Semicolon)
+}
+
 fn of_statement(first: &[u8], behind: Tokens<'_>) -> Option<Block> {
     let is = |word: &[u8], wanted: &str| word.eq_ignore_ascii_case(wanted.as_bytes());
     let mut words = behind.take_while(|token| *token != Token::Semicolon).filter_map(|token| match token {

@@ -11,7 +11,8 @@ use super::lease::Lease;
 use super::registry::Registry;
 use super::server_conn::ServerConn;
 use crate::net::RecvError;
-use crate::track::server_state::{CloseMethod, RESET, UnnamedStatement, UsedBy};
+use crate::track::keeping_reset::KeepingReset;
+use crate::track::server_state::{CloseMethod, RESET, UnnamedStatement};
 use crate::track::{Clean, Pins, Pipeline, Request, ResponseAction};
 use crate::wire::{backend, frame, frontend, head};
 
@@ -61,13 +62,24 @@ pub(crate) fn clean_up_in_background(
 /// Resets an idle session within `limit`; says whether that succeeded.
 pub(crate) async fn reset(server_conn: &mut ServerConn, limit: Duration) -> bool {
     let mut pipeline = Pipeline::new();
-    let done = tokio::time::timeout(limit, run(server_conn, &mut pipeline, RESET)).await;
-    if !matches!(done, Ok(Ok(()))) {
-        return false;
+    let done = tokio::time::timeout(limit, make_as_new(server_conn, &mut pipeline)).await;
+    matches!(done, Ok(Ok(())))
+}
+
+/// Resets a session that owes nothing, and keeps the statements that pgferry has prepared there if it can.
+async fn make_as_new(server_conn: &mut ServerConn, pipeline: &mut Pipeline) -> Result<(), CleanupError> {
+    if let Some((reset, sql)) = KeepingReset::alone(&server_conn.state) {
+        if query(server_conn, pipeline, &sql).await?.is_none() {
+            reset.apply(&mut server_conn.state);
+            return Ok(());
+        }
+        if !pipeline.settled() {
+            run(server_conn, pipeline, b"ROLLBACK").await?;
+        }
     }
-    server_conn.state.on_discard_all();
-    server_conn.state.used = UsedBy::Nothing;
-    true
+    run(server_conn, pipeline, RESET).await?;
+    server_conn.state.on_reset();
+    Ok(())
 }
 
 /// Reason why a session can't be made fit.
@@ -135,8 +147,7 @@ async fn clean_up(
         run(lease, &mut pipeline, b"ROLLBACK").await?;
     }
     if reset {
-        run(lease, &mut pipeline, RESET).await?;
-        lease.state.on_discard_all();
+        make_as_new(lease, &mut pipeline).await?;
     }
     let clean = Clean::prove(&pipeline, Pins::empty()).ok_or(CleanupError::Lost)?;
     Ok((clean, if reset { RestoredSession::AsNew } else { RestoredSession::Used }))

@@ -177,6 +177,17 @@ pub fn put_bind(out: &mut Vec<u8>, portal: &str, name: &str) {
     out.extend_from_slice(&[0; 6]);
 }
 
+/// Appends a `Bind` of statement `name`, which has one parameter, to the unnamed portal; `value` is text.
+pub(crate) fn put_bind_one(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    put_renamed(out, BIND, b"\0", name, 10 + value.len());
+    // No format codes; one parameter.
+    out.extend_from_slice(&[0, 0, 0, 1]);
+    out.extend_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend_from_slice(value);
+    // Results as text.
+    out.extend_from_slice(&[0; 2]);
+}
+
 /// Appends an `Execute` of `portal`, to its end.
 pub(crate) fn put_execute(out: &mut Vec<u8>, portal: &str) {
     put_renamed(out, EXECUTE, b"", portal, 4);

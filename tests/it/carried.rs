@@ -34,7 +34,7 @@ const REASONS: [(&str, &[&str], &[&str]); 8] = [
         &["select pg_advisory_unlock(7)", "select pg_advisory_unlock(7)"],
     ),
     ("role", &["set role limited"], &["reset role"]),
-    ("setting", &["select set_config('a.b', 'c', false)"], &["reset all"]),
+    ("setting", &["select set_config('a.b', 'ü', false)"], &["reset all"]),
 ];
 
 #[test]
@@ -77,7 +77,7 @@ fn reasons_are_refused_where_they_are_not_wanted() {
         "create temp table t (a int)",
         "listen a",
         "select pg_advisory_lock(1)",
-        "do $$ begin end $$",
+        "do $$ begin execute ''; end $$",
         "set role limited",
     ] {
         let messages = client.query(sql);
@@ -95,7 +95,12 @@ fn reasons_are_refused_where_they_are_not_wanted() {
     assert_eq!(client.query("listen a").last().expect("ready").body, b"E");
     assert_eq!(error(&client.query("select 1")).field(b'C'), "25P02");
     client.query("rollback");
-    for sql in ["set work_mem = '5MB'", "begin; set local a.b = c; commit", "select nextval('shared_sequence')"] {
+    for sql in [
+        "set work_mem = '5MB'",
+        "begin; set local a.b = c; commit",
+        "select set_config('a.b', 'c', false)",
+        "select nextval('shared_sequence')",
+    ] {
         let messages = client.query(sql);
         assert!(messages.iter().all(|message| message.tag != b'E'), "{sql}: {messages:?}");
     }

@@ -479,7 +479,7 @@ impl Generator {
 
     fn select(&mut self) -> String {
         let random = &mut self.random;
-        match random.below(16) {
+        match random.below(18) {
             0 | 1 => format!("select {}", random.pick(&["1", "'a', 2", "'x' as y", "null::int", "1 + 2", "'it''s'"])),
             2 | 3 => "select token from t order by token".to_owned(),
             4 => "select count(*) from t".to_owned(),
@@ -495,6 +495,21 @@ impl Generator {
             12 => format!("select * from {}", random.pick(&TEMPS)),
             13 => "select 1 from t where token = 'nobody'".to_owned(),
             14 => "select current_user, session_user, current_database()".to_owned(),
+            15 | 16 => format!(
+                "select set_config({}, {})",
+                random.pick(&[
+                    "'a.b', 'x y'",
+                    "'a.b', ''",
+                    "'search_path', 'one, public'",
+                    "'search_path', 'pg_temp, one'",
+                    "'work_mem', '5MB'",
+                    "'work_mem', '4MB'",
+                    "'work_mem', 'zz'",
+                    "'timezone', 'GMT'",
+                    "'default_text_search_config', 'mine'",
+                ]),
+                random.pick(&["false", "false", "true"])
+            ),
             _ => "select 5/n from generate_series(0, 2) n".to_owned(),
         }
     }

@@ -360,8 +360,8 @@ impl<'a> Session<'a> {
             _ => ResetPolicy::Nothing,
         };
         let probe = now.saturating_duration_since(lease.returned) >= RECENTLY_USED;
-        let parameters = &lease.pool().parameters;
-        Preparation::new(&lease.state, &self.state, self.handle.id, parameters, policy, probe)
+        let known = (&lease.pool().parameters, &lease.pool().statements);
+        Preparation::new(&lease.state, &self.state, self.handle.id, known, policy, probe)
     }
 
     fn return_tentative_lease(&mut self) {

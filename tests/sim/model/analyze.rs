@@ -320,6 +320,17 @@ impl Analysis<'_> {
                 Type::Bool
             }
             Expr::Count => Type::Int8,
+            Expr::Sum(of) => {
+                self.expr(of, source, Type::Int8)?;
+                Type::Int8
+            }
+            Expr::Case(parts) => {
+                let [condition, then, otherwise] = &**parts;
+                self.expr(condition, source, Type::Bool)?;
+                let ty = self.expr(then, source, expected)?;
+                self.expr(otherwise, source, ty)?;
+                ty
+            }
             Expr::Coalesce(args) => {
                 let mut ty = expected;
                 for arg in args {
@@ -390,6 +401,8 @@ fn column_name(expr: &Expr) -> (Rc<str>, u8) {
         Expr::Column(name) => (Rc::clone(name), 2),
         Expr::Call(name, _) => (Rc::clone(&name.name), 2),
         Expr::Count => ("count".into(), 2),
+        Expr::Sum(_) => ("sum".into(), 2),
+        Expr::Case(_) => ("case".into(), 1),
         Expr::Coalesce(_) => ("coalesce".into(), 2),
         Expr::Exists(_) => ("exists".into(), 2),
         Expr::Cast(inner, ty) => match column_name(inner) {

@@ -71,6 +71,18 @@ fn fold_expr(expr: &Expr) -> Result<(), Report> {
     }
 }
 
+/// What is summed in an expression that makes one row of all: `count(*)` itself, where nothing is.
+fn aggregate(expr: &Expr) -> Option<&Expr> {
+    match expr {
+        Expr::Count => Some(expr),
+        Expr::Sum(of) => Some(of),
+        Expr::Cast(inner, _) => aggregate(inner),
+        Expr::Binary(_, left, right) => aggregate(left).or_else(|| aggregate(right)),
+        Expr::Case(parts) => parts.iter().find_map(aggregate),
+        _ => None,
+    }
+}
+
 fn division_by_zero() -> Report {
     Report::error("22012", "division by zero")
 }
@@ -145,9 +157,18 @@ impl Backend {
             // NULLs come last.
             rows.sort_by_key(|row| (row[at] == Value::Null, row[at].clone()));
         }
-        if select.items.iter().any(|item| matches!(item, Item::Expr { expr: Expr::Count, .. })) {
+        let aggregate = select.items.iter().find_map(|item| match item {
+            Item::Expr { expr, .. } => aggregate(expr),
+            Item::All => None,
+        });
+        if let Some(summed) = aggregate {
             let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
-            rows = vec![Cells::from([Value::Int(count)])];
+            let mut sum = Value::Null;
+            for cells in rows.iter().filter(|_| *summed != Expr::Count) {
+                let value = self.eval(shared, summed, Scope { columns: &columns, cells, params })?;
+                sum = if sum == Value::Null { value } else { binary(Operator::Plus, sum, value)? };
+            }
+            rows = vec![Cells::from([Value::Int(count), sum])];
         }
         if let Some(limit) = select.limit {
             rows.truncate(usize::try_from(limit).unwrap_or(0));
@@ -254,6 +275,12 @@ impl Backend {
             },
             Expr::IsNull(inner, is) => Value::Bool((self.eval(shared, inner, scope)? == Value::Null) == *is),
             Expr::Count => scope.cells.first().cloned().unwrap_or(Value::Null),
+            Expr::Sum(_) => scope.cells.get(1).cloned().unwrap_or(Value::Null),
+            Expr::Case(parts) => {
+                let [condition, then, otherwise] = &**parts;
+                let chosen = if self.eval(shared, condition, scope)?.is_true() { then } else { otherwise };
+                self.eval(shared, chosen, scope)?
+            }
             Expr::Coalesce(args) => {
                 for arg in args {
                     let value = self.eval(shared, arg, scope)?;

@@ -199,6 +199,11 @@ impl Backend {
         if local && top && !self.transaction.is_block() {
             self.notice(&Report::warning("25P01", "SET LOCAL can only be used in transaction blocks"));
         }
+        if name == "session_authorization" && *to == SetTo::Default && !local {
+            self.settings.reset_authorization()?;
+            self.refresh_path(shared);
+            return done("SET");
+        }
         let value = match to {
             SetTo::Default => None,
             SetTo::Values(values) => Some(self.settings.flatten(name, values)?),
@@ -212,6 +217,10 @@ impl Backend {
         match what {
             Discard::Plans => return done("DISCARD PLANS"),
             Discard::Temp => {
+                // As when DISCARD ALL fails.
+                if let Some(code) = self.faults.discard.take() {
+                    return fail(code, "out of shared memory");
+                }
                 self.discard_temp(shared)?;
                 return done("DISCARD TEMP");
             }

@@ -232,6 +232,32 @@ fn what_pgferry_itself_asks_is_understood() {
     let origin =
         "SELECT name, reset_val FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY (''{TimeZone}'')";
     assert!(scene.says(0, &format!("Q('{origin}')")).contains("D(TimeZone,UTC)"));
+    let settings = "SELECT pg_catalog.current_setting(''work_mem'', true), EXISTS (SELECT FROM pg_catalog.pg_settings \
+        WHERE name OPERATOR(pg_catalog.=) ''work_mem'' AND setting OPERATOR(pg_catalog.=) reset_val), \
+        pg_catalog.current_setting(''a.b'', true), false";
+    assert!(scene.says(0, &format!("Q('{settings}')")).contains("D(4MB,t,NULL,f)"));
+    assert_eq!(scene.cluster.unparsed(), [""; 0]);
+}
+
+#[test]
+fn a_reset_that_keeps_statements_is_understood() {
+    let mut scene = Scene::new(1);
+    let check = "SELECT pg_catalog.pg_advisory_unlock_all(), \
+        CASE WHEN pg_catalog.sum(CASE WHEN from_sql THEN 1000000 ELSE 1 END) OPERATOR(pg_catalog.=) 1::pg_catalog.int8 THEN 0 \
+        ELSE (''pgferry: '' OPERATOR(pg_catalog.||) pg_catalog.count(*)::pg_catalog.text)::pg_catalog.int4 END \
+        FROM pg_catalog.pg_prepared_statements";
+    let reset = format!(
+        "Q('BEGIN ISOLATION LEVEL READ COMMITTED;CLOSE ALL;SET SESSION AUTHORIZATION DEFAULT;RESET ALL;UNLISTEN *;{check};\
+        DISCARD TEMP;DISCARD SEQUENCES;COMMIT')"
+    );
+    scene.says(0, "[P('one','select 1') S]");
+    scene.says(0, "Q('listen m; set a.b = 1; set role none; select pg_advisory_lock(1); create temp table t (a int)')");
+    let told = scene.says(0, &reset);
+    assert!(told.contains("D(,0)") && told.ends_with("C(COMMIT) Z(I)"), "{told}");
+    assert!(scene.says(0, "Q('select count(*) from pg_catalog.pg_locks')").contains("D(0)"));
+    scene.says(0, "Q('prepare two as select 2')");
+    let told = scene.says(0, &reset);
+    assert!(told.contains("22P02") && told.ends_with("Z(E)"), "{told}");
     assert_eq!(scene.cluster.unparsed(), [""; 0]);
 }
 

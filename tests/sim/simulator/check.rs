@@ -146,7 +146,10 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         // A statement that is prepared again first, and can't be, says so before anything is wrong with its parameters.
         return Told::OfFaults;
     }
-    let discards = || says(member, |text| text.to_ascii_lowercase().contains("discard all"));
+    let discards = || {
+        let lower = |text: &str| text.to_ascii_lowercase();
+        says(member, |text| ["discard all", "discard temp"].iter().any(|discard| lower(text).contains(discard)))
+    };
     if case.setup.faults && told(&["ERROR 53200"]) && discards() {
         return Told::OfFaults;
     }
@@ -314,7 +317,7 @@ fn check_books(case: &Case, played: &Played) -> Option<String> {
                 }
             }
             let here = rows[4..].iter().filter(|row| row.starts_with("D(pgferry_")).count();
-            let known = link.state.prepared.len();
+            let known = link.state.prepared.len() + link.state.reset_statements.count();
             if here != known {
                 return Some(format!("link {} has {rows:?} prepared, and the books say {known}", link.number()));
             }

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
+use pgferry::internals::track::keeping_reset::KeepingReset;
 use pgferry::internals::track::server_state::{CloseMethod, RESET, UnnamedStatement, UsedBy};
 use pgferry::internals::track::{Clean, Pins, Pipeline, Request, ResponseAction, ServerState};
 use pgferry::internals::wire::{Frames, backend, frame, frontend, head};
@@ -182,16 +183,29 @@ pub async fn reset(mut link: Link) -> Option<Link> {
     let world = Rc::clone(&link.world);
     let mut pipeline = Pipeline::new();
     let until = world.now() + CLEANUP_TIMEOUT;
-    let done = world.timeout(until, run(&mut link, &mut pipeline, RESET)).await;
+    let done = world.timeout(until, make_as_new(&mut link, &mut pipeline)).await;
     if !matches!(done, Some(Ok(()))) {
         close(link);
         return None;
     }
-    link.state.on_discard_all();
-    link.state.used = UsedBy::Nothing;
     let pool = Rc::clone(&link.pool);
     pool.parameters.learn_reset(&mut link.state);
     Some(link)
+}
+
+async fn make_as_new(link: &mut Link, pipeline: &mut Pipeline) -> Result<(), &'static str> {
+    if let Some((reset, sql)) = KeepingReset::alone(&link.state) {
+        if query(link, pipeline, &sql).await?.is_none() {
+            reset.apply(&mut link.state);
+            return Ok(());
+        }
+        if !pipeline.settled() {
+            run(link, pipeline, b"ROLLBACK").await?;
+        }
+    }
+    run(link, pipeline, RESET).await?;
+    link.state.on_reset();
+    Ok(())
 }
 
 /// What a client left behind.
@@ -262,8 +276,7 @@ async fn clean_up(link: &mut Link, leftover: SessionLeftovers) -> Result<Clean, 
         run(link, &mut pipeline, b"ROLLBACK").await?;
     }
     if reset {
-        run(link, &mut pipeline, RESET).await?;
-        link.state.on_discard_all();
+        make_as_new(link, &mut pipeline).await?;
     }
     Clean::prove(&pipeline, Pins::empty()).ok_or("not clean")
 }

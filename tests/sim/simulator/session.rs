@@ -262,7 +262,8 @@ impl Session {
             _ => ResetPolicy::Nothing,
         };
         let probe = link.is_probed();
-        Preparation::new(&link.state, &self.state, self.id as u64, &link.pool.parameters, policy, probe)
+        let known = (&link.pool.parameters, &link.pool.statements);
+        Preparation::new(&link.state, &self.state, self.id as u64, known, policy, probe)
     }
 
     async fn acquire(&mut self) -> Result<Link, NoLink> {

@@ -27,6 +27,9 @@ pub enum Expr {
     Exists(Box<Select>),
     /// `count(*)`.
     Count,
+    Sum(Box<Self>),
+    /// `CASE WHEN … THEN … ELSE … END`.
+    Case(Box<[Self; 3]>),
     Coalesce(Vec<Self>),
 }
 

@@ -163,6 +163,8 @@ impl Parser<'_> {
         match &*first {
             "begin" => {
                 self.transaction_noise();
+                // The only one that there is.
+                self.words(&["isolation", "level", "read", "committed"]);
                 Ok(Statement::Begin("BEGIN"))
             }
             "start" => {
@@ -670,6 +672,15 @@ impl Parser<'_> {
                 self.need_sign(")")?;
                 return Ok(Expr::Exists(select.into()));
             }
+            "case" if self.word("when") => {
+                let condition = self.expr()?;
+                self.need_word("then")?;
+                let then = self.expr()?;
+                self.need_word("else")?;
+                let otherwise = self.expr()?;
+                self.need_word("end")?;
+                return Ok(Expr::Case([condition, then, otherwise].into()));
+            }
             "from" | "where" | "select" | "order" | "limit" | "and" | "or" | "as" | "to" | "for" => {
                 self.at -= 1;
                 return Err(self.wrong());
@@ -690,8 +701,10 @@ impl Parser<'_> {
             return Ok(Expr::Count);
         }
         let args = self.arguments(Self::expr)?;
-        if &*name.name == "coalesce" {
-            return Ok(Expr::Coalesce(args));
+        match (&*name.name, args.as_slice()) {
+            ("coalesce", _) => return Ok(Expr::Coalesce(args)),
+            ("sum", [of]) => return Ok(Expr::Sum(of.clone().into())),
+            _ => {}
         }
         Ok(Expr::Call(name, args))
     }

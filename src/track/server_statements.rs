@@ -1,0 +1,124 @@
+//! The statements that are prepared on one connection.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::rollback::Rollback;
+use super::statements::{Columns, Limits, Statement};
+
+/// The statements that are prepared on a connection; those used longest ago give way.
+#[derive(Debug, Default)]
+pub struct ServerStatementCache {
+    map: HashMap<u64, PreparedStatement>,
+    /// Bytes of their texts.
+    pub(super) bytes: usize,
+    clock: u64,
+}
+
+/// Whether a statement may stay on its connection when the session is reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It was prepared when nothing had run since the session was as new.
+    Trusted,
+    /// Code that had run by then may have changed what its text means.
+    Doubtful,
+}
+
+/// A statement as a connection has it.
+#[derive(Clone, Debug)]
+pub struct PreparedStatement {
+    used: u64,
+    size: usize,
+    standing: Standing,
+    /// The columns that its plan has there, once the server was asked: they don't change (`RevalidateCachedQuery` in
+    /// `src/backend/utils/cache/plancache.c`).
+    columns: Option<Columns>,
+}
+
+impl ServerStatementCache {
+    /// Returns whether `statement` is prepared there, before it is used.
+    pub fn has(&mut self, statement: &Statement) -> bool {
+        self.clock += 1;
+        self.map.get_mut(&statement.id).map(|held| held.used = self.clock).is_some()
+    }
+
+    /// The columns of statement `id` there, where they are known.
+    #[must_use]
+    pub fn columns(&self, id: u64) -> Option<&Columns> {
+        self.map.get(&id)?.columns.as_ref()
+    }
+
+    /// Notes the columns that statement `id` has there.
+    pub fn describe(&mut self, id: u64, columns: &Columns) {
+        if let Some(held) = self.map.get_mut(&id) {
+            held.columns = Some(Arc::clone(columns));
+        }
+    }
+
+    /// Notes that `statement` is prepared there.
+    pub fn add(&mut self, statement: &Statement, standing: Standing) {
+        self.put(statement.id, PreparedStatement { used: 0, size: statement.size(), standing, columns: None });
+    }
+
+    /// The standing of statement `id`, if it is prepared there.
+    #[must_use]
+    pub fn standing(&self, id: u64) -> Option<Standing> {
+        self.map.get(&id).map(|held| held.standing)
+    }
+
+    /// Numbers of the statements that don't outlive a reset.
+    pub fn doubtful(&self) -> impl Iterator<Item = u64> {
+        self.map.iter().filter(|(_, held)| held.standing == Standing::Doubtful).map(|(&id, _)| id)
+    }
+
+    fn put(&mut self, id: u64, held: PreparedStatement) {
+        self.clock += 1;
+        self.bytes += held.size;
+        if let Some(before) = self.map.insert(id, PreparedStatement { used: self.clock, ..held }) {
+            self.bytes -= before.size;
+        }
+    }
+
+    /// Notes that the statement with number `id` is not prepared there; returns what was.
+    pub fn remove(&mut self, id: u64) -> Option<PreparedStatement> {
+        let held = self.map.remove(&id)?;
+        self.bytes -= held.size;
+        Some(held)
+    }
+
+    /// The statement that must give way to keep to `limits`.
+    #[must_use]
+    pub fn excess(&self, limits: Limits) -> Option<u64> {
+        if self.map.len() <= limits.count && (self.bytes <= limits.bytes || self.map.len() <= 1) {
+            return None;
+        }
+        self.map.iter().min_by_key(|(_, held)| held.used).map(|(&id, _)| id)
+    }
+
+    /// The session has been swept.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Takes back what has not happened on this connection.
+    pub fn undo(&mut self, rollback: &mut Rollback) {
+        if let Some(id) = rollback.prepared {
+            self.remove(id);
+        }
+        if let Some((id, held)) = rollback.closed.take() {
+            self.put(id, held);
+        }
+    }
+
+    /// Number of statements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Returns whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+}
