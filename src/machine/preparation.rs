@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 use crate::track::parameter_cache::ParameterCache;
 use crate::track::params;
-use crate::track::server_state::{ResetCommits, Sequences, ServerState, UnnamedStatement, UsedBy};
+use crate::track::server_state::{ResetCommits, Sequences, ServerState, UnnamedStatement};
 use crate::track::session_settings::SettingOverrides;
 use crate::track::{ClientState, Request};
 use crate::wire::frontend;
@@ -79,7 +79,11 @@ impl Preparation {
         policy: ResetPolicy,
         probe: bool,
     ) -> Self {
-        let policy = if server.used.is_foreign_to(id) { policy } else { ResetPolicy::Nothing };
+        let is_due = match policy {
+            ResetPolicy::All => server.used.is_others_than(id),
+            ResetPolicy::Sequences | ResetPolicy::Nothing => server.used.is_foreign_to(id),
+        };
+        let policy = if is_due { policy } else { ResetPolicy::Nothing };
         let mut preparation = Self {
             messages: Cow::Borrowed(&[]),
             requests: Cow::Borrowed(&[]),
@@ -201,10 +205,7 @@ impl Preparation {
             server.unnamed = UnnamedStatement::Unknown;
         }
         match self.policy {
-            ResetPolicy::All => {
-                server.on_discard_all();
-                server.used = UsedBy::Nothing;
-            }
+            ResetPolicy::All => server.on_reset(),
             ResetPolicy::Sequences => server.sequences = Sequences::Untouched,
             ResetPolicy::Nothing => {}
         }
@@ -214,7 +215,7 @@ impl Preparation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::track::server_state::RESET;
+    use crate::track::server_state::{RESET, UsedBy};
     use crate::track::{RequestedParams, ServerParams};
 
     fn server(version: &str) -> ServerState {

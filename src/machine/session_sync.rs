@@ -9,6 +9,7 @@ use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::params;
 use crate::track::pipeline::{Describes, IDLE};
 use crate::track::server_state::{Sequences, may_give_values};
+use crate::track::session_code;
 use crate::track::session_command::SessionCommand;
 use crate::track::sql_effects::{self, UnknownSettings};
 use crate::track::{Pins, SqlEffects};
@@ -115,6 +116,9 @@ impl Machine<'_> {
         if effects.is_nothing() {
             return Ok(());
         }
+        if effects.defines_code {
+            self.server.code.defines();
+        }
         self.explained.note(effects);
         if self.context.mode == Mode::Session {
             self.pins.insert(effects.pins);
@@ -170,6 +174,9 @@ impl Machine<'_> {
     /// see.
     pub(super) fn completed(&mut self, tag: &[u8], next: Option<&SessionCommand>) -> bool {
         self.server.completed(tag);
+        if session_code::defines_code(tag) && !self.is_temporary(tag) {
+            self.server.code.defines();
+        }
         self.pins.insert(sql_effects::of_tag(tag));
         if may_give_values(tag) {
             self.sequences = Sequences::GaveValues;
@@ -203,6 +210,11 @@ impl Machine<'_> {
             _ => {}
         }
         false
+    }
+
+    /// Returns whether what a command with this tag has made is the session's own, as far as no text has shown that it is not.
+    fn is_temporary(&self, tag: &[u8]) -> bool {
+        matches!(tag, b"CREATE TABLE" | b"CREATE VIEW") && self.pins.contains(Pins::TEMP)
     }
 
     fn succeeded(&mut self, command: &SessionCommand, tag: &[u8]) {
@@ -249,6 +261,9 @@ impl Machine<'_> {
         let idle = status == IDLE;
         self.counts.readies.queries += 1;
         self.counts.readies.transactions += u32::from(idle);
+        if idle && self.pipeline.answered() {
+            self.server.code.is_settled();
+        }
         if self.context.mode == Mode::Session {
             return;
         }

@@ -9,6 +9,7 @@
 //! - [`rollback`]: what to take back when a request fails.
 //! - [`sql_effects`]: what a text may leave behind in a session, so that it changes hands only when clean.
 //! - [`pins`]: the reasons why a session must stay with its client.
+//! - [`session_code`]: what the code in a database may leave in sessions, [`stored_code`] by its source.
 //! - [`session_command`]: commands with an effect on the session that can be followed: `SET`, `RESET`, savepoints, `DEALLOCATE`.
 //! - [`session_settings`]: what a client has set with them, as far as its transactions commit.
 //! - [`params`]: the reported settings (`ParameterStatus`) of a client and of a connection, and their difference.
@@ -33,6 +34,7 @@ pub(crate) mod prefilter;
 pub(crate) mod request;
 pub(crate) mod rollback;
 pub(crate) mod server_state;
+pub(crate) mod session_code;
 pub(crate) mod session_command;
 pub(crate) mod session_settings;
 pub(crate) mod sql;
@@ -40,6 +42,7 @@ pub(crate) mod sql_effects;
 pub(crate) mod startup_settings;
 pub(crate) mod statement_mentions;
 pub(crate) mod statements;
+pub(crate) mod stored_code;
 pub(crate) mod text_edit;
 pub(crate) mod transaction_block;
 

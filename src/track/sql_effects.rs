@@ -36,6 +36,8 @@ pub struct SqlEffects {
     pub may_release: bool,
     /// It may make, run or free prepared statements by name.
     pub names_statements: bool,
+    /// It may change what code is in the database, or make a table that is temporary only by the `search_path`.
+    pub defines_code: bool,
 }
 
 impl SqlEffects {
@@ -52,6 +54,7 @@ impl SqlEffects {
             && self.commands.is_none()
             && self.unknown_settings == UnknownSettings::None
             && !self.may_release
+            && !self.defines_code
     }
 
     /// What keeps a client on its connection: not what can be carried to another one, and not what only counts if it
@@ -237,11 +240,14 @@ impl<'a> Analysis<'a> {
             }
             _ if is_advisory(&name) && !contains(&name, b"_xact_") => Pins::LOCK,
             _ if survives_discard(&name) => Pins::UNRESETTABLE,
+            _ if RUNS_TEXTS.iter().any(|runs| name.starts_with(runs)) => Pins::SERVER_CODE,
+            b"set_limit" => return effects.add_unknown_settings(UnknownSettings::ForSession),
             _ => Pins::empty(),
         });
     }
 
     fn end_statement(&mut self, statement: &Statement<'_>, end: usize) {
+        self.effects.defines_code |= statement.defines_code();
         self.effects.statements += usize::from(statement.start.is_some());
         let Some(start) = statement.start.filter(|_| statement.may_be_command()) else { return };
         let Some(text) = self.sql.get(start..end) else { return };
@@ -294,6 +300,9 @@ const UNRESETTABLE: [&[u8]; 9] = [
     b"pg_replication_origin_session_setup",
 ];
 
+/// How the names of functions begin that run a text they are given.
+const RUNS_TEXTS: [&[u8]; 3] = [b"query_to_xml", b"ts_stat", b"ts_rewrite"];
+
 /// Returns whether a name holds `advisory_`, as those of functions for locks do.
 fn is_advisory(name: &[u8]) -> bool {
     const WORD: &[u8] = b"advisory";
@@ -309,7 +318,7 @@ fn lower<'a>(word: &[u8], room: &'a mut [u8; 16]) -> Option<&'a [u8]> {
 }
 
 /// Returns whether the arguments behind `set_config` end in a plain `true`: it holds for the transaction only.
-fn is_local_set_config(tokens: Tokens<'_>) -> bool {
+pub(super) fn is_local_set_config(tokens: Tokens<'_>) -> bool {
     let mut depth = 0;
     let mut commas = 0;
     let mut third = Vec::new();
@@ -349,6 +358,10 @@ struct Statement<'a> {
     atomic: bool,
     /// It has said `UPDATE`.
     updates: bool,
+    /// What it makes is temporary.
+    temporary: bool,
+    /// It has said `INTO` otherwise than for an `INSERT`.
+    selects_into: bool,
 }
 
 impl<'a> Statement<'a> {
@@ -390,6 +403,12 @@ impl<'a> Statement<'a> {
         FIRST.iter().any(|word| self.begins(word))
     }
 
+    /// Returns whether it may change what code is in the database: tables have defaults and constraints.
+    fn defines_code(&self) -> bool {
+        let makes = self.begins(b"create") && !self.temporary;
+        makes || self.selects_into || [&b"alter"[..], b"import", b"do"].iter().any(|word| self.begins(word))
+    }
+
     fn begins(&self, word: &[u8]) -> bool {
         self.first.is_some_and(|first| first.eq_ignore_ascii_case(word))
     }
@@ -415,10 +434,17 @@ impl<'a> Statement<'a> {
         }
         self.updates |= is(word, b"update");
         self.atomic |= is(word, b"atomic") && after(&[b"begin"]);
+        let inserts = is(first, b"insert");
+        self.selects_into |= is(word, b"into") && !inserts && !after(&[b"insert", b"merge"]);
         if (is(word, b"temp") || is(word, b"temporary"))
             && after(&[b"create", b"replace", b"local", b"global", b"into"])
         {
+            self.temporary = true;
             return Pins::TEMP;
+        }
+        if is(word, b"default") && self.updates && !inserts {
+            // What it sets a column to may be what a sequence gives next. Of an INSERT the tag tells.
+            return Pins::NEXTVAL;
         }
         if is(word, b"hold") && after(&[b"with"]) {
             return Pins::CURSOR;
@@ -442,6 +468,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn changes_of_code_are_seen() {
+        for sql in [
+            "create function f() returns int language sql as 'select 1'",
+            "select 1; ALTER TABLE t ADD a int DEFAULT f()",
+            "create temp table t (a int); create table u (a int)",
+            "/* x */ do 'begin end'",
+            "import foreign schema a from server b into c",
+            "select a into t from u",
+            "with x as (select 1) select * into t from x",
+        ] {
+            assert!(analyze(sql.as_bytes(), false).defines_code, "{sql}");
+        }
+        for sql in [
+            "create temp table t (a int)",
+            "select 'create function'",
+            "insert into t values (1)",
+            "with x as (insert into t values (1) returning *) select * from x",
+            "drop function f",
+            "grant select on t to public",
+        ] {
+            assert!(!analyze(sql.as_bytes(), false).defines_code, "{sql}");
+        }
+    }
+
+    #[test]
     fn state_is_seen() {
         for (sql, pin) in [
             ("SET timezone = 'UTC'", Pins::SETTING),
@@ -454,6 +505,11 @@ mod tests {
             ("select \"set_config\"('a.b', 'c', false)", Pins::SETTING),
             ("select setseed(0.5)", Pins::UNRESETTABLE),
             ("set seed = 0.5", Pins::UNRESETTABLE),
+            ("select set_limit(0.3)", Pins::SETTING),
+            ("select query_to_xml($1, true, true, '')", Pins::SERVER_CODE),
+            ("select * from ts_stat($1)", Pins::SERVER_CODE),
+            ("update t set id = default", Pins::NEXTVAL),
+            ("with x as (update t set id = default returning *) select * from x", Pins::NEXTVAL),
             ("update pg_settings set setting = '1' where name = 'work_mem'", Pins::SETTING),
             ("set local.x = 1", Pins::SETTING),
             ("set search_path = 'pg_temp'", Pins::TEMP),

@@ -11,7 +11,7 @@ use super::lease::Lease;
 use super::registry::Registry;
 use super::server_conn::ServerConn;
 use crate::net::RecvError;
-use crate::track::server_state::{CloseMethod, RESET, UnnamedStatement, UsedBy};
+use crate::track::server_state::{CloseMethod, RESET, UnnamedStatement};
 use crate::track::{Clean, Pins, Pipeline, Request, ResponseAction};
 use crate::wire::{backend, frame, frontend, head};
 
@@ -65,8 +65,7 @@ pub(crate) async fn reset(server_conn: &mut ServerConn, limit: Duration) -> bool
     if !matches!(done, Ok(Ok(()))) {
         return false;
     }
-    server_conn.state.on_discard_all();
-    server_conn.state.used = UsedBy::Nothing;
+    server_conn.state.on_reset();
     true
 }
 
@@ -136,8 +135,9 @@ async fn clean_up(
     }
     if reset {
         run(lease, &mut pipeline, RESET).await?;
-        lease.state.on_discard_all();
+        lease.state.on_reset();
     }
+    lease.state.code.is_settled();
     let clean = Clean::prove(&pipeline, Pins::empty()).ok_or(CleanupError::Lost)?;
     Ok((clean, if reset { RestoredSession::AsNew } else { RestoredSession::Used }))
 }

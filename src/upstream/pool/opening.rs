@@ -216,7 +216,8 @@ impl Pool {
         self.open_as_needed();
     }
 
-    /// The outcome of opening a connection, on which the server was asked how full it is if it had not been.
+    /// The outcome of opening a connection, on which the server was asked how full it is, and what code the database has, if it had
+    /// not been.
     pub(in crate::upstream) async fn looked_at(
         &self,
         outcome: Result<NewConn, DialFailure>,
@@ -224,7 +225,12 @@ impl Pool {
         settings: &Settings,
     ) -> Result<NewConn, DialFailure> {
         let mut new_conn = outcome?;
-        match registry.first_look(&mut new_conn, &self.key.database, settings.server_connect_timeout).await {
+        let (database, limit) = (&self.key.database, settings.server_connect_timeout);
+        let looked = match registry.first_look(&mut new_conn, database, limit).await {
+            Ok(()) => registry.first_look_at_code(&mut new_conn, database, limit).await,
+            failed => failed,
+        };
+        match looked {
             Ok(()) => Ok(new_conn),
             Err(error) => Err(DialFailure::with(error, new_conn.conn)),
         }
@@ -272,6 +278,7 @@ impl Pool {
         let conn_info =
             ConnInfo::new(id, new_conn.pid, new_conn.address.clone(), registry.generation(), Arc::clone(&gate));
         let conn_info = Arc::new(conn_info.over(new_conn.conn.stream().local(), tls.clone()));
+        let code = registry.session_code(&self.key.database, &new_conn.address, &params);
         self.conn_infos.add(&conn_info);
         registry.local_backends.add(&conn_info);
         debug!(server = id, pid = new_conn.pid, database = %self.database(), user = %self.user(), tls, "upstream opened");
@@ -284,7 +291,7 @@ impl Pool {
                 pid: new_conn.pid,
                 secret: new_conn.secret,
             }),
-            state: ServerState::new(params, asked),
+            state: ServerState::new(params, asked).in_database_with(code),
             returned: now,
             retire_at: settings.server_lifetime.map(|lifetime| now + jitter(lifetime, id)),
             generation: registry.generation(),
