@@ -66,8 +66,10 @@ fn is_harmless(word: &[u8], inserts: bool) -> bool {
 /// it may hold `advisory_` behind something.
 pub(super) fn may_name_state(name: &[u8]) -> bool {
     let &[a, b, c, _, _, _, ..] = name else { return false };
-    let begins =
-        matches!(&[a, b, c].map(|byte| byte.to_ascii_lowercase()), b"set" | b"nex" | b"cur" | b"las" | b"pg_" | b"dbl" | b"que" | b"ts_");
+    let begins = matches!(
+        &[a, b, c].map(|byte| byte.to_ascii_lowercase()),
+        b"set" | b"nex" | b"cur" | b"las" | b"pg_" | b"dbl" | b"que" | b"ts_"
+    );
     begins || may_be_advisory(name)
 }
 

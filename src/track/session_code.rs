@@ -224,7 +224,9 @@ enum OwnDefinitions {
     #[default]
     Unchanged,
     /// In a transaction that is not over.
-    Changing { _until: CodeChange },
+    Changing {
+        _until: CodeChange,
+    },
     Changed,
 }
 

@@ -155,7 +155,8 @@ mod tests {
     use super::*;
 
     fn of(source: &str, language: Language) -> Reach {
-        let names = [("nextval", Reach::Sequences), ("pg_advisory_lock", Reach::Anything), ("ts_stat", Reach::Anything)];
+        let names =
+            [("nextval", Reach::Sequences), ("pg_advisory_lock", Reach::Anything), ("ts_stat", Reach::Anything)];
         let leaving = names.map(|(name, reach)| (name.as_bytes().to_vec(), reach)).into();
         reach(source.as_bytes(), language, &leaving).map(|(reach, _)| reach).unwrap_or_default()
     }
@@ -228,8 +229,14 @@ mod tests {
         ] {
             assert_eq!(of(source, Language::PlPgSql), Reach::Anything, "{source}");
         }
-        for source in ["set x = 1", "select 1; set x = 1", "listen a", "do 'x'", "select 1 as a into t", "declare c cursor with hold for select 1"]
-        {
+        for source in [
+            "set x = 1",
+            "select 1; set x = 1",
+            "listen a",
+            "do 'x'",
+            "select 1 as a into t",
+            "declare c cursor with hold for select 1",
+        ] {
             assert_eq!(of(source, Language::Sql), Reach::Anything, "{source}");
         }
     }

@@ -35,8 +35,7 @@ pub(in crate::upstream) enum Chore {
 
 /// Claims a look at the code of the database, where `pooled` is to take one.
 fn look_due(pooled: &PooledConn, settings: &Settings, now: Instant) -> Option<Inquiry> {
-    let is_wanted =
-        settings.reset == Reset::Auto && now.saturating_duration_since(pooled.returned) < LOOKED_AT;
+    let is_wanted = settings.reset == Reset::Auto && now.saturating_duration_since(pooled.returned) < LOOKED_AT;
     if is_wanted { pooled.state.code.code().claim(Due::Past, now) } else { None }
 }
 

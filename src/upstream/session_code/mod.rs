@@ -19,9 +19,9 @@ use crate::config::Reset;
 use crate::lock::lock;
 use crate::net::{Conn, RecvError};
 use crate::track::server_state::UnnamedStatement;
+use crate::track::server_state::UsedBy;
 use crate::track::session_code::{Answer, Due, Finding, Inquiry, News, Reach, SessionCode};
 use crate::track::stored_code::{self, Language, Leaving};
-use crate::track::server_state::UsedBy;
 use crate::track::{ServerParams, ServerState};
 use crate::wire::frontend;
 
@@ -80,11 +80,12 @@ impl SessionCodes {
 #[must_use]
 pub(crate) fn needs_reset(reset: Reset, state: &ServerState, now: Instant) -> bool {
     let is_used = state.used != UsedBy::Nothing;
-    is_used && match reset {
-        Reset::Always => true,
-        Reset::Auto => state.code.reach(now) == Reach::Anything,
-        Reset::OnChange | Reset::Never => false,
-    }
+    is_used
+        && match reset {
+            Reset::Always => true,
+            Reset::Auto => state.code.reach(now) == Reach::Anything,
+            Reset::OnChange | Reset::Never => false,
+        }
 }
 
 impl Registry {
@@ -288,7 +289,9 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_no_answer() {
         let whole = [[["digest", "", "", "a"]].as_slice(), &NAMES].concat();
-        assert!(read(&rows(&whole)).is_some() && read(&rows(&whole[1..])).is_none() && read(&rows(&whole[..2])).is_none());
+        assert!(
+            read(&rows(&whole)).is_some() && read(&rows(&whole[1..])).is_none() && read(&rows(&whole[..2])).is_none()
+        );
         for odd in [["other", "", "", ""], ["found", "x", "3", ""], ["source", "x", "plperl", ""]] {
             assert_eq!(read(&rows(&[whole.as_slice(), &[odd]].concat())), None, "{odd:?}");
         }
