@@ -44,7 +44,7 @@ use crate::config::{Mode, Pin};
 use crate::error::ClientError;
 use crate::track::parameter_cache::ParameterCache;
 use crate::track::params::ServerParams;
-use crate::track::server_state::{CloseMethod, Sequences, UsedBy};
+use crate::track::server_state::{CloseMethod, Sequences};
 use crate::track::statements::{Limits, StatementCache};
 use crate::track::{ClientState, Pins, Pipeline, Request, ResponseAction, ServerState};
 pub(crate) use counts::Counts;
@@ -222,9 +222,6 @@ impl<'a> Machine<'a> {
         for &request in self.preparation.requests() {
             self.pipeline.request(request, ResponseAction::Swallow);
             left += usize::from(request != Request::Flush);
-        }
-        if self.server.used == UsedBy::Nothing {
-            self.server.code.is_as_new();
         }
         self.preparation.apply(self.server);
         if self.preparation.has_statements() {

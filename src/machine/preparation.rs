@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 use crate::track::parameter_cache::ParameterCache;
 use crate::track::params;
-use crate::track::server_state::{ResetCommits, Sequences, ServerState, UnnamedStatement};
+use crate::track::server_state::{ResetCommits, Sequences, ServerState, UnnamedStatement, UsedBy};
 use crate::track::session_settings::SettingOverrides;
 use crate::track::{ClientState, Request};
 use crate::wire::frontend;
@@ -204,6 +204,9 @@ impl Preparation {
         if self.has_statements() {
             server.unnamed = UnnamedStatement::Unknown;
         }
+        if server.used == UsedBy::Nothing {
+            server.code.is_as_new();
+        }
         match self.policy {
             ResetPolicy::All => server.on_reset(),
             ResetPolicy::Sequences => server.sequences = Sequences::Untouched,
@@ -215,7 +218,7 @@ impl Preparation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::track::server_state::{RESET, UsedBy};
+    use crate::track::server_state::RESET;
     use crate::track::{RequestedParams, ServerParams};
 
     fn server(version: &str) -> ServerState {

@@ -57,7 +57,7 @@ fn begins_harmlessly(word: &[u8]) -> bool {
 /// names that do.
 fn is_harmless(word: &[u8], inserts: bool) -> bool {
     const WORDS: [&[u8]; 3] = [b"temp", b"temporary", b"hold"];
-    const UNLESS_INSERTING: [&[u8]; 2] = [b"into", b"default"];
+    const UNLESS_INSERTING: [&[u8]; 4] = [b"into", b"default", b"insert", b"merge"];
     let matters = |words: &[&[u8]]| words.iter().any(|matters| word.eq_ignore_ascii_case(matters));
     !matters(&WORDS) && (inserts || !matters(&UNLESS_INSERTING)) && !may_name_state(word)
 }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use crate::lock::lock;
 
 /// How long an answer of the catalog is believed.
-pub const VALID: Duration = Duration::from_secs(10);
+pub(crate) const VALID: Duration = Duration::from_secs(10);
 
 /// How often the catalog is asked.
-pub const INTERVAL: Duration = Duration::from_secs(4);
+pub(crate) const INTERVAL: Duration = Duration::from_secs(4);
 
 /// After how long without an answer even a connection that clients wait for is used to ask.
 const OVERDUE: Duration = Duration::from_secs(7);
@@ -21,7 +21,7 @@ const OVERDUE: Duration = Duration::from_secs(7);
 const LEAST_INTERVAL: Duration = Duration::from_millis(300);
 
 /// How long it is not asked again after it could not be read.
-const FAILED_INTERVAL: Duration = Duration::from_secs(60);
+const FAILED_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How much code may leave in a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,6 +119,17 @@ impl State {
         Some(now.saturating_duration_since(seen))
     }
 
+    fn is_due(&self, due: Due, now: Instant) -> bool {
+        let least = if self.failure.is_some() { FAILED_INTERVAL } else { LEAST_INTERVAL };
+        let is_allowed = self.asked.is_none_or(|at| now.saturating_duration_since(at) >= least);
+        let interval = match due {
+            Due::Unknown => VALID,
+            Due::Past => INTERVAL,
+            Due::Overdue => OVERDUE,
+        };
+        is_allowed && self.changing == 0 && self.age(now).is_none_or(|age| age >= interval)
+    }
+
     /// The version of what is known, if that can't leave just anything.
     fn harmless(&self) -> Option<(u64, Reach)> {
         let reach = self.found.as_ref().filter(|_| self.changing == 0)?.reach;
@@ -127,18 +138,17 @@ impl State {
 }
 
 impl SessionCode {
+    /// Returns whether a look is due though no connection rests: one has been taken before, long ago.
+    #[must_use]
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        let state = lock(&self.0);
+        state.asked.is_some() && state.is_due(Due::Overdue, now)
+    }
+
     /// Says whether the caller is to look at the catalog because of `due`; then no other is for the time being.
     pub fn claim(&self, due: Due, now: Instant) -> Option<Inquiry> {
         let mut state = lock(&self.0);
-        let least = if state.failure.is_some() { FAILED_INTERVAL } else { LEAST_INTERVAL };
-        let is_allowed = state.asked.is_none_or(|at| now.saturating_duration_since(at) >= least);
-        let age = state.age(now);
-        let is_due = match due {
-            Due::Unknown => age.is_none_or(|age| age >= VALID),
-            Due::Past => age.is_none_or(|age| age >= INTERVAL),
-            Due::Overdue => age.is_none_or(|age| age >= OVERDUE),
-        };
-        if !is_allowed || !is_due || state.changing > 0 {
+        if !state.is_due(due, now) {
             return None;
         }
         state.asked = Some(now);
@@ -341,7 +351,7 @@ mod tests {
         assert_eq!(session.reach(at(26)), Reach::Anything);
         look(&code, at(31), Answer::Failed("no".into()));
         assert_eq!((session.reach(at(31)), code.found()), (Reach::Anything, Err(Some("no".into()))));
-        assert!(code.claim(Due::Unknown, at(90)).is_none() && code.claim(Due::Unknown, at(91)).is_some());
+        assert!(code.claim(Due::Unknown, at(60)).is_none() && code.claim(Due::Unknown, at(61)).is_some());
     }
 
     #[test]
@@ -371,6 +381,7 @@ mod tests {
     fn looks_are_taken_in_turn() {
         let (code, now) = (SessionCode::default(), Instant::now());
         let at = |millis| now + Duration::from_millis(millis);
+        assert!(!code.is_overdue(now), "none has been taken");
         assert!(code.claim(Due::Overdue, now).is_some() && code.claim(Due::Unknown, at(299)).is_none());
         look(&code, at(300), found("a", Reach::Nothing));
         assert!(code.claim(Due::Past, at(4299)).is_none() && code.claim(Due::Unknown, at(4400)).is_none());

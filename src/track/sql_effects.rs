@@ -216,6 +216,9 @@ impl<'a> Analysis<'a> {
         }
         let name = name.to_ascii_lowercase();
         let effects = &mut self.effects;
+        if statement.writes() && CATALOGS.contains(&name.as_slice()) {
+            effects.defines_code = true;
+        }
         match name.as_slice() {
             b"pg_settings" if statement.updates => return effects.add_unknown_settings(UnknownSettings::ForSession),
             _ if name.starts_with(b"pg_temp") => return effects.pins.insert(Pins::TEMP),
@@ -298,6 +301,20 @@ const UNRESETTABLE: [&[u8]; 9] = [
     b"pg_copy_physical_replication_slot",
     b"pg_copy_logical_replication_slot",
     b"pg_replication_origin_session_setup",
+];
+
+/// Catalogs that hold code: a superuser may write there.
+const CATALOGS: [&[u8]; 10] = [
+    b"pg_proc",
+    b"pg_rewrite",
+    b"pg_trigger",
+    b"pg_policy",
+    b"pg_attrdef",
+    b"pg_constraint",
+    b"pg_operator",
+    b"pg_cast",
+    b"pg_aggregate",
+    b"pg_index",
 ];
 
 /// How the names of functions begin that run a text they are given.
@@ -403,6 +420,11 @@ impl<'a> Statement<'a> {
         FIRST.iter().any(|word| self.begins(word))
     }
 
+    /// Returns whether it may write rows.
+    fn writes(&self) -> bool {
+        self.updates || [&b"insert"[..], b"merge"].iter().any(|word| self.begins(word))
+    }
+
     /// Returns whether it may change what code is in the database: tables have defaults and constraints.
     fn defines_code(&self) -> bool {
         let makes = self.begins(b"create") && !self.temporary;
@@ -442,6 +464,10 @@ impl<'a> Statement<'a> {
             self.temporary = true;
             return Pins::TEMP;
         }
+        if (is(word, b"insert") || is(word, b"merge")) && !inserts {
+            // The tag is that of what it is a part of.
+            return Pins::NEXTVAL;
+        }
         if is(word, b"default") && self.updates && !inserts {
             // What it sets a column to may be what a sequence gives next. Of an INSERT the tag tells.
             return Pins::NEXTVAL;
@@ -477,6 +503,8 @@ mod tests {
             "import foreign schema a from server b into c",
             "select a into t from u",
             "with x as (select 1) select * into t from x",
+            "update pg_catalog.pg_proc set prosrc = 'x'",
+            "insert into pg_rewrite values (1)",
         ] {
             assert!(analyze(sql.as_bytes(), false).defines_code, "{sql}");
         }
@@ -509,6 +537,8 @@ mod tests {
             ("select query_to_xml($1, true, true, '')", Pins::SERVER_CODE),
             ("select * from ts_stat($1)", Pins::SERVER_CODE),
             ("update t set id = default", Pins::NEXTVAL),
+            ("with x as (insert into t values (1) returning *) select * from x", Pins::NEXTVAL),
+            ("explain analyze insert into t values (1)", Pins::NEXTVAL),
             ("with x as (update t set id = default returning *) select * from x", Pins::NEXTVAL),
             ("update pg_settings set setting = '1' where name = 'work_mem'", Pins::SETTING),
             ("set local.x = 1", Pins::SETTING),

@@ -246,12 +246,20 @@ impl Pool {
     /// Uses a connection that comes back to look at the code of its database where no idle one has done so for long. Returns it
     /// if there is no need.
     fn divert_to_look(&self, pooled: PooledConn, unfit: Option<CloseReason>) -> Option<PooledConn> {
+        let code = pooled.state.code.code();
+        if unfit.is_some() || !code.is_overdue(pooled.returned) {
+            return Some(pooled);
+        }
         let registry = self.registry.upgrade();
         let settings = registry.map(|registry| registry.settings_of(&self.key.database));
-        let settings = settings.filter(|settings| settings.reset == Reset::Auto && unfit.is_none());
+        let settings = settings.filter(|settings| settings.reset == Reset::Auto);
         let (Some(settings), Some(pool)) = (settings, self.this.upgrade()) else { return Some(pooled) };
-        let Some(inquiry) = pooled.state.code.code().claim(Due::Overdue, pooled.returned) else { return Some(pooled) };
-        tokio::spawn(async move { pool.see_to(pooled, Chore::Look(inquiry), settings.cleanup_timeout).await });
+        let Some(inquiry) = code.claim(Due::Overdue, pooled.returned) else { return Some(pooled) };
+        let returning = pool.begin_return();
+        tokio::spawn(async move {
+            let _returning = returning;
+            pool.see_to(pooled, Chore::Look(inquiry), settings.cleanup_timeout).await;
+        });
         None
     }
 

@@ -33,6 +33,7 @@ impl Pool {
         // What the server told at login is known from now on, and clients that come to wait meanwhile need no other.
         let server_conn = self.registry.upgrade().map(|registry| {
             let server_conn = self.server_conn(new_conn, RequestedParams::default(), &registry, settings);
+            registry.hunger.stilled();
             if let Some(slots) = self.try_take_slots(&registry) {
                 self.hand_out(PooledConn::new(server_conn, slots, self.this.clone()));
                 return None;
@@ -277,8 +278,9 @@ impl Pool {
         let gate = Arc::new(CancelGate::default());
         let conn_info =
             ConnInfo::new(id, new_conn.pid, new_conn.address.clone(), registry.generation(), Arc::clone(&gate));
-        let conn_info = Arc::new(conn_info.over(new_conn.conn.stream().local(), tls.clone()));
         let code = registry.session_code(&self.key.database, &new_conn.address, &params);
+        let conn_info = conn_info.over(new_conn.conn.stream().local(), tls.clone());
+        let conn_info = Arc::new(conn_info.in_database_with(Arc::clone(&code)));
         self.conn_infos.add(&conn_info);
         registry.local_backends.add(&conn_info);
         debug!(server = id, pid = new_conn.pid, database = %self.database(), user = %self.user(), tls, "upstream opened");

@@ -4,7 +4,7 @@ WITH
 danger AS (
   SELECT oid, proname, prosrc, CASE WHEN proname IN ('nextval', 'setval') THEN 1 ELSE 2 END AS reach
   FROM pg_proc
-  WHERE oid < 16384 AND prolang = 12 AND pronamespace = 11 AND (
+  WHERE oid < 16384 AND prolang = 12 AND (
     proname ~ '^(set_config|setseed|nextval|setval|query_to_xml|cursor_to_xml|ts_stat$|ts_rewrite|binary_upgrade_)'
     OR proname ~ 'advisory_lock'
     OR provolatile = 'v'
@@ -82,7 +82,7 @@ culprit AS (
   UNION ALL
   SELECT concat('function ', r.oid::regprocedure), 2, concat('it is written in C, in ', coalesce(probin, '?'))
   FROM routine r WHERE prolang = 13 AND coalesce(probin, '') !~
-    '^[$]libdir/(hstore|pg_trgm|citext|btree_gin|btree_gist|pgcrypto|uuid-ossp|ltree|_int|cube|earthdistance|seg|fuzzystrmatch|lo|unaccent|pg_stat_statements|pgstattuple|pageinspect|pg_buffercache|pg_freespacemap|pg_visibility|pgrowlocks|sslinfo|tsm_system_rows|tsm_system_time|dict_int|dict_xsyn|bloom|amcheck|moddatetime|tcn|insert_username|pg_prewarm|file_fdw|vector)$'
+    '^[$]libdir/(plpgsql|hstore|pg_trgm|citext|btree_gin|btree_gist|pgcrypto|uuid-ossp|ltree|_int|cube|earthdistance|seg|fuzzystrmatch|lo|unaccent|pg_stat_statements|pgstattuple|pageinspect|pg_buffercache|pg_freespacemap|pg_visibility|pgrowlocks|sslinfo|tsm_system_rows|tsm_system_time|dict_int|dict_xsyn|bloom|amcheck|moddatetime|tcn|insert_username|pg_prewarm|file_fdw|vector)$'
   UNION ALL
   -- What the statements of clients are looked through for is the name that it has in its extension.
   SELECT concat('function ', d.oid::regprocedure), 2, concat('it is ', prosrc) FROM danger d
@@ -92,6 +92,20 @@ culprit AS (
   FROM routine r WHERE prolang = 12 AND prosrc <> 'aggregate_dummy' AND NOT EXISTS (
     SELECT FROM pg_proc p WHERE p.oid < 16384 AND p.prolang = 12 AND p.prosrc = r.prosrc AND p.provolatile IN ('i', 's')
       AND p.oid NOT IN (SELECT oid FROM danger))
+  UNION ALL
+  -- Functions of the server's own by other names than those for which the statements of clients are looked through.
+  SELECT concat('function ', oid::regprocedure), 2, concat('it is ', prosrc) FROM danger
+  WHERE oid < 16384 AND CASE
+    WHEN prosrc ~ 'set_config' THEN proname <> 'set_config'
+    WHEN prosrc ~ 'advisory_lock' THEN proname !~ 'advisory_lock'
+    WHEN prosrc ~ '(nextval|setval)' THEN proname !~ '^(nextval|setval)$'
+    WHEN prosrc ~ 'setseed' THEN proname <> 'setseed'
+    WHEN prosrc ~ 'query_to_xml' THEN proname !~ '^query_to_xml'
+    WHEN prosrc ~ '^ts_stat' THEN proname !~ '^ts_stat'
+    WHEN prosrc ~ '^tsquery_rewrite' THEN proname !~ '^ts_rewrite'
+    WHEN prosrc ~ '^(pg_backup_start|pg_start_backup|pg_create_(physical|logical)|pg_copy_|pg_replication_origin_session_setup)'
+      THEN proname !~ '^(pg_backup_start|pg_start_backup|pg_create_(physical|logical)|pg_copy_|pg_replication_origin_session_setup)'
+    ELSE false END
   UNION ALL
   -- Functions of the server's own that are not what they were.
   SELECT concat('function ', p.oid::regprocedure), 2, concat('it is ', p.prosrc)

@@ -25,9 +25,10 @@ use crate::track::stored_code::{self, Language, Leaving};
 use crate::track::{ServerParams, ServerState};
 use crate::wire::frontend;
 
-/// What every look begins with, in force until it ends: whatever a client has left there must change neither what the names
-/// mean nor how the answer is written.
-const BEGIN: &str = "SET LOCAL search_path TO pg_catalog, pg_temp; SET LOCAL client_encoding TO 'UTF8';";
+/// What every look begins with, in force until it ends: whatever settings a client has left there must change neither what the names
+/// mean nor how the answer is written, nor have it wait or fail.
+const BEGIN: &str = "SET LOCAL statement_timeout TO 0; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+    SET LOCAL search_path TO pg_catalog, pg_temp; SET LOCAL client_encoding TO 'UTF8';";
 
 /// A digest of all definitions, and of how often functions and views have been changed.
 const DIGEST: &str = include_str!("digest.sql");
@@ -68,11 +69,17 @@ impl SessionCodes {
         Arc::clone(codes.entry(key).or_default())
     }
 
-    /// What is known of `database`, by the name that the server has for it: of each server that there are connections to.
-    #[must_use]
-    pub(crate) fn all_of(&self, database: &[u8]) -> Vec<Arc<SessionCode>> {
-        let codes = lock(&self.0);
-        codes.iter().filter(|(key, _)| key.database == database).map(|(_, code)| Arc::clone(code)).collect()
+}
+
+/// What is known of the code in a database, for people to read: what it may leave, and some of what does.
+#[must_use]
+pub(crate) fn describe(code: &SessionCode) -> String {
+    match code.found() {
+        Ok(Finding { reach: Reach::Nothing, .. }) => "nothing".into(),
+        Ok(Finding { reach: Reach::Sequences, culprits, .. }) => format!("sequences: {}", culprits.join("; ")),
+        Ok(Finding { reach: Reach::Anything, culprits, .. }) => format!("anything: {}", culprits.join("; ")),
+        Err(Some(why)) => format!("unknown: {why}"),
+        Err(None) => "unknown".into(),
     }
 }
 
