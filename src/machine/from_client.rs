@@ -93,7 +93,7 @@ impl ClientStream {
     /// Returns whether nothing more is answered without the rest of the current message.
     pub(super) fn rest_is_awaited(&self, pipeline: &Pipeline) -> bool {
         let (request, behind) = self.last;
-        let ends_copy = request == Request::CopyEnd && pipeline.in_copy();
+        let ends_copy = request == Request::CopyEnd && pipeline.last_ends_copy();
         self.is_partial() && (pipeline.owed() <= behind || pipeline.copying_in() || ends_copy)
     }
 

@@ -240,7 +240,7 @@ impl Machine<'_> {
                 self.pipeline.response(tag);
             }
             backend::COPY_IN => {
-                let dropped = self.pipeline.owes_synthesized();
+                let dropped = self.pipeline.copy_lacks_synthesized();
                 self.pipeline.response(tag);
                 if dropped {
                     // The server has not seen what the client has sent behind it, and ends the copy for such a message.

@@ -66,11 +66,10 @@ impl Machine<'_> {
             self.pass(io, incoming, Some(note));
             return Sent::Done;
         }
-        if let Some(unnamed) = self.client.unnamed.clone() {
-            let analyzed = unnamed.text.as_ref().map(|text| text.effects.clone());
-            if let Some(effects) = analyzed
-                && let Err(refusal) = self.consider(&effects)
-            {
+        if let Some(text) = self.client.unnamed.as_ref().and_then(|unnamed| unnamed.text.clone()) {
+            let mentioned = self.mentioned_in(frontend::query(&text.body), &text.effects);
+            let considered = self.consider(&text.effects).and_then(|()| self.consider_mentioned(&mentioned));
+            if let Err(refusal) = considered {
                 self.refuse(io, &refusal, incoming);
                 return Sent::Done;
             }

@@ -376,10 +376,11 @@ impl Pipeline {
         self.queue.len()
     }
 
-    /// Returns whether the answer to something that is owed is synthesized.
+    /// Returns whether something that the server was not asked came in front of the end of the copy that is next.
     #[must_use]
-    pub fn owes_synthesized(&self) -> bool {
-        self.queue.iter().any(|entry| entry.action == ResponseAction::Synthesize)
+    pub fn copy_lacks_synthesized(&self) -> bool {
+        let mut in_copy = self.queue.iter().take_while(|entry| entry.request != Request::CopyEnd);
+        in_copy.any(|entry| entry.action == ResponseAction::Synthesize)
     }
 
     /// Returns whether all that is owed are answers that are synthesized.
@@ -406,6 +407,13 @@ impl Pipeline {
     #[must_use]
     pub fn in_copy(&self) -> bool {
         self.copy_in != CopyIn::No
+    }
+
+    /// Returns whether the copy to the server that has begun ends with the request that was sent last.
+    #[must_use]
+    pub fn last_ends_copy(&self) -> bool {
+        let end = self.queue.iter().position(|entry| entry.request == Request::CopyEnd);
+        self.in_copy() && end.is_some_and(|end| end + 1 == self.queue.len())
     }
 
     /// Returns whether the books can't be trusted any more: the session must end with its client.

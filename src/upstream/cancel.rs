@@ -19,7 +19,7 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests for one connection that come while one waits to be sent are one: a storm of them keeps no other client's waiting.
 pub(crate) async fn send(registry: &Registry, key: &BackendKey, gate: CancelGuard) {
     gate.once(|begun| async {
-        let Ok(_slot) = registry.cancel_slots.acquire().await else { return };
+        let _slot = registry.cancel_slots.acquire().await;
         begun.note();
         send_now(registry, key).await;
     })

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::sleep;
+
+use super::permits::{Permit, Permits};
 
 /// Time that a client has for its answer while other logins wait.
 const BUSY_ANSWER_TIMEOUT: Duration = Duration::from_millis(20);
@@ -19,14 +21,14 @@ const QUIET_ANSWER_TIMEOUT: Duration = Duration::from_millis(250);
 /// The logins that may be under way.
 #[derive(Debug)]
 pub(crate) struct LoginSlots {
-    slots: Arc<Semaphore>,
+    permits: Arc<Permits>,
     waiting: AtomicUsize,
     wanted: Notify,
 }
 
 /// A login that is under way, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct LoginSlot(#[allow(dead_code, reason = "held")] OwnedSemaphorePermit);
+pub(crate) struct LoginSlot(#[allow(dead_code, reason = "held")] Permit);
 
 /// A login that waits for its slot.
 struct Waiting<'a>(&'a AtomicUsize);
@@ -41,28 +43,23 @@ impl LoginSlots {
     /// `count` free slots.
     #[must_use]
     pub(crate) fn new(count: usize) -> Arc<Self> {
-        let slots = Arc::new(Semaphore::new(count));
-        Arc::new(Self { slots, waiting: AtomicUsize::new(0), wanted: Notify::new() })
+        Arc::new(Self { permits: Permits::new(count), waiting: AtomicUsize::new(0), wanted: Notify::new() })
     }
 
-    /// Changes how many there are. Those that are taken when their number shrinks are not missed for long.
-    pub(crate) fn resize(&self, old: usize, new: usize) {
-        self.slots.add_permits(new.saturating_sub(old));
-        self.slots.forget_permits(old.saturating_sub(new));
+    /// Changes how many there are.
+    pub(crate) fn resize(&self, count: usize) {
+        self.permits.resize(count);
     }
 
     /// Takes a slot, in the order of asking. Cancel-safe.
     pub(crate) async fn take(&self) -> LoginSlot {
-        if let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() {
+        if let Some(permit) = self.permits.try_acquire() {
             return LoginSlot(permit);
         }
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let _waiting = Waiting(&self.waiting);
         self.wanted.notify_waiters();
-        match Arc::clone(&self.slots).acquire_owned().await {
-            Ok(permit) => LoginSlot(permit),
-            Err(_) => unreachable!("the semaphore is never closed"),
-        }
+        LoginSlot(self.permits.acquire().await)
     }
 
     /// Completes when a login that only waits for its client should give its slot up.

@@ -17,7 +17,7 @@
 //! - [`cleanup`]: makes a used session fit for the next client: cancel, roll back, reset.
 //! - [`role_auth`]: what is known of one (database, user): does the upstream ask for a password, and which one.
 //! - [`limiter`]: limits on login attempts and cancel requests, by source.
-//! - [`login_slots`]: how many logins may be under way upstream.
+//! - [`login_slots`]: how many logins may be under way upstream; [`permits`] counts these and the cancel requests.
 //! - [`attempt`]: trying a login upstream.
 //! - [`simple_query`]: questions of our own to the server.
 //! - [`loops`]: clients that are PostgreSQL's own backends.
@@ -49,6 +49,7 @@ pub(crate) mod loops;
 pub(crate) mod occupancy;
 mod outdated;
 pub(crate) mod pause;
+mod permits;
 pub(crate) mod pool;
 pub(crate) mod pool_stats;
 pub(crate) mod queue;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use super::auth_query::ReclaimableSlots;
 use super::capacity;
@@ -18,6 +18,7 @@ use super::login_slots::LoginSlots;
 use super::loops::LocalBackends;
 use super::occupancy::Hunger;
 use super::pause::PauseState;
+use super::permits::Permits;
 use super::pool::{Pool, PoolKey, Sharing};
 use super::pool_stats::PoolStats;
 use super::quota::Quotas;
@@ -73,7 +74,7 @@ pub(crate) struct Registry {
     /// Backends on this machine, some of which may be clients as well.
     pub local_backends: LocalBackends,
     /// Number of cancel requests that may be under way.
-    pub(super) cancel_slots: Semaphore,
+    pub(super) cancel_slots: Arc<Permits>,
     pub(super) pools: Mutex<BTreeMap<PoolKey, Arc<Pool>>>,
     role_auths: Mutex<RoleAuths>,
     /// What clients had done for them, by database and user: it outlives the pools.
@@ -118,7 +119,7 @@ impl Registry {
             limiter: Limiter::default(),
             login_slots: LoginSlots::new(now.max_connecting),
             local_backends: LocalBackends::default(),
-            cancel_slots: Semaphore::new(now.max_connecting),
+            cancel_slots: Permits::new(now.max_connecting),
             pools: Mutex::default(),
             role_auths: Mutex::default(),
             stats: Mutex::default(),
@@ -389,10 +390,8 @@ impl Registry {
             }
         }
         self.fit_to_servers();
-        self.login_slots.resize(old.max_connecting, new.max_connecting);
-        // Those that are taken when their number shrinks are not missed for long.
-        self.cancel_slots.add_permits(new.max_connecting.saturating_sub(old.max_connecting));
-        self.cancel_slots.forget_permits(old.max_connecting.saturating_sub(new.max_connecting));
+        self.login_slots.resize(new.max_connecting);
+        self.cancel_slots.resize(new.max_connecting);
         self.quotas.resize(&new);
         let pools = self.all_pools();
         for pool in pools {
@@ -403,11 +402,8 @@ impl Registry {
 
     /// Closes every idle connection, the server first.
     pub(crate) fn close_idle(&self) {
-        let pools = self.all_pools();
-        for pool in pools {
-            while let Some(mut idle) = pool.take_idle() {
-                idle.close_reason = CloseReason::Shutdown;
-            }
+        for pool in self.all_pools() {
+            pool.close_idle(CloseReason::Shutdown);
         }
     }
 }

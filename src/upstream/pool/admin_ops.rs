@@ -16,10 +16,15 @@ impl Pool {
 
     /// Closes idle connections because of `why`, and recalls those that clients have not used yet.
     pub(crate) fn close_unused(&self, why: CloseReason) {
-        while let Some(mut idle) = self.take_idle() {
+        self.close_idle(why);
+        while self.recall_oldest() {}
+    }
+
+    /// Closes idle connections because of `why`, longest idle first.
+    pub(crate) fn close_idle(&self, why: CloseReason) {
+        for mut idle in self.take_matching(|_| true) {
             idle.close_reason = why;
         }
-        while self.recall_oldest() {}
     }
 
     /// Returns whether it is known that clients will come.

@@ -17,11 +17,13 @@ pub struct Options {
     pub databases: &'static [&'static str],
     /// The major version of PostgreSQL: 13, 14 to 17, or 18.
     pub version: u32,
+    /// Whether each connection has had a temporary table: what it has then for life decides when a plan is made anew.
+    pub worn: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { databases: &["alpha", "beta"], version: 15 }
+        Self { databases: &["alpha", "beta"], version: 15, worn: false }
     }
 }
 
@@ -32,6 +34,7 @@ impl Default for Options {
 pub struct Cluster {
     shared: Shared,
     backends: Vec<Option<Backend>>,
+    worn: bool,
 }
 
 impl Default for Cluster {
@@ -48,7 +51,7 @@ impl Cluster {
         for name in options.databases {
             shared.create_database(name);
         }
-        Self { shared, backends: Vec::new() }
+        Self { shared, backends: Vec::new(), worn: options.worn }
     }
 
     /// A new connection, whose first bytes are to be a startup packet.
@@ -56,7 +59,9 @@ impl Cluster {
         let id = self.backends.len();
         // Of no use but to be told apart.
         let secret = i32::try_from(id).unwrap_or(0).wrapping_mul(0x9e37_79b1_u32.cast_signed());
-        self.backends.push(Some(Backend::new(id, secret)));
+        let mut backend = Backend::new(id, secret);
+        backend.temp_namespace = self.worn;
+        self.backends.push(Some(backend));
         id
     }
 

@@ -235,9 +235,12 @@ fn respelt(transcript: &Transcript, alone: &Transcript) -> Transcript {
         seen.filter(|seen| seen.tag == b'S').cloned().collect()
     };
     let told = settings(transcript);
-    let mut greeted = greeted(transcript);
+    let mut greeted = self::greeted(transcript);
+    let expected = self::greeted(alone);
     for late in settings(alone).iter().filter(|setting| !told.contains(setting)) {
-        if let Some(at) = greeted.seen.iter().position(|seen| seen == late) {
+        if let Some(at) = greeted.seen.iter().position(|seen| seen == late)
+            && expected.seen.get(at) != Some(late)
+        {
             greeted.seen.remove(at);
         }
     }

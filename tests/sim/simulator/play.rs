@@ -11,9 +11,8 @@ use super::client::Client;
 use super::janitor;
 use super::session;
 use super::wire::Close;
-use super::world::{TaskId, Tasks, World};
+use super::world::{TaskId, Tasks, World, used_cluster};
 use crate::alone;
-use crate::model::Cluster;
 use crate::script::{Message, Script, Write};
 use crate::transcript::Transcript;
 
@@ -65,7 +64,7 @@ pub const TABLES: [&str; 2] = ["t", "u"];
 pub fn play_alone(case: &Case) -> Vec<Alone> {
     let mut all = Vec::new();
     for member in &case.members {
-        let mut cluster = Cluster::default();
+        let mut cluster = used_cluster();
         // Told up to where it ends, and behind that.
         let mut script = member.script.clone();
         match script.writes.last_mut().filter(|write| write.cut.is_some()) {
@@ -78,7 +77,7 @@ pub fn play_alone(case: &Case) -> Vec<Alone> {
             let found = cluster.rows(member.script.database(), "public", table);
             rows.extend(found.into_iter().map(|row| (table.to_owned(), row)));
         }
-        let flushed = alone::run(&mut Cluster::default(), &flushing(&member.script));
+        let flushed = alone::run(&mut used_cluster(), &flushing(&member.script));
         all.push(Alone { transcript, flushed, rows });
     }
     all

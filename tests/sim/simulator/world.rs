@@ -15,7 +15,7 @@ use super::cancel::Control;
 use super::case::Setup;
 use super::pool::Pool;
 use super::wire::{ClientWire, ServerWire};
-use crate::model::Cluster;
+use crate::model::{self, Cluster};
 use crate::random::Random;
 
 /// A task's number.
@@ -55,7 +55,7 @@ impl World {
         Rc::new(Self {
             setup,
             random: RefCell::new(Random::new(seed)),
-            cluster: RefCell::new(Cluster::default()),
+            cluster: RefCell::new(used_cluster()),
             clients: (0..clients).map(|_| RefCell::default()).collect(),
             controls: (0..clients).map(|_| RefCell::default()).collect(),
             served: Cell::new(0),
@@ -215,4 +215,9 @@ impl Tasks {
     pub fn left(&self) -> impl Iterator<Item = &str> {
         self.tasks.iter().flatten().map(|(name, _)| name.as_str())
     }
+}
+
+/// A cluster whose connections look as if they had been used before: what no reset undoes is no difference then.
+pub fn used_cluster() -> Cluster {
+    Cluster::new(&model::Options { worn: true, ..model::Options::default() })
 }
