@@ -142,7 +142,8 @@ async fn ask_directly(settings: &Settings) -> Result<Server, String> {
     let started = Instant::now();
     let round_trip = query(&mut new_conn.conn, "").await;
     let round_trip_ms = milliseconds(started);
-    let session_code = if settings.reset == Reset::Auto { look_at_code(&mut new_conn.conn, settings).await } else { None };
+    let session_code =
+        if settings.reset == Reset::Auto { look_at_code(&mut new_conn.conn, settings).await } else { None };
     ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
     round_trip?;
     let row = answer?;

@@ -68,7 +68,6 @@ impl SessionCodes {
         }
         Arc::clone(codes.entry(key).or_default())
     }
-
 }
 
 /// What is known of the code in a database, for people to read: what it may leave, and some of what does.

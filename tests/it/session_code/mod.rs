@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::harness::protocol_client::{bind, execute, parse, sync};
 use ways::{BY_LANGUAGES_AND_EXTENSIONS, BY_OTHER_OBJECTS, BY_STATEMENTS, IN_FUNCTIONS, Way};
 
+use crate::harness::pgferry::command;
 use crate::harness::{Pgferry, Postgres, ProtocolClient, eventually};
 
 /// What a session has that a new one has not.
@@ -265,4 +266,61 @@ fn a_catalog_that_cant_be_read_has_every_session_reset() {
     client().query("select 1");
     client().query("select 1");
     eventually("sessions are reset", || resets(&postgres) >= 2);
+}
+
+#[test]
+fn the_console_and_the_doctor_name_the_code() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = Pgferry::start(&postgres, &["--pool-size", "1"]);
+    let shown = || {
+        let rows = ferry.raw().logged_in("u", "pgferry").query("show databases");
+        let rows = rows.iter().filter(|row| row.tag == b'D').map(crate::harness::Message::columns);
+        rows.into_iter().find(|row| row[0] == "postgres").and_then(|mut row| row.pop()).unwrap_or_default()
+    };
+    let doctor = || {
+        let url = format!("postgres://trust_user@127.0.0.1:{}/postgres", postgres.port);
+        let output = command().args(["doctor", "-u", &url]).output().expect("pgferry");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    ferry.session().query("select 1");
+    assert_eq!(shown(), "nothing");
+    let said = doctor();
+    assert!(said.contains("code in postgres") && said.contains("may leave nothing"), "{said}");
+    let functions = (0..20).map(|nth| {
+        format!("create function \"f\u{1b}[31m{nth}\"() returns void language plpgsql as 'begin listen x; end';")
+    });
+    postgres.sql(&functions.collect::<String>());
+    eventually("it is named", || {
+        ferry.session().query("select 1");
+        shown().starts_with("anything: function public.\"f?[31m")
+    });
+    assert_eq!(shown().matches("it says \"listen\"").count(), 10, "not all of them");
+    let said = doctor();
+    assert!(said.contains("it says \"listen\"") && said.contains("SET LOCAL") && !said.contains('\u{1b}'), "{said}");
+}
+
+#[test]
+fn settings_that_a_client_has_left_keep_no_look_from_its_answer() {
+    let postgres = talkative();
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "1"]);
+    let mut client = ferry.session();
+    for sql in [
+        "set statement_timeout = '15ms'",
+        "set search_path = nowhere, pg_catalog",
+        "set default_transaction_isolation = serializable",
+        "set default_transaction_read_only = on",
+        "set default_transaction_deferrable = on",
+        "set client_encoding = latin1",
+        "set standard_conforming_strings = off",
+    ] {
+        assert!(client.query(sql).iter().all(|message| message.tag != b'E'), "{sql}");
+    }
+    // It holds deferrable transactions up.
+    let mut writer = ProtocolClient::tcp(postgres.port).logged_in("trust_user", "postgres");
+    writer.query("begin isolation level serializable");
+    writer.query("insert into numbers values (1)");
+    let before = postgres.log().matches("'digest'").count();
+    eventually("the catalog is looked at twice", || postgres.log().matches("'digest'").count() >= before + 2);
+    assert!(!ferry.log().contains("could not be looked at"), "{}", ferry.log());
+    assert_eq!(client.value("show standard_conforming_strings"), "off");
 }
