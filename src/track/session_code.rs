@@ -200,7 +200,9 @@ impl SessionCode {
     }
 
     /// What was found last, or else why nothing was.
-    #[must_use]
+    ///
+    /// # Errors
+    /// The reason, where the catalog was looked at.
     pub fn found(&self) -> Result<Finding, Option<String>> {
         let state = lock(&self.0);
         state.found.clone().ok_or_else(|| state.failure.clone())

@@ -375,10 +375,19 @@ struct Statement<'a> {
     atomic: bool,
     /// It has said `UPDATE`.
     updates: bool,
-    /// What it makes is temporary.
-    temporary: bool,
-    /// It has said `INTO` otherwise than for an `INSERT`.
-    selects_into: bool,
+    makes: Makes,
+}
+
+/// What a statement makes, by what it has said so far.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Makes {
+    /// What its first word says, if anything.
+    #[default]
+    AsItBegins,
+    /// Something temporary.
+    Temporary,
+    /// A table, by an `INTO` that is not that of an `INSERT`.
+    Table,
 }
 
 impl<'a> Statement<'a> {
@@ -427,8 +436,8 @@ impl<'a> Statement<'a> {
 
     /// Returns whether it may change what code is in the database: tables have defaults and constraints.
     fn defines_code(&self) -> bool {
-        let makes = self.begins(b"create") && !self.temporary;
-        makes || self.selects_into || [&b"alter"[..], b"import", b"do"].iter().any(|word| self.begins(word))
+        let creates = self.begins(b"create") && self.makes != Makes::Temporary;
+        creates || self.makes == Makes::Table || [&b"alter"[..], b"import", b"do"].iter().any(|word| self.begins(word))
     }
 
     fn begins(&self, word: &[u8]) -> bool {
@@ -457,11 +466,13 @@ impl<'a> Statement<'a> {
         self.updates |= is(word, b"update");
         self.atomic |= is(word, b"atomic") && after(&[b"begin"]);
         let inserts = is(first, b"insert");
-        self.selects_into |= is(word, b"into") && !inserts && !after(&[b"insert", b"merge"]);
+        if is(word, b"into") && !inserts && !after(&[b"insert", b"merge"]) {
+            self.makes = Makes::Table;
+        }
         if (is(word, b"temp") || is(word, b"temporary"))
             && after(&[b"create", b"replace", b"local", b"global", b"into"])
         {
-            self.temporary = true;
+            self.makes = Makes::Temporary;
             return Pins::TEMP;
         }
         if (is(word, b"insert") || is(word, b"merge")) && !inserts {
