@@ -315,6 +315,24 @@ pub(crate) fn defines_code(tag: &[u8]) -> bool {
     tag == b"DO" || (begins(&[b"CREATE ", b"ALTER ", b"IMPORT ", b"COMMIT PREPARED"]) && !HARMLESS.contains(&tag))
 }
 
+/// Returns whether this is the name of a catalog that holds code, or says where it runs: a superuser may write there.
+#[must_use]
+pub(crate) fn holds_code(name: &[u8]) -> bool {
+    const CATALOGS: [&[u8]; 10] = [
+        b"pg_proc",
+        b"pg_rewrite",
+        b"pg_trigger",
+        b"pg_policy",
+        b"pg_attrdef",
+        b"pg_constraint",
+        b"pg_operator",
+        b"pg_cast",
+        b"pg_aggregate",
+        b"pg_index",
+    ];
+    CATALOGS.contains(&name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

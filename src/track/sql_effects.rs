@@ -5,6 +5,7 @@
 
 use super::pins::Pins;
 use super::prefilter;
+use super::session_code;
 use super::session_command::{self, Commands, PositionedCommand, SessionCommand};
 use super::sql::{Token, Tokens};
 
@@ -216,9 +217,7 @@ impl<'a> Analysis<'a> {
         }
         let name = name.to_ascii_lowercase();
         let effects = &mut self.effects;
-        if statement.writes() && CATALOGS.contains(&name.as_slice()) {
-            effects.defines_code = true;
-        }
+        effects.defines_code |= statement.writes() && session_code::holds_code(&name);
         match name.as_slice() {
             b"pg_settings" if statement.updates => return effects.add_unknown_settings(UnknownSettings::ForSession),
             _ if name.starts_with(b"pg_temp") => return effects.pins.insert(Pins::TEMP),
@@ -301,20 +300,6 @@ const UNRESETTABLE: [&[u8]; 9] = [
     b"pg_copy_physical_replication_slot",
     b"pg_copy_logical_replication_slot",
     b"pg_replication_origin_session_setup",
-];
-
-/// Catalogs that hold code: a superuser may write there.
-const CATALOGS: [&[u8]; 10] = [
-    b"pg_proc",
-    b"pg_rewrite",
-    b"pg_trigger",
-    b"pg_policy",
-    b"pg_attrdef",
-    b"pg_constraint",
-    b"pg_operator",
-    b"pg_cast",
-    b"pg_aggregate",
-    b"pg_index",
 ];
 
 /// How the names of functions begin that run a text they are given.
@@ -437,7 +422,11 @@ impl<'a> Statement<'a> {
     /// Returns whether it may change what code is in the database: tables have defaults and constraints.
     fn defines_code(&self) -> bool {
         let creates = self.begins(b"create") && self.makes != Makes::Temporary;
-        creates || self.makes == Makes::Table || [&b"alter"[..], b"import", b"do"].iter().any(|word| self.begins(word))
+        let prepared = self.begins(b"commit") && self.second.is_some_and(|second| is(second, b"prepared"));
+        creates
+            || prepared
+            || self.makes == Makes::Table
+            || [&b"alter"[..], b"import", b"do"].iter().any(|word| self.begins(word))
     }
 
     fn begins(&self, word: &[u8]) -> bool {
@@ -516,6 +505,7 @@ mod tests {
             "with x as (select 1) select * into t from x",
             "update pg_catalog.pg_proc set prosrc = 'x'",
             "insert into pg_rewrite values (1)",
+            "commit prepared 'x'",
         ] {
             assert!(analyze(sql.as_bytes(), false).defines_code, "{sql}");
         }
@@ -544,6 +534,7 @@ mod tests {
             ("select \"set_config\"('a.b', 'c', false)", Pins::SETTING),
             ("select setseed(0.5)", Pins::UNRESETTABLE),
             ("set seed = 0.5", Pins::UNRESETTABLE),
+            ("select E'x'\n'\\''; listen x; select 'y'", Pins::LISTEN),
             ("select set_limit(0.3)", Pins::SETTING),
             ("select query_to_xml($1, true, true, '')", Pins::SERVER_CODE),
             ("select * from ts_stat($1)", Pins::SERVER_CODE),

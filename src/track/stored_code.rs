@@ -90,6 +90,11 @@ fn of_tokens(mut tokens: Tokens<'_>, language: Language, leaving: &Leaving) -> O
             Token::Unclear => Some((Reach::Anything, b"U&".to_vec())),
             Token::Text(_) | Token::Other(_) => {
                 statement.last = None;
+                let digits = matches!(token, Token::Other(b'0'..=b'9'));
+                if digits && tokens.rest().first().is_some_and(u8::is_ascii_alphabetic) {
+                    // Where a word begins behind a number depends on the version.
+                    statement.updates = false;
+                }
                 None
             }
         };
@@ -140,8 +145,10 @@ fn of_name(name: &[u8], behind: &Tokens<'_>, leaving: &Leaving) -> Option<Reach>
         return None;
     }
     if name == b"set_config" {
-        let seeds = !matches!(arguments.next(), Some(Token::Text(name)) if !is(name, b"seed"));
-        return (seeds || !is_local_set_config(behind.clone())).then_some(Reach::Anything);
+        let is_known = |name: &[u8]| !is(name, b"seed") && !name.contains(&b'\\');
+        let is_constant = matches!(arguments.next(), Some(Token::Text(name)) if is_known(name))
+            && arguments.next() == Some(Token::Other(b','));
+        return (!is_constant || !is_local_set_config(behind.clone())).then_some(Reach::Anything);
     }
     leaving.get(&name).copied()
 }
@@ -210,6 +217,12 @@ mod tests {
             "begin set constraints.x = 1; set transaction.x = 1; end",
             "begin perform set_config('a', 'b', false); end",
             "begin perform set_config('seed', '0.1', true); end",
+            "begin perform set_config('se'\n'ed', '0.1', true); end",
+            "begin perform set_config(E's\\x65ed', '0.1', true); end",
+            "begin perform set_config(setting_name => 'a', new_value => 'b', is_local => true); end",
+            "begin a := E'x'\n'\\''; set x = 1; b := 'y'; end",
+            "begin p := 'x\\'; a := E'x' -- '\n '\\''; set x = 1; b := 'y'; end",
+            "begin if exists (select from t for update) and a = 1e5then set x = 1; end if; end",
             "begin perform set_config(a, 'b', true); end",
             "begin perform \"set_config\"('a', 'b', false); end",
             "begin perform pg_catalog . /* x */ Set_Config /* y */ ('a', 'b', b); end",

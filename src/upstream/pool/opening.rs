@@ -278,7 +278,7 @@ impl Pool {
         let gate = Arc::new(CancelGate::default());
         let conn_info =
             ConnInfo::new(id, new_conn.pid, new_conn.address.clone(), registry.generation(), Arc::clone(&gate));
-        let code = registry.session_code(&self.key.database, &new_conn.address, &params);
+        let code = new_conn.code;
         let conn_info = conn_info.over(new_conn.conn.stream().local(), tls.clone());
         let conn_info = Arc::new(conn_info.in_database_with(Arc::clone(&code)));
         self.conn_infos.add(&conn_info);

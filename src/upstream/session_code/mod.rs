@@ -3,7 +3,7 @@
 //! A look is taken on a connection that is opening, that is idle, or that has just come back; never on one of its own.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
@@ -39,9 +39,6 @@ const CODE: &str = include_str!("code.sql");
 /// Number of culprits that are remembered.
 const MAX_CULPRITS: usize = 10;
 
-/// Number of databases from which on those are forgotten to which there is no connection.
-const MAX_UNUSED: usize = 100;
-
 /// How much of a culprit's name is shown, in characters.
 const MAX_SHOWN: usize = 150;
 
@@ -55,7 +52,7 @@ struct CodeKey {
 
 /// What is known of the code in the databases to which there are connections.
 #[derive(Debug, Default)]
-pub(crate) struct SessionCodes(Mutex<HashMap<CodeKey, Arc<SessionCode>>>);
+pub(crate) struct SessionCodes(Mutex<HashMap<CodeKey, Weak<SessionCode>>>);
 
 impl SessionCodes {
     /// That of `database`, by the name that the server has for it, at a server that reports `params`.
@@ -63,10 +60,14 @@ impl SessionCodes {
         let standby = params.get(b"in_hot_standby") == Some(b"on");
         let key = CodeKey { address: address.clone(), database, standby };
         let mut codes = lock(&self.0);
-        if codes.len() >= MAX_UNUSED && !codes.contains_key(&key) {
-            codes.retain(|_, code| Arc::strong_count(code) > 1);
+        if let Some(known) = codes.get(&key).and_then(Weak::upgrade) {
+            return known;
         }
-        Arc::clone(codes.entry(key).or_default())
+        // Without a connection a database may be dropped, and another one made by its name.
+        codes.retain(|_, code| code.strong_count() > 0);
+        let code = Arc::new(SessionCode::default());
+        codes.insert(key, Arc::downgrade(&code));
+        code
     }
 }
 
@@ -95,12 +96,8 @@ pub(crate) fn needs_reset(reset: Reset, state: &ServerState, now: Instant) -> bo
 }
 
 impl Registry {
-    /// What is known of the code in clients' `database`, at the server that a connection has been opened to.
-    pub(super) fn session_code(&self, database: &[u8], address: &Address, params: &ServerParams) -> Arc<SessionCode> {
-        self.session_codes.of(address, self.real_database(database), params)
-    }
-
-    /// Looks at the catalog of clients' `database` on a connection that has just been opened, if nothing is known of it.
+    /// Finds what is known of the code in clients' `database` at the server that a connection has just been opened to, and looks at
+    /// the catalog if nothing is.
     ///
     /// # Errors
     /// When the connection is of no use any more.
@@ -110,23 +107,23 @@ impl Registry {
         database: &[u8],
         limit: Duration,
     ) -> Result<(), DialError> {
+        let NewConn { conn, params, address, code, .. } = new_conn;
+        *code = self.session_codes.of(address, self.real_database(database), params);
         if self.settings_of(database).reset != Reset::Auto {
             return Ok(());
         }
-        let code = self.session_code(database, &new_conn.address, &new_conn.params);
         let Some(inquiry) = code.claim(Due::Unknown, Instant::now()) else { return Ok(()) };
-        let NewConn { conn, params, .. } = new_conn;
         let ask = ask(conn, &inquiry, |name, value| {
             params.set(name, value);
         });
         match timeout(limit, ask).await {
-            Ok(Ok(answer)) => note(&code, &inquiry, answer, database),
+            Ok(Ok(answer)) => note(code, &inquiry, answer, database),
             Ok(Err(error)) => {
-                note(&code, &inquiry, Answer::Failed(error.to_string()), database);
+                note(code, &inquiry, Answer::Failed(error.to_string()), database);
                 return Err(error.into());
             }
             Err(_) => {
-                note(&code, &inquiry, Answer::Failed("the server did not answer in time".into()), database);
+                note(code, &inquiry, Answer::Failed("the server did not answer in time".into()), database);
                 return Err(DialError::Broke("the server did not answer in time (server_connect_timeout)".into()));
             }
         }

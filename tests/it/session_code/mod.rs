@@ -7,10 +7,10 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness::protocol_client::{bind, execute, parse, sync};
-use ways::{BY_LANGUAGES_AND_EXTENSIONS, BY_OTHER_OBJECTS, BY_STATEMENTS, IN_FUNCTIONS, Way};
+use ways::{BY_LANGUAGES_AND_EXTENSIONS, BY_ODD_MEANS, BY_OTHER_OBJECTS, BY_STATEMENTS, IN_FUNCTIONS, Way};
 
 use crate::harness::pgferry::command;
-use crate::harness::{Pgferry, Postgres, ProtocolClient, eventually};
+use crate::harness::{Message, Pgferry, Postgres, ProtocolClient, eventually};
 
 /// What a session has that a new one has not.
 const STATE: &str = "select concat_ws('|', current_setting('work_mem'), current_setting('search_path'), current_user, session_user, \
@@ -39,6 +39,18 @@ fn run(postgres: &Postgres, database: &str, sql: &str) {
     assert!(answer.iter().all(|message| message.tag != b'E'), "{sql}: {answer:?}");
 }
 
+/// Says it in the one protocol or the other: several statements in one text are possible in the simple one only.
+fn ferry_says(client: &mut ProtocolClient, ferry: &Pgferry, sql: &str) -> Vec<Message> {
+    if ferry.log().contains("transaction mode") {
+        return client.query(sql);
+    }
+    client.send(&[parse("", sql), bind("", "", &[]), execute("", 0), sync()].concat());
+    let answer = client.until_ready();
+    let is_of_several =
+        answer.iter().any(|message| message.tag == b'E' && message.field(b'M').contains("multiple commands"));
+    if is_of_several { client.query(sql) } else { answer }
+}
+
 /// Goes each way, directly and through each of `ferries`, in a database of its own.
 fn go(postgres: &Postgres, ferries: &[Pgferry], way: &Way, database: &str) {
     run(postgres, "postgres", &format!("create database {database}"));
@@ -52,7 +64,7 @@ fn go(postgres: &Postgres, ferries: &[Pgferry], way: &Way, database: &str) {
         log_in(ferry.raw(), database).query("select 1");
         let mut former = log_in(ferry.raw(), database);
         for sql in way.leaves {
-            let answer = former.query(sql);
+            let answer = ferry_says(&mut former, ferry, sql);
             assert!(answer.iter().all(|message| message.tag != b'E'), "{}: {sql}: {answer:?}", way.name);
         }
         drop(former);
@@ -105,6 +117,11 @@ fn what_other_objects_leave_never_reaches_the_next_client() {
 #[test]
 fn what_languages_and_extensions_leave_never_reaches_the_next_client() {
     go_all(BY_LANGUAGES_AND_EXTENSIONS, "languages");
+}
+
+#[test]
+fn what_code_leaves_by_odd_means_never_reaches_the_next_client() {
+    go_all(BY_ODD_MEANS, "odd");
 }
 
 #[test]
@@ -274,7 +291,7 @@ fn the_console_and_the_doctor_name_the_code() {
     let ferry = Pgferry::start(&postgres, &["--pool-size", "1"]);
     let shown = || {
         let rows = ferry.raw().logged_in("u", "pgferry").query("show databases");
-        let rows = rows.iter().filter(|row| row.tag == b'D').map(crate::harness::Message::columns);
+        let rows = rows.iter().filter(|row| row.tag == b'D').map(Message::columns);
         rows.into_iter().find(|row| row[0] == "postgres").and_then(|mut row| row.pop()).unwrap_or_default()
     };
     let doctor = || {
@@ -323,4 +340,89 @@ fn settings_that_a_client_has_left_keep_no_look_from_its_answer() {
     eventually("the catalog is looked at twice", || postgres.log().matches("'digest'").count() >= before + 2);
     assert!(!ferry.log().contains("could not be looked at"), "{}", ferry.log());
     assert_eq!(client.value("show standard_conforming_strings"), "off");
+}
+
+#[test]
+fn code_that_was_there_between_two_looks_is_noticed() {
+    let postgres = talkative();
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "1"]);
+    ferry.session().query("select 1");
+    // A connection of its own for each statement: what it has counted is told as it ends.
+    postgres.sql("create function leave() returns void language plpgsql as $$ begin set work_mem = '77MB'; end $$");
+    ferry.session().query("select leave()");
+    postgres.sql("drop function leave()");
+    eventually("what was left is removed", || ferry.session().value("show work_mem") == "4MB");
+}
+
+#[test]
+fn another_database_by_the_same_name_is_looked_at() {
+    let postgres = talkative();
+    postgres.sql("create database shop");
+    postgres.sql("create database odd");
+    run(
+        &postgres,
+        "odd",
+        "create function leave() returns void language plpgsql as $$ begin set work_mem = '77MB'; end $$",
+    );
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "1"]);
+    log_in(ferry.raw(), "shop").query("select 1");
+    let mut admin = ferry.session();
+    for sql in ["drop database shop", "alter database odd rename to shop"] {
+        let answer = admin.query(sql);
+        assert!(answer.iter().all(|message| message.tag != b'E'), "{sql}: {answer:?}");
+    }
+    log_in(ferry.raw(), "shop").query("select leave()");
+    assert_eq!(log_in(ferry.raw(), "shop").value("show work_mem"), "4MB");
+}
+
+#[test]
+fn a_client_that_goes_in_the_middle_of_making_code_is_followed_to_its_end() {
+    let postgres = talkative();
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "2"]);
+    let (mut one, mut other) = (ferry.session(), ferry.session());
+    for client in [&mut one, &mut other] {
+        client.query("select 1");
+    }
+    one.send(&crate::harness::protocol_client::query(
+        "begin; create function leave() returns void language plpgsql as 'begin execute ''set work_mem = 78848''; end'; select pg_sleep(0.3); commit",
+    ));
+    eventually("it has begun", || {
+        postgres.sql("select count(*) from pg_stat_activity where query like '%pg_sleep(0.3)%' and state = 'active' and pid <> pg_backend_pid()") == "1"
+    });
+    // It is told nothing more, and its work goes on to its end.
+    one.end();
+    eventually("the function is there", || {
+        let answer = other.query("select leave()");
+        answer.iter().all(|message| message.tag != b'E')
+    });
+    drop(other);
+    for _ in 0..2 {
+        assert_eq!(ferry.session().value("show work_mem"), "4MB");
+    }
+}
+
+#[test]
+fn sessions_of_many_clients_stay_apart_while_code_comes_and_goes() {
+    let postgres = talkative();
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "3"]);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(4);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut maker = ferry.session();
+            while std::time::Instant::now() < until {
+                maker.query("create function leave() returns void language plpgsql as 'begin execute ''set work_mem = 78848''; end'");
+                maker.query("select leave()");
+                maker.query("drop function leave()");
+            }
+        });
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while std::time::Instant::now() < until {
+                    let mut client = ferry.session();
+                    assert_eq!(client.value("show work_mem"), "4MB");
+                    client.query("select leave()");
+                }
+            });
+        }
+    });
 }

@@ -631,3 +631,179 @@ pub const BY_STATEMENTS: &[Way] = &[
         "drop event trigger if exists x; create or replace function leaves() returns event_trigger language plpgsql as 'begin null; end'",
     ),
 ];
+
+pub const BY_ODD_MEANS: &[Way] = &[
+    way("a label by the name of a statement", plpgsql!("<<update>> begin set work_mem = '77MB'; end"), CALL),
+    way("a loop's label", plpgsql!("<<update>> for update in 1..1 loop set work_mem = '77MB'; end loop"), CALL),
+    way(
+        "a variable by the name of a statement",
+        "create function leave() returns void language plpgsql as $$ declare update bool := true; begin case update when true then set work_mem = '77MB'; end case; end $$",
+        CALL,
+    ),
+    way(
+        "a string on two lines that hides the rest",
+        "create function leave() returns void language plpgsql as $$ declare a text; begin a := E'x'\n'\\''; set work_mem = 78848; a := 'y'; end $$",
+        CALL,
+    ),
+    way(
+        "two kinds of strings that hide the rest",
+        "create function leave() returns void language plpgsql as $$ declare a text; begin a := 'x\\'; a := E'x' -- '\n '\\''; set work_mem = 78848; a := 'y'; end $$",
+        CALL,
+    ),
+    way(
+        "a string on two lines in a client's text",
+        "",
+        &["select E'x'\n'\\''; declare leftover cursor with hold for select 1; select 'y'"],
+    ),
+    way("nested comments", plpgsql!("/* /* */ ' */ set work_mem = 78848; /* ' */ perform 1"), CALL),
+    way(
+        "a comment that ends with a carriage return",
+        "create function leave() returns void language plpgsql as E'begin -- x\\r set work_mem = 78848; end'",
+        CALL,
+    ),
+    way("a dollar quote inside", plpgsql!("perform $x$ ' $x$; set work_mem = 78848; perform ' $x$ '"), CALL),
+    way(
+        "an identifier with dollars",
+        plpgsql!("declare a$b$ int; begin a$b$ := 1; set work_mem = 78848; a$b$ := 2; end"),
+        CALL,
+    ),
+    way("arguments by name", plpgsql!("perform pg_advisory_lock(42::bigint)"), CALL),
+    way(
+        "a function called through a composite type",
+        "create type pair as (a int); create function leaves(pair) returns text language plpgsql as $$ begin perform pg_advisory_lock(42); return 'x'; end $$",
+        &["select (row(1)::pair).leaves"],
+    ),
+    way(
+        "a function in FROM",
+        "create function leave() returns setof int language sql as 'select 1 from pg_advisory_lock(42)'",
+        &["select * from leave() with ordinality"],
+    ),
+    way(
+        "a function with a variable number of arguments",
+        "create function leaves(variadic int[]) returns void language plpgsql as $$ begin perform pg_advisory_lock(a) from unnest($1) a; end $$",
+        &["select leaves(1, 2, 3)"],
+    ),
+    way(
+        "a polymorphic function",
+        "create function leaves(anyelement) returns anyelement language plpgsql as $$ begin perform pg_advisory_lock(42); return $1; end $$",
+        &["select leaves('x'::text)"],
+    ),
+    way(
+        "a function behind a recursive query",
+        "create function leaves(int) returns int language sql as 'select $1 + 1 from pg_advisory_lock(42)'; create view v as with recursive r(a) as (select 1 union all select leaves(a) from r where a < 3) select * from r",
+        &["select * from v"],
+    ),
+    way(
+        "a function as a table's sampling argument",
+        "create table t (a int); create function leaves() returns real language plpgsql as $$ begin perform pg_advisory_lock(42); return 50; end $$",
+        &["select * from t tablesample bernoulli (leaves())"],
+    ),
+    way(
+        "a function in a LIMIT",
+        "create function leaves() returns bigint language plpgsql as $$ begin perform pg_advisory_lock(42); return 1; end $$",
+        &["select 1 limit leaves()"],
+    ),
+    way(
+        "a function as a window",
+        "create function leaves(int) returns int language plpgsql as $$ begin perform pg_advisory_lock(42); return 1; end $$; create aggregate summed(int) (sfunc = int4pl, stype = int, msfunc = int4pl, minvfunc = int4mi, mstype = int, mfinalfunc = leaves)",
+        &["select summed(1) over (rows between 1 preceding and current row)"],
+    ),
+    way(
+        "a range's difference",
+        "create function leaves(float8, float8) returns float8 immutable language plpgsql as $$ begin perform pg_advisory_lock(42); return $1 - $2; end $$; create type span as range (subtype = float8, subtype_diff = leaves); create table t (s span); create index on t using gist (s)",
+        &["insert into t select span(a, a + 1) from generate_series(1, 500) a"],
+    ),
+    way(
+        "an operator class",
+        "create function leaves(int, int) returns int immutable language plpgsql as $$ begin perform pg_advisory_lock(42); return btint4cmp($1, $2); end $$; create operator class odd for type int using btree as operator 1 <, operator 2 <=, operator 3 =, operator 4 >=, operator 5 >, function 1 leaves(int, int); create table t (a int); create index on t (a odd)",
+        &["insert into t values (1)", "insert into t values (2)"],
+    ),
+    way(
+        "a type's cast in an assignment",
+        "create type pair as (a int); create function leaves(pair) returns int language plpgsql as $$ begin perform pg_advisory_lock(42); return 1; end $$; create cast (pair as int) with function leaves(pair) as assignment; create table t (a int)",
+        &["insert into t values (row(1)::pair)"],
+    ),
+    way(
+        "a foreign key's action that runs a trigger",
+        "create table t (a int primary key); create table u (a int references t on delete cascade); insert into t values (1); insert into u values (1); create function leaves() returns trigger language plpgsql as $$ begin perform pg_advisory_lock(42); return old; end $$; create trigger x after delete on u for each row execute function leaves()",
+        &["delete from t", "insert into t values (1)", "insert into u values (1)"],
+    ),
+    way(
+        "a trigger for columns",
+        "create table t (a int, b int); insert into t values (1, 1); create function leaves() returns trigger language plpgsql as $$ begin perform pg_advisory_lock(42); return new; end $$; create trigger x before update of b on t for each row when (old.b > 0) execute function leaves()",
+        &["update t set b = 2"],
+    ),
+    way(
+        "an expression in a publication's place: a rule that only notifies and sets",
+        "create table t (a int); create rule r as on update to t do instead select pg_advisory_lock(42); insert into t values (1)",
+        &["update t set a = 2"],
+    ),
+    way(
+        "a conflict's condition",
+        "create table t (a int primary key); insert into t values (1); create function leaves(int) returns bool language plpgsql as $$ begin perform pg_advisory_lock(42); return true; end $$",
+        &["insert into t values (1) on conflict (a) do update set a = 1 where leaves(t.a)"],
+    ),
+    way(
+        "copy",
+        "create table t (a int); create function leaves() returns trigger language plpgsql as $$ begin perform pg_advisory_lock(42); return new; end $$; create trigger x before insert on t for each row execute function leaves()",
+        &["copy t from program 'echo 1'"],
+    ),
+    way(
+        "explain",
+        "create function leave() returns void language plpgsql as $$ begin perform pg_advisory_lock(42); end $$",
+        &["explain analyze select leave()"],
+    ),
+    way(
+        "constant folding",
+        "create function leave() returns int immutable language plpgsql as $$ begin perform pg_advisory_lock(42); return 1; end $$",
+        &["explain select 1 where leave() = 2"],
+    ),
+    way(
+        "statistics of an operator",
+        "create function leaves(int, int) returns bool immutable language plpgsql as $$ begin perform pg_advisory_lock(42); return true; end $$; create operator === (leftarg = int, rightarg = int, function = leaves, restrict = eqsel); create table t as select 1 as a from generate_series(1, 100); analyze t",
+        &["explain select * from t where a === 5"],
+    ),
+    way(
+        "a function renamed",
+        "create function a() returns void language plpgsql as 'begin perform pg_advisory_lock(42); end'; alter function a() rename to leave",
+        CALL,
+    ),
+    way(
+        "set_config renamed",
+        "alter function pg_catalog.set_config(text, text, boolean) rename to harmless",
+        &["select harmless('work_mem', '77MB', false)"],
+    ),
+    way(
+        "set_config elsewhere",
+        "alter function pg_catalog.set_config(text, text, boolean) set schema public; create view v as select public.set_config('work_mem', '77MB', false)",
+        &["select * from v"],
+    ),
+    way(
+        "a procedure with a transaction's end",
+        "create procedure leave() language plpgsql as $$ begin commit; perform pg_advisory_lock(42); commit; end $$",
+        &["call leave()"],
+    ),
+    way(
+        "set_config until the end of a transaction that is not the last",
+        "create procedure leave() language plpgsql as $$ begin perform set_config('work_mem', '7MB', true); commit; perform set_config('work_mem', '77MB', not true); end $$",
+        &["call leave()"],
+    ),
+    way("notify and listen by a name", plpgsql!("execute $x$ listen leftover $x$"), CALL),
+    way(
+        "a session's characteristics",
+        plpgsql!("set session characteristics as transaction read only; set app.tenant = 7"),
+        &["select leave()"],
+    ),
+    way("a time zone", plpgsql!("set time zone 'Asia/Tokyo'; set app.tenant = 7"), CALL),
+    way("discard", plpgsql!("perform pg_advisory_lock(1); execute 'discard plans'"), CALL),
+    way(
+        "a catalog that is written",
+        "create function leave() returns void language plpgsql as 'begin null; end'",
+        &[
+            "set allow_system_table_mods = on",
+            "update pg_proc set prosrc = 'begin perform pg_advisory_lock' || '(42); end' where proname = 'leave'",
+            "reset allow_system_table_mods",
+            "select leave()",
+        ],
+    ),
+];
