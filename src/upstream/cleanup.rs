@@ -11,6 +11,7 @@ use super::lease::Lease;
 use super::registry::Registry;
 use super::server_conn::ServerConn;
 use crate::net::RecvError;
+use crate::track::session_code;
 use crate::track::server_state::{CloseMethod, RESET, UnnamedStatement};
 use crate::track::{Clean, Pins, Pipeline, Request, ResponseAction};
 use crate::wire::{backend, frame, frontend, head};
@@ -219,6 +220,9 @@ async fn settle(server_conn: &mut ServerConn, pipeline: &mut Pipeline) -> Result
                 let bytes = server_conn.conn.peek(head.size).await?;
                 let tag = backend::command_tag(&bytes[frame::HEADER_BYTES..]).to_vec();
                 server_conn.state.completed(&tag);
+                if session_code::defines_code(&tag) {
+                    server_conn.state.code.defines();
+                }
                 pipeline.response(head.tag);
             }
             backend::NOTICE | backend::NOTIFICATION => {}

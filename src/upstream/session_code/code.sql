@@ -130,7 +130,8 @@ culprit AS (
   FROM pg_amproc m JOIN danger d ON d.oid = m.amproc WHERE m.oid >= 16384
   UNION ALL
   SELECT 'all functions together', 2, 'there is too much of them to be read'
-  FROM (SELECT sum(octet_length(prosrc)) AS bytes FROM routine WHERE is_read) r WHERE bytes > 4000000
+  FROM (SELECT sum(octet_length(prosrc)) AS bytes, count(*) AS number FROM routine WHERE is_read) r
+  WHERE bytes > 4000000 OR number > 20000
 ),
 found AS (SELECT name, reach, why FROM culprit WHERE reach > 0 ORDER BY reach DESC LIMIT 10)
 SELECT 'found', name, reach::text, why FROM found

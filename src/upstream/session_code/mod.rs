@@ -201,12 +201,13 @@ pub(crate) async fn ask(
     }
     // The digest first: what changes in between shows the next time.
     frontend::put_query(&mut conn.output, format!("{BEGIN} {DIGEST}; {CODE}").as_bytes());
-    let answer = simple_query::rows_and(conn, &mut reported).await?;
-    Ok(match answer.map(|rows| read(&rows)) {
-        Ok(Some(found)) => Answer::Found(found),
-        Ok(None) => Answer::Failed("the server's answer is not understood".into()),
-        Err(why) => Answer::Failed(why),
-    })
+    let rows = match simple_query::rows_and(conn, &mut reported).await? {
+        Ok(rows) => rows,
+        Err(why) => return Ok(Answer::Failed(why)),
+    };
+    // Megabytes of sources may have to be read.
+    let found = tokio::task::spawn_blocking(move || read(&rows)).await.unwrap_or_default();
+    Ok(found.map_or_else(|| Answer::Failed("the server's answer is not understood".into()), Answer::Found))
 }
 
 /// The digest among the rows of an answer.
