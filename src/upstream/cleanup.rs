@@ -11,8 +11,8 @@ use super::lease::Lease;
 use super::registry::Registry;
 use super::server_conn::ServerConn;
 use crate::net::RecvError;
-use crate::track::session_code;
 use crate::track::server_state::{CloseMethod, RESET, UnnamedStatement};
+use crate::track::session_code;
 use crate::track::{Clean, Pins, Pipeline, Request, ResponseAction};
 use crate::wire::{backend, frame, frontend, head};
 
