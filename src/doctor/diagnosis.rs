@@ -236,8 +236,10 @@ fn session_code(code: &DatabaseCode) -> Finding {
         let text = format!("reset = \"auto\": sessions are not reset for it; it may leave {}", code.leaves);
         return finding(Level::Ok, topic, text);
     }
-    let text =
-        format!("reset = \"auto\": every session is reset between two clients, for it may leave {}", code.leaves);
+    let text = format!(
+        "reset = \"auto\": every session is reset between two clients, since it may leave {}: {}",
+        code.leaves, code.because
+    );
     finding(Level::Info, topic, text)
         .advise("have it set what it needs by SET LOCAL or the functions' own SET clauses, take locks by pg_advisory_xact_lock, and build no statements as it runs")
         .advise("or set reset = \"on_change\" if this code leaves sessions as they were (risk: what it leaves after all gets to other clients)")

@@ -56,8 +56,10 @@ pub struct DatabaseCode {
     pub database: String,
     /// True if a session has to be reset between two clients because of it.
     pub needs_resets: bool,
-    /// What it may leave, and some of what does; or why that is not known.
-    pub leaves: String,
+    /// What it may leave: "nothing", "sequences" (what they have given), "anything" or "unknown".
+    pub leaves: &'static str,
+    /// Some of what does, or else why that is not known.
+    pub because: String,
 }
 
 /// One row of six columns, in what every version since 10 understands.
@@ -174,11 +176,13 @@ async fn look_at_code(conn: &mut Conn, settings: &Settings) -> Option<DatabaseCo
         Err(_) => Answer::Failed("the server did not answer in time".into()),
     };
     code.learn(&inquiry, answer);
+    let (leaves, because) = session_code::describe(&code);
     let (database, user) = (&settings.upstream.database, &settings.upstream.user);
     Some(DatabaseCode {
         database: database.clone().or_else(|| user.clone()).unwrap_or_default(),
         needs_resets: code.found().map_or(true, |found| found.reach == Reach::Anything),
-        leaves: session_code::describe(&code),
+        leaves,
+        because,
     })
 }
 

@@ -149,6 +149,8 @@ impl Machine<'_> {
         self.pins.contains(Pins::SEQUENCE)
             || self.sequences == Sequences::GaveValues
             || self.server.used.knows_sequences(self.context.client, self.client.work)
+            || self.preparation.forgets_sequences()
+            || (self.server.sequences == Sequences::Untouched && self.server.code.left_nothing())
     }
 
     fn note_sequences(&mut self) {

@@ -138,6 +138,13 @@ impl State {
 }
 
 impl SessionCode {
+    /// The database may be another one of the same name: what is known counts again once its digest is found to be the same.
+    pub fn is_doubtful(&self) {
+        let mut state = lock(&self.0);
+        state.seen = None;
+        state.asked = None;
+    }
+
     /// Returns whether a look is due though no connection rests: one has been taken before, long ago.
     #[must_use]
     pub fn is_overdue(&self, now: Instant) -> bool {
@@ -277,6 +284,16 @@ impl CodeExposure {
             Some((version, reach)) if self.as_new_in == Some(version) => reach,
             _ => Reach::Anything,
         }
+    }
+
+    /// Returns whether code has left nothing at all in it, as far as is known. How old that knowledge is makes no difference to what
+    /// the session's own client is told of it.
+    #[must_use]
+    pub fn left_nothing(&self) -> bool {
+        let harmless = lock(&self.code.0).harmless();
+        let is_unchanged = matches!(self.definitions, OwnDefinitions::Unchanged);
+        is_unchanged
+            && harmless.is_some_and(|(version, reach)| reach == Reach::Nothing && self.as_new_in == Some(version))
     }
 
     /// A statement of the session's own changes definitions, or has just done so.

@@ -1,14 +1,13 @@
 //! SHOW DATABASES and SHOW USERS.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::name;
 use crate::admin::AdminState;
 use crate::admin::table::{Cell, Type};
-use crate::config::{CONSOLE, Host, Reset};
-use crate::upstream::session_code;
+use crate::config::{CONSOLE, Host};
 
-pub(super) const DATABASES: [(&str, Type); 18] = [
+pub(super) const DATABASES: [(&str, Type); 17] = [
     ("name", Type::Text),
     ("host", Type::Text),
     ("port", Type::Int),
@@ -26,7 +25,6 @@ pub(super) const DATABASES: [(&str, Type); 18] = [
     ("current_client_connections", Type::Int),
     ("paused", Type::Int),
     ("disabled", Type::Int),
-    ("session_code", Type::Text),
 ];
 
 pub(super) const USERS: [(&str, Type); 8] = [
@@ -59,14 +57,6 @@ fn now(admin_state: &AdminState, key: impl Fn(&[u8], &[u8]) -> String) -> BTreeM
     now
 }
 
-/// What the code in a database may leave in sessions, where that decides about resets: of each server that there are connections to.
-fn session_code(admin_state: &AdminState, database: &[u8], reset: Reset) -> Option<String> {
-    let pools = admin_state.shared.registry.pools_of(Some(database)).into_iter().filter(|_| reset == Reset::Auto);
-    let known = pools.flat_map(|pool| pool.conn_infos.all()).map(|conn_info| session_code::describe(&conn_info.code));
-    let known: BTreeSet<_> = known.collect();
-    (!known.is_empty()).then(|| known.into_iter().collect::<Vec<_>>().join(" | "))
-}
-
 pub(super) fn databases(admin_state: &AdminState) -> Vec<Vec<Cell>> {
     let registry = &admin_state.shared.registry;
     let general = registry.settings.load_full();
@@ -86,7 +76,6 @@ pub(super) fn databases(admin_state: &AdminState) -> Vec<Vec<Cell>> {
             };
             let host = hosts.iter().map(|host| shown(host)).collect::<Vec<_>>().join(",");
             let port = hosts.first().map_or(0, |host| host.port());
-            let session_code = session_code(admin_state, database.as_bytes(), settings.reset);
             vec![
                 database.clone().into(),
                 host.into(),
@@ -105,7 +94,6 @@ pub(super) fn databases(admin_state: &AdminState) -> Vec<Vec<Cell>> {
                 now.clients.into(),
                 switch.paused.into(),
                 switch.disabled.into(),
-                session_code.into(),
             ]
         })
         .collect()

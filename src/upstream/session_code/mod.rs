@@ -3,7 +3,7 @@
 //! A look is taken on a connection that is opening, that is idle, or that has just come back; never on one of its own.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
@@ -18,8 +18,7 @@ use super::target::Address;
 use crate::config::Reset;
 use crate::lock::lock;
 use crate::net::{Conn, RecvError};
-use crate::track::server_state::UnnamedStatement;
-use crate::track::server_state::UsedBy;
+use crate::track::server_state::{UnnamedStatement, UsedBy};
 use crate::track::session_code::{Answer, Due, Finding, Inquiry, News, Reach, SessionCode};
 use crate::track::stored_code::{self, Language, Leaving};
 use crate::track::{ServerParams, ServerState};
@@ -39,6 +38,9 @@ const CODE: &str = include_str!("code.sql");
 /// Number of culprits that are remembered.
 const MAX_CULPRITS: usize = 10;
 
+/// Number of databases from which on those are forgotten to which there is no connection.
+const MAX_UNUSED: usize = 100;
+
 /// How much of a culprit's name is shown, in characters.
 const MAX_SHOWN: usize = 150;
 
@@ -52,7 +54,7 @@ struct CodeKey {
 
 /// What is known of the code in the databases to which there are connections.
 #[derive(Debug, Default)]
-pub(crate) struct SessionCodes(Mutex<HashMap<CodeKey, Weak<SessionCode>>>);
+pub(crate) struct SessionCodes(Mutex<HashMap<CodeKey, Arc<SessionCode>>>);
 
 impl SessionCodes {
     /// That of `database`, by the name that the server has for it, at a server that reports `params`.
@@ -60,26 +62,32 @@ impl SessionCodes {
         let standby = params.get(b"in_hot_standby") == Some(b"on");
         let key = CodeKey { address: address.clone(), database, standby };
         let mut codes = lock(&self.0);
-        if let Some(known) = codes.get(&key).and_then(Weak::upgrade) {
-            return known;
+        if codes.len() >= MAX_UNUSED && !codes.contains_key(&key) {
+            codes.retain(|_, code| Arc::strong_count(code) > 1);
         }
-        // Without a connection a database may be dropped, and another one made by its name.
-        codes.retain(|_, code| code.strong_count() > 0);
-        let code = Arc::new(SessionCode::default());
-        codes.insert(key, Arc::downgrade(&code));
-        code
+        let code = codes.entry(key).or_default();
+        if Arc::strong_count(code) == 1 {
+            // Without a connection a database may be dropped, and another one made by its name.
+            code.is_doubtful();
+        }
+        Arc::clone(code)
     }
 }
 
-/// What is known of the code in a database, for people to read: what it may leave, and some of what does.
+/// What is known of the code in a database, for people to read: what it may leave, and some of what does, or else why nothing is
+/// known.
 #[must_use]
-pub(crate) fn describe(code: &SessionCode) -> String {
+pub(crate) fn describe(code: &SessionCode) -> (&'static str, String) {
     match code.found() {
-        Ok(Finding { reach: Reach::Nothing, .. }) => "nothing".into(),
-        Ok(Finding { reach: Reach::Sequences, culprits, .. }) => format!("sequences: {}", culprits.join("; ")),
-        Ok(Finding { reach: Reach::Anything, culprits, .. }) => format!("anything: {}", culprits.join("; ")),
-        Err(Some(why)) => format!("unknown: {why}"),
-        Err(None) => "unknown".into(),
+        Ok(found) => {
+            let leaves = match found.reach {
+                Reach::Nothing => "nothing",
+                Reach::Sequences => "sequences",
+                Reach::Anything => "anything",
+            };
+            (leaves, found.culprits.join("; "))
+        }
+        Err(why) => ("unknown", why.unwrap_or_default()),
     }
 }
 

@@ -290,9 +290,9 @@ fn the_console_and_the_doctor_name_the_code() {
     let postgres = Postgres::start_with(&[]);
     let ferry = Pgferry::start(&postgres, &["--pool-size", "1"]);
     let shown = || {
-        let rows = ferry.raw().logged_in("u", "pgferry").query("show databases");
+        let rows = ferry.raw().logged_in("u", "pgferry").query("show code");
         let rows = rows.iter().filter(|row| row.tag == b'D').map(Message::columns);
-        rows.into_iter().find(|row| row[0] == "postgres").and_then(|mut row| row.pop()).unwrap_or_default()
+        rows.into_iter().find(|row| row[1] == "postgres").map(|row| row[2..].join(": ")).unwrap_or_default()
     };
     let doctor = || {
         let url = format!("postgres://trust_user@127.0.0.1:{}/postgres", postgres.port);
@@ -300,7 +300,7 @@ fn the_console_and_the_doctor_name_the_code() {
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     ferry.session().query("select 1");
-    assert_eq!(shown(), "nothing");
+    assert_eq!(shown(), "nothing: ");
     let said = doctor();
     assert!(said.contains("code in postgres") && said.contains("may leave nothing"), "{said}");
     let functions = (0..20).map(|nth| {
@@ -425,4 +425,30 @@ fn sessions_of_many_clients_stay_apart_while_code_comes_and_goes() {
             });
         }
     });
+}
+
+#[test]
+fn a_sequences_state_is_what_it_would_be_without_others() {
+    for setup in ["select 1", "create function leaves() returns void language sql as 'insert into log default values'"]
+    {
+        let postgres = talkative();
+        postgres.sql(&format!("create table log (id serial); {setup}"));
+        let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "1"]);
+        let (mut one, mut other) = (ferry.session(), ferry.session());
+        for client in [&mut one, &mut other] {
+            client.query("select 1");
+        }
+        for drawn in 1..4 {
+            other.query("insert into log default values");
+            let first = one.query("select lastval()");
+            let refused = first.iter().find(|message| message.tag == b'E').map(|error| error.field(b'M'));
+            assert_eq!(refused.as_deref(), Some("lastval is not yet defined in this session"), "{setup}: {first:?}");
+            one.query("begin");
+            one.query("insert into log default values");
+            assert_eq!(one.value("select lastval()"), (2 * drawn).to_string(), "{setup}");
+            one.query("commit");
+            // Whoever has asked keeps the connection until then.
+            one.query("discard all");
+        }
+    }
 }
