@@ -69,7 +69,9 @@ enum Readable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ServerSide {
     Open,
-    /// It takes no more; what it has said before is still to be read.
+    /// It is to be told that nothing more comes.
+    Closing,
+    /// It takes no more; what it has said before, or says to that, is still to be read.
     TakesNoMore,
 }
 
@@ -237,6 +239,7 @@ impl<'a> Relay<'a> {
             match self.boundary() {
                 Next::End(end) => return Poll::Ready(end.into()),
                 Next::Again => {}
+                Next::HalfClose => self.server.side = ServerSide::Closing,
                 Next::Idle(pins) => {
                     if let Some(end) = self.idle(pins) {
                         return Poll::Ready(end);
@@ -296,8 +299,15 @@ impl<'a> Relay<'a> {
 
     /// Client to server, as far as it goes.
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        if self.server.side == ServerSide::TakesNoMore {
-            return Ok(());
+        match self.server.side {
+            ServerSide::Open => {}
+            ServerSide::Closing => {
+                if self.server.conn.poll_half_close(cx).is_ready() {
+                    self.server.side = ServerSide::TakesNoMore;
+                }
+                return Ok(());
+            }
+            ServerSide::TakesNoMore => return Ok(()),
         }
         loop {
             if !self.server.conn.is_flushed() {

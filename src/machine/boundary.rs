@@ -15,6 +15,9 @@ impl Machine<'_> {
             return Next::Wait;
         }
         let ended = self.client_stream.client == ClientSide::Ended;
+        if ended && self.client_stream.is_partial() && !self.is_preparing() {
+            return self.leave_in_message(io, all_sent);
+        }
         if ended && self.pipeline.lost() {
             return self.leave(io);
         }
@@ -32,10 +35,6 @@ impl Machine<'_> {
             || self.server_stream.is_partial()
             || !io.from_client.unsent().is_empty()
             || !io.from_server.unsent().is_empty();
-        if ended && self.client_stream.rest_is_awaited(&self.pipeline) && io.from_client.unsent().is_empty() {
-            // The rest of its message will never come.
-            return Next::End(self.client_stream.farewell());
-        }
         let still = self.pipeline.answered() || (ended && (self.pipeline.is_still() || self.pipeline.copying_in()));
         if under_way || !still {
             return Next::Wait;
@@ -85,13 +84,26 @@ impl Machine<'_> {
     /// The client has ended, and what the server still says is not known: the server is told of the end, and all that it
     /// says until it ends as well is the client's.
     fn leave(&mut self, io: &mut Buffers<'_>) -> Next {
-        if self.client_stream.is_partial() {
-            return Next::End(self.client_stream.farewell());
-        }
         flush_forwarded(io);
         frontend::put_terminate(io.to_server);
         self.phase = Phase::Leaving;
+        self.server_stream.walk_to_end();
         Next::Again
+    }
+
+    /// The client has ended in the middle of a message, of which the rest will never come. The server sees the same.
+    fn leave_in_message(&mut self, io: &Buffers<'_>, all_sent: bool) -> Next {
+        let under_way = !all_sent || !io.from_client.unsent().is_empty() || self.server_stream.is_partial();
+        if under_way || !matches!(self.phase, Phase::Working) {
+            return Next::Wait;
+        }
+        if self.pipeline.answered() {
+            // It says nothing to that.
+            return Next::End(self.client_stream.farewell());
+        }
+        self.phase = Phase::Leaving;
+        self.server_stream.walk_to_end();
+        Next::HalfClose
     }
 
     /// Reason why a session stays on its connection: what it has left there, its unnamed statement included.

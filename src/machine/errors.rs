@@ -7,6 +7,7 @@ use super::own_queries::Question;
 use super::session_sync::SEQUENCE_HINT;
 use super::{Buffers, End, Machine, Phase, buffer_for_client, flush_forwarded, refused};
 use crate::error::sqlstate;
+use crate::track::pipeline::IDLE;
 use crate::track::statements::PREFIX;
 use crate::track::text_edit::Positions;
 use crate::track::{Request, ResponseAction};
@@ -71,10 +72,26 @@ impl Machine<'_> {
             // it.
             Phase::Preparing { left } if fatal || self.preparation.was_resetting(left) => Err(self.give_up(io)),
             _ if fatal => Err(End::ServerLost { told: false }),
-            Phase::Preparing { .. } | Phase::Asking(Question::Correction { .. } | Question::Origins { .. }) => {
+            Phase::Asking(Question::Origins { status, .. }) => {
+                let error = own_error(io, body).into();
+                self.pipeline.response(backend::ERROR);
+                self.undo();
+                self.phase = Phase::Asking(Question::Unanswered { status, error });
+                Ok(MessageAction::Swallow)
+            }
+            Phase::Asking(Question::Correction { status: IDLE, ref mut again })
+                if !again.is_empty()
+                    && backend::error_field(body, b'C') == Some(sqlstate::QUERY_CANCELED.as_bytes()) =>
+            {
+                let again = std::mem::take(again);
+                self.pipeline.response(backend::ERROR);
+                self.undo();
+                self.phase = Phase::Asking(Question::CancelledCorrection { status: IDLE, again });
+                Ok(MessageAction::Swallow)
+            }
+            Phase::Preparing { .. } | Phase::Asking(Question::Correction { .. }) => {
                 // The client's settings can't be had.
-                let size = frame::HEADER_BYTES + body.len();
-                let error: Arc<[u8]> = io.from_server.unparsed().get(..size).unwrap_or_default().into();
+                let error: Arc<[u8]> = own_error(io, body).into();
                 self.pipeline.response(backend::ERROR);
                 self.undo();
                 Err(refused(&error))
@@ -116,6 +133,11 @@ impl Machine<'_> {
         });
         true
     }
+}
+
+/// The server's next message, an error with `body`.
+fn own_error<'b>(io: &'b Buffers<'_>, body: &[u8]) -> &'b [u8] {
+    io.from_server.unparsed().get(..frame::HEADER_BYTES + body.len()).unwrap_or_default()
 }
 
 /// Where `needle` begins in `haystack`.

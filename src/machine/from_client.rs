@@ -2,11 +2,11 @@
 
 use super::{Buffers, End, Gate, Machine, Phase, flush_forwarded};
 use crate::config::Mode;
-use crate::error::ClientError;
+use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::message_target;
 use crate::track::pipeline::{IDLE, Note};
 use crate::track::transaction_block::{self, Block};
-use crate::track::{Pipeline, Request, ResponseAction};
+use crate::track::{Request, ResponseAction};
 use crate::wire::{Head, frame, frontend, head};
 
 /// The text that is sent in place of what is refused: no server understands it.
@@ -45,15 +45,13 @@ enum Rest {
 pub(super) struct ClientStream {
     rest: Rest,
     pub(super) client: ClientSide,
-    /// The message that was sent last, and how many answers were not due before its rest, its own among them.
-    last: (Request, usize),
     /// Reason why the client's stream has ended, if it is told so.
     violation: Option<ClientError>,
 }
 
 impl Default for ClientStream {
     fn default() -> Self {
-        Self { rest: Rest::Forward(0), client: ClientSide::Open, last: (Request::Flush, 0), violation: None }
+        Self { rest: Rest::Forward(0), client: ClientSide::Open, violation: None }
     }
 }
 
@@ -88,13 +86,6 @@ impl ClientStream {
     /// How the machine ends once all has been answered.
     pub(super) fn farewell(&mut self) -> End {
         self.violation.take().map_or(End::ClientTerminated, End::Refuse)
-    }
-
-    /// Returns whether nothing more is answered without the rest of the current message.
-    pub(super) fn rest_is_awaited(&self, pipeline: &Pipeline) -> bool {
-        let (request, behind) = self.last;
-        let ends_copy = request == Request::CopyEnd && pipeline.last_ends_copy();
-        self.is_partial() && (pipeline.owed() <= behind || pipeline.copying_in() || ends_copy)
     }
 
     /// What was taken is unread again.
@@ -133,6 +124,16 @@ impl Machine<'_> {
     /// # Errors
     /// How the machine ends.
     pub fn client_sent(&mut self, io: &mut Buffers<'_>) -> Result<bool, End> {
+        if !self.is_unsent() {
+            return self.walk_client(io);
+        }
+        let before = io.from_client.unparsed().to_vec();
+        let progress = self.walk_client(io);
+        self.first.took(&before[..before.len() - io.from_client.unparsed().len()]);
+        progress
+    }
+
+    fn walk_client(&mut self, io: &mut Buffers<'_>) -> Result<bool, End> {
         let mut progress = false;
         loop {
             if !self.client_stream.is_between() {
@@ -177,6 +178,10 @@ impl Machine<'_> {
                 self.client_stream.violates(ClientError::unknown_message(head.tag));
                 return Ok(true);
             };
+            if self.pipeline.lost() && self.carries() && self.says_what_depends_on_names(request) {
+                self.client_stream.violates(ambiguous_copy());
+                return Ok(true);
+            }
             // In a copy the server refuses whatever has no place there by its type.
             let complete = self.pipeline.copying_in()
                 || message_target::is_complete_enough(head, io.from_client.unparsed(), self.context.max_text_bytes);
@@ -197,6 +202,12 @@ impl Machine<'_> {
                 return Ok(true);
             }
         }
+    }
+
+    /// Returns whether a request may need messages of pgferry's own, with answers that could not be told from the client's.
+    fn says_what_depends_on_names(&self, request: Request) -> bool {
+        !self.pipeline.copying_in()
+            && !matches!(request, Request::Sync | Request::Flush | Request::CopyData | Request::CopyEnd)
     }
 
     fn take_rest(&mut self, io: &mut Buffers<'_>) -> bool {
@@ -231,17 +242,22 @@ impl Machine<'_> {
             self.gate = Gate::Open;
             return true;
         }
+        let syncs = matches!(request, Some(Request::Sync | Request::Flush));
         // A Sync behind a simple query brings no answer that would not come anyway.
-        let harmless = matches!(request, Some(Request::Sync | Request::Flush)) && self.pipeline.unsynced();
+        let harmless = syncs && self.pipeline.unsynced();
         let about_statements = matches!(
             request,
             Some(Request::Query | Request::Parse | Request::Bind | Request::Describe | Request::Close)
         );
+        let copies = matches!(request, Some(Request::CopyData | Request::CopyEnd));
         let waits = match self.gate {
             Gate::Answers => !harmless,
             Gate::Open if self.pipeline.owed() >= MAX_OWED => true,
             // What a reset has to be corrected to is known when the server is ready.
             Gate::Open if !self.corrections.is_empty() && !self.pipeline.knows_status() => true,
+            // A copy fails by what was answered in place of the server.
+            Gate::Open if copies => self.pipeline.owes_synthesized(),
+            Gate::Open if !syncs && self.carries() && self.pipeline.copy_is_expected() => true,
             Gate::Open => about_statements && self.pipeline.at_stake(),
         };
         if waits && !self.is_preparing() {
@@ -291,9 +307,7 @@ impl Machine<'_> {
     /// Sends the message on as it is.
     pub(super) fn pass(&mut self, io: &mut Buffers<'_>, incoming: Incoming, note: Option<Note>) {
         self.counts.server_parses += u64::from(incoming.request == Request::Parse);
-        let (owed, unprompted) = (self.pipeline.owed(), self.pipeline.unprompted());
         self.pipeline.request_with(incoming.request, ResponseAction::Forward, note);
-        self.client_stream.last = (incoming.request, unprompted + self.pipeline.owed() - owed);
         self.undo();
         io.from_client.parse(incoming.here);
         self.client_stream.rest = Rest::Forward(incoming.head.size - incoming.here);
@@ -361,6 +375,17 @@ impl Machine<'_> {
         skip(io, incoming.here);
         self.client_stream.rest = Rest::Drop(incoming.head.size - incoming.here);
     }
+}
+
+/// What a client is told that has sent a `Sync` behind copy data on which the copy failed: whether the server has ignored it is
+/// not known.
+fn ambiguous_copy() -> ClientError {
+    ClientError::fatal(
+        ErrorSource::Client,
+        sqlstate::FEATURE_NOT_SUPPORTED,
+        "what follows a failed COPY can't be followed in transaction mode",
+    )
+    .hint("Send no Sync between the data of a COPY and its CopyDone, or use pool_mode = \"session\".")
 }
 
 /// Drops the client's next `n` bytes.

@@ -176,9 +176,12 @@ impl Machine<'_> {
         while let Some(request) = self.pipeline.synthesized() {
             buffer_for_client(io);
             any = true;
-            match request {
-                Request::Close => backend::put_close_complete(io.to_client),
-                _ => backend::put_parse_complete(io.to_client),
+            if request == Request::Close {
+                backend::put_close_complete(io.to_client);
+                self.first.answered(frontend::CLOSE);
+            } else {
+                backend::put_parse_complete(io.to_client);
+                self.first.answered(frontend::PARSE);
             }
         }
         any
@@ -242,7 +245,8 @@ impl Machine<'_> {
             backend::COPY_IN => {
                 let dropped = self.pipeline.copy_lacks_synthesized();
                 self.pipeline.response(tag);
-                if dropped {
+                // A message that is not whole yet ends it just as well.
+                if dropped && !self.client_stream.is_partial() {
                     // The server has not seen what the client has sent behind it, and ends the copy for such a message.
                     flush_forwarded(io);
                     frontend::put_close(io.to_server, "");

@@ -7,6 +7,7 @@
 //! What the client is to find ([`ClientState`]) and what the connection has ([`ServerState`]) are two sets of books. What
 //! must go in front of a message is a function of the two and the message:
 //! - `preparation`: what goes in front of a client's first message.
+//! - `first_bytes`: what is unread again where the server has not come to it.
 //! - `from_client`: walks the client's messages; `statements`, `unnamed` and `ensure_prepared` give statements the names they have on
 //!   the connection.
 //! - `from_server`: walks the server's messages; `errors` edits errors.
@@ -22,6 +23,7 @@ mod boundary;
 mod counts;
 mod ensure_prepared;
 mod errors;
+mod first_bytes;
 pub(crate) mod first_request;
 mod from_client;
 mod from_server;
@@ -48,6 +50,7 @@ use crate::track::server_state::{CloseMethod, Sequences};
 use crate::track::statements::{Limits, StatementCache};
 use crate::track::{ClientState, Pins, Pipeline, Request, ResponseAction, ServerState};
 pub(crate) use counts::Counts;
+use first_bytes::FirstBytes;
 use from_client::{ClientSide, ClientStream};
 use from_server::ServerStream;
 pub use outcome::{End, MachineResult, Next, ServerEnd};
@@ -123,17 +126,6 @@ enum Gate {
     /// It waits for the answers to what was sent, since they decide what it means. `Sync` and `Flush` may go, and
     /// whatever the server is going to discard.
     Answers,
-}
-
-/// The client's first bytes, kept for as long as it may turn out that the server has not come to them.
-#[derive(Debug)]
-enum FirstBytes {
-    /// The kernel has not taken any of them.
-    Unsent(Vec<u8>),
-    /// The kernel has taken some, behind a preparation.
-    Sent(Vec<u8>),
-    /// The server may have come to them.
-    Forgotten,
 }
 
 /// One client on one server connection.
@@ -233,12 +225,8 @@ impl<'a> Machine<'a> {
             self.server.used = self.server.used.and(self.context.client, self.client.work);
         }
         if together {
-            let before = io.from_client.unparsed().to_vec();
+            self.first = FirstBytes::Unsent(Vec::new());
             self.client_sent(io)?;
-            let taken = before.len() - io.from_client.unparsed().len();
-            let mut first = before;
-            first.truncate(taken);
-            self.first = FirstBytes::Unsent(first);
             flush_forwarded(io);
         }
         if left == 0 {
@@ -458,7 +446,7 @@ impl<'a> Machine<'a> {
     /// If the preparation fails, the connection is not used again.
     fn may_be_discarded(&self) -> bool {
         let preparing = if let Phase::Preparing { left } = self.phase { left } else { 0 };
-        self.pipeline.unsynced_owed() > preparing
+        self.pipeline.owes_unsynced(preparing)
     }
 
     /// Takes back in the books what has not happened.

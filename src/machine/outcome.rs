@@ -38,6 +38,8 @@ pub enum Next {
     Wait,
     /// There is something to do.
     Again,
+    /// The server is to be told that nothing more comes: what it says to that is the client's, until it ends as well.
+    HalfClose,
     /// The client is between two pieces of work, and keeps its connection: for these reasons, or since its session does.
     Idle(Pins),
     /// The machine is over.

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::{Buffers, Gate, Machine, Phase, flush_forwarded};
+use super::{Buffers, Gate, Machine, Phase, buffer_for_client, flush_forwarded};
 use crate::track::params::{self, put_literal, set_to, set_to_local};
 use crate::track::pipeline::IDLE;
 use crate::track::session_command::{Commands, PositionedCommand, SessionCommand};
@@ -32,22 +32,41 @@ pub(super) enum Question {
         /// The settings that a hidden `RESET` took to what another client asked for.
         reset: Vec<&'static str>,
     },
+    /// As the one before, but the server could not answer.
+    Unanswered {
+        /// The status of the `ReadyForQuery` that is held back.
+        status: u8,
+        /// The server's error.
+        error: Box<[u8]>,
+    },
     /// To set what a reset should have gone back to; the client's `ReadyForQuery` is held back.
     Correction {
         /// The status.
         status: u8,
+        /// What is to be said once more if it is cancelled.
+        again: Vec<Vec<u8>>,
+    },
+    /// As the one before, which was cancelled: a cancel request that came too late for the client's statement.
+    CancelledCorrection {
+        /// The status.
+        status: u8,
+        /// What is to be said once more.
+        again: Vec<Vec<u8>>,
     },
 }
 
 /// Appends a statement of pgferry's own in the extended protocol, in the middle of whatever the client does: it leaves the
 /// unnamed statement and portal alone.
 pub(super) fn put_own_statement(out: &mut Vec<u8>, pipeline: &mut Pipeline, sql: &[u8], action: ResponseAction) {
+    use Request::{Bind, Close, Execute, Parse};
+    // One that was cancelled or failed has left its statement behind.
+    frontend::put_close(out, MEANWHILE);
     frontend::put_parse(out, MEANWHILE, &[sql, b"\0\0\0"].concat());
     frontend::put_bind(out, MEANWHILE, MEANWHILE);
     frontend::put_execute(out, MEANWHILE);
     frontend::put_close_portal(out, MEANWHILE);
     frontend::put_close(out, MEANWHILE);
-    for request in [Request::Parse, Request::Bind, Request::Execute, Request::Close, Request::Close] {
+    for request in [Close, Parse, Bind, Execute, Close, Close] {
         pipeline.request(request, action);
     }
 }
@@ -190,12 +209,17 @@ impl Machine<'_> {
         if status == b'E' || !self.pipeline.answered() {
             return false;
         }
+        if self.client_stream.is_partial() {
+            // Nothing can be asked in the middle of a message.
+            self.pins.insert(Pins::SETTING);
+            return false;
+        }
         let wrong = std::mem::take(&mut self.corrections);
         let is_wrong = |(name, own): &OwnSetting| self.server.params.get(name.as_bytes()) != Some(&**own);
         let put_right = |(name, own): &OwnSetting| put_right(&SessionCommand::DiscardAll, name, own);
         let wrong: Vec<_> = wrong.iter().filter(|wrong| is_wrong(wrong)).map(put_right).collect();
         if !wrong.is_empty() {
-            self.ask(io, &wrong, Question::Correction { status });
+            self.ask(io, &wrong, Question::Correction { status, again: wrong.clone() });
             return true;
         }
         let doubtful = self.doubtful_changes();
@@ -264,7 +288,22 @@ impl Machine<'_> {
         let Phase::Asking(question) = std::mem::replace(&mut self.phase, Phase::Working) else { return None };
         match question {
             Question::Pins => None,
-            Question::Correction { status } => Some(status),
+            Question::Correction { status, .. } => Some(status),
+            Question::CancelledCorrection { status, again } => {
+                self.ask(io, &again, Question::Correction { status, again: Vec::new() });
+                None
+            }
+            Question::Unanswered { status, error } => {
+                // What is not known goes to no other client, nor along with this one.
+                self.pins.insert(Pins::SETTING);
+                if status == IDLE {
+                    return Some(status);
+                }
+                // The transaction has failed with it, as if the statement before had been cancelled.
+                buffer_for_client(io);
+                io.to_client.extend_from_slice(&error);
+                Some(self.pipeline.status())
+            }
             Question::Origins { status, reset } => {
                 let baseline = self.context.parameters.baseline().unwrap_or_default();
                 let wrong: Vec<_> = reset
@@ -277,7 +316,7 @@ impl Machine<'_> {
                 if wrong.is_empty() {
                     return Some(status);
                 }
-                self.ask(io, &wrong, Question::Correction { status });
+                self.ask(io, &wrong, Question::Correction { status, again: wrong.clone() });
                 None
             }
         }

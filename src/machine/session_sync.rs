@@ -175,14 +175,15 @@ impl Machine<'_> {
     /// A command of the client's has completed with `tag`. Says whether it is pgferry's own, which the client does not
     /// see.
     pub(super) fn completed(&mut self, tag: &[u8], next: Option<&SessionCommand>) -> bool {
-        self.server.completed(tag);
         if session_code::defines_code(tag) && !self.is_temporary(tag) {
             self.server.code.defines();
         }
-        self.pins.insert(sql_effects::of_tag(tag));
-        if may_give_values(tag) {
+        if may_give_values(tag) && self.server.sequences == Sequences::Untouched {
+            // Where another client's are remembered, it may have left them as they were.
             self.sequences = Sequences::GaveValues;
         }
+        self.server.completed(tag);
+        self.pins.insert(sql_effects::of_tag(tag));
         match next {
             Some(SessionCommand::Inserted) => return true,
             Some(command) => self.succeeded(command, tag),

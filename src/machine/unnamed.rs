@@ -11,6 +11,7 @@ use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Stake, UnnamedCause, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
 use crate::track::sql_effects;
+use crate::track::statement_mentions::Mention;
 use crate::track::statements::{ParsedQuery, Unnamed};
 use crate::track::{Request, ResponseAction};
 use crate::wire::frontend;
@@ -40,12 +41,16 @@ impl Machine<'_> {
         let edits = self.rename_mentioned(io, &mentioned, ResponseAction::ForwardErrorOnly);
         let id = self.context.statements.next_id();
         let kept = text.clone().filter(|_| self.carries());
-        let unnamed = Arc::new(Unnamed::new(id, kept, &effects, self.client.view.clone()));
+        let unnamed = Unnamed::new(id, kept, &effects, self.client.view.clone());
+        let renamed = text.as_ref().filter(|_| effects.names_statements).map(|text| text.edited(edits));
+        let unnamed = Arc::new(match &renamed {
+            Some((translated, _)) => unnamed.translated(translated),
+            None => unnamed,
+        });
         let change = self.set_unnamed(UnnamedCause::ClientParse, Some(unnamed), UnnamedStatement::Is(id));
         let mut note = self.note_unnamed(change);
-        match text {
-            Some(text) if !edits.is_empty() => {
-                let (renamed, positions) = text.edited(edits);
+        match renamed {
+            Some((renamed, positions)) if !mentioned.is_empty() => {
                 note.positions = Some(positions);
                 flush_forwarded(io);
                 frontend::put_parse(io.to_server, "", &renamed);
@@ -73,6 +78,7 @@ impl Machine<'_> {
                 self.refuse(io, &refusal, incoming);
                 return Sent::Done;
             }
+            self.translate_unnamed(io, &text, &mentioned);
         }
         match self.ensure_unnamed(io) {
             Prepare::Ready(()) => {}
@@ -96,6 +102,21 @@ impl Machine<'_> {
         }
         self.pass(io, incoming, note);
         Sent::Done
+    }
+
+    /// Has the unnamed statement run or free the statements that the client's names stand for now.
+    fn translate_unnamed(&mut self, io: &mut Buffers<'_>, text: &ParsedQuery, mentioned: &[Mention]) {
+        if !text.effects.names_statements {
+            return;
+        }
+        let edits = self.rename_mentioned(io, mentioned, ResponseAction::ForwardErrorOnly);
+        let (translated, _) = text.edited(edits);
+        let unnamed = self.client.unnamed.as_ref();
+        if let Some(now) =
+            unnamed.and_then(|unnamed| unnamed.retranslated(self.context.statements.next_id(), &translated))
+        {
+            self.client.unnamed = Some(Arc::new(now));
+        }
     }
 
     /// Drops the unnamed statements, as a simple query does (`exec_simple_query` in `src/backend/tcop/postgres.c`).

@@ -248,6 +248,11 @@ impl Conn {
         Ok(wire::Frame { tag: head.tag, bytes })
     }
 
+    /// Says that no more will be written; what the peer says is still read.
+    pub(crate) fn poll_half_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_shutdown(cx).map(drop)
+    }
+
     /// Closes a connection while the peer may still be sending, in a way that what was written last arrives: says
     /// that nothing more comes, then reads to the end. The caller bounds the time.
     ///

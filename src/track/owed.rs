@@ -87,11 +87,11 @@ impl Entry {
     }
 }
 
-/// Copy data since the last statement.
+/// Copy data since the last statement that is owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Data {
     Unsent,
-    /// Some was sent, on which a copy may fail.
+    /// Some was sent, or its end, on which a copy may fail.
     Sent,
 }
 

@@ -10,6 +10,8 @@
 //! - while a `COPY … FROM STDIN` runs, `Sync` and `Flush` are ignored, and any other message is an error;
 //! - `CopyData`, `CopyDone` and `CopyFail` outside of a copy are ignored.
 
+mod copy_in;
+
 use std::collections::VecDeque;
 
 use super::owed::{CopyIn, Course, Data, Entry, Settings};
@@ -104,14 +106,15 @@ impl Pipeline {
         }
         match request {
             Request::Flush => self.prompted = self.queue.len(),
+            // Outside of a copy it is ignored.
+            Request::CopyData | Request::CopyEnd if self.queue.is_empty() => {}
             Request::CopyData => self.data = Data::Sent,
             Request::CopyEnd => {
                 if self.copy_in == CopyIn::Open {
                     self.copy_in = CopyIn::Ended;
                 }
-                if !self.queue.is_empty() {
-                    self.push(request, action, None);
-                }
+                self.data = Data::Sent;
+                self.push(request, action, None);
             }
             Request::Sync if self.copy_in == CopyIn::Open => self.swallowed += usize::from(self.data == Data::Sent),
             _ if self.copy_in == CopyIn::Open => {
@@ -157,6 +160,9 @@ impl Pipeline {
             self.stakes -= 1;
             self.synced_stakes = self.synced_stakes.saturating_sub(1);
         }
+        if self.queue.is_empty() {
+            self.data = Data::Unsent;
+        }
         Some(entry)
     }
 
@@ -167,12 +173,12 @@ impl Pipeline {
         self.synced_stakes > 0
     }
 
-    /// Number of owed extended requests that no `Sync` has followed: if one of them fails, what is sent now is
-    /// discarded.
+    /// Returns whether behind the first `ahead` that are owed there is an extended request that no `Sync` has followed: if it fails,
+    /// what is sent now is discarded.
     #[must_use]
-    pub fn unsynced_owed(&self) -> usize {
-        let since_sync = self.queue.iter().rev().take_while(|entry| entry.request != Request::Sync);
-        since_sync.filter(|entry| entry.request.is_extended()).count()
+    pub fn owes_unsynced(&self, ahead: usize) -> bool {
+        let behind = self.queue.range(ahead.min(self.queue.len())..);
+        behind.rev().take_while(|entry| entry.request != Request::Sync).any(|entry| entry.request.is_extended())
     }
 
     /// Returns whether a request that is owed changes the unnamed statements.
@@ -319,12 +325,6 @@ impl Pipeline {
         self.prompted == self.queue.len()
     }
 
-    /// Number of owed requests that the server answers only after it has heard more.
-    #[must_use]
-    pub fn unprompted(&self) -> usize {
-        self.queue.len() - self.prompted
-    }
-
     /// Returns whether a request that is sent now finds the transaction status that [`Pipeline::status`] tells, unless it is
     /// discarded.
     #[must_use]
@@ -376,11 +376,10 @@ impl Pipeline {
         self.queue.len()
     }
 
-    /// Returns whether something that the server was not asked came in front of the end of the copy that is next.
+    /// Returns whether the answer to something that is owed is synthesized.
     #[must_use]
-    pub fn copy_lacks_synthesized(&self) -> bool {
-        let mut in_copy = self.queue.iter().take_while(|entry| entry.request != Request::CopyEnd);
-        in_copy.any(|entry| entry.action == ResponseAction::Synthesize)
+    pub fn owes_synthesized(&self) -> bool {
+        self.queue.iter().any(|entry| entry.action == ResponseAction::Synthesize)
     }
 
     /// Returns whether all that is owed are answers that are synthesized.
@@ -395,25 +394,6 @@ impl Pipeline {
         let is_sync = only.request == Request::Sync;
         only.action = if is_sync { ResponseAction::Swallow } else { only.action };
         is_sync
-    }
-
-    /// Returns whether the server waits for copy data.
-    #[must_use]
-    pub fn copying_in(&self) -> bool {
-        self.copy_in == CopyIn::Open
-    }
-
-    /// Returns whether a copy to the server has begun and is not known to be over.
-    #[must_use]
-    pub fn in_copy(&self) -> bool {
-        self.copy_in != CopyIn::No
-    }
-
-    /// Returns whether the copy to the server that has begun ends with the request that was sent last.
-    #[must_use]
-    pub fn last_ends_copy(&self) -> bool {
-        let end = self.queue.iter().position(|entry| entry.request == Request::CopyEnd);
-        self.in_copy() && end.is_some_and(|end| end + 1 == self.queue.len())
     }
 
     /// Returns whether the books can't be trusted any more: the session must end with its client.
@@ -463,44 +443,6 @@ impl Pipeline {
             if self.course == Course::Working {
                 self.course = Course::Skipping;
             }
-        }
-    }
-
-    fn copy_in_begins(&mut self) {
-        let end = self.queue.iter().position(|entry| entry.request == Request::CopyEnd);
-        let ahead = self.queue.len().min(end.unwrap_or(usize::MAX));
-        for at in (1..ahead).rev() {
-            if self.queue[at].request != Request::Sync {
-                self.course = Course::Lost;
-            }
-            if let Some(removed) = self.queue.remove(at) {
-                self.swallowed += usize::from(removed.data == Data::Sent);
-                self.readies -= usize::from(removed.request.ends_ready());
-            }
-        }
-        // A `Sync` or `Flush` that the copy ignores brings no answer, and commits nothing.
-        let since = self.queue.iter().rev().take_while(|entry| !entry.request.ends_ready());
-        self.unsynced = since.filter(|entry| entry.request.is_extended()).count();
-        self.prompted = self.queue.iter().rposition(|entry| entry.request.ends_ready()).map_or(0, |at| at + 1);
-        self.copy_in = if end.is_some() { CopyIn::Ended } else { CopyIn::Open };
-    }
-
-    fn copy_in_ends(&mut self) {
-        if self.copy_in != CopyIn::No {
-            self.copy_in = CopyIn::No;
-            self.swallowed = 0;
-            if let Some(end) = self.queue.iter().position(|entry| entry.request == Request::CopyEnd) {
-                self.queue.remove(end);
-                self.prompted = self.prompted.saturating_sub(usize::from(end < self.prompted));
-            }
-        }
-        self.drop_late_copy_ends();
-    }
-
-    /// A `CopyDone` that comes after its copy has failed is ignored by the server.
-    fn drop_late_copy_ends(&mut self) {
-        while self.queue.front().is_some_and(|entry| entry.request == Request::CopyEnd) {
-            self.pop();
         }
     }
 }

@@ -252,6 +252,9 @@ pub struct Unnamed {
     pub commands: Option<Commands>,
     /// The settings that the server reported when it was parsed.
     pub params: ServerParams,
+    /// What follows the name in the `Parse` that the server gets of it, where it runs or frees other statements, which have other
+    /// names there.
+    translated: Option<Box<[u8]>>,
     /// The columns that the client was told of it.
     described: OnceLock<Columns>,
 }
@@ -260,7 +263,27 @@ impl Unnamed {
     /// Number `id`, with these `effects`, parsed under `params`.
     #[must_use]
     pub fn new(id: u64, text: Option<Arc<ParsedQuery>>, effects: &SqlEffects, params: ServerParams) -> Self {
-        Self { id, text, commands: effects.commands.clone(), params, described: OnceLock::new() }
+        let commands = effects.commands.clone();
+        Self { id, text, commands, params, translated: None, described: OnceLock::new() }
+    }
+
+    /// With `translated` for the server.
+    #[must_use]
+    pub fn translated(self, translated: &[u8]) -> Self {
+        Self { translated: Some(translated.into()), ..self }
+    }
+
+    /// The same as number `id`, with `translated` for the server, where it has another text for it by now.
+    #[must_use]
+    pub fn retranslated(&self, id: u64, translated: &[u8]) -> Option<Self> {
+        (self.translated.as_deref() != Some(translated)).then(|| Self {
+            id,
+            text: self.text.clone(),
+            commands: self.commands.clone(),
+            params: self.params.clone(),
+            translated: Some(translated.into()),
+            described: self.described.clone(),
+        })
     }
 
     /// The columns that the client was told of it.

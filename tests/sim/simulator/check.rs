@@ -121,7 +121,9 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         && expected_rest.last().is_some_and(|last| last.body.starts_with(b"FATAL"));
     if ends_alone
         && rest.iter().all(|seen| {
-            seen.tag == b'Z' || *seen == violation() || [&b"ERROR 57014"[..], b"ERROR 08P01"].contains(&&*seen.body)
+            seen.tag == b'Z'
+                || *seen == violation()
+                || [&b"ERROR 57014"[..], b"ERROR 08P01", b"FATAL 0A000"].contains(&&*seen.body)
         })
     {
         // A client that ends in the middle of a copy or a message is told of it in other words, or not at all.
@@ -139,16 +141,16 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         return Told::TheSame;
     }
     let told = |of: &[&str]| seen.is_some_and(|seen| is_one_of(seen, of));
+    let is_wrong_bind = expected.seen.get(at).is_some_and(|seen| is_one_of(seen, &["ERROR 08P01"]));
+    if case.setup.mode == Mode::Transaction && is_wrong_bind && told(&["ERROR 42P01", "ERROR 0A000"]) {
+        // A statement that is prepared again first, and can't be, says so before anything is wrong with its parameters.
+        return Told::OfFaults;
+    }
     let discards = || says(member, |text| text.to_ascii_lowercase().contains("discard all"));
     if case.setup.faults && told(&["ERROR 53200"]) && discards() {
         return Told::OfFaults;
     }
     if (case.setup.refusals && told(&REFUSALS)) || (client.cancelled && told(&["ERROR 57014"])) {
-        return Told::OfFaults;
-    }
-    let refused = expected.seen.get(at).is_some_and(|seen| is_one_of(seen, &["ERROR 0A000"]));
-    if refused && seen.is_some_and(|seen| seen.tag != b'E') && hides_tables(member) {
-        // Where the connection has had temporary tables before, a plan does not find out that a new one hides its table.
         return Told::OfFaults;
     }
     let more = seen.is_some_and(|seen| seen.tag == b'S') && says(member, expected::resets_in_code);
@@ -186,11 +188,6 @@ pub fn was_refused(transcript: &Transcript, alone: &Transcript) -> bool {
     let expected = alone.seen.iter().filter(|seen| seen.tag != b'S');
     let other = own.zip(expected).find(|(own, expected)| own != expected);
     other.is_some_and(|(own, _)| is_one_of(own, &REFUSALS))
-}
-
-/// Whether a client makes temporary tables.
-fn hides_tables(member: &Member) -> bool {
-    says(member, |text| text.to_ascii_lowercase().contains(" temp table "))
 }
 
 /// Whether any text of a client is of this kind.

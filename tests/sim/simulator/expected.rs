@@ -38,10 +38,6 @@ fn leaks_all(setup: &Setup) -> bool {
     setup.mode == Mode::Session && setup.reset == Reset::Never
 }
 
-fn leaks_sequences(setup: &Setup) -> bool {
-    setup.mode == Mode::Session && setup.reset != Reset::Always
-}
-
 /// What sequences gave last is not known on another connection, which is refused.
 fn forgets_sequences(setup: &Setup) -> bool {
     transaction(setup) && !setup.refusals
@@ -71,7 +67,7 @@ const RULES: &[Rule] = &[
     rule(leaks_hidden, "code.reset('search_path'", "select code.reset('datestyle')", "not reported: not seen"),
     rule(leaks_hidden, "code.reset('work_mem'", "select code.reset('application_name')", "not reported: not seen"),
     rule(leaks_hidden, "code.reset('a.b'", "select code.reset('timezone')", "not reported: not seen"),
-    rule(leaks_sequences, "code.next", "select 'no sequence'", "not seen"),
+    rule(leaks_hidden, "code.next", "select 'no sequence'", "not seen"),
     rule(forgets_sequences, "currval", "select 'no sequence'", "refused where it is not known"),
     rule(forgets_sequences, "lastval", "select 'no sequence'", "refused where it is not known"),
     rule(transaction, "do $$ begin deallocate", "select 'not freed'", "as names freed inside a function"),
@@ -163,7 +159,7 @@ fn text(original: &str, setup: &Setup, client: usize) -> String {
 
 /// Has every copy be ended by a message that ends copies, and nothing but data before that: what else is sent while copy
 /// data may have failed it can be followed by the server alone.
-fn close_copies(script: &mut Script) {
+fn close_copies(script: &mut Script, carries: bool) {
     let begins = |message: &Message| match message {
         Message::Query(statements) => statements.iter().any(|text| text.contains("from stdin")),
         Message::Parse { text, .. } => text.contains("from stdin"),
@@ -175,7 +171,8 @@ fn close_copies(script: &mut Script) {
         for message in write.messages.drain(..) {
             place = match (place, &message) {
                 (Copy::Begun | Copy::Fed, Message::CopyData(_)) => Copy::Fed,
-                (_, Message::CopyDone | Message::CopyFail(_) | Message::Terminate | Message::Raw(_)) => Copy::No,
+                (_, Message::CopyDone | Message::CopyFail(_) | Message::Terminate) => Copy::No,
+                (_, Message::Raw(_)) if !carries => Copy::No,
                 (Copy::Begun, Message::Bind { .. } | Message::Execute { .. } | Message::Sync | Message::Flush) => place,
                 (Copy::Fed, Message::Sync | Message::Flush) => continue,
                 (Copy::Begun | Copy::Fed, _) => {
@@ -233,6 +230,8 @@ fn part_resets(script: &mut Script, setup: &Setup) {
         return;
     }
     let mut writes = Vec::new();
+    // What the unnamed statement does, which may be run more than once.
+    let mut unnamed_resets = false;
     for mut write in script.writes.drain(..) {
         let mut messages = Vec::new();
         let mut ends_at_sync = false;
@@ -259,12 +258,15 @@ fn part_resets(script: &mut Script, setup: &Setup) {
                 Message::Parse { name, text } if resets(text) => {
                     if name.is_empty() {
                         ends_at_sync = true;
+                        unnamed_resets = true;
                     } else {
                         "select 'no reset'".clone_into(text);
                     }
                 }
                 Message::Parse { text, .. } if ends_at_sync => "select 'behind'".clone_into(text),
+                Message::Parse { name, .. } if name.is_empty() => unnamed_resets = false,
                 Message::Bind { name, .. } if ends_at_sync && !name.is_empty() => "nothing".clone_into(name),
+                Message::Bind { name, .. } if unnamed_resets && name.is_empty() => ends_at_sync = true,
                 Message::Sync if ends_at_sync => parts = true,
                 _ => {}
             }
@@ -316,6 +318,58 @@ fn sync_before_names(script: &mut Script) {
     }
 }
 
+/// Has SQL's `EXECUTE` run no statement that can't be prepared any more in the settings of the moment, which is said in other
+/// places or words, and none that runs others in turn.
+fn run_by_name_what_can_be(script: &mut Script) {
+    let messages = || script.writes.iter().flat_map(|write| &write.messages);
+    let texts = || {
+        messages().flat_map(|message| match message {
+            Message::Query(statements) => statements.iter().collect::<Vec<_>>(),
+            Message::Parse { text, .. } => vec![text],
+            _ => Vec::new(),
+        })
+    };
+    let sets_path = texts().any(|text| text.contains("search_path"));
+    let nests = messages().any(|message| match message {
+        Message::Parse { name, text } => !name.is_empty() && text.starts_with("execute "),
+        _ => false,
+    });
+    if !sets_path && !nests {
+        return;
+    }
+    let runs = |text: &str| text.starts_with("execute ") && !text.starts_with("execute sql_");
+    for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
+        match message {
+            Message::Query(statements) => {
+                statements.iter_mut().filter(|text| runs(text)).for_each(|text| "select 'not run'".clone_into(text));
+            }
+            Message::Parse { name, text } if runs(text) && (sets_path || !name.is_empty()) => {
+                "select 'not run'".clone_into(text);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Has no temporary table hide one that a named statement is about: the plan on one connection does not find out, and on
+/// another one, where it is made anew, it does.
+fn hide_nothing_prepared(script: &mut Script) {
+    let messages = || script.writes.iter().flat_map(|write| &write.messages);
+    let named = |message: &Message| matches!(message, Message::Parse { name, text } if !name.is_empty() && text.contains("from v"));
+    if !messages().any(named) {
+        return;
+    }
+    for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
+        match message {
+            Message::Query(statements) => {
+                statements.iter_mut().for_each(|text| *text = text.replace("temp table v", "temp table w"));
+            }
+            Message::Parse { text, .. } => *text = text.replace("temp table v", "temp table w"),
+            _ => {}
+        }
+    }
+}
+
 /// Has the client be told the columns of what it prepares: of those that it was not told pgferry does not see to it that they
 /// stay what they were.
 fn describe_prepared(script: &mut Script) {
@@ -357,7 +411,7 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
         // A login does not wait for a connection on which a value could be tried.
         "Europe/Berlin".clone_into(value);
     }
-    close_copies(script);
+    close_copies(script, transaction(setup));
     // A setting with a dot in its name that somebody has set once is empty in the session ever after, and not unknown.
     let known = if let Some(at) = script.startup.iter().position(|(name, _)| name == "options") {
         &mut script.startup[at].1
@@ -375,6 +429,11 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
         match message {
             Message::Query(statements) => {
                 statements.iter_mut().for_each(|statement| *statement = text(statement, setup, client));
+                if setup.statements < 4 && statements.len() > 1 {
+                    // In a failed transaction it can't be prepared again in front of a text that ends the transaction.
+                    let runs = statements.iter_mut().filter(|text| text.starts_with("execute "));
+                    runs.for_each(|text| "select 'no name'".clone_into(text));
+                }
             }
             Message::Parse { name, text: sql } => {
                 own_name(name, setup, client);
@@ -403,6 +462,8 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
     }
     part_resets(script, setup);
     if transaction(setup) {
+        run_by_name_what_can_be(script);
+        hide_nothing_prepared(script);
         describe_prepared(script);
         sync_before_names(script);
     }

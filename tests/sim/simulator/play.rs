@@ -225,7 +225,8 @@ impl Player {
             if wire.over {
                 continue;
             }
-            if !wire.stalled && (!wire.up.is_empty() || wire.closed) && !wire.refuses {
+            let comes = !wire.up.is_empty() || wire.closed || wire.up.close == Close::Ended;
+            if !wire.stalled && comes && !wire.refuses {
                 acts.push(Act::Serve(number));
             }
             if !wire.closed
@@ -250,7 +251,9 @@ impl Player {
                 let wire = &mut links[number];
                 let (backend, there) = (wire.backend, wire.up.len());
                 if there == 0 || wire.refuses {
-                    wire.over = true;
+                    wire.over = wire.closed;
+                    // It is seen once.
+                    wire.up.close = Close::Open;
                     drop(links);
                     world.tell(|| format!("the server sees the end of link {number}"));
                     world.cluster.borrow_mut().disconnect(backend);

@@ -143,6 +143,10 @@ impl<'a> Relay<'a> {
             match next {
                 Next::End(end) => return Poll::Ready(end.into()),
                 Next::Again => {}
+                Next::HalfClose => {
+                    self.takes_no_more = true;
+                    self.server.half_close();
+                }
                 Next::Idle(_) | Next::Wait if down => {}
                 Next::Idle(_) | Next::Wait => return Poll::Pending,
             }

@@ -267,6 +267,13 @@ impl Conn {
         }
     }
 
+    /// Tells a server that nothing more comes.
+    pub fn half_close(&self) {
+        if let Peer::Server(at) = self.peer {
+            self.world.links.borrow_mut()[at].up.close = Close::Ended;
+        }
+    }
+
     /// Whether the client is gone altogether, as opposed to sending no more.
     pub fn is_hung_up(&self) -> bool {
         match self.peer {

@@ -1,0 +1,65 @@
+//! What a copy to the server means for what is owed.
+
+use super::super::owed::{CopyIn, Course, Data};
+use super::super::request::{Request, ResponseAction};
+use super::Pipeline;
+
+impl Pipeline {
+    /// Returns whether a copy may begin with what is owed, for which data or its end was sent already: whether a `Sync` behind that
+    /// counts is not known.
+    #[must_use]
+    pub fn copy_is_expected(&self) -> bool {
+        self.copy_in == CopyIn::No && self.data == Data::Sent
+    }
+
+    /// Returns whether something that the server was not asked came in front of the end of the copy that is next.
+    #[must_use]
+    pub fn copy_lacks_synthesized(&self) -> bool {
+        let mut in_copy = self.queue.iter().take_while(|entry| entry.request != Request::CopyEnd);
+        in_copy.any(|entry| entry.action == ResponseAction::Synthesize)
+    }
+
+    /// Returns whether the server waits for copy data.
+    #[must_use]
+    pub fn copying_in(&self) -> bool {
+        self.copy_in == CopyIn::Open
+    }
+
+    pub(super) fn copy_in_begins(&mut self) {
+        let end = self.queue.iter().position(|entry| entry.request == Request::CopyEnd);
+        let ahead = self.queue.len().min(end.unwrap_or(usize::MAX));
+        for at in (1..ahead).rev() {
+            if self.queue[at].request != Request::Sync {
+                self.course = Course::Lost;
+            }
+            if let Some(removed) = self.queue.remove(at) {
+                self.swallowed += usize::from(removed.data == Data::Sent);
+                self.readies -= usize::from(removed.request.ends_ready());
+            }
+        }
+        // A `Sync` or `Flush` that the copy ignores brings no answer, and commits nothing.
+        let since = self.queue.iter().rev().take_while(|entry| !entry.request.ends_ready());
+        self.unsynced = since.filter(|entry| entry.request.is_extended()).count();
+        self.prompted = self.queue.iter().rposition(|entry| entry.request.ends_ready()).map_or(0, |at| at + 1);
+        self.copy_in = if end.is_some() { CopyIn::Ended } else { CopyIn::Open };
+    }
+
+    pub(super) fn copy_in_ends(&mut self) {
+        if self.copy_in != CopyIn::No {
+            self.copy_in = CopyIn::No;
+            self.swallowed = 0;
+            if let Some(end) = self.queue.iter().position(|entry| entry.request == Request::CopyEnd) {
+                self.queue.remove(end);
+                self.prompted = self.prompted.saturating_sub(usize::from(end < self.prompted));
+            }
+        }
+        self.drop_late_copy_ends();
+    }
+
+    /// A `CopyDone` that comes after its copy has failed is ignored by the server.
+    pub(super) fn drop_late_copy_ends(&mut self) {
+        while self.queue.front().is_some_and(|entry| entry.request == Request::CopyEnd) {
+            self.pop();
+        }
+    }
+}
