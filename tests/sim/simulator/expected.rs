@@ -288,36 +288,6 @@ fn part_resets(script: &mut Script, setup: &Setup) {
     script.writes = writes;
 }
 
-/// Has a simple query that names statements stand behind a `Sync`. Found open: where one of them must be prepared first behind
-/// requests without a `Sync`, and that fails, the server discards the query, whose ReadyForQuery the client waits for.
-fn sync_before_names(script: &mut Script) {
-    let names =
-        |text: &String| text.starts_with("execute ") || text.starts_with("deallocate ") || text.starts_with("prepare ");
-    let mut unsynced = false;
-    for write in &mut script.writes {
-        let mut messages = Vec::new();
-        for message in write.messages.drain(..) {
-            match &message {
-                Message::Query(statements) => {
-                    if unsynced && statements.iter().any(names) {
-                        messages.push(Message::Sync);
-                    }
-                    unsynced = false;
-                }
-                Message::Sync => unsynced = false,
-                Message::Parse { .. }
-                | Message::Bind { .. }
-                | Message::Describe { .. }
-                | Message::Execute { .. }
-                | Message::Close { .. } => unsynced = true,
-                _ => {}
-            }
-            messages.push(message);
-        }
-        write.messages = messages;
-    }
-}
-
 /// Has SQL's `EXECUTE` run no statement that can't be prepared any more in the settings of the moment, which is said in other
 /// places or words, and none that runs others in turn.
 fn run_by_name_what_can_be(script: &mut Script) {
@@ -465,7 +435,6 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
         run_by_name_what_can_be(script);
         hide_nothing_prepared(script);
         describe_prepared(script);
-        sync_before_names(script);
     }
 }
 

@@ -287,6 +287,14 @@ const FOUND: &[(&str, &str)] = &[
      [Q('select a from v')]",
     ),
     (
+        "a named FETCH whose cursor has gone with its transaction",
+        "setup mode=transaction step=0
+     client hang_up
+     [P('','select $1') B(k,'','70') P(b,'FETCH ALL FROM K') D(S,b) S B('',b) E]
+     client half_close
+     [Q('select 1')]",
+    ),
+    (
         "half a CopyFail behind another copy that is answered",
         "setup mode=session connections=2 socket=64 step=0
      client half_close
