@@ -23,6 +23,16 @@ else
     command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
     command -v curl >/dev/null 2>&1 || missing="$missing curl"
     command -v setpriv >/dev/null 2>&1 || missing="$missing util-linux"
+    # Languages of Debian's PostgreSQL, in which code may leave something in a session; servers from elsewhere do without.
+    if [ -z "${PGFERRY_TEST_PG_BIN:-}" ]; then
+        major="$(ls /usr/lib/postgresql 2>/dev/null | sort -n | tail -1)"
+        for language in plperl pltcl plpython3; do
+            package="postgresql-$language${major:+-$major}"
+            if [ ! -e "/usr/lib/postgresql/$major/lib/$language.so" ] && apt-cache show "$package" >/dev/null 2>&1; then
+                missing="$missing $package"
+            fi
+        done
+    fi
 fi
 for package in "$@"; do
     dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"

@@ -26,7 +26,7 @@ pub(super) struct Options {
     /// Maximum number of server connections per database and user [default: 20].
     #[arg(short = 's', long, value_name = "N")]
     pub pool_size: Option<String>,
-    /// When a used session is reset: always, on_change or never [default: always].
+    /// When a used session is reset: auto, always, on_change or never [default: auto].
     #[arg(long, value_name = "WHEN")]
     pub reset: Option<String>,
     /// How clients log in: pass-through, scram-sha-256, md5, password, peer, cert, trust or reject [default: pass-through].

@@ -231,8 +231,8 @@ pub const KEYS: [Key; 75] = [
     ),
     adjustable(
         "reset",
-        "\"always\"",
-        "When a used session is reset before another client gets it: \"always\", \"on_change\" (only where session state was seen) or \"never\".",
+        "\"auto\"",
+        "When a used session is reset before another client gets it: \"auto\" (where statements have left something or the database has code that might), \"always\", \"on_change\" (where statements have) or \"never\".",
     ),
     key(
         "auth_type",

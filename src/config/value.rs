@@ -62,6 +62,8 @@ choice! {
     Reset {
         /// Every time.
         Always = "always",
+        /// Where session state was seen, or code in the database may have left some.
+        Auto = "auto",
         /// Where session state was seen.
         OnChange = "on_change",
         /// Not at all.

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::facts::{Facts, Upstream};
 use super::kernel::Kernel;
+use super::server::DatabaseCode;
 use super::sysctl_advice::{self, sysctl};
 
 /// How bad it is.
@@ -224,7 +225,24 @@ fn server(facts: &Facts, upstream: &Upstream) -> Vec<Finding> {
         text.push_str("; it is nearly full");
     }
     all.insert(0, finding(level, topic, text));
+    all.extend(said.session_code.as_ref().map(session_code));
     all
+}
+
+/// What the code in the server's database means for resets.
+fn session_code(code: &DatabaseCode) -> Finding {
+    let topic = format!("code in {}", code.database);
+    if !code.needs_resets {
+        let text = format!("reset = \"auto\": sessions are not reset for it; it may leave {}", code.leaves);
+        return finding(Level::Ok, topic, text);
+    }
+    let text = format!(
+        "reset = \"auto\": every session is reset between two clients, since it may leave {}: {}",
+        code.leaves, code.because
+    );
+    finding(Level::Info, topic, text)
+        .advise("have it set what it needs by SET LOCAL or the functions' own SET clauses, take locks by pg_advisory_xact_lock, and build no statements as it runs")
+        .advise("or set reset = \"on_change\" if this code leaves sessions as they were (risk: what it leaves after all gets to other clients)")
 }
 
 fn pool_size(facts: &Facts) -> i64 {

@@ -8,13 +8,15 @@ use serde::Serialize;
 
 use super::pgferry;
 use crate::auth::ProcessKey;
-use crate::config::{CONSOLE, Settings};
+use crate::config::{CONSOLE, Reset, Settings};
 use crate::net::tls::TlsSession;
 use crate::net::{BufferPool, Conn};
 use crate::track::server_state::CloseMethod;
+use crate::track::session_code::{Answer, Due, Reach, SessionCode};
 use crate::upstream::dial::{self, Login, NewConn};
 use crate::upstream::occupancy::Occupancy;
 use crate::upstream::server_conn::ServerConn;
+use crate::upstream::session_code;
 use crate::upstream::simple_query;
 use crate::upstream::target::UpstreamTargets;
 use crate::upstream::{Registry, Secret};
@@ -43,6 +45,21 @@ pub struct Server {
     pub idle_session_timeout_ms: i64,
     /// `idle_in_transaction_session_timeout` in milliseconds; 0 = never.
     pub idle_in_transaction_ms: i64,
+    /// What the code in its database may leave in sessions, where that decides about resets.
+    pub session_code: Option<DatabaseCode>,
+}
+
+/// What the code in a database may leave in sessions.
+#[derive(Clone, Debug, Serialize)]
+pub struct DatabaseCode {
+    /// The database.
+    pub database: String,
+    /// True if a session has to be reset between two clients because of it.
+    pub needs_resets: bool,
+    /// What it may leave: "nothing", "sequences" (what they have given), "anything" or "unknown".
+    pub leaves: &'static str,
+    /// Some of what does, or else why that is not known.
+    pub because: String,
 }
 
 /// One row of six columns, in what every version since 10 understands.
@@ -127,6 +144,8 @@ async fn ask_directly(settings: &Settings) -> Result<Server, String> {
     let started = Instant::now();
     let round_trip = query(&mut new_conn.conn, "").await;
     let round_trip_ms = milliseconds(started);
+    let session_code =
+        if settings.reset == Reset::Auto { look_at_code(&mut new_conn.conn, settings).await } else { None };
     ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
     round_trip?;
     let row = answer?;
@@ -143,6 +162,27 @@ async fn ask_directly(settings: &Settings) -> Result<Server, String> {
         role_limit: number(3),
         idle_session_timeout_ms: number(4),
         idle_in_transaction_ms: number(5),
+        session_code,
+    })
+}
+
+/// Looks at the code in the database, as pgferry does.
+async fn look_at_code(conn: &mut Conn, settings: &Settings) -> Option<DatabaseCode> {
+    let (code, now) = (Arc::new(SessionCode::default()), Instant::now());
+    let inquiry = code.claim(Due::Unknown, now)?;
+    let limit = settings.server_connect_timeout;
+    let answer = match tokio::time::timeout(limit, session_code::ask(conn, &inquiry, |_, _| ())).await {
+        Ok(answer) => answer.ok()?,
+        Err(_) => Answer::Failed("the server did not answer in time".into()),
+    };
+    code.learn(&inquiry, answer);
+    let (leaves, because) = session_code::describe(&code);
+    let (database, user) = (&settings.upstream.database, &settings.upstream.user);
+    Some(DatabaseCode {
+        database: database.clone().or_else(|| user.clone()).unwrap_or_default(),
+        needs_resets: code.found().map_or(true, |found| found.reach == Reach::Anything),
+        leaves,
+        because,
     })
 }
 

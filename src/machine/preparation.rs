@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use crate::track::keeping_reset::{KeepingReset, ResetStatements};
 use crate::track::parameter_cache::ParameterCache;
 use crate::track::params;
-use crate::track::server_state::{ResetCommits, Sequences, ServerState, UnnamedStatement};
+use crate::track::server_state::{ResetCommits, Sequences, ServerState, UnnamedStatement, UsedBy};
 use crate::track::session_settings::SettingOverrides;
 use crate::track::statements::StatementCache;
 use crate::track::{ClientState, Request};
@@ -84,7 +84,11 @@ impl Preparation {
         policy: ResetPolicy,
         probe: bool,
     ) -> Self {
-        let policy = if server.used.is_foreign_to(id) { policy } else { ResetPolicy::Nothing };
+        let is_due = match policy {
+            ResetPolicy::All => server.used.is_others_than(id),
+            ResetPolicy::Sequences | ResetPolicy::Nothing => server.used.is_foreign_to(id),
+        };
+        let policy = if is_due { policy } else { ResetPolicy::Nothing };
         let mut preparation = Self {
             messages: Cow::Borrowed(&[]),
             requests: Cow::Borrowed(&[]),
@@ -257,10 +261,18 @@ impl Preparation {
         true
     }
 
+    /// Returns whether it makes the session forget what its sequences have given, and nothing else.
+    pub(super) fn forgets_sequences(&self) -> bool {
+        self.policy == ResetPolicy::Sequences
+    }
+
     /// Notes in the books what is being sent; they run ahead of the server.
     pub(super) fn apply(&self, server: &mut ServerState) {
         if self.has_statements() {
             server.unnamed = UnnamedStatement::Unknown;
+        }
+        if server.used == UsedBy::Nothing {
+            server.code.is_as_new();
         }
         match self.policy {
             ResetPolicy::All => match &self.keeping {
@@ -279,7 +291,7 @@ impl Preparation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::track::server_state::{RESET, UsedBy};
+    use crate::track::server_state::RESET;
     use crate::track::{RequestedParams, ServerParams};
 
     fn server(version: &str) -> ServerState {

@@ -9,6 +9,7 @@ use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::params;
 use crate::track::pipeline::{Describes, IDLE};
 use crate::track::server_state::{Sequences, may_give_values};
+use crate::track::session_code;
 use crate::track::session_command::SessionCommand;
 use crate::track::sql_effects::{self, UnknownSettings};
 use crate::track::{Pins, SqlEffects};
@@ -167,6 +168,9 @@ impl Machine<'_> {
         if effects.is_nothing() {
             return Ok(());
         }
+        if effects.defines_code {
+            self.server.code.defines();
+        }
         self.explained.note(effects);
         if self.context.mode == Mode::Session {
             self.pins.insert(effects.pins);
@@ -244,6 +248,8 @@ impl Machine<'_> {
         self.pins.contains(Pins::SEQUENCE)
             || self.sequences == Sequences::GaveValues
             || self.server.used.knows_sequences(self.context.client, self.client.work)
+            || self.preparation.forgets_sequences()
+            || (self.server.sequences == Sequences::Untouched && self.server.code.left_nothing())
     }
 
     fn note_sequences(&mut self) {
@@ -270,6 +276,9 @@ impl Machine<'_> {
     pub(super) fn completed(&mut self, tag: &[u8], next: Option<&SessionCommand>) -> bool {
         let rolls_back = tag == b"ROLLBACK" && !matches!(next, Some(SessionCommand::RollbackTo { .. }));
         self.work.completed(tag, rolls_back);
+        if session_code::defines_code(tag) && !self.is_temporary(tag) {
+            self.server.code.defines();
+        }
         if may_give_values(tag) && self.server.sequences == Sequences::Untouched {
             // Where another client's are remembered, it may have left them as they were.
             self.sequences = Sequences::GaveValues;
@@ -307,6 +316,11 @@ impl Machine<'_> {
             _ => {}
         }
         false
+    }
+
+    /// Returns whether what a command with this tag has made is the session's own, as far as no text has shown that it is not.
+    fn is_temporary(&self, tag: &[u8]) -> bool {
+        matches!(tag, b"CREATE TABLE" | b"CREATE VIEW") && self.pins.contains(Pins::TEMP)
     }
 
     fn succeeded(&mut self, command: &SessionCommand, tag: &[u8]) {
@@ -358,6 +372,9 @@ impl Machine<'_> {
         let idle = status == IDLE;
         self.counts.readies.queries += 1;
         self.counts.readies.transactions += u32::from(idle);
+        if idle && self.pipeline.answered() {
+            self.server.code.is_settled();
+        }
         if self.context.mode == Mode::Session {
             return;
         }

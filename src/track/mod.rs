@@ -10,6 +10,7 @@
 //! - [`sql_effects`]: what a text may leave behind in a session, so that it changes hands only when clean.
 //! - [`sql_statement`]: what decides, of the words of one statement, what it is.
 //! - [`pins`]: the reasons why a session must stay with its client.
+//! - [`session_code`]: what the code in a database may leave in sessions, [`stored_code`] by its source.
 //! - [`session_command`]: commands with an effect on the session that can be followed: `SET`, `RESET`, savepoints, `DEALLOCATE`.
 //! - [`characteristics`]: what `SET SESSION CHARACTERISTICS` sets.
 //! - [`session_settings`]: what a client has set with them, as far as its transactions commit.
@@ -39,6 +40,7 @@ pub(crate) mod request;
 pub(crate) mod rollback;
 pub(crate) mod server_state;
 pub(crate) mod server_statements;
+pub(crate) mod session_code;
 pub(crate) mod session_command;
 pub(crate) mod session_settings;
 pub(crate) mod sql;
@@ -47,6 +49,7 @@ pub(crate) mod sql_statement;
 pub(crate) mod startup_settings;
 pub(crate) mod statement_mentions;
 pub(crate) mod statements;
+pub(crate) mod stored_code;
 pub(crate) mod text_edit;
 pub(crate) mod transaction_block;
 

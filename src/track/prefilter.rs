@@ -19,6 +19,7 @@ use super::sql::is_word;
 pub fn is_stateless(sql: &[u8]) -> bool {
     let mut at = 0;
     let mut begun = false;
+    let mut inserts = false;
     while let Some(&byte) = sql.get(at) {
         let from = at;
         at += 1;
@@ -26,9 +27,10 @@ pub fn is_stateless(sql: &[u8]) -> bool {
             Kind::Letter => {
                 at += sql[at..].iter().position(|&b| !is_word(b)).unwrap_or(sql.len() - at);
                 let word = &sql[from..at];
-                if !(if begun { is_harmless(word) } else { begins_harmlessly(word) }) {
+                if !(if begun { is_harmless(word, inserts) } else { begins_harmlessly(word) }) {
                     return false;
                 }
+                inserts |= !begun && word.eq_ignore_ascii_case(b"insert");
                 begun = true;
             }
             Kind::Blank => {}
@@ -51,18 +53,23 @@ fn begins_harmlessly(word: &[u8]) -> bool {
     WORDS.iter().any(|harmless| word.eq_ignore_ascii_case(harmless))
 }
 
-/// Returns whether a word behind that is none that matters, and begins or holds none of the names that do.
-fn is_harmless(word: &[u8]) -> bool {
+/// Returns whether a word behind that, in a statement that `inserts` or does not, is none that matters, and begins or holds none of the
+/// names that do.
+fn is_harmless(word: &[u8], inserts: bool) -> bool {
     const WORDS: [&[u8]; 3] = [b"temp", b"temporary", b"hold"];
-    !WORDS.iter().any(|matters| word.eq_ignore_ascii_case(matters)) && !may_name_state(word)
+    const UNLESS_INSERTING: [&[u8]; 4] = [b"into", b"default", b"insert", b"merge"];
+    let matters = |words: &[&[u8]]| words.iter().any(|matters| word.eq_ignore_ascii_case(matters));
+    !matters(&WORDS) && (inserts || !matters(&UNLESS_INSERTING)) && !may_name_state(word)
 }
 
 /// Returns whether `name` may be that of a function or schema that means session state by its name, by how those begin, or because
 /// it may hold `advisory_` behind something.
 pub(super) fn may_name_state(name: &[u8]) -> bool {
     let &[a, b, c, _, _, _, ..] = name else { return false };
-    let begins =
-        matches!(&[a, b, c].map(|byte| byte.to_ascii_lowercase()), b"set" | b"nex" | b"cur" | b"las" | b"pg_" | b"dbl");
+    let begins = matches!(
+        &[a, b, c].map(|byte| byte.to_ascii_lowercase()),
+        b"set" | b"nex" | b"cur" | b"las" | b"pg_" | b"dbl" | b"que" | b"ts_"
+    );
     begins || may_be_advisory(name)
 }
 

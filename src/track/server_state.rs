@@ -6,6 +6,7 @@ use super::keeping_reset::ResetStatements;
 use super::params::{RequestedParams, ServerParams};
 use super::rollback::{Rollback, Unfulfilled, UnnamedCause};
 use super::server_statements::{ServerStatementCache, Standing};
+use super::session_code::{CodeExposure, SessionCode};
 use super::session_settings::SettingOverrides;
 use super::statements::{Columns, Statement, Unnamed};
 
@@ -46,7 +47,14 @@ pub enum UsedBy {
         /// How many pieces of work it had had, this one included.
         work: u64,
     },
-    /// Several clients', or one client's with work elsewhere in between.
+    /// One client's, with work elsewhere in between.
+    Interrupted {
+        /// The client's number.
+        client: u64,
+        /// How many pieces of work it had had.
+        work: u64,
+    },
+    /// Several clients'.
     Several {
         /// The client that had it last.
         last: u64,
@@ -61,9 +69,15 @@ impl UsedBy {
     pub fn is_foreign_to(self, client: u64) -> bool {
         match self {
             Self::Nothing => false,
-            Self::One { client: one, .. } => one != client,
+            Self::One { client: one, .. } | Self::Interrupted { client: one, .. } => one != client,
             Self::Several { last, .. } => last != client,
         }
+    }
+
+    /// Returns whether another client than number `client` may have left something, however many have had it since.
+    #[must_use]
+    pub fn is_others_than(self, client: u64) -> bool {
+        self.is_foreign_to(client) || matches!(self, Self::Several { .. })
     }
 
     /// After another piece of work, number `work` of `client`'s.
@@ -73,6 +87,9 @@ impl UsedBy {
             Self::Nothing => Self::One { client, work },
             Self::One { client: one, work: before } if one == client && before + 1 >= work => {
                 Self::One { client, work }
+            }
+            Self::One { client: one, .. } | Self::Interrupted { client: one, .. } if one == client => {
+                Self::Interrupted { client, work }
             }
             _ => Self::Several { last: client, work },
         }
@@ -85,7 +102,7 @@ impl UsedBy {
         match self {
             Self::Nothing => true,
             Self::One { client: one, work: before } => one == client && before + 1 >= work,
-            Self::Several { .. } => false,
+            Self::Interrupted { .. } | Self::Several { .. } => false,
         }
     }
 }
@@ -207,6 +224,8 @@ pub struct ServerState {
     pub ran: Ran,
     /// Whether it has the statements of a [`super::keeping_reset::KeepingReset`].
     pub reset_statements: ResetStatements,
+    /// What code inside the database may have left there since it was as new.
+    pub code: CodeExposure,
     /// When a reset that is sent to it is committed.
     pub reset_commits: ResetCommits,
     /// When it reports settings that have changed.
@@ -224,6 +243,12 @@ impl ServerState {
         Self { base: params.clone(), params, asked, reset_commits, reports, ..Self::default() }
     }
 
+    /// The same, in a database with this code.
+    #[must_use]
+    pub fn in_database_with(self, code: Arc<SessionCode>) -> Self {
+        Self { code: CodeExposure::new(code), ..self }
+    }
+
     /// Between two clients, pgferry's own `DISCARD ALL` makes it as new.
     pub fn on_reset(&mut self) {
         self.on_discard_all();
@@ -239,6 +264,7 @@ impl ServerState {
     fn is_as_new(&mut self) {
         self.used = UsedBy::Nothing;
         self.ran = Ran::Nothing;
+        self.code.is_as_new();
     }
 
     /// `DISCARD ALL` has been sent: its statements and settings are gone.
@@ -326,7 +352,9 @@ mod tests {
         assert_eq!(used.and(1, 4), UsedBy::One { client: 1, work: 4 });
         let elsewhere = used.and(1, 5);
         assert!(!elsewhere.is_foreign_to(1) && !elsewhere.knows_sequences(1, 6), "it worked elsewhere in between");
+        assert!(!elsewhere.and(1, 6).is_others_than(1) && elsewhere.and(2, 1).is_others_than(2));
         let several = used.and(2, 1);
+        assert!(several.and(2, 2).is_others_than(2) && !used.is_others_than(1) && used.is_others_than(2));
         assert!(several.is_foreign_to(1) && !several.is_foreign_to(2) && !several.knows_sequences(2, 2));
     }
 

@@ -117,6 +117,19 @@ impl<'a> Tokens<'a> {
         Token::Text(self.quoted(b'\'', self.backslashes))
     }
 
+    /// A string with escapes, and those behind it on later lines that continue it: they have escapes too.
+    fn escape_string(&mut self) -> Token<'a> {
+        let all = self.rest;
+        let mut content = self.quoted(b'\'', true);
+        while let Some(blanks) = continues(self.rest) {
+            self.take(blanks);
+            self.quoted(b'\'', true);
+            let length = all.len() - self.rest.len();
+            content = all.get(1..length.saturating_sub(1)).unwrap_or_default();
+        }
+        Token::Text(content)
+    }
+
     fn dollar(&mut self) -> Token<'a> {
         let tag_end = self.rest[1..].iter().position(|&b| b == b'$').map(|at| at + 2);
         let tag = tag_end.map(|end| &self.rest[..end]);
@@ -147,7 +160,7 @@ impl<'a> Tokens<'a> {
     /// What begins with a word of one letter, where it is no word but says what a string means.
     fn letter(&mut self, letter: u8) -> Option<Token<'a>> {
         match (letter, self.rest) {
-            (b'e' | b'E', [b'\'', ..]) => Some(Token::Text(self.quoted(b'\'', true))),
+            (b'e' | b'E', [b'\'', ..]) => Some(self.escape_string()),
             (b'b' | b'B' | b'x' | b'X' | b'n' | b'N', [b'\'', ..]) => Some(self.plain_string()),
             (b'u' | b'U', [b'&', quote @ (b'\'' | b'"'), ..]) => {
                 self.take(1);
@@ -198,6 +211,22 @@ impl<'a> Iterator for Tokens<'a> {
                     if first == b';' { Token::Semicolon } else { Token::Other(first) }
                 }
             });
+        }
+    }
+}
+
+/// How many bytes there are in front of the string that continues the one before: blanks and comments to the end of a line, of which
+/// at least one has ended.
+fn continues(rest: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    let mut lines = 0;
+    loop {
+        match rest.get(at..)? {
+            [b'\n' | b'\r', ..] => (at, lines) = (at + 1, lines + 1),
+            [b' ' | b'\t' | 0x0b | 0x0c, ..] => at += 1,
+            [b'-', b'-', comment @ ..] => at += 2 + comment.iter().position(|&b| b == b'\n' || b == b'\r')?,
+            [b'\'', ..] if lines > 0 => return Some(at),
+            _ => return None,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use super::pins::Pins;
 use super::prefilter;
+use super::session_code;
 use super::session_command::{self, Commands, PositionedCommand, SessionCommand};
 use super::sql::{Token, Tokens};
 use super::sql_statement::{Code, Language, Statement, is};
@@ -50,6 +51,8 @@ pub struct SqlEffects {
     pub may_release: bool,
     /// It may make, run or free prepared statements by name.
     pub names_statements: bool,
+    /// It may change what code is in the database, or make a table that is temporary only by the `search_path`.
+    pub defines_code: bool,
 }
 
 impl SqlEffects {
@@ -66,6 +69,7 @@ impl SqlEffects {
             && self.commands.is_none()
             && self.unknown_settings == UnknownSettings::None
             && !self.may_release
+            && !self.defines_code
     }
 
     /// What keeps a client on its connection: not what can be carried to another one, and not what only counts if it
@@ -175,11 +179,11 @@ impl<'a> Analysis<'a> {
                 if first {
                     self.keyword(word);
                 }
-                self.name(word, statement.updates, behind);
+                self.name(word, statement, behind);
             }
             Token::Quoted(name) => {
                 statement.named(name);
-                self.name(name, statement.updates, behind);
+                self.name(name, statement, behind);
             }
             Token::Text(text) => {
                 if !statement.takes_code(text) {
@@ -243,11 +247,11 @@ impl<'a> Analysis<'a> {
             match token {
                 Token::Word(word) => {
                     self.effects.pins.insert(statement.word(word));
-                    self.name(word, statement.updates, &tokens);
+                    self.name(word, &statement, &tokens);
                 }
                 Token::Quoted(name) => {
                     statement.named(name);
-                    self.name(name, statement.updates, &tokens);
+                    self.name(name, &statement, &tokens);
                 }
                 Token::Text(text) => {
                     self.text(text, &statement);
@@ -291,14 +295,15 @@ impl<'a> Analysis<'a> {
     }
 
     /// Functions and schemas that mean session state by their name.
-    fn name(&mut self, name: &[u8], updates: bool, behind: &Tokens<'_>) {
+    fn name(&mut self, name: &[u8], statement: &Statement<'_>, behind: &Tokens<'_>) {
         if !prefilter::may_name_state(name) {
             return;
         }
         let name = name.to_ascii_lowercase();
         let effects = &mut self.effects;
+        effects.defines_code |= statement.writes() && session_code::holds_code(&name);
         match name.as_slice() {
-            b"pg_settings" if updates => return effects.add_unknown_settings(UnknownSettings::ForSession),
+            b"pg_settings" if statement.updates => return effects.add_unknown_settings(UnknownSettings::ForSession),
             _ if name.starts_with(b"pg_temp") => return effects.pins.insert(Pins::TEMP),
             _ if !matches!(behind.clone().next(), Some(Token::Other(b'('))) => return,
             _ => {}
@@ -328,11 +333,14 @@ impl<'a> Analysis<'a> {
             }
             _ if is_advisory(&name) && !contains(&name, b"_xact_") => Pins::LOCK,
             _ if survives_discard(&name) => Pins::UNRESETTABLE,
+            _ if RUNS_TEXTS.iter().any(|runs| name.starts_with(runs)) => Pins::SERVER_CODE,
+            b"set_limit" => return effects.add_unknown_settings(UnknownSettings::ForSession),
             _ => Pins::empty(),
         });
     }
 
     fn end_statement(&mut self, statement: &Statement<'_>, end: usize) {
+        self.effects.defines_code |= statement.defines_code();
         self.effects.statements += usize::from(statement.start.is_some());
         if let Some(code) = &statement.code {
             self.code(code);
@@ -416,6 +424,9 @@ fn is_plain(name: &[u8]) -> bool {
 /// The longest name of a setting that the server is asked for, in bytes.
 const MAX_SETTING_BYTES: usize = 128;
 
+/// How the names of functions begin that run a text they are given.
+const RUNS_TEXTS: [&[u8]; 3] = [b"query_to_xml", b"ts_stat", b"ts_rewrite"];
+
 /// Returns whether a name holds `advisory_`, as those of functions for locks do.
 fn is_advisory(name: &[u8]) -> bool {
     const WORD: &[u8] = b"advisory";
@@ -431,7 +442,7 @@ fn lower<'a>(word: &[u8], room: &'a mut [u8; 16]) -> Option<&'a [u8]> {
 }
 
 /// Returns whether the arguments behind `set_config` end in a plain `true`: it holds for the transaction only.
-fn is_local_set_config(tokens: Tokens<'_>) -> bool {
+pub(super) fn is_local_set_config(tokens: Tokens<'_>) -> bool {
     let mut depth = 0;
     let mut commas = 0;
     let mut third = Vec::new();
@@ -468,6 +479,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn changes_of_code_are_seen() {
+        for sql in [
+            "create function f() returns int language sql as 'select 1'",
+            "select 1; ALTER TABLE t ADD a int DEFAULT f()",
+            "create temp table t (a int); create table u (a int)",
+            "/* x */ do 'begin end'",
+            "import foreign schema a from server b into c",
+            "select a into t from u",
+            "with x as (select 1) select * into t from x",
+            "update pg_catalog.pg_proc set prosrc = 'x'",
+            "insert into pg_rewrite values (1)",
+            "commit prepared 'x'",
+        ] {
+            assert!(analyze(sql.as_bytes(), false).defines_code, "{sql}");
+        }
+        for sql in [
+            "create temp table t (a int)",
+            "select 'create function'",
+            "insert into t values (1)",
+            "with x as (insert into t values (1) returning *) select * from x",
+            "drop function f",
+            "grant select on t to public",
+        ] {
+            assert!(!analyze(sql.as_bytes(), false).defines_code, "{sql}");
+        }
+    }
+
+    #[test]
     fn state_is_seen() {
         for (sql, pin) in [
             ("SET timezone = 'UTC'", Pins::SETTING),
@@ -481,6 +520,14 @@ mod tests {
             ("select \"set_config\"('a.b', 'c', false)", Pins::SETTING),
             ("select setseed(0.5)", Pins::UNRESETTABLE),
             ("set seed = 0.5", Pins::UNRESETTABLE),
+            ("select E'x'\n'\\''; listen x; select 'y'", Pins::LISTEN),
+            ("select set_limit(0.3)", Pins::SETTING),
+            ("select query_to_xml($1, true, true, '')", Pins::SERVER_CODE),
+            ("select * from ts_stat($1)", Pins::SERVER_CODE),
+            ("update t set id = default", Pins::NEXTVAL),
+            ("with x as (insert into t values (1) returning *) select * from x", Pins::NEXTVAL),
+            ("explain analyze insert into t values (1)", Pins::NEXTVAL),
+            ("with x as (update t set id = default returning *) select * from x", Pins::NEXTVAL),
             ("update pg_settings set setting = '1' where name = 'work_mem'", Pins::SETTING),
             ("set local.x = 1", Pins::SETTING),
             ("set search_path = 'pg_temp'", Pins::TEMP),

@@ -85,6 +85,19 @@ pub(super) struct Statement<'a> {
     atomic: bool,
     /// It has said `UPDATE`.
     pub(super) updates: bool,
+    makes: Makes,
+}
+
+/// What a statement makes, by what it has said so far.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Makes {
+    /// What its first word says, if anything.
+    #[default]
+    AsItBegins,
+    /// Something temporary.
+    Temporary,
+    /// A table, by an `INTO` that is not that of an `INSERT`.
+    Table,
 }
 
 impl<'a> Statement<'a> {
@@ -179,6 +192,21 @@ impl<'a> Statement<'a> {
         FIRST.iter().any(|word| self.begins(word))
     }
 
+    /// Returns whether it may write rows.
+    pub(super) fn writes(&self) -> bool {
+        self.updates || [&b"insert"[..], b"merge"].iter().any(|word| self.begins(word))
+    }
+
+    /// Returns whether it may change what code is in the database: tables have defaults and constraints.
+    pub(super) fn defines_code(&self) -> bool {
+        let creates = self.begins(b"create") && self.makes != Makes::Temporary;
+        let prepared = self.begins(b"commit") && self.second.is_some_and(|second| is(second, b"prepared"));
+        creates
+            || prepared
+            || self.makes == Makes::Table
+            || [&b"alter"[..], b"import", b"do"].iter().any(|word| self.begins(word))
+    }
+
     pub(super) fn begins(&self, word: &[u8]) -> bool {
         self.first.is_some_and(|first| first.eq_ignore_ascii_case(word))
     }
@@ -205,10 +233,23 @@ impl<'a> Statement<'a> {
         }
         self.updates |= is(word, b"update");
         self.atomic |= is(word, b"atomic") && after(&[b"begin"]);
+        let inserts = is(first, b"insert");
+        if is(word, b"into") && !inserts && !after(&[b"insert", b"merge"]) {
+            self.makes = Makes::Table;
+        }
         if (is(word, b"temp") || is(word, b"temporary"))
             && after(&[b"create", b"replace", b"local", b"global", b"into"])
         {
+            self.makes = Makes::Temporary;
             return Pins::TEMP;
+        }
+        if (is(word, b"insert") || is(word, b"merge")) && !inserts {
+            // The tag is that of what it is a part of.
+            return Pins::NEXTVAL;
+        }
+        if is(word, b"default") && self.updates && !inserts {
+            // What it sets a column to may be what a sequence gives next. Of an INSERT the tag tells.
+            return Pins::NEXTVAL;
         }
         if is(word, b"hold") && after(&[b"with"]) {
             return Pins::CURSOR;

@@ -13,6 +13,7 @@ use super::server_conn::ServerConn;
 use crate::net::RecvError;
 use crate::track::keeping_reset::KeepingReset;
 use crate::track::server_state::{CloseMethod, RESET, UnnamedStatement};
+use crate::track::session_code;
 use crate::track::{Clean, Pins, Pipeline, Request, ResponseAction};
 use crate::wire::{backend, frame, frontend, head};
 
@@ -149,6 +150,7 @@ async fn clean_up(
     if reset {
         make_as_new(lease, &mut pipeline).await?;
     }
+    lease.state.code.is_settled();
     let clean = Clean::prove(&pipeline, Pins::empty()).ok_or(CleanupError::Lost)?;
     Ok((clean, if reset { RestoredSession::AsNew } else { RestoredSession::Used }))
 }
@@ -230,6 +232,9 @@ async fn settle(server_conn: &mut ServerConn, pipeline: &mut Pipeline) -> Result
                 let bytes = server_conn.conn.peek(head.size).await?;
                 let tag = backend::command_tag(&bytes[frame::HEADER_BYTES..]).to_vec();
                 server_conn.state.completed(&tag);
+                if session_code::defines_code(&tag) {
+                    server_conn.state.code.defines();
+                }
                 pipeline.response(head.tag);
             }
             backend::NOTICE | backend::NOTIFICATION => {}

@@ -10,6 +10,7 @@ use super::server_conn::CancelGate;
 use super::target::Address;
 
 use crate::lock::lock;
+use crate::track::session_code::SessionCode;
 
 /// No client has it.
 const NO_CLIENT: u64 = u64::MAX;
@@ -35,6 +36,8 @@ pub(crate) struct ConnInfo {
     pub gate: Arc<CancelGate>,
     /// The clients of pgferry that its backend is.
     pub looped: LoopedClients,
+    /// What is known of the code in its database.
+    pub code: Arc<SessionCode>,
     client: AtomicU64,
     prepared: AtomicU64,
     retired: AtomicBool,
@@ -54,6 +57,7 @@ impl ConnInfo {
             generation,
             gate,
             looped: LoopedClients::default(),
+            code: Arc::default(),
             client: AtomicU64::new(NO_CLIENT),
             prepared: AtomicU64::new(0),
             retired: AtomicBool::new(false),
@@ -64,6 +68,12 @@ impl ConnInfo {
     #[must_use]
     pub(crate) fn over(self, local: Option<std::net::SocketAddr>, tls: Option<String>) -> Self {
         Self { local, tls, ..self }
+    }
+
+    /// The same, in a database with this code.
+    #[must_use]
+    pub(crate) fn in_database_with(self, code: Arc<SessionCode>) -> Self {
+        Self { code, ..self }
     }
 
     /// Notes that client number `client` has it.

@@ -7,10 +7,8 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use super::cleanup;
 use super::registry::Registry;
 use super::target::{Address, TargetHost};
-use crate::config::Reset;
 use crate::lock::lock;
 
 /// Idle time after which a used session is reset without being asked for.
@@ -35,19 +33,12 @@ impl Registry {
             for pool in &pools {
                 let settings = self.settings_of(&pool.key.database);
                 let keep = self.upstream_target(&pool.key.database).room.keep();
-                let reset_due = (settings.reset == Reset::Always).then_some(RESET_AFTER);
-                let (resets, some_dirty) = pool.maintain(&settings, reset_due, keep);
+                let (chores, some_dirty) = pool.maintain(&settings, RESET_AFTER, keep);
                 dirty |= some_dirty;
-                for pooled in resets {
+                for (pooled, chore) in chores {
                     let pool = Arc::clone(pool);
                     let limit = settings.cleanup_timeout;
-                    tokio::spawn(async move {
-                        let mut pooled = pooled;
-                        if cleanup::reset(&mut pooled, limit).await {
-                            pool.parameters.learn_reset(&mut pooled.state);
-                            pool.hand_out(pooled);
-                        }
-                    });
+                    tokio::spawn(async move { pool.see_to(pooled, chore, limit).await });
                 }
             }
             drop(pools);

@@ -11,7 +11,6 @@ use super::pool::Pool;
 use super::server_conn::ServerConn;
 use super::slots::SlotGuard;
 use crate::track::Clean;
-use crate::track::server_state::UsedBy;
 
 /// A connection and the slots it holds. Dropping it closes the connection in the background, and frees the slots
 /// when it is closed.
@@ -104,7 +103,6 @@ impl Lease {
 
     /// Gives the connection back as new: its session has been reset.
     pub(crate) fn release_fresh(mut self, _: Clean) {
-        self.state.used = UsedBy::Nothing;
         let pool = Arc::clone(&self.pool);
         pool.parameters.learn_reset(&mut self.state);
         self.give_back(Instant::now());

@@ -22,6 +22,7 @@
 //! - [`simple_query`]: questions of our own to the server.
 //! - [`loops`]: clients that are PostgreSQL's own backends.
 //! - [`auth_query`]: secrets that the upstream is asked for.
+//! - [`session_code`]: looks at what the code in databases may leave in sessions.
 //! - [`registry`]: all pools and accounts, and the cap over all of them; `janitor` looks after them, [`quota`] limits users.
 //! - [`cancel`]: `CancelRequest`s to the upstream.
 //! - [`counters`]: what happened, in numbers; [`pool_stats`] what of it was done for a pool's clients, [`histogram`] how long it took.
@@ -57,6 +58,7 @@ pub(crate) mod registry;
 pub(crate) mod role_auth;
 pub(crate) mod server_conn;
 pub(crate) mod server_tls;
+pub(crate) mod session_code;
 pub(crate) mod simple_query;
 pub(crate) mod slots;
 pub(crate) mod target;

@@ -24,6 +24,7 @@ use super::pool_stats::PoolStats;
 use super::quota::Quotas;
 use super::role_auth::{RoleAuth, Succession};
 use super::server_conn::Closed;
+use super::session_code::SessionCodes;
 use super::slots::Slots;
 use super::target::{TargetHost, UpstreamTarget, UpstreamTargets};
 use crate::auth::ProcessKey;
@@ -62,6 +63,8 @@ pub(crate) struct Registry {
     pub(super) global: Arc<Slots>,
     /// Number of those places that may be taken without making room first.
     pub(super) share: AtomicUsize,
+    /// What is known of the code in the databases.
+    pub session_codes: SessionCodes,
     /// For how long connections could not be had.
     pub hunger: Hunger,
     /// The login attempts and cancel requests of each source.
@@ -111,6 +114,7 @@ impl Registry {
             key,
             global: Slots::new(now.max_upstream.unwrap_or(capacity::UNKNOWN)),
             share: AtomicUsize::new(now.max_upstream.unwrap_or(capacity::UNKNOWN)),
+            session_codes: SessionCodes::default(),
             hunger: Hunger::default(),
             limiter: Limiter::default(),
             login_slots: LoginSlots::new(now.max_connecting),

@@ -26,7 +26,7 @@ use crate::track::ServerParams;
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Where a connection goes, resolved: what a cancel request is sent to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Address {
     /// A TCP address.
     Tcp(SocketAddr),

@@ -174,7 +174,7 @@ CASES = {
     "start": (start, "transaction", "cold start to listening", ()),
 }
 
-# What transaction mode does with pgferry's defaults (reset = "always"), beside the same without a reset.
+# What transaction mode does with pgferry's defaults (reset = "auto"), beside the same without a reset.
 CASES |= {
     f"{case}-default": (CASES[case][0], variant, f"{CASES[case][2].split(', reset')[0]}, defaults", ())
     for case, variant in {

@@ -41,6 +41,7 @@ mod relay;
 mod reload;
 mod reset;
 mod self_signed_tls;
+mod session_code;
 mod settings;
 mod several;
 mod shutdown;

@@ -2,6 +2,7 @@
 //!
 //! Columns and types are those of PgBouncer 1.25 (`src/admin.c`, `src/stats.c`).
 
+mod code;
 mod databases;
 mod pgferry;
 mod pools;
@@ -29,6 +30,7 @@ macro_rules! shows {
 shows! {
     Capacity = "capacity",
     Clients = "clients",
+    Code = "code",
     Config = "config",
     Databases = "databases",
     DnsHosts = "dns_hosts",
@@ -83,6 +85,7 @@ impl Show {
             Self::StatsAverages => stats::averages(),
             Self::Totals => Table::new(&stats::TOTALS),
             Self::Capacity => Table::new(&pgferry::CAPACITY),
+            Self::Code => Table::new(&code::CODE),
             Self::Ports => Table::new(&pgferry::PORTS),
             Self::Pins => Table::new(&pgferry::PINS),
             Self::Logins => Table::new(&pgferry::LOGINS),
@@ -112,6 +115,7 @@ impl Show {
             Self::StatsAverages => stats::averages_rows(admin_state),
             Self::Totals => stats::sums(admin_state),
             Self::Capacity => pgferry::capacity(admin_state),
+            Self::Code => code::code(admin_state),
             Self::Ports => pgferry::ports(admin_state).await,
             Self::Pins => pgferry::pins(admin_state),
             Self::Logins => pgferry::logins(admin_state),

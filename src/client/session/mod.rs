@@ -26,6 +26,7 @@ use crate::machine::preparation::{Preparation, ResetPolicy};
 use crate::net::{Conn, RecvError};
 use crate::track::params::startup_time;
 use crate::track::server_state::Sequences;
+use crate::track::session_code::Reach;
 use crate::track::{ClientState, ServerParams};
 use crate::upstream::loops::{self, LoopedClient};
 use crate::upstream::pool::{CheckoutError, Recall, TentativeLease};
@@ -354,10 +355,17 @@ impl<'a> Session<'a> {
 
     /// What goes in front of the client's first message on `lease`, which it is given at `now`.
     fn prepare(&self, lease: &Lease, settings: &Settings, now: Instant) -> Preparation {
-        let policy = match (settings.reset, self.mode) {
-            (Reset::Always, _) => ResetPolicy::All,
-            (Reset::OnChange, _) if lease.state.sequences == Sequences::GaveValues => ResetPolicy::Sequences,
-            _ => ResetPolicy::Nothing,
+        let given = lease.state.sequences == Sequences::GaveValues;
+        let reach = match settings.reset {
+            Reset::Always => Reach::Anything,
+            Reset::Auto => lease.state.code.reach(now),
+            Reset::OnChange | Reset::Never => Reach::Nothing,
+        };
+        let policy = match reach {
+            Reach::Anything => ResetPolicy::All,
+            Reach::Sequences => ResetPolicy::Sequences,
+            Reach::Nothing if given && settings.reset != Reset::Never => ResetPolicy::Sequences,
+            Reach::Nothing => ResetPolicy::Nothing,
         };
         let probe = now.saturating_duration_since(lease.returned) >= RECENTLY_USED;
         let known = (&lease.pool().parameters, &lease.pool().statements);
@@ -373,8 +381,8 @@ impl<'a> Session<'a> {
     /// Resets what another client has left in the reserved connection, as in an idle one, since the client does not use it.
     async fn reset_tentative(&mut self) {
         let settings = self.settings();
-        let Some(tentative) = self.tentative.take().filter(|_| settings.reset == Reset::Always) else { return };
-        self.tentative = tentative.reset(settings.cleanup_timeout).await.map(Box::new);
+        let Some(tentative) = self.tentative.take() else { return };
+        self.tentative = tentative.reset(settings.reset, settings.cleanup_timeout).await.map(Box::new);
     }
 
     /// The reserved connection, or one that is idle, or one that is waited for while the client is watched.

@@ -31,6 +31,7 @@ use crate::config::{Settings, TargetSessionAttrs};
 use crate::error::sqlstate;
 use crate::net::{Conn, Stream};
 use crate::track::ServerParams;
+use crate::track::session_code::SessionCode;
 use crate::wire::frontend;
 
 /// A client that can be asked for its password, once.
@@ -123,6 +124,8 @@ pub(crate) struct NewConn {
     pub secret: Box<[u8]>,
     /// What was asked for and accepted; `None` when the server asked for nothing.
     pub credential: Option<Credential>,
+    /// What is known of the code in its database, where it is to belong to a pool.
+    pub code: Arc<SessionCode>,
 }
 
 /// Opens a connection and logs in, all within `limit`.
@@ -279,6 +282,7 @@ impl Dial<'_> {
                 pid: session.pid,
                 secret: session.secret,
                 credential: session.credential,
+                code: Arc::default(),
             }),
             Err(error) => {
                 // Where the server has offered no encryption, the next attempt would be the same as this one.

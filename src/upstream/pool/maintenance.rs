@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::Pool;
-use crate::config::Settings;
-use crate::track::server_state::UsedBy;
+use crate::config::{Reset, Settings};
+use crate::track::session_code::{Due, Inquiry};
+use crate::upstream::cleanup;
 use crate::upstream::counters::CloseReason;
 use crate::upstream::lease::PooledConn;
 use crate::upstream::occupancy::Keep;
 use crate::upstream::queue::Queue;
+use crate::upstream::session_code;
 
 /// How long a connection of the reserve is kept idle.
 const RESERVE_IDLE: Duration = Duration::from_secs(10);
@@ -18,6 +20,24 @@ const UNUSED_TEMPLATE: Duration = Duration::from_secs(1);
 
 /// How long one is kept idle while the server is filling up.
 const PRESSED_IDLE: Duration = Duration::from_secs(1);
+
+/// How long the code of a database is looked at behind the last client.
+const LOOKED_AT: Duration = Duration::from_secs(60);
+
+/// What is due on an idle connection.
+#[derive(Clone, Debug)]
+pub(in crate::upstream) enum Chore {
+    /// To reset what clients have left.
+    Reset,
+    /// To look at the code of its database.
+    Look(Inquiry),
+}
+
+/// Claims a look at the code of the database, where `pooled` is to take one.
+fn look_due(pooled: &PooledConn, settings: &Settings, now: Instant) -> Option<Inquiry> {
+    let is_wanted = settings.reset == Reset::Auto && now.saturating_duration_since(pooled.returned) < LOOKED_AT;
+    if is_wanted { pooled.state.code.code().claim(Due::Past, now) } else { None }
+}
 
 /// Which idle connections of a pool are kept; it is asked of one after another, the one that has been idle longest first.
 #[derive(Clone, Copy, Debug)]
@@ -66,14 +86,14 @@ impl Retention {
 
 impl Pool {
     /// Closes connections that are too old, idle for too long, dead, or needed by others as the server has `room`; returns those
-    /// with a reset due; opens what `min_pool_size` lacks; tries again what has failed. Says whether anything is left to look
-    /// after soon.
+    /// that have something due: a reset, after `reset_after`, or a look at the database's code. Opens what `min_pool_size` lacks;
+    /// tries again what has failed. Says whether anything is left to look after soon.
     pub(in crate::upstream) fn maintain(
         &self,
         settings: &Settings,
-        reset_due: Option<Duration>,
+        reset_after: Duration,
         room: Keep,
-    ) -> (Vec<PooledConn>, bool) {
+    ) -> (Vec<(PooledConn, Chore)>, bool) {
         let now = Instant::now();
         let mut retention = Retention {
             idle_timeout: if self.leaves_server { Some(UNUSED_TEMPLATE) } else { settings.server_idle_timeout },
@@ -88,29 +108,35 @@ impl Pool {
         let mut due = |pooled: &PooledConn| {
             let age = now.saturating_duration_since(pooled.returned);
             let unfit = retention.ends(age).or_else(|| self.unfit(pooled, now).inspect(|_| retention.loses_one()));
-            let reset_is_due = || reset_due.is_some_and(|after| age >= after);
-            let is_used = pooled.state.used != UsedBy::Nothing && reset_due.is_some();
-            let picked = unfit.is_some() || pooled.conn.stream().has_arrived() || (is_used && reset_is_due());
-            dirty |= is_used && unfit.is_none();
+            let needs_reset = session_code::needs_reset(settings.reset, &pooled.state, now);
+            let chore = if unfit.is_some() {
+                None
+            } else if let Some(inquiry) = look_due(pooled, settings, now) {
+                Some(Chore::Look(inquiry))
+            } else {
+                (needs_reset && age >= reset_after).then_some(Chore::Reset)
+            };
+            let picked = unfit.is_some() || pooled.conn.stream().has_arrived() || chore.is_some();
+            dirty |= needs_reset && unfit.is_none();
             if picked {
-                why.push(unfit);
+                why.push((unfit, chore));
             }
             picked
         };
         let taken = self.take_matching(&mut due);
-        let mut resets = Vec::new();
-        for (mut pooled, unfit) in taken.into_iter().zip(why) {
+        let mut chores = Vec::new();
+        for (mut pooled, (unfit, chore)) in taken.into_iter().zip(why) {
             if let Some(why) = unfit {
                 pooled.close_reason = why;
             } else if !pooled.check_alive() {
                 pooled.close_reason = CloseReason::Dead;
-            } else if pooled.state.used == UsedBy::Nothing || reset_due.is_none() {
-                self.hand_out(pooled);
+            } else if let Some(chore) = chore {
+                chores.push((pooled, chore));
             } else {
-                resets.push(pooled);
+                self.hand_out(pooled);
             }
         }
-        dirty |= reset_due.is_some_and(|after| self.reset_tentative(after));
+        dirty |= matches!(settings.reset, Reset::Always | Reset::Auto) && self.reset_tentative(reset_after);
         let missing = self.missing(settings);
         if self.parameters.baseline().is_some() && missing > 0 {
             self.dial_for(missing);
@@ -118,7 +144,24 @@ impl Pool {
             // Clients that wait until pgferry is ready ask for nothing meanwhile, so no other attempt would find out.
             self.dial_for(1);
         }
-        (resets, dirty)
+        (chores, dirty)
+    }
+
+    /// Does what is due on a connection that was idle.
+    pub(in crate::upstream) async fn see_to(&self, mut pooled: PooledConn, chore: Chore, limit: Duration) {
+        match chore {
+            Chore::Reset => {
+                if cleanup::reset(&mut pooled, limit).await {
+                    self.parameters.learn_reset(&mut pooled.state);
+                    self.hand_out(pooled);
+                }
+            }
+            Chore::Look(inquiry) => {
+                if let Some(pooled) = session_code::look(pooled, inquiry, &self.key.database, limit).await {
+                    self.hand_out(pooled);
+                }
+            }
+        }
     }
 
     /// The number of connections to open that no client waits for, so that there are `min_pool_size`.

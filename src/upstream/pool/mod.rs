@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use idle::Idle;
+use maintenance::Chore;
 use returning::Returning;
 use tentative::TentativeLeases;
 pub(crate) use tentative::{Recall, TentativeLease};
@@ -33,10 +34,12 @@ use super::role_auth::{RoleAuth, Succession};
 use super::server_conn::{Closed, ServerConn};
 use super::slots::Slots;
 use super::target;
+use crate::config::Reset;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::lock::lock;
 use crate::track::RequestedParams;
 use crate::track::parameter_cache::ParameterCache;
+use crate::track::session_code::Due;
 use crate::track::statements::{StatementCache, StatementIds};
 
 /// The database that new ones are copied from.
@@ -220,8 +223,9 @@ impl Pool {
     }
 
     /// Takes a connection back from a lease.
-    pub(super) fn take_back(&self, mut pooled: PooledConn) {
+    pub(super) fn take_back(&self, pooled: PooledConn) {
         let unfit = self.unfit(&pooled, pooled.returned);
+        let Some(mut pooled) = self.divert_to_look(pooled, unfit) else { return };
         let mut queue = self.queue();
         queue.turnover.happened();
         let unneeded = (self.leaves_server && queue.waiting() == 0).then_some(CloseReason::Idle);
@@ -237,6 +241,26 @@ impl Pool {
             registry.serve_waiting_pools();
             registry.hunger.stilled();
         }
+    }
+
+    /// Uses a connection that comes back to look at the code of its database where no idle one has done so for long. Returns it
+    /// if there is no need.
+    fn divert_to_look(&self, pooled: PooledConn, unfit: Option<CloseReason>) -> Option<PooledConn> {
+        let code = pooled.state.code.code();
+        if unfit.is_some() || !code.is_overdue(pooled.returned) {
+            return Some(pooled);
+        }
+        let registry = self.registry.upgrade();
+        let settings = registry.map(|registry| registry.settings_of(&self.key.database));
+        let settings = settings.filter(|settings| settings.reset == Reset::Auto);
+        let (Some(settings), Some(pool)) = (settings, self.this.upgrade()) else { return Some(pooled) };
+        let Some(inquiry) = code.claim(Due::Overdue, pooled.returned) else { return Some(pooled) };
+        let returning = pool.begin_return();
+        tokio::spawn(async move {
+            let _returning = returning;
+            pool.see_to(pooled, Chore::Look(inquiry), settings.cleanup_timeout).await;
+        });
+        None
     }
 
     /// Notes that a connection has been closed.

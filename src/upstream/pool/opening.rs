@@ -33,6 +33,7 @@ impl Pool {
         // What the server told at login is known from now on, and clients that come to wait meanwhile need no other.
         let server_conn = self.registry.upgrade().map(|registry| {
             let server_conn = self.server_conn(new_conn, RequestedParams::default(), &registry, settings);
+            registry.hunger.stilled();
             if let Some(slots) = self.try_take_slots(&registry) {
                 self.hand_out(PooledConn::new(server_conn, slots, self.this.clone()));
                 return None;
@@ -216,7 +217,8 @@ impl Pool {
         self.open_as_needed();
     }
 
-    /// The outcome of opening a connection, on which the server was asked how full it is if it had not been.
+    /// The outcome of opening a connection, on which the server was asked how full it is, and what code the database has, if it had
+    /// not been.
     pub(in crate::upstream) async fn looked_at(
         &self,
         outcome: Result<NewConn, DialFailure>,
@@ -224,7 +226,12 @@ impl Pool {
         settings: &Settings,
     ) -> Result<NewConn, DialFailure> {
         let mut new_conn = outcome?;
-        match registry.first_look(&mut new_conn, &self.key.database, settings.server_connect_timeout).await {
+        let (database, limit) = (&self.key.database, settings.server_connect_timeout);
+        let looked = match registry.first_look(&mut new_conn, database, limit).await {
+            Ok(()) => registry.first_look_at_code(&mut new_conn, database, limit).await,
+            failed => failed,
+        };
+        match looked {
             Ok(()) => Ok(new_conn),
             Err(error) => Err(DialFailure::with(error, new_conn.conn)),
         }
@@ -271,7 +278,9 @@ impl Pool {
         let gate = Arc::new(CancelGate::default());
         let conn_info =
             ConnInfo::new(id, new_conn.pid, new_conn.address.clone(), registry.generation(), Arc::clone(&gate));
-        let conn_info = Arc::new(conn_info.over(new_conn.conn.stream().local(), tls.clone()));
+        let code = new_conn.code;
+        let conn_info = conn_info.over(new_conn.conn.stream().local(), tls.clone());
+        let conn_info = Arc::new(conn_info.in_database_with(Arc::clone(&code)));
         self.conn_infos.add(&conn_info);
         registry.local_backends.add(&conn_info);
         debug!(server = id, pid = new_conn.pid, database = %self.database(), user = %self.user(), tls, "upstream opened");
@@ -284,7 +293,7 @@ impl Pool {
                 pid: new_conn.pid,
                 secret: new_conn.secret,
             }),
-            state: ServerState::new(params, asked),
+            state: ServerState::new(params, asked).in_database_with(code),
             returned: now,
             retire_at: settings.server_lifetime.map(|lifetime| now + jitter(lifetime, id)),
             generation: registry.generation(),

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::Pool;
+use crate::config::Reset;
 use crate::lock::lock;
 use crate::track::RequestedParams;
 use crate::track::server_state::UsedBy;
@@ -15,6 +16,7 @@ use crate::upstream::cleanup;
 use crate::upstream::counters::CloseReason;
 use crate::upstream::lease::{Lease, PooledConn};
 use crate::upstream::server_conn::RECENTLY_USED;
+use crate::upstream::session_code;
 use crate::wake::Wake;
 
 /// What is to become of a tentative lease.
@@ -157,10 +159,11 @@ impl TentativeLease {
         }
     }
 
-    /// Resets the session within `limit` if a client has used it; `None`, closing it, where that fails.
-    pub(crate) async fn reset(mut self, limit: Duration) -> Option<Self> {
+    /// Resets the session within `limit` if a client has used it and that is due with `reset` in force; `None`, closing it, where that
+    /// fails.
+    pub(crate) async fn reset(mut self, reset: Reset, limit: Duration) -> Option<Self> {
         let pooled = self.pooled.as_mut()?;
-        if pooled.state.used != UsedBy::Nothing {
+        if session_code::needs_reset(reset, &pooled.state, Instant::now()) {
             if !cleanup::reset(pooled, limit).await {
                 return None;
             }

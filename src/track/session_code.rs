@@ -1,0 +1,437 @@
+//! What the code in a database may leave in the sessions that run it, and which connections that concerns.
+//!
+//! A database's catalog tells which functions, views, triggers and the like it has. As long as none of them can leave anything, a
+//! session holds nothing but what its clients' statements have said.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::lock::lock;
+
+/// How long an answer of the catalog is believed.
+pub(crate) const VALID: Duration = Duration::from_secs(10);
+
+/// How often the catalog is asked.
+pub(crate) const INTERVAL: Duration = Duration::from_secs(4);
+
+/// After how long without an answer even a connection that clients wait for is used to ask.
+const OVERDUE: Duration = Duration::from_secs(7);
+
+/// How long the catalog is not asked again that has just been asked: definitions may change one after another.
+const LEAST_INTERVAL: Duration = Duration::from_millis(300);
+
+/// How long it is not asked again after it could not be read.
+const FAILED_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How much code may leave in a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// What its sequences have given last.
+    Sequences,
+    /// There is no telling what.
+    Anything,
+}
+
+/// What a catalog was found to hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Finding {
+    /// A digest of the definitions, which changes as they do.
+    pub digest: Vec<u8>,
+    /// What they may leave.
+    pub reach: Reach,
+    /// Some of those that do, and why: those that leave most.
+    pub culprits: Vec<String>,
+}
+
+/// What a look at a catalog came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The digest of the definitions is what it was.
+    Same,
+    /// They were read.
+    Found(Finding),
+    /// They could not be read: why.
+    Failed(String),
+}
+
+/// What a look has shown that has not been told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// What code may leave, and some of what does.
+    Found(Reach, Vec<String>),
+    /// The catalog could not be read: why.
+    Failed(String),
+}
+
+/// A look at a catalog that is under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inquiry {
+    version: u64,
+    at: Instant,
+    /// The digest of what is known.
+    pub known: Option<Vec<u8>>,
+}
+
+/// What makes a look at a catalog due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing is known.
+    Unknown,
+    /// The last one is some time past.
+    Past,
+    /// What is known is about to be no longer believed.
+    Overdue,
+}
+
+/// What is known of the code in one database of one server.
+#[derive(Debug, Default)]
+pub struct SessionCode(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Changes whenever definitions may have changed.
+    version: u64,
+    /// Number of connections on which definitions are being changed.
+    changing: usize,
+    found: Option<Finding>,
+    /// Time at which the look began that has shown it.
+    seen: Option<Instant>,
+    /// Time at which the last look began.
+    asked: Option<Instant>,
+    /// Reason why nothing is known.
+    failure: Option<String>,
+    /// What was told last.
+    told: Option<News>,
+}
+
+impl State {
+    fn outdate(&mut self) {
+        self.version += 1;
+        self.found = None;
+    }
+
+    /// How long ago the look began that has shown what is known.
+    fn age(&self, now: Instant) -> Option<Duration> {
+        let seen = self.found.as_ref().and(self.seen)?;
+        Some(now.saturating_duration_since(seen))
+    }
+
+    fn is_due(&self, due: Due, now: Instant) -> bool {
+        let least = if self.failure.is_some() { FAILED_INTERVAL } else { LEAST_INTERVAL };
+        let is_allowed = self.asked.is_none_or(|at| now.saturating_duration_since(at) >= least);
+        let interval = match due {
+            Due::Unknown => VALID,
+            Due::Past => INTERVAL,
+            Due::Overdue => OVERDUE,
+        };
+        is_allowed && self.changing == 0 && self.age(now).is_none_or(|age| age >= interval)
+    }
+
+    /// The version of what is known, if that can't leave just anything.
+    fn harmless(&self) -> Option<(u64, Reach)> {
+        let reach = self.found.as_ref().filter(|_| self.changing == 0)?.reach;
+        (reach < Reach::Anything).then_some((self.version, reach))
+    }
+}
+
+impl SessionCode {
+    /// The database may be another one of the same name: what is known counts again once its digest is found to be the same.
+    pub fn is_doubtful(&self) {
+        let mut state = lock(&self.0);
+        state.seen = None;
+        state.asked = None;
+    }
+
+    /// Returns whether a look is due though no connection rests: one has been taken before, long ago.
+    #[must_use]
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        let state = lock(&self.0);
+        state.asked.is_some() && state.is_due(Due::Overdue, now)
+    }
+
+    /// Says whether the caller is to look at the catalog because of `due`; then no other is for the time being.
+    pub fn claim(&self, due: Due, now: Instant) -> Option<Inquiry> {
+        let mut state = lock(&self.0);
+        if !state.is_due(due, now) {
+            return None;
+        }
+        state.asked = Some(now);
+        let known = state.found.as_ref().map(|found| found.digest.clone());
+        Some(Inquiry { version: state.version, at: now, known })
+    }
+
+    /// Notes what a look has shown, unless definitions have changed since it began. Returns what is to be told of it.
+    pub fn learn(&self, inquiry: &Inquiry, answer: Answer) -> Option<News> {
+        let mut state = lock(&self.0);
+        if state.version != inquiry.version || state.changing > 0 {
+            return None;
+        }
+        let news = match answer {
+            Answer::Same => {
+                state.seen = Some(inquiry.at);
+                return None;
+            }
+            Answer::Found(found) => {
+                if state.found.as_ref().is_none_or(|before| before.digest != found.digest) {
+                    state.version += 1;
+                }
+                let news = News::Found(found.reach, found.culprits.clone());
+                state.failure = None;
+                state.seen = Some(inquiry.at);
+                state.found = Some(found);
+                news
+            }
+            Answer::Failed(why) => {
+                state.outdate();
+                state.failure = Some(why.clone());
+                News::Failed(why)
+            }
+        };
+        let is_news = state.told.as_ref() != Some(&news);
+        is_news.then(|| {
+            state.told = Some(news.clone());
+            news
+        })
+    }
+
+    /// Definitions are being changed, until what this gives is dropped. Then they are to be looked at again.
+    #[must_use]
+    pub fn changing(self: &Arc<Self>) -> CodeChange {
+        let mut state = lock(&self.0);
+        state.changing += 1;
+        state.outdate();
+        CodeChange(Arc::clone(self))
+    }
+
+    /// What was found last, or else why nothing was.
+    ///
+    /// # Errors
+    /// The reason, where the catalog was looked at.
+    pub fn found(&self) -> Result<Finding, Option<String>> {
+        let state = lock(&self.0);
+        state.found.clone().ok_or_else(|| state.failure.clone())
+    }
+}
+
+/// A change of definitions that is not over: until it is, no answer of the catalog counts.
+#[derive(Debug)]
+pub struct CodeChange(Arc<SessionCode>);
+
+impl Drop for CodeChange {
+    fn drop(&mut self) {
+        let mut state = lock(&self.0.0);
+        state.changing -= 1;
+        state.outdate();
+    }
+}
+
+/// What code may have left in one connection's session.
+#[derive(Debug, Default)]
+pub struct CodeExposure {
+    code: Arc<SessionCode>,
+    /// The version of what was known when the session was as new, if that could not leave just anything.
+    as_new_in: Option<u64>,
+    definitions: OwnDefinitions,
+}
+
+/// Definitions that statements of the session's own have changed since it was as new: it may have run what others never saw.
+#[derive(Debug, Default)]
+enum OwnDefinitions {
+    #[default]
+    Unchanged,
+    /// In a transaction that is not over.
+    Changing {
+        _until: CodeChange,
+    },
+    Changed,
+}
+
+impl CodeExposure {
+    /// That of a session that has just begun, in a database with this code.
+    #[must_use]
+    pub fn new(code: Arc<SessionCode>) -> Self {
+        let mut exposure = Self { code, ..Self::default() };
+        exposure.is_as_new();
+        exposure
+    }
+
+    /// The code of its database.
+    #[must_use]
+    pub fn code(&self) -> &Arc<SessionCode> {
+        &self.code
+    }
+
+    /// The session is as new.
+    pub fn is_as_new(&mut self) {
+        self.definitions = OwnDefinitions::Unchanged;
+        self.as_new_in = lock(&self.code.0).harmless().map(|(version, _)| version);
+    }
+
+    /// What code may have left in it by `now`. What has not been known all the time since it was as new may leave anything.
+    #[must_use]
+    pub fn reach(&self, now: Instant) -> Reach {
+        if !matches!(self.definitions, OwnDefinitions::Unchanged) {
+            return Reach::Anything;
+        }
+        let state = lock(&self.code.0);
+        if state.age(now).is_none_or(|age| age >= VALID) {
+            return Reach::Anything;
+        }
+        match state.harmless() {
+            Some((version, reach)) if self.as_new_in == Some(version) => reach,
+            _ => Reach::Anything,
+        }
+    }
+
+    /// Returns whether code has left nothing at all in it, as far as is known. How old that knowledge is makes no difference to what
+    /// the session's own client is told of it.
+    #[must_use]
+    pub fn left_nothing(&self) -> bool {
+        let harmless = lock(&self.code.0).harmless();
+        let is_unchanged = matches!(self.definitions, OwnDefinitions::Unchanged);
+        is_unchanged
+            && harmless.is_some_and(|(version, reach)| reach == Reach::Nothing && self.as_new_in == Some(version))
+    }
+
+    /// A statement of the session's own changes definitions, or has just done so.
+    pub fn defines(&mut self) {
+        if !matches!(self.definitions, OwnDefinitions::Changing { .. }) {
+            self.definitions = OwnDefinitions::Changing { _until: self.code.changing() };
+        }
+    }
+
+    /// No transaction is open, and nothing is owed.
+    pub fn is_settled(&mut self) {
+        if matches!(self.definitions, OwnDefinitions::Changing { .. }) {
+            self.definitions = OwnDefinitions::Changed;
+        }
+    }
+}
+
+/// Returns whether a command with this tag (`CommandComplete`) may have brought code into the database, or have changed what is
+/// there.
+#[must_use]
+pub(crate) fn defines_code(tag: &[u8]) -> bool {
+    const HARMLESS: [&[u8]; 11] = [
+        b"CREATE INDEX",
+        b"CREATE DATABASE",
+        b"CREATE ROLE",
+        b"CREATE SEQUENCE",
+        b"CREATE TABLESPACE",
+        b"ALTER DATABASE",
+        b"ALTER DEFAULT PRIVILEGES",
+        b"ALTER INDEX",
+        b"ALTER ROLE",
+        b"ALTER SEQUENCE",
+        b"ALTER SYSTEM",
+    ];
+    let begins = |words: &[&[u8]]| words.iter().any(|word| tag.starts_with(word));
+    tag == b"DO" || (begins(&[b"CREATE ", b"ALTER ", b"IMPORT ", b"COMMIT PREPARED"]) && !HARMLESS.contains(&tag))
+}
+
+/// Returns whether this is the name of a catalog that holds code, or says where it runs: a superuser may write there.
+#[must_use]
+pub(crate) fn holds_code(name: &[u8]) -> bool {
+    const CATALOGS: [&[u8]; 10] = [
+        b"pg_proc",
+        b"pg_rewrite",
+        b"pg_trigger",
+        b"pg_policy",
+        b"pg_attrdef",
+        b"pg_constraint",
+        b"pg_operator",
+        b"pg_cast",
+        b"pg_aggregate",
+        b"pg_index",
+    ];
+    CATALOGS.contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(digest: &str, reach: Reach) -> Answer {
+        Answer::Found(Finding { digest: digest.into(), reach, culprits: Vec::new() })
+    }
+
+    fn look(code: &SessionCode, now: Instant, answer: Answer) {
+        let inquiry = code.claim(Due::Past, now).expect("it is due");
+        code.learn(&inquiry, answer);
+    }
+
+    #[test]
+    fn what_is_not_known_may_leave_anything() {
+        let (code, now) = (Arc::new(SessionCode::default()), Instant::now());
+        let at = |secs| now + Duration::from_secs(secs);
+        let mut session = CodeExposure::new(Arc::clone(&code));
+        assert_eq!(session.reach(now), Reach::Anything);
+        look(&code, now, found("a", Reach::Nothing));
+        assert_eq!(session.reach(now), Reach::Anything, "it began before that was known");
+        session.is_as_new();
+        assert_eq!(session.reach(at(9)), Reach::Nothing);
+        assert_eq!(session.reach(at(10)), Reach::Anything, "that was long ago");
+        look(&code, at(11), Answer::Same);
+        assert_eq!(session.reach(at(11)), Reach::Nothing, "it was so all the time");
+        look(&code, at(16), found("b", Reach::Nothing));
+        assert_eq!(session.reach(at(16)), Reach::Anything, "there may have been something in between");
+        session.is_as_new();
+        assert_eq!(session.reach(at(16)), Reach::Nothing);
+        look(&code, at(21), found("c", Reach::Sequences));
+        session.is_as_new();
+        assert_eq!(session.reach(at(21)), Reach::Sequences);
+        look(&code, at(26), found("d", Reach::Anything));
+        session.is_as_new();
+        assert_eq!(session.reach(at(26)), Reach::Anything);
+        look(&code, at(31), Answer::Failed("no".into()));
+        assert_eq!((session.reach(at(31)), code.found()), (Reach::Anything, Err(Some("no".into()))));
+        assert!(code.claim(Due::Unknown, at(60)).is_none() && code.claim(Due::Unknown, at(61)).is_some());
+    }
+
+    #[test]
+    fn what_a_client_defines_counts_at_once() {
+        let (code, now) = (Arc::new(SessionCode::default()), Instant::now());
+        let at = |secs| now + Duration::from_secs(secs);
+        look(&code, now, found("a", Reach::Nothing));
+        let [mut own, other] = [(); 2].map(|()| CodeExposure::new(Arc::clone(&code)));
+        let before = code.claim(Due::Past, at(4)).expect("it is due");
+        own.defines();
+        assert_eq!((own.reach(at(4)), other.reach(at(4))), (Reach::Anything, Reach::Anything));
+        assert!(code.claim(Due::Unknown, at(5)).is_none(), "it is not over");
+        code.learn(&before, Answer::Same);
+        own.is_settled();
+        assert_eq!(other.reach(at(5)), Reach::Anything, "that look began before");
+        look(&code, at(5), found("b", Reach::Nothing));
+        assert_eq!((own.reach(at(5)), other.reach(at(5))), (Reach::Anything, Reach::Anything));
+        let mut own = own;
+        own.is_as_new();
+        assert_eq!(own.reach(at(5)), Reach::Nothing);
+        own.defines();
+        drop(own);
+        assert!(code.claim(Due::Unknown, at(6)).is_some(), "its connection has ended");
+    }
+
+    #[test]
+    fn looks_are_taken_in_turn() {
+        let (code, now) = (SessionCode::default(), Instant::now());
+        let at = |millis| now + Duration::from_millis(millis);
+        assert!(!code.is_overdue(now), "none has been taken");
+        assert!(code.claim(Due::Overdue, now).is_some() && code.claim(Due::Unknown, at(299)).is_none());
+        look(&code, at(300), found("a", Reach::Nothing));
+        assert!(code.claim(Due::Past, at(4299)).is_none() && code.claim(Due::Unknown, at(4400)).is_none());
+        assert!(code.claim(Due::Overdue, at(7299)).is_none() && code.claim(Due::Overdue, at(7300)).is_some());
+    }
+
+    #[test]
+    fn tags_tell_of_code() {
+        for tag in ["CREATE FUNCTION", "ALTER TABLE", "DO", "CREATE EXTENSION", "CREATE TABLE", "COMMIT PREPARED"] {
+            assert!(defines_code(tag.as_bytes()), "{tag}");
+        }
+        for tag in ["SELECT 1", "CREATE INDEX", "COMMIT", "DROP FUNCTION", "ALTER ROLE", "INSERT 0 1"] {
+            assert!(!defines_code(tag.as_bytes()), "{tag}");
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Looks at the catalogs of databases: what the code there may leave in a session.
+//!
+//! A look is taken on a connection that is opening, that is idle, or that has just come back; never on one of its own.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::counters::CloseReason;
+use super::dial::{DialError, NewConn};
+use super::lease::PooledConn;
+use super::registry::Registry;
+use super::simple_query::{self, Row};
+use super::target::Address;
+use crate::config::Reset;
+use crate::lock::lock;
+use crate::net::{Conn, RecvError};
+use crate::track::server_state::{UnnamedStatement, UsedBy};
+use crate::track::session_code::{Answer, Due, Finding, Inquiry, News, Reach, SessionCode};
+use crate::track::stored_code::{self, Language, Leaving};
+use crate::track::{ServerParams, ServerState};
+use crate::wire::frontend;
+
+/// What every look begins with, in force until it ends: whatever settings a client has left there must change neither what the names
+/// mean nor how the answer is written, nor have it wait or fail.
+const BEGIN: &str = "SET LOCAL statement_timeout TO 0; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+    SET LOCAL search_path TO pg_catalog, pg_temp; SET LOCAL client_encoding TO 'UTF8';";
+
+/// A digest of all definitions, and of how often functions and views have been changed.
+const DIGEST: &str = include_str!("digest.sql");
+
+/// What is able to leave something, what the functions that do so are called, and the sources of others.
+const CODE: &str = include_str!("code.sql");
+
+/// Number of culprits that are remembered.
+const MAX_CULPRITS: usize = 10;
+
+/// Number of databases from which on those are forgotten to which there is no connection.
+const MAX_UNUSED: usize = 100;
+
+/// How much of a culprit's name is shown, in characters.
+const MAX_SHOWN: usize = 150;
+
+/// A database of a server, and whether that is a standby: those may lag behind.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct CodeKey {
+    address: Address,
+    database: Vec<u8>,
+    standby: bool,
+}
+
+/// What is known of the code in the databases to which there are connections.
+#[derive(Debug, Default)]
+pub(crate) struct SessionCodes(Mutex<HashMap<CodeKey, Arc<SessionCode>>>);
+
+impl SessionCodes {
+    /// That of `database`, by the name that the server has for it, at a server that reports `params`.
+    fn of(&self, address: &Address, database: Vec<u8>, params: &ServerParams) -> Arc<SessionCode> {
+        let standby = params.get(b"in_hot_standby") == Some(b"on");
+        let key = CodeKey { address: address.clone(), database, standby };
+        let mut codes = lock(&self.0);
+        if codes.len() >= MAX_UNUSED && !codes.contains_key(&key) {
+            codes.retain(|_, code| Arc::strong_count(code) > 1);
+        }
+        let code = codes.entry(key).or_default();
+        if Arc::strong_count(code) == 1 {
+            // Without a connection a database may be dropped, and another one made by its name.
+            code.is_doubtful();
+        }
+        Arc::clone(code)
+    }
+}
+
+/// What is known of the code in a database, for people to read: what it may leave, and some of what does, or else why nothing is
+/// known.
+#[must_use]
+pub(crate) fn describe(code: &SessionCode) -> (&'static str, String) {
+    match code.found() {
+        Ok(found) => {
+            let leaves = match found.reach {
+                Reach::Nothing => "nothing",
+                Reach::Sequences => "sequences",
+                Reach::Anything => "anything",
+            };
+            (leaves, found.culprits.join("; "))
+        }
+        Err(why) => ("unknown", why.unwrap_or_default()),
+    }
+}
+
+/// Returns whether what a client may have left in a session has to be reset before another gets it, with `reset` in force.
+#[must_use]
+pub(crate) fn needs_reset(reset: Reset, state: &ServerState, now: Instant) -> bool {
+    let is_used = state.used != UsedBy::Nothing;
+    is_used
+        && match reset {
+            Reset::Always => true,
+            Reset::Auto => state.code.reach(now) == Reach::Anything,
+            Reset::OnChange | Reset::Never => false,
+        }
+}
+
+impl Registry {
+    /// Finds what is known of the code in clients' `database` at the server that a connection has just been opened to, and looks at
+    /// the catalog if nothing is.
+    ///
+    /// # Errors
+    /// When the connection is of no use any more.
+    pub(super) async fn first_look_at_code(
+        &self,
+        new_conn: &mut NewConn,
+        database: &[u8],
+        limit: Duration,
+    ) -> Result<(), DialError> {
+        let NewConn { conn, params, address, code, .. } = new_conn;
+        *code = self.session_codes.of(address, self.real_database(database), params);
+        if self.settings_of(database).reset != Reset::Auto {
+            return Ok(());
+        }
+        let Some(inquiry) = code.claim(Due::Unknown, Instant::now()) else { return Ok(()) };
+        let ask = ask(conn, &inquiry, |name, value| {
+            params.set(name, value);
+        });
+        match timeout(limit, ask).await {
+            Ok(Ok(answer)) => note(code, &inquiry, answer, database),
+            Ok(Err(error)) => {
+                note(code, &inquiry, Answer::Failed(error.to_string()), database);
+                return Err(error.into());
+            }
+            Err(_) => {
+                note(code, &inquiry, Answer::Failed("the server did not answer in time".into()), database);
+                return Err(DialError::Broke("the server did not answer in time (server_connect_timeout)".into()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Looks at the catalog of clients' `database` on a connection that no client has; `None` where it is closed for that.
+pub(super) async fn look(
+    mut pooled_conn: PooledConn,
+    inquiry: Inquiry,
+    database: &[u8],
+    limit: Duration,
+) -> Option<PooledConn> {
+    let server_conn = &mut *pooled_conn;
+    server_conn.state.unnamed = UnnamedStatement::Absent;
+    let code = Arc::clone(server_conn.state.code.code());
+    let params = &mut server_conn.state.params;
+    let ask = ask(&mut server_conn.conn, &inquiry, |name, value| {
+        params.set(name, value);
+    });
+    let (answer, broken) = match timeout(limit, ask).await {
+        Ok(Ok(answer)) => (answer, false),
+        Ok(Err(error)) => (Answer::Failed(error.to_string()), true),
+        Err(_) => (Answer::Failed("the server did not answer in time (cleanup_timeout)".into()), true),
+    };
+    note(&code, &inquiry, answer, database);
+    if broken {
+        pooled_conn.close_reason = CloseReason::Dead;
+        return None;
+    }
+    Some(pooled_conn)
+}
+
+/// Takes note of what a look has shown, and tells what is news.
+fn note(code: &SessionCode, inquiry: &Inquiry, answer: Answer, database: &[u8]) {
+    let database = String::from_utf8_lossy(database);
+    match code.learn(inquiry, answer) {
+        None => {}
+        Some(News::Failed(why)) => {
+            warn!(%database, "its code could not be looked at, so every session is reset between two clients: {why}");
+        }
+        Some(News::Found(Reach::Nothing, _)) => {
+            info!(%database, "its code leaves nothing in a session: sessions are reset only after statements that do");
+        }
+        Some(News::Found(Reach::Sequences, culprits)) => info!(
+            %database,
+            "its code leaves no more than what sequences have given, which a session forgets between two clients: {}",
+            culprits.join("; ")
+        ),
+        Some(News::Found(Reach::Anything, culprits)) => info!(
+            %database,
+            "its code may leave something in a session, so every session is reset between two clients: {}",
+            culprits.join("; ")
+        ),
+    }
+}
+
+/// Asks the server on `conn`, which is idle. Settings that it reports meanwhile go to `reported`.
+///
+/// # Errors
+/// When the connection is of no use any more.
+pub(crate) async fn ask(
+    conn: &mut Conn,
+    inquiry: &Inquiry,
+    mut reported: impl FnMut(&[u8], &[u8]),
+) -> Result<Answer, RecvError> {
+    if let Some(known) = &inquiry.known {
+        frontend::put_query(&mut conn.output, format!("{BEGIN} {DIGEST}").as_bytes());
+        match simple_query::rows_and(conn, &mut reported).await? {
+            Ok(rows) if digest(&rows) == Some(known) => return Ok(Answer::Same),
+            Ok(_) => {}
+            Err(why) => return Ok(Answer::Failed(why)),
+        }
+    }
+    // The digest first: what changes in between shows the next time.
+    frontend::put_query(&mut conn.output, format!("{BEGIN} {DIGEST}; {CODE}").as_bytes());
+    let rows = match simple_query::rows_and(conn, &mut reported).await? {
+        Ok(rows) => rows,
+        Err(why) => return Ok(Answer::Failed(why)),
+    };
+    // Megabytes of sources may have to be read.
+    let found = tokio::task::spawn_blocking(move || read(&rows)).await.unwrap_or_default();
+    Ok(found.map_or_else(|| Answer::Failed("the server's answer is not understood".into()), Answer::Found))
+}
+
+/// The digest among the rows of an answer.
+fn digest(rows: &[Row]) -> Option<&Vec<u8>> {
+    rows.iter().find(|row| row.first().is_some_and(|kind| kind == b"digest")).and_then(|row| row.get(3))
+}
+
+/// Reads the rows of an answer; `None` where they are not what was asked for.
+fn read(rows: &[Row]) -> Option<Finding> {
+    let mut found = Finding { digest: digest(rows)?.clone(), ..Finding::default() };
+    let mut leaving = Leaving::new();
+    for row in rows.iter().filter(|row| row.first().is_some_and(|kind| kind == b"names")) {
+        let reach = reach(row.get(2)?)?;
+        let names = row.get(3)?.split(|byte| *byte == b' ').map(|name| (name.to_ascii_lowercase(), reach));
+        leaving.extend(names);
+    }
+    // There are such functions in every PostgreSQL.
+    leaving.get(b"pg_advisory_lock".as_slice()).filter(|reach| **reach == Reach::Anything)?;
+    let mut culprits = Vec::new();
+    for row in rows {
+        let [kind, name, detail, text] = row.as_slice() else { return None };
+        let one = match kind.as_slice() {
+            b"found" => Some((reach(detail)?, String::from_utf8_lossy(text).into_owned())),
+            b"source" => {
+                let language = match detail.as_slice() {
+                    b"sql" => Language::Sql,
+                    b"plpgsql" => Language::PlPgSql,
+                    _ => return None,
+                };
+                stored_code::reach(text, language, &leaving).map(|(reach, word)| (reach, format!("it says \"{word}\"")))
+            }
+            b"digest" | b"names" => None,
+            _ => return None,
+        };
+        if let Some((reach, why)) = one {
+            culprits.push((reach, format!("{} ({why})", String::from_utf8_lossy(name))));
+        }
+    }
+    culprits.sort_by_key(|(reach, _)| std::cmp::Reverse(*reach));
+    found.reach = culprits.first().map(|(reach, _)| *reach).unwrap_or_default();
+    found.culprits = culprits.iter().map(|(_, culprit)| shown(culprit)).take(MAX_CULPRITS).collect();
+    Some(found)
+}
+
+/// A name as far as it is shown, on one line.
+fn shown(name: &str) -> String {
+    name.chars().take(MAX_SHOWN).map(|letter| if letter.is_control() { '?' } else { letter }).collect()
+}
+
+/// What code may leave, as an answer writes it.
+fn reach(written: &[u8]) -> Option<Reach> {
+    match written {
+        b"1" => Some(Reach::Sequences),
+        b"2" => Some(Reach::Anything),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(rows: &[[&str; 4]]) -> Vec<Row> {
+        rows.iter().map(|row| row.iter().map(|value| value.as_bytes().to_vec()).collect()).collect()
+    }
+
+    const NAMES: [[&str; 4]; 2] = [["names", "", "1", "nextval"], ["names", "", "2", "pg_advisory_lock set_config"]];
+
+    #[test]
+    fn what_leaves_most_decides() {
+        let mut all = vec![["digest", "", "", "a"]];
+        all.extend(NAMES);
+        assert_eq!(read(&rows(&all)).map(|found| found.reach), Some(Reach::Nothing));
+        all.push(["source", "function f()", "sql", "select 1"]);
+        all.push(["found", "view v", "1", "what it calls"]);
+        let found = read(&rows(&all)).expect("an answer");
+        assert_eq!((found.reach, found.culprits), (Reach::Sequences, vec!["view v (what it calls)".to_owned()]));
+        all.push(["source", "function g()", "plpgsql", "begin listen x; end"]);
+        let found = read(&rows(&all)).expect("an answer");
+        assert_eq!((found.reach, found.culprits[0].as_str()), (Reach::Anything, "function g() (it says \"listen\")"));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_no_answer() {
+        let whole = [[["digest", "", "", "a"]].as_slice(), &NAMES].concat();
+        assert!(
+            read(&rows(&whole)).is_some() && read(&rows(&whole[1..])).is_none() && read(&rows(&whole[..2])).is_none()
+        );
+        for odd in [["other", "", "", ""], ["found", "x", "3", ""], ["source", "x", "plperl", ""]] {
+            assert_eq!(read(&rows(&[whole.as_slice(), &[odd]].concat())), None, "{odd:?}");
+        }
+    }
+}
