@@ -4,7 +4,7 @@
 THROUGH_TLS = cancel:: carried:: chaos:: differential:: pool:: ports:: random:: relay:: reset:: shutdown::
 
 .DEFAULT_GOAL := help
-.PHONY: help build release man setup test sim sim-model sim-mutants test-versions interop systemd clean-room regress lint demo bench bench-chart bench-micro fuzz
+.PHONY: help build release man setup test sim sim-model sim-mutants stress test-versions interop systemd clean-room regress lint demo bench bench-chart bench-micro fuzz
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,7 +37,10 @@ sim-mutants: ## Whether the simulator finds each of 44 faults within a minute of
 sim-model: setup ## Hold the simulator's model against PostgreSQL for ten minutes, or SIM_SECONDS=…
 	SIM_SECONDS=$${SIM_SECONDS:-600} cargo test --locked --test sim -- against_postgres --nocapture
 
-test-versions: ## The same against PostgreSQL 13, 15 and 18 (binaries from npm), or VERSIONS="…"
+stress: ## Real drivers while backends are killed, PostgreSQL restarts and the network breaks: ten minutes, or STRESS_SECONDS=… (STRESS_SEED=7 tells where to begin)
+	tests/stress/run.sh
+
+test-versions: ## `make test` against PostgreSQL 13, 15 and 18 (binaries from npm), or VERSIONS="…"
 	tests/versions.sh
 
 interop: ## Drivers that keep statements, the tools of those who operate poolers, and what goes into an image

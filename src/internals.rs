@@ -161,6 +161,11 @@ pub mod track {
         pub use crate::track::sql_effects::analyze;
     }
 
+    /// Settings of a startup packet that follow their client.
+    pub mod startup_settings {
+        pub use crate::track::startup_settings::StartupSettings;
+    }
+
     /// Prepared statements.
     pub mod statements {
         pub use crate::track::statements::{Limits, MAX_CLIENT_BYTES, StatementCache, StatementIds};

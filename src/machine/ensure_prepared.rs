@@ -10,6 +10,7 @@ use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Rollback, UnnamedCause, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
 use crate::track::session_command;
+use crate::track::sql::{Token, Tokens};
 use crate::track::statements::{self, Columns, ParsedQuery, Statement, Unnamed};
 use crate::track::{Request, ResponseAction, ServerParams};
 use crate::wire::{backend, frontend};
@@ -133,7 +134,11 @@ impl Machine<'_> {
         match told {
             // What it runs in its turn may be another one by now.
             Some(told) if !text.effects.names_statements => {
-                self.compare_columns(io, here.id, &here.name(), &told).map(|()| here)
+                match self.compare_columns(io, here.id, &here.name(), &told) {
+                    // A FETCH has those of its cursor, which may be another one by now.
+                    Prepare::Refused(_) if fetches(text, self.client.backslashes()) => Prepare::Ready(here),
+                    compared => compared.map(|()| here),
+                }
             }
             _ => Prepare::Ready(here),
         }
@@ -335,6 +340,12 @@ impl<T> Prepare<T> {
             Self::Refused(client_error) => Prepare::Refused(client_error),
         }
     }
+}
+
+/// Returns whether a text is a `FETCH`.
+fn fetches(text: &ParsedQuery, backslashes: bool) -> bool {
+    let first = Tokens::new(frontend::query(&text.body), backslashes).next();
+    matches!(first, Some(Token::Word(word)) if word.eq_ignore_ascii_case(b"fetch"))
 }
 
 /// PostgreSQL's error for a prepared statement with another result than its client was told of; drivers know it

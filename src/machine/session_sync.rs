@@ -292,6 +292,8 @@ impl Machine<'_> {
                 // Behind one that no text has shown the client may have sent more already.
                 if next.is_some() {
                     self.pins = self.pins.intersection(Pins::SURVIVES_DISCARD);
+                    // What the startup packet set is said again behind it (`wrongly_reset`).
+                    self.server.kept.clone_from(self.client.ledger.kept());
                 }
             }
             b"DEALLOCATE ALL" => {
@@ -384,6 +386,7 @@ impl Machine<'_> {
     pub(super) fn awaits_settings(&self) -> bool {
         let setting = matches!(self.phase, Phase::Asking(Question::Correction { .. } | Question::Origins { .. }));
         setting
+            || !self.corrections.is_empty()
             || (self.is_preparing() && self.preparation.has_statements())
             || (self.pipeline.owed() > 0 && !self.explained.is_nothing())
     }

@@ -47,7 +47,8 @@ impl Machine<'_> {
         // If it is not discarded with what is before it, it drops them whether it succeeds or fails. But a change before it
         // may turn out not to have happened, and must not bring back what this has dropped.
         let dropped = unnamed.client.is_some() || unnamed.server != UnnamedStatement::Absent;
-        let matters = self.pipeline.changes_unnamed() || (dropped && self.may_be_discarded());
+        let unread = unnamed.client.is_some() && self.may_be_unread();
+        let matters = self.pipeline.changes_unnamed() || (dropped && self.may_be_discarded()) || unread;
         let unnamed = Some(unnamed).filter(|_| matters);
         if effects.is_nothing() && mentioned.is_empty() && unnamed.is_none() {
             self.pass(io, incoming, None);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::ensure_prepared::Prepare;
 use super::from_client::{Incoming, Sent};
 use super::portals::{Portal, PortalOf};
-use super::{Buffers, Machine, flush_forwarded};
+use super::{Buffers, FirstBytes, Machine, flush_forwarded};
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Stake, UnnamedCause, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
@@ -122,6 +122,12 @@ impl Machine<'_> {
     /// Drops the unnamed statements, as a simple query does (`exec_simple_query` in `src/backend/tcop/postgres.c`).
     pub(super) fn drop_unnamed(&mut self) -> UnnamedChange {
         self.set_unnamed(UnnamedCause::Drop, None, UnnamedStatement::Absent)
+    }
+
+    /// Returns whether a message that is sent now may turn out to be one that the server has not come to, so that it is sent again
+    /// elsewhere.
+    pub(super) fn may_be_unread(&self) -> bool {
+        !matches!(self.first, FirstBytes::Forgotten)
     }
 
     /// Changes the unnamed statements of client and connection.

@@ -1,6 +1,6 @@
 //! What a client asks for in its startup packet follows it from connection to connection.
 
-use crate::harness::protocol_client::{query, startup, tags};
+use crate::harness::protocol_client::{bind, execute, parse, query, startup, sync, tags};
 use crate::harness::{Pgferry, Postgres, ProtocolClient};
 
 fn log_in(ferry: &Pgferry, settings: &[(&str, &str)]) -> (ProtocolClient, String) {
@@ -79,4 +79,30 @@ fn what_can_not_follow_gets_connections_of_its_own() {
         assert_eq!(precise.value("show temp_buffers"), "800kB");
     }
     assert_eq!(postgres.backends(), 3);
+}
+
+/// Behind a client's `DISCARD ALL` its startup settings are said again, and the connection has them.
+#[test]
+fn startup_settings_do_not_stay_behind_a_discard_all() {
+    let ferries = ["always", "on_change", "never"]
+        .into_iter()
+        .flat_map(|reset| ["session", "transaction"].map(|mode| (mode, reset)));
+    let extended = [parse("", "discard all"), bind("", "", &[]), execute("", 0), sync()].concat();
+    let failing = [query("discard all"), query("begin"), query("select 1/0")].concat();
+    let resets = [(query("discard all"), 1), (extended, 1), (failing, 3)];
+    for (mode, reset) in ferries {
+        let flags = ["--pool-size", "1", "--pool-mode", mode, "--reset", reset];
+        let ferry = Pgferry::start(Postgres::shared(), &flags);
+        for (nth, (messages, readies)) in resets.iter().enumerate() {
+            for (next, path) in [(None, "\"$user\", public"), (Some("-c search_path=elsewhere"), "elsewhere")] {
+                let (mut first, _) = log_in(&ferry, &[("options", "-c search_path=elsewhere")]);
+                first.send(messages);
+                (0..*readies).for_each(|_| drop(first.until_ready()));
+                drop(first);
+                let options: Vec<_> = next.into_iter().map(|options| ("options", options)).collect();
+                let (mut next, _) = log_in(&ferry, &options);
+                assert_eq!(next.value("show search_path"), path, "{mode}, {reset}, {nth}");
+            }
+        }
+    }
 }

@@ -189,7 +189,10 @@ fn is_one_of(seen: &Seen, errors: &[&str]) -> bool {
 pub fn was_refused(transcript: &Transcript, alone: &Transcript) -> bool {
     let own = transcript.seen.iter().filter(|seen| seen.tag != b'S');
     let expected = alone.seen.iter().filter(|seen| seen.tag != b'S');
-    let other = own.zip(expected).find(|(own, expected)| own != expected);
+    // As in `against_alone`.
+    let is_same =
+        |own: &Seen, expected: &Seen| own == expected || (*own.body == *b"ERROR 25P02" && expected.tag == b'E');
+    let other = own.zip(expected).find(|(own, expected)| !is_same(own, expected));
     other.is_some_and(|(own, _)| is_one_of(own, &REFUSALS))
 }
 

@@ -199,6 +199,26 @@ pub fn resets_in_code(text: &str) -> bool {
     text.contains("code.reset") || (text.contains("do $$") && text.contains("reset"))
 }
 
+/// Has a client whose startup packet asks for settings that no server reports run no code that resets them: what code does
+/// to those is not seen.
+fn avoid_hidden_resets(script: &mut Script) {
+    let follows = |(name, value): &(String, String)| {
+        name == "search_path"
+            || (name == "options" && ["search_path", "work_mem", "started"].iter().any(|one| value.contains(one)))
+    };
+    if !script.startup.iter().any(follows) {
+        return;
+    }
+    for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
+        let texts = match message {
+            Message::Query(statements) => statements.as_mut_slice(),
+            Message::Parse { text, .. } => std::slice::from_mut(text),
+            _ => continue,
+        };
+        texts.iter_mut().filter(|text| resets_in_code(text)).for_each(|text| "select 'no reset'".clone_into(text));
+    }
+}
+
 /// Whether a text changes settings itself.
 pub fn changes_settings(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
@@ -286,36 +306,6 @@ fn part_resets(script: &mut Script, setup: &Setup) {
         }
     }
     script.writes = writes;
-}
-
-/// Has a simple query that names statements stand behind a `Sync`. Found open: where one of them must be prepared first behind
-/// requests without a `Sync`, and that fails, the server discards the query, whose ReadyForQuery the client waits for.
-fn sync_before_names(script: &mut Script) {
-    let names =
-        |text: &String| text.starts_with("execute ") || text.starts_with("deallocate ") || text.starts_with("prepare ");
-    let mut unsynced = false;
-    for write in &mut script.writes {
-        let mut messages = Vec::new();
-        for message in write.messages.drain(..) {
-            match &message {
-                Message::Query(statements) => {
-                    if unsynced && statements.iter().any(names) {
-                        messages.push(Message::Sync);
-                    }
-                    unsynced = false;
-                }
-                Message::Sync => unsynced = false,
-                Message::Parse { .. }
-                | Message::Bind { .. }
-                | Message::Describe { .. }
-                | Message::Execute { .. }
-                | Message::Close { .. } => unsynced = true,
-                _ => {}
-            }
-            messages.push(message);
-        }
-        write.messages = messages;
-    }
 }
 
 /// Has SQL's `EXECUTE` run no statement that can't be prepared any more in the settings of the moment, which is said in other
@@ -411,7 +401,12 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
         // A login does not wait for a connection on which a value could be tried.
         "Europe/Berlin".clone_into(value);
     }
+    for (_, value) in script.startup.iter_mut().filter(|(name, _)| name == "options") {
+        // Behind a reset a list is spelt as `SET` spells it.
+        *value = value.replace("two,public", "two");
+    }
     close_copies(script, transaction(setup));
+    avoid_hidden_resets(script);
     // A setting with a dot in its name that somebody has set once is empty in the session ever after, and not unknown.
     let known = if let Some(at) = script.startup.iter().position(|(name, _)| name == "options") {
         &mut script.startup[at].1
@@ -465,7 +460,6 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
         run_by_name_what_can_be(script);
         hide_nothing_prepared(script);
         describe_prepared(script);
-        sync_before_names(script);
     }
 }
 

@@ -273,6 +273,22 @@ const FOUND: &[(&str, &str)] = &[
      [P('','copy t(token) from stdin') B(k,'') E(k,0)] [P(a,'insert into u(token) values (''counted'')')]/21",
     ),
     (
+        "startup settings that are said again behind DISCARD ALL, in session mode",
+        "setup mode=session reset=on_change connections=1
+     client half_close
+     {options=-c search_path=one}
+     [Q('discard all')]
+     client half_close
+     [Q('show search_path')]",
+    ),
+    (
+        "the unnamed statement in front of a simple query, on a connection that has ended before either is sent",
+        "setup mode=transaction reset=on_change connections=1 faults=true
+     fault 11 reset
+     client hang_up
+     [P('','select 1') S] | [B('','') S Q('select 1')]",
+    ),
+    (
         "a Close behind the end of a copy",
         "setup mode=transaction reset=on_change connections=2 socket=64 step=40
      client half_close
@@ -285,6 +301,14 @@ const FOUND: &[(&str, &str)] = &[
      [P(a,'create temp table v as select ''temporary'' as a') B('',a) E P('','execute a') E S B('','') E S]
      client half_close
      [Q('select a from v')]",
+    ),
+    (
+        "a named FETCH whose cursor has gone with its transaction",
+        "setup mode=transaction step=0
+     client hang_up
+     [P('','select $1') B(k,'','70') P(b,'FETCH ALL FROM K') D(S,b) S B('',b) E]
+     client half_close
+     [Q('select 1')]",
     ),
     (
         "half a CopyFail behind another copy that is answered",

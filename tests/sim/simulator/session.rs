@@ -14,6 +14,7 @@ use pgferry::internals::machine::{self, MachineResult};
 use pgferry::internals::track::parameter_cache::Greeting;
 use pgferry::internals::track::pipeline::IDLE;
 use pgferry::internals::track::server_state::{CloseMethod, Sequences, UsedBy};
+use pgferry::internals::track::startup_settings::StartupSettings;
 use pgferry::internals::track::statements::{Limits, MAX_CLIENT_BYTES};
 use pgferry::internals::track::{Clean, ClientState, Pins, Pipeline, RequestedParams, params};
 use pgferry::internals::wire::{Opening, backend, startup};
@@ -61,6 +62,8 @@ pub async fn run(world: Rc<World>, id: usize, packet: Vec<u8>) {
     let mut conn = Conn::new(&world, Peer::Client(id));
     let Ok(Opening::Startup(opening)) = startup::parse(&packet.into()) else { return };
     let (asked, extra) = RequestedParams::split(&opening);
+    // What clients ask for here every server takes, so that none tries it at the login.
+    let (settings, extra) = StartupSettings::split(extra);
     let pool = Pool::of(&world, opening.get("database").unwrap_or_default(), &extra);
     match greet(&world, &pool, &asked).await {
         Ok(greeting) => {
@@ -70,7 +73,7 @@ pub async fn run(world: Rc<World>, id: usize, packet: Vec<u8>) {
             let given_pid = tentative.as_ref().map_or(100_000 + i32::try_from(id).unwrap_or(0), TentativeLease::pid);
             backend::put_key_data(&mut conn.output, given_pid, b"sesa");
             backend::put_ready(&mut conn.output, IDLE);
-            let state = ClientState::new(greeting.wanted.clone(), greeting.view.clone());
+            let state = ClientState::new(greeting.wanted.clone(), greeting.view.clone()).with_startup(settings);
             let mut session = Session { world: Rc::clone(&world), id, conn, pool, state, given_pid, tentative };
             let end = if session.conn.flush().await.is_ok() { session.serve().await } else { SessionEnd::Quiet };
             session.return_tentative_lease();
