@@ -68,6 +68,29 @@ fn asyncpg(name: &'static str, reset: &str) -> Driver {
     }
 }
 
+fn laravel() -> Driver {
+    Driver {
+        name: "Laravel",
+        params: &[],
+        writes: [
+            ("pdo_stmt_00000001", "set names 'utf8'"),
+            ("pdo_stmt_00000002", "set session characteristics as transaction isolation level REPEATABLE READ"),
+            ("pdo_stmt_00000003", "set time zone 'UTC'"),
+            ("pdo_stmt_00000004", "set search_path to \"public\""),
+            ("pdo_stmt_00000005", "set synchronous_commit to 'off'"),
+            ("pdo_stmt_00000006", "select * from pg_class where relname = 'C:\\temp\\' limit 1"),
+        ]
+        .into_iter()
+        .flat_map(|(name, sql)| [prepared(name, sql), run(name, &[]), simple(&format!("DEALLOCATE {name}"))])
+        .collect(),
+        finds: &[
+            ("show default_transaction_isolation", "repeatable read"),
+            ("show search_path", "public"),
+            ("show synchronous_commit", "off"),
+        ],
+    }
+}
+
 fn drivers() -> Vec<Driver> {
     let jdbc_update = |sql| extended(sql, &[]);
     vec![
@@ -153,26 +176,7 @@ fn drivers() -> Vec<Driver> {
                 ("show timezone", "Europe/Berlin"),
             ],
         },
-        Driver {
-            name: "Laravel",
-            params: &[],
-            writes: [
-                ("pdo_stmt_00000001", "set names 'utf8'"),
-                ("pdo_stmt_00000002", "set session characteristics as transaction isolation level REPEATABLE READ"),
-                ("pdo_stmt_00000003", "set time zone 'UTC'"),
-                ("pdo_stmt_00000004", "set search_path to \"public\""),
-                ("pdo_stmt_00000005", "set synchronous_commit to 'off'"),
-                ("pdo_stmt_00000006", "select * from pg_class where relname = 'C:\\temp\\' limit 1"),
-            ]
-            .into_iter()
-            .flat_map(|(name, sql)| [prepared(name, sql), run(name, &[]), simple(&format!("DEALLOCATE {name}"))])
-            .collect(),
-            finds: &[
-                ("show default_transaction_isolation", "repeatable read"),
-                ("show search_path", "public"),
-                ("show synchronous_commit", "off"),
-            ],
-        },
+        laravel(),
     ]
 }
 
