@@ -261,11 +261,6 @@ impl Preparation {
         true
     }
 
-    /// Returns whether it makes the session forget what its sequences have given, and nothing else.
-    pub(super) fn forgets_sequences(&self) -> bool {
-        self.policy == ResetPolicy::Sequences
-    }
-
     /// Notes in the books what is being sent; they run ahead of the server.
     pub(super) fn apply(&self, server: &mut ServerState) {
         if self.has_statements() {

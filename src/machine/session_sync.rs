@@ -171,6 +171,12 @@ impl Machine<'_> {
         if effects.defines_code {
             self.server.code.defines();
         }
+        if effects.sequences == Sequences::GaveValues {
+            if self.server.sequences == Sequences::Untouched {
+                self.sequences = Sequences::GaveValues;
+            }
+            self.server.sequences = Sequences::GaveValues;
+        }
         self.explained.note(effects);
         if self.context.mode == Mode::Session {
             self.pins.insert(effects.pins);
@@ -248,7 +254,6 @@ impl Machine<'_> {
         self.pins.contains(Pins::SEQUENCE)
             || self.sequences == Sequences::GaveValues
             || self.server.used.knows_sequences(self.context.client, self.client.work)
-            || self.preparation.forgets_sequences()
             || (self.server.sequences == Sequences::Untouched && self.server.code.left_nothing())
     }
 

@@ -5,6 +5,7 @@
 
 use super::pins::Pins;
 use super::prefilter;
+use super::server_state::Sequences;
 use super::session_code;
 use super::session_command::{self, Commands, PositionedCommand, SessionCommand};
 use super::sql::{Token, Tokens};
@@ -53,6 +54,8 @@ pub struct SqlEffects {
     pub names_statements: bool,
     /// It may change what code is in the database, or make a table that is temporary only by the `search_path`.
     pub defines_code: bool,
+    /// What it may have sequences do beside what its pins and tags tell.
+    pub sequences: Sequences,
 }
 
 impl SqlEffects {
@@ -70,6 +73,7 @@ impl SqlEffects {
             && self.unknown_settings == UnknownSettings::None
             && !self.may_release
             && !self.defines_code
+            && self.sequences == Sequences::Untouched
     }
 
     /// What keeps a client on its connection: not what can be carried to another one, and not what only counts if it
@@ -341,6 +345,9 @@ impl<'a> Analysis<'a> {
 
     fn end_statement(&mut self, statement: &Statement<'_>, end: usize) {
         self.effects.defines_code |= statement.defines_code();
+        if statement.sequences == Sequences::GaveValues {
+            self.effects.sequences = Sequences::GaveValues;
+        }
         self.effects.statements += usize::from(statement.start.is_some());
         if let Some(code) = &statement.code {
             self.code(code);
@@ -507,6 +514,18 @@ mod tests {
     }
 
     #[test]
+    fn what_may_have_sequences_give_values_is_seen() {
+        for sql in [
+            "update t set id = default",
+            "with x as (update t set id = default returning *) select * from x",
+            "with x as (insert into t values (1) returning *) select * from x",
+            "explain analyze insert into t values (1)",
+        ] {
+            assert_eq!(analyze(sql.as_bytes(), false).sequences, Sequences::GaveValues, "{sql}");
+        }
+    }
+
+    #[test]
     fn state_is_seen() {
         for (sql, pin) in [
             ("SET timezone = 'UTC'", Pins::SETTING),
@@ -524,10 +543,6 @@ mod tests {
             ("select set_limit(0.3)", Pins::SETTING),
             ("select query_to_xml($1, true, true, '')", Pins::SERVER_CODE),
             ("select * from ts_stat($1)", Pins::SERVER_CODE),
-            ("update t set id = default", Pins::NEXTVAL),
-            ("with x as (insert into t values (1) returning *) select * from x", Pins::NEXTVAL),
-            ("explain analyze insert into t values (1)", Pins::NEXTVAL),
-            ("with x as (update t set id = default returning *) select * from x", Pins::NEXTVAL),
             ("update pg_settings set setting = '1' where name = 'work_mem'", Pins::SETTING),
             ("set local.x = 1", Pins::SETTING),
             ("set search_path = 'pg_temp'", Pins::TEMP),

@@ -1,6 +1,7 @@
 //! What decides, of the words of one statement, what it is.
 
 use super::pins::Pins;
+use super::server_state::Sequences;
 
 /// Words in front of a parenthesis that are no function's name.
 const NOT_CALLED: [&[u8]; 32] = [
@@ -86,6 +87,7 @@ pub(super) struct Statement<'a> {
     /// It has said `UPDATE`.
     pub(super) updates: bool,
     makes: Makes,
+    pub(super) sequences: Sequences,
 }
 
 /// What a statement makes, by what it has said so far.
@@ -245,11 +247,11 @@ impl<'a> Statement<'a> {
         }
         if (is(word, b"insert") || is(word, b"merge")) && !inserts {
             // The tag is that of what it is a part of.
-            return Pins::NEXTVAL;
+            self.sequences = Sequences::GaveValues;
         }
         if is(word, b"default") && self.updates && !inserts {
             // What it sets a column to may be what a sequence gives next. Of an INSERT the tag tells.
-            return Pins::NEXTVAL;
+            self.sequences = Sequences::GaveValues;
         }
         if is(word, b"hold") && after(&[b"with"]) {
             return Pins::CURSOR;
