@@ -4,6 +4,8 @@
 //! Each direction either has bytes that wait for the other side, and then does not read, or waits for its own side; the two
 //! are independent, so that a client that pipelines and a server that answers can't block each other.
 
+mod accounts;
+
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -286,17 +288,6 @@ impl<'a> Relay<'a> {
         None
     }
 
-    fn count_pins(&mut self, pins: Pins) {
-        let new = pins.difference(self.counted);
-        if !new.is_empty() {
-            self.counted.insert(new);
-            self.handle.set_pins(pins);
-            self.shared.registry.counters.pinned(new);
-            let (client, server_conn) = (self.handle.id, self.server.about.id);
-            tracing::debug!(client, server_conn, "keeps its connection because of: {new}");
-        }
-    }
-
     /// Client to server, as far as it goes.
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         match self.server.side {
@@ -446,39 +437,6 @@ impl<'a> Relay<'a> {
 
     fn client_failed(&self) -> End {
         if self.machine.client_has_ended() { End::Machine(machine::End::ClientTerminated) } else { End::ClientGone }
-    }
-
-    /// Takes over what the machine has counted.
-    fn count(&mut self) {
-        let counts = self.machine.take_counts();
-        self.tally.client_parses += counts.client_parses;
-        self.tally.server_parses += counts.server_parses;
-        self.tally.binds += counts.binds;
-        if counts.readies.queries == 0 {
-            return;
-        }
-        if counts.readies.transactions > 0 && self.machine.take_outdated_sessions() {
-            self.shared.registry.outdate_sessions(&self.server.activity.pool().key.database);
-        }
-        let now = Instant::now();
-        self.ready = Some(now);
-        let timings = &self.shared.registry.counters.timings;
-        for nth in 0..counts.readies.queries {
-            let idle = nth >= counts.readies.queries - counts.readies.transactions;
-            let more = nth + 1 < counts.readies.queries || !self.machine.is_answered();
-            let ended = self.tally.ready(now, idle, more);
-            timings.query.observe(ended.query);
-            if let Some(transaction) = ended.transaction {
-                timings.transaction.observe(transaction);
-            }
-        }
-    }
-
-    /// Hands what was counted to the pool.
-    fn settle_accounts(&mut self) {
-        self.count();
-        let (received, sent) = self.client.take_traffic();
-        self.server.activity.pool().stats.take(&mut self.tally, received, sent);
     }
 
     /// The server works for the client, and a cancel request would hit that.
