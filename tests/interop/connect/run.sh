@@ -4,8 +4,14 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../../.." && pwd)
 pgferry=$1 port=$2 work=$3 python=$4
-"$top/tests/setup.sh" golang-go golang-github-lib-pq-dev golang-github-jackc-pgx-v4-dev libjunixsocket-java libjunixsocket-jni \
-    libpostgresql-jdbc-java default-jre-headless nodejs npm php-cli php-pgsql ruby ruby-pg ruby-activerecord libdbd-pg-perl libssl-dev pkg-config
+packages="golang-github-lib-pq-dev golang-github-jackc-pgx-v4-dev libjunixsocket-java libjunixsocket-jni libpostgresql-jdbc-java php-cli
+    php-pgsql ruby ruby-pg ruby-activerecord libdbd-pg-perl libssl-dev pkg-config"
+for program in go:golang-go java:default-jre-headless node:nodejs npm:npm; do
+    # Whatever package has brought it.
+    command -v "${program%:*}" >/dev/null || packages="$packages ${program#*:}"
+done
+# shellcheck disable=SC2086 # a list of words
+"$top/tests/setup.sh" $packages
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/pgferry-connect
 mkdir -p "$cache"
 "$python" -c 'import pg8000, psycopg2' 2>/dev/null ||
