@@ -349,12 +349,16 @@ fn hide_nothing_prepared(script: &mut Script) {
     if !messages().any(named) {
         return;
     }
+    let elsewhere = |text: &mut String| {
+        let lower = text.to_ascii_lowercase();
+        if [" temp table v", " temp table if not exists v"].iter().any(|makes| lower.contains(makes)) {
+            "create temp table if not exists w (a text)".clone_into(text);
+        }
+    };
     for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
         match message {
-            Message::Query(statements) => {
-                statements.iter_mut().for_each(|text| *text = text.replace("temp table v", "temp table w"));
-            }
-            Message::Parse { text, .. } => *text = text.replace("temp table v", "temp table w"),
+            Message::Query(statements) => statements.iter_mut().for_each(elsewhere),
+            Message::Parse { text, .. } => elsewhere(text),
             _ => {}
         }
     }
