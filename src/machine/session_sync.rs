@@ -191,6 +191,9 @@ impl Machine<'_> {
             return Err(would_pin(refused));
         }
         self.pins.insert(holds);
+        if holds.contains(Pins::SETTING) {
+            self.client.ledger.pinned();
+        }
         // Whether it is there in the end is asked when the transaction is over.
         self.stale_pins.insert(holds);
         self.note_named_settings(&effects.named_settings);

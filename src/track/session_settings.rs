@@ -123,6 +123,8 @@ enum Change {
     },
     /// Something holds until the transaction ends, and what it is can't be told.
     Unknown,
+    /// Something lasts that can't be carried, and may have been set behind a `RESET ALL`.
+    Pinned,
     Savepoint {
         name: Box<[u8]>,
     },
@@ -172,7 +174,7 @@ impl SettingsTracker {
             Change::Set { name, text } | Change::Local { name, text } => Some((&**name, &**text)),
             Change::Reset { name } => Some((&**name, &**name)),
             Change::ResetAll => Some((&b"all"[..], &b"reset all"[..])),
-            Change::Unknown | Change::Savepoint { .. } => None,
+            Change::Unknown | Change::Pinned | Change::Savepoint { .. } => None,
         });
         let kept = self.kept.sets().iter().map(|(name, text)| (&**name, &**text));
         (!unknown).then(|| kept.chain(open))
@@ -208,6 +210,13 @@ impl SettingsTracker {
         }
     }
 
+    /// Something is being set that can't be carried.
+    pub fn pinned(&mut self) {
+        if !self.open.iter().any(|change| matches!(change, Change::Pinned)) {
+            self.open.push(Change::Pinned);
+        }
+    }
+
     /// `command` has succeeded. Settings for which `follows` says so are carried in another way.
     pub fn succeeded(&mut self, command: &SessionCommand, follows: impl Fn(&[u8]) -> bool) {
         use SessionCommand as Command;
@@ -238,12 +247,12 @@ impl SettingsTracker {
         let open = self.open.iter().map(|change| match change {
             Change::Set { name, text } | Change::Local { name, text } => name.len() + text.len(),
             Change::Reset { name } | Change::Savepoint { name } => name.len(),
-            Change::ResetAll | Change::Unknown => 0,
+            Change::ResetAll | Change::Unknown | Change::Pinned => 0,
         });
         self.kept.bytes() + self.open.len() * size_of::<Change>() + open.sum::<usize>()
     }
 
-    /// A command has completed with `tag`. Says whether a `RESET ALL` holds from now on.
+    /// A command has completed with `tag`. Says whether a `RESET ALL` holds from now on, and nothing that can't be carried.
     pub fn completed(&mut self, tag: &[u8]) -> bool {
         match tag {
             b"COMMIT" | b"PREPARE TRANSACTION" => return self.commit(),
@@ -258,7 +267,7 @@ impl SettingsTracker {
         self.failed = true;
     }
 
-    /// The server is ready, with transaction status `status`. Says whether a `RESET ALL` holds from now on.
+    /// The server is ready, with transaction status `status`. Says whether a `RESET ALL` holds from now on, and nothing that can't be carried.
     pub fn ready(&mut self, status: u8) -> bool {
         let mut reset_all = false;
         if status == IDLE && !self.open.is_empty() {
@@ -273,13 +282,15 @@ impl SettingsTracker {
     }
 
     fn commit(&mut self) -> bool {
-        let reset_all = self.open.iter().any(|change| matches!(change, Change::ResetAll));
+        let any = |is: fn(&Change) -> bool| self.open.iter().any(is);
+        let reset_all =
+            any(|change| matches!(change, Change::ResetAll)) && !any(|change| matches!(change, Change::Pinned));
         for change in std::mem::take(&mut self.open) {
             match change {
                 Change::Set { name, text } => self.kept.set(&name, Some(&text)),
                 Change::Reset { name } => self.kept.set(&name, self.base.get(&name)),
                 Change::ResetAll => self.kept = self.base.clone(),
-                Change::Local { .. } | Change::Unknown | Change::Savepoint { .. } => {}
+                Change::Local { .. } | Change::Unknown | Change::Pinned | Change::Savepoint { .. } => {}
             }
         }
         reset_all

@@ -303,6 +303,15 @@ const FOUND: &[(&str, &str)] = &[
      [Q('select a from v')]",
     ),
     (
+        "a RESET ALL in front of a setting that can't be carried",
+        "setup mode=transaction connections=1 dialling=2 step=400
+     client half_close
+     [Q('select 1')]
+     client hang_up
+     [Q('begin') Q('reset all') Q('set search_path = pg_temp, one') Q('commit')]
+     [Q('select a from v')]",
+    ),
+    (
         "a named FETCH whose cursor has gone with its transaction",
         "setup mode=transaction step=0
      client hang_up
