@@ -185,7 +185,6 @@ fn alters_tables(script: &str) -> bool {
     script.to_ascii_lowercase().contains("alter")
 }
 
-/// How the model and the server differ on `story`.
 /// How two transcripts differ. A server that ends with input unread has the kernel reset the connection, and whether its last word
 /// still arrives is a matter of time.
 fn told_apart(model: &Transcript, server: &Transcript) -> Option<Difference> {
@@ -196,6 +195,7 @@ fn told_apart(model: &Transcript, server: &Transcript) -> Option<Difference> {
     if last_is_lost { None } else { model.difference(server) }
 }
 
+/// How the model and the server differ on `story`.
 fn story_difference(real: &mut Real, story: &Story) -> Option<String> {
     let mut cluster = cluster(real.postgres.version());
     let model = together::play(&mut cluster, story);
