@@ -176,7 +176,7 @@ impl<'a> Statement<'a> {
         self.depth > 0 || self.atomic
     }
 
-    /// Returns whether its first word is that of a command which [`session_command`] knows.
+    /// Returns whether its first word is that of a command which [`super::session_command`] knows.
     pub(super) fn may_be_command(&self) -> bool {
         const FIRST: [&[u8]; 11] = [
             b"set",
