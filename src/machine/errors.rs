@@ -1,7 +1,5 @@
 //! The server's errors: what they mean for the work at hand, and the words in which a client gets them.
 
-use std::sync::Arc;
-
 use super::from_server::{MessageAction, message};
 use super::own_queries::Question;
 use super::session_sync::SEQUENCE_HINT;
@@ -67,50 +65,36 @@ impl Machine<'_> {
 
     /// The server has refused something that pgferry has asked.
     fn own_request_failed(&mut self, io: &mut Buffers<'_>, body: &[u8], fatal: bool) -> Result<MessageAction, End> {
+        let code = backend::error_field(body, b'C').unwrap_or_default();
         match self.phase {
             // It stands in place of the answer to our own message: the server has not come to the client's, and discards
             // it.
-            Phase::Preparing { left }
-                if fatal
-                    || self.preparation.failed(
-                        left,
-                        backend::error_field(body, b'C').unwrap_or_default(),
-                        self.context.statements,
-                    ) =>
-            {
-                Err(self.give_up(io))
+            Phase::Preparing { left } if fatal || self.preparation.failed(left, code, self.context.statements) => {
+                return Err(self.give_up(io));
             }
-            _ if fatal => Err(End::ServerLost { told: false }),
-            Phase::Asking(Question::Origins { status, .. }) => {
+            _ if fatal => return Err(End::ServerLost { told: false }),
+            _ => {}
+        }
+        self.pipeline.response(backend::ERROR);
+        self.undo();
+        match &mut self.phase {
+            &mut Phase::Asking(Question::Origins { status, .. }) => {
                 let error = own_error(io, body).into();
-                self.pipeline.response(backend::ERROR);
-                self.undo();
                 self.phase = Phase::Asking(Question::Unanswered { status, error });
-                Ok(MessageAction::Swallow)
             }
-            Phase::Asking(Question::Correction { status: IDLE, ref mut again })
-                if !again.is_empty()
-                    && backend::error_field(body, b'C') == Some(sqlstate::QUERY_CANCELED.as_bytes()) =>
+            Phase::Asking(Question::Correction { status: IDLE, again })
+                if !again.is_empty() && code == sqlstate::QUERY_CANCELED.as_bytes() =>
             {
                 let again = std::mem::take(again);
-                self.pipeline.response(backend::ERROR);
-                self.undo();
                 self.phase = Phase::Asking(Question::CancelledCorrection { status: IDLE, again });
-                Ok(MessageAction::Swallow)
             }
             Phase::Preparing { .. } | Phase::Asking(Question::Correction { .. }) => {
                 // The client's settings can't be had.
-                let error: Arc<[u8]> = own_error(io, body).into();
-                self.pipeline.response(backend::ERROR);
-                self.undo();
-                Err(refused(&error))
+                return Err(refused(&own_error(io, body).into()));
             }
-            _ => {
-                self.pipeline.response(backend::ERROR);
-                self.undo();
-                Ok(MessageAction::Swallow)
-            }
+            _ => {}
         }
+        Ok(MessageAction::Swallow)
     }
 
     /// Puts an error that needs other words than the server's; says whether it did.

@@ -249,9 +249,9 @@ impl Preparation {
     /// work goes to another connection.
     pub(super) fn failed(&self, left: usize, sqlstate: &[u8], statements: &StatementCache) -> bool {
         let answered = self.answers() - left;
-        let Kind::Statements { resets, renews } = self.kind else { return false };
-        let Some(reset) = &self.keeping else { return answered < resets };
-        if answered < resets {
+        let Kind::Statements { renews, .. } = self.kind else { return false };
+        let Some(reset) = &self.keeping else { return self.was_resetting(left) };
+        if self.was_resetting(left) {
             statements.keeps.refused(sqlstate);
         } else if answered >= renews {
             reset.on_refused_renewal();

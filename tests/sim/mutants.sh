@@ -24,13 +24,13 @@ deallocate-ignored | src/machine/mentioned.rs | self\.server\.prepared\.remove\(
 deallocate-all-ignored | src/machine/session_sync.rs | b"DEALLOCATE ALL" => \{\n[^}]*?\Kself\.client\.names\.clear\(\); |
 names-not-rolled-back | src/track/client_state.rs | self\.names\.set\(&name, before\); | let _ = (name, before);
 prepared-not-rolled-back | src/track/server_state.rs | self\.prepared\.undo\(rollback\); |
-discard-all-forgotten | src/track/server_state.rs | pub fn on_discard_all\(&mut self\) \{\n\s+\Kself\.prepared\.clear\(\); |
+discard-all-forgotten | src/track/server_state.rs | pub fn on_discard_all\(&mut self\) \{\n\s+\Kself\.on_deallocate_all\(\); |
 gate-waits-for-skipped | src/machine/from_client.rs | self\.pipeline\.copying_in\(\) \|\| self\.pipeline\.has_no_answer_due\(\) | self.pipeline.copying_in()
 gate-never-waits | src/machine/from_client.rs | Gate::Answers => \K!harmless | false
 stakes-ignored | src/machine/from_client.rs | about_statements && self\.pipeline\.at_stake\(\) | false
 first-request-unlimited | src/machine/from_client.rs | self\.is_preparing\(\) && request\.ends_ready\(\) | false
 differences-behind-ready | src/machine/from_server.rs | self\.hold_ready\(io, status\) \{\n\s+return MessageAction::Swallow;\n\s+\}\n\s+\Kself\.tell_differences\(io\); |
-reset-failure-ignored | src/machine/errors.rs | fatal \|\| self\.preparation\.was_resetting\(left\) | fatal
+reset-failure-ignored | src/machine/errors.rs | fatal \|\| self\.preparation\.failed\(left, code, self\.context\.statements\) | fatal
 sets-not-committed | src/machine/preparation.rs* | preparation\.put_statement\(b"(?:BEGIN|COMMIT)"\); |
 kept-not-carried | src/machine/preparation.rs | for sql in following\.iter\(\)\.chain\(&carried\) \{[^}]*\} | for sql in &following { preparation.put_statement(sql); }
 kept-in-reverse | src/machine/preparation.rs | for sql in following\.iter\(\)\.chain\(&carried\) \{[^}]*\} | for sql in following.iter().chain(carried.iter().rev()) { preparation.put_statement(sql); }
@@ -40,14 +40,14 @@ corrections-left-out | src/machine/own_queries.rs | (?=if edits\.is_empty\(\) \{
 corrections-not-put | src/machine/own_queries.rs | if \Kself\.pipeline\.skipping\(\)(?= \{\n\s+return;) | true
 prompted-off-by-one | src/track/pipeline.rs | self\.prompted = self\.prompted\.saturating_sub\(1\); |
 prompt-forgotten | src/machine/from_client.rs | waits && !self\.is_preparing\(\) | false
-synced-in-copy-counts | src/track/pipeline.rs | self\.unsynced = since\.filter[^;]*; |
+synced-in-copy-counts | src/track/pipeline/copy_in.rs | self\.unsynced = since\.filter[^;]*; |
 terminate-drops-answers | src/machine/boundary.rs | let still = \K[^;]*(?=;) | ended \|\| self.pipeline.answered()
 half-close-is-gone | src/machine/mod.rs | self\.client_stream\.client = ClientSide::Ending; | self.client_stream.client = ClientSide::Ended;
 goodbye-completes-half | src/machine/mod.rs | \(\) if \Kpartial \|\| gone | gone
 boundary-for-good | src/machine/from_server.rs | Place::Boundary if \Kself\.pipeline\.answered\(\) | true
 put-behind-half-execute | src/track/message_target.rs | frontend::PARSE \| frontend::EXECUTE if \Khead\.size <= limit | head.size <= limit && head.tag == frontend::PARSE
 own-sync-ends-skip | src/machine/statements.rs | let apart = \K[^;]*(?=;) | true
-pins-ignored | src/machine/session_sync.rs | self\.pins\.add\(holds\); |
+pins-ignored | src/machine/session_sync.rs | self\.pins\.insert\(holds\); |
 kept-not-noted | src/machine/mod.rs | Mode::Transaction && !self\.is_preparing\(\) \{\n\s+\Kself\.server\.kept\.clone_from\(self\.client\.ledger\.kept\(\)\); |
 date-style-order | src/track/params.rs | name == "DateStyle" && !want\.contains\(&b','\) | false
 columns-unchecked | src/machine/ensure_prepared.rs | Some\(_\) => \Kreturn Prepare::Refused\(changed_columns\(\)\) | return Prepare::Ready(())
@@ -55,7 +55,7 @@ flavor-ignored | src/track/client_state.rs | for name in REPORTED \{[^}]*\} |
 used-by-not-noted | src/machine/mod.rs* | self\.server\.used = self\.server\.used\.and\(self\.context\.client, self\.client\.work\); |
 long-names-whole | src/track/statements.rs | name\.len\(\)\.min\(63\) | name.len()
 sequences-anywhere | src/machine/session_sync.rs | holds\.contains\(Pins::SEQUENCE\) && !self\.knows_sequences\(\) | false
-pins-not-refused | src/machine/session_sync.rs | self\.context\.pin == Pin::Refuse && !holds\.is_empty\(\) | false
+pins-not-refused | src/machine/session_sync.rs | self\.context\.pin == Pin::Refuse && !refused\.is_empty\(\) | false
 resets-in-code-unseen | src/machine/own_queries.rs | if \Kdoubtful\.is_empty\(\)(?= \{\n\s+return false) | true
 TABLE
 }

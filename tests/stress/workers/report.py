@@ -1,4 +1,5 @@
 """What Python's workers share: their arguments, and what they say."""
+import contextlib
 import os
 import random
 import sys
@@ -61,6 +62,15 @@ class Client:
     def same(self, what, got, expected):
         if got != expected:
             say(f"wrong: {self.name}: {self.doing}, {what}: {str(got)[:300]!r} instead of {str(expected)[:300]!r}")
+
+    @contextlib.contextmanager
+    def fails(self, kind):
+        """What is to fail with an error of this kind."""
+        try:
+            yield
+        except kind:
+            return
+        say(f"wrong: {self.name}: {self.doing}: no {kind.__name__}")
 
     def found_path(self):
         """What the session's search path leads to, and its own text."""

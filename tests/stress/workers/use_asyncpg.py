@@ -76,14 +76,6 @@ class Asyncpg(Client):
         finally:
             say(f"{token.outcome} {token.name} {rows}")
 
-    @contextlib.contextmanager
-    def fails(self, kind):
-        try:
-            yield
-        except kind:
-            return
-        say(f"wrong: {self.name}: {self.doing}: no {kind.__name__}")
-
     # Selects that name themselves.
 
     async def literal(self):
