@@ -30,6 +30,11 @@ REFUSED = re.compile(r"refused|Connect call failed|timeout expired", re.I)
 # A cancel request comes to the pgferry that has the listeners, which does not know the clients of the one before it.
 UNHEARD = re.compile(r"cancel: (no (error|QueryCanceled|TimeoutError)|a statement that was cancelled has ended by itself)")
 
+# asyncpg forgets the statements of all connections of its pool when one of them has an outdated plan, also of those that are
+# at work with them.
+FORGOTTEN = re.compile(r"asyncpg: - \w+: (InterfaceError: \w+: the prepared statement is closed|"
+                       r"InternalClientError: .*cannot close prepared statement; refs)")
+
 
 class Verdict:
     """The lines of all workers of a round."""
@@ -71,6 +76,8 @@ class Verdict:
     def _error(self, worker, rest):
         code, _, text = rest.partition(" ")
         self.errors[f"{worker}: {rest[:160]}"] += 1
+        if FORGOTTEN.match(f"{worker}: {rest}"):
+            return
         known = code in AWAY or code == "-" and BROKEN.search(text)
         known = known or self.direct and code == "-" and REFUSED.search(text)
         if not (known and self.away):

@@ -257,6 +257,10 @@ class Psycopg(Client):
         got = self.value(f"select name, {shown} from spot where 1 = %s", 1)
         self.same("settings", got, (name, path, self.title))
 
+    def free(self, text):
+        """Runs what may free the driver's statements, which it learns from a text that it has not seen before only."""
+        self.conn.execute(f"{text} -- {self.next()}", prepare=False)
+
     def set_path(self):
         path = self.random.choice(("north", "south"))
         if self.random.random() < 0.3:
@@ -283,7 +287,7 @@ class Psycopg(Client):
         self.path = self.start_path
 
     def reset_all(self):
-        self.conn.execute(self.random.choice(("reset all", "discard all")))
+        self.free(self.random.choice(("reset all", "discard all")))
         self.path, self.title = self.start_path, self.name
 
     def temporary(self):
@@ -338,7 +342,7 @@ class Psycopg(Client):
         name = self.next()
         self.conn.execute(f"prepare own as select '{name}', $1::text", prepare=False)
         self.same("execute", self.conn.execute("execute own('x')").fetchone(), (name, "x"))
-        self.conn.execute(self.random.choice(("deallocate own", "deallocate all", "select 1; deallocate own")), prepare=False)
+        self.free(self.random.choice(("deallocate own", "deallocate all", "select 1; deallocate own")))
 
     def cancel(self):
         """Cancels until it is heard: directly, too, one that comes before its statement does nothing."""
