@@ -171,12 +171,16 @@ impl OldProcess {
         Ok(Some((Self { client }, inherited)))
     }
 
-    /// Tells it that clients are taken here from now on.
-    pub(crate) fn acknowledge(mut self) {
+    /// Tells it that clients are taken here from now on. Returns the connection to its console, if it has heard.
+    pub(crate) fn acknowledge(mut self) -> Option<UnixStream> {
         // Whatever it does: clients are waiting.
         let _ = self.client.socket.set_read_timeout(Some(LOGIN_TIMEOUT));
-        if let Err(error) = self.client.say("TAKEN_OVER") {
-            tracing::warn!("the process that was replaced could not be told: {error}");
+        match self.client.say("TAKEN_OVER") {
+            Ok(_) => Some(self.client.socket),
+            Err(error) => {
+                tracing::warn!("the process that was replaced could not be told: {error}");
+                None
+            }
         }
     }
 }

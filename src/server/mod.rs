@@ -15,6 +15,7 @@ mod signals;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ use crate::client::Shared;
 use crate::client::client_auth::ClientAuth;
 use crate::client::client_slots::ClientSlots;
 use crate::client::error_log::ErrorLog;
+use crate::client::predecessor::{self, ForwardedCancel, Predecessor};
 use crate::client::sessions::Sessions;
 use crate::client::startup_cache::StartupCache;
 use crate::client::tls_incapable::TlsIncapable;
@@ -40,7 +42,7 @@ use crate::config::keys::Adjustable;
 use crate::config::{ClientAddress, ConfigError, Settings};
 use crate::drain::{Drain, Phase};
 use crate::log::Queue;
-use crate::net::{BufferPool, InheritedListener, ListenError, Listener};
+use crate::net::{BufferPool, Conn, InheritedListener, ListenError, Listener, Stream};
 use crate::upstream::Registry;
 use crate::upstream::target::UpstreamTargets;
 use acceptor::ShutdownTrackers;
@@ -90,6 +92,7 @@ pub(crate) struct ServerContext {
 /// As [`StartError`] lists; nothing is served then.
 pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<(), StartError> {
     let ServerContext { reload, log, set_log_level, inherited, old_process } = context;
+    let settings = settings.keeping_ports_of(inherited.iter().map(InheritedListener::name));
     let client_slots = raise_file_limit(&settings);
     let upstream_targets = UpstreamTargets::new(&settings).map_err(StartError::System)?;
     let client_auth = ClientAuth::new(&settings, None).map_err(StartError::System)?;
@@ -100,7 +103,8 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     let (bound, not_wanted) = bind_all(&settings, given)?;
     let mut signals = Signals::new().map_err(|error| StartError::System(format!("signals: {error}")))?;
     let address = settings.admin_listen.clone();
-    let shared = new_shared(settings, upstream_targets, client_auth, client_slots, log)?;
+    let (predecessor, cancel_requests) = old_process.as_ref().map(|_| Predecessor::new()).unzip();
+    let shared = new_shared(settings, upstream_targets, client_auth, client_slots, log, predecessor)?;
     let (admin_state, mut commands) = AdminState::new(Arc::clone(&shared));
     let admin = address.map(|address| HttpServer::start(&admin_state, &address, admin_given)).transpose();
     // Everybody's task holds senders: when all are gone, so are they.
@@ -131,8 +135,11 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     if let Some(old_process) = old_process {
         // It may take its time, while clients are served here.
         let thanked = spawn_blocking(move || old_process.acknowledge()).await;
-        thanked.map_err(|error| StartError::System(error.to_string()))?;
+        let console = thanked.map_err(|error| StartError::System(error.to_string()))?;
         running.take_ownership();
+        if let Some((console, cancel_requests)) = console.zip(cancel_requests) {
+            forward_cancel_requests(console, cancel_requests, &shared);
+        }
     }
     // What is not configured any more goes, its socket file too.
     drop(not_wanted.into_iter().inspect(|bound| drop(bound.take_ownership())).collect::<Vec<_>>());
@@ -162,6 +169,18 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     Ok(())
 }
 
+/// Has cancel requests for the clients of the process that was replaced passed on to it, by the connection to its console.
+fn forward_cancel_requests(console: UnixStream, requests: mpsc::Receiver<ForwardedCancel>, shared: &Shared) {
+    let stream = console.set_nonblocking(true).and_then(|()| Stream::accepted_unix(console.into()));
+    match stream {
+        Ok(stream) => {
+            let console = Conn::new(stream, Arc::clone(&shared.registry.buffers));
+            tokio::spawn(predecessor::forward(console, requests));
+        }
+        Err(error) => warn!("cancel requests can't be passed on to the process that was replaced: {error}"),
+    }
+}
+
 /// What all sessions share, before there are any.
 fn new_shared(
     settings: Settings,
@@ -169,6 +188,7 @@ fn new_shared(
     client_auth: ClientAuth,
     client_slots: usize,
     log: Arc<Queue>,
+    predecessor: Option<Predecessor>,
 ) -> Result<Arc<Shared>, StartError> {
     let key = ProcessKey::generate().map_err(|error| StartError::System(format!("no randomness: {error}")))?;
     // Enough for the traffic of a burst; what is beyond goes back to the system.
@@ -177,6 +197,7 @@ fn new_shared(
     Ok(Arc::new(Shared {
         registry: Registry::new(settings, upstream_targets, key, buffers),
         sessions: Sessions::default(),
+        predecessor,
         client_auth: ArcSwap::from_pointee(client_auth),
         tls_incapable: TlsIncapable::default(),
         startup_cache: StartupCache::default(),

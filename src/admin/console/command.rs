@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::admin::show::Show;
 use crate::client::AdminRole;
+use crate::client::cancel::CancelKey;
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     TakeOver,
     /// `TAKEN_OVER`: it has them, and takes clients.
     TakenOver,
+    /// `CANCEL pid key`: it passes on a cancel request with a key that it does not know.
+    Cancel(i32, Vec<u8>),
     /// Nothing.
     Empty,
 }
@@ -103,6 +106,7 @@ impl Command {
             "reload" => none(Self::Reload),
             "take_over" => none(Self::TakeOver),
             "taken_over" => none(Self::TakenOver),
+            "cancel" => cancel(rest),
             "shutdown" => shutdown(rest),
             "set" => set(rest),
             "suspend" => {
@@ -128,7 +132,7 @@ impl Command {
     #[must_use]
     pub(crate) fn right(&self) -> AdminRole {
         match self {
-            Self::TakeOver | Self::TakenOver => AdminRole::Owner,
+            Self::TakeOver | Self::TakenOver | Self::Cancel(..) => AdminRole::Owner,
             _ if self.only_looks() => AdminRole::Stats,
             _ => AdminRole::Admin,
         }
@@ -154,6 +158,7 @@ impl Command {
             Self::Shutdown(_) => "SHUTDOWN".into(),
             Self::TakeOver => "TAKE_OVER".into(),
             Self::TakenOver => "TAKEN_OVER".into(),
+            Self::Cancel(..) => "CANCEL".into(),
             Self::Empty => String::new(),
         }
     }
@@ -247,6 +252,15 @@ fn show(rest: &[Word], is_show: bool) -> Result<Command, (String, Option<String>
             Err((format!("there is no SHOW \"{}\"", what.text), Some(hint)))
         }
     }
+}
+
+/// `CANCEL pid key`, the key in hexadecimal digits.
+fn cancel(rest: &[Word]) -> Result<Command, (String, Option<String>)> {
+    let parsed = match rest {
+        [pid, key] => pid.text.parse().ok().zip(CancelKey::from_hex(&key.text)),
+        _ => None,
+    };
+    parsed.map(|(pid, key)| Command::Cancel(pid, key)).ok_or_else(|| ("CANCEL takes a pid and a key".into(), None))
 }
 
 fn shutdown(rest: &[Word]) -> Result<Command, (String, Option<String>)> {
