@@ -26,7 +26,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::admin::console::command::Shutdown;
+use crate::admin::console::command::{Shutdown, Takeover};
 use crate::admin::console_client::OldProcess;
 use crate::admin::{AdminState, HttpServer, ServerCommand, stats_log};
 use crate::auth::ProcessKey;
@@ -154,7 +154,7 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
         running.listeners.detach();
     }
     drop(alive);
-    let mut ending = ShutdownController { signals, commands };
+    let mut ending = ShutdownController { signals, commands, running: &mut running };
     wait_for_clients(&shared, patience, &mut ending, &mut all_gone).await;
     // Later commands fail, since the receiver is gone.
     drop(ending);
@@ -227,7 +227,10 @@ async fn serve(
             Some(order) = commands.recv() => match order {
                 ServerCommand::Reload(answer) => running.want(Wanted::Reload(answer)),
                 ServerCommand::Set(key, value, answer) => running.want(Wanted::Set(key, value, answer)),
-                ServerCommand::TakeOver(answer) => drop(answer.send(running.hand_over())),
+                ServerCommand::TakeOver(Takeover::Any, answer) => drop(answer.send(running.hand_over())),
+                ServerCommand::TakeOver(Takeover::Ending, answer) => {
+                    let _ = answer.send(Err("the process has not been told to end".to_owned()));
+                }
                 ServerCommand::TakenOver => {
                     running.detach();
                     return DrainPolicy::Replaced;
@@ -257,13 +260,15 @@ enum DrainPolicy {
 }
 
 /// How the process may be told again to end.
-struct ShutdownController {
+struct ShutdownController<'a> {
     signals: Signals,
     commands: mpsc::Receiver<ServerCommand>,
+    running: &'a mut ReloadableServer,
 }
 
-impl ShutdownController {
-    /// Waits for the next signal or command to end. Other commands come too late, and fail.
+impl ShutdownController<'_> {
+    /// Waits for the next signal or command to end. Meanwhile another process may have the listeners; other commands come too
+    /// late, and fail.
     async fn next(&mut self) -> SignalEvent {
         loop {
             tokio::select! {
@@ -271,6 +276,11 @@ impl ShutdownController {
                 Some(order) = self.commands.recv() => match order {
                     ServerCommand::Shutdown(Shutdown::Now) => return SignalEvent::Stop,
                     ServerCommand::Shutdown(Shutdown::WaitForServers) => return SignalEvent::Drain,
+                    ServerCommand::TakeOver(_, answer) => drop(answer.send(self.running.hand_over())),
+                    ServerCommand::TakenOver => {
+                        info!("another process has taken over: new clients are its own");
+                        self.running.detach();
+                    }
                     other => drop(other),
                 },
             }
@@ -282,7 +292,7 @@ impl ShutdownController {
 async fn wait_for_clients(
     shared: &Shared,
     patience: DrainPolicy,
-    ending: &mut ShutdownController,
+    ending: &mut ShutdownController<'_>,
     all_gone: &mut mpsc::Receiver<Infallible>,
 ) {
     let timeout = shared.registry.settings.load().drain_timeout;
