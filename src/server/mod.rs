@@ -46,7 +46,7 @@ use crate::net::{BufferPool, Conn, InheritedListener, ListenError, Listener, Str
 use crate::upstream::Registry;
 use crate::upstream::target::UpstreamTargets;
 use acceptor::ShutdownTrackers;
-use limits::raise_file_limit;
+use limits::OpenFiles;
 use listeners::Listeners;
 use notify::Notifier;
 use reload::{ReloadableServer, Wanted};
@@ -93,7 +93,7 @@ pub(crate) struct ServerContext {
 pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<(), StartError> {
     let ServerContext { reload, log, set_log_level, inherited, old_process } = context;
     let settings = settings.keeping_ports_of(inherited.iter().map(InheritedListener::name));
-    let client_slots = raise_file_limit(&settings);
+    let open_files = OpenFiles::raise_limit();
     let upstream_targets = UpstreamTargets::new(&settings).map_err(StartError::System)?;
     let client_auth = ClientAuth::new(&settings, None).map_err(StartError::System)?;
     let mut given = inherited;
@@ -104,7 +104,7 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     let mut signals = Signals::new().map_err(|error| StartError::System(format!("signals: {error}")))?;
     let address = settings.admin_listen.clone();
     let (predecessor, cancel_requests) = old_process.as_ref().map(|_| Predecessor::new()).unzip();
-    let shared = new_shared(settings, upstream_targets, client_auth, client_slots, log, predecessor)?;
+    let shared = new_shared(settings, upstream_targets, client_auth, open_files, log, predecessor)?;
     let (admin_state, mut commands) = AdminState::new(Arc::clone(&shared));
     let admin = address.map(|address| HttpServer::start(&admin_state, &address, admin_given)).transpose();
     // Everybody's task holds senders: when all are gone, so are they.
@@ -186,7 +186,7 @@ fn new_shared(
     settings: Settings,
     upstream_targets: UpstreamTargets,
     client_auth: ClientAuth,
-    client_slots: usize,
+    open_files: OpenFiles,
     log: Arc<Queue>,
     predecessor: Option<Predecessor>,
 ) -> Result<Arc<Shared>, StartError> {
@@ -194,8 +194,10 @@ fn new_shared(
     // Enough for the traffic of a burst; what is beyond goes back to the system.
     let buffers = BufferPool::new(settings.buffer_size, 2 * settings.max_upstream.map_or(64, |most| most.min(64)));
     let settings = Arc::new(ArcSwap::from_pointee(settings));
+    let registry = Registry::new(Arc::clone(&settings), upstream_targets, key, buffers, open_files.most_server_conns());
+    let client_slots = open_files.clients(&settings.load(), registry.max_upstream());
     Ok(Arc::new(Shared {
-        registry: Registry::new(settings, upstream_targets, key, buffers),
+        registry,
         sessions: Sessions::default(),
         predecessor,
         client_auth: ArcSwap::from_pointee(client_auth),
@@ -224,6 +226,7 @@ async fn serve(
                 SignalEvent::Stop => return DrainPolicy::None,
             },
             made = running.made() => running.apply(made),
+            () = shared.registry.resized() => reload::fit_clients(shared),
             Some(order) = commands.recv() => match order {
                 ServerCommand::Reload(answer) => running.want(Wanted::Reload(answer)),
                 ServerCommand::Set(key, value, answer) => running.want(Wanted::Set(key, value, answer)),
