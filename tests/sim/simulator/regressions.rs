@@ -40,6 +40,14 @@ const FOUND: &[(&str, &str)] = &[
      [P('','insert into t(token) values ($1)') B('','','k0_1') E P('','execute c') E P('','insert into t(token) values ($1)') S P(c,'select $1::text') B('','') D(P,'') E]",
     ),
     (
+        "a RESET ALL in front of a SET that can't be carried, behind a request whose answer comes later",
+        "setup mode=transaction reset=auto code=anything socket=64
+     client half_close
+     [F]/14
+     client half_close
+     [Q('select 1 from t where token = ''nobody''') Q('reset all;set search_path = pg_temp, one') Q('copy t from stdin')]",
+    ),
+    (
         "the next request is sent before the client has taken the answers to the one before",
         "setup mode=session socket=64 step=0
      client half_close
