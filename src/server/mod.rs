@@ -43,7 +43,7 @@ use crate::config::keys::Adjustable;
 use crate::config::{ClientAddress, ConfigError, Settings};
 use crate::drain::{Drain, Phase};
 use crate::log::Queue;
-use crate::net::{BufferPool, Conn, InheritedListener, ListenError, Listener, Stream};
+use crate::net::{BufferPool, Conn, InheritedListener, ListenError, Listener, ListenerTransfer, Stream};
 use crate::upstream::Registry;
 use crate::upstream::target::UpstreamTargets;
 use limits::OpenFiles;
@@ -280,15 +280,20 @@ impl ShutdownController<'_> {
                 Some(order) = self.commands.recv() => match order {
                     ServerCommand::Shutdown(Shutdown::Now) => return SignalEvent::Stop,
                     ServerCommand::Shutdown(Shutdown::WaitForServers) => return SignalEvent::Drain,
-                    ServerCommand::TakeOver(_, answer) => drop(answer.send(self.running.hand_over())),
-                    ServerCommand::TakenOver => {
-                        info!("another process has taken over: new clients are its own");
-                        self.running.detach();
-                    }
+                    ServerCommand::TakeOver(_, answer) => drop(answer.send(self.leave())),
+                    ServerCommand::TakenOver => self.running.detach(),
                     other => drop(other),
                 },
             }
         }
+    }
+
+    /// Leaves the listeners to another process, at once: this one may have ended before it is told that they have arrived.
+    fn leave(&mut self) -> Result<ListenerTransfer, String> {
+        let transfer = self.running.hand_over()?;
+        info!("another process takes over: new clients are its own");
+        self.running.detach();
+        Ok(transfer)
     }
 }
 

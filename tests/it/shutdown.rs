@@ -115,7 +115,7 @@ fn a_process_that_starts_while_the_one_before_drains_takes_its_place() {
     command.args(["-u", &Postgres::shared().url(), "-l", before.host()]);
     let mut after = command.stderr(std::fs::File::create(&log).expect("a file")).spawn().expect("pgferry");
     eventually("it is ready", || std::fs::read_to_string(&log).unwrap_or_default().contains("ready: "));
-    eventually("the one before knows", || before.log().contains("another process has taken over"));
+    eventually("the one before knows", || before.log().contains("another process takes over"));
     assert_eq!(before.raw().logged_in("trust_user", "postgres").value("select 1"), "1", "new clients are served");
     busy.send(&query("select pg_sleep(60) as left_behind"));
     let mut cancel = before.raw();

@@ -33,7 +33,11 @@ for application in ${APPLICATIONS-"php_fpm zabbix django active_record"}; do
             tail -n 30 "$work/$application.out"
             [ -z "$ferry" ] || tail -n 10 "$work/pgferry.log"
         fi
-        [ -z "$ferry" ] || { kill "$ferry"; wait "$ferry" || wrong "pgferry ended with $?"; }
+        if [ -n "$ferry" ]; then
+            kill "$ferry"
+            wait "$ferry" || wrong "pgferry ended with $?"
+            children=${children% "$ferry"}
+        fi
     done
 done
 exit "$status"

@@ -8,7 +8,8 @@ if [ "$(superuser -d postgres -c "select count(*) from pg_database where datname
         zcat /usr/share/zabbix-server-pgsql/$part.sql.gz | superuser -U zabbix -d zabbix_empty >/dev/null
     done
 fi
-PGOPTIONS='-c client_min_messages=warning' superuser -d postgres -c 'drop database if exists zabbix' -c 'create database zabbix owner zabbix template zabbix_empty'
+PGOPTIONS='-c client_min_messages=warning' superuser -d postgres -c 'drop database if exists zabbix' \
+    -c 'create database zabbix owner zabbix template zabbix_empty'
 dir=$(mktemp -d "$work/zabbix.XXXXXX")
 chmod 777 "$dir"
 as=""

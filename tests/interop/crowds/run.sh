@@ -27,6 +27,7 @@ for mode in session transaction; do
         fi
         kill "$ferry"
         wait "$ferry" || wrong "pgferry ended with $?"
+        children=${children% "$ferry"}
     done
 done
 exit "$status"
