@@ -274,7 +274,9 @@ fn cancel_requests_find_the_clients_of_processes_that_were_replaced() {
         assert!(crate::harness::ends(&mut before).success());
     }
     // Those that are gone know nothing any more, and nobody waits for them.
-    keys.iter().for_each(|key| cancel(key));
+    for key in &keys {
+        cancel(key);
+    }
     let mut last = processes.remove(0);
     crate::harness::signal(last.id(), Signal::SIGTERM);
     assert!(crate::harness::ends(&mut last).success());
