@@ -276,7 +276,7 @@ fn running_out_of_descriptors_ends_nothing() {
         .spawn()
         .expect("sh");
     let socket = dir.path().join(".s.PGSQL.5432");
-    crate::harness::eventually("it listens", || socket.exists());
+    crate::harness::eventually("it listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
     let mut held: Vec<_> = (0..60).map(|_| crate::harness::ProtocolClient::unix(&socket)).collect();
     held.clear();
     crate::harness::eventually("clients are served again", || {
@@ -303,7 +303,7 @@ fn open_files_suffice_for_clients_and_for_as_many_connections_as_the_server_has(
             .spawn()
             .expect("sh");
         let socket = dir.path().join(".s.PGSQL.5432");
-        crate::harness::eventually("it listens", || socket.exists());
+        crate::harness::eventually("it listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
         let config = |name: &str| -> usize {
             let connection = format!("host={path} port=5432 user=pgferry dbname=pgferry");
             let table = crate::harness::psql(&connection, "", "show config").expect("a table");
