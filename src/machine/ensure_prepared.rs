@@ -134,7 +134,7 @@ impl Machine<'_> {
         match told {
             // What it runs in its turn may be another one by now.
             Some(told) if !text.effects.names_statements => {
-                match self.compare_columns(io, here.id, &here.name(), &told) {
+                match self.compare_columns(io, here.id, here.name(), &told) {
                     // A FETCH has those of its cursor, which may be another one by now.
                     Prepare::Refused(_) if fetches(text, self.client.backslashes()) => Prepare::Ready(here),
                     compared => compared.map(|()| here),
@@ -193,7 +193,7 @@ impl Machine<'_> {
             self.add_prepared(io, &variant);
             let rollback = Rollback { prepared: Some(variant.id), ..Rollback::default() };
             let note = Note::of(rollback);
-            self.put_parse(io, &variant.name(), &text.body, &variant.params, action, note);
+            self.put_parse(io, variant.name(), &text.body, &variant.params, action, note);
         }
         variant
     }
@@ -293,7 +293,7 @@ impl Machine<'_> {
         let rollback = Rollback { prepared: Some(apart.id), ..Rollback::default() };
         let note = Note::of(rollback);
         let now = self.current_params();
-        self.put_parse(io, &apart.name(), body, &now, action, note);
+        self.put_parse(io, apart.name(), body, &now, action, note);
         apart
     }
 

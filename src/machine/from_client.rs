@@ -128,9 +128,10 @@ impl Machine<'_> {
         if !self.is_unsent() {
             return self.walk_client(io);
         }
-        let before = io.from_client.unparsed().to_vec();
+        let mut bytes = io.from_client.unparsed().to_vec();
         let progress = self.walk_client(io);
-        self.first.took(&before[..before.len() - io.from_client.unparsed().len()]);
+        bytes.truncate(bytes.len() - io.from_client.unparsed().len());
+        self.first.took(bytes);
         progress
     }
 

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::number_hasher::NumberHash;
 use super::rollback::Rollback;
 use super::statements::{Columns, Limits, Statement};
 
 /// The statements that are prepared on a connection; those used longest ago give way.
 #[derive(Debug, Default)]
 pub struct ServerStatementCache {
-    map: HashMap<u64, PreparedStatement>,
+    map: HashMap<u64, PreparedStatement, NumberHash>,
     /// Bytes of their texts.
     pub(super) bytes: usize,
     clock: u64,
