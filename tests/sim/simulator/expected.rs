@@ -31,7 +31,7 @@ fn transaction(setup: &Setup) -> bool {
 }
 
 fn leaks_hidden(setup: &Setup) -> bool {
-    setup.mode == Mode::Transaction || setup.reset != Reset::Always
+    setup.mode == Mode::Transaction || !matches!(setup.reset, Reset::Always | Reset::Auto)
 }
 
 fn leaks_all(setup: &Setup) -> bool {
@@ -196,7 +196,7 @@ fn close_copies(script: &mut Script, carries: bool) {
 /// Whether a text runs code that resets settings.
 pub fn resets_in_code(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
-    text.contains("code.reset") || (text.contains("do $$") && text.contains("reset"))
+    text.contains("code.reset") || (text.contains("do $$") && (text.contains("reset") || text.contains("default")))
 }
 
 /// Has a client whose startup packet asks for settings that no server reports run no code that resets them: what code does
