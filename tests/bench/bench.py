@@ -31,6 +31,8 @@ def main():
         return count(lab, found, options)
     names = {peer.key: peer.name for peer in found}
     results = measure(lab, found, options)
+    if options.train:
+        return 0
     about = caption(options, found)
     lines = [about, *report.table(results, CASES, names)]
     print("\n".join(lines))
@@ -155,24 +157,25 @@ def syscalls(lab, peer, variant, function):
 
 
 def instructions(lab, peer, variant, function):
-    """The difference of two runs, so that what starting costs does not count."""
-    totals, done = [], []
-    for rounds in (40, 140):
-        out = lab.dir / f"callgrind.{rounds}"
-        out.touch()
-        out.chmod(0o666)
-        program = peer.program
-        command = peer.command
-        peer.program = "valgrind"
-        peer.command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", program, *command[1:]]
-        try:
-            with peers_module.Running(lab, peer, variant) as at:
-                done.append(load(lab, at, function, rounds))
-        finally:
-            peer.program, peer.command = program, command
-        wait_for(lambda out=out: out.stat().st_size > 0, "callgrind's file")
-        totals.append(sum(int(n) for n in re.findall(r"^(?:summary|totals): (\d+)", out.read_text(), re.M)[:1]))
-    return (totals[1] - totals[0]) / (done[1] - done[0])
+    """From when the peer is warm to its end: what starting costs depends on how long it takes to gather randomness."""
+    out = lab.dir / "callgrind.out"
+    out.write_text("")
+    out.chmod(0o666)
+    program = peer.program
+    command = peer.command
+    peer.program = "valgrind"
+    callgrind = ["--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}"]
+    peer.command = ["valgrind", *callgrind, program, *command[1:]]
+    try:
+        with peers_module.Running(lab, peer, variant) as at:
+            load(lab, at, function, 40)
+            run(*lab.owner, "callgrind_control", "-i", "on", str(at.pid))
+            done = load(lab, at, function, 100)
+    finally:
+        peer.program, peer.command = program, command
+    wait_for(lambda: out.stat().st_size > 0, "callgrind's file")
+    totals = re.findall(r"^(?:summary|totals): (\d+)", out.read_text(), re.M)
+    return int(totals[0]) / done
 
 
 def machine():
