@@ -55,8 +55,9 @@ pub mod config {
 
 /// The findings of `pgferry doctor`.
 pub mod doctor {
-    pub use crate::doctor::diagnosis::{Level, diagnose};
+    pub use crate::doctor::diagnosis::diagnose;
     pub use crate::doctor::facts::Facts;
+    pub use crate::doctor::finding::Level;
 
     /// Facts about the host.
     pub mod facts {
