@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use crate::admin::console::command::Takeover;
 use crate::config::{ClientAddress, Contact};
 use crate::net::InheritedListener;
 use crate::net::takeover::receive;
@@ -159,24 +160,31 @@ pub(crate) struct OldProcess {
 }
 
 impl OldProcess {
-    /// Asks the process that `contact` leads to for its listeners; `None` where none listens.
+    /// Asks the process that `contact` leads to for its listeners, if it is one of `which`; `None` where none listens.
     ///
     /// # Errors
     /// Why it does not give them.
-    pub(crate) fn ask(contact: &Contact) -> Result<Option<(Self, Vec<InheritedListener>)>, String> {
+    pub(crate) fn ask(contact: &Contact, which: Takeover) -> Result<Option<(Self, Vec<InheritedListener>)>, String> {
         let Some(mut client) = ConsoleClient::connect(contact)? else { return Ok(None) };
-        let answer = client.say("TAKE_OVER")?;
+        let answer = client.say(match which {
+            Takeover::Any => "TAKE_OVER",
+            Takeover::Ending => "TAKE_OVER IF_ENDING",
+        })?;
         let names: Vec<_> = answer.rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
         let inherited = InheritedListener::from_process(&names, std::mem::take(&mut client.descriptors))?;
         Ok(Some((Self { client }, inherited)))
     }
 
-    /// Tells it that clients are taken here from now on.
-    pub(crate) fn acknowledge(mut self) {
+    /// Tells it that clients are taken here from now on. Returns the connection to its console, if it has heard.
+    pub(crate) fn acknowledge(mut self) -> Option<UnixStream> {
         // Whatever it does: clients are waiting.
         let _ = self.client.socket.set_read_timeout(Some(LOGIN_TIMEOUT));
-        if let Err(error) = self.client.say("TAKEN_OVER") {
-            tracing::warn!("the process that was replaced could not be told: {error}");
+        match self.client.say("TAKEN_OVER") {
+            Ok(_) => Some(self.client.socket),
+            Err(error) => {
+                tracing::warn!("the process that was replaced could not be told: {error}");
+                None
+            }
         }
     }
 }

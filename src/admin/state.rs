@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
-use super::console::command::Shutdown;
+use super::console::command::{Shutdown, Takeover};
 use crate::client::Shared;
 use crate::config::CONSOLE;
 use crate::config::keys::Adjustable;
@@ -39,7 +39,7 @@ pub(crate) enum ServerCommand {
     /// Ends the process.
     Shutdown(Shutdown),
     /// Another process wants the listeners.
-    TakeOver(oneshot::Sender<Result<ListenerTransfer, String>>),
+    TakeOver(Takeover, oneshot::Sender<Result<ListenerTransfer, String>>),
     /// It has them.
     TakenOver,
 }

@@ -4,6 +4,7 @@ use std::backtrace::Backtrace;
 use std::io::{IsTerminal, stderr};
 use std::sync::Arc;
 
+use crate::admin::console::command::Takeover;
 use crate::admin::console_client::OldProcess;
 use crate::config::keys::Adjustable;
 use crate::config::{Contact, LogFormat, Settings};
@@ -26,14 +27,17 @@ pub(super) fn serve(options: &Options) -> Result<(), String> {
     let (log, set_log_level) = log_to_stderr(&settings).map_err(|error| format!("the log: {error}"))?;
     std::panic::set_hook(Box::new(|panic| error!("{panic}; {}", Backtrace::capture())));
     let mut inherited = of_service_manager().map_err(|error| format!("LISTEN_FDS: {error}"))?;
-    let mut old_process = None;
-    if options.replace {
-        let asked = OldProcess::ask(&Contact::of(&settings)).map_err(|error| format!("--replace: {error}"))?;
-        if let Some((process, listeners)) = asked {
-            old_process = Some(process);
-            inherited.extend(listeners);
-        }
-    }
+    let contact = Contact::of(&settings);
+    let asked = if options.replace {
+        OldProcess::ask(&contact, Takeover::Any).map_err(|error| format!("--replace: {error}"))?
+    } else if inherited.is_empty() {
+        // Where that fails, what is in use can't be bound either, which says more.
+        OldProcess::ask(&contact, Takeover::Ending).ok().flatten()
+    } else {
+        None
+    };
+    let (old_process, listeners) = asked.unzip();
+    inherited.extend(listeners.into_iter().flatten());
     let runtime = runtime(settings.workers).map_err(|error| error.to_string())?;
     let own = options.clone();
     let reload = Arc::new(move |on_top: &[(Adjustable, String)]| own.settings_with(on_top));

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use tracing::debug;
 
-use super::session_handle::SessionPhase;
+use super::Shared;
+use super::session_handle::{SessionHandle, SessionPhase};
 use super::sessions::Sessions;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::upstream::limiter::SourceLimit;
@@ -61,6 +62,23 @@ enum Bytes {
     Long(Box<[u8; 32]>),
 }
 
+impl CancelKey {
+    /// The digits in which a key goes from one process to another.
+    #[must_use]
+    pub(super) fn to_hex(key: &[u8]) -> String {
+        key.iter().fold(String::new(), |digits, byte| format!("{digits}{byte:02x}"))
+    }
+
+    /// The key that `digits` stand for.
+    #[must_use]
+    pub(crate) fn from_hex(digits: &str) -> Option<Vec<u8>> {
+        let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+        let (pairs, rest) = digits.as_bytes().as_chunks();
+        let byte = |&[high, low]: &[u8; 2]| Some(digit(high)? << 4 | digit(low)?);
+        rest.is_empty().then(|| pairs.iter().map(byte).collect())?
+    }
+}
+
 impl Deref for CancelKey {
     type Target = [u8];
 
@@ -90,21 +108,58 @@ impl Sessions {
         })
     }
 
-    /// Acts upon a cancel request, and returns when it has been acted upon. Whether there was anything to cancel, or
+    /// The session that was given `pid`, if `secret` is its own.
+    fn find_by_key(&self, pid: i32, secret: &[u8]) -> Option<Arc<SessionHandle>> {
+        self.find(pid).filter(|handle| verify_slices_are_equal(secret, &handle.secret).is_ok())
+    }
+}
+
+impl Shared {
+    /// Acts upon a client's cancel request, and returns when it has been acted upon. Whether there was anything to cancel, or
     /// any such session, the requester does not learn.
-    pub(crate) async fn cancel(&self, registry: &Registry, source: &SourceLimit, pid: i32, secret: &[u8]) {
+    pub(super) async fn cancel(&self, source: &SourceLimit, pid: i32, secret: &[u8]) {
         let turn = source.cancel_turn().await;
-        let handle =
-            self.find(pid).filter(|handle| turn.is_some() && verify_slices_are_equal(secret, &handle.secret).is_ok());
-        let Some(handle) = handle else {
-            debug!(pid, "a cancel request without a session, with a wrong key, or one too many");
-            source.count_cancel();
-            registry.counters.wrong_cancels.add();
+        let handle = self.sessions.find_by_key(pid, secret).filter(|_| turn.is_some());
+        if let Some(handle) = handle {
+            drop(turn);
+            handle.cancel(&self.registry).await;
             return;
-        };
+        }
+        // What the predecessor knows is counted as well: a guess costs as much as without one.
+        source.count_cancel();
+        let may_ask = turn.is_some();
         drop(turn);
+        if !(may_ask && self.cancel_at_predecessor(pid, secret).await) {
+            debug!(pid, "a cancel request without a session, with a wrong key, or one too many");
+            self.registry.counters.wrong_cancels.add();
+        }
+    }
+
+    /// As [`Shared::cancel`], for a process that has replaced this one and has looked at the source. Returns whether there is
+    /// such a session.
+    pub(crate) async fn cancel_for_successor(&self, pid: i32, secret: &[u8]) -> bool {
+        match self.sessions.find_by_key(pid, secret) {
+            Some(handle) => {
+                handle.cancel(&self.registry).await;
+                true
+            }
+            None => self.cancel_at_predecessor(pid, secret).await,
+        }
+    }
+
+    async fn cancel_at_predecessor(&self, pid: i32, secret: &[u8]) -> bool {
+        match &self.predecessor {
+            Some(predecessor) => predecessor.cancel(pid, secret).await,
+            None => false,
+        }
+    }
+}
+
+impl SessionHandle {
+    /// Cancels what the session does, and returns when the server has heard of it.
+    async fn cancel(&self, registry: &Registry) {
         let target = {
-            let mut state = handle.state();
+            let mut state = self.state();
             match &state.phase {
                 SessionPhase::Idle => None,
                 SessionPhase::Waiting | SessionPhase::Preparing => {
@@ -117,7 +172,7 @@ impl Sessions {
         };
         match target {
             Some((key, gate)) => cancel::send(registry, &key, gate).await,
-            None => handle.wake.wake(),
+            None => self.wake.wake(),
         }
     }
 }
@@ -125,6 +180,16 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_survive_their_way_to_another_process() {
+        for key in [&b""[..], b"\x00\x0f\xf0\xff", &[7; 32]] {
+            assert_eq!(CancelKey::from_hex(&CancelKey::to_hex(key)).as_deref(), Some(key));
+        }
+        for digits in ["xy", "+1", "a", "a\u{e4}"] {
+            assert_eq!(CancelKey::from_hex(digits), None, "{digits}");
+        }
+    }
 
     #[test]
     fn no_two_secrets_are_cut_from_the_same_bytes() {

@@ -198,7 +198,7 @@ fn login_as_requested(registry: &Registry, admitted: &Dedicated, secret: Secret)
     let user = admitted.user.clone();
     let database = admitted.startup.get("database").unwrap_or(&user);
     let settings = registry.settings_of(database);
-    let real = settings.dbname.as_ref().map_or(database, |name| name.as_bytes());
+    let real = settings.real_database(database);
     let value_of = |name: &[u8], value: &[u8]| if name == b"database" { real.to_vec() } else { value.to_vec() };
     let params = admitted.startup.params.iter().filter(|(name, _)| **name != *b"user");
     let params = params.map(|(name, value)| (name.to_vec(), value_of(name, value))).collect();

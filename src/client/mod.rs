@@ -3,7 +3,7 @@
 //! [`serve`] is the table of contents: [`handshake`] → [`login`] ([`greeting`]) → [`session`], which waits for work, gets a
 //! connection, and moves bytes with [`relay`] until the connection can be given back ([`checkin`]).
 //! [`client_slots`] is how many may come, [`client_auth`] is what clients meet first: [`tls_offer`] and [`secrets`]; [`tls_incapable`] is for whom there is none.
-//! [`error_log`] is what the log tells of errors. [`sessions`] are all of them and [`session_handle`] is how others reach one, [`cancel`] how cancel requests do; [`dedicated`] is what replication gets instead of a session.
+//! [`error_log`] is what the log tells of errors. [`sessions`] are all of them and [`session_handle`] is how others reach one, [`cancel`] how cancel requests do, [`predecessor`] how they reach those of the process before; [`dedicated`] is what replication gets instead of a session.
 
 pub(crate) mod cancel;
 pub(crate) mod checkin;
@@ -14,6 +14,7 @@ pub(crate) mod error_log;
 pub(crate) mod greeting;
 pub(crate) mod handshake;
 pub(crate) mod login;
+pub(crate) mod predecessor;
 pub(crate) mod relay;
 pub(crate) mod secrets;
 pub(crate) mod session;
@@ -42,6 +43,7 @@ use error_log::{ErrorEvent, ErrorLog};
 use handshake::Hello;
 use login::AuthOutcome;
 pub(crate) use login::{AdminRole, AdminUser};
+use predecessor::Predecessor;
 use sessions::Sessions;
 use startup_cache::StartupCache;
 use tls_incapable::TlsIncapable;
@@ -56,6 +58,8 @@ pub(crate) struct Shared {
     pub registry: Arc<Registry>,
     /// All sessions, by their cancel keys.
     pub sessions: Sessions,
+    /// The process that this one has replaced.
+    pub predecessor: Option<Predecessor>,
     /// What clients meet before they are let in.
     pub client_auth: ArcSwap<ClientAuth>,
     /// Programs that can't use TLS where they ask for it.
@@ -141,7 +145,7 @@ async fn greet(
         Hello::Gone => Ok(None),
         Hello::Cancel { pid, secret } => {
             let source = shared.registry.limiter.of(conn.stream());
-            Box::pin(shared.sessions.cancel(&shared.registry, &source, pid, &secret)).await;
+            Box::pin(shared.cancel(&source, pid, &secret)).await;
             Ok(None)
         }
         // An administrator gets in when no other client does.

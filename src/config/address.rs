@@ -113,6 +113,19 @@ impl SocketPorts {
     }
 }
 
+impl Settings {
+    /// These settings for a process that gets the listeners called `names` from the one that it replaces: their ports stay, as
+    /// those of former upstreams do after a reload.
+    #[must_use]
+    pub(crate) fn keeping_ports_of<'a>(self, names: impl Iterator<Item = &'a str>) -> Self {
+        let is_one =
+            |name: &str, port| self.listen.iter().any(|listen| ClientAddress::of(listen, port).to_string() == name);
+        let ports = names.filter_map(|name| port_of(name.rsplit('/').next()?).filter(|port| is_one(name, *port)));
+        let old = SocketPorts::OfUpstreams(ports.collect());
+        Self { ports: self.ports.clone().following(&old), ..self }
+    }
+}
+
 /// The items, each once, in their order.
 fn each_once<T: PartialEq>(items: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut all = Vec::new();

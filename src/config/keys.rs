@@ -153,7 +153,7 @@ pub const KEYS: [Key; 75] = [
     ),
     optional(
         "port",
-        "Port in the names of sockets (.s.PGSQL.PORT), or a list of several; default: those of the upstreams, and after a reload those of the former ones too.",
+        "Port in the names of sockets (.s.PGSQL.PORT), or a list of several; default: those of the upstreams, and after a reload or replacement those of the former ones too.",
     ),
     key("unix_socket_mode", "\"0777\"", "Permissions of the socket file."),
     optional("unix_socket_group", "Group of the socket file (name or number); default: the process's own."),

@@ -241,6 +241,12 @@ impl Settings {
         ClientAddress::all(&self.listen, self.ports.all())
     }
 
+    /// The name that the database has on the server for clients of `database`, where these are the settings that hold for them.
+    #[must_use]
+    pub fn real_database<'a>(&'a self, database: &'a [u8]) -> &'a [u8] {
+        self.dbname.as_ref().map_or(database, |name| name.as_bytes())
+    }
+
     /// The role that all clients of `database` use, if it is fixed.
     #[must_use]
     pub fn forced_role(&self, database: &[u8]) -> Option<&str> {

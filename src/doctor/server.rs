@@ -207,7 +207,8 @@ async fn connect(settings: &Settings) -> Result<NewConn, String> {
     let key = ProcessKey::generate().map_err(|error| error.to_string())?;
     let upstream_targets = UpstreamTargets::new(settings)?;
     let buffers = BufferPool::new(settings.buffer_size, 1);
-    let registry = Registry::new(Arc::new(ArcSwap::from_pointee(settings.clone())), upstream_targets, key, buffers);
+    let registry =
+        Registry::new(Arc::new(ArcSwap::from_pointee(settings.clone())), upstream_targets, key, buffers, usize::MAX);
     let user = settings.upstream.user.clone().ok_or("the upstream URL names no user")?;
     let database = settings.upstream.database.clone().unwrap_or_else(|| user.clone());
     let upstream_target = registry.upstream_target(database.as_bytes());

@@ -4,29 +4,50 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::warn;
 
 use crate::config::Settings;
-use crate::upstream::capacity::UNKNOWN;
 
 /// Descriptors that are not clients' or upstreams': listeners, logs, the runtime's own, clients without a place, and some to
 /// spare.
 const SPARE_FILES: usize = 128;
 
-/// Raises the limit on open files as far as it goes, and says how many clients that leaves room for.
-pub(super) fn raise_file_limit(settings: &Settings) -> usize {
-    let limit = match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok((soft, hard)) if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() => hard,
-        Ok((soft, _)) => soft,
-        Err(_) => 1024,
-    };
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    // An upstream connection may have a timer, while a long result comes.
-    let others = SPARE_FILES + 2 * settings.max_upstream.unwrap_or(UNKNOWN) + 3 * settings.max_connecting;
-    let room = limit.saturating_sub(others).max(1);
-    match settings.max_client_conn {
-        0 => room,
-        wanted if wanted > room => {
-            warn!("max_client_conn = {wanted} does not fit the limit of {limit} open files (ulimit -n): {room} it is");
-            room
+/// Most descriptors of a server connection: it may have a timer, while a long result comes.
+const FILES_PER_SERVER_CONN: usize = 2;
+
+/// The most files that the process may have open.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OpenFiles(usize);
+
+impl OpenFiles {
+    /// Raises the limit as far as it goes.
+    pub(super) fn raise_limit() -> Self {
+        let limit = match getrlimit(Resource::RLIMIT_NOFILE) {
+            Ok((soft, hard)) if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() => hard,
+            Ok((soft, _)) => soft,
+            Err(_) => 1024,
+        };
+        Self(usize::try_from(limit).unwrap_or(usize::MAX))
+    }
+
+    /// Most server connections where the servers alone say how many there may be: half of the files are left to clients.
+    #[must_use]
+    pub(super) fn most_server_conns(self) -> usize {
+        (self.0 / 2 / FILES_PER_SERVER_CONN).max(1)
+    }
+
+    /// Number of clients that there is room for beside `server_conns`.
+    #[must_use]
+    pub(super) fn clients(self, settings: &Settings, server_conns: usize) -> usize {
+        let others = SPARE_FILES + FILES_PER_SERVER_CONN * server_conns + 3 * settings.max_connecting;
+        let room = self.0.saturating_sub(others).max(1);
+        match settings.max_client_conn {
+            0 => room,
+            wanted if wanted > room => {
+                warn!(
+                    "max_client_conn = {wanted} does not fit the limit of {} open files (ulimit -n): {room} it is",
+                    self.0
+                );
+                room
+            }
+            wanted => wanted,
         }
-        wanted => wanted,
     }
 }

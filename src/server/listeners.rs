@@ -97,8 +97,8 @@ impl Listeners {
     }
 
     /// Closes all, as the process ends: clients that have connected are taken to be told so.
-    pub(super) fn close(&self) {
-        for open in self.open.values() {
+    pub(super) fn close(&mut self) {
+        for open in std::mem::take(&mut self.open).into_values() {
             open.stop.close();
         }
     }

@@ -16,6 +16,7 @@ mod signals;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::admin::console::command::Shutdown;
+use crate::admin::console::command::{Shutdown, Takeover};
 use crate::admin::console_client::OldProcess;
 use crate::admin::{AdminState, HttpServer, ServerCommand, stats_log};
 use crate::auth::ProcessKey;
@@ -34,6 +35,7 @@ use crate::client::Shared;
 use crate::client::client_auth::ClientAuth;
 use crate::client::client_slots::ClientSlots;
 use crate::client::error_log::ErrorLog;
+use crate::client::predecessor::{self, ForwardedCancel, Predecessor};
 use crate::client::sessions::Sessions;
 use crate::client::startup_cache::StartupCache;
 use crate::client::tls_incapable::TlsIncapable;
@@ -41,10 +43,10 @@ use crate::config::keys::Adjustable;
 use crate::config::{ClientAddress, ConfigError, Settings};
 use crate::drain::{Drain, Phase};
 use crate::log::Queue;
-use crate::net::{BufferPool, InheritedListener, ListenError, Listener};
+use crate::net::{BufferPool, Conn, InheritedListener, ListenError, Listener, ListenerTransfer, Stream};
 use crate::upstream::Registry;
 use crate::upstream::target::UpstreamTargets;
-use limits::raise_file_limit;
+use limits::OpenFiles;
 use listeners::Listeners;
 use notify::Notifier;
 use reload::{ReloadableServer, Wanted};
@@ -91,7 +93,8 @@ pub(crate) struct ServerContext {
 /// As [`StartError`] lists; nothing is served then.
 pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<(), StartError> {
     let ServerContext { reload, log, set_log_level, inherited, old_process } = context;
-    let client_slots = raise_file_limit(&settings);
+    let settings = settings.keeping_ports_of(inherited.iter().map(InheritedListener::name));
+    let open_files = OpenFiles::raise_limit();
     let upstream_targets = UpstreamTargets::new(&settings).map_err(StartError::System)?;
     let client_auth = ClientAuth::new(&settings, None).map_err(StartError::System)?;
     let mut given = inherited;
@@ -101,7 +104,8 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     let (bound, not_wanted) = bind_all(&settings, given)?;
     let mut signals = Signals::new().map_err(|error| StartError::System(format!("signals: {error}")))?;
     let address = settings.admin_listen.clone();
-    let shared = new_shared(settings, upstream_targets, client_auth, client_slots, log)?;
+    let (predecessor, cancel_requests) = old_process.as_ref().map(|_| Predecessor::new()).unzip();
+    let shared = new_shared(settings, upstream_targets, client_auth, open_files, log, predecessor)?;
     let (admin_state, mut commands) = AdminState::new(Arc::clone(&shared));
     let admin = address.map(|address| HttpServer::start(&admin_state, &address, admin_given)).transpose();
     // Everybody's task holds senders: when all are gone, so are they.
@@ -132,8 +136,11 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     if let Some(old_process) = old_process {
         // It may take its time, while clients are served here.
         let thanked = spawn_blocking(move || old_process.acknowledge()).await;
-        thanked.map_err(|error| StartError::System(error.to_string()))?;
+        let console = thanked.map_err(|error| StartError::System(error.to_string()))?;
         running.take_ownership();
+        if let Some((console, cancel_requests)) = console.zip(cancel_requests) {
+            forward_cancel_requests(console, cancel_requests, &shared);
+        }
     }
     // What is not configured any more goes, its socket file too.
     drop(not_wanted.into_iter().inspect(|bound| drop(bound.take_ownership())).collect::<Vec<_>>());
@@ -148,7 +155,7 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
         running.listeners.detach();
     }
     drop(alive);
-    let mut ending = ShutdownController { signals, commands };
+    let mut ending = ShutdownController { signals, commands, running: &mut running };
     wait_for_clients(&shared, patience, &mut ending, &mut all_gone).await;
     // Later commands fail, since the receiver is gone.
     drop(ending);
@@ -163,21 +170,37 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     Ok(())
 }
 
+/// Has cancel requests for the clients of the process that was replaced passed on to it, by the connection to its console.
+fn forward_cancel_requests(console: UnixStream, requests: mpsc::Receiver<ForwardedCancel>, shared: &Shared) {
+    let stream = console.set_nonblocking(true).and_then(|()| Stream::accepted_unix(console.into()));
+    match stream {
+        Ok(stream) => {
+            let console = Conn::new(stream, Arc::clone(&shared.registry.buffers));
+            tokio::spawn(predecessor::forward(console, requests));
+        }
+        Err(error) => warn!("cancel requests can't be passed on to the process that was replaced: {error}"),
+    }
+}
+
 /// What all sessions share, before there are any.
 fn new_shared(
     settings: Settings,
     upstream_targets: UpstreamTargets,
     client_auth: ClientAuth,
-    client_slots: usize,
+    open_files: OpenFiles,
     log: Arc<Queue>,
+    predecessor: Option<Predecessor>,
 ) -> Result<Arc<Shared>, StartError> {
     let key = ProcessKey::generate().map_err(|error| StartError::System(format!("no randomness: {error}")))?;
     // Enough for the traffic of a burst; what is beyond goes back to the system.
     let buffers = BufferPool::new(settings.buffer_size, 2 * settings.max_upstream.map_or(64, |most| most.min(64)));
     let settings = Arc::new(ArcSwap::from_pointee(settings));
+    let registry = Registry::new(Arc::clone(&settings), upstream_targets, key, buffers, open_files.most_server_conns());
+    let client_slots = open_files.clients(&settings.load(), registry.max_upstream());
     Ok(Arc::new(Shared {
-        registry: Registry::new(settings, upstream_targets, key, buffers),
+        registry,
         sessions: Sessions::default(),
+        predecessor,
         client_auth: ArcSwap::from_pointee(client_auth),
         tls_incapable: TlsIncapable::default(),
         startup_cache: StartupCache::default(),
@@ -204,10 +227,14 @@ async fn serve(
                 SignalEvent::Stop => return DrainPolicy::None,
             },
             made = running.made() => running.apply(made),
+            () = shared.registry.resized() => reload::fit_clients(shared),
             Some(order) = commands.recv() => match order {
                 ServerCommand::Reload(answer) => running.want(Wanted::Reload(answer)),
                 ServerCommand::Set(key, value, answer) => running.want(Wanted::Set(key, value, answer)),
-                ServerCommand::TakeOver(answer) => drop(answer.send(running.hand_over())),
+                ServerCommand::TakeOver(Takeover::Any, answer) => drop(answer.send(running.hand_over())),
+                ServerCommand::TakeOver(Takeover::Ending, answer) => {
+                    let _ = answer.send(Err("the process has not been told to end".to_owned()));
+                }
                 ServerCommand::TakenOver => {
                     running.detach();
                     return DrainPolicy::Replaced;
@@ -237,13 +264,15 @@ enum DrainPolicy {
 }
 
 /// How the process may be told again to end.
-struct ShutdownController {
+struct ShutdownController<'a> {
     signals: Signals,
     commands: mpsc::Receiver<ServerCommand>,
+    running: &'a mut ReloadableServer,
 }
 
-impl ShutdownController {
-    /// Waits for the next signal or command to end. Other commands come too late, and fail.
+impl ShutdownController<'_> {
+    /// Waits for the next signal or command to end. Meanwhile another process may have the listeners; other commands come too
+    /// late, and fail.
     async fn next(&mut self) -> SignalEvent {
         loop {
             tokio::select! {
@@ -251,10 +280,20 @@ impl ShutdownController {
                 Some(order) = self.commands.recv() => match order {
                     ServerCommand::Shutdown(Shutdown::Now) => return SignalEvent::Stop,
                     ServerCommand::Shutdown(Shutdown::WaitForServers) => return SignalEvent::Drain,
+                    ServerCommand::TakeOver(_, answer) => drop(answer.send(self.leave())),
+                    ServerCommand::TakenOver => self.running.detach(),
                     other => drop(other),
                 },
             }
         }
+    }
+
+    /// Leaves the listeners to another process, at once: this one may have ended before it is told that they have arrived.
+    fn leave(&mut self) -> Result<ListenerTransfer, String> {
+        let transfer = self.running.hand_over()?;
+        info!("another process takes over: new clients are its own");
+        self.running.detach();
+        Ok(transfer)
     }
 }
 
@@ -262,7 +301,7 @@ impl ShutdownController {
 async fn wait_for_clients(
     shared: &Shared,
     patience: DrainPolicy,
-    ending: &mut ShutdownController,
+    ending: &mut ShutdownController<'_>,
     all_gone: &mut mpsc::Receiver<Infallible>,
 ) {
     let timeout = shared.registry.settings.load().drain_timeout;

@@ -9,7 +9,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{error, info, warn};
 
 use super::Reload;
-use super::limits::raise_file_limit;
+use super::limits::OpenFiles;
 use super::listeners::{Listeners, Opened};
 use super::notify::Notifier;
 use crate::admin::{AdminState, HttpServer};
@@ -161,7 +161,7 @@ impl ReloadableServer {
         warm_up(shared);
         let closing = Arc::clone(registry);
         tokio::spawn(async move { old_client_auth.secrets.close(&closing).await });
-        shared.client_slots.resize(raise_file_limit(&new));
+        fit_clients(shared);
         self.on_top = on_top;
         // Clients of a changed upstream move at their next transaction boundary.
         shared.sessions.wake_all();
@@ -229,6 +229,13 @@ fn make(
 
 fn list(names: &[&str]) -> String {
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+/// Adapts the number of clients to the settings in force, and to how many server connections there may be.
+pub(super) fn fit_clients(shared: &Shared) {
+    let registry = &shared.registry;
+    let clients = OpenFiles::raise_limit().clients(&registry.settings.load(), registry.max_upstream());
+    shared.client_slots.resize(clients);
 }
 
 /// Does what takes long and is better done before the first client comes. Where it is known as whom clients will come, a

@@ -52,11 +52,19 @@ impl Registry {
         self.global.cap()
     }
 
+    /// Waits until [`Registry::max_upstream`] has changed. Cancel-safe.
+    pub(crate) async fn resized(&self) {
+        self.resized.notified().await;
+    }
+
     /// Adapts the number of connections to the settings in force, and to what the servers are known to have.
     pub(super) fn fit_to_servers(&self) {
         let (most, share) =
             self.settings.load().max_upstream.map_or_else(|| self.limits_of_servers(), |most| (most, most));
-        self.global.resize(most);
+        if most != self.global.cap() {
+            self.global.resize(most);
+            self.resized.notify_one();
+        }
         self.share.store(share, Ordering::Relaxed);
         self.serve_waiting_pools();
     }
@@ -68,7 +76,8 @@ impl Registry {
             let known = upstream_target.room.limits(self.ours_at(upstream_target));
             known.unwrap_or((UNKNOWN, UNKNOWN))
         });
-        limits.reduce(|sum, one| (sum.0 + one.0, sum.1 + one.1)).unwrap_or((UNKNOWN, UNKNOWN))
+        let (most, share) = limits.reduce(|sum, one| (sum.0 + one.0, sum.1 + one.1)).unwrap_or((UNKNOWN, UNKNOWN));
+        (most.min(self.most_server_conns), share.min(self.most_server_conns))
     }
 
     /// Number of connections that the pools of `upstream_target` have.
@@ -133,7 +142,7 @@ impl Registry {
             let ours = self.ours_at(upstream_target);
             let comes_to = match self.settings.load().max_upstream {
                 Some(most) => format!("max_upstream = {most} is set"),
-                None => format!("max_upstream = \"auto\" comes to {}", seen.share(ours)),
+                None => format!("max_upstream = \"auto\" comes to {}", seen.share(ours).min(self.most_server_conns)),
             };
             info!(
                 "{comes_to}: PostgreSQL at {} has max_connections = {} ({} reserved, {} in use by others)",

@@ -35,8 +35,7 @@ impl Registry {
 
     /// The name that the database of clients' `database` has on the server.
     pub(super) fn real_database(&self, database: &[u8]) -> Vec<u8> {
-        let settings = self.settings_of(database);
-        settings.dbname.as_ref().map_or_else(|| database.to_vec(), |name| name.as_bytes().to_vec())
+        self.settings_of(database).real_database(database).to_vec()
     }
 
     /// The pools with connections to `upstream_target`.

@@ -89,6 +89,10 @@ pub(crate) struct Registry {
     pub(super) auth_query_slots: ReclaimableSlots,
     /// Notified when a slot or a connection came free while another task found none.
     pub(super) freed: Notify,
+    /// Most server connections where the servers alone say how many there may be.
+    pub(super) most_server_conns: usize,
+    /// Notified when the cap over all pools has changed.
+    pub(super) resized: Notify,
     /// Time at which the janitor last came, in milliseconds since `born`.
     pub(super) last_round: AtomicU64,
     pub(super) born: Instant,
@@ -103,8 +107,10 @@ impl Registry {
         upstream_targets: UpstreamTargets,
         key: ProcessKey,
         buffers: Arc<BufferPool>,
+        most_server_conns: usize,
     ) -> Arc<Self> {
         let now = settings.load_full();
+        let assumed = now.max_upstream.unwrap_or(capacity::UNKNOWN.min(most_server_conns));
         Arc::new_cyclic(|this| Self {
             settings,
             counters: Counters::default(),
@@ -112,8 +118,8 @@ impl Registry {
             statement_ids: Arc::default(),
             pauses: PauseState::default(),
             key,
-            global: Slots::new(now.max_upstream.unwrap_or(capacity::UNKNOWN)),
-            share: AtomicUsize::new(now.max_upstream.unwrap_or(capacity::UNKNOWN)),
+            global: Slots::new(assumed),
+            share: AtomicUsize::new(assumed),
             session_codes: SessionCodes::default(),
             hunger: Hunger::default(),
             limiter: Limiter::default(),
@@ -130,6 +136,8 @@ impl Registry {
             rebalance_requested: AtomicBool::new(false),
             auth_query_slots: ReclaimableSlots::default(),
             freed: Notify::new(),
+            most_server_conns,
+            resized: Notify::new(),
             last_round: AtomicU64::new(0),
             born: Instant::now(),
             this: this.clone(),

@@ -289,6 +289,40 @@ fn running_out_of_descriptors_ends_nothing() {
 }
 
 #[test]
+fn open_files_suffice_for_clients_and_for_as_many_connections_as_the_server_has() {
+    let postgres = Postgres::start_with(&["max_connections=180"]);
+    for (files, server_conns) in [(1000, 180), (400, 100)] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().to_str().expect("UTF-8").to_owned();
+        let limit = format!("ulimit -n {files}; exec \"$@\"");
+        let url = postgres.url();
+        let mut child = crate::harness::pgferry::program("sh")
+            .args(["-c", &limit, "sh", env!("CARGO_BIN_EXE_pgferry"), "-u", &url, "-l", &path])
+            .args(["--port", "5432"])
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("sh");
+        let socket = dir.path().join(".s.PGSQL.5432");
+        crate::harness::eventually("it listens", || socket.exists());
+        let config = |name: &str| -> usize {
+            let connection = format!("host={path} port=5432 user=pgferry dbname=pgferry");
+            let table = crate::harness::psql(&connection, "", "show config").expect("a table");
+            let prefix = format!("{name}|");
+            let row = table.lines().find_map(|line| line.strip_prefix(&prefix)).expect("a row");
+            row.split('|').next().and_then(|value| value.parse().ok()).expect("a number")
+        };
+        let before = config("max_client_conn");
+        let mut raw = crate::harness::ProtocolClient::unix(&socket).logged_in("trust_user", "postgres");
+        assert_eq!(raw.value("select 1"), "1");
+        crate::harness::eventually("the number of clients follows the server's", || {
+            config("max_client_conn") + 2 * server_conns == before + 2 * 100
+        });
+        child.kill().expect("killed");
+        child.wait().expect("waited for");
+    }
+}
+
+#[test]
 fn completions_know_every_command() {
     let help = pgferry(&["--help"], &[]);
     let help = String::from_utf8_lossy(&help.stdout).into_owned();

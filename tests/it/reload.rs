@@ -7,7 +7,7 @@ use std::process::{Child, Command};
 
 use crate::harness::pgferry::command;
 use crate::harness::postgres::{free_port, program};
-use crate::harness::protocol_client::tags;
+use crate::harness::protocol_client::{CANCEL_REQUEST, packet, query, startup, tags};
 use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, Signal, eventually};
 
 /// A pgferry whose settings stand in a file.
@@ -216,6 +216,111 @@ fn twenty_replacements_cost_no_client_its_connection() {
 }
 
 #[test]
+fn cancel_requests_find_the_clients_of_processes_that_were_replaced() {
+    let postgres = Postgres::start_with(&[]);
+    let dir = tempfile::Builder::new().prefix("ferry-").tempdir().expect("a directory");
+    let host = dir.path().to_str().expect("UTF-8").to_owned();
+    let log = |nth: usize| dir.path().join(format!("log.{nth}"));
+    let said = |nth: usize, text: &str| fs::read_to_string(log(nth)).unwrap_or_default().contains(text);
+    let start = |nth: usize| {
+        let file = fs::File::create(log(nth)).expect("a file");
+        let args = ["-u", &postgres.url(), "-l", &host, "--replace", "-m", "transaction"];
+        let child = command().args(args).stderr(file).spawn().expect("pgferry");
+        eventually("it is ready", || said(nth, "ready: "));
+        child
+    };
+    let socket = dir.path().join(".s.PGSQL.5432");
+    let begin = |nth: usize| {
+        let mut raw = ProtocolClient::unix(&socket);
+        raw.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
+        let key = raw.until_ready().into_iter().find(|message| message.tag == b'K').expect("a key").body;
+        raw.send(&query(&format!("select pg_sleep(60) as sleeper_{nth}")));
+        eventually("it runs", || {
+            postgres.sql(&format!(
+                "select count(*) from pg_stat_activity where query like '%sleeper_{nth}' and state = 'active'"
+            )) == "1"
+        });
+        (raw, key)
+    };
+    let cancel = |key: &[u8]| {
+        let mut raw = ProtocolClient::unix(&socket);
+        raw.send(&packet(CANCEL_REQUEST, key));
+        assert!(raw.recv().is_none(), "a cancel request is answered by closing");
+    };
+    let (mut processes, mut clients) = (Vec::new(), Vec::new());
+    for nth in 0..3 {
+        processes.push(start(nth));
+        if nth > 0 {
+            eventually("the one before knows", || said(nth - 1, "replaced by another process"));
+        }
+        clients.push(begin(nth));
+    }
+    let mut wrong = clients[0].1.clone();
+    wrong[7] ^= 1;
+    cancel(&wrong);
+    for (nth, (raw, key)) in clients.iter_mut().enumerate() {
+        let active =
+            "select count(*) from pg_stat_activity where query like 'select pg_sleep(60)%' and state = 'active'";
+        assert_eq!(postgres.sql(active), (3 - nth).to_string(), "no other is cancelled");
+        cancel(key);
+        let messages = raw.until_ready();
+        let error = messages.iter().find(|message| message.tag == b'E').expect("an error");
+        assert_eq!(error.field(b'C'), "57014", "{nth}");
+        assert_eq!(raw.value("select 1"), "1");
+    }
+    let keys: Vec<_> = clients.iter().map(|(_, key)| key.clone()).collect();
+    drop(clients);
+    for mut before in processes.drain(..2) {
+        assert!(crate::harness::ends(&mut before).success());
+    }
+    // Those that are gone know nothing any more, and nobody waits for them.
+    for key in &keys {
+        cancel(key);
+    }
+    let mut last = processes.remove(0);
+    crate::harness::signal(last.id(), Signal::SIGTERM);
+    assert!(crate::harness::ends(&mut last).success());
+    for nth in 0..3 {
+        assert!(!said(nth, "panicked"));
+    }
+}
+
+#[test]
+fn a_successor_with_other_upstreams_keeps_the_ports_of_the_former_ones() {
+    let certs = Certs::new();
+    let dir = tempfile::Builder::new().prefix("ferry-").tempdir().expect("a directory");
+    let host = dir.path().to_str().expect("UTF-8").to_owned();
+    let log = |nth: usize| dir.path().join(format!("log.{nth}"));
+    let start = |nth: usize, reports: u16| {
+        let text = format!(
+            "upstream = \"{}\"\nlisten = [\"{host}\"]\n[databases.reports]\nupstream = \"postgres://127.0.0.1:{reports}\"",
+            Postgres::shared().url()
+        );
+        let path = certs.write(&format!("f{nth}.toml"), &text);
+        let file = fs::File::create(log(nth)).expect("a file");
+        let mut command = command();
+        command.args(["-c", &path, "--replace"]).env_remove("PGFERRY_PORT").stderr(file);
+        let child = command.spawn().expect("pgferry");
+        eventually("it is ready", || fs::read_to_string(log(nth)).unwrap_or_default().contains("ready: "));
+        child
+    };
+    let mut before = start(0, 6543);
+    let mut running = start(1, 6544);
+    assert!(crate::harness::ends(&mut before).success());
+    for port in [Postgres::shared().port, 6543, 6544] {
+        let raw = ProtocolClient::unix(&dir.path().join(format!(".s.PGSQL.{port}")));
+        assert_eq!(raw.logged_in("trust_user", "postgres").value("select 1"), "1", "{port}");
+    }
+    // Nor does a reload take one away.
+    crate::harness::signal(running.id(), Signal::SIGHUP);
+    eventually("it reloads", || fs::read_to_string(log(1)).unwrap_or_default().contains("settings reloaded"));
+    assert!(dir.path().join(".s.PGSQL.6543").exists());
+    crate::harness::signal(running.id(), Signal::SIGTERM);
+    assert!(crate::harness::ends(&mut running).success());
+    assert!(!dir.path().join(".s.PGSQL.6543").exists());
+}
+
+#[test]
 fn a_successor_that_fails_leaves_everything_as_it_was() {
     let ferry = Pgferry::start(Postgres::shared(), &[]);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -282,7 +387,7 @@ fn a_restart_by_a_service_manager_ends_who_stays_and_keeps_who_comes() {
     eventually("it ends", || fs::read_to_string(log(0)).unwrap_or_default().contains("new clients wait"));
     assert_eq!(just_in.value("select 1"), "1", "a client that was accepted does what it came for");
     let mut comes = ProtocolClient::unix(&path);
-    comes.send(&crate::harness::protocol_client::startup(&[("user", "trust_user"), ("database", "postgres")]));
+    comes.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
     assert_eq!(stays.read_to_end().last().map(|message| message.field(b'C')).as_deref(), Some("57P01"));
     assert!(crate::harness::ends(&mut first).success());
     let mut second = started_by_a_manager(&listener, &log(1), &url);
@@ -293,7 +398,7 @@ fn a_restart_by_a_service_manager_ends_who_stays_and_keeps_who_comes() {
         crate::harness::signal(second.id(), signal);
         assert!(crate::harness::ends(&mut second).success());
         let mut waits = ProtocolClient::unix(&path);
-        waits.send(&crate::harness::protocol_client::startup(&[("user", "trust_user"), ("database", "postgres")]));
+        waits.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
         second = started_by_a_manager(&listener, &log(2), &url);
         assert_eq!(waits.until_ready().last().map(|message| message.tag), Some(b'Z'), "{signal}");
     }

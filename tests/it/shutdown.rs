@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 
-use crate::harness::protocol_client::{query, startup, tags};
+use crate::harness::protocol_client::{CANCEL_REQUEST, packet, query, startup, tags};
 use crate::harness::{Pgferry, Postgres, Signal, eventually};
 
 #[test]
@@ -99,6 +99,40 @@ fn who_waits_to_be_taken_as_it_ends_is_told() {
         }
         assert_eq!(ferry.wait().code(), Some(0), "{}", ferry.log());
     }
+}
+
+#[test]
+fn a_process_that_starts_while_the_one_before_drains_takes_its_place() {
+    let mut before = Pgferry::start(Postgres::shared(), &["--pool-mode", "transaction"]);
+    let mut busy = before.raw();
+    busy.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
+    let key = busy.until_ready().into_iter().find(|message| message.tag == b'K').expect("a key").body;
+    busy.query("begin");
+    before.signal(Signal::SIGTERM);
+    eventually("it drains", || before.log().contains("waiting for transactions"));
+    let log = before.dir().join("log");
+    let mut command = crate::harness::pgferry::command();
+    command.args(["-u", &Postgres::shared().url(), "-l", before.host()]);
+    let mut after = command.stderr(std::fs::File::create(&log).expect("a file")).spawn().expect("pgferry");
+    eventually("it is ready", || std::fs::read_to_string(&log).unwrap_or_default().contains("ready: "));
+    eventually("the one before knows", || before.log().contains("another process takes over"));
+    assert_eq!(before.raw().logged_in("trust_user", "postgres").value("select 1"), "1", "new clients are served");
+    busy.send(&query("select pg_sleep(60) as left_behind"));
+    let mut cancel = before.raw();
+    eventually("it runs", || {
+        let active = "select count(*) from pg_stat_activity where query like '%left_behind' and state = 'active'";
+        Postgres::shared().sql(active) == "1"
+    });
+    cancel.send(&packet(CANCEL_REQUEST, &key));
+    assert!(cancel.recv().is_none());
+    assert!(tags(&busy.until_ready()).ends_with("EZ"), "it is cancelled");
+    busy.send(&query("rollback"));
+    assert_eq!(tags(&busy.read_to_end()), "CZE");
+    assert_eq!(before.wait().code(), Some(0));
+    assert_eq!(before.raw().logged_in("trust_user", "postgres").value("select 2"), "2", "the socket stays");
+    crate::harness::signal(after.id(), Signal::SIGTERM);
+    assert!(crate::harness::ends(&mut after).success());
+    assert!(!before.socket().exists());
 }
 
 #[test]

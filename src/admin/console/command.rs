@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::admin::show::Show;
 use crate::client::AdminRole;
+use crate::client::cancel::CancelKey;
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,12 +37,23 @@ pub(crate) enum Command {
     Set(String, String),
     /// `SHUTDOWN […]`.
     Shutdown(Shutdown),
-    /// `TAKE_OVER`: another process asks for the listeners.
-    TakeOver,
+    /// `TAKE_OVER [IF_ENDING]`: another process asks for the listeners.
+    TakeOver(Takeover),
     /// `TAKEN_OVER`: it has them, and takes clients.
     TakenOver,
+    /// `CANCEL pid key`: it passes on a cancel request with a key that it does not know.
+    Cancel(i32, Vec<u8>),
     /// Nothing.
     Empty,
+}
+
+/// Which process gives its listeners to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Takeover {
+    /// Any: it ends for that.
+    Any,
+    /// One that has been told to end, and waits for its clients.
+    Ending,
 }
 
 /// How the process is to end.
@@ -101,8 +113,12 @@ impl Command {
                 _ => Err(("a client's id is required: KILL_CLIENT ID".into(), Some("SHOW CLIENTS lists ids.".into()))),
             },
             "reload" => none(Self::Reload),
-            "take_over" => none(Self::TakeOver),
+            "take_over" => match rest {
+                [when] if when.text.eq_ignore_ascii_case("if_ending") => Ok(Self::TakeOver(Takeover::Ending)),
+                _ => none(Self::TakeOver(Takeover::Any)),
+            },
             "taken_over" => none(Self::TakenOver),
+            "cancel" => cancel(rest),
             "shutdown" => shutdown(rest),
             "set" => set(rest),
             "suspend" => {
@@ -128,7 +144,7 @@ impl Command {
     #[must_use]
     pub(crate) fn right(&self) -> AdminRole {
         match self {
-            Self::TakeOver | Self::TakenOver => AdminRole::Owner,
+            Self::TakeOver(_) | Self::TakenOver | Self::Cancel(..) => AdminRole::Owner,
             _ if self.only_looks() => AdminRole::Stats,
             _ => AdminRole::Admin,
         }
@@ -152,8 +168,9 @@ impl Command {
             Self::WaitClose(_) => "WAIT_CLOSE".into(),
             Self::Reload => "RELOAD".into(),
             Self::Shutdown(_) => "SHUTDOWN".into(),
-            Self::TakeOver => "TAKE_OVER".into(),
+            Self::TakeOver(_) => "TAKE_OVER".into(),
             Self::TakenOver => "TAKEN_OVER".into(),
+            Self::Cancel(..) => "CANCEL".into(),
             Self::Empty => String::new(),
         }
     }
@@ -247,6 +264,15 @@ fn show(rest: &[Word], is_show: bool) -> Result<Command, (String, Option<String>
             Err((format!("there is no SHOW \"{}\"", what.text), Some(hint)))
         }
     }
+}
+
+/// `CANCEL pid key`, the key in hexadecimal digits.
+fn cancel(rest: &[Word]) -> Result<Command, (String, Option<String>)> {
+    let parsed = match rest {
+        [pid, key] => pid.text.parse().ok().zip(CancelKey::from_hex(&key.text)),
+        _ => None,
+    };
+    parsed.map(|(pid, key)| Command::Cancel(pid, key)).ok_or_else(|| ("CANCEL takes a pid and a key".into(), None))
 }
 
 fn shutdown(rest: &[Word]) -> Result<Command, (String, Option<String>)> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::command::{Command, DRIVERS, VERBS};
+use super::command::{Command, DRIVERS, Takeover, VERBS};
 use crate::admin::show::Show;
 use crate::admin::state::{AdminState, ServerCommand};
 use crate::admin::table::{Table, Type};
@@ -106,8 +106,13 @@ pub(crate) async fn execute(admin_state: &Arc<AdminState>, command: &Command) ->
         }
         Command::Shutdown(how) => admin_state.send_command(ServerCommand::Shutdown(*how)).await,
         Command::TakenOver => admin_state.send_command(ServerCommand::TakenOver).await,
+        Command::Cancel(pid, key) => {
+            if !shared.cancel_for_successor(*pid, key).await {
+                return Err(refused("there is no client with this key".to_owned()));
+            }
+        }
         // The last is done where the connection is at hand.
-        Command::Driver(_, false) | Command::Empty | Command::TakeOver => {}
+        Command::Driver(_, false) | Command::Empty | Command::TakeOver(_) => {}
     }
     Ok(CommandOutcome::default())
 }
@@ -137,10 +142,11 @@ fn not_adjustable(name: &str, why: NotAdjustable) -> ClientError {
 /// What it is told: its connection can't carry them, for example.
 pub(crate) async fn transfer_listeners(
     admin_state: &Arc<AdminState>,
+    which: Takeover,
     conn: &mut Conn,
 ) -> Result<CommandOutcome, ClientError> {
     let (answer, answered) = oneshot::channel();
-    admin_state.send_command(ServerCommand::TakeOver(answer)).await;
+    admin_state.send_command(ServerCommand::TakeOver(which, answer)).await;
     let handover = answered.await.unwrap_or_else(|_| Err("the process is ending".to_owned())).map_err(refused)?;
     let sent = handover.send(conn).await;
     sent.map_err(|error| refused(format!("the listeners could not be handed over: {error}")))?;

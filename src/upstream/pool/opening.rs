@@ -240,9 +240,7 @@ impl Pool {
     /// The parameters of a startup packet: those of the key, and `asked`.
     #[must_use]
     pub(crate) fn startup_params(&self, asked: &RequestedParams, settings: &Settings) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let database =
-            settings.dbname.as_ref().map_or_else(|| self.key.database.clone(), |name| name.as_bytes().to_vec());
-        let mut params = vec![(b"database".to_vec(), database)];
+        let mut params = vec![(b"database".to_vec(), settings.real_database(&self.key.database).to_vec())];
         params.extend(self.key.extra.iter().cloned());
         params.extend(asked.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec())));
         params

@@ -1,0 +1,71 @@
+//! The process that this one has replaced, as long as it serves clients: cancel requests for them come here.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::cancel::CancelKey;
+use crate::net::Conn;
+use crate::upstream::simple_query;
+use crate::wire::frontend;
+
+/// Number of cancel requests that wait for those before them; what is beyond waits for a place.
+const QUEUE_LENGTH: usize = 64;
+
+/// Longest time that a cancel request may take: the predecessor's own limits are shorter.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The way to the process that this one has replaced.
+#[derive(Debug)]
+pub(crate) struct Predecessor {
+    requests: mpsc::Sender<ForwardedCancel>,
+}
+
+/// A cancel request with a key that is not known here.
+pub(crate) struct ForwardedCancel {
+    pid: i32,
+    secret: Vec<u8>,
+    /// Told whether the predecessor knows the key, when it has acted.
+    done: oneshot::Sender<bool>,
+}
+
+impl fmt::Debug for ForwardedCancel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a cancel request for {}", self.pid)
+    }
+}
+
+impl Predecessor {
+    /// Creates the way, and what [`forward`] takes from it.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<ForwardedCancel>) {
+        let (requests, queue) = mpsc::channel(QUEUE_LENGTH);
+        (Self { requests }, queue)
+    }
+
+    /// Has the predecessor act upon a cancel request, and waits until it has. Returns whether it knows the key.
+    pub(super) async fn cancel(&self, pid: i32, secret: &[u8]) -> bool {
+        let (done, outcome) = oneshot::channel();
+        let request = ForwardedCancel { pid, secret: secret.to_vec(), done };
+        // The queue is gone when the predecessor is.
+        self.requests.send(request).await.is_ok() && outcome.await.unwrap_or(false)
+    }
+}
+
+/// Passes cancel requests on to the predecessor's console until that ends.
+pub(crate) async fn forward(mut console: Conn, mut queue: mpsc::Receiver<ForwardedCancel>) {
+    loop {
+        let request = tokio::select! {
+            request = queue.recv() => request,
+            // It is asked nothing: what it says is a farewell.
+            _ = console.fill() => None,
+        };
+        let Some(ForwardedCancel { pid, secret, done }) = request else { return };
+        let text = format!("CANCEL {pid} {}", CancelKey::to_hex(&secret));
+        frontend::put_query(&mut console.output, text.as_bytes());
+        let Ok(Ok(answer)) = timeout(CANCEL_TIMEOUT, simple_query::rows(&mut console)).await else { return };
+        // A client that has gone does not want to know.
+        let _ = done.send(answer.is_ok());
+    }
+}
