@@ -12,7 +12,7 @@ use crate::track::server_state::UnnamedStatement;
 use crate::track::session_command;
 use crate::track::sql::{Token, Tokens};
 use crate::track::statements::{self, Columns, ParsedQuery, Statement, Unnamed};
-use crate::track::{Request, ResponseAction, ServerParams};
+use crate::track::{Lexis, Request, ResponseAction, ServerParams};
 use crate::wire::{backend, frontend};
 
 /// Number of names that are remembered that a client has given up, for the sake of errors that may still come.
@@ -136,7 +136,7 @@ impl Machine<'_> {
             Some(told) if !text.effects.names_statements => {
                 match self.compare_columns(io, here.id, &here.name(), &told) {
                     // A FETCH has those of its cursor, which may be another one by now.
-                    Prepare::Refused(_) if fetches(text, self.client.backslashes()) => Prepare::Ready(here),
+                    Prepare::Refused(_) if fetches(text, self.client.lexis()) => Prepare::Ready(here),
                     compared => compared.map(|()| here),
                 }
             }
@@ -343,8 +343,8 @@ impl<T> Prepare<T> {
 }
 
 /// Returns whether a text is a `FETCH`.
-fn fetches(text: &ParsedQuery, backslashes: bool) -> bool {
-    let first = Tokens::new(frontend::query(&text.body), backslashes).next();
+fn fetches(text: &ParsedQuery, lexis: Lexis) -> bool {
+    let first = Tokens::new(frontend::query(&text.body), lexis).next();
     matches!(first, Some(Token::Word(word)) if word.eq_ignore_ascii_case(b"fetch"))
 }
 

@@ -19,14 +19,14 @@ use crate::wire::frontend;
 impl Machine<'_> {
     /// The unnamed statement; `rest` is what follows its name, where it is kept.
     pub(super) fn parse_unnamed(&mut self, io: &mut Buffers<'_>, rest: Option<Box<[u8]>>, incoming: Incoming) -> Sent {
-        let backslashes = self.client.backslashes();
+        let lexis = self.client.lexis();
         // Many clients say the same again and again.
         let before = self.client.unnamed.as_ref().filter(|before| before.params.is(&self.client.view));
         let same = before.and_then(|before| before.text.as_ref()).filter(|text| Some(&text.body) == rest.as_ref());
         let (text, effects) = match (same, rest) {
             (Some(text), _) => (Some(Arc::clone(text)), text.effects.clone()),
             (None, Some(rest)) => {
-                let effects = sql_effects::analyze(frontend::query(&rest), backslashes);
+                let effects = sql_effects::analyze(frontend::query(&rest), lexis);
                 (Some(Arc::new(ParsedQuery { body: rest, effects: effects.clone() })), effects)
             }
             (None, None) => (None, self.effects_of_parse(io, incoming)),

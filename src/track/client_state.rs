@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::lexis::Lexis;
 use super::params::{self, RequestedParams, ServerParams};
 use super::pins::Pins;
 use super::rollback::{Rollback, Unfulfilled, UnnamedCause};
@@ -48,10 +49,10 @@ pub struct ClientState {
 }
 
 impl ClientState {
-    /// Returns whether a backslash escapes in the plain strings of its texts.
+    /// How its texts are read.
     #[must_use]
-    pub fn backslashes(&self) -> bool {
-        self.view.get(b"standard_conforming_strings") == Some(b"off")
+    pub fn lexis(&self) -> Lexis {
+        Lexis::of(&self.view)
     }
 
     /// What a client begins with that asked for `asked` and was told `view`.
@@ -115,9 +116,9 @@ impl ClientState {
     /// What a text is for this client, in a session that holds `pins`. `rest` is the `Parse` message behind its first
     /// string.
     pub fn intern(&mut self, statements: &StatementCache, rest: &[u8], pins: Pins) -> Arc<Statement> {
-        let backslashes = self.backslashes();
+        let lexis = self.lexis();
         let make = || {
-            let effects = sql_effects::analyze(frontend::query(rest), backslashes);
+            let effects = sql_effects::analyze(frontend::query(rest), lexis);
             Arc::new(ParsedQuery { body: rest.into(), effects })
         };
         // Not what the connection reports: that is being made to be this.

@@ -29,6 +29,7 @@ pub(crate) mod administration;
 pub(crate) mod characteristics;
 pub(crate) mod client_state;
 pub(crate) mod keeping_reset;
+pub(crate) mod lexis;
 pub(crate) mod message_target;
 pub(crate) mod owed;
 pub(crate) mod parameter_cache;
@@ -54,6 +55,7 @@ pub(crate) mod text_edit;
 pub(crate) mod transaction_block;
 
 pub use client_state::ClientState;
+pub use lexis::Lexis;
 pub use params::{RequestedParams, ServerParams};
 pub use pins::Pins;
 pub use pipeline::Pipeline;

@@ -3,6 +3,7 @@
 //! The analysis errs on one side only: a needless pin costs a little sharing, a missed one gives a client another
 //! client's state. What code inside the database does unseen is covered by the reset between clients, not here.
 
+use super::lexis::Lexis;
 use super::pins::Pins;
 use super::prefilter;
 use super::server_state::Sequences;
@@ -110,6 +111,19 @@ impl SqlEffects {
         self.add_unknown_settings(UnknownSettings::Named);
         self.named_settings.push(name);
     }
+
+    /// Adds those of another statement of the text.
+    fn add(&mut self, statement: Self) {
+        self.pins.insert(statement.pins);
+        self.unknown_settings = self.unknown_settings.max(statement.unknown_settings);
+        self.named_settings.extend(statement.named_settings);
+        self.may_release |= statement.may_release;
+        self.names_statements |= statement.names_statements;
+        self.defines_code |= statement.defines_code;
+        if statement.sequences == Sequences::GaveValues {
+            self.sequences = Sequences::GaveValues;
+        }
+    }
 }
 
 /// What the command that a `CommandComplete` tag names left behind, where the tag alone is proof: a second net for
@@ -127,25 +141,23 @@ pub(crate) fn of_tag(tag: &[u8]) -> Pins {
 /// What a text of one or more statements may do to its session.
 ///
 /// ```
-/// use pgferry::internals::track::{Pins, sql_effects};
+/// use pgferry::internals::track::{Lexis, Pins, sql_effects};
 ///
-/// let effects = sql_effects::analyze(b"select 1; listen jobs", false);
+/// let effects = sql_effects::analyze(b"select 1; listen jobs", Lexis::default());
 /// assert_eq!(effects.holds(), Pins::LISTEN);
-/// assert!(sql_effects::analyze(b"select 'listen jobs'", false).is_nothing());
+/// assert!(sql_effects::analyze(b"select 'listen jobs'", Lexis::default()).is_nothing());
 /// ```
-///
-/// `backslashes` says whether a backslash escapes in plain strings
-/// (`standard_conforming_strings = off`).
 #[must_use]
-pub fn analyze(sql: &[u8], backslashes: bool) -> SqlEffects {
-    if prefilter::is_stateless(sql) { SqlEffects::default() } else { analyze_tokens(sql, backslashes) }
+pub fn analyze(sql: &[u8], lexis: Lexis) -> SqlEffects {
+    if prefilter::is_stateless(sql) { SqlEffects::default() } else { analyze_tokens(sql, lexis) }
 }
 
 /// The same, without the quick pass before it.
-pub(crate) fn analyze_tokens(sql: &[u8], backslashes: bool) -> SqlEffects {
-    let mut analysis = Analysis { sql, backslashes, effects: SqlEffects::default(), commands: Vec::new() };
+pub(crate) fn analyze_tokens(sql: &[u8], lexis: Lexis) -> SqlEffects {
+    let (text, effects) = (SqlEffects::default(), SqlEffects::default());
+    let mut analysis = Analysis { sql, lexis, text, effects, commands: Vec::new() };
     let mut statement = Statement::default();
-    let mut tokens = Tokens::new(sql, backslashes);
+    let mut tokens = Tokens::new(sql, lexis);
     // Behind the last token: what is put behind a statement must not be in a comment that follows it.
     let mut end = 0;
     loop {
@@ -167,7 +179,10 @@ pub(crate) fn analyze_tokens(sql: &[u8], backslashes: bool) -> SqlEffects {
 /// The analysis of one text.
 struct Analysis<'a> {
     sql: &'a [u8],
-    backslashes: bool,
+    lexis: Lexis,
+    /// Effects of the statements that have ended.
+    text: SqlEffects,
+    /// Effects of the one that is walked.
     effects: SqlEffects,
     commands: Vec<PositionedCommand>,
 }
@@ -236,7 +251,7 @@ impl<'a> Analysis<'a> {
     /// What a `DO` runs.
     fn code(&mut self, code: &Code<'_>) {
         let text = code.text;
-        let mut tokens = Tokens::new(text, self.backslashes);
+        let mut tokens = Tokens::new(text, self.lexis);
         let mut statement = Statement::in_code();
         let mut does_anything = code.language == Language::Other || text.contains(&b'\\');
         let mut begins = true;
@@ -307,7 +322,9 @@ impl<'a> Analysis<'a> {
         let effects = &mut self.effects;
         effects.defines_code |= statement.writes() && session_code::holds_code(&name);
         match name.as_slice() {
-            b"pg_settings" if statement.updates => return effects.add_unknown_settings(UnknownSettings::ForSession),
+            b"pg_settings" if statement.updates || statement.makes_temporary() => {
+                return effects.add_unknown_settings(UnknownSettings::ForSession);
+            }
             _ if name.starts_with(b"pg_temp") => return effects.pins.insert(Pins::TEMP),
             _ if !matches!(behind.clone().next(), Some(Token::Other(b'('))) => return,
             _ => {}
@@ -348,13 +365,23 @@ impl<'a> Analysis<'a> {
         if statement.sequences == Sequences::GaveValues {
             self.effects.sequences = Sequences::GaveValues;
         }
-        self.effects.statements += usize::from(statement.start.is_some());
         if let Some(code) = &statement.code {
             self.code(code);
         }
+        if statement.keeps_for_session() && !self.effects.pins.difference(Pins::NOT_BY_CALLS).is_empty() {
+            // What it calls is called whenever what it makes is used, by texts that don't show it.
+            self.effects.pins.insert(Pins::SERVER_CODE);
+        }
+        self.command(statement, end);
+        self.text.add(std::mem::take(&mut self.effects));
+        self.text.statements += usize::from(statement.start.is_some());
+    }
+
+    /// The command that a statement is, if it is one that is followed.
+    fn command(&mut self, statement: &Statement<'_>, end: usize) {
         let Some(start) = statement.start.filter(|_| statement.may_be_command()) else { return };
         let Some(text) = self.sql.get(start..end) else { return };
-        let Some(command) = session_command::of_statement(text, self.backslashes) else { return };
+        let Some(command) = session_command::of_statement(text, self.lexis) else { return };
         match command {
             SessionCommand::UnknownSet { name: Some(ref name) } if is_plain(name) => {
                 self.effects.add_named_setting(name.clone());
@@ -384,11 +411,11 @@ impl<'a> Analysis<'a> {
         let told_by_tag =
             |placed: &PositionedCommand| matches!(placed.command, SessionCommand::Commit | SessionCommand::Rollback);
         if self.commands.iter().all(told_by_tag) {
-            self.effects.statements = 0;
+            self.text.statements = 0;
         } else {
-            self.effects.commands = Some(self.commands.into());
+            self.text.commands = Some(self.commands.into());
         }
-        self.effects
+        self.text
     }
 }
 
@@ -499,7 +526,7 @@ mod tests {
             "insert into pg_rewrite values (1)",
             "commit prepared 'x'",
         ] {
-            assert!(analyze(sql.as_bytes(), false).defines_code, "{sql}");
+            assert!(analyze(sql.as_bytes(), Lexis::default()).defines_code, "{sql}");
         }
         for sql in [
             "create temp table t (a int)",
@@ -509,7 +536,7 @@ mod tests {
             "drop function f",
             "grant select on t to public",
         ] {
-            assert!(!analyze(sql.as_bytes(), false).defines_code, "{sql}");
+            assert!(!analyze(sql.as_bytes(), Lexis::default()).defines_code, "{sql}");
         }
     }
 
@@ -521,7 +548,7 @@ mod tests {
             "with x as (insert into t values (1) returning *) select * from x",
             "explain analyze insert into t values (1)",
         ] {
-            assert_eq!(analyze(sql.as_bytes(), false).sequences, Sequences::GaveValues, "{sql}");
+            assert_eq!(analyze(sql.as_bytes(), Lexis::default()).sequences, Sequences::GaveValues, "{sql}");
         }
     }
 
@@ -585,7 +612,7 @@ mod tests {
             ("select dblink_connect('c', 'dbname=x')", Pins::UNRESETTABLE),
             (r"select U&'\0061'", Pins::UNANALYZED),
         ] {
-            let pins = analyze(sql.as_bytes(), false).pins;
+            let pins = analyze(sql.as_bytes(), Lexis::default()).pins;
             assert!(pins.contains(pin), "{sql}: {pins}");
         }
     }
@@ -620,7 +647,7 @@ mod tests {
             "select 'listen a'; -- listen b",
             "(select 1) union (select 2)",
         ] {
-            let pins = analyze(sql.as_bytes(), false).pins;
+            let pins = analyze(sql.as_bytes(), Lexis::default()).pins;
             assert!(pins.is_empty(), "{sql}: {pins}");
         }
     }
@@ -647,14 +674,14 @@ mod tests {
             ("select set_config('a' || '.b', 'c', false)", Pins::SETTING.union(Pins::UNRESETTABLE)),
             ("select set_config($1, 'c', false)", Pins::SETTING.union(Pins::UNRESETTABLE)),
         ] {
-            assert_eq!(analyze(sql.as_bytes(), false).holds(), holds, "{sql}");
+            assert_eq!(analyze(sql.as_bytes(), Lexis::default()).holds(), holds, "{sql}");
         }
     }
 
     #[test]
     fn commands_stand_in_the_order_of_the_text() {
         let sql = "begin; set a = 1 ; select ';'; savepoint s;reset all; rollback to s; deallocate x; commit";
-        let effects = analyze(sql.as_bytes(), false);
+        let effects = analyze(sql.as_bytes(), Lexis::default());
         let commands = effects.commands.expect("commands");
         let ends: Vec<_> = commands.iter().map(|placed| &sql[..placed.end]).collect();
         assert_eq!(ends[0], "begin; set a = 1");
@@ -665,7 +692,7 @@ mod tests {
         for sql in
             ["commit", "select 1; rollback", "select 'set a = 1'", "create function f() begin atomic; set a = 1; end"]
         {
-            assert!(analyze(sql.as_bytes(), false).commands.is_none(), "{sql}");
+            assert!(analyze(sql.as_bytes(), Lexis::default()).commands.is_none(), "{sql}");
         }
     }
 
@@ -679,18 +706,18 @@ mod tests {
             "begin; drop table t",
             "set role none",
         ] {
-            assert!(analyze(sql.as_bytes(), false).may_release, "{sql}");
+            assert!(analyze(sql.as_bytes(), Lexis::default()).may_release, "{sql}");
         }
-        assert!(!analyze(b"select 1; update t set a = 1", false).may_release);
+        assert!(!analyze(b"select 1; update t set a = 1", Lexis::default()).may_release);
     }
 
     #[test]
     fn settings_of_a_transaction() {
         for sql in ["set local a = 1", "begin; set local a = 1", "select set_config('a.b', 'c', true)"] {
-            let effects = analyze(sql.as_bytes(), false);
+            let effects = analyze(sql.as_bytes(), Lexis::default());
             assert!(effects.sets() && effects.holds().is_empty(), "{sql}");
         }
-        assert!(!analyze(b"update local set a = 1", false).sets());
+        assert!(!analyze(b"update local set a = 1", Lexis::default()).sets());
     }
 
     #[test]
@@ -698,14 +725,14 @@ mod tests {
         for sql in
             ["select 1 as lastval", "select advisory_score from t", "select 'advisory locks'", r"select 'C:\temp\'"]
         {
-            assert_eq!(analyze(sql.as_bytes(), false), SqlEffects::default(), "{sql}");
+            assert_eq!(analyze(sql.as_bytes(), Lexis::default()), SqlEffects::default(), "{sql}");
         }
     }
 
     proptest! {
         #[test]
         fn arbitrary_text_does_not_panic(sql in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = analyze(&sql, false);
+            let _ = analyze(&sql, Lexis::default());
         }
 
         /// Whatever harmless things stand before it, a SET that starts a statement is seen.
@@ -716,7 +743,7 @@ mod tests {
             ]), 0..5),
         ) {
             let sql = format!("{};/*x*/ SeT a.b = 1", before.join(";"));
-            prop_assert!(analyze(sql.as_bytes(), false).pins.contains(Pins::SETTING));
+            prop_assert!(analyze(sql.as_bytes(), Lexis::default()).pins.contains(Pins::SETTING));
         }
     }
 }

@@ -209,6 +209,16 @@ impl<'a> Statement<'a> {
             || [&b"alter"[..], b"import", b"do"].iter().any(|word| self.begins(word))
     }
 
+    /// Returns whether it makes something temporary, as far as its words say.
+    pub(super) fn makes_temporary(&self) -> bool {
+        self.makes == Makes::Temporary
+    }
+
+    /// Returns whether what it makes is the session's own and may call functions later: what is temporary, what SQL prepares.
+    pub(super) fn keeps_for_session(&self) -> bool {
+        self.makes_temporary() || self.begins(b"prepare")
+    }
+
     pub(super) fn begins(&self, word: &[u8]) -> bool {
         self.first.is_some_and(|first| first.eq_ignore_ascii_case(word))
     }
