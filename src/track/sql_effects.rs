@@ -524,6 +524,8 @@ mod tests {
             "with x as (select 1) select * into t from x",
             "update pg_catalog.pg_proc set prosrc = 'x'",
             "insert into pg_rewrite values (1)",
+            "copy pg_attrdef from stdin",
+            "explain analyze create table t as select 1",
             "commit prepared 'x'",
         ] {
             assert!(analyze(sql.as_bytes(), Lexis::default()).defines_code, "{sql}");
@@ -537,6 +539,31 @@ mod tests {
             "grant select on t to public",
         ] {
             assert!(!analyze(sql.as_bytes(), Lexis::default()).defines_code, "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_a_session_keeps_for_itself_is_code() {
+        let is_code = |sql: &str| analyze(sql.as_bytes(), Lexis::default()).pins.contains(Pins::SERVER_CODE);
+        for sql in [
+            "create temp view v as select pg_try_advisory_lock(1)",
+            "create or replace temporary view v as select * from pg_settings",
+            "select 1; create local temp table t (a text default set_config('a.b', 'c', false))",
+            "prepare p as select set_config($1, $2, false)",
+            "prepare p as update pg_settings set setting = $1",
+            "prepare p as select query_to_xml($1, true, true, '')",
+        ] {
+            assert!(is_code(sql), "{sql}");
+        }
+        for sql in [
+            "create temp table t (id serial, a timestamptz default now(), b int default nextval('s'))",
+            "create temp view v as select pg_advisory_unlock(1), set_config('a.b', 'c', true)",
+            "prepare p as insert into t values (nextval('s'), $1)",
+            "prepare p as select * from pg_settings",
+            "select pg_advisory_lock(1); create temp table t (a int); prepare p as select 1",
+            "prepare transaction 'a'",
+        ] {
+            assert!(!is_code(sql), "{sql}");
         }
     }
 

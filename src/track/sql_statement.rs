@@ -196,7 +196,7 @@ impl<'a> Statement<'a> {
 
     /// Returns whether it may write rows.
     pub(super) fn writes(&self) -> bool {
-        self.updates || [&b"insert"[..], b"merge"].iter().any(|word| self.begins(word))
+        self.updates || [&b"insert"[..], b"merge", b"copy"].iter().any(|word| self.begins(word))
     }
 
     /// Returns whether it may change what code is in the database: tables have defaults and constraints.
@@ -246,6 +246,9 @@ impl<'a> Statement<'a> {
         self.updates |= is(word, b"update");
         self.atomic |= is(word, b"atomic") && after(&[b"begin"]);
         let inserts = is(first, b"insert");
+        if is(word, b"create") && is(first, b"explain") {
+            self.makes = Makes::Table;
+        }
         if is(word, b"into") && !inserts && !after(&[b"insert", b"merge"]) {
             self.makes = Makes::Table;
         }

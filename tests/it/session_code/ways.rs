@@ -907,6 +907,11 @@ pub const BY_PASSING_DEFINITIONS: &[Way] = &[
         &["set search_path = pg_temp", "explain analyze create table leftover as select 1 as a", "reset all"],
     ),
     way(
+        "a table that is made by explaining, by the database's search_path",
+        "alter database :db set search_path = pg_temp",
+        &["explain analyze create table leftover as select 1 as a"],
+    ),
+    way(
         "a view of the information schema that was replaced",
         "create or replace view information_schema.information_schema_catalog_name as \
          select current_database()::information_schema.sql_identifier as catalog_name where set_config('work_mem', '77MB', false) is not null",
