@@ -14,9 +14,12 @@ use super::statements::{ClientStatements, ParseContext, ParsedQuery, REPORTED, S
 use crate::wire::frontend;
 
 /// Settings that neither the meaning nor the result of a statement depends on.
-const HARMLESS: [&[u8]; 9] = [
+const HARMLESS: [&[u8]; 12] = [
     b"application_name",
     b"client_min_messages",
+    b"default_transaction_deferrable",
+    b"default_transaction_isolation",
+    b"default_transaction_read_only",
     b"idle_in_transaction_session_timeout",
     b"idle_session_timeout",
     b"lock_timeout",

@@ -18,9 +18,10 @@ pub struct ServerStatementCache {
 /// Whether a statement may stay on its connection when the session is reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It was prepared when nothing had run since the session was as new.
+    /// It was prepared, and used, when nothing had run since the session was as new that may have changed settings.
     Trusted,
-    /// Code that had run by then may have changed what its text means.
+    /// Code that had run by then may have changed what its text means: the server looks at it anew whenever what it reads has
+    /// changed or was analysed.
     Doubtful,
 }
 
@@ -64,6 +65,13 @@ impl ServerStatementCache {
     #[must_use]
     pub fn standing(&self, id: u64) -> Option<Standing> {
         self.map.get(&id).map(|held| held.standing)
+    }
+
+    /// Notes that the server may look at the text of statement `id` anew in a session with settings that are not known.
+    pub fn doubt(&mut self, id: u64) {
+        if let Some(held) = self.map.get_mut(&id) {
+            held.standing = Standing::Doubtful;
+        }
     }
 
     /// Numbers of the statements that don't outlive a reset.
