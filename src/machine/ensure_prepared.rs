@@ -134,7 +134,7 @@ impl Machine<'_> {
             self.variant(io, statement, text, name, action)
         };
         if context.is_none() || self.server.may_have_other_settings() {
-            self.server.prepared.doubt(here.id);
+            self.server.prepared.use_under_unknown_settings(here.id);
         }
         match told {
             // What it runs in its turn may be another one by now.

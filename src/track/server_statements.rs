@@ -18,10 +18,12 @@ pub struct ServerStatementCache {
 /// Whether a statement may stay on its connection when the session is reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It was prepared, and used, when nothing had run since the session was as new that may have changed settings.
+    /// It was prepared when nothing had run since the session was as new.
     Trusted,
-    /// Code that had run by then may have changed what its text means: the server looks at it anew whenever what it reads has
-    /// changed or was analysed.
+    /// It was trusted, and then used when code may have changed settings. Its constants may be those of then: the server looks at a text
+    /// anew whenever what it reads has changed or was analysed (`RevalidateCachedQuery` in `src/backend/utils/cache/plancache.c`).
+    Used,
+    /// Code that had run by the time it was prepared may have changed what its text means.
     Doubtful,
 }
 
@@ -67,10 +69,23 @@ impl ServerStatementCache {
         self.map.get(&id).map(|held| held.standing)
     }
 
-    /// Notes that the server may look at the text of statement `id` anew in a session with settings that are not known.
-    pub fn doubt(&mut self, id: u64) {
-        if let Some(held) = self.map.get_mut(&id) {
-            held.standing = Standing::Doubtful;
+    /// Notes that statement `id` is used in a session with settings that are not known.
+    pub fn use_under_unknown_settings(&mut self, id: u64) {
+        if let Some(held) = self.map.get_mut(&id).filter(|held| held.standing == Standing::Trusted) {
+            held.standing = Standing::Used;
+        }
+    }
+
+    /// Returns whether a statement that outlives a reset may have a plan that was made under settings that are not known.
+    #[must_use]
+    pub fn has_used(&self) -> bool {
+        self.map.values().any(|held| held.standing == Standing::Used)
+    }
+
+    /// The session's plans are gone, and its settings are as new.
+    pub fn on_discard_plans(&mut self) {
+        for held in self.map.values_mut().filter(|held| held.standing == Standing::Used) {
+            held.standing = Standing::Trusted;
         }
     }
 
