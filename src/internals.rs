@@ -55,8 +55,9 @@ pub mod config {
 
 /// The findings of `pgferry doctor`.
 pub mod doctor {
-    pub use crate::doctor::diagnosis::{Level, diagnose};
+    pub use crate::doctor::diagnosis::diagnose;
     pub use crate::doctor::facts::Facts;
+    pub use crate::doctor::finding::Level;
 
     /// Facts about the host.
     pub mod facts {
@@ -161,6 +162,11 @@ pub mod track {
         pub use crate::track::sql_effects::analyze;
     }
 
+    /// What code may leave in sessions.
+    pub mod session_code {
+        pub use crate::track::session_code::{Answer, Due, Finding, Reach, SessionCode};
+    }
+
     /// Settings of a startup packet that follow their client.
     pub mod startup_settings {
         pub use crate::track::startup_settings::StartupSettings;
@@ -174,6 +180,11 @@ pub mod track {
 
 /// Server connections.
 pub mod upstream {
+    /// Looks at the code of databases.
+    pub mod session_code {
+        pub use crate::upstream::session_code::needs_reset;
+    }
+
     /// The limit on their number.
     pub mod slots {
         pub use crate::upstream::slots::Slots;

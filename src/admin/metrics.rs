@@ -6,7 +6,7 @@ use std::fmt::{Display, Write as _};
 use crate::client::Shared;
 use crate::log;
 use crate::track::Pins;
-use crate::upstream::counters::Counter;
+use crate::upstream::counter::Counter;
 use crate::upstream::histogram::{BOUNDS, Histogram};
 use crate::upstream::occupancy::Occupancy;
 use crate::upstream::{CloseReason, Registry};

@@ -44,7 +44,7 @@ use tracing::{debug, info};
 
 use crate::client::Shared;
 use crate::config::AdminListen;
-use crate::net::{InheritedListener, Io, Listener};
+use crate::net::{ByteStream, InheritedListener, Listener};
 use request::{Endpoint, Names};
 pub(crate) use state::{AdminState, ServerCommand};
 
@@ -174,7 +174,7 @@ async fn answer_all(admin_state: &Arc<AdminState>, listener: &Listener) {
     }
 }
 
-async fn serve(admin_state: Arc<AdminState>, io: Box<dyn Io>, names: Option<Names>) {
+async fn serve(admin_state: Arc<AdminState>, io: Box<dyn ByteStream>, names: Option<Names>) {
     let service = service_fn(move |request: Request<Incoming>| {
         let response = answer(&admin_state, &request, names.as_ref());
         async move { Ok::<_, Infallible>(response) }

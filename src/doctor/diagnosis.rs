@@ -2,50 +2,11 @@
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
-
 use super::facts::{Facts, Upstream};
+use super::finding::{Finding, Level, finding};
 use super::kernel::Kernel;
 use super::server::DatabaseCode;
 use super::sysctl_advice::{self, sysctl};
-
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Level {
-    /// As it should be.
-    Ok,
-    /// Good to know.
-    Info,
-    /// It may hurt soon.
-    Warn,
-    /// It hurts.
-    Crit,
-}
-
-/// One thing that was found out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// How bad it is.
-    pub level: Level,
-    /// What it is about.
-    pub topic: String,
-    /// What it is.
-    pub text: String,
-    /// What would help, each with its risk.
-    pub advice: Vec<String>,
-}
-
-pub(super) fn finding(level: Level, topic: impl Into<String>, text: impl Into<String>) -> Finding {
-    Finding { level, topic: topic.into(), text: text.into(), advice: Vec::new() }
-}
-
-impl Finding {
-    pub(super) fn advise(mut self, advice: impl Into<String>) -> Self {
-        self.advice.push(advice.into());
-        self
-    }
-}
 
 /// What the facts mean.
 #[must_use]

@@ -2,31 +2,18 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
-use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
 use tokio::time::sleep;
 
+use super::examination::Examination;
 use super::kernel::{Kernel, Paths};
 use super::pgferry::{self, Pgferry};
 use super::processes::{Holder, holders};
 use super::server::{self, Server, Unasked};
 use super::sockets::{self, Socket, State};
 use crate::config::{Endpoint, Host, Settings};
-
-/// What is to be found out.
-#[derive(Clone, Debug, Default)]
-pub struct Examination {
-    /// Where to read.
-    pub paths: Paths,
-    /// For how long to count new TIME_WAITs.
-    pub watch: Option<Duration>,
-    /// True if connections may be opened to measure.
-    pub measure: bool,
-    /// The user to check the permissions of the socket files for.
-    pub as_uid: Option<u32>,
-}
 
 /// What was found out.
 #[derive(Debug, Serialize)]

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::facts::Examination;
-use super::server;
-use crate::config::{ClientAddress, Encryption, Endpoint, Host, Listen, Settings, SslMode};
+use super::examination::Examination;
+use super::{server, to_pgferry};
+use crate::config::{ClientAddress, Settings};
 
 /// How often it is measured.
 const ROUNDS: usize = 100;
@@ -110,22 +110,8 @@ fn answers(address: &ClientAddress) -> bool {
     }
 }
 
-/// Settings by which a client would connect to the pgferry that listens as `settings` say; `None` where it has only listeners
-/// without a file or an address.
-pub(super) fn through(settings: &Settings) -> Option<Settings> {
-    let host = settings.listen.iter().find_map(|listen| match listen {
-        Listen::Dir(dir) => Some(Host::Unix(dir.clone(), *settings.ports.all().first()?)),
-        Listen::Tcp(address) => Some(Host::Tcp(address.ip().to_string(), address.port())),
-        Listen::Abstract(_) => None,
-    })?;
-    let mut through = settings.clone();
-    through.upstream.endpoints = vec![Endpoint { host, address: None }];
-    through.upstream.encryption = Encryption { mode: Some(SslMode::Disable), ..Encryption::default() };
-    Some(through)
-}
-
 async fn measure(settings: &Settings) -> Measured {
-    let pgferry = match through(settings) {
+    let pgferry = match to_pgferry::through(settings) {
         None => Err("only listeners with a file or an address are measured".to_owned()),
         Some(through) => rounds(&through).await,
     };

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use super::diagnosis::{Finding, Level};
 use super::facts::Facts;
+use super::finding::{Finding, Level};
 
 /// The report for people; `colour` for a terminal.
 #[must_use]

@@ -6,7 +6,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use serde::Serialize;
 
-use super::pgferry;
+use super::to_pgferry;
 use crate::auth::ProcessKey;
 use crate::config::{CONSOLE, Reset, Settings};
 use crate::net::tls::TlsSession;
@@ -122,7 +122,7 @@ pub(crate) async fn ask(settings: &Settings) -> Result<Server, Unasked> {
 
 /// What the console of the pgferry says that listens as `settings` say, if it may be asked.
 async fn seen(settings: &Settings) -> Option<Seen> {
-    let mut console = pgferry::through(settings)?;
+    let mut console = to_pgferry::through(settings)?;
     console.upstream.database = Some(CONSOLE[0].to_owned());
     let mut new_conn = connect(&console).await.ok()?;
     frontend::put_query(&mut new_conn.conn.output, b"SHOW CAPACITY");

@@ -1,7 +1,7 @@
 //! The sysctls of old recipes: what each is worth on this kernel, and how one is set.
 
-use super::diagnosis::{Finding, Level, finding};
 use super::facts::Facts;
+use super::finding::{Finding, Level, finding};
 use super::kernel::Kernel;
 
 /// Each old recipe, and what it is worth here.

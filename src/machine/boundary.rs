@@ -100,7 +100,7 @@ impl Machine<'_> {
 
     /// The client has ended in the middle of a message, of which the rest will never come. The server sees the same.
     fn leave_in_message(&mut self, io: &Buffers<'_>, all_sent: bool) -> Next {
-        let under_way = !all_sent || !io.from_client.unsent().is_empty() || self.server_stream.is_partial();
+        let under_way = !all_sent || !io.from_client.unsent().is_empty();
         if under_way || !matches!(self.phase, Phase::Working) {
             return Next::Wait;
         }

@@ -248,7 +248,7 @@ impl Machine<'_> {
 
     /// Notes a change of the unnamed statements that may be discarded.
     pub(super) fn note_unnamed(&self, change: UnnamedChange) -> Note {
-        let change = if self.may_be_discarded() { change.uncertain() } else { change };
+        let change = if self.may_be_discarded() { change.uncertain(self.client.unnamed.as_deref()) } else { change };
         Note::of(Rollback { unnamed: Some(change), ..Rollback::default() })
     }
 

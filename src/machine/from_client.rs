@@ -259,6 +259,10 @@ impl Machine<'_> {
             // A copy fails by what was answered in place of the server.
             Gate::Open if copies => self.pipeline.owes_synthesized(),
             Gate::Open if !syncs && self.carries() && self.pipeline.copy_is_expected() => true,
+            // What is in force is reported when the server is ready.
+            Gate::Open if about_statements && self.client.in_force.are_unknown() && !self.pipeline.knows_status() => {
+                true
+            }
             Gate::Open => about_statements && self.pipeline.at_stake(),
         };
         if waits && !self.is_preparing() {
@@ -282,6 +286,10 @@ impl Machine<'_> {
         if self.pipeline.skipping() || self.pipeline.copying_in() {
             self.pass(io, incoming, None);
             return Sent::Done;
+        }
+        if self.lacks_settings(io, incoming) {
+            self.ask_for_settings_in_force(io);
+            return Sent::Waits;
         }
         if self.context.mode == Mode::Transaction {
             self.keep_for_replay(io, incoming);

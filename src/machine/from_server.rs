@@ -189,7 +189,8 @@ impl Machine<'_> {
 
     /// Returns whether the rows that come are an answer to pgferry itself.
     fn reads_rows(&self) -> bool {
-        matches!(self.phase, Phase::Asking(Question::Pins | Question::Settings(_) | Question::Origins { .. }))
+        self.client.in_force.are_asked()
+            || matches!(self.phase, Phase::Asking(Question::Pins | Question::Settings(_) | Question::Origins { .. }))
     }
 
     fn must_see(&self, tag: u8) -> bool {
@@ -302,6 +303,9 @@ impl Machine<'_> {
     fn ready(&mut self, io: &mut Buffers<'_>, action: MessageAction) -> MessageAction {
         let status = message(io, true).first().copied().unwrap_or_default();
         self.pipeline.ready(status);
+        if self.pipeline.answered() {
+            self.client.in_force.reported();
+        }
         if action == MessageAction::Forward {
             self.replay.was_answered();
             self.ready_for_query(status);

@@ -179,6 +179,7 @@ impl<'a> Machine<'a> {
         preparation: Preparation,
     ) -> Self {
         server.params.share(&client.view);
+        client.in_force.reported();
         let client_view = client.view.clone();
         // Until it is known otherwise: dropped in the middle of something, the connection is closed without a word.
         server.close_method = CloseMethod::Silent;

@@ -4,10 +4,13 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::from_client::{Incoming, body};
 use super::{Buffers, Gate, Machine, Phase, buffer_for_client, flush_forwarded};
 use crate::track::params::{self, put_literal, set_to, set_to_local};
-use crate::track::pipeline::IDLE;
+use crate::track::pipeline::{IDLE, Note, Tells};
+use crate::track::server_state::Reports;
 use crate::track::session_command::{Commands, PositionedCommand, SessionCommand};
+use crate::track::settings_in_force::SettingsInForce;
 use crate::track::startup_settings;
 use crate::track::text_edit::Edit;
 use crate::track::{Pins, Pipeline, Request, ResponseAction, SqlEffects};
@@ -60,6 +63,17 @@ pub(super) enum Question {
 /// Appends a statement of pgferry's own in the extended protocol, in the middle of whatever the client does: it leaves the
 /// unnamed statement and portal alone.
 pub(super) fn put_own_statement(out: &mut Vec<u8>, pipeline: &mut Pipeline, sql: &[u8], action: ResponseAction) {
+    put_own_query(out, pipeline, sql, action, Tells::Nothing);
+}
+
+/// As [`put_own_statement`], of a statement with rows that tell something.
+pub(super) fn put_own_query(
+    out: &mut Vec<u8>,
+    pipeline: &mut Pipeline,
+    sql: &[u8],
+    action: ResponseAction,
+    tells: Tells,
+) {
     use Request::{Bind, Close, Execute, Parse};
     // One that was cancelled or failed has left its statement behind.
     frontend::put_close(out, MEANWHILE);
@@ -69,7 +83,8 @@ pub(super) fn put_own_statement(out: &mut Vec<u8>, pipeline: &mut Pipeline, sql:
     frontend::put_close_portal(out, MEANWHILE);
     frontend::put_close(out, MEANWHILE);
     for request in [Close, Parse, Bind, Execute, Close, Close] {
-        pipeline.request(request, action);
+        let note = (request == Execute && tells != Tells::Nothing).then(|| Note { tells, ..Note::default() });
+        pipeline.request_with(request, action, note);
     }
 }
 
@@ -77,6 +92,31 @@ pub(super) fn put_own_statement(out: &mut Vec<u8>, pipeline: &mut Pipeline, sql:
 pub(super) type OwnSetting = (Cow<'static, str>, Box<[u8]>);
 
 impl Machine<'_> {
+    /// Returns whether what a message means depends on reported settings that are not known.
+    pub(super) fn lacks_settings(&self, io: &Buffers<'_>, incoming: Incoming) -> bool {
+        // A failed transaction has gone back to what was reported, and takes no question.
+        let alive = self.pipeline.knows_status() && self.pipeline.status() != b'E';
+        let unknown = alive && self.client.in_force.are_unknown() && self.server.reports == Reports::BeforeReady;
+        unknown
+            && self.carries()
+            && match incoming.request {
+                Request::Query | Request::Parse | Request::Bind => true,
+                Request::Describe => body(io, incoming).first() == Some(&b'S'),
+                _ => false,
+            }
+    }
+
+    /// Asks the server for the reported settings that are in force, behind what was sent so far.
+    pub(super) fn ask_for_settings_in_force(&mut self, io: &mut Buffers<'_>) {
+        flush_forwarded(io);
+        let sql = SettingsInForce::query();
+        let action = ResponseAction::ForwardErrorOnly;
+        put_own_query(io.to_server, &mut self.pipeline, &sql, action, Tells::SettingsInForce);
+        frontend::put_flush(io.to_server);
+        self.pipeline.request(Request::Flush, ResponseAction::Swallow);
+        self.client.in_force = SettingsInForce::Asked;
+    }
+
     /// The settings that `command` resets to something else than this client's startup packet asked for: a `RESET` goes
     /// back to what the connection was opened with.
     pub(super) fn wrongly_reset(&self, command: &SessionCommand) -> Vec<OwnSetting> {
@@ -265,6 +305,9 @@ impl Machine<'_> {
     /// A row of the answer to a question.
     pub(super) fn learn_answer(&mut self, row: &[u8]) {
         let values = backend::values(row);
+        if self.pipeline.front_note().is_some_and(|note| note.tells == Tells::SettingsInForce) {
+            return self.client.in_force.learn(&self.client.view, &values);
+        }
         if let Phase::Asking(Question::Settings(names)) = &mut self.phase {
             let names = std::mem::take(names);
             for (name, value) in names.iter().zip(values.chunks(2)) {

@@ -7,11 +7,14 @@
 //! message, which may fail.
 
 use std::borrow::Cow;
+use std::time::Instant;
 
+use crate::config::Reset;
 use crate::track::keeping_reset::{KeepingReset, ResetStatements};
 use crate::track::parameter_cache::ParameterCache;
 use crate::track::params;
 use crate::track::server_state::{ResetCommits, Sequences, ServerState, UnnamedStatement, UsedBy};
+use crate::track::session_code::Reach;
 use crate::track::session_settings::SettingOverrides;
 use crate::track::statements::StatementCache;
 use crate::track::{ClientState, Request};
@@ -36,6 +39,25 @@ pub enum ResetPolicy {
     Sequences,
     /// Nothing.
     Nothing,
+}
+
+impl ResetPolicy {
+    /// What `reset` demands where `server` changes hands at `now`.
+    #[must_use]
+    pub fn of(reset: Reset, server: &ServerState, now: Instant) -> Self {
+        let reach = match reset {
+            Reset::Always => Reach::Anything,
+            Reset::Auto => server.code.reach(now),
+            Reset::OnChange => Reach::Nothing,
+            Reset::Never => return Self::Nothing,
+        };
+        match reach {
+            Reach::Anything => Self::All,
+            Reach::Sequences => Self::Sequences,
+            Reach::Nothing if server.sequences == Sequences::GaveValues => Self::Sequences,
+            Reach::Nothing => Self::Nothing,
+        }
+    }
 }
 
 /// When the client's first messages may go.

@@ -187,6 +187,10 @@ impl Refusal {
 
     /// Answers one message.
     fn message(&mut self, message: &mut Message<'_>, out: &mut Vec<u8>) {
+        if message.tag == frontend::SYNC && !message.body.is_empty() {
+            // As `pq_getmsgend` in `src/backend/libpq/pqformat.c` has it; it is a Sync nevertheless.
+            malformed().put(out);
+        }
         match self.state {
             State::Refusing => self.refuse(message, out),
             State::Skipping(block) => self.skip(message, block, out),
@@ -308,6 +312,11 @@ impl Refusal {
 /// Returns whether PostgreSQL answers a message with nothing where it is not copying.
 fn is_ignored(tag: u8) -> bool {
     matches!(tag, frontend::FLUSH | frontend::COPY_DATA | frontend::COPY_DONE | frontend::COPY_FAIL)
+}
+
+/// PostgreSQL's words for a message that is too long.
+fn malformed() -> ClientError {
+    ClientError::error(ErrorSource::Client, sqlstate::PROTOCOL_VIOLATION, "invalid message format")
 }
 
 /// PostgreSQL's words for what comes in a failed transaction.

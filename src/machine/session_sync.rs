@@ -391,6 +391,9 @@ impl Machine<'_> {
         }
         let reset_all = self.client.ready(status);
         self.on_reset_all(reset_all);
+        if idle && self.pipeline.answered() {
+            self.client.ledger.settled();
+        }
         if idle {
             self.work.ended();
         }

@@ -12,7 +12,7 @@ use crate::config::Mode;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::message_target::{MessageTarget, target_of};
 use crate::track::pipeline::{Describes, Note};
-use crate::track::rollback::{Rollback, UnnamedChange};
+use crate::track::rollback::Rollback;
 use crate::track::server_state::UnnamedStatement;
 use crate::track::server_statements::Standing;
 use crate::track::session_command::{Commands, SessionCommand};
@@ -55,7 +55,7 @@ impl Machine<'_> {
             return Sent::Done;
         }
         let (commands, mut edits) = self.insert_corrections(&effects);
-        let unnamed = unnamed.map(UnnamedChange::uncertain);
+        let unnamed = unnamed.map(|change| change.uncertain(None));
         let mut note = Note::of(Rollback { unnamed, ..Rollback::default() });
         self.note_commands(&mut note, commands, &effects);
         if mentioned.is_empty() && edits.is_empty() {
@@ -294,7 +294,9 @@ impl Machine<'_> {
         // In place of one with an outdated plan the name may stand for another one by now.
         let statement = self.client.names.get(name).map_or(named.statement.id, |now| now.statement.id);
         let (note, before) = if incoming.request == Request::Bind {
-            let commands = named.statement.text.as_ref().and_then(|text| text.effects.commands.clone());
+            let effects = named.statement.text.as_ref().map(|text| &text.effects);
+            effects.inspect(|effects| self.client.in_force.bound(effects));
+            let commands = effects.and_then(|effects| effects.commands.clone());
             let of = PortalOf { name: name.into(), statement, server: ready.id };
             self.set_portal(Portal { name: portal.into(), commands, of: Some(of) });
             (None, Cow::Owned([portal, b"\0"].concat()))
@@ -353,7 +355,9 @@ impl Machine<'_> {
             self.without_name(io, incoming);
             return Sent::Done;
         };
-        let Some(commands) = self.commands_of_portal(name) else {
+        let commands = self.commands_of_portal(name);
+        self.client.in_force.ran(commands.as_deref().unwrap_or_default());
+        let Some(commands) = commands else {
             self.pass(io, incoming, None);
             return Sent::Done;
         };
@@ -389,7 +393,7 @@ impl Machine<'_> {
 
     /// The settings in which a text of the client's is prepared.
     pub(super) fn current_params(&self) -> ServerParams {
-        self.client.view.clone()
+        self.client.reported().clone()
     }
 }
 

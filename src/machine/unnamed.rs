@@ -21,7 +21,7 @@ impl Machine<'_> {
     pub(super) fn parse_unnamed(&mut self, io: &mut Buffers<'_>, rest: Option<Box<[u8]>>, incoming: Incoming) -> Sent {
         let lexis = self.client.lexis();
         // Many clients say the same again and again.
-        let before = self.client.unnamed.as_ref().filter(|before| before.params.is(&self.client.view));
+        let before = self.client.unnamed.as_ref().filter(|before| before.params.is(self.client.reported()));
         let same = before.and_then(|before| before.text.as_ref()).filter(|text| Some(&text.body) == rest.as_ref());
         let (text, effects) = match (same, rest) {
             (Some(text), _) => (Some(Arc::clone(text)), text.effects.clone()),
@@ -41,7 +41,7 @@ impl Machine<'_> {
         let edits = self.rename_mentioned(io, &mentioned, ResponseAction::ForwardErrorOnly);
         let id = self.context.statements.next_id();
         let kept = text.clone().filter(|_| self.carries());
-        let unnamed = Unnamed::new(id, kept, &effects, self.client.view.clone());
+        let unnamed = Unnamed::new(id, kept, &effects, self.client.reported().clone());
         let renamed = text.as_ref().filter(|_| effects.names_statements).map(|text| text.edited(edits));
         let unnamed = Arc::new(match &renamed {
             Some((translated, _)) => unnamed.translated(translated),
@@ -79,6 +79,9 @@ impl Machine<'_> {
                 return Sent::Done;
             }
             self.translate_unnamed(io, &text, &mentioned);
+            if incoming.request == Request::Bind {
+                self.client.in_force.bound(&text.effects);
+            }
         }
         match self.ensure_unnamed(io) {
             Prepare::Ready(()) => {}

@@ -13,7 +13,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
 
-use super::stream::Io;
+use super::byte_stream::ByteStream;
 use crate::buffer::Buffer;
 
 /// Number of bytes that must be there before a reader is woken.
@@ -81,7 +81,7 @@ impl Socket {
     ///
     /// # Errors
     /// The system's.
-    pub(super) fn into_io(self) -> io::Result<Box<dyn Io>> {
+    pub(super) fn into_io(self) -> io::Result<Box<dyn ByteStream>> {
         let socket = self.watched.ok_or(io::ErrorKind::NotConnected)?.into_inner();
         Ok(if self.tcp {
             Box::new(TcpStream::from_std(socket.into())?)

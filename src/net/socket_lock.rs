@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::listen::ListenError;
+use super::listen_error::ListenError;
 
 /// The lock on a place for a socket file.
 #[derive(Debug)]

@@ -13,9 +13,9 @@ use std::time::Duration;
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::io::Errno;
 use socket2::{SockAddr, SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::byte_stream::ByteStream;
 use super::namespace::PeerProcess;
 use super::socket::Socket;
 use super::tls::{OwnCertificate, TlsSession};
@@ -35,11 +35,6 @@ impl From<Socket> for Stream {
         Self { socket, tls: None, untried: false }
     }
 }
-
-/// Bytes in and out, whatever carries them.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// The peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +106,7 @@ impl Stream {
     ///
     /// # Errors
     /// The system's.
-    pub(crate) fn into_io(self) -> io::Result<Box<dyn Io>> {
+    pub(crate) fn into_io(self) -> io::Result<Box<dyn ByteStream>> {
         self.socket.into_io()
     }
 

@@ -12,7 +12,8 @@ use rustix::net::{
 use socket2::SockRef;
 
 use super::conn::Conn;
-use super::listen::{ListenError, Listener};
+use super::listen::Listener;
+use super::listen_error::ListenError;
 use super::socket::AT_ONCE;
 use crate::wire::backend;
 

@@ -3,13 +3,11 @@
 //! for it. A task without a client rests until it is to wait somewhere again: where clients come and go all the time,
 //! making a task for each costs more than waking one.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::mpsc;
-
 use super::listener_handle::{ListenerHandle, StopSignal};
+use super::shutdown::{ShutdownToken, ShutdownTrackers};
 use crate::admin::{AdminState, console};
 use crate::client;
 use crate::lock::lock;
@@ -19,9 +17,6 @@ use crate::wake::Wake;
 /// Number of tasks that may rest.
 const MAX_IDLE_TASKS: usize = 64;
 
-/// Held by tasks that the shutdown waits for.
-pub(super) type ShutdownToken = mpsc::Sender<Infallible>;
-
 /// A client that has just come.
 #[derive(Debug)]
 struct Accepted {
@@ -30,15 +25,6 @@ struct Accepted {
     client: Option<ShutdownToken>,
     /// Held as long as it is there.
     _all: Option<ShutdownToken>,
-}
-
-/// The shutdown waits for tasks that hold clones of these.
-#[derive(Debug)]
-pub(super) struct ShutdownTrackers {
-    /// Clients with work to finish.
-    pub clients: mpsc::WeakSender<Infallible>,
-    /// All connections, the console's too, which get a farewell.
-    pub all: mpsc::WeakSender<Infallible>,
 }
 
 /// All tasks.

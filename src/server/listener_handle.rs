@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::acceptor::ShutdownToken;
+use super::shutdown::ShutdownToken;
 use crate::net::{Listener, Stream};
 use crate::wake::Wake;
 

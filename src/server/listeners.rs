@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::acceptor::{AcceptorPool, ShutdownTrackers};
+use super::acceptor::AcceptorPool;
 use super::listener_handle::StopSignal;
+use super::shutdown::ShutdownTrackers;
 use crate::admin::AdminState;
 use crate::config::{ClientAddress, Settings};
 use crate::net::{ListenError, Listener, ListenerTransfer};

@@ -2,7 +2,7 @@
 //!
 //! `listeners` opens where clients come, `acceptor` takes them there, a listener in one `listener_handle` at a time, and serves them;
 //! `reload` changes
-//! settings while it runs, `notify` tells the service manager, `signals` is how the process is told from outside; `banner` and `limits` are what their names say.
+//! settings while it runs, `shutdown` is what the end waits for, `notify` tells the service manager, `signals` is how the process is told from outside; `banner` and `limits` are what their names say.
 
 mod acceptor;
 mod banner;
@@ -11,6 +11,7 @@ mod listener_handle;
 mod listeners;
 mod notify;
 mod reload;
+mod shutdown;
 mod signals;
 
 use std::collections::VecDeque;
@@ -43,11 +44,11 @@ use crate::log::Queue;
 use crate::net::{BufferPool, InheritedListener, ListenError, Listener};
 use crate::upstream::Registry;
 use crate::upstream::target::UpstreamTargets;
-use acceptor::ShutdownTrackers;
 use limits::raise_file_limit;
 use listeners::Listeners;
 use notify::Notifier;
 use reload::{ReloadableServer, Wanted};
+use shutdown::ShutdownTrackers;
 use signals::{SignalEvent, Signals};
 
 /// Longest time that the last farewells and closes may take once the end has come.

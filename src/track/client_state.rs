@@ -8,6 +8,7 @@ use super::pins::Pins;
 use super::rollback::{Rollback, Unfulfilled, UnnamedCause};
 use super::session_command::SessionCommand;
 use super::session_settings::SettingsTracker;
+use super::settings_in_force::SettingsInForce;
 use super::sql_effects;
 use super::startup_settings::StartupSettings;
 use super::statements::{ClientStatements, ParseContext, ParsedQuery, REPORTED, Statement, StatementCache, Unnamed};
@@ -40,6 +41,8 @@ pub struct ClientState {
     pub startup: StartupSettings,
     /// The reported settings that it was told.
     pub view: ServerParams,
+    /// What they are before it is told.
+    pub in_force: SettingsInForce,
     /// The settings that it has made with plain `SET`s.
     pub ledger: SettingsTracker,
     /// Its named statements.
@@ -55,7 +58,13 @@ impl ClientState {
     /// How its texts are read.
     #[must_use]
     pub fn lexis(&self) -> Lexis {
-        Lexis::of(&self.view)
+        Lexis::of(self.reported())
+    }
+
+    /// The reported settings that its texts are read under.
+    #[must_use]
+    pub fn reported(&self) -> &ServerParams {
+        self.in_force.known(&self.view)
     }
 
     /// What a client begins with that asked for `asked` and was told `view`.
@@ -66,6 +75,7 @@ impl ClientState {
             asked,
             startup: StartupSettings::default(),
             view,
+            in_force: SettingsInForce::default(),
             ledger: SettingsTracker::default(),
             names: ClientStatements::default(),
             unnamed: None,
@@ -125,7 +135,7 @@ impl ClientState {
             Arc::new(ParsedQuery { body: rest.into(), effects })
         };
         // Not what the connection reports: that is being made to be this.
-        let now = self.view.clone();
+        let now = self.reported().clone();
         let parse_context = self.parse_context(&now, pins);
         statements.intern(parse_context.as_ref(), &now, rest, make)
     }

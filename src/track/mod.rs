@@ -44,6 +44,7 @@ pub(crate) mod server_statements;
 pub(crate) mod session_code;
 pub(crate) mod session_command;
 pub(crate) mod session_settings;
+pub(crate) mod settings_in_force;
 pub(crate) mod sql;
 pub(crate) mod sql_effects;
 pub(crate) mod sql_statement;

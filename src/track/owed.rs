@@ -13,12 +13,24 @@ pub struct Note {
     pub rollback: Rollback,
     /// What the answer tells the columns of.
     pub describes: Option<Describes>,
+    /// What its rows tell pgferry.
+    pub tells: Tells,
     /// The `ErrorResponse` that the client gets instead of the server's.
     pub refusal: Option<Box<[u8]>>,
     /// The commands that the request runs, and how many of them have succeeded.
     pub commands: Option<(Commands, usize)>,
     /// Where the text that was sent is another than the client's.
     pub positions: Option<Positions>,
+}
+
+/// What the rows of an answer tell pgferry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tells {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The reported settings that are in force.
+    SettingsInForce,
 }
 
 /// A statement that is described.

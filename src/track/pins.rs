@@ -32,7 +32,7 @@ bitflags! {
         const SERVER_CODE = 1 << 10;
         /// A text that could not be looked at: longer than the buffer, or its meaning depends on settings.
         const UNANALYZED = 1 << 11;
-        /// `nextval`, `setval`: the session remembers the last value, in case it is asked for.
+        /// `nextval`: the session remembers the last value, in case it is asked for.
         const NEXTVAL = 1 << 12;
         /// What a reset does not undo: a random seed, connections that dblink keeps, replication origins, temporary
         /// replication slots, a backup that was started.

@@ -15,7 +15,7 @@ mod copy_in;
 use std::collections::VecDeque;
 
 use super::owed::{CopyIn, Course, Data, Entry, Settings};
-pub(crate) use super::owed::{Describes, Note};
+pub(crate) use super::owed::{Describes, Note, Tells};
 use super::request::{Request, ResponseAction};
 use super::rollback::{Rollback, Unfulfilled};
 use super::session_command::SessionCommand;

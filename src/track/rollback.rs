@@ -56,11 +56,13 @@ impl UnnamedChange {
         }
     }
 
-    /// The change, which may turn out not to have happened: if the two differed before, what is found hangs on that.
+    /// The change to `after`, which may turn out not to have happened: what is found hangs on that if the two differed before, or if
+    /// what pgferry does about one of them is more than to send on what the client says of it.
     #[must_use]
-    pub fn uncertain(self) -> Self {
+    pub fn uncertain(self, after: Option<&Unnamed>) -> Self {
         let differed = !self.server.is(self.client.as_deref());
-        Self { stake: if differed { Stake::WhatIsFound } else { Stake::Nothing }, ..self }
+        let matters = differed || [self.client.as_deref(), after].into_iter().flatten().any(|one| !one.is_plain());
+        Self { stake: if matters { Stake::WhatIsFound } else { Stake::Nothing }, ..self }
     }
 }
 

@@ -123,7 +123,8 @@ enum Change {
     },
     /// Something holds until the transaction ends, and what it is can't be told.
     Unknown,
-    /// Something lasts that can't be carried, and may have been set behind a `RESET ALL`.
+    /// Something lasts that can't be carried, and may have been set behind a `RESET ALL`: noted before it is sent, for as long as
+    /// anything is owed.
     Pinned,
     Savepoint {
         name: Box<[u8]>,
@@ -256,7 +257,7 @@ impl SettingsTracker {
     pub fn completed(&mut self, tag: &[u8]) -> bool {
         match tag {
             b"COMMIT" | b"PREPARE TRANSACTION" => return self.commit(),
-            b"ROLLBACK" => self.open.clear(),
+            b"ROLLBACK" => self.undo(),
             _ => {}
         }
         false
@@ -272,7 +273,7 @@ impl SettingsTracker {
         let mut reset_all = false;
         if status == IDLE && !self.open.is_empty() {
             if self.failed {
-                self.open.clear();
+                self.undo();
             } else {
                 reset_all = self.commit();
             }
@@ -290,17 +291,31 @@ impl SettingsTracker {
                 Change::Set { name, text } => self.kept.set(&name, Some(&text)),
                 Change::Reset { name } => self.kept.set(&name, self.base.get(&name)),
                 Change::ResetAll => self.kept = self.base.clone(),
-                Change::Local { .. } | Change::Unknown | Change::Pinned | Change::Savepoint { .. } => {}
+                Change::Pinned => self.open.push(Change::Pinned),
+                Change::Local { .. } | Change::Unknown | Change::Savepoint { .. } => {}
             }
         }
         reset_all
+    }
+
+    /// Nothing is owed: what is noted of what was sent has happened, or has not.
+    pub fn settled(&mut self) {
+        self.open.retain(|change| !matches!(change, Change::Pinned));
+    }
+
+    fn undo(&mut self) {
+        self.open.retain(|change| matches!(change, Change::Pinned));
     }
 
     /// Goes back to the last savepoint of that name, which stays.
     fn back_to(&mut self, to: &[u8]) {
         // One that is not known was set when nothing was open.
         let keep = self.last_savepoint(to).map_or(0, |at| at + 1);
-        self.open.truncate(keep);
+        let mut at = 0;
+        self.open.retain(|change| {
+            at += 1;
+            at <= keep || matches!(change, Change::Pinned)
+        });
     }
 
     /// Forgets the last savepoint of that name, and those within it.

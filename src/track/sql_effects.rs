@@ -346,7 +346,12 @@ impl<'a> Analysis<'a> {
                 }
                 return effects.add_unknown_settings(UnknownSettings::ForSession);
             }
-            b"nextval" | b"setval" => Pins::NEXTVAL,
+            b"nextval" => Pins::NEXTVAL,
+            b"setval" => {
+                // What `lastval` gives stays what it was (`do_setval` in `src/backend/commands/sequence.c`).
+                effects.sequences = Sequences::GaveValues;
+                Pins::empty()
+            }
             b"currval" | b"lastval" => Pins::SEQUENCE,
             _ if contains(&name, b"advisory_unlock") => {
                 effects.may_release = true;

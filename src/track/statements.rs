@@ -309,6 +309,12 @@ impl Unnamed {
         })
     }
 
+    /// Returns whether it neither runs nor frees other statements, nor runs commands that change a session.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.commands.is_none() && self.text.as_ref().is_some_and(|text| !text.effects.names_statements)
+    }
+
     /// The columns that the client was told of it.
     #[must_use]
     pub fn described(&self) -> Option<&Columns> {

@@ -2,33 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::counter::Counter;
 use super::histogram::Histogram;
 use crate::error::ClientError;
 use crate::lock::lock;
 use crate::track::Pins;
-
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    /// Counts one more, and returns how many there were before.
-    pub(crate) fn add(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Counts `many` more.
-    pub(crate) fn add_many(&self, many: u64) {
-        self.0.fetch_add(many, Ordering::Relaxed);
-    }
-
-    /// The count.
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// Reason why an upstream connection was closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

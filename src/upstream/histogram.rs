@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::counters::Counter;
+use super::counter::Counter;
 
 /// The upper bounds of the buckets, in microseconds: from what a local answer takes to what a timeout allows.
 pub(crate) const BOUNDS: [u64; 16] = [

@@ -25,7 +25,7 @@
 //! - [`session_code`]: looks at what the code in databases may leave in sessions.
 //! - [`registry`]: all pools and accounts, and the cap over all of them; `janitor` looks after them, [`quota`] limits users.
 //! - [`cancel`]: `CancelRequest`s to the upstream.
-//! - [`counters`]: what happened, in numbers; [`pool_stats`] what of it was done for a pool's clients, [`histogram`] how long it took.
+//! - [`counters`]: what happened, in numbers ([`counter`]); [`pool_stats`] what of it was done for a pool's clients, [`histogram`] how long it took.
 //!
 //! A [`lease::PooledConn`] exists only while it holds a slot of its pool, and is exactly one of: *idle* (in
 //! deadpool's set), *handed* to a client that waits, *reserved* (a tentative lease), *leased*, or
@@ -37,6 +37,7 @@ pub(crate) mod cancel;
 pub(crate) mod capacity;
 pub(crate) mod cleanup;
 pub(crate) mod conn_info;
+pub(crate) mod counter;
 pub(crate) mod counters;
 pub(crate) mod credentials;
 pub(crate) mod dial;

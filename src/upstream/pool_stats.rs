@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::counters::Counter;
+use super::counter::Counter;
 
 /// What a pool's clients had done for them. Times are in microseconds.
 #[derive(Debug, Default)]

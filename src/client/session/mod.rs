@@ -17,7 +17,7 @@ use super::relay::{End, Relay, max_text_bytes};
 use super::session_handle::{SessionHandle, SessionTarget};
 use super::sessions::{RegistrationGuard, SessionSpec};
 use super::{FAREWELL_TIMEOUT, Shared, checkin, close, farewell, login};
-use crate::config::{Mode, Reset, Settings};
+use crate::config::{Mode, Settings};
 use crate::drain::Phase;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::machine;
@@ -25,8 +25,6 @@ use crate::machine::first_request::{FirstRequest, first_request};
 use crate::machine::preparation::{Preparation, ResetPolicy};
 use crate::net::{Conn, RecvError};
 use crate::track::params::startup_time;
-use crate::track::server_state::Sequences;
-use crate::track::session_code::Reach;
 use crate::track::{ClientState, ServerParams};
 use crate::upstream::loops::{self, LoopedClient};
 use crate::upstream::pool::{CheckoutError, Recall, TentativeLease};
@@ -355,18 +353,7 @@ impl<'a> Session<'a> {
 
     /// What goes in front of the client's first message on `lease`, which it is given at `now`.
     fn prepare(&self, lease: &Lease, settings: &Settings, now: Instant) -> Preparation {
-        let given = lease.state.sequences == Sequences::GaveValues;
-        let reach = match settings.reset {
-            Reset::Always => Reach::Anything,
-            Reset::Auto => lease.state.code.reach(now),
-            Reset::OnChange | Reset::Never => Reach::Nothing,
-        };
-        let policy = match reach {
-            Reach::Anything => ResetPolicy::All,
-            Reach::Sequences => ResetPolicy::Sequences,
-            Reach::Nothing if given && settings.reset != Reset::Never => ResetPolicy::Sequences,
-            Reach::Nothing => ResetPolicy::Nothing,
-        };
+        let policy = ResetPolicy::of(settings.reset, &lease.state, now);
         let probe = now.saturating_duration_since(lease.returned) >= RECENTLY_USED;
         let known = (&lease.pool().parameters, &lease.pool().statements);
         Preparation::new(&lease.state, &self.state, self.handle.id, known, policy, probe)

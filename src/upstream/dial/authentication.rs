@@ -7,7 +7,7 @@ use postgres_protocol::authentication::sasl;
 use postgres_protocol::message::{backend::Message, frontend as protocol};
 use zeroize::Zeroize;
 
-use super::login::{Incoming, send};
+use super::incoming::{Incoming, send};
 use super::{DialError, Login, Secret, scram};
 use crate::auth::{Credential, Md5Secret, Password};
 use crate::config::{Binding, LoginMethod};

@@ -1,10 +1,11 @@
 //! Opens one connection and logs in.
 //!
 //! `login` follows the manual's "Start-up" flow; messages are read whole, each bounded before it is read, and all together.
-//! `authentication` is its first stage, `scram` the part of that which takes several messages.
+//! `incoming` reads them. `authentication` is its first stage, `scram` the part of that which takes several messages.
 
 mod authentication;
 mod error;
+mod incoming;
 mod login;
 mod scram;
 #[cfg(test)]

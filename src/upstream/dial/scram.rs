@@ -7,7 +7,7 @@ use postgres_protocol::message::{backend::Message, frontend as protocol};
 use tokio::task::spawn_blocking;
 
 use super::DialError;
-use super::login::{Incoming, send};
+use super::incoming::{Incoming, send};
 use crate::auth::Credential;
 use crate::auth::scram::client::{Binding as Bound, Client};
 use crate::auth::scram::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError};

@@ -93,7 +93,7 @@ pub(crate) fn describe(code: &SessionCode) -> (&'static str, String) {
 
 /// Returns whether what a client may have left in a session has to be reset before another gets it, with `reset` in force.
 #[must_use]
-pub(crate) fn needs_reset(reset: Reset, state: &ServerState, now: Instant) -> bool {
+pub fn needs_reset(reset: Reset, state: &ServerState, now: Instant) -> bool {
     let is_used = state.used != UsedBy::Nothing;
     is_used
         && match reset {

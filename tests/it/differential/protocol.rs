@@ -267,7 +267,7 @@ pub fn protocol() -> Vec<Script> {
             ]),
         ),
         ("set role", one_by_one(&["set role limited", "select current_user", "reset role", "select current_user"])),
-        ("a statement timeout", one_by_one(&["set statement_timeout = 10", "select pg_sleep(5)", "select 1"])),
+        ("a statement timeout", one_by_one(&["set statement_timeout = 300", "select pg_sleep(5)", "select 1"])),
         ("a query larger than any buffer", one_by_one(&[&format!("select length('{big}')"), "select 1"])),
         ("a parameter larger than any buffer", all(&[extended("select length($1)", &[&big]), query("select 1")], 2)),
         ("a row larger than any buffer", one_by_one(&["select repeat('y', 1000000)", "select 1"])),

@@ -4,6 +4,11 @@ use super::protocol::Step::{Ready, Send, Until};
 use super::protocol::{Script, all, each, run, with_probes};
 use crate::harness::protocol_client::{bind, close, describe, execute, extended, flush, parse, query, sync};
 
+/// Parses a text, and runs it.
+fn extended_without_sync(sql: &str) -> Vec<u8> {
+    [parse("", sql), bind("", "", &[]), execute("", 0)].concat()
+}
+
 #[expect(clippy::too_many_lines, reason = "a table of scripts")]
 pub fn statements() -> Vec<Script> {
     let name = "n".repeat(9_500);
@@ -19,6 +24,44 @@ pub fn statements() -> Vec<Script> {
                 run("s", &["b"]),
                 query("select 1"),
                 run("s", &["c"]),
+            ]),
+        ),
+        (
+            "texts behind a SET that is not reported yet",
+            each(&[
+                [
+                    extended_without_sync("set standard_conforming_strings = off"),
+                    parse("s", r"select 'a\\b', timestamptz '2026-01-02 03:04Z'"),
+                    extended_without_sync("set datestyle = 'German'"),
+                    parse("t", "select '1.2.2026'::date"),
+                    extended_without_sync("select set_config('timezone', 'Asia/Tokyo', false)"),
+                    parse("u", "select timestamptz '2026-01-02 03:04'"),
+                    parse("", r"select 'c\\d'"),
+                    sync(),
+                ]
+                .concat(),
+                [bind("", "", &[]), execute("", 0), sync()].concat(),
+                run("s", &[]),
+                run("t", &[]),
+                run("u", &[]),
+                query("reset standard_conforming_strings"),
+                run("s", &[]),
+            ]),
+        ),
+        (
+            "texts behind a SET LOCAL that is not reported yet",
+            each(&[
+                [
+                    query("begin"),
+                    extended_without_sync("savepoint a"),
+                    extended_without_sync("set local datestyle = 'German'"),
+                    parse("s", "select '1.2.2026'::date"),
+                    extended_without_sync("rollback to a"),
+                    parse("t", "select '1.2.2026'::date"),
+                    sync(),
+                ]
+                .concat(),
+                run("s", &[]),
             ]),
         ),
         (

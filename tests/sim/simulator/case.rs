@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use pgferry::internals::config::{Mode, Pin, Reset};
+use pgferry::internals::track::session_code::Reach;
 
 use super::expected;
 use super::tokens::{self, Unit};
@@ -61,6 +62,8 @@ const FAULTS: [(Fault, &str); 11] = [
 pub struct Setup {
     pub mode: Mode,
     pub reset: Reset,
+    /// What the code of the databases may leave in a session.
+    pub code: Reach,
     pub pin: Pin,
     /// The most connections of a pool.
     pub connections: usize,
@@ -147,7 +150,7 @@ impl Case {
     /// The case of `seed`.
     pub fn of(seed: u64, wishes: Wishes) -> Self {
         let mut random = Random::new(seed ^ 0x51d0);
-        let setup = Self::setup(&mut random, wishes);
+        let mut setup = Self::setup(&mut random, wishes);
         let clients = random.pick(&[2, 2, 3, 3, 4]);
         let alike = random.chance(60);
         let mut members = Vec::new();
@@ -165,6 +168,13 @@ impl Case {
                 decoration::decorate(&mut member.script, &mut Random::new(seed ^ 0xdec0));
             }
         }
+        // No client runs code that the others don't know of.
+        let runs_code = members.iter().any(|member| member.script.to_string().contains("code."));
+        setup.code = match seed % 2 {
+            _ if runs_code => Reach::Anything,
+            0 => Reach::Nothing,
+            _ => Reach::Sequences,
+        };
         let mut faults = Vec::new();
         if setup.faults {
             for _ in 0..=random.below(4) {
@@ -178,7 +188,7 @@ impl Case {
     fn setup(random: &mut Random, wishes: Wishes) -> Setup {
         let faults = random.chance(40);
         let mode = random.pick(&[Mode::Transaction, Mode::Transaction, Mode::Session]);
-        let reset = random.pick(&[Reset::Always, Reset::OnChange, Reset::Never]);
+        let reset = random.pick(&[Reset::Auto, Reset::Always, Reset::OnChange, Reset::Never]);
         let faults = wishes.faults.unwrap_or(faults);
         let buffer = random.pick(&[512, 4096, 32 * 1024]);
         let refusals = random.chance(15);
@@ -187,6 +197,8 @@ impl Case {
         Setup {
             mode: wishes.mode.unwrap_or(mode),
             reset: wishes.reset.unwrap_or(reset),
+            // Until it is known what the clients run.
+            code: Reach::Anything,
             pin: if refusals && random.chance(40) { Pin::Refuse } else { Pin::Auto },
             connections: random.pick(&[1, 1, 2, 2, 2, 3]),
             dialling: random.pick(&[1, 2]),
@@ -230,13 +242,17 @@ fn name_of<T: PartialEq>(table: &[(T, &'static str)], value: &T) -> &'static str
 }
 
 const MODES: [(Mode, &str); 2] = [(Mode::Transaction, "transaction"), (Mode::Session, "session")];
-const RESETS: [(Reset, &str); 3] = [(Reset::Always, "always"), (Reset::OnChange, "on_change"), (Reset::Never, "never")];
+const RESETS: [(Reset, &str); 4] =
+    [(Reset::Auto, "auto"), (Reset::Always, "always"), (Reset::OnChange, "on_change"), (Reset::Never, "never")];
+const REACHES: [(Reach, &str); 3] =
+    [(Reach::Nothing, "nothing"), (Reach::Sequences, "sequences"), (Reach::Anything, "anything")];
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Setup {
             mode,
             reset,
+            code,
             pin,
             connections,
             dialling,
@@ -253,10 +269,10 @@ impl fmt::Display for Case {
             lifetime,
         } = &self.setup;
         let pin = if *pin == Pin::Refuse { "refuse" } else { "auto" };
-        let (mode, reset) = (name_of(&MODES, mode), name_of(&RESETS, reset));
+        let (mode, reset, code) = (name_of(&MODES, mode), name_of(&RESETS, reset), name_of(&REACHES, code));
         writeln!(
             f,
-            "setup mode={mode} reset={reset} connections={connections} dialling={dialling} buffer={buffer} text={text} \
+            "setup mode={mode} reset={reset} code={code} connections={connections} dialling={dialling} buffer={buffer} text={text} \
              statements={statements} socket={socket} step={step} patience={patience} faults={faults} \
              pin={pin} refusals={refusals} janitor={janitor} idle={idle} lifetime={lifetime} schedule={}",
             self.schedule
@@ -281,6 +297,7 @@ impl FromStr for Case {
             setup: Setup {
                 mode: Mode::Transaction,
                 reset: Reset::Always,
+                code: Reach::Anything,
                 pin: Pin::Auto,
                 connections: 1,
                 dialling: 1,
@@ -342,6 +359,7 @@ impl Case {
         match name {
             "mode" => setup.mode = MODES.iter().find(|(_, name)| *name == value).ok_or("a mode")?.0,
             "reset" => setup.reset = RESETS.iter().find(|(_, name)| *name == value).ok_or("a reset")?.0,
+            "code" => setup.code = REACHES.iter().find(|(_, name)| *name == value).ok_or("a reach")?.0,
             "connections" => setup.connections = number()?,
             "dialling" => setup.dialling = number()?,
             "buffer" => setup.buffer = number()?,

@@ -31,7 +31,7 @@ fn transaction(setup: &Setup) -> bool {
 }
 
 fn leaks_hidden(setup: &Setup) -> bool {
-    setup.mode == Mode::Transaction || setup.reset != Reset::Always
+    setup.mode == Mode::Transaction || !matches!(setup.reset, Reset::Always | Reset::Auto)
 }
 
 fn leaks_all(setup: &Setup) -> bool {
@@ -196,7 +196,18 @@ fn close_copies(script: &mut Script, carries: bool) {
 /// Whether a text runs code that resets settings.
 pub fn resets_in_code(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
-    text.contains("code.reset") || (text.contains("do $$") && text.contains("reset"))
+    text.contains("code.reset") || (text.contains("do $$") && (text.contains("reset") || text.contains("default")))
+}
+
+/// Which of a script's texts reset settings without saying so.
+fn hidden_resets(script: &Script) -> impl Fn(&String) -> bool + use<> {
+    let named = |message: &Message| match message {
+        Message::Parse { name, text } => !name.is_empty() && (text.starts_with("reset") || text.starts_with("discard")),
+        _ => false,
+    };
+    // By SQL's EXECUTE a named statement resets as code does.
+    let executes = script.writes.iter().flat_map(|write| &write.messages).any(named);
+    move |text| resets_in_code(text) || (executes && text.starts_with("execute "))
 }
 
 /// Has a client whose startup packet asks for settings that no server reports run no code that resets them: what code does
@@ -209,13 +220,14 @@ fn avoid_hidden_resets(script: &mut Script) {
     if !script.startup.iter().any(follows) {
         return;
     }
+    let resets = hidden_resets(script);
     for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
         let texts = match message {
             Message::Query(statements) => statements.as_mut_slice(),
             Message::Parse { text, .. } => std::slice::from_mut(text),
             _ => continue,
         };
-        texts.iter_mut().filter(|text| resets_in_code(text)).for_each(|text| "select 'no reset'".clone_into(text));
+        texts.iter_mut().filter(|text| resets(text)).for_each(|text| "select 'no reset'".clone_into(text));
     }
 }
 
@@ -228,13 +240,7 @@ pub fn changes_settings(text: &str) -> bool {
 /// Has nothing come behind code that resets a setting before the client has seen the answer: what comes behind it in the
 /// same text or pipeline finds what the connection was opened with.
 fn part_resets(script: &mut Script, setup: &Setup) {
-    let named = |message: &Message| match message {
-        Message::Parse { name, text } => !name.is_empty() && (text.starts_with("reset") || text.starts_with("discard")),
-        _ => false,
-    };
-    // By SQL's EXECUTE a named statement resets as code does.
-    let executes = script.writes.iter().flat_map(|write| &write.messages).any(named);
-    let resets = |text: &String| resets_in_code(text) || (executes && text.starts_with("execute "));
+    let resets = hidden_resets(script);
     if !setup.is_calm() {
         // Clients do not always wait.
         for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {

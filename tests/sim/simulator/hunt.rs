@@ -96,6 +96,7 @@ fn wishes() -> Wishes {
             _ => None,
         },
         reset: match text("SIM_RESET").as_str() {
+            "auto" => Some(Reset::Auto),
             "always" => Some(Reset::Always),
             "on_change" => Some(Reset::OnChange),
             "never" => Some(Reset::Never),

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use pgferry::internals::config::Reset;
-use pgferry::internals::track::server_state::UsedBy;
+use pgferry::internals::track::session_code::Due;
 
 use super::link;
 use super::pool::Pool;
@@ -28,12 +28,15 @@ pub async fn run(world: Rc<World>) {
 }
 
 fn tidy(world: &Rc<World>, pool: &Rc<Pool>) {
-    let resets = world.setup.reset == Reset::Always;
+    let resets = matches!(world.setup.reset, Reset::Always | Reset::Auto);
     for mut link in pool.take_all() {
         let age = world.now() - link.returned;
         if link.is_too_old() || (world.setup.idle > 0 && age >= world.setup.idle) || !link.look() {
             link::close(link);
-        } else if resets && link.state.used != UsedBy::Nothing && age >= world.setup.janitor {
+            continue;
+        }
+        world.catalogs.look(link.state.code.code(), Due::Past, world.now());
+        if link.needs_reset() && age >= world.setup.janitor {
             world.spawn(format!("resets link {}", link.number()), async move {
                 if let Some(link) = link::reset(link).await {
                     link.release_as_it_is();

@@ -7,6 +7,7 @@ use std::task::Poll;
 use pgferry::internals::track::keeping_reset::KeepingReset;
 use pgferry::internals::track::server_state::{CloseMethod, RESET, UnnamedStatement, UsedBy};
 use pgferry::internals::track::{Clean, Pins, Pipeline, Request, ResponseAction, ServerState};
+use pgferry::internals::upstream::session_code::needs_reset;
 use pgferry::internals::wire::{Frames, backend, frame, frontend, head};
 
 use super::cancel;
@@ -103,6 +104,11 @@ impl Link {
         self.world.setup.lifetime > 0 && self.world.now() - self.opened >= self.world.setup.lifetime
     }
 
+    /// Whether what a client may have left in it is reset while nobody has it.
+    pub fn needs_reset(&self) -> bool {
+        needs_reset(self.world.setup.reset, &self.state, self.world.instant())
+    }
+
     /// Gives it back.
     pub fn release(mut self, _: Clean) {
         self.returned = self.world.now();
@@ -177,7 +183,7 @@ pub fn close(mut link: Link) {
 
 /// Resets an idle session; `None`, closing the connection, where that fails.
 pub async fn reset(mut link: Link) -> Option<Link> {
-    if link.state.used == UsedBy::Nothing {
+    if !link.needs_reset() {
         return Some(link);
     }
     let world = Rc::clone(&link.world);

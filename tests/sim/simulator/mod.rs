@@ -4,6 +4,7 @@
 //! - `case`: what a run consists of; `tokens`: scripts of which it can be told what must have been carried out.
 //! - `world`, `wire`, `play`: tasks, sockets, and the steps in which a run goes.
 //! - `session`, `relay`, `pool`, `link`: what pgferry does around the machine, without its I/O.
+//! - `catalogs`: what is known of the code in the databases.
 //! - `cancel`, `tentative`, `janitor`: cancel requests, connections that clients have and do not use, and those nobody has.
 //! - `client`: the other side.
 //! - `check`: what must hold; `expected`: what a mode changes by design.
@@ -13,6 +14,7 @@
 
 mod cancel;
 mod case;
+mod catalogs;
 mod check;
 mod client;
 mod expected;

@@ -10,6 +10,7 @@ use std::task::Poll;
 use pgferry::internals::error::{ClientError, ErrorSource, sqlstate};
 use pgferry::internals::track::parameter_cache::ParameterCache;
 use pgferry::internals::track::params::RawPairs;
+use pgferry::internals::track::session_code::Due;
 use pgferry::internals::track::statements::StatementCache;
 use pgferry::internals::track::{RequestedParams, ServerParams, ServerState};
 use pgferry::internals::wire::{Frames, backend, frame, frontend};
@@ -208,7 +209,9 @@ impl Pool {
         drop(links);
         world.tell(|| format!("link {number} opened, asking for {asked:?}"));
         let conn = Conn::new(world, Peer::Server(number));
-        let state = ServerState::new(params, asked.clone());
+        let code = world.catalogs.of(&self.database);
+        world.catalogs.look(&code, Due::Unknown, world.now());
+        let state = ServerState::new(params, asked.clone()).in_database_with(code);
         Ok(Link::new(world, self, conn, state, backend, pid))
     }
 }

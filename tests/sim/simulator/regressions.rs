@@ -9,6 +9,45 @@ const SCHEDULES: u64 = 150;
 /// What each is about, and the case.
 const FOUND: &[(&str, &str)] = &[
     (
+        "a client that ends in a message while the server keeps back the rest of one",
+        "setup mode=transaction socket=1000
+     client half_close
+     [P('','/* in front */ select n, repeat(''z'', 90) from generate_series(1, 200) n;') B(p,'') E(p,0)]
+     [P('','commit') D(S,'') B('','')]/32",
+    ),
+    (
+        "a text behind a SET that the server has not reported",
+        "setup mode=transaction reset=auto code=nothing connections=2 socket=1000 step=0
+     client half_close
+     [P('','set standard_conforming_strings = off') B('','') E P('','select ''a\\\\qb'' as s') S] |
+     [B('','') E S]
+     client half_close
+     [Q('select 1')] | [Q('select 2')] | [Q('select 3')]",
+    ),
+    (
+        "a named text behind a SET that the server has not reported, which another client says too",
+        "setup mode=transaction reset=auto code=nothing socket=1000 step=0
+     client half_close
+     [P('','set standard_conforming_strings = off') B('','') E P(a,'select ''a\\\\qb'' as s') S] |
+     [B('',a) E S]
+     client half_close
+     [P(a,'select ''a\\\\qb'' as s') B('',a) E S] | [B('',a) E S]",
+    ),
+    (
+        "an unnamed text that runs a name made later, behind a Parse that is discarded",
+        "setup mode=transaction
+     client half_close
+     [P('','insert into t(token) values ($1)') B('','','k0_1') E P('','execute c') E P('','insert into t(token) values ($1)') S P(c,'select $1::text') B('','') D(P,'') E]",
+    ),
+    (
+        "a RESET ALL in front of a SET that can't be carried, behind a request whose answer comes later",
+        "setup mode=transaction reset=auto code=anything socket=64
+     client half_close
+     [F]/14
+     client half_close
+     [Q('select 1 from t where token = ''nobody''') Q('reset all;set search_path = pg_temp, one') Q('copy t from stdin')]",
+    ),
+    (
         "the next request is sent before the client has taken the answers to the one before",
         "setup mode=session socket=64 step=0
      client half_close

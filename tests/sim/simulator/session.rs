@@ -13,7 +13,7 @@ use pgferry::internals::machine::refusal::{Refusal, Step};
 use pgferry::internals::machine::{self, MachineResult};
 use pgferry::internals::track::parameter_cache::Greeting;
 use pgferry::internals::track::pipeline::IDLE;
-use pgferry::internals::track::server_state::{CloseMethod, Sequences, UsedBy};
+use pgferry::internals::track::server_state::{CloseMethod, UsedBy};
 use pgferry::internals::track::startup_settings::StartupSettings;
 use pgferry::internals::track::statements::{Limits, MAX_CLIENT_BYTES};
 use pgferry::internals::track::{Clean, ClientState, Pins, Pipeline, RequestedParams, params};
@@ -174,7 +174,7 @@ impl Session {
             Err(_) => return Err(SessionEnd::Quiet),
             Ok(Recall::Needed) => self.return_tentative_lease(),
             Ok(Recall::Reset) => {
-                if let Some(tentative) = self.tentative.take().filter(|_| self.world.setup.reset == Reset::Always) {
+                if let Some(tentative) = self.tentative.take() {
                     self.tentative = tentative.reset().await;
                 }
             }
@@ -255,12 +255,7 @@ impl Session {
     }
 
     fn prepare(&self, link: &Link) -> Preparation {
-        let setup = &self.world.setup;
-        let policy = match (setup.reset, setup.mode) {
-            (Reset::Always, _) => ResetPolicy::All,
-            (Reset::OnChange, _) if link.state.sequences == Sequences::GaveValues => ResetPolicy::Sequences,
-            _ => ResetPolicy::Nothing,
-        };
+        let policy = ResetPolicy::of(self.world.setup.reset, &link.state, self.world.instant());
         let probe = link.is_probed();
         let known = (&link.pool.parameters, &link.pool.statements);
         Preparation::new(&link.state, &self.state, self.id as u64, known, policy, probe)

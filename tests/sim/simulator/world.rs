@@ -6,13 +6,14 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgferry::internals::buffer::BufferPool;
 use pgferry::internals::track::statements::StatementIds;
 
 use super::cancel::Control;
 use super::case::Setup;
+use super::catalogs::Catalogs;
 use super::pool::Pool;
 use super::wire::{ClientWire, ServerWire};
 use crate::model::{self, Cluster};
@@ -35,6 +36,7 @@ pub struct World {
     pub served: Cell<usize>,
     pub links: RefCell<Vec<ServerWire>>,
     pub pools: RefCell<Vec<Rc<Pool>>>,
+    pub catalogs: Catalogs,
     pub statement_ids: Arc<StatementIds>,
     pub buffers: Arc<BufferPool>,
     /// Microseconds.
@@ -61,6 +63,7 @@ impl World {
             served: Cell::new(0),
             links: RefCell::default(),
             pools: RefCell::default(),
+            catalogs: Catalogs::new(&setup),
             statement_ids: Arc::default(),
             buffers: BufferPool::new(setup.buffer, 4),
             now: Cell::new(0),
@@ -99,6 +102,11 @@ impl World {
     /// Microseconds since the beginning.
     pub fn now(&self) -> u64 {
         self.now.get()
+    }
+
+    /// The same, as an instant.
+    pub fn instant(&self) -> Instant {
+        self.catalogs.instant(self.now())
     }
 
     /// The task that runs.
