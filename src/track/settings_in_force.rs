@@ -24,7 +24,7 @@ pub enum SettingsInForce {
 }
 
 impl SettingsInForce {
-    /// Returns whether they are not known, and nobody has asked.
+    /// Returns whether they are not known, and not asked for.
     #[must_use]
     pub fn are_unknown(&self) -> bool {
         matches!(self, Self::Changed)

@@ -169,9 +169,9 @@ impl Case {
             }
         }
         // No client runs code that the others don't know of.
-        let runs_code = members.iter().any(|member| member.script.to_string().contains("code."));
+        let runs_code = |member: &Member| member.script.to_string().to_ascii_lowercase().contains("code.");
         setup.code = match seed % 2 {
-            _ if runs_code => Reach::Anything,
+            _ if members.iter().any(runs_code) => Reach::Anything,
             0 => Reach::Nothing,
             _ => Reach::Sequences,
         };

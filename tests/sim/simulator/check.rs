@@ -121,7 +121,7 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         && expected_rest.last().is_some_and(|last| last.body.starts_with(b"FATAL"));
     if ends_alone
         && rest.iter().all(|seen| {
-            seen.tag == b'Z'
+            matches!(seen.tag, b'S' | b'Z')
                 || *seen == violation()
                 || [&b"ERROR 57014"[..], b"ERROR 08P01", b"FATAL 0A000"].contains(&&*seen.body)
         })
