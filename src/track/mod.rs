@@ -49,6 +49,7 @@ pub(crate) mod sql;
 pub(crate) mod sql_effects;
 pub(crate) mod sql_statement;
 pub(crate) mod startup_settings;
+pub(crate) mod state_functions;
 pub(crate) mod statement_mentions;
 pub(crate) mod statements;
 pub(crate) mod stored_code;

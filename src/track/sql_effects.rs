@@ -11,6 +11,7 @@ use super::session_code;
 use super::session_command::{self, Commands, PositionedCommand, SessionCommand};
 use super::sql::{Token, Tokens};
 use super::sql_statement::{Code, Language, Statement, is};
+use super::state_functions::{RUNS_TEXTS, UNRESETTABLE, is_advisory, is_local_set_config, survives_discard};
 
 /// Whether a text changes settings in a way that its commands don't tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -424,24 +425,6 @@ impl<'a> Analysis<'a> {
     }
 }
 
-/// Returns whether function `name` leaves something that `DISCARD ALL` does not undo.
-fn survives_discard(name: &[u8]) -> bool {
-    UNRESETTABLE.iter().any(|unresettable| name.starts_with(unresettable))
-}
-
-/// How the names of functions begin that leave something which `DISCARD ALL` does not undo.
-const UNRESETTABLE: [&[u8]; 9] = [
-    b"setseed",
-    b"dblink",
-    b"pg_backup_start",
-    b"pg_start_backup",
-    b"pg_create_physical_replication_slot",
-    b"pg_create_logical_replication_slot",
-    b"pg_copy_physical_replication_slot",
-    b"pg_copy_logical_replication_slot",
-    b"pg_replication_origin_session_setup",
-];
-
 /// First words of statements that may end what another one has left.
 const RELEASING: [&[u8]; 9] =
     [b"unlisten", b"deallocate", b"discard", b"close", b"drop", b"reset", b"set", b"rollback", b"abort"];
@@ -463,48 +446,12 @@ fn is_plain(name: &[u8]) -> bool {
 /// The longest name of a setting that the server is asked for, in bytes.
 const MAX_SETTING_BYTES: usize = 128;
 
-/// How the names of functions begin that run a text they are given.
-const RUNS_TEXTS: [&[u8]; 3] = [b"query_to_xml", b"ts_stat", b"ts_rewrite"];
-
-/// Returns whether a name holds `advisory_`, as those of functions for locks do.
-fn is_advisory(name: &[u8]) -> bool {
-    const WORD: &[u8] = b"advisory";
-    name.windows(WORD.len() + 1).any(|window| window[WORD.len()] == b'_' && is(&window[..WORD.len()], WORD))
-}
-
 /// `word` in lower case; `None` where it is longer than any keyword that matters.
 fn lower<'a>(word: &[u8], room: &'a mut [u8; 16]) -> Option<&'a [u8]> {
     let lowered = room.get_mut(..word.len())?;
     lowered.copy_from_slice(word);
     lowered.make_ascii_lowercase();
     Some(lowered)
-}
-
-/// Returns whether the arguments behind `set_config` end in a plain `true`: it holds for the transaction only.
-pub(super) fn is_local_set_config(tokens: Tokens<'_>) -> bool {
-    let mut depth = 0;
-    let mut commas = 0;
-    let mut third = Vec::new();
-    for token in tokens {
-        match token {
-            Token::Other(b'(') => depth += 1,
-            Token::Other(b')') if depth == 1 => {
-                return matches!(third.as_slice(), [Token::Word(word)] if word.eq_ignore_ascii_case(b"true"));
-            }
-            Token::Other(b')') => depth -= 1,
-            Token::Other(b',') if depth == 1 => {
-                commas += 1;
-                continue;
-            }
-            _ => {}
-        }
-        match depth {
-            0 => return false,
-            _ if commas >= 2 => third.push(token),
-            _ => {}
-        }
-    }
-    false
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {

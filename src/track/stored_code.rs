@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::lexis::Lexis;
 use super::session_code::Reach;
 use super::sql::{Token, Tokens};
-use super::sql_effects::is_local_set_config;
+use super::state_functions::is_local_set_config;
 
 /// Words that stand in statements which leave something, or which build and run other statements.
 const ANYTHING: [&[u8]; 15] = [
