@@ -315,7 +315,7 @@ impl Machine<'_> {
             Request::Bind | Request::Execute | Request::Function => true,
             Request::Query => {
                 let sql = frontend::query(body(io, incoming));
-                !incoming.is_whole() || !transaction_block::only_begins(sql, self.client.backslashes())
+                !incoming.is_whole() || !transaction_block::only_begins(sql, self.client.lexis())
             }
             _ => false,
         }
@@ -397,8 +397,7 @@ impl Machine<'_> {
 
     fn begins_block(&self, io: &Buffers<'_>, incoming: Incoming) -> bool {
         let sql = frontend::query(body(io, incoming));
-        self.pipeline.status() == IDLE
-            && transaction_block::after(sql, self.client.backslashes()).is_some_and(Block::is_open)
+        self.pipeline.status() == IDLE && transaction_block::after(sql, self.client.lexis()).is_some_and(Block::is_open)
     }
 
     /// Does not send the message.

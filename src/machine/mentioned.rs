@@ -20,7 +20,7 @@ impl Machine<'_> {
         if !effects.names_statements {
             return Vec::new();
         }
-        mentions(sql, &self.client.names, self.client.backslashes())
+        mentions(sql, &self.client.names, self.client.lexis())
     }
 
     /// Notes what statements do that SQL's `EXECUTE` runs.

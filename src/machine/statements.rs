@@ -32,7 +32,7 @@ impl Machine<'_> {
         }
         let sql = frontend::query(body(io, incoming));
         let (effects, mentioned) = if incoming.is_whole() {
-            let effects = sql_effects::analyze(sql, self.client.backslashes());
+            let effects = sql_effects::analyze(sql, self.client.lexis());
             let mentioned = self.mentioned_in(sql, &effects);
             (effects, mentioned)
         } else {
@@ -120,7 +120,7 @@ impl Machine<'_> {
     /// What running the text of a `Parse` does, as far as that is known where it is not kept.
     pub(super) fn effects_of_parse(&self, io: &Buffers<'_>, incoming: Incoming) -> SqlEffects {
         match cstr(body(io, incoming)).and_then(|(_, rest)| cstr(rest)) {
-            Some((sql, _)) if incoming.is_whole() => sql_effects::analyze(sql, self.client.backslashes()),
+            Some((sql, _)) if incoming.is_whole() => sql_effects::analyze(sql, self.client.lexis()),
             _ => SqlEffects::unanalyzed(),
         }
     }

@@ -23,7 +23,7 @@ impl Machine<'_> {
         let same = before.and_then(|before| before.text.as_ref()).filter(|text| *text.body == *rest);
         same.map_or_else(
             || {
-                let effects = sql_effects::analyze(frontend::query(rest), self.client.backslashes());
+                let effects = sql_effects::analyze(frontend::query(rest), self.client.lexis());
                 Arc::new(ParsedQuery { body: rest.into(), effects })
             },
             Arc::clone,

@@ -94,6 +94,14 @@ pub(crate) fn other_settings<'a>(
 pub(crate) type Columns = Arc<[u8]>;
 
 impl Statement {
+    /// The settings it was first prepared under, and behind them those `now` in force, where it is used under others; `None` where the
+    /// first are one client's own.
+    #[must_use]
+    pub(crate) fn context_under(&self, now: &ParseContext) -> Option<Arc<ParseContext>> {
+        let then = self.parse_context.as_ref()?;
+        Some(Arc::new([then, &b"\0under\0"[..], now].concat().into()))
+    }
+
     /// Its name on every connection where it is prepared.
     #[must_use]
     pub fn name(&self) -> &str {
