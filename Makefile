@@ -68,7 +68,7 @@ lint: ## Formatting, clippy, documentation, dependencies (licences, sources, adv
 demo: ## The problem and its cure, side by side, in a minute
 	@tests/demo/run.sh
 
-bench: ## Measure pgferry against PgBouncer, direct TCP and a null server (half an hour; ARGS="--cases short")
+bench: ## Measure pgferry against PgBouncer and direct TCP (half an hour; ARGS="--cases short")
 	tests/bench/run.sh $(ARGS)
 
 bench-chart: ## The same, and draw tests/bench/chart.svg

@@ -1,13 +1,12 @@
 #!/bin/sh
 # Builds the program as it is released: the compiler lays it out by what it does when it works (profile-guided
-# optimisation). A build that counts serves the bench's cases once, and what it has counted guides the second build.
+# optimisation). A build that counts does the bench's training work once (TRAINING in tests/bench/cases.py),
+# which is not what is measured, and what it has counted guides the second build.
 #
 #   docker/release.sh [where the program goes: target/pgo/pgferry]
 set -eu
 cd "$(dirname "$0")/.."
 program=${1:-target/pgo/pgferry}
-# What it is measured by, but for those cases that add nothing to what others do.
-cases=short,short-session,short-on-change,short-password,long-simple,long-extended,long-prepared,copy-out,copy-out-small,copy-in,burst
 
 tests/setup.sh postgresql
 # What the compiler's own version of LLVM has written, only its own tools are certain to read.
@@ -32,7 +31,7 @@ build() {
 
 build "-Cprofile-generate=$counts" target/pgo/counting
 ulimit -n 20000 2>/dev/null || true
-/usr/bin/python3 -B tests/bench/bench.py --pgferry "$built" --peers pgferry --train --cases "$cases" >/dev/null
+/usr/bin/python3 -B tests/bench/bench.py --pgferry "$built" --peers pgferry --train >/dev/null
 "$profdata" merge -o target/pgo/profile "$counts"
 # cargo does not see that the profile is another one.
 rm -rf target/pgo/guided

@@ -20,7 +20,8 @@ use crate::auth::{Credential, Password, pgpass};
 use crate::config::{RawConfig, Settings, Upstream};
 use crate::import::{self, ini::Ini};
 use crate::net::InheritedListener;
-use crate::track::{SqlEffects, message_target, prefilter, session_command, sql, sql_effects};
+use crate::track::lexis::Characters;
+use crate::track::{Lexis, SqlEffects, message_target, prefilter, session_command, sql, sql_effects};
 use crate::wire::{Frames, backend, frame, frontend, startup};
 
 /// Frames never overlap, never exceed the limit and never leave the input.
@@ -89,9 +90,11 @@ pub fn messages(bytes: &[u8]) {
 /// # Panics
 /// When it does not.
 pub fn sql(bytes: &[u8]) {
-    for backslashes in [false, true] {
-        assert!(sql::Tokens::new(bytes, backslashes).count() <= bytes.len());
-        let effects = sql_effects::analyze_tokens(bytes, backslashes);
+    use Characters::{AsciiAlone, Pairs, ShiftJis};
+    for (backslashes, characters) in [(false, AsciiAlone), (true, AsciiAlone), (false, Pairs), (true, ShiftJis)] {
+        let lexis = Lexis { backslashes, characters };
+        assert!(sql::Tokens::new(bytes, lexis).count() <= bytes.len());
+        let effects = sql_effects::analyze_tokens(bytes, lexis);
         assert!(!prefilter::is_stateless(bytes) || effects == SqlEffects::default());
         let mut end = 0;
         for placed in effects.commands.iter().flat_map(|commands| commands.iter()) {

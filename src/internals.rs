@@ -113,7 +113,7 @@ pub mod machine {
 /// The state of clients and of server connections.
 pub mod track {
     pub use crate::track::{
-        Clean, ClientState, Pins, Pipeline, Request, RequestedParams, ResponseAction, ServerParams, ServerState,
+        Clean, ClientState, Lexis, Pins, Pipeline, Request, RequestedParams, ResponseAction, ServerParams, ServerState,
         SqlEffects,
     };
 

@@ -32,7 +32,7 @@ impl Machine<'_> {
             _ => None,
         };
         let Some(sql) = sql else { return };
-        if let Some(database) = administration::vacated(sql, self.client.backslashes()) {
+        if let Some(database) = administration::vacated(sql, self.client.lexis()) {
             self.administration.vacated = Some(database);
         }
     }

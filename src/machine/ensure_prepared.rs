@@ -11,8 +11,8 @@ use crate::track::rollback::{Rollback, UnnamedCause, UnnamedChange};
 use crate::track::server_state::UnnamedStatement;
 use crate::track::session_command;
 use crate::track::sql::{Token, Tokens};
-use crate::track::statements::{self, Columns, ParsedQuery, Statement, Unnamed};
-use crate::track::{Request, ResponseAction, ServerParams};
+use crate::track::statements::{self, Columns, ParseContext, ParsedQuery, Statement, Unnamed};
+use crate::track::{Lexis, Request, ResponseAction, ServerParams};
 use crate::wire::{backend, frontend};
 
 /// Number of names that are remembered that a client has given up, for the sake of errors that may still come.
@@ -126,17 +126,22 @@ impl Machine<'_> {
         // One that was too long to be kept is on the connection that the client stays with, or gone from there.
         let Some(text) = &statement.text else { return Prepare::Ready(Arc::clone(statement)) };
         let told = name.and_then(|name| self.client.names.get(name)).and_then(|named| named.described.clone());
-        let here = if !statement.is_retired() && self.server.prepared.has(statement) {
+        let now = self.current_params();
+        let context = self.client.parse_context(&now, self.pins);
+        let here = if fits(statement, context.as_ref(), &now) && self.server.prepared.has(statement) {
             Arc::clone(statement)
         } else {
             self.variant(io, statement, text, name, action)
         };
+        if context.is_none() || self.server.may_have_other_settings() {
+            self.server.prepared.use_under_unknown_settings(here.id);
+        }
         match told {
             // What it runs in its turn may be another one by now.
             Some(told) if !text.effects.names_statements => {
-                match self.compare_columns(io, here.id, &here.name(), &told) {
+                match self.compare_columns(io, here.id, here.name(), &told) {
                     // A FETCH has those of its cursor, which may be another one by now.
-                    Prepare::Refused(_) if fetches(text, self.client.backslashes()) => Prepare::Ready(here),
+                    Prepare::Refused(_) if fetches(text, self.client.lexis()) => Prepare::Ready(here),
                     compared => compared.map(|()| here),
                 }
             }
@@ -165,11 +170,16 @@ impl Machine<'_> {
         let mut params = statement.params.clone();
         let mut parse_context = self.client.parse_context(&params, self.pins);
         let unchanged = parse_context.is_some() && statement.parse_context == parse_context;
-        if parse_context.is_some() && !unchanged {
-            params = self.current_params();
+        let now = self.current_params();
+        let reported_others = statements::other_settings(&params, &now).next().is_some();
+        if unchanged && reported_others {
+            // The server may look at it anew under these at any time; those that share it must not find that.
+            parse_context = self.client.parse_context(&now, self.pins).and_then(|now| statement.context_under(&now));
+        } else if parse_context.is_some() && !unchanged {
+            params = now;
             parse_context = self.client.parse_context(&params, self.pins);
         }
-        let same = !statement.is_retired() && unchanged;
+        let same = !statement.is_retired() && unchanged && !reported_others;
         let variant = if same {
             Arc::clone(statement)
         } else {
@@ -193,7 +203,7 @@ impl Machine<'_> {
             self.add_prepared(io, &variant);
             let rollback = Rollback { prepared: Some(variant.id), ..Rollback::default() };
             let note = Note::of(rollback);
-            self.put_parse(io, &variant.name(), &text.body, &variant.params, action, note);
+            self.put_parse(io, variant.name(), &text.body, &variant.params, action, note);
         }
         variant
     }
@@ -293,7 +303,7 @@ impl Machine<'_> {
         let rollback = Rollback { prepared: Some(apart.id), ..Rollback::default() };
         let note = Note::of(rollback);
         let now = self.current_params();
-        self.put_parse(io, &apart.name(), body, &now, action, note);
+        self.put_parse(io, apart.name(), body, &now, action, note);
         apart
     }
 
@@ -342,9 +352,22 @@ impl<T> Prepare<T> {
     }
 }
 
+/// Returns whether `statement` means the same whenever the server looks at its text anew (`RevalidateCachedQuery` in
+/// `src/backend/utils/cache/plancache.c`), in a session with the settings `context`, as far as they are known, that reports `now`.
+fn fits(statement: &Statement, context: Option<&Arc<ParseContext>>, now: &ServerParams) -> bool {
+    if statement.is_retired() {
+        return false;
+    }
+    match (&statement.parse_context, context) {
+        (Some(then), Some(now)) => then == now,
+        (Some(_), None) => statements::other_settings(&statement.params, now).next().is_none(),
+        (None, _) => true,
+    }
+}
+
 /// Returns whether a text is a `FETCH`.
-fn fetches(text: &ParsedQuery, backslashes: bool) -> bool {
-    let first = Tokens::new(frontend::query(&text.body), backslashes).next();
+fn fetches(text: &ParsedQuery, lexis: Lexis) -> bool {
+    let first = Tokens::new(frontend::query(&text.body), lexis).next();
     matches!(first, Some(Token::Word(word)) if word.eq_ignore_ascii_case(b"fetch"))
 }
 

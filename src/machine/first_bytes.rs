@@ -15,9 +15,11 @@ pub(super) enum FirstBytes {
 
 impl FirstBytes {
     /// Notes that these were taken too.
-    pub(super) fn took(&mut self, bytes: &[u8]) {
-        if let Self::Unsent(first) = self {
-            first.extend_from_slice(bytes);
+    pub(super) fn took(&mut self, bytes: Vec<u8>) {
+        match self {
+            Self::Unsent(first) if first.is_empty() => *first = bytes,
+            Self::Unsent(first) => first.extend_from_slice(&bytes),
+            Self::Sent(_) | Self::Forgotten => {}
         }
     }
 

@@ -128,9 +128,10 @@ impl Machine<'_> {
         if !self.is_unsent() {
             return self.walk_client(io);
         }
-        let before = io.from_client.unparsed().to_vec();
+        let mut bytes = io.from_client.unparsed().to_vec();
         let progress = self.walk_client(io);
-        self.first.took(&before[..before.len() - io.from_client.unparsed().len()]);
+        bytes.truncate(bytes.len() - io.from_client.unparsed().len());
+        self.first.took(bytes);
         progress
     }
 
@@ -314,7 +315,7 @@ impl Machine<'_> {
             Request::Bind | Request::Execute | Request::Function => true,
             Request::Query => {
                 let sql = frontend::query(body(io, incoming));
-                !incoming.is_whole() || !transaction_block::only_begins(sql, self.client.backslashes())
+                !incoming.is_whole() || !transaction_block::only_begins(sql, self.client.lexis())
             }
             _ => false,
         }
@@ -396,8 +397,7 @@ impl Machine<'_> {
 
     fn begins_block(&self, io: &Buffers<'_>, incoming: Incoming) -> bool {
         let sql = frontend::query(body(io, incoming));
-        self.pipeline.status() == IDLE
-            && transaction_block::after(sql, self.client.backslashes()).is_some_and(Block::is_open)
+        self.pipeline.status() == IDLE && transaction_block::after(sql, self.client.lexis()).is_some_and(Block::is_open)
     }
 
     /// Does not send the message.

@@ -20,7 +20,7 @@ impl Machine<'_> {
         if !effects.names_statements {
             return Vec::new();
         }
-        mentions(sql, &self.client.names, self.client.backslashes())
+        mentions(sql, &self.client.names, self.client.lexis())
     }
 
     /// Notes what statements do that SQL's `EXECUTE` runs.
@@ -72,7 +72,7 @@ impl Machine<'_> {
                     _ => Arc::clone(statement),
                 }
             };
-            edits.push(Edit { at: at.clone(), with: ready.name().into_bytes() });
+            edits.push(Edit { at: at.clone(), with: ready.name().as_bytes().to_vec() });
         }
         if self.pipeline.owed() > owed && action == ResponseAction::Swallow {
             // Without it an error would make the server discard the query too. What is missing it will say itself.

@@ -403,7 +403,7 @@ fn put_right(command: &SessionCommand, name: &str, value: &[u8]) -> Vec<u8> {
     }
 }
 
-/// What asks the server which reasons for keeping a connection still hold, a column each. All names are qualified: the
+/// What asks the server which reasons for keeping a connection still hold, a column each. Whatever is in a schema depends on it. All names are qualified: the
 /// client's `search_path` is in force.
 fn pins_query(user: &[u8]) -> Vec<u8> {
     let mut sql = b"SELECT NOT (pg_catalog.current_setting('role') OPERATOR(pg_catalog.=) 'none' \
@@ -412,9 +412,8 @@ fn pins_query(user: &[u8]) -> Vec<u8> {
     put_literal(&mut sql, user);
     sql.extend_from_slice(
         b"::pg_catalog.name), \
-        EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
-        OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
-        OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()), \
+        EXISTS (SELECT FROM pg_catalog.pg_depend WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass \
+        AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()), \
         EXISTS (SELECT FROM pg_catalog.pg_listening_channels()), \
         EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql), \
         EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable), \

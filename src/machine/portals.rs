@@ -1,6 +1,8 @@
 //! Portals, of which it is known what they were made of: running one runs the commands of its statement, and describing one
 //! tells the columns of that.
 
+use std::sync::Arc;
+
 use super::Machine;
 use crate::track::Pins;
 use crate::track::pipeline::Describes;
@@ -24,7 +26,7 @@ pub(super) struct Portal {
 #[derive(Debug)]
 pub(super) struct PortalOf {
     /// The client's name for it; empty for the unnamed one.
-    pub(super) name: Box<[u8]>,
+    pub(super) name: Arc<[u8]>,
     /// The number of what the client means.
     pub(super) statement: u64,
     /// The number of what stands for it on the connection.
@@ -54,7 +56,7 @@ impl Machine<'_> {
     /// What a `Describe` of a portal tells the columns of.
     pub(super) fn describes_portal(&self, portal: &[u8]) -> Option<Describes> {
         let of = self.portals.iter().find(|known| known.is_named(portal))?.of.as_ref()?;
-        Some(Describes { server: of.server, client: Some((of.name.clone(), of.statement)) })
+        Some(Describes { server: of.server, client: Some((Arc::clone(&of.name), of.statement)) })
     }
 
     /// The commands that running a portal runs, where that is known.

@@ -206,7 +206,7 @@ impl Preparation {
         self.put_statement(limit);
         for statement in &statements {
             let body = statement.text.as_ref().map_or(&b"\0\0\0"[..], |text| &text.body);
-            frontend::put_parse(self.messages.to_mut(), &statement.name(), body);
+            frontend::put_parse(self.messages.to_mut(), statement.name(), body);
             self.requests.to_mut().push(Request::Parse);
         }
         self.put_statement(b"COMMIT");

@@ -97,11 +97,11 @@ impl Message<'_> {
 
     /// What its text leaves behind, if it decides that.
     fn block(&self) -> Option<Block> {
-        transaction_block::after(&self.text()?, self.client.backslashes())
+        transaction_block::after(&self.text()?, self.client.lexis())
     }
 
     fn only_ends_transaction(&self) -> bool {
-        self.text().is_some_and(|text| transaction_block::only_ends(&text, self.client.backslashes()))
+        self.text().is_some_and(|text| transaction_block::only_ends(&text, self.client.lexis()))
     }
 
     /// Prepares its text for the client, which is on no connection.

@@ -97,7 +97,9 @@ impl Machine<'_> {
             self.replay.used.clear();
             let begins = matches!(incoming.request, Request::Bind | Request::Describe);
             if !again {
-                self.replay.work = if begins { Work::Kept(Vec::new()) } else { Work::NotKept };
+                // Mostly all of it has come.
+                let here = io.from_client.unparsed().len().min(MAX_WORK_BYTES);
+                self.replay.work = if begins { Work::Kept(Vec::with_capacity(here)) } else { Work::NotKept };
             }
         } else if !matches!(incoming.request, Request::Describe | Request::Execute | Request::Sync | Request::Flush) {
             self.replay.forget();

@@ -237,10 +237,13 @@ impl Machine<'_> {
     /// the client on its connection. `is_reset` says that it is what a reset makes it.
     pub(super) fn learn_setting(&mut self, name: &[u8], value: Option<&[u8]>, is_reset: bool) {
         let value = value.filter(|_| !is_reset || self.client.ledger.has_base(name));
-        // What is not ASCII would be converted from the client's encoding of then; and in the schema for temporary tables a
-        // session makes tables of its own.
+        // What is not ASCII can be written by its numbers where both sides have UTF-8; and in the schema for temporary tables
+        // a session makes tables of its own.
+        let is_utf8 = |name: &[u8]| self.server.params.get(name) == Some(b"UTF8");
+        let has_numbers = is_utf8(b"client_encoding") && is_utf8(b"server_encoding");
         let plain = |value: &[u8]| {
-            value.iter().all(|byte| (0x20..0x7f).contains(byte)) && !value.windows(7).any(|part| part == b"pg_temp")
+            let is_known = value.is_ascii() || (has_numbers && std::str::from_utf8(value).is_ok());
+            is_known && !value.iter().any(u8::is_ascii_control) && !value.windows(7).any(|part| part == b"pg_temp")
         };
         if value.is_some_and(|value| !plain(value)) {
             self.pins.insert(Pins::SETTING);

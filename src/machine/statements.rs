@@ -32,7 +32,7 @@ impl Machine<'_> {
         }
         let sql = frontend::query(body(io, incoming));
         let (effects, mentioned) = if incoming.is_whole() {
-            let effects = sql_effects::analyze(sql, self.client.backslashes());
+            let effects = sql_effects::analyze(sql, self.client.lexis());
             let mentioned = self.mentioned_in(sql, &effects);
             (effects, mentioned)
         } else {
@@ -100,8 +100,8 @@ impl Machine<'_> {
         };
         let keeps = incoming.is_whole() && is_well_formed(rest);
         if name.is_empty() {
-            let rest: Option<Box<[u8]>> = keeps.then(|| rest.into());
-            return self.parse_unnamed(io, rest, incoming);
+            let text = keeps.then(|| self.parsed_unnamed(rest));
+            return self.parse_unnamed(io, text.as_ref(), incoming);
         }
         let name: Box<[u8]> = name.into();
         if !self.carries() {
@@ -120,7 +120,7 @@ impl Machine<'_> {
     /// What running the text of a `Parse` does, as far as that is known where it is not kept.
     pub(super) fn effects_of_parse(&self, io: &Buffers<'_>, incoming: Incoming) -> SqlEffects {
         match cstr(body(io, incoming)).and_then(|(_, rest)| cstr(rest)) {
-            Some((sql, _)) if incoming.is_whole() => sql_effects::analyze(sql, self.client.backslashes()),
+            Some((sql, _)) if incoming.is_whole() => sql_effects::analyze(sql, self.client.lexis()),
             _ => SqlEffects::unanalyzed(),
         }
     }
@@ -174,7 +174,7 @@ impl Machine<'_> {
             Rollback { name: Some((name.into(), None)), prepared: Some(statement.id), ..Rollback::default() };
         let note = Note::of(rollback);
         let cut = frame::HEADER_BYTES + name.len() + 1;
-        self.pass_renamed(io, incoming, Some(note), &MessageHead { cut, before: b"", name: &statement.name() });
+        self.pass_renamed(io, incoming, Some(note), &MessageHead { cut, before: b"", name: statement.name() });
         Sent::Done
     }
 
@@ -191,7 +191,7 @@ impl Machine<'_> {
             // The server says first what is wrong with the text, and then that the statement exists.
             let checked = self.put_apart(io, rest, ResponseAction::ForwardErrorOnly);
             self.aliases.given_up(checked.id, name);
-            self.pass_renamed(io, incoming, None, &MessageHead { cut, before: b"", name: &checked.name() });
+            self.pass_renamed(io, incoming, None, &MessageHead { cut, before: b"", name: checked.name() });
             return Sent::Done;
         }
         self.client.names.set(name, Some(NamedStatement { statement: Arc::clone(&statement), described: None }));
@@ -209,7 +209,7 @@ impl Machine<'_> {
         rollback.prepared = Some(statement.id);
         self.add_prepared(io, &statement);
         let note = Note::of(rollback);
-        self.pass_renamed(io, incoming, Some(note), &MessageHead { cut, before: b"", name: &statement.name() });
+        self.pass_renamed(io, incoming, Some(note), &MessageHead { cut, before: b"", name: statement.name() });
         Sent::Done
     }
 
@@ -218,7 +218,7 @@ impl Machine<'_> {
         let (portal, name, cut) = match target_of(incoming.head.tag, body(io, incoming)) {
             MessageTarget::Statement { portal, name, rest } => {
                 let cut = incoming.here - rest.len();
-                (Box::<[u8]>::from(portal), Box::<[u8]>::from(name), cut)
+                (Box::<[u8]>::from(portal), Arc::<[u8]>::from(name), cut)
             }
             MessageTarget::Portal(portal) if incoming.request == Request::Describe => {
                 let describes = self.describes_portal(portal);
@@ -240,7 +240,7 @@ impl Machine<'_> {
         match incoming.request {
             Request::Close => {
                 self.give_up_name(&name);
-                let rollback = Rollback { name: Some((name, Some(named))), ..Rollback::default() };
+                let rollback = Rollback { name: Some(((*name).into(), Some(named))), ..Rollback::default() };
                 self.synthesize(io, incoming, Note::of(rollback));
                 Sent::Done
             }
@@ -282,7 +282,7 @@ impl Machine<'_> {
         &mut self,
         io: &mut Buffers<'_>,
         portal: &[u8],
-        name: &[u8],
+        name: &Arc<[u8]>,
         named: &NamedStatement,
         cut: usize,
         incoming: Incoming,
@@ -292,19 +292,24 @@ impl Machine<'_> {
             Err(sent) => return sent,
         };
         // In place of one with an outdated plan the name may stand for another one by now.
-        let statement = self.client.names.get(name).map_or(named.statement.id, |now| now.statement.id);
+        let statement = if ready.id == named.statement.id {
+            ready.id
+        } else {
+            self.client.names.get(name).map_or(named.statement.id, |now| now.statement.id)
+        };
         let (note, before) = if incoming.request == Request::Bind {
             let effects = named.statement.text.as_ref().map(|text| &text.effects);
             effects.inspect(|effects| self.client.in_force.bound(effects));
             let commands = effects.and_then(|effects| effects.commands.clone());
-            let of = PortalOf { name: name.into(), statement, server: ready.id };
+            let of = PortalOf { name: Arc::clone(name), statement, server: ready.id };
             self.set_portal(Portal { name: portal.into(), commands, of: Some(of) });
-            (None, Cow::Owned([portal, b"\0"].concat()))
+            let unnamed = portal.is_empty();
+            (None, if unnamed { Cow::Borrowed(&b"\0"[..]) } else { Cow::Owned([portal, b"\0"].concat()) })
         } else {
-            let describes = Describes { server: ready.id, client: Some((name.into(), statement)) };
+            let describes = Describes { server: ready.id, client: Some((Arc::clone(name), statement)) };
             (Some(Note { describes: Some(describes), ..Note::default() }), Cow::Borrowed(&b"S"[..]))
         };
-        self.pass_renamed(io, incoming, note, &MessageHead { cut, before: &before, name: &ready.name() });
+        self.pass_renamed(io, incoming, note, &MessageHead { cut, before: &before, name: ready.name() });
         Sent::Done
     }
 

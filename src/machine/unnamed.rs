@@ -17,22 +17,31 @@ use crate::track::{Request, ResponseAction};
 use crate::wire::frontend;
 
 impl Machine<'_> {
-    /// The unnamed statement; `rest` is what follows its name, where it is kept.
-    pub(super) fn parse_unnamed(&mut self, io: &mut Buffers<'_>, rest: Option<Box<[u8]>>, incoming: Incoming) -> Sent {
-        let backslashes = self.client.backslashes();
-        // Many clients say the same again and again.
+    /// What an unnamed statement says: `rest` is what follows its name. Many clients say the same again and again.
+    pub(super) fn parsed_unnamed(&self, rest: &[u8]) -> Arc<ParsedQuery> {
         let before = self.client.unnamed.as_ref().filter(|before| before.params.is(self.client.reported()));
-        let same = before.and_then(|before| before.text.as_ref()).filter(|text| Some(&text.body) == rest.as_ref());
-        let (text, effects) = match (same, rest) {
-            (Some(text), _) => (Some(Arc::clone(text)), text.effects.clone()),
-            (None, Some(rest)) => {
-                let effects = sql_effects::analyze(frontend::query(&rest), backslashes);
-                (Some(Arc::new(ParsedQuery { body: rest, effects: effects.clone() })), effects)
-            }
-            (None, None) => (None, self.effects_of_parse(io, incoming)),
+        let same = before.and_then(|before| before.text.as_ref()).filter(|text| *text.body == *rest);
+        same.map_or_else(
+            || {
+                let effects = sql_effects::analyze(frontend::query(rest), self.client.lexis());
+                Arc::new(ParsedQuery { body: rest.into(), effects })
+            },
+            Arc::clone,
+        )
+    }
+
+    /// The unnamed statement with this `text`, where that is kept.
+    pub(super) fn parse_unnamed(
+        &mut self,
+        io: &mut Buffers<'_>,
+        text: Option<&Arc<ParsedQuery>>,
+        incoming: Incoming,
+    ) -> Sent {
+        let effects = match text {
+            Some(text) => text.effects.clone(),
+            None => self.effects_of_parse(io, incoming),
         };
-        let mentioned =
-            text.as_ref().map_or(Vec::new(), |text| self.mentioned_in(frontend::query(&text.body), &effects));
+        let mentioned = text.map_or(Vec::new(), |text| self.mentioned_in(frontend::query(&text.body), &effects));
         let considered = self.consider(&effects).and_then(|()| self.consider_mentioned(&mentioned));
         if let Err(refusal) = considered {
             self.refuse(io, &refusal, incoming);
@@ -40,9 +49,9 @@ impl Machine<'_> {
         }
         let edits = self.rename_mentioned(io, &mentioned, ResponseAction::ForwardErrorOnly);
         let id = self.context.statements.next_id();
-        let kept = text.clone().filter(|_| self.carries());
+        let kept = text.cloned().filter(|_| self.carries());
         let unnamed = Unnamed::new(id, kept, &effects, self.client.reported().clone());
-        let renamed = text.as_ref().filter(|_| effects.names_statements).map(|text| text.edited(edits));
+        let renamed = text.filter(|_| effects.names_statements).map(|text| text.edited(edits));
         let unnamed = Arc::new(match &renamed {
             Some((translated, _)) => unnamed.translated(translated),
             None => unnamed,
@@ -94,12 +103,12 @@ impl Machine<'_> {
         let unnamed = self.client.unnamed.clone();
         let mut note = None;
         if let Some(unnamed) = unnamed {
-            let of = PortalOf { name: Box::default(), statement: unnamed.id, server: unnamed.id };
+            let of = PortalOf { name: Arc::default(), statement: unnamed.id, server: unnamed.id };
             if incoming.request == Request::Bind {
                 let commands = unnamed.commands.clone();
                 self.set_portal(Portal { name: portal.into(), commands, of: Some(of) });
             } else {
-                let describes = Describes { server: unnamed.id, client: Some((Box::default(), unnamed.id)) };
+                let describes = Describes { server: unnamed.id, client: Some((Arc::default(), unnamed.id)) };
                 note = Some(Note { describes: Some(describes), ..Note::default() });
             }
         }

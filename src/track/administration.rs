@@ -1,6 +1,7 @@
 //! What a client does to the databases and roles of its server: other connections may stand in its way, or be out of date
 //! behind it.
 
+use super::lexis::Lexis;
 use super::sql::{Token, Tokens};
 
 /// The database that others are copied from where a text names none.
@@ -10,8 +11,8 @@ const DEFAULT_TEMPLATE: &[u8] = b"template1";
 ///
 /// Such commands stand alone in a text, since they can't be part of a transaction.
 #[must_use]
-pub(crate) fn vacated(sql: &[u8], backslashes: bool) -> Option<Vec<u8>> {
-    let mut tokens = Tokens::new(sql, backslashes);
+pub(crate) fn vacated(sql: &[u8], lexis: Lexis) -> Option<Vec<u8>> {
+    let mut tokens = Tokens::new(sql, lexis);
     let command = tokens.next()?;
     // By far most texts begin otherwise.
     let [drops, alters, creates] = [&b"drop"[..], b"alter", b"create"].map(|word| is(&command, word));
@@ -96,7 +97,7 @@ mod tests {
             ("", None),
         ] {
             let expected = database.map(|name| name.as_bytes().to_vec());
-            assert_eq!(vacated(sql.as_bytes(), false), expected, "{sql}");
+            assert_eq!(vacated(sql.as_bytes(), Lexis::default()), expected, "{sql}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::lexis::Lexis;
 use super::params::{self, RequestedParams, ServerParams};
 use super::pins::Pins;
 use super::rollback::{Rollback, Unfulfilled, UnnamedCause};
@@ -14,9 +15,12 @@ use super::statements::{ClientStatements, ParseContext, ParsedQuery, REPORTED, S
 use crate::wire::frontend;
 
 /// Settings that neither the meaning nor the result of a statement depends on.
-const HARMLESS: [&[u8]; 9] = [
+const HARMLESS: [&[u8]; 12] = [
     b"application_name",
     b"client_min_messages",
+    b"default_transaction_deferrable",
+    b"default_transaction_isolation",
+    b"default_transaction_read_only",
     b"idle_in_transaction_session_timeout",
     b"idle_session_timeout",
     b"lock_timeout",
@@ -51,10 +55,10 @@ pub struct ClientState {
 }
 
 impl ClientState {
-    /// Returns whether a backslash escapes in the plain strings of its texts.
+    /// How its texts are read.
     #[must_use]
-    pub fn backslashes(&self) -> bool {
-        self.reported().get(b"standard_conforming_strings") == Some(b"off")
+    pub fn lexis(&self) -> Lexis {
+        Lexis::of(self.reported())
     }
 
     /// The reported settings that its texts are read under.
@@ -125,9 +129,9 @@ impl ClientState {
     /// What a text is for this client, in a session that holds `pins`. `rest` is the `Parse` message behind its first
     /// string.
     pub fn intern(&mut self, statements: &StatementCache, rest: &[u8], pins: Pins) -> Arc<Statement> {
-        let backslashes = self.backslashes();
+        let lexis = self.lexis();
         let make = || {
-            let effects = sql_effects::analyze(frontend::query(rest), backslashes);
+            let effects = sql_effects::analyze(frontend::query(rest), lexis);
             Arc::new(ParsedQuery { body: rest.into(), effects })
         };
         // Not what the connection reports: that is being made to be this.

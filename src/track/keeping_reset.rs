@@ -3,7 +3,8 @@
 //! `DISCARD ALL` (`DiscardAll` in `src/backend/commands/discard.c`) is these statements, `DEALLOCATE ALL` and `DISCARD PLANS`.
 //! In place of those two the server is asked whether the statements on the connection are those of the books: code inside the
 //! database may have prepared others by SQL, or freed some of them; then the reset fails. Statements that were prepared
-//! while code may have changed what their names mean are closed, or prepared anew by a session that is as new.
+//! while code may have changed what their names mean are closed, or prepared anew by a session that is as new. Plans are discarded
+//! where one may have been made while code may have changed settings: a text is looked at anew whenever what it reads changes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +28,9 @@ const STATEMENTS: [&str; 9] = [
     "DISCARD SEQUENCES",
     "COMMIT",
 ];
+
+/// What is run behind them where a statement may have a plan that was made under settings which are gone now.
+const DISCARD_PLANS: &str = "DISCARD PLANS";
 
 /// Releases advisory locks, and fails if there are other prepared statements than `$1` that were prepared by the protocol, as
 /// SQL's `PREPARE` does not.
@@ -72,7 +76,7 @@ impl ResetStatements {
     pub fn count(self) -> usize {
         match self {
             Self::Absent => 0,
-            Self::Prepared => STATEMENTS.len(),
+            Self::Prepared => STATEMENTS.len() + 1,
         }
     }
 }
@@ -97,12 +101,20 @@ impl KeepsStatements {
     }
 }
 
+/// What becomes of the plans of the statements that are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plans {
+    Kept,
+    Discarded,
+}
+
 /// Such a reset of one connection.
 #[derive(Debug)]
 pub struct KeepingReset {
     /// Number of statements that the connection has.
     expected: usize,
     statements: ResetStatements,
+    plans: Plans,
     /// Numbers of those that are closed.
     closes: Vec<u64>,
     /// Those among them that are prepared anew.
@@ -129,6 +141,10 @@ impl KeepingReset {
     pub fn alone(server: &ServerState) -> Option<(Self, Vec<u8>)> {
         let reset = Self::of(server).filter(|reset| reset.keeps_any(server))?;
         let mut sql = STATEMENTS.join(";").replace("$1", &reset.expected.to_string());
+        if reset.plans == Plans::Discarded {
+            sql.push(';');
+            sql.push_str(DISCARD_PLANS);
+        }
         for id in &reset.closes {
             sql.push_str(";DEALLOCATE ");
             sql.push_str(PREFIX);
@@ -140,7 +156,8 @@ impl KeepingReset {
     fn of(server: &ServerState) -> Option<Self> {
         let closes: Vec<u64> = server.prepared.doubtful().take(MAX_DOUBTFUL + 1).collect();
         let expected = server.prepared.len() + server.reset_statements.count();
-        let reset = Self { expected, statements: server.reset_statements, closes, renews: Vec::new() };
+        let plans = if server.prepared.has_used() { Plans::Discarded } else { Plans::Kept };
+        let reset = Self { expected, statements: server.reset_statements, plans, closes, renews: Vec::new() };
         (reset.closes.len() <= MAX_DOUBTFUL).then_some(reset)
     }
 
@@ -153,17 +170,22 @@ impl KeepingReset {
         let mut expected = self.expected;
         let mut parses = 0;
         if self.statements == ResetStatements::Absent {
-            for (nth, sql) in STATEMENTS.iter().enumerate() {
+            for (nth, sql) in STATEMENTS.iter().chain([&DISCARD_PLANS]).enumerate() {
                 frontend::put_parse(out, &name(nth), &[sql.as_bytes(), b"\0\0\0"].concat());
             }
-            expected += STATEMENTS.len();
-            parses = STATEMENTS.len();
+            parses = ResetStatements::Prepared.count();
+            expected += parses;
         }
         out.extend_from_slice(MESSAGES_BEFORE);
         frontend::put_bind_one(out, &name(CHECK_AT), expected.to_string().as_bytes());
         frontend::put_execute(out, "");
         out.extend_from_slice(MESSAGES_AFTER);
-        (parses, STATEMENTS.len())
+        if self.plans == Plans::Kept {
+            return (parses, STATEMENTS.len());
+        }
+        frontend::put_bind(out, "", &name(STATEMENTS.len()));
+        frontend::put_execute(out, "");
+        (parses, STATEMENTS.len() + 1)
     }
 
     /// Appends the messages that close statements, and returns how many.
@@ -188,6 +210,9 @@ impl KeepingReset {
     pub fn apply(&self, server: &mut ServerState) {
         for &id in &self.closes {
             server.prepared.remove(id);
+        }
+        if self.plans == Plans::Discarded {
+            server.prepared.on_discard_plans();
         }
         for statement in &self.renews {
             server.prepared.add(statement, Standing::Trusted);
@@ -252,6 +277,7 @@ mod tests {
         let reset = KeepingReset {
             expected: 12,
             statements: ResetStatements::Prepared,
+            plans: Plans::Kept,
             closes: Vec::new(),
             renews: Vec::new(),
         };
@@ -283,6 +309,13 @@ mod tests {
         reset.apply(&mut server);
         assert_eq!((server.prepared.len(), server.ran), (2, Ran::Nothing));
         assert!(server.prepared.doubtful().next().is_none());
+
+        server.ran = Ran::Something;
+        assert!(server.may_have_other_settings(), "nothing is known of the code");
+        server.prepared.use_under_unknown_settings(first.id);
+        assert!(KeepingReset::alone(&server).expect("two to keep").1.ends_with(b"COMMIT;DISCARD PLANS"));
+        KeepingReset::before(&server, &stranger, &keeps).expect("two to keep").apply(&mut server);
+        assert!(!server.prepared.has_used() && server.prepared.standing(first.id) == Some(Standing::Trusted));
 
         keeps.refused(b"57014");
         assert!(KeepingReset::before(&server, &client, &keeps).is_some(), "that may not come again");

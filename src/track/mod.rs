@@ -19,6 +19,7 @@
 //! - [`parameter_cache`]: what the server makes of settings, and so what clients are greeted with.
 //! - [`keeping_reset`]: a reset that keeps the statements that pgferry has prepared.
 //! - [`statements`]: prepared statements of clients; [`server_statements`]: those of a connection; [`statement_mentions`] finds them in SQL.
+//! - [`number_hasher`]: a hash of numbers of pgferry's own making.
 //! - [`message_target`]: which statement and which portal a message is about.
 //! - [`text_edit`]: changes to a text, and what they do to positions in errors.
 //! - [`transaction_block`]: whether a text leaves a transaction block open.
@@ -29,7 +30,9 @@ pub(crate) mod administration;
 pub(crate) mod characteristics;
 pub(crate) mod client_state;
 pub(crate) mod keeping_reset;
+pub(crate) mod lexis;
 pub(crate) mod message_target;
+pub(crate) mod number_hasher;
 pub(crate) mod owed;
 pub(crate) mod parameter_cache;
 pub(crate) mod params;
@@ -48,6 +51,7 @@ pub(crate) mod sql;
 pub(crate) mod sql_effects;
 pub(crate) mod sql_statement;
 pub(crate) mod startup_settings;
+pub(crate) mod state_functions;
 pub(crate) mod statement_mentions;
 pub(crate) mod statements;
 pub(crate) mod stored_code;
@@ -55,6 +59,7 @@ pub(crate) mod text_edit;
 pub(crate) mod transaction_block;
 
 pub use client_state::ClientState;
+pub use lexis::Lexis;
 pub use params::{RequestedParams, ServerParams};
 pub use pins::Pins;
 pub use pipeline::Pipeline;

@@ -1,5 +1,7 @@
 //! What is known of one request that the server still owes an answer to, and of what the server does meanwhile.
 
+use std::sync::Arc;
+
 use super::request::{Request, ResponseAction};
 use super::rollback::Rollback;
 use super::session_command::{Commands, SessionCommand};
@@ -39,7 +41,7 @@ pub struct Describes {
     /// The statement's number on the connection.
     pub server: u64,
     /// The client's name for it, and the number of what that stands for; `None` where pgferry asks.
-    pub client: Option<(Box<[u8]>, u64)>,
+    pub client: Option<(Arc<[u8]>, u64)>,
 }
 
 /// A request that the server still owes an answer to.

@@ -50,6 +50,10 @@ bitflags! {
         /// Reasons that are gone if the transaction is rolled back in which they have come up.
         const ROLLED_BACK = Self::SETTING.bits() | Self::NAMED_SETTING.bits() | Self::SEQUENCE.bits();
 
+        /// Reasons that come up by what a statement is, and those that only count if they are asked for: not by a function that it calls
+        /// and that leaves something.
+        const NOT_BY_CALLS = Self::TEMP.bits() | Self::PREPARE.bits() | Self::CURSOR.bits() | Self::NEXTVAL.bits() | Self::SEQUENCE.bits();
+
         /// State under which the meaning of a text is one session's own: temporary tables hide others, for example.
         const SESSION_LOCAL_MEANING = Self::SURVIVES_DISCARD.bits() | Self::SERVER_CODE.bits() | Self::SETTING.bits() | Self::NAMED_SETTING.bits() | Self::ROLE.bits() | Self::TEMP.bits();
     }

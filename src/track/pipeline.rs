@@ -24,6 +24,9 @@ use crate::wire::backend;
 /// The transaction status `I`: no transaction is open.
 pub const IDLE: u8 = b'I';
 
+/// Number of requests that there is room for at first: what a statement takes in the extended protocol.
+const USUAL_REQUESTS: usize = 6;
+
 /// What the server still owes this session.
 ///
 /// ```
@@ -145,6 +148,9 @@ impl Pipeline {
         let entry = Entry { request, action, note: note.map(Box::new), data: self.data };
         self.stakes += usize::from(entry.is_at_stake());
         self.unnamed_changes += usize::from(entry.changes_unnamed());
+        if self.queue.capacity() == 0 {
+            self.queue.reserve(USUAL_REQUESTS);
+        }
         self.queue.push_back(entry);
         if request.ends_ready() {
             self.prompted = self.queue.len();

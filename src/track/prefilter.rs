@@ -120,6 +120,7 @@ const KINDS: [Kind; 256] = {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::lexis::Lexis;
     use super::*;
     use crate::track::sql_effects::{SqlEffects, analyze_tokens};
 
@@ -136,7 +137,7 @@ mod tests {
             "COMMIT;",
         ] {
             assert!(is_stateless(sql.as_bytes()), "{sql}");
-            assert_eq!(analyze_tokens(sql.as_bytes(), false), SqlEffects::default(), "{sql}");
+            assert_eq!(analyze_tokens(sql.as_bytes(), Lexis::default()), SqlEffects::default(), "{sql}");
         }
     }
 
@@ -223,7 +224,7 @@ mod tests {
         #[test]
         fn nothing_that_matters_is_let_through(begin in "(select|with|commit)? ?", text in texts()) {
             let sql = [begin.as_bytes(), &text].concat();
-            prop_assert!(!is_stateless(&sql) || analyze_tokens(&sql, false) == SqlEffects::default());
+            prop_assert!(!is_stateless(&sql) || analyze_tokens(&sql, Lexis::default()) == SqlEffects::default());
         }
     }
 }

@@ -283,6 +283,12 @@ impl ServerState {
         self.reset_statements = ResetStatements::Absent;
     }
 
+    /// Returns whether code that has run there may have changed settings.
+    #[must_use]
+    pub fn may_have_other_settings(&self) -> bool {
+        self.ran == Ran::Something && !self.code.is_harmless()
+    }
+
     /// The standing of `statement`, which is about to be prepared there.
     #[must_use]
     pub fn standing_of(&self, statement: &Statement) -> Standing {

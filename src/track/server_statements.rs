@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::number_hasher::NumberHash;
 use super::rollback::Rollback;
 use super::statements::{Columns, Limits, Statement};
 
 /// The statements that are prepared on a connection; those used longest ago give way.
 #[derive(Debug, Default)]
 pub struct ServerStatementCache {
-    map: HashMap<u64, PreparedStatement>,
+    map: HashMap<u64, PreparedStatement, NumberHash>,
     /// Bytes of their texts.
     pub(super) bytes: usize,
     clock: u64,
@@ -20,7 +21,10 @@ pub struct ServerStatementCache {
 pub enum Standing {
     /// It was prepared when nothing had run since the session was as new.
     Trusted,
-    /// Code that had run by then may have changed what its text means.
+    /// It was trusted, and then used when code may have changed settings. Its constants may be those of then: the server looks at a text
+    /// anew whenever what it reads has changed or was analysed (`RevalidateCachedQuery` in `src/backend/utils/cache/plancache.c`).
+    Used,
+    /// Code that had run by the time it was prepared may have changed what its text means.
     Doubtful,
 }
 
@@ -64,6 +68,26 @@ impl ServerStatementCache {
     #[must_use]
     pub fn standing(&self, id: u64) -> Option<Standing> {
         self.map.get(&id).map(|held| held.standing)
+    }
+
+    /// Notes that statement `id` is used in a session with settings that are not known.
+    pub fn use_under_unknown_settings(&mut self, id: u64) {
+        if let Some(held) = self.map.get_mut(&id).filter(|held| held.standing == Standing::Trusted) {
+            held.standing = Standing::Used;
+        }
+    }
+
+    /// Returns whether a statement that outlives a reset may have a plan that was made under settings that are not known.
+    #[must_use]
+    pub fn has_used(&self) -> bool {
+        self.map.values().any(|held| held.standing == Standing::Used)
+    }
+
+    /// The session's plans are gone, and its settings are as new.
+    pub fn on_discard_plans(&mut self) {
+        for held in self.map.values_mut().filter(|held| held.standing == Standing::Used) {
+            held.standing = Standing::Trusted;
+        }
     }
 
     /// Numbers of the statements that don't outlive a reset.

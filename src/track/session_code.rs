@@ -296,6 +296,14 @@ impl CodeExposure {
             && harmless.is_some_and(|(version, reach)| reach == Reach::Nothing && self.as_new_in == Some(version))
     }
 
+    /// Returns whether code has left no more in it than what sequences have given, as far as is known.
+    #[must_use]
+    pub fn is_harmless(&self) -> bool {
+        let harmless = lock(&self.code.0).harmless();
+        let is_unchanged = matches!(self.definitions, OwnDefinitions::Unchanged);
+        is_unchanged && harmless.is_some_and(|(version, _)| self.as_new_in == Some(version))
+    }
+
     /// A statement of the session's own changes definitions, or has just done so.
     pub fn defines(&mut self) {
         if !matches!(self.definitions, OwnDefinitions::Changing { .. }) {

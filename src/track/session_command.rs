@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::characteristics;
+use super::lexis::Lexis;
 use super::sql::{Token, Tokens};
 
 /// The longest `SET` that is kept, in bytes. A longer one pins.
@@ -162,21 +163,22 @@ pub struct PositionedCommand {
     pub end: usize,
 }
 
-/// What one statement does, if it is one of these. `sql` is the statement without a semicolon; `backslashes` says
-/// whether a backslash escapes in plain strings (`standard_conforming_strings = off`).
+/// What one statement does, if it is one of these. `sql` is the statement without a semicolon.
 ///
 /// ```
+/// use pgferry::internals::track::Lexis;
 /// use pgferry::internals::track::session_command::{SessionCommand, of_statement};
 ///
-/// let Some(SessionCommand::Set { name, .. }) = of_statement(b"SET TimeZone TO 'UTC'", false) else { panic!("a SET") };
+/// let set = of_statement(b"SET TimeZone TO 'UTC'", Lexis::default());
+/// let Some(SessionCommand::Set { name, .. }) = set else { panic!("a SET") };
 /// assert_eq!(&*name, b"timezone");
-/// assert_eq!(of_statement(b"select 1", false), None);
+/// assert_eq!(of_statement(b"select 1", Lexis::default()), None);
 /// ```
 #[must_use]
-pub fn of_statement(sql: &[u8], backslashes: bool) -> Option<SessionCommand> {
+pub fn of_statement(sql: &[u8], lexis: Lexis) -> Option<SessionCommand> {
     use SessionCommand::{Commit, OtherSet, Release, Savepoint, UnknownSet};
     let unknown = UnknownSet { name: None };
-    let mut words = Words { sql, tokens: Tokens::new(sql, backslashes), backslashes };
+    let mut words = Words { sql, tokens: Tokens::new(sql, lexis), lexis };
     let (first, start) = words.next_at()?;
     let Token::Word(first) = first else { return None };
     let mut room = [0; 16];
@@ -200,7 +202,7 @@ pub fn of_statement(sql: &[u8], backslashes: bool) -> Option<SessionCommand> {
 /// What the first statement of `sql` does, if nothing follows it.
 #[must_use]
 pub(crate) fn of_sql(sql: &[u8]) -> Option<SessionCommand> {
-    let mut tokens = Tokens::new(sql, false);
+    let mut tokens = Tokens::new(sql, Lexis::default());
     let mut end = sql.len();
     let mut over = false;
     loop {
@@ -212,7 +214,7 @@ pub(crate) fn of_sql(sql: &[u8]) -> Option<SessionCommand> {
             Some(_) => {}
         }
     }
-    of_statement(&sql[..end], false)
+    of_statement(&sql[..end], Lexis::default())
 }
 
 fn is(a: &[u8], b: &[u8]) -> bool {
@@ -220,9 +222,9 @@ fn is(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// Returns whether another statement can stand behind `text`.
-fn is_finished(text: &[u8], backslashes: bool) -> bool {
+fn is_finished(text: &[u8], lexis: Lexis) -> bool {
     let closed = [text, b";"].concat();
-    Tokens::new(&closed, backslashes).last() == Some(Token::Semicolon)
+    Tokens::new(&closed, lexis).last() == Some(Token::Semicolon)
 }
 
 /// An identifier as PostgreSQL folds it: ASCII letters only, quoted ones as they are.
@@ -237,7 +239,7 @@ fn folded(token: Token<'_>) -> Option<Box<[u8]>> {
 struct Words<'a> {
     sql: &'a [u8],
     tokens: Tokens<'a>,
-    backslashes: bool,
+    lexis: Lexis,
 }
 
 impl<'a> Words<'a> {
@@ -308,7 +310,7 @@ impl<'a> Words<'a> {
         let text = self.sql.get(start..end)?;
         // What is not finished would swallow what is said behind it. A schema for temporary tables in a search_path makes
         // tables that belong to the session.
-        if !is_finished(text, self.backslashes) || text.windows(7).any(|window| is(window, b"pg_temp")) {
+        if !is_finished(text, self.lexis) || text.windows(7).any(|window| is(window, b"pg_temp")) {
             return None;
         }
         // What these mean depends on settings that may be others when the statement is said again.

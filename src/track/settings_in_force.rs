@@ -103,12 +103,13 @@ fn changes_reported(command: &SessionCommand) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lexis::Lexis;
     use super::super::session_command;
     use super::super::sql_effects::analyze;
     use super::*;
 
     fn run(in_force: &mut SettingsInForce, sql: &[u8]) {
-        let effects = analyze(sql, false);
+        let effects = analyze(sql, Lexis::default());
         in_force.bound(&effects);
         in_force.ran(effects.commands.as_deref().unwrap_or_default());
     }

@@ -2,6 +2,8 @@
 //!
 //! The rules are those of PostgreSQL's manual, chapter "Lexical Structure".
 
+use super::lexis::{Characters, Lexis};
+
 /// A piece of SQL text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Token<'a> {
@@ -23,16 +25,14 @@ pub(crate) enum Token<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Tokens<'a> {
     rest: &'a [u8],
-    /// A backslash escapes in plain strings too.
-    backslashes: bool,
+    lexis: Lexis,
 }
 
 impl<'a> Tokens<'a> {
-    /// Walks `sql`; `backslashes` says whether a backslash escapes in plain strings, as it does where the server
-    /// reports `standard_conforming_strings = off`.
+    /// Walks `sql`, which is read as `lexis` says.
     #[must_use]
-    pub(crate) fn new(sql: &'a [u8], backslashes: bool) -> Self {
-        Self { rest: sql, backslashes }
+    pub(crate) fn new(sql: &'a [u8], lexis: Lexis) -> Self {
+        Self { rest: sql, lexis }
     }
 
     /// What has not been walked.
@@ -98,14 +98,14 @@ impl<'a> Tokens<'a> {
         let mut at = 0;
         while let Some(&byte) = self.rest.get(at) {
             if escapes && byte == b'\\' {
-                at += 2;
+                at += 1 + self.rest.get(at + 1).map_or(1, |&next| self.lexis.characters.length(next));
             } else if byte == quote {
                 if self.rest.get(at + 1) != Some(&quote) {
                     break;
                 }
                 at += 2;
             } else {
-                at += 1;
+                at += self.lexis.characters.length(byte);
             }
         }
         let content = self.take(at);
@@ -114,7 +114,7 @@ impl<'a> Tokens<'a> {
     }
 
     fn plain_string(&mut self) -> Token<'a> {
-        Token::Text(self.quoted(b'\'', self.backslashes))
+        Token::Text(self.quoted(b'\'', self.lexis.backslashes))
     }
 
     /// A string with escapes, and those behind it on later lines that continue it: they have escapes too.
@@ -135,7 +135,9 @@ impl<'a> Tokens<'a> {
         let tag = tag_end.map(|end| &self.rest[..end]);
         let is_tag = |tag: &&[u8]| {
             let name = &tag[1..tag.len() - 1];
-            !name.first().is_some_and(u8::is_ascii_digit) && name.iter().all(|&b| is_word(b) && b != b'$')
+            !name.first().is_some_and(u8::is_ascii_digit)
+                && self.word_length(name) == name.len()
+                && !name.contains(&b'$')
         };
         let Some(tag) = tag.filter(is_tag) else {
             self.take(1);
@@ -149,12 +151,25 @@ impl<'a> Tokens<'a> {
     }
 
     fn word(&mut self) -> Token<'a> {
-        let end = self.rest.iter().position(|&b| !is_word(b)).unwrap_or(self.rest.len());
+        let end = self.word_length(self.rest);
         let word = self.take(end);
         match word {
             &[letter] => self.letter(letter).unwrap_or(Token::Word(word)),
             _ => Token::Word(word),
         }
+    }
+
+    /// How many bytes of a name `text` begins with.
+    fn word_length(&self, text: &[u8]) -> usize {
+        let end = |text: &[u8]| text.iter().position(|&b| !is_word(b)).unwrap_or(text.len());
+        if self.lexis.characters == Characters::AsciiAlone {
+            return end(text);
+        }
+        let mut at = 0;
+        while let Some(&byte) = text.get(at).filter(|&&byte| is_word(byte)) {
+            at += self.lexis.characters.length(byte);
+        }
+        at.min(text.len())
     }
 
     /// What begins with a word of one letter, where it is no word but says what a string means.
@@ -261,7 +276,7 @@ mod tests {
     use super::*;
 
     fn words(sql: &str) -> Vec<String> {
-        Tokens::new(sql.as_bytes(), false)
+        Tokens::new(sql.as_bytes(), Lexis::default())
             .filter_map(|token| match token {
                 Token::Word(word) => Some(String::from_utf8_lossy(word).into_owned()),
                 _ => None,
@@ -280,7 +295,7 @@ mod tests {
 
     #[test]
     fn escapes_that_need_decoding_are_unclear() {
-        let unclear = |sql: &str| Tokens::new(sql.as_bytes(), false).any(|token| token == Token::Unclear);
+        let unclear = |sql: &str| Tokens::new(sql.as_bytes(), Lexis::default()).any(|token| token == Token::Unclear);
         assert!(unclear(r#"select U&"\0073et_config"('a','b',false)"#));
         assert!(!unclear(r"select 'C:\temp', e'\''"));
     }
@@ -288,9 +303,32 @@ mod tests {
     #[test]
     fn backslashes_escape_in_plain_strings_where_the_server_says_so() {
         let sql = r"select 'a\'; set x = 1; --'";
-        let semicolons =
-            |backslashes| Tokens::new(sql.as_bytes(), backslashes).filter(|token| *token == Token::Semicolon).count();
+        let semicolons = |backslashes| {
+            Tokens::new(sql.as_bytes(), Lexis::with_backslashes(backslashes))
+                .filter(|token| *token == Token::Semicolon)
+                .count()
+        };
         assert_eq!((semicolons(false), semicolons(true)), (2, 0));
+    }
+
+    #[test]
+    fn a_byte_of_ascii_may_be_part_of_a_character() {
+        let lexis = |characters| Lexis { backslashes: true, characters };
+        let semicolons = |sql: &[u8], characters| {
+            Tokens::new(sql, lexis(characters)).filter(|token| *token == Token::Semicolon).count()
+        };
+        for sql in [
+            &b"'\x83\\'; select '\x83\\'"[..],
+            b"E'\\\x83\\'; select E'\\\x83\\'",
+            b"$\x83\\$ ' $\x83\\$; select $\x83\\$ ' $\x83\\$",
+        ] {
+            assert_eq!(semicolons(sql, Characters::AsciiAlone), 0, "{sql:?}");
+            assert_eq!((semicolons(sql, Characters::Pairs), semicolons(sql, Characters::ShiftJis)), (1, 1), "{sql:?}");
+        }
+        let katakana = b"'\xb1\\'; '";
+        assert_eq!((semicolons(katakana, Characters::Pairs), semicolons(katakana, Characters::ShiftJis)), (1, 0));
+        let name = |characters| Tokens::new(b"a\x83\\b c", lexis(characters)).count();
+        assert_eq!((name(Characters::AsciiAlone), name(Characters::Pairs)), (4, 2));
     }
 
     #[test]
@@ -303,12 +341,12 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_text_ends(sql in prop::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(Tokens::new(&sql, false).count() <= sql.len());
+            prop_assert!(Tokens::new(&sql, Lexis::default()).count() <= sql.len());
         }
 
         #[test]
         fn texts_made_of_quotes_end(sql in "[ '\"$a;/*\\\\eU&-]{0,60}") {
-            prop_assert!(Tokens::new(sql.as_bytes(), false).count() <= sql.len());
+            prop_assert!(Tokens::new(sql.as_bytes(), Lexis::default()).count() <= sql.len());
         }
     }
 }

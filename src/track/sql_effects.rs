@@ -3,6 +3,7 @@
 //! The analysis errs on one side only: a needless pin costs a little sharing, a missed one gives a client another
 //! client's state. What code inside the database does unseen is covered by the reset between clients, not here.
 
+use super::lexis::Lexis;
 use super::pins::Pins;
 use super::prefilter;
 use super::server_state::Sequences;
@@ -10,6 +11,7 @@ use super::session_code;
 use super::session_command::{self, Commands, PositionedCommand, SessionCommand};
 use super::sql::{Token, Tokens};
 use super::sql_statement::{Code, Language, Statement, is};
+use super::state_functions::{RUNS_TEXTS, UNRESETTABLE, is_advisory, is_local_set_config, survives_discard};
 
 /// Whether a text changes settings in a way that its commands don't tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,6 +112,19 @@ impl SqlEffects {
         self.add_unknown_settings(UnknownSettings::Named);
         self.named_settings.push(name);
     }
+
+    /// Adds those of another statement of the text.
+    fn add(&mut self, statement: Self) {
+        self.pins.insert(statement.pins);
+        self.unknown_settings = self.unknown_settings.max(statement.unknown_settings);
+        self.named_settings.extend(statement.named_settings);
+        self.may_release |= statement.may_release;
+        self.names_statements |= statement.names_statements;
+        self.defines_code |= statement.defines_code;
+        if statement.sequences == Sequences::GaveValues {
+            self.sequences = Sequences::GaveValues;
+        }
+    }
 }
 
 /// What the command that a `CommandComplete` tag names left behind, where the tag alone is proof: a second net for
@@ -127,25 +142,23 @@ pub(crate) fn of_tag(tag: &[u8]) -> Pins {
 /// What a text of one or more statements may do to its session.
 ///
 /// ```
-/// use pgferry::internals::track::{Pins, sql_effects};
+/// use pgferry::internals::track::{Lexis, Pins, sql_effects};
 ///
-/// let effects = sql_effects::analyze(b"select 1; listen jobs", false);
+/// let effects = sql_effects::analyze(b"select 1; listen jobs", Lexis::default());
 /// assert_eq!(effects.holds(), Pins::LISTEN);
-/// assert!(sql_effects::analyze(b"select 'listen jobs'", false).is_nothing());
+/// assert!(sql_effects::analyze(b"select 'listen jobs'", Lexis::default()).is_nothing());
 /// ```
-///
-/// `backslashes` says whether a backslash escapes in plain strings
-/// (`standard_conforming_strings = off`).
 #[must_use]
-pub fn analyze(sql: &[u8], backslashes: bool) -> SqlEffects {
-    if prefilter::is_stateless(sql) { SqlEffects::default() } else { analyze_tokens(sql, backslashes) }
+pub fn analyze(sql: &[u8], lexis: Lexis) -> SqlEffects {
+    if prefilter::is_stateless(sql) { SqlEffects::default() } else { analyze_tokens(sql, lexis) }
 }
 
 /// The same, without the quick pass before it.
-pub(crate) fn analyze_tokens(sql: &[u8], backslashes: bool) -> SqlEffects {
-    let mut analysis = Analysis { sql, backslashes, effects: SqlEffects::default(), commands: Vec::new() };
+pub(crate) fn analyze_tokens(sql: &[u8], lexis: Lexis) -> SqlEffects {
+    let (text, effects) = (SqlEffects::default(), SqlEffects::default());
+    let mut analysis = Analysis { sql, lexis, text, effects, commands: Vec::new() };
     let mut statement = Statement::default();
-    let mut tokens = Tokens::new(sql, backslashes);
+    let mut tokens = Tokens::new(sql, lexis);
     // Behind the last token: what is put behind a statement must not be in a comment that follows it.
     let mut end = 0;
     loop {
@@ -167,7 +180,10 @@ pub(crate) fn analyze_tokens(sql: &[u8], backslashes: bool) -> SqlEffects {
 /// The analysis of one text.
 struct Analysis<'a> {
     sql: &'a [u8],
-    backslashes: bool,
+    lexis: Lexis,
+    /// Effects of the statements that have ended.
+    text: SqlEffects,
+    /// Effects of the one that is walked.
     effects: SqlEffects,
     commands: Vec<PositionedCommand>,
 }
@@ -236,7 +252,7 @@ impl<'a> Analysis<'a> {
     /// What a `DO` runs.
     fn code(&mut self, code: &Code<'_>) {
         let text = code.text;
-        let mut tokens = Tokens::new(text, self.backslashes);
+        let mut tokens = Tokens::new(text, self.lexis);
         let mut statement = Statement::in_code();
         let mut does_anything = code.language == Language::Other || text.contains(&b'\\');
         let mut begins = true;
@@ -307,7 +323,9 @@ impl<'a> Analysis<'a> {
         let effects = &mut self.effects;
         effects.defines_code |= statement.writes() && session_code::holds_code(&name);
         match name.as_slice() {
-            b"pg_settings" if statement.updates => return effects.add_unknown_settings(UnknownSettings::ForSession),
+            b"pg_settings" if statement.updates || statement.makes_temporary() => {
+                return effects.add_unknown_settings(UnknownSettings::ForSession);
+            }
             _ if name.starts_with(b"pg_temp") => return effects.pins.insert(Pins::TEMP),
             _ if !matches!(behind.clone().next(), Some(Token::Other(b'('))) => return,
             _ => {}
@@ -353,13 +371,23 @@ impl<'a> Analysis<'a> {
         if statement.sequences == Sequences::GaveValues {
             self.effects.sequences = Sequences::GaveValues;
         }
-        self.effects.statements += usize::from(statement.start.is_some());
         if let Some(code) = &statement.code {
             self.code(code);
         }
+        if statement.keeps_for_session() && !self.effects.pins.difference(Pins::NOT_BY_CALLS).is_empty() {
+            // What it calls is called whenever what it makes is used, by texts that don't show it.
+            self.effects.pins.insert(Pins::SERVER_CODE);
+        }
+        self.command(statement, end);
+        self.text.add(std::mem::take(&mut self.effects));
+        self.text.statements += usize::from(statement.start.is_some());
+    }
+
+    /// The command that a statement is, if it is one that is followed.
+    fn command(&mut self, statement: &Statement<'_>, end: usize) {
         let Some(start) = statement.start.filter(|_| statement.may_be_command()) else { return };
         let Some(text) = self.sql.get(start..end) else { return };
-        let Some(command) = session_command::of_statement(text, self.backslashes) else { return };
+        let Some(command) = session_command::of_statement(text, self.lexis) else { return };
         match command {
             SessionCommand::UnknownSet { name: Some(ref name) } if is_plain(name) => {
                 self.effects.add_named_setting(name.clone());
@@ -389,31 +417,13 @@ impl<'a> Analysis<'a> {
         let told_by_tag =
             |placed: &PositionedCommand| matches!(placed.command, SessionCommand::Commit | SessionCommand::Rollback);
         if self.commands.iter().all(told_by_tag) {
-            self.effects.statements = 0;
+            self.text.statements = 0;
         } else {
-            self.effects.commands = Some(self.commands.into());
+            self.text.commands = Some(self.commands.into());
         }
-        self.effects
+        self.text
     }
 }
-
-/// Returns whether function `name` leaves something that `DISCARD ALL` does not undo.
-fn survives_discard(name: &[u8]) -> bool {
-    UNRESETTABLE.iter().any(|unresettable| name.starts_with(unresettable))
-}
-
-/// How the names of functions begin that leave something which `DISCARD ALL` does not undo.
-const UNRESETTABLE: [&[u8]; 9] = [
-    b"setseed",
-    b"dblink",
-    b"pg_backup_start",
-    b"pg_start_backup",
-    b"pg_create_physical_replication_slot",
-    b"pg_create_logical_replication_slot",
-    b"pg_copy_physical_replication_slot",
-    b"pg_copy_logical_replication_slot",
-    b"pg_replication_origin_session_setup",
-];
 
 /// First words of statements that may end what another one has left.
 const RELEASING: [&[u8]; 9] =
@@ -436,48 +446,12 @@ fn is_plain(name: &[u8]) -> bool {
 /// The longest name of a setting that the server is asked for, in bytes.
 const MAX_SETTING_BYTES: usize = 128;
 
-/// How the names of functions begin that run a text they are given.
-const RUNS_TEXTS: [&[u8]; 3] = [b"query_to_xml", b"ts_stat", b"ts_rewrite"];
-
-/// Returns whether a name holds `advisory_`, as those of functions for locks do.
-fn is_advisory(name: &[u8]) -> bool {
-    const WORD: &[u8] = b"advisory";
-    name.windows(WORD.len() + 1).any(|window| window[WORD.len()] == b'_' && is(&window[..WORD.len()], WORD))
-}
-
 /// `word` in lower case; `None` where it is longer than any keyword that matters.
 fn lower<'a>(word: &[u8], room: &'a mut [u8; 16]) -> Option<&'a [u8]> {
     let lowered = room.get_mut(..word.len())?;
     lowered.copy_from_slice(word);
     lowered.make_ascii_lowercase();
     Some(lowered)
-}
-
-/// Returns whether the arguments behind `set_config` end in a plain `true`: it holds for the transaction only.
-pub(super) fn is_local_set_config(tokens: Tokens<'_>) -> bool {
-    let mut depth = 0;
-    let mut commas = 0;
-    let mut third = Vec::new();
-    for token in tokens {
-        match token {
-            Token::Other(b'(') => depth += 1,
-            Token::Other(b')') if depth == 1 => {
-                return matches!(third.as_slice(), [Token::Word(word)] if word.eq_ignore_ascii_case(b"true"));
-            }
-            Token::Other(b')') => depth -= 1,
-            Token::Other(b',') if depth == 1 => {
-                commas += 1;
-                continue;
-            }
-            _ => {}
-        }
-        match depth {
-            0 => return false,
-            _ if commas >= 2 => third.push(token),
-            _ => {}
-        }
-    }
-    false
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
@@ -502,9 +476,11 @@ mod tests {
             "with x as (select 1) select * into t from x",
             "update pg_catalog.pg_proc set prosrc = 'x'",
             "insert into pg_rewrite values (1)",
+            "copy pg_attrdef from stdin",
+            "explain analyze create table t as select 1",
             "commit prepared 'x'",
         ] {
-            assert!(analyze(sql.as_bytes(), false).defines_code, "{sql}");
+            assert!(analyze(sql.as_bytes(), Lexis::default()).defines_code, "{sql}");
         }
         for sql in [
             "create temp table t (a int)",
@@ -514,7 +490,32 @@ mod tests {
             "drop function f",
             "grant select on t to public",
         ] {
-            assert!(!analyze(sql.as_bytes(), false).defines_code, "{sql}");
+            assert!(!analyze(sql.as_bytes(), Lexis::default()).defines_code, "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_a_session_keeps_for_itself_is_code() {
+        let is_code = |sql: &str| analyze(sql.as_bytes(), Lexis::default()).pins.contains(Pins::SERVER_CODE);
+        for sql in [
+            "create temp view v as select pg_try_advisory_lock(1)",
+            "create or replace temporary view v as select * from pg_settings",
+            "select 1; create local temp table t (a text default set_config('a.b', 'c', false))",
+            "prepare p as select set_config($1, $2, false)",
+            "prepare p as update pg_settings set setting = $1",
+            "prepare p as select query_to_xml($1, true, true, '')",
+        ] {
+            assert!(is_code(sql), "{sql}");
+        }
+        for sql in [
+            "create temp table t (id serial, a timestamptz default now(), b int default nextval('s'))",
+            "create temp view v as select pg_advisory_unlock(1), set_config('a.b', 'c', true)",
+            "prepare p as insert into t values (nextval('s'), $1)",
+            "prepare p as select * from pg_settings",
+            "select pg_advisory_lock(1); create temp table t (a int); prepare p as select 1",
+            "prepare transaction 'a'",
+        ] {
+            assert!(!is_code(sql), "{sql}");
         }
     }
 
@@ -526,7 +527,7 @@ mod tests {
             "with x as (insert into t values (1) returning *) select * from x",
             "explain analyze insert into t values (1)",
         ] {
-            assert_eq!(analyze(sql.as_bytes(), false).sequences, Sequences::GaveValues, "{sql}");
+            assert_eq!(analyze(sql.as_bytes(), Lexis::default()).sequences, Sequences::GaveValues, "{sql}");
         }
     }
 
@@ -590,7 +591,7 @@ mod tests {
             ("select dblink_connect('c', 'dbname=x')", Pins::UNRESETTABLE),
             (r"select U&'\0061'", Pins::UNANALYZED),
         ] {
-            let pins = analyze(sql.as_bytes(), false).pins;
+            let pins = analyze(sql.as_bytes(), Lexis::default()).pins;
             assert!(pins.contains(pin), "{sql}: {pins}");
         }
     }
@@ -625,7 +626,7 @@ mod tests {
             "select 'listen a'; -- listen b",
             "(select 1) union (select 2)",
         ] {
-            let pins = analyze(sql.as_bytes(), false).pins;
+            let pins = analyze(sql.as_bytes(), Lexis::default()).pins;
             assert!(pins.is_empty(), "{sql}: {pins}");
         }
     }
@@ -652,14 +653,14 @@ mod tests {
             ("select set_config('a' || '.b', 'c', false)", Pins::SETTING.union(Pins::UNRESETTABLE)),
             ("select set_config($1, 'c', false)", Pins::SETTING.union(Pins::UNRESETTABLE)),
         ] {
-            assert_eq!(analyze(sql.as_bytes(), false).holds(), holds, "{sql}");
+            assert_eq!(analyze(sql.as_bytes(), Lexis::default()).holds(), holds, "{sql}");
         }
     }
 
     #[test]
     fn commands_stand_in_the_order_of_the_text() {
         let sql = "begin; set a = 1 ; select ';'; savepoint s;reset all; rollback to s; deallocate x; commit";
-        let effects = analyze(sql.as_bytes(), false);
+        let effects = analyze(sql.as_bytes(), Lexis::default());
         let commands = effects.commands.expect("commands");
         let ends: Vec<_> = commands.iter().map(|placed| &sql[..placed.end]).collect();
         assert_eq!(ends[0], "begin; set a = 1");
@@ -670,7 +671,7 @@ mod tests {
         for sql in
             ["commit", "select 1; rollback", "select 'set a = 1'", "create function f() begin atomic; set a = 1; end"]
         {
-            assert!(analyze(sql.as_bytes(), false).commands.is_none(), "{sql}");
+            assert!(analyze(sql.as_bytes(), Lexis::default()).commands.is_none(), "{sql}");
         }
     }
 
@@ -684,18 +685,18 @@ mod tests {
             "begin; drop table t",
             "set role none",
         ] {
-            assert!(analyze(sql.as_bytes(), false).may_release, "{sql}");
+            assert!(analyze(sql.as_bytes(), Lexis::default()).may_release, "{sql}");
         }
-        assert!(!analyze(b"select 1; update t set a = 1", false).may_release);
+        assert!(!analyze(b"select 1; update t set a = 1", Lexis::default()).may_release);
     }
 
     #[test]
     fn settings_of_a_transaction() {
         for sql in ["set local a = 1", "begin; set local a = 1", "select set_config('a.b', 'c', true)"] {
-            let effects = analyze(sql.as_bytes(), false);
+            let effects = analyze(sql.as_bytes(), Lexis::default());
             assert!(effects.sets() && effects.holds().is_empty(), "{sql}");
         }
-        assert!(!analyze(b"update local set a = 1", false).sets());
+        assert!(!analyze(b"update local set a = 1", Lexis::default()).sets());
     }
 
     #[test]
@@ -703,14 +704,14 @@ mod tests {
         for sql in
             ["select 1 as lastval", "select advisory_score from t", "select 'advisory locks'", r"select 'C:\temp\'"]
         {
-            assert_eq!(analyze(sql.as_bytes(), false), SqlEffects::default(), "{sql}");
+            assert_eq!(analyze(sql.as_bytes(), Lexis::default()), SqlEffects::default(), "{sql}");
         }
     }
 
     proptest! {
         #[test]
         fn arbitrary_text_does_not_panic(sql in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = analyze(&sql, false);
+            let _ = analyze(&sql, Lexis::default());
         }
 
         /// Whatever harmless things stand before it, a SET that starts a statement is seen.
@@ -721,7 +722,7 @@ mod tests {
             ]), 0..5),
         ) {
             let sql = format!("{};/*x*/ SeT a.b = 1", before.join(";"));
-            prop_assert!(analyze(sql.as_bytes(), false).pins.contains(Pins::SETTING));
+            prop_assert!(analyze(sql.as_bytes(), Lexis::default()).pins.contains(Pins::SETTING));
         }
     }
 }

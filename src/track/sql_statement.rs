@@ -196,7 +196,7 @@ impl<'a> Statement<'a> {
 
     /// Returns whether it may write rows.
     pub(super) fn writes(&self) -> bool {
-        self.updates || [&b"insert"[..], b"merge"].iter().any(|word| self.begins(word))
+        self.updates || [&b"insert"[..], b"merge", b"copy"].iter().any(|word| self.begins(word))
     }
 
     /// Returns whether it may change what code is in the database: tables have defaults and constraints.
@@ -207,6 +207,16 @@ impl<'a> Statement<'a> {
             || prepared
             || self.makes == Makes::Table
             || [&b"alter"[..], b"import", b"do"].iter().any(|word| self.begins(word))
+    }
+
+    /// Returns whether it makes something temporary, as far as its words say.
+    pub(super) fn makes_temporary(&self) -> bool {
+        self.makes == Makes::Temporary
+    }
+
+    /// Returns whether what it makes is the session's own and may call functions later: what is temporary, what SQL prepares.
+    pub(super) fn keeps_for_session(&self) -> bool {
+        self.makes_temporary() || self.begins(b"prepare")
     }
 
     pub(super) fn begins(&self, word: &[u8]) -> bool {
@@ -236,6 +246,9 @@ impl<'a> Statement<'a> {
         self.updates |= is(word, b"update");
         self.atomic |= is(word, b"atomic") && after(&[b"begin"]);
         let inserts = is(first, b"insert");
+        if is(word, b"create") && is(first, b"explain") {
+            self.makes = Makes::Table;
+        }
         if is(word, b"into") && !inserts && !after(&[b"insert", b"merge"]) {
             self.makes = Makes::Table;
         }

@@ -117,7 +117,7 @@ fn making(name: &str, value: &[u8], is_local: &str) -> Vec<u8> {
     let mut sql = b"SELECT pg_catalog.set_config(".to_vec();
     put_literal(&mut sql, name.as_bytes());
     sql.push(b',');
-    put_literal(&mut sql, value);
+    put_value(&mut sql, value);
     sql.extend_from_slice(format!(",{is_local})").as_bytes());
     sql
 }
@@ -147,9 +147,25 @@ pub(crate) fn set(verb: &str, name: &str, value: &[u8]) -> Vec<u8> {
                 put_literal(&mut sql, name);
             }
         }
-        None => put_literal(&mut sql, value),
+        None => put_value(&mut sql, value),
     }
     sql
+}
+
+/// A constant for `value`. What is not ASCII is written by its numbers, so that it means the same in every encoding of a client.
+fn put_value(sql: &mut Vec<u8>, value: &[u8]) {
+    let Some(text) = std::str::from_utf8(value).ok().filter(|text| !text.is_ascii()) else {
+        return put_literal(sql, value);
+    };
+    sql.extend_from_slice(b"E'");
+    for letter in text.chars() {
+        match letter {
+            '\'' | '\\' => sql.extend([letter as u8; 2]),
+            _ if letter.is_ascii() => sql.push(letter as u8),
+            _ => sql.extend(format!("\\U{:08X}", u32::from(letter)).bytes()),
+        }
+    }
+    sql.push(b'\'');
 }
 
 /// The setting that `name` and `value` make, if it may follow its client.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::lexis::Lexis;
 use super::sql::{Token, Tokens};
 use super::statements::{ClientStatements, Statement};
 
@@ -31,14 +32,14 @@ pub(crate) enum Purpose {
 }
 
 /// Where a text says `EXECUTE name`, `DEALLOCATE name` or `PREPARE name` of a statement that `names` knows: SQL sees the statements of
-/// the extended protocol too, but under the names they have on the server. `backslashes` as for [`Tokens::new`].
+/// the extended protocol too, but under the names they have on the server.
 #[must_use]
-pub(crate) fn mentions(sql: &[u8], names: &ClientStatements, backslashes: bool) -> Vec<Mention> {
+pub(crate) fn mentions(sql: &[u8], names: &ClientStatements, lexis: Lexis) -> Vec<Mention> {
     let mut found = Vec::new();
     if names.is_empty() {
         return found;
     }
-    let mut tokens = Tokens::new(sql, backslashes);
+    let mut tokens = Tokens::new(sql, lexis);
     let mut expected = None;
     loop {
         let start = sql.len() - tokens.skip_to_token();
@@ -100,7 +101,7 @@ mod tests {
             ("deallocate all", vec![]),
             ("grant execute on function s1() to s1", vec![]),
         ] {
-            let found = mentions(sql.as_bytes(), &names, false);
+            let found = mentions(sql.as_bytes(), &names, Lexis::default());
             assert_eq!(found.iter().map(|mention| &sql[mention.at.clone()]).collect::<Vec<_>>(), mentioned, "{sql}");
             let frees = sql.to_ascii_lowercase().starts_with("deallocate");
             assert!(found.iter().all(|mention| (mention.purpose == Purpose::Free) == frees), "{sql}");

@@ -61,6 +61,7 @@ impl ParsedQuery {
 pub struct Statement {
     /// Its number, which is never used again.
     pub id: u64,
+    name: Box<str>,
     /// What it says; `None` for one that was too long to be kept, and can be prepared only once.
     pub text: Option<Arc<ParsedQuery>>,
     /// The settings it was first prepared under; `None` where those are one client's own.
@@ -93,10 +94,18 @@ pub(crate) fn other_settings<'a>(
 pub(crate) type Columns = Arc<[u8]>;
 
 impl Statement {
+    /// The settings it was first prepared under, and behind them those `now` in force, where it is used under others; `None` where the
+    /// first are one client's own.
+    #[must_use]
+    pub(crate) fn context_under(&self, now: &ParseContext) -> Option<Arc<ParseContext>> {
+        let then = self.parse_context.as_ref()?;
+        Some(Arc::new([then, &b"\0under\0"[..], now].concat().into()))
+    }
+
     /// Its name on every connection where it is prepared.
     #[must_use]
-    pub fn name(&self) -> String {
-        format!("{PREFIX}{}", self.id)
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Returns whether servers' plans for it are known to be out of date.
@@ -229,7 +238,9 @@ impl StatementCache {
         text: Option<Arc<ParsedQuery>>,
     ) -> Arc<Statement> {
         let (retired, unrenewable) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Statement { id: self.ids.next(), text, parse_context, params: params.clone(), retired, unrenewable })
+        let id = self.ids.next();
+        let name = format!("{PREFIX}{id}").into();
+        Arc::new(Statement { id, name, text, parse_context, params: params.clone(), retired, unrenewable })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

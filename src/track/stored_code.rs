@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use super::lexis::Lexis;
 use super::session_code::Reach;
 use super::sql::{Token, Tokens};
-use super::sql_effects::is_local_set_config;
+use super::state_functions::is_local_set_config;
 
 /// Words that stand in statements which leave something, or which build and run other statements.
 const ANYTHING: [&[u8]; 15] = [
@@ -49,9 +50,12 @@ pub(crate) enum Language {
 /// What a function with this `source` may leave, and the word that says so.
 #[must_use]
 pub(crate) fn reach(source: &[u8], language: Language, leaving: &Leaving) -> Option<(Reach, String)> {
-    let plain = of_tokens(Tokens::new(source, false), language, leaving);
+    let plain = of_tokens(Tokens::new(source, Lexis::with_backslashes(false)), language, leaving);
     // How it is read depends on a setting of the session that runs it.
-    let escaped = source.contains(&b'\\').then(|| of_tokens(Tokens::new(source, true), language, leaving)).flatten();
+    let escaped = source
+        .contains(&b'\\')
+        .then(|| of_tokens(Tokens::new(source, Lexis::with_backslashes(true)), language, leaving))
+        .flatten();
     let found = plain.into_iter().chain(escaped).max_by_key(|(reach, _)| *reach)?;
     Some((found.0, String::from_utf8_lossy(&found.1).into_owned()))
 }

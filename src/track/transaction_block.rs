@@ -1,5 +1,6 @@
 //! Whether a transaction block is open behind a text of SQL, as far as the text decides that.
 
+use super::lexis::Lexis;
 use super::sql::{Token, Tokens};
 
 /// What a text leaves.
@@ -19,12 +20,11 @@ impl Block {
     }
 }
 
-/// What `sql` leaves if all of it succeeds; `None` where it neither begins nor ends a block. `backslashes` as for
-/// [`Tokens::new`].
+/// What `sql` leaves if all of it succeeds; `None` where it neither begins nor ends a block.
 #[must_use]
-pub(crate) fn after(sql: &[u8], backslashes: bool) -> Option<Block> {
+pub(crate) fn after(sql: &[u8], lexis: Lexis) -> Option<Block> {
     let mut block = None;
-    let mut tokens = Tokens::new(sql, backslashes);
+    let mut tokens = Tokens::new(sql, lexis);
     let mut begins = true;
     while let Some(token) = tokens.next() {
         match token {
@@ -41,8 +41,8 @@ pub(crate) fn after(sql: &[u8], backslashes: bool) -> Option<Block> {
 
 /// Returns whether `sql` is nothing but the end of a transaction.
 #[must_use]
-pub(crate) fn only_ends(sql: &[u8], backslashes: bool) -> bool {
-    let mut tokens = Tokens::new(sql, backslashes);
+pub(crate) fn only_ends(sql: &[u8], lexis: Lexis) -> bool {
+    let mut tokens = Tokens::new(sql, lexis);
     let Some(Token::Word(first)) = tokens.next() else { return false };
     let ends = of_statement(first, tokens.clone()) == Some(Block::Closed);
     let mut behind = tokens.skip_while(|token| *token != Token::Semicolon);
@@ -51,8 +51,8 @@ pub(crate) fn only_ends(sql: &[u8], backslashes: bool) -> bool {
 
 /// Returns whether `sql` is nothing but the beginning of a transaction.
 #[must_use]
-pub(crate) fn only_begins(sql: &[u8], backslashes: bool) -> bool {
-    let mut tokens = Tokens::new(sql, backslashes);
+pub(crate) fn only_begins(sql: &[u8], lexis: Lexis) -> bool {
+    let mut tokens = Tokens::new(sql, lexis);
     let Some(Token::Word(first)) = tokens.next() else { return false };
     let begins = of_statement(first, tokens.clone()) == Some(Block::Open);
     begins && !tokens.skip_while(|token| *token != Token::Semicolon).any(|token| token != Token::Semicolon)
@@ -102,17 +102,17 @@ mod tests {
             ("select 1", None),
             ("end; begin", Some(Block::Open)),
         ] {
-            assert_eq!(after(sql.as_bytes(), false), block, "{sql}");
+            assert_eq!(after(sql.as_bytes(), Lexis::default()), block, "{sql}");
         }
     }
 
     #[test]
     fn texts_that_only_end_a_transaction() {
         for sql in ["commit", "ROLLBACK;", " end ; ", "abort work"] {
-            assert!(only_ends(sql.as_bytes(), false), "{sql}");
+            assert!(only_ends(sql.as_bytes(), Lexis::default()), "{sql}");
         }
         for sql in ["commit; select 1", "rollback to s", "commit and chain", "select 1", ""] {
-            assert!(!only_ends(sql.as_bytes(), false), "{sql}");
+            assert!(!only_ends(sql.as_bytes(), Lexis::default()), "{sql}");
         }
     }
 }

@@ -112,7 +112,7 @@ pub(crate) fn values(body: &[u8]) -> Vec<Option<&[u8]>> {
 /// table they come from, and not their format.
 #[must_use]
 pub(crate) fn shape(body: &[u8]) -> Vec<u8> {
-    let mut shape = Vec::new();
+    let mut shape = Vec::with_capacity(body.len());
     let mut rest = body.get(2..).unwrap_or_default();
     while let Some((name, after)) = cstr(rest) {
         // Table (4), column (2), type (4), size (2), modifier (4), format (2).

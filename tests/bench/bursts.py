@@ -58,7 +58,7 @@ def start(lab, name, program, variant):
     folder = "pgferry" if program else name
     # What is found by a path is not looked for in PATH.
     pgferry = Path(program or ROOT / "target" / "pgo" / "pgferry").resolve()
-    places = {"pgferry": str(pgferry), "floor": str(ROOT / "target" / "release" / "examples" / "floor")}
+    places = {"pgferry": str(pgferry), "pgbouncer": os.environ.get("PGBOUNCER") or "pgbouncer"}
     found = [peer for peer in peers_module.all_peers(places) if peer.key == folder]
     if not found or not found[0].command:
         raise SystemExit(f"bursts: there is no program {name} here")

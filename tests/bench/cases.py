@@ -82,6 +82,16 @@ def long(protocol):
     return of_pgbench(lambda lab: ("-S", "-M", protocol, "-c", "50", "-j", "2"))
 
 
+def short_extended():
+    return of_pgbench(lambda lab: ("-C", "-M", "extended", "-c", "50", "-j", "2", "-f", lab.select_1))
+
+
+def training(protocol, *arguments, user="app"):
+    """Work that is not measured: transactions of an application's kinds, and one of pgbench's own."""
+    scripts = lambda lab: (f"-f{lab.reads}@4", f"-f{lab.writes}@2") + (("-bsimple-update@1",) if user == "app" else ())
+    return of_pgbench(lambda lab: ("-M", protocol, *arguments, *scripts(lab)), user)
+
+
 def latency(lab, peer, variant, size):
     with Running(lab, peer, variant) as at:
         clients.first_rows(at.host, at.port, 20)
@@ -145,6 +155,10 @@ def many_rows(at, size):
     return clients.copy_out(at.host, at.port, size.rows, 1000)
 
 
+def training_rows(at, size):
+    return clients.copy_out(at.host, at.port, size.rows, 300)
+
+
 def small_rows(at, size):
     return clients.copy_out(at.host, at.port, size.rows * 6, 50)
 
@@ -153,16 +167,23 @@ def rows_in(at, size):
     return clients.copy_in(at.host, at.port, size.megabytes)
 
 
-# Name, variant, what it is, and the peers it makes sense for besides pgferry and PgBouncer.
+# Name, variant, what it is, and the peers it makes sense for besides pgferry and PgBouncer. Both run with their defaults
+# but for what the variant says; transaction mode is PgBouncer's usual one, and named to both.
 CASES = {
-    "short": (short(), "transaction", 'short connections, transaction mode, reset = "never"', ("direct", "floor")),
-    "short-session": (short(), "session", 'short connections, session mode, reset = "always"', ()),
-    "short-on-change": (short(), "on_change", 'short connections, session mode, reset = "on_change"', ()),
-    "short-password": (short(user="secret"), "scram", "short connections with a password", ()),
+    "short": (short(), "transaction", "short connections", ("direct",)),
+    "short-never": (short(), "never", 'short connections, reset = "never"', ()),
+    "short-always": (short(), "always", 'short connections, reset = "always"', ()),
+    "short-session": (short(), "session", "short connections, session mode", ()),
+    "short-session-always": (short(), "session-always", 'short connections, session mode, reset = "always"', ()),
+    "short-password": (short(user="secret"), "scram", "short connections with a password, PgBouncer: scram-sha-256", ()),
+    "short-password-plain": (short(user="secret"), "plain", "short connections with a password, PgBouncer: plain", ()),
     "short-800": (short("-c", "800", "-j", "80"), "transaction", "short connections, 800 clients at once", ()),
+    "short-extended": (short_extended(), "transaction", "short connections, extended protocol", ("direct",)),
     "long-simple": (long("simple"), "transaction", "long-lived clients, simple protocol", ("direct",)),
     "long-extended": (long("extended"), "transaction", "long-lived clients, extended protocol", ("direct",)),
     "long-prepared": (long("prepared"), "transaction", "long-lived clients, prepared statements", ("direct",)),
+    "long-simple-always": (long("simple"), "always", 'long-lived clients, simple protocol, reset = "always"', ()),
+    "long-prepared-always": (long("prepared"), "always", 'long-lived clients, prepared statements, reset = "always"', ()),
     "long-workers": (long("simple"), "workers", "long-lived clients, two workers", ()),
     "latency": (latency, "transaction", "connect to first row, one client", ("direct",)),
     "copy-out": (copy(many_rows), "transaction", "COPY out, rows of 1 kB", ("direct",)),
@@ -174,18 +195,19 @@ CASES = {
     "start": (start, "transaction", "cold start to listening", ()),
 }
 
-# What transaction mode does with pgferry's defaults (reset = "auto"), beside the same without a reset.
-CASES |= {
-    f"{case}-default": (CASES[case][0], variant, f"{CASES[case][2].split(', reset')[0]}, defaults", ())
-    for case, variant in {
-        "short": "default",
-        "short-password": "scram-default",
-        "short-800": "default",
-        "long-simple": "default",
-        "long-extended": "default",
-        "long-prepared": "default",
-        "copy-out": "default",
-        "copy-out-small": "default",
-        "copy-in": "default",
-    }.items()
+# What the profile-guided build learns from: what an application does, and none of what is measured above. Transactions
+# that read and write, their statements of other shapes and lengths, few clients and many.
+TRAINING = {
+    "short": (training("simple", "-C", "-c", "30", "-j", "2"), "transaction", "", ()),
+    "short-extended": (training("extended", "-C", "-c", "10", "-j", "2"), "transaction", "", ()),
+    "short-session": (training("simple", "-C", "-c", "30", "-j", "2"), "session", "", ()),
+    "short-session-always": (training("simple", "-C", "-c", "10", "-j", "2"), "session-always", "", ()),
+    "short-password": (training("simple", "-C", "-c", "30", "-j", "2", user="secret"), "scram", "", ()),
+    "long-simple": (training("simple", "-c", "30", "-j", "2"), "transaction", "", ()),
+    "long-extended": (training("extended", "-c", "40", "-j", "2"), "transaction", "", ()),
+    "long-prepared": (training("prepared", "-c", "40", "-j", "2"), "transaction", "", ()),
+    "long-always": (training("prepared", "-c", "30", "-j", "2"), "always", "", ()),
+    "copy-out": (copy(training_rows), "transaction", "", ()),
+    "copy-in": (copy(rows_in), "transaction", "", ()),
+    "burst": (burst, "scram", "", ()),
 }

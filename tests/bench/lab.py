@@ -12,6 +12,20 @@ import tempfile
 import time
 from pathlib import Path
 
+# What the profile-guided build is trained on: see TRAINING in cases.py.
+READS = """\\set id random(1, 1000)
+select c.relname, c.relkind, n.nspname from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    where c.oid = :id limit 5;
+SELECT id, kind FROM events WHERE id = :id ORDER BY at DESC LIMIT 3;
+"""
+WRITES = """\\set id random(1, 1000)
+BEGIN;
+INSERT INTO events (id, kind, at) VALUES (:id, 'click', now());
+SELECT count(*) FROM events WHERE id = :id;
+COMMIT;
+delete from events where id = :id and kind <> 'none';
+"""
+
 TICK = 1e6 / os.sysconf("SC_CLK_TCK")
 
 
@@ -37,6 +51,9 @@ class Lab:
             signal.signal(number, lambda number, _: exit(128 + number))
         self.select_1 = self.dir / "select-1.sql"
         self.select_1.write_text("select 1;\n")
+        self.reads, self.writes = self.dir / "reads.sql", self.dir / "writes.sql"
+        self.reads.write_text(READS)
+        self.writes.write_text(WRITES)
         self._unprivileged()
         self._namespaces()
         self._postgres()
@@ -88,7 +105,8 @@ class Lab:
         (data / "pg_hba.conf").write_text(hba)
         self.postgres = self.start(self.owner + [self.bin / "postgres", "-D", data], "postgres", self.enter_db)
         wait_for(lambda: self.psql("SELECT 1", check=False) == "1", "PostgreSQL", self.dir / "postgres.log")
-        self.psql("CREATE ROLE secret LOGIN PASSWORD 'hunter2'")
+        self.psql("CREATE ROLE secret LOGIN PASSWORD 'hunter2'; CREATE TABLE events (id bigint, kind text, at timestamptz)")
+        self.psql("GRANT ALL ON events TO secret")
         self.pgbench("-i", "-s", "1", "-q", "-h", self.host, "-p", str(self.port))
 
     def psql(self, sql, check=True):

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use divan::{Bencher, counter::BytesCount};
 use pgferry::internals::auth::{Password, ProcessKey, Verified};
 use pgferry::internals::track::{
-    Pipeline, Request, RequestedParams, ResponseAction, ServerParams, SqlEffects, params, sql_effects,
+    Lexis, Pipeline, Request, RequestedParams, ResponseAction, ServerParams, SqlEffects, params, sql_effects,
 };
 use pgferry::internals::upstream::slots::Slots;
 use pgferry::internals::wire::{Frames, backend, frame};
@@ -67,7 +67,7 @@ fn pipeline_extended_query() -> bool {
 
 #[divan::bench(args = ["select 1", "SELECT abalance FROM pgbench_accounts WHERE aid = 77312", "set timezone to 'UTC'"])]
 fn analyze_a_text(sql: &str) -> SqlEffects {
-    sql_effects::analyze(black_box(sql.as_bytes()), false)
+    sql_effects::analyze(black_box(sql.as_bytes()), Lexis::default())
 }
 
 #[divan::bench]

@@ -65,14 +65,14 @@ def table(results, cases, names):
 
 
 BARS = [
-    ("short", "tps", "short connections/s, reset = never"),
+    ("short", "tps", "short connections/s"),
     ("short-session", "tps", "short connections/s, session mode"),
     ("short-password", "tps", "the same with passwords"),
-    ("short", "cpu_us", "proxy CPU µs each, reset = never"),
+    ("short", "cpu_us", "proxy CPU µs each"),
     ("long-prepared", "tps", "transactions/s, prepared statements"),
     ("copy-out", "mb_s", "COPY out, MB/s"),
 ]
-COLOURS = {"pgferry": "#0b7a75", "pgbouncer": "#8d99ae", "direct": "#d9822b", "floor": "#c9ccd3"}
+COLOURS = {"pgferry": "#0b7a75", "pgbouncer": "#8d99ae", "direct": "#d9822b"}
 
 
 def chart(results, names, caption):
@@ -81,7 +81,7 @@ def chart(results, names, caption):
     parts, y = [], 34
     for case, figure, title in BARS:
         peers = {peer: medians(runs).get(figure) for peer, runs in results.get(case, {}).items()}
-        peers = {peer: value for peer, value in peers.items() if value is not None and peer != "floor"}
+        peers = {peer: value for peer, value in peers.items() if value is not None}
         if not peers:
             continue
         parts.append(f'<text x="0" y="{y + 13}" class="t">{title}</text>')

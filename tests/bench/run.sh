@@ -7,11 +7,10 @@ tests/setup.sh postgresql pgbouncer
 case " $* " in *" --count "*) tests/setup.sh strace valgrind ;; esac
 case " $* " in
 *" --smoke "*)
-    cargo build --locked --quiet --bin pgferry --example floor
-    set -- --pgferry target/debug/pgferry --floor target/debug/examples/floor "$@"
+    cargo build --locked --quiet --bin pgferry
+    set -- --pgferry target/debug/pgferry "$@"
     ;;
 *)
-    cargo build --release --locked --quiet --example floor
     # What is measured is what is released, where nothing else is named.
     case " $* " in
     *" --pgferry "*) ;;

@@ -34,7 +34,7 @@ const REASONS: [(&str, &[&str], &[&str]); 8] = [
         &["select pg_advisory_unlock(7)", "select pg_advisory_unlock(7)"],
     ),
     ("role", &["set role limited"], &["reset role"]),
-    ("setting", &["select set_config('a.b', 'ü', false)"], &["reset all"]),
+    ("setting", &["select set_config('a.b', E'a\\nb', false)"], &["reset all"]),
 ];
 
 #[test]

@@ -2,11 +2,12 @@ WITH
 -- Functions of the server's own that leave something, and how much: 1 only what sequences have given, 2 anything else.
 -- What is not known to leave nothing does.
 danger AS (
-  SELECT oid, proname, prosrc, CASE WHEN proname IN ('nextval', 'setval') THEN 1 ELSE 2 END AS reach
-  FROM pg_proc
+  SELECT oid, proname, prosrc, CASE WHEN proname IN ('nextval', 'setval') THEN 1 ELSE 2 END AS reach, is_known
+  FROM pg_proc CROSS JOIN LATERAL (SELECT proname ~ 'advisory_lock' OR proname ~
+    '^(set_config|setseed|nextval|setval|query_to_xml|cursor_to_xml|ts_stat$|ts_rewrite|binary_upgrade_|pg_backup_start|pg_start_backup|pg_create_(physical|logical)|pg_copy_|pg_replication_origin_session_setup)'
+    AS is_known) k
   WHERE oid < 16384 AND prolang = 12 AND (
-    proname ~ '^(set_config|setseed|nextval|setval|query_to_xml|cursor_to_xml|ts_stat$|ts_rewrite|binary_upgrade_)'
-    OR proname ~ 'advisory_lock'
+    is_known
     OR provolatile = 'v'
       AND proname !~ '^(RI_FKey_|lo_|pg_(try_)?advisory_(xact|unlock)|pg_stat_get_|pg_current_|pg_last_|pg_is_|pg_ls_|pg_control_|pg_sleep|pg_xact_|txid_|currtid)'
       AND proname !~ '(handler|_size)$'
@@ -17,14 +18,16 @@ danger AS (
         'suppress_redundant_updates_trigger', 'tsvector_update_trigger', 'tsvector_update_trigger_column',
         'unique_key_recheck', 'bernoulli', 'system'))
   UNION ALL
-  SELECT oid, proname, prosrc, 2 FROM pg_proc WHERE oid >= 16384 AND prolang = 13 AND prosrc = 'set_limit'
+  SELECT oid, proname, prosrc, 2, true FROM pg_proc WHERE oid >= 16384 AND prolang = 13 AND prosrc = 'set_limit'
 ),
 -- What a tree of a stored expression holds that calls one of them, or reads the view that sets what is written to it.
 tree AS (
   SELECT
     concat('[:](relid ', 'pg_catalog.pg_settings'::regclass::oid, '|[a-z]*(funcid|fnoid) (',
       string_agg(oid::text, '|') FILTER (WHERE reach = 2), '))[ }]') AS anything,
-    concat('[:][a-z]*(funcid|fnoid) (', string_agg(oid::text, '|') FILTER (WHERE reach = 1), ')[ }]') AS sequences
+    concat('[:][a-z]*(funcid|fnoid) (', string_agg(oid::text, '|') FILTER (WHERE reach = 1), ')[ }]') AS sequences,
+    concat('[:][a-z]*(funcid|fnoid) (', string_agg(oid::text, '|') FILTER (WHERE is_known), ')[ }]') AS known,
+    concat('[:]relid ', 'pg_catalog.pg_settings'::regclass::oid, '[ }]') AS settings
   FROM danger
 ),
 routine AS (
@@ -39,6 +42,13 @@ expression AS (
   SELECT concat(CASE ev_type WHEN '1' THEN 'view ' ELSE 'rule on ' END, ev_class::regclass) AS name,
     concat(ev_qual, ' ', ev_action) AS tree, CASE ev_type WHEN '1' THEN 0 ELSE 1 END AS least, false AS gives
   FROM pg_rewrite WHERE oid >= 16384
+  UNION ALL
+  -- Views of the server's own that are not what they were: those functions of which no more is known than that they are
+  -- volatile are called by some of them.
+  SELECT concat('view ', ev_class::regclass), '', 2, false
+  FROM pg_rewrite, tree CROSS JOIN LATERAL (SELECT concat(ev_qual, ' ', ev_action) AS rule) r
+  WHERE oid < 16384 AND (rule ~ known AND (ev_class, rulename) <> ('pg_settings'::regclass::oid, 'pg_settings_u')
+    OR rule ~ settings AND ev_class <> 'pg_settings'::regclass)
   UNION ALL
   SELECT concat('trigger ', quote_ident(tgname), ' on ', tgrelid::regclass), tgqual::text, 0, false
   FROM pg_trigger WHERE tgqual IS NOT NULL
@@ -63,7 +73,9 @@ expression AS (
   UNION ALL
   SELECT concat('statistics ', quote_ident(stxname)), to_jsonb(s) ->> 'stxexprs', 0, false FROM pg_statistic_ext s
   UNION ALL
-  SELECT concat('function ', oid::regprocedure), concat(defaults, ' ', body), 0, false
+  -- An INSERT in a body has the defaults of columns give values, and so have an UPDATE and a MERGE.
+  SELECT concat('function ', oid::regprocedure), concat(defaults, ' ', body),
+    CASE WHEN body ~ '[:]commandType [235]' THEN 1 ELSE 0 END, false
   FROM routine WHERE defaults IS NOT NULL OR body IS NOT NULL
 ),
 culprit AS (

@@ -6,7 +6,7 @@ SELECT 'digest', '', '', concat_ws(' ',
   (SELECT concat(count(*), '/', sum(xmin::text::int8)) FROM pg_operator WHERE oid >= 16384),
   (SELECT concat(count(*), '/', sum(xmin::text::int8)) FROM pg_cast WHERE oid >= 16384),
   (SELECT concat(count(*), '/', sum(xmin::text::int8)) FROM pg_amproc WHERE oid >= 16384),
-  (SELECT concat(count(*), '/', sum(xmin::text::int8)) FROM pg_rewrite WHERE oid >= 16384),
+  (SELECT concat(count(*), '/', sum(xmin::text::int8)) FROM pg_rewrite),
   (SELECT concat(count(*), '/', sum(xmin::text::int8)) FROM pg_trigger WHERE tgqual IS NOT NULL),
   (SELECT concat(count(*), '/', sum(xmin::text::int8)) FROM pg_policy),
   (SELECT concat(count(*), '/', sum(xmin::text::int8)) FROM pg_attrdef),
@@ -17,6 +17,8 @@ SELECT 'digest', '', '', concat_ws(' ',
   (SELECT concat(count(*), '/', sum(xmin::text::int8)) FROM pg_index
     WHERE indexprs IS NOT NULL OR indpred IS NOT NULL),
   (SELECT concat(count(*), '/', sum(xmin::text::int8)) FROM pg_type WHERE typdefaultbin IS NOT NULL),
-  -- Functions and views that were there and are gone again have been counted.
+  -- What was there and is gone again has been counted: functions, views, defaults, checks, triggers, policies, casts, operators.
   (SELECT sum(pg_stat_get_tuples_inserted(oid) + pg_stat_get_tuples_updated(oid) + pg_stat_get_tuples_deleted(oid))
-    FROM pg_class WHERE oid IN (1255, 2618)))
+    FROM pg_class WHERE oid IN (1255, 2618, 2604, 2606, 2620, 3256, 2605, 2617, 2603)),
+  -- Those of domains: every table has a type.
+  (SELECT pg_stat_get_tuples_updated(oid) FROM pg_class WHERE oid = 1247))

@@ -213,3 +213,75 @@ fn a_table_that_is_locked_holds_up_no_client_that_does_not_use_it() {
     }
     assert!(ferry.report().get("upstream_opened") <= 3);
 }
+
+/// Settings that decide what a text means when the server looks at it, and a text of which they do.
+const DECIDING: [(&str, &str, &str); 4] = [
+    ("transform_null_equals = on", "select count(*) from d where a = null", "0"),
+    ("datestyle = 'sql, dmy'", "select count(*) from d where a = '01/02/2020'", "0"),
+    ("timezone = 'Asia/Tokyo'", "select extract(epoch from '2020-01-01 00:00'::timestamptz)::int from d", "1577836800"),
+    ("intervalstyle = sql_standard", "select extract(epoch from '-1 2:00'::interval)::int from d", "-79200"),
+];
+
+/// Changes something that has the server look at texts anew, as an `ANALYZE` by autovacuum does.
+fn invalidate(postgres: &Postgres) {
+    postgres.sql("alter table d set (fillfactor = 90)");
+}
+
+#[test]
+fn texts_that_are_looked_at_anew_under_settings_that_code_made_are_looked_at_again() {
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql(
+        "create table d (a date); insert into d values ('2020-02-01'); \
+         create function leave(what text) returns void language plpgsql as 'begin execute what; end'",
+    );
+    for reset in ["auto", "always"] {
+        let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "1", "--reset", reset]);
+        let (mut first, mut second) = (ferry.session(), ferry.session());
+        for (nth, (setting, sql, expected)) in DECIDING.iter().enumerate() {
+            let name = format!("s{nth}");
+            for client in [&mut first, &mut second] {
+                prepare(client, &name, sql);
+                assert_eq!(run(client, &name, &[]), *expected, "{sql}");
+            }
+            first.query("begin");
+            first.query(&format!("select leave('set {}')", setting.replace('\'', "''")));
+            invalidate(&postgres);
+            run(&mut first, &name, &[]);
+            first.query("commit");
+            for client in [&mut second, &mut first] {
+                assert_eq!(run(client, &name, &[]), *expected, "{reset}: {setting}");
+            }
+        }
+        assert_eq!(ferry.report().get("upstream_opened"), 1);
+    }
+}
+
+#[test]
+fn a_statement_that_clients_share_has_no_constants_of_one_clients_settings() {
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql("create table d (a date); insert into d values ('2020-02-01')");
+    for (begins, ends) in [("set", "reset all"), ("begin; set local", "commit"), ("begin; set", "rollback")] {
+        for together in [true, false] {
+            let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "1"]);
+            let (mut first, mut second) = (ferry.session(), ferry.session());
+            for (nth, (setting, sql, expected)) in DECIDING.iter().enumerate() {
+                let name = format!("s{nth}");
+                for client in [&mut first, &mut second] {
+                    prepare(client, &name, sql);
+                    assert_eq!(run(client, &name, &[]), *expected, "{sql}");
+                }
+                let sets = format!("{begins} {setting}");
+                if together {
+                    first.query(&sets);
+                } else {
+                    sets.split("; ").for_each(|sql| drop(first.query(sql)));
+                }
+                invalidate(&postgres);
+                run(&mut first, &name, &[]);
+                first.query(ends);
+                assert_eq!(run(&mut second, &name, &[]), *expected, "{sets}");
+                assert_eq!(run(&mut first, &name, &[]), *expected, "{sets}");
+            }
+        }
+    }
+}

@@ -7,7 +7,10 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness::protocol_client::{bind, execute, parse, sync};
-use ways::{BY_LANGUAGES_AND_EXTENSIONS, BY_ODD_MEANS, BY_OTHER_OBJECTS, BY_STATEMENTS, IN_FUNCTIONS, Way};
+use ways::{
+    BY_LANGUAGES_AND_EXTENSIONS, BY_ODD_MEANS, BY_OTHER_OBJECTS, BY_PASSING_DEFINITIONS, BY_STATEMENTS, IN_FUNCTIONS,
+    Way,
+};
 
 use crate::harness::pgferry::command;
 use crate::harness::{Message, Pgferry, Postgres, ProtocolClient, eventually};
@@ -127,6 +130,11 @@ fn what_code_leaves_by_odd_means_never_reaches_the_next_client() {
 #[test]
 fn what_clients_make_and_run_never_reaches_the_next_client() {
     go_all(BY_STATEMENTS, "statements");
+}
+
+#[test]
+fn what_passing_definitions_leave_never_reaches_the_next_client() {
+    go_all(BY_PASSING_DEFINITIONS, "passing");
 }
 
 /// The number of resets that the server has seen.
@@ -273,6 +281,27 @@ fn what_sequences_have_given_inside_code_is_forgotten() {
 }
 
 #[test]
+fn a_body_of_sqls_own_form_may_have_sequences_give_values() {
+    for body in [
+        "insert into log default values",
+        "update log set id = default",
+        "with x as (insert into log default values returning id) select",
+    ] {
+        let postgres = talkative();
+        postgres.sql(&format!(
+            "create table log (id serial); insert into log default values; \
+             create function leave() returns void begin atomic {body}; end"
+        ));
+        let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "1"]);
+        let (mut one, mut other) = (ferry.session(), ferry.session());
+        one.query("select 1");
+        let left = other.query("select leave()");
+        assert!(left.iter().all(|message| message.tag != b'E'), "{left:?}");
+        assert_eq!(one.error("select lastval()").field(b'C'), "55000", "{body}");
+    }
+}
+
+#[test]
 fn a_catalog_that_cant_be_read_has_every_session_reset() {
     let postgres = talkative();
     postgres.sql("revoke select on pg_language from public");
@@ -352,6 +381,45 @@ fn code_that_was_there_between_two_looks_is_noticed() {
     ferry.session().query("select leave()");
     postgres.sql("drop function leave()");
     eventually("what was left is removed", || ferry.session().value("show work_mem") == "4MB");
+}
+
+#[test]
+fn definitions_that_were_there_between_two_looks_are_noticed() {
+    for (setup, makes, uses, undoes) in [
+        (
+            "create table t (a int, b bool)",
+            "alter table t alter b set default pg_try_advisory_lock(42)",
+            "insert into t (a) values (1)",
+            "alter table t alter b drop default",
+        ),
+        (
+            "select 1",
+            "create cast (bigint as boolean) with function pg_try_advisory_lock(bigint)",
+            "select 7::bigint::boolean",
+            "drop cast (bigint as boolean)",
+        ),
+        (
+            "create domain d as int; create table t (a int)",
+            "alter domain d add check (pg_try_advisory_lock(value))",
+            "select 7::d",
+            "alter domain d drop constraint d_check",
+        ),
+    ] {
+        let postgres = talkative();
+        postgres.sql(setup);
+        let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "1"]);
+        ferry.session().query("select 1");
+        ferry.logs("its code leaves nothing in a session");
+        postgres.sql(makes);
+        let used = ferry.session().query(uses);
+        assert!(used.iter().all(|message| message.tag != b'E'), "{uses}: {used:?}");
+        postgres.sql(undoes);
+        let locks = "select count(*) from pg_locks where locktype = 'advisory'";
+        eventually("what was left is removed", || {
+            ferry.session().query("select 1");
+            postgres.sql(locks) == "0"
+        });
+    }
 }
 
 #[test]

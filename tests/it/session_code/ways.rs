@@ -807,3 +807,126 @@ pub const BY_ODD_MEANS: &[Way] = &[
         ],
     ),
 ];
+
+/// Definitions of the session's own, or such as are there for a moment.
+pub const BY_PASSING_DEFINITIONS: &[Way] = &[
+    way(
+        "a temporary view of a lock",
+        "",
+        &["create temp view v as select pg_try_advisory_lock(42)", "select * from v", "drop view v"],
+    ),
+    way(
+        "a temporary view that sets",
+        "",
+        &["create temp view v as select set_config('work_mem', '77MB', false)", "select * from v", "drop view v"],
+    ),
+    way(
+        "a temporary view of settings",
+        "",
+        &[
+            "create temp view v as select * from pg_settings",
+            "update v set setting = '78848' where name = 'work_mem'",
+            "drop view v",
+        ],
+    ),
+    way(
+        "a temporary table's default",
+        "",
+        &[
+            "create temp table t (a int, b bool default pg_try_advisory_lock(42))",
+            "insert into t (a) values (1)",
+            "drop table t",
+        ],
+    ),
+    way(
+        "a temporary table's default, all in one transaction",
+        "",
+        &[
+            "begin",
+            "create temp table t (a int, b text default set_config('work_mem', '77MB', false)) on commit drop",
+            "insert into t (a) values (1)",
+            "commit",
+        ],
+    ),
+    way(
+        "a temporary table's check",
+        "",
+        &[
+            "create temp table t (a text check (set_config('work_mem', a, false) is not null))",
+            "insert into t values ('77MB')",
+            "drop table t",
+        ],
+    ),
+    way(
+        "a temporary domain",
+        "",
+        &[
+            "create domain pg_temp.d as text check (set_config('work_mem', value, false) is not null)",
+            "select '77MB'::pg_temp.d",
+            "drop domain pg_temp.d",
+        ],
+    ),
+    way(
+        "a statement prepared by SQL that sets",
+        "",
+        &["prepare p as select set_config('work_mem', '77MB', false)", "execute p", "deallocate p"],
+    ),
+    way(
+        "a statement prepared by SQL that locks",
+        "",
+        &["prepare p as select pg_try_advisory_lock(42)", "execute p", "deallocate p"],
+    ),
+    way(
+        "a statement prepared by SQL that updates settings",
+        "",
+        &["prepare p as update pg_settings set setting = '78848' where name = 'work_mem'", "execute p", "deallocate p"],
+    ),
+    way(
+        "a statement prepared by SQL that makes a table",
+        "",
+        &[
+            "prepare p as select set_config('work_mem', '77MB', false)",
+            "create table made as execute p",
+            "drop table made",
+            "deallocate p",
+        ],
+    ),
+    way(
+        "a statement prepared by SQL that is explained",
+        "",
+        &["prepare p as select pg_try_advisory_lock(42)", "explain analyze execute p", "deallocate p"],
+    ),
+    way(
+        "a cursor that is read later",
+        "",
+        &["begin", "declare c cursor for select pg_try_advisory_lock(42)", "select 1", "fetch c", "commit"],
+    ),
+    way(
+        "a table that is made by explaining",
+        "",
+        &["set search_path = pg_temp", "explain analyze create table leftover as select 1 as a", "reset all"],
+    ),
+    way(
+        "a table that is made by explaining, by the database's search_path",
+        "alter database :db set search_path = pg_temp",
+        &["explain analyze create table leftover as select 1 as a"],
+    ),
+    way(
+        "a view of the information schema that was replaced",
+        "create or replace view information_schema.information_schema_catalog_name as \
+         select current_database()::information_schema.sql_identifier as catalog_name where set_config('work_mem', '77MB', false) is not null",
+        &["select * from information_schema.information_schema_catalog_name"],
+    ),
+    way(
+        "a view of the system's that was replaced",
+        "set allow_system_table_mods = on; create or replace view pg_catalog.pg_group as \
+         select rolname as groname, oid as grosysid, array(select member from pg_auth_members where roleid = oid) as grolist \
+         from pg_authid where pg_try_advisory_lock(oid::bigint)",
+        &["select * from pg_group"],
+    ),
+    way(
+        "a text in another encoding that hides a lock",
+        "",
+        &["set client_encoding = sjis", "select E'\u{83}\\'; select pg_try_advisory_lock(42), E'\u{83}\\'"],
+    ),
+];

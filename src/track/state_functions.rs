@@ -1,0 +1,58 @@
+//! Functions of the server's own that mean session state, by name.
+
+use super::sql::{Token, Tokens};
+use super::sql_statement::is;
+
+/// Returns whether function `name` leaves something that `DISCARD ALL` does not undo.
+pub(super) fn survives_discard(name: &[u8]) -> bool {
+    UNRESETTABLE.iter().any(|unresettable| name.starts_with(unresettable))
+}
+
+/// How the names of functions begin that leave something which `DISCARD ALL` does not undo.
+pub(super) const UNRESETTABLE: [&[u8]; 9] = [
+    b"setseed",
+    b"dblink",
+    b"pg_backup_start",
+    b"pg_start_backup",
+    b"pg_create_physical_replication_slot",
+    b"pg_create_logical_replication_slot",
+    b"pg_copy_physical_replication_slot",
+    b"pg_copy_logical_replication_slot",
+    b"pg_replication_origin_session_setup",
+];
+
+/// How the names of functions begin that run a text they are given.
+pub(super) const RUNS_TEXTS: [&[u8]; 3] = [b"query_to_xml", b"ts_stat", b"ts_rewrite"];
+
+/// Returns whether a name holds `advisory_`, as those of functions for locks do.
+pub(super) fn is_advisory(name: &[u8]) -> bool {
+    const WORD: &[u8] = b"advisory";
+    name.windows(WORD.len() + 1).any(|window| window[WORD.len()] == b'_' && is(&window[..WORD.len()], WORD))
+}
+
+/// Returns whether the arguments behind `set_config` end in a plain `true`: it holds for the transaction only.
+pub(super) fn is_local_set_config(tokens: Tokens<'_>) -> bool {
+    let mut depth = 0;
+    let mut commas = 0;
+    let mut third = Vec::new();
+    for token in tokens {
+        match token {
+            Token::Other(b'(') => depth += 1,
+            Token::Other(b')') if depth == 1 => {
+                return matches!(third.as_slice(), [Token::Word(word)] if word.eq_ignore_ascii_case(b"true"));
+            }
+            Token::Other(b')') => depth -= 1,
+            Token::Other(b',') if depth == 1 => {
+                commas += 1;
+                continue;
+            }
+            _ => {}
+        }
+        match depth {
+            0 => return false,
+            _ if commas >= 2 => third.push(token),
+            _ => {}
+        }
+    }
+    false
+}
