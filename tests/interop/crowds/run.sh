@@ -13,8 +13,8 @@ if ! "$venv/bin/python" -c 'import asyncpg, psycopg' 2>/dev/null; then
 fi
 for mode in session transaction; do
     for crowd in roles tenants at_once; do
-        # Each crowd comes to a pgferry that has just started.
-        "$pgferry" --upstream "postgres://127.0.0.1:$port" --listen "$work/$mode" --port 5432 --pool-mode $mode \
+        # Each crowd comes to a pgferry that has just started. A busy machine forks a thousand backends in its own time.
+        PGFERRY_CLIENT_LOGIN_TIMEOUT=120s "$pgferry" --upstream "postgres://127.0.0.1:$port" --listen "$work/$mode" --port 5432 --pool-mode $mode \
             2>"$work/pgferry.log" &
         ferry=$!
         children="$children $ferry"
