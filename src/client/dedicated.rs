@@ -16,9 +16,10 @@ use crate::drain::Phase;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::Conn;
 use crate::track::server_state::CloseMethod;
+use crate::upstream::cancel_gate::CancelGate;
 use crate::upstream::dial::{self, Login, NewConn};
 use crate::upstream::queue::pause_while_full;
-use crate::upstream::server_conn::{BackendKey, CancelGate, ServerConn};
+use crate::upstream::server_conn::{BackendKey, ServerConn};
 use crate::upstream::{CloseReason, DialError, PasswordPrompt, Registry, Secret};
 use crate::wire::backend;
 

@@ -3,9 +3,10 @@
 //! [`serve`] is the table of contents: [`handshake`] → [`login`] ([`greeting`]) → [`session`], which waits for work, gets a
 //! connection, and moves bytes with [`relay`] until the connection can be given back ([`checkin`]).
 //! [`client_slots`] is how many may come, [`client_auth`] is what clients meet first: [`tls_offer`] and [`secrets`]; [`tls_incapable`] is for whom there is none.
-//! [`error_log`] is what the log tells of errors. [`sessions`] are all of them and [`session_handle`] is how others reach one, [`cancel`] how cancel requests do, [`predecessor`] how they reach those of the process before; [`dedicated`] is what replication gets instead of a session.
+//! [`error_log`] is what the log tells of errors. [`sessions`] are all of them and [`session_handle`] is how others reach one, [`cancel`] how cancel requests do by their [`cancel_key`]s, [`predecessor`] how they reach those of the process before; [`dedicated`] is what replication gets instead of a session.
 
 pub(crate) mod cancel;
+pub(crate) mod cancel_key;
 pub(crate) mod checkin;
 pub(crate) mod client_auth;
 pub(crate) mod client_slots;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::cancel::CancelKey;
+use super::cancel_key::CancelKey;
 use crate::net::Conn;
 use crate::upstream::simple_query;
 use crate::wire::frontend;

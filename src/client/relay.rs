@@ -120,7 +120,7 @@ struct LeasedConn<'a> {
 struct ConnExtras<'a> {
     id: u64,
     key: &'a Arc<crate::upstream::server_conn::BackendKey>,
-    gate: &'a Arc<crate::upstream::server_conn::CancelGate>,
+    gate: &'a Arc<crate::upstream::cancel_gate::CancelGate>,
     conn_info: &'a crate::upstream::conn_info::ConnInfo,
     close_reason: &'a mut CloseReason,
 }

@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::cancel::CancelKey;
+use super::cancel_key::CancelKey;
 use crate::config::CONSOLE;
 use crate::config::socket_path::split_socket_path;
 use crate::lock::lock;
 use crate::net::{Peer, Stream};
 use crate::track::{ClientState, Pins, ServerParams};
 use crate::upstream::Pool;
-use crate::upstream::server_conn::{BackendKey, CancelGate};
+use crate::upstream::cancel_gate::CancelGate;
+use crate::upstream::server_conn::BackendKey;
 use crate::wake::Wake;
 
 /// What a session is doing.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::cancel::{CancelKey, RandomPool};
+use super::cancel_key::{CancelKey, RandomPool};
 use super::session_handle::{SessionHandle, SessionPhase, SessionTarget};
 use crate::lock::lock;
 use crate::track::ServerParams;

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use super::login;
+use crate::config::CONSOLE;
 use crate::lock::lock;
 use crate::track::RequestedParams;
 use crate::track::startup_settings::StartupSettings;
@@ -40,8 +40,8 @@ impl ParsedStartup {
         let database = startup.get("database").map_or_else(|| user.clone(), <[u8]>::to_vec);
         let (wanted, extra) = RequestedParams::split(&startup);
         let (settings, extra) = StartupSettings::split(extra);
-        let replication = login::asks_for_replication(&startup);
-        let console = login::is_console(&startup);
+        let replication = asks_for_replication(&startup);
+        let console = is_console(&startup);
         Self { startup, key: PoolKey { database, user, extra }, wanted, settings, replication, console }
     }
 
@@ -89,6 +89,25 @@ impl StartupCache {
     }
 }
 
+/// Returns whether a startup packet asks for replication, as PostgreSQL reads it; `None` when PostgreSQL could not say.
+fn asks_for_replication(startup: &Startup) -> Option<bool> {
+    let Some(text) = startup.get("replication") else { return Some(false) };
+    let text = String::from_utf8_lossy(text).to_ascii_lowercase();
+    let is_start_of = |word: &str, least: usize| text.len() >= least && word.starts_with(text.as_str());
+    if text == "database" || text == "1" || is_start_of("true", 1) || is_start_of("yes", 1) || text == "on" {
+        return Some(true);
+    }
+    if text == "0" || is_start_of("false", 1) || is_start_of("no", 1) || is_start_of("off", 2) {
+        return Some(false);
+    }
+    None
+}
+
+/// Returns whether a startup packet asks for the console.
+fn is_console(startup: &Startup) -> bool {
+    startup.get("database").is_some_and(|asked| CONSOLE.iter().any(|name| name.as_bytes() == asked))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,5 +140,22 @@ mod tests {
         assert!(startup_cache.find(b"0").is_some());
         startup_cache.remember(&[b'x'; MAX_PACKET_BYTES + 1], &first);
         assert!(startup_cache.find(&[b'x'; MAX_PACKET_BYTES + 1]).is_none(), "too long");
+    }
+
+    #[test]
+    fn replication_is_read_as_postgresql_reads_it() {
+        let ask = |value: &str| {
+            let params = vec![("replication".into(), value.to_owned().into())];
+            asks_for_replication(&Startup { params, ..Startup::default() })
+        };
+        for value in ["database", "true", "on", "yes", "1", "t", "TRUE"] {
+            assert_eq!(ask(value), Some(true), "{value}");
+        }
+        for value in ["false", "off", "no", "0", "f", ""] {
+            assert_eq!(ask(value), Some(false), "{value}");
+        }
+        for value in ["o", "2", "maybe", "databases"] {
+            assert_eq!(ask(value), None, "{value}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use super::encryption::Encryption;
 use super::keys::Key;
 use super::source::{ConfigError, NO_UPSTREAM, Origin, RawConfig, Value};
 use super::url::Upstream;
-use super::value::{self, Listen};
+use super::value::{self, Listen, number};
 use crate::auth::Password;
 
 /// Finds values and says where mistakes are.
@@ -140,13 +140,6 @@ pub(super) fn text_of(value: &Value) -> String {
         Value::One(text) => text.clone(),
         Value::Many(items) => items.join(","),
         Value::Peers(_) | Value::Rules(_) | Value::Users(_) | Value::Databases(_) => String::new(),
-    }
-}
-
-pub(super) fn number(text: &str, min: usize, max: usize) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if (min..=max).contains(&number) => Ok(number),
-        _ => Err(format!("\"{text}\" is not a number from {min} to {max}")),
     }
 }
 

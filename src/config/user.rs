@@ -1,6 +1,6 @@
 //! What the `[users]` table says of one user: a secret, limits, or both.
 
-use super::reader::number;
+use super::value::number;
 
 /// The fields of a `[users.NAME]` table.
 pub(super) const FIELDS: [&str; 4] = ["password", "pool_size", "max_user_client_connections", "max_user_connections"];

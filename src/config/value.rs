@@ -164,6 +164,17 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     })
 }
 
+/// A number from `min` to `max`.
+///
+/// # Errors
+/// What it is not.
+pub(super) fn number(text: &str, min: usize, max: usize) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (min..=max).contains(&number) => Ok(number),
+        _ => Err(format!("\"{text}\" is not a number from {min} to {max}")),
+    }
+}
+
 /// Reads a size in bytes: a number, or a number with `B`, `kB`, `MB` (powers of 1024, as PostgreSQL counts).
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! `SET SESSION CHARACTERISTICS AS TRANSACTION …`: the settings that it makes.
 
-use super::session_command::Set;
+use super::params::Set;
 use super::sql::{Token, Tokens};
 
 /// The settings that follow from what `tokens` say behind `SET SESSION CHARACTERISTICS` (`transaction_mode_list` in

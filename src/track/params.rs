@@ -7,6 +7,9 @@ use crate::wire::Startup;
 
 type Pair = (Box<[u8]>, Box<[u8]>);
 type Param = (&'static str, Box<[u8]>);
+/// A setting's name and the statement that makes it.
+pub(super) type Set = (Box<[u8]>, Box<[u8]>);
+
 /// Startup parameters by name and value, as the client sent them.
 pub type RawPairs = Vec<(Vec<u8>, Vec<u8>)>;
 

@@ -7,13 +7,11 @@ use std::sync::Arc;
 
 use super::characteristics;
 use super::lexis::Lexis;
+use super::params::Set;
 use super::sql::{Token, Tokens};
 
 /// The longest `SET` that is kept, in bytes. A longer one pins.
 const MAX_SET_BYTES: usize = 4096;
-
-/// A setting's name and the statement that makes it.
-pub(super) type Set = (Box<[u8]>, Box<[u8]>);
 
 /// What one statement does to its session if it succeeds.
 #[derive(Clone, Debug, PartialEq, Eq)]

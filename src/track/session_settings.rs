@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::params::parse_time;
+use super::params::{Set, parse_time};
 use super::pipeline::IDLE;
-use super::session_command::{SessionCommand, Set};
+use super::session_command::SessionCommand;
 use super::startup_settings;
 
 /// Settings that hold in a session beyond what its login gave it: name and statement, in the order in which they were

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tracing::debug;
 
+use super::cancel_gate::CancelGuard;
 use super::registry::Registry;
-use super::server_conn::{BackendKey, CancelGuard, Closed};
+use super::server_conn::{BackendKey, Closed};
 use crate::net::{Conn, Stream};
 use crate::wire::frontend;
 

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::SystemTime;
 
-use super::loops::LoopedClients;
-use super::server_conn::CancelGate;
+use super::cancel_gate::CancelGate;
+use super::looped_clients::LoopedClients;
 use super::target::Address;
 
 use crate::lock::lock;

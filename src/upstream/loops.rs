@@ -9,41 +9,13 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use super::conn_info::ConnInfo;
+use super::looped_clients::LoopedClient;
 use super::target::Address;
 use crate::lock::lock;
 use crate::net::{Peer, Stream};
 
 /// The name that `postgres_fdw` gives its connections (`fallback_application_name`).
 const POSTGRES_FDW: &[u8] = b"postgres_fdw";
-
-/// A client that came out of a backend. It is there for as long as this is held.
-#[derive(Debug)]
-pub(crate) struct LoopedClient(());
-
-/// The clients that came out of one backend.
-#[derive(Debug, Default)]
-pub(crate) struct LoopedClients(Mutex<Vec<Weak<LoopedClient>>>);
-
-impl LoopedClients {
-    /// Notes one more. Those that are gone are forgotten.
-    fn add(&self) -> Arc<LoopedClient> {
-        let client = Arc::new(LoopedClient(()));
-        let mut clients = self.clients();
-        clients.retain(|client| client.strong_count() > 0);
-        clients.push(Arc::downgrade(&client));
-        client
-    }
-
-    /// Returns whether one of them is still there.
-    #[must_use]
-    pub(crate) fn any(&self) -> bool {
-        self.clients().iter().any(|client| client.strong_count() > 0)
-    }
-
-    fn clients(&self) -> MutexGuard<'_, Vec<Weak<LoopedClient>>> {
-        lock(&self.0)
-    }
-}
 
 /// The open connections to servers on this machine, by the pid of their backend.
 #[derive(Debug, Default)]
@@ -111,24 +83,4 @@ pub(crate) fn trace(
     let origins = busy().into_iter().filter(|conn_info| is_fdw || server.is_some_and(|ip| goes_to(conn_info, ip)));
     let origins: Box<[_]> = origins.map(|conn_info| conn_info.looped.add()).collect();
     (!origins.is_empty()).then_some(origins)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clients_count_for_as_long_as_they_are_there() {
-        let clients = LoopedClients::default();
-        assert!(!clients.any());
-        let (one, two) = (clients.add(), clients.add());
-        drop(one);
-        assert!(clients.any());
-        drop(two);
-        assert!(!clients.any());
-        for _ in 0..100 {
-            clients.add();
-        }
-        assert_eq!(clients.clients().len(), 1, "the last one, which is gone too");
-    }
 }

@@ -20,11 +20,11 @@
 //! - [`login_slots`]: how many logins may be under way upstream; [`permits`] counts these and the cancel requests.
 //! - [`attempt`]: trying a login upstream.
 //! - [`simple_query`]: questions of our own to the server.
-//! - [`loops`]: clients that are PostgreSQL's own backends.
+//! - [`loops`]: clients that are PostgreSQL's own backends; [`looped_clients`] are those of one.
 //! - [`auth_query`]: secrets that the upstream is asked for.
 //! - [`session_code`]: looks at what the code in databases may leave in sessions.
 //! - [`registry`]: all pools and accounts, and the cap over all of them; `janitor` looks after them, [`quota`] limits users.
-//! - [`cancel`]: `CancelRequest`s to the upstream.
+//! - [`cancel`]: `CancelRequest`s to the upstream; [`cancel_gate`] keeps their connections in the hands that they have.
 //! - [`counters`]: what happened, in numbers ([`counter`]); [`pool_stats`] what of it was done for a pool's clients, [`histogram`] how long it took.
 //!
 //! A [`lease::PooledConn`] exists only while it holds a slot of its pool, and is exactly one of: *idle* (in
@@ -34,6 +34,7 @@
 pub(crate) mod attempt;
 pub(crate) mod auth_query;
 pub(crate) mod cancel;
+pub(crate) mod cancel_gate;
 pub(crate) mod capacity;
 pub(crate) mod cleanup;
 pub(crate) mod conn_info;
@@ -46,6 +47,7 @@ mod janitor;
 pub(crate) mod lease;
 pub(crate) mod limiter;
 pub(crate) mod login_slots;
+pub(crate) mod looped_clients;
 pub(crate) mod loops;
 pub(crate) mod occupancy;
 mod outdated;

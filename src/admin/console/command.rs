@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::admin::show::Show;
 use crate::client::AdminRole;
-use crate::client::cancel::CancelKey;
+use crate::client::cancel_key::CancelKey;
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]

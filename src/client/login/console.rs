@@ -9,7 +9,7 @@ use tracing::debug;
 use super::{AuthResult, LoginAttempt, PassThrough, client_identity, rule_for};
 use crate::client::Shared;
 use crate::client::client_slots::PendingLogins;
-use crate::config::{Auth, CONSOLE, Settings};
+use crate::config::{Auth, Settings};
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::{Conn, Peer};
 use crate::upstream::PoolKey;
@@ -33,12 +33,6 @@ pub(crate) struct AdminUser {
     pub user: String,
     /// What it may do.
     pub role: AdminRole,
-}
-
-/// Returns whether a startup packet asks for the console.
-#[must_use]
-pub(crate) fn is_console(startup: &Startup) -> bool {
-    startup.get("database").is_some_and(|asked| CONSOLE.iter().any(|name| name.as_bytes() == asked))
 }
 
 /// Logs a client in to the console; `None` when it went away.

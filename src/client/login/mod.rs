@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
 use super::Shared;
-use super::cancel::CancelKey;
+use super::cancel_key::CancelKey;
 use super::client_slots::PendingLogins;
 use super::greeting;
 use super::startup_cache::ParsedStartup;
@@ -34,7 +34,7 @@ use crate::upstream::slots::Slot;
 use crate::upstream::{Pool, PoolKey, RoleAuth};
 use crate::wire::Startup;
 pub(super) use console::authorize;
-pub(crate) use console::{AdminRole, AdminUser, is_console};
+pub(crate) use console::{AdminRole, AdminUser};
 use pass_through::PassThrough;
 
 /// A client that may come in.
@@ -265,20 +265,6 @@ fn rule_for<'a>(settings: &'a Settings, client_identity: &ClientIdentity<'_>) ->
     }
 }
 
-/// Returns whether a startup packet asks for replication, as PostgreSQL reads it; `None` when PostgreSQL could not say.
-pub(super) fn asks_for_replication(startup: &Startup) -> Option<bool> {
-    let Some(text) = startup.get("replication") else { return Some(false) };
-    let text = String::from_utf8_lossy(text).to_ascii_lowercase();
-    let is_start_of = |word: &str, least: usize| text.len() >= least && word.starts_with(text.as_str());
-    if text == "database" || text == "1" || is_start_of("true", 1) || is_start_of("yes", 1) || text == "on" {
-        return Some(true);
-    }
-    if text == "0" || is_start_of("false", 1) || is_start_of("no", 1) || is_start_of("off", 2) {
-        return Some(false);
-    }
-    None
-}
-
 fn no_such_replication(startup: &Startup) -> ClientError {
     let text = String::from_utf8_lossy(startup.get("replication").unwrap_or_default()).into_owned();
     ClientError::fatal(
@@ -359,27 +345,5 @@ impl LoginAttempt<'_> {
 
     fn shown_user(&self) -> String {
         String::from_utf8_lossy(self.user).into_owned()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn replication_is_read_as_postgresql_reads_it() {
-        let ask = |value: &str| {
-            let params = vec![("replication".into(), value.to_owned().into())];
-            asks_for_replication(&Startup { params, ..Startup::default() })
-        };
-        for value in ["database", "true", "on", "yes", "1", "t", "TRUE"] {
-            assert_eq!(ask(value), Some(true), "{value}");
-        }
-        for value in ["false", "off", "no", "0", "f", ""] {
-            assert_eq!(ask(value), Some(false), "{value}");
-        }
-        for value in ["o", "2", "maybe", "databases"] {
-            assert_eq!(ask(value), None, "{value}");
-        }
     }
 }

@@ -11,13 +11,14 @@ use crate::lock::lock;
 use crate::net::tls::TlsSession;
 use crate::track::server_state::CloseMethod;
 use crate::track::{RequestedParams, ServerState};
+use crate::upstream::cancel_gate::CancelGate;
 use crate::upstream::conn_info::ConnInfo;
 use crate::upstream::counters::CloseReason;
 use crate::upstream::dial::{self, DialError, DialFailure, Login, NewConn};
 use crate::upstream::lease::PooledConn;
 use crate::upstream::queue::{Next, Queue};
 use crate::upstream::registry::Registry;
-use crate::upstream::server_conn::{BackendKey, CancelGate, ServerConn};
+use crate::upstream::server_conn::{BackendKey, ServerConn};
 use crate::upstream::slots::{Slot, SlotGuard};
 use crate::upstream::turnover::Turnover;
 

@@ -1,0 +1,88 @@
+//! What keeps a connection from changing hands while a cancel request for it is under way.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::{Notify, OnceCell};
+
+use crate::lock::lock;
+
+/// Keeps a connection from changing hands while a cancel request for it is under way: the request would hit the client that
+/// has the connection when it arrives.
+#[derive(Debug, Default)]
+pub(crate) struct CancelGate {
+    inside: AtomicUsize,
+    left: Notify,
+    /// The request that waits to be sent: however many are made meanwhile, it stands for all of them.
+    waiting: Mutex<Option<Arc<OnceCell<()>>>>,
+}
+
+/// A cancel request that is under way.
+#[derive(Debug)]
+pub(crate) struct CancelGuard(Arc<CancelGate>);
+
+impl CancelGate {
+    /// Notes a cancel request that begins.
+    #[must_use]
+    pub(crate) fn enter(self: &Arc<Self>) -> CancelGuard {
+        self.inside.fetch_add(1, Ordering::SeqCst);
+        CancelGuard(Arc::clone(self))
+    }
+
+    /// The request that waits to be sent.
+    pub(super) fn waiting(&self) -> MutexGuard<'_, Option<Arc<OnceCell<()>>>> {
+        lock(&self.waiting)
+    }
+
+    /// Returns whether no cancel request is under way.
+    #[must_use]
+    pub(crate) fn is_open(&self) -> bool {
+        self.inside.load(Ordering::SeqCst) == 0
+    }
+
+    /// Waits until no cancel request is under way.
+    pub(crate) async fn opened(&self) {
+        loop {
+            let left = self.left.notified();
+            if self.is_open() {
+                return;
+            }
+            left.await;
+        }
+    }
+}
+
+impl CancelGuard {
+    /// Sends a cancel request, or waits for the end of one that is yet to be sent: `send` is given what is to be called when
+    /// the sending begins.
+    pub(crate) async fn once<F: Future<Output = ()>>(&self, send: impl FnOnce(SendingCancel) -> F) {
+        let request = Arc::clone(self.0.waiting().get_or_insert_default());
+        let begun = SendingCancel { gate: Arc::clone(&self.0), request: Arc::clone(&request) };
+        request.get_or_init(|| send(begun)).await;
+    }
+}
+
+/// A cancel request that stands for all that come until it is sent.
+#[derive(Debug)]
+pub(crate) struct SendingCancel {
+    gate: Arc<CancelGate>,
+    request: Arc<OnceCell<()>>,
+}
+
+impl SendingCancel {
+    /// Notes that the request is being sent: those that come from now on need one of their own, since the query may be
+    /// another one by then.
+    pub(crate) fn note(self) {
+        let mut waiting = self.gate.waiting();
+        if waiting.as_ref().is_some_and(|request| Arc::ptr_eq(request, &self.request)) {
+            *waiting = None;
+        }
+    }
+}
+
+impl Drop for CancelGuard {
+    fn drop(&mut self) {
+        self.0.inside.fetch_sub(1, Ordering::SeqCst);
+        self.0.left.notify_waiters();
+    }
+}
