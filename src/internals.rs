@@ -32,8 +32,9 @@ pub mod buffer {
 pub mod config {
     pub use crate::config::address::SocketPorts;
     pub use crate::config::encryption::SslMode;
+    pub use crate::config::error::ConfigError;
     pub use crate::config::settings::Settings;
-    pub use crate::config::source::{ConfigError, RawConfig};
+    pub use crate::config::source::RawConfig;
     pub use crate::config::url::Host;
     pub use crate::config::value::{Auth, Mode, Pin, Reset};
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::keys::Adjustable;
-use crate::config::source::Value;
+use crate::config::written_value::Value;
 use crate::config::{ConfigError, Contact, RawConfig, Settings};
 
 #[derive(clap::Args, Clone, Default)]

@@ -1,9 +1,9 @@
 //! Whether settings go together.
 
+use super::error::ConfigError;
 use super::reader::Reader;
 use super::rule::Rule;
 use super::settings::Settings;
-use super::source::ConfigError;
 use super::value::{Auth, ClientTls, Listen};
 
 /// The names of the console, where clients put the database's. The second is what PgBouncer's tools ask for.

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::encryption::Encryption;
+use super::error::{ConfigError, NO_UPSTREAM, Origin};
 use super::keys::Key;
-use super::source::{ConfigError, NO_UPSTREAM, Origin, RawConfig, Value};
+use super::source::RawConfig;
 use super::url::Upstream;
 use super::value::{self, Listen, number};
+use super::written_value::Value;
 use crate::auth::Password;
 
 /// Finds values and says where mistakes are.

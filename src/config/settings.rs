@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use super::address::{ClientAddress, SocketPorts};
 use super::encryption;
+use super::error::{ConfigError, Origin};
 use super::keys::{KEYS, Key, PER_DATABASE};
 use super::reader::{Reader, number_or_auto, optional_duration, positive_duration, truth, unix_socket_mode};
 use super::rule::{ClientIdentity, Rule};
-use super::source::{ConfigError, Origin, RawConfig, Value};
+use super::source::RawConfig;
 use super::url::Upstream;
 use super::user::{Limits, UserEntry};
 use super::value::{self, AdminListen, Auth, ClientTls, Listen, LogFormat, Mode, PeerRule, Pin, Reset, number};
+use super::written_value::Value;
 use crate::auth::Stored;
 use crate::auth::scram::keys::MAX_ITERATIONS;
 use crate::net::tls::Version;

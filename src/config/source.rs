@@ -1,130 +1,17 @@
 //! Values as written, and where: flag, environment, file.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::permission::{Attempt, describe};
-
+use super::error::{ConfigError, Origin};
 use super::keys::{self, Adjustable, KEYS};
-use super::rule::Rule;
 use super::tables;
-use super::user::UserEntry;
 use super::value::PeerRule;
-
-/// What is said where no upstream is named.
-pub(super) const NO_UPSTREAM: &str = "no upstream";
-
-/// Where a value was written.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    /// pgferry's own default.
-    Default,
-    /// A line of the configuration file.
-    File {
-        /// The file's path.
-        path: String,
-        /// The line, counted from 1.
-        line: usize,
-    },
-    /// A variable of the environment.
-    Env(String),
-    /// A command-line flag.
-    Flag(&'static str),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => write!(f, "default"),
-            Self::File { path, line } => write!(f, "{path}:{line}"),
-            Self::Env(name) => write!(f, "{name}"),
-            Self::Flag(name) => write!(f, "{name}"),
-        }
-    }
-}
-
-/// A mistake in the configuration: where, which key, what, and what to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    /// Where the mistake is.
-    pub place: Option<Origin>,
-    /// The key it is about.
-    pub key: Option<String>,
-    /// What is wrong.
-    pub message: String,
-    /// What would help.
-    pub hint: Option<String>,
-}
-
-impl ConfigError {
-    /// A mistake that has no place.
-    #[must_use]
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { place: None, key: None, message: message.into(), hint: None }
-    }
-
-    /// Says where it is and which key it is about.
-    #[must_use]
-    pub fn at(self, place: &Origin, key: &str) -> Self {
-        Self { place: Some(place.clone()), key: Some(key.to_owned()), ..self }
-    }
-
-    /// Returns whether all that is wrong is that no upstream is named.
-    #[must_use]
-    pub fn is_no_upstream(&self) -> bool {
-        self.message.starts_with(NO_UPSTREAM)
-    }
-
-    /// Adds advice.
-    #[must_use]
-    pub fn hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(place) = &self.place {
-            write!(f, "{place}: ")?;
-        }
-        if let Some(key) = &self.key {
-            write!(f, "{key}: ")?;
-        }
-        write!(f, "{}", self.message)?;
-        if let Some(hint) = &self.hint {
-            write!(f, "\n  hint: {hint}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-/// A value before it has been understood.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
-    /// A string, number or truth value, as text.
-    One(String),
-    /// A list of them.
-    Many(Vec<String>),
-    /// The rules of `peer`.
-    Peers(Vec<PeerRule>),
-    /// The rules of `rule`.
-    Rules(Vec<Rule>),
-    /// What `users` says of each.
-    Users(BTreeMap<String, UserEntry>),
-    /// The tables of `database`, by name.
-    Databases(BTreeMap<String, Values>),
-}
-
-/// Values by key, and where they were written.
-pub(super) type Values = BTreeMap<&'static str, (Origin, Value)>;
+use super::written_value::{Value, Values, plain, unknown};
+use crate::permission::{Attempt, describe};
 
 /// All values written anywhere, the strongest of each key.
 #[derive(Clone, Debug, Default)]
@@ -299,33 +186,8 @@ impl RawConfig {
     }
 }
 
-pub(super) fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> ConfigError {
-    let error = ConfigError::new("there is no such key");
-    match keys::nearest(name, known) {
-        Some(near) => error.hint(format!("did you mean \"{near}\"?")),
-        None => error,
-    }
-}
-
 fn line_of(text: &str, offset: usize) -> usize {
     text.get(..offset).unwrap_or(text).matches('\n').count() + 1
-}
-
-pub(super) fn plain(value: &Spanned<DeValue<'_>>) -> Option<Value> {
-    match value.get_ref() {
-        DeValue::Array(items) => items.iter().map(one).collect::<Option<_>>().map(Value::Many),
-        _ => one(value).map(Value::One),
-    }
-}
-
-pub(super) fn one(value: &Spanned<DeValue<'_>>) -> Option<String> {
-    match value.get_ref() {
-        DeValue::String(text) => Some(text.to_string()),
-        DeValue::Integer(number) => Some(number.to_string()),
-        DeValue::Float(number) => Some(number.to_string()),
-        DeValue::Boolean(truth) => Some(truth.to_string()),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::error::{ConfigError, Origin};
 use super::keys::PER_DATABASE;
 use super::rule::Rule;
-use super::source::{ConfigError, Origin, Value, Values, one, plain, unknown};
 use super::user::{self, UserEntry};
 use super::value::PeerRule;
+use super::written_value::{Value, Values, one, plain, unknown};
 
 /// Where a span of the file is.
 type At<'a> = &'a dyn Fn(Range<usize>) -> Origin;

@@ -1,0 +1,92 @@
+//! What is wrong with a configuration, and where it says so.
+
+use std::fmt;
+
+/// What is said where no upstream is named.
+pub(super) const NO_UPSTREAM: &str = "no upstream";
+
+/// Where a value was written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// pgferry's own default.
+    Default,
+    /// A line of the configuration file.
+    File {
+        /// The file's path.
+        path: String,
+        /// The line, counted from 1.
+        line: usize,
+    },
+    /// A variable of the environment.
+    Env(String),
+    /// A command-line flag.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => write!(f, "default"),
+            Self::File { path, line } => write!(f, "{path}:{line}"),
+            Self::Env(name) => write!(f, "{name}"),
+            Self::Flag(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+/// A mistake in the configuration: where, which key, what, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Where the mistake is.
+    pub place: Option<Origin>,
+    /// The key it is about.
+    pub key: Option<String>,
+    /// What is wrong.
+    pub message: String,
+    /// What would help.
+    pub hint: Option<String>,
+}
+
+impl ConfigError {
+    /// A mistake that has no place.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { place: None, key: None, message: message.into(), hint: None }
+    }
+
+    /// Says where it is and which key it is about.
+    #[must_use]
+    pub fn at(self, place: &Origin, key: &str) -> Self {
+        Self { place: Some(place.clone()), key: Some(key.to_owned()), ..self }
+    }
+
+    /// Returns whether all that is wrong is that no upstream is named.
+    #[must_use]
+    pub fn is_no_upstream(&self) -> bool {
+        self.message.starts_with(NO_UPSTREAM)
+    }
+
+    /// Adds advice.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
+        }
+        if let Some(key) = &self.key {
+            write!(f, "{key}: ")?;
+        }
+        write!(f, "{}", self.message)?;
+        if let Some(hint) = &self.hint {
+            write!(f, "\n  hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
