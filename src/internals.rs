@@ -135,7 +135,8 @@ pub mod track {
 
     /// The requests that a server owes an answer to.
     pub mod pipeline {
-        pub use crate::track::pipeline::{IDLE, Pipeline};
+        pub use crate::track::pipeline::Pipeline;
+        pub use crate::track::transaction_block::IDLE;
     }
 
     /// The quick pass over SQL.
@@ -150,7 +151,9 @@ pub mod track {
 
     /// The state of a server connection.
     pub mod server_state {
-        pub use crate::track::server_state::{CloseMethod, RESET, Sequences, UnnamedStatement, UsedBy};
+        pub use crate::track::sequences::Sequences;
+        pub use crate::track::server_state::{CloseMethod, RESET, UsedBy};
+        pub use crate::track::unnamed_statement::UnnamedStatement;
     }
 
     /// Commands that change a session.

@@ -62,7 +62,7 @@ pub(crate) async fn run(
         backend::put_parameter_status(&mut conn.output, name, value);
     }
     backend::put_key_data(&mut conn.output, handle.pid, &handle.secret);
-    backend::put_ready(&mut conn.output, crate::track::pipeline::IDLE);
+    backend::put_ready(&mut conn.output, crate::track::transaction_block::IDLE);
     let key = Arc::new(BackendKey {
         address: new_conn.address,
         server_tls: new_conn.server_tls,

@@ -1,4 +1,4 @@
-//! Where other processes find a running pgferry, and whose listeners they may take.
+//! Where other processes find a running pgferry, and the ports that a process keeps which takes its place.
 
 use std::fs;
 use std::path::Path;

@@ -8,10 +8,10 @@ use crate::error::{ClientError, sqlstate};
 use crate::track::params::set_to_local;
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Rollback, UnnamedCause, UnnamedChange};
-use crate::track::server_state::UnnamedStatement;
 use crate::track::session_command;
 use crate::track::sql::{Token, Tokens};
 use crate::track::statements::{self, Columns, ParseContext, ParsedQuery, Statement, Unnamed};
+use crate::track::unnamed_statement::UnnamedStatement;
 use crate::track::{Lexis, Request, ResponseAction, ServerParams};
 use crate::wire::{backend, frontend};
 

@@ -5,9 +5,9 @@ use super::own_queries::Question;
 use super::session_sync::SEQUENCE_HINT;
 use super::{Buffers, End, Machine, Phase, buffer_for_client, flush_forwarded, refused};
 use crate::error::sqlstate;
-use crate::track::pipeline::IDLE;
 use crate::track::statements::PREFIX;
 use crate::track::text_edit::Positions;
+use crate::track::transaction_block::IDLE;
 use crate::track::{Request, ResponseAction};
 use crate::wire::{backend, frame, frontend};
 

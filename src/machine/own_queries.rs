@@ -7,12 +7,13 @@ use std::sync::Arc;
 use super::from_client::{Incoming, body};
 use super::{Buffers, Gate, Machine, Phase, buffer_for_client, flush_forwarded};
 use crate::track::params::{self, put_literal, set_to, set_to_local};
-use crate::track::pipeline::{IDLE, Note, Tells};
+use crate::track::pipeline::{Note, Tells};
 use crate::track::server_state::Reports;
 use crate::track::session_command::{Commands, PositionedCommand, SessionCommand};
 use crate::track::settings_in_force::SettingsInForce;
 use crate::track::startup_settings;
 use crate::track::text_edit::Edit;
+use crate::track::transaction_block::IDLE;
 use crate::track::{Pins, Pipeline, Request, ResponseAction, SqlEffects};
 use crate::wire::{backend, frontend};
 

@@ -10,13 +10,16 @@ use std::borrow::Cow;
 use std::time::Instant;
 
 use crate::config::Reset;
-use crate::track::keeping_reset::{KeepingReset, ResetStatements};
+use crate::track::keeping_reset::KeepingReset;
 use crate::track::parameter_cache::ParameterCache;
 use crate::track::params;
-use crate::track::server_state::{ResetCommits, Sequences, ServerState, UnnamedStatement, UsedBy};
+use crate::track::reset_statements::ResetStatements;
+use crate::track::sequences::Sequences;
+use crate::track::server_state::{ResetCommits, ServerState, UsedBy};
 use crate::track::session_code::Reach;
-use crate::track::session_settings::SettingOverrides;
+use crate::track::setting_overrides::SettingOverrides;
 use crate::track::statements::StatementCache;
+use crate::track::unnamed_statement::UnnamedStatement;
 use crate::track::{ClientState, Request};
 use crate::wire::frontend;
 

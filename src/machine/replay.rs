@@ -9,8 +9,8 @@ use super::from_client::Incoming;
 use super::{Buffers, Machine, Phase, flush_forwarded};
 use crate::error::sqlstate;
 use crate::track::Request;
-use crate::track::pipeline::IDLE;
 use crate::track::statements::Statement;
+use crate::track::transaction_block::IDLE;
 use crate::wire::backend;
 
 /// The longest work that is kept to be done again, in bytes.

@@ -7,11 +7,13 @@ use super::{Machine, Phase};
 use crate::config::{Mode, Pin};
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::params;
-use crate::track::pipeline::{Describes, IDLE};
-use crate::track::server_state::{Sequences, may_give_values};
+use crate::track::pipeline::Describes;
+use crate::track::sequences::Sequences;
+use crate::track::server_state::may_give_values;
 use crate::track::session_code;
 use crate::track::session_command::SessionCommand;
 use crate::track::sql_effects::{self, UnknownSettings};
+use crate::track::transaction_block::IDLE;
 use crate::track::{Pins, SqlEffects};
 
 /// Reported settings that change without the client's doing.

@@ -12,13 +12,13 @@ use crate::config::Mode;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::message_target::{MessageTarget, target_of};
 use crate::track::pipeline::{Describes, Note};
+use crate::track::prepared_statement::Standing;
 use crate::track::rollback::Rollback;
-use crate::track::server_state::UnnamedStatement;
-use crate::track::server_statements::Standing;
 use crate::track::session_command::{Commands, SessionCommand};
 use crate::track::sql_effects::{self, UnknownSettings};
 use crate::track::statements::{self, NamedStatement, Statement};
 use crate::track::text_edit;
+use crate::track::unnamed_statement::UnnamedStatement;
 use crate::track::{Pins, Request, ResponseAction, ServerParams, SqlEffects};
 use crate::wire::{cstr, frame, frontend};
 

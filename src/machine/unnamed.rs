@@ -9,10 +9,10 @@ use super::portals::{Portal, PortalOf};
 use super::{Buffers, FirstBytes, Machine, flush_forwarded};
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Stake, UnnamedCause, UnnamedChange};
-use crate::track::server_state::UnnamedStatement;
 use crate::track::sql_effects;
 use crate::track::statement_mentions::Mention;
 use crate::track::statements::{ParsedQuery, Unnamed};
+use crate::track::unnamed_statement::UnnamedStatement;
 use crate::track::{Request, ResponseAction};
 use crate::wire::frontend;
 

@@ -7,11 +7,12 @@
 //! where one may have been made while code may have changed settings: a text is looked at anew whenever what it reads changes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::client_state::ClientState;
+use super::keeps_statements::KeepsStatements;
+use super::prepared_statement::Standing;
+use super::reset_statements::ResetStatements;
 use super::server_state::ServerState;
-use super::server_statements::Standing;
 use super::statements::{self, PREFIX, Statement};
 use crate::wire::frontend;
 
@@ -60,16 +61,6 @@ const LOCK_TIMEOUT: &[u8] = b"SET LOCAL lock_timeout = 10";
 /// How many statements are closed or prepared anew at a time. Where there are more, all are dropped.
 const MAX_DOUBTFUL: usize = 32;
 
-/// Whether a connection has the statements of such a reset prepared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ResetStatements {
-    /// It has not.
-    #[default]
-    Absent,
-    /// It has.
-    Prepared,
-}
-
 impl ResetStatements {
     /// Number of statements.
     #[must_use]
@@ -78,26 +69,6 @@ impl ResetStatements {
             Self::Absent => 0,
             Self::Prepared => STATEMENTS.len() + 1,
         }
-    }
-}
-
-/// Whether resets of a pool's connections may keep their statements.
-#[derive(Debug, Default)]
-pub struct KeepsStatements {
-    refused: AtomicBool,
-}
-
-impl KeepsStatements {
-    /// Notes that the server has refused such a reset with this SQLSTATE. Where that will come again, since code makes or frees
-    /// prepared statements, or the role may not call a function, none is tried any more.
-    pub fn refused(&self, sqlstate: &[u8]) {
-        if matches!(sqlstate, b"22P02" | b"26000" | b"42501") {
-            self.refused.store(true, Ordering::Relaxed);
-        }
-    }
-
-    fn may(&self) -> bool {
-        !self.refused.load(Ordering::Relaxed)
     }
 }
 

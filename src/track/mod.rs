@@ -13,12 +13,16 @@
 //! - [`session_code`]: what the code in a database may leave in sessions, [`stored_code`] by its source.
 //! - [`session_command`]: commands with an effect on the session that can be followed: `SET`, `RESET`, savepoints, `DEALLOCATE`.
 //! - [`characteristics`]: what `SET SESSION CHARACTERISTICS` sets.
-//! - [`session_settings`]: what a client has set with them, as far as its transactions commit.
+//! - [`session_settings`]: what a client has set with them, as far as its transactions commit: [`setting_overrides`].
+//! - [`settings_in_force`]: the reported settings between two reports.
 //! - [`params`]: the reported settings (`ParameterStatus`) of a client and of a connection, and their difference.
 //! - [`startup_settings`]: other settings of a startup packet that follow their client.
 //! - [`parameter_cache`]: what the server makes of settings, and so what clients are greeted with.
-//! - [`keeping_reset`]: a reset that keeps the statements that pgferry has prepared.
-//! - [`statements`]: prepared statements of clients; [`server_statements`]: those of a connection; [`statement_mentions`] finds them in SQL.
+//! - [`keeping_reset`]: a reset that keeps the statements that pgferry has prepared, with statements of its own
+//!   ([`reset_statements`]); [`keeps_statements`] tells whether a pool's may.
+//! - [`statements`]: prepared statements of clients; [`server_statements`]: those of a connection, each a
+//!   [`prepared_statement`]; [`unnamed_statement`]: the one without a name; [`statement_mentions`] finds them in SQL.
+//! - [`sequences`]: what a session remembers of them.
 //! - [`number_hasher`]: a hash of numbers of pgferry's own making.
 //! - [`message_target`]: which statement and which portal a message is about.
 //! - [`text_edit`]: changes to a text, and what they do to positions in errors.
@@ -30,6 +34,7 @@ pub(crate) mod administration;
 pub(crate) mod characteristics;
 pub(crate) mod client_state;
 pub(crate) mod keeping_reset;
+pub(crate) mod keeps_statements;
 pub(crate) mod lexis;
 pub(crate) mod message_target;
 pub(crate) mod number_hasher;
@@ -39,13 +44,17 @@ pub(crate) mod params;
 pub(crate) mod pins;
 pub(crate) mod pipeline;
 pub(crate) mod prefilter;
+pub(crate) mod prepared_statement;
 pub(crate) mod request;
+pub(crate) mod reset_statements;
 pub(crate) mod rollback;
+pub(crate) mod sequences;
 pub(crate) mod server_state;
 pub(crate) mod server_statements;
 pub(crate) mod session_code;
 pub(crate) mod session_command;
 pub(crate) mod session_settings;
+pub(crate) mod setting_overrides;
 pub(crate) mod settings_in_force;
 pub(crate) mod sql;
 pub(crate) mod sql_effects;
@@ -57,6 +66,7 @@ pub(crate) mod statements;
 pub(crate) mod stored_code;
 pub(crate) mod text_edit;
 pub(crate) mod transaction_block;
+pub(crate) mod unnamed_statement;
 
 pub use client_state::ClientState;
 pub use lexis::Lexis;

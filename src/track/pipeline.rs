@@ -19,10 +19,8 @@ pub(crate) use super::owed::{Describes, Note, Tells};
 use super::request::{Request, ResponseAction};
 use super::rollback::{Rollback, Unfulfilled};
 use super::session_command::SessionCommand;
+use super::transaction_block::IDLE;
 use crate::wire::backend;
-
-/// The transaction status `I`: no transaction is open.
-pub const IDLE: u8 = b'I';
 
 /// Number of requests that there is room for at first: what a statement takes in the extended protocol.
 const USUAL_REQUESTS: usize = 6;

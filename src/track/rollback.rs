@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::server_state::UnnamedStatement;
-use super::server_statements::PreparedStatement;
+use super::prepared_statement::PreparedStatement;
 use super::session_command::Commands;
 use super::statements::{NamedStatement, Unnamed};
+use super::unnamed_statement::UnnamedStatement;
 
 /// What to take back.
 #[derive(Debug, Default)]

@@ -2,36 +2,19 @@
 
 use std::sync::Arc;
 
-use super::keeping_reset::ResetStatements;
 use super::params::{RequestedParams, ServerParams};
+use super::prepared_statement::Standing;
+use super::reset_statements::ResetStatements;
 use super::rollback::{Rollback, Unfulfilled, UnnamedCause};
-use super::server_statements::{ServerStatementCache, Standing};
+use super::sequences::Sequences;
+use super::server_statements::ServerStatementCache;
 use super::session_code::{CodeExposure, SessionCode};
-use super::session_settings::SettingOverrides;
+use super::setting_overrides::SettingOverrides;
 use super::statements::{Columns, Statement, Unnamed};
+use super::unnamed_statement::UnnamedStatement;
 
 /// The statement that makes a session as new.
 pub const RESET: &[u8] = b"DISCARD ALL";
-
-/// A connection's unnamed statement.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum UnnamedStatement {
-    /// There is none.
-    #[default]
-    Absent,
-    /// The one with this number ([`Unnamed::id`]).
-    Is(u64),
-    /// There may be one, and it is no client's.
-    Unknown,
-}
-
-impl UnnamedStatement {
-    /// Returns whether it is what a client has that has `unnamed`.
-    #[must_use]
-    pub fn is(self, unnamed: Option<&Unnamed>) -> bool {
-        self == unnamed.map_or(Self::Absent, |unnamed| Self::Is(unnamed.id))
-    }
-}
 
 /// Which client's work a session's state comes from, since it was as new.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,16 +94,6 @@ impl UsedBy {
 #[must_use]
 pub(crate) fn may_give_values(tag: &[u8]) -> bool {
     tag == b"DO" || [&b"INSERT "[..], b"MERGE ", b"COPY "].iter().any(|given| tag.starts_with(given))
-}
-
-/// What sequences have done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sequences {
-    /// Nothing that is known.
-    #[default]
-    Untouched,
-    /// Some have probably given values, of which the session remembers the latest.
-    GaveValues,
 }
 
 /// What the client's requests have done on a connection since its session was as new.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::number_hasher::NumberHash;
+use super::prepared_statement::{PreparedStatement, Standing};
 use super::rollback::Rollback;
 use super::statements::{Columns, Limits, Statement};
 
@@ -14,29 +15,6 @@ pub struct ServerStatementCache {
     /// Bytes of their texts.
     pub(super) bytes: usize,
     clock: u64,
-}
-
-/// Whether a statement may stay on its connection when the session is reset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It was prepared when nothing had run since the session was as new.
-    Trusted,
-    /// It was trusted, and then used when code may have changed settings. Its constants may be those of then: the server looks at a text
-    /// anew whenever what it reads has changed or was analysed (`RevalidateCachedQuery` in `src/backend/utils/cache/plancache.c`).
-    Used,
-    /// Code that had run by the time it was prepared may have changed what its text means.
-    Doubtful,
-}
-
-/// A statement as a connection has it.
-#[derive(Clone, Debug)]
-pub struct PreparedStatement {
-    used: u64,
-    size: usize,
-    standing: Standing,
-    /// The columns that its plan has there, once the server was asked: they don't change (`RevalidateCachedQuery` in
-    /// `src/backend/utils/cache/plancache.c`).
-    columns: Option<Columns>,
 }
 
 impl ServerStatementCache {

@@ -6,7 +6,7 @@
 use super::lexis::Lexis;
 use super::pins::Pins;
 use super::prefilter;
-use super::server_state::Sequences;
+use super::sequences::Sequences;
 use super::session_code;
 use super::session_command::{self, Commands, PositionedCommand, SessionCommand};
 use super::sql::{Token, Tokens};

@@ -1,7 +1,7 @@
 //! What decides, of the words of one statement, what it is.
 
 use super::pins::Pins;
-use super::server_state::Sequences;
+use super::sequences::Sequences;
 
 /// Words in front of a parenthesis that are no function's name.
 const NOT_CALLED: [&[u8]; 32] = [

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::params::{self, RawPairs, put_literal};
-use super::session_settings::SettingOverrides;
+use super::setting_overrides::SettingOverrides;
 
 /// Settings that can't be made behind the login, that are another thing there, or that pgferry must know of a connection.
 const ONLY_AT_LOGIN: [&str; 20] = [

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use super::keeping_reset::KeepsStatements;
+use super::keeps_statements::KeepsStatements;
 use super::params::ServerParams;
 use super::session_command::Commands;
 use super::sql_effects::SqlEffects;
@@ -441,8 +441,9 @@ pub struct Limits {
 
 #[cfg(test)]
 mod tests {
+    use super::super::prepared_statement::Standing;
     use super::super::rollback::Rollback;
-    use super::super::server_statements::{ServerStatementCache, Standing};
+    use super::super::server_statements::ServerStatementCache;
     use super::*;
 
     fn text(body: &[u8]) -> Arc<ParsedQuery> {

@@ -3,6 +3,9 @@
 use super::lexis::Lexis;
 use super::sql::{Token, Tokens};
 
+/// The transaction status `I`: no transaction is open.
+pub const IDLE: u8 = b'I';
+
 /// What a text leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Block {

@@ -18,7 +18,7 @@ use super::pool::Pool;
 use super::registry::Registry;
 use super::slots::Slot;
 use super::target::UpstreamTarget;
-use crate::track::server_state::UnnamedStatement;
+use crate::track::unnamed_statement::UnnamedStatement;
 
 /// Number of connections that a server is taken to have until it has said so: PostgreSQL's default for `max_connections`.
 pub(crate) const UNKNOWN: usize = 100;

@@ -12,8 +12,9 @@ use super::registry::Registry;
 use super::server_conn::ServerConn;
 use crate::net::RecvError;
 use crate::track::keeping_reset::KeepingReset;
-use crate::track::server_state::{CloseMethod, RESET, UnnamedStatement};
+use crate::track::server_state::{CloseMethod, RESET};
 use crate::track::session_code;
+use crate::track::unnamed_statement::UnnamedStatement;
 use crate::track::{Clean, Pins, Pipeline, Request, ResponseAction};
 use crate::wire::{backend, frame, frontend, head};
 

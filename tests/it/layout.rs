@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const SRC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+pub const SRC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
 
 /// The table in ARCHITECTURE.md: `| name | what | imports |`.
 fn table() -> BTreeMap<String, BTreeSet<String>> {
@@ -20,7 +20,7 @@ fn table() -> BTreeMap<String, BTreeSet<String>> {
     .collect()
 }
 
-fn sources(dir: &Path) -> Vec<PathBuf> {
+pub fn sources(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
     entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
 }

@@ -28,6 +28,7 @@ mod hangs;
 mod hostile;
 mod identity;
 mod import;
+mod imports;
 mod layout;
 mod lockout;
 mod log;

@@ -20,7 +20,7 @@ use crate::drain::Phase;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::{Conn, RecvError};
 use crate::track::ServerParams;
-use crate::track::pipeline::IDLE;
+use crate::track::transaction_block::IDLE;
 use crate::wire::{backend, frontend};
 use command::Command;
 use execute::CommandOutcome;

@@ -185,7 +185,7 @@ impl<'a> Session<'a> {
         out.reserve_exact(greeting.messages.len() + 64);
         out.extend_from_slice(&greeting.messages);
         backend::put_key_data(out, handle.pid, &handle.secret);
-        backend::put_ready(out, crate::track::pipeline::IDLE);
+        backend::put_ready(out, crate::track::transaction_block::IDLE);
         let state = ClientState::new(greeting.wanted.clone(), greeting.view.clone()).with_startup(settings);
         let origins = trace_origins(shared, conn, &greeting.view);
         let tentative = tentative.map(Box::new);

@@ -9,7 +9,7 @@ use super::{DialError, Login};
 use crate::auth::{Credential, Password};
 use crate::net::Conn;
 use crate::track::ServerParams;
-use crate::track::pipeline::IDLE;
+use crate::track::transaction_block::IDLE;
 use crate::upstream::target::TargetHost;
 use crate::wire::{backend, frontend};
 

@@ -18,9 +18,10 @@ use super::target::Address;
 use crate::config::Reset;
 use crate::lock::lock;
 use crate::net::{Conn, RecvError};
-use crate::track::server_state::{UnnamedStatement, UsedBy};
+use crate::track::server_state::UsedBy;
 use crate::track::session_code::{Answer, Due, Finding, Inquiry, News, Reach, SessionCode};
 use crate::track::stored_code::{self, Language, Leaving};
+use crate::track::unnamed_statement::UnnamedStatement;
 use crate::track::{ServerParams, ServerState};
 use crate::wire::frontend;
 

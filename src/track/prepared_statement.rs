@@ -1,0 +1,29 @@
+//! A statement as a connection has it.
+
+use super::statements::Columns;
+
+/// Whether a statement may stay on its connection when the session is reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It was prepared when nothing had run since the session was as new.
+    Trusted,
+    /// It was trusted, and then used when code may have changed settings. Its constants may be those of then: the server looks at a text
+    /// anew whenever what it reads has changed or was analysed (`RevalidateCachedQuery` in `src/backend/utils/cache/plancache.c`).
+    Used,
+    /// Code that had run by the time it was prepared may have changed what its text means.
+    Doubtful,
+}
+
+/// A statement as a connection has it.
+#[derive(Clone, Debug)]
+pub struct PreparedStatement {
+    /// Time of its last use, by the clock of the connection's statements.
+    pub(super) used: u64,
+    /// Bytes of its text.
+    pub(super) size: usize,
+    /// Whether it may stay.
+    pub(super) standing: Standing,
+    /// The columns that its plan has there, once the server was asked: they don't change (`RevalidateCachedQuery` in
+    /// `src/backend/utils/cache/plancache.c`).
+    pub(super) columns: Option<Columns>,
+}

@@ -1,0 +1,11 @@
+//! What a session remembers of sequences.
+
+/// What sequences have done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sequences {
+    /// Nothing that is known.
+    #[default]
+    Untouched,
+    /// Some have probably given values, of which the session remembers the latest.
+    GaveValues,
+}

@@ -1,0 +1,102 @@
+//! Settings that hold in a session beyond what its login gave it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::params::{Set, parse_time};
+
+/// Settings that hold in a session beyond what its login gave it: name and statement, in the order in which they were
+/// said, since one may need another. Cheap to clone.
+#[derive(Clone, Debug, Default, Eq)]
+pub struct SettingOverrides {
+    sets: Option<Arc<Vec<Set>>>,
+}
+
+impl PartialEq for SettingOverrides {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.sets, &other.sets) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+            _ => self.is_empty() && other.is_empty(),
+        }
+    }
+}
+
+impl SettingOverrides {
+    /// Returns whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sets().is_empty()
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.sets = None;
+    }
+
+    /// Returns whether setting `name`, in any case, is among them.
+    #[must_use]
+    pub fn mentions(&self, name: &[u8]) -> bool {
+        self.sets().iter().any(|(known, _)| known.eq_ignore_ascii_case(name))
+    }
+
+    pub(super) fn sets(&self) -> &[Set] {
+        self.sets.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    /// The statement that made setting `name`, which is in lower case.
+    #[must_use]
+    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        self.sets().iter().find(|(n, _)| **n == *name).map(|(_, text)| &**text)
+    }
+
+    /// The time that setting `name`, of which the unit is a millisecond, was set to; `None` where it was not set, is off,
+    /// or is not understood.
+    #[must_use]
+    pub fn time(&self, name: &[u8]) -> Option<Duration> {
+        let text = std::str::from_utf8(self.get(name)?).ok()?;
+        parse_time(text.rsplit(['=', ' ', '\t', '\n']).next()?)
+    }
+
+    /// Bytes of the names and statements.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.sets().iter().map(|(name, text)| name.len() + text.len()).sum()
+    }
+
+    pub(super) fn set(&mut self, name: &[u8], text: Option<&[u8]>) {
+        if text.is_none() && self.get(name).is_none() {
+            return;
+        }
+        let sets = Arc::make_mut(self.sets.get_or_insert_default());
+        sets.retain(|(n, _)| **n != *name);
+        sets.extend(text.map(|text| (name.into(), text.into())));
+    }
+
+    /// The statements that make a session in which `have` holds into one in which this holds, in their order.
+    #[must_use]
+    pub fn difference(&self, have: &Self) -> Vec<Vec<u8>> {
+        if self == have {
+            return Vec::new();
+        }
+        let gone = have.sets().iter().filter(|(name, _)| self.get(name).is_none());
+        let resets = gone.map(|(name, _)| {
+            let mut sql = b"RESET ".to_vec();
+            put_name(&mut sql, name);
+            sql
+        });
+        let other = self.sets().iter().filter(|(name, text)| have.get(name) != Some(text));
+        resets.chain(other.map(|(_, text)| text.to_vec())).collect()
+    }
+}
+
+/// A setting's name, each part quoted.
+fn put_name(sql: &mut Vec<u8>, name: &[u8]) {
+    for (nth, part) in name.split(|&b| b == b'.').enumerate() {
+        if nth > 0 {
+            sql.push(b'.');
+        }
+        sql.push(b'"');
+        sql.extend_from_slice(part);
+        sql.push(b'"');
+    }
+}
