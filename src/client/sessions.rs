@@ -1,7 +1,6 @@
 //! All sessions, by the pids that clients know.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use super::cancel_key::{CancelKey, RandomPool};
 use super::session_handle::{SessionHandle, SessionPhase, SessionTarget};
 use crate::lock::lock;
 use crate::track::ServerParams;
+use crate::track::number_hasher::NumberHash;
 
 /// The first pid that is given to a client: above every real one (Linux's `PID_MAX_LIMIT` is 4194304), so that
 /// it is not taken for a process.
@@ -28,28 +28,8 @@ pub(crate) struct Sessions {
     random_pool: Mutex<RandomPool>,
 }
 
-type Table = HashMap<i32, Arc<SessionHandle>, BuildHasherDefault<PidHasher>>;
-
-/// Spreads pids over a table. They are of our own choosing, or PostgreSQL's: a client can't choose them to collide.
-#[derive(Debug, Default)]
-struct PidHasher(u64);
-
-impl Hasher for PidHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 << 8) | u64::from(*byte);
-        }
-    }
-
-    fn write_i32(&mut self, pid: i32) {
-        // The golden ratio spreads consecutive numbers evenly.
-        self.0 = u64::from(pid.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
+/// By pids of pgferry's own choosing, or PostgreSQL's: a client can't choose them to collide.
+type Table = HashMap<i32, Arc<SessionHandle>, NumberHash>;
 
 /// A session to be registered.
 #[derive(Debug)]

@@ -6,8 +6,7 @@ use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::message_target;
 use crate::track::pipeline::Note;
 use crate::track::server_state::Ran;
-use crate::track::transaction_block::IDLE;
-use crate::track::transaction_block::{self, Block};
+use crate::track::transaction_block::{self, Block, IDLE};
 use crate::track::{Request, ResponseAction};
 use crate::wire::{Head, frame, frontend, head};
 

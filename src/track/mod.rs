@@ -23,7 +23,7 @@
 //! - [`statements`]: prepared statements of clients; [`server_statements`]: those of a connection, each a
 //!   [`prepared_statement`]; [`unnamed_statement`]: the one without a name; [`statement_mentions`] finds them in SQL.
 //! - [`sequences`]: what a session remembers of them.
-//! - [`number_hasher`]: a hash of numbers of pgferry's own making.
+//! - [`number_hasher`]: a hash of numbers that no client chooses.
 //! - [`message_target`]: which statement and which portal a message is about.
 //! - [`text_edit`]: changes to a text, and what they do to positions in errors.
 //! - [`transaction_block`]: whether a text leaves a transaction block open.

@@ -1,4 +1,4 @@
-//! A hash of numbers of pgferry's own making, which no client can choose to collide.
+//! A hash of numbers that are pgferry's own or PostgreSQL's, which no client can choose to collide.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -18,6 +18,10 @@ impl Hasher for NumberHasher {
         for byte in bytes {
             self.0 = (self.0 << 8) | u64::from(*byte);
         }
+    }
+
+    fn write_i32(&mut self, number: i32) {
+        self.write_u64(u64::from(number.cast_unsigned()));
     }
 
     fn write_u64(&mut self, number: u64) {

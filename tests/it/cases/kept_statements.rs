@@ -227,6 +227,14 @@ fn invalidate(postgres: &Postgres) {
     postgres.sql("alter table d set (fillfactor = 90)");
 }
 
+/// Has each client prepare `sql` as `name`, and run it.
+fn prepare_by_all(clients: [&mut ProtocolClient; 2], name: &str, sql: &str, expected: &str) {
+    for client in clients {
+        prepare(client, name, sql);
+        assert_eq!(run(client, name, &[]), expected, "{sql}");
+    }
+}
+
 #[test]
 fn texts_that_are_looked_at_anew_under_settings_that_code_made_are_looked_at_again() {
     let postgres = Postgres::start_with(&[]);
@@ -239,10 +247,7 @@ fn texts_that_are_looked_at_anew_under_settings_that_code_made_are_looked_at_aga
         let (mut first, mut second) = (ferry.session(), ferry.session());
         for (nth, (setting, sql, expected)) in DECIDING.iter().enumerate() {
             let name = format!("s{nth}");
-            for client in [&mut first, &mut second] {
-                prepare(client, &name, sql);
-                assert_eq!(run(client, &name, &[]), *expected, "{sql}");
-            }
+            prepare_by_all([&mut first, &mut second], &name, sql, expected);
             first.query("begin");
             first.query(&format!("select leave('set {}')", setting.replace('\'', "''")));
             invalidate(&postgres);
@@ -266,10 +271,7 @@ fn a_statement_that_clients_share_has_no_constants_of_one_clients_settings() {
             let (mut first, mut second) = (ferry.session(), ferry.session());
             for (nth, (setting, sql, expected)) in DECIDING.iter().enumerate() {
                 let name = format!("s{nth}");
-                for client in [&mut first, &mut second] {
-                    prepare(client, &name, sql);
-                    assert_eq!(run(client, &name, &[]), *expected, "{sql}");
-                }
+                prepare_by_all([&mut first, &mut second], &name, sql, expected);
                 let sets = format!("{begins} {setting}");
                 if together {
                     first.query(&sets);
