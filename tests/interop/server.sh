@@ -14,6 +14,22 @@ trap 'exit 1' INT TERM
 status=0
 ok() { echo "ok: $1"; }
 wrong() { echo "WRONG: $1"; status=1; }
+# Starts a pgferry before that PostgreSQL, which listens at $1 as port 5432, with the flags that follow.
+start_ferry() {
+    at=$1
+    shift
+    : >"$work/pgferry.log"
+    "$pgferry" --upstream "postgres://127.0.0.1:$port" --listen "$at" --port 5432 "$@" 2>"$work/pgferry.log" &
+    ferry=$!
+    children="$children $ferry"
+    until grep -q 'ready: ' "$work/pgferry.log"; do kill -0 "$ferry"; sleep 0.1; done
+}
+# Ends it.
+end_ferry() {
+    kill "$ferry"
+    wait "$ferry" || wrong "pgferry ended with $?"
+    children=${children% "$ferry"}
+}
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
 owner=""

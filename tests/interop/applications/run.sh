@@ -17,27 +17,19 @@ superuser -d postgres -c 'create role app login createdb' -c 'create database sh
 export bin venv port work
 for application in ${APPLICATIONS-"php_fpm zabbix django active_record"}; do
     for how in direct session transaction; do
-        host=127.0.0.1 at=$port ferry=""
+        host=127.0.0.1 listens=$port
         if [ $how != direct ]; then
-            host=$work/$how at=5432
-            "$pgferry" --upstream "postgres://127.0.0.1:$port" --listen "$host" --port $at --pool-mode $how \
-                2>"$work/pgferry.log" &
-            ferry=$!
-            children="$children $ferry"
-            until grep -q 'ready: ' "$work/pgferry.log"; do kill -0 "$ferry"; sleep 0.1; done
+            host=$work/$how listens=5432
+            start_ferry "$host" --pool-mode $how
         fi
-        if "$here/$application.sh" "$host" "$at" >"$work/$application.out" 2>&1; then
+        if "$here/$application.sh" "$host" "$listens" >"$work/$application.out" 2>&1; then
             ok "$application, $how: $(tail -n 1 "$work/$application.out")"
         else
             wrong "$application, $how"
             tail -n 30 "$work/$application.out"
-            [ -z "$ferry" ] || tail -n 10 "$work/pgferry.log"
+            [ $how = direct ] || tail -n 10 "$work/pgferry.log"
         fi
-        if [ -n "$ferry" ]; then
-            kill "$ferry"
-            wait "$ferry" || wrong "pgferry ended with $?"
-            children=${children% "$ferry"}
-        fi
+        [ $how = direct ] || end_ferry
     done
 done
 exit "$status"
