@@ -30,9 +30,6 @@ const STATEMENTS: [&str; 9] = [
     "COMMIT",
 ];
 
-/// What is run behind them where a statement may have a plan that was made under settings which are gone now.
-const DISCARD_PLANS: &str = "DISCARD PLANS";
-
 /// Releases advisory locks, and fails if there are other prepared statements than `$1` that were prepared by the protocol, as
 /// SQL's `PREPARE` does not.
 const CHECK: &str = "SELECT pg_catalog.pg_advisory_unlock_all(), \
@@ -50,13 +47,18 @@ const MESSAGES_BEFORE: &[u8] = b"B\0\0\0\x1b\0pgferry_reset_0\0\0\0\0\0\0\0E\0\0
     B\0\0\0\x1b\0pgferry_reset_3\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0\
     B\0\0\0\x1b\0pgferry_reset_4\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0";
 
-/// The same of those behind it.
+/// The same of those behind it, but for the last.
 const MESSAGES_AFTER: &[u8] = b"B\0\0\0\x1b\0pgferry_reset_6\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0\
-    B\0\0\0\x1b\0pgferry_reset_7\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0\
-    B\0\0\0\x1b\0pgferry_reset_8\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0";
+    B\0\0\0\x1b\0pgferry_reset_7\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0";
+
+/// The same of the last.
+const MESSAGES_OF_COMMIT: &[u8] = b"B\0\0\0\x1b\0pgferry_reset_8\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0";
 
 /// The time that preparing a statement anew may wait for a lock: it is not known whether the client wants it now.
 const LOCK_TIMEOUT: &[u8] = b"SET LOCAL lock_timeout = 10";
+
+/// What is run behind them where a statement may have a plan that was made under settings which are gone now.
+const DISCARD_PLANS: &str = "DISCARD PLANS";
 
 /// How many statements are closed or prepared anew at a time. Where there are more, all are dropped.
 const MAX_DOUBTFUL: usize = 32;
@@ -151,12 +153,15 @@ impl KeepingReset {
         frontend::put_bind_one(out, &name(CHECK_AT), expected.to_string().as_bytes());
         frontend::put_execute(out, "");
         out.extend_from_slice(MESSAGES_AFTER);
-        if self.plans == Plans::Kept {
-            return (parses, STATEMENTS.len());
+        let mut runs = STATEMENTS.len();
+        if self.plans == Plans::Discarded {
+            // In that transaction: the client's first statement may have to be the first of one.
+            frontend::put_bind(out, "", &name(STATEMENTS.len()));
+            frontend::put_execute(out, "");
+            runs += 1;
         }
-        frontend::put_bind(out, "", &name(STATEMENTS.len()));
-        frontend::put_execute(out, "");
-        (parses, STATEMENTS.len() + 1)
+        out.extend_from_slice(MESSAGES_OF_COMMIT);
+        (parses, runs)
     }
 
     /// Appends the messages that close statements, and returns how many.

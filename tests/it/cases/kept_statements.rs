@@ -57,6 +57,28 @@ fn statements_outlive_resets() {
     assert_eq!(ferry.report().get("upstream_opened"), 1);
 }
 
+#[test]
+fn a_transactions_properties_can_be_set_behind_a_reset_that_discards_plans() {
+    let postgres = Postgres::start_with(&["log_statement=all"]);
+    let ferry = ferry(&postgres);
+    let (mut one, mut other) = (ferry.session(), ferry.session());
+    for first in ["begin isolation level serializable read only", "set transaction isolation level serializable"] {
+        prepare(&mut one, "kept", "select $1::int");
+        one.query("begin");
+        // It is used where code may have changed settings.
+        for _ in 0..2 {
+            assert_eq!(run(&mut one, "kept", &["7"]), "7");
+        }
+        one.query("commit");
+        let answer = other.query(first);
+        assert!(answer.iter().all(|message| message.tag != b'E'), "{first}: {answer:?}");
+        other.query("rollback");
+        one.send(&[crate::harness::protocol_client::close(b'S', "kept"), sync()].concat());
+        one.until_ready();
+    }
+    assert!(postgres.log().contains("DISCARD PLANS"), "{}", postgres.log());
+}
+
 /// Everything that code may leave, hidden in functions; each is looked for by the next client.
 const LEFT: [(&str, &str, &str); 12] = [
     ("perform set_config('timezone', 'Asia/Tokyo', false)", "select current_setting('timezone')", "Etc/UTC"),
