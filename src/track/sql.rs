@@ -117,13 +117,13 @@ impl<'a> Tokens<'a> {
         Token::Text(self.quoted(b'\'', self.lexis.backslashes))
     }
 
-    /// A string with escapes, and those behind it on later lines that continue it: they have escapes too.
-    fn escape_string(&mut self) -> Token<'a> {
+    /// A string with escapes or without, and those behind it on later lines that continue it: they have escapes as it has.
+    fn string(&mut self, escapes: bool) -> Token<'a> {
         let all = self.rest;
-        let mut content = self.quoted(b'\'', true);
+        let mut content = self.quoted(b'\'', escapes);
         while let Some(blanks) = continues(self.rest) {
             self.take(blanks);
-            self.quoted(b'\'', true);
+            self.quoted(b'\'', escapes);
             let length = all.len() - self.rest.len();
             content = all.get(1..length.saturating_sub(1)).unwrap_or_default();
         }
@@ -175,8 +175,9 @@ impl<'a> Tokens<'a> {
     /// What begins with a word of one letter, where it is no word but says what a string means.
     fn letter(&mut self, letter: u8) -> Option<Token<'a>> {
         match (letter, self.rest) {
-            (b'e' | b'E', [b'\'', ..]) => Some(self.escape_string()),
-            (b'b' | b'B' | b'x' | b'X' | b'n' | b'N', [b'\'', ..]) => Some(self.plain_string()),
+            (b'e' | b'E', [b'\'', ..]) => Some(self.string(true)),
+            (b'b' | b'B' | b'x' | b'X', [b'\'', ..]) => Some(self.string(false)),
+            (b'n' | b'N', [b'\'', ..]) => Some(self.plain_string()),
             (b'u' | b'U', [b'&', quote @ (b'\'' | b'"'), ..]) => {
                 self.take(1);
                 self.quoted(*quote, false);
@@ -309,6 +310,14 @@ mod tests {
                 .count()
         };
         assert_eq!((semicolons(false), semicolons(true)), (2, 0));
+    }
+
+    #[test]
+    fn backslashes_escape_nothing_in_bits() {
+        for sql in ["select b'\\'; x", "select X'1'\n '\\'; x"] {
+            let tokens = Tokens::new(sql.as_bytes(), Lexis::with_backslashes(true));
+            assert_eq!(tokens.filter(|token| *token == Token::Semicolon).count(), 1, "{sql}");
+        }
     }
 
     #[test]
