@@ -3,6 +3,7 @@
 use super::own_queries::Question;
 use super::{Buffers, End, Machine, Phase, ServerEnd, buffer_for_client, flush_forwarded};
 use crate::config::Mode;
+use crate::track::function_plans::{self, PlannedUnder};
 use crate::track::server_state::Reports;
 use crate::track::session_command::SessionCommand;
 use crate::track::{Pins, Request, params};
@@ -332,7 +333,10 @@ impl Machine<'_> {
     /// Notes a reported setting.
     fn parameter(&mut self, io: &mut Buffers<'_>, body: &[u8], action: MessageAction) -> MessageAction {
         let Some((name, value)) = backend::parameter_status(body) else { return action };
-        self.server.params.set(name, value);
+        let changed = self.server.params.set(name, value);
+        if changed && !self.is_preparing() && function_plans::is_read_by_plans(name) {
+            self.server.planned = PlannedUnder::Several;
+        }
         if self.is_preparing() && self.preparation.is_probe() {
             // It has changed without a statement: that is what a reset goes back to.
             self.server.base.set(name, value);

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::time::Instant;
 
 use crate::config::Reset;
+use crate::track::function_plans::{self, DISCARD_PLANS, PlannedUnder};
 use crate::track::keeping_reset::KeepingReset;
 use crate::track::parameter_cache::ParameterCache;
 use crate::track::params;
@@ -72,6 +73,13 @@ enum Proceed {
     After,
 }
 
+/// What becomes of the plans in a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plans {
+    Kept,
+    Discarded,
+}
+
 /// What a preparation consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -92,6 +100,8 @@ pub struct Preparation {
     kind: Kind,
     proceed: Proceed,
     policy: ResetPolicy,
+    /// What becomes of functions' plans, but for what a reset does.
+    plans: Plans,
     /// The reset, where it keeps statements.
     keeping: Option<KeepingReset>,
 }
@@ -120,6 +130,7 @@ impl Preparation {
             kind: Kind::Nothing,
             proceed: Proceed::Together,
             policy,
+            plans: Plans::Kept,
             keeping: None,
         };
         if policy == ResetPolicy::All {
@@ -151,9 +162,15 @@ impl Preparation {
         if !following.is_empty() && client.wanted.iter().any(unknown) {
             preparation.proceed = Proceed::After;
         }
-        if !following.is_empty() || !carried.is_empty() {
+        let is_own = server.used != UsedBy::Nothing && !server.used.is_foreign_to(id);
+        let planned_otherwise = !reset && !is_own && function_plans::are_outdated(server, client);
+        preparation.plans = if planned_otherwise { Plans::Discarded } else { Plans::Kept };
+        if !following.is_empty() || !carried.is_empty() || planned_otherwise {
             // In a transaction of their own: an error of the client's must not take them back.
             preparation.put_statement(b"BEGIN");
+            if planned_otherwise {
+                preparation.put_statement(DISCARD_PLANS.as_bytes());
+            }
             for sql in following.iter().chain(&carried) {
                 preparation.put_statement(sql);
             }
@@ -293,6 +310,9 @@ impl Preparation {
         }
         if server.used == UsedBy::Nothing {
             server.code.is_as_new();
+        }
+        if self.plans == Plans::Discarded {
+            server.planned = PlannedUnder::Nothing;
         }
         match self.policy {
             ResetPolicy::All => match &self.keeping {

@@ -6,12 +6,13 @@ use super::own_queries::Question;
 use super::{Machine, Phase};
 use crate::config::{Mode, Pin};
 use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::track::function_plans::{self, PlanSettings, PlannedUnder};
 use crate::track::params;
 use crate::track::pipeline::Describes;
 use crate::track::sequences::Sequences;
 use crate::track::server_state::may_give_values;
 use crate::track::session_code;
-use crate::track::session_command::SessionCommand;
+use crate::track::session_command::{PositionedCommand, SessionCommand};
 use crate::track::sql_effects::{self, UnknownSettings};
 use crate::track::transaction_block::IDLE;
 use crate::track::{Pins, SqlEffects};
@@ -173,6 +174,9 @@ impl Machine<'_> {
         if effects.defines_code {
             self.server.code.defines();
         }
+        if self.plans_otherwise(effects) {
+            self.server.planned = PlannedUnder::Several;
+        }
         if effects.sequences == Sequences::GaveValues {
             if self.server.sequences == Sequences::Untouched {
                 self.sequences = Sequences::GaveValues;
@@ -209,6 +213,15 @@ impl Machine<'_> {
             self.client.mark_unknown();
         }
         Ok(())
+    }
+
+    /// Returns whether functions that a text runs, or some that have run, may have plans that were made under other settings than those in
+    /// force behind it.
+    fn plans_otherwise(&self, effects: &SqlEffects) -> bool {
+        let resets_all = |placed: &PositionedCommand| placed.command == SessionCommand::ResetAll;
+        effects.plan_settings == PlanSettings::Unseen
+            || (effects.commands.as_ref().is_some_and(|commands| commands.iter().any(resets_all))
+                && function_plans::hold(self.client.ledger.kept()))
     }
 
     /// Notes settings that the server is to be asked for between two pieces of work.

@@ -10,6 +10,7 @@ use super::portals::{Portal, PortalOf};
 use super::{Buffers, Gate, Machine, flush_forwarded};
 use crate::config::Mode;
 use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::track::function_plans::PlannedUnder;
 use crate::track::message_target::{MessageTarget, target_of};
 use crate::track::pipeline::{Describes, Note};
 use crate::track::prepared_statement::Standing;
@@ -361,6 +362,10 @@ impl Machine<'_> {
             return Sent::Done;
         };
         let commands = self.commands_of_portal(name);
+        if self.client.in_force.are_unreported() {
+            // Functions that it runs are planned under what no report may ever tell.
+            self.server.planned = PlannedUnder::Several;
+        }
         self.client.in_force.ran(commands.as_deref().unwrap_or_default());
         let Some(commands) = commands else {
             self.pass(io, incoming, None);

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use super::client_state::ClientState;
+use super::function_plans::{self, DISCARD_PLANS};
 use super::keeps_statements::KeepsStatements;
 use super::prepared_statement::Standing;
 use super::reset_statements::ResetStatements;
@@ -57,9 +58,6 @@ const MESSAGES_OF_COMMIT: &[u8] = b"B\0\0\0\x1b\0pgferry_reset_8\0\0\0\0\0\0\0E\
 /// The time that preparing a statement anew may wait for a lock: it is not known whether the client wants it now.
 const LOCK_TIMEOUT: &[u8] = b"SET LOCAL lock_timeout = 10";
 
-/// What is run behind them where a statement may have a plan that was made under settings which are gone now.
-const DISCARD_PLANS: &str = "DISCARD PLANS";
-
 /// How many statements are closed or prepared anew at a time. Where there are more, all are dropped.
 const MAX_DOUBTFUL: usize = 32;
 
@@ -102,6 +100,9 @@ impl KeepingReset {
             return None;
         }
         let mut reset = Self::of(server)?;
+        if function_plans::are_outdated(server, client) {
+            reset.plans = Plans::Discarded;
+        }
         if !reset.closes.is_empty() {
             let closes = &reset.closes;
             reset.renews = client.renewable(|id| closes.contains(&id));
@@ -188,7 +189,7 @@ impl KeepingReset {
             server.prepared.remove(id);
         }
         if self.plans == Plans::Discarded {
-            server.prepared.on_discard_plans();
+            server.on_discard_plans();
         }
         for statement in &self.renews {
             server.prepared.add(statement, Standing::Trusted);

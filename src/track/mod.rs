@@ -22,6 +22,7 @@
 //!   ([`reset_statements`]); [`keeps_statements`] tells whether a pool's may.
 //! - [`statements`]: prepared statements of clients; [`server_statements`]: those of a connection, each a
 //!   [`prepared_statement`]; [`unnamed_statement`]: the one without a name; [`statement_mentions`] finds them in SQL.
+//! - [`function_plans`]: what functions keep in a session of the settings that they were first run under.
 //! - [`sequences`]: what a session remembers of them.
 //! - [`number_hasher`]: a hash of numbers that no client chooses.
 //! - [`message_target`]: which statement and which portal a message is about.
@@ -33,6 +34,7 @@
 pub(crate) mod administration;
 pub(crate) mod characteristics;
 pub(crate) mod client_state;
+pub(crate) mod function_plans;
 pub(crate) mod keeping_reset;
 pub(crate) mod keeps_statements;
 pub(crate) mod lexis;

@@ -75,7 +75,7 @@ impl ServerParams {
     }
 
     /// The value of the setting that is number `known` in [`FOLLOWING`].
-    fn following(&self, known: usize) -> Option<&[u8]> {
+    pub(super) fn following(&self, known: usize) -> Option<&[u8]> {
         let at = self.reported.following[known]?;
         self.reported.pairs.get(usize::from(at)).map(|(_, value)| &**value)
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::function_plans::PlannedUnder;
 use super::params::{RequestedParams, ServerParams};
 use super::prepared_statement::Standing;
 use super::reset_statements::ResetStatements;
@@ -197,6 +198,8 @@ pub struct ServerState {
     pub ran: Ran,
     /// Whether it has the statements of a [`super::keeping_reset::KeepingReset`].
     pub reset_statements: ResetStatements,
+    /// The settings that functions' plans there were made under.
+    pub planned: PlannedUnder,
     /// What code inside the database may have left there since it was as new.
     pub code: CodeExposure,
     /// When a reset that is sent to it is committed.
@@ -240,8 +243,15 @@ impl ServerState {
         self.code.is_as_new();
     }
 
+    /// `DISCARD PLANS` has been sent as part of a reset.
+    pub(crate) fn on_discard_plans(&mut self) {
+        self.prepared.on_discard_plans();
+        self.planned = PlannedUnder::Nothing;
+    }
+
     /// `DISCARD ALL` has been sent: its statements and settings are gone.
     pub fn on_discard_all(&mut self) {
+        self.planned = PlannedUnder::Nothing;
         self.on_deallocate_all();
         self.on_discard_of_all_else();
     }

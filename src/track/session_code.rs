@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::function_plans::FunctionPlans;
 use crate::lock::lock;
 
 /// How long an answer of the catalog is believed.
@@ -44,6 +45,8 @@ pub struct Finding {
     pub reach: Reach,
     /// Some of those that do, and why: those that leave most.
     pub culprits: Vec<String>,
+    /// Whether functions keep plans.
+    pub plans: FunctionPlans,
 }
 
 /// What a look at a catalog came to.
@@ -304,6 +307,15 @@ impl CodeExposure {
         is_unchanged && harmless.is_some_and(|(version, _)| self.as_new_in == Some(version))
     }
 
+    /// Returns whether functions keep plans in it, as far as is known.
+    #[must_use]
+    pub fn plans(&self) -> FunctionPlans {
+        let is_unchanged = matches!(self.definitions, OwnDefinitions::Unchanged);
+        let state = lock(&self.code.0);
+        let found = state.found.as_ref().filter(|_| is_unchanged && self.as_new_in == Some(state.version));
+        found.map_or(FunctionPlans::Kept, |found| found.plans)
+    }
+
     /// A statement of the session's own changes definitions, or has just done so.
     pub fn defines(&mut self) {
         if !matches!(self.definitions, OwnDefinitions::Changing { .. }) {
@@ -363,7 +375,7 @@ mod tests {
     use super::*;
 
     fn found(digest: &str, reach: Reach) -> Answer {
-        Answer::Found(Finding { digest: digest.into(), reach, culprits: Vec::new() })
+        Answer::Found(Finding { digest: digest.into(), reach, ..Finding::default() })
     }
 
     fn look(code: &SessionCode, now: Instant, answer: Answer) {

@@ -30,6 +30,12 @@ impl SettingsInForce {
         matches!(self, Self::Changed)
     }
 
+    /// Returns whether they may be others than the server has reported.
+    #[must_use]
+    pub fn are_unreported(&self) -> bool {
+        !matches!(self, Self::AsTold)
+    }
+
     /// Returns whether the server is asked for them.
     #[must_use]
     pub fn are_asked(&self) -> bool {
@@ -46,7 +52,7 @@ impl SettingsInForce {
 
     /// A portal is run that runs these commands.
     pub fn ran(&mut self, commands: &[PositionedCommand]) {
-        if !matches!(self, Self::AsTold) || commands.iter().any(|placed| changes_reported(&placed.command)) {
+        if self.are_unreported() || commands.iter().any(|placed| changes_reported(&placed.command)) {
             *self = Self::Changed;
         }
     }

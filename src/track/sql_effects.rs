@@ -3,7 +3,9 @@
 //! The analysis errs on one side only: a needless pin costs a little sharing, a missed one gives a client another
 //! client's state. What code inside the database does unseen is covered by the reset between clients, not here.
 
+use super::function_plans::{PlanSettings, is_read_by_plans};
 use super::lexis::Lexis;
+use super::params;
 use super::pins::Pins;
 use super::prefilter;
 use super::sequences::Sequences;
@@ -58,13 +60,15 @@ pub struct SqlEffects {
     pub defines_code: bool,
     /// What it may have sequences do beside what its pins and tags tell.
     pub sequences: Sequences,
+    /// Whether it changes settings that functions' plans are made under, unseen by reports.
+    pub plan_settings: PlanSettings,
 }
 
 impl SqlEffects {
     /// Those of a text that can't be analysed.
     #[must_use]
     pub fn unanalyzed() -> Self {
-        Self { pins: Pins::UNANALYZED, ..Self::default() }
+        Self { pins: Pins::UNANALYZED, plan_settings: PlanSettings::Unseen, ..Self::default() }
     }
 
     /// Returns whether there is nothing to be known of the text.
@@ -124,6 +128,7 @@ impl SqlEffects {
         if statement.sequences == Sequences::GaveValues {
             self.sequences = Sequences::GaveValues;
         }
+        self.plan_settings = self.plan_settings.max(statement.plan_settings);
     }
 }
 
@@ -324,6 +329,7 @@ impl<'a> Analysis<'a> {
         effects.defines_code |= statement.writes() && session_code::holds_code(&name);
         match name.as_slice() {
             b"pg_settings" if statement.updates || statement.makes_temporary() => {
+                effects.plan_settings = PlanSettings::Unseen;
                 return effects.add_unknown_settings(UnknownSettings::ForSession);
             }
             _ if name.starts_with(b"pg_temp") => return effects.pins.insert(Pins::TEMP),
@@ -332,6 +338,9 @@ impl<'a> Analysis<'a> {
         }
         effects.pins.insert(match name.as_slice() {
             b"set_config" => {
+                if !sets_another_than_planned_under(behind.clone()) {
+                    effects.plan_settings = PlanSettings::Unseen;
+                }
                 if is_local_set_config(behind.clone()) {
                     return effects.add_unknown_settings(UnknownSettings::ForTransaction);
                 }
@@ -413,7 +422,28 @@ impl<'a> Analysis<'a> {
         self.commands.push(PositionedCommand { command, end });
     }
 
+    /// Returns whether a command changes settings that functions' plans are made under, for less than a text, or some that no server
+    /// reports.
+    fn changes_plans_unseen(&self, command: &SessionCommand) -> bool {
+        match command {
+            SessionCommand::Set { name, .. } | SessionCommand::Reset { name } => {
+                let is_told = self.text.statements == 1 && params::following(name).is_some();
+                is_read_by_plans(name) && !is_told
+            }
+            SessionCommand::SetLocal { name, .. }
+            | SessionCommand::ResetLocal { name, .. }
+            | SessionCommand::UnknownSet { name: Some(name) } => is_read_by_plans(name),
+            SessionCommand::UnknownSet { name: None } => true,
+            _ => false,
+        }
+    }
+
     fn finish(mut self) -> SqlEffects {
+        if !self.text.pins.intersection(Pins::UNANALYZED.union(Pins::SERVER_CODE)).is_empty()
+            || self.commands.iter().any(|placed| self.changes_plans_unseen(&placed.command))
+        {
+            self.text.plan_settings = PlanSettings::Unseen;
+        }
         let told_by_tag =
             |placed: &PositionedCommand| matches!(placed.command, SessionCommand::Commit | SessionCommand::Rollback);
         if self.commands.iter().all(told_by_tag) {
@@ -434,6 +464,13 @@ fn begins_effect(word: &[u8]) -> bool {
     const WORDS: [&[u8]; 10] =
         [b"set", b"reset", b"listen", b"load", b"prepare", b"deallocate", b"discard", b"do", b"call", b"commit"];
     WORDS.iter().any(|effect| is(word, effect))
+}
+
+/// Returns whether the arguments behind `set_config` begin with the name of a setting that functions' plans don't depend on.
+fn sets_another_than_planned_under(mut behind: Tokens<'_>) -> bool {
+    let arguments = (behind.next(), behind.next(), behind.next());
+    let (_, Some(Token::Text(name)), Some(Token::Other(b','))) = arguments else { return false };
+    is_plain(name) && !is_read_by_plans(name)
 }
 
 /// Returns whether the name of a setting needs no quotes.

@@ -18,6 +18,7 @@ use super::target::Address;
 use crate::config::Reset;
 use crate::lock::lock;
 use crate::net::{Conn, RecvError};
+use crate::track::function_plans::FunctionPlans;
 use crate::track::server_state::UsedBy;
 use crate::track::session_code::{Answer, Due, Finding, Inquiry, News, Reach, SessionCode};
 use crate::track::stored_code::{self, Language, Leaving};
@@ -226,7 +227,8 @@ fn digest(rows: &[Row]) -> Option<&Vec<u8>> {
 
 /// Reads the rows of an answer; `None` where they are not what was asked for.
 fn read(rows: &[Row]) -> Option<Finding> {
-    let mut found = Finding { digest: digest(rows)?.clone(), ..Finding::default() };
+    let digest = digest(rows)?.clone();
+    let mut found = Finding { digest, plans: FunctionPlans::None, ..Finding::default() };
     let mut leaving = Leaving::new();
     for row in rows.iter().filter(|row| row.first().is_some_and(|kind| kind == b"names")) {
         let reach = reach(row.get(2)?)?;
@@ -247,6 +249,10 @@ fn read(rows: &[Row]) -> Option<Finding> {
                     _ => return None,
                 };
                 stored_code::reach(text, language, &leaving).map(|(reach, word)| (reach, format!("it says \"{word}\"")))
+            }
+            b"plans" => {
+                found.plans = FunctionPlans::Kept;
+                None
             }
             b"digest" | b"names" => None,
             _ => return None,

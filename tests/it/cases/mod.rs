@@ -9,6 +9,7 @@ mod dying_server;
 mod failed_reset;
 mod freed_names;
 mod full_server;
+mod function_plans;
 mod half_messages;
 mod idle_session_timeout;
 mod indelible;

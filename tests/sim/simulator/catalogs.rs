@@ -42,7 +42,8 @@ impl Catalogs {
             return;
         }
         if let Some(inquiry) = code.claim(due, self.instant(now)) {
-            let found = Finding { digest: b"the only one".to_vec(), reach: self.reach, culprits: Vec::new() };
+            let digest = b"the only one".to_vec();
+            let found = Finding { digest, reach: self.reach, ..Finding::default() };
             code.learn(&inquiry, if inquiry.known.is_some() { Answer::Same } else { Answer::Found(found) });
         }
     }
