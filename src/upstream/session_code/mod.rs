@@ -29,7 +29,7 @@ use crate::wire::frontend;
 /// What every look begins with, in force until it ends: whatever settings a client has left there must change neither what the names
 /// mean nor how the answer is written, nor have it wait or fail.
 const BEGIN: &str = "SET LOCAL statement_timeout TO 0; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; \
-    SET LOCAL search_path TO pg_catalog, pg_temp; SET LOCAL client_encoding TO 'UTF8';";
+    SET LOCAL search_path TO pg_catalog, pg_temp; SET LOCAL client_encoding TO 'SQL_ASCII';";
 
 /// A digest of all definitions, and of how often functions and views have been changed.
 const DIGEST: &str = include_str!("digest.sql");

@@ -1,6 +1,7 @@
 //! With `reset = "auto"`, the default, what code inside the database leaves in a session never reaches the next client, and sessions
 //! are left alone in a database without such code.
 
+mod places;
 mod ways;
 
 use std::collections::HashSet;
