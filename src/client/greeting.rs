@@ -30,11 +30,12 @@ pub(crate) async fn greet(
     parsed_startup: &ParsedStartup,
     deadline: tokio::time::Instant,
 ) -> Result<Arc<Greeting>, ClientError> {
-    match pool.parameters.greeting(&parsed_startup.wanted) {
-        Some(known) if pool.parameters.has_taken(&parsed_startup.settings) => Ok(known),
+    let greeting = match pool.parameters.greeting(&parsed_startup.wanted) {
+        Some(known) if pool.parameters.has_taken(&parsed_startup.settings) => known,
         // Seldom, and large while it is under way.
-        _ => Box::pin(learn_parameters(shared, pool, parsed_startup, deadline)).await,
-    }
+        _ => Box::pin(learn_parameters(shared, pool, parsed_startup, deadline)).await?,
+    };
+    Ok(greeting.with_startup(&parsed_startup.settings))
 }
 
 async fn learn_parameters(

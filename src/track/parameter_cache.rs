@@ -36,6 +36,33 @@ pub struct Greeting {
     pub messages: Box<[u8]>,
 }
 
+impl Greeting {
+    fn new(asked: RequestedParams, wanted: RequestedParams, view: ServerParams) -> Self {
+        let mut messages = Vec::new();
+        backend::put_authentication_ok(&mut messages);
+        for (name, value) in view.iter() {
+            backend::put_parameter_status(&mut messages, name, value);
+        }
+        Self { asked, wanted, view, messages: messages.into() }
+    }
+
+    /// The same for a client with a startup packet that has set `settings` too, of which some servers report `search_path` (PostgreSQL 18
+    /// and later) and others. What is written in a startup packet is what is reported.
+    #[must_use]
+    pub fn with_startup(self: Arc<Self>, settings: &StartupSettings) -> Arc<Self> {
+        let mut view = self.view.clone();
+        for (name, value) in settings.iter() {
+            if view.get(name.as_bytes()).is_some() {
+                view.set(name.as_bytes(), value);
+            }
+        }
+        if view.is(&self.view) {
+            return self;
+        }
+        Arc::new(Self::new(self.asked.clone(), self.wanted.clone(), view))
+    }
+}
+
 /// What is known of the settings.
 #[derive(Debug, Default)]
 struct LearnedParams {
@@ -65,12 +92,7 @@ impl LearnedParams {
                 view.set(name.as_bytes(), value);
             }
         }
-        let mut messages = Vec::new();
-        backend::put_authentication_ok(&mut messages);
-        for (name, value) in view.iter() {
-            backend::put_parameter_status(&mut messages, name, value);
-        }
-        Greeting { asked: asked.clone(), wanted, view, messages: messages.into() }
+        Greeting::new(asked.clone(), wanted, view)
     }
 }
 

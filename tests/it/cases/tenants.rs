@@ -134,3 +134,61 @@ fn a_wrong_value_is_its_clients_own_error() {
         assert_eq!(logs, "on", "what only a startup packet can say is said there");
     }
 }
+
+/// What a client is told of its settings with each answer, by name and value.
+fn reports(mut raw: ProtocolClient, params: &[(&str, &str)], texts: &[&str]) -> Vec<Vec<String>> {
+    let all = [&[("user", "trust_user"), ("database", "postgres")][..], params].concat();
+    raw.send(&startup(&all));
+    let mut told = std::collections::BTreeMap::new();
+    let mut answers = Vec::new();
+    for text in [None].into_iter().chain(texts.iter().map(Some)) {
+        if let Some(text) = text {
+            raw.send(&query(text));
+        }
+        for message in raw.until_ready() {
+            assert_ne!(message.tag, b'E', "{message:?}");
+            if message.tag == b'S' {
+                let words = String::from_utf8_lossy(&message.body).into_owned();
+                let mut words = words.split('\0').map(str::to_owned);
+                told.insert(words.next(), words.next());
+            }
+        }
+        answers.push(told.iter().map(|told| format!("{told:?}")).collect());
+    }
+    answers
+}
+
+#[test]
+fn clients_are_told_what_their_server_reports_of_their_settings() {
+    let postgres = with_tenants();
+    let iterations = ("options", "-c scram_iterations=8192 -c search_path=tenant_3");
+    let latest = if postgres.version() >= 16 { iterations } else { ("search_path", "tenant_3") };
+    let texts = [
+        "select 1",
+        "set search_path = tenant_4, public",
+        "select 1",
+        "begin; set local search_path = tenant_5",
+        "commit",
+        "select set_config('search_path', 'tenant_6', false)",
+        "select 1",
+        "reset search_path",
+        "set session characteristics as transaction read only",
+        "reset all",
+        "set search_path = tenant_7",
+        "discard all",
+    ];
+    for mode in ["session", "transaction"] {
+        let ferry = Pgferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "2"]);
+        for params in
+            [&[][..], &[("options", "-c search_path=tenant_1")], &[("search_path", "tenant_2, public")], &[latest], &[]]
+        {
+            let direct = reports(ProtocolClient::tcp(postgres.port), params, &texts);
+            // Another client's connection comes in between.
+            client(ferry.raw(), &[("search_path", "tenant_9")]).query("select 1");
+            let ferried = reports(ferry.raw(), params, &texts);
+            for (nth, (ferried, direct)) in ferried.iter().zip(&direct).enumerate() {
+                assert_eq!(ferried, direct, "{mode}, {params:?}, behind {:?}", texts.get(nth.wrapping_sub(1)));
+            }
+        }
+    }
+}
