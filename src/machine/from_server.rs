@@ -3,7 +3,7 @@
 use super::own_queries::Question;
 use super::{Buffers, End, Machine, Phase, ServerEnd, buffer_for_client, flush_forwarded};
 use crate::config::Mode;
-use crate::track::function_plans::{self, PlannedUnder};
+use crate::track::plan_settings::{self, PlannedUnder};
 use crate::track::server_state::Reports;
 use crate::track::session_command::SessionCommand;
 use crate::track::{Pins, Request, params};
@@ -334,7 +334,7 @@ impl Machine<'_> {
     fn parameter(&mut self, io: &mut Buffers<'_>, body: &[u8], action: MessageAction) -> MessageAction {
         let Some((name, value)) = backend::parameter_status(body) else { return action };
         let changed = self.server.params.set(name, value);
-        if changed && !self.is_preparing() && function_plans::is_read_by_plans(name) {
+        if changed && !self.is_preparing() && plan_settings::is_read_by_plans(name) {
             self.server.planned = PlannedUnder::Several;
         }
         if self.is_preparing() && self.preparation.is_probe() {

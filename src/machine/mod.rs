@@ -227,7 +227,7 @@ impl<'a> Machine<'a> {
             left += usize::from(request != Request::Flush);
         }
         self.preparation.apply(self.server);
-        self.server.planned.runs_for(self.client);
+        self.server.planned.runs_under(&self.client.view, self.client.ledger.kept());
         if self.preparation.has_statements() {
             self.pipeline.on_preparation_sent();
         }

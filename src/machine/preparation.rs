@@ -10,16 +10,17 @@ use std::borrow::Cow;
 use std::time::Instant;
 
 use crate::config::Reset;
-use crate::track::function_plans::{self, DISCARD_PLANS, PlannedUnder};
+use crate::track::function_plans;
 use crate::track::keeping_reset::KeepingReset;
 use crate::track::parameter_cache::ParameterCache;
 use crate::track::params;
+use crate::track::plan_settings::{DISCARD_PLANS, PlannedUnder};
 use crate::track::reset_statements::ResetStatements;
 use crate::track::sequences::Sequences;
 use crate::track::server_state::{ResetCommits, ServerState, UsedBy};
 use crate::track::session_code::Reach;
 use crate::track::setting_overrides::SettingOverrides;
-use crate::track::statements::StatementCache;
+use crate::track::statements::{self, StatementCache};
 use crate::track::unnamed_statement::UnnamedStatement;
 use crate::track::{ClientState, Request};
 use crate::wire::frontend;
@@ -74,10 +75,14 @@ enum Proceed {
 }
 
 /// What becomes of the plans in a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Plans {
     Kept,
-    Discarded,
+    /// The server makes them anew, and reads texts anew for that.
+    Discarded {
+        /// Numbers of the statements that are closed, since they would mean something else.
+        closes: Vec<u64>,
+    },
 }
 
 /// What a preparation consists of.
@@ -164,7 +169,10 @@ impl Preparation {
         }
         let is_own = server.used != UsedBy::Nothing && !server.used.is_foreign_to(id);
         let planned_otherwise = !reset && !is_own && function_plans::are_outdated(server, client);
-        preparation.plans = if planned_otherwise { Plans::Discarded } else { Plans::Kept };
+        if planned_otherwise {
+            preparation.plans = Plans::Discarded { closes: server.prepared.changed_by_rereading().collect() };
+        }
+        preparation.put_closes_for_plans();
         if !following.is_empty() || !carried.is_empty() || planned_otherwise {
             // In a transaction of their own: an error of the client's must not take them back.
             preparation.put_statement(b"BEGIN");
@@ -216,6 +224,14 @@ impl Preparation {
         let Some(reset) = &self.keeping else { return };
         let closes = reset.put_closes(self.messages.to_mut());
         self.requests.to_mut().extend(std::iter::repeat_n(Request::Close, closes));
+    }
+
+    fn put_closes_for_plans(&mut self) {
+        let Plans::Discarded { closes } = &self.plans else { return };
+        for id in closes {
+            frontend::put_close(self.messages.to_mut(), &format!("{}{id}", statements::PREFIX));
+            self.requests.to_mut().push(Request::Close);
+        }
     }
 
     /// Prepares statements anew, with the client's settings, in a transaction that ends: they are not to hold locks.
@@ -311,8 +327,11 @@ impl Preparation {
         if server.used == UsedBy::Nothing {
             server.code.is_as_new();
         }
-        if self.plans == Plans::Discarded {
+        if let Plans::Discarded { closes } = &self.plans {
             server.planned = PlannedUnder::Nothing;
+            for &id in closes {
+                server.prepared.remove(id);
+            }
         }
         match self.policy {
             ResetPolicy::All => match &self.keeping {

@@ -6,13 +6,14 @@ use super::own_queries::Question;
 use super::{Machine, Phase};
 use crate::config::{Mode, Pin};
 use crate::error::{ClientError, ErrorSource, sqlstate};
-use crate::track::function_plans::{self, PlanSettings, PlannedUnder};
+use crate::track::function_plans;
 use crate::track::params;
 use crate::track::pipeline::Describes;
+use crate::track::plan_settings::PlannedUnder;
 use crate::track::sequences::Sequences;
 use crate::track::server_state::may_give_values;
 use crate::track::session_code;
-use crate::track::session_command::{PositionedCommand, SessionCommand};
+use crate::track::session_command::SessionCommand;
 use crate::track::sql_effects::{self, UnknownSettings};
 use crate::track::transaction_block::IDLE;
 use crate::track::{Pins, SqlEffects};
@@ -174,7 +175,7 @@ impl Machine<'_> {
         if effects.defines_code {
             self.server.code.defines();
         }
-        if self.plans_otherwise(effects) {
+        if function_plans::may_be_made_otherwise(effects, self.client) {
             self.server.planned = PlannedUnder::Several;
         }
         if effects.sequences == Sequences::GaveValues {
@@ -213,15 +214,6 @@ impl Machine<'_> {
             self.client.mark_unknown();
         }
         Ok(())
-    }
-
-    /// Returns whether functions that a text runs, or some that have run, may have plans that were made under other settings than those in
-    /// force behind it.
-    fn plans_otherwise(&self, effects: &SqlEffects) -> bool {
-        let resets_all = |placed: &PositionedCommand| placed.command == SessionCommand::ResetAll;
-        effects.plan_settings == PlanSettings::Unseen
-            || (effects.commands.as_ref().is_some_and(|commands| commands.iter().any(resets_all))
-                && function_plans::hold(self.client.ledger.kept()))
     }
 
     /// Notes settings that the server is to be asked for between two pieces of work.
@@ -461,6 +453,7 @@ impl Machine<'_> {
         }
         let baseline = self.context.parameters.baseline().unwrap_or_default();
         let now = self.server.params.clone();
+        let mut by_code = Vec::new();
         for (name, value) in now.beyond(&self.start) {
             match params::following(name) {
                 Some(known) => {
@@ -470,9 +463,10 @@ impl Machine<'_> {
                 None if THE_SERVERS_OWN.contains(&name) || self.client.ledger.kept().mentions(name) => {}
                 // It has been reset.
                 None if self.server.base.get(name) == Some(value) => {}
-                None => self.pins.insert(Pins::SETTING),
+                None => by_code.push((name.to_ascii_lowercase(), value.to_vec())),
             }
         }
+        by_code.iter().for_each(|(name, value): &(Vec<u8>, Vec<u8>)| self.learn_setting(name, Some(value), false));
         self.context.parameters.learn_canonical(&self.client.wanted, &now);
         self.start = now;
     }

@@ -9,8 +9,9 @@
 use std::sync::Arc;
 
 use super::client_state::ClientState;
-use super::function_plans::{self, DISCARD_PLANS};
+use super::function_plans;
 use super::keeps_statements::KeepsStatements;
+use super::plan_settings::DISCARD_PLANS;
 use super::prepared_statement::Standing;
 use super::reset_statements::ResetStatements;
 use super::server_state::ServerState;
@@ -99,10 +100,8 @@ impl KeepingReset {
         if server.prepared.is_empty() || !keeps.may() {
             return None;
         }
-        let mut reset = Self::of(server)?;
-        if function_plans::are_outdated(server, client) {
-            reset.plans = Plans::Discarded;
-        }
+        let planned_otherwise = function_plans::are_outdated(server, client);
+        let mut reset = Self::of(server, if planned_otherwise { Plans::Discarded } else { Plans::Kept })?;
         if !reset.closes.is_empty() {
             let closes = &reset.closes;
             reset.renews = client.renewable(|id| closes.contains(&id));
@@ -113,7 +112,7 @@ impl KeepingReset {
     /// That of a connection which no client has, as a text, if it has statements that are worth it.
     #[must_use]
     pub fn alone(server: &ServerState) -> Option<(Self, Vec<u8>)> {
-        let reset = Self::of(server).filter(|reset| reset.keeps_any(server))?;
+        let reset = Self::of(server, Plans::Kept).filter(|reset| reset.keeps_any(server))?;
         let mut sql = STATEMENTS.join(";").replace("$1", &reset.expected.to_string());
         if reset.plans == Plans::Discarded {
             sql.push(';');
@@ -127,10 +126,15 @@ impl KeepingReset {
         Some((reset, sql.into_bytes()))
     }
 
-    fn of(server: &ServerState) -> Option<Self> {
-        let closes: Vec<u64> = server.prepared.doubtful().take(MAX_DOUBTFUL + 1).collect();
+    /// That of a connection on which `plans` of functions are kept, or are not.
+    fn of(server: &ServerState, plans: Plans) -> Option<Self> {
+        let plans = if server.prepared.has_used() { Plans::Discarded } else { plans };
+        let mut closes: Vec<u64> = server.prepared.doubtful().take(MAX_DOUBTFUL + 1).collect();
+        if plans == Plans::Discarded {
+            let others: Vec<u64> = server.prepared.changed_by_rereading().filter(|id| !closes.contains(id)).collect();
+            closes.extend(others);
+        }
         let expected = server.prepared.len() + server.reset_statements.count();
-        let plans = if server.prepared.has_used() { Plans::Discarded } else { Plans::Kept };
         let reset = Self { expected, statements: server.reset_statements, plans, closes, renews: Vec::new() };
         (reset.closes.len() <= MAX_DOUBTFUL).then_some(reset)
     }

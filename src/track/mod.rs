@@ -23,7 +23,7 @@
 //!   ([`reset_statements`]); [`keeps_statements`] tells whether a pool's may.
 //! - [`statements`]: prepared statements of clients; [`server_statements`]: those of a connection, each a
 //!   [`prepared_statement`]; [`unnamed_statement`]: the one without a name; [`statement_mentions`] finds them in SQL.
-//! - [`function_plans`]: what functions keep in a session of the settings that they were first run under.
+//! - [`function_plans`]: what functions keep in a session of the settings that they were first run under ([`plan_settings`]).
 //! - [`sequences`]: what a session remembers of them.
 //! - [`number_hasher`]: a hash of numbers that no client chooses.
 //! - [`message_target`]: which statement and which portal a message is about.
@@ -47,6 +47,7 @@ pub(crate) mod params;
 pub(crate) mod parse_settings;
 pub(crate) mod pins;
 pub(crate) mod pipeline;
+pub(crate) mod plan_settings;
 pub(crate) mod prefilter;
 pub(crate) mod prepared_statement;
 pub(crate) mod request;

@@ -1,6 +1,6 @@
 //! A statement as a connection has it.
 
-use super::statements::Columns;
+use super::statements::{Columns, Rereading};
 
 /// Whether a statement may stay on its connection when the session is reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct PreparedStatement {
     pub(super) size: usize,
     /// Whether it may stay.
     pub(super) standing: Standing,
+    /// Whether it may stay where plans are discarded.
+    pub(super) rereading: Rereading,
     /// The columns that its plan has there, once the server was asked: they don't change (`RevalidateCachedQuery` in
     /// `src/backend/utils/cache/plancache.c`).
     pub(super) columns: Option<Columns>,

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::function_plans::PlannedUnder;
 use super::params::{RequestedParams, ServerParams};
+use super::plan_settings::PlannedUnder;
 use super::prepared_statement::Standing;
 use super::reset_statements::ResetStatements;
 use super::rollback::{Rollback, Unfulfilled, UnnamedCause};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::number_hasher::NumberHash;
 use super::prepared_statement::{PreparedStatement, Standing};
 use super::rollback::Rollback;
-use super::statements::{Columns, Limits, Statement};
+use super::statements::{Columns, Limits, Rereading, Statement};
 
 /// The statements that are prepared on a connection; those used longest ago give way.
 #[derive(Debug, Default)]
@@ -39,7 +39,8 @@ impl ServerStatementCache {
 
     /// Notes that `statement` is prepared there.
     pub fn add(&mut self, statement: &Statement, standing: Standing) {
-        self.put(statement.id, PreparedStatement { used: 0, size: statement.size(), standing, columns: None });
+        let (size, rereading) = (statement.size(), statement.rereading());
+        self.put(statement.id, PreparedStatement { used: 0, size, standing, rereading, columns: None });
     }
 
     /// The standing of statement `id`, if it is prepared there.
@@ -71,6 +72,11 @@ impl ServerStatementCache {
     /// Numbers of the statements that don't outlive a reset.
     pub fn doubtful(&self) -> impl Iterator<Item = u64> {
         self.map.iter().filter(|(_, held)| held.standing == Standing::Doubtful).map(|(&id, _)| id)
+    }
+
+    /// Numbers of the statements that don't outlive plans.
+    pub(crate) fn changed_by_rereading(&self) -> impl Iterator<Item = u64> {
+        self.map.iter().filter(|(_, held)| held.rereading == Rereading::Other).map(|(&id, _)| id)
     }
 
     fn put(&mut self, id: u64, held: PreparedStatement) {

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::function_plans::FunctionPlans;
+use super::plan_settings::FunctionPlans;
 use crate::lock::lock;
 
 /// How long an answer of the catalog is believed.

@@ -3,10 +3,10 @@
 //! The analysis errs on one side only: a needless pin costs a little sharing, a missed one gives a client another
 //! client's state. What code inside the database does unseen is covered by the reset between clients, not here.
 
-use super::function_plans::{PlanSettings, is_read_by_plans};
 use super::lexis::Lexis;
 use super::params;
 use super::pins::Pins;
+use super::plan_settings::{PlanSettings, is_read_by_plans};
 use super::prefilter;
 use super::sequences::Sequences;
 use super::session_code;

@@ -36,6 +36,18 @@ pub(crate) type ParseContext = Box<[u8]>;
 pub(crate) const REPORTED: [&str; 5] =
     ["client_encoding", "standard_conforming_strings", "DateStyle", "IntervalStyle", "TimeZone"];
 
+/// What stands between the settings that a statement was first prepared under and those that it is used under.
+const UNDER: &[u8] = b"\0under\0";
+
+/// What a statement means once the server has read its text anew, in the sessions that use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rereading {
+    /// The same.
+    Same,
+    /// Something else, perhaps: its constants are those of settings that its client has no more, or are one client's own.
+    Other,
+}
+
 /// A text to be prepared.
 #[derive(Debug)]
 pub struct ParsedQuery {
@@ -99,7 +111,18 @@ impl Statement {
     #[must_use]
     pub(crate) fn context_under(&self, now: &ParseContext) -> Option<Arc<ParseContext>> {
         let then = self.parse_context.as_ref()?;
-        Some(Arc::new([then, &b"\0under\0"[..], now].concat().into()))
+        Some(Arc::new([then, UNDER, now].concat().into()))
+    }
+
+    /// What it means once the server has read its text anew.
+    #[must_use]
+    pub(crate) fn rereading(&self) -> Rereading {
+        let has_own = |context: &ParseContext| !context.windows(UNDER.len()).any(|part| part == UNDER);
+        if self.parse_context.as_ref().is_some_and(|context| has_own(context)) {
+            Rereading::Same
+        } else {
+            Rereading::Other
+        }
     }
 
     /// Its name on every connection where it is prepared.

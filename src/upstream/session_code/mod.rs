@@ -18,7 +18,7 @@ use super::target::Address;
 use crate::config::Reset;
 use crate::lock::lock;
 use crate::net::{Conn, RecvError};
-use crate::track::function_plans::FunctionPlans;
+use crate::track::plan_settings::FunctionPlans;
 use crate::track::server_state::UsedBy;
 use crate::track::session_code::{Answer, Due, Finding, Inquiry, News, Reach, SessionCode};
 use crate::track::stored_code::{self, Language, Leaving};

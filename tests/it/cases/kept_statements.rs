@@ -128,7 +128,7 @@ fn nothing_else_outlives_them() {
         }
         let [first, second] = &mut clients;
         for _ in 0..3 {
-            first.value(&format!("select leave_{nth}()::text"));
+            first.value(&format!("select public.leave_{nth}()::text"));
             // Prepared while what the names mean has changed.
             first.send(
                 &[parse("", "select a from kept where a is not null"), bind("", "", &[]), execute("", 0), sync()]
@@ -165,7 +165,7 @@ fn what_was_prepared_under_hidden_settings_is_not_kept_as_it_is() {
     ];
     for round in 0..3 {
         first.query("begin");
-        assert_eq!(first.value("select hide()"), "hidden");
+        assert_eq!(first.value("select public.hide()"), "hidden");
         for (nth, sql) in texts.iter().enumerate() {
             let name = format!("{round}_{nth}");
             prepare(&mut first, &name, sql);
