@@ -44,7 +44,12 @@ impl Machine<'_> {
             self.refuse(io, &refusal, incoming);
             return Sent::Done;
         }
+        let is_text = incoming.is_whole() && self.is_text(frontend::query(body(io, incoming)));
         let unnamed = self.drop_unnamed();
+        if !is_text {
+            // Unless the server refuses it unread, as what is no text.
+            self.server.unnamed = UnnamedStatement::Unknown;
+        }
         // If it is not discarded with what is before it, it drops them whether it succeeds or fails. But a change before it
         // may turn out not to have happened, and must not bring back what this has dropped.
         let dropped = unnamed.client.is_some() || unnamed.server != UnnamedStatement::Absent;
@@ -81,6 +86,12 @@ impl Machine<'_> {
         self.undo();
         self.drop_message(io, incoming);
         Sent::Done
+    }
+
+    /// Returns whether the server is certain to take `sql` for text.
+    fn is_text(&self, sql: &[u8]) -> bool {
+        let is_utf8 = || self.client.reported().get(b"client_encoding") == Some(b"UTF8");
+        sql.is_ascii() || (is_utf8() && std::str::from_utf8(sql).is_ok())
     }
 
     /// A function called by its OID.

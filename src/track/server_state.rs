@@ -295,8 +295,9 @@ impl ServerState {
         if let Some(change) = &rollback.unnamed {
             self.unnamed = match (how, change.cause) {
                 (Unfulfilled::Discarded, _) => change.server,
+                // A text that is no text in the client's encoding leaves the one before it where it is (`pq_getmsgstring`).
                 (Unfulfilled::Failed, UnnamedCause::ClientParse | UnnamedCause::OwnParse | UnnamedCause::Drop) => {
-                    UnnamedStatement::Absent
+                    UnnamedStatement::Unknown
                 }
             };
         }

@@ -158,3 +158,17 @@ fn unnamed_statement_parsed_in_a_transaction_that_fails_stays() {
     ];
     compare(Postgres::shared(), &TRANSACTION, &scripts);
 }
+
+/// What is no text in the client's encoding is refused before the unnamed statement is dropped, which may be another client's.
+#[test]
+fn unnamed_statement_of_another_client_is_not_run_behind_what_is_no_text() {
+    let bytes = |tag, parts: &[&[u8]]| crate::harness::protocol_client::message(tag, &parts.concat());
+    let by_query = bytes(b'Q', &[b"select '\xff'\0"]);
+    let by_parse = [bytes(b'P', &[b"\0select '\xff'\0\0\0"]), sync()].concat();
+    let scripts = [
+        Script::new("behind a query").ask(A, &[parse("", "select 'another'"), sync()]).ask(B, &[by_query]),
+        Script::new("behind a Parse").ask(A, &[parse("", "select 'another'"), sync()]).ask(B, &[by_parse]),
+    ];
+    let scripts = scripts.map(|script| script.ask(B, &[run("", &[])]));
+    compare(Postgres::shared(), &TRANSACTION, &scripts);
+}
