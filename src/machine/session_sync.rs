@@ -6,17 +6,14 @@ use super::own_queries::Question;
 use super::{Machine, Phase};
 use crate::config::{Mode, Pin};
 use crate::error::{ClientError, ErrorSource, sqlstate};
-use crate::track::function_plans;
-use crate::track::params;
 use crate::track::pipeline::Describes;
 use crate::track::plan_settings::PlannedUnder;
 use crate::track::sequences::Sequences;
 use crate::track::server_state::may_give_values;
-use crate::track::session_code;
 use crate::track::session_command::SessionCommand;
 use crate::track::sql_effects::{self, UnknownSettings};
 use crate::track::transaction_block::IDLE;
-use crate::track::{Pins, SqlEffects};
+use crate::track::{Pins, SqlEffects, function_plans, params, session_code};
 
 /// Reported settings that change without the client's doing.
 const THE_SERVERS_OWN: [&[u8]; 6] = [
@@ -466,7 +463,9 @@ impl Machine<'_> {
                 None => by_code.push((name.to_ascii_lowercase(), value.to_vec())),
             }
         }
-        by_code.iter().for_each(|(name, value): &(Vec<u8>, Vec<u8>)| self.learn_setting(name, Some(value), false));
+        for (name, value) in by_code {
+            self.learn_setting(&name, Some(&value), false);
+        }
         self.context.parameters.learn_canonical(&self.client.wanted, &now);
         self.start = now;
     }

@@ -251,8 +251,8 @@ impl ServerState {
 
     /// `DISCARD ALL` has been sent: its statements and settings are gone.
     pub fn on_discard_all(&mut self) {
-        self.planned = PlannedUnder::Nothing;
         self.on_deallocate_all();
+        self.planned = PlannedUnder::Nothing;
         self.on_discard_of_all_else();
     }
 
