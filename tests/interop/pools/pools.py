@@ -2,7 +2,6 @@
 them back, and some work; what it was told is printed."""
 import asyncio
 import concurrent.futures
-import os
 import sys
 import threading
 
@@ -55,7 +54,7 @@ async def asyncpg_pool():
                 said.append(await conn.fetchval("select current_setting('application_name') || current_setting('jit')"))
         return said
 
-    barrier = asyncio.Barrier(CLIENTS) if sys.version_info >= (3, 11) else None
+    barrier = asyncio.Barrier(CLIENTS)
     for said in await asyncio.gather(*map(client, range(CLIENTS))):
         print(said)
     await pool.close()
@@ -97,12 +96,6 @@ def django():
     from django.conf import settings
 
     settings.configure(
-        DATABASES={"default": {
-            "ENGINE": "django.db.backends.postgresql", "NAME": "postgres", "USER": "postgres", "HOST": HOST, "PORT": PORT,
-            "CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True, "OPTIONS": {"isolation_level": 2, "assume_role": "pool_role"},
-        }},
-        TIME_ZONE="Europe/Berlin", USE_TZ=True,
-    ) if os.environ.get("DJANGO_ROLE") else settings.configure(
         DATABASES={"default": {
             "ENGINE": "django.db.backends.postgresql", "NAME": "postgres", "USER": "postgres", "HOST": HOST, "PORT": PORT,
             "CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True, "OPTIONS": {"isolation_level": 3},

@@ -292,6 +292,10 @@ fn what_sequences_have_given_inside_code_is_forgotten() {
 
 #[test]
 fn a_body_of_sqls_own_form_may_have_sequences_give_values() {
+    if Postgres::shared().version() < 14 {
+        // There are no such bodies.
+        return;
+    }
     for body in [
         "insert into log default values",
         "update log set id = default",
