@@ -74,6 +74,15 @@ pub(crate) async fn disconnected(conn: &mut Conn) {
     .await;
 }
 
+/// Does `work`, which waits for others; `None` when the client goes away before: one that does not wait takes no turn.
+pub(crate) async fn while_connected<T>(conn: &mut Conn, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = disconnected(conn) => None,
+        done = work => Some(done),
+    }
+}
+
 /// Holds back the reply to a wrong answer, until `deadline` at most: the longer, the more of them came from there.
 ///
 /// # Errors

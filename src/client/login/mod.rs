@@ -312,22 +312,13 @@ impl LoginAttempt<'_> {
 
     /// Waits for the client's turn to be tried upstream; `None` when it goes away.
     async fn turn<'s>(&mut self, source: &'s SourceLimit) -> Result<Option<Turn<'s>>, ClientError> {
-        tokio::select! {
-            biased;
-            // A client that does not wait takes no turn.
-            () = challenge::disconnected(self.conn) => Ok(None),
-            turn = source.turn(self.deadline) => turn.map(Some),
-        }
+        challenge::while_connected(self.conn, source.turn(self.deadline)).await.transpose()
     }
 
     /// Does `work`, which waits for others; `None` when the client goes away.
     async fn or_disconnected<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, ClientError> {
-        let work = tokio::select! {
-            biased;
-            () = challenge::disconnected(self.conn) => return Ok(None),
-            done = timeout_at(self.deadline, work) => done,
-        };
-        work.map(Some).map_err(|_| timed_out(self.settings.client_login_timeout))
+        let done = challenge::while_connected(self.conn, timeout_at(self.deadline, work)).await;
+        done.transpose().map_err(|_| timed_out(self.settings.client_login_timeout))
     }
 
     /// Holds back the reply to a wrong answer: the longer, the more of them came from there.

@@ -44,12 +44,7 @@ impl LoginAttempt<'_> {
 
     /// Waits for the turn to compare the client's answer; `None` when it goes away.
     async fn turn_to_compare<'s>(&mut self, source: &'s SourceLimit) -> Result<Option<Turn<'s>>, ClientError> {
-        tokio::select! {
-            biased;
-            // An answer that is not waited for takes no turn.
-            () = challenge::disconnected(self.conn) => Ok(None),
-            turn = source.turn_to_compare(self.deadline) => turn.map(Some),
-        }
+        challenge::while_connected(self.conn, source.turn_to_compare(self.deadline)).await.transpose()
     }
 
     fn wrong_password(&self) -> ClientError {
