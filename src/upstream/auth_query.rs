@@ -20,6 +20,7 @@ use super::queue::pause_while_full;
 use super::registry::Registry;
 use super::server_conn::ServerConn;
 use super::simple_query::{self, Row};
+use crate::auth::stored::Kinds;
 use crate::auth::{Credential, Stored};
 use crate::config::Settings;
 use crate::error::{ClientError, ErrorSource, sqlstate};
@@ -43,8 +44,8 @@ pub(crate) struct AuthQuery {
     limit: Duration,
     /// The secret of `user` itself, where it is stored here.
     own: Option<Credential>,
-    /// An MD5 secret was among the answers.
-    md5: std::sync::OnceLock<()>,
+    /// The kinds of secrets that were among the answers.
+    kinds: std::sync::Mutex<Kinds>,
     /// Answers by database and user.
     known: std::sync::Mutex<Answers>,
     /// A connection for each database.
@@ -151,7 +152,7 @@ impl AuthQuery {
             ttl: settings.auth_query_ttl,
             limit: settings.server_connect_timeout,
             own,
-            md5: std::sync::OnceLock::new(),
+            kinds: std::sync::Mutex::default(),
             known: std::sync::Mutex::default(),
             open: Arc::default(),
         })
@@ -169,12 +170,12 @@ impl AuthQuery {
     ) -> Result<Option<Stored>, ClientError> {
         let database = self.database.as_ref().map_or(database, |own| own.as_bytes());
         let key = (database.to_vec(), user.to_vec());
-        if let Some(known) = self.known(&key) {
+        if let Some(known) = self.remembered(&key) {
             return Ok(known.secret);
         }
         let found = self.ask(registry, database, user).await?;
-        if let Some(Stored::Md5(_)) = found {
-            self.md5.get_or_init(|| ());
+        if let Some(stored) = &found {
+            lock(&self.kinds).note(stored);
         }
         let mut known = self.answers();
         if known.len() >= MAX_ANSWERS {
@@ -184,10 +185,10 @@ impl AuthQuery {
         Ok(found)
     }
 
-    /// Returns whether an MD5 secret was found so far.
+    /// The kinds of the secrets that were found so far.
     #[must_use]
-    pub(crate) fn has_found_md5(&self) -> bool {
-        self.md5.get().is_some()
+    pub(crate) fn found(&self) -> Kinds {
+        lock(&self.kinds).clone()
     }
 
     /// Drops a cached answer after a wrong password: the next client may have a newer one, so the server is asked again.
@@ -209,7 +210,14 @@ impl AuthQuery {
         lock(&self.known)
     }
 
-    fn known(&self, key: &(Vec<u8>, Vec<u8>)) -> Option<Known> {
+    /// What is remembered of `user` for `database`.
+    #[must_use]
+    pub(crate) fn known(&self, database: &[u8], user: &[u8]) -> Option<Option<Stored>> {
+        let database = self.database.as_ref().map_or(database, |own| own.as_bytes());
+        self.remembered(&(database.to_vec(), user.to_vec())).map(|known| known.secret)
+    }
+
+    fn remembered(&self, key: &(Vec<u8>, Vec<u8>)) -> Option<Known> {
         self.answers().get(key).filter(|known| known.since.elapsed() < self.ttl).cloned()
     }
 
@@ -218,7 +226,7 @@ impl AuthQuery {
         let mut open = open.map_err(|_| failed("too many ask at once"))?;
         let key = (database.to_vec(), user.to_vec());
         // Another task may have asked the same while this one waited for the connection.
-        if let Some(known) = self.known(&key) {
+        if let Some(known) = self.remembered(&key) {
             return Ok(known.secret);
         }
         if let Some((conn, slot)) = open.remove(database) {

@@ -7,13 +7,13 @@ use tokio::task::spawn_blocking;
 use super::{AuthResult, LoginAttempt, challenge};
 use crate::auth::scram::server::{Offered, Server};
 use crate::auth::scram::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError, Verifier};
-use crate::auth::stored::is_right;
-use crate::auth::{Credential, Md5Secret, Password, Stored};
+use crate::auth::stored::{compare, compare_md5};
+use crate::auth::{Check, Credential, Stored};
 use crate::client::secrets::Secrets;
 use crate::config::Auth;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::tls::TlsSession;
-use crate::upstream::limiter::{SourceLimit, Turn};
+use crate::upstream::limiter::SourceLimit;
 use crate::wire::{backend, frontend};
 
 impl LoginAttempt<'_> {
@@ -22,7 +22,13 @@ impl LoginAttempt<'_> {
         let source = self.source();
         let client_auth = self.shared.client_auth.load_full();
         let secrets = &client_auth.secrets;
-        let stored = secrets.find(&self.shared.registry, self.database, self.user).await?;
+        let stored = match secrets.known(self.database, self.user).await {
+            Some(stored) => stored,
+            None => match self.look_up(secrets, &source).await? {
+                Some(stored) => stored,
+                None => return Ok(AuthResult::Gone),
+            },
+        };
         let outcome = match self.rule.method {
             Auth::Password => self.clear_text(secrets, stored, &source).await,
             Auth::Md5 if secrets.answers_md5(self.user, stored.as_ref()) => self.md5(stored, &source).await,
@@ -42,9 +48,20 @@ impl LoginAttempt<'_> {
         }
     }
 
-    /// Waits for the turn to compare the client's answer; `None` when it goes away.
-    async fn turn_to_compare<'s>(&mut self, source: &'s SourceLimit) -> Result<Option<Turn<'s>>, ClientError> {
-        challenge::while_connected(self.conn, source.turn_to_compare(self.deadline)).await.transpose()
+    /// Asks the upstream for the client's secret, one lookup of a source at a time: what a client names before it has proved
+    /// anything may take long. `None` when it goes away.
+    async fn look_up(
+        &mut self,
+        secrets: &Secrets,
+        source: &SourceLimit,
+    ) -> Result<Option<Option<Stored>>, ClientError> {
+        let turn = challenge::while_connected(self.conn, source.turn_to_look_up(self.deadline)).await.transpose()?;
+        let Some(_turn) = turn else { return Ok(None) };
+        let found = secrets.look_up(&self.shared.registry, self.database, self.user).await;
+        if found.is_err() {
+            source.count();
+        }
+        found.map(Some)
     }
 
     fn wrong_password(&self) -> ClientError {
@@ -62,14 +79,14 @@ impl LoginAttempt<'_> {
         let Some(given) = challenge::password(self.conn, self.pending_logins, self.deadline, limit).await? else {
             return Ok(Some(AuthResult::Gone));
         };
-        let Some(turn) = self.turn_to_compare(source).await? else { return Ok(Some(AuthResult::Gone)) };
         let (user, rounds) = (self.user.to_vec(), secrets.rounds());
-        let right = spawn_blocking({
+        let check = if rounds > 0 { Check::Hashing } else { Check::Comparison };
+        let Some(turn) = self.turn_to_check(check, source).await? else { return Ok(Some(AuthResult::Gone)) };
+        let compared = spawn_blocking({
             let given = given.clone();
-            move || is_right(stored.as_ref(), &user, &given, rounds)
-        })
-        .await
-        .unwrap_or(false);
+            move || compare(stored.as_ref(), &user, &given, rounds)
+        });
+        let right = compared.await.is_ok_and(|compared| compared.right);
         Ok(turn.judge(right.then_some(AuthResult::Given(Some(Credential::Password(given))))))
     }
 
@@ -83,20 +100,9 @@ impl LoginAttempt<'_> {
             return Ok(Some(AuthResult::Gone));
         };
         let given = challenge::read_password(&body)?;
-        let Some(turn) = self.turn_to_compare(source).await? else { return Ok(Some(AuthResult::Gone)) };
-        let (secret, credential) = match stored {
-            Some(Stored::Plain(password)) => {
-                (Md5Secret::of(&password, self.user), Some(Credential::Password(password)))
-            }
-            Some(Stored::Md5(secret)) => (secret.clone(), Some(Credential::Md5(secret))),
-            // A user without a secret is compared with one all the same.
-            Some(Stored::Scram(_)) | None => {
-                let none = Password::new(Vec::new());
-                (Md5Secret::of(&none, self.user), None)
-            }
-        };
-        let right = Password::new(secret.response(salt).into_bytes()).is(&given);
-        let credential = credential.filter(|_| right);
+        let turn = self.turn_to_check(Check::Comparison, source).await?;
+        let Some(turn) = turn else { return Ok(Some(AuthResult::Gone)) };
+        let credential = compare_md5(stored, self.user, salt, &given);
         Ok(turn.judge(credential.map(|credential| AuthResult::Given(Some(credential)))))
     }
 
@@ -135,17 +141,19 @@ impl LoginAttempt<'_> {
         let server = Server::new(&first, &binding, verifier.clone(), random).map_err(|error| self.explain(error))?;
         backend::put_sasl_continue(&mut self.conn.output, server.first().as_bytes());
         let Some(last) = self.answer().await? else { return Ok(Some(AuthResult::Gone)) };
-        let Some(turn) = self.turn_to_compare(source).await? else { return Ok(Some(AuthResult::Gone)) };
+        let turn = self.turn_to_check(Check::Comparison, source).await?;
+        let Some(turn) = turn else { return Ok(Some(AuthResult::Gone)) };
         let proven = match server.finish(&last) {
             Ok(proven) => proven,
             Err(ScramError::WrongPassword) => return Ok(turn.judge(None)),
             Err(error) => return Err(self.explain(error)),
         };
         backend::put_sasl_final(&mut self.conn.output, proven.message.as_bytes());
-        Ok(Some(AuthResult::Given(Some(match stored {
+        let credential = match stored {
             Some(Stored::Plain(password)) => Credential::Password(password),
             _ => Credential::Key(proven.key, Box::new(verifier)),
-        }))))
+        };
+        Ok(turn.judge(Some(AuthResult::Given(Some(credential)))))
     }
 
     async fn answer(&mut self) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, ClientError> {
