@@ -226,13 +226,12 @@ fn converse(machine: &mut Machine<'_>, io: &mut Buffers<'_>, mut rest: &[u8]) ->
             }
             match machine.boundary(io, true) {
                 Next::End(end) => return Err(end),
-                Next::Again => {}
                 Next::HalfClose => {
                     is_half_closed = true;
                     machine.server_takes_no_more();
                 }
                 Next::Idle(_) | Next::Wait if io.to_client.is_empty() && io.to_server.is_empty() => break,
-                Next::Idle(_) | Next::Wait => {}
+                Next::Again | Next::Idle(_) | Next::Wait => {}
             }
         }
     }

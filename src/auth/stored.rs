@@ -33,6 +33,15 @@ impl Stored {
     }
 }
 
+/// What is known of a user's secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Lookup {
+    /// It, or that there is none.
+    Done(Option<Stored>),
+    /// Nothing: the upstream has to be asked.
+    Due,
+}
+
 /// Most shapes of verifiers that are told apart.
 const MAX_SHAPES: usize = 16;
 

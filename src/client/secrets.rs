@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
 use crate::auth::scram::{Shape, Verifier};
-use crate::auth::stored::{Kinds, Users, userlist};
+use crate::auth::stored::{Kinds, Lookup, Users, userlist};
 use crate::auth::{Password, ProcessKey, Stored};
 use crate::config::Settings;
 use crate::error::ClientError;
@@ -67,20 +67,17 @@ impl Secrets {
         })
     }
 
-    /// The secret of `user` for `database`, or that there is none, as far as that is known without asking the upstream; else `None`.
-    pub(crate) async fn known(&self, database: &[u8], user: &[u8]) -> Option<Option<Stored>> {
+    /// The secret of `user` for `database`, as far as it is known without asking the upstream.
+    pub(crate) async fn known(&self, database: &[u8], user: &[u8]) -> Lookup {
         if let Some(stored) = self.users.get(user) {
-            return Some(Some(stored.clone()));
+            return Lookup::Done(Some(stored.clone()));
         }
         if let Some(file) = &self.file
             && let Some(stored) = file.current().await.get(user)
         {
-            return Some(Some(stored.clone()));
+            return Lookup::Done(Some(stored.clone()));
         }
-        match &self.auth_query {
-            Some(auth_query) => auth_query.known(database, user),
-            None => Some(None),
-        }
+        self.auth_query.as_ref().map_or(Lookup::Done(None), |auth_query| auth_query.known(database, user))
     }
 
     /// Asks the upstream for the secret of `user` for `database`, if there is one.

@@ -20,7 +20,7 @@ use super::queue::pause_while_full;
 use super::registry::Registry;
 use super::server_conn::ServerConn;
 use super::simple_query::{self, Row};
-use crate::auth::stored::Kinds;
+use crate::auth::stored::{Kinds, Lookup};
 use crate::auth::{Credential, Stored};
 use crate::config::Settings;
 use crate::error::{ClientError, ErrorSource, sqlstate};
@@ -212,9 +212,10 @@ impl AuthQuery {
 
     /// What is remembered of `user` for `database`.
     #[must_use]
-    pub(crate) fn known(&self, database: &[u8], user: &[u8]) -> Option<Option<Stored>> {
+    pub(crate) fn known(&self, database: &[u8], user: &[u8]) -> Lookup {
         let database = self.database.as_ref().map_or(database, |own| own.as_bytes());
-        self.remembered(&(database.to_vec(), user.to_vec())).map(|known| known.secret)
+        let known = self.remembered(&(database.to_vec(), user.to_vec()));
+        known.map_or(Lookup::Due, |known| Lookup::Done(known.secret))
     }
 
     fn remembered(&self, key: &(Vec<u8>, Vec<u8>)) -> Option<Known> {

@@ -340,8 +340,8 @@ fn idle_connections_make_room_for_replication_and_lookups() {
 #[test]
 fn long_answers_of_clients_that_have_proved_nothing_are_few() {
     let postgres = Postgres::shared();
-    let file = format!("auth_type = \"password\"\nclient_login_timeout = \"600s\"\n[users]\ntrust_user = \"right\"");
-    let ferry = ferry(&postgres.url(), &file);
+    let file = "auth_type = \"password\"\nclient_login_timeout = \"600s\"\n[users]\ntrust_user = \"right\"";
+    let ferry = ferry(&postgres.url(), file);
     let before = ferry.memory();
     let begun = &password(&"x".repeat(65_000))[..60_000];
     let _silent: Vec<_> = (0..900)

@@ -7,7 +7,7 @@ use tokio::task::spawn_blocking;
 use super::{AuthResult, LoginAttempt, challenge};
 use crate::auth::scram::server::{Offered, Server};
 use crate::auth::scram::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError, Verifier};
-use crate::auth::stored::{compare, compare_md5};
+use crate::auth::stored::{Lookup, compare, compare_md5};
 use crate::auth::{Check, Credential, Stored};
 use crate::client::secrets::Secrets;
 use crate::config::Auth;
@@ -22,13 +22,7 @@ impl LoginAttempt<'_> {
         let source = self.source();
         let client_auth = self.shared.client_auth.load_full();
         let secrets = &client_auth.secrets;
-        let stored = match secrets.known(self.database, self.user).await {
-            Some(stored) => stored,
-            None => match self.look_up(secrets, &source).await? {
-                Some(stored) => stored,
-                None => return Ok(AuthResult::Gone),
-            },
-        };
+        let Lookup::Done(stored) = self.find(secrets, &source).await? else { return Ok(AuthResult::Gone) };
         let outcome = match self.rule.method {
             Auth::Password => self.clear_text(secrets, stored, &source).await,
             Auth::Md5 if secrets.answers_md5(self.user, stored.as_ref()) => self.md5(stored, &source).await,
@@ -48,20 +42,19 @@ impl LoginAttempt<'_> {
         }
     }
 
-    /// Asks the upstream for the client's secret, one lookup of a source at a time: what a client names before it has proved
-    /// anything may take long. `None` when it goes away.
-    async fn look_up(
-        &mut self,
-        secrets: &Secrets,
-        source: &SourceLimit,
-    ) -> Result<Option<Option<Stored>>, ClientError> {
+    /// Finds the client's secret. Where the upstream has to be asked, that is done for one client of a source at a time: what a client
+    /// names before it has proved anything may take long. It stays undone when the client goes away.
+    async fn find(&mut self, secrets: &Secrets, source: &SourceLimit) -> Result<Lookup, ClientError> {
+        if let done @ Lookup::Done(_) = secrets.known(self.database, self.user).await {
+            return Ok(done);
+        }
         let turn = challenge::while_connected(self.conn, source.turn_to_look_up(self.deadline)).await.transpose()?;
-        let Some(_turn) = turn else { return Ok(None) };
+        let Some(_turn) = turn else { return Ok(Lookup::Due) };
         let found = secrets.look_up(&self.shared.registry, self.database, self.user).await;
         if found.is_err() {
             source.count();
         }
-        found.map(Some)
+        found.map(Lookup::Done)
     }
 
     fn wrong_password(&self) -> ClientError {
