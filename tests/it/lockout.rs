@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::harness::postgres::{PASSWORD, free_port};
-use crate::harness::protocol_client::{password, startup};
+use crate::harness::protocol_client::{CANCEL_REQUEST, GSS_REQUEST, SSL_REQUEST, message, packet, password, startup};
 use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, eventually};
 
 /// pgferry with a configuration file of this text.
@@ -311,6 +311,51 @@ fn silent_clients_make_room_for_those_who_log_in() {
     let mut eleventh = self::silent(&ferry, &[("user", "trust_user"), ("database", "postgres")]);
     assert_eq!(eleventh.recv().expect("an error").field(b'M'), "sorry, too many clients already");
     drop((session, sessions));
+}
+
+/// Stages at which a client may stop before it has logged in: and what it has sent by then.
+fn stages() -> Vec<(&'static str, Vec<u8>)> {
+    let login = |database: &str, more: &[(&str, &str)]| {
+        startup(&[&[("user", "trust_user"), ("database", database)], more].concat())
+    };
+    let initial = [b"SCRAM-SHA-256\0".as_slice(), &32u32.to_be_bytes(), b"n,,n=,r=abcdefghijklmnopqrstuvwx"].concat();
+    let scram = message(b'p', &initial);
+    let tls = packet(SSL_REQUEST, b"");
+    vec![
+        ("nothing", Vec::new()),
+        ("half a length", vec![0, 0]),
+        ("half a startup packet", login("postgres", &[])[..20].to_vec()),
+        ("a request for GSSAPI", packet(GSS_REQUEST, b"")),
+        ("a request for TLS", tls.clone()),
+        ("TLS's first bytes", b"\x16\x03\x01\x02\x00\x01\x00".to_vec()),
+        ("a question", login("asks", &[])),
+        ("half a password", [login("asks", &[]), password("right")[..7].to_vec()].concat()),
+        ("SCRAM's first message", [login("scram", &[]), scram].concat()),
+        ("half a cancel request", packet(CANCEL_REQUEST, &[0; 8])[..12].to_vec()),
+        ("replication", login("asks", &[("replication", "true")])),
+        ("the console", login("pgferry", &[])),
+    ]
+}
+
+#[test]
+fn clients_that_stop_at_any_stage_make_room() {
+    let postgres = Postgres::shared();
+    let file = "client_login_timeout = \"600s\"\nmax_client_conn = 10\nadmin_peer = false\n[users]\ntrust_user = \"right\"\n\
+                [[rule]]\ndatabase = \"scram\"\nmethod = \"scram-sha-256\"\n\
+                [[rule]]\ndatabase = [\"asks\", \"pgferry\"]\nmethod = \"password\"\n[[rule]]\nmethod = \"pass-through\"";
+    let ferry = ferry(&postgres.url(), file);
+    let session = ferry.session();
+    for (stage, sent) in stages() {
+        let mut stopped: Vec<_> = (0..40).map(|_| ferry.raw()).collect();
+        for raw in &mut stopped {
+            raw.try_send(&sent);
+        }
+        for _ in 0..5 {
+            let outcome = log_in(&mut ferry.raw(), "trust_user", "postgres", "");
+            assert_eq!(outcome, None, "{stage}");
+        }
+    }
+    drop(session);
 }
 
 #[test]
