@@ -17,6 +17,9 @@ const FOLD_INTERVAL: Duration = Duration::from_secs(10);
 /// Number of kinds that are kept.
 const MAX_KINDS: usize = 50;
 
+/// Number of kinds with the same SQLSTATE that are told apart: names that clients make up are without end.
+const MAX_ALIKE: usize = 20;
+
 /// What happened to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorEvent {
@@ -83,8 +86,12 @@ impl ErrorLog {
 
     /// Returns whether it is to be told at once.
     fn is_news(&self, what: ErrorEvent, client_error: &ClientError, now: Instant) -> bool {
-        let key = (what, client_error.code(), client_error.message());
+        let mut key = (what, client_error.code(), client_error.message());
         let mut kinds = self.kinds();
+        let alike = kinds.iter().filter(|kind| (kind.key.0, &kind.key.1) == (key.0, &key.1)).count();
+        if alike >= MAX_ALIKE && !kinds.iter().any(|kind| kind.key == key) {
+            key.2.clear();
+        }
         if let Some(at) = kinds.iter().position(|kind| kind.key == key)
             && let Some(mut kind) = kinds.remove(at)
         {
@@ -186,10 +193,30 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded() {
         let complaints = ErrorLog::default();
+        let codes = [sqlstate::INTERNAL, sqlstate::TOO_MANY_CONNECTIONS, sqlstate::INVALID_PASSWORD];
         for nth in 0..3 * MAX_KINDS {
-            let client_error = ClientError::error(ErrorSource::Client, sqlstate::INTERNAL, format!("number {nth}"));
+            let client_error = ClientError::error(ErrorSource::Client, codes[nth % 3], format!("number {nth}"));
             complaints.note(ErrorEvent::Failed, Some(1), &client_error);
         }
         assert_eq!(complaints.latest().len(), MAX_KINDS);
+    }
+
+    #[test]
+    fn names_without_end_are_a_few_lines() {
+        let complaints = ErrorLog::default();
+        let start = Instant::now();
+        let of = |nth: usize| {
+            ClientError::fatal(
+                ErrorSource::Server,
+                sqlstate::UNDEFINED_DATABASE,
+                format!("database \"{nth}\" does not exist"),
+            )
+        };
+        let told = (0..10_000).filter(|nth| complaints.is_news(ErrorEvent::Refused, &of(*nth), start)).count();
+        assert_eq!(told, MAX_ALIKE + 1);
+        let lines = complaints.due(start + FOLD_INTERVAL);
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].1.contains(&format!("{} more", 10_000 - told)), "{lines:?}");
+        assert!(!complaints.is_news(ErrorEvent::Refused, &of(3), start), "the first are told apart still");
     }
 }

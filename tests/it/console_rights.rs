@@ -189,9 +189,7 @@ const FORGED: &str = "x\n\u{1b}[2K\u{9b}1A\u{202e}forged";
 #[test]
 fn tables_hold_nothing_that_a_terminal_obeys() {
     let ferry = Pgferry::start(Postgres::shared(), &[]);
-    let mut raw = ferry.raw();
-    raw.send(&startup(&[("user", "trust_user"), ("database", "postgres"), ("application_name", FORGED)]));
-    raw.until_ready();
+    let _admin = ProtocolClient::logged_in(ferry.raw(), FORGED, "pgferry");
     for args in [&["show", "clients"][..], &["show", "clients", "--json"]] {
         let output = command().args(["-l", ferry.host()]).args(args).output().expect("pgferry");
         let told = String::from_utf8(output.stdout).expect("UTF-8");
