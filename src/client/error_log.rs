@@ -10,6 +10,7 @@ use tracing::{Level, debug, info, warn};
 
 use crate::error::{ClientError, ErrorSource};
 use crate::lock::lock;
+use crate::log::cut;
 
 /// For how long errors of a kind are counted before they are told of again.
 const FOLD_INTERVAL: Duration = Duration::from_secs(10);
@@ -19,6 +20,9 @@ const MAX_KINDS: usize = 50;
 
 /// Number of kinds with the same SQLSTATE that are told apart: names that clients make up are without end.
 const MAX_ALIKE: usize = 20;
+
+/// Bytes of a message that are kept: servers may say a megabyte.
+const MAX_TEXT_BYTES: usize = 4096;
 
 /// What happened to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +90,8 @@ impl ErrorLog {
 
     /// Returns whether it is to be told at once.
     fn is_news(&self, what: ErrorEvent, client_error: &ClientError, now: Instant) -> bool {
-        let mut key = (what, client_error.code(), client_error.message());
+        let mut key = (what, client_error.code(), shortened(&client_error.message()));
+        let text = shortened(&client_error.to_string());
         let mut kinds = self.kinds();
         let alike = kinds.iter().filter(|kind| (kind.key.0, &kind.key.1) == (key.0, &key.1)).count();
         if alike >= MAX_ALIKE && !kinds.iter().any(|kind| kind.key == key) {
@@ -95,7 +100,7 @@ impl ErrorLog {
         if let Some(at) = kinds.iter().position(|kind| kind.key == key)
             && let Some(mut kind) = kinds.remove(at)
         {
-            kind.text = client_error.to_string();
+            kind.text = text;
             kind.last = now;
             kind.count += 1;
             kind.folded += 1;
@@ -105,7 +110,7 @@ impl ErrorLog {
         if kinds.len() >= MAX_KINDS {
             kinds.pop_front();
         }
-        let (text, level) = (client_error.to_string(), what.level(client_error));
+        let level = what.level(client_error);
         kinds.push_back(Kind { key, text, level, told: now, last: now, count: 1, folded: 0 });
         true
     }
@@ -145,6 +150,10 @@ impl ErrorLog {
     fn kinds(&self) -> MutexGuard<'_, VecDeque<Kind>> {
         lock(&self.kinds)
     }
+}
+
+fn shortened(text: &str) -> String {
+    cut(text, MAX_TEXT_BYTES).to_owned()
 }
 
 fn log(level: Level, client: Option<u64>, text: fmt::Arguments<'_>) {
@@ -199,6 +208,9 @@ mod tests {
             complaints.note(ErrorEvent::Failed, Some(1), &client_error);
         }
         assert_eq!(complaints.latest().len(), MAX_KINDS);
+        let long = ClientError::error(ErrorSource::Server, sqlstate::SYNTAX_ERROR, "é".repeat(1 << 20));
+        complaints.note(ErrorEvent::Failed, Some(1), &long);
+        assert!(complaints.latest()[0].0.len() < 2 * MAX_TEXT_BYTES);
     }
 
     #[test]
