@@ -79,7 +79,7 @@ impl ServerParams {
                 reported.pairs.push((name.into(), value.into()));
             }
         }
-        let lexis = Lexis::of(self);
+        let lexis = Lexis::of(self.get(b"client_encoding"), self.get(b"standard_conforming_strings"));
         if lexis != self.reported.lexis {
             Arc::make_mut(&mut self.reported).lexis = lexis;
         }

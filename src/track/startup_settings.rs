@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn many_settings_are_left_to_the_server() {
-        let of = |count: usize| (0..count).map(|nth| format!("-c a.b{nth}={nth} ")).collect::<String>();
+        let of = |count: usize| (0..count).map(|nth| format!("-ca.b{nth}={nth}")).collect::<Vec<_>>().join(" ");
         assert_eq!(split(&[("options", &of(MAX_SETTINGS))]).0.len(), MAX_SETTINGS);
         let (follow, key) = split(&[("work_mem", "1MB"), ("options", &of(MAX_SETTINGS))]);
         assert_eq!((follow, key), (Vec::new(), vec!["work_mem".to_owned(), "options".to_owned()]));
