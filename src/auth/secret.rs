@@ -3,7 +3,7 @@
 use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac as _};
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::md5::Md5Secret;
@@ -20,10 +20,11 @@ impl Password {
         Self(Zeroizing::new(bytes))
     }
 
-    /// Returns whether `other` is the same, compared in constant time.
+    /// Returns whether `other` is the same, in a time that tells neither how much of it is nor how long the other is.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
-        aws_lc_rs::constant_time::verify_slices_are_equal(self.expose(), other.expose()).is_ok()
+        let [one, other] = [self, other].map(|password| Sha256::digest(password.expose()));
+        aws_lc_rs::constant_time::verify_slices_are_equal(&one, &other).is_ok()
     }
 
     /// The password itself, for the one place that sends it.

@@ -1,7 +1,5 @@
 //! The settings that decide how a server reads a client's text.
 
-use super::params::ServerParams;
-
 /// How a text is read: by what the server has reported of the session that it is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lexis {
@@ -24,15 +22,15 @@ pub enum Characters {
 }
 
 impl Lexis {
-    /// That of a session that reports `params`, which keep it: [`ServerParams::lexis`].
+    /// That of a session that reports these settings, as far as it does; what is reported keeps it.
     #[must_use]
-    pub(super) fn of(params: &ServerParams) -> Self {
-        let characters = match params.get(b"client_encoding") {
+    pub(super) fn of(client_encoding: Option<&[u8]>, standard_conforming_strings: Option<&[u8]>) -> Self {
+        let characters = match client_encoding {
             Some(b"SJIS" | b"SHIFT_JIS_2004") => Characters::ShiftJis,
             Some(b"BIG5" | b"GBK" | b"UHC" | b"JOHAB" | b"GB18030") => Characters::Pairs,
             _ => Characters::AsciiAlone,
         };
-        Self { backslashes: params.get(b"standard_conforming_strings") == Some(b"off"), characters }
+        Self { backslashes: standard_conforming_strings == Some(b"off"), characters }
     }
 
     /// That of a text in the server's own encoding.

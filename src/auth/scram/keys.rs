@@ -28,6 +28,15 @@ impl fmt::Debug for ClientKey {
     }
 }
 
+/// What a client is told of a verifier when it begins to log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Shape {
+    /// The rounds of hashing that it was made with.
+    pub iterations: u32,
+    /// The length of its salt.
+    pub salt_bytes: usize,
+}
+
 /// What a server keeps of a password, as `pg_authid.rolpassword` has it: `SCRAM-SHA-256$4096:salt$StoredKey:ServerKey`.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Verifier {
@@ -72,10 +81,10 @@ impl Verifier {
         Self { iterations, salt, stored: noise, server: noise }
     }
 
-    /// The rounds of hashing that it was made with.
+    /// What a client is told of it when it begins to log in.
     #[must_use]
-    pub fn iterations(&self) -> u32 {
-        self.iterations
+    pub(crate) fn shape(&self) -> Shape {
+        Shape { iterations: self.iterations, salt_bytes: self.salt.len() }
     }
 
     /// Writes it as `pg_authid` has it.
