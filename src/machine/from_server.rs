@@ -304,7 +304,7 @@ impl Machine<'_> {
         let status = message(io, true).first().copied().unwrap_or_default();
         self.pipeline.ready(status);
         if self.pipeline.answered() {
-            self.client.in_force.reported();
+            self.client.in_force.on_reported();
         }
         if action == MessageAction::Forward {
             self.replay.was_answered();

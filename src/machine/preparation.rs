@@ -146,7 +146,7 @@ impl Preparation {
         let (have, kept) = if reset { (&server.base, &nothing) } else { (&server.params, &server.kept) };
         let baseline = parameters.baseline().unwrap_or_default();
         let following = params::differences(have, &client.wanted, &baseline);
-        let carried = client.ledger.kept().difference(kept);
+        let carried = client.settings.kept().difference(kept);
         let unknown = |(name, value): (&'static str, &[u8])| parameters.canonical(name, value).is_none();
         if !following.is_empty() && client.wanted.iter().any(unknown) {
             preparation.proceed = Proceed::After;

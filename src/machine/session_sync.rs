@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::announced_settings::AnnouncedSettings;
 use super::own_queries::Question;
 use super::{Machine, Phase};
 use crate::config::{Mode, Pin};
@@ -32,52 +33,6 @@ const MAX_CARRIED_BYTES: usize = 64 * 1024;
 /// How many settings the server is asked for at a time. A client with more keeps its connection.
 const MAX_NAMED_SETTINGS: usize = 64;
 
-/// What has become of the transactions of a piece of work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct WorkOutcome {
-    /// That of the one that is open.
-    open: TransactionOutcome,
-    /// That of those that are over; `None` where none is.
-    over: Option<TransactionOutcome>,
-}
-
-/// What has become of a transaction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum TransactionOutcome {
-    /// What it does will last, or has.
-    #[default]
-    Lasts,
-    /// What it has done is undone.
-    Undone,
-}
-
-impl WorkOutcome {
-    /// A command has completed with `tag`; `rolls_back` says that it has ended the transaction by undoing it.
-    pub(super) fn completed(&mut self, tag: &[u8], rolls_back: bool) {
-        self.open = if rolls_back { TransactionOutcome::Undone } else { TransactionOutcome::Lasts };
-        // Code may have committed.
-        if matches!(tag, b"COMMIT" | b"PREPARE TRANSACTION" | b"CALL" | b"DO") {
-            self.over = Some(TransactionOutcome::Lasts);
-        }
-    }
-
-    /// Something has failed.
-    pub(super) fn failed(&mut self) {
-        self.open = TransactionOutcome::Undone;
-    }
-
-    /// The server is ready outside a transaction.
-    pub(super) fn ended(&mut self) {
-        let open = std::mem::take(&mut self.open);
-        self.over = Some(if self.over == Some(TransactionOutcome::Lasts) { TransactionOutcome::Lasts } else { open });
-    }
-
-    /// Returns whether all of it is undone.
-    fn was_rolled_back(self) -> bool {
-        self.over == Some(TransactionOutcome::Undone)
-    }
-}
-
 /// Whether definitions have changed that other sessions see once the transaction commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Definitions {
@@ -85,80 +40,6 @@ pub(super) enum Definitions {
     Unchanged,
     /// Some have.
     Changed,
-}
-
-/// The settings that the client's statements set in a piece of work.
-#[derive(Debug, Default)]
-pub(super) struct AnnouncedSettings {
-    names: Vec<Box<[u8]>>,
-    others: OtherSettings,
-    /// Those with origins that the server was asked for.
-    looked_into: Vec<&'static str>,
-}
-
-/// Whether the client's statements set others than those that are named.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum OtherSettings {
-    #[default]
-    Untouched,
-    /// There is no telling which.
-    Perhaps,
-}
-
-impl AnnouncedSettings {
-    /// Adds settings.
-    pub(super) fn add<'n>(&mut self, names: impl Iterator<Item = &'n [u8]>) {
-        self.names.extend(names.map(Box::from));
-    }
-
-    /// Notes that the server is asked where the values of these come from.
-    pub(super) fn looked_into(&mut self, names: Vec<&'static str>) {
-        self.add(names.iter().map(|name| name.as_bytes()));
-        self.looked_into.extend(names);
-    }
-
-    /// Returns whether the server was asked where the value of `name` comes from.
-    pub(super) fn is_looked_into(&self, name: &str) -> bool {
-        self.looked_into.contains(&name)
-    }
-
-    /// Returns whether a statement is known to set `name`, in any case.
-    pub(super) fn names(&self, name: &[u8]) -> bool {
-        self.names.iter().any(|known| known.eq_ignore_ascii_case(name))
-    }
-
-    /// Returns whether some statement may have set settings that are not named.
-    pub(super) fn may_be_others(&self) -> bool {
-        self.others == OtherSettings::Perhaps
-    }
-
-    /// Returns whether the client's statements set nothing.
-    pub(super) fn is_nothing(&self) -> bool {
-        self.names.is_empty() && self.others == OtherSettings::Untouched
-    }
-
-    fn note(&mut self, effects: &SqlEffects) {
-        // Whatever was found out before, it may change again.
-        self.looked_into.clear();
-        if !matches!(effects.unknown_settings, UnknownSettings::None | UnknownSettings::Named) {
-            self.others = OtherSettings::Perhaps;
-        }
-        self.add(effects.named_settings.iter().map(|name| &**name));
-        for placed in effects.commands.iter().flat_map(|commands| commands.iter()) {
-            match &placed.command {
-                SessionCommand::Set { name, .. }
-                | SessionCommand::SetLocal { name, .. }
-                | SessionCommand::Reset { name }
-                | SessionCommand::ResetLocal { name, .. }
-                | SessionCommand::UnknownSet { name: Some(name) } => self.add(std::iter::once(&**name)),
-                SessionCommand::SetCharacteristics { sets } => self.add(sets.iter().map(|(name, _)| &**name)),
-                SessionCommand::ResetAll | SessionCommand::DiscardAll | SessionCommand::UnknownSet { name: None } => {
-                    self.others = OtherSettings::Perhaps;
-                }
-                _ => {}
-            }
-        }
-    }
 }
 
 impl Machine<'_> {
@@ -194,7 +75,7 @@ impl Machine<'_> {
         }
         self.pins.insert(holds);
         if holds.contains(Pins::SETTING) {
-            self.client.ledger.pinned();
+            self.client.settings.pinned();
         }
         // Whether it is there in the end is asked when the transaction is over.
         self.stale_pins.insert(holds);
@@ -238,7 +119,7 @@ impl Machine<'_> {
     /// The server has said what a setting is that the client's statements have changed: it is carried from now on, or keeps
     /// the client on its connection. `is_reset` says that it is what a reset makes it.
     pub(super) fn learn_setting(&mut self, name: &[u8], value: Option<&[u8]>, is_reset: bool) {
-        let value = value.filter(|_| !is_reset || self.client.ledger.has_base(name));
+        let value = value.filter(|_| !is_reset || self.client.settings.has_base(name));
         // What is not ASCII can be written by its numbers where both sides have UTF-8; and in the schema for temporary tables
         // a session makes tables of its own.
         let is_utf8 = |name: &[u8]| self.server.params.get(name) == Some(b"UTF8");
@@ -252,7 +133,7 @@ impl Machine<'_> {
             return;
         }
         self.client.learned(name, value);
-        if self.client.ledger.bytes() > MAX_CARRIED_BYTES {
+        if self.client.settings.bytes() > MAX_CARRIED_BYTES {
             self.pins.insert(Pins::SETTING);
         }
     }
@@ -277,7 +158,7 @@ impl Machine<'_> {
                 false
             }
             SessionCommand::Savepoint { .. } | SessionCommand::RollbackTo { .. } | SessionCommand::Release { .. } => {
-                self.client.ledger.has_changes()
+                self.client.settings.has_changes()
             }
             SessionCommand::SetLocal { name, .. } => !self.client.names.is_empty() || params::following(name).is_some(),
             _ => true,
@@ -315,7 +196,7 @@ impl Machine<'_> {
                 if next.is_some() {
                     self.pins = self.pins.intersection(Pins::SURVIVES_DISCARD);
                     // What the startup packet set is said again behind it (`wrongly_reset`).
-                    self.server.kept.clone_from(self.client.ledger.kept());
+                    self.server.kept.clone_from(self.client.settings.kept());
                 }
             }
             b"DEALLOCATE ALL" => {
@@ -342,7 +223,7 @@ impl Machine<'_> {
             SessionCommand::Commit | SessionCommand::Rollback => self.transaction_ended(tag),
             _ if self.carries() => {
                 self.client.succeeded(command);
-                if self.client.ledger.bytes() > MAX_CARRIED_BYTES {
+                if self.client.settings.bytes() > MAX_CARRIED_BYTES {
                     self.pins.insert(Pins::SETTING);
                     self.client.mark_unknown();
                 }
@@ -372,7 +253,7 @@ impl Machine<'_> {
 
     /// The server has failed a request of the client's.
     pub(super) fn failed(&mut self) {
-        self.client.ledger.failed();
+        self.client.settings.failed();
         self.work.failed();
         if !self.pins.is_empty() {
             // What it would have left it has not.
@@ -394,7 +275,7 @@ impl Machine<'_> {
         let reset_all = self.client.ready(status);
         self.on_reset_all(reset_all);
         if idle && self.pipeline.answered() {
-            self.client.ledger.settled();
+            self.client.settings.settled();
         }
         if idle {
             self.work.ended();
@@ -454,7 +335,7 @@ impl Machine<'_> {
                     let default = baseline.get(name) == Some(value) && self.client.asked.get(known).is_none();
                     self.client.wanted.set(known, (!default).then_some(value));
                 }
-                None if THE_SERVERS_OWN.contains(&name) || self.client.ledger.kept().mentions(name) => {}
+                None if THE_SERVERS_OWN.contains(&name) || self.client.settings.kept().mentions(name) => {}
                 // It has been reset.
                 None if self.server.base.get(name) == Some(value) => {}
                 None => self.pins.insert(Pins::SETTING),

@@ -398,7 +398,7 @@ impl Machine<'_> {
 
     /// The settings in which a text of the client's is prepared.
     pub(super) fn current_params(&self) -> ServerParams {
-        self.client.reported().clone()
+        self.client.text_params().clone()
     }
 }
 
