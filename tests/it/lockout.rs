@@ -4,29 +4,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::harness::postgres::PASSWORD;
 use crate::harness::protocol_client::{password, startup};
-use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, eventually};
-
-/// pgferry with a configuration file of this text.
-fn ferry(url: &str, file: &str) -> Pgferry {
-    let certs = Certs::new();
-    let path = certs.write("pgferry.toml", file);
-    Pgferry::start_with(url, &["-c", &path], &[])
-}
+use crate::harness::{Pgferry, Postgres, ProtocolClient, eventually};
 
 /// How a login that answers with `secret` ends: the SQLSTATE and the message of the error, or nothing.
 fn log_in(raw: &mut ProtocolClient, user: &str, database: &str, secret: &str) -> Option<(String, String)> {
-    raw.send(&startup(&[("user", user), ("database", database)]));
-    loop {
-        match raw.recv() {
-            Some(message) if message.tag == b'E' => return Some((message.field(b'C'), message.field(b'M'))),
-            Some(message) if message.tag == b'Z' => return None,
-            Some(message) if message.tag == b'R' && message.body == [0, 0, 0, 3] => {
-                // It may have been refused meanwhile.
-                raw.try_send(&password(secret));
-            }
-            Some(_) => {}
-            None => return Some((String::new(), "closed".to_owned())),
-        }
+    match raw.try_log_in(&[("user", user), ("database", database)], secret).last() {
+        Some(message) if message.tag == b'Z' => None,
+        Some(message) if message.tag == b'E' => Some((message.field(b'C'), message.field(b'M'))),
+        _ => Some((String::new(), "closed".to_owned())),
     }
 }
 
@@ -56,7 +41,12 @@ fn under_attack(threads: usize, attack: impl Fn(usize) + Sync, work: impl FnOnce
 fn wrong_passwords_for_stored_secrets_do_not_keep_the_right_one_out() {
     let postgres = Postgres::shared();
     for method in ["scram-sha-256", "md5", "password"] {
-        let ferry = ferry(&postgres.url(), &format!("auth_type = \"{method}\"\n[users]\ntrust_user = \"right\""));
+        let ferry = Pgferry::start_with_file(
+            &postgres.url(),
+            &format!("auth_type = \"{method}\"\n[users]\ntrust_user = \"right\""),
+            &[],
+            &[],
+        );
         let connection = format!("host={} dbname=postgres user=trust_user", ferry.host());
         let wrong = |_| {
             let error = crate::harness::psql(&connection, "wrong", "select 1").expect_err("wrong");
@@ -279,7 +269,7 @@ fn idle_connections_make_room_for_replication_and_lookups() {
     let file = "auth_user = \"looks_up\"\nmax_upstream = 2\n\
                 [[rule]]\ndatabase = [\"postgres\", \"other\"]\nuser = \"trust_user\"\nmethod = \"trust\"\n[[rule]]\nmethod = \"scram-sha-256\"\n";
     let url = postgres.url().replace("127.0.0.1", "trust_user@127.0.0.1");
-    let ferry = ferry(&url, file);
+    let ferry = Pgferry::start_with_file(&url, file, &[], &[]);
     let fill = || {
         for database in ["postgres", "other"] {
             assert_eq!(ProtocolClient::logged_in(ferry.raw(), "trust_user", database).value("select 1"), "1");

@@ -21,20 +21,7 @@ fn ferry(postgres: &Postgres, host: &str, parameters: &str) -> Pgferry {
 
 /// Logs in as `user`, answering a question for a password.
 fn log_in(ferry: &Pgferry, user: &str) -> Result<ProtocolClient, Message> {
-    let mut raw = ferry.raw();
-    raw.send(&startup(&[("user", user), ("database", "postgres")]));
-    let first = raw.recv().expect("an answer");
-    if first.tag == b'R' && first.body == [0, 0, 0, 3] {
-        raw.send(&password(PASSWORD));
-    }
-    if first.tag == b'E' {
-        return Err(first);
-    }
-    let said = raw.until_ready();
-    match said.last() {
-        Some(last) if last.tag == b'Z' => Ok(raw),
-        last => Err(last.expect("something was said").clone()),
-    }
+    ferry.raw().log_in(user, "postgres", PASSWORD)
 }
 
 /// Whether the session is encrypted, as the server sees it; or what the client was told instead of a welcome.
@@ -249,7 +236,7 @@ fn listening_in(port: u16) -> (u16, Arc<Mutex<Vec<[u8; 8]>>>) {
             kept.lock().expect("unpoisoned").push(first);
             let mut server = TcpStream::connect(("127.0.0.1", port)).expect("a server");
             server.write_all(&first).expect("sent");
-            let (mut from, mut to) = (client.try_clone().expect("a twin"), server.try_clone().expect("a twin"));
+            let (mut from, mut to) = (client.try_clone().expect("a clone"), server.try_clone().expect("a clone"));
             let pass = |from: &mut TcpStream, to: &mut TcpStream| {
                 let _ = std::io::copy(from, to);
                 let _ = to.shutdown(std::net::Shutdown::Write);
