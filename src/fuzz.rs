@@ -235,7 +235,7 @@ pub fn http(bytes: &[u8]) {
 ///
 /// # Panics
 /// When a listener without its descriptor is taken.
-pub fn handover(bytes: &[u8]) {
+pub fn takeover(bytes: &[u8]) {
     let Some((&count, rest)) = bytes.split_first() else { return };
     let count = usize::from(count % 8);
     let descriptors = (0..count).map_while(|_| File::open("/dev/null").ok().map(OwnedFd::from)).collect::<Vec<_>>();

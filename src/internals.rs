@@ -3,7 +3,7 @@
 /// The checks of the fuzz targets.
 pub mod fuzz {
     pub use crate::fuzz::{
-        config, console, frames, handover, hba, http, ini, messages, pgpass, scram, secrets, sql, startup, url, users,
+        config, console, frames, hba, http, ini, messages, pgpass, scram, secrets, sql, startup, takeover, url, users,
     };
 }
 

@@ -23,7 +23,7 @@ const EVICTION_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct ClientSlots {
     slots: Arc<Slots>,
     /// Counts the clients with a place that have not logged in.
-    newcomers: Arc<Slots>,
+    not_logged_in: Arc<Slots>,
     changed: Arc<Notify>,
     placed: PendingLogins,
     placeless: PendingLogins,
@@ -33,13 +33,13 @@ pub(crate) struct ClientSlots {
 #[derive(Debug)]
 pub(crate) struct ClientSlot {
     _slot: Slot,
-    newcomer: Option<Slot>,
+    not_logged_in: Option<Slot>,
 }
 
 impl ClientSlot {
     /// The client has logged in, and makes room for no other.
     pub(crate) fn logged_in(&mut self) {
-        self.newcomer = None;
+        self.not_logged_in = None;
     }
 }
 
@@ -114,7 +114,7 @@ impl ClientSlots {
     pub(crate) fn new(count: usize) -> Self {
         let changed = Arc::new(Notify::new());
         let (placed, placeless) = (PendingLogins::new(&changed), PendingLogins::new(&changed));
-        Self { slots: Slots::new(count), newcomers: Slots::new(usize::MAX), changed, placed, placeless }
+        Self { slots: Slots::new(count), not_logged_in: Slots::new(usize::MAX), changed, placed, placeless }
     }
 
     /// Number of slots.
@@ -137,7 +137,7 @@ impl ClientSlots {
     /// Takes a place if one is free.
     #[must_use]
     pub(crate) fn try_take(&self) -> Option<ClientSlot> {
-        Some(ClientSlot { _slot: self.slots.try_take()?, newcomer: self.newcomers.try_take() })
+        Some(ClientSlot { _slot: self.slots.try_take()?, not_logged_in: self.not_logged_in.try_take() })
     }
 
     /// Takes a place, for which a client that has not logged in is evicted if need be; `None` when none can be had.
@@ -150,7 +150,7 @@ impl ClientSlots {
                     return Some(place);
                 }
                 // One that has been evicted is about to go, one that pgferry is at work for about to be waited for.
-                if !self.placed.evict() && self.newcomers.used() == 0 {
+                if !self.placed.evict() && self.not_logged_in.used() == 0 {
                     return None;
                 }
                 changed.await;

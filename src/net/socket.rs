@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_portion_is_waited_for_and_less_can_be_read() {
+    async fn a_batch_is_waited_for_and_less_can_be_read() {
         let (socket, mut theirs) = tcp();
         let heard = || tokio::time::timeout(Duration::from_millis(20), poll_fn(|cx| socket.poll_read_ready(cx)));
         socket.set_low_water(100).expect("TCP");

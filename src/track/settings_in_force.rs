@@ -68,7 +68,7 @@ impl SettingsInForce {
     }
 
     /// The server has reported what has changed.
-    pub fn reported(&mut self) {
+    pub fn on_reported(&mut self) {
         *self = Self::AsTold;
     }
 
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(in_force.known(&told).get(b"timezone"), Some(&b"GMT"[..]));
         run(&mut in_force, b"select 1");
         assert!(in_force.are_unknown());
-        in_force.reported();
+        in_force.on_reported();
         run(&mut in_force, b"select 1");
         assert_eq!(in_force.known(&told), &told);
     }
