@@ -21,7 +21,7 @@ impl Settings {
         let written = |key| reader.written.get(key).is_some();
         if written("rule") && written("auth_type") {
             return Err(reader
-                .error("auth_type", "[[rule]] tables say how clients log in: one of them is too much".into())
+                .error("auth_type", "auth_type and [[rule]] tables are mutually exclusive".into())
                 .hint("make it the last [[rule]], without conditions"));
         }
         if let Some(name) = CONSOLE.iter().find(|name| self.databases.contains_key(name.as_bytes())) {
@@ -41,7 +41,7 @@ impl Settings {
         ];
         let mut given = given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name);
         if let (Some(first), Some(second)) = (given.next(), given.next()) {
-            return Err(reader.error(second, format!("there is {first} as well: which of them is it?")));
+            return Err(reader.error(second, format!("{first} and {second} are mutually exclusive")));
         }
         Ok(())
     }

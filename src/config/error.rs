@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// What is said where no upstream is named.
-pub(super) const NO_UPSTREAM: &str = "no upstream";
+pub(super) const NO_UPSTREAM: &str = "no upstream is configured";
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

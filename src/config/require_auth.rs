@@ -59,7 +59,7 @@ impl RequireAuth {
             }
         }
         if parsed.named.is_empty() && !parsed.negated {
-            return Err(format!("\"{text}\" leaves no method that pgferry speaks"));
+            return Err(format!("\"{text}\" leaves no method that pgferry supports"));
         }
         Ok(parsed)
     }

@@ -42,7 +42,7 @@ impl OpenFiles {
             0 => room,
             wanted if wanted > room => {
                 warn!(
-                    "max_client_conn = {wanted} does not fit the limit of {} open files (ulimit -n): {room} it is",
+                    "max_client_conn is reduced from {wanted} to {room}: the limit on open files (ulimit -n) is {}",
                     self.0
                 );
                 room

@@ -100,7 +100,7 @@ impl ListenerHandle {
 async fn note_accept_error(error: &io::Error) {
     let errno = error.raw_os_error().map(Errno::from_raw);
     if let Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) = errno {
-        warn!("can't accept clients for the moment: {error}; they wait in the backlog");
+        warn!("accepting clients is paused: {error}; they wait in the backlog");
         sleep(OUT_OF_FILES_PAUSE).await;
     } else {
         warn!("a client could not be accepted: {error}");

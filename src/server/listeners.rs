@@ -34,7 +34,7 @@ pub(super) struct Listeners {
 
 impl Listeners {
     pub(super) fn new(admin_state: Arc<AdminState>, trackers: ShutdownTrackers, managed: bool) -> Self {
-        let keepalive = admin_state.shared.registry.settings.load().tcp_keepidle;
+        let keepalive = admin_state.shared.settings().tcp_keepidle;
         Self { open: BTreeMap::new(), acceptors: AcceptorPool::new(admin_state, trackers), managed, keepalive }
     }
 
@@ -65,13 +65,13 @@ impl Listeners {
         self.open.retain(|name, open| {
             let stays = wanted.contains(name);
             if !stays {
-                info!("no more clients at {name}");
+                info!("stopped listening on {name}");
                 open.stop.close();
             }
             stays
         });
         for bound in prepared {
-            info!("clients may connect at {}", bound.name());
+            info!("listening on {}", bound.name());
             if let Some(former) = self.open.remove(bound.name()) {
                 former.stop.close();
             }
