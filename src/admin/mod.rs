@@ -76,7 +76,7 @@ impl HttpServer {
         let (stop, stopped) = oneshot::channel();
         let own = address.clone();
         let admin_state = Arc::clone(admin_state);
-        let settings = admin_state.shared.registry.settings.load_full();
+        let settings = admin_state.shared.server_side.config.settings.load_full();
         let (mode, group) = (settings.unix_socket_mode, settings.unix_socket_group.clone());
         let serve = move || match Self::prepare(&own, given, mode, group.as_deref()) {
             Ok((runtime, listener)) => {
@@ -158,7 +158,7 @@ async fn answer_all(admin_state: &Arc<AdminState>, listener: &Listener) {
                     {
                         oldest.abort();
                     }
-                    let settings = admin_state.shared.registry.settings.load();
+                    let settings = admin_state.shared.settings();
                     let names = Names::new(settings.admin_hosts.iter().cloned().chain([own.clone()]));
                     let served =
                         timeout(MAX_CONNECTION_AGE, serve(Arc::clone(admin_state), io, browsers.then_some(names)));
@@ -229,10 +229,10 @@ fn judged(verdict: Result<(), String>) -> Response<Full<Bytes>> {
 
 /// What a job's last container asks for, so that the pod can end.
 fn quit(shared: &Shared) -> Response<Full<Bytes>> {
-    if !shared.registry.settings.load().quit_endpoint {
+    if !shared.settings().quit_endpoint {
         return text(StatusCode::NOT_FOUND, "off: set quit_endpoint = true\n");
     }
-    info!("told to end by /quitquitquit");
+    info!("shutdown requested by /quitquitquit");
     match kill(Pid::this(), Signal::SIGTERM) {
         Ok(()) => text(StatusCode::OK, "ending when transactions have ended\n"),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),

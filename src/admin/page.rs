@@ -88,9 +88,8 @@ impl Pin {
 #[must_use]
 pub(crate) fn figures(admin_state: &AdminState) -> String {
     let shared = &admin_state.shared;
-    let registry = &shared.registry;
-    let settings = registry.settings.load_full();
-    let counters = &registry.counters;
+    let settings = shared.server_side.config.settings.load_full();
+    let counters = shared.counters();
     let verdict = health::ready(shared);
     let status = Status {
         version: concat!("version ", env!("CARGO_PKG_VERSION")),
@@ -102,7 +101,7 @@ pub(crate) fn figures(admin_state: &AdminState) -> String {
         },
         mode: settings.pool_mode.to_string(),
         upstream: settings.upstream.places(),
-        max_upstream: registry.max_upstream(),
+        max_upstream: shared.server_side.capacity.max_upstream(),
         bounds: BOUNDS,
         now: admin_state.sample(),
         samples: admin_state.samples(),
@@ -122,8 +121,7 @@ pub(crate) fn figures(admin_state: &AdminState) -> String {
 
 /// Those in use first.
 fn pools(admin_state: &AdminState) -> Vec<Pool> {
-    let registry = &admin_state.shared.registry;
-    let pools = registry.all_pools().into_iter().map(|pool| {
+    let pools = admin_state.shared.pools.all().into_iter().map(|pool| {
         let state = pool.state();
         Pool {
             database: text(&pool.key.database),
@@ -132,7 +130,7 @@ fn pools(admin_state: &AdminState) -> Vec<Pool> {
             idle: state.idle,
             waiting: state.waiting,
             size: state.size,
-            mode: registry.settings_of(&pool.key.database).pool_mode.to_string(),
+            mode: admin_state.shared.settings_of(&pool.key.database).pool_mode.to_string(),
         }
     });
     let mut pools: Vec<_> = pools.collect();

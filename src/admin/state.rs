@@ -165,8 +165,7 @@ impl AdminState {
     /// The figures now.
     #[must_use]
     pub(crate) fn sample(&self) -> Sample {
-        let registry = &self.shared.registry;
-        let counters = &registry.counters;
+        let counters = self.shared.counters();
         let parts = |snapshot: Snapshot| {
             let mut before = 0;
             snapshot.cumulative.iter().map(|count| count - std::mem::replace(&mut before, *count)).collect()
@@ -179,8 +178,8 @@ impl AdminState {
             failed: counters.failed.get(),
             clients: self.shared.sessions.count(),
             waiting: self.shared.sessions.waiting(),
-            open: registry.open(),
-            leased: registry.leased(),
+            open: self.shared.server_side.capacity.used(),
+            leased: self.shared.pools.leased(),
             query: parts(counters.timings.query.snapshot()),
             wait: parts(counters.timings.wait.snapshot()),
             login: parts(counters.timings.login.snapshot()),
@@ -204,7 +203,7 @@ impl AdminState {
     pub(crate) fn sums(&self) -> BTreeMap<String, StatTotals> {
         // The console is a database like others, as in PgBouncer: there is always a row, which exporters count on.
         let mut sums = BTreeMap::from([(CONSOLE[0].to_owned(), StatTotals::default())]);
-        for ((database, _), stats) in self.shared.registry.all_pool_stats() {
+        for ((database, _), stats) in self.shared.server_side.roles.all_stats() {
             let counters = [
                 &stats.assignments,
                 &stats.transactions,
@@ -254,7 +253,7 @@ impl AdminState {
     #[must_use]
     pub(crate) fn pins(&self) -> Vec<(&'static str, u64, usize)> {
         let held: Vec<_> = self.shared.sessions.all().iter().map(|session| session.pins()).collect();
-        let counters = &self.shared.registry.counters.pins_by_reason;
+        let counters = &self.shared.counters().pins_by_reason;
         let live = |pin: Pins| held.iter().filter(|pins| pins.contains(pin)).count();
         Pins::NAMES.iter().zip(counters).map(|((pin, reason), count)| (*reason, count.get(), live(*pin))).collect()
     }

@@ -49,7 +49,7 @@ pub(crate) fn check_in(shared: &Arc<Shared>, settings: &Settings, mut lease: Lea
                 matches!(end, End::ClientGone | End::Shutdown | End::Killed | End::Machine(machine::End::Refuse(_)));
             let leftover =
                 SessionLeftovers { pipeline: remains.pipeline, partial: remains.partial_down, cancel, reset };
-            cleanup::clean_up_in_background(lease, Arc::clone(&shared.registry), leftover, settings.cleanup_timeout);
+            cleanup::clean_up_in_background(lease, Arc::clone(&shared.server_side), leftover, settings.cleanup_timeout);
         }
     }
 }

@@ -135,7 +135,7 @@ pub(crate) async fn handshake(conn: &mut Conn, shared: &Shared) -> Result<Hello,
 /// Encrypts the connection where the client is offered that; `None` when it goes away, or the TLS handshake fails, of which it
 /// has been told in TLS's own words.
 async fn encrypt(conn: &mut Conn, shared: &Shared, request: TlsRequest) -> Option<Encryption> {
-    let counters = &shared.registry.counters.client_tls;
+    let counters = &shared.counters().client_tls;
     let client_auth = shared.client_auth.load_full();
     let server = client_auth.tls.to(conn.stream());
     // It may be gone when it has seen the answer.

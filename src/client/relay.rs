@@ -21,7 +21,7 @@ use crate::net::{Conn, ReadCoalescer};
 use crate::track::message_target::MAX_TEXT_BYTES;
 use crate::track::statements::{Limits, MAX_CLIENT_BYTES};
 use crate::track::{ClientState, Pins};
-use crate::upstream::lease::LeaseActivity;
+use crate::upstream::pool::lease::LeaseActivity;
 use crate::upstream::pool_stats::LocalStats;
 use crate::upstream::server_conn::ServerConn;
 use crate::upstream::{CloseReason, Lease, cancel};
@@ -109,7 +109,7 @@ struct LeasedConn<'a> {
     activity: LeaseActivity<'a>,
     about: ConnExtras<'a>,
     /// How its bytes are waited for.
-    gather: ReadCoalescer,
+    coalescer: ReadCoalescer,
     side: ServerSide,
     /// Whether there is something to read from the client and from it.
     readable: (Readable, Readable),
@@ -166,7 +166,7 @@ impl<'a> Relay<'a> {
                 conn,
                 activity,
                 about,
-                gather: ReadCoalescer::default(),
+                coalescer: ReadCoalescer::default(),
                 side: ServerSide::Open,
                 readable: (Readable::Perhaps, Readable::Perhaps),
             },
@@ -184,7 +184,7 @@ impl<'a> Relay<'a> {
             Ok(()) => poll_fn(|cx| self.poll(cx)).await,
             Err(end) => end,
         };
-        self.server.gather.end(self.server.conn);
+        self.server.coalescer.end(self.server.conn);
         self.settle_accounts();
         self.server.activity.set_active(false);
         self.server.about.conn_info.left(self.machine.prepared());
@@ -263,7 +263,7 @@ impl<'a> Relay<'a> {
         let next = machine.boundary(&mut io, all_sent);
         if all_sent && self.shown != Shown::Idle && self.machine.is_answered() && !self.machine.is_preparing() {
             self.shown = Shown::Idle;
-            self.server.gather.end(self.server.conn);
+            self.server.coalescer.end(self.server.conn);
             self.server.activity.set_active(false);
             self.handle.set_idle(self.machine.client());
         }
@@ -277,7 +277,7 @@ impl<'a> Relay<'a> {
         }
         if self.machine.mode() == Mode::Session {
             // A client that has left nothing in its session moves to where connections go by now.
-            if pins.is_empty() && self.server.activity.pool().is_outdated(&self.shared.registry) {
+            if pins.is_empty() && self.server.activity.pool().is_outdated() {
                 return Some(End::Machine(machine::End::Settled));
             }
             self.settle_accounts();
@@ -415,7 +415,7 @@ impl<'a> Relay<'a> {
                 // Where all has been answered the connection mostly goes, and no wake-up is needed for it.
                 return Ok(progress);
             }
-            match self.server.gather.poll_fill(cx, self.server.conn) {
+            match self.server.coalescer.poll_fill(cx, self.server.conn) {
                 Poll::Pending => {
                     self.server.readable.1 = Readable::NotNow;
                     return Ok(progress);
@@ -431,7 +431,7 @@ impl<'a> Relay<'a> {
     /// (`CountOtherDBBackends`).
     fn vacate(&mut self) {
         if let Some(database) = self.machine.take_vacated() {
-            self.shared.registry.vacate(&self.server.activity.pool().key.database, &database);
+            self.shared.pools.vacate(&self.server.activity.pool().key.database, &database);
         }
     }
 
@@ -450,8 +450,8 @@ impl<'a> Relay<'a> {
         self.server.activity.set_active(true);
         if self.handle.set_running(self.server.about.key, self.server.about.gate, now) {
             let (key, gate) = (Arc::clone(self.server.about.key), self.server.about.gate.enter());
-            let registry = Arc::clone(&self.shared.registry);
-            tokio::spawn(async move { cancel::send(&registry, &key, gate).await });
+            let server_side = Arc::clone(&self.shared.server_side);
+            tokio::spawn(async move { cancel::send(&server_side, &key, gate).await });
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 
-use sha2::{Digest, Sha256};
+use aws_lc_rs::digest;
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
@@ -15,8 +15,9 @@ use crate::error::ClientError;
 use crate::file_watch::Reloadable;
 use crate::lock::lock;
 use crate::permission::{Attempt, describe};
-use crate::upstream::Registry;
+use crate::upstream::Pools;
 use crate::upstream::auth_query::AuthQuery;
+use crate::upstream::counters::Counters;
 
 /// The salt of a verifier that is made here, as long as PostgreSQL's.
 const SALT_BYTES: usize = 16;
@@ -73,7 +74,7 @@ impl Secrets {
     /// What the client is told when it could not be looked up.
     pub(crate) async fn find(
         &self,
-        registry: &Registry,
+        pools: &Pools,
         database: &[u8],
         user: &[u8],
     ) -> Result<Option<Stored>, ClientError> {
@@ -86,7 +87,7 @@ impl Secrets {
             return Ok(Some(stored.clone()));
         }
         match &self.auth_query {
-            Some(auth_query) => auth_query.secret(registry, database, user).await,
+            Some(auth_query) => auth_query.secret(pools, database, user).await,
             None => Ok(None),
         }
     }
@@ -160,9 +161,9 @@ impl Secrets {
     }
 
     /// Closes the connections that secrets are looked up on.
-    pub(crate) async fn close(&self, registry: &Registry) {
+    pub(crate) async fn close(&self, counters: &Counters) {
         if let Some(auth_query) = &self.auth_query {
-            auth_query.close(registry).await;
+            auth_query.close(counters).await;
         }
     }
 
@@ -194,13 +195,13 @@ impl Secrets {
 }
 
 fn seed(settings: &Settings, file: Option<&Reloadable<Users>>) -> ProcessKey {
-    let mut hash = Sha256::new();
+    let mut hash = digest::Context::new(&digest::SHA256);
     let mut add = |user: &[u8], stored: &Stored| {
         hash.update(user);
         match stored {
             Stored::Plain(password) => hash.update(password.expose()),
-            Stored::Md5(secret) => hash.update(secret.response([0; 4])),
-            Stored::Scram(verifier) => hash.update(verifier.show()),
+            Stored::Md5(secret) => hash.update(secret.response([0; 4]).as_bytes()),
+            Stored::Scram(verifier) => hash.update(verifier.show().as_bytes()),
         }
     };
     for (user, stored) in &settings.users {
@@ -216,6 +217,9 @@ fn seed(settings: &Settings, file: Option<&Reloadable<Users>>) -> ProcessKey {
     if let Some(password) = &settings.upstream.password {
         hash.update(password.expose());
     }
-    hash.update(settings.upstream.to_string());
-    ProcessKey::from_bytes(hash.finalize().into())
+    hash.update(settings.upstream.to_string().as_bytes());
+    let mut seed = [0; 32];
+    // A digest of SHA-256 has 32 bytes.
+    seed.copy_from_slice(hash.finish().as_ref());
+    ProcessKey::from_bytes(seed)
 }

@@ -3,23 +3,22 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
 use serde::Serialize;
 
 use super::to_pgferry;
-use crate::auth::ProcessKey;
 use crate::config::{CONSOLE, Reset, Settings};
 use crate::net::tls::TlsSession;
 use crate::net::{BufferPool, Conn};
 use crate::track::server_state::CloseMethod;
 use crate::track::session_code::{Answer, Due, Reach, SessionCode};
+use crate::upstream::Secret;
+use crate::upstream::counters::Counters;
 use crate::upstream::dial::{self, Login, NewConn};
 use crate::upstream::occupancy::Occupancy;
 use crate::upstream::server_conn::ServerConn;
 use crate::upstream::session_code;
 use crate::upstream::simple_query;
 use crate::upstream::target::UpstreamTargets;
-use crate::upstream::{Registry, Secret};
 use crate::wire::frontend;
 
 /// What a server says.
@@ -204,22 +203,20 @@ fn milliseconds(since: Instant) -> f64 {
 }
 
 async fn connect(settings: &Settings) -> Result<NewConn, String> {
-    let key = ProcessKey::generate().map_err(|error| error.to_string())?;
     let upstream_targets = UpstreamTargets::new(settings)?;
     let buffers = BufferPool::new(settings.buffer_size, 1);
-    let registry =
-        Registry::new(Arc::new(ArcSwap::from_pointee(settings.clone())), upstream_targets, key, buffers, usize::MAX);
+    let counters = Counters::default();
     let user = settings.upstream.user.clone().ok_or("the upstream URL names no user")?;
     let database = settings.upstream.database.clone().unwrap_or_else(|| user.clone());
-    let upstream_target = registry.upstream_target(database.as_bytes());
+    let upstream_target = Arc::clone(upstream_targets.of(database.as_bytes()));
     let params =
         vec![(b"database".to_vec(), database.into_bytes()), (b"application_name".to_vec(), b"pgferry doctor".to_vec())];
     let login = Login { user: user.into_bytes(), params, secret: Secret::Fixed(None), upstream_target };
-    match dial::dial(settings, login, &registry, settings.server_connect_timeout).await {
+    match dial::dial(settings, login, &counters, &buffers, settings.server_connect_timeout).await {
         Ok(new_conn) => Ok(new_conn),
         Err(failed) => {
             let error = failed.error.client_error().to_string();
-            failed.close(&registry).await;
+            failed.close(&counters).await;
             Err(error)
         }
     }

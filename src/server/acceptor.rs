@@ -79,7 +79,7 @@ impl AcceptorPool {
     }
 
     fn accepted(&self, stream: Stream) -> Accepted {
-        let conn = Conn::new(stream, Arc::clone(&self.admin_state.shared.registry.buffers));
+        let conn = Conn::new(stream, Arc::clone(&self.admin_state.shared.server_side.buffers));
         let ShutdownTrackers { clients, all } = &self.trackers;
         Accepted { conn, client: clients.upgrade(), _all: all.upgrade() }
     }

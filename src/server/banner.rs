@@ -6,7 +6,7 @@ use crate::client::Shared;
 use crate::config::socket_path::split_socket_path;
 use crate::config::{Auth, Listen, Rule, Settings};
 
-/// The one line that says what a newcomer must know.
+/// Logs the line that a new user needs: how clients connect, where PostgreSQL is, the limits.
 pub(super) fn announce(settings: &Settings, listeners: &[String]) {
     let dsns: Vec<_> = listeners.iter().map(|name| dsn(name)).collect();
     info!(
@@ -34,7 +34,7 @@ pub(super) fn announce(settings: &Settings, listeners: &[String]) {
         warn!("a [[rule]] without conditions trusts everybody, and other machines can connect");
     }
     if let Some(address) = settings.admin_listen.as_ref().filter(|address| address.is_remote()) {
-        warn!("admin_listen = \"{address}\": every machine that gets there can read the figures");
+        warn!("admin_listen = \"{address}\": every machine that can connect to it can read the figures");
     }
     if trusts_all && settings.unix_socket_mode & 0o007 != 0 {
         warn!(
@@ -56,7 +56,7 @@ fn dsn(name: &str) -> String {
 
 /// The figures in one line.
 pub(super) fn report(shared: &Shared) {
-    let counters = &shared.registry.counters;
+    let counters = shared.counters();
     info!(
         clients = counters.logins.get(),
         refused = counters.refused.get(),
@@ -74,10 +74,10 @@ pub(super) fn report(shared: &Shared) {
         pinned = counters.pins.get(),
         pin_reasons = %counters.pin_reasons(),
         clients_now = shared.sessions.count(),
-        pools_now = shared.registry.pools(),
-        upstream_now = shared.registry.open(),
-        idle_now = shared.registry.idle(),
-        leased_now = shared.registry.leased(),
+        pools_now = shared.pools.count(),
+        upstream_now = shared.server_side.capacity.used(),
+        idle_now = shared.pools.idle(),
+        leased_now = shared.pools.leased(),
         waiting_now = shared.sessions.waiting(),
         "served {} client connections over {} upstream connections",
         counters.logins.get(),

@@ -44,8 +44,8 @@ use crate::config::{ClientAddress, ConfigError, Settings};
 use crate::drain::{Drain, Phase};
 use crate::log::Queue;
 use crate::net::{BufferPool, Conn, InheritedListener, ListenError, Listener, ListenerTransfer, Stream};
-use crate::upstream::Registry;
 use crate::upstream::target::UpstreamTargets;
+use crate::upstream::{Pools, ServerSide};
 use limits::OpenFiles;
 use listeners::Listeners;
 use notify::Notifier;
@@ -87,7 +87,7 @@ pub(crate) struct ServerContext {
     pub old_process: Option<OldProcess>,
 }
 
-/// Runs the server until it is told to end.
+/// Runs the server until a signal or a command ends it.
 ///
 /// # Errors
 /// As [`StartError`] lists; nothing is served then.
@@ -125,9 +125,9 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
         making: None,
     };
     let names: Vec<_> = bound.iter().map(|bound| bound.name().to_owned()).collect();
-    banner::announce(&shared.registry.settings.load(), &names);
+    banner::announce(&shared.settings(), &names);
     reload::warm_up(&shared);
-    tokio::spawn(Arc::clone(&shared.registry).janitor());
+    tokio::spawn(Arc::clone(&shared.pools).janitor());
     tokio::spawn(stats_log::log(Arc::clone(&shared)));
     tokio::spawn(admin_state.run_sampler());
     for bound in bound {
@@ -175,7 +175,7 @@ fn forward_cancel_requests(console: UnixStream, requests: mpsc::Receiver<Forward
     let stream = console.set_nonblocking(true).and_then(|()| Stream::accepted_unix(console.into()));
     match stream {
         Ok(stream) => {
-            let console = Conn::new(stream, Arc::clone(&shared.registry.buffers));
+            let console = Conn::new(stream, Arc::clone(&shared.server_side.buffers));
             tokio::spawn(predecessor::forward(console, requests));
         }
         Err(error) => warn!("cancel requests can't be passed on to the process that was replaced: {error}"),
@@ -195,10 +195,12 @@ fn new_shared(
     // Enough for the traffic of a burst; what is beyond goes back to the system.
     let buffers = BufferPool::new(settings.buffer_size, 2 * settings.max_upstream.map_or(64, |most| most.min(64)));
     let settings = Arc::new(ArcSwap::from_pointee(settings));
-    let registry = Registry::new(Arc::clone(&settings), upstream_targets, key, buffers, open_files.most_server_conns());
-    let client_slots = open_files.clients(&settings.load(), registry.max_upstream());
+    let ceiling = open_files.most_server_conns();
+    let server_side = ServerSide::new(Arc::clone(&settings), upstream_targets, key, buffers, ceiling);
+    let client_slots = open_files.clients(&settings.load(), server_side.capacity.max_upstream());
     Ok(Arc::new(Shared {
-        registry,
+        pools: Pools::new(Arc::clone(&server_side)),
+        server_side,
         sessions: Sessions::default(),
         predecessor,
         client_auth: ArcSwap::from_pointee(client_auth),
@@ -211,7 +213,7 @@ fn new_shared(
     }))
 }
 
-/// Does what the process is told, until it is told to end.
+/// Serves signals and commands until one of them ends the process.
 async fn serve(
     running: &mut ReloadableServer,
     shared: &Shared,
@@ -227,13 +229,13 @@ async fn serve(
                 SignalEvent::Stop => return DrainPolicy::None,
             },
             made = running.made() => running.apply(made),
-            () = shared.registry.resized() => reload::fit_clients(shared),
+            () = shared.server_side.capacity.resized() => reload::fit_clients(shared),
             Some(order) = commands.recv() => match order {
                 ServerCommand::Reload(answer) => running.want(Wanted::Reload(answer)),
                 ServerCommand::Set(key, value, answer) => running.want(Wanted::Set(key, value, answer)),
                 ServerCommand::TakeOver(Takeover::Any, answer) => drop(answer.send(running.hand_over())),
                 ServerCommand::TakeOver(Takeover::Ending, answer) => {
-                    let _ = answer.send(Err("the process has not been told to end".to_owned()));
+                    let _ = answer.send(Err("the process is not ending".to_owned()));
                 }
                 ServerCommand::TakenOver => {
                     running.detach();
@@ -263,7 +265,7 @@ enum DrainPolicy {
     Kept,
 }
 
-/// How the process may be told again to end.
+/// A second request to end the process.
 struct ShutdownController<'a> {
     signals: Signals,
     commands: mpsc::Receiver<ServerCommand>,
@@ -297,14 +299,14 @@ impl ShutdownController<'_> {
     }
 }
 
-/// Waits until the clients are gone, as far as patience goes. Being told again ends it.
+/// Waits until the clients are gone, as long as the policy says, or until a second request to end.
 async fn wait_for_clients(
     shared: &Shared,
     patience: DrainPolicy,
     ending: &mut ShutdownController<'_>,
     all_gone: &mut mpsc::Receiver<Infallible>,
 ) {
-    let timeout = shared.registry.settings.load().drain_timeout;
+    let timeout = shared.settings().drain_timeout;
     let mut limit = timeout;
     let first = match patience {
         DrainPolicy::None => return,
@@ -334,7 +336,7 @@ async fn wait_for_clients(
     shared.sessions.wake_all();
     tokio::select! {
         _ = all_gone.recv() => {}
-        _ = ending.next() => warn!("told again: shutting down now"),
+        _ = ending.next() => warn!("second shutdown signal: shutting down now"),
         () = sleep(limit) => warn!("transactions did not end within {} s (drain_timeout)", timeout.as_secs_f32()),
     }
 }
@@ -375,10 +377,10 @@ fn bind_all(
 
 /// Closes the upstream connections in good order, as far as there is time.
 async fn close_server_conns(shared: &Shared) {
-    shared.registry.close_idle();
-    shared.client_auth.load().secrets.close(&shared.registry).await;
+    shared.pools.close_idle();
+    shared.client_auth.load().secrets.close(shared.counters()).await;
     let closed = async {
-        while shared.registry.open() > 0 {
+        while shared.server_side.capacity.used() > 0 {
             sleep(Duration::from_millis(5)).await;
         }
     };

@@ -7,9 +7,9 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::cancel;
-use super::lease::Lease;
-use super::registry::Registry;
+use super::pool::lease::Lease;
 use super::server_conn::ServerConn;
+use super::server_side::ServerSide;
 use crate::net::RecvError;
 use crate::track::keeping_reset::KeepingReset;
 use crate::track::server_state::{CloseMethod, RESET};
@@ -37,7 +37,7 @@ pub(crate) struct SessionLeftovers {
 /// Restores a session within `limit`, in a task of its own; closes the connection where that fails.
 pub(crate) fn clean_up_in_background(
     lease: Lease,
-    registry: Arc<Registry>,
+    server_side: Arc<ServerSide>,
     leftover: SessionLeftovers,
     limit: Duration,
 ) {
@@ -46,7 +46,7 @@ pub(crate) fn clean_up_in_background(
         let _returning = returning;
         let mut lease = lease;
         let id = lease.id;
-        let outcome = tokio::time::timeout(limit, clean_up(&mut lease, &registry, leftover)).await;
+        let outcome = tokio::time::timeout(limit, clean_up(&mut lease, &server_side, leftover)).await;
         match outcome {
             Ok(Ok((clean, RestoredSession::Used))) => lease.release(clean, Instant::now()),
             Ok(Ok((clean, RestoredSession::AsNew))) => lease.release_fresh(clean),
@@ -108,7 +108,7 @@ enum RestoredSession {
 
 async fn clean_up(
     lease: &mut Lease,
-    registry: &Arc<Registry>,
+    server_side: &Arc<ServerSide>,
     leftover: SessionLeftovers,
 ) -> Result<(Clean, RestoredSession), CleanupError> {
     let SessionLeftovers { mut pipeline, partial, cancel, reset } = leftover;
@@ -139,7 +139,7 @@ async fn clean_up(
     lease.conn.discard(partial).await?;
     if !pipeline.answered() {
         if cancel {
-            settle_cancelling(lease, registry, &mut pipeline).await?;
+            settle_cancelling(lease, server_side, &mut pipeline).await?;
         } else {
             settle(lease, &mut pipeline).await?;
         }
@@ -160,7 +160,7 @@ async fn clean_up(
 /// the statement has begun is lost.
 async fn settle_cancelling(
     lease: &mut Lease,
-    registry: &Arc<Registry>,
+    server_side: &Arc<ServerSide>,
     pipeline: &mut Pipeline,
 ) -> Result<(), CleanupError> {
     let (key, gate) = (Arc::clone(&lease.key), Arc::clone(&lease.gate));
@@ -169,8 +169,8 @@ async fn settle_cancelling(
     let mut pause = FIRST_CANCEL_PAUSE;
     loop {
         // In a task of its own: a request that is under way must be waited for, which the gate sees to.
-        let (registry, key, inside) = (Arc::clone(registry), Arc::clone(&key), gate.enter());
-        let request = tokio::spawn(async move { cancel::send(&registry, &key, inside).await });
+        let (server_side, key, inside) = (Arc::clone(server_side), Arc::clone(&key), gate.enter());
+        let request = tokio::spawn(async move { cancel::send(&server_side, &key, inside).await });
         tokio::select! {
             biased;
             settled = &mut settled => return settled.map(drop),

@@ -3,7 +3,6 @@
 
 use std::fmt::Write as _;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::simple_query::{self, Row};
@@ -241,51 +240,6 @@ impl Room {
     }
 }
 
-/// For how long clients have waited in vain, because no connection could be had.
-#[derive(Debug, Default)]
-pub(crate) struct Hunger {
-    want: Mutex<Option<Want>>,
-    /// True if there is one: a connection that comes back asks for no more than that.
-    any: AtomicBool,
-}
-
-#[derive(Clone, Debug)]
-struct Want {
-    since: Instant,
-    last: Instant,
-    why: String,
-}
-
-/// How long a want is remembered that was not felt again.
-const FORGOTTEN: Duration = Duration::from_secs(15);
-
-impl Hunger {
-    /// Notes that a connection was wanted and could not be had: why.
-    pub(crate) fn felt(&self, why: String, now: Instant) {
-        let mut want = lock(&self.want);
-        self.any.store(true, Ordering::Relaxed);
-        let recent = want.as_ref().filter(|want| now.saturating_duration_since(want.last) < FORGOTTEN);
-        let since = recent.map(|want| want.since);
-        *want = Some(Want { since: since.unwrap_or(now), last: now, why });
-    }
-
-    /// Notes that one came free or was opened.
-    pub(crate) fn stilled(&self) {
-        if self.any.load(Ordering::Relaxed) {
-            self.any.store(false, Ordering::Relaxed);
-            *lock(&self.want) = None;
-        }
-    }
-
-    /// For how long none could be had, and why.
-    #[must_use]
-    pub(crate) fn lasts(&self, now: Instant) -> Option<(Duration, String)> {
-        let want = lock(&self.want).clone()?;
-        let is_recent = now.saturating_duration_since(want.last) < FORGOTTEN;
-        is_recent.then(|| (now.saturating_duration_since(want.since), want.why))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -329,20 +283,6 @@ mod tests {
         room.refused(20, at(95));
         assert_eq!((room.overdue(at(99)), room.overdue(at(100))), (None, Some(News(None))));
         assert_eq!((room.overdue(at(105)), room.learn(server(100, 3, 97))), (None, None));
-    }
-
-    #[test]
-    fn hunger_lasts_while_it_is_felt() {
-        let (hunger, now) = (Hunger::default(), Instant::now());
-        let at = |secs| now + Duration::from_secs(secs);
-        hunger.felt("full".into(), at(0));
-        hunger.felt("full".into(), at(9));
-        assert_eq!(hunger.lasts(at(10)), Some((Duration::from_secs(10), "full".into())));
-        assert_eq!(hunger.lasts(at(25)), None, "no client has wanted any for long");
-        hunger.felt("full".into(), at(26));
-        assert_eq!(hunger.lasts(at(27)), Some((Duration::from_secs(1), "full".into())));
-        hunger.stilled();
-        assert_eq!(hunger.lasts(at(27)), None);
     }
 
     proptest! {

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::dial::{DialError, Secret};
 use super::queue::pause_while_full;
-use super::registry::Registry;
-use crate::auth::{Credential, Password, Source, Verified};
+use crate::auth::{Credential, Password, ProcessKey, Source, Verified};
 use crate::config::Settings;
 use crate::error::ClientError;
 use crate::lock::lock;
@@ -167,16 +166,16 @@ impl RoleAuth {
     }
 
     /// Notes that the upstream lets the user in no more.
-    pub(super) fn deny(&self, registry: &Registry, error: &DialError) {
-        self.refused(registry, error);
+    pub(super) fn deny(&self, key: &ProcessKey, error: &DialError) {
+        self.refused(key, error);
         self.forget();
     }
 
     /// Returns whether an attempt that failed with `error` shows that the upstream lets the user in no more: it was not a wrong password.
-    pub(super) fn is_denied(&self, registry: &Registry, error: &DialError) -> bool {
+    pub(super) fn is_denied(&self, key: &ProcessKey, error: &DialError) -> bool {
         error.denies_login()
             && match error {
-                DialError::Refused(_, Some(Credential::Password(password))) => self.matches(registry, password),
+                DialError::Refused(_, Some(Credential::Password(password))) => self.matches(key, password),
                 _ => true,
             }
     }
@@ -194,8 +193,8 @@ impl RoleAuth {
 
     /// Returns whether the upstream is known to take `password`.
     #[must_use]
-    pub(crate) fn matches(&self, registry: &Registry, password: &Password) -> bool {
-        self.memory().verified.matches(&registry.key, password)
+    pub(crate) fn matches(&self, key: &ProcessKey, password: &Password) -> bool {
+        self.memory().verified.matches(key, password)
     }
 
     /// Where a pool's own connections get the password from.
@@ -231,14 +230,14 @@ impl RoleAuth {
     }
 
     /// Notes that a pool's connection could not be opened: a refused password is forgotten.
-    pub(crate) fn note_failure(&self, registry: &Registry, error: &DialError) {
+    pub(crate) fn note_failure(&self, key: &ProcessKey, error: &DialError) {
         if !error.is_credential() {
             return;
         }
         let mut memory = self.memory();
         match error {
             DialError::Refused(client_error, Some(Credential::Password(password))) => {
-                memory.verified.refuse(&registry.key, password, client_error.clone(), Instant::now());
+                memory.verified.refuse(key, password, client_error.clone(), Instant::now());
             }
             _ => memory.requirement = AuthRequirement::Unknown,
         }
@@ -296,12 +295,12 @@ impl RoleAuth {
 
     /// What the upstream lately answered to `password`, if it refused it.
     #[must_use]
-    pub(crate) fn refusal(&self, registry: &Registry, password: &Password) -> Option<ClientError> {
-        self.memory().verified.refusal(&registry.key, password, Instant::now())
+    pub(crate) fn refusal(&self, key: &ProcessKey, password: &Password) -> Option<ClientError> {
+        self.memory().verified.refusal(key, password, Instant::now())
     }
 
     /// The upstream has let the user in with `credential`. Says whether it was another password before.
-    pub(super) fn accepted(&self, registry: &Registry, credential: Option<Credential>) -> bool {
+    pub(super) fn accepted(&self, key: &ProcessKey, credential: Option<Credential>) -> bool {
         let mut memory = self.memory();
         memory.trouble = None;
         memory.proved = Some(Instant::now());
@@ -314,14 +313,14 @@ impl RoleAuth {
             Some(Credential::Md5(_) | Credential::Key(..)) => memory.requirement = AuthRequirement::Asks,
             Some(Credential::Password(password)) => {
                 memory.requirement = AuthRequirement::Asks;
-                memory.verified.accept(&registry.key, password);
+                memory.verified.accept(key, password);
             }
             None => memory.requirement = AuthRequirement::Open,
         }
         changed
     }
 
-    pub(super) fn refused(&self, registry: &Registry, error: &DialError) {
+    pub(super) fn refused(&self, key: &ProcessKey, error: &DialError) {
         if let DialError::Refused(client_error, Some(Credential::Password(password))) = error {
             let mut memory = self.memory();
             if !error.may_pass() {
@@ -329,7 +328,7 @@ impl RoleAuth {
             }
             memory.requirement = AuthRequirement::Asks;
             if error.is_credential() {
-                memory.verified.refuse(&registry.key, password, client_error.clone(), Instant::now());
+                memory.verified.refuse(key, password, client_error.clone(), Instant::now());
             }
         }
     }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cancel_gate::CancelGate;
+use super::close::{CloseReason, Closed};
 use super::conn_info::ConnInfo;
-use super::counters::CloseReason;
 use super::server_tls::ServerTls;
 use super::target::Address;
 use crate::config::TargetSessionAttrs;
-use crate::net::{Conn, Stream};
+use crate::net::Conn;
 use crate::track::ServerState;
 use crate::track::server_state::CloseMethod;
 use crate::wire::{Frames, backend, frame, frontend};
@@ -32,25 +32,6 @@ pub(crate) struct BackendKey {
     pub pid: i32,
     /// Its secret: 4 bytes in protocol 3.0, up to 256 in 3.2.
     pub secret: Box<[u8]>,
-}
-
-/// How a connection was closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Closed {
-    /// The server closed first, and has the TIME_WAIT.
-    Politely,
-    /// With a reset, which leaves no TIME_WAIT.
-    Reset,
-    /// We closed first, and have the TIME_WAIT.
-    First,
-}
-
-impl Closed {
-    /// Makes the coming close of `stream` a reset.
-    #[must_use]
-    pub(crate) fn by_us(stream: &Stream) -> Self {
-        if stream.reset_on_close() { Self::Reset } else { Self::First }
-    }
 }
 
 /// One open, logged-in connection.

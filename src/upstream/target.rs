@@ -229,7 +229,7 @@ impl TargetHost {
         looked_up.as_ref().map(|(when, addresses)| (name.clone(), when.elapsed(), addresses.clone()))
     }
 
-    /// Looks the host's name up again if the answer is older than `age`; says which addresses it no longer stands for. That
+    /// Looks the host's name up again if the answer is older than `age`; returns the addresses to which it no longer resolves. That
     /// they come in another order, or that no name server answers, means nothing.
     pub(crate) async fn vanished(&self, age: Duration) -> Vec<SocketAddr> {
         let (Host::Tcp(name, port), None) = (&self.host, self.address) else { return Vec::new() };

@@ -74,11 +74,11 @@ pub(crate) async fn authorize(
     };
     let came_in = match rule.method {
         Auth::PassThrough => {
-            let pool = shared.registry.pool(&key);
+            let pool = shared.pools.get(&key);
             let mut login = PassThrough { attempt: &mut attempt, pool: &pool, password_given: false };
             let entered = login.run().await;
             let proved = login.password_given;
-            shared.registry.forget(&pool);
+            shared.pools.forget(&pool);
             let entered = entered?;
             if entered && !proved {
                 return Err(refused(format!("nothing proves that this is user \"{user}\"")).detail(format!(

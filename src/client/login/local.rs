@@ -27,7 +27,7 @@ impl LoginAttempt<'_> {
         if self.settings.forced_role(self.database).is_some() {
             return Ok(());
         }
-        match &self.shared.registry.settings_of(self.database).upstream.user {
+        match &self.shared.settings_of(self.database).upstream.user {
             Some(user) if user.as_bytes() != self.user && !self.settings.users.contains_key(self.user) => {
                 Err(refusal(format!("there is no upstream credential for user \"{role}\"")).hint(format!(
                     "With the method \"{}\" clients connect as the user of the upstream URL: \"{user}\".",

@@ -31,7 +31,7 @@ use crate::upstream::attempt::recheck;
 use crate::upstream::limiter::{SourceLimit, Turn};
 use crate::upstream::role_auth::Freshness;
 use crate::upstream::slots::Slot;
-use crate::upstream::{Pool, PoolKey, RoleAuth};
+use crate::upstream::{Pool, PoolKey, RoleAuth, ServerSide};
 use crate::wire::Startup;
 pub(super) use console::authorize;
 pub(crate) use console::{AdminRole, AdminUser};
@@ -94,7 +94,7 @@ pub(crate) async fn log_in(
     let Some(replication) = parsed_startup.replication else {
         return Err(no_such_replication(&parsed_startup.startup));
     };
-    if shared.registry.pauses.of(database).disabled {
+    if shared.server_side.pauses.of(database).disabled {
         let shown = String::from_utf8_lossy(database);
         return Err(ClientError::fatal(
             ErrorSource::Limits,
@@ -138,7 +138,8 @@ pub(crate) async fn log_in(
             AuthResult::Given(Some(credential)) => changed = attempt.role_auth().learn(credential),
         }
     }
-    let Ok(place) = shared.registry.client_slot(user) else {
+    let ServerSide { config, quotas, .. } = &*shared.server_side;
+    let Ok(place) = quotas.client_slot(&config.settings.load(), user) else {
         let role = String::from_utf8_lossy(user);
         return Err(ClientError::fatal(
             ErrorSource::Limits,
@@ -147,7 +148,7 @@ pub(crate) async fn log_in(
         )
         .hint(format!("The setting is max_user_client_connections in [users.\"{role}\"].")));
     };
-    let mut pool = shared.registry.pool(key);
+    let mut pool = shared.pools.get(key);
     pool.touch(connected_at);
     let entered = match rule.method {
         Auth::PassThrough => PassThrough { attempt: &mut attempt, pool: &pool, password_given: false }.run().await,
@@ -155,7 +156,7 @@ pub(crate) async fn log_in(
     };
     if pool.role_auth.succession().is_some() {
         // The role has turned out to have another password, or to be another one.
-        pool = shared.registry.pool(key);
+        pool = shared.pools.get(key);
     }
     if let Ok(true) = entered {
         recheck_in_background(shared, &pool, settings);
@@ -166,7 +167,7 @@ pub(crate) async fn log_in(
         Err(client_error) => Err(client_error),
     };
     let Ok(Some(greeting)) = greeting else {
-        shared.registry.forget(&pool);
+        shared.pools.forget(&pool);
         return greeting.map(|_| None);
     };
     if settings.log_connections {
@@ -178,7 +179,7 @@ pub(crate) async fn log_in(
             "client logged in"
         );
     }
-    if shared.registry.settings_of(database).pool_mode == Mode::Session {
+    if shared.settings_of(database).pool_mode == Mode::Session {
         pool.let_return().await;
     }
     let secret = shared.sessions.secret(parsed_startup.startup.negotiated().0)?;
@@ -202,7 +203,7 @@ async fn recheck_before_login(
     let rechecked = Box::pin(async {
         let _turn = pool.role_auth.turn().await;
         // Another client may have done it meanwhile.
-        if is_needed() { recheck(pool, &shared.registry, changed).await } else { Ok(()) }
+        if is_needed() { recheck(pool, &shared.pools, changed).await } else { Ok(()) }
     });
     timeout_at(deadline, rechecked).await.map_err(|_| timed_out(settings.client_login_timeout))?
 }
@@ -211,9 +212,9 @@ async fn recheck_before_login(
 fn recheck_in_background(shared: &Arc<Shared>, pool: &Arc<Pool>, settings: &Settings) {
     let limit = settings.auth_recheck;
     if pool.role_auth.freshness(limit) == Freshness::Due && pool.role_auth.claim_recheck(limit) {
-        let (registry, pool) = (Arc::clone(&shared.registry), Arc::clone(pool));
+        let (pools, pool) = (Arc::clone(&shared.pools), Arc::clone(pool));
         // What came of it is seen by the next client.
-        tokio::spawn(async move { recheck(&pool, &registry, false).await });
+        tokio::spawn(async move { recheck(&pool, &pools, false).await });
     }
 }
 
@@ -307,7 +308,7 @@ impl LoginAttempt<'_> {
 
     /// The attempts of where the client comes from.
     fn source(&self) -> Arc<SourceLimit> {
-        self.shared.registry.limiter.of(self.conn.stream())
+        self.shared.server_side.logins.limiter.of(self.conn.stream())
     }
 
     /// Waits for the client's turn to be tried upstream; `None` when it goes away.
@@ -335,12 +336,12 @@ impl LoginAttempt<'_> {
     /// # Errors
     /// Always: `reply`, or that too many are held back.
     async fn delay_reply<T>(&mut self, source: &SourceLimit, reply: ClientError) -> Result<T, ClientError> {
-        self.shared.registry.counters.wrong_passwords.add();
+        self.shared.counters().wrong_passwords.add();
         challenge::delay_reply(self.conn, self.pending_logins, source, self.deadline, reply).await
     }
 
     fn role_auth(&self) -> Arc<RoleAuth> {
-        self.shared.registry.role_auth(self.database, self.user)
+        self.shared.server_side.roles.auth(self.database, self.user)
     }
 
     fn shown_user(&self) -> String {

@@ -53,12 +53,11 @@ impl PassThrough<'_, '_> {
                 }
                 _ => {}
             }
-            let registry = &self.attempt.shared.registry;
             if let Some(password) = &given {
                 if self.is_known(&role_auth, password) {
                     return Ok(true);
                 }
-                if let Some(refusal) = role_auth.refusal(registry, password) {
+                if let Some(refusal) = role_auth.refusal(&self.attempt.shared.server_side.key, password) {
                     return self.attempt.delay_reply(&source, refusal).await;
                 }
             }
@@ -75,14 +74,14 @@ impl PassThrough<'_, '_> {
             if self.is_settled(&role_auth, given.as_ref()) || role_auth.trouble(std::time::Instant::now()).is_some() {
                 continue;
             }
-            let slot = self.in_time(self.attempt.shared.registry.login_slots.take()).await?;
+            let slot = self.in_time(self.attempt.shared.server_side.logins.slots.take()).await?;
             // And for a slot.
             drop(turn);
             let outcome = match &given {
                 None => self.first_contact(attempt, slot, &mut given).await?,
                 Some(password) => {
                     let secret = Secret::Known(Credential::Password(password.clone()));
-                    let outcome = attempt_login(self.pool, &self.attempt.shared.registry, secret, slot).await;
+                    let outcome = attempt_login(self.pool, &self.attempt.shared.pools, secret, slot).await;
                     drop(attempt);
                     Some(outcome)
                 }
@@ -110,10 +109,12 @@ impl PassThrough<'_, '_> {
 
     /// Returns whether it is known by now how the login ends, or that the client is to be asked first.
     fn is_settled(&self, role_auth: &RoleAuth, given: Option<&Password>) -> bool {
-        let registry = &self.attempt.shared.registry;
         match given {
             None => self.requirement(role_auth) != AuthRequirement::Unknown,
-            Some(password) => self.is_known(role_auth, password) || role_auth.refusal(registry, password).is_some(),
+            Some(password) => {
+                self.is_known(role_auth, password)
+                    || role_auth.refusal(&self.attempt.shared.server_side.key, password).is_some()
+            }
         }
     }
 
@@ -127,14 +128,14 @@ impl PassThrough<'_, '_> {
 
     /// Returns whether `password` is known to be the right one, and that is not too old.
     fn is_known(&self, role_auth: &RoleAuth, password: &Password) -> bool {
-        role_auth.matches(&self.attempt.shared.registry, password) && !self.is_stale(role_auth)
+        role_auth.matches(&self.attempt.shared.server_side.key, password) && !self.is_stale(role_auth)
     }
 
     /// Returns whether the client would be let in by what is known, however old.
     fn is_remembered(&self, role_auth: &RoleAuth, given: Option<&Password>) -> bool {
         match given {
             None => role_auth.requirement() == AuthRequirement::Open,
-            Some(password) => role_auth.matches(&self.attempt.shared.registry, password),
+            Some(password) => role_auth.matches(&self.attempt.shared.server_side.key, password),
         }
     }
 
@@ -149,9 +150,8 @@ impl PassThrough<'_, '_> {
         slot: LoginSlot,
         given: &mut Option<Password>,
     ) -> Result<Option<Result<(), DialError>>, ClientError> {
-        let registry = &self.attempt.shared.registry;
-        let (ask, asked) = PasswordPrompt::new(&registry.login_slots);
-        let attempt = attempt_login(self.pool, registry, Secret::PasswordPrompt(ask), slot);
+        let (ask, asked) = PasswordPrompt::new(&self.attempt.shared.server_side.logins.slots);
+        let attempt = attempt_login(self.pool, &self.attempt.shared.pools, Secret::PasswordPrompt(ask), slot);
         // An attempt that ends without asking lets go of its end.
         let Ok(answer) = asked.await else { return Ok(Some(attempt.await)) };
         // The others may ask their clients while this one thinks.
@@ -169,7 +169,7 @@ impl PassThrough<'_, '_> {
     /// # Errors
     /// When the client's time is up before: why the upstream could not be asked.
     async fn upstream_up(&self, role_auth: &RoleAuth) -> Result<(), ClientError> {
-        let pauses = &self.attempt.shared.registry.pauses;
+        let pauses = &self.attempt.shared.server_side.pauses;
         self.in_time(pauses.resumed(self.attempt.database)).await?;
         while let Some((until, client_error)) = role_auth.trouble(std::time::Instant::now()) {
             if Instant::from_std(until) >= self.attempt.deadline {

@@ -22,7 +22,7 @@ impl LoginAttempt<'_> {
         let source = self.source();
         let client_auth = self.shared.client_auth.load_full();
         let secrets = &client_auth.secrets;
-        let stored = secrets.find(&self.shared.registry, self.database, self.user).await?;
+        let stored = secrets.find(&self.shared.pools, self.database, self.user).await?;
         let outcome = match self.rule.method {
             Auth::Password => self.clear_text(secrets, stored, &source).await,
             Auth::Md5 if secrets.answers_md5(self.user, stored.as_ref()) => self.md5(stored, &source).await,

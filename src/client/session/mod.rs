@@ -109,7 +109,7 @@ struct Session<'a> {
     _origins: Option<Box<[Arc<LoopedClient>]>>,
 }
 
-/// Runs a session from its welcome to its end.
+/// Runs a session from its greeting to its end.
 ///
 /// Not an `async fn`, which would keep what it is called with beside what it makes of that, for as long as the client is
 /// there.
@@ -130,7 +130,7 @@ pub(crate) fn run<'a>(
         session.return_tentative_lease();
         drop(registered);
         let id = session.handle.id;
-        if session.shared.registry.settings.load().log_connections {
+        if session.shared.settings().log_connections {
             tracing::info!(client = id, "client ended");
         }
         match end {
@@ -147,14 +147,13 @@ pub(crate) fn run<'a>(
 
 /// Notes the client with the backends that it may have come out of.
 fn trace_origins(shared: &Shared, conn: &Conn, view: &ServerParams) -> Option<Box<[Arc<LoopedClient>]>> {
-    let registry = &shared.registry;
     let busy = || {
-        let conn_infos = registry.all_pools().into_iter().flat_map(|pool| pool.conn_infos.all());
+        let conn_infos = shared.pools.all().into_iter().flat_map(|pool| pool.conn_infos.all());
         conn_infos.filter(|conn_info| conn_info.client().is_some()).collect()
     };
     let name = view.get(b"application_name").unwrap_or_default();
-    let may_be_remote = conn.stream().is_tcp() && registry.settings.load().allow_remote;
-    loops::trace(conn.stream(), name, &registry.local_backends, may_be_remote, busy)
+    let may_be_remote = conn.stream().is_tcp() && shared.settings().allow_remote;
+    loops::trace(conn.stream(), name, &shared.server_side.local_backends, may_be_remote, busy)
 }
 
 impl<'a> Session<'a> {
@@ -168,7 +167,7 @@ impl<'a> Session<'a> {
     ) -> (Self, RegistrationGuard<'a>) {
         let login::SessionStart { pool, greeting, settings, secret, place } = admitted;
         // Its backend's pid is a client's own in session mode: other sessions see it in pg_locks and pg_stat_activity.
-        let mode = shared.registry.settings_of(&pool.key.database).pool_mode;
+        let mode = shared.settings_of(&pool.key.database).pool_mode;
         let tentative = if mode == Mode::Session { pool.reserve_idle(&greeting.wanted) } else { None };
         let backend = tentative.as_ref().map(TentativeLease::pid);
         let target = SessionTarget::Pool(Arc::clone(&pool));
@@ -193,7 +192,7 @@ impl<'a> Session<'a> {
     }
 
     fn count_login(&mut self) {
-        let counters = &self.shared.registry.counters;
+        let counters = self.shared.counters();
         counters.logins.add();
         counters.timings.login.observe(self.handle.connected_at.elapsed());
         // The login's time is not a query's.
@@ -213,7 +212,7 @@ impl<'a> Session<'a> {
     /// The settings in force, but for the mode: a client keeps the one it came in with, since what it has done so far
     /// can't be followed in another one.
     fn settings(&self) -> Arc<Settings> {
-        let now = self.shared.registry.settings_of(&self.pool.key.database);
+        let now = self.shared.settings_of(&self.pool.key.database);
         if now.pool_mode == self.mode {
             return now;
         }
@@ -280,7 +279,7 @@ impl<'a> Session<'a> {
         if self.mode == Mode::Session && self.tentative.is_none() && self.state.work > 0 {
             return None;
         }
-        let kept = self.state.ledger.kept();
+        let kept = self.state.settings.kept();
         if kept.mentions(IDLE_SESSION_TIMEOUT) {
             kept.time(IDLE_SESSION_TIMEOUT)
         } else {
@@ -375,10 +374,10 @@ impl<'a> Session<'a> {
 
     /// The reserved connection, or one that is idle, or one that is waited for while the client is watched.
     async fn acquire(&mut self, settings: &Settings) -> Acquired {
-        let timings = &self.shared.registry.counters.timings;
-        if self.pool.is_outdated(&self.shared.registry) {
+        let timings = &self.shared.counters().timings;
+        if self.pool.is_outdated() {
             self.return_tentative_lease();
-            self.pool = self.shared.registry.successor(&self.pool);
+            self.pool = self.shared.pools.successor(&self.pool);
         }
         let now = Instant::now();
         let own = self.tentative.take().and_then(|tentative| tentative.take());
@@ -407,9 +406,9 @@ impl<'a> Session<'a> {
         let Self { shared, handle, conn, pool, state, .. } = self;
         let mut checkout = pin!(async {
             let mut since = since;
-            if shared.registry.pauses.of(&pool.key.database).paused {
+            if shared.server_side.pauses.of(&pool.key.database).paused {
                 // A pause is meant; the client's timeout begins when it is over.
-                Box::pin(shared.registry.pauses.resumed(&pool.key.database)).await;
+                Box::pin(shared.server_side.pauses.resumed(&pool.key.database)).await;
                 since = Instant::now();
             }
             pool.checkout(&state.wanted, since, settings.query_wait_timeout).await

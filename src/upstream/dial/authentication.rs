@@ -178,7 +178,7 @@ fn unknown_method(name: &str) -> DialError {
     let client_error = ClientError::fatal(
         ErrorSource::Server,
         sqlstate::FEATURE_NOT_SUPPORTED,
-        format!("the upstream server asks for an authentication method that pgferry does not speak: {name}"),
+        format!("the upstream server asks for an authentication method that pgferry does not support: {name}"),
     )
     .hint("Methods that work: trust, password, md5, scram-sha-256 (pg_hba.conf).");
     DialError::Refused(client_error, None)

@@ -20,17 +20,16 @@ use tokio::time::{Instant, timeout_at};
 
 pub(crate) use error::{DialError, DialFailure};
 
-use super::counters::CloseReason;
+use super::close::{CloseReason, Closed};
+use super::counters::Counters;
 use super::login_slots::LoginSlots;
-use super::registry::Registry;
-use super::server_conn::Closed;
 use super::server_tls::{ServerTls, ServerTlsError};
 use super::simple_query;
 use super::target::{self, Address, TargetHost, TlsAttempt, UpstreamTarget};
 use crate::auth::{Credential, Password};
 use crate::config::{Settings, TargetSessionAttrs};
 use crate::error::sqlstate;
-use crate::net::{Conn, Stream};
+use crate::net::{BufferPool, Conn, Stream};
 use crate::track::ServerParams;
 use crate::track::session_code::SessionCode;
 use crate::wire::frontend;
@@ -136,14 +135,16 @@ pub(crate) struct NewConn {
 pub(crate) async fn dial(
     settings: &Settings,
     login: Login,
-    registry: &Registry,
+    counters: &Counters,
+    buffers: &Arc<BufferPool>,
     limit: Duration,
 ) -> Result<NewConn, DialFailure> {
     let upstream_target = Arc::clone(&login.upstream_target);
     let deadline = Instant::now() + limit;
     Dial {
         settings,
-        registry,
+        counters,
+        buffers,
         upstream_target: &upstream_target,
         endpoint: &upstream_target.endpoints[0],
         login,
@@ -158,7 +159,8 @@ pub(crate) async fn dial(
 /// The attempts that opening one connection may take.
 struct Dial<'a> {
     settings: &'a Settings,
-    registry: &'a Registry,
+    counters: &'a Counters,
+    buffers: &'a Arc<BufferPool>,
     upstream_target: &'a UpstreamTarget,
     endpoint: &'a TargetHost,
     login: Login,
@@ -170,13 +172,13 @@ struct Dial<'a> {
 
 impl Dial<'_> {
     /// Tries one server after another until one will do, as libpq does: another one is tried where a server can't be
-    /// reached, is coming or going, or is not what is wanted; each has the whole time.
+    /// reached, is starting or stopping, or does not satisfy `target_session_attrs`; each has the whole time.
     async fn connect_any_host(mut self) -> Result<NewConn, DialFailure> {
         let mut wanted = vec![self.upstream_target.target];
         if self.upstream_target.target == TargetSessionAttrs::PreferStandby {
             wanted.insert(0, TargetSessionAttrs::Standby);
         }
-        let order = self.upstream_target.order(self.registry.counters.opened.get());
+        let order = self.upstream_target.order(self.counters.opened.get());
         let only_one = wanted.len() == 1 && order.len() == 1;
         let mut tried = Vec::new();
         for target in wanted {
@@ -192,7 +194,7 @@ impl Dial<'_> {
                     Err(failed) if only_one || !failed.error.another_may_do() => return Err(failed),
                     Err(failed) => {
                         let error = failed.error.clone();
-                        failed.close(self.registry).await;
+                        failed.close(self.counters).await;
                         error
                     }
                 };
@@ -234,7 +236,7 @@ impl Dial<'_> {
             other => return other,
         };
         self.login.secret = Secret::Fixed(None);
-        failed.close(self.registry).await;
+        failed.close(self.counters).await;
         self.with_or_without_encryption().await
     }
 
@@ -242,7 +244,7 @@ impl Dial<'_> {
         let mut attempts = self.upstream_target.attempts(self.endpoint).iter().peekable();
         while let Some(&encrypt) = attempts.next() {
             match self.attempt(encrypt).await {
-                Err((failed, TlsRetry::Yes)) if attempts.peek().is_some() => failed.close(self.registry).await,
+                Err((failed, TlsRetry::Yes)) if attempts.peek().is_some() => failed.close(self.counters).await,
                 Err((failed, _)) => return Err(failed),
                 Ok(new_conn) => return Ok(new_conn),
             }
@@ -253,13 +255,13 @@ impl Dial<'_> {
     async fn attempt(&mut self, encrypt: TlsAttempt) -> Result<NewConn, (DialFailure, TlsRetry)> {
         let connected = self.in_time(self.endpoint.connect()).await.and_then(|connected| {
             connected.map_err(|error| {
-                self.registry.note_connect_error(&error);
+                self.counters.fail_to_connect(&error);
                 let refused = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
                 self.unreachable(describe(&error), refused)
             })
         });
         let (mut stream, address) = connected.map_err(|error| (DialFailure::of(error), TlsRetry::No))?;
-        self.registry.counters.opened.add();
+        self.counters.opened.add();
         // Options that can't be set cost comfort, not correctness.
         let _ = stream.set_upstream_options(self.settings.tcp_keepidle, self.settings.tcp_user_timeout);
         let encrypted = self.in_time(self.encrypt(&mut stream, encrypt)).await.and_then(|encrypted| encrypted);
@@ -267,11 +269,11 @@ impl Dial<'_> {
             Ok(server_tls) => server_tls,
             Err(error) => {
                 // No server is there that would close first.
-                self.registry.closed(Closed::by_us(&stream), CloseReason::Login);
+                self.counters.close(Closed::by_us(&stream), CloseReason::Login);
                 return Err((DialFailure::of(error), TlsRetry::Yes));
             }
         };
-        let mut conn = Conn::new(stream, Arc::clone(&self.registry.buffers));
+        let mut conn = Conn::new(stream, Arc::clone(self.buffers));
         let login = login::log_in(&mut conn, &mut self.login, self.endpoint, &mut self.fixed);
         let session = timeout_at(self.deadline, login).await;
         match session.unwrap_or_else(|_| Err(self.timed_out())) {

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::Pool;
+use super::lease::PooledConn;
 use crate::config::{Reset, Settings};
 use crate::track::session_code::{Due, Inquiry};
 use crate::upstream::cleanup;
-use crate::upstream::counters::CloseReason;
-use crate::upstream::lease::PooledConn;
+use crate::upstream::close::CloseReason;
 use crate::upstream::occupancy::Keep;
 use crate::upstream::queue::Queue;
 use crate::upstream::session_code;
@@ -157,7 +157,7 @@ impl Pool {
                 }
             }
             Chore::Look(inquiry) => {
-                if let Some(pooled) = session_code::look(pooled, inquiry, &self.key.database, limit).await {
+                if session_code::look(&mut pooled, inquiry, &self.key.database, limit).await {
                     self.hand_out(pooled);
                 }
             }

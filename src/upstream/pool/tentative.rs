@@ -8,13 +8,13 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::Pool;
+use super::lease::{Lease, PooledConn};
 use crate::config::Reset;
 use crate::lock::lock;
 use crate::track::RequestedParams;
 use crate::track::server_state::UsedBy;
 use crate::upstream::cleanup;
-use crate::upstream::counters::CloseReason;
-use crate::upstream::lease::{Lease, PooledConn};
+use crate::upstream::close::CloseReason;
 use crate::upstream::server_conn::RECENTLY_USED;
 use crate::upstream::session_code;
 use crate::wake::Wake;

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::counters::CloseReason;
+use super::active_config::ActiveConfig;
+use super::close::CloseReason;
 use super::dial::{DialError, NewConn};
-use super::lease::PooledConn;
-use super::registry::Registry;
+use super::server_conn::ServerConn;
 use super::simple_query::{self, Row};
 use super::target::Address;
 use crate::config::Reset;
@@ -73,6 +73,41 @@ impl SessionCodes {
         }
         Arc::clone(code)
     }
+
+    /// Finds what is known of the code in clients' `database` at the server that a connection has just been opened to, and looks at
+    /// the catalog if nothing is.
+    ///
+    /// # Errors
+    /// When the connection is of no use any more.
+    pub(super) async fn first_look(
+        &self,
+        new_conn: &mut NewConn,
+        config: &ActiveConfig,
+        database: &[u8],
+        limit: Duration,
+    ) -> Result<(), DialError> {
+        let NewConn { conn, params, address, code, .. } = new_conn;
+        *code = self.of(address, config.real_database(database), params);
+        if config.settings_of(database).reset != Reset::Auto {
+            return Ok(());
+        }
+        let Some(inquiry) = code.claim(Due::Unknown, Instant::now()) else { return Ok(()) };
+        let ask = ask(conn, &inquiry, |name, value| {
+            params.set(name, value);
+        });
+        match timeout(limit, ask).await {
+            Ok(Ok(answer)) => note(code, &inquiry, answer, database),
+            Ok(Err(error)) => {
+                note(code, &inquiry, Answer::Failed(error.to_string()), database);
+                return Err(error.into());
+            }
+            Err(_) => {
+                note(code, &inquiry, Answer::Failed("the server did not answer in time".into()), database);
+                return Err(DialError::Broke("the server did not answer in time (server_connect_timeout)".into()));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What is known of the code in a database, for people to read: what it may leave, and some of what does, or else why nothing is
@@ -104,50 +139,8 @@ pub fn needs_reset(reset: Reset, state: &ServerState, now: Instant) -> bool {
         }
 }
 
-impl Registry {
-    /// Finds what is known of the code in clients' `database` at the server that a connection has just been opened to, and looks at
-    /// the catalog if nothing is.
-    ///
-    /// # Errors
-    /// When the connection is of no use any more.
-    pub(super) async fn first_look_at_code(
-        &self,
-        new_conn: &mut NewConn,
-        database: &[u8],
-        limit: Duration,
-    ) -> Result<(), DialError> {
-        let NewConn { conn, params, address, code, .. } = new_conn;
-        *code = self.session_codes.of(address, self.real_database(database), params);
-        if self.settings_of(database).reset != Reset::Auto {
-            return Ok(());
-        }
-        let Some(inquiry) = code.claim(Due::Unknown, Instant::now()) else { return Ok(()) };
-        let ask = ask(conn, &inquiry, |name, value| {
-            params.set(name, value);
-        });
-        match timeout(limit, ask).await {
-            Ok(Ok(answer)) => note(code, &inquiry, answer, database),
-            Ok(Err(error)) => {
-                note(code, &inquiry, Answer::Failed(error.to_string()), database);
-                return Err(error.into());
-            }
-            Err(_) => {
-                note(code, &inquiry, Answer::Failed("the server did not answer in time".into()), database);
-                return Err(DialError::Broke("the server did not answer in time (server_connect_timeout)".into()));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Looks at the catalog of clients' `database` on a connection that no client has; `None` where it is closed for that.
-pub(super) async fn look(
-    mut pooled_conn: PooledConn,
-    inquiry: Inquiry,
-    database: &[u8],
-    limit: Duration,
-) -> Option<PooledConn> {
-    let server_conn = &mut *pooled_conn;
+/// Looks at the catalog of clients' `database` on a connection that no client has; returns whether that is of use still.
+pub(super) async fn look(server_conn: &mut ServerConn, inquiry: Inquiry, database: &[u8], limit: Duration) -> bool {
     server_conn.state.unnamed = UnnamedStatement::Absent;
     let code = Arc::clone(server_conn.state.code.code());
     let params = &mut server_conn.state.params;
@@ -161,10 +154,9 @@ pub(super) async fn look(
     };
     note(&code, &inquiry, answer, database);
     if broken {
-        pooled_conn.close_reason = CloseReason::Dead;
-        return None;
+        server_conn.close_reason = CloseReason::Dead;
     }
-    Some(pooled_conn)
+    !broken
 }
 
 /// Takes note of what a look has shown, and tells what is news.
