@@ -84,7 +84,8 @@ pub(crate) struct Relay<'a> {
     handle: &'a SessionHandle,
     client: &'a mut Conn,
     server: LeasedConn<'a>,
-    machine: Machine<'a>,
+    // Boxed, since the allocator has memory at hand for two pieces of up to a kilobyte, and none for one of both.
+    machine: Box<Machine<'a>>,
     tally: LocalStats,
     /// Time at which the server was last ready for more.
     ready: Option<Instant>,
@@ -170,7 +171,7 @@ impl<'a> Relay<'a> {
                 side: ServerSide::Open,
                 readable: (Readable::Perhaps, Readable::Perhaps),
             },
-            machine: Machine::new(context, state, server_state, preparation),
+            machine: Box::new(Machine::new(context, state, server_state, preparation)),
             tally: LocalStats::default(),
             ready: None,
             counted: Pins::empty(),
@@ -206,7 +207,7 @@ impl<'a> Relay<'a> {
             from_server: &mut self.server.conn.input,
             to_server: &mut self.server.conn.output,
         };
-        (&mut self.machine, io)
+        (&mut *self.machine, io)
     }
 
     fn open(&mut self, now: Instant) -> Result<(), End> {
@@ -230,8 +231,11 @@ impl<'a> Relay<'a> {
         if self.shared.drain.phase() == Phase::Stopping {
             return Poll::Ready(End::Shutdown);
         }
+        // Mostly the answer has come and ends the work: then there is no need to ask the client's socket for more.
+        let mut awaits_answer = self.awaits_answer();
         loop {
-            if let Err(end) = self.poll_up(cx) {
+            let only_down = std::mem::take(&mut awaits_answer);
+            if !only_down && let Err(end) = self.poll_up(cx) {
                 return Poll::Ready(end);
             }
             let down = match self.poll_down(cx) {
@@ -247,14 +251,20 @@ impl<'a> Relay<'a> {
                         return Poll::Ready(end);
                     }
                     // What has come down may be what the other direction waits for.
-                    if !down {
+                    if !(down || only_down) {
                         return Poll::Pending;
                     }
                 }
-                Next::Wait if down => {}
+                Next::Wait if down || only_down => {}
                 Next::Wait => return Poll::Pending,
             }
         }
+    }
+
+    /// Returns whether all that there is for the server has been sent, and not all of that has been answered.
+    fn awaits_answer(&self) -> bool {
+        let all_sent = self.server.conn.is_flushed() && self.client.input.unsent().is_empty();
+        all_sent && !self.machine.is_answered()
     }
 
     fn boundary(&mut self) -> Next {

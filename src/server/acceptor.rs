@@ -1,10 +1,10 @@
-//! The tasks that take clients and serve them. At every listener one of them waits; it serves whom it takes itself, at once,
-//! and has another wait in its place. So a new client does not wait behind tasks that are ready by now, and no task is woken
-//! for it. A task without a client rests until it is to wait somewhere again: where clients come and go all the time,
+//! The tasks that take clients and serve them. At every listener one of them waits; it serves whom it takes itself, once the tasks
+//! have had their turn that are ready by then, and has another wait in its place. A task without a client rests until it is to wait somewhere again: where clients come and go all the time,
 //! making a task for each costs more than waking one.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 use super::listener_handle::{ListenerHandle, StopSignal};
 use super::shutdown::{ShutdownToken, ShutdownTrackers};
@@ -95,6 +95,21 @@ impl AcceptorPool {
     }
 }
 
+/// Lets the tasks go first that are ready by now. They keep the server at work while the new client is welcomed; if clients were
+/// welcomed sooner than the work of those before them is done, the work of a few connections would be spread over the whole pool.
+/// Unlike `tokio::task::yield_now`, it does not ask the kernel first what else has happened.
+async fn behind_ready_tasks() {
+    let mut woken = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut woken, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Takes one client after another and serves it. A panic ends the task and its client's session, and nothing else.
 ///
 /// Not an `async fn`, for the sake of the memory that a client takes: see [`client::session::run`].
@@ -111,6 +126,7 @@ fn work(acceptors: Arc<AcceptorPool>, handle: Box<ListenerHandle>) -> impl Futur
                 let Some(stream) = handle.next().await else { return };
                 // First of all, so that nothing that happens to this client is the listener's matter.
                 acceptors.spawn_acceptor(handle);
+                behind_ready_tasks().await;
                 acceptors.accepted(stream)
             };
             let admin_user = client::serve(&acceptors.admin_state.shared, &mut accepted.conn).await;

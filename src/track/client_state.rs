@@ -58,7 +58,7 @@ impl ClientState {
     /// How its texts are read.
     #[must_use]
     pub fn lexis(&self) -> Lexis {
-        Lexis::of(self.text_params())
+        self.text_params().lexis()
     }
 
     /// The reported settings that its texts are read under.

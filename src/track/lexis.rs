@@ -24,9 +24,9 @@ pub enum Characters {
 }
 
 impl Lexis {
-    /// That of a session that reports `params`.
+    /// That of a session that reports `params`, which keep it: [`ServerParams::lexis`].
     #[must_use]
-    pub fn of(params: &ServerParams) -> Self {
+    pub(super) fn of(params: &ServerParams) -> Self {
         let characters = match params.get(b"client_encoding") {
             Some(b"SJIS" | b"SHIFT_JIS_2004") => Characters::ShiftJis,
             Some(b"BIG5" | b"GBK" | b"UHC" | b"JOHAB" | b"GB18030") => Characters::Pairs,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::lexis::Lexis;
 use crate::wire::Startup;
 
 type Pair = (Box<[u8]>, Box<[u8]>);
@@ -29,6 +30,8 @@ struct ReportedParams {
     pairs: Vec<Pair>,
     /// Where those in [`FOLLOWING`] are, which are looked up for every client.
     following: [Option<u8>; FOLLOWING.len()],
+    /// What they make of a text, which is asked for every statement.
+    lexis: Lexis,
 }
 
 impl PartialEq for ServerParams {
@@ -58,7 +61,17 @@ impl ServerParams {
                 reported.pairs.push((name.into(), value.into()));
             }
         }
+        let lexis = Lexis::of(self);
+        if lexis != self.reported.lexis {
+            Arc::make_mut(&mut self.reported).lexis = lexis;
+        }
         true
+    }
+
+    /// How a text is read in a session that reports them.
+    #[must_use]
+    pub fn lexis(&self) -> Lexis {
+        self.reported.lexis
     }
 
     /// The value of the setting that is number `known` in [`FOLLOWING`].

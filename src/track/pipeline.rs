@@ -147,7 +147,7 @@ impl Pipeline {
         self.stakes += usize::from(entry.is_at_stake());
         self.unnamed_changes += usize::from(entry.changes_unnamed());
         if self.queue.capacity() == 0 {
-            self.queue.reserve(USUAL_REQUESTS);
+            self.queue = VecDeque::with_capacity(USUAL_REQUESTS);
         }
         self.queue.push_back(entry);
         if request.ends_ready() {

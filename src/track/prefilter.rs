@@ -25,9 +25,21 @@ pub fn is_stateless(sql: &[u8]) -> bool {
         at += 1;
         match KINDS[usize::from(byte)] {
             Kind::Letter => {
-                at += sql[at..].iter().position(|&b| !is_word(b)).unwrap_or(sql.len() - at);
+                let mut has_underscore = byte == b'_';
+                while let Some(&b) = sql.get(at)
+                    && is_word(b)
+                {
+                    has_underscore |= b == b'_';
+                    at += 1;
+                }
                 let word = &sql[from..at];
-                if !(if begun { is_harmless(word, inserts) } else { begins_harmlessly(word) }) {
+                let harmless = if begun {
+                    // Most words need no closer look.
+                    !(MAY_MATTER[usize::from(byte)] || has_underscore) || is_harmless(word, inserts)
+                } else {
+                    begins_harmlessly(word)
+                };
+                if !harmless {
                     return false;
                 }
                 inserts |= !begun && word.eq_ignore_ascii_case(b"insert");
@@ -52,6 +64,21 @@ fn begins_harmlessly(word: &[u8]) -> bool {
         [b"select", b"insert", b"update", b"delete", b"with", b"values", b"begin", b"commit", b"end"];
     WORDS.iter().any(|harmless| word.eq_ignore_ascii_case(harmless))
 }
+
+/// Whether a word without an underscore may matter that begins with this byte.
+const MAY_MATTER: [bool; 256] = {
+    let mut table = [false; 256];
+    // The first letters of what `is_harmless` and `may_name_state` know.
+    let mut first = *b"cdhilmnpqst";
+    let mut at = 0;
+    while at < first.len() {
+        table[first[at] as usize] = true;
+        first[at] = first[at].to_ascii_uppercase();
+        table[first[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
 
 /// Returns whether a word behind that, in a statement that `inserts` or does not, is none that matters, and begins or holds none of the
 /// names that do.
@@ -217,6 +244,18 @@ mod tests {
         ];
         prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..9)
             .prop_map(|pieces| pieces.concat().into_bytes())
+    }
+
+    #[test]
+    fn what_is_not_looked_at_closely_does_not_matter() {
+        let names = ["temp", "temporary", "hold", "into", "default", "insert", "merge"];
+        let beginnings = ["setval", "nextval", "currval", "lastval", "pg_temp", "dblink", "query_to_xml", "ts_stat"];
+        for word in names.into_iter().chain(beginnings) {
+            for word in [word.to_owned(), word.to_uppercase()] {
+                assert!(MAY_MATTER[usize::from(word.as_bytes()[0])], "{word}");
+                assert!(!is_harmless(word.as_bytes(), false), "{word}");
+            }
+        }
     }
 
     proptest! {
