@@ -99,8 +99,8 @@ pub(crate) fn figures(admin_state: &AdminState) -> String {
             Phase::Running => "serving",
             _ => "ending",
         },
-        mode: settings.pool_mode.to_string(),
-        upstream: settings.upstream.places(),
+        mode: settings.pool.pool_mode.to_string(),
+        upstream: settings.upstream.url.places(),
         max_upstream: shared.server_side.capacity.max_upstream(),
         bounds: BOUNDS,
         now: admin_state.sample(),
@@ -130,7 +130,7 @@ fn pools(admin_state: &AdminState) -> Vec<Pool> {
             idle: state.idle,
             waiting: state.waiting,
             size: state.size,
-            mode: admin_state.shared.settings_of(&pool.key.database).pool_mode.to_string(),
+            mode: admin_state.shared.settings_of(&pool.key.database).pool.pool_mode.to_string(),
         }
     });
     let mut pools: Vec<_> = pools.collect();

@@ -17,7 +17,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) async fn log(shared: Arc<Shared>) {
     let mut before = CounterTotals::of(&shared);
     loop {
-        let interval = shared.settings().log_stats_interval;
+        let interval = shared.settings().log.log_stats_interval;
         sleep(interval.unwrap_or(CHECK_INTERVAL)).await;
         let now = CounterTotals::of(&shared);
         if interval.is_some()

@@ -95,7 +95,7 @@ pub(super) fn check(mut check: CheckOptions, before: Options) -> Result<(), Stri
     match &check.user {
         None => {
             print!("{}", settings.show());
-            if settings.max_upstream.is_none() {
+            if settings.pool.max_upstream.is_none() {
                 println!("# {}", capacity(&settings));
             }
         }
@@ -107,7 +107,7 @@ pub(super) fn check(mut check: CheckOptions, before: Options) -> Result<(), Stri
 /// What `max_upstream = "auto"` comes to, as a sentence.
 fn capacity(settings: &Settings) -> String {
     let mut hasty = settings.clone();
-    hasty.server_connect_timeout = hasty.server_connect_timeout.min(HASTE);
+    hasty.timeouts.server_connect_timeout = hasty.timeouts.server_connect_timeout.min(HASTE);
     let asked = match runtime(1) {
         Ok(runtime) => runtime.block_on(server::ask(&hasty)).map_err(|unasked| unasked.why),
         Err(error) => Err(error.to_string()),
@@ -181,7 +181,7 @@ impl CheckOptions {
         Ok(match settings.rule(&caller) {
             None => format!("refused: no [[rule]] fits{place}"),
             Some((nth, rule)) if settings.has_rules() => {
-                format!("rule {nth} of {}: {rule}{place}", settings.rules.len())
+                format!("rule {nth} of {}: {rule}{place}", settings.auth.rules.len())
             }
             Some((_, rule)) => format!("auth_type = \"{}\"", rule.method),
         })

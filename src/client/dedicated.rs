@@ -41,7 +41,7 @@ pub(crate) async fn run(
     place.iter_mut().for_each(ClientSlot::logged_in);
     // Only a client that has logged in takes a slot that others need.
     let settings = shared.server_side.config.settings.load_full();
-    let Some(_slot) = shared.pools.slot(settings.server_connect_timeout).await else {
+    let Some(_slot) = shared.pools.slot(settings.timeouts.server_connect_timeout).await else {
         let client_error = ClientError::fatal(
             ErrorSource::Limits,
             sqlstate::TOO_MANY_CONNECTIONS,
@@ -105,7 +105,7 @@ async fn open(
     connected_at: Instant,
 ) -> Result<Option<NewConn>, ClientError> {
     let settings = shared.server_side.config.settings.load_full();
-    let deadline = tokio::time::Instant::from_std(connected_at) + settings.client_login_timeout;
+    let deadline = tokio::time::Instant::from_std(connected_at) + settings.timeouts.client_login_timeout;
     let source = shared.server_side.logins.limiter.of(conn.stream());
     let mut given: Option<Password> = None;
     loop {
@@ -115,7 +115,7 @@ async fn open(
             turn = source.turn(deadline) => turn?,
         };
         let slot = tokio::time::timeout_at(deadline, shared.server_side.logins.slots.take()).await;
-        let slot = slot.map_err(|_| login::timed_out(settings.client_login_timeout))?;
+        let slot = slot.map_err(|_| login::timed_out(settings.timeouts.client_login_timeout))?;
         // The next of the same source may wait for a slot.
         drop(turn);
         let (ask, asked) = PasswordPrompt::new(&shared.server_side.logins.slots);
@@ -134,7 +134,7 @@ async fn open(
             let (server_side, settings) = (Arc::clone(&shared.server_side), Arc::clone(&settings));
             let login = login_as_requested(&server_side.config, admitted, secret);
             async move {
-                let limit = settings.client_login_timeout + settings.server_connect_timeout;
+                let limit = settings.timeouts.client_login_timeout + settings.timeouts.server_connect_timeout;
                 let ServerSide { counters, buffers, .. } = &*server_side;
                 let outcome = dial::dial(&settings, login, counters, buffers, limit).await;
                 outcome.map_err(|failed| {
@@ -152,7 +152,8 @@ async fn open(
         let asked = match asked.await {
             Ok(answer) => {
                 let answered =
-                    login::challenge::password(conn, pending_logins, deadline, settings.client_login_timeout).await;
+                    login::challenge::password(conn, pending_logins, deadline, settings.timeouts.client_login_timeout)
+                        .await;
                 if let Ok(Some(password)) = &answered {
                     // An attempt that has ended meanwhile says so.
                     let _ = answer.send(password.clone());

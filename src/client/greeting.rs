@@ -74,7 +74,7 @@ async fn try_settings(
     let mut sql = settings.map(StartupSettings::trial).unwrap_or_default();
     sql.extend(params::trial(unknown, &pool.parameters.baseline().unwrap_or_default()));
     let mut pipeline = Pipeline::new();
-    let limit = shared.settings().server_connect_timeout;
+    let limit = shared.settings().timeouts.server_connect_timeout;
     let refused = if sql.is_empty() {
         None
     } else {

@@ -147,7 +147,7 @@ async fn greet(
     connected_at: Instant,
 ) -> Result<Option<AuthOutcome>, ClientError> {
     let settings = shared.server_side.config.settings.load_full();
-    let limit = settings.client_login_timeout;
+    let limit = settings.timeouts.client_login_timeout;
     if place.is_none() {
         *place = shared.client_slots.take().await;
     }

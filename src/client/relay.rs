@@ -143,11 +143,11 @@ impl<'a> Relay<'a> {
         let ServerConn { conn, state: server_state, id, key, gate, conn_info, close_reason, .. } = server_conn;
         conn_info.taken(handle.id);
         let context = machine::Context {
-            mode: settings.pool_mode,
-            pin: settings.pin,
+            mode: settings.pool.pool_mode,
+            pin: settings.pool.pin,
             limits: Limits {
-                count: settings.max_prepared_statements,
-                bytes: settings.max_prepared_bytes,
+                count: settings.pool.max_prepared_statements,
+                bytes: settings.pool.max_prepared_bytes,
                 client_bytes: MAX_CLIENT_BYTES,
             },
             max_text_bytes,

@@ -45,7 +45,7 @@ impl Secrets {
     /// # Errors
     /// When `auth_file` can't be used: why, and in which line.
     pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
-        let file = settings.auth_file.clone().map(|path| {
+        let file = settings.auth.auth_file.clone().map(|path| {
             let read = {
                 let path = path.clone();
                 move || {
@@ -60,9 +60,9 @@ impl Secrets {
         let file = file.transpose()?;
         Ok(Self {
             seed: seed(settings, file.as_ref()),
-            users: settings.users.clone(),
+            users: settings.auth.users.clone(),
             auth_query: AuthQuery::new(settings),
-            iterations: settings.scram_iterations,
+            iterations: settings.auth.scram_iterations,
             made: Mutex::default(),
             file,
         })
@@ -204,7 +204,7 @@ fn seed(settings: &Settings, file: Option<&Reloadable<Users>>) -> ProcessKey {
             Stored::Scram(verifier) => hash.update(verifier.show().as_bytes()),
         }
     };
-    for (user, stored) in &settings.users {
+    for (user, stored) in &settings.auth.users {
         add(user, stored);
     }
     if let Some(file) = file {
@@ -214,10 +214,10 @@ fn seed(settings: &Settings, file: Option<&Reloadable<Users>>) -> ProcessKey {
             add(user, stored);
         }
     }
-    if let Some(password) = &settings.upstream.password {
+    if let Some(password) = &settings.upstream.url.password {
         hash.update(password.expose());
     }
-    hash.update(settings.upstream.to_string().as_bytes());
+    hash.update(settings.upstream.url.to_string().as_bytes());
     let mut seed = [0; 32];
     // A digest of SHA-256 has 32 bytes.
     seed.copy_from_slice(hash.finish().as_ref());

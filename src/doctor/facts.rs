@@ -112,9 +112,9 @@ impl Facts {
             listeners_in_range: in_range,
             pool: all.first().map_or(Pool { pool_size: 20, max_upstream: None, idle_timeout_s: 600 }, |settings| {
                 Pool {
-                    pool_size: settings.pool_size,
-                    max_upstream: settings.max_upstream,
-                    idle_timeout_s: settings.server_idle_timeout.unwrap_or_default().as_secs(),
+                    pool_size: settings.pool.pool_size,
+                    max_upstream: settings.pool.max_upstream,
+                    idle_timeout_s: settings.timeouts.server_idle_timeout.unwrap_or_default().as_secs(),
                 }
             }),
             upstreams,
@@ -138,7 +138,7 @@ fn limit(paths: &Paths, name: &str) -> Option<u64> {
 
 /// The addresses of an upstream, each of which has ports of its own.
 fn resolve(settings: &Settings) -> Vec<Upstream> {
-    settings.upstream.endpoints.iter().flat_map(resolve_one).collect()
+    settings.upstream.url.endpoints.iter().flat_map(resolve_one).collect()
 }
 
 fn resolve_one(endpoint: &Endpoint) -> Vec<Upstream> {

@@ -122,13 +122,13 @@ pub(crate) async fn ask(settings: &Settings) -> Result<Server, Unasked> {
 /// What the console of the pgferry says that listens as `settings` say, if it may be asked.
 async fn seen(settings: &Settings) -> Option<Seen> {
     let mut console = to_pgferry::through(settings)?;
-    console.upstream.database = Some(CONSOLE[0].to_owned());
+    console.upstream.url.database = Some(CONSOLE[0].to_owned());
     let mut new_conn = connect(&console).await.ok()?;
     frontend::put_query(&mut new_conn.conn.output, b"SHOW CAPACITY");
     let answer = simple_query::rows(&mut new_conn.conn).await;
     ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
     let rows = answer.ok()?.ok()?;
-    let places = settings.upstream.places().into_bytes();
+    let places = settings.upstream.url.places().into_bytes();
     let row = rows.iter().find(|row| row.first() == Some(&places))?;
     let number = |at: usize| std::str::from_utf8(row.get(at)?).ok()?.parse().ok();
     Some(Seen { max_connections: number(1)?, reserved: number(2)?, connected: number(3)? })
@@ -144,7 +144,7 @@ async fn ask_directly(settings: &Settings) -> Result<Server, String> {
     let round_trip = query(&mut new_conn.conn, "").await;
     let round_trip_ms = milliseconds(started);
     let session_code =
-        if settings.reset == Reset::Auto { look_at_code(&mut new_conn.conn, settings).await } else { None };
+        if settings.pool.reset == Reset::Auto { look_at_code(&mut new_conn.conn, settings).await } else { None };
     ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
     round_trip?;
     let row = answer?;
@@ -169,14 +169,14 @@ async fn ask_directly(settings: &Settings) -> Result<Server, String> {
 async fn look_at_code(conn: &mut Conn, settings: &Settings) -> Option<DatabaseCode> {
     let (code, now) = (Arc::new(SessionCode::default()), Instant::now());
     let inquiry = code.claim(Due::Unknown, now)?;
-    let limit = settings.server_connect_timeout;
+    let limit = settings.timeouts.server_connect_timeout;
     let answer = match tokio::time::timeout(limit, session_code::ask(conn, &inquiry, |_, _| ())).await {
         Ok(answer) => answer.ok()?,
         Err(_) => Answer::Failed("the server did not answer in time".into()),
     };
     code.learn(&inquiry, answer);
     let (leaves, because) = session_code::describe(&code);
-    let (database, user) = (&settings.upstream.database, &settings.upstream.user);
+    let (database, user) = (&settings.upstream.url.database, &settings.upstream.url.user);
     Some(DatabaseCode {
         database: database.clone().or_else(|| user.clone()).unwrap_or_default(),
         needs_resets: code.found().map_or(true, |found| found.reach == Reach::Anything),
@@ -204,15 +204,15 @@ fn milliseconds(since: Instant) -> f64 {
 
 async fn connect(settings: &Settings) -> Result<NewConn, String> {
     let upstream_targets = UpstreamTargets::new(settings)?;
-    let buffers = BufferPool::new(settings.buffer_size, 1);
+    let buffers = BufferPool::new(settings.listen.buffer_size, 1);
     let counters = Counters::default();
-    let user = settings.upstream.user.clone().ok_or("the upstream URL names no user")?;
-    let database = settings.upstream.database.clone().unwrap_or_else(|| user.clone());
+    let user = settings.upstream.url.user.clone().ok_or("the upstream URL names no user")?;
+    let database = settings.upstream.url.database.clone().unwrap_or_else(|| user.clone());
     let upstream_target = Arc::clone(upstream_targets.of(database.as_bytes()));
     let params =
         vec![(b"database".to_vec(), database.into_bytes()), (b"application_name".to_vec(), b"pgferry doctor".to_vec())];
     let login = Login { user: user.into_bytes(), params, secret: Secret::Fixed(None), upstream_target };
-    match dial::dial(settings, login, &counters, &buffers, settings.server_connect_timeout).await {
+    match dial::dial(settings, login, &counters, &buffers, settings.timeouts.server_connect_timeout).await {
         Ok(new_conn) => Ok(new_conn),
         Err(failed) => {
             let error = failed.error.client_error().to_string();

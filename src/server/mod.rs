@@ -98,12 +98,12 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     let upstream_targets = UpstreamTargets::new(&settings).map_err(StartError::System)?;
     let client_auth = ClientAuth::new(&settings, None).map_err(StartError::System)?;
     let mut given = inherited;
-    let admin_name = settings.admin_listen.as_ref().map(ToString::to_string);
+    let admin_name = settings.admin.admin_listen.as_ref().map(ToString::to_string);
     let admin_given = take_by_name(&mut given, admin_name.as_deref());
     let managed = given.iter().any(InheritedListener::is_managed);
     let (bound, not_wanted) = bind_all(&settings, given)?;
     let mut signals = Signals::new().map_err(|error| StartError::System(format!("signals: {error}")))?;
-    let address = settings.admin_listen.clone();
+    let address = settings.admin.admin_listen.clone();
     let (predecessor, cancel_requests) = old_process.as_ref().map(|_| Predecessor::new()).unzip();
     let shared = new_shared(settings, upstream_targets, client_auth, open_files, log, predecessor)?;
     let (admin_state, mut commands) = AdminState::new(Arc::clone(&shared));
@@ -193,7 +193,8 @@ fn new_shared(
 ) -> Result<Arc<Shared>, StartError> {
     let key = ProcessKey::generate().map_err(|error| StartError::System(format!("no randomness: {error}")))?;
     // Enough for the traffic of a burst; what is beyond goes back to the system.
-    let buffers = BufferPool::new(settings.buffer_size, 2 * settings.max_upstream.map_or(64, |most| most.min(64)));
+    let buffers =
+        BufferPool::new(settings.listen.buffer_size, 2 * settings.pool.max_upstream.map_or(64, |most| most.min(64)));
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let ceiling = open_files.most_server_conns();
     let server_side = ServerSide::new(Arc::clone(&settings), upstream_targets, key, buffers, ceiling);
@@ -306,7 +307,7 @@ async fn wait_for_clients(
     ending: &mut ShutdownController<'_>,
     all_gone: &mut mpsc::Receiver<Infallible>,
 ) {
-    let timeout = shared.settings().drain_timeout;
+    let timeout = shared.settings().timeouts.drain_timeout;
     let mut limit = timeout;
     let first = match patience {
         DrainPolicy::None => return,

@@ -153,8 +153,8 @@ impl ReloadableServer {
         shared.server_side.config.settings.store(Arc::clone(&new));
         self.listeners.change(&new, bound);
         shared.pools.apply(&old, upstream_targets);
-        if new.log_level != old.log_level {
-            (self.set_log_level)(&new.log_level);
+        if new.log.log_level != old.log.log_level {
+            (self.set_log_level)(&new.log.log_level);
         }
         let old_client_auth = shared.client_auth.swap(Arc::new(client_auth));
         warm_up(shared);
@@ -217,8 +217,8 @@ fn make(
     let upstream_targets = UpstreamTargets::new(&settings)?;
     let client_auth = ClientAuth::new(&settings, Some(&admin_state.shared.client_auth.load()))?;
     let bound = opened.prepare(&settings).map_err(|error| error.to_string())?;
-    let admin = match &settings.admin_listen {
-        same if *same == old.admin_listen => Pages::Stay,
+    let admin = match &settings.admin.admin_listen {
+        same if *same == old.admin.admin_listen => Pages::Stay,
         Some(address) => Pages::Move(HttpServer::start(admin_state, address, None)?),
         None => Pages::End,
     };
@@ -240,7 +240,7 @@ pub(super) fn fit_clients(shared: &Shared) {
 /// connection is opened, so that the first finds one, and probes learn whether that works.
 pub(super) fn warm_up(shared: &Shared) {
     let settings = shared.server_side.config.settings.load_full();
-    let known = settings.upstream.user.as_ref().zip(settings.upstream.database.as_ref());
+    let known = settings.upstream.url.user.as_ref().zip(settings.upstream.url.database.as_ref());
     if let Some((user, database)) = known.filter(|_| !settings.is_pass_through()) {
         let (database, user) = (database.as_bytes().to_vec(), user.as_bytes().to_vec());
         shared.pools.get(&PoolKey { database, user, extra: Vec::new() }).warm_up();

@@ -40,8 +40,10 @@ pub(crate) fn attempt(
         let settings = config.settings_of(&pool.key.database);
         let limit = match secret {
             // The client's thinking counts too.
-            Secret::PasswordPrompt(_) => settings.client_login_timeout + settings.server_connect_timeout,
-            _ => settings.server_connect_timeout,
+            Secret::PasswordPrompt(_) => {
+                settings.timeouts.client_login_timeout + settings.timeouts.server_connect_timeout
+            }
+            _ => settings.timeouts.server_connect_timeout,
         };
         counters.tried.add();
         let outcome = dial::dial(&settings, login(&pool, config, &settings, secret), counters, buffers, limit).await;
@@ -94,7 +96,7 @@ pub(crate) async fn recheck(pool: &Arc<Pool>, pools: &Arc<Pools>, changed: bool)
     let ServerSide { config, counters, buffers, logins, .. } = &*pools.server_side;
     let slot = logins.slots.take().await;
     let settings = config.settings_of(&pool.key.database);
-    let limit = settings.server_connect_timeout;
+    let limit = settings.timeouts.server_connect_timeout;
     let mut login = login(pool, config, &settings, pool.role_auth.secret(&settings));
     // Without a client's own settings, which the server could refuse.
     login.params.retain(|(name, _)| name == b"database");

@@ -98,18 +98,18 @@ impl AuthQuery {
     /// Creates it as `settings` say; `None` without an `auth_query`.
     #[must_use]
     pub(crate) fn new(settings: &Settings) -> Option<Self> {
-        let user = settings.auth_user.clone()?;
-        let own = match settings.users.get(user.as_bytes()) {
+        let user = settings.auth.auth_user.clone()?;
+        let own = match settings.auth.users.get(user.as_bytes()) {
             Some(Stored::Plain(password)) => Some(Credential::Password(password.clone())),
             Some(Stored::Md5(secret)) => Some(Credential::Md5(secret.clone())),
             Some(Stored::Scram(_)) | None => None,
         };
         Some(Self {
             user,
-            query: settings.auth_query.clone(),
-            database: settings.auth_dbname.clone(),
-            ttl: settings.auth_query_ttl,
-            limit: settings.server_connect_timeout,
+            query: settings.auth.auth_query.clone(),
+            database: settings.auth.auth_dbname.clone(),
+            ttl: settings.auth.auth_query_ttl,
+            limit: settings.timeouts.server_connect_timeout,
             own,
             md5: std::sync::OnceLock::new(),
             known: std::sync::Mutex::default(),

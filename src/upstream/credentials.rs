@@ -57,12 +57,12 @@ impl Credentials {
     pub(crate) fn new(settings: &Settings, host: &Host) -> Self {
         Self {
             host: host.clone(),
-            user: settings.upstream.user.clone(),
-            fixed: settings.upstream.password.clone(),
-            file: settings.upstream_password_file.clone(),
-            command: settings.password_command.clone(),
-            ttl: settings.password_ttl,
-            passfile: settings.passfile.clone(),
+            user: settings.upstream.url.user.clone(),
+            fixed: settings.upstream.url.password.clone(),
+            file: settings.upstream.upstream_password_file.clone(),
+            command: settings.upstream.password_command.clone(),
+            ttl: settings.upstream.password_ttl,
+            passfile: settings.upstream.passfile.clone(),
             reading: Lane::default(),
             printed: Arc::default(),
         }

@@ -35,7 +35,7 @@ impl Pools {
                 dirty |= some_dirty;
                 for (pooled, chore) in chores {
                     let pool = Arc::clone(pool);
-                    let limit = settings.cleanup_timeout;
+                    let limit = settings.timeouts.cleanup_timeout;
                     tokio::spawn(async move { pool.see_to(pooled, chore, limit).await });
                 }
             }
@@ -54,7 +54,7 @@ impl Pools {
     /// resolves to are closed as they come free.
     fn look_up_again(&self) {
         let config = &self.server_side.config;
-        let age = config.settings.load().dns_max_ttl;
+        let age = config.settings.load().upstream.dns_max_ttl;
         let upstream_targets = config.upstream_targets();
         let due = |endpoint: &TargetHost| endpoint.resolved().is_some_and(|(_, since, _)| since >= age);
         for upstream_target in upstream_targets.all() {

@@ -73,8 +73,8 @@ impl Pools {
     /// Number of connections that the pool of `key` may have, and how many more while clients keep theirs.
     fn size_of(&self, key: &PoolKey) -> (usize, usize) {
         let settings = self.server_side.config.settings_of(&key.database);
-        let own = settings.limits.get(&key.user).and_then(|limits| limits.pool_size);
-        (own.unwrap_or(settings.pool_size), settings.reserve_pool_size.unwrap_or(usize::MAX))
+        let own = settings.auth.limits.get(&key.user).and_then(|limits| limits.pool_size);
+        (own.unwrap_or(settings.pool.pool_size), settings.pool.reserve_pool_size.unwrap_or(usize::MAX))
     }
 
     /// All pools there are.
@@ -218,7 +218,7 @@ impl Pools {
         let ServerSide { config, roles, logins, quotas, .. } = &*self.server_side;
         config.redirect(upstream_targets);
         let new = config.settings.load_full();
-        if new.ways() != old.ways() || new.rules != old.rules || new.users != old.users {
+        if new.ways() != old.ways() || new.auth.rules != old.auth.rules || new.auth.users != old.auth.users {
             config.outdate_connections();
             roles.forget_auths();
             // Sessions move to new pools when they are between two pieces of work.
@@ -228,7 +228,7 @@ impl Pools {
             }
         }
         self.fit_to_servers();
-        logins.resize(new.max_connecting);
+        logins.resize(new.pool.max_connecting);
         quotas.resize(&new);
         for pool in self.all() {
             pool.resize(self.size_of(&pool.key));

@@ -26,7 +26,7 @@ impl Quotas {
     /// Adapts to new limits.
     pub(super) fn resize(&self, settings: &Settings) {
         for (user, quota) in &*lock(&self.0) {
-            let limits = settings.limits.get(user).copied().unwrap_or_default();
+            let limits = settings.auth.limits.get(user).copied().unwrap_or_default();
             quota.clients.resize(limits.max_user_client_connections.unwrap_or(usize::MAX));
             quota.upstream.resize(limits.max_user_connections.unwrap_or(usize::MAX));
         }
@@ -34,7 +34,7 @@ impl Quotas {
 
     /// The places of `user`, if `settings` limit its clients or connections.
     fn of(&self, settings: &Settings, user: &[u8]) -> Option<UserQuota> {
-        let limits = settings.limits.get(user)?;
+        let limits = settings.auth.limits.get(user)?;
         let mut users = lock(&self.0);
         let unlimited = |limit: Option<usize>| Slots::new(limit.unwrap_or(usize::MAX));
         let quota = users.entry(user.to_vec()).or_insert_with(|| UserQuota {

@@ -17,7 +17,7 @@ use crate::track::unnamed_statement::UnnamedStatement;
 impl Pools {
     /// Adapts the number of connections to the settings in force, and to what the servers are known to have.
     pub(super) fn fit_to_servers(&self) {
-        let max_upstream = self.server_side.config.settings.load().max_upstream;
+        let max_upstream = self.server_side.config.settings.load().pool.max_upstream;
         let (most, share) = max_upstream.map_or_else(|| self.limits_of_servers(), |most| (most, most));
         self.server_side.capacity.resize(most, share);
         self.serve_waiting();
@@ -49,7 +49,7 @@ impl Pools {
             let Some(pools) = self.this.upgrade() else { return };
             let Some(mut pooled) = pool.take_idle() else { continue };
             let upstream_target = Arc::clone(upstream_target);
-            let limit = config.settings_of(&pool.key.database).cleanup_timeout;
+            let limit = config.settings_of(&pool.key.database).timeouts.cleanup_timeout;
             tokio::spawn(async move {
                 let Some(seen) = ask_on(&mut pooled, limit).await else { return };
                 pool.hand_out(pooled);
@@ -65,7 +65,7 @@ impl Pools {
         let before = upstream_target.room.seen();
         if before.as_ref().is_none_or(|before| before.places() != seen.places()) {
             let ours = self.connections_at(upstream_target);
-            let comes_to = if let Some(most) = self.server_side.config.settings.load().max_upstream {
+            let comes_to = if let Some(most) = self.server_side.config.settings.load().pool.max_upstream {
                 format!("max_upstream = {most} is set")
             } else {
                 let share = seen.share(ours).min(self.server_side.capacity.ceiling());

@@ -146,7 +146,7 @@ impl UpstreamTarget {
     /// # Errors
     /// When certificates can't be used: which, and why.
     pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
-        let upstream = &settings.upstream;
+        let upstream = &settings.upstream.url;
         let endpoint = |endpoint: &crate::config::Endpoint| {
             Ok(TargetHost {
                 host: endpoint.host.clone(),

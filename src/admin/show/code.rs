@@ -16,7 +16,7 @@ pub(super) const CODE: [(&str, Type); 4] =
 pub(super) fn code(admin_state: &AdminState) -> Vec<Vec<Cell>> {
     let mut known = BTreeMap::new();
     for pool in admin_state.shared.pools.all() {
-        if admin_state.shared.settings_of(&pool.key.database).reset == Reset::Auto {
+        if admin_state.shared.settings_of(&pool.key.database).pool.reset == Reset::Auto {
             for conn_info in pool.conn_infos.all() {
                 let server = match &conn_info.remote {
                     Address::Tcp(address) => address.to_string(),

@@ -70,7 +70,7 @@ pub(super) fn databases(admin_state: &AdminState) -> Vec<Vec<Cell>> {
         .map(|(database, now)| {
             let settings = general.of(database.as_bytes());
             let switch = pauses.of(database.as_bytes());
-            let hosts: Vec<_> = settings.upstream.endpoints.iter().map(|endpoint| &endpoint.host).collect();
+            let hosts: Vec<_> = settings.upstream.url.endpoints.iter().map(|endpoint| &endpoint.host).collect();
             let shown = |host: &Host| match host {
                 Host::Tcp(host, _) => host.clone(),
                 Host::Unix(dir, _) => dir.display().to_string(),
@@ -81,13 +81,13 @@ pub(super) fn databases(admin_state: &AdminState) -> Vec<Vec<Cell>> {
                 database.clone().into(),
                 host.into(),
                 u32::from(port).into(),
-                settings.dbname.clone().unwrap_or(database).into(),
-                settings.force_user.clone().into(),
-                settings.pool_size.into(),
-                settings.min_pool_size.into(),
-                settings.reserve_pool_size.into(),
-                settings.server_lifetime.map(|lifetime| lifetime.as_secs()).into(),
-                settings.pool_mode.to_string().into(),
+                settings.upstream.dbname.clone().unwrap_or(database).into(),
+                settings.upstream.force_user.clone().into(),
+                settings.pool.pool_size.into(),
+                settings.pool.min_pool_size.into(),
+                settings.pool.reserve_pool_size.into(),
+                settings.timeouts.server_lifetime.map(|lifetime| lifetime.as_secs()).into(),
+                settings.pool.pool_mode.to_string().into(),
                 Cell::Null,
                 capacity.max_upstream().into(),
                 now.servers.into(),
@@ -103,13 +103,13 @@ pub(super) fn databases(admin_state: &AdminState) -> Vec<Vec<Cell>> {
 pub(super) fn users(admin_state: &AdminState) -> Vec<Vec<Cell>> {
     let settings = admin_state.shared.server_side.config.settings.load_full();
     let mut users = now(admin_state, |_, user| name(user));
-    for limited in settings.limits.keys() {
+    for limited in settings.auth.limits.keys() {
         users.entry(name(limited)).or_default();
     }
     users
         .into_iter()
         .map(|(user, now)| {
-            let limits = settings.limits.get(user.as_bytes()).copied().unwrap_or_default();
+            let limits = settings.auth.limits.get(user.as_bytes()).copied().unwrap_or_default();
             vec![
                 user.into(),
                 limits.pool_size.map(|size| size.to_string()).into(),

@@ -52,7 +52,7 @@ pub(super) fn pools(admin_state: &AdminState) -> Vec<Vec<Cell>> {
         row.idle += state.idle;
         row.opening += state.opening;
         row.waiting += pool.logging_in();
-        row.mode = admin_state.shared.settings_of(&pool.key.database).pool_mode.to_string();
+        row.mode = admin_state.shared.settings_of(&pool.key.database).pool.pool_mode.to_string();
     }
     for session in admin_state.shared.sessions.all() {
         let row = rows.entry((name(session.target.database()), name(session.target.user()))).or_default();

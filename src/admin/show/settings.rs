@@ -25,7 +25,7 @@ pub(super) fn config(admin_state: &AdminState) -> Vec<Vec<Cell>> {
         .shown()
         .map(|(key, value, _)| {
             let value = match key.name {
-                "upstream" => settings.upstream.to_string(),
+                "upstream" => settings.upstream.url.to_string(),
                 // The limit in force; what is written may be 0.
                 "max_client_conn" => admin_state.shared.client_slots.cap().to_string(),
                 _ => plain(value),
@@ -35,7 +35,7 @@ pub(super) fn config(admin_state: &AdminState) -> Vec<Vec<Cell>> {
         })
         .collect();
     let alias = |name: &str, value: String| vec![name.into(), value.into(), Cell::Null, "no".into()];
-    rows.push(alias("default_pool_size", settings.pool_size.to_string()));
+    rows.push(alias("default_pool_size", settings.pool.pool_size.to_string()));
     rows.push(alias("max_user_connections", "0".into()));
     rows
 }
@@ -90,7 +90,7 @@ pub(super) fn version() -> Vec<Vec<Cell>> {
 
 pub(super) fn dns_hosts(admin_state: &AdminState) -> Vec<Vec<Cell>> {
     let config = &admin_state.shared.server_side.config;
-    let ttl = config.settings.load().dns_max_ttl;
+    let ttl = config.settings.load().upstream.dns_max_ttl;
     let row = |(host, age, addresses): (String, std::time::Duration, Vec<std::net::SocketAddr>)| {
         let addresses: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
         vec![host.into(), ttl.saturating_sub(age).as_secs().into(), addresses.join(",").into()]

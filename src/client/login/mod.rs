@@ -106,8 +106,8 @@ pub(crate) async fn log_in(
     let forced = settings.forced_role(database);
     let forced = forced.map(|role| PoolKey { user: role.as_bytes().to_vec(), ..parsed_startup.key.clone() });
     let key = forced.as_ref().unwrap_or(&parsed_startup.key);
-    let deadline = Instant::from_std(connected_at) + settings.client_login_timeout;
-    let rule = match settings.rules.first() {
+    let deadline = Instant::from_std(connected_at) + settings.timeouts.client_login_timeout;
+    let rule = match settings.auth.rules.first() {
         Some(first) if first.fits_all() && first.method != Auth::Reject => first,
         _ => rule_for(settings, &client_identity(conn.stream(), database, user))?,
     };
@@ -170,7 +170,7 @@ pub(crate) async fn log_in(
         shared.pools.forget(&pool);
         return greeting.map(|_| None);
     };
-    if settings.log_connections {
+    if settings.log.log_connections {
         info!(
             database = %String::from_utf8_lossy(database),
             user = %String::from_utf8_lossy(user),
@@ -179,7 +179,7 @@ pub(crate) async fn log_in(
             "client logged in"
         );
     }
-    if shared.settings_of(database).pool_mode == Mode::Session {
+    if shared.settings_of(database).pool.pool_mode == Mode::Session {
         pool.let_return().await;
     }
     let secret = shared.sessions.secret(parsed_startup.startup.negotiated().0)?;
@@ -196,7 +196,7 @@ async fn recheck_before_login(
     deadline: Instant,
     changed: bool,
 ) -> Result<(), ClientError> {
-    let is_needed = || changed || pool.role_auth.freshness(settings.auth_recheck) == Freshness::Stale;
+    let is_needed = || changed || pool.role_auth.freshness(settings.auth.auth_recheck) == Freshness::Stale;
     if !is_needed() {
         return Ok(());
     }
@@ -205,12 +205,12 @@ async fn recheck_before_login(
         // Another client may have done it meanwhile.
         if is_needed() { recheck(pool, &shared.pools, changed).await } else { Ok(()) }
     });
-    timeout_at(deadline, rechecked).await.map_err(|_| timed_out(settings.client_login_timeout))?
+    timeout_at(deadline, rechecked).await.map_err(|_| timed_out(settings.timeouts.client_login_timeout))?
 }
 
 /// Has the upstream asked in the background whether it still lets the user in, where that is due.
 fn recheck_in_background(shared: &Arc<Shared>, pool: &Arc<Pool>, settings: &Settings) {
-    let limit = settings.auth_recheck;
+    let limit = settings.auth.auth_recheck;
     if pool.role_auth.freshness(limit) == Freshness::Due && pool.role_auth.claim_recheck(limit) {
         let (pools, pool) = (Arc::clone(&shared.pools), Arc::clone(pool));
         // What came of it is seen by the next client.
@@ -328,7 +328,7 @@ impl LoginAttempt<'_> {
             () = challenge::disconnected(self.conn) => return Ok(None),
             done = timeout_at(self.deadline, work) => done,
         };
-        work.map(Some).map_err(|_| timed_out(self.settings.client_login_timeout))
+        work.map(Some).map_err(|_| timed_out(self.settings.timeouts.client_login_timeout))
     }
 
     /// Holds back the reply to a wrong answer: the longer, the more of them came from there.

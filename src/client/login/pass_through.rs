@@ -140,7 +140,7 @@ impl PassThrough<'_, '_> {
     }
 
     fn is_stale(&self, role_auth: &RoleAuth) -> bool {
-        role_auth.freshness(self.attempt.settings.auth_recheck) == Freshness::Stale
+        role_auth.freshness(self.attempt.settings.auth.auth_recheck) == Freshness::Stale
     }
 
     /// Lets the upstream decide whether it wants a password, and asks the client only then; `None` when it goes away.
@@ -182,7 +182,7 @@ impl PassThrough<'_, '_> {
 
     async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, ClientError> {
         let done = timeout_at(self.attempt.deadline, work).await;
-        done.map_err(|_| timed_out(self.attempt.settings.client_login_timeout))
+        done.map_err(|_| timed_out(self.attempt.settings.timeouts.client_login_timeout))
     }
 
     async fn ask(&mut self) -> Result<Option<Password>, ClientError> {
@@ -190,7 +190,7 @@ impl PassThrough<'_, '_> {
             self.attempt.conn,
             self.attempt.pending_logins,
             self.attempt.deadline,
-            self.attempt.settings.client_login_timeout,
+            self.attempt.settings.timeouts.client_login_timeout,
         )
         .await?;
         self.password_given = password.is_some();

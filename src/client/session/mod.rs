@@ -130,7 +130,7 @@ pub(crate) fn run<'a>(
         session.return_tentative_lease();
         drop(registered);
         let id = session.handle.id;
-        if session.shared.settings().log_connections {
+        if session.shared.settings().log.log_connections {
             tracing::info!(client = id, "client ended");
         }
         match end {
@@ -152,7 +152,7 @@ fn trace_origins(shared: &Shared, conn: &Conn, view: &ServerParams) -> Option<Bo
         conn_infos.filter(|conn_info| conn_info.client().is_some()).collect()
     };
     let name = view.get(b"application_name").unwrap_or_default();
-    let may_be_remote = conn.stream().is_tcp() && shared.settings().allow_remote;
+    let may_be_remote = conn.stream().is_tcp() && shared.settings().listen.allow_remote;
     loops::trace(conn.stream(), name, &shared.server_side.local_backends, may_be_remote, busy)
 }
 
@@ -167,7 +167,7 @@ impl<'a> Session<'a> {
     ) -> (Self, RegistrationGuard<'a>) {
         let login::SessionStart { pool, greeting, settings, secret, place } = admitted;
         // Its backend's pid is a client's own in session mode: other sessions see it in pg_locks and pg_stat_activity.
-        let mode = shared.settings_of(&pool.key.database).pool_mode;
+        let mode = shared.settings_of(&pool.key.database).pool.pool_mode;
         let tentative = if mode == Mode::Session { pool.reserve_idle(&greeting.wanted) } else { None };
         let backend = tentative.as_ref().map(TentativeLease::pid);
         let target = SessionTarget::Pool(Arc::clone(&pool));
@@ -213,11 +213,11 @@ impl<'a> Session<'a> {
     /// can't be followed in another one.
     fn settings(&self) -> Arc<Settings> {
         let now = self.shared.settings_of(&self.pool.key.database);
-        if now.pool_mode == self.mode {
+        if now.pool.pool_mode == self.mode {
             return now;
         }
         let mut own = (*now).clone();
-        own.pool_mode = self.mode;
+        own.pool.pool_mode = self.mode;
         Arc::new(own)
     }
 
@@ -353,7 +353,7 @@ impl<'a> Session<'a> {
 
     /// What goes in front of the client's first message on `lease`, which it is given at `now`.
     fn prepare(&self, lease: &Lease, settings: &Settings, now: Instant) -> Preparation {
-        let policy = ResetPolicy::of(settings.reset, &lease.state, now);
+        let policy = ResetPolicy::of(settings.pool.reset, &lease.state, now);
         let probe = now.saturating_duration_since(lease.returned) >= RECENTLY_USED;
         let known = (&lease.pool().parameters, &lease.pool().statements);
         Preparation::new(&lease.state, &self.state, self.handle.id, known, policy, probe)
@@ -369,7 +369,7 @@ impl<'a> Session<'a> {
     async fn reset_tentative(&mut self) {
         let settings = self.settings();
         let Some(tentative) = self.tentative.take() else { return };
-        self.tentative = tentative.reset(settings.reset, settings.cleanup_timeout).await.map(Box::new);
+        self.tentative = tentative.reset(settings.pool.reset, settings.timeouts.cleanup_timeout).await.map(Box::new);
     }
 
     /// The reserved connection, or one that is idle, or one that is waited for while the client is watched.
@@ -411,7 +411,7 @@ impl<'a> Session<'a> {
                 Box::pin(shared.server_side.pauses.resumed(&pool.key.database)).await;
                 since = Instant::now();
             }
-            pool.checkout(&state.wanted, since, settings.query_wait_timeout).await
+            pool.checkout(&state.wanted, since, settings.timeouts.query_wait_timeout).await
         });
         poll_fn(|cx| {
             if let Poll::Ready(outcome) = checkout.as_mut().poll(cx) {

@@ -263,7 +263,8 @@ impl Dial<'_> {
         let (mut stream, address) = connected.map_err(|error| (DialFailure::of(error), TlsRetry::No))?;
         self.counters.opened.add();
         // Options that can't be set cost comfort, not correctness.
-        let _ = stream.set_upstream_options(self.settings.tcp_keepidle, self.settings.tcp_user_timeout);
+        let _ =
+            stream.set_upstream_options(self.settings.upstream.tcp_keepidle, self.settings.upstream.tcp_user_timeout);
         let encrypted = self.in_time(self.encrypt(&mut stream, encrypt)).await.and_then(|encrypted| encrypted);
         let server_tls = match encrypted {
             Ok(server_tls) => server_tls,

@@ -35,7 +35,7 @@ pub(in crate::upstream) enum Chore {
 
 /// Claims a look at the code of the database, where `pooled` is to take one.
 fn look_due(pooled: &PooledConn, settings: &Settings, now: Instant) -> Option<Inquiry> {
-    let is_wanted = settings.reset == Reset::Auto && now.saturating_duration_since(pooled.returned) < LOOKED_AT;
+    let is_wanted = settings.pool.reset == Reset::Auto && now.saturating_duration_since(pooled.returned) < LOOKED_AT;
     if is_wanted { pooled.state.code.code().claim(Due::Past, now) } else { None }
 }
 
@@ -96,8 +96,12 @@ impl Pool {
     ) -> (Vec<(PooledConn, Chore)>, bool) {
         let now = Instant::now();
         let mut retention = Retention {
-            idle_timeout: if self.leaves_server { Some(UNUSED_TEMPLATE) } else { settings.server_idle_timeout },
-            least: if self.leaves_server { 0 } else { settings.min_pool_size },
+            idle_timeout: if self.leaves_server {
+                Some(UNUSED_TEMPLATE)
+            } else {
+                settings.timeouts.server_idle_timeout
+            },
+            least: if self.leaves_server { 0 } else { settings.pool.min_pool_size },
             room,
             idle: self.idle_count(),
             open: self.open(&self.queue()),
@@ -108,7 +112,7 @@ impl Pool {
         let mut due = |pooled: &PooledConn| {
             let age = now.saturating_duration_since(pooled.returned);
             let unfit = retention.ends(age).or_else(|| self.unfit(pooled, now).inspect(|_| retention.loses_one()));
-            let needs_reset = session_code::needs_reset(settings.reset, &pooled.state, now);
+            let needs_reset = session_code::needs_reset(settings.pool.reset, &pooled.state, now);
             let chore = if unfit.is_some() {
                 None
             } else if let Some(inquiry) = look_due(pooled, settings, now) {
@@ -136,7 +140,7 @@ impl Pool {
                 self.hand_out(pooled);
             }
         }
-        dirty |= matches!(settings.reset, Reset::Always | Reset::Auto) && self.reset_tentative(reset_after);
+        dirty |= matches!(settings.pool.reset, Reset::Always | Reset::Auto) && self.reset_tentative(reset_after);
         let missing = self.missing(settings);
         if self.parameters.baseline().is_some() && missing > 0 {
             self.dial_for(missing);
@@ -166,7 +170,7 @@ impl Pool {
 
     /// The number of connections to open that no client waits for, so that there are `min_pool_size`.
     pub(super) fn missing(&self, settings: &Settings) -> usize {
-        let least = if self.leaves_server { 0 } else { settings.min_pool_size };
+        let least = if self.leaves_server { 0 } else { settings.pool.min_pool_size };
         let queue = self.queue();
         least.saturating_sub(self.open(&queue) + queue.waiting())
     }

@@ -253,7 +253,7 @@ impl Pool {
             return Some(pooled);
         }
         let settings = self.settings();
-        if settings.reset != Reset::Auto {
+        if settings.pool.reset != Reset::Auto {
             return Some(pooled);
         }
         let Some(pool) = self.this.upgrade() else { return Some(pooled) };
@@ -261,7 +261,7 @@ impl Pool {
         let returning = pool.begin_return();
         tokio::spawn(async move {
             let _returning = returning;
-            pool.see_to(pooled, Chore::Look(inquiry), settings.cleanup_timeout).await;
+            pool.see_to(pooled, Chore::Look(inquiry), settings.timeouts.cleanup_timeout).await;
         });
         None
     }

@@ -34,7 +34,7 @@ impl Pool {
 
     /// Takes over a connection that was opened to try a password, as soon as there is a slot for it; closes it if there is none.
     pub(crate) fn adopt(self: &Arc<Self>, new_conn: NewConn, settings: &Settings) -> impl Future<Output = ()> + use<> {
-        let (pool, patience) = (Arc::clone(self), settings.server_connect_timeout);
+        let (pool, patience) = (Arc::clone(self), settings.timeouts.server_connect_timeout);
         // What the server told at login is known from now on, and clients that come to wait meanwhile need no other.
         let server_conn = self.server_conn(new_conn, RequestedParams::default(), settings);
         self.server_side.starvation.ends();
@@ -99,7 +99,7 @@ impl Pool {
         let mut share = capacity.share();
         loop {
             let mut queue = self.queue();
-            match queue.next(beyond, settings.max_connecting, Instant::now()) {
+            match queue.next(beyond, settings.pool.max_connecting, Instant::now()) {
                 Next::Nothing => return,
                 Next::At(at) => {
                     if queue.set_retry_timer() {
@@ -111,7 +111,7 @@ impl Pool {
             }
             let Some(slot) = self.slot(&queue) else {
                 if queue.waiting() > 0 && !self.slots.is_full() && queue.turnover.set_watch() {
-                    self.watch_turnover(settings.reserve_pool_timeout);
+                    self.watch_turnover(settings.timeouts.reserve_pool_timeout);
                 }
                 return;
             };
@@ -198,7 +198,7 @@ impl Pool {
             upstream_target,
         };
         let began = Instant::now();
-        let outcome = dial::dial(&settings, login, counters, buffers, settings.server_connect_timeout).await;
+        let outcome = dial::dial(&settings, login, counters, buffers, settings.timeouts.server_connect_timeout).await;
         let outcome = self.looked_at(outcome, &settings).await;
         match outcome {
             Ok(new_conn) => {
@@ -245,7 +245,7 @@ impl Pool {
         settings: &Settings,
     ) -> Result<NewConn, DialFailure> {
         let mut new_conn = outcome?;
-        let (database, limit) = (&self.key.database, settings.server_connect_timeout);
+        let (database, limit) = (&self.key.database, settings.timeouts.server_connect_timeout);
         let ServerSide { config, session_codes, .. } = &*self.server_side;
         let looked = match self.first_look(&mut new_conn, limit).await {
             Ok(()) => session_codes.first_look(&mut new_conn, config, database, limit).await,
@@ -327,11 +327,11 @@ impl Pool {
             }),
             state: ServerState::new(params, asked).in_database_with(code),
             returned: now,
-            retire_at: settings.server_lifetime.map(|lifetime| now + jitter(lifetime, id)),
+            retire_at: settings.timeouts.server_lifetime.map(|lifetime| now + jitter(lifetime, id)),
             generation: config.generation(),
             close_reason: CloseReason::default(),
             gate,
-            target: settings.upstream.target,
+            target: settings.upstream.url.target,
             conn_info,
         }
     }

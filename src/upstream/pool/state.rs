@@ -88,7 +88,7 @@ impl Pool {
                 ))
                 .hint("Check that PostgreSQL is up and accepts connections; pgferry keeps trying.");
         }
-        let mode = self.settings().pool_mode;
+        let mode = self.settings().pool.pool_mode;
         let capacity = &self.server_side.capacity;
         let (max, full) = (capacity.max_upstream(), capacity.is_full());
         let cap = self.slots.cap().min(max);

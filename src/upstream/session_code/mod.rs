@@ -88,7 +88,7 @@ impl SessionCodes {
     ) -> Result<(), DialError> {
         let NewConn { conn, params, address, code, .. } = new_conn;
         *code = self.of(address, config.real_database(database), params);
-        if config.settings_of(database).reset != Reset::Auto {
+        if config.settings_of(database).pool.reset != Reset::Auto {
             return Ok(());
         }
         let Some(inquiry) = code.claim(Due::Unknown, Instant::now()) else { return Ok(()) };
