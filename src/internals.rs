@@ -166,7 +166,7 @@ pub mod track {
         pub use crate::track::sql_effects::analyze;
     }
 
-    /// What code may leave in sessions.
+    /// State that code may leave in sessions.
     pub mod session_code {
         pub use crate::track::session_code::{Answer, Due, Finding, Reach, SessionCode};
     }

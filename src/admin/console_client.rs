@@ -27,16 +27,16 @@ pub(crate) struct ConsoleClient {
     descriptors: Vec<OwnedFd>,
 }
 
-/// What was answered.
+/// Reply to a command.
 #[derive(Debug, Default)]
 pub(crate) struct ConsoleReply {
     /// The columns' names, and whether they are numbers.
     pub columns: Vec<(String, bool)>,
     /// The rows.
     pub rows: Vec<Vec<Option<String>>>,
-    /// What else was said.
+    /// Notices.
     pub notices: Vec<String>,
-    /// What was done.
+    /// Command tag.
     pub tag: String,
 }
 

@@ -14,7 +14,7 @@ use crate::upstream::{CloseReason, Pools, ServerSide};
 /// A figure of a server's.
 type Of = fn(&Occupancy) -> usize;
 
-/// What a server has said of its connections: name, help, value.
+/// Gauges of a server's connections: name, help, value.
 const SERVER: [(&str, &str, Of); 3] = [
     (
         "pgferry_server_connections_max",
@@ -29,13 +29,13 @@ const SERVER: [(&str, &str, Of); 3] = [
     ("pgferry_server_connections_idle", "Those of them that are known to be idle.", |seen| seen.idle),
 ];
 
-/// How many (database, user)s get lines of their own; what is beyond is summed up under `other`.
+/// Number of (database, user)s with lines of their own; further ones are summed up under `other`.
 const MAX_POOLS: usize = 100;
 
 /// The longest label, in bytes: PostgreSQL's own names are shorter. Those that are alike up to there share a line.
 const MAX_LABEL_BYTES: usize = 64;
 
-/// How the page is written.
+/// Format of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// OpenMetrics 1.0.
@@ -45,7 +45,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// What a client wants that says so in `Accept`.
+    /// Returns the format that a client's `Accept` header asks for.
     #[must_use]
     pub(crate) fn wanted(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Text }
@@ -136,7 +136,7 @@ impl Row {
     }
 }
 
-/// What the numbers of a row's `stats` are, in their order.
+/// Names of the numbers in a row's `stats`, in their order.
 const POOL_STATS: [(&str, &str); 9] = [
     ("pgferry_pool_logins", "Clients that logged in."),
     ("pgferry_pool_assignments", "Server connections given to clients."),

@@ -227,7 +227,7 @@ fn judged(verdict: Result<(), String>) -> Response<Full<Bytes>> {
     }
 }
 
-/// What a job's last container asks for, so that the pod can end.
+/// Ends the process at the request of a job's last container, so that the pod can end.
 fn quit(shared: &Shared) -> Response<Full<Bytes>> {
     if !shared.settings().admin.quit_endpoint {
         return text(StatusCode::NOT_FOUND, "off: set quit_endpoint = true\n");

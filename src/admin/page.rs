@@ -14,7 +14,7 @@ use crate::upstream::histogram::BOUNDS;
 /// The page: it loads nothing but its figures.
 pub(crate) const HTML: &str = include_str!("page.html");
 
-/// What the page may do: run and look as it is written, and ask for its figures.
+/// Content security policy of the page: its own script, its own style, and requests for its figures.
 pub(crate) const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
     frame-ancestors 'none'";
 
@@ -119,7 +119,7 @@ pub(crate) fn figures(admin_state: &AdminState) -> String {
     serde_json::to_string(&status).unwrap_or_default()
 }
 
-/// Those in use first.
+/// Returns the pools, those in use first.
 fn pools(admin_state: &AdminState) -> Vec<Pool> {
     let pools = admin_state.shared.pools.all().into_iter().map(|pool| {
         let state = pool.state();

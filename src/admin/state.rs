@@ -17,10 +17,10 @@ use crate::net::ListenerTransfer;
 use crate::track::Pins;
 use crate::upstream::histogram::Snapshot;
 
-/// How often the figures are kept.
+/// Interval between samples of the figures.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How many of them: ten minutes.
+/// Number of samples that are kept: ten minutes.
 const MAX_SAMPLES: usize = 121;
 
 /// Over which time STATS's averages go, as PgBouncer's `stats_period`.
@@ -29,7 +29,7 @@ const STATS_PERIOD: Duration = Duration::from_secs(60);
 /// Number of errors that are kept to be looked at.
 const MAX_RECENT_ERRORS: usize = 20;
 
-/// What only the server's own loop does.
+/// Commands that the server's own loop executes.
 #[derive(Debug)]
 pub(crate) enum ServerCommand {
     /// Reads the settings again; the answer says what has changed, or why nothing has.
@@ -49,7 +49,7 @@ pub(crate) enum ServerCommand {
 pub(crate) struct StatTotals(pub [u64; 12]);
 
 impl StatTotals {
-    /// What happened between two moments: counts and bytes per second, times per thing that took them.
+    /// Averages between two moments: counts and bytes per second, times per event.
     fn average(&self, before: &Self, seconds: u64) -> Self {
         let Self(change) = self.minus(before);
         let [assigned, xacts, queries, ..] = change;
@@ -79,7 +79,7 @@ struct Period {
 /// The figures at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Sample {
-    /// When, in seconds since the process began.
+    /// Time of the sample, in seconds since the process began.
     pub at: u64,
     /// Clients that had logged in.
     pub logins: u64,
@@ -95,7 +95,7 @@ pub(crate) struct Sample {
     pub waiting: usize,
     /// Upstream connections there were.
     pub open: usize,
-    /// Those of them that clients had.
+    /// Number of those that clients had.
     pub leased: usize,
     /// Requests by how long they took, as [`crate::upstream::histogram::BOUNDS`] divides them.
     pub query: Vec<u64>,
@@ -110,16 +110,16 @@ pub(crate) struct Sample {
 pub(crate) struct RecentError {
     /// Time at which it was last seen, in seconds since the process began.
     pub at: u64,
-    /// How often.
+    /// Number of times.
     pub count: u64,
-    /// What it says, its hint included.
+    /// Text of the error, its hint included.
     pub text: String,
 }
 
 /// State that the console, the metrics and the page share.
 #[derive(Debug)]
 pub(crate) struct AdminState {
-    /// What all sessions share.
+    /// State that all sessions share.
     pub shared: Arc<Shared>,
     commands: mpsc::Sender<ServerCommand>,
     began: Instant,
@@ -282,7 +282,7 @@ fn averages(
     now.iter().map(average).collect()
 }
 
-/// How many bytes of memory the process has.
+/// Number of bytes of the process's resident memory.
 #[must_use]
 pub(crate) fn resident_memory_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;

@@ -34,7 +34,7 @@ pub(crate) async fn log(shared: Arc<Shared>) {
     }
 }
 
-/// What has been counted at one moment.
+/// Counts at one moment.
 #[derive(Clone, Debug)]
 struct CounterTotals {
     at: Instant,
@@ -62,7 +62,7 @@ impl CounterTotals {
         }
     }
 
-    /// What happened since `before`, if anything did.
+    /// Returns the statistics since `before`, if anything happened.
     fn since(&self, before: &Self) -> Option<IntervalStats> {
         let seconds = (self.at - before.at).as_secs_f64();
         let (queries, query_ms) = mean(&self.query, &before.query);
@@ -107,7 +107,7 @@ fn rate(number: u64, per: f64) -> f64 {
     float(number) / per
 }
 
-/// What happened within a time.
+/// Statistics of an interval.
 #[derive(Clone, Debug)]
 struct IntervalStats {
     seconds: f64,

@@ -39,7 +39,7 @@ impl fmt::Debug for Password {
     }
 }
 
-/// What one can log in with.
+/// Credentials to log in with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Credential {
     /// A password.

@@ -31,7 +31,7 @@ impl<R: Clone> Verified<R> {
         self.known.as_ref().is_some_and(|(mac, _)| key.verify(&[password.expose()], mac))
     }
 
-    /// What the upstream lately answered to `password`, if it refused it.
+    /// Returns the upstream's latest answer to `password`, if it refused it.
     #[must_use]
     pub fn refusal(&self, key: &ProcessKey, password: &Password, now: Instant) -> Option<R> {
         let fresh = self.refused.iter().filter(|(_, at, _)| now.saturating_duration_since(*at) < REFUSAL_TTL);

@@ -104,7 +104,7 @@ pub(super) fn check(mut check: CheckOptions, before: Options) -> Result<(), Stri
     Ok(())
 }
 
-/// What `max_upstream = "auto"` comes to, as a sentence.
+/// Describes the result of `max_upstream = "auto"`.
 fn capacity(settings: &Settings) -> String {
     let mut hasty = settings.clone();
     hasty.timeouts.server_connect_timeout = hasty.timeouts.server_connect_timeout.min(HASTE);

@@ -123,7 +123,7 @@ impl ClientSlots {
         self.slots.cap()
     }
 
-    /// How many are taken.
+    /// Number of places taken.
     #[must_use]
     pub(crate) fn used(&self) -> usize {
         self.slots.used()
@@ -173,7 +173,7 @@ impl ClientSlots {
         }
     }
 
-    /// Where a client is waited for that has `place`.
+    /// Returns the list in which a client with `place` is waited for.
     #[must_use]
     pub(crate) fn pending_logins(&self, place: Option<&ClientSlot>) -> &PendingLogins {
         if place.is_some() {
@@ -186,7 +186,7 @@ impl ClientSlots {
         &self.placeless
     }
 
-    /// What a client is told for which there is no place.
+    /// Error for a client for which there is no place.
     #[must_use]
     pub(crate) fn none_left(&self) -> ClientError {
         ClientError::fatal(ErrorSource::Limits, sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
@@ -195,7 +195,7 @@ impl ClientSlots {
     }
 }
 
-/// What a client is told that is evicted.
+/// Error for a client that is evicted.
 #[must_use]
 pub(crate) fn evicted() -> ClientError {
     ClientError::fatal(ErrorSource::Limits, sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")

@@ -54,10 +54,10 @@ use tls_incapable::TlsIncapable;
 /// Longest time that a farewell may take to arrive.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What all sessions share.
+/// State that all sessions share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// What pools, logins and sessions have in common: the settings in force, counters, limits.
+    /// State that pools, logins and sessions have in common: the settings in force, counters, limits.
     pub server_side: Arc<ServerSide>,
     /// All pools.
     pub pools: Arc<Pools>,
@@ -65,7 +65,7 @@ pub(crate) struct Shared {
     pub sessions: Sessions,
     /// The process that this one has replaced.
     pub predecessor: Option<Predecessor>,
-    /// What clients meet before they are let in.
+    /// TLS, secrets and rules that apply to clients before they are let in.
     pub client_auth: ArcSwap<ClientAuth>,
     /// Programs that can't use TLS where they ask for it.
     pub tls_incapable: TlsIncapable,
@@ -73,7 +73,7 @@ pub(crate) struct Shared {
     pub startup_cache: StartupCache,
     /// The errors that clients were told lately.
     pub errors: ErrorLog,
-    /// Where in its life the process is.
+    /// Phase of the process's life.
     pub drain: Drain,
     /// The log's queue.
     pub log: Arc<Queue>,
@@ -93,7 +93,7 @@ impl Shared {
         self.server_side.config.settings_of(database)
     }
 
-    /// What happened, in numbers.
+    /// Counters of the process.
     #[must_use]
     pub(crate) fn counters(&self) -> &Counters {
         &self.server_side.counters

@@ -48,18 +48,18 @@ impl From<machine::End> for End {
     }
 }
 
-/// How a relay left things.
+/// Outcome of a relay.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     /// Reason why it ended.
     pub end: End,
     /// Time at which the server was last ready for more, if that is why it ended.
     pub ready: Option<Instant>,
-    /// What is left on the connection.
+    /// State in which the connection is left.
     pub remains: MachineResult,
 }
 
-/// Whether there is something to read from a side; what is not known is tried.
+/// Readability of a side; an unknown one is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Readable {
     Perhaps,
@@ -67,7 +67,7 @@ enum Readable {
     NotNow,
 }
 
-/// Where the server's side is.
+/// State of the server's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ServerSide {
     Open,
@@ -91,11 +91,11 @@ pub(crate) struct Relay<'a> {
     ready: Option<Instant>,
     /// Reasons for keeping the connection that have been counted.
     counted: Pins,
-    /// What others were told last that the client does.
+    /// Activity of the client that others see.
     shown: Shown,
 }
 
-/// What others see of the client's work.
+/// Activities that others see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shown {
     Preparing,
@@ -109,14 +109,14 @@ struct LeasedConn<'a> {
     conn: &'a mut Conn,
     activity: LeaseActivity<'a>,
     about: ConnExtras<'a>,
-    /// How its bytes are waited for.
+    /// Batches in which its bytes are read.
     coalescer: ReadCoalescer,
     side: ServerSide,
-    /// Whether there is something to read from the client and from it.
+    /// Readability of the client and of the server.
     readable: (Readable, Readable),
 }
 
-/// What else belongs to the connection.
+/// Rest of the connection's parts.
 #[derive(Debug)]
 struct ConnExtras<'a> {
     id: u64,

@@ -22,7 +22,7 @@ use crate::upstream::counters::Counters;
 /// The salt of a verifier that is made here, as long as PostgreSQL's.
 const SALT_BYTES: usize = 16;
 
-/// How many verifiers of plain passwords are kept.
+/// Number of verifiers of plain passwords that are kept.
 const MAX_VERIFIERS: usize = 10_000;
 
 /// Secrets of users.

@@ -39,7 +39,7 @@ impl TlsOffer {
         Ok(Self { over_tcp: settings.tls.client_tls == ClientTls::Auto, oldest, server })
     }
 
-    /// What encrypts the connection of the client behind `stream`; `None` where it is told that there is no TLS.
+    /// Returns the TLS server for the client behind `stream`; `None` where TLS is declined.
     ///
     /// PostgreSQL has no TLS on unix sockets, and libpq never asks there. Drivers that do ask leave when they are told no. A
     /// certificate that proves nothing is for this machine: across a network it would only look safe.

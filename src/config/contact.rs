@@ -20,7 +20,7 @@ pub(crate) struct Contact {
     ports: Vec<u16>,
     /// True if there may be others.
     search: bool,
-    /// Where it answers over HTTP.
+    /// Address at which it answers over HTTP.
     pub admin_listen: Option<AdminListen>,
 }
 

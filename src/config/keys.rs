@@ -7,15 +7,15 @@ pub struct Key {
     pub name: &'static str,
     /// Its default as it would be written in the file; `None` when leaving it out means something else.
     pub default: Option<&'static str>,
-    /// What it does, in one line.
+    /// Meaning, in one line.
     pub doc: &'static str,
     /// True if the value must never be shown.
     pub secret: bool,
-    /// What applies a change.
+    /// Means by which a change is applied.
     pub change: Change,
 }
 
-/// What applies a change of a setting.
+/// Means by which a change of a setting is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A restart of the process.

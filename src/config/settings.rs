@@ -42,7 +42,7 @@ pub struct Settings {
     pub(super) shown: Vec<(&'static Key, String, Origin)>,
 }
 
-/// Where connections go, and as whom.
+/// Target of connections, and the role that they log in as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way<'a> {
     upstream: &'a Upstream,
@@ -92,7 +92,7 @@ impl Settings {
     /// The table of databases that no other table names.
     pub const OTHERS: &'static [u8] = b"*";
 
-    /// What holds for the clients of `database`.
+    /// Returns the settings for the clients of `database`.
     #[must_use]
     pub fn of<'a>(self: &'a Arc<Self>, database: &[u8]) -> &'a Arc<Self> {
         if self.databases.is_empty() {
@@ -154,7 +154,7 @@ impl Settings {
         self.shown.iter().map(|(key, value, place)| (*key, value.as_str(), place))
     }
 
-    /// What each key is set to, secrets hidden: valid TOML, each line saying where its value comes from.
+    /// Writes each key with its value, secrets hidden: valid TOML, each line with the origin of its value.
     #[must_use]
     pub fn show(&self) -> String {
         let mut out = String::new();
@@ -202,7 +202,7 @@ impl Settings {
         out
     }
 
-    /// Where `key` was written, if it was.
+    /// Returns the origin of `key`, if it was written.
     #[must_use]
     pub fn place(&self, key: &str) -> Option<&Origin> {
         self.shown

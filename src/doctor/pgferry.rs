@@ -12,7 +12,7 @@ use super::examination::Examination;
 use super::{server, to_pgferry};
 use crate::config::{ClientAddress, Settings};
 
-/// How often it is measured.
+/// Number of measurements.
 const ROUNDS: usize = 100;
 
 /// Longest time that one round may take.
@@ -30,11 +30,11 @@ pub struct Pgferry {
 /// One listener.
 #[derive(Debug, Serialize)]
 pub struct Listener {
-    /// Where it is, as a client names it.
+    /// Address, as a client names it.
     pub at: String,
     /// True if it answers.
     pub alive: bool,
-    /// What keeps the user in question from connecting, if anything does.
+    /// Obstacle that keeps the user in question from connecting, if there is one.
     pub denied: Option<String>,
 }
 

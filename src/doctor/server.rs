@@ -21,7 +21,7 @@ use crate::upstream::simple_query;
 use crate::upstream::target::UpstreamTargets;
 use crate::wire::frontend;
 
-/// What a server says.
+/// Answers of a server.
 #[derive(Clone, Debug, Serialize)]
 pub struct Server {
     /// Its version.
@@ -30,11 +30,11 @@ pub struct Server {
     pub connect_ms: f64,
     /// Milliseconds of a round trip.
     pub round_trip_ms: f64,
-    /// How the connection is encrypted.
+    /// Description of the connection's encryption.
     pub tls: Option<String>,
     /// `max_connections`.
     pub max_connections: i64,
-    /// Those that are kept for superusers.
+    /// Number of those reserved for superusers.
     pub reserved: i64,
     /// Number of clients that are connected now.
     pub connected: i64,
@@ -44,18 +44,18 @@ pub struct Server {
     pub idle_session_timeout_ms: i64,
     /// `idle_in_transaction_session_timeout` in milliseconds; 0 = never.
     pub idle_in_transaction_ms: i64,
-    /// What the code in its database may leave in sessions, where that decides about resets.
+    /// State that the code in its database may leave in sessions, where that decides about resets.
     pub session_code: Option<DatabaseCode>,
 }
 
-/// What the code in a database may leave in sessions.
+/// State that the code in a database may leave in sessions.
 #[derive(Clone, Debug, Serialize)]
 pub struct DatabaseCode {
     /// The database.
     pub database: String,
     /// True if a session has to be reset between two clients because of it.
     pub needs_resets: bool,
-    /// What it may leave: "nothing", "sequences" (what they have given), "anything" or "unknown".
+    /// State that it may leave: "nothing", "sequences" (their last values), "anything" or "unknown".
     pub leaves: &'static str,
     /// Some of what does, or else why that is not known.
     pub because: String,
@@ -90,18 +90,18 @@ impl Server {
 /// Reason why a server could not be asked, and what is known of it nevertheless.
 #[derive(Clone, Debug, Serialize)]
 pub struct Unasked {
-    /// Why.
+    /// Cause.
     pub why: String,
-    /// What the pgferry that runs here has seen of it.
+    /// Occupancy of the server, as the pgferry that runs here has seen it.
     pub seen: Option<Seen>,
 }
 
-/// What a pgferry has seen of a server.
+/// Occupancy of a server, as a pgferry has seen it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Seen {
     /// `max_connections`.
     pub max_connections: i64,
-    /// Those that are kept for superusers.
+    /// Number of those reserved for superusers.
     pub reserved: i64,
     /// Number of clients that were connected.
     pub connected: i64,
@@ -119,7 +119,7 @@ pub(crate) async fn ask(settings: &Settings) -> Result<Server, Unasked> {
     }
 }
 
-/// What the console of the pgferry says that listens as `settings` say, if it may be asked.
+/// Asks the console of the pgferry that runs with `settings`, if that is permitted.
 async fn seen(settings: &Settings) -> Option<Seen> {
     let mut console = to_pgferry::through(settings)?;
     console.upstream.url.database = Some(CONSOLE[0].to_owned());

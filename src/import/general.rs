@@ -3,7 +3,7 @@
 use super::ini::Ini;
 use super::{Toml, list, number, quoted};
 
-/// What becomes of a setting.
+/// Translation of a setting.
 enum Mapping {
     /// It is this one, a number or a truth value.
     Number(&'static str),

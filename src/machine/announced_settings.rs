@@ -9,11 +9,11 @@ use crate::track::sql_effects::UnknownSettings;
 pub(super) struct AnnouncedSettings {
     names: Vec<Box<[u8]>>,
     others: OtherSettings,
-    /// Those with origins that the server was asked for.
+    /// Settings for whose origins the server was asked.
     looked_into: Vec<&'static str>,
 }
 
-/// Whether the client's statements set others than those that are named.
+/// Settings beyond those that are named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum OtherSettings {
     #[default]

@@ -5,25 +5,25 @@ use crate::config::{Mode, Pin};
 use crate::track::parameter_cache::ParameterCache;
 use crate::track::statements::{Limits, StatementCache};
 
-/// What is under way between a client and a server connection.
+/// Bytes under way between a client and a server connection.
 #[derive(Debug)]
 pub struct Buffers<'b> {
-    /// What the client has sent.
+    /// Bytes from the client.
     pub from_client: &'b mut Buffer,
-    /// What the client is to be sent, behind what it is sent out of `from_server`'s past and in front of its future.
+    /// Bytes for the client, behind those forwarded out of `from_server` so far and in front of those forwarded later.
     pub to_client: &'b mut Vec<u8>,
-    /// What the server has sent.
+    /// Bytes from the server.
     pub from_server: &'b mut Buffer,
-    /// What the server is to be sent, likewise.
+    /// Bytes for the server, likewise.
     pub to_server: &'b mut Vec<u8>,
 }
 
-/// What a machine needs to know and does not change.
+/// Facts that a machine needs and does not change.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// Whether the client's session lasts for its connection or is carried from one to the next.
+    /// Mode: the client's session lasts for its connection, or is carried from one to the next.
     pub mode: Mode,
-    /// What becomes of a client that leaves session state.
+    /// Treatment of clients that leave session state.
     pub pin: Pin,
     /// Number of statements that may be prepared on the connection.
     pub limits: Limits,
@@ -31,7 +31,7 @@ pub struct Context<'a> {
     pub max_text_bytes: usize,
     /// The prepared statements of the pool's clients.
     pub statements: &'a StatementCache,
-    /// What is known of the settings that the pool's connections report.
+    /// Cache of the settings that the pool's connections report.
     pub parameters: &'a ParameterCache,
     /// The pool's role.
     pub user: &'a [u8],

@@ -14,7 +14,7 @@ const MAX_SEEN_BYTES: usize = 1 << 20;
 /// The longest tag of a command, in bytes: PostgreSQL's `COMPLETION_TAG_BUFSIZE`.
 const MAX_TAG_BYTES: usize = 64;
 
-/// What becomes of a message of the server's.
+/// Treatment of a message of the server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MessageAction {
     /// The client gets it.
@@ -29,14 +29,14 @@ impl MessageAction {
     }
 }
 
-/// Where the server's stream is.
+/// Position in the server's stream.
 #[derive(Debug, Default)]
 pub(super) struct ServerStream {
     place: Place,
     stops: StopReason,
 }
 
-/// Where the walk stops until the machine goes on.
+/// Reasons to stop the walk until the machine goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum StopReason {
     #[default]
@@ -80,7 +80,7 @@ impl ServerStream {
         self.place == Place::Boundary
     }
 
-    /// What comes is walked to the end, wherever the client is.
+    /// Has the stream walked to its end, wherever the client is.
     pub(super) fn walk_to_end(&mut self) {
         self.stops = StopReason::Nowhere;
         self.resume();
@@ -149,7 +149,7 @@ impl Machine<'_> {
         }
     }
 
-    /// What follows from the message that was just walked.
+    /// Acts upon the message that was just walked.
     fn after_answer(&mut self, io: &mut Buffers<'_>, tag: u8, owed_before: usize) {
         if let Phase::Preparing { left } = &mut self.phase {
             *left -= (owed_before - self.pipeline.owed()).min(*left);

@@ -65,7 +65,7 @@ use replay::Replay;
 use session_sync::Definitions;
 use work_outcome::WorkOutcome;
 
-/// What a machine is doing.
+/// Phases of a machine.
 #[derive(Debug)]
 enum Phase {
     /// Messages of pgferry's own in front of the client's first have not been answered.
@@ -85,7 +85,7 @@ enum Phase {
     Ended,
 }
 
-/// Whether the client's next message may go.
+/// Admission of the client's next message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gate {
     /// It may.
@@ -110,11 +110,11 @@ pub struct Machine<'a> {
     preparation: Preparation,
     /// Reason why the client keeps the connection.
     pins: Pins,
-    /// Which of these may be gone: the server should be asked.
+    /// Pins that may be gone: the server should be asked.
     stale_pins: Pins,
     /// The reasons that there were when the client was last between two pieces of work.
     former_pins: Pins,
-    /// What has become of the client's transactions since then.
+    /// Outcome of the client's transactions since then.
     work: WorkOutcome,
     /// Settings that the server is to be asked for, since the client's statements have changed them in ways that don't tell.
     named_settings: Vec<Box<[u8]>>,
@@ -125,7 +125,7 @@ pub struct Machine<'a> {
     /// Settings that a `DISCARD ALL` took to what another client asked for, and what they should be.
     corrections: Vec<own_queries::OwnSetting>,
     definitions: Definitions,
-    /// What sequences have done in this piece of work.
+    /// Use of sequences in this piece of work.
     sequences: Sequences,
     portals: Vec<Portal>,
     resetting: resetting::Resetting,
@@ -326,12 +326,12 @@ impl<'a> Machine<'a> {
         End::Stale
     }
 
-    /// What was counted since this was last asked.
+    /// Takes the counts since this was last called.
     pub fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.counts)
     }
 
-    /// What the client has been told, for others to see.
+    /// Returns the client's state, for others to see.
     #[must_use]
     pub fn client(&self) -> &ClientState {
         self.client

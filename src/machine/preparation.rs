@@ -23,17 +23,17 @@ use crate::track::unnamed_statement::UnnamedStatement;
 use crate::track::{ClientState, Request};
 use crate::wire::frontend;
 
-/// What makes a session forget what its sequences have given.
+/// Statement that makes a session forget the last values of its sequences.
 const RESET_SEQUENCES: &[u8] = b"DISCARD SEQUENCES";
 
 /// `DISCARD ALL` in the extended protocol, and a `Flush`: what most short connections need.
 const RESET_MESSAGES: &[u8] =
     b"P\0\0\0\x13\0DISCARD ALL\0\0\0B\0\0\0\x0c\0\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0H\0\0\0\x04";
 
-/// What [`RESET_MESSAGES`] ask for.
+/// Requests in [`RESET_MESSAGES`].
 const RESET_REQUESTS: &[Request] = &[Request::Parse, Request::Bind, Request::Execute, Request::Flush];
 
-/// How much of what another client may have left is removed.
+/// Extent of a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResetPolicy {
     /// Everything, by `DISCARD ALL` or a reset that keeps pgferry's own prepared statements.
@@ -45,7 +45,7 @@ pub enum ResetPolicy {
 }
 
 impl ResetPolicy {
-    /// What `reset` demands where `server` changes hands at `now`.
+    /// Returns the reset that `reset` demands where `server` changes hands at `now`.
     #[must_use]
     pub fn of(reset: Reset, server: &ServerState, now: Instant) -> Self {
         let reach = match reset {
@@ -63,7 +63,7 @@ impl ResetPolicy {
     }
 }
 
-/// When the client's first messages may go.
+/// Moment at which the client's first messages may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Proceed {
     /// Together with the preparation.
@@ -72,7 +72,7 @@ enum Proceed {
     After,
 }
 
-/// What a preparation consists of.
+/// Contents of a preparation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// Nothing: the connection is known to be alive, and as the client expects it.
@@ -84,7 +84,7 @@ enum Kind {
     Statements { resets: usize, renews: usize },
 }
 
-/// What is sent in front of a client's first message.
+/// Messages in front of a client's first one.
 #[derive(Debug)]
 pub struct Preparation {
     messages: Cow<'static, [u8]>,
@@ -238,7 +238,7 @@ impl Preparation {
         &self.messages
     }
 
-    /// What they ask for.
+    /// Returns the requests of its messages.
     #[must_use]
     pub fn requests(&self) -> &[Request] {
         &self.requests

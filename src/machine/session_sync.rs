@@ -27,13 +27,13 @@ const THE_SERVERS_OWN: [&[u8]; 6] = [
     b"session_authorization",
 ];
 
-/// How many bytes of settings a client may carry. One with more keeps its connection.
+/// Number of bytes of settings that a client may carry. One with more keeps its connection.
 const MAX_CARRIED_BYTES: usize = 64 * 1024;
 
-/// How many settings the server is asked for at a time. A client with more keeps its connection.
+/// Number of settings that the server is asked for at a time. A client with more keeps its connection.
 const MAX_NAMED_SETTINGS: usize = 64;
 
-/// Whether definitions have changed that other sessions see once the transaction commits.
+/// Changes of definitions that other sessions see once the transaction commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Definitions {
     /// No.
@@ -368,6 +368,6 @@ fn sequence_elsewhere() -> ClientError {
     .hint(SEQUENCE_HINT)
 }
 
-/// What helps clients that miss a sequence's state.
+/// Hint for clients that miss a sequence's state.
 pub(super) const SEQUENCE_HINT: &str =
     "pgferry runs with pool_mode = \"transaction\": use RETURNING or nextval's own result, or pool_mode = \"session\".";

@@ -17,7 +17,7 @@ use crate::track::{Request, ResponseAction};
 use crate::wire::frontend;
 
 impl Machine<'_> {
-    /// What an unnamed statement says: `rest` is what follows its name. Many clients say the same again and again.
+    /// Parses an unnamed statement, of which `rest` follows the name. Many clients repeat the same one.
     pub(super) fn parsed_unnamed(&self, rest: &[u8]) -> Arc<ParsedQuery> {
         let before = self.client.unnamed.as_ref().filter(|before| before.params.is(self.client.text_params()));
         let same = before.and_then(|before| before.text.as_ref()).filter(|text| *text.body == *rest);

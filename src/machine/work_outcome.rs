@@ -1,21 +1,21 @@
 //! What has become of the transactions of a piece of work.
 
-/// What has become of the transactions of a piece of work.
+/// Outcome of the transactions of a piece of work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct WorkOutcome {
-    /// That of the one that is open.
+    /// Outcome of the open transaction, so far.
     open: TransactionOutcome,
-    /// That of those that are over; `None` where none is.
+    /// Outcome of those that are over; `None` where none is.
     over: Option<TransactionOutcome>,
 }
 
-/// What has become of a transaction.
+/// Outcome of a transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum TransactionOutcome {
-    /// What it does will last, or has.
+    /// Its effects last.
     #[default]
     Lasts,
-    /// What it has done is undone.
+    /// Its effects are undone.
     Undone,
 }
 

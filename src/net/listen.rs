@@ -154,7 +154,7 @@ impl Listener {
         Self { socket, tcp, name, taken: AtomicBool::new(false), file: Mutex::new(file) }
     }
 
-    /// Where it listens: a path, `@name`, or an address and port.
+    /// Returns the address: a path, `@name`, or an address and port.
     #[must_use]
     pub(crate) fn name(&self) -> &str {
         &self.name

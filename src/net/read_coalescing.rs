@@ -40,29 +40,29 @@ const RESAMPLE_BYTES: usize = 128 << 20;
 /// Reads one connection, in batches where that is worth it.
 #[derive(Debug, Default)]
 pub(crate) struct ReadCoalescer {
-    /// What has come since the server began.
+    /// Number of bytes received since the server began.
     came: usize,
-    /// What there was to see.
+    /// Observations, once there are any.
     seen: Option<Box<Seen>>,
     /// The kernel may have kept quiet about something: before 4.18 it did when the batch became smaller.
     unsure: bool,
 }
 
-/// How it comes.
+/// Observations of how bytes arrive.
 #[derive(Debug)]
 struct Seen {
     since: Instant,
-    /// What had come by then.
+    /// Number of bytes received by then.
     from: usize,
-    /// How often the process had gone to sleep by then.
+    /// Number of times that the process had gone to sleep by then.
     wakeups: usize,
     /// Number of bytes received at which the stream is looked at again.
     again: usize,
-    /// What is waited for.
+    /// Batch that is waited for.
     batch: Option<BatchWait>,
 }
 
-/// What is waited for.
+/// Batch that is waited for.
 #[derive(Debug)]
 struct BatchWait {
     size: u32,
@@ -72,7 +72,7 @@ struct BatchWait {
     waits: bool,
     /// The kernel waits for it. It does not after it was waited for in vain, until something comes.
     held: bool,
-    /// What has come since it was waited for in vain.
+    /// Number of bytes received since it was waited for in vain.
     came: usize,
 }
 
@@ -232,7 +232,7 @@ fn least() -> usize {
     BATCH_BYTES[BATCH_BYTES.len() - 1] as usize
 }
 
-/// How often this process has gone to sleep.
+/// Number of times that this process has gone to sleep.
 fn wakeups() -> usize {
     let usage = getrusage(UsageWho::RUSAGE_SELF);
     usage.ok().and_then(|usage| usage.voluntary_context_switches().try_into().ok()).unwrap_or(0)
@@ -251,11 +251,11 @@ mod tests {
     use super::*;
     use crate::net::{BufferPool, Stream};
 
-    /// What PostgreSQL sends at a time.
+    /// Number of bytes that PostgreSQL sends at a time.
     const PIECE: usize = 8 << 10;
     const LEAST: usize = BATCH_BYTES[1] as usize;
     const MOST: usize = BATCH_BYTES[0] as usize;
-    /// How long it takes for a piece to come, where the smallest batch may be waited for in 1.2 ms and the largest may not.
+    /// Time that a piece takes where the smallest batch may be waited for in 1.2 ms and the largest may not.
     const SLOWLY: Duration = Duration::from_micros(100);
 
     /// A connection that is read in batches or not, and its other end.
@@ -265,7 +265,7 @@ mod tests {
         /// The connection's socket once more.
         ours: TcpStream,
         theirs: TcpStream,
-        /// How often the process has gone to sleep.
+        /// Number of times that the process has gone to sleep.
         wakeups: usize,
     }
 
@@ -283,7 +283,7 @@ mod tests {
             self.coalescer.poll_fill_by(cx, &mut self.conn, || self.wakeups)
         }
 
-        /// What comes next.
+        /// Returns the number of bytes that come next.
         async fn next(&mut self) -> usize {
             let n = poll_fn(|cx| self.poll(cx)).await.expect("something");
             self.conn.consume(n);
@@ -324,7 +324,7 @@ mod tests {
             }
         }
 
-        /// What is waited for.
+        /// Batch that is waited for.
         fn batch_wait(&self) -> Option<usize> {
             self.coalescer.seen.as_ref()?.batch.as_ref().map(|batch| batch.size as usize)
         }

@@ -328,7 +328,7 @@ pub(super) fn set_keepalive(socket: impl AsFd, idle: Duration) -> io::Result<()>
     Ok(())
 }
 
-/// What has arrived at a socket.
+/// Bytes that have arrived at a socket.
 struct ArrivedBytes<'a>(&'a Socket);
 
 impl Read for ArrivedBytes<'_> {

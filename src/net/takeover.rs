@@ -147,7 +147,7 @@ impl InheritedListener {
         Ok(Self { name, listener, lock: None, managed: true })
     }
 
-    /// Where it listens: a path, `@name`, or an address and port.
+    /// Returns the address: a path, `@name`, or an address and port.
     #[must_use]
     pub(crate) fn name(&self) -> &str {
         &self.name

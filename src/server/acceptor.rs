@@ -32,11 +32,11 @@ struct Accepted {
 pub(super) struct AcceptorPool {
     admin_state: Arc<AdminState>,
     trackers: ShutdownTrackers,
-    /// Those that rest, the latest last.
+    /// Parked tasks, the latest last.
     idle_tasks: Mutex<Vec<Arc<IdleTask>>>,
 }
 
-/// Where a task rests.
+/// Parking place of a task.
 #[derive(Debug, Default)]
 struct IdleTask {
     handle: Mutex<Option<Box<ListenerHandle>>>,

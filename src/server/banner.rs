@@ -44,7 +44,7 @@ pub(super) fn announce(settings: &Settings, listeners: &[String]) {
     }
 }
 
-/// What clients put into their connection strings for the listener called `name`.
+/// Returns the connection string for the listener called `name`.
 fn dsn(name: &str) -> String {
     let (host, port) = match split_socket_path(name) {
         Some(dir_and_port) => dir_and_port,

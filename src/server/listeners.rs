@@ -26,7 +26,7 @@ struct Open {
 pub(super) struct Listeners {
     open: BTreeMap<String, Open>,
     acceptors: Arc<AcceptorPool>,
-    /// They are the service manager's, whatever the settings say.
+    /// True if the listeners are the service manager's, whatever the settings say.
     managed: bool,
     /// Idle time after which clients that come over TCP are probed.
     keepalive: Option<Duration>,
@@ -46,7 +46,7 @@ impl Listeners {
         self.open.insert(bound.name().to_owned(), Open { bound, stop });
     }
 
-    /// Those that are open.
+    /// Returns the open listeners.
     pub(super) fn opened(&self) -> Opened {
         let open = self.open.values().map(|open| Arc::clone(&open.bound)).collect();
         Opened { open, managed: self.managed }

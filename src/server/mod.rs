@@ -83,7 +83,7 @@ pub(crate) struct ServerContext {
     pub set_log_level: Box<dyn Fn(&str)>,
     /// Listeners from outside: of the service manager, or of the process that this one replaces.
     pub inherited: Vec<InheritedListener>,
-    /// That process.
+    /// Process that is replaced.
     pub old_process: Option<OldProcess>,
 }
 
@@ -182,7 +182,7 @@ fn forward_cancel_requests(console: UnixStream, requests: mpsc::Receiver<Forward
     }
 }
 
-/// What all sessions share, before there are any.
+/// Creates the state that all sessions share.
 fn new_shared(
     settings: Settings,
     upstream_targets: UpstreamTargets,
@@ -250,7 +250,7 @@ async fn serve(
     }
 }
 
-/// How long connected clients may go on.
+/// Policies on connected clients at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DrainPolicy {
     /// Not at all.

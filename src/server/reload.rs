@@ -21,7 +21,7 @@ use crate::net::{Listener, ListenerTransfer};
 use crate::upstream::PoolKey;
 use crate::upstream::target::UpstreamTargets;
 
-/// What a reload changes.
+/// Parts that a reload changes.
 pub(super) struct ReloadableServer {
     pub listeners: Listeners,
     pub admin: Option<HttpServer>,
@@ -29,7 +29,7 @@ pub(super) struct ReloadableServer {
     pub reload: Reload,
     pub set_log_level: Box<dyn Fn(&str)>,
     pub notifier: Notifier,
-    /// What was set by hand, on top of what is written.
+    /// Settings made at the console, on top of what is written.
     pub on_top: Vec<(Adjustable, String)>,
     /// Changes that are wanted, in order; the first is under way.
     pub wanted: VecDeque<Wanted>,
@@ -60,7 +60,7 @@ pub(super) struct Made {
     restart: Vec<&'static str>,
 }
 
-/// What becomes of the thread that answers at `admin_listen`.
+/// Change to the thread that answers at `admin_listen`.
 #[derive(Debug)]
 enum Pages {
     /// It stays.

@@ -30,7 +30,7 @@ const HARMLESS: [&[u8]; 12] = [
     b"work_mem",
 ];
 
-/// What a client is to find on whatever connection serves it.
+/// Session that a client is to find on every connection.
 #[derive(Debug, Default)]
 pub struct ClientState {
     /// The following settings that its startup packet asked for.
@@ -41,7 +41,7 @@ pub struct ClientState {
     pub startup: StartupSettings,
     /// The reported settings that it was told.
     pub view: ServerParams,
-    /// What they are before it is told.
+    /// Reported settings that are in force before the client is told.
     pub in_force: SettingsInForce,
     /// The settings that it has made with plain `SET`s.
     pub settings: SettingsTracker,
@@ -49,13 +49,13 @@ pub struct ClientState {
     pub names: ClientStatements,
     /// Its unnamed statement.
     pub unnamed: Option<Arc<Unnamed>>,
-    /// How many pieces of work it has had done, each on one connection.
+    /// Number of pieces of work that it has had done, each on one connection.
     pub work: u64,
     parse_context: Option<(ServerParams, Arc<ParseContext>)>,
 }
 
 impl ClientState {
-    /// How its texts are read.
+    /// Returns how the client's texts are read.
     #[must_use]
     pub fn lexis(&self) -> Lexis {
         self.text_params().lexis()
@@ -67,7 +67,7 @@ impl ClientState {
         self.in_force.known(&self.view)
     }
 
-    /// What a client begins with that asked for `asked` and was told `view`.
+    /// Creates the state of a client that asked for `asked` and was told `view`.
     #[must_use]
     pub fn new(asked: RequestedParams, view: ServerParams) -> Self {
         Self {

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 /// The SQLSTATEs of refusals that will come again: code makes or frees prepared statements, or the role may not call a function.
 const LASTING: [&[u8; 5]; 3] = [b"22P02", b"26000", b"42501"];
 
-/// Whether resets of a pool's connections may keep their statements: as long as the server has not refused one for good.
+/// Permission for resets of a pool's connections to keep statements: it ends once the server has refused one for good.
 #[derive(Debug, Default)]
 pub struct KeepsStatements {
     /// The SQLSTATE of that refusal.

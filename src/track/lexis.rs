@@ -1,17 +1,15 @@
 //! The settings that decide how a server reads a client's text.
 
-use super::params::ServerParams;
-
-/// How a text is read: by what the server has reported of the session that it is for.
+/// Rules by which a text is read, as the server has reported them of its session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lexis {
     /// A backslash escapes in plain strings (`standard_conforming_strings = off`).
     pub backslashes: bool,
-    /// What its characters consist of.
+    /// Bytes that its characters consist of.
     pub characters: Characters,
 }
 
-/// How many bytes the characters of a client's encoding have, as far as bytes of ASCII stand in them (`src/common/wchar.c`).
+/// Encodings by the length of their characters, as far as bytes of ASCII are part of them (`src/common/wchar.c`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Characters {
     /// A byte of ASCII is a character of its own, as in UTF-8.
@@ -24,18 +22,18 @@ pub enum Characters {
 }
 
 impl Lexis {
-    /// That of a session that reports `params`, which keep it: [`ServerParams::lexis`].
+    /// Returns the rules of a session that reports these values of `client_encoding` and `standard_conforming_strings`.
     #[must_use]
-    pub(super) fn of(params: &ServerParams) -> Self {
-        let characters = match params.get(b"client_encoding") {
+    pub(super) fn of(client_encoding: Option<&[u8]>, standard_conforming_strings: Option<&[u8]>) -> Self {
+        let characters = match client_encoding {
             Some(b"SJIS" | b"SHIFT_JIS_2004") => Characters::ShiftJis,
             Some(b"BIG5" | b"GBK" | b"UHC" | b"JOHAB" | b"GB18030") => Characters::Pairs,
             _ => Characters::AsciiAlone,
         };
-        Self { backslashes: params.get(b"standard_conforming_strings") == Some(b"off"), characters }
+        Self { backslashes: standard_conforming_strings == Some(b"off"), characters }
     }
 
-    /// That of a text in the server's own encoding.
+    /// Returns the rules for a text in the server's own encoding.
     #[must_use]
     pub fn with_backslashes(backslashes: bool) -> Self {
         Self { backslashes, characters: Characters::AsciiAlone }

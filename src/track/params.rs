@@ -28,7 +28,7 @@ pub struct ServerParams {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct ReportedParams {
     pairs: Vec<Pair>,
-    /// Where those in [`FOLLOWING`] are, which are looked up for every client.
+    /// Positions of those in [`FOLLOWING`], which are looked up for every client.
     following: [Option<u8>; FOLLOWING.len()],
     /// What they make of a text, which is asked for every statement.
     lexis: Lexis,
@@ -61,7 +61,7 @@ impl ServerParams {
                 reported.pairs.push((name.into(), value.into()));
             }
         }
-        let lexis = Lexis::of(self);
+        let lexis = Lexis::of(self.get(b"client_encoding"), self.get(b"standard_conforming_strings"));
         if lexis != self.reported.lexis {
             Arc::make_mut(&mut self.reported).lexis = lexis;
         }

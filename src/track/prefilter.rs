@@ -105,7 +105,7 @@ fn may_be_advisory(word: &[u8]) -> bool {
     word.get(b"advisor".len()..).is_some_and(|end| end.windows(2).any(|two| matches!(two, b"y_" | b"Y_")))
 }
 
-/// What a byte is where no word goes on.
+/// Kinds of bytes outside words.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// It begins a word.

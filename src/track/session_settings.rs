@@ -32,10 +32,10 @@ enum Change {
     },
 }
 
-/// What one client has set.
+/// Settings made by one client.
 #[derive(Debug, Default)]
 pub struct SettingsTracker {
-    /// What a reset goes back to: what its startup packet set.
+    /// Settings of its startup packet, to which a reset goes back.
     base: SettingOverrides,
     kept: SettingOverrides,
     open: Vec<Change>,
@@ -50,7 +50,7 @@ impl SettingsTracker {
         Self { kept: base.clone(), base, ..Self::default() }
     }
 
-    /// What holds when no transaction is open.
+    /// Returns the settings that hold when no transaction is open.
     #[must_use]
     pub fn kept(&self) -> &SettingOverrides {
         &self.kept

@@ -12,7 +12,7 @@ use super::statements::REPORTED;
 /// The reported settings that texts are read under.
 #[derive(Clone, Debug, Default)]
 pub enum SettingsInForce {
-    /// Those that the client was told.
+    /// Values that the client was told.
     #[default]
     AsTold,
     /// Others, perhaps.
@@ -72,7 +72,7 @@ impl SettingsInForce {
         *self = Self::AsTold;
     }
 
-    /// What they are for a client that was `told` what the server has reported.
+    /// Returns the values for a client that was `told` what the server has reported.
     #[must_use]
     pub fn known<'s>(&'s self, told: &'s ServerParams) -> &'s ServerParams {
         if let Self::Are(params) = self { params } else { told }

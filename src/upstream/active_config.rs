@@ -56,7 +56,7 @@ impl ActiveConfig {
         self.settings_of(database).real_database(database).to_vec()
     }
 
-    /// What hosts' names stood for when they were last looked up, and how long ago that was.
+    /// Returns the addresses of hosts' names when they were last resolved, and the time since then.
     #[must_use]
     pub(crate) fn resolved(&self) -> Vec<(String, Duration, Vec<SocketAddr>)> {
         let upstream_targets = self.upstream_targets();

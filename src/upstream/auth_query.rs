@@ -32,7 +32,7 @@ use crate::track::server_state::CloseMethod;
 /// Number of answers that are remembered.
 const MAX_ANSWERS: usize = 10_000;
 
-/// How many databases it is asked in at a time: clients name them before they have logged in.
+/// Number of databases in which it is asked at a time: clients name them before they have logged in.
 const MAX_CONNECTIONS: usize = 4;
 
 /// Asks the upstream for secrets.

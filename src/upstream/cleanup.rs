@@ -21,10 +21,10 @@ use crate::wire::{backend, frame, frontend, head};
 /// The first pause before another cancel request for the same statement.
 const FIRST_CANCEL_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a client left behind.
+/// State that a client left behind.
 #[derive(Debug)]
 pub(crate) struct SessionLeftovers {
-    /// What the server still owes.
+    /// Requests that the server has not answered.
     pub pipeline: Pipeline,
     /// Bytes of a message from the server that are still to come.
     pub partial: usize,
@@ -98,7 +98,7 @@ pub(crate) enum CleanupError {
     Lost,
 }
 
-/// What a session is like that has been restored.
+/// State of a session that has been restored.
 enum RestoredSession {
     /// As new.
     AsNew,

@@ -50,7 +50,7 @@ impl CloseReason {
     ];
 }
 
-/// How a connection was closed.
+/// Ways in which a connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Closed {
     /// The server closed first, and has the TIME_WAIT.

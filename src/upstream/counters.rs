@@ -20,7 +20,7 @@ pub(crate) struct Counters {
     pub refused: Counter,
     /// The same by SQLSTATE.
     pub refusals: Failures,
-    /// What became of clients' requests for TLS.
+    /// Outcomes of clients' requests for TLS.
     pub client_tls: ClientTlsCounters,
     /// Passwords that had to be tried upstream.
     pub tried: Counter,
@@ -50,11 +50,11 @@ pub(crate) struct Counters {
     pub pins_by_reason: [Counter; Pins::NAMES.len()],
     /// Failed attempts to open a connection, by SQLSTATE.
     pub failures: Failures,
-    /// How long things took.
+    /// Durations.
     pub timings: Timings,
 }
 
-/// What became of clients' requests for TLS.
+/// Outcomes of clients' requests for TLS.
 #[derive(Debug, Default)]
 pub(crate) struct ClientTlsCounters {
     /// Connections that are encrypted.
@@ -65,7 +65,7 @@ pub(crate) struct ClientTlsCounters {
     pub failed: Counter,
 }
 
-/// How long things took.
+/// Durations.
 #[derive(Debug, Default)]
 pub(crate) struct Timings {
     /// From accepting a client to its greeting.
@@ -84,7 +84,7 @@ pub(crate) struct Timings {
 #[derive(Debug, Default)]
 pub(crate) struct Failures(Mutex<BTreeMap<String, u64>>);
 
-/// How many SQLSTATEs are told apart; a server could make up any number.
+/// Number of SQLSTATEs that are counted apart; a server could make up any number.
 const MAX_CODES: usize = 32;
 
 impl Failures {

@@ -32,7 +32,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// The directory that libpq's password files know as `localhost`.
 const DEFAULT_SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
-/// Where passwords come from.
+/// Sources of passwords.
 #[derive(Debug)]
 pub(crate) struct Credentials {
     host: Host,
@@ -43,9 +43,9 @@ pub(crate) struct Credentials {
     command: Vec<String>,
     ttl: Duration,
     passfile: Option<PathBuf>,
-    /// Where files are read.
+    /// Lane in which files are read.
     reading: Lane,
-    /// What the program printed, by database and user.
+    /// Output of the program, by database and user.
     printed: Arc<Mutex<Printed>>,
 }
 
@@ -221,7 +221,7 @@ fn judge(status: ExitStatus, last: &str, password: Password) -> Result<Password,
     }
 }
 
-/// What a file or a program says, without the end of its last line.
+/// Returns the text of a file or a program, without the end of its last line.
 fn one_line(mut text: Vec<u8>) -> Password {
     if text.last() == Some(&b'\n') {
         text.pop();

@@ -12,7 +12,7 @@ use super::target::{Address, TargetHost};
 /// Idle time after which a used session is reset without being asked for.
 const RESET_AFTER: Duration = Duration::from_millis(100);
 
-/// How often the janitor comes when nothing is due soon.
+/// Interval of the janitor's rounds when nothing is due soon.
 const ROUND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// After how long a pool without connections is forgotten.

@@ -75,7 +75,7 @@ impl Turn<'_> {
 /// A reply that is held back: how long, and its place among those of its source.
 #[derive(Debug)]
 pub(crate) struct Delay {
-    /// How long.
+    /// Length.
     pub length: Duration,
     _place: Slot,
 }
@@ -166,7 +166,7 @@ impl SourceLimit {
         )
     }
 
-    /// Which source it is.
+    /// Returns the source.
     #[must_use]
     pub(crate) fn source(&self) -> Source {
         self.source

@@ -13,13 +13,13 @@ use crate::wire::frontend;
 /// Places that are left to logins, which hold none before they are over.
 const LOGINS: usize = 4;
 
-/// How often a server is looked at that has room, and one that is nearly full.
+/// Intervals between looks at a server that has room, and at one that is nearly full.
 const INTERVALS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(1));
 
-/// How long a server must have taken connections for a refusal to be news.
+/// Time for which a server must have taken connections for a refusal to be news.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// How long a look is waited for that says by whom a full server's places are held.
+/// Longest wait for a look that shows which roles hold a full server's places.
 const UNTOLD: Duration = Duration::from_secs(5);
 
 /// Limits and connections of a server, a row per role, those with most idle ones. `state` and `backend_type` of other roles' connections are hidden
@@ -42,11 +42,11 @@ GROUP BY usesysid ORDER BY 7 DESC LIMIT 5";
 pub(crate) struct Occupancy {
     /// `max_connections`.
     pub max_connections: usize,
-    /// Those of them that are reserved: `superuser_reserved_connections` and `reserved_connections`.
+    /// Number of those reserved: `superuser_reserved_connections` and `reserved_connections`.
     pub reserved: usize,
     /// Client connections there are.
     pub used: usize,
-    /// Those of them that are known to be idle.
+    /// Number of those known to be idle.
     pub idle: usize,
     /// A digest of what `ALTER ROLE … SET` and `ALTER DATABASE … SET` have set.
     pub settings: Vec<u8>,
@@ -54,10 +54,10 @@ pub(crate) struct Occupancy {
     pub idle_of: Vec<(String, usize)>,
 }
 
-/// What becomes of idle connections.
+/// Treatment of idle connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
-    /// They are kept for as long as the settings say.
+    /// All are kept for as long as the settings say.
     All,
     /// The server is filling up: each pool keeps one.
     One,
@@ -100,13 +100,13 @@ impl Occupancy {
         self.max_connections.saturating_sub(self.reserved).max(1)
     }
 
-    /// Those of them that are free.
+    /// Number of those that are free.
     #[must_use]
     pub(crate) fn free(&self) -> usize {
         self.places().saturating_sub(self.used)
     }
 
-    /// How many connections a process that has `ours` of them may have without leaving too few to others.
+    /// Number of connections that a process which has `ours` of them may have without leaving too few to others.
     #[must_use]
     pub(crate) fn share(&self, ours: usize) -> usize {
         let others = self.used.saturating_sub(ours);
@@ -114,7 +114,7 @@ impl Occupancy {
         left.saturating_sub(LOGINS.min(self.places() / 8)).max(1)
     }
 
-    /// What becomes of idle connections.
+    /// Treatment of idle connections.
     #[must_use]
     pub(crate) fn keep(&self) -> Keep {
         match (self.free(), self.places()) {
@@ -136,17 +136,17 @@ impl Occupancy {
     }
 }
 
-/// What is known of the room that a server has.
+/// Knowledge of the room that a server has.
 #[derive(Debug, Default)]
 pub(crate) struct Room(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// What the last look has shown.
+    /// Result of the last look.
     seen: Option<Occupancy>,
     /// Time at which the last look began.
     asked: Option<Instant>,
-    /// How many connections of this process the server had when it refused another one, after the last look.
+    /// Number of this process's connections when the server refused another one, after the last look.
     refused_at: Option<usize>,
     /// Time at which it last refused one.
     refused: Option<Instant>,
@@ -159,7 +159,7 @@ struct State {
 pub(crate) struct News(pub Option<Occupancy>);
 
 impl Room {
-    /// What the last look has shown.
+    /// Result of the last look.
     #[must_use]
     pub(crate) fn seen(&self) -> Option<Occupancy> {
         lock(&self.0).seen.clone()
@@ -211,7 +211,7 @@ impl Room {
         }
     }
 
-    /// What is to be told of a refusal, though no look has shown by which roles places are held.
+    /// Returns what is to be logged of a refusal, though no look has shown which roles hold the places.
     pub(crate) fn overdue(&self, now: Instant) -> Option<News> {
         let mut state = lock(&self.0);
         state.untold.take_if(|at| now.saturating_duration_since(*at) >= UNTOLD).map(|_| News(None))
@@ -228,7 +228,7 @@ impl Room {
         Some((seen.max_connections.max(1), share))
     }
 
-    /// What becomes of idle connections.
+    /// Treatment of idle connections.
     #[must_use]
     pub(crate) fn keep(&self) -> Keep {
         let state = lock(&self.0);

@@ -19,7 +19,7 @@ impl Pools {
         self.server_side.auth_query_slots.reclaim();
     }
 
-    /// What sessions begin with has changed on the server behind clients' `database`: they go on with new connections.
+    /// Notes that what sessions begin with has changed on the server behind clients' `database`: they go on with new connections.
     pub(crate) fn outdate_sessions(&self, database: &[u8]) {
         self.outdate_sessions_at(&self.server_side.config.upstream_target(database));
     }

@@ -20,7 +20,7 @@ use crate::lock::lock;
 /// All pools, by key.
 #[derive(Debug)]
 pub(crate) struct Pools {
-    /// What they have in common.
+    /// State that they have in common.
     pub server_side: Arc<ServerSide>,
     by_key: Mutex<BTreeMap<PoolKey, Arc<Pool>>>,
     /// Time at which the janitor last came, in milliseconds since `born`.

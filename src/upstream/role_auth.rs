@@ -14,10 +14,10 @@ use crate::lock::lock;
 /// The first and the longest pause between attempts while the upstream is down.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 
-/// How long it is remembered that the upstream could not be asked.
+/// Time for which it is remembered that the upstream could not be asked.
 const TROUBLED: Duration = Duration::from_secs(60);
 
-/// What the upstream is known to do when this user comes.
+/// Requirement of the upstream for this user's logins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum AuthRequirement {
     /// No login has been tried.
@@ -29,11 +29,11 @@ pub(crate) enum AuthRequirement {
     Asks,
 }
 
-/// What is known of one (database, user).
+/// Knowledge of one (database, user)'s login.
 #[derive(Debug)]
 pub(crate) struct RoleAuth {
     memory: Mutex<CachedAuth>,
-    /// What came after it, if anything did.
+    /// Succession, if it has ended.
     succession: OnceLock<Succession>,
     /// The attempts of each source that wait for their turn, or have it.
     lanes: Mutex<HashMap<Source, Arc<tokio::sync::Mutex<()>>>>,
@@ -41,7 +41,7 @@ pub(crate) struct RoleAuth {
     turn: tokio::sync::Mutex<()>,
 }
 
-/// What an account is followed by.
+/// Successors of a `RoleAuth`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Succession {
     /// The same role, with another password: its clients go on with new connections.
@@ -50,7 +50,7 @@ pub(crate) enum Succession {
     AnotherRole,
 }
 
-/// How old the memory of an account is.
+/// Freshness of what is known of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Freshness {
     /// It can be relied on.
@@ -71,7 +71,7 @@ struct CachedAuth {
     verified: Verified<ClientError>,
     /// The upstream credential of clients that log in by another method than pass-through.
     learned: Option<Credential>,
-    /// What was right under settings that are no longer in force: good enough to try, not to accept a client by.
+    /// Credential that was right under former settings: good enough to try, not to accept a client by.
     presumed: Option<Credential>,
     trouble: Option<RecentFailure>,
 }
@@ -85,7 +85,7 @@ struct RecentFailure {
 }
 
 impl CachedAuth {
-    /// That a name is asked for a password says nothing: servers ask also for names that they do not know.
+    /// Returns whether nothing is known. A question for a password is no knowledge: servers ask it for unknown names as well.
     fn is_blank(&self) -> bool {
         self.requirement != AuthRequirement::Open && self.verified.password().is_none() && self.learned.is_none()
     }
@@ -112,13 +112,13 @@ impl Default for RoleAuth {
 }
 
 impl RoleAuth {
-    /// What the upstream is known to do.
+    /// Returns the known requirement of the upstream.
     #[must_use]
     pub(crate) fn requirement(&self) -> AuthRequirement {
         self.memory().requirement
     }
 
-    /// How old the memory is that the upstream lets the user in; fresh where it never has, so that there is none to rely on.
+    /// Returns how fresh the knowledge is that the upstream lets the user in; fresh where it never has, so that there is none.
     #[must_use]
     pub(crate) fn freshness(&self, recheck: Duration) -> Freshness {
         match self.memory().proved.map(|at| at.elapsed()) {
@@ -145,7 +145,7 @@ impl RoleAuth {
         self.memory().proved = Some(Instant::now());
     }
 
-    /// What it is followed by, if it is out of date.
+    /// Returns its successor, if it is out of date.
     #[must_use]
     pub(crate) fn succession(&self) -> Option<Succession> {
         self.succession.get().copied()
@@ -197,7 +197,7 @@ impl RoleAuth {
         self.memory().verified.matches(key, password)
     }
 
-    /// Where a pool's own connections get the password from.
+    /// Returns the source of the password for a pool's own connections.
     #[must_use]
     pub(crate) fn secret(&self, settings: &Settings) -> Secret {
         let memory = self.memory();
@@ -243,7 +243,7 @@ impl RoleAuth {
         }
     }
 
-    /// Where the attempts of `source` wait for each other, so that only one of them waits for its turn.
+    /// Returns the lane in which the attempts of `source` wait for each other, so that only one of them waits for its turn.
     #[must_use]
     pub(crate) fn lane(&self, source: Source) -> Arc<tokio::sync::Mutex<()>> {
         let mut lanes = lock(&self.lanes);
@@ -293,7 +293,7 @@ impl RoleAuth {
         self.memory().requirement = AuthRequirement::Asks;
     }
 
-    /// What the upstream lately answered to `password`, if it refused it.
+    /// Returns the upstream's latest answer to `password`, if it refused it.
     #[must_use]
     pub(crate) fn refusal(&self, key: &ProcessKey, password: &Password) -> Option<ClientError> {
         self.memory().verified.refusal(key, password, Instant::now())

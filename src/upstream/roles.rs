@@ -7,13 +7,13 @@ use super::pool_stats::PoolStats;
 use super::role_auth::RoleAuth;
 use crate::lock::lock;
 
-/// How many (database, user)s may be remembered that have never logged in.
+/// Number of (database, user)s that may be remembered without ever having logged in.
 pub(super) const MAX_UNVERIFIED_ROLES: usize = 1000;
 
 /// A database and a user.
 pub(crate) type DatabaseUser = (Vec<u8>, Vec<u8>);
 
-/// What is known of roles, by database and user: their logins, and what their clients had done for them.
+/// Knowledge of roles, by database and user: their logins, and their clients' statistics.
 #[derive(Debug, Default)]
 pub(crate) struct Roles {
     auths: Mutex<HashMap<DatabaseUser, Arc<RoleAuth>>>,
@@ -22,7 +22,7 @@ pub(crate) struct Roles {
 }
 
 impl Roles {
-    /// What is known of the login of `user`.
+    /// Returns the knowledge of `user`'s login.
     #[must_use]
     pub(crate) fn auth(&self, database: &[u8], user: &[u8]) -> Arc<RoleAuth> {
         let mut auths = lock(&self.auths);

@@ -21,12 +21,12 @@ const TERMINATE_TIMEOUT: Duration = Duration::from_secs(1);
 /// For how long the last answer on a connection proves it alive. Under load connections change hands within microseconds.
 pub(crate) const RECENTLY_USED: Duration = Duration::from_millis(1);
 
-/// What a `CancelRequest` needs.
+/// Address and secret that a `CancelRequest` needs.
 #[derive(Debug)]
 pub(crate) struct BackendKey {
-    /// Where the backend is.
+    /// Address of the backend.
     pub address: Address,
-    /// How connections there are encrypted, if they are.
+    /// Encryption of connections there, if they are encrypted.
     pub server_tls: Option<Arc<ServerTls>>,
     /// Its process id.
     pub pid: i32,
@@ -41,9 +41,9 @@ pub(crate) struct ServerConn {
     pub conn: Conn,
     /// A number of its own, for logs.
     pub id: u64,
-    /// What a cancel request needs.
+    /// Key for cancel requests.
     pub key: Arc<BackendKey>,
-    /// What the session there has.
+    /// State of the session there.
     pub state: ServerState,
     /// Time at which it was last given back.
     pub returned: Instant,
@@ -55,9 +55,9 @@ pub(crate) struct ServerConn {
     pub close_reason: CloseReason,
     /// Its cancel requests.
     pub gate: Arc<CancelGate>,
-    /// What its server is wanted to be.
+    /// Condition that its server must satisfy.
     pub target: TargetSessionAttrs,
-    /// What others see of it.
+    /// Metadata that others see.
     pub conn_info: Arc<ConnInfo>,
 }
 

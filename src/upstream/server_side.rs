@@ -22,20 +22,20 @@ use crate::config::Settings;
 use crate::net::BufferPool;
 use crate::track::statements::StatementIds;
 
-/// What pools, logins and sessions have in common on the server's side, by concern.
+/// State that pools, logins and sessions have in common on the server's side, by concern.
 #[derive(Debug)]
 pub(crate) struct ServerSide {
     /// The settings in force and the targets made of them.
     pub config: ActiveConfig,
-    /// What is known of roles.
+    /// Knowledge of roles.
     pub roles: Roles,
     /// The process's own key, under which passwords are remembered.
     pub key: ProcessKey,
-    /// What happened, in numbers.
+    /// Counters of the process.
     pub counters: Counters,
-    /// How many connections there may be over all pools.
+    /// Slots for connections over all pools.
     pub capacity: Capacity,
-    /// How many clients and connections users may have.
+    /// Quotas of users' clients and connections.
     pub quotas: Quotas,
     /// For how long connections could not be had.
     pub starvation: Starvation,
@@ -45,7 +45,7 @@ pub(crate) struct ServerSide {
     pub logins: LoginLimits,
     /// The databases that are paused or disabled.
     pub pauses: PauseState,
-    /// What is known of the code in the databases.
+    /// Knowledge of the code in the databases.
     pub session_codes: SessionCodes,
     /// Backends on this machine, some of which may be clients as well.
     pub local_backends: LocalBackends,

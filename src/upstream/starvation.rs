@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use crate::lock::lock;
 
-/// How long it is remembered that a connection could not be had.
+/// Time for which it is remembered that a connection could not be had.
 const REMEMBERED: Duration = Duration::from_secs(15);
 
-/// How long clients must have got no connection for that to be trouble.
+/// Time without a connection after which that is trouble.
 const TROUBLE: Duration = Duration::from_secs(10);
 
 /// For how long clients have waited in vain because no connection could be had.

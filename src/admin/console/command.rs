@@ -47,7 +47,7 @@ pub(crate) enum Command {
     Empty,
 }
 
-/// Which process gives its listeners to another.
+/// Processes that give their listeners to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Takeover {
     /// Any: it ends for that.
@@ -56,14 +56,14 @@ pub(crate) enum Takeover {
     Ending,
 }
 
-/// How the process is to end.
+/// Ways in which the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shutdown {
     /// At once.
     Now,
-    /// When transactions have ended (in session mode: requests outside of them).
+    /// Ends when transactions have ended (in session mode: requests outside of them).
     WaitForServers,
-    /// When clients have gone by themselves.
+    /// Ends when clients have gone by themselves.
     WaitForClients,
 }
 
@@ -150,7 +150,7 @@ impl Command {
         }
     }
 
-    /// What `CommandComplete` says when it is done.
+    /// Returns the tag of its `CommandComplete`.
     #[must_use]
     pub(crate) fn tag(&self) -> String {
         match self {

@@ -19,12 +19,12 @@ use crate::upstream::{CloseReason, Pool, ServerSide};
 /// Interval at which to look whether what is waited for has come about.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What came of a command.
+/// Outcome of a command.
 #[derive(Debug, Default)]
 pub(crate) struct CommandOutcome {
     /// Its result.
     pub table: Option<Table>,
-    /// What else there is to say, each with particulars.
+    /// Notices, each with its detail.
     pub notices: Vec<(String, Option<String>)>,
 }
 

@@ -39,7 +39,7 @@ pub(super) const COLUMNS: [(&str, Type); 21] = [
     ("id", Type::Int),
 ];
 
-/// What SOCKETS shows besides: nothing is ever held back in PgBouncer's sense.
+/// Additional columns of SOCKETS: nothing is ever held back in PgBouncer's sense.
 const POSITIONS: [(&str, Type); 7] = [
     ("recv_pos", Type::Int),
     ("pkt_pos", Type::Int),

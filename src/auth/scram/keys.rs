@@ -18,7 +18,7 @@ pub(crate) const MAX_ITERATIONS: u32 = 2_000_000;
 /// The longest salt that is accepted.
 pub(crate) const MAX_SALT_BYTES: usize = 1024;
 
-/// What only the holder of the password has: the client's key.
+/// Key of the client, which only the holder of the password has.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub(crate) struct ClientKey(pub(super) [u8; KEY_BYTES]);
 
@@ -28,7 +28,7 @@ impl fmt::Debug for ClientKey {
     }
 }
 
-/// What a server keeps of a password, as `pg_authid.rolpassword` has it: `SCRAM-SHA-256$4096:salt$StoredKey:ServerKey`.
+/// Verifier of a password, as in `pg_authid.rolpassword`: `SCRAM-SHA-256$4096:salt$StoredKey:ServerKey`.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Verifier {
     pub(super) iterations: u32,
@@ -44,7 +44,7 @@ impl fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    /// What `pg_authid` keeps starts like this.
+    /// Prefix of verifiers in `pg_authid`.
     pub const PREFIX: &'static str = "SCRAM-SHA-256$";
 
     /// Reads a verifier as `pg_authid` has it; `None` when it is none.

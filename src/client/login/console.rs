@@ -31,7 +31,7 @@ pub(crate) enum AdminRole {
 pub(crate) struct AdminUser {
     /// The user it says to be.
     pub user: String,
-    /// What it may do.
+    /// Role of the admin.
     pub role: AdminRole,
 }
 

@@ -48,33 +48,33 @@ pub(crate) enum AuthOutcome {
     Console(Box<AdminUser>),
 }
 
-/// What a session begins with.
+/// Start of a session.
 #[derive(Debug)]
 pub(crate) struct SessionStart {
-    /// Where its connections come from.
+    /// Pool of its connections.
     pub pool: Arc<Pool>,
     /// The settings that it begins with.
     pub greeting: Arc<Greeting>,
-    /// What else its startup packet has set.
+    /// Other settings of its startup packet.
     pub settings: StartupSettings,
-    /// What cancels its queries.
+    /// Key that cancels its queries.
     pub secret: CancelKey,
     /// Its place among its user's clients, if these are limited.
     pub place: Option<Slot>,
 }
 
-/// What a dedicated connection begins with.
+/// Start of a dedicated connection.
 #[derive(Debug)]
 pub(crate) struct Dedicated {
     /// The client's startup packet.
     pub startup: Startup,
     /// Its user.
     pub user: Vec<u8>,
-    /// How it got in; with pass-through the upstream asks it for its password.
+    /// Method of the login; with pass-through the upstream asks the client for its password.
     pub method: Auth,
-    /// What it can log in upstream with, if its login has shown that.
+    /// Upstream credential, if its login has yielded one.
     pub credential: Option<Credential>,
-    /// What cancels its queries.
+    /// Key that cancels its queries.
     pub secret: CancelKey,
 }
 
@@ -218,7 +218,7 @@ fn recheck_in_background(shared: &Arc<Shared>, pool: &Arc<Pool>, settings: &Sett
     }
 }
 
-/// What a client is told that takes too long.
+/// Error for a client that takes too long.
 #[must_use]
 pub(crate) fn timed_out(limit: Duration) -> ClientError {
     ClientError::fatal(ErrorSource::Client, sqlstate::INVALID_AUTHORIZATION, "canceling authentication due to timeout")
@@ -276,7 +276,7 @@ fn no_such_replication(startup: &Startup) -> ClientError {
     .hint("Valid values are: \"false\", 0, \"true\", 1, \"database\".")
 }
 
-/// How a proof ended, other than with a refusal.
+/// Outcome of an authentication that was not refused.
 enum AuthResult {
     /// The client went away.
     Gone,
@@ -288,7 +288,7 @@ enum AuthResult {
 struct LoginAttempt<'a> {
     shared: &'a Arc<Shared>,
     conn: &'a mut Conn,
-    /// Where the client is waited for.
+    /// List in which the client is waited for.
     pending_logins: &'a PendingLogins,
     settings: &'a Settings,
     deadline: Instant,

@@ -118,7 +118,7 @@ impl PassThrough<'_, '_> {
         }
     }
 
-    /// What the upstream is known to do, as far as that is not too old to let clients in.
+    /// Returns the upstream's known requirement, as far as that is not too old to let clients in.
     fn requirement(&self, role_auth: &RoleAuth) -> AuthRequirement {
         match role_auth.requirement() {
             AuthRequirement::Open if self.is_stale(role_auth) => AuthRequirement::Unknown,

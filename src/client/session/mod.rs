@@ -40,7 +40,7 @@ const IDLE_SESSION_TIMEOUT: &[u8] = b"idle_session_timeout";
 /// Number of dead connections that one request may meet before its client is told.
 const MAX_DEAD_CONNS: usize = 10;
 
-/// What a client is told when the process goes away; the words are PostgreSQL's.
+/// Error for clients at shutdown, as PostgreSQL words it.
 #[must_use]
 pub(crate) fn shutdown() -> ClientError {
     ClientError::fatal(
@@ -62,7 +62,7 @@ pub(crate) fn killed() -> ClientError {
     .detail("It was ended at pgferry's console (KILL, KILL_CLIENT).")
 }
 
-/// How a session ends.
+/// Ends of a session.
 enum SessionEnd {
     /// The client is gone, or has said good-bye.
     Quiet,
@@ -72,7 +72,7 @@ enum SessionEnd {
     Tell(ClientError),
 }
 
-/// What waiting for a connection came to.
+/// Outcome of a wait for a connection.
 enum Acquired {
     /// It, and the time.
     Lease(Lease, Instant),
@@ -84,7 +84,7 @@ enum Acquired {
     Killed,
 }
 
-/// What happens to an idle client.
+/// Events of an idle client.
 enum IdleEvent {
     /// It has sent something, or there may be something to see to.
     Received,
@@ -98,14 +98,14 @@ struct Session<'a> {
     handle: Arc<SessionHandle>,
     conn: &'a mut Conn,
     pool: Arc<Pool>,
-    /// What it is to find on whatever connection serves it.
+    /// Session that the client is to find on every connection.
     state: ClientState,
     /// The mode it came in with.
     mode: Mode,
     /// A connection that it has not used yet.
     tentative: Option<Box<TentativeLease>>,
     _place: Option<Slot>,
-    /// What it is to the backends that it may have come out of.
+    /// Links to the backends that this client may itself be.
     _origins: Option<Box<[Arc<LoopedClient>]>>,
 }
 
@@ -274,7 +274,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// How long the client has allowed itself to be idle between its transactions, by `SET` or in its startup packet.
+    /// Returns the client's own `idle_session_timeout`, set by `SET` or in its startup packet.
     fn idle_limit(&self) -> Option<Duration> {
         if self.mode == Mode::Session && self.tentative.is_none() && self.state.work > 0 {
             return None;
@@ -351,7 +351,7 @@ impl<'a> Session<'a> {
         Err(SessionEnd::Tell(lost()))
     }
 
-    /// What goes in front of the client's first message on `lease`, which it is given at `now`.
+    /// Prepares `lease`, which the client is given at `now`, for its first message.
     fn prepare(&self, lease: &Lease, settings: &Settings, now: Instant) -> Preparation {
         let policy = ResetPolicy::of(settings.pool.reset, &lease.state, now);
         let probe = now.saturating_duration_since(lease.returned) >= RECENTLY_USED;
@@ -454,7 +454,7 @@ fn poll_disconnected(conn: &mut Conn, cx: &mut Context<'_>) -> Poll<()> {
     Poll::Pending
 }
 
-/// What a client is told that was idle for longer than it has allowed itself; the words are PostgreSQL's.
+/// Error for a client that was idle for longer than its `idle_session_timeout`, as PostgreSQL words it.
 fn idle_for_too_long() -> ClientError {
     ClientError::fatal(
         ErrorSource::Client,

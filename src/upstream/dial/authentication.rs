@@ -16,7 +16,7 @@ use crate::net::Conn;
 use crate::net::tls::certificate;
 use crate::upstream::target::{TargetHost, UpstreamTarget};
 
-/// What has been proved so far.
+/// Proofs so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Proved {
     method: LoginMethod,
@@ -140,12 +140,12 @@ fn choose_mechanism(
     })
 }
 
-/// What the server's certificate gives to bind a login to.
+/// Returns the channel binding data of the server's certificate.
 fn end_point(conn: &Conn) -> Option<Vec<u8>> {
     conn.stream().tls()?.peer_certificates().first().and_then(certificate::end_point)
 }
 
-/// What there is to log in with; a server asks once.
+/// Returns the credential to log in with; a server asks once.
 async fn credential(
     login: &mut Login,
     endpoint: &TargetHost,

@@ -18,7 +18,7 @@ use crate::wire::frame::HEADER_BYTES;
 pub(crate) enum DialError {
     /// The way to the server is blocked: no such host, refused, timed out.
     Unreachable {
-        /// What was dialled.
+        /// Host that was dialled.
         host: String,
         /// Reason why it failed.
         why: String,
@@ -27,16 +27,16 @@ pub(crate) enum DialError {
     },
     /// The server does not satisfy `target_session_attrs`.
     Misfit {
-        /// Which.
+        /// Host.
         host: String,
-        /// What keeps it from that, in libpq's words.
+        /// Cause, in libpq's words.
         why: &'static str,
     },
     /// The server refused, in its own words, and what it was given to log in with, if anything.
     Refused(ClientError, Option<Credential>),
     /// The connection can't be encrypted as it must be, or the server's identity is wrong; the reason.
     Untrusted(String),
-    /// What there is to log in with can't be had, or is of no use with this server: why.
+    /// The credential can't be had, or is of no use with this server: the cause.
     Credential(String),
     /// The server asks for a password and there is none.
     NoPassword,
@@ -146,7 +146,7 @@ impl DialError {
         }
     }
 
-    /// What a client is told.
+    /// Returns the error for clients.
     #[must_use]
     pub(crate) fn client_error(&self) -> ClientError {
         match self {

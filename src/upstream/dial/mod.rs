@@ -60,7 +60,7 @@ impl PasswordPrompt {
     }
 }
 
-/// Where the password comes from if the upstream asks for one.
+/// Source of the password if the upstream asks for one.
 #[derive(Debug)]
 pub(crate) enum Secret {
     /// There is none.
@@ -112,19 +112,19 @@ impl Login {
 pub(crate) struct NewConn {
     /// The socket.
     pub conn: Conn,
-    /// Where it goes.
+    /// Remote address.
     pub address: Address,
-    /// What the server reported.
+    /// Settings that the server reported.
     pub params: ServerParams,
-    /// How it is encrypted, if it is: cancel requests are as well.
+    /// Encryption, if it is encrypted: cancel requests are as well.
     pub server_tls: Option<Arc<ServerTls>>,
     /// The backend's process id.
     pub pid: i32,
     /// The backend's cancel secret.
     pub secret: Box<[u8]>,
-    /// What was asked for and accepted; `None` when the server asked for nothing.
+    /// Credential that was asked for and accepted; `None` when the server asked for nothing.
     pub credential: Option<Credential>,
-    /// What is known of the code in its database, where it is to belong to a pool.
+    /// Knowledge of the code in its database, where it is to belong to a pool.
     pub code: Arc<SessionCode>,
 }
 
@@ -354,7 +354,7 @@ impl Dial<'_> {
     }
 }
 
-/// What keeps a server from being what is wanted; servers before 14 don't report it, and are asked.
+/// Returns why a server does not satisfy `target_session_attrs`, if so; servers before 14 don't report it, and are asked.
 async fn target_mismatch(
     new_conn: &mut NewConn,
     target: TargetSessionAttrs,
@@ -377,7 +377,7 @@ const SERVER_ROLE_QUERY: &[u8] =
     b"SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') \
 OPERATOR(pg_catalog.=) 'on'";
 
-/// Whether trying with encryption instead of without, or the other way round, may lead to something else.
+/// Prospects of a retry with encryption instead of without, or the other way round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TlsRetry {
     Yes,

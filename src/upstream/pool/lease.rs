@@ -139,7 +139,7 @@ impl Lease {
     }
 }
 
-/// How a connection is lent.
+/// State of a lease.
 #[derive(Debug)]
 pub(crate) struct LeaseActivity<'a> {
     pool: &'a Arc<Pool>,

@@ -12,19 +12,19 @@ use crate::upstream::occupancy::Keep;
 use crate::upstream::queue::Queue;
 use crate::upstream::session_code;
 
-/// How long a connection of the reserve is kept idle.
+/// Time for which a connection of the reserve is kept idle.
 const RESERVE_IDLE: Duration = Duration::from_secs(10);
 
 /// Time that one to `template1` waits for the client that it was opened for.
 const UNUSED_TEMPLATE: Duration = Duration::from_secs(1);
 
-/// How long one is kept idle while the server is filling up.
+/// Time for which one is kept idle while the server is filling up.
 const PRESSED_IDLE: Duration = Duration::from_secs(1);
 
-/// How long the code of a database is looked at behind the last client.
+/// Time after the last client for which the code of a database is looked at.
 const LOOKED_AT: Duration = Duration::from_secs(60);
 
-/// What is due on an idle connection.
+/// Work that is due on an idle connection.
 #[derive(Clone, Debug)]
 pub(in crate::upstream) enum Chore {
     /// To reset what clients have left.
@@ -39,18 +39,18 @@ fn look_due(pooled: &PooledConn, settings: &Settings, now: Instant) -> Option<In
     if is_wanted { pooled.state.code.code().claim(Due::Past, now) } else { None }
 }
 
-/// Which idle connections of a pool are kept; it is asked of one after another, the one that has been idle longest first.
+/// Choice of the idle connections that a pool keeps; it is asked of one after another, the one that has been idle longest first.
 #[derive(Clone, Copy, Debug)]
 struct Retention {
     idle_timeout: Option<Duration>,
     /// Number of connections that are kept in any case, those in use included (`min_pool_size`).
     least: usize,
     room: Keep,
-    /// How many are idle.
+    /// Number of idle ones.
     idle: usize,
     /// Their number.
     open: usize,
-    /// How many connections of the reserve there are, in any state.
+    /// Number of connections of the reserve, in any state.
     reserve: usize,
 }
 

@@ -48,7 +48,7 @@ use crate::track::statements::StatementCache;
 /// The database that new ones are copied from.
 const TEMPLATE: &[u8] = b"template1";
 
-/// What connections have in common that serve the same clients.
+/// Key of a pool: its connections serve the same clients.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PoolKey {
     /// The database.
@@ -81,7 +81,7 @@ pub(crate) enum CheckoutError {
 }
 
 impl CheckoutError {
-    /// What a client is told.
+    /// Returns the error for clients.
     #[must_use]
     pub(crate) fn client_error(&self) -> ClientError {
         match self {
@@ -117,7 +117,7 @@ impl Drop for LogsIn<'_> {
 pub(crate) struct Pool {
     /// The role that they belong to.
     pub key: PoolKey,
-    /// What is known of that user there.
+    /// Knowledge of that user's login.
     pub role_auth: Arc<RoleAuth>,
     idle: Idle<PooledConn>,
     queue: Mutex<Queue<PooledConn>>,
@@ -128,11 +128,11 @@ pub(crate) struct Pool {
     server_side: Arc<ServerSide>,
     neighbours: Weak<dyn Neighbours>,
     this: Weak<Self>,
-    /// What is known of the settings that its connections report.
+    /// Cache of the settings that its connections report.
     pub parameters: ParameterCache,
     /// The prepared statements of its clients.
     pub statements: StatementCache,
-    /// What the clients of its database and user had done for them.
+    /// Statistics of the clients of its database and user.
     pub stats: Arc<PoolStats>,
     /// Its connections, as seen from outside.
     pub conn_infos: ConnInfos,
@@ -144,7 +144,7 @@ pub(crate) struct Pool {
     leaves_server: bool,
     /// It is known that clients will come.
     expects_clients: AtomicBool,
-    /// What the last client asked for: the next one probably asks for the same.
+    /// Parameters that the last client asked for: the next one probably asks for the same.
     wanted: Mutex<RequestedParams>,
     tentative_leases: Mutex<TentativeLeases>,
     returning: Returning,
@@ -152,7 +152,7 @@ pub(crate) struct Pool {
     logging_in: AtomicUsize,
     /// Number of connections that are reserved by tentative leases.
     leased: AtomicUsize,
-    /// How many of those wait for the server.
+    /// Number of those that wait for the server.
     active: AtomicUsize,
     /// Time at which a client last asked for a connection.
     last_used: Mutex<Instant>,
@@ -356,7 +356,7 @@ impl Pool {
         self.size.load(Ordering::Relaxed)
     }
 
-    /// How many connections it has, in any state.
+    /// Number of its connections, in any state.
     pub(super) fn connections(&self) -> usize {
         self.slots.used()
     }

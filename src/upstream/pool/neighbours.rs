@@ -9,7 +9,7 @@ use crate::upstream::occupancy::Occupancy;
 use crate::upstream::role_auth::RoleAuth;
 use crate::upstream::target::UpstreamTarget;
 
-/// Which pools can make room.
+/// Pools that can make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::upstream) enum Among {
     /// All that share the process's connections.

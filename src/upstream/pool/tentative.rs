@@ -19,7 +19,7 @@ use crate::upstream::server_conn::RECENTLY_USED;
 use crate::upstream::session_code;
 use crate::wake::Wake;
 
-/// What is to become of a tentative lease.
+/// Treatment of a tentative lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recall {
     /// Another client needs the connection.
@@ -28,7 +28,7 @@ pub(crate) enum Recall {
     Reset,
 }
 
-/// How a client is told that.
+/// Signal that tells a client of that.
 #[derive(Debug, Default)]
 struct RecallSignal {
     back: AtomicBool,

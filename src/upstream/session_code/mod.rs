@@ -33,7 +33,7 @@ const BEGIN: &str = "SET LOCAL statement_timeout TO 0; SET TRANSACTION ISOLATION
 /// A digest of all definitions, and of how often functions and views have been changed.
 const DIGEST: &str = include_str!("digest.sql");
 
-/// What is able to leave something, what the functions that do so are called, and the sources of others.
+/// Query for code that may leave something, the names of functions that do, and the sources of others.
 const CODE: &str = include_str!("code.sql");
 
 /// Number of culprits that are remembered.
@@ -42,7 +42,7 @@ const MAX_CULPRITS: usize = 10;
 /// Number of databases from which on those are forgotten to which there is no connection.
 const MAX_UNUSED: usize = 100;
 
-/// How much of a culprit's name is shown, in characters.
+/// Number of characters of a culprit's name that are shown.
 const MAX_SHOWN: usize = 150;
 
 /// A database of a server, and whether that is a standby: those may lag behind.
@@ -53,12 +53,12 @@ struct CodeKey {
     standby: bool,
 }
 
-/// What is known of the code in the databases to which there are connections.
+/// Knowledge of the code in the databases to which there are connections.
 #[derive(Debug, Default)]
 pub(crate) struct SessionCodes(Mutex<HashMap<CodeKey, Arc<SessionCode>>>);
 
 impl SessionCodes {
-    /// That of `database`, by the name that the server has for it, at a server that reports `params`.
+    /// Returns that of `database`, by the name that the server has for it, at a server that reports `params`.
     fn of(&self, address: &Address, database: Vec<u8>, params: &ServerParams) -> Arc<SessionCode> {
         let standby = params.get(b"in_hot_standby") == Some(b"on");
         let key = CodeKey { address: address.clone(), database, standby };
@@ -258,7 +258,7 @@ fn shown(name: &str) -> String {
     name.chars().take(MAX_SHOWN).map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }
 
-/// What code may leave, as an answer writes it.
+/// Reads what code may leave, as an answer writes it.
 fn reach(written: &[u8]) -> Option<Reach> {
     match written {
         b"1" => Some(Reach::Sequences),
