@@ -16,8 +16,8 @@ use crate::offload::Lane;
 /// Time that a check of the files may take; then the last state is used.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is made of files: a change is noticed when the thing is next wanted. While new files can't be used, or the file
-/// system does not answer, what the old ones gave goes on.
+/// Value made from files: a change is noticed when the value is next wanted. While new files can't be used, or the file
+/// system does not answer, the value of the old ones stays.
 pub(crate) struct Reloadable<T>(Arc<Inner<T>>);
 
 struct Inner<T> {

@@ -230,8 +230,8 @@ pub fn http(bytes: &[u8]) {
     assert!(!endpoint.changes() || (method == Method::POST && headers.contains_key(request::ACTION.0)));
 }
 
-/// What a process is told that takes over listeners: names that don't go with as many descriptors are refused, and rows of a
-/// table are read within their bounds. The input is the number of descriptors, then names, one a line.
+/// Checks what a process reads that takes over listeners: names that don't go with as many descriptors are refused, and rows
+/// of a table are read within their bounds. The input is the number of descriptors, then names, one a line.
 ///
 /// # Panics
 /// When a listener without its descriptor is taken.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::secret::{Mac, Password, ProcessKey};
 
-/// How long a refusal is repeated without asking the upstream again. A password that becomes right meanwhile works
+/// Time for which a refusal is repeated without asking the upstream again. A password that becomes right meanwhile works
 /// after this time at the latest.
 pub(crate) const REFUSAL_TTL: Duration = Duration::from_secs(5);
 

@@ -47,7 +47,7 @@ pub(super) struct DoctorOptions {
     /// PostgreSQL server to look at, in place of the configured one. Repeatable.
     #[arg(short, long, value_name = "URL")]
     pub upstream: Vec<String>,
-    /// Where pgferry listens, if not as configured. Repeatable.
+    /// Address of pgferry's listener, if not as configured. Repeatable.
     #[arg(short, long, value_name = "ADDR")]
     pub listen: Vec<String>,
     /// Port number in the names of its sockets.
@@ -77,7 +77,7 @@ pub(super) struct CheckOptions {
     /// Database that the client wants [default: named like the role].
     #[arg(long, value_name = "NAME", requires = "user")]
     pub database: Option<String>,
-    /// How the client connects: unix, abstract, tcp or tls, the last two with an address (tls:10.0.0.7).
+    /// Transport of the client: unix, abstract, tcp or tls, the last two with an address (tls:10.0.0.7).
     #[arg(long, value_name = "WAY", default_value = "unix", requires = "user")]
     pub from: String,
     /// The client's user on this machine [default: yours].

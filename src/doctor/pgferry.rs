@@ -66,8 +66,8 @@ fn listener(address: &ClientAddress, examination: &Examination) -> Listener {
     Listener { at: address.to_string(), alive: answers(address), denied }
 }
 
-/// What keeps user `uid` from connecting to the socket at `path`: write permission on it, and search permission on every
-/// directory above. Supplementary groups are not known for a number alone, so that only its own group counts.
+/// Finds what keeps user `uid` from connecting to the socket at `path`: write permission on it, and search permission on
+/// every directory above. Supplementary groups are not known for a number alone, so that only its own group counts.
 fn denied(path: &Path, uid: u32) -> Option<String> {
     if uid == 0 {
         return None;

@@ -407,7 +407,7 @@ impl Machine<'_> {
     }
 }
 
-/// What a client is told that has sent a `Sync` behind copy data on which the copy failed: whether the server has ignored it is
+/// Error for a client that has sent a `Sync` behind copy data on which the copy failed: whether the server has ignored it is
 /// not known.
 fn ambiguous_copy() -> ClientError {
     ClientError::fatal(

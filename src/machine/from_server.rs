@@ -364,8 +364,8 @@ impl Machine<'_> {
         MessageAction::Forward
     }
 
-    /// What a setting should be that has gone to what another client's startup packet asked for, as after a `RESET`: it is
-    /// put right before the client is told that the server is ready.
+    /// Returns the client's own value of a setting that has gone to what another client's startup packet asked for, as after
+    /// a `RESET`: it is put right before the client is told that the server is ready.
     fn own_instead_of(&self, name: &[u8], value: &[u8]) -> Option<(&'static str, Box<[u8]>)> {
         let none_asked = self.server.asked.is_empty() && self.client.asked.is_empty();
         if none_asked || self.server.base.get(name) != Some(value) {

@@ -104,8 +104,8 @@ impl Machine<'_> {
         }
     }
 
-    /// What stands for a statement that runs or frees others by name: the same with the names that those have on the server
-    /// now. Where they run or free further ones in turn, these keep the client's names, which the server does not know.
+    /// Translates a statement that runs or frees others by name, to the names that those have on the server now. Where they
+    /// run or free further ones in turn, these keep the client's names, which the server does not know.
     pub(super) fn translate(
         &mut self,
         io: &mut Buffers<'_>,

@@ -413,8 +413,8 @@ impl<'a> Machine<'a> {
         self.client.view.clone_from(&self.server.params);
     }
 
-    /// What the server reports and the client's own `RESET` goes back to: what its startup packet asked for, or what the
-    /// server gives to clients that ask for nothing.
+    /// Returns the value of a reported setting to which the client's own `RESET` goes back: what its startup packet asked
+    /// for, or what the server gives to clients that ask for nothing.
     fn own_reset_value<'v>(&'v self, name: &str, baseline: &'v ServerParams) -> Option<&'v [u8]> {
         self.client.asked.get(name).or_else(|| baseline.get(name.as_bytes()))
     }

@@ -30,7 +30,7 @@ pub(super) enum Question {
     Pins,
     /// Asks for the values of settings that the client's statements don't show.
     Settings(Vec<Box<[u8]>>),
-    /// Where settings come from that have changed without a statement that is known to set them. The client's
+    /// Asks for the origins of settings that have changed without a statement that is known to set them. The client's
     /// `ReadyForQuery`, with this status, is held back.
     Origins {
         /// The status.
@@ -404,8 +404,8 @@ fn put_right(command: &SessionCommand, name: &str, value: &[u8]) -> Vec<u8> {
     }
 }
 
-/// What asks the server which reasons for keeping a connection still hold, a column each. Whatever is in a schema depends on it. All names are qualified: the
-/// client's `search_path` is in force.
+/// Writes the query for the pins that still hold, a column each. Whatever is in a schema depends on it. All names are
+/// qualified: the client's `search_path` is in force.
 fn pins_query(user: &[u8]) -> Vec<u8> {
     let mut sql = b"SELECT NOT (pg_catalog.current_setting('role') OPERATOR(pg_catalog.=) 'none' \
         AND session_user OPERATOR(pg_catalog.=) "
@@ -424,8 +424,8 @@ fn pins_query(user: &[u8]) -> Vec<u8> {
     sql
 }
 
-/// What asks the server what settings are, and whether a reset makes them that, two columns each. Of those with a prefix that is
-/// not asked: the server does not list all of them.
+/// Writes the query for settings' values, and for whether a reset makes them that, two columns each. The latter is not asked
+/// of those with a prefix: the server does not list all of them.
 fn settings_query(names: &[Box<[u8]>]) -> Vec<u8> {
     let mut sql = b"SELECT ".to_vec();
     for (nth, name) in names.iter().enumerate() {

@@ -97,9 +97,8 @@ pub struct Preparation {
 }
 
 impl Preparation {
-    /// What makes `server`, which `client` (number `id`) is given, fit for it. `policy` says what is removed of what
-    /// another client may have left; `probe` whether the connection may have ended without a sign of it so far, as
-    /// `pg_terminate_backend` does.
+    /// Prepares `server`, which `client` (number `id`) is given. `policy` says what is removed of what another client may
+    /// have left; `probe` whether the connection may have ended without a sign of it so far, as `pg_terminate_backend` does.
     #[must_use]
     pub fn new(
         server: &ServerState,

@@ -55,7 +55,7 @@ impl ListenerTransfer {
         Ok(Self { items })
     }
 
-    /// What the other process must know to tell the descriptors apart: each listener's name, behind a `+` where the lock
+    /// Returns what the other process needs to tell the descriptors apart: each listener's name, behind a `+` where the lock
     /// of its socket file follows.
     #[must_use]
     pub(crate) fn names(&self) -> Vec<String> {

@@ -126,8 +126,8 @@ impl ClientState {
         known.filter(|_| !self.settings.has_changes()).map(|(_, parse_context)| parse_context)
     }
 
-    /// What a text is for this client, in a session that holds `pins`. `rest` is the `Parse` message behind its first
-    /// string.
+    /// Returns the statement that a text is for this client, in a session that holds `pins`. `rest` is the `Parse` message
+    /// behind its first string.
     pub fn intern(&mut self, statements: &StatementCache, rest: &[u8], pins: Pins) -> Arc<Statement> {
         let lexis = self.lexis();
         let make = || {

@@ -65,7 +65,7 @@ fn begins_harmlessly(word: &[u8]) -> bool {
     WORDS.iter().any(|harmless| word.eq_ignore_ascii_case(harmless))
 }
 
-/// Whether a word without an underscore may matter that begins with this byte.
+/// Returns whether a word without an underscore may matter that begins with this byte.
 const MAY_MATTER: [bool; 256] = {
     let mut table = [false; 256];
     // The first letters of what `is_harmless` and `may_name_state` know.

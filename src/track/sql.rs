@@ -230,7 +230,7 @@ impl<'a> Iterator for Tokens<'a> {
     }
 }
 
-/// How many bytes there are in front of the string that continues the one before: blanks and comments to the end of a line, of which
+/// Number of bytes in front of the string that continues the one before: blanks and comments to the end of a line, of which
 /// at least one has ended.
 fn continues(rest: &[u8]) -> Option<usize> {
     let mut at = 0;

@@ -78,8 +78,8 @@ impl SqlEffects {
             && self.sequences == Sequences::Untouched
     }
 
-    /// What keeps a client on its connection: not what can be carried to another one, and not what only counts if it
-    /// is asked for later.
+    /// Returns the pins that keep a client on its connection: not those of state that can be carried to another one, or that
+    /// only counts if it is asked for later.
     #[must_use]
     pub fn holds(&self) -> Pins {
         let pins = self.pins.difference(Pins::NEXTVAL);
@@ -127,8 +127,8 @@ impl SqlEffects {
     }
 }
 
-/// What the command that a `CommandComplete` tag names left behind, where the tag alone is proof: a second net for
-/// what [`analyze`] might not recognise.
+/// Returns the pins of a command's `CommandComplete` tag, where the tag alone is proof: a second net for what [`analyze`]
+/// might not recognise.
 #[must_use]
 pub(crate) fn of_tag(tag: &[u8]) -> Pins {
     match tag {

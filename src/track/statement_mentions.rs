@@ -31,8 +31,8 @@ pub(crate) enum Purpose {
     Make,
 }
 
-/// Where a text says `EXECUTE name`, `DEALLOCATE name` or `PREPARE name` of a statement that `names` knows: SQL sees the statements of
-/// the extended protocol too, but under the names they have on the server.
+/// Finds where a text says `EXECUTE name`, `DEALLOCATE name` or `PREPARE name` of a statement that `names` knows: SQL sees
+/// the statements of the extended protocol too, but under the names they have on the server.
 #[must_use]
 pub(crate) fn mentions(sql: &[u8], names: &ClientStatements, lexis: Lexis) -> Vec<Mention> {
     let mut found = Vec::new();

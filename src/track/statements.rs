@@ -134,7 +134,7 @@ impl Statement {
 
 type Texts = HashMap<Arc<ParseContext>, HashMap<Box<[u8]>, Arc<Statement>>>;
 
-/// What the statement caches of a process share: numbers for statements, which are never used again, and how often
+/// State that the statement caches of a process share: numbers for statements, which are never used again, and how often
 /// definitions have changed that texts refer to.
 #[derive(Debug, Default)]
 pub struct StatementIds {
@@ -278,8 +278,8 @@ pub struct Unnamed {
     pub commands: Option<Commands>,
     /// The settings that the server reported when it was parsed.
     pub params: ServerParams,
-    /// What follows the name in the `Parse` that the server gets of it, where it runs or frees other statements, which have other
-    /// names there.
+    /// Rest of the `Parse` that the server gets of it, behind the name, where it runs or frees other statements, which have
+    /// other names there.
     translated: Option<Box<[u8]>>,
     /// The columns that the client was told of it.
     described: OnceLock<Columns>,

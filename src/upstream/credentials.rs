@@ -122,7 +122,7 @@ impl Credentials {
         Ok(pgpass::look_up(&content, &pgpass::PassfileKey { host: &host, port, database, user }))
     }
 
-    /// What the program printed lately, or prints now. It runs in a task of its own: the next login has use for what
+    /// Returns what the program printed lately, or prints now. It runs in a task of its own: the next login has use for what
     /// it prints even if no login waits any more.
     async fn printed(&self, database: &[u8], user: &[u8]) -> Result<Password, String> {
         let printed = Arc::clone(&self.printed).lock_owned().await;

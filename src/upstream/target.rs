@@ -21,8 +21,8 @@ use crate::net::{Stream, tls};
 use crate::offload::Lane;
 use crate::track::ServerParams;
 
-/// How much later each further address of a host is tried while the ones before have not answered (RFC 8305 calls
-/// it the connection attempt delay).
+/// Delay after which each further address of a host is tried while the ones before have not answered (RFC 8305 calls it the
+/// connection attempt delay).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Resolved address of a connection, to which cancel requests are sent.
@@ -282,8 +282,8 @@ impl TargetHost {
     }
 }
 
-/// What keeps a server that reports `params` from being what is wanted, in libpq's words; nothing for one that does not
-/// report it.
+/// Returns why a server that reports `params` does not satisfy `target`, in libpq's words; nothing for one that satisfies it,
+/// or does not report it.
 #[must_use]
 pub(crate) fn target_mismatch(target: TargetSessionAttrs, params: &ServerParams) -> Option<&'static str> {
     if matches!(target, TargetSessionAttrs::Any | TargetSessionAttrs::PreferStandby) {

@@ -55,8 +55,8 @@ pub fn head(bytes: &[u8], limit: usize) -> Result<Option<Head>, BadLength> {
     Ok(Some(Head { tag, size: size + 1 }))
 }
 
-/// How many bytes the whole messages of one type take that `bytes` begins with: rows come by the thousand, and are all
-/// treated alike. Stops in front of a bad header.
+/// Number of bytes of the whole messages of one type that `bytes` begins with: rows come by the thousand, and are all treated
+/// alike. Stops in front of a bad header.
 #[must_use]
 pub fn run(bytes: &[u8], tag: u8, limit: usize) -> usize {
     let mut end = 0;

@@ -139,7 +139,7 @@ impl Command {
         matches!(self, Self::Show(_) | Self::Help | Self::Driver(..) | Self::Empty)
     }
 
-    /// What it takes to have it carried out. Listeners go to the user that the process runs as and to no other: through
+    /// Returns the role that may have it executed. Listeners go to the user that the process runs as and to no other: through
     /// them come the clients' passwords.
     #[must_use]
     pub(crate) fn right(&self) -> AdminRole {

@@ -187,8 +187,8 @@ pub(crate) async fn log_in(
     Ok(Some(AuthOutcome::Session(SessionStart { pool, greeting, settings, secret, place })))
 }
 
-/// Where pgferry itself has let the client in: tries first whether the upstream does where it is long that it did, or where the
-/// client has another password than before.
+/// Asks the upstream whether it lets the client in that pgferry itself has let in, where it last did so long ago, or where
+/// the client has another password than before.
 async fn recheck_before_login(
     shared: &Arc<Shared>,
     pool: &Arc<Pool>,

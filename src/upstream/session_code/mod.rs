@@ -25,8 +25,8 @@ use crate::track::unnamed_statement::UnnamedStatement;
 use crate::track::{ServerParams, ServerState};
 use crate::wire::frontend;
 
-/// What every look begins with, in force until it ends: whatever settings a client has left there must change neither what the names
-/// mean nor how the answer is written, nor have it wait or fail.
+/// Beginning of every look, in force until it ends: whatever settings a client has left there must change neither what the
+/// names mean nor how the answer is written, nor have it wait or fail.
 const BEGIN: &str = "SET LOCAL statement_timeout TO 0; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; \
     SET LOCAL search_path TO pg_catalog, pg_temp; SET LOCAL client_encoding TO 'UTF8';";
 
@@ -110,8 +110,8 @@ impl SessionCodes {
     }
 }
 
-/// What is known of the code in a database, for people to read: what it may leave, and some of what does, or else why nothing is
-/// known.
+/// Describes what is known of the code in a database, for people to read: what it may leave, and some of what does, or else
+/// why nothing is known.
 #[must_use]
 pub(crate) fn describe(code: &SessionCode) -> (&'static str, String) {
     match code.found() {
