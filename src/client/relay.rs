@@ -119,7 +119,6 @@ struct LeasedConn<'a> {
 /// Rest of the connection's parts.
 #[derive(Debug)]
 struct ConnExtras<'a> {
-    id: u64,
     key: &'a Arc<crate::upstream::server_conn::BackendKey>,
     gate: &'a Arc<crate::upstream::cancel_gate::CancelGate>,
     conn_info: &'a crate::upstream::conn_info::ConnInfo,
@@ -140,7 +139,7 @@ impl<'a> Relay<'a> {
     ) -> Self {
         let max_text_bytes = max_text_bytes(client.input.capacity());
         let (pool, server_conn, activity) = lease.parts();
-        let ServerConn { conn, state: server_state, id, key, gate, conn_info, close_reason, .. } = server_conn;
+        let ServerConn { conn, state: server_state, key, gate, conn_info, close_reason, .. } = server_conn;
         conn_info.taken(handle.id);
         let context = machine::Context {
             mode: settings.pool.pool_mode,
@@ -158,7 +157,7 @@ impl<'a> Relay<'a> {
             given_pid: handle.pid,
             backend_pid: key.pid,
         };
-        let about = ConnExtras { id: *id, key, gate, conn_info, close_reason };
+        let about = ConnExtras { key, gate, conn_info, close_reason };
         Self {
             shared,
             handle,

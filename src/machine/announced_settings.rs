@@ -9,7 +9,7 @@ use crate::track::sql_effects::UnknownSettings;
 pub(super) struct AnnouncedSettings {
     names: Vec<Box<[u8]>>,
     others: OtherSettings,
-    /// Settings for whose origins the server was asked.
+    /// Settings of which the server was asked for the origins.
     looked_into: Vec<&'static str>,
 }
 

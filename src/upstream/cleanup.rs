@@ -45,7 +45,7 @@ pub(crate) fn clean_up_in_background(
     tokio::spawn(async move {
         let _returning = returning;
         let mut lease = lease;
-        let id = lease.id;
+        let id = lease.id();
         let outcome = tokio::time::timeout(limit, clean_up(&mut lease, &server_side, leftover)).await;
         match outcome {
             Ok(Ok((clean, RestoredSession::Used))) => lease.release(clean, Instant::now()),

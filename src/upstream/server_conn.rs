@@ -39,8 +39,6 @@ pub(crate) struct BackendKey {
 pub(crate) struct ServerConn {
     /// The socket.
     pub conn: Conn,
-    /// A number of its own, for logs.
-    pub id: u64,
     /// Key for cancel requests.
     pub key: Arc<BackendKey>,
     /// State of the session there.
@@ -49,8 +47,6 @@ pub(crate) struct ServerConn {
     pub returned: Instant,
     /// Time at which it is to be replaced.
     pub retire_at: Option<Instant>,
-    /// The generation of settings it was opened under.
-    pub generation: u64,
     /// Reason why it is closed, if it is dropped now.
     pub close_reason: CloseReason,
     /// Its cancel requests.
@@ -62,6 +58,12 @@ pub(crate) struct ServerConn {
 }
 
 impl ServerConn {
+    /// Number of its own, for logs.
+    #[must_use]
+    pub(crate) fn id(&self) -> u64 {
+        self.conn_info.id
+    }
+
     /// Returns whether it has been used within the last moment before `now` and nothing is known to have arrived since: then a look is not
     /// worth a system call. What the server says a moment later is met by the client's own request in any case.
     #[must_use]

@@ -12,7 +12,7 @@ impl Relay<'_> {
             self.counted.insert(new);
             self.handle.set_pins(pins);
             self.shared.counters().pinned(new);
-            let (client, server_conn) = (self.handle.id, self.server.about.id);
+            let (client, server_conn) = (self.handle.id, self.server.about.conn_info.id);
             tracing::debug!(client, server_conn, "keeps its connection because of: {new}");
         }
     }

@@ -323,7 +323,7 @@ impl<'a> Session<'a> {
                 End::Machine(machine::End::Settled) => Ok(true),
                 End::Machine(machine::End::Stale) => {
                     debug!(
-                        server = lease.id,
+                        server = lease.id(),
                         "an upstream connection was dead or could not be reset; the request goes elsewhere"
                     );
                     Ok(false)

@@ -311,18 +311,17 @@ impl Pool {
 
     /// Reason why a connection must go at `now`, if it must.
     fn unfit(&self, server_conn: &ServerConn, now: Instant) -> Option<CloseReason> {
-        if self.server_side.config.generation() != server_conn.generation {
+        let conn_info = &server_conn.conn_info;
+        if self.server_side.config.generation() != conn_info.generation {
             return Some(CloseReason::Reload);
         }
-        if server_conn.id < self.oldest.load(Ordering::Relaxed) || self.is_paused() {
+        if conn_info.id < self.oldest.load(Ordering::Relaxed) || self.is_paused() {
             return Some(CloseReason::Command);
         }
         if self.role_auth.succession().is_some() {
             return Some(CloseReason::Identity);
         }
-        if server_conn.conn_info.is_retired()
-            || target::target_mismatch(server_conn.target, &server_conn.state.params).is_some()
-        {
+        if conn_info.is_retired() || target::target_mismatch(server_conn.target, &server_conn.state.params).is_some() {
             return Some(CloseReason::Moved);
         }
         if server_conn.retire_at.is_some_and(|at| now >= at) {

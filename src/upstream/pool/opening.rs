@@ -318,7 +318,6 @@ impl Pool {
         debug!(server = id, pid = new_conn.pid, database = %self.database(), user = %self.user(), tls, "upstream opened");
         ServerConn {
             conn: new_conn.conn,
-            id,
             key: Arc::new(BackendKey {
                 address: new_conn.address,
                 server_tls: new_conn.server_tls,
@@ -328,7 +327,6 @@ impl Pool {
             state: ServerState::new(params, asked).in_database_with(code),
             returned: now,
             retire_at: settings.timeouts.server_lifetime.map(|lifetime| now + jitter(lifetime, id)),
-            generation: config.generation(),
             close_reason: CloseReason::default(),
             gate,
             target: settings.upstream.url.target,
