@@ -16,7 +16,7 @@ table() {
 broken-proves | src/machine/mod.rs | self\.is_preparing\(\) && \Khow == ServerEnd::Orderly | true
 reset-end-is-stale | src/machine/mod.rs | unread \|\| self\.owes_nothing\(io\) | unread \|\| self.pipeline.owed() > 0 \|\| self.owes_nothing(io)
 dying-word-told | src/machine/errors.rs | fatal && self\.owes_nothing\(io\) | false
-unnamed-by-presence | src/track/server_state.rs | self == unnamed\.map_or\(Self::Absent, \|unnamed\| Self::Is\(unnamed\.id\)\) | (self == Self::Absent) == unnamed.is_none()
+unnamed-by-presence | src/track/unnamed_statement.rs | self == unnamed\.map_or\(Self::Absent, \|unnamed\| Self::Is\(unnamed\.id\)\) | (self == Self::Absent) == unnamed.is_none()
 unnamed-not-dropped | src/machine/unnamed.rs | self\.set_unnamed\(UnnamedCause::Drop, None, UnnamedStatement::Absent\) | self.set_unnamed(UnnamedCause::Drop, None, self.server.unnamed)
 unnamed-later-undone | src/track/pipeline.rs | later\.follows_undone\(undone, how\); | rollback.unnamed = Some(undone);
 preparation-keeps-unnamed | src/machine/preparation.rs | server\.unnamed = UnnamedStatement::Unknown; |

@@ -347,6 +347,22 @@ fn run_by_name_what_can_be(script: &mut Script) {
     }
 }
 
+/// Has no unnamed text run a statement by SQL's `EXECUTE` that is prepared behind it: the columns that it was told to have then change,
+/// which is refused.
+fn run_by_name_what_is_there(script: &mut Script) {
+    let mut prepared: Vec<String> = Vec::new();
+    for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
+        let Message::Parse { name, text } = message else { continue };
+        let runs = text.strip_prefix("execute ").filter(|run| !run.starts_with("sql_"));
+        if runs.is_some_and(|run| !prepared.iter().any(|name| run.starts_with(name))) {
+            "select 'not there'".clone_into(text);
+        }
+        if !name.is_empty() {
+            prepared.push(name.clone());
+        }
+    }
+}
+
 /// Has no temporary table hide one that a named statement is about: the plan on one connection does not find out, and on
 /// another one, where it is made anew, it does.
 fn hide_nothing_prepared(script: &mut Script) {
@@ -468,6 +484,7 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
     part_resets(script, setup);
     if transaction(setup) {
         run_by_name_what_can_be(script);
+        run_by_name_what_is_there(script);
         hide_nothing_prepared(script);
         describe_prepared(script);
     }
