@@ -66,7 +66,7 @@ struct Seen {
 #[derive(Debug)]
 struct BatchWait {
     size: u32,
-    patience: Duration,
+    max_wait: Duration,
     timer: Timer,
     /// The timer runs.
     waits: bool,
@@ -149,7 +149,7 @@ impl ReadCoalescer {
             return;
         }
         match seen.affordable(self.came, wakeups) {
-            Some((size, patience)) => seen.wait_for(size, patience, conn),
+            Some((size, max_wait)) => seen.wait_for(size, max_wait, conn),
             None if seen.batch.is_none() => **seen = Seen::new(self.came, wakeups),
             None => {}
         }
@@ -194,33 +194,33 @@ impl Seen {
             self.batch.is_some() || wakeups.saturating_sub(self.wakeups).saturating_mul(SMALL_READ_BYTES) >= lately;
         BATCH_BYTES.into_iter().filter(|_| worth).find_map(|size| {
             let batches = u32::try_from(lately / size as usize).unwrap_or(u32::MAX);
-            let patience = took.checked_div(batches)? * 3 / 2;
-            let affordable = came >= size as usize * MIN_BATCHES && patience <= MAX_WAIT;
-            affordable.then_some((size, patience.max(MIN_WAIT)))
+            let max_wait = took.checked_div(batches)? * 3 / 2;
+            let affordable = came >= size as usize * MIN_BATCHES && max_wait <= MAX_WAIT;
+            affordable.then_some((size, max_wait.max(MIN_WAIT)))
         })
     }
 
     /// Has the kernel wait for batches of `size`, if it can.
-    fn wait_for(&mut self, size: u32, patience: Duration, conn: &Conn) {
+    fn wait_for(&mut self, size: u32, max_wait: Duration, conn: &Conn) {
         if let Some(batch) = &mut self.batch {
             if batch.size != size && conn.stream().set_low_water(size).is_ok() {
                 (batch.size, batch.held) = (size, true);
             }
-            batch.patience = patience;
+            batch.max_wait = max_wait;
         } else if conn.stream().is_tcp()
             && let Ok(timer) = Timer::new()
             && conn.stream().set_low_water(size).is_ok()
         {
-            self.batch = Some(BatchWait { size, patience, timer, waits: false, held: true, came: 0 });
+            self.batch = Some(BatchWait { size, max_wait, timer, waits: false, held: true, came: 0 });
         }
     }
 }
 
 impl BatchWait {
-    /// Waits as long as there is patience.
+    /// Waits for `max_wait` at most.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.waits {
-            self.timer.set(self.patience)?;
+            self.timer.set(self.max_wait)?;
             self.waits = true;
         }
         self.timer.poll_gone_off(cx)
@@ -303,9 +303,9 @@ mod tests {
             assert!(self.poll(&mut Context::from_waker(Waker::noop())).is_pending());
         }
 
-        fn have_patience(&mut self, patience: Duration) {
+        fn have_patience(&mut self, max_wait: Duration) {
             if let Some(batch) = self.coalescer.seen.as_mut().and_then(|seen| seen.batch.as_mut()) {
-                batch.patience = patience;
+                batch.max_wait = max_wait;
             }
         }
 

@@ -95,8 +95,8 @@ impl AcceptorPool {
     }
 }
 
-/// Lets the tasks go first that are ready by now. They keep the server at work while the new client is welcomed; if clients were
-/// welcomed sooner than the work of those before them is done, the work of a few connections would be spread over the whole pool.
+/// Lets the tasks go first that are ready by now. They keep the server at work while the new client is greeted; if clients were
+/// greeted before the work of earlier ones is done, the work of a few connections would be spread over the whole pool.
 /// Unlike `tokio::task::yield_now`, it does not ask the kernel first what else has happened.
 async fn behind_ready_tasks() {
     let mut woken = false;

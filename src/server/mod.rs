@@ -145,10 +145,10 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     // What is not configured any more goes, its socket file too.
     drop(not_wanted.into_iter().inspect(|bound| drop(bound.take_ownership())).collect::<Vec<_>>());
     running.notifier.tell(&[NotifyState::Ready]);
-    let mut patience = serve(&mut running, &shared, &mut signals, &mut commands).await;
+    let mut policy = serve(&mut running, &shared, &mut signals, &mut commands).await;
     running.notifier.tell(&[NotifyState::Stopping]);
-    if managed && patience == DrainPolicy::Drain {
-        patience = DrainPolicy::Kept;
+    if managed && policy == DrainPolicy::Drain {
+        policy = DrainPolicy::Kept;
     }
     if managed {
         // Clients in the backlog are the successor's: the service manager starts it now, or when the next client comes.
@@ -156,7 +156,7 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     }
     drop(alive);
     let mut ending = ShutdownController { signals, commands, running: &mut running };
-    wait_for_clients(&shared, patience, &mut ending, &mut all_gone).await;
+    wait_for_clients(&shared, policy, &mut ending, &mut all_gone).await;
     // Later commands fail, since the receiver is gone.
     drop(ending);
     shared.drain.advance(Phase::Stopping);
@@ -303,13 +303,13 @@ impl ShutdownController<'_> {
 /// Waits until the clients are gone, as long as the policy says, or until a second request to end.
 async fn wait_for_clients(
     shared: &Shared,
-    patience: DrainPolicy,
+    policy: DrainPolicy,
     ending: &mut ShutdownController<'_>,
     all_gone: &mut mpsc::Receiver<Infallible>,
 ) {
     let timeout = shared.settings().timeouts.drain_timeout;
     let mut limit = timeout;
-    let first = match patience {
+    let first = match policy {
         DrainPolicy::None => return,
         DrainPolicy::Drain => None,
         DrainPolicy::Clients => Some((Phase::Closed, "shutting down", Duration::MAX)),
@@ -327,7 +327,7 @@ async fn wait_for_clients(
             told = ending.next() => if told == SignalEvent::Stop { return },
             () = sleep(time) => {}
         }
-        if patience == DrainPolicy::Kept {
+        if policy == DrainPolicy::Kept {
             // Service managers kill what takes longer than they were told.
             limit = limit.saturating_sub(time);
         }
