@@ -135,7 +135,7 @@ pub(super) fn import(file: &std::path::Path) -> Result<(), String> {
     print!("{text}");
     let mut written = RawConfig::default();
     let usable = written.file_text("the result", &text).and_then(|()| Settings::resolve(&written));
-    usable.map(drop).map_err(|error| format!("the result needs completing by hand before it loads: {error}"))
+    usable.map(drop).map_err(|error| format!("the result does not load until it is completed by hand: {error}"))
 }
 
 pub(super) fn health(health: HealthOptions, before: Options) -> Result<(), String> {
