@@ -6,9 +6,9 @@ use super::own_queries::put_own_statement;
 use super::{Buffers, Machine, flush_forwarded};
 use crate::error::{ClientError, sqlstate};
 use crate::track::params::set_to_local;
+use crate::track::parse_settings;
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Rollback, UnnamedCause, UnnamedChange};
-use crate::track::session_command;
 use crate::track::sql::{Token, Tokens};
 use crate::track::statements::{self, Columns, ParseContext, ParsedQuery, Statement, Unnamed};
 use crate::track::unnamed_statement::UnnamedStatement;
@@ -283,11 +283,10 @@ impl Machine<'_> {
         flush_forwarded(io);
         let now = self.current_params();
         let mut others: Vec<_> = statements::other_settings(params, &now).collect();
-        let controls = |text| session_command::of_sql(text).is_some_and(|command| command.controls_transaction());
-        if !others.is_empty() && controls(frontend::query(body)) {
-            // It means the same under all settings, and a transaction that has failed takes no other statement.
-            others.clear();
-        }
+        // Where they decide nothing they are left alone: a transaction that has failed takes no `SET`, and behind one in the same
+        // pipeline the server takes no statement that must not run in a transaction block.
+        let lexis = params.lexis();
+        others.retain(|name| parse_settings::decides(name, frontend::query(body), lexis));
         self.set_meanwhile(io, &others, params, action);
         self.counts.server_parses += 1;
         frontend::put_parse(io.to_server, name, body);

@@ -126,9 +126,9 @@ fn work(acceptors: Arc<AcceptorPool>, handle: Box<ListenerHandle>) -> impl Futur
                 let Some(stream) = handle.next().await else { return };
                 // First of all, so that nothing that happens to this client is the listener's matter.
                 acceptors.spawn_acceptor(handle);
-                behind_ready_tasks().await;
                 acceptors.accepted(stream)
             };
+            behind_ready_tasks().await;
             let admin_user = client::serve(&acceptors.admin_state.shared, &mut accepted.conn).await;
             // The shutdown does not wait for sessions of the console.
             accepted.client = None;

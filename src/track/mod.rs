@@ -16,6 +16,7 @@
 //! - [`session_settings`]: what a client has set with them, as far as its transactions commit: [`setting_overrides`].
 //! - [`settings_in_force`]: the reported settings between two reports.
 //! - [`params`]: the reported settings (`ParameterStatus`) of a client and of a connection, and their difference.
+//! - [`parse_settings`]: which of them decide what a text means when it is prepared.
 //! - [`startup_settings`]: other settings of a startup packet that follow their client.
 //! - [`parameter_cache`]: what the server makes of settings, and so what clients are greeted with.
 //! - [`keeping_reset`]: a reset that keeps the statements that pgferry has prepared, with statements of its own
@@ -41,6 +42,7 @@ pub(crate) mod number_hasher;
 pub(crate) mod owed;
 pub(crate) mod parameter_cache;
 pub(crate) mod params;
+pub(crate) mod parse_settings;
 pub(crate) mod pins;
 pub(crate) mod pipeline;
 pub(crate) mod prefilter;

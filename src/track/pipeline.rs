@@ -106,6 +106,8 @@ impl Pipeline {
             return;
         }
         match request {
+            // The copy ignores it.
+            Request::Flush if self.copy_in == CopyIn::Open => {}
             Request::Flush => self.prompted = self.queue.len(),
             // Outside of a copy it is ignored.
             Request::CopyData | Request::CopyEnd if self.queue.is_empty() => {}

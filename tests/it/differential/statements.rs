@@ -49,6 +49,17 @@ pub fn statements() -> Vec<Script> {
             ]),
         ),
         (
+            "a statement that must not run in a transaction block, prepared under other settings",
+            each(&[
+                prepared("discard all"),
+                query("set timezone = 'Asia/Tokyo'"),
+                [bind("", "s", &[]), execute("", 0), sync()].concat(),
+                [parse("d", "discard all"), query("set datestyle = 'German'")].concat(),
+                [bind("", "d", &[]), execute("", 0), sync()].concat(),
+                query("show timezone"),
+            ]),
+        ),
+        (
             "texts behind a SET LOCAL that is not reported yet",
             each(&[
                 [

@@ -9,6 +9,20 @@ const SCHEDULES: u64 = 150;
 /// What each is about, and the case.
 const FOUND: &[(&str, &str)] = &[
     (
+        "a Flush in the middle of a copy, and an end of the client behind its CopyDone",
+        "setup mode=session
+     client half_close
+     [P('','copy u from stdin') B('','') E] |
+     [H c]",
+    ),
+    (
+        "a prepared statement that must not run in a transaction block, behind a SET in the same pipeline",
+        "setup mode=transaction reset=on_change connections=3 buffer=512
+     client half_close
+     {TimeZone=Asia/Tokyo}
+     [P(b,'discard all') Q('set timezone = ''UTC''\\n') b('',b) E Q('end')]",
+    ),
+    (
         "a client that ends in a message while the server keeps back the rest of one",
         "setup mode=transaction socket=1000
      client half_close
