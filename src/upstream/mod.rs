@@ -16,7 +16,7 @@
 //! - [`turnover`]: whether connections come free, or clients keep them.
 //! - [`pool`]: the connections of one (database, user, startup settings); the idle ones are in a set of `deadpool`'s;
 //!   [`pool::lease`] is one in use, and [`pool::neighbours`] what a pool asks of the others. [`pools`] are all of them.
-//! - [`cleanup`]: makes a used session fit for the next client: cancel, roll back, reset.
+//! - [`cleanup`]: makes a used session fit for the next client: cancel, roll back, reset; by [`own_statements`].
 //! - [`role_auth`]: what is known of one (database, user): does the upstream ask for a password, and which one; [`roles`] are all.
 //! - [`limiter`]: limits on login attempts and cancel requests, by source.
 //! - [`login_slots`]: how many logins may be under way upstream; [`permits`] counts these and the cancel requests; [`login_limits`]
@@ -59,6 +59,7 @@ pub(crate) mod looped_clients;
 pub(crate) mod loops;
 pub(crate) mod occupancy;
 mod outdated;
+pub(crate) mod own_statements;
 pub(crate) mod pause;
 mod permits;
 pub(crate) mod pool;

@@ -6,9 +6,9 @@ use super::Pool;
 use super::lease::PooledConn;
 use crate::config::{Reset, Settings};
 use crate::track::session_code::{Due, Inquiry};
-use crate::upstream::cleanup;
 use crate::upstream::close::CloseReason;
 use crate::upstream::occupancy::Keep;
+use crate::upstream::own_statements;
 use crate::upstream::queue::Queue;
 use crate::upstream::session_code;
 
@@ -155,7 +155,7 @@ impl Pool {
     pub(in crate::upstream) async fn see_to(&self, mut pooled: PooledConn, chore: Chore, limit: Duration) {
         match chore {
             Chore::Reset => {
-                if cleanup::reset(&mut pooled, limit).await {
+                if own_statements::reset(&mut pooled, limit).await {
                     self.parameters.learn_reset(&mut pooled.state);
                     self.hand_out(pooled);
                 }

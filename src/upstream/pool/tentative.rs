@@ -13,8 +13,8 @@ use crate::config::Reset;
 use crate::lock::lock;
 use crate::track::RequestedParams;
 use crate::track::server_state::UsedBy;
-use crate::upstream::cleanup;
 use crate::upstream::close::CloseReason;
+use crate::upstream::own_statements;
 use crate::upstream::server_conn::RECENTLY_USED;
 use crate::upstream::session_code;
 use crate::wake::Wake;
@@ -164,7 +164,7 @@ impl TentativeLease {
     pub(crate) async fn reset(mut self, reset: Reset, limit: Duration) -> Option<Self> {
         let pooled = self.pooled.as_mut()?;
         if session_code::needs_reset(reset, &pooled.state, Instant::now()) {
-            if !cleanup::reset(pooled, limit).await {
+            if !own_statements::reset(pooled, limit).await {
                 return None;
             }
             self.pool.parameters.learn_reset(&mut pooled.state);
