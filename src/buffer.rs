@@ -225,8 +225,11 @@ impl Buffer {
 
     /// Has what is under way in `storage`, which it fits into.
     fn move_to(&mut self, mut storage: Box<[u8]>) {
-        if let Some(old) = self.storage.take() {
-            storage[..self.filled - self.done].copy_from_slice(&old[self.done..self.filled]);
+        if let Some(mut old) = self.storage.take() {
+            let here = &mut old[self.done..self.filled];
+            storage[..here.len()].copy_from_slice(here);
+            // It may be part of a secret.
+            here.fill(0);
             self.pool.give_back(old);
         }
         self.parsed -= self.done;

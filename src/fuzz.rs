@@ -4,10 +4,14 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Uri};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
 
 use crate::admin::console::command::{self, Command};
 use crate::admin::console_client;
@@ -17,12 +21,26 @@ use crate::auth::scram::client::{Binding, Client};
 use crate::auth::scram::server::{Offered, Server};
 use crate::auth::stored::userlist;
 use crate::auth::{Credential, Password, pgpass};
-use crate::config::{RawConfig, Settings, Upstream};
+use crate::buffer::{Buffer, BufferPool};
+use crate::config::{Mode, Pin, RawConfig, Settings, Upstream};
 use crate::import::{self, ini::Ini};
+use crate::machine::preparation::{Preparation, ResetPolicy};
+use crate::machine::{self, Buffers, Machine, Next, ServerEnd};
 use crate::net::InheritedListener;
+use crate::net::tls::certificate::{self, Certificate};
 use crate::track::lexis::Characters;
-use crate::track::{Lexis, SqlEffects, message_target, prefilter, session_command, sql, sql_effects};
-use crate::wire::{Frames, backend, frame, frontend, startup};
+use crate::track::parameter_cache::ParameterCache;
+use crate::track::server_state::UsedBy;
+use crate::track::session_code::Reach;
+use crate::track::startup_settings::StartupSettings;
+use crate::track::statements::{Limits, StatementCache};
+use crate::track::stored_code::{self, Language, Leaving};
+use crate::track::{
+    ClientState, Lexis, RequestedParams, ServerParams, ServerState, SqlEffects, message_target, params, prefilter,
+    session_command, sql, sql_effects,
+};
+use crate::upstream::dial::against::log_in_against;
+use crate::wire::{Frames, Startup, backend, frame, frontend, startup};
 
 /// Frames never overlap, never exceed the limit and never leave the input.
 ///
@@ -59,6 +77,167 @@ pub fn startup(bytes: &[u8]) {
     }
 }
 
+/// Checks that what startup packets set is taken apart, whatever it is, and written again as what it was.
+///
+/// # Panics
+/// When more comes of it than was there.
+pub fn options(bytes: &[u8]) {
+    let halves: Vec<_> = bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
+    let pairs = halves.as_chunks().0.iter().map(|[name, value]: &[Vec<u8>; 2]| (name.clone(), value.clone()));
+    let pairs: Vec<_> = pairs.collect();
+    let startup = Startup {
+        params: pairs.iter().map(|(name, value)| (name.clone().into(), value.clone().into())).collect(),
+        ..Startup::default()
+    };
+    let (wanted, key) = RequestedParams::split(&startup);
+    let (settings, key) = StartupSettings::split(key);
+    let size = |pairs: &[(Vec<u8>, Vec<u8>)]| pairs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    assert!(size(&key) <= size(&pairs));
+    let most = 64 * bytes.len() + 256;
+    assert!(settings.trial().len() <= most, "{:?}", settings.trial());
+    assert!(params::trial(&wanted, &ServerParams::default()).len() <= most);
+    let _ = params::startup_time(&key, b"idle_session_timeout");
+}
+
+/// Checks a server's messages at a login, to a client that wants proof: it is never let in by what the server leaves out, repeats or makes up.
+///
+/// # Panics
+/// When it is.
+pub fn login(bytes: &[u8]) {
+    // Servers that ask for much work are another matter, and slow.
+    if bytes.windows(5).any(|window| window.starts_with(b"i=") && window[2..].iter().all(u8::is_ascii_digit)) {
+        return;
+    }
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+    for parameters in ["require_auth=scram-sha-256", "channel_binding=require", "max_protocol_version=3.2"] {
+        let outcome = runtime.block_on(log_in_against(parameters, bytes));
+        assert!(outcome.is_err() || parameters.starts_with("max_"), "{parameters}");
+    }
+}
+
+/// Certificates of servers and clients.
+pub fn certificate(bytes: &[u8]) {
+    let der = CertificateDer::from(bytes);
+    let _ = certificate::end_point(&der);
+    if let Some(certificate) = Certificate::read(&der) {
+        let _ = (certificate.common_name(), certificate.names(), certificate.names_hosts(), certificate.is_version_1());
+        let _ = certificate.is_valid_at(SystemTime::UNIX_EPOCH);
+        let _ =
+            certificate.is_signed_by(&certificate, &aws_lc_rs::default_provider().signature_verification_algorithms);
+    }
+}
+
+/// The sources of functions in a database: one that holds what leaves something is never taken for harmless.
+///
+/// # Panics
+/// When it is.
+pub fn code(bytes: &[u8]) {
+    let leaving =
+        Leaving::from([(b"pg_advisory_lock".to_vec(), Reach::Anything), (b"nextval".to_vec(), Reach::Sequences)]);
+    for language in [Language::Sql, Language::PlPgSql] {
+        let _ = stored_code::reach(bytes, language, &leaving);
+        let with = [bytes, b"\n;select pg_advisory_lock(1)"].concat();
+        // What opens a text or a comment may hold the rest.
+        let opens = bytes.iter().any(|byte| matches!(byte, b'\'' | b'"' | b'$' | b'/' | b'\\'));
+        assert!(opens || stored_code::reach(&with, language, &leaving).is_some());
+    }
+}
+
+/// A client and a server that send what they like. The first byte says how the client is served; then each portion begins with a
+/// byte that says which side it is from and how long; one of no length is the end of that side.
+///
+/// # Panics
+/// When more is kept than either has sent.
+pub fn machine(bytes: &[u8]) {
+    let Some((&kind, rest)) = bytes.split_first() else { return };
+    let (statements, parameters, pool) =
+        (StatementCache::default(), ParameterCache::default(), BufferPool::new(4096, 4));
+    let mut server = ServerState::new(ServerParams::default(), RequestedParams::default());
+    let mut client = ClientState::new(RequestedParams::default(), ServerParams::default());
+    if kind & 1 != 0 {
+        server.used = UsedBy::One { client: 2, work: 1 };
+    }
+    let policy = if kind & 2 != 0 { ResetPolicy::All } else { ResetPolicy::Nothing };
+    let preparation = Preparation::new(&server, &client, 1, (&parameters, &statements), policy, kind & 4 != 0);
+    let context = machine::Context {
+        mode: if kind & 8 != 0 { Mode::Session } else { Mode::Transaction },
+        pin: if kind & 16 != 0 { Pin::Refuse } else { Pin::Auto },
+        limits: Limits { count: 10, bytes: 10_000, client_bytes: 100_000 },
+        max_text_bytes: 4096,
+        statements: &statements,
+        parameters: &parameters,
+        user: b"u",
+        client: 1,
+        given_pid: 1,
+        backend_pid: 2,
+    };
+    let (mut from_client, mut from_server) = (Buffer::new(Arc::clone(&pool)), Buffer::new(pool));
+    let (mut to_client, mut to_server) = (Vec::new(), Vec::new());
+    let mut io = Buffers {
+        from_client: &mut from_client,
+        to_client: &mut to_client,
+        from_server: &mut from_server,
+        to_server: &mut to_server,
+    };
+    let mut machine = Machine::new(context, &mut client, &mut server, preparation);
+    let end = converse(&mut machine, &mut io, rest).err();
+    machine.finish(&mut io, end.as_ref(), true);
+}
+
+fn converse(machine: &mut Machine<'_>, io: &mut Buffers<'_>, mut rest: &[u8]) -> Result<(), machine::End> {
+    machine.open(io)?;
+    let mut is_half_closed = false;
+    while let Some((&portion, more)) = rest.split_first() {
+        let (said, more) = more.split_at(usize::from(portion & 0x7f).min(more.len()));
+        rest = more;
+        let is_servers = portion & 0x80 != 0;
+        if said.is_empty() && is_servers {
+            return Err(machine.server_ended(io, ServerEnd::Orderly));
+        } else if said.is_empty() {
+            machine.client_ended();
+        } else {
+            let buffer = if is_servers { &mut *io.from_server } else { &mut *io.from_client };
+            if !buffer.is_full() {
+                let space = buffer.space();
+                let fits = said.len().min(space.len());
+                space[..fits].copy_from_slice(&said[..fits]);
+                buffer.received(fits);
+            }
+        }
+        // What either side is to be sent goes at once.
+        for turn in 0.. {
+            assert!(turn < 10_000, "it comes to rest");
+            assert!(io.to_client.len() < 100_000 && io.to_server.len() < 100_000, "no more than a buffer makes of it");
+            let (up, down) = (io.from_client.unsent().len(), io.from_server.unsent().len());
+            let sent = up + io.to_server.len() > 0;
+            io.from_client.sent(up);
+            io.to_server.clear();
+            if sent {
+                machine.on_sent();
+            }
+            io.from_server.sent(down);
+            io.to_client.clear();
+            let up = !is_half_closed && !machine.holds_client() && machine.client_sent(io)?;
+            if up {
+                continue;
+            }
+            if machine.server_sent(io)? || !io.to_client.is_empty() || !io.to_server.is_empty() {
+                continue;
+            }
+            match machine.boundary(io, true) {
+                Next::End(end) => return Err(end),
+                Next::HalfClose => {
+                    is_half_closed = true;
+                    machine.server_takes_no_more();
+                }
+                Next::Idle(_) | Next::Wait if io.to_client.is_empty() && io.to_server.is_empty() => break,
+                Next::Again | Next::Idle(_) | Next::Wait => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Views of message bodies.
 ///
 /// # Panics
@@ -82,6 +261,7 @@ pub fn messages(bytes: &[u8]) {
     let mut out = Vec::new();
     backend::put_error_as_fatal(&mut out, body);
     let _ = backend::values(body);
+    let _ = backend::shape(body);
     let _ = message_target::target_of(field, body);
 }
 

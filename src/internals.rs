@@ -3,7 +3,8 @@
 /// The checks of the fuzz targets.
 pub mod fuzz {
     pub use crate::fuzz::{
-        config, console, frames, hba, http, ini, messages, pgpass, scram, secrets, sql, startup, takeover, url, users,
+        certificate, code, config, console, frames, hba, http, ini, login, machine, messages, options, pgpass, scram,
+        secrets, sql, startup, takeover, url, users,
     };
 }
 

@@ -6,6 +6,7 @@
 //!
 //! A line of text holds nothing that could be taken for another line or for a terminal's command: see [`clean`].
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write};
@@ -248,6 +249,31 @@ fn escaped(text: &str, colours: bool) -> String {
     out
 }
 
+/// Text from elsewhere as a terminal may get it: every character is seen, and none is obeyed.
+#[must_use]
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    let is_obeyed = |c: char| c.is_control() || is_invisible(c);
+    if !text.contains(is_obeyed) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_obeyed(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out.into()
+}
+
+/// JSON over several lines as a terminal may get it, likewise.
+#[must_use]
+pub(crate) fn visible_json(text: &str) -> String {
+    // A line break in a text has been escaped already.
+    text.lines().map(|line| escaped_in_json(line) + "\n").collect()
+}
+
 /// JSON in which no text holds a character that a terminal obeys; the formatter has escaped those of ASCII.
 fn escaped_in_json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -313,6 +339,8 @@ mod tests {
             assert_eq!(text(line, Form::Text), cleaned);
         }
         assert_eq!(text("\u{1b}[33mx\u{1b}[0m\n", Form::Colours), "\u{1b}[33mx\u{1b}[0m\n");
+        assert_eq!(visible("größe"), "größe");
+        assert_eq!(visible("a\nb\u{1b}[2K\u{9b}\u{202e}"), "a\\nb\\u{1b}[2K\\u{9b}\\u{202e}");
         assert_eq!(clean(b"\xff\n", Form::Text), "\u{fffd}\n".as_bytes());
         let long = text(&"é".repeat(MAX_LINE_BYTES), Form::Text);
         assert!(long.len() < MAX_LINE_BYTES + 64 && long.ends_with("bytes more)\n"), "{} bytes", long.len());

@@ -58,7 +58,9 @@ impl Names {
     #[must_use]
     pub(crate) fn fit(&self, host: &str) -> bool {
         let Ok(authority) = host.parse::<Authority>() else { return false };
-        if authority.as_str().contains('@') {
+        let port = authority.as_str().strip_prefix(authority.host());
+        let is_port = |rest: &str| rest.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+        if !port.is_some_and(|rest| rest.is_empty() || is_port(rest)) {
             return false;
         }
         let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
@@ -140,6 +142,10 @@ mod tests {
             "127.0.0.1.evil.example",
             "a@localhost",
             "localhost@evil.example",
+            "localhost:9evil",
+            "localhost:",
+            "127.0.0.1:80:80",
+            "[::1]evil",
             "x y",
             "shop.svc",
         ] {

@@ -16,6 +16,7 @@ use crate::lock::lock;
 use crate::net::ListenerTransfer;
 use crate::track::Pins;
 use crate::upstream::histogram::Snapshot;
+use crate::upstream::slots::Slots;
 
 /// Interval between samples of the figures.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
@@ -28,6 +29,9 @@ const STATS_PERIOD: Duration = Duration::from_secs(60);
 
 /// Number of errors that are kept to be looked at.
 const MAX_RECENT_ERRORS: usize = 20;
+
+/// Sessions of the console at a time: they hold no place among the clients, and could use up all descriptors.
+const MAX_CONSOLE_SESSIONS: usize = 100;
 
 /// Commands that the server's own loop executes.
 #[derive(Debug)]
@@ -121,6 +125,8 @@ pub(crate) struct RecentError {
 pub(crate) struct AdminState {
     /// State that all sessions share.
     pub shared: Arc<Shared>,
+    /// Places for sessions of the console.
+    pub console_slots: Arc<Slots>,
     commands: mpsc::Sender<ServerCommand>,
     began: Instant,
     period: Mutex<Period>,
@@ -135,7 +141,8 @@ impl AdminState {
         let began = Instant::now();
         let period = Period { began, then: BTreeMap::new(), averages: BTreeMap::new(), ended_once: false };
         let samples = Mutex::default();
-        (Arc::new(Self { shared, commands, began, period: Mutex::new(period), samples }), receiver)
+        let console_slots = Slots::new(MAX_CONSOLE_SESSIONS);
+        (Arc::new(Self { shared, console_slots, commands, began, period: Mutex::new(period), samples }), receiver)
     }
 
     /// Sends a command. It is lost only if the process is about to end.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::log::{visible, visible_json};
 use crate::wire::backend;
 
 /// A column's type, as far as the console has any.
@@ -166,11 +167,15 @@ fn format_of(formats: &[i16], at: usize) -> i16 {
     }
 }
 
-/// A table for people: columns aligned as psql aligns them, numbers to the right.
+/// A table for people: columns aligned as psql aligns them, numbers to the right. What clients call themselves is no command to a
+/// terminal.
 #[must_use]
 pub(crate) fn aligned(columns: &[(String, bool)], rows: &[Vec<Option<String>>]) -> String {
     let width = |text: &str| text.chars().count();
-    let cell = |row: &Vec<Option<String>>, at: usize| row.get(at).cloned().flatten().unwrap_or_default();
+    let cell = |row: &Vec<Option<String>>, at: usize| {
+        let text = row.get(at).and_then(Option::as_deref).unwrap_or_default();
+        visible(text).into_owned()
+    };
     let widths: Vec<_> = columns
         .iter()
         .enumerate()
@@ -208,7 +213,7 @@ pub(crate) fn json(columns: &[(String, bool)], rows: &[Vec<Option<String>>]) -> 
         });
         serde_json::Value::Object(fields.collect())
     };
-    format!("{:#}\n", serde_json::Value::Array(rows.iter().map(object).collect()))
+    visible_json(&format!("{:#}", serde_json::Value::Array(rows.iter().map(object).collect())))
 }
 
 #[cfg(test)]
@@ -228,6 +233,11 @@ mod tests {
         let columns = [("database".to_owned(), false), ("n".to_owned(), true)];
         let rows = [vec![Some("shop".to_owned()), Some("7".to_owned())], vec![Some("é".to_owned()), None]];
         assert_eq!(aligned(&columns, &rows), " database | n\n----------+---\n shop     | 7\n é        |\n(2 rows)\n");
+        let forged = [vec![Some("a\nb\u{1b}[2K".to_owned()), None]];
+        assert_eq!(aligned(&columns, &forged).lines().count(), 4);
+        assert!(aligned(&columns, &forged).contains(" a\\nb\\u{1b}[2K |"));
+        let told = json(&columns, &[vec![Some("a\n\u{9b}\u{202e}".to_owned()), None]]);
+        assert!(told.contains("\"a\\n\\u009b\\u202e\"") && told.lines().count() == 6, "{told}");
         let parsed: serde_json::Value = serde_json::from_str(&json(&columns, &rows)).expect("JSON");
         assert_eq!(parsed, serde_json::json!([{"database": "shop", "n": 7}, {"database": "é", "n": null}]));
     }

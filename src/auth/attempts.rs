@@ -2,6 +2,9 @@
 //!
 //! They are counted by source and not by the name that a client gives, so that a source that guesses slows down itself
 //! alone. Nothing here refuses an answer before it was checked: the right one is let in, however many wrong ones came.
+//!
+//! It is the replies to wrong answers that are slow. A right answer waits only where more wrong ones come than are held back,
+//! and then for what it takes to check those in front of it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,11 +12,20 @@ use std::time::{Duration, Instant};
 
 use super::Bucket;
 
-/// Wrong answers of one source that are checked at once.
+/// Wrong answers of one source that are checked at once, in units of [`CHECK_INTERVAL`]'s work.
 const CHECK_BURST: u32 = 100;
 
 /// Time per check after that.
-const CHECK_INTERVAL: Duration = Duration::from_millis(10);
+const CHECK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Checks that thousands of rounds of hashing count for: so a source has a quarter of a processor's time.
+const HASHING_COST: u32 = 5;
+
+/// Logins of one source that are tried upstream at once and refused there.
+const ATTEMPT_BURST: u32 = 100;
+
+/// Time per attempt after that.
+const ATTEMPT_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Wrong answers of one source that are replied to without a delay.
 const REPLY_BURST: u32 = 5;
@@ -21,8 +33,14 @@ const REPLY_BURST: u32 = 5;
 /// Growth of the delay with every wrong answer after that.
 const REPLY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Longest delay of the reply to a wrong answer.
+/// Longest delay of the reply to a wrong answer, unless so many are held back that they follow one another.
 pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(5);
+
+/// Replies to wrong answers of one source that may go at once.
+const RELEASE_BURST: u32 = 100;
+
+/// Time per reply after that: more wrong answers than that don't come from clients that wait for their replies.
+const RELEASE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Bits of an IPv6 address that tell sources apart: a host has a network of that size to itself.
 const NETWORK_BITS: u32 = 64;
@@ -60,11 +78,33 @@ impl fmt::Display for Source {
     }
 }
 
+/// Permission to check an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// A comparison.
+    Comparison,
+    /// Thousands of rounds of hashing.
+    Hashing,
+    /// A login upstream.
+    Attempt,
+}
+
+impl Check {
+    fn cost(self) -> u32 {
+        match self {
+            Self::Comparison | Self::Attempt => 1,
+            Self::Hashing => HASHING_COST,
+        }
+    }
+}
+
 /// The wrong answers of one source.
 #[derive(Debug)]
 pub(crate) struct WrongAnswers {
     checks: Bucket,
+    attempts: Bucket,
     replies: Bucket,
+    releases: Bucket,
 }
 
 impl WrongAnswers {
@@ -73,31 +113,47 @@ impl WrongAnswers {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             checks: Bucket::new(CHECK_BURST, CHECK_INTERVAL, now),
+            attempts: Bucket::new(ATTEMPT_BURST, ATTEMPT_INTERVAL, now),
             replies: Bucket::new(REPLY_BURST, REPLY_INTERVAL, now),
+            releases: Bucket::new(RELEASE_BURST, RELEASE_INTERVAL, now),
+        }
+    }
+
+    fn bucket(&mut self, check: Check) -> &mut Bucket {
+        match check {
+            Check::Comparison | Check::Hashing => &mut self.checks,
+            Check::Attempt => &mut self.attempts,
         }
     }
 
     /// Time until the next answer may be checked.
     #[must_use]
-    pub(crate) fn wait(&self, now: Instant) -> Duration {
-        self.checks.wait(now)
+    pub(crate) fn wait(&mut self, now: Instant, check: Check) -> Duration {
+        self.bucket(check).wait(now)
     }
 
-    /// Counts an attempt that was not accepted.
-    pub(crate) fn count(&mut self, now: Instant) {
-        self.checks.spend(now);
+    /// Counts an answer as a wrong one.
+    pub(crate) fn count(&mut self, now: Instant, check: Check) {
+        self.bucket(check).spend(now, check.cost());
+    }
+
+    /// It was right.
+    pub(crate) fn discount(&mut self, check: Check) {
+        self.bucket(check).give_back(check.cost());
     }
 
     /// Delay of the reply to a wrong answer, at most `longest`.
     pub(crate) fn delay(&mut self, now: Instant, longest: Duration) -> Duration {
-        let longest = longest.min(LONGEST_DELAY);
-        self.replies.take(now, longest).unwrap_or(longest)
+        let grown = longest.min(LONGEST_DELAY);
+        let grown = self.replies.take(now, grown).unwrap_or(grown);
+        let in_turn = self.releases.take(now, longest).unwrap_or(longest);
+        grown.max(in_turn)
     }
 
     /// Returns whether they are so long ago that they make no difference any more.
     #[must_use]
     pub(crate) fn are_forgiven(&self, now: Instant) -> bool {
-        self.checks.is_full(now) && self.replies.is_full(now)
+        [&self.checks, &self.attempts, &self.replies, &self.releases].iter().all(|bucket| bucket.is_full(now))
     }
 }
 
@@ -113,12 +169,37 @@ mod tests {
         assert_eq!(delays, [0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 5, 5]);
         assert_eq!(wrong.delay(start, Duration::from_secs(2)), Duration::from_secs(2), "the client's time is short");
         for _ in 0..CHECK_BURST {
-            assert_eq!(wrong.wait(start), Duration::ZERO);
-            wrong.count(start);
+            assert_eq!(wrong.wait(start, Check::Hashing), Duration::ZERO);
+            wrong.count(start, Check::Comparison);
+            wrong.count(start, Check::Attempt);
         }
-        assert_eq!(wrong.wait(start), CHECK_INTERVAL);
+        assert_eq!(wrong.wait(start, Check::Comparison), CHECK_INTERVAL);
+        assert_eq!(wrong.wait(start, Check::Attempt), ATTEMPT_INTERVAL);
+        wrong.count(start, Check::Hashing);
+        assert_eq!(wrong.wait(start, Check::Comparison), CHECK_INTERVAL * (HASHING_COST + 1));
+        wrong.discount(Check::Hashing);
+        wrong.discount(Check::Comparison);
+        assert_eq!(wrong.wait(start, Check::Comparison), Duration::ZERO, "right ones don't count");
         assert!(!wrong.are_forgiven(start + LONGEST_DELAY));
         assert!(wrong.are_forgiven(start + Duration::from_secs(60)));
+    }
+
+    /// Clients that answer again as soon as they have a reply never come faster than they are checked.
+    #[test]
+    fn many_replies_follow_one_another() {
+        let (mut now, longest) = (Instant::now(), Duration::from_secs(60));
+        let mut wrong = WrongAnswers::new(now);
+        let mut due: Vec<_> = (0..2000).map(|_| now).collect();
+        let (mut answers, end) = (0, now + Duration::from_secs(100));
+        while now < end {
+            due.sort_unstable();
+            now = due[0].max(now);
+            due[0] = now + wrong.delay(now, longest);
+            answers += 1;
+        }
+        // As many as there are clients at once, then a hundred a second.
+        assert!((2000..=2000 + 100 * 100 + 200).contains(&answers), "{answers}");
+        assert_eq!(wrong.delay(now, Duration::from_secs(1)), Duration::from_secs(1), "none is held back for longer");
     }
 
     #[test]

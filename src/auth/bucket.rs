@@ -32,13 +32,19 @@ impl Bucket {
         if wait > patience {
             return None;
         }
-        self.spend(now);
+        self.spend(now, 1);
         Some(wait)
     }
 
-    /// Takes a token, however many are left.
-    pub(crate) fn spend(&mut self, now: Instant) {
-        self.full_at = self.full_at.max(now) + self.interval;
+    /// Takes `count` tokens, however many are left.
+    pub(crate) fn spend(&mut self, now: Instant, count: u32) {
+        self.full_at = self.full_at.max(now) + self.interval * count;
+    }
+
+    /// Puts `count` tokens back that were taken.
+    pub(crate) fn give_back(&mut self, count: u32) {
+        // Where that is before the clock's beginning, it is full all the same.
+        self.full_at = self.full_at.checked_sub(self.interval * count).unwrap_or(self.full_at);
     }
 
     /// Returns whether no token is missing.
@@ -68,5 +74,15 @@ mod tests {
             assert_eq!(bucket.take(start + second * 60, Duration::ZERO), Some(Duration::ZERO));
         }
         assert_eq!(bucket.take(start + second * 60, Duration::ZERO), None, "it never holds more than the burst");
+        bucket.spend(start + second * 60, 5);
+        assert_eq!(bucket.wait(start + second * 60), second * 6);
+        bucket.give_back(6);
+        assert_eq!(bucket.take(start + second * 60, Duration::ZERO), Some(Duration::ZERO));
+        bucket.give_back(100);
+        assert!(bucket.is_full(start + second * 60));
+        for _ in 0..3 {
+            assert_eq!(bucket.take(start + second * 60, Duration::ZERO), Some(Duration::ZERO));
+        }
+        assert_eq!(bucket.take(start + second * 60, Duration::ZERO), None, "nor for what is put back");
     }
 }

@@ -18,7 +18,7 @@ pub(crate) mod secret;
 pub(crate) mod stored;
 pub(crate) mod verified;
 
-pub(crate) use attempts::{Source, WrongAnswers};
+pub(crate) use attempts::{Check, Source, WrongAnswers};
 pub(crate) use bucket::Bucket;
 pub(crate) use md5::Md5Secret;
 pub(crate) use secret::{Credential, Password, ProcessKey};

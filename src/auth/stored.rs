@@ -1,10 +1,10 @@
 //! Passwords as they are stored: plain, hashed with MD5, or as SCRAM verifiers; and PgBouncer's file of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::md5::Md5Secret;
-use super::scram::Verifier;
-use super::secret::Password;
+use super::scram::{Shape, Verifier};
+use super::secret::{Credential, Password};
 
 /// A stored password.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,21 +33,84 @@ impl Stored {
     }
 }
 
-/// Returns whether `given` is the password of `user`, with the secret `stored`, if there is such a user. Takes `rounds` rounds of hashing
-/// whatever the kind of the secret, as long as no verifier has more.
+/// Knowledge of a user's secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Lookup {
+    /// It, or that there is none.
+    Done(Option<Stored>),
+    /// Nothing: the upstream has to be asked.
+    Due,
+}
+
+/// Most shapes of verifiers that are told apart.
+const MAX_SHAPES: usize = 16;
+
+/// The kinds of some secrets: what a client is told that begins to log in depends on nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Kinds {
+    /// There are passwords.
+    pub plain: bool,
+    /// There are MD5 hashes.
+    pub md5: bool,
+    /// The verifiers' shapes.
+    pub shapes: BTreeSet<Shape>,
+}
+
+impl Kinds {
+    /// Notes one more secret.
+    pub(crate) fn note(&mut self, stored: &Stored) {
+        match stored {
+            Stored::Plain(_) => self.plain = true,
+            Stored::Md5(_) => self.md5 = true,
+            Stored::Scram(_) if self.shapes.len() >= MAX_SHAPES => {}
+            Stored::Scram(verifier) => {
+                self.shapes.insert(verifier.shape());
+            }
+        }
+    }
+}
+
+/// A password in clear text, compared with a stored secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Comparison {
+    /// True if it is the right one.
+    pub right: bool,
+    /// Rounds of hashing that were done: as many for every kind of secret.
+    rounds: u32,
+}
+
+/// Compares `given` with the secret `stored` of `user`, if there is such a user. Whatever the kind of the secret, the work of
+/// every kind is done: `rounds` rounds of hashing, as long as no verifier has more.
 #[must_use]
-pub(crate) fn is_right(stored: Option<&Stored>, user: &[u8], given: &Password, rounds: u32) -> bool {
-    let (right, done) = match stored {
-        Some(Stored::Plain(password)) => (password.is(given), 0),
-        Some(Stored::Scram(verifier)) => (verifier.matches(given), verifier.iterations()),
-        Some(Stored::Md5(secret)) => (secret.is(&Md5Secret::of(given, user)), 0),
-        None => (false, 0),
+pub(crate) fn compare(stored: Option<&Stored>, user: &[u8], given: &Password, rounds: u32) -> Comparison {
+    let md5 = Md5Secret::of(given, user);
+    let nothing = Stored::Plain(Password::new(Vec::new()));
+    let (right, done) = match stored.unwrap_or(&nothing) {
+        Stored::Plain(password) => (password.is(given) && stored.is_some(), 0),
+        Stored::Md5(secret) => (secret.is(&md5), 0),
+        Stored::Scram(verifier) => (verifier.matches(given), verifier.shape().iterations),
     };
     // What tells nothing is hashed for the time that it takes.
-    if let Some(rest @ 1..) = rounds.checked_sub(done) {
+    let rest = rounds.saturating_sub(done);
+    if rest > 0 {
         std::hint::black_box(Verifier::nobodys(vec![0; 16], rest, [0; 32]).matches(given));
     }
-    right
+    Comparison { right, rounds: done + rest }
+}
+
+/// Compares a client's answer to an MD5 challenge with `salt` likewise; gives what it can log in with upstream, if it is right.
+#[must_use]
+pub(crate) fn compare_md5(stored: Option<Stored>, user: &[u8], salt: [u8; 4], given: &Password) -> Option<Credential> {
+    // A user without a suitable secret is compared with one all the same, and what need not be hashed is hashed.
+    let (password, kept) = match stored {
+        Some(Stored::Plain(password)) => (Some(password), None),
+        Some(Stored::Md5(secret)) => (None, Some(secret)),
+        Some(Stored::Scram(_)) | None => (None, None),
+    };
+    let of_password = Md5Secret::of(password.as_ref().unwrap_or(given), user);
+    let secret = kept.as_ref().unwrap_or(&of_password);
+    let right = Password::new(secret.response(salt).into_bytes()).is(given);
+    password.map(Credential::Password).or(kept.map(Credential::Md5)).filter(|_| right)
 }
 
 /// Secrets by user.
@@ -113,11 +176,29 @@ mod tests {
         ];
         for rounds in [0, 10, 20, 30] {
             for kind in &kinds {
-                assert!(is_right(Some(kind), b"me", &password("x"), rounds), "{kind:?}");
-                assert!(!is_right(Some(kind), b"me", &password("y"), rounds), "{kind:?}");
+                assert!(compare(Some(kind), b"me", &password("x"), rounds).right, "{kind:?}");
+                for wrong in ["y", "", "xx"] {
+                    assert!(!compare(Some(kind), b"me", &password(wrong), rounds).right, "{kind:?}");
+                }
             }
-            assert!(!is_right(None, b"me", &password("x"), rounds));
+            for given in ["x", ""] {
+                assert!(!compare(None, b"me", &password(given), rounds).right);
+            }
         }
+        for rounds in [20, 30] {
+            let of = |kind| compare(kind, b"me", &password("x"), rounds).rounds;
+            assert!(kinds.iter().map(Some).chain([None]).all(|kind| of(kind) == rounds), "as much work for each");
+        }
+        let salt = *b"salt";
+        for kind in &kinds {
+            let answer = |text: &str| {
+                let response = Md5Secret::of(&password(text), b"me").response(salt);
+                compare_md5(Some(kind.clone()), b"me", salt, &password(&response))
+            };
+            assert_eq!(answer("x").is_some(), !matches!(kind, Stored::Scram(_)), "{kind:?}");
+            assert!(answer("y").is_none() && answer("").is_none(), "{kind:?}");
+        }
+        assert!(compare_md5(None, b"me", salt, &password("x")).is_none());
     }
 
     #[test]

@@ -35,7 +35,10 @@ impl Shared {
     /// Acts upon a client's cancel request, and returns when it has been acted upon. Whether there was anything to cancel, or
     /// any such session, the requester does not learn.
     pub(super) async fn cancel(&self, source: &SourceLimit, pid: i32, secret: &[u8]) {
-        let turn = source.cancel_turn().await;
+        let session = self.sessions.find(pid);
+        let lane = source.cancels_for(session.as_ref().map(|handle| handle.id));
+        let turn = lane.turn().await;
+        // It may have ended meanwhile, or begun.
         let handle = self.sessions.find_by_key(pid, secret).filter(|_| turn.is_some());
         if let Some(handle) = handle {
             drop(turn);
@@ -43,7 +46,7 @@ impl Shared {
             return;
         }
         // What the predecessor knows is counted as well: a guess costs as much as without one.
-        source.count_cancel();
+        lane.count();
         let may_ask = turn.is_some();
         drop(turn);
         if !(may_ask && self.cancel_at_predecessor(pid, secret).await) {

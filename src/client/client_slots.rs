@@ -2,7 +2,7 @@
 //! has let itself be waited for longest makes room for the next one.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -15,6 +15,9 @@ use crate::upstream::slots::{Slot, Slots};
 /// Most clients that may begin to log in without a place: for cancel requests, the console, and to be told why.
 const MAX_WITHOUT_SLOT: usize = 64;
 
+/// Most clients that are waited for in the middle of a long answer: each holds as many bytes as it has sent.
+const MAX_LONG_ANSWERS: usize = 256;
+
 /// Longest time that an evicted client takes to go.
 const EVICTION_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -25,6 +28,8 @@ pub(crate) struct ClientSlots {
     /// Counts the clients with a place that have not logged in.
     not_logged_in: Arc<Slots>,
     changed: Arc<Notify>,
+    /// Held by the client that gets the next place: of those that wait only one is woken for it.
+    next: tokio::sync::Mutex<()>,
     placed: PendingLogins,
     placeless: PendingLogins,
 }
@@ -47,6 +52,8 @@ impl ClientSlot {
 #[derive(Debug)]
 pub(crate) struct PendingLogins {
     waiting: Mutex<Waiting>,
+    /// Clients among them that have begun a long answer.
+    long: Mutex<Waiting>,
     /// Told when there is another client to evict.
     changed: Arc<Notify>,
 }
@@ -58,53 +65,73 @@ struct Waiting {
     evictions: BTreeMap<u64, Arc<Notify>>,
 }
 
+impl Waiting {
+    /// Evicts the client that has been waited for longest; says whether there was one.
+    fn evict(&mut self) -> bool {
+        self.evictions.pop_first().is_some_and(|(_, evicted)| {
+            evicted.notify_one();
+            true
+        })
+    }
+}
+
 /// A client's entry among those that are waited for.
 struct Entry<'a> {
-    pending_logins: &'a PendingLogins,
+    waiting: &'a Mutex<Waiting>,
     number: u64,
+    evicted: Arc<Notify>,
+}
+
+impl<'a> Entry<'a> {
+    fn new(waiting: &'a Mutex<Waiting>) -> Self {
+        let evicted = Arc::new(Notify::new());
+        let mut table = lock(waiting);
+        let number = table.next;
+        table.next += 1;
+        table.evictions.insert(number, Arc::clone(&evicted));
+        Self { waiting, number, evicted }
+    }
+
+    /// Does `work`; `None` when the client is evicted.
+    async fn wait<T>(self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            outcome = work => Some(outcome),
+            () = self.evicted.notified() => None,
+        }
+    }
 }
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        self.pending_logins.lock().evictions.remove(&self.number);
+        lock(self.waiting).evictions.remove(&self.number);
     }
 }
 
 impl PendingLogins {
     fn new(changed: &Arc<Notify>) -> Self {
-        Self { waiting: Mutex::default(), changed: Arc::clone(changed) }
+        Self { waiting: Mutex::default(), long: Mutex::default(), changed: Arc::clone(changed) }
     }
 
     /// Does `work`, which waits for a client; `None` when the client is evicted.
     pub(crate) async fn wait<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let evicted = Arc::new(Notify::new());
-        let number = {
-            let mut waiting = self.lock();
-            let number = waiting.next;
-            waiting.next += 1;
-            waiting.evictions.insert(number, Arc::clone(&evicted));
-            number
-        };
+        let entry = Entry::new(&self.waiting);
         self.changed.notify_waiters();
-        let _entry = Entry { pending_logins: self, number };
-        tokio::select! {
-            biased;
-            outcome = work => Some(outcome),
-            () = evicted.notified() => None,
+        entry.wait(work).await
+    }
+
+    /// Does `work`, which waits for the rest of a client's long answer; `None` when the client is evicted, because too many others have
+    /// begun one since.
+    pub(crate) async fn wait_for_long_answer<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let entry = Entry::new(&self.long);
+        if lock(&self.long).evictions.len() > MAX_LONG_ANSWERS {
+            lock(&self.long).evict();
         }
+        entry.wait(work).await
     }
 
-    /// Evicts the client that has been waited for longest; says whether there was one.
     fn evict(&self) -> bool {
-        let oldest = self.lock().evictions.pop_first();
-        oldest.is_some_and(|(_, evicted)| {
-            evicted.notify_one();
-            true
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        lock(&self.waiting)
+        lock(&self.waiting).evict()
     }
 }
 
@@ -114,7 +141,14 @@ impl ClientSlots {
     pub(crate) fn new(count: usize) -> Self {
         let changed = Arc::new(Notify::new());
         let (placed, placeless) = (PendingLogins::new(&changed), PendingLogins::new(&changed));
-        Self { slots: Slots::new(count), not_logged_in: Slots::new(usize::MAX), changed, placed, placeless }
+        Self {
+            slots: Slots::new(count),
+            not_logged_in: Slots::new(usize::MAX),
+            changed,
+            next: tokio::sync::Mutex::default(),
+            placed,
+            placeless,
+        }
     }
 
     /// Number of slots.
@@ -143,6 +177,7 @@ impl ClientSlots {
     /// Takes a place, for which a client that has not logged in is evicted if need be; `None` when none can be had.
     pub(crate) async fn take(&self) -> Option<ClientSlot> {
         let taken = async {
+            let _next = self.next.lock().await;
             loop {
                 let mut changed = std::pin::pin!(self.changed.notified());
                 changed.as_mut().enable();
@@ -179,7 +214,7 @@ impl ClientSlots {
         if place.is_some() {
             return &self.placed;
         }
-        let crowd = self.placeless.lock().evictions.len();
+        let crowd = lock(&self.placeless.waiting).evictions.len();
         if crowd >= MAX_WITHOUT_SLOT {
             self.placeless.evict();
         }

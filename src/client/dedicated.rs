@@ -109,11 +109,8 @@ async fn open(
     let source = shared.server_side.logins.limiter.of(conn.stream());
     let mut given: Option<Password> = None;
     loop {
-        let turn = tokio::select! {
-            biased;
-            () = login::challenge::disconnected(conn) => return Ok(None),
-            turn = source.turn(deadline) => turn?,
-        };
+        let turn = login::challenge::while_connected(conn, source.turn(deadline)).await.transpose()?;
+        let Some(turn) = turn else { return Ok(None) };
         let slot = tokio::time::timeout_at(deadline, shared.server_side.logins.slots.take()).await;
         let slot = slot.map_err(|_| login::timed_out(settings.timeouts.client_login_timeout))?;
         // The next of the same source may wait for a slot.
@@ -179,12 +176,9 @@ async fn open(
             (error, _) if error.is_full() => {
                 let database = admitted.startup.get("database").unwrap_or(&admitted.user);
                 shared.pools.server_is_full(None, database, &error);
-                let pause = tokio::time::sleep(pause_while_full());
-                tokio::select! {
-                    biased;
-                    () = login::challenge::disconnected(conn) => return Ok(None),
-                    paused = tokio::time::timeout_at(deadline, pause) => paused.map_err(|_| error.client_error())?,
-                }
+                let pause = tokio::time::timeout_at(deadline, tokio::time::sleep(pause_while_full()));
+                let Some(paused) = login::challenge::while_connected(conn, pause).await else { return Ok(None) };
+                paused.map_err(|_| error.client_error())?;
             }
             (error, _) if error.is_credential() && given.is_some() => {
                 shared.counters().wrong_passwords.add();

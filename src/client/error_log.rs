@@ -10,12 +10,19 @@ use tracing::{Level, debug, info, warn};
 
 use crate::error::{ClientError, ErrorSource};
 use crate::lock::lock;
+use crate::log::cut;
 
 /// For how long errors of a kind are counted before they are told of again.
 const FOLD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Number of kinds that are kept.
 const MAX_KINDS: usize = 50;
+
+/// Number of kinds with the same SQLSTATE that are told apart: names that clients make up are without end.
+const MAX_ALIKE: usize = 20;
+
+/// Bytes of a message that are kept: servers may say a megabyte.
+const MAX_TEXT_BYTES: usize = 4096;
 
 /// Events in which a client gets an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,12 +90,17 @@ impl ErrorLog {
 
     /// Returns whether it is to be told at once.
     fn is_news(&self, what: ErrorEvent, client_error: &ClientError, now: Instant) -> bool {
-        let key = (what, client_error.code(), client_error.message());
+        let mut key = (what, client_error.code(), shortened(&client_error.message()));
+        let text = shortened(&client_error.to_string());
         let mut kinds = self.kinds();
+        let alike = kinds.iter().filter(|kind| (kind.key.0, &kind.key.1) == (key.0, &key.1)).count();
+        if alike >= MAX_ALIKE && !kinds.iter().any(|kind| kind.key == key) {
+            key.2.clear();
+        }
         if let Some(at) = kinds.iter().position(|kind| kind.key == key)
             && let Some(mut kind) = kinds.remove(at)
         {
-            kind.text = client_error.to_string();
+            kind.text = text;
             kind.last = now;
             kind.count += 1;
             kind.folded += 1;
@@ -98,7 +110,7 @@ impl ErrorLog {
         if kinds.len() >= MAX_KINDS {
             kinds.pop_front();
         }
-        let (text, level) = (client_error.to_string(), what.level(client_error));
+        let level = what.level(client_error);
         kinds.push_back(Kind { key, text, level, told: now, last: now, count: 1, folded: 0 });
         true
     }
@@ -138,6 +150,10 @@ impl ErrorLog {
     fn kinds(&self) -> MutexGuard<'_, VecDeque<Kind>> {
         lock(&self.kinds)
     }
+}
+
+fn shortened(text: &str) -> String {
+    cut(text, MAX_TEXT_BYTES).to_owned()
 }
 
 fn log(level: Level, client: Option<u64>, text: fmt::Arguments<'_>) {
@@ -186,10 +202,33 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded() {
         let complaints = ErrorLog::default();
+        let codes = [sqlstate::INTERNAL, sqlstate::TOO_MANY_CONNECTIONS, sqlstate::INVALID_PASSWORD];
         for nth in 0..3 * MAX_KINDS {
-            let client_error = ClientError::error(ErrorSource::Client, sqlstate::INTERNAL, format!("number {nth}"));
+            let client_error = ClientError::error(ErrorSource::Client, codes[nth % 3], format!("number {nth}"));
             complaints.note(ErrorEvent::Failed, Some(1), &client_error);
         }
         assert_eq!(complaints.latest().len(), MAX_KINDS);
+        let long = ClientError::error(ErrorSource::Server, sqlstate::SYNTAX_ERROR, "é".repeat(1 << 20));
+        complaints.note(ErrorEvent::Failed, Some(1), &long);
+        assert!(complaints.latest()[0].0.len() < 2 * MAX_TEXT_BYTES);
+    }
+
+    #[test]
+    fn names_without_end_are_a_few_lines() {
+        let complaints = ErrorLog::default();
+        let start = Instant::now();
+        let of = |nth: usize| {
+            ClientError::fatal(
+                ErrorSource::Server,
+                sqlstate::UNDEFINED_DATABASE,
+                format!("database \"{nth}\" does not exist"),
+            )
+        };
+        let told = (0..10_000).filter(|nth| complaints.is_news(ErrorEvent::Refused, &of(*nth), start)).count();
+        assert_eq!(told, MAX_ALIKE + 1);
+        let lines = complaints.due(start + FOLD_INTERVAL);
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].1.contains(&format!("{} more", 10_000 - told)), "{lines:?}");
+        assert!(!complaints.is_news(ErrorEvent::Refused, &of(3), start), "the first are told apart still");
     }
 }

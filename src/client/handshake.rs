@@ -253,6 +253,7 @@ async fn receive(conn: &mut Conn) -> Result<&[u8], RecvError> {
             Ok(None) => {}
             Err(_) => return Err(RecvError::Closed),
         }
+        conn.input.shrink();
         conn.fill().await?;
     };
     Ok(&conn.input.unparsed()[..size])

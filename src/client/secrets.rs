@@ -7,8 +7,8 @@ use aws_lc_rs::digest;
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
-use crate::auth::scram::Verifier;
-use crate::auth::stored::{Users, userlist};
+use crate::auth::scram::{Shape, Verifier};
+use crate::auth::stored::{Kinds, Lookup, Users, userlist};
 use crate::auth::{Password, ProcessKey, Stored};
 use crate::config::Settings;
 use crate::error::ClientError;
@@ -19,7 +19,7 @@ use crate::upstream::Pools;
 use crate::upstream::auth_query::AuthQuery;
 use crate::upstream::counters::Counters;
 
-/// The salt of a verifier that is made here, as long as PostgreSQL's.
+/// The length of the salt of a verifier that is made here: PostgreSQL's.
 const SALT_BYTES: usize = 16;
 
 /// Number of verifiers of plain passwords that are kept.
@@ -68,24 +68,29 @@ impl Secrets {
         })
     }
 
-    /// Looks up the secret of `user` for `database`, if there is one.
+    /// The secret of `user` for `database`, as far as it is known without asking the upstream.
+    pub(crate) async fn known(&self, database: &[u8], user: &[u8]) -> Lookup {
+        if let Some(stored) = self.users.get(user) {
+            return Lookup::Done(Some(stored.clone()));
+        }
+        if let Some(file) = &self.file
+            && let Some(stored) = file.current().await.get(user)
+        {
+            return Lookup::Done(Some(stored.clone()));
+        }
+        self.auth_query.as_ref().map_or(Lookup::Done(None), |auth_query| auth_query.known(database, user))
+    }
+
+    /// Asks the upstream for the secret of `user` for `database`, if there is one.
     ///
     /// # Errors
     /// What the client is told when it could not be looked up.
-    pub(crate) async fn find(
+    pub(crate) async fn look_up(
         &self,
         pools: &Pools,
         database: &[u8],
         user: &[u8],
     ) -> Result<Option<Stored>, ClientError> {
-        if let Some(stored) = self.users.get(user) {
-            return Ok(Some(stored.clone()));
-        }
-        if let Some(file) = &self.file
-            && let Some(stored) = file.current().await.get(user)
-        {
-            return Ok(Some(stored.clone()));
-        }
         match &self.auth_query {
             Some(auth_query) => auth_query.secret(pools, database, user).await,
             None => Ok(None),
@@ -109,9 +114,8 @@ impl Secrets {
             Some(_) => true,
             None if self.rounds() == 0 => true,
             None => {
-                let others = self.auth_query.as_ref().is_some_and(AuthQuery::has_found_md5)
-                    || self.any(|stored| !matches!(stored, Stored::Scram(_)));
-                others && self.seed.mac(&[b"kind", user]).bytes()[0] < 128
+                let kinds = self.kinds();
+                (kinds.plain || kinds.md5) && self.seed.mac(&[b"kind", user]).bytes()[0] < 128
             }
         }
     }
@@ -120,19 +124,30 @@ impl Secrets {
     /// verifier, so that none takes any.
     #[must_use]
     pub(crate) fn rounds(&self) -> u32 {
-        let mut most = if self.auth_query.is_some() { self.iterations } else { 0 };
-        self.any(|stored| {
-            if let Stored::Scram(verifier) = stored {
-                most = most.max(verifier.iterations());
-            }
-            false
-        });
-        most
+        let least = if self.auth_query.is_some() { self.iterations } else { 0 };
+        self.kinds().shapes.last().map_or(least, |most| most.iterations.max(least))
     }
 
-    /// Returns whether `is` holds for the secret of any user, as far as they are known without looking any up.
-    fn any(&self, mut is: impl FnMut(&Stored) -> bool) -> bool {
-        self.users.values().any(&mut is) || self.file.as_ref().is_some_and(|file| file.last().values().any(&mut is))
+    /// The kinds of all users' secrets, as far as they are known without looking any up.
+    fn kinds(&self) -> Kinds {
+        let mut kinds = self.auth_query.as_ref().map_or_else(Kinds::default, AuthQuery::found);
+        self.users.values().for_each(|stored| kinds.note(stored));
+        if let Some(file) = &self.file {
+            file.last().values().for_each(|stored| kinds.note(stored));
+        }
+        kinds
+    }
+
+    /// The shape of the verifier that `user` would have, for a name without one: one of those that others have, and always the same.
+    fn shape(&self, user: &[u8]) -> Shape {
+        let own = Shape { iterations: self.iterations, salt_bytes: SALT_BYTES };
+        let kinds = self.kinds();
+        let mut shapes = kinds.shapes;
+        if kinds.plain || shapes.is_empty() {
+            shapes.insert(own);
+        }
+        let at = usize::from(self.seed.mac(&[b"shape", user]).bytes()[0]) % shapes.len();
+        shapes.into_iter().nth(at).unwrap_or(own)
     }
 
     /// Returns the verifier that SCRAM compares with: for a user without a suitable secret, a verifier that no password fits, which
@@ -143,7 +158,8 @@ impl Secrets {
             Some(Stored::Plain(password)) => self.made(user, password).await,
             Some(Stored::Md5(_)) | None => {
                 let noise = *self.seed.mac(&[b"no password", user]).bytes();
-                Verifier::nobodys(self.salt(user), self.iterations, noise)
+                let shape = self.shape(user);
+                Verifier::nobodys(self.salt(user, shape.salt_bytes), shape.iterations, noise)
             }
         }
     }
@@ -172,11 +188,11 @@ impl Secrets {
         if let Some(verifier) = known {
             return verifier;
         }
-        let (of, salt, iterations) = (password.clone(), self.salt(user), self.iterations);
+        let (of, salt, iterations) = (password.clone(), self.salt(user, SALT_BYTES), self.iterations);
         let made = spawn_blocking(move || Verifier::of(&of, salt, iterations)).await;
         // Hashing does not panic; if the runtime ends, it is not used.
         let noise = [0; 32];
-        let verifier = made.unwrap_or_else(|_| Verifier::nobodys(self.salt(user), self.iterations, noise));
+        let verifier = made.unwrap_or_else(|_| Verifier::nobodys(self.salt(user, SALT_BYTES), self.iterations, noise));
         let mut kept = self.kept();
         if kept.len() >= MAX_VERIFIERS {
             kept.clear();
@@ -185,8 +201,9 @@ impl Secrets {
         verifier
     }
 
-    fn salt(&self, user: &[u8]) -> Vec<u8> {
-        self.seed.mac(&[b"salt", user]).bytes()[..SALT_BYTES].to_vec()
+    fn salt(&self, user: &[u8], length: usize) -> Vec<u8> {
+        let block = |nth: u32| *self.seed.mac(&[b"salt", user, &nth.to_be_bytes()]).bytes();
+        (0..).flat_map(block).take(length).collect()
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<Vec<u8>, (Password, Verifier)>> {

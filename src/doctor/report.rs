@@ -6,8 +6,9 @@ use serde_json::json;
 
 use super::facts::Facts;
 use super::finding::{Finding, Level};
+use crate::log::{visible, visible_json};
 
-/// The report for people; `colour` for a terminal.
+/// The report for people; `colour` for a terminal. What servers and programs say of themselves is no command to it.
 #[must_use]
 pub fn text(findings: &[Finding], colour: bool) -> String {
     let width = findings.iter().map(|finding| finding.topic.len()).max().unwrap_or_default().min(40);
@@ -22,9 +23,9 @@ pub fn text(findings: &[Finding], colour: bool) -> String {
         let label = format!("[{name}]");
         let label = if colour { format!("\u{1b}[{code}m{label:<6}\u{1b}[0m") } else { format!("{label:<6}") };
         // Writing to a string can't fail.
-        let _ = writeln!(out, "{label} {:<width$}  {}", finding.topic, finding.text);
+        let _ = writeln!(out, "{label} {:<width$}  {}", finding.topic, visible(&finding.text));
         for advice in &finding.advice {
-            let _ = writeln!(out, "{:>7}{:<width$}  → {advice}", "", "");
+            let _ = writeln!(out, "{:>7}{:<width$}  → {}", "", "", visible(advice));
         }
     }
     let worst = worst(findings);
@@ -41,7 +42,7 @@ pub fn text(findings: &[Finding], colour: bool) -> String {
 #[must_use]
 pub(crate) fn json(facts: &Facts, findings: &[Finding]) -> String {
     let all = json!({ "verdict": worst(findings), "findings": findings, "facts": facts });
-    format!("{all:#}\n")
+    visible_json(&format!("{all:#}"))
 }
 
 /// The worst of all levels; what is only good to know is fine.

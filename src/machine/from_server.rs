@@ -231,7 +231,7 @@ impl Machine<'_> {
             backend::PARAMETER_STATUS => {
                 if whole {
                     let body = message(io, whole).to_vec();
-                    return Ok(self.parameter(io, &body, action));
+                    return self.parameter(io, &body, action);
                 }
             }
             backend::PARAMETER_DESCRIPTION if action == MessageAction::Forward && whole => {
@@ -330,8 +330,14 @@ impl Machine<'_> {
     }
 
     /// Notes a reported setting.
-    fn parameter(&mut self, io: &mut Buffers<'_>, body: &[u8], action: MessageAction) -> MessageAction {
-        let Some((name, value)) = backend::parameter_status(body) else { return action };
+    ///
+    /// # Errors
+    /// How the machine ends where the server reports more than can be kept: what sessions are is not known then.
+    fn parameter(&mut self, io: &mut Buffers<'_>, body: &[u8], action: MessageAction) -> Result<MessageAction, End> {
+        let Some((name, value)) = backend::parameter_status(body) else { return Ok(action) };
+        if !self.server.params.has_room_for(name, value) {
+            return Err(self.server_ended(io, ServerEnd::Broken));
+        }
         self.server.params.set(name, value);
         if self.is_preparing() && self.preparation.is_probe() {
             // It has changed without a statement: that is what a reset goes back to.
@@ -341,7 +347,7 @@ impl Machine<'_> {
         }
         if action == MessageAction::Swallow || self.is_preparing() || matches!(self.phase, Phase::Asking(_)) {
             // What is left of a difference is told in front of the next ReadyForQuery.
-            return MessageAction::Swallow;
+            return Ok(MessageAction::Swallow);
         }
         let known = self.client.view.get(name) == Some(value);
         if let Some((name, own)) = self.own_instead_of(name, value) {
@@ -351,17 +357,17 @@ impl Machine<'_> {
                 backend::put_parameter_status(io.to_client, name.as_bytes(), &own);
                 self.client.view.set(name.as_bytes(), &own);
             }
-            return MessageAction::Swallow;
+            return Ok(MessageAction::Swallow);
         }
         // A server that reports before it is ready does so for what the preparation has set too.
         if known && (self.server.reports == Reports::BeforeReady || self.pipeline.is_inserted()) {
-            return MessageAction::Swallow;
+            return Ok(MessageAction::Swallow);
         }
         self.client.view.set(name, value);
         if self.context.mode == Mode::Session {
             self.pins.insert(Pins::SETTING);
         }
-        MessageAction::Forward
+        Ok(MessageAction::Forward)
     }
 
     /// Returns the client's own value of a setting that has gone to what another client's startup packet asked for, as after

@@ -205,6 +205,7 @@ impl Conn {
             if self.input.is_full() {
                 self.input.reserve(size.min(2 * self.input.capacity()));
             }
+            self.input.shrink();
             self.fill().await?;
         }
         Ok(&self.input.unparsed()[..size])

@@ -6,6 +6,12 @@ use std::time::Duration;
 use super::lexis::Lexis;
 use crate::wire::Startup;
 
+/// Most settings that a server may report: PostgreSQL reports 15, other servers and poolers a few more.
+const MAX_REPORTED: usize = 200;
+
+/// Most bytes of their names and values together.
+const MAX_REPORTED_BYTES: usize = 1 << 20;
+
 type Pair = (Box<[u8]>, Box<[u8]>);
 type Param = (&'static str, Box<[u8]>);
 /// A setting's name and the statement that makes it.
@@ -48,8 +54,20 @@ impl ServerParams {
         self.reported.pairs.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
     }
 
-    /// Notes a report; says whether it changed anything.
+    /// Returns whether a report can be noted: a server that reports ever more settings can't have all of them kept.
+    #[must_use]
+    pub fn has_room_for(&self, name: &[u8], value: &[u8]) -> bool {
+        let is_known = self.get(name).is_some();
+        let others = self.iter().filter(|(known, _)| !known.eq_ignore_ascii_case(name));
+        let bytes: usize = others.map(|(name, value)| name.len() + value.len()).sum();
+        (is_known || self.reported.pairs.len() < MAX_REPORTED) && bytes + name.len() + value.len() <= MAX_REPORTED_BYTES
+    }
+
+    /// Notes a report for which there is room; says whether it changed anything.
     pub fn set(&mut self, name: &[u8], value: &[u8]) -> bool {
+        if !self.has_room_for(name, value) {
+            return false;
+        }
         match self.reported.pairs.iter().position(|(n, _)| n.eq_ignore_ascii_case(name)) {
             Some(at) if &*self.reported.pairs[at].1 == value => return false,
             Some(at) => Arc::make_mut(&mut self.reported).pairs[at].1 = value.into(),
@@ -363,6 +381,24 @@ mod tests {
         let have = params(&[("application_name", "psql"), ("DateStyle", "ISO, MDY"), ("TimeZone", "UTC")]);
         assert_eq!(sets(&have, &RequestedParams::default()), ["SET application_name TO ''"]);
         assert!(sets(&baseline, &RequestedParams::default()).is_empty());
+    }
+
+    #[test]
+    fn reports_are_bounded_in_number_and_bytes() {
+        let mut many = ServerParams::default();
+        for nth in 0..60_000 {
+            many.set(format!("setting_{nth}").as_bytes(), b"x");
+        }
+        assert_eq!(many.iter().count(), MAX_REPORTED);
+        assert!(many.set(b"SETTING_7", b"y"), "one that is known may change");
+        assert_eq!(many.get(b"setting_7"), Some(&b"y"[..]));
+        let mut long = ServerParams::default();
+        for nth in 0..30 {
+            long.set(format!("setting_{nth}").as_bytes(), &vec![b'x'; 100_000]);
+        }
+        assert_eq!(long.iter().count(), MAX_REPORTED_BYTES / 100_000);
+        assert!(!long.has_room_for(b"setting_0", &vec![b'x'; 200_000]));
+        assert!(long.has_room_for(b"setting_0", &vec![b'x'; 100_001]));
     }
 
     #[test]

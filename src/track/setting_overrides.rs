@@ -1,5 +1,6 @@
 //! Settings that hold in a session beyond what its login gave it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,24 @@ use super::params::{Set, parse_time};
 #[derive(Clone, Debug, Default, Eq)]
 pub struct SettingOverrides {
     sets: Option<Arc<Vec<Set>>>,
+}
+
+/// Settings that are searched one after another; where there are more, which may be thousands, they are found by an index.
+const MAX_SEARCHED: usize = 16;
+
+/// Overrides that are about to be asked for many settings.
+struct ByName<'a> {
+    overrides: &'a SettingOverrides,
+    index: Option<HashMap<&'a [u8], &'a [u8]>>,
+}
+
+impl<'a> ByName<'a> {
+    fn get(&self, name: &[u8]) -> Option<&'a [u8]> {
+        match &self.index {
+            Some(index) => index.get(name).copied(),
+            None => self.overrides.get(name),
+        }
+    }
 }
 
 impl PartialEq for SettingOverrides {
@@ -72,19 +91,27 @@ impl SettingOverrides {
         sets.extend(text.map(|text| (name.into(), text.into())));
     }
 
+    /// The statements by setting.
+    fn by_name(&self) -> ByName<'_> {
+        let index = (self.sets().len() > MAX_SEARCHED)
+            .then(|| self.sets().iter().map(|(name, text)| (&**name, &**text)).collect());
+        ByName { overrides: self, index }
+    }
+
     /// The statements that make a session in which `have` holds into one in which this holds, in their order.
     #[must_use]
     pub fn difference(&self, have: &Self) -> Vec<Vec<u8>> {
         if self == have {
             return Vec::new();
         }
-        let gone = have.sets().iter().filter(|(name, _)| self.get(name).is_none());
+        let (ours, theirs) = (self.by_name(), have.by_name());
+        let gone = have.sets().iter().filter(|(name, _)| ours.get(name).is_none());
         let resets = gone.map(|(name, _)| {
             let mut sql = b"RESET ".to_vec();
             put_name(&mut sql, name);
             sql
         });
-        let other = self.sets().iter().filter(|(name, text)| have.get(name) != Some(text));
+        let other = self.sets().iter().filter(|(name, text)| theirs.get(name) != Some(text));
         resets.chain(other.map(|(_, text)| text.to_vec())).collect()
     }
 }

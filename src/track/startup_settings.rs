@@ -38,6 +38,10 @@ const SEARCH_PATH: &str = "search_path";
 /// A setting's name, in lower case, and its value as the startup packet has it.
 type Setting = (Box<str>, Box<[u8]>);
 
+/// Most settings of a startup packet that follow their client: each is compared with all others, before the client has logged in. With
+/// more, all go into the startup packet that the server gets.
+const MAX_SETTINGS: usize = 64;
+
 /// The settings, in their order. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StartupSettings {
@@ -49,10 +53,17 @@ impl StartupSettings {
     /// Splits parameters of a startup packet into those that follow the client and the others.
     #[must_use]
     pub fn split(params: RawPairs) -> (Self, RawPairs) {
+        let followed = params.iter().map(|(name, value)| match name.as_slice() {
+            b"options" => options(value),
+            _ => setting(name, value).map(|one| vec![one]),
+        });
+        let followed: Vec<_> = followed.collect();
+        if followed.iter().flatten().map(Vec::len).sum::<usize>() > MAX_SETTINGS {
+            return (Self::default(), params);
+        }
         let mut settings: Vec<Setting> = Vec::new();
         let mut key = RawPairs::new();
-        for (name, value) in params {
-            let found = if name == b"options" { options(&value) } else { setting(&name, &value).map(|one| vec![one]) };
+        for (pair, found) in params.into_iter().zip(followed) {
             match found {
                 Some(found) => {
                     for (name, value) in found {
@@ -60,7 +71,7 @@ impl StartupSettings {
                         settings.push((name, value));
                     }
                 }
-                None => key.push((name, value)),
+                None => key.push(pair),
             }
         }
         if settings.is_empty() {
@@ -273,6 +284,14 @@ mod tests {
             ["search_path=tenant_1, public", "statement_timeout=5s", "extra_float_digits=2", "app.tenant=it's"]
         );
         assert_eq!(key, ["log_connections", "role", "temp_tablespaces", "app.name", "_pq_.some"]);
+    }
+
+    #[test]
+    fn many_settings_are_left_to_the_server() {
+        let of = |count: usize| (0..count).map(|nth| format!("-ca.b{nth}={nth}")).collect::<Vec<_>>().join(" ");
+        assert_eq!(split(&[("options", &of(MAX_SETTINGS))]).0.len(), MAX_SETTINGS);
+        let (follow, key) = split(&[("work_mem", "1MB"), ("options", &of(MAX_SETTINGS))]);
+        assert_eq!((follow, key), (Vec::new(), vec!["work_mem".to_owned(), "options".to_owned()]));
     }
 
     #[test]

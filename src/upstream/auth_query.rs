@@ -22,7 +22,8 @@ use super::reclaimable_slots::Reclaimable;
 use super::server_conn::ServerConn;
 use super::server_side::ServerSide;
 use super::simple_query::{self, Row};
-use crate::auth::{Credential, Stored};
+use crate::auth::stored::{Kinds, Lookup};
+use crate::auth::{Bucket, Credential, Stored};
 use crate::config::Settings;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::lock::lock;
@@ -31,6 +32,10 @@ use crate::track::server_state::CloseMethod;
 
 /// Number of answers that are remembered.
 const MAX_ANSWERS: usize = 10_000;
+
+/// Number of failures that are logged at once, and time per failure after that.
+const TELL_BURST: u32 = 20;
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Number of databases in which it is asked at a time: clients name them before they have logged in.
 const MAX_CONNECTIONS: usize = 4;
@@ -45,8 +50,10 @@ pub(crate) struct AuthQuery {
     limit: Duration,
     /// The secret of `user` itself, where it is stored here.
     own: Option<Credential>,
-    /// An MD5 secret was among the answers.
-    md5: std::sync::OnceLock<()>,
+    /// The kinds of secrets that were among the answers.
+    kinds: std::sync::Mutex<Kinds>,
+    /// Limit on failures that are logged.
+    told: std::sync::Mutex<Bucket>,
     /// Answers by database and user.
     known: std::sync::Mutex<Answers>,
     /// A connection for each database.
@@ -111,7 +118,8 @@ impl AuthQuery {
             ttl: settings.auth.auth_query_ttl,
             limit: settings.timeouts.server_connect_timeout,
             own,
-            md5: std::sync::OnceLock::new(),
+            kinds: std::sync::Mutex::default(),
+            told: std::sync::Mutex::new(Bucket::new(TELL_BURST, TELL_INTERVAL, Instant::now())),
             known: std::sync::Mutex::default(),
             open: Arc::default(),
         })
@@ -129,12 +137,12 @@ impl AuthQuery {
     ) -> Result<Option<Stored>, ClientError> {
         let database = self.database.as_ref().map_or(database, |own| own.as_bytes());
         let key = (database.to_vec(), user.to_vec());
-        if let Some(known) = self.known(&key) {
+        if let Some(known) = self.remembered(&key) {
             return Ok(known.secret);
         }
         let found = self.ask(pools, database, user).await?;
-        if let Some(Stored::Md5(_)) = found {
-            self.md5.get_or_init(|| ());
+        if let Some(stored) = &found {
+            lock(&self.kinds).note(stored);
         }
         let mut known = self.answers();
         if known.len() >= MAX_ANSWERS {
@@ -144,10 +152,10 @@ impl AuthQuery {
         Ok(found)
     }
 
-    /// Returns whether an MD5 secret was found so far.
+    /// The kinds of the secrets that were found so far.
     #[must_use]
-    pub(crate) fn has_found_md5(&self) -> bool {
-        self.md5.get().is_some()
+    pub(crate) fn found(&self) -> Kinds {
+        lock(&self.kinds).clone()
     }
 
     /// Drops a cached answer after a wrong password: the next client may have a newer one, so the server is asked again.
@@ -184,26 +192,46 @@ impl AuthQuery {
         ReclaimableSlot { _counted: counted, _slot: slot, keeper: keeper.abort_handle() }
     }
 
+    /// Error for a client, of which the log has more; clients that have not logged in can have lookups fail in ever new ways.
+    fn failed(&self, why: &str) -> ClientError {
+        if lock(&self.told).take(Instant::now(), Duration::ZERO).is_some() {
+            tracing::warn!("auth_query: {why}");
+        } else {
+            tracing::debug!("auth_query: {why}");
+        }
+        // Before the login the server's words are not passed on.
+        ClientError::fatal(ErrorSource::Server, sqlstate::UNABLE_TO_CONNECT, "the user's secret could not be looked up")
+            .hint("pgferry's log says why (auth_query, auth_user).")
+    }
+
     fn answers(&self) -> std::sync::MutexGuard<'_, Answers> {
         lock(&self.known)
     }
 
-    fn known(&self, key: &(Vec<u8>, Vec<u8>)) -> Option<Known> {
+    /// Returns what is remembered of `user` for `database`.
+    #[must_use]
+    pub(crate) fn known(&self, database: &[u8], user: &[u8]) -> Lookup {
+        let database = self.database.as_ref().map_or(database, |own| own.as_bytes());
+        let known = self.remembered(&(database.to_vec(), user.to_vec()));
+        known.map_or(Lookup::Due, |known| Lookup::Done(known.secret))
+    }
+
+    fn remembered(&self, key: &(Vec<u8>, Vec<u8>)) -> Option<Known> {
         self.answers().get(key).filter(|known| known.since.elapsed() < self.ttl).cloned()
     }
 
     async fn ask(&self, pools: &Pools, database: &[u8], user: &[u8]) -> Result<Option<Stored>, ClientError> {
         let open = timeout(self.limit, self.open.lock()).await;
-        let mut open = open.map_err(|_| failed("too many ask at once"))?;
+        let mut open = open.map_err(|_| self.failed("too many ask at once"))?;
         let key = (database.to_vec(), user.to_vec());
         // Another task may have asked the same while this one waited for the connection.
-        if let Some(known) = self.known(&key) {
+        if let Some(known) = self.remembered(&key) {
             return Ok(known.secret);
         }
         if let Some((conn, slot)) = open.remove(database) {
             match self.run(&pools.server_side.counters, conn, slot, &mut open, database, user).await {
                 Ok(found) => return Ok(found),
-                Err(Failure::Answer(why)) => return Err(failed(&why)),
+                Err(Failure::Answer(why)) => return Err(self.failed(&why)),
                 // It has been idle for a while, perhaps the server was restarted.
                 Err(Failure::Broke(_)) => {}
             }
@@ -211,13 +239,13 @@ impl AuthQuery {
         let (conn, slot) = self.connect(pools, database).await?;
         match self.run(&pools.server_side.counters, conn, slot, &mut open, database, user).await {
             Ok(found) => Ok(found),
-            Err(Failure::Answer(why) | Failure::Broke(why)) => Err(failed(&why)),
+            Err(Failure::Answer(why) | Failure::Broke(why)) => Err(self.failed(&why)),
         }
     }
 
     async fn connect(&self, pools: &Pools, database: &[u8]) -> Result<(Conn, ReclaimableSlot), ClientError> {
         let slot =
-            pools.slot(self.limit).await.ok_or_else(|| failed("no upstream connection is free (max_upstream)"))?;
+            pools.slot(self.limit).await.ok_or_else(|| self.failed("no upstream connection is free (max_upstream)"))?;
         let ServerSide { config, counters, buffers, .. } = &*pools.server_side;
         let settings = config.settings.load_full();
         let params = vec![
@@ -243,7 +271,7 @@ impl AuthQuery {
             let error = failure.error.clone();
             failure.close(counters).await;
             if !error.is_full() || Instant::now() >= deadline {
-                return Err(failed(&error.client_error().to_string()));
+                return Err(self.failed(&error.client_error().to_string()));
             }
             pools.server_is_full(None, database, &error);
             tokio::time::sleep(pause_while_full()).await;
@@ -322,11 +350,4 @@ fn read(row: &Row, user: &[u8]) -> Result<Option<Stored>, String> {
         }
         columns => Err(format!("it gives {} columns, not the user's name and secret", columns.len())),
     }
-}
-
-fn failed(why: &str) -> ClientError {
-    tracing::warn!("auth_query: {why}");
-    // Before the login the server's words are not passed on.
-    ClientError::fatal(ErrorSource::Server, sqlstate::UNABLE_TO_CONNECT, "the user's secret could not be looked up")
-        .hint("pgferry's log says why (auth_query, auth_user).")
 }

@@ -1,17 +1,19 @@
 //! Limits on login attempts and cancel requests, by source.
 //!
-//! The attempts of a source that has given many wrong answers are checked one after another at a fixed rate. Each source has a
-//! lane of its own, so that it waits for itself alone; and only few of a source wait for what all share.
+//! The attempts of a source that has given many wrong answers are checked one after another at a fixed rate, the latest first: where
+//! wrong ones come without end, one that has just come need not wait for all before it. Each source has lanes of its own, so that it
+//! waits for itself alone; and only few of a source wait for what all share. Cancel requests have a lane for each session that they
+//! are for.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{sleep, timeout_at};
 
-use super::slots::{Slot, Slots};
-use crate::auth::{Bucket, Source, WrongAnswers};
+use super::lane::{Lane, LaneTurn};
+use crate::auth::{Bucket, Check, Source, WrongAnswers};
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::lock::lock;
 use crate::net::{Peer, Stream};
@@ -22,17 +24,17 @@ const MAX_SOURCES: usize = 10_000;
 /// Most attempts of one source that wait for an account's turn or a login slot.
 const MAX_WAITING_ATTEMPTS: usize = 8;
 
-/// Most replies to wrong answers of one source that are held back at a time.
-const MAX_DELAYED_REPLIES: usize = 256;
-
-/// Wrong cancel keys of one source that are looked at at once.
+/// Wrong cancel keys of one source for one session that are looked at at once.
 const CANCEL_BURST: u32 = 100;
 
-/// Time per cancel request after that: a key of protocol 3.0 has 32 bits, so that guessing one takes most of a year.
-const CANCEL_INTERVAL: Duration = Duration::from_millis(5);
+/// Time per cancel request after that: a key of protocol 3.0 has 32 bits, so that guessing one takes weeks.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Most cancel requests of one source that wait for that; more are dropped.
-const MAX_WAITING_CANCELS: usize = 256;
+/// Most cancel requests of one source for one session that wait for that; more are dropped.
+const MAX_WAITING_CANCELS: usize = 1024;
+
+/// Most sessions for which a source's wrong cancel keys are remembered.
+const MAX_CANCEL_LANES: usize = 256;
 
 /// The attempts of all sources.
 #[derive(Debug, Default)]
@@ -42,42 +44,51 @@ pub(crate) struct Limiter(Mutex<HashMap<Source, Arc<SourceLimit>>>);
 #[derive(Debug)]
 pub(crate) struct SourceLimit {
     source: Source,
-    /// Held by the attempt that is next.
-    lane: tokio::sync::Mutex<()>,
+    /// Held by the attempt that is tried upstream next.
+    attempt_lane: Arc<Lane>,
+    /// Held by the answer that is checked here next.
+    check_lane: Arc<Lane>,
+    /// Held by the one for which a secret is looked up upstream.
+    lookup_lane: Arc<Lane>,
     answers: Mutex<WrongAnswers>,
     attempts: Semaphore,
-    delayed: Arc<Slots>,
-    /// Held by the cancel request that is next.
-    cancel_lane: tokio::sync::Mutex<()>,
-    cancels: Mutex<Bucket>,
-    cancels_waiting: Arc<Slots>,
+    /// The cancel requests for a session, by the number of that, and those for none.
+    cancels: Mutex<HashMap<Option<u64>, Arc<CancelLane>>>,
 }
 
-/// The turn of an attempt: where attempts of its source have to wait for each other, the next one does until this is dropped.
+/// The cancel requests of one source for one session.
 #[derive(Debug)]
-pub(crate) struct Turn<'a> {
-    limit: &'a SourceLimit,
-    _lane: Option<MutexGuard<'a, ()>>,
-    _attempt: Option<SemaphorePermit<'a>>,
+pub(crate) struct CancelLane {
+    next: Arc<Lane>,
+    wrong: Mutex<Bucket>,
 }
 
-impl Turn<'_> {
-    /// The outcome of comparing an answer; a wrong one (`None`) is counted before the next one is compared.
+/// The turn of a cancel request: where those for its session have to wait for each other, the next one does until this is dropped.
+#[derive(Debug)]
+pub(crate) struct CancelTurn(#[allow(dead_code, reason = "held")] Option<LaneTurn>);
+
+/// The turn of an attempt to be tried upstream: the next ones of its source may wait for theirs.
+#[derive(Debug)]
+pub(crate) struct Turn<'a>(#[allow(dead_code, reason = "held")] Option<SemaphorePermit<'a>>);
+
+/// The turn of an answer to be checked here, which counts as a wrong one until it turns out to be right. Where answers of its
+/// source have to wait for each other, the next one does until this is dropped.
+#[derive(Debug)]
+pub(crate) struct CheckTurn<'a> {
+    limit: &'a SourceLimit,
+    check: Check,
+    _lane: Option<LaneTurn>,
+}
+
+impl CheckTurn<'_> {
+    /// The outcome of checking an answer; `None` is a wrong one.
     #[must_use]
     pub(crate) fn judge<T>(self, right: Option<T>) -> Option<T> {
-        if right.is_none() {
-            self.limit.count();
+        if right.is_some() {
+            lock(&self.limit.answers).discount(self.check);
         }
         right
     }
-}
-
-/// A reply that is held back: how long, and its place among those of its source.
-#[derive(Debug)]
-pub(crate) struct Delay {
-    /// Length.
-    pub length: Duration,
-    _place: Slot,
 }
 
 impl Limiter {
@@ -114,13 +125,12 @@ impl SourceLimit {
         let now = Instant::now();
         Self {
             source,
-            lane: tokio::sync::Mutex::default(),
+            attempt_lane: Arc::default(),
+            check_lane: Arc::default(),
+            lookup_lane: Arc::default(),
             answers: Mutex::new(WrongAnswers::new(now)),
             attempts: Semaphore::new(MAX_WAITING_ATTEMPTS),
-            delayed: Slots::new(MAX_DELAYED_REPLIES),
-            cancel_lane: tokio::sync::Mutex::default(),
-            cancels: Mutex::new(Bucket::new(CANCEL_BURST, CANCEL_INTERVAL, now)),
-            cancels_waiting: Slots::new(MAX_WAITING_CANCELS),
+            cancels: Mutex::default(),
         }
     }
 
@@ -130,31 +140,59 @@ impl SourceLimit {
     /// When that is too late.
     pub(crate) async fn turn(&self, deadline: tokio::time::Instant) -> Result<Turn<'_>, ClientError> {
         let turn = async {
-            let _lane = self.lane().await;
-            let attempt = self.attempts.acquire().await.ok();
-            Turn { limit: self, _lane: None, _attempt: attempt }
+            let _lane = turn_in(&self.attempt_lane, || self.wait(Check::Attempt)).await;
+            Turn(self.attempts.acquire().await.ok())
         };
-        timeout_at(deadline, turn).await.map_err(|_| self.late())
+        timeout_at(deadline, turn).await.map_err(|_| self.late(Check::Attempt))
     }
 
-    /// The turn to compare an answer here: it is waited for only where many were wrong.
+    /// The turn to check an answer here: it is waited for only where many were wrong.
     ///
     /// # Errors
     /// As [`SourceLimit::turn`].
-    pub(crate) async fn turn_to_compare(&self, deadline: tokio::time::Instant) -> Result<Turn<'_>, ClientError> {
-        if lock(&self.answers).wait(Instant::now()).is_zero() {
-            return Ok(Turn { limit: self, _lane: None, _attempt: None });
+    pub(crate) async fn turn_to_check(
+        &self,
+        check: Check,
+        deadline: tokio::time::Instant,
+    ) -> Result<CheckTurn<'_>, ClientError> {
+        let lane = if self.count_if_free(check) {
+            None
+        } else {
+            let lane = timeout_at(deadline, turn_in(&self.check_lane, || self.wait(check))).await;
+            let lane = lane.map_err(|_| self.late(check))?;
+            lock(&self.answers).count(Instant::now(), check);
+            lane
+        };
+        Ok(CheckTurn { limit: self, check, _lane: lane })
+    }
+
+    /// Waits for the turn to have a secret looked up upstream, until `deadline` at the latest; it lasts until what is given is
+    /// dropped. Cancel-safe.
+    ///
+    /// # Errors
+    /// When that is too late.
+    pub(crate) async fn turn_to_look_up(&self, deadline: tokio::time::Instant) -> Result<LaneTurn, ClientError> {
+        let turn = timeout_at(deadline, turn_in(&self.lookup_lane, || self.wait(Check::Attempt))).await;
+        turn.ok().flatten().ok_or_else(|| self.late(Check::Attempt))
+    }
+
+    /// Counts an answer that need not be waited for; says whether that is so.
+    fn count_if_free(&self, check: Check) -> bool {
+        let now = Instant::now();
+        let mut answers = lock(&self.answers);
+        let is_free = answers.wait(now, check).is_zero();
+        if is_free {
+            answers.count(now, check);
         }
-        let lane = timeout_at(deadline, self.lane()).await.map_err(|_| self.late())?;
-        Ok(Turn { limit: self, _lane: Some(lane), _attempt: None })
+        is_free
     }
 
-    async fn lane(&self) -> MutexGuard<'_, ()> {
-        turn_in(&self.lane, || lock(&self.answers).wait(Instant::now())).await
+    fn wait(&self, check: Check) -> Duration {
+        lock(&self.answers).wait(Instant::now(), check)
     }
 
-    fn late(&self) -> ClientError {
-        let late = if lock(&self.answers).wait(Instant::now()).is_zero() {
+    fn late(&self, check: Check) -> ClientError {
+        let late = if self.wait(check).is_zero() {
             let message = format!("too many logins at a time from {}", self.source);
             ClientError::fatal(ErrorSource::Limits, sqlstate::TOO_MANY_CONNECTIONS, message)
                 .hint("Logins that PostgreSQL is to decide about are tried max_connecting at a time.")
@@ -172,41 +210,41 @@ impl SourceLimit {
         self.source
     }
 
-    /// Counts an attempt that was not accepted.
+    /// Counts an attempt that the upstream has not accepted.
     pub(crate) fn count(&self) {
-        lock(&self.answers).count(Instant::now());
+        lock(&self.answers).count(Instant::now(), Check::Attempt);
     }
 
     /// Delay of the reply to a wrong answer, at most `longest`.
-    ///
-    /// # Errors
-    /// The reply, when too many are held back already.
-    pub(crate) fn delay(&self, longest: Duration) -> Result<Delay, ClientError> {
-        let place = self.delayed.try_take().ok_or_else(|| {
-            self.too_many().detail(format!(
-                "The replies to {MAX_DELAYED_REPLIES} others that came from there are being held back."
-            ))
-        })?;
-        Ok(Delay { length: lock(&self.answers).delay(Instant::now(), longest), _place: place })
+    #[must_use]
+    pub(crate) fn delay(&self, longest: Duration) -> Duration {
+        lock(&self.answers).delay(Instant::now(), longest)
     }
 
-    /// Waits for the turn of a cancel request, where many from there had a wrong key; `None` when too many wait.
-    pub(crate) async fn cancel_turn(&self) -> Option<Turn<'_>> {
-        if lock(&self.cancels).wait(Instant::now()).is_zero() {
-            return Some(Turn { limit: self, _lane: None, _attempt: None });
+    /// The cancel requests for the session with this number, or for none: guesses at one session's key hold up no other's.
+    #[must_use]
+    pub(crate) fn cancels_for(&self, session: Option<u64>) -> Arc<CancelLane> {
+        let mut lanes = lock(&self.cancels);
+        if lanes.len() >= MAX_CANCEL_LANES && !lanes.contains_key(&session) {
+            let now = Instant::now();
+            lanes.retain(|_, lane| Arc::strong_count(lane) > 1 || !lock(&lane.wrong).is_full(now));
+            if lanes.len() >= MAX_CANCEL_LANES {
+                // Each may have another burst.
+                lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
+            }
         }
-        let _waiting = self.cancels_waiting.try_take()?;
-        let lane = turn_in(&self.cancel_lane, || lock(&self.cancels).wait(Instant::now())).await;
-        Some(Turn { limit: self, _lane: Some(lane), _attempt: None })
-    }
-
-    /// Counts a cancel request with a wrong key.
-    pub(crate) fn count_cancel(&self) {
-        lock(&self.cancels).spend(Instant::now());
+        let new = || {
+            Arc::new(CancelLane {
+                next: Arc::new(Lane::new(MAX_WAITING_CANCELS)),
+                wrong: Mutex::new(Bucket::new(CANCEL_BURST, CANCEL_INTERVAL, Instant::now())),
+            })
+        };
+        Arc::clone(lanes.entry(session).or_insert_with(new))
     }
 
     fn is_forgiven(&self, now: Instant) -> bool {
-        lock(&self.answers).are_forgiven(now) && lock(&self.cancels).is_full(now)
+        let cancels = lock(&self.cancels);
+        lock(&self.answers).are_forgiven(now) && cancels.values().all(|lane| lock(&lane.wrong).is_full(now))
     }
 
     fn too_many(&self) -> ClientError {
@@ -216,14 +254,30 @@ impl SourceLimit {
     }
 }
 
-/// Waits for those in front in `lane`, and then for as long as `wait` says by then.
-async fn turn_in(lane: &tokio::sync::Mutex<()>, wait: impl FnOnce() -> Duration) -> MutexGuard<'_, ()> {
-    let turn = lane.lock().await;
+impl CancelLane {
+    /// Waits for the turn of a cancel request, where many had a wrong key; `None` when too many have come since.
+    pub(crate) async fn turn(&self) -> Option<CancelTurn> {
+        let wait = || lock(&self.wrong).wait(Instant::now());
+        if wait().is_zero() {
+            return Some(CancelTurn(None));
+        }
+        Some(CancelTurn(Some(turn_in(&self.next, wait).await?)))
+    }
+
+    /// Counts a cancel request with a wrong key.
+    pub(crate) fn count(&self) {
+        lock(&self.wrong).spend(Instant::now(), 1);
+    }
+}
+
+/// Waits for the turn in `lane`, and then for as long as `wait` says by then; `None` when others have taken the place.
+async fn turn_in(lane: &Arc<Lane>, wait: impl Fn() -> Duration) -> Option<LaneTurn> {
+    let turn = lane.turn().await?;
     let wait = wait();
     if !wait.is_zero() {
         sleep(wait).await;
     }
-    turn
+    Some(turn)
 }
 
 #[cfg(test)]
@@ -244,5 +298,41 @@ mod tests {
             limiter.source(Source::Uid(uid)).count();
         }
         assert!(lock(&limiter.0).len() <= MAX_SOURCES);
+    }
+
+    #[tokio::test]
+    async fn no_more_are_checked_at_once_than_may_be_wrong() {
+        let limiter = Limiter::default();
+        let limit = limiter.source(Source::Uid(1));
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        let mut turns = Vec::new();
+        let next = || limit.turn_to_check(Check::Comparison, deadline);
+        for _ in 0..100 {
+            turns.push(timeout_at(tokio::time::Instant::now(), next()).await.expect("at once").expect("in time"));
+        }
+        // None of them has been judged, and yet all of them count.
+        assert!(timeout_at(tokio::time::Instant::now(), next()).await.is_err());
+        for turn in turns {
+            assert_eq!(turn.judge(Some(7)), Some(7));
+        }
+        assert!(timeout_at(tokio::time::Instant::now(), next()).await.is_ok(), "all were right");
+    }
+
+    #[tokio::test]
+    async fn guesses_at_one_sessions_key_hold_up_no_other() {
+        let limiter = Limiter::default();
+        let limit = limiter.source(Source::Uid(1));
+        let (guessed, other) = (limit.cancels_for(Some(1)), limit.cancels_for(Some(2)));
+        for _ in 0..CANCEL_BURST + 1000 {
+            guessed.count();
+            limit.cancels_for(None).count();
+        }
+        assert!(timeout_at(tokio::time::Instant::now(), guessed.turn()).await.is_err());
+        assert!(timeout_at(tokio::time::Instant::now(), other.turn()).await.is_ok_and(|turn| turn.is_some()));
+        for session in 0..10 * MAX_CANCEL_LANES as u64 {
+            limit.cancels_for(Some(session)).count();
+        }
+        assert!(lock(&limit.cancels).len() <= MAX_CANCEL_LANES);
+        assert!(timeout_at(tokio::time::Instant::now(), guessed.turn()).await.is_err(), "it is in use");
     }
 }

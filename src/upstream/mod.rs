@@ -52,6 +52,7 @@ pub(crate) mod credentials;
 pub(crate) mod dial;
 pub(crate) mod histogram;
 mod janitor;
+pub(crate) mod lane;
 pub(crate) mod limiter;
 pub(crate) mod login_limits;
 pub(crate) mod login_slots;

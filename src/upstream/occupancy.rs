@@ -10,6 +10,9 @@ use crate::lock::lock;
 use crate::net::{Conn, RecvError};
 use crate::wire::frontend;
 
+/// The most connections that a PostgreSQL has room for (`MAX_BACKENDS`); what says more is none.
+const MAX_BACKENDS: usize = 262_143;
+
 /// Places that are left to logins, which hold none before they are over.
 const LOGINS: usize = 4;
 
@@ -68,7 +71,10 @@ pub(crate) enum Keep {
 impl Occupancy {
     /// Reads the answer to the question.
     fn read(rows: &[Row]) -> Option<Self> {
-        let number = |row: &Row, at: usize| std::str::from_utf8(row.get(at)?).ok()?.parse::<usize>().ok();
+        let number = |row: &Row, at: usize| {
+            let number = std::str::from_utf8(row.get(at)?).ok()?.parse::<usize>().ok()?;
+            Some(number.min(MAX_BACKENDS))
+        };
         let first = rows.first()?;
         let idle_of = rows.iter().filter_map(|row| {
             let count = number(row, 6).filter(|count| *count > 0)?;
@@ -256,6 +262,15 @@ mod tests {
         assert_eq!(server(100, 3, 97).share(10), 6);
         assert_eq!(server(100, 3, 97).share(0), 1, "one may be tried");
         assert_eq!(server(5, 3, 1).share(1), 2);
+    }
+
+    #[test]
+    fn numbers_that_no_server_has_overflow_nothing() {
+        let most = usize::MAX.to_string();
+        let row: Row =
+            [&*most, &most, &most, &most, &most, "role", &most, "x"].map(|cell| cell.as_bytes().to_vec()).into();
+        let seen = Occupancy::read(&[row]).expect("numbers");
+        assert_eq!((seen.places(), seen.free(), seen.share(0), seen.keep()), (1, 0, 1, Keep::None));
     }
 
     #[test]

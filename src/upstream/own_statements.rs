@@ -90,7 +90,7 @@ pub(super) async fn settle(
             return Err(CleanupError::Lost);
         };
         match head.tag {
-            backend::READY => {
+            backend::READY if head.size <= server_conn.conn.input.capacity() => {
                 let status = server_conn.conn.peek(head.size).await?.last().copied().unwrap_or_default();
                 pipeline.ready(status);
             }
@@ -98,6 +98,9 @@ pub(super) async fn settle(
                 let bytes = server_conn.conn.peek(head.size).await?;
                 if let Some((name, value)) = backend::parameter_status(&bytes[frame::HEADER_BYTES..]) {
                     let (name, value) = (name.to_vec(), value.to_vec());
+                    if !server_conn.state.params.has_room_for(&name, &value) {
+                        return Err(CleanupError::Lost);
+                    }
                     server_conn.state.params.set(&name, &value);
                 }
             }
@@ -111,6 +114,8 @@ pub(super) async fn settle(
                 pipeline.response(head.tag);
             }
             backend::NOTICE | backend::NOTIFICATION => {}
+            // One that is so long is none.
+            backend::READY => return Err(CleanupError::Lost),
             backend::ERROR if head.size <= server_conn.conn.input.capacity() => {
                 let error = server_conn.conn.peek(head.size).await?;
                 failed.get_or_insert_with(|| error.into());

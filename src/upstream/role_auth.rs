@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::dial::{DialError, Secret};
+use super::lane::Lane;
 use super::queue::pause_while_full;
 use crate::auth::{Credential, Password, ProcessKey, Source, Verified};
 use crate::config::Settings;
@@ -36,7 +37,7 @@ pub(crate) struct RoleAuth {
     /// Succession, if it has ended.
     succession: OnceLock<Succession>,
     /// The attempts of each source that wait for their turn, or have it.
-    lanes: Mutex<HashMap<Source, Arc<tokio::sync::Mutex<()>>>>,
+    lanes: Mutex<HashMap<Source, Arc<Lane>>>,
     /// One attempt at a time, so that a herd of first clients costs one connection.
     turn: tokio::sync::Mutex<()>,
 }
@@ -245,7 +246,7 @@ impl RoleAuth {
 
     /// Returns the lane in which the attempts of `source` wait for each other, so that only one of them waits for its turn.
     #[must_use]
-    pub(crate) fn lane(&self, source: Source) -> Arc<tokio::sync::Mutex<()>> {
+    pub(crate) fn lane(&self, source: Source) -> Arc<Lane> {
         let mut lanes = lock(&self.lanes);
         lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
         Arc::clone(lanes.entry(source).or_default())

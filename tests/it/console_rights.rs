@@ -4,6 +4,7 @@ use std::process::Command;
 
 use crate::harness::pgferry::{command, program};
 use crate::harness::postgres::{PASSWORD, free_port};
+use crate::harness::protocol_client::{query, startup};
 use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, psql};
 
 /// Settings that name programs, files, credentials, the upstream, listeners, rules or authentication methods, and a value
@@ -138,4 +139,63 @@ fn nobody_is_an_admin_by_uid_where_that_is_off() {
     let ferry = Pgferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_ADMIN_PEER", "false")]);
     let said = ctl_in(&["env"], &ferry).expect("env works everywhere");
     assert!(said.contains("admin_peer"), "{said}");
+}
+
+#[test]
+fn answers_of_the_console_are_not_piled_up() {
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
+    let mut admin = ProtocolClient::logged_in(ferry.raw(), "me", "pgferry");
+    let length: usize = admin.query("show config").iter().map(|message| message.body.len() + 5).sum();
+    let before = ferry.memory();
+    let count = 5_000;
+    admin.send(&query(&"show config;".repeat(count)));
+    // Nothing is read: what is not taken is not made either.
+    let mut grown = 0;
+    for _ in 0..50 {
+        grown = grown.max(ferry.memory().saturating_sub(before));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(grown < 16_000, "{grown} kB more than before, of {} kB", count * length / 1000);
+    let told = admin.until_ready();
+    assert_eq!(told.iter().filter(|message| message.tag == b'C').count(), count);
+}
+
+#[test]
+fn sessions_of_the_console_are_bounded_and_those_of_its_owner_are_not() {
+    let port = free_port();
+    let dir = tempfile::tempdir().expect("a directory");
+    let certs = Certs::new();
+    let file = format!(
+        "listen = [\"127.0.0.1:{port}\", \"{}\"]\nstats_users = \"trust_user\"\n[[rule]]\nmethod = \"trust\"",
+        dir.path().display()
+    );
+    let path = certs.write("pgferry.toml", &file);
+    let url = Postgres::shared().url().replace("127.0.0.1", "trust_user@127.0.0.1");
+    let ferry = Pgferry::spawn(dir, &["-u", &url, "-c", &path], &[]);
+    let guests: Vec<_> =
+        (0..100).map(|_| ProtocolClient::logged_in(ProtocolClient::tcp(port), "trust_user", "pgferry")).collect();
+    let mut one_more = ProtocolClient::tcp(port);
+    one_more.send(&startup(&[("user", "trust_user"), ("database", "pgferry")]));
+    let told = one_more.until(b'E').last().expect("an error").clone();
+    assert_eq!(told.field(b'C'), "53300", "{told:?}");
+    assert_eq!(ferry.session().value("select 1"), "1");
+    assert!(!ProtocolClient::logged_in(ferry.raw(), "me", "pgferry").query("show version").is_empty());
+    drop(guests);
+}
+
+/// Names that would move a terminal's cursor or begin lines.
+const FORGED: &str = "x\n\u{1b}[2K\u{9b}1A\u{202e}forged";
+
+#[test]
+fn tables_hold_nothing_that_a_terminal_obeys() {
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
+    let _admin = ProtocolClient::logged_in(ferry.raw(), FORGED, "pgferry");
+    for args in [&["show", "clients"][..], &["show", "clients", "--json"]] {
+        let output = command().args(["-l", ferry.host()]).args(args).output().expect("pgferry");
+        let told = String::from_utf8(output.stdout).expect("UTF-8");
+        assert!(told.contains("forged"), "{told:?}");
+        let bad = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!told.contains(bad), "{told:?}");
+        assert!(!told.lines().any(|line| line.starts_with("forged") || line.starts_with('\\')), "{told:?}");
+    }
 }

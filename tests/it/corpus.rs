@@ -5,7 +5,7 @@ use std::fs;
 #[test]
 fn the_corpus_replays() {
     type Target = fn(&[u8]);
-    let targets: [(&str, Target); 15] = [
+    let targets: [(&str, Target); 20] = [
         ("frames", pgferry::internals::fuzz::frames),
         ("startup", pgferry::internals::fuzz::startup),
         ("messages", pgferry::internals::fuzz::messages),
@@ -21,6 +21,11 @@ fn the_corpus_replays() {
         ("pgpass", pgferry::internals::fuzz::pgpass),
         ("users", pgferry::internals::fuzz::users),
         ("hba", pgferry::internals::fuzz::hba),
+        ("options", pgferry::internals::fuzz::options),
+        ("machine", pgferry::internals::fuzz::machine),
+        ("login", pgferry::internals::fuzz::login),
+        ("code", pgferry::internals::fuzz::code),
+        ("certificate", pgferry::internals::fuzz::certificate),
     ];
     for (name, target) in targets {
         let dir = format!("{}/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));

@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Instant;
 
-use crate::harness::protocol_client::{message, password, startup};
-use crate::harness::{Message, Pgferry, Postgres, eventually};
+use crate::harness::protocol_client::{message, password, query, startup};
+use crate::harness::{Message, Pgferry, Postgres, ProtocolClient, eventually};
 
 /// What a false server says once it has read the startup packet.
 type Script = fn(&mut TcpStream);
@@ -219,5 +219,120 @@ fn a_server_that_says_nothing_is_left_in_good_order() {
         let report = ferry.report();
         assert!(report.get("upstream_reset") >= 1);
         assert_eq!(report.get("time_waits"), 0, "{parameters}");
+    }
+}
+
+/// Answers a message, by its type and body.
+type Answer = fn(&mut TcpStream, u8, &[u8]) -> std::io::Result<()>;
+
+/// A server that lets everybody in without a password, with `greeting` in its welcome.
+fn false_server(greeting: Vec<u8>, answer: Answer) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let greeting = greeting.clone();
+            std::thread::spawn(move || {
+                packet(&mut stream, 0);
+                let key = message(b'K', &[0, 0, 0, 1, 0, 0, 0, 2]);
+                say(&mut stream, &[authentication(0, b""), greeting, key, message(b'Z', b"I")].concat());
+                let mut tag = [0];
+                while stream.read_exact(&mut tag).is_ok() {
+                    let body = packet(&mut stream, 0);
+                    if answer(&mut stream, tag[0], &body).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    format!("postgres://127.0.0.1:{port}?sslmode=disable")
+}
+
+fn reports(names: std::ops::Range<usize>) -> Vec<u8> {
+    names.flat_map(|nth| message(b'S', format!("setting_{nth}\0{nth}\0").as_bytes())).collect()
+}
+
+/// Answers a query without any rows, with `inside` in front of the end.
+fn no_rows(stream: &mut TcpStream, tag: u8, inside: &[u8]) -> std::io::Result<()> {
+    match tag {
+        b'Q' => stream.write_all(&[inside, &message(b'C', b"SELECT 0\0"), &message(b'Z', b"I")].concat()),
+        b'S' => stream.write_all(&message(b'Z', b"I")),
+        _ => Ok(()),
+    }
+}
+
+/// Starts pgferry in front of a false server, without questions of its own as far as that can be.
+fn in_front_of(url: &str, reset: &str) -> Pgferry {
+    let env = [
+        ("PGFERRY_CLIENT_LOGIN_TIMEOUT", "3s"),
+        ("PGFERRY_QUERY_WAIT_TIMEOUT", "3s"),
+        ("PGFERRY_SERVER_CONNECT_TIMEOUT", "3s"),
+        ("PGFERRY_MAX_UPSTREAM", "20"),
+    ];
+    Pgferry::start_with(url, &["--reset", reset], &env)
+}
+
+#[test]
+fn sixty_thousand_settings_are_no_login() {
+    let ferry = in_front_of(&false_server(reports(0..60_000), |stream, tag, _| no_rows(stream, tag, b"")), "never");
+    let before = (ferry.memory(), ferry.cpu_ticks());
+    let mut raw = ferry.raw();
+    raw.send(&startup(&[("user", "me"), ("database", "d")]));
+    let told = raw.read_to_end().last().expect("an error").clone();
+    assert!(told.field(b'M').contains("too many settings"), "{told:?}");
+    assert!(ferry.memory() - before.0 < 16_000, "{} kB more", ferry.memory() - before.0);
+    // Sixty thousand names, each compared with all others, took seconds.
+    assert!(ferry.cpu_ticks() - before.1 < 100, "{} ticks", ferry.cpu_ticks() - before.1);
+}
+
+#[test]
+fn settings_without_end_end_the_connection_that_reports_them() {
+    let url = false_server(reports(0..10), |stream, tag, body| {
+        let flood = body.starts_with(b"flood");
+        no_rows(stream, tag, &if flood { reports(0..60_000) } else { Vec::new() })
+    });
+    let ferry = in_front_of(&url, "never");
+    let mut raw = ProtocolClient::logged_in(ferry.raw(), "me", "d");
+    raw.query("one");
+    let before = (ferry.memory(), ferry.cpu_ticks());
+    raw.send(&query("flood"));
+    let told = raw.read_to_end().last().expect("an error").clone();
+    assert_eq!(told.field(b'C'), "08006", "{told:?}");
+    assert!(ferry.memory() - before.0 < 16_000, "{} kB more", ferry.memory() - before.0);
+    assert!(ferry.cpu_ticks() - before.1 < 100, "{} ticks", ferry.cpu_ticks() - before.1);
+    assert_eq!(ProtocolClient::logged_in(ferry.raw(), "me", "d").query("two").len(), 2, "others go on");
+}
+
+#[test]
+fn answers_without_end_to_questions_of_pgferrys_own_are_not_kept() {
+    // Whatever is asked, rows come until the asking side is gone.
+    let url = false_server(Vec::new(), |stream, tag, _| {
+        if tag != b'Q' {
+            return Ok(());
+        }
+        let row = message(b'D', &[&1u16.to_be_bytes()[..], &60_000u32.to_be_bytes(), &vec![b'x'; 60_000]].concat());
+        loop {
+            stream.write_all(&row)?;
+        }
+    });
+    let ferry = in_front_of(&url, "auto");
+    let before = ferry.memory();
+    let mut raws: Vec<_> = (0..3)
+        .map(|nth| {
+            let mut raw = ferry.raw();
+            raw.send(&startup(&[("user", "me"), ("database", &format!("d{nth}"))]));
+            raw
+        })
+        .collect();
+    let mut most = 0;
+    let over = Instant::now() + std::time::Duration::from_secs(5);
+    while Instant::now() < over {
+        most = most.max(ferry.memory().saturating_sub(before));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(most < 3 * 40_000, "{most} kB more than before");
+    for raw in &mut raws {
+        assert_eq!(raw.read_to_end().last().expect("an error").tag, b'E');
     }
 }

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::harness::postgres::PASSWORD;
-use crate::harness::protocol_client::{password, startup};
-use crate::harness::{Pgferry, Postgres, ProtocolClient, eventually};
+use crate::harness::postgres::{PASSWORD, free_port};
+use crate::harness::protocol_client::{CANCEL_REQUEST, GSS_REQUEST, SSL_REQUEST, message, packet, password, startup};
+use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, eventually};
 
 /// How a login that answers with `secret` ends: the SQLSTATE and the message of the error, or nothing.
 fn log_in(raw: &mut ProtocolClient, user: &str, database: &str, secret: &str) -> Option<(String, String)> {
@@ -60,6 +60,38 @@ fn wrong_passwords_for_stored_secrets_do_not_keep_the_right_one_out() {
     }
 }
 
+/// Clients that give a wrong answer all at once, the replies to which are held back.
+fn wrong_answers(ferry: &Pgferry, count: usize, user: &str) -> Vec<ProtocolClient> {
+    let mut wrong: Vec<_> = (0..count)
+        .map(|_| {
+            let mut raw = ferry.raw();
+            raw.send(&startup(&[("user", user), ("database", "postgres")]));
+            raw
+        })
+        .collect();
+    for (nth, raw) in wrong.iter_mut().enumerate() {
+        assert_eq!(raw.recv().expect("a question").tag, b'R');
+        raw.send(&password(&format!("wrong {nth}")));
+    }
+    wrong
+}
+
+#[test]
+fn a_thousand_wrong_answers_at_once_delay_the_right_one_little() {
+    let postgres = Postgres::shared();
+    for method in ["md5", "password"] {
+        let file = format!("auth_type = \"{method}\"\nclient_login_timeout = \"5s\"\n[users]\ntrust_user = \"right\"");
+        let ferry = Pgferry::start_with_file(&postgres.url(), &file, &[], &[]);
+        let mut wrong = wrong_answers(&ferry, 900, "trust_user");
+        let connection = format!("host={} dbname=postgres user=trust_user", ferry.host());
+        assert_eq!(crate::harness::psql(&connection, "right", "select 1"), Ok("1".into()), "{method}");
+        for raw in &mut wrong {
+            let told = raw.until(b'E').last().expect("a reply").clone();
+            assert_eq!(told.field(b'C'), "28P01", "each was checked: {told:?}");
+        }
+    }
+}
+
 #[test]
 fn wrong_passwords_for_the_upstream_do_not_keep_the_right_one_out() {
     let postgres = Postgres::start_with(&[]);
@@ -79,6 +111,15 @@ fn wrong_passwords_for_the_upstream_do_not_keep_the_right_one_out() {
             }
         });
     }
+}
+
+#[test]
+fn a_thousand_wrong_passwords_for_the_upstream_at_once_delay_the_right_one_little() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = Pgferry::start_with(&postgres.url(), &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "5s")]);
+    let _wrong = wrong_answers(&ferry, 900, "scram_user");
+    // Nothing is known of the role yet, and hundreds are in front.
+    assert_eq!(log_in(&mut ferry.raw(), "scram_user", "postgres", PASSWORD), None);
 }
 
 #[test]
@@ -262,6 +303,51 @@ fn silent_clients_make_room_for_those_who_log_in() {
     drop((session, sessions));
 }
 
+/// Stages at which a client may stop before it has logged in: and what it has sent by then.
+fn stages() -> Vec<(&'static str, Vec<u8>)> {
+    let login = |database: &str, more: &[(&str, &str)]| {
+        startup(&[&[("user", "trust_user"), ("database", database)], more].concat())
+    };
+    let initial = [b"SCRAM-SHA-256\0".as_slice(), &32u32.to_be_bytes(), b"n,,n=,r=abcdefghijklmnopqrstuvwx"].concat();
+    let scram = message(b'p', &initial);
+    let tls = packet(SSL_REQUEST, b"");
+    vec![
+        ("nothing", Vec::new()),
+        ("half a length", vec![0, 0]),
+        ("half a startup packet", login("postgres", &[])[..20].to_vec()),
+        ("a request for GSSAPI", packet(GSS_REQUEST, b"")),
+        ("a request for TLS", tls.clone()),
+        ("TLS's first bytes", b"\x16\x03\x01\x02\x00\x01\x00".to_vec()),
+        ("a question", login("asks", &[])),
+        ("half a password", [login("asks", &[]), password("right")[..7].to_vec()].concat()),
+        ("SCRAM's first message", [login("scram", &[]), scram].concat()),
+        ("half a cancel request", packet(CANCEL_REQUEST, &[0; 8])[..12].to_vec()),
+        ("replication", login("asks", &[("replication", "true")])),
+        ("the console", login("pgferry", &[])),
+    ]
+}
+
+#[test]
+fn clients_that_stop_at_any_stage_make_room() {
+    let postgres = Postgres::shared();
+    let file = "client_login_timeout = \"600s\"\nmax_client_conn = 10\nadmin_peer = false\n[users]\ntrust_user = \"right\"\n\
+                [[rule]]\ndatabase = \"scram\"\nmethod = \"scram-sha-256\"\n\
+                [[rule]]\ndatabase = [\"asks\", \"pgferry\"]\nmethod = \"password\"\n[[rule]]\nmethod = \"pass-through\"";
+    let ferry = Pgferry::start_with_file(&postgres.url(), file, &[], &[]);
+    let session = ferry.session();
+    for (stage, sent) in stages() {
+        let mut stopped: Vec<_> = (0..40).map(|_| ferry.raw()).collect();
+        for raw in &mut stopped {
+            raw.try_send(&sent);
+        }
+        for _ in 0..5 {
+            let outcome = log_in(&mut ferry.raw(), "trust_user", "postgres", "");
+            assert_eq!(outcome, None, "{stage}");
+        }
+    }
+    drop(session);
+}
+
 #[test]
 fn idle_connections_make_room_for_replication_and_lookups() {
     let postgres = Postgres::start_with(&[]);
@@ -284,4 +370,58 @@ fn idle_connections_make_room_for_replication_and_lookups() {
     fill();
     let as_scram = format!("host={} dbname=other user=scram_user", ferry.host());
     assert_eq!(crate::harness::psql(&as_scram, PASSWORD, "select 1"), Ok("1".into()));
+}
+
+#[test]
+fn long_answers_of_clients_that_have_proved_nothing_are_few() {
+    let postgres = Postgres::shared();
+    let file = "auth_type = \"password\"\nclient_login_timeout = \"600s\"\n[users]\ntrust_user = \"right\"";
+    let ferry = Pgferry::start_with_file(&postgres.url(), file, &[], &[]);
+    let before = ferry.memory();
+    let begun = &password(&"x".repeat(65_000))[..60_000];
+    let _silent: Vec<_> = (0..900)
+        .map(|_| {
+            let mut raw = silent(&ferry, &[("user", "trust_user"), ("database", "postgres")]);
+            assert_eq!(raw.recv().expect("a question").body, [0, 0, 0, 3]);
+            // It may be evicted while it sends.
+            raw.try_send(begun);
+            raw
+        })
+        .collect();
+    assert_eq!(log_in(&mut ferry.raw(), "trust_user", "postgres", "right"), None);
+    let grown = ferry.memory().saturating_sub(before);
+    assert!(grown < 36_000, "{grown} kB for 54 MB");
+    // A long password is a password all the same.
+    assert_eq!(log_in(&mut ferry.raw(), "trust_user", "postgres", &"x".repeat(60_000)).expect("wrong").0, "28P01");
+}
+
+#[test]
+fn names_of_databases_hold_up_no_lookup_of_another_source() {
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql("create role looks_up login superuser");
+    let (port, dir) = (free_port(), tempfile::tempdir().expect("a directory"));
+    let file = format!(
+        "listen = [\"127.0.0.1:{port}\", \"{}\"]\nauth_type = \"scram-sha-256\"\nauth_user = \"looks_up\"\nserver_connect_timeout = \"2s\"\n",
+        dir.path().display()
+    );
+    let certs = Certs::new();
+    let path = certs.write("pgferry.toml", &file);
+    let ferry = Pgferry::spawn(dir, &["-u", &postgres.url(), "-c", &path], &[]);
+    let others = std::sync::Mutex::new(std::collections::VecDeque::new());
+    let attack = |nth: usize| {
+        let raw = silent(&ferry, &[("user", "scram_user"), ("database", &format!("no_such_{nth}"))]);
+        let mut others = others.lock().expect("unpoisoned");
+        others.push_back(raw);
+        if others.len() > 600 {
+            others.pop_front();
+        }
+        drop(others);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    };
+    under_attack(4, attack, || {
+        eventually("some have been looked up in vain", || ferry.log().matches("does not exist").count() > 20);
+        // By TCP it is another source.
+        let connection = format!("host=127.0.0.1 port={port} dbname=postgres user=scram_user");
+        assert_eq!(crate::harness::psql(&connection, PASSWORD, "select 1"), Ok("1".into()));
+    });
 }

@@ -47,4 +47,5 @@ mod settings;
 mod several;
 mod shutdown;
 mod socket_ports;
+mod storms;
 mod upstream_tls;

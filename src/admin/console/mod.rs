@@ -29,6 +29,9 @@ use portals::Portals;
 /// The longest message: a command is short.
 const MAX_COMMAND_BYTES: usize = 64 * 1024;
 
+/// Bytes of answers that wait to be sent.
+const MAX_OUTPUT_BYTES: usize = 64 * 1024;
+
 /// The settings that a guest is told.
 const GREETING_PARAMETERS: [(&[u8], &[u8]); 8] = [
     (b"server_version", concat!(env!("CARGO_PKG_VERSION"), "/pgferry").as_bytes()),
@@ -59,6 +62,17 @@ impl From<RecvError> for End {
 /// Serves a guest to its end.
 pub(crate) async fn serve(admin_state: &Arc<AdminState>, conn: &mut Conn, admin_user: Box<AdminUser>) {
     let shared = &admin_state.shared;
+    // A user that could replace the process always gets in.
+    let _place = match admin_state.console_slots.try_take() {
+        None if admin_user.role < AdminRole::Owner => {
+            let message = "too many connections to pgferry's console";
+            ClientError::fatal(ErrorSource::Limits, sqlstate::TOO_MANY_CONNECTIONS, message)
+                .detail(format!("{} are open.", admin_state.console_slots.used()))
+                .put(&mut conn.output);
+            return farewell(conn).await;
+        }
+        place => place,
+    };
     let mut view = ServerParams::default();
     backend::put_authentication_ok(&mut conn.output);
     for (name, value) in GREETING_PARAMETERS {
@@ -189,12 +203,23 @@ impl ConsoleSession<'_> {
                 Err(client_error) => Err(client_error),
             };
             match outcome {
-                Ok((command, outcome)) => self.put(&command, &outcome),
+                Ok((command, outcome)) => {
+                    self.put(&command, &outcome);
+                    self.send_full().await?;
+                }
                 Err(client_error) => {
                     client_error.put(&mut self.conn.output);
                     return Ok(());
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Sends the answers so far where they have become long: a text may have thousands of commands.
+    async fn send_full(&mut self) -> Result<(), End> {
+        if self.conn.output.len() > MAX_OUTPUT_BYTES {
+            self.conn.flush().await.map_err(RecvError::from)?;
         }
         Ok(())
     }
@@ -218,6 +243,9 @@ impl ConsoleSession<'_> {
         let Some(portal) = self.portals.portal(name) else { return Ok(Err(portals::no_portal(name))) };
         if portal.result.is_none() {
             let command = portal.command.clone();
+            if let Err(client_error) = self.portals.room_for_rows() {
+                return Ok(Err(client_error));
+            }
             let outcome = match self.run_command(&command).await? {
                 Ok(outcome) => outcome,
                 Err(client_error) => return Ok(Err(client_error)),

@@ -11,6 +11,9 @@ use crate::wire::{backend, frontend};
 /// Number of statements and portals a guest that may have at a time.
 const MAX_NAMES: usize = 1000;
 
+/// Number of portals of which rows are left: each holds a table.
+const MAX_SUSPENDED: usize = 16;
+
 /// A guest's statements and portals.
 #[derive(Debug, Default)]
 pub(super) struct Portals {
@@ -84,6 +87,19 @@ impl Portals {
         self.portals.get_mut(name)
     }
 
+    /// Checks that one more portal may hold its rows.
+    ///
+    /// # Errors
+    /// What the guest is told.
+    pub(super) fn room_for_rows(&self) -> Result<(), ClientError> {
+        let suspended = self.portals.values().filter(|portal| portal.has_rows()).count();
+        if suspended < MAX_SUSPENDED {
+            return Ok(());
+        }
+        let message = format!("more than {MAX_SUSPENDED} portals with rows that were not fetched: close some");
+        Err(ClientError::error(ErrorSource::Client, sqlstate::TOO_MANY_CONNECTIONS, message))
+    }
+
     fn prepare(&mut self, name: &[u8], text: &str) -> Result<(), ClientError> {
         let command = match command::statements(text)[..] {
             [] => Command::Empty,
@@ -100,9 +116,13 @@ impl Portals {
 }
 
 impl Portal {
+    fn has_rows(&self) -> bool {
+        self.result.as_ref().is_some_and(|table| !table.rows.is_empty())
+    }
+
     /// Appends the next rows, `most` of them unless that is 0, and what comes behind.
     pub(super) fn put_rows(&mut self, most: u32, out: &mut Vec<u8>) {
-        let Some(table) = &self.result else { return };
+        let Some(table) = &mut self.result else { return };
         let most = if most == 0 { usize::MAX } else { most as usize };
         let end = table.rows.len().min(self.next.saturating_add(most));
         for at in self.next..end {
@@ -114,6 +134,8 @@ impl Portal {
         } else if end < table.rows.len() {
             backend::put_portal_suspended(out);
         } else {
+            *table = Table::default();
+            self.next = 0;
             backend::put_command_complete(out, &self.command.tag());
         }
     }

@@ -28,6 +28,15 @@ impl fmt::Debug for ClientKey {
     }
 }
 
+/// Part of a verifier that a client is told when it begins to log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Shape {
+    /// Number of rounds of hashing that it was made with.
+    pub iterations: u32,
+    /// Number of bytes of its salt.
+    pub salt_bytes: usize,
+}
+
 /// Verifier of a password, as in `pg_authid.rolpassword`: `SCRAM-SHA-256$4096:salt$StoredKey:ServerKey`.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Verifier {
@@ -72,10 +81,10 @@ impl Verifier {
         Self { iterations, salt, stored: noise, server: noise }
     }
 
-    /// The rounds of hashing that it was made with.
+    /// Returns the part of it that a client is told when it begins to log in.
     #[must_use]
-    pub fn iterations(&self) -> u32 {
-        self.iterations
+    pub(crate) fn shape(&self) -> Shape {
+        Shape { iterations: self.iterations, salt_bytes: self.salt.len() }
     }
 
     /// Writes it as `pg_authid` has it.

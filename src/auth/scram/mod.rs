@@ -13,7 +13,7 @@ pub(crate) mod server;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use keys::{ClientKey, Verifier};
+pub(crate) use keys::{ClientKey, Shape, Verifier};
 
 /// The mechanism without channel binding.
 pub(crate) const SCRAM_SHA_256: &str = "SCRAM-SHA-256";

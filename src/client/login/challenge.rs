@@ -13,10 +13,13 @@ use crate::config::value;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::{Conn, Peer, RecvError};
 use crate::upstream::limiter::SourceLimit;
-use crate::wire::{backend, frontend};
+use crate::wire::{backend, frame, frontend, head};
 
 /// The longest answer (`PG_MAX_AUTH_TOKEN_LENGTH`); tokens of cloud providers take kilobytes.
 const MAX_ANSWER_BYTES: usize = 65_535;
+
+/// An answer that is longer than most, in bytes: few of these are waited for at a time.
+const LONG_ANSWER_BYTES: usize = 4096;
 
 /// Asks the client for its password, in clear text; `None` when it goes away, as libpq does to ask its user.
 ///
@@ -65,6 +68,7 @@ pub(crate) fn read_password(body: &[u8]) -> Result<Password, ClientError> {
 pub(crate) async fn disconnected(conn: &mut Conn) {
     poll_fn(|cx| {
         while !conn.input.is_full() {
+            conn.input.shrink();
             if ready!(conn.poll_readable(cx)).is_err() || !matches!(ready!(conn.poll_fill(cx)), Ok(1..)) {
                 return Poll::Ready(());
             }
@@ -74,10 +78,19 @@ pub(crate) async fn disconnected(conn: &mut Conn) {
     .await;
 }
 
+/// Does `work`, which waits for others; `None` when the client goes away before: one that does not wait takes no turn.
+pub(crate) async fn while_connected<T>(conn: &mut Conn, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = disconnected(conn) => None,
+        done = work => Some(done),
+    }
+}
+
 /// Holds back the reply to a wrong answer, until `deadline` at most: the longer, the more of them came from there.
 ///
 /// # Errors
-/// Always: `reply`, or why it is not held back.
+/// Always: `reply`.
 pub(crate) async fn delay_reply<T>(
     conn: &mut Conn,
     pending_logins: &PendingLogins,
@@ -85,13 +98,13 @@ pub(crate) async fn delay_reply<T>(
     deadline: Instant,
     reply: ClientError,
 ) -> Result<T, ClientError> {
-    let delay = source.delay(deadline.saturating_duration_since(Instant::now()))?;
-    if delay.length.is_zero() {
+    let delay = source.delay(deadline.saturating_duration_since(Instant::now()));
+    if delay.is_zero() {
         return Err(reply);
     }
     let held = pending_logins.wait(async {
         tokio::select! {
-            () = tokio::time::sleep(delay.length) => {}
+            () = tokio::time::sleep(delay) => {}
             () = disconnected(conn) => {}
         }
     });
@@ -114,6 +127,15 @@ pub(crate) async fn answer(
 ) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, ClientError> {
     let exchange = async {
         conn.flush().await?;
+        let header = conn.peek(frame::HEADER_BYTES).await?;
+        let size = head(header, MAX_ANSWER_BYTES)?.map_or(0, |head| head.size);
+        let received = if size > LONG_ANSWER_BYTES {
+            let Some(received) = pending_logins.wait_for_long_answer(conn.peek(size)).await else { return Ok(None) };
+            received.map(drop)
+        } else {
+            conn.peek(size).await.map(drop)
+        };
+        received?;
         let frame = conn.peek_frame(MAX_ANSWER_BYTES).await?;
         let answer = match frame.tag {
             frontend::PASSWORD => Ok(zeroize::Zeroizing::new(frame.body().to_vec())),
@@ -121,13 +143,13 @@ pub(crate) async fn answer(
         };
         let size = frame.bytes.len();
         conn.wipe(size);
-        Ok::<_, RecvError>(answer)
+        Ok::<_, RecvError>(Some(answer))
     };
     match timeout_at(deadline, pending_logins.wait(exchange)).await {
         Err(_) => Err(timed_out(limit)),
-        Ok(None) => Err(evicted()),
+        Ok(None | Some(Ok(None))) => Err(evicted()),
         Ok(Some(Err(RecvError::Length(bad)))) => Err(ClientError::violation(bad.to_string())),
         Ok(Some(Err(_))) => Ok(None),
-        Ok(Some(Ok(answer))) => answer.map(Some),
+        Ok(Some(Ok(Some(answer)))) => answer.map(Some),
     }
 }

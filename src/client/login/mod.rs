@@ -20,7 +20,7 @@ use super::cancel_key::CancelKey;
 use super::client_slots::PendingLogins;
 use super::greeting;
 use super::startup_cache::ParsedStartup;
-use crate::auth::Credential;
+use crate::auth::{Check, Credential};
 use crate::config::{Auth, ClientIdentity, Mode, Rule, Settings, Transport};
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::tls::{self, CertificateOrigin};
@@ -28,7 +28,7 @@ use crate::net::{Conn, Peer, Stream};
 use crate::track::parameter_cache::Greeting;
 use crate::track::startup_settings::StartupSettings;
 use crate::upstream::attempt::recheck;
-use crate::upstream::limiter::{SourceLimit, Turn};
+use crate::upstream::limiter::{CheckTurn, SourceLimit, Turn};
 use crate::upstream::role_auth::Freshness;
 use crate::upstream::slots::Slot;
 use crate::upstream::{Pool, PoolKey, RoleAuth, ServerSide};
@@ -313,28 +313,28 @@ impl LoginAttempt<'_> {
 
     /// Waits for the client's turn to be tried upstream; `None` when it goes away.
     async fn turn<'s>(&mut self, source: &'s SourceLimit) -> Result<Option<Turn<'s>>, ClientError> {
-        tokio::select! {
-            biased;
-            // A client that does not wait takes no turn.
-            () = challenge::disconnected(self.conn) => Ok(None),
-            turn = source.turn(self.deadline) => turn.map(Some),
-        }
+        challenge::while_connected(self.conn, source.turn(self.deadline)).await.transpose()
+    }
+
+    /// Waits for the turn to check the client's answer here; `None` when it goes away.
+    async fn turn_to_check<'s>(
+        &mut self,
+        check: Check,
+        source: &'s SourceLimit,
+    ) -> Result<Option<CheckTurn<'s>>, ClientError> {
+        challenge::while_connected(self.conn, source.turn_to_check(check, self.deadline)).await.transpose()
     }
 
     /// Does `work`, which waits for others; `None` when the client goes away.
     async fn or_disconnected<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, ClientError> {
-        let work = tokio::select! {
-            biased;
-            () = challenge::disconnected(self.conn) => return Ok(None),
-            done = timeout_at(self.deadline, work) => done,
-        };
-        work.map(Some).map_err(|_| timed_out(self.settings.timeouts.client_login_timeout))
+        let done = challenge::while_connected(self.conn, timeout_at(self.deadline, work)).await;
+        done.transpose().map_err(|_| timed_out(self.settings.timeouts.client_login_timeout))
     }
 
     /// Holds back the reply to a wrong answer: the longer, the more of them came from there.
     ///
     /// # Errors
-    /// Always: `reply`, or that too many are held back.
+    /// Always: `reply`.
     async fn delay_reply<T>(&mut self, source: &SourceLimit, reply: ClientError) -> Result<T, ClientError> {
         self.shared.counters().wrong_passwords.add();
         challenge::delay_reply(self.conn, self.pending_logins, source, self.deadline, reply).await

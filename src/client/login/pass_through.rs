@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use super::{LoginAttempt, challenge, timed_out};
-use crate::auth::{Credential, Password};
+use crate::auth::{Check, Credential, Password};
 use crate::error::ClientError;
 use crate::upstream::attempt::attempt as attempt_login;
 use crate::upstream::login_slots::LoginSlot;
@@ -49,6 +49,12 @@ impl PassThrough<'_, '_> {
                 (None, AuthRequirement::Open) => return Ok(true),
                 (None, AuthRequirement::Asks) => {
                     let Some(password) = self.ask().await? else { return Ok(false) };
+                    // One that is given up before the upstream is asked has been compared all the same.
+                    let turn = self.attempt.turn_to_check(Check::Comparison, &source).await?;
+                    let Some(turn) = turn else { return Ok(false) };
+                    if turn.judge(self.is_known(&role_auth, &password).then_some(())).is_some() {
+                        return Ok(true);
+                    }
                     given = Some(password);
                 }
                 _ => {}
@@ -65,7 +71,7 @@ impl PassThrough<'_, '_> {
                 return if self.is_remembered(&role_auth, given.as_ref()) { Ok(true) } else { Err(client_error) };
             }
             let lane = role_auth.lane(source.source());
-            let Some(lane) = self.attempt.or_disconnected(lane.lock_owned()).await? else { return Ok(false) };
+            let Some(lane) = self.attempt.or_disconnected(lane.turn()).await? else { return Ok(false) };
             let Some(turn) = self.attempt.turn(&source).await? else { return Ok(false) };
             let attempt = self.in_time(role_auth.turn()).await?;
             // The next of the same source may wait for this account.

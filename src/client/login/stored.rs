@@ -7,13 +7,13 @@ use tokio::task::spawn_blocking;
 use super::{AuthResult, LoginAttempt, challenge};
 use crate::auth::scram::server::{Offered, Server};
 use crate::auth::scram::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError, Verifier};
-use crate::auth::stored::is_right;
-use crate::auth::{Credential, Md5Secret, Password, Stored};
+use crate::auth::stored::{Lookup, compare, compare_md5};
+use crate::auth::{Check, Credential, Stored};
 use crate::client::secrets::Secrets;
 use crate::config::Auth;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::tls::TlsSession;
-use crate::upstream::limiter::{SourceLimit, Turn};
+use crate::upstream::limiter::SourceLimit;
 use crate::wire::{backend, frontend};
 
 impl LoginAttempt<'_> {
@@ -22,7 +22,7 @@ impl LoginAttempt<'_> {
         let source = self.source();
         let client_auth = self.shared.client_auth.load_full();
         let secrets = &client_auth.secrets;
-        let stored = secrets.find(&self.shared.pools, self.database, self.user).await?;
+        let Lookup::Done(stored) = self.find(secrets, &source).await? else { return Ok(AuthResult::Gone) };
         let outcome = match self.rule.method {
             Auth::Password => self.clear_text(secrets, stored, &source).await,
             Auth::Md5 if secrets.answers_md5(self.user, stored.as_ref()) => self.md5(stored, &source).await,
@@ -42,14 +42,19 @@ impl LoginAttempt<'_> {
         }
     }
 
-    /// Waits for the turn to compare the client's answer; `None` when it goes away.
-    async fn turn_to_compare<'s>(&mut self, source: &'s SourceLimit) -> Result<Option<Turn<'s>>, ClientError> {
-        tokio::select! {
-            biased;
-            // An answer that is not waited for takes no turn.
-            () = challenge::disconnected(self.conn) => Ok(None),
-            turn = source.turn_to_compare(self.deadline) => turn.map(Some),
+    /// Finds the client's secret. Where the upstream has to be asked, that is done for one client of a source at a time: what a client
+    /// names before it has proved anything may take long. It stays undone when the client goes away.
+    async fn find(&mut self, secrets: &Secrets, source: &SourceLimit) -> Result<Lookup, ClientError> {
+        if let done @ Lookup::Done(_) = secrets.known(self.database, self.user).await {
+            return Ok(done);
         }
+        let turn = challenge::while_connected(self.conn, source.turn_to_look_up(self.deadline)).await.transpose()?;
+        let Some(_turn) = turn else { return Ok(Lookup::Due) };
+        let found = secrets.look_up(&self.shared.pools, self.database, self.user).await;
+        if found.is_err() {
+            source.count();
+        }
+        found.map(Lookup::Done)
     }
 
     fn wrong_password(&self) -> ClientError {
@@ -67,14 +72,14 @@ impl LoginAttempt<'_> {
         let Some(given) = challenge::password(self.conn, self.pending_logins, self.deadline, limit).await? else {
             return Ok(Some(AuthResult::Gone));
         };
-        let Some(turn) = self.turn_to_compare(source).await? else { return Ok(Some(AuthResult::Gone)) };
         let (user, rounds) = (self.user.to_vec(), secrets.rounds());
-        let right = spawn_blocking({
+        let check = if rounds > 0 { Check::Hashing } else { Check::Comparison };
+        let Some(turn) = self.turn_to_check(check, source).await? else { return Ok(Some(AuthResult::Gone)) };
+        let compared = spawn_blocking({
             let given = given.clone();
-            move || is_right(stored.as_ref(), &user, &given, rounds)
-        })
-        .await
-        .unwrap_or(false);
+            move || compare(stored.as_ref(), &user, &given, rounds)
+        });
+        let right = compared.await.is_ok_and(|compared| compared.right);
         Ok(turn.judge(right.then_some(AuthResult::Given(Some(Credential::Password(given))))))
     }
 
@@ -88,20 +93,9 @@ impl LoginAttempt<'_> {
             return Ok(Some(AuthResult::Gone));
         };
         let given = challenge::read_password(&body)?;
-        let Some(turn) = self.turn_to_compare(source).await? else { return Ok(Some(AuthResult::Gone)) };
-        let (secret, credential) = match stored {
-            Some(Stored::Plain(password)) => {
-                (Md5Secret::of(&password, self.user), Some(Credential::Password(password)))
-            }
-            Some(Stored::Md5(secret)) => (secret.clone(), Some(Credential::Md5(secret))),
-            // A user without a secret is compared with one all the same.
-            Some(Stored::Scram(_)) | None => {
-                let none = Password::new(Vec::new());
-                (Md5Secret::of(&none, self.user), None)
-            }
-        };
-        let right = Password::new(secret.response(salt).into_bytes()).is(&given);
-        let credential = credential.filter(|_| right);
+        let turn = self.turn_to_check(Check::Comparison, source).await?;
+        let Some(turn) = turn else { return Ok(Some(AuthResult::Gone)) };
+        let credential = compare_md5(stored, self.user, salt, &given);
         Ok(turn.judge(credential.map(|credential| AuthResult::Given(Some(credential)))))
     }
 
@@ -140,17 +134,19 @@ impl LoginAttempt<'_> {
         let server = Server::new(&first, &binding, verifier.clone(), random).map_err(|error| self.explain(error))?;
         backend::put_sasl_continue(&mut self.conn.output, server.first().as_bytes());
         let Some(last) = self.answer().await? else { return Ok(Some(AuthResult::Gone)) };
-        let Some(turn) = self.turn_to_compare(source).await? else { return Ok(Some(AuthResult::Gone)) };
+        let turn = self.turn_to_check(Check::Comparison, source).await?;
+        let Some(turn) = turn else { return Ok(Some(AuthResult::Gone)) };
         let proven = match server.finish(&last) {
             Ok(proven) => proven,
             Err(ScramError::WrongPassword) => return Ok(turn.judge(None)),
             Err(error) => return Err(self.explain(error)),
         };
         backend::put_sasl_final(&mut self.conn.output, proven.message.as_bytes());
-        Ok(Some(AuthResult::Given(Some(match stored {
+        let credential = match stored {
             Some(Stored::Plain(password)) => Credential::Password(password),
             _ => Credential::Key(proven.key, Box::new(verifier)),
-        }))))
+        };
+        Ok(turn.judge(Some(AuthResult::Given(Some(credential)))))
     }
 
     async fn answer(&mut self) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, ClientError> {

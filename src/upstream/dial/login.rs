@@ -49,6 +49,9 @@ async fn session(incoming: &mut Incoming<'_>, credential: Option<Credential>) ->
         match tag {
             backend::PARAMETER_STATUS => {
                 let (name, value) = backend::parameter_status(body).ok_or_else(|| malformed("ParameterStatus"))?;
+                if !session.params.has_room_for(name, value) {
+                    return Err(DialError::Protocol("the server reports too many settings".into()));
+                }
                 session.params.set(name, value);
             }
             backend::BACKEND_KEY_DATA => {

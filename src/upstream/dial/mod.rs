@@ -1,8 +1,10 @@
 //! Opens one connection and logs in.
 //!
 //! `login` follows the manual's "Start-up" flow; messages are read whole, each bounded before it is read, and all together.
-//! `incoming` reads them. `authentication` is its first stage, `scram` the part of that which takes several messages.
+//! `incoming` reads them. `authentication` is its first stage, `scram` the part of that which takes several messages; `against` is for
+//! tests and fuzzing.
 
+pub(crate) mod against;
 mod authentication;
 mod error;
 mod incoming;

@@ -4,9 +4,9 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use super::against::log_in_against;
 use super::login::log_in;
 use super::{DialError, Login, Secret};
-use crate::auth::{Credential, Password};
 use crate::config::{RawConfig, Settings};
 use crate::net::{BufferPool, Conn, Stream};
 use crate::upstream::target::UpstreamTargets;
@@ -42,21 +42,8 @@ fn said(letter: u8) -> Vec<u8> {
 
 /// The login's outcome towards a server that says what the letters stand for and closes.
 async fn outcome(parameters: &str, letters: &[u8]) -> Result<(), DialError> {
-    let mut written = RawConfig::default();
-    written.file_text("f", &format!("upstream = \"postgres://h?sslmode=disable&{parameters}\"")).expect("good");
-    let settings = Settings::resolve(&written).expect("good");
-    let upstream_targets = UpstreamTargets::new(&settings).expect("a route");
-    let upstream_target = Arc::clone(upstream_targets.of(b"d"));
-    let (ours, mut theirs) = UnixStream::pair().expect("a pair");
-    ours.set_nonblocking(true).expect("nonblocking");
-    let mut conn = Conn::new(Stream::accepted_unix(ours.into()).expect("a stream"), BufferPool::new(8192, 1));
     let all: Vec<u8> = letters.iter().flat_map(|letter| said(*letter)).collect();
-    theirs.write_all(&all).expect("it fits");
-    theirs.shutdown(std::net::Shutdown::Write).expect("shut down");
-    let secret = Secret::Known(Credential::Password(Password::new(b"secret".to_vec())));
-    let mut login =
-        Login { user: b"u".to_vec(), params: Vec::new(), secret, upstream_target: Arc::clone(&upstream_target) };
-    log_in(&mut conn, &mut login, &upstream_target.endpoints[0], &mut None).await.map(drop)
+    log_in_against(parameters, &all).await
 }
 
 /// Returns whether the manual's "Start-up" lets a login succeed where the server says this. A SCRAM exchange can't be guessed.

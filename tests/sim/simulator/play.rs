@@ -149,13 +149,13 @@ impl Player {
         let mut acts = Vec::new();
         let mut stuck = None;
         loop {
-            self.pump();
             for at in (0..self.faults.len()).rev() {
                 if self.faults[at].0 <= steps {
                     let (_, fault) = self.faults.remove(at);
                     self.go_wrong(fault);
                 }
             }
+            self.pump();
             let world = Rc::clone(&self.world);
             self.acts(&mut acts);
             if acts.is_empty() {

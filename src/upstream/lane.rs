@@ -1,0 +1,172 @@
+//! A lane in which one at a time has its turn, and the one that came last is next. Where more come than can be served, those
+//! that have just come are served, and not all of them too late.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::oneshot;
+
+use crate::lock::lock;
+
+/// Number of those waiting from which on it is looked whether some have left.
+const PURGE_AT: usize = 64;
+
+/// A lane.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    most: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_taken: bool,
+    /// The latest last.
+    waiting: VecDeque<oneshot::Sender<()>>,
+    /// Number of those waiting from which on it is looked again whether some have left.
+    purge_at: usize,
+}
+
+/// The turn in a lane, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct LaneTurn(Arc<Lane>);
+
+/// One that waits.
+struct Waiting {
+    called: oneshot::Receiver<()>,
+    lane: Arc<Lane>,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self::new(usize::MAX)
+    }
+}
+
+impl Lane {
+    /// An empty lane in which `most` wait at a time: one that comes besides takes the place of the one that came first.
+    #[must_use]
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, state: Mutex::default() }
+    }
+
+    /// Waits for the turn; `None` when others have taken the place. Cancel-safe.
+    pub(crate) async fn turn(self: &Arc<Self>) -> Option<LaneTurn> {
+        let mut waiting = {
+            let mut state = lock(&self.state);
+            if !state.is_taken {
+                state.is_taken = true;
+                return Some(LaneTurn(Arc::clone(self)));
+            }
+            let (call, called) = oneshot::channel();
+            state.push(call, self.most);
+            Waiting { called, lane: Arc::clone(self) }
+        };
+        let called = (&mut waiting.called).await;
+        called.ok().map(|()| LaneTurn(Arc::clone(self)))
+    }
+
+    /// Gives the turn to the next.
+    fn pass_on(&self) {
+        loop {
+            let next = {
+                let mut state = lock(&self.state);
+                let next = state.waiting.pop_back();
+                state.is_taken = next.is_some();
+                next
+            };
+            match next.map(|call| call.send(())) {
+                // One that has left.
+                Some(Err(())) => {}
+                Some(Ok(())) | None => return,
+            }
+        }
+    }
+}
+
+impl State {
+    fn push(&mut self, call: oneshot::Sender<()>, most: usize) {
+        if self.waiting.len() >= self.purge_at.max(PURGE_AT).min(most) {
+            self.waiting.retain(|waiting| !waiting.is_closed());
+            self.purge_at = 2 * self.waiting.len();
+            if self.waiting.len() >= most {
+                self.waiting.pop_front();
+            }
+        }
+        self.waiting.push_back(call);
+    }
+}
+
+impl Drop for LaneTurn {
+    fn drop(&mut self) {
+        self.0.pass_on();
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.called.close();
+        // It was called as it left.
+        if self.called.try_recv().is_ok() {
+            self.lane.pass_on();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Returns a turn that comes at once, if it does.
+    async fn at_once<T>(turn: impl Future<Output = T>) -> Option<T> {
+        timeout(Duration::ZERO, turn).await.ok()
+    }
+
+    #[tokio::test]
+    async fn the_one_that_came_last_is_next() {
+        let lane = Arc::new(Lane::default());
+        let first = lane.turn().await;
+        let mut waits: Vec<_> = (0..3).map(|_| Box::pin(lane.turn())).collect();
+        for wait in &mut waits {
+            assert!(at_once(wait).await.is_none());
+        }
+        drop(first);
+        let last = at_once(&mut waits[2]).await.expect("its turn");
+        assert!(at_once(&mut waits[0]).await.is_none());
+        // One that is called as it leaves passes the turn on.
+        drop(last);
+        drop(waits.remove(1));
+        assert!(at_once(&mut waits[0]).await.is_some_and(|turn| turn.is_some()));
+        assert!(at_once(lane.turn()).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn those_that_have_left_are_forgotten() {
+        let lane = Arc::new(Lane::default());
+        let taken = lane.turn().await;
+        for _ in 0..10_000 {
+            assert!(at_once(lane.turn()).await.is_none());
+        }
+        assert!(lock(&lane.state).waiting.len() <= 2 * PURGE_AT);
+        drop(taken);
+        assert!(at_once(lane.turn()).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn where_too_many_wait_the_first_goes() {
+        let lane = Arc::new(Lane::new(2));
+        let taken = lane.turn().await;
+        let mut waits: Vec<_> = (0..3).map(|_| Box::pin(lane.turn())).collect();
+        for wait in &mut waits {
+            assert!(at_once(wait).await.is_none());
+        }
+        assert!(at_once(&mut waits[0]).await.is_some_and(|turn| turn.is_none()));
+        drop(taken);
+        drop(at_once(&mut waits[2]).await.expect("its turn"));
+        assert!(at_once(&mut waits[1]).await.is_some_and(|turn| turn.is_some()));
+    }
+}
