@@ -107,7 +107,7 @@ impl Buffer {
         self.storage.as_mut().map_or(&mut [], |storage| &mut storage[parsed..filled])
     }
 
-    /// How many bytes fit at most.
+    /// Number of bytes that fit.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.storage.as_ref().map_or(0, |storage| storage.len()).max(self.pool.size)

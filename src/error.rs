@@ -62,7 +62,7 @@ pub(crate) mod sqlstate {
     pub(crate) const INTERNAL: &str = "XX000";
 }
 
-/// Whether an error ends the connection.
+/// Severity of an error: does it end the connection?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// The statement failed, the session goes on.
@@ -94,17 +94,17 @@ pub enum ClientError {
 /// The parts of an error that pgferry raises.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
-    /// Whether the connection ends.
+    /// Severity.
     pub severity: Severity,
     /// The SQLSTATE.
     pub code: &'static str,
     /// The source of the error.
     pub error_source: ErrorSource,
-    /// What went wrong.
+    /// Message: the cause.
     pub message: String,
     /// Particulars.
     pub detail: Option<String>,
-    /// What would help.
+    /// Hint: the remedy.
     pub hint: Option<String>,
 }
 

@@ -16,8 +16,8 @@ use crate::offload::Lane;
 /// Time that a check of the files may take; then the last state is used.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is made of files: a change is noticed when the thing is next wanted. While new files can't be used, or the file
-/// system does not answer, what the old ones gave goes on.
+/// Value made from files: a change is noticed when the value is next wanted. While new files can't be used, or the file
+/// system does not answer, the value of the old ones stays.
 pub(crate) struct Reloadable<T>(Arc<Inner<T>>);
 
 struct Inner<T> {
@@ -28,7 +28,7 @@ struct Inner<T> {
     lane: Lane,
 }
 
-/// What tells one state of a file from another; `None` when it is not there.
+/// Identity of one state of a file; `None` when it is not there.
 type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
 impl<T> fmt::Debug for Reloadable<T> {
@@ -52,7 +52,7 @@ impl<T: Send + Sync + 'static> Reloadable<T> {
         Ok(Self(Arc::new(Inner { what, paths, make: Box::new(make), state, lane: Lane::default() })))
     }
 
-    /// What is made of the files as they are now.
+    /// Returns the value of the files as they are now.
     pub(crate) async fn current(&self) -> Arc<T> {
         if !self.0.paths.is_empty() {
             let inner = Arc::clone(&self.0);
@@ -62,7 +62,7 @@ impl<T: Send + Sync + 'static> Reloadable<T> {
         self.last()
     }
 
-    /// What was made of the files when they were last looked at.
+    /// Returns the value of the files when they were last looked at.
     #[must_use]
     pub(crate) fn last(&self) -> Arc<T> {
         Arc::clone(&self.0.state().1)

@@ -77,7 +77,7 @@ pub fn startup(bytes: &[u8]) {
     }
 }
 
-/// What startup packets set is taken apart, whatever it is, and said again as what it was.
+/// Checks that what startup packets set is taken apart, whatever it is, and written again as what it was.
 ///
 /// # Panics
 /// When more comes of it than was there.
@@ -99,7 +99,7 @@ pub fn options(bytes: &[u8]) {
     let _ = params::startup_time(&key, b"idle_session_timeout");
 }
 
-/// What a server says at a login, to a client that wants proof: it is never let in by what the server leaves out, repeats or makes up.
+/// Checks a server's messages at a login, to a client that wants proof: it is never let in by what the server leaves out, repeats or makes up.
 ///
 /// # Panics
 /// When it is.
@@ -410,12 +410,12 @@ pub fn http(bytes: &[u8]) {
     assert!(!endpoint.changes() || (method == Method::POST && headers.contains_key(request::ACTION.0)));
 }
 
-/// What a process is told that takes over listeners: names that don't go with as many descriptors are refused, and rows of a
-/// table are read within their bounds. The input is the number of descriptors, then names, one a line.
+/// Checks what a process reads that takes over listeners: names that don't go with as many descriptors are refused, and rows
+/// of a table are read within their bounds. The input is the number of descriptors, then names, one a line.
 ///
 /// # Panics
 /// When a listener without its descriptor is taken.
-pub fn handover(bytes: &[u8]) {
+pub fn takeover(bytes: &[u8]) {
     let Some((&count, rest)) = bytes.split_first() else { return };
     let count = usize::from(count % 8);
     let descriptors = (0..count).map_while(|_| File::open("/dev/null").ok().map(OwnedFd::from)).collect::<Vec<_>>();

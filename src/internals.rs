@@ -3,8 +3,8 @@
 /// The checks of the fuzz targets.
 pub mod fuzz {
     pub use crate::fuzz::{
-        certificate, code, config, console, frames, handover, hba, http, ini, login, machine, messages, options,
-        pgpass, scram, secrets, sql, startup, url, users,
+        certificate, code, config, console, frames, hba, http, ini, login, machine, messages, options, pgpass, scram,
+        secrets, sql, startup, takeover, url, users,
     };
 }
 
@@ -167,7 +167,7 @@ pub mod track {
         pub use crate::track::sql_effects::analyze;
     }
 
-    /// What code may leave in sessions.
+    /// State that code may leave in sessions.
     pub mod session_code {
         pub use crate::track::session_code::{Answer, Due, Finding, Reach, SessionCode};
     }

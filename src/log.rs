@@ -25,13 +25,13 @@ use crate::lock::lock;
 /// The lines that may wait, in bytes.
 const MAX_QUEUE_BYTES: usize = 1 << 20;
 
-/// What a line in the queue costs besides its bytes.
+/// Number of bytes that a line in the queue costs besides its own.
 const LINE_OVERHEAD_BYTES: usize = 64;
 
 /// The longest line, in bytes; what is longer is cut.
 const MAX_LINE_BYTES: usize = 8 * 1024;
 
-/// How long the end of the process waits for the log to be read.
+/// Longest wait for the log to be read at the end of the process.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The form of a line.
@@ -122,7 +122,7 @@ impl Queue {
     }
 }
 
-/// Where log lines are put.
+/// Sink for log lines.
 #[derive(Clone, Debug)]
 pub(crate) struct Writer(Arc<Queue>);
 
@@ -165,7 +165,7 @@ impl Log {
         Ok(Self(queue))
     }
 
-    /// Where lines are put.
+    /// Returns a sink for lines.
     #[must_use]
     pub(crate) fn writer(&self) -> Writer {
         Writer(Arc::clone(&self.0))

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::unistd::{getegid, geteuid};
 
-/// What was attempted.
+/// Attempts that permissions may forbid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attempt {
     /// Reading a file.

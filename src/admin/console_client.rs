@@ -27,29 +27,29 @@ pub(crate) struct ConsoleClient {
     descriptors: Vec<OwnedFd>,
 }
 
-/// What was answered.
+/// Reply to a command.
 #[derive(Debug, Default)]
 pub(crate) struct ConsoleReply {
     /// The columns' names, and whether they are numbers.
     pub columns: Vec<(String, bool)>,
     /// The rows.
     pub rows: Vec<Vec<Option<String>>>,
-    /// What else was said.
+    /// Notices.
     pub notices: Vec<String>,
-    /// What was done.
+    /// Command tag.
     pub tag: String,
 }
 
 impl ConsoleClient {
-    /// Speaks to the pgferry that `contact` leads to; `None` where none listens.
+    /// Connects to the console of the pgferry that `contact` leads to; `None` where none listens.
     ///
     /// # Errors
-    /// When one does, and can't be spoken with.
+    /// Where one listens and no console session can be had.
     pub(crate) fn connect(contact: &Contact) -> Result<Option<Self>, String> {
         let addresses = contact.addresses();
         let is_tcp = |address: &ClientAddress| matches!(address, ClientAddress::Tcp(_));
         if !addresses.is_empty() && addresses.iter().all(is_tcp) {
-            return Err("it can only be spoken with over a unix or abstract socket (listen)".into());
+            return Err("the admin console needs a unix or abstract socket in listen".into());
         }
         for address in addresses.iter().filter(|address| !is_tcp(address)) {
             match address.connect_unix() {
@@ -109,7 +109,7 @@ impl ConsoleClient {
                     failed = Some(format!("{}{hint}", field(b'M').unwrap_or_default()));
                 }
                 backend::AUTHENTICATION if !body.starts_with(&[0; 4]) => {
-                    return Err("it wants a password".into());
+                    return Err("the console asks for a password: run this as root or as pgferry's user".into());
                 }
                 backend::READY => return failed.map_or(Ok(answer), Err),
                 _ => {}
@@ -182,7 +182,7 @@ impl OldProcess {
         match self.client.say("TAKEN_OVER") {
             Ok(_) => Some(self.client.socket),
             Err(error) => {
-                tracing::warn!("the process that was replaced could not be told: {error}");
+                tracing::warn!("the process that was replaced could not be notified: {error}");
                 None
             }
         }

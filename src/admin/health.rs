@@ -13,7 +13,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// # Errors
 /// Why not.
 pub(crate) fn live(shared: &Shared) -> Result<(), String> {
-    let silent = shared.registry.silent_for();
+    let silent = shared.pools.silent_for();
     if silent > STUCK_AFTER {
         return Err(format!("the workers have done nothing for {} s", silent.as_secs()));
     }
@@ -30,7 +30,7 @@ pub(crate) fn ready(shared: &Shared) -> Result<(), String> {
     if shared.drain.phase() != Phase::Running {
         return Err("shutting down".to_owned());
     }
-    match shared.registry.trouble() {
+    match shared.pools.trouble() {
         Some(trouble) => Err(trouble),
         None => Ok(()),
     }

@@ -9,12 +9,12 @@ use crate::track::Pins;
 use crate::upstream::counter::Counter;
 use crate::upstream::histogram::{BOUNDS, Histogram};
 use crate::upstream::occupancy::Occupancy;
-use crate::upstream::{CloseReason, Registry};
+use crate::upstream::{CloseReason, Pools, ServerSide};
 
 /// A figure of a server's.
 type Of = fn(&Occupancy) -> usize;
 
-/// What a server has said of its connections: name, help, value.
+/// Gauges of a server's connections: name, help, value.
 const SERVER: [(&str, &str, Of); 3] = [
     (
         "pgferry_server_connections_max",
@@ -29,13 +29,13 @@ const SERVER: [(&str, &str, Of); 3] = [
     ("pgferry_server_connections_idle", "Those of them that are known to be idle.", |seen| seen.idle),
 ];
 
-/// How many (database, user)s get lines of their own; what is beyond is summed up under `other`.
+/// Number of (database, user)s with lines of their own; further ones are summed up under `other`.
 const MAX_POOLS: usize = 100;
 
 /// The longest label, in bytes: PostgreSQL's own names are shorter. Those that are alike up to there share a line.
 const MAX_LABEL_BYTES: usize = 64;
 
-/// How the page is written.
+/// Format of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// OpenMetrics 1.0.
@@ -45,7 +45,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// What a client wants that says so in `Accept`.
+    /// Returns the format that a client's `Accept` header asks for.
     #[must_use]
     pub(crate) fn wanted(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Text }
@@ -69,7 +69,7 @@ pub(crate) fn page(shared: &Shared, format: Format) -> String {
     page.clients(shared);
     page.upstream(shared);
     page.ports(shared);
-    page.pools(&Row::all(&shared.registry));
+    page.pools(&Row::all(&shared.pools));
     page.times(shared);
     if format == Format::OpenMetrics {
         page.text.push_str("# EOF\n");
@@ -89,9 +89,9 @@ struct Row {
 
 impl Row {
     /// By database and user; what is beyond the limit is `other`.
-    fn all(registry: &Registry) -> BTreeMap<(String, String), Self> {
+    fn all(pools: &Pools) -> BTreeMap<(String, String), Self> {
         let mut rows = BTreeMap::<_, Self>::new();
-        for pool in registry.all_pools() {
+        for pool in pools.all() {
             let row = Self::of(&mut rows, &pool.key.database, &pool.key.user);
             let state = pool.state();
             row.leased += state.leased;
@@ -100,7 +100,7 @@ impl Row {
             row.size += state.size;
         }
         // What was done outlives the pools that did it.
-        for ((database, user), stats) in registry.all_pool_stats() {
+        for ((database, user), stats) in pools.server_side.roles.all_stats() {
             let row = Self::of(&mut rows, &database, &user);
             let counters = [
                 &stats.logins,
@@ -136,7 +136,7 @@ impl Row {
     }
 }
 
-/// What the numbers of a row's `stats` are, in their order.
+/// Names of the numbers in a row's `stats`, in their order.
 const POOL_STATS: [(&str, &str); 9] = [
     ("pgferry_pool_logins", "Clients that logged in."),
     ("pgferry_pool_assignments", "Server connections given to clients."),
@@ -165,7 +165,7 @@ impl Page {
     }
 
     fn clients(&mut self, shared: &Shared) {
-        let counters = &shared.registry.counters;
+        let counters = shared.counters();
         self.counter("pgferry_client_logins", "Clients that logged in.", &counters.logins);
         self.counter("pgferry_clients_rejected", "Clients that were not let in.", &counters.refused);
         self.head_counter("pgferry_client_tls_requests", "Clients that asked for TLS, by outcome.");
@@ -193,8 +193,7 @@ impl Page {
     }
 
     fn upstream(&mut self, shared: &Shared) {
-        let registry = &shared.registry;
-        let counters = &registry.counters;
+        let ServerSide { config, counters, capacity, .. } = &*shared.server_side;
         self.counter("pgferry_upstream_opened", "Server connections opened.", &counters.opened);
         self.head_counter("pgferry_upstream_closed", "Server connections closed, by reason.");
         for ((_, reason), counter) in CloseReason::NAMES.iter().zip(&counters.closed_by_reason) {
@@ -206,15 +205,15 @@ impl Page {
         }
         self.counter("pgferry_upstream_aborted", "Server connections closed by an abort (RST).", &counters.reset);
         self.counter("pgferry_auth_attempts_upstream", "Logins that had to be tried at PostgreSQL.", &counters.tried);
-        self.gauge("pgferry_upstream_connections", "Server connections, in any state.", registry.open());
-        let max = registry.max_upstream();
+        self.gauge("pgferry_upstream_connections", "Server connections, in any state.", capacity.used());
+        let max = capacity.max_upstream();
         self.gauge("pgferry_upstream_connections_max", "Maximum number of server connections (max_upstream).", max);
         self.gauge(
             "pgferry_upstream_connections_share",
             "Those of them that are opened without closing idle ones of other pools.",
-            registry.share().min(max),
+            capacity.share().min(max),
         );
-        let upstream_targets = registry.upstream_targets();
+        let upstream_targets = config.upstream_targets();
         let seen: Vec<_> = upstream_targets
             .all()
             .iter()
@@ -229,7 +228,7 @@ impl Page {
     }
 
     fn ports(&mut self, shared: &Shared) {
-        let counters = &shared.registry.counters;
+        let counters = shared.counters();
         self.head_counter("pgferry_ports_saved", "Client connections that took no ephemeral port.");
         self.line("pgferry_ports_saved_total", &[], counters.ports_saved());
         self.counter(
@@ -269,7 +268,7 @@ impl Page {
     }
 
     fn times(&mut self, shared: &Shared) {
-        let timings = &shared.registry.counters.timings;
+        let timings = &shared.counters().timings;
         let all: [(&str, &str, &Histogram); 5] = [
             ("pgferry_login_seconds", "Time from accepting a client to its ReadyForQuery.", &timings.login),
             ("pgferry_pool_wait_seconds", "Time that a client waited for a server connection.", &timings.wait),

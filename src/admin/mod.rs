@@ -76,8 +76,8 @@ impl HttpServer {
         let (stop, stopped) = oneshot::channel();
         let own = address.clone();
         let admin_state = Arc::clone(admin_state);
-        let settings = admin_state.shared.registry.settings.load_full();
-        let (mode, group) = (settings.unix_socket_mode, settings.unix_socket_group.clone());
+        let settings = admin_state.shared.server_side.config.settings.load_full();
+        let (mode, group) = (settings.listen.unix_socket_mode, settings.listen.unix_socket_group.clone());
         let serve = move || match Self::prepare(&own, given, mode, group.as_deref()) {
             Ok((runtime, listener)) => {
                 // Only `start` receives, and it waits for this.
@@ -158,8 +158,8 @@ async fn answer_all(admin_state: &Arc<AdminState>, listener: &Listener) {
                     {
                         oldest.abort();
                     }
-                    let settings = admin_state.shared.registry.settings.load();
-                    let names = Names::new(settings.admin_hosts.iter().cloned().chain([own.clone()]));
+                    let settings = admin_state.shared.settings();
+                    let names = Names::new(settings.admin.admin_hosts.iter().cloned().chain([own.clone()]));
                     let served =
                         timeout(MAX_CONNECTION_AGE, serve(Arc::clone(admin_state), io, browsers.then_some(names)));
                     open.push_back(tokio::spawn(served).abort_handle());
@@ -227,12 +227,12 @@ fn judged(verdict: Result<(), String>) -> Response<Full<Bytes>> {
     }
 }
 
-/// What a job's last container asks for, so that the pod can end.
+/// Ends the process at the request of a job's last container, so that the pod can end.
 fn quit(shared: &Shared) -> Response<Full<Bytes>> {
-    if !shared.registry.settings.load().quit_endpoint {
+    if !shared.settings().admin.quit_endpoint {
         return text(StatusCode::NOT_FOUND, "off: set quit_endpoint = true\n");
     }
-    info!("told to end by /quitquitquit");
+    info!("shutdown requested by /quitquitquit");
     match kill(Pid::this(), Signal::SIGTERM) {
         Ok(()) => text(StatusCode::OK, "ending when transactions have ended\n"),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),

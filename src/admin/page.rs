@@ -14,7 +14,7 @@ use crate::upstream::histogram::BOUNDS;
 /// The page: it loads nothing but its figures.
 pub(crate) const HTML: &str = include_str!("page.html");
 
-/// What the page may do: run and look as it is written, and ask for its figures.
+/// Content security policy of the page: its own script, its own style, and requests for its figures.
 pub(crate) const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
     frame-ancestors 'none'";
 
@@ -88,9 +88,8 @@ impl Pin {
 #[must_use]
 pub(crate) fn figures(admin_state: &AdminState) -> String {
     let shared = &admin_state.shared;
-    let registry = &shared.registry;
-    let settings = registry.settings.load_full();
-    let counters = &registry.counters;
+    let settings = shared.server_side.config.settings.load_full();
+    let counters = shared.counters();
     let verdict = health::ready(shared);
     let status = Status {
         version: concat!("version ", env!("CARGO_PKG_VERSION")),
@@ -100,9 +99,9 @@ pub(crate) fn figures(admin_state: &AdminState) -> String {
             Phase::Running => "serving",
             _ => "ending",
         },
-        mode: settings.pool_mode.to_string(),
-        upstream: settings.upstream.places(),
-        max_upstream: registry.max_upstream(),
+        mode: settings.pool.pool_mode.to_string(),
+        upstream: settings.upstream.url.places(),
+        max_upstream: shared.server_side.capacity.max_upstream(),
         bounds: BOUNDS,
         now: admin_state.sample(),
         samples: admin_state.samples(),
@@ -120,10 +119,9 @@ pub(crate) fn figures(admin_state: &AdminState) -> String {
     serde_json::to_string(&status).unwrap_or_default()
 }
 
-/// Those in use first.
+/// Returns the pools, those in use first.
 fn pools(admin_state: &AdminState) -> Vec<Pool> {
-    let registry = &admin_state.shared.registry;
-    let pools = registry.all_pools().into_iter().map(|pool| {
+    let pools = admin_state.shared.pools.all().into_iter().map(|pool| {
         let state = pool.state();
         Pool {
             database: text(&pool.key.database),
@@ -132,7 +130,7 @@ fn pools(admin_state: &AdminState) -> Vec<Pool> {
             idle: state.idle,
             waiting: state.waiting,
             size: state.size,
-            mode: registry.settings_of(&pool.key.database).pool_mode.to_string(),
+            mode: admin_state.shared.settings_of(&pool.key.database).pool.pool_mode.to_string(),
         }
     });
     let mut pools: Vec<_> = pools.collect();

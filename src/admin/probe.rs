@@ -66,7 +66,7 @@ fn exchange(mut stream: impl Read + Write, path: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// What an HTTP answer says.
+/// Reads the verdict off an HTTP answer.
 fn judge(answer: &str) -> Result<(), String> {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
     match head.split(' ').nth(1) {

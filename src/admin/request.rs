@@ -14,7 +14,7 @@ use hyper::{Method, StatusCode, Uri};
 /// ask first, which is refused.
 pub(crate) const ACTION: (HeaderName, &str) = (HeaderName::from_static("pgferry-action"), "quit");
 
-/// What is asked for.
+/// Endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     /// `/`.
@@ -41,7 +41,7 @@ impl Endpoint {
     }
 }
 
-/// Why a request is not answered: the status, and a text.
+/// Refusal of a request: the status, and a text.
 pub(crate) type Refusal = (StatusCode, &'static str);
 
 /// The names that a `Host` may have.
@@ -69,7 +69,7 @@ impl Names {
     }
 }
 
-/// What a request asks for. `names` are those that its `Host` must be one of, where browsers can connect.
+/// Returns the endpoint that a request asks for. Where browsers can connect, its `Host` must be one of `names`.
 ///
 /// # Errors
 /// Why it is not answered.

@@ -18,10 +18,10 @@ use crate::track::Pins;
 use crate::upstream::histogram::Snapshot;
 use crate::upstream::slots::Slots;
 
-/// How often the figures are kept.
+/// Interval between samples of the figures.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How many of them: ten minutes.
+/// Number of samples that are kept: ten minutes.
 const MAX_SAMPLES: usize = 121;
 
 /// Over which time STATS's averages go, as PgBouncer's `stats_period`.
@@ -33,7 +33,7 @@ const MAX_RECENT_ERRORS: usize = 20;
 /// Sessions of the console at a time: they hold no place among the clients, and could use up all descriptors.
 const MAX_CONSOLE_SESSIONS: usize = 100;
 
-/// What only the server's own loop does.
+/// Commands that the server's own loop executes.
 #[derive(Debug)]
 pub(crate) enum ServerCommand {
     /// Reads the settings again; the answer says what has changed, or why nothing has.
@@ -53,7 +53,7 @@ pub(crate) enum ServerCommand {
 pub(crate) struct StatTotals(pub [u64; 12]);
 
 impl StatTotals {
-    /// What happened between two moments: counts and bytes per second, times per thing that took them.
+    /// Averages between two moments: counts and bytes per second, times per event.
     fn average(&self, before: &Self, seconds: u64) -> Self {
         let Self(change) = self.minus(before);
         let [assigned, xacts, queries, ..] = change;
@@ -83,7 +83,7 @@ struct Period {
 /// The figures at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Sample {
-    /// When, in seconds since the process began.
+    /// Time of the sample, in seconds since the process began.
     pub at: u64,
     /// Clients that had logged in.
     pub logins: u64,
@@ -99,7 +99,7 @@ pub(crate) struct Sample {
     pub waiting: usize,
     /// Upstream connections there were.
     pub open: usize,
-    /// Those of them that clients had.
+    /// Number of those that clients had.
     pub leased: usize,
     /// Requests by how long they took, as [`crate::upstream::histogram::BOUNDS`] divides them.
     pub query: Vec<u64>,
@@ -114,16 +114,16 @@ pub(crate) struct Sample {
 pub(crate) struct RecentError {
     /// Time at which it was last seen, in seconds since the process began.
     pub at: u64,
-    /// How often.
+    /// Number of times.
     pub count: u64,
-    /// What it says, its hint included.
+    /// Text of the error, its hint included.
     pub text: String,
 }
 
 /// State that the console, the metrics and the page share.
 #[derive(Debug)]
 pub(crate) struct AdminState {
-    /// What all sessions share.
+    /// State that all sessions share.
     pub shared: Arc<Shared>,
     /// Places for sessions of the console.
     pub console_slots: Arc<Slots>,
@@ -172,8 +172,7 @@ impl AdminState {
     /// The figures now.
     #[must_use]
     pub(crate) fn sample(&self) -> Sample {
-        let registry = &self.shared.registry;
-        let counters = &registry.counters;
+        let counters = self.shared.counters();
         let parts = |snapshot: Snapshot| {
             let mut before = 0;
             snapshot.cumulative.iter().map(|count| count - std::mem::replace(&mut before, *count)).collect()
@@ -186,8 +185,8 @@ impl AdminState {
             failed: counters.failed.get(),
             clients: self.shared.sessions.count(),
             waiting: self.shared.sessions.waiting(),
-            open: registry.open(),
-            leased: registry.leased(),
+            open: self.shared.server_side.capacity.used(),
+            leased: self.shared.pools.leased(),
             query: parts(counters.timings.query.snapshot()),
             wait: parts(counters.timings.wait.snapshot()),
             login: parts(counters.timings.login.snapshot()),
@@ -211,7 +210,7 @@ impl AdminState {
     pub(crate) fn sums(&self) -> BTreeMap<String, StatTotals> {
         // The console is a database like others, as in PgBouncer: there is always a row, which exporters count on.
         let mut sums = BTreeMap::from([(CONSOLE[0].to_owned(), StatTotals::default())]);
-        for ((database, _), stats) in self.shared.registry.all_pool_stats() {
+        for ((database, _), stats) in self.shared.server_side.roles.all_stats() {
             let counters = [
                 &stats.assignments,
                 &stats.transactions,
@@ -261,7 +260,7 @@ impl AdminState {
     #[must_use]
     pub(crate) fn pins(&self) -> Vec<(&'static str, u64, usize)> {
         let held: Vec<_> = self.shared.sessions.all().iter().map(|session| session.pins()).collect();
-        let counters = &self.shared.registry.counters.pins_by_reason;
+        let counters = &self.shared.counters().pins_by_reason;
         let live = |pin: Pins| held.iter().filter(|pins| pins.contains(pin)).count();
         Pins::NAMES.iter().zip(counters).map(|((pin, reason), count)| (*reason, count.get(), live(*pin))).collect()
     }
@@ -290,7 +289,7 @@ fn averages(
     now.iter().map(average).collect()
 }
 
-/// How many bytes of memory the process has.
+/// Number of bytes of the process's resident memory.
 #[must_use]
 pub(crate) fn resident_memory_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;

@@ -17,24 +17,24 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) async fn log(shared: Arc<Shared>) {
     let mut before = CounterTotals::of(&shared);
     loop {
-        let interval = shared.registry.settings.load().log_stats_interval;
+        let interval = shared.settings().log.log_stats_interval;
         sleep(interval.unwrap_or(CHECK_INTERVAL)).await;
         let now = CounterTotals::of(&shared);
         if interval.is_some()
-            && let Some(vitals) = now.since(&before)
+            && let Some(stats) = now.since(&before)
         {
             info!(
                 clients_now = shared.sessions.count(),
                 waiting_now = shared.sessions.waiting(),
-                upstream_now = shared.registry.open(),
-                "{vitals}"
+                upstream_now = shared.server_side.capacity.used(),
+                "{stats}"
             );
         }
         before = now;
     }
 }
 
-/// What has been counted at one moment.
+/// Counts at one moment.
 #[derive(Clone, Debug)]
 struct CounterTotals {
     at: Instant,
@@ -49,7 +49,7 @@ struct CounterTotals {
 
 impl CounterTotals {
     fn of(shared: &Shared) -> Self {
-        let counters = &shared.registry.counters;
+        let counters = shared.counters();
         Self {
             at: Instant::now(),
             logins: counters.logins.get(),
@@ -62,7 +62,7 @@ impl CounterTotals {
         }
     }
 
-    /// What happened since `before`, if anything did.
+    /// Returns the statistics since `before`, if anything happened.
     fn since(&self, before: &Self) -> Option<IntervalStats> {
         let seconds = (self.at - before.at).as_secs_f64();
         let (queries, query_ms) = mean(&self.query, &before.query);
@@ -107,7 +107,7 @@ fn rate(number: u64, per: f64) -> f64 {
     float(number) / per
 }
 
-/// What happened within a time.
+/// Statistics of an interval.
 #[derive(Clone, Debug)]
 struct IntervalStats {
     seconds: f64,
@@ -166,9 +166,9 @@ mod tests {
         assert!(totals(start + Duration::from_secs(60), 5).since(&before).is_none());
         query.observe(Duration::from_millis(2));
         query.observe(Duration::from_millis(4));
-        let vitals = totals(start + Duration::from_secs(10), 25).since(&before).expect("something").to_string();
+        let stats = totals(start + Duration::from_secs(10), 25).since(&before).expect("something").to_string();
         assert_eq!(
-            vitals,
+            stats,
             "last 10 s: 2.0 clients/s over 0 new upstream connections, 0.2 transactions/s, 0.2 queries/s; on average a \
              query took 3.00 ms, a wait for a connection 0.00 ms"
         );

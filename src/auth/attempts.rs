@@ -78,7 +78,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// What it takes to check an answer.
+/// Permission to check an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Check {
     /// A comparison.

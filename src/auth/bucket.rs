@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How often something may be tried: `burst` times at once, then once every `interval`.
+/// Token bucket: `burst` attempts at once, then one every `interval`.
 #[derive(Debug)]
 pub(crate) struct Bucket {
     burst: u32,
@@ -18,7 +18,7 @@ impl Bucket {
         Self { burst, interval, full_at: now }
     }
 
-    /// How long the next token would have to be waited for.
+    /// Returns the wait for the next token.
     #[must_use]
     pub(crate) fn wait(&self, now: Instant) -> Duration {
         let debt = (self.full_at.max(now) + self.interval).saturating_duration_since(now);

@@ -11,7 +11,7 @@ use super::Password;
 pub struct Md5Secret(Password);
 
 impl Md5Secret {
-    /// What is stored of `password`.
+    /// Returns the secret of `password`.
     #[must_use]
     pub fn of(password: &Password, user: &[u8]) -> Self {
         Self(Password::new(hex(&[password.expose(), user]).into_bytes()))
@@ -31,7 +31,7 @@ impl Md5Secret {
         self.0.is(&other.0)
     }
 
-    /// What a client answers to a challenge with `salt`.
+    /// Returns a client's answer to a challenge with `salt`.
     #[must_use]
     pub fn response(&self, salt: [u8; 4]) -> String {
         format!("md5{}", hex(&[self.0.expose(), &salt]))

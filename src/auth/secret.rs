@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use hmac::{Hmac, KeyInit, Mac as _};
-use sha2::{Digest, Sha256};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::{digest, hmac};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::md5::Md5Secret;
@@ -23,8 +23,8 @@ impl Password {
     /// Returns whether `other` is the same, in a time that tells neither how much of it is nor how long the other is.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
-        let [one, other] = [self, other].map(|password| Sha256::digest(password.expose()));
-        aws_lc_rs::constant_time::verify_slices_are_equal(&one, &other).is_ok()
+        let [one, other] = [self, other].map(|password| digest::digest(&digest::SHA256, password.expose()));
+        verify_slices_are_equal(one.as_ref(), other.as_ref()).is_ok()
     }
 
     /// The password itself, for the one place that sends it.
@@ -40,7 +40,7 @@ impl fmt::Debug for Password {
     }
 }
 
-/// What one can log in with.
+/// Credentials to log in with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Credential {
     /// A password.
@@ -51,18 +51,12 @@ pub(crate) enum Credential {
     Key(ClientKey, Box<Verifier>),
 }
 
-/// A key that never leaves the process: random, and then as long-lived as the process.
-pub struct ProcessKey([u8; 32]);
+/// A key that never leaves the process: random, and then as long-lived as the process. AWS-LC wipes it when it is dropped.
+pub struct ProcessKey(hmac::Key);
 
 impl fmt::Debug for ProcessKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ProcessKey(hidden)")
-    }
-}
-
-impl Drop for ProcessKey {
-    fn drop(&mut self) {
-        self.0.zeroize();
     }
 }
 
@@ -74,35 +68,35 @@ impl ProcessKey {
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut key = [0; 32];
         getrandom::fill(&mut key)?;
-        Ok(Self(key))
+        Ok(Self::from_bytes(key))
     }
 
     /// A key that is to be the same in another process.
     #[must_use]
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+    pub fn from_bytes(mut bytes: [u8; 32]) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
+        bytes.zeroize();
+        Self(key)
     }
 
     /// The keyed MAC of `parts`, each marked off by its length.
     #[must_use]
     pub fn mac(&self, parts: &[&[u8]]) -> Mac {
-        Mac(self.hmac(parts).finalize().into_bytes().into())
+        let mut hmac = hmac::Context::with_key(&self.0);
+        for part in parts {
+            hmac.update(&(part.len() as u64).to_be_bytes());
+            hmac.update(part);
+        }
+        let mut mac = [0; 32];
+        // A tag of HMAC-SHA-256 has 32 bytes.
+        mac.copy_from_slice(hmac.sign().as_ref());
+        Mac(mac)
     }
 
     /// Returns whether `mac` is that of `parts`, compared in constant time.
     #[must_use]
     pub fn verify(&self, parts: &[&[u8]], mac: &Mac) -> bool {
-        self.hmac(parts).verify_slice(&mac.0).is_ok()
-    }
-
-    fn hmac(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
-        // HMAC takes keys of every length; a fixed array can't be refused.
-        let Ok(mut hmac) = Hmac::<Sha256>::new_from_slice(&self.0) else { unreachable!("HMAC takes any key") };
-        for part in parts {
-            hmac.update(&(part.len() as u64).to_be_bytes());
-            hmac.update(part);
-        }
-        hmac
+        verify_slices_are_equal(&self.mac(parts).0, &mac.0).is_ok()
     }
 }
 

@@ -33,7 +33,7 @@ impl Stored {
     }
 }
 
-/// What is known of a user's secret.
+/// Knowledge of a user's secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Lookup {
     /// It, or that there is none.

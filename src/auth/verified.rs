@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::secret::{Mac, Password, ProcessKey};
 
-/// How long a refusal is repeated without asking the upstream again. A password that becomes right meanwhile works
+/// Time for which a refusal is repeated without asking the upstream again. A password that becomes right meanwhile works
 /// after this time at the latest.
 pub(crate) const REFUSAL_TTL: Duration = Duration::from_secs(5);
 
@@ -31,7 +31,7 @@ impl<R: Clone> Verified<R> {
         self.known.as_ref().is_some_and(|(mac, _)| key.verify(&[password.expose()], mac))
     }
 
-    /// What the upstream lately answered to `password`, if it refused it.
+    /// Returns the upstream's latest answer to `password`, if it refused it.
     #[must_use]
     pub fn refusal(&self, key: &ProcessKey, password: &Password, now: Instant) -> Option<R> {
         let fresh = self.refused.iter().filter(|(_, at, _)| now.saturating_duration_since(*at) < REFUSAL_TTL);

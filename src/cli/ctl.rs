@@ -35,7 +35,7 @@ pub(super) struct CtlOptions {
 pub(super) fn show(show: ShowOptions, before: Options) -> Result<(), String> {
     if Show::find(&show.what.to_ascii_lowercase()).is_none() && !show.what.eq_ignore_ascii_case("help") {
         let names = Show::ALL.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ");
-        return Err(format!("there is no \"{}\" to show\n  hint: there are {names}", show.what));
+        return Err(format!("unknown SHOW table \"{}\"\n  hint: the tables are {names}", show.what));
     }
     say(&show.options.or(before), &format!("SHOW {}", show.what), show.json)
 }

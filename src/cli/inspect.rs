@@ -47,7 +47,7 @@ pub(super) struct DoctorOptions {
     /// PostgreSQL server to look at, in place of the configured one. Repeatable.
     #[arg(short, long, value_name = "URL")]
     pub upstream: Vec<String>,
-    /// Where pgferry listens, if not as configured. Repeatable.
+    /// Address of pgferry's listener, if not as configured. Repeatable.
     #[arg(short, long, value_name = "ADDR")]
     pub listen: Vec<String>,
     /// Port number in the names of its sockets.
@@ -77,7 +77,7 @@ pub(super) struct CheckOptions {
     /// Database that the client wants [default: named like the role].
     #[arg(long, value_name = "NAME", requires = "user")]
     pub database: Option<String>,
-    /// How the client connects: unix, abstract, tcp or tls, the last two with an address (tls:10.0.0.7).
+    /// Transport of the client: unix, abstract, tcp or tls, the last two with an address (tls:10.0.0.7).
     #[arg(long, value_name = "WAY", default_value = "unix", requires = "user")]
     pub from: String,
     /// The client's user on this machine [default: yours].
@@ -95,7 +95,7 @@ pub(super) fn check(mut check: CheckOptions, before: Options) -> Result<(), Stri
     match &check.user {
         None => {
             print!("{}", settings.show());
-            if settings.max_upstream.is_none() {
+            if settings.pool.max_upstream.is_none() {
                 println!("# {}", capacity(&settings));
             }
         }
@@ -104,10 +104,10 @@ pub(super) fn check(mut check: CheckOptions, before: Options) -> Result<(), Stri
     Ok(())
 }
 
-/// What `max_upstream = "auto"` comes to, as a sentence.
+/// Describes the result of `max_upstream = "auto"`.
 fn capacity(settings: &Settings) -> String {
     let mut hasty = settings.clone();
-    hasty.server_connect_timeout = hasty.server_connect_timeout.min(HASTE);
+    hasty.timeouts.server_connect_timeout = hasty.timeouts.server_connect_timeout.min(HASTE);
     let asked = match runtime(1) {
         Ok(runtime) => runtime.block_on(server::ask(&hasty)).map_err(|unasked| unasked.why),
         Err(error) => Err(error.to_string()),
@@ -135,9 +135,7 @@ pub(super) fn import(file: &std::path::Path) -> Result<(), String> {
     print!("{text}");
     let mut written = RawConfig::default();
     let usable = written.file_text("the result", &text).and_then(|()| Settings::resolve(&written));
-    usable
-        .map(drop)
-        .map_err(|error| format!("the result does not load as it is, and is to be completed by hand: {error}"))
+    usable.map(drop).map_err(|error| format!("the result does not load until it is completed by hand: {error}"))
 }
 
 pub(super) fn health(health: HealthOptions, before: Options) -> Result<(), String> {
@@ -183,7 +181,7 @@ impl CheckOptions {
         Ok(match settings.rule(&caller) {
             None => format!("refused: no [[rule]] fits{place}"),
             Some((nth, rule)) if settings.has_rules() => {
-                format!("rule {nth} of {}: {rule}{place}", settings.rules.len())
+                format!("rule {nth} of {}: {rule}{place}", settings.auth.rules.len())
             }
             Some((_, rule)) => format!("auth_type = \"{}\"", rule.method),
         })

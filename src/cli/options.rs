@@ -14,22 +14,22 @@ pub(super) struct Options {
     /// The PostgreSQL server: `postgres://[user[:password]@]host[:port][/database]`.
     #[arg(short, long, value_name = "URL")]
     pub upstream: Option<String>,
-    /// Where clients connect: a directory, @name (abstract socket) or host:port. Repeatable.
+    /// Address for clients: a directory, @name (abstract socket) or host:port. Repeatable.
     #[arg(short, long, value_name = "ADDR")]
     pub listen: Vec<String>,
     /// The port in the names of sockets, or several with commas [default: the upstream's].
     #[arg(short, long, value_name = "PORT")]
     pub port: Option<String>,
-    /// How long a client keeps its server connection: session or transaction [default: session].
+    /// Time for which a client keeps its server connection: session or transaction [default: session].
     #[arg(short = 'm', long, value_name = "MODE")]
     pub pool_mode: Option<String>,
     /// Maximum number of server connections per database and user [default: 20].
     #[arg(short = 's', long, value_name = "N")]
     pub pool_size: Option<String>,
-    /// When a used session is reset: auto, always, on_change or never [default: auto].
+    /// Reset of used sessions: auto, always, on_change or never [default: auto].
     #[arg(long, value_name = "WHEN")]
     pub reset: Option<String>,
-    /// How clients log in: pass-through, scram-sha-256, md5, password, peer, cert, trust or reject [default: pass-through].
+    /// Method of clients' logins: pass-through, scram-sha-256, md5, password, peer, cert, trust or reject [default: pass-through].
     #[arg(long, value_name = "HOW")]
     pub auth_type: Option<String>,
     /// Format of the log: text or json [default: text].

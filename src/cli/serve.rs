@@ -38,7 +38,7 @@ pub(super) fn serve(options: &Options) -> Result<(), String> {
     };
     let (old_process, listeners) = asked.unzip();
     inherited.extend(listeners.into_iter().flatten());
-    let runtime = runtime(settings.workers).map_err(|error| error.to_string())?;
+    let runtime = runtime(settings.listen.workers).map_err(|error| error.to_string())?;
     let own = options.clone();
     let reload = Arc::new(move |on_top: &[(Adjustable, String)]| own.settings_with(on_top));
     let context = ServerContext { reload, set_log_level, log: log.queue(), inherited, old_process };
@@ -79,8 +79,8 @@ type SetLevel = Box<dyn Fn(&str)>;
 fn log_to_stderr(settings: &Settings) -> std::io::Result<(Log, SetLevel)> {
     // Only what pgferry itself says; the settings know no other levels.
     let filter = |level: &str| Targets::new().with_target("pgferry", level.parse().unwrap_or(LevelFilter::INFO));
-    let (filtered, handle) = reload::Layer::<_, Registry>::new(filter(&settings.log_level));
-    let form = match settings.log_format {
+    let (filtered, handle) = reload::Layer::<_, Registry>::new(filter(&settings.log.log_level));
+    let form = match settings.log.log_format {
         LogFormat::Json => Form::Json,
         LogFormat::Text if stderr().is_terminal() => Form::Colours,
         LogFormat::Text => Form::Text,

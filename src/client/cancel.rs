@@ -11,7 +11,7 @@ use super::session_handle::{SessionHandle, SessionPhase};
 use super::sessions::Sessions;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::upstream::limiter::SourceLimit;
-use crate::upstream::{Registry, cancel};
+use crate::upstream::{ServerSide, cancel};
 
 impl Sessions {
     /// Creates a key for a client of protocol `version`.
@@ -42,7 +42,7 @@ impl Shared {
         let handle = self.sessions.find_by_key(pid, secret).filter(|_| turn.is_some());
         if let Some(handle) = handle {
             drop(turn);
-            handle.cancel(&self.registry).await;
+            handle.cancel(&self.server_side).await;
             return;
         }
         // What the predecessor knows is counted as well: a guess costs as much as without one.
@@ -51,7 +51,7 @@ impl Shared {
         drop(turn);
         if !(may_ask && self.cancel_at_predecessor(pid, secret).await) {
             debug!(pid, "a cancel request without a session, with a wrong key, or one too many");
-            self.registry.counters.wrong_cancels.add();
+            self.counters().wrong_cancels.add();
         }
     }
 
@@ -60,7 +60,7 @@ impl Shared {
     pub(crate) async fn cancel_for_successor(&self, pid: i32, secret: &[u8]) -> bool {
         match self.sessions.find_by_key(pid, secret) {
             Some(handle) => {
-                handle.cancel(&self.registry).await;
+                handle.cancel(&self.server_side).await;
                 true
             }
             None => self.cancel_at_predecessor(pid, secret).await,
@@ -77,7 +77,7 @@ impl Shared {
 
 impl SessionHandle {
     /// Cancels what the session does, and returns when the server has heard of it.
-    async fn cancel(&self, registry: &Registry) {
+    async fn cancel(&self, server_side: &ServerSide) {
         let target = {
             let mut state = self.state();
             match &state.phase {
@@ -91,7 +91,7 @@ impl SessionHandle {
             }
         };
         match target {
-            Some((key, gate)) => cancel::send(registry, &key, gate).await,
+            Some((key, gate)) => cancel::send(server_side, &key, gate).await,
             None => self.wake.wake(),
         }
     }

@@ -23,7 +23,7 @@ pub(crate) fn check_in(shared: &Arc<Shared>, settings: &Settings, mut lease: Lea
         return;
     }
     // In transaction mode clients count on it that no other client has left anything.
-    let may_reset = settings.reset != Reset::Never || settings.pool_mode == Mode::Transaction;
+    let may_reset = settings.pool.reset != Reset::Never || settings.pool.pool_mode == Mode::Transaction;
     if may_reset && !remains.pins.intersection(Pins::SURVIVES_DISCARD).is_empty() {
         return;
     }
@@ -49,7 +49,12 @@ pub(crate) fn check_in(shared: &Arc<Shared>, settings: &Settings, mut lease: Lea
                 matches!(end, End::ClientGone | End::Shutdown | End::Killed | End::Machine(machine::End::Refuse(_)));
             let leftover =
                 SessionLeftovers { pipeline: remains.pipeline, partial: remains.partial_down, cancel, reset };
-            cleanup::clean_up_in_background(lease, Arc::clone(&shared.registry), leftover, settings.cleanup_timeout);
+            cleanup::clean_up_in_background(
+                lease,
+                Arc::clone(&shared.server_side),
+                leftover,
+                settings.timeouts.cleanup_timeout,
+            );
         }
     }
 }

@@ -5,19 +5,19 @@ use super::tls_offer::TlsOffer;
 use crate::config::Settings;
 use crate::offload::Lane;
 
-/// What clients meet before they are let in.
+/// TLS, secrets and rules that apply to clients before they are let in.
 #[derive(Debug)]
 pub(crate) struct ClientAuth {
     /// Encrypts their connections.
     pub tls: TlsOffer,
-    /// What they must know.
+    /// Secrets of users.
     pub secrets: Secrets,
-    /// Where the names of users of this machine are looked up.
+    /// Lane in which names of this machine's users are looked up.
     pub names: Lane,
 }
 
 impl ClientAuth {
-    /// What `settings` describe, in place of the `former` ones.
+    /// Creates it as `settings` describe, in place of `former`.
     ///
     /// # Errors
     /// When a certificate or a file of secrets can't be used: which, and why.

@@ -26,7 +26,7 @@ const EVICTION_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct ClientSlots {
     slots: Arc<Slots>,
     /// Counts the clients with a place that have not logged in.
-    newcomers: Arc<Slots>,
+    not_logged_in: Arc<Slots>,
     changed: Arc<Notify>,
     /// Held by the client that gets the next place: of those that wait only one is woken for it.
     next: tokio::sync::Mutex<()>,
@@ -38,13 +38,13 @@ pub(crate) struct ClientSlots {
 #[derive(Debug)]
 pub(crate) struct ClientSlot {
     _slot: Slot,
-    newcomer: Option<Slot>,
+    not_logged_in: Option<Slot>,
 }
 
 impl ClientSlot {
     /// The client has logged in, and makes room for no other.
     pub(crate) fn logged_in(&mut self) {
-        self.newcomer = None;
+        self.not_logged_in = None;
     }
 }
 
@@ -52,7 +52,7 @@ impl ClientSlot {
 #[derive(Debug)]
 pub(crate) struct PendingLogins {
     waiting: Mutex<Waiting>,
-    /// Those of them that have begun a long answer.
+    /// Clients among them that have begun a long answer.
     long: Mutex<Waiting>,
     /// Told when there is another client to evict.
     changed: Arc<Notify>,
@@ -143,7 +143,7 @@ impl ClientSlots {
         let (placed, placeless) = (PendingLogins::new(&changed), PendingLogins::new(&changed));
         Self {
             slots: Slots::new(count),
-            newcomers: Slots::new(usize::MAX),
+            not_logged_in: Slots::new(usize::MAX),
             changed,
             next: tokio::sync::Mutex::default(),
             placed,
@@ -157,7 +157,7 @@ impl ClientSlots {
         self.slots.cap()
     }
 
-    /// How many are taken.
+    /// Number of places taken.
     #[must_use]
     pub(crate) fn used(&self) -> usize {
         self.slots.used()
@@ -171,7 +171,7 @@ impl ClientSlots {
     /// Takes a place if one is free.
     #[must_use]
     pub(crate) fn try_take(&self) -> Option<ClientSlot> {
-        Some(ClientSlot { _slot: self.slots.try_take()?, newcomer: self.newcomers.try_take() })
+        Some(ClientSlot { _slot: self.slots.try_take()?, not_logged_in: self.not_logged_in.try_take() })
     }
 
     /// Takes a place, for which a client that has not logged in is evicted if need be; `None` when none can be had.
@@ -185,7 +185,7 @@ impl ClientSlots {
                     return Some(place);
                 }
                 // One that has been evicted is about to go, one that pgferry is at work for about to be waited for.
-                if !self.placed.evict() && self.newcomers.used() == 0 {
+                if !self.placed.evict() && self.not_logged_in.used() == 0 {
                     return None;
                 }
                 changed.await;
@@ -208,7 +208,7 @@ impl ClientSlots {
         }
     }
 
-    /// Where a client is waited for that has `place`.
+    /// Returns the list in which a client with `place` is waited for.
     #[must_use]
     pub(crate) fn pending_logins(&self, place: Option<&ClientSlot>) -> &PendingLogins {
         if place.is_some() {
@@ -221,7 +221,7 @@ impl ClientSlots {
         &self.placeless
     }
 
-    /// What a client is told for which there is no place.
+    /// Error for a client for which there is no place.
     #[must_use]
     pub(crate) fn none_left(&self) -> ClientError {
         ClientError::fatal(ErrorSource::Limits, sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
@@ -230,7 +230,7 @@ impl ClientSlots {
     }
 }
 
-/// What a client is told that is evicted.
+/// Error for a client that is evicted.
 #[must_use]
 pub(crate) fn evicted() -> ClientError {
     ClientError::fatal(ErrorSource::Limits, sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")

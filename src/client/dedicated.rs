@@ -16,11 +16,12 @@ use crate::drain::Phase;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::Conn;
 use crate::track::server_state::CloseMethod;
+use crate::upstream::active_config::ActiveConfig;
 use crate::upstream::cancel_gate::CancelGate;
 use crate::upstream::dial::{self, Login, NewConn};
 use crate::upstream::queue::pause_while_full;
 use crate::upstream::server_conn::{BackendKey, ServerConn};
-use crate::upstream::{CloseReason, DialError, PasswordPrompt, Registry, Secret};
+use crate::upstream::{CloseReason, DialError, PasswordPrompt, Secret, ServerSide};
 use crate::wire::backend;
 
 /// Serves a replication client to its end.
@@ -39,8 +40,8 @@ pub(crate) async fn run(
     };
     place.iter_mut().for_each(ClientSlot::logged_in);
     // Only a client that has logged in takes a slot that others need.
-    let settings = shared.registry.settings.load_full();
-    let Some(_slot) = shared.registry.slot(settings.server_connect_timeout).await else {
+    let settings = shared.server_side.config.settings.load_full();
+    let Some(_slot) = shared.pools.slot(settings.timeouts.server_connect_timeout).await else {
         let client_error = ClientError::fatal(
             ErrorSource::Limits,
             sqlstate::TOO_MANY_CONNECTIONS,
@@ -48,7 +49,7 @@ pub(crate) async fn run(
         )
         .hint("A replication connection takes one of max_upstream for itself.");
         let how = ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
-        shared.registry.closed(how, CloseReason::Login);
+        shared.counters().close(how, CloseReason::Login);
         return refuse(shared, conn, &client_error).await;
     };
     let database = admitted.startup.get("database").unwrap_or(&admitted.user).to_vec();
@@ -72,7 +73,7 @@ pub(crate) async fn run(
     let gate = Arc::new(CancelGate::default());
     // No other client could be hit by a request, so it may always be sent.
     let _ = handle.set_running(&key, &gate, connected_at);
-    shared.registry.counters.logins.add();
+    shared.counters().logins.add();
     let mut upstream = new_conn.conn;
     tokio::select! {
         () = poll_fn(|cx| poll_both_ways(cx, conn, &mut upstream)) => {}
@@ -83,7 +84,7 @@ pub(crate) async fn run(
     }
     drop(registered);
     let how = ServerConn::close(upstream, CloseMethod::Terminate).await;
-    shared.registry.closed(how, CloseReason::Session);
+    shared.counters().close(how, CloseReason::Session);
     farewell(conn).await;
 }
 
@@ -103,19 +104,18 @@ async fn open(
     admitted: &Dedicated,
     connected_at: Instant,
 ) -> Result<Option<NewConn>, ClientError> {
-    let registry = &shared.registry;
-    let settings = registry.settings.load_full();
-    let deadline = tokio::time::Instant::from_std(connected_at) + settings.client_login_timeout;
-    let source = registry.limiter.of(conn.stream());
+    let settings = shared.server_side.config.settings.load_full();
+    let deadline = tokio::time::Instant::from_std(connected_at) + settings.timeouts.client_login_timeout;
+    let source = shared.server_side.logins.limiter.of(conn.stream());
     let mut given: Option<Password> = None;
     loop {
         let turn = login::challenge::while_connected(conn, source.turn(deadline)).await.transpose()?;
         let Some(turn) = turn else { return Ok(None) };
-        let slot = tokio::time::timeout_at(deadline, registry.login_slots.take()).await;
-        let slot = slot.map_err(|_| login::timed_out(settings.client_login_timeout))?;
+        let slot = tokio::time::timeout_at(deadline, shared.server_side.logins.slots.take()).await;
+        let slot = slot.map_err(|_| login::timed_out(settings.timeouts.client_login_timeout))?;
         // The next of the same source may wait for a slot.
         drop(turn);
-        let (ask, asked) = PasswordPrompt::new(&registry.login_slots);
+        let (ask, asked) = PasswordPrompt::new(&shared.server_side.logins.slots);
         let secret = match (&given, admitted.method) {
             (None, Auth::PassThrough) => Secret::PasswordPrompt(ask),
             (given, _) => {
@@ -128,16 +128,17 @@ async fn open(
         };
         // In a task of its own, so that the slot does not wait for the client.
         let attempt = tokio::spawn({
-            let (registry, settings) = (Arc::clone(registry), Arc::clone(&settings));
-            let login = login_as_requested(&registry, admitted, secret);
+            let (server_side, settings) = (Arc::clone(&shared.server_side), Arc::clone(&settings));
+            let login = login_as_requested(&server_side.config, admitted, secret);
             async move {
-                let limit = settings.client_login_timeout + settings.server_connect_timeout;
-                let outcome = dial::dial(&settings, login, &registry, limit).await;
+                let limit = settings.timeouts.client_login_timeout + settings.timeouts.server_connect_timeout;
+                let ServerSide { counters, buffers, .. } = &*server_side;
+                let outcome = dial::dial(&settings, login, counters, buffers, limit).await;
                 outcome.map_err(|failed| {
                     let error = failed.error.clone();
                     // The client need not wait for that; the connection still counts as one that logs in.
                     tokio::spawn(async move {
-                        failed.close(&registry).await;
+                        failed.close(&server_side.counters).await;
                         drop(slot);
                     });
                     error
@@ -148,7 +149,8 @@ async fn open(
         let asked = match asked.await {
             Ok(answer) => {
                 let answered =
-                    login::challenge::password(conn, pending_logins, deadline, settings.client_login_timeout).await;
+                    login::challenge::password(conn, pending_logins, deadline, settings.timeouts.client_login_timeout)
+                        .await;
                 if let Ok(Some(password)) = &answered {
                     // An attempt that has ended meanwhile says so.
                     let _ = answer.send(password.clone());
@@ -163,7 +165,7 @@ async fn open(
             Ok(new_conn) => return Ok(Some(new_conn)),
             Err(error) => error,
         };
-        registry.counters.fail(&error.client_error());
+        shared.counters().fail(&error.client_error());
         if error.is_clients() {
             source.count();
         }
@@ -173,13 +175,13 @@ async fn open(
             (DialError::Unanswered, _) => {}
             (error, _) if error.is_full() => {
                 let database = admitted.startup.get("database").unwrap_or(&admitted.user);
-                registry.server_is_full(None, database, &error);
+                shared.pools.server_is_full(None, database, &error);
                 let pause = tokio::time::timeout_at(deadline, tokio::time::sleep(pause_while_full()));
                 let Some(paused) = login::challenge::while_connected(conn, pause).await else { return Ok(None) };
                 paused.map_err(|_| error.client_error())?;
             }
             (error, _) if error.is_credential() && given.is_some() => {
-                registry.counters.wrong_passwords.add();
+                shared.counters().wrong_passwords.add();
                 return login::challenge::delay_reply(conn, pending_logins, &source, deadline, error.client_error())
                     .await;
             }
@@ -189,15 +191,15 @@ async fn open(
 }
 
 /// The login of a client as its startup packet asks for it.
-fn login_as_requested(registry: &Registry, admitted: &Dedicated, secret: Secret) -> Login {
+fn login_as_requested(config: &ActiveConfig, admitted: &Dedicated, secret: Secret) -> Login {
     let user = admitted.user.clone();
     let database = admitted.startup.get("database").unwrap_or(&user);
-    let settings = registry.settings_of(database);
+    let settings = config.settings_of(database);
     let real = settings.real_database(database);
     let value_of = |name: &[u8], value: &[u8]| if name == b"database" { real.to_vec() } else { value.to_vec() };
     let params = admitted.startup.params.iter().filter(|(name, _)| **name != *b"user");
     let params = params.map(|(name, value)| (name.to_vec(), value_of(name, value))).collect();
-    let upstream_target = registry.upstream_target(database);
+    let upstream_target = config.upstream_target(database);
     Login { user, params, secret, upstream_target }
 }
 

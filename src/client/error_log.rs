@@ -24,7 +24,7 @@ const MAX_ALIKE: usize = 20;
 /// Bytes of a message that are kept: servers may say a megabyte.
 const MAX_TEXT_BYTES: usize = 4096;
 
-/// What happened to a client.
+/// Events in which a client gets an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorEvent {
     /// It was not let in.
@@ -47,7 +47,7 @@ impl ErrorEvent {
         }
     }
 
-    /// How loudly it is told.
+    /// Returns the level at which it is logged.
     fn level(self, client_error: &ClientError) -> Level {
         match (client_error.error_source(), self) {
             // Its own program may not say why; and PostgreSQL has told others so already.
@@ -61,7 +61,7 @@ impl ErrorEvent {
 /// One kind of error.
 #[derive(Debug)]
 struct Kind {
-    /// What tells it from others: what happened, the SQLSTATE and the message, without particulars.
+    /// Identity: the event, the SQLSTATE and the message without its particulars.
     key: (ErrorEvent, String, String),
     /// The last one in full.
     text: String,
@@ -136,7 +136,7 @@ impl ErrorLog {
         lines
     }
 
-    /// What was noted lately, the last first: the text, when, and how often.
+    /// Returns the latest entries, the last first: text, time, number of times.
     #[must_use]
     pub(crate) fn latest(&self) -> Vec<(String, Instant, u64)> {
         let kinds = self.kinds();

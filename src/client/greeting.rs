@@ -10,7 +10,7 @@ use crate::track::parameter_cache::Greeting;
 use crate::track::server_state::UsedBy;
 use crate::track::startup_settings::StartupSettings;
 use crate::track::{Clean, Pins, Pipeline, RequestedParams, params};
-use crate::upstream::{Lease, Pool, cleanup};
+use crate::upstream::{Lease, Pool, own_statements};
 
 /// The number of the client for which pgferry uses a connection on its own behalf. Session numbers don't get there.
 const OWN_USE: u64 = u64::MAX;
@@ -75,11 +75,11 @@ async fn try_settings(
     let mut sql = settings.map(StartupSettings::trial).unwrap_or_default();
     sql.extend(params::trial(unknown, &pool.parameters.baseline().unwrap_or_default()));
     let mut pipeline = Pipeline::new();
-    let limit = shared.registry.settings.load().server_connect_timeout;
+    let limit = shared.settings().timeouts.server_connect_timeout;
     let refused = if sql.is_empty() {
         None
     } else {
-        let query = cleanup::query(&mut lease, &mut pipeline, &sql);
+        let query = own_statements::query(&mut lease, &mut pipeline, &sql);
         match tokio::time::timeout(limit, query).await {
             Ok(Ok(refused)) => refused,
             // The client's first statement will show what is wrong with the upstream, on another connection.
@@ -88,7 +88,7 @@ async fn try_settings(
     };
     if refused.is_some() && !pipeline.settled() {
         // What comes of it shows in the proof.
-        let _ = tokio::time::timeout(limit, cleanup::query(&mut lease, &mut pipeline, b"ROLLBACK")).await;
+        let _ = tokio::time::timeout(limit, own_statements::query(&mut lease, &mut pipeline, b"ROLLBACK")).await;
     }
     let Some(clean) = Clean::prove(&pipeline, Pins::empty()) else {
         return refused.map_or(Ok(()), |error| Err(ClientError::upstream_fatal(&error)));

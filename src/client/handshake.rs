@@ -27,7 +27,7 @@ const SSL_MINOR: u16 = 5679;
 /// The minor version under which `GSSENCRequest` is known.
 const GSS_MINOR: u16 = 5680;
 
-/// What a client wants.
+/// Outcome of a client's opening packets.
 #[derive(Debug)]
 pub(crate) enum Hello {
     /// Nothing: a health check, or a client that changed its mind.
@@ -43,7 +43,7 @@ pub(crate) enum Hello {
     Startup(Arc<ParsedStartup>),
 }
 
-/// What has become of a client's wish for TLS.
+/// Outcome of a client's request for encryption.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Encryption {
     /// It has not asked.
@@ -63,7 +63,7 @@ enum Declined {
     Incapable(Program),
 }
 
-/// How a client asks for TLS.
+/// Ways in which a client asks for TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TlsRequest {
     /// With `SSLRequest`, which is answered before TLS begins.
@@ -135,7 +135,7 @@ pub(crate) async fn handshake(conn: &mut Conn, shared: &Shared) -> Result<Hello,
 /// Encrypts the connection where the client is offered that; `None` when it goes away, or the TLS handshake fails, of which it
 /// has been told in TLS's own words.
 async fn encrypt(conn: &mut Conn, shared: &Shared, request: TlsRequest) -> Option<Encryption> {
-    let counters = &shared.registry.counters.client_tls;
+    let counters = &shared.counters().client_tls;
     let client_auth = shared.client_auth.load_full();
     let server = client_auth.tls.to(conn.stream());
     // It may be gone when it has seen the answer.

@@ -31,13 +31,15 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 
+use crate::config::Settings;
 use crate::drain::{Drain, Phase};
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::log::Queue;
 use crate::net::Conn;
-use crate::upstream::Registry;
+use crate::upstream::counters::Counters;
+use crate::upstream::{Pools, ServerSide};
 use client_auth::ClientAuth;
 use client_slots::{ClientSlot, ClientSlots};
 use error_log::{ErrorEvent, ErrorLog};
@@ -52,16 +54,18 @@ use tls_incapable::TlsIncapable;
 /// Longest time that a farewell may take to arrive.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What all sessions share.
+/// State that all sessions share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// The upstream's side, and the settings.
-    pub registry: Arc<Registry>,
+    /// State that pools, logins and sessions have in common: the settings in force, counters, limits.
+    pub server_side: Arc<ServerSide>,
+    /// All pools.
+    pub pools: Arc<Pools>,
     /// All sessions, by their cancel keys.
     pub sessions: Sessions,
     /// The process that this one has replaced.
     pub predecessor: Option<Predecessor>,
-    /// What clients meet before they are let in.
+    /// TLS, secrets and rules that apply to clients before they are let in.
     pub client_auth: ArcSwap<ClientAuth>,
     /// Programs that can't use TLS where they ask for it.
     pub tls_incapable: TlsIncapable,
@@ -69,12 +73,31 @@ pub(crate) struct Shared {
     pub startup_cache: StartupCache,
     /// The errors that clients were told lately.
     pub errors: ErrorLog,
-    /// Where in its life the process is.
+    /// Phase of the process's life.
     pub drain: Drain,
     /// The log's queue.
     pub log: Arc<Queue>,
     /// Places for clients.
     pub client_slots: ClientSlots,
+}
+
+impl Shared {
+    /// The settings in force.
+    pub(crate) fn settings(&self) -> Guard<Arc<Settings>> {
+        self.server_side.config.settings.load()
+    }
+
+    /// The settings in force for the clients of `database`.
+    #[must_use]
+    pub(crate) fn settings_of(&self, database: &[u8]) -> Arc<Settings> {
+        self.server_side.config.settings_of(database)
+    }
+
+    /// Counters of the process.
+    #[must_use]
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.server_side.counters
+    }
 }
 
 /// Serves one client to its end, unless it wants to speak with pgferry itself: then it is returned.
@@ -116,15 +139,15 @@ async fn serve_others(
     None
 }
 
-/// From the first byte to the welcome; `None` when the client wanted something else or went away.
+/// From the first byte to the greeting; `None` when the client wanted something else or went away.
 async fn greet(
     shared: &Arc<Shared>,
     conn: &mut Conn,
     place: &mut Option<ClientSlot>,
     connected_at: Instant,
 ) -> Result<Option<AuthOutcome>, ClientError> {
-    let settings = shared.registry.settings.load_full();
-    let limit = settings.client_login_timeout;
+    let settings = shared.server_side.config.settings.load_full();
+    let limit = settings.timeouts.client_login_timeout;
     if place.is_none() {
         *place = shared.client_slots.take().await;
     }
@@ -145,7 +168,7 @@ async fn greet(
     match hello? {
         Hello::Gone => Ok(None),
         Hello::Cancel { pid, secret } => {
-            let source = shared.registry.limiter.of(conn.stream());
+            let source = shared.server_side.logins.limiter.of(conn.stream());
             Box::pin(shared.cancel(&source, pid, &secret)).await;
             Ok(None)
         }
@@ -187,8 +210,8 @@ fn refuse_at_once(shared: &Shared, conn: &mut Conn, client_error: &ClientError) 
 }
 
 fn put_refusal(shared: &Shared, conn: &mut Conn, client_error: &ClientError) {
-    shared.registry.counters.refused.add();
-    shared.registry.counters.refusals.add(&client_error.code());
+    shared.counters().refused.add();
+    shared.counters().refusals.add(&client_error.code());
     shared.errors.note(ErrorEvent::Refused, None, client_error);
     client_error.put(&mut conn.output);
 }

@@ -21,7 +21,7 @@ use crate::net::{Conn, ReadCoalescer};
 use crate::track::message_target::MAX_TEXT_BYTES;
 use crate::track::statements::{Limits, MAX_CLIENT_BYTES};
 use crate::track::{ClientState, Pins};
-use crate::upstream::lease::LeaseActivity;
+use crate::upstream::pool::lease::LeaseActivity;
 use crate::upstream::pool_stats::LocalStats;
 use crate::upstream::server_conn::ServerConn;
 use crate::upstream::{CloseReason, Lease, cancel};
@@ -48,18 +48,18 @@ impl From<machine::End> for End {
     }
 }
 
-/// How a relay left things.
+/// Outcome of a relay.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     /// Reason why it ended.
     pub end: End,
     /// Time at which the server was last ready for more, if that is why it ended.
     pub ready: Option<Instant>,
-    /// What is left on the connection.
+    /// State in which the connection is left.
     pub remains: MachineResult,
 }
 
-/// Whether there is something to read from a side; what is not known is tried.
+/// Readability of a side; an unknown one is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Readable {
     Perhaps,
@@ -67,7 +67,7 @@ enum Readable {
     NotNow,
 }
 
-/// Where the server's side is.
+/// State of the server's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ServerSide {
     Open,
@@ -91,11 +91,11 @@ pub(crate) struct Relay<'a> {
     ready: Option<Instant>,
     /// Reasons for keeping the connection that have been counted.
     counted: Pins,
-    /// What others were told last that the client does.
+    /// Activity of the client that others see.
     shown: Shown,
 }
 
-/// What others see of the client's work.
+/// Activities that others see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shown {
     Preparing,
@@ -109,17 +109,16 @@ struct LeasedConn<'a> {
     conn: &'a mut Conn,
     activity: LeaseActivity<'a>,
     about: ConnExtras<'a>,
-    /// How its bytes are waited for.
-    gather: ReadCoalescer,
+    /// Batches in which its bytes are read.
+    coalescer: ReadCoalescer,
     side: ServerSide,
-    /// Whether there is something to read from the client and from it.
+    /// Readability of the client and of the server.
     readable: (Readable, Readable),
 }
 
-/// What else belongs to the connection.
+/// Rest of the connection's parts.
 #[derive(Debug)]
 struct ConnExtras<'a> {
-    id: u64,
     key: &'a Arc<crate::upstream::server_conn::BackendKey>,
     gate: &'a Arc<crate::upstream::cancel_gate::CancelGate>,
     conn_info: &'a crate::upstream::conn_info::ConnInfo,
@@ -140,14 +139,14 @@ impl<'a> Relay<'a> {
     ) -> Self {
         let max_text_bytes = max_text_bytes(client.input.capacity());
         let (pool, server_conn, activity) = lease.parts();
-        let ServerConn { conn, state: server_state, id, key, gate, conn_info, close_reason, .. } = server_conn;
+        let ServerConn { conn, state: server_state, key, gate, conn_info, close_reason, .. } = server_conn;
         conn_info.taken(handle.id);
         let context = machine::Context {
-            mode: settings.pool_mode,
-            pin: settings.pin,
+            mode: settings.pool.pool_mode,
+            pin: settings.pool.pin,
             limits: Limits {
-                count: settings.max_prepared_statements,
-                bytes: settings.max_prepared_bytes,
+                count: settings.pool.max_prepared_statements,
+                bytes: settings.pool.max_prepared_bytes,
                 client_bytes: MAX_CLIENT_BYTES,
             },
             max_text_bytes,
@@ -158,7 +157,7 @@ impl<'a> Relay<'a> {
             given_pid: handle.pid,
             backend_pid: key.pid,
         };
-        let about = ConnExtras { id: *id, key, gate, conn_info, close_reason };
+        let about = ConnExtras { key, gate, conn_info, close_reason };
         Self {
             shared,
             handle,
@@ -167,7 +166,7 @@ impl<'a> Relay<'a> {
                 conn,
                 activity,
                 about,
-                gather: ReadCoalescer::default(),
+                coalescer: ReadCoalescer::default(),
                 side: ServerSide::Open,
                 readable: (Readable::Perhaps, Readable::Perhaps),
             },
@@ -185,7 +184,7 @@ impl<'a> Relay<'a> {
             Ok(()) => poll_fn(|cx| self.poll(cx)).await,
             Err(end) => end,
         };
-        self.server.gather.end(self.server.conn);
+        self.server.coalescer.end(self.server.conn);
         self.settle_accounts();
         self.server.activity.set_active(false);
         self.server.about.conn_info.left(self.machine.prepared());
@@ -273,7 +272,7 @@ impl<'a> Relay<'a> {
         let next = machine.boundary(&mut io, all_sent);
         if all_sent && self.shown != Shown::Idle && self.machine.is_answered() && !self.machine.is_preparing() {
             self.shown = Shown::Idle;
-            self.server.gather.end(self.server.conn);
+            self.server.coalescer.end(self.server.conn);
             self.server.activity.set_active(false);
             self.handle.set_idle(self.machine.client());
         }
@@ -287,7 +286,7 @@ impl<'a> Relay<'a> {
         }
         if self.machine.mode() == Mode::Session {
             // A client that has left nothing in its session moves to where connections go by now.
-            if pins.is_empty() && self.server.activity.pool().is_outdated(&self.shared.registry) {
+            if pins.is_empty() && self.server.activity.pool().is_outdated() {
                 return Some(End::Machine(machine::End::Settled));
             }
             self.settle_accounts();
@@ -425,7 +424,7 @@ impl<'a> Relay<'a> {
                 // Where all has been answered the connection mostly goes, and no wake-up is needed for it.
                 return Ok(progress);
             }
-            match self.server.gather.poll_fill(cx, self.server.conn) {
+            match self.server.coalescer.poll_fill(cx, self.server.conn) {
                 Poll::Pending => {
                     self.server.readable.1 = Readable::NotNow;
                     return Ok(progress);
@@ -441,7 +440,7 @@ impl<'a> Relay<'a> {
     /// (`CountOtherDBBackends`).
     fn vacate(&mut self) {
         if let Some(database) = self.machine.take_vacated() {
-            self.shared.registry.vacate(&self.server.activity.pool().key.database, &database);
+            self.shared.pools.vacate(&self.server.activity.pool().key.database, &database);
         }
     }
 
@@ -460,8 +459,8 @@ impl<'a> Relay<'a> {
         self.server.activity.set_active(true);
         if self.handle.set_running(self.server.about.key, self.server.about.gate, now) {
             let (key, gate) = (Arc::clone(self.server.about.key), self.server.about.gate.enter());
-            let registry = Arc::clone(&self.shared.registry);
-            tokio::spawn(async move { cancel::send(&registry, &key, gate).await });
+            let server_side = Arc::clone(&self.shared.server_side);
+            tokio::spawn(async move { cancel::send(&server_side, &key, gate).await });
         }
     }
 }

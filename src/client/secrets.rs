@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 
-use sha2::{Digest, Sha256};
+use aws_lc_rs::digest;
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
@@ -15,13 +15,14 @@ use crate::error::ClientError;
 use crate::file_watch::Reloadable;
 use crate::lock::lock;
 use crate::permission::{Attempt, describe};
-use crate::upstream::Registry;
+use crate::upstream::Pools;
 use crate::upstream::auth_query::AuthQuery;
+use crate::upstream::counters::Counters;
 
 /// The length of the salt of a verifier that is made here: PostgreSQL's.
 const SALT_BYTES: usize = 16;
 
-/// How many verifiers of plain passwords are kept.
+/// Number of verifiers of plain passwords that are kept.
 const MAX_VERIFIERS: usize = 10_000;
 
 /// Secrets of users.
@@ -44,7 +45,7 @@ impl Secrets {
     /// # Errors
     /// When `auth_file` can't be used: why, and in which line.
     pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
-        let file = settings.auth_file.clone().map(|path| {
+        let file = settings.auth.auth_file.clone().map(|path| {
             let read = {
                 let path = path.clone();
                 move || {
@@ -59,9 +60,9 @@ impl Secrets {
         let file = file.transpose()?;
         Ok(Self {
             seed: seed(settings, file.as_ref()),
-            users: settings.users.clone(),
+            users: settings.auth.users.clone(),
             auth_query: AuthQuery::new(settings),
-            iterations: settings.scram_iterations,
+            iterations: settings.auth.scram_iterations,
             made: Mutex::default(),
             file,
         })
@@ -86,12 +87,12 @@ impl Secrets {
     /// What the client is told when it could not be looked up.
     pub(crate) async fn look_up(
         &self,
-        registry: &Registry,
+        pools: &Pools,
         database: &[u8],
         user: &[u8],
     ) -> Result<Option<Stored>, ClientError> {
         match &self.auth_query {
-            Some(auth_query) => auth_query.secret(registry, database, user).await,
+            Some(auth_query) => auth_query.secret(pools, database, user).await,
             None => Ok(None),
         }
     }
@@ -176,9 +177,9 @@ impl Secrets {
     }
 
     /// Closes the connections that secrets are looked up on.
-    pub(crate) async fn close(&self, registry: &Registry) {
+    pub(crate) async fn close(&self, counters: &Counters) {
         if let Some(auth_query) = &self.auth_query {
-            auth_query.close(registry).await;
+            auth_query.close(counters).await;
         }
     }
 
@@ -211,16 +212,16 @@ impl Secrets {
 }
 
 fn seed(settings: &Settings, file: Option<&Reloadable<Users>>) -> ProcessKey {
-    let mut hash = Sha256::new();
+    let mut hash = digest::Context::new(&digest::SHA256);
     let mut add = |user: &[u8], stored: &Stored| {
         hash.update(user);
         match stored {
             Stored::Plain(password) => hash.update(password.expose()),
-            Stored::Md5(secret) => hash.update(secret.response([0; 4])),
-            Stored::Scram(verifier) => hash.update(verifier.show()),
+            Stored::Md5(secret) => hash.update(secret.response([0; 4]).as_bytes()),
+            Stored::Scram(verifier) => hash.update(verifier.show().as_bytes()),
         }
     };
-    for (user, stored) in &settings.users {
+    for (user, stored) in &settings.auth.users {
         add(user, stored);
     }
     if let Some(file) = file {
@@ -230,9 +231,12 @@ fn seed(settings: &Settings, file: Option<&Reloadable<Users>>) -> ProcessKey {
             add(user, stored);
         }
     }
-    if let Some(password) = &settings.upstream.password {
+    if let Some(password) = &settings.upstream.url.password {
         hash.update(password.expose());
     }
-    hash.update(settings.upstream.to_string());
-    ProcessKey::from_bytes(hash.finalize().into())
+    hash.update(settings.upstream.url.to_string().as_bytes());
+    let mut seed = [0; 32];
+    // A digest of SHA-256 has 32 bytes.
+    seed.copy_from_slice(hash.finish().as_ref());
+    ProcessKey::from_bytes(seed)
 }

@@ -17,7 +17,7 @@ use crate::upstream::cancel_gate::CancelGate;
 use crate::upstream::server_conn::BackendKey;
 use crate::wake::Wake;
 
-/// What a session is doing.
+/// Phases of a session.
 #[derive(Debug)]
 pub(super) enum SessionPhase {
     /// Nothing that could be cancelled.
@@ -39,11 +39,11 @@ pub(super) struct State {
     requested: Option<NonZeroU32>,
     /// The reported settings that it was told.
     view: ServerParams,
-    /// How many prepared statements it has.
+    /// Number of prepared statements that it has.
     names: u32,
 }
 
-/// What a session serves. What is seldom is boxed: every client has one of these.
+/// Target of a session. The rare kind is boxed, since every client has one of these.
 #[derive(Clone, Debug)]
 #[expect(clippy::box_collection, reason = "every client has one of these")]
 pub(crate) enum SessionTarget {
@@ -92,7 +92,7 @@ pub(crate) struct ClientAddrs {
     pub local: Option<SocketAddr>,
     /// The port in the name of our end, if it is a unix or abstract socket.
     pub socket_port: Option<u16>,
-    /// How it is encrypted, if it is.
+    /// Description of its encryption, if it is encrypted.
     pub tls: Option<String>,
 }
 
@@ -110,17 +110,17 @@ pub(crate) enum Activity {
 /// A session as it was at one moment, for the console.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionSnapshot {
-    /// What it does.
+    /// Activity.
     pub activity: Activity,
     /// Time at which it last asked for something.
     pub requested: Option<Instant>,
     /// Its `application_name`.
     pub application_name: String,
-    /// How many prepared statements it has.
+    /// Number of prepared statements that it has.
     pub prepared: usize,
 }
 
-/// How others reach a session.
+/// Handle by which others reach a session.
 #[derive(Debug)]
 pub(crate) struct SessionHandle {
     /// A number of its own, for logs and for the books of its connections.
@@ -131,7 +131,7 @@ pub(crate) struct SessionHandle {
     pub secret: CancelKey,
     /// Wakes it to look at the process's phase, at cancel requests, and whether it is to end.
     pub wake: Wake,
-    /// What it serves.
+    /// Target of the session.
     pub target: SessionTarget,
     /// Time at which it came.
     pub connected_at: Instant,
@@ -145,7 +145,7 @@ pub(crate) struct SessionHandle {
 }
 
 impl SessionHandle {
-    /// That of an idle session, which was told `view`.
+    /// Creates the handle of an idle session, which was told `view`.
     pub(super) fn new(
         id: u64,
         pid: i32,
@@ -210,7 +210,7 @@ impl SessionHandle {
         std::mem::take(&mut state.cancelled)
     }
 
-    /// How long after it came `moment` is.
+    /// Returns the time from the client's arrival to `moment`.
     fn after(&self, moment: Instant) -> Option<NonZeroU32> {
         let milliseconds = moment.saturating_duration_since(self.connected_at).as_millis();
         NonZeroU32::new(u32::try_from(milliseconds).unwrap_or(u32::MAX).saturating_add(1))
@@ -270,7 +270,7 @@ impl SessionHandle {
         self.addrs.get().map(|addrs| &**addrs)
     }
 
-    /// What it does.
+    /// Activity.
     #[must_use]
     pub(crate) fn snapshot(&self) -> SessionSnapshot {
         let state = self.state();

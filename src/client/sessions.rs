@@ -34,7 +34,7 @@ type Table = HashMap<i32, Arc<SessionHandle>, NumberHash>;
 /// A session to be registered.
 #[derive(Debug)]
 pub(crate) struct SessionSpec {
-    /// What it serves.
+    /// Target of the session.
     pub target: SessionTarget,
     /// Its secret.
     pub secret: CancelKey,
@@ -50,7 +50,7 @@ pub(crate) struct SessionSpec {
 #[derive(Debug)]
 pub(crate) struct RegistrationGuard<'a> {
     sessions: &'a Sessions,
-    /// How others reach it.
+    /// Handle of the session.
     pub handle: Arc<SessionHandle>,
 }
 
@@ -108,7 +108,7 @@ impl Sessions {
         all
     }
 
-    /// How many sessions wait for a connection.
+    /// Number of sessions that wait for a connection.
     #[must_use]
     pub(crate) fn waiting(&self) -> usize {
         self.table().values().filter(|handle| matches!(handle.state().phase, SessionPhase::Waiting)).count()

@@ -15,18 +15,18 @@ use crate::wire::Startup;
 const MAX_ENTRIES: usize = 8;
 const MAX_PACKET_BYTES: usize = 1024;
 
-/// What a startup packet says, taken apart.
+/// Startup packet, parsed.
 #[derive(Debug)]
 pub(crate) struct ParsedStartup {
     /// The packet.
     pub startup: Startup,
     /// The pool that it needs, unless the settings name another role.
     pub key: PoolKey,
-    /// What it asks for that follows it from connection to connection.
+    /// Parameters that follow the client from connection to connection.
     pub wanted: RequestedParams,
     /// The other settings that follow it.
     pub settings: StartupSettings,
-    /// Whether it asks for replication; `None` when that can't be told.
+    /// Request for replication; `None` if its value is invalid.
     pub replication: Option<bool>,
     /// True if it wants to speak with pgferry itself.
     pub console: bool,
@@ -69,7 +69,7 @@ pub(crate) struct StartupCache {
 }
 
 impl StartupCache {
-    /// What was made of this very packet before.
+    /// Returns the result for this very packet, if it is cached.
     #[must_use]
     pub(crate) fn find(&self, packet: &[u8]) -> Option<Arc<ParsedStartup>> {
         let known = lock(&self.known);

@@ -22,23 +22,24 @@ impl TlsOffer {
     /// # Errors
     /// When the certificate can't be used, or none can be made: why.
     pub(crate) fn new(settings: &Settings, former: Option<&Self>) -> Result<Self, String> {
-        let oldest = settings.client_tls_min_protocol_version;
+        let oldest = settings.tls.client_tls_min_protocol_version;
         let former = former.filter(|former| former.oldest == oldest).and_then(|former| former.server.clone());
         let made = former.filter(|server| server.origin() == CertificateOrigin::SelfSigned);
-        let server = match (settings.client_tls, &settings.client_tls_cert_file, &settings.client_tls_key_file) {
-            (ClientTls::Off, ..) => None,
-            (_, Some(certificate), Some(key)) => Some(Arc::new(Server::new(ServerOptions {
-                certificate: certificate.clone(),
-                key: key.clone(),
-                client_roots: settings.client_tls_ca_file.clone(),
-                oldest,
-            })?)),
-            _ => Some(made.map_or_else(|| Server::self_signed(oldest).map(Arc::new), Ok)?),
-        };
-        Ok(Self { over_tcp: settings.client_tls == ClientTls::Auto, oldest, server })
+        let server =
+            match (settings.tls.client_tls, &settings.tls.client_tls_cert_file, &settings.tls.client_tls_key_file) {
+                (ClientTls::Off, ..) => None,
+                (_, Some(certificate), Some(key)) => Some(Arc::new(Server::new(ServerOptions {
+                    certificate: certificate.clone(),
+                    key: key.clone(),
+                    client_roots: settings.tls.client_tls_ca_file.clone(),
+                    oldest,
+                })?)),
+                _ => Some(made.map_or_else(|| Server::self_signed(oldest).map(Arc::new), Ok)?),
+            };
+        Ok(Self { over_tcp: settings.tls.client_tls == ClientTls::Auto, oldest, server })
     }
 
-    /// What encrypts the connection of the client behind `stream`; `None` where it is told that there is no TLS.
+    /// Returns the TLS server for the client behind `stream`; `None` where TLS is declined.
     ///
     /// PostgreSQL has no TLS on unix sockets, and libpq never asks there. Drivers that do ask leave when they are told no. A
     /// certificate that proves nothing is for this machine: across a network it would only look safe.

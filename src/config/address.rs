@@ -66,14 +66,14 @@ impl fmt::Display for ClientAddress {
 /// The ports in the names of sockets. There is one at least.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SocketPorts {
-    /// Those that `port` names.
+    /// Ports of the setting `port`.
     Set(Vec<u16>),
-    /// Those of the upstreams, so that a connection string keeps its port.
+    /// Ports of the upstreams, so that a connection string keeps its port.
     OfUpstreams(Vec<u16>),
 }
 
 impl SocketPorts {
-    /// Those of `upstreams`, each once.
+    /// Returns the ports of `upstreams`, each once.
     pub(super) fn of<'a>(upstreams: impl IntoIterator<Item = &'a Upstream>) -> Self {
         let endpoints = upstreams.into_iter().flat_map(|upstream| &upstream.endpoints);
         Self::OfUpstreams(each_once(endpoints.map(|endpoint| endpoint.host.port())))

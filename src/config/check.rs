@@ -11,8 +11,8 @@ pub(crate) const CONSOLE: [&str; 2] = ["pgferry", "pgbouncer"];
 
 impl Settings {
     pub(super) fn check(&self, reader: &Reader<'_>) -> Result<(), ConfigError> {
-        if !self.allow_remote
-            && let Some(remote) = self.listen.iter().find(|listen| listen.is_remote())
+        if !self.listen.allow_remote
+            && let Some(remote) = self.listen.listen.iter().find(|listen| listen.is_remote())
         {
             return Err(reader
                 .error("listen", format!("{remote} can be reached from other machines"))
@@ -21,7 +21,7 @@ impl Settings {
         let written = |key| reader.written.get(key).is_some();
         if written("rule") && written("auth_type") {
             return Err(reader
-                .error("auth_type", "[[rule]] tables say how clients log in: one of them is too much".into())
+                .error("auth_type", "auth_type and [[rule]] tables are mutually exclusive".into())
                 .hint("make it the last [[rule]], without conditions"));
         }
         if let Some(name) = CONSOLE.iter().find(|name| self.databases.contains_key(name.as_bytes())) {
@@ -29,39 +29,39 @@ impl Settings {
         }
         self.check_passwords(reader)?;
         self.check_tls(reader)?;
-        self.rules.iter().try_for_each(|rule| self.check_rule(rule, reader))
+        self.auth.rules.iter().try_for_each(|rule| self.check_rule(rule, reader))
     }
 
     /// One source of passwords at most is said to be the one.
     fn check_passwords(&self, reader: &Reader<'_>) -> Result<(), ConfigError> {
         let given = [
-            ("upstream_password", self.upstream.password.is_some()),
-            ("upstream_password_file", self.upstream_password_file.is_some()),
-            ("password_command", !self.password_command.is_empty()),
+            ("upstream_password", self.upstream.url.password.is_some()),
+            ("upstream_password_file", self.upstream.upstream_password_file.is_some()),
+            ("password_command", !self.upstream.password_command.is_empty()),
         ];
         let mut given = given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name);
         if let (Some(first), Some(second)) = (given.next(), given.next()) {
-            return Err(reader.error(second, format!("there is {first} as well: which of them is it?")));
+            return Err(reader.error(second, format!("{first} and {second} are mutually exclusive")));
         }
         Ok(())
     }
 
     fn check_tls(&self, reader: &Reader<'_>) -> Result<(), ConfigError> {
         let lacks = |key, of: &str| Err(reader.error(key, format!("{key} is needed with {of}")));
-        match (&self.client_tls_cert_file, &self.client_tls_key_file) {
+        match (&self.tls.client_tls_cert_file, &self.tls.client_tls_key_file) {
             (Some(_), None) => return lacks("client_tls_key_file", "client_tls_cert_file"),
             (None, Some(_)) => return lacks("client_tls_cert_file", "client_tls_key_file"),
-            (None, None) if self.client_tls_ca_file.is_some() => {
+            (None, None) if self.tls.client_tls_ca_file.is_some() => {
                 return lacks("client_tls_cert_file", "client_tls_ca_file");
             }
             _ => {}
         }
-        let by_certificate = self.rules.iter().any(|rule| rule.method == Auth::Cert);
-        if by_certificate && self.client_tls != ClientTls::Auto {
-            let error = format!("the method \"cert\" needs TLS over TCP, not \"{}\"", self.client_tls);
+        let by_certificate = self.auth.rules.iter().any(|rule| rule.method == Auth::Cert);
+        if by_certificate && self.tls.client_tls != ClientTls::Auto {
+            let error = format!("the method \"cert\" needs TLS over TCP, not \"{}\"", self.tls.client_tls);
             return Err(reader.error("client_tls", error).hint("leave out client_tls"));
         }
-        if by_certificate && self.client_tls_ca_file.is_none() {
+        if by_certificate && self.tls.client_tls_ca_file.is_none() {
             return Err(self
                 .rule_error(reader, Auth::Cert, "\"cert\" needs to know which authorities may sign".into())
                 .hint("set client_tls_cert_file, client_tls_key_file and client_tls_ca_file"));
@@ -74,7 +74,7 @@ impl Settings {
         let implied = reader.written.get("rule").is_none();
         if implied
             && matches!(method, Auth::Trust | Auth::Peer)
-            && let Some(tcp) = self.listen.iter().find(|listen| matches!(listen, Listen::Tcp(_)))
+            && let Some(tcp) = self.listen.listen.iter().find(|listen| matches!(listen, Listen::Tcp(_)))
         {
             let error = format!("\"{method}\" does not work on TCP: {tcp} can't tell the user of a client");
             return Err(self
@@ -82,7 +82,7 @@ impl Settings {
                 .hint("listen on unix or abstract sockets only, or write [[rule]] tables"));
         }
         if method == Auth::PassThrough
-            && let Some(role) = &self.force_user
+            && let Some(role) = &self.upstream.force_user
         {
             return Err(reader
                 .error(
@@ -91,7 +91,7 @@ impl Settings {
                 )
                 .hint("set auth_type to another method: scram-sha-256 with secrets, peer, cert or trust"));
         }
-        if method == Auth::Peer && self.peer.is_empty() {
+        if method == Auth::Peer && self.auth.peer.is_empty() {
             return Err(self
                 .rule_error(reader, method, "\"peer\" without a [[peer]] rule rejects every client".into())
                 .hint("add for example: [[peer]] with uid = 1000 and roles = [\"app\"]"));
@@ -102,7 +102,8 @@ impl Settings {
                 .hint("put the user (and password) into the upstream URL: postgres://user:password@host"));
         }
         let needs_secrets = matches!(method, Auth::Scram | Auth::Md5 | Auth::Password);
-        if needs_secrets && self.users.is_empty() && self.auth_file.is_none() && self.auth_user.is_none() {
+        if needs_secrets && self.auth.users.is_empty() && self.auth.auth_file.is_none() && self.auth.auth_user.is_none()
+        {
             return Err(self
                 .rule_error(reader, method, format!("\"{method}\" without secrets rejects every client"))
                 .hint("add a [users] table, auth_file or auth_user"));
@@ -112,15 +113,15 @@ impl Settings {
 
     /// Returns whether there is anything to log in with for clients that bring no password that could be used.
     fn has_credentials(&self) -> bool {
-        self.upstream.user.is_some()
-            || self.upstream_password_file.is_some()
-            || !self.password_command.is_empty()
-            || self.passfile.is_some()
-            || !self.users.is_empty()
+        self.upstream.url.user.is_some()
+            || self.upstream.upstream_password_file.is_some()
+            || !self.upstream.password_command.is_empty()
+            || self.upstream.passfile.is_some()
+            || !self.auth.users.is_empty()
     }
 
     fn rule_error(&self, reader: &Reader<'_>, method: Auth, message: String) -> ConfigError {
-        debug_assert!(self.rules.iter().any(|rule| rule.method == method), "it is about one of them");
+        debug_assert!(self.auth.rules.iter().any(|rule| rule.method == method), "it is about one of them");
         reader.error(if reader.written.get("rule").is_some() { "rule" } else { "auth_type" }, message)
     }
 }

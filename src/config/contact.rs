@@ -6,6 +6,7 @@ use std::path::Path;
 use super::address::{ClientAddress, SocketPorts, each_once};
 use super::error::ConfigError;
 use super::reader::Reader;
+use super::setting_groups::ListenSettings;
 use super::settings::Settings;
 use super::socket_path::port_of;
 use super::source::RawConfig;
@@ -19,7 +20,7 @@ pub(crate) struct Contact {
     ports: Vec<u16>,
     /// True if there may be others.
     search: bool,
-    /// Where it answers over HTTP.
+    /// Address at which it answers over HTTP.
     pub admin_listen: Option<AdminListen>,
 }
 
@@ -43,8 +44,8 @@ impl Contact {
     /// The ways to the process that `settings` describe.
     #[must_use]
     pub(crate) fn of(settings: &Settings) -> Self {
-        let (listen, ports) = (settings.listen.clone(), settings.ports.all().to_vec());
-        Self { listen, ports, search: false, admin_listen: settings.admin_listen.clone() }
+        let (listen, ports) = (settings.listen.listen.clone(), settings.listen.ports.all().to_vec());
+        Self { listen, ports, search: false, admin_listen: settings.admin.admin_listen.clone() }
     }
 
     /// The addresses as they are now: where no port is set, sockets are looked for as well.
@@ -97,11 +98,13 @@ impl Settings {
     /// those of former upstreams do after a reload.
     #[must_use]
     pub(crate) fn keeping_ports_of<'a>(self, names: impl Iterator<Item = &'a str>) -> Self {
-        let is_one =
-            |name: &str, port| self.listen.iter().any(|listen| ClientAddress::of(listen, port).to_string() == name);
+        let is_one = |name: &str, port| {
+            self.listen.listen.iter().any(|listen| ClientAddress::of(listen, port).to_string() == name)
+        };
         let ports = names.filter_map(|name| port_of(name.rsplit('/').next()?).filter(|port| is_one(name, *port)));
         let old = SocketPorts::OfUpstreams(ports.collect());
-        Self { ports: self.ports.clone().following(&old), ..self }
+        let ports = self.listen.ports.clone().following(&old);
+        Self { listen: ListenSettings { ports, ..self.listen }, ..self }
     }
 }
 

@@ -7,13 +7,13 @@ use super::value::choice;
 use crate::net::tls::{ClientOptions, Roots, Version};
 
 choice! {
-    /// Whether connections are encrypted, and how carefully the server is looked at.
+    /// Encryption of connections, and verification of the server.
     SslMode {
         /// Never.
         Disable = "disable",
         /// Only where the server does not let us in without.
         Allow = "allow",
-        /// Where the server can.
+        /// Encrypts if the server can.
         Prefer = "prefer",
         /// Always.
         Require = "require",
@@ -25,7 +25,7 @@ choice! {
 }
 
 choice! {
-    /// How encryption begins.
+    /// Negotiation of encryption.
     Negotiation {
         /// The server is asked in PostgreSQL's protocol first.
         Postgres = "postgres",
@@ -35,11 +35,11 @@ choice! {
 }
 
 choice! {
-    /// Whether logins are bound to the encrypted channel (SCRAM-SHA-256-PLUS).
+    /// Channel binding of logins (SCRAM-SHA-256-PLUS).
     Binding {
         /// Never.
         Disable = "disable",
-        /// Where it can be done.
+        /// Binds where that can be done.
         Prefer = "prefer",
         /// Always: no other login will do.
         Require = "require",
@@ -71,7 +71,7 @@ pub struct Encryption {
     pub newest: Version,
     /// `sslsni`.
     pub sni: bool,
-    /// Where `.postgresql` with the default files is.
+    /// Home directory, which has `.postgresql` with the default files.
     pub home: Option<PathBuf>,
 }
 
@@ -172,7 +172,7 @@ impl Encryption {
         Ok(())
     }
 
-    /// What TLS is to do, with libpq's default files where they exist and no others are named.
+    /// Returns the options for TLS, with libpq's default files where they exist and no others are named.
     ///
     /// # Errors
     /// When files are missing that the mode can't do without.

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-/// What is said where no upstream is named.
-pub(super) const NO_UPSTREAM: &str = "no upstream";
+/// Error where no upstream is configured.
+pub(super) const NO_UPSTREAM: &str = "no upstream is configured";
 
-/// Where a value was written.
+/// Origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// pgferry's own default.
@@ -37,13 +37,13 @@ impl fmt::Display for Origin {
 /// A mistake in the configuration: where, which key, what, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Where the mistake is.
+    /// Origin of the mistake.
     pub place: Option<Origin>,
     /// The key it is about.
     pub key: Option<String>,
-    /// What is wrong.
+    /// Message.
     pub message: String,
-    /// What would help.
+    /// Hint: the remedy.
     pub hint: Option<String>,
 }
 

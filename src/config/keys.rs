@@ -7,15 +7,15 @@ pub struct Key {
     pub name: &'static str,
     /// Its default as it would be written in the file; `None` when leaving it out means something else.
     pub default: Option<&'static str>,
-    /// What it does, in one line.
+    /// Meaning, in one line.
     pub doc: &'static str,
     /// True if the value must never be shown.
     pub secret: bool,
-    /// What applies a change.
+    /// Means by which a change is applied.
     pub change: Change,
 }
 
-/// What applies a change of a setting.
+/// Means by which a change of a setting is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A restart of the process.
@@ -102,7 +102,7 @@ pub const KEYS: [Key; 75] = [
     optional("dbname", "Database to connect to, for a [databases.NAME] table; default: the one that the client names."),
     optional(
         "force_user",
-        "Role to connect as, whatever the client's; its password comes from the URL, upstream_password or their kin.",
+        "Role to connect as, whatever the client's; its password comes from the URL, upstream_password, upstream_password_file, password_command or passfile.",
     ),
     adjustable(
         "dns_max_ttl",
@@ -266,7 +266,7 @@ pub const KEYS: [Key; 75] = [
         "\"SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END FROM pg_catalog.pg_authid WHERE rolname OPERATOR(pg_catalog.=) $1 AND rolcanlogin\"",
         "Query that gives the name and the secret of the user $1; no secret = no login.",
     ),
-    optional("auth_dbname", "Database in which auth_query runs; default: the one that the client wants."),
+    optional("auth_dbname", "Database in which auth_query runs; default: the client's."),
     key("auth_query_ttl", "\"60s\"", "Time for which a result of auth_query is used."),
     key("scram_iterations", "4096", "Iterations for SCRAM logins with secrets that are stored as plain passwords."),
     key(

@@ -10,7 +10,7 @@
 //! - [`address`]: where clients connect; `contact` where other processes find a running pgferry.
 //! - [`value`]: parsers for single values: durations, modes, addresses.
 //! - `tables`, `reader`: the file's tables, and how values are found and understood.
-//! - [`settings`]: what the program works with: resolved, checked, immutable; `check` holds them against each
+//! - [`settings`]: what the program works with: resolved, checked, immutable; [`setting_groups`] are its parts; `check` holds them against each
 //!   other, `reload` against those before.
 
 pub(crate) mod address;
@@ -24,6 +24,7 @@ mod reload;
 mod renamed;
 pub(crate) mod require_auth;
 pub(crate) mod rule;
+pub(crate) mod setting_groups;
 pub(crate) mod settings;
 pub(crate) mod socket_path;
 pub(crate) mod source;

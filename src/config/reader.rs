@@ -64,8 +64,9 @@ impl Reader<'_> {
 
     pub(super) fn upstream_url(&self) -> Result<Upstream, ConfigError> {
         let Some((place, value)) = self.written.get("upstream") else {
-            return Err(ConfigError::new(format!("{NO_UPSTREAM}: which PostgreSQL is to be fronted?")).hint(
-                "pgferry --upstream postgres://db.example:5432 (or PGFERRY_UPSTREAM, or upstream = in the file)",
+            return Err(ConfigError::new(NO_UPSTREAM).hint(
+                "set upstream to the PostgreSQL server's URL: pgferry --upstream postgres://db.example:5432 \
+                 (or PGFERRY_UPSTREAM, or upstream = in the file)",
             ));
         };
         Upstream::parse(text_of(value).trim()).map_err(|message| ConfigError::new(message).at(place, "upstream"))

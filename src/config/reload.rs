@@ -1,5 +1,6 @@
 //! What a reload changes, and what has to wait for a restart.
 
+use super::setting_groups::{ListenSettings, LogSettings};
 use super::settings::Settings;
 
 impl Settings {
@@ -10,10 +11,12 @@ impl Settings {
         let mut restart = Vec::new();
         for ((key, new, _), (_, was, _)) in self.shown.iter().zip(&old.shown) {
             let differs = match key.name {
-                "upstream" | "upstream_password" => key.name == "upstream" && self.upstream != old.upstream,
-                "peer" => self.peer != old.peer,
-                "rule" => self.has_rules() != old.has_rules() || (self.has_rules() && self.rules != old.rules),
-                "users" => self.users != old.users || self.limits != old.limits,
+                "upstream" | "upstream_password" => key.name == "upstream" && self.upstream.url != old.upstream.url,
+                "peer" => self.auth.peer != old.auth.peer,
+                "rule" => {
+                    self.has_rules() != old.has_rules() || (self.has_rules() && self.auth.rules != old.auth.rules)
+                }
+                "users" => self.auth.users != old.auth.users || self.auth.limits != old.auth.limits,
                 // Secrets are not shown; the first way is that of databases without a table.
                 "databases" => self.per_database() != old.per_database() || self.ways()[1..] != old.ways()[1..],
                 _ => new != was,
@@ -30,10 +33,13 @@ impl Settings {
     pub fn keeping_fixed_of(self, running: &Self) -> Self {
         let shown = self.shown.into_iter().zip(&running.shown);
         Self {
-            log_format: running.log_format,
-            workers: running.workers,
-            buffer_size: running.buffer_size,
-            ports: self.ports.following(&running.ports),
+            log: LogSettings { log_format: running.log.log_format, ..self.log },
+            listen: ListenSettings {
+                workers: running.listen.workers,
+                buffer_size: running.listen.buffer_size,
+                ports: self.listen.ports.following(&running.listen.ports),
+                ..self.listen
+            },
             shown: shown.map(|(new, old)| if new.0.change.by_reload() { new } else { old.clone() }).collect(),
             ..self
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use super::value::choice;
 
 choice! {
-    /// How a login has proved itself to the server.
+    /// Methods by which a login proves itself to the server.
     LoginMethod {
         /// Not at all: the server asked for nothing.
         None = "none",
@@ -26,7 +26,7 @@ const OTHERS: [&str; 3] = ["gss", "sspi", "oauth"];
 pub struct RequireAuth {
     /// As it was written; empty for all.
     text: String,
-    /// Those that are named.
+    /// Methods that are named.
     named: Vec<LoginMethod>,
     /// True if the named ones are those that may not be used.
     negated: bool,
@@ -59,7 +59,7 @@ impl RequireAuth {
             }
         }
         if parsed.named.is_empty() && !parsed.negated {
-            return Err(format!("\"{text}\" leaves no method that pgferry speaks"));
+            return Err(format!("\"{text}\" leaves no method that pgferry supports"));
         }
         Ok(parsed)
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::value::{Auth, choice};
 
 choice! {
-    /// How a client is connected.
+    /// Transport of a client.
     Transport {
         /// A unix socket with a file.
         Unix = "unix",
@@ -20,7 +20,7 @@ choice! {
 }
 
 choice! {
-    /// Which of a certificate's names must be the role, for the method `cert`.
+    /// Name in a certificate that must be the role, for the method `cert`.
     CertName {
         /// The common name.
         Cn = "cn",
@@ -32,9 +32,9 @@ choice! {
 /// A client that wants to come in.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientIdentity<'a> {
-    /// How it is connected.
+    /// Transport.
     pub transport: Transport,
-    /// Where it is, if it came over TCP.
+    /// Address, if it came over TCP.
     pub address: Option<IpAddr>,
     /// Its user and group on this machine, if it came over a unix socket.
     pub ids: Option<(u32, u32)>,
@@ -92,13 +92,13 @@ impl fmt::Display for Network {
 /// One rule: what is left out fits everybody.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// How clients are connected.
+    /// Transports of clients.
     pub transports: Vec<Transport>,
     /// The databases they want.
     pub databases: Vec<String>,
     /// The roles they want to be.
     pub users: Vec<String>,
-    /// Where they are.
+    /// Networks of clients.
     pub addresses: Vec<Network>,
     /// The users of this machine that it fits.
     pub uid: Option<u32>,

@@ -22,7 +22,7 @@ pub struct RawConfig {
 }
 
 impl Drop for RawConfig {
-    /// What is secret lives on in the settings only.
+    /// Wipes secrets, which live on in the settings only.
     fn drop(&mut self) {
         for (key, (_, value)) in &mut self.values {
             if keys::find(key).is_some_and(|key| key.secret) {

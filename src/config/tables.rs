@@ -13,7 +13,7 @@ use super::user::{self, UserEntry};
 use super::value::PeerRule;
 use super::written_value::{Value, Values, one, plain, unknown};
 
-/// Where a span of the file is.
+/// Translates a span of the file into its origin.
 type At<'a> = &'a dyn Fn(Range<usize>) -> Origin;
 
 pub(super) fn databases(value: &Spanned<DeValue<'_>>, at: At<'_>) -> Result<Value, ConfigError> {

@@ -15,7 +15,7 @@ use super::socket_path::socket_path;
 use super::value::TargetSessionAttrs;
 use crate::auth::Password;
 
-/// What is dialled.
+/// Hosts that are dialled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
     /// A name or address, and a port.
@@ -47,7 +47,7 @@ impl Host {
 /// One of several servers that may be dialled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Where it is.
+    /// Host.
     pub host: Host,
     /// The address to connect to, if the host's name is not to be looked up (`hostaddr`).
     pub address: Option<IpAddr>,
@@ -56,15 +56,15 @@ pub struct Endpoint {
 /// The PostgreSQL that pgferry fronts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// Where it is: any number of places, of which the first that will do is used. There is one at least.
+    /// Hosts, at least one. The first that satisfies `target` is used.
     pub endpoints: Vec<Endpoint>,
-    /// Which of them will do (`target_session_attrs`).
+    /// Condition that a server must satisfy (`target_session_attrs`).
     pub target: TargetSessionAttrs,
     /// True if they are tried in random order (`load_balance_hosts`).
     pub balance: bool,
     /// The role for `auth_type = "trust"` and `"peer"`.
     pub user: Option<String>,
-    /// That role's password.
+    /// Password of that role.
     pub password: Option<Password>,
     /// The database named in the URL: only shown in the DSN to use.
     pub database: Option<String>,
@@ -73,9 +73,9 @@ pub struct Upstream {
     /// The minor version of the newest protocol that is asked for (`max_protocol_version`): 0, or 2 for longer cancel
     /// keys, which PostgreSQL 18 gives.
     pub minor: u16,
-    /// Where passwords are looked up that are not given here (`passfile`).
+    /// File in which other passwords are looked up (`passfile`).
     pub passfile: Option<PathBuf>,
-    /// How connections are encrypted.
+    /// Encryption of connections.
     pub encryption: Encryption,
 }
 
@@ -173,10 +173,10 @@ const PARAMETERS: [&str; 11] = [
     "load_balance_hosts",
 ];
 
-/// What a client says of itself; pgferry's clients bring their own.
+/// Parameters by which a client describes itself; pgferry's clients bring their own.
 const CLIENTS_OWN: [&str; 3] = ["application_name", "fallback_application_name", "client_encoding"];
 
-/// What stands for itself in the query of a URL.
+/// Characters that need no escape in the query of a URL.
 const QUERY: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_').remove(b':');
 
 /// The settings of a connection string.

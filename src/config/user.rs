@@ -5,7 +5,7 @@ use super::value::number;
 /// The fields of a `[users.NAME]` table.
 pub(super) const FIELDS: [&str; 4] = ["password", "pool_size", "max_user_client_connections", "max_user_connections"];
 
-/// What is written of one user.
+/// Entry of one user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserEntry {
     /// Its secret.

@@ -38,7 +38,7 @@ macro_rules! choice {
 pub(super) use choice;
 
 choice! {
-    /// How long a client keeps its upstream connection.
+    /// Time for which a client keeps its server connection.
     Mode {
         /// From its first statement to its end.
         Session = "session",
@@ -48,7 +48,7 @@ choice! {
 }
 
 choice! {
-    /// What becomes of a statement that leaves state in its session, in transaction mode.
+    /// Treatment of statements that leave session state, in transaction mode.
     Pin {
         /// Its client keeps the connection until that is gone.
         Auto = "auto",
@@ -58,13 +58,13 @@ choice! {
 }
 
 choice! {
-    /// When a used session is reset before another client gets it.
+    /// Condition on which a used session is reset before another client gets it.
     Reset {
         /// Every time.
         Always = "always",
-        /// Where session state was seen, or code in the database may have left some.
+        /// Resets where session state was seen, or code in the database may have left some.
         Auto = "auto",
-        /// Where session state was seen.
+        /// Resets where session state was seen.
         OnChange = "on_change",
         /// Not at all.
         Never = "never",
@@ -72,7 +72,7 @@ choice! {
 }
 
 choice! {
-    /// How clients log in.
+    /// Methods by which clients log in.
     Auth {
         /// The upstream decides by the client's own password.
         PassThrough = "pass-through",
@@ -94,7 +94,7 @@ choice! {
 }
 
 choice! {
-    /// Where TLS is offered to clients that ask for it.
+    /// Transports over which TLS is offered to clients that ask for it.
     ClientTls {
         /// Over unix and abstract sockets, and over TCP; from other machines with a configured certificate only.
         Auto = "auto",
@@ -106,7 +106,7 @@ choice! {
 }
 
 choice! {
-    /// Which of several servers will do (libpq's `target_session_attrs`).
+    /// Condition that a server must satisfy (libpq's `target_session_attrs`).
     TargetSessionAttrs {
         /// The first that can be reached.
         Any = "any",
@@ -193,7 +193,7 @@ pub(crate) fn size(text: &str) -> Result<usize, String> {
     number.checked_mul(unit).ok_or_else(expected)
 }
 
-/// Where clients connect.
+/// Address at which clients connect.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Listen {
     /// A directory: the socket is `DIR/.s.PGSQL.PORT`.
@@ -204,7 +204,7 @@ pub enum Listen {
     Tcp(SocketAddr),
 }
 
-/// Where figures and health are asked for.
+/// Address for requests about figures and health.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminListen {
     /// A TCP address.
@@ -276,7 +276,7 @@ impl Listen {
         matches!(self, Self::Tcp(address) if !is_loopback(address.ip()))
     }
 
-    /// What a client puts as `host` into its connection string.
+    /// Returns the `host` for clients' connection strings.
     #[must_use]
     pub fn dsn_host(&self) -> String {
         match self {
@@ -303,7 +303,7 @@ impl fmt::Display for Listen {
     }
 }
 
-/// Which roles an operating system user may be.
+/// Roles that an operating system user may be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerRule {
     /// The user id that the rule is for.

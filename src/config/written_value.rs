@@ -22,7 +22,7 @@ pub enum Value {
     Peers(Vec<PeerRule>),
     /// The rules of `rule`.
     Rules(Vec<Rule>),
-    /// What `users` says of each.
+    /// Entries of `users`.
     Users(BTreeMap<String, UserEntry>),
     /// The tables of `database`, by name.
     Databases(BTreeMap<String, Values>),

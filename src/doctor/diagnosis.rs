@@ -8,7 +8,7 @@ use super::kernel::Kernel;
 use super::server::DatabaseCode;
 use super::sysctl_advice::{self, sysctl};
 
-/// What the facts mean.
+/// Diagnoses the facts.
 #[must_use]
 pub fn diagnose(facts: &Facts) -> Vec<Finding> {
     let mut all = Vec::new();
@@ -76,7 +76,7 @@ fn ports(facts: &Facts, upstream: &Upstream) -> Finding {
     reuse.into_iter().fold(found, Finding::advise).advise(wider)
 }
 
-/// How many direct connections a second last.
+/// Computes how many direct connections a second are possible.
 fn rate(kernel: &Kernel, upstream: &Upstream) -> Option<Finding> {
     upstream.address?;
     let (ports, seconds) = (kernel.ports(), kernel.time_wait_seconds());
@@ -122,7 +122,7 @@ fn bypass(upstream: &Upstream) -> Option<Finding> {
     Some(finding(Level::Info, format!("processes {address}"), text))
 }
 
-/// What the server allows.
+/// Diagnoses the server's limits.
 fn server(facts: &Facts, upstream: &Upstream) -> Vec<Finding> {
     let topic = format!("server {}", upstream.name);
     let said = match &upstream.server {
@@ -190,7 +190,7 @@ fn server(facts: &Facts, upstream: &Upstream) -> Vec<Finding> {
     all
 }
 
-/// What the code in the server's database means for resets.
+/// Diagnoses what the code in the server's database means for resets.
 fn session_code(code: &DatabaseCode) -> Finding {
     let topic = format!("code in {}", code.database);
     if !code.needs_resets {
@@ -210,7 +210,7 @@ fn pool_size(facts: &Facts) -> i64 {
     i64::try_from(facts.pool.pool_size).unwrap_or(i64::MAX).max(1)
 }
 
-/// How many sidecars of these settings fit a server with `places` for them.
+/// Describes how many sidecars with these settings fit a server with `places` for them.
 fn fit(facts: &Facts, places: i64) -> String {
     let size = pool_size(facts);
     format!("{} sidecars with pool_size = {size} fit", places / size)
@@ -244,7 +244,7 @@ fn pgferry(facts: &Facts) -> Vec<Finding> {
     all
 }
 
-/// What else there is on this host.
+/// Diagnoses the rest of this host.
 fn host(facts: &Facts) -> Vec<Finding> {
     let kernel = &facts.kernel;
     let mut all = Vec::new();

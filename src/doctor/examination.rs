@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::kernel::Paths;
 
-/// What is to be found out.
+/// Scope of an examination.
 #[derive(Clone, Debug, Default)]
 pub struct Examination {
-    /// Where to read.
+    /// Paths to read from.
     pub paths: Paths,
     /// For how long to count new TIME_WAITs.
     pub watch: Option<Duration>,

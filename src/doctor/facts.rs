@@ -15,7 +15,7 @@ use super::server::{self, Server, Unasked};
 use super::sockets::{self, Socket, State};
 use crate::config::{Endpoint, Host, Settings};
 
-/// What was found out.
+/// Facts that were found.
 #[derive(Debug, Serialize)]
 pub struct Facts {
     /// The kernel's settings.
@@ -31,13 +31,13 @@ pub struct Facts {
     pub upstreams: Vec<Upstream>,
     /// Listeners with a port in the range of ephemeral ports.
     pub listeners_in_range: Vec<u16>,
-    /// What a pgferry with these settings would keep open.
+    /// Connections that a pgferry with these settings would keep open.
     pub pool: Pool,
     /// The pgferry that is configured here, if it answers or was asked about.
     pub pgferry: Option<Pgferry>,
 }
 
-/// What a pgferry keeps open.
+/// Connections that a pgferry keeps open.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Pool {
     /// Connections per database and user at most.
@@ -53,7 +53,7 @@ pub struct Pool {
 pub struct Upstream {
     /// As it was named.
     pub name: String,
-    /// Where it is; `None` where that can't be found out, or it is a unix socket.
+    /// Address; `None` where that can't be found out, or it is a unix socket.
     pub address: Option<SocketAddr>,
     /// True if it is this machine itself, so that the kernel treats connections there as loopback.
     pub is_local: bool,
@@ -61,15 +61,15 @@ pub struct Upstream {
     pub unresolved: Option<String>,
     /// Sockets toward it, by state.
     pub states: Vec<(&'static str, usize)>,
-    /// How many of this host's ephemeral ports they hold.
+    /// Number of this host's ephemeral ports that they hold.
     pub held: usize,
-    /// Those that are in TIME_WAIT.
+    /// Number of those in TIME_WAIT.
     pub time_wait: usize,
     /// New connections that ended in TIME_WAIT, each second, if it was watched.
     pub churn: Option<f64>,
     /// Processes with connections of their own.
     pub holders: Vec<Holder>,
-    /// What the server says, if it could be asked; else why not.
+    /// Answer of the server, or the reason why it could not be asked.
     pub server: Option<Result<Server, Unasked>>,
 }
 
@@ -112,9 +112,9 @@ impl Facts {
             listeners_in_range: in_range,
             pool: all.first().map_or(Pool { pool_size: 20, max_upstream: None, idle_timeout_s: 600 }, |settings| {
                 Pool {
-                    pool_size: settings.pool_size,
-                    max_upstream: settings.max_upstream,
-                    idle_timeout_s: settings.server_idle_timeout.unwrap_or_default().as_secs(),
+                    pool_size: settings.pool.pool_size,
+                    max_upstream: settings.pool.max_upstream,
+                    idle_timeout_s: settings.timeouts.server_idle_timeout.unwrap_or_default().as_secs(),
                 }
             }),
             upstreams,
@@ -138,7 +138,7 @@ fn limit(paths: &Paths, name: &str) -> Option<u64> {
 
 /// The addresses of an upstream, each of which has ports of its own.
 fn resolve(settings: &Settings) -> Vec<Upstream> {
-    settings.upstream.endpoints.iter().flat_map(resolve_one).collect()
+    settings.upstream.url.endpoints.iter().flat_map(resolve_one).collect()
 }
 
 fn resolve_one(endpoint: &Endpoint) -> Vec<Upstream> {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// How bad it is.
+/// Level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Level {
@@ -19,17 +19,17 @@ pub enum Level {
 /// One thing that was found out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// Level.
     pub level: Level,
-    /// What it is about.
+    /// Topic.
     pub topic: String,
-    /// What it is.
+    /// Text.
     pub text: String,
-    /// What would help, each with its risk.
+    /// Advice, each with its risk.
     pub advice: Vec<String>,
 }
 
-/// What has no advice.
+/// Creates a finding without advice.
 pub(super) fn finding(level: Level, topic: impl Into<String>, text: impl Into<String>) -> Finding {
     Finding { level, topic: topic.into(), text: text.into(), advice: Vec::new() }
 }

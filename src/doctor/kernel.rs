@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-/// Where things are read: the real places, or a copy of another machine's.
+/// Paths that are read: the real ones, or a copy of another machine's.
 #[derive(Clone, Debug)]
 pub struct Paths {
     /// `/proc`.
@@ -29,7 +29,7 @@ pub struct SysctlLine {
     pub file: String,
     /// The line, counted from 1.
     pub line: usize,
-    /// What is set, with dots.
+    /// Key, with dots.
     pub key: String,
     /// To what.
     pub value: String,
@@ -58,7 +58,7 @@ pub struct Kernel {
     pub conntrack_max: Option<u64>,
     /// Sockets in TIME_WAIT on this host, whatever they were connected to.
     pub time_wait: Option<u64>,
-    /// How often a TIME_WAIT was dropped because there were too many (`TCPTimeWaitOverflow`).
+    /// Number of TIME_WAITs dropped because there were too many (`TCPTimeWaitOverflow`).
     pub time_wait_overflow: Option<u64>,
     /// The network namespace that all of this is about, and whether it is that of the first process.
     pub namespace: Option<String>,

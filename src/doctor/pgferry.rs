@@ -12,7 +12,7 @@ use super::examination::Examination;
 use super::{server, to_pgferry};
 use crate::config::{ClientAddress, Settings};
 
-/// How often it is measured.
+/// Number of measurements.
 const ROUNDS: usize = 100;
 
 /// Longest time that one round may take.
@@ -30,11 +30,11 @@ pub struct Pgferry {
 /// One listener.
 #[derive(Debug, Serialize)]
 pub struct Listener {
-    /// Where it is, as a client names it.
+    /// Address, as a client names it.
     pub at: String,
     /// True if it answers.
     pub alive: bool,
-    /// What keeps the user in question from connecting, if anything does.
+    /// Obstacle that keeps the user in question from connecting, if there is one.
     pub denied: Option<String>,
 }
 
@@ -66,8 +66,8 @@ fn listener(address: &ClientAddress, examination: &Examination) -> Listener {
     Listener { at: address.to_string(), alive: answers(address), denied }
 }
 
-/// What keeps user `uid` from connecting to the socket at `path`: write permission on it, and search permission on every
-/// directory above. Supplementary groups are not known for a number alone, so that only its own group counts.
+/// Finds what keeps user `uid` from connecting to the socket at `path`: write permission on it, and search permission on
+/// every directory above. Supplementary groups are not known for a number alone, so that only its own group counts.
 fn denied(path: &Path, uid: u32) -> Option<String> {
     if uid == 0 {
         return None;

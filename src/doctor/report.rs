@@ -31,8 +31,8 @@ pub fn text(findings: &[Finding], colour: bool) -> String {
     let worst = worst(findings);
     let verdict = match worst {
         Level::Crit => "ports run out here",
-        Level::Warn => "there is something to look after",
-        _ => "all is well",
+        Level::Warn => "warnings found",
+        _ => "no problems found",
     };
     let _ = writeln!(out, "\n{verdict}");
     out

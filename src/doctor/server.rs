@@ -3,26 +3,25 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
 use serde::Serialize;
 
 use super::to_pgferry;
-use crate::auth::ProcessKey;
 use crate::config::{CONSOLE, Reset, Settings};
 use crate::net::tls::TlsSession;
 use crate::net::{BufferPool, Conn};
 use crate::track::server_state::CloseMethod;
 use crate::track::session_code::{Answer, Due, Reach, SessionCode};
+use crate::upstream::Secret;
+use crate::upstream::counters::Counters;
 use crate::upstream::dial::{self, Login, NewConn};
 use crate::upstream::occupancy::Occupancy;
 use crate::upstream::server_conn::ServerConn;
 use crate::upstream::session_code;
 use crate::upstream::simple_query;
 use crate::upstream::target::UpstreamTargets;
-use crate::upstream::{Registry, Secret};
 use crate::wire::frontend;
 
-/// What a server says.
+/// Answers of a server.
 #[derive(Clone, Debug, Serialize)]
 pub struct Server {
     /// Its version.
@@ -31,11 +30,11 @@ pub struct Server {
     pub connect_ms: f64,
     /// Milliseconds of a round trip.
     pub round_trip_ms: f64,
-    /// How the connection is encrypted.
+    /// Description of the connection's encryption.
     pub tls: Option<String>,
     /// `max_connections`.
     pub max_connections: i64,
-    /// Those that are kept for superusers.
+    /// Number of those reserved for superusers.
     pub reserved: i64,
     /// Number of clients that are connected now.
     pub connected: i64,
@@ -45,18 +44,18 @@ pub struct Server {
     pub idle_session_timeout_ms: i64,
     /// `idle_in_transaction_session_timeout` in milliseconds; 0 = never.
     pub idle_in_transaction_ms: i64,
-    /// What the code in its database may leave in sessions, where that decides about resets.
+    /// State that the code in its database may leave in sessions, where that decides about resets.
     pub session_code: Option<DatabaseCode>,
 }
 
-/// What the code in a database may leave in sessions.
+/// State that the code in a database may leave in sessions.
 #[derive(Clone, Debug, Serialize)]
 pub struct DatabaseCode {
     /// The database.
     pub database: String,
     /// True if a session has to be reset between two clients because of it.
     pub needs_resets: bool,
-    /// What it may leave: "nothing", "sequences" (what they have given), "anything" or "unknown".
+    /// State that it may leave: "nothing", "sequences" (their last values), "anything" or "unknown".
     pub leaves: &'static str,
     /// Some of what does, or else why that is not known.
     pub because: String,
@@ -91,18 +90,18 @@ impl Server {
 /// Reason why a server could not be asked, and what is known of it nevertheless.
 #[derive(Clone, Debug, Serialize)]
 pub struct Unasked {
-    /// Why.
+    /// Cause.
     pub why: String,
-    /// What the pgferry that runs here has seen of it.
+    /// Occupancy of the server, as the pgferry that runs here has seen it.
     pub seen: Option<Seen>,
 }
 
-/// What a pgferry has seen of a server.
+/// Occupancy of a server, as a pgferry has seen it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Seen {
     /// `max_connections`.
     pub max_connections: i64,
-    /// Those that are kept for superusers.
+    /// Number of those reserved for superusers.
     pub reserved: i64,
     /// Number of clients that were connected.
     pub connected: i64,
@@ -120,16 +119,16 @@ pub(crate) async fn ask(settings: &Settings) -> Result<Server, Unasked> {
     }
 }
 
-/// What the console of the pgferry says that listens as `settings` say, if it may be asked.
+/// Asks the console of the pgferry that runs with `settings`, if that is permitted.
 async fn seen(settings: &Settings) -> Option<Seen> {
     let mut console = to_pgferry::through(settings)?;
-    console.upstream.database = Some(CONSOLE[0].to_owned());
+    console.upstream.url.database = Some(CONSOLE[0].to_owned());
     let mut new_conn = connect(&console).await.ok()?;
     frontend::put_query(&mut new_conn.conn.output, b"SHOW CAPACITY");
     let answer = simple_query::rows(&mut new_conn.conn).await;
     ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
     let rows = answer.ok()?.ok()?;
-    let places = settings.upstream.places().into_bytes();
+    let places = settings.upstream.url.places().into_bytes();
     let row = rows.iter().find(|row| row.first() == Some(&places))?;
     let number = |at: usize| std::str::from_utf8(row.get(at)?).ok()?.parse().ok();
     Some(Seen { max_connections: number(1)?, reserved: number(2)?, connected: number(3)? })
@@ -145,7 +144,7 @@ async fn ask_directly(settings: &Settings) -> Result<Server, String> {
     let round_trip = query(&mut new_conn.conn, "").await;
     let round_trip_ms = milliseconds(started);
     let session_code =
-        if settings.reset == Reset::Auto { look_at_code(&mut new_conn.conn, settings).await } else { None };
+        if settings.pool.reset == Reset::Auto { look_at_code(&mut new_conn.conn, settings).await } else { None };
     ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
     round_trip?;
     let row = answer?;
@@ -170,14 +169,14 @@ async fn ask_directly(settings: &Settings) -> Result<Server, String> {
 async fn look_at_code(conn: &mut Conn, settings: &Settings) -> Option<DatabaseCode> {
     let (code, now) = (Arc::new(SessionCode::default()), Instant::now());
     let inquiry = code.claim(Due::Unknown, now)?;
-    let limit = settings.server_connect_timeout;
+    let limit = settings.timeouts.server_connect_timeout;
     let answer = match tokio::time::timeout(limit, session_code::ask(conn, &inquiry, |_, _| ())).await {
         Ok(answer) => answer.ok()?,
         Err(_) => Answer::Failed("the server did not answer in time".into()),
     };
     code.learn(&inquiry, answer);
     let (leaves, because) = session_code::describe(&code);
-    let (database, user) = (&settings.upstream.database, &settings.upstream.user);
+    let (database, user) = (&settings.upstream.url.database, &settings.upstream.url.user);
     Some(DatabaseCode {
         database: database.clone().or_else(|| user.clone()).unwrap_or_default(),
         needs_resets: code.found().map_or(true, |found| found.reach == Reach::Anything),
@@ -204,22 +203,20 @@ fn milliseconds(since: Instant) -> f64 {
 }
 
 async fn connect(settings: &Settings) -> Result<NewConn, String> {
-    let key = ProcessKey::generate().map_err(|error| error.to_string())?;
     let upstream_targets = UpstreamTargets::new(settings)?;
-    let buffers = BufferPool::new(settings.buffer_size, 1);
-    let registry =
-        Registry::new(Arc::new(ArcSwap::from_pointee(settings.clone())), upstream_targets, key, buffers, usize::MAX);
-    let user = settings.upstream.user.clone().ok_or("the upstream URL names no user")?;
-    let database = settings.upstream.database.clone().unwrap_or_else(|| user.clone());
-    let upstream_target = registry.upstream_target(database.as_bytes());
+    let buffers = BufferPool::new(settings.listen.buffer_size, 1);
+    let counters = Counters::default();
+    let user = settings.upstream.url.user.clone().ok_or("the upstream URL names no user")?;
+    let database = settings.upstream.url.database.clone().unwrap_or_else(|| user.clone());
+    let upstream_target = Arc::clone(upstream_targets.of(database.as_bytes()));
     let params =
         vec![(b"database".to_vec(), database.into_bytes()), (b"application_name".to_vec(), b"pgferry doctor".to_vec())];
     let login = Login { user: user.into_bytes(), params, secret: Secret::Fixed(None), upstream_target };
-    match dial::dial(settings, login, &registry, settings.server_connect_timeout).await {
+    match dial::dial(settings, login, &counters, &buffers, settings.timeouts.server_connect_timeout).await {
         Ok(new_conn) => Ok(new_conn),
         Err(failed) => {
             let error = failed.error.client_error().to_string();
-            failed.close(&registry).await;
+            failed.close(&counters).await;
             Err(error)
         }
     }

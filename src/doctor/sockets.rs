@@ -17,7 +17,7 @@ pub struct State(pub u8);
 impl State {
     /// A connection.
     pub const ESTABLISHED: Self = Self(1);
-    /// What remains for a minute of a connection that this host has closed first.
+    /// State that remains for a minute after this host has closed a connection first.
     pub const TIME_WAIT: Self = Self(6);
     /// A listener.
     pub const LISTEN: Self = Self(10);

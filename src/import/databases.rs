@@ -6,7 +6,7 @@ use super::general::is_on;
 use super::ini::{Ini, words};
 use super::{Toml, Words, number, one_line, quoted};
 
-/// Where PgBouncer looks for PostgreSQL's socket if no host is named, on Debian.
+/// Directory in which PgBouncer looks for PostgreSQL's socket if no host is named, on Debian.
 const SOCKET_DIR: &str = "/var/run/postgresql";
 
 /// The URL of the server that a connection string names.

@@ -4,7 +4,7 @@ use super::ini::Ini;
 use super::{Toml, quoted};
 use crate::config::{keys, value};
 
-/// How a default of PgBouncer's is written.
+/// Unit of a default of PgBouncer's.
 enum Unit {
     /// In seconds.
     Seconds,

@@ -3,7 +3,7 @@
 use super::ini::Ini;
 use super::{Toml, list, number, quoted};
 
-/// What becomes of a setting.
+/// Translation of a setting.
 enum Mapping {
     /// It is this one, a number or a truth value.
     Number(&'static str),
@@ -55,12 +55,12 @@ const MAPPINGS: [(&str, Mapping); 101] = [
     ("client_tls_key_file", Elsewhere),
     ("client_tls_protocols", Elsewhere),
     ("client_tls_sslmode", Elsewhere),
-    ("conffile", Mapping::None("pgferry --config says which file it is")),
+    ("conffile", Mapping::None("pgferry --config names the file")),
     ("default_pool_size", Elsewhere),
     ("disable_pqexec", Mapping::None("clients may speak either protocol")),
     ("dns_max_ttl", Seconds("dns_max_ttl")),
     ("dns_nxdomain_ttl", Mapping::None("a failed look-up is made again with the next attempt to connect")),
-    ("dns_zone_check_period", Mapping::None("dns_max_ttl says how often names are looked up again")),
+    ("dns_zone_check_period", Mapping::None("names are looked up again every dns_max_ttl")),
     ("idle_transaction_timeout", Mapping::None("set idle_in_transaction_session_timeout in PostgreSQL")),
     ("ignore_startup_parameters", Mapping::None("not needed: pgferry takes every startup parameter, and means it")),
     ("job_name", Mapping::None("for Windows services")),
@@ -93,7 +93,7 @@ const MAPPINGS: [(&str, Mapping); 101] = [
     ("query_timeout", Mapping::None("set statement_timeout in PostgreSQL")),
     (
         "query_wait_notify",
-        Mapping::None("a client that waits in vain gets an error with the cause; there is no notice before"),
+        Mapping::None("a client that gets no connection gets an error with the cause, and no notice before"),
     ),
     ("query_wait_timeout", Limit("query_wait_timeout")),
     ("reserve_pool_size", Number("reserve_pool_size")),
@@ -130,9 +130,9 @@ const MAPPINGS: [(&str, Mapping); 101] = [
     ("syslog_ident", Mapping::None(LOG)),
     ("tcp_defer_accept", Mapping::None(NO_TUNING)),
     ("tcp_keepalive", Elsewhere),
-    ("tcp_keepcnt", Mapping::None("three probes, at a quarter of the interval that tcp_keepidle says")),
+    ("tcp_keepcnt", Mapping::None("three probes, a quarter of tcp_keepidle apart")),
     ("tcp_keepidle", Seconds("tcp_keepidle")),
-    ("tcp_keepintvl", Mapping::None("a quarter of what tcp_keepidle says")),
+    ("tcp_keepintvl", Mapping::None("a quarter of tcp_keepidle")),
     ("tcp_socket_buffer", Mapping::None(NO_TUNING)),
     ("tcp_user_timeout", Elsewhere),
     ("track_extra_parameters", Mapping::None("every setting that PostgreSQL reports follows its client")),

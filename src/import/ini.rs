@@ -6,7 +6,7 @@ use crate::permission::{Attempt, describe};
 
 use super::Words;
 
-/// How deep files may include each other, as in PgBouncer.
+/// Depth to which files may include each other, as in PgBouncer.
 const MAX_INCLUDE_DEPTH: usize = 10;
 
 /// An entry, and where it stands.
@@ -22,7 +22,7 @@ pub(crate) struct Entry {
     pub place: String,
 }
 
-/// What a file and those that it includes say, in their order.
+/// Contents of a file and those that it includes, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ini {
     /// All entries.
@@ -105,7 +105,7 @@ fn entry(line: &str) -> Option<(String, String)> {
     Some((key, rest.trim().to_owned()))
 }
 
-/// What stands before the closing `quote`, doubled ones standing for themselves, and what follows it.
+/// Splits `text` at the closing `quote`; a doubled one is part of the first half.
 fn unquote(text: &str, quote: char) -> Option<(String, &str)> {
     let mut inside = String::new();
     let mut rest = text;

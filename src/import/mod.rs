@@ -23,7 +23,7 @@ pub(crate) fn import(path: &Path) -> Result<String, String> {
     let ini = Ini::read(path)?;
     let mut out = Toml::default();
     out.comment(&format!(
-        "Made from {} by pgferry import-pgbouncer. What has no counterpart is said in comments.",
+        "Made from {} by pgferry import-pgbouncer. Settings without a counterpart are explained in comments.",
         path.display()
     ));
     general::write(&ini, &mut out);

@@ -5,7 +5,7 @@ use super::{Buffers, Machine};
 use crate::track::{Request, administration};
 use crate::wire::frontend;
 
-/// What the client's work means for connections of others, since this was last taken.
+/// Effects of the client's work on others' connections, since they were last taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Administration {
     /// The database to which no connection may be open.

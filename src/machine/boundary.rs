@@ -60,7 +60,7 @@ impl Machine<'_> {
         }
         if self.context.mode == Mode::Session {
             self.start.clone_from(&self.server.params);
-            self.explained = super::session_sync::AnnouncedSettings::default();
+            self.explained = super::announced_settings::AnnouncedSettings::default();
             return Next::Idle(self.kept_for_session());
         }
         self.drop_rolled_back();

@@ -3,9 +3,9 @@
 /// Requests that the server was ready after, since this was last taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadyCounts {
-    /// How many.
+    /// Number of requests.
     pub queries: u32,
-    /// How many of them ended a transaction.
+    /// Number of those that ended a transaction.
     pub transactions: u32,
 }
 
@@ -18,6 +18,6 @@ pub struct Counts {
     pub server_parses: u64,
     /// `Bind` messages of the client.
     pub binds: u64,
-    /// What the server was ready after.
+    /// Counts of requests after which the server was ready.
     pub readies: ReadyCounts,
 }

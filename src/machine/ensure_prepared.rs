@@ -34,7 +34,7 @@ pub(super) struct Aliases {
     variants: Vec<Variant>,
     /// Names that the client has given up lately, by the numbers of their statements.
     former: Vec<(u64, Box<[u8]>)>,
-    /// What `DEALLOCATE` of a client's name frees on the connection.
+    /// Statements that `DEALLOCATE` of a client's name frees on the connection.
     placeholders: Vec<(Box<[u8]>, Arc<Statement>)>,
 }
 
@@ -69,7 +69,7 @@ impl Aliases {
         self.former.iter().rfind(|(former, _)| *former == id).map(|(_, name)| &**name)
     }
 
-    /// What `DEALLOCATE` of `name` frees.
+    /// Returns the statement that `DEALLOCATE` of `name` frees.
     pub(super) fn placeholder(&self, name: &[u8]) -> Option<Arc<Statement>> {
         self.placeholders.iter().find(|(known, _)| **known == *name).map(|(_, placeholder)| Arc::clone(placeholder))
     }
@@ -103,7 +103,7 @@ impl Aliases {
     }
 }
 
-/// What getting a statement ready comes to.
+/// Outcome of preparing a statement.
 pub(super) enum Prepare<T> {
     /// It is prepared, or will be when the message gets there.
     Ready(T),
@@ -149,7 +149,7 @@ impl Machine<'_> {
         }
     }
 
-    /// What stands for `statement` on this connection, prepared there if it was not.
+    /// Returns the variant of `statement` on this connection, prepared there if it was not.
     fn variant(
         &mut self,
         io: &mut Buffers<'_>,

@@ -133,7 +133,7 @@ fn own_error<'b>(io: &'b Buffers<'_>, body: &[u8]) -> &'b [u8] {
     io.from_server.unparsed().get(..frame::HEADER_BYTES + body.len()).unwrap_or_default()
 }
 
-/// Where `needle` begins in `haystack`.
+/// Finds where `needle` begins in `haystack`.
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }

@@ -7,7 +7,7 @@ use crate::track::Request;
 use crate::track::message_target;
 use crate::wire::{Head, frame, frontend, head};
 
-/// What a client without a connection has sent next.
+/// Next request of a client without a connection.
 #[derive(Debug)]
 pub enum FirstRequest {
     /// Not enough to tell.
@@ -18,7 +18,7 @@ pub enum FirstRequest {
     There,
     /// `Terminate`.
     Terminate,
-    /// What is no message; the client is told this and ends.
+    /// Bytes that are no message; the client gets this error and ends.
     Violation(ClientError),
 }
 

@@ -20,7 +20,7 @@ const MAX_OWED: usize = 4096;
 /// messages wait.
 const MAX_UNSENT_BYTES: usize = 256 * 1024;
 
-/// Whether the client sends more.
+/// State of the client's half of the stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum ClientSide {
     /// It may.
@@ -32,7 +32,7 @@ pub(super) enum ClientSide {
     Ended,
 }
 
-/// What becomes of the rest of a message.
+/// Treatment of the rest of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rest {
     /// It is sent on.
@@ -41,7 +41,7 @@ enum Rest {
     Drop(usize),
 }
 
-/// Where the client's stream is.
+/// Position in the client's stream.
 #[derive(Debug)]
 pub(super) struct ClientStream {
     rest: Rest,
@@ -66,14 +66,14 @@ impl ClientStream {
         matches!(self.rest, Rest::Forward(0) | Rest::Drop(0))
     }
 
-    /// What more is needed of the current message will not come, if the stream has ended.
+    /// Notes that the rest of the current message will not come, if the stream has ended.
     fn nothing_more(&mut self) {
         if self.client == ClientSide::Ending {
             self.client = ClientSide::Ended;
         }
     }
 
-    /// What comes next is no message: all before it is carried out and answered.
+    /// Notes that the next bytes are no message: all before them is carried out and answered.
     fn violates(&mut self, client_error: ClientError) {
         self.client = ClientSide::Ended;
         self.violation = Some(client_error);
@@ -84,12 +84,12 @@ impl ClientStream {
         self.violation.is_some()
     }
 
-    /// How the machine ends once all has been answered.
+    /// Returns the machine's end once all has been answered.
     pub(super) fn farewell(&mut self) -> End {
         self.violation.take().map_or(End::ClientTerminated, End::Refuse)
     }
 
-    /// What was taken is unread again.
+    /// Makes unread again what was taken.
     pub(super) fn put_back(&mut self) {
         self.rest = Rest::Forward(0);
     }
@@ -100,7 +100,7 @@ impl ClientStream {
 pub(super) struct Incoming {
     pub(super) request: Request,
     pub(super) head: Head,
-    /// How many bytes of it are there.
+    /// Number of bytes of it that are there.
     pub(super) here: usize,
 }
 
@@ -110,7 +110,7 @@ impl Incoming {
     }
 }
 
-/// What became of a message.
+/// Outcome of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
     /// It is on its way, or answered.
@@ -407,7 +407,7 @@ impl Machine<'_> {
     }
 }
 
-/// What a client is told that has sent a `Sync` behind copy data on which the copy failed: whether the server has ignored it is
+/// Error for a client that has sent a `Sync` behind copy data on which the copy failed: whether the server has ignored it is
 /// not known.
 fn ambiguous_copy() -> ClientError {
     ClientError::fatal(
@@ -426,9 +426,9 @@ fn skip(io: &mut Buffers<'_>, n: usize) {
 
 /// Another beginning for a `Parse`, `Bind`, `Describe` or `Close`.
 pub(super) struct MessageHead<'n> {
-    /// How many bytes of the message it replaces.
+    /// Number of bytes of the message that it replaces.
     pub(super) cut: usize,
-    /// What precedes the statement's name in the body.
+    /// Part of the body in front of the statement's name.
     pub(super) before: &'n [u8],
     /// The statement's name.
     pub(super) name: &'n str,

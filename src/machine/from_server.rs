@@ -15,7 +15,7 @@ const MAX_SEEN_BYTES: usize = 1 << 20;
 /// The longest tag of a command, in bytes: PostgreSQL's `COMPLETION_TAG_BUFSIZE`.
 const MAX_TAG_BYTES: usize = 64;
 
-/// What becomes of a message of the server's.
+/// Treatment of a message of the server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MessageAction {
     /// The client gets it.
@@ -30,14 +30,14 @@ impl MessageAction {
     }
 }
 
-/// Where the server's stream is.
+/// Position in the server's stream.
 #[derive(Debug, Default)]
 pub(super) struct ServerStream {
     place: Place,
     stops: StopReason,
 }
 
-/// Where the walk stops until the machine goes on.
+/// Reasons to stop the walk until the machine goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum StopReason {
     #[default]
@@ -81,7 +81,7 @@ impl ServerStream {
         self.place == Place::Boundary
     }
 
-    /// What comes is walked to the end, wherever the client is.
+    /// Has the stream walked to its end, wherever the client is.
     pub(super) fn walk_to_end(&mut self) {
         self.stops = StopReason::Nowhere;
         self.resume();
@@ -150,7 +150,7 @@ impl Machine<'_> {
         }
     }
 
-    /// What follows from the message that was just walked.
+    /// Acts upon the message that was just walked.
     fn after_answer(&mut self, io: &mut Buffers<'_>, tag: u8, owed_before: usize) {
         if let Phase::Preparing { left } = &mut self.phase {
             *left -= (owed_before - self.pipeline.owed()).min(*left);
@@ -305,7 +305,7 @@ impl Machine<'_> {
         let status = message(io, true).first().copied().unwrap_or_default();
         self.pipeline.ready(status);
         if self.pipeline.answered() {
-            self.client.in_force.reported();
+            self.client.in_force.on_reported();
         }
         if action == MessageAction::Forward {
             self.replay.was_answered();
@@ -374,8 +374,8 @@ impl Machine<'_> {
         Ok(MessageAction::Forward)
     }
 
-    /// What a setting should be that has gone to what another client's startup packet asked for, as after a `RESET`: it is
-    /// put right before the client is told that the server is ready.
+    /// Returns the client's own value of a setting that has gone to what another client's startup packet asked for, as after
+    /// a `RESET`: it is put right before the client is told that the server is ready.
     fn own_instead_of(&self, name: &[u8], value: &[u8]) -> Option<(&'static str, Box<[u8]>)> {
         let none_asked = self.server.asked.is_empty() && self.client.asked.is_empty();
         if none_asked || self.server.base.get(name) != Some(value) {

@@ -11,7 +11,7 @@ use crate::track::statements::{ParsedQuery, Statement, number, significant};
 use crate::track::text_edit::Edit;
 use crate::track::{ResponseAction, SqlEffects};
 
-/// What is prepared to be freed in place of a statement that others share: an empty text, without parameters.
+/// Statement that is freed in place of one that others share: an empty text, without parameters.
 const EMPTY: &[u8] = b"\0\0\0";
 
 impl Machine<'_> {
@@ -81,7 +81,7 @@ impl Machine<'_> {
         edits
     }
 
-    /// What is freed in place of the statement that the client knows as `name`, which others share.
+    /// Prepares a statement to be freed in place of the one that the client knows as `name`, which others share.
     fn ready_to_free(&mut self, io: &mut Buffers<'_>, name: &[u8], action: ResponseAction) -> Arc<Statement> {
         if let Some(placeholder) = self.aliases.placeholder(name)
             && self.server.prepared.has(&placeholder)
@@ -104,8 +104,8 @@ impl Machine<'_> {
         }
     }
 
-    /// What stands for a statement that runs or frees others by name: the same with the names that those have on the server
-    /// now. Where they run or free further ones in turn, these keep the client's names, which the server does not know.
+    /// Translates a statement that runs or frees others by name, to the names that those have on the server now. Where they
+    /// run or free further ones in turn, these keep the client's names, which the server does not know.
     pub(super) fn translate(
         &mut self,
         io: &mut Buffers<'_>,

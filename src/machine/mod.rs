@@ -2,7 +2,7 @@
 //!
 //! Messages from either side go in ([`Machine::client_sent`], [`Machine::server_sent`]), messages for either side come
 //! out in the same [`Buffers`]. Headers are walked, bodies are not: runs of messages are forwarded out of the buffer they
-//! came into. The relay moves the bytes and asks [`Machine::boundary`] what is next.
+//! came into. The relay moves the bytes and asks [`Machine::boundary`] what is next. `context` is what a machine works on.
 //!
 //! What the client is to find ([`ClientState`]) and what the connection has ([`ServerState`]) are two sets of books. What
 //! must go in front of a message is a function of the two and the message:
@@ -12,14 +12,17 @@
 //!   the connection.
 //! - `from_server`: walks the server's messages; `errors` edits errors.
 //! - `portals`: what those were made of.
-//! - `session_sync`: what statements do to the session; `own_queries` what pgferry itself asks and tells the server.
+//! - `session_sync`: what statements do to the session: the settings that they set (`announced_settings`), what becomes of
+//!   transactions (`work_outcome`); `own_queries` what pgferry itself asks and tells the server.
 //! - `administration`: what it means for others' connections; `boundary`: what is next between two messages.
 //! - `replay`: does work again that an outdated plan has spoilt.
 //! - [`first_request`]: what a client sends next that has no connection.
 //! - [`refusal`]: answers requests for which there is no connection.
 
 mod administration;
+mod announced_settings;
 mod boundary;
+mod context;
 mod counts;
 mod ensure_prepared;
 mod errors;
@@ -38,18 +41,18 @@ mod resetting;
 mod session_sync;
 mod statements;
 mod unnamed;
+mod work_outcome;
 
 use std::sync::Arc;
 
-use crate::buffer::Buffer;
-use crate::config::{Mode, Pin};
+use crate::config::Mode;
 use crate::error::ClientError;
-use crate::track::parameter_cache::ParameterCache;
 use crate::track::params::ServerParams;
 use crate::track::sequences::Sequences;
 use crate::track::server_state::CloseMethod;
-use crate::track::statements::{Limits, StatementCache};
 use crate::track::{ClientState, Pins, Pipeline, Request, ResponseAction, ServerState};
+use announced_settings::AnnouncedSettings;
+pub use context::{Buffers, Context};
 pub(crate) use counts::Counts;
 use first_bytes::FirstBytes;
 use from_client::{ClientSide, ClientStream};
@@ -59,47 +62,10 @@ use own_queries::Question;
 use portals::Portal;
 use preparation::Preparation;
 use replay::Replay;
-use session_sync::{AnnouncedSettings, Definitions};
+use session_sync::Definitions;
+use work_outcome::WorkOutcome;
 
-/// What is under way between a client and a server connection.
-#[derive(Debug)]
-pub struct Buffers<'b> {
-    /// What the client has sent.
-    pub from_client: &'b mut Buffer,
-    /// What the client is to be sent, behind what it is sent out of `from_server`'s past and in front of its future.
-    pub to_client: &'b mut Vec<u8>,
-    /// What the server has sent.
-    pub from_server: &'b mut Buffer,
-    /// What the server is to be sent, likewise.
-    pub to_server: &'b mut Vec<u8>,
-}
-
-/// What a machine needs to know and does not change.
-#[derive(Clone, Copy, Debug)]
-pub struct Context<'a> {
-    /// Whether the client's session lasts for its connection or is carried from one to the next.
-    pub mode: Mode,
-    /// What becomes of a client that leaves session state.
-    pub pin: Pin,
-    /// Number of statements that may be prepared on the connection.
-    pub limits: Limits,
-    /// The longest text that is held whole to be analysed, in bytes.
-    pub max_text_bytes: usize,
-    /// The prepared statements of the pool's clients.
-    pub statements: &'a StatementCache,
-    /// What is known of the settings that the pool's connections report.
-    pub parameters: &'a ParameterCache,
-    /// The pool's role.
-    pub user: &'a [u8],
-    /// The client's number.
-    pub client: u64,
-    /// The pid that the client was given at its login.
-    pub given_pid: i32,
-    /// The pid of the connection's backend.
-    pub backend_pid: i32,
-}
-
-/// What a machine is doing.
+/// Phases of a machine.
 #[derive(Debug)]
 enum Phase {
     /// Messages of pgferry's own in front of the client's first have not been answered.
@@ -119,7 +85,7 @@ enum Phase {
     Ended,
 }
 
-/// Whether the client's next message may go.
+/// Admission of the client's next message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gate {
     /// It may.
@@ -144,12 +110,12 @@ pub struct Machine<'a> {
     preparation: Preparation,
     /// Reason why the client keeps the connection.
     pins: Pins,
-    /// Which of these may be gone: the server should be asked.
+    /// Pins that may be gone: the server should be asked.
     stale_pins: Pins,
     /// The reasons that there were when the client was last between two pieces of work.
     former_pins: Pins,
-    /// What has become of the client's transactions since then.
-    work: session_sync::WorkOutcome,
+    /// Outcome of the client's transactions since then.
+    work: WorkOutcome,
     /// Settings that the server is to be asked for, since the client's statements have changed them in ways that don't tell.
     named_settings: Vec<Box<[u8]>>,
     /// The reported settings when this piece of work began.
@@ -159,7 +125,7 @@ pub struct Machine<'a> {
     /// Settings that a `DISCARD ALL` took to what another client asked for, and what they should be.
     corrections: Vec<own_queries::OwnSetting>,
     definitions: Definitions,
-    /// What sequences have done in this piece of work.
+    /// Use of sequences in this piece of work.
     sequences: Sequences,
     portals: Vec<Portal>,
     resetting: resetting::Resetting,
@@ -180,7 +146,7 @@ impl<'a> Machine<'a> {
         preparation: Preparation,
     ) -> Self {
         server.params.share(&client.view);
-        client.in_force.reported();
+        client.in_force.on_reported();
         let client_view = client.view.clone();
         // Until it is known otherwise: dropped in the middle of something, the connection is closed without a word.
         server.close_method = CloseMethod::Silent;
@@ -198,7 +164,7 @@ impl<'a> Machine<'a> {
             pins: Pins::empty(),
             stale_pins: Pins::empty(),
             former_pins: Pins::empty(),
-            work: session_sync::WorkOutcome::default(),
+            work: WorkOutcome::default(),
             named_settings: Vec::new(),
             start: client_view,
             explained: AnnouncedSettings::default(),
@@ -227,7 +193,7 @@ impl<'a> Machine<'a> {
             left += usize::from(request != Request::Flush);
         }
         self.preparation.apply(self.server);
-        self.server.planned.runs_under(&self.client.view, self.client.ledger.kept());
+        self.server.planned.runs_under(&self.client.view, self.client.settings.kept());
         if self.preparation.has_statements() {
             self.pipeline.on_preparation_sent();
         }
@@ -361,12 +327,12 @@ impl<'a> Machine<'a> {
         End::Stale
     }
 
-    /// What was counted since this was last asked.
+    /// Takes the counts since this was last called.
     pub fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.counts)
     }
 
-    /// What the client has been told, for others to see.
+    /// Returns the client's state, for others to see.
     #[must_use]
     pub fn client(&self) -> &ClientState {
         self.client
@@ -394,7 +360,7 @@ impl<'a> Machine<'a> {
             self.pins.insert(Pins::STATEMENT);
         }
         if self.context.mode == Mode::Transaction && !self.is_preparing() {
-            self.server.kept.clone_from(self.client.ledger.kept());
+            self.server.kept.clone_from(self.client.settings.kept());
         }
         let partial = self.client_stream.is_partial() || !io.from_client.unsent().is_empty() || !all_sent;
         let gone = matches!(end, Some(End::ServerLost { .. } | End::Stale))
@@ -430,7 +396,7 @@ impl<'a> Machine<'a> {
             self.server.params.share(&self.client.view);
         }
         self.server.used = self.server.used.and(self.context.client, self.client.work);
-        self.server.kept.clone_from(self.client.ledger.kept());
+        self.server.kept.clone_from(self.client.settings.kept());
         if !self.preparation.goes_together() || self.preparation.is_probe() {
             self.tell_differences(io);
         }
@@ -448,8 +414,8 @@ impl<'a> Machine<'a> {
         self.client.view.clone_from(&self.server.params);
     }
 
-    /// What the server reports and the client's own `RESET` goes back to: what its startup packet asked for, or what the
-    /// server gives to clients that ask for nothing.
+    /// Returns the value of a reported setting to which the client's own `RESET` goes back: what its startup packet asked
+    /// for, or what the server gives to clients that ask for nothing.
     fn own_reset_value<'v>(&'v self, name: &str, baseline: &'v ServerParams) -> Option<&'v [u8]> {
         self.client.asked.get(name).or_else(|| baseline.get(name.as_bytes()))
     }

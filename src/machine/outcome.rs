@@ -22,7 +22,7 @@ pub enum End {
     Stale,
 }
 
-/// How a server connection ended.
+/// Ends of a server connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerEnd {
     /// With an orderly end of the stream, read behind all that the server has said.
@@ -31,7 +31,7 @@ pub enum ServerEnd {
     Broken,
 }
 
-/// What is next between two messages.
+/// Next step between two messages.
 #[derive(Debug)]
 pub enum Next {
     /// There is nothing to do until something arrives.
@@ -46,12 +46,12 @@ pub enum Next {
     End(End),
 }
 
-/// How a machine left things.
+/// Result of a machine.
 #[derive(Debug)]
 pub struct MachineResult {
-    /// What the server still owes.
+    /// Requests that the server has not answered.
     pub pipeline: Pipeline,
-    /// What the client left in the session.
+    /// Pins: state that the client left in the session.
     pub pins: Pins,
     /// Bytes of the server's current message that are still to come.
     pub partial_down: usize,

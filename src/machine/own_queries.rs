@@ -23,14 +23,14 @@ const MEANWHILE: &str = "pgferry_meanwhile";
 /// The reasons for keeping a connection that [`pins_query`] asks about, in its order.
 const ASKED: [Pins; 6] = [Pins::ROLE, Pins::TEMP, Pins::LISTEN, Pins::PREPARE, Pins::CURSOR, Pins::LOCK];
 
-/// What the server is asked or told.
+/// Queries of pgferry's own.
 #[derive(Debug)]
 pub(super) enum Question {
-    /// Which of the reasons for keeping the connection are still there.
+    /// Asks which pins still hold.
     Pins,
-    /// What settings are, of which the client's statements don't tell.
+    /// Asks for the values of settings that the client's statements don't show.
     Settings(Vec<Box<[u8]>>),
-    /// Where settings come from that have changed without a statement that is known to set them. The client's
+    /// Asks for the origins of settings that have changed without a statement that is known to set them. The client's
     /// `ReadyForQuery`, with this status, is held back.
     Origins {
         /// The status.
@@ -49,14 +49,14 @@ pub(super) enum Question {
     Correction {
         /// The status.
         status: u8,
-        /// What is to be said once more if it is cancelled.
+        /// Texts that are sent again if it is cancelled.
         again: Vec<Vec<u8>>,
     },
     /// As the one before, which was cancelled: a cancel request that came too late for the client's statement.
     CancelledCorrection {
         /// The status.
         status: u8,
-        /// What is to be said once more.
+        /// Texts that are sent again.
         again: Vec<Vec<u8>>,
     },
 }
@@ -393,7 +393,7 @@ impl Machine<'_> {
     }
 }
 
-/// What sets `name` to what it should have gone back to with `command`, for as long as that lasts.
+/// Writes the `SET` that gives `name` the value that `command` should have gone back to, for as long as that lasts.
 fn put_right(command: &SessionCommand, name: &str, value: &[u8]) -> Vec<u8> {
     let is_reported = params::following(name.as_bytes()).is_some();
     match command {
@@ -404,8 +404,8 @@ fn put_right(command: &SessionCommand, name: &str, value: &[u8]) -> Vec<u8> {
     }
 }
 
-/// What asks the server which reasons for keeping a connection still hold, a column each. Whatever is in a schema depends on it. All names are qualified: the
-/// client's `search_path` is in force.
+/// Writes the query for the pins that still hold, a column each. Whatever is in a schema depends on it. All names are
+/// qualified: the client's `search_path` is in force.
 fn pins_query(user: &[u8]) -> Vec<u8> {
     let mut sql = b"SELECT NOT (pg_catalog.current_setting('role') OPERATOR(pg_catalog.=) 'none' \
         AND session_user OPERATOR(pg_catalog.=) "
@@ -424,8 +424,8 @@ fn pins_query(user: &[u8]) -> Vec<u8> {
     sql
 }
 
-/// What asks the server what settings are, and whether a reset makes them that, two columns each. Of those with a prefix that is
-/// not asked: the server does not list all of them.
+/// Writes the query for settings' values, and for whether a reset makes them that, two columns each. The latter is not asked
+/// of those with a prefix: the server does not list all of them.
 fn settings_query(names: &[Box<[u8]>]) -> Vec<u8> {
     let mut sql = b"SELECT ".to_vec();
     for (nth, name) in names.iter().enumerate() {
@@ -444,7 +444,7 @@ fn settings_query(names: &[Box<[u8]>]) -> Vec<u8> {
     sql
 }
 
-/// What asks the server to what a `RESET` would set `names`, and where their values come from.
+/// Writes the query for the values to which a `RESET` would set `names`, and the origins of their values.
 fn origins_query(names: &[&str]) -> Vec<u8> {
     let mut sql =
         b"SELECT name, reset_val, source FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY ('{"

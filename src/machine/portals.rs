@@ -12,7 +12,7 @@ use crate::track::statements::significant;
 /// Number of portals that are remembered at a time.
 const MAX_PORTALS: usize = 1024;
 
-/// What a portal was made of.
+/// Origin of a portal.
 #[derive(Debug)]
 pub(super) struct Portal {
     pub(super) name: Box<[u8]>,
@@ -53,7 +53,7 @@ impl Machine<'_> {
         self.portals.push(portal);
     }
 
-    /// What a `Describe` of a portal tells the columns of.
+    /// Returns the statement of which a `Describe` of a portal gives the columns.
     pub(super) fn describes_portal(&self, portal: &[u8]) -> Option<Describes> {
         let of = self.portals.iter().find(|known| known.is_named(portal))?.of.as_ref()?;
         Some(Describes { server: of.server, client: Some((Arc::clone(&of.name), of.statement)) })

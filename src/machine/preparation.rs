@@ -25,17 +25,17 @@ use crate::track::unnamed_statement::UnnamedStatement;
 use crate::track::{ClientState, Request};
 use crate::wire::frontend;
 
-/// What makes a session forget what its sequences have given.
+/// Statement that makes a session forget the last values of its sequences.
 const RESET_SEQUENCES: &[u8] = b"DISCARD SEQUENCES";
 
 /// `DISCARD ALL` in the extended protocol, and a `Flush`: what most short connections need.
 const RESET_MESSAGES: &[u8] =
     b"P\0\0\0\x13\0DISCARD ALL\0\0\0B\0\0\0\x0c\0\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0H\0\0\0\x04";
 
-/// What [`RESET_MESSAGES`] ask for.
+/// Requests in [`RESET_MESSAGES`].
 const RESET_REQUESTS: &[Request] = &[Request::Parse, Request::Bind, Request::Execute, Request::Flush];
 
-/// How much of what another client may have left is removed.
+/// Extent of a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResetPolicy {
     /// Everything, by `DISCARD ALL` or a reset that keeps pgferry's own prepared statements.
@@ -47,7 +47,7 @@ pub enum ResetPolicy {
 }
 
 impl ResetPolicy {
-    /// What `reset` demands where `server` changes hands at `now`.
+    /// Returns the reset that `reset` demands where `server` changes hands at `now`.
     #[must_use]
     pub fn of(reset: Reset, server: &ServerState, now: Instant) -> Self {
         let reach = match reset {
@@ -65,7 +65,7 @@ impl ResetPolicy {
     }
 }
 
-/// When the client's first messages may go.
+/// Moment at which the client's first messages may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Proceed {
     /// Together with the preparation.
@@ -74,7 +74,7 @@ enum Proceed {
     After,
 }
 
-/// What becomes of the plans in a session.
+/// Fate of the plans in a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Plans {
     Kept,
@@ -85,7 +85,7 @@ enum Plans {
     },
 }
 
-/// What a preparation consists of.
+/// Contents of a preparation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// Nothing: the connection is known to be alive, and as the client expects it.
@@ -97,7 +97,7 @@ enum Kind {
     Statements { resets: usize, renews: usize },
 }
 
-/// What is sent in front of a client's first message.
+/// Messages in front of a client's first one.
 #[derive(Debug)]
 pub struct Preparation {
     messages: Cow<'static, [u8]>,
@@ -112,9 +112,8 @@ pub struct Preparation {
 }
 
 impl Preparation {
-    /// What makes `server`, which `client` (number `id`) is given, fit for it. `policy` says what is removed of what
-    /// another client may have left; `probe` whether the connection may have ended without a sign of it so far, as
-    /// `pg_terminate_backend` does.
+    /// Prepares `server`, which `client` (number `id`) is given. `policy` says what is removed of what another client may
+    /// have left; `probe` whether the connection may have ended without a sign of it so far, as `pg_terminate_backend` does.
     #[must_use]
     pub fn new(
         server: &ServerState,
@@ -162,7 +161,7 @@ impl Preparation {
         let (have, kept) = if reset { (&server.base, &nothing) } else { (&server.params, &server.kept) };
         let baseline = parameters.baseline().unwrap_or_default();
         let following = params::differences(have, &client.wanted, &baseline);
-        let carried = client.ledger.kept().difference(kept);
+        let carried = client.settings.kept().difference(kept);
         let unknown = |(name, value): (&'static str, &[u8])| parameters.canonical(name, value).is_none();
         if !following.is_empty() && client.wanted.iter().any(unknown) {
             preparation.proceed = Proceed::After;
@@ -271,7 +270,7 @@ impl Preparation {
         &self.messages
     }
 
-    /// What they ask for.
+    /// Returns the requests of its messages.
     #[must_use]
     pub fn requests(&self) -> &[Request] {
         &self.requests

@@ -17,7 +17,7 @@ use crate::wire::{BadLength, backend, cstr, frame, frontend, head};
 /// The transaction status of a failed transaction.
 const FAILED: u8 = b'E';
 
-/// Where the client's session is.
+/// State of the client's session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// The next message is the one that is refused.
@@ -32,7 +32,7 @@ enum State {
     Over,
 }
 
-/// How far an extended request that ends the transaction has come.
+/// Progress of an extended request that ends the transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     /// Its statement is known.
@@ -43,7 +43,7 @@ enum Ending {
     Executed,
 }
 
-/// What is to be done next.
+/// Next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// More of the client's messages is needed.
@@ -95,7 +95,7 @@ impl Message<'_> {
         matches!(target_of(self.tag, self.body), MessageTarget::Statement { name: b"", .. })
     }
 
-    /// What its text leaves behind, if it decides that.
+    /// Returns the transaction block that its text leaves, if it decides that.
     fn block(&self) -> Option<Block> {
         transaction_block::after(&self.text()?, self.client.lexis())
     }

@@ -19,7 +19,7 @@ const MAX_WORK_BYTES: usize = 16 * 1024;
 /// Number of statements that are remembered that may have to be prepared again.
 const MAX_USED: usize = 64;
 
-/// Whether the work at hand can be done again.
+/// Repeatability of the work at hand.
 #[derive(Debug, Default)]
 enum Work {
     /// It can't, or there is none.

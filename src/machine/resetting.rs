@@ -3,7 +3,7 @@
 use crate::track::session_command::Commands;
 use crate::track::statements::significant;
 
-/// How many are remembered.
+/// Number of statements that are remembered.
 const MAX_STATEMENTS: usize = 1024;
 
 /// The statements, by name, with their commands. A name that has been freed may be there still, until it is given again:

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::announced_settings::AnnouncedSettings;
 use super::own_queries::Question;
 use super::{Machine, Phase};
 use crate::config::{Mode, Pin};
@@ -25,139 +26,19 @@ const THE_SERVERS_OWN: [&[u8]; 6] = [
     b"session_authorization",
 ];
 
-/// How many bytes of settings a client may carry. One with more keeps its connection.
+/// Number of bytes of settings that a client may carry. One with more keeps its connection.
 const MAX_CARRIED_BYTES: usize = 64 * 1024;
 
-/// How many settings the server is asked for at a time. A client with more keeps its connection.
+/// Number of settings that the server is asked for at a time. A client with more keeps its connection.
 const MAX_NAMED_SETTINGS: usize = 64;
 
-/// What has become of the transactions of a piece of work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct WorkOutcome {
-    /// That of the one that is open.
-    open: TransactionOutcome,
-    /// That of those that are over; `None` where none is.
-    over: Option<TransactionOutcome>,
-}
-
-/// What has become of a transaction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum TransactionOutcome {
-    /// What it does will last, or has.
-    #[default]
-    Lasts,
-    /// What it has done is undone.
-    Undone,
-}
-
-impl WorkOutcome {
-    /// A command has completed with `tag`; `rolls_back` says that it has ended the transaction by undoing it.
-    pub(super) fn completed(&mut self, tag: &[u8], rolls_back: bool) {
-        self.open = if rolls_back { TransactionOutcome::Undone } else { TransactionOutcome::Lasts };
-        // Code may have committed.
-        if matches!(tag, b"COMMIT" | b"PREPARE TRANSACTION" | b"CALL" | b"DO") {
-            self.over = Some(TransactionOutcome::Lasts);
-        }
-    }
-
-    /// Something has failed.
-    pub(super) fn failed(&mut self) {
-        self.open = TransactionOutcome::Undone;
-    }
-
-    /// The server is ready outside a transaction.
-    pub(super) fn ended(&mut self) {
-        let open = std::mem::take(&mut self.open);
-        self.over = Some(if self.over == Some(TransactionOutcome::Lasts) { TransactionOutcome::Lasts } else { open });
-    }
-
-    /// Returns whether all of it is undone.
-    fn was_rolled_back(self) -> bool {
-        self.over == Some(TransactionOutcome::Undone)
-    }
-}
-
-/// Whether definitions have changed that other sessions see once the transaction commits.
+/// Changes of definitions that other sessions see once the transaction commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Definitions {
     /// No.
     Unchanged,
     /// Some have.
     Changed,
-}
-
-/// The settings that the client's statements set in a piece of work.
-#[derive(Debug, Default)]
-pub(super) struct AnnouncedSettings {
-    names: Vec<Box<[u8]>>,
-    others: OtherSettings,
-    /// Those with origins that the server was asked for.
-    looked_into: Vec<&'static str>,
-}
-
-/// Whether the client's statements set others than those that are named.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum OtherSettings {
-    #[default]
-    Untouched,
-    /// There is no telling which.
-    Perhaps,
-}
-
-impl AnnouncedSettings {
-    /// Adds settings.
-    pub(super) fn add<'n>(&mut self, names: impl Iterator<Item = &'n [u8]>) {
-        self.names.extend(names.map(Box::from));
-    }
-
-    /// Notes that the server is asked where the values of these come from.
-    pub(super) fn looked_into(&mut self, names: Vec<&'static str>) {
-        self.add(names.iter().map(|name| name.as_bytes()));
-        self.looked_into.extend(names);
-    }
-
-    /// Returns whether the server was asked where the value of `name` comes from.
-    pub(super) fn is_looked_into(&self, name: &str) -> bool {
-        self.looked_into.contains(&name)
-    }
-
-    /// Returns whether a statement is known to set `name`, in any case.
-    pub(super) fn names(&self, name: &[u8]) -> bool {
-        self.names.iter().any(|known| known.eq_ignore_ascii_case(name))
-    }
-
-    /// Returns whether some statement may have set settings that are not named.
-    pub(super) fn may_be_others(&self) -> bool {
-        self.others == OtherSettings::Perhaps
-    }
-
-    /// Returns whether the client's statements set nothing.
-    pub(super) fn is_nothing(&self) -> bool {
-        self.names.is_empty() && self.others == OtherSettings::Untouched
-    }
-
-    fn note(&mut self, effects: &SqlEffects) {
-        // Whatever was found out before, it may change again.
-        self.looked_into.clear();
-        if !matches!(effects.unknown_settings, UnknownSettings::None | UnknownSettings::Named) {
-            self.others = OtherSettings::Perhaps;
-        }
-        self.add(effects.named_settings.iter().map(|name| &**name));
-        for placed in effects.commands.iter().flat_map(|commands| commands.iter()) {
-            match &placed.command {
-                SessionCommand::Set { name, .. }
-                | SessionCommand::SetLocal { name, .. }
-                | SessionCommand::Reset { name }
-                | SessionCommand::ResetLocal { name, .. }
-                | SessionCommand::UnknownSet { name: Some(name) } => self.add(std::iter::once(&**name)),
-                SessionCommand::SetCharacteristics { sets } => self.add(sets.iter().map(|(name, _)| &**name)),
-                SessionCommand::ResetAll | SessionCommand::DiscardAll | SessionCommand::UnknownSet { name: None } => {
-                    self.others = OtherSettings::Perhaps;
-                }
-                _ => {}
-            }
-        }
-    }
 }
 
 impl Machine<'_> {
@@ -196,7 +77,7 @@ impl Machine<'_> {
         }
         self.pins.insert(holds);
         if holds.contains(Pins::SETTING) {
-            self.client.ledger.pinned();
+            self.client.settings.pinned();
         }
         // Whether it is there in the end is asked when the transaction is over.
         self.stale_pins.insert(holds);
@@ -240,7 +121,7 @@ impl Machine<'_> {
     /// The server has said what a setting is that the client's statements have changed: it is carried from now on, or keeps
     /// the client on its connection. `is_reset` says that it is what a reset makes it.
     pub(super) fn learn_setting(&mut self, name: &[u8], value: Option<&[u8]>, is_reset: bool) {
-        let value = value.filter(|_| !is_reset || self.client.ledger.has_base(name));
+        let value = value.filter(|_| !is_reset || self.client.settings.has_base(name));
         // What is not ASCII can be written by its numbers where both sides have UTF-8; and in the schema for temporary tables
         // a session makes tables of its own.
         let is_utf8 = |name: &[u8]| self.server.params.get(name) == Some(b"UTF8");
@@ -254,7 +135,7 @@ impl Machine<'_> {
             return;
         }
         self.client.learned(name, value);
-        if self.client.ledger.bytes() > MAX_CARRIED_BYTES {
+        if self.client.settings.bytes() > MAX_CARRIED_BYTES {
             self.pins.insert(Pins::SETTING);
         }
     }
@@ -279,7 +160,7 @@ impl Machine<'_> {
                 false
             }
             SessionCommand::Savepoint { .. } | SessionCommand::RollbackTo { .. } | SessionCommand::Release { .. } => {
-                self.client.ledger.has_changes()
+                self.client.settings.has_changes()
             }
             SessionCommand::SetLocal { name, .. } => !self.client.names.is_empty() || params::following(name).is_some(),
             _ => true,
@@ -317,7 +198,7 @@ impl Machine<'_> {
                 if next.is_some() {
                     self.pins = self.pins.intersection(Pins::SURVIVES_DISCARD);
                     // What the startup packet set is said again behind it (`wrongly_reset`).
-                    self.server.kept.clone_from(self.client.ledger.kept());
+                    self.server.kept.clone_from(self.client.settings.kept());
                 }
             }
             b"DEALLOCATE ALL" => {
@@ -344,7 +225,7 @@ impl Machine<'_> {
             SessionCommand::Commit | SessionCommand::Rollback => self.transaction_ended(tag),
             _ if self.carries() => {
                 self.client.succeeded(command);
-                if self.client.ledger.bytes() > MAX_CARRIED_BYTES {
+                if self.client.settings.bytes() > MAX_CARRIED_BYTES {
                     self.pins.insert(Pins::SETTING);
                     self.client.mark_unknown();
                 }
@@ -374,7 +255,7 @@ impl Machine<'_> {
 
     /// The server has failed a request of the client's.
     pub(super) fn failed(&mut self) {
-        self.client.ledger.failed();
+        self.client.settings.failed();
         self.work.failed();
         if !self.pins.is_empty() {
             // What it would have left it has not.
@@ -396,7 +277,7 @@ impl Machine<'_> {
         let reset_all = self.client.ready(status);
         self.on_reset_all(reset_all);
         if idle && self.pipeline.answered() {
-            self.client.ledger.settled();
+            self.client.settings.settled();
         }
         if idle {
             self.work.ended();
@@ -457,7 +338,7 @@ impl Machine<'_> {
                     let default = baseline.get(name) == Some(value) && self.client.asked.get(known).is_none();
                     self.client.wanted.set(known, (!default).then_some(value));
                 }
-                None if THE_SERVERS_OWN.contains(&name) || self.client.ledger.kept().mentions(name) => {}
+                None if THE_SERVERS_OWN.contains(&name) || self.client.settings.kept().mentions(name) => {}
                 // It has been reset.
                 None if self.server.base.get(name) == Some(value) => {}
                 None => by_code.push((name.to_ascii_lowercase(), value.to_vec())),
@@ -493,6 +374,6 @@ fn sequence_elsewhere() -> ClientError {
     .hint(SEQUENCE_HINT)
 }
 
-/// What helps clients that miss a sequence's state.
+/// Hint for clients that miss a sequence's state.
 pub(super) const SEQUENCE_HINT: &str =
     "pgferry runs with pool_mode = \"transaction\": use RETURNING or nextval's own result, or pool_mode = \"session\".";

@@ -90,7 +90,7 @@ impl Machine<'_> {
 
     /// Returns whether the server is certain to take `sql` for text.
     fn is_text(&self, sql: &[u8]) -> bool {
-        let is_utf8 = || self.client.reported().get(b"client_encoding") == Some(b"UTF8");
+        let is_utf8 = || self.client.text_params().get(b"client_encoding") == Some(b"UTF8");
         sql.is_ascii() || (is_utf8() && std::str::from_utf8(sql).is_ok())
     }
 
@@ -129,7 +129,7 @@ impl Machine<'_> {
         }
     }
 
-    /// What running the text of a `Parse` does, as far as that is known where it is not kept.
+    /// Returns the effects of running the text of a `Parse`, as far as they are known where it is not kept.
     pub(super) fn effects_of_parse(&self, io: &Buffers<'_>, incoming: Incoming) -> SqlEffects {
         match cstr(body(io, incoming)).and_then(|(_, rest)| cstr(rest)) {
             Some((sql, _)) if incoming.is_whole() => sql_effects::analyze(sql, self.client.lexis()),
@@ -414,11 +414,11 @@ impl Machine<'_> {
 
     /// The settings in which a text of the client's is prepared.
     pub(super) fn current_params(&self) -> ServerParams {
-        self.client.reported().clone()
+        self.client.text_params().clone()
     }
 }
 
-/// What PostgreSQL says of a statement that does not exist.
+/// PostgreSQL's error for a statement that does not exist.
 fn unknown_statement(name: &[u8]) -> ClientError {
     let name = String::from_utf8_lossy(name);
     ClientError::error(
@@ -447,7 +447,7 @@ fn too_many_resetting() -> ClientError {
     .hint("Free some of them, or run RESET, SET … TO DEFAULT and DISCARD ALL without preparing them.")
 }
 
-/// What PostgreSQL says of a statement that exists already.
+/// PostgreSQL's error for a statement that exists already.
 pub(super) fn existing_statement(name: &[u8]) -> ClientError {
     let name = String::from_utf8_lossy(name);
     ClientError::error(

@@ -17,9 +17,9 @@ use crate::track::{Request, ResponseAction};
 use crate::wire::frontend;
 
 impl Machine<'_> {
-    /// What an unnamed statement says: `rest` is what follows its name. Many clients say the same again and again.
+    /// Parses an unnamed statement, of which `rest` follows the name. Many clients repeat the same one.
     pub(super) fn parsed_unnamed(&self, rest: &[u8]) -> Arc<ParsedQuery> {
-        let before = self.client.unnamed.as_ref().filter(|before| before.params.is(self.client.reported()));
+        let before = self.client.unnamed.as_ref().filter(|before| before.params.is(self.client.text_params()));
         let same = before.and_then(|before| before.text.as_ref()).filter(|text| *text.body == *rest);
         same.map_or_else(
             || {
@@ -50,7 +50,7 @@ impl Machine<'_> {
         let edits = self.rename_mentioned(io, &mentioned, ResponseAction::ForwardErrorOnly);
         let id = self.context.statements.next_id();
         let kept = text.cloned().filter(|_| self.carries());
-        let unnamed = Unnamed::new(id, kept, &effects, self.client.reported().clone());
+        let unnamed = Unnamed::new(id, kept, &effects, self.client.text_params().clone());
         let renamed = text.filter(|_| effects.names_statements).map(|text| text.edited(edits));
         let unnamed = Arc::new(match &renamed {
             Some((translated, _)) => unnamed.translated(translated),

@@ -12,7 +12,7 @@ use super::tls::OwnCertificate;
 use crate::buffer::{Buffer, BufferPool};
 use crate::wire::{self, BadLength};
 
-/// How much room for output an idle connection keeps at most.
+/// Number of bytes for output that an idle connection keeps.
 const MAX_IDLE_OUTPUT_BYTES: usize = 1024;
 
 /// Reason why a message could not be received.
@@ -33,9 +33,9 @@ pub(crate) enum RecvError {
 #[derive(Debug)]
 pub(crate) struct Conn {
     stream: Stream,
-    /// What was received.
+    /// Received bytes.
     pub input: Buffer,
-    /// What is to be sent before anything else.
+    /// Bytes that are sent before anything else.
     pub output: Vec<u8>,
     written: usize,
     /// Bytes that came and went since they were last taken.
@@ -134,7 +134,7 @@ impl Conn {
         self.stream.secure(tls, own, &received).await
     }
 
-    /// How much of [`Conn::output`] the socket has taken.
+    /// Number of bytes of [`Conn::output`] that the socket has taken.
     #[must_use]
     pub(crate) fn flushed(&self) -> usize {
         self.written

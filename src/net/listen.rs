@@ -5,7 +5,6 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net as std_unix;
 use std::path::Path;
@@ -16,9 +15,11 @@ use std::time::Duration;
 
 use nix::unistd::{Gid, Group, chown};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with};
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::addr::SocketAddrArg;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with, sockopt,
+};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -27,7 +28,7 @@ use crate::lock::lock;
 use super::listen_error::{ListenError, MAX_PATH_BYTES};
 use super::socket;
 use super::socket_lock::{SocketFile, SocketLock};
-use super::stream::{Stream, probes};
+use super::stream::{Stream, set_keepalive};
 
 /// A listener.
 #[derive(Debug)]
@@ -47,14 +48,13 @@ impl Listener {
     /// # Errors
     /// As [`ListenError`] lists.
     pub(crate) fn tcp(address: SocketAddr) -> Result<Self, ListenError> {
-        let bind = || {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
-            socket.set_reuse_address(true)?;
-            socket.bind(&address.into())?;
-            socket.listen(backlog())?;
-            watch(socket)
+        let open = || {
+            let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let socket = new_socket(family)?;
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            bind_and_listen(socket, &address)
         };
-        let listener = bind().map_err(|error| failed(address.to_string(), error))?;
+        let listener = open().map_err(|error| failed(address.to_string(), error))?;
         Ok(Self::new(listener, true, address.to_string(), None))
     }
 
@@ -67,15 +67,8 @@ impl Listener {
         if name.len() > MAX_PATH_BYTES {
             return Err(ListenError::TooLong { path: shown, length: name.len() });
         }
-        let bind = || {
-            let address = std_unix::SocketAddr::from_abstract_name(name)?;
-            // socket2 takes abstract names as paths that start with a NUL.
-            let mut path = vec![0];
-            path.extend_from_slice(address.as_abstract_name().unwrap_or_default());
-            let path = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&path);
-            listen_unix(&SockAddr::unix(path)?)
-        };
-        let listener = bind().map_err(|error| failed(shown.clone(), error))?;
+        let open = || listen_unix(&SocketAddrUnix::new_abstract_name(name.as_bytes())?);
+        let listener = open().map_err(|error| failed(shown.clone(), error))?;
         Ok(Self::new(listener, false, shown, None))
     }
 
@@ -147,10 +140,9 @@ impl Listener {
     /// When it is none of ours to use.
     pub(crate) fn adopt(name: &str, listener: OwnedFd, lock: Option<OwnedFd>) -> Result<Self, ListenError> {
         let io = |error| ListenError::Io { at: name.to_owned(), error };
-        let socket = Socket::from(listener);
-        socket.set_nonblocking(true).map_err(io)?;
-        let tcp = socket.domain().map_err(io)? != Domain::UNIX;
-        let listener = watch(socket).map_err(io)?;
+        ioctl_fionbio(&listener, true).map_err(|error| io(error.into()))?;
+        let tcp = sockopt::socket_domain(&listener).map_err(|error| io(error.into()))? != AddressFamily::UNIX;
+        let listener = watch(listener).map_err(io)?;
         let file = match lock {
             Some(lock) => Some(SocketLock::inherit(Path::new(name), lock)?.of_file().map_err(io)?),
             None => None,
@@ -162,7 +154,7 @@ impl Listener {
         Self { socket, tcp, name, taken: AtomicBool::new(false), file: Mutex::new(file) }
     }
 
-    /// Where it listens: a path, `@name`, or an address and port.
+    /// Returns the address: a path, `@name`, or an address and port.
     #[must_use]
     pub(crate) fn name(&self) -> &str {
         &self.name
@@ -183,10 +175,9 @@ impl Listener {
         if !self.tcp {
             return Ok(());
         }
-        let socket = SockRef::from(self.socket.get_ref());
         match idle {
-            Some(idle) => socket.set_tcp_keepalive(&probes(idle)),
-            None => socket.set_keepalive(true),
+            Some(idle) => set_keepalive(self.socket.get_ref(), idle),
+            None => Ok(sockopt::set_socket_keepalive(self.socket.get_ref(), true)?),
         }
     }
 
@@ -290,7 +281,7 @@ fn listen_file(path: &Path, mode: u32, group: Option<Gid>) -> io::Result<AsyncFd
     // The group that it has at first gets no permissions where it is to have another one.
     let at_first = if group.is_some() { mode & !0o070 } else { mode };
     let mask = nix::sys::stat::Mode::from_bits_truncate(0o777 & !at_first);
-    let address = SockAddr::unix(path)?;
+    let address = SocketAddrUnix::new(path)?;
     let old = nix::sys::stat::umask(mask);
     let listener = listen_unix(&address);
     nix::sys::stat::umask(old);
@@ -299,16 +290,23 @@ fn listen_file(path: &Path, mode: u32, group: Option<Gid>) -> io::Result<AsyncFd
     Ok(listener)
 }
 
-fn listen_unix(address: &SockAddr) -> io::Result<AsyncFd<OwnedFd>> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
-    socket.bind(address)?;
-    socket.listen(backlog())?;
+fn listen_unix(address: &SocketAddrUnix) -> io::Result<AsyncFd<OwnedFd>> {
+    bind_and_listen(new_socket(AddressFamily::UNIX)?, address)
+}
+
+fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {
+    Ok(socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?)
+}
+
+fn bind_and_listen(socket: OwnedFd, address: &impl SocketAddrArg) -> io::Result<AsyncFd<OwnedFd>> {
+    bind(&socket, address)?;
+    listen(&socket, backlog())?;
     watch(socket)
 }
 
 /// Registers the listener with the runtime.
-fn watch(listener: Socket) -> io::Result<AsyncFd<OwnedFd>> {
-    socket::watch(listener.into(), Interest::READABLE)
+fn watch(listener: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    socket::watch(listener, Interest::READABLE)
 }
 
 fn failed(at: String, error: io::Error) -> ListenError {

@@ -25,7 +25,7 @@ pub(crate) enum ListenError {
     InUse {
         /// The address.
         at: String,
-        /// That process, if known.
+        /// Process that uses it, if known.
         by: String,
     },
     /// There is no such group.
@@ -36,7 +36,7 @@ pub(crate) enum ListenError {
     Directory {
         /// The directory.
         dir: String,
-        /// Why.
+        /// Cause.
         error: io::Error,
     },
     /// The system refuses.
@@ -44,7 +44,7 @@ pub(crate) enum ListenError {
     Io {
         /// The address.
         at: String,
-        /// Why.
+        /// Cause.
         error: io::Error,
     },
 }

@@ -15,7 +15,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 pub(crate) struct PeerProcess {
     /// Its id in this process's PID namespace.
     pid: i32,
-    /// What holds on to the process, so that its id can't come to mean another one unnoticed (Linux 6.5 and later).
+    /// Descriptor of the process, so that its id can't come to mean another one unnoticed (Linux 6.5 and later).
     pidfd: Option<OwnedFd>,
 }
 

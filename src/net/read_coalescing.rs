@@ -14,65 +14,65 @@ use tokio::time::Instant;
 use super::conn::Conn;
 use super::timer::Timer;
 
-/// After how much it is looked at how it comes; the first look starts the count.
+/// Number of bytes after which it is looked at how they come; the first look starts the count.
 const SAMPLE_BYTES: usize = 512 << 10;
 
-/// It comes in small pieces if the process goes to sleep for less than this each time. A server that is faster sends more
-/// while it is read, so that no process goes to sleep, and waiting would cost it time.
+/// A result comes in small pieces if the process goes to sleep for fewer bytes than this each time. A faster server sends more
+/// while it is read, so that no process goes to sleep, and waiting would cost time.
 const SMALL_READ_BYTES: usize = 32 << 10;
 
-/// How much may be waited for, the most first.
+/// Numbers of bytes that may be waited for, the largest first.
 const BATCH_BYTES: [u32; 2] = [128 << 10, 64 << 10];
 
-/// How many portions of a size have come before one is waited for. What is waited for in vain at the end is little of the
-/// time that those took.
+/// Number of batches of a size that have come before one is waited for. A wait in vain at the end is little of the time that
+/// those took.
 const MIN_BATCHES: usize = 24;
 
-/// For how long a portion is waited for at most. If it takes longer than was to be expected, what is there is taken.
+/// Longest wait for a batch. If it takes longer than expected, what is there is taken.
 const MAX_WAIT: Duration = Duration::from_millis(2);
 
-/// For how long one is waited for at least, since all take turns.
+/// Shortest limit on the wait for a batch, since all connections take turns.
 const MIN_WAIT: Duration = Duration::from_micros(200);
 
-/// After how much it is looked at anew whether portions are worth it.
+/// Number of bytes after which it is looked at anew whether batches are worth it.
 const RESAMPLE_BYTES: usize = 128 << 20;
 
-/// How one connection is read, which may be by larger portions.
+/// Reads one connection, in batches where that is worth it.
 #[derive(Debug, Default)]
 pub(crate) struct ReadCoalescer {
-    /// What has come since the server began.
+    /// Number of bytes received since the server began.
     came: usize,
-    /// What there was to see.
+    /// Observations, once there are any.
     seen: Option<Box<Seen>>,
-    /// The kernel may have kept quiet about something: before 4.18 it did when the portion became smaller.
+    /// The kernel may have kept quiet about something: before 4.18 it did when the batch became smaller.
     unsure: bool,
 }
 
-/// How it comes.
+/// Observations of how bytes arrive.
 #[derive(Debug)]
 struct Seen {
     since: Instant,
-    /// What had come by then.
+    /// Number of bytes received by then.
     from: usize,
-    /// How often the process had gone to sleep by then.
+    /// Number of times that the process had gone to sleep by then.
     wakeups: usize,
     /// Number of bytes received at which the stream is looked at again.
     again: usize,
-    /// What is waited for.
+    /// Batch that is waited for.
     batch: Option<BatchWait>,
 }
 
-/// What is waited for.
+/// Batch that is waited for.
 #[derive(Debug)]
 struct BatchWait {
     size: u32,
-    patience: Duration,
+    max_wait: Duration,
     timer: Timer,
     /// The timer runs.
     waits: bool,
     /// The kernel waits for it. It does not after it was waited for in vain, until something comes.
     held: bool,
-    /// What has come since it was waited for in vain.
+    /// Number of bytes received since it was waited for in vain.
     came: usize,
 }
 
@@ -149,7 +149,7 @@ impl ReadCoalescer {
             return;
         }
         match seen.affordable(self.came, wakeups) {
-            Some((size, patience)) => seen.wait_for(size, patience, conn),
+            Some((size, max_wait)) => seen.wait_for(size, max_wait, conn),
             None if seen.batch.is_none() => **seen = Seen::new(self.came, wakeups),
             None => {}
         }
@@ -185,7 +185,7 @@ impl Seen {
         }
     }
 
-    /// The largest portion that may be waited for, `came` having come and the process having slept so often, and for how
+    /// The largest batch that may be waited for, `came` having come and the process having slept so often, and for how
     /// long: half as long again as it should take.
     fn affordable(&self, came: usize, wakeups: usize) -> Option<(u32, Duration)> {
         let took = self.since.elapsed();
@@ -193,46 +193,46 @@ impl Seen {
         let worth =
             self.batch.is_some() || wakeups.saturating_sub(self.wakeups).saturating_mul(SMALL_READ_BYTES) >= lately;
         BATCH_BYTES.into_iter().filter(|_| worth).find_map(|size| {
-            let portions = u32::try_from(lately / size as usize).unwrap_or(u32::MAX);
-            let patience = took.checked_div(portions)? * 3 / 2;
-            let affordable = came >= size as usize * MIN_BATCHES && patience <= MAX_WAIT;
-            affordable.then_some((size, patience.max(MIN_WAIT)))
+            let batches = u32::try_from(lately / size as usize).unwrap_or(u32::MAX);
+            let max_wait = took.checked_div(batches)? * 3 / 2;
+            let affordable = came >= size as usize * MIN_BATCHES && max_wait <= MAX_WAIT;
+            affordable.then_some((size, max_wait.max(MIN_WAIT)))
         })
     }
 
-    /// Has the kernel wait for portions of `size`, if it can.
-    fn wait_for(&mut self, size: u32, patience: Duration, conn: &Conn) {
+    /// Has the kernel wait for batches of `size`, if it can.
+    fn wait_for(&mut self, size: u32, max_wait: Duration, conn: &Conn) {
         if let Some(batch) = &mut self.batch {
             if batch.size != size && conn.stream().set_low_water(size).is_ok() {
                 (batch.size, batch.held) = (size, true);
             }
-            batch.patience = patience;
+            batch.max_wait = max_wait;
         } else if conn.stream().is_tcp()
             && let Ok(timer) = Timer::new()
             && conn.stream().set_low_water(size).is_ok()
         {
-            self.batch = Some(BatchWait { size, patience, timer, waits: false, held: true, came: 0 });
+            self.batch = Some(BatchWait { size, max_wait, timer, waits: false, held: true, came: 0 });
         }
     }
 }
 
 impl BatchWait {
-    /// Waits as long as there is patience.
+    /// Waits for `max_wait` at most.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.waits {
-            self.timer.set(self.patience)?;
+            self.timer.set(self.max_wait)?;
             self.waits = true;
         }
         self.timer.poll_gone_off(cx)
     }
 }
 
-/// The smallest portion.
+/// Number of bytes of the smallest batch.
 fn least() -> usize {
     BATCH_BYTES[BATCH_BYTES.len() - 1] as usize
 }
 
-/// How often this process has gone to sleep.
+/// Number of times that this process has gone to sleep.
 fn wakeups() -> usize {
     let usage = getrusage(UsageWho::RUSAGE_SELF);
     usage.ok().and_then(|usage| usage.voluntary_context_switches().try_into().ok()).unwrap_or(0)
@@ -251,21 +251,21 @@ mod tests {
     use super::*;
     use crate::net::{BufferPool, Stream};
 
-    /// What PostgreSQL sends at a time.
+    /// Number of bytes that PostgreSQL sends at a time.
     const PIECE: usize = 8 << 10;
     const LEAST: usize = BATCH_BYTES[1] as usize;
     const MOST: usize = BATCH_BYTES[0] as usize;
-    /// How long it takes for a piece to come, where the least portion may be waited for in 1.2 ms and the largest may not.
+    /// Time that a piece takes where the smallest batch may be waited for in 1.2 ms and the largest may not.
     const SLOWLY: Duration = Duration::from_micros(100);
 
-    /// A connection that is read by portions or not, and its other end.
+    /// A connection that is read in batches or not, and its other end.
     struct Lab {
         coalescer: ReadCoalescer,
         conn: Conn,
         /// The connection's socket once more.
         ours: TcpStream,
         theirs: TcpStream,
-        /// How often the process has gone to sleep.
+        /// Number of times that the process has gone to sleep.
         wakeups: usize,
     }
 
@@ -274,7 +274,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
             let theirs = TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
             let ours = listener.accept().expect("a client").0;
-            let stream = Stream::accepted_tcp(ours.try_clone().expect("a twin").into()).expect("a stream");
+            let stream = Stream::accepted_tcp(ours.try_clone().expect("a clone").into()).expect("a stream");
             let conn = Conn::new(stream, BufferPool::new(32 << 10, 1));
             Self { coalescer: ReadCoalescer::default(), conn, ours, theirs, wakeups: 0 }
         }
@@ -283,7 +283,7 @@ mod tests {
             self.coalescer.poll_fill_by(cx, &mut self.conn, || self.wakeups)
         }
 
-        /// What comes next.
+        /// Returns the number of bytes that come next.
         async fn next(&mut self) -> usize {
             let n = poll_fn(|cx| self.poll(cx)).await.expect("something");
             self.conn.consume(n);
@@ -303,13 +303,13 @@ mod tests {
             assert!(self.poll(&mut Context::from_waker(Waker::noop())).is_pending());
         }
 
-        fn have_patience(&mut self, patience: Duration) {
+        fn have_patience(&mut self, max_wait: Duration) {
             if let Some(batch) = self.coalescer.seen.as_mut().and_then(|seen| seen.batch.as_mut()) {
-                batch.patience = patience;
+                batch.max_wait = max_wait;
             }
         }
 
-        /// Has `bytes` come in pieces, each waited for `each`, and for a portion as long as it takes.
+        /// Has `bytes` come in pieces, each waited for `each`, and for a batch as long as it takes.
         async fn come(&mut self, bytes: usize, piece: usize, each: Duration) {
             for _ in 0..bytes / piece {
                 self.have_patience(Duration::from_secs(3600));
@@ -324,7 +324,7 @@ mod tests {
             }
         }
 
-        /// What is waited for.
+        /// Batch that is waited for.
         fn batch_wait(&self) -> Option<usize> {
             self.coalescer.seen.as_ref()?.batch.as_ref().map(|batch| batch.size as usize)
         }
@@ -335,7 +335,7 @@ mod tests {
         }
 
         /// Much has come in small pieces.
-        async fn by_portions() -> Self {
+        async fn in_batches() -> Self {
             let mut lab = Self::new();
             lab.come(MIN_BATCHES * LEAST - SAMPLE_BYTES, PIECE, SLOWLY).await;
             assert_eq!(lab.batch_wait(), None, "it is too early");
@@ -347,7 +347,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn little_is_waited_for_no_longer_than_a_moment() {
-        let mut lab = Lab::by_portions().await;
+        let mut lab = Lab::in_batches().await;
         lab.arrive(5);
         let began = std::time::Instant::now();
         assert_eq!(lab.next().await, 5);
@@ -359,7 +359,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_ends_with_what_comes_first() {
-        let mut lab = Lab::by_portions().await;
+        let mut lab = Lab::in_batches().await;
         lab.come(LEAST, LEAST, SLOWLY).await;
         lab.have_patience(MIN_WAIT);
         while lab.held() == Some(true) {
@@ -375,8 +375,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_whole_portion_is_taken_as_soon_as_it_is_there_until_it_is_looked_at_anew() {
-        let mut lab = Lab::by_portions().await;
+    async fn a_whole_batch_is_taken_as_soon_as_it_is_there_until_it_is_looked_at_anew() {
+        let mut lab = Lab::in_batches().await;
         lab.come(RESAMPLE_BYTES - MIN_BATCHES * LEAST, MOST, Duration::ZERO).await;
         assert_eq!(lab.batch_wait(), Some(MOST), "it has become faster, and much has come");
         lab.come(SAMPLE_BYTES, MOST, Duration::ZERO).await;
@@ -384,8 +384,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_portion_is_as_large_as_may_be_waited_for() {
-        let mut lab = Lab::by_portions().await;
+    async fn a_batch_is_as_large_as_may_be_waited_for() {
+        let mut lab = Lab::in_batches().await;
         lab.come(MIN_BATCHES * MOST, LEAST, 8 * SLOWLY).await;
         assert_eq!(lab.batch_wait(), Some(LEAST), "a large one takes too long");
         for (each, batch) in [(SLOWLY / 2, Some(MOST)), (2 * SLOWLY, None)] {
@@ -399,12 +399,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_end_is_heard_of_and_what_is_last_is_not_lost() {
-        let mut lab = Lab::by_portions().await;
+        let mut lab = Lab::in_batches().await;
         lab.arrive(5);
         lab.coalescer.end(&lab.conn);
         assert_eq!(lab.next().await, 5);
         assert_eq!(lab.batch_wait(), None);
-        let mut lab = Lab::by_portions().await;
+        let mut lab = Lab::in_batches().await;
         lab.theirs.shutdown(Shutdown::Write).expect("open");
         assert_eq!(lab.next().await, 0);
     }

@@ -25,7 +25,7 @@ nix::setsockopt_impl!(LowWater, libc::SOL_SOCKET, libc::SO_RCVLOWAT, u32, SetStr
 /// Flags of a write that fails where there is no room, or no peer any more.
 pub(super) const AT_ONCE: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
-/// Where something is read to.
+/// Space that is read into.
 pub(super) trait Space {
     /// The room that there is.
     fn space(&mut self) -> &mut [u8];
@@ -202,7 +202,7 @@ impl Socket {
         polled.is_err() || socket[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
     }
 
-    /// How much has arrived, one byte at most; nothing is taken.
+    /// Returns the number of bytes that have arrived, one at most, without taking any.
     pub(super) fn peek(&self) -> io::Result<usize> {
         let mut one = [0];
         Ok(recv(self.fd()?, &mut one, RecvFlags::DONTWAIT | RecvFlags::PEEK)?.1)
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_portion_is_waited_for_and_less_can_be_read() {
+    async fn a_batch_is_waited_for_and_less_can_be_read() {
         let (socket, mut theirs) = tcp();
         let heard = || tokio::time::timeout(Duration::from_millis(20), poll_fn(|cx| socket.poll_read_ready(cx)));
         socket.set_low_water(100).expect("TCP");

@@ -3,8 +3,7 @@
 use std::future::poll_fn;
 use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,7 +11,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::io::Errno;
-use socket2::{SockAddr, SockRef, TcpKeepalive};
+use rustix::net::{SocketAddrAny, SocketAddrUnix, getpeername, getsockname, sockopt as net_sockopt};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::byte_stream::ByteStream;
@@ -75,7 +74,7 @@ impl Stream {
     /// # Errors
     /// The system's.
     pub(crate) fn accepted_tcp(socket: OwnedFd) -> io::Result<Self> {
-        SockRef::from(&socket).set_tcp_nodelay(true)?;
+        net_sockopt::set_tcp_nodelay(&socket, true)?;
         Ok(Self { untried: true, ..Socket::tcp(socket)?.into() })
     }
 
@@ -243,7 +242,7 @@ impl Stream {
     pub(crate) fn peer(&self) -> io::Result<Peer> {
         let socket = self.socket.fd()?;
         if self.is_tcp() {
-            let address = SockRef::from(&socket).peer_addr()?.as_socket();
+            let address = getpeername(socket)?.and_then(|address| SocketAddr::try_from(address).ok());
             return address.map(Peer::Tcp).ok_or(io::ErrorKind::Unsupported.into());
         }
         let cred = getsockopt(&socket, sockopt::PeerCredentials)?;
@@ -260,19 +259,18 @@ impl Stream {
     /// Our own end, if it is a TCP address.
     #[must_use]
     pub(crate) fn local(&self) -> Option<SocketAddr> {
-        self.own_address()?.as_socket()
+        SocketAddr::try_from(self.own_address()?).ok()
     }
 
-    fn own_address(&self) -> Option<SockAddr> {
-        SockRef::from(&self.socket.fd().ok()?).local_addr().ok()
+    fn own_address(&self) -> Option<SocketAddrAny> {
+        getsockname(self.socket.fd().ok()?).ok()
     }
 
     /// Our own end's name, if it is a unix or abstract socket.
     #[must_use]
     pub(crate) fn socket_name(&self) -> Option<String> {
-        let address = self.own_address()?;
-        let name =
-            address.as_pathname().map(|path| path.as_os_str().as_bytes()).or_else(|| address.as_abstract_namespace());
+        let address = SocketAddrUnix::try_from(self.own_address()?).ok()?;
+        let name = address.path_bytes().or_else(|| address.abstract_name());
         name.map(|name| String::from_utf8_lossy(name).into_owned())
     }
 
@@ -285,7 +283,8 @@ impl Stream {
     /// Returns whether it came over an abstract socket.
     #[must_use]
     pub(crate) fn is_abstract(&self) -> bool {
-        !self.is_tcp() && self.own_address().is_some_and(|address| address.as_pathname().is_none())
+        let address = self.own_address().and_then(|address| SocketAddrUnix::try_from(address).ok());
+        address.is_some_and(|address| address.path_bytes().is_none())
     }
 
     /// Sets the options of an upstream connection: no delay, keepalive, and how long data may stay unacknowledged.
@@ -298,13 +297,12 @@ impl Stream {
             return Ok(());
         }
         let socket = self.socket.fd()?;
-        let socket = SockRef::from(&socket);
-        socket.set_tcp_nodelay(true)?;
+        net_sockopt::set_tcp_nodelay(socket, true)?;
         if let Some(idle) = keepalive {
-            socket.set_tcp_keepalive(&probes(idle))?;
+            set_keepalive(socket, idle)?;
         }
-        if user_timeout.is_some() {
-            socket.set_tcp_user_timeout(user_timeout)?;
+        if let Some(timeout) = user_timeout {
+            net_sockopt::set_tcp_user_timeout(socket, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
         }
         Ok(())
     }
@@ -313,17 +311,24 @@ impl Stream {
     /// connection closes in the ordinary way.
     #[must_use]
     pub(crate) fn reset_on_close(&self) -> bool {
-        let reset = |socket| SockRef::from(&socket).set_linger(Some(Duration::ZERO)).is_ok();
+        let reset = |socket| net_sockopt::set_socket_linger(socket, Some(Duration::ZERO)).is_ok();
         !self.is_tcp() || self.socket.fd().is_ok_and(reset)
     }
 }
 
-/// Probes of a connection that has been idle for `idle`: it counts as dead after three without an answer.
-pub(super) fn probes(idle: Duration) -> TcpKeepalive {
-    TcpKeepalive::new().with_time(idle).with_interval(idle / 4 + Duration::from_secs(1)).with_retries(3)
+/// Has TCP probe a connection that has been idle for `idle`: it counts as dead after three probes without an answer.
+///
+/// # Errors
+/// The system's.
+pub(super) fn set_keepalive(socket: impl AsFd, idle: Duration) -> io::Result<()> {
+    net_sockopt::set_socket_keepalive(&socket, true)?;
+    net_sockopt::set_tcp_keepidle(&socket, idle)?;
+    net_sockopt::set_tcp_keepintvl(&socket, idle / 4 + Duration::from_secs(1))?;
+    net_sockopt::set_tcp_keepcnt(&socket, 3)?;
+    Ok(())
 }
 
-/// What has arrived at a socket.
+/// Bytes that have arrived at a socket.
 struct ArrivedBytes<'a>(&'a Socket);
 
 impl Read for ArrivedBytes<'_> {

@@ -1,15 +1,19 @@
 //! Listeners on their way to another process: descriptors that travel with a message over a unix socket.
 
+use std::ffi::OsStr;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SocketAddrUnix,
+    getsockname, recvmsg, sendmsg, sockopt,
 };
-use socket2::SockRef;
 
 use super::conn::Conn;
 use super::listen::Listener;
@@ -51,7 +55,7 @@ impl ListenerTransfer {
         Ok(Self { items })
     }
 
-    /// What the other process must know to tell the descriptors apart: each listener's name, behind a `+` where the lock
+    /// Returns what the other process needs to tell the descriptors apart: each listener's name, behind a `+` where the lock
     /// of its socket file follows.
     #[must_use]
     pub(crate) fn names(&self) -> Vec<String> {
@@ -126,23 +130,24 @@ impl InheritedListener {
     /// # Errors
     /// When it is no listening socket.
     pub(crate) fn managed(listener: OwnedFd) -> io::Result<Self> {
-        let socket = SockRef::from(&listener);
-        if !socket.is_listener()? {
+        if !sockopt::socket_acceptconn(&listener)? {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a socket that does not listen"));
         }
-        let address = socket.local_addr()?;
-        let name = match address.as_socket() {
-            Some(address) => address.to_string(),
-            None => match (address.as_pathname(), address.as_abstract_namespace()) {
-                (Some(path), _) => path.display().to_string(),
+        let address = getsockname(&listener)?;
+        let name = if let Ok(address) = SocketAddr::try_from(address.clone()) {
+            address.to_string()
+        } else {
+            let address = SocketAddrUnix::try_from(address)?;
+            match (address.path_bytes(), address.abstract_name()) {
+                (Some(path), _) => Path::new(OsStr::from_bytes(path)).display().to_string(),
                 (None, Some(name)) => format!("@{}", String::from_utf8_lossy(name)),
                 (None, None) => return Err(io::Error::new(io::ErrorKind::InvalidInput, "a socket without an address")),
-            },
+            }
         };
         Ok(Self { name, listener, lock: None, managed: true })
     }
 
-    /// Where it listens: a path, `@name`, or an address and port.
+    /// Returns the address: a path, `@name`, or an address and port.
     #[must_use]
     pub(crate) fn name(&self) -> &str {
         &self.name
@@ -191,12 +196,12 @@ mod tests {
         let first = Listener::file(&path, 0o777, None).expect("free");
         let tcp = Listener::tcp("127.0.0.1:0".parse().expect("an address")).expect("free");
         let (ours, theirs) = UnixStream::pair().expect("a pair");
-        let handover = ListenerTransfer::of([&first, &tcp]).expect("descriptors");
+        let transfer = ListenerTransfer::of([&first, &tcp]).expect("descriptors");
         let ours = Stream::accepted_unix(ours.into()).expect("a stream");
-        handover.send(&mut Conn::new(ours, BufferPool::new(1024, 1))).await.expect("sent");
+        transfer.send(&mut Conn::new(ours, BufferPool::new(1024, 1))).await.expect("sent");
         let (mut bytes, mut descriptors) = ([0; 1000], Vec::new());
         assert!(receive(&theirs, &mut bytes, &mut descriptors).expect("received") > 20);
-        assert_eq!(handover.names()[0], format!("+{}", path.display()));
+        assert_eq!(transfer.names()[0], format!("+{}", path.display()));
         assert_eq!(descriptors.len(), 3, "two listeners and a lock");
         let mut descriptors = descriptors.into_iter();
         let (listener, lock) = (descriptors.next().expect("it"), descriptors.next());

@@ -32,11 +32,11 @@ struct Accepted {
 pub(super) struct AcceptorPool {
     admin_state: Arc<AdminState>,
     trackers: ShutdownTrackers,
-    /// Those that rest, the latest last.
+    /// Parked tasks, the latest last.
     idle_tasks: Mutex<Vec<Arc<IdleTask>>>,
 }
 
-/// Where a task rests.
+/// Parking place of a task.
 #[derive(Debug, Default)]
 struct IdleTask {
     handle: Mutex<Option<Box<ListenerHandle>>>,
@@ -79,7 +79,7 @@ impl AcceptorPool {
     }
 
     fn accepted(&self, stream: Stream) -> Accepted {
-        let conn = Conn::new(stream, Arc::clone(&self.admin_state.shared.registry.buffers));
+        let conn = Conn::new(stream, Arc::clone(&self.admin_state.shared.server_side.buffers));
         let ShutdownTrackers { clients, all } = &self.trackers;
         Accepted { conn, client: clients.upgrade(), _all: all.upgrade() }
     }
@@ -95,8 +95,8 @@ impl AcceptorPool {
     }
 }
 
-/// Lets the tasks go first that are ready by now. They keep the server at work while the new client is welcomed; if clients were
-/// welcomed sooner than the work of those before them is done, the work of a few connections would be spread over the whole pool.
+/// Lets the tasks go first that are ready by now. They keep the server at work while the new client is greeted; if clients were
+/// greeted before the work of earlier ones is done, the work of a few connections would be spread over the whole pool.
 /// Unlike `tokio::task::yield_now`, it does not ask the kernel first what else has happened.
 async fn behind_ready_tasks() {
     let mut woken = false;

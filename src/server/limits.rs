@@ -36,13 +36,13 @@ impl OpenFiles {
     /// Number of clients that there is room for beside `server_conns`.
     #[must_use]
     pub(super) fn clients(self, settings: &Settings, server_conns: usize) -> usize {
-        let others = SPARE_FILES + FILES_PER_SERVER_CONN * server_conns + 3 * settings.max_connecting;
+        let others = SPARE_FILES + FILES_PER_SERVER_CONN * server_conns + 3 * settings.pool.max_connecting;
         let room = self.0.saturating_sub(others).max(1);
-        match settings.max_client_conn {
+        match settings.listen.max_client_conn {
             0 => room,
             wanted if wanted > room => {
                 warn!(
-                    "max_client_conn = {wanted} does not fit the limit of {} open files (ulimit -n): {room} it is",
+                    "max_client_conn is reduced from {wanted} to {room}: the limit on open files (ulimit -n) is {}",
                     self.0
                 );
                 room

@@ -22,7 +22,7 @@ const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(50);
 /// default.
 const MAX_BACKLOG_AT_END: u32 = 4096;
 
-/// How taking clients from a listener ends.
+/// Signal that ends the accepting of clients.
 #[derive(Debug, Default)]
 pub(super) struct StopSignal {
     how: AtomicU8,
@@ -54,7 +54,7 @@ impl StopSignal {
 pub(super) struct ListenerHandle {
     listener: Arc<Listener>,
     stop: Arc<StopSignal>,
-    /// How many may still be taken, once it closes.
+    /// Number of clients that may still be accepted, once it closes.
     last: Option<u32>,
     /// Held until no client is taken from it any more.
     _all: Option<ShutdownToken>,
@@ -100,7 +100,7 @@ impl ListenerHandle {
 async fn note_accept_error(error: &io::Error) {
     let errno = error.raw_os_error().map(Errno::from_raw);
     if let Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) = errno {
-        warn!("can't accept clients for the moment: {error}; they wait in the backlog");
+        warn!("accepting clients is paused: {error}; they wait in the backlog");
         sleep(OUT_OF_FILES_PAUSE).await;
     } else {
         warn!("a client could not be accepted: {error}");

@@ -26,7 +26,7 @@ struct Open {
 pub(super) struct Listeners {
     open: BTreeMap<String, Open>,
     acceptors: Arc<AcceptorPool>,
-    /// They are the service manager's, whatever the settings say.
+    /// True if the listeners are the service manager's, whatever the settings say.
     managed: bool,
     /// Idle time after which clients that come over TCP are probed.
     keepalive: Option<Duration>,
@@ -34,7 +34,7 @@ pub(super) struct Listeners {
 
 impl Listeners {
     pub(super) fn new(admin_state: Arc<AdminState>, trackers: ShutdownTrackers, managed: bool) -> Self {
-        let keepalive = admin_state.shared.registry.settings.load().tcp_keepidle;
+        let keepalive = admin_state.shared.settings().upstream.tcp_keepidle;
         Self { open: BTreeMap::new(), acceptors: AcceptorPool::new(admin_state, trackers), managed, keepalive }
     }
 
@@ -46,7 +46,7 @@ impl Listeners {
         self.open.insert(bound.name().to_owned(), Open { bound, stop });
     }
 
-    /// Those that are open.
+    /// Returns the open listeners.
     pub(super) fn opened(&self) -> Opened {
         let open = self.open.values().map(|open| Arc::clone(&open.bound)).collect();
         Opened { open, managed: self.managed }
@@ -54,7 +54,7 @@ impl Listeners {
 
     /// Has those that `settings` name: `prepared` are new, others close.
     pub(super) fn change(&mut self, settings: &Settings, prepared: Vec<Listener>) {
-        self.keepalive = settings.tcp_keepidle;
+        self.keepalive = settings.upstream.tcp_keepidle;
         for open in self.open.values() {
             set_keepalive(&open.bound, self.keepalive);
         }
@@ -65,13 +65,13 @@ impl Listeners {
         self.open.retain(|name, open| {
             let stays = wanted.contains(name);
             if !stays {
-                info!("no more clients at {name}");
+                info!("stopped listening on {name}");
                 open.stop.close();
             }
             stays
         });
         for bound in prepared {
-            info!("clients may connect at {}", bound.name());
+            info!("listening on {}", bound.name());
             if let Some(former) = self.open.remove(bound.name()) {
                 former.stop.close();
             }
@@ -129,14 +129,14 @@ impl Opened {
         if self.managed {
             return Ok(Vec::new());
         }
-        let group = settings.unix_socket_group.as_deref();
+        let group = settings.listen.unix_socket_group.as_deref();
         let mut prepared = Vec::new();
         for address in settings.addresses() {
             let name = address.to_string();
             match self.open.iter().find(|bound| bound.name() == name) {
                 None => prepared.push(bind(&address, settings)?),
                 Some(bound) if bound.has_lost_its_file() => {
-                    prepared.push(bound.remake(settings.unix_socket_mode, group)?);
+                    prepared.push(bound.remake(settings.listen.unix_socket_mode, group)?);
                 }
                 Some(_) => {}
             }
@@ -148,7 +148,9 @@ impl Opened {
     pub(super) fn set_access(&self, settings: &Settings) {
         let wanted = names(settings);
         for bound in self.open.iter().filter(|bound| !self.managed && wanted.iter().any(|name| name == bound.name())) {
-            if let Err(error) = bound.set_access(settings.unix_socket_mode, settings.unix_socket_group.as_deref()) {
+            if let Err(error) =
+                bound.set_access(settings.listen.unix_socket_mode, settings.listen.unix_socket_group.as_deref())
+            {
                 warn!("{error}");
             }
         }
@@ -174,7 +176,7 @@ fn names(settings: &Settings) -> Vec<String> {
 pub(super) fn bind(address: &ClientAddress, settings: &Settings) -> Result<Listener, ListenError> {
     match address {
         ClientAddress::File(path) => {
-            Listener::file(path, settings.unix_socket_mode, settings.unix_socket_group.as_deref())
+            Listener::file(path, settings.listen.unix_socket_mode, settings.listen.unix_socket_group.as_deref())
         }
         ClientAddress::Abstract(name) => Listener::abstract_name(name),
         ClientAddress::Tcp(address) => Listener::tcp(*address),

@@ -44,8 +44,8 @@ use crate::config::{ClientAddress, ConfigError, Settings};
 use crate::drain::{Drain, Phase};
 use crate::log::Queue;
 use crate::net::{BufferPool, Conn, InheritedListener, ListenError, Listener, ListenerTransfer, Stream};
-use crate::upstream::Registry;
 use crate::upstream::target::UpstreamTargets;
+use crate::upstream::{Pools, ServerSide};
 use limits::OpenFiles;
 use listeners::Listeners;
 use notify::Notifier;
@@ -83,11 +83,11 @@ pub(crate) struct ServerContext {
     pub set_log_level: Box<dyn Fn(&str)>,
     /// Listeners from outside: of the service manager, or of the process that this one replaces.
     pub inherited: Vec<InheritedListener>,
-    /// That process.
+    /// Process that is replaced.
     pub old_process: Option<OldProcess>,
 }
 
-/// Runs the server until it is told to end.
+/// Runs the server until a signal or a command ends it.
 ///
 /// # Errors
 /// As [`StartError`] lists; nothing is served then.
@@ -98,12 +98,12 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     let upstream_targets = UpstreamTargets::new(&settings).map_err(StartError::System)?;
     let client_auth = ClientAuth::new(&settings, None).map_err(StartError::System)?;
     let mut given = inherited;
-    let admin_name = settings.admin_listen.as_ref().map(ToString::to_string);
+    let admin_name = settings.admin.admin_listen.as_ref().map(ToString::to_string);
     let admin_given = take_by_name(&mut given, admin_name.as_deref());
     let managed = given.iter().any(InheritedListener::is_managed);
     let (bound, not_wanted) = bind_all(&settings, given)?;
     let mut signals = Signals::new().map_err(|error| StartError::System(format!("signals: {error}")))?;
-    let address = settings.admin_listen.clone();
+    let address = settings.admin.admin_listen.clone();
     let (predecessor, cancel_requests) = old_process.as_ref().map(|_| Predecessor::new()).unzip();
     let shared = new_shared(settings, upstream_targets, client_auth, open_files, log, predecessor)?;
     let (admin_state, mut commands) = AdminState::new(Arc::clone(&shared));
@@ -125,9 +125,9 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
         making: None,
     };
     let names: Vec<_> = bound.iter().map(|bound| bound.name().to_owned()).collect();
-    banner::announce(&shared.registry.settings.load(), &names);
+    banner::announce(&shared.settings(), &names);
     reload::warm_up(&shared);
-    tokio::spawn(Arc::clone(&shared.registry).janitor());
+    tokio::spawn(Arc::clone(&shared.pools).janitor());
     tokio::spawn(stats_log::log(Arc::clone(&shared)));
     tokio::spawn(admin_state.run_sampler());
     for bound in bound {
@@ -145,10 +145,10 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     // What is not configured any more goes, its socket file too.
     drop(not_wanted.into_iter().inspect(|bound| drop(bound.take_ownership())).collect::<Vec<_>>());
     running.notifier.tell(&[NotifyState::Ready]);
-    let mut patience = serve(&mut running, &shared, &mut signals, &mut commands).await;
+    let mut policy = serve(&mut running, &shared, &mut signals, &mut commands).await;
     running.notifier.tell(&[NotifyState::Stopping]);
-    if managed && patience == DrainPolicy::Drain {
-        patience = DrainPolicy::Kept;
+    if managed && policy == DrainPolicy::Drain {
+        policy = DrainPolicy::Kept;
     }
     if managed {
         // Clients in the backlog are the successor's: the service manager starts it now, or when the next client comes.
@@ -156,7 +156,7 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     }
     drop(alive);
     let mut ending = ShutdownController { signals, commands, running: &mut running };
-    wait_for_clients(&shared, patience, &mut ending, &mut all_gone).await;
+    wait_for_clients(&shared, policy, &mut ending, &mut all_gone).await;
     // Later commands fail, since the receiver is gone.
     drop(ending);
     shared.drain.advance(Phase::Stopping);
@@ -175,14 +175,14 @@ fn forward_cancel_requests(console: UnixStream, requests: mpsc::Receiver<Forward
     let stream = console.set_nonblocking(true).and_then(|()| Stream::accepted_unix(console.into()));
     match stream {
         Ok(stream) => {
-            let console = Conn::new(stream, Arc::clone(&shared.registry.buffers));
+            let console = Conn::new(stream, Arc::clone(&shared.server_side.buffers));
             tokio::spawn(predecessor::forward(console, requests));
         }
         Err(error) => warn!("cancel requests can't be passed on to the process that was replaced: {error}"),
     }
 }
 
-/// What all sessions share, before there are any.
+/// Creates the state that all sessions share.
 fn new_shared(
     settings: Settings,
     upstream_targets: UpstreamTargets,
@@ -193,12 +193,15 @@ fn new_shared(
 ) -> Result<Arc<Shared>, StartError> {
     let key = ProcessKey::generate().map_err(|error| StartError::System(format!("no randomness: {error}")))?;
     // Enough for the traffic of a burst; what is beyond goes back to the system.
-    let buffers = BufferPool::new(settings.buffer_size, 2 * settings.max_upstream.map_or(64, |most| most.min(64)));
+    let buffers =
+        BufferPool::new(settings.listen.buffer_size, 2 * settings.pool.max_upstream.map_or(64, |most| most.min(64)));
     let settings = Arc::new(ArcSwap::from_pointee(settings));
-    let registry = Registry::new(Arc::clone(&settings), upstream_targets, key, buffers, open_files.most_server_conns());
-    let client_slots = open_files.clients(&settings.load(), registry.max_upstream());
+    let ceiling = open_files.most_server_conns();
+    let server_side = ServerSide::new(Arc::clone(&settings), upstream_targets, key, buffers, ceiling);
+    let client_slots = open_files.clients(&settings.load(), server_side.capacity.max_upstream());
     Ok(Arc::new(Shared {
-        registry,
+        pools: Pools::new(Arc::clone(&server_side)),
+        server_side,
         sessions: Sessions::default(),
         predecessor,
         client_auth: ArcSwap::from_pointee(client_auth),
@@ -211,7 +214,7 @@ fn new_shared(
     }))
 }
 
-/// Does what the process is told, until it is told to end.
+/// Serves signals and commands until one of them ends the process.
 async fn serve(
     running: &mut ReloadableServer,
     shared: &Shared,
@@ -227,13 +230,13 @@ async fn serve(
                 SignalEvent::Stop => return DrainPolicy::None,
             },
             made = running.made() => running.apply(made),
-            () = shared.registry.resized() => reload::fit_clients(shared),
+            () = shared.server_side.capacity.resized() => reload::fit_clients(shared),
             Some(order) = commands.recv() => match order {
                 ServerCommand::Reload(answer) => running.want(Wanted::Reload(answer)),
                 ServerCommand::Set(key, value, answer) => running.want(Wanted::Set(key, value, answer)),
                 ServerCommand::TakeOver(Takeover::Any, answer) => drop(answer.send(running.hand_over())),
                 ServerCommand::TakeOver(Takeover::Ending, answer) => {
-                    let _ = answer.send(Err("the process has not been told to end".to_owned()));
+                    let _ = answer.send(Err("the process is not ending".to_owned()));
                 }
                 ServerCommand::TakenOver => {
                     running.detach();
@@ -247,7 +250,7 @@ async fn serve(
     }
 }
 
-/// How long connected clients may go on.
+/// Policies on connected clients at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DrainPolicy {
     /// Not at all.
@@ -263,7 +266,7 @@ enum DrainPolicy {
     Kept,
 }
 
-/// How the process may be told again to end.
+/// A second request to end the process.
 struct ShutdownController<'a> {
     signals: Signals,
     commands: mpsc::Receiver<ServerCommand>,
@@ -297,16 +300,16 @@ impl ShutdownController<'_> {
     }
 }
 
-/// Waits until the clients are gone, as far as patience goes. Being told again ends it.
+/// Waits until the clients are gone, as long as the policy says, or until a second request to end.
 async fn wait_for_clients(
     shared: &Shared,
-    patience: DrainPolicy,
+    policy: DrainPolicy,
     ending: &mut ShutdownController<'_>,
     all_gone: &mut mpsc::Receiver<Infallible>,
 ) {
-    let timeout = shared.registry.settings.load().drain_timeout;
+    let timeout = shared.settings().timeouts.drain_timeout;
     let mut limit = timeout;
-    let first = match patience {
+    let first = match policy {
         DrainPolicy::None => return,
         DrainPolicy::Drain => None,
         DrainPolicy::Clients => Some((Phase::Closed, "shutting down", Duration::MAX)),
@@ -324,7 +327,7 @@ async fn wait_for_clients(
             told = ending.next() => if told == SignalEvent::Stop { return },
             () = sleep(time) => {}
         }
-        if patience == DrainPolicy::Kept {
+        if policy == DrainPolicy::Kept {
             // Service managers kill what takes longer than they were told.
             limit = limit.saturating_sub(time);
         }
@@ -334,7 +337,7 @@ async fn wait_for_clients(
     shared.sessions.wake_all();
     tokio::select! {
         _ = all_gone.recv() => {}
-        _ = ending.next() => warn!("told again: shutting down now"),
+        _ = ending.next() => warn!("second shutdown signal: shutting down now"),
         () = sleep(limit) => warn!("transactions did not end within {} s (drain_timeout)", timeout.as_secs_f32()),
     }
 }
@@ -375,10 +378,10 @@ fn bind_all(
 
 /// Closes the upstream connections in good order, as far as there is time.
 async fn close_server_conns(shared: &Shared) {
-    shared.registry.close_idle();
-    shared.client_auth.load().secrets.close(&shared.registry).await;
+    shared.pools.close_idle();
+    shared.client_auth.load().secrets.close(shared.counters()).await;
     let closed = async {
-        while shared.registry.open() > 0 {
+        while shared.server_side.capacity.used() > 0 {
             sleep(Duration::from_millis(5)).await;
         }
     };

@@ -21,7 +21,7 @@ use crate::net::{Listener, ListenerTransfer};
 use crate::upstream::PoolKey;
 use crate::upstream::target::UpstreamTargets;
 
-/// What a reload changes.
+/// Parts that a reload changes.
 pub(super) struct ReloadableServer {
     pub listeners: Listeners,
     pub admin: Option<HttpServer>,
@@ -29,7 +29,7 @@ pub(super) struct ReloadableServer {
     pub reload: Reload,
     pub set_log_level: Box<dyn Fn(&str)>,
     pub notifier: Notifier,
-    /// What was set by hand, on top of what is written.
+    /// Settings made at the console, on top of what is written.
     pub on_top: Vec<(Adjustable, String)>,
     /// Changes that are wanted, in order; the first is under way.
     pub wanted: VecDeque<Wanted>,
@@ -60,7 +60,7 @@ pub(super) struct Made {
     restart: Vec<&'static str>,
 }
 
-/// What becomes of the thread that answers at `admin_listen`.
+/// Change to the thread that answers at `admin_listen`.
 #[derive(Debug)]
 enum Pages {
     /// It stays.
@@ -143,24 +143,23 @@ impl ReloadableServer {
     fn change(&mut self, made: Made) -> String {
         let Made { settings, on_top, upstream_targets, client_auth, bound, admin, live, restart } = made;
         let shared = &self.admin_state.shared;
-        let registry = &shared.registry;
-        let old = registry.settings.load_full();
+        let old = shared.server_side.config.settings.load_full();
         let new = Arc::new(settings);
         match admin {
             Pages::Stay => {}
             Pages::Move(admin) => self.admin = Some(admin),
             Pages::End => self.admin = None,
         }
-        registry.settings.store(Arc::clone(&new));
+        shared.server_side.config.settings.store(Arc::clone(&new));
         self.listeners.change(&new, bound);
-        registry.apply(&old, upstream_targets);
-        if new.log_level != old.log_level {
-            (self.set_log_level)(&new.log_level);
+        shared.pools.apply(&old, upstream_targets);
+        if new.log.log_level != old.log.log_level {
+            (self.set_log_level)(&new.log.log_level);
         }
         let old_client_auth = shared.client_auth.swap(Arc::new(client_auth));
         warm_up(shared);
-        let closing = Arc::clone(registry);
-        tokio::spawn(async move { old_client_auth.secrets.close(&closing).await });
+        let closing = Arc::clone(&shared.server_side);
+        tokio::spawn(async move { old_client_auth.secrets.close(&closing.counters).await });
         fit_clients(shared);
         self.on_top = on_top;
         // Clients of a changed upstream move at their next transaction boundary.
@@ -211,15 +210,15 @@ fn make(
     opened: &Opened,
     on_top: Vec<(Adjustable, String)>,
 ) -> Result<Made, String> {
-    let old = admin_state.shared.registry.settings.load_full();
+    let old = admin_state.shared.server_side.config.settings.load_full();
     let new = reload(&on_top).map_err(|error| error.to_string())?;
     let (live, restart) = new.changed(&old);
     let settings = new.keeping_fixed_of(&old);
     let upstream_targets = UpstreamTargets::new(&settings)?;
     let client_auth = ClientAuth::new(&settings, Some(&admin_state.shared.client_auth.load()))?;
     let bound = opened.prepare(&settings).map_err(|error| error.to_string())?;
-    let admin = match &settings.admin_listen {
-        same if *same == old.admin_listen => Pages::Stay,
+    let admin = match &settings.admin.admin_listen {
+        same if *same == old.admin.admin_listen => Pages::Stay,
         Some(address) => Pages::Move(HttpServer::start(admin_state, address, None)?),
         None => Pages::End,
     };
@@ -233,19 +232,18 @@ fn list(names: &[&str]) -> String {
 
 /// Adapts the number of clients to the settings in force, and to how many server connections there may be.
 pub(super) fn fit_clients(shared: &Shared) {
-    let registry = &shared.registry;
-    let clients = OpenFiles::raise_limit().clients(&registry.settings.load(), registry.max_upstream());
+    let clients = OpenFiles::raise_limit().clients(&shared.settings(), shared.server_side.capacity.max_upstream());
     shared.client_slots.resize(clients);
 }
 
 /// Does what takes long and is better done before the first client comes. Where it is known as whom clients will come, a
 /// connection is opened, so that the first finds one, and probes learn whether that works.
 pub(super) fn warm_up(shared: &Shared) {
-    let settings = shared.registry.settings.load_full();
-    let known = settings.upstream.user.as_ref().zip(settings.upstream.database.as_ref());
+    let settings = shared.server_side.config.settings.load_full();
+    let known = settings.upstream.url.user.as_ref().zip(settings.upstream.url.database.as_ref());
     if let Some((user, database)) = known.filter(|_| !settings.is_pass_through()) {
         let (database, user) = (database.as_bytes().to_vec(), user.as_bytes().to_vec());
-        shared.registry.pool(&PoolKey { database, user, extra: Vec::new() }).warm_up();
+        shared.pools.get(&PoolKey { database, user, extra: Vec::new() }).warm_up();
     }
     let client_auth = shared.client_auth.load_full();
     if settings.needs_verifiers() {

@@ -30,7 +30,7 @@ const HARMLESS: [&[u8]; 12] = [
     b"work_mem",
 ];
 
-/// What a client is to find on whatever connection serves it.
+/// Session that a client is to find on every connection.
 #[derive(Debug, Default)]
 pub struct ClientState {
     /// The following settings that its startup packet asked for.
@@ -41,33 +41,33 @@ pub struct ClientState {
     pub startup: StartupSettings,
     /// The reported settings that it was told.
     pub view: ServerParams,
-    /// What they are before it is told.
+    /// Reported settings that are in force before the client is told.
     pub in_force: SettingsInForce,
     /// The settings that it has made with plain `SET`s.
-    pub ledger: SettingsTracker,
+    pub settings: SettingsTracker,
     /// Its named statements.
     pub names: ClientStatements,
     /// Its unnamed statement.
     pub unnamed: Option<Arc<Unnamed>>,
-    /// How many pieces of work it has had done, each on one connection.
+    /// Number of pieces of work that it has had done, each on one connection.
     pub work: u64,
     parse_context: Option<(ServerParams, Arc<ParseContext>)>,
 }
 
 impl ClientState {
-    /// How its texts are read.
+    /// Returns how the client's texts are read.
     #[must_use]
     pub fn lexis(&self) -> Lexis {
-        self.reported().lexis()
+        self.text_params().lexis()
     }
 
     /// The reported settings that its texts are read under.
     #[must_use]
-    pub fn reported(&self) -> &ServerParams {
+    pub fn text_params(&self) -> &ServerParams {
         self.in_force.known(&self.view)
     }
 
-    /// What a client begins with that asked for `asked` and was told `view`.
+    /// Creates the state of a client that asked for `asked` and was told `view`.
     #[must_use]
     pub fn new(asked: RequestedParams, view: ServerParams) -> Self {
         Self {
@@ -76,7 +76,7 @@ impl ClientState {
             startup: StartupSettings::default(),
             view,
             in_force: SettingsInForce::default(),
-            ledger: SettingsTracker::default(),
+            settings: SettingsTracker::default(),
             names: ClientStatements::default(),
             unnamed: None,
             work: 0,
@@ -87,7 +87,7 @@ impl ClientState {
     /// The same, of a client with a startup packet that has set `startup` too.
     #[must_use]
     pub fn with_startup(self, startup: StartupSettings) -> Self {
-        Self { ledger: SettingsTracker::starting_with(startup.kept().clone()), startup, ..self }
+        Self { settings: SettingsTracker::starting_with(startup.kept().clone()), startup, ..self }
     }
 
     /// The settings that the meaning of a text depends on, in a session that reports `params` and holds `pins`; `None`
@@ -106,7 +106,7 @@ impl ClientState {
             parse_context.extend_from_slice(params.get(name.as_bytes()).unwrap_or_default());
             parse_context.push(0);
         }
-        for (name, text) in self.ledger.texts()? {
+        for (name, text) in self.settings.texts()? {
             // Those that are reported are above.
             if !name.contains(&b'.') && !HARMLESS.contains(&name) && params::following(name).is_none() {
                 parse_context.extend_from_slice(text);
@@ -123,11 +123,11 @@ impl ClientState {
     #[must_use]
     pub fn current_parse_context(&self) -> Option<&Arc<ParseContext>> {
         let known = self.parse_context.as_ref().filter(|(params, _)| *params == self.view);
-        known.filter(|_| !self.ledger.has_changes()).map(|(_, parse_context)| parse_context)
+        known.filter(|_| !self.settings.has_changes()).map(|(_, parse_context)| parse_context)
     }
 
-    /// What a text is for this client, in a session that holds `pins`. `rest` is the `Parse` message behind its first
-    /// string.
+    /// Returns the statement that a text is for this client, in a session that holds `pins`. `rest` is the `Parse` message
+    /// behind its first string.
     pub fn intern(&mut self, statements: &StatementCache, rest: &[u8], pins: Pins) -> Arc<Statement> {
         let lexis = self.lexis();
         let make = || {
@@ -135,7 +135,7 @@ impl ClientState {
             Arc::new(ParsedQuery { body: rest.into(), effects })
         };
         // Not what the connection reports: that is being made to be this.
-        let now = self.reported().clone();
+        let now = self.text_params().clone();
         let parse_context = self.parse_context(&now, pins);
         statements.intern(parse_context.as_ref(), &now, rest, make)
     }
@@ -143,42 +143,42 @@ impl ClientState {
     /// `command` has succeeded.
     pub fn succeeded(&mut self, command: &SessionCommand) {
         self.parse_context = None;
-        self.ledger.succeeded(command, |name| params::following(name).is_some());
+        self.settings.succeeded(command, |name| params::following(name).is_some());
     }
 
     /// The server has said what setting `name` is (see [`SettingsTracker::learned`]).
     pub fn learned(&mut self, name: &[u8], value: Option<&[u8]>) {
         self.parse_context = None;
-        self.ledger.learned(name, value);
+        self.settings.learned(name, value);
     }
 
     /// A command has completed with `tag`. Says whether a `RESET ALL` holds from now on.
     pub fn completed(&mut self, tag: &[u8]) -> bool {
-        if !self.ledger.has_changes() {
+        if !self.settings.has_changes() {
             return false;
         }
         self.parse_context = None;
-        self.ledger.completed(tag)
+        self.settings.completed(tag)
     }
 
     /// The server is ready, with transaction status `status`. Says whether a `RESET ALL` holds from now on.
     pub fn ready(&mut self, status: u8) -> bool {
-        if self.ledger.has_changes() {
+        if self.settings.has_changes() {
             self.parse_context = None;
         }
-        self.ledger.ready(status)
+        self.settings.ready(status)
     }
 
     /// Something has changed settings for the rest of the transaction, in a way that can't be told.
     pub fn mark_unknown(&mut self) {
         self.parse_context = None;
-        self.ledger.mark_unknown();
+        self.settings.mark_unknown();
     }
 
     /// `DISCARD ALL`.
     pub fn discard_all(&mut self) {
         self.names.clear();
-        self.ledger.clear();
+        self.settings.clear();
         self.parse_context = None;
         self.wanted.clone_from(&self.asked);
     }

@@ -14,7 +14,7 @@ use super::sql_effects::SqlEffects;
 /// Returns whether functions on `server` may have plans with constants that mean something else to `client`.
 #[must_use]
 pub(crate) fn are_outdated(server: &ServerState, client: &ClientState) -> bool {
-    let fits = server.planned.fits(&client.view, client.ledger.kept());
+    let fits = server.planned.fits(&client.view, client.settings.kept());
     !fits && server.code.plans() == FunctionPlans::Kept
 }
 
@@ -25,7 +25,7 @@ pub(crate) fn may_be_made_otherwise(effects: &SqlEffects, client: &ClientState) 
     let resets_all = |placed: &PositionedCommand| placed.command == SessionCommand::ResetAll;
     effects.plan_settings == PlanSettings::Unseen
         || (effects.commands.as_ref().is_some_and(|commands| commands.iter().any(resets_all))
-            && hold(client.ledger.kept()))
+            && hold(client.settings.kept()))
 }
 
 #[cfg(test)]
@@ -54,13 +54,13 @@ mod tests {
         let mut server = ServerState::new(utc.clone(), RequestedParams::default());
         let plain = client(&utc, "set search_path = a");
         assert!(!are_outdated(&server, &plain), "there are none");
-        server.planned.runs_under(&plain.view, plain.ledger.kept());
+        server.planned.runs_under(&plain.view, plain.settings.kept());
         let mut named = utc.clone();
         named.set(b"application_name", b"another");
         assert!(!are_outdated(&server, &client(&named, "set work_mem = 64")));
         let digits = client(&utc, "set extra_float_digits = 3");
         assert!(are_outdated(&server, &digits) && are_outdated(&server, &client(&params("GMT"), "set work_mem = 64")));
-        server.planned.runs_under(&digits.view, digits.ledger.kept());
+        server.planned.runs_under(&digits.view, digits.settings.kept());
         assert!(are_outdated(&server, &plain) && are_outdated(&server, &digits));
     }
 }

@@ -59,7 +59,7 @@ const MESSAGES_OF_COMMIT: &[u8] = b"B\0\0\0\x1b\0pgferry_reset_8\0\0\0\0\0\0\0E\
 /// The time that preparing a statement anew may wait for a lock: it is not known whether the client wants it now.
 const LOCK_TIMEOUT: &[u8] = b"SET LOCAL lock_timeout = 10";
 
-/// How many statements are closed or prepared anew at a time. Where there are more, all are dropped.
+/// Number of statements that are closed or prepared anew at a time. Where there are more, all are dropped.
 const MAX_DOUBTFUL: usize = 32;
 
 impl ResetStatements {
@@ -73,7 +73,7 @@ impl ResetStatements {
     }
 }
 
-/// What becomes of the plans of the statements that are kept.
+/// Treatment of the plans of statements that are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Plans {
     Kept,
@@ -89,12 +89,12 @@ pub struct KeepingReset {
     plans: Plans,
     /// Numbers of those that are closed.
     closes: Vec<u64>,
-    /// Those among them that are prepared anew.
+    /// Statements among them that are prepared anew.
     renews: Vec<Arc<Statement>>,
 }
 
 impl KeepingReset {
-    /// That of a connection which `client` is given, if it has statements that are worth it.
+    /// Returns the reset of a connection which `client` is given, if it has statements that are worth it.
     #[must_use]
     pub fn before(server: &ServerState, client: &ClientState, keeps: &KeepsStatements) -> Option<Self> {
         if server.prepared.is_empty() || !keeps.may() {
@@ -109,7 +109,7 @@ impl KeepingReset {
         (reset.keeps_any(server) || !reset.renews.is_empty()).then_some(reset)
     }
 
-    /// That of a connection which no client has, as a text, if it has statements that are worth it.
+    /// Returns the reset of a connection which no client has, as a text, if it has statements that are worth it.
     #[must_use]
     pub fn alone(server: &ServerState) -> Option<(Self, Vec<u8>)> {
         let reset = Self::of(server, Plans::Kept).filter(|reset| reset.keeps_any(server))?;
@@ -177,7 +177,7 @@ impl KeepingReset {
         self.closes.len()
     }
 
-    /// What keeps the preparing of statements anew from waiting, and the statements.
+    /// Returns the statements that are prepared anew, and the text in front of them that keeps that from waiting.
     pub(crate) fn renews(&self) -> Option<(&'static [u8], &[Arc<Statement>])> {
         (!self.renews.is_empty()).then_some((LOCK_TIMEOUT, &self.renews))
     }

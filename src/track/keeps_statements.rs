@@ -1,24 +1,28 @@
 //! Whether resets of a pool's connections may keep their statements.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 
-/// Whether resets of a pool's connections may keep their statements.
+/// The SQLSTATEs of refusals that will come again: code makes or frees prepared statements, or the role may not call a function.
+const LASTING: [&[u8; 5]; 3] = [b"22P02", b"26000", b"42501"];
+
+/// Permission for resets of a pool's connections to keep statements: it ends once the server has refused one for good.
 #[derive(Debug, Default)]
 pub struct KeepsStatements {
-    refused: AtomicBool,
+    /// The SQLSTATE of that refusal.
+    refusal: OnceLock<&'static [u8; 5]>,
 }
 
 impl KeepsStatements {
-    /// Notes that the server has refused such a reset with this SQLSTATE. Where that will come again, since code makes or frees
-    /// prepared statements, or the role may not call a function, none is tried any more.
+    /// Notes that the server has refused such a reset with this SQLSTATE. Where that will come again, none is tried any more.
     pub fn refused(&self, sqlstate: &[u8]) {
-        if matches!(sqlstate, b"22P02" | b"26000" | b"42501") {
-            self.refused.store(true, Ordering::Relaxed);
+        if let Some(lasting) = LASTING.into_iter().find(|lasting| lasting.as_slice() == sqlstate) {
+            // The first one is enough.
+            let _ = self.refusal.set(lasting);
         }
     }
 
     /// Returns whether one is tried.
     pub(super) fn may(&self) -> bool {
-        !self.refused.load(Ordering::Relaxed)
+        self.refusal.get().is_none()
     }
 }

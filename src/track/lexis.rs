@@ -1,15 +1,15 @@
 //! The settings that decide how a server reads a client's text.
 
-/// How a text is read: by what the server has reported of the session that it is for.
+/// Rules by which a text is read, as the server has reported them of its session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lexis {
     /// A backslash escapes in plain strings (`standard_conforming_strings = off`).
     pub backslashes: bool,
-    /// What its characters consist of.
+    /// Bytes that its characters consist of.
     pub characters: Characters,
 }
 
-/// How many bytes the characters of a client's encoding have, as far as bytes of ASCII stand in them (`src/common/wchar.c`).
+/// Encodings by the length of their characters, as far as bytes of ASCII are part of them (`src/common/wchar.c`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Characters {
     /// A byte of ASCII is a character of its own, as in UTF-8.
@@ -22,7 +22,7 @@ pub enum Characters {
 }
 
 impl Lexis {
-    /// That of a session that reports these settings, as far as it does; what is reported keeps it.
+    /// Returns the rules of a session that reports these values of `client_encoding` and `standard_conforming_strings`.
     #[must_use]
     pub(super) fn of(client_encoding: Option<&[u8]>, standard_conforming_strings: Option<&[u8]>) -> Self {
         let characters = match client_encoding {
@@ -33,7 +33,7 @@ impl Lexis {
         Self { backslashes: standard_conforming_strings == Some(b"off"), characters }
     }
 
-    /// That of a text in the server's own encoding.
+    /// Returns the rules for a text in the server's own encoding.
     #[must_use]
     pub fn with_backslashes(backslashes: bool) -> Self {
         Self { backslashes, characters: Characters::AsciiAlone }

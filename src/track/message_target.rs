@@ -5,7 +5,7 @@ use crate::wire::{Head, cstr, frame, frontend};
 /// The longest text that is held whole in memory to be analysed, in bytes.
 pub(crate) const MAX_TEXT_BYTES: usize = 1 << 20;
 
-/// What a message names.
+/// Objects that a message names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MessageTarget<'a> {
     /// A statement; `rest` is what follows its name in the message.
@@ -14,7 +14,7 @@ pub(crate) enum MessageTarget<'a> {
         portal: &'a [u8],
         /// The statement's name; empty for the unnamed one.
         name: &'a [u8],
-        /// What follows.
+        /// Rest of the message.
         rest: &'a [u8],
     },
     /// A portal.
@@ -25,7 +25,7 @@ pub(crate) enum MessageTarget<'a> {
     Unseen,
 }
 
-/// What a message is about, by the beginning of its body.
+/// Returns the objects that a message names, by the beginning of its body.
 #[must_use]
 pub(crate) fn target_of(tag: u8, body: &[u8]) -> MessageTarget<'_> {
     let statement = |portal, text| {

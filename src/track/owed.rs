@@ -8,24 +8,24 @@ use super::session_command::{Commands, SessionCommand};
 use super::text_edit::Positions;
 use crate::wire::backend;
 
-/// What is to be known of a request when its answer comes.
+/// Notes on a request for when its answer comes.
 #[derive(Debug, Default)]
 pub struct Note {
-    /// What the books of statements say too much if the request fails or is discarded.
+    /// Changes to take back if the request fails or is discarded.
     pub rollback: Rollback,
-    /// What the answer tells the columns of.
+    /// Statement of which the answer gives the columns.
     pub describes: Option<Describes>,
-    /// What its rows tell pgferry.
+    /// Meaning of its rows to pgferry.
     pub tells: Tells,
     /// The `ErrorResponse` that the client gets instead of the server's.
     pub refusal: Option<Box<[u8]>>,
     /// The commands that the request runs, and how many of them have succeeded.
     pub commands: Option<(Commands, usize)>,
-    /// Where the text that was sent is another than the client's.
+    /// Edits of the client's text in the one that was sent.
     pub positions: Option<Positions>,
 }
 
-/// What the rows of an answer tell pgferry.
+/// Meanings of an answer's rows to pgferry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tells {
     /// Nothing.
@@ -50,7 +50,7 @@ pub(super) struct Entry {
     pub(super) request: Request,
     pub(super) action: ResponseAction,
     pub(super) note: Option<Box<Note>>,
-    /// What of copy data was sent between the last statement and this.
+    /// Copy data that was sent between the last statement and this.
     pub(super) data: Data,
 }
 
@@ -109,7 +109,7 @@ pub(super) enum Data {
     Sent,
 }
 
-/// Whether the server reads copy data.
+/// State of a copy to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CopyIn {
     No,
@@ -119,7 +119,7 @@ pub(super) enum CopyIn {
     Ended,
 }
 
-/// What the server does with what comes next.
+/// Treatment of the next requests by the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Course {
     /// It works on it.
@@ -130,7 +130,7 @@ pub(super) enum Course {
     Lost,
 }
 
-/// Whether the server has reported the settings that pgferry has changed.
+/// State of the reports on settings that pgferry has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Settings {
     Reported,

@@ -10,7 +10,7 @@ use super::startup_settings::StartupSettings;
 use crate::lock::lock;
 use crate::wire::backend;
 
-/// How many spellings of a setting's value are remembered.
+/// Number of spellings of settings' values that are remembered.
 const MAX_CANONICAL_VALUES: usize = 256;
 
 /// Number of other settings that are remembered, and how long each may be, in bytes; longer ones are tried at each login.
@@ -20,13 +20,13 @@ const MAX_TAKEN_BYTES: usize = 256;
 /// Number of greetings that are kept for the next client that asks for the same.
 const MAX_GREETINGS: usize = 8;
 
-/// What the server makes of a setting's value.
+/// Canonical values of settings.
 type CanonicalValues = HashMap<(&'static str, Box<[u8]>), Box<[u8]>>;
 
-/// What a client begins with.
+/// Greeting of a client.
 #[derive(Debug)]
 pub struct Greeting {
-    /// What it asked for, as it spelt it.
+    /// Parameters that it asked for, as it spelt them.
     asked: RequestedParams,
     /// The same as the server spells it, where that is known.
     pub wanted: RequestedParams,
@@ -46,7 +46,7 @@ impl Greeting {
         Self { asked, wanted, view, messages: messages.into() }
     }
 
-    /// The same for a client with a startup packet that has set `settings` too, of which some servers report `search_path` (PostgreSQL 18
+    /// Returns the same for a client with a startup packet that has set `settings` too, of which some servers report `search_path` (PostgreSQL 18
     /// and later) and others. What is written in a startup packet is what is reported.
     #[must_use]
     pub fn with_startup(self: Arc<Self>, settings: &StartupSettings) -> Arc<Self> {
@@ -63,7 +63,7 @@ impl Greeting {
     }
 }
 
-/// What is known of the settings.
+/// Settings as learned from connections.
 #[derive(Debug, Default)]
 struct LearnedParams {
     /// The reported settings of a session that asked for none.
@@ -96,7 +96,7 @@ impl LearnedParams {
     }
 }
 
-/// What is known of the settings that one pool's connections report. Shared by its clients.
+/// Cache of the settings that one pool's connections report, shared by its clients.
 #[derive(Debug, Default)]
 pub struct ParameterCache {
     learned: Mutex<LearnedParams>,
@@ -109,7 +109,7 @@ impl ParameterCache {
         self.lock().baseline.clone()
     }
 
-    /// What the server makes of a value, if it has been seen before.
+    /// Returns the server's canonical form of a value, if it has been seen before.
     #[must_use]
     pub fn canonical(&self, name: &'static str, value: &[u8]) -> Option<Box<[u8]>> {
         self.lock().canonical(name, value)
@@ -134,7 +134,7 @@ impl ParameterCache {
         learned.taken.extend(short.map(|(name, value)| (name.into(), value.into())));
     }
 
-    /// What a client is greeted with that asks for `asked`; `None` while the server has not been heard about that.
+    /// Returns the greeting of a client that asks for `asked`; `None` while the server's answer to that is not known.
     #[must_use]
     pub fn greeting(&self, asked: &RequestedParams) -> Option<Arc<Greeting>> {
         let mut learned = self.lock();

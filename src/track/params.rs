@@ -34,9 +34,9 @@ pub struct ServerParams {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct ReportedParams {
     pairs: Vec<Pair>,
-    /// Where those in [`FOLLOWING`] are, which are looked up for every client.
+    /// Positions of those in [`FOLLOWING`], which are looked up for every client.
     following: [Option<u8>; FOLLOWING.len()],
-    /// What they make of a text, which is asked for every statement.
+    /// Rules for reading texts that follow from them, which every statement needs.
     lexis: Lexis,
 }
 
@@ -86,7 +86,7 @@ impl ServerParams {
         true
     }
 
-    /// How a text is read in a session that reports them.
+    /// Returns the rules for reading texts in a session that reports them.
     #[must_use]
     pub fn lexis(&self) -> Lexis {
         self.reported.lexis
@@ -306,8 +306,8 @@ pub(crate) fn put_set(sql: &mut Vec<u8>, name: &str, value: &[u8]) {
     sql.push(b';');
 }
 
-/// What sets `unknown` on a connection, to learn what the server makes of it; `baseline` is what it gives to clients that ask
-/// for nothing.
+/// Writes the `SET`s of `unknown`, to learn what the server makes of it; `baseline` is what it gives to clients that ask for
+/// nothing.
 #[must_use]
 pub fn trial(unknown: &RequestedParams, baseline: &ServerParams) -> Vec<u8> {
     let mut sql = Vec::new();

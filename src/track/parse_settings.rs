@@ -11,7 +11,7 @@ const ANALYZED: [&[u8]; 12] = [
     b"call", b"refresh",
 ];
 
-/// What is created by a query (`CREATE TABLE … AS`), or may be, by the word behind `CREATE`.
+/// Objects that a query creates (`CREATE TABLE … AS`), or may create, by the word behind `CREATE`.
 const CREATED_AS: [&[u8]; 7] = [b"table", b"temp", b"temporary", b"unlogged", b"local", b"global", b"materialized"];
 
 /// Returns whether setting `name` decides what `sql` means, read as `lexis` says, when it is prepared.

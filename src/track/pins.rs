@@ -34,7 +34,7 @@ bitflags! {
         const UNANALYZED = 1 << 11;
         /// `nextval`: the session remembers the last value, in case it is asked for.
         const NEXTVAL = 1 << 12;
-        /// What a reset does not undo: a random seed, connections that dblink keeps, replication origins, temporary
+        /// State that a reset does not undo: a random seed, connections that dblink keeps, replication origins, temporary
         /// replication slots, a backup that was started.
         const UNRESETTABLE = 1 << 13;
 

@@ -25,7 +25,7 @@ use crate::wire::backend;
 /// Number of requests that there is room for at first: what a statement takes in the extended protocol.
 const USUAL_REQUESTS: usize = 6;
 
-/// What the server still owes this session.
+/// Queue of the requests that the server has not answered.
 ///
 /// ```
 /// # use pgferry::internals::track::{pipeline::Pipeline, request::{ResponseAction, Request}};
@@ -47,17 +47,17 @@ pub struct Pipeline {
     unsynced: usize,
     /// `Sync`s behind copy data that the copy under way ignores, if the server came to read them before it failed.
     swallowed: usize,
-    /// What requests that failed or were discarded would have done.
+    /// Changes of requests that failed or were discarded.
     undone: Vec<(Rollback, Unfulfilled)>,
     /// Number of requests in the queue that are at stake.
     stakes: usize,
     /// Number of those that have a `Sync` behind them.
     synced_stakes: usize,
-    /// How many requests in the queue change the unnamed statements.
+    /// Number of requests in the queue that change the unnamed statements.
     unnamed_changes: usize,
-    /// How many requests in the queue end in a `ReadyForQuery`.
+    /// Number of requests in the queue that end in a `ReadyForQuery`.
     readies: usize,
-    /// How many requests at the front of the queue the server answers without hearing more.
+    /// Number of requests at the front of the queue that the server answers without further messages.
     prompted: usize,
 }
 

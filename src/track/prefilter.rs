@@ -65,7 +65,7 @@ fn begins_harmlessly(word: &[u8]) -> bool {
     WORDS.iter().any(|harmless| word.eq_ignore_ascii_case(harmless))
 }
 
-/// Whether a word without an underscore may matter that begins with this byte.
+/// Returns whether a word without an underscore may matter that begins with this byte.
 const MAY_MATTER: [bool; 256] = {
     let mut table = [false; 256];
     // The first letters of what `is_harmless` and `may_name_state` know.
@@ -105,7 +105,7 @@ fn may_be_advisory(word: &[u8]) -> bool {
     word.get(b"advisor".len()..).is_some_and(|end| end.windows(2).any(|two| matches!(two, b"y_" | b"Y_")))
 }
 
-/// What a byte is where no word goes on.
+/// Kinds of bytes outside words.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// It begins a word.

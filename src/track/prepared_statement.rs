@@ -2,7 +2,7 @@
 
 use super::statements::{Columns, Rereading};
 
-/// Whether a statement may stay on its connection when the session is reset.
+/// Standing of a statement at a reset: may it stay on its connection?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// It was prepared when nothing had run since the session was as new.
@@ -21,7 +21,7 @@ pub struct PreparedStatement {
     pub(super) used: u64,
     /// Bytes of its text.
     pub(super) size: usize,
-    /// Whether it may stay.
+    /// Standing at a reset.
     pub(super) standing: Standing,
     /// Whether it may stay where plans are discarded.
     pub(super) rereading: Rereading,

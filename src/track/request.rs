@@ -2,7 +2,7 @@
 
 use crate::wire::{backend, frontend};
 
-/// What becomes of the answer to a request.
+/// Treatment of the answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseAction {
     /// It goes to the client, which asked.

@@ -1,6 +1,6 @@
 //! Whether a connection has the statements of a reset prepared.
 
-/// Whether a connection has the statements of such a reset prepared.
+/// State of the statements of such a reset on a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ResetStatements {
     /// It has not.

@@ -7,7 +7,7 @@ use super::session_command::Commands;
 use super::statements::{NamedStatement, Unnamed};
 use super::unnamed_statement::UnnamedStatement;
 
-/// What to take back.
+/// Changes to take back.
 #[derive(Debug, Default)]
 pub struct Rollback {
     /// A client's name, and what it stood for before.
@@ -25,20 +25,20 @@ pub struct Rollback {
 /// A change of the unnamed statements, of the client and of the connection.
 #[derive(Debug)]
 pub struct UnnamedChange {
-    /// What makes it.
+    /// Cause.
     pub cause: UnnamedCause,
     /// The client's before.
     pub client: Option<Arc<Unnamed>>,
     /// The connection's before.
     pub server: UnnamedStatement,
-    /// Whether what is found later hangs on it, as it was when the change was made.
+    /// Stake in the change when it was made.
     pub stake: Stake,
 }
 
-/// Whether the failure of a change decides what requests behind the next `Sync` find.
+/// Dependence of requests behind the next `Sync` on a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stake {
-    /// They find the same.
+    /// They find the same in either case.
     Nothing,
     /// It does.
     WhatIsFound,
@@ -66,7 +66,7 @@ impl UnnamedChange {
     }
 }
 
-/// What changes an unnamed statement.
+/// Causes of a change of an unnamed statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnnamedCause {
     /// The client's `Parse`: if it fails, neither has one (`exec_parse_message` in `src/backend/tcop/postgres.c` drops
@@ -74,11 +74,11 @@ pub enum UnnamedCause {
     ClientParse,
     /// A `Parse` of pgferry's own: if it fails, the connection has none.
     OwnParse,
-    /// What can't fail without having dropped it: a simple query, or `Close`.
+    /// A request that can't fail without having dropped it: a simple query, or `Close`.
     Drop,
 }
 
-/// How a request ended that did not do what the books say.
+/// Ends of a request that did not have its effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfulfilled {
     /// The server has begun to work on it, and failed.

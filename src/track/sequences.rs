@@ -1,6 +1,6 @@
 //! What a session remembers of sequences.
 
-/// What sequences have done.
+/// Use of sequences.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sequences {
     /// Nothing that is known.

@@ -17,7 +17,7 @@ use super::unnamed_statement::UnnamedStatement;
 /// The statement that makes a session as new.
 pub const RESET: &[u8] = b"DISCARD ALL";
 
-/// Which client's work a session's state comes from, since it was as new.
+/// Users of a session since it was as new.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UsedBy {
     /// None: the session is as after its login.
@@ -28,21 +28,21 @@ pub enum UsedBy {
     One {
         /// The client's number.
         client: u64,
-        /// How many pieces of work it had had, this one included.
+        /// Number of pieces of work that it had had, this one included.
         work: u64,
     },
     /// One client's, with work elsewhere in between.
     Interrupted {
         /// The client's number.
         client: u64,
-        /// How many pieces of work it had had.
+        /// Number of pieces of work that it had had.
         work: u64,
     },
     /// Several clients'.
     Several {
         /// The client that had it last.
         last: u64,
-        /// How many pieces of work that one had had.
+        /// Number of pieces of work that that one had had.
         work: u64,
     },
 }
@@ -97,7 +97,7 @@ pub(crate) fn may_give_values(tag: &[u8]) -> bool {
     tag == b"DO" || [&b"INSERT "[..], b"MERGE ", b"COPY "].iter().any(|given| tag.starts_with(given))
 }
 
-/// What the client's requests have done on a connection since its session was as new.
+/// Requests that have run on a connection since its session was as new.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ran {
     /// Nothing but opening a transaction and preparing statements.
@@ -107,7 +107,7 @@ pub enum Ran {
     Something,
 }
 
-/// When a reset in the extended protocol is committed.
+/// Moment at which a reset in the extended protocol is committed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ResetCommits {
     /// Before the server reads the next message, as with any statement that can't run in a transaction block
@@ -119,7 +119,7 @@ pub enum ResetCommits {
 }
 
 impl ResetCommits {
-    /// That of a server that reports `version` as its `server_version`.
+    /// Returns that of a server that reports `version` as its `server_version`.
     #[must_use]
     pub fn of_version(version: &[u8]) -> Self {
         let mut numbers = version
@@ -139,10 +139,10 @@ impl ResetCommits {
     }
 }
 
-/// When a server reports a setting that has changed.
+/// Moment at which a server reports a changed setting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reports {
-    /// When it is set, and whenever it is set again (before PostgreSQL 14).
+    /// Reports when it is set, and whenever it is set again (before PostgreSQL 14).
     AtOnce,
     /// Before `ReadyForQuery`, if it is another than was reported last (`ReportChangedGUCOptions` in
     /// `src/backend/utils/misc/guc.c`).
@@ -151,7 +151,7 @@ pub enum Reports {
 }
 
 impl Reports {
-    /// That of a server that reports `version` as its `server_version`.
+    /// Returns that of a server that reports `version` as its `server_version`.
     #[must_use]
     pub fn of_version(version: &[u8]) -> Self {
         let digits: Vec<u8> = version.iter().copied().take_while(u8::is_ascii_digit).collect();
@@ -160,7 +160,7 @@ impl Reports {
     }
 }
 
-/// How a connection may be ended.
+/// Ways to end a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CloseMethod {
     /// With `Terminate`: the server is between two messages.
@@ -173,14 +173,14 @@ pub enum CloseMethod {
     Silent,
 }
 
-/// What one server connection has.
+/// Session of a server connection.
 #[derive(Debug, Default)]
 pub struct ServerState {
     /// The reported settings as they are now.
     pub params: ServerParams,
     /// The reported settings as they are after a reset.
     pub base: ServerParams,
-    /// What of those its own startup packet asked for.
+    /// Values of those that its own startup packet asked for.
     pub asked: RequestedParams,
     /// The settings that were made there with plain `SET`s for the client that has it, or had it last.
     pub kept: SettingOverrides,
@@ -192,26 +192,26 @@ pub struct ServerState {
     pub unnamed_columns: Option<(u64, Columns)>,
     /// The client that it has last worked for.
     pub used: UsedBy,
-    /// What its sequences have done since it was as new.
+    /// Use of sequences since it was as new.
     pub sequences: Sequences,
-    /// What has run there since the session was as new.
+    /// Requests that have run since the session was as new.
     pub ran: Ran,
-    /// Whether it has the statements of a [`super::keeping_reset::KeepingReset`].
+    /// State of the statements of a [`super::keeping_reset::KeepingReset`].
     pub reset_statements: ResetStatements,
     /// The settings that functions' plans there were made under.
     pub planned: PlannedUnder,
-    /// What code inside the database may have left there since it was as new.
+    /// State that code inside the database may have left since it was as new.
     pub code: CodeExposure,
-    /// When a reset that is sent to it is committed.
+    /// Moment at which a reset that is sent to it is committed.
     pub reset_commits: ResetCommits,
-    /// When it reports settings that have changed.
+    /// Moment at which it reports changed settings.
     pub reports: Reports,
-    /// How it may be ended.
+    /// Way to end it.
     pub close_method: CloseMethod,
 }
 
 impl ServerState {
-    /// That of a connection that has just been opened with `asked`, and reports `params`.
+    /// Creates the state of a connection that has just been opened with `asked`, and reports `params`.
     #[must_use]
     pub fn new(params: ServerParams, asked: RequestedParams) -> Self {
         let version = params.get(b"server_version").unwrap_or_default();

@@ -9,39 +9,39 @@ use std::time::{Duration, Instant};
 use super::plan_settings::FunctionPlans;
 use crate::lock::lock;
 
-/// How long an answer of the catalog is believed.
+/// Time for which an answer of the catalog is valid.
 pub(crate) const VALID: Duration = Duration::from_secs(10);
 
-/// How often the catalog is asked.
+/// Interval at which the catalog is asked.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(4);
 
 /// After how long without an answer even a connection that clients wait for is used to ask.
 const OVERDUE: Duration = Duration::from_secs(7);
 
-/// How long the catalog is not asked again that has just been asked: definitions may change one after another.
+/// Shortest interval at which the catalog is asked: definitions may change one after another.
 const LEAST_INTERVAL: Duration = Duration::from_millis(300);
 
-/// How long it is not asked again after it could not be read.
+/// Interval before it is asked again after it could not be read.
 const FAILED_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How much code may leave in a session.
+/// Extent of what code may leave in a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
     /// Nothing.
     #[default]
     Nothing,
-    /// What its sequences have given last.
+    /// Last values of its sequences.
     Sequences,
     /// There is no telling what.
     Anything,
 }
 
-/// What a catalog was found to hold.
+/// Result of reading a catalog.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Finding {
     /// A digest of the definitions, which changes as they do.
     pub digest: Vec<u8>,
-    /// What they may leave.
+    /// State that they may leave.
     pub reach: Reach,
     /// Some of those that do, and why: those that leave most.
     pub culprits: Vec<String>,
@@ -49,21 +49,21 @@ pub struct Finding {
     pub plans: FunctionPlans,
 }
 
-/// What a look at a catalog came to.
+/// Outcome of a look at a catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The digest of the definitions is what it was.
     Same,
-    /// They were read.
+    /// Definitions were read.
     Found(Finding),
-    /// They could not be read: why.
+    /// Definitions could not be read: the cause.
     Failed(String),
 }
 
-/// What a look has shown that has not been told.
+/// Results of a look that have not been logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// What code may leave, and some of what does.
+    /// State that code may leave, and some of the code that does.
     Found(Reach, Vec<String>),
     /// The catalog could not be read: why.
     Failed(String),
@@ -78,18 +78,18 @@ pub struct Inquiry {
     pub known: Option<Vec<u8>>,
 }
 
-/// What makes a look at a catalog due.
+/// Reasons for a look at a catalog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
     /// Nothing is known.
     Unknown,
     /// The last one is some time past.
     Past,
-    /// What is known is about to be no longer believed.
+    /// The last result is about to expire.
     Overdue,
 }
 
-/// What is known of the code in one database of one server.
+/// Knowledge of the code in one database of one server.
 #[derive(Debug, Default)]
 pub struct SessionCode(Mutex<State>);
 
@@ -106,7 +106,7 @@ struct State {
     asked: Option<Instant>,
     /// Reason why nothing is known.
     failure: Option<String>,
-    /// What was told last.
+    /// Result that was logged last.
     told: Option<News>,
 }
 
@@ -116,7 +116,7 @@ impl State {
         self.found = None;
     }
 
-    /// How long ago the look began that has shown what is known.
+    /// Returns the age of what is known: the time since that look began.
     fn age(&self, now: Instant) -> Option<Duration> {
         let seen = self.found.as_ref().and(self.seen)?;
         Some(now.saturating_duration_since(seen))
@@ -209,7 +209,7 @@ impl SessionCode {
         CodeChange(Arc::clone(self))
     }
 
-    /// What was found last, or else why nothing was.
+    /// Returns the last result, or the cause why there is none.
     ///
     /// # Errors
     /// The reason, where the catalog was looked at.
@@ -231,7 +231,7 @@ impl Drop for CodeChange {
     }
 }
 
-/// What code may have left in one connection's session.
+/// State that code may have left in one connection's session.
 #[derive(Debug, Default)]
 pub struct CodeExposure {
     code: Arc<SessionCode>,
@@ -253,7 +253,7 @@ enum OwnDefinitions {
 }
 
 impl CodeExposure {
-    /// That of a session that has just begun, in a database with this code.
+    /// Creates that of a session that has just begun, in a database with this code.
     #[must_use]
     pub fn new(code: Arc<SessionCode>) -> Self {
         let mut exposure = Self { code, ..Self::default() };
@@ -273,7 +273,7 @@ impl CodeExposure {
         self.as_new_in = lock(&self.code.0).harmless().map(|(version, _)| version);
     }
 
-    /// What code may have left in it by `now`. What has not been known all the time since it was as new may leave anything.
+    /// Returns what code may have left in it by `now`. Code that was not known all the time since it was as new may leave anything.
     #[must_use]
     pub fn reach(&self, now: Instant) -> Reach {
         if !matches!(self.definitions, OwnDefinitions::Unchanged) {

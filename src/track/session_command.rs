@@ -13,7 +13,7 @@ use super::sql::{Token, Tokens};
 /// The longest `SET` that is kept, in bytes. A longer one pins.
 const MAX_SET_BYTES: usize = 4096;
 
-/// What one statement does to its session if it succeeds.
+/// Effect of one statement on its session if it succeeds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionCommand {
     /// `SET name TO …`: `text` is the statement.
@@ -157,11 +157,11 @@ pub(crate) type Commands = Arc<[PositionedCommand]>;
 pub struct PositionedCommand {
     /// The command.
     pub command: SessionCommand,
-    /// Where its statement ends in the text, in bytes: before the semicolon.
+    /// Offset in the text at which its statement ends, in bytes: before the semicolon.
     pub end: usize,
 }
 
-/// What one statement does, if it is one of these. `sql` is the statement without a semicolon.
+/// Returns the effect of one statement, if it is one of these. `sql` is the statement without a semicolon.
 ///
 /// ```
 /// use pgferry::internals::track::Lexis;
@@ -197,7 +197,7 @@ pub fn of_statement(sql: &[u8], lexis: Lexis) -> Option<SessionCommand> {
     }
 }
 
-/// What the first statement of `sql` does, if nothing follows it.
+/// Returns the effect of the first statement of `sql`, if nothing follows it.
 #[must_use]
 pub(crate) fn of_sql(sql: &[u8]) -> Option<SessionCommand> {
     let mut tokens = Tokens::new(sql, Lexis::default());

@@ -32,10 +32,10 @@ enum Change {
     },
 }
 
-/// What one client has set.
+/// Settings made by one client.
 #[derive(Debug, Default)]
 pub struct SettingsTracker {
-    /// What a reset goes back to: what its startup packet set.
+    /// Settings of its startup packet, to which a reset goes back.
     base: SettingOverrides,
     kept: SettingOverrides,
     open: Vec<Change>,
@@ -50,7 +50,7 @@ impl SettingsTracker {
         Self { kept: base.clone(), base, ..Self::default() }
     }
 
-    /// What holds when no transaction is open.
+    /// Returns the settings that hold when no transaction is open.
     #[must_use]
     pub fn kept(&self) -> &SettingOverrides {
         &self.kept
@@ -240,29 +240,29 @@ mod tests {
     use super::*;
 
     /// Runs statements that all succeed; an empty one fails. The status is what it would be.
-    fn run(ledger: &mut SettingsTracker, statements: &[&str]) {
+    fn run(tracker: &mut SettingsTracker, statements: &[&str]) {
         let mut open = false;
         for sql in statements {
             match *sql {
-                "" => ledger.failed(),
+                "" => tracker.failed(),
                 "begin" => open = true,
                 "commit" | "rollback" => {
                     open = false;
-                    ledger.completed(sql.to_ascii_uppercase().as_bytes());
+                    tracker.completed(sql.to_ascii_uppercase().as_bytes());
                 }
                 _ => {
                     let command = session_command::of_sql(sql.as_bytes()).expect(sql);
-                    ledger.succeeded(&command, |name| name == b"timezone");
+                    tracker.succeeded(&command, |name| name == b"timezone");
                 }
             }
-            ledger.ready(if open { b'T' } else { IDLE });
+            tracker.ready(if open { b'T' } else { IDLE });
         }
     }
 
     fn kept(statements: &[&str]) -> Vec<String> {
-        let mut ledger = SettingsTracker::default();
-        run(&mut ledger, statements);
-        ledger.kept.sets().iter().map(|(_, text)| String::from_utf8_lossy(text).into_owned()).collect()
+        let mut tracker = SettingsTracker::default();
+        run(&mut tracker, statements);
+        tracker.kept.sets().iter().map(|(_, text)| String::from_utf8_lossy(text).into_owned()).collect()
     }
 
     #[test]
@@ -281,9 +281,9 @@ mod tests {
     #[test]
     fn times() {
         let time = |sql: &str| {
-            let mut ledger = SettingsTracker::default();
-            run(&mut ledger, &[sql]);
-            ledger.kept.time(b"idle_session_timeout").map(|time| time.as_millis())
+            let mut tracker = SettingsTracker::default();
+            run(&mut tracker, &[sql]);
+            tracker.kept.time(b"idle_session_timeout").map(|time| time.as_millis())
         };
         assert_eq!(time("set idle_session_timeout = 50"), Some(50));
         assert_eq!(time("set idle_session_timeout to '50ms'"), Some(50));
@@ -307,19 +307,19 @@ mod tests {
 
     #[test]
     fn a_failure_outside_a_transaction_block_undoes_what_came_with_it() {
-        let mut ledger = SettingsTracker::default();
-        ledger.succeeded(&session_command::of_sql(b"set a = 1").expect("a command"), |_| false);
-        ledger.failed();
-        ledger.ready(IDLE);
-        assert!(ledger.kept().is_empty());
+        let mut tracker = SettingsTracker::default();
+        tracker.succeeded(&session_command::of_sql(b"set a = 1").expect("a command"), |_| false);
+        tracker.failed();
+        tracker.ready(IDLE);
+        assert!(tracker.kept().is_empty());
     }
 
     #[test]
     fn differences() {
         let kept = |statements: &[&str]| {
-            let mut ledger = SettingsTracker::default();
-            run(&mut ledger, statements);
-            ledger.kept
+            let mut tracker = SettingsTracker::default();
+            run(&mut tracker, statements);
+            tracker.kept
         };
         let difference = |have: &SettingOverrides, want: &SettingOverrides| {
             let sql: Vec<_> =
@@ -334,13 +334,13 @@ mod tests {
 
     #[test]
     fn what_holds_now() {
-        let mut ledger = SettingsTracker::default();
-        run(&mut ledger, &["set a = 1", "begin", "set local b = 2"]);
-        let texts: Vec<_> = ledger.texts().expect("known").map(|(_, text)| text).collect();
+        let mut tracker = SettingsTracker::default();
+        run(&mut tracker, &["set a = 1", "begin", "set local b = 2"]);
+        let texts: Vec<_> = tracker.texts().expect("known").map(|(_, text)| text).collect();
         assert_eq!(texts, [&b"set a = 1"[..], b"set local b = 2"]);
-        ledger.mark_unknown();
-        assert!(ledger.texts().is_none());
-        run(&mut ledger, &["rollback"]);
-        assert!(ledger.texts().is_some());
+        tracker.mark_unknown();
+        assert!(tracker.texts().is_none());
+        run(&mut tracker, &["rollback"]);
+        assert!(tracker.texts().is_some());
     }
 }

@@ -12,7 +12,7 @@ use super::statements::REPORTED;
 /// The reported settings that texts are read under.
 #[derive(Clone, Debug, Default)]
 pub enum SettingsInForce {
-    /// Those that the client was told.
+    /// Values that the client was told.
     #[default]
     AsTold,
     /// Others, perhaps.
@@ -74,11 +74,11 @@ impl SettingsInForce {
     }
 
     /// The server has reported what has changed.
-    pub fn reported(&mut self) {
+    pub fn on_reported(&mut self) {
         *self = Self::AsTold;
     }
 
-    /// What they are for a client that was `told` what the server has reported.
+    /// Returns the values for a client that was `told` what the server has reported.
     #[must_use]
     pub fn known<'s>(&'s self, told: &'s ServerParams) -> &'s ServerParams {
         if let Self::Are(params) = self { params } else { told }
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(in_force.known(&told).get(b"timezone"), Some(&b"GMT"[..]));
         run(&mut in_force, b"select 1");
         assert!(in_force.are_unknown());
-        in_force.reported();
+        in_force.on_reported();
         run(&mut in_force, b"select 1");
         assert_eq!(in_force.known(&told), &told);
     }

@@ -9,9 +9,9 @@ use super::lexis::{Characters, Lexis};
 pub(crate) enum Token<'a> {
     /// A keyword or an unquoted name, as written.
     Word(&'a [u8]),
-    /// What stands between double quotes.
+    /// Identifier between double quotes.
     Quoted(&'a [u8]),
-    /// What stands in a string constant or between dollar quotes.
+    /// Contents of a string constant or between dollar quotes.
     Text(&'a [u8]),
     /// `;`.
     Semicolon,
@@ -35,7 +35,7 @@ impl<'a> Tokens<'a> {
         Self { rest: sql, lexis }
     }
 
-    /// What has not been walked.
+    /// Returns the rest, which has not been walked.
     #[must_use]
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.rest
@@ -159,7 +159,7 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// How many bytes of a name `text` begins with.
+    /// Number of bytes of a name at the beginning of `text`.
     fn word_length(&self, text: &[u8]) -> usize {
         let end = |text: &[u8]| text.iter().position(|&b| !is_word(b)).unwrap_or(text.len());
         if self.lexis.characters == Characters::AsciiAlone {
@@ -172,7 +172,7 @@ impl<'a> Tokens<'a> {
         at.min(text.len())
     }
 
-    /// What begins with a word of one letter, where it is no word but says what a string means.
+    /// Reads a token that begins with one letter which is no word but the kind of a string.
     fn letter(&mut self, letter: u8) -> Option<Token<'a>> {
         match (letter, self.rest) {
             (b'e' | b'E', [b'\'', ..]) => Some(self.string(true)),
@@ -231,7 +231,7 @@ impl<'a> Iterator for Tokens<'a> {
     }
 }
 
-/// How many bytes there are in front of the string that continues the one before: blanks and comments to the end of a line, of which
+/// Number of bytes in front of the string that continues the one before: blanks and comments to the end of a line, of which
 /// at least one has ended.
 fn continues(rest: &[u8]) -> Option<usize> {
     let mut at = 0;

@@ -15,7 +15,7 @@ use super::sql::{Token, Tokens};
 use super::sql_statement::{Code, Language, Statement, is};
 use super::state_functions::{RUNS_TEXTS, UNRESETTABLE, is_advisory, is_local_set_config, survives_discard};
 
-/// Whether a text changes settings in a way that its commands don't tell.
+/// Changes of settings that a text's commands don't show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UnknownSettings {
     /// No: its commands tell all.
@@ -38,7 +38,7 @@ impl UnknownSettings {
     }
 }
 
-/// What a text of one or more statements may do to its session.
+/// Possible effects of a text of one or more statements on its session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SqlEffects {
     /// State that it may leave behind.
@@ -46,7 +46,7 @@ pub struct SqlEffects {
     /// The commands in it that are followed, in their order; `None` where there are none but the end of a
     /// transaction, of which the tag alone tells enough.
     pub commands: Option<Commands>,
-    /// How many statements it has, where there are commands.
+    /// Number of statements, where there are commands.
     pub statements: usize,
     /// Settings that it changes beyond what the commands say.
     pub unknown_settings: UnknownSettings,
@@ -58,14 +58,14 @@ pub struct SqlEffects {
     pub names_statements: bool,
     /// It may change what code is in the database, or make a table that is temporary only by the `search_path`.
     pub defines_code: bool,
-    /// What it may have sequences do beside what its pins and tags tell.
+    /// Use of sequences that its pins and tags don't show.
     pub sequences: Sequences,
     /// Whether it changes settings that functions' plans are made under, unseen by reports.
     pub plan_settings: PlanSettings,
 }
 
 impl SqlEffects {
-    /// Those of a text that can't be analysed.
+    /// Returns the effects of a text that can't be analysed.
     #[must_use]
     pub fn unanalyzed() -> Self {
         Self { pins: Pins::UNANALYZED, plan_settings: PlanSettings::Unseen, ..Self::default() }
@@ -82,8 +82,8 @@ impl SqlEffects {
             && self.sequences == Sequences::Untouched
     }
 
-    /// What keeps a client on its connection: not what can be carried to another one, and not what only counts if it
-    /// is asked for later.
+    /// Returns the pins that keep a client on its connection: not those of state that can be carried to another one, or that
+    /// only counts if it is asked for later.
     #[must_use]
     pub fn holds(&self) -> Pins {
         let pins = self.pins.difference(Pins::NEXTVAL);
@@ -132,8 +132,8 @@ impl SqlEffects {
     }
 }
 
-/// What the command that a `CommandComplete` tag names left behind, where the tag alone is proof: a second net for
-/// what [`analyze`] might not recognise.
+/// Returns the pins of a command's `CommandComplete` tag, where the tag alone is proof: a second net for what [`analyze`]
+/// might not recognise.
 #[must_use]
 pub(crate) fn of_tag(tag: &[u8]) -> Pins {
     match tag {
@@ -144,7 +144,7 @@ pub(crate) fn of_tag(tag: &[u8]) -> Pins {
     }
 }
 
-/// What a text of one or more statements may do to its session.
+/// Possible effects of a text of one or more statements on its session.
 ///
 /// ```
 /// use pgferry::internals::track::{Lexis, Pins, sql_effects};
@@ -254,7 +254,7 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    /// What a `DO` runs.
+    /// Code of a `DO`.
     fn code(&mut self, code: &Code<'_>) {
         let text = code.text;
         let mut tokens = Tokens::new(text, self.lexis);

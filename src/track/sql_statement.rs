@@ -39,7 +39,7 @@ const NOT_CALLED: [&[u8]; 32] = [
     b"where",
 ];
 
-/// What a `DO` runs.
+/// Code of a `DO`.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Code<'a> {
     pub(super) text: &'a [u8],
@@ -55,7 +55,7 @@ pub(super) enum Language {
     Other,
 }
 
-/// What a token comes behind.
+/// Context of a token.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Behind {
     /// A name in double quotes, which may be that of a function.
@@ -67,20 +67,20 @@ enum Behind {
 /// The words of one statement that decide what it is.
 #[derive(Default)]
 pub(super) struct Statement<'a> {
-    /// Where it begins in its text.
+    /// Offset at which it begins in its text.
     pub(super) start: Option<usize>,
     pub(super) first: Option<&'a [u8]>,
     second: Option<&'a [u8]>,
     last: Option<&'a [u8]>,
     /// Parentheses that are open.
     depth: usize,
-    /// How many of them were, where the arguments of a function began.
+    /// Number of open parentheses where the arguments of a function began.
     call: Option<usize>,
-    /// What the next token comes behind.
+    /// Context of the next token.
     behind: Behind,
     /// It is a `SET` of a role.
     role: bool,
-    /// What it runs, if it is a `DO`.
+    /// Code that it runs, if it is a `DO`.
     pub(super) code: Option<Code<'a>>,
     /// The body of a function in SQL's own form has begun: its semicolons end no statement of the text.
     atomic: bool,
@@ -90,10 +90,10 @@ pub(super) struct Statement<'a> {
     pub(super) sequences: Sequences,
 }
 
-/// What a statement makes, by what it has said so far.
+/// Object that a statement makes, as far as it has been read.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Makes {
-    /// What its first word says, if anything.
+    /// Object named by its first word, if any.
     #[default]
     AsItBegins,
     /// Something temporary.

@@ -101,7 +101,7 @@ impl StartupSettings {
         self.iter().find(|(known, _)| known.as_bytes() == name)
     }
 
-    /// What a session has in which they hold and nothing else.
+    /// Returns the settings of a session in which these hold and nothing else.
     #[must_use]
     pub fn kept(&self) -> &SettingOverrides {
         &self.kept

@@ -8,7 +8,7 @@ pub(super) fn survives_discard(name: &[u8]) -> bool {
     UNRESETTABLE.iter().any(|unresettable| name.starts_with(unresettable))
 }
 
-/// How the names of functions begin that leave something which `DISCARD ALL` does not undo.
+/// Beginnings of the names of functions that leave something which `DISCARD ALL` does not undo.
 pub(super) const UNRESETTABLE: [&[u8]; 9] = [
     b"setseed",
     b"dblink",
@@ -21,7 +21,7 @@ pub(super) const UNRESETTABLE: [&[u8]; 9] = [
     b"pg_replication_origin_session_setup",
 ];
 
-/// How the names of functions begin that run a text they are given.
+/// Beginnings of the names of functions that run a text they are given.
 pub(super) const RUNS_TEXTS: [&[u8]; 3] = [b"query_to_xml", b"ts_stat", b"ts_rewrite"];
 
 /// Returns whether a name holds `advisory_`, as those of functions for locks do.

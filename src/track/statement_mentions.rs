@@ -7,20 +7,20 @@ use super::lexis::Lexis;
 use super::sql::{Token, Tokens};
 use super::statements::{ClientStatements, Statement};
 
-/// Where a text names a statement, and for what.
+/// Mention of a statement in a text.
 #[derive(Clone, Debug)]
 pub(crate) struct Mention {
-    /// Where in the text, in bytes.
+    /// Range in the text, in bytes.
     pub at: Range<usize>,
     /// The name.
     pub name: Box<[u8]>,
     /// The statement.
     pub statement: Arc<Statement>,
-    /// What becomes of it.
+    /// Purpose.
     pub purpose: Purpose,
 }
 
-/// What a text names a statement for.
+/// Purposes of a mention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// It is run, by `EXECUTE`.
@@ -31,8 +31,8 @@ pub(crate) enum Purpose {
     Make,
 }
 
-/// Where a text says `EXECUTE name`, `DEALLOCATE name` or `PREPARE name` of a statement that `names` knows: SQL sees the statements of
-/// the extended protocol too, but under the names they have on the server.
+/// Finds where a text says `EXECUTE name`, `DEALLOCATE name` or `PREPARE name` of a statement that `names` knows: SQL sees
+/// the statements of the extended protocol too, but under the names they have on the server.
 #[must_use]
 pub(crate) fn mentions(sql: &[u8], names: &ClientStatements, lexis: Lexis) -> Vec<Mention> {
     let mut found = Vec::new();
@@ -66,7 +66,7 @@ pub(crate) fn mentions(sql: &[u8], names: &ClientStatements, lexis: Lexis) -> Ve
     }
 }
 
-/// What a statement is named for behind `keyword`, in front of which one was named for `expected`.
+/// Returns the purpose of a name behind `keyword`, in front of which one was named for `expected`.
 fn purpose_behind(keyword: &[u8], expected: Option<Purpose>) -> Option<Purpose> {
     match keyword {
         b"execute" => Some(Purpose::Run),

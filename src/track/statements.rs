@@ -17,16 +17,16 @@ use super::text_edit::{self, Edit, Positions};
 use crate::lock::lock;
 use crate::wire::frontend;
 
-/// What every server-side name begins with.
+/// Prefix of every server-side name.
 pub(crate) const PREFIX: &str = "pgferry_";
 
-/// How many statements a cache keeps that no client has a name for.
+/// Number of statements that a cache keeps for which no client has a name.
 const MAX_UNUSED: usize = 5_000;
 
-/// How many bytes of text they may have.
+/// Number of bytes of text that they may have.
 const MAX_UNUSED_BYTES: usize = 4 * 1024 * 1024;
 
-/// How many bytes of prepared statements one client may have kept. A client with more keeps its connection.
+/// Number of bytes of prepared statements that are kept for one client. A client with more keeps its connection.
 pub const MAX_CLIENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// The settings that the meaning of a text depends on when it is prepared, as one string.
@@ -53,7 +53,7 @@ pub(crate) enum Rereading {
 pub struct ParsedQuery {
     /// The `Parse` message behind its first string: the query's text, and the OIDs of its parameters' types.
     pub body: Box<[u8]>,
-    /// What running it does to a session.
+    /// Effects of running it on a session.
     pub effects: SqlEffects,
 }
 
@@ -74,7 +74,7 @@ pub struct Statement {
     /// Its number, which is never used again.
     pub id: u64,
     name: Box<str>,
-    /// What it says; `None` for one that was too long to be kept, and can be prepared only once.
+    /// Text; `None` for one that was too long to be kept, and can be prepared only once.
     pub text: Option<Arc<ParsedQuery>>,
     /// The settings it was first prepared under; `None` where those are one client's own.
     pub parse_context: Option<Arc<ParseContext>>,
@@ -157,7 +157,7 @@ impl Statement {
 
 type Texts = HashMap<Arc<ParseContext>, HashMap<Box<[u8]>, Arc<Statement>>>;
 
-/// What the statement caches of a process share: numbers for statements, which are never used again, and how often
+/// State that the statement caches of a process share: numbers for statements, which are never used again, and how often
 /// definitions have changed that texts refer to.
 #[derive(Debug, Default)]
 pub struct StatementIds {
@@ -178,7 +178,7 @@ impl StatementIds {
 pub struct StatementCache {
     known: Mutex<Known>,
     ids: Arc<StatementIds>,
-    /// Whether resets of the pool's connections may keep their statements.
+    /// Permission for resets of the pool's connections to keep their statements.
     pub keeps: KeepsStatements,
 }
 
@@ -187,7 +187,7 @@ struct Known {
     texts: Texts,
     count: usize,
     bytes: usize,
-    /// How often definitions had changed when it was begun.
+    /// Number of changes of definitions when it was begun.
     definitions: u64,
 }
 
@@ -249,7 +249,7 @@ impl StatementCache {
         }
     }
 
-    /// What names mean may have changed: from now on no text is a statement that was there before, in any cache.
+    /// Notes that the meaning of names may have changed: from now on no text is a statement that was there before, in any cache.
     pub fn definitions_changed(&self) {
         self.ids.definitions.fetch_add(1, Ordering::Relaxed);
     }
@@ -295,14 +295,14 @@ impl Known {
 pub struct Unnamed {
     /// A number of its own, by which a connection's unnamed statement is compared with it.
     pub id: u64,
-    /// What it says; `None` where it was too long to be kept.
+    /// Text; `None` where it was too long to be kept.
     pub text: Option<Arc<ParsedQuery>>,
     /// The commands that running it runs.
     pub commands: Option<Commands>,
     /// The settings that the server reported when it was parsed.
     pub params: ServerParams,
-    /// What follows the name in the `Parse` that the server gets of it, where it runs or frees other statements, which have other
-    /// names there.
+    /// Rest of the `Parse` that the server gets of it, behind the name, where it runs or frees other statements, which have
+    /// other names there.
     translated: Option<Box<[u8]>>,
     /// The columns that the client was told of it.
     described: OnceLock<Columns>,
@@ -362,7 +362,7 @@ pub struct ClientStatements {
     bytes: usize,
 }
 
-/// What a client's name stands for.
+/// Statement to which a client's name refers.
 #[derive(Clone, Debug)]
 pub struct NamedStatement {
     /// The statement.
@@ -372,7 +372,7 @@ pub struct NamedStatement {
 }
 
 impl ClientStatements {
-    /// What `name` stands for.
+    /// Returns the statement to which `name` refers.
     #[must_use]
     pub fn get(&self, name: &[u8]) -> Option<&NamedStatement> {
         self.map.as_ref()?.get(significant(name))
@@ -451,7 +451,7 @@ pub(crate) fn significant(name: &[u8]) -> &[u8] {
     &name[..name.len().min(63)]
 }
 
-/// How many statements, and how many bytes of text, may be prepared on a connection.
+/// Limits on the statements, and the bytes of text, that may be prepared on a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Statements.

@@ -47,7 +47,7 @@ pub(crate) enum Language {
     PlPgSql,
 }
 
-/// What a function with this `source` may leave, and the word that says so.
+/// Returns what a function with this `source` may leave, and the word that shows it.
 #[must_use]
 pub(crate) fn reach(source: &[u8], language: Language, leaving: &Leaving) -> Option<(Reach, String)> {
     let plain = of_tokens(Tokens::new(source, Lexis::with_backslashes(false)), language, leaving);
@@ -111,7 +111,7 @@ fn of_tokens(mut tokens: Tokens<'_>, language: Language, leaving: &Leaving) -> O
     found
 }
 
-/// What a word means that is no name in quotes.
+/// Returns the meaning of a word that is no name in quotes.
 fn of_word(word: &[u8], statement: Statement<'_>, behind: &Tokens<'_>, language: Language) -> Option<Reach> {
     let is_one_of = |words: &[&[u8]]| words.iter().any(|one| is(word, one));
     let follows = |words: &[&[u8]]| statement.last.is_some_and(|last| words.iter().any(|one| is(last, one)));
@@ -138,7 +138,7 @@ fn of_word(word: &[u8], statement: Statement<'_>, behind: &Tokens<'_>, language:
     (is_one_of(&SEQUENCES) || (is(word, b"default") && statement.updates)).then_some(Reach::Sequences)
 }
 
-/// What a name means, in quotes or not.
+/// Returns the meaning of a name, in quotes or not.
 fn of_name(name: &[u8], behind: &Tokens<'_>, leaving: &Leaving) -> Option<Reach> {
     let name = name.to_ascii_lowercase();
     if name.starts_with(b"pg_temp") || name == b"pg_settings" {

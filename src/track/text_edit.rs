@@ -5,13 +5,13 @@ use std::ops::Range;
 /// A piece of text put in place of another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
-    /// What it replaces, in bytes of the client's text; nothing, where it is only put in.
+    /// Range that it replaces, in bytes of the client's text; empty where it is only inserted.
     pub at: Range<usize>,
-    /// What is put there.
+    /// Replacement.
     pub with: Vec<u8>,
 }
 
-/// Where the edits of a text lie, by which a position in the changed text is that of the client's own.
+/// Positions of the edits of a text, which translate a position in the changed text to one in the client's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Positions {
     /// In characters: where the piece begins in the changed text, how long it is there, how long what it replaces.

@@ -6,7 +6,7 @@ use super::sql::{Token, Tokens};
 /// The transaction status `I`: no transaction is open.
 pub const IDLE: u8 = b'I';
 
-/// What a text leaves.
+/// Transaction block that a text leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Block {
     /// An open transaction block.
@@ -23,7 +23,7 @@ impl Block {
     }
 }
 
-/// What `sql` leaves if all of it succeeds; `None` where it neither begins nor ends a block.
+/// Returns what `sql` leaves if all of it succeeds; `None` where it neither begins nor ends a block.
 #[must_use]
 pub(crate) fn after(sql: &[u8], lexis: Lexis) -> Option<Block> {
     let mut block = None;

@@ -6,13 +6,15 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::counters::CloseReason;
+use super::active_config::ActiveConfig;
+use super::close::CloseReason;
 use super::dial::{self, DialError, Login, NewConn, Secret};
 use super::login_slots::LoginSlot;
 use super::pool::Pool;
-use super::registry::Registry;
+use super::pools::Pools;
 use super::role_auth::{Freshness, RoleAuth, Succession};
 use super::server_conn::ServerConn;
+use super::server_side::ServerSide;
 use super::simple_query;
 use crate::config::Settings;
 use crate::error::ClientError;
@@ -27,26 +29,29 @@ use crate::wire::frontend;
 /// As [`DialError`] lists.
 pub(crate) fn attempt(
     pool: &Arc<Pool>,
-    registry: &Arc<Registry>,
+    pools: &Arc<Pools>,
     secret: Secret,
     slot: LoginSlot,
 ) -> impl Future<Output = Result<(), DialError>> + use<> {
     let pool = Arc::clone(pool);
-    let registry = Arc::clone(registry);
+    let pools = Arc::clone(pools);
     let task = tokio::spawn(async move {
-        let settings = registry.settings_of(&pool.key.database);
+        let ServerSide { config, counters, buffers, key, .. } = &*pools.server_side;
+        let settings = config.settings_of(&pool.key.database);
         let limit = match secret {
             // The client's thinking counts too.
-            Secret::PasswordPrompt(_) => settings.client_login_timeout + settings.server_connect_timeout,
-            _ => settings.server_connect_timeout,
+            Secret::PasswordPrompt(_) => {
+                settings.timeouts.client_login_timeout + settings.timeouts.server_connect_timeout
+            }
+            _ => settings.timeouts.server_connect_timeout,
         };
-        registry.counters.tried.add();
-        let outcome = dial::dial(&settings, login(&pool, &registry, &settings, secret), &registry, limit).await;
-        match pool.looked_at(outcome, &registry, &settings).await {
+        counters.tried.add();
+        let outcome = dial::dial(&settings, login(&pool, config, &settings, secret), counters, buffers, limit).await;
+        match pool.looked_at(outcome, &settings).await {
             Ok(mut new_conn) => {
                 let known = pool.role_auth.freshness(Duration::ZERO) == Freshness::Stale;
-                let changed = pool.role_auth.accepted(&registry, new_conn.credential.clone());
-                let next = if known { succeed(&mut new_conn, &pool, &registry, changed, limit).await } else { None };
+                let changed = pool.role_auth.accepted(key, new_conn.credential.clone());
+                let next = if known { succeed(&mut new_conn, &pool, &pools, changed, limit).await } else { None };
                 let pool = next.unwrap_or(pool);
                 // The client need not wait for its slot; until it has one it counts as one that logs in.
                 let adopted = pool.adopt(new_conn, &settings);
@@ -58,21 +63,20 @@ pub(crate) fn attempt(
             }
             Err(failed) => {
                 let error = failed.error.clone();
-                registry.counters.fail(&error.client_error());
+                counters.fail(&error.client_error());
                 if error.is_full() {
-                    registry.server_is_full(Some(&pool), &pool.key.database, &error);
+                    pools.server_is_full(Some(&pool), &pool.key.database, &error);
                 }
                 // What a client's own startup settings lead to says nothing of its role.
-                if pool.key.extra.is_empty() && pool.role_auth.is_denied(&registry, &error) {
-                    pool.role_auth.deny(&registry, &error);
-                    registry.retire(&pool.role_auth);
+                if pool.key.extra.is_empty() && pool.role_auth.is_denied(key, &error) {
+                    pools.deny(&pool.role_auth, &error);
                 } else {
-                    pool.role_auth.refused(&registry, &error);
+                    pool.role_auth.refused(key, &error);
                 }
                 // The client need not wait for that; the connection still counts as one that logs in.
-                let registry = Arc::clone(&registry);
+                let server_side = Arc::clone(&pools.server_side);
                 tokio::spawn(async move {
-                    failed.close(&registry).await;
+                    failed.close(&server_side.counters).await;
                     drop(slot);
                 });
                 Err(error)
@@ -88,32 +92,32 @@ pub(crate) fn attempt(
 ///
 /// # Errors
 /// The upstream's words, where it does not let the user in.
-pub(crate) async fn recheck(pool: &Arc<Pool>, registry: &Arc<Registry>, changed: bool) -> Result<(), ClientError> {
-    let slot = registry.login_slots.take().await;
-    let settings = registry.settings_of(&pool.key.database);
-    let limit = settings.server_connect_timeout;
-    let mut login = login(pool, registry, &settings, pool.role_auth.secret(&settings));
+pub(crate) async fn recheck(pool: &Arc<Pool>, pools: &Arc<Pools>, changed: bool) -> Result<(), ClientError> {
+    let ServerSide { config, counters, buffers, logins, .. } = &*pools.server_side;
+    let slot = logins.slots.take().await;
+    let settings = config.settings_of(&pool.key.database);
+    let limit = settings.timeouts.server_connect_timeout;
+    let mut login = login(pool, config, &settings, pool.role_auth.secret(&settings));
     // Without a client's own settings, which the server could refuse.
     login.params.retain(|(name, _)| name == b"database");
-    registry.counters.tried.add();
-    let outcome = dial::dial(&settings, login, registry, limit).await;
+    counters.tried.add();
+    let outcome = dial::dial(&settings, login, counters, buffers, limit).await;
     let outcome = match outcome {
         Ok(mut new_conn) => {
             pool.role_auth.note_success();
-            succeed(&mut new_conn, pool, registry, changed, limit).await;
+            succeed(&mut new_conn, pool, pools, changed, limit).await;
             let how = ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
-            registry.closed(how, CloseReason::Login);
+            counters.close(how, CloseReason::Login);
             Ok(())
         }
         Err(failed) => {
             let error = failed.error.clone();
-            registry.counters.fail(&error.client_error());
-            failed.close(registry).await;
+            counters.fail(&error.client_error());
+            failed.close(counters).await;
             if error.denies_login() {
                 let (database, user) = pool.key.shown();
-                info!(database, user, "the upstream lets this user in no more: {}", error.client_error());
-                pool.role_auth.deny(registry, &error);
-                registry.retire(&pool.role_auth);
+                info!(database, user, "the upstream no longer lets this user in: {}", error.client_error());
+                pools.deny(&pool.role_auth, &error);
                 Err(error.client_error())
             } else {
                 Ok(())
@@ -124,9 +128,9 @@ pub(crate) async fn recheck(pool: &Arc<Pool>, registry: &Arc<Registry>, changed:
     outcome
 }
 
-fn login(pool: &Pool, registry: &Registry, settings: &Settings, secret: Secret) -> Login {
+fn login(pool: &Pool, config: &ActiveConfig, settings: &Settings, secret: Secret) -> Login {
     let params = pool.startup_params(&RequestedParams::default(), settings);
-    Login { user: pool.key.user.clone(), params, secret, upstream_target: registry.upstream_target(&pool.key.database) }
+    Login { user: pool.key.user.clone(), params, secret, upstream_target: config.upstream_target(&pool.key.database) }
 }
 
 /// Has the `RoleAuth` of `pool` followed by another one, where connections of its are no longer those of the role that has just
@@ -134,11 +138,11 @@ fn login(pool: &Pool, registry: &Registry, settings: &Settings, secret: Secret) 
 async fn succeed(
     new_conn: &mut NewConn,
     pool: &Pool,
-    registry: &Arc<Registry>,
+    pools: &Arc<Pools>,
     changed: bool,
     limit: Duration,
 ) -> Option<Arc<Pool>> {
-    let another = timeout(limit, has_another_role(new_conn, &pool.role_auth, registry)).await.unwrap_or(false);
+    let another = timeout(limit, has_another_role(new_conn, &pool.role_auth, pools)).await.unwrap_or(false);
     let succession = match (another, changed) {
         (true, _) => Succession::AnotherRole,
         (false, true) => Succession::SameRole,
@@ -146,14 +150,14 @@ async fn succeed(
     };
     let (database, user) = pool.key.shown();
     info!(database, user, ?succession, "this user's connections are replaced");
-    registry.succeed(&pool.role_auth, succession);
-    Some(registry.pool(&pool.key))
+    pools.succeed(&pool.role_auth, succession);
+    Some(pools.get(&pool.key))
 }
 
 /// Returns whether the connections of `role_auth` to the same server are those of another role than the one that has just logged in: it was
 /// renamed, or dropped and made anew. The server knows by their pids as which role they logged in; behind a pooler there are none such.
-async fn has_another_role(new_conn: &mut NewConn, role_auth: &Arc<RoleAuth>, registry: &Registry) -> bool {
-    let conn_infos = registry.conn_infos_of(role_auth);
+async fn has_another_role(new_conn: &mut NewConn, role_auth: &Arc<RoleAuth>, pools: &Pools) -> bool {
+    let conn_infos = pools.conn_infos_of(role_auth);
     let pids: Vec<_> = conn_infos
         .iter()
         .filter(|conn_info| conn_info.remote == new_conn.address)

@@ -3,22 +3,24 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend as protocol;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use super::capacity::UnpooledSlot;
-use super::counters::CloseReason;
+use super::close::CloseReason;
+use super::counters::Counters;
 use super::dial::{self, Login, Secret};
+use super::pools::Pools;
 use super::queue::pause_while_full;
-use super::registry::Registry;
+use super::rebalance::UnpooledSlot;
+use super::reclaimable_slots::Reclaimable;
 use super::server_conn::ServerConn;
+use super::server_side::ServerSide;
 use super::simple_query::{self, Row};
 use crate::auth::stored::{Kinds, Lookup};
 use crate::auth::{Bucket, Credential, Stored};
@@ -31,11 +33,11 @@ use crate::track::server_state::CloseMethod;
 /// Number of answers that are remembered.
 const MAX_ANSWERS: usize = 10_000;
 
-/// Number of failures that the log is told of at once, and time per failure after that.
+/// Number of failures that are logged at once, and time per failure after that.
 const TELL_BURST: u32 = 20;
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many databases it is asked in at a time: clients name them before they have logged in.
+/// Number of databases in which it is asked at a time: clients name them before they have logged in.
 const MAX_CONNECTIONS: usize = 4;
 
 /// Asks the upstream for secrets.
@@ -50,7 +52,7 @@ pub(crate) struct AuthQuery {
     own: Option<Credential>,
     /// The kinds of secrets that were among the answers.
     kinds: std::sync::Mutex<Kinds>,
-    /// How often the log is told of a failure.
+    /// Limit on failures that are logged.
     told: std::sync::Mutex<Bucket>,
     /// Answers by database and user.
     known: std::sync::Mutex<Answers>,
@@ -61,59 +63,17 @@ pub(crate) struct AuthQuery {
 /// Open connections by database.
 type Open = HashMap<Vec<u8>, (Conn, ReclaimableSlot)>;
 
-/// Those that give a connection up when its place is needed.
-#[derive(Debug, Default)]
-pub(crate) struct ReclaimableSlots {
-    count: Arc<AtomicUsize>,
-    needed: Arc<Notify>,
-}
-
-/// The place of an open connection, which is given up when it is needed.
+/// The slot of an open connection, which is given up when it is needed.
 #[derive(Debug)]
 struct ReclaimableSlot {
+    _counted: Reclaimable,
     _slot: UnpooledSlot,
-    count: Arc<AtomicUsize>,
     keeper: AbortHandle,
 }
 
 impl Drop for ReclaimableSlot {
     fn drop(&mut self) {
         self.keeper.abort();
-        self.count.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl ReclaimableSlots {
-    /// Has connections closed as soon as nothing is asked there; says whether there are any.
-    pub(super) fn reclaim(&self) -> bool {
-        self.needed.notify_waiters();
-        self.count.load(Ordering::SeqCst) > 0
-    }
-
-    /// Keeps `slot` for the connection to `database` until it is called in.
-    fn keep(
-        &self,
-        slot: UnpooledSlot,
-        open: &Arc<Mutex<Open>>,
-        registry: &Registry,
-        database: &[u8],
-    ) -> ReclaimableSlot {
-        self.count.fetch_add(1, Ordering::SeqCst);
-        let needed = Arc::clone(&self.needed).notified_owned();
-        let (open, registry, database) = (Arc::downgrade(open), registry.this.clone(), database.to_vec());
-        let keeper = tokio::spawn(async move {
-            needed.await;
-            let Some((open, registry)) = open.upgrade().zip(registry.upgrade()) else { return };
-            let called_in = open.lock().await.remove(&database);
-            // Dropping what is kept ends this task.
-            tokio::spawn(async move {
-                let Some((conn, kept)) = called_in else { return };
-                let how = ServerConn::close(conn, CloseMethod::Terminate).await;
-                registry.closed(how, CloseReason::Surplus);
-                drop(kept);
-            });
-        });
-        ReclaimableSlot { _slot: slot, count: Arc::clone(&self.count), keeper: keeper.abort_handle() }
     }
 }
 
@@ -145,18 +105,18 @@ impl AuthQuery {
     /// Creates it as `settings` say; `None` without an `auth_query`.
     #[must_use]
     pub(crate) fn new(settings: &Settings) -> Option<Self> {
-        let user = settings.auth_user.clone()?;
-        let own = match settings.users.get(user.as_bytes()) {
+        let user = settings.auth.auth_user.clone()?;
+        let own = match settings.auth.users.get(user.as_bytes()) {
             Some(Stored::Plain(password)) => Some(Credential::Password(password.clone())),
             Some(Stored::Md5(secret)) => Some(Credential::Md5(secret.clone())),
             Some(Stored::Scram(_)) | None => None,
         };
         Some(Self {
             user,
-            query: settings.auth_query.clone(),
-            database: settings.auth_dbname.clone(),
-            ttl: settings.auth_query_ttl,
-            limit: settings.server_connect_timeout,
+            query: settings.auth.auth_query.clone(),
+            database: settings.auth.auth_dbname.clone(),
+            ttl: settings.auth.auth_query_ttl,
+            limit: settings.timeouts.server_connect_timeout,
             own,
             kinds: std::sync::Mutex::default(),
             told: std::sync::Mutex::new(Bucket::new(TELL_BURST, TELL_INTERVAL, Instant::now())),
@@ -171,7 +131,7 @@ impl AuthQuery {
     /// What the client is told when the upstream can't be asked.
     pub(crate) async fn secret(
         &self,
-        registry: &Registry,
+        pools: &Pools,
         database: &[u8],
         user: &[u8],
     ) -> Result<Option<Stored>, ClientError> {
@@ -180,7 +140,7 @@ impl AuthQuery {
         if let Some(known) = self.remembered(&key) {
             return Ok(known.secret);
         }
-        let found = self.ask(registry, database, user).await?;
+        let found = self.ask(pools, database, user).await?;
         if let Some(stored) = &found {
             lock(&self.kinds).note(stored);
         }
@@ -206,14 +166,33 @@ impl AuthQuery {
     }
 
     /// Closes what is open, the server first.
-    pub(crate) async fn close(&self, registry: &Registry) {
+    pub(crate) async fn close(&self, counters: &Counters) {
         for (_, (conn, _slot)) in self.open.lock().await.drain() {
             let how = ServerConn::close(conn, CloseMethod::Terminate).await;
-            registry.closed(how, CloseReason::Session);
+            counters.close(how, CloseReason::Session);
         }
     }
 
-    /// What a client is told, and the log more of; clients that have not logged in can have lookups fail in ever new ways.
+    /// Keeps `slot` for the connection to `database` until it is needed.
+    fn keep(&self, slot: UnpooledSlot, server_side: &Arc<ServerSide>, database: &[u8]) -> ReclaimableSlot {
+        let (counted, needed) = server_side.auth_query_slots.add();
+        let (open, server_side, database) = (Arc::downgrade(&self.open), Arc::clone(server_side), database.to_vec());
+        let keeper = tokio::spawn(async move {
+            needed.await;
+            let Some(open) = open.upgrade() else { return };
+            let reclaimed = open.lock().await.remove(&database);
+            // Dropping the slot ends this task.
+            tokio::spawn(async move {
+                let Some((conn, slot)) = reclaimed else { return };
+                let how = ServerConn::close(conn, CloseMethod::Terminate).await;
+                server_side.counters.close(how, CloseReason::Surplus);
+                drop(slot);
+            });
+        });
+        ReclaimableSlot { _counted: counted, _slot: slot, keeper: keeper.abort_handle() }
+    }
+
+    /// Error for a client, of which the log has more; clients that have not logged in can have lookups fail in ever new ways.
     fn failed(&self, why: &str) -> ClientError {
         if lock(&self.told).take(Instant::now(), Duration::ZERO).is_some() {
             tracing::warn!("auth_query: {why}");
@@ -229,7 +208,7 @@ impl AuthQuery {
         lock(&self.known)
     }
 
-    /// What is remembered of `user` for `database`.
+    /// Returns what is remembered of `user` for `database`.
     #[must_use]
     pub(crate) fn known(&self, database: &[u8], user: &[u8]) -> Lookup {
         let database = self.database.as_ref().map_or(database, |own| own.as_bytes());
@@ -241,7 +220,7 @@ impl AuthQuery {
         self.answers().get(key).filter(|known| known.since.elapsed() < self.ttl).cloned()
     }
 
-    async fn ask(&self, registry: &Registry, database: &[u8], user: &[u8]) -> Result<Option<Stored>, ClientError> {
+    async fn ask(&self, pools: &Pools, database: &[u8], user: &[u8]) -> Result<Option<Stored>, ClientError> {
         let open = timeout(self.limit, self.open.lock()).await;
         let mut open = open.map_err(|_| self.failed("too many ask at once"))?;
         let key = (database.to_vec(), user.to_vec());
@@ -250,26 +229,25 @@ impl AuthQuery {
             return Ok(known.secret);
         }
         if let Some((conn, slot)) = open.remove(database) {
-            match self.run(registry, conn, slot, &mut open, database, user).await {
+            match self.run(&pools.server_side.counters, conn, slot, &mut open, database, user).await {
                 Ok(found) => return Ok(found),
                 Err(Failure::Answer(why)) => return Err(self.failed(&why)),
                 // It has been idle for a while, perhaps the server was restarted.
                 Err(Failure::Broke(_)) => {}
             }
         }
-        let (conn, slot) = self.connect(registry, database).await?;
-        match self.run(registry, conn, slot, &mut open, database, user).await {
+        let (conn, slot) = self.connect(pools, database).await?;
+        match self.run(&pools.server_side.counters, conn, slot, &mut open, database, user).await {
             Ok(found) => Ok(found),
             Err(Failure::Answer(why) | Failure::Broke(why)) => Err(self.failed(&why)),
         }
     }
 
-    async fn connect(&self, registry: &Registry, database: &[u8]) -> Result<(Conn, ReclaimableSlot), ClientError> {
-        let slot = registry
-            .slot(self.limit)
-            .await
-            .ok_or_else(|| self.failed("no upstream connection is free (max_upstream)"))?;
-        let settings = registry.settings.load_full();
+    async fn connect(&self, pools: &Pools, database: &[u8]) -> Result<(Conn, ReclaimableSlot), ClientError> {
+        let slot =
+            pools.slot(self.limit).await.ok_or_else(|| self.failed("no upstream connection is free (max_upstream)"))?;
+        let ServerSide { config, counters, buffers, .. } = &*pools.server_side;
+        let settings = config.settings.load_full();
         let params = vec![
             (b"database".to_vec(), database.to_vec()),
             (b"application_name".to_vec(), b"pgferry auth_query".to_vec()),
@@ -281,21 +259,21 @@ impl AuthQuery {
                 user: self.user.clone().into_bytes(),
                 params,
                 secret,
-                upstream_target: registry.upstream_target(database),
+                upstream_target: config.upstream_target(database),
             };
-            let failure = match dial::dial(&settings, login, registry, self.limit).await {
+            let failure = match dial::dial(&settings, login, counters, buffers, self.limit).await {
                 Ok(new_conn) => {
-                    return Ok((new_conn.conn, registry.auth_query_slots.keep(slot, &self.open, registry, database)));
+                    return Ok((new_conn.conn, self.keep(slot, &pools.server_side, database)));
                 }
                 Err(failure) => failure,
             };
-            registry.counters.fail(&failure.error.client_error());
+            counters.fail(&failure.error.client_error());
             let error = failure.error.clone();
-            failure.close(registry).await;
+            failure.close(counters).await;
             if !error.is_full() || Instant::now() >= deadline {
                 return Err(self.failed(&error.client_error().to_string()));
             }
-            registry.server_is_full(None, database, &error);
+            pools.server_is_full(None, database, &error);
             tokio::time::sleep(pause_while_full()).await;
         }
     }
@@ -303,7 +281,7 @@ impl AuthQuery {
     /// Asks over `conn`, which is kept for the next one if it is still good.
     async fn run(
         &self,
-        registry: &Registry,
+        counters: &Counters,
         mut conn: Conn,
         slot: ReclaimableSlot,
         open: &mut Open,
@@ -315,14 +293,14 @@ impl AuthQuery {
         let answer = answer.unwrap_or_else(|_| Err(Failure::Broke("timed out (server_connect_timeout)".into())));
         if let Err(Failure::Broke(_)) = &answer {
             let how = ServerConn::close(conn, CloseMethod::Terminate).await;
-            registry.closed(how, CloseReason::Dead);
+            counters.close(how, CloseReason::Dead);
         } else {
             if open.len() >= MAX_CONNECTIONS
                 && let Some((_, (other, slot))) =
                     open.keys().next().cloned().and_then(|other| open.remove_entry(&other))
             {
                 let how = ServerConn::close(other, CloseMethod::Terminate).await;
-                registry.closed(how, CloseReason::Surplus);
+                counters.close(how, CloseReason::Surplus);
                 drop(slot);
             }
             open.insert(database.to_vec(), (conn, slot));

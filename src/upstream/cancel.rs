@@ -1,13 +1,15 @@
 //! `CancelRequest`s to the upstream.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::debug;
 
 use super::cancel_gate::CancelGuard;
-use super::registry::Registry;
-use super::server_conn::{BackendKey, Closed};
+use super::close::Closed;
+use super::server_conn::BackendKey;
+use super::server_side::ServerSide;
 use crate::net::{Conn, Stream};
 use crate::wire::frontend;
 
@@ -18,23 +20,24 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The connection must not change hands meanwhile, which the gate ensures.
 ///
 /// Requests for one connection that come while one waits to be sent are one: a storm of them keeps no other client's waiting.
-pub(crate) async fn send(registry: &Registry, key: &BackendKey, gate: CancelGuard) {
+pub(crate) async fn send(server_side: &ServerSide, key: &BackendKey, gate: CancelGuard) {
     gate.once(|begun| async {
-        let _slot = registry.cancel_slots.acquire().await;
+        let _slot = server_side.logins.cancels.acquire().await;
         begun.note();
-        send_now(registry, key).await;
+        send_now(server_side, key).await;
     })
     .await;
     drop(gate);
 }
 
-async fn send_now(registry: &Registry, key: &BackendKey) {
-    registry.counters.cancels.add();
+async fn send_now(server_side: &ServerSide, key: &BackendKey) {
+    let ServerSide { counters, buffers, .. } = server_side;
+    counters.cancels.add();
     let request = async {
-        let mut stream = key.address.connect().await.inspect_err(|error| registry.note_connect_error(error))?;
+        let mut stream = key.address.connect().await.inspect_err(|error| counters.fail_to_connect(error))?;
         let by_us = |stream: &Stream| {
             if Closed::by_us(stream) == Closed::First {
-                registry.counters.time_waits.add();
+                counters.time_waits.add();
             }
         };
         if let Some(server_tls) = &key.server_tls
@@ -44,7 +47,7 @@ async fn send_now(registry: &Registry, key: &BackendKey) {
             by_us(&stream);
             return Err(io::Error::other(format!("{error:?}")));
         }
-        let mut conn = Conn::new(stream, registry.buffers.clone());
+        let mut conn = Conn::new(stream, Arc::clone(buffers));
         frontend::put_cancel(&mut conn.output, key.pid, &key.secret);
         conn.flush().await?;
         if tokio::time::timeout(CANCEL_TIMEOUT / 2, conn.drain()).await.is_err() {

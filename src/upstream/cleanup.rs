@@ -7,24 +7,21 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::cancel;
-use super::lease::Lease;
-use super::registry::Registry;
-use super::server_conn::ServerConn;
+use super::own_statements::{CleanupError, make_as_new, run, settle};
+use super::pool::lease::Lease;
+use super::server_side::ServerSide;
 use crate::net::RecvError;
-use crate::track::keeping_reset::KeepingReset;
-use crate::track::server_state::{CloseMethod, RESET};
-use crate::track::session_code;
-use crate::track::unnamed_statement::UnnamedStatement;
+use crate::track::server_state::CloseMethod;
 use crate::track::{Clean, Pins, Pipeline, Request, ResponseAction};
-use crate::wire::{backend, frame, frontend, head};
+use crate::wire::frontend;
 
 /// The first pause before another cancel request for the same statement.
 const FIRST_CANCEL_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a client left behind.
+/// State that a client left behind.
 #[derive(Debug)]
 pub(crate) struct SessionLeftovers {
-    /// What the server still owes.
+    /// Requests that the server has not answered.
     pub pipeline: Pipeline,
     /// Bytes of a message from the server that are still to come.
     pub partial: usize,
@@ -37,7 +34,7 @@ pub(crate) struct SessionLeftovers {
 /// Restores a session within `limit`, in a task of its own; closes the connection where that fails.
 pub(crate) fn clean_up_in_background(
     lease: Lease,
-    registry: Arc<Registry>,
+    server_side: Arc<ServerSide>,
     leftover: SessionLeftovers,
     limit: Duration,
 ) {
@@ -45,8 +42,8 @@ pub(crate) fn clean_up_in_background(
     tokio::spawn(async move {
         let _returning = returning;
         let mut lease = lease;
-        let id = lease.id;
-        let outcome = tokio::time::timeout(limit, clean_up(&mut lease, &registry, leftover)).await;
+        let id = lease.id();
+        let outcome = tokio::time::timeout(limit, clean_up(&mut lease, &server_side, leftover)).await;
         match outcome {
             Ok(Ok((clean, RestoredSession::Used))) => lease.release(clean, Instant::now()),
             Ok(Ok((clean, RestoredSession::AsNew))) => lease.release_fresh(clean),
@@ -61,44 +58,7 @@ pub(crate) fn clean_up_in_background(
     });
 }
 
-/// Resets an idle session within `limit`; says whether that succeeded.
-pub(crate) async fn reset(server_conn: &mut ServerConn, limit: Duration) -> bool {
-    let mut pipeline = Pipeline::new();
-    let done = tokio::time::timeout(limit, make_as_new(server_conn, &mut pipeline)).await;
-    matches!(done, Ok(Ok(())))
-}
-
-/// Resets a session that owes nothing, and keeps the statements that pgferry has prepared there if it can.
-async fn make_as_new(server_conn: &mut ServerConn, pipeline: &mut Pipeline) -> Result<(), CleanupError> {
-    if let Some((reset, sql)) = KeepingReset::alone(&server_conn.state) {
-        if query(server_conn, pipeline, &sql).await?.is_none() {
-            reset.apply(&mut server_conn.state);
-            return Ok(());
-        }
-        if !pipeline.settled() {
-            run(server_conn, pipeline, b"ROLLBACK").await?;
-        }
-    }
-    run(server_conn, pipeline, RESET).await?;
-    server_conn.state.on_reset();
-    Ok(())
-}
-
-/// Reason why a session can't be made fit.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CleanupError {
-    /// The connection failed.
-    #[error(transparent)]
-    Recv(#[from] RecvError),
-    /// The server answered with an error.
-    #[error("the server answered with an error")]
-    Refused,
-    /// The books don't say what the server still owes.
-    #[error("what the server still owes is not known")]
-    Lost,
-}
-
-/// What a session is like that has been restored.
+/// State of a session that has been restored.
 enum RestoredSession {
     /// As new.
     AsNew,
@@ -108,7 +68,7 @@ enum RestoredSession {
 
 async fn clean_up(
     lease: &mut Lease,
-    registry: &Arc<Registry>,
+    server_side: &Arc<ServerSide>,
     leftover: SessionLeftovers,
 ) -> Result<(Clean, RestoredSession), CleanupError> {
     let SessionLeftovers { mut pipeline, partial, cancel, reset } = leftover;
@@ -139,7 +99,7 @@ async fn clean_up(
     lease.conn.discard(partial).await?;
     if !pipeline.answered() {
         if cancel {
-            settle_cancelling(lease, registry, &mut pipeline).await?;
+            settle_cancelling(lease, server_side, &mut pipeline).await?;
         } else {
             settle(lease, &mut pipeline).await?;
         }
@@ -160,7 +120,7 @@ async fn clean_up(
 /// the statement has begun is lost.
 async fn settle_cancelling(
     lease: &mut Lease,
-    registry: &Arc<Registry>,
+    server_side: &Arc<ServerSide>,
     pipeline: &mut Pipeline,
 ) -> Result<(), CleanupError> {
     let (key, gate) = (Arc::clone(&lease.key), Arc::clone(&lease.gate));
@@ -169,98 +129,12 @@ async fn settle_cancelling(
     let mut pause = FIRST_CANCEL_PAUSE;
     loop {
         // In a task of its own: a request that is under way must be waited for, which the gate sees to.
-        let (registry, key, inside) = (Arc::clone(registry), Arc::clone(&key), gate.enter());
-        let request = tokio::spawn(async move { cancel::send(&registry, &key, inside).await });
+        let (server_side, key, inside) = (Arc::clone(server_side), Arc::clone(&key), gate.enter());
+        let request = tokio::spawn(async move { cancel::send(&server_side, &key, inside).await });
         tokio::select! {
             biased;
             settled = &mut settled => return settled.map(drop),
             _ = async { (request.await, sleep(pause).await) } => pause *= 2,
         }
     }
-}
-
-/// Runs a statement of our own; an error of any kind is a failure.
-async fn run(server_conn: &mut ServerConn, pipeline: &mut Pipeline, sql: &[u8]) -> Result<(), CleanupError> {
-    match query(server_conn, pipeline, sql).await? {
-        None => Ok(()),
-        Some(_) => Err(CleanupError::Refused),
-    }
-}
-
-/// Runs a statement of our own on a connection that owes nothing; returns the server's `ErrorResponse`, if it
-/// answered with one.
-///
-/// # Errors
-/// When the connection is of no use any more.
-pub(crate) async fn query(
-    server_conn: &mut ServerConn,
-    pipeline: &mut Pipeline,
-    sql: &[u8],
-) -> Result<Option<Box<[u8]>>, CleanupError> {
-    frontend::put_query(&mut server_conn.conn.output, sql);
-    server_conn.state.unnamed = UnnamedStatement::Absent;
-    pipeline.request(Request::Query, ResponseAction::Swallow);
-    server_conn.conn.flush().await.map_err(RecvError::from)?;
-    settle(server_conn, pipeline).await
-}
-
-/// Receives and drops until nothing is owed. Returns the first error that was among it.
-async fn settle(server_conn: &mut ServerConn, pipeline: &mut Pipeline) -> Result<Option<Box<[u8]>>, CleanupError> {
-    let mut failed = None;
-    // Synthesized answers are for the client, which is gone.
-    while pipeline.synthesized().is_some() {}
-    while !pipeline.answered() {
-        if pipeline.lost() {
-            return Err(CleanupError::Lost);
-        }
-        let header = server_conn.conn.peek(frame::HEADER_BYTES).await?;
-        let Some(head) = head(header, frame::BACKEND_LIMIT).map_err(RecvError::from)? else {
-            return Err(CleanupError::Lost);
-        };
-        match head.tag {
-            backend::READY if head.size <= server_conn.conn.input.capacity() => {
-                let status = server_conn.conn.peek(head.size).await?.last().copied().unwrap_or_default();
-                pipeline.ready(status);
-            }
-            backend::PARAMETER_STATUS if head.size <= server_conn.conn.input.capacity() => {
-                let bytes = server_conn.conn.peek(head.size).await?;
-                if let Some((name, value)) = backend::parameter_status(&bytes[frame::HEADER_BYTES..]) {
-                    let (name, value) = (name.to_vec(), value.to_vec());
-                    if !server_conn.state.params.has_room_for(&name, &value) {
-                        return Err(CleanupError::Lost);
-                    }
-                    server_conn.state.params.set(&name, &value);
-                }
-            }
-            backend::COMMAND_COMPLETE if head.size <= server_conn.conn.input.capacity() => {
-                let bytes = server_conn.conn.peek(head.size).await?;
-                let tag = backend::command_tag(&bytes[frame::HEADER_BYTES..]).to_vec();
-                server_conn.state.completed(&tag);
-                if session_code::defines_code(&tag) {
-                    server_conn.state.code.defines();
-                }
-                pipeline.response(head.tag);
-            }
-            backend::NOTICE | backend::NOTIFICATION => {}
-            // One that is so long is none.
-            backend::READY => return Err(CleanupError::Lost),
-            backend::ERROR if head.size <= server_conn.conn.input.capacity() => {
-                let error = server_conn.conn.peek(head.size).await?;
-                failed.get_or_insert_with(|| error.into());
-                pipeline.response(head.tag);
-            }
-            tag => {
-                if tag == backend::ERROR {
-                    failed.get_or_insert_with(Box::default);
-                }
-                pipeline.response(tag);
-            }
-        }
-        for (mut rollback, how) in pipeline.take_undone() {
-            server_conn.state.undo(&mut rollback, how);
-        }
-        server_conn.conn.discard(head.size).await?;
-        while pipeline.synthesized().is_some() {}
-    }
-    Ok(failed)
 }

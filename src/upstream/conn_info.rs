@@ -24,11 +24,11 @@ pub(crate) struct ConnInfo {
     pub pid: i32,
     /// Time at which it was opened.
     pub opened: SystemTime,
-    /// Where it goes.
+    /// Remote address.
     pub remote: Address,
-    /// Where it comes from, if that is a TCP address.
+    /// Local address, if that is a TCP address.
     pub local: Option<std::net::SocketAddr>,
-    /// How it is encrypted, if it is.
+    /// Description of its encryption, if it is encrypted.
     pub tls: Option<String>,
     /// The generation of settings it was opened under.
     pub generation: u64,
@@ -36,7 +36,7 @@ pub(crate) struct ConnInfo {
     pub gate: Arc<CancelGate>,
     /// The clients of pgferry that its backend is.
     pub looped: LoopedClients,
-    /// What is known of the code in its database.
+    /// Knowledge of the code in its database.
     pub code: Arc<SessionCode>,
     client: AtomicU64,
     prepared: AtomicU64,

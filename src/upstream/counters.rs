@@ -1,61 +1,15 @@
 //! What happened, in numbers.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Mutex;
 
+use super::close::{CloseReason, Closed};
 use super::counter::Counter;
 use super::histogram::Histogram;
 use crate::error::ClientError;
 use crate::lock::lock;
 use crate::track::Pins;
-
-/// Reason why an upstream connection was closed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum CloseReason {
-    /// A client's session could not be made fit for another one, or was its own.
-    #[default]
-    Session,
-    /// It was idle for too long.
-    Idle,
-    /// It was too old.
-    Lifetime,
-    /// The settings it was opened under are no longer in force.
-    Reload,
-    /// The limit was exceeded, or another pool needs the slot.
-    Surplus,
-    /// The server closed it, or it broke.
-    Dead,
-    /// The login failed, or was a try that is not needed any more.
-    Login,
-    /// The process ends.
-    Shutdown,
-    /// A command at the console.
-    Command,
-    /// Its role has another password or is another one by now, or is let in no more.
-    Identity,
-    /// The host's name no longer stands for its address, or the server is not what is wanted any more.
-    Moved,
-    /// Its backend has clients here, which no reset ends.
-    Looped,
-}
-
-impl CloseReason {
-    /// Every reason, with its name.
-    pub(crate) const NAMES: [(Self, &'static str); 12] = [
-        (Self::Session, "session"),
-        (Self::Idle, "idle"),
-        (Self::Lifetime, "lifetime"),
-        (Self::Reload, "reload"),
-        (Self::Surplus, "surplus"),
-        (Self::Dead, "dead"),
-        (Self::Login, "login"),
-        (Self::Shutdown, "shutdown"),
-        (Self::Command, "command"),
-        (Self::Identity, "identity"),
-        (Self::Moved, "moved"),
-        (Self::Looped, "looped"),
-    ];
-}
 
 /// The counts of one process.
 #[derive(Debug, Default)]
@@ -66,7 +20,7 @@ pub(crate) struct Counters {
     pub refused: Counter,
     /// The same by SQLSTATE.
     pub refusals: Failures,
-    /// What became of clients' requests for TLS.
+    /// Outcomes of clients' requests for TLS.
     pub client_tls: ClientTlsCounters,
     /// Passwords that had to be tried upstream.
     pub tried: Counter,
@@ -96,11 +50,11 @@ pub(crate) struct Counters {
     pub pins_by_reason: [Counter; Pins::NAMES.len()],
     /// Failed attempts to open a connection, by SQLSTATE.
     pub failures: Failures,
-    /// How long things took.
+    /// Durations.
     pub timings: Timings,
 }
 
-/// What became of clients' requests for TLS.
+/// Outcomes of clients' requests for TLS.
 #[derive(Debug, Default)]
 pub(crate) struct ClientTlsCounters {
     /// Connections that are encrypted.
@@ -111,10 +65,10 @@ pub(crate) struct ClientTlsCounters {
     pub failed: Counter,
 }
 
-/// How long things took.
+/// Durations.
 #[derive(Debug, Default)]
 pub(crate) struct Timings {
-    /// From accepting a client to its welcome.
+    /// From accepting a client to its greeting.
     pub login: Histogram,
     /// A client's wait for a connection to work on.
     pub wait: Histogram,
@@ -130,7 +84,7 @@ pub(crate) struct Timings {
 #[derive(Debug, Default)]
 pub(crate) struct Failures(Mutex<BTreeMap<String, u64>>);
 
-/// How many SQLSTATEs are told apart; a server could make up any number.
+/// Number of SQLSTATEs that are counted apart; a server could make up any number.
 const MAX_CODES: usize = 32;
 
 impl Failures {
@@ -165,9 +119,21 @@ impl Counters {
         self.failures.add(&client_error.code());
     }
 
+    /// An attempt to connect failed with the system's `error`.
+    pub(crate) fn fail_to_connect(&self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::AddrNotAvailable {
+            self.no_port.add();
+        }
+    }
+
     /// A connection was closed because of `why`.
-    pub(crate) fn close(&self, why: CloseReason) {
+    pub(crate) fn close(&self, how: Closed, why: CloseReason) {
         self.closed.add();
+        match how {
+            Closed::Politely => {}
+            Closed::Reset => drop(self.reset.add()),
+            Closed::First => drop(self.time_waits.add()),
+        }
         let by_reason = CloseReason::NAMES.iter().zip(&self.closed_by_reason);
         if let Some((_, counter)) = by_reason.into_iter().find(|((reason, _), _)| *reason == why) {
             counter.add();

@@ -32,7 +32,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// The directory that libpq's password files know as `localhost`.
 const DEFAULT_SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
-/// Where passwords come from.
+/// Sources of passwords.
 #[derive(Debug)]
 pub(crate) struct Credentials {
     host: Host,
@@ -43,9 +43,9 @@ pub(crate) struct Credentials {
     command: Vec<String>,
     ttl: Duration,
     passfile: Option<PathBuf>,
-    /// Where files are read.
+    /// Lane in which files are read.
     reading: Lane,
-    /// What the program printed, by database and user.
+    /// Output of the program, by database and user.
     printed: Arc<Mutex<Printed>>,
 }
 
@@ -57,12 +57,12 @@ impl Credentials {
     pub(crate) fn new(settings: &Settings, host: &Host) -> Self {
         Self {
             host: host.clone(),
-            user: settings.upstream.user.clone(),
-            fixed: settings.upstream.password.clone(),
-            file: settings.upstream_password_file.clone(),
-            command: settings.password_command.clone(),
-            ttl: settings.password_ttl,
-            passfile: settings.passfile.clone(),
+            user: settings.upstream.url.user.clone(),
+            fixed: settings.upstream.url.password.clone(),
+            file: settings.upstream.upstream_password_file.clone(),
+            command: settings.upstream.password_command.clone(),
+            ttl: settings.upstream.password_ttl,
+            passfile: settings.upstream.passfile.clone(),
             reading: Lane::default(),
             printed: Arc::default(),
         }
@@ -122,7 +122,7 @@ impl Credentials {
         Ok(pgpass::look_up(&content, &pgpass::PassfileKey { host: &host, port, database, user }))
     }
 
-    /// What the program printed lately, or prints now. It runs in a task of its own: the next login has use for what
+    /// Returns what the program printed lately, or prints now. It runs in a task of its own: the next login has use for what
     /// it prints even if no login waits any more.
     async fn printed(&self, database: &[u8], user: &[u8]) -> Result<Password, String> {
         let printed = Arc::clone(&self.printed).lock_owned().await;
@@ -221,7 +221,7 @@ fn judge(status: ExitStatus, last: &str, password: Password) -> Result<Password,
     }
 }
 
-/// What a file or a program says, without the end of its last line.
+/// Returns the text of a file or a program, without the end of its last line.
 fn one_line(mut text: Vec<u8>) -> Password {
     if text.last() == Some(&b'\n') {
         text.pop();

@@ -21,7 +21,7 @@ pub(crate) struct Histogram {
 /// A histogram as it was at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Snapshot {
-    /// How many were at most as long as the bound of the same number; the last is how many there were at all.
+    /// Number of values up to the bound of the same index; the last is the number of all.
     pub cumulative: [u64; BOUNDS.len() + 1],
     /// The sum of all.
     pub sum: Duration,
@@ -40,7 +40,7 @@ impl Histogram {
         self.buckets[0].add();
     }
 
-    /// What has been counted so far.
+    /// Returns the counts so far.
     #[must_use]
     pub(crate) fn snapshot(&self) -> Snapshot {
         let mut total = 0;

@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether a turn comes at once.
+    /// Returns a turn that comes at once, if it does.
     async fn at_once<T>(turn: impl Future<Output = T>) -> Option<T> {
         timeout(Duration::ZERO, turn).await.ok()
     }

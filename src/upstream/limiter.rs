@@ -204,7 +204,7 @@ impl SourceLimit {
         )
     }
 
-    /// Which source it is.
+    /// Returns the source.
     #[must_use]
     pub(crate) fn source(&self) -> Source {
         self.source

@@ -3,7 +3,6 @@
 
 use std::fmt::Write as _;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::simple_query::{self, Row};
@@ -17,13 +16,13 @@ const MAX_BACKENDS: usize = 262_143;
 /// Places that are left to logins, which hold none before they are over.
 const LOGINS: usize = 4;
 
-/// How often a server is looked at that has room, and one that is nearly full.
+/// Intervals between looks at a server that has room, and at one that is nearly full.
 const INTERVALS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(1));
 
-/// How long a server must have taken connections for a refusal to be news.
+/// Time for which a server must have taken connections for a refusal to be news.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// How long a look is waited for that says by whom a full server's places are held.
+/// Longest wait for a look that shows which roles hold a full server's places.
 const UNTOLD: Duration = Duration::from_secs(5);
 
 /// Limits and connections of a server, a row per role, those with most idle ones. `state` and `backend_type` of other roles' connections are hidden
@@ -46,11 +45,11 @@ GROUP BY usesysid ORDER BY 7 DESC LIMIT 5";
 pub(crate) struct Occupancy {
     /// `max_connections`.
     pub max_connections: usize,
-    /// Those of them that are reserved: `superuser_reserved_connections` and `reserved_connections`.
+    /// Number of those reserved: `superuser_reserved_connections` and `reserved_connections`.
     pub reserved: usize,
     /// Client connections there are.
     pub used: usize,
-    /// Those of them that are known to be idle.
+    /// Number of those known to be idle.
     pub idle: usize,
     /// A digest of what `ALTER ROLE … SET` and `ALTER DATABASE … SET` have set.
     pub settings: Vec<u8>,
@@ -58,10 +57,10 @@ pub(crate) struct Occupancy {
     pub idle_of: Vec<(String, usize)>,
 }
 
-/// What becomes of idle connections.
+/// Treatment of idle connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
-    /// They are kept for as long as the settings say.
+    /// All are kept for as long as the settings say.
     All,
     /// The server is filling up: each pool keeps one.
     One,
@@ -107,13 +106,13 @@ impl Occupancy {
         self.max_connections.saturating_sub(self.reserved).max(1)
     }
 
-    /// Those of them that are free.
+    /// Number of those that are free.
     #[must_use]
     pub(crate) fn free(&self) -> usize {
         self.places().saturating_sub(self.used)
     }
 
-    /// How many connections a process that has `ours` of them may have without leaving too few to others.
+    /// Number of connections that a process which has `ours` of them may have without leaving too few to others.
     #[must_use]
     pub(crate) fn share(&self, ours: usize) -> usize {
         let others = self.used.saturating_sub(ours);
@@ -121,7 +120,7 @@ impl Occupancy {
         left.saturating_sub(LOGINS.min(self.places() / 8)).max(1)
     }
 
-    /// What becomes of idle connections.
+    /// Treatment of idle connections.
     #[must_use]
     pub(crate) fn keep(&self) -> Keep {
         match (self.free(), self.places()) {
@@ -143,17 +142,17 @@ impl Occupancy {
     }
 }
 
-/// What is known of the room that a server has.
+/// Knowledge of the room that a server has.
 #[derive(Debug, Default)]
 pub(crate) struct Room(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// What the last look has shown.
+    /// Result of the last look.
     seen: Option<Occupancy>,
     /// Time at which the last look began.
     asked: Option<Instant>,
-    /// How many connections of this process the server had when it refused another one, after the last look.
+    /// Number of this process's connections when the server refused another one, after the last look.
     refused_at: Option<usize>,
     /// Time at which it last refused one.
     refused: Option<Instant>,
@@ -166,7 +165,7 @@ struct State {
 pub(crate) struct News(pub Option<Occupancy>);
 
 impl Room {
-    /// What the last look has shown.
+    /// Result of the last look.
     #[must_use]
     pub(crate) fn seen(&self) -> Option<Occupancy> {
         lock(&self.0).seen.clone()
@@ -218,7 +217,7 @@ impl Room {
         }
     }
 
-    /// What is to be told of a refusal, though no look has shown by which roles places are held.
+    /// Returns what is to be logged of a refusal, though no look has shown which roles hold the places.
     pub(crate) fn overdue(&self, now: Instant) -> Option<News> {
         let mut state = lock(&self.0);
         state.untold.take_if(|at| now.saturating_duration_since(*at) >= UNTOLD).map(|_| News(None))
@@ -235,7 +234,7 @@ impl Room {
         Some((seen.max_connections.max(1), share))
     }
 
-    /// What becomes of idle connections.
+    /// Treatment of idle connections.
     #[must_use]
     pub(crate) fn keep(&self) -> Keep {
         let state = lock(&self.0);
@@ -244,51 +243,6 @@ impl Room {
             (None, Some(seen)) => seen.keep(),
             (None, None) => Keep::All,
         }
-    }
-}
-
-/// For how long clients have waited in vain, because no connection could be had.
-#[derive(Debug, Default)]
-pub(crate) struct Hunger {
-    want: Mutex<Option<Want>>,
-    /// True if there is one: a connection that comes back asks for no more than that.
-    any: AtomicBool,
-}
-
-#[derive(Clone, Debug)]
-struct Want {
-    since: Instant,
-    last: Instant,
-    why: String,
-}
-
-/// How long a want is remembered that was not felt again.
-const FORGOTTEN: Duration = Duration::from_secs(15);
-
-impl Hunger {
-    /// Notes that a connection was wanted and could not be had: why.
-    pub(crate) fn felt(&self, why: String, now: Instant) {
-        let mut want = lock(&self.want);
-        self.any.store(true, Ordering::Relaxed);
-        let recent = want.as_ref().filter(|want| now.saturating_duration_since(want.last) < FORGOTTEN);
-        let since = recent.map(|want| want.since);
-        *want = Some(Want { since: since.unwrap_or(now), last: now, why });
-    }
-
-    /// Notes that one came free or was opened.
-    pub(crate) fn stilled(&self) {
-        if self.any.load(Ordering::Relaxed) {
-            self.any.store(false, Ordering::Relaxed);
-            *lock(&self.want) = None;
-        }
-    }
-
-    /// For how long none could be had, and why.
-    #[must_use]
-    pub(crate) fn lasts(&self, now: Instant) -> Option<(Duration, String)> {
-        let want = lock(&self.want).clone()?;
-        let is_recent = now.saturating_duration_since(want.last) < FORGOTTEN;
-        is_recent.then(|| (now.saturating_duration_since(want.since), want.why))
     }
 }
 
@@ -344,20 +298,6 @@ mod tests {
         room.refused(20, at(95));
         assert_eq!((room.overdue(at(99)), room.overdue(at(100))), (None, Some(News(None))));
         assert_eq!((room.overdue(at(105)), room.learn(server(100, 3, 97))), (None, None));
-    }
-
-    #[test]
-    fn hunger_lasts_while_it_is_felt() {
-        let (hunger, now) = (Hunger::default(), Instant::now());
-        let at = |secs| now + Duration::from_secs(secs);
-        hunger.felt("full".into(), at(0));
-        hunger.felt("full".into(), at(9));
-        assert_eq!(hunger.lasts(at(10)), Some((Duration::from_secs(10), "full".into())));
-        assert_eq!(hunger.lasts(at(25)), None, "no client has wanted any for long");
-        hunger.felt("full".into(), at(26));
-        assert_eq!(hunger.lasts(at(27)), Some((Duration::from_secs(1), "full".into())));
-        hunger.stilled();
-        assert_eq!(hunger.lasts(at(27)), None);
     }
 
     proptest! {

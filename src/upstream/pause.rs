@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use crate::lock::lock;
 
-/// What is switched off.
+/// Databases that are paused or disabled.
 #[derive(Debug, Default)]
 pub(crate) struct PauseState {
     /// True if anything is: one look in the common case.
@@ -23,7 +23,7 @@ struct State {
     databases: BTreeMap<Vec<u8>, DatabaseState>,
 }
 
-/// What is switched off for one database.
+/// State of one database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DatabaseState {
     /// No client gets a connection; it waits for one.
@@ -33,7 +33,7 @@ pub(crate) struct DatabaseState {
 }
 
 impl PauseState {
-    /// What is switched off for `database`.
+    /// Returns the state of `database`.
     #[must_use]
     pub(crate) fn of(&self, database: &[u8]) -> DatabaseState {
         if !self.any.load(Ordering::SeqCst) {

@@ -4,22 +4,22 @@ use std::time::{Duration, Instant};
 
 use super::counter::Counter;
 
-/// What a pool's clients had done for them. Times are in microseconds.
+/// Statistics of a pool's clients. Times are in microseconds.
 #[derive(Debug, Default)]
 pub(crate) struct PoolStats {
     /// Clients that logged in.
     pub logins: Counter,
-    /// How often a client was given a connection to work on.
+    /// Number of times that a client was given a connection to work on.
     pub assignments: Counter,
-    /// How long clients waited for one.
+    /// Time that clients waited for one.
     pub waited: Counter,
     /// Requests that the server was ready after: simple queries, and whatever a `Sync` ended.
     pub queries: Counter,
-    /// How long the server worked on them.
+    /// Time that the server worked on them.
     pub query_time: Counter,
     /// Transactions that ended, single statements included.
     pub transactions: Counter,
-    /// How long they lasted.
+    /// Time that they lasted.
     pub transaction_time: Counter,
     /// Bytes received from clients after their login.
     pub received: Counter,
@@ -50,12 +50,12 @@ pub(crate) struct LocalStats {
     transaction_since: Option<Instant>,
 }
 
-/// What ended when the server became ready.
+/// Work that ended when the server became ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CompletedWork {
-    /// How long the request took.
+    /// Duration of the request.
     pub query: Duration,
-    /// How long the transaction lasted, if it ended too.
+    /// Duration of the transaction, if it ended too.
     pub transaction: Option<Duration>,
 }
 

@@ -43,7 +43,7 @@ pub(crate) struct Queue<T> {
     next_number: u64,
     /// Next time at which expired waiters are removed.
     next_expiry: Option<Instant>,
-    /// Whether connections come free.
+    /// Turnover of connections.
     pub turnover: Turnover,
     dialling: usize,
     pause: Duration,
@@ -77,7 +77,7 @@ impl<T> Default for Queue<T> {
     }
 }
 
-/// Whether another attempt may start.
+/// Permission to start another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Now.
@@ -117,7 +117,7 @@ impl<T> Queue<T> {
         connection.ok()
     }
 
-    /// How many wait.
+    /// Number of clients that wait.
     #[must_use]
     pub(crate) fn waiting(&self) -> usize {
         self.waiters.len()

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use super::dial::{DialError, Secret};
 use super::lane::Lane;
 use super::queue::pause_while_full;
-use super::registry::Registry;
-use crate::auth::{Credential, Password, Source, Verified};
+use crate::auth::{Credential, Password, ProcessKey, Source, Verified};
 use crate::config::Settings;
 use crate::error::ClientError;
 use crate::lock::lock;
@@ -16,10 +15,10 @@ use crate::lock::lock;
 /// The first and the longest pause between attempts while the upstream is down.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 
-/// How long it is remembered that the upstream could not be asked.
+/// Time for which it is remembered that the upstream could not be asked.
 const TROUBLED: Duration = Duration::from_secs(60);
 
-/// What the upstream is known to do when this user comes.
+/// Requirement of the upstream for this user's logins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum AuthRequirement {
     /// No login has been tried.
@@ -31,11 +30,11 @@ pub(crate) enum AuthRequirement {
     Asks,
 }
 
-/// What is known of one (database, user).
+/// Knowledge of one (database, user)'s login.
 #[derive(Debug)]
 pub(crate) struct RoleAuth {
     memory: Mutex<CachedAuth>,
-    /// What came after it, if anything did.
+    /// Succession, if it has ended.
     succession: OnceLock<Succession>,
     /// The attempts of each source that wait for their turn, or have it.
     lanes: Mutex<HashMap<Source, Arc<Lane>>>,
@@ -43,7 +42,7 @@ pub(crate) struct RoleAuth {
     turn: tokio::sync::Mutex<()>,
 }
 
-/// What an account is followed by.
+/// Successors of a `RoleAuth`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Succession {
     /// The same role, with another password: its clients go on with new connections.
@@ -52,7 +51,7 @@ pub(crate) enum Succession {
     AnotherRole,
 }
 
-/// How old the memory of an account is.
+/// Freshness of what is known of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Freshness {
     /// It can be relied on.
@@ -73,7 +72,7 @@ struct CachedAuth {
     verified: Verified<ClientError>,
     /// The upstream credential of clients that log in by another method than pass-through.
     learned: Option<Credential>,
-    /// What was right under settings that are no longer in force: good enough to try, not to accept a client by.
+    /// Credential that was right under former settings: good enough to try, not to accept a client by.
     presumed: Option<Credential>,
     trouble: Option<RecentFailure>,
 }
@@ -87,7 +86,7 @@ struct RecentFailure {
 }
 
 impl CachedAuth {
-    /// That a name is asked for a password says nothing: servers ask also for names that they do not know.
+    /// Returns whether nothing is known. A question for a password is no knowledge: servers ask it for unknown names as well.
     fn is_blank(&self) -> bool {
         self.requirement != AuthRequirement::Open && self.verified.password().is_none() && self.learned.is_none()
     }
@@ -114,13 +113,13 @@ impl Default for RoleAuth {
 }
 
 impl RoleAuth {
-    /// What the upstream is known to do.
+    /// Returns the known requirement of the upstream.
     #[must_use]
     pub(crate) fn requirement(&self) -> AuthRequirement {
         self.memory().requirement
     }
 
-    /// How old the memory is that the upstream lets the user in; fresh where it never has, so that there is none to rely on.
+    /// Returns how fresh the knowledge is that the upstream lets the user in; fresh where it never has, so that there is none.
     #[must_use]
     pub(crate) fn freshness(&self, recheck: Duration) -> Freshness {
         match self.memory().proved.map(|at| at.elapsed()) {
@@ -147,7 +146,7 @@ impl RoleAuth {
         self.memory().proved = Some(Instant::now());
     }
 
-    /// What it is followed by, if it is out of date.
+    /// Returns its successor, if it is out of date.
     #[must_use]
     pub(crate) fn succession(&self) -> Option<Succession> {
         self.succession.get().copied()
@@ -168,16 +167,16 @@ impl RoleAuth {
     }
 
     /// Notes that the upstream lets the user in no more.
-    pub(super) fn deny(&self, registry: &Registry, error: &DialError) {
-        self.refused(registry, error);
+    pub(super) fn deny(&self, key: &ProcessKey, error: &DialError) {
+        self.refused(key, error);
         self.forget();
     }
 
     /// Returns whether an attempt that failed with `error` shows that the upstream lets the user in no more: it was not a wrong password.
-    pub(super) fn is_denied(&self, registry: &Registry, error: &DialError) -> bool {
+    pub(super) fn is_denied(&self, key: &ProcessKey, error: &DialError) -> bool {
         error.denies_login()
             && match error {
-                DialError::Refused(_, Some(Credential::Password(password))) => self.matches(registry, password),
+                DialError::Refused(_, Some(Credential::Password(password))) => self.matches(key, password),
                 _ => true,
             }
     }
@@ -195,11 +194,11 @@ impl RoleAuth {
 
     /// Returns whether the upstream is known to take `password`.
     #[must_use]
-    pub(crate) fn matches(&self, registry: &Registry, password: &Password) -> bool {
-        self.memory().verified.matches(&registry.key, password)
+    pub(crate) fn matches(&self, key: &ProcessKey, password: &Password) -> bool {
+        self.memory().verified.matches(key, password)
     }
 
-    /// Where a pool's own connections get the password from.
+    /// Returns the source of the password for a pool's own connections.
     #[must_use]
     pub(crate) fn secret(&self, settings: &Settings) -> Secret {
         let memory = self.memory();
@@ -232,20 +231,20 @@ impl RoleAuth {
     }
 
     /// Notes that a pool's connection could not be opened: a refused password is forgotten.
-    pub(crate) fn note_failure(&self, registry: &Registry, error: &DialError) {
+    pub(crate) fn note_failure(&self, key: &ProcessKey, error: &DialError) {
         if !error.is_credential() {
             return;
         }
         let mut memory = self.memory();
         match error {
             DialError::Refused(client_error, Some(Credential::Password(password))) => {
-                memory.verified.refuse(&registry.key, password, client_error.clone(), Instant::now());
+                memory.verified.refuse(key, password, client_error.clone(), Instant::now());
             }
             _ => memory.requirement = AuthRequirement::Unknown,
         }
     }
 
-    /// Where the attempts of `source` wait for each other, so that only one of them waits for its turn.
+    /// Returns the lane in which the attempts of `source` wait for each other, so that only one of them waits for its turn.
     #[must_use]
     pub(crate) fn lane(&self, source: Source) -> Arc<Lane> {
         let mut lanes = lock(&self.lanes);
@@ -295,14 +294,14 @@ impl RoleAuth {
         self.memory().requirement = AuthRequirement::Asks;
     }
 
-    /// What the upstream lately answered to `password`, if it refused it.
+    /// Returns the upstream's latest answer to `password`, if it refused it.
     #[must_use]
-    pub(crate) fn refusal(&self, registry: &Registry, password: &Password) -> Option<ClientError> {
-        self.memory().verified.refusal(&registry.key, password, Instant::now())
+    pub(crate) fn refusal(&self, key: &ProcessKey, password: &Password) -> Option<ClientError> {
+        self.memory().verified.refusal(key, password, Instant::now())
     }
 
     /// The upstream has let the user in with `credential`. Says whether it was another password before.
-    pub(super) fn accepted(&self, registry: &Registry, credential: Option<Credential>) -> bool {
+    pub(super) fn accepted(&self, key: &ProcessKey, credential: Option<Credential>) -> bool {
         let mut memory = self.memory();
         memory.trouble = None;
         memory.proved = Some(Instant::now());
@@ -315,14 +314,14 @@ impl RoleAuth {
             Some(Credential::Md5(_) | Credential::Key(..)) => memory.requirement = AuthRequirement::Asks,
             Some(Credential::Password(password)) => {
                 memory.requirement = AuthRequirement::Asks;
-                memory.verified.accept(&registry.key, password);
+                memory.verified.accept(key, password);
             }
             None => memory.requirement = AuthRequirement::Open,
         }
         changed
     }
 
-    pub(super) fn refused(&self, registry: &Registry, error: &DialError) {
+    pub(super) fn refused(&self, key: &ProcessKey, error: &DialError) {
         if let DialError::Refused(client_error, Some(Credential::Password(password))) = error {
             let mut memory = self.memory();
             if !error.may_pass() {
@@ -330,7 +329,7 @@ impl RoleAuth {
             }
             memory.requirement = AuthRequirement::Asks;
             if error.is_credential() {
-                memory.verified.refuse(&registry.key, password, client_error.clone(), Instant::now());
+                memory.verified.refuse(key, password, client_error.clone(), Instant::now());
             }
         }
     }

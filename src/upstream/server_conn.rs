@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cancel_gate::CancelGate;
+use super::close::{CloseReason, Closed};
 use super::conn_info::ConnInfo;
-use super::counters::CloseReason;
 use super::server_tls::ServerTls;
 use super::target::Address;
 use crate::config::TargetSessionAttrs;
-use crate::net::{Conn, Stream};
+use crate::net::Conn;
 use crate::track::ServerState;
 use crate::track::server_state::CloseMethod;
 use crate::wire::{Frames, backend, frame, frontend};
@@ -21,12 +21,12 @@ const TERMINATE_TIMEOUT: Duration = Duration::from_secs(1);
 /// For how long the last answer on a connection proves it alive. Under load connections change hands within microseconds.
 pub(crate) const RECENTLY_USED: Duration = Duration::from_millis(1);
 
-/// What a `CancelRequest` needs.
+/// Address and secret that a `CancelRequest` needs.
 #[derive(Debug)]
 pub(crate) struct BackendKey {
-    /// Where the backend is.
+    /// Address of the backend.
     pub address: Address,
-    /// How connections there are encrypted, if they are.
+    /// Encryption of connections there, if they are encrypted.
     pub server_tls: Option<Arc<ServerTls>>,
     /// Its process id.
     pub pid: i32,
@@ -34,53 +34,36 @@ pub(crate) struct BackendKey {
     pub secret: Box<[u8]>,
 }
 
-/// How a connection was closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Closed {
-    /// The server closed first, and has the TIME_WAIT.
-    Politely,
-    /// With a reset, which leaves no TIME_WAIT.
-    Reset,
-    /// We closed first, and have the TIME_WAIT.
-    First,
-}
-
-impl Closed {
-    /// Makes the coming close of `stream` a reset.
-    #[must_use]
-    pub(crate) fn by_us(stream: &Stream) -> Self {
-        if stream.reset_on_close() { Self::Reset } else { Self::First }
-    }
-}
-
 /// One open, logged-in connection.
 #[derive(Debug)]
 pub(crate) struct ServerConn {
     /// The socket.
     pub conn: Conn,
-    /// A number of its own, for logs.
-    pub id: u64,
-    /// What a cancel request needs.
+    /// Key for cancel requests.
     pub key: Arc<BackendKey>,
-    /// What the session there has.
+    /// State of the session there.
     pub state: ServerState,
     /// Time at which it was last given back.
     pub returned: Instant,
     /// Time at which it is to be replaced.
     pub retire_at: Option<Instant>,
-    /// The generation of settings it was opened under.
-    pub generation: u64,
     /// Reason why it is closed, if it is dropped now.
     pub close_reason: CloseReason,
     /// Its cancel requests.
     pub gate: Arc<CancelGate>,
-    /// What its server is wanted to be.
+    /// Condition that its server must satisfy.
     pub target: TargetSessionAttrs,
-    /// What others see of it.
+    /// Metadata that others see.
     pub conn_info: Arc<ConnInfo>,
 }
 
 impl ServerConn {
+    /// Number of its own, for logs.
+    #[must_use]
+    pub(crate) fn id(&self) -> u64 {
+        self.conn_info.id
+    }
+
     /// Returns whether it has been used within the last moment before `now` and nothing is known to have arrived since: then a look is not
     /// worth a system call. What the server says a moment later is met by the client's own request in any case.
     #[must_use]

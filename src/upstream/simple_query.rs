@@ -71,7 +71,7 @@ mod tests {
     use super::*;
     use crate::net::{BufferPool, Stream};
 
-    /// What is made of a server's answer that consists of these messages.
+    /// Reads a server's answer that consists of these messages.
     async fn answer(messages: Vec<u8>) -> Result<Vec<Row>, String> {
         let (ours, mut theirs) = UnixStream::pair().expect("a pair");
         ours.set_nonblocking(true).expect("nonblocking");

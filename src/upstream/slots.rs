@@ -54,7 +54,7 @@ impl Slots {
         self.cap.load(Ordering::Relaxed)
     }
 
-    /// How many are taken. More than [`Slots::cap`] only after the cap was lowered.
+    /// Number of slots taken. More than [`Slots::cap`] only after the cap was lowered.
     #[must_use]
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)

@@ -21,11 +21,11 @@ use crate::net::{Stream, tls};
 use crate::offload::Lane;
 use crate::track::ServerParams;
 
-/// How much later each further address of a host is tried while the ones before have not answered (RFC 8305 calls
-/// it the connection attempt delay).
+/// Delay after which each further address of a host is tried while the ones before have not answered (RFC 8305 calls it the
+/// connection attempt delay).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// Where a connection goes, resolved: what a cancel request is sent to.
+/// Resolved address of a connection, to which cancel requests are sent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Address {
     /// A TCP address.
@@ -47,7 +47,7 @@ impl Address {
     }
 }
 
-/// What one attempt to connect does about encryption.
+/// Encryption in one attempt to connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TlsAttempt {
     /// Nothing.
@@ -63,7 +63,7 @@ pub(crate) enum TlsAttempt {
 pub(crate) struct UpstreamTargets {
     general: Arc<UpstreamTarget>,
     own: BTreeMap<Vec<u8>, Arc<UpstreamTarget>>,
-    /// That of databases that no table names, if it is another one (`*`).
+    /// Target of databases that no table names, if it is another one (`*`).
     others: Option<Arc<UpstreamTarget>>,
 }
 
@@ -103,13 +103,13 @@ impl UpstreamTargets {
 /// The way to the upstream.
 #[derive(Debug)]
 pub(crate) struct UpstreamTarget {
-    /// Where it is: the first that will do is used.
+    /// Hosts: the first that satisfies `target` is used.
     pub endpoints: Vec<TargetHost>,
-    /// Which will do.
+    /// Condition that a server must satisfy.
     pub target: TargetSessionAttrs,
     /// The minor version of the protocol that is asked for.
     pub minor: u16,
-    /// Whether logins are bound to the channel.
+    /// Channel binding of logins.
     pub binding: Binding,
     /// The methods by which the server may have logins proved.
     pub require_auth: RequireAuth,
@@ -118,26 +118,26 @@ pub(crate) struct UpstreamTarget {
     mode: SslMode,
     /// The endpoint that was good last: it is tried first.
     good: AtomicUsize,
-    /// How full the server is.
+    /// Knowledge of how full the server is.
     pub room: Room,
 }
 
 /// One place.
 #[derive(Debug)]
 pub(crate) struct TargetHost {
-    /// Where it is.
+    /// Host.
     pub host: Host,
-    /// Where passwords come from.
+    /// Sources of passwords.
     pub credentials: Credentials,
     /// Encrypts; `None` where connections are never encrypted.
     pub server_tls: Option<Arc<ServerTls>>,
     address: Option<IpAddr>,
-    /// What the host's name stood for when it was last looked up.
+    /// Addresses of the host's name when it was last resolved.
     looked_up: Arc<Mutex<Option<LookedUp>>>,
     looking_up: Lane,
 }
 
-/// When a name was looked up, and what it stood for.
+/// Time at which a name was resolved, and its addresses.
 type LookedUp = (Instant, Vec<SocketAddr>);
 
 impl UpstreamTarget {
@@ -146,7 +146,7 @@ impl UpstreamTarget {
     /// # Errors
     /// When certificates can't be used: which, and why.
     pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
-        let upstream = &settings.upstream;
+        let upstream = &settings.upstream.url;
         let endpoint = |endpoint: &crate::config::Endpoint| {
             Ok(TargetHost {
                 host: endpoint.host.clone(),
@@ -189,7 +189,7 @@ impl UpstreamTarget {
         self.good.store(at, Ordering::Relaxed);
     }
 
-    /// What to try about encryption at `endpoint`, in order.
+    /// Returns the kinds of encryption to try at `endpoint`, in order.
     #[must_use]
     pub(crate) fn attempts(&self, endpoint: &TargetHost) -> &'static [TlsAttempt] {
         match (&endpoint.server_tls, self.mode) {
@@ -229,7 +229,7 @@ impl TargetHost {
         looked_up.as_ref().map(|(when, addresses)| (name.clone(), when.elapsed(), addresses.clone()))
     }
 
-    /// Looks the host's name up again if the answer is older than `age`; says which addresses it no longer stands for. That
+    /// Looks the host's name up again if the answer is older than `age`; returns the addresses to which it no longer resolves. That
     /// they come in another order, or that no name server answers, means nothing.
     pub(crate) async fn vanished(&self, age: Duration) -> Vec<SocketAddr> {
         let (Host::Tcp(name, port), None) = (&self.host, self.address) else { return Vec::new() };
@@ -282,8 +282,8 @@ impl TargetHost {
     }
 }
 
-/// What keeps a server that reports `params` from being what is wanted, in libpq's words; nothing for one that does not
-/// report it.
+/// Returns why a server that reports `params` does not satisfy `target`, in libpq's words; nothing for one that satisfies it,
+/// or does not report it.
 #[must_use]
 pub(crate) fn target_mismatch(target: TargetSessionAttrs, params: &ServerParams) -> Option<&'static str> {
     if matches!(target, TargetSessionAttrs::Any | TargetSessionAttrs::PreferStandby) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// as long as one of them takes.
 const LOOKS: u32 = 5;
 
-/// What looks at a pool have shown in which clients wait: a *turnover* is a connection that comes back.
+/// Results of looks at a pool in which clients wait: a *turnover* is a connection that comes back.
 #[derive(Debug, Default)]
 pub(crate) struct Turnover {
     /// Looks since the last one.

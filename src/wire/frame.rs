@@ -17,7 +17,7 @@ pub const BACKEND_LIMIT: usize = 0x7fff_ffff;
 pub struct BadLength {
     /// The message's tag.
     pub tag: u8,
-    /// What its length field says.
+    /// Value of its length field.
     pub length: u32,
 }
 
@@ -29,7 +29,7 @@ impl fmt::Display for BadLength {
 
 impl std::error::Error for BadLength {}
 
-/// What a header says: the message's type and its whole size.
+/// Header of a message: its type and its whole size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The message's type.
@@ -55,8 +55,8 @@ pub fn head(bytes: &[u8], limit: usize) -> Result<Option<Head>, BadLength> {
     Ok(Some(Head { tag, size: size + 1 }))
 }
 
-/// How many bytes the whole messages of one type take that `bytes` begins with: rows come by the thousand, and are all
-/// treated alike. Stops in front of a bad header.
+/// Number of bytes of the whole messages of one type that `bytes` begins with: rows come by the thousand, and are all treated
+/// alike. Stops in front of a bad header.
 #[must_use]
 pub fn run(bytes: &[u8], tag: u8, limit: usize) -> usize {
     let mut end = 0;
@@ -79,7 +79,7 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// What follows the header.
+    /// Returns the body, which follows the header.
     #[must_use]
     pub fn body(&self) -> &'a [u8] {
         &self.bytes[HEADER_BYTES..]
@@ -110,7 +110,7 @@ impl<'a> Frames<'a> {
         Self { rest: bytes, limit }
     }
 
-    /// What has not been yielded: empty, or the start of a message that is not all there, or a bad header.
+    /// Returns what has not been yielded: nothing, the start of an incomplete message, or a bad header.
     #[must_use]
     pub fn rest(&self) -> &'a [u8] {
         self.rest

@@ -55,7 +55,7 @@ pub(crate) fn parse(body: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((name, text))
 }
 
-/// What a `Bind` says that takes no parameters: portal, statement, the format codes of the result's columns.
+/// `Bind` without parameters: portal, statement, the format codes of the result's columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bind<'a> {
     /// The portal's name.

@@ -13,7 +13,7 @@ pub(super) const CANCEL: u32 = 80_877_102;
 /// `MAX_STARTUP_PACKET_LENGTH`: what may follow the length field.
 const MAX_BODY: usize = 10_000;
 
-/// What a client's opening packet asks for.
+/// Request of a client's opening packet.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Opening {
     /// `SSLRequest`.

@@ -52,9 +52,7 @@ impl Asked {
 }
 
 fn pgferry(args: &[&str], env: &[(&str, &str)]) -> Output {
-    let mut command = crate::harness::pgferry::command();
-    command.args(args).env("PGFERRY_UPSTREAM", "postgres://127.0.0.1:1").envs(env.iter().copied());
-    command.output().expect("pgferry")
+    crate::harness::pgferry::run_pgferry(args, &[&[("PGFERRY_UPSTREAM", "postgres://127.0.0.1:1")], env].concat())
 }
 
 #[expect(

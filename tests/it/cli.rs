@@ -6,12 +6,8 @@ use std::process::Output;
 
 use pgferry::internals::config::keys::KEYS;
 
-use crate::harness::pgferry::command;
+use crate::harness::pgferry::{command, run_pgferry};
 use crate::harness::{Pgferry, Postgres, Signal, run};
-
-fn pgferry(args: &[&str], env: &[(&str, &str)]) -> Output {
-    command().args(args).envs(env.iter().copied()).output().expect("pgferry")
-}
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -47,13 +43,13 @@ fn mistakes_are_explained_and_exit_with_1() {
         (&["-u", "postgres://db", "-l", "/proc/nowhere"], &[], &["/proc/nowhere"]),
         (&["-u", "postgres://db", "-l", &format!("/tmp/{}", "x".repeat(120))], &[], &["107"]),
     ] {
-        let output = pgferry(args, env);
+        let output = run_pgferry(args, env);
         assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stderr(&output));
         for part in parts {
             assert!(stderr(&output).contains(part), "{args:?}: {}", stderr(&output));
         }
     }
-    let output = pgferry(&["--pool-sise", "3"], &[]);
+    let output = run_pgferry(&["--pool-sise", "3"], &[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("--pool-size"), "{}", stderr(&output));
 }
@@ -105,7 +101,7 @@ fn check_prints_the_settings_in_force_without_secrets() {
     let secret = dir.path().join("url");
     fs::write(&secret, "postgres://me:hunter2@db.example/shop\n").expect("written");
     let env = [("PGFERRY_UPSTREAM_FILE", secret.to_str().expect("UTF-8")), ("PGFERRY_POOL_SIZE", "7")];
-    let output = pgferry(&["check", "-m", "transaction"], &env);
+    let output = run_pgferry(&["check", "-m", "transaction"], &env);
     let text = stdout(&output);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(
@@ -116,7 +112,7 @@ fn check_prints_the_settings_in_force_without_secrets() {
     assert!(text.contains("pool_mode = \"transaction\"") && text.contains("# --pool-mode"), "{text}");
     assert!(text.contains("query_wait_timeout = \"10s\""), "{text}");
     assert!(!text.contains("hunter2"));
-    let output = pgferry(&["-s", "9", "check"], &[("DATABASE_URL", "postgres://db")]);
+    let output = run_pgferry(&["-s", "9", "check"], &[("DATABASE_URL", "postgres://db")]);
     assert!(stdout(&output).contains("pool_size = 9"), "flags may stand before the subcommand");
     assert!(stdout(&output).contains("# DATABASE_URL"));
 }
@@ -136,11 +132,11 @@ fn check_says_which_rule_a_client_would_meet() {
         (&["--from", "tls:10.1.1.1"], "refused: no [[rule]] fits"),
         (&["--uid", "8"], "refused: no [[rule]] fits"),
     ] {
-        let output = pgferry(&[&["check", "-c", path, "--user", "app"], args].concat(), &[]);
+        let output = run_pgferry(&[&["check", "-c", path, "--user", "app"], args].concat(), &[]);
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && said.contains(expected), "{args:?}: {said} {}", stderr(&output));
     }
-    let output = pgferry(&["check", "-u", "postgres://db", "--user", "app"], &[]);
+    let output = run_pgferry(&["check", "-u", "postgres://db", "--user", "app"], &[]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "auth_type = \"pass-through\"\n");
     for (args, part) in [
         (&["check", "-u", "postgres://db", "--user", "app", "--from", "pigeon"][..], "unix, abstract, tcp, tls"),
@@ -148,7 +144,7 @@ fn check_says_which_rule_a_client_would_meet() {
         (&["check", "-u", "postgres://db?sslrootcert=/no/such/file"], "/no/such/file"),
         (&["check", "-u", "postgres://db?sslmode=verify-ca"], "sslrootcert"),
     ] {
-        let output = pgferry(args, &[]);
+        let output = run_pgferry(args, &[]);
         assert!(!output.status.success() && stderr(&output).contains(part), "{args:?}: {}", stderr(&output));
     }
 }
@@ -182,7 +178,7 @@ fn the_shipped_configuration_is_the_defaults() {
             key.doc
         );
     }
-    let output = pgferry(&["check", "-c", path], &[]);
+    let output = run_pgferry(&["check", "-c", path], &[]);
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
@@ -190,7 +186,7 @@ fn the_shipped_configuration_is_the_defaults() {
 fn the_reference_is_what_the_program_says() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/REFERENCE.md");
     let written = fs::read_to_string(path).expect("readable");
-    assert_eq!(stdout(&pgferry(&["settings"], &[])), written, "run: pgferry settings >config/REFERENCE.md");
+    assert_eq!(stdout(&run_pgferry(&["settings"], &[])), written, "run: pgferry settings >config/REFERENCE.md");
     for key in KEYS {
         assert!(written.contains(&format!("\n| `{}` |", key.name)));
     }
@@ -198,12 +194,12 @@ fn the_reference_is_what_the_program_says() {
 
 #[test]
 fn help_and_version() {
-    let output = pgferry(&["--help"], &[]);
+    let output = run_pgferry(&["--help"], &[]);
     let text = stdout(&output);
     for part in ["--upstream", "--listen", "--pool-mode", "PGFERRY_", "DATABASE_URL", "Examples:", "check", "doctor"] {
         assert!(text.contains(part), "{text}");
     }
-    assert_eq!(stdout(&pgferry(&["--version"], &[])).trim(), concat!("pgferry ", env!("CARGO_PKG_VERSION")));
+    assert_eq!(stdout(&run_pgferry(&["--version"], &[])).trim(), concat!("pgferry ", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]
@@ -240,7 +236,7 @@ fn socket_mode_and_group_are_applied() {
     let ferry = Pgferry::start_with(&Postgres::shared().url(), &["--port", "5433"], &env);
     let socket = ferry.dir().join(".s.PGSQL.5433");
     assert_eq!(fs::metadata(&socket).expect("there").permissions().mode() & 0o777, 0o750);
-    let second = pgferry(&["-u", "postgres://db", "-l", ferry.host(), "-p", "5433"], &[]);
+    let second = run_pgferry(&["-u", "postgres://db", "-l", ferry.host(), "-p", "5433"], &[]);
     assert_eq!(second.status.code(), Some(1));
     assert!(stderr(&second).contains(&format!("in use by process {}", ferry.pid())), "{}", stderr(&second));
     assert!(socket.exists());
@@ -324,7 +320,7 @@ fn open_files_suffice_for_clients_and_for_as_many_connections_as_the_server_has(
 
 #[test]
 fn completions_know_every_command() {
-    let help = pgferry(&["--help"], &[]);
+    let help = run_pgferry(&["--help"], &[]);
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
     let commands: Vec<_> = help
         .lines()
@@ -337,9 +333,9 @@ fn completions_know_every_command() {
         .collect();
     assert!(commands.len() >= 9, "{commands:?}");
     for shell in ["bash", "fish", "zsh"] {
-        let script = pgferry(&["completions", shell], &[]);
+        let script = run_pgferry(&["completions", shell], &[]);
         let script = String::from_utf8_lossy(&script.stdout).into_owned();
         assert!(commands.iter().all(|name| script.contains(name)) && script.contains("pool-mode"), "{shell}: {script}");
     }
-    assert_eq!(pgferry(&["completions", "tcsh"], &[]).status.code(), Some(2));
+    assert_eq!(run_pgferry(&["completions", "tcsh"], &[]).status.code(), Some(2));
 }

@@ -4,13 +4,6 @@ use crate::harness::postgres::{PASSWORD, free_port};
 use crate::harness::protocol_client::{message, password, startup};
 use crate::harness::{Certs, Message, Pgferry, Postgres, ProtocolClient, Signal, eventually};
 
-/// pgferry with a configuration file of this text.
-fn ferry(url: &str, file: &str) -> Pgferry {
-    let certs = Certs::new();
-    let path = certs.write("pgferry.toml", file);
-    Pgferry::start_with(url, &["-c", &path], &[])
-}
-
 /// As whom psql comes in, or what it complains about.
 fn psql(connection: &str, secret: &str) -> Result<String, String> {
     crate::harness::psql(connection, secret, "select current_user")
@@ -56,7 +49,8 @@ fn secrets_of_every_kind_let_in_and_log_in_upstream() {
     let plain = toml(PASSWORD);
     for method in ["scram-sha-256", "md5", "password"] {
         let users = format!("scram_user = \"{scram}\"\nmd5_user = \"{md5}\"\nplain_user = {plain}\ntrust_user = \"x\"");
-        let ferry = ferry(&postgres.url(), &format!("auth_type = \"{method}\"\n[users]\n{users}"));
+        let ferry =
+            Pgferry::start_with_file(&postgres.url(), &format!("auth_type = \"{method}\"\n[users]\n{users}"), &[], &[]);
         for (user, secret) in
             [("scram_user", PASSWORD), ("md5_user", PASSWORD), ("plain_user", PASSWORD), ("trust_user", "x")]
         {
@@ -79,7 +73,7 @@ fn toml(text: &str) -> String {
 fn a_verifier_is_enough_to_reconnect() {
     let postgres = Postgres::start_with(&["log_connections=on"]);
     let file = format!("auth_type = \"scram-sha-256\"\n[users]\nscram_user = \"{}\"", stored(&postgres, "scram_user"));
-    let ferry = ferry(&postgres.url(), &file);
+    let ferry = Pgferry::start_with_file(&postgres.url(), &file, &[], &[]);
     for _ in 0..3 {
         assert_eq!(psql(&through(&ferry, "scram_user"), PASSWORD), Ok("scram_user".into()));
         postgres.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'scram_user'");
@@ -102,10 +96,10 @@ fn a_verifier_that_is_not_the_servers_is_explained() {
     let known = stored(postgres, "scram_user");
     let keys = known.rsplit('$').next().expect("keys");
     let file = format!("auth_type = \"scram-sha-256\"\n[users]\nscram_user = \"{other}{keys}\"");
-    let wrong = ferry(&postgres.url(), &file);
+    let wrong = Pgferry::start_with_file(&postgres.url(), &file, &[], &[]);
     assert!(psql(&through(&wrong, "scram_user"), PASSWORD).is_err(), "another salt is another password");
     let file = "auth_type = \"scram-sha-256\"\n[users]\nscram_user = \"another password\"";
-    let ferry = ferry(&postgres.url(), file);
+    let ferry = Pgferry::start_with_file(&postgres.url(), file, &[], &[]);
     let error = psql(&through(&ferry, "scram_user"), "another password").expect_err("not the upstream's");
     assert!(error.contains("password authentication failed"), "{error}");
 }
@@ -118,7 +112,7 @@ fn who_exists_is_not_told() {
             "auth_type = \"{method}\"\n[users]\nscram_user = \"{}\"\nplain_user = \"x\"",
             stored(postgres, "scram_user")
         );
-        let start = || ferry(&postgres.url(), &file);
+        let start = || Pgferry::start_with_file(&postgres.url(), &file, &[], &[]);
         let (first, second) = (start(), start());
         let shape = |said: &[Message]| -> Vec<(u8, usize)> {
             said.iter().map(|message| (message.tag, message.body.len())).collect()
@@ -155,7 +149,12 @@ fn who_exists_is_not_told() {
 #[test]
 fn guessing_is_slow_and_bounded() {
     let postgres = Postgres::shared();
-    let ferry = ferry(&postgres.url(), "auth_type = \"password\"\n[users]\ntrust_user = \"right\"");
+    let ferry = Pgferry::start_with_file(
+        &postgres.url(),
+        "auth_type = \"password\"\n[users]\ntrust_user = \"right\"",
+        &[],
+        &[],
+    );
     let guess = || {
         let mut raw = ferry.raw();
         raw.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
@@ -189,7 +188,10 @@ fn verifiers_of_other_shapes_do_not_tell_who_exists() {
         "auth_type = \"scram-sha-256\"\n[users]\nscram_user = \"{}\"\nother = \"{other}\"",
         stored(postgres, "scram_user")
     );
-    let (first, second) = (ferry(&postgres.url(), &file), ferry(&postgres.url(), &file));
+    let (first, second) = (
+        Pgferry::start_with_file(&postgres.url(), &file, &[], &[]),
+        Pgferry::start_with_file(&postgres.url(), &file, &[], &[]),
+    );
     let known = [shape(&first, "scram_user"), shape(&first, "other")];
     assert_ne!(known[0], known[1]);
     let names: Vec<_> = (0..12).map(|nth| format!("nobody_{nth}")).collect();
@@ -204,7 +206,12 @@ fn pgbouncers_file_is_read_and_followed() {
     let postgres = Postgres::shared();
     let certs = Certs::new();
     let list = certs.write("userlist.txt", &format!("\"scram_user\" \"{}\"\n", stored(postgres, "scram_user")));
-    let ferry = ferry(&postgres.url(), &format!("auth_type = \"scram-sha-256\"\nauth_file = \"{list}\""));
+    let ferry = Pgferry::start_with_file(
+        &postgres.url(),
+        &format!("auth_type = \"scram-sha-256\"\nauth_file = \"{list}\""),
+        &[],
+        &[],
+    );
     assert!(psql(&through(&ferry, "scram_user"), PASSWORD).is_ok());
     assert!(psql(&through(&ferry, "trust_user"), "new").is_err());
     certs.write("userlist.txt", "\"trust_user\" \"new\"\n");
@@ -222,7 +229,12 @@ fn secrets_are_looked_up_in_the_upstream() {
     postgres.sql("create role still_good login password 'x' valid until 'infinity'");
     postgres.sql("create role nologin_role password 'x'");
     postgres.prepend_hba("host all expired,still_good,nologin_role 127.0.0.1/32 scram-sha-256");
-    let ferry = ferry(&postgres.url(), "auth_type = \"scram-sha-256\"\nauth_user = \"trust_user\"");
+    let ferry = Pgferry::start_with_file(
+        &postgres.url(),
+        "auth_type = \"scram-sha-256\"\nauth_user = \"trust_user\"",
+        &[],
+        &[],
+    );
     assert_eq!(psql(&through(&ferry, "scram_user"), PASSWORD), Ok("scram_user".into()));
     assert_eq!(psql(&through(&ferry, "still_good"), "x"), Ok("still_good".into()));
     // CVE-2025-2291, and CVE-2015-6817: nobody comes in as somebody else, least of all as auth_user.
@@ -260,7 +272,7 @@ fn a_clients_settings_do_not_reach_the_lookup() {
     postgres.sql("insert into public.secrets select rolname, rolpassword from pg_authid");
     let file = "auth_type = \"scram-sha-256\"\nauth_user = \"trust_user\"\n\
                 auth_query = \"select rolname, rolpassword from secrets where rolname = $1\"";
-    let ferry = ferry(&postgres.url(), file);
+    let ferry = Pgferry::start_with_file(&postgres.url(), file, &[], &[]);
     let connection = format!("{} options='-c search_path=evil'", through(&ferry, "plain_user"));
     let error = psql(&connection, PASSWORD).expect_err("the attacker's secret");
     assert!(error.contains("password authentication failed"), "{error}");
@@ -277,7 +289,7 @@ fn lookups_that_fail_say_why_in_the_log_only() {
         ("select nothing from nowhere where x = $1", "does not exist"),
     ] {
         let file = format!("auth_type = \"scram-sha-256\"\nauth_user = \"trust_user\"\nauth_query = \"{query}\"");
-        let ferry = ferry(&postgres.url(), &file);
+        let ferry = Pgferry::start_with_file(&postgres.url(), &file, &[], &[]);
         let error = psql(&through(&ferry, "scram_user"), PASSWORD).expect_err(reason);
         assert!(error.contains("could not be looked up") && !error.contains(reason), "{error}");
         ferry.logs(reason);
@@ -347,7 +359,7 @@ fn a_reload_changes_who_may_come_in() {
 fn replication_takes_the_same_way_in() {
     let postgres = Postgres::shared();
     let file = format!("auth_type = \"scram-sha-256\"\n[users]\nscram_user = \"{}\"", stored(postgres, "scram_user"));
-    let ferry = ferry(&postgres.url(), &file);
+    let ferry = Pgferry::start_with_file(&postgres.url(), &file, &[], &[]);
     let identify = |secret: &str| {
         let connection = format!("{} replication=database", through(&ferry, "scram_user"));
         crate::harness::psql(&connection, secret, "IDENTIFY_SYSTEM").is_ok()
@@ -360,7 +372,7 @@ fn replication_takes_the_same_way_in() {
 fn broken_exchanges_get_postgresqls_words() {
     let postgres = Postgres::shared();
     let file = format!("auth_type = \"scram-sha-256\"\n[users]\nscram_user = \"{}\"", stored(postgres, "scram_user"));
-    let ferry = ferry(&postgres.url(), &file);
+    let ferry = Pgferry::start_with_file(&postgres.url(), &file, &[], &[]);
     let direct = || ProtocolClient::tcp(postgres.port);
     let first = b"n,,n=,r=abcdefgh";
     // PostgreSQL ends without a word here.

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::harness::postgres::{PASSWORD, free_port, program};
 use crate::harness::protocol_client::{SSL_REQUEST, packet, startup};
-use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, Wish, eventually};
+use crate::harness::{CertOptions, Certs, Pgferry, Postgres, ProtocolClient, eventually};
 
 /// pgferry with a TLS listener, and its port. The certificate is for `localhost`, by way of an intermediate authority.
 struct Encrypted {
@@ -16,8 +16,9 @@ struct Encrypted {
 impl Encrypted {
     fn start(postgres: &Postgres, file: &str) -> Self {
         let certs = Certs::new();
-        let wish = Wish { name: "pgferry", hosts: &["localhost"], by_intermediate: true, ..Wish::default() };
-        let (certificate, key) = certs.make("ferry", &wish);
+        let cert_options =
+            CertOptions { name: "pgferry", hosts: &["localhost"], by_intermediate: true, ..CertOptions::default() };
+        let (certificate, key) = certs.make("ferry", &cert_options);
         let port = free_port();
         let path = certs.write(
             "pgferry.toml",
@@ -87,11 +88,11 @@ fn certificates_let_in() {
                 [[rule]]\ntransport = \"tls\"\nmethod = \"cert\"\n[users]\nmd5_user = \"unused\"\n";
     let server = Encrypted::start(postgres, file);
     let certs = &server.certs;
-    let with = |name: &str, wish: Wish<'_>| {
-        let (certificate, key) = certs.make(name, &wish);
+    let with = |name: &str, cert_options: CertOptions<'_>| {
+        let (certificate, key) = certs.make(name, &cert_options);
         format!("sslmode=verify-full sslcert={certificate} sslkey={key}")
     };
-    let trust_user = with("one", Wish { name: "trust_user", ..Wish::default() });
+    let trust_user = with("one", CertOptions { name: "trust_user", ..CertOptions::default() });
     assert_eq!(server.psql(&format!("user=trust_user {trust_user}"), ""), Ok("trust_user".into()));
     let error = server.psql(&format!("user=scram_user {trust_user}"), "").expect_err("another's");
     assert!(error.contains("certificate authentication failed for user \"scram_user\""), "{error}");
@@ -99,7 +100,7 @@ fn certificates_let_in() {
     assert!(error.contains("connection requires a valid client certificate"), "{error}");
     let error = server.psql(&format!("user=md5_user {trust_user}"), "").expect_err("not its alternative name");
     assert!(error.contains("certificate authentication failed"), "{error}");
-    let expired = with("expired", Wish { name: "trust_user", expired: true, ..Wish::default() });
+    let expired = with("expired", CertOptions { name: "trust_user", expired: true, ..CertOptions::default() });
     assert!(server.psql(&format!("user=trust_user {expired}"), "").is_err(), "expired");
     let (certificate, key) = certs.make_self_signed("stranger", &[]);
     let parameters = format!("sslmode=verify-full sslcert={certificate} sslkey={key}");
@@ -113,8 +114,9 @@ fn alternative_names_are_names() {
     let file = "[[rule]]\nmethod = \"cert\"\ncert_name = \"san\"\n";
     let server = Encrypted::start(postgres, file);
     // A host's name is text as any other; the common name does not count.
-    let (certificate, key) =
-        server.certs.make("san", &Wish { name: "plain_user", hosts: &["trust-user.example"], ..Wish::default() });
+    let (certificate, key) = server
+        .certs
+        .make("san", &CertOptions { name: "plain_user", hosts: &["trust-user.example"], ..CertOptions::default() });
     let parameters = format!("sslmode=verify-full sslcert={certificate} sslkey={key}");
     postgres.sql("do $$ begin create role \"trust-user.example\" login; exception when duplicate_object then end $$");
     let user = "user=trust-user.example";
@@ -174,11 +176,11 @@ fn a_new_certificate_is_shown_and_a_broken_one_is_not() {
     let server = Encrypted::start(Postgres::shared(), "");
     let verify = || server.psql("user=trust_user sslmode=verify-full", "");
     assert!(verify().is_ok());
-    let wish = Wish { name: "pgferry", hosts: &["elsewhere.example"], ..Wish::default() };
-    server.certs.make("ferry", &wish);
+    let cert_options = CertOptions { name: "pgferry", hosts: &["elsewhere.example"], ..CertOptions::default() };
+    server.certs.make("ferry", &cert_options);
     let error = verify().expect_err("for another host");
     assert!(error.contains("elsewhere.example"), "{error}");
-    server.certs.make("ferry", &Wish { hosts: &["localhost"], ..wish });
+    server.certs.make("ferry", &CertOptions { hosts: &["localhost"], ..cert_options });
     assert!(verify().is_ok());
     server.certs.write("ferry.crt", "nothing");
     assert!(verify().is_ok(), "the old one stays");
@@ -215,7 +217,8 @@ fn remote_clients_need_encryption_for_the_upstreams_passwords() {
     let addresses = crate::harness::run("hostname", &["-I"], &[]);
     let Some(address) = addresses.split_whitespace().find(|address| address.contains('.')) else { return };
     let certs = Certs::new();
-    let (certificate, key) = certs.make("ferry", &Wish { name: "pgferry", hosts: &["localhost"], ..Wish::default() });
+    let (certificate, key) =
+        certs.make("ferry", &CertOptions { name: "pgferry", hosts: &["localhost"], ..CertOptions::default() });
     let port = free_port();
     let file =
         format!("allow_remote = true\nclient_tls_cert_file = \"{certificate}\"\nclient_tls_key_file = \"{key}\"");

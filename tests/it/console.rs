@@ -1,8 +1,6 @@
 //! The console: PgBouncer's commands and tables, who may say what, and when.
 
-use std::process::Output;
-
-use crate::harness::pgferry::command;
+use crate::harness::pgferry::run_pgferry;
 use crate::harness::postgres::{PASSWORD, free_port};
 use crate::harness::protocol_client::{bind, close, describe, execute, parse, password, query, startup, sync, tags};
 use crate::harness::{Certs, Message, Pgferry, Postgres, ProtocolClient, Signal, eventually, psql};
@@ -433,16 +431,12 @@ fn a_shutdown_waits_for_what_it_is_told_to_wait_for() {
     }
 }
 
-fn pgferry(args: &[&str]) -> Output {
-    command().args(args).output().expect("pgferry")
-}
-
 #[test]
 fn no_psql_is_needed() {
     let ferry = Pgferry::start(Postgres::shared(), &[]);
     assert_eq!(ferry.session().value("select 1"), "1");
     let said = |args: &[&str]| {
-        let output = pgferry(&[&["-l", ferry.host()], args].concat());
+        let output = run_pgferry(&[&["-l", ferry.host()], args].concat(), &[]);
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         (output.status.success(), text)
     };
@@ -461,7 +455,7 @@ fn no_psql_is_needed() {
     let (fine, text) = said(&["show", "pool"]);
     assert!(!fine && text.contains("pools"), "{text}");
     let nobody = tempfile::tempdir().expect("a directory");
-    let output = pgferry(&["-l", nobody.path().to_str().expect("UTF-8"), "show"]);
+    let output = run_pgferry(&["-l", nobody.path().to_str().expect("UTF-8"), "show"], &[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no pgferry listens at"), "{output:?}");
 }

@@ -17,7 +17,7 @@ fn the_corpus_replays() {
         ("console", pgferry::internals::fuzz::console),
         ("ini", pgferry::internals::fuzz::ini),
         ("http", pgferry::internals::fuzz::http),
-        ("handover", pgferry::internals::fuzz::handover),
+        ("takeover", pgferry::internals::fuzz::takeover),
         ("pgpass", pgferry::internals::fuzz::pgpass),
         ("users", pgferry::internals::fuzz::users),
         ("hba", pgferry::internals::fuzz::hba),

@@ -8,24 +8,13 @@ use crate::harness::{Certs, Message, Pgferry, Postgres, ProtocolClient, eventual
 
 /// pgferry that trusts its clients and logs in by itself.
 fn ferry(postgres: &Postgres, user: &str, file: &str, env: &[(&str, &str)]) -> Pgferry {
-    let certs = Certs::new();
-    let path = certs.write("pgferry.toml", file);
     let at = if user.is_empty() { String::new() } else { format!("{user}@") };
-    Pgferry::start_with(
-        &format!("postgres://{at}127.0.0.1:{}", postgres.port),
-        &["-c", &path, "--auth-type", "trust"],
-        env,
-    )
+    let url = format!("postgres://{at}127.0.0.1:{}", postgres.port);
+    Pgferry::start_with_file(&url, file, &["--auth-type", "trust"], env)
 }
 
 fn log_in(ferry: &Pgferry, user: &str) -> Result<ProtocolClient, Message> {
-    let mut raw = ferry.raw();
-    raw.send(&startup(&[("user", user), ("database", "postgres")]));
-    let said = raw.until_ready();
-    match said.last() {
-        Some(last) if last.tag == b'Z' => Ok(raw),
-        last => Err(last.expect("something was said").clone()),
-    }
+    ferry.raw().log_in(user, "postgres", "")
 }
 
 fn fresh_connections(postgres: &Postgres) {

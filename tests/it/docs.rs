@@ -38,14 +38,23 @@ fn pages() -> Vec<Page> {
 }
 
 impl Page {
-    /// Outside of fences (even) and inside (odd), in turns.
-    fn parts(&self) -> impl Iterator<Item = (bool, &str)> {
-        self.text.split("\n```").enumerate().map(|(at, part)| (at % 2 == 1, part))
+    /// Outside of fences (even) and inside (odd), in turns. A fence may be indented, as a part of a list.
+    fn parts(&self) -> impl Iterator<Item = (bool, String)> {
+        let mut parts = vec![String::new()];
+        for line in self.text.lines() {
+            if let Some(language) = line.trim_start().strip_prefix("```") {
+                parts.push(language.to_owned());
+            } else if let Some(part) = parts.last_mut() {
+                part.push('\n');
+                part.push_str(line);
+            }
+        }
+        parts.into_iter().enumerate().map(|(at, part)| (at % 2 == 1, part))
     }
 
     fn blocks(&self) -> Vec<Block> {
         let inside = self.parts().filter(|(inside, _)| *inside).map(|(_, part)| part);
-        let block = |part: &str| {
+        let block = |part: String| {
             let (language, text) = part.split_once('\n').expect("a language");
             Block { page: self.name.clone(), language: language.to_owned(), text: text.to_owned() }
         };
@@ -225,7 +234,7 @@ fn every_configuration_loads() {
         *loaded.entry(block.language).or_default() += 1;
     }
     assert!(loaded["toml"] >= 8 && loaded["ini"] >= 1, "{loaded:?}");
-    let known = ["console", "toml", "ini", "sql", "yaml", "rust", "text"];
+    let known = ["console", "toml", "ini", "sql", "sh", "yaml", "text"];
     let other = blocks().into_iter().find(|block| !known.contains(&block.language.as_str()));
     assert!(other.is_none(), "no test runs or loads this block of {}", other.expect("one").page);
 }
@@ -242,6 +251,26 @@ fn every_statement_is_executed_in_transaction_mode() {
         executed += 1;
     }
     assert!(executed >= 1);
+}
+
+/// The commands that make a certificate make one that pgferry loads.
+#[test]
+fn every_script_runs_and_its_certificate_loads() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().to_str().expect("UTF-8");
+    let scripts = blocks_of("sh");
+    assert_eq!(scripts.len(), 1, "this test knows every script");
+    for script in scripts {
+        let (status, said) = shell(&script.text, path, &[]);
+        assert_eq!(status, Some(0), "{}: {said}", script.page);
+    }
+    let page = pages().into_iter().find(|page| page.name == "docs/connecting.md").expect("the page");
+    let settings = page.spans("client_tls_cert_file").into_iter().chain(page.spans("client_tls_key_file"));
+    let settings: Vec<_> = settings.filter(|setting| setting.contains("pgferry.")).collect();
+    assert_eq!(settings.len(), 2, "{settings:?}");
+    fs::write(dir.path().join("pgferry.toml"), settings.join("\n")).expect("written");
+    let (status, said) = shell("pgferry check -c pgferry.toml", path, &[("PGFERRY_UPSTREAM", "postgres://db.example")]);
+    assert_eq!(status, Some(0), "{said}");
 }
 
 /// Parts of Kubernetes' example are quoted as they are.
@@ -369,7 +398,7 @@ fn settings_exist() {
 #[test]
 fn files_exist() {
     let mut named = 0;
-    for page in pages().into_iter().filter(|page| page.name != "ARCHITECTURE.md") {
+    for page in pages() {
         let prose = page.prose();
         for span in prose.split('`').skip(1).step_by(2) {
             let folders = ["src/", "tests/", "config/", "docs/", "docker/", "fuzz/"];
@@ -381,6 +410,58 @@ fn files_exist() {
         }
     }
     assert!(named >= 20, "{named}");
+}
+
+/// Whether `text` has `name` as a whole word.
+fn has_word(text: &str, name: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    text.split(|c| !is_part(c)).any(|word| word == name)
+}
+
+/// Files and items that ARCHITECTURE.md names in backticks are there: files by the end of their path, items by their modules
+/// or their type.
+#[test]
+fn the_architecture_names_what_there_is() {
+    let page = pages().into_iter().find(|page| page.name == "ARCHITECTURE.md").expect("the page");
+    let folders = ["src", "tests", "docker"].map(|folder| Path::new(TOP).join(folder));
+    let paths: Vec<_> = folders.iter().flat_map(|folder| crate::layout::sources(folder)).collect();
+    let sources: Vec<_> = paths
+        .iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| (path.to_str().expect("UTF-8").to_owned(), fs::read_to_string(path).expect("readable")))
+        .collect();
+    let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | ':' | '/' | '.');
+    let (mut files, mut items) = (0, 0);
+    for span in page.prose().split('`').skip(1).step_by(2).filter(|span| span.chars().all(is_name)) {
+        if let Some(folder) = span.strip_suffix('/') {
+            let found = paths.iter().any(|path| path.parent().is_some_and(|parent| parent.ends_with(folder)));
+            assert!(found, "{span}: no such folder");
+            files += 1;
+        } else if [".rs", ".sh", ".md"].iter().any(|end| span.ends_with(end)) {
+            let found = paths.iter().any(|path| path.ends_with(span)) || Path::new(TOP).join(span).exists();
+            assert!(found, "{span}: no such file");
+            files += 1;
+        } else if let Some((path, name)) = span.rsplit_once("::") {
+            let owner = path.rsplit("::").next().expect("a name");
+            let is_type = owner.starts_with(char::is_uppercase);
+            let found = sources.iter().any(|(file, text)| {
+                let is_its = if is_type {
+                    ["enum ", "struct ", "trait "].iter().any(|kind| text.contains(&format!("{kind}{owner}")))
+                } else {
+                    path.split("::").all(|module| file.contains(&format!("/{module}")))
+                };
+                let defines = || {
+                    ["fn ", "struct ", "enum ", "trait ", "const ", "mod "].iter().any(|kind| {
+                        text.split(kind).skip(1).any(|rest| rest.split(|c| !is_name(c)).next() == Some(name))
+                    })
+                };
+                is_its && if is_type { has_word(text, name) } else { defines() }
+            });
+            assert!(found, "{span}: no such item");
+            items += 1;
+        }
+    }
+    assert!(files >= 60 && items >= 15, "{files} files, {items} items");
 }
 
 /// Where a page says that something is in a file, the file has it.

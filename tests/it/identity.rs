@@ -1,21 +1,12 @@
 //! Roles that change while pgferry remembers them: renamed, dropped and made anew, with another password, revoked.
 
 use crate::harness::protocol_client::{password, startup};
-use crate::harness::{Pgferry, Postgres, ProtocolClient, eventually, eventually_some};
+use crate::harness::{Message, Pgferry, Postgres, ProtocolClient, eventually, eventually_some};
 
 /// Logs in with `secret` if there is a question for it; else the error.
 fn log_in(ferry: &Pgferry, user: &str, secret: &str) -> Result<ProtocolClient, (String, String)> {
-    let mut raw = ferry.raw();
-    raw.send(&startup(&[("user", user), ("database", "postgres")]));
-    loop {
-        match raw.recv() {
-            Some(message) if message.tag == b'E' => return Err((message.field(b'C'), message.field(b'M'))),
-            Some(message) if message.tag == b'Z' => return Ok(raw),
-            Some(message) if message.tag == b'R' && message.body == [0, 0, 0, 3] => raw.send(&password(secret)),
-            Some(_) => {}
-            None => return Err((String::new(), "closed".to_owned())),
-        }
-    }
+    let error = |message: Message| (message.field(b'C'), message.field(b'M'));
+    ferry.raw().log_in(user, "postgres", secret).map_err(error)
 }
 
 /// The name that the role has by now as which a session's connection was opened.

@@ -122,16 +122,16 @@ const KEYS: [(&str, &str); 35] = [
 #[test]
 fn a_tutorials_configuration() {
     let (settings, text) = settings("minimal.ini");
-    assert_eq!(settings.upstream.places(), "127.0.0.1:5432");
-    assert_eq!(settings.ports.all(), [6432]);
-    let shown: Vec<_> = settings.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(settings.upstream.url.places(), "127.0.0.1:5432");
+    assert_eq!(settings.listen.ports.all(), [6432]);
+    let shown: Vec<_> = settings.listen.listen.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["/tmp", "127.0.0.1:6432"]);
-    assert_eq!(settings.rules.len(), 1);
+    assert_eq!(settings.auth.rules.len(), 1);
     assert_eq!(
-        (settings.rules[0].method, settings.rules[0].databases.as_slice()),
+        (settings.auth.rules[0].method, settings.auth.rules[0].databases.as_slice()),
         (Auth::Md5, &["shop".to_owned()][..])
     );
-    assert_eq!(settings.admin_users, ["postgres"]);
+    assert_eq!(settings.admin.admin_users, ["postgres"]);
     assert!(text.starts_with("# Made from "), "{text}");
 }
 
@@ -139,10 +139,10 @@ fn a_tutorials_configuration() {
 fn containers_and_operators() {
     let (settings, text) = settings("container.ini");
     assert_eq!(
-        (settings.pool_mode, settings.reset, settings.max_client_conn),
+        (settings.pool.pool_mode, settings.pool.reset, settings.listen.max_client_conn),
         (Mode::Transaction, Reset::OnChange, 1000)
     );
-    assert!(settings.allow_remote && settings.auth_query.contains("user_search"));
+    assert!(settings.listen.allow_remote && settings.auth.auth_query.contains("user_search"));
     assert!(text.contains("# ignore_startup_parameters = extra_float_digits,search_path: not needed"), "{text}");
     let (output, text) = import("operator.ini");
     assert!(String::from_utf8_lossy(&output.stderr).contains("peer"), "{output:?}");
@@ -156,32 +156,41 @@ fn containers_and_operators() {
 fn applications() {
     let (settings, text) = settings("web.ini");
     let app = settings.of(b"app");
-    assert_eq!(app.dbname.as_deref(), Some("app_production"));
-    assert_eq!(app.force_user.as_deref(), Some("app"));
-    assert_eq!(app.upstream.password.as_ref().map(pgferry::internals::auth::Password::expose), Some(&b"s3cr'et"[..]));
-    assert_eq!((app.pool_size, app.reset), (40, Reset::Never));
-    assert_eq!(settings.of(b"app_ro").upstream.places(), "replica.example.com:5432");
-    assert_eq!(settings.upstream.encryption.mode(), SslMode::VerifyFull);
-    assert_eq!((settings.unix_socket_mode, settings.unix_socket_group.as_deref()), (0o770, Some("www-data")));
+    assert_eq!(app.upstream.dbname.as_deref(), Some("app_production"));
+    assert_eq!(app.upstream.force_user.as_deref(), Some("app"));
+    assert_eq!(
+        app.upstream.url.password.as_ref().map(pgferry::internals::auth::Password::expose),
+        Some(&b"s3cr'et"[..])
+    );
+    assert_eq!((app.pool.pool_size, app.pool.reset), (40, Reset::Never));
+    assert_eq!(settings.of(b"app_ro").upstream.url.places(), "replica.example.com:5432");
+    assert_eq!(settings.upstream.url.encryption.mode(), SslMode::VerifyFull);
+    assert_eq!(
+        (settings.listen.unix_socket_mode, settings.listen.unix_socket_group.as_deref()),
+        (0o770, Some("www-data"))
+    );
     assert!(text.contains("# connect_query = SET search_path TO app: "), "{text}");
     let (settings, _) = self::settings("included.ini");
-    assert_eq!((settings.pool_mode, settings.pool_size, settings.max_client_conn), (Mode::Transaction, 100, 2048));
-    assert!(!settings.has_rules() || settings.rules[0].databases == ["app_production"]);
+    assert_eq!(
+        (settings.pool.pool_mode, settings.pool.pool_size, settings.listen.max_client_conn),
+        (Mode::Transaction, 100, 2048)
+    );
+    assert!(!settings.has_rules() || settings.auth.rules[0].databases == ["app_production"]);
 }
 
 #[test]
 fn many_databases_and_users() {
     let (settings, text) = settings("tenants.ini");
-    assert_eq!(settings.upstream.places(), "10.0.0.1:5432", "where most are");
-    assert_eq!((settings.of(b"alpha").pool_mode, settings.of(b"alpha").pool_size), (Mode::Session, 5));
-    assert_eq!((settings.of(b"beta").pool_size, settings.of(b"beta").min_pool_size), (50, 5));
+    assert_eq!(settings.upstream.url.places(), "10.0.0.1:5432", "where most are");
+    assert_eq!((settings.of(b"alpha").pool.pool_mode, settings.of(b"alpha").pool.pool_size), (Mode::Session, 5));
+    assert_eq!((settings.of(b"beta").pool.pool_size, settings.of(b"beta").pool.min_pool_size), (50, 5));
     let gamma = settings.of(b"gamma");
-    assert_eq!((gamma.upstream.places().as_str(), gamma.dbname.as_deref()), ("10.0.0.2:5433", Some("g")));
-    assert_eq!(settings.of(b"odd name").pool_mode, Mode::Transaction);
-    assert_eq!(settings.limits[&b"report"[..]].max_user_connections, Some(5));
-    assert_eq!(settings.limits[&b"batch"[..]].max_user_client_connections, Some(10));
+    assert_eq!((gamma.upstream.url.places().as_str(), gamma.upstream.dbname.as_deref()), ("10.0.0.2:5433", Some("g")));
+    assert_eq!(settings.of(b"odd name").pool.pool_mode, Mode::Transaction);
+    assert_eq!(settings.auth.limits[&b"report"[..]].max_user_connections, Some(5));
+    assert_eq!(settings.auth.limits[&b"batch"[..]].max_user_client_connections, Some(10));
     assert!(text.contains("# query_timeout = 300: ALTER ROLE"), "{text}");
-    assert_eq!(settings.listen.len(), 3);
+    assert_eq!(settings.listen.listen.len(), 3);
 }
 
 #[test]
@@ -191,15 +200,15 @@ fn sockets_hosts_and_certificates() {
     assert!(text.contains("upstream = \"postgres://%2Fvar%2Frun%2Fpostgresql:5432\""), "{text}");
     let (settings, _) = settings("failover.ini");
     let main = settings.of(b"main");
-    assert_eq!(main.upstream.places(), "pg-1.internal:5432, pg-2.internal:5433");
-    assert!(main.upstream.balance && !settings.of(b"dual").upstream.balance);
+    assert_eq!(main.upstream.url.places(), "pg-1.internal:5432, pg-2.internal:5433");
+    assert!(main.upstream.url.balance && !settings.of(b"dual").upstream.url.balance);
     assert!(
-        matches!(&settings.of(b"moved").upstream.endpoints[0].host, Host::Tcp(name, 5432) if name == "primary.internal")
+        matches!(&settings.of(b"moved").upstream.url.endpoints[0].host, Host::Tcp(name, 5432) if name == "primary.internal")
     );
-    assert_eq!(settings.tcp_user_timeout.map(|timeout| timeout.as_millis()), Some(12_500));
+    assert_eq!(settings.upstream.tcp_user_timeout.map(|timeout| timeout.as_millis()), Some(12_500));
     let (settings, _) = self::settings("certificates.ini");
-    assert_eq!(settings.rules[0].method, Auth::Cert);
-    assert_eq!(settings.of(b"any").force_user.as_deref(), Some("pooler"));
+    assert_eq!(settings.auth.rules[0].method, Auth::Cert);
+    assert_eq!(settings.of(b"any").upstream.force_user.as_deref(), Some("pooler"));
 }
 
 #[test]
@@ -254,7 +263,10 @@ fn defaults_that_differ_are_written_and_explained() {
     }
     assert!(!text.contains("dns_max_ttl") && !text.contains("server_lifetime"), "equal defaults need no word: {text}");
     let settings = resolved("the result", &text).expect("it loads");
-    assert_eq!((settings.max_upstream, settings.reserve_pool_size, settings.max_client_conn), (None, Some(0), 100));
+    assert_eq!(
+        (settings.pool.max_upstream, settings.pool.reserve_pool_size, settings.listen.max_client_conn),
+        (None, Some(0), 100)
+    );
     let (_, text, _) = import_lines("* = host=db", "query_wait_timeout = 7\nlog_connections = 0");
     assert!(text.contains("\nquery_wait_timeout = \"7s\"") && !text.contains("120"), "{text}");
 }
@@ -279,7 +291,11 @@ fn pools_keep_their_sizes() {
     let (_, text, _) =
         import_lines("a = host=db reserve_pool=4", "auth_file = /u\ndefault_pool_size = 300\nreserve_pool_size = 5");
     let settings = resolved("the result", &text).expect("it loads");
-    assert_eq!((settings.max_upstream, settings.pool_size, settings.reserve_pool_size), (None, 300, Some(5)), "{text}");
+    assert_eq!(
+        (settings.pool.max_upstream, settings.pool.pool_size, settings.pool.reserve_pool_size),
+        (None, 300, Some(5)),
+        "{text}"
+    );
     assert!(text.contains("\nreserve_pool_timeout = \"5s\"") && text.contains("\nreserve_pool_size = 4\n"), "{text}");
     let (_, text, _) = import_lines("a = host=db min_pool_size=3", "min_pool_size = 5");
     assert!(text.contains("\nmin_pool_size = 5\n") && text.contains("\nmin_pool_size = 3\n"), "{text}");

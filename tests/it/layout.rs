@@ -89,6 +89,38 @@ fn files_keep_to_one_concept() {
     }
 }
 
+/// The packages that are compiled for size are dependencies, and none of them carries the data path.
+#[test]
+fn packages_compiled_for_size_are_known_and_off_the_data_path() {
+    let read = |name| fs::read_to_string(format!("{}/{name}", env!("CARGO_MANIFEST_DIR"))).expect("readable");
+    let (manifest, lock) = (read("Cargo.toml"), read("Cargo.lock"));
+    let names = manifest.lines().filter_map(|line| line.strip_prefix("[profile.release.package."));
+    let names: BTreeSet<_> = names.filter_map(|rest| rest.split(']').next()).collect();
+    assert!(names.len() >= 10, "{names:?}");
+    for name in &names {
+        assert!(lock.contains(&format!("name = \"{name}\"")), "{name} is no dependency");
+    }
+    for name in ["atomic-waker", "arc-swap", "bytes", "deadpool", "memchr", "mio", "rustix", "rustls", "tokio"] {
+        assert!(!names.contains(name), "{name} carries the data path");
+    }
+}
+
+/// Doc comments say what an item is or does: they open with a noun or a verb.
+#[test]
+fn doc_comments_open_with_a_noun_or_a_verb() {
+    const OTHERS: [&str; 10] = ["What", "How", "Whether", "Where", "When", "Why", "Which", "That", "Those", "Who"];
+    for path in sources(Path::new(SRC)).iter().filter(|path| path.extension().is_some_and(|ext| ext == "rs")) {
+        let text = fs::read_to_string(path).expect("readable");
+        let mut inside = false;
+        for (nth, line) in text.lines().enumerate() {
+            let doc = line.trim_start().strip_prefix("///").map(str::trim_start);
+            let opens = doc.filter(|_| !inside).and_then(|doc| doc.split([' ', '.', ':']).next());
+            assert!(!opens.is_some_and(|word| OTHERS.contains(&word)), "{}:{}: {line}", path.display(), nth + 1);
+            inside = doc.is_some();
+        }
+    }
+}
+
 /// The code's prose names clients, tasks and servers by their nouns. People may be "who" in documents.
 #[test]
 fn prose_has_no_pronouns_for_things() {

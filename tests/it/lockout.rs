@@ -6,27 +6,12 @@ use crate::harness::postgres::{PASSWORD, free_port};
 use crate::harness::protocol_client::{CANCEL_REQUEST, GSS_REQUEST, SSL_REQUEST, message, packet, password, startup};
 use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, eventually};
 
-/// pgferry with a configuration file of this text.
-fn ferry(url: &str, file: &str) -> Pgferry {
-    let certs = Certs::new();
-    let path = certs.write("pgferry.toml", file);
-    Pgferry::start_with(url, &["-c", &path], &[])
-}
-
 /// How a login that answers with `secret` ends: the SQLSTATE and the message of the error, or nothing.
 fn log_in(raw: &mut ProtocolClient, user: &str, database: &str, secret: &str) -> Option<(String, String)> {
-    raw.send(&startup(&[("user", user), ("database", database)]));
-    loop {
-        match raw.recv() {
-            Some(message) if message.tag == b'E' => return Some((message.field(b'C'), message.field(b'M'))),
-            Some(message) if message.tag == b'Z' => return None,
-            Some(message) if message.tag == b'R' && message.body == [0, 0, 0, 3] => {
-                // It may have been refused meanwhile.
-                raw.try_send(&password(secret));
-            }
-            Some(_) => {}
-            None => return Some((String::new(), "closed".to_owned())),
-        }
+    match raw.try_log_in(&[("user", user), ("database", database)], secret).last() {
+        Some(message) if message.tag == b'Z' => None,
+        Some(message) if message.tag == b'E' => Some((message.field(b'C'), message.field(b'M'))),
+        _ => Some((String::new(), "closed".to_owned())),
     }
 }
 
@@ -56,7 +41,12 @@ fn under_attack(threads: usize, attack: impl Fn(usize) + Sync, work: impl FnOnce
 fn wrong_passwords_for_stored_secrets_do_not_keep_the_right_one_out() {
     let postgres = Postgres::shared();
     for method in ["scram-sha-256", "md5", "password"] {
-        let ferry = ferry(&postgres.url(), &format!("auth_type = \"{method}\"\n[users]\ntrust_user = \"right\""));
+        let ferry = Pgferry::start_with_file(
+            &postgres.url(),
+            &format!("auth_type = \"{method}\"\n[users]\ntrust_user = \"right\""),
+            &[],
+            &[],
+        );
         let connection = format!("host={} dbname=postgres user=trust_user", ferry.host());
         let wrong = |_| {
             let error = crate::harness::psql(&connection, "wrong", "select 1").expect_err("wrong");
@@ -91,7 +81,7 @@ fn a_thousand_wrong_answers_at_once_delay_the_right_one_little() {
     let postgres = Postgres::shared();
     for method in ["md5", "password"] {
         let file = format!("auth_type = \"{method}\"\nclient_login_timeout = \"5s\"\n[users]\ntrust_user = \"right\"");
-        let ferry = ferry(&postgres.url(), &file);
+        let ferry = Pgferry::start_with_file(&postgres.url(), &file, &[], &[]);
         let mut wrong = wrong_answers(&ferry, 900, "trust_user");
         let connection = format!("host={} dbname=postgres user=trust_user", ferry.host());
         assert_eq!(crate::harness::psql(&connection, "right", "select 1"), Ok("1".into()), "{method}");
@@ -343,7 +333,7 @@ fn clients_that_stop_at_any_stage_make_room() {
     let file = "client_login_timeout = \"600s\"\nmax_client_conn = 10\nadmin_peer = false\n[users]\ntrust_user = \"right\"\n\
                 [[rule]]\ndatabase = \"scram\"\nmethod = \"scram-sha-256\"\n\
                 [[rule]]\ndatabase = [\"asks\", \"pgferry\"]\nmethod = \"password\"\n[[rule]]\nmethod = \"pass-through\"";
-    let ferry = ferry(&postgres.url(), file);
+    let ferry = Pgferry::start_with_file(&postgres.url(), file, &[], &[]);
     let session = ferry.session();
     for (stage, sent) in stages() {
         let mut stopped: Vec<_> = (0..40).map(|_| ferry.raw()).collect();
@@ -365,7 +355,7 @@ fn idle_connections_make_room_for_replication_and_lookups() {
     let file = "auth_user = \"looks_up\"\nmax_upstream = 2\n\
                 [[rule]]\ndatabase = [\"postgres\", \"other\"]\nuser = \"trust_user\"\nmethod = \"trust\"\n[[rule]]\nmethod = \"scram-sha-256\"\n";
     let url = postgres.url().replace("127.0.0.1", "trust_user@127.0.0.1");
-    let ferry = ferry(&url, file);
+    let ferry = Pgferry::start_with_file(&url, file, &[], &[]);
     let fill = || {
         for database in ["postgres", "other"] {
             assert_eq!(ProtocolClient::logged_in(ferry.raw(), "trust_user", database).value("select 1"), "1");
@@ -386,7 +376,7 @@ fn idle_connections_make_room_for_replication_and_lookups() {
 fn long_answers_of_clients_that_have_proved_nothing_are_few() {
     let postgres = Postgres::shared();
     let file = "auth_type = \"password\"\nclient_login_timeout = \"600s\"\n[users]\ntrust_user = \"right\"";
-    let ferry = ferry(&postgres.url(), file);
+    let ferry = Pgferry::start_with_file(&postgres.url(), file, &[], &[]);
     let before = ferry.memory();
     let begun = &password(&"x".repeat(65_000))[..60_000];
     let _silent: Vec<_> = (0..900)

@@ -6,15 +6,7 @@ use crate::harness::{Message, Pgferry, Postgres, ProtocolClient, eventually};
 
 /// Logs in and answers the question for a password, if there is one; returns all that was said.
 fn log_in(mut raw: ProtocolClient, user: &str, secret: &str) -> (ProtocolClient, Vec<Message>) {
-    raw.send(&startup(&[("user", user), ("database", "postgres")]));
-    let first = raw.recv().expect("an answer");
-    let mut said = vec![first.clone()];
-    if first.tag == b'R' && first.body == [0, 0, 0, 3] {
-        raw.send(&password(secret));
-    }
-    if first.tag != b'E' {
-        said.extend(raw.until_ready());
-    }
+    let said = raw.try_log_in(&[("user", user), ("database", "postgres")], secret);
     (raw, said)
 }
 

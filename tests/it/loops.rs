@@ -1,7 +1,7 @@
 //! Connections that PostgreSQL's own sessions make back through pgferry, by postgres_fdw and dblink.
 
 use crate::harness::postgres::free_port;
-use crate::harness::protocol_client::{startup, terminate};
+use crate::harness::protocol_client::terminate;
 use crate::harness::{Pgferry, Postgres, ProtocolClient, eventually};
 
 /// A database in which the table `far` is `near` by way of pgferry at `host` and `port`.
@@ -26,10 +26,7 @@ fn database(postgres: &Postgres, name: &str, host: &str, port: u16) {
 }
 
 fn log_in(raw: ProtocolClient, database: &str) -> ProtocolClient {
-    let mut raw = raw;
-    raw.send(&startup(&[("user", "trust_user"), ("database", database)]));
-    assert_eq!(raw.until_ready().last().map(|message| message.tag), Some(b'Z'));
-    raw
+    raw.logged_in("trust_user", database)
 }
 
 /// Runs `sql` on one short connection after another and looks that nothing stays.

@@ -2,7 +2,7 @@
 
 use crate::harness::postgres::{PASSWORD, free_port};
 use crate::harness::protocol_client::{SSL_REQUEST, packet, terminate};
-use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, Wish, psql, run};
+use crate::harness::{CertOptions, Certs, Pgferry, Postgres, ProtocolClient, psql, run};
 
 /// pgferry on a unix socket, an abstract socket and loopback TCP, all with the port that is returned.
 fn everywhere(url: &str, args: &[&str]) -> (Pgferry, u16) {
@@ -99,7 +99,7 @@ fn logins_are_bound_to_a_certificate_that_pgferry_made() {
 #[test]
 fn what_one_side_binds_to_does_not_meet_the_other() {
     let certs = Certs::new();
-    let pair = certs.make("server", &Wish { name: "db", hosts: &["localhost"], ..Wish::default() });
+    let pair = certs.make("server", &CertOptions { name: "db", hosts: &["localhost"], ..CertOptions::default() });
     let postgres = Postgres::start_tls(&pair, &certs.path("root.crt"));
     let secret = postgres.sql("select rolpassword from pg_authid where rolname = 'scram_user'");
     let by_scram = certs.write("s.toml", &format!("auth_type = \"scram-sha-256\"\n[users]\nscram_user = \"{secret}\""));

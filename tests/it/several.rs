@@ -7,13 +7,6 @@ use crate::harness::pgferry::command;
 use crate::harness::protocol_client::{password, query, startup, tags};
 use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, Signal, eventually};
 
-/// pgferry with a configuration file of this text.
-fn ferry(url: &str, file: &str) -> Pgferry {
-    let certs = Certs::new();
-    let path = certs.write("pgferry.toml", file);
-    Pgferry::start_with(url, &["-c", &path], &[])
-}
-
 fn log_in(ferry: &Pgferry, user: &str, database: &str) -> ProtocolClient {
     ProtocolClient::logged_in(ferry.raw(), user, database)
 }
@@ -86,7 +79,7 @@ fn a_forced_role_needs_another_proof_than_pass_through() {
 fn users_may_be_limited() {
     let postgres = Postgres::start_with(&[]);
     let file = "[users.trust_user]\nmax_user_client_connections = 2\nmax_user_connections = 1\n[users.limited]\npool_size = 3\n";
-    let ferry = ferry(&postgres.url(), file);
+    let ferry = Pgferry::start_with_file(&postgres.url(), file, &[], &[]);
     let mut first = log_in(&ferry, "trust_user", "postgres");
     assert_eq!(first.value("select 1"), "1");
     let mut second = log_in(&ferry, "trust_user", "postgres");
@@ -267,7 +260,7 @@ fn a_name_is_looked_up_again_and_old_addresses_are_left() {
     assert_eq!(session().value("select pg_backend_pid()"), pid);
     name(&[other]);
     eventually("the address that is gone is left", || session().value(where_to) == other);
-    eventually("it is logged", || log().contains(&format!("no longer stands for [{first}:")));
+    eventually("it is logged", || log().contains(&format!("no longer resolves to [{first}:")));
     crate::harness::signal(child.id(), Signal::SIGTERM);
     assert!(crate::harness::ends(&mut child).success());
     // A second one may have been opened there before the name was looked up again.

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use crate::harness::postgres::PASSWORD;
 use crate::harness::protocol_client::{password, startup};
-use crate::harness::{Certs, Message, Pgferry, Postgres, ProtocolClient, Signal, Wish, eventually};
+use crate::harness::{CertOptions, Certs, Message, Pgferry, Postgres, ProtocolClient, Signal, eventually};
 
 /// A server with a certificate for `localhost` that the root has signed by way of another authority.
 fn tls_postgres(certs: &Certs) -> Postgres {
-    let wish = Wish { name: "db", hosts: &["localhost"], by_intermediate: true, ..Wish::default() };
-    Postgres::start_tls(&certs.make("server", &wish), &certs.path("root.crt"))
+    let cert_options =
+        CertOptions { name: "db", hosts: &["localhost"], by_intermediate: true, ..CertOptions::default() };
+    Postgres::start_tls(&certs.make("server", &cert_options), &certs.path("root.crt"))
 }
 
 /// pgferry in front of `postgres` with these parameters in the URL.
@@ -21,20 +22,7 @@ fn ferry(postgres: &Postgres, host: &str, parameters: &str) -> Pgferry {
 
 /// Logs in as `user`, answering a question for a password.
 fn log_in(ferry: &Pgferry, user: &str) -> Result<ProtocolClient, Message> {
-    let mut raw = ferry.raw();
-    raw.send(&startup(&[("user", user), ("database", "postgres")]));
-    let first = raw.recv().expect("an answer");
-    if first.tag == b'R' && first.body == [0, 0, 0, 3] {
-        raw.send(&password(PASSWORD));
-    }
-    if first.tag == b'E' {
-        return Err(first);
-    }
-    let said = raw.until_ready();
-    match said.last() {
-        Some(last) if last.tag == b'Z' => Ok(raw),
-        last => Err(last.expect("something was said").clone()),
-    }
+    ferry.raw().log_in(user, "postgres", PASSWORD)
 }
 
 /// Whether the session is encrypted, as the server sees it; or what the client was told instead of a welcome.
@@ -115,11 +103,14 @@ fn certificates_that_are_not_good_are_refused() {
     let certs = Certs::new();
     let root = certs.path("root.crt");
     let revoked = certs.revoke("root.crl", &[9]);
-    let good = Wish { name: "good", hosts: &["localhost"], serial: 8, ..Wish::default() };
+    let good = CertOptions { name: "good", hosts: &["localhost"], serial: 8, ..CertOptions::default() };
     let cases = [
-        (certs.make("expired", &Wish { expired: true, ..good }), "certificate has expired"),
-        (certs.make("wrong", &Wish { hosts: &["db.example"], ..good }), "does not match host name \"localhost\""),
-        (certs.make("revoked", &Wish { serial: 9, ..good }), "certificate revoked"),
+        (certs.make("expired", &CertOptions { expired: true, ..good }), "certificate has expired"),
+        (
+            certs.make("wrong", &CertOptions { hosts: &["db.example"], ..good }),
+            "does not match host name \"localhost\"",
+        ),
+        (certs.make("revoked", &CertOptions { serial: 9, ..good }), "certificate revoked"),
         (certs.make_self_signed("self", &["localhost"]), "self-signed certificate"),
     ];
     let postgres = Postgres::start_tls(&certs.make("good", &good), &root);
@@ -159,7 +150,7 @@ fn certificates_that_libpq_takes_are_taken() {
     let other = format!("sslmode=verify-ca&sslrootcert={}", certs.path("other.crt"));
     assert!(encrypted(&ferry(&postgres, "localhost", &other)).is_err(), "another root");
     // Only a common name, but of version 3.
-    let named = certs.make("named", &Wish { name: "localhost", ..Wish::default() });
+    let named = certs.make("named", &CertOptions { name: "localhost", ..CertOptions::default() });
     let postgres = Postgres::start_tls(&named, &certs.path("root.crt"));
     let parameters = format!("sslmode=verify-full&sslrootcert={}", certs.path("root.crt"));
     assert_eq!(encrypted(&ferry(&postgres, "localhost", &parameters)), Ok(true));
@@ -171,7 +162,7 @@ fn pgferry_shows_its_own_certificate() {
     let postgres = tls_postgres(&certs);
     postgres.prepend_hba("hostssl postgres cert_user 127.0.0.1/32 cert");
     postgres.sql("create role cert_user login");
-    let (certificate, key) = certs.make("client", &Wish { name: "cert_user", ..Wish::default() });
+    let (certificate, key) = certs.make("client", &CertOptions { name: "cert_user", ..CertOptions::default() });
     let parameters = format!("sslmode=require&sslcert={certificate}&sslkey={key}");
     let with = ferry(&postgres, "localhost", &parameters);
     assert!(log_in(&with, "cert_user").is_ok(), "{}", with.log());
@@ -249,7 +240,7 @@ fn listening_in(port: u16) -> (u16, Arc<Mutex<Vec<[u8; 8]>>>) {
             kept.lock().expect("unpoisoned").push(first);
             let mut server = TcpStream::connect(("127.0.0.1", port)).expect("a server");
             server.write_all(&first).expect("sent");
-            let (mut from, mut to) = (client.try_clone().expect("a twin"), server.try_clone().expect("a twin"));
+            let (mut from, mut to) = (client.try_clone().expect("a clone"), server.try_clone().expect("a clone"));
             let pass = |from: &mut TcpStream, to: &mut TcpStream| {
                 let _ = std::io::copy(from, to);
                 let _ = to.shutdown(std::net::Shutdown::Write);

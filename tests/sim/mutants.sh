@@ -34,7 +34,7 @@ reset-failure-ignored | src/machine/errors.rs | fatal \|\| self\.preparation\.fa
 sets-not-committed | src/machine/preparation.rs* | preparation\.put_statement\(b"(?:BEGIN|COMMIT)"\); |
 kept-not-carried | src/machine/preparation.rs | for sql in following\.iter\(\)\.chain\(&carried\) \{[^}]*\} | for sql in &following { preparation.put_statement(sql); }
 kept-in-reverse | src/machine/preparation.rs | for sql in following\.iter\(\)\.chain\(&carried\) \{[^}]*\} | for sql in following.iter().chain(carried.iter().rev()) { preparation.put_statement(sql); }
-ledger-commits-failed | src/machine/session_sync.rs | self\.client\.ledger\.failed\(\); |
+ledger-commits-failed | src/machine/session_sync.rs | self\.client\.settings\.failed\(\); |
 ledger-ignores-rollback | src/machine/session_sync.rs | self\.client\.completed\(\Ktag(?=\)) | b"COMMIT".as_slice()
 corrections-left-out | src/machine/own_queries.rs | (?=if edits\.is_empty\(\) \{ \(Some) | edits.clear();
 corrections-not-put | src/machine/own_queries.rs | if \Kself\.pipeline\.skipping\(\)(?= \{\n\s+return;) | true
@@ -48,7 +48,7 @@ boundary-for-good | src/machine/from_server.rs | Place::Boundary if \Kself\.pipe
 put-behind-half-execute | src/track/message_target.rs | frontend::PARSE \| frontend::EXECUTE if \Khead\.size <= limit | head.size <= limit && head.tag == frontend::PARSE
 own-sync-ends-skip | src/machine/statements.rs | let apart = \K[^;]*(?=;) | true
 pins-ignored | src/machine/session_sync.rs | self\.pins\.insert\(holds\); |
-kept-not-noted | src/machine/mod.rs | Mode::Transaction && !self\.is_preparing\(\) \{\n\s+\Kself\.server\.kept\.clone_from\(self\.client\.ledger\.kept\(\)\); |
+kept-not-noted | src/machine/mod.rs | Mode::Transaction && !self\.is_preparing\(\) \{\n\s+\Kself\.server\.kept\.clone_from\(self\.client\.settings\.kept\(\)\); |
 date-style-order | src/track/params.rs | name == "DateStyle" && !want\.contains\(&b','\) | false
 columns-unchecked | src/machine/ensure_prepared.rs | Some\(_\) => \Kreturn Prepare::Refused\(changed_columns\(\)\) | return Prepare::Ready(())
 flavor-ignored | src/track/client_state.rs | for name in REPORTED \{[^}]*\} |

@@ -47,7 +47,7 @@ pub(crate) enum Command {
     Empty,
 }
 
-/// Which process gives its listeners to another.
+/// Processes that give their listeners to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Takeover {
     /// Any: it ends for that.
@@ -56,14 +56,14 @@ pub(crate) enum Takeover {
     Ending,
 }
 
-/// How the process is to end.
+/// Ways in which the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shutdown {
     /// At once.
     Now,
-    /// When transactions have ended (in session mode: requests outside of them).
+    /// Ends when transactions have ended (in session mode: requests outside of them).
     WaitForServers,
-    /// When clients have gone by themselves.
+    /// Ends when clients have gone by themselves.
     WaitForClients,
 }
 
@@ -139,7 +139,7 @@ impl Command {
         matches!(self, Self::Show(_) | Self::Help | Self::Driver(..) | Self::Empty)
     }
 
-    /// What it takes to have it carried out. Listeners go to the user that the process runs as and to no other: through
+    /// Returns the role that may have it executed. Listeners go to the user that the process runs as and to no other: through
     /// them come the clients' passwords.
     #[must_use]
     pub(crate) fn right(&self) -> AdminRole {
@@ -150,7 +150,7 @@ impl Command {
         }
     }
 
-    /// What `CommandComplete` says when it is done.
+    /// Returns the tag of its `CommandComplete`.
     #[must_use]
     pub(crate) fn tag(&self) -> String {
         match self {

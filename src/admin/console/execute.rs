@@ -14,17 +14,17 @@ use crate::client::session_handle::SessionTarget;
 use crate::config::keys::{self, Adjustable, NotAdjustable};
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::Conn;
-use crate::upstream::{CloseReason, Pool};
+use crate::upstream::{CloseReason, Pool, ServerSide};
 
 /// Interval at which to look whether what is waited for has come about.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What came of a command.
+/// Outcome of a command.
 #[derive(Debug, Default)]
 pub(crate) struct CommandOutcome {
     /// Its result.
     pub table: Option<Table>,
-    /// What else there is to say, each with particulars.
+    /// Notices, each with its detail.
     pub notices: Vec<(String, Option<String>)>,
 }
 
@@ -34,7 +34,6 @@ pub(crate) struct CommandOutcome {
 /// What the guest is told.
 pub(crate) async fn execute(admin_state: &Arc<AdminState>, command: &Command) -> Result<CommandOutcome, ClientError> {
     let shared = &admin_state.shared;
-    let registry = &shared.registry;
     match command {
         Command::Show(show) => {
             return Ok(CommandOutcome { table: Some(show.table(admin_state).await), ..CommandOutcome::default() });
@@ -46,8 +45,8 @@ pub(crate) async fn execute(admin_state: &Arc<AdminState>, command: &Command) ->
         Command::Pause(database) => {
             let name = database.as_deref().map(str::as_bytes);
             known(admin_state, database.as_deref())?;
-            registry.pauses.pause(name);
-            let pools = || registry.pools_of(name);
+            shared.server_side.pauses.pause(name);
+            let pools = || shared.pools.of(name);
             for pool in pools() {
                 pool.close_unused(CloseReason::Command);
             }
@@ -56,40 +55,40 @@ pub(crate) async fn execute(admin_state: &Arc<AdminState>, command: &Command) ->
         Command::Resume(database) => {
             known(admin_state, database.as_deref())?;
             let name = database.as_deref().map(str::as_bytes);
-            if !registry.pauses.resume(name) {
+            if !shared.server_side.pauses.resume(name) {
                 let what = database.as_ref().map_or("nothing".to_owned(), |name| format!("database \"{name}\""));
                 let not = if database.is_some() { " is not" } else { " is" };
                 return Err(refused(format!("{what}{not} paused")));
             }
-            for pool in registry.pools_of(name) {
+            for pool in shared.pools.of(name) {
                 pool.open_as_needed();
             }
         }
-        Command::Disable(database) => registry.pauses.disable(database.as_bytes(), true),
-        Command::Enable(database) => registry.pauses.disable(database.as_bytes(), false),
+        Command::Disable(database) => shared.server_side.pauses.disable(database.as_bytes(), true),
+        Command::Enable(database) => shared.server_side.pauses.disable(database.as_bytes(), false),
         Command::Reconnect(database) => {
             known(admin_state, database.as_deref())?;
             let name = database.as_deref().map(str::as_bytes);
-            for pool in registry.pools_of(name) {
+            for pool in shared.pools.of(name) {
                 pool.reconnect();
             }
         }
         Command::WaitClose(database) => {
             known(admin_state, database.as_deref())?;
             let name = database.as_deref().map(str::as_bytes);
-            until(|| registry.pools_of(name), |pool| !pool.has_conns_to_close()).await;
+            until(|| shared.pools.of(name), |pool| !pool.has_conns_to_close()).await;
         }
         Command::Kill(database) => {
             known(admin_state, database.as_deref())?;
             let name = database.as_deref().map(str::as_bytes);
-            registry.pauses.pause(name);
+            shared.server_side.pauses.pause(name);
             let mine = |target: &SessionTarget| {
                 !matches!(target, SessionTarget::Console(_)) && name.is_none_or(|name| target.database() == name)
             };
             for session in shared.sessions.all().iter().filter(|session| mine(&session.target)) {
                 session.kill();
             }
-            for pool in registry.pools_of(name) {
+            for pool in shared.pools.of(name) {
                 pool.close_unused(CloseReason::Command);
             }
         }
@@ -147,11 +146,11 @@ pub(crate) async fn transfer_listeners(
 ) -> Result<CommandOutcome, ClientError> {
     let (answer, answered) = oneshot::channel();
     admin_state.send_command(ServerCommand::TakeOver(which, answer)).await;
-    let handover = answered.await.unwrap_or_else(|_| Err("the process is ending".to_owned())).map_err(refused)?;
-    let sent = handover.send(conn).await;
+    let transfer = answered.await.unwrap_or_else(|_| Err("the process is ending".to_owned())).map_err(refused)?;
+    let sent = transfer.send(conn).await;
     sent.map_err(|error| refused(format!("the listeners could not be handed over: {error}")))?;
     let mut table = Table::new(&[("listener", Type::Text)]);
-    table.rows = handover.names().into_iter().map(|name| vec![name.into()]).collect();
+    table.rows = transfer.names().into_iter().map(|name| vec![name.into()]).collect();
     Ok(CommandOutcome { table: Some(table), ..CommandOutcome::default() })
 }
 
@@ -185,10 +184,10 @@ async fn until(pools: impl Fn() -> Vec<Arc<Pool>>, fine: impl Fn(&Pool) -> bool)
 /// Checks that a database is known: one that no client has asked for and no table names is a slip of the pen.
 fn known(admin_state: &AdminState, database: Option<&str>) -> Result<(), ClientError> {
     let Some(name) = database else { return Ok(()) };
-    let registry = &admin_state.shared.registry;
-    let configured = registry.settings.load().databases.contains_key(name.as_bytes());
-    let switched = registry.pauses.of(name.as_bytes()) != crate::upstream::pause::DatabaseState::default();
-    let seen = registry.all_pool_stats().iter().any(|((database, _), _)| database == name.as_bytes());
+    let ServerSide { config, pauses, roles, .. } = &*admin_state.shared.server_side;
+    let configured = config.settings.load().databases.contains_key(name.as_bytes());
+    let switched = pauses.of(name.as_bytes()) != crate::upstream::pause::DatabaseState::default();
+    let seen = roles.all_stats().iter().any(|((database, _), _)| database == name.as_bytes());
     if configured || seen || switched {
         return Ok(());
     }

@@ -14,10 +14,9 @@ pub(super) const CODE: [(&str, Type); 4] =
 
 /// By server and database, of those to which there are connections, where that decides about resets.
 pub(super) fn code(admin_state: &AdminState) -> Vec<Vec<Cell>> {
-    let registry = &admin_state.shared.registry;
     let mut known = BTreeMap::new();
-    for pool in registry.all_pools() {
-        if registry.settings_of(&pool.key.database).reset == Reset::Auto {
+    for pool in admin_state.shared.pools.all() {
+        if admin_state.shared.settings_of(&pool.key.database).pool.reset == Reset::Auto {
             for conn_info in pool.conn_infos.all() {
                 let server = match &conn_info.remote {
                     Address::Tcp(address) => address.to_string(),

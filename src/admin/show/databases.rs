@@ -6,6 +6,7 @@ use super::name;
 use crate::admin::AdminState;
 use crate::admin::table::{Cell, Type};
 use crate::config::{CONSOLE, Host};
+use crate::upstream::ServerSide;
 
 pub(super) const DATABASES: [(&str, Type); 17] = [
     ("name", Type::Text),
@@ -48,7 +49,7 @@ struct Now {
 /// Connections and clients by what `key` picks of a (database, user).
 fn now(admin_state: &AdminState, key: impl Fn(&[u8], &[u8]) -> String) -> BTreeMap<String, Now> {
     let mut now = BTreeMap::<String, Now>::new();
-    for pool in admin_state.shared.registry.all_pools() {
+    for pool in admin_state.shared.pools.all() {
         now.entry(key(&pool.key.database, &pool.key.user)).or_default().servers += pool.conn_infos.all().len();
     }
     for session in admin_state.shared.sessions.all() {
@@ -58,8 +59,8 @@ fn now(admin_state: &AdminState, key: impl Fn(&[u8], &[u8]) -> String) -> BTreeM
 }
 
 pub(super) fn databases(admin_state: &AdminState) -> Vec<Vec<Cell>> {
-    let registry = &admin_state.shared.registry;
-    let general = registry.settings.load_full();
+    let ServerSide { config, capacity, pauses, .. } = &*admin_state.shared.server_side;
+    let general = config.settings.load_full();
     let mut now = now(admin_state, |database, _| name(database));
     for configured in general.databases.keys() {
         now.entry(name(configured)).or_default();
@@ -68,8 +69,8 @@ pub(super) fn databases(admin_state: &AdminState) -> Vec<Vec<Cell>> {
     now.into_iter()
         .map(|(database, now)| {
             let settings = general.of(database.as_bytes());
-            let switch = registry.pauses.of(database.as_bytes());
-            let hosts: Vec<_> = settings.upstream.endpoints.iter().map(|endpoint| &endpoint.host).collect();
+            let switch = pauses.of(database.as_bytes());
+            let hosts: Vec<_> = settings.upstream.url.endpoints.iter().map(|endpoint| &endpoint.host).collect();
             let shown = |host: &Host| match host {
                 Host::Tcp(host, _) => host.clone(),
                 Host::Unix(dir, _) => dir.display().to_string(),
@@ -80,15 +81,15 @@ pub(super) fn databases(admin_state: &AdminState) -> Vec<Vec<Cell>> {
                 database.clone().into(),
                 host.into(),
                 u32::from(port).into(),
-                settings.dbname.clone().unwrap_or(database).into(),
-                settings.force_user.clone().into(),
-                settings.pool_size.into(),
-                settings.min_pool_size.into(),
-                settings.reserve_pool_size.into(),
-                settings.server_lifetime.map(|lifetime| lifetime.as_secs()).into(),
-                settings.pool_mode.to_string().into(),
+                settings.upstream.dbname.clone().unwrap_or(database).into(),
+                settings.upstream.force_user.clone().into(),
+                settings.pool.pool_size.into(),
+                settings.pool.min_pool_size.into(),
+                settings.pool.reserve_pool_size.into(),
+                settings.timeouts.server_lifetime.map(|lifetime| lifetime.as_secs()).into(),
+                settings.pool.pool_mode.to_string().into(),
                 Cell::Null,
-                registry.max_upstream().into(),
+                capacity.max_upstream().into(),
                 now.servers.into(),
                 Cell::Number(0),
                 now.clients.into(),
@@ -100,15 +101,15 @@ pub(super) fn databases(admin_state: &AdminState) -> Vec<Vec<Cell>> {
 }
 
 pub(super) fn users(admin_state: &AdminState) -> Vec<Vec<Cell>> {
-    let settings = admin_state.shared.registry.settings.load_full();
+    let settings = admin_state.shared.server_side.config.settings.load_full();
     let mut users = now(admin_state, |_, user| name(user));
-    for limited in settings.limits.keys() {
+    for limited in settings.auth.limits.keys() {
         users.entry(name(limited)).or_default();
     }
     users
         .into_iter()
         .map(|(user, now)| {
-            let limits = settings.limits.get(user.as_bytes()).copied().unwrap_or_default();
+            let limits = settings.auth.limits.get(user.as_bytes()).copied().unwrap_or_default();
             vec![
                 user.into(),
                 limits.pool_size.map(|size| size.to_string()).into(),

@@ -6,6 +6,7 @@ use crate::admin::AdminState;
 use crate::admin::table::{Cell, Type};
 use crate::doctor::kernel::{Kernel, Paths};
 use crate::doctor::sockets::{self, State};
+use crate::upstream::ServerSide;
 use crate::upstream::occupancy::Occupancy;
 use crate::upstream::target::Address;
 
@@ -35,8 +36,8 @@ pub(super) const LOGINS: [(&str, Type); 2] = [("event", Type::Text), ("count", T
 
 /// By upstream address: our connections, and all sockets of this host toward it.
 pub(super) async fn ports(admin_state: &AdminState) -> Vec<Vec<Cell>> {
-    let registry = &admin_state.shared.registry;
-    let conn_infos: Vec<_> = registry.all_pools().iter().flat_map(|pool| pool.conn_infos.all()).collect();
+    let shared = &admin_state.shared;
+    let conn_infos: Vec<_> = shared.pools.all().iter().flat_map(|pool| pool.conn_infos.all()).collect();
     let mut upstreams: Vec<_> = conn_infos
         .iter()
         .filter_map(|conn_info| match &conn_info.remote {
@@ -44,7 +45,7 @@ pub(super) async fn ports(admin_state: &AdminState) -> Vec<Vec<Cell>> {
             Address::Unix(_) => None,
         })
         .collect();
-    upstreams.extend(registry.resolved().into_iter().flat_map(|(_, _, addresses)| addresses));
+    upstreams.extend(shared.server_side.config.resolved().into_iter().flat_map(|(_, _, addresses)| addresses));
     upstreams.sort_unstable();
     upstreams.dedup();
     let asked = upstreams.clone();
@@ -55,7 +56,7 @@ pub(super) async fn ports(admin_state: &AdminState) -> Vec<Vec<Cell>> {
         (range, held.map(|sockets| sockets::by_state(&sockets)).collect::<Vec<_>>())
     });
     let (range, held) = looked.await.unwrap_or_default();
-    let counters = &registry.counters;
+    let counters = shared.counters();
     upstreams
         .iter()
         .zip(held)
@@ -81,12 +82,12 @@ pub(super) async fn ports(admin_state: &AdminState) -> Vec<Vec<Cell>> {
 
 /// By upstream: its connections at the last look, and how many of them this process may have.
 pub(super) fn capacity(admin_state: &AdminState) -> Vec<Vec<Cell>> {
-    let registry = &admin_state.shared.registry;
-    let upstream_targets = registry.upstream_targets();
+    let ServerSide { config, capacity, .. } = &*admin_state.shared.server_side;
+    let upstream_targets = config.upstream_targets();
     let all = upstream_targets.all().into_iter().map(|upstream_target| {
         let seen = upstream_target.room.seen();
         let number = |of: fn(&Occupancy) -> usize| seen.as_ref().map(of).into();
-        let ours = registry.ours_at(upstream_target);
+        let ours = admin_state.shared.pools.connections_at(upstream_target);
         vec![
             upstream_target.places().into(),
             number(|seen| seen.max_connections),
@@ -95,7 +96,7 @@ pub(super) fn capacity(admin_state: &AdminState) -> Vec<Vec<Cell>> {
             number(|seen| seen.idle),
             ours.into(),
             upstream_target.room.limits(ours).map(|(_, share)| share).into(),
-            registry.max_upstream().into(),
+            capacity.max_upstream().into(),
         ]
     });
     all.collect()
@@ -107,7 +108,7 @@ pub(super) fn pins(admin_state: &AdminState) -> Vec<Vec<Cell>> {
 }
 
 pub(super) fn logins(admin_state: &AdminState) -> Vec<Vec<Cell>> {
-    let counters = &admin_state.shared.registry.counters;
+    let counters = admin_state.shared.counters();
     let mut rows = vec![
         vec!["accepted".into(), counters.logins.get().into()],
         vec!["rejected".into(), counters.refused.get().into()],

@@ -41,10 +41,9 @@ struct Row {
 }
 
 pub(super) fn pools(admin_state: &AdminState) -> Vec<Vec<Cell>> {
-    let registry = &admin_state.shared.registry;
     let now = Instant::now();
     let mut rows = BTreeMap::<(String, String), Row>::new();
-    for pool in registry.all_pools() {
+    for pool in admin_state.shared.pools.all() {
         let row = rows.entry((name(&pool.key.database), name(&pool.key.user))).or_default();
         let state = pool.state();
         let conn_infos = pool.conn_infos.all();
@@ -53,14 +52,14 @@ pub(super) fn pools(admin_state: &AdminState) -> Vec<Vec<Cell>> {
         row.idle += state.idle;
         row.opening += state.opening;
         row.waiting += pool.logging_in();
-        row.mode = registry.settings_of(&pool.key.database).pool_mode.to_string();
+        row.mode = admin_state.shared.settings_of(&pool.key.database).pool.pool_mode.to_string();
     }
     for session in admin_state.shared.sessions.all() {
         let row = rows.entry((name(session.target.database()), name(session.target.user()))).or_default();
-        let glance = session.snapshot();
-        if glance.activity == Activity::Waiting {
+        let snapshot = session.snapshot();
+        if snapshot.activity == Activity::Waiting {
             row.waiting += 1;
-            let waited = glance.requested.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+            let waited = snapshot.requested.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
             row.longest = row.longest.max(waited);
         } else {
             row.clients += 1;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use x509_cert::der::DateTime;
+use time::OffsetDateTime;
 
 use super::name;
 use crate::admin::AdminState;
@@ -39,7 +39,7 @@ pub(super) const COLUMNS: [(&str, Type); 21] = [
     ("id", Type::Int),
 ];
 
-/// What SOCKETS shows besides: nothing is ever held back in PgBouncer's sense.
+/// Additional columns of SOCKETS: nothing is ever held back in PgBouncer's sense.
 const POSITIONS: [(&str, Type); 7] = [
     ("recv_pos", Type::Int),
     ("pkt_pos", Type::Int),
@@ -65,7 +65,7 @@ fn server_ptr(id: u64) -> String {
 
 /// All server connections, each with its pool.
 fn conn_infos(admin_state: &AdminState) -> Vec<(Arc<Pool>, Arc<ConnInfo>)> {
-    let pools = admin_state.shared.registry.all_pools();
+    let pools = admin_state.shared.pools.all();
     pools
         .iter()
         .flat_map(|pool| pool.conn_infos.all().into_iter().map(|conn_info| (Arc::clone(pool), conn_info)))
@@ -80,12 +80,12 @@ pub(super) async fn clients(admin_state: &AdminState) -> Vec<Vec<Cell>> {
 }
 
 fn client(session: &SessionHandle, server_conn: Option<u64>) -> Vec<Cell> {
-    let glance = session.snapshot();
-    let waited = match glance.activity {
-        Activity::Waiting => glance.requested.map_or(Duration::ZERO, |since| since.elapsed()),
+    let snapshot = session.snapshot();
+    let waited = match snapshot.activity {
+        Activity::Waiting => snapshot.requested.map_or(Duration::ZERO, |since| since.elapsed()),
         _ => Duration::ZERO,
     };
-    let state = match (glance.activity, server_conn) {
+    let state = match (snapshot.activity, server_conn) {
         (Activity::Waiting, _) => "waiting",
         (Activity::Idle, None) => "idle",
         _ => "active",
@@ -109,7 +109,7 @@ fn client(session: &SessionHandle, server_conn: Option<u64>) -> Vec<Cell> {
         local.map_or_else(|| "unix".to_owned(), |local| local.ip().to_string()).into(),
         u32::from(local.map_or(port, |local| local.port())).into(),
         at(session.connected_at).into(),
-        at(glance.requested.unwrap_or(session.connected_at)).into(),
+        at(snapshot.requested.unwrap_or(session.connected_at)).into(),
         waited.as_secs().into(),
         waited.subsec_micros().into(),
         session.is_killed().into(),
@@ -117,8 +117,8 @@ fn client(session: &SessionHandle, server_conn: Option<u64>) -> Vec<Cell> {
         server_conn.map_or_else(String::new, server_ptr).into(),
         pid.map_or(0, i32::unsigned_abs).into(),
         addrs.and_then(|addrs| addrs.tls.clone()).unwrap_or_default().into(),
-        glance.application_name.into(),
-        glance.prepared.into(),
+        snapshot.application_name.into(),
+        snapshot.prepared.into(),
         session.id.into(),
     ]
 }
@@ -128,7 +128,7 @@ pub(super) fn servers(admin_state: &AdminState) -> Vec<Vec<Cell>> {
         admin_state.shared.sessions.all().into_iter().map(|session| (session.id, session)).collect();
     let server = |(pool, conn_info): &(Arc<Pool>, Arc<ConnInfo>)| {
         let client = conn_info.client().and_then(|id| sessions.get(&id));
-        let glance = client.map(|client| client.snapshot());
+        let snapshot = client.map(|client| client.snapshot());
         let (address, port) = match &conn_info.remote {
             Address::Tcp(address) => (address.ip().to_string(), address.port()),
             Address::Unix(_) => ("unix".to_owned(), 0),
@@ -140,7 +140,7 @@ pub(super) fn servers(admin_state: &AdminState) -> Vec<Vec<Cell>> {
         } else {
             "idle"
         };
-        let requested = glance.as_ref().and_then(|glance| glance.requested);
+        let requested = snapshot.as_ref().and_then(|snapshot| snapshot.requested);
         vec![
             "S".into(),
             name(&pool.key.user).into(),
@@ -160,7 +160,7 @@ pub(super) fn servers(admin_state: &AdminState) -> Vec<Vec<Cell>> {
             client.map_or_else(String::new, |client| client_ptr(client.id)).into(),
             conn_info.pid.unsigned_abs().into(),
             conn_info.tls.clone().unwrap_or_default().into(),
-            glance.map_or_else(String::new, |glance| glance.application_name).into(),
+            snapshot.map_or_else(String::new, |snapshot| snapshot.application_name).into(),
             conn_info.prepared().into(),
             conn_info.id.into(),
         ]
@@ -192,10 +192,12 @@ fn at(moment: Instant) -> String {
 
 /// As PgBouncer writes it, in UTC.
 fn date(moment: SystemTime) -> String {
-    // Only a clock that is centuries off has no date.
-    let Ok(date) = DateTime::from_system_time(moment) else { return String::new() };
-    let (year, month, day) = (date.year(), date.month(), date.day());
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", date.hour(), date.minutes(), date.seconds())
+    // Only a clock that is millennia off has no date.
+    let seconds = moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let date = i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    let Some(date) = date else { return String::new() };
+    let (year, month, day) = (date.year(), u8::from(date.month()), date.day());
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", date.hour(), date.minute(), date.second())
 }
 
 #[cfg(test)]

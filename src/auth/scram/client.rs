@@ -5,7 +5,7 @@ use super::keys::{ClientKey, KEY_BYTES, Keys, MAX_ITERATIONS, MAX_SALT_BYTES, ha
 use super::message::{Attributes, decode, encode, is_nonce};
 use crate::auth::Credential;
 
-/// What the client's half does about channel binding.
+/// Channel binding of the client's half.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Binding {
     /// It can't, or shall not.

@@ -18,7 +18,7 @@ pub(crate) const MAX_ITERATIONS: u32 = 2_000_000;
 /// The longest salt that is accepted.
 pub(crate) const MAX_SALT_BYTES: usize = 1024;
 
-/// What only the holder of the password has: the client's key.
+/// Key of the client, which only the holder of the password has.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub(crate) struct ClientKey(pub(super) [u8; KEY_BYTES]);
 
@@ -28,16 +28,16 @@ impl fmt::Debug for ClientKey {
     }
 }
 
-/// What a client is told of a verifier when it begins to log in.
+/// Part of a verifier that a client is told when it begins to log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Shape {
-    /// The rounds of hashing that it was made with.
+    /// Number of rounds of hashing that it was made with.
     pub iterations: u32,
-    /// The length of its salt.
+    /// Number of bytes of its salt.
     pub salt_bytes: usize,
 }
 
-/// What a server keeps of a password, as `pg_authid.rolpassword` has it: `SCRAM-SHA-256$4096:salt$StoredKey:ServerKey`.
+/// Verifier of a password, as in `pg_authid.rolpassword`: `SCRAM-SHA-256$4096:salt$StoredKey:ServerKey`.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Verifier {
     pub(super) iterations: u32,
@@ -53,7 +53,7 @@ impl fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    /// What `pg_authid` keeps starts like this.
+    /// Prefix of verifiers in `pg_authid`.
     pub const PREFIX: &'static str = "SCRAM-SHA-256$";
 
     /// Reads a verifier as `pg_authid` has it; `None` when it is none.
@@ -81,7 +81,7 @@ impl Verifier {
         Self { iterations, salt, stored: noise, server: noise }
     }
 
-    /// What a client is told of it when it begins to log in.
+    /// Returns the part of it that a client is told when it begins to log in.
     #[must_use]
     pub(crate) fn shape(&self) -> Shape {
         Shape { iterations: self.iterations, salt_bytes: self.salt.len() }

@@ -23,7 +23,7 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    /// What has not been read.
+    /// Returns the rest, which has not been read.
     pub(super) fn rest(&self) -> &'a str {
         self.rest.unwrap_or_default()
     }

@@ -5,10 +5,10 @@ use super::ScramError;
 use super::keys::{ClientKey, KEY_BYTES, Verifier, hash, mac, same, xor};
 use super::message::{Attributes, encode, is_nonce};
 
-/// What names the client's messages in errors.
+/// Name of the client's messages in errors.
 const WHAT: &str = "malformed SCRAM message";
 
-/// What the server's half offered.
+/// Mechanisms that the server's half offered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Offered {
     /// No channel binding.

@@ -31,7 +31,7 @@ pub(crate) enum AdminRole {
 pub(crate) struct AdminUser {
     /// The user it says to be.
     pub user: String,
-    /// What it may do.
+    /// Role of the admin.
     pub role: AdminRole,
 }
 
@@ -48,17 +48,17 @@ pub(crate) async fn authorize(
 ) -> Result<Option<AdminUser>, ClientError> {
     let name = startup.get("user").unwrap_or_default();
     let user = String::from_utf8_lossy(name).into_owned();
-    if settings.admin_peer && is_owner(conn).await {
+    if settings.admin.admin_peer && is_owner(conn).await {
         return Ok(Some(AdminUser { user, role: AdminRole::Owner }));
     }
     let listed = |users: &[String]| users.contains(&user);
-    let role = match (listed(&settings.admin_users), listed(&settings.stats_users)) {
+    let role = match (listed(&settings.admin.admin_users), listed(&settings.admin.stats_users)) {
         (true, _) => Some(AdminRole::Admin),
         (false, true) => Some(AdminRole::Stats),
         (false, false) => None,
     };
     let database = settings.console_database();
-    let deadline = Instant::now() + settings.client_login_timeout;
+    let deadline = Instant::now() + settings.timeouts.client_login_timeout;
     let client_identity = client_identity(conn.stream(), database.as_bytes(), name);
     let rule = rule_for(settings, &client_identity)?;
     let key = PoolKey { database: database.clone().into_bytes(), user: name.to_vec(), extra: Vec::new() };
@@ -74,11 +74,11 @@ pub(crate) async fn authorize(
     };
     let came_in = match rule.method {
         Auth::PassThrough => {
-            let pool = shared.registry.pool(&key);
+            let pool = shared.pools.get(&key);
             let mut login = PassThrough { attempt: &mut attempt, pool: &pool, password_given: false };
             let entered = login.run().await;
             let proved = login.password_given;
-            shared.registry.forget(&pool);
+            shared.pools.forget(&pool);
             let entered = entered?;
             if entered && !proved {
                 return Err(refused(format!("nothing proves that this is user \"{user}\"")).detail(format!(

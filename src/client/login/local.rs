@@ -27,8 +27,8 @@ impl LoginAttempt<'_> {
         if self.settings.forced_role(self.database).is_some() {
             return Ok(());
         }
-        match &self.shared.registry.settings_of(self.database).upstream.user {
-            Some(user) if user.as_bytes() != self.user && !self.settings.users.contains_key(self.user) => {
+        match &self.shared.settings_of(self.database).upstream.url.user {
+            Some(user) if user.as_bytes() != self.user && !self.settings.auth.users.contains_key(self.user) => {
                 Err(refusal(format!("there is no upstream credential for user \"{role}\"")).hint(format!(
                     "With the method \"{}\" clients connect as the user of the upstream URL: \"{user}\".",
                     self.rule.method
@@ -52,8 +52,8 @@ impl LoginAttempt<'_> {
             )));
         }
         let names = self.shared.client_auth.load().names.clone();
-        let limit = self.settings.client_login_timeout;
-        let found = timeout_at(self.deadline, peer_may_be(&self.settings.peer, uid, gid, &role, &names)).await;
+        let limit = self.settings.timeouts.client_login_timeout;
+        let found = timeout_at(self.deadline, peer_may_be(&self.settings.auth.peer, uid, gid, &role, &names)).await;
         if found.map_err(|_| super::timed_out(limit))? {
             return Ok(());
         }

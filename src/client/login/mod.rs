@@ -31,7 +31,7 @@ use crate::upstream::attempt::recheck;
 use crate::upstream::limiter::{CheckTurn, SourceLimit, Turn};
 use crate::upstream::role_auth::Freshness;
 use crate::upstream::slots::Slot;
-use crate::upstream::{Pool, PoolKey, RoleAuth};
+use crate::upstream::{Pool, PoolKey, RoleAuth, ServerSide};
 use crate::wire::Startup;
 pub(super) use console::authorize;
 pub(crate) use console::{AdminRole, AdminUser};
@@ -48,33 +48,33 @@ pub(crate) enum AuthOutcome {
     Console(Box<AdminUser>),
 }
 
-/// What a session begins with.
+/// Start of a session.
 #[derive(Debug)]
 pub(crate) struct SessionStart {
-    /// Where its connections come from.
+    /// Pool of its connections.
     pub pool: Arc<Pool>,
     /// The settings that it begins with.
     pub greeting: Arc<Greeting>,
-    /// What else its startup packet has set.
+    /// Other settings of its startup packet.
     pub settings: StartupSettings,
-    /// What cancels its queries.
+    /// Key that cancels its queries.
     pub secret: CancelKey,
     /// Its place among its user's clients, if these are limited.
     pub place: Option<Slot>,
 }
 
-/// What a dedicated connection begins with.
+/// Start of a dedicated connection.
 #[derive(Debug)]
 pub(crate) struct Dedicated {
     /// The client's startup packet.
     pub startup: Startup,
     /// Its user.
     pub user: Vec<u8>,
-    /// How it got in; with pass-through the upstream asks it for its password.
+    /// Method of the login; with pass-through the upstream asks the client for its password.
     pub method: Auth,
-    /// What it can log in upstream with, if its login has shown that.
+    /// Upstream credential, if its login has yielded one.
     pub credential: Option<Credential>,
-    /// What cancels its queries.
+    /// Key that cancels its queries.
     pub secret: CancelKey,
 }
 
@@ -94,7 +94,7 @@ pub(crate) async fn log_in(
     let Some(replication) = parsed_startup.replication else {
         return Err(no_such_replication(&parsed_startup.startup));
     };
-    if shared.registry.pauses.of(database).disabled {
+    if shared.server_side.pauses.of(database).disabled {
         let shown = String::from_utf8_lossy(database);
         return Err(ClientError::fatal(
             ErrorSource::Limits,
@@ -106,8 +106,8 @@ pub(crate) async fn log_in(
     let forced = settings.forced_role(database);
     let forced = forced.map(|role| PoolKey { user: role.as_bytes().to_vec(), ..parsed_startup.key.clone() });
     let key = forced.as_ref().unwrap_or(&parsed_startup.key);
-    let deadline = Instant::from_std(connected_at) + settings.client_login_timeout;
-    let rule = match settings.rules.first() {
+    let deadline = Instant::from_std(connected_at) + settings.timeouts.client_login_timeout;
+    let rule = match settings.auth.rules.first() {
         Some(first) if first.fits_all() && first.method != Auth::Reject => first,
         _ => rule_for(settings, &client_identity(conn.stream(), database, user))?,
     };
@@ -138,7 +138,8 @@ pub(crate) async fn log_in(
             AuthResult::Given(Some(credential)) => changed = attempt.role_auth().learn(credential),
         }
     }
-    let Ok(place) = shared.registry.client_slot(user) else {
+    let ServerSide { config, quotas, .. } = &*shared.server_side;
+    let Ok(place) = quotas.client_slot(&config.settings.load(), user) else {
         let role = String::from_utf8_lossy(user);
         return Err(ClientError::fatal(
             ErrorSource::Limits,
@@ -147,7 +148,7 @@ pub(crate) async fn log_in(
         )
         .hint(format!("The setting is max_user_client_connections in [users.\"{role}\"].")));
     };
-    let mut pool = shared.registry.pool(key);
+    let mut pool = shared.pools.get(key);
     pool.touch(connected_at);
     let entered = match rule.method {
         Auth::PassThrough => PassThrough { attempt: &mut attempt, pool: &pool, password_given: false }.run().await,
@@ -155,7 +156,7 @@ pub(crate) async fn log_in(
     };
     if pool.role_auth.succession().is_some() {
         // The role has turned out to have another password, or to be another one.
-        pool = shared.registry.pool(key);
+        pool = shared.pools.get(key);
     }
     if let Ok(true) = entered {
         recheck_in_background(shared, &pool, settings);
@@ -166,10 +167,10 @@ pub(crate) async fn log_in(
         Err(client_error) => Err(client_error),
     };
     let Ok(Some(greeting)) = greeting else {
-        shared.registry.forget(&pool);
+        shared.pools.forget(&pool);
         return greeting.map(|_| None);
     };
-    if settings.log_connections {
+    if settings.log.log_connections {
         info!(
             database = %String::from_utf8_lossy(database),
             user = %String::from_utf8_lossy(user),
@@ -178,7 +179,7 @@ pub(crate) async fn log_in(
             "client logged in"
         );
     }
-    if shared.registry.settings_of(database).pool_mode == Mode::Session {
+    if shared.settings_of(database).pool.pool_mode == Mode::Session {
         pool.let_return().await;
     }
     let secret = shared.sessions.secret(parsed_startup.startup.negotiated().0)?;
@@ -186,8 +187,8 @@ pub(crate) async fn log_in(
     Ok(Some(AuthOutcome::Session(SessionStart { pool, greeting, settings, secret, place })))
 }
 
-/// Where pgferry itself has let the client in: tries first whether the upstream does where it is long that it did, or where the
-/// client has another password than before.
+/// Asks the upstream whether it lets the client in that pgferry itself has let in, where it last did so long ago, or where
+/// the client has another password than before.
 async fn recheck_before_login(
     shared: &Arc<Shared>,
     pool: &Arc<Pool>,
@@ -195,29 +196,29 @@ async fn recheck_before_login(
     deadline: Instant,
     changed: bool,
 ) -> Result<(), ClientError> {
-    let is_needed = || changed || pool.role_auth.freshness(settings.auth_recheck) == Freshness::Stale;
+    let is_needed = || changed || pool.role_auth.freshness(settings.auth.auth_recheck) == Freshness::Stale;
     if !is_needed() {
         return Ok(());
     }
     let rechecked = Box::pin(async {
         let _turn = pool.role_auth.turn().await;
         // Another client may have done it meanwhile.
-        if is_needed() { recheck(pool, &shared.registry, changed).await } else { Ok(()) }
+        if is_needed() { recheck(pool, &shared.pools, changed).await } else { Ok(()) }
     });
-    timeout_at(deadline, rechecked).await.map_err(|_| timed_out(settings.client_login_timeout))?
+    timeout_at(deadline, rechecked).await.map_err(|_| timed_out(settings.timeouts.client_login_timeout))?
 }
 
 /// Has the upstream asked in the background whether it still lets the user in, where that is due.
 fn recheck_in_background(shared: &Arc<Shared>, pool: &Arc<Pool>, settings: &Settings) {
-    let limit = settings.auth_recheck;
+    let limit = settings.auth.auth_recheck;
     if pool.role_auth.freshness(limit) == Freshness::Due && pool.role_auth.claim_recheck(limit) {
-        let (registry, pool) = (Arc::clone(&shared.registry), Arc::clone(pool));
+        let (pools, pool) = (Arc::clone(&shared.pools), Arc::clone(pool));
         // What came of it is seen by the next client.
-        tokio::spawn(async move { recheck(&pool, &registry, false).await });
+        tokio::spawn(async move { recheck(&pool, &pools, false).await });
     }
 }
 
-/// What a client is told that takes too long.
+/// Error for a client that takes too long.
 #[must_use]
 pub(crate) fn timed_out(limit: Duration) -> ClientError {
     ClientError::fatal(ErrorSource::Client, sqlstate::INVALID_AUTHORIZATION, "canceling authentication due to timeout")
@@ -275,7 +276,7 @@ fn no_such_replication(startup: &Startup) -> ClientError {
     .hint("Valid values are: \"false\", 0, \"true\", 1, \"database\".")
 }
 
-/// How a proof ended, other than with a refusal.
+/// Outcome of an authentication that was not refused.
 enum AuthResult {
     /// The client went away.
     Gone,
@@ -287,7 +288,7 @@ enum AuthResult {
 struct LoginAttempt<'a> {
     shared: &'a Arc<Shared>,
     conn: &'a mut Conn,
-    /// Where the client is waited for.
+    /// List in which the client is waited for.
     pending_logins: &'a PendingLogins,
     settings: &'a Settings,
     deadline: Instant,
@@ -307,7 +308,7 @@ impl LoginAttempt<'_> {
 
     /// The attempts of where the client comes from.
     fn source(&self) -> Arc<SourceLimit> {
-        self.shared.registry.limiter.of(self.conn.stream())
+        self.shared.server_side.logins.limiter.of(self.conn.stream())
     }
 
     /// Waits for the client's turn to be tried upstream; `None` when it goes away.
@@ -327,7 +328,7 @@ impl LoginAttempt<'_> {
     /// Does `work`, which waits for others; `None` when the client goes away.
     async fn or_disconnected<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, ClientError> {
         let done = challenge::while_connected(self.conn, timeout_at(self.deadline, work)).await;
-        done.transpose().map_err(|_| timed_out(self.settings.client_login_timeout))
+        done.transpose().map_err(|_| timed_out(self.settings.timeouts.client_login_timeout))
     }
 
     /// Holds back the reply to a wrong answer: the longer, the more of them came from there.
@@ -335,12 +336,12 @@ impl LoginAttempt<'_> {
     /// # Errors
     /// Always: `reply`.
     async fn delay_reply<T>(&mut self, source: &SourceLimit, reply: ClientError) -> Result<T, ClientError> {
-        self.shared.registry.counters.wrong_passwords.add();
+        self.shared.counters().wrong_passwords.add();
         challenge::delay_reply(self.conn, self.pending_logins, source, self.deadline, reply).await
     }
 
     fn role_auth(&self) -> Arc<RoleAuth> {
-        self.shared.registry.role_auth(self.database, self.user)
+        self.shared.server_side.roles.auth(self.database, self.user)
     }
 
     fn shown_user(&self) -> String {

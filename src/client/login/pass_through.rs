@@ -59,12 +59,11 @@ impl PassThrough<'_, '_> {
                 }
                 _ => {}
             }
-            let registry = &self.attempt.shared.registry;
             if let Some(password) = &given {
                 if self.is_known(&role_auth, password) {
                     return Ok(true);
                 }
-                if let Some(refusal) = role_auth.refusal(registry, password) {
+                if let Some(refusal) = role_auth.refusal(&self.attempt.shared.server_side.key, password) {
                     return self.attempt.delay_reply(&source, refusal).await;
                 }
             }
@@ -81,14 +80,14 @@ impl PassThrough<'_, '_> {
             if self.is_settled(&role_auth, given.as_ref()) || role_auth.trouble(std::time::Instant::now()).is_some() {
                 continue;
             }
-            let slot = self.in_time(self.attempt.shared.registry.login_slots.take()).await?;
+            let slot = self.in_time(self.attempt.shared.server_side.logins.slots.take()).await?;
             // And for a slot.
             drop(turn);
             let outcome = match &given {
                 None => self.first_contact(attempt, slot, &mut given).await?,
                 Some(password) => {
                     let secret = Secret::Known(Credential::Password(password.clone()));
-                    let outcome = attempt_login(self.pool, &self.attempt.shared.registry, secret, slot).await;
+                    let outcome = attempt_login(self.pool, &self.attempt.shared.pools, secret, slot).await;
                     drop(attempt);
                     Some(outcome)
                 }
@@ -116,14 +115,16 @@ impl PassThrough<'_, '_> {
 
     /// Returns whether it is known by now how the login ends, or that the client is to be asked first.
     fn is_settled(&self, role_auth: &RoleAuth, given: Option<&Password>) -> bool {
-        let registry = &self.attempt.shared.registry;
         match given {
             None => self.requirement(role_auth) != AuthRequirement::Unknown,
-            Some(password) => self.is_known(role_auth, password) || role_auth.refusal(registry, password).is_some(),
+            Some(password) => {
+                self.is_known(role_auth, password)
+                    || role_auth.refusal(&self.attempt.shared.server_side.key, password).is_some()
+            }
         }
     }
 
-    /// What the upstream is known to do, as far as that is not too old to let clients in.
+    /// Returns the upstream's known requirement, as far as that is not too old to let clients in.
     fn requirement(&self, role_auth: &RoleAuth) -> AuthRequirement {
         match role_auth.requirement() {
             AuthRequirement::Open if self.is_stale(role_auth) => AuthRequirement::Unknown,
@@ -133,19 +134,19 @@ impl PassThrough<'_, '_> {
 
     /// Returns whether `password` is known to be the right one, and that is not too old.
     fn is_known(&self, role_auth: &RoleAuth, password: &Password) -> bool {
-        role_auth.matches(&self.attempt.shared.registry, password) && !self.is_stale(role_auth)
+        role_auth.matches(&self.attempt.shared.server_side.key, password) && !self.is_stale(role_auth)
     }
 
     /// Returns whether the client would be let in by what is known, however old.
     fn is_remembered(&self, role_auth: &RoleAuth, given: Option<&Password>) -> bool {
         match given {
             None => role_auth.requirement() == AuthRequirement::Open,
-            Some(password) => role_auth.matches(&self.attempt.shared.registry, password),
+            Some(password) => role_auth.matches(&self.attempt.shared.server_side.key, password),
         }
     }
 
     fn is_stale(&self, role_auth: &RoleAuth) -> bool {
-        role_auth.freshness(self.attempt.settings.auth_recheck) == Freshness::Stale
+        role_auth.freshness(self.attempt.settings.auth.auth_recheck) == Freshness::Stale
     }
 
     /// Lets the upstream decide whether it wants a password, and asks the client only then; `None` when it goes away.
@@ -155,9 +156,8 @@ impl PassThrough<'_, '_> {
         slot: LoginSlot,
         given: &mut Option<Password>,
     ) -> Result<Option<Result<(), DialError>>, ClientError> {
-        let registry = &self.attempt.shared.registry;
-        let (ask, asked) = PasswordPrompt::new(&registry.login_slots);
-        let attempt = attempt_login(self.pool, registry, Secret::PasswordPrompt(ask), slot);
+        let (ask, asked) = PasswordPrompt::new(&self.attempt.shared.server_side.logins.slots);
+        let attempt = attempt_login(self.pool, &self.attempt.shared.pools, Secret::PasswordPrompt(ask), slot);
         // An attempt that ends without asking lets go of its end.
         let Ok(answer) = asked.await else { return Ok(Some(attempt.await)) };
         // The others may ask their clients while this one thinks.
@@ -175,7 +175,7 @@ impl PassThrough<'_, '_> {
     /// # Errors
     /// When the client's time is up before: why the upstream could not be asked.
     async fn upstream_up(&self, role_auth: &RoleAuth) -> Result<(), ClientError> {
-        let pauses = &self.attempt.shared.registry.pauses;
+        let pauses = &self.attempt.shared.server_side.pauses;
         self.in_time(pauses.resumed(self.attempt.database)).await?;
         while let Some((until, client_error)) = role_auth.trouble(std::time::Instant::now()) {
             if Instant::from_std(until) >= self.attempt.deadline {
@@ -188,7 +188,7 @@ impl PassThrough<'_, '_> {
 
     async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, ClientError> {
         let done = timeout_at(self.attempt.deadline, work).await;
-        done.map_err(|_| timed_out(self.attempt.settings.client_login_timeout))
+        done.map_err(|_| timed_out(self.attempt.settings.timeouts.client_login_timeout))
     }
 
     async fn ask(&mut self) -> Result<Option<Password>, ClientError> {
@@ -196,7 +196,7 @@ impl PassThrough<'_, '_> {
             self.attempt.conn,
             self.attempt.pending_logins,
             self.attempt.deadline,
-            self.attempt.settings.client_login_timeout,
+            self.attempt.settings.timeouts.client_login_timeout,
         )
         .await?;
         self.password_given = password.is_some();

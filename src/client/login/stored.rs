@@ -50,7 +50,7 @@ impl LoginAttempt<'_> {
         }
         let turn = challenge::while_connected(self.conn, source.turn_to_look_up(self.deadline)).await.transpose()?;
         let Some(_turn) = turn else { return Ok(Lookup::Due) };
-        let found = secrets.look_up(&self.shared.registry, self.database, self.user).await;
+        let found = secrets.look_up(&self.shared.pools, self.database, self.user).await;
         if found.is_err() {
             source.count();
         }
@@ -68,7 +68,7 @@ impl LoginAttempt<'_> {
         stored: Option<Stored>,
         source: &SourceLimit,
     ) -> Result<Option<AuthResult>, ClientError> {
-        let limit = self.settings.client_login_timeout;
+        let limit = self.settings.timeouts.client_login_timeout;
         let Some(given) = challenge::password(self.conn, self.pending_logins, self.deadline, limit).await? else {
             return Ok(Some(AuthResult::Gone));
         };
@@ -87,7 +87,7 @@ impl LoginAttempt<'_> {
         let mut salt = [0; 4];
         fill(&mut salt)?;
         backend::put_md5_request(&mut self.conn.output, salt);
-        let limit = self.settings.client_login_timeout;
+        let limit = self.settings.timeouts.client_login_timeout;
         let Some(body) = challenge::answer(self.conn, self.pending_logins, "password", self.deadline, limit).await?
         else {
             return Ok(Some(AuthResult::Gone));
@@ -150,8 +150,14 @@ impl LoginAttempt<'_> {
     }
 
     async fn answer(&mut self) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, ClientError> {
-        challenge::answer(self.conn, self.pending_logins, "SASL", self.deadline, self.settings.client_login_timeout)
-            .await
+        challenge::answer(
+            self.conn,
+            self.pending_logins,
+            "SASL",
+            self.deadline,
+            self.settings.timeouts.client_login_timeout,
+        )
+        .await
     }
 
     fn explain(&self, error: ScramError) -> ClientError {

@@ -11,8 +11,8 @@ impl Relay<'_> {
         if !new.is_empty() {
             self.counted.insert(new);
             self.handle.set_pins(pins);
-            self.shared.registry.counters.pinned(new);
-            let (client, server_conn) = (self.handle.id, self.server.about.id);
+            self.shared.counters().pinned(new);
+            let (client, server_conn) = (self.handle.id, self.server.about.conn_info.id);
             tracing::debug!(client, server_conn, "keeps its connection because of: {new}");
         }
     }
@@ -27,11 +27,11 @@ impl Relay<'_> {
             return;
         }
         if counts.readies.transactions > 0 && self.machine.take_outdated_sessions() {
-            self.shared.registry.outdate_sessions(&self.server.activity.pool().key.database);
+            self.shared.pools.outdate_sessions(&self.server.activity.pool().key.database);
         }
         let now = Instant::now();
         self.ready = Some(now);
-        let timings = &self.shared.registry.counters.timings;
+        let timings = &self.shared.counters().timings;
         for nth in 0..counts.readies.queries {
             let idle = nth >= counts.readies.queries - counts.readies.transactions;
             let more = nth + 1 < counts.readies.queries || !self.machine.is_answered();

@@ -40,7 +40,7 @@ const IDLE_SESSION_TIMEOUT: &[u8] = b"idle_session_timeout";
 /// Number of dead connections that one request may meet before its client is told.
 const MAX_DEAD_CONNS: usize = 10;
 
-/// What a client is told when the process goes away; the words are PostgreSQL's.
+/// Error for clients at shutdown, as PostgreSQL words it.
 #[must_use]
 pub(crate) fn shutdown() -> ClientError {
     ClientError::fatal(
@@ -62,7 +62,7 @@ pub(crate) fn killed() -> ClientError {
     .detail("It was ended at pgferry's console (KILL, KILL_CLIENT).")
 }
 
-/// How a session ends.
+/// Ends of a session.
 enum SessionEnd {
     /// The client is gone, or has said good-bye.
     Quiet,
@@ -72,7 +72,7 @@ enum SessionEnd {
     Tell(ClientError),
 }
 
-/// What waiting for a connection came to.
+/// Outcome of a wait for a connection.
 enum Acquired {
     /// It, and the time.
     Lease(Lease, Instant),
@@ -84,7 +84,7 @@ enum Acquired {
     Killed,
 }
 
-/// What happens to an idle client.
+/// Events of an idle client.
 enum IdleEvent {
     /// It has sent something, or there may be something to see to.
     Received,
@@ -98,18 +98,18 @@ struct Session<'a> {
     handle: Arc<SessionHandle>,
     conn: &'a mut Conn,
     pool: Arc<Pool>,
-    /// What it is to find on whatever connection serves it.
+    /// Session that the client is to find on every connection.
     state: ClientState,
     /// The mode it came in with.
     mode: Mode,
     /// A connection that it has not used yet.
     tentative: Option<Box<TentativeLease>>,
     _place: Option<Slot>,
-    /// What it is to the backends that it may have come out of.
+    /// Links to the backends that this client may itself be.
     _origins: Option<Box<[Arc<LoopedClient>]>>,
 }
 
-/// Runs a session from its welcome to its end.
+/// Runs a session from its greeting to its end.
 ///
 /// Not an `async fn`, which would keep what it is called with beside what it makes of that, for as long as the client is
 /// there.
@@ -130,7 +130,7 @@ pub(crate) fn run<'a>(
         session.return_tentative_lease();
         drop(registered);
         let id = session.handle.id;
-        if session.shared.registry.settings.load().log_connections {
+        if session.shared.settings().log.log_connections {
             tracing::info!(client = id, "client ended");
         }
         match end {
@@ -147,14 +147,13 @@ pub(crate) fn run<'a>(
 
 /// Notes the client with the backends that it may have come out of.
 fn trace_origins(shared: &Shared, conn: &Conn, view: &ServerParams) -> Option<Box<[Arc<LoopedClient>]>> {
-    let registry = &shared.registry;
     let busy = || {
-        let conn_infos = registry.all_pools().into_iter().flat_map(|pool| pool.conn_infos.all());
+        let conn_infos = shared.pools.all().into_iter().flat_map(|pool| pool.conn_infos.all());
         conn_infos.filter(|conn_info| conn_info.client().is_some()).collect()
     };
     let name = view.get(b"application_name").unwrap_or_default();
-    let may_be_remote = conn.stream().is_tcp() && registry.settings.load().allow_remote;
-    loops::trace(conn.stream(), name, &registry.local_backends, may_be_remote, busy)
+    let may_be_remote = conn.stream().is_tcp() && shared.settings().listen.allow_remote;
+    loops::trace(conn.stream(), name, &shared.server_side.local_backends, may_be_remote, busy)
 }
 
 impl<'a> Session<'a> {
@@ -168,7 +167,7 @@ impl<'a> Session<'a> {
     ) -> (Self, RegistrationGuard<'a>) {
         let login::SessionStart { pool, greeting, settings, secret, place } = admitted;
         // Its backend's pid is a client's own in session mode: other sessions see it in pg_locks and pg_stat_activity.
-        let mode = shared.registry.settings_of(&pool.key.database).pool_mode;
+        let mode = shared.settings_of(&pool.key.database).pool.pool_mode;
         let tentative = if mode == Mode::Session { pool.reserve_idle(&greeting.wanted) } else { None };
         let backend = tentative.as_ref().map(TentativeLease::pid);
         let target = SessionTarget::Pool(Arc::clone(&pool));
@@ -193,7 +192,7 @@ impl<'a> Session<'a> {
     }
 
     fn count_login(&mut self) {
-        let counters = &self.shared.registry.counters;
+        let counters = self.shared.counters();
         counters.logins.add();
         counters.timings.login.observe(self.handle.connected_at.elapsed());
         // The login's time is not a query's.
@@ -213,12 +212,12 @@ impl<'a> Session<'a> {
     /// The settings in force, but for the mode: a client keeps the one it came in with, since what it has done so far
     /// can't be followed in another one.
     fn settings(&self) -> Arc<Settings> {
-        let now = self.shared.registry.settings_of(&self.pool.key.database);
-        if now.pool_mode == self.mode {
+        let now = self.shared.settings_of(&self.pool.key.database);
+        if now.pool.pool_mode == self.mode {
             return now;
         }
         let mut own = (*now).clone();
-        own.pool_mode = self.mode;
+        own.pool.pool_mode = self.mode;
         Arc::new(own)
     }
 
@@ -275,12 +274,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// How long the client has allowed itself to be idle between its transactions, by `SET` or in its startup packet.
+    /// Returns the client's own `idle_session_timeout`, set by `SET` or in its startup packet.
     fn idle_limit(&self) -> Option<Duration> {
         if self.mode == Mode::Session && self.tentative.is_none() && self.state.work > 0 {
             return None;
         }
-        let kept = self.state.ledger.kept();
+        let kept = self.state.settings.kept();
         if kept.mentions(IDLE_SESSION_TIMEOUT) {
             kept.time(IDLE_SESSION_TIMEOUT)
         } else {
@@ -324,7 +323,7 @@ impl<'a> Session<'a> {
                 End::Machine(machine::End::Settled) => Ok(true),
                 End::Machine(machine::End::Stale) => {
                     debug!(
-                        server = lease.id,
+                        server = lease.id(),
                         "an upstream connection was dead or could not be reset; the request goes elsewhere"
                     );
                     Ok(false)
@@ -352,9 +351,9 @@ impl<'a> Session<'a> {
         Err(SessionEnd::Tell(lost()))
     }
 
-    /// What goes in front of the client's first message on `lease`, which it is given at `now`.
+    /// Prepares `lease`, which the client is given at `now`, for its first message.
     fn prepare(&self, lease: &Lease, settings: &Settings, now: Instant) -> Preparation {
-        let policy = ResetPolicy::of(settings.reset, &lease.state, now);
+        let policy = ResetPolicy::of(settings.pool.reset, &lease.state, now);
         let probe = now.saturating_duration_since(lease.returned) >= RECENTLY_USED;
         let known = (&lease.pool().parameters, &lease.pool().statements);
         Preparation::new(&lease.state, &self.state, self.handle.id, known, policy, probe)
@@ -370,15 +369,15 @@ impl<'a> Session<'a> {
     async fn reset_tentative(&mut self) {
         let settings = self.settings();
         let Some(tentative) = self.tentative.take() else { return };
-        self.tentative = tentative.reset(settings.reset, settings.cleanup_timeout).await.map(Box::new);
+        self.tentative = tentative.reset(settings.pool.reset, settings.timeouts.cleanup_timeout).await.map(Box::new);
     }
 
     /// The reserved connection, or one that is idle, or one that is waited for while the client is watched.
     async fn acquire(&mut self, settings: &Settings) -> Acquired {
-        let timings = &self.shared.registry.counters.timings;
-        if self.pool.is_outdated(&self.shared.registry) {
+        let timings = &self.shared.counters().timings;
+        if self.pool.is_outdated() {
             self.return_tentative_lease();
-            self.pool = self.shared.registry.successor(&self.pool);
+            self.pool = self.shared.pools.successor(&self.pool);
         }
         let now = Instant::now();
         let own = self.tentative.take().and_then(|tentative| tentative.take());
@@ -407,12 +406,12 @@ impl<'a> Session<'a> {
         let Self { shared, handle, conn, pool, state, .. } = self;
         let mut checkout = pin!(async {
             let mut since = since;
-            if shared.registry.pauses.of(&pool.key.database).paused {
+            if shared.server_side.pauses.of(&pool.key.database).paused {
                 // A pause is meant; the client's timeout begins when it is over.
-                Box::pin(shared.registry.pauses.resumed(&pool.key.database)).await;
+                Box::pin(shared.server_side.pauses.resumed(&pool.key.database)).await;
                 since = Instant::now();
             }
-            pool.checkout(&state.wanted, since, settings.query_wait_timeout).await
+            pool.checkout(&state.wanted, since, settings.timeouts.query_wait_timeout).await
         });
         poll_fn(|cx| {
             if let Poll::Ready(outcome) = checkout.as_mut().poll(cx) {
@@ -455,7 +454,7 @@ fn poll_disconnected(conn: &mut Conn, cx: &mut Context<'_>) -> Poll<()> {
     Poll::Pending
 }
 
-/// What a client is told that was idle for longer than it has allowed itself; the words are PostgreSQL's.
+/// Error for a client that was idle for longer than its `idle_session_timeout`, as PostgreSQL words it.
 fn idle_for_too_long() -> ClientError {
     ClientError::fatal(
         ErrorSource::Client,

@@ -17,14 +17,14 @@ use crate::file_watch::Reloadable;
 /// The application protocol that PostgreSQL 17 and later agree upon.
 pub(crate) const ALPN: &[u8] = b"postgresql";
 
-/// Which authorities are trusted.
+/// Trusted authorities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Roots {
     /// All: nothing is checked.
     Unchecked,
-    /// Those of the operating system.
+    /// Authorities of the operating system.
     System,
-    /// Those in a PEM file.
+    /// Authorities in a PEM file.
     File(PathBuf),
 }
 
@@ -37,10 +37,10 @@ pub enum Version {
     V13,
 }
 
-/// How servers are looked at, and what is shown to them.
+/// Verification of servers, and the client's own certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientOptions {
-    /// Which authorities are trusted.
+    /// Trusted authorities.
     pub roots: Roots,
     /// True if the certificate must name the host.
     pub names: bool,

@@ -18,7 +18,7 @@ use crate::file_watch::Reloadable;
 /// The names in a self-signed certificate.
 const LOCAL_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-/// What clients see.
+/// Certificate and protocol versions that clients see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerOptions {
     /// The certificate, with its chain.
@@ -43,9 +43,9 @@ pub(crate) enum CertificateOrigin {
 /// A certificate that clients see.
 #[derive(Debug)]
 pub(crate) struct OwnCertificate {
-    /// Where it comes from.
+    /// Origin.
     pub origin: CertificateOrigin,
-    /// What a client can bind its login to (`tls-server-end-point`, RFC 5929); `None` where that is not defined.
+    /// Channel binding data for clients' logins (`tls-server-end-point`, RFC 5929); `None` where that is not defined.
     pub end_point: Option<Vec<u8>>,
 }
 
@@ -142,7 +142,7 @@ fn self_signed(oldest: Version) -> Result<Made, String> {
     Ok(made(config, OwnCertificate { origin: CertificateOrigin::SelfSigned, end_point }))
 }
 
-/// What costs least. No byte leaves the machine, so that nothing is recorded for later, when there may be quantum computers.
+/// Cheapest cryptography. No byte leaves the machine, so none can be recorded for quantum computers to come.
 fn local_provider() -> CryptoProvider {
     let cheap: [&'static dyn SupportedKxGroup; 2] = [kx_group::X25519, kx_group::SECP256R1];
     let mut provider = aws_lc_rs::default_provider();

@@ -22,7 +22,7 @@ pub(crate) struct TlsSession {
     plaintext: usize,
     /// The other end has said that nothing more comes.
     ended: bool,
-    /// What is wrong with what had been received before.
+    /// Error of bytes that had been received before.
     failed: Option<io::Error>,
 }
 

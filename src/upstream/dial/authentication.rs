@@ -16,7 +16,7 @@ use crate::net::Conn;
 use crate::net::tls::certificate;
 use crate::upstream::target::{TargetHost, UpstreamTarget};
 
-/// What has been proved so far.
+/// Proofs so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Proved {
     method: LoginMethod,
@@ -140,12 +140,12 @@ fn choose_mechanism(
     })
 }
 
-/// What the server's certificate gives to bind a login to.
+/// Returns the channel binding data of the server's certificate.
 fn end_point(conn: &Conn) -> Option<Vec<u8>> {
     conn.stream().tls()?.peer_certificates().first().and_then(certificate::end_point)
 }
 
-/// What there is to log in with; a server asks once.
+/// Returns the credential to log in with; a server asks once.
 async fn credential(
     login: &mut Login,
     endpoint: &TargetHost,
@@ -178,7 +178,7 @@ fn unknown_method(name: &str) -> DialError {
     let client_error = ClientError::fatal(
         ErrorSource::Server,
         sqlstate::FEATURE_NOT_SUPPORTED,
-        format!("the upstream server asks for an authentication method that pgferry does not speak: {name}"),
+        format!("the upstream server asks for an authentication method that pgferry does not support: {name}"),
     )
     .hint("Methods that work: trust, password, md5, scram-sha-256 (pg_hba.conf).");
     DialError::Refused(client_error, None)

@@ -6,8 +6,8 @@ use crate::auth::Credential;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::{Conn, RecvError};
 use crate::track::server_state::CloseMethod;
-use crate::upstream::counters::CloseReason;
-use crate::upstream::registry::Registry;
+use crate::upstream::close::CloseReason;
+use crate::upstream::counters::Counters;
 use crate::upstream::server_conn::ServerConn;
 use crate::upstream::server_tls::{describe, tls_error};
 use crate::wire::backend;
@@ -18,25 +18,25 @@ use crate::wire::frame::HEADER_BYTES;
 pub(crate) enum DialError {
     /// The way to the server is blocked: no such host, refused, timed out.
     Unreachable {
-        /// What was dialled.
+        /// Host that was dialled.
         host: String,
         /// Reason why it failed.
         why: String,
         /// True if trying again soon costs next to nothing: no server listens.
         refused: bool,
     },
-    /// The server is not what is wanted (`target_session_attrs`).
+    /// The server does not satisfy `target_session_attrs`.
     Misfit {
-        /// Which.
+        /// Host.
         host: String,
-        /// What keeps it from that, in libpq's words.
+        /// Cause, in libpq's words.
         why: &'static str,
     },
     /// The server refused, in its own words, and what it was given to log in with, if anything.
     Refused(ClientError, Option<Credential>),
     /// The connection can't be encrypted as it must be, or the server's identity is wrong; the reason.
     Untrusted(String),
-    /// What there is to log in with can't be had, or is of no use with this server: why.
+    /// The credential can't be had, or is of no use with this server: the cause.
     Credential(String),
     /// The server asks for a password and there is none.
     NoPassword,
@@ -146,7 +146,7 @@ impl DialError {
         }
     }
 
-    /// What a client is told.
+    /// Returns the error for clients.
     #[must_use]
     pub(crate) fn client_error(&self) -> ClientError {
         match self {
@@ -160,7 +160,7 @@ impl DialError {
             Self::Misfit { host, why } => ClientError::fatal(
                 ErrorSource::Server,
                 sqlstate::UNABLE_TO_CONNECT,
-                format!("the upstream server at {host} is not what is wanted: {why}"),
+                format!("the upstream server at {host} does not satisfy target_session_attrs: {why}"),
             )
             .hint("The setting is target_session_attrs in the upstream URL."),
             Self::Untrusted(why) => ClientError::fatal(
@@ -243,10 +243,10 @@ impl DialFailure {
     }
 
     /// Closes what is left as any other connection: the server first.
-    pub(crate) async fn close(self, registry: &Registry) {
+    pub(crate) async fn close(self, counters: &Counters) {
         if let Some(conn) = self.conn {
             let how = ServerConn::close(*conn, CloseMethod::Terminate).await;
-            registry.closed(how, CloseReason::Login);
+            counters.close(how, CloseReason::Login);
         }
     }
 }

@@ -15,7 +15,7 @@ const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// All that it may send meanwhile, in bytes. PostgreSQL's own is about 1 kB.
 const MAX_LOGIN_BYTES: usize = 1 << 20;
 
-/// What a server sends during a login.
+/// Messages of a server during a login.
 pub(super) struct Incoming<'a> {
     pub conn: &'a mut Conn,
     /// Number of bytes that it may still send.
@@ -23,7 +23,7 @@ pub(super) struct Incoming<'a> {
 }
 
 impl<'a> Incoming<'a> {
-    /// What comes on `conn`, where a login begins.
+    /// Reads from `conn`, on which a login begins.
     pub(super) fn new(conn: &'a mut Conn) -> Self {
         Self { conn, left: MAX_LOGIN_BYTES }
     }

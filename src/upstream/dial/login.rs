@@ -13,7 +13,7 @@ use crate::track::transaction_block::IDLE;
 use crate::upstream::target::TargetHost;
 use crate::wire::{backend, frontend};
 
-/// What a login yields.
+/// Result of a login.
 #[derive(Default)]
 pub(super) struct LoggedIn {
     pub params: ServerParams,

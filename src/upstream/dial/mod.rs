@@ -22,17 +22,16 @@ use tokio::time::{Instant, timeout_at};
 
 pub(crate) use error::{DialError, DialFailure};
 
-use super::counters::CloseReason;
+use super::close::{CloseReason, Closed};
+use super::counters::Counters;
 use super::login_slots::LoginSlots;
-use super::registry::Registry;
-use super::server_conn::Closed;
 use super::server_tls::{ServerTls, ServerTlsError};
 use super::simple_query;
 use super::target::{self, Address, TargetHost, TlsAttempt, UpstreamTarget};
 use crate::auth::{Credential, Password};
 use crate::config::{Settings, TargetSessionAttrs};
 use crate::error::sqlstate;
-use crate::net::{Conn, Stream};
+use crate::net::{BufferPool, Conn, Stream};
 use crate::track::ServerParams;
 use crate::track::session_code::SessionCode;
 use crate::wire::frontend;
@@ -63,7 +62,7 @@ impl PasswordPrompt {
     }
 }
 
-/// Where the password comes from if the upstream asks for one.
+/// Source of the password if the upstream asks for one.
 #[derive(Debug)]
 pub(crate) enum Secret {
     /// There is none.
@@ -115,19 +114,19 @@ impl Login {
 pub(crate) struct NewConn {
     /// The socket.
     pub conn: Conn,
-    /// Where it goes.
+    /// Remote address.
     pub address: Address,
-    /// What the server reported.
+    /// Settings that the server reported.
     pub params: ServerParams,
-    /// How it is encrypted, if it is: cancel requests are as well.
+    /// Encryption, if it is encrypted: cancel requests are as well.
     pub server_tls: Option<Arc<ServerTls>>,
     /// The backend's process id.
     pub pid: i32,
     /// The backend's cancel secret.
     pub secret: Box<[u8]>,
-    /// What was asked for and accepted; `None` when the server asked for nothing.
+    /// Credential that was asked for and accepted; `None` when the server asked for nothing.
     pub credential: Option<Credential>,
-    /// What is known of the code in its database, where it is to belong to a pool.
+    /// Knowledge of the code in its database, where it is to belong to a pool.
     pub code: Arc<SessionCode>,
 }
 
@@ -138,14 +137,16 @@ pub(crate) struct NewConn {
 pub(crate) async fn dial(
     settings: &Settings,
     login: Login,
-    registry: &Registry,
+    counters: &Counters,
+    buffers: &Arc<BufferPool>,
     limit: Duration,
 ) -> Result<NewConn, DialFailure> {
     let upstream_target = Arc::clone(&login.upstream_target);
     let deadline = Instant::now() + limit;
     Dial {
         settings,
-        registry,
+        counters,
+        buffers,
         upstream_target: &upstream_target,
         endpoint: &upstream_target.endpoints[0],
         login,
@@ -160,7 +161,8 @@ pub(crate) async fn dial(
 /// The attempts that opening one connection may take.
 struct Dial<'a> {
     settings: &'a Settings,
-    registry: &'a Registry,
+    counters: &'a Counters,
+    buffers: &'a Arc<BufferPool>,
     upstream_target: &'a UpstreamTarget,
     endpoint: &'a TargetHost,
     login: Login,
@@ -172,13 +174,13 @@ struct Dial<'a> {
 
 impl Dial<'_> {
     /// Tries one server after another until one will do, as libpq does: another one is tried where a server can't be
-    /// reached, is coming or going, or is not what is wanted; each has the whole time.
+    /// reached, is starting or stopping, or does not satisfy `target_session_attrs`; each has the whole time.
     async fn connect_any_host(mut self) -> Result<NewConn, DialFailure> {
         let mut wanted = vec![self.upstream_target.target];
         if self.upstream_target.target == TargetSessionAttrs::PreferStandby {
             wanted.insert(0, TargetSessionAttrs::Standby);
         }
-        let order = self.upstream_target.order(self.registry.counters.opened.get());
+        let order = self.upstream_target.order(self.counters.opened.get());
         let only_one = wanted.len() == 1 && order.len() == 1;
         let mut tried = Vec::new();
         for target in wanted {
@@ -194,7 +196,7 @@ impl Dial<'_> {
                     Err(failed) if only_one || !failed.error.another_may_do() => return Err(failed),
                     Err(failed) => {
                         let error = failed.error.clone();
-                        failed.close(self.registry).await;
+                        failed.close(self.counters).await;
                         error
                     }
                 };
@@ -236,7 +238,7 @@ impl Dial<'_> {
             other => return other,
         };
         self.login.secret = Secret::Fixed(None);
-        failed.close(self.registry).await;
+        failed.close(self.counters).await;
         self.with_or_without_encryption().await
     }
 
@@ -244,7 +246,7 @@ impl Dial<'_> {
         let mut attempts = self.upstream_target.attempts(self.endpoint).iter().peekable();
         while let Some(&encrypt) = attempts.next() {
             match self.attempt(encrypt).await {
-                Err((failed, TlsRetry::Yes)) if attempts.peek().is_some() => failed.close(self.registry).await,
+                Err((failed, TlsRetry::Yes)) if attempts.peek().is_some() => failed.close(self.counters).await,
                 Err((failed, _)) => return Err(failed),
                 Ok(new_conn) => return Ok(new_conn),
             }
@@ -255,25 +257,26 @@ impl Dial<'_> {
     async fn attempt(&mut self, encrypt: TlsAttempt) -> Result<NewConn, (DialFailure, TlsRetry)> {
         let connected = self.in_time(self.endpoint.connect()).await.and_then(|connected| {
             connected.map_err(|error| {
-                self.registry.note_connect_error(&error);
+                self.counters.fail_to_connect(&error);
                 let refused = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
                 self.unreachable(describe(&error), refused)
             })
         });
         let (mut stream, address) = connected.map_err(|error| (DialFailure::of(error), TlsRetry::No))?;
-        self.registry.counters.opened.add();
+        self.counters.opened.add();
         // Options that can't be set cost comfort, not correctness.
-        let _ = stream.set_upstream_options(self.settings.tcp_keepidle, self.settings.tcp_user_timeout);
+        let _ =
+            stream.set_upstream_options(self.settings.upstream.tcp_keepidle, self.settings.upstream.tcp_user_timeout);
         let encrypted = self.in_time(self.encrypt(&mut stream, encrypt)).await.and_then(|encrypted| encrypted);
         let server_tls = match encrypted {
             Ok(server_tls) => server_tls,
             Err(error) => {
                 // No server is there that would close first.
-                self.registry.closed(Closed::by_us(&stream), CloseReason::Login);
+                self.counters.close(Closed::by_us(&stream), CloseReason::Login);
                 return Err((DialFailure::of(error), TlsRetry::Yes));
             }
         };
-        let mut conn = Conn::new(stream, Arc::clone(&self.registry.buffers));
+        let mut conn = Conn::new(stream, Arc::clone(self.buffers));
         let login = login::log_in(&mut conn, &mut self.login, self.endpoint, &mut self.fixed);
         let session = timeout_at(self.deadline, login).await;
         match session.unwrap_or_else(|_| Err(self.timed_out())) {
@@ -353,7 +356,7 @@ impl Dial<'_> {
     }
 }
 
-/// What keeps a server from being what is wanted; servers before 14 don't report it, and are asked.
+/// Returns why a server does not satisfy `target_session_attrs`, if so; servers before 14 don't report it, and are asked.
 async fn target_mismatch(
     new_conn: &mut NewConn,
     target: TargetSessionAttrs,
@@ -376,7 +379,7 @@ const SERVER_ROLE_QUERY: &[u8] =
     b"SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') \
 OPERATOR(pg_catalog.=) 'on'";
 
-/// Whether trying with encryption instead of without, or the other way round, may lead to something else.
+/// Prospects of a retry with encryption instead of without, or the other way round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TlsRetry {
     Yes,

@@ -20,9 +20,9 @@ pub(super) fn choose(
     plain: bool,
     plus: bool,
     end_point: Option<Vec<u8>>,
-    wish: Binding,
+    wanted: Binding,
 ) -> Option<(&'static str, Bound)> {
-    match (end_point, wish) {
+    match (end_point, wanted) {
         (Some(data), Binding::Prefer | Binding::Require) if plus => Some((SCRAM_SHA_256_PLUS, Bound::EndPoint(data))),
         (_, Binding::Require) => None,
         // To say that it was not offered helps a server notice an attacker in between that has hidden the offer.
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn mechanisms_are_chosen_as_by_libpq() {
         let data = || Some(vec![7]);
-        for (plain, plus, end_point, wish, expected) in [
+        for (plain, plus, end_point, wanted, expected) in [
             (true, true, data(), Binding::Prefer, Some((SCRAM_SHA_256_PLUS, Bound::EndPoint(vec![7])))),
             (true, true, data(), Binding::Require, Some((SCRAM_SHA_256_PLUS, Bound::EndPoint(vec![7])))),
             (true, true, data(), Binding::Disable, Some((SCRAM_SHA_256, Bound::None))),
@@ -103,7 +103,11 @@ mod tests {
             (true, true, None, Binding::Prefer, Some((SCRAM_SHA_256, Bound::None))),
             (false, false, None, Binding::Prefer, None),
         ] {
-            assert_eq!(choose(plain, plus, end_point.clone(), wish), expected, "{plain} {plus} {end_point:?} {wish}");
+            assert_eq!(
+                choose(plain, plus, end_point.clone(), wanted),
+                expected,
+                "{plain} {plus} {end_point:?} {wanted}"
+            );
         }
     }
 }

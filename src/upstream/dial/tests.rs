@@ -12,7 +12,7 @@ use crate::net::{BufferPool, Conn, Stream};
 use crate::upstream::target::UpstreamTargets;
 use crate::wire::backend;
 
-/// What a server may say, by letter: the message's type, or for `R` what it asks for.
+/// Messages that a server may send, by letter: the type, or for `R` what it asks for.
 const SAYS: &[u8] = b"OPMACFvSKNZzTDGE";
 
 /// The message that a letter stands for.

@@ -3,14 +3,13 @@
 use std::sync::atomic::Ordering;
 
 use super::Pool;
+use crate::upstream::close::CloseReason;
 use crate::upstream::conn_info::ConnInfo;
-use crate::upstream::counters::CloseReason;
 
 impl Pool {
     /// Replaces all connections there are: idle ones now, the others when they are given back.
     pub(crate) fn reconnect(&self) {
-        let Some(registry) = self.registry.upgrade() else { return };
-        self.oldest.store(registry.next_conn_id(), Ordering::Relaxed);
+        self.oldest.store(self.server_side.conn_ids.next(), Ordering::Relaxed);
         self.close_unused(CloseReason::Command);
     }
 
@@ -35,19 +34,17 @@ impl Pool {
 
     /// Prepares for clients that will come: opens `min_pool_size` connections, or one.
     pub(crate) fn warm_up(&self) {
-        let Some(registry) = self.registry.upgrade() else { return };
         self.expects_clients.store(true, Ordering::Relaxed);
-        let missing = self.missing(&registry.settings_of(&self.key.database));
+        let missing = self.missing(&self.settings());
         self.dial_for(missing.max(usize::from(self.slots.used() == 0)));
     }
 
     /// Returns whether a connection is to be closed as soon as it is idle.
     #[must_use]
     pub(crate) fn must_close(&self, conn_info: &ConnInfo) -> bool {
-        let generation = self.registry.upgrade().map(|registry| registry.generation());
         conn_info.id < self.oldest.load(Ordering::Relaxed)
             || conn_info.is_retired()
-            || generation != Some(conn_info.generation)
+            || conn_info.generation != self.server_side.config.generation()
     }
 
     /// Returns whether any such connection is still open.

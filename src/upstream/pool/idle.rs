@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use deadpool::unmanaged;
 
-/// How many connections a set has room for at first.
+/// Number of connections that a set has room for at first.
 const ROOM: usize = 8;
 
 /// A set of idle connections: the one that came last goes first, so that those that are not needed grow old.

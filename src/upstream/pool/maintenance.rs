@@ -3,28 +3,28 @@
 use std::time::{Duration, Instant};
 
 use super::Pool;
+use super::lease::PooledConn;
 use crate::config::{Reset, Settings};
 use crate::track::session_code::{Due, Inquiry};
-use crate::upstream::cleanup;
-use crate::upstream::counters::CloseReason;
-use crate::upstream::lease::PooledConn;
+use crate::upstream::close::CloseReason;
 use crate::upstream::occupancy::Keep;
+use crate::upstream::own_statements;
 use crate::upstream::queue::Queue;
 use crate::upstream::session_code;
 
-/// How long a connection of the reserve is kept idle.
+/// Time for which a connection of the reserve is kept idle.
 const RESERVE_IDLE: Duration = Duration::from_secs(10);
 
 /// Time that one to `template1` waits for the client that it was opened for.
 const UNUSED_TEMPLATE: Duration = Duration::from_secs(1);
 
-/// How long one is kept idle while the server is filling up.
+/// Time for which one is kept idle while the server is filling up.
 const PRESSED_IDLE: Duration = Duration::from_secs(1);
 
-/// How long the code of a database is looked at behind the last client.
+/// Time after the last client for which the code of a database is looked at.
 const LOOKED_AT: Duration = Duration::from_secs(60);
 
-/// What is due on an idle connection.
+/// Work that is due on an idle connection.
 #[derive(Clone, Debug)]
 pub(in crate::upstream) enum Chore {
     /// To reset what clients have left.
@@ -35,22 +35,22 @@ pub(in crate::upstream) enum Chore {
 
 /// Claims a look at the code of the database, where `pooled` is to take one.
 fn look_due(pooled: &PooledConn, settings: &Settings, now: Instant) -> Option<Inquiry> {
-    let is_wanted = settings.reset == Reset::Auto && now.saturating_duration_since(pooled.returned) < LOOKED_AT;
+    let is_wanted = settings.pool.reset == Reset::Auto && now.saturating_duration_since(pooled.returned) < LOOKED_AT;
     if is_wanted { pooled.state.code.code().claim(Due::Past, now) } else { None }
 }
 
-/// Which idle connections of a pool are kept; it is asked of one after another, the one that has been idle longest first.
+/// Choice of the idle connections that a pool keeps; it is asked of one after another, the one that has been idle longest first.
 #[derive(Clone, Copy, Debug)]
 struct Retention {
     idle_timeout: Option<Duration>,
     /// Number of connections that are kept in any case, those in use included (`min_pool_size`).
     least: usize,
     room: Keep,
-    /// How many are idle.
+    /// Number of idle ones.
     idle: usize,
     /// Their number.
     open: usize,
-    /// How many connections of the reserve there are, in any state.
+    /// Number of connections of the reserve, in any state.
     reserve: usize,
 }
 
@@ -96,8 +96,12 @@ impl Pool {
     ) -> (Vec<(PooledConn, Chore)>, bool) {
         let now = Instant::now();
         let mut retention = Retention {
-            idle_timeout: if self.leaves_server { Some(UNUSED_TEMPLATE) } else { settings.server_idle_timeout },
-            least: if self.leaves_server { 0 } else { settings.min_pool_size },
+            idle_timeout: if self.leaves_server {
+                Some(UNUSED_TEMPLATE)
+            } else {
+                settings.timeouts.server_idle_timeout
+            },
+            least: if self.leaves_server { 0 } else { settings.pool.min_pool_size },
             room,
             idle: self.idle_count(),
             open: self.open(&self.queue()),
@@ -108,7 +112,7 @@ impl Pool {
         let mut due = |pooled: &PooledConn| {
             let age = now.saturating_duration_since(pooled.returned);
             let unfit = retention.ends(age).or_else(|| self.unfit(pooled, now).inspect(|_| retention.loses_one()));
-            let needs_reset = session_code::needs_reset(settings.reset, &pooled.state, now);
+            let needs_reset = session_code::needs_reset(settings.pool.reset, &pooled.state, now);
             let chore = if unfit.is_some() {
                 None
             } else if let Some(inquiry) = look_due(pooled, settings, now) {
@@ -136,7 +140,7 @@ impl Pool {
                 self.hand_out(pooled);
             }
         }
-        dirty |= matches!(settings.reset, Reset::Always | Reset::Auto) && self.reset_tentative(reset_after);
+        dirty |= matches!(settings.pool.reset, Reset::Always | Reset::Auto) && self.reset_tentative(reset_after);
         let missing = self.missing(settings);
         if self.parameters.baseline().is_some() && missing > 0 {
             self.dial_for(missing);
@@ -151,13 +155,13 @@ impl Pool {
     pub(in crate::upstream) async fn see_to(&self, mut pooled: PooledConn, chore: Chore, limit: Duration) {
         match chore {
             Chore::Reset => {
-                if cleanup::reset(&mut pooled, limit).await {
+                if own_statements::reset(&mut pooled, limit).await {
                     self.parameters.learn_reset(&mut pooled.state);
                     self.hand_out(pooled);
                 }
             }
             Chore::Look(inquiry) => {
-                if let Some(pooled) = session_code::look(pooled, inquiry, &self.key.database, limit).await {
+                if session_code::look(&mut pooled, inquiry, &self.key.database, limit).await {
                     self.hand_out(pooled);
                 }
             }
@@ -166,7 +170,7 @@ impl Pool {
 
     /// The number of connections to open that no client waits for, so that there are `min_pool_size`.
     pub(super) fn missing(&self, settings: &Settings) -> usize {
-        let least = if self.leaves_server { 0 } else { settings.min_pool_size };
+        let least = if self.leaves_server { 0 } else { settings.pool.min_pool_size };
         let queue = self.queue();
         least.saturating_sub(self.open(&queue) + queue.waiting())
     }

@@ -6,7 +6,9 @@
 
 mod admin_ops;
 mod idle;
+pub(crate) mod lease;
 mod maintenance;
+pub(in crate::upstream) mod neighbours;
 mod opening;
 mod returning;
 mod state;
@@ -18,34 +20,35 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use idle::Idle;
+use lease::PooledConn;
 use maintenance::Chore;
+use neighbours::Neighbours;
 use returning::Returning;
 use tentative::TentativeLeases;
 pub(crate) use tentative::{Recall, TentativeLease};
 
+use super::close::{CloseReason, Closed};
 use super::conn_info::ConnInfos;
-use super::counters::CloseReason;
 use super::dial::DialError;
-use super::lease::PooledConn;
 use super::pool_stats::PoolStats;
 use super::queue::Queue;
-use super::registry::Registry;
 use super::role_auth::{RoleAuth, Succession};
-use super::server_conn::{Closed, ServerConn};
+use super::server_conn::ServerConn;
+use super::server_side::ServerSide;
 use super::slots::Slots;
 use super::target;
-use crate::config::Reset;
+use crate::config::{Reset, Settings};
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::lock::lock;
 use crate::track::RequestedParams;
 use crate::track::parameter_cache::ParameterCache;
 use crate::track::session_code::Due;
-use crate::track::statements::{StatementCache, StatementIds};
+use crate::track::statements::StatementCache;
 
 /// The database that new ones are copied from.
 const TEMPLATE: &[u8] = b"template1";
 
-/// What connections have in common that serve the same clients.
+/// Key of a pool: its connections serve the same clients.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PoolKey {
     /// The database.
@@ -78,7 +81,7 @@ pub(crate) enum CheckoutError {
 }
 
 impl CheckoutError {
-    /// What a client is told.
+    /// Returns the error for clients.
     #[must_use]
     pub(crate) fn client_error(&self) -> ClientError {
         match self {
@@ -99,23 +102,6 @@ impl CheckoutError {
     }
 }
 
-/// What a pool has in common with others.
-#[derive(Debug)]
-pub(crate) struct Sharing {
-    /// What is known of its user.
-    pub role_auth: Arc<RoleAuth>,
-    /// What its user's clients had done for them.
-    pub stats: Arc<PoolStats>,
-    /// The generation of settings.
-    pub generation: u64,
-    /// What the database is called on the server.
-    pub real_database: Vec<u8>,
-    /// Numbers for prepared statements.
-    pub statement_ids: Arc<StatementIds>,
-    /// All pools.
-    pub registry: Weak<Registry>,
-}
-
 /// A client with a login that is tried upstream.
 #[derive(Debug)]
 pub(crate) struct LogsIn<'a>(&'a Pool);
@@ -131,7 +117,7 @@ impl Drop for LogsIn<'_> {
 pub(crate) struct Pool {
     /// The role that they belong to.
     pub key: PoolKey,
-    /// What is known of that user there.
+    /// Knowledge of that user's login.
     pub role_auth: Arc<RoleAuth>,
     idle: Idle<PooledConn>,
     queue: Mutex<Queue<PooledConn>>,
@@ -139,13 +125,14 @@ pub(crate) struct Pool {
     slots: Arc<Slots>,
     /// Number of them that are not the reserve.
     size: AtomicUsize,
-    registry: Weak<Registry>,
+    server_side: Arc<ServerSide>,
+    neighbours: Weak<dyn Neighbours>,
     this: Weak<Self>,
-    /// What is known of the settings that its connections report.
+    /// Cache of the settings that its connections report.
     pub parameters: ParameterCache,
     /// The prepared statements of its clients.
     pub statements: StatementCache,
-    /// What the clients of its database and user had done for them.
+    /// Statistics of the clients of its database and user.
     pub stats: Arc<PoolStats>,
     /// Its connections, as seen from outside.
     pub conn_infos: ConnInfos,
@@ -157,16 +144,16 @@ pub(crate) struct Pool {
     leaves_server: bool,
     /// It is known that clients will come.
     expects_clients: AtomicBool,
-    /// What the last client asked for: the next one probably asks for the same.
+    /// Parameters that the last client asked for: the next one probably asks for the same.
     wanted: Mutex<RequestedParams>,
     tentative_leases: Mutex<TentativeLeases>,
     returning: Returning,
     /// Number of clients that have their login tried upstream, or wait for that.
     logging_in: AtomicUsize,
     /// Number of connections that are reserved by tentative leases.
-    pub(super) leased: AtomicUsize,
-    /// How many of those wait for the server.
-    pub(super) active: AtomicUsize,
+    leased: AtomicUsize,
+    /// Number of those that wait for the server.
+    active: AtomicUsize,
     /// Time at which a client last asked for a connection.
     last_used: Mutex<Instant>,
 }
@@ -182,8 +169,15 @@ fn close_surplus(surplus: impl IntoIterator<Item = PooledConn>) {
 impl Pool {
     /// An empty pool for `size` connections, and `reserve` more while clients keep them.
     #[must_use]
-    pub(crate) fn new(key: PoolKey, size: usize, reserve: usize, shared: Sharing) -> Arc<Self> {
-        let Sharing { role_auth, stats, generation, real_database, statement_ids, registry } = shared;
+    pub(super) fn new(
+        key: PoolKey,
+        (size, reserve): (usize, usize),
+        role_auth: Arc<RoleAuth>,
+        stats: Arc<PoolStats>,
+        server_side: Arc<ServerSide>,
+        neighbours: Weak<dyn Neighbours>,
+    ) -> Arc<Self> {
+        let leaves_server = server_side.config.real_database(&key.database) == TEMPLATE;
         Arc::new_cyclic(|this: &Weak<Self>| Self {
             key,
             role_auth,
@@ -191,15 +185,14 @@ impl Pool {
             queue: Mutex::default(),
             slots: Slots::new(size.saturating_add(reserve)),
             size: AtomicUsize::new(size),
-            registry,
             this: this.clone(),
             parameters: ParameterCache::default(),
-            statements: StatementCache::new(statement_ids),
+            statements: StatementCache::new(Arc::clone(&server_side.statement_ids)),
             stats,
             conn_infos: ConnInfos::default(),
             oldest: AtomicU64::new(0),
-            generation,
-            leaves_server: real_database == TEMPLATE,
+            generation: server_side.config.generation(),
+            leaves_server,
             expects_clients: AtomicBool::new(false),
             wanted: Mutex::default(),
             tentative_leases: Mutex::default(),
@@ -208,6 +201,8 @@ impl Pool {
             leased: AtomicUsize::new(0),
             active: AtomicUsize::new(0),
             last_used: Mutex::new(Instant::now()),
+            server_side,
+            neighbours,
         })
     }
 
@@ -237,9 +232,16 @@ impl Pool {
             self.put(&mut queue, pooled);
             drop(queue);
         }
-        if let Some(registry) = self.registry.upgrade() {
-            registry.serve_waiting_pools();
-            registry.hunger.stilled();
+        self.note_freed();
+        self.server_side.starvation.ends();
+    }
+
+    /// A slot or a connection came free, which other pools may wait for.
+    fn note_freed(&self) {
+        if self.server_side.capacity.note_freed()
+            && let Some(neighbours) = self.neighbours.upgrade()
+        {
+            neighbours.open_for_waiting();
         }
     }
 
@@ -250,26 +252,26 @@ impl Pool {
         if unfit.is_some() || !code.is_overdue(pooled.returned) {
             return Some(pooled);
         }
-        let registry = self.registry.upgrade();
-        let settings = registry.map(|registry| registry.settings_of(&self.key.database));
-        let settings = settings.filter(|settings| settings.reset == Reset::Auto);
-        let (Some(settings), Some(pool)) = (settings, self.this.upgrade()) else { return Some(pooled) };
+        let settings = self.settings();
+        if settings.pool.reset != Reset::Auto {
+            return Some(pooled);
+        }
+        let Some(pool) = self.this.upgrade() else { return Some(pooled) };
         let Some(inquiry) = code.claim(Due::Overdue, pooled.returned) else { return Some(pooled) };
         let returning = pool.begin_return();
         tokio::spawn(async move {
             let _returning = returning;
-            pool.see_to(pooled, Chore::Look(inquiry), settings.cleanup_timeout).await;
+            pool.see_to(pooled, Chore::Look(inquiry), settings.timeouts.cleanup_timeout).await;
         });
         None
     }
 
     /// Notes that a connection has been closed.
     pub(super) fn closed(&self, how: Closed, why: CloseReason) {
-        let Some(registry) = self.registry.upgrade() else { return };
-        registry.closed(how, why);
+        self.server_side.counters.close(how, why);
         self.queue().turnover.happened();
         self.open_as_needed();
-        registry.serve_waiting_pools();
+        self.note_freed();
     }
 
     /// Takes an idle connection out: the one that has been idle longest.
@@ -309,19 +311,17 @@ impl Pool {
 
     /// Reason why a connection must go at `now`, if it must.
     fn unfit(&self, server_conn: &ServerConn, now: Instant) -> Option<CloseReason> {
-        let Some(registry) = self.registry.upgrade() else { return Some(CloseReason::Shutdown) };
-        if registry.generation() != server_conn.generation {
+        let conn_info = &server_conn.conn_info;
+        if self.server_side.config.generation() != conn_info.generation {
             return Some(CloseReason::Reload);
         }
-        if server_conn.id < self.oldest.load(Ordering::Relaxed) || registry.pauses.of(&self.key.database).paused {
+        if conn_info.id < self.oldest.load(Ordering::Relaxed) || self.is_paused() {
             return Some(CloseReason::Command);
         }
         if self.role_auth.succession().is_some() {
             return Some(CloseReason::Identity);
         }
-        if server_conn.conn_info.is_retired()
-            || target::target_mismatch(server_conn.target, &server_conn.state.params).is_some()
-        {
+        if conn_info.is_retired() || target::target_mismatch(server_conn.target, &server_conn.state.params).is_some() {
             return Some(CloseReason::Moved);
         }
         if server_conn.retire_at.is_some_and(|at| now >= at) {
@@ -332,12 +332,13 @@ impl Pool {
 
     /// Returns whether it belongs to settings that are no longer in force.
     #[must_use]
-    pub(crate) fn is_outdated(&self, registry: &Registry) -> bool {
-        registry.generation() != self.generation || self.role_auth.succession() == Some(Succession::SameRole)
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.server_side.config.generation() != self.generation
+            || self.role_auth.succession() == Some(Succession::SameRole)
     }
 
     /// Adapts to a new size.
-    pub(super) fn resize(&self, size: usize, reserve: usize) {
+    pub(super) fn resize(&self, (size, reserve): (usize, usize)) {
         self.size.store(size, Ordering::Relaxed);
         self.slots.resize(size.saturating_add(reserve));
         let mut surplus = self.slots.used().saturating_sub(self.slots.cap());
@@ -354,7 +355,7 @@ impl Pool {
         self.size.load(Ordering::Relaxed)
     }
 
-    /// How many connections it has, in any state.
+    /// Number of its connections, in any state.
     pub(super) fn connections(&self) -> usize {
         self.slots.used()
     }
@@ -392,12 +393,26 @@ impl Pool {
         self.idle.count()
     }
 
+    /// Number of connections that clients have.
+    pub(super) fn leased(&self) -> usize {
+        self.leased.load(Ordering::Relaxed)
+    }
+
     pub(super) fn has_waiters(&self) -> bool {
         self.queue().waiting() > 0
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue<PooledConn>> {
         lock(&self.queue)
+    }
+
+    /// The settings for its clients.
+    fn settings(&self) -> Arc<Settings> {
+        self.server_side.config.settings_of(&self.key.database)
+    }
+
+    fn is_paused(&self) -> bool {
+        self.server_side.pauses.of(&self.key.database).paused
     }
 
     fn database(&self) -> String {

@@ -3,22 +3,26 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::Pool;
+use super::lease::PooledConn;
+use super::neighbours::Among;
 use crate::config::Settings;
 use crate::lock::lock;
 use crate::net::tls::TlsSession;
 use crate::track::server_state::CloseMethod;
 use crate::track::{RequestedParams, ServerState};
 use crate::upstream::cancel_gate::CancelGate;
+use crate::upstream::close::CloseReason;
 use crate::upstream::conn_info::ConnInfo;
-use crate::upstream::counters::CloseReason;
 use crate::upstream::dial::{self, DialError, DialFailure, Login, NewConn};
-use crate::upstream::lease::PooledConn;
+use crate::upstream::occupancy::Occupancy;
 use crate::upstream::queue::{Next, Queue};
-use crate::upstream::registry::Registry;
+use crate::upstream::quota::QuotaExceeded;
 use crate::upstream::server_conn::{BackendKey, ServerConn};
+use crate::upstream::server_side::ServerSide;
 use crate::upstream::slots::{Slot, SlotGuard};
 use crate::upstream::turnover::Turnover;
 
@@ -30,26 +34,25 @@ impl Pool {
 
     /// Takes over a connection that was opened to try a password, as soon as there is a slot for it; closes it if there is none.
     pub(crate) fn adopt(self: &Arc<Self>, new_conn: NewConn, settings: &Settings) -> impl Future<Output = ()> + use<> {
-        let (pool, patience) = (Arc::clone(self), settings.server_connect_timeout);
+        let (pool, patience) = (Arc::clone(self), settings.timeouts.server_connect_timeout);
         // What the server told at login is known from now on, and clients that come to wait meanwhile need no other.
-        let server_conn = self.registry.upgrade().map(|registry| {
-            let server_conn = self.server_conn(new_conn, RequestedParams::default(), &registry, settings);
-            registry.hunger.stilled();
-            if let Some(slots) = self.try_take_slots(&registry) {
-                self.hand_out(PooledConn::new(server_conn, slots, self.this.clone()));
-                return None;
-            }
+        let server_conn = self.server_conn(new_conn, RequestedParams::default(), settings);
+        self.server_side.starvation.ends();
+        let without_slots = if let Some(slots) = self.try_take_slots() {
+            self.hand_out(PooledConn::new(server_conn, slots, self.this.clone()));
+            None
+        } else {
             self.queue().dial_starts();
-            Some((server_conn, registry))
-        });
+            Some(server_conn)
+        };
         async move {
-            let Some((server_conn, registry)) = server_conn.flatten() else { return };
+            let Some(server_conn) = without_slots else { return };
             let ends = DialEnds(&pool);
-            if let Some(slots) = pool.wait_for_slots(&registry, patience).await {
+            if let Some(slots) = pool.wait_for_slots(patience).await {
                 pool.hand_out(PooledConn::new(server_conn, slots, pool.this.clone()));
             } else {
                 let how = ServerConn::close(server_conn.conn, CloseMethod::Terminate).await;
-                registry.closed(how, CloseReason::Login);
+                pool.server_side.counters.close(how, CloseReason::Login);
             }
             drop(ends);
             pool.open_as_needed();
@@ -57,17 +60,30 @@ impl Pool {
     }
 
     /// The slots of a connection that is open already, if they are free.
-    fn try_take_slots(&self, registry: &Registry) -> Option<SlotGuard> {
-        let user = registry.user_slot(&self.key.user).ok()?;
+    fn try_take_slots(&self) -> Option<SlotGuard> {
+        let user = self.user_slot().ok()?;
         let pool = self.slot(&self.queue())?;
-        Some(SlotGuard { pool, process: registry.global.try_take_of(registry.share())?, user })
+        let capacity = &self.server_side.capacity;
+        Some(SlotGuard { pool, process: capacity.try_take_of(capacity.share())?, user })
     }
 
     /// The slots of a connection that is open already, for which an idle one of another pool makes room.
-    async fn wait_for_slots(&self, registry: &Registry, patience: Duration) -> Option<SlotGuard> {
-        let user = registry.user_slot(&self.key.user).ok()?;
+    async fn wait_for_slots(&self, patience: Duration) -> Option<SlotGuard> {
+        let user = self.user_slot().ok()?;
         let pool = self.slot(&self.queue())?;
-        Some(SlotGuard { pool, process: registry.wait_for_slot(Some(self), patience).await?, user })
+        let process = self.server_side.capacity.take(patience, || self.make_room(Among::All)).await?;
+        Some(SlotGuard { pool, process, user })
+    }
+
+    /// The slot of a connection among those of its user; `Ok(None)` where these are not limited.
+    fn user_slot(&self) -> Result<Option<Slot>, QuotaExceeded> {
+        let ServerSide { config, quotas, .. } = &*self.server_side;
+        quotas.upstream_slot(&config.settings.load(), &self.key.user)
+    }
+
+    /// Has another pool close a connection that no client uses. Returns whether a slot will come free.
+    fn make_room(&self, among: Among) -> bool {
+        self.neighbours.upgrade().is_some_and(|neighbours| neighbours.make_room(self, among))
     }
 
     /// As [`Pool::open_as_needed`], and `beyond` more that no client waits for yet.
@@ -75,15 +91,15 @@ impl Pool {
         if self.slots.is_full() {
             return;
         }
-        let Some(registry) = self.registry.upgrade() else { return };
-        let settings = registry.settings_of(&self.key.database);
-        if registry.pauses.of(&self.key.database).paused {
+        let settings = self.settings();
+        if self.is_paused() {
             return;
         }
-        let mut share = registry.share();
+        let capacity = &self.server_side.capacity;
+        let mut share = capacity.share();
         loop {
             let mut queue = self.queue();
-            match queue.next(beyond, settings.max_connecting, Instant::now()) {
+            match queue.next(beyond, settings.pool.max_connecting, Instant::now()) {
                 Next::Nothing => return,
                 Next::At(at) => {
                     if queue.set_retry_timer() {
@@ -95,31 +111,31 @@ impl Pool {
             }
             let Some(slot) = self.slot(&queue) else {
                 if queue.waiting() > 0 && !self.slots.is_full() && queue.turnover.set_watch() {
-                    self.watch_turnover(settings.reserve_pool_timeout);
+                    self.watch_turnover(settings.timeouts.reserve_pool_timeout);
                 }
                 return;
             };
-            let Some(process) = registry.global.try_take_of(share) else {
+            let Some(process) = capacity.try_take_of(share) else {
                 drop(queue);
                 drop(slot);
-                if share == usize::MAX || registry.request_rebalance(Some(self), |_| true) {
+                if share == usize::MAX || self.make_room(Among::All) {
                     return;
                 }
                 // No other pool can make room: what is beyond the share is taken as far as there is any.
                 share = usize::MAX;
                 continue;
             };
-            let Ok(user) = registry.user_slot(&self.key.user) else {
+            let Ok(user) = self.user_slot() else {
                 drop(queue);
                 drop((slot, process));
-                registry.request_rebalance(Some(self), |other| other.key.user == self.key.user);
+                self.make_room(Among::SameRole);
                 return;
             };
             queue.dial_starts();
             drop(queue);
             let Some(this) = self.this.upgrade() else { return };
             let slots = SlotGuard { pool: slot, process, user };
-            tokio::spawn(this.dial(slots, Arc::clone(&registry), Arc::clone(&settings)));
+            tokio::spawn(this.dial(slots, Arc::clone(&settings)));
         }
     }
 
@@ -166,14 +182,15 @@ impl Pool {
         });
     }
 
-    async fn dial(self: Arc<Self>, slots: SlotGuard, registry: Arc<Registry>, settings: Arc<Settings>) {
+    async fn dial(self: Arc<Self>, slots: SlotGuard, settings: Arc<Settings>) {
+        let ServerSide { config, counters, buffers, starvation, key, .. } = &*self.server_side;
         let ends = DialEnds(&self);
         // The first connection asks for nothing, so that what the server gives to clients that ask for nothing is
         // known. Later ones ask for what their client asks for, which then needs no SET.
         let asked =
             if self.parameters.baseline().is_some() { self.startup_wanted() } else { RequestedParams::default() };
         let secret = self.role_auth.secret(&settings);
-        let upstream_target = registry.upstream_target(&self.key.database);
+        let upstream_target = config.upstream_target(&self.key.database);
         let login = Login {
             user: self.key.user.clone(),
             params: self.startup_params(&asked, &settings),
@@ -181,36 +198,38 @@ impl Pool {
             upstream_target,
         };
         let began = Instant::now();
-        let outcome = dial::dial(&settings, login, &registry, settings.server_connect_timeout).await;
-        let outcome = self.looked_at(outcome, &registry, &settings).await;
+        let outcome = dial::dial(&settings, login, counters, buffers, settings.timeouts.server_connect_timeout).await;
+        let outcome = self.looked_at(outcome, &settings).await;
         match outcome {
             Ok(new_conn) => {
-                registry.hunger.stilled();
-                registry.counters.timings.connect.observe(began.elapsed());
+                starvation.ends();
+                counters.timings.connect.observe(began.elapsed());
                 self.role_auth.note_success();
                 if self.queue().succeeded() {
                     info!(database = %self.database(), user = %self.user(), "upstream is back");
                 }
-                let server_conn = self.server_conn(new_conn, asked, &registry, &settings);
+                let server_conn = self.server_conn(new_conn, asked, &settings);
                 self.hand_out(PooledConn::new(server_conn, slots, self.this.clone()));
             }
             Err(failed) => {
                 let error = &failed.error;
-                registry.counters.fail(&error.client_error());
-                if self.key.extra.is_empty() && self.role_auth.is_denied(&registry, error) {
-                    self.role_auth.deny(&registry, error);
-                    registry.retire(&self.role_auth);
+                counters.fail(&error.client_error());
+                let neighbours = self.neighbours.upgrade();
+                if self.key.extra.is_empty() && self.role_auth.is_denied(key, error) {
+                    if let Some(neighbours) = &neighbours {
+                        neighbours.deny(&self.role_auth, error);
+                    }
                 } else {
-                    self.role_auth.note_failure(&registry, error);
+                    self.role_auth.note_failure(key, error);
                 }
-                if error.is_full() {
-                    registry.server_is_full(Some(&self), &self.key.database, error);
+                if let Some(neighbours) = neighbours.filter(|_| error.is_full()) {
+                    neighbours.server_is_full(&self, error);
                 }
                 if self.report_failure(error) && !error.is_server_full() {
                     let again = if error.may_pass() { "; clients wait while it is tried again" } else { "" };
                     warn!(database = %self.database(), user = %self.user(), "{}{again}", error.client_error());
                 }
-                failed.close(&registry).await;
+                failed.close(counters).await;
                 drop(slots);
             }
         }
@@ -223,19 +242,38 @@ impl Pool {
     pub(in crate::upstream) async fn looked_at(
         &self,
         outcome: Result<NewConn, DialFailure>,
-        registry: &Registry,
         settings: &Settings,
     ) -> Result<NewConn, DialFailure> {
         let mut new_conn = outcome?;
-        let (database, limit) = (&self.key.database, settings.server_connect_timeout);
-        let looked = match registry.first_look(&mut new_conn, database, limit).await {
-            Ok(()) => registry.first_look_at_code(&mut new_conn, database, limit).await,
+        let (database, limit) = (&self.key.database, settings.timeouts.server_connect_timeout);
+        let ServerSide { config, session_codes, .. } = &*self.server_side;
+        let looked = match self.first_look(&mut new_conn, limit).await {
+            Ok(()) => session_codes.first_look(&mut new_conn, config, database, limit).await,
             failed => failed,
         };
         match looked {
             Ok(()) => Ok(new_conn),
             Err(error) => Err(DialFailure::with(error, new_conn.conn)),
         }
+    }
+
+    /// Asks on a connection that has just been opened how full the server is, if it has not been asked.
+    async fn first_look(&self, new_conn: &mut NewConn, limit: Duration) -> Result<(), DialError> {
+        let upstream_target = self.server_side.config.upstream_target(&self.key.database);
+        if !upstream_target.room.claim_first_look(Instant::now()) {
+            return Ok(());
+        }
+        let NewConn { conn, params, .. } = new_conn;
+        let ask = Occupancy::ask(conn, |name, value| {
+            params.set(name, value);
+        });
+        let seen = timeout(limit, ask).await;
+        let seen =
+            seen.map_err(|_| DialError::Broke("the server did not answer in time (server_connect_timeout)".into()))?;
+        if let (Some(seen), Some(neighbours)) = (seen?, self.neighbours.upgrade()) {
+            neighbours.learn(&upstream_target, seen);
+        }
+        Ok(())
     }
 
     /// The parameters of a startup packet: those of the key, and `asked`.
@@ -256,36 +294,30 @@ impl Pool {
         queue.failed(error, places, Instant::now())
     }
 
-    /// What the last client wanted, as far as the server is known to take it. A value that it would refuse must not
+    /// Returns what the last client wanted, as far as the server is known to take it. A value that it would refuse must not
     /// get into a startup packet: that would fail the connection instead of the one client.
     fn startup_wanted(&self) -> RequestedParams {
         lock(&self.wanted).known(|name, value| self.parameters.canonical(name, value))
     }
 
-    fn server_conn(
-        &self,
-        new_conn: NewConn,
-        asked: RequestedParams,
-        registry: &Registry,
-        settings: &Settings,
-    ) -> ServerConn {
+    fn server_conn(&self, new_conn: NewConn, asked: RequestedParams, settings: &Settings) -> ServerConn {
+        let ServerSide { config, conn_ids, local_backends, .. } = &*self.server_side;
         let mut params = new_conn.params;
         self.parameters.learn_baseline(&mut params, &asked);
-        let id = registry.next_conn_id();
+        let id = conn_ids.next();
         let now = Instant::now();
         let tls = new_conn.conn.stream().tls().map(TlsSession::describe);
         let gate = Arc::new(CancelGate::default());
         let conn_info =
-            ConnInfo::new(id, new_conn.pid, new_conn.address.clone(), registry.generation(), Arc::clone(&gate));
+            ConnInfo::new(id, new_conn.pid, new_conn.address.clone(), config.generation(), Arc::clone(&gate));
         let code = new_conn.code;
         let conn_info = conn_info.over(new_conn.conn.stream().local(), tls.clone());
         let conn_info = Arc::new(conn_info.in_database_with(Arc::clone(&code)));
         self.conn_infos.add(&conn_info);
-        registry.local_backends.add(&conn_info);
+        local_backends.add(&conn_info);
         debug!(server = id, pid = new_conn.pid, database = %self.database(), user = %self.user(), tls, "upstream opened");
         ServerConn {
             conn: new_conn.conn,
-            id,
             key: Arc::new(BackendKey {
                 address: new_conn.address,
                 server_tls: new_conn.server_tls,
@@ -294,11 +326,10 @@ impl Pool {
             }),
             state: ServerState::new(params, asked).in_database_with(code),
             returned: now,
-            retire_at: settings.server_lifetime.map(|lifetime| now + jitter(lifetime, id)),
-            generation: registry.generation(),
+            retire_at: settings.timeouts.server_lifetime.map(|lifetime| now + jitter(lifetime, id)),
             close_reason: CloseReason::default(),
             gate,
-            target: settings.upstream.target,
+            target: settings.upstream.url.target,
             conn_info,
         }
     }

@@ -9,10 +9,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Pool;
 
-/// How often others are let go first: what their clients have sent last may not have been looked at yet.
+/// Number of times that other tasks go first: their clients' last messages may not have been looked at yet.
 const TURNS: usize = 3;
 
-/// How long a login waits for a session that is being reset.
+/// Longest wait of a login for a session that is being reset.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// The sessions that are being made fit for their next client.

@@ -60,12 +60,11 @@ impl Pool {
 
     /// Builds the error for a client that has waited in vain: the cause, the users of the connections, the setting that helps.
     pub(super) fn exhausted(&self, waited: Duration) -> ClientError {
-        let registry = self.registry.upgrade();
-        if registry.as_ref().is_some_and(|registry| registry.pauses.of(&self.key.database).paused) {
+        if self.is_paused() {
             let paused = format!("database \"{}\" is paused", self.database());
             return ClientError::error(ErrorSource::Limits, sqlstate::CANNOT_CONNECT_NOW, paused)
                 .detail(format!("waited {:.1} s", waited.as_secs_f32()))
-                .hint("RESUME at pgferry's console lets work go on.");
+                .hint("RESUME at pgferry's console ends the pause.");
         }
         let leased = self.leased.load(Ordering::Relaxed);
         let active = self.active.load(Ordering::Relaxed).min(leased);
@@ -87,13 +86,12 @@ impl Pool {
                     "{waited}; the upstream server could not be reached or refused: SQLSTATE {}",
                     client_error.code()
                 ))
-                .hint("Check that PostgreSQL is up and accepts connections; pgferry goes on trying.");
+                .hint("Check that PostgreSQL is up and accepts connections; pgferry keeps trying.");
         }
-        let mode =
-            registry.as_ref().map_or(Mode::Session, |registry| registry.settings_of(&self.key.database).pool_mode);
-        let max = registry.as_ref().map_or(0, |registry| registry.max_upstream());
+        let mode = self.settings().pool.pool_mode;
+        let capacity = &self.server_side.capacity;
+        let (max, full) = (capacity.max_upstream(), capacity.is_full());
         let cap = self.slots.cap().min(max);
-        let full = registry.is_some_and(|registry| registry.global.is_full());
         let client_error = ClientError::error(
             ErrorSource::Limits,
             sqlstate::TOO_MANY_CONNECTIONS,

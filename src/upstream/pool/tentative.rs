@@ -8,18 +8,18 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::Pool;
+use super::lease::{Lease, PooledConn};
 use crate::config::Reset;
 use crate::lock::lock;
 use crate::track::RequestedParams;
 use crate::track::server_state::UsedBy;
-use crate::upstream::cleanup;
-use crate::upstream::counters::CloseReason;
-use crate::upstream::lease::{Lease, PooledConn};
+use crate::upstream::close::CloseReason;
+use crate::upstream::own_statements;
 use crate::upstream::server_conn::RECENTLY_USED;
 use crate::upstream::session_code;
 use crate::wake::Wake;
 
-/// What is to become of a tentative lease.
+/// Treatment of a tentative lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recall {
     /// Another client needs the connection.
@@ -28,7 +28,7 @@ pub(crate) enum Recall {
     Reset,
 }
 
-/// How a client is told that.
+/// Signal that tells a client of that.
 #[derive(Debug, Default)]
 struct RecallSignal {
     back: AtomicBool,
@@ -164,7 +164,7 @@ impl TentativeLease {
     pub(crate) async fn reset(mut self, reset: Reset, limit: Duration) -> Option<Self> {
         let pooled = self.pooled.as_mut()?;
         if session_code::needs_reset(reset, &pooled.state, Instant::now()) {
-            if !cleanup::reset(pooled, limit).await {
+            if !own_statements::reset(pooled, limit).await {
                 return None;
             }
             self.pool.parameters.learn_reset(&mut pooled.state);

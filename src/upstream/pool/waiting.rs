@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::lease::{Lease, PooledConn};
 use super::{CheckoutError, Pool};
 use crate::lock::lock;
 use crate::track::RequestedParams;
-use crate::upstream::lease::{Lease, PooledConn};
 use crate::upstream::queue::{Receiver, WaitError};
 use crate::upstream::role_auth::Succession;
 

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::counters::CloseReason;
+use super::active_config::ActiveConfig;
+use super::close::CloseReason;
 use super::dial::{DialError, NewConn};
-use super::lease::PooledConn;
-use super::registry::Registry;
+use super::server_conn::ServerConn;
 use super::simple_query::{self, Row};
 use super::target::Address;
 use crate::config::Reset;
@@ -26,15 +26,15 @@ use crate::track::unnamed_statement::UnnamedStatement;
 use crate::track::{ServerParams, ServerState};
 use crate::wire::frontend;
 
-/// What every look begins with, in force until it ends: whatever settings a client has left there must change neither what the names
-/// mean nor how the answer is written, nor have it wait or fail.
+/// Beginning of every look, in force until it ends: whatever settings a client has left there must change neither what the
+/// names mean nor how the answer is written, nor have it wait or fail.
 const BEGIN: &str = "SET LOCAL statement_timeout TO 0; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; \
     SET LOCAL search_path TO pg_catalog, pg_temp; SET LOCAL client_encoding TO 'SQL_ASCII';";
 
 /// A digest of all definitions, and of how often functions and views have been changed.
 const DIGEST: &str = include_str!("digest.sql");
 
-/// What is able to leave something, what the functions that do so are called, and the sources of others.
+/// Query for code that may leave something, the names of functions that do, and the sources of others.
 const CODE: &str = include_str!("code.sql");
 
 /// Number of culprits that are remembered.
@@ -43,7 +43,7 @@ const MAX_CULPRITS: usize = 10;
 /// Number of databases from which on those are forgotten to which there is no connection.
 const MAX_UNUSED: usize = 100;
 
-/// How much of a culprit's name is shown, in characters.
+/// Number of characters of a culprit's name that are shown.
 const MAX_SHOWN: usize = 150;
 
 /// A database of a server, and whether that is a standby: those may lag behind.
@@ -54,12 +54,12 @@ struct CodeKey {
     standby: bool,
 }
 
-/// What is known of the code in the databases to which there are connections.
+/// Knowledge of the code in the databases to which there are connections.
 #[derive(Debug, Default)]
 pub(crate) struct SessionCodes(Mutex<HashMap<CodeKey, Arc<SessionCode>>>);
 
 impl SessionCodes {
-    /// That of `database`, by the name that the server has for it, at a server that reports `params`.
+    /// Returns that of `database`, by the name that the server has for it, at a server that reports `params`.
     fn of(&self, address: &Address, database: Vec<u8>, params: &ServerParams) -> Arc<SessionCode> {
         let standby = params.get(b"in_hot_standby") == Some(b"on");
         let key = CodeKey { address: address.clone(), database, standby };
@@ -74,10 +74,45 @@ impl SessionCodes {
         }
         Arc::clone(code)
     }
+
+    /// Finds what is known of the code in clients' `database` at the server that a connection has just been opened to, and looks at
+    /// the catalog if nothing is.
+    ///
+    /// # Errors
+    /// When the connection is of no use any more.
+    pub(super) async fn first_look(
+        &self,
+        new_conn: &mut NewConn,
+        config: &ActiveConfig,
+        database: &[u8],
+        limit: Duration,
+    ) -> Result<(), DialError> {
+        let NewConn { conn, params, address, code, .. } = new_conn;
+        *code = self.of(address, config.real_database(database), params);
+        if config.settings_of(database).pool.reset != Reset::Auto {
+            return Ok(());
+        }
+        let Some(inquiry) = code.claim(Due::Unknown, Instant::now()) else { return Ok(()) };
+        let ask = ask(conn, &inquiry, |name, value| {
+            params.set(name, value);
+        });
+        match timeout(limit, ask).await {
+            Ok(Ok(answer)) => note(code, &inquiry, answer, database),
+            Ok(Err(error)) => {
+                note(code, &inquiry, Answer::Failed(error.to_string()), database);
+                return Err(error.into());
+            }
+            Err(_) => {
+                note(code, &inquiry, Answer::Failed("the server did not answer in time".into()), database);
+                return Err(DialError::Broke("the server did not answer in time (server_connect_timeout)".into()));
+            }
+        }
+        Ok(())
+    }
 }
 
-/// What is known of the code in a database, for people to read: what it may leave, and some of what does, or else why nothing is
-/// known.
+/// Describes what is known of the code in a database, for people to read: what it may leave, and some of what does, or else
+/// why nothing is known.
 #[must_use]
 pub(crate) fn describe(code: &SessionCode) -> (&'static str, String) {
     match code.found() {
@@ -105,50 +140,8 @@ pub fn needs_reset(reset: Reset, state: &ServerState, now: Instant) -> bool {
         }
 }
 
-impl Registry {
-    /// Finds what is known of the code in clients' `database` at the server that a connection has just been opened to, and looks at
-    /// the catalog if nothing is.
-    ///
-    /// # Errors
-    /// When the connection is of no use any more.
-    pub(super) async fn first_look_at_code(
-        &self,
-        new_conn: &mut NewConn,
-        database: &[u8],
-        limit: Duration,
-    ) -> Result<(), DialError> {
-        let NewConn { conn, params, address, code, .. } = new_conn;
-        *code = self.session_codes.of(address, self.real_database(database), params);
-        if self.settings_of(database).reset != Reset::Auto {
-            return Ok(());
-        }
-        let Some(inquiry) = code.claim(Due::Unknown, Instant::now()) else { return Ok(()) };
-        let ask = ask(conn, &inquiry, |name, value| {
-            params.set(name, value);
-        });
-        match timeout(limit, ask).await {
-            Ok(Ok(answer)) => note(code, &inquiry, answer, database),
-            Ok(Err(error)) => {
-                note(code, &inquiry, Answer::Failed(error.to_string()), database);
-                return Err(error.into());
-            }
-            Err(_) => {
-                note(code, &inquiry, Answer::Failed("the server did not answer in time".into()), database);
-                return Err(DialError::Broke("the server did not answer in time (server_connect_timeout)".into()));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Looks at the catalog of clients' `database` on a connection that no client has; `None` where it is closed for that.
-pub(super) async fn look(
-    mut pooled_conn: PooledConn,
-    inquiry: Inquiry,
-    database: &[u8],
-    limit: Duration,
-) -> Option<PooledConn> {
-    let server_conn = &mut *pooled_conn;
+/// Looks at the catalog of clients' `database` on a connection that no client has; returns whether that is of use still.
+pub(super) async fn look(server_conn: &mut ServerConn, inquiry: Inquiry, database: &[u8], limit: Duration) -> bool {
     server_conn.state.unnamed = UnnamedStatement::Absent;
     let code = Arc::clone(server_conn.state.code.code());
     let params = &mut server_conn.state.params;
@@ -162,10 +155,9 @@ pub(super) async fn look(
     };
     note(&code, &inquiry, answer, database);
     if broken {
-        pooled_conn.close_reason = CloseReason::Dead;
-        return None;
+        server_conn.close_reason = CloseReason::Dead;
     }
-    Some(pooled_conn)
+    !broken
 }
 
 /// Takes note of what a look has shown, and tells what is news.
@@ -272,7 +264,7 @@ fn shown(name: &str) -> String {
     name.chars().take(MAX_SHOWN).map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }
 
-/// What code may leave, as an answer writes it.
+/// Reads what code may leave, as an answer writes it.
 fn reach(written: &[u8]) -> Option<Reach> {
     match written {
         b"1" => Some(Reach::Sequences),

@@ -19,7 +19,7 @@ pub struct Certs {
 
 /// What a certificate is to be like.
 #[derive(Default)]
-pub struct Wish<'a> {
+pub struct CertOptions<'a> {
     pub name: &'a str,
     pub hosts: &'a [&'a str],
     pub expired: bool,
@@ -45,18 +45,19 @@ impl Certs {
     }
 
     /// Makes `NAME.crt` (with the intermediate certificate where it needs one) and `NAME.key`.
-    pub fn make(&self, file: &str, wish: &Wish<'_>) -> (String, String) {
+    pub fn make(&self, file: &str, cert_options: &CertOptions<'_>) -> (String, String) {
         let mut params =
-            CertificateParams::new(wish.hosts.iter().map(|&host| host.to_owned()).collect::<Vec<_>>()).expect("names");
-        params.distinguished_name = named(wish.name);
-        if wish.expired {
+            CertificateParams::new(cert_options.hosts.iter().map(|&host| host.to_owned()).collect::<Vec<_>>())
+                .expect("names");
+        params.distinguished_name = named(cert_options.name);
+        if cert_options.expired {
             (params.not_before, params.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(2002, 1, 1));
         }
-        params.serial_number = Some(SerialNumber::from(vec![wish.serial.max(1), 77]));
+        params.serial_number = Some(SerialNumber::from(vec![cert_options.serial.max(1), 77]));
         let key = KeyPair::generate().expect("a key");
-        let issuer = if wish.by_intermediate { &self.intermediate } else { &self.root };
+        let issuer = if cert_options.by_intermediate { &self.intermediate } else { &self.root };
         let mut pem = params.signed_by(&key, issuer).expect("signed").pem();
-        if wish.by_intermediate {
+        if cert_options.by_intermediate {
             pem.push_str(&self.intermediate_pem);
         }
         (self.write(&format!("{file}.crt"), &pem), self.write_key(&format!("{file}.key"), &key.serialize_pem()))
@@ -127,7 +128,7 @@ impl Certs {
         (at(&format!("{file}.crt")), at(&format!("{file}.key")))
     }
 
-    /// Writes a list of what the root has revoked: the serial numbers of [`Wish::serial`].
+    /// Writes a list of what the root has revoked: the serial numbers of [`CertOptions::serial`].
     pub fn revoke(&self, file: &str, serials: &[u8]) -> String {
         let revoked = serials.iter().map(|&serial| RevokedCertParams {
             serial_number: SerialNumber::from(vec![serial, 77]),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
-pub use certs::{Certs, Wish};
+pub use certs::{CertOptions, Certs};
 pub use deadline::waits_for;
 pub use nix::sys::signal::Signal;
 pub use pgferry::Pgferry;

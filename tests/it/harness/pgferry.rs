@@ -3,14 +3,14 @@
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
-use super::{Postgres, ProtocolClient, Signal, deadline, eventually, eventually_some};
+use super::{Certs, Postgres, ProtocolClient, Signal, deadline, eventually, eventually_some};
 
 /// A running pgferry. When it goes at a test's end it must hold nothing that a client has left.
 pub struct Pgferry {
@@ -55,6 +55,13 @@ impl Pgferry {
         let mut all = vec!["--upstream", url, "--listen", &host, "-v"];
         all.extend_from_slice(args);
         Self::spawn(dir, &all, env)
+    }
+
+    /// In front of `url`, with a configuration file of this text, additional arguments and environment.
+    pub fn start_with_file(url: &str, text: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let certs = Certs::new();
+        let path = certs.write("pgferry.toml", text);
+        Self::start_with(url, &[&["-c", &path], args].concat(), env)
     }
 
     /// With exactly these arguments, in `dir`. Where they or the environment say how large a pool is, it has no reserve.
@@ -232,6 +239,11 @@ impl Drop for Pgferry {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What `pgferry` with these arguments and environment prints, and how it exits.
+pub fn run_pgferry(args: &[&str], env: &[(&str, &str)]) -> Output {
+    command().args(args).envs(env.iter().copied()).output().expect("pgferry")
 }
 
 /// pgferry's program, with an environment that says nothing to it, but for the port in the names of its sockets: that of

@@ -172,6 +172,37 @@ impl ProtocolClient {
         self
     }
 
+    /// Tries to log in with `params`, answering a question for a password in clear text with `secret`: all messages up to the error
+    /// or the first ReadyForQuery.
+    pub fn try_log_in(&mut self, params: &[(&str, &str)], secret: &str) -> Vec<Message> {
+        self.send(&startup(params));
+        let mut messages = Vec::new();
+        while let Some(message) = self.recv() {
+            if message.tag == b'R' && message.body == [0, 0, 0, 3] {
+                // The login may have been refused meanwhile.
+                self.try_send(&password(secret));
+            }
+            let is_last = matches!(message.tag, b'E' | b'Z');
+            messages.push(message);
+            if is_last {
+                break;
+            }
+        }
+        messages
+    }
+
+    /// Logs in, answering a question for a password in clear text with `secret`.
+    ///
+    /// # Errors
+    /// The error, or one that says "closed" where there was none.
+    pub fn log_in(mut self, user: &str, database: &str, secret: &str) -> Result<Self, Message> {
+        match self.try_log_in(&[("user", user), ("database", database)], secret).pop() {
+            Some(message) if message.tag == b'Z' => Ok(self),
+            Some(message) if message.tag == b'E' => Err(message),
+            _ => Err(Message { tag: b'E', body: b"Mclosed\0\0".to_vec() }),
+        }
+    }
+
     pub fn send(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).expect("sent");
     }

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use tokio::runtime::Handle;
 
-use super::pool::Pool;
-use super::server_conn::ServerConn;
-use super::slots::SlotGuard;
+use super::Pool;
 use crate::track::Clean;
+use crate::upstream::server_conn::ServerConn;
+use crate::upstream::slots::SlotGuard;
 
 /// A connection and the slots it holds. Dropping it closes the connection in the background, and frees the slots
 /// when it is closed.
@@ -139,7 +139,7 @@ impl Lease {
     }
 }
 
-/// How a connection is lent.
+/// State of a lease.
 #[derive(Debug)]
 pub(crate) struct LeaseActivity<'a> {
     pool: &'a Arc<Pool>,

@@ -1,0 +1,47 @@
+//! What has become of the transactions of a piece of work.
+
+/// Outcome of the transactions of a piece of work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct WorkOutcome {
+    /// Outcome of the open transaction, so far.
+    open: TransactionOutcome,
+    /// Outcome of those that are over; `None` where none is.
+    over: Option<TransactionOutcome>,
+}
+
+/// Outcome of a transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum TransactionOutcome {
+    /// Its effects last.
+    #[default]
+    Lasts,
+    /// Its effects are undone.
+    Undone,
+}
+
+impl WorkOutcome {
+    /// A command has completed with `tag`; `rolls_back` says that it has ended the transaction by undoing it.
+    pub(super) fn completed(&mut self, tag: &[u8], rolls_back: bool) {
+        self.open = if rolls_back { TransactionOutcome::Undone } else { TransactionOutcome::Lasts };
+        // Code may have committed.
+        if matches!(tag, b"COMMIT" | b"PREPARE TRANSACTION" | b"CALL" | b"DO") {
+            self.over = Some(TransactionOutcome::Lasts);
+        }
+    }
+
+    /// Something has failed.
+    pub(super) fn failed(&mut self) {
+        self.open = TransactionOutcome::Undone;
+    }
+
+    /// The server is ready outside a transaction.
+    pub(super) fn ended(&mut self) {
+        let open = std::mem::take(&mut self.open);
+        self.over = Some(if self.over == Some(TransactionOutcome::Lasts) { TransactionOutcome::Lasts } else { open });
+    }
+
+    /// Returns whether all of it is undone.
+    pub(super) fn was_rolled_back(self) -> bool {
+        self.over == Some(TransactionOutcome::Undone)
+    }
+}

@@ -1,0 +1,244 @@
+//! All pools.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use super::close::CloseReason;
+use super::conn_info::ConnInfo;
+use super::dial::DialError;
+use super::pool::neighbours::Neighbours;
+use super::pool::{Pool, PoolKey};
+use super::role_auth::{RoleAuth, Succession};
+use super::roles::MAX_UNVERIFIED_ROLES;
+use super::server_side::ServerSide;
+use super::target::{UpstreamTarget, UpstreamTargets};
+use crate::config::Settings;
+use crate::lock::lock;
+
+/// All pools, by key.
+#[derive(Debug)]
+pub(crate) struct Pools {
+    /// State that they have in common.
+    pub server_side: Arc<ServerSide>,
+    by_key: Mutex<BTreeMap<PoolKey, Arc<Pool>>>,
+    /// Time at which the janitor last came, in milliseconds since `born`.
+    last_round: AtomicU64,
+    born: Instant,
+    pub(super) this: Weak<Self>,
+}
+
+impl Pools {
+    /// No pools yet.
+    #[must_use]
+    pub(crate) fn new(server_side: Arc<ServerSide>) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            server_side,
+            by_key: Mutex::default(),
+            last_round: AtomicU64::new(0),
+            born: Instant::now(),
+            this: this.clone(),
+        })
+    }
+
+    /// The pool of `key`, made if there is none.
+    #[must_use]
+    pub(crate) fn get(&self, key: &PoolKey) -> Arc<Pool> {
+        let is_current = |pool: &&Arc<Pool>| pool.role_auth.succession().is_none();
+        if let Some(pool) = lock(&self.by_key).get(key).filter(is_current) {
+            return Arc::clone(pool);
+        }
+        let size = self.size_of(key);
+        let roles = &self.server_side.roles;
+        let stats = roles.stats(&key.database, &key.user);
+        loop {
+            let role_auth = roles.auth(&key.database, &key.user);
+            let mut pools = lock(&self.by_key);
+            let known = pools.get(key).filter(is_current).map(Arc::clone);
+            let pool = known.unwrap_or_else(|| {
+                let neighbours: Weak<dyn Neighbours> = self.this.clone();
+                let server_side = Arc::clone(&self.server_side);
+                let pool = Pool::new(key.clone(), size, role_auth, Arc::clone(&stats), server_side, neighbours);
+                pools.insert(key.clone(), Arc::clone(&pool));
+                pool
+            });
+            // A `RoleAuth` that was followed by another just now has its pools removed, or this one is made again.
+            if is_current(&&pool) {
+                return pool;
+            }
+        }
+    }
+
+    /// Number of connections that the pool of `key` may have, and how many more while clients keep theirs.
+    fn size_of(&self, key: &PoolKey) -> (usize, usize) {
+        let settings = self.server_side.config.settings_of(&key.database);
+        let own = settings.auth.limits.get(&key.user).and_then(|limits| limits.pool_size);
+        (own.unwrap_or(settings.pool.pool_size), settings.pool.reserve_pool_size.unwrap_or(usize::MAX))
+    }
+
+    /// All pools there are.
+    #[must_use]
+    pub(crate) fn all(&self) -> Vec<Arc<Pool>> {
+        lock(&self.by_key).values().cloned().collect()
+    }
+
+    /// The pools of one database, or of all.
+    #[must_use]
+    pub(crate) fn of(&self, database: Option<&[u8]>) -> Vec<Arc<Pool>> {
+        let mut pools = self.all();
+        pools.retain(|pool| database.is_none_or(|name| pool.key.database == name));
+        pools
+    }
+
+    /// The pools with connections to `upstream_target`.
+    pub(super) fn at(&self, upstream_target: &Arc<UpstreamTarget>) -> Vec<Arc<Pool>> {
+        let mut pools = self.all();
+        pools.retain(|pool| self.server_side.config.is_at(&pool.key.database, upstream_target));
+        pools
+    }
+
+    /// Number of connections that the pools of `upstream_target` have.
+    #[must_use]
+    pub(crate) fn connections_at(&self, upstream_target: &Arc<UpstreamTarget>) -> usize {
+        self.at(upstream_target).iter().map(|pool| pool.connections()).sum()
+    }
+
+    /// Number of pools.
+    #[must_use]
+    pub(crate) fn count(&self) -> usize {
+        lock(&self.by_key).len()
+    }
+
+    /// Number of connections that are idle.
+    #[must_use]
+    pub(crate) fn idle(&self) -> usize {
+        lock(&self.by_key).values().map(|pool| pool.idle_count()).sum()
+    }
+
+    /// Number of connections that are in clients' hands.
+    #[must_use]
+    pub(crate) fn leased(&self) -> usize {
+        lock(&self.by_key).values().map(|pool| pool.leased()).sum()
+    }
+
+    /// The pool that stands in for one that belongs to settings no longer in force. What its user has logged in with
+    /// before is tried there as well.
+    #[must_use]
+    pub(crate) fn successor(&self, outdated: &Pool) -> Arc<Pool> {
+        let pool = self.get(&outdated.key);
+        pool.role_auth.presume(&outdated.role_auth);
+        pool
+    }
+
+    /// Forgets a pool that came to nothing: its client was rejected. Otherwise unknown clients could fill the memory
+    /// with pools. One with an upstream that could not be asked is kept for a while, for the console.
+    pub(crate) fn forget(&self, pool: &Arc<Pool>) {
+        let mut pools = lock(&self.by_key);
+        if pools.len() < MAX_UNVERIFIED_ROLES && pool.role_auth.last_trouble(Instant::now()).is_some() {
+            return;
+        }
+        // The table's and the caller's.
+        let shared = Arc::strong_count(pool) > 2;
+        if !shared && pool.never_connected() && pools.get(&pool.key).is_some_and(|known| Arc::ptr_eq(known, pool)) {
+            pools.remove(&pool.key);
+        }
+    }
+
+    /// Forgets the pools that `is_done` picks, unless a client has one.
+    pub(super) fn forget_unused(&self, is_done: impl Fn(&Pool) -> bool) {
+        lock(&self.by_key).retain(|_, pool| Arc::strong_count(pool) > 1 || !is_done(pool));
+    }
+
+    /// Has `role_auth` followed by another: its pools are no longer found, and their connections closed as they come free.
+    pub(super) fn succeed(&self, role_auth: &Arc<RoleAuth>, succession: Succession) {
+        let next = Arc::new(role_auth.next());
+        self.server_side.roles.replace(role_auth, &next);
+        role_auth.end(succession);
+        let former: Vec<_> = {
+            let mut pools = lock(&self.by_key);
+            let keys = pools.iter().filter(|(_, pool)| Arc::ptr_eq(&pool.role_auth, role_auth));
+            let keys: Vec<_> = keys.map(|(key, _)| key.clone()).collect();
+            keys.iter().filter_map(|key| pools.remove(key)).collect()
+        };
+        for pool in former {
+            pool.close_unused(CloseReason::Identity);
+        }
+    }
+
+    /// The upstream lets the user of `role_auth` in no more, as `error` shows: forgets what would, closes the connections that no
+    /// client uses, and the others as they come free.
+    pub(super) fn deny(&self, role_auth: &Arc<RoleAuth>, error: &DialError) {
+        role_auth.deny(&self.server_side.key, error);
+        for conn_info in self.conn_infos_of(role_auth) {
+            conn_info.retire();
+        }
+        for pool in self.all().iter().filter(|pool| Arc::ptr_eq(&pool.role_auth, role_auth)) {
+            pool.close_unused(CloseReason::Identity);
+        }
+    }
+
+    /// The open connections of `role_auth`.
+    pub(super) fn conn_infos_of(&self, role_auth: &Arc<RoleAuth>) -> Vec<Arc<ConnInfo>> {
+        let pools = self.all();
+        pools
+            .iter()
+            .filter(|pool| Arc::ptr_eq(&pool.role_auth, role_auth))
+            .flat_map(|pool| pool.conn_infos.all())
+            .collect()
+    }
+
+    /// Notes that the janitor comes round.
+    pub(super) fn note_round(&self) {
+        let age = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_round.store(age, Ordering::Relaxed);
+    }
+
+    /// For how long the workers have not come round to anything.
+    #[must_use]
+    pub(crate) fn silent_for(&self) -> Duration {
+        self.born.elapsed().saturating_sub(Duration::from_millis(self.last_round.load(Ordering::Relaxed)))
+    }
+
+    /// Reason why clients can't be served, if a pool without a connection could not open one (see [`Pool::trouble`]), or if no
+    /// client that wanted one got one for long.
+    #[must_use]
+    pub(crate) fn trouble(&self) -> Option<String> {
+        if let Some((lasts, why)) = self.server_side.starvation.trouble(Instant::now()) {
+            return Some(format!("no client could be served for {} s for want of connections: {why}", lasts.as_secs()));
+        }
+        let pools = self.all();
+        let (pool, client_error) = pools.iter().find_map(|pool| Some((pool, pool.outage()?)))?;
+        let (database, user) = pool.key.shown();
+        Some(format!("database \"{database}\", user \"{user}\": {client_error}"))
+    }
+
+    /// Applies the settings in force after `old`: new sizes, `upstream_targets`, and new connections where the upstream changed.
+    pub(crate) fn apply(&self, old: &Settings, upstream_targets: UpstreamTargets) {
+        let ServerSide { config, roles, logins, quotas, .. } = &*self.server_side;
+        config.redirect(upstream_targets);
+        let new = config.settings.load_full();
+        if new.ways() != old.ways() || new.auth.rules != old.auth.rules || new.auth.users != old.auth.users {
+            config.outdate_connections();
+            roles.forget_auths();
+            // Sessions move to new pools when they are between two pieces of work.
+            let outdated = std::mem::take(&mut *lock(&self.by_key));
+            for pool in outdated.values() {
+                pool.close_unused(CloseReason::Reload);
+            }
+        }
+        self.fit_to_servers();
+        logins.resize(new.pool.max_connecting);
+        quotas.resize(&new);
+        for pool in self.all() {
+            pool.resize(self.size_of(&pool.key));
+        }
+    }
+
+    /// Closes every idle connection, the server first.
+    pub(crate) fn close_idle(&self) {
+        for pool in self.all() {
+            pool.close_idle(CloseReason::Shutdown);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Which pools make room for others where all slots are taken.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::close::CloseReason;
+use super::dial::DialError;
+use super::occupancy::Occupancy;
+use super::pool::Pool;
+use super::pool::neighbours::{Among, Neighbours};
+use super::pools::Pools;
+use super::role_auth::RoleAuth;
+use super::slots::Slot;
+use super::target::UpstreamTarget;
+
+/// A slot under the cap over all pools that belongs to none of them.
+#[derive(Debug)]
+pub(crate) struct UnpooledSlot {
+    slot: Option<Slot>,
+    pools: Weak<Pools>,
+}
+
+impl Drop for UnpooledSlot {
+    fn drop(&mut self) {
+        drop(self.slot.take());
+        if let Some(pools) = self.pools.upgrade() {
+            pools.serve_waiting();
+        }
+    }
+}
+
+impl Neighbours for Pools {
+    fn make_room(&self, pool: &Pool, among: Among) -> bool {
+        match among {
+            Among::All => self.make_room_for(Some(pool), |_| true),
+            Among::SameRole => self.make_room_for(Some(pool), |other| other.key.user == pool.key.user),
+        }
+    }
+
+    fn open_for_waiting(&self) {
+        for pool in self.all().iter().filter(|pool| pool.has_waiters()) {
+            pool.open_as_needed();
+        }
+    }
+
+    fn server_is_full(&self, pool: &Pool, error: &DialError) {
+        Self::server_is_full(self, Some(pool), &pool.key.database, error);
+    }
+
+    fn learn(&self, upstream_target: &Arc<UpstreamTarget>, seen: Occupancy) {
+        Self::learn(self, upstream_target, seen);
+    }
+
+    fn deny(&self, role_auth: &Arc<RoleAuth>, error: &DialError) {
+        Self::deny(self, role_auth, error);
+    }
+}
+
+impl Pools {
+    /// A slot under the cap over all pools, for a connection that belongs to none. Where all are taken, a connection that
+    /// no client uses gives up its own; `None` where there is none such, or it has not closed within `patience`.
+    pub(crate) async fn slot(&self, patience: Duration) -> Option<UnpooledSlot> {
+        let slot = self.server_side.capacity.take(patience, || self.make_room_for(None, |_| true)).await?;
+        Some(UnpooledSlot { slot: Some(slot), pools: self.this.clone() })
+    }
+
+    /// No slot was found under a cap that is shared by those pools that `shares` picks: makes room by closing an idle
+    /// connection of one of them, other than `waiting`. Returns whether one will come free.
+    fn make_room_for(&self, waiting: Option<&Pool>, shares: impl Fn(&Pool) -> bool) -> bool {
+        self.server_side.capacity.want();
+        let pools = self.all();
+        let is_waiting = |pool: &Pool| waiting.is_some_and(|waiting| std::ptr::eq(pool, waiting));
+        let others = pools.iter().filter(|pool| !is_waiting(pool) && shares(pool));
+        let mut others: Vec<_> = others.collect();
+        others.sort_by_key(|pool| std::cmp::Reverse(pool.idle_count()));
+        match others.first().and_then(|most_idle| most_idle.take_idle()) {
+            Some(mut idle) => {
+                idle.close_reason = CloseReason::Surplus;
+                true
+            }
+            // It is given back and then taken from there.
+            None if others.iter().any(|pool| pool.recall_oldest()) => true,
+            None => self.server_side.auth_query_slots.reclaim(),
+        }
+    }
+
+    /// A slot or a connection came free: wakes the tasks and pools that found none.
+    pub(super) fn serve_waiting(&self) {
+        if self.server_side.capacity.note_freed() {
+            self.open_for_waiting();
+        }
+    }
+
+    /// The server has refused a connection of `pool` (or one that belongs to none, to `database`) because it has none left:
+    /// has an idle one of another pool closed, the same role's first.
+    pub(crate) fn server_is_full(&self, pool: Option<&Pool>, database: &[u8], error: &DialError) {
+        let config = &self.server_side.config;
+        let upstream_target = config.upstream_target(database);
+        let now = Instant::now();
+        self.server_side.starvation.note(error.client_error().message(), now);
+        if error.is_server_full() {
+            upstream_target.room.refused(self.connections_at(&upstream_target), now);
+            self.fit_to_servers();
+        }
+        let is_there = |other: &Pool| config.is_at(&other.key.database, &upstream_target);
+        let same_role = |other: &Pool| pool.is_none_or(|pool| pool.key.user == other.key.user);
+        if !self.make_room_for(pool, |other| is_there(other) && same_role(other)) {
+            self.make_room_for(pool, is_there);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What is known of roles, by database and user.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use super::pool_stats::PoolStats;
+use super::role_auth::RoleAuth;
+use crate::lock::lock;
+
+/// Number of (database, user)s that may be remembered without ever having logged in.
+pub(super) const MAX_UNVERIFIED_ROLES: usize = 1000;
+
+/// A database and a user.
+pub(crate) type DatabaseUser = (Vec<u8>, Vec<u8>);
+
+/// Knowledge of roles, by database and user: their logins, and their clients' statistics.
+#[derive(Debug, Default)]
+pub(crate) struct Roles {
+    auths: Mutex<HashMap<DatabaseUser, Arc<RoleAuth>>>,
+    /// The statistics outlive the pools.
+    stats: Mutex<HashMap<DatabaseUser, Arc<PoolStats>>>,
+}
+
+impl Roles {
+    /// Returns the knowledge of `user`'s login.
+    #[must_use]
+    pub(crate) fn auth(&self, database: &[u8], user: &[u8]) -> Arc<RoleAuth> {
+        let mut auths = lock(&self.auths);
+        let key = (database.to_vec(), user.to_vec());
+        if let Some(role_auth) = auths.get(&key) {
+            return Arc::clone(role_auth);
+        }
+        if auths.len() >= MAX_UNVERIFIED_ROLES {
+            auths.retain(|_, role_auth| Arc::strong_count(role_auth) > 1 || !role_auth.is_blank());
+        }
+        Arc::clone(auths.entry(key).or_default())
+    }
+
+    /// Lets `next` follow `role_auth`.
+    pub(super) fn replace(&self, role_auth: &Arc<RoleAuth>, next: &Arc<RoleAuth>) {
+        for known in lock(&self.auths).values_mut().filter(|known| Arc::ptr_eq(known, role_auth)) {
+            *known = Arc::clone(next);
+        }
+    }
+
+    /// Forgets all logins.
+    pub(super) fn forget_auths(&self) {
+        lock(&self.auths).clear();
+    }
+
+    /// The statistics of `user`.
+    #[must_use]
+    pub(super) fn stats(&self, database: &[u8], user: &[u8]) -> Arc<PoolStats> {
+        let mut stats = lock(&self.stats);
+        if stats.len() >= MAX_UNVERIFIED_ROLES {
+            // Those that have never logged in.
+            stats.retain(|_, stats| Arc::strong_count(stats) > 1 || stats.logins.get() > 0);
+        }
+        Arc::clone(stats.entry((database.to_vec(), user.to_vec())).or_default())
+    }
+
+    /// The statistics since the process began, by database and user.
+    #[must_use]
+    pub(crate) fn all_stats(&self) -> Vec<(DatabaseUser, Arc<PoolStats>)> {
+        let stats = lock(&self.stats);
+        stats.iter().map(|(key, stats)| (key.clone(), Arc::clone(stats))).collect()
+    }
+}

@@ -1,0 +1,100 @@
+//! What pools, logins and sessions have in common on the server's side.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+
+use super::active_config::ActiveConfig;
+use super::capacity::Capacity;
+use super::counters::Counters;
+use super::login_limits::LoginLimits;
+use super::loops::LocalBackends;
+use super::pause::PauseState;
+use super::quota::Quotas;
+use super::reclaimable_slots::ReclaimableSlots;
+use super::roles::Roles;
+use super::session_code::SessionCodes;
+use super::starvation::Starvation;
+use super::target::UpstreamTargets;
+use crate::auth::ProcessKey;
+use crate::config::Settings;
+use crate::net::BufferPool;
+use crate::track::statements::StatementIds;
+
+/// State that pools, logins and sessions have in common on the server's side, by concern.
+#[derive(Debug)]
+pub(crate) struct ServerSide {
+    /// The settings in force and the targets made of them.
+    pub config: ActiveConfig,
+    /// Knowledge of roles.
+    pub roles: Roles,
+    /// The process's own key, under which passwords are remembered.
+    pub key: ProcessKey,
+    /// Counters of the process.
+    pub counters: Counters,
+    /// Slots for connections over all pools.
+    pub capacity: Capacity,
+    /// Quotas of users' clients and connections.
+    pub quotas: Quotas,
+    /// For how long connections could not be had.
+    pub starvation: Starvation,
+    /// The slots of connections on which secrets are looked up.
+    pub(super) auth_query_slots: ReclaimableSlots,
+    /// Limits on login attempts and cancel requests.
+    pub logins: LoginLimits,
+    /// The databases that are paused or disabled.
+    pub pauses: PauseState,
+    /// Knowledge of the code in the databases.
+    pub session_codes: SessionCodes,
+    /// Backends on this machine, some of which may be clients as well.
+    pub local_backends: LocalBackends,
+    /// Storage for bytes that are under way.
+    pub buffers: Arc<BufferPool>,
+    /// Numbers for prepared statements.
+    pub(super) statement_ids: Arc<StatementIds>,
+    /// Numbers for connections.
+    pub(super) conn_ids: ConnIds,
+}
+
+/// Numbers for connections, unique in the process.
+#[derive(Debug)]
+pub(crate) struct ConnIds(AtomicU64);
+
+impl ConnIds {
+    /// The next number, higher than all before.
+    pub(super) fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl ServerSide {
+    /// Of a process that has opened no connection yet; it may open no more than `ceiling` where the servers alone limit them.
+    #[must_use]
+    pub(crate) fn new(
+        settings: Arc<ArcSwap<Settings>>,
+        upstream_targets: UpstreamTargets,
+        key: ProcessKey,
+        buffers: Arc<BufferPool>,
+        ceiling: usize,
+    ) -> Arc<Self> {
+        let now = settings.load_full();
+        Arc::new(Self {
+            config: ActiveConfig::new(settings, upstream_targets),
+            roles: Roles::default(),
+            key,
+            counters: Counters::default(),
+            capacity: Capacity::new(now.pool.max_upstream, ceiling),
+            quotas: Quotas::default(),
+            starvation: Starvation::default(),
+            auth_query_slots: ReclaimableSlots::default(),
+            logins: LoginLimits::new(now.pool.max_connecting),
+            pauses: PauseState::default(),
+            session_codes: SessionCodes::default(),
+            local_backends: LocalBackends::default(),
+            buffers,
+            statement_ids: Arc::default(),
+            conn_ids: ConnIds(AtomicU64::new(1)),
+        })
+    }
+}
