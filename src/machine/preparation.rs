@@ -105,7 +105,7 @@ pub struct Preparation {
     kind: Kind,
     proceed: Proceed,
     policy: ResetPolicy,
-    /// What becomes of functions' plans, but for what a reset does.
+    /// Fate of functions' plans, but for what a reset does.
     plans: Plans,
     /// The reset, where it keeps statements.
     keeping: Option<KeepingReset>,

@@ -126,7 +126,7 @@ impl KeepingReset {
         Some((reset, sql.into_bytes()))
     }
 
-    /// That of a connection on which `plans` of functions are kept, or are not.
+    /// Returns that of a connection on which `plans` of functions are kept, or are not.
     fn of(server: &ServerState, plans: Plans) -> Option<Self> {
         let plans = if server.prepared.has_used() { Plans::Discarded } else { plans };
         let mut closes: Vec<u64> = server.prepared.doubtful().take(MAX_DOUBTFUL + 1).collect();

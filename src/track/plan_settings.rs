@@ -20,13 +20,13 @@ const SETTINGS: [&[u8]; 13] = [
     b"xmloption",
 ];
 
-/// Those among them that servers report, by their places in [`FOLLOWING`](super::params::FOLLOWING).
+/// Settings among them that servers report, by their places in [`FOLLOWING`](super::params::FOLLOWING).
 const REPORTED: [usize; 4] = [2, 3, 4, 5];
 
-/// What makes a session plan anew.
+/// Statement that makes a session plan anew.
 pub(crate) const DISCARD_PLANS: &str = "DISCARD PLANS";
 
-/// Whether functions of a database keep plans.
+/// Functions of a database that keep plans.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FunctionPlans {
     /// None does.
@@ -42,7 +42,7 @@ pub enum PlannedUnder {
     /// There are no such plans.
     #[default]
     Nothing,
-    /// Those of a session that reports these, and has set these.
+    /// The settings of a session that reports these, and has set these.
     Settings(ServerParams, SettingOverrides),
     /// Various ones.
     Several,
@@ -69,7 +69,7 @@ impl PlannedUnder {
     }
 }
 
-/// Whether a text changes settings that functions' plans are made under.
+/// Changes that a text makes to settings that functions' plans are made under.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PlanSettings {
     /// It does not, or the server reports what it has changed.

@@ -23,7 +23,7 @@ pub struct PreparedStatement {
     pub(super) size: usize,
     /// Standing at a reset.
     pub(super) standing: Standing,
-    /// Whether it may stay where plans are discarded.
+    /// Decision whether it may stay where plans are discarded.
     pub(super) rereading: Rereading,
     /// The columns that its plan has there, once the server was asked: they don't change (`RevalidateCachedQuery` in
     /// `src/backend/utils/cache/plancache.c`).

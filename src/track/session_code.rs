@@ -45,7 +45,7 @@ pub struct Finding {
     pub reach: Reach,
     /// Some of those that do, and why: those that leave most.
     pub culprits: Vec<String>,
-    /// Whether functions keep plans.
+    /// Functions that keep plans.
     pub plans: FunctionPlans,
 }
 

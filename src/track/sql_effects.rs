@@ -60,7 +60,7 @@ pub struct SqlEffects {
     pub defines_code: bool,
     /// Use of sequences that its pins and tags don't show.
     pub sequences: Sequences,
-    /// Whether it changes settings that functions' plans are made under, unseen by reports.
+    /// Changes of settings that functions' plans are made under, unseen by reports.
     pub plan_settings: PlanSettings,
 }
 

@@ -36,10 +36,10 @@ pub(crate) type ParseContext = Box<[u8]>;
 pub(crate) const REPORTED: [&str; 5] =
     ["client_encoding", "standard_conforming_strings", "DateStyle", "IntervalStyle", "TimeZone"];
 
-/// What stands between the settings that a statement was first prepared under and those that it is used under.
+/// Separator between the settings that a statement was first prepared under and those that it is used under.
 const UNDER: &[u8] = b"\0under\0";
 
-/// What a statement means once the server has read its text anew, in the sessions that use it.
+/// Meaning of a statement once the server has read its text anew, in the sessions that use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rereading {
     /// The same.
@@ -114,7 +114,7 @@ impl Statement {
         Some(Arc::new([then, UNDER, now].concat().into()))
     }
 
-    /// What it means once the server has read its text anew.
+    /// Meaning that it has once the server has read its text anew.
     #[must_use]
     pub(crate) fn rereading(&self) -> Rereading {
         let has_own = |context: &ParseContext| !context.windows(UNDER.len()).any(|part| part == UNDER);

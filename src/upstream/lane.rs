@@ -1,10 +1,11 @@
-//! A lane in which one at a time has its turn, and the one that came last is next. Where more come than can be served, those
-//! that have just come are served, and not all of them too late.
+//! A lane in which one at a time has its turn, and the one with the latest deadline is next: the one that came last, wherever it
+//! has waited before. Where more come than can be served, those that have just come are served, and not all of them too late.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::lock::lock;
 
@@ -21,8 +22,8 @@ pub(crate) struct Lane {
 #[derive(Debug, Default)]
 struct State {
     is_taken: bool,
-    /// The latest last.
-    waiting: VecDeque<oneshot::Sender<()>>,
+    /// Those waiting with their deadlines, the latest last.
+    waiting: VecDeque<(Instant, oneshot::Sender<()>)>,
     /// Number of those waiting from which on it is looked again whether some have left.
     purge_at: usize,
 }
@@ -44,14 +45,14 @@ impl Default for Lane {
 }
 
 impl Lane {
-    /// An empty lane in which `most` wait at a time: one that comes besides takes the place of the one that came first.
+    /// An empty lane in which `most` wait at a time: one that comes besides takes the place of the one with the earliest deadline.
     #[must_use]
     pub(crate) fn new(most: usize) -> Self {
         Self { most, state: Mutex::default() }
     }
 
-    /// Waits for the turn; `None` when others have taken the place. Cancel-safe.
-    pub(crate) async fn turn(self: &Arc<Self>) -> Option<LaneTurn> {
+    /// Waits for the turn of one that can wait until `deadline`; `None` when others have taken the place. Cancel-safe.
+    pub(crate) async fn turn(self: &Arc<Self>, deadline: Instant) -> Option<LaneTurn> {
         let mut waiting = {
             let mut state = lock(&self.state);
             if !state.is_taken {
@@ -59,7 +60,7 @@ impl Lane {
                 return Some(LaneTurn(Arc::clone(self)));
             }
             let (call, called) = oneshot::channel();
-            state.push(call, self.most);
+            state.push(deadline, call, self.most);
             Waiting { called, lane: Arc::clone(self) }
         };
         let called = (&mut waiting.called).await;
@@ -75,7 +76,7 @@ impl Lane {
                 state.is_taken = next.is_some();
                 next
             };
-            match next.map(|call| call.send(())) {
+            match next.map(|(_, call)| call.send(())) {
                 // One that has left.
                 Some(Err(())) => {}
                 Some(Ok(())) | None => return,
@@ -85,15 +86,16 @@ impl Lane {
 }
 
 impl State {
-    fn push(&mut self, call: oneshot::Sender<()>, most: usize) {
+    fn push(&mut self, deadline: Instant, call: oneshot::Sender<()>, most: usize) {
         if self.waiting.len() >= self.purge_at.max(PURGE_AT).min(most) {
-            self.waiting.retain(|waiting| !waiting.is_closed());
+            self.waiting.retain(|(_, waiting)| !waiting.is_closed());
             self.purge_at = 2 * self.waiting.len();
-            if self.waiting.len() >= most {
-                self.waiting.pop_front();
-            }
         }
-        self.waiting.push_back(call);
+        let at = self.waiting.partition_point(|(other, _)| *other <= deadline);
+        self.waiting.insert(at, (deadline, call));
+        if self.waiting.len() > most {
+            self.waiting.pop_front();
+        }
     }
 }
 
@@ -129,8 +131,8 @@ mod tests {
     #[tokio::test]
     async fn the_one_that_came_last_is_next() {
         let lane = Arc::new(Lane::default());
-        let first = lane.turn().await;
-        let mut waits: Vec<_> = (0..3).map(|_| Box::pin(lane.turn())).collect();
+        let first = lane.turn(Instant::now()).await;
+        let mut waits: Vec<_> = (0..3).map(|_| Box::pin(lane.turn(Instant::now()))).collect();
         for wait in &mut waits {
             assert!(at_once(wait).await.is_none());
         }
@@ -141,26 +143,41 @@ mod tests {
         drop(last);
         drop(waits.remove(1));
         assert!(at_once(&mut waits[0]).await.is_some_and(|turn| turn.is_some()));
-        assert!(at_once(lane.turn()).await.is_some());
+        assert!(at_once(lane.turn(Instant::now())).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn the_one_with_the_latest_deadline_is_next_whenever_it_came_here() {
+        let lane = Arc::new(Lane::default());
+        let now = Instant::now();
+        let taken = lane.turn(now).await;
+        let mut waits: Vec<_> = [1, 3, 2].map(|s| Box::pin(lane.turn(now + Duration::from_secs(s)))).into();
+        for wait in &mut waits {
+            assert!(at_once(wait).await.is_none());
+        }
+        drop(taken);
+        for next in [1, 2, 0] {
+            assert!(at_once(&mut waits[next]).await.is_some_and(|turn| turn.is_some()));
+        }
     }
 
     #[tokio::test]
     async fn those_that_have_left_are_forgotten() {
         let lane = Arc::new(Lane::default());
-        let taken = lane.turn().await;
+        let taken = lane.turn(Instant::now()).await;
         for _ in 0..10_000 {
-            assert!(at_once(lane.turn()).await.is_none());
+            assert!(at_once(lane.turn(Instant::now())).await.is_none());
         }
         assert!(lock(&lane.state).waiting.len() <= 2 * PURGE_AT);
         drop(taken);
-        assert!(at_once(lane.turn()).await.is_some());
+        assert!(at_once(lane.turn(Instant::now())).await.is_some());
     }
 
     #[tokio::test]
     async fn where_too_many_wait_the_first_goes() {
         let lane = Arc::new(Lane::new(2));
-        let taken = lane.turn().await;
-        let mut waits: Vec<_> = (0..3).map(|_| Box::pin(lane.turn())).collect();
+        let taken = lane.turn(Instant::now()).await;
+        let mut waits: Vec<_> = (0..3).map(|_| Box::pin(lane.turn(Instant::now()))).collect();
         for wait in &mut waits {
             assert!(at_once(wait).await.is_none());
         }

@@ -140,7 +140,7 @@ impl SourceLimit {
     /// When that is too late.
     pub(crate) async fn turn(&self, deadline: tokio::time::Instant) -> Result<Turn<'_>, ClientError> {
         let turn = async {
-            let _lane = turn_in(&self.attempt_lane, || self.wait(Check::Attempt)).await;
+            let _lane = turn_in(&self.attempt_lane, deadline, || self.wait(Check::Attempt)).await;
             Turn(self.attempts.acquire().await.ok())
         };
         timeout_at(deadline, turn).await.map_err(|_| self.late(Check::Attempt))
@@ -158,7 +158,7 @@ impl SourceLimit {
         let lane = if self.count_if_free(check) {
             None
         } else {
-            let lane = timeout_at(deadline, turn_in(&self.check_lane, || self.wait(check))).await;
+            let lane = timeout_at(deadline, turn_in(&self.check_lane, deadline, || self.wait(check))).await;
             let lane = lane.map_err(|_| self.late(check))?;
             lock(&self.answers).count(Instant::now(), check);
             lane
@@ -172,7 +172,7 @@ impl SourceLimit {
     /// # Errors
     /// When that is too late.
     pub(crate) async fn turn_to_look_up(&self, deadline: tokio::time::Instant) -> Result<LaneTurn, ClientError> {
-        let turn = timeout_at(deadline, turn_in(&self.lookup_lane, || self.wait(Check::Attempt))).await;
+        let turn = timeout_at(deadline, turn_in(&self.lookup_lane, deadline, || self.wait(Check::Attempt))).await;
         turn.ok().flatten().ok_or_else(|| self.late(Check::Attempt))
     }
 
@@ -261,7 +261,7 @@ impl CancelLane {
         if wait().is_zero() {
             return Some(CancelTurn(None));
         }
-        Some(CancelTurn(Some(turn_in(&self.next, wait).await?)))
+        Some(CancelTurn(Some(turn_in(&self.next, tokio::time::Instant::now(), wait).await?)))
     }
 
     /// Counts a cancel request with a wrong key.
@@ -271,8 +271,8 @@ impl CancelLane {
 }
 
 /// Waits for the turn in `lane`, and then for as long as `wait` says by then; `None` when others have taken the place.
-async fn turn_in(lane: &Arc<Lane>, wait: impl Fn() -> Duration) -> Option<LaneTurn> {
-    let turn = lane.turn().await?;
+async fn turn_in(lane: &Arc<Lane>, deadline: tokio::time::Instant, wait: impl Fn() -> Duration) -> Option<LaneTurn> {
+    let turn = lane.turn(deadline).await?;
     let wait = wait();
     if !wait.is_zero() {
         sleep(wait).await;

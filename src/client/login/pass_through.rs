@@ -71,7 +71,9 @@ impl PassThrough<'_, '_> {
                 return if self.is_remembered(&role_auth, given.as_ref()) { Ok(true) } else { Err(client_error) };
             }
             let lane = role_auth.lane(source.source());
-            let Some(lane) = self.attempt.or_disconnected(lane.turn()).await? else { return Ok(false) };
+            let Some(lane) = self.attempt.or_disconnected(lane.turn(self.attempt.deadline)).await? else {
+                return Ok(false);
+            };
             let Some(turn) = self.attempt.turn(&source).await? else { return Ok(false) };
             let attempt = self.in_time(role_auth.turn()).await?;
             // The next of the same source may wait for this account.
