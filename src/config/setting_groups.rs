@@ -104,7 +104,7 @@ pub struct PoolSettings {
     pub max_prepared_statements: usize,
     pub max_prepared_bytes: usize,
     pub pool_size: usize,
-    /// `None` for as many as [`Settings::max_upstream`] allows.
+    /// `None` for as many as `max_upstream` allows.
     pub reserve_pool_size: Option<usize>,
     pub min_pool_size: usize,
     /// `None` for as many as the server has.
