@@ -230,11 +230,8 @@ impl<'a> Relay<'a> {
         if self.shared.drain.phase() == Phase::Stopping {
             return Poll::Ready(End::Shutdown);
         }
-        // Mostly the answer has come and ends the work: then there is no need to ask the client's socket for more.
-        let mut awaits_answer = self.awaits_answer();
         loop {
-            let only_down = std::mem::take(&mut awaits_answer);
-            if !only_down && let Err(end) = self.poll_up(cx) {
+            if let Err(end) = self.poll_up(cx) {
                 return Poll::Ready(end);
             }
             let down = match self.poll_down(cx) {
@@ -250,20 +247,14 @@ impl<'a> Relay<'a> {
                         return Poll::Ready(end);
                     }
                     // What has come down may be what the other direction waits for.
-                    if !(down || only_down) {
+                    if !down {
                         return Poll::Pending;
                     }
                 }
-                Next::Wait if down || only_down => {}
+                Next::Wait if down => {}
                 Next::Wait => return Poll::Pending,
             }
         }
-    }
-
-    /// Returns whether all that there is for the server has been sent, and not all of that has been answered.
-    fn awaits_answer(&self) -> bool {
-        let all_sent = self.server.conn.is_flushed() && self.client.input.unsent().is_empty();
-        all_sent && !self.machine.is_answered()
     }
 
     fn boundary(&mut self) -> Next {
