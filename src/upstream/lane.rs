@@ -22,7 +22,7 @@ pub(crate) struct Lane {
 #[derive(Debug, Default)]
 struct State {
     is_taken: bool,
-    /// Those waiting with their deadlines, the latest last.
+    /// Callers that wait, with their deadlines, the latest last.
     waiting: VecDeque<(Instant, oneshot::Sender<()>)>,
     /// Number of those waiting from which on it is looked again whether some have left.
     purge_at: usize,
