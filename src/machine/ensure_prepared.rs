@@ -285,8 +285,10 @@ impl Machine<'_> {
         let mut others: Vec<_> = statements::other_settings(params, &now).collect();
         // Where they decide nothing they are left alone: a transaction that has failed takes no `SET`, and behind one in the same
         // pipeline the server takes no statement that must not run in a transaction block.
-        let lexis = params.lexis();
-        others.retain(|name| parse_settings::decides(name, frontend::query(body), lexis));
+        if !others.is_empty() {
+            let decides = parse_settings::deciding(frontend::query(body), params.lexis());
+            others.retain(|name| decides(name));
+        }
         self.set_meanwhile(io, &others, params, action);
         self.counts.server_parses += 1;
         frontend::put_parse(io.to_server, name, body);

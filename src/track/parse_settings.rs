@@ -14,18 +14,19 @@ const ANALYZED: [&[u8]; 12] = [
 /// Objects that a query creates (`CREATE TABLE … AS`), or may create, by the word behind `CREATE`.
 const CREATED_AS: [&[u8]; 7] = [b"table", b"temp", b"temporary", b"unlogged", b"local", b"global", b"materialized"];
 
-/// Returns whether setting `name` decides what `sql` means, read as `lexis` says, when it is prepared.
-#[must_use]
-pub(crate) fn decides(name: &str, sql: &[u8], lexis: Lexis) -> bool {
-    if session_command::of_sql(sql).is_some_and(|command| command.controls_transaction()) {
-        return false;
+/// Returns a test whether a setting decides what `sql` means, read as `lexis` says, when it is prepared.
+pub(crate) fn deciding(sql: &[u8], lexis: Lexis) -> impl Fn(&str) -> bool {
+    let controls_transaction = session_command::of_sql(sql).is_some_and(|command| command.controls_transaction());
+    let analyzed = is_analyzed(sql, lexis);
+    move |name| {
+        !controls_transaction
+            && (analyzed
+                || match name {
+                    "client_encoding" => !sql.is_ascii(),
+                    "standard_conforming_strings" => sql.contains(&b'\\'),
+                    _ => false,
+                })
     }
-    is_analyzed(sql, lexis)
-        || match name {
-            "client_encoding" => !sql.is_ascii(),
-            "standard_conforming_strings" => sql.contains(&b'\\'),
-            _ => false,
-        }
 }
 
 fn is_analyzed(sql: &[u8], lexis: Lexis) -> bool {
@@ -52,7 +53,7 @@ mod tests {
     fn what_is_only_split_into_words_depends_on_what_tells_words_apart() {
         let decided_by = |sql: &str| {
             let names = ["client_encoding", "standard_conforming_strings", "DateStyle", "IntervalStyle", "TimeZone"];
-            names.map(|name| decides(name, sql.as_bytes(), Lexis::default()))
+            names.map(deciding(sql.as_bytes(), Lexis::default()))
         };
         let (all, none) = ([true; 5], [false; 5]);
         for (sql, expected) in [
