@@ -117,15 +117,23 @@ impl Drop for Waiting {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Poll;
     use std::time::Duration;
-
-    use tokio::time::timeout;
 
     use super::*;
 
     /// Returns a turn that comes at once, if it does.
     async fn at_once<T>(turn: impl Future<Output = T>) -> Option<T> {
-        timeout(Duration::ZERO, turn).await.ok()
+        let mut turn = pin!(turn);
+        poll_fn(|cx| {
+            Poll::Ready(match turn.as_mut().poll(cx) {
+                Poll::Ready(done) => Some(done),
+                Poll::Pending => None,
+            })
+        })
+        .await
     }
 
     #[tokio::test]
