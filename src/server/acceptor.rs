@@ -1,6 +1,6 @@
-//! The tasks that take clients and serve them. At every listener one of them waits; it serves whom it takes itself, once the tasks
-//! have had their turn that are ready by then, and has another wait in its place. A task without a client rests until it is to wait somewhere again: where clients come and go all the time,
-//! making a task for each costs more than waking one.
+//! The tasks that accept clients and serve them. At every listener one of them waits. It serves the client that it accepts, after
+//! the tasks that are ready by then, and has another task wait in its place. A task without a client rests until it is to wait
+//! somewhere again: where clients come and go all the time, making a task for each costs more than waking one.
 
 use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex};
