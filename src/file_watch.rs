@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::lock::lock;
-use crate::offload::Lane;
+use crate::offload::SerialExecutor;
 
 /// Time that a check of the files may take; then the last state is used.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ struct Inner<T> {
     paths: Vec<PathBuf>,
     make: Box<dyn Fn() -> Result<T, String> + Send + Sync>,
     state: Mutex<(Vec<Stamp>, Arc<T>)>,
-    lane: Lane,
+    executor: SerialExecutor,
 }
 
 /// Identity of one state of a file; `None` when it is not there.
@@ -49,7 +49,7 @@ impl<T: Send + Sync + 'static> Reloadable<T> {
     ) -> Result<Self, String> {
         let stamps = stamps(&paths);
         let state = Mutex::new((stamps, Arc::new(make()?)));
-        Ok(Self(Arc::new(Inner { what, paths, make: Box::new(make), state, lane: Lane::default() })))
+        Ok(Self(Arc::new(Inner { what, paths, make: Box::new(make), state, executor: SerialExecutor::default() })))
     }
 
     /// Returns the value of the files as they are now.
@@ -57,7 +57,7 @@ impl<T: Send + Sync + 'static> Reloadable<T> {
         if !self.0.paths.is_empty() {
             let inner = Arc::clone(&self.0);
             // Whether it was in time or not: the last state is what there is.
-            let _ = timeout(CHECK_TIMEOUT, self.0.lane.run(move || inner.look())).await;
+            let _ = timeout(CHECK_TIMEOUT, self.0.executor.run(move || inner.look())).await;
         }
         self.last()
     }

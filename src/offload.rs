@@ -9,9 +9,9 @@ use tokio::task::spawn_blocking;
 /// A place where blocking work is done, one piece after another, on the runtime's threads for that. However many tasks ask, a
 /// piece that hangs (a file of a dead network file system, a name service without an answer) holds one thread.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Lane(Arc<Mutex<()>>);
+pub(crate) struct SerialExecutor(Arc<Mutex<()>>);
 
-impl Lane {
+impl SerialExecutor {
     /// Waits for a turn. Turns are given in the order of asking.
     pub(crate) async fn turn(&self) -> Turn {
         Turn { _guard: Arc::clone(&self.0).lock_owned().await }
@@ -58,16 +58,16 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_hangs_holds_one_thread_and_no_worker() {
-        let lane = Lane::default();
+        let executor = SerialExecutor::default();
         let (release, hung) = mpsc::channel::<()>();
-        let first = timeout(Duration::from_millis(10), lane.run(move || hung.recv().is_err())).await;
+        let first = timeout(Duration::from_millis(10), executor.run(move || hung.recv().is_err())).await;
         assert!(first.is_err(), "this thread is free meanwhile");
         let (began, has_begun) = mpsc::channel::<()>();
-        let second = timeout(Duration::from_millis(10), lane.run(move || began.send(()))).await;
+        let second = timeout(Duration::from_millis(10), executor.run(move || began.send(()))).await;
         assert!(second.is_err() && has_begun.try_recv().is_err(), "one piece at a time, also when its caller has gone");
         drop(release);
-        assert_eq!(lane.run(|| 3).await.expect("done"), 3);
-        assert!(lane.run(|| panic!("on purpose")).await.is_err());
-        assert_eq!(lane.run(|| 4).await.expect("done"), 4, "a panic does not close the lane");
+        assert_eq!(executor.run(|| 3).await.expect("done"), 3);
+        assert!(executor.run(|| panic!("on purpose")).await.is_err());
+        assert_eq!(executor.run(|| 4).await.expect("done"), 4, "a panic does not close the executor");
     }
 }

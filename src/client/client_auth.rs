@@ -3,7 +3,7 @@
 use super::secrets::Secrets;
 use super::tls_offer::TlsOffer;
 use crate::config::Settings;
-use crate::offload::Lane;
+use crate::offload::SerialExecutor;
 
 /// TLS, secrets and rules that apply to clients before they are let in.
 #[derive(Debug)]
@@ -12,8 +12,8 @@ pub(crate) struct ClientAuth {
     pub tls: TlsOffer,
     /// Secrets of users.
     pub secrets: Secrets,
-    /// Lane in which names of this machine's users are looked up.
-    pub names: Lane,
+    /// Executor by which names of this machine's users are looked up.
+    pub names: SerialExecutor,
 }
 
 impl ClientAuth {
@@ -23,6 +23,6 @@ impl ClientAuth {
     /// When a certificate or a file of secrets can't be used: which, and why.
     pub(crate) fn new(settings: &Settings, former: Option<&Self>) -> Result<Self, String> {
         let tls = TlsOffer::new(settings, former.map(|former| &former.tls))?;
-        Ok(Self { tls, secrets: Secrets::new(settings)?, names: Lane::default() })
+        Ok(Self { tls, secrets: Secrets::new(settings)?, names: SerialExecutor::default() })
     }
 }

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::auth::{Password, pgpass};
 use crate::config::{Host, Settings};
-use crate::offload::Lane;
+use crate::offload::SerialExecutor;
 use crate::permission::{Attempt, describe};
 
 /// The longest password that a program may print: tokens of cloud providers take kilobytes.
@@ -43,8 +43,8 @@ pub(crate) struct Credentials {
     command: Vec<String>,
     ttl: Duration,
     passfile: Option<PathBuf>,
-    /// Lane in which files are read.
-    reading: Lane,
+    /// Executor by which files are read.
+    reading: SerialExecutor,
     /// Output of the program, by database and user.
     printed: Arc<Mutex<Printed>>,
 }
@@ -63,7 +63,7 @@ impl Credentials {
             command: settings.upstream.password_command.clone(),
             ttl: settings.upstream.password_ttl,
             passfile: settings.upstream.passfile.clone(),
-            reading: Lane::default(),
+            reading: SerialExecutor::default(),
             printed: Arc::default(),
         }
     }

@@ -18,7 +18,7 @@ use crate::config::socket_path::socket_path;
 use crate::config::{Binding, Host, Negotiation, RequireAuth, Settings, SslMode, TargetSessionAttrs, Upstream};
 use crate::lock::lock;
 use crate::net::{Stream, tls};
-use crate::offload::Lane;
+use crate::offload::SerialExecutor;
 use crate::track::ServerParams;
 
 /// Delay after which each further address of a host is tried while the ones before have not answered (RFC 8305 calls it the
@@ -134,7 +134,7 @@ pub(crate) struct TargetHost {
     address: Option<IpAddr>,
     /// Addresses of the host's name when it was last resolved.
     looked_up: Arc<Mutex<Option<LookedUp>>>,
-    looking_up: Lane,
+    looking_up: SerialExecutor,
 }
 
 /// Time at which a name was resolved, and its addresses.
@@ -154,7 +154,7 @@ impl UpstreamTarget {
                 server_tls: server_tls(upstream, &endpoint.host)?,
                 address: endpoint.address,
                 looked_up: Arc::default(),
-                looking_up: Lane::default(),
+                looking_up: SerialExecutor::default(),
             })
         };
         Ok(Self {

@@ -9,7 +9,7 @@ use crate::config::{Auth, CertName, PeerRule};
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::Peer;
 use crate::net::tls::certificate::Certificate;
-use crate::offload::Lane;
+use crate::offload::SerialExecutor;
 
 /// The uid that stands for those without a mapping (`/proc/sys/kernel/overflowuid`; its default).
 const OVERFLOW_UID: u32 = 65_534;
@@ -84,7 +84,7 @@ fn refusal(message: String) -> ClientError {
     ClientError::fatal(ErrorSource::Client, sqlstate::INVALID_AUTHORIZATION, message)
 }
 
-async fn peer_may_be(rules: &[PeerRule], uid: u32, gid: u32, role: &str, names: &Lane) -> bool {
+async fn peer_may_be(rules: &[PeerRule], uid: u32, gid: u32, role: &str, names: &SerialExecutor) -> bool {
     let needs_name = rules.iter().any(|rule| rule.user.is_some() || rule.roles.is_empty());
     let name = if needs_name {
         // The name service may go to the network.
@@ -111,7 +111,7 @@ mod tests {
     #[tokio::test]
     async fn peer_rules() {
         let rules = PeerRule::parse_list("uid=1000 roles=app,reports; gid=33 roles=*; uid=0 gid=0").expect("good");
-        let names = Lane::default();
+        let names = SerialExecutor::default();
         assert!(peer_may_be(&rules, 1000, 5, "app", &names).await);
         assert!(!peer_may_be(&rules, 1000, 5, "root", &names).await);
         assert!(peer_may_be(&rules, 7, 33, "any", &names).await);
