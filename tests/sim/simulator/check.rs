@@ -142,6 +142,10 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         // Its last ReadyForQuery waited for a question to the server, which half a message of its own was in front of.
         return Told::TheSame;
     }
+    if cut && at >= expected.seen.len() && seen.is_some_and(|seen| is_one_of(seen, &["ERROR 25P02"])) {
+        // What half a message names is prepared first, which a failed transaction refuses.
+        return Told::TheSame;
+    }
     if cut && at >= own.seen.len() && expected.seen[at..].iter().all(|seen| seen.tag != b'Z') {
         // What it has not asked for with a `Sync` or `Flush` a client that ends in the middle of a message may not get.
         return Told::TheSame;
@@ -157,6 +161,11 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         says(member, |text| ["discard all", "discard temp"].iter().any(|discard| lower(text).contains(discard)))
     };
     if case.setup.faults && told(&["ERROR 53200"]) && discards() {
+        return Told::OfFaults;
+    }
+    let sets_lexis = |text: &str| text.to_ascii_lowercase().contains("standard_conforming_strings");
+    if case.setup.mode == Mode::Transaction && told(&["ERROR 25001"]) && says(member, sets_lexis) {
+        // A question of pgferry's about the settings in force has begun a transaction for the rest of the pipeline.
         return Told::OfFaults;
     }
     if case.setup.mode == Mode::Transaction && told(&["FATAL 0A000"]) && syncs_in_copy(member) {

@@ -9,6 +9,29 @@ const SCHEDULES: u64 = 150;
 /// What each is about, and the case.
 const FOUND: &[(&str, &str)] = &[
     (
+        "a refused query that is discarded, and what it would have dropped",
+        "setup mode=transaction connections=1 pin=refuse refusals=true
+     client half_close
+     client half_close
+     {options= -c a.b= -c c.d=}
+     [R(5000000007787878) Q('declare k cursor with hold for select n from generate_series(1, 5) n') S b(p,'') E(p,0)]",
+    ),
+    (
+        "a SET LOCAL to a default that is the client's own, of which it is not known whether a transaction is open",
+        "setup mode=transaction connections=2 dialling=2 socket=1000 step=40
+     client half_close
+     {options=-csearch_path=two}
+     [Q('end') Q('set local search_path = default ; -- behind')]",
+    ),
+    (
+        "a message out of place in a copy, and a statement behind its Sync",
+        "setup mode=transaction connections=2 socket=64
+     client half_close
+     [P('','copy u from stdin') B(k,'') E(k,0) H] |
+     [d('late2\\n') P('','select 1') D(S,'') S] |
+     [Q('rollback')]",
+    ),
+    (
         "a Sync behind copy data on which the copy fails, and statements behind it",
         "setup mode=transaction statements=1 step=400
      client half_close
