@@ -154,9 +154,9 @@ impl Machine<'_> {
         let Some(baseline) = self.context.parameters.baseline() else { return Vec::new() };
         let wrong = |name: &&'static str| {
             let own = self.own_reset_value(name, &baseline)?;
-            (self.server.base.get(name.as_bytes()) != Some(own)).then(|| (Cow::Borrowed(*name), own.into()))
+            (self.server.base.get(name.as_bytes()) != Some(own)).then(|| params::values_to(name, own, &baseline))
         };
-        names.iter().filter_map(wrong).collect()
+        names.iter().filter_map(wrong).flatten().map(|(name, value)| (Cow::Borrowed(name), value.into())).collect()
     }
 
     /// The commands of a simple query, with `SET`s put into its text behind a `RESET` that would go back to what another
@@ -394,8 +394,11 @@ impl Machine<'_> {
                     .into_iter()
                     .filter_map(|name| {
                         let own = self.own_reset_value(name, &baseline)?;
-                        (self.server.params.get(name.as_bytes()) != Some(own)).then(|| set_to(name, own))
+                        (self.server.params.get(name.as_bytes()) != Some(own))
+                            .then(|| params::values_to(name, own, &baseline))
                     })
+                    .flatten()
+                    .map(|(name, value)| set_to(name, value))
                     .collect();
                 if wrong.is_empty() {
                     return Some(status);

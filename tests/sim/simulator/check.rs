@@ -129,7 +129,7 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         && rest.iter().all(|seen| {
             matches!(seen.tag, b'S' | b'Z')
                 || *seen == violation()
-                || [&b"ERROR 57014"[..], b"ERROR 08P01", b"FATAL 0A000"].contains(&&*seen.body)
+                || [&b"ERROR 57014"[..], b"ERROR 08P01", b"FATAL 0A000", b"FATAL 08006"].contains(&&*seen.body)
         })
     {
         // A client that ends in the middle of a copy or a message is told of it in other words, or not at all.

@@ -9,6 +9,20 @@ const SCHEDULES: u64 = 150;
 /// What each is about, and the case.
 const FOUND: &[(&str, &str)] = &[
     (
+        "a prepared RESET ALL on a connection that was opened with another order of dates",
+        "setup mode=transaction reset=auto code=anything connections=2 dialling=2 text=64 statements=1 socket=100000 step=0 janitor=3000 idle=5000 lifetime=20000
+     client half_close
+     {DateStyle=ISO}
+     [P(b,'reset all') b(p,b) E(p,0) S]
+     client hang_up
+     {DateStyle=German}
+     [] |
+     [Q('select current_setting(''a.b'', true), current_setting(''c.d'', true), current_user')]
+     client half_close
+     {DateStyle=ISO}
+     [Q('select current_setting(''a.b'', true), current_setting(''c.d'', true), current_user')] |",
+    ),
+    (
         "a refused query that is discarded, and what it would have dropped",
         "setup mode=transaction connections=1 pin=refuse refusals=true
      client half_close
