@@ -18,7 +18,7 @@ pub(super) struct Portal {
     pub(super) name: Box<[u8]>,
     /// The commands that running it runs.
     pub(super) commands: Option<Commands>,
-    /// The statement; `None` where it is not the client's.
+    /// The statement; `None` where it is not the client's, or its columns are known.
     pub(super) of: Option<PortalOf>,
 }
 

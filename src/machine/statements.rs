@@ -230,10 +230,12 @@ impl Machine<'_> {
 
     /// `Bind`, `Describe` or `Close`, of a statement or a portal.
     pub(super) fn named(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
-        let (portal, name, cut) = match target_of(incoming.head.tag, body(io, incoming)) {
+        let (portal, named, cut) = match target_of(incoming.head.tag, body(io, incoming)) {
             MessageTarget::Statement { portal, name, rest } => {
                 let cut = incoming.here - rest.len();
-                (Box::<[u8]>::from(portal), Arc::<[u8]>::from(name), cut)
+                let known = || self.client.names.entry(name).ok_or_else(|| Box::<[u8]>::from(name));
+                let named = if name.is_empty() { None } else { Some(known()) };
+                (Box::<[u8]>::from(portal), named, cut)
             }
             MessageTarget::Portal(portal) if incoming.request == Request::Describe => {
                 let describes = self.describes_portal(portal);
@@ -246,11 +248,10 @@ impl Machine<'_> {
                 return Sent::Done;
             }
         };
-        if name.is_empty() {
-            return self.unnamed(io, &portal, incoming);
-        }
-        let Some(named) = self.client.names.get(&name).cloned() else {
-            return self.unknown_name(io, &portal, &name, incoming);
+        let (name, named) = match named {
+            Some(Ok(entry)) => entry,
+            Some(Err(name)) => return self.unknown_name(io, &portal, &name, incoming),
+            None => return self.unnamed(io, &portal, incoming),
         };
         match incoming.request {
             Request::Close => {
@@ -312,17 +313,21 @@ impl Machine<'_> {
         } else {
             self.client.names.get(name).map_or(named.statement.id, |now| now.statement.id)
         };
+        // Where the client was told the columns that it has there, nothing is learnt by their being told again.
+        let is_told = named.described.is_some() && self.server.columns(ready.id) == named.described.as_ref();
         let (note, before) = if incoming.request == Request::Bind {
             let effects = named.statement.text.as_ref().map(|text| &text.effects);
             effects.inspect(|effects| self.client.in_force.bound(effects));
             let commands = effects.and_then(|effects| effects.commands.clone());
-            let of = PortalOf { name: Arc::clone(name), statement, server: ready.id };
-            self.set_portal(Portal { name: portal.into(), commands, of: Some(of) });
+            let of = (!is_told).then(|| PortalOf { name: Arc::clone(name), statement, server: ready.id });
+            self.set_portal(Portal { name: portal.into(), commands, of });
             let unnamed = portal.is_empty();
             (None, if unnamed { Cow::Borrowed(&b"\0"[..]) } else { Cow::Owned([portal, b"\0"].concat()) })
         } else {
-            let describes = Describes { server: ready.id, client: Some((Arc::clone(name), statement)) };
-            (Some(Note { describes: Some(describes), ..Note::default() }), Cow::Borrowed(&b"S"[..]))
+            let describes =
+                (!is_told).then(|| Describes { server: ready.id, client: Some((Arc::clone(name), statement)) });
+            let note = describes.map(|describes| Note { describes: Some(describes), ..Note::default() });
+            (note, Cow::Borrowed(&b"S"[..]))
         };
         self.pass_renamed(io, incoming, note, &MessageHead { cut, before: &before, name: ready.name() });
         Sent::Done

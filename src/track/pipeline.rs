@@ -549,7 +549,9 @@ mod tests {
         use Request::{Bind, CopyData, Execute, Parse, Query, Sync};
         let mut p = Pipeline::new();
         ask(&mut p, &[Parse, Bind, Execute]);
-        [backend::PARSE_COMPLETE, backend::BIND_COMPLETE, backend::COPY_IN].map(|tag| p.response(tag));
+        for tag in [backend::PARSE_COMPLETE, backend::BIND_COMPLETE, backend::COPY_IN] {
+            p.response(tag);
+        }
         ask(&mut p, &[CopyData, Parse, Execute, Sync, Query]);
         p.response(backend::ERROR);
         p.ready(IDLE);
@@ -559,7 +561,9 @@ mod tests {
         assert!(p.settled());
 
         ask(&mut p, &[Parse, Bind, Execute, Parse, Execute, Sync]);
-        [backend::PARSE_COMPLETE, backend::BIND_COMPLETE, backend::COPY_IN].map(|tag| p.response(tag));
+        for tag in [backend::PARSE_COMPLETE, backend::BIND_COMPLETE, backend::COPY_IN] {
+            p.response(tag);
+        }
         p.response(backend::ERROR);
         p.ready(IDLE);
         assert!(p.settled());

@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+use foldhash::fast::RandomState;
+
 use super::keeps_statements::KeepsStatements;
 use super::params::ServerParams;
 use super::session_command::Commands;
@@ -353,11 +355,14 @@ impl Unnamed {
     }
 }
 
+/// Statements by their names. A client can only slow itself down by names that collide.
+type Names = HashMap<Arc<[u8]>, NamedStatement, RandomState>;
+
 /// A client's names.
 #[derive(Debug, Default)]
 pub struct ClientStatements {
-    #[expect(clippy::box_collection, reason = "most clients have none, and every idle one has room for it")]
-    map: Option<Box<HashMap<Box<[u8]>, NamedStatement>>>,
+    /// Boxed, since most clients have none, and every idle one has room for it.
+    map: Option<Box<Names>>,
     /// Bytes of the texts and names.
     bytes: usize,
 }
@@ -376,6 +381,13 @@ impl ClientStatements {
     #[must_use]
     pub fn get(&self, name: &[u8]) -> Option<&NamedStatement> {
         self.map.as_ref()?.get(significant(name))
+    }
+
+    /// Returns the statement to which `name` refers, with its name.
+    #[must_use]
+    pub fn entry(&self, name: &[u8]) -> Option<(Arc<[u8]>, NamedStatement)> {
+        let (name, named) = self.map.as_ref()?.get_key_value(significant(name))?;
+        Some((Arc::clone(name), named.clone()))
     }
 
     /// Notes the columns that the client was told of what `name` stands for, if that is `statement` still.

@@ -176,8 +176,9 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         return Told::OfFaults;
     }
     let more = seen.is_some_and(|seen| seen.tag == b'S') && says(member, expected::resets_in_code);
-    if more && says(member, expected::changes_settings) {
-        // Found open: code that resets what a statement in the same piece of work has set.
+    let resets = || texts(member).filter(|text| expected::resets_in_code(text)).count();
+    if more && (says(member, expected::changes_settings) || resets() > 1) {
+        // Found open: code that resets what a statement in the same piece of work has set, or other code has reset.
         return Told::OfFaults;
     }
     let untold = expected.seen.get(at).is_some_and(|seen| seen.tag == b'S') && seen.is_none_or(|seen| seen.tag != b'S');
@@ -217,10 +218,15 @@ pub fn was_refused(transcript: &Transcript, alone: &Transcript) -> bool {
 
 /// Whether any text of a client is of this kind.
 fn says(member: &Member, is: impl Fn(&str) -> bool) -> bool {
-    member.script.writes.iter().flat_map(|write| &write.messages).any(|message| match message {
-        Message::Query(statements) => statements.iter().any(|text| is(text)),
-        Message::Parse { text, .. } => is(text),
-        _ => false,
+    texts(member).any(is)
+}
+
+/// The texts of a client.
+fn texts(member: &Member) -> impl Iterator<Item = &str> {
+    member.script.writes.iter().flat_map(|write| &write.messages).flat_map(|message| match message {
+        Message::Query(statements) => statements.iter().map(String::as_str).collect(),
+        Message::Parse { text, .. } => vec![text.as_str()],
+        _ => Vec::new(),
     })
 }
 
