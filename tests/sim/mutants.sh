@@ -15,7 +15,6 @@ table() {
     cat <<'TABLE'
 broken-proves | src/machine/mod.rs | self\.is_preparing\(\) && \Khow == ServerEnd::Orderly | true
 reset-end-is-stale | src/machine/mod.rs | else if \Kself\.owes_nothing\(io\) | self.pipeline.owed() > 0 \|\| self.owes_nothing(io)
-end-forgets-settings | src/machine/mod.rs | fn leave_between[^{]*\{\n\s+\Kself\.pack\(\); |
 out-of-place-in-copy | src/track/pipeline/copy_in.rs | front != Some\(Request::Execute\) | true
 refused-query-drops | src/machine/from_client.rs | note = self\.note_unnamed\(change\); | note.rollback.unnamed = Some(change);
 lone-set-local-hastes | src/machine/own_queries.rs | any\(needs_correction\) && \K!self\.knows_status\(\) | false
