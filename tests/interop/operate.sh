@@ -20,6 +20,7 @@ pool_mode = "transaction"
 admin_listen = "127.0.0.1:$admin"
 stats_users = ["monitor"]
 pool_size = 4
+reserve_pool_size = 0
 query_wait_timeout = "60s"
 TOML
 "$pgferry" -c "$work/pgferry.toml" 2>"$work/pgferry.log" &

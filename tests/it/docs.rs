@@ -333,6 +333,20 @@ fn libpqs_connection_strings_connect() {
     assert_eq!(connected, 5);
 }
 
+/// `make interop` connects as each row of the page says; here, what it finds on the page.
+#[test]
+fn every_connection_of_a_driver_is_one_that_interop_makes() {
+    let script = format!("{TOP}/tests/interop/connect/connect.py");
+    let (status, said) = shell(&format!("/usr/bin/python3 {script} --read"), TOP, &[]);
+    assert_eq!(status, Some(0), "{said}");
+    let page = pages().into_iter().find(|page| page.name == "docs/connecting.md").expect("the page");
+    let tables = page.text.split("\n\n").filter(|part| part.starts_with("| driver | over | connection |"));
+    let rows = tables.map(|table| table.trim_end().lines().count() - 2).sum::<usize>();
+    let (absent, found): (Vec<_>, Vec<_>) = said.lines().partition(|line| line.contains("not by an abstract socket"));
+    assert_eq!(found.len(), rows, "{said}");
+    assert!(rows > 60 && absent.len() > 4, "{said}");
+}
+
 /// Relative links lead to files, and to headings in them.
 #[test]
 fn links_lead_somewhere() {

@@ -15,7 +15,8 @@ superuser() { "$bin/psql" -X -q -At -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$port" -
 superuser -d postgres -c 'create role app login createdb' -c 'create database shop owner app'
 # What the applications use.
 export bin venv port work
-for application in ${APPLICATIONS-"php_fpm zabbix django active_record"}; do
+applications=${APPLICATIONS-"php_fpm zabbix django active_record"}
+for application in $applications; do
     for how in direct session transaction; do
         host=127.0.0.1 listens=$port
         if [ $how != direct ]; then

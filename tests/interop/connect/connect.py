@@ -2,6 +2,8 @@
 """Runs each connection in the tables of docs/connecting.md, with the driver it is for, through a pgferry in each mode:
 
     connect.py --pgferry PROGRAM --upstream HOST:PORT --work DIR --python PYTHON --node DIR --go PROGRAM --rust PROGRAM
+
+`connect.py --read` prints what it finds on the page, and connects to nothing.
 """
 import argparse
 import os
@@ -16,13 +18,19 @@ HERE = Path(__file__).parent
 DOCS = HERE.parent.parent.parent / "docs" / "connecting.md"
 JARS = "/usr/share/java/postgresql.jar:/usr/share/java/junixsocket-common.jar"
 ROW = re.compile(r"^\| ([^|]+) \| (unix socket|abstract socket|TCP)( with TLS)? \| `([^`]+)` \|$", re.M)
-# Whose URLs go to the library in C, or to nothing that could know an abstract socket by its name.
-LIBPQ = {"psql", "psycopg2", "PHP PDO", "PHP pgsql", "Ruby pg", "Rails", "DBD::Pg"}
+NOT_ABSTRACT = re.compile(r"^(.+) were tried and can't connect to abstract sockets\.")
 
 
 def main():
+    rows, not_abstract = read()
+    if sys.argv[1:] == ["--read"]:
+        known = commands(argparse.Namespace(python="python", node="", go="", rust=""))
+        if unknown := {driver for driver, *_ in rows} - set(known):
+            sys.exit(f"{DOCS}: nothing here runs {', '.join(sorted(unknown))}")
+        print("\n".join(f"{driver}, {over}{' with TLS' if tls else ''}" for driver, over, tls, _ in rows))
+        print("\n".join(f"{driver}, not by an abstract socket" for driver in sorted(not_abstract)))
+        return 0
     options = arguments()
-    rows = [(driver, over, bool(tls), form) for driver, over, tls, form in ROW.findall(DOCS.read_text())]
     runners = commands(options)
     failures = 0
     for mode in ("session", "transaction"):
@@ -30,8 +38,23 @@ def main():
             for driver, over, tls, form in rows:
                 failures += not check(pgferry, runners[driver], driver, over, tls, form, mode)
             if mode == "session":
-                failures += abstract_sockets(pgferry, runners, rows)
+                failures += abstract_sockets(pgferry, runners, rows, not_abstract)
     return failures > 0
+
+
+def read():
+    """The rows of the page's tables, and the drivers of which it says that they do not know abstract sockets."""
+    text = DOCS.read_text()
+    rows = [(driver, over, bool(tls), form) for driver, over, tls, form in ROW.findall(text)]
+    said = [match for part in text.split("\n\n") if (match := NOT_ABSTRACT.match(" ".join(part.split())))]
+    if len(said) != 1:
+        sys.exit(f"{DOCS}: {len(said)} paragraphs say which drivers can't connect to abstract sockets")
+    not_abstract = {{"pgx": "pgx v4"}.get(name, name) for name in re.split(r", | and ", said[0].group(1))}
+    if unknown := not_abstract - {driver for driver, *_ in rows}:
+        sys.exit(f"{DOCS}: no row is for {', '.join(sorted(unknown))}")
+    if both := not_abstract & {driver for driver, over, *_ in rows if over == "abstract socket"}:
+        sys.exit(f"{DOCS}: abstract sockets are said to work and not to work for {', '.join(sorted(both))}")
+    return rows, not_abstract
 
 
 def arguments():
@@ -131,18 +154,10 @@ def check(pgferry, command, driver, over, tls, form, mode):
     return ok
 
 
-def abstract_sockets(pgferry, runners, rows):
+def abstract_sockets(pgferry, runners, rows, not_abstract):
     """The page says which drivers do not know abstract sockets: none of them has learnt it."""
     failures = 0
-    said = re.search(r"^Tried abstract sockets and failed: ([^.]*(?:postgres\.js)?[^.]*)\.", DOCS.read_text(), re.M).group(1)
-    named = set(re.split(r",\s+|\s+and\s+", said))
-    known = {driver for driver, over, *_ in rows if over == "abstract socket"}
-    for driver in sorted(named):
-        driver = {"pgx": "pgx v4"}.get(driver, driver)
-        if driver in known:
-            print(f"WRONG: the page says both of {driver}")
-            failures += 1
-            continue
+    for driver in sorted(not_abstract):
         forms = [form for of, over, tls, form in rows if of == driver and over == "unix socket"]
         for form in forms:
             other = form.replace("/run/pgferry/.s.PGSQL.5432", "@pgferry").replace("/run/pgferry", "@pgferry")
