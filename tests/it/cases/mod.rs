@@ -20,6 +20,8 @@ mod notifications;
 mod order_of_settings;
 mod other_settings;
 mod refused_pipelines;
+mod roles;
+
 mod script;
 mod sequences;
 mod skipped_pipelines;
