@@ -8,6 +8,7 @@
 //! - [`request`]: what a client's message asks for, and what becomes of the answer.
 //! - [`rollback`]: what to take back when a request fails.
 //! - [`sql_effects`]: what a text may leave behind in a session, so that it changes hands only when clean.
+//! - [`constants`]: whether its constants mean the moment at which it is read.
 //! - [`sql_statement`]: what decides, of the words of one statement, what it is.
 //! - [`pins`]: the reasons why a session must stay with its client.
 //! - [`session_code`]: what the code in a database may leave in sessions, [`stored_code`] by its source.
@@ -35,6 +36,7 @@
 pub(crate) mod administration;
 pub(crate) mod characteristics;
 pub(crate) mod client_state;
+pub(crate) mod constants;
 pub(crate) mod function_plans;
 pub(crate) mod keeping_reset;
 pub(crate) mod keeps_statements;

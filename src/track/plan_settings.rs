@@ -34,6 +34,8 @@ pub enum FunctionPlans {
     /// Some may.
     #[default]
     Kept,
+    /// Some may, with constants of the moment at which they are made ([`super::constants`]).
+    OfTheMoment,
 }
 
 /// The settings that constants in the plans of functions on a connection were read under.

@@ -3,6 +3,7 @@
 //! The analysis errs on one side only: a needless pin costs a little sharing, a missed one gives a client another
 //! client's state. What code inside the database does unseen is covered by the reset between clients, not here.
 
+use super::constants::Constants;
 use super::lexis::Lexis;
 use super::params;
 use super::pins::Pins;
@@ -62,6 +63,8 @@ pub struct SqlEffects {
     pub sequences: Sequences,
     /// Changes of settings that functions' plans are made under, unseen by reports.
     pub plan_settings: PlanSettings,
+    /// Values of its constants where it is prepared.
+    pub constants: Constants,
 }
 
 impl SqlEffects {
@@ -129,6 +132,7 @@ impl SqlEffects {
             self.sequences = Sequences::GaveValues;
         }
         self.plan_settings = self.plan_settings.max(statement.plan_settings);
+        self.constants = self.constants.max(statement.constants);
     }
 }
 
@@ -212,6 +216,7 @@ impl<'a> Analysis<'a> {
             }
             Token::Text(text) => {
                 if !statement.takes_code(text) {
+                    self.effects.constants = self.effects.constants.max(Constants::of(text));
                     self.text(text, statement);
                 }
                 statement.other();
@@ -224,6 +229,7 @@ impl<'a> Analysis<'a> {
             Token::Unclear => {
                 statement.other();
                 self.effects.pins.insert(Pins::UNANALYZED);
+                self.effects.constants = Constants::OfTheMoment;
             }
         }
     }

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+use super::constants::Constants;
 use super::keeps_statements::KeepsStatements;
 use super::params::ServerParams;
 use super::session_command::Commands;
@@ -203,8 +204,9 @@ impl StatementCache {
         self.ids.next()
     }
 
-    /// The statement for `body` under `flavor`, of which `params` are the reported settings; `text` makes its text where
-    /// it is new. Without a flavor it is one that no other client shares.
+    /// The statement for `body` under `parse_context`, of which `params` are the reported settings; `text` makes its text where
+    /// it is new. Without a context it is one that no other client shares, nor is one with constants of the moment at which it is
+    /// prepared.
     pub fn intern(
         &self,
         parse_context: Option<&Arc<ParseContext>>,
@@ -221,10 +223,14 @@ impl StatementCache {
         if let Some(statement) = known.texts.get(parse_context).and_then(|texts| texts.get(body)) {
             return Arc::clone(statement);
         }
+        let text = text();
+        if text.effects.constants == Constants::OfTheMoment {
+            return self.make(Some(Arc::clone(parse_context)), params, Some(text));
+        }
         if known.count >= MAX_UNUSED || known.bytes + body.len() > MAX_UNUSED_BYTES {
             known.forget_unused();
         }
-        let statement = self.make(Some(Arc::clone(parse_context)), params, Some(text()));
+        let statement = self.make(Some(Arc::clone(parse_context)), params, Some(text));
         known.count += 1;
         known.bytes += body.len();
         known.texts.entry(Arc::clone(parse_context)).or_default().insert(body.into(), Arc::clone(&statement));
@@ -496,6 +502,10 @@ mod tests {
             assert_ne!(other.id, first.id);
         }
         assert_ne!(intern(&cache, None, b"x").id, intern(&cache, None, b"x").id, "these are not shared");
+        let of_the_moment = SqlEffects { constants: Constants::OfTheMoment, ..SqlEffects::default() };
+        let made = |effects: SqlEffects| move || Arc::new(ParsedQuery { body: (*b"select 'now'").into(), effects });
+        let intern = || cache.intern(Some(&a), &ServerParams::default(), b"select 'now'", made(of_the_moment.clone()));
+        assert_ne!(intern().id, intern().id, "nor are these");
     }
 
     #[test]

@@ -243,7 +243,10 @@ fn read(rows: &[Row]) -> Option<Finding> {
                 stored_code::reach(text, language, &leaving).map(|(reach, word)| (reach, format!("it says \"{word}\"")))
             }
             b"plans" => {
-                found.plans = FunctionPlans::Kept;
+                found.plans = match detail.as_slice() {
+                    b"moment" => FunctionPlans::OfTheMoment,
+                    _ => FunctionPlans::Kept,
+                };
                 None
             }
             b"digest" | b"names" => None,

@@ -15,6 +15,7 @@ mod idle_session_timeout;
 mod indelible;
 mod kept_statements;
 mod kill_and_cancel;
+mod moments;
 mod network;
 mod notifications;
 mod order_of_settings;
