@@ -171,6 +171,11 @@ impl StatementIds {
     pub fn next(&self) -> u64 {
         self.last.fetch_add(1, Ordering::Relaxed) + 1
     }
+
+    /// Notes that the meaning of names may have changed: from now on no text is a statement that was there before, in any cache.
+    pub fn definitions_changed(&self) {
+        self.definitions.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// The statements of one pool, which share database, role and startup parameters: equal texts (query and parameter
@@ -255,9 +260,9 @@ impl StatementCache {
         }
     }
 
-    /// Notes that the meaning of names may have changed: from now on no text is a statement that was there before, in any cache.
+    /// Notes that the meaning of names may have changed ([`StatementIds::definitions_changed`]).
     pub fn definitions_changed(&self) {
-        self.ids.definitions.fetch_add(1, Ordering::Relaxed);
+        self.ids.definitions_changed();
     }
 
     fn make(

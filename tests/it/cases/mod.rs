@@ -20,6 +20,7 @@ mod network;
 mod notifications;
 mod order_of_settings;
 mod other_settings;
+mod redefined_elsewhere;
 mod refused_pipelines;
 mod roles;
 
