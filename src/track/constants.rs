@@ -9,7 +9,7 @@ pub enum Constants {
     /// The same, whenever the server reads it.
     #[default]
     Fixed,
-    /// Those of the moment at which it does, perhaps: their types are not known.
+    /// Perhaps those of the moment at which it does: their types are not known.
     OfTheMoment,
 }
 
@@ -26,13 +26,16 @@ const MOMENTS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
 
 /// Returns whether one of the words stands in `content`, as a word of its own.
 fn names_moment(content: &[u8]) -> bool {
-    content.split(|byte| !byte.is_ascii_alphabetic()).any(|word| MOMENTS.iter().any(|one| word.eq_ignore_ascii_case(one)))
+    content
+        .split(|byte| !byte.is_ascii_alphabetic())
+        .any(|word| MOMENTS.iter().any(|one| word.eq_ignore_ascii_case(one)))
 }
 
 /// Returns whether `content` may be another one than it looks: by the numbers of characters, or as several strings on lines of their own.
 fn may_spell_otherwise(content: &[u8]) -> bool {
     let by_number = |two: &[u8]| two[0] == b'\\' && matches!(two[1], b'x' | b'u' | b'U' | b'0'..=b'7');
-    content.windows(2).any(by_number) || (content.contains(&b'\'') && content.iter().any(|byte| matches!(byte, b'\n' | b'\r')))
+    content.windows(2).any(by_number)
+        || (content.contains(&b'\'') && content.iter().any(|byte| matches!(byte, b'\n' | b'\r')))
 }
 
 #[cfg(test)]

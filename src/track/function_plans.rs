@@ -27,7 +27,7 @@ pub(crate) fn are_outdated(server: &ServerState, client: &ClientState) -> bool {
 #[must_use]
 pub(crate) fn may_be_made_otherwise(effects: &SqlEffects, client: &ClientState) -> bool {
     let resets_all = |placed: &PositionedCommand| placed.command == SessionCommand::ResetAll;
-    effects.plan_settings == PlanSettings::Unseen
+    effects.plan_settings >= PlanSettings::Unseen
         || (effects.commands.as_ref().is_some_and(|commands| commands.iter().any(resets_all))
             && hold(client.settings.kept()))
 }

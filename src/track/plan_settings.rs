@@ -79,6 +79,8 @@ pub enum PlanSettings {
     Untouched,
     /// It may, and no report tells.
     Unseen,
+    /// The same, and functions' sources are read by other rules meanwhile.
+    UnseenRules,
 }
 
 /// Returns whether `kept` holds a setting that constants depend on.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::plan_settings::FunctionPlans;
-use super::statements::StatementIds;
+use super::statement_ids::StatementIds;
 use crate::lock::lock;
 
 /// Time for which an answer of the catalog is valid.
@@ -94,7 +94,7 @@ pub enum Due {
 #[derive(Debug, Default)]
 pub struct SessionCode {
     state: Mutex<State>,
-    /// What is told of changes that were made elsewhere.
+    /// Numbers of statements, which count changes of definitions.
     statements: Arc<StatementIds>,
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::characteristics;
 use super::lexis::Lexis;
 use super::params::Set;
+use super::source_settings;
 use super::sql::{Token, Tokens};
 
 /// The longest `SET` that is kept, in bytes. A longer one pins.
@@ -137,6 +138,18 @@ impl SessionCommand {
     #[must_use]
     pub fn resets(&self) -> bool {
         matches!(self, Self::Reset { .. } | Self::ResetLocal { .. } | Self::ResetAll | Self::DiscardAll)
+    }
+
+    /// Returns the name of the setting that it sets or resets, in lower case.
+    #[must_use]
+    pub(super) fn setting(&self) -> Option<&[u8]> {
+        match self {
+            Self::Set { name, .. }
+            | Self::SetLocal { name, .. }
+            | Self::Reset { name }
+            | Self::ResetLocal { name, .. } => Some(name),
+            _ => None,
+        }
     }
 
     /// Returns whether it only opens or closes a transaction or a savepoint.
@@ -470,7 +483,7 @@ pub(super) fn is_followed(name: &[u8]) -> bool {
         b"temp_tablespaces",
         b"default_table_access_method",
     ];
-    let unlike = UNLIKE.contains(&name);
+    let unlike = UNLIKE.contains(&name) || source_settings::are_read_under(name);
     let transaction = name.strip_prefix(b"transaction_");
     !unlike && !matches!(transaction, Some(b"isolation" | b"read_only" | b"deferrable"))
 }

@@ -6,7 +6,7 @@
 //! happened, because the request failed or was discarded, is taken back with [`super::rollback::Rollback`].
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use super::constants::Constants;
@@ -14,6 +14,7 @@ use super::keeps_statements::KeepsStatements;
 use super::params::ServerParams;
 use super::session_command::Commands;
 use super::sql_effects::SqlEffects;
+use super::statement_ids::StatementIds;
 use super::text_edit::{self, Edit, Positions};
 use crate::lock::lock;
 use crate::wire::frontend;
@@ -158,26 +159,6 @@ impl Statement {
 
 type Texts = HashMap<Arc<ParseContext>, HashMap<Box<[u8]>, Arc<Statement>>>;
 
-/// State that the statement caches of a process share: numbers for statements, which are never used again, and how often
-/// definitions have changed that texts refer to.
-#[derive(Debug, Default)]
-pub struct StatementIds {
-    last: AtomicU64,
-    definitions: AtomicU64,
-}
-
-impl StatementIds {
-    /// The next number.
-    pub fn next(&self) -> u64 {
-        self.last.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// Notes that the meaning of names may have changed: from now on no text is a statement that was there before, in any cache.
-    pub fn definitions_changed(&self) {
-        self.definitions.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 /// The statements of one pool, which share database, role and startup parameters: equal texts (query and parameter
 /// types, whole) under equal settings are one.
 #[derive(Debug, Default)]
@@ -221,7 +202,7 @@ impl StatementCache {
     ) -> Arc<Statement> {
         let Some(parse_context) = parse_context else { return self.make(None, params, Some(text())) };
         let mut known = self.known();
-        let definitions = self.ids.definitions.load(Ordering::Relaxed);
+        let definitions = self.ids.definitions();
         if known.definitions != definitions {
             *known = Known { definitions, ..Known::default() };
         }

@@ -20,7 +20,7 @@ use super::target::UpstreamTargets;
 use crate::auth::ProcessKey;
 use crate::config::Settings;
 use crate::net::BufferPool;
-use crate::track::statements::StatementIds;
+use crate::track::statement_ids::StatementIds;
 
 /// State that pools, logins and sessions have in common on the server's side, by concern.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use crate::net::{Conn, RecvError};
 use crate::track::plan_settings::FunctionPlans;
 use crate::track::server_state::UsedBy;
 use crate::track::session_code::{Answer, Due, Finding, Inquiry, News, Reach, SessionCode};
-use crate::track::statements::StatementIds;
+use crate::track::statement_ids::StatementIds;
 use crate::track::stored_code::{self, Language, Leaving};
 use crate::track::unnamed_statement::UnnamedStatement;
 use crate::track::{ServerParams, ServerState};
@@ -203,7 +203,8 @@ pub(crate) async fn ask(
     code: &SessionCode,
     mut reported: impl FnMut(&[u8], &[u8]),
 ) -> Result<Answer, RecvError> {
-    let note_definitions = |rows: &[Row]| value(rows, b"definitions").iter().for_each(|changes| code.on_definitions(changes));
+    let note_definitions =
+        |rows: &[Row]| value(rows, b"definitions").iter().for_each(|changes| code.on_definitions(changes));
     if let Some(known) = &inquiry.known {
         frontend::put_query(&mut conn.output, format!("{BEGIN} {DIGEST}").as_bytes());
         match simple_query::rows_and(conn, &mut reported).await? {

@@ -10,6 +10,7 @@ mod failed_reset;
 mod freed_names;
 mod full_server;
 mod function_plans;
+mod function_sources;
 mod half_messages;
 mod idle_session_timeout;
 mod indelible;
@@ -23,7 +24,6 @@ mod other_settings;
 mod redefined_elsewhere;
 mod refused_pipelines;
 mod roles;
-
 mod script;
 mod sequences;
 mod skipped_pipelines;
