@@ -401,10 +401,12 @@ impl Machine<'_> {
         }
         let mut frame = Vec::new();
         client_error.put(&mut frame);
-        let mut note = Note { refusal: Some(frame.into()), ..Note::default() };
+        let mut note = Note::default();
         if matches!(incoming.request, Request::Query) {
-            note.rollback.unnamed = Some(self.drop_unnamed());
+            let change = self.drop_unnamed();
+            note = self.note_unnamed(change);
         }
+        note.refusal = Some(frame.into());
         self.pipeline.request_with(incoming.request, ResponseAction::Reject, Some(note));
         self.undo();
         self.drop_message(io, incoming);

@@ -154,9 +154,9 @@ impl Machine<'_> {
         let Some(baseline) = self.context.parameters.baseline() else { return Vec::new() };
         let wrong = |name: &&'static str| {
             let own = self.own_reset_value(name, &baseline)?;
-            (self.server.base.get(name.as_bytes()) != Some(own)).then(|| (Cow::Borrowed(*name), own.into()))
+            (self.server.base.get(name.as_bytes()) != Some(own)).then(|| params::values_to(name, own, &baseline))
         };
-        names.iter().filter_map(wrong).collect()
+        names.iter().filter_map(wrong).flatten().map(|(name, value)| (Cow::Borrowed(name), value.into())).collect()
     }
 
     /// The commands of a simple query, with `SET`s put into its text behind a `RESET` that would go back to what another
@@ -172,8 +172,7 @@ impl Machine<'_> {
                 continue;
             }
             // Alone it lasts no longer than itself, and the server says so of a single statement only.
-            let alone = effects.statements == 1 && self.is_idle();
-            if alone && matches!(placed.command, SessionCommand::ResetLocal { .. }) {
+            if resets_alone(effects, &placed.command) && self.is_idle() {
                 continue;
             }
             let mut with = Vec::new();
@@ -189,10 +188,25 @@ impl Machine<'_> {
         if edits.is_empty() { (Some(Arc::clone(commands)), edits) } else { (Some(list.into()), edits) }
     }
 
+    /// Returns whether only the transaction status, which is not known yet, tells what a text with `effects` needs.
+    pub(super) fn awaits_status(&self, effects: &SqlEffects) -> bool {
+        let Some(commands) = &effects.commands else { return false };
+        let needs_correction = |placed: &PositionedCommand| {
+            resets_alone(effects, &placed.command) && !self.wrongly_reset(&placed.command).is_empty()
+        };
+        commands.iter().any(needs_correction) && !self.knows_status()
+    }
+
     /// Returns whether a request that is sent now finds no open transaction, unless the preparation of the session fails.
     fn is_idle(&self) -> bool {
+        self.pipeline.status() == IDLE && self.knows_status()
+    }
+
+    /// Returns whether a request that is sent now finds the transaction status that the server told last, unless the preparation
+    /// of the session fails.
+    fn knows_status(&self) -> bool {
         let is_first = matches!(self.phase, Phase::Preparing { left } if left == self.pipeline.owed());
-        self.pipeline.status() == IDLE && (is_first || self.pipeline.knows_status())
+        is_first || self.pipeline.knows_status()
     }
 
     /// Sends, behind the execution of a portal, what its `RESET` should have gone back to.
@@ -380,8 +394,11 @@ impl Machine<'_> {
                     .into_iter()
                     .filter_map(|name| {
                         let own = self.own_reset_value(name, &baseline)?;
-                        (self.server.params.get(name.as_bytes()) != Some(own)).then(|| set_to(name, own))
+                        (self.server.params.get(name.as_bytes()) != Some(own))
+                            .then(|| params::values_to(name, own, &baseline))
                     })
+                    .flatten()
+                    .map(|(name, value)| set_to(name, value))
                     .collect();
                 if wrong.is_empty() {
                     return Some(status);
@@ -391,6 +408,11 @@ impl Machine<'_> {
             }
         }
     }
+}
+
+/// Returns whether `command` is all of a text, and a `SET LOCAL` to the default.
+fn resets_alone(effects: &SqlEffects, command: &SessionCommand) -> bool {
+    effects.statements == 1 && matches!(command, SessionCommand::ResetLocal { .. })
 }
 
 /// Writes the `SET` that gives `name` the value that `command` should have gone back to, for as long as that lasts.

@@ -40,6 +40,9 @@ impl Machine<'_> {
         } else {
             (SqlEffects::unanalyzed(), Vec::new())
         };
+        if self.awaits_status(&effects) {
+            return Sent::Waits;
+        }
         let considered = self.consider(&effects).and_then(|()| self.consider_mentioned(&mentioned));
         if let Err(refusal) = considered {
             self.refuse(io, &refusal, incoming);

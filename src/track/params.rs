@@ -270,14 +270,21 @@ pub fn differences(have: &ServerParams, wanted: &RequestedParams, baseline: &Ser
         let has = have.following(known);
         // What the server does not report can't be compared; such a server has not got the setting either.
         if has.is_some_and(|has| has != want) {
-            if name == "DateStyle" && !want.contains(&b',') {
-                // A style without an order keeps the order there is, which must be the default one.
-                sets.extend(baseline.following(known).map(|default| set_to(name, default)));
-            }
-            sets.push(set_to(name, want));
+            sets.extend(values_to(name, want, baseline).map(|(name, value)| set_to(name, value)));
         }
     }
     sets
+}
+
+/// The values that setting `name` is to be given one after the other to become what the server makes of `want` in a new session,
+/// where everything is as in `baseline`: a style of dates without an order keeps the order that there is, and the reverse.
+pub(crate) fn values_to<'v>(
+    name: &'static str,
+    want: &'v [u8],
+    baseline: &'v ServerParams,
+) -> impl Iterator<Item = (&'static str, &'v [u8])> + use<'v> {
+    let default = if name == "DateStyle" && !want.contains(&b',') { baseline.get(name.as_bytes()) } else { None };
+    default.into_iter().chain([want]).map(move |value| (name, value))
 }
 
 /// `SET name TO 'value'`.
@@ -312,11 +319,9 @@ pub(crate) fn put_set(sql: &mut Vec<u8>, name: &str, value: &[u8]) {
 pub fn trial(unknown: &RequestedParams, baseline: &ServerParams) -> Vec<u8> {
     let mut sql = Vec::new();
     for (name, value) in unknown.iter() {
-        if let Some(default) = baseline.get(name.as_bytes()).filter(|_| name == "DateStyle") {
-            // A style without an order keeps the order there is, which must be the default one.
-            put_set(&mut sql, name, default);
+        for (name, value) in values_to(name, value, baseline) {
+            put_set(&mut sql, name, value);
         }
-        put_set(&mut sql, name, value);
     }
     sql
 }

@@ -121,7 +121,7 @@ impl Pipeline {
             }
             Request::Sync if self.copy_in == CopyIn::Open => self.swallowed += usize::from(self.data == Data::Sent),
             _ if self.copy_in == CopyIn::Open => {
-                self.course = Course::Lost;
+                self.fail_copy();
                 self.discard(note);
             }
             _ => self.push(request, action, note),
@@ -542,6 +542,32 @@ mod tests {
         assert!(!p.settled());
         p.ready(IDLE);
         assert!(p.settled());
+    }
+
+    #[test]
+    fn a_message_out_of_place_in_a_copy_is_discarded_with_all_up_to_a_sync() {
+        use Request::{Bind, CopyData, Execute, Parse, Query, Sync};
+        let mut p = Pipeline::new();
+        ask(&mut p, &[Parse, Bind, Execute]);
+        [backend::PARSE_COMPLETE, backend::BIND_COMPLETE, backend::COPY_IN].map(|tag| p.response(tag));
+        ask(&mut p, &[CopyData, Parse, Execute, Sync, Query]);
+        p.response(backend::ERROR);
+        p.ready(IDLE);
+        assert!(!p.settled(), "the query behind the Sync is still owed");
+        p.response(backend::COMMAND_COMPLETE);
+        p.ready(IDLE);
+        assert!(p.settled());
+
+        ask(&mut p, &[Parse, Bind, Execute, Parse, Execute, Sync]);
+        [backend::PARSE_COMPLETE, backend::BIND_COMPLETE, backend::COPY_IN].map(|tag| p.response(tag));
+        p.response(backend::ERROR);
+        p.ready(IDLE);
+        assert!(p.settled());
+
+        ask(&mut p, &[Query]);
+        p.response(backend::COPY_IN);
+        ask(&mut p, &[CopyData, Parse]);
+        assert!(p.lost(), "whether the copy or the server reads it is not known");
     }
 
     #[test]

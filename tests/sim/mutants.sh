@@ -14,7 +14,11 @@ mkdir -p "$work"
 table() {
     cat <<'TABLE'
 broken-proves | src/machine/mod.rs | self\.is_preparing\(\) && \Khow == ServerEnd::Orderly | true
-reset-end-is-stale | src/machine/mod.rs | unread \|\| self\.owes_nothing\(io\) | unread \|\| self.pipeline.owed() > 0 \|\| self.owes_nothing(io)
+reset-end-is-stale | src/machine/mod.rs | else if \Kself\.owes_nothing\(io\) | self.pipeline.owed() > 0 \|\| self.owes_nothing(io)
+end-forgets-settings | src/machine/mod.rs | fn leave_between[^{]*\{\n\s+\Kself\.pack\(\); |
+out-of-place-in-copy | src/track/pipeline/copy_in.rs | front != Some\(Request::Execute\) | true
+refused-query-drops | src/machine/from_client.rs | note = self\.note_unnamed\(change\); | note.rollback.unnamed = Some(change);
+lone-set-local-hastes | src/machine/own_queries.rs | any\(needs_correction\) && \K!self\.knows_status\(\) | false
 dying-word-told | src/machine/errors.rs | fatal && self\.owes_nothing\(io\) | false
 unnamed-by-presence | src/track/unnamed_statement.rs | self == unnamed\.map_or\(Self::Absent, \|unnamed\| Self::Is\(unnamed\.id\)\) | (self == Self::Absent) == unnamed.is_none()
 unnamed-not-dropped | src/machine/unnamed.rs | self\.set_unnamed\(UnnamedCause::Drop, None, UnnamedStatement::Absent\) | self.set_unnamed(UnnamedCause::Drop, None, self.server.unnamed)

@@ -28,10 +28,8 @@ impl Pipeline {
     pub(super) fn copy_in_begins(&mut self) {
         let end = self.queue.iter().position(|entry| entry.request == Request::CopyEnd);
         let ahead = self.queue.len().min(end.unwrap_or(usize::MAX));
-        for at in (1..ahead).rev() {
-            if self.queue[at].request != Request::Sync {
-                self.course = Course::Lost;
-            }
+        let out_of_place = (1..ahead).find(|&at| self.queue[at].request != Request::Sync);
+        for at in (1..out_of_place.unwrap_or(ahead)).rev() {
             if let Some(removed) = self.queue.remove(at) {
                 self.swallowed += usize::from(removed.data == Data::Sent);
                 self.readies -= usize::from(removed.request.ends_ready());
@@ -42,6 +40,25 @@ impl Pipeline {
         self.unsynced = since.filter(|entry| entry.request.is_extended()).count();
         self.prompted = self.queue.iter().rposition(|entry| entry.request.ends_ready()).map_or(0, |at| at + 1);
         self.copy_in = if end.is_some() { CopyIn::Ended } else { CopyIn::Open };
+        if out_of_place.is_some() {
+            self.fail_copy();
+        }
+    }
+
+    /// Notes that a message was sent that has no place in the copy under way, which fails by it if it has not failed by its data.
+    /// In the extended protocol all from there to the next `Sync` is discarded either way; behind a simple query the message
+    /// is only discarded if the copy had not failed before.
+    pub(super) fn fail_copy(&mut self) {
+        let front = self.queue.front().map(|entry| entry.request);
+        if front != Some(Request::Execute) {
+            self.course = Course::Lost;
+            return;
+        }
+        self.copy_in = CopyIn::Ended;
+        self.prompted = self.prompted.max(1);
+        if !self.queue.iter().any(|entry| entry.request == Request::Sync) {
+            self.course = Course::Skipping;
+        }
     }
 
     pub(super) fn copy_in_ends(&mut self) {

@@ -100,6 +100,8 @@ impl Backend {
             self.insert_row(shared, table, row)?;
         }
         self.copy = None;
+        // One that came behind the last row finds nothing to cancel.
+        self.cancelled = false;
         let tag = CommandTag::Counted("COPY", count);
         if self.texts.is_some() {
             self.portals.remove("");
