@@ -20,11 +20,11 @@ pub(crate) fn were_read_otherwise(server: &ServerState, lexis: Lexis) -> bool {
 pub(crate) fn lexis_behind(sql: &[u8], lexis: Lexis) -> Lexis {
     let effects = sql_effects::analyze(sql, lexis);
     let commands = effects.commands.as_deref().unwrap_or_default();
-    let sets = commands.iter().filter_map(|placed| match &placed.command {
+    let mut sets = commands.iter().filter_map(|placed| match &placed.command {
         SessionCommand::Set { name, text } if source_settings::is_rule(name) => Some(text),
         _ => None,
     });
-    match sets.last().filter(|_| commands.len() == effects.statements) {
+    match sets.next_back().filter(|_| commands.len() == effects.statements) {
         Some(text) => Lexis { backslashes: source_settings::turns_off(text), ..lexis },
         None => lexis,
     }

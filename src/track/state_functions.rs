@@ -58,7 +58,7 @@ pub(super) fn is_local_set_config(tokens: Tokens<'_>) -> bool {
 }
 
 /// Returns the first of the arguments behind `set_config`, where that is the plain name of a setting.
-pub(super) fn first_argument<'a>(mut behind: Tokens<'a>) -> Option<&'a [u8]> {
+pub(super) fn first_argument(mut behind: Tokens<'_>) -> Option<&[u8]> {
     let arguments = (behind.next(), behind.next(), behind.next());
     let (_, Some(Token::Text(name)), Some(Token::Other(b','))) = arguments else { return None };
     Some(name).filter(|name| is_plain(name))
