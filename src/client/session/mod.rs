@@ -402,6 +402,9 @@ impl<'a> Session<'a> {
         let timings = &self.shared.counters().timings;
         if self.pool.is_outdated() {
             self.return_tentative_lease();
+            if let Some(defaults) = self.pool.parameters.baseline() {
+                self.state.keep_defaults(&defaults);
+            }
             self.pool = self.shared.pools.successor(&self.pool);
         }
         let now = Instant::now();

@@ -1,7 +1,7 @@
-//! The role that a session begins with, by its startup packet or by `ALTER ROLE … SET role`.
+//! What a session begins with by its role: the role itself, by its startup packet or by `ALTER ROLE … SET role`, and settings.
 
 use crate::harness::protocol_client::{query, startup};
-use crate::harness::{Pgferry, Postgres, ProtocolClient};
+use crate::harness::{Pgferry, Postgres, ProtocolClient, eventually};
 
 fn logged_in(mut client: ProtocolClient, params: &[(&str, &str)]) -> ProtocolClient {
     client.send(&startup(&[&[("database", "postgres")][..], params].concat()));
@@ -48,6 +48,29 @@ fn the_next_client_begins_with_it() {
                     assert_eq!(next, "reader", "{reset}, {mode}, {params:?}, behind {way:?}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn a_client_keeps_the_settings_that_it_was_told() {
+    const SHOW: &str = "show timezone";
+    let postgres = Postgres::start_with(&["timezone='UTC'"]);
+    postgres.sql("create role changed login;");
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "2"]);
+    let mut one = logged_in(ferry.raw(), &[("user", "changed")]);
+    let mut two = logged_in(ferry.raw(), &[("user", "changed")]);
+    assert_eq!(one.value(SHOW), "UTC");
+    two.query("set timezone = 'UTC'");
+    postgres.sql("alter role changed set timezone = 'Asia/Tokyo'");
+    eventually("new clients get the new setting", || {
+        logged_in(ferry.raw(), &[("user", "changed")]).value(SHOW) == "Asia/Tokyo"
+    });
+    for sql in ["select 1", "set timezone = 'GMT'; reset timezone", "set timezone = 'GMT'; reset all", "discard all"] {
+        for client in [&mut one, &mut two] {
+            let answer = client.query(sql);
+            assert!(!answer.iter().any(|message| message.body == b"TimeZone\0Asia/Tokyo\0"), "{answer:?}");
+            assert_eq!(client.value(SHOW), "UTC", "behind {sql}");
         }
     }
 }
