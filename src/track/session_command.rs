@@ -474,7 +474,7 @@ impl<'a> Words<'a> {
 /// Returns whether a setting can be set again elsewhere by the same words: some are what a transaction or a login is, and some
 /// name an object that may be another or gone by then.
 pub(super) fn is_followed(name: &[u8]) -> bool {
-    const UNLIKE: [&[u8]; 7] = [
+    const UNLIKE: [&[u8]; 8] = [
         b"role",
         b"session_authorization",
         b"seed",
@@ -482,6 +482,8 @@ pub(super) fn is_followed(name: &[u8]) -> bool {
         b"default_tablespace",
         b"temp_tablespaces",
         b"default_table_access_method",
+        // No session takes another one where a temporary table has been used, by whichever client.
+        b"temp_buffers",
     ];
     let unlike = UNLIKE.contains(&name) || source_settings::are_read_under(name);
     let transaction = name.strip_prefix(b"transaction_");

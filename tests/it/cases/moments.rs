@@ -71,17 +71,20 @@ fn in_functions_that_another_client_has_run() {
             "create function moment_{nth}() returns timestamptz language plpgsql as $$ begin {body}; end $$;"
         ));
     }
+    postgres.sql("create function moment_3() returns timestamptz language sql stable as $$ select 'now'::timestamptz $$;");
     for mode in ["transaction", "session"] {
         for reset in ["auto", "always"] {
             let ferry = Pgferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "1", "--reset", reset]);
             for round in 0..4 {
-                for nth in 0..3 {
+                for nth in 0..4 {
                     let mut client = ferry.session();
                     let moment = clock(&mut client);
                     // Something to keep a reset from being one of everything.
                     let _ = prepared(&mut client, "s", "select $1::text", "");
                     let later = client.value(&format!("select moment_{nth}() >= '{moment}'"));
                     assert_eq!(later, "t", "{mode}, {reset}: {nth}, round {round}");
+                    let sql = format!("select moment_{nth}() >= $1::timestamptz");
+                    assert_eq!(prepared(&mut client, "m", &sql, &moment), ["t"], "{mode}, {reset}: {nth}, prepared");
                 }
             }
         }
