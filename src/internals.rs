@@ -179,7 +179,8 @@ pub mod track {
 
     /// Prepared statements.
     pub mod statements {
-        pub use crate::track::statements::{Limits, MAX_CLIENT_BYTES, StatementCache, StatementIds};
+        pub use crate::track::statement_ids::StatementIds;
+        pub use crate::track::statements::{Limits, MAX_CLIENT_BYTES, StatementCache};
     }
 }
 

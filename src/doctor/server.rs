@@ -170,7 +170,7 @@ async fn look_at_code(conn: &mut Conn, settings: &Settings) -> Option<DatabaseCo
     let (code, now) = (Arc::new(SessionCode::default()), Instant::now());
     let inquiry = code.claim(Due::Unknown, now)?;
     let limit = settings.timeouts.server_connect_timeout;
-    let answer = match tokio::time::timeout(limit, session_code::ask(conn, &inquiry, |_, _| ())).await {
+    let answer = match tokio::time::timeout(limit, session_code::ask(conn, &inquiry, &code, |_, _| ())).await {
         Ok(answer) => answer.ok()?,
         Err(_) => Answer::Failed("the server did not answer in time".into()),
     };

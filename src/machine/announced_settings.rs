@@ -2,7 +2,7 @@
 
 use crate::track::SqlEffects;
 use crate::track::session_command::SessionCommand;
-use crate::track::sql_effects::UnknownSettings;
+use crate::track::unknown_settings::UnknownSettings;
 
 /// The settings that the client's statements set in a piece of work.
 #[derive(Debug, Default)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::own_queries::put_own_statement;
 use super::{Buffers, Machine, flush_forwarded};
 use crate::error::{ClientError, sqlstate};
+use crate::track::constants::Constants;
 use crate::track::params::set_to_local;
 use crate::track::parse_settings;
 use crate::track::pipeline::{Describes, Note};
@@ -67,6 +68,23 @@ impl Aliases {
     /// The name that the client has had for statement `id` until lately.
     pub(super) fn former_name(&self, id: u64) -> Option<&[u8]> {
         self.former.iter().rfind(|(former, _)| *former == id).map(|(_, name)| &**name)
+    }
+
+    /// Returns the variant of `statement` under `parse_context`, where it is one that is not shared, so that the cache does not have it.
+    fn own_variant(
+        &self,
+        statement: &Statement,
+        text: &ParsedQuery,
+        parse_context: Option<&Arc<ParseContext>>,
+    ) -> Option<Arc<Statement>> {
+        let is_own = |variant: &&Variant| {
+            variant.of == statement.id
+                && variant.statement.parse_context.as_ref() == parse_context
+                && !variant.statement.is_retired()
+        };
+        let is_unshared = parse_context.is_some() && text.effects.constants == Constants::OfTheMoment;
+        let known = self.variants.iter().filter(|_| is_unshared).find(is_own)?;
+        Some(Arc::clone(&known.statement))
     }
 
     /// Returns the statement that `DEALLOCATE` of `name` frees.
@@ -182,6 +200,8 @@ impl Machine<'_> {
         let same = !statement.is_retired() && unchanged && !reported_others;
         let variant = if same {
             Arc::clone(statement)
+        } else if let Some(known) = self.aliases.own_variant(statement, text, parse_context.as_ref()) {
+            known
         } else {
             self.context.statements.intern(parse_context.as_ref(), &params, &text.body, || Arc::clone(text))
         };

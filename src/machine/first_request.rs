@@ -22,6 +22,14 @@ pub enum FirstRequest {
     Violation(ClientError),
 }
 
+/// Returns the text of the simple query that is unread in `input`, where that is next and all of it is there.
+#[must_use]
+pub(crate) fn first_query(input: &Buffer) -> Option<&[u8]> {
+    let Head { tag, size } = head(input.unparsed(), frame::FRONTEND_LIMIT).ok()??;
+    let message = input.unparsed().get(frame::HEADER_BYTES..size).filter(|_| tag == frontend::QUERY)?;
+    Some(frontend::query(message))
+}
+
 /// Looks at what is unread in `input`, and makes room for what more is needed. Texts of up to `max_text_bytes` are looked
 /// at whole.
 pub fn first_request(input: &mut Buffer, max_text_bytes: usize) -> FirstRequest {

@@ -6,6 +6,7 @@ use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::message_target;
 use crate::track::pipeline::Note;
 use crate::track::server_state::Ran;
+use crate::track::session_command;
 use crate::track::transaction_block::{self, Block, IDLE};
 use crate::track::{Request, ResponseAction};
 use crate::wire::{Head, frame, frontend, head};
@@ -302,11 +303,25 @@ impl Machine<'_> {
         }
         self.note_vacated(io, incoming);
         let runs = self.server.ran == Ran::Nothing && self.may_run_code(io, incoming);
+        let lexis = self.client.lexis();
+        let reads_sources = !self.server.sources.are_by(lexis) && self.may_read_sources(io, incoming);
         let sent = self.forward_request(io, incoming);
         if runs && sent == Sent::Done {
             self.server.ran = Ran::Something;
         }
+        if reads_sources && sent == Sent::Done {
+            self.server.sources.are_read_by(lexis);
+        }
         sent
+    }
+
+    /// Returns whether the message may have functions read, which no command does that only sets something.
+    fn may_read_sources(&self, io: &Buffers<'_>, incoming: Incoming) -> bool {
+        let sets = || {
+            let command = session_command::of_sql(frontend::query(body(io, incoming)));
+            command.is_some_and(|command| !command.controls_transaction())
+        };
+        self.may_run_code(io, incoming) && !(incoming.request == Request::Query && incoming.is_whole() && sets())
     }
 
     /// Returns whether the message may run code inside the database: values are read and plans are made by functions too.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::ensure_prepared::Prepare;
 use super::{Buffers, Machine};
 use crate::error::ClientError;
-use crate::track::sql_effects::UnknownSettings;
 use crate::track::statement_mentions::{Mention, Purpose, mentions};
 use crate::track::statements::{ParsedQuery, Statement, number, significant};
 use crate::track::text_edit::Edit;
+use crate::track::unknown_settings::UnknownSettings;
 use crate::track::{ResponseAction, SqlEffects};
 
 /// Statement that is freed in place of one that others share: an empty text, without parameters.

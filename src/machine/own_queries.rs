@@ -427,10 +427,11 @@ fn put_right(command: &SessionCommand, name: &str, value: &[u8]) -> Vec<u8> {
 }
 
 /// Writes the query for the pins that still hold, a column each. Whatever is in a schema depends on it. All names are
-/// qualified: the client's `search_path` is in force.
+/// qualified: the client's `search_path` is in force. A session has its role where going back to what it began with changes nothing:
+/// startup packets and `ALTER ROLE … SET role` give one.
 fn pins_query(user: &[u8]) -> Vec<u8> {
-    let mut sql = b"SELECT NOT (pg_catalog.current_setting('role') OPERATOR(pg_catalog.=) 'none' \
-        AND session_user OPERATOR(pg_catalog.=) "
+    let mut sql = b"SELECT NOT (pg_catalog.current_setting('role') OPERATOR(pg_catalog.=) \
+        pg_catalog.set_config('role', NULL, true) AND session_user OPERATOR(pg_catalog.=) "
         .to_vec();
     put_literal(&mut sql, user);
     sql.extend_from_slice(

@@ -8,12 +8,14 @@ use super::{Machine, Phase};
 use crate::config::{Mode, Pin};
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::pipeline::Describes;
-use crate::track::plan_settings::PlannedUnder;
+use crate::track::plan_settings::{PlanSettings, PlannedUnder};
 use crate::track::sequences::Sequences;
 use crate::track::server_state::may_give_values;
 use crate::track::session_command::SessionCommand;
-use crate::track::sql_effects::{self, UnknownSettings};
+use crate::track::source_settings::SourcesRead;
+use crate::track::sql_effects;
 use crate::track::transaction_block::IDLE;
+use crate::track::unknown_settings::UnknownSettings;
 use crate::track::{Pins, SqlEffects, function_plans, params, session_code};
 
 /// Reported settings that change without the client's doing.
@@ -52,6 +54,9 @@ impl Machine<'_> {
         }
         if effects.defines_code {
             self.server.code.defines();
+        }
+        if effects.plan_settings == PlanSettings::UnseenRules {
+            self.server.sources = SourcesRead::Variously;
         }
         if function_plans::may_be_made_otherwise(effects, self.client) {
             self.server.planned = PlannedUnder::Several;

@@ -90,6 +90,18 @@ impl ClientState {
         Self { settings: SettingsTracker::starting_with(startup.kept().clone()), startup, ..self }
     }
 
+    /// Lets it keep the reported settings that it has had by `defaults` where the next connection has others.
+    pub fn keep_defaults(&mut self, defaults: &ServerParams) {
+        for name in params::FOLLOWING {
+            let Some(value) = defaults.get(name.as_bytes()) else { continue };
+            for requested in [&mut self.asked, &mut self.wanted] {
+                if requested.get(name).is_none() {
+                    requested.set(name, Some(value));
+                }
+            }
+        }
+    }
+
     /// The settings that the meaning of a text depends on, in a session that reports `params` and holds `pins`; `None`
     /// where they are this client's own.
     pub fn parse_context(&mut self, params: &ServerParams, pins: Pins) -> Option<Arc<ParseContext>> {

@@ -6,16 +6,20 @@
 //! that had the function run first.
 
 use super::client_state::ClientState;
-use super::plan_settings::{FunctionPlans, PlanSettings, hold};
+use super::plan_settings::{FunctionPlans, PlanSettings, PlannedUnder, hold};
 use super::server_state::ServerState;
 use super::session_command::{PositionedCommand, SessionCommand};
 use super::sql_effects::SqlEffects;
 
-/// Returns whether functions on `server` may have plans with constants that mean something else to `client`.
+/// Returns whether functions on `server`, which another client has had, may have plans with constants that mean something else to
+/// `client`.
 #[must_use]
 pub(crate) fn are_outdated(server: &ServerState, client: &ClientState) -> bool {
-    let fits = server.planned.fits(&client.view, client.settings.kept());
-    !fits && server.code.plans() == FunctionPlans::Kept
+    match server.code.plans() {
+        FunctionPlans::None => false,
+        FunctionPlans::Kept => !server.planned.fits(&client.view, client.settings.kept()),
+        FunctionPlans::OfTheMoment => server.planned != PlannedUnder::Nothing,
+    }
 }
 
 /// Returns whether functions that a text of `client`'s runs, or some that have run, may have plans that were made under other settings
@@ -23,7 +27,7 @@ pub(crate) fn are_outdated(server: &ServerState, client: &ClientState) -> bool {
 #[must_use]
 pub(crate) fn may_be_made_otherwise(effects: &SqlEffects, client: &ClientState) -> bool {
     let resets_all = |placed: &PositionedCommand| placed.command == SessionCommand::ResetAll;
-    effects.plan_settings == PlanSettings::Unseen
+    effects.plan_settings >= PlanSettings::Unseen
         || (effects.commands.as_ref().is_some_and(|commands| commands.iter().any(resets_all))
             && hold(client.settings.kept()))
 }

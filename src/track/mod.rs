@@ -8,6 +8,8 @@
 //! - [`request`]: what a client's message asks for, and what becomes of the answer.
 //! - [`rollback`]: what to take back when a request fails.
 //! - [`sql_effects`]: what a text may leave behind in a session, so that it changes hands only when clean.
+//! - [`constants`]: whether its constants mean the moment at which it is read.
+//! - [`unknown_settings`]: changes of settings that it does not show.
 //! - [`sql_statement`]: what decides, of the words of one statement, what it is.
 //! - [`pins`]: the reasons why a session must stay with its client.
 //! - [`session_code`]: what the code in a database may leave in sessions, [`stored_code`] by its source.
@@ -21,9 +23,10 @@
 //! - [`parameter_cache`]: what the server makes of settings, and so what clients are greeted with.
 //! - [`keeping_reset`]: a reset that keeps the statements that pgferry has prepared, with statements of its own
 //!   ([`reset_statements`]); [`keeps_statements`] tells whether a pool's may.
-//! - [`statements`]: prepared statements of clients; [`server_statements`]: those of a connection, each a
+//! - [`statements`]: prepared statements of clients, with numbers from [`statement_ids`]; [`server_statements`]: those of a connection, each a
 //!   [`prepared_statement`]; [`unnamed_statement`]: the one without a name; [`statement_mentions`] finds them in SQL.
 //! - [`function_plans`]: what functions keep in a session of the settings that they were first run under ([`plan_settings`]).
+//! - [`function_sources`]: whether a connection has read their sources by a client's rules ([`source_settings`]).
 //! - [`sequences`]: what a session remembers of them.
 //! - [`number_hasher`]: a hash of numbers that no client chooses.
 //! - [`message_target`]: which statement and which portal a message is about.
@@ -35,7 +38,9 @@
 pub(crate) mod administration;
 pub(crate) mod characteristics;
 pub(crate) mod client_state;
+pub(crate) mod constants;
 pub(crate) mod function_plans;
+pub(crate) mod function_sources;
 pub(crate) mod keeping_reset;
 pub(crate) mod keeps_statements;
 pub(crate) mod lexis;
@@ -61,16 +66,19 @@ pub(crate) mod session_command;
 pub(crate) mod session_settings;
 pub(crate) mod setting_overrides;
 pub(crate) mod settings_in_force;
+pub(crate) mod source_settings;
 pub(crate) mod sql;
 pub(crate) mod sql_effects;
 pub(crate) mod sql_statement;
 pub(crate) mod startup_settings;
 pub(crate) mod state_functions;
+pub(crate) mod statement_ids;
 pub(crate) mod statement_mentions;
 pub(crate) mod statements;
 pub(crate) mod stored_code;
 pub(crate) mod text_edit;
 pub(crate) mod transaction_block;
+pub(crate) mod unknown_settings;
 pub(crate) mod unnamed_statement;
 
 pub use client_state::ClientState;

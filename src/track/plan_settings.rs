@@ -34,6 +34,8 @@ pub enum FunctionPlans {
     /// Some may.
     #[default]
     Kept,
+    /// Some may, with constants of the moment at which they are made ([`super::constants`]).
+    OfTheMoment,
 }
 
 /// The settings that constants in the plans of functions on a connection were read under.
@@ -77,6 +79,8 @@ pub enum PlanSettings {
     Untouched,
     /// It may, and no report tells.
     Unseen,
+    /// The same, and functions' sources are read by other rules meanwhile.
+    UnseenRules,
 }
 
 /// Returns whether `kept` holds a setting that constants depend on.

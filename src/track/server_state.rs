@@ -11,6 +11,7 @@ use super::sequences::Sequences;
 use super::server_statements::ServerStatementCache;
 use super::session_code::{CodeExposure, SessionCode};
 use super::setting_overrides::SettingOverrides;
+use super::source_settings::SourcesRead;
 use super::statements::{Columns, Statement, Unnamed};
 use super::unnamed_statement::UnnamedStatement;
 
@@ -200,6 +201,8 @@ pub struct ServerState {
     pub reset_statements: ResetStatements,
     /// The settings that functions' plans there were made under.
     pub planned: PlannedUnder,
+    /// Rules by which functions were read there, ever.
+    pub sources: SourcesRead,
     /// State that code inside the database may have left since it was as new.
     pub code: CodeExposure,
     /// Moment at which a reset that is sent to it is committed.

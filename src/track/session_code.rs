@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::plan_settings::FunctionPlans;
+use super::statement_ids::StatementIds;
 use crate::lock::lock;
 
 /// Time for which an answer of the catalog is valid.
@@ -91,7 +92,11 @@ pub enum Due {
 
 /// Knowledge of the code in one database of one server.
 #[derive(Debug, Default)]
-pub struct SessionCode(Mutex<State>);
+pub struct SessionCode {
+    state: Mutex<State>,
+    /// Numbers of statements, which count changes of definitions.
+    statements: Arc<StatementIds>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -108,6 +113,8 @@ struct State {
     failure: Option<String>,
     /// Result that was logged last.
     told: Option<News>,
+    /// Number of changes of the definitions that statements refer to, as it was seen last.
+    definitions: Option<Vec<u8>>,
 }
 
 impl State {
@@ -141,9 +148,24 @@ impl State {
 }
 
 impl SessionCode {
+    /// Creates that of a database of which nothing is known; statements have their numbers from `statements`.
+    #[must_use]
+    pub fn new(statements: Arc<StatementIds>) -> Self {
+        Self { statements, ..Self::default() }
+    }
+
+    /// Notes the number of changes of the definitions that statements refer to, as a look has shown it.
+    pub fn on_definitions(&self, changes: &[u8]) {
+        let mut state = lock(&self.state);
+        let before = state.definitions.replace(changes.to_vec());
+        if before.is_some_and(|before| before != changes) {
+            self.statements.definitions_changed();
+        }
+    }
+
     /// The database may be another one of the same name: what is known counts again once its digest is found to be the same.
     pub fn is_doubtful(&self) {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         state.seen = None;
         state.asked = None;
     }
@@ -151,13 +173,13 @@ impl SessionCode {
     /// Returns whether a look is due though no connection rests: one has been taken before, long ago.
     #[must_use]
     pub fn is_overdue(&self, now: Instant) -> bool {
-        let state = lock(&self.0);
+        let state = lock(&self.state);
         state.asked.is_some() && state.is_due(Due::Overdue, now)
     }
 
     /// Says whether the caller is to look at the catalog because of `due`; then no other is for the time being.
     pub fn claim(&self, due: Due, now: Instant) -> Option<Inquiry> {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         if !state.is_due(due, now) {
             return None;
         }
@@ -168,7 +190,7 @@ impl SessionCode {
 
     /// Notes what a look has shown, unless definitions have changed since it began. Returns what is to be told of it.
     pub fn learn(&self, inquiry: &Inquiry, answer: Answer) -> Option<News> {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         if state.version != inquiry.version || state.changing > 0 {
             return None;
         }
@@ -203,7 +225,7 @@ impl SessionCode {
     /// Definitions are being changed, until what this gives is dropped. Then they are to be looked at again.
     #[must_use]
     pub fn changing(self: &Arc<Self>) -> CodeChange {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         state.changing += 1;
         state.outdate();
         CodeChange(Arc::clone(self))
@@ -214,7 +236,7 @@ impl SessionCode {
     /// # Errors
     /// The reason, where the catalog was looked at.
     pub fn found(&self) -> Result<Finding, Option<String>> {
-        let state = lock(&self.0);
+        let state = lock(&self.state);
         state.found.clone().ok_or_else(|| state.failure.clone())
     }
 }
@@ -225,7 +247,7 @@ pub struct CodeChange(Arc<SessionCode>);
 
 impl Drop for CodeChange {
     fn drop(&mut self) {
-        let mut state = lock(&self.0.0);
+        let mut state = lock(&self.0.state);
         state.changing -= 1;
         state.outdate();
     }
@@ -270,7 +292,7 @@ impl CodeExposure {
     /// The session is as new.
     pub fn is_as_new(&mut self) {
         self.definitions = OwnDefinitions::Unchanged;
-        self.as_new_in = lock(&self.code.0).harmless().map(|(version, _)| version);
+        self.as_new_in = lock(&self.code.state).harmless().map(|(version, _)| version);
     }
 
     /// Returns what code may have left in it by `now`. Code that was not known all the time since it was as new may leave anything.
@@ -279,7 +301,7 @@ impl CodeExposure {
         if !matches!(self.definitions, OwnDefinitions::Unchanged) {
             return Reach::Anything;
         }
-        let state = lock(&self.code.0);
+        let state = lock(&self.code.state);
         if state.age(now).is_none_or(|age| age >= VALID) {
             return Reach::Anything;
         }
@@ -293,7 +315,7 @@ impl CodeExposure {
     /// the session's own client is told of it.
     #[must_use]
     pub fn left_nothing(&self) -> bool {
-        let harmless = lock(&self.code.0).harmless();
+        let harmless = lock(&self.code.state).harmless();
         let is_unchanged = matches!(self.definitions, OwnDefinitions::Unchanged);
         is_unchanged
             && harmless.is_some_and(|(version, reach)| reach == Reach::Nothing && self.as_new_in == Some(version))
@@ -302,7 +324,7 @@ impl CodeExposure {
     /// Returns whether code has left no more in it than what sequences have given, as far as is known.
     #[must_use]
     pub fn is_harmless(&self) -> bool {
-        let harmless = lock(&self.code.0).harmless();
+        let harmless = lock(&self.code.state).harmless();
         let is_unchanged = matches!(self.definitions, OwnDefinitions::Unchanged);
         is_unchanged && harmless.is_some_and(|(version, _)| self.as_new_in == Some(version))
     }
@@ -311,7 +333,7 @@ impl CodeExposure {
     #[must_use]
     pub fn plans(&self) -> FunctionPlans {
         let is_unchanged = matches!(self.definitions, OwnDefinitions::Unchanged);
-        let state = lock(&self.code.0);
+        let state = lock(&self.code.state);
         let found = state.found.as_ref().filter(|_| is_unchanged && self.as_new_in == Some(state.version));
         found.map_or(FunctionPlans::Kept, |found| found.plans)
     }

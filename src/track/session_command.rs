@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::characteristics;
 use super::lexis::Lexis;
 use super::params::Set;
+use super::source_settings;
 use super::sql::{Token, Tokens};
 
 /// The longest `SET` that is kept, in bytes. A longer one pins.
@@ -137,6 +138,18 @@ impl SessionCommand {
     #[must_use]
     pub fn resets(&self) -> bool {
         matches!(self, Self::Reset { .. } | Self::ResetLocal { .. } | Self::ResetAll | Self::DiscardAll)
+    }
+
+    /// Returns the name of the setting that it sets or resets, in lower case.
+    #[must_use]
+    pub(super) fn setting(&self) -> Option<&[u8]> {
+        match self {
+            Self::Set { name, .. }
+            | Self::SetLocal { name, .. }
+            | Self::Reset { name }
+            | Self::ResetLocal { name, .. } => Some(name),
+            _ => None,
+        }
     }
 
     /// Returns whether it only opens or closes a transaction or a savepoint.
@@ -461,7 +474,7 @@ impl<'a> Words<'a> {
 /// Returns whether a setting can be set again elsewhere by the same words: some are what a transaction or a login is, and some
 /// name an object that may be another or gone by then.
 pub(super) fn is_followed(name: &[u8]) -> bool {
-    const UNLIKE: [&[u8]; 7] = [
+    const UNLIKE: [&[u8]; 8] = [
         b"role",
         b"session_authorization",
         b"seed",
@@ -469,8 +482,10 @@ pub(super) fn is_followed(name: &[u8]) -> bool {
         b"default_tablespace",
         b"temp_tablespaces",
         b"default_table_access_method",
+        // No session takes another one where a temporary table has been used, by whichever client.
+        b"temp_buffers",
     ];
-    let unlike = UNLIKE.contains(&name);
+    let unlike = UNLIKE.contains(&name) || source_settings::are_read_under(name);
     let transaction = name.strip_prefix(b"transaction_");
     !unlike && !matches!(transaction, Some(b"isolation" | b"read_only" | b"deferrable"))
 }

@@ -6,8 +6,9 @@
 
 use super::params::{self, ServerParams};
 use super::session_command::{PositionedCommand, SessionCommand};
-use super::sql_effects::{SqlEffects, UnknownSettings};
+use super::sql_effects::SqlEffects;
 use super::statements::REPORTED;
+use super::unknown_settings::UnknownSettings;
 
 /// The reported settings that texts are read under.
 #[derive(Clone, Debug, Default)]

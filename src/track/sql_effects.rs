@@ -3,6 +3,7 @@
 //! The analysis errs on one side only: a needless pin costs a little sharing, a missed one gives a client another
 //! client's state. What code inside the database does unseen is covered by the reset between clients, not here.
 
+use super::constants::Constants;
 use super::lexis::Lexis;
 use super::params;
 use super::pins::Pins;
@@ -11,32 +12,13 @@ use super::prefilter;
 use super::sequences::Sequences;
 use super::session_code;
 use super::session_command::{self, Commands, PositionedCommand, SessionCommand};
+use super::source_settings;
 use super::sql::{Token, Tokens};
 use super::sql_statement::{Code, Language, Statement, is};
-use super::state_functions::{RUNS_TEXTS, UNRESETTABLE, is_advisory, is_local_set_config, survives_discard};
-
-/// Changes of settings that a text's commands don't show.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum UnknownSettings {
-    /// No: its commands tell all.
-    #[default]
-    None,
-    /// For the rest of the transaction.
-    ForTransaction,
-    /// For the rest of the session, and those that it changes are known ([`SqlEffects::named_settings`]): the server can be
-    /// asked what they are.
-    Named,
-    /// For the rest of the session.
-    ForSession,
-}
-
-impl UnknownSettings {
-    /// Returns whether they last longer than the transaction.
-    #[must_use]
-    pub fn outlast_transaction(self) -> bool {
-        self >= Self::Named
-    }
-}
+use super::state_functions::{
+    RUNS_TEXTS, UNRESETTABLE, first_argument, is_advisory, is_local_set_config, is_plain, survives_discard,
+};
+use super::unknown_settings::UnknownSettings;
 
 /// Possible effects of a text of one or more statements on its session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,6 +44,8 @@ pub struct SqlEffects {
     pub sequences: Sequences,
     /// Changes of settings that functions' plans are made under, unseen by reports.
     pub plan_settings: PlanSettings,
+    /// Values of its constants where it is prepared.
+    pub constants: Constants,
 }
 
 impl SqlEffects {
@@ -129,6 +113,7 @@ impl SqlEffects {
             self.sequences = Sequences::GaveValues;
         }
         self.plan_settings = self.plan_settings.max(statement.plan_settings);
+        self.constants = self.constants.max(statement.constants);
     }
 }
 
@@ -212,6 +197,7 @@ impl<'a> Analysis<'a> {
             }
             Token::Text(text) => {
                 if !statement.takes_code(text) {
+                    self.effects.constants = self.effects.constants.max(Constants::of(text));
                     self.text(text, statement);
                 }
                 statement.other();
@@ -224,6 +210,7 @@ impl<'a> Analysis<'a> {
             Token::Unclear => {
                 statement.other();
                 self.effects.pins.insert(Pins::UNANALYZED);
+                self.effects.constants = Constants::OfTheMoment;
             }
         }
     }
@@ -338,8 +325,14 @@ impl<'a> Analysis<'a> {
         }
         effects.pins.insert(match name.as_slice() {
             b"set_config" => {
-                if !sets_another_than_planned_under(behind.clone()) {
-                    effects.plan_settings = PlanSettings::Unseen;
+                let setting = first_argument(behind.clone());
+                if setting.is_some_and(source_settings::is_rule) {
+                    effects.plan_settings = PlanSettings::UnseenRules;
+                } else if setting.is_none_or(is_read_by_plans) {
+                    effects.plan_settings = effects.plan_settings.max(PlanSettings::Unseen);
+                }
+                if setting.is_some_and(|name| source_settings::are_read_under(&name.to_ascii_lowercase())) {
+                    effects.pins.insert(Pins::UNRESETTABLE);
                 }
                 if is_local_set_config(behind.clone()) {
                     return effects.add_unknown_settings(UnknownSettings::ForTransaction);
@@ -403,7 +396,7 @@ impl<'a> Analysis<'a> {
             }
             SessionCommand::UnknownSet { .. } => {
                 self.effects.add_unknown_settings(UnknownSettings::ForSession);
-                if contains(text, b"seed") {
+                if contains(text, b"seed") || source_settings::may_be_named(text) {
                     self.effects.pins.insert(Pins::UNRESETTABLE);
                 }
                 if contains(text, b"pg_temp") {
@@ -442,7 +435,12 @@ impl<'a> Analysis<'a> {
         if !self.text.pins.intersection(Pins::UNANALYZED.union(Pins::SERVER_CODE)).is_empty()
             || self.commands.iter().any(|placed| self.changes_plans_unseen(&placed.command))
         {
-            self.text.plan_settings = PlanSettings::Unseen;
+            self.text.plan_settings = self.text.plan_settings.max(PlanSettings::Unseen);
+        }
+        let sets_rule =
+            self.commands.iter().any(|placed| placed.command.setting().is_some_and(source_settings::is_rule));
+        if sets_rule && self.commands.len() < self.text.statements {
+            self.text.plan_settings = PlanSettings::UnseenRules;
         }
         let told_by_tag =
             |placed: &PositionedCommand| matches!(placed.command, SessionCommand::Commit | SessionCommand::Rollback);
@@ -465,23 +463,6 @@ fn begins_effect(word: &[u8]) -> bool {
         [b"set", b"reset", b"listen", b"load", b"prepare", b"deallocate", b"discard", b"do", b"call", b"commit"];
     WORDS.iter().any(|effect| is(word, effect))
 }
-
-/// Returns whether the arguments behind `set_config` begin with the name of a setting that functions' plans don't depend on.
-fn sets_another_than_planned_under(mut behind: Tokens<'_>) -> bool {
-    let arguments = (behind.next(), behind.next(), behind.next());
-    let (_, Some(Token::Text(name)), Some(Token::Other(b','))) = arguments else { return false };
-    is_plain(name) && !is_read_by_plans(name)
-}
-
-/// Returns whether the name of a setting needs no quotes.
-fn is_plain(name: &[u8]) -> bool {
-    !name.is_empty()
-        && name.len() <= MAX_SETTING_BYTES
-        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.'))
-}
-
-/// The longest name of a setting that the server is asked for, in bytes.
-const MAX_SETTING_BYTES: usize = 128;
 
 /// `word` in lower case; `None` where it is longer than any keyword that matters.
 fn lower<'a>(word: &[u8], room: &'a mut [u8; 16]) -> Option<&'a [u8]> {
@@ -590,6 +571,7 @@ mod tests {
             ("set local.x = 1", Pins::SETTING),
             ("set search_path = 'pg_temp'", Pins::TEMP),
             ("set role joe", Pins::ROLE),
+            ("set role none", Pins::ROLE),
             ("SET SESSION ROLE joe", Pins::ROLE),
             ("set session authorization joe", Pins::ROLE),
             ("create temp table t (a int)", Pins::TEMP),
@@ -651,7 +633,6 @@ mod tests {
             "prepare transaction 'x'",
             "alter table t set (fillfactor = 70)",
             "with x as (select 1) select * from x",
-            "set role none",
             "set session authorization default; reset role",
             "insert into log (text) values ('pg_advisory_lock(1)'), ('select set_config(1)')",
             "select * from t where a in ('setseed(1)') or lower(b) = 'dblink_connect(1)'",

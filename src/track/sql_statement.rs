@@ -166,9 +166,9 @@ impl<'a> Statement<'a> {
         self.call.is_some()
     }
 
-    /// Returns whether it is a `SET` that takes on a role, for the session.
+    /// Returns whether it is a `SET` that takes on another role than the session has begun with, perhaps: `NONE` is one.
     pub(super) fn takes_role(&self) -> bool {
-        let gives_up = self.last.is_some_and(|last| is(last, b"default") || is(last, b"none"));
+        let gives_up = self.last.is_some_and(|last| is(last, b"default"));
         self.begins(b"set") && self.role && !gives_up
     }
 

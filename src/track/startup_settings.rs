@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::params::{self, RawPairs, put_literal};
 use super::setting_overrides::SettingOverrides;
+use super::source_settings;
 
 /// Settings that can't be made behind the login, that are another thing there, or that pgferry must know of a connection.
 const ONLY_AT_LOGIN: [&str; 20] = [
@@ -188,7 +189,9 @@ fn setting(name: &[u8], value: &[u8]) -> Option<Setting> {
             && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
     };
     let is_name = name.split('.').count() <= 2 && name.split('.').all(is_word) && !name.starts_with("_pq_");
-    let elsewhere = ONLY_AT_LOGIN.contains(&name.as_str()) || params::following(name.as_bytes()).is_some();
+    let elsewhere = ONLY_AT_LOGIN.contains(&name.as_str())
+        || params::following(name.as_bytes()).is_some()
+        || source_settings::are_read_under(name.as_bytes());
     // In a SET what is not ASCII would be converted from the client's encoding; in a startup packet it is not.
     let is_plain = value.iter().all(|byte| (0x20..0x7f).contains(byte));
     let means_the_same = if name == SEARCH_PATH {

@@ -56,3 +56,20 @@ pub(super) fn is_local_set_config(tokens: Tokens<'_>) -> bool {
     }
     false
 }
+
+/// Returns the first of the arguments behind `set_config`, where that is the plain name of a setting.
+pub(super) fn first_argument(mut behind: Tokens<'_>) -> Option<&[u8]> {
+    let arguments = (behind.next(), behind.next(), behind.next());
+    let (_, Some(Token::Text(name)), Some(Token::Other(b','))) = arguments else { return None };
+    Some(name).filter(|name| is_plain(name))
+}
+
+/// Returns whether the name of a setting needs no quotes.
+pub(super) fn is_plain(name: &[u8]) -> bool {
+    !name.is_empty()
+        && name.len() <= MAX_SETTING_BYTES
+        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.'))
+}
+
+/// The longest name of a setting that the server is asked for, in bytes.
+const MAX_SETTING_BYTES: usize = 128;

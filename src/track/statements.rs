@@ -6,15 +6,17 @@
 //! happened, because the request failed or was discarded, is taken back with [`super::rollback::Rollback`].
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use foldhash::fast::RandomState;
 
+use super::constants::Constants;
 use super::keeps_statements::KeepsStatements;
 use super::params::ServerParams;
 use super::session_command::Commands;
 use super::sql_effects::SqlEffects;
+use super::statement_ids::StatementIds;
 use super::text_edit::{self, Edit, Positions};
 use crate::lock::lock;
 use crate::wire::frontend;
@@ -159,21 +161,6 @@ impl Statement {
 
 type Texts = HashMap<Arc<ParseContext>, HashMap<Box<[u8]>, Arc<Statement>>>;
 
-/// State that the statement caches of a process share: numbers for statements, which are never used again, and how often
-/// definitions have changed that texts refer to.
-#[derive(Debug, Default)]
-pub struct StatementIds {
-    last: AtomicU64,
-    definitions: AtomicU64,
-}
-
-impl StatementIds {
-    /// The next number.
-    pub fn next(&self) -> u64 {
-        self.last.fetch_add(1, Ordering::Relaxed) + 1
-    }
-}
-
 /// The statements of one pool, which share database, role and startup parameters: equal texts (query and parameter
 /// types, whole) under equal settings are one.
 #[derive(Debug, Default)]
@@ -205,8 +192,9 @@ impl StatementCache {
         self.ids.next()
     }
 
-    /// The statement for `body` under `flavor`, of which `params` are the reported settings; `text` makes its text where
-    /// it is new. Without a flavor it is one that no other client shares.
+    /// The statement for `body` under `parse_context`, of which `params` are the reported settings; `text` makes its text where
+    /// it is new. Without a context it is one that no other client shares, nor is one with constants of the moment at which it is
+    /// prepared.
     pub fn intern(
         &self,
         parse_context: Option<&Arc<ParseContext>>,
@@ -216,17 +204,21 @@ impl StatementCache {
     ) -> Arc<Statement> {
         let Some(parse_context) = parse_context else { return self.make(None, params, Some(text())) };
         let mut known = self.known();
-        let definitions = self.ids.definitions.load(Ordering::Relaxed);
+        let definitions = self.ids.definitions();
         if known.definitions != definitions {
             *known = Known { definitions, ..Known::default() };
         }
         if let Some(statement) = known.texts.get(parse_context).and_then(|texts| texts.get(body)) {
             return Arc::clone(statement);
         }
+        let text = text();
+        if text.effects.constants == Constants::OfTheMoment {
+            return self.make(Some(Arc::clone(parse_context)), params, Some(text));
+        }
         if known.count >= MAX_UNUSED || known.bytes + body.len() > MAX_UNUSED_BYTES {
             known.forget_unused();
         }
-        let statement = self.make(Some(Arc::clone(parse_context)), params, Some(text()));
+        let statement = self.make(Some(Arc::clone(parse_context)), params, Some(text));
         known.count += 1;
         known.bytes += body.len();
         known.texts.entry(Arc::clone(parse_context)).or_default().insert(body.into(), Arc::clone(&statement));
@@ -251,9 +243,9 @@ impl StatementCache {
         }
     }
 
-    /// Notes that the meaning of names may have changed: from now on no text is a statement that was there before, in any cache.
+    /// Notes that the meaning of names may have changed ([`StatementIds::definitions_changed`]).
     pub fn definitions_changed(&self) {
-        self.ids.definitions.fetch_add(1, Ordering::Relaxed);
+        self.ids.definitions_changed();
     }
 
     fn make(
@@ -508,6 +500,10 @@ mod tests {
             assert_ne!(other.id, first.id);
         }
         assert_ne!(intern(&cache, None, b"x").id, intern(&cache, None, b"x").id, "these are not shared");
+        let of_the_moment = SqlEffects { constants: Constants::OfTheMoment, ..SqlEffects::default() };
+        let made = |effects: SqlEffects| move || Arc::new(ParsedQuery { body: (*b"select 'now'").into(), effects });
+        let intern = || cache.intern(Some(&a), &ServerParams::default(), b"select 'now'", made(of_the_moment.clone()));
+        assert_ne!(intern().id, intern().id, "nor are these");
     }
 
     #[test]

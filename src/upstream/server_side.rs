@@ -20,7 +20,7 @@ use super::target::UpstreamTargets;
 use crate::auth::ProcessKey;
 use crate::config::Settings;
 use crate::net::BufferPool;
-use crate::track::statements::StatementIds;
+use crate::track::statement_ids::StatementIds;
 
 /// State that pools, logins and sessions have in common on the server's side, by concern.
 #[derive(Debug)]
@@ -79,6 +79,7 @@ impl ServerSide {
         ceiling: usize,
     ) -> Arc<Self> {
         let now = settings.load_full();
+        let statement_ids = Arc::<StatementIds>::default();
         Arc::new(Self {
             config: ActiveConfig::new(settings, upstream_targets),
             roles: Roles::default(),
@@ -90,10 +91,10 @@ impl ServerSide {
             auth_query_slots: ReclaimableSlots::default(),
             logins: LoginLimits::new(now.pool.max_connecting),
             pauses: PauseState::default(),
-            session_codes: SessionCodes::default(),
+            session_codes: SessionCodes::new(Arc::clone(&statement_ids)),
             local_backends: LocalBackends::default(),
             buffers,
-            statement_ids: Arc::default(),
+            statement_ids,
             conn_ids: ConnIds(AtomicU64::new(1)),
         })
     }

@@ -1,6 +1,7 @@
 //! A client's session: it waits for work holding neither buffer nor connection, gets a connection for the work, and
 //! gives it back. `refuse` answers requests without one.
 
+mod errors;
 mod refuse;
 
 use std::future::poll_fn;
@@ -21,11 +22,12 @@ use crate::config::{Mode, Settings};
 use crate::drain::Phase;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::machine;
-use crate::machine::first_request::{FirstRequest, first_request};
+use crate::machine::first_request::{FirstRequest, first_query, first_request};
 use crate::machine::preparation::{Preparation, ResetPolicy};
 use crate::net::{Conn, RecvError};
+use crate::track::function_sources;
 use crate::track::params::startup_time;
-use crate::track::{ClientState, ServerParams};
+use crate::track::{ClientState, ServerParams, ServerState};
 use crate::upstream::looped_clients::LoopedClient;
 use crate::upstream::loops;
 use crate::upstream::pool::{CheckoutError, Recall, TentativeLease};
@@ -33,6 +35,7 @@ use crate::upstream::server_conn::RECENTLY_USED;
 use crate::upstream::slots::Slot;
 use crate::upstream::{Lease, Pool};
 use crate::wire::backend;
+use errors::{cancelled, idle_for_too_long, lost};
 
 /// The setting that bounds how long a session may be idle.
 const IDLE_SESSION_TIMEOUT: &[u8] = b"idle_session_timeout";
@@ -306,7 +309,7 @@ impl<'a> Session<'a> {
     async fn work(&mut self, settings: &Settings) -> Result<(), SessionEnd> {
         self.state.work += 1;
         for _ in 0..MAX_DEAD_CONNS {
-            let (mut lease, now) = match self.acquire(settings).await {
+            let (mut lease, now) = match self.acquire_fit(settings).await {
                 Acquired::Lease(lease, now) => (lease, now),
                 Acquired::ClientGone => return Err(SessionEnd::Quiet),
                 Acquired::Stopping => return Err(SessionEnd::Tell(shutdown())),
@@ -372,11 +375,36 @@ impl<'a> Session<'a> {
         self.tentative = tentative.reset(settings.pool.reset, settings.timeouts.cleanup_timeout).await.map(Box::new);
     }
 
+    /// A connection on which functions mean what they mean to the client.
+    async fn acquire_fit(&mut self, settings: &Settings) -> Acquired {
+        loop {
+            let acquired = self.acquire(settings).await;
+            match &acquired {
+                // Dropping a lease closes its connection; a new one fits every client.
+                Acquired::Lease(lease, _) if self.reads_otherwise(&lease.state) => {}
+                _ => return acquired,
+            }
+        }
+    }
+
+    /// Returns whether the client's next request may run functions on a connection in state `server` that were read otherwise than it
+    /// says.
+    fn reads_otherwise(&self, server: &ServerState) -> bool {
+        let lexis = self.state.lexis();
+        !server.sources.fit(lexis) && {
+            let next = first_query(&self.conn.input).map_or(lexis, |sql| function_sources::lexis_behind(sql, lexis));
+            function_sources::were_read_otherwise(server, next)
+        }
+    }
+
     /// The reserved connection, or one that is idle, or one that is waited for while the client is watched.
     async fn acquire(&mut self, settings: &Settings) -> Acquired {
         let timings = &self.shared.counters().timings;
         if self.pool.is_outdated() {
             self.return_tentative_lease();
+            if let Some(defaults) = self.pool.parameters.baseline() {
+                self.state.keep_defaults(&defaults);
+            }
             self.pool = self.shared.pools.successor(&self.pool);
         }
         let now = Instant::now();
@@ -452,24 +480,4 @@ fn poll_disconnected(conn: &mut Conn, cx: &mut Context<'_>) -> Poll<()> {
         }
     }
     Poll::Pending
-}
-
-/// Error for a client that was idle for longer than its `idle_session_timeout`, as PostgreSQL words it.
-fn idle_for_too_long() -> ClientError {
-    ClientError::fatal(
-        ErrorSource::Client,
-        sqlstate::IDLE_SESSION_TIMEOUT,
-        "terminating connection due to idle-session timeout",
-    )
-}
-
-fn cancelled() -> ClientError {
-    ClientError::error(ErrorSource::Client, sqlstate::QUERY_CANCELED, "canceling statement due to user request")
-        .detail("The statement was waiting for an upstream connection.")
-}
-
-fn lost() -> ClientError {
-    ClientError::fatal(ErrorSource::Server, sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly")
-        .detail("The upstream server's process ended, or the connection to it broke, while it worked for this client.")
-        .hint("The server's log tells more.")
 }

@@ -150,10 +150,15 @@ SELECT 'found', name, reach::text, why FROM found
 UNION ALL
 SELECT 'names', '', reach::text, string_agg(DISTINCT proname::text, ' ') FROM danger GROUP BY reach
 UNION ALL
--- From PostgreSQL 18 on functions in SQL keep plans too.
-SELECT 'plans', '', '', ''
-WHERE EXISTS (SELECT FROM routine WHERE oid >= 16384 AND prolang NOT IN (12, 13)
-  AND (prolang <> 14 OR current_setting('server_version_num')::int >= 180000))
+-- From PostgreSQL 18 on functions in SQL keep plans too. What 'now' means in a plan is the moment at which that was made; a function in
+-- SQL may become part of a statement's.
+SELECT 'plans', '', CASE WHEN moment THEN 'moment' ELSE '' END, ''
+FROM (
+  SELECT bool_or(prolang <> 14 OR current_setting('server_version_num')::int >= 180000) AS keeps,
+    bool_or(concat(prosrc, ' ', defaults)
+      ~* '[''$][^''$]*[[:<:]](now|today|tomorrow|yesterday)[[:>:]](?!\s*[(])|\\[xuU0-7]') AS moment
+  FROM routine WHERE oid >= 16384 AND prolang NOT IN (12, 13)) plans
+WHERE keeps OR moment
 UNION ALL
 SELECT 'source', concat('function ', oid::regprocedure), lanname::text, prosrc
 FROM routine WHERE is_read AND body IS NULL AND NOT EXISTS (SELECT FROM found WHERE reach = 2)

@@ -22,3 +22,8 @@ SELECT 'digest', '', '', concat_ws(' ',
     FROM pg_class WHERE oid IN (1255, 2618, 2604, 2606, 2620, 3256, 2605, 2617, 2603)),
   -- Those of domains: every table has a type.
   (SELECT pg_stat_get_tuples_updated(oid) FROM pg_class WHERE oid = 1247))
+UNION ALL
+-- What the texts of statements name and mean: tables, columns, types, functions, operators, casts, schemas, labels, configurations
+-- for searching, collations, roles.
+SELECT 'definitions', '', '', sum(pg_stat_get_tuples_inserted(oid) + pg_stat_get_tuples_updated(oid) + pg_stat_get_tuples_deleted(oid))::text
+FROM pg_class WHERE oid IN (1259, 1249, 1247, 1255, 2617, 2605, 2615, 3501, 3602, 3600, 3456, 1260)

@@ -21,6 +21,7 @@ use crate::net::{Conn, RecvError};
 use crate::track::plan_settings::FunctionPlans;
 use crate::track::server_state::UsedBy;
 use crate::track::session_code::{Answer, Due, Finding, Inquiry, News, Reach, SessionCode};
+use crate::track::statement_ids::StatementIds;
 use crate::track::stored_code::{self, Language, Leaving};
 use crate::track::unnamed_statement::UnnamedStatement;
 use crate::track::{ServerParams, ServerState};
@@ -31,7 +32,7 @@ use crate::wire::frontend;
 const BEGIN: &str = "SET LOCAL statement_timeout TO 0; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; \
     SET LOCAL search_path TO pg_catalog, pg_temp; SET LOCAL client_encoding TO 'SQL_ASCII';";
 
-/// A digest of all definitions, and of how often functions and views have been changed.
+/// A digest of all code, and of how often functions and views have been changed; and how often any definitions have been.
 const DIGEST: &str = include_str!("digest.sql");
 
 /// Query for code that may leave something, the names of functions that do, and the sources of others.
@@ -55,19 +56,27 @@ struct CodeKey {
 }
 
 /// Knowledge of the code in the databases to which there are connections.
-#[derive(Debug, Default)]
-pub(crate) struct SessionCodes(Mutex<HashMap<CodeKey, Arc<SessionCode>>>);
+#[derive(Debug)]
+pub(crate) struct SessionCodes {
+    codes: Mutex<HashMap<CodeKey, Arc<SessionCode>>>,
+    statements: Arc<StatementIds>,
+}
 
 impl SessionCodes {
+    /// Creates that of a process in which statements have their numbers from `statements`.
+    pub(super) fn new(statements: Arc<StatementIds>) -> Self {
+        Self { codes: Mutex::default(), statements }
+    }
+
     /// Returns that of `database`, by the name that the server has for it, at a server that reports `params`.
     fn of(&self, address: &Address, database: Vec<u8>, params: &ServerParams) -> Arc<SessionCode> {
         let standby = params.get(b"in_hot_standby") == Some(b"on");
         let key = CodeKey { address: address.clone(), database, standby };
-        let mut codes = lock(&self.0);
+        let mut codes = lock(&self.codes);
         if codes.len() >= MAX_UNUSED && !codes.contains_key(&key) {
             codes.retain(|_, code| Arc::strong_count(code) > 1);
         }
-        let code = codes.entry(key).or_default();
+        let code = codes.entry(key).or_insert_with(|| Arc::new(SessionCode::new(Arc::clone(&self.statements))));
         if Arc::strong_count(code) == 1 {
             // Without a connection a database may be dropped, and another one made by its name.
             code.is_doubtful();
@@ -93,7 +102,7 @@ impl SessionCodes {
             return Ok(());
         }
         let Some(inquiry) = code.claim(Due::Unknown, Instant::now()) else { return Ok(()) };
-        let ask = ask(conn, &inquiry, |name, value| {
+        let ask = ask(conn, &inquiry, code, |name, value| {
             params.set(name, value);
         });
         match timeout(limit, ask).await {
@@ -145,7 +154,7 @@ pub(super) async fn look(server_conn: &mut ServerConn, inquiry: Inquiry, databas
     server_conn.state.unnamed = UnnamedStatement::Absent;
     let code = Arc::clone(server_conn.state.code.code());
     let params = &mut server_conn.state.params;
-    let ask = ask(&mut server_conn.conn, &inquiry, |name, value| {
+    let ask = ask(&mut server_conn.conn, &inquiry, &code, |name, value| {
         params.set(name, value);
     });
     let (answer, broken) = match timeout(limit, ask).await {
@@ -184,20 +193,27 @@ fn note(code: &SessionCode, inquiry: &Inquiry, answer: Answer, database: &[u8]) 
     }
 }
 
-/// Asks the server on `conn`, which is idle. Settings that it reports meanwhile go to `reported`.
+/// Asks the server on `conn`, which is idle, about `code`. Settings that it reports meanwhile go to `reported`.
 ///
 /// # Errors
 /// When the connection is of no use any more.
 pub(crate) async fn ask(
     conn: &mut Conn,
     inquiry: &Inquiry,
+    code: &SessionCode,
     mut reported: impl FnMut(&[u8], &[u8]),
 ) -> Result<Answer, RecvError> {
+    let note_definitions =
+        |rows: &[Row]| value(rows, b"definitions").iter().for_each(|changes| code.on_definitions(changes));
     if let Some(known) = &inquiry.known {
         frontend::put_query(&mut conn.output, format!("{BEGIN} {DIGEST}").as_bytes());
         match simple_query::rows_and(conn, &mut reported).await? {
-            Ok(rows) if digest(&rows) == Some(known) => return Ok(Answer::Same),
-            Ok(_) => {}
+            Ok(rows) => {
+                note_definitions(&rows);
+                if value(&rows, b"digest") == Some(known) {
+                    return Ok(Answer::Same);
+                }
+            }
             Err(why) => return Ok(Answer::Failed(why)),
         }
     }
@@ -207,19 +223,20 @@ pub(crate) async fn ask(
         Ok(rows) => rows,
         Err(why) => return Ok(Answer::Failed(why)),
     };
+    note_definitions(&rows);
     // Megabytes of sources may have to be read.
     let found = tokio::task::spawn_blocking(move || read(&rows)).await.unwrap_or_default();
     Ok(found.map_or_else(|| Answer::Failed("the server's answer is not understood".into()), Answer::Found))
 }
 
-/// The digest among the rows of an answer.
-fn digest(rows: &[Row]) -> Option<&Vec<u8>> {
-    rows.iter().find(|row| row.first().is_some_and(|kind| kind == b"digest")).and_then(|row| row.get(3))
+/// The value of the first row of this kind in an answer.
+fn value<'a>(rows: &'a [Row], kind: &[u8]) -> Option<&'a Vec<u8>> {
+    rows.iter().find(|row| row.first().is_some_and(|first| first == kind)).and_then(|row| row.get(3))
 }
 
 /// Reads the rows of an answer; `None` where they are not what was asked for.
 fn read(rows: &[Row]) -> Option<Finding> {
-    let digest = digest(rows)?.clone();
+    let digest = value(rows, b"digest")?.clone();
     let mut found = Finding { digest, plans: FunctionPlans::None, ..Finding::default() };
     let mut leaving = Leaving::new();
     for row in rows.iter().filter(|row| row.first().is_some_and(|kind| kind == b"names")) {
@@ -243,10 +260,13 @@ fn read(rows: &[Row]) -> Option<Finding> {
                 stored_code::reach(text, language, &leaving).map(|(reach, word)| (reach, format!("it says \"{word}\"")))
             }
             b"plans" => {
-                found.plans = FunctionPlans::Kept;
+                found.plans = match detail.as_slice() {
+                    b"moment" => FunctionPlans::OfTheMoment,
+                    _ => FunctionPlans::Kept,
+                };
                 None
             }
-            b"digest" | b"names" => None,
+            b"digest" | b"definitions" | b"names" => None,
             _ => return None,
         };
         if let Some((reach, why)) = one {

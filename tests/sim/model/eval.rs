@@ -429,7 +429,11 @@ impl Backend {
                 None if args.get(1).is_some_and(Value::is_true) => Value::Null,
                 None => return fail("42704", format!("unrecognized configuration parameter \"{}\"", text(0))),
             },
-            "set_config" => self.set_config(shared, &text(0), &text(1), args.get(2).is_some_and(Value::is_true))?,
+            "set_config" => {
+                // What is not said is what a reset makes it.
+                let value = (args.get(1) != Some(&Value::Null)).then(|| text(1));
+                self.set_config(shared, &text(0), value.as_deref(), args.get(2).is_some_and(Value::is_true))?
+            }
             "nextval" => self.nextval(shared, &text(0))?,
             "currval" => {
                 let sequence = self.find_sequence(shared, &text(0))?;
@@ -523,7 +527,7 @@ impl Backend {
         let text = |n: usize| args.get(n).and_then(Value::shown).unwrap_or_default();
         let done = Ok(Value::text("done"));
         match name {
-            "set" => self.set_config(shared, &text(0), &text(1), false),
+            "set" => self.set_config(shared, &text(0), Some(&text(1)), false),
             "deallocate" => {
                 self.statements.clear();
                 done
@@ -562,9 +566,9 @@ impl Backend {
         }
     }
 
-    fn set_config(&mut self, shared: &Shared, name: &str, value: &str, local: bool) -> Result<Value, Stop> {
+    fn set_config(&mut self, shared: &Shared, name: &str, value: Option<&str>, local: bool) -> Result<Value, Stop> {
         let action = if local { super::settings::Action::Local } else { super::settings::Action::Set };
-        self.settings.set(name, Some(value), action)?;
+        self.settings.set(name, value, action)?;
         self.refresh_path(shared);
         Ok(self.settings.get(name).map_or(Value::Null, |value| Value::Text(Rc::clone(value))))
     }

@@ -217,8 +217,8 @@ fn answers_are_seen_when_they_are_flushed() {
 fn what_pgferry_itself_asks_is_understood() {
     let mut scene = Scene::new(1);
     scene.says(0, "Q('create temp table x (a int); listen m; select pg_advisory_lock(1)')");
-    let question = "SELECT NOT (pg_catalog.current_setting('role') OPERATOR(pg_catalog.=) 'none' \
-        AND session_user OPERATOR(pg_catalog.=) 'trust_user'::pg_catalog.name), \
+    let question = "SELECT NOT (pg_catalog.current_setting('role') OPERATOR(pg_catalog.=) \
+        pg_catalog.set_config('role', NULL, true) AND session_user OPERATOR(pg_catalog.=) 'trust_user'::pg_catalog.name), \
         EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
         OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()), \
         EXISTS (SELECT FROM pg_catalog.pg_listening_channels()), \

@@ -1,0 +1,28 @@
+//! Numbers for prepared statements, and the definitions that their texts refer to.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// State that the statement caches of a process share: numbers for statements, which are never used again, and how often
+/// definitions have changed that texts refer to.
+#[derive(Debug, Default)]
+pub struct StatementIds {
+    last: AtomicU64,
+    definitions: AtomicU64,
+}
+
+impl StatementIds {
+    /// The next number.
+    pub fn next(&self) -> u64 {
+        self.last.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Number of changes of definitions that texts refer to.
+    pub(super) fn definitions(&self) -> u64 {
+        self.definitions.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the meaning of names may have changed: from now on no text is a statement that was there before, in any cache.
+    pub fn definitions_changed(&self) {
+        self.definitions.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,89 @@
+//! What a session begins with by its role: the role itself, by its startup packet or by `ALTER ROLE … SET role`, and settings.
+
+use crate::harness::protocol_client::{query, startup};
+use crate::harness::{Pgferry, Postgres, ProtocolClient, eventually};
+
+fn logged_in(mut client: ProtocolClient, params: &[(&str, &str)]) -> ProtocolClient {
+    client.send(&startup(&[&[("database", "postgres")][..], params].concat()));
+    client.until_ready();
+    client
+}
+
+#[test]
+fn the_next_client_begins_with_it() {
+    const WHO: &str = "select current_user";
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql(
+        "create role reader; create role plain login in role reader; create role changed login in role reader; \
+        alter role changed set role = 'reader';",
+    );
+    let begun: [&[(&str, &str)]; 3] = [
+        &[("user", "plain"), ("role", "reader")],
+        &[("user", "plain"), ("options", "-c role=reader")],
+        &[("user", "changed")],
+    ];
+    let ways: [&[&str]; 6] = [
+        &["set role none"],
+        &["set session authorization changed", "set session authorization plain", "set role none"],
+        &["begin", "set role none", "commit"],
+        &["begin", "set local role none", "commit"],
+        &["select set_config('role', 'none', false)"],
+        &["set role reader", "set role none"],
+    ];
+    for reset in ["auto", "on_change", "always"] {
+        for mode in ["transaction", "session"] {
+            let ferry = Pgferry::start(&postgres, &["--pool-mode", mode, "--pool-size", "1", "--reset", reset]);
+            for params in begun {
+                for way in ways {
+                    let mut one = logged_in(ferry.raw(), params);
+                    for sql in way {
+                        one.query(sql);
+                    }
+                    let mut direct = logged_in(ProtocolClient::tcp(postgres.port), params);
+                    way.iter().for_each(|sql| direct.send(&query(sql)));
+                    way.iter().for_each(|_| drop(direct.until_ready()));
+                    assert_eq!(one.value(WHO), direct.value(WHO), "{reset}, {mode}, {params:?}: {way:?}");
+                    drop(one);
+                    let next = logged_in(ferry.raw(), params).value(WHO);
+                    assert_eq!(next, "reader", "{reset}, {mode}, {params:?}, behind {way:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_keeps_the_settings_that_it_was_told() {
+    const SHOW: &str = "show timezone";
+    let postgres = Postgres::start_with(&["timezone='UTC'"]);
+    postgres.sql("create role changed login;");
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "2"]);
+    let mut one = logged_in(ferry.raw(), &[("user", "changed")]);
+    let mut two = logged_in(ferry.raw(), &[("user", "changed")]);
+    assert_eq!(one.value(SHOW), "UTC");
+    two.query("set timezone = 'UTC'");
+    postgres.sql("alter role changed set timezone = 'Asia/Tokyo'");
+    eventually("new clients get the new setting", || {
+        logged_in(ferry.raw(), &[("user", "changed")]).value(SHOW) == "Asia/Tokyo"
+    });
+    for sql in ["select 1", "set timezone = 'GMT'; reset timezone", "set timezone = 'GMT'; reset all", "discard all"] {
+        for client in [&mut one, &mut two] {
+            let answer = client.query(sql);
+            assert!(!answer.iter().any(|message| message.body == b"TimeZone\0Asia/Tokyo\0"), "{answer:?}");
+            assert_eq!(client.value(SHOW), "UTC", "behind {sql}");
+        }
+    }
+}
+
+#[test]
+fn going_back_to_it_pins_no_client() {
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql("create role reader; create role other; create role plain login in role reader, other;");
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "1"]);
+    let params = [("user", "plain"), ("role", "reader")];
+    let (mut one, mut two) = (logged_in(ferry.raw(), &params), logged_in(ferry.raw(), &params));
+    for way in ["set role none; reset role", "begin; set local role other; commit", "set role other; set role reader"] {
+        one.query(way);
+        assert_eq!(two.value("select current_user"), "reader", "behind {way}");
+    }
+}
