@@ -159,8 +159,12 @@ impl Preparation {
         let reset = policy == ResetPolicy::All;
         let nothing = SettingOverrides::default();
         let (have, kept) = if reset { (&server.base, &nothing) } else { (&server.params, &server.kept) };
-        let baseline = parameters.baseline().unwrap_or_default();
-        let following = params::differences(have, &client.wanted, &baseline);
+        // What a client was told last is what it wants.
+        let following = if !reset && have.is(&client.view) {
+            Vec::new()
+        } else {
+            params::differences(have, &client.wanted, &parameters.baseline().unwrap_or_default())
+        };
         let carried = client.settings.kept().difference(kept);
         let unknown = |(name, value): (&'static str, &[u8])| parameters.canonical(name, value).is_none();
         if !following.is_empty() && client.wanted.iter().any(unknown) {
