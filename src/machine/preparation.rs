@@ -123,11 +123,14 @@ impl Preparation {
         policy: ResetPolicy,
         probe: bool,
     ) -> Self {
-        let is_due = match policy {
-            ResetPolicy::All => server.used.is_others_than(id),
-            ResetPolicy::Sequences | ResetPolicy::Nothing => server.used.is_foreign_to(id),
+        let policy = match policy {
+            ResetPolicy::All if server.used.is_others_than(id) => ResetPolicy::All,
+            // Numbers that a sequence has given in advance (`CACHE`) are not its next ones any more, perhaps.
+            ResetPolicy::All | ResetPolicy::Sequences if !server.used.is_continued_by(id, client.work) => {
+                ResetPolicy::Sequences
+            }
+            _ => ResetPolicy::Nothing,
         };
-        let policy = if is_due { policy } else { ResetPolicy::Nothing };
         let mut preparation = Self {
             messages: Cow::Borrowed(&[]),
             requests: Cow::Borrowed(&[]),
