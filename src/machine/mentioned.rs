@@ -116,7 +116,9 @@ impl Machine<'_> {
         let edits = self.rename_mentioned(io, mentioned, ResponseAction::ForwardErrorOnly);
         let (body, _) = text.edited(edits);
         if mentioned.iter().any(|mention| mention.purpose == Purpose::Free) {
-            return self.put_apart(io, &body, ResponseAction::ForwardErrorOnly);
+            let apart = self.put_apart(io, &body, ResponseAction::ForwardErrorOnly);
+            self.aliases.stands_for(&apart, statement.id);
+            return apart;
         }
         let translated = || Arc::new(ParsedQuery { body: body.clone().into(), effects: text.effects.clone() });
         let parse_context = statement.parse_context.as_ref();

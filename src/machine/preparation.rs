@@ -123,11 +123,14 @@ impl Preparation {
         policy: ResetPolicy,
         probe: bool,
     ) -> Self {
-        let is_due = match policy {
-            ResetPolicy::All => server.used.is_others_than(id),
-            ResetPolicy::Sequences | ResetPolicy::Nothing => server.used.is_foreign_to(id),
+        let policy = match policy {
+            ResetPolicy::All if server.used.is_others_than(id) => ResetPolicy::All,
+            // Numbers that a sequence has given in advance (`CACHE`) are not its next ones any more, perhaps.
+            ResetPolicy::All | ResetPolicy::Sequences if !server.used.is_continued_by(id, client.work) => {
+                ResetPolicy::Sequences
+            }
+            _ => ResetPolicy::Nothing,
         };
-        let policy = if is_due { policy } else { ResetPolicy::Nothing };
         let mut preparation = Self {
             messages: Cow::Borrowed(&[]),
             requests: Cow::Borrowed(&[]),
@@ -159,8 +162,12 @@ impl Preparation {
         let reset = policy == ResetPolicy::All;
         let nothing = SettingOverrides::default();
         let (have, kept) = if reset { (&server.base, &nothing) } else { (&server.params, &server.kept) };
-        let baseline = parameters.baseline().unwrap_or_default();
-        let following = params::differences(have, &client.wanted, &baseline);
+        // What a client was told last is what it wants.
+        let following = if !reset && have.is(&client.view) {
+            Vec::new()
+        } else {
+            params::differences(have, &client.wanted, &parameters.baseline().unwrap_or_default())
+        };
         let carried = client.settings.kept().difference(kept);
         let unknown = |(name, value): (&'static str, &[u8])| parameters.canonical(name, value).is_none();
         if !following.is_empty() && client.wanted.iter().any(unknown) {

@@ -382,6 +382,12 @@ impl Pipeline {
         self.queue.len()
     }
 
+    /// Number of `ReadyForQuery`s that are owed.
+    #[must_use]
+    pub fn owed_readies(&self) -> usize {
+        self.readies
+    }
+
     /// Returns whether the answer to something that is owed is synthesized.
     #[must_use]
     pub fn owes_synthesized(&self) -> bool {

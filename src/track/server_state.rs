@@ -80,6 +80,17 @@ impl UsedBy {
         }
     }
 
+    /// Returns whether it was as new, or `client` had it last, and has had no work done elsewhere before number `work`.
+    #[must_use]
+    pub fn is_continued_by(self, client: u64, work: u64) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::One { client: last, work: before }
+            | Self::Interrupted { client: last, work: before }
+            | Self::Several { last, work: before } => last == client && before + 1 >= work,
+        }
+    }
+
     /// Returns whether what a sequence's state says here is what it says in a session of `client`'s own with its next piece of
     /// work is number `work`, or is not defined.
     #[must_use]
@@ -340,6 +351,7 @@ mod tests {
         assert!(!used.is_foreign_to(1) && used.knows_sequences(1, 9));
         let used = used.and(1, 3);
         assert!(!used.is_foreign_to(1) && used.is_foreign_to(2));
+        assert!(used.is_continued_by(1, 4) && !used.is_continued_by(1, 5) && !used.is_continued_by(2, 1));
         assert!(used.knows_sequences(1, 4) && used.knows_sequences(1, 3) && !used.knows_sequences(1, 5));
         assert!(!used.knows_sequences(2, 1));
         assert_eq!(used.and(1, 4), UsedBy::One { client: 1, work: 4 });
@@ -348,6 +360,7 @@ mod tests {
         assert!(!elsewhere.and(1, 6).is_others_than(1) && elsewhere.and(2, 1).is_others_than(2));
         let several = used.and(2, 1);
         assert!(several.and(2, 2).is_others_than(2) && !used.is_others_than(1) && used.is_others_than(2));
+        assert!(several.is_continued_by(2, 2) && !several.is_continued_by(2, 3));
         assert!(several.is_foreign_to(1) && !several.is_foreign_to(2) && !several.knows_sequences(2, 2));
     }
 

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::cancel;
-use super::own_statements::{CleanupError, make_as_new, run, settle};
+use super::own_statements::{CleanupError, make_as_new, run, settle, settle_until};
 use super::pool::lease::Lease;
 use super::server_side::ServerSide;
 use crate::net::RecvError;
@@ -84,6 +84,7 @@ async fn clean_up(
         frontend::put_copy_fail(&mut lease.conn.output, "the client is gone");
         pipeline.request(Request::CopyEnd, ResponseAction::Swallow);
     }
+    let (readies, unsynced) = (pipeline.owed_readies(), usize::from(pipeline.unsynced()));
     if pipeline.unsynced() {
         // Without a Sync its client's work is not committed; a Sync alone would.
         frontend::put_query(&mut lease.conn.output, b"ROLLBACK");
@@ -99,6 +100,10 @@ async fn clean_up(
     lease.conn.discard(partial).await?;
     if !pipeline.answered() {
         if cancel {
+            // What stands behind a request that is cancelled would be carried out without it, outside of the transaction if that
+            // is a BEGIN: only the last is cancelled.
+            let own = pipeline.owed_readies() - readies;
+            settle_until(lease, &mut pipeline, |pipeline| pipeline.owed_readies() + unsynced <= own + 1).await?;
             settle_cancelling(lease, server_side, &mut pipeline).await?;
         } else {
             settle(lease, &mut pipeline).await?;

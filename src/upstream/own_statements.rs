@@ -78,10 +78,19 @@ pub(super) async fn settle(
     server_conn: &mut ServerConn,
     pipeline: &mut Pipeline,
 ) -> Result<Option<Box<[u8]>>, CleanupError> {
+    settle_until(server_conn, pipeline, Pipeline::answered).await
+}
+
+/// Receives and drops until `done`, which it is when nothing is owed. Returns the first error that was among it.
+pub(super) async fn settle_until(
+    server_conn: &mut ServerConn,
+    pipeline: &mut Pipeline,
+    done: impl Fn(&Pipeline) -> bool,
+) -> Result<Option<Box<[u8]>>, CleanupError> {
     let mut failed = None;
     // Synthesized answers are for the client, which is gone.
     while pipeline.synthesized().is_some() {}
-    while !pipeline.answered() {
+    while !done(pipeline) {
         if pipeline.lost() {
             return Err(CleanupError::Lost);
         }

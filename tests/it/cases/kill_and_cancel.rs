@@ -226,3 +226,30 @@ fn cancel_request_in_every_phase_spares_what_comes_later() {
     }
     findings.report();
 }
+
+/// What a client has sent behind a statement that is cancelled, since the client is gone, would be carried out without it.
+#[test]
+fn nothing_is_left_out_of_the_middle_of_what_a_client_has_sent_that_is_gone() {
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql("create table steps (n int); create table base (n int); insert into base values (0)");
+    for setup in [SESSION[0], TRANSACTION[0]] {
+        let ferry = setup.start(&postgres);
+        let (mut raw, _) = client(&ferry);
+        raw.send(
+            &[
+                query("update base set n = n + 1 where pg_sleep(1) is not null"),
+                query("insert into steps select n from base"),
+                query("select pg_sleep(60)"),
+            ]
+            .concat(),
+        );
+        let running = "select count(*) from pg_stat_activity where state = 'active' and query like 'update base%'";
+        eventually("the update runs", || postgres.sql(running) == "1");
+        drop(raw);
+        // The last one is cancelled: nothing hangs on it.
+        let busy = "select count(*) from pg_stat_activity where backend_type = 'client backend' \
+            and pid <> pg_backend_pid() and state <> 'idle'";
+        eventually("the server is done with it", || postgres.sql(busy) == "0");
+        assert_eq!(postgres.sql("select count(*) = (select n from base) from steps"), "t");
+    }
+}

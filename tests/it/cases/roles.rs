@@ -40,8 +40,9 @@ fn the_next_client_begins_with_it() {
                         one.query(sql);
                     }
                     let mut direct = logged_in(ProtocolClient::tcp(postgres.port), params);
-                    way.iter().for_each(|sql| direct.send(&query(sql)));
-                    way.iter().for_each(|_| drop(direct.until_ready()));
+                    for sql in way {
+                        direct.query(sql);
+                    }
                     assert_eq!(one.value(WHO), direct.value(WHO), "{reset}, {mode}, {params:?}: {way:?}");
                     drop(one);
                     let next = logged_in(ferry.raw(), params).value(WHO);

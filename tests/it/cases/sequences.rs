@@ -2,7 +2,7 @@
 
 use super::script::{Findings, SESSION, Setup, TRANSACTION};
 use crate::harness::protocol_client::tags;
-use crate::harness::{Pgferry, Postgres, ProtocolClient};
+use crate::harness::{Pgferry, Postgres, ProtocolClient, eventually};
 
 const HARMLESS: [&str; 5] =
     ["select 1", "set a.b = 'c'", "begin; commit", "show work_mem", "create temp table t (a int); drop table t"];
@@ -84,4 +84,33 @@ fn sequence_numbers_of_ones_own_are_right_or_refused() {
         ferry.give_up();
     }
     findings.report();
+}
+
+/// What a sequence has given a connection in advance is not its next number any more once the client has set it elsewhere.
+#[test]
+fn numbers_that_were_given_in_advance_are_not_used_behind_work_elsewhere() {
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql(
+        "create sequence cached cache 10; create table rows (id int default nextval('cached')); \
+        create function drawn() returns bigint language sql as $$ select nextval('cached') $$",
+    );
+    for reset in ["auto", "on_change", "always"] {
+        let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "2", "--reset", reset]);
+        let draws = ["select nextval('cached')", "insert into rows values (default) returning id", "select drawn()"];
+        for draw in draws.iter().take(if reset == "on_change" { 2 } else { 3 }) {
+            let (mut one, mut other, mut third) = (ferry.session(), ferry.session(), ferry.session());
+            let backend = |client: &mut ProtocolClient| client.value("select pg_backend_pid()");
+            other.query("begin; select 1");
+            one.value(draw);
+            let first = backend(&mut one);
+            other.query("commit");
+            eventually("a transaction on the other connection", || backend(&mut one) != first);
+            one.query("select setval('cached', 1000)");
+            third.query("begin; select 1");
+            assert_eq!(backend(&mut one), first, "{reset}");
+            assert_eq!(one.value(draw), "1001", "{reset}: {draw}");
+            third.query("commit");
+        }
+        ferry.give_up();
+    }
 }

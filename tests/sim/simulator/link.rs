@@ -260,6 +260,7 @@ async fn clean_up(link: &mut Link, leftover: SessionLeftovers) -> Result<Clean, 
         frontend::put_copy_fail(&mut link.conn.output, "the client is gone");
         pipeline.request(Request::CopyEnd, ResponseAction::Swallow);
     }
+    let (readies, unsynced) = (pipeline.owed_readies(), usize::from(pipeline.unsynced()));
     if pipeline.unsynced() {
         frontend::put_query(&mut link.conn.output, b"ROLLBACK");
         pipeline.request(Request::Query, ResponseAction::Swallow);
@@ -272,6 +273,8 @@ async fn clean_up(link: &mut Link, leftover: SessionLeftovers) -> Result<Clean, 
     link.conn.discard(partial).await.map_err(|_| "broken")?;
     if !pipeline.answered() {
         if cancel {
+            let own = pipeline.owed_readies() - readies;
+            settle_until(link, &mut pipeline, |pipeline| pipeline.owed_readies() + unsynced <= own + 1).await?;
             settle_cancelling(link, &mut pipeline).await?;
         } else {
             settle(link, &mut pipeline).await?;
@@ -327,10 +330,18 @@ pub async fn query(link: &mut Link, pipeline: &mut Pipeline, sql: &[u8]) -> Resu
 }
 
 async fn settle(link: &mut Link, pipeline: &mut Pipeline) -> Result<Option<Box<[u8]>>, &'static str> {
+    settle_until(link, pipeline, Pipeline::answered).await
+}
+
+async fn settle_until(
+    link: &mut Link,
+    pipeline: &mut Pipeline,
+    done: impl Fn(&Pipeline) -> bool,
+) -> Result<Option<Box<[u8]>>, &'static str> {
     let broken = |_: Broken| "broken";
     let mut failed = None;
     while pipeline.synthesized().is_some() {}
-    while !pipeline.answered() {
+    while !done(pipeline) {
         if pipeline.lost() {
             return Err("lost");
         }

@@ -9,6 +9,16 @@ const SCHEDULES: u64 = 150;
 /// What each is about, and the case.
 const FOUND: &[(&str, &str)] = &[
     (
+        "a client that is gone with a transaction under way, of which the BEGIN is cancelled",
+        "setup mode=session reset=auto code=sequences connections=1 socket=100000 step=40 faults=true
+     fault 14 client_reset
+     fault 12 slow
+     client half_close tokens
+     [P(s,'insert into u(token) values ($1)') S] |
+     [Q('begin') Q('insert into u values (''tok0_5'', 1)') Q('insert into u values (''tok0_6'', 1)') Q('commit')] |
+     [Q('insert into u values (''tok0_7'', 1)')]",
+    ),
+    (
         "a prepared RESET ALL on a connection that was opened with another order of dates",
         "setup mode=transaction reset=auto code=anything connections=2 dialling=2 text=64 statements=1 socket=100000 step=0 janitor=3000 idle=5000 lifetime=20000
      client half_close
