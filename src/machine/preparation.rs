@@ -400,7 +400,9 @@ mod tests {
         wanted.set("application_name", Some(b"me"));
         server.params.set(b"application_name", b"");
         server.base.set(b"application_name", b"");
-        let client = ClientState::new(wanted, server.params.clone());
+        let mut view = server.params.clone();
+        view.set(b"application_name", b"me");
+        let client = ClientState::new(wanted, view);
         let preparation =
             Preparation::new(&server, &client, 1, (&parameters, &StatementCache::default()), ResetPolicy::All, false);
         // DISCARD ALL and a Flush; BEGIN, SET, COMMIT and a Flush.

@@ -1,6 +1,6 @@
 //! What a session begins with by its role: the role itself, by its startup packet or by `ALTER ROLE … SET role`, and settings.
 
-use crate::harness::protocol_client::{query, startup};
+use crate::harness::protocol_client::startup;
 use crate::harness::{Pgferry, Postgres, ProtocolClient, eventually};
 
 fn logged_in(mut client: ProtocolClient, params: &[(&str, &str)]) -> ProtocolClient {
