@@ -119,7 +119,7 @@ impl HttpServer {
         let inside = runtime.enter();
         let listener = match (given, address) {
             (Some(given), _) => given.adopt(),
-            (None, AdminListen::Tcp(address)) => Listener::tcp(*address),
+            (None, AdminListen::Tcp(address)) => Listener::tcp(*address, None),
             (None, AdminListen::File(path)) => Listener::file(path, mode, group),
         };
         drop(inside);

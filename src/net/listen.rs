@@ -4,7 +4,7 @@ use std::fs;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net as std_unix;
 use std::path::Path;
@@ -43,15 +43,17 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Listens on a TCP address.
+    /// Listens on a TCP address. Clients are probed as with [`Self::set_keepalive`], the first ones too: the kernel takes them from here on.
     ///
     /// # Errors
     /// As [`ListenError`] lists.
-    pub(crate) fn tcp(address: SocketAddr) -> Result<Self, ListenError> {
+    pub(crate) fn tcp(address: SocketAddr, keepalive: Option<Duration>) -> Result<Self, ListenError> {
         let open = || {
             let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
             let socket = new_socket(family)?;
             sockopt::set_socket_reuseaddr(&socket, true)?;
+            // What the system does not take is reported where the listener is opened.
+            let _ = set_probes(&socket, keepalive);
             bind_and_listen(socket, &address)
         };
         let listener = open().map_err(|error| failed(address.to_string(), error))?;
@@ -175,10 +177,7 @@ impl Listener {
         if !self.tcp {
             return Ok(());
         }
-        match idle {
-            Some(idle) => set_keepalive(self.socket.get_ref(), idle),
-            None => Ok(sockopt::set_socket_keepalive(self.socket.get_ref(), true)?),
-        }
+        set_probes(self.socket.get_ref(), idle)
     }
 
     /// The listener's descriptor once more, and that of its socket file's lock, for another process.
@@ -294,6 +293,14 @@ fn listen_unix(address: &SocketAddrUnix) -> io::Result<AsyncFd<OwnedFd>> {
     bind_and_listen(new_socket(AddressFamily::UNIX)?, address)
 }
 
+/// Has TCP probe a connection that has been idle for that long; `None` leaves the time to the system.
+fn set_probes(socket: impl AsFd, idle: Option<Duration>) -> io::Result<()> {
+    match idle {
+        Some(idle) => set_keepalive(socket, idle),
+        None => Ok(sockopt::set_socket_keepalive(socket, true)?),
+    }
+}
+
 fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {
     Ok(socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?)
 }
@@ -363,6 +370,16 @@ mod tests {
         assert!(path.exists(), "a failed attempt takes nothing away");
         drop(first);
         assert!(!path.exists() && !dir.path().join("deep/er/.s.PGSQL.5432.lock").exists());
+    }
+
+    #[tokio::test]
+    async fn tcp_clients_are_probed_from_the_first_on() {
+        for (asked, idle) in [(Some(Duration::from_secs(77)), Some(Duration::from_secs(77))), (None, None)] {
+            let bound = Listener::tcp("127.0.0.1:0".parse().expect("an address"), asked).expect("free");
+            assert!(sockopt::socket_keepalive(&bound.socket).expect("readable"));
+            let known = sockopt::tcp_keepidle(&bound.socket).expect("readable");
+            assert!(idle.is_none_or(|idle| idle == known), "{known:?}");
+        }
     }
 
     #[tokio::test]

@@ -194,7 +194,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join(".s.PGSQL.5432");
         let first = Listener::file(&path, 0o777, None).expect("free");
-        let tcp = Listener::tcp("127.0.0.1:0".parse().expect("an address")).expect("free");
+        let tcp = Listener::tcp("127.0.0.1:0".parse().expect("an address"), None).expect("free");
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         let transfer = ListenerTransfer::of([&first, &tcp]).expect("descriptors");
         let ours = Stream::accepted_unix(ours.into()).expect("a stream");

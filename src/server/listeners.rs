@@ -41,6 +41,7 @@ impl Listeners {
     /// Takes clients from `bound`.
     pub(super) fn open(&mut self, bound: Listener) {
         let (bound, stop) = (Arc::new(bound), Arc::new(StopSignal::default()));
+        // Those that were inherited have what they were made with.
         set_keepalive(&bound, self.keepalive);
         self.acceptors.open(Arc::clone(&bound), Arc::clone(&stop));
         self.open.insert(bound.name().to_owned(), Open { bound, stop });
@@ -179,6 +180,6 @@ pub(super) fn bind(address: &ClientAddress, settings: &Settings) -> Result<Liste
             Listener::file(path, settings.listen.unix_socket_mode, settings.listen.unix_socket_group.as_deref())
         }
         ClientAddress::Abstract(name) => Listener::abstract_name(name),
-        ClientAddress::Tcp(address) => Listener::tcp(*address),
+        ClientAddress::Tcp(address) => Listener::tcp(*address, settings.upstream.tcp_keepidle),
     }
 }

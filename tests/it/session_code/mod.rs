@@ -78,7 +78,7 @@ fn go(postgres: &Postgres, ferries: &[Pgferry], way: &Way, database: &str) {
 }
 
 /// What PostgreSQL has from version 14 on: bodies in SQL's own form, statistics on expressions.
-const FROM_14: [&str; 2] = ["begin atomic", "create statistics s on (leaves"];
+const FROM_14: [&str; 3] = ["begin atomic", "returns text return ", "create statistics s on (leaves"];
 
 /// A server, and pgferry in front of it with the default of `reset`, in transaction mode and in session mode.
 fn start() -> (Postgres, Vec<Pgferry>) {
