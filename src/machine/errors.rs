@@ -24,9 +24,6 @@ impl Machine<'_> {
     ) -> Result<MessageAction, End> {
         let body = if whole { message(io, whole).to_vec() } else { Vec::new() };
         let fatal = backend::is_fatal(&body);
-        if fatal && self.owes_nothing(io) {
-            return Err(self.leave_between(io));
-        }
         let positions = self.pipeline.front_note().and_then(|note| note.positions.take());
         let refusal = self.pipeline.take_refusal();
         if action == MessageAction::Swallow && refusal.is_none() {

@@ -297,7 +297,9 @@ impl<'a> Machine<'a> {
         if self.is_unsent() || (self.is_preparing() && how == ServerEnd::Orderly) {
             self.give_up(io)
         } else if self.owes_nothing(io) {
-            self.leave_between(io)
+            // What the client has set goes along to the next one.
+            self.pack();
+            self.give_up(io)
         } else {
             End::ServerLost { told: matches!(self.phase, Phase::Ended) }
         }
@@ -312,12 +314,6 @@ impl<'a> Machine<'a> {
             && !self.client_stream.is_partial()
             && io.from_client.unsent().is_empty()
             && io.to_server.is_empty()
-    }
-
-    /// Leaves the connection, which ends, for another: what the client has set goes along.
-    fn leave_between(&mut self, io: &mut Buffers<'_>) -> End {
-        self.pack();
-        self.give_up(io)
     }
 
     /// Makes all unread that the client has sent: the server has not come to it.

@@ -162,8 +162,12 @@ impl Preparation {
         let reset = policy == ResetPolicy::All;
         let nothing = SettingOverrides::default();
         let (have, kept) = if reset { (&server.base, &nothing) } else { (&server.params, &server.kept) };
-        let baseline = parameters.baseline().unwrap_or_default();
-        let following = params::differences(have, &client.wanted, &baseline);
+        // What a client was told last is what it wants.
+        let following = if !reset && have.is(&client.view) {
+            Vec::new()
+        } else {
+            params::differences(have, &client.wanted, &parameters.baseline().unwrap_or_default())
+        };
         let carried = client.settings.kept().difference(kept);
         let unknown = |(name, value): (&'static str, &[u8])| parameters.canonical(name, value).is_none();
         if !following.is_empty() && client.wanted.iter().any(unknown) {
@@ -396,7 +400,9 @@ mod tests {
         wanted.set("application_name", Some(b"me"));
         server.params.set(b"application_name", b"");
         server.base.set(b"application_name", b"");
-        let client = ClientState::new(wanted, server.params.clone());
+        let mut view = server.params.clone();
+        view.set(b"application_name", b"me");
+        let client = ClientState::new(wanted, view);
         let preparation =
             Preparation::new(&server, &client, 1, (&parameters, &StatementCache::default()), ResetPolicy::All, false);
         // DISCARD ALL and a Flush; BEGIN, SET, COMMIT and a Flush.

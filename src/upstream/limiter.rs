@@ -307,11 +307,12 @@ mod tests {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
         let mut turns = Vec::new();
         let next = || limit.turn_to_check(Check::Comparison, deadline);
-        for _ in 0..100 {
-            turns.push(timeout_at(tokio::time::Instant::now(), next()).await.expect("at once").expect("in time"));
+        // None of them has been judged, and yet all of them count. On a slow machine some are let go for the time that passes.
+        while let Ok(turn) = timeout_at(tokio::time::Instant::now(), next()).await {
+            turns.push(turn.expect("in time"));
+            assert!(turns.len() < 1000, "none of them counts");
         }
-        // None of them has been judged, and yet all of them count.
-        assert!(timeout_at(tokio::time::Instant::now(), next()).await.is_err());
+        assert!(turns.len() >= 100, "only {} at once", turns.len());
         for turn in turns {
             assert_eq!(turn.judge(Some(7)), Some(7));
         }

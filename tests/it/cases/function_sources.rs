@@ -1,5 +1,6 @@
 //! The sources of functions are read by the rules of the client that has them run, whichever client had them run there first.
 
+use super::script::Params;
 use crate::harness::protocol_client::{parse, query, startup, sync};
 use crate::harness::{Pgferry, Postgres, ProtocolClient};
 
@@ -33,9 +34,9 @@ fn servers(mode: &str, reset: &str) -> (Postgres, Pgferry) {
 
 #[test]
 fn whatever_another_client_had_set() {
-    let params: &[(&str, &str)] = &[("standard_conforming_strings", "off")];
-    let options: &[(&str, &str)] = &[("options", "-c plpgsql.variable_conflict=use_column -c backslash_quote=off")];
-    let ways: [(&[(&str, &str)], Vec<Vec<u8>>); 8] = [
+    let params: Params = &[("standard_conforming_strings", "off")];
+    let options: Params = &[("options", "-c plpgsql.variable_conflict=use_column -c backslash_quote=off")];
+    let ways: [(Params, Vec<Vec<u8>>); 8] = [
         (params, vec![query(ALL)]),
         (options, vec![query(ALL)]),
         (&[], vec![query(OFF), query(ALL)]),

@@ -1,6 +1,6 @@
 //! What a session begins with by its role: the role itself, by its startup packet or by `ALTER ROLE … SET role`, and settings.
 
-use crate::harness::protocol_client::{query, startup};
+use crate::harness::protocol_client::startup;
 use crate::harness::{Pgferry, Postgres, ProtocolClient, eventually};
 
 fn logged_in(mut client: ProtocolClient, params: &[(&str, &str)]) -> ProtocolClient {
@@ -40,8 +40,9 @@ fn the_next_client_begins_with_it() {
                         one.query(sql);
                     }
                     let mut direct = logged_in(ProtocolClient::tcp(postgres.port), params);
-                    way.iter().for_each(|sql| direct.send(&query(sql)));
-                    way.iter().for_each(|_| drop(direct.until_ready()));
+                    for sql in way {
+                        direct.query(sql);
+                    }
                     assert_eq!(one.value(WHO), direct.value(WHO), "{reset}, {mode}, {params:?}: {way:?}");
                     drop(one);
                     let next = logged_in(ferry.raw(), params).value(WHO);

@@ -210,8 +210,10 @@ pub fn was_refused(transcript: &Transcript, alone: &Transcript) -> bool {
     let own = transcript.seen.iter().filter(|seen| seen.tag != b'S');
     let expected = alone.seen.iter().filter(|seen| seen.tag != b'S');
     // As in `against_alone`.
-    let is_same =
-        |own: &Seen, expected: &Seen| own == expected || (*own.body == *b"ERROR 25P02" && expected.tag == b'E');
+    let is_same = |own: &Seen, expected: &Seen| {
+        let is_wrong_bind = is_one_of(expected, &["ERROR 08P01"]) && is_one_of(own, &["ERROR 42P01", "ERROR 0A000"]);
+        own == expected || (*own.body == *b"ERROR 25P02" && expected.tag == b'E') || is_wrong_bind
+    };
     let other = own.zip(expected).find(|(own, expected)| !is_same(own, expected));
     other.is_some_and(|(own, _)| is_one_of(own, &REFUSALS))
 }
