@@ -14,7 +14,7 @@ use crate::track::settings_in_force::SettingsInForce;
 use crate::track::startup_settings;
 use crate::track::text_edit::Edit;
 use crate::track::transaction_block::IDLE;
-use crate::track::{Pins, Pipeline, Request, ResponseAction, SqlEffects};
+use crate::track::{Pins, Pipeline, Request, ResponseAction, ServerParams, SqlEffects};
 use crate::wire::{backend, frontend};
 
 /// The name of a statement and a portal of pgferry's own, for a moment.
@@ -299,13 +299,14 @@ impl Machine<'_> {
 
     /// The following settings that have changed in this piece of work without a statement that is known to set them.
     fn doubtful_changes(&self) -> Vec<&'static str> {
-        if self.server.params.is(&self.start) {
+        if self.server.params.is(&self.start) && !self.explained.may_be_others() {
             return Vec::new();
         }
         let Some(baseline) = self.context.parameters.baseline() else { return Vec::new() };
+        let mut doubtful = self.perhaps_reset_unseen(&baseline);
         let changed =
             self.server.params.beyond(&self.start).filter_map(|(name, now)| Some((params::following(name)?, now)));
-        let doubtful = |(name, now): &(&'static str, &[u8])| {
+        let is_doubtful = |(name, now): &(&'static str, &[u8])| {
             let base = self.server.base.get(name.as_bytes());
             let anothers = Some(*now) == base && Some(*now) != self.own_reset_value(name, &baseline);
             // In transaction mode the client takes it along, unless it is the server's doing.
@@ -314,7 +315,28 @@ impl Machine<'_> {
             (anothers && !self.explained.is_looked_into(name))
                 || (unexplained && !self.explained.names(name.as_bytes()))
         };
-        changed.filter(doubtful).map(|(name, _)| name).collect()
+        for (name, _) in changed.filter(is_doubtful) {
+            if !doubtful.contains(&name) {
+                doubtful.push(name);
+            }
+        }
+        doubtful
+    }
+
+    /// The following settings that the client has set to just what a reset makes them on this connection, and not on one of its own:
+    /// that some code of its text resets them makes no difference that is reported.
+    fn perhaps_reset_unseen(&self, baseline: &ServerParams) -> Vec<&'static str> {
+        if !self.explained.may_be_others() {
+            return Vec::new();
+        }
+        let is_unseen = |name: &&'static str| {
+            let now = self.server.params.get(name.as_bytes());
+            now.is_some()
+                && now == self.server.base.get(name.as_bytes())
+                && now != self.own_reset_value(name, baseline)
+                && !self.explained.is_looked_into(name)
+        };
+        params::FOLLOWING.into_iter().filter(is_unseen).collect()
     }
 
     /// A row of the answer to a question.

@@ -409,7 +409,7 @@ impl<'a> Session<'a> {
         }
         let now = Instant::now();
         let own = self.tentative.take().and_then(|tentative| tentative.take());
-        let at_once = own.or_else(|| self.pool.checkout_idle(&self.state.wanted, now));
+        let at_once = own.or_else(|| self.pool.checkout_idle(&self.state.asked, now));
         if let Some(lease) = at_once {
             timings.wait.observe_none();
             self.pool.stats.assigned(Duration::ZERO);
@@ -439,7 +439,7 @@ impl<'a> Session<'a> {
                 Box::pin(shared.server_side.pauses.resumed(&pool.key.database)).await;
                 since = Instant::now();
             }
-            pool.checkout(&state.wanted, since, settings.timeouts.query_wait_timeout).await
+            pool.checkout(&state.asked, since, settings.timeouts.query_wait_timeout).await
         });
         poll_fn(|cx| {
             if let Poll::Ready(outcome) = checkout.as_mut().poll(cx) {

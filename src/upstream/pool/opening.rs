@@ -294,7 +294,7 @@ impl Pool {
         queue.failed(error, places, Instant::now())
     }
 
-    /// Returns what the last client wanted, as far as the server is known to take it. A value that it would refuse must not
+    /// Returns what the last client's startup packet asked for, as far as the server is known to take it. A value that it would refuse must not
     /// get into a startup packet: that would fail the connection instead of the one client.
     fn startup_wanted(&self) -> RequestedParams {
         lock(&self.wanted).known(|name, value| self.parameters.canonical(name, value))
