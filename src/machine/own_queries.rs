@@ -14,7 +14,7 @@ use crate::track::settings_in_force::SettingsInForce;
 use crate::track::startup_settings;
 use crate::track::text_edit::Edit;
 use crate::track::transaction_block::IDLE;
-use crate::track::{Pins, Pipeline, Request, ResponseAction, ServerParams, SqlEffects};
+use crate::track::{Pins, Pipeline, Request, ResponseAction, SqlEffects};
 use crate::wire::{backend, frontend};
 
 /// The name of a statement and a portal of pgferry's own, for a moment.
@@ -297,46 +297,37 @@ impl Machine<'_> {
         true
     }
 
-    /// The following settings that have changed in this piece of work without a statement that is known to set them.
+    /// The following settings that have changed in this piece of work without a statement that is known to set them, and those that may
+    /// have gone back, unreported, to what another client asked for.
     fn doubtful_changes(&self) -> Vec<&'static str> {
         if self.server.params.is(&self.start) && !self.explained.may_be_others() {
             return Vec::new();
         }
         let Some(baseline) = self.context.parameters.baseline() else { return Vec::new() };
-        let mut doubtful = self.perhaps_reset_unseen(&baseline);
-        let changed =
-            self.server.params.beyond(&self.start).filter_map(|(name, now)| Some((params::following(name)?, now)));
-        let is_doubtful = |(name, now): &(&'static str, &[u8])| {
-            let base = self.server.base.get(name.as_bytes());
-            let anothers = Some(*now) == base && Some(*now) != self.own_reset_value(name, &baseline);
-            // In transaction mode the client takes it along, unless it is the server's doing.
-            let unexplained = self.carries() && !self.explained.may_be_others();
-            // A statement that sets it to just that may have been followed by code that resets it.
-            (anothers && !self.explained.is_looked_into(name))
-                || (unexplained && !self.explained.names(name.as_bytes()))
-        };
-        for (name, _) in changed.filter(is_doubtful) {
-            if !doubtful.contains(&name) {
-                doubtful.push(name);
-            }
-        }
-        doubtful
-    }
-
-    /// The following settings that the client has set to just what a reset makes them on this connection, and not on one of its own:
-    /// that some code of its text resets them makes no difference that is reported.
-    fn perhaps_reset_unseen(&self, baseline: &ServerParams) -> Vec<&'static str> {
-        if !self.explained.may_be_others() {
-            return Vec::new();
-        }
-        let is_unseen = |name: &&'static str| {
+        let changed: Vec<_> = self
+            .server
+            .params
+            .beyond(&self.start)
+            .filter_map(|(name, now)| Some((params::following(name)?, now)))
+            .collect();
+        let is_at_base = |name: &str, now: &[u8]| self.server.base.get(name.as_bytes()) == Some(now);
+        let is_anothers = |name: &str| {
             let now = self.server.params.get(name.as_bytes());
-            now.is_some()
-                && now == self.server.base.get(name.as_bytes())
-                && now != self.own_reset_value(name, baseline)
-                && !self.explained.is_looked_into(name)
+            now.is_some_and(|now| is_at_base(name, now)) && now != self.own_reset_value(name, &baseline)
         };
-        params::FOLLOWING.into_iter().filter(is_unseen).collect()
+        // Code may have reset everything; the client may have set what the other one asked for, of which nothing is reported then.
+        let is_reset = self.explained.may_be_others()
+            || changed.iter().any(|(name, now)| is_at_base(name, now) && !self.explained.names(name.as_bytes()));
+        // In transaction mode the client takes it along, unless it is the server's doing.
+        let is_unexplained =
+            |name: &str| self.carries() && !self.explained.may_be_others() && !self.explained.names(name.as_bytes());
+        let is_doubtful = |name: &&'static str| {
+            let is_changed = changed.iter().any(|(changed, _)| changed == name);
+            // A statement that sets it to just that may have been followed by code that resets it.
+            ((is_changed || is_reset) && is_anothers(name) && !self.explained.is_looked_into(name))
+                || (is_changed && is_unexplained(name))
+        };
+        params::FOLLOWING.into_iter().filter(is_doubtful).collect()
     }
 
     /// A row of the answer to a question.

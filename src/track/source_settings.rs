@@ -18,7 +18,7 @@ pub enum SourcesRead {
     /// None was read.
     #[default]
     Nothing,
-    /// The rules by which the texts of a session are read, too.
+    /// The rules by which a session's texts are read, too.
     By {
         /// A backslash escapes in plain strings.
         backslashes: bool,

@@ -129,7 +129,8 @@ fn programs_that_fail_are_named() {
 #[test]
 fn a_long_token_is_a_password() {
     let postgres = Postgres::start_with(&[]);
-    let token = "t".repeat(8000);
+    // Before PostgreSQL 14 a password has 1,000 bytes at most.
+    let token = "t".repeat(if postgres.version() < 14 { 1000 } else { 8000 });
     postgres.sql(&format!("alter role plain_user password '{token}'"));
     let certs = Certs::new();
     let path = certs.write("token", &token);

@@ -76,6 +76,15 @@ build() {
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
+# Makes the database as pg_regress would, before pgferry runs: a few seconds later its connections would be outdated by the settings.
+make_isolation_regression() {
+    superuser() { "$bin/psql" -X -q -h 127.0.0.1 -p "$port" -U postgres -d postgres -c "$1"; }
+    superuser 'create database isolation_regression template template0'
+    for setting in lc_messages=C lc_monetary=C lc_numeric=C lc_time=C bytea_output=hex timezone_abbreviations=Default; do
+        superuser "alter database isolation_regression set ${setting%=*} = '${setting#*=}'"
+    done
+}
+
 # Starts a server of its own, and pgferry in front of it unless the mode is "direct".
 start() {
     mode=$1
@@ -99,11 +108,16 @@ CONF
         "$bin/postgres" -D "$dir/data" -p "$port" >"$dir/server.log" 2>&1 &
     server=$!
     until "$bin/pg_isready" -q -h 127.0.0.1 -p "$port"; do sleep 0.1; done
+    [ "$2" != isolation ] || make_isolation_regression
     host=127.0.0.1
     [ "$mode" != direct ] || return 0
     host=$dir/socket
     mkdir -p "$host"
-    PGFERRY_QUERY_WAIT_TIMEOUT=60s PGFERRY_MAX_UPSTREAM=180 PGFERRY_MIN_POOL_SIZE=4 "$top/target/release/pgferry" \
+    chown postgres:postgres "$host"
+    cp "$top/target/release/pgferry" "$dir/"
+    # As the user whose suites may then ask its console.
+    PGFERRY_QUERY_WAIT_TIMEOUT=60s PGFERRY_MAX_UPSTREAM=180 PGFERRY_MIN_POOL_SIZE=12 \
+        setpriv --reuid postgres --regid postgres --clear-groups "$dir/pgferry" \
         --upstream "postgres://127.0.0.1:$port" --listen "$host" --port "$port" \
         --pool-mode "$mode" --pool-size 40 2>"$dir/pgferry.log" &
     ferry=$!
@@ -128,11 +142,14 @@ run_isolation() {
     mkdir -p "$dir/out"
     chown -R postgres:postgres "$dir/out"
     schedule=$dir/schedule
-    sed -nE "s/^isolation +$mode +([^ ]+) .*/test: \1/p" "$here/expected-differences" >"$dir/left-out"
+    sed -nE "s/^isolation +$mode +([^ ]+) +the pid .*/test: \1/p" "$here/expected-differences" >"$dir/left-out"
     grep -vxFf "$dir/left-out" "$src/isolation_schedule" >"$schedule"
+    cp "$here/await_idle.sh" "$dir/"
+    set --
+    [ "$mode" != session ] || set -- --launcher="$dir/await_idle.sh"
     (cd "$dir/out" && as_postgres PATH="$tools:$PATH" PGISOLATIONTIMEOUT=60 "$tools/pg_isolation_regress" \
         --bindir="$bin" --inputdir="$src" --outputdir="$dir/out" \
-        --schedule="$schedule" --host="$host" --port="$port" --user=postgres) >"$dir/log" 2>&1 || true
+        --use-existing "$@" --schedule="$schedule" --host="$host" --port="$port" --user=postgres) >"$dir/log" 2>&1 || true
 }
 
 run_pipeline() {

@@ -144,8 +144,8 @@ pub(crate) struct Pool {
     leaves_server: bool,
     /// It is known that clients will come.
     expects_clients: AtomicBool,
-    /// Parameters that the last client asked for: the next one probably asks for the same.
-    wanted: Mutex<RequestedParams>,
+    /// Parameters in the startup packet of the last client: the next one probably asks for the same.
+    asked: Mutex<RequestedParams>,
     tentative_leases: Mutex<TentativeLeases>,
     returning: Returning,
     /// Number of clients that have their login tried upstream, or wait for that.
@@ -194,7 +194,7 @@ impl Pool {
             generation: server_side.config.generation(),
             leaves_server,
             expects_clients: AtomicBool::new(false),
-            wanted: Mutex::default(),
+            asked: Mutex::default(),
             tentative_leases: Mutex::default(),
             returning: Returning::default(),
             logging_in: AtomicUsize::new(0),

@@ -188,7 +188,7 @@ impl Pool {
         // The first connection asks for nothing, so that what the server gives to clients that ask for nothing is
         // known. Later ones ask for what their client asks for, which then needs no SET.
         let asked =
-            if self.parameters.baseline().is_some() { self.startup_wanted() } else { RequestedParams::default() };
+            if self.parameters.baseline().is_some() { self.startup_asked() } else { RequestedParams::default() };
         let secret = self.role_auth.secret(&settings);
         let upstream_target = config.upstream_target(&self.key.database);
         let login = Login {
@@ -294,10 +294,11 @@ impl Pool {
         queue.failed(error, places, Instant::now())
     }
 
-    /// Returns what the last client's startup packet asked for, as far as the server is known to take it. A value that it would refuse must not
-    /// get into a startup packet: that would fail the connection instead of the one client.
-    fn startup_wanted(&self) -> RequestedParams {
-        lock(&self.wanted).known(|name, value| self.parameters.canonical(name, value))
+    /// Returns what the last client's startup packet asked for, as far as the server is known to take it. A value that it would refuse
+    /// must not get into a startup packet: that would fail the connection instead of the one client. What the client has set since does
+    /// not belong there either: code that runs `RESET` would go back to it.
+    fn startup_asked(&self) -> RequestedParams {
+        lock(&self.asked).known(|name, value| self.parameters.canonical(name, value))
     }
 
     fn server_conn(&self, new_conn: NewConn, asked: RequestedParams, settings: &Settings) -> ServerConn {

@@ -66,9 +66,9 @@ struct Open {
 impl Pool {
     /// A connection to reserve, if one is idle right now.
     #[must_use]
-    pub(crate) fn reserve_idle(self: &Arc<Self>, wanted: &RequestedParams) -> Option<TentativeLease> {
+    pub(crate) fn reserve_idle(self: &Arc<Self>, asked: &RequestedParams) -> Option<TentativeLease> {
         let since = Instant::now();
-        let pooled = self.take_fit(wanted, since)?;
+        let pooled = self.take_fit(asked, since)?;
         let recall = Arc::new(RecallSignal::default());
         let mut tentative_leases = lock(&self.tentative_leases);
         let number = tentative_leases.next;

@@ -40,7 +40,7 @@ impl Pool {
     /// As [`CheckoutError`] lists, after `patience` at the latest.
     pub(crate) async fn checkout(
         self: &Arc<Self>,
-        wanted: &RequestedParams,
+        asked: &RequestedParams,
         since: Instant,
         patience: Duration,
     ) -> Result<Lease, CheckoutError> {
@@ -51,11 +51,11 @@ impl Pool {
             if let Some(place) = self.enter(since.checked_add(patience)) {
                 break place;
             }
-            if let Some(lease) = self.checkout_idle(wanted, Instant::now()) {
+            if let Some(lease) = self.checkout_idle(asked, Instant::now()) {
                 return Ok(lease);
             }
         };
-        self.note_wanted(wanted);
+        self.note_asked(asked);
         self.open_as_needed();
         // A client that has a connection without using it gives it up.
         self.recall_oldest();
@@ -73,14 +73,14 @@ impl Pool {
 
     /// A connection if one is idle `now`.
     #[must_use]
-    pub(crate) fn checkout_idle(self: &Arc<Self>, wanted: &RequestedParams, now: Instant) -> Option<Lease> {
-        Some(Lease::new(self.take_fit(wanted, now)?, Arc::clone(self)))
+    pub(crate) fn checkout_idle(self: &Arc<Self>, asked: &RequestedParams, now: Instant) -> Option<Lease> {
+        Some(Lease::new(self.take_fit(asked, now)?, Arc::clone(self)))
     }
 
     /// Takes an idle connection out that is fit `now`.
-    pub(super) fn take_fit(&self, wanted: &RequestedParams, now: Instant) -> Option<PooledConn> {
+    pub(super) fn take_fit(&self, asked: &RequestedParams, now: Instant) -> Option<PooledConn> {
         let mut pooled = self.idle.take()?;
-        self.note_wanted(wanted);
+        self.note_asked(asked);
         loop {
             if self.is_fit(&mut pooled, now) {
                 return Some(pooled);
@@ -121,10 +121,10 @@ impl Pool {
         });
     }
 
-    fn note_wanted(&self, wanted: &RequestedParams) {
-        let mut last = lock(&self.wanted);
-        if *last != *wanted {
-            last.clone_from(wanted);
+    fn note_asked(&self, asked: &RequestedParams) {
+        let mut last = lock(&self.asked);
+        if *last != *asked {
+            last.clone_from(asked);
         }
     }
 }
