@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::ensure_prepared::Prepare;
+use super::session_sync::TextUse;
 use super::{Buffers, Machine};
 use crate::error::ClientError;
 use crate::track::statement_mentions::{Mention, Purpose, mentions};
@@ -24,7 +25,7 @@ impl Machine<'_> {
     }
 
     /// Notes what statements do that SQL's `EXECUTE` runs.
-    pub(super) fn consider_mentioned(&mut self, mentioned: &[Mention]) -> Result<(), ClientError> {
+    pub(super) fn consider_mentioned(&mut self, mentioned: &[Mention], text_use: TextUse) -> Result<(), ClientError> {
         let run = mentioned.iter().filter(|mention| mention.purpose == Purpose::Run);
         for text in run.filter_map(|mention| mention.statement.text.as_ref()) {
             let mut effects = text.effects.clone();
@@ -32,7 +33,7 @@ impl Machine<'_> {
                 // Its tag is not among those that this text's commands expect.
                 effects.unknown_settings = UnknownSettings::ForSession;
             }
-            self.consider(&effects)?;
+            self.consider(&effects, text_use)?;
         }
         Ok(())
     }

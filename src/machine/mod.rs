@@ -127,6 +127,8 @@ pub struct Machine<'a> {
     definitions: Definitions,
     /// Use of sequences in this piece of work.
     sequences: Sequences,
+    /// Use of sequences before it.
+    found_sequences: Sequences,
     portals: Vec<Portal>,
     resetting: resetting::Resetting,
     /// Statements of the client that stand under other names for the time being, or did lately.
@@ -171,6 +173,7 @@ impl<'a> Machine<'a> {
             corrections: Vec::new(),
             definitions: Definitions::Unchanged,
             sequences: Sequences::Untouched,
+            found_sequences: Sequences::Untouched,
             portals: Vec::new(),
             resetting: resetting::Resetting::default(),
             aliases: ensure_prepared::Aliases::default(),
@@ -193,6 +196,7 @@ impl<'a> Machine<'a> {
             left += usize::from(request != Request::Flush);
         }
         self.preparation.apply(self.server);
+        self.found_sequences = self.server.sequences;
         self.server.planned.runs_under(&self.client.view, self.client.settings.kept());
         if self.preparation.has_statements() {
             self.pipeline.on_preparation_sent();

@@ -43,12 +43,21 @@ pub(super) enum Definitions {
     Changed,
 }
 
+/// Use of a text that is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TextUse {
+    /// It is prepared: whether it is run is not known.
+    Prepared,
+    /// It is run.
+    Run,
+}
+
 impl Machine<'_> {
     /// Notes what a text may do, before it is sent.
     ///
     /// # Errors
     /// What the client is told instead if it must not be sent.
-    pub(super) fn consider(&mut self, effects: &SqlEffects) -> Result<(), ClientError> {
+    pub(super) fn consider(&mut self, effects: &SqlEffects, text_use: TextUse) -> Result<(), ClientError> {
         if effects.is_nothing() {
             return Ok(());
         }
@@ -62,7 +71,7 @@ impl Machine<'_> {
             self.server.planned = PlannedUnder::Several;
         }
         if effects.sequences == Sequences::GaveValues {
-            if self.server.sequences == Sequences::Untouched {
+            if text_use == TextUse::Run && self.found_sequences == Sequences::Untouched {
                 self.sequences = Sequences::GaveValues;
             }
             self.server.sequences = Sequences::GaveValues;
@@ -88,7 +97,10 @@ impl Machine<'_> {
         self.stale_pins.insert(holds);
         self.note_named_settings(&effects.named_settings);
         if effects.pins.contains(Pins::NEXTVAL) {
-            self.note_sequences();
+            if text_use == TextUse::Run {
+                self.sequences = Sequences::GaveValues;
+            }
+            self.server.sequences = Sequences::GaveValues;
         }
         if effects.may_release {
             self.stale_pins = Pins::QUERYABLE;
@@ -151,11 +163,6 @@ impl Machine<'_> {
             || self.sequences == Sequences::GaveValues
             || self.server.used.knows_sequences(self.context.client, self.client.work)
             || (self.server.sequences == Sequences::Untouched && self.server.code.left_nothing())
-    }
-
-    fn note_sequences(&mut self) {
-        self.sequences = Sequences::GaveValues;
-        self.server.sequences = Sequences::GaveValues;
     }
 
     /// Returns whether the success of `command` decides what the client's later messages mean to pgferry.

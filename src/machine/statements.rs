@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::ensure_prepared::Prepare;
 use super::from_client::{Incoming, MessageHead, Sent, body};
 use super::portals::{Portal, PortalOf};
+use super::session_sync::TextUse;
 use super::{Buffers, Gate, Machine, flush_forwarded};
 use crate::config::Mode;
 use crate::error::{ClientError, ErrorSource, sqlstate};
@@ -43,7 +44,8 @@ impl Machine<'_> {
         if self.awaits_status(&effects) {
             return Sent::Waits;
         }
-        let considered = self.consider(&effects).and_then(|()| self.consider_mentioned(&mentioned));
+        let considered =
+            self.consider(&effects, TextUse::Run).and_then(|()| self.consider_mentioned(&mentioned, TextUse::Run));
         if let Err(refusal) = considered {
             self.refuse(io, &refusal, incoming);
             return Sent::Done;
@@ -101,7 +103,7 @@ impl Machine<'_> {
     /// A function called by its OID.
     pub(super) fn function(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
         let effects = SqlEffects { pins: Pins::SERVER_CODE, ..SqlEffects::default() };
-        match self.consider(&effects) {
+        match self.consider(&effects, TextUse::Run) {
             Ok(()) => self.pass(io, incoming, None),
             Err(refusal) => self.refuse(io, &refusal, incoming),
         }
@@ -152,7 +154,7 @@ impl Machine<'_> {
         self.pins.insert(Pins::STATEMENT);
         let resets = |commands: &Commands| commands.iter().any(|placed| placed.command.resets());
         let commands = effects.commands.clone().filter(resets);
-        let refused = match self.consider(effects) {
+        let refused = match self.consider(effects, TextUse::Prepared) {
             Ok(()) if commands.is_some() && !self.resetting.has_room_for(name) => Err(too_many_resetting()),
             considered => considered,
         };
@@ -175,7 +177,7 @@ impl Machine<'_> {
     fn parse_uncached(&mut self, io: &mut Buffers<'_>, name: &[u8], incoming: Incoming) -> Sent {
         let effects = self.effects_of_parse(io, incoming);
         let effects = SqlEffects { pins: effects.pins.union(Pins::STATEMENT), ..effects };
-        if let Err(refusal) = self.consider(&effects) {
+        if let Err(refusal) = self.consider(&effects, TextUse::Prepared) {
             self.refuse(io, &refusal, incoming);
             return Sent::Done;
         }
@@ -198,7 +200,7 @@ impl Machine<'_> {
         let cut = frame::HEADER_BYTES + name.len() + 1;
         let statement = self.client.intern(self.context.statements, rest, self.pins);
         if let Some(text) = &statement.text
-            && let Err(refusal) = self.consider(&text.effects)
+            && let Err(refusal) = self.consider(&text.effects, TextUse::Prepared)
         {
             self.refuse(io, &refusal, incoming);
             return Sent::Done;
@@ -346,7 +348,9 @@ impl Machine<'_> {
         let mut statement = Arc::clone(&named.statement);
         if let Some(text) = &named.statement.text {
             let mentioned = self.mentioned_in(frontend::query(&text.body), &text.effects);
-            let considered = self.consider(&text.effects).and_then(|()| self.consider_mentioned(&mentioned));
+            let considered = self
+                .consider(&text.effects, TextUse::Run)
+                .and_then(|()| self.consider_mentioned(&mentioned, TextUse::Run));
             if let Err(refusal) = considered {
                 self.refuse(io, &refusal, incoming);
                 return Err(Sent::Done);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::ensure_prepared::Prepare;
 use super::from_client::{Incoming, Sent};
 use super::portals::{Portal, PortalOf};
+use super::session_sync::TextUse;
 use super::{Buffers, FirstBytes, Machine, flush_forwarded};
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Stake, UnnamedCause, UnnamedChange};
@@ -42,7 +43,9 @@ impl Machine<'_> {
             None => self.effects_of_parse(io, incoming),
         };
         let mentioned = text.map_or(Vec::new(), |text| self.mentioned_in(frontend::query(&text.body), &effects));
-        let considered = self.consider(&effects).and_then(|()| self.consider_mentioned(&mentioned));
+        let considered = self
+            .consider(&effects, TextUse::Prepared)
+            .and_then(|()| self.consider_mentioned(&mentioned, TextUse::Prepared));
         if let Err(refusal) = considered {
             self.refuse(io, &refusal, incoming);
             return Sent::Done;
@@ -82,7 +85,9 @@ impl Machine<'_> {
         }
         if let Some(text) = self.client.unnamed.as_ref().and_then(|unnamed| unnamed.text.clone()) {
             let mentioned = self.mentioned_in(frontend::query(&text.body), &text.effects);
-            let considered = self.consider(&text.effects).and_then(|()| self.consider_mentioned(&mentioned));
+            let considered = self
+                .consider(&text.effects, TextUse::Run)
+                .and_then(|()| self.consider_mentioned(&mentioned, TextUse::Run));
             if let Err(refusal) = considered {
                 self.refuse(io, &refusal, incoming);
                 return Sent::Done;

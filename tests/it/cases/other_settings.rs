@@ -1,8 +1,8 @@
 //! Settings of a client that came earlier: they are never those of a later one, whatever it resets and however.
 
 use super::script::{A, B, DEFAULTS, Params, SESSION, Script, Setup, TRANSACTION, compare, run, step};
-use crate::harness::Postgres;
 use crate::harness::protocol_client::{bind, close, describe, execute, extended, flush, parse, query, sync};
+use crate::harness::{Pgferry, Postgres};
 
 const OTHER: Params = &[
     ("DateStyle", "German, DMY"),
@@ -368,4 +368,18 @@ fn settings_after_a_hidden_reset_behind_a_plain_set_are_the_clients_own() {
     ];
     compare(Postgres::shared(), &SESSION, &scripts);
     compare(Postgres::shared(), &TRANSACTION, &scripts);
+}
+
+/// A connection is opened with what the startup packet of its client has asked for, and not with what the client has set since.
+#[test]
+fn code_that_resets_goes_back_to_the_startup_packet_on_a_new_connection() {
+    let postgres = Postgres::start_with(&["timezone='UTC'"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "2"]);
+    let (mut one, mut other) = (ferry.session(), ferry.session());
+    one.query("set timezone = 'Asia/Tokyo'");
+    other.query("begin; select 1");
+    assert_eq!(one.value("show timezone"), "Asia/Tokyo");
+    one.query("do $$ begin reset all; end $$");
+    assert_eq!(one.value("show timezone"), "UTC");
+    other.query("rollback");
 }

@@ -58,7 +58,7 @@ fn a_client_keeps_the_settings_that_it_was_told() {
     const SHOW: &str = "show timezone";
     let postgres = Postgres::start_with(&["timezone='UTC'"]);
     postgres.sql("create role changed login;");
-    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "2"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "1"]);
     let mut one = logged_in(ferry.raw(), &[("user", "changed")]);
     let mut two = logged_in(ferry.raw(), &[("user", "changed")]);
     assert_eq!(one.value(SHOW), "UTC");

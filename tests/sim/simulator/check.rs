@@ -114,6 +114,7 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
             Some((last, told)) if !case.setup.is_calm() && is_one_of(last, &TOLD) => Some(told),
             // An error has what is in front of it sent.
             Some((last, told)) if client.cancelled && is_one_of(last, &["ERROR 57014"]) => Some(told),
+            Some((last, told)) if case.setup.refusals && is_one_of(last, &REFUSALS) => Some(told),
             _ => None,
         });
         let told = told.unwrap_or(&own.seen);

@@ -9,6 +9,17 @@ const SCHEDULES: u64 = 150;
 /// What each is about, and the case.
 const FOUND: &[(&str, &str)] = &[
     (
+        "what a sequence gave last elsewhere, behind a nextval that is prepared and not run",
+        "setup mode=transaction reset=never code=anything connections=3 dialling=1 buffer=512 socket=1000 step=0 refusals=true
+     client half_close
+     [S]
+     client hang_up
+     {options= -c a.b= -c c.d=}
+     [Q('select nextval(''code.seq1'')') P(a,'commit and chain') c P('','select setval(''code.seq1'', 70)--') b('','') E S]
+     [] |
+     [P('','select nextval(''code.seq1'')') P('','select currval(''code.seq1'')') B('','') E S]",
+    ),
+    (
         "a client that is gone with a transaction under way, of which the BEGIN is cancelled",
         "setup mode=session reset=auto code=sequences connections=1 socket=100000 step=40 faults=true
      fault 14 client_reset
