@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::ensure_prepared::Prepare;
 use super::session_sync::TextUse;
+use super::statements::unknown_statement;
 use super::{Buffers, Machine};
 use crate::error::ClientError;
-use crate::track::statement_mentions::{Mention, Purpose, mentions};
+use crate::track::statement_mentions::{Mention, Purpose, mentions, others_name};
 use crate::track::statements::{ParsedQuery, Statement, number, significant};
 use crate::track::text_edit::Edit;
 use crate::track::unknown_settings::UnknownSettings;
@@ -24,8 +25,28 @@ impl Machine<'_> {
         mentions(sql, &self.client.names, self.client.lexis())
     }
 
+    /// Notes what a text may do, and what statements do that it mentions, before it is sent.
+    ///
+    /// # Errors
+    /// What the client is told instead if it must not be sent.
+    pub(super) fn consider_text(
+        &mut self,
+        sql: &[u8],
+        effects: &SqlEffects,
+        mentioned: &[Mention],
+        text_use: TextUse,
+    ) -> Result<(), ClientError> {
+        self.consider(effects, text_use)?;
+        self.consider_mentioned(mentioned, text_use)?;
+        if !effects.names_statements || !self.carries() {
+            return Ok(());
+        }
+        // No client of its own server finds it.
+        others_name(sql, &self.client.names, self.client.lexis()).map_or(Ok(()), |name| Err(unknown_statement(&name)))
+    }
+
     /// Notes what statements do that SQL's `EXECUTE` runs.
-    pub(super) fn consider_mentioned(&mut self, mentioned: &[Mention], text_use: TextUse) -> Result<(), ClientError> {
+    fn consider_mentioned(&mut self, mentioned: &[Mention], text_use: TextUse) -> Result<(), ClientError> {
         let run = mentioned.iter().filter(|mention| mention.purpose == Purpose::Run);
         for text in run.filter_map(|mention| mention.statement.text.as_ref()) {
             let mut effects = text.effects.clone();

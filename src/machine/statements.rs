@@ -44,8 +44,7 @@ impl Machine<'_> {
         if self.awaits_status(&effects) {
             return Sent::Waits;
         }
-        let considered =
-            self.consider(&effects, TextUse::Run).and_then(|()| self.consider_mentioned(&mentioned, TextUse::Run));
+        let considered = self.consider_text(sql, &effects, &mentioned, TextUse::Run);
         if let Err(refusal) = considered {
             self.refuse(io, &refusal, incoming);
             return Sent::Done;
@@ -348,9 +347,8 @@ impl Machine<'_> {
         let mut statement = Arc::clone(&named.statement);
         if let Some(text) = &named.statement.text {
             let mentioned = self.mentioned_in(frontend::query(&text.body), &text.effects);
-            let considered = self
-                .consider(&text.effects, TextUse::Run)
-                .and_then(|()| self.consider_mentioned(&mentioned, TextUse::Run));
+            let sql = frontend::query(&text.body);
+            let considered = self.consider_text(sql, &text.effects, &mentioned, TextUse::Run);
             if let Err(refusal) = considered {
                 self.refuse(io, &refusal, incoming);
                 return Err(Sent::Done);
@@ -432,7 +430,7 @@ impl Machine<'_> {
 }
 
 /// PostgreSQL's error for a statement that does not exist.
-fn unknown_statement(name: &[u8]) -> ClientError {
+pub(super) fn unknown_statement(name: &[u8]) -> ClientError {
     let name = String::from_utf8_lossy(name);
     ClientError::error(
         ErrorSource::Client,

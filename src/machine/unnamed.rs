@@ -43,9 +43,8 @@ impl Machine<'_> {
             None => self.effects_of_parse(io, incoming),
         };
         let mentioned = text.map_or(Vec::new(), |text| self.mentioned_in(frontend::query(&text.body), &effects));
-        let considered = self
-            .consider(&effects, TextUse::Prepared)
-            .and_then(|()| self.consider_mentioned(&mentioned, TextUse::Prepared));
+        let sql = text.map_or(&[][..], |text| frontend::query(&text.body));
+        let considered = self.consider_text(sql, &effects, &mentioned, TextUse::Prepared);
         if let Err(refusal) = considered {
             self.refuse(io, &refusal, incoming);
             return Sent::Done;
@@ -85,9 +84,8 @@ impl Machine<'_> {
         }
         if let Some(text) = self.client.unnamed.as_ref().and_then(|unnamed| unnamed.text.clone()) {
             let mentioned = self.mentioned_in(frontend::query(&text.body), &text.effects);
-            let considered = self
-                .consider(&text.effects, TextUse::Run)
-                .and_then(|()| self.consider_mentioned(&mentioned, TextUse::Run));
+            let sql = frontend::query(&text.body);
+            let considered = self.consider_text(sql, &text.effects, &mentioned, TextUse::Run);
             if let Err(refusal) = considered {
                 self.refuse(io, &refusal, incoming);
                 return Sent::Done;

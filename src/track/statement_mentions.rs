@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::lexis::Lexis;
 use super::sql::{Token, Tokens};
-use super::statements::{ClientStatements, Statement};
+use super::statements::{ClientStatements, PREFIX, Statement};
 
 /// Mention of a statement in a text.
 #[derive(Clone, Debug)]
@@ -39,11 +39,36 @@ pub(crate) fn mentions(sql: &[u8], names: &ClientStatements, lexis: Lexis) -> Ve
     if names.is_empty() {
         return found;
     }
+    each_name(sql, lexis, |at, name, purpose| {
+        let named = names.get(&name);
+        found.extend(named.map(|named| Mention { at, statement: Arc::clone(&named.statement), name, purpose }));
+        named.is_some()
+    });
+    found
+}
+
+/// Returns a name that a text mentions which is one of pgferry's own on the server, and none that `names` knows: another client's
+/// statement may have it.
+#[must_use]
+pub(crate) fn others_name(sql: &[u8], names: &ClientStatements, lexis: Lexis) -> Option<Box<[u8]>> {
+    let mut found = None;
+    each_name(sql, lexis, |_, name, _| {
+        let is_others = name.starts_with(PREFIX.as_bytes()) && names.get(&name).is_none();
+        if is_others {
+            found = Some(name);
+        }
+        is_others
+    });
+    found
+}
+
+/// Gives `is_one` each word of a text that may be the name of a statement for what is said of it, until it says that it is.
+fn each_name(sql: &[u8], lexis: Lexis, mut is_one: impl FnMut(Range<usize>, Box<[u8]>, Purpose) -> bool) {
     let mut tokens = Tokens::new(sql, lexis);
     let mut expected = None;
     loop {
         let start = sql.len() - tokens.skip_to_token();
-        let Some(token) = tokens.next() else { return found };
+        let Some(token) = tokens.next() else { return };
         let name: Option<Box<[u8]>> = match token {
             Token::Word(word) => Some(word.to_ascii_lowercase().into()),
             Token::Quoted(name) => Some(name.into()),
@@ -51,16 +76,13 @@ pub(crate) fn mentions(sql: &[u8], names: &ClientStatements, lexis: Lexis) -> Ve
         };
         let keyword = matches!(token, Token::Word(_));
         match name {
-            Some(name) => match (expected, names.get(&name)) {
+            Some(name) => {
+                let at = start..sql.len() - tokens.rest().len();
                 // PREPARE TRANSACTION names none.
-                (Some(purpose), Some(named)) if purpose != Purpose::Make || *name != *b"transaction" => {
-                    let at = start..sql.len() - tokens.rest().len();
-                    found.push(Mention { at, name, statement: Arc::clone(&named.statement), purpose });
-                    expected = None;
-                }
-                _ if keyword => expected = purpose_behind(&name, expected),
-                _ => expected = None,
-            },
+                let of = expected.filter(|purpose| *purpose != Purpose::Make || *name != *b"transaction");
+                let behind = if keyword { purpose_behind(&name, expected) } else { None };
+                expected = if of.is_some_and(|purpose| is_one(at, name, purpose)) { None } else { behind };
+            }
             None => expected = None,
         }
     }
@@ -105,6 +127,24 @@ mod tests {
             assert_eq!(found.iter().map(|mention| &sql[mention.at.clone()]).collect::<Vec<_>>(), mentioned, "{sql}");
             let frees = sql.to_ascii_lowercase().starts_with("deallocate");
             assert!(found.iter().all(|mention| (mention.purpose == Purpose::Free) == frees), "{sql}");
+        }
+    }
+
+    #[test]
+    fn names_of_the_server() {
+        let cache = StatementCache::default();
+        let mut names = ClientStatements::default();
+        names.set(b"pgferry_2", Some(NamedStatement { statement: cache.uncached(), described: None }));
+        for (sql, expected) in [
+            ("execute pgferry_1", Some("pgferry_1")),
+            ("select 1; DEALLOCATE PREPARE \"pgferry_12\"", Some("pgferry_12")),
+            ("prepare pgferry_3 as select 1", Some("pgferry_3")),
+            ("execute pgferry_2", None),
+            ("select 'execute pgferry_1', pgferry_1 from pgferry_1", None),
+            ("execute Pgferry_2; deallocate PGFERRY_1", Some("pgferry_1")),
+        ] {
+            let found = others_name(sql.as_bytes(), &names, Lexis::default());
+            assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{sql}");
         }
     }
 }
