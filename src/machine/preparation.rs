@@ -22,7 +22,7 @@ use crate::track::session_code::Reach;
 use crate::track::setting_overrides::SettingOverrides;
 use crate::track::statements::{self, StatementCache};
 use crate::track::unnamed_statement::UnnamedStatement;
-use crate::track::{ClientState, Request};
+use crate::track::{ClientState, Request, ServerParams};
 use crate::wire::frontend;
 
 /// Statement that makes a session forget the last values of its sequences.
@@ -162,18 +162,23 @@ impl Preparation {
         let reset = policy == ResetPolicy::All;
         let nothing = SettingOverrides::default();
         let (have, kept) = if reset { (&server.base, &nothing) } else { (&server.params, &server.kept) };
+        let is_own = server.used != UsedBy::Nothing && !server.used.is_foreign_to(id);
         // What a client was told last is what it wants.
-        let following = if !reset && have.is(&client.view) {
+        let following = if !reset && have.is(&client.view) && (is_own || client.wanted == client.asked) {
             Vec::new()
         } else {
-            params::differences(have, &client.wanted, &parameters.baseline().unwrap_or_default())
+            let baseline = parameters.baseline().unwrap_or_default();
+            let mut following = params::differences(have, &client.wanted, &baseline);
+            if reset || !is_own {
+                following.extend(said_again(have, server, client, &baseline));
+            }
+            following
         };
         let carried = client.settings.kept().difference(kept);
         let unknown = |(name, value): (&'static str, &[u8])| parameters.canonical(name, value).is_none();
         if !following.is_empty() && client.wanted.iter().any(unknown) {
             preparation.proceed = Proceed::After;
         }
-        let is_own = server.used != UsedBy::Nothing && !server.used.is_foreign_to(id);
         let planned_otherwise = !reset && !is_own && function_plans::are_outdated(server, client);
         if planned_otherwise {
             preparation.plans = Plans::Discarded { closes: server.prepared.changed_by_rereading().collect() };
@@ -351,6 +356,22 @@ impl Preparation {
             ResetPolicy::Nothing => {}
         }
     }
+}
+
+/// The `SET`s of what a client has set to just what another one's startup packet asked for, which a session that has `have` has: it is
+/// not to be taken for what is left where code has run `RESET`.
+fn said_again<'p>(
+    have: &'p ServerParams,
+    server: &'p ServerState,
+    client: &'p ClientState,
+    baseline: &'p ServerParams,
+) -> impl Iterator<Item = Vec<u8>> + 'p {
+    params::FOLLOWING.into_iter().filter_map(|name| {
+        let wanted = client.wanted.get(name)?;
+        let own = client.asked.get(name).or_else(|| baseline.get(name.as_bytes()));
+        let is_there = |params: &ServerParams| params.get(name.as_bytes()) == Some(wanted);
+        (own != Some(wanted) && is_there(have) && is_there(&server.base)).then(|| params::set_to(name, wanted))
+    })
 }
 
 #[cfg(test)]

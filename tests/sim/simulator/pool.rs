@@ -33,7 +33,7 @@ pub struct Pool {
     pub statements: StatementCache,
     idle: RefCell<Vec<Link>>,
     waiting: RefCell<VecDeque<(TaskId, Slot)>>,
-    wanted: RefCell<RequestedParams>,
+    asked: RefCell<RequestedParams>,
     pub tentative_leases: RefCell<Vec<Open>>,
     pub open: Cell<usize>,
     dialling: Cell<usize>,
@@ -53,7 +53,7 @@ impl Pool {
             statements: StatementCache::new(std::sync::Arc::clone(&world.statement_ids)),
             idle: RefCell::default(),
             waiting: RefCell::default(),
-            wanted: RefCell::default(),
+            asked: RefCell::default(),
             tentative_leases: RefCell::default(),
             open: Cell::new(0),
             dialling: Cell::new(0),
@@ -73,10 +73,10 @@ impl Pool {
     }
 
     /// A connection if one is idle and fit.
-    pub fn checkout_idle(&self, world: &Rc<World>, wanted: &RequestedParams) -> Option<Link> {
+    pub fn checkout_idle(&self, world: &Rc<World>, asked: &RequestedParams) -> Option<Link> {
         loop {
             let mut link = self.idle.borrow_mut().pop()?;
-            self.wanted.borrow_mut().clone_from(wanted);
+            self.asked.borrow_mut().clone_from(asked);
             let before = link.state.base.clone();
             if !link.is_too_old() && (link.was_just_used() || link.look()) {
                 if link.state.base != before {
@@ -93,14 +93,14 @@ impl Pool {
     pub async fn checkout(
         self: &Rc<Self>,
         world: &Rc<World>,
-        wanted: &RequestedParams,
+        asked: &RequestedParams,
         until: Option<u64>,
         mut gone: impl FnMut() -> Option<NoLink>,
     ) -> Result<Link, NoLink> {
-        if let Some(link) = self.checkout_idle(world, wanted) {
+        if let Some(link) = self.checkout_idle(world, asked) {
             return Ok(link);
         }
-        self.wanted.borrow_mut().clone_from(wanted);
+        self.asked.borrow_mut().clone_from(asked);
         let slot: Slot = Rc::default();
         self.waiting.borrow_mut().push_back((world.me(), Rc::clone(&slot)));
         self.kick(world);
@@ -160,7 +160,7 @@ impl Pool {
         // The first asks for nothing, so that what clients get that ask for nothing is known.
         let known = |name, value: &[u8]| self.parameters.canonical(name, value);
         let asked = if self.parameters.baseline().is_some() {
-            self.wanted.borrow().known(known)
+            self.asked.borrow().known(known)
         } else {
             RequestedParams::default()
         };

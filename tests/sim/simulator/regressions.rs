@@ -9,6 +9,17 @@ const SCHEDULES: u64 = 150;
 /// What each is about, and the case.
 const FOUND: &[(&str, &str)] = &[
     (
+        "a SET to just what another client's startup packet asked for, on the connection that was opened for that one",
+        "setup mode=transaction reset=auto code=anything connections=2 dialling=2 buffer=512 text=64 statements=1 socket=64 step=0
+     client half_close
+     {application_name=hid}
+     [Q('select 1')] | [Q('select 1')] | [Q('select 1')]
+     client half_close
+     {application_name=mine}
+     [Q('set application_name = ''hid''') P('','select set_config(''work_mem'', ''5MB'', true)') S] |
+     [P('','select set_config(''work_mem'', ''5MB'', true)') S] | [P('','select set_config(''work_mem'', ''5MB'', true)') S]",
+    ),
+    (
         "what a sequence gave last elsewhere, behind a nextval that is prepared and not run",
         "setup mode=transaction reset=never code=anything connections=3 dialling=1 buffer=512 socket=1000 step=0 refusals=true
      client half_close

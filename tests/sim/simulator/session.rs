@@ -265,7 +265,7 @@ impl Session {
         if let Some(link) = self.tentative.take().and_then(TentativeLease::take) {
             return Ok(link);
         }
-        if let Some(link) = self.pool.checkout_idle(&self.world, &self.state.wanted) {
+        if let Some(link) = self.pool.checkout_idle(&self.world, &self.state.asked) {
             return Ok(link);
         }
         let Self { world, pool, conn, state, id, .. } = self;
@@ -286,7 +286,7 @@ impl Session {
             None
         };
         let until = world.setup.patience_from(world.now());
-        pool.checkout(world, &state.wanted, until, gone).await
+        pool.checkout(world, &state.asked, until, gone).await
     }
 
     async fn refuse(&mut self, fault: &ClientError) -> Result<(), SessionEnd> {

@@ -43,8 +43,8 @@ pub struct Open {
 
 impl Pool {
     /// A connection that the client whose task runs reserves, if one is idle right now.
-    pub fn reserve_idle(&self, world: &Rc<World>, wanted: &RequestedParams) -> Option<TentativeLease> {
-        let link = self.checkout_idle(world, wanted)?;
+    pub fn reserve_idle(&self, world: &Rc<World>, asked: &RequestedParams) -> Option<TentativeLease> {
+        let link = self.checkout_idle(world, asked)?;
         let call = Rc::new(Call::default());
         let (since, used) = (world.now(), link.state.used != UsedBy::Nothing);
         world.tell(|| format!("link {} is reserved", link.number()));
