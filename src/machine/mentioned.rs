@@ -38,7 +38,7 @@ impl Machine<'_> {
     ) -> Result<(), ClientError> {
         self.consider(effects, text_use)?;
         self.consider_mentioned(mentioned, text_use)?;
-        if !effects.names_statements || !self.carries() {
+        if text_use == TextUse::Prepared || !effects.names_statements || !self.carries() {
             return Ok(());
         }
         // No client of its own server finds it.

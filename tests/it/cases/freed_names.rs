@@ -294,3 +294,14 @@ fn name_freed_by_one_client_is_there_for_another_that_shares_the_statement() {
         .collect();
     compare(Postgres::shared(), &TRANSACTION, &scripts);
 }
+
+#[test]
+fn name_that_a_statement_has_on_the_server_is_no_other_clients() {
+    let texts: Vec<_> =
+        (1..10).flat_map(|n| [format!("execute pgferry_{n}"), format!("deallocate pgferry_{n}")]).collect();
+    let script =
+        Script::new("names that only the server knows").ask(A, &[parse("x", FIRST), describe(b'S', "x"), sync()]);
+    let script =
+        texts.iter().fold(script, |script, text| script.ask(B, &[query(text)]).ask(B, &[parse("", text), sync()]));
+    compare(Postgres::shared(), &TRANSACTION, &[script.ask(A, &[run("x", &["1"])])]);
+}
