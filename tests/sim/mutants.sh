@@ -118,8 +118,8 @@ program=$(sed -n 's/.*Executable .*(\(.*\))$/\1/p' "$work/build.log")
 # What it finds without a fault says nothing of those.
 for name in none $names; do
     # Of the core's time, not the clock's: other work may go on beside it.
-    took=$({ TIMEFORMAT=%U; time (cd "$work" && ulimit -t "$limit" && MUTANT=$name SIM_STEPS=1000000000 SIM_SHRINK=0 RUST_BACKTRACE=0 \
-        exec "$program" simulator::hunt --nocapture) >"$work/run.log" 2>&1; } 2>&1 | tail -1)
+    took=$({ TIMEFORMAT=%1U; time (cd "$work" && ulimit -t "$limit" && MUTANT=$name SIM_STEPS=1000000000 SIM_SHRINK=0 RUST_BACKTRACE=0 \
+        "$program" simulator::hunt --nocapture >"$work/run.log" 2>&1); :; } 2>&1 | tail -1)
     if [ "$name" = none ]; then
         if grep -m1 '^seed ' "$work/run.log"; then
             echo "something is found without any of these faults"
