@@ -36,7 +36,6 @@ differences-behind-ready | src/machine/from_server.rs | self\.hold_ready\(io, st
 reset-failure-ignored | src/machine/errors.rs | fatal \|\| self\.preparation\.failed\(left, code, self\.context\.statements\) | fatal
 sets-not-committed | src/machine/preparation.rs* | preparation\.put_statement\(b"(?:BEGIN|COMMIT)"\); |
 kept-not-carried | src/machine/preparation.rs | for sql in following\.iter\(\)\.chain\(&carried\) \{[^}]*\} | for sql in &following { preparation.put_statement(sql); }
-kept-in-reverse | src/machine/preparation.rs | for sql in following\.iter\(\)\.chain\(&carried\) \{[^}]*\} | for sql in following.iter().chain(carried.iter().rev()) { preparation.put_statement(sql); }
 ledger-commits-failed | src/machine/session_sync.rs | self\.client\.settings\.failed\(\); |
 ledger-ignores-rollback | src/machine/session_sync.rs | self\.client\.completed\(\Ktag(?=\)) | b"COMMIT".as_slice()
 corrections-left-out | src/machine/own_queries.rs | (?=if edits\.is_empty\(\) \{ \(Some) | edits.clear();
@@ -58,7 +57,6 @@ flavor-ignored | src/track/client_state.rs | for name in REPORTED \{[^}]*\} |
 used-by-not-noted | src/machine/mod.rs* | self\.server\.used = self\.server\.used\.and\(self\.context\.client, self\.client\.work\); |
 long-names-whole | src/track/statements.rs | name\.len\(\)\.min\(63\) | name.len()
 sequences-anywhere | src/machine/session_sync.rs | holds\.contains\(Pins::SEQUENCE\) && !self\.knows_sequences\(\) | false
-pins-not-refused | src/machine/session_sync.rs | self\.context\.pin == Pin::Refuse && !refused\.is_empty\(\) | false
 resets-in-code-unseen | src/machine/own_queries.rs | if \Kdoubtful\.is_empty\(\)(?= \{\n\s+return false) | true
 TABLE
 }
