@@ -20,7 +20,7 @@ use super::sessions::{RegistrationGuard, SessionSpec};
 use super::{FAREWELL_TIMEOUT, Shared, checkin, close, farewell, login};
 use crate::config::{Mode, Settings};
 use crate::drain::Phase;
-use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::error::ClientError;
 use crate::machine;
 use crate::machine::first_request::{FirstRequest, first_query, first_request};
 use crate::machine::preparation::{Preparation, ResetPolicy};
@@ -36,34 +36,13 @@ use crate::upstream::slots::Slot;
 use crate::upstream::{Lease, Pool};
 use crate::wire::backend;
 use errors::{cancelled, idle_for_too_long, lost};
+pub(crate) use errors::{killed, shutdown};
 
 /// The setting that bounds how long a session may be idle.
 const IDLE_SESSION_TIMEOUT: &[u8] = b"idle_session_timeout";
 
 /// Number of dead connections that one request may meet before its client is told.
 const MAX_DEAD_CONNS: usize = 10;
-
-/// Error for clients at shutdown, as PostgreSQL words it.
-#[must_use]
-pub(crate) fn shutdown() -> ClientError {
-    ClientError::fatal(
-        ErrorSource::Client,
-        sqlstate::ADMIN_SHUTDOWN,
-        "terminating connection due to administrator command",
-    )
-    .detail("pgferry is shutting down.")
-}
-
-/// Error for a client that is ended by hand; the words are PostgreSQL's.
-#[must_use]
-pub(crate) fn killed() -> ClientError {
-    ClientError::fatal(
-        ErrorSource::Client,
-        sqlstate::ADMIN_SHUTDOWN,
-        "terminating connection due to administrator command",
-    )
-    .detail("It was ended at pgferry's console (KILL, KILL_CLIENT).")
-}
 
 /// Ends of a session.
 enum SessionEnd {
