@@ -144,7 +144,8 @@ fn nothing_else_outlives_them() {
             assert_eq!(second.error("select lastval()").field(b'C'), "55000", "{inside}");
         }
         let opened = ferry.report().get("upstream_opened");
-        assert!(opened <= 2 || *inside == READS_OTHERWISE, "{inside}: {opened} connections");
+        let most = if *inside == READS_OTHERWISE { 7 } else { 2 };
+        assert!(opened <= most, "{inside}: {opened} connections");
     }
 }
 
