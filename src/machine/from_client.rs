@@ -384,7 +384,7 @@ impl Machine<'_> {
     }
 
     /// Refuses the message: what is sent in its place fails, as PostgreSQL would have it fail, and the client is told
-    /// `fault`.
+    /// `client_error`.
     pub(super) fn refuse(&mut self, io: &mut Buffers<'_>, client_error: &ClientError, incoming: Incoming) {
         tracing::debug!(client = self.context.client, "refused a statement: {client_error}");
         flush_forwarded(io);
@@ -401,11 +401,12 @@ impl Machine<'_> {
         }
         let mut frame = Vec::new();
         client_error.put(&mut frame);
-        let mut note = Note::default();
-        if matches!(incoming.request, Request::Query) {
+        let mut note = if incoming.request == Request::Query {
             let change = self.drop_unnamed();
-            note = self.note_unnamed(change);
-        }
+            self.note_unnamed(change)
+        } else {
+            Note::default()
+        };
         note.refusal = Some(frame.into());
         self.pipeline.request_with(incoming.request, ResponseAction::Reject, Some(note));
         self.undo();

@@ -190,11 +190,11 @@ impl Machine<'_> {
 
     /// Returns whether only the transaction status, which is not known yet, tells what a text with `effects` needs.
     pub(super) fn awaits_status(&self, effects: &SqlEffects) -> bool {
-        let Some(commands) = &effects.commands else { return false };
+        let Some(commands) = effects.commands.as_ref().filter(|_| !self.knows_status()) else { return false };
         let needs_correction = |placed: &PositionedCommand| {
             resets_alone(effects, &placed.command) && !self.wrongly_reset(&placed.command).is_empty()
         };
-        commands.iter().any(needs_correction) && !self.knows_status()
+        commands.iter().any(needs_correction)
     }
 
     /// Returns whether a request that is sent now finds no open transaction, unless the preparation of the session fails.

@@ -62,7 +62,8 @@ pub(crate) fn others_name(sql: &[u8], names: &ClientStatements, lexis: Lexis) ->
     found
 }
 
-/// Gives `is_one` each word of a text that may be the name of a statement for what is said of it, until it says that it is.
+/// Gives `is_one` each word of a text that stands where `EXECUTE`, `DEALLOCATE` and `PREPARE` have a name. Where it says that it is none,
+/// it may be a keyword of these.
 fn each_name(sql: &[u8], lexis: Lexis, mut is_one: impl FnMut(Range<usize>, Box<[u8]>, Purpose) -> bool) {
     let mut tokens = Tokens::new(sql, lexis);
     let mut expected = None;
