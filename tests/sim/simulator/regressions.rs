@@ -9,6 +9,12 @@ const SCHEDULES: u64 = 150;
 /// What each is about, and the case.
 const FOUND: &[(&str, &str)] = &[
     (
+        "a Sync of a client that has ended, behind rows of which one fails the copy",
+        "setup mode=session reset=never code=anything connections=2 dialling=1 buffer=512 text=1048576 statements=1 socket=100000 step=400 patience=0 faults=false pin=auto refusals=false janitor=0 idle=0 lifetime=0 schedule=44503
+     client half_close
+     [Q('copy t(token) from stdin') d('k0_3\t1\t2\n') R(530000000578)]",
+    ),
+    (
         "an unnamed statement behind a Sync that waits for a connection and is cancelled",
         "setup mode=transaction reset=auto code=sequences connections=1 dialling=2 buffer=32768 text=1048576 statements=3 socket=100000 step=40 patience=20000 faults=true pin=auto refusals=false janitor=0 idle=0 lifetime=0 schedule=352
      fault 44 cancel
