@@ -428,7 +428,7 @@ impl Machine<'_> {
 
     /// Notes what becomes of the transaction by what is run now: the server tells of settings that go back when it is ready.
     fn note_fate(&mut self, transaction: TransactionFate) {
-        if self.carries() && transaction == TransactionFate::MayEnd && !self.server.params.is(&self.start) {
+        if self.carries() && transaction == TransactionFate::MayEnd && self.client.view != self.start {
             self.client.in_force.may_go_back();
         }
     }

@@ -160,7 +160,6 @@ mod tests {
             "UPDATE t SET a = a + -1 / b\nWHERE id IN ($1, $2) RETURNING *",
             "insert into t (a, b) values ($1::text[], $2) ; ",
             "begin",
-            "COMMIT;",
         ] {
             assert!(is_stateless(sql.as_bytes()), "{sql}");
             assert_eq!(analyze_tokens(sql.as_bytes(), Lexis::default()), SqlEffects::default(), "{sql}");

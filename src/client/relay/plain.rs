@@ -19,7 +19,7 @@ pub(super) struct Begun {
     progress: PlainProgress,
 }
 
-impl<'a> Pairing<'a> {
+impl Pairing<'_> {
     /// Returns whether the client has sent a plain query and no more, and nothing is under way besides.
     pub(super) fn is_plain(&self) -> bool {
         let (client, server) = (&*self.client, &*self.server.conn);
