@@ -248,7 +248,7 @@ impl<'a> Relay<'a> {
 
     fn open(&mut self, now: Instant) -> Result<(), End> {
         self.shown = Shown::Preparing;
-        self.handle.set_preparing();
+        self.handle.set_preparing(now);
         let (machine, mut io) = self.parts();
         machine.open(&mut io)?;
         self.vacate();

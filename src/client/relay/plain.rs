@@ -38,7 +38,7 @@ impl Pairing<'_> {
         tally.begins(now);
         match self.shown_at_first() {
             Shown::Running => self.server.set_running(self.shared, self.handle, now),
-            Shown::Preparing | Shown::Idle => self.handle.set_preparing(),
+            Shown::Preparing | Shown::Idle => self.handle.set_preparing(now),
         }
         if poll_fn(|cx| self.poll_plain(cx, &mut progress)).await {
             Ok(self.finish_plain(tally))
