@@ -70,7 +70,8 @@ pub fn is_all_of(
         return false;
     }
     let body = &bytes[frame::HEADER_BYTES..];
-    let fits = !preparation.has_statements() && client.unnamed.is_none() && server.params == client.view;
+    let nothing_open = client.unnamed.is_none() && !client.settings.has_changes();
+    let fits = !preparation.has_statements() && nothing_open && server.params == client.view;
     fits && frontend::is_query(body) && leaves_nothing(frontend::query(body), client)
 }
 
