@@ -16,7 +16,7 @@ table() {
 broken-proves | src/machine/mod.rs | self\.is_preparing\(\) && \Khow == ServerEnd::Orderly | true
 reset-end-is-stale | src/machine/mod.rs | else if \Kself\.owes_nothing\(io\) | self.pipeline.owed() > 0 \|\| self.owes_nothing(io)
 out-of-place-in-copy | src/track/pipeline/copy_in.rs | front != Some\(Request::Execute\) | true
-refused-query-drops | src/machine/from_client.rs | note = self\.note_unnamed\(change\); | note.rollback.unnamed = Some(change);
+refused-query-drops | src/machine/from_client.rs | Request::Query \{\n\s+let change = self\.drop_unnamed\(\);\n\s+\Kself\.note_unnamed\(change\) | Note::of(crate::track::rollback::Rollback { unnamed: Some(change), ..Default::default() })
 lone-set-local-hastes | src/machine/own_queries.rs | filter\(\|_\| \K!self\.knows_status\(\)(?=\) else) | false
 end-forgets-settings | src/machine/mod.rs | goes along to the next one\.\n\s+\Kself\.pack\(\); |
 unnamed-by-presence | src/track/unnamed_statement.rs | self == unnamed\.map_or\(Self::Absent, \|unnamed\| Self::Is\(unnamed\.id\)\) | (self == Self::Absent) == unnamed.is_none()
@@ -59,7 +59,7 @@ long-names-whole | src/track/statements.rs | name\.len\(\)\.min\(63\) | name.len
 sequences-anywhere | src/machine/session_sync.rs | holds\.contains\(Pins::SEQUENCE\) && !self\.knows_sequences\(\) | false
 plain-sends-again | src/machine/plain_query.rs | io\.to_server\.drain\([^;]*; |
 plain-passes-anything | src/machine/plain_query.rs | _ => \Kreturn None(?=,) | {}
-plain-keeps-unnamed | src/machine/plain_query.rs | nothing_open = \Kclient\.unnamed\.is_none\(\) && |
+plain-keeps-unnamed | src/machine/plain_query.rs | nothing_open = \Kclient\.unnamed\.is_none\(\) | true
 fate-ignored | src/machine/statements.rs | self\.client\.in_force\.may_go_back\(\); |
 rows-not-noted | src/machine/from_client.rs | self\.pipeline\.request\(Request::CopyData, ResponseAction::Forward\); |
 resets-in-code-unseen | src/machine/own_queries.rs | if \Kdoubtful\.is_empty\(\)(?= \{\n\s+return false) | true
