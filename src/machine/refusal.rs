@@ -137,7 +137,8 @@ impl Message<'_> {
 
     /// Its text is the client's unnamed statement, which a connection gets once it is needed there.
     fn prepare_unnamed(&mut self) {
-        let (Some(statements), MessageTarget::Statement { rest, .. }) = (self.statements, target_of(self.tag, self.body))
+        let (Some(statements), MessageTarget::Statement { rest, .. }) =
+            (self.statements, target_of(self.tag, self.body))
         else {
             return;
         };
@@ -466,7 +467,10 @@ mod tests {
         assert_eq!(kept(&[parse("select 1"), sync()]), None);
         assert_eq!(kept(&[query("select 1")]), None);
         // What is discarded drops nothing.
-        assert_eq!(kept(&[message(b'B', &[0; 8]), query("select 1"), parse("select 1"), sync()]).as_deref(), Some("before"));
+        assert_eq!(
+            kept(&[message(b'B', &[0; 8]), query("select 1"), parse("select 1"), sync()]).as_deref(),
+            Some("before")
+        );
         let failed = [message(b'P', b"s\0begin\0\0\0"), sync()];
         assert_eq!(kept(&[&failed[..], &[parse("rollback"), run()]].concat()).as_deref(), Some("rollback"));
         assert_eq!(kept(&[&failed[..], &[query("select 1"), query("rollback")]].concat()), None);
