@@ -363,6 +363,7 @@ fn aborted() -> ClientError {
 mod tests {
     use super::*;
     use crate::buffer::BufferPool;
+    use crate::track::SqlEffects;
 
     fn message(tag: u8, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(body.len() + 4).expect("small").to_be_bytes();
@@ -451,9 +452,10 @@ mod tests {
         let text = |client: &ClientState| {
             client.unnamed.as_ref().and_then(|unnamed| Some(frontend::query(&unnamed.text.as_ref()?.body).to_vec()))
         };
-        let mut kept = |pieces: &[Vec<u8>]| {
+        let kept = |pieces: &[Vec<u8>]| {
             let mut client = ClientState::default();
-            let before = Arc::new(ParsedQuery { body: b"before\0\0\0".as_slice().into(), effects: Default::default() });
+            let before =
+                Arc::new(ParsedQuery { body: b"before\0\0\0".as_slice().into(), effects: SqlEffects::default() });
             let unnamed = Unnamed::new(1, Some(Arc::clone(&before)), &before.effects, client.text_params().clone());
             client.unnamed = Some(Arc::new(unnamed));
             answers_to(&mut client, pieces);
