@@ -110,12 +110,12 @@ impl Machine<'_> {
     /// Asks the server for the reported settings that are in force, behind what was sent so far.
     pub(super) fn ask_for_settings_in_force(&mut self, io: &mut Buffers<'_>) {
         flush_forwarded(io);
-        let sql = SettingsInForce::query();
-        let action = ResponseAction::ForwardErrorOnly;
-        put_own_query(io.to_server, &mut self.pipeline, &sql, action, Tells::SettingsInForce);
+        for (sql, tells) in SettingsInForce::questions() {
+            put_own_query(io.to_server, &mut self.pipeline, &sql, ResponseAction::ForwardErrorOnly, tells);
+        }
         frontend::put_flush(io.to_server);
         self.pipeline.request(Request::Flush, ResponseAction::Swallow);
-        self.client.in_force = SettingsInForce::Asked;
+        self.client.in_force.ask(&self.client.view);
     }
 
     /// The settings that `command` resets to something else than this client's startup packet asked for: a `RESET` goes
@@ -333,8 +333,9 @@ impl Machine<'_> {
     /// A row of the answer to a question.
     pub(super) fn learn_answer(&mut self, row: &[u8]) {
         let values = backend::values(row);
-        if self.pipeline.front_note().is_some_and(|note| note.tells == Tells::SettingsInForce) {
-            return self.client.in_force.learn(&self.client.view, &values);
+        if let Some(Tells::SettingInForce(name)) = self.pipeline.front_note().map(|note| note.tells) {
+            let value = values.first().copied().flatten().unwrap_or_default();
+            return self.client.in_force.learn(name, value);
         }
         if let Phase::Asking(Question::Settings(names)) = &mut self.phase {
             let names = std::mem::take(names);

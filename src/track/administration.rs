@@ -50,23 +50,9 @@ fn is(token: &Token<'_>, word: &[u8]) -> bool {
     matches!(token, Token::Word(written) if written.eq_ignore_ascii_case(word))
 }
 
-/// The name that stands for an object; those that are not quoted are in lower case.
+/// The name that stands for an object, which may be a text where the command takes one.
 fn identifier(token: &Token<'_>) -> Option<Vec<u8>> {
-    match token {
-        Token::Word(name) => Some(name.to_ascii_lowercase()),
-        Token::Quoted(name) => {
-            let mut rest = *name;
-            let mut plain = Vec::with_capacity(name.len());
-            while let [byte, tail @ ..] = rest {
-                plain.push(*byte);
-                // Quotes are doubled inside of quotes.
-                rest = if *byte == b'"' { tail.strip_prefix(b"\"").unwrap_or(tail) } else { tail };
-            }
-            Some(plain)
-        }
-        Token::Text(name) => Some(name.to_vec()),
-        Token::Semicolon | Token::Other(_) | Token::Unclear => None,
-    }
+    if let Token::Text(name) = token { Some(name.to_vec()) } else { token.identifier() }
 }
 
 #[cfg(test)]

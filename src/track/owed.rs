@@ -31,8 +31,8 @@ pub enum Tells {
     /// Nothing.
     #[default]
     Nothing,
-    /// The reported settings that are in force.
-    SettingsInForce,
+    /// The value of a reported setting that is in force.
+    SettingInForce(&'static str),
 }
 
 /// A statement that is described.

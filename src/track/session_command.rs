@@ -238,15 +238,6 @@ fn is_finished(text: &[u8], lexis: Lexis) -> bool {
     Tokens::new(&closed, lexis).last() == Some(Token::Semicolon)
 }
 
-/// An identifier as PostgreSQL folds it: ASCII letters only, quoted ones as they are.
-fn folded(token: Token<'_>) -> Option<Box<[u8]>> {
-    match token {
-        Token::Word(word) => Some(word.to_ascii_lowercase().into()),
-        Token::Quoted(name) if !name.contains(&b'"') => Some(name.into()),
-        _ => None,
-    }
-}
-
 struct Words<'a> {
     sql: &'a [u8],
     tokens: Tokens<'a>,
@@ -278,7 +269,7 @@ impl<'a> Words<'a> {
 
     /// A name that ends the statement.
     fn last_name(&mut self) -> Option<Box<[u8]>> {
-        let name = folded(self.next()?)?;
+        let name = self.next()?.identifier()?.into();
         self.ends().then_some(name)
     }
 
@@ -366,13 +357,12 @@ impl<'a> Words<'a> {
                 _ => {}
             }
         }
-        let mut name = folded(first)?.into_vec();
-        name.make_ascii_lowercase();
+        let mut name = first.identifier()?.to_ascii_lowercase();
         loop {
             match self.next()? {
                 Token::Other(b'.') => {
                     name.push(b'.');
-                    name.extend(folded(self.next()?)?.to_ascii_lowercase());
+                    name.extend(self.next()?.identifier()?.to_ascii_lowercase());
                 }
                 Token::Other(b'=') => break,
                 Token::Word(word) if is(word, b"to") => break,
@@ -415,13 +405,13 @@ impl<'a> Words<'a> {
                 return (zone && self.ends()).then(|| SessionCommand::Reset { name: (*b"timezone").into() });
             }
         }
-        let mut name = folded(first)?.to_ascii_lowercase();
+        let mut name = first.identifier()?.to_ascii_lowercase();
         loop {
             match self.next() {
                 None => break,
                 Some(Token::Other(b'.')) => {
                     name.push(b'.');
-                    name.extend(folded(self.next()?)?.to_ascii_lowercase());
+                    name.extend(self.next()?.identifier()?.to_ascii_lowercase());
                 }
                 Some(_) => return None,
             }
@@ -450,7 +440,7 @@ impl<'a> Words<'a> {
         if keyword && self.tokens.clone().next().is_some() {
             token = self.next()?;
         }
-        let name = folded(token)?;
+        let name = token.identifier()?.into();
         self.ends().then_some(name)
     }
 
@@ -466,7 +456,7 @@ impl<'a> Words<'a> {
         }
         match token {
             Token::Word(word) if is(word, b"all") => Some(SessionCommand::DeallocateAll),
-            token => folded(token).map(|name| SessionCommand::Deallocate { name }),
+            token => token.identifier().map(|name| SessionCommand::Deallocate { name: name.into() }),
         }
     }
 }

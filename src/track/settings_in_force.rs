@@ -4,6 +4,7 @@
 //! `src/backend/utils/misc/guc.c`). Behind a `SET` in a pipeline without a `Sync` texts already mean what the new value makes
 //! them mean.
 
+use super::owed::Tells;
 use super::params::{self, ServerParams};
 use super::session_command::{PositionedCommand, SessionCommand};
 use super::sql_effects::SqlEffects;
@@ -18,8 +19,8 @@ pub enum SettingsInForce {
     AsTold,
     /// Others, perhaps.
     Changed,
-    /// The server is asked for them.
-    Asked,
+    /// The server is asked for them, and has answered for some of these.
+    Asked(ServerParams),
     /// These, until something else is run.
     Are(ServerParams),
 }
@@ -40,7 +41,7 @@ impl SettingsInForce {
     /// Returns whether the server is asked for them.
     #[must_use]
     pub fn are_asked(&self) -> bool {
-        matches!(self, Self::Asked)
+        matches!(self, Self::Asked(_))
     }
 
     /// A text is bound, and about to be run, that may set what its commands don't tell.
@@ -63,20 +64,24 @@ impl SettingsInForce {
         }
     }
 
-    /// The query that asks the server for them, in the order of [`REPORTED`].
-    #[must_use]
-    pub fn query() -> Vec<u8> {
-        let settings = REPORTED.map(|name| format!("pg_catalog.current_setting('{name}')"));
-        format!("SELECT {}", settings.join(",")).into_bytes()
+    /// The statements that ask the server for them, and what the answer of each tells. `SHOW` takes no snapshot, behind which a
+    /// transaction's isolation level could not be set any more, and needs no right to run a function.
+    pub fn questions() -> impl Iterator<Item = (Vec<u8>, Tells)> {
+        REPORTED.into_iter().map(|name| (format!("SHOW {name}").into_bytes(), Tells::SettingInForce(name)))
     }
 
-    /// The server's answer, of a client that was `told` what it reported before.
-    pub fn learn(&mut self, told: &ServerParams, values: &[Option<&[u8]>]) {
-        let mut params = told.clone();
-        for (name, value) in REPORTED.iter().zip(values) {
-            params.set(name.as_bytes(), value.unwrap_or_default());
+    /// The server is being asked, for a client that was `told` what it reported before.
+    pub fn ask(&mut self, told: &ServerParams) {
+        *self = Self::Asked(told.clone());
+    }
+
+    /// The server's answer for one of them.
+    pub fn learn(&mut self, name: &str, value: &[u8]) {
+        let Self::Asked(params) = self else { return };
+        params.set(name.as_bytes(), value);
+        if REPORTED.last() == Some(&name) {
+            *self = Self::Are(std::mem::take(params));
         }
-        *self = Self::Are(params);
     }
 
     /// The server has reported what has changed.
@@ -151,8 +156,11 @@ mod tests {
         let mut in_force = SettingsInForce::default();
         assert_eq!(in_force.known(&told), &told);
         run(&mut in_force, b"set timezone = 'GMT'");
-        let values = REPORTED.map(|name| Some(if name == "TimeZone" { &b"GMT"[..] } else { b"x" }));
-        in_force.learn(&told, &values);
+        in_force.ask(&told);
+        for name in REPORTED {
+            assert!(in_force.are_asked(), "{name}");
+            in_force.learn(name, if name == "TimeZone" { b"GMT" } else { b"x" });
+        }
         assert_eq!(in_force.known(&told).get(b"timezone"), Some(&b"GMT"[..]));
         run(&mut in_force, b"select 1");
         assert!(in_force.are_unknown());

@@ -21,6 +21,35 @@ pub(crate) enum Token<'a> {
     Unclear,
 }
 
+/// Bytes of a name that PostgreSQL keeps (`NAMEDATALEN`).
+const MAX_NAME_BYTES: usize = 63;
+
+impl Token<'_> {
+    /// Returns the name that an identifier stands for: folded unless it is quoted, without doubled quotes, and cut off where
+    /// PostgreSQL does, at the last character that ends within its length (`truncate_identifier` in `src/backend/parser/scansup.c`).
+    #[must_use]
+    pub(crate) fn identifier(&self) -> Option<Vec<u8>> {
+        let mut name = match self {
+            Token::Word(word) => word.to_ascii_lowercase(),
+            Token::Quoted(name) => {
+                let mut after_quote = false;
+                let mut is_kept = |byte: &u8| {
+                    after_quote = *byte == b'"' && !after_quote;
+                    *byte != b'"' || after_quote
+                };
+                name.iter().copied().filter(|byte| is_kept(byte)).collect()
+            }
+            _ => return None,
+        };
+        if name.len() > MAX_NAME_BYTES {
+            let within = |byte: u8| byte & 0xC0 == 0x80;
+            let end = (0..=MAX_NAME_BYTES).rev().find(|&end| !within(name[end])).unwrap_or(MAX_NAME_BYTES);
+            name.truncate(end);
+        }
+        Some(name)
+    }
+}
+
 /// Walks the tokens of a text. Comments are passed over; an unfinished string or comment reaches to the end.
 #[derive(Clone, Debug)]
 pub(crate) struct Tokens<'a> {
@@ -283,6 +312,27 @@ mod tests {
                 _ => None,
             })
             .collect()
+    }
+
+    #[test]
+    fn identifiers_are_what_postgresql_makes_of_them() {
+        let long = "n".repeat(70);
+        for (sql, expected) in [
+            ("Abc", Some("abc")),
+            ("\"A b\"", Some("A b")),
+            ("\"a\"\"b\"\"\"", Some("a\"b\"")),
+            ("\"\"\"\"", Some("\"")),
+            (long.as_str(), Some(&long[..63])),
+            // 63 bytes end within a character.
+            (&"ä".repeat(40), Some(&*"ä".repeat(31))),
+            (&format!("\"{}\"", "€".repeat(40)), Some(&*"€".repeat(21))),
+            ("'a'", None),
+            ("U&\"a\"", None),
+            ("1", None),
+        ] {
+            let token = Tokens::new(sql.as_bytes(), Lexis::default()).next().expect("a token");
+            assert_eq!(token.identifier().as_deref(), expected.map(str::as_bytes), "{sql}");
+        }
     }
 
     #[test]

@@ -738,6 +738,18 @@ mod tests {
     }
 
     #[test]
+    fn a_call_is_looked_at_no_further_than_its_first_tokens() {
+        let unknown_settings = |sql: &str| analyze(sql.as_bytes(), Lexis::default()).unknown_settings;
+        let call = |arguments: usize| format!("select set_config('a.b', f({}), true)", vec!["1"; arguments].join(","));
+        assert_eq!(unknown_settings(&call(50)), UnknownSettings::ForTransaction);
+        // What it might mean at most counts then.
+        assert_eq!(unknown_settings(&call(100)), UnknownSettings::Named);
+        // Each of these calls looks ahead: to the end of the text it would take hours.
+        let nested = format!("select {}", "set_config(".repeat(90_000));
+        assert_eq!(unknown_settings(&nested), UnknownSettings::ForSession);
+    }
+
+    #[test]
     fn names_count_where_they_are_called() {
         for sql in
             ["select 1 as lastval", "select advisory_score from t", "select 'advisory locks'", r"select 'C:\temp\'"]

@@ -30,12 +30,16 @@ pub(super) fn is_advisory(name: &[u8]) -> bool {
     name.windows(WORD.len() + 1).any(|window| window[WORD.len()] == b'_' && is(&window[..WORD.len()], WORD))
 }
 
-/// Returns whether the arguments behind `set_config` end in a plain `true`: it holds for the transaction only.
+/// Number of tokens of a call's arguments that are looked at: calls may be nested, and each looks ahead for itself.
+const MAX_ARGUMENT_TOKENS: usize = 128;
+
+/// Returns whether the arguments behind `set_config` end in a plain `true`, as far as they are looked at: it holds for the
+/// transaction only.
 pub(super) fn is_local_set_config(tokens: Tokens<'_>) -> bool {
     let mut depth = 0;
     let mut commas = 0;
     let mut third = Vec::new();
-    for token in tokens {
+    for token in tokens.take(MAX_ARGUMENT_TOKENS) {
         match token {
             Token::Other(b'(') => depth += 1,
             Token::Other(b')') if depth == 1 => {

@@ -70,13 +70,8 @@ fn each_name(sql: &[u8], lexis: Lexis, mut is_one: impl FnMut(Range<usize>, Box<
     loop {
         let start = sql.len() - tokens.skip_to_token();
         let Some(token) = tokens.next() else { return };
-        let name: Option<Box<[u8]>> = match token {
-            Token::Word(word) => Some(word.to_ascii_lowercase().into()),
-            Token::Quoted(name) => Some(name.into()),
-            _ => None,
-        };
         let keyword = matches!(token, Token::Word(_));
-        match name {
+        match token.identifier().map(Box::from) {
             Some(name) => {
                 let at = start..sql.len() - tokens.rest().len();
                 // PREPARE TRANSACTION names none.
