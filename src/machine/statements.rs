@@ -469,7 +469,7 @@ pub(super) fn existing_statement(name: &[u8]) -> ClientError {
 }
 
 /// Returns whether what follows the name of a `Parse` is a text, a count and as many types.
-fn is_well_formed(rest: &[u8]) -> bool {
+pub(super) fn is_well_formed(rest: &[u8]) -> bool {
     let Some((_, types)) = cstr(rest) else { return false };
     match types.split_first_chunk::<2>() {
         Some((count, oids)) => oids.len() == 4 * usize::from(u16::from_be_bytes(*count)),

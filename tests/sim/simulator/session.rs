@@ -312,7 +312,6 @@ impl Session {
                 Step::NeedMore => self.receive().await?,
             }
         }
-        self.state.unnamed = None;
         Ok(())
     }
 
