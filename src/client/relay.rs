@@ -5,6 +5,8 @@
 //! are independent, so that a client that pipelines and a server that answers can't block each other.
 
 mod accounts;
+mod pairing;
+mod plain;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -13,18 +15,16 @@ use std::time::Instant;
 
 use super::Shared;
 use super::session_handle::SessionHandle;
-use crate::config::{Mode, Settings};
+use crate::config::Mode;
 use crate::drain::Phase;
-use crate::machine::preparation::Preparation;
 use crate::machine::{self, Buffers, Machine, MachineResult, Next, ServerEnd};
 use crate::net::{Conn, ReadCoalescer};
+use crate::track::Pins;
 use crate::track::message_target::MAX_TEXT_BYTES;
-use crate::track::statements::{Limits, MAX_CLIENT_BYTES};
-use crate::track::{ClientState, Pins};
 use crate::upstream::pool::lease::LeaseActivity;
 use crate::upstream::pool_stats::LocalStats;
-use crate::upstream::server_conn::ServerConn;
-use crate::upstream::{CloseReason, Lease, cancel};
+use crate::upstream::{CloseReason, cancel};
+pub(crate) use pairing::Pairing;
 
 /// Bytes that are copied to go out with others in one write, rather than with a write of their own.
 const SMALL_BYTES: usize = 8 * 1024;
@@ -79,7 +79,7 @@ enum ServerSide {
 
 /// One client on one connection.
 #[derive(Debug)]
-pub(crate) struct Relay<'a> {
+struct Relay<'a> {
     shared: &'a Arc<Shared>,
     handle: &'a SessionHandle,
     client: &'a mut Conn,
@@ -126,61 +126,9 @@ struct ConnExtras<'a> {
 }
 
 impl<'a> Relay<'a> {
-    /// Joins `client` with its `state` and `lease`, which `preparation` makes fit for it.
-    #[must_use]
-    pub(crate) fn new(
-        shared: &'a Arc<Shared>,
-        client: &'a mut Conn,
-        lease: &'a mut Lease,
-        handle: &'a SessionHandle,
-        state: &'a mut ClientState,
-        preparation: Preparation,
-        settings: &Settings,
-    ) -> Self {
-        let max_text_bytes = max_text_bytes(client.input.capacity());
-        let (pool, server_conn, activity) = lease.parts();
-        let ServerConn { conn, state: server_state, key, gate, conn_info, close_reason, .. } = server_conn;
-        conn_info.taken(handle.id);
-        let context = machine::Context {
-            mode: settings.pool.pool_mode,
-            pin: settings.pool.pin,
-            limits: Limits {
-                count: settings.pool.max_prepared_statements,
-                bytes: settings.pool.max_prepared_bytes,
-                client_bytes: MAX_CLIENT_BYTES,
-            },
-            max_text_bytes,
-            statements: &pool.statements,
-            parameters: &pool.parameters,
-            user: &pool.key.user,
-            client: handle.id,
-            given_pid: handle.pid,
-            backend_pid: key.pid,
-        };
-        let about = ConnExtras { key, gate, conn_info, close_reason };
-        Self {
-            shared,
-            handle,
-            client,
-            server: LeasedConn {
-                conn,
-                activity,
-                about,
-                coalescer: ReadCoalescer::default(),
-                side: ServerSide::Open,
-                readable: (Readable::Perhaps, Readable::Perhaps),
-            },
-            machine: Box::new(Machine::new(context, state, server_state, preparation)),
-            tally: LocalStats::default(),
-            ready: None,
-            counted: Pins::empty(),
-            shown: Shown::Idle,
-        }
-    }
-
-    /// Sends the preparation and the client's first messages at `now`, then moves bytes until the end.
-    pub(crate) async fn run(&mut self, now: Instant) -> Outcome {
-        let end = match self.open(now) {
+    /// Moves bytes until the end.
+    async fn run(mut self, opened: Result<(), End>) -> Outcome {
+        let end = match opened {
             Ok(()) => poll_fn(|cx| self.poll(cx)).await,
             Err(end) => end,
         };
@@ -211,7 +159,7 @@ impl<'a> Relay<'a> {
 
     fn open(&mut self, now: Instant) -> Result<(), End> {
         self.shown = Shown::Preparing;
-        self.handle.set_preparing();
+        self.handle.set_preparing(now);
         let (machine, mut io) = self.parts();
         machine.open(&mut io)?;
         self.vacate();
@@ -447,10 +395,17 @@ impl<'a> Relay<'a> {
         self.shown = Shown::Running;
         let now = now();
         self.tally.begins(now);
-        self.server.activity.set_active(true);
-        if self.handle.set_running(self.server.about.key, self.server.about.gate, now) {
-            let (key, gate) = (Arc::clone(self.server.about.key), self.server.about.gate.enter());
-            let server_side = Arc::clone(&self.shared.server_side);
+        self.server.set_running(self.shared, self.handle, now);
+    }
+}
+
+impl LeasedConn<'_> {
+    /// The server works for the client from `now` on, and a cancel request would hit that; one that came before is sent.
+    fn set_running(&mut self, shared: &Arc<Shared>, handle: &SessionHandle, now: Instant) {
+        self.activity.set_active(true);
+        if handle.set_running(self.about.key, self.about.gate, now) {
+            let (key, gate) = (Arc::clone(self.about.key), self.about.gate.enter());
+            let server_side = Arc::clone(&shared.server_side);
             tokio::spawn(async move { cancel::send(&server_side, &key, gate).await });
         }
     }

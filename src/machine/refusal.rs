@@ -137,7 +137,8 @@ impl Message<'_> {
 
     /// Its text is the client's unnamed statement, which a connection gets once it is needed there.
     fn prepare_unnamed(&mut self) {
-        let (Some(statements), MessageTarget::Statement { rest, .. }) = (self.statements, target_of(self.tag, self.body))
+        let (Some(statements), MessageTarget::Statement { rest, .. }) =
+            (self.statements, target_of(self.tag, self.body))
         else {
             return;
         };
@@ -362,6 +363,7 @@ fn aborted() -> ClientError {
 mod tests {
     use super::*;
     use crate::buffer::BufferPool;
+    use crate::track::SqlEffects;
 
     fn message(tag: u8, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(body.len() + 4).expect("small").to_be_bytes();
@@ -450,9 +452,10 @@ mod tests {
         let text = |client: &ClientState| {
             client.unnamed.as_ref().and_then(|unnamed| Some(frontend::query(&unnamed.text.as_ref()?.body).to_vec()))
         };
-        let mut kept = |pieces: &[Vec<u8>]| {
+        let kept = |pieces: &[Vec<u8>]| {
             let mut client = ClientState::default();
-            let before = Arc::new(ParsedQuery { body: b"before\0\0\0".as_slice().into(), effects: Default::default() });
+            let before =
+                Arc::new(ParsedQuery { body: b"before\0\0\0".as_slice().into(), effects: SqlEffects::default() });
             let unnamed = Unnamed::new(1, Some(Arc::clone(&before)), &before.effects, client.text_params().clone());
             client.unnamed = Some(Arc::new(unnamed));
             answers_to(&mut client, pieces);
@@ -466,7 +469,10 @@ mod tests {
         assert_eq!(kept(&[parse("select 1"), sync()]), None);
         assert_eq!(kept(&[query("select 1")]), None);
         // What is discarded drops nothing.
-        assert_eq!(kept(&[message(b'B', &[0; 8]), query("select 1"), parse("select 1"), sync()]).as_deref(), Some("before"));
+        assert_eq!(
+            kept(&[message(b'B', &[0; 8]), query("select 1"), parse("select 1"), sync()]).as_deref(),
+            Some("before")
+        );
         let failed = [message(b'P', b"s\0begin\0\0\0"), sync()];
         assert_eq!(kept(&[&failed[..], &[parse("rollback"), run()]].concat()).as_deref(), Some("rollback"));
         assert_eq!(kept(&[&failed[..], &[query("select 1"), query("rollback")]].concat()), None);
