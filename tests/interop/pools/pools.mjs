@@ -166,6 +166,33 @@ const pools = {
       return said
     })
     await client.end()
+  },
+
+  async prisma () {
+    const { PrismaClient } = require('./prisma')
+    const { PrismaPg } = require('@prisma/adapter-pg')
+    const prisma = new PrismaClient({ adapter: new PrismaPg({ ...options, max: clients, statement_timeout: 30000 }) })
+    await prisma.$executeRawUnsafe(`drop table if exists ${table}`)
+    await prisma.$executeRawUnsafe(`create table ${table} (id serial primary key, client int, turn int)`)
+    const within = { isolationLevel: 'ReadCommitted', maxWait: 60000, timeout: 60000 }
+    await atOnce(async (number) => {
+      const said = []
+      for (let turn = 0; turn < rounds; turn++) {
+        await barrier.wait()
+        await prisma.$transaction(async (transaction) => {
+          await transaction.thing.create({ data: { client: number, turn } })
+          said.push(await transaction.$queryRaw`show transaction_isolation`)
+        }, within)
+        await prisma.$transaction(async (transaction) => {
+          await transaction.thing.create({ data: { client: number, turn: -1 } })
+          await transaction.$queryRaw`select 1 / ${0}::int`
+        }, within).catch((error) => said.push(error.code))
+        said.push(await prisma.$transaction([prisma.thing.count({ where: { client: number } }), prisma.$queryRaw`show statement_timeout`]))
+        said.push(await prisma.thing.findMany({ where: { client: number }, select: { turn: true }, orderBy: { turn: 'asc' } }))
+      }
+      return said
+    })
+    await prisma.$disconnect()
   }
 }
 

@@ -183,7 +183,8 @@ impl Backend {
         }
         let message = self.input.get(self.read..).unwrap_or_default();
         // Before 14 a copy reads a message before it looks at its type.
-        let framed = if self.copy.is_some() && shared.version < 14 { frame_any(message) } else { frame(message) };
+        let any = self.copy.is_some() && shared.version < 14;
+        let framed = if any { frame_any(message) } else { frame(message, shared.version) };
         if let (Some(&tag @ (b'Q' | b'F' | b'B' | b'P' | b'X' | b'C' | b'D' | b'E')), true) =
             (message.first(), self.copy.is_some() && shared.version >= 14)
         {
@@ -266,7 +267,7 @@ impl Backend {
         self.error(shared, report);
         if !read
             && self.phase != Phase::Closed
-            && let Framed::Whole(size) = frame(self.input.get(self.read..).unwrap_or_default())
+            && let Framed::Whole(size) = frame(self.input.get(self.read..).unwrap_or_default(), shared.version)
         {
             // The message that waited has failed.
             self.read += size;

@@ -5,6 +5,9 @@ use super::error::Report;
 /// The largest length that PostgreSQL takes for a message of a type that is always small.
 const SMALL: usize = 10_000;
 
+/// Since this version a message of a type that is always small is not waited for where its length is larger.
+const SMALL_IS_BOUNDED: u32 = 14;
+
 /// The largest length that PostgreSQL takes for any message: `MaxAllocSize - 1`.
 const LARGE: usize = 0x3fff_fffe;
 
@@ -26,11 +29,12 @@ pub fn frame_any(bytes: &[u8]) -> Framed {
     frame_up_to(bytes, LARGE)
 }
 
-/// Looks for a message at the start of `bytes`.
-pub fn frame(bytes: &[u8]) -> Framed {
+/// Looks for a message at the start of `bytes`, as a server of this major version does.
+pub fn frame(bytes: &[u8], version: u32) -> Framed {
     let Some(&tag) = bytes.first() else { return Framed::Partial };
     let limit = match tag {
         b'Q' | b'F' | b'B' | b'P' | b'd' => LARGE,
+        b'X' | b'C' | b'D' | b'E' | b'H' | b'S' | b'c' | b'f' if version < SMALL_IS_BOUNDED => LARGE,
         b'X' | b'C' | b'D' | b'E' | b'H' | b'S' | b'c' | b'f' => SMALL,
         _ => return Framed::UnknownType(tag),
     };
