@@ -152,6 +152,9 @@ fn mistakes_are_explained() {
     }
     let output = command().args(["doctor", "-u", "postgres://no-such-host.invalid"]).output().expect("pgferry");
     assert_eq!(output.status.code(), Some(2));
+    let said = stdout(&output);
+    assert!(said.contains("[CRIT] upstream no-such-host.invalid:5432"), "{said}");
+    assert!(said.ends_with("\ncritical problems found\n"), "no port is missing: {said}");
     let output = command().args(["doctor", "-u", "postgres://%2Ftmp/x"]).output().expect("pgferry");
     assert!(stdout(&output).contains("a unix socket needs no ports"));
 }
