@@ -225,24 +225,41 @@ impl<'a> Session<'a> {
             match first_request(&mut self.conn.input, limit) {
                 FirstRequest::Violation(client_error) => return Err(SessionEnd::Tell(client_error)),
                 FirstRequest::Terminate => return Err(SessionEnd::Quiet),
-                FirstRequest::Ignored(size) => Box::pin(self.discard(size)).await?,
+                FirstRequest::Ignored(size) => Box::pin(self.ignore(size)).await?,
                 FirstRequest::There => return Ok(()),
-                FirstRequest::NeedMore => {
-                    if self.handle.is_killed() {
-                        return Err(SessionEnd::Tell(killed()));
-                    }
-                    if self.shared.drain.phase() >= Phase::Draining {
-                        return Err(SessionEnd::Tell(shutdown()));
-                    }
-                    match self.wait_idle().await? {
-                        IdleEvent::Received => {}
-                        IdleEvent::Gone => return Err(SessionEnd::Quiet),
-                        IdleEvent::Recalled(Recall::Needed) => self.return_tentative_lease(),
-                        IdleEvent::Recalled(Recall::Reset) => Box::pin(self.reset_tentative()).await,
-                    }
-                }
+                FirstRequest::NeedMore => self.wait_for_more().await?,
             }
         }
+    }
+
+    /// Drops the next `left` bytes. What has not come of them is waited for as any client that is idle.
+    async fn ignore(&mut self, mut left: usize) -> Result<(), SessionEnd> {
+        loop {
+            let here = self.conn.input.unparsed().len().min(left);
+            self.conn.consume(here);
+            left -= here;
+            if left == 0 {
+                return Ok(());
+            }
+            self.wait_for_more().await?;
+        }
+    }
+
+    /// Waits until the client has sent more, or there may be something to see to, unless its session is to end.
+    async fn wait_for_more(&mut self) -> Result<(), SessionEnd> {
+        if self.handle.is_killed() {
+            return Err(SessionEnd::Tell(killed()));
+        }
+        if self.shared.drain.phase() >= Phase::Draining {
+            return Err(SessionEnd::Tell(shutdown()));
+        }
+        match self.wait_idle().await? {
+            IdleEvent::Received => {}
+            IdleEvent::Gone => return Err(SessionEnd::Quiet),
+            IdleEvent::Recalled(Recall::Needed) => self.return_tentative_lease(),
+            IdleEvent::Recalled(Recall::Reset) => Box::pin(self.reset_tentative()).await,
+        }
+        Ok(())
     }
 
     /// Waits for whatever may happen to an idle client, for as long as it may be idle: in transaction mode no server sees
