@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::admin::console::command::Takeover;
+use crate::admin::server_command::Takeover;
 use crate::config::{ClientAddress, Contact};
 use crate::net::InheritedListener;
 use crate::net::takeover::receive;

@@ -1,6 +1,7 @@
 //! Operating pgferry: the console, metrics and health over HTTP.
 //!
-//! - [`state`]: what all of this looks at: the figures as they were, and the way to the server's own loop.
+//! - [`state`]: what all of this looks at: the figures as they were, and the way to the server's own loop, which executes
+//!   [`server_command`]s.
 //! - [`console`]: SQL, as PgBouncer's; [`show`] are its tables, [`table`] how they are sent and printed.
 //! - [`console_client`]: the other end of that: `pgferry show`, `pgferry ctl`, and a process that replaces another.
 //! - HTTP, here, on a thread of its own, so that it answers when workers are stuck: [`request`] says what is answered, [`metrics`] writes the figures,
@@ -14,6 +15,7 @@ pub(crate) mod metrics;
 pub(crate) mod page;
 pub(crate) mod probe;
 pub(crate) mod request;
+pub(crate) mod server_command;
 pub(crate) mod show;
 pub(crate) mod state;
 pub(crate) mod stats_log;
@@ -46,7 +48,7 @@ use crate::client::Shared;
 use crate::config::AdminListen;
 use crate::net::{ByteStream, InheritedListener, Listener};
 use request::{Endpoint, Names};
-pub(crate) use state::{AdminState, ServerCommand};
+pub(crate) use state::AdminState;
 
 /// Longest time that a client may take to send its request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::command::{Command, DRIVERS, Takeover, VERBS};
+use super::command::{Command, DRIVERS, VERBS};
+use crate::admin::server_command::{ServerCommand, Takeover};
 use crate::admin::show::Show;
-use crate::admin::state::{AdminState, ServerCommand};
+use crate::admin::state::AdminState;
 use crate::admin::table::{Table, Type};
 use crate::client::session_handle::SessionTarget;
 use crate::config::keys::{self, Adjustable, NotAdjustable};
