@@ -1,8 +1,8 @@
 //! The key that salts are made with where no stored verifier has one: for names without a secret, and for plain passwords.
 //!
 //! It is made of the secrets that are stored, so that it is the same after a restart and in every pgferry with the same
-//! configuration: a salt that changes would tell which names have a verifier. Anyone who begins a login sees what it makes, and may
-//! compare that with what a guess at the secrets would make. So guesses are made expensive: more than those at a verifier.
+//! configuration: a salt that changes would tell which names have a verifier. Every client that begins a login sees what it makes,
+//! and may compare that with what a guess at the secrets would make. So guesses are made expensive: more than those at a verifier.
 
 use std::fmt;
 use std::sync::Arc;
@@ -105,7 +105,7 @@ mod tests {
     }
 
     async fn salt(key: &SaltKey) -> [u8; 32] {
-        *key.get().await.mac(&[b"nobody"]).bytes()
+        *key.get().await.mac(&[b"unknown"]).bytes()
     }
 
     #[tokio::test]
@@ -116,7 +116,7 @@ mod tests {
         assert_ne!(salt(&one).await, salt(&other).await);
         let digest = *one.digest.clone().expect("of secrets");
         let cheap = ProcessKey::from_bytes(digest);
-        assert_ne!(salt(&one).await, *cheap.mac(&[b"nobody"]).bytes(), "a guess takes more than one hash");
+        assert_ne!(salt(&one).await, *cheap.mac(&[b"unknown"]).bytes(), "a guess takes more than one hash");
     }
 
     #[tokio::test]
