@@ -41,7 +41,7 @@ fn columns(messages: &[Message]) -> Vec<(String, u32)> {
 }
 
 /// PgBouncer 1.25's columns, with the letters of its manual for types: s text, i int4, q int8, N numeric.
-const PGBOUNCER: [(&str, &str); 14] = [
+const PGBOUNCER: [(&str, &str); 17] = [
     (
         "stats",
         "database s, total_server_assignment_count N, total_xact_count N, total_query_count N, total_received N, \
@@ -88,6 +88,9 @@ const PGBOUNCER: [(&str, &str); 14] = [
     ("mem", "name s, size i, used i, free i, memtotal i"),
     ("state", "key s, value s"),
     ("dns_hosts", "hostname s, ttl q, addrs s"),
+    ("dns_zones", "zonename s, serial q, count i"),
+    ("peers", "peer_id i, host s, port i, pool_size i"),
+    ("peer_pools", "peer_id i, cl_active_cancel_req i, cl_waiting_cancel_req i, sv_active_cancel i, sv_login i"),
 ];
 
 const CONNECTION: &str = "type s, user s, database s, replication s, state s, addr s, port i, local_addr s, \
@@ -310,6 +313,9 @@ fn databases_and_clients_are_put_out() {
     let mut guest = guest(&ferry);
     let mut client = ferry.session();
     assert_eq!(client.value("select 1"), "1");
+    for slip in ["DISABLE postgre", "ENABLE postgre"] {
+        assert_eq!(guest.query(slip)[0].field(b'C'), "3D000", "{slip}");
+    }
     assert_eq!(tags(&guest.query("DISABLE postgres")), "CZ");
     let mut late = ferry.raw();
     late.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));

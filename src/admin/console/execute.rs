@@ -65,8 +65,14 @@ pub(crate) async fn execute(admin_state: &Arc<AdminState>, command: &Command) ->
                 pool.open_as_needed();
             }
         }
-        Command::Disable(database) => shared.server_side.pauses.disable(database.as_bytes(), true),
-        Command::Enable(database) => shared.server_side.pauses.disable(database.as_bytes(), false),
+        Command::Disable(database) => {
+            known(admin_state, Some(database))?;
+            shared.server_side.pauses.disable(database.as_bytes(), true);
+        }
+        Command::Enable(database) => {
+            known(admin_state, Some(database))?;
+            shared.server_side.pauses.disable(database.as_bytes(), false);
+        }
         Command::Reconnect(database) => {
             known(admin_state, database.as_deref())?;
             let name = database.as_deref().map(str::as_bytes);
