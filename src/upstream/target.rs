@@ -58,7 +58,7 @@ pub(crate) enum TlsAttempt {
     Yes,
 }
 
-/// All ways: that of most databases, and those of databases that are elsewhere.
+/// The targets of all databases: that of most, and those of databases that are elsewhere.
 #[derive(Debug)]
 pub(crate) struct UpstreamTargets {
     general: Arc<UpstreamTarget>,
@@ -68,23 +68,28 @@ pub(crate) struct UpstreamTargets {
 }
 
 impl UpstreamTargets {
-    /// The ways that `settings` describe.
+    /// The targets that `settings` describe, one for each server.
     ///
     /// # Errors
     /// When certificates can't be used: which, and why.
     pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
         let general = Arc::new(UpstreamTarget::new(settings)?);
         let mut own = BTreeMap::new();
+        let mut known: Vec<(&Settings, Arc<UpstreamTarget>)> = vec![(settings, Arc::clone(&general))];
         for (name, other) in &settings.databases {
-            let same = other.way() == settings.way();
-            let upstream_target = if same { Arc::clone(&general) } else { Arc::new(UpstreamTarget::new(other)?) };
+            let same = known.iter().find(|(known, _)| known.has_servers_of(other));
+            let upstream_target = match same {
+                Some((_, upstream_target)) => Arc::clone(upstream_target),
+                None => Arc::new(UpstreamTarget::new(other)?),
+            };
+            known.push((other, Arc::clone(&upstream_target)));
             own.insert(name.clone(), upstream_target);
         }
         let others = own.remove(Settings::OTHERS);
         Ok(Self { general, own, others })
     }
 
-    /// The way to `database`.
+    /// The target of `database`.
     #[must_use]
     pub(crate) fn of(&self, database: &[u8]) -> &Arc<UpstreamTarget> {
         self.own.get(database).or(self.others.as_ref()).unwrap_or(&self.general)
@@ -100,7 +105,7 @@ impl UpstreamTargets {
     }
 }
 
-/// The way to the upstream.
+/// The target of server connections: one server, or several of which one is chosen.
 #[derive(Debug)]
 pub(crate) struct UpstreamTarget {
     /// Hosts: the first that satisfies `target` is used.
@@ -141,7 +146,7 @@ pub(crate) struct TargetHost {
 type LookedUp = (Instant, Vec<SocketAddr>);
 
 impl UpstreamTarget {
-    /// The way that `settings` describe.
+    /// The target that `settings` describe.
     ///
     /// # Errors
     /// When certificates can't be used: which, and why.
