@@ -13,7 +13,7 @@ use crate::config::{ClientIdentity, RawConfig, Settings, Transport};
 use crate::doctor::{Examination, Facts, diagnose, report, server};
 
 use super::options::Options;
-use super::output::print;
+use super::output::{print, print_error};
 use super::serve::runtime;
 
 /// Longest time for asking the server while the configuration is checked.
@@ -193,7 +193,7 @@ pub(super) fn doctor(doctor: &DoctorOptions, before: &Options) -> ExitCode {
     match examine(doctor, before) {
         Ok(status) => ExitCode::from(status),
         Err(message) => {
-            eprintln!("pgferry: {message}");
+            print_error(&message);
             // As for the worst verdict: monitoring must notice.
             ExitCode::from(2)
         }

@@ -102,7 +102,7 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("pgferry: {message}");
+            output::print_error(&message);
             ExitCode::FAILURE
         }
     }

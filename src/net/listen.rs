@@ -29,6 +29,10 @@ use super::listen_error::{ListenError, MAX_PATH_BYTES};
 use super::socket;
 use super::socket_lock::{SocketFile, SocketLock};
 use super::stream::{Stream, set_keepalive};
+use super::unix_client::connect_within;
+
+/// Longest wait for a listener of another program at the path of a socket file.
+const OTHERS_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A listener.
 #[derive(Debug)]
@@ -94,7 +98,8 @@ impl Listener {
                 .map_err(|error| ListenError::Directory { dir: dir.display().to_string(), error })?;
         }
         let claim = SocketLock::lock(path)?;
-        if std_unix::UnixStream::connect(path).is_ok() {
+        let found = std_unix::SocketAddr::from_pathname(path).and_then(|at| connect_within(OTHERS_TIMEOUT, &at));
+        if found.map_or_else(|error| error.kind() == io::ErrorKind::TimedOut, |_| true) {
             return Err(ListenError::InUse { at: shown, by: " by a process that holds no lock".into() });
         }
         let io = |error| ListenError::Io { at: shown.clone(), error };
