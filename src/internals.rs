@@ -101,6 +101,11 @@ pub mod machine {
         pub use crate::machine::first_request::{FirstRequest, first_request};
     }
 
+    /// Queries for which no machine is made.
+    pub mod plain_query {
+        pub use crate::machine::plain_query::{PlainProgress, begin, finish, is_all_of, messages, told_by};
+    }
+
     /// The messages in front of a client's first one.
     pub mod preparation {
         pub use crate::machine::preparation::{Preparation, ResetPolicy};

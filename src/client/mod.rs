@@ -45,8 +45,8 @@ use client_auth::ClientAuth;
 use client_slots::{ClientSlot, ClientSlots};
 use error_log::{ErrorEvent, ErrorLog};
 use handshake::Hello;
-use login::AuthOutcome;
 pub(crate) use login::{AdminRole, AdminUser};
+use login::{AuthOutcome, SessionStart};
 use predecessor::Predecessor;
 use sessions::Sessions;
 use startup_cache::StartupCache;
@@ -102,42 +102,54 @@ impl Shared {
 }
 
 /// Serves one client to its end, unless it wants to speak with pgferry itself: then it is returned.
-pub(crate) async fn serve(shared: &Arc<Shared>, conn: &mut Conn) -> Option<Box<AdminUser>> {
+///
+/// Not an `async fn`, for the sake of the memory that a client takes: see [`session::run`].
+pub(crate) fn serve<'a>(
+    shared: &'a Arc<Shared>,
+    conn: &'a mut Conn,
+) -> impl Future<Output = Option<Box<AdminUser>>> + 'a {
     let connected_at = Instant::now();
     let mut place = shared.client_slots.try_take();
-    // What is over when the session begins, or seldom, lies elsewhere: an idle client should cost little memory.
-    let admin_user = match Box::pin(greet(shared, conn, &mut place, connected_at)).await {
-        Ok(Some(AuthOutcome::Session(outcome))) => {
-            place.iter_mut().for_each(ClientSlot::logged_in);
-            session::run(shared, conn, outcome, connected_at).await;
-            None
-        }
-        other => Box::pin(serve_others(shared, conn, other, &mut place, connected_at)).await,
-    };
-    shared.client_slots.give_back(place);
-    admin_user
+    async move {
+        // What is over when the session begins, or seldom, lies elsewhere: an idle client should cost little memory.
+        let start = match Box::pin(admit(shared, conn, &mut place, connected_at)).await {
+            Ok(start) => start,
+            Err(admin_user) => {
+                shared.client_slots.give_back(place);
+                return admin_user;
+            }
+        };
+        session::run(shared, conn, start, connected_at).await;
+        shared.client_slots.give_back(place);
+        None
+    }
 }
 
-/// Serves a client that gets no session.
-async fn serve_others(
+/// Greets a client that gets a session.
+///
+/// # Errors
+/// Any other client, once it has been served, unless it wants to speak with pgferry itself.
+async fn admit(
     shared: &Arc<Shared>,
     conn: &mut Conn,
-    greeted: Result<Option<AuthOutcome>, ClientError>,
     place: &mut Option<ClientSlot>,
     connected_at: Instant,
-) -> Option<Box<AdminUser>> {
-    match greeted {
-        Ok(Some(AuthOutcome::Session(outcome))) => session::run(shared, conn, outcome, connected_at).await,
-        Ok(Some(AuthOutcome::Dedicated(outcome))) => {
-            dedicated::run(shared, conn, place, *outcome, connected_at).await;
+) -> Result<SessionStart, Option<Box<AdminUser>>> {
+    match greet(shared, conn, place, connected_at).await {
+        Ok(Some(AuthOutcome::Session(start))) => {
+            place.iter_mut().for_each(ClientSlot::logged_in);
+            return Ok(start);
         }
-        Ok(Some(AuthOutcome::Console(admin_user))) => return Some(admin_user),
+        Ok(Some(AuthOutcome::Dedicated(outcome))) => {
+            Box::pin(dedicated::run(shared, conn, place, *outcome, connected_at)).await;
+        }
+        Ok(Some(AuthOutcome::Console(admin_user))) => return Err(Some(admin_user)),
         Ok(None) => {}
         // While others need its place, a client that is refused is not waited for.
         Err(client_error) if shared.client_slots.are_taken() => refuse_at_once(shared, conn, &client_error),
-        Err(client_error) => refuse(shared, conn, &client_error).await,
+        Err(client_error) => Box::pin(refuse(shared, conn, &client_error)).await,
     }
-    None
+    Err(None)
 }
 
 /// From the first byte to the greeting; `None` when the client wanted something else or went away.

@@ -5,6 +5,7 @@
 //! are independent, so that a client that pipelines and a server that answers can't block each other.
 
 mod accounts;
+mod plain;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::machine::{self, Buffers, Machine, MachineResult, Next, ServerEnd};
 use crate::net::{Conn, ReadCoalescer};
 use crate::track::message_target::MAX_TEXT_BYTES;
 use crate::track::statements::{Limits, MAX_CLIENT_BYTES};
-use crate::track::{ClientState, Pins};
+use crate::track::{ClientState, Pins, ServerState};
 use crate::upstream::pool::lease::LeaseActivity;
 use crate::upstream::pool_stats::LocalStats;
 use crate::upstream::server_conn::ServerConn;
@@ -77,9 +78,22 @@ enum ServerSide {
     TakesNoMore,
 }
 
+/// A client and the connection that it is given, of which nothing has been sent yet.
+#[derive(Debug)]
+pub(crate) struct Pairing<'a> {
+    shared: &'a Arc<Shared>,
+    handle: &'a SessionHandle,
+    client: &'a mut Conn,
+    server: LeasedConn<'a>,
+    context: machine::Context<'a>,
+    state: &'a mut ClientState,
+    server_state: &'a mut ServerState,
+    preparation: Preparation,
+}
+
 /// One client on one connection.
 #[derive(Debug)]
-pub(crate) struct Relay<'a> {
+struct Relay<'a> {
     shared: &'a Arc<Shared>,
     handle: &'a SessionHandle,
     client: &'a mut Conn,
@@ -125,7 +139,7 @@ struct ConnExtras<'a> {
     close_reason: &'a mut CloseReason,
 }
 
-impl<'a> Relay<'a> {
+impl<'a> Pairing<'a> {
     /// Joins `client` with its `state` and `lease`, which `preparation` makes fit for it.
     #[must_use]
     pub(crate) fn new(
@@ -158,18 +172,39 @@ impl<'a> Relay<'a> {
             backend_pid: key.pid,
         };
         let about = ConnExtras { key, gate, conn_info, close_reason };
-        Self {
+        let server = LeasedConn {
+            conn,
+            activity,
+            about,
+            coalescer: ReadCoalescer::default(),
+            side: ServerSide::Open,
+            readable: (Readable::Perhaps, Readable::Perhaps),
+        };
+        Self { shared, handle, client, server, context, state, server_state, preparation }
+    }
+
+    /// Has the client's work done, from `now` on, until the connection can be given back or one of both ends.
+    pub(crate) async fn run(mut self, now: Instant) -> Outcome {
+        if self.is_plain() {
+            match self.run_plain(now).await {
+                Ok(outcome) => outcome,
+                Err(begun) => Box::pin(self.go_on(begun)).await,
+            }
+        } else {
+            let mut relay = self.relay();
+            let opened = relay.open(now);
+            relay.run(opened).await
+        }
+    }
+
+    /// With a machine.
+    fn relay(self) -> Relay<'a> {
+        let Self { shared, handle, client, server, context, state, server_state, preparation } = self;
+        Relay {
             shared,
             handle,
             client,
-            server: LeasedConn {
-                conn,
-                activity,
-                about,
-                coalescer: ReadCoalescer::default(),
-                side: ServerSide::Open,
-                readable: (Readable::Perhaps, Readable::Perhaps),
-            },
+            server,
             machine: Box::new(Machine::new(context, state, server_state, preparation)),
             tally: LocalStats::default(),
             ready: None,
@@ -177,10 +212,12 @@ impl<'a> Relay<'a> {
             shown: Shown::Idle,
         }
     }
+}
 
-    /// Sends the preparation and the client's first messages at `now`, then moves bytes until the end.
-    pub(crate) async fn run(&mut self, now: Instant) -> Outcome {
-        let end = match self.open(now) {
+impl<'a> Relay<'a> {
+    /// Moves bytes until the end.
+    async fn run(mut self, opened: Result<(), End>) -> Outcome {
+        let end = match opened {
             Ok(()) => poll_fn(|cx| self.poll(cx)).await,
             Err(end) => end,
         };
@@ -211,7 +248,7 @@ impl<'a> Relay<'a> {
 
     fn open(&mut self, now: Instant) -> Result<(), End> {
         self.shown = Shown::Preparing;
-        self.handle.set_preparing();
+        self.handle.set_preparing(now);
         let (machine, mut io) = self.parts();
         machine.open(&mut io)?;
         self.vacate();
@@ -447,10 +484,17 @@ impl<'a> Relay<'a> {
         self.shown = Shown::Running;
         let now = now();
         self.tally.begins(now);
-        self.server.activity.set_active(true);
-        if self.handle.set_running(self.server.about.key, self.server.about.gate, now) {
-            let (key, gate) = (Arc::clone(self.server.about.key), self.server.about.gate.enter());
-            let server_side = Arc::clone(&self.shared.server_side);
+        self.server.set_running(self.shared, self.handle, now);
+    }
+}
+
+impl LeasedConn<'_> {
+    /// The server works for the client from `now` on, and a cancel request would hit that; one that came before is sent.
+    fn set_running(&mut self, shared: &Arc<Shared>, handle: &SessionHandle, now: Instant) {
+        self.activity.set_active(true);
+        if handle.set_running(self.about.key, self.about.gate, now) {
+            let (key, gate) = (Arc::clone(self.about.key), self.about.gate.enter());
+            let server_side = Arc::clone(&shared.server_side);
             tokio::spawn(async move { cancel::send(&server_side, &key, gate).await });
         }
     }

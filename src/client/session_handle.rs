@@ -200,9 +200,11 @@ impl SessionHandle {
         state.requested = self.after(since);
     }
 
-    /// The session's connection is being prepared. A request that comes meanwhile is kept.
-    pub(crate) fn set_preparing(&self) {
-        self.state().phase = SessionPhase::Preparing;
+    /// The session's connection is being prepared for a request of the moment `since`. A cancel request that comes meanwhile is kept.
+    pub(crate) fn set_preparing(&self, since: Instant) {
+        let mut state = self.state();
+        state.phase = SessionPhase::Preparing;
+        state.requested = self.after(since);
     }
 
     /// The session's query runs since `since`. Says whether a cancel request came before that is now due.

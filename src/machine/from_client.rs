@@ -166,6 +166,7 @@ impl Machine<'_> {
                 let rows = frame::run(bytes, head.tag, frame::FRONTEND_LIMIT);
                 if rows > 0 {
                     io.from_client.parse(rows);
+                    self.pipeline.request(Request::CopyData, ResponseAction::Forward);
                     progress = true;
                     continue;
                 }

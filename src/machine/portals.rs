@@ -7,6 +7,7 @@ use super::Machine;
 use crate::track::Pins;
 use crate::track::pipeline::Describes;
 use crate::track::session_command::Commands;
+use crate::track::sql_effects::TransactionFate;
 use crate::track::statements::significant;
 
 /// Number of portals that are remembered at a time.
@@ -18,6 +19,8 @@ pub(super) struct Portal {
     pub(super) name: Box<[u8]>,
     /// The commands that running it runs.
     pub(super) commands: Option<Commands>,
+    /// Fate of the transaction in which it is run.
+    pub(super) transaction: TransactionFate,
     /// The statement; `None` where it is not the client's, or its columns are known.
     pub(super) of: Option<PortalOf>,
 }
@@ -59,8 +62,9 @@ impl Machine<'_> {
         Some(Describes { server: of.server, client: Some((Arc::clone(&of.name), of.statement)) })
     }
 
-    /// The commands that running a portal runs, where that is known.
-    pub(super) fn commands_of_portal(&self, portal: &[u8]) -> Option<Commands> {
-        self.portals.iter().find(|known| known.is_named(portal))?.commands.clone()
+    /// The commands that running a portal runs, where that is known, and what becomes of the transaction.
+    pub(super) fn run_by_portal(&self, portal: &[u8]) -> (Option<Commands>, TransactionFate) {
+        let known = self.portals.iter().find(|known| known.is_named(portal));
+        known.map_or_else(Default::default, |portal| (portal.commands.clone(), portal.transaction))
     }
 }

@@ -4,14 +4,16 @@
 //! transaction leaves the client in a failed one: what it has sent behind it counts on being part of that, and must not be
 //! carried out by itself.
 
-use super::statements::existing_statement;
+use std::sync::Arc;
+
+use super::statements::{existing_statement, is_well_formed};
 use crate::buffer::Buffer;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::message_target::{MessageTarget, target_of};
-use crate::track::statements::{MAX_CLIENT_BYTES, NamedStatement, StatementCache};
+use crate::track::statements::{MAX_CLIENT_BYTES, NamedStatement, ParsedQuery, StatementCache, Unnamed};
 use crate::track::transaction_block::IDLE;
 use crate::track::transaction_block::{self, Block};
-use crate::track::{ClientState, Pins, Request};
+use crate::track::{ClientState, Pins, Request, sql_effects};
 use crate::wire::{BadLength, backend, cstr, frame, frontend, head};
 
 /// The transaction status of a failed transaction.
@@ -125,6 +127,31 @@ impl Message<'_> {
         Ok(())
     }
 
+    /// The unnamed statement is gone: a simple query drops it, and a `Parse` takes its place, whatever comes of either
+    /// (`drop_unnamed_stmt` in `src/backend/tcop/postgres.c`).
+    fn drop_unnamed(&mut self) {
+        if self.tag == frontend::QUERY || (self.tag == frontend::PARSE && self.is_unnamed()) {
+            self.client.unnamed = None;
+        }
+    }
+
+    /// Its text is the client's unnamed statement, which a connection gets once it is needed there.
+    fn prepare_unnamed(&mut self) {
+        let (Some(statements), MessageTarget::Statement { rest, .. }) =
+            (self.statements, target_of(self.tag, self.body))
+        else {
+            return;
+        };
+        if !is_well_formed(rest) {
+            return;
+        }
+        let effects = sql_effects::analyze(frontend::query(rest), self.client.lexis());
+        let text = Arc::new(ParsedQuery { body: rest.into(), effects });
+        let params = self.client.text_params().clone();
+        let unnamed = Unnamed::new(statements.next_id(), Some(Arc::clone(&text)), &text.effects, params);
+        self.client.unnamed = Some(Arc::new(unnamed));
+    }
+
     /// Frees the name that it closes.
     fn close(&mut self) {
         match target_of(self.tag, self.body) {
@@ -191,6 +218,9 @@ impl Refusal {
             // As `pq_getmsgend` in `src/backend/libpq/pqformat.c` has it; it is a Sync nevertheless.
             malformed().put(out);
         }
+        if !matches!(self.state, State::Skipping(_) | State::Over) {
+            message.drop_unnamed();
+        }
         match self.state {
             State::Refusing => self.refuse(message, out),
             State::Skipping(block) => self.skip(message, block, out),
@@ -248,6 +278,7 @@ impl Refusal {
                 backend::put_ready(out, FAILED);
             }
             frontend::PARSE if message.is_unnamed() && message.only_ends_transaction() => {
+                message.prepare_unnamed();
                 backend::put_parse_complete(out);
                 self.state = State::Ending(Ending::Parsed);
             }
@@ -332,6 +363,7 @@ fn aborted() -> ClientError {
 mod tests {
     use super::*;
     use crate::buffer::BufferPool;
+    use crate::track::SqlEffects;
 
     fn message(tag: u8, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(body.len() + 4).expect("small").to_be_bytes();
@@ -413,6 +445,37 @@ mod tests {
         let closed = [query("begin"), named(b'C', "S", "s1\0"), message(b'S', b""), query("rollback")];
         assert_eq!(answers_to(&mut client, &closed), ("EZe3ZeCZi".into(), Step::Over));
         assert!(client.names.is_empty());
+    }
+
+    #[test]
+    fn the_unnamed_statement_is_dropped_as_postgresql_drops_it() {
+        let text = |client: &ClientState| {
+            client.unnamed.as_ref().and_then(|unnamed| Some(frontend::query(&unnamed.text.as_ref()?.body).to_vec()))
+        };
+        let kept = |pieces: &[Vec<u8>]| {
+            let mut client = ClientState::default();
+            let before =
+                Arc::new(ParsedQuery { body: b"before\0\0\0".as_slice().into(), effects: SqlEffects::default() });
+            let unnamed = Unnamed::new(1, Some(Arc::clone(&before)), &before.effects, client.text_params().clone());
+            client.unnamed = Some(Arc::new(unnamed));
+            answers_to(&mut client, pieces);
+            text(&client).map(|text| String::from_utf8(text).expect("text"))
+        };
+        let sync = || message(b'S', b"");
+        assert_eq!(kept(&[sync()]).as_deref(), Some("before"));
+        assert_eq!(kept(&[run()]).as_deref(), Some("before"));
+        assert_eq!(kept(&[message(b'P', b"s\0select 1\0\0\0"), sync()]).as_deref(), Some("before"));
+        assert_eq!(kept(&[message(b'F', &[0; 12])]).as_deref(), Some("before"));
+        assert_eq!(kept(&[parse("select 1"), sync()]), None);
+        assert_eq!(kept(&[query("select 1")]), None);
+        // What is discarded drops nothing.
+        assert_eq!(
+            kept(&[message(b'B', &[0; 8]), query("select 1"), parse("select 1"), sync()]).as_deref(),
+            Some("before")
+        );
+        let failed = [message(b'P', b"s\0begin\0\0\0"), sync()];
+        assert_eq!(kept(&[&failed[..], &[parse("rollback"), run()]].concat()).as_deref(), Some("rollback"));
+        assert_eq!(kept(&[&failed[..], &[query("select 1"), query("rollback")]].concat()), None);
     }
 
     #[test]

@@ -179,6 +179,18 @@ impl Machine<'_> {
         }
     }
 
+    /// From a `DISCARD ALL` on the session has what the client begins with: what differs at the end has been set behind it, though the
+    /// server reports no difference where that is what it has reported before.
+    fn begin_with_own_settings(&mut self) {
+        let Some(baseline) = self.context.parameters.baseline().filter(|_| self.carries()) else { return };
+        for name in params::FOLLOWING {
+            if let Some(own) = self.own_reset_value(name, &baseline) {
+                let own: Box<[u8]> = own.into();
+                self.start.set(name.as_bytes(), &own);
+            }
+        }
+    }
+
     /// A command of the client's has completed with `tag`. Says whether it is pgferry's own, which the client does not
     /// see.
     pub(super) fn completed(&mut self, tag: &[u8], next: Option<&SessionCommand>) -> bool {
@@ -206,6 +218,7 @@ impl Machine<'_> {
         match tag {
             b"DISCARD ALL" => {
                 self.client.discard_all();
+                self.begin_with_own_settings();
                 // Behind one that no text has shown the client may have sent more already.
                 if next.is_some() {
                     self.pins = self.pins.intersection(Pins::SURVIVES_DISCARD);

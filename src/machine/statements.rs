@@ -17,7 +17,7 @@ use crate::track::plan_settings::PlannedUnder;
 use crate::track::prepared_statement::Standing;
 use crate::track::rollback::Rollback;
 use crate::track::session_command::{Commands, SessionCommand};
-use crate::track::sql_effects;
+use crate::track::sql_effects::{self, TransactionFate};
 use crate::track::statements::{self, NamedStatement, Statement};
 use crate::track::text_edit;
 use crate::track::unknown_settings::UnknownSettings;
@@ -49,6 +49,7 @@ impl Machine<'_> {
             self.refuse(io, &refusal, incoming);
             return Sent::Done;
         }
+        self.note_fate(effects.transaction);
         let is_text = incoming.is_whole() && self.is_text(frontend::query(body(io, incoming)));
         let unnamed = self.drop_unnamed();
         if !is_text {
@@ -288,7 +289,7 @@ impl Machine<'_> {
         }
         if incoming.request == Request::Bind {
             let commands = self.resetting.get(name);
-            self.set_portal(Portal { name: portal.into(), commands, of: None });
+            self.set_portal(Portal { name: portal.into(), commands, transaction: TransactionFate::GoesOn, of: None });
         }
         // The server says that it does not exist, or runs it.
         self.pass(io, incoming, None);
@@ -321,8 +322,9 @@ impl Machine<'_> {
             let effects = named.statement.text.as_ref().map(|text| &text.effects);
             effects.inspect(|effects| self.client.in_force.bound(effects));
             let commands = effects.and_then(|effects| effects.commands.clone());
+            let transaction = effects.map_or(TransactionFate::MayEnd, |effects| effects.transaction);
             let of = (!is_told).then(|| PortalOf { name: Arc::clone(name), statement, server: ready.id });
-            self.set_portal(Portal { name: portal.into(), commands, of });
+            self.set_portal(Portal { name: portal.into(), commands, transaction, of });
             let unnamed = portal.is_empty();
             (None, if unnamed { Cow::Borrowed(&b"\0"[..]) } else { Cow::Owned([portal, b"\0"].concat()) })
         } else {
@@ -383,12 +385,13 @@ impl Machine<'_> {
             self.without_name(io, incoming);
             return Sent::Done;
         };
-        let commands = self.commands_of_portal(name);
+        let (commands, transaction) = self.run_by_portal(name);
         if self.client.in_force.are_unreported() {
             // Functions that it runs are planned under what no report may ever tell.
             self.server.planned = PlannedUnder::Several;
         }
         self.client.in_force.ran(commands.as_deref().unwrap_or_default());
+        self.note_fate(transaction);
         let Some(commands) = commands else {
             self.pass(io, incoming, None);
             return Sent::Done;
@@ -421,6 +424,13 @@ impl Machine<'_> {
             self.gate = Gate::Answers;
         }
         note.commands = commands.map(|commands| (commands, 0));
+    }
+
+    /// Notes what becomes of the transaction by what is run now: the server tells of settings that go back when it is ready.
+    fn note_fate(&mut self, transaction: TransactionFate) {
+        if self.carries() && transaction == TransactionFate::MayEnd && self.client.view != self.start {
+            self.client.in_force.may_go_back();
+        }
     }
 
     /// The settings in which a text of the client's is prepared.
@@ -469,7 +479,7 @@ pub(super) fn existing_statement(name: &[u8]) -> ClientError {
 }
 
 /// Returns whether what follows the name of a `Parse` is a text, a count and as many types.
-fn is_well_formed(rest: &[u8]) -> bool {
+pub(super) fn is_well_formed(rest: &[u8]) -> bool {
     let Some((_, types)) = cstr(rest) else { return false };
     match types.split_first_chunk::<2>() {
         Some((count, oids)) => oids.len() == 4 * usize::from(u16::from_be_bytes(*count)),

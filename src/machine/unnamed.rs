@@ -10,7 +10,7 @@ use super::session_sync::TextUse;
 use super::{Buffers, FirstBytes, Machine, flush_forwarded};
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Stake, UnnamedCause, UnnamedChange};
-use crate::track::sql_effects;
+use crate::track::sql_effects::{self, TransactionFate};
 use crate::track::statement_mentions::Mention;
 use crate::track::statements::{ParsedQuery, Unnamed};
 use crate::track::unnamed_statement::UnnamedStatement;
@@ -109,7 +109,9 @@ impl Machine<'_> {
             let of = PortalOf { name: Arc::default(), statement: unnamed.id, server: unnamed.id };
             if incoming.request == Request::Bind {
                 let commands = unnamed.commands.clone();
-                self.set_portal(Portal { name: portal.into(), commands, of: Some(of) });
+                let text = unnamed.text.as_ref();
+                let transaction = text.map_or(TransactionFate::MayEnd, |text| text.effects.transaction);
+                self.set_portal(Portal { name: portal.into(), commands, transaction, of: Some(of) });
             } else {
                 let describes = Describes { server: unnamed.id, client: Some((Arc::default(), unnamed.id)) };
                 note = Some(Note { describes: Some(describes), ..Note::default() });

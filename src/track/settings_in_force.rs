@@ -51,6 +51,11 @@ impl SettingsInForce {
         }
     }
 
+    /// A transaction may end in which some were set: they go back.
+    pub fn may_go_back(&mut self) {
+        *self = Self::Changed;
+    }
+
     /// A portal is run that runs these commands.
     pub fn ran(&mut self, commands: &[PositionedCommand]) {
         if self.are_unreported() || commands.iter().any(|placed| changes_reported(&placed.command)) {

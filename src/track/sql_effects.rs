@@ -46,13 +46,30 @@ pub struct SqlEffects {
     pub plan_settings: PlanSettings,
     /// Values of its constants where it is prepared.
     pub constants: Constants,
+    /// Fate of the transaction that it is run in.
+    pub transaction: TransactionFate,
+}
+
+/// Fates of the transaction that a text is run in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TransactionFate {
+    /// It goes on, unless the text fails.
+    #[default]
+    GoesOn,
+    /// It may end, and with it what was set for it.
+    MayEnd,
 }
 
 impl SqlEffects {
     /// Returns the effects of a text that can't be analysed.
     #[must_use]
     pub fn unanalyzed() -> Self {
-        Self { pins: Pins::UNANALYZED, plan_settings: PlanSettings::Unseen, ..Self::default() }
+        Self {
+            pins: Pins::UNANALYZED,
+            plan_settings: PlanSettings::Unseen,
+            transaction: TransactionFate::MayEnd,
+            ..Self::default()
+        }
     }
 
     /// Returns whether there is nothing to be known of the text.
@@ -444,6 +461,9 @@ impl<'a> Analysis<'a> {
         }
         let told_by_tag =
             |placed: &PositionedCommand| matches!(placed.command, SessionCommand::Commit | SessionCommand::Rollback);
+        if self.commands.iter().any(told_by_tag) {
+            self.text.transaction = TransactionFate::MayEnd;
+        }
         if self.commands.iter().all(told_by_tag) {
             self.text.statements = 0;
         } else {

@@ -432,7 +432,7 @@ impl Generator {
             1 => "select $1::int + 1 as n".to_owned(),
             2 => "insert into t(token) values ($1)".to_owned(),
             3 => "select * from v".to_owned(),
-            4 => "select $1".to_owned(),
+            4 => self.random.pick(&["select $1", "select $1, current_setting('timezone')"]).to_owned(),
             5 => self
                 .random
                 .pick(&["", "select 'a' where $1 = 'x'", "select $2::int", "delete from t where token = $1"])
@@ -490,7 +490,7 @@ impl Generator {
             10 => "select n, repeat('y', 100) from generate_series(1, 150) n".to_owned(),
             11 => format!(
                 "select current_setting('{}')",
-                random.pick(&["a.b", "timezone", "search_path", "work_mem", "default_text_search_config"])
+                random.pick(&["a.b", "timezone", "timezone", "search_path", "work_mem", "default_text_search_config"])
             ),
             12 => format!("select * from {}", random.pick(&TEMPS)),
             13 => "select 1 from t where token = 'nobody'".to_owned(),

@@ -285,7 +285,7 @@ impl ConsoleSession<'_> {
         }
         let admin_state = Arc::clone(self.admin_state);
         let mut work = std::pin::pin!(execute::execute(&admin_state, command));
-        self.handle.set_preparing();
+        self.handle.set_preparing(std::time::Instant::now());
         let outcome = loop {
             tokio::select! {
                 biased;

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::error_log::ErrorEvent;
-use super::relay::{End, Relay, max_text_bytes};
+use super::relay::{End, Pairing, max_text_bytes};
 use super::session_handle::{SessionHandle, SessionTarget};
 use super::sessions::{RegistrationGuard, SessionSpec};
 use super::{FAREWELL_TIMEOUT, Shared, checkin, close, farewell, login};
@@ -315,7 +315,7 @@ impl<'a> Session<'a> {
             };
             let preparation = self.prepare(&lease, settings, now);
             let Self { shared, handle, conn, state, .. } = self;
-            let outcome = Relay::new(shared, conn, &mut lease, handle, state, preparation, settings).run(now).await;
+            let outcome = Pairing::new(shared, conn, &mut lease, handle, state, preparation, settings).run(now).await;
             // From here on a cancel request has nothing to hit; one that is under way closes the gate.
             self.handle.set_idle(&self.state);
             let end = match &outcome.end {

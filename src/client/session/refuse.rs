@@ -48,8 +48,6 @@ impl Session<'_> {
                 IdleEvent::Recalled(_) => self.return_tentative_lease(),
             }
         }
-        // As any simple query, it has dropped the unnamed statement.
-        self.state.unnamed = None;
         Ok(())
     }
 

@@ -97,11 +97,15 @@ impl Client {
         !self.is_gone() && !self.ended && (!wire.down.is_empty() || wire.down.close != Close::Open)
     }
 
-    /// Nothing happens any more: it no longer waits for what should have come.
-    pub fn gives_up_waiting(&mut self) -> bool {
+    /// Nothing happens any more: it no longer waits for what should have come. Where it goes while the server `reads_nothing`, what
+    /// it has said last may not have come that far.
+    pub fn gives_up_waiting(&mut self, reads_nothing: bool) -> bool {
         match self.place {
             Place::Waiting(_) => self.place = Place::Writing(self.next, 0),
-            Place::Reading if self.ending == Ending::HangUp => self.total = 0,
+            Place::Reading if self.ending == Ending::HangUp => {
+                self.total = 0;
+                self.vanished |= reads_nothing;
+            }
             _ => return false,
         }
         true

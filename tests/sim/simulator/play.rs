@@ -388,9 +388,10 @@ impl Player {
         if !self.world.setup.answers_all() {
             let mut any = false;
             let calm = self.world.setup.is_calm();
+            let stalled = self.world.links.borrow().iter().any(|link| link.stalled);
             for (client, alone) in self.clients.iter_mut().zip(&self.alone) {
                 if !calm || was_refused(&client.transcript, &alone.transcript) {
-                    any |= client.gives_up_waiting();
+                    any |= client.gives_up_waiting(stalled);
                 }
             }
             if any {

@@ -9,6 +9,60 @@ const SCHEDULES: u64 = 150;
 /// What each is about, and the case.
 const FOUND: &[(&str, &str)] = &[
     (
+        "code that sets behind a DISCARD ALL what was set before it, of which the server reports nothing",
+        "setup mode=transaction reset=auto code=anything connections=3 dialling=2 buffer=32768 text=64 statements=2 socket=100000 step=40 patience=0 janitor=3000 idle=5000 schedule=87256
+     client hang_up
+     []
+     client half_close
+     {application_name=it''s \\ me}
+     [Q('select code.set(''application_name'', ''hid'')') Q('declare w cursor with hold for select * from v')]
+     [P('','discard all') b(q,'') E(q,0) P('','-- in front\\nselect code.set(''application_name'', ''hid'') ; -- behind') B(k,'') E(k,0) S] |
+     [Q('ROLLBACK/* one; two */')]",
+    ),
+    (
+        "a statement bound behind the unanswered end of the transaction in which a reported setting was set",
+        "setup mode=transaction reset=auto code=sequences connections=3 dialling=2 buffer=32768 step=0 schedule=180010393
+     client half_close
+     [P(b,'select current_user, current_setting(''timezone'')') Q('begin') Q('set local timezone = ''Asia/Tokyo''') Q('commit') B('',b) E S]",
+    ),
+    (
+        "the same in the extended protocol, with no Sync between",
+        "setup mode=transaction reset=auto code=sequences connections=3 dialling=2 buffer=32768 step=0 schedule=180010393
+     client half_close
+     [P(b,'select current_user, current_setting(''timezone'')') Q('begin') Q('set local timezone = ''Asia/Tokyo''') P('','commit') B('','') E B('',b) E S]",
+    ),
+    (
+        "the same behind a rollback of what was set for the session",
+        "setup mode=transaction reset=auto code=sequences connections=3 dialling=2 buffer=32768 step=0 schedule=180010393
+     client half_close
+     [P(b,'select current_user, current_setting(''timezone'')') Q('begin') Q('set timezone = ''Asia/Tokyo''') Q('rollback') B('',b) E S]",
+    ),
+    (
+        "a Sync of a client that has ended, behind rows of which one fails the copy",
+        "setup mode=session reset=never code=anything connections=2 dialling=1 buffer=512 text=1048576 statements=1 socket=100000 step=400 patience=0 faults=false pin=auto refusals=false janitor=0 idle=0 lifetime=0 schedule=44503
+     client half_close
+     [Q('copy t(token) from stdin') d('k0_3\t1\t2\n') R(530000000578)]",
+    ),
+    (
+        "an unnamed statement behind a Sync that waits for a connection and is cancelled",
+        "setup mode=transaction reset=auto code=sequences connections=1 dialling=2 buffer=32768 text=1048576 statements=3 socket=100000 step=40 patience=20000 faults=true pin=auto refusals=false janitor=0 idle=0 lifetime=0 schedule=352
+     fault 44 cancel
+     client half_close
+     [P('','select n, repeat(''z'', 90) from generate_series(1, 200) n--') S S B(k,'','71')] |
+     client hang_up tokens
+     {options= -c a.b= -c c.d=}
+     [P(s,'insert into u(token) values ($1)') S]
+     [P('','insert into u values (''tok2_1'', 1)') B('','') E S]
+     [Q('copy u(token) from stdin') d('tok2_2\n') c]
+     [B('',s,'tok2_3') E S] |
+     [Q('begin') Q('insert into u values (''tok2_4'', 1)') Q('insert into u values (''tok2_5'', 1)') Q('commit')]
+     [Q('copy u(token) from stdin') d('tok2_6\n') c] |
+     [B('',s,'tok2_7') E B('',s,'tok2_8') E S]
+     [Q('insert into u values (''tok2_9'', 1);insert into u values (''tok2_10'', 1)')] |
+     [P('','insert into u values (''tok2_11'', 1)') B('','') E S]
+     [Q('insert into u values (''tok2_12'', 1)')] |",
+    ),
+    (
         "a SET to just what another client's startup packet asked for, on the connection that was opened for that one",
         "setup mode=transaction reset=auto code=anything connections=2 dialling=2 buffer=512 text=64 statements=1 socket=64 step=0
      client half_close

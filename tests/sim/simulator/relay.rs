@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use pgferry::internals::config::Mode;
+use pgferry::internals::machine::plain_query::{self, PlainProgress};
 use pgferry::internals::machine::preparation::Preparation;
 use pgferry::internals::machine::{self, Buffers, Machine, MachineResult, Next, ServerEnd};
 use pgferry::internals::track::ClientState;
@@ -40,59 +41,111 @@ impl From<machine::End> for End {
 }
 
 /// One client on one connection.
-pub struct Relay<'a> {
+struct Relay<'a> {
     world: Rc<World>,
     client: &'a mut Conn,
     server: &'a mut Conn,
     id: usize,
     backend: BackendId,
     shown: Shown,
-    machine: Machine<'a>,
+    machine: Box<Machine<'a>>,
     takes_no_more: bool,
     client_readable: bool,
     server_readable: bool,
 }
 
-impl<'a> Relay<'a> {
-    pub fn new(
-        world: &Rc<World>,
-        client: &'a mut Conn,
-        link: &'a mut Link,
-        context: machine::Context<'a>,
-        state: &'a mut ClientState,
-        preparation: Preparation,
-    ) -> Self {
-        let Link { conn, state: server_state, backend, .. } = link;
-        let id = client.number();
-        Self {
-            world: Rc::clone(world),
-            client,
-            server: conn,
-            id,
-            backend: *backend,
-            shown: Shown::Preparing,
-            machine: Machine::new(context, state, server_state, preparation),
-            takes_no_more: false,
-            client_readable: true,
-            server_readable: true,
+/// Has the work of the client at `client` done on `link`.
+pub async fn run<'a>(
+    world: &Rc<World>,
+    client: &'a mut Conn,
+    link: &'a mut Link,
+    context: machine::Context<'a>,
+    state: &'a mut ClientState,
+    preparation: Preparation,
+) -> (End, MachineResult) {
+    let id = client.number();
+    let Link { conn, state: server_state, backend, .. } = link;
+    let at_rest = client.is_flushed() && conn.is_flushed() && conn.input.is_empty();
+    let relay = |client: &'a mut Conn, server: &'a mut Conn, machine, shown| Relay {
+        world: Rc::clone(world),
+        client,
+        server,
+        id,
+        backend: *backend,
+        shown,
+        machine,
+        takes_no_more: false,
+        client_readable: true,
+        server_readable: true,
+    };
+    if !at_rest || !plain_query::is_all_of(&client.input, context.mode, state, server_state, &preparation) {
+        let machine = Box::new(Machine::new(context, state, server_state, preparation));
+        let mut relay = relay(client, conn, machine, Shown::Preparing);
+        let opened = relay.open();
+        return relay.run(opened).await;
+    }
+    let mut progress = plain_query::begin(server_state);
+    let shown = if preparation.is_probe() { Shown::Preparing } else { Shown::Running };
+    if shown == Shown::Running {
+        cancel::set_running(world, id, conn.number(), *backend);
+    } else {
+        world.controls[id].borrow_mut().set_preparing();
+    }
+    if poll_fn(|_| poll_plain(client, conn, &preparation, &mut progress)).await {
+        client.input.skip(client.input.unparsed().len());
+        conn.input.skip(conn.input.unparsed().len());
+        let remains = plain_query::finish(context.client, state, server_state, &preparation);
+        return (End::Machine(machine::End::Settled), remains);
+    }
+    let mut machine = Box::new(Machine::new(context, state, server_state, preparation));
+    let mut io = Buffers {
+        from_client: &mut client.input,
+        to_client: &mut client.output,
+        from_server: &mut conn.input,
+        to_server: &mut conn.output,
+    };
+    let opened = progress.catch_up(&mut machine, &mut io).map_err(End::from);
+    relay(client, conn, machine, shown).run(opened).await
+}
+
+/// A plain query and its answer; false where anything else comes.
+fn poll_plain(
+    client: &mut Conn,
+    server: &mut Conn,
+    preparation: &Preparation,
+    progress: &mut PlainProgress,
+) -> Poll<bool> {
+    if *progress == PlainProgress::Sent(0) {
+        let messages = plain_query::messages(&client.input, preparation);
+        let Poll::Ready(Ok(sent)) = server.poll_write(&messages) else { return Poll::Ready(false) };
+        *progress = PlainProgress::Sent(sent);
+        if sent < messages.len() || !server.is_flushed() {
+            return Poll::Ready(false);
         }
     }
+    if !client.input.is_full() && client.poll_fill().is_ready() {
+        return Poll::Ready(false);
+    }
+    if server.poll_fill().is_pending() {
+        return Poll::Pending;
+    }
+    let Some(answer) = plain_query::told_by(server.input.unparsed(), preparation) else { return Poll::Ready(false) };
+    let Poll::Ready(Ok(told)) = client.poll_write(answer) else { return Poll::Ready(false) };
+    *progress = PlainProgress::Answered(told);
+    Poll::Ready(told == answer.len() && client.is_flushed())
+}
 
+impl<'a> Relay<'a> {
     /// Moves bytes until the end.
-    pub async fn run(&mut self) -> (End, MachineResult) {
-        let end = match self.open() {
+    async fn run(mut self, opened: Result<(), End>) -> (End, MachineResult) {
+        let end = match opened {
             Ok(()) => poll_fn(|_| self.poll()).await,
             Err(end) => end,
         };
         let all_sent = self.server.is_flushed();
         let said = if let End::Machine(end) = &end { Some(end) } else { None };
-        let mut io = Buffers {
-            from_client: &mut self.client.input,
-            to_client: &mut self.client.output,
-            from_server: &mut self.server.input,
-            to_server: &mut self.server.output,
-        };
-        let remains = self.machine.finish(&mut io, said, all_sent);
+        let (machine, mut io) = self.parts();
+        let remains = machine.finish(&mut io, said, all_sent);
         (end, remains)
     }
 

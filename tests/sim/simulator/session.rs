@@ -21,7 +21,7 @@ use pgferry::internals::wire::{Opening, backend, startup};
 
 use super::link::{self, Link, SessionLeftovers};
 use super::pool::Pool;
-use super::relay::{End, Relay};
+use super::relay::{self, End};
 use super::tentative::{Recall, TentativeLease};
 use super::wire::{Close, Conn, Peer};
 use super::world::World;
@@ -231,7 +231,7 @@ impl Session {
             let (id, number) = (self.id, link.number());
             self.world.tell(|| format!("client {id} has link {number}: {preparation:?}"));
             let Self { world, conn, state, .. } = self;
-            let (end, remains) = Relay::new(world, conn, &mut link, context, state, preparation).run().await;
+            let (end, remains) = relay::run(world, conn, &mut link, context, state, preparation).await;
             world.controls[id].borrow_mut().set_idle();
             world.tell(|| format!("client {id} leaves link {number}: {end:?}, pins: {}", remains.pins));
             let cut = remains.cut;
@@ -312,7 +312,6 @@ impl Session {
                 Step::NeedMore => self.receive().await?,
             }
         }
-        self.state.unnamed = None;
         Ok(())
     }
 

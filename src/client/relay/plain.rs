@@ -1,0 +1,127 @@
+//! A plain query's way to the server, and its answer's way back: one write and one read on either side. Where anything
+//! else comes, a machine takes over.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::{End, Outcome, Pairing, Relay, Shown};
+use crate::drain::Phase;
+use crate::machine::plain_query::{self, PlainProgress};
+use crate::machine::{self, Buffers};
+use crate::net::Conn;
+use crate::upstream::pool_stats::LocalStats;
+
+/// A plain query that needs a machine after all.
+#[derive(Debug)]
+pub(super) struct Begun {
+    tally: LocalStats,
+    progress: PlainProgress,
+}
+
+impl Pairing<'_> {
+    /// Returns whether the client has sent a plain query and no more, and nothing is under way besides.
+    pub(super) fn is_plain(&self) -> bool {
+        let (client, server) = (&*self.client, &*self.server.conn);
+        let at_rest = client.is_flushed() && server.is_flushed() && server.input.is_empty();
+        let (state, server_state) = (&*self.state, &*self.server_state);
+        at_rest && plain_query::is_all_of(&client.input, self.context.mode, state, server_state, &self.preparation)
+    }
+
+    /// Sends the plain query at `now`, and its answer back.
+    ///
+    /// # Errors
+    /// What has been done before something else came, or was in the way.
+    pub(super) async fn run_plain(&mut self, now: Instant) -> Result<Outcome, Begun> {
+        let mut tally = LocalStats::default();
+        let mut progress = plain_query::begin(self.server_state);
+        tally.begins(now);
+        match self.shown_at_first() {
+            Shown::Running => self.server.set_running(self.shared, self.handle, now),
+            Shown::Preparing | Shown::Idle => self.handle.set_preparing(now),
+        }
+        if poll_fn(|cx| self.poll_plain(cx, &mut progress)).await {
+            Ok(self.finish_plain(tally))
+        } else {
+            Err(Begun { tally, progress })
+        }
+    }
+
+    /// A cancel request that comes before the connection is known to be alive is kept.
+    fn shown_at_first(&self) -> Shown {
+        if self.preparation.is_probe() { Shown::Preparing } else { Shown::Running }
+    }
+
+    /// Ready once the client has all of the answer, or something else has come.
+    fn poll_plain(&mut self, cx: &mut Context<'_>, progress: &mut PlainProgress) -> Poll<bool> {
+        if *progress == PlainProgress::Sent(0) && !self.send_plain(cx, progress) {
+            return Poll::Ready(false);
+        }
+        while self.handle.wake.poll_woken(cx).is_ready() {
+            self.handle.publish_addrs(self.client.stream());
+        }
+        if self.handle.is_killed() || self.shared.drain.phase() == Phase::Stopping {
+            return Poll::Ready(false);
+        }
+        if !self.client.input.is_full() && self.client.poll_fill(cx).is_ready() {
+            return Poll::Ready(false);
+        }
+        if self.server.coalescer.poll_fill(cx, self.server.conn).is_pending() {
+            return Poll::Pending;
+        }
+        let Some(answer) = plain_query::told_by(self.server.conn.input.unparsed(), &self.preparation) else {
+            return Poll::Ready(false);
+        };
+        let told = match self.client.poll_write(cx, answer) {
+            Poll::Ready(Ok(told)) => told,
+            Poll::Ready(Err(_)) | Poll::Pending => 0,
+        };
+        *progress = PlainProgress::Answered(told);
+        Poll::Ready(told == answer.len() && self.client.is_flushed())
+    }
+
+    /// Writes the preparation and the query. Says whether the kernel has taken all of it.
+    fn send_plain(&mut self, cx: &mut Context<'_>, progress: &mut PlainProgress) -> bool {
+        let messages = plain_query::messages(&self.client.input, &self.preparation);
+        let Poll::Ready(Ok(sent)) = self.server.conn.poll_write(cx, &messages) else { return false };
+        *progress = PlainProgress::Sent(sent);
+        sent == messages.len() && self.server.conn.is_flushed()
+    }
+
+    /// The client has its answer, and the connection can be given back.
+    fn finish_plain(&mut self, mut tally: LocalStats) -> Outcome {
+        let now = Instant::now();
+        let ended = tally.ready(now, true, false);
+        let timings = &self.shared.counters().timings;
+        timings.query.observe(ended.query);
+        timings.transaction.observe(ended.transaction.unwrap_or(ended.query));
+        let (received, sent) = self.client.take_traffic();
+        self.server.activity.pool().stats.take(&mut tally, received, sent);
+        self.server.activity.set_active(false);
+        self.server.coalescer.end(self.server.conn);
+        self.server.about.conn_info.left(self.server_state.prepared.len());
+        consume_all(self.client);
+        consume_all(self.server.conn);
+        let remains = plain_query::finish(self.context.client, self.state, self.server_state, &self.preparation);
+        Outcome { ready: Some(now), end: End::Machine(machine::End::Settled), remains }
+    }
+
+    /// Goes on with a machine that has done what was done.
+    pub(super) async fn go_on(self, begun: Begun) -> Outcome {
+        let Begun { tally, progress } = begun;
+        let shown = self.shown_at_first();
+        let mut relay = Relay { tally, shown, ..self.relay() };
+        let mut io = Buffers {
+            from_client: &mut relay.client.input,
+            to_client: &mut relay.client.output,
+            from_server: &mut relay.server.conn.input,
+            to_server: &mut relay.server.conn.output,
+        };
+        let opened = progress.catch_up(&mut relay.machine, &mut io).map_err(End::from);
+        relay.run(opened).await
+    }
+}
+
+fn consume_all(conn: &mut Conn) {
+    conn.consume(conn.input.unparsed().len());
+}
