@@ -227,7 +227,11 @@ impl<'a> Session<'a> {
                 FirstRequest::Terminate => return Err(SessionEnd::Quiet),
                 FirstRequest::Ignored(size) => Box::pin(self.ignore(size)).await?,
                 FirstRequest::There => return Ok(()),
-                FirstRequest::NeedMore => self.wait_for_more().await?,
+                FirstRequest::NeedMore => match self.wait_for_more().await? {
+                    None => {}
+                    Some(Recall::Needed) => self.return_tentative_lease(),
+                    Some(Recall::Reset) => Box::pin(self.reset_tentative()).await,
+                },
             }
         }
     }
@@ -241,35 +245,33 @@ impl<'a> Session<'a> {
             if left == 0 {
                 return Ok(());
             }
-            self.wait_for_more().await?;
+            match self.wait_for_more().await? {
+                None => {}
+                Some(Recall::Needed) => self.return_tentative_lease(),
+                Some(Recall::Reset) => self.reset_tentative().await,
+            }
         }
     }
 
-    /// Waits until the client has sent more, or there may be something to see to, unless its session is to end.
-    async fn wait_for_more(&mut self) -> Result<(), SessionEnd> {
+    /// Waits until the client has sent more, unless its session is to end, for as long as it may be idle: in transaction mode no
+    /// server sees that. Returns what is wanted of its tentative lease, if that came first.
+    async fn wait_for_more(&mut self) -> Result<Option<Recall>, SessionEnd> {
         if self.handle.is_killed() {
             return Err(SessionEnd::Tell(killed()));
         }
         if self.shared.drain.phase() >= Phase::Draining {
             return Err(SessionEnd::Tell(shutdown()));
         }
-        match self.wait_idle().await? {
-            IdleEvent::Received => {}
-            IdleEvent::Gone => return Err(SessionEnd::Quiet),
-            IdleEvent::Recalled(Recall::Needed) => self.return_tentative_lease(),
-            IdleEvent::Recalled(Recall::Reset) => Box::pin(self.reset_tentative()).await,
-        }
-        Ok(())
-    }
-
-    /// Waits for whatever may happen to an idle client, for as long as it may be idle: in transaction mode no server sees
-    /// that.
-    async fn wait_idle(&mut self) -> Result<IdleEvent, SessionEnd> {
-        match self.idle_limit() {
-            None => Ok(poll_fn(|cx| self.poll_event(cx)).await),
+        let event = match self.idle_limit() {
+            None => poll_fn(|cx| self.poll_event(cx)).await,
             Some(limit) => Box::pin(timeout(limit, poll_fn(|cx| self.poll_event(cx))))
                 .await
-                .map_err(|_| SessionEnd::Tell(idle_for_too_long())),
+                .map_err(|_| SessionEnd::Tell(idle_for_too_long()))?,
+        };
+        match event {
+            IdleEvent::Received => Ok(None),
+            IdleEvent::Gone => Err(SessionEnd::Quiet),
+            IdleEvent::Recalled(recall) => Ok(Some(recall)),
         }
     }
 
