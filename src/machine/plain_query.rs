@@ -16,7 +16,7 @@ use crate::track::unnamed_statement::UnnamedStatement;
 use crate::track::{ClientState, Pins, Pipeline, ServerState};
 use crate::wire::{backend, frame, frontend, head};
 
-/// First word of a plain query, with whose tag its answer ends.
+/// First word of a plain query, which is that of the tag behind its answer.
 const SELECT: &[u8] = b"SELECT";
 
 /// `ReadyForQuery` outside of transactions.
@@ -227,7 +227,7 @@ mod tests {
             is_all_of(&self.from_client, mode, &self.client, &self.server, &self.preparation(false))
         }
 
-        /// What is left behind after a query and its answer, of which a machine is made when `progress` has been made.
+        /// Remains of a query and its answer, of which a machine is made when `progress` has been made.
         fn left(mut self, progress: PlainProgress, probe: bool) -> (String, Vec<u8>, Vec<u8>) {
             let preparation = self.preparation(probe);
             let context = Context {

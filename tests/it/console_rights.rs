@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::harness::pgferry::{command, program};
 use crate::harness::postgres::{PASSWORD, free_port};
 use crate::harness::protocol_client::{message, query, startup};
-use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, eventually, psql};
+use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, psql};
 
 /// Settings that name programs, files, credentials, the upstream, listeners, rules or authentication methods, and a value
 /// that would be taken from the configuration file.
@@ -244,21 +244,16 @@ fn answers_of_others_hold_nothing_that_a_terminal_obeys() {
         said(&[&["-l", dir.path().to_str().expect("UTF-8")], &args[..]].concat());
         answering.join().expect("answered");
     }
-    let upstream = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("postgres://me:x@{}/d?sslmode=disable", upstream.local_addr().expect("an address"));
-    std::thread::spawn(move || {
-        for client in upstream.incoming() {
-            // Clients that have gone are no matter.
-            let _ = client.and_then(|mut client| client.write_all(&refusal));
-        }
+    let figures = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = figures.local_addr().expect("an address").to_string();
+    let answering = std::thread::spawn(move || {
+        let (mut client, _) = figures.accept().expect("a client");
+        let answer = format!("HTTP/1.1 503 Unavailable\r\n\r\n{FORGED}");
+        client.read(&mut [0; 1000]).and_then(|_| client.write_all(answer.as_bytes())).expect("it listens");
     });
-    let admin = format!("127.0.0.1:{}", free_port());
-    let ferry = Pgferry::start_with(&url, &[], &[("PGFERRY_ADMIN_LISTEN", &admin)]);
-    let health = ["-l", ferry.host(), "-u", &url, "health"];
-    let asked = || command().args(health).env("PGFERRY_ADMIN_LISTEN", &admin).output().expect("pgferry");
-    eventually("it is known not to be ready", || String::from_utf8_lossy(&asked().stderr).contains("forged"));
-    let told = String::from_utf8(asked().stderr).expect("UTF-8");
-    assert_eq!(told.lines().count(), 1, "{told:?}");
+    let output = command().arg("health").env("PGFERRY_ADMIN_LISTEN", at).output().expect("pgferry");
+    let told = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(told.contains("forged") && told.lines().count() == 1, "{told:?}");
     assert!(!told.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{told:?}");
-    said(&["-u", &url, "doctor"]);
+    answering.join().expect("answered");
 }
