@@ -5,6 +5,7 @@
 //! are independent, so that a client that pipelines and a server that answers can't block each other.
 
 mod accounts;
+mod pairing;
 mod plain;
 
 use std::future::poll_fn;
@@ -14,18 +15,16 @@ use std::time::Instant;
 
 use super::Shared;
 use super::session_handle::SessionHandle;
-use crate::config::{Mode, Settings};
+use crate::config::Mode;
 use crate::drain::Phase;
-use crate::machine::preparation::Preparation;
 use crate::machine::{self, Buffers, Machine, MachineResult, Next, ServerEnd};
 use crate::net::{Conn, ReadCoalescer};
+use crate::track::Pins;
 use crate::track::message_target::MAX_TEXT_BYTES;
-use crate::track::statements::{Limits, MAX_CLIENT_BYTES};
-use crate::track::{ClientState, Pins, ServerState};
 use crate::upstream::pool::lease::LeaseActivity;
 use crate::upstream::pool_stats::LocalStats;
-use crate::upstream::server_conn::ServerConn;
-use crate::upstream::{CloseReason, Lease, cancel};
+use crate::upstream::{CloseReason, cancel};
+pub(crate) use pairing::Pairing;
 
 /// Bytes that are copied to go out with others in one write, rather than with a write of their own.
 const SMALL_BYTES: usize = 8 * 1024;
@@ -78,19 +77,6 @@ enum ServerSide {
     TakesNoMore,
 }
 
-/// A client and the connection that it is given, of which nothing has been sent yet.
-#[derive(Debug)]
-pub(crate) struct Pairing<'a> {
-    shared: &'a Arc<Shared>,
-    handle: &'a SessionHandle,
-    client: &'a mut Conn,
-    server: LeasedConn<'a>,
-    context: machine::Context<'a>,
-    state: &'a mut ClientState,
-    server_state: &'a mut ServerState,
-    preparation: Preparation,
-}
-
 /// One client on one connection.
 #[derive(Debug)]
 struct Relay<'a> {
@@ -137,81 +123,6 @@ struct ConnExtras<'a> {
     gate: &'a Arc<crate::upstream::cancel_gate::CancelGate>,
     conn_info: &'a crate::upstream::conn_info::ConnInfo,
     close_reason: &'a mut CloseReason,
-}
-
-impl<'a> Pairing<'a> {
-    /// Joins `client` with its `state` and `lease`, which `preparation` makes fit for it.
-    #[must_use]
-    pub(crate) fn new(
-        shared: &'a Arc<Shared>,
-        client: &'a mut Conn,
-        lease: &'a mut Lease,
-        handle: &'a SessionHandle,
-        state: &'a mut ClientState,
-        preparation: Preparation,
-        settings: &Settings,
-    ) -> Self {
-        let max_text_bytes = max_text_bytes(client.input.capacity());
-        let (pool, server_conn, activity) = lease.parts();
-        let ServerConn { conn, state: server_state, key, gate, conn_info, close_reason, .. } = server_conn;
-        conn_info.taken(handle.id);
-        let context = machine::Context {
-            mode: settings.pool.pool_mode,
-            pin: settings.pool.pin,
-            limits: Limits {
-                count: settings.pool.max_prepared_statements,
-                bytes: settings.pool.max_prepared_bytes,
-                client_bytes: MAX_CLIENT_BYTES,
-            },
-            max_text_bytes,
-            statements: &pool.statements,
-            parameters: &pool.parameters,
-            user: &pool.key.user,
-            client: handle.id,
-            given_pid: handle.pid,
-            backend_pid: key.pid,
-        };
-        let about = ConnExtras { key, gate, conn_info, close_reason };
-        let server = LeasedConn {
-            conn,
-            activity,
-            about,
-            coalescer: ReadCoalescer::default(),
-            side: ServerSide::Open,
-            readable: (Readable::Perhaps, Readable::Perhaps),
-        };
-        Self { shared, handle, client, server, context, state, server_state, preparation }
-    }
-
-    /// Has the client's work done, from `now` on, until the connection can be given back or one of both ends.
-    pub(crate) async fn run(mut self, now: Instant) -> Outcome {
-        if self.is_plain() {
-            match self.run_plain(now).await {
-                Ok(outcome) => outcome,
-                Err(begun) => Box::pin(self.go_on(begun)).await,
-            }
-        } else {
-            let mut relay = self.relay();
-            let opened = relay.open(now);
-            relay.run(opened).await
-        }
-    }
-
-    /// With a machine.
-    fn relay(self) -> Relay<'a> {
-        let Self { shared, handle, client, server, context, state, server_state, preparation } = self;
-        Relay {
-            shared,
-            handle,
-            client,
-            server,
-            machine: Box::new(Machine::new(context, state, server_state, preparation)),
-            tally: LocalStats::default(),
-            ready: None,
-            counted: Pins::empty(),
-            shown: Shown::Idle,
-        }
-    }
 }
 
 impl<'a> Relay<'a> {

@@ -16,7 +16,7 @@ use crate::track::unnamed_statement::UnnamedStatement;
 use crate::track::{ClientState, Pins, Pipeline, ServerState};
 use crate::wire::{backend, frame, frontend, head};
 
-/// First word of a plain query, which is that of the tag behind its answer.
+/// First word of a plain query, and of the tag of its answer.
 const SELECT: &[u8] = b"SELECT";
 
 /// `ReadyForQuery` outside of transactions.
@@ -70,7 +70,8 @@ pub fn is_all_of(
         return false;
     }
     let body = &bytes[frame::HEADER_BYTES..];
-    let fits = !preparation.has_statements() && client.unnamed.is_none() && server.params == client.view;
+    let nothing_open = client.unnamed.is_none() && !client.settings.has_changes();
+    let fits = !preparation.has_statements() && nothing_open && server.params == client.view;
     fits && frontend::is_query(body) && leaves_nothing(frontend::query(body), client)
 }
 
@@ -227,7 +228,7 @@ mod tests {
             is_all_of(&self.from_client, mode, &self.client, &self.server, &self.preparation(false))
         }
 
-        /// Remains of a query and its answer, of which a machine is made when `progress` has been made.
+        /// Books and messages after a query and its answer, with a machine that takes over at `progress`.
         fn left(mut self, progress: PlainProgress, probe: bool) -> (String, Vec<u8>, Vec<u8>) {
             let preparation = self.preparation(probe);
             let context = Context {
