@@ -466,7 +466,7 @@ pub fn users(bytes: &[u8]) {
 /// When a rule is not understood.
 pub fn hba(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    for (_, line, outcome) in import::access::hba_rules(&text) {
+    for (_, line, outcome) in import::access::hba_rules(&text, &[]) {
         let Ok(rule) = outcome else { continue };
         assert!(rule.iter().all(|key| !key.contains('\n')), "{line}");
         let mut written = RawConfig::default();

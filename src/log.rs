@@ -267,6 +267,12 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     out.into()
 }
 
+/// The same of a text that may have several lines.
+#[must_use]
+pub(crate) fn visible_lines(text: &str) -> String {
+    text.split('\n').map(visible).collect::<Vec<_>>().join("\n")
+}
+
 /// JSON over several lines as a terminal may get it, likewise.
 #[must_use]
 pub(crate) fn visible_json(text: &str) -> String {

@@ -6,8 +6,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::admin::console::command::Takeover;
+use crate::admin::server_command::Takeover;
 use crate::config::{ClientAddress, Contact};
+use crate::log::{visible, visible_lines};
 use crate::net::InheritedListener;
 use crate::net::takeover::receive;
 use crate::permission::{Attempt, describe};
@@ -52,7 +53,7 @@ impl ConsoleClient {
             return Err("the admin console needs a unix or abstract socket in listen".into());
         }
         for address in addresses.iter().filter(|address| !is_tcp(address)) {
-            match address.connect_unix() {
+            match address.connect_unix(LOGIN_TIMEOUT) {
                 Ok(socket) => return Self::log_in(socket).map(Some),
                 Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
                 Err(error) => return Err(describe(Attempt::Connect, address, &error)),
@@ -95,15 +96,19 @@ impl ConsoleClient {
                 return Err(failed.unwrap_or_else(|| "it closed the connection".into()));
             };
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let field = |kind| backend::error_field(&body, kind).map(text);
+            let shown = |bytes: &[u8]| visible(&String::from_utf8_lossy(bytes)).into_owned();
+            let field = |kind| backend::error_field(&body, kind).map(shown);
             match tag {
                 backend::ROW_DESCRIPTION => answer.columns = columns(&body),
                 backend::DATA_ROW => answer.rows.push(row(&body)),
                 backend::NOTICE => {
-                    let detail = field(b'D').map(|detail| format!("{detail}\n")).unwrap_or_default();
+                    // It may have several lines.
+                    let detail =
+                        backend::error_field(&body, b'D').map(|detail| format!("{}\n", visible_lines(&text(detail))));
+                    let detail = detail.unwrap_or_default();
                     answer.notices.push(format!("{}\n{detail}", field(b'M').unwrap_or_default()));
                 }
-                backend::COMMAND_COMPLETE => answer.tag = text(backend::command_tag(&body)),
+                backend::COMMAND_COMPLETE => answer.tag = shown(backend::command_tag(&body)),
                 backend::ERROR => {
                     let hint = field(b'H').map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
                     failed = Some(format!("{}{hint}", field(b'M').unwrap_or_default()));

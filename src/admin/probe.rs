@@ -2,10 +2,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::config::{AdminListen, ClientAddress, Contact};
+use crate::log::visible;
 use crate::permission::{Attempt, describe};
 
 /// Longest time that the answer may take.
@@ -50,7 +50,7 @@ fn get(address: &AdminListen, path: &str) -> Result<(), String> {
             stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
             exchange(stream, path)
         }),
-        AdminListen::File(at) => UnixStream::connect(at).and_then(|stream| {
+        AdminListen::File(at) => ClientAddress::File(at.clone()).connect_unix(REPLY_TIMEOUT).and_then(|stream| {
             stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
             exchange(stream, path)
         }),
@@ -71,8 +71,8 @@ fn judge(answer: &str) -> Result<(), String> {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
     match head.split(' ').nth(1) {
         Some("200") => Ok(()),
-        Some(_) if !body.trim().is_empty() => Err(body.trim().to_owned()),
-        Some(status) => Err(format!("status {status}")),
+        Some(_) if !body.trim().is_empty() => Err(visible(body.trim()).into_owned()),
+        Some(status) => Err(format!("status {}", visible(status))),
         None => Err("no answer in HTTP".to_owned()),
     }
 }
@@ -91,7 +91,7 @@ fn try_connect(contact: &Contact) -> Result<(), String> {
     for address in contact.addresses() {
         let connected = match &address {
             ClientAddress::Tcp(at) => TcpStream::connect_timeout(&reachable(*at), REPLY_TIMEOUT).map(drop),
-            _ => address.connect_unix().map(drop),
+            _ => address.connect_unix(REPLY_TIMEOUT).map(drop),
         };
         match connected {
             Ok(()) => return Ok(()),

@@ -5,15 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::console::command::{Shutdown, Takeover};
+use super::server_command::ServerCommand;
 use crate::client::Shared;
 use crate::config::CONSOLE;
-use crate::config::keys::Adjustable;
 use crate::lock::lock;
-use crate::net::ListenerTransfer;
 use crate::track::Pins;
 use crate::upstream::histogram::Snapshot;
 use crate::upstream::slots::Slots;
@@ -32,21 +30,6 @@ const MAX_RECENT_ERRORS: usize = 20;
 
 /// Sessions of the console at a time: they hold no place among the clients, and could use up all descriptors.
 const MAX_CONSOLE_SESSIONS: usize = 100;
-
-/// Commands that the server's own loop executes.
-#[derive(Debug)]
-pub(crate) enum ServerCommand {
-    /// Reads the settings again; the answer says what has changed, or why nothing has.
-    Reload(oneshot::Sender<Result<String, String>>),
-    /// The same with a setting on top of what is written, until the next reload.
-    Set(Adjustable, String, oneshot::Sender<Result<String, String>>),
-    /// Ends the process.
-    Shutdown(Shutdown),
-    /// Another process wants the listeners.
-    TakeOver(Takeover, oneshot::Sender<Result<ListenerTransfer, String>>),
-    /// It has them.
-    TakenOver,
-}
 
 /// Counts of one database: in the order of `SHOW STATS_TOTALS`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -179,10 +179,13 @@ pub(crate) fn aligned(columns: &[(String, bool)], rows: &[Vec<Option<String>>]) 
     let widths: Vec<_> = columns
         .iter()
         .enumerate()
-        .map(|(at, (name, _))| rows.iter().map(|row| width(&cell(row, at))).chain([width(name)]).max().unwrap_or(0))
+        .map(|(at, (name, _))| {
+            rows.iter().map(|row| width(&cell(row, at))).chain([width(&visible(name))]).max().unwrap_or(0)
+        })
         .collect();
     let mut out = String::new();
-    let heads: Vec<_> = columns.iter().zip(&widths).map(|((name, _), &width)| format!(" {name:^width$} ")).collect();
+    let heads: Vec<_> =
+        columns.iter().zip(&widths).map(|((name, _), &width)| format!(" {:^width$} ", visible(name))).collect();
     // Writing to a string does not fail; neither below.
     let _ = writeln!(out, "{}", heads.join("|").trim_end());
     let rules: Vec<_> = widths.iter().map(|width| "-".repeat(width + 2)).collect();

@@ -1,7 +1,5 @@
 //! Completions for shells, generated from the definition of the command line.
 
-use std::io::{self, Write as _};
-
 use clap_complete::generate;
 use clap_complete::shells::{Bash, Fish, Zsh};
 
@@ -21,5 +19,5 @@ pub(super) fn print(shell: Shell, command: &mut clap::Command) -> Result<(), Str
         Shell::Fish => generate(Fish, command, "pgferry", &mut script),
         Shell::Zsh => generate(Zsh, command, "pgferry", &mut script),
     }
-    io::stdout().write_all(&script).map_err(|error| error.to_string())
+    super::output::print(&String::from_utf8_lossy(&script))
 }

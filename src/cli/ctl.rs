@@ -7,6 +7,7 @@ use crate::admin::show::Show;
 use crate::admin::table;
 
 use super::options::Options;
+use super::output::print;
 
 #[derive(clap::Args)]
 pub(super) struct ShowOptions {
@@ -52,13 +53,12 @@ fn say(options: &Options, text: &str, json: bool) -> Result<(), String> {
         eprint!("{notice}");
     }
     if json {
-        print!("{}", table::json(&answer.columns, &answer.rows));
-    } else if answer.columns.is_empty() {
-        if std::io::stdout().is_terminal() || answer.notices.is_empty() {
-            println!("{}", answer.tag);
-        }
+        print(&table::json(&answer.columns, &answer.rows))
+    } else if !answer.columns.is_empty() {
+        print(&table::aligned(&answer.columns, &answer.rows))
+    } else if std::io::stdout().is_terminal() || answer.notices.is_empty() {
+        print(&format!("{}\n", answer.tag))
     } else {
-        print!("{}", table::aligned(&answer.columns, &answer.rows));
+        Ok(())
     }
-    Ok(())
 }

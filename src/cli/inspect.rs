@@ -13,6 +13,7 @@ use crate::config::{ClientIdentity, RawConfig, Settings, Transport};
 use crate::doctor::{Examination, Facts, diagnose, report, server};
 
 use super::options::Options;
+use super::output::{print, print_error};
 use super::serve::runtime;
 
 /// Longest time for asking the server while the configuration is checked.
@@ -94,14 +95,14 @@ pub(super) fn check(mut check: CheckOptions, before: Options) -> Result<(), Stri
     crate::server::check(&settings)?;
     match &check.user {
         None => {
-            print!("{}", settings.show());
-            if settings.pool.max_upstream.is_none() {
-                println!("# {}", capacity(&settings));
+            print(&settings.show())?;
+            match settings.pool.max_upstream {
+                None => print(&format!("# {}\n", capacity(&settings))),
+                Some(_) => Ok(()),
             }
         }
-        Some(user) => println!("{}", check.explain(&settings, user)?),
+        Some(user) => print(&format!("{}\n", check.explain(&settings, user)?)),
     }
-    Ok(())
 }
 
 /// Describes the result of `max_upstream = "auto"`.
@@ -132,7 +133,7 @@ fn capacity(settings: &Settings) -> String {
 /// When PgBouncer's can't be read, or when the result does not load as it is; the result is printed all the same.
 pub(super) fn import(file: &std::path::Path) -> Result<(), String> {
     let text = crate::import::import(file)?;
-    print!("{text}");
+    print(&text)?;
     let mut written = RawConfig::default();
     let usable = written.file_text("the result", &text).and_then(|()| Settings::resolve(&written));
     usable.map(drop).map_err(|error| format!("the result does not load until it is completed by hand: {error}"))
@@ -192,7 +193,7 @@ pub(super) fn doctor(doctor: &DoctorOptions, before: &Options) -> ExitCode {
     match examine(doctor, before) {
         Ok(status) => ExitCode::from(status),
         Err(message) => {
-            eprintln!("pgferry: {message}");
+            print_error(&message);
             // As for the worst verdict: monitoring must notice.
             ExitCode::from(2)
         }
@@ -223,10 +224,10 @@ fn examine(doctor: &DoctorOptions, before: &Options) -> Result<u8, String> {
     let runtime = runtime(1).map_err(|error| error.to_string())?;
     let facts = runtime.block_on(Facts::gather(&all, &examination)).map_err(|error| error.to_string())?;
     let findings = diagnose(&facts);
-    if doctor.json {
-        print!("{}", report::json(&facts, &findings));
+    print(&if doctor.json {
+        report::json(&facts, &findings)
     } else {
-        print!("{}", report::text(&findings, stdout().is_terminal()));
-    }
+        report::text(&findings, stdout().is_terminal())
+    })?;
     Ok(report::status(&findings))
 }

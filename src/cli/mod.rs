@@ -1,10 +1,11 @@
 //! The command line: `options` says how pgferry is configured, `serve` serves, `inspect`, `ctl` and `completions`
-//! are the subcommands.
+//! are the subcommands, and `output` prints what they say.
 
 mod completions;
 mod ctl;
 mod inspect;
 mod options;
+mod output;
 mod serve;
 
 use std::process::ExitCode;
@@ -92,10 +93,7 @@ pub fn run() -> ExitCode {
         Some(Command::Health(after)) => inspect::health(after, options),
         Some(Command::Wait(after)) => inspect::wait(after, options),
         Some(Command::ImportPgbouncer { file }) => inspect::import(&file),
-        Some(Command::Settings) => {
-            print!("{}", crate::config::keys::reference());
-            Ok(())
-        }
+        Some(Command::Settings) => output::print(&crate::config::keys::reference()),
         Some(Command::Show(after)) => ctl::show(after, options),
         Some(Command::Ctl(after)) => ctl::ctl(after, options),
         Some(Command::Completions { shell }) => completions::print(shell, &mut definition()),
@@ -104,7 +102,7 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("pgferry: {message}");
+            output::print_error(&message);
             ExitCode::FAILURE
         }
     }

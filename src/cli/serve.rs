@@ -4,8 +4,8 @@ use std::backtrace::Backtrace;
 use std::io::{IsTerminal, stderr};
 use std::sync::Arc;
 
-use crate::admin::console::command::Takeover;
 use crate::admin::console_client::OldProcess;
+use crate::admin::server_command::Takeover;
 use crate::config::keys::Adjustable;
 use crate::config::{Contact, LogFormat, Settings};
 use crate::log::{Form, Log};

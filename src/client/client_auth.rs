@@ -23,6 +23,7 @@ impl ClientAuth {
     /// When a certificate or a file of secrets can't be used: which, and why.
     pub(crate) fn new(settings: &Settings, former: Option<&Self>) -> Result<Self, String> {
         let tls = TlsOffer::new(settings, former.map(|former| &former.tls))?;
-        Ok(Self { tls, secrets: Secrets::new(settings)?, names: SerialExecutor::default() })
+        let secrets = Secrets::new(settings, former.map(|former| &former.secrets))?;
+        Ok(Self { tls, secrets, names: SerialExecutor::default() })
     }
 }

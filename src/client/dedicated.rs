@@ -53,7 +53,7 @@ pub(crate) async fn run(
         return refuse(shared, conn, &client_error).await;
     };
     let database = admitted.startup.get("database").unwrap_or(&admitted.user).to_vec();
-    let target = SessionTarget::Dedicated(Box::new((database, admitted.user)));
+    let target = SessionTarget::Dedicated(Box::new((database, admitted.user, admitted.replication)));
     let view = new_conn.params.clone();
     let spec = SessionSpec { target, secret: admitted.secret, backend: None, view, connected_at };
     let registered = shared.sessions.register(spec);

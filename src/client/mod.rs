@@ -2,7 +2,7 @@
 //!
 //! [`serve`] is the table of contents: [`handshake`] → [`login`] ([`greeting`]) → [`session`], which waits for work, gets a
 //! connection, and moves bytes with [`relay`] until the connection can be given back ([`checkin`]).
-//! [`client_slots`] is how many may come, [`client_auth`] is what clients meet first: [`tls_offer`] and [`secrets`]; [`tls_incapable`] is for whom there is none.
+//! [`client_slots`] is how many may come, [`client_auth`] is what clients meet first: [`tls_offer`] and [`secrets`] (`salt_key` makes the salts of those that have none); [`tls_incapable`] is for whom there is none.
 //! [`error_log`] is what the log tells of errors. [`sessions`] are all of them and [`session_handle`] is how others reach one, [`cancel`] how cancel requests do by their [`cancel_key`]s, [`predecessor`] how they reach those of the process before; [`dedicated`] is what replication gets instead of a session.
 
 pub(crate) mod cancel;
@@ -17,6 +17,7 @@ pub(crate) mod handshake;
 pub(crate) mod login;
 pub(crate) mod predecessor;
 pub(crate) mod relay;
+mod salt_key;
 pub(crate) mod secrets;
 pub(crate) mod session;
 pub(crate) mod session_handle;

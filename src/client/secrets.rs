@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 
-use aws_lc_rs::digest;
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
+use super::salt_key::SaltKey;
 use crate::auth::scram::{Shape, Verifier};
 use crate::auth::stored::{Kinds, Lookup, Users, userlist};
 use crate::auth::{Password, ProcessKey, Stored};
@@ -32,19 +32,17 @@ pub(crate) struct Secrets {
     file: Option<Reloadable<Users>>,
     auth_query: Option<AuthQuery>,
     iterations: u32,
-    /// Makes salts: the same after a restart as long as the stored secrets are the same, so that a client can't tell from a
-    /// salt that changes which users there are.
-    seed: ProcessKey,
+    salts: SaltKey,
     /// Verifiers that were made of plain passwords: that takes milliseconds.
     made: Mutex<HashMap<Vec<u8>, (Password, Verifier)>>,
 }
 
 impl Secrets {
-    /// The secrets that `settings` name.
+    /// The secrets that `settings` name, in place of `former`.
     ///
     /// # Errors
-    /// When `auth_file` can't be used: why, and in which line.
-    pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
+    /// When `auth_file` can't be used: why, and in which line; or when there is no randomness.
+    pub(crate) fn new(settings: &Settings, former: Option<&Self>) -> Result<Self, String> {
         let file = settings.auth.auth_file.clone().map(|path| {
             let read = {
                 let path = path.clone();
@@ -58,8 +56,9 @@ impl Secrets {
             Reloadable::new("secrets of users", vec![path], read)
         });
         let file = file.transpose()?;
+        let in_file = file.as_ref().map(Reloadable::last);
         Ok(Self {
-            seed: seed(settings, file.as_ref()),
+            salts: SaltKey::new(settings, in_file.as_deref(), former.map(|former| &former.salts))?,
             users: settings.auth.users.clone(),
             auth_query: AuthQuery::new(settings),
             iterations: settings.auth.scram_iterations,
@@ -107,15 +106,14 @@ impl Secrets {
     /// Returns whether the method `md5` asks `user`, with the secret `stored`, for an MD5 answer. As in PostgreSQL, a SCRAM verifier
     /// can't answer MD5, so SCRAM it is. Where there are users of both kinds, a name without a secret is taken for one of either, and
     /// always for the same.
-    #[must_use]
-    pub(crate) fn answers_md5(&self, user: &[u8], stored: Option<&Stored>) -> bool {
+    pub(crate) async fn answers_md5(&self, user: &[u8], stored: Option<&Stored>) -> bool {
         match stored {
             Some(Stored::Scram(_)) => false,
             Some(_) => true,
             None if self.rounds() == 0 => true,
             None => {
                 let kinds = self.kinds();
-                (kinds.plain || kinds.md5) && self.seed.mac(&[b"kind", user]).bytes()[0] < 128
+                (kinds.plain || kinds.md5) && self.salts.get().await.mac(&[b"kind", user]).bytes()[0] < 128
             }
         }
     }
@@ -139,14 +137,14 @@ impl Secrets {
     }
 
     /// The shape of the verifier that `user` would have, for a name without one: one of those that others have, and always the same.
-    fn shape(&self, user: &[u8]) -> Shape {
+    fn shape(&self, user: &[u8], salts: &ProcessKey) -> Shape {
         let own = Shape { iterations: self.iterations, salt_bytes: SALT_BYTES };
         let kinds = self.kinds();
         let mut shapes = kinds.shapes;
         if kinds.plain || shapes.is_empty() {
             shapes.insert(own);
         }
-        let at = usize::from(self.seed.mac(&[b"shape", user]).bytes()[0]) % shapes.len();
+        let at = usize::from(salts.mac(&[b"shape", user]).bytes()[0]) % shapes.len();
         shapes.into_iter().nth(at).unwrap_or(own)
     }
 
@@ -157,16 +155,18 @@ impl Secrets {
             Some(Stored::Scram(verifier)) => verifier.clone(),
             Some(Stored::Plain(password)) => self.made(user, password).await,
             Some(Stored::Md5(_)) | None => {
-                let noise = *self.seed.mac(&[b"no password", user]).bytes();
-                let shape = self.shape(user);
-                Verifier::nobodys(self.salt(user, shape.salt_bytes), shape.iterations, noise)
+                let salts = self.salts.get().await;
+                let noise = *salts.mac(&[b"no password", user]).bytes();
+                let shape = self.shape(user, salts);
+                Verifier::nobodys(salt(salts, user, shape.salt_bytes), shape.iterations, noise)
             }
         }
     }
 
-    /// Makes the verifiers of plain passwords before they are asked for, so that a first login takes no longer than
+    /// Makes salts' key and the verifiers of plain passwords before they are asked for, so that a first login takes no longer than
     /// others and does not tell that there is such a user.
     pub(crate) async fn warm_up(&self) {
+        self.salts.get().await;
         let file = self.file.as_ref().map(Reloadable::last);
         let all = self.users.iter().chain(file.iter().flat_map(|users| users.iter()));
         for (user, stored) in all {
@@ -188,11 +188,11 @@ impl Secrets {
         if let Some(verifier) = known {
             return verifier;
         }
-        let (of, salt, iterations) = (password.clone(), self.salt(user, SALT_BYTES), self.iterations);
-        let made = spawn_blocking(move || Verifier::of(&of, salt, iterations)).await;
+        let salt = salt(self.salts.get().await, user, SALT_BYTES);
+        let (of, own, iterations) = (password.clone(), salt.clone(), self.iterations);
+        let made = spawn_blocking(move || Verifier::of(&of, own, iterations)).await;
         // Hashing does not panic; if the runtime ends, it is not used.
-        let noise = [0; 32];
-        let verifier = made.unwrap_or_else(|_| Verifier::nobodys(self.salt(user, SALT_BYTES), self.iterations, noise));
+        let verifier = made.unwrap_or_else(|_| Verifier::nobodys(salt, self.iterations, [0; 32]));
         let mut kept = self.kept();
         if kept.len() >= MAX_VERIFIERS {
             kept.clear();
@@ -201,42 +201,13 @@ impl Secrets {
         verifier
     }
 
-    fn salt(&self, user: &[u8], length: usize) -> Vec<u8> {
-        let block = |nth: u32| *self.seed.mac(&[b"salt", user, &nth.to_be_bytes()]).bytes();
-        (0..).flat_map(block).take(length).collect()
-    }
-
     fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<Vec<u8>, (Password, Verifier)>> {
         lock(&self.made)
     }
 }
 
-fn seed(settings: &Settings, file: Option<&Reloadable<Users>>) -> ProcessKey {
-    let mut hash = digest::Context::new(&digest::SHA256);
-    let mut add = |user: &[u8], stored: &Stored| {
-        hash.update(user);
-        match stored {
-            Stored::Plain(password) => hash.update(password.expose()),
-            Stored::Md5(secret) => hash.update(secret.response([0; 4]).as_bytes()),
-            Stored::Scram(verifier) => hash.update(verifier.show().as_bytes()),
-        }
-    };
-    for (user, stored) in &settings.auth.users {
-        add(user, stored);
-    }
-    if let Some(file) = file {
-        let users = file.last();
-        let sorted: BTreeMap<_, _> = users.iter().collect();
-        for (user, stored) in sorted {
-            add(user, stored);
-        }
-    }
-    if let Some(password) = &settings.upstream.url.password {
-        hash.update(password.expose());
-    }
-    hash.update(settings.upstream.url.to_string().as_bytes());
-    let mut seed = [0; 32];
-    // A digest of SHA-256 has 32 bytes.
-    seed.copy_from_slice(hash.finish().as_ref());
-    ProcessKey::from_bytes(seed)
+/// The salt of `user`, of `length` bytes.
+fn salt(salts: &ProcessKey, user: &[u8], length: usize) -> Vec<u8> {
+    let block = |nth: u32| *salts.mac(&[b"salt", user, &nth.to_be_bytes()]).bytes();
+    (0..).flat_map(block).take(length).collect()
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::cancel_key::CancelKey;
+use super::startup_cache::Replication;
 use crate::config::CONSOLE;
 use crate::config::socket_path::split_socket_path;
 use crate::lock::lock;
@@ -49,17 +50,20 @@ pub(super) struct State {
 pub(crate) enum SessionTarget {
     /// Its connections come from a pool.
     Pool(Arc<Pool>),
-    /// It has a connection of its own, replication: its database and role.
-    Dedicated(Box<(Vec<u8>, Vec<u8>)>),
+    /// It has a connection of its own: its database, its role and the replication that it has asked for.
+    Dedicated(Box<(Vec<u8>, Vec<u8>, Replication)>),
     /// It speaks with pgferry itself, as this user.
     Console(Box<Vec<u8>>),
 }
 
 impl SessionTarget {
-    /// Returns whether it is a replication connection.
+    /// The replication that it has asked for.
     #[must_use]
-    pub(crate) fn is_replication(&self) -> bool {
-        matches!(self, Self::Dedicated(_))
+    pub(crate) fn replication(&self) -> Replication {
+        match self {
+            Self::Dedicated(own) => own.2,
+            Self::Pool(_) | Self::Console(_) => Replication::None,
+        }
     }
 
     /// The database.

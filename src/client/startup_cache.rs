@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use crate::config::CONSOLE;
 use crate::lock::lock;
 use crate::track::RequestedParams;
+use crate::track::spelling;
 use crate::track::startup_settings::StartupSettings;
 use crate::upstream::PoolKey;
 use crate::wire::Startup;
@@ -14,6 +15,39 @@ use crate::wire::Startup;
 /// Number of packets that are remembered, and how long they may be.
 const MAX_ENTRIES: usize = 8;
 const MAX_PACKET_BYTES: usize = 1024;
+
+/// Replication that a startup packet asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replication {
+    /// Nothing.
+    None,
+    /// The cluster's log.
+    Physical,
+    /// A database's changes.
+    Logical,
+}
+
+impl Replication {
+    /// Returns what a startup packet asks for, as PostgreSQL reads it; `None` when PostgreSQL could not say.
+    fn asked_for(startup: &Startup) -> Option<Self> {
+        let Some(text) = startup.get("replication") else { return Some(Self::None) };
+        if text == b"database" {
+            return Some(Self::Logical);
+        }
+        let wanted = spelling::boolean(std::str::from_utf8(text).ok()?)?;
+        Some(if wanted { Self::Physical } else { Self::None })
+    }
+
+    /// Its name in PgBouncer's SHOW CLIENTS.
+    #[must_use]
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Physical => "physical",
+            Self::Logical => "logical",
+        }
+    }
+}
 
 /// Startup packet, parsed.
 #[derive(Debug)]
@@ -27,7 +61,7 @@ pub(crate) struct ParsedStartup {
     /// The other settings that follow it.
     pub settings: StartupSettings,
     /// Request for replication; `None` if its value is invalid.
-    pub replication: Option<bool>,
+    pub replication: Option<Replication>,
     /// True if it wants to speak with pgferry itself.
     pub console: bool,
 }
@@ -40,7 +74,7 @@ impl ParsedStartup {
         let database = startup.get("database").map_or_else(|| user.clone(), <[u8]>::to_vec);
         let (wanted, extra) = RequestedParams::split(&startup);
         let (settings, extra) = StartupSettings::split(extra);
-        let replication = asks_for_replication(&startup);
+        let replication = Replication::asked_for(&startup);
         let console = is_console(&startup);
         Self { startup, key: PoolKey { database, user, extra }, wanted, settings, replication, console }
     }
@@ -89,20 +123,6 @@ impl StartupCache {
     }
 }
 
-/// Returns whether a startup packet asks for replication, as PostgreSQL reads it; `None` when PostgreSQL could not say.
-fn asks_for_replication(startup: &Startup) -> Option<bool> {
-    let Some(text) = startup.get("replication") else { return Some(false) };
-    let text = String::from_utf8_lossy(text).to_ascii_lowercase();
-    let is_start_of = |word: &str, least: usize| text.len() >= least && word.starts_with(text.as_str());
-    if text == "database" || text == "1" || is_start_of("true", 1) || is_start_of("yes", 1) || text == "on" {
-        return Some(true);
-    }
-    if text == "0" || is_start_of("false", 1) || is_start_of("no", 1) || is_start_of("off", 2) {
-        return Some(false);
-    }
-    None
-}
-
 /// Returns whether a startup packet asks for the console.
 fn is_console(startup: &Startup) -> bool {
     startup.get("database").is_some_and(|asked| CONSOLE.iter().any(|name| name.as_bytes() == asked))
@@ -121,7 +141,7 @@ mod tests {
     fn the_database_is_the_users_name_if_none_is_given() {
         let one = parsed_startup("me");
         assert_eq!((one.user(), one.database()), (&b"me"[..], &b"me"[..]));
-        assert_eq!((one.replication, one.console), (Some(false), false));
+        assert_eq!((one.replication, one.console), (Some(Replication::None), false));
     }
 
     #[test]
@@ -146,15 +166,16 @@ mod tests {
     fn replication_is_read_as_postgresql_reads_it() {
         let ask = |value: &str| {
             let params = vec![("replication".into(), value.to_owned().into())];
-            asks_for_replication(&Startup { params, ..Startup::default() })
+            Replication::asked_for(&Startup { params, ..Startup::default() })
         };
-        for value in ["database", "true", "on", "yes", "1", "t", "TRUE"] {
-            assert_eq!(ask(value), Some(true), "{value}");
+        assert_eq!(ask("database"), Some(Replication::Logical));
+        for value in ["true", "on", "yes", "1", "t", "TRUE"] {
+            assert_eq!(ask(value), Some(Replication::Physical), "{value}");
         }
         for value in ["false", "off", "no", "0", "f", ""] {
-            assert_eq!(ask(value), Some(false), "{value}");
+            assert_eq!(ask(value), Some(Replication::None), "{value}");
         }
-        for value in ["o", "2", "maybe", "databases"] {
+        for value in ["o", "2", "maybe", "databases", "Database"] {
             assert_eq!(ask(value), None, "{value}");
         }
     }

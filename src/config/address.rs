@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{self as unix, UnixStream};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::socket_path::{abstract_socket_name, socket_path};
 use super::url::Upstream;
 use super::value::Listen;
+use crate::net::connect_within;
 
 /// One address that clients connect to. Shown as the name of its listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,17 +41,17 @@ impl ClientAddress {
         each_once(listen.iter().flat_map(|listen| ports.iter().map(|port| Self::of(listen, *port))))
     }
 
-    /// Connects to a unix or abstract socket.
+    /// Connects to a unix or abstract socket within `limit`.
     ///
     /// # Errors
     /// The system's; `Unsupported` for TCP.
-    pub fn connect_unix(&self) -> io::Result<UnixStream> {
+    pub(crate) fn connect_unix(&self, limit: Duration) -> io::Result<UnixStream> {
         let address = match self {
             Self::File(path) => unix::SocketAddr::from_pathname(path),
             Self::Abstract(name) => unix::SocketAddr::from_abstract_name(name),
             Self::Tcp(_) => return Err(io::ErrorKind::Unsupported.into()),
         };
-        UnixStream::connect_addr(&address?)
+        connect_within(limit, &address?)
     }
 }
 

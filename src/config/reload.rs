@@ -17,8 +17,8 @@ impl Settings {
                     self.has_rules() != old.has_rules() || (self.has_rules() && self.auth.rules != old.auth.rules)
                 }
                 "users" => self.auth.users != old.auth.users || self.auth.limits != old.auth.limits,
-                // Secrets are not shown; the first way is that of databases without a table.
-                "databases" => self.per_database() != old.per_database() || self.ways()[1..] != old.ways()[1..],
+                // Secrets are not shown; the first route is that of databases without a table.
+                "databases" => self.per_database() != old.per_database() || self.routes()[1..] != old.routes()[1..],
                 _ => new != was,
             };
             if differs {

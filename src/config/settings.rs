@@ -44,7 +44,7 @@ pub struct Settings {
 
 /// Target of connections, and the role that they log in as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way<'a> {
+pub struct Route<'a> {
     upstream: &'a Upstream,
     dbname: Option<&'a str>,
     force_user: Option<&'a str>,
@@ -122,8 +122,8 @@ impl Settings {
 
     /// All that decides where connections go, and as whom.
     #[must_use]
-    pub fn way(&self) -> Way<'_> {
-        Way {
+    pub fn route(&self) -> Route<'_> {
+        Route {
             upstream: &self.upstream.url,
             dbname: self.upstream.dbname.as_deref(),
             force_user: self.upstream.force_user.as_deref(),
@@ -134,9 +134,21 @@ impl Settings {
 
     /// The same of every database, by name; the general one has none.
     #[must_use]
-    pub fn ways(&self) -> Vec<(&[u8], Way<'_>)> {
-        let own = self.databases.iter().map(|(name, settings)| (name.as_slice(), settings.way()));
-        [(&b""[..], self.way())].into_iter().chain(own).collect()
+    pub fn routes(&self) -> Vec<(&[u8], Route<'_>)> {
+        let own = self.databases.iter().map(|(name, settings)| (name.as_slice(), settings.route()));
+        [(&b""[..], self.route())].into_iter().chain(own).collect()
+    }
+
+    /// Returns whether connections go to the servers of `other`, by the same means.
+    #[must_use]
+    pub fn has_servers_of(&self, other: &Self) -> bool {
+        // The database in the URL is only shown.
+        let servers = |settings: &Self| Upstream { database: None, ..settings.upstream.url.clone() };
+        let passwords = |settings: &Self| {
+            let upstream = &settings.upstream;
+            (upstream.upstream_password_file.clone(), upstream.password_command.clone())
+        };
+        servers(self) == servers(other) && passwords(self) == passwords(other)
     }
 
     /// The database in which passwords for the console are tried by pass-through.

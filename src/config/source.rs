@@ -98,7 +98,7 @@ impl RawConfig {
                 None => key.strip_suffix("_file").and_then(keys::find).filter(|key| key.secret && key.name != "users"),
             };
             if let Some(secret) = from_file {
-                let content = std::fs::read_to_string(&text).map_err(|error| {
+                let content = std::fs::read_to_string(&text).map(Zeroizing::new).map_err(|error| {
                     ConfigError::new(describe(Attempt::Read, &text, &error)).at(&place, secret.name)
                 })?;
                 self.put(secret.name, place, Value::One(content.trim_end_matches(['\n', '\r']).to_owned()));

@@ -147,14 +147,11 @@ impl Upstream {
     /// assert!(Upstream::parse("db.example:5432").is_err());
     /// ```
     pub fn parse(text: &str) -> Result<Self, String> {
-        let fields = match text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://")) {
-            Some(rest) => uri(rest)?,
-            None if text.contains('=') => keywords(text)?,
-            None => {
-                return Err("not a connection URI: it starts with postgres:// (host:port alone is not enough)".into());
-            }
-        };
-        fields.resolve()
+        match text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://")) {
+            Some(rest) => uri(rest),
+            None if text.contains('=') => keywords(text)?.resolve(),
+            None => Err("not a connection URI: it starts with postgres:// (host:port alone is not enough)".into()),
+        }
     }
 }
 
@@ -221,11 +218,12 @@ impl Fields {
             Some(other) => return Err(format!("invalid load_balance_hosts value: \"{other}\" (disable, random)")),
         };
         let connect_timeout = match take("connect_timeout").as_deref() {
-            None | Some("0") => None,
+            None => None,
             Some(text) => {
-                let seconds: u64 =
+                let seconds: i32 =
                     text.parse().map_err(|_| format!("connect_timeout: \"{text}\" is not a number of seconds"))?;
-                Some(Duration::from_secs(seconds))
+                // What is 0 or less is no limit of its own, as in libpq.
+                u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
             }
         };
         let minor = match take("max_protocol_version").as_deref() {
@@ -288,7 +286,18 @@ fn unknown_parameter(name: &str) -> String {
     }
 }
 
-fn uri(rest: &str) -> Result<Fields, String> {
+/// Reads what stands behind `postgres://`.
+fn uri(rest: &str) -> Result<Upstream, String> {
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    // Where a password's `/` or `?` has ended the authority, an error could name parts of the password.
+    let may_be_password = !authority.contains('@') && authority.contains(':') && rest.contains('@');
+    uri_fields(rest).and_then(Fields::resolve).map_err(|error| {
+        let advice = "it has an \"@\" behind a \"/\" or \"?\": in a password write these as %2F and %3F";
+        if may_be_password { advice.to_owned() } else { error }
+    })
+}
+
+fn uri_fields(rest: &str) -> Result<Fields, String> {
     let mut fields = Fields::default();
     let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
     let (authority, path) = rest.split_once('/').map_or((rest, None), |(authority, path)| (authority, Some(path)));
@@ -455,8 +464,20 @@ mod tests {
             let error = Upstream::parse(text).expect_err(text);
             assert!(error.contains(part), "{text}: {error}");
         }
-        let error = Upstream::parse("postgres://me:hunter2%zz@h").expect_err("bad");
-        assert!(!error.contains("hunter2"), "{error}");
+        for text in [
+            "postgres://me:hunter2%zz@h",
+            "postgres://me:hunter2/x@h/d",
+            "postgres://me:hunter2?x@h",
+            "postgres://me:1/hunter2?x=y@h",
+        ] {
+            let error = Upstream::parse(text).expect_err("bad");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        for (text, seconds) in [("0", None), ("-1", None), ("2147483647", Some(2_147_483_647))] {
+            let upstream = Upstream::parse(&format!("postgres://h?connect_timeout={text}")).expect("good");
+            assert_eq!(upstream.connect_timeout, seconds.map(Duration::from_secs), "{text}");
+        }
+        assert!(Upstream::parse("postgres://h?connect_timeout=18446744073709551615").is_err(), "libpq takes none such");
     }
 
     proptest! {

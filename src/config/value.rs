@@ -259,6 +259,11 @@ impl Listen {
             return Ok(Self::Dir(PathBuf::from(text)));
         }
         let expected = || format!("\"{text}\" is not a directory (\"/run/pgferry\"), \"@name\" or \"host:port\"");
+        if let Some(port) = text.strip_prefix(':').filter(|port| port.parse::<u16>().is_ok()) {
+            return Err(format!(
+                "\"{text}\" has no host: 127.0.0.1:{port} is this machine, 0.0.0.0:{port} and [::]:{port} any"
+            ));
+        }
         match text.rsplit_once(':') {
             Some((host, port)) if port.parse::<u16>().is_ok() => {
                 let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -411,6 +416,7 @@ mod tests {
         for text in ["", "@", "5432", "x:y", "127.0.0.1:99999"] {
             assert!(Listen::parse(text).is_err(), "{text}");
         }
+        assert!(Listen::parse(":6432").expect_err("no host").contains("127.0.0.1:6432"));
     }
 
     #[test]

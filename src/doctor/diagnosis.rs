@@ -27,11 +27,11 @@ pub fn diagnose(facts: &Facts) -> Vec<Finding> {
 /// Judges how many of the ports toward an address are held.
 fn ports(facts: &Facts, upstream: &Upstream) -> Finding {
     let kernel = &facts.kernel;
-    let topic = format!("ports {}", upstream.address.map_or_else(|| upstream.name.clone(), |at| at.to_string()));
     if let Some(why) = &upstream.unresolved {
         let level = if upstream.name.starts_with('/') { Level::Ok } else { Level::Crit };
-        return finding(level, topic, why.clone());
+        return finding(level, format!("upstream {}", upstream.name), why.clone());
     }
+    let topic = format!("ports {}", upstream.address.map_or_else(|| upstream.name.clone(), |at| at.to_string()));
     let (total, held) = (kernel.ports().max(1), upstream.held);
     let share = held * 100 / total;
     let refused = matches!(&upstream.server, Some(Err(error)) if error.why.contains("Cannot assign requested address"));

@@ -83,12 +83,14 @@ impl Facts {
         let kernel = Kernel::read(paths);
         let mut upstreams = Vec::new();
         for settings in all {
-            for mut upstream in resolve(settings) {
-                if let Some(address) = upstream.address {
-                    count(&mut upstream, address, &kernel, examination).await?;
-                    upstream.server = Some(server::ask(settings).await);
+            for endpoint in &settings.upstream.url.endpoints {
+                for mut upstream in resolve(endpoint) {
+                    if let Some(address) = upstream.address {
+                        count(&mut upstream, address, &kernel, examination).await?;
+                        upstream.server = Some(server::ask_at(settings, endpoint, address).await);
+                    }
+                    upstreams.push(upstream);
                 }
-                upstreams.push(upstream);
             }
         }
         let listeners = sockets::all(&paths.proc)?.into_iter().filter(|socket| socket.state == State::LISTEN);
@@ -136,12 +138,8 @@ fn limit(paths: &Paths, name: &str) -> Option<u64> {
     std::fs::read_to_string(paths.cgroup.join(name)).ok()?.trim().parse().ok()
 }
 
-/// The addresses of an upstream, each of which has ports of its own.
-fn resolve(settings: &Settings) -> Vec<Upstream> {
-    settings.upstream.url.endpoints.iter().flat_map(resolve_one).collect()
-}
-
-fn resolve_one(endpoint: &Endpoint) -> Vec<Upstream> {
+/// The addresses of one host of an upstream, each of which has ports of its own.
+fn resolve(endpoint: &Endpoint) -> Vec<Upstream> {
     let host = &endpoint.host;
     let upstream = |address: Option<SocketAddr>, unresolved| Upstream {
         name: host.to_string(),

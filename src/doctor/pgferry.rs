@@ -106,7 +106,7 @@ fn denied(path: &Path, uid: u32) -> Option<String> {
 fn answers(address: &ClientAddress) -> bool {
     match address {
         ClientAddress::Tcp(address) => TcpStream::connect_timeout(address, ROUND_TIMEOUT).is_ok(),
-        _ => address.connect_unix().is_ok(),
+        _ => address.connect_unix(ROUND_TIMEOUT).is_ok(),
     }
 }
 

@@ -30,7 +30,7 @@ pub fn text(findings: &[Finding], colour: bool) -> String {
     }
     let worst = worst(findings);
     let verdict = match worst {
-        Level::Crit => "ports run out here",
+        Level::Crit => "critical problems found",
         Level::Warn => "warnings found",
         _ => "no problems found",
     };

@@ -1,12 +1,14 @@
 //! What PostgreSQL says of its own limits, asked on one connection with the credentials that are configured.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tokio::time::timeout;
 
 use super::to_pgferry;
-use crate::config::{CONSOLE, Reset, Settings};
+use crate::config::{CONSOLE, Endpoint, Reset, Settings};
 use crate::net::tls::TlsSession;
 use crate::net::{BufferPool, Conn};
 use crate::track::server_state::CloseMethod;
@@ -17,7 +19,7 @@ use crate::upstream::dial::{self, Login, NewConn};
 use crate::upstream::occupancy::Occupancy;
 use crate::upstream::server_conn::ServerConn;
 use crate::upstream::session_code;
-use crate::upstream::simple_query;
+use crate::upstream::simple_query::{self, Row};
 use crate::upstream::target::UpstreamTargets;
 use crate::wire::frontend;
 
@@ -107,8 +109,8 @@ pub struct Seen {
     pub connected: i64,
 }
 
-/// Asks the upstream of `settings`, as its user; where it takes no connection, the pgferry that listens as `settings` say is asked
-/// what it has seen of it.
+/// Asks the upstream of `settings`, as its user, whichever of its hosts takes the connection; where none does, the pgferry that
+/// listens as `settings` say is asked what it has seen of it.
 ///
 /// # Errors
 /// Why it could not be asked.
@@ -119,15 +121,29 @@ pub(crate) async fn ask(settings: &Settings) -> Result<Server, Unasked> {
     }
 }
 
+/// Asks the server at `address`, one of those of `endpoint`, likewise.
+///
+/// # Errors
+/// As [`ask`].
+pub(super) async fn ask_at(settings: &Settings, endpoint: &Endpoint, address: SocketAddr) -> Result<Server, Unasked> {
+    let mut only = settings.clone();
+    only.upstream.url.endpoints = vec![Endpoint { host: endpoint.host.clone(), address: Some(address.ip()) }];
+    // Databases with an upstream of their own are another matter.
+    only.databases.clear();
+    match ask_directly(&only).await {
+        Ok(server) => Ok(server),
+        Err(why) => Err(Unasked { why, seen: seen(settings).await }),
+    }
+}
+
 /// Asks the console of the pgferry that runs with `settings`, if that is permitted.
 async fn seen(settings: &Settings) -> Option<Seen> {
     let mut console = to_pgferry::through(settings)?;
     console.upstream.url.database = Some(CONSOLE[0].to_owned());
     let mut new_conn = connect(&console).await.ok()?;
-    frontend::put_query(&mut new_conn.conn.output, b"SHOW CAPACITY");
-    let answer = simple_query::rows(&mut new_conn.conn).await;
+    let answer = rows(&mut new_conn.conn, "SHOW CAPACITY", settings.timeouts.server_connect_timeout).await;
     ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
-    let rows = answer.ok()?.ok()?;
+    let rows = answer.ok()?;
     let places = settings.upstream.url.places().into_bytes();
     let row = rows.iter().find(|row| row.first() == Some(&places))?;
     let number = |at: usize| std::str::from_utf8(row.get(at)?).ok()?.parse().ok();
@@ -139,15 +155,9 @@ async fn ask_directly(settings: &Settings) -> Result<Server, String> {
     let mut new_conn = connect(settings).await?;
     let connect_ms = milliseconds(started);
     let tls = new_conn.conn.stream().tls().map(TlsSession::describe);
-    let answer = query(&mut new_conn.conn, QUESTION).await;
-    let started = Instant::now();
-    let round_trip = query(&mut new_conn.conn, "").await;
-    let round_trip_ms = milliseconds(started);
-    let session_code =
-        if settings.pool.reset == Reset::Auto { look_at_code(&mut new_conn.conn, settings).await } else { None };
+    let looked = look(&mut new_conn.conn, settings).await;
     ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
-    round_trip?;
-    let row = answer?;
+    let (row, round_trip_ms, session_code) = looked?;
     let text = |at: usize| row.get(at).cloned().unwrap_or_default();
     let number = |at: usize| text(at).parse().unwrap_or_default();
     Ok(Server {
@@ -165,12 +175,23 @@ async fn ask_directly(settings: &Settings) -> Result<Server, String> {
     })
 }
 
+/// Asks what there is to ask: the row of answers, the milliseconds of a round trip, and what the database's code may leave.
+async fn look(conn: &mut Conn, settings: &Settings) -> Result<(Vec<String>, f64, Option<DatabaseCode>), String> {
+    let limit = settings.timeouts.server_connect_timeout;
+    let row = query(conn, QUESTION, limit).await?;
+    let started = Instant::now();
+    query(conn, "", limit).await?;
+    let round_trip_ms = milliseconds(started);
+    let code = if settings.pool.reset == Reset::Auto { look_at_code(conn, settings).await } else { None };
+    Ok((row, round_trip_ms, code))
+}
+
 /// Looks at the code in the database, as pgferry does.
 async fn look_at_code(conn: &mut Conn, settings: &Settings) -> Option<DatabaseCode> {
     let (code, now) = (Arc::new(SessionCode::default()), Instant::now());
     let inquiry = code.claim(Due::Unknown, now)?;
     let limit = settings.timeouts.server_connect_timeout;
-    let answer = match tokio::time::timeout(limit, session_code::ask(conn, &inquiry, &code, |_, _| ())).await {
+    let answer = match timeout(limit, session_code::ask(conn, &inquiry, &code, |_, _| ())).await {
         Ok(answer) => answer.ok()?,
         Err(_) => Answer::Failed("the server did not answer in time".into()),
     };
@@ -192,7 +213,7 @@ async fn look_at_code(conn: &mut Conn, settings: &Settings) -> Option<DatabaseCo
 pub(crate) async fn first_row_ms(settings: &Settings) -> Result<f64, String> {
     let started = Instant::now();
     let mut new_conn = connect(settings).await?;
-    let answer = query(&mut new_conn.conn, "select 1").await;
+    let answer = query(&mut new_conn.conn, "select 1", settings.timeouts.server_connect_timeout).await;
     let took = milliseconds(started);
     ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
     answer.map(|_| took)
@@ -222,10 +243,17 @@ async fn connect(settings: &Settings) -> Result<NewConn, String> {
     }
 }
 
-/// Runs a query that gives one row at most.
-async fn query(conn: &mut Conn, sql: &str) -> Result<Vec<String>, String> {
-    frontend::put_query(&mut conn.output, sql.as_bytes());
-    let rows = simple_query::rows(conn).await.map_err(|error| error.to_string())??;
-    let row = rows.into_iter().next().unwrap_or_default();
+/// Runs a query that gives one row at most, within `limit`.
+async fn query(conn: &mut Conn, sql: &str, limit: Duration) -> Result<Vec<String>, String> {
+    let row = rows(conn, sql, limit).await?.into_iter().next().unwrap_or_default();
     Ok(row.iter().map(|column| String::from_utf8_lossy(column).into_owned()).collect())
+}
+
+/// Runs a query within `limit`: a server that has let pgferry in may stop answering all the same.
+async fn rows(conn: &mut Conn, sql: &str, limit: Duration) -> Result<Vec<Row>, String> {
+    frontend::put_query(&mut conn.output, sql.as_bytes());
+    match timeout(limit, simple_query::rows(conn)).await {
+        Ok(answer) => answer.map_err(|error| error.to_string())?,
+        Err(_) => Err("the server did not answer in time (server_connect_timeout)".into()),
+    }
 }

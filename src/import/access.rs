@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::ini::{Ini, words};
 use super::{Toml, list, quoted};
+use crate::config::CONSOLE;
 
 /// Writes the rules of logins.
 pub(super) fn write(ini: &Ini, out: &mut Toml) {
@@ -17,7 +18,7 @@ pub(super) fn write(ini: &Ini, out: &mut Toml) {
     let method = match kind {
         "trust" | "md5" | "scram-sha-256" | "cert" => kind,
         "plain" => "password",
-        "hba" => return hba(ini, out),
+        "hba" => return hba(ini, &listed_databases(ini), out),
         "any" => {
             out.without(
                 "auth_type",
@@ -31,32 +32,49 @@ pub(super) fn write(ini: &Ini, out: &mut Toml) {
             "pass-through"
         }
     };
-    let listed: Vec<_> = ini.section("databases").map(|entry| entry.key.clone()).collect();
+    let listed = listed_databases(ini);
     let forced = ini.section("databases").any(|entry| words(&entry.value).is_ok_and(|w| w.contains_key("user")));
     if method == "trust" && !forced {
         out.comment("\"trust\" needs a user in the URL, or force_user, to log in to PostgreSQL as.");
     }
-    if listed.iter().any(|name| name == "*") || listed.is_empty() {
+    if listed.is_empty() {
         out.set("auth_type", &quoted(method));
         return;
     }
-    // Others than these PgBouncer does not let in to.
     out.rules.push(vec![format!("database = {}", list(&listed)), format!("method = {}", quoted(method))]);
 }
 
-/// The rules of an HBA file: the number of each line that says anything, its fields, and the rule in TOML's form or what is
-/// wrong with it.
-pub(crate) fn hba_rules(text: &str) -> impl Iterator<Item = (usize, String, Result<Vec<String>, String>)> + '_ {
+/// The databases that PgBouncer lets clients in to, its console among them; none where it does not look at the name.
+fn listed_databases(ini: &Ini) -> Vec<String> {
+    let listed: Vec<_> = ini.section("databases").map(|entry| entry.key.clone()).collect();
+    if listed.is_empty() || listed.iter().any(|name| name == "*") {
+        return Vec::new();
+    }
+    listed.into_iter().chain(CONSOLE.map(str::to_owned)).collect()
+}
+
+/// The rules of an HBA file for the databases that are `listed`, or for all: the number of each line that says anything, its fields,
+/// and the rule in TOML's form or what is wrong with it.
+pub(crate) fn hba_rules<'a>(
+    text: &'a str,
+    listed: &'a [String],
+) -> impl Iterator<Item = (usize, String, Result<Vec<String>, String>)> + 'a {
     (1..).zip(text.lines()).filter_map(|(nth, line)| {
         let line = line.split('#').next().unwrap_or_default();
         let fields: Vec<_> = line.split_whitespace().map(|field| field.trim_matches('"')).collect();
-        let outcome = if fields.is_empty() { return None } else { rule(&fields) };
+        let outcome = if fields.is_empty() { return None } else { rule(&fields, listed) };
+        let outcome = outcome.map_err(|why| match fields.last() {
+            Some(&"reject") => {
+                format!("{why}: until it is written by hand, the lines behind it let in what it rejects")
+            }
+            _ => why,
+        });
         Some((nth, fields.join(" "), outcome))
     })
 }
 
 /// The lines of an HBA file as rules, in their order.
-fn hba(ini: &Ini, out: &mut Toml) {
+fn hba(ini: &Ini, listed: &[String], out: &mut Toml) {
     let path = ini.get("auth_hba_file").unwrap_or_default();
     let text = match std::fs::read_to_string(Path::new(path)) {
         Ok(text) => text,
@@ -64,7 +82,7 @@ fn hba(ini: &Ini, out: &mut Toml) {
             return out.without("auth_hba_file", path, &format!("{error}: write [[rule]] tables"));
         }
     };
-    for (nth, line, outcome) in hba_rules(&text) {
+    for (nth, line, outcome) in hba_rules(&text, listed) {
         match outcome {
             Ok(rule) => out.rules.push(rule),
             Err(why) => out.comment(&format!("{path}:{nth}: {line}: {why}")),
@@ -72,7 +90,8 @@ fn hba(ini: &Ini, out: &mut Toml) {
     }
 }
 
-fn rule(fields: &[&str]) -> Result<Vec<String>, String> {
+/// A line of an HBA file as a rule.
+fn rule(fields: &[&str], listed: &[String]) -> Result<Vec<String>, String> {
     let [kind, databases, users, rest @ ..] = fields else { return Err("not enough fields".into()) };
     let (transport, address, rest): (&[&str], Option<String>, &[&str]) = match (*kind, rest) {
         ("local", rest) => (&["unix", "abstract"], None, rest),
@@ -89,18 +108,87 @@ fn rule(fields: &[&str]) -> Result<Vec<String>, String> {
         Some(other) => return Err(format!("the method {other} is not supported")),
         None => return Err("there is no method".into()),
     };
-    let names = |text: &str| -> Vec<String> { text.split(',').map(str::to_owned).collect() };
+    let (databases, users) = (databases_of(databases, listed)?, users_of(users)?);
     let mut lines =
         vec![format!("transport = {}", list(&transport.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>()))];
-    if *databases != "all" {
-        lines.push(format!("database = {}", list(&names(databases))));
+    if !databases.is_empty() {
+        lines.push(format!("database = {}", list(&databases)));
     }
-    if *users != "all" {
-        lines.push(format!("user = {}", list(&names(users))));
+    if !users.is_empty() {
+        lines.push(format!("user = {}", list(&users)));
     }
     if let Some(address) = address.filter(|address| address != "all") {
         lines.push(format!("address = {}", list(&[address])));
     }
     lines.push(format!("method = {}", quoted(method)));
     Ok(lines)
+}
+
+/// The databases of a line, as far as they are among those that are `listed`; none for all.
+fn databases_of(field: &str, listed: &[String]) -> Result<Vec<String>, String> {
+    let names: Vec<_> = field.split(',').map(str::to_owned).collect();
+    if let Some(word) = names.iter().find(|name| is_special(name) || SPECIAL_DATABASES.contains(&name.as_str())) {
+        return Err(format!("\"{word}\" in place of databases is not supported"));
+    }
+    if names.iter().any(|name| name == "all") {
+        return Ok(listed.to_vec());
+    }
+    let mut names: Vec<_> = names.into_iter().filter(|name| listed.is_empty() || listed.contains(name)).collect();
+    if names.iter().any(|name| CONSOLE.contains(&name.as_str())) {
+        // It has two names here.
+        names.retain(|name| !CONSOLE.contains(&name.as_str()));
+        names.extend(CONSOLE.map(str::to_owned));
+    }
+    if names.is_empty() { Err("[databases] has none of these".into()) } else { Ok(names) }
+}
+
+/// The users of a line; none for all.
+fn users_of(field: &str) -> Result<Vec<String>, String> {
+    let names: Vec<_> = field.split(',').map(str::to_owned).collect();
+    match names.iter().find(|name| is_special(name)) {
+        Some(word) => Err(format!("\"{word}\" in place of users is not supported")),
+        None if names.iter().any(|name| name == "all") => Ok(Vec::new()),
+        None => Ok(names),
+    }
+}
+
+/// Words that mean other than the database of that name.
+const SPECIAL_DATABASES: [&str; 4] = ["replication", "samegroup", "samerole", "sameuser"];
+
+/// Returns whether a name stands for others: those of a file, the members of a role, those that match an expression.
+fn is_special(name: &str) -> bool {
+    name.starts_with(['@', '+', '/'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_let_in_no_more_than_they_did() {
+        let rule_of = |line: &str, listed: &[&str]| {
+            let listed: Vec<_> = listed.iter().map(|&name| name.to_owned()).collect();
+            hba_rules(line, &listed).next().expect("a rule").2.map(|lines| lines.join("; "))
+        };
+        let listed = ["shop", "pgferry", "pgbouncer"];
+        for (line, listed, expected) in [
+            ("host all all all md5", &[][..], "transport = [\"tcp\", \"tls\"]; method = \"md5\""),
+            ("hostssl shop,x a,b 10.0.0.0/8 md5", &listed, "database = [\"shop\"]; user = [\"a\", \"b\"]"),
+            ("hostssl all all all md5", &listed, "database = [\"shop\", \"pgferry\", \"pgbouncer\"]; method"),
+            ("local pgbouncer admin peer", &[], "database = [\"pgferry\", \"pgbouncer\"]; user = [\"admin\"]"),
+        ] {
+            let rule = rule_of(line, listed).expect(line);
+            assert!(rule.contains(expected), "{line}: {rule}");
+        }
+        for (line, why) in [
+            ("host x all all md5", "[databases] has none of these"),
+            ("host sameuser all all md5", "\"sameuser\" in place of databases is not supported"),
+            ("host all,replication all all reject", "the lines behind it let in what it rejects"),
+            ("host all +staff all md5", "\"+staff\" in place of users is not supported"),
+            ("host all a,@list all md5", "\"@list\" in place of users is not supported"),
+        ] {
+            let error = rule_of(line, &listed).expect_err(line);
+            assert!(error.contains(why), "{line}: {error}");
+        }
+    }
 }

@@ -97,7 +97,7 @@ impl Machine<'_> {
     /// Puts an error that needs other words than the server's; says whether it did.
     fn put_edited(&mut self, io: &mut Buffers<'_>, body: &[u8], positions: Option<&Positions>) -> bool {
         let text = backend::error_field(body, b'M').unwrap_or_default();
-        let named = find(text, PREFIX.as_bytes()).is_some() && self.carries();
+        let named = self.carries() && names_a_statement(body) && find(text, PREFIX.as_bytes()).is_some();
         let lost = self.carries()
             && backend::error_field(body, b'C') == Some(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE.as_bytes())
             && find(text, b"is not yet defined in this session").is_some();
@@ -128,6 +128,16 @@ impl Machine<'_> {
 /// The server's next message, an error with `body`.
 fn own_error<'b>(io: &'b Buffers<'_>, body: &[u8]) -> &'b [u8] {
     io.from_server.unparsed().get(..frame::HEADER_BYTES + body.len()).unwrap_or_default()
+}
+
+/// Returns whether the text of an error in `body` names a prepared statement. Other texts are the client's, whatever they have in
+/// them.
+fn names_a_statement(body: &[u8]) -> bool {
+    let code = backend::error_field(body, b'C').unwrap_or_default();
+    // Those of PostgreSQL's functions that have no code of their own for it: of a number of parameters.
+    let counts = [&b"exec_bind_message"[..], b"EvaluateParams"];
+    [sqlstate::UNDEFINED_STATEMENT, sqlstate::DUPLICATE_STATEMENT].iter().any(|known| known.as_bytes() == code)
+        || backend::error_field(body, b'R').is_some_and(|routine| counts.contains(&routine))
 }
 
 /// Finds where `needle` begins in `haystack`.

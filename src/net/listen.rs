@@ -29,6 +29,10 @@ use super::listen_error::{ListenError, MAX_PATH_BYTES};
 use super::socket;
 use super::socket_lock::{SocketFile, SocketLock};
 use super::stream::{Stream, set_keepalive};
+use super::unix_client::connect_within;
+
+/// Longest wait for a listener of another program at the path of a socket file.
+const OTHERS_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A listener.
 #[derive(Debug)]
@@ -94,7 +98,8 @@ impl Listener {
                 .map_err(|error| ListenError::Directory { dir: dir.display().to_string(), error })?;
         }
         let claim = SocketLock::lock(path)?;
-        if std_unix::UnixStream::connect(path).is_ok() {
+        let found = std_unix::SocketAddr::from_pathname(path).and_then(|at| connect_within(OTHERS_TIMEOUT, &at));
+        if found.map_or_else(|error| error.kind() == io::ErrorKind::TimedOut, |_| true) {
             return Err(ListenError::InUse { at: shown, by: " by a process that holds no lock".into() });
         }
         let io = |error| ListenError::Io { at: shown.clone(), error };
@@ -257,7 +262,12 @@ impl Listener {
     }
 
     fn stream(&self, socket: OwnedFd) -> io::Result<Stream> {
-        if self.tcp { Stream::accepted_tcp(socket) } else { Stream::accepted_unix(socket) }
+        if !self.tcp {
+            return Stream::accepted_unix(socket);
+        }
+        // A client that is not probed costs comfort, not correctness.
+        let _ = copy_probes(self.socket.get_ref(), &socket);
+        Stream::accepted_tcp(socket)
     }
 
     /// The same, as a future.
@@ -299,6 +309,19 @@ fn set_probes(socket: impl AsFd, idle: Option<Duration>) -> io::Result<()> {
         Some(idle) => set_keepalive(socket, idle),
         None => Ok(sockopt::set_socket_keepalive(socket, true)?),
     }
+}
+
+/// Has TCP probe a client as its listener says. The kernel has seen to that, unless the client had connected before the listener was
+/// told: one that is inherited has a backlog.
+fn copy_probes(listener: &OwnedFd, client: &OwnedFd) -> io::Result<()> {
+    if sockopt::socket_keepalive(client)? || !sockopt::socket_keepalive(listener)? {
+        return Ok(());
+    }
+    sockopt::set_socket_keepalive(client, true)?;
+    sockopt::set_tcp_keepidle(client, sockopt::tcp_keepidle(listener)?)?;
+    sockopt::set_tcp_keepintvl(client, sockopt::tcp_keepintvl(listener)?)?;
+    sockopt::set_tcp_keepcnt(client, sockopt::tcp_keepcnt(listener)?)?;
+    Ok(())
 }
 
 fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {

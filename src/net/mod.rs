@@ -5,7 +5,7 @@
 //! - [`read_coalescing`]: waiting for more at once, where much comes in small pieces.
 //! - [`listen`]: listeners: socket files with an owner, abstract sockets, TCP; `listen_error` why one can't be opened.
 //! - `socket_lock`: locks on socket files. [`takeover`]: listeners on their way to another process.
-//! - [`tls`]: encryption and certificates.
+//! - [`tls`]: encryption and certificates. `unix_client`: connecting without a runtime.
 
 mod byte_stream;
 pub(crate) mod conn;
@@ -19,6 +19,7 @@ pub(crate) mod stream;
 pub(crate) mod takeover;
 mod timer;
 pub(crate) mod tls;
+mod unix_client;
 
 pub(crate) use crate::buffer::BufferPool;
 pub(crate) use byte_stream::ByteStream;
@@ -28,3 +29,4 @@ pub(crate) use listen_error::ListenError;
 pub(crate) use read_coalescing::ReadCoalescer;
 pub(crate) use stream::{Peer, Stream};
 pub(crate) use takeover::{InheritedListener, ListenerTransfer};
+pub(crate) use unix_client::connect_within;

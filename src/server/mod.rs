@@ -27,9 +27,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::admin::console::command::{Shutdown, Takeover};
 use crate::admin::console_client::OldProcess;
-use crate::admin::{AdminState, HttpServer, ServerCommand, stats_log};
+use crate::admin::server_command::{ServerCommand, Shutdown, Takeover};
+use crate::admin::{AdminState, HttpServer, stats_log};
 use crate::auth::ProcessKey;
 use crate::client::Shared;
 use crate::client::client_auth::ClientAuth;

@@ -20,7 +20,7 @@
 //! - [`params`]: the reported settings (`ParameterStatus`) of a client and of a connection, and their difference.
 //! - [`parse_settings`]: which of them decide what a text means when it is prepared.
 //! - [`startup_settings`]: other settings of a startup packet that follow their client.
-//! - [`parameter_cache`]: what the server makes of settings, and so what clients are greeted with.
+//! - [`parameter_cache`]: what the server makes of settings, and so what clients are greeted with; [`spelling`] tells it how values are spelt that it has not seen.
 //! - [`keeping_reset`]: a reset that keeps the statements that pgferry has prepared, with statements of its own
 //!   ([`reset_statements`]); [`keeps_statements`] tells whether a pool's may.
 //! - [`statements`]: prepared statements of clients, with numbers from [`statement_ids`]; [`server_statements`]: those of a connection, each a
@@ -67,6 +67,7 @@ pub(crate) mod session_settings;
 pub(crate) mod setting_overrides;
 pub(crate) mod settings_in_force;
 pub(crate) mod source_settings;
+pub(crate) mod spelling;
 pub(crate) mod sql;
 pub(crate) mod sql_effects;
 pub(crate) mod sql_statement;

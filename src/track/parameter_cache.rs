@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::params::{RequestedParams, ServerParams};
 use super::server_state::ServerState;
+use super::spelling;
 use super::startup_settings::StartupSettings;
 use crate::lock::lock;
 use crate::wire::backend;
@@ -87,10 +88,12 @@ impl LearnedParams {
     fn greeting(&self, asked: &RequestedParams) -> Greeting {
         let wanted = asked.canonical(|name, value| self.canonical(name, value));
         let mut view = self.baseline.clone().unwrap_or_default();
-        for (name, value) in wanted.iter() {
-            if view.get(name.as_bytes()).is_some() {
-                view.set(name.as_bytes(), value);
-            }
+        for (name, value) in asked.iter() {
+            let Some(initial) = view.get(name.as_bytes()) else { continue };
+            let spelt = self.canonical(name, value);
+            // Of what no connection has shown yet.
+            let spelt = spelt.or_else(|| Some(spelling::canonical(name, value, initial)?.into_bytes().into()));
+            view.set(name.as_bytes(), spelt.as_deref().unwrap_or(value));
         }
         Greeting::new(asked.clone(), wanted, view)
     }
@@ -153,7 +156,7 @@ impl ParameterCache {
         Some(greeting)
     }
 
-    /// The same as far as it is known, what is unknown being taken as it was asked for.
+    /// The same as far as it is known or can be told, what is unknown being taken as it was asked for.
     #[must_use]
     pub fn greeting_as_known(&self, asked: &RequestedParams) -> Arc<Greeting> {
         Arc::new(self.lock().greeting(asked))

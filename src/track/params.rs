@@ -233,17 +233,21 @@ pub(crate) fn startup_time(params: &[(Vec<u8>, Vec<u8>)], name: &[u8]) -> Option
 #[must_use]
 pub(crate) fn parse_time(value: &str) -> Option<Duration> {
     let value = value.trim_matches(|c: char| c == '\'' || c.is_whitespace());
-    let digits = value.len() - value.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let number: u64 = value[..digits].parse().ok()?;
-    let unit = match value[digits..].trim() {
-        "" | "ms" => 1,
-        "s" => 1000,
-        "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
+    let digits = value.len() - value.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
+    let number: f64 = value[..digits].parse().ok()?;
+    // A fraction counts in whole ones of the next smaller unit.
+    let (unit, smaller) = match value[digits..].trim() {
+        "us" => (0.001, 1.0),
+        "" | "ms" => (1.0, 1.0),
+        "s" => (1000.0, 1.0),
+        "min" => (60_000.0, 1000.0),
+        "h" => (3_600_000.0, 60_000.0),
+        "d" => (86_400_000.0, 3_600_000.0),
         _ => return None,
     };
-    number.checked_mul(unit).filter(|time| *time > 0).map(Duration::from_millis)
+    let millis = (number * unit / smaller).round_ties_even() * smaller;
+    let time = Duration::try_from_secs_f64(millis / 1000.0).ok()?;
+    (!time.is_zero()).then_some(time)
 }
 
 /// The canonical spelling of a following parameter's name.
@@ -386,6 +390,27 @@ mod tests {
         let have = params(&[("application_name", "psql"), ("DateStyle", "ISO, MDY"), ("TimeZone", "UTC")]);
         assert_eq!(sets(&have, &RequestedParams::default()), ["SET application_name TO ''"]);
         assert!(sets(&baseline, &RequestedParams::default()).is_empty());
+    }
+
+    #[test]
+    fn times_are_read_as_postgresql_reads_them() {
+        for (value, millis) in [
+            ("300", Some(300)),
+            ("'2 min'", Some(120_000)),
+            (" 1.5s ", Some(1500)),
+            ("0.5h", Some(1_800_000)),
+            ("0.008 min", None),
+            ("0.009 min", Some(1000)),
+            ("2500us", Some(2)),
+            ("400us", None),
+            ("0", None),
+            ("1 fortnight", None),
+            ("99999999999999999999999d", None),
+            (".", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_time(value), millis.map(Duration::from_millis), "{value}");
+        }
     }
 
     #[test]

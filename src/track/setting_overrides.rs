@@ -72,8 +72,9 @@ impl SettingOverrides {
     /// or is not understood.
     #[must_use]
     pub fn time(&self, name: &[u8]) -> Option<Duration> {
-        let text = std::str::from_utf8(self.get(name)?).ok()?;
-        parse_time(text.rsplit(['=', ' ', '\t', '\n']).next()?)
+        let text = std::str::from_utf8(self.get(name)?).ok()?.trim_end();
+        let quoted = text.strip_suffix('\'').and_then(|text| text.rsplit('\'').next());
+        parse_time(quoted.or_else(|| text.rsplit(['=', ' ', '\t', '\n']).next())?)
     }
 
     /// Bytes of the names and statements.

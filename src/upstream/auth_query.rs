@@ -33,6 +33,10 @@ use crate::track::server_state::CloseMethod;
 /// Number of answers that are remembered.
 const MAX_ANSWERS: usize = 10_000;
 
+/// Bytes of the names, of database and user, of which an answer is remembered: PostgreSQL's own have 63 each. Clients that have proved
+/// nothing make up longer ones.
+const MAX_NAME_BYTES: usize = 256;
+
 /// Number of failures that are logged at once, and time per failure after that.
 const TELL_BURST: u32 = 20;
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
@@ -144,11 +148,7 @@ impl AuthQuery {
         if let Some(stored) = &found {
             lock(&self.kinds).note(stored);
         }
-        let mut known = self.answers();
-        if known.len() >= MAX_ANSWERS {
-            known.clear();
-        }
-        known.insert(key, Known { since: Instant::now(), secret: found.clone() });
+        self.remember(key, found.clone());
         Ok(found)
     }
 
@@ -214,6 +214,17 @@ impl AuthQuery {
         let database = self.database.as_ref().map_or(database, |own| own.as_bytes());
         let known = self.remembered(&(database.to_vec(), user.to_vec()));
         known.map_or(Lookup::Due, |known| Lookup::Done(known.secret))
+    }
+
+    fn remember(&self, key: (Vec<u8>, Vec<u8>), secret: Option<Stored>) {
+        if key.0.len() + key.1.len() > MAX_NAME_BYTES {
+            return;
+        }
+        let mut known = self.answers();
+        if known.len() >= MAX_ANSWERS {
+            known.clear();
+        }
+        known.insert(key, Known { since: Instant::now(), secret });
     }
 
     fn remembered(&self, key: &(Vec<u8>, Vec<u8>)) -> Option<Known> {
@@ -349,5 +360,24 @@ fn read(row: &Row, user: &[u8]) -> Result<Option<Stored>, String> {
             }
         }
         columns => Err(format!("it gives {} columns, not the user's name and secret", columns.len())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RawConfig;
+
+    #[test]
+    fn answers_about_names_that_no_server_has_are_not_kept() {
+        let mut written = RawConfig::default();
+        written.file_text("f", "upstream = \"postgres://h\"\nauth_user = \"looks\"").expect("a configuration");
+        let auth_query = AuthQuery::new(&Settings::resolve(&written).expect("settings")).expect("an auth_query");
+        let long = vec![b'x'; 9000];
+        for (database, user) in [(&b"d"[..], &b"u"[..]), (b"d", &long), (&long, b"u")] {
+            auth_query.remember((database.to_vec(), user.to_vec()), None);
+            let is_known = matches!(auth_query.known(database, user), Lookup::Done(None));
+            assert_eq!(is_known, database.len() + user.len() < 100);
+        }
     }
 }

@@ -29,6 +29,9 @@ const MAX_PASSWORD_BYTES: usize = 65_535;
 /// Longest time that the program may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Number of (database, user)s for which what the program printed is kept: clients that need no password make up names.
+const MAX_PRINTED: usize = 256;
+
 /// The directory that libpq's password files know as `localhost`.
 const DEFAULT_SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
@@ -140,7 +143,7 @@ impl Credentials {
         command.args(&self.command[1..]).env("PGHOST", host).env("PGPORT", port.to_string());
         command.env("PGUSER", String::from_utf8_lossy(user).as_ref());
         command.env("PGDATABASE", String::from_utf8_lossy(database).as_ref());
-        let name = self.command[0].clone();
+        let (name, ttl) = (self.command[0].clone(), self.ttl);
         let task = tokio::spawn(async move {
             let mut printed = printed;
             let password = match timeout(COMMAND_TIMEOUT, run(command)).await {
@@ -149,11 +152,21 @@ impl Credentials {
                     return Err(format!("password_command: {name}: took longer than {} s", COMMAND_TIMEOUT.as_secs()));
                 }
             };
-            printed.insert(key, (Instant::now(), password.clone()));
+            keep(&mut printed, key, password.clone(), ttl);
             Ok(password)
         });
         task.await.unwrap_or_else(|error| Err(error.to_string()))
     }
+}
+
+/// Keeps what the program has just printed, and forgets what is older than `ttl`, or oldest where there is too much.
+fn keep(printed: &mut Printed, key: (Vec<u8>, Vec<u8>), password: Password, ttl: Duration) {
+    printed.retain(|_, (at, _)| at.elapsed() < ttl);
+    while printed.len() >= MAX_PRINTED {
+        let oldest = printed.iter().min_by_key(|(_, (at, _))| *at).map(|(key, _)| key.clone());
+        oldest.and_then(|oldest| printed.remove(&oldest));
+    }
+    printed.insert(key, (Instant::now(), password));
 }
 
 /// The content of a password file, if it is one that libpq would use. Blocks.
@@ -230,4 +243,23 @@ fn one_line(mut text: Vec<u8>) -> Password {
         text.pop();
     }
     Password::new(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_that_a_program_printed_are_kept_within_bounds() {
+        let key = |nth: usize| (b"d".to_vec(), format!("user_{nth}").into_bytes());
+        let password = || Password::new(b"secret".to_vec());
+        let mut printed = Printed::new();
+        for nth in 0..2 * MAX_PRINTED {
+            keep(&mut printed, key(nth), password(), Duration::from_secs(600));
+        }
+        assert!(printed.len() == MAX_PRINTED && printed.contains_key(&key(2 * MAX_PRINTED - 1)));
+        assert!(!printed.contains_key(&key(0)), "the oldest go");
+        keep(&mut printed, key(0), password(), Duration::ZERO);
+        assert_eq!(printed.len(), 1, "what is too old is of no use");
+    }
 }

@@ -150,6 +150,8 @@ pub(crate) struct Room(Mutex<State>);
 struct State {
     /// Result of the last look.
     seen: Option<Occupancy>,
+    /// [`Occupancy::settings`] as the pools' sessions began with them, if a look has shown them.
+    settings: Option<Vec<u8>>,
     /// Time at which the last look began.
     asked: Option<Instant>,
     /// Number of this process's connections when the server refused another one, after the last look.
@@ -158,6 +160,15 @@ struct State {
     refused: Option<Instant>,
     /// Time at which it did what the log has not told.
     untold: Option<Instant>,
+}
+
+/// News that a look has brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Learned {
+    /// An earlier refusal is to be told.
+    pub news: Option<News>,
+    /// True if sessions begin with other settings now.
+    pub outdated: bool,
 }
 
 /// A refusal that is to be told, with what the server's places were held by, if that is known.
@@ -198,13 +209,21 @@ impl Room {
         state.asked.is_none_or(|at| now.saturating_duration_since(at) >= interval)
     }
 
-    /// Notes what a look has shown. Says what is to be told of an earlier refusal.
-    pub(crate) fn learn(&self, seen: Occupancy) -> Option<News> {
+    /// Notes what a look has shown.
+    pub(crate) fn learn(&self, seen: Occupancy) -> Learned {
         let mut state = lock(&self.0);
         state.refused_at = None;
         let news = state.untold.take().map(|_| News(Some(seen.clone())));
+        let before = state.settings.replace(seen.settings.clone());
+        let outdated = before.is_some_and(|before| before != seen.settings);
         state.seen = Some(seen);
-        news
+        Learned { news, outdated }
+    }
+
+    /// Notes that new connections take the place of all. The first of them is to see what they begin with.
+    pub(crate) fn sessions_are_replaced(&self) {
+        let mut state = lock(&self.0);
+        (state.settings, state.asked) = (None, None);
     }
 
     /// Notes that the server refused a connection while this process had `ours`.
@@ -287,17 +306,33 @@ mod tests {
         let (room, now) = (Room::default(), Instant::now());
         let at = |secs| now + Duration::from_secs(secs);
         assert!(room.claim_first_look(now) && !room.claim_first_look(now));
-        assert_eq!(room.learn(server(100, 3, 50)), None);
+        assert_eq!(room.learn(server(100, 3, 50)).news, None);
         assert_eq!(room.limits(20), Some((100, 63)));
         room.refused(20, at(2));
         assert_eq!((room.limits(20), room.keep()), (Some((100, 20)), Keep::None));
         assert!(room.claim_first_look(at(3)));
-        assert_eq!(room.learn(server(100, 3, 97)), Some(News(Some(server(100, 3, 97)))));
+        assert_eq!(room.learn(server(100, 3, 97)).news, Some(News(Some(server(100, 3, 97)))));
         room.refused(20, at(30));
-        assert_eq!((room.overdue(at(60)), room.learn(server(100, 3, 97))), (None, None), "it has been told");
+        assert_eq!((room.overdue(at(60)), room.learn(server(100, 3, 97)).news), (None, None), "it has been told");
         room.refused(20, at(95));
         assert_eq!((room.overdue(at(99)), room.overdue(at(100))), (None, Some(News(None))));
-        assert_eq!((room.overdue(at(105)), room.learn(server(100, 3, 97))), (None, None));
+        assert_eq!((room.overdue(at(105)), room.learn(server(100, 3, 97)).news), (None, None));
+    }
+
+    #[test]
+    fn changed_settings_outdate_sessions_once() {
+        let (room, now) = (Room::default(), Instant::now());
+        let with = |settings: &str| Occupancy { settings: settings.into(), ..server(100, 3, 1) };
+        let outdated = |settings| room.learn(with(settings)).outdated;
+        assert!(room.claim_first_look(now));
+        assert_eq!(["a", "a", "b", "b"].map(outdated), [false, false, true, false]);
+        room.sessions_are_replaced();
+        assert!(room.claim_first_look(now) && !room.claim_first_look(now), "by the first of the new ones");
+        assert_eq!(
+            ["c", "c", "d"].map(outdated),
+            [false, false, true],
+            "the change that they were replaced for is known"
+        );
     }
 
     proptest! {

@@ -218,7 +218,7 @@ impl Pools {
         let ServerSide { config, roles, logins, quotas, .. } = &*self.server_side;
         config.redirect(upstream_targets);
         let new = config.settings.load_full();
-        if new.ways() != old.ways() || new.auth.rules != old.auth.rules || new.auth.users != old.auth.users {
+        if new.routes() != old.routes() || new.auth.rules != old.auth.rules || new.auth.users != old.auth.users {
             config.outdate_connections();
             roles.forget_auths();
             // Sessions move to new pools when they are between two pieces of work.

@@ -63,7 +63,7 @@ impl Pools {
     /// Notes what a look has shown, and tells what is news.
     pub(super) fn learn(&self, upstream_target: &Arc<UpstreamTarget>, seen: Occupancy) {
         let before = upstream_target.room.seen();
-        if before.as_ref().is_none_or(|before| before.places() != seen.places()) {
+        if before.is_none_or(|before| before.places() != seen.places()) {
             let ours = self.connections_at(upstream_target);
             let comes_to = if let Some(most) = self.server_side.config.settings.load().pool.max_upstream {
                 format!("max_upstream = {most} is set")
@@ -79,11 +79,11 @@ impl Pools {
                 seen.used.saturating_sub(ours),
             );
         }
-        let outdated = before.is_some_and(|before| before.settings != seen.settings);
-        if let Some(news) = upstream_target.room.learn(seen) {
+        let learned = upstream_target.room.learn(seen);
+        if let Some(news) = learned.news {
             tell(upstream_target, &news);
         }
-        if outdated {
+        if learned.outdated {
             self.outdate_sessions_at(upstream_target);
         }
         self.fit_to_servers();

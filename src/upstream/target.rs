@@ -21,8 +21,8 @@ use crate::net::{Stream, tls};
 use crate::offload::SerialExecutor;
 use crate::track::ServerParams;
 
-/// Delay after which each further address of a host is tried while the ones before have not answered (RFC 8305 calls it the
-/// connection attempt delay).
+/// Delay after which each further address of a host is tried while the ones before have neither answered nor failed (RFC 8305 calls it
+/// the connection attempt delay).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Resolved address of a connection, to which cancel requests are sent.
@@ -58,7 +58,7 @@ pub(crate) enum TlsAttempt {
     Yes,
 }
 
-/// All ways: that of most databases, and those of databases that are elsewhere.
+/// The targets of all databases: that of most, and those of databases that are elsewhere.
 #[derive(Debug)]
 pub(crate) struct UpstreamTargets {
     general: Arc<UpstreamTarget>,
@@ -68,23 +68,28 @@ pub(crate) struct UpstreamTargets {
 }
 
 impl UpstreamTargets {
-    /// The ways that `settings` describe.
+    /// The targets that `settings` describe, one for each server.
     ///
     /// # Errors
     /// When certificates can't be used: which, and why.
     pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
         let general = Arc::new(UpstreamTarget::new(settings)?);
         let mut own = BTreeMap::new();
+        let mut known: Vec<(&Settings, Arc<UpstreamTarget>)> = vec![(settings, Arc::clone(&general))];
         for (name, other) in &settings.databases {
-            let same = other.way() == settings.way();
-            let upstream_target = if same { Arc::clone(&general) } else { Arc::new(UpstreamTarget::new(other)?) };
+            let same = known.iter().find(|(known, _)| known.has_servers_of(other));
+            let upstream_target = match same {
+                Some((_, upstream_target)) => Arc::clone(upstream_target),
+                None => Arc::new(UpstreamTarget::new(other)?),
+            };
+            known.push((other, Arc::clone(&upstream_target)));
             own.insert(name.clone(), upstream_target);
         }
         let others = own.remove(Settings::OTHERS);
         Ok(Self { general, own, others })
     }
 
-    /// The way to `database`.
+    /// The target of `database`.
     #[must_use]
     pub(crate) fn of(&self, database: &[u8]) -> &Arc<UpstreamTarget> {
         self.own.get(database).or(self.others.as_ref()).unwrap_or(&self.general)
@@ -100,7 +105,7 @@ impl UpstreamTargets {
     }
 }
 
-/// The way to the upstream.
+/// The target of server connections: one server, or several of which one is chosen.
 #[derive(Debug)]
 pub(crate) struct UpstreamTarget {
     /// Hosts: the first that satisfies `target` is used.
@@ -141,7 +146,7 @@ pub(crate) struct TargetHost {
 type LookedUp = (Instant, Vec<SocketAddr>);
 
 impl UpstreamTarget {
-    /// The way that `settings` describe.
+    /// The target that `settings` describe.
     ///
     /// # Errors
     /// When certificates can't be used: which, and why.
@@ -275,7 +280,7 @@ impl TargetHost {
                     Some(address) => vec![(address, *port).into()],
                     None => self.look_up(name, *port).await?,
                 };
-                let (stream, address) = connect_any(&addresses).await?;
+                let (stream, address) = connect_any(&addresses, Stream::connect_tcp).await?;
                 Ok((stream, Address::Tcp(address)))
             }
         }
@@ -307,29 +312,35 @@ pub(crate) fn mismatch_of(target: TargetSessionAttrs, standby: bool, read_only: 
     }
 }
 
-/// Tries addresses in order, each a little after the one before; the first that answers wins.
-async fn connect_any(addresses: &[SocketAddr]) -> io::Result<(Stream, SocketAddr)> {
+/// Tries addresses in order, each as soon as the one before has failed, or has not answered for a while; the first that answers wins.
+async fn connect_any<T: Send + 'static, F: Future<Output = io::Result<T>> + Send + 'static>(
+    addresses: &[SocketAddr],
+    connect: impl Fn(SocketAddr) -> F,
+) -> io::Result<(T, SocketAddr)> {
     if let [only] = *addresses {
-        return Stream::connect_tcp(only).await.map(|stream| (stream, only));
+        return connect(only).await.map(|connected| (connected, only));
     }
+    let mut rest = addresses.iter().copied();
     let mut attempts = JoinSet::new();
-    for (nth, &address) in (0u32..).zip(addresses) {
-        attempts.spawn(async move {
-            sleep(ATTEMPT_DELAY * nth).await;
-            Stream::connect_tcp(address).await.map(|stream| (stream, address))
-        });
-    }
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
-    while let Some(outcome) = attempts.join_next().await {
-        match outcome {
-            Ok(Ok(connected)) => return Ok(connected),
-            Ok(Err(error)) => last = error,
-            Err(error) => last = io::Error::other(error),
+    loop {
+        let next = rest.next();
+        if let Some(address) = next {
+            let attempt = connect(address);
+            attempts.spawn(async move { attempt.await.map(|connected| (connected, address)) });
+        }
+        tokio::select! {
+            biased;
+            outcome = attempts.join_next() => match outcome {
+                Some(Ok(Ok(connected))) => return Ok(connected),
+                Some(Ok(Err(error))) => last = error,
+                Some(Err(error)) => last = io::Error::other(error),
+                None => return Err(last),
+            },
+            () = sleep(ATTEMPT_DELAY), if next.is_some() => {}
         }
     }
-    Err(last)
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,5 +370,38 @@ mod tests {
             None,
             "an old server does not report it"
         );
+    }
+
+    /// Connects to each of three addresses as `outcome` says of its port; which one it came to, and after what time.
+    async fn connected(outcome: impl Fn(u16) -> Option<io::Result<u16>>) -> (io::Result<u16>, Duration) {
+        let addresses = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let began = tokio::time::Instant::now();
+        let connected = connect_any(&addresses, |address| {
+            let outcome = outcome(address.port());
+            async move {
+                match outcome {
+                    Some(outcome) => outcome,
+                    None => std::future::pending().await,
+                }
+            }
+        });
+        (connected.await.map(|(port, _)| port), began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_refuses_is_followed_by_the_next_at_once() {
+        let refused = || Some(Err(io::ErrorKind::ConnectionRefused.into()));
+        let (to, took) = connected(|port| if port < 3 { refused() } else { Some(Ok(port)) }).await;
+        assert_eq!((to.expect("connected"), took), (3, Duration::ZERO));
+        let (to, took) = connected(|_| refused()).await;
+        assert_eq!((to.expect_err("none").kind(), took), (io::ErrorKind::ConnectionRefused, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_says_nothing_is_followed_by_the_next_after_a_while() {
+        let (to, took) = connected(|port| (port == 3).then_some(Ok(port))).await;
+        assert_eq!(to.expect("connected"), 3);
+        // The clock has a resolution of a millisecond.
+        assert!((2 * ATTEMPT_DELAY..2 * ATTEMPT_DELAY + Duration::from_millis(5)).contains(&took), "{took:?}");
     }
 }

@@ -54,6 +54,23 @@ fn mistakes_are_explained_and_exit_with_1() {
     assert!(stderr(&output).contains("--pool-size"), "{}", stderr(&output));
 }
 
+#[test]
+fn output_that_is_not_read_to_its_end_is_no_error() {
+    let config = ["check", "-u", "postgres://db"];
+    for args in [&["settings"][..], &config, &["completions", "bash"], &["doctor", "-u", "postgres://%2Ftmp/x"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let child = command().args(args).stdout(writer).stderr(std::process::Stdio::piped()).spawn().expect("pgferry");
+        let output = child.wait_with_output().expect("the end");
+        assert_eq!(stderr(&output), "", "{args:?}");
+        assert!(output.status.code() < Some(2), "{args:?}: {output:?}");
+    }
+    let full = fs::File::options().write(true).open("/dev/full").expect("a full device");
+    let output = command().arg("settings").stdout(full).output().expect("pgferry");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("standard output: No space left on device"), "{}", stderr(&output));
+}
+
 /// pgferry without the right of root to go past permissions, whoever runs the tests.
 fn without_override(args: &[&str]) -> Output {
     let mut command = if nix::unistd::geteuid().is_root() {

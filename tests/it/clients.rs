@@ -208,15 +208,7 @@ fn tcp_clients_that_are_idle_are_probed() {
     let mut client =
         crate::harness::ProtocolClient::logged_in(crate::harness::ProtocolClient::tcp(port), "trust_user", "postgres");
     assert_eq!(client.value("select 1"), "1");
-    // proc_net(5): the state is 01 (ESTABLISHED), the timer 02 (keepalive).
-    let table = || std::fs::read_to_string("/proc/net/tcp").expect("readable");
-    let local = format!("0100007F:{port:04X}");
-    crate::harness::eventually("a keepalive timer runs", || {
-        table().lines().any(|line| {
-            let fields: Vec<_> = line.split_whitespace().collect();
-            fields[1] == local && fields[3] == "01" && fields[5].starts_with("02:")
-        })
-    });
+    crate::harness::eventually("a keepalive timer runs", || crate::harness::probes_a_client(port));
     drop(client);
     drop(ferry);
 }

@@ -2,7 +2,9 @@
 
 use crate::harness::pgferry::run_pgferry;
 use crate::harness::postgres::{PASSWORD, free_port};
-use crate::harness::protocol_client::{bind, close, describe, execute, parse, password, query, startup, sync, tags};
+use crate::harness::protocol_client::{
+    bind, close, describe, execute, message, parse, password, query, startup, sync, tags,
+};
 use crate::harness::{Certs, Message, Pgferry, Postgres, ProtocolClient, Signal, eventually, psql};
 
 /// A guest by the unix socket, who is pgferry's own user.
@@ -39,7 +41,7 @@ fn columns(messages: &[Message]) -> Vec<(String, u32)> {
 }
 
 /// PgBouncer 1.25's columns, with the letters of its manual for types: s text, i int4, q int8, N numeric.
-const PGBOUNCER: [(&str, &str); 14] = [
+const PGBOUNCER: [(&str, &str); 17] = [
     (
         "stats",
         "database s, total_server_assignment_count N, total_xact_count N, total_query_count N, total_received N, \
@@ -86,6 +88,9 @@ const PGBOUNCER: [(&str, &str); 14] = [
     ("mem", "name s, size i, used i, free i, memtotal i"),
     ("state", "key s, value s"),
     ("dns_hosts", "hostname s, ttl q, addrs s"),
+    ("dns_zones", "zonename s, serial q, count i"),
+    ("peers", "peer_id i, host s, port i, pool_size i"),
+    ("peer_pools", "peer_id i, cl_active_cancel_req i, cl_waiting_cancel_req i, sv_active_cancel i, sv_login i"),
 ];
 
 const CONNECTION: &str = "type s, user s, database s, replication s, state s, addr s, port i, local_addr s, \
@@ -283,12 +288,34 @@ fn waiting_for_a_pause_can_be_cancelled() {
 }
 
 #[test]
+fn prepared_commands_are_bounded_in_number_and_length() {
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
+    let mut guest = guest(&ferry);
+    let mut prepare = |name: &str, text: &str| {
+        guest.send(&[parse(name, text), sync()].concat());
+        let said = guest.until_ready();
+        said.iter().find(|message| message.tag == b'E').map(|error| error.field(b'C'))
+    };
+    assert_eq!(prepare("", "SHOW VERSION"), None);
+    for nth in 0..999 {
+        assert_eq!(prepare(&format!("s{nth}"), "SHOW VERSION"), None);
+    }
+    assert_eq!(prepare("more", "SHOW VERSION").as_deref(), Some("53300"));
+    assert_eq!(prepare("", "SHOW STATE"), None, "it takes the former one's place");
+    assert_eq!(prepare(&"x".repeat(10_000), "SHOW VERSION").as_deref(), Some("54000"));
+    assert_eq!(prepare("", &format!("SET log_level = '{}'", "x".repeat(10_000))).as_deref(), Some("54000"));
+}
+
+#[test]
 fn databases_and_clients_are_put_out() {
     let postgres = Postgres::start_with(&[]);
     let ferry = Pgferry::start(&postgres, &[]);
     let mut guest = guest(&ferry);
     let mut client = ferry.session();
     assert_eq!(client.value("select 1"), "1");
+    for slip in ["DISABLE postgre", "ENABLE postgre"] {
+        assert_eq!(guest.query(slip)[0].field(b'C'), "3D000", "{slip}");
+    }
     assert_eq!(tags(&guest.query("DISABLE postgres")), "CZ");
     let mut late = ferry.raw();
     late.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
@@ -317,6 +344,28 @@ fn databases_and_clients_are_put_out() {
     eventually("no connection is left", || postgres.backends() == 0);
     guest.query("RESUME postgres");
     assert_eq!(ferry.session().value("select 4"), "4");
+}
+
+#[test]
+fn a_client_in_the_middle_of_a_message_that_is_dropped_is_put_out() {
+    let mut ferry = Pgferry::start(Postgres::shared(), &[]);
+    let mut guest = guest(&ferry);
+    // Copy data behind the end of a COPY, of which the kernel holds only part: pgferry has begun to drop it.
+    let half = || {
+        let mut client = ferry.session();
+        client.send(&message(b'd', &vec![0; 4 << 20])[..3 << 20]);
+        client
+    };
+    let mut client = half();
+    let clients = rows(&mut guest, "show clients");
+    let id = &clients.iter().find(|row| row[2] == "postgres").expect("the client")[20];
+    assert_eq!(tags(&guest.query(&format!("KILL_CLIENT {id}"))), "CZ");
+    assert_eq!(client.read_to_end()[0].field(b'C'), "57P01");
+    let mut client = half();
+    ferry.signal(Signal::SIGTERM);
+    assert_eq!(client.read_to_end()[0].field(b'C'), "57P01");
+    assert!(ferry.wait().success());
+    assert!(!ferry.log().contains("transactions did not end"), "{}", ferry.log());
 }
 
 #[test]

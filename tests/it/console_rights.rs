@@ -1,10 +1,13 @@
 //! Rights at the console: what an admin can't change, and which processes are admins without a password.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::process::Command;
 
 use crate::harness::pgferry::{command, program};
 use crate::harness::postgres::{PASSWORD, free_port};
-use crate::harness::protocol_client::{query, startup};
+use crate::harness::protocol_client::{message, query, startup};
 use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, psql};
 
 /// Settings that name programs, files, credentials, the upstream, listeners, rules or authentication methods, and a value
@@ -198,4 +201,59 @@ fn tables_hold_nothing_that_a_terminal_obeys() {
         assert!(!told.contains(bad), "{told:?}");
         assert!(!told.lines().any(|line| line.starts_with("forged") || line.starts_with('\\')), "{told:?}");
     }
+}
+
+/// Returns what a command says, on both of its outputs, which must not be obeyed.
+fn said(args: &[&str]) -> String {
+    let output = command().args(args).output().expect("pgferry");
+    let told = [output.stdout, output.stderr].map(|told| String::from_utf8(told).expect("UTF-8")).concat();
+    let bad = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+    assert!(told.contains("forged") && !told.contains(bad), "{args:?}: {told:?}");
+    assert!(!told.lines().any(|line| line.starts_with("forged") || line.starts_with('\\')), "{args:?}: {told:?}");
+    told
+}
+
+/// What listens at a socket, or answers where PostgreSQL should, may be another user's program.
+#[test]
+fn answers_of_others_hold_nothing_that_a_terminal_obeys() {
+    let error = format!("SFATAL\0VFATAL\0C57P03\0M{FORGED}\0H{FORGED}\0\0");
+    let ready = [message(b'R', &[0; 4]), message(b'Z', b"I")].concat();
+    let name = [FORGED.as_bytes(), &[0; 19]].concat();
+    let row = [&[0, 1, 0, 0, 0, 1][..], b"x"].concat();
+    let table = [message(b'T', &[&[0, 1][..], &name].concat()), message(b'D', &row), message(b'C', b"SHOW\0")].concat();
+    let done = message(b'C', format!("{FORGED}\0").as_bytes());
+    // The detail has the lines of SHOW HELP.
+    let notice = message(b'N', format!("M{FORGED}\0D{}\0\0", FORGED.replace('\n', "")).as_bytes());
+    let refusal = message(b'E', error.as_bytes());
+    for (args, answer) in [
+        (["show", "pools"], refusal.clone()),
+        (["show", "pools"], table),
+        (["ctl", "RELOAD"], done),
+        (["ctl", "RELOAD"], notice),
+        (["ctl", "RELOAD"], refusal.clone()),
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let listener = UnixListener::bind(dir.path().join(".s.PGSQL.5432")).expect("a listener");
+        let answer = [answer, message(b'Z', b"I")].concat();
+        let ready = ready.clone();
+        let answering = std::thread::spawn(move || {
+            let (mut client, _) = listener.accept().expect("a client");
+            client.write_all(&ready).and_then(|()| client.write_all(&answer)).expect("it listens");
+            let _ = client.read_to_end(&mut Vec::new());
+        });
+        said(&[&["-l", dir.path().to_str().expect("UTF-8")], &args[..]].concat());
+        answering.join().expect("answered");
+    }
+    let figures = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = figures.local_addr().expect("an address").to_string();
+    let answering = std::thread::spawn(move || {
+        let (mut client, _) = figures.accept().expect("a client");
+        let answer = format!("HTTP/1.1 503 Unavailable\r\n\r\n{FORGED}");
+        client.read(&mut [0; 1000]).and_then(|_| client.write_all(answer.as_bytes())).expect("it listens");
+    });
+    let output = command().arg("health").env("PGFERRY_ADMIN_LISTEN", at).output().expect("pgferry");
+    let told = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(told.contains("forged") && told.lines().count() == 1, "{told:?}");
+    assert!(!told.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{told:?}");
+    answering.join().expect("answered");
 }

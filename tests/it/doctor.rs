@@ -1,6 +1,8 @@
 //! `pgferry doctor`: on this kernel, in network namespaces with few ports; and on what other machines' `/proc` says.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Output;
 
@@ -10,6 +12,8 @@ use pgferry::internals::doctor::sockets::{State, all, by_state};
 use pgferry::internals::doctor::{Facts, Level, diagnose, report};
 
 use crate::harness::pgferry::command;
+use crate::harness::postgres::free_port;
+use crate::harness::protocol_client::message;
 use crate::harness::{Pgferry, Postgres, ProtocolClient};
 
 /// Runs the doctor in a network namespace of its own with 200 ports, `held` of which are in TIME_WAIT toward the upstream.
@@ -140,6 +144,41 @@ fn a_server_and_a_pgferry_that_run_are_looked_at() {
 }
 
 #[test]
+fn each_of_several_hosts_is_judged_by_its_own_server() {
+    let postgres = Postgres::shared();
+    let closed = free_port();
+    let url = format!("postgres://trust_user@127.0.0.1:{},127.0.0.1:{closed}/postgres?sslmode=disable", postgres.port);
+    let said = stdout(&command().args(["doctor", "-u", &url]).output().expect("pgferry"));
+    let server = |port: u16| {
+        let topic = format!("server 127.0.0.1:{port} ");
+        said.lines().find(|line| line.contains(&topic)).unwrap_or_else(|| panic!("{topic}: {said}"))
+    };
+    assert!(server(postgres.port).contains("PostgreSQL "), "{said}");
+    assert!(server(closed).contains("not asked: ") && server(closed).contains("refused"), "{said}");
+}
+
+#[test]
+fn a_server_that_answers_nothing_behind_the_login_is_not_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept() {
+            // The startup packet is short, and comes at once.
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(&[message(b'R', &[0; 4]), message(b'Z', b"I")].concat());
+            open.push(stream);
+        }
+    });
+    let url = format!("postgres://me@127.0.0.1:{port}/d?sslmode=disable");
+    for (args, part) in [(["check", "-u", &url], "not asked now: "), (["doctor", "-u", &url], "not asked: ")] {
+        let output = command().args(args).env("PGFERRY_SERVER_CONNECT_TIMEOUT", "500ms").output().expect("pgferry");
+        let said = stdout(&output);
+        assert!(said.contains(&format!("{part}the server did not answer in time")), "{args:?}: {said}");
+    }
+}
+
+#[test]
 fn mistakes_are_explained() {
     for (args, part) in [
         (&["doctor"][..], "no upstream"),
@@ -152,6 +191,9 @@ fn mistakes_are_explained() {
     }
     let output = command().args(["doctor", "-u", "postgres://no-such-host.invalid"]).output().expect("pgferry");
     assert_eq!(output.status.code(), Some(2));
+    let said = stdout(&output);
+    assert!(said.contains("[CRIT] upstream no-such-host.invalid:5432"), "{said}");
+    assert!(said.ends_with("\ncritical problems found\n"), "no port is missing: {said}");
     let output = command().args(["doctor", "-u", "postgres://%2Ftmp/x"]).output().expect("pgferry");
     assert!(stdout(&output).contains("a unix socket needs no ports"));
 }

@@ -129,7 +129,7 @@ fn a_tutorials_configuration() {
     assert_eq!(settings.auth.rules.len(), 1);
     assert_eq!(
         (settings.auth.rules[0].method, settings.auth.rules[0].databases.as_slice()),
-        (Auth::Md5, &["shop".to_owned()][..])
+        (Auth::Md5, &["shop", "pgferry", "pgbouncer"].map(str::to_owned)[..])
     );
     assert_eq!(settings.admin.admin_users, ["postgres"]);
     assert!(text.starts_with("# Made from "), "{text}");
@@ -175,7 +175,7 @@ fn applications() {
         (settings.pool.pool_mode, settings.pool.pool_size, settings.listen.max_client_conn),
         (Mode::Transaction, 100, 2048)
     );
-    assert!(!settings.has_rules() || settings.auth.rules[0].databases == ["app_production"]);
+    assert!(!settings.has_rules() || settings.auth.rules[0].databases == ["app_production", "pgferry", "pgbouncer"]);
 }
 
 #[test]

@@ -266,6 +266,9 @@ fn replication_is_passed_through() {
         assert!(tags(&raw.until_ready()).ends_with("KZ"), "{user} {mode}");
         let messages = raw.query("IDENTIFY_SYSTEM");
         assert_eq!(tags(&messages), "TDCZ", "{messages:?}");
+        let shown = if mode == "database" { "logical" } else { "physical" };
+        let clients = ProtocolClient::logged_in(ferry.raw(), "u", "pgferry").query("show clients");
+        assert!(clients.iter().any(|row| row.tag == b'D' && row.columns()[3] == shown), "{clients:?}");
         // A name of its own: the slot of the one before may not be gone yet.
         let slot = format!("s{}_{nth}", std::process::id());
         let slot = raw.query(&format!("CREATE_REPLICATION_SLOT {slot} TEMPORARY PHYSICAL"));
@@ -279,4 +282,40 @@ fn replication_is_passed_through() {
         let replicating = "select count(*) from pg_stat_activity where backend_type = 'walsender'";
         postgres.sql(replicating) == "0"
     });
+}
+
+#[test]
+fn a_greeting_has_postgresqls_spelling_where_no_connection_can_be_asked() {
+    let postgres = Postgres::shared();
+    let told = |raw: &mut ProtocolClient, name: &str, value: &str| {
+        let said = raw.try_log_in(&[("user", "trust_user"), ("database", "postgres"), (name, value)], "");
+        assert!(is_in(&said), "{name} = {value}: {said:?}");
+        let mut told: Vec<_> =
+            said.iter().filter(|message| message.tag == b'S').map(|told| told.body.clone()).collect();
+        told.sort();
+        told
+    };
+    let ferry = Pgferry::start(postgres, &["--pool-size", "1"]);
+    let mut holder = ferry.session();
+    assert_eq!(holder.value("select 1"), "1");
+    for (name, value) in [
+        ("client_encoding", "utf-8"),
+        ("client_encoding", "Unicode"),
+        ("client_encoding", "iso_8859_1"),
+        ("client_encoding", "sql_ascii"),
+        ("DateStyle", "iso"),
+        ("DateStyle", "iso, dmy"),
+        ("DateStyle", "european,PostgreSQL"),
+        ("datestyle", "us"),
+        ("DateStyle", "german"),
+        ("DateStyle", "german, ymd"),
+        ("DateStyle", "iso, iso"),
+        ("IntervalStyle", "ISO_8601"),
+        ("standard_conforming_strings", "TRUE"),
+        ("standard_conforming_strings", "of"),
+        ("application_name", "it's me"),
+    ] {
+        let directly = told(&mut ProtocolClient::tcp(postgres.port), name, value);
+        assert_eq!(told(&mut ferry.raw(), name, value), directly, "{name} = {value}");
+    }
 }

@@ -1,6 +1,8 @@
 //! What changes while pgferry runs, and another process in its place.
 
 use std::fs;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -8,7 +10,7 @@ use std::process::{Child, Command};
 use crate::harness::pgferry::command;
 use crate::harness::postgres::{free_port, program};
 use crate::harness::protocol_client::{CANCEL_REQUEST, packet, query, startup, tags};
-use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, Signal, eventually};
+use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, Signal, eventually, probes_a_client};
 
 /// A pgferry whose settings stand in a file.
 struct Filed {
@@ -336,11 +338,11 @@ fn a_successor_that_fails_leaves_everything_as_it_was() {
 }
 
 /// pgferry with `listener` as a service manager gives it, logging to `log`.
-fn started_by_a_manager(listener: &UnixListener, log: &Path, url: &str) -> Child {
+fn started_by_a_manager(listener: &impl AsFd, log: &Path, url: &str) -> Child {
     let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"";
     let child = crate::harness::pgferry::program("sh")
         .args(["-c", script, "sh", env!("CARGO_BIN_EXE_pgferry"), "-u", url])
-        .stdin(std::os::fd::OwnedFd::from(listener.try_clone().expect("a descriptor")))
+        .stdin(listener.as_fd().try_clone_to_owned().expect("a descriptor"))
         .stderr(fs::File::create(log).expect("a file"))
         .spawn()
         .expect("sh");
@@ -404,6 +406,22 @@ fn a_restart_by_a_service_manager_ends_who_stays_and_keeps_who_comes() {
     }
     second.kill().expect("killed");
     second.wait().expect("waited for");
+}
+
+#[test]
+fn clients_that_waited_at_a_service_managers_listener_are_probed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let mut client = ProtocolClient::tcp(port);
+    let log = dir.path().join("log");
+    let mut running = started_by_a_manager(&listener, &log, &Postgres::shared().url());
+    client = client.logged_in("trust_user", "postgres");
+    assert_eq!(client.value("select 1"), "1");
+    eventually("a keepalive timer runs", || probes_a_client(port));
+    drop(client);
+    crate::harness::signal(running.id(), Signal::SIGTERM);
+    assert!(crate::harness::ends(&mut running).success());
 }
 
 #[test]

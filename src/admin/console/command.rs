@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::admin::server_command::{Shutdown, Takeover};
 use crate::admin::show::Show;
 use crate::client::AdminRole;
 use crate::client::cancel_key::CancelKey;
@@ -45,26 +46,6 @@ pub(crate) enum Command {
     Cancel(i32, Vec<u8>),
     /// Nothing.
     Empty,
-}
-
-/// Processes that give their listeners to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Takeover {
-    /// Any: it ends for that.
-    Any,
-    /// One that has been told to end, and waits for its clients.
-    Ending,
-}
-
-/// Ways in which the process ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shutdown {
-    /// At once.
-    Now,
-    /// Ends when transactions have ended (in session mode: requests outside of them).
-    WaitForServers,
-    /// Ends when clients have gone by themselves.
-    WaitForClients,
 }
 
 /// Settings that drivers ask for, and what they are here.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::command::{Command, DRIVERS, Takeover, VERBS};
+use super::command::{Command, DRIVERS, VERBS};
+use crate::admin::server_command::{ServerCommand, Takeover};
 use crate::admin::show::Show;
-use crate::admin::state::{AdminState, ServerCommand};
+use crate::admin::state::AdminState;
 use crate::admin::table::{Table, Type};
 use crate::client::session_handle::SessionTarget;
 use crate::config::keys::{self, Adjustable, NotAdjustable};
@@ -64,8 +65,14 @@ pub(crate) async fn execute(admin_state: &Arc<AdminState>, command: &Command) ->
                 pool.open_as_needed();
             }
         }
-        Command::Disable(database) => shared.server_side.pauses.disable(database.as_bytes(), true),
-        Command::Enable(database) => shared.server_side.pauses.disable(database.as_bytes(), false),
+        Command::Disable(database) => {
+            known(admin_state, Some(database))?;
+            shared.server_side.pauses.disable(database.as_bytes(), true);
+        }
+        Command::Enable(database) => {
+            known(admin_state, Some(database))?;
+            shared.server_side.pauses.disable(database.as_bytes(), false);
+        }
         Command::Reconnect(database) => {
             known(admin_state, database.as_deref())?;
             let name = database.as_deref().map(str::as_bytes);

@@ -8,8 +8,14 @@ use crate::admin::table::Table;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::wire::{backend, frontend};
 
-/// Number of statements and portals a guest that may have at a time.
+/// Number of statements, and of portals, that a guest may have at a time.
 const MAX_NAMES: usize = 1000;
+
+/// The longest name of a statement or portal, in bytes; drivers' own are a tenth as long.
+const MAX_NAME_BYTES: usize = 256;
+
+/// The longest command that is prepared, in bytes.
+const MAX_PREPARED_BYTES: usize = 1024;
 
 /// Number of portals of which rows are left: each holds a table.
 const MAX_SUSPENDED: usize = 16;
@@ -50,7 +56,7 @@ impl Portals {
                     return Err(unsupported("the console's commands take no parameters"));
                 }
                 let command = self.statements.get(bind.statement).ok_or_else(|| no_statement(bind.statement))?.clone();
-                room(&self.portals)?;
+                check_room(&self.portals, bind.portal)?;
                 let portal = Portal { command, formats: bind.formats, result: None, next: 0 };
                 self.portals.insert(bind.portal.to_vec(), portal);
                 backend::put_bind_complete(out);
@@ -103,13 +109,14 @@ impl Portals {
     fn prepare(&mut self, name: &[u8], text: &str) -> Result<(), ClientError> {
         let command = match command::statements(text)[..] {
             [] => Command::Empty,
+            [one] if one.len() > MAX_PREPARED_BYTES => return Err(too_long()),
             [one] => parse(one)?,
             _ => {
                 let message = "cannot insert multiple commands into a prepared statement";
                 return Err(ClientError::error(ErrorSource::Client, sqlstate::SYNTAX_ERROR, message));
             }
         };
-        room(&self.statements)?;
+        check_room(&self.statements, name)?;
         self.statements.insert(name.to_vec(), command);
         Ok(())
     }
@@ -141,12 +148,21 @@ impl Portal {
     }
 }
 
-fn room<T>(map: &HashMap<Vec<u8>, T>) -> Result<(), ClientError> {
-    if map.len() < MAX_NAMES {
+/// Checks that there may be one more by this name.
+fn check_room<T>(map: &HashMap<Vec<u8>, T>, name: &[u8]) -> Result<(), ClientError> {
+    if name.len() > MAX_NAME_BYTES {
+        return Err(too_long());
+    }
+    if map.len() < MAX_NAMES || map.contains_key(name) {
         return Ok(());
     }
     let message = format!("more than {MAX_NAMES} prepared commands: close some");
     Err(ClientError::error(ErrorSource::Client, sqlstate::TOO_MANY_CONNECTIONS, message))
+}
+
+fn too_long() -> ClientError {
+    let message = "a prepared command or its name is too long";
+    ClientError::error(ErrorSource::Client, sqlstate::PROGRAM_LIMIT_EXCEEDED, message)
 }
 
 fn no_statement(name: &[u8]) -> ClientError {

@@ -4,6 +4,7 @@
 
 mod code;
 mod databases;
+mod empty;
 mod pgferry;
 mod pools;
 mod sessions;
@@ -34,9 +35,12 @@ shows! {
     Config = "config",
     Databases = "databases",
     DnsHosts = "dns_hosts",
+    DnsZones = "dns_zones",
     Lists = "lists",
     Logins = "logins",
     Mem = "mem",
+    PeerPools = "peer_pools",
+    Peers = "peers",
     Pins = "pins",
     Pools = "pools",
     Ports = "ports",
@@ -75,8 +79,11 @@ impl Show {
             Self::Databases => Table::new(&databases::DATABASES),
             Self::Users => Table::new(&databases::USERS),
             Self::DnsHosts => Table::new(&settings::DNS_HOSTS),
+            Self::DnsZones => Table::new(&empty::DNS_ZONES),
             Self::Lists => Table::new(&settings::LISTS),
             Self::Mem => Table::new(&settings::MEM),
+            Self::PeerPools => Table::new(&empty::PEER_POOLS),
+            Self::Peers => Table::new(&empty::PEERS),
             Self::State => Table::new(&settings::STATE),
             Self::Version => Table::new(&settings::VERSION),
             Self::Pools => Table::new(&pools::POOLS),
@@ -107,6 +114,7 @@ impl Show {
             Self::DnsHosts => settings::dns_hosts(admin_state),
             Self::Lists => settings::lists(admin_state),
             Self::Mem => settings::mem(admin_state),
+            Self::DnsZones | Self::PeerPools | Self::Peers => Vec::new(),
             Self::State => settings::state(admin_state),
             Self::Version => settings::version(),
             Self::Pools => pools::pools(admin_state),

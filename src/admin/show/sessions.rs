@@ -102,7 +102,7 @@ fn client(session: &SessionHandle, server_conn: Option<u64>) -> Vec<Cell> {
         "C".into(),
         name(session.target.user()).into(),
         name(session.target.database()).into(),
-        if session.target.is_replication() { "database" } else { "none" }.into(),
+        session.target.replication().name().into(),
         state.into(),
         address.into(),
         u32::from(port).into(),

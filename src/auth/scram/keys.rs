@@ -112,13 +112,20 @@ pub(super) struct Keys {
 impl Keys {
     /// `SaltedPassword` and the keys made of it (RFC 5802, section 3).
     pub(super) fn of(password: &Password, salt: &[u8], iterations: u32) -> Self {
-        let mut salted = [0; KEY_BYTES];
-        let rounds = NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN);
-        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, prepared(password).expose(), &mut salted);
+        let mut salted = stretched(prepared(password).expose(), salt, iterations);
         let keys = Self { client: ClientKey(mac(&salted, b"Client Key")), server: mac(&salted, b"Server Key") };
         salted.zeroize();
         keys
     }
+}
+
+/// Makes a key of `secret`, expensively: by `rounds` of the hashing that makes a password's keys (PBKDF2).
+#[must_use]
+pub(crate) fn stretched(secret: &[u8], salt: &[u8], rounds: u32) -> [u8; KEY_BYTES] {
+    let mut key = [0; KEY_BYTES];
+    let rounds = NonZeroU32::new(rounds).unwrap_or(NonZeroU32::MIN);
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, secret, &mut key);
+    key
 }
 
 /// The password as SCRAM hashes it: normalised if it is text, else as it is, as PostgreSQL does.

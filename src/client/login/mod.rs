@@ -19,7 +19,7 @@ use super::Shared;
 use super::cancel_key::CancelKey;
 use super::client_slots::PendingLogins;
 use super::greeting;
-use super::startup_cache::ParsedStartup;
+use super::startup_cache::{ParsedStartup, Replication};
 use crate::auth::{Check, Credential};
 use crate::config::{Auth, ClientIdentity, Mode, Rule, Settings, Transport};
 use crate::error::{ClientError, ErrorSource, sqlstate};
@@ -68,6 +68,8 @@ pub(crate) struct SessionStart {
 pub(crate) struct Dedicated {
     /// The client's startup packet.
     pub startup: Startup,
+    /// The replication that it asks for.
+    pub replication: Replication,
     /// Its user.
     pub user: Vec<u8>,
     /// Method of the login; with pass-through the upstream asks the client for its password.
@@ -112,7 +114,7 @@ pub(crate) async fn log_in(
         _ => rule_for(settings, &client_identity(conn.stream(), database, user))?,
     };
     let mut attempt = LoginAttempt { shared, conn, pending_logins, settings, deadline, rule, database, user };
-    if replication {
+    if replication != Replication::None {
         let credential = match rule.method {
             Auth::PassThrough => None,
             _ => match attempt.authenticate().await? {
@@ -124,7 +126,7 @@ pub(crate) async fn log_in(
         let credential = credential.filter(|_| key.user == *user);
         let secret = shared.sessions.secret(parsed_startup.startup.negotiated().0)?;
         let (startup, user) = (parsed_startup.startup.clone(), key.user.clone());
-        let dedicated = Dedicated { startup, user, method, credential, secret };
+        let dedicated = Dedicated { startup, replication, user, method, credential, secret };
         return Ok(Some(AuthOutcome::Dedicated(Box::new(dedicated))));
     }
     let mut changed = false;

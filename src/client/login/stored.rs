@@ -25,7 +25,7 @@ impl LoginAttempt<'_> {
         let Lookup::Done(stored) = self.find(secrets, &source).await? else { return Ok(AuthResult::Gone) };
         let outcome = match self.rule.method {
             Auth::Password => self.clear_text(secrets, stored, &source).await,
-            Auth::Md5 if secrets.answers_md5(self.user, stored.as_ref()) => self.md5(stored, &source).await,
+            Auth::Md5 if secrets.answers_md5(self.user, stored.as_ref()).await => self.md5(stored, &source).await,
             _ => {
                 let verifier = secrets.verifier(self.user, stored.as_ref()).await;
                 self.scram(stored, verifier, &source).await

@@ -225,34 +225,53 @@ impl<'a> Session<'a> {
             match first_request(&mut self.conn.input, limit) {
                 FirstRequest::Violation(client_error) => return Err(SessionEnd::Tell(client_error)),
                 FirstRequest::Terminate => return Err(SessionEnd::Quiet),
-                FirstRequest::Ignored(size) => Box::pin(self.discard(size)).await?,
+                FirstRequest::Ignored(size) => Box::pin(self.ignore(size)).await?,
                 FirstRequest::There => return Ok(()),
-                FirstRequest::NeedMore => {
-                    if self.handle.is_killed() {
-                        return Err(SessionEnd::Tell(killed()));
-                    }
-                    if self.shared.drain.phase() >= Phase::Draining {
-                        return Err(SessionEnd::Tell(shutdown()));
-                    }
-                    match self.wait_idle().await? {
-                        IdleEvent::Received => {}
-                        IdleEvent::Gone => return Err(SessionEnd::Quiet),
-                        IdleEvent::Recalled(Recall::Needed) => self.return_tentative_lease(),
-                        IdleEvent::Recalled(Recall::Reset) => Box::pin(self.reset_tentative()).await,
-                    }
-                }
+                FirstRequest::NeedMore => match self.wait_for_more().await? {
+                    None => {}
+                    Some(Recall::Needed) => self.return_tentative_lease(),
+                    Some(Recall::Reset) => Box::pin(self.reset_tentative()).await,
+                },
             }
         }
     }
 
-    /// Waits for whatever may happen to an idle client, for as long as it may be idle: in transaction mode no server sees
-    /// that.
-    async fn wait_idle(&mut self) -> Result<IdleEvent, SessionEnd> {
-        match self.idle_limit() {
-            None => Ok(poll_fn(|cx| self.poll_event(cx)).await),
+    /// Drops the next `left` bytes. What has not come of them is waited for as any client that is idle.
+    async fn ignore(&mut self, mut left: usize) -> Result<(), SessionEnd> {
+        loop {
+            let here = self.conn.input.unparsed().len().min(left);
+            self.conn.consume(here);
+            left -= here;
+            if left == 0 {
+                return Ok(());
+            }
+            match self.wait_for_more().await? {
+                None => {}
+                Some(Recall::Needed) => self.return_tentative_lease(),
+                Some(Recall::Reset) => self.reset_tentative().await,
+            }
+        }
+    }
+
+    /// Waits until the client has sent more, unless its session is to end, for as long as it may be idle: in transaction mode no
+    /// server sees that. Returns what is wanted of its tentative lease, if that came first.
+    async fn wait_for_more(&mut self) -> Result<Option<Recall>, SessionEnd> {
+        if self.handle.is_killed() {
+            return Err(SessionEnd::Tell(killed()));
+        }
+        if self.shared.drain.phase() >= Phase::Draining {
+            return Err(SessionEnd::Tell(shutdown()));
+        }
+        let event = match self.idle_limit() {
+            None => poll_fn(|cx| self.poll_event(cx)).await,
             Some(limit) => Box::pin(timeout(limit, poll_fn(|cx| self.poll_event(cx))))
                 .await
-                .map_err(|_| SessionEnd::Tell(idle_for_too_long())),
+                .map_err(|_| SessionEnd::Tell(idle_for_too_long()))?,
+        };
+        match event {
+            IdleEvent::Received => Ok(None),
+            IdleEvent::Gone => Err(SessionEnd::Quiet),
+            IdleEvent::Recalled(recall) => Ok(Some(recall)),
         }
     }
 

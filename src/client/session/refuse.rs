@@ -51,10 +51,6 @@ impl Session<'_> {
         Ok(())
     }
 
-    pub(super) async fn discard(&mut self, size: usize) -> Result<(), SessionEnd> {
-        self.conn.discard(size).await.map_err(|_| SessionEnd::Quiet)
-    }
-
     /// Sends what is to be sent, unless the session is to end first.
     async fn flush(&mut self) -> Result<(), SessionEnd> {
         let Self { conn, handle, .. } = self;

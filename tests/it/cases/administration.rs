@@ -37,6 +37,24 @@ fn databases_that_were_visited_can_be_dropped_renamed_and_copied() {
 }
 
 #[test]
+fn databases_with_tables_of_their_own_are_on_the_same_server() {
+    let postgres = Postgres::start_with(&[]);
+    let tables = format!(
+        "[databases.shop]\ndbname = \"old\"\n[databases.again]\nupstream = \"{}\"\ndbname = \"postgres\"\n",
+        postgres.url()
+    );
+    let ferry = Pgferry::start_with_file(&postgres.url(), &tables, &[], &[]);
+    let mut admin = client(&ferry, "postgres");
+    admin.query("create database old");
+    assert_eq!(client(&ferry, "shop").value("select current_database()"), "old");
+    assert_eq!(client(&ferry, "again").value("select current_database()"), "postgres");
+    let dropped = admin.query("drop database old");
+    assert_eq!(tags(&dropped), "CZ", "{dropped:?}");
+    let capacity = ProtocolClient::logged_in(ferry.raw(), "anybody", "pgferry").query("show capacity");
+    assert_eq!(tags(&capacity), "TDCZ", "one server: {capacity:?}");
+}
+
+#[test]
 fn nobody_is_kept_from_creating_databases() {
     let postgres = Postgres::start_with(&[]);
     let ferry = Pgferry::start(&postgres, &[]);

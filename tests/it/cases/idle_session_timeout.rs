@@ -15,6 +15,7 @@ fn idle_session_timeout_ends_the_client_that_set_it() {
     let scripts = [
         Script::new("SET").sql(A, "set idle_session_timeout = '300ms'").end(A),
         Script::new("SET without a unit").sql(A, "set session idle_session_timeout to 300").end(A),
+        Script::new("SET in words").sql(A, "set idle_session_timeout = '0.3 s'").end(A),
         Script::new("SET, and work").sql(A, "set idle_session_timeout = '300ms'").sql(A, "select 1").end(A),
         Script::new("SET among others").sql(A, "set a.b = 'c'; set idle_session_timeout = '300ms'").end(A),
         Script::new("SET in a pipeline").ask(A, &[step("set idle_session_timeout = '300ms'"), sync()]).end(A),

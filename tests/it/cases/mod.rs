@@ -6,6 +6,7 @@ mod bounded_memory;
 mod described_columns;
 mod drivers;
 mod dying_server;
+mod error_texts;
 mod failed_reset;
 mod freed_names;
 mod full_server;

@@ -55,6 +55,16 @@ pub fn signal(pid: u32, signal: Signal) {
     kill(pid, signal).unwrap_or_else(|error| panic!("{signal} to process {pid}: {error}"));
 }
 
+/// Returns whether the kernel probes an idle client of the listener on this port of 127.0.0.1.
+pub fn probes_a_client(port: u16) -> bool {
+    // proc_net(5): the state is 01 (ESTABLISHED), the timer 02 (keepalive).
+    let local = format!("0100007F:{port:04X}");
+    std::fs::read_to_string("/proc/net/tcp").expect("readable").lines().any(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields[1] == local && fields[3] == "01" && fields[5].starts_with("02:")
+    })
+}
+
 /// Runs `program` with `args` and environment `env`; panics with its output unless it succeeds within two minutes.
 pub fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> String {
     waits_for(|| format!("{program} {args:?}"));
