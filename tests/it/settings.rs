@@ -45,22 +45,22 @@ fn a_login_with_settings_nobody_has_asked_for_does_not_wait() {
     let mut holder = ferry.session();
     assert_eq!(holder.value("select 1"), "1");
     // The only connection is in use: what the server makes of these is not known yet.
-    let (mut good, told) = log_in(&ferry, &[("DateStyle", "german")]);
-    assert!(told.contains("DateStyle=german="), "{told}");
+    let (mut good, told) = log_in(&ferry, &[("TimeZone", "europe/berlin")]);
+    assert!(told.contains("TimeZone=europe/berlin="), "{told}");
     let (mut bad, _) = log_in(&ferry, &[("TimeZone", "Nowhere/Land")]);
     drop(holder);
-    let answer = good.query("show datestyle");
+    let answer = good.query("show timezone");
     let told = answer.iter().find(|message| message.tag == b'S').expect("the server's spelling");
-    assert_eq!(told.body, b"DateStyle\0German, DMY\0");
-    assert_eq!(answer.iter().find(|message| message.tag == b'D').expect("a row").columns(), ["German, DMY"]);
+    assert_eq!(told.body, b"TimeZone\0Europe/Berlin\0");
+    assert_eq!(answer.iter().find(|message| message.tag == b'D').expect("a row").columns(), ["Europe/Berlin"]);
     drop(good);
     bad.send(&query("select 'never'"));
     let messages = bad.read_to_end();
     assert_eq!(tags(&messages), "E", "{messages:?}");
     assert_eq!((messages[0].field(b'S').as_str(), messages[0].field(b'C').as_str()), ("FATAL", "22023"));
-    let (mut next, told) = log_in(&ferry, &[("DateStyle", "german")]);
-    assert!(told.contains("DateStyle=German, DMY="), "now it is known: {told}");
-    assert_eq!(next.value("show datestyle"), "German, DMY");
+    let (mut next, told) = log_in(&ferry, &[("TimeZone", "europe/berlin")]);
+    assert!(told.contains("TimeZone=Europe/Berlin="), "now it is known: {told}");
+    assert_eq!(next.value("show timezone"), "Europe/Berlin");
 }
 
 #[test]
