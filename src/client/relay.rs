@@ -79,7 +79,7 @@ enum ServerSide {
 
 /// One client on one connection.
 #[derive(Debug)]
-struct Relay<'a> {
+pub(crate) struct Relay<'a> {
     shared: &'a Arc<Shared>,
     handle: &'a SessionHandle,
     client: &'a mut Conn,
@@ -126,24 +126,35 @@ struct ConnExtras<'a> {
 }
 
 impl<'a> Relay<'a> {
+    /// Sends the preparation and the client's first messages at `now`, then moves bytes until the end.
+    ///
+    /// Not an `async fn`, nor the next: one would keep what it is called with beside what it works on.
+    pub(crate) fn run(mut self, now: Instant) -> impl Future<Output = Outcome> + use<'a> {
+        let opened = self.open(now);
+        self.run_opened(opened)
+    }
+
     /// Moves bytes until the end.
-    async fn run(mut self, opened: Result<(), End>) -> Outcome {
-        let end = match opened {
-            Ok(()) => poll_fn(|cx| self.poll(cx)).await,
-            Err(end) => end,
-        };
-        self.server.coalescer.end(self.server.conn);
-        self.settle_accounts();
-        self.server.activity.set_active(false);
-        self.server.about.conn_info.left(self.machine.prepared());
-        if !self.counted.is_empty() {
-            self.handle.set_pins(Pins::empty());
+    fn run_opened(mut self, opened: Result<(), End>) -> impl Future<Output = Outcome> + use<'a> {
+        let ended = opened.err();
+        async move {
+            let end = match ended {
+                None => poll_fn(|cx| self.poll(cx)).await,
+                Some(end) => end,
+            };
+            self.server.coalescer.end(self.server.conn);
+            self.settle_accounts();
+            self.server.activity.set_active(false);
+            self.server.about.conn_info.left(self.machine.prepared());
+            if !self.counted.is_empty() {
+                self.handle.set_pins(Pins::empty());
+            }
+            let all_sent = self.server.conn.is_flushed();
+            let (machine, mut io) = self.parts();
+            let said = if let End::Machine(end) = &end { Some(end) } else { None };
+            let remains = machine.finish(&mut io, said, all_sent);
+            Outcome { ready: self.ready.filter(|_| matches!(end, End::Machine(machine::End::Settled))), end, remains }
         }
-        let all_sent = self.server.conn.is_flushed();
-        let (machine, mut io) = self.parts();
-        let said = if let End::Machine(end) = &end { Some(end) } else { None };
-        let remains = machine.finish(&mut io, said, all_sent);
-        Outcome { ready: self.ready.filter(|_| matches!(end, End::Machine(machine::End::Settled))), end, remains }
     }
 
     /// The machine, and the buffers that it works on.

@@ -1,9 +1,8 @@
 //! A client and the connection that it is given: with a machine between them, where one is needed.
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use super::{ConnExtras, LeasedConn, Outcome, Readable, Relay, ServerSide, Shown, max_text_bytes};
+use super::{ConnExtras, LeasedConn, Readable, Relay, ServerSide, Shown, max_text_bytes};
 use crate::client::Shared;
 use crate::client::session_handle::SessionHandle;
 use crate::config::Settings;
@@ -73,22 +72,8 @@ impl<'a> Pairing<'a> {
         Self { shared, handle, client, server, context, state, server_state, preparation }
     }
 
-    /// Has the client's work done, from `now` on, until the connection can be given back or one of both ends.
-    pub(crate) async fn run(mut self, now: Instant) -> Outcome {
-        if self.is_plain() {
-            match self.run_plain(now).await {
-                Ok(outcome) => outcome,
-                Err(begun) => Box::pin(self.go_on(begun)).await,
-            }
-        } else {
-            let mut relay = self.relay();
-            let opened = relay.open(now);
-            relay.run(opened).await
-        }
-    }
-
-    /// With a machine.
-    pub(super) fn relay(self) -> Relay<'a> {
+    /// Puts a machine between both.
+    pub(crate) fn relay(self) -> Relay<'a> {
         let Self { shared, handle, client, server, context, state, server_state, preparation } = self;
         Relay {
             shared,

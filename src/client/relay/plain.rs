@@ -14,25 +14,22 @@ use crate::upstream::pool_stats::LocalStats;
 
 /// A plain query that needs a machine after all.
 #[derive(Debug)]
-pub(super) struct Begun {
+struct Begun {
     tally: LocalStats,
     progress: PlainProgress,
 }
 
-impl Pairing<'_> {
+impl<'a> Pairing<'a> {
     /// Returns whether the client has sent a plain query and no more, and nothing is under way besides.
-    pub(super) fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         let (client, server) = (&*self.client, &*self.server.conn);
         let at_rest = client.is_flushed() && server.is_flushed() && server.input.is_empty();
         let (state, server_state) = (&*self.state, &*self.server_state);
         at_rest && plain_query::is_all_of(&client.input, self.context.mode, state, server_state, &self.preparation)
     }
 
-    /// Sends the plain query at `now`, and its answer back.
-    ///
-    /// # Errors
-    /// What has been done before something else came, or was in the way.
-    pub(super) async fn run_plain(&mut self, now: Instant) -> Result<Outcome, Begun> {
+    /// Sends the plain query at `now`, and its answer back; a machine takes over where something else comes, or is in the way.
+    pub(crate) fn run_plain(mut self, now: Instant) -> impl Future<Output = Outcome> + use<'a> {
         let mut tally = LocalStats::default();
         let mut progress = plain_query::begin(self.server_state);
         tally.begins(now);
@@ -40,10 +37,12 @@ impl Pairing<'_> {
             Shown::Running => self.server.set_running(self.shared, self.handle, now),
             Shown::Preparing | Shown::Idle => self.handle.set_preparing(now),
         }
-        if poll_fn(|cx| self.poll_plain(cx, &mut progress)).await {
-            Ok(self.finish_plain(tally))
-        } else {
-            Err(Begun { tally, progress })
+        async move {
+            if poll_fn(|cx| self.poll_plain(cx, &mut progress)).await {
+                self.finish_plain(tally)
+            } else {
+                Box::pin(self.go_on(Begun { tally, progress })).await
+            }
         }
     }
 
@@ -107,7 +106,7 @@ impl Pairing<'_> {
     }
 
     /// Goes on with a machine that has done what was done.
-    pub(super) async fn go_on(self, begun: Begun) -> Outcome {
+    async fn go_on(self, begun: Begun) -> Outcome {
         let Begun { tally, progress } = begun;
         let shown = self.shown_at_first();
         let mut relay = Relay { tally, shown, ..self.relay() };
@@ -118,7 +117,7 @@ impl Pairing<'_> {
             to_server: &mut relay.server.conn.output,
         };
         let opened = progress.catch_up(&mut relay.machine, &mut io).map_err(End::from);
-        relay.run(opened).await
+        relay.run_opened(opened).await
     }
 }
 
