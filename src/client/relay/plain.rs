@@ -7,17 +7,10 @@ use std::time::Instant;
 
 use super::{End, Outcome, Pairing, Relay, Shown};
 use crate::drain::Phase;
+use crate::machine;
 use crate::machine::plain_query::{self, PlainProgress};
-use crate::machine::{self, Buffers};
 use crate::net::Conn;
 use crate::upstream::pool_stats::LocalStats;
-
-/// A plain query that needs a machine after all.
-#[derive(Debug)]
-struct Begun {
-    tally: LocalStats,
-    progress: PlainProgress,
-}
 
 impl<'a> Pairing<'a> {
     /// Returns whether the client has sent a plain query and no more, and nothing is under way besides.
@@ -41,7 +34,7 @@ impl<'a> Pairing<'a> {
             if poll_fn(|cx| self.poll_plain(cx, &mut progress)).await {
                 self.finish_plain(tally)
             } else {
-                Box::pin(self.go_on(Begun { tally, progress })).await
+                Box::pin(self.go_on(tally, progress)).await
             }
         }
     }
@@ -105,18 +98,12 @@ impl<'a> Pairing<'a> {
         Outcome { ready: Some(now), end: End::Machine(machine::End::Settled), remains }
     }
 
-    /// Goes on with a machine that has done what was done.
-    async fn go_on(self, begun: Begun) -> Outcome {
-        let Begun { tally, progress } = begun;
+    /// Goes on with a machine that has come as far as `progress`; `tally` has begun to time the query.
+    async fn go_on(self, tally: LocalStats, progress: PlainProgress) -> Outcome {
         let shown = self.shown_at_first();
         let mut relay = Relay { tally, shown, ..self.relay() };
-        let mut io = Buffers {
-            from_client: &mut relay.client.input,
-            to_client: &mut relay.client.output,
-            from_server: &mut relay.server.conn.input,
-            to_server: &mut relay.server.conn.output,
-        };
-        let opened = progress.catch_up(&mut relay.machine, &mut io).map_err(End::from);
+        let (machine, mut io) = relay.parts();
+        let opened = progress.catch_up(machine, &mut io).map_err(End::from);
         relay.run_opened(opened).await
     }
 }
