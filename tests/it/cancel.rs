@@ -1,7 +1,8 @@
 //! Cancel requests hit the query they are meant for, and no other.
 
+use crate::harness::postgres::program;
 use crate::harness::protocol_client::{CANCEL_REQUEST, packet, query, startup_version, tags};
-use crate::harness::{Message, Pgferry, Postgres, ProtocolClient, Signal, eventually};
+use crate::harness::{ChildProcess, Message, Pgferry, Postgres, ProtocolClient, Signal, eventually};
 
 /// A session and the body of the cancel request for it.
 fn session(ferry: &Pgferry, version: u32) -> (ProtocolClient, Vec<u8>) {
@@ -137,11 +138,11 @@ fn a_storm_of_cancels_hits_only_its_own_session() {
 fn psql_cancels_on_ctrl_c() {
     let postgres = Postgres::start_with(&[]);
     let ferry = Pgferry::start(&postgres, &[]);
-    let mut psql = std::process::Command::new("psql")
+    let mut command = std::process::Command::new(program("psql"));
+    command
         .args(["-X", "-h", ferry.host(), "-U", "trust_user", "-d", "postgres", "-c", "select pg_sleep(63)"])
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("psql");
+        .stderr(std::process::Stdio::null());
+    let mut psql = ChildProcess::spawn(&mut command);
     eventually("it runs", || running(&postgres) == 1);
     crate::harness::signal(psql.id(), Signal::SIGINT);
     assert!(!crate::harness::ends(&mut psql).success());

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use crate::harness::protocol_client::{query, startup, tags};
-use crate::harness::{Pgferry, Postgres, ProtocolClient, Signal, TcpProxy, eventually};
+use crate::harness::{ChildProcess, Pgferry, Postgres, ProtocolClient, Signal, TcpProxy, eventually};
 
 /// What became of the requests of clients that connect for each of them and retry nothing.
 #[derive(Debug, Default)]
@@ -360,9 +359,10 @@ fn settings_that_the_server_changes_reach_clients() {
 fn killed_clients_leave_nothing() {
     let postgres = Postgres::start_with(&[]);
     let ferry = Pgferry::start(&postgres, &["--pool-size", "3"]);
-    let mut clients: Vec<_> = (0..6)
+    let clients: Vec<_> = (0..6)
         .map(|_| {
-            std::process::Command::new("psql")
+            let mut command = std::process::Command::new(crate::harness::postgres::program("psql"));
+            command
                 .args([
                     "-X",
                     "-h",
@@ -375,23 +375,17 @@ fn killed_clients_leave_nothing() {
                     "begin; select pg_sleep(66)",
                 ])
                 .stdout(std::process::Stdio::null())
-                .stderr(std::process::Stdio::null())
-                .spawn()
-                .expect("psql")
+                .stderr(std::process::Stdio::null());
+            ChildProcess::spawn(&mut command)
         })
         .collect();
     eventually("they run or wait", || {
         let report = ferry.report();
         report.get("leased_now") == 3 && report.get("waiting_now") == 3
     });
-    for client in &mut clients {
-        client.kill().expect("killed");
-        client.wait().expect("waited for");
-    }
+    drop(clients);
     eventually("nothing runs", || {
         postgres.sql("select count(*) from pg_stat_activity where state <> 'idle' and pid <> pg_backend_pid() and backend_type = 'client backend'") == "0"
     });
-    let started = Instant::now();
     assert_eq!(one_request(&ferry, "select 1"), Ok(()));
-    assert!(started.elapsed() < Duration::from_secs(10));
 }

@@ -7,7 +7,7 @@ use std::process::Output;
 use pgferry::internals::config::keys::KEYS;
 
 use crate::harness::pgferry::{command, run_pgferry};
-use crate::harness::{Pgferry, Postgres, Signal, run};
+use crate::harness::{ChildProcess, Pgferry, Postgres, Signal, run};
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -60,8 +60,7 @@ fn output_that_is_not_read_to_its_end_is_no_error() {
     for args in [&["settings"][..], &config, &["completions", "bash"], &["doctor", "-u", "postgres://%2Ftmp/x"]] {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
-        let child = command().args(args).stdout(writer).stderr(std::process::Stdio::piped()).spawn().expect("pgferry");
-        let output = child.wait_with_output().expect("the end");
+        let output = command().args(args).stdout(writer).output().expect("pgferry");
         assert_eq!(stderr(&output), "", "{args:?}");
         assert!(output.status.code() < Some(2), "{args:?}: {output:?}");
     }
@@ -265,11 +264,10 @@ fn a_stale_socket_is_taken_over() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().to_str().expect("UTF-8").to_owned();
     let url = postgres.url();
-    let mut killed =
-        command().args(["-u", &url, "-l", &path]).stderr(std::process::Stdio::null()).spawn().expect("pgferry");
+    let mut command = command();
+    let killed = ChildProcess::spawn(command.args(["-u", &url, "-l", &path]).stderr(std::process::Stdio::null()));
     crate::harness::eventually("it listens", || dir.path().join(".s.PGSQL.5432").exists());
-    killed.kill().expect("killed");
-    killed.wait().expect("waited for");
+    drop(killed);
     assert!(dir.path().join(".s.PGSQL.5432").exists(), "nobody has cleaned up");
     let ferry = Pgferry::spawn(dir, &["-u", &url, "-l", &path], &[]);
     assert_eq!(ferry.session().value("select 1"), "1");
@@ -282,12 +280,12 @@ fn running_out_of_descriptors_ends_nothing() {
     let path = dir.path().to_str().expect("UTF-8").to_owned();
     let url = postgres.url();
     // More clients than descriptors: those beyond wait in the backlog.
-    let mut child = crate::harness::pgferry::program("sh")
+    let mut command = crate::harness::pgferry::program("sh");
+    command
         .args(["-c", "ulimit -n 40; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_pgferry"), "-u", &url, "-l", &path])
         .env("PGFERRY_MAX_CLIENT_CONN", "1000")
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("sh");
+        .stderr(std::process::Stdio::null());
+    let _child = ChildProcess::spawn(&mut command);
     let socket = dir.path().join(".s.PGSQL.5432");
     crate::harness::eventually("it listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
     let mut held: Vec<_> = (0..60).map(|_| crate::harness::ProtocolClient::unix(&socket)).collect();
@@ -297,8 +295,6 @@ fn running_out_of_descriptors_ends_nothing() {
         raw.send(&crate::harness::protocol_client::startup(&[("user", "trust_user"), ("database", "postgres")]));
         raw.until_ready().last().is_some_and(|message| message.tag == b'Z')
     });
-    child.kill().expect("killed");
-    child.wait().expect("waited for");
 }
 
 #[test]
@@ -309,12 +305,12 @@ fn open_files_suffice_for_clients_and_for_as_many_connections_as_the_server_has(
         let path = dir.path().to_str().expect("UTF-8").to_owned();
         let limit = format!("ulimit -n {files}; exec \"$@\"");
         let url = postgres.url();
-        let mut child = crate::harness::pgferry::program("sh")
+        let mut command = crate::harness::pgferry::program("sh");
+        command
             .args(["-c", &limit, "sh", env!("CARGO_BIN_EXE_pgferry"), "-u", &url, "-l", &path])
             .args(["--port", "5432"])
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .expect("sh");
+            .stderr(std::process::Stdio::null());
+        let _child = ChildProcess::spawn(&mut command);
         let socket = dir.path().join(".s.PGSQL.5432");
         crate::harness::eventually("it listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
         let config = |name: &str| -> usize {
@@ -330,8 +326,6 @@ fn open_files_suffice_for_clients_and_for_as_many_connections_as_the_server_has(
         crate::harness::eventually("the number of clients follows the server's", || {
             config("max_client_conn") + 2 * server_conns == before + 2 * 100
         });
-        child.kill().expect("killed");
-        child.wait().expect("waited for");
     }
 }
 

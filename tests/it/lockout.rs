@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::harness::postgres::{PASSWORD, free_port};
 use crate::harness::protocol_client::{CANCEL_REQUEST, GSS_REQUEST, SSL_REQUEST, message, packet, password, startup};
-use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, eventually};
+use crate::harness::{Certs, ChildProcess, Pgferry, Postgres, ProtocolClient, ends, eventually};
 
 /// How a login that answers with `secret` ends: the SQLSTATE and the message of the error, or nothing.
 fn log_in(raw: &mut ProtocolClient, user: &str, database: &str, secret: &str) -> Option<(String, String)> {
@@ -213,11 +213,9 @@ fn a_full_server_is_no_wrong_password() {
     let direct = format!("host=127.0.0.1 port={} user=lim dbname=postgres", postgres.port);
     eventually("the rule is in force", || crate::harness::psql(&direct, "wrong", "select 1").is_err());
     let ferry = Pgferry::start_with(&postgres.url(), &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s")]);
-    let holding = std::process::Command::new(crate::harness::postgres::program("psql"))
-        .args(["-X", "-d", &direct, "-c", "select pg_sleep(600)"])
-        .env("PGPASSWORD", "right")
-        .spawn()
-        .expect("psql");
+    let mut command = std::process::Command::new(crate::harness::postgres::program("psql"));
+    command.args(["-X", "-d", &direct, "-c", "select pg_sleep(600)"]).env("PGPASSWORD", "right");
+    let mut holding = ChildProcess::spawn(&mut command);
     let held = "select count(*) from pg_stat_activity where usename = 'lim' and state = 'active'";
     eventually("it holds the connection", || postgres.sql(held) == "1");
     for _ in 0..2 {
@@ -225,7 +223,7 @@ fn a_full_server_is_no_wrong_password() {
         assert_eq!((code.as_str(), message.as_str()), ("53300", "too many connections for role \"lim\""));
     }
     postgres.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'lim'");
-    holding.wait_with_output().expect("it ends");
+    ends(&mut holding);
     assert_eq!(log_in(&mut ferry.raw(), "lim", "postgres", "right"), None);
 }
 

@@ -2,42 +2,29 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, ChildStderr, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{ChildStderr, Stdio};
 
 use tempfile::TempDir;
 
 use crate::harness::pgferry::command;
 use crate::harness::postgres::free_port;
 use crate::harness::protocol_client::startup;
-use crate::harness::{Pgferry, Postgres, ProtocolClient, SOON, Signal, eventually, signal};
+use crate::harness::{ChildProcess, Pgferry, Postgres, ProtocolClient, SOON, Signal, ends, eventually, signal};
 
 /// A pgferry whose log is read only when a test reads it.
 struct Unread {
-    child: Child,
+    child: ChildProcess,
     log: Option<BufReader<ChildStderr>>,
     dir: TempDir,
-}
-
-impl Drop for Unread {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Unread {
     fn start(args: &[&str], env: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let host = dir.path().to_str().expect("UTF-8").to_owned();
-        let mut child = command()
-            .args(["--upstream", &Postgres::shared().url(), "--listen", &host])
-            .args(args)
-            .envs(env.iter().copied())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("pgferry");
+        let mut command = command();
+        command.args(["--upstream", &Postgres::shared().url(), "--listen", &host]).args(args);
+        let mut child = ChildProcess::spawn(command.envs(env.iter().copied()).stderr(Stdio::piped()));
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
         let mut line = String::new();
         while !line.contains("ready: ") {
@@ -99,9 +86,7 @@ fn a_log_that_is_not_read_stops_nothing() {
         guest.query(&long);
     }
     signal(ferry.child.id(), Signal::SIGTERM);
-    let since = Instant::now();
-    eventually("it ends", || ferry.child.try_wait().expect("a child").is_some());
-    assert!(since.elapsed() < Duration::from_secs(15));
+    ends(&mut ferry.child);
 }
 
 #[test]

@@ -5,12 +5,12 @@ use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 
 use crate::harness::pgferry::command;
 use crate::harness::postgres::{free_port, program};
 use crate::harness::protocol_client::{CANCEL_REQUEST, packet, query, startup, tags};
-use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, Signal, eventually, probes_a_client};
+use crate::harness::{Certs, ChildProcess, Pgferry, Postgres, ProtocolClient, Signal, eventually, probes_a_client};
 
 /// A pgferry whose settings stand in a file.
 struct Filed {
@@ -153,15 +153,15 @@ fn clients_move_to_a_new_upstream_when_they_are_between_two_pieces_of_work() {
     }
 }
 
-fn pgbench(host: &str, seconds: &str) -> Child {
-    Command::new(program("pgbench"))
+fn pgbench(host: &str, seconds: &str) -> ChildProcess {
+    let mut command = Command::new(program("pgbench"));
+    command
         .args(["-n", "-C", "-M", "simple", "-c", "8", "-j", "2", "-T", seconds, "-f", "/dev/stdin"])
         .args(["-h", host, "-U", "trust_user", "postgres"])
         .stdin(std::process::Stdio::from(fs::File::open(script()).expect("a script")))
         .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("pgbench")
+        .stderr(std::process::Stdio::piped());
+    ChildProcess::spawn(&mut command)
 }
 
 fn script() -> &'static str {
@@ -183,7 +183,7 @@ fn twenty_replacements_cost_no_client_its_connection() {
         let url = postgres.url();
         let args = ["-u", &url, "-l", &host, "-l", &abstract_name, "-l", &tcp, "--replace", "-m", "transaction"];
         let env = ("PGFERRY_ADMIN_LISTEN", admin.to_str().expect("UTF-8"));
-        command().args(args).envs([env]).stderr(file).spawn().expect("pgferry")
+        ChildProcess::spawn(command().args(args).envs([env]).stderr(file))
     };
     let said = |nth: usize, text: &str| fs::read_to_string(log(nth)).unwrap_or_default().contains(text);
     let mut running = start(0);
@@ -206,7 +206,7 @@ fn twenty_replacements_cost_no_client_its_connection() {
         assert!(std::os::unix::net::UnixStream::connect(&admin).is_ok(), "figures are told by the new one");
     }
     for load in load {
-        let output = load.wait_with_output().expect("pgbench");
+        let output = load.into_output();
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success() && !text.contains("error"), "{text}");
         assert!(text.contains("number of failed transactions: 0") || !text.contains("failed transactions"), "{text}");
@@ -227,7 +227,7 @@ fn cancel_requests_find_the_clients_of_processes_that_were_replaced() {
     let start = |nth: usize| {
         let file = fs::File::create(log(nth)).expect("a file");
         let args = ["-u", &postgres.url(), "-l", &host, "--replace", "-m", "transaction"];
-        let child = command().args(args).stderr(file).spawn().expect("pgferry");
+        let child = ChildProcess::spawn(command().args(args).stderr(file));
         eventually("it is ready", || said(nth, "ready: "));
         child
     };
@@ -302,7 +302,7 @@ fn a_successor_with_other_upstreams_keeps_the_ports_of_the_former_ones() {
         let file = fs::File::create(log(nth)).expect("a file");
         let mut command = command();
         command.args(["-c", &path, "--replace"]).env_remove("PGFERRY_PORT").stderr(file);
-        let child = command.spawn().expect("pgferry");
+        let child = ChildProcess::spawn(&mut command);
         eventually("it is ready", || fs::read_to_string(log(nth)).unwrap_or_default().contains("ready: "));
         child
     };
@@ -338,14 +338,14 @@ fn a_successor_that_fails_leaves_everything_as_it_was() {
 }
 
 /// pgferry with `listener` as a service manager gives it, logging to `log`.
-fn started_by_a_manager(listener: &impl AsFd, log: &Path, url: &str) -> Child {
+fn started_by_a_manager(listener: &impl AsFd, log: &Path, url: &str) -> ChildProcess {
     let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"";
-    let child = crate::harness::pgferry::program("sh")
+    let mut command = crate::harness::pgferry::program("sh");
+    command
         .args(["-c", script, "sh", env!("CARGO_BIN_EXE_pgferry"), "-u", url])
         .stdin(listener.as_fd().try_clone_to_owned().expect("a descriptor"))
-        .stderr(fs::File::create(log).expect("a file"))
-        .spawn()
-        .expect("sh");
+        .stderr(fs::File::create(log).expect("a file"));
+    let child = ChildProcess::spawn(&mut command);
     eventually("pgferry is ready", || fs::read_to_string(log).unwrap_or_default().contains("ready: "));
     child
 }
@@ -367,7 +367,7 @@ fn restarts_by_a_service_manager_abort_no_short_connection() {
         assert_eq!(ended.code(), Some(0), "{}", fs::read_to_string(log(nth - 1)).unwrap_or_default());
         running = started_by_a_manager(&listener, &log(nth), &postgres.url());
     }
-    let output = load.wait_with_output().expect("pgbench");
+    let output = load.into_output();
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     assert!(output.status.success() && !text.contains("error") && !text.contains("abort"), "{text}");
@@ -404,8 +404,6 @@ fn a_restart_by_a_service_manager_ends_who_stays_and_keeps_who_comes() {
         second = started_by_a_manager(&listener, &log(2), &url);
         assert_eq!(waits.until_ready().last().map(|message| message.tag), Some(b'Z'), "{signal}");
     }
-    second.kill().expect("killed");
-    second.wait().expect("waited for");
 }
 
 #[test]
@@ -436,11 +434,11 @@ fn a_service_manager_may_hold_the_listener() {
                   os.execv(sys.argv[2], sys.argv[2:])\n";
     let log = dir.path().join("log");
     let url = Postgres::shared().url();
-    let mut child = crate::harness::pgferry::program("/usr/bin/python3")
+    let mut command = crate::harness::pgferry::program("/usr/bin/python3");
+    command
         .args(["-c", script, path.to_str().expect("UTF-8"), env!("CARGO_BIN_EXE_pgferry"), "-u", &url])
-        .stderr(fs::File::create(&log).expect("a file"))
-        .spawn()
-        .expect("python3");
+        .stderr(fs::File::create(&log).expect("a file"));
+    let mut child = ChildProcess::spawn(&mut command);
     eventually("it is ready", || fs::read_to_string(&log).unwrap_or_default().contains("ready: "));
     let said = fs::read_to_string(&log).expect("a log");
     assert!(said.contains(&format!("host={} port=5432", dir.path().display())), "{said}");

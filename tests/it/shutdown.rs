@@ -4,7 +4,7 @@ use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 
 use crate::harness::protocol_client::{CANCEL_REQUEST, packet, query, startup, tags};
-use crate::harness::{Pgferry, Postgres, Signal, eventually};
+use crate::harness::{ChildProcess, Pgferry, Postgres, Signal, eventually};
 
 #[test]
 fn sigterm_lets_transactions_end_and_tells_the_others() {
@@ -113,7 +113,7 @@ fn a_process_that_starts_while_the_one_before_drains_takes_its_place() {
     let log = before.dir().join("log");
     let mut command = crate::harness::pgferry::command();
     command.args(["-u", &Postgres::shared().url(), "-l", before.host()]);
-    let mut after = command.stderr(std::fs::File::create(&log).expect("a file")).spawn().expect("pgferry");
+    let mut after = ChildProcess::spawn(command.stderr(std::fs::File::create(&log).expect("a file")));
     eventually("it is ready", || std::fs::read_to_string(&log).unwrap_or_default().contains("ready: "));
     eventually("the one before knows", || before.log().contains("another process takes over"));
     assert_eq!(before.raw().logged_in("trust_user", "postgres").value("select 1"), "1", "new clients are served");

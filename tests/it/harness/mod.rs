@@ -1,6 +1,7 @@
 //! What the tests stand on: a private PostgreSQL, pgferry as a child process, and a client that can say anything.
 
 pub mod certs;
+pub mod child_process;
 pub mod deadline;
 pub mod pgferry;
 pub mod postgres;
@@ -14,6 +15,7 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 pub use certs::{CertOptions, Certs};
+pub use child_process::ChildProcess;
 pub use deadline::waits_for;
 pub use nix::sys::signal::Signal;
 pub use pgferry::Pgferry;

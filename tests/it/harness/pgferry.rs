@@ -3,18 +3,18 @@
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
-use super::{Certs, Postgres, ProtocolClient, Signal, deadline, eventually, eventually_some};
+use super::{Certs, ChildProcess, Postgres, ProtocolClient, Signal, deadline, eventually, eventually_some};
 
 /// A running pgferry. When it goes at a test's end it must hold nothing that a client has left.
 pub struct Pgferry {
-    child: Child,
+    child: ChildProcess,
     dir: TempDir,
     log: Arc<Mutex<String>>,
     /// Descriptors that were open before the first client came.
@@ -77,7 +77,7 @@ impl Pgferry {
     }
 
     fn spawn_command(dir: TempDir, command: &mut Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("pgferry");
+        let mut child = ChildProcess::spawn(command.stderr(Stdio::piped()));
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let sink = Arc::clone(&log);
@@ -235,9 +235,6 @@ impl Drop for Pgferry {
         } else if !self.checked {
             self.assert_quiet();
         }
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

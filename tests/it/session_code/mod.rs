@@ -217,18 +217,14 @@ fn code_that_is_made_elsewhere_is_noticed() {
         client("select 1");
         assert_eq!(resets(&postgres), 0);
         postgres.sql("create function leave() returns void language plpgsql as $$ begin set work_mem = '77MB'; end $$");
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
         eventually("the function is noticed", || {
             client("select leave()");
             ferry.log().contains("function public.leave() (it says \"set\")")
         });
-        // From then on, or from the time on at which it must have been noticed, no client sees anything, though one that the
-        // connection was given before has left it.
+        // From then on no client sees anything, though one that the connection was given before has left it.
         assert_eq!(ferry.session().value("show work_mem"), "4MB");
         client("select leave()");
         assert_eq!(ferry.session().value("show work_mem"), "4MB");
-        let late = std::time::Instant::now().saturating_duration_since(until);
-        assert!(late.is_zero() || ferry.session().value("show work_mem") == "4MB");
         // What was made and is gone again was there.
         postgres.sql("drop function leave()");
         eventually("it is noticed that it is gone", || {
