@@ -338,6 +338,11 @@ impl Machine<'_> {
     }
 
     fn forward_request(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
+        if self.is_unreadable(io, incoming) {
+            // The server refuses it before it does anything for it.
+            self.pass(io, incoming, None);
+            return Sent::Done;
+        }
         match incoming.request {
             Request::Query => self.query(io, incoming),
             Request::Parse => self.parse(io, incoming),

@@ -15,6 +15,7 @@ use crate::track::message_target::{MessageTarget, target_of};
 use crate::track::pipeline::{Describes, Note};
 use crate::track::plan_settings::PlannedUnder;
 use crate::track::prepared_statement::Standing;
+use crate::track::readable::Readable;
 use crate::track::rollback::Rollback;
 use crate::track::session_command::{Commands, SessionCommand};
 use crate::track::sql_effects::{self, TransactionFate};
@@ -28,11 +29,6 @@ use crate::wire::{cstr, frame, frontend};
 impl Machine<'_> {
     /// A simple query.
     pub(super) fn query(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
-        if incoming.is_whole() && !frontend::is_query(body(io, incoming)) {
-            // The server refuses it, and drops no statement for it.
-            self.pass(io, incoming, None);
-            return Sent::Done;
-        }
         let sql = frontend::query(body(io, incoming));
         let (effects, mentioned) = if incoming.is_whole() {
             let effects = sql_effects::analyze(sql, self.client.lexis());
@@ -50,7 +46,7 @@ impl Machine<'_> {
             return Sent::Done;
         }
         self.note_fate(effects.transaction);
-        let is_text = incoming.is_whole() && self.is_text(frontend::query(body(io, incoming)));
+        let is_text = incoming.is_whole() && self.client.readable(frontend::query(body(io, incoming))) == Readable::Yes;
         let unnamed = self.drop_unnamed();
         if !is_text {
             // Unless the server refuses it unread, as what is no text.
@@ -94,10 +90,23 @@ impl Machine<'_> {
         Sent::Done
     }
 
-    /// Returns whether the server is certain to take `sql` for text.
-    fn is_text(&self, sql: &[u8]) -> bool {
-        let is_utf8 = || self.client.text_params().get(b"client_encoding") == Some(b"UTF8");
-        sql.is_ascii() || (is_utf8() && std::str::from_utf8(sql).is_ok())
+    /// Returns whether the server is certain to refuse the message for its form or its encoding, of which it reads the names and the
+    /// text before it looks up, drops or makes anything (`pq_getmsgstring` in `PostgresMain`).
+    pub(super) fn is_unreadable(&self, io: &Buffers<'_>, incoming: Incoming) -> bool {
+        let body = body(io, incoming);
+        let is_unreadable = |string: &[u8]| self.client.readable(string) == Readable::No;
+        match (incoming.request, target_of(incoming.head.tag, body)) {
+            (Request::Query, _) => {
+                incoming.is_whole() && (!frontend::is_query(body) || is_unreadable(frontend::query(body)))
+            }
+            (Request::Parse, MessageTarget::Statement { name, rest, .. }) => {
+                let text = || cstr(rest).is_some_and(|(text, _)| is_unreadable(text));
+                is_unreadable(name) || (incoming.is_whole() && text())
+            }
+            (_, MessageTarget::Statement { portal, name, .. }) => is_unreadable(portal) || is_unreadable(name),
+            (_, MessageTarget::Portal(portal)) => is_unreadable(portal),
+            (_, MessageTarget::Nothing | MessageTarget::Unseen) => false,
+        }
     }
 
     /// A function called by its OID.

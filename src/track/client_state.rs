@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::lexis::Lexis;
 use super::params::{self, RequestedParams, ServerParams};
 use super::pins::Pins;
+use super::readable::Readable;
 use super::rollback::{Rollback, Unfulfilled, UnnamedCause};
 use super::session_command::SessionCommand;
 use super::session_settings::SettingsTracker;
@@ -65,6 +66,12 @@ impl ClientState {
     #[must_use]
     pub fn text_params(&self) -> &ServerParams {
         self.in_force.known(&self.view)
+    }
+
+    /// Returns whether the server takes `string` for text in the client's encoding.
+    #[must_use]
+    pub fn readable(&self, string: &[u8]) -> Readable {
+        Readable::of(string, || self.text_params().get(b"client_encoding"))
     }
 
     /// Creates the state of a client that asked for `asked` and was told `view`.

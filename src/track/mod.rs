@@ -55,6 +55,7 @@ pub(crate) mod pipeline;
 pub(crate) mod plan_settings;
 pub(crate) mod prefilter;
 pub(crate) mod prepared_statement;
+pub(crate) mod readable;
 pub(crate) mod request;
 pub(crate) mod reset_statements;
 pub(crate) mod rollback;

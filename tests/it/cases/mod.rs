@@ -36,4 +36,5 @@ mod terminate;
 mod transaction_properties;
 mod two_databases;
 mod unnamed_statement;
+mod unreadable_texts;
 mod unseen_settings;
