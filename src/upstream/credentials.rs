@@ -65,7 +65,7 @@ impl Credentials {
             let text = read.map_err(|error| {
                 format!("upstream_password_file: {}", describe(Attempt::Read, &path.display(), &error))
             })?;
-            let password = one_line(text);
+            let password = Password::in_text(text);
             return match password.expose() {
                 [] => Err(format!("upstream_password_file: {} is empty", path.display())),
                 _ => Ok(Some(password)),
@@ -115,15 +115,4 @@ fn private_file(path: &Path) -> Option<Zeroizing<Vec<u8>>> {
         return None;
     }
     fs::read(path).ok().map(Zeroizing::new)
-}
-
-/// Returns the text of a file or a program, without the end of its last line.
-pub(super) fn one_line(mut text: Vec<u8>) -> Password {
-    if text.last() == Some(&b'\n') {
-        text.pop();
-    }
-    if text.last() == Some(&b'\r') {
-        text.pop();
-    }
-    Password::new(text)
 }

@@ -13,7 +13,6 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::credentials::one_line;
 use super::permits::Permits;
 use crate::auth::Password;
 use crate::config::{Host, Settings};
@@ -168,7 +167,7 @@ async fn run(mut command: Command) -> Result<Password, String> {
     };
     let (text, last) = tokio::join!(output, complaints);
     let status = child.wait().await.map_err(|error| error.to_string())?;
-    let password = one_line(text.map_err(|error| error.to_string())?);
+    let password = Password::in_text(text.map_err(|error| error.to_string())?);
     judge(status, &last, password)
 }
 

@@ -56,8 +56,8 @@ impl Neighbours for Pools {
     }
 }
 
-/// The pools, those with most idle connections first. Each is counted once: connections come and go meanwhile, and a sort whose keys
-/// change panics.
+/// The pools, those with most idle connections first. Each is counted once: connections come and go meanwhile, and a sort by keys
+/// that change panics.
 fn most_idle_first<P>(pools: impl Iterator<Item = P>, idle_count: impl Fn(&P) -> usize) -> Vec<P> {
     let mut pools: Vec<P> = pools.collect();
     pools.sort_by_cached_key(|pool| std::cmp::Reverse(idle_count(pool)));
