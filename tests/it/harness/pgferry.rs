@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -230,14 +231,18 @@ impl Pgferry {
 impl Drop for Pgferry {
     fn drop(&mut self) {
         let failed = std::thread::panicking();
+        let mut quiet = Ok(());
         if failed {
             eprintln!("pgferry's log:\n{}", self.log());
         } else if !self.checked {
-            self.assert_quiet();
+            quiet = catch_unwind(AssertUnwindSafe(|| self.assert_quiet()));
         }
-        // It may have ended already.
+        // It may have ended already; a process that outlived a failed test would keep the output of all of them open.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if let Err(fault) = quiet {
+            resume_unwind(fault);
+        }
     }
 }
 
