@@ -27,7 +27,7 @@ impl BufferPool {
         Arc::new(Self { free_list: Mutex::default(), size, keep })
     }
 
-    fn reserve_idle(&self) -> Box<[u8]> {
+    fn take(&self) -> Box<[u8]> {
         let mut free_list = self.free_list();
         free_list.lent += 1;
         let free = free_list.free.pop();
@@ -122,9 +122,9 @@ impl Buffer {
     /// Room to receive into; borrows storage, and moves what is under way to its front when the tail is used up.
     pub fn space(&mut self) -> &mut [u8] {
         if self.storage.as_ref().is_some_and(|storage| storage.len() < self.pool.size) {
-            self.move_to(self.pool.reserve_idle());
+            self.move_to(self.pool.take());
         }
-        let storage = self.storage.get_or_insert_with(|| self.pool.reserve_idle());
+        let storage = self.storage.get_or_insert_with(|| self.pool.take());
         if self.filled == storage.len() && self.done > 0 {
             storage.copy_within(self.done..self.filled, 0);
             self.parsed -= self.done;

@@ -267,10 +267,11 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     out.into()
 }
 
-/// The same of a text that may have several lines.
+/// The same of a text that may have several lines, some of them indented.
 #[must_use]
 pub(crate) fn visible_lines(text: &str) -> String {
-    text.split('\n').map(visible).collect::<Vec<_>>().join("\n")
+    let line = |line: &str| line.split('\t').map(visible).collect::<Vec<_>>().join("\t");
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// JSON over several lines as a terminal may get it, likewise.
@@ -347,6 +348,7 @@ mod tests {
         assert_eq!(text("\u{1b}[33mx\u{1b}[0m\n", Form::Colours), "\u{1b}[33mx\u{1b}[0m\n");
         assert_eq!(visible("größe"), "größe");
         assert_eq!(visible("a\nb\u{1b}[2K\u{9b}\u{202e}"), "a\\nb\\u{1b}[2K\\u{9b}\\u{202e}");
+        assert_eq!(visible_lines("usage\n\tSHOW\r\n"), "usage\n\tSHOW\\r\n", "the table of SHOW HELP is indented");
         assert_eq!(clean(b"\xff\n", Form::Text), "\u{fffd}\n".as_bytes());
         let long = text(&"é".repeat(MAX_LINE_BYTES), Form::Text);
         assert!(long.len() < MAX_LINE_BYTES + 64 && long.ends_with("bytes more)\n"), "{} bytes", long.len());

@@ -98,7 +98,12 @@ pub(crate) fn understand(
         "/live" => Endpoint::Live,
         "/ready" => Endpoint::Ready,
         "/quitquitquit" => Endpoint::Quit,
-        _ => return Err((StatusCode::NOT_FOUND, "there are /, /metrics, /startup, /ready, /live\n")),
+        _ => {
+            return Err((
+                StatusCode::NOT_FOUND,
+                "there are /, /status.json, /metrics, /startup, /ready, /live, /quitquitquit\n",
+            ));
+        }
     };
     if endpoint.changes() {
         if method != Method::POST {

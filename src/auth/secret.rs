@@ -20,6 +20,18 @@ impl Password {
         Self(Zeroizing::new(bytes))
     }
 
+    /// The password in the text of a file or a program: all of it but the end of its last line.
+    #[must_use]
+    pub(crate) fn in_text(mut text: Vec<u8>) -> Self {
+        if text.last() == Some(&b'\n') {
+            text.pop();
+        }
+        if text.last() == Some(&b'\r') {
+            text.pop();
+        }
+        Self::new(text)
+    }
+
     /// Returns whether `other` is the same, in a time that tells neither how much of it is nor how long the other is.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {

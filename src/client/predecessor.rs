@@ -14,7 +14,8 @@ use crate::wire::frontend;
 /// Number of cancel requests that wait for those before them; what is beyond waits for a place.
 const QUEUE_LENGTH: usize = 64;
 
-/// Longest time that a cancel request may take: the predecessor's own limits are shorter.
+/// Longest time that a cancel request waits: the predecessor's own limits are shorter. One that is late holds up those behind it, and
+/// does not end the way there.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The way to the process that this one has replaced.
@@ -44,12 +45,13 @@ impl Predecessor {
         (Self { requests }, queue)
     }
 
-    /// Has the predecessor act upon a cancel request, and waits until it has. Returns whether it knows the key.
+    /// Has the predecessor act upon a cancel request, and waits until it has, [`CANCEL_TIMEOUT`] at most. Returns whether it knows the key.
     pub(super) async fn cancel(&self, pid: i32, secret: &[u8]) -> bool {
         let (done, outcome) = oneshot::channel();
         let request = ForwardedCancel { pid, secret: secret.to_vec(), done };
         // The queue is gone when the predecessor is.
-        self.requests.send(request).await.is_ok() && outcome.await.unwrap_or(false)
+        let asked = async { self.requests.send(request).await.is_ok() && outcome.await.unwrap_or(false) };
+        timeout(CANCEL_TIMEOUT, asked).await.unwrap_or(false)
     }
 }
 
@@ -62,10 +64,56 @@ pub(crate) async fn forward(mut console: Conn, mut queue: mpsc::Receiver<Forward
             _ = console.fill() => None,
         };
         let Some(ForwardedCancel { pid, secret, done }) = request else { return };
+        if done.is_closed() {
+            continue;
+        }
         let text = format!("CANCEL {pid} {}", CancelKey::to_hex(&secret));
         frontend::put_query(&mut console.output, text.as_bytes());
-        let Ok(Ok(answer)) = timeout(CANCEL_TIMEOUT, simple_query::rows(&mut console)).await else { return };
-        // A client that has gone does not want to know.
+        let Ok(answer) = simple_query::rows(&mut console).await else { return };
+        // A client that has gone, or has waited for long enough, does not want to know.
         let _ = done.send(answer.is_ok());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::net::{BufferPool, Stream};
+    use crate::wire::backend;
+
+    fn conn(socket: UnixStream) -> Conn {
+        socket.set_nonblocking(true).expect("nonblocking");
+        Conn::new(Stream::accepted_unix(socket.into()).expect("a stream"), BufferPool::new(8192, 1))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_late_does_not_end_the_way() {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let (predecessor, queue) = Predecessor::new();
+        let predecessor = Arc::new(predecessor);
+        let way = tokio::spawn(forward(conn(ours), queue));
+        assert!(!predecessor.cancel(1, b"late").await, "it is not waited for without end");
+        let mut console = conn(theirs);
+        let answer = |console: &mut Conn| backend::put_ready(&mut console.output, b'I');
+        answer(&mut console);
+        console.flush().await.expect("sent");
+        let next = tokio::spawn({
+            let predecessor = Arc::clone(&predecessor);
+            async move { predecessor.cancel(2, b"next").await }
+        });
+        for pid in [1, 2] {
+            let request = console.peek_frame(1000).await.expect("a request");
+            assert!(request.body().starts_with(format!("CANCEL {pid} ").as_bytes()), "{:?}", request.body());
+            let size = request.bytes.len();
+            console.consume(size);
+        }
+        answer(&mut console);
+        console.flush().await.expect("sent");
+        assert!(next.await.expect("no panic"));
+        drop(console);
+        way.await.expect("no panic");
     }
 }

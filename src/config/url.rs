@@ -273,6 +273,9 @@ fn endpoints(host: Option<&str>, address: Option<&str>, port: Option<&str>) -> R
                 _ => return Err(format!("invalid port number: \"{port}\"")),
             },
         };
+        if host.starts_with('@') {
+            return Err(format!("\"{host}\" is an abstract socket: pgferry connects to socket files and over TCP"));
+        }
         let host = if host.starts_with('/') { Host::Unix(host.into(), port) } else { Host::Tcp(host, port) };
         Ok(Endpoint { host, address })
     };
@@ -442,6 +445,7 @@ mod tests {
     #[test]
     fn mistakes_are_explained() {
         for (text, part) in [
+            ("postgres://?host=@pg", "\"@pg\" is an abstract socket"),
             ("db.example:5432", "postgres://"),
             ("postgres://a,b/x?port=1,2,3", "could not match 3 port numbers to 2 hosts"),
             ("postgres://a,b?hostaddr=10.0.0.1", "could not match 2 host names to 1 hostaddr"),

@@ -61,8 +61,9 @@ pub(crate) fn hba_rules<'a>(
 ) -> impl Iterator<Item = (usize, String, Result<Vec<String>, String>)> + 'a {
     (1..).zip(text.lines()).filter_map(|(nth, line)| {
         let line = line.split('#').next().unwrap_or_default();
-        let fields: Vec<_> = line.split_whitespace().map(|field| field.trim_matches('"')).collect();
-        let outcome = if fields.is_empty() { return None } else { rule(&fields, listed) };
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let plain: Result<Vec<_>, _> = fields.iter().map(|field| unquoted(field)).collect();
+        let outcome = if fields.is_empty() { return None } else { plain.and_then(|plain| rule(&plain, listed)) };
         let outcome = outcome.map_err(|why| match fields.last() {
             Some(&"reject") => {
                 format!("{why}: until it is written by hand, the lines behind it let in what it rejects")
@@ -71,6 +72,19 @@ pub(crate) fn hba_rules<'a>(
         });
         Some((nth, fields.join(" "), outcome))
     })
+}
+
+/// A field without the quotes around it. In quotes a name means itself, also where it is a keyword, and may hold anything: what is not
+/// the same without them is left to be written by hand.
+fn unquoted(field: &str) -> Result<&str, String> {
+    let Some(quoted) = field.strip_prefix('"').and_then(|field| field.strip_suffix('"')) else {
+        return if field.contains('"') { Err(format!("the quotes in {field} are not supported")) } else { Ok(field) };
+    };
+    let is_keyword = quoted == "all" || is_special(quoted) || SPECIAL_DATABASES.contains(&quoted);
+    if is_keyword || quoted.is_empty() || quoted.contains(['"', ',']) {
+        return Err(format!("the quotes in {field} are not supported"));
+    }
+    Ok(quoted)
 }
 
 /// The lines of an HBA file as rules, in their order.
@@ -175,6 +189,7 @@ mod tests {
             ("host all all all md5", &[][..], "transport = [\"tcp\", \"tls\"]; method = \"md5\""),
             ("hostssl shop,x a,b 10.0.0.0/8 md5", &listed, "database = [\"shop\"]; user = [\"a\", \"b\"]"),
             ("hostssl all all all md5", &listed, "database = [\"shop\", \"pgferry\", \"pgbouncer\"]; method"),
+            ("host \"shop\" \"a\" all \"md5\"", &[], "database = [\"shop\"]; user = [\"a\"]"),
             ("local pgbouncer admin peer", &[], "database = [\"pgferry\", \"pgbouncer\"]; user = [\"admin\"]"),
         ] {
             let rule = rule_of(line, listed).expect(line);
@@ -185,6 +200,10 @@ mod tests {
             ("host sameuser all all md5", "\"sameuser\" in place of databases is not supported"),
             ("host all,replication all all reject", "the lines behind it let in what it rejects"),
             ("host all +staff all md5", "\"+staff\" in place of users is not supported"),
+            // The user of that name alone.
+            ("host shop \"all\" all trust", "the quotes in \"all\" are not supported"),
+            ("host shop \"a\",\"b\" all md5", "the quotes in \"a\",\"b\" are not supported"),
+            ("host shop \"a b\" all reject", "the lines behind it let in what it rejects"),
             ("host all a,@list all md5", "\"@list\" in place of users is not supported"),
         ] {
             let error = rule_of(line, &listed).expect_err(line);

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::general::is_on;
 use super::ini::{Ini, words};
 use super::{Toml, Words, number, one_line, quoted};
 
@@ -16,7 +15,7 @@ fn url(words: &Words) -> String {
     let host = words.get("host").map_or(SOCKET_DIR, String::as_str);
     let port = words.get("port").map_or("5432", String::as_str);
     let several = host.contains(',');
-    let mut url = if host.starts_with('/') && !several {
+    let mut url = if host.starts_with(['/', '@']) && !several {
         format!("postgres://{}:{port}", encode(host))
     } else if several {
         // Lists of hosts and ports go together as they are.
@@ -121,10 +120,12 @@ fn user(words: &Words, lines: &mut Vec<String>) {
             "max_user_connections" if value != "0" => format!("max_user_connections = {}", number(value)),
             "max_user_client_connections" if value != "0" => format!("max_user_client_connections = {}", number(value)),
             "pool_mode" => format!("# pool_mode = {}: modes are per database", one_line(value)),
-            _ if is_on(value) || value != "0" => {
+            _ if value == "0" => continue,
+            "query_timeout" | "transaction_timeout" | "idle_transaction_timeout" | "client_idle_timeout" => {
                 format!("# {word} = {}: ALTER ROLE … SET in PostgreSQL has timeouts", one_line(value))
             }
-            _ => continue,
+            "reserve_pool_size" => format!("# {word} = {}: reserves are per database", one_line(value)),
+            _ => format!("# {word} = {}: PgBouncer has no such word", one_line(value)),
         });
     }
 }

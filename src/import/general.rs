@@ -58,7 +58,7 @@ const MAPPINGS: [(&str, Mapping); 101] = [
     ("conffile", Mapping::None("pgferry --config names the file")),
     ("default_pool_size", Elsewhere),
     ("disable_pqexec", Mapping::None("clients may speak either protocol")),
-    ("dns_max_ttl", Seconds("dns_max_ttl")),
+    ("dns_max_ttl", Elsewhere),
     ("dns_nxdomain_ttl", Mapping::None("a failed look-up is made again with the next attempt to connect")),
     ("dns_zone_check_period", Mapping::None("names are looked up again every dns_max_ttl")),
     ("idle_transaction_timeout", Mapping::None("set idle_in_transaction_session_timeout in PostgreSQL")),
@@ -217,6 +217,14 @@ fn particular(ini: &Ini, name: &str, value: &str, out: &mut Toml) {
         "verbose" => out.set("log_level", if is_zero(value) { "\"info\"" } else { "\"debug\"" }),
         "tcp_keepalive" if !is_on(value) => out.set("tcp_keepidle", "\"0\""),
         "tcp_user_timeout" => out.set("tcp_user_timeout", &quoted(&format!("{value}ms"))),
+        "dns_max_ttl" if is_zero(value) => {
+            out.without(
+                name,
+                value,
+                "each new connection looks its name up; those of open ones are looked up every 15 s",
+            );
+        }
+        "dns_max_ttl" => out.set("dns_max_ttl", &quoted(&format!("{value}s"))),
         "server_lifetime" if is_zero(value) => {
             out.without(name, value, "a connection for one client only is what pgferry avoids; it is kept for an hour");
         }

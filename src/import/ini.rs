@@ -1,6 +1,6 @@
 //! PgBouncer's files: sections of `key = value`, with `%include`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::permission::{Attempt, describe};
 
@@ -27,6 +27,9 @@ pub(crate) struct Entry {
 pub(crate) struct Ini {
     /// All entries.
     pub entries: Vec<Entry>,
+    /// The section that lines belong to, in lower case: as in PgBouncer, also those of files that are included, and those behind the
+    /// line that includes them. `None` before the first.
+    section: Option<String>,
 }
 
 impl Ini {
@@ -43,10 +46,9 @@ impl Ini {
     fn include(&mut self, path: &Path, depth: usize) -> Result<(), String> {
         let shown = path.display();
         let text = std::fs::read_to_string(path).map_err(|error| describe(Attempt::Read, &shown, &error))?;
-        let dir = path.parent().unwrap_or(Path::new("."));
         self.text(&shown.to_string(), &text, &mut |ini, name| match depth {
             0 => Err(format!("{shown}: files include each other more than {MAX_INCLUDE_DEPTH} deep")),
-            _ => ini.include(&dir.join(name), depth - 1),
+            _ => ini.include(&included(path, Path::new(name)), depth - 1),
         })
     }
 
@@ -60,21 +62,21 @@ impl Ini {
         text: &str,
         include: &mut dyn FnMut(&mut Self, &str) -> Result<(), String>,
     ) -> Result<(), String> {
-        let mut section = self.entries.last().map(|entry| entry.section.clone()).unwrap_or_default();
         for (nth, line) in (1..).zip(text.lines()) {
             let place = format!("{path}:{nth}");
             let line = line.trim();
             if line.is_empty() || line.starts_with([';', '#']) {
                 continue;
             }
-            if let Some(name) = line.strip_prefix("%include") {
+            if let Some(name) = line.strip_prefix("%include").filter(|name| name.starts_with(char::is_whitespace)) {
                 include(self, name.trim())?;
             } else if let Some(name) = line.strip_prefix('[') {
                 let name = name.strip_suffix(']').ok_or_else(|| format!("{place}: a section lacks its \"]\""))?;
-                section = name.trim().to_ascii_lowercase();
+                self.section = Some(name.trim().to_ascii_lowercase());
             } else {
                 let (key, value) = entry(line).ok_or_else(|| format!("{place}: neither a section nor key = value"))?;
-                self.entries.push(Entry { section: section.clone(), key, value, place });
+                let section = self.section.clone().ok_or_else(|| format!("{place}: a value without a section"))?;
+                self.entries.push(Entry { section, key, value, place });
             }
         }
         Ok(())
@@ -91,6 +93,12 @@ impl Ini {
     pub(crate) fn section<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Entry> {
         self.entries.iter().filter(move |entry| entry.section == name)
     }
+}
+
+/// The file that `path` includes as `name`. PgBouncer takes a relative name from the directory that it runs in; where there is no such
+/// file here, it is looked for beside `path`.
+fn included(path: &Path, name: &Path) -> PathBuf {
+    if name.exists() { name.to_owned() } else { path.parent().unwrap_or(Path::new(".")).join(name) }
 }
 
 /// `key = value`; the key may be in double quotes.
@@ -179,6 +187,24 @@ mod tests {
         assert_eq!(ini.get("auth_query"), Some("SELECT a = b"));
         assert_eq!(read("[x\n"), Err("p.ini:1: a section lacks its \"]\"".into()));
         assert_eq!(read("\nnonsense\n"), Err("p.ini:2: neither a section nor key = value".into()));
+        assert_eq!(read("[x]\n%includes y = z\n").expect("good").entries[0].key, "%includes y");
+        assert_eq!(read("pool_mode = session\n"), Err("p.ini:1: a value without a section".into()));
+    }
+
+    #[test]
+    fn lines_belong_to_the_section_at_hand_whichever_file_it_began_in() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let main = dir.path().join("pgbouncer.ini");
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("written");
+        write(
+            "pgbouncer.ini",
+            "[databases]\n%include databases.ini\nb = host=b\n%include users.ini\nc = pool_mode=session\n",
+        );
+        write("databases.ini", "a = host=a\n");
+        write("users.ini", "[users]\nd = pool_mode=session\n");
+        let ini = Ini::read(&main).expect("good");
+        let keys = |section| ini.section(section).map(|entry| entry.key.as_str()).collect::<Vec<_>>().join(" ");
+        assert_eq!((keys("databases"), keys("users")), ("a b".to_owned(), "d c".to_owned()));
     }
 
     #[test]

@@ -5,18 +5,24 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use tokio::time::sleep;
 use tracing::warn;
 
 use super::shutdown::ShutdownToken;
+use crate::auth::Bucket;
 use crate::net::{Listener, Stream};
 use crate::wake::Wake;
 
 /// Time to wait before accepting again when the process or the system is out of descriptors.
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(50);
+
+/// Number of errors of a listener that are logged at once, and time per error after that: without descriptors it fails twenty times
+/// a second.
+const LOGGED_BURST: u32 = 3;
+const LOGGED_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Number of clients that wait in the backlog that are still taken when a listener closes: as many as the kernel keeps by
 /// default.
@@ -56,13 +62,16 @@ pub(super) struct ListenerHandle {
     stop: Arc<StopSignal>,
     /// Number of clients that may still be accepted, once it closes.
     last: Option<u32>,
+    /// Limit on errors that are logged.
+    logged: Bucket,
     /// Held until no client is taken from it any more.
     _all: Option<ShutdownToken>,
 }
 
 impl ListenerHandle {
     pub(super) fn new(listener: Arc<Listener>, stop: Arc<StopSignal>, all: Option<ShutdownToken>) -> Self {
-        Self { listener, stop, last: None, _all: all }
+        let logged = Bucket::new(LOGGED_BURST, LOGGED_INTERVAL, Instant::now());
+        Self { listener, stop, last: None, logged, _all: all }
     }
 
     /// The next client; `None` when there will be none.
@@ -70,9 +79,26 @@ impl ListenerHandle {
         loop {
             match poll_fn(|cx| self.poll_next(cx)).await? {
                 Ok(stream) => return Some(stream),
-                Err(error) => note_accept_error(&error).await,
+                Err(error) => self.note_error(&error, Instant::now()).pause().await,
             }
         }
+    }
+
+    /// Returns whether an error at `now` is to be logged: not where many have been lately.
+    fn is_logged(&mut self, now: Instant) -> bool {
+        self.logged.take(now, Duration::ZERO).is_some()
+    }
+
+    /// Notes a failure to accept.
+    fn note_error(&mut self, error: &io::Error, now: Instant) -> AcceptFailure {
+        let failure = AcceptFailure::of(error);
+        if self.is_logged(now) {
+            match failure {
+                AcceptFailure::OfSystem => warn!("accepting clients is paused: {error}; they wait in the backlog"),
+                AcceptFailure::OfClient => warn!("a client could not be accepted: {error}"),
+            }
+        }
+        failure
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Stream>>> {
@@ -96,14 +122,27 @@ impl ListenerHandle {
     }
 }
 
-/// A failure to accept concerns one client, or everything is in use for the moment; the listener goes on.
-async fn note_accept_error(error: &io::Error) {
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    if let Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) = errno {
-        warn!("accepting clients is paused: {error}; they wait in the backlog");
-        sleep(OUT_OF_FILES_PAUSE).await;
-    } else {
-        warn!("a client could not be accepted: {error}");
+/// Consequence of a failure to accept: it concerns one client, or everything is in use for the moment; the listener goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AcceptFailure {
+    /// One client is lost.
+    OfClient,
+    /// The process or the system is out of descriptors or memory.
+    OfSystem,
+}
+
+impl AcceptFailure {
+    fn of(error: &io::Error) -> Self {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => Self::OfSystem,
+            _ => Self::OfClient,
+        }
+    }
+
+    async fn pause(self) {
+        if self == Self::OfSystem {
+            sleep(OUT_OF_FILES_PAUSE).await;
+        }
     }
 }
 
@@ -137,6 +176,18 @@ mod tests {
             }
             assert!(handle.next().await.is_none());
         }
+    }
+
+    #[tokio::test]
+    async fn a_process_without_descriptors_does_not_flood_the_log() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (mut handle, _stop) = ListenerHandle::of_test(&dir.path().join("s"));
+        let began = Instant::now();
+        let logged = |attempt: &u32| handle.is_logged(began + OUT_OF_FILES_PAUSE * *attempt);
+        // A minute of them.
+        let attempts = 60_000 / u32::try_from(OUT_OF_FILES_PAUSE.as_millis()).expect("small");
+        let logged = (0..attempts).filter(logged).count();
+        assert!((3..=9).contains(&logged), "{logged} lines");
     }
 
     #[tokio::test]

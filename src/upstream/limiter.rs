@@ -21,7 +21,7 @@ use crate::net::{Peer, Stream};
 /// Most sources that are remembered.
 const MAX_SOURCES: usize = 10_000;
 
-/// Most attempts of one source that wait for an account's turn or a login slot.
+/// Most attempts of one source that wait for a role's turn or a login slot.
 const MAX_WAITING_ATTEMPTS: usize = 8;
 
 /// Wrong cancel keys of one source for one session that are looked at at once.

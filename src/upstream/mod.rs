@@ -61,6 +61,7 @@ pub(crate) mod loops;
 pub(crate) mod occupancy;
 mod outdated;
 pub(crate) mod own_statements;
+mod password_command;
 pub(crate) mod pause;
 mod permits;
 pub(crate) mod pool;

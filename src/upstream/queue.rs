@@ -167,12 +167,12 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Returns whether an alarm is to be set for the end of the pause; once, however many ask.
+    /// Returns whether a timer is to be set for the end of the pause; once, however many ask.
     pub(crate) fn set_retry_timer(&mut self) -> bool {
         !std::mem::replace(&mut self.retry_timer_set, true)
     }
 
-    /// The alarm has gone off.
+    /// The timer has fired.
     pub(crate) fn retry_timer_fired(&mut self) {
         self.retry_timer_set = false;
     }
@@ -331,7 +331,7 @@ mod tests {
             pauses.push((at - now).as_millis());
         }
         assert_eq!(pauses, [50, 100, 200, 250, 250]);
-        assert!(queue.set_retry_timer() && !queue.set_retry_timer(), "one alarm, however many wait");
+        assert!(queue.set_retry_timer() && !queue.set_retry_timer(), "one timer, however many wait");
         queue.retry_timer_fired();
         assert!(queue.set_retry_timer());
         queue.dial_starts();

@@ -56,6 +56,14 @@ impl Neighbours for Pools {
     }
 }
 
+/// The pools, those with most idle connections first. Each is counted once: connections come and go meanwhile, and a sort by keys
+/// that change panics.
+fn most_idle_first<P>(pools: impl Iterator<Item = P>, idle_count: impl Fn(&P) -> usize) -> Vec<P> {
+    let mut pools: Vec<P> = pools.collect();
+    pools.sort_by_cached_key(|pool| std::cmp::Reverse(idle_count(pool)));
+    pools
+}
+
 impl Pools {
     /// A slot under the cap over all pools, for a connection that belongs to none. Where all are taken, a connection that
     /// no client uses gives up its own; `None` where there is none such, or it has not closed within `patience`.
@@ -71,8 +79,7 @@ impl Pools {
         let pools = self.all();
         let is_waiting = |pool: &Pool| waiting.is_some_and(|waiting| std::ptr::eq(pool, waiting));
         let others = pools.iter().filter(|pool| !is_waiting(pool) && shares(pool));
-        let mut others: Vec<_> = others.collect();
-        others.sort_by_key(|pool| std::cmp::Reverse(pool.idle_count()));
+        let others = most_idle_first(others, |pool| pool.idle_count());
         match others.first().and_then(|most_idle| most_idle.take_idle()) {
             Some(mut idle) => {
                 idle.close_reason = CloseReason::Surplus;
@@ -106,6 +113,26 @@ impl Pools {
         let same_role = |other: &Pool| pool.is_none_or(|pool| pool.key.user == other.key.user);
         if !self.make_room_for(pool, |other| is_there(other) && same_role(other)) {
             self.make_room_for(pool, is_there);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn pools_are_ordered_also_while_their_connections_come_and_go() {
+        assert_eq!(most_idle_first([1, 7, 3].into_iter(), |idle| *idle), [7, 3, 1]);
+        let seed = Cell::new(1u64);
+        let ever_other = |_: &u32| {
+            seed.set(seed.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+            usize::try_from(seed.get() >> 60).unwrap_or_default()
+        };
+        for count in 0..500 {
+            assert_eq!(most_idle_first(0..count, ever_other).len(), count as usize);
         }
     }
 }

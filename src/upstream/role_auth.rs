@@ -152,7 +152,7 @@ impl RoleAuth {
         self.succession.get().copied()
     }
 
-    /// An account that is to follow this one, with all that it knows.
+    /// A `RoleAuth` that is to follow this one, with all that it knows.
     pub(super) fn next(&self) -> Self {
         Self { memory: Mutex::new(self.memory().clone()), ..Self::default() }
     }
@@ -350,7 +350,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_is_blank_until_something_is_known() {
+    fn a_role_auth_is_blank_until_something_is_known() {
         let role_auth = RoleAuth::default();
         assert!(role_auth.is_blank());
         role_auth.asks();

@@ -111,6 +111,26 @@ fn a_program_prints_the_password() {
 }
 
 #[test]
+fn a_program_that_hangs_for_one_user_holds_up_no_other() {
+    let postgres = Postgres::shared();
+    let certs = Certs::new();
+    let password = certs.write("password", PASSWORD);
+    let hold = certs.write("hold", "");
+    let hangs = format!("echo it hangs >&2; while [ -e {hold} ]; do sleep 0.1; done");
+    let script = format!("#!/bin/sh\nif [ $PGUSER = scram_user ]; then {hangs}; fi\ncat {password}\n");
+    let program = certs.write("program", &script);
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+    let ferry = ferry(postgres, "", &format!("password_command = [\"{program}\"]"), &[]);
+    let mut waits = ferry.raw();
+    waits.send(&startup(&[("user", "scram_user"), ("database", "postgres")]));
+    ferry.logs("it hangs");
+    assert_eq!(log_in(&ferry, "md5_user").expect("in").value("select current_user"), "md5_user");
+    std::fs::remove_file(hold).expect("there");
+    let end = waits.until_ready();
+    assert!(matches!(end.last().map(|message| message.tag), Some(b'Z' | b'E')), "{end:?}");
+}
+
+#[test]
 fn programs_that_fail_are_named() {
     let postgres = Postgres::shared();
     for (command, reason) in [

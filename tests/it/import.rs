@@ -179,6 +179,26 @@ fn applications() {
 }
 
 #[test]
+fn what_is_included_belongs_to_the_section_that_includes_it_and_what_has_no_counterpart_is_told() {
+    let (output, text) = import("unusual.ini");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("upstream = \"postgres://db.example:5432\"\n"), "{text}");
+    assert!(
+        text.contains("upstream = \"postgres://%40pg:5433\"\n") && error.contains("\"@pg\" is an abstract socket"),
+        "{error}"
+    );
+    assert!(
+        !text.contains("\ndns_max_ttl") && text.contains("# dns_max_ttl = 0: each new connection looks its name up"),
+        "{text}"
+    );
+    assert!(text.contains("pool_size = 2\n") && text.contains("# query_timeout = 30: ALTER ROLE"), "{text}");
+    assert!(text.contains("# reserve_pool_size = 1: reserves are per database\n"), "{text}");
+    assert!(text.contains("# nonsense = 1: PgBouncer has no such word"), "{text}");
+    // With a socket file it loads.
+    assert!(resolved("unusual.ini", &text.replace("%40pg", "%2Frun%2Fpg")).is_ok(), "{text}");
+}
+
+#[test]
 fn many_databases_and_users() {
     let (settings, text) = settings("tenants.ini");
     assert_eq!(settings.upstream.url.places(), "10.0.0.1:5432", "where most are");

@@ -76,7 +76,7 @@ impl PassThrough<'_, '_> {
             };
             let Some(turn) = self.attempt.turn(&source).await? else { return Ok(false) };
             let attempt = self.in_time(role_auth.turn()).await?;
-            // The next of the same source may wait for this account.
+            // The next of the same source may wait for this role.
             drop(lane);
             // Another client may have found out meanwhile, or met with trouble.
             if self.is_settled(&role_auth, given.as_ref()) || role_auth.trouble(std::time::Instant::now()).is_some() {

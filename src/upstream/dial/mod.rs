@@ -337,7 +337,7 @@ impl Dial<'_> {
         let Some(refused) = &self.fixed else { return false };
         let credentials = &self.endpoint.credentials;
         let (database, user) = (self.login.database(), &self.login.user);
-        credentials.refused(database, user, refused).await;
+        credentials.refused(database, user, refused);
         matches!(credentials.password(database, user).await, Ok(Some(now)) if now != *refused)
     }
 
