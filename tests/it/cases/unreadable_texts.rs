@@ -111,6 +111,31 @@ fn texts_of_other_encodings_are_read_in_these() {
             )
             .send(A, &[message(b'Q', TEXT), run("", &[])])
             .ready(A, 5),
+        Script::new("a change by code that is not waited for, and a text that sets something")
+            .sql(A, "create or replace function pg_temp.latin() returns text language sql as $$select set_config('client_encoding', 'LATIN1', false)$$")
+            .send(A, &[query("select pg_temp.latin()"), message(b'Q', b"set application_name = '\xff'\0")])
+            .ready(A, 2)
+            .sql(A, "show application_name"),
+        Script::new("a change by code in a pipeline")
+            .sql(A, "create or replace function pg_temp.latin() returns text language sql as $$select set_config('client_encoding', 'LATIN1', false)$$")
+            .send(
+                A,
+                &[
+                    parse("", "select pg_temp.latin()"),
+                    bind("", "", &[]),
+                    execute("", 0),
+                    parse_bytes(b"", b"set application_name = '\xff'\0"),
+                    bind("", "", &[]),
+                    execute("", 0),
+                    parse_bytes(b"s\xff", b"select '\xff'::text\0"),
+                    bind_bytes(b"", b"s\xff"),
+                    execute("", 0),
+                    sync(),
+                ],
+            )
+            .ready(A, 1)
+            .ask(A, &[bind_bytes(b"", b"s\xff"), execute("", 0), sync()])
+            .sql(A, "show application_name"),
     ];
     compare(Postgres::shared(), &DEFAULTS, &scripts);
 }
