@@ -1,6 +1,7 @@
 //! Whether a server takes bytes for text.
 
-/// What is known of whether a server takes bytes for text in its client's encoding (`pg_client_to_server` in `src/backend/utils/mb/mbutils.c`).
+/// Knowledge of whether a server takes bytes for text in its client's encoding (`pg_client_to_server` in
+/// `src/backend/utils/mb/mbutils.c`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readable {
     /// It does.
