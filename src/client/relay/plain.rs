@@ -13,12 +13,15 @@ use crate::net::Conn;
 use crate::upstream::pool_stats::LocalStats;
 
 impl<'a> Pairing<'a> {
-    /// Returns whether the client has sent a plain query and no more, and nothing is under way besides.
-    pub(crate) fn is_plain(&self) -> bool {
+    /// Returns the pairing, and whether the client has sent a plain query and no more, with nothing under way besides. It is not
+    /// lent for that: a task would keep room for it beside what it becomes.
+    pub(crate) fn classified(self) -> (Self, bool) {
         let (client, server) = (&*self.client, &*self.server.conn);
         let at_rest = client.is_flushed() && server.is_flushed() && server.input.is_empty();
         let (state, server_state) = (&*self.state, &*self.server_state);
-        at_rest && plain_query::is_all_of(&client.input, self.context.mode, state, server_state, &self.preparation)
+        let is_plain =
+            at_rest && plain_query::is_all_of(&client.input, self.context.mode, state, server_state, &self.preparation);
+        (self, is_plain)
     }
 
     /// Sends the plain query at `now`, and its answer back; a machine takes over where something else comes, or is in the way.
