@@ -31,7 +31,7 @@ test: setup ## Run every test, against a PostgreSQL that the tests start themsel
 sim: ## Clients over few connections against a model of PostgreSQL, a million steps (SIM_STEPS=10000000; SIM_SEED=7 tells of one run)
 	SIM_STEPS=$${SIM_STEPS:-1000000} cargo test --locked --test sim -- simulator --nocapture
 
-sim-mutants: ## Whether the simulator finds each of 45 faults within a minute of a core's time (MUTANTS="name …" for some)
+sim-mutants: ## Whether the simulator finds each of the faults put into it within a minute of a core's time (MUTANTS="name …" for some)
 	tests/sim/mutants.sh
 
 sim-model: setup ## Hold the simulator's model against PostgreSQL for ten minutes, or SIM_SECONDS=…
