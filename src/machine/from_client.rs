@@ -338,7 +338,7 @@ impl Machine<'_> {
     }
 
     fn forward_request(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
-        if self.is_unreadable(io, incoming) {
+        if self.is_refused_unread(io, incoming) {
             // The server refuses it before it does anything for it.
             self.pass(io, incoming, None);
             return Sent::Done;

@@ -15,12 +15,12 @@ use crate::track::message_target::{MessageTarget, target_of};
 use crate::track::pipeline::{Describes, Note};
 use crate::track::plan_settings::PlannedUnder;
 use crate::track::prepared_statement::Standing;
-use crate::track::readable::Readable;
 use crate::track::rollback::Rollback;
 use crate::track::session_command::{Commands, SessionCommand};
 use crate::track::sql_effects::{self, TransactionFate};
 use crate::track::statements::{self, NamedStatement, Statement};
 use crate::track::text_edit;
+use crate::track::text_validity::TextValidity;
 use crate::track::unknown_settings::UnknownSettings;
 use crate::track::unnamed_statement::UnnamedStatement;
 use crate::track::{Pins, Request, ResponseAction, ServerParams, SqlEffects};
@@ -46,7 +46,8 @@ impl Machine<'_> {
             return Sent::Done;
         }
         self.note_fate(effects.transaction);
-        let is_text = incoming.is_whole() && self.client.readable(frontend::query(body(io, incoming))) == Readable::Yes;
+        let is_text = incoming.is_whole()
+            && self.client.text_validity(frontend::query(body(io, incoming))) == TextValidity::Valid;
         let unnamed = self.drop_unnamed();
         if !is_text {
             // Unless the server refuses it unread, as what is no text.
@@ -92,19 +93,19 @@ impl Machine<'_> {
 
     /// Returns whether the server is certain to refuse the message for its form or its encoding, of which it reads the names and the
     /// text before it looks up, drops or makes anything (`pq_getmsgstring` in `PostgresMain`).
-    pub(super) fn is_unreadable(&self, io: &Buffers<'_>, incoming: Incoming) -> bool {
+    pub(super) fn is_refused_unread(&self, io: &Buffers<'_>, incoming: Incoming) -> bool {
         let body = body(io, incoming);
-        let is_unreadable = |string: &[u8]| self.client.readable(string) == Readable::No;
+        let is_invalid = |string: &[u8]| self.client.text_validity(string) == TextValidity::Invalid;
         match (incoming.request, target_of(incoming.head.tag, body)) {
             (Request::Query, _) => {
-                incoming.is_whole() && (!frontend::is_query(body) || is_unreadable(frontend::query(body)))
+                incoming.is_whole() && (!frontend::is_query(body) || is_invalid(frontend::query(body)))
             }
             (Request::Parse, MessageTarget::Statement { name, rest, .. }) => {
-                let text = || cstr(rest).is_some_and(|(text, _)| is_unreadable(text));
-                is_unreadable(name) || (incoming.is_whole() && text())
+                let text = || cstr(rest).is_some_and(|(text, _)| is_invalid(text));
+                is_invalid(name) || (incoming.is_whole() && text())
             }
-            (_, MessageTarget::Statement { portal, name, .. }) => is_unreadable(portal) || is_unreadable(name),
-            (_, MessageTarget::Portal(portal)) => is_unreadable(portal),
+            (_, MessageTarget::Statement { portal, name, .. }) => is_invalid(portal) || is_invalid(name),
+            (_, MessageTarget::Portal(portal)) => is_invalid(portal),
             (_, MessageTarget::Nothing | MessageTarget::Unseen) => false,
         }
     }

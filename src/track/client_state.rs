@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::lexis::Lexis;
 use super::params::{self, RequestedParams, ServerParams};
 use super::pins::Pins;
-use super::readable::Readable;
 use super::rollback::{Rollback, Unfulfilled, UnnamedCause};
 use super::session_command::SessionCommand;
 use super::session_settings::SettingsTracker;
@@ -13,6 +12,7 @@ use super::settings_in_force::SettingsInForce;
 use super::sql_effects;
 use super::startup_settings::StartupSettings;
 use super::statements::{ClientStatements, ParseContext, ParsedQuery, REPORTED, Statement, StatementCache, Unnamed};
+use super::text_validity::TextValidity;
 use crate::wire::frontend;
 
 /// Settings that neither the meaning nor the result of a statement depends on.
@@ -68,10 +68,10 @@ impl ClientState {
         self.in_force.known(&self.view)
     }
 
-    /// Returns whether the server takes `string` for text in the client's encoding.
+    /// Returns what is known of whether `string` is valid in the client's encoding.
     #[must_use]
-    pub fn readable(&self, string: &[u8]) -> Readable {
-        Readable::of(string, || self.text_params().get(b"client_encoding"))
+    pub fn text_validity(&self, string: &[u8]) -> TextValidity {
+        TextValidity::of(string, || self.text_params().get(b"client_encoding"))
     }
 
     /// Creates the state of a client that asked for `asked` and was told `view`.

@@ -1,10 +1,10 @@
-//! Texts and names that the server refuses before it reads them, because they are none in the client's encoding: nothing changes by them.
+//! Texts and names that are not valid in the client's encoding, so that the server refuses them before it reads them: nothing changes by them.
 
 use super::script::{A, DEFAULTS, Script, TRANSACTION, compare, run};
 use crate::harness::Postgres;
 use crate::harness::protocol_client::{bind, close, describe, execute, message, parse, query, sync};
 
-/// A text that is no UTF-8.
+/// A text that is not valid UTF-8.
 const TEXT: &[u8] = b"select '\xff'\0";
 
 /// A `Parse` of `text`, terminator included.
