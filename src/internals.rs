@@ -101,9 +101,9 @@ pub mod machine {
         pub use crate::machine::first_request::{FirstRequest, first_request};
     }
 
-    /// Queries for which no machine is made.
-    pub mod plain_query {
-        pub use crate::machine::plain_query::{PlainProgress, begin, finish, is_all_of, messages, told_by};
+    /// Requests for which no machine is made.
+    pub mod plain_request {
+        pub use crate::machine::plain_request::{PlainProgress, begin, finish, is_all_of, messages, told_by};
     }
 
     /// The messages in front of a client's first one.

@@ -16,7 +16,7 @@
 //!   transactions (`work_outcome`); `own_queries` what pgferry itself asks and tells the server.
 //! - `administration`: what it means for others' connections; `boundary`: what is next between two messages.
 //! - `replay`: does work again that an outdated plan has spoilt.
-//! - [`plain_query`]: what most clients mostly say, for which no machine is made.
+//! - [`plain_request`]: what most clients mostly say, for which no machine is made.
 //! - [`first_request`]: what a client sends next that has no connection.
 //! - [`refusal`]: answers requests for which there is no connection.
 
@@ -34,7 +34,7 @@ mod from_server;
 mod mentioned;
 mod outcome;
 mod own_queries;
-pub(crate) mod plain_query;
+pub(crate) mod plain_request;
 mod portals;
 pub(crate) mod preparation;
 pub(crate) mod refusal;

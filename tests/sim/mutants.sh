@@ -57,9 +57,9 @@ flavor-ignored | src/track/client_state.rs | for name in REPORTED \{[^}]*\} |
 used-by-not-noted | src/machine/mod.rs* | self\.server\.used = self\.server\.used\.and\(self\.context\.client, self\.client\.work\); |
 long-names-whole | src/track/statements.rs | name\.len\(\)\.min\(63\) | name.len()
 sequences-anywhere | src/machine/session_sync.rs | holds\.contains\(Pins::SEQUENCE\) && !self\.knows_sequences\(\) | false
-plain-sends-again | src/machine/plain_query.rs | io\.to_server\.drain\([^;]*; |
-plain-passes-anything | src/machine/plain_query.rs | _ => \Kreturn None(?=,) | {}
-plain-keeps-unnamed | src/machine/plain_query.rs | nothing_open = \Kclient\.unnamed\.is_none\(\) | true
+plain-sends-again | src/machine/plain_request.rs | io\.to_server\.drain\([^;]*; |
+plain-passes-anything | src/machine/plain_request.rs | _ => \Kreturn None(?=,) | {}
+plain-keeps-unnamed | src/machine/plain_request.rs | nothing_open = \Kclient\.unnamed\.is_none\(\) | true
 fate-ignored | src/machine/statements.rs | self\.client\.in_force\.may_go_back\(\); |
 rows-not-noted | src/machine/from_client.rs | self\.pipeline\.request\(Request::CopyData, ResponseAction::Forward\); |
 resets-in-code-unseen | src/machine/own_queries.rs | if \Kdoubtful\.is_empty\(\)(?= \{\n\s+return false) | true

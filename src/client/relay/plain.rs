@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::{End, Outcome, Pairing, Relay, Shown};
 use crate::drain::Phase;
 use crate::machine;
-use crate::machine::plain_query::{self, PlainProgress};
+use crate::machine::plain_request::{self, PlainProgress};
 use crate::net::Conn;
 use crate::upstream::pool_stats::LocalStats;
 
@@ -20,14 +20,14 @@ impl<'a> Pairing<'a> {
         let at_rest = client.is_flushed() && server.is_flushed() && server.input.is_empty();
         let (state, server_state) = (&*self.state, &*self.server_state);
         let is_plain =
-            at_rest && plain_query::is_all_of(&client.input, self.context.mode, state, server_state, &self.preparation);
+            at_rest && plain_request::is_all_of(&client.input, self.context.mode, state, server_state, &self.preparation);
         (self, is_plain)
     }
 
     /// Sends the plain query at `now`, and its answer back; a machine takes over where something else comes, or is in the way.
     pub(crate) fn run_plain(mut self, now: Instant) -> impl Future<Output = Outcome> + use<'a> {
         let mut tally = LocalStats::default();
-        let mut progress = plain_query::begin(self.server_state);
+        let mut progress = plain_request::begin(self.server_state);
         tally.begins(now);
         match self.shown_at_first() {
             Shown::Running => self.server.set_running(self.shared, self.handle, now),
@@ -64,7 +64,7 @@ impl<'a> Pairing<'a> {
         if self.server.coalescer.poll_fill(cx, self.server.conn).is_pending() {
             return Poll::Pending;
         }
-        let Some(answer) = plain_query::told_by(self.server.conn.input.unparsed(), &self.preparation) else {
+        let Some(answer) = plain_request::told_by(self.server.conn.input.unparsed(), &self.preparation) else {
             return Poll::Ready(false);
         };
         let told = match self.client.poll_write(cx, answer) {
@@ -77,7 +77,7 @@ impl<'a> Pairing<'a> {
 
     /// Writes the preparation and the query. Says whether the kernel has taken all of it.
     fn send_plain(&mut self, cx: &mut Context<'_>, progress: &mut PlainProgress) -> bool {
-        let messages = plain_query::messages(&self.client.input, &self.preparation);
+        let messages = plain_request::messages(&self.client.input, &self.preparation);
         let Poll::Ready(Ok(sent)) = self.server.conn.poll_write(cx, &messages) else { return false };
         *progress = PlainProgress::Sent(sent);
         sent == messages.len() && self.server.conn.is_flushed()
@@ -97,7 +97,7 @@ impl<'a> Pairing<'a> {
         self.server.about.conn_info.left(self.server_state.prepared.len());
         consume_all(self.client);
         consume_all(self.server.conn);
-        let remains = plain_query::finish(self.context.client, self.state, self.server_state, &self.preparation);
+        let remains = plain_request::finish(self.context.client, self.state, self.server_state, &self.preparation);
         Outcome { ready: Some(now), end: End::Machine(machine::End::Settled), remains }
     }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use pgferry::internals::config::Mode;
-use pgferry::internals::machine::plain_query::{self, PlainProgress};
+use pgferry::internals::machine::plain_request::{self, PlainProgress};
 use pgferry::internals::machine::preparation::Preparation;
 use pgferry::internals::machine::{self, Buffers, Machine, MachineResult, Next, ServerEnd};
 use pgferry::internals::track::ClientState;
@@ -78,13 +78,13 @@ pub async fn run<'a>(
         client_readable: true,
         server_readable: true,
     };
-    if !at_rest || !plain_query::is_all_of(&client.input, context.mode, state, server_state, &preparation) {
+    if !at_rest || !plain_request::is_all_of(&client.input, context.mode, state, server_state, &preparation) {
         let machine = Box::new(Machine::new(context, state, server_state, preparation));
         let mut relay = relay(client, conn, machine, Shown::Preparing);
         let opened = relay.open();
         return relay.run(opened).await;
     }
-    let mut progress = plain_query::begin(server_state);
+    let mut progress = plain_request::begin(server_state);
     let shown = if preparation.is_probe() { Shown::Preparing } else { Shown::Running };
     if shown == Shown::Running {
         cancel::set_running(world, id, conn.number(), *backend);
@@ -94,7 +94,7 @@ pub async fn run<'a>(
     if poll_fn(|_| poll_plain(client, conn, &preparation, &mut progress)).await {
         client.input.skip(client.input.unparsed().len());
         conn.input.skip(conn.input.unparsed().len());
-        let remains = plain_query::finish(context.client, state, server_state, &preparation);
+        let remains = plain_request::finish(context.client, state, server_state, &preparation);
         return (End::Machine(machine::End::Settled), remains);
     }
     let mut machine = Box::new(Machine::new(context, state, server_state, preparation));
@@ -116,7 +116,7 @@ fn poll_plain(
     progress: &mut PlainProgress,
 ) -> Poll<bool> {
     if *progress == PlainProgress::Sent(0) {
-        let messages = plain_query::messages(&client.input, preparation);
+        let messages = plain_request::messages(&client.input, preparation);
         let Poll::Ready(Ok(sent)) = server.poll_write(&messages) else { return Poll::Ready(false) };
         *progress = PlainProgress::Sent(sent);
         if sent < messages.len() || !server.is_flushed() {
@@ -129,7 +129,7 @@ fn poll_plain(
     if server.poll_fill().is_pending() {
         return Poll::Pending;
     }
-    let Some(answer) = plain_query::told_by(server.input.unparsed(), preparation) else { return Poll::Ready(false) };
+    let Some(answer) = plain_request::told_by(server.input.unparsed(), preparation) else { return Poll::Ready(false) };
     let Poll::Ready(Ok(told)) = client.poll_write(answer) else { return Poll::Ready(false) };
     *progress = PlainProgress::Answered(told);
     Poll::Ready(told == answer.len() && client.is_flushed())
