@@ -103,7 +103,7 @@ pub mod machine {
 
     /// Requests for which no machine is made.
     pub mod plain_request {
-        pub use crate::machine::plain_request::{PlainProgress, begin, finish, is_all_of, messages, told_by};
+        pub use crate::machine::plain_request::{PlainProgress, PlainRequest};
     }
 
     /// The messages in front of a client's first one.

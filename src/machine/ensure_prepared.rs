@@ -375,7 +375,7 @@ impl<T> Prepare<T> {
 
 /// Returns whether `statement` means the same whenever the server looks at its text anew (`RevalidateCachedQuery` in
 /// `src/backend/utils/cache/plancache.c`), in a session with the settings `context`, as far as they are known, that reports `now`.
-fn fits(statement: &Statement, context: Option<&Arc<ParseContext>>, now: &ServerParams) -> bool {
+pub(super) fn fits(statement: &Statement, context: Option<&Arc<ParseContext>>, now: &ServerParams) -> bool {
     if statement.is_retired() {
         return false;
     }

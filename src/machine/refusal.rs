@@ -4,16 +4,14 @@
 //! transaction leaves the client in a failed one: what it has sent behind it counts on being part of that, and must not be
 //! carried out by itself.
 
-use std::sync::Arc;
-
 use super::statements::{existing_statement, is_well_formed};
 use crate::buffer::Buffer;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::message_target::{MessageTarget, target_of};
-use crate::track::statements::{MAX_CLIENT_BYTES, NamedStatement, ParsedQuery, StatementCache, Unnamed};
+use crate::track::statements::{MAX_CLIENT_BYTES, NamedStatement, StatementCache};
 use crate::track::transaction_block::IDLE;
 use crate::track::transaction_block::{self, Block};
-use crate::track::{ClientState, Pins, Request, sql_effects};
+use crate::track::{ClientState, Pins, Request};
 use crate::wire::{BadLength, backend, cstr, frame, frontend, head};
 
 /// The transaction status of a failed transaction.
@@ -145,11 +143,8 @@ impl Message<'_> {
         if !is_well_formed(rest) {
             return;
         }
-        let effects = sql_effects::analyze(frontend::query(rest), self.client.lexis());
-        let text = Arc::new(ParsedQuery { body: rest.into(), effects });
-        let params = self.client.text_params().clone();
-        let unnamed = Unnamed::new(statements.next_id(), Some(Arc::clone(&text)), &text.effects, params);
-        self.client.unnamed = Some(Arc::new(unnamed));
+        let text = self.client.parsed_unnamed(rest);
+        self.client.set_unnamed(statements.next_id(), &text, None);
     }
 
     /// Frees the name that it closes.
@@ -363,7 +358,6 @@ fn aborted() -> ClientError {
 mod tests {
     use super::*;
     use crate::buffer::BufferPool;
-    use crate::track::SqlEffects;
 
     fn message(tag: u8, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(body.len() + 4).expect("small").to_be_bytes();
@@ -454,10 +448,8 @@ mod tests {
         };
         let kept = |pieces: &[Vec<u8>]| {
             let mut client = ClientState::default();
-            let before =
-                Arc::new(ParsedQuery { body: b"before\0\0\0".as_slice().into(), effects: SqlEffects::default() });
-            let unnamed = Unnamed::new(1, Some(Arc::clone(&before)), &before.effects, client.text_params().clone());
-            client.unnamed = Some(Arc::new(unnamed));
+            let before = client.parsed_unnamed(b"before\0\0\0");
+            client.set_unnamed(1, &before, None);
             answers_to(&mut client, pieces);
             text(&client).map(|text| String::from_utf8(text).expect("text"))
         };

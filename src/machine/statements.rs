@@ -128,7 +128,7 @@ impl Machine<'_> {
         };
         let keeps = incoming.is_whole() && is_well_formed(rest);
         if name.is_empty() {
-            let text = keeps.then(|| self.parsed_unnamed(rest));
+            let text = keeps.then(|| self.client.parsed_unnamed(rest));
             return self.parse_unnamed(io, text.as_ref(), incoming);
         }
         let name: Box<[u8]> = name.into();

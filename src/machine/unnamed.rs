@@ -10,7 +10,7 @@ use super::session_sync::TextUse;
 use super::{Buffers, FirstBytes, Machine, flush_forwarded};
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Stake, UnnamedCause, UnnamedChange};
-use crate::track::sql_effects::{self, TransactionFate};
+use crate::track::sql_effects::TransactionFate;
 use crate::track::statement_mentions::Mention;
 use crate::track::statements::{ParsedQuery, Unnamed};
 use crate::track::unnamed_statement::UnnamedStatement;
@@ -18,19 +18,6 @@ use crate::track::{Request, ResponseAction};
 use crate::wire::frontend;
 
 impl Machine<'_> {
-    /// Parses an unnamed statement, of which `rest` follows the name. Many clients repeat the same one.
-    pub(super) fn parsed_unnamed(&self, rest: &[u8]) -> Arc<ParsedQuery> {
-        let before = self.client.unnamed.as_ref().filter(|before| before.params.is(self.client.text_params()));
-        let same = before.and_then(|before| before.text.as_ref()).filter(|text| *text.body == *rest);
-        same.map_or_else(
-            || {
-                let effects = sql_effects::analyze(frontend::query(rest), self.client.lexis());
-                Arc::new(ParsedQuery { body: rest.into(), effects })
-            },
-            Arc::clone,
-        )
-    }
-
     /// The unnamed statement with this `text`, where that is kept.
     pub(super) fn parse_unnamed(
         &mut self,

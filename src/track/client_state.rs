@@ -13,7 +13,7 @@ use super::sql_effects;
 use super::startup_settings::StartupSettings;
 use super::statements::{ClientStatements, ParseContext, ParsedQuery, REPORTED, Statement, StatementCache, Unnamed};
 use super::text_validity::TextValidity;
-use crate::wire::frontend;
+use crate::wire::{backend, frontend};
 
 /// Settings that neither the meaning nor the result of a statement depends on.
 const HARMLESS: [&[u8]; 12] = [
@@ -157,6 +157,45 @@ impl ClientState {
         let now = self.text_params().clone();
         let parse_context = self.parse_context(&now, pins);
         statements.intern(parse_context.as_ref(), &now, rest, make)
+    }
+
+    /// Parses an unnamed statement, of which `rest` follows the name. Many clients repeat the same one.
+    #[must_use]
+    pub fn parsed_unnamed(&self, rest: &[u8]) -> Arc<ParsedQuery> {
+        let before = self.unnamed.as_ref().filter(|before| before.params.is(self.text_params()));
+        let same = before.and_then(|before| before.text.as_ref()).filter(|text| *text.body == *rest);
+        same.map_or_else(
+            || {
+                let effects = sql_effects::analyze(frontend::query(rest), self.lexis());
+                Arc::new(ParsedQuery { body: rest.into(), effects })
+            },
+            Arc::clone,
+        )
+    }
+
+    /// Makes `text` its unnamed statement, with number `id`; `row_description` is what it was told of the columns.
+    pub fn set_unnamed(&mut self, id: u64, text: &Arc<ParsedQuery>, row_description: Option<&[u8]>) {
+        let effects = &text.effects;
+        let before = self.unnamed.take();
+        let told = row_description.map(backend::shape).map(|shape| {
+            let same = before.as_ref().and_then(|before| before.described()).filter(|known| ***known == *shape);
+            same.map_or_else(|| shape.into(), Arc::clone)
+        });
+        let unnamed = Unnamed::new(id, Some(Arc::clone(text)), effects, self.text_params().clone());
+        if let Some(told) = &told {
+            unnamed.describe(told);
+        }
+        // Mostly nobody else has it, and its room is used again.
+        self.unnamed = Some(match before {
+            Some(mut before) => match Arc::get_mut(&mut before) {
+                Some(room) => {
+                    *room = unnamed;
+                    before
+                }
+                None => Arc::new(unnamed),
+            },
+            None => Arc::new(unnamed),
+        });
     }
 
     /// `command` has succeeded.

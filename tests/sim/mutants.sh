@@ -59,7 +59,11 @@ long-names-whole | src/track/statements.rs | name\.len\(\)\.min\(63\) | name.len
 sequences-anywhere | src/machine/session_sync.rs | holds\.contains\(Pins::SEQUENCE\) && !self\.knows_sequences\(\) | false
 plain-sends-again | src/machine/plain_request.rs | io\.to_server\.drain\([^;]*; |
 plain-passes-anything | src/machine/plain_request.rs | _ => \Kreturn None(?=,) | {}
-plain-keeps-unnamed | src/machine/plain_request.rs | nothing_open = \Kclient\.unnamed\.is_none\(\) | true
+plain-keeps-unnamed | src/machine/plain_request.rs | client\.unnamed = None; |
+plain-unnamed-not-noted | src/machine/plain_request.rs | client\.set_unnamed\(id, text, columns\); |
+plain-elsewhere | src/machine/plain_request.rs | let is_here = \K[^;]*(?=;) | true
+plain-told-others | src/machine/plain_request.rs | Some\(told\) => \Kserver\.columns\(statement\.id\) == Some\(told\) | true
+plain-not-renamed | src/machine/plain_request.rs | frontend::BIND, b"\\0", \Kname(?=, values) | "x"
 fate-ignored | src/machine/statements.rs | self\.client\.in_force\.may_go_back\(\); |
 rows-not-noted | src/machine/from_client.rs | self\.pipeline\.request\(Request::CopyData, ResponseAction::Forward\); |
 resets-in-code-unseen | src/machine/own_queries.rs | if \Kdoubtful\.is_empty\(\)(?= \{\n\s+return false) | true

@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use super::Relay;
+use crate::machine::Counts;
 use crate::track::Pins;
+use crate::upstream::pool_stats::LocalStats;
 
 impl Relay<'_> {
     pub(super) fn count_pins(&mut self, pins: Pins) {
@@ -20,9 +22,7 @@ impl Relay<'_> {
     /// Takes over what the machine has counted.
     pub(super) fn count(&mut self) {
         let counts = self.machine.take_counts();
-        self.tally.client_parses += counts.client_parses;
-        self.tally.server_parses += counts.server_parses;
-        self.tally.binds += counts.binds;
+        add_messages(&mut self.tally, &counts);
         if counts.readies.queries == 0 {
             return;
         }
@@ -49,4 +49,11 @@ impl Relay<'_> {
         let (received, sent) = self.client.take_traffic();
         self.server.activity.pool().stats.take(&mut self.tally, received, sent);
     }
+}
+
+/// Adds the messages among `counts` to a client's tally.
+pub(super) fn add_messages(tally: &mut LocalStats, counts: &Counts) {
+    tally.client_parses += counts.client_parses;
+    tally.server_parses += counts.server_parses;
+    tally.binds += counts.binds;
 }

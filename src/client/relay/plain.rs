@@ -1,41 +1,42 @@
-//! A plain query's way to the server, and its answer's way back: one write and one read on either side. Where anything
+//! A plain request's way to the server, and its answer's way back: one write and one read on either side. Where anything
 //! else comes, a machine takes over.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use super::accounts::add_messages;
 use super::{End, Outcome, Pairing, Relay, Shown};
 use crate::drain::Phase;
 use crate::machine;
-use crate::machine::plain_request::{self, PlainProgress};
+use crate::machine::plain_request::{PlainProgress, PlainRequest};
 use crate::net::Conn;
 use crate::upstream::pool_stats::LocalStats;
 
 impl<'a> Pairing<'a> {
-    /// Returns the pairing, and whether the client has sent a plain query and no more, with nothing under way besides. It is not
-    /// lent for that: a task would keep room for it beside what it becomes.
-    pub(crate) fn classified(self) -> (Self, bool) {
+    /// Returns the pairing, and the plain request that the client has sent, if there is that and no more, with nothing under way
+    /// besides. The pairing is not lent for that: a task would keep room for it beside what it becomes.
+    pub(crate) fn classified(self) -> (Self, Option<PlainRequest>) {
         let (client, server) = (&*self.client, &*self.server.conn);
         let at_rest = client.is_flushed() && server.is_flushed() && server.input.is_empty();
         let (state, server_state) = (&*self.state, &*self.server_state);
-        let is_plain =
-            at_rest && plain_request::is_all_of(&client.input, self.context.mode, state, server_state, &self.preparation);
-        (self, is_plain)
+        let read = || PlainRequest::read(&client.input, self.context.mode, state, server_state, &self.preparation);
+        let request = if at_rest { read() } else { None };
+        (self, request)
     }
 
-    /// Sends the plain query at `now`, and its answer back; a machine takes over where something else comes, or is in the way.
-    pub(crate) fn run_plain(mut self, now: Instant) -> impl Future<Output = Outcome> + use<'a> {
+    /// Sends the plain request at `now`, and its answer back; a machine takes over where something else comes, or is in the way.
+    pub(crate) fn run_plain(mut self, request: PlainRequest, now: Instant) -> impl Future<Output = Outcome> + use<'a> {
         let mut tally = LocalStats::default();
-        let mut progress = plain_request::begin(self.server_state);
+        let mut progress = PlainRequest::begin(self.server_state);
         tally.begins(now);
         match self.shown_at_first() {
             Shown::Running => self.server.set_running(self.shared, self.handle, now),
             Shown::Preparing | Shown::Idle => self.handle.set_preparing(now),
         }
         async move {
-            if poll_fn(|cx| self.poll_plain(cx, &mut progress)).await {
-                self.finish_plain(tally)
+            if poll_fn(|cx| self.poll_plain(cx, &request, &mut progress)).await {
+                self.finish_plain(request, tally)
             } else {
                 Box::pin(self.go_on(tally, progress)).await
             }
@@ -48,8 +49,8 @@ impl<'a> Pairing<'a> {
     }
 
     /// Ready once the client has all of the answer, or something else has come.
-    fn poll_plain(&mut self, cx: &mut Context<'_>, progress: &mut PlainProgress) -> Poll<bool> {
-        if *progress == PlainProgress::Sent(0) && !self.send_plain(cx, progress) {
+    fn poll_plain(&mut self, cx: &mut Context<'_>, request: &PlainRequest, progress: &mut PlainProgress) -> Poll<bool> {
+        if *progress == PlainProgress::Sent(0) && !self.send_plain(cx, request, progress) {
             return Poll::Ready(false);
         }
         while self.handle.wake.poll_woken(cx).is_ready() {
@@ -64,7 +65,7 @@ impl<'a> Pairing<'a> {
         if self.server.coalescer.poll_fill(cx, self.server.conn).is_pending() {
             return Poll::Pending;
         }
-        let Some(answer) = plain_request::told_by(self.server.conn.input.unparsed(), &self.preparation) else {
+        let Some(answer) = request.told_by(self.server.conn.input.unparsed(), &self.preparation) else {
             return Poll::Ready(false);
         };
         let told = match self.client.poll_write(cx, answer) {
@@ -75,17 +76,18 @@ impl<'a> Pairing<'a> {
         Poll::Ready(told == answer.len() && self.client.is_flushed())
     }
 
-    /// Writes the preparation and the query. Says whether the kernel has taken all of it.
-    fn send_plain(&mut self, cx: &mut Context<'_>, progress: &mut PlainProgress) -> bool {
-        let messages = plain_request::messages(&self.client.input, &self.preparation);
+    /// Writes the preparation and the request. Says whether the kernel has taken all of it.
+    fn send_plain(&mut self, cx: &mut Context<'_>, request: &PlainRequest, progress: &mut PlainProgress) -> bool {
+        let messages = request.messages(&self.client.input, &self.preparation);
         let Poll::Ready(Ok(sent)) = self.server.conn.poll_write(cx, &messages) else { return false };
         *progress = PlainProgress::Sent(sent);
         sent == messages.len() && self.server.conn.is_flushed()
     }
 
     /// The client has its answer, and the connection can be given back.
-    fn finish_plain(&mut self, mut tally: LocalStats) -> Outcome {
+    fn finish_plain(&mut self, request: PlainRequest, mut tally: LocalStats) -> Outcome {
         let now = Instant::now();
+        add_messages(&mut tally, &request.counts());
         let ended = tally.ready(now, true, false);
         let timings = &self.shared.counters().timings;
         timings.query.observe(ended.query);
@@ -95,9 +97,10 @@ impl<'a> Pairing<'a> {
         self.server.activity.set_active(false);
         self.server.coalescer.end(self.server.conn);
         self.server.about.conn_info.left(self.server_state.prepared.len());
+        let answer = self.server.conn.input.unparsed();
+        let remains = request.finish(&self.context, self.state, self.server_state, &self.preparation, answer);
         consume_all(self.client);
         consume_all(self.server.conn);
-        let remains = plain_request::finish(self.context.client, self.state, self.server_state, &self.preparation);
         Outcome { ready: Some(now), end: End::Machine(machine::End::Settled), remains }
     }
 

@@ -318,9 +318,12 @@ impl<'a> Session<'a> {
             let preparation = self.prepare(&lease, settings, now);
             let Self { shared, handle, conn, state, .. } = self;
             let pairing = Pairing::new(shared, conn, &mut lease, handle, state, preparation, settings);
-            let (pairing, is_plain) = pairing.classified();
+            let (pairing, plain) = pairing.classified();
             // Each way's future takes the room of the other. All of it stays below the kilobyte that the allocator has at hand.
-            let outcome = if is_plain { pairing.run_plain(now).await } else { pairing.relay().run(now).await };
+            let outcome = match plain {
+                Some(request) => pairing.run_plain(request, now).await,
+                None => pairing.relay().run(now).await,
+            };
             // From here on a cancel request has nothing to hit; one that is under way closes the gate.
             self.handle.set_idle(&self.state);
             let end = match &outcome.end {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use pgferry::internals::config::Mode;
-use pgferry::internals::machine::plain_request::{self, PlainProgress};
+use pgferry::internals::machine::plain_request::{PlainProgress, PlainRequest};
 use pgferry::internals::machine::preparation::Preparation;
 use pgferry::internals::machine::{self, Buffers, Machine, MachineResult, Next, ServerEnd};
 use pgferry::internals::track::ClientState;
@@ -78,23 +78,24 @@ pub async fn run<'a>(
         client_readable: true,
         server_readable: true,
     };
-    if !at_rest || !plain_request::is_all_of(&client.input, context.mode, state, server_state, &preparation) {
+    let read = || PlainRequest::read(&client.input, context.mode, state, server_state, &preparation);
+    let Some(request) = at_rest.then(read).flatten() else {
         let machine = Box::new(Machine::new(context, state, server_state, preparation));
         let mut relay = relay(client, conn, machine, Shown::Preparing);
         let opened = relay.open();
         return relay.run(opened).await;
-    }
-    let mut progress = plain_request::begin(server_state);
+    };
+    let mut progress = PlainRequest::begin(server_state);
     let shown = if preparation.is_probe() { Shown::Preparing } else { Shown::Running };
     if shown == Shown::Running {
         cancel::set_running(world, id, conn.number(), *backend);
     } else {
         world.controls[id].borrow_mut().set_preparing();
     }
-    if poll_fn(|_| poll_plain(client, conn, &preparation, &mut progress)).await {
+    if poll_fn(|_| poll_plain(client, conn, (&preparation, &request), &mut progress)).await {
+        let remains = request.finish(&context, state, server_state, &preparation, conn.input.unparsed());
         client.input.skip(client.input.unparsed().len());
         conn.input.skip(conn.input.unparsed().len());
-        let remains = plain_request::finish(context.client, state, server_state, &preparation);
         return (End::Machine(machine::End::Settled), remains);
     }
     let mut machine = Box::new(Machine::new(context, state, server_state, preparation));
@@ -108,15 +109,15 @@ pub async fn run<'a>(
     relay(client, conn, machine, shown).run(opened).await
 }
 
-/// A plain query and its answer; false where anything else comes.
+/// A plain request and its answer; false where anything else comes.
 fn poll_plain(
     client: &mut Conn,
     server: &mut Conn,
-    preparation: &Preparation,
+    (preparation, request): (&Preparation, &PlainRequest),
     progress: &mut PlainProgress,
 ) -> Poll<bool> {
     if *progress == PlainProgress::Sent(0) {
-        let messages = plain_request::messages(&client.input, preparation);
+        let messages = request.messages(&client.input, preparation);
         let Poll::Ready(Ok(sent)) = server.poll_write(&messages) else { return Poll::Ready(false) };
         *progress = PlainProgress::Sent(sent);
         if sent < messages.len() || !server.is_flushed() {
@@ -129,7 +130,7 @@ fn poll_plain(
     if server.poll_fill().is_pending() {
         return Poll::Pending;
     }
-    let Some(answer) = plain_request::told_by(server.input.unparsed(), preparation) else { return Poll::Ready(false) };
+    let Some(answer) = request.told_by(server.input.unparsed(), preparation) else { return Poll::Ready(false) };
     let Poll::Ready(Ok(told)) = client.poll_write(answer) else { return Poll::Ready(false) };
     *progress = PlainProgress::Answered(told);
     Poll::Ready(told == answer.len() && client.is_flushed())
