@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::ensure_prepared::Prepare;
 use super::from_client::{Incoming, MessageHead, Sent, body};
+use super::mentioned::joined;
 use super::portals::{Portal, PortalOf};
 use super::session_sync::TextUse;
 use super::{Buffers, Gate, Machine, flush_forwarded};
@@ -33,7 +34,7 @@ impl Machine<'_> {
         let (effects, mentioned) = if incoming.is_whole() {
             let effects = sql_effects::analyze(sql, self.client.lexis());
             let mentioned = self.mentioned_in(sql, &effects);
-            (effects, mentioned)
+            (joined(&effects, &mentioned).into_owned(), mentioned)
         } else {
             (SqlEffects::unanalyzed(), Vec::new())
         };
@@ -330,7 +331,10 @@ impl Machine<'_> {
         let is_told = named.described.is_some() && self.server.columns(ready.id) == named.described.as_ref();
         let (note, before) = if incoming.request == Request::Bind {
             let effects = named.statement.text.as_ref().map(|text| &text.effects);
-            effects.inspect(|effects| self.client.in_force.bound(effects));
+            if let Some(text) = &named.statement.text {
+                let mentioned = self.mentioned_in(frontend::query(&text.body), &text.effects);
+                self.client.in_force.bound(&joined(&text.effects, &mentioned));
+            }
             let commands = effects.and_then(|effects| effects.commands.clone());
             let transaction = effects.map_or(TransactionFate::MayEnd, |effects| effects.transaction);
             let of = (!is_told).then(|| PortalOf { name: Arc::clone(name), statement, server: ready.id });

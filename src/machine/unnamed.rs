@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::ensure_prepared::Prepare;
 use super::from_client::{Incoming, Sent};
+use super::mentioned::joined;
 use super::portals::{Portal, PortalOf};
 use super::session_sync::TextUse;
 use super::{Buffers, FirstBytes, Machine, flush_forwarded};
@@ -79,7 +80,7 @@ impl Machine<'_> {
             }
             self.translate_unnamed(io, &text, &mentioned);
             if incoming.request == Request::Bind {
-                self.client.in_force.bound(&text.effects);
+                self.client.in_force.bound(&joined(&text.effects, &mentioned));
             }
         }
         match self.ensure_unnamed(io) {

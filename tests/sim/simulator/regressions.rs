@@ -579,6 +579,19 @@ const FOUND: &[(&str, &str)] = &[
      [Q('insert into t(token) values (''k2_1'');prepare sql_c as insert into u(token) values (''prepared'')') Q('select lastval()')]",
     ),
     (
+        "what is sent behind an EXECUTE that resets a setting is run under the client's own",
+        "setup mode=transaction reset=on_change connections=1 step=400
+     client hang_up
+     {DateStyle=sql, dmy}
+     [P(b,'set datestyle = default') Q('execute b') Q(' listen n1--')]
+     client hang_up
+     {DateStyle=sql, dmy}
+     [P(b,'set datestyle = default') P('','execute b') B('','') E('',0) S Q(' listen n1--')]
+     client hang_up
+     {DateStyle=sql, dmy}
+     [P(b,'set datestyle = default') P(c,'execute b') B('',c) E('',0) S Q(' listen n1--')]",
+    ),
+    (
         "nothing is asked in the middle of a message of the client's",
         "setup mode=transaction reset=never buffer=512 socket=1000 step=0
      client hang_up
