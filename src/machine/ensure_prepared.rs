@@ -194,7 +194,7 @@ impl Machine<'_> {
             // The server may look at it anew under these at any time; those that share it must not find that.
             parse_context = self.client.parse_context(&now, self.pins).and_then(|now| statement.context_under(&now));
         } else if parse_context.is_some() && !unchanged {
-            params = now;
+            params = statement.params_renewed(&now);
             parse_context = self.client.parse_context(&params, self.pins);
         }
         let same = !statement.is_retired() && unchanged && !reported_others;

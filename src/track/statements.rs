@@ -40,6 +40,10 @@ pub(crate) type ParseContext = Box<[u8]>;
 pub(crate) const REPORTED: [&str; 5] =
     ["client_encoding", "standard_conforming_strings", "DateStyle", "IntervalStyle", "TimeZone"];
 
+/// Those of them that a text is read by for good: a server that looks at it anew begins with what it has read (`raw_parse_tree` in
+/// `src/include/utils/plancache.h`).
+const READ_BY: [&str; 2] = ["client_encoding", "standard_conforming_strings"];
+
 /// Separator between the settings that a statement was first prepared under and those that it is used under.
 const UNDER: &[u8] = b"\0under\0";
 
@@ -116,6 +120,20 @@ impl Statement {
     pub(crate) fn context_under(&self, now: &ParseContext) -> Option<Arc<ParseContext>> {
         let then = self.parse_context.as_ref()?;
         Some(Arc::new([then, UNDER, now].concat().into()))
+    }
+
+    /// The reported settings that it is prepared under where it means what it means under those of `now`.
+    #[must_use]
+    pub(crate) fn params_renewed(&self, now: &ServerParams) -> ServerParams {
+        let mut params = now.clone();
+        for name in READ_BY {
+            if let Some(value) = self.params.get(name.as_bytes())
+                && now.get(name.as_bytes()) != Some(value)
+            {
+                params.set(name.as_bytes(), value);
+            }
+        }
+        params
     }
 
     /// Meaning that it has once the server has read its text anew.

@@ -592,6 +592,14 @@ const FOUND: &[(&str, &str)] = &[
      [P(b,'set datestyle = default') P(c,'execute b') B('',c) E('',0) S Q(' listen n1--')]",
     ),
     (
+        "a statement that is prepared again is read as it was read first",
+        "setup mode=transaction reset=always connections=1 statements=1 step=40
+     client half_close
+     [P('','select set_config(''work_mem'', ''4MB'', true)') P(a,'select ''a\\\\qb'' as s') Q('set standard_conforming_strings = off') P(a,'insert into t(token) values ($1) returning token, 5;') S Q('execute a ')]
+     client half_close
+     [P(b,'select ''a\\\\qb'' as s') S] [Q('set standard_conforming_strings = off')] [Q('set search_path = one')] [B('',b) E('',0) S]",
+    ),
+    (
         "nothing is asked in the middle of a message of the client's",
         "setup mode=transaction reset=never buffer=512 socket=1000 step=0
      client hang_up
