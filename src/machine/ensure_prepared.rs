@@ -347,7 +347,7 @@ impl Machine<'_> {
     pub(super) fn add_prepared(&mut self, io: &mut Buffers<'_>, statement: &Statement) {
         let standing = self.server.standing_of(statement);
         self.server.prepared.add(statement, standing);
-        while let Some(id) = self.server.prepared.excess(self.context.limits).filter(|id| *id != statement.id) {
+        while let Some(id) = self.server.prepared.excess(self.context.limits) {
             self.close_prepared(io, id);
         }
     }

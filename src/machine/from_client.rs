@@ -303,6 +303,7 @@ impl Machine<'_> {
             _ => {}
         }
         self.note_vacated(io, incoming);
+        self.server.prepared.begin_message();
         let runs = self.server.ran == Ran::Nothing && self.may_run_code(io, incoming);
         let lexis = self.client.lexis();
         let reads_sources = !self.server.sources.are_by(lexis) && self.may_read_sources(io, incoming);

@@ -246,6 +246,7 @@ impl PlainRequest {
                 }
             }
         }
+        server.prepared.begin_message();
         server.ran = Ran::Something;
         if !server.sources.are_by(client.lexis()) {
             server.sources.are_read_by(client.lexis());

@@ -15,6 +15,8 @@ pub struct ServerStatementCache {
     /// Bytes of their texts.
     pub(super) bytes: usize,
     clock: u64,
+    /// Time at which the message at hand began, which needs all that were used since.
+    began: u64,
 }
 
 impl ServerStatementCache {
@@ -94,13 +96,19 @@ impl ServerStatementCache {
         Some(held)
     }
 
-    /// The statement that must give way to keep to `limits`.
+    /// Notes that another message begins, and the statements that were used so far may give way.
+    pub fn begin_message(&mut self) {
+        self.began = self.clock;
+    }
+
+    /// The statement that must give way to keep to `limits`; `None` where the message at hand needs all that are left.
     #[must_use]
     pub fn excess(&self, limits: Limits) -> Option<u64> {
-        if self.map.len() <= limits.count && (self.bytes <= limits.bytes || self.map.len() <= 1) {
+        if self.map.len() <= limits.count && self.bytes <= limits.bytes {
             return None;
         }
-        self.map.iter().min_by_key(|(_, held)| held.used).map(|(&id, _)| id)
+        let unused = self.map.iter().filter(|(_, held)| held.used <= self.began);
+        unused.min_by_key(|(_, held)| held.used).map(|(&id, _)| id)
     }
 
     /// The session has been swept.

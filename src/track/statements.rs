@@ -601,6 +601,9 @@ mod tests {
             prepared.add(statement, Standing::Trusted);
         }
         assert!(prepared.has(&statements[0]) && prepared.doubtful().next().is_none());
+        assert_eq!(prepared.excess(limits(1, 10)), None, "the message at hand needs all of them");
+        prepared.begin_message();
+        assert!(prepared.has(&statements[0]));
         assert_eq!(prepared.excess(limits(4, 40)), None);
         assert_eq!(prepared.excess(limits(3, 40)), Some(statements[1].id));
         assert_eq!(prepared.excess(limits(9, 39)), Some(statements[1].id));
@@ -613,5 +616,7 @@ mod tests {
         prepared.clear();
         prepared.add(&statements[0], Standing::Doubtful);
         assert_eq!(prepared.excess(limits(9, 5)), None, "the one that is used now stays");
+        prepared.begin_message();
+        assert_eq!(prepared.excess(limits(9, 5)), Some(statements[0].id));
     }
 }

@@ -600,6 +600,16 @@ const FOUND: &[(&str, &str)] = &[
      [P(b,'select ''a\\\\qb'' as s') S] [Q('set standard_conforming_strings = off')] [Q('set search_path = one')] [B('',b) E('',0) S]",
     ),
     (
+        "a text may need more statements than a connection is to have",
+        "setup mode=transaction reset=on_change statements=1 step=400
+     client half_close
+     [P(c,'insert into t(token) values ($1) returning token, 5;') P(b,'select $1::int + 1 as n') Q('deallocate b;deallocate c')]
+     client half_close
+     [P(c,'select 1') P(b,'select 2') Q('execute b;execute c;execute b')]
+     client half_close
+     [P(c,'select 1') P(b,'execute c') P(a,'select 3') S] [B('',b) E('',0) S]",
+    ),
+    (
         "nothing is asked in the middle of a message of the client's",
         "setup mode=transaction reset=never buffer=512 socket=1000 step=0
      client hang_up
