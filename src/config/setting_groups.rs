@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::address::SocketPorts;
 use super::encryption;
 use super::error::ConfigError;
-use super::reader::{Reader, number_or_auto, optional_duration, positive_duration, truth, unix_socket_mode};
+use super::reader::{
+    Reader, number_or_auto, optional_duration, optional_duration_within, positive_duration, truth, unix_socket_mode,
+};
 use super::rule::Rule;
 use super::url::Upstream;
 use super::user::{Limits, UserEntry};
@@ -16,6 +18,12 @@ use super::written_value::Value;
 use crate::auth::Stored;
 use crate::auth::scram::keys::MAX_ITERATIONS;
 use crate::net::tls::Version;
+
+/// Times that the kernel takes for `TCP_KEEPIDLE` (`MAX_TCP_KEEPIDLE`).
+const KEEPIDLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(32_767));
+
+/// Times that the kernel takes for `TCP_USER_TIMEOUT`, a whole number of milliseconds.
+const USER_TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(2_147_483_647));
 
 /// Settings of server connections: the target, and the role to log in as.
 #[derive(Clone, Debug)]
@@ -51,8 +59,8 @@ impl UpstreamSettings {
                 .path("passfile")
                 .or_else(|| url.passfile.clone())
                 .or_else(|| reader.written.default_passfile()),
-            tcp_keepidle: reader.read("tcp_keepidle", optional_duration)?,
-            tcp_user_timeout: reader.read("tcp_user_timeout", optional_duration)?,
+            tcp_keepidle: reader.read("tcp_keepidle", |text| optional_duration_within(text, KEEPIDLE))?,
+            tcp_user_timeout: reader.read("tcp_user_timeout", |text| optional_duration_within(text, USER_TIMEOUT))?,
             url,
         })
     }
@@ -319,3 +327,4 @@ fn limits(users: &BTreeMap<String, UserEntry>) -> BTreeMap<Vec<u8>, Limits> {
     let limited = users.iter().filter(|(_, entry)| entry.limits != Limits::default());
     limited.map(|(user, entry)| (user.as_bytes().to_vec(), entry.limits)).collect()
 }
+
