@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::address::SocketPorts;
 use super::encryption;
-use super::error::ConfigError;
+use super::error::{ConfigError, Origin};
 use super::reader::{
     Reader, number_or_auto, optional_duration, optional_duration_within, positive_duration, truth, unix_socket_mode,
 };
@@ -55,15 +55,20 @@ impl UpstreamSettings {
             upstream_password_file: reader.path("upstream_password_file"),
             password_command: reader.list("password_command"),
             password_ttl: reader.read("password_ttl", value::duration)?,
-            passfile: reader
-                .path("passfile")
-                .or_else(|| url.passfile.clone())
-                .or_else(|| reader.written.default_passfile()),
+            passfile: passfile(reader, &url),
             tcp_keepidle: reader.read("tcp_keepidle", |text| optional_duration_within(text, KEEPIDLE))?,
             tcp_user_timeout: reader.read("tcp_user_timeout", |text| optional_duration_within(text, USER_TIMEOUT))?,
             url,
         })
     }
+}
+
+/// The password file: the one that is set, that of the URL, or libpq's.
+fn passfile(reader: &Reader<'_>, url: &Upstream) -> Option<PathBuf> {
+    let written = reader.path("passfile");
+    let is_set = matches!(reader.written.get("passfile"), Some((place, _)) if !matches!(place, Origin::Shared(_)));
+    let (set, shared) = if is_set { (written, None) } else { (None, written) };
+    set.or_else(|| url.passfile.clone()).or(shared).or_else(|| reader.written.default_passfile())
 }
 
 /// Settings of listeners: addresses, limits on clients, workers and buffers.
@@ -315,6 +320,7 @@ impl LogSettings {
         })
     }
 }
+
 fn stored(users: &BTreeMap<String, UserEntry>) -> BTreeMap<Vec<u8>, Stored> {
     // What is no secret was refused when it was read.
     let secret = |(user, entry): (&String, &UserEntry)| {
@@ -327,4 +333,3 @@ fn limits(users: &BTreeMap<String, UserEntry>) -> BTreeMap<Vec<u8>, Limits> {
     let limited = users.iter().filter(|(_, entry)| entry.limits != Limits::default());
     limited.map(|(user, entry)| (user.as_bytes().to_vec(), entry.limits)).collect()
 }
-
