@@ -129,6 +129,25 @@ fn listeners_come_and_go() {
 }
 
 #[test]
+fn what_the_server_has_room_for_is_known_through_a_reload() {
+    let postgres = Postgres::start_with(&["max_connections=30"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction"]);
+    let mut client = ferry.session();
+    client.query("begin");
+    let mut guest = ProtocolClient::logged_in(ferry.raw(), "u", "pgferry");
+    let room = |guest: &mut ProtocolClient| {
+        let row = guest.query("show capacity")[1].columns();
+        (row[1].clone(), row[7].clone())
+    };
+    let before = room(&mut guest);
+    assert_eq!(before, ("30".to_owned(), "30".to_owned()));
+    // No connection is idle, on which the server could be asked.
+    guest.query("SET log_stats_interval = '59s'");
+    assert_eq!(room(&mut guest), before);
+    client.query("commit");
+}
+
+#[test]
 fn clients_move_to_a_new_upstream_when_they_are_between_two_pieces_of_work() {
     let (old, new) = (Postgres::start_with(&[]), Postgres::start_with(&[]));
     for mode in ["session", "transaction"] {
