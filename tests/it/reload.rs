@@ -148,6 +148,14 @@ fn what_the_server_has_room_for_is_known_through_a_reload() {
 }
 
 #[test]
+fn a_shorter_interval_of_statistics_counts_at_once() {
+    let ferry = Pgferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_LOG_STATS_INTERVAL", "1h")]);
+    assert_eq!(ferry.session().value("select 1"), "1");
+    ProtocolClient::logged_in(ferry.raw(), "u", "pgferry").query("SET log_stats_interval = '1s'");
+    eventually("it is told", || ferry.log().contains("new upstream connections"));
+}
+
+#[test]
 fn clients_move_to_a_new_upstream_when_they_are_between_two_pieces_of_work() {
     let (old, new) = (Postgres::start_with(&[]), Postgres::start_with(&[]));
     for mode in ["session", "transaction"] {
