@@ -179,7 +179,7 @@ impl<'a> Session<'a> {
         counters.timings.login.observe(self.handle.connected_at.elapsed());
         // The login's time is not a query's.
         let _ = self.conn.take_traffic();
-        self.pool.stats.logins.add();
+        self.shared.server_side.roles.note_login(&self.pool.stats);
     }
 
     async fn flush_greeting(&mut self) -> Result<(), RecvError> {
