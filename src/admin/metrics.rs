@@ -95,7 +95,7 @@ impl Row {
     fn all(pools: &Pools) -> BTreeMap<(String, String), Self> {
         // What was done outlives the pools that did it.
         let mut rows = Self::counted(pools.server_side.roles.all_stats());
-        for pool in pools.all() {
+        for pool in pools.with_former() {
             let row = Self::of(&mut rows, &pool.key.database, &pool.key.user);
             let state = pool.state();
             row.leased += state.leased;

@@ -44,7 +44,7 @@ impl Neighbours for Pools {
     }
 
     fn open_for_waiting(&self) {
-        for pool in self.all().iter().filter(|pool| pool.has_waiters()) {
+        for pool in self.with_former().iter().filter(|pool| pool.has_waiters()) {
             pool.open_as_needed();
         }
     }

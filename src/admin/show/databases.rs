@@ -50,7 +50,7 @@ struct Now {
 /// Connections and clients by what `key` picks of a (database, user).
 fn now(admin_state: &AdminState, key: impl Fn(&[u8], &[u8]) -> String) -> BTreeMap<String, Now> {
     let mut now = BTreeMap::<String, Now>::new();
-    for pool in admin_state.shared.pools.all() {
+    for pool in admin_state.shared.pools.with_former() {
         now.entry(key(&pool.key.database, &pool.key.user)).or_default().servers += pool.conn_infos.all().len();
     }
     for session in admin_state.shared.sessions.all() {

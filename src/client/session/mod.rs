@@ -130,7 +130,7 @@ pub(crate) fn run<'a>(
 /// Notes the client with the backends that it may have come out of.
 fn trace_origins(shared: &Shared, conn: &Conn, view: &ServerParams) -> Option<Box<[Arc<LoopedClient>]>> {
     let busy = || {
-        let conn_infos = shared.pools.all().into_iter().flat_map(|pool| pool.conn_infos.all());
+        let conn_infos = shared.pools.with_former().into_iter().flat_map(|pool| pool.conn_infos.all());
         conn_infos.filter(|conn_info| conn_info.client().is_some()).collect()
     };
     let name = view.get(b"application_name").unwrap_or_default();
