@@ -129,6 +129,13 @@ pub mod track {
         pub use crate::track::keeping_reset::KeepingReset;
     }
 
+    /// Requests of pgferry's own.
+    pub mod own_requests {
+        pub use crate::track::own_requests::{
+            Answer, LastRequest, Lost, drop_synthesized, is_read, put_end_of_work, put_query, take_answer,
+        };
+    }
+
     /// The settings that a server reports to its clients.
     pub mod parameter_cache {
         pub use crate::track::parameter_cache::{Greeting, ParameterCache};

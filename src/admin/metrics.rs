@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
+use std::sync::Arc;
 
 use crate::client::Shared;
 use crate::log;
@@ -9,6 +10,8 @@ use crate::track::Pins;
 use crate::upstream::counter::Counter;
 use crate::upstream::histogram::{BOUNDS, Histogram};
 use crate::upstream::occupancy::Occupancy;
+use crate::upstream::pool_stats::PoolStats;
+use crate::upstream::roles::DatabaseUser;
 use crate::upstream::{CloseReason, Pools, ServerSide};
 
 /// A figure of a server's.
@@ -90,20 +93,28 @@ struct Row {
 impl Row {
     /// By database and user; what is beyond the limit is `other`.
     fn all(pools: &Pools) -> BTreeMap<(String, String), Self> {
-        let mut rows = BTreeMap::<_, Self>::new();
-        for pool in pools.all() {
+        // What was done outlives the pools that did it.
+        let mut rows = Self::counted(pools.server_side.roles.all_stats());
+        for pool in pools.with_former() {
             let row = Self::of(&mut rows, &pool.key.database, &pool.key.user);
             let state = pool.state();
             row.leased += state.leased;
             row.idle += state.idle;
             row.waiting += state.waiting;
-            row.size += state.size;
         }
-        // What was done outlives the pools that did it.
-        for ((database, user), stats) in pools.server_side.roles.all_stats() {
+        for pool in pools.all() {
+            Self::of(&mut rows, &pool.key.database, &pool.key.user).size += pool.state().size;
+        }
+        rows
+    }
+
+    /// The counts of `stats`; the first of them have lines of their own.
+    fn counted(stats: Vec<(DatabaseUser, Arc<PoolStats>)>) -> BTreeMap<(String, String), Self> {
+        let mut rows = BTreeMap::<_, Self>::new();
+        for ((database, user), stats) in stats {
             let row = Self::of(&mut rows, &database, &user);
             let counters = [
-                &stats.logins,
+                stats.logins(),
                 &stats.assignments,
                 &stats.queries,
                 &stats.transactions,
@@ -334,12 +345,38 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::roles::Roles;
 
     #[test]
     fn labels_are_escaped() {
         let mut page = Page { text: String::new(), format: Format::Text };
         page.line("m_total", &[("database", "a\"b\\c\nd"), ("user", "x")], 7);
         assert_eq!(page.text, "m_total{database=\"a\\\"b\\\\c\\nd\",user=\"x\"} 7\n");
+    }
+
+    #[test]
+    fn lines_of_pools_never_go_back() {
+        let roles = Roles::default();
+        let (mut before, mut last_other) = (BTreeMap::new(), 0);
+        for nth in 0..3 * MAX_POOLS {
+            let (database, user) = (format!("d{nth}"), format!("u{}", nth % 7));
+            // Some come and never log in.
+            let stats = roles.stats(database.as_bytes(), user.as_bytes());
+            for _ in 0..nth % 3 {
+                roles.note_login(&stats);
+            }
+            let now = Row::counted(roles.all_stats());
+            let logins = |rows: &BTreeMap<_, Row>, labels| rows.get(labels).map_or(0, |row| row.stats[0]);
+            for (labels, logged_in) in &before {
+                assert!(logins(&now, labels) >= *logged_in, "{labels:?} at {nth}");
+            }
+            let other = logins(&now, &("other".to_owned(), "other".to_owned()));
+            assert!(other >= last_other && other - last_other <= 2, "{nth}: {last_other} and then {other}");
+            last_other = other;
+            before =
+                now.into_iter().map(|(labels, row)| (labels, row.stats[0])).filter(|(_, count)| *count > 0).collect();
+        }
+        assert!(last_other > 0);
     }
 
     #[test]

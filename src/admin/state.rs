@@ -206,7 +206,7 @@ impl AdminState {
                 &stats.client_parses,
                 &stats.server_parses,
                 &stats.binds,
-                &stats.logins,
+                stats.logins(),
             ];
             let sum = sums.entry(String::from_utf8_lossy(&database).into_owned()).or_default();
             for (sum, counter) in sum.0.iter_mut().zip(counters) {

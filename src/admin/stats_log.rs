@@ -10,19 +10,26 @@ use tracing::info;
 use crate::client::Shared;
 use crate::upstream::histogram::{BOUNDS, Snapshot};
 
-/// Interval at which to look whether the line is wanted by now.
-const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// Interval at which to look whether the line is due by now: a reload may have it come sooner, or at all.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Logs a line every `log_stats_interval`, as long as the process lives. Nothing is said of a time in which nothing happened.
 pub(crate) async fn log(shared: Arc<Shared>) {
     let mut before = CounterTotals::of(&shared);
     loop {
         let interval = shared.settings().log.log_stats_interval;
-        sleep(interval.unwrap_or(CHECK_INTERVAL)).await;
+        let left = if let Some(interval) = interval {
+            interval.saturating_sub(before.at.elapsed())
+        } else {
+            before = CounterTotals::of(&shared);
+            CHECK_INTERVAL
+        };
+        if !left.is_zero() {
+            sleep(left.min(CHECK_INTERVAL)).await;
+            continue;
+        }
         let now = CounterTotals::of(&shared);
-        if interval.is_some()
-            && let Some(stats) = now.since(&before)
-        {
+        if let Some(stats) = now.since(&before) {
             info!(
                 clients_now = shared.sessions.count(),
                 waiting_now = shared.sessions.waiting(),

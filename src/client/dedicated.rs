@@ -20,7 +20,10 @@ use crate::upstream::active_config::ActiveConfig;
 use crate::upstream::cancel_gate::CancelGate;
 use crate::upstream::dial::{self, Login, NewConn};
 use crate::upstream::queue::pause_while_full;
+use crate::upstream::quota::QuotaExceeded;
+use crate::upstream::rebalance::UnpooledSlot;
 use crate::upstream::server_conn::{BackendKey, ServerConn};
+use crate::upstream::slots::Slot;
 use crate::upstream::{CloseReason, DialError, PasswordPrompt, Secret, ServerSide};
 use crate::wire::backend;
 
@@ -39,18 +42,13 @@ pub(crate) async fn run(
         Err(client_error) => return refuse(shared, conn, &client_error).await,
     };
     place.iter_mut().for_each(ClientSlot::logged_in);
-    // Only a client that has logged in takes a slot that others need.
-    let settings = shared.server_side.config.settings.load_full();
-    let Some(_slot) = shared.pools.slot(settings.timeouts.server_connect_timeout).await else {
-        let client_error = ClientError::fatal(
-            ErrorSource::Limits,
-            sqlstate::TOO_MANY_CONNECTIONS,
-            "no upstream connection is free for replication",
-        )
-        .hint("A replication connection takes one of max_upstream for itself.");
-        let how = ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
-        shared.counters().close(how, CloseReason::Login);
-        return refuse(shared, conn, &client_error).await;
+    let _slots = match slots(shared, &admitted).await {
+        Ok(slots) => slots,
+        Err(client_error) => {
+            let how = ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
+            shared.counters().close(how, CloseReason::Login);
+            return refuse(shared, conn, &client_error).await;
+        }
     };
     let database = admitted.startup.get("database").unwrap_or(&admitted.user).to_vec();
     let target = SessionTarget::Dedicated(Box::new((database, admitted.user, admitted.replication)));
@@ -86,6 +84,23 @@ pub(crate) async fn run(
     let how = ServerConn::close(upstream, CloseMethod::Terminate).await;
     shared.counters().close(how, CloseReason::Session);
     farewell(conn).await;
+}
+
+/// The places that the client and its connection take. Only a client that has logged in takes any that others need.
+///
+/// # Errors
+/// What the client is told when one of them can't be had.
+async fn slots(shared: &Shared, admitted: &Dedicated) -> Result<(Option<Slot>, UnpooledSlot), ClientError> {
+    let client = login::client_slot(shared, &admitted.client_user)?;
+    let patience = shared.settings().timeouts.server_connect_timeout;
+    let user = shared.pools.user_slot(&admitted.user, patience).await;
+    let user = user.map_err(|QuotaExceeded| login::too_many(&admitted.user, "max_user_connections"))?;
+    let slot = shared.pools.slot(user, patience).await.ok_or_else(|| {
+        let message = "no upstream connection is free for replication";
+        ClientError::fatal(ErrorSource::Limits, sqlstate::TOO_MANY_CONNECTIONS, message)
+            .hint("A replication connection takes one of max_upstream for itself.")
+    })?;
+    Ok((client, slot))
 }
 
 /// Waits until the session is ended by hand.

@@ -10,6 +10,8 @@ pub(super) const NO_UPSTREAM: &str = "no upstream is configured";
 pub enum Origin {
     /// pgferry's own default.
     Default,
+    /// A variable of the environment that other programs read as well: it holds where nothing that is pgferry's own says anything.
+    Shared(&'static str),
     /// A line of the configuration file.
     File {
         /// The file's path.
@@ -29,7 +31,7 @@ impl fmt::Display for Origin {
             Self::Default => write!(f, "default"),
             Self::File { path, line } => write!(f, "{path}:{line}"),
             Self::Env(name) => write!(f, "{name}"),
-            Self::Flag(name) => write!(f, "{name}"),
+            Self::Shared(name) | Self::Flag(name) => write!(f, "{name}"),
         }
     }
 }

@@ -175,6 +175,19 @@ pub(super) fn optional_duration(text: &str) -> Result<Option<Duration>, String> 
     value::duration(text).map(|duration| (!duration.is_zero()).then_some(duration))
 }
 
+/// The same for a time that the system takes only if it is between `shortest` and `longest`.
+pub(super) fn optional_duration_within(
+    text: &str,
+    (shortest, longest): (Duration, Duration),
+) -> Result<Option<Duration>, String> {
+    match optional_duration(text)? {
+        Some(duration) if !(shortest..=longest).contains(&duration) => {
+            Err(format!("\"{text}\" is neither 0 nor from {shortest:?} to {longest:?}, which is what the kernel takes"))
+        }
+        duration => Ok(duration),
+    }
+}
+
 pub(super) fn unix_socket_mode(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
         Ok(mode @ 0..=0o777) => Ok(mode),

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use super::address::SocketPorts;
 use super::encryption;
-use super::error::ConfigError;
-use super::reader::{Reader, number_or_auto, optional_duration, positive_duration, truth, unix_socket_mode};
+use super::error::{ConfigError, Origin};
+use super::reader::{
+    Reader, number_or_auto, optional_duration, optional_duration_within, positive_duration, truth, unix_socket_mode,
+};
 use super::rule::Rule;
 use super::url::Upstream;
 use super::user::{Limits, UserEntry};
@@ -16,6 +18,12 @@ use super::written_value::Value;
 use crate::auth::Stored;
 use crate::auth::scram::keys::MAX_ITERATIONS;
 use crate::net::tls::Version;
+
+/// Times that the kernel takes for `TCP_KEEPIDLE` (`MAX_TCP_KEEPIDLE`).
+const KEEPIDLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(32_767));
+
+/// Times that the kernel takes for `TCP_USER_TIMEOUT`, a whole number of milliseconds.
+const USER_TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(2_147_483_647));
 
 /// Settings of server connections: the target, and the role to log in as.
 #[derive(Clone, Debug)]
@@ -47,15 +55,20 @@ impl UpstreamSettings {
             upstream_password_file: reader.path("upstream_password_file"),
             password_command: reader.list("password_command"),
             password_ttl: reader.read("password_ttl", value::duration)?,
-            passfile: reader
-                .path("passfile")
-                .or_else(|| url.passfile.clone())
-                .or_else(|| reader.written.default_passfile()),
-            tcp_keepidle: reader.read("tcp_keepidle", optional_duration)?,
-            tcp_user_timeout: reader.read("tcp_user_timeout", optional_duration)?,
+            passfile: passfile(reader, &url),
+            tcp_keepidle: reader.read("tcp_keepidle", |text| optional_duration_within(text, KEEPIDLE))?,
+            tcp_user_timeout: reader.read("tcp_user_timeout", |text| optional_duration_within(text, USER_TIMEOUT))?,
             url,
         })
     }
+}
+
+/// The password file: the one that is set, that of the URL, or libpq's.
+fn passfile(reader: &Reader<'_>, url: &Upstream) -> Option<PathBuf> {
+    let written = reader.path("passfile");
+    let is_set = matches!(reader.written.get("passfile"), Some((place, _)) if !matches!(place, Origin::Shared(_)));
+    let (set, shared) = if is_set { (written, None) } else { (None, written) };
+    set.or_else(|| url.passfile.clone()).or(shared).or_else(|| reader.written.default_passfile())
 }
 
 /// Settings of listeners: addresses, limits on clients, workers and buffers.
@@ -307,6 +320,7 @@ impl LogSettings {
         })
     }
 }
+
 fn stored(users: &BTreeMap<String, UserEntry>) -> BTreeMap<Vec<u8>, Stored> {
     // What is no secret was refused when it was read.
     let secret = |(user, entry): (&String, &UserEntry)| {

@@ -282,6 +282,9 @@ mod tests {
     fn mistakes_name_their_place() {
         for (line, part) in [
             ("pool_size = 0", "f.toml:2: pool_size: \"0\" is not a number from 1"),
+            ("tcp_keepidle = \"10h\"", "f.toml:2: tcp_keepidle: \"10h\" is neither 0 nor from 1s to 32767s"),
+            ("tcp_keepidle = \"500ms\"", "f.toml:2: tcp_keepidle: \"500ms\" is neither 0 nor from 1s"),
+            ("tcp_user_timeout = \"30d\"", "f.toml:2: tcp_user_timeout: \"30d\" is neither 0 nor from 1ms"),
             ("pool_mode = \"statement\"", "session, transaction"),
             ("server_idle_timeout = \"soon\"", "f.toml:2: server_idle_timeout"),
             ("listen = [\"0.0.0.0:5432\"]", "allow_remote"),

@@ -13,6 +13,9 @@ use super::value::PeerRule;
 use super::written_value::{Value, Values, plain, unknown};
 use crate::permission::{Attempt, describe};
 
+/// Variables of the environment that other programs read as well, and the settings that they stand for.
+const SHARED: [(&str, &str); 2] = [("DATABASE_URL", "upstream"), ("PGPASSFILE", "passfile")];
+
 /// All values written anywhere, the strongest of each key.
 #[derive(Clone, Debug, Default)]
 pub struct RawConfig {
@@ -73,18 +76,14 @@ impl RawConfig {
     /// # Errors
     /// An unknown `PGFERRY_` variable, a file that can't be read, or a malformed `PGFERRY_PEER`.
     pub fn env(&mut self, vars: impl IntoIterator<Item = (String, String)>) -> Result<(), ConfigError> {
-        let mut database_url = None;
         for (name, text) in vars {
-            if name == "DATABASE_URL" && !text.is_empty() {
-                database_url = Some(text);
+            let shared = SHARED.into_iter().find(|(shared, _)| *shared == name);
+            if let Some((shared, key)) = shared.filter(|_| !text.is_empty()) {
+                self.put(key, Origin::Shared(shared), Value::One(text));
                 continue;
             }
             if name == "HOME" && !text.is_empty() {
                 self.home = Some(text.into());
-                continue;
-            }
-            if name == "PGPASSFILE" && !text.is_empty() {
-                self.put("passfile", Origin::Env(name), Value::One(text));
                 continue;
             }
             let Some(key) = name.strip_prefix("PGFERRY_").map(str::to_ascii_lowercase) else { continue };
@@ -118,12 +117,6 @@ impl RawConfig {
                 _ => Value::One(text),
             };
             self.put(known.name, place, value);
-        }
-        if let Some(url) = database_url {
-            let weakest = matches!(self.get("upstream"), None | Some((Origin::Default, _)));
-            if weakest {
-                self.values.insert("upstream", (Origin::Env("DATABASE_URL".to_owned()), Value::One(url)));
-            }
         }
         Ok(())
     }
@@ -175,7 +168,7 @@ impl RawConfig {
         self.values.insert(key.name(), (Origin::Flag("SET"), Value::One(value.to_owned())));
     }
 
-    /// A flag beats the environment, which beats the file.
+    /// A flag beats the environment, which beats the file, which beats what is said to all programs.
     fn put(&mut self, key: &'static str, place: Origin, value: Value) {
         match self.values.get(key) {
             Some((stronger, _)) if *stronger > place => {}
@@ -246,5 +239,19 @@ mod tests {
         written.file_text("f", "upstream = \"postgres://b\"").expect("good");
         written.env(vars()).expect("good");
         assert_eq!(written.get("upstream").expect("set").1, Value::One("postgres://b".into()));
+        // The order in which the program reads them.
+        let mut written = RawConfig::default();
+        written.env(vars()).expect("good");
+        written.file_text("f", "upstream = \"postgres://b\"").expect("good");
+        assert_eq!(written.get("upstream").expect("set").1, Value::One("postgres://b".into()));
+    }
+
+    #[test]
+    fn libpqs_variable_gives_way_to_settings() {
+        let mut written = RawConfig::default();
+        written.env([("PGPASSFILE".to_owned(), "/home/me/.pgpass".to_owned())]).expect("good");
+        assert_eq!(written.get("passfile").expect("set").1, Value::One("/home/me/.pgpass".into()));
+        written.file_text("f", "passfile = \"/etc/pgferry/passfile\"").expect("good");
+        assert_eq!(written.get("passfile").expect("set").1, Value::One("/etc/pgferry/passfile".into()));
     }
 }

@@ -224,7 +224,7 @@ fn milliseconds(since: Instant) -> f64 {
 }
 
 async fn connect(settings: &Settings) -> Result<NewConn, String> {
-    let upstream_targets = UpstreamTargets::new(settings)?;
+    let upstream_targets = UpstreamTargets::new(settings, None)?;
     let buffers = BufferPool::new(settings.listen.buffer_size, 1);
     let counters = Counters::default();
     let user = settings.upstream.url.user.clone().ok_or("the upstream URL names no user")?;

@@ -95,7 +95,7 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     let ServerContext { reload, log, set_log_level, inherited, old_process } = context;
     let settings = settings.keeping_ports_of(inherited.iter().map(InheritedListener::name));
     let open_files = OpenFiles::raise_limit();
-    let upstream_targets = UpstreamTargets::new(&settings).map_err(StartError::System)?;
+    let upstream_targets = UpstreamTargets::new(&settings, None).map_err(StartError::System)?;
     let client_auth = ClientAuth::new(&settings, None).map_err(StartError::System)?;
     let mut given = inherited;
     let admin_name = settings.admin.admin_listen.as_ref().map(ToString::to_string);
@@ -347,7 +347,7 @@ async fn wait_for_clients(
 /// # Errors
 /// Which of them can't be used, and why.
 pub(crate) fn check(settings: &Settings) -> Result<(), String> {
-    UpstreamTargets::new(settings)?;
+    UpstreamTargets::new(settings, None)?;
     ClientAuth::new(settings, None).map(drop)
 }
 

@@ -210,11 +210,12 @@ fn make(
     opened: &Opened,
     on_top: Vec<(Adjustable, String)>,
 ) -> Result<Made, String> {
-    let old = admin_state.shared.server_side.config.settings.load_full();
+    let config = &admin_state.shared.server_side.config;
+    let old = config.settings.load_full();
     let new = reload(&on_top).map_err(|error| error.to_string())?;
     let (live, restart) = new.changed(&old);
     let settings = new.keeping_fixed_of(&old);
-    let upstream_targets = UpstreamTargets::new(&settings)?;
+    let upstream_targets = UpstreamTargets::new(&settings, Some(&config.upstream_targets()))?;
     let client_auth = ClientAuth::new(&settings, Some(&admin_state.shared.client_auth.load()))?;
     let bound = opened.prepare(&settings).map_err(|error| error.to_string())?;
     let admin = match &settings.admin.admin_listen {

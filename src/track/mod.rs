@@ -21,6 +21,7 @@
 //! - [`parse_settings`]: which of them decide what a text means when it is prepared.
 //! - [`startup_settings`]: other settings of a startup packet that follow their client.
 //! - [`parameter_cache`]: what the server makes of settings, and so what clients are greeted with; [`spelling`] tells it how values are spelt that it has not seen.
+//! - [`own_requests`]: requests of pgferry's own on a connection that no client has.
 //! - [`keeping_reset`]: a reset that keeps the statements that pgferry has prepared, with statements of its own
 //!   ([`reset_statements`]); [`keeps_statements`] tells whether a pool's may.
 //! - [`statements`]: prepared statements of clients, with numbers from [`statement_ids`]; [`server_statements`]: those of a connection, each a
@@ -47,6 +48,7 @@ pub(crate) mod lexis;
 pub(crate) mod message_target;
 pub(crate) mod number_hasher;
 pub(crate) mod owed;
+pub(crate) mod own_requests;
 pub(crate) mod parameter_cache;
 pub(crate) mod params;
 pub(crate) mod parse_settings;

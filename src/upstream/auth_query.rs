@@ -255,8 +255,10 @@ impl AuthQuery {
     }
 
     async fn connect(&self, pools: &Pools, database: &[u8]) -> Result<(Conn, ReclaimableSlot), ClientError> {
-        let slot =
-            pools.slot(self.limit).await.ok_or_else(|| self.failed("no upstream connection is free (max_upstream)"))?;
+        let slot = pools
+            .slot(None, self.limit)
+            .await
+            .ok_or_else(|| self.failed("no upstream connection is free (max_upstream)"))?;
         let ServerSide { config, counters, buffers, .. } = &*pools.server_side;
         let settings = config.settings.load_full();
         let params = vec![

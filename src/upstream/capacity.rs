@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::timeout;
 
 use super::slots::{Slot, Slots};
@@ -84,7 +85,7 @@ impl Capacity {
     pub(super) async fn take(&self, patience: Duration, make_room: impl Fn() -> bool) -> Option<Slot> {
         let taken = async {
             loop {
-                let mut freed = std::pin::pin!(self.freed.notified());
+                let mut freed = std::pin::pin!(self.freed());
                 freed.as_mut().enable();
                 if let Some(slot) = self.slots.try_take_of(self.share()) {
                     return Some(slot);
@@ -96,6 +97,11 @@ impl Capacity {
             }
         };
         timeout(patience, taken).await.ok().flatten()
+    }
+
+    /// Completes when a slot or a connection comes free that was wanted.
+    pub(super) fn freed(&self) -> Notified<'_> {
+        self.freed.notified()
     }
 
     /// Changes how many slots there are, and how many of them may be taken without making room first.

@@ -12,8 +12,7 @@ use super::pool::lease::Lease;
 use super::server_side::ServerSide;
 use crate::net::RecvError;
 use crate::track::server_state::CloseMethod;
-use crate::track::{Clean, Pins, Pipeline, Request, ResponseAction};
-use crate::wire::frontend;
+use crate::track::{Clean, Pins, Pipeline, own_requests};
 
 /// The first pause before another cancel request for the same statement.
 const FIRST_CANCEL_PAUSE: Duration = Duration::from_millis(50);
@@ -80,30 +79,15 @@ async fn clean_up(
     if pipeline.lost() {
         return Err(CleanupError::Lost);
     }
-    if pipeline.copying_in() {
-        frontend::put_copy_fail(&mut lease.conn.output, "the client is gone");
-        pipeline.request(Request::CopyEnd, ResponseAction::Swallow);
-    }
-    let (readies, unsynced) = (pipeline.owed_readies(), usize::from(pipeline.unsynced()));
-    if pipeline.unsynced() {
-        // Without a Sync its client's work is not committed; a Sync alone would.
-        frontend::put_query(&mut lease.conn.output, b"ROLLBACK");
-        pipeline.request(Request::Query, ResponseAction::Swallow);
-    }
+    let last = own_requests::put_end_of_work(&mut pipeline, &mut lease.conn.output);
     if !pipeline.answered() {
-        // After an error the server discards everything up to a Sync, that ROLLBACK too.
-        frontend::put_sync(&mut lease.conn.output);
-        pipeline.request(Request::Sync, ResponseAction::Swallow);
         lease.conn.flush().await.map_err(RecvError::from)?;
     }
     // The server may have kept back the rest of a message until then.
     lease.conn.discard(partial).await?;
     if !pipeline.answered() {
         if cancel {
-            // What stands behind a request that is cancelled would be carried out without it, outside of the transaction if that
-            // is a BEGIN: only the last is cancelled.
-            let own = pipeline.owed_readies() - readies;
-            settle_until(lease, &mut pipeline, |pipeline| pipeline.owed_readies() + unsynced <= own + 1).await?;
+            settle_until(lease, &mut pipeline, |pipeline| last.is_reached(pipeline)).await?;
             settle_cancelling(lease, server_side, &mut pipeline).await?;
         } else {
             settle(lease, &mut pipeline).await?;

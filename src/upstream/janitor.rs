@@ -40,6 +40,7 @@ impl Pools {
                 }
             }
             drop(pools);
+            self.clear_former();
             self.look_up_again();
             self.look_at_servers();
             let now = Instant::now();

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use super::server_conn::ServerConn;
 use crate::net::RecvError;
+use crate::track::Pipeline;
 use crate::track::keeping_reset::KeepingReset;
+use crate::track::own_requests::{self, Answer, Lost};
 use crate::track::server_state::RESET;
-use crate::track::session_code;
-use crate::track::unnamed_statement::UnnamedStatement;
-use crate::track::{Pipeline, Request, ResponseAction};
-use crate::wire::{backend, frame, frontend, head};
+use crate::wire::{frame, head};
 
 /// Resets an idle session within `limit`; says whether that succeeded.
 pub(crate) async fn reset(server_conn: &mut ServerConn, limit: Duration) -> bool {
@@ -48,6 +47,12 @@ pub(crate) enum CleanupError {
     Lost,
 }
 
+impl From<Lost> for CleanupError {
+    fn from(Lost: Lost) -> Self {
+        Self::Lost
+    }
+}
+
 /// Runs a statement of our own; an error of any kind is a failure.
 pub(super) async fn run(server_conn: &mut ServerConn, pipeline: &mut Pipeline, sql: &[u8]) -> Result<(), CleanupError> {
     match query(server_conn, pipeline, sql).await? {
@@ -66,9 +71,7 @@ pub(crate) async fn query(
     pipeline: &mut Pipeline,
     sql: &[u8],
 ) -> Result<Option<Box<[u8]>>, CleanupError> {
-    frontend::put_query(&mut server_conn.conn.output, sql);
-    server_conn.state.unnamed = UnnamedStatement::Absent;
-    pipeline.request(Request::Query, ResponseAction::Swallow);
+    own_requests::put_query(&mut server_conn.state, pipeline, sql, &mut server_conn.conn.output);
     server_conn.conn.flush().await.map_err(RecvError::from)?;
     settle(server_conn, pipeline).await
 }
@@ -87,61 +90,23 @@ pub(super) async fn settle_until(
     pipeline: &mut Pipeline,
     done: impl Fn(&Pipeline) -> bool,
 ) -> Result<Option<Box<[u8]>>, CleanupError> {
+    let ServerConn { conn, state, .. } = server_conn;
     let mut failed = None;
-    // Synthesized answers are for the client, which is gone.
-    while pipeline.synthesized().is_some() {}
+    own_requests::drop_synthesized(pipeline);
     while !done(pipeline) {
         if pipeline.lost() {
             return Err(CleanupError::Lost);
         }
-        let header = server_conn.conn.peek(frame::HEADER_BYTES).await?;
+        let header = conn.peek(frame::HEADER_BYTES).await?;
         let Some(head) = head(header, frame::BACKEND_LIMIT).map_err(RecvError::from)? else {
             return Err(CleanupError::Lost);
         };
-        match head.tag {
-            backend::READY if head.size <= server_conn.conn.input.capacity() => {
-                let status = server_conn.conn.peek(head.size).await?.last().copied().unwrap_or_default();
-                pipeline.ready(status);
-            }
-            backend::PARAMETER_STATUS if head.size <= server_conn.conn.input.capacity() => {
-                let bytes = server_conn.conn.peek(head.size).await?;
-                if let Some((name, value)) = backend::parameter_status(&bytes[frame::HEADER_BYTES..]) {
-                    let (name, value) = (name.to_vec(), value.to_vec());
-                    if !server_conn.state.params.has_room_for(&name, &value) {
-                        return Err(CleanupError::Lost);
-                    }
-                    server_conn.state.params.set(&name, &value);
-                }
-            }
-            backend::COMMAND_COMPLETE if head.size <= server_conn.conn.input.capacity() => {
-                let bytes = server_conn.conn.peek(head.size).await?;
-                let tag = backend::command_tag(&bytes[frame::HEADER_BYTES..]).to_vec();
-                server_conn.state.completed(&tag);
-                if session_code::defines_code(&tag) {
-                    server_conn.state.code.defines();
-                }
-                pipeline.response(head.tag);
-            }
-            backend::NOTICE | backend::NOTIFICATION => {}
-            // One that is so long is none.
-            backend::READY => return Err(CleanupError::Lost),
-            backend::ERROR if head.size <= server_conn.conn.input.capacity() => {
-                let error = server_conn.conn.peek(head.size).await?;
-                failed.get_or_insert_with(|| error.into());
-                pipeline.response(head.tag);
-            }
-            tag => {
-                if tag == backend::ERROR {
-                    failed.get_or_insert_with(Box::default);
-                }
-                pipeline.response(tag);
-            }
+        let is_read = own_requests::is_read(head.tag) && head.size <= conn.input.capacity();
+        let read = if is_read { conn.peek(head.size).await? } else { &[] };
+        if own_requests::take_answer(state, pipeline, head.tag, read.get(frame::HEADER_BYTES..))? == Answer::Error {
+            failed.get_or_insert_with(|| read.into());
         }
-        for (mut rollback, how) in pipeline.take_undone() {
-            server_conn.state.undo(&mut rollback, how);
-        }
-        server_conn.conn.discard(head.size).await?;
-        while pipeline.synthesized().is_some() {}
+        conn.discard(head.size).await?;
     }
     Ok(failed)
 }

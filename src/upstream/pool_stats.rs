@@ -1,5 +1,6 @@
 //! What clients had done for them, in numbers, by pool.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::counter::Counter;
@@ -8,7 +9,9 @@ use super::counter::Counter;
 #[derive(Debug, Default)]
 pub(crate) struct PoolStats {
     /// Clients that logged in.
-    pub logins: Counter,
+    logins: Counter,
+    /// Number of pools, by database and user, whose first client had logged in before its own did.
+    rank: OnceLock<u64>,
     /// Number of times that a client was given a connection to work on.
     pub assignments: Counter,
     /// Time that clients waited for one.
@@ -108,6 +111,25 @@ impl PoolStats {
                 counter.add_many(number);
             }
         }
+    }
+
+    /// A client has logged in; `ranks` counts the pools of which one has.
+    pub(super) fn note_login(&self, ranks: &Counter) {
+        if self.logins.add() == 0 {
+            // It is set only here.
+            let _ = self.rank.set(ranks.add());
+        }
+    }
+
+    /// Clients that logged in.
+    #[must_use]
+    pub(crate) fn logins(&self) -> &Counter {
+        &self.logins
+    }
+
+    /// Place in the order in which first clients logged in; last as long as there was none.
+    pub(super) fn rank(&self) -> u64 {
+        self.rank.get().copied().unwrap_or(u64::MAX)
     }
 
     /// A client was given a connection, after waiting for it.

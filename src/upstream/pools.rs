@@ -17,12 +17,22 @@ use super::target::{UpstreamTarget, UpstreamTargets};
 use crate::config::Settings;
 use crate::lock::lock;
 
+/// A pool that clients no longer find.
+#[derive(Debug)]
+struct FormerPool {
+    pool: Arc<Pool>,
+    /// Reason why its connections are closed.
+    why: CloseReason,
+}
+
 /// All pools, by key.
 #[derive(Debug)]
 pub(crate) struct Pools {
     /// State that they have in common.
     pub server_side: Arc<ServerSide>,
     by_key: Mutex<BTreeMap<PoolKey, Arc<Pool>>>,
+    /// Pools that clients no longer find, as long as they have connections or clients that wait.
+    former: Mutex<Vec<FormerPool>>,
     /// Time at which the janitor last came, in milliseconds since `born`.
     last_round: AtomicU64,
     born: Instant,
@@ -36,6 +46,7 @@ impl Pools {
         Arc::new_cyclic(|this| Self {
             server_side,
             by_key: Mutex::default(),
+            former: Mutex::default(),
             last_round: AtomicU64::new(0),
             born: Instant::now(),
             this: this.clone(),
@@ -77,16 +88,24 @@ impl Pools {
         (own.unwrap_or(settings.pool.pool_size), settings.pool.reserve_pool_size.unwrap_or(usize::MAX))
     }
 
-    /// All pools there are.
+    /// All pools that clients find.
     #[must_use]
     pub(crate) fn all(&self) -> Vec<Arc<Pool>> {
         lock(&self.by_key).values().cloned().collect()
     }
 
-    /// The pools of one database, or of all.
+    /// All pools with connections: those that clients find, and the former ones.
+    #[must_use]
+    pub(crate) fn with_former(&self) -> Vec<Arc<Pool>> {
+        let mut pools = self.all();
+        pools.extend(lock(&self.former).iter().map(|former| Arc::clone(&former.pool)));
+        pools
+    }
+
+    /// The pools of one database, or of all, the former ones included.
     #[must_use]
     pub(crate) fn of(&self, database: Option<&[u8]>) -> Vec<Arc<Pool>> {
-        let mut pools = self.all();
+        let mut pools = self.with_former();
         pools.retain(|pool| database.is_none_or(|name| pool.key.database == name));
         pools
     }
@@ -113,13 +132,13 @@ impl Pools {
     /// Number of connections that are idle.
     #[must_use]
     pub(crate) fn idle(&self) -> usize {
-        lock(&self.by_key).values().map(|pool| pool.idle_count()).sum()
+        self.with_former().iter().map(|pool| pool.idle_count()).sum()
     }
 
     /// Number of connections that are in clients' hands.
     #[must_use]
     pub(crate) fn leased(&self) -> usize {
-        lock(&self.by_key).values().map(|pool| pool.leased()).sum()
+        self.with_former().iter().map(|pool| pool.leased()).sum()
     }
 
     /// The pool that stands in for one that belongs to settings no longer in force. What its user has logged in with
@@ -161,8 +180,25 @@ impl Pools {
             let keys: Vec<_> = keys.map(|(key, _)| key.clone()).collect();
             keys.iter().filter_map(|key| pools.remove(key)).collect()
         };
-        for pool in former {
-            pool.close_unused(CloseReason::Identity);
+        self.set_aside(former, CloseReason::Identity);
+    }
+
+    /// Has the connections of `pools`, which clients no longer find, closed as they come free.
+    fn set_aside(&self, pools: Vec<Arc<Pool>>, why: CloseReason) {
+        lock(&self.former).extend(pools.iter().map(|pool| FormerPool { pool: Arc::clone(pool), why }));
+        for pool in pools {
+            pool.close_unused(why);
+        }
+    }
+
+    /// Closes what came free in former pools, and forgets those that have come to their end.
+    pub(super) fn clear_former(&self) {
+        let mut former = lock(&self.former);
+        former.retain(|former| former.pool.has_connections() || former.pool.has_waiters());
+        let left: Vec<_> = former.iter().map(|former| (Arc::clone(&former.pool), former.why)).collect();
+        drop(former);
+        for (pool, why) in left {
+            pool.close_unused(why);
         }
     }
 
@@ -223,9 +259,7 @@ impl Pools {
             roles.forget_auths();
             // Sessions move to new pools when they are between two pieces of work.
             let outdated = std::mem::take(&mut *lock(&self.by_key));
-            for pool in outdated.values() {
-                pool.close_unused(CloseReason::Reload);
-            }
+            self.set_aside(outdated.into_values().collect(), CloseReason::Reload);
         }
         self.fit_to_servers();
         logins.resize(new.pool.max_connecting);
@@ -237,7 +271,7 @@ impl Pools {
 
     /// Closes every idle connection, the server first.
     pub(crate) fn close_idle(&self) {
-        for pool in self.all() {
+        for pool in self.with_former() {
             pool.close_idle(CloseReason::Shutdown);
         }
     }

@@ -3,13 +3,17 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
+
 use super::close::CloseReason;
 use super::dial::DialError;
 use super::occupancy::Occupancy;
 use super::pool::Pool;
 use super::pool::neighbours::{Among, Neighbours};
 use super::pools::Pools;
+use super::quota::QuotaExceeded;
 use super::role_auth::RoleAuth;
+use super::server_side::ServerSide;
 use super::slots::Slot;
 use super::target::UpstreamTarget;
 
@@ -17,12 +21,14 @@ use super::target::UpstreamTarget;
 #[derive(Debug)]
 pub(crate) struct UnpooledSlot {
     slot: Option<Slot>,
+    /// One among its user's connections, if these are limited.
+    user: Option<Slot>,
     pools: Weak<Pools>,
 }
 
 impl Drop for UnpooledSlot {
     fn drop(&mut self) {
-        drop(self.slot.take());
+        drop((self.slot.take(), self.user.take()));
         if let Some(pools) = self.pools.upgrade() {
             pools.serve_waiting();
         }
@@ -38,7 +44,7 @@ impl Neighbours for Pools {
     }
 
     fn open_for_waiting(&self) {
-        for pool in self.all().iter().filter(|pool| pool.has_waiters()) {
+        for pool in self.with_former().iter().filter(|pool| pool.has_waiters()) {
             pool.open_as_needed();
         }
     }
@@ -65,11 +71,34 @@ fn most_idle_first<P>(pools: impl Iterator<Item = P>, idle_count: impl Fn(&P) ->
 }
 
 impl Pools {
-    /// A slot under the cap over all pools, for a connection that belongs to none. Where all are taken, a connection that
-    /// no client uses gives up its own; `None` where there is none such, or it has not closed within `patience`.
-    pub(crate) async fn slot(&self, patience: Duration) -> Option<UnpooledSlot> {
-        let slot = self.server_side.capacity.take(patience, || self.make_room_for(None, |_| true)).await?;
-        Some(UnpooledSlot { slot: Some(slot), pools: self.this.clone() })
+    /// A slot under the cap over all pools, for a connection that belongs to none and has a slot of its `user`'s where these are
+    /// limited. Where all are taken, a connection that no client uses gives up its own; `None` where there is none such, or it has
+    /// not closed within `patience`.
+    pub(crate) async fn slot(&self, user: Option<Slot>, patience: Duration) -> Option<UnpooledSlot> {
+        let mut slots = UnpooledSlot { slot: None, user, pools: self.this.clone() };
+        slots.slot = Some(self.server_side.capacity.take(patience, || self.make_room_for(None, |_| true)).await?);
+        Some(slots)
+    }
+
+    /// A slot among `user`'s connections, for one that belongs to no pool; `Ok(None)` where these are not limited. Where all are
+    /// taken, one that no client uses gives up its own.
+    ///
+    /// # Errors
+    /// When there is none such, or it has not closed within `patience`.
+    pub(crate) async fn user_slot(&self, user: &[u8], patience: Duration) -> Result<Option<Slot>, QuotaExceeded> {
+        let ServerSide { config, capacity, quotas, .. } = &*self.server_side;
+        let taken = async {
+            loop {
+                let mut freed = std::pin::pin!(capacity.freed());
+                freed.as_mut().enable();
+                let slot = quotas.upstream_slot(&config.settings.load(), user);
+                if slot.is_ok() || !self.make_room_for(None, |other| other.key.user == user) {
+                    return slot;
+                }
+                freed.await;
+            }
+        };
+        timeout(patience, taken).await.unwrap_or(Err(QuotaExceeded))
     }
 
     /// No slot was found under a cap that is shared by those pools that `shares` picks: makes room by closing an idle

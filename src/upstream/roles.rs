@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use super::counter::Counter;
 use super::pool_stats::PoolStats;
 use super::role_auth::RoleAuth;
 use crate::lock::lock;
@@ -19,6 +20,8 @@ pub(crate) struct Roles {
     auths: Mutex<HashMap<DatabaseUser, Arc<RoleAuth>>>,
     /// The statistics outlive the pools.
     stats: Mutex<HashMap<DatabaseUser, Arc<PoolStats>>>,
+    /// Counts the statistics of which a client has logged in.
+    ranks: Counter,
 }
 
 impl Roles {
@@ -50,19 +53,28 @@ impl Roles {
 
     /// The statistics of `user`.
     #[must_use]
-    pub(super) fn stats(&self, database: &[u8], user: &[u8]) -> Arc<PoolStats> {
+    pub(crate) fn stats(&self, database: &[u8], user: &[u8]) -> Arc<PoolStats> {
         let mut stats = lock(&self.stats);
         if stats.len() >= MAX_UNVERIFIED_ROLES {
             // Those that have never logged in.
-            stats.retain(|_, stats| Arc::strong_count(stats) > 1 || stats.logins.get() > 0);
+            stats.retain(|_, stats| Arc::strong_count(stats) > 1 || stats.logins().get() > 0);
         }
         Arc::clone(stats.entry((database.to_vec(), user.to_vec())).or_default())
     }
 
-    /// The statistics since the process began, by database and user.
+    /// A client has logged in that counts in `stats`.
+    pub(crate) fn note_login(&self, stats: &PoolStats) {
+        stats.note_login(&self.ranks);
+    }
+
+    /// The statistics since the process began, by database and user, in the order in which their first clients logged in: where
+    /// only the first are shown by name, these stay the same.
     #[must_use]
     pub(crate) fn all_stats(&self) -> Vec<(DatabaseUser, Arc<PoolStats>)> {
         let stats = lock(&self.stats);
-        stats.iter().map(|(key, stats)| (key.clone(), Arc::clone(stats))).collect()
+        let mut all: Vec<_> = stats.iter().map(|(key, stats)| (key.clone(), Arc::clone(stats))).collect();
+        drop(stats);
+        all.sort_by_cached_key(|(_, stats)| stats.rank());
+        all
     }
 }

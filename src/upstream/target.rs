@@ -68,19 +68,19 @@ pub(crate) struct UpstreamTargets {
 }
 
 impl UpstreamTargets {
-    /// The targets that `settings` describe, one for each server.
+    /// The targets that `settings` describe, one for each server, in place of `former`.
     ///
     /// # Errors
     /// When certificates can't be used: which, and why.
-    pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
-        let general = Arc::new(UpstreamTarget::new(settings)?);
+    pub(crate) fn new(settings: &Settings, former: Option<&Self>) -> Result<Self, String> {
+        let general = Arc::new(UpstreamTarget::new(settings, former)?);
         let mut own = BTreeMap::new();
         let mut known: Vec<(&Settings, Arc<UpstreamTarget>)> = vec![(settings, Arc::clone(&general))];
         for (name, other) in &settings.databases {
             let same = known.iter().find(|(known, _)| known.has_servers_of(other));
             let upstream_target = match same {
                 Some((_, upstream_target)) => Arc::clone(upstream_target),
-                None => Arc::new(UpstreamTarget::new(other)?),
+                None => Arc::new(UpstreamTarget::new(other, former)?),
             };
             known.push((other, Arc::clone(&upstream_target)));
             own.insert(name.clone(), upstream_target);
@@ -123,8 +123,8 @@ pub(crate) struct UpstreamTarget {
     mode: SslMode,
     /// The endpoint that was good last: it is tried first.
     good: AtomicUsize,
-    /// Knowledge of how full the server is.
-    pub room: Room,
+    /// Knowledge of how full the server is, which a reload leaves as it is.
+    pub room: Arc<Room>,
 }
 
 /// One place.
@@ -146,12 +146,13 @@ pub(crate) struct TargetHost {
 type LookedUp = (Instant, Vec<SocketAddr>);
 
 impl UpstreamTarget {
-    /// The target that `settings` describe.
+    /// The target that `settings` describe, in place of one of `former`.
     ///
     /// # Errors
     /// When certificates can't be used: which, and why.
-    pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
+    pub(crate) fn new(settings: &Settings, former: Option<&UpstreamTargets>) -> Result<Self, String> {
         let upstream = &settings.upstream.url;
+        let same = former.into_iter().flat_map(UpstreamTargets::all).find(|former| former.is_at(upstream));
         let endpoint = |endpoint: &crate::config::Endpoint| {
             Ok(TargetHost {
                 host: endpoint.host.clone(),
@@ -171,8 +172,15 @@ impl UpstreamTarget {
             balance: upstream.balance,
             mode: upstream.encryption.mode(),
             good: AtomicUsize::new(0),
-            room: Room::default(),
+            room: same.map(|former| Arc::clone(&former.room)).unwrap_or_default(),
         })
+    }
+
+    /// Returns whether its servers are those of `upstream`.
+    fn is_at(&self, upstream: &Upstream) -> bool {
+        let own = self.endpoints.iter().map(|endpoint| (&endpoint.host, endpoint.address));
+        let others = upstream.endpoints.iter().map(|endpoint| (&endpoint.host, endpoint.address));
+        self.target == upstream.target && own.eq(others)
     }
 
     /// The endpoints in the order in which they are tried: the one that was good last first. `number` makes the order

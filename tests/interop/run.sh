@@ -49,7 +49,7 @@ fi
 run() {
     case $1 in
         jdbc) java -cp "$jar" "$here/Jdbc.java" "$2" "$3" ;;
-        *) "$venv/bin/python" "$here/use_$1.py" "$2" "$3" ;;
+        *) "$venv/bin/python" -B "$here/use_$1.py" "$2" "$3" ;;
     esac
 }
 

@@ -1,9 +1,10 @@
 """Django with connections that it keeps, and server-side cursors."""
 import sys
-import threading
 
 import django
 from django.conf import settings
+
+from clients import run_at_once
 
 settings.configure(
     DATABASES={
@@ -61,11 +62,4 @@ with connection.schema_editor() as editor:
     with connection.cursor() as cursor:
         cursor.execute("drop table if exists interop_thing")
     editor.create_model(Thing)
-results = [[] for _ in range(6)]
-threads = [threading.Thread(target=client, args=(number, said)) for number, said in enumerate(results)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-for said in results:
-    print(said)
+run_at_once(6, client)

@@ -1,8 +1,9 @@
 """psycopg 3 as it comes: it prepares what it has seen five times, and sends DEALLOCATE for what it lets go."""
 import sys
-import threading
 
 import psycopg
+
+from clients import run_at_once
 
 DSN = f"host={sys.argv[1]} port={sys.argv[2]} user=postgres dbname=postgres"
 
@@ -38,11 +39,4 @@ def client(number, said):
 with psycopg.connect(DSN, autocommit=True) as conn:
     conn.execute("drop table if exists psycopg_things")
     conn.execute("create table psycopg_things (client int, turn int)")
-results = [[] for _ in range(6)]
-threads = [threading.Thread(target=client, args=(number, said)) for number, said in enumerate(results)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-for said in results:
-    print(said)
+run_at_once(6, client)

@@ -1,11 +1,12 @@
 """SQLAlchemy with its own pool, on psycopg and on asyncpg."""
 import asyncio
 import sys
-import threading
 
 from sqlalchemy import ForeignKey, String, create_engine, event, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+
+from clients import run_at_once
 
 HOST, PORT = sys.argv[1], sys.argv[2]
 URL = f"postgresql+psycopg://postgres@/postgres?host={HOST}&port={PORT}"
@@ -60,14 +61,7 @@ with engine.begin() as conn:
     conn.execute(text("drop schema if exists sa_schema cascade"))
     conn.execute(text("create schema sa_schema"))
 Base.metadata.create_all(engine)
-results = [[] for _ in range(5)]
-threads = [threading.Thread(target=worker, args=(number, said)) for number, said in enumerate(results)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-for said in results:
-    print(said)
+run_at_once(5, worker)
 engine.dispose()
 
 

@@ -50,6 +50,26 @@ fn a_file_is_read_whenever_a_connection_is_opened() {
 }
 
 #[test]
+fn a_file_that_is_never_read_to_its_end_holds_no_connections_place() {
+    let postgres = Postgres::shared();
+    let certs = Certs::new();
+    let secret = certs.path("secret");
+    nix::unistd::mkfifo(secret.as_str(), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let env = [("PGFERRY_UPSTREAM_PASSWORD_FILE", secret.as_str()), ("PGFERRY_SERVER_CONNECT_TIMEOUT", "1s")];
+    let ferry = ferry(postgres, "scram_user", "", &env);
+    std::thread::scope(|scope| {
+        let refused = scope.spawn(|| log_in(&ferry, "scram_user").err().expect("a wrong password"));
+        // It is refused, and looked up once more.
+        std::fs::write(&secret, "wrong").expect("read once");
+        eventually("the attempt ends", || ferry.report().get("upstream_failed") > 0);
+        assert_eq!(refused.join().expect("no panic").field(b'C'), "28P01");
+    });
+    eventually("it gives its place back", || ferry.report().get("upstream_now") == 0);
+    // What still reads it is let go.
+    std::fs::write(&secret, PASSWORD).expect("read again");
+}
+
+#[test]
 fn pgpass_is_looked_up_as_by_libpq() {
     let postgres = Postgres::start_with(&[]);
     let certs = Certs::new();

@@ -347,6 +347,22 @@ fn clients_that_stop_at_any_stage_make_room() {
 }
 
 #[test]
+fn logins_that_are_not_over_hold_no_place_of_their_role() {
+    let postgres = Postgres::shared();
+    let file = "[users.scram_user]\nmax_user_client_connections = 1\n";
+    let ferry = Pgferry::start_with_file(&postgres.url(), file, &[], &[]);
+    let mut waiting = silent(&ferry, &[("user", "scram_user"), ("database", "postgres")]);
+    assert_eq!(waiting.recv().expect("a question").body, [0, 0, 0, 3]);
+    let mut first = ferry.raw();
+    assert_eq!(log_in(&mut first, "scram_user", "postgres", PASSWORD), None);
+    let (code, message) = log_in(&mut ferry.raw(), "scram_user", "postgres", PASSWORD).expect("one too many");
+    assert_eq!((code.as_str(), message.as_str()), ("53300", "too many connections for role \"scram_user\""));
+    let (code, _) = log_in(&mut ferry.raw(), "scram_user", "postgres", "wrong").expect("a wrong password");
+    assert_eq!(code, "28P01", "the limit is told only to clients of the role");
+    drop(first);
+}
+
+#[test]
 fn idle_connections_make_room_for_replication_and_lookups() {
     let postgres = Postgres::start_with(&[]);
     postgres.sql("create role looks_up login superuser");

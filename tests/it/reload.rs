@@ -10,7 +10,9 @@ use std::process::Command;
 use crate::harness::pgferry::command;
 use crate::harness::postgres::{free_port, program};
 use crate::harness::protocol_client::{CANCEL_REQUEST, packet, query, startup, tags};
-use crate::harness::{Certs, ChildProcess, Pgferry, Postgres, ProtocolClient, Signal, eventually, probes_a_client};
+use crate::harness::{
+    Certs, ChildProcess, Pgferry, Postgres, ProtocolClient, Received, Signal, eventually, probes_a_client, signal,
+};
 
 /// A pgferry whose settings stand in a file.
 struct Filed {
@@ -126,6 +128,82 @@ fn listeners_come_and_go() {
     eventually("the socket file is gone", || !filed.ferry.socket().exists() && !admin.exists());
     assert_eq!(client.value("select 4"), "4", "who is connected stays");
     assert_eq!(ProtocolClient::tcp(port).logged_in("trust_user", "postgres").value("select 5"), "5");
+}
+
+/// Settings with another URL of the same server for each number of `seconds`.
+fn moved(postgres: &Postgres, seconds: u32) -> String {
+    format!("upstream = \"{}&connect_timeout={seconds}\"\nlisten = \"HERE\"\n", postgres.url())
+}
+
+#[test]
+fn connections_of_the_former_upstream_are_shown_and_waited_for() {
+    let postgres = Postgres::start_with(&[]);
+    let filed = Filed::start(&postgres, "listen = \"HERE\"\npool_mode = \"transaction\"\n");
+    let (mut client, mut guest) = (filed.ferry.session(), filed.guest());
+    for (seconds, command) in (7..).zip(["WAIT_CLOSE", "PAUSE postgres"]) {
+        client.query("begin");
+        let pid = client.value("select pg_backend_pid()");
+        filed.write(&format!("{}pool_mode = \"transaction\"\n", moved(&postgres, seconds)));
+        assert!(guest.query("RELOAD")[0].field(b'M').contains("upstream"));
+        let servers = guest.query("show servers");
+        let held = servers.iter().filter(|row| row.tag == b'D').find(|row| row.columns()[16] == pid);
+        assert_eq!(held.map(|row| row.columns()[13].clone()), Some("1".to_owned()), "close_needed: {servers:?}");
+        guest.send(&query(command));
+        assert_eq!(client.value("select pg_backend_pid()"), pid, "its transaction goes on");
+        let silent = guest.receive(std::time::Duration::from_millis(100));
+        assert!(matches!(silent, Received::Nothing), "{command} has not waited");
+        client.query("commit");
+        assert_eq!(tags(&guest.until_ready()), "CZ", "{command}");
+    }
+    guest.query("RESUME postgres");
+    assert_eq!(client.value("select 1"), "1");
+}
+
+#[test]
+fn connections_of_the_former_upstream_are_counted_as_they_close() {
+    let postgres = Postgres::start_with(&[]);
+    let settings = "max_upstream = 1\n";
+    let filed = Filed::start(&postgres, &format!("listen = \"HERE\"\n{settings}"));
+    let pid = filed.ferry.session().value("select pg_backend_pid()");
+    eventually("it is idle", || filed.ferry.report().get("idle_now") == 1);
+    let pid = pid.parse().expect("a process id");
+    // It does not answer the good-bye, and keeps the only place until it is given up.
+    signal(pid, Signal::SIGSTOP);
+    filed.write(&format!("{}{settings}", moved(&postgres, 7)));
+    let mut guest = filed.guest();
+    guest.query("RELOAD");
+    let started = std::time::Instant::now();
+    assert_eq!(filed.ferry.session().value("select 1"), "1");
+    assert!(started.elapsed() < std::time::Duration::from_secs(8), "it comes when the place is free: {started:?}");
+    signal(pid, Signal::SIGCONT);
+    assert!(filed.ferry.report().text("close_reasons").starts_with("reload 1"), "{:?}", filed.ferry.report());
+}
+
+#[test]
+fn what_the_server_has_room_for_is_known_through_a_reload() {
+    let postgres = Postgres::start_with(&["max_connections=30"]);
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction"]);
+    let mut client = ferry.session();
+    client.query("begin");
+    let mut guest = ProtocolClient::logged_in(ferry.raw(), "u", "pgferry");
+    let room = |guest: &mut ProtocolClient| {
+        let row = guest.query("show capacity")[1].columns();
+        (row[1].clone(), row[7].clone())
+    };
+    let before = room(&mut guest);
+    assert_eq!(before, ("30".to_owned(), "30".to_owned()));
+    // No connection is idle, on which the server could be asked.
+    guest.query("SET log_stats_interval = '59s'");
+    assert_eq!(room(&mut guest), before);
+    client.query("commit");
+}
+
+#[test]
+fn a_shorter_interval_of_statistics_counts_at_once() {
+    let ferry = Pgferry::start_with(&Postgres::shared().url(), &[], &[("PGFERRY_LOG_STATS_INTERVAL", "1h")]);
+    assert_eq!(ferry.session().value("select 1"), "1");
+    ProtocolClient::logged_in(ferry.raw(), "u", "pgferry").query("SET log_stats_interval = '1s'");
+    eventually("it is told", || ferry.log().contains("new upstream connections"));
 }
 
 #[test]

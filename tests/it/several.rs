@@ -111,6 +111,44 @@ fn users_may_be_limited() {
     assert_eq!(row.expect("a row")[4..], ["1", "1", "2", "1"]);
 }
 
+#[test]
+fn replication_takes_its_users_places() {
+    let postgres = Postgres::start_with(&[]);
+    let file = "[users.trust_user]\nmax_user_client_connections = 2\n[users.limited]\nmax_user_connections = 1\n";
+    let ferry = Pgferry::start_with_file(&postgres.url(), file, &[], &[]);
+    postgres.sql("alter role limited replication");
+    let replication = |user: &str| {
+        let mut raw = ferry.raw();
+        raw.send(&startup(&[("user", user), ("database", "postgres"), ("replication", "database")]));
+        raw
+    };
+    let told = |mut raw: ProtocolClient| raw.read_to_end().pop().expect("a refusal");
+    let mut all: Vec<_> = (0..2).map(|_| replication("trust_user")).collect();
+    for raw in &mut all {
+        assert!(tags(&raw.until_ready()).ends_with('Z'));
+    }
+    let refusal = told(replication("trust_user"));
+    assert_eq!(refusal.field(b'C'), "53300");
+    assert!(refusal.field(b'M').contains("too many connections for role \"trust_user\""), "{refusal:?}");
+    assert_eq!(refused(&ferry, "trust_user", "postgres").field(b'C'), "53300", "nor a client that is none");
+    drop(all.pop());
+    eventually("a place is free", || refused_or_not(&ferry));
+    // Its only connection is taken by the session, and the other way round.
+    let mut session = log_in(&ferry, "limited", "postgres");
+    session.query("begin");
+    let refusal = told(replication("limited"));
+    assert_eq!(refusal.field(b'C'), "53300");
+    assert!(refusal.field(b'H').contains("max_user_connections"), "{refusal:?}");
+    session.query("commit");
+    drop(session);
+    let mut raw = replication("limited");
+    assert!(tags(&raw.until_ready()).ends_with('Z'), "an idle connection makes room");
+    let guest = log_in(&ferry, "u", "pgferry").query("show users");
+    let row = guest.iter().filter(|message| message.tag == b'D').map(crate::harness::Message::columns);
+    let row = row.into_iter().find(|row| row[0] == "limited").expect("a row");
+    assert_eq!(row[4..], ["1", "1", "0", "1"]);
+}
+
 fn refused_or_not(ferry: &Pgferry) -> bool {
     let mut raw = ferry.raw();
     raw.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::name;
 use crate::admin::AdminState;
 use crate::admin::table::{Cell, Type};
+use crate::client::startup_cache::Replication;
 use crate::config::{CONSOLE, Host};
 use crate::upstream::ServerSide;
 
@@ -49,11 +50,13 @@ struct Now {
 /// Connections and clients by what `key` picks of a (database, user).
 fn now(admin_state: &AdminState, key: impl Fn(&[u8], &[u8]) -> String) -> BTreeMap<String, Now> {
     let mut now = BTreeMap::<String, Now>::new();
-    for pool in admin_state.shared.pools.all() {
+    for pool in admin_state.shared.pools.with_former() {
         now.entry(key(&pool.key.database, &pool.key.user)).or_default().servers += pool.conn_infos.all().len();
     }
     for session in admin_state.shared.sessions.all() {
-        now.entry(key(session.target.database(), session.target.user())).or_default().clients += 1;
+        let now = now.entry(key(session.target.database(), session.target.user())).or_default();
+        now.clients += 1;
+        now.servers += usize::from(session.target.replication() != Replication::None);
     }
     now
 }

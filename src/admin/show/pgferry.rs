@@ -37,7 +37,7 @@ pub(super) const LOGINS: [(&str, Type); 2] = [("event", Type::Text), ("count", T
 /// By upstream address: our connections, and all sockets of this host toward it.
 pub(super) async fn ports(admin_state: &AdminState) -> Vec<Vec<Cell>> {
     let shared = &admin_state.shared;
-    let conn_infos: Vec<_> = shared.pools.all().iter().flat_map(|pool| pool.conn_infos.all()).collect();
+    let conn_infos: Vec<_> = shared.pools.with_former().iter().flat_map(|pool| pool.conn_infos.all()).collect();
     let mut upstreams: Vec<_> = conn_infos
         .iter()
         .filter_map(|conn_info| match &conn_info.remote {

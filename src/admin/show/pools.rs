@@ -43,7 +43,7 @@ struct Row {
 pub(super) fn pools(admin_state: &AdminState) -> Vec<Vec<Cell>> {
     let now = Instant::now();
     let mut rows = BTreeMap::<(String, String), Row>::new();
-    for pool in admin_state.shared.pools.all() {
+    for pool in admin_state.shared.pools.with_former() {
         let row = rows.entry((name(&pool.key.database), name(&pool.key.user))).or_default();
         let state = pool.state();
         let conn_infos = pool.conn_infos.all();

@@ -65,7 +65,7 @@ fn server_ptr(id: u64) -> String {
 
 /// All server connections, each with its pool.
 fn conn_infos(admin_state: &AdminState) -> Vec<(Arc<Pool>, Arc<ConnInfo>)> {
-    let pools = admin_state.shared.pools.all();
+    let pools = admin_state.shared.pools.with_former();
     pools
         .iter()
         .flat_map(|pool| pool.conn_infos.all().into_iter().map(|conn_info| (Arc::clone(pool), conn_info)))

@@ -29,6 +29,7 @@ use crate::track::parameter_cache::Greeting;
 use crate::track::startup_settings::StartupSettings;
 use crate::upstream::attempt::recheck;
 use crate::upstream::limiter::{CheckTurn, SourceLimit, Turn};
+use crate::upstream::quota::QuotaExceeded;
 use crate::upstream::role_auth::Freshness;
 use crate::upstream::slots::Slot;
 use crate::upstream::{Pool, PoolKey, RoleAuth, ServerSide};
@@ -78,6 +79,8 @@ pub(crate) struct Dedicated {
     pub credential: Option<Credential>,
     /// Key that cancels its queries.
     pub secret: CancelKey,
+    /// The role of its client, as which it has its place among clients.
+    pub client_user: Vec<u8>,
 }
 
 /// Decides whether a client may come in; `None` when it went away.
@@ -125,8 +128,8 @@ pub(crate) async fn log_in(
         let method = rule.method;
         let credential = credential.filter(|_| key.user == *user);
         let secret = shared.sessions.secret(parsed_startup.startup.negotiated().0)?;
-        let (startup, user) = (parsed_startup.startup.clone(), key.user.clone());
-        let dedicated = Dedicated { startup, replication, user, method, credential, secret };
+        let (startup, client_user, user) = (parsed_startup.startup.clone(), user.to_vec(), key.user.clone());
+        let dedicated = Dedicated { startup, replication, user, method, credential, secret, client_user };
         return Ok(Some(AuthOutcome::Dedicated(Box::new(dedicated))));
     }
     let mut changed = false;
@@ -140,16 +143,6 @@ pub(crate) async fn log_in(
             AuthResult::Given(Some(credential)) => changed = attempt.role_auth().learn(credential),
         }
     }
-    let ServerSide { config, quotas, .. } = &*shared.server_side;
-    let Ok(place) = quotas.client_slot(&config.settings.load(), user) else {
-        let role = String::from_utf8_lossy(user);
-        return Err(ClientError::fatal(
-            ErrorSource::Limits,
-            sqlstate::TOO_MANY_CONNECTIONS,
-            format!("too many connections for role \"{role}\""),
-        )
-        .hint(format!("The setting is max_user_client_connections in [users.\"{role}\"].")));
-    };
     let mut pool = shared.pools.get(key);
     pool.touch(connected_at);
     let entered = match rule.method {
@@ -163,14 +156,17 @@ pub(crate) async fn log_in(
     if let Ok(true) = entered {
         recheck_in_background(shared, &pool, settings);
     }
-    let greeting = match entered {
-        Ok(true) => greeting::greet(shared, &pool, parsed_startup, deadline).await.map(Some),
-        Ok(false) => Ok(None),
+    // Only a client that has logged in takes a place that others need.
+    let begun = match entered.and_then(|entered| entered.then(|| client_slot(shared, user)).transpose()) {
+        Ok(Some(place)) => {
+            greeting::greet(shared, &pool, parsed_startup, deadline).await.map(|told| Some((told, place)))
+        }
+        Ok(None) => Ok(None),
         Err(client_error) => Err(client_error),
     };
-    let Ok(Some(greeting)) = greeting else {
+    let Ok(Some((greeting, place))) = begun else {
         shared.pools.forget(&pool);
-        return greeting.map(|_| None);
+        return begun.map(|_| None);
     };
     if settings.log.log_connections {
         info!(
@@ -187,6 +183,25 @@ pub(crate) async fn log_in(
     let secret = shared.sessions.secret(parsed_startup.startup.negotiated().0)?;
     let settings = parsed_startup.settings.clone();
     Ok(Some(AuthOutcome::Session(SessionStart { pool, greeting, settings, secret, place })))
+}
+
+/// The place of a client among those of `user`, which it has logged in as; `None` where these are not limited.
+///
+/// # Errors
+/// When all are taken.
+pub(super) fn client_slot(shared: &Shared, user: &[u8]) -> Result<Option<Slot>, ClientError> {
+    let ServerSide { config, quotas, .. } = &*shared.server_side;
+    quotas
+        .client_slot(&config.settings.load(), user)
+        .map_err(|QuotaExceeded| too_many(user, "max_user_client_connections"))
+}
+
+/// Error for a client of `user`, which has as many clients or connections as `setting` allows.
+pub(super) fn too_many(user: &[u8], setting: &str) -> ClientError {
+    let role = String::from_utf8_lossy(user);
+    let message = format!("too many connections for role \"{role}\"");
+    ClientError::fatal(ErrorSource::Limits, sqlstate::TOO_MANY_CONNECTIONS, message)
+        .hint(format!("The setting is {setting} in [users.\"{role}\"]."))
 }
 
 /// Asks the upstream whether it lets the client in that pgferry itself has let in, where it last did so long ago, or where

@@ -130,7 +130,7 @@ pub(crate) fn run<'a>(
 /// Notes the client with the backends that it may have come out of.
 fn trace_origins(shared: &Shared, conn: &Conn, view: &ServerParams) -> Option<Box<[Arc<LoopedClient>]>> {
     let busy = || {
-        let conn_infos = shared.pools.all().into_iter().flat_map(|pool| pool.conn_infos.all());
+        let conn_infos = shared.pools.with_former().into_iter().flat_map(|pool| pool.conn_infos.all());
         conn_infos.filter(|conn_info| conn_info.client().is_some()).collect()
     };
     let name = view.get(b"application_name").unwrap_or_default();
@@ -179,7 +179,7 @@ impl<'a> Session<'a> {
         counters.timings.login.observe(self.handle.connected_at.elapsed());
         // The login's time is not a query's.
         let _ = self.conn.take_traffic();
-        self.pool.stats.logins.add();
+        self.shared.server_side.roles.note_login(&self.pool.stats);
     }
 
     async fn flush_greeting(&mut self) -> Result<(), RecvError> {

@@ -22,7 +22,7 @@ pub(crate) async fn log_in_against(parameters: &str, said: &[u8]) -> Result<(), 
     let text = format!("upstream = \"postgres://h?sslmode=disable&{parameters}\"");
     written.file_text("f", &text).map_err(|error| DialError::Protocol(error.to_string()))?;
     let settings = Settings::resolve(&written).map_err(|error| DialError::Protocol(error.to_string()))?;
-    let upstream_targets = UpstreamTargets::new(&settings).map_err(DialError::Protocol)?;
+    let upstream_targets = UpstreamTargets::new(&settings, None).map_err(DialError::Protocol)?;
     let upstream_target = Arc::clone(upstream_targets.of(b"d"));
     let (mut conn, _theirs) = beside(said).map_err(|error| DialError::Protocol(error.to_string()))?;
     let secret = Secret::Known(Credential::Password(Password::new(b"secret".to_vec())));

@@ -234,7 +234,12 @@ impl Dial<'_> {
     /// meanwhile where it is looked up.
     async fn connect_addr(&mut self) -> Result<NewConn, DialFailure> {
         let failed = match self.with_or_without_encryption().await {
-            Err(failed) if failed.error.is_credential() && self.has_changed().await => failed,
+            Err(failed)
+                if failed.error.is_credential()
+                    && self.in_time(self.has_changed()).await.is_ok_and(|changed| changed) =>
+            {
+                failed
+            }
             other => return other,
         };
         self.login.secret = Secret::Fixed(None);

@@ -128,7 +128,7 @@ async fn a_login_without_end_is_bounded_in_bytes() {
     });
     let mut written = RawConfig::default();
     written.file_text("f", "upstream = \"postgres://h\"").expect("good");
-    let upstream_targets = UpstreamTargets::new(&Settings::resolve(&written).expect("good")).expect("a route");
+    let upstream_targets = UpstreamTargets::new(&Settings::resolve(&written).expect("good"), None).expect("a route");
     let upstream_target = Arc::clone(upstream_targets.of(b"d"));
     let mut conn = Conn::new(Stream::accepted_unix(ours.into()).expect("a stream"), BufferPool::new(8192, 1));
     let mut login = Login {

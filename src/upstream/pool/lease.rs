@@ -71,8 +71,10 @@ impl Drop for PooledConn {
         runtime.spawn(async move {
             server_conn.gate.opened().await;
             let how = ServerConn::close(server_conn.conn, server_conn.state.close_method).await;
+            // A former pool is kept as long as it has slots.
+            let pool = pool.upgrade();
             drop(slots);
-            if let Some(pool) = pool.upgrade() {
+            if let Some(pool) = pool {
                 pool.closed(how, server_conn.close_reason);
             }
         });

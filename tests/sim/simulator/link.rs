@@ -1,12 +1,13 @@
-//! Connections: what `upstream::link` and `upstream::restore` do with them.
+//! Connections: what `upstream::server_conn`, `upstream::own_statements` and `upstream::cleanup` do with them.
 
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
 use pgferry::internals::track::keeping_reset::KeepingReset;
-use pgferry::internals::track::server_state::{CloseMethod, RESET, UnnamedStatement, UsedBy};
-use pgferry::internals::track::{Clean, Pins, Pipeline, Request, ResponseAction, ServerState};
+use pgferry::internals::track::own_requests::{self, Answer, Lost};
+use pgferry::internals::track::server_state::{CloseMethod, RESET, UsedBy};
+use pgferry::internals::track::{Clean, Pins, Pipeline, ServerState};
 use pgferry::internals::upstream::session_code::needs_reset;
 use pgferry::internals::wire::{Frames, backend, frame, frontend, head};
 
@@ -256,25 +257,14 @@ async fn clean_up(link: &mut Link, leftover: SessionLeftovers) -> Result<Clean, 
     if pipeline.lost() {
         return Err("lost");
     }
-    if pipeline.copying_in() {
-        frontend::put_copy_fail(&mut link.conn.output, "the client is gone");
-        pipeline.request(Request::CopyEnd, ResponseAction::Swallow);
-    }
-    let (readies, unsynced) = (pipeline.owed_readies(), usize::from(pipeline.unsynced()));
-    if pipeline.unsynced() {
-        frontend::put_query(&mut link.conn.output, b"ROLLBACK");
-        pipeline.request(Request::Query, ResponseAction::Swallow);
-    }
+    let last = own_requests::put_end_of_work(&mut pipeline, &mut link.conn.output);
     if !pipeline.answered() {
-        frontend::put_sync(&mut link.conn.output);
-        pipeline.request(Request::Sync, ResponseAction::Swallow);
         link.conn.flush().await.map_err(|_| "broken")?;
     }
     link.conn.discard(partial).await.map_err(|_| "broken")?;
     if !pipeline.answered() {
         if cancel {
-            let own = pipeline.owed_readies() - readies;
-            settle_until(link, &mut pipeline, |pipeline| pipeline.owed_readies() + unsynced <= own + 1).await?;
+            settle_until(link, &mut pipeline, |pipeline| last.is_reached(pipeline)).await?;
             settle_cancelling(link, &mut pipeline).await?;
         } else {
             settle(link, &mut pipeline).await?;
@@ -322,9 +312,7 @@ async fn run(link: &mut Link, pipeline: &mut Pipeline, sql: &[u8]) -> Result<(),
 
 /// Runs a statement of pgferry's own; returns the error that it is answered with, if any.
 pub async fn query(link: &mut Link, pipeline: &mut Pipeline, sql: &[u8]) -> Result<Option<Box<[u8]>>, &'static str> {
-    frontend::put_query(&mut link.conn.output, sql);
-    link.state.unnamed = UnnamedStatement::Absent;
-    pipeline.request(Request::Query, ResponseAction::Swallow);
+    own_requests::put_query(&mut link.state, pipeline, sql, &mut link.conn.output);
     link.conn.flush().await.map_err(|_| "broken")?;
     settle(link, pipeline).await
 }
@@ -339,47 +327,21 @@ async fn settle_until(
     done: impl Fn(&Pipeline) -> bool,
 ) -> Result<Option<Box<[u8]>>, &'static str> {
     let broken = |_: Broken| "broken";
+    let Link { conn, state, .. } = link;
     let mut failed = None;
-    while pipeline.synthesized().is_some() {}
+    own_requests::drop_synthesized(pipeline);
     while !done(pipeline) {
         if pipeline.lost() {
             return Err("lost");
         }
-        let header = link.conn.peek(frame::HEADER_BYTES).await.map_err(broken)?;
+        let header = conn.peek(frame::HEADER_BYTES).await.map_err(broken)?;
         let Ok(Some(head)) = head(header, frame::BACKEND_LIMIT) else { return Err("lost") };
-        match head.tag {
-            backend::READY => {
-                let status = link.conn.peek(head.size).await.map_err(broken)?.last().copied().unwrap_or_default();
-                pipeline.ready(status);
-            }
-            backend::PARAMETER_STATUS => {
-                let bytes = link.conn.peek(head.size).await.map_err(broken)?;
-                if let Some((name, value)) = backend::parameter_status(&bytes[frame::HEADER_BYTES..]) {
-                    let (name, value) = (name.to_vec(), value.to_vec());
-                    link.state.params.set(&name, &value);
-                }
-            }
-            backend::COMMAND_COMPLETE => {
-                let bytes = link.conn.peek(head.size).await.map_err(broken)?;
-                let tag = backend::command_tag(&bytes[frame::HEADER_BYTES..]).to_vec();
-                link.state.completed(&tag);
-                pipeline.response(head.tag);
-            }
-            backend::NOTICE | backend::NOTIFICATION => {}
-            backend::ERROR => {
-                let error = link.conn.peek(head.size).await.map_err(broken)?;
-                failed.get_or_insert_with(|| error.into());
-                pipeline.response(head.tag);
-            }
-            tag => {
-                pipeline.response(tag);
-            }
+        let read = if own_requests::is_read(head.tag) { conn.peek(head.size).await.map_err(broken)? } else { &[] };
+        let body = read.get(frame::HEADER_BYTES..);
+        if own_requests::take_answer(state, pipeline, head.tag, body).map_err(|Lost| "lost")? == Answer::Error {
+            failed.get_or_insert_with(|| read.into());
         }
-        for (mut rollback, how) in pipeline.take_undone() {
-            link.state.undo(&mut rollback, how);
-        }
-        link.conn.discard(head.size).await.map_err(broken)?;
-        while pipeline.synthesized().is_some() {}
+        conn.discard(head.size).await.map_err(broken)?;
     }
     Ok(failed)
 }
