@@ -46,6 +46,7 @@ pub(crate) mod keeps_statements;
 pub(crate) mod lexis;
 pub(crate) mod message_target;
 pub(crate) mod number_hasher;
+pub(crate) mod open_changes;
 pub(crate) mod owed;
 pub(crate) mod parameter_cache;
 pub(crate) mod params;
